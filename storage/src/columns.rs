@@ -1,0 +1,660 @@
+//! Columns in memory: typed vectors of equal length, with a validity byte a row where there are nulls.
+//!
+//! Invariants: all columns of [`Columns`] have its number of rows; names are unique; a validity vector, where
+//! there is one, is as long as the values; the value under a null is the type's zero; text is UTF-8.
+
+use std::sync::Arc;
+
+use crate::value::{ColumnType, Date, Timestamp, Value};
+
+/// Why a value or a column was refused.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ColumnError {
+    /// A value has another type than its column.
+    #[error("column {column:?} holds {expected}, not {found}; convert the value or use another column name")]
+    Type {
+        /// The column's name; empty where it has none.
+        column: String,
+        /// The column's type.
+        expected: ColumnType,
+        /// The value's type.
+        found: ColumnType,
+    },
+    /// Columns of unequal lengths were put together.
+    #[error("column {column:?} has {found} rows where the others have {expected}")]
+    Length {
+        /// The column's name.
+        column: String,
+        /// Rows of the other columns.
+        expected: usize,
+        /// Rows of this one.
+        found: usize,
+    },
+    /// Two columns of one name.
+    #[error("two columns are named {column:?}; rename one")]
+    Duplicate {
+        /// The name.
+        column: String,
+    },
+    /// A row without a value for each column, or with too many.
+    #[error("a row has {found} values for {expected} columns")]
+    Width {
+        /// Number of columns.
+        expected: usize,
+        /// Number of values.
+        found: usize,
+    },
+    /// More than 4 GiB of text in one column.
+    #[error("column {column:?} would hold more than 4 GiB of text or bytes; split the rows")]
+    TooLarge {
+        /// The column's name.
+        column: String,
+    },
+}
+
+/// Byte strings end to end: `offsets[i]..offsets[i + 1]` of `bytes` is string `i`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strings {
+    offsets: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+impl Default for Strings {
+    fn default() -> Self {
+        Strings { offsets: vec![0], bytes: Vec::new() }
+    }
+}
+
+impl Strings {
+    /// Puts offsets and bytes together; `None` unless offsets start at 0, never fall, and end at the bytes' end.
+    pub fn from_parts(offsets: Vec<u32>, bytes: Vec<u8>) -> Option<Strings> {
+        let sound = offsets.first() == Some(&0)
+            && offsets.is_sorted()
+            && offsets.last().is_some_and(|end| *end as usize == bytes.len());
+        sound.then_some(Strings { offsets, bytes })
+    }
+
+    /// Offsets, one more than there are strings.
+    pub fn offsets(&self) -> &[u32] {
+        &self.offsets
+    }
+
+    /// All bytes, end to end.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Takes offsets and bytes apart.
+    pub fn into_parts(self) -> (Vec<u32>, Vec<u8>) {
+        (self.offsets, self.bytes)
+    }
+
+    /// Number of strings.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether there is no string.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// String `i`. Panics where there is none, as a slice does.
+    pub fn get(&self, i: usize) -> &[u8] {
+        &self.bytes[self.offsets[i] as usize..self.offsets[i + 1] as usize]
+    }
+
+    /// Appends a string; false, and nothing changed, where the bytes would pass 4 GiB.
+    #[must_use]
+    pub fn push(&mut self, string: &[u8]) -> bool {
+        let Ok(end) = u32::try_from(self.bytes.len() + string.len()) else { return false };
+        self.bytes.extend_from_slice(string);
+        self.offsets.push(end);
+        true
+    }
+
+    /// All strings in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.len()).map(|i| self.get(i))
+    }
+}
+
+/// The values of a column.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// True or false.
+    Bool(Vec<bool>),
+    /// Signed 64-bit integers.
+    I64(Vec<i64>),
+    /// IEEE 754 binary64.
+    F64(Vec<f64>),
+    /// UTF-8 text.
+    Utf8(Strings),
+    /// Any bytes.
+    Bytes(Strings),
+    /// Nanoseconds since 1970 UTC.
+    Timestamp(Vec<i64>),
+    /// Days since 1970.
+    Date(Vec<i32>),
+}
+
+/// A typed vector with nulls.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    values: Values,
+    validity: Option<Vec<bool>>,
+}
+
+macro_rules! each_vector {
+    ($values:expr, $vector:ident => $plain:expr, $strings:ident => $text:expr) => {
+        match $values {
+            Values::Bool($vector) => $plain,
+            Values::I64($vector) | Values::Timestamp($vector) => $plain,
+            Values::F64($vector) => $plain,
+            Values::Date($vector) => $plain,
+            Values::Utf8($strings) | Values::Bytes($strings) => $text,
+        }
+    };
+}
+
+impl Column {
+    /// An empty column.
+    pub fn new(column_type: ColumnType) -> Column {
+        Column::with_capacity(column_type, 0)
+    }
+
+    /// An empty column with room for `rows`.
+    pub fn with_capacity(column_type: ColumnType, rows: usize) -> Column {
+        let values = match column_type {
+            ColumnType::Bool => Values::Bool(Vec::with_capacity(rows)),
+            ColumnType::I64 => Values::I64(Vec::with_capacity(rows)),
+            ColumnType::F64 => Values::F64(Vec::with_capacity(rows)),
+            ColumnType::Utf8 => Values::Utf8(Strings::default()),
+            ColumnType::Bytes => Values::Bytes(Strings::default()),
+            ColumnType::Timestamp => Values::Timestamp(Vec::with_capacity(rows)),
+            ColumnType::Date => Values::Date(Vec::with_capacity(rows)),
+        };
+        Column { values, validity: None }
+    }
+
+    /// A column of `rows` nulls.
+    pub fn nulls(column_type: ColumnType, rows: usize) -> Column {
+        let mut column = Column::with_capacity(column_type, rows);
+        for _ in 0..rows {
+            column.push_null();
+        }
+        column
+    }
+
+    /// Puts values and validity (`true` = not null) together. The values under nulls are set to zero.
+    /// `None` where the lengths differ or text is not UTF-8.
+    pub fn from_parts(values: Values, validity: Option<Vec<bool>>) -> Option<Column> {
+        let column = Column { values, validity: None };
+        if let Values::Utf8(strings) = &column.values {
+            let whole = std::str::from_utf8(strings.bytes()).ok()?;
+            if !strings.offsets().iter().all(|at| whole.is_char_boundary(*at as usize)) {
+                return None;
+            }
+        }
+        let Some(validity) = validity else { return Some(column) };
+        if validity.len() != column.len() {
+            return None;
+        }
+        if validity.iter().all(|valid| *valid) {
+            return Some(column);
+        }
+        let mut cleaned = Column::with_capacity(column.column_type(), column.len());
+        for (row, valid) in validity.iter().enumerate() {
+            if *valid { cleaned.push_from(&column, row)? } else { cleaned.push_null() }
+        }
+        Some(cleaned)
+    }
+
+    /// Takes values and validity apart.
+    pub fn into_parts(self) -> (Values, Option<Vec<bool>>) {
+        (self.values, self.validity)
+    }
+
+    /// The values; under a null stands the type's zero.
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// Validity a row (`true` = not null), or `None` where nothing is null.
+    pub fn validity(&self) -> Option<&[bool]> {
+        self.validity.as_deref()
+    }
+
+    /// The column's type.
+    pub fn column_type(&self) -> ColumnType {
+        match &self.values {
+            Values::Bool(_) => ColumnType::Bool,
+            Values::I64(_) => ColumnType::I64,
+            Values::F64(_) => ColumnType::F64,
+            Values::Utf8(_) => ColumnType::Utf8,
+            Values::Bytes(_) => ColumnType::Bytes,
+            Values::Timestamp(_) => ColumnType::Timestamp,
+            Values::Date(_) => ColumnType::Date,
+        }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        each_vector!(&self.values, v => v.len(), s => s.len())
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of nulls.
+    pub fn null_count(&self) -> usize {
+        self.validity.as_ref().map_or(0, |v| v.iter().filter(|valid| !**valid).count())
+    }
+
+    /// Whether row `i` is null.
+    pub fn is_null(&self, i: usize) -> bool {
+        self.validity.as_ref().is_some_and(|v| !v[i])
+    }
+
+    /// Bytes that the column takes in memory, about.
+    pub fn byte_size(&self) -> usize {
+        let values = match &self.values {
+            Values::Bool(v) => v.len(),
+            Values::I64(v) | Values::Timestamp(v) => v.len() * 8,
+            Values::F64(v) => v.len() * 8,
+            Values::Date(v) => v.len() * 4,
+            Values::Utf8(s) | Values::Bytes(s) => s.offsets.len() * 4 + s.bytes.len(),
+        };
+        values + self.validity.as_ref().map_or(0, Vec::len)
+    }
+
+    /// The value of row `i`. Panics where there is no such row, as a slice does.
+    pub fn get(&self, i: usize) -> Value {
+        if self.is_null(i) {
+            return Value::Null;
+        }
+        match &self.values {
+            Values::Bool(v) => Value::Bool(v[i]),
+            Values::I64(v) => Value::I64(v[i]),
+            Values::F64(v) => Value::F64(v[i]),
+            Values::Utf8(s) => Value::Utf8(String::from_utf8_lossy(s.get(i)).into()),
+            Values::Bytes(s) => Value::Bytes(s.get(i).into()),
+            Values::Timestamp(v) => Value::Timestamp(Timestamp(v[i])),
+            Values::Date(v) => Value::Date(Date(v[i])),
+        }
+    }
+
+    /// The text of row `i`; `None` where it is null or the column is not text.
+    pub fn str_at(&self, i: usize) -> Option<&str> {
+        match &self.values {
+            Values::Utf8(s) if !self.is_null(i) => std::str::from_utf8(s.get(i)).ok(),
+            _ => None,
+        }
+    }
+
+    /// Appends a value, an `I64` also to an `F64` column.
+    pub fn push(&mut self, value: &Value) -> Result<(), ColumnError> {
+        let fits = match (&mut self.values, value) {
+            (_, Value::Null) => {
+                self.push_null();
+                return Ok(());
+            }
+            (Values::Bool(v), Value::Bool(x)) => {
+                v.push(*x);
+                true
+            }
+            (Values::I64(v), Value::I64(x)) => {
+                v.push(*x);
+                true
+            }
+            (Values::F64(v), Value::F64(x)) => {
+                v.push(*x);
+                true
+            }
+            (Values::F64(v), Value::I64(x)) => {
+                v.push(*x as f64);
+                true
+            }
+            (Values::Timestamp(v), Value::Timestamp(x)) => {
+                v.push(x.0);
+                true
+            }
+            (Values::Date(v), Value::Date(x)) => {
+                v.push(x.0);
+                true
+            }
+            (Values::Utf8(s), Value::Utf8(x)) => s.push(x.as_bytes()),
+            (Values::Bytes(s), Value::Bytes(x)) => s.push(x),
+            (_, other) => {
+                return Err(ColumnError::Type {
+                    column: String::new(),
+                    expected: self.column_type(),
+                    found: other.column_type().unwrap_or(self.column_type()),
+                });
+            }
+        };
+        if !fits {
+            return Err(ColumnError::TooLarge { column: String::new() });
+        }
+        if let Some(validity) = &mut self.validity {
+            validity.push(true);
+        }
+        Ok(())
+    }
+
+    /// Appends a null.
+    pub fn push_null(&mut self) {
+        let rows = self.len();
+        self.validity.get_or_insert_with(|| vec![true; rows]).push(false);
+        each_vector!(&mut self.values, v => v.push(Default::default()), s => {
+            let end = s.bytes.len() as u32;
+            s.offsets.push(end);
+        });
+    }
+
+    /// Appends row `i` of a column of the same type; `None`, and nothing changed, where the types differ.
+    pub fn push_from(&mut self, other: &Column, i: usize) -> Option<()> {
+        self.extend_range(other, i..i + 1)
+    }
+
+    /// Appends rows of a column of the same type; `None`, and nothing changed, where the types differ
+    /// or the text would pass 4 GiB.
+    pub fn extend_range(&mut self, other: &Column, rows: std::ops::Range<usize>) -> Option<()> {
+        let before = self.len();
+        match (&mut self.values, &other.values) {
+            (Values::Bool(a), Values::Bool(b)) => a.extend_from_slice(&b[rows.clone()]),
+            (Values::I64(a), Values::I64(b)) | (Values::Timestamp(a), Values::Timestamp(b)) => {
+                a.extend_from_slice(&b[rows.clone()]);
+            }
+            (Values::F64(a), Values::F64(b)) => a.extend_from_slice(&b[rows.clone()]),
+            (Values::Date(a), Values::Date(b)) => a.extend_from_slice(&b[rows.clone()]),
+            (Values::Utf8(a), Values::Utf8(b)) | (Values::Bytes(a), Values::Bytes(b)) => {
+                let (from, to) = (b.offsets[rows.start], b.offsets[rows.end]);
+                let base = u32::try_from(a.bytes.len()).ok()?;
+                base.checked_add(to - from)?;
+                a.bytes.extend_from_slice(&b.bytes[from as usize..to as usize]);
+                a.offsets.extend(b.offsets[rows.start + 1..=rows.end].iter().map(|end| base + (end - from)));
+            }
+            _ => return None,
+        }
+        match (&mut self.validity, &other.validity) {
+            (None, None) => {}
+            (mine, theirs) => {
+                let mine = mine.get_or_insert_with(|| vec![true; before]);
+                match theirs {
+                    Some(theirs) => mine.extend_from_slice(&theirs[rows]),
+                    None => mine.resize(before + rows.len(), true),
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// The rows at `indices`, in that order.
+    pub fn take(&self, indices: &[u32]) -> Column {
+        let pick = |i: &u32| *i as usize;
+        let values = match &self.values {
+            Values::Bool(v) => Values::Bool(indices.iter().map(|i| v[pick(i)]).collect()),
+            Values::I64(v) => Values::I64(indices.iter().map(|i| v[pick(i)]).collect()),
+            Values::F64(v) => Values::F64(indices.iter().map(|i| v[pick(i)]).collect()),
+            Values::Timestamp(v) => Values::Timestamp(indices.iter().map(|i| v[pick(i)]).collect()),
+            Values::Date(v) => Values::Date(indices.iter().map(|i| v[pick(i)]).collect()),
+            Values::Utf8(s) => Values::Utf8(s.take(indices)),
+            Values::Bytes(s) => Values::Bytes(s.take(indices)),
+        };
+        let validity = self.validity.as_ref().map(|v| indices.iter().map(|i| v[pick(i)]).collect::<Vec<_>>());
+        Column { values, validity: validity.filter(|v| v.iter().any(|valid| !valid)) }
+    }
+
+    /// The rows of a range.
+    pub fn slice(&self, rows: std::ops::Range<usize>) -> Column {
+        let mut column = Column::with_capacity(self.column_type(), rows.len());
+        let same_type = column.extend_range(self, rows);
+        debug_assert!(same_type.is_some());
+        column
+    }
+
+    /// The same numbers as `F64`; any other column unchanged.
+    pub fn widened(self) -> Column {
+        match self.values {
+            Values::I64(v) => Column {
+                values: Values::F64(v.into_iter().map(|x| x as f64).collect()),
+                validity: self.validity,
+            },
+            values => Column { values, validity: self.validity },
+        }
+    }
+}
+
+impl Strings {
+    fn take(&self, indices: &[u32]) -> Strings {
+        let mut taken = Strings { offsets: Vec::with_capacity(indices.len() + 1), bytes: Vec::new() };
+        taken.offsets.push(0);
+        for i in indices {
+            taken.bytes.extend_from_slice(self.get(*i as usize));
+            taken.offsets.push(taken.bytes.len() as u32);
+        }
+        taken
+    }
+}
+
+/// Named columns of equal length: what is appended, put into a cell, and given back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Columns {
+    names: Vec<Arc<str>>,
+    columns: Vec<Column>,
+    rows: usize,
+}
+
+impl Columns {
+    /// No columns and no rows.
+    pub fn new() -> Columns {
+        Columns::default()
+    }
+
+    /// Empty columns with these names and types.
+    pub fn with_types<'a>(
+        types: impl IntoIterator<Item = (&'a str, ColumnType)>,
+    ) -> Result<Columns, ColumnError> {
+        let mut columns = Columns::new();
+        for (name, column_type) in types {
+            columns.insert(name, Column::new(column_type))?;
+        }
+        Ok(columns)
+    }
+
+    /// Adds a column. The first decides the number of rows.
+    pub fn insert(&mut self, name: impl Into<Arc<str>>, column: Column) -> Result<(), ColumnError> {
+        let name = name.into();
+        if self.index_of(&name).is_some() {
+            return Err(ColumnError::Duplicate { column: name.to_string() });
+        }
+        if !self.columns.is_empty() && column.len() != self.rows {
+            return Err(ColumnError::Length {
+                column: name.to_string(),
+                expected: self.rows,
+                found: column.len(),
+            });
+        }
+        self.rows = column.len();
+        self.names.push(name);
+        self.columns.push(column);
+        Ok(())
+    }
+
+    /// The same, to be chained.
+    pub fn with(mut self, name: impl Into<Arc<str>>, column: Column) -> Result<Columns, ColumnError> {
+        self.insert(name, column)?;
+        Ok(self)
+    }
+
+    /// Appends a row: one value for each column in order.
+    pub fn push_row(&mut self, row: &[Value]) -> Result<(), ColumnError> {
+        if row.len() != self.columns.len() {
+            return Err(ColumnError::Width { expected: self.columns.len(), found: row.len() });
+        }
+        for (i, value) in row.iter().enumerate() {
+            if let Err(error) = self.columns[i].push(value) {
+                let rows = self.rows;
+                for column in &mut self.columns[..i] {
+                    *column = column.slice(0..rows);
+                }
+                return Err(error.named(&self.names[i]));
+            }
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn width(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Names in order.
+    pub fn names(&self) -> &[Arc<str>] {
+        &self.names
+    }
+
+    /// The position of a column.
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|n| &**n == name)
+    }
+
+    /// A column by name.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.index_of(name).map(|i| &self.columns[i])
+    }
+
+    /// A column by position. Panics where there is none, as a slice does.
+    pub fn column_at(&self, i: usize) -> &Column {
+        &self.columns[i]
+    }
+
+    /// Names and columns in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Column)> {
+        self.names.iter().zip(&self.columns)
+    }
+
+    /// Takes the columns apart.
+    pub fn into_columns(self) -> Vec<(Arc<str>, Column)> {
+        self.names.into_iter().zip(self.columns).collect()
+    }
+
+    /// Removes a column; the number of rows stays.
+    pub fn remove(&mut self, name: &str) -> Option<Column> {
+        let i = self.index_of(name)?;
+        self.names.remove(i);
+        Some(self.columns.remove(i))
+    }
+
+    /// Values of an `f64` column, or `None` where there is none of that name and type.
+    pub fn f64s(&self, name: &str) -> Option<&[f64]> {
+        if let Values::F64(v) = self.column(name)?.values() { Some(v) } else { None }
+    }
+
+    /// Values of an `i64` column, or `None` where there is none of that name and type.
+    pub fn i64s(&self, name: &str) -> Option<&[i64]> {
+        if let Values::I64(v) = self.column(name)?.values() { Some(v) } else { None }
+    }
+
+    /// Nanoseconds of a timestamp column, or `None` where there is none of that name and type.
+    pub fn timestamps(&self, name: &str) -> Option<&[i64]> {
+        if let Values::Timestamp(v) = self.column(name)?.values() { Some(v) } else { None }
+    }
+
+    /// The value of a column in a row; `None` where there is no such column or row.
+    pub fn value(&self, name: &str, row: usize) -> Option<Value> {
+        (row < self.rows).then(|| self.column(name).map(|c| c.get(row))).flatten()
+    }
+
+    /// The values of row `i` in order of the columns.
+    pub fn row(&self, i: usize) -> Vec<Value> {
+        self.columns.iter().map(|c| c.get(i)).collect()
+    }
+
+    /// The rows at `indices`, in that order.
+    pub fn take(&self, indices: &[u32]) -> Columns {
+        Columns {
+            names: self.names.clone(),
+            columns: self.columns.iter().map(|c| c.take(indices)).collect(),
+            rows: indices.len(),
+        }
+    }
+
+    /// The rows of a range.
+    pub fn slice(&self, rows: std::ops::Range<usize>) -> Columns {
+        Columns {
+            names: self.names.clone(),
+            columns: self.columns.iter().map(|c| c.slice(rows.clone())).collect(),
+            rows: rows.len(),
+        }
+    }
+
+    /// Bytes that the columns take in memory, about.
+    pub fn byte_size(&self) -> usize {
+        self.columns.iter().map(Column::byte_size).sum()
+    }
+}
+
+impl ColumnError {
+    /// The same error, about the column of this name.
+    pub fn named(mut self, name: &str) -> ColumnError {
+        match &mut self {
+            ColumnError::Type { column, .. }
+            | ColumnError::Length { column, .. }
+            | ColumnError::Duplicate { column }
+            | ColumnError::TooLarge { column } => *column = name.to_string(),
+            ColumnError::Width { .. } => {}
+        }
+        self
+    }
+}
+
+macro_rules! column_from {
+    ($($from:ty => $variant:ident),* $(,)?) => {$(
+        impl From<Vec<$from>> for Column {
+            fn from(values: Vec<$from>) -> Column {
+                Column { values: Values::$variant(values), validity: None }
+            }
+        }
+    )*};
+}
+
+column_from! { bool => Bool, i64 => I64, f64 => F64 }
+
+impl From<Vec<Timestamp>> for Column {
+    fn from(values: Vec<Timestamp>) -> Column {
+        Column { values: Values::Timestamp(values.into_iter().map(|t| t.0).collect()), validity: None }
+    }
+}
+
+impl From<Vec<Date>> for Column {
+    fn from(values: Vec<Date>) -> Column {
+        Column { values: Values::Date(values.into_iter().map(|d| d.0).collect()), validity: None }
+    }
+}
+
+impl<S: AsRef<str>> FromIterator<S> for Column {
+    /// A text column. Panics where the text passes 4 GiB, as a vector does where memory ends.
+    fn from_iter<I: IntoIterator<Item = S>>(strings: I) -> Column {
+        let mut values = Strings::default();
+        for string in strings {
+            assert!(values.push(string.as_ref().as_bytes()), "a text column holds at most 4 GiB");
+        }
+        Column { values: Values::Utf8(values), validity: None }
+    }
+}

@@ -3,7 +3,11 @@
 //! Invariants: all columns of [`Columns`] have its number of rows; names are unique; a validity vector, where
 //! there is one, is as long as the values; the value under a null is the type's zero; text is UTF-8.
 
+mod strings;
+
 use std::sync::Arc;
+
+pub use strings::Strings;
 
 use crate::value::{ColumnType, Date, Timestamp, Value};
 
@@ -53,73 +57,6 @@ pub enum ColumnError {
     },
 }
 
-/// Byte strings end to end: `offsets[i]..offsets[i + 1]` of `bytes` is string `i`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Strings {
-    offsets: Vec<u32>,
-    bytes: Vec<u8>,
-}
-
-impl Default for Strings {
-    fn default() -> Self {
-        Strings { offsets: vec![0], bytes: Vec::new() }
-    }
-}
-
-impl Strings {
-    /// Puts offsets and bytes together; `None` unless offsets start at 0, never fall, and end at the bytes' end.
-    pub fn from_parts(offsets: Vec<u32>, bytes: Vec<u8>) -> Option<Strings> {
-        let sound = offsets.first() == Some(&0)
-            && offsets.is_sorted()
-            && offsets.last().is_some_and(|end| *end as usize == bytes.len());
-        sound.then_some(Strings { offsets, bytes })
-    }
-
-    /// Offsets, one more than there are strings.
-    pub fn offsets(&self) -> &[u32] {
-        &self.offsets
-    }
-
-    /// All bytes, end to end.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Takes offsets and bytes apart.
-    pub fn into_parts(self) -> (Vec<u32>, Vec<u8>) {
-        (self.offsets, self.bytes)
-    }
-
-    /// Number of strings.
-    pub fn len(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
-    /// Whether there is no string.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// String `i`. Panics where there is none, as a slice does.
-    pub fn get(&self, i: usize) -> &[u8] {
-        &self.bytes[self.offsets[i] as usize..self.offsets[i + 1] as usize]
-    }
-
-    /// Appends a string; false, and nothing changed, where the bytes would pass 4 GiB.
-    #[must_use]
-    pub fn push(&mut self, string: &[u8]) -> bool {
-        let Ok(end) = u32::try_from(self.bytes.len() + string.len()) else { return false };
-        self.bytes.extend_from_slice(string);
-        self.offsets.push(end);
-        true
-    }
-
-    /// All strings in order.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.len()).map(|i| self.get(i))
-    }
-}
-
 /// The values of a column.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
@@ -138,6 +75,9 @@ pub enum Values {
     /// Days since 1970.
     Date(Vec<i32>),
 }
+
+/// Up to here every integer is an `f64`.
+const F64_EXACT_MAX: u64 = 1 << 53;
 
 /// A typed vector with nulls.
 #[derive(Clone, Debug, PartialEq)]
@@ -204,11 +144,20 @@ impl Column {
         if validity.iter().all(|valid| *valid) {
             return Some(column);
         }
-        let mut cleaned = Column::with_capacity(column.column_type(), column.len());
-        for (row, valid) in validity.iter().enumerate() {
-            if *valid { cleaned.push_from(&column, row)? } else { cleaned.push_null() }
-        }
-        Some(cleaned)
+        let mut column = column;
+        let nulls = || validity.iter().enumerate().filter(|(_, valid)| !**valid).map(|(row, _)| row);
+        each_vector!(&mut column.values, v => nulls().for_each(|row| v[row] = Default::default()), s => {
+            if nulls().any(|row| !s.get(row).is_empty()) {
+                let mut cleaned = Strings::default();
+                for (row, valid) in validity.iter().enumerate() {
+                    let fits = cleaned.push(if *valid { s.get(row) } else { b"" });
+                    debug_assert!(fits, "the cleaned text is no longer than the text was");
+                }
+                *s = cleaned;
+            }
+        });
+        column.validity = Some(validity);
+        Some(column)
     }
 
     /// Takes values and validity apart.
@@ -295,7 +244,13 @@ impl Column {
         }
     }
 
-    /// Appends a value, an `I64` also to an `F64` column.
+    /// Whether every value is one that an `f64` holds exactly: all but `i64` beyond ±2^53.
+    pub fn fits_f64(&self) -> bool {
+        let Values::I64(values) = &self.values else { return true };
+        values.iter().all(|value| value.unsigned_abs() <= F64_EXACT_MAX)
+    }
+
+    /// Appends a value, an `I64` within ±2^53 also to an `F64` column.
     pub fn push(&mut self, value: &Value) -> Result<(), ColumnError> {
         let fits = match (&mut self.values, value) {
             (_, Value::Null) => {
@@ -314,7 +269,7 @@ impl Column {
                 v.push(*x);
                 true
             }
-            (Values::F64(v), Value::I64(x)) => {
+            (Values::F64(v), Value::I64(x)) if x.unsigned_abs() <= F64_EXACT_MAX => {
                 v.push(*x as f64);
                 true
             }
@@ -417,7 +372,7 @@ impl Column {
         column
     }
 
-    /// The same numbers as `F64`; any other column unchanged.
+    /// The same numbers as `F64`, rounded where [`Column::fits_f64`] says no; any other column unchanged.
     pub fn widened(self) -> Column {
         match self.values {
             Values::I64(v) => Column {
@@ -426,18 +381,6 @@ impl Column {
             },
             values => Column { values, validity: self.validity },
         }
-    }
-}
-
-impl Strings {
-    fn take(&self, indices: &[u32]) -> Strings {
-        let mut taken = Strings { offsets: Vec::with_capacity(indices.len() + 1), bytes: Vec::new() };
-        taken.offsets.push(0);
-        for i in indices {
-            taken.bytes.extend_from_slice(self.get(*i as usize));
-            taken.offsets.push(taken.bytes.len() as u32);
-        }
-        taken
     }
 }
 
@@ -656,5 +599,51 @@ impl<S: AsRef<str>> FromIterator<S> for Column {
             assert!(values.push(string.as_ref().as_bytes()), "a text column holds at most 4 GiB");
         }
         Column { values: Values::Utf8(values), validity: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn parts_put_together_have_zeros_under_nulls(
+            rows in proptest::collection::vec((any::<i64>(), "[a-cé]{0,3}", any::<bool>()), 0..20),
+        ) {
+            let validity: Vec<bool> = rows.iter().map(|row| row.2).collect();
+            let texts: Column = rows.iter().map(|row| &row.1).collect();
+            let bytes = Values::Bytes(match texts.values() {
+                Values::Utf8(strings) => strings.clone(),
+                other => unreachable!("{other:?}"),
+            });
+            let parts = [
+                Values::I64(rows.iter().map(|row| row.0).collect()),
+                Values::Timestamp(rows.iter().map(|row| row.0).collect()),
+                Values::F64(rows.iter().map(|row| row.0 as f64).collect()),
+                Values::Date(rows.iter().map(|row| row.0 as i32).collect()),
+                Values::Bool(rows.iter().map(|row| row.0 % 2 == 0).collect()),
+                texts.into_parts().0,
+                bytes,
+            ];
+            for values in parts {
+                let whole = Column::from_parts(values.clone(), None).unwrap();
+                let mut expected = Column::new(whole.column_type());
+                for (row, valid) in validity.iter().enumerate() {
+                    if *valid { expected.push_from(&whole, row).unwrap() } else { expected.push_null() }
+                }
+                prop_assert_eq!(Column::from_parts(values, Some(validity.clone())).unwrap(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_refused() {
+        assert_eq!(Column::from_parts(Values::I64(vec![1, 2]), Some(vec![true])), None);
+        let cut_inside_a_letter = Strings::from_parts(vec![0, 1, 2], "é".as_bytes().to_vec()).unwrap();
+        assert_eq!(Column::from_parts(Values::Utf8(cut_inside_a_letter.clone()), None), None);
+        assert!(Column::from_parts(Values::Bytes(cut_inside_a_letter), None).is_some());
     }
 }

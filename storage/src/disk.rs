@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub use memory::MemoryDisk;
 pub use real::RealDisk;
 
-use crate::map::Mapped;
+pub use crate::map::Mapped;
 
 /// A folder with files.
 pub trait Disk: Send + Sync + 'static {

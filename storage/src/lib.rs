@@ -7,12 +7,37 @@
 //! - A file that is mapped is sealed: written, synced, renamed, read-only, never changed again.
 //! - Nothing read from a disk is believed before its checksum was compared; no length is believed before it
 //!   was bounded.
+//! - Every encoded block is decoded and compared before its file is published.
 //! - Bytes on disk are little-endian.
 
 pub mod columns;
 pub mod disk;
+pub mod error;
+pub mod framed;
+pub mod limits;
+pub mod manifest;
 pub mod map;
+pub mod object;
+pub mod sealed;
+pub mod segment;
+pub mod stamp;
 pub mod value;
 
+mod cursor;
+#[cfg(test)]
+mod golden;
+mod touched;
+#[cfg(test)]
+mod twin;
+
 pub use columns::{Column, ColumnError, Columns, Strings, Values};
+pub use error::StorageError;
+pub use framed::{Framed, read_framed, write_framed};
+pub use manifest::{Manifest, newest_manifest, remove_manifests_before, write_manifest};
+pub use object::{Blob, ObjectId, Pack, PackInfo, open_chunk, verify_chunk, write_chunk, write_pack};
+pub use sealed::{SealedWriter, remove_leftovers};
+pub use segment::{
+    BlockInfo, Encoding, GroupInfo, Segment, SegmentInfo, SegmentRows, Seqs, Zone, write_segment,
+};
+pub use stamp::DatabaseId;
 pub use value::{ColumnType, Date, Timestamp, Value};

@@ -1,9 +1,11 @@
 //! A folder of the operating system's file system.
 
+use std::collections::HashSet;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::{Disk, File, Lock};
 use crate::map::Mapped;
@@ -12,12 +14,14 @@ use crate::map::Mapped;
 #[derive(Debug)]
 pub struct RealDisk {
     root: PathBuf,
+    /// Folders whose entries are known to be durable. Held while one is made, so that nobody uses it before.
+    durable: Mutex<HashSet<PathBuf>>,
 }
 
 impl RealDisk {
     /// The disk rooted at this folder. The folder need not exist yet.
     pub fn new(root: impl AsRef<Path>) -> RealDisk {
-        RealDisk { root: root.as_ref().to_path_buf() }
+        RealDisk { root: root.as_ref().to_path_buf(), durable: Mutex::default() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -31,15 +35,29 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 impl Disk for RealDisk {
     fn create_dir(&self, name: &str) -> io::Result<()> {
+        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path(name);
-        if path.is_dir() {
+        if durable.contains(&path) {
             return Ok(());
         }
-        fs::create_dir_all(&path)?;
-        match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
-            _ => sync_folder(Path::new(".")),
+        // A folder that is there may have been made by a process that died before it synced the parent, so parents
+        // up to the database's own are synced once in each process.
+        let inside = name.split('/').filter(|step| !step.is_empty()).count();
+        let dirs: Vec<&Path> = path.ancestors().filter(|dir| !dir.as_os_str().is_empty()).collect();
+        let missing = dirs.iter().take_while(|dir| !dir.is_dir()).count();
+        for dir in dirs[..missing.max(inside + 1).min(dirs.len())].iter().rev() {
+            match fs::create_dir(dir) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made?,
+            }
+            match dir.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent)?,
+                Some(_) => sync_folder(Path::new("."))?,
+                None => {}
+            }
         }
+        durable.insert(path);
+        Ok(())
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
@@ -91,18 +109,17 @@ impl Disk for RealDisk {
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o444))
     }
 
+    /// The folder itself is locked, so that removing the file, which holds the process id for people, unlocks
+    /// nothing.
     fn lock(&self, name: &str) -> io::Result<Result<Box<dyn Lock>, u32>> {
-        let mut file =
-            fs::File::options().read(true).write(true).create(true).truncate(false).open(self.path(name))?;
-        match file.try_lock() {
+        let folder = fs::File::open(&self.root)?;
+        match folder.try_lock() {
             Ok(()) => {
-                file.set_len(0)?;
-                write!(file, "{}", std::process::id())?;
-                Ok(Ok(Box::new(RealLock { _file: file })))
+                fs::write(self.path(name), std::process::id().to_string())?;
+                Ok(Ok(Box::new(RealLock { folder })))
             }
             Err(fs::TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                file.take(20).read_to_string(&mut holder)?;
+                let holder = fs::read_to_string(self.path(name)).unwrap_or_default();
                 Ok(Err(holder.trim().parse().unwrap_or(0)))
             }
             Err(fs::TryLockError::Error(error)) => Err(error),
@@ -147,9 +164,17 @@ impl File for RealFile {
     }
 }
 
-/// The lock goes with the file.
+/// The lock goes with the open folder.
 struct RealLock {
-    _file: fs::File,
+    folder: fs::File,
+}
+
+impl Drop for RealLock {
+    /// A process that another thread is starting holds a copy of the descriptor until it has begun, so closing ours
+    /// would not be enough. Where unlocking fails, the end of that process unlocks.
+    fn drop(&mut self) {
+        let _ = self.folder.unlock();
+    }
 }
 
 impl Lock for RealLock {}

@@ -1,0 +1,79 @@
+//! Many byte strings in two vectors.
+
+/// Byte strings end to end: `offsets[i]..offsets[i + 1]` of `bytes` is string `i`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strings {
+    pub(super) offsets: Vec<u32>,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Default for Strings {
+    fn default() -> Self {
+        Strings { offsets: vec![0], bytes: Vec::new() }
+    }
+}
+
+impl Strings {
+    /// Puts offsets and bytes together; `None` unless offsets start at 0, never fall, and end at the bytes' end.
+    pub fn from_parts(offsets: Vec<u32>, bytes: Vec<u8>) -> Option<Strings> {
+        let sound = offsets.first() == Some(&0)
+            && offsets.is_sorted()
+            && offsets.last().is_some_and(|end| *end as usize == bytes.len());
+        sound.then_some(Strings { offsets, bytes })
+    }
+
+    /// Offsets, one more than there are strings.
+    pub fn offsets(&self) -> &[u32] {
+        &self.offsets
+    }
+
+    /// All bytes, end to end.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Takes offsets and bytes apart.
+    pub fn into_parts(self) -> (Vec<u32>, Vec<u8>) {
+        (self.offsets, self.bytes)
+    }
+
+    /// Number of strings.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether there is no string.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// String `i`. Panics where there is none, as a slice does.
+    pub fn get(&self, i: usize) -> &[u8] {
+        &self.bytes[self.offsets[i] as usize..self.offsets[i + 1] as usize]
+    }
+
+    /// Appends a string; false, and nothing changed, where the bytes would pass 4 GiB.
+    #[must_use]
+    pub fn push(&mut self, string: &[u8]) -> bool {
+        let Ok(end) = u32::try_from(self.bytes.len() + string.len()) else { return false };
+        self.bytes.extend_from_slice(string);
+        self.offsets.push(end);
+        true
+    }
+
+    /// All strings in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.len()).map(|i| self.get(i))
+    }
+
+    /// The strings at `indices`, in that order.
+    pub(super) fn take(&self, indices: &[u32]) -> Strings {
+        let mut taken = Strings { offsets: Vec::with_capacity(indices.len() + 1), bytes: Vec::new() };
+        taken.offsets.push(0);
+        for i in indices {
+            taken.bytes.extend_from_slice(self.get(*i as usize));
+            taken.offsets.push(taken.bytes.len() as u32);
+        }
+        taken
+    }
+}

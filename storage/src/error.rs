@@ -1,0 +1,164 @@
+//! What can go wrong with the files of a database.
+
+use std::io;
+
+use crate::columns::ColumnError;
+use crate::value::ColumnType;
+
+/// What to do about a damaged file that belongs to the truth of a database.
+const RESTORE: &str = "restore the file from a backup";
+
+/// Why a file could not be written, opened or believed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The operating system refused.
+    #[error(
+        "cannot {action} {file:?}: {source}; check the disk and the permissions of the database's folder"
+    )]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The file or folder.
+        file: String,
+        /// The answer of the operating system.
+        source: io::Error,
+    },
+    /// No space or no quota is left.
+    #[error("the disk is full while writing {file:?}; free space or raise the quota, then try again")]
+    DiskFull {
+        /// The file that was being written.
+        file: String,
+    },
+    /// A file that should be there is not.
+    #[error("there is no file {file:?}; restore it from a backup")]
+    Missing {
+        /// The file.
+        file: String,
+    },
+    /// A sealed file of this name exists; sealed files are never replaced.
+    #[error("{file:?} exists already and is sealed; write under a new name")]
+    Exists {
+        /// The file.
+        file: String,
+    },
+    /// Bytes contradict their checksum or the format.
+    #[error("{file:?} is damaged at byte {offset}: {what}; {remedy}")]
+    Corrupt {
+        /// The file.
+        file: String,
+        /// Where the damaged part starts, in bytes from the start of the file.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The file was written in a format that this program does not know.
+    #[error("{file:?} has format version {found}, this program reads up to {supported}; use a newer program")]
+    Version {
+        /// The file.
+        file: String,
+        /// Its version.
+        found: u16,
+        /// The newest version that can be read.
+        supported: u16,
+    },
+    /// The file belongs to another database.
+    #[error("{file:?} belongs to another database; put this database's own file back")]
+    ForeignDatabase {
+        /// The file.
+        file: String,
+    },
+    /// Something passes a limit of the format.
+    #[error("{file:?}: {what} is {found}, the limit is {limit}; split it into smaller parts")]
+    TooLarge {
+        /// The file.
+        file: String,
+        /// What was measured, with its unit.
+        what: &'static str,
+        /// How large it is.
+        found: u64,
+        /// How large it may be.
+        limit: u64,
+    },
+    /// An encoded block did not decode to what was given. Nothing was published.
+    #[error(
+        "a {column_type} block of {file:?} did not decode to what was given, nothing was written; keep the data and report this fault of the program"
+    )]
+    Unfaithful {
+        /// The file that was being written.
+        file: String,
+        /// The type of the column.
+        column_type: ColumnType,
+    },
+    /// The caller gave or asked for something that the file cannot hold.
+    #[error("{file:?}: {what}")]
+    Refused {
+        /// The file.
+        file: String,
+        /// What is wrong and how to put it right.
+        what: String,
+    },
+    /// Columns that do not fit together.
+    #[error(transparent)]
+    Column(#[from] ColumnError),
+}
+
+impl StorageError {
+    /// An error of the operating system: a full disk and a missing file have variants of their own. The empty
+    /// name is the database's folder.
+    pub fn io(action: &'static str, file: &str, source: io::Error) -> StorageError {
+        let file = if file.is_empty() { "." } else { file }.to_string();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageError::DiskFull { file },
+            io::ErrorKind::NotFound => StorageError::Missing { file },
+            _ => StorageError::Io { action, file, source },
+        }
+    }
+
+    /// Damage in a file of the database's truth.
+    pub fn corrupt(file: &str, offset: u64, what: impl Into<String>) -> StorageError {
+        StorageError::Corrupt { file: file.to_string(), offset, what: what.into(), remedy: RESTORE }
+    }
+
+    pub(crate) fn refused(file: &str, what: impl Into<String>) -> StorageError {
+        StorageError::Refused { file: file.to_string(), what: what.into() }
+    }
+
+    /// `Err(TooLarge)` where `found` passes `limit`.
+    pub(crate) fn limit(file: &str, what: &'static str, found: u64, limit: u64) -> Result<(), StorageError> {
+        if found <= limit {
+            return Ok(());
+        }
+        Err(StorageError::TooLarge { file: file.to_string(), what, found, limit })
+    }
+}
+
+/// What a decoder found wrong with the bytes it was given; the caller knows the file and the place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Damage(pub(crate) &'static str);
+
+impl Damage {
+    /// The damage as an error about a part of a file.
+    pub(crate) fn at(self, file: &str, offset: u64) -> StorageError {
+        StorageError::corrupt(file, offset, self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_system_find_their_variant() {
+        let error = |kind: io::ErrorKind| StorageError::io("write", "packs/1", kind.into());
+        assert!(matches!(error(io::ErrorKind::StorageFull), StorageError::DiskFull { .. }));
+        assert!(matches!(error(io::ErrorKind::QuotaExceeded), StorageError::DiskFull { .. }));
+        assert!(matches!(error(io::ErrorKind::NotFound), StorageError::Missing { .. }));
+        assert!(matches!(error(io::ErrorKind::PermissionDenied), StorageError::Io { .. }));
+        let full = StorageError::io("write", "packs/1", io::Error::from_raw_os_error(28));
+        assert!(matches!(full, StorageError::DiskFull { .. }), "28 is ENOSPC");
+        assert!(full.to_string().contains("packs/1"));
+    }
+}

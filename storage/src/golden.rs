@@ -1,0 +1,210 @@
+//! Golden bytes: one tiny file of each kind. A change here is a change of a format: it needs a new version, a
+//! reader for the old one, and a line in the specification.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::HashSet;
+use std::f64::consts::{E, LN_2, LOG2_E, PI, SQRT_2};
+
+use crate::disk::MemoryDisk;
+use crate::framed::write_framed;
+use crate::manifest::{manifest_name, newest_manifest, write_manifest};
+use crate::object::{ObjectId, Pack, open_chunk, write_chunk, write_pack};
+use crate::segment::{Encoding, Segment, SegmentRows, Seqs, write_segment};
+use crate::twin::hex;
+use crate::value::{ColumnType, Date, Timestamp, Value};
+use crate::{Columns, read_framed};
+
+const DB: [u8; 16] = *b"golden database.";
+
+/// The bytes that lines of [`hex`] stand for.
+fn bytes_of(golden: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for line in golden.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match line.strip_prefix("zeros ") {
+            Some(count) => bytes.resize(bytes.len() + count.parse::<usize>().unwrap(), 0),
+            None => bytes.extend(
+                (0..line.len() / 2).map(|i| u8::from_str_radix(&line[2 * i..2 * i + 2], 16).unwrap()),
+            ),
+        }
+    }
+    bytes
+}
+
+/// What was written is the golden file; and the disk that holds the golden file instead.
+fn golden(written: &MemoryDisk, name: &str, golden: &str) -> MemoryDisk {
+    let bytes = written.contents(name).unwrap();
+    assert!(bytes == bytes_of(golden), "{name} is written as\n{}", hex(&bytes));
+    let disk = MemoryDisk::new();
+    disk.overwrite(name, bytes_of(golden));
+    disk
+}
+
+#[test]
+fn framed_file() {
+    let disk = MemoryDisk::new();
+    write_framed(&disk, "images/1", *b"UBGOLDEN", DB, b"payload").unwrap();
+    let disk = golden(&disk, "images/1", FRAMED);
+    assert_eq!(&*read_framed(&disk, "images/1", *b"UBGOLDEN", Some(DB), 7).unwrap().payload, b"payload");
+}
+
+#[test]
+fn manifest() {
+    let disk = MemoryDisk::new();
+    write_manifest(&disk, 42, DB, b"state").unwrap();
+    let disk = golden(&disk, &manifest_name(42), MANIFEST);
+    assert_eq!(&*newest_manifest(&disk).unwrap().unwrap().payload, b"state");
+}
+
+#[test]
+fn pack() {
+    let disk = MemoryDisk::new();
+    let bodies: [&[u8]; 2] = [b"one", b"two"];
+    write_pack(&disk, "packs/1", DB, bodies.map(|body| (ObjectId::of(body), body))).unwrap();
+    let disk = golden(&disk, "packs/1", PACK);
+    let pack = Pack::open(&disk, "packs/1", DB).unwrap();
+    assert_eq!(&*pack.get(&ObjectId::of(b"two")).unwrap().unwrap(), b"two");
+}
+
+#[test]
+fn chunk() {
+    let disk = MemoryDisk::new();
+    let id = write_chunk(&disk, "chunks/1", DB, b"large").unwrap();
+    let disk = golden(&disk, "chunks/1", CHUNK);
+    assert_eq!(&*open_chunk(&disk, "chunks/1", DB, id).unwrap(), b"large");
+}
+
+/// Five rows that need every encoding.
+fn rows() -> Columns {
+    let mut columns = Columns::with_types([
+        ("flag", ColumnType::Bool),
+        ("count", ColumnType::I64),
+        ("price", ColumnType::F64),
+        ("noise", ColumnType::F64),
+        ("symbol", ColumnType::Utf8),
+        ("raw", ColumnType::Bytes),
+        ("sent", ColumnType::Timestamp),
+        ("day", ColumnType::Date),
+        ("none", ColumnType::I64),
+        ("same", ColumnType::Utf8),
+    ])
+    .unwrap();
+    for row in 0..5i64 {
+        columns
+            .push_row(&[
+                (row % 2 == 0).into(),
+                (1_000 + row * row % 3).into(),
+                if row == 3 { Value::Null } else { (row as f64 / 4.0).into() },
+                [PI, E, SQRT_2, LN_2, LOG2_E][row as usize].into(),
+                ["a long symbol", "another one"][row as usize % 2].into(),
+                vec![row as u8; row as usize].into(),
+                Timestamp(1_000_000 * row).into(),
+                Date(16_000 + row as i32 * 7_000).into(),
+                Value::Null,
+                "same".into(),
+            ])
+            .unwrap();
+    }
+    columns
+}
+
+#[test]
+fn segment() {
+    let disk = MemoryDisk::new();
+    let columns = rows();
+    let timestamps = [10, 20, 20, 30, 1_000];
+    let rows = SegmentRows { timestamps: &timestamps, seqs: Seqs::Each(&[3, 3, 4, 9, 5]), columns: &columns };
+    write_segment(&disk, "segments/1/1", DB, &rows).unwrap();
+    let disk = golden(&disk, "segments/1/1", SEGMENT);
+    let segment = Segment::open(&disk, "segments/1/1", DB, None).unwrap();
+    assert_eq!(segment.timestamps(0).unwrap(), timestamps);
+    for (name, column) in columns.iter() {
+        assert_eq!(segment.column(0, name).unwrap().as_ref(), Some(column), "{name}");
+    }
+    assert!(segment.verify().is_ok());
+    let encodings: HashSet<Encoding> =
+        columns.names().iter().map(|name| segment.block(0, name).unwrap().encoding).collect();
+    for encoding in Encoding::ALL {
+        assert!(encodings.contains(&encoding), "{encoding:?} is not in the golden file");
+    }
+}
+
+const FRAMED: &str = "
+    5542474f4c44454e01000000156a2c42676f6c64656e2064617461626173652e
+    4000000000000000070000000000000010529a31813ea831000000000359fe21
+    7061796c6f6164
+";
+const MANIFEST: &str = "
+    55424d414e49465301000000fbd293a3676f6c64656e2064617461626173652e
+    40000000000000000500000000000000db8d452f2998e64000000000b503eaa0
+    7374617465
+";
+const PACK: &str = "
+    6f6e650000000000000000000000000000000000000000000000000000000000
+    zeros 32
+    74776f0000000000000000000000000000000000000000000000000000000000
+    zeros 32
+    d33fb48ab5adff269ae172b29a6913ff04f6f266207a7a8e976f2ecd571d4492
+    00000000000000000300000000000000f1866c7a00000000dc770fff53f50835
+    f8cc957e01c0d5731d3c2ed544c375493a28c09be5e097634000000000000000
+    0300000000000000668aca110000000055425041434b45440100000089df233f
+    676f6c64656e2064617461626173652e80000000000000007000000000000000
+    c42f8f05f4e62b3a00000000a93bced6
+";
+const CHUNK: &str = "
+    6c61726765000000000000000000000000000000000000000000000000000000
+    zeros 32
+    6d7c674e5919ac828992537064a1efe41e7cbcb0505ec07fea06c64c9935a8d4
+    00000000000000000500000000000000be296b590000000055424348554e4b31
+    01000000876874a3676f6c64656e2064617461626173652e4000000000000000
+    380000000000000069a54ca9472a5eff0000000053640ff2
+";
+const SEGMENT: &str = "
+    0a000000000000000a000000000000000028a00005de03000000000000000000
+    zeros 32
+    03000000000000000300000000000000402c0000000000000000000000000000
+    zeros 32
+    1500000000000000000000000000000000000000000000000000000000000000
+    zeros 32
+    e803000000000000010000000000000016000000000000000000000000000000
+    zeros 32
+    1700000000000000020000000000000000000000000000000700000000000000
+    808c4c4606000000000000000000000000000000000000000000000000000000
+    182d4454fb2109406957148b0abf0540cd3b7f669ea0f63fef39fafe422ee63f
+    fe822b654715f73f000000000000000000000000000000000000000000000000
+    020000000100000018000000000000000d0000001800000061206c6f6e672073
+    796d626f6c616e6f74686572206f6e650a000000000000000000000000000000
+    00000000000000000100000003000000060000000a0000000102020303030404
+    0404000000000000000000000000000000000000000000000000000000000000
+    000000000000000040420f000000000000000000000000000000000000000000
+    zeros 32
+    803e0000d85900003075000088900000e0ab0000000000000000000000000000
+    zeros 32
+    73616d6500000000000000000000000000000000000000000000000000000000
+    zeros 32
+    0a0000000100000005000000000000000a00000000000000e803000000000000
+    01000000000000000104666c61670205636f756e740305707269636503056e6f
+    697365040673796d626f6c0503726177060473656e74070364617902046e6f6e
+    65040473616d650005000000000000000a00000000000000e803000000000000
+    0300000000000000090000000000000000000000000000001700000000000000
+    90aa21e30500000000000000040100000a00000000000000e803000000000000
+    40000000000000001200000000000000ca8a0ba4050000000000000004010000
+    0300000000000000090000000000000080000000000000000100000000000000
+    660bdfbf05000000000000000201000000000000000000000100000000000000
+    c00000000000000011000000000000002537f12c050000000000000004010000
+    e803000000000000e90300000000000000010000000000002500000000000000
+    157e0ae90500000001000000070100000000000000000000000000000000f03f
+    40010000000000002800000000000000ed3108c3050000000000000001010000
+    ef39fafe422ee63f182d4454fb21094080010000000000003100000000000000
+    ae732e7105000000000000000601000061206c6f6e672073616e6f7468657220
+    c00100000000000022000000000000005369f8db050000000000000001010000
+    0000000000000000040404040000000000020000000000001800000000000000
+    c04256b9050000000000000005010000000000000000000000093d0000000000
+    40020000000000001400000000000000f41adb2d050000000000000001010000
+    803e000000000000e0ab00000000000080020000000000000000000000000000
+    0000000005000000050000000000000000000000000000000000000000000000
+    8002000000000000040000000000000044f150fc050000000000000003010000
+    73616d650000000073616d650000000055425345474d4e5401000000ef2d07e5
+    676f6c64656e2064617461626173652ec002000000000000d002000000000000
+    f4f38145cd3db5bb00000000be33fde9
+";

@@ -1,0 +1,37 @@
+//! Limits of the file formats. Writers refuse what passes them, readers what claims to.
+
+/// Alignment of blocks, objects, footers and directories in their files, bytes.
+pub const ALIGNMENT_BYTES: usize = 64;
+
+/// Rows of a full row group; no group has more.
+pub const GROUP_ROWS_MAX: usize = 131_072;
+
+/// Values of a vector, the unit of bit-packing.
+pub const VECTOR_ROWS: usize = 1_024;
+
+/// Rows of one segment.
+pub const SEGMENT_ROWS_MAX: u64 = 1 << 32;
+
+/// Keys and fields of one segment.
+pub const COLUMNS_MAX: usize = 4_096;
+
+/// Length of a column's name, bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Text or bytes of one column in one row group once decoded, and so of one value.
+pub const BLOCK_BYTES_MAX: usize = 256 << 20;
+
+/// Length of a segment's footer, bytes.
+pub const FOOTER_BYTES_MAX: u64 = 1 << 30;
+
+/// Length of one object, bytes.
+pub const OBJECT_BYTES_MAX: u64 = 1 << 36;
+
+/// Objects in one pack.
+pub const PACK_OBJECTS_MAX: u64 = 1 << 24;
+
+/// Length of a manifest's payload, bytes.
+pub const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+
+/// Largest number of a manifest: what ten digits hold.
+pub const MANIFEST_NUMBER_MAX: u64 = 9_999_999_999;

@@ -1,0 +1,96 @@
+//! Sealed segments: rows of one series type in time order, by column.
+//!
+//! Rows are cut into row groups, each a slice of time. Every column of a group is one block on a 64-byte
+//! boundary, encoded in whichever way takes fewest bytes. The footer lists the columns, the groups and the
+//! blocks with their zones (least and greatest value) and checksums, so that a reader opens a segment without
+//! touching a block, and then only those that it needs.
+//!
+//! ```
+//! use underbelly_storage::disk::MemoryDisk;
+//! use underbelly_storage::{Column, Columns, Segment, SegmentRows, Seqs, write_segment};
+//!
+//! let disk = MemoryDisk::new();
+//! let columns = Columns::new().with("price", Column::from(vec![100.25, 100.5]))?;
+//! let rows = SegmentRows { timestamps: &[1, 2], seqs: Seqs::Each(&[7, 8]), columns: &columns };
+//! let info = write_segment(&disk, "segments/1", [1; 16], &rows)?;
+//!
+//! let segment = Segment::open(&disk, "segments/1", [1; 16], Some(&info))?;
+//! assert_eq!(segment.timestamps(0)?, [1, 2]);
+//! assert_eq!(segment.seqs(0)?, Some(vec![7, 8]));
+//! assert_eq!(segment.column(0, "price")?.as_ref(), columns.column("price"));
+//! # Ok::<(), underbelly_storage::StorageError>(())
+//! ```
+
+mod bits;
+mod codec;
+mod decimal;
+mod footer;
+mod integer;
+mod read;
+#[cfg(test)]
+mod tests;
+mod text;
+mod write;
+mod zone;
+
+pub use codec::Encoding;
+pub use read::{BlockInfo, Segment};
+pub use write::write_segment;
+pub use zone::Zone;
+
+use crate::columns::Columns;
+use crate::stamp::Kind;
+
+const SEGMENT: Kind = Kind { magic: *b"UBSEGMNT", version: 1 };
+
+/// Rows to be written as a segment.
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentRows<'a> {
+    /// Nanoseconds since 1970 UTC, one a row, never falling.
+    pub timestamps: &'a [i64],
+    /// The commit of each row.
+    pub seqs: Seqs<'a>,
+    /// Keys and fields, as many rows as there are timestamps.
+    pub columns: &'a Columns,
+}
+
+/// Which commit wrote a row.
+#[derive(Clone, Copy, Debug)]
+pub enum Seqs<'a> {
+    /// A commit seq for each row, in any order.
+    Each(&'a [u64]),
+    /// All rows have one commit seq, which only those know who refer to the file.
+    Assigned,
+}
+
+/// What identifies a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// The file's name.
+    pub file: String,
+    /// Its length, bytes.
+    pub bytes: u64,
+    /// Number of rows.
+    pub rows: u64,
+    /// Least timestamp; `i64::MAX` where there are no rows.
+    pub ts_min: i64,
+    /// Greatest timestamp; `i64::MIN` where there are no rows.
+    pub ts_max: i64,
+    /// BLAKE3-256 of the footer, which holds the checksums of all blocks.
+    pub footer_hash: [u8; 32],
+}
+
+/// What is known of a row group without reading its blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupInfo {
+    /// Number of rows, at least one.
+    pub rows: usize,
+    /// Timestamp of the first row.
+    pub ts_min: i64,
+    /// Timestamp of the last row.
+    pub ts_max: i64,
+    /// Least commit seq; 0 where seqs are assigned.
+    pub seq_min: u64,
+    /// Greatest commit seq; 0 where seqs are assigned.
+    pub seq_max: u64,
+}

@@ -1,0 +1,292 @@
+//! Blocks: how the values of one column of one row group become bytes.
+//!
+//! A block is a validity bitmap, where some rows are null and some are not, filled to a multiple of eight bytes;
+//! then the values in one encoding. Under a null stands whatever is cheapest; readers put the type's zero there.
+
+use super::integer::{self, Scheme};
+use super::zone::Zone;
+use super::{bits, decimal, text};
+use crate::columns::{Column, Strings, Values};
+use crate::cursor::Cursor;
+use crate::error::Damage;
+use crate::limits::GROUP_ROWS_MAX;
+use crate::value::ColumnType;
+
+/// How the values of a block are written. The number is the byte on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Encoding {
+    /// All rows are null; no bytes.
+    Null = 0,
+    /// As they are in memory, little-endian.
+    Plain = 1,
+    /// One bit a row.
+    Bitmap = 2,
+    /// One value for all rows.
+    Constant = 3,
+    /// Distance from the least value of each vector, bit-packed.
+    Packed = 4,
+    /// Steps from value to value, bit-packed.
+    Delta = 5,
+    /// Bit-packed codes of a sorted dictionary.
+    Dictionary = 6,
+    /// Decimals scaled to integers, with exceptions.
+    Decimal = 7,
+}
+
+impl Encoding {
+    /// All encodings, in the order of their tags.
+    pub const ALL: [Encoding; 8] = [
+        Encoding::Null,
+        Encoding::Plain,
+        Encoding::Bitmap,
+        Encoding::Constant,
+        Encoding::Packed,
+        Encoding::Delta,
+        Encoding::Dictionary,
+        Encoding::Decimal,
+    ];
+
+    /// The byte that stands for this encoding on disk.
+    pub const fn tag(self) -> u8 {
+        self as u8
+    }
+
+    /// The encoding with this tag.
+    pub fn from_tag(tag: u8) -> Option<Encoding> {
+        Encoding::ALL.into_iter().find(|encoding| encoding.tag() == tag)
+    }
+}
+
+/// What a reader knows of a block before it reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) column_type: ColumnType,
+    pub(super) encoding: Encoding,
+    pub(super) rows: usize,
+    pub(super) nulls: usize,
+}
+
+/// A block, encoded.
+pub(super) struct Encoded {
+    pub(super) shape: Shape,
+    pub(super) zone: Option<Zone>,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Encodes a column in the cheapest way.
+pub(super) fn encode(column: &Column) -> Encoded {
+    let (rows, nulls) = (column.len(), column.null_count());
+    let mut bytes = Vec::new();
+    if let Some(validity) = column.validity().filter(|_| nulls > 0 && nulls < rows) {
+        bits::pack_flags(validity, &mut bytes);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+    }
+    let encoding = if nulls == rows { Encoding::Null } else { encode_values(column, &mut bytes) };
+    let shape = Shape { column_type: column.column_type(), encoding, rows, nulls };
+    Encoded { shape, zone: Zone::of(column), bytes }
+}
+
+fn encode_values(column: &Column, out: &mut Vec<u8>) -> Encoding {
+    match column.values() {
+        Values::Bool(v) => {
+            let v = filled(column, v);
+            match constant(&v) {
+                Some(value) => {
+                    out.push(u8::from(value));
+                    Encoding::Constant
+                }
+                None => {
+                    bits::pack_flags(&v, out);
+                    Encoding::Bitmap
+                }
+            }
+        }
+        Values::I64(v) | Values::Timestamp(v) => encode_integers(&filled(column, v), 8, out),
+        Values::Date(v) => {
+            let days: Vec<i64> = filled(column, v).iter().map(|day| i64::from(*day)).collect();
+            encode_integers(&days, 4, out)
+        }
+        Values::F64(v) => encode_floats(&filled(column, v), out),
+        Values::Utf8(s) | Values::Bytes(s) => encode_strings(column, s, out),
+    }
+}
+
+fn encode_integers(values: &[i64], plain_bytes: usize, out: &mut Vec<u8>) -> Encoding {
+    if let Some(value) = constant(values) {
+        out.extend_from_slice(&value.to_le_bytes());
+        return Encoding::Constant;
+    }
+    let (scheme, size) = integer::cheapest(values);
+    if size < values.len() * plain_bytes {
+        integer::encode(values, scheme, out);
+        return if scheme == Scheme::Delta { Encoding::Delta } else { Encoding::Packed };
+    }
+    for value in values {
+        out.extend_from_slice(value.to_le_bytes().get(..plain_bytes).unwrap_or_default());
+    }
+    Encoding::Plain
+}
+
+fn encode_floats(values: &[f64], out: &mut Vec<u8>) -> Encoding {
+    let as_bits: Vec<u64> = values.iter().map(|value| value.to_bits()).collect();
+    if let Some(value) = constant(&as_bits) {
+        out.extend_from_slice(&value.to_le_bytes());
+        return Encoding::Constant;
+    }
+    if let Some(bytes) = decimal::encode(values, values.len() * 8) {
+        out.extend_from_slice(&bytes);
+        return Encoding::Decimal;
+    }
+    for value in as_bits {
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+    Encoding::Plain
+}
+
+fn encode_strings(column: &Column, strings: &Strings, out: &mut Vec<u8>) -> Encoding {
+    let no_nulls = column.null_count() == 0;
+    let first = strings.iter().next().unwrap_or_default();
+    if no_nulls && strings.iter().all(|string| string == first) {
+        out.extend_from_slice(first);
+        return Encoding::Constant;
+    }
+    let plain = (strings.len() + 1) * 4 + strings.bytes().len();
+    if let Some(bytes) = text::encode_dictionary(strings, plain) {
+        out.extend_from_slice(&bytes);
+        return Encoding::Dictionary;
+    }
+    out.extend_from_slice(&text::encode_plain(strings));
+    Encoding::Plain
+}
+
+/// The value of all rows, where they have one.
+fn constant<T: PartialEq + Copy>(values: &[T]) -> Option<T> {
+    let first = values.first().copied()?;
+    values.iter().all(|value| *value == first).then_some(first)
+}
+
+/// The values with that of a neighbour under each null, which keeps frames narrow.
+fn filled<'a, T: Copy>(column: &Column, values: &'a [T]) -> std::borrow::Cow<'a, [T]> {
+    let Some(validity) = column.validity() else { return values.into() };
+    let first = validity.iter().position(|valid| *valid).and_then(|row| values.get(row));
+    let Some(mut last) = first.copied() else { return values.into() };
+    let mut fill = |(value, valid): (&T, &bool)| {
+        if *valid {
+            last = *value;
+        }
+        last
+    };
+    values.iter().zip(validity).map(&mut fill).collect::<Vec<T>>().into()
+}
+
+/// Reads a block. Allocates no more than its rows, or for text the limit of a block, call for.
+pub(super) fn decode(bytes: &[u8], shape: Shape) -> Result<Column, Damage> {
+    let Shape { column_type, encoding, rows, nulls } = shape;
+    if rows > GROUP_ROWS_MAX || nulls > rows {
+        return Err(Damage("a block has too many rows or nulls"));
+    }
+    let mut cursor = Cursor::new(bytes);
+    if encoding == Encoding::Null {
+        cursor.end()?;
+        return if nulls == rows { Ok(Column::nulls(column_type, rows)) } else { Err(WRONG_NULLS) };
+    }
+    let validity = if nulls > 0 {
+        let packed = cursor.take(rows.div_ceil(8))?;
+        cursor.zeros(rows.div_ceil(8).next_multiple_of(8) - rows.div_ceil(8))?;
+        let validity = bits::unpack_flags(packed, rows)?;
+        if validity.iter().filter(|valid| !**valid).count() != nulls || nulls == rows {
+            return Err(WRONG_NULLS);
+        }
+        Some(validity)
+    } else {
+        None
+    };
+    let values = decode_values(cursor.rest(), column_type, encoding, rows)?;
+    Column::from_parts(values, validity).ok_or(Damage("text is not UTF-8"))
+}
+
+const WRONG_NULLS: Damage = Damage("the number of nulls is wrong");
+const WRONG_ENCODING: Damage = Damage("the encoding is not one for this type");
+
+fn decode_values(
+    bytes: &[u8],
+    column_type: ColumnType,
+    encoding: Encoding,
+    rows: usize,
+) -> Result<Values, Damage> {
+    Ok(match column_type {
+        ColumnType::Bool => Values::Bool(match encoding {
+            Encoding::Bitmap => bits::unpack_flags(bytes, rows)?,
+            Encoding::Constant => match bytes {
+                [value @ (0 | 1)] => vec![*value == 1; rows],
+                _ => return Err(Damage("a constant has a wrong length or value")),
+            },
+            _ => return Err(WRONG_ENCODING),
+        }),
+        ColumnType::I64 => Values::I64(decode_integers(bytes, encoding, rows)?),
+        ColumnType::Timestamp => Values::Timestamp(decode_integers(bytes, encoding, rows)?),
+        ColumnType::Date if encoding == Encoding::Plain => {
+            Values::Date(plain::<4>(bytes, rows)?.iter().map(|day| i32::from_le_bytes(*day)).collect())
+        }
+        ColumnType::Date => {
+            let days = decode_integers(bytes, encoding, rows)?;
+            let days: Result<Vec<i32>, _> = days.into_iter().map(i32::try_from).collect();
+            Values::Date(days.map_err(|_| Damage("a date is out of range"))?)
+        }
+        ColumnType::F64 => Values::F64(match encoding {
+            Encoding::Plain => plain::<8>(bytes, rows)?.iter().map(|v| f64::from_le_bytes(*v)).collect(),
+            Encoding::Constant => vec![f64::from_bits(single(bytes)?); rows],
+            Encoding::Decimal => decimal::decode(bytes, rows)?,
+            _ => return Err(WRONG_ENCODING),
+        }),
+        ColumnType::Utf8 => Values::Utf8(decode_strings(bytes, encoding, rows)?),
+        ColumnType::Bytes => Values::Bytes(decode_strings(bytes, encoding, rows)?),
+    })
+}
+
+fn decode_integers(bytes: &[u8], encoding: Encoding, rows: usize) -> Result<Vec<i64>, Damage> {
+    match encoding {
+        Encoding::Plain => Ok(plain::<8>(bytes, rows)?.iter().map(|v| i64::from_le_bytes(*v)).collect()),
+        Encoding::Constant => Ok(vec![single(bytes)?.cast_signed(); rows]),
+        Encoding::Packed => integer::decode(bytes, Scheme::Packed, rows),
+        Encoding::Delta => integer::decode(bytes, Scheme::Delta, rows),
+        _ => Err(WRONG_ENCODING),
+    }
+}
+
+fn decode_strings(bytes: &[u8], encoding: Encoding, rows: usize) -> Result<Strings, Damage> {
+    match encoding {
+        Encoding::Plain => text::decode_plain(&mut Cursor::new(bytes), rows),
+        Encoding::Constant => text::repeated(bytes, rows),
+        Encoding::Dictionary => text::decode_dictionary(bytes, rows),
+        _ => Err(WRONG_ENCODING),
+    }
+}
+
+/// `rows` numbers of `N` bytes each, and nothing else.
+fn plain<const N: usize>(bytes: &[u8], rows: usize) -> Result<&[[u8; N]], Damage> {
+    let (numbers, rest) = bytes.as_chunks::<N>();
+    let whole = numbers.len() == rows && rest.is_empty();
+    whole.then_some(numbers).ok_or(Damage("plain values have a wrong length"))
+}
+
+/// One number of eight bytes, and nothing else.
+fn single(bytes: &[u8]) -> Result<u64, Damage> {
+    let number = bytes.try_into().map_err(|_| Damage("a constant has a wrong length or value"))?;
+    Ok(u64::from_le_bytes(number))
+}
+
+/// Whether two columns hold the same bits, row by row.
+pub(super) fn same(a: &Column, b: &Column) -> bool {
+    let values = match (a.values(), b.values()) {
+        (Values::F64(a), Values::F64(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+        }
+        (a, b) => a == b,
+    };
+    // A validity vector without a null says the same as none.
+    let nulls = |column: &Column| column.null_count();
+    values && nulls(a) == nulls(b) && (nulls(a) == 0 || a.validity() == b.validity())
+}

@@ -1,0 +1,239 @@
+//! Reading a segment.
+
+use std::sync::Arc;
+
+use super::codec::{self, Encoding};
+use super::footer::{Block, Footer};
+use super::zone::Zone;
+use super::{GroupInfo, SEGMENT, SegmentInfo};
+use crate::columns::{Column, Values};
+use crate::disk::Disk;
+use crate::error::{Damage, StorageError};
+use crate::limits::{ALIGNMENT_BYTES, FOOTER_BYTES_MAX};
+use crate::map::Mapped;
+use crate::sealed;
+use crate::stamp::{self, DatabaseId};
+use crate::touched::Touched;
+use crate::value::ColumnType;
+
+/// An open segment. Its footer was checked; a block is checked when it is first read.
+#[derive(Debug)]
+pub struct Segment {
+    info: SegmentInfo,
+    file: Mapped,
+    footer: Footer,
+    touched: Touched,
+}
+
+/// What is known of a block without reading it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BlockInfo {
+    /// How it is written.
+    pub encoding: Encoding,
+    /// Its length in the file, bytes.
+    pub bytes: u64,
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of nulls.
+    pub nulls: usize,
+    /// Range of its values, where it has one.
+    pub zone: Option<Zone>,
+}
+
+const NO_GROUP: &str = "the segment has no such row group; ask for one below its number of groups";
+
+impl Segment {
+    /// Opens a segment and checks all of its structure. `expected` is what the caller's records say of it: the
+    /// file must be that one and no other.
+    ///
+    /// # Errors
+    /// `Missing`, `Corrupt`, `Version`, `ForeignDatabase`, `TooLarge`, `Io`.
+    pub fn open(
+        disk: &dyn Disk,
+        name: &str,
+        db_id: DatabaseId,
+        expected: Option<&SegmentInfo>,
+    ) -> Result<Segment, StorageError> {
+        let file = sealed::map(disk, name)?;
+        let (stamp, bytes) = stamp::closing(&file, SEGMENT, name, Some(db_id))?;
+        StorageError::limit(name, "the footer's length in bytes", stamp.length, FOOTER_BYTES_MAX)?;
+        let footer = Footer::decode(bytes, stamp.offset).map_err(|damage| damage.at(name, stamp.offset))?;
+        let info = SegmentInfo {
+            file: name.to_string(),
+            bytes: file.len() as u64,
+            rows: footer.rows,
+            ts_min: footer.ts_min,
+            ts_max: footer.ts_max,
+            footer_hash: *blake3::hash(bytes).as_bytes(),
+        };
+        if expected.is_some_and(|expected| *expected != info) {
+            return Err(StorageError::corrupt(name, stamp.offset, "it is not the segment that is recorded"));
+        }
+        let touched = Touched::new(footer.blocks.len());
+        Ok(Segment { info, file, footer, touched })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> u64 {
+        self.footer.rows
+    }
+
+    /// What identifies the file.
+    pub fn info(&self) -> &SegmentInfo {
+        &self.info
+    }
+
+    /// Names and types of keys and fields, in the order in which they were written.
+    pub fn schema(&self) -> &[(Arc<str>, ColumnType)] {
+        &self.footer.schema
+    }
+
+    /// Number of row groups.
+    pub fn groups(&self) -> usize {
+        self.footer.groups.len()
+    }
+
+    /// Whether each row has a commit seq of its own.
+    pub fn has_seqs(&self) -> bool {
+        self.footer.each_seq
+    }
+
+    /// A row group, from 0. Panics where there is none, as a slice does.
+    pub fn group(&self, i: usize) -> GroupInfo {
+        self.footer.groups[i]
+    }
+
+    /// What is known of a column's block in a group; `None` where there is no such group or column.
+    pub fn block(&self, group: usize, name: &str) -> Option<BlockInfo> {
+        let block = self.footer.blocks.get(self.part(group, self.position(name)?)?)?;
+        Some(BlockInfo {
+            encoding: block.shape.encoding,
+            bytes: block.length,
+            rows: block.shape.rows,
+            nulls: block.shape.nulls,
+            zone: block.zone,
+        })
+    }
+
+    /// Timestamps of a group, nanoseconds since 1970 UTC, never falling.
+    ///
+    /// # Errors
+    /// `Corrupt`; `Refused` where there is no such group.
+    pub fn timestamps(&self, group: usize) -> Result<Vec<i64>, StorageError> {
+        let (column, block) = self.read(group, 0)?;
+        let times = integers(column);
+        let info = self.info_of(group)?;
+        let ends = times.first().copied().zip(times.last().copied());
+        let zone = Some(Zone::I64 { min: info.ts_min, max: info.ts_max });
+        if !times.is_sorted() || ends != Some((info.ts_min, info.ts_max)) || block.zone != zone {
+            return Err(self.damage(&block, "timestamps fall or are not those of the directory"));
+        }
+        Ok(times)
+    }
+
+    /// Commit seqs of a group's rows, or `None` where all rows have one that only those know who refer to the
+    /// file.
+    ///
+    /// # Errors
+    /// `Corrupt`; `Refused` where there is no such group.
+    pub fn seqs(&self, group: usize) -> Result<Option<Vec<u64>>, StorageError> {
+        let info = self.info_of(group)?;
+        if !self.footer.each_seq {
+            return Ok(None);
+        }
+        let (column, block) = self.read(group, 1)?;
+        let seqs: Vec<u64> = integers(column).into_iter().map(i64::cast_unsigned).collect();
+        let ends = seqs.iter().copied().min().zip(seqs.iter().copied().max());
+        if ends != Some((info.seq_min, info.seq_max)) {
+            return Err(self.damage(&block, "seqs are not those of the directory"));
+        }
+        Ok(Some(seqs))
+    }
+
+    /// A column of a group, or `None` where the segment has no column of this name.
+    ///
+    /// # Errors
+    /// `Corrupt`; `Refused` where there is no such group.
+    pub fn column(&self, group: usize, name: &str) -> Result<Option<Column>, StorageError> {
+        let Some(position) = self.position(name) else { return Ok(None) };
+        Ok(Some(self.read(group, position)?.0))
+    }
+
+    /// Reads everything and compares it with its checksums, zones and order; the bytes between blocks are zero.
+    /// Returns the bytes checked, which is the file's length.
+    ///
+    /// # Errors
+    /// `Corrupt` for the first damage found.
+    pub fn verify(&self) -> Result<u64, StorageError> {
+        for block in &self.footer.blocks {
+            self.check_sum(block)?;
+            let end = (block.offset + block.length) as usize;
+            let gap = self.file.get(end..end.next_multiple_of(ALIGNMENT_BYTES)).unwrap_or_default();
+            if gap.iter().any(|byte| *byte != 0) {
+                return Err(self.damage(block, "the gap after a block is not zero"));
+            }
+        }
+        for group in 0..self.groups() {
+            self.timestamps(group)?;
+            self.seqs(group)?;
+            for position in 0..self.footer.width() {
+                let (column, block) = self.read(group, position)?;
+                if !Zone::same(&Zone::of(&column), &block.zone) {
+                    return Err(self.damage(&block, "a zone is not that of the values"));
+                }
+            }
+        }
+        Ok(self.file.len() as u64)
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        let column = self.footer.schema.iter().position(|(n, _)| &**n == name)?;
+        Some(Footer::lead(self.footer.each_seq) + column)
+    }
+
+    fn part(&self, group: usize, position: usize) -> Option<usize> {
+        let part = group.checked_mul(self.footer.width())?.checked_add(position)?;
+        (group < self.groups() && position < self.footer.width()).then_some(part)
+    }
+
+    fn info_of(&self, group: usize) -> Result<GroupInfo, StorageError> {
+        let info = self.footer.groups.get(group).copied();
+        info.ok_or_else(|| StorageError::refused(&self.info.file, NO_GROUP))
+    }
+
+    /// Decodes a block, its checksum compared at the first time.
+    fn read(&self, group: usize, position: usize) -> Result<(Column, Block), StorageError> {
+        let found = self.part(group, position).and_then(|part| Some((part, *self.footer.blocks.get(part)?)));
+        let (part, block) = found.ok_or_else(|| StorageError::refused(&self.info.file, NO_GROUP))?;
+        if !self.touched.contains(part) {
+            self.check_sum(&block)?;
+            self.touched.insert(part);
+        }
+        let column = codec::decode(self.bytes_of(&block), block.shape)
+            .map_err(|damage| damage.at(&self.info.file, block.offset))?;
+        Ok((column, block))
+    }
+
+    fn check_sum(&self, block: &Block) -> Result<(), StorageError> {
+        if crc32fast::hash(self.bytes_of(block)) == block.crc {
+            return Ok(());
+        }
+        Err(self.damage(block, "a block does not match its checksum"))
+    }
+
+    /// The bytes of a block, which the footer's check found to lie in the file.
+    fn bytes_of(&self, block: &Block) -> &[u8] {
+        self.file.get(block.offset as usize..(block.offset + block.length) as usize).unwrap_or_default()
+    }
+
+    fn damage(&self, block: &Block, what: &'static str) -> StorageError {
+        Damage(what).at(&self.info.file, block.offset)
+    }
+}
+
+fn integers(column: Column) -> Vec<i64> {
+    match column.into_parts().0 {
+        Values::I64(values) | Values::Timestamp(values) => values,
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,576 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+use proptest::prelude::*;
+
+use super::codec::{self, Shape, decode, encode, same};
+use super::footer::Footer;
+use super::write::{Cut, write};
+use super::*;
+use crate::columns::{Column, Strings, Values};
+use crate::disk::{Disk, MemoryDisk, RealDisk};
+use crate::error::StorageError;
+use crate::limits::{BLOCK_BYTES_MAX, GROUP_ROWS_MAX};
+use crate::stamp::{STAMP_BYTES, Stamp};
+use crate::twin;
+use crate::value::{ColumnType, Timestamp, Value};
+
+const DB: [u8; 16] = [7; 16];
+
+/// Rows given and read back, all as columns.
+#[derive(Debug)]
+struct Rows {
+    timestamps: Vec<i64>,
+    seqs: Option<Vec<u64>>,
+    columns: Columns,
+}
+
+impl Rows {
+    fn write(&self, disk: &dyn Disk, name: &str, cut: Cut) -> Result<SegmentInfo, StorageError> {
+        let seqs = self.seqs.as_ref().map_or(Seqs::Assigned, |seqs| Seqs::Each(seqs));
+        let rows = SegmentRows { timestamps: &self.timestamps, seqs, columns: &self.columns };
+        write(disk, name, DB, &rows, cut)
+    }
+
+    fn read(segment: &Segment) -> Result<Rows, StorageError> {
+        let types = segment.schema().iter().map(|(name, column_type)| (&**name, *column_type));
+        let mut columns: Vec<(String, Column)> =
+            types.map(|(name, column_type)| (name.to_string(), Column::new(column_type))).collect();
+        let (mut timestamps, mut seqs) = (Vec::new(), segment.has_seqs().then(Vec::new));
+        for group in 0..segment.groups() {
+            timestamps.extend(segment.timestamps(group)?);
+            if let (Some(all), Some(more)) = (&mut seqs, segment.seqs(group)?) {
+                all.extend(more);
+            }
+            for (name, column) in &mut columns {
+                let part = segment.column(group, name)?.expect("a column of the schema");
+                column.extend_range(&part, 0..part.len()).expect("the same type");
+            }
+        }
+        let mut read = Columns::new();
+        columns.into_iter().for_each(|(name, column)| read.insert(name, column).expect("equal lengths"));
+        Ok(Rows { timestamps, seqs, columns: read })
+    }
+
+    fn assert_same(&self, other: &Rows) {
+        assert_eq!(self.timestamps, other.timestamps);
+        assert_eq!(self.seqs, other.seqs);
+        assert_eq!(self.columns.names(), other.columns.names());
+        for (name, column) in self.columns.iter() {
+            assert!(same(column, other.columns.column(name).unwrap()), "column {name}");
+        }
+    }
+}
+
+/// Groups of so many rows.
+fn cut(rows: usize) -> Cut {
+    Cut { rows, text_bytes: BLOCK_BYTES_MAX }
+}
+
+/// Columns of every type and of many kinds of content, by a simple generator.
+fn varied(rows: usize) -> Rows {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 11 ^ state << 40
+    };
+    let mut columns = Columns::new();
+    let mut add = |name: &str, column_type, value: &mut dyn FnMut(usize) -> Value| {
+        let mut column = Column::with_capacity(column_type, rows);
+        (0..rows).for_each(|row| column.push(&value(row)).unwrap());
+        columns.insert(name, column).unwrap();
+    };
+    let symbols = ["", "AAPL", "MSFT", "a symbol of some length", "é"];
+    add("sym", ColumnType::Utf8, &mut |row| symbols[row * 7 % 5].into());
+    add("venue", ColumnType::Utf8, &mut |_| "XNAS".into());
+    add("note", ColumnType::Utf8, &mut |row| {
+        if row % 3 == 0 { Value::Null } else { format!("note {}", random()).into() }
+    });
+    add("raw", ColumnType::Bytes, &mut |row| vec![random() as u8; row % 5].into());
+    add("price", ColumnType::F64, &mut |row| (100.0 + (row % 977) as f64 / 100.0).into());
+    add("noise", ColumnType::F64, &mut |_| f64::from_bits(random()).into());
+    add("gap", ColumnType::F64, &mut |row| if row % 2 == 0 { Value::Null } else { 0.5.into() });
+    add("volume", ColumnType::I64, &mut |_| ((random() % 1000) as i64).into());
+    add("wild", ColumnType::I64, &mut |_| (random() as i64).into());
+    add("nothing", ColumnType::I64, &mut |_| Value::Null);
+    add("buy", ColumnType::Bool, &mut |_| (random() % 2 == 0).into());
+    add("halted", ColumnType::Bool, &mut |row| if row % 9 == 4 { Value::Null } else { false.into() });
+    add("sent", ColumnType::Timestamp, &mut |row| Timestamp(1_700_000_000_000 + row as i64 * 1000).into());
+    add("day", ColumnType::Date, &mut |row| crate::value::Date(19_000 + row as i32 / 50).into());
+    let timestamps = (0..rows as i64).map(|row| row / 3 * 1_000).collect();
+    let seqs = Some((0..rows as u64).map(|row| row * 31 % 1_000).collect());
+    Rows { timestamps, seqs, columns }
+}
+
+fn small() -> Rows {
+    let mut columns = Columns::with_types([("sym", ColumnType::Utf8), ("px", ColumnType::F64)]).unwrap();
+    columns.push_row(&["A".into(), 1.25.into()]).unwrap();
+    columns.push_row(&["B".into(), Value::Null]).unwrap();
+    columns.push_row(&["A".into(), 1.5.into()]).unwrap();
+    Rows { timestamps: vec![10, 10, 20], seqs: Some(vec![5, 4, 6]), columns }
+}
+
+/// Where the footer of a segment starts.
+fn footer_at(file: &[u8]) -> usize {
+    let stamp = &file[file.len() - STAMP_BYTES..];
+    u64::from_le_bytes(stamp[32..40].try_into().unwrap()) as usize
+}
+
+fn read_all(disk: &dyn Disk, info: Option<&SegmentInfo>) -> Result<Rows, StorageError> {
+    Rows::read(&Segment::open(disk, "s", DB, info)?)
+}
+
+#[test]
+fn rows_of_every_count_come_back() {
+    for count in [0, 1, 2, 1023, 1024, 1025, GROUP_ROWS_MAX, GROUP_ROWS_MAX + 1] {
+        let disk = MemoryDisk::new();
+        let rows = varied(count);
+        let info = rows.write(&disk, "s", cut(GROUP_ROWS_MAX)).unwrap();
+        let segment = Segment::open(&disk, "s", DB, Some(&info)).unwrap();
+        assert_eq!(segment.groups(), count.div_ceil(GROUP_ROWS_MAX));
+        assert_eq!((segment.rows(), segment.info()), (count as u64, &info));
+        rows.assert_same(&Rows::read(&segment).unwrap());
+        assert_eq!(segment.verify().unwrap(), info.bytes);
+    }
+}
+
+#[test]
+fn the_directory_says_what_groups_hold() {
+    let disk = MemoryDisk::new();
+    let info = small().write(&disk, "s", cut(2)).unwrap();
+    assert_eq!((info.rows, info.ts_min, info.ts_max), (3, 10, 20));
+    let segment = Segment::open(&disk, "s", DB, None).unwrap();
+    assert_eq!(segment.group(0), GroupInfo { rows: 2, ts_min: 10, ts_max: 10, seq_min: 4, seq_max: 5 });
+    assert_eq!(segment.group(1), GroupInfo { rows: 1, ts_min: 20, ts_max: 20, seq_min: 6, seq_max: 6 });
+    let price = segment.block(0, "px").unwrap();
+    assert_eq!((price.rows, price.nulls), (2, 1));
+    assert_eq!(price.zone, Some(Zone::F64 { min: 1.25, max: 1.25 }));
+    let symbol = segment.block(0, "sym").unwrap();
+    assert_eq!(symbol.zone, Some(Zone::Prefix { min: *b"A\0\0\0\0\0\0\0", max: *b"B\0\0\0\0\0\0\0" }));
+    assert_eq!(segment.block(2, "px"), None);
+    assert_eq!(segment.block(0, "nope"), None);
+    assert_eq!(segment.column(0, "nope").unwrap(), None);
+    assert!(matches!(segment.column(2, "px"), Err(StorageError::Refused { .. })));
+    assert!(matches!(segment.timestamps(2), Err(StorageError::Refused { .. })));
+    assert!(matches!(segment.seqs(usize::MAX), Err(StorageError::Refused { .. })));
+}
+
+#[test]
+fn damage_in_one_block_leaves_the_others_readable() {
+    let disk = MemoryDisk::new();
+    let rows = varied(100);
+    rows.write(&disk, "s", cut(50)).unwrap();
+    let mut bytes = disk.contents("s").unwrap();
+    let block = bytes[..footer_at(&bytes)].windows(4).rposition(|window| window == b"note").unwrap();
+    bytes[block] ^= 1;
+    disk.overwrite("s", bytes);
+    let segment = Segment::open(&disk, "s", DB, None).unwrap();
+    for _ in 0..2 {
+        let error = segment.column(1, "note").unwrap_err();
+        let StorageError::Corrupt { file, offset, .. } = &error else { panic!("{error}") };
+        assert_eq!((file.as_str(), offset % 64), ("s", 0));
+        assert!(*offset <= block as u64);
+    }
+    assert!(segment.column(0, "note").is_ok());
+    assert!(segment.column(1, "price").is_ok());
+    assert!(matches!(segment.verify(), Err(StorageError::Corrupt { .. })));
+}
+
+#[test]
+fn a_real_file_is_read_by_many_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = RealDisk::new(dir.path());
+    disk.create_dir("segments/1").unwrap();
+    let rows = varied(3_000);
+    let seqs = Seqs::Each(rows.seqs.as_ref().unwrap());
+    let given = SegmentRows { timestamps: &rows.timestamps, seqs, columns: &rows.columns };
+    let info = write_segment(&disk, "segments/1/1", DB, &given).unwrap();
+    let segment = Segment::open(&disk, "segments/1/1", DB, Some(&info)).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| rows.assert_same(&Rows::read(&segment).unwrap()));
+        }
+    });
+    assert_eq!(segment.verify().unwrap(), info.bytes);
+}
+
+#[test]
+fn assigned_seqs_take_no_room() {
+    let disk = MemoryDisk::new();
+    let rows = Rows { seqs: None, ..small() };
+    rows.write(&disk, "s", cut(2)).unwrap();
+    let segment = Segment::open(&disk, "s", DB, None).unwrap();
+    assert_eq!(segment.seqs(0).unwrap(), None);
+    assert_eq!((segment.group(0).seq_min, segment.group(0).seq_max), (0, 0));
+    rows.assert_same(&Rows::read(&segment).unwrap());
+    assert!(segment.verify().is_ok());
+}
+
+#[test]
+fn extreme_seqs_and_times_come_back() {
+    let disk = MemoryDisk::new();
+    let rows = Rows {
+        timestamps: vec![i64::MIN, -1, 0, i64::MAX],
+        seqs: Some(vec![u64::MAX, 0, 1 << 63, 1]),
+        columns: Columns::new(),
+    };
+    rows.write(&disk, "s", cut(3)).unwrap();
+    let segment = Segment::open(&disk, "s", DB, None).unwrap();
+    rows.assert_same(&Rows::read(&segment).unwrap());
+    assert_eq!((segment.group(0).seq_min, segment.group(0).seq_max), (0, u64::MAX));
+    assert!(segment.verify().is_ok());
+}
+
+#[test]
+fn groups_end_before_their_text_is_too_long() {
+    let disk = MemoryDisk::new();
+    let texts: Column = ["aaaa", "bbbb", "cccccccc", "", "dd", "eeeeee"].into_iter().collect();
+    let columns = Columns::new().with("text", texts).unwrap();
+    let rows = Rows { timestamps: vec![1; 6], seqs: None, columns };
+    rows.write(&disk, "s", Cut { rows: 4, text_bytes: 8 }).unwrap();
+    let segment = Segment::open(&disk, "s", DB, None).unwrap();
+    let counts: Vec<usize> = (0..segment.groups()).map(|group| segment.group(group).rows).collect();
+    assert_eq!(counts, [2, 2, 2]);
+    rows.assert_same(&Rows::read(&segment).unwrap());
+    let refused = rows.write(&disk, "t", Cut { rows: 4, text_bytes: 7 });
+    assert!(matches!(refused, Err(StorageError::TooLarge { found: 8, limit: 7, .. })));
+    assert_eq!(disk.files(), ["s"], "a refused segment leaves nothing");
+}
+
+#[test]
+fn rows_that_do_not_fit_are_refused() {
+    let disk = MemoryDisk::new();
+    let refuse = |rows: Rows| {
+        let error = rows.write(&disk, "s", cut(10)).unwrap_err();
+        assert!(disk.files().is_empty());
+        error
+    };
+    assert!(matches!(refuse(Rows { timestamps: vec![1, 3, 2], ..small() }), StorageError::Refused { .. }));
+    assert!(matches!(refuse(Rows { timestamps: vec![1, 2], ..small() }), StorageError::Refused { .. }));
+    assert!(matches!(refuse(Rows { seqs: Some(vec![1]), ..small() }), StorageError::Refused { .. }));
+    let named = |name: &str| Rows {
+        columns: Columns::new().with(name, Column::from(vec![1i64, 2, 3])).unwrap(),
+        ..small()
+    };
+    assert!(matches!(refuse(named("")), StorageError::Refused { .. }));
+    assert!(matches!(refuse(named(&"x".repeat(256))), StorageError::TooLarge { found: 256, .. }));
+    assert!(named(&"x".repeat(255)).write(&disk, "s", cut(10)).is_ok());
+}
+
+#[test]
+fn the_cheapest_encoding_is_taken() {
+    let disk = MemoryDisk::new();
+    varied(5_000).write(&disk, "s", cut(GROUP_ROWS_MAX)).unwrap();
+    let segment = Segment::open(&disk, "s", DB, None).unwrap();
+    let taken = |name: &str| segment.block(0, name).unwrap().encoding;
+    for (name, encoding) in [
+        ("sym", Encoding::Dictionary),
+        ("venue", Encoding::Constant),
+        ("note", Encoding::Plain),
+        ("price", Encoding::Decimal),
+        ("noise", Encoding::Plain),
+        ("gap", Encoding::Constant),
+        ("volume", Encoding::Packed),
+        ("wild", Encoding::Plain),
+        ("nothing", Encoding::Null),
+        ("buy", Encoding::Bitmap),
+        ("halted", Encoding::Constant),
+        ("sent", Encoding::Delta),
+        ("day", Encoding::Delta),
+    ] {
+        assert_eq!(taken(name), encoding, "{name}");
+    }
+}
+
+#[test]
+fn another_segment_under_the_name_is_refused() {
+    let disk = MemoryDisk::new();
+    let info = small().write(&disk, "s", cut(2)).unwrap();
+    varied(3).write(&disk, "t", cut(2)).unwrap();
+    assert!(matches!(Segment::open(&disk, "s", [0; 16], None), Err(StorageError::ForeignDatabase { .. })));
+    let swapped = disk.contents("s").unwrap();
+    disk.overwrite("s", disk.contents("t").unwrap());
+    disk.overwrite("t", swapped);
+    assert!(matches!(Segment::open(&disk, "s", DB, None), Err(StorageError::Corrupt { .. })));
+    assert!(matches!(Segment::open(&disk, "t", DB, None), Err(StorageError::Corrupt { .. })));
+    let other = MemoryDisk::new();
+    Rows { seqs: Some(vec![5, 4, 7]), ..small() }.write(&other, "s", cut(2)).unwrap();
+    assert!(Segment::open(&other, "s", DB, None).is_ok());
+    assert!(matches!(Segment::open(&other, "s", DB, Some(&info)), Err(StorageError::Corrupt { .. })));
+}
+
+#[test]
+fn corrupt_twins_are_refused_or_the_same() {
+    let disk = MemoryDisk::new();
+    let info = small().write(&disk, "s", cut(2)).unwrap();
+    let sound = disk.contents("s").unwrap();
+    for (what, twin) in twin::twins(&sound) {
+        let same_bytes = twin == sound;
+        disk.overwrite("s", twin);
+        for expected in [None, Some(&info)] {
+            let Ok(segment) = Segment::open(&disk, "s", DB, expected) else { continue };
+            if let Ok(rows) = Rows::read(&segment) {
+                rows.assert_same(&small());
+                assert!(same_bytes || segment.verify().is_err(), "{what} is not seen by verify");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_footer_that_lies_under_a_right_checksum_does_not_panic() {
+    let disk = MemoryDisk::new();
+    let info = small().write(&disk, "s", cut(2)).unwrap();
+    let sound = disk.contents("s").unwrap();
+    let (index, end) = (footer_at(&sound), sound.len() - STAMP_BYTES);
+    let mut opened = 0;
+    for at in index..end {
+        for mask in [0x01, 0x02, 0x04, 0x40, 0x80, 0xff] {
+            let mut twin = sound[..end].to_vec();
+            twin[at] ^= mask;
+            twin.extend_from_slice(&Stamp::of(&twin[index..], index as u64, DB).encode(SEGMENT, "s"));
+            disk.overwrite("s", twin);
+            assert!(Segment::open(&disk, "s", DB, Some(&info)).is_err());
+            let Ok(segment) = Segment::open(&disk, "s", DB, None) else { continue };
+            opened += 1;
+            let _ = Rows::read(&segment);
+            let _ = segment.verify();
+        }
+    }
+    assert!(opened > 0, "changed names, for one, cannot be seen");
+}
+
+#[test]
+fn a_stop_at_any_call_leaves_all_or_nothing() {
+    let rows = varied(40_000);
+    twin::stop_everywhere(
+        |disk| rows.write(disk, "s", cut(10_000)).map(|_| ()),
+        |disk, finished| match read_all(disk, None) {
+            Ok(read) => rows.assert_same(&read),
+            Err(error) => assert!(matches!(error, StorageError::Missing { .. }) && !finished, "{error}"),
+        },
+    );
+}
+
+fn values_of(column_type: ColumnType) -> BoxedStrategy<Value> {
+    match column_type {
+        ColumnType::Bool => any::<bool>().prop_map(Value::from).boxed(),
+        ColumnType::I64 => prop_oneof![
+            any::<i64>(),
+            -5i64..5,
+            Just(i64::MIN),
+            Just(i64::MAX),
+            (0i64..9).prop_map(|n| 1_000_000 + n)
+        ]
+        .prop_map(Value::from)
+        .boxed(),
+        ColumnType::F64 => prop_oneof![
+            any::<u64>().prop_map(f64::from_bits),
+            (-999i32..999).prop_map(|n| f64::from(n) / 100.0),
+            Just(-0.0),
+            Just(f64::NAN),
+            Just(f64::from_bits(0xfff0_0000_0000_0001)),
+            Just(f64::INFINITY),
+        ]
+        .prop_map(Value::from)
+        .boxed(),
+        ColumnType::Utf8 => {
+            prop_oneof![Just(String::new()), "[a-c]{0,2}", "\\PC{0,12}"].prop_map(Value::from).boxed()
+        }
+        ColumnType::Bytes => proptest::collection::vec(any::<u8>(), 0..6).prop_map(Value::from).boxed(),
+        ColumnType::Timestamp => {
+            prop_oneof![any::<i64>(), 0i64..100].prop_map(|ns| Timestamp(ns).into()).boxed()
+        }
+        ColumnType::Date => prop_oneof![any::<i32>(), 0i32..100, Just(i32::MIN), Just(i32::MAX)]
+            .prop_map(|day| crate::value::Date(day).into())
+            .boxed(),
+    }
+}
+
+/// Columns of any type, with nulls in some, and with runs of one value in some.
+fn any_column() -> impl Strategy<Value = Column> {
+    let column_type = proptest::sample::select(ColumnType::ALL.to_vec());
+    let rows = prop_oneof![0usize..40, Just(1023usize), Just(1024), Just(1025)];
+    (column_type, rows, 0u32..3, any::<bool>()).prop_flat_map(|(column_type, rows, nulls, few)| {
+        let value = values_of(column_type);
+        let choices = proptest::collection::vec(value, if few { 1..3 } else { 30..60 });
+        let picks = proptest::collection::vec((any::<proptest::sample::Index>(), 0u32..4), rows);
+        (choices, picks).prop_map(move |(choices, picks)| {
+            let mut column = Column::new(column_type);
+            for (pick, null) in picks {
+                let value = if null < nulls { &Value::Null } else { pick.get(&choices) };
+                column.push(value).unwrap();
+            }
+            column
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_column_comes_back(column in any_column()) {
+        let encoded = encode(&column);
+        let back = decode(&encoded.bytes, encoded.shape).unwrap();
+        prop_assert!(same(&back, &column), "{:?}", encoded.shape);
+        prop_assert!(Zone::same(&Zone::of(&back), &encoded.zone));
+    }
+
+    #[test]
+    fn damaged_blocks_decode_or_are_damage(
+        column in any_column(),
+        at in any::<proptest::sample::Index>(),
+        byte in any::<u8>(),
+        cut in any::<proptest::sample::Index>(),
+    ) {
+        let encoded = encode(&column);
+        if encoded.bytes.is_empty() {
+            return Ok(());
+        }
+        let mut twin = encoded.bytes.clone();
+        twin[at.index(encoded.bytes.len())] = byte;
+        if let Ok(read) = decode(&twin, encoded.shape) {
+            prop_assert_eq!(read.len(), column.len());
+        }
+        let _ = decode(&twin[..cut.index(twin.len())], encoded.shape);
+    }
+
+    #[test]
+    fn any_bytes_under_any_shape_decode_or_are_damage(
+        bytes in proptest::collection::vec(prop_oneof![Just(0u8), 0u8..9, any::<u8>()], 0..120),
+        column_type in proptest::sample::select(ColumnType::ALL.to_vec()),
+        encoding in proptest::sample::select(Encoding::ALL.to_vec()),
+        rows in prop_oneof![0usize..20, 0usize..3000, Just(usize::MAX)],
+        nulls in prop_oneof![Just(0usize), 0usize..20],
+    ) {
+        if let Ok(column) = decode(&bytes, Shape { column_type, encoding, rows, nulls }) {
+            prop_assert_eq!((column.len(), column.null_count()), (rows, nulls));
+            prop_assert_eq!(column.column_type(), column_type);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_segment_comes_back(
+        times in proptest::collection::vec(-50i64..50, 0..60),
+        seqs in proptest::option::of(any::<u64>()),
+        columns in proptest::collection::vec((any_column(), any::<proptest::sample::Index>()), 0..5),
+        group_rows in 1usize..40,
+    ) {
+        let mut timestamps = times;
+        timestamps.sort_unstable();
+        let rows = timestamps.len();
+        let mut given = Columns::new();
+        for (i, (column, pick)) in columns.iter().enumerate() {
+            let column = if column.is_empty() {
+                Column::nulls(column.column_type(), rows)
+            } else {
+                column.take(&(0..rows).map(|row| ((row + pick.index(column.len())) % column.len()) as u32).collect::<Vec<_>>())
+            };
+            given.insert(format!("c{i}"), column).unwrap();
+        }
+        let seqs = seqs.map(|seed| (0..rows as u64).map(|row| seed.wrapping_mul(row + 1)).collect());
+        let rows = Rows { timestamps, seqs, columns: given };
+        let disk = MemoryDisk::new();
+        let info = rows.write(&disk, "s", cut(group_rows)).unwrap();
+        let segment = Segment::open(&disk, "s", DB, Some(&info)).unwrap();
+        rows.assert_same(&Rows::read(&segment).unwrap());
+        prop_assert_eq!(segment.verify().unwrap(), info.bytes);
+    }
+}
+
+#[test]
+fn short_blocks_do_not_become_long_columns() {
+    let shape = |column_type, encoding| Shape { column_type, encoding, rows: GROUP_ROWS_MAX, nulls: 0 };
+    let constant = vec![b'x'; BLOCK_BYTES_MAX / GROUP_ROWS_MAX + 1];
+    let refused = decode(&constant, shape(ColumnType::Utf8, Encoding::Constant));
+    assert!(refused.is_err(), "one text for all rows would pass the limit of a block");
+    let strings = Strings::from_parts(vec![0, 1 << 20], vec![b'x'; 1 << 20]).unwrap();
+    let mut dictionary = Vec::new();
+    dictionary.extend_from_slice(&1u32.to_le_bytes());
+    dictionary.extend_from_slice(&0u32.to_le_bytes());
+    dictionary.extend_from_slice(&(1u32 << 20).to_le_bytes());
+    strings.offsets().iter().for_each(|offset| dictionary.extend_from_slice(&offset.to_le_bytes()));
+    dictionary.extend_from_slice(strings.bytes());
+    let one = Shape { rows: 1, ..shape(ColumnType::Bytes, Encoding::Dictionary) };
+    assert_eq!(codec::decode(&dictionary, one).unwrap().values(), &Values::Bytes(strings));
+    assert!(decode(&dictionary, shape(ColumnType::Bytes, Encoding::Dictionary)).is_err());
+}
+
+/// A segment of one group of four rows whose block `part` holds `column` in place of what was written, or
+/// whose footer was changed, all checksums right.
+fn forged(part: usize, column: Option<Column>, change: impl Fn(&mut Footer)) -> Segment {
+    let disk = MemoryDisk::new();
+    let columns = Columns::new().with("px", Column::from(vec![1.5, f64::MAX, 0.1, -7.0])).unwrap();
+    let rows = Rows { timestamps: vec![10, 20, 25, 30], seqs: Some(vec![3, 9, 4, 5]), columns };
+    rows.write(&disk, "s", cut(4)).unwrap();
+    let mut file = disk.contents("s").unwrap();
+    let (index, end) = (footer_at(&file), file.len() - STAMP_BYTES);
+    let mut footer = Footer::decode(&file[index..end], index as u64).unwrap();
+    if let Some(column) = column {
+        let encoded = encode(&column);
+        let block = &mut footer.blocks[part];
+        assert_eq!((encoded.bytes.len() as u64, encoded.shape), (block.length, block.shape));
+        let at = block.offset as usize;
+        file[at..at + encoded.bytes.len()].copy_from_slice(&encoded.bytes);
+        block.crc = crc32fast::hash(&encoded.bytes);
+    }
+    change(&mut footer);
+    let footer = footer.encode();
+    file.truncate(index);
+    file.extend_from_slice(&footer);
+    file.extend_from_slice(&Stamp::of(&footer, index as u64, DB).encode(SEGMENT, "s"));
+    disk.overwrite("s", file);
+    Segment::open(&disk, "s", DB, None).unwrap()
+}
+
+fn is_corrupt<T>(result: Result<T, StorageError>) -> bool {
+    matches!(result, Err(StorageError::Corrupt { .. }))
+}
+
+#[test]
+fn blocks_that_lie_under_a_right_checksum_are_refused() {
+    assert!(forged(0, None, |_| {}).verify().is_ok());
+    let times = |times: [i64; 4]| Some(Column::from(times.map(Timestamp).to_vec()));
+    let seqs = |seqs: [i64; 4]| Some(Column::from(seqs.to_vec()));
+
+    let falling = forged(0, times([10, 25, 20, 30]), |_| {});
+    assert!(is_corrupt(falling.timestamps(0)) && is_corrupt(falling.verify()));
+    let later = forged(0, times([11, 20, 25, 31]), |_| {});
+    assert!(is_corrupt(later.timestamps(0)) && is_corrupt(later.verify()));
+    let other_seqs = forged(1, seqs([3, 8, 4, 5]), |_| {});
+    assert!(is_corrupt(other_seqs.seqs(0)) && is_corrupt(other_seqs.verify()));
+    let greater_zone = forged(2, None, |footer| {
+        footer.blocks[2].zone = Some(Zone::F64 { min: -8.0, max: f64::MAX });
+    });
+    assert!(greater_zone.column(0, "px").is_ok() && is_corrupt(greater_zone.verify()));
+    let no_zone = forged(2, None, |footer| footer.blocks[2].zone = None);
+    assert!(is_corrupt(no_zone.verify()));
+    let all_null = forged(2, None, |footer| footer.blocks[2].shape.nulls = 4);
+    assert!(is_corrupt(all_null.column(0, "px")));
+}
+
+#[test]
+fn a_count_of_nulls_that_is_not_the_bitmaps_is_damage() {
+    let column = Column::from_parts(Values::I64(vec![1, 2, 3]), Some(vec![true, false, true])).unwrap();
+    let encoded = encode(&column);
+    for nulls in [0, 2, 3, 4] {
+        assert!(decode(&encoded.bytes, Shape { nulls, ..encoded.shape }).is_err(), "{nulls}");
+    }
+    let mut none_valid = encoded.bytes.clone();
+    none_valid[0] = 0;
+    assert!(decode(&none_valid, Shape { nulls: 3, ..encoded.shape }).is_err(), "that is encoding null");
+    assert!(decode(&[], Shape { encoding: Encoding::Null, ..encoded.shape }).is_err());
+}
+
+#[test]
+fn columns_compare_by_their_bits() {
+    let floats = |bits: u64| Column::from(vec![f64::from_bits(bits)]);
+    assert!(same(&floats(0x7ff8_0000_0000_0001), &floats(0x7ff8_0000_0000_0001)));
+    assert!(!same(&floats(0x7ff8_0000_0000_0001), &floats(0x7ff8_0000_0000_0002)));
+    assert!(!same(&Column::from(vec![0.0]), &Column::from(vec![-0.0])));
+    assert!(!same(&Column::from(vec![0i64]), &Column::nulls(ColumnType::I64, 1)));
+    assert!(!same(&Column::from(vec![0i64]), &Column::from(vec![Timestamp(0)])));
+}

@@ -1,0 +1,154 @@
+//! What can go wrong with the log.
+
+use std::io;
+
+/// An error of the log.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WalError {
+    /// The disk refused an operation.
+    #[error(
+        "cannot {action} {file}: {source}; check the disk and its permissions, then open the database again"
+    )]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// File or folder, relative to the database.
+        file: String,
+        /// The disk's answer.
+        #[source]
+        source: io::Error,
+    },
+
+    /// No space to prepare a file. Nothing was written to the log, which stays healthy.
+    #[error("no space left to prepare {file}: {source}; free space or checkpoint, then try again")]
+    DiskFull {
+        /// The file that was being prepared.
+        file: String,
+        /// The disk's answer.
+        #[source]
+        source: io::Error,
+    },
+
+    /// An earlier write or sync of the log failed; nothing is written any more.
+    #[error(
+        "the log stopped writing after a failure ({cause}); reads go on; open the database again to recover"
+    )]
+    Poisoned {
+        /// The failure that stopped it.
+        cause: String,
+    },
+
+    /// The log is damaged before its end, or acknowledged records are missing.
+    #[error(
+        "{file} is damaged at byte {offset}, where seq {seq} was expected: {what}; \
+         restore a backup of the folder"
+    )]
+    Corrupt {
+        /// The damaged file, relative to the database.
+        file: String,
+        /// Byte at which the damage was found.
+        offset: u64,
+        /// First sequence number that cannot be read.
+        seq: u64,
+        /// What is wrong.
+        what: String,
+    },
+
+    /// There is no log file.
+    #[error("no log file in {dir}; restore the folder from a backup")]
+    Missing {
+        /// The folder that was searched.
+        dir: String,
+    },
+
+    /// A log is there already.
+    #[error("cannot create a log: {file} exists; open it instead, or choose an empty folder")]
+    Exists {
+        /// A file of the log that exists.
+        file: String,
+    },
+
+    /// The file belongs to another database.
+    #[error(
+        "{file} belongs to database {found:02x?}, not {expected:02x?}; put back the log of this database"
+    )]
+    Foreign {
+        /// The file, relative to the database.
+        file: String,
+        /// Identity of the database that is being opened.
+        expected: [u8; 16],
+        /// Identity in the file.
+        found: [u8; 16],
+    },
+
+    /// The file was written in a format that this program does not know.
+    #[error("{file} has format version {found}, this program reads version {known}; use a newer program")]
+    Version {
+        /// The file, relative to the database.
+        file: String,
+        /// Version in the file.
+        found: u32,
+        /// Version that this program reads.
+        known: u32,
+    },
+
+    /// A setting is out of its range.
+    #[error("log option {option} is {value}, must be {rule}")]
+    Options {
+        /// Name of the setting.
+        option: &'static str,
+        /// Its value.
+        value: u64,
+        /// The values that are allowed.
+        rule: String,
+    },
+
+    /// Records must come in contiguous order.
+    #[error("record with seq {found} where seq {expected} is due; append records in order, without gaps")]
+    Sequence {
+        /// The sequence number that is due.
+        expected: u64,
+        /// The one that came.
+        found: u64,
+    },
+
+    /// A record exceeds the limit.
+    #[error(
+        "record of {bytes} bytes exceeds the limit of {max}; split the transaction or store large values as blobs"
+    )]
+    RecordTooLarge {
+        /// Length of the record in bytes.
+        bytes: u64,
+        /// The limit in bytes.
+        max: u64,
+    },
+
+    /// Waiting for a record that was never queued.
+    #[error("seq {seq} was never queued, the next is {next}; queue a record before waiting for it")]
+    NotQueued {
+        /// The sequence number waited for.
+        seq: u64,
+        /// The next sequence number to be queued.
+        next: u64,
+    },
+}
+
+impl WalError {
+    pub(crate) fn io(action: &'static str, file: impl Into<String>) -> impl FnOnce(io::Error) -> WalError {
+        let file = file.into();
+        move |source| WalError::Io { action, file, source }
+    }
+
+    /// As [`WalError::io`], but running out of space is [`WalError::DiskFull`].
+    pub(crate) fn preparing(
+        action: &'static str,
+        file: impl Into<String>,
+    ) -> impl FnOnce(io::Error) -> WalError {
+        let file = file.into();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => WalError::DiskFull { file, source },
+            _ => WalError::Io { action, file, source },
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Opening a log: reading it, telling a torn tail from damage, standing ready to append.
+
+use std::collections::VecDeque;
+
+use underbelly_storage::disk::SharedDisk;
+
+use crate::batch::{self, BATCH_MAX, BatchHeader, Link};
+use crate::error::WalError;
+use crate::header::FileHeader;
+use crate::layout::{BLOCK, DIR, Entry, entry, log_name, spare_name, unfinished_name};
+use crate::log::{Active, Closed, Log, Written};
+use crate::options::LogOptions;
+use crate::spare::{SPARES_MAX, Spares};
+use crate::tear;
+use crate::window::Window;
+
+/// Gets each record of a log that is opened: its sequence number and its bytes.
+pub type Visitor<'a, E> = dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a;
+
+/// What opening a log found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// Records handed to the visitor.
+    pub records: u64,
+    /// First sequence number handed to the visitor; `None` where there was none.
+    pub first_seq: Option<u64>,
+    /// Last sequence number in the log; one less than the log's first where it holds no record.
+    pub last_seq: u64,
+    /// Files read.
+    pub files: u64,
+    /// Bytes of batches read, padding included.
+    pub bytes: u64,
+    /// Whether the log ends with a seal or a file header, as after a clean close. Otherwise damage to the last
+    /// batch cannot be told from a torn tail.
+    pub sealed: bool,
+    /// The batch that was cut short by a crash, if its traces were found.
+    pub torn: Option<TornTail>,
+}
+
+/// A batch that was cut short and never acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The log file, relative to the database.
+    pub file: String,
+    /// Byte at which the tear begins.
+    pub offset: u64,
+    /// Bytes that were copied aside. In a recycled file they may end with bytes of an earlier use.
+    pub bytes: u64,
+    /// The copy, relative to the database.
+    pub kept_as: String,
+}
+
+/// What is in the log's folder.
+#[derive(Default)]
+struct Folder {
+    logs: Vec<u64>,
+    spares: Vec<u64>,
+    unfinished: Vec<u64>,
+}
+
+/// Where reading stands.
+struct Reader {
+    from_seq: u64,
+    link: Link,
+    next_seq: u64,
+    sealed: bool,
+    report: Recovery,
+}
+
+/// A log that was read.
+struct Found {
+    /// Header of the last file.
+    last: FileHeader,
+    window: Window,
+    /// Offset and length of the last batch in it.
+    last_batch: Option<(u64, u64)>,
+    /// Byte after the last batch.
+    end: u64,
+    /// Bytes behind it of a batch that was cut short.
+    torn_bytes: u64,
+    closed: VecDeque<Closed>,
+    reader: Reader,
+}
+
+impl Log {
+    /// Reads the log of database `db_id` and makes it ready to append.
+    ///
+    /// `from_seq` is the first sequence number that the checkpoint lacks: `visit` gets every record from there
+    /// on, in order. `min_durable_seq` is a sequence number known to be durable; a log that ends before it is
+    /// damaged. Nothing on the disk is changed before everything was read and visited. Opening that fails or is
+    /// cut short can be repeated.
+    ///
+    /// # Errors
+    /// [`WalError::Corrupt`] for damage before the end, a gap, or a log that ends too early;
+    /// [`WalError::Missing`], [`WalError::Foreign`], [`WalError::Version`], [`WalError::Options`];
+    /// [`WalError::DiskFull`] where a file has to be prepared; whatever `visit` returns.
+    pub fn open<E: From<WalError>>(
+        disk: SharedDisk,
+        db_id: [u8; 16],
+        from_seq: u64,
+        min_durable_seq: u64,
+        options: LogOptions,
+        visit: &mut Visitor<'_, E>,
+    ) -> Result<(Log, Recovery), E> {
+        options.check()?;
+        let folder = Folder::list(&disk)?;
+        let found = read_log(&disk, db_id, &folder.logs, from_seq.max(1), min_durable_seq, visit)?;
+        Ok(found.settle(disk, db_id, folder, options)?)
+    }
+}
+
+/// Reads and visits everything; changes nothing.
+fn read_log<E: From<WalError>>(
+    disk: &SharedDisk,
+    db_id: [u8; 16],
+    numbers: &[u64],
+    from_seq: u64,
+    min_durable_seq: u64,
+    visit: &mut Visitor<'_, E>,
+) -> Result<Found, E> {
+    let files = read_headers(disk, db_id, numbers, from_seq)?;
+    let missing = || WalError::Missing { dir: DIR.to_string() };
+    let (first, _) = files.first().ok_or_else(missing)?;
+    let older = numbers.iter().copied().filter(|&number| number < first.number);
+    let last_seq = first.first_seq - 1;
+    let mut closed: VecDeque<Closed> = older.map(|number| Closed { number, last_seq }).collect();
+
+    let mut reader = Reader::new(first, from_seq);
+    let mut files = files.into_iter().peekable();
+    while let Some((header, mut window)) = files.next() {
+        let next = files.peek().map(|(next, _)| next);
+        let last_batch = reader.read_file(&header, &mut window, next, visit)?;
+        if let Some(next) = next {
+            closed.push_back(Closed { number: header.number, last_seq: next.first_seq - 1 });
+            continue;
+        }
+        let end = last_batch.map_or(BLOCK, |(offset, bytes)| offset + bytes);
+        let torn_bytes = reader.examine_rest(&header, &mut window, end)?;
+        let durable = min_durable_seq.max(from_seq - 1);
+        if reader.next_seq <= durable {
+            let what = format!("the log ends here, but seq {durable} was durable");
+            return Err(reader.corrupt(header.number, end, what).into());
+        }
+        return Ok(Found { last: header, window, last_batch, end, torn_bytes, closed, reader });
+    }
+    Err(missing().into())
+}
+
+impl Found {
+    /// Makes what was read durable and the log ready to append. Every step can be repeated by another recovery.
+    fn settle(
+        self,
+        disk: SharedDisk,
+        db_id: [u8; 16],
+        folder: Folder,
+        options: LogOptions,
+    ) -> Result<(Log, Recovery), WalError> {
+        let Found { last, window, last_batch, end, torn_bytes, closed, reader } = self;
+        let file = window.into_file();
+        let name = log_name(last.number);
+        let last_named = folder.spares.iter().chain(&folder.unfinished).copied().max().unwrap_or(0);
+        let spares = folder.tidy(&disk, options.file_len)?;
+        let mut torn = None;
+        if torn_bytes > 0 {
+            let kept_as = tear::keep(&disk, file.as_ref(), last.number, end, torn_bytes)?;
+            torn = Some(TornTail { file: name.clone(), offset: end, bytes: torn_bytes, kept_as });
+        }
+        disk.sync_dir(DIR).map_err(WalError::io("sync", DIR))?;
+        if let Some((offset, bytes)) = last_batch {
+            // After a failed sync the page cache may show bytes that the disk lacks, marked as clean, so that
+            // another sync would not write them. Only the last batch can be in doubt, since each batch waits for
+            // the sync of the one before; it is written again, unchanged.
+            let mut batch = vec![0; bytes as usize];
+            let read = file.read_at(&mut batch, offset).map_err(WalError::io("read", &name))?;
+            batch.truncate(read);
+            file.write_at(&batch, offset).map_err(WalError::io("write", &name))?;
+            file.sync_data().map_err(WalError::io("sync", &name))?;
+        }
+        let report = Recovery { last_seq: reader.next_seq - 1, sealed: reader.sealed, torn, ..reader.report };
+        let mut log = Log {
+            active: Active { file, number: last.number, salt: last.salt, file_len: last.file_len, end },
+            db_id,
+            link: reader.link,
+            next_seq: reader.next_seq,
+            sealed: reader.sealed,
+            closed,
+            spares: Spares::new(disk.clone(), options.file_len, spares, last_named),
+            poisoned: None,
+            buffer: Vec::new(),
+            written: Written::default(),
+            disk,
+            options,
+        };
+        if !reader.sealed || torn_bytes > 0 {
+            // Nothing is appended behind a tear, and the traces of one may be invisible in a recycled file.
+            log.prepare_spare()?;
+            log.roll()?;
+        }
+        Ok((log, report))
+    }
+}
+
+impl Folder {
+    fn list(disk: &SharedDisk) -> Result<Folder, WalError> {
+        let mut folder = Folder::default();
+        for name in disk.list(DIR).map_err(WalError::io("list", DIR))? {
+            match entry(&name) {
+                Entry::Log(number) => folder.logs.push(number),
+                Entry::Spare(number) => folder.spares.push(number),
+                Entry::Unfinished(number) => folder.unfinished.push(number),
+                Entry::Other => {}
+            }
+        }
+        folder.logs.sort_unstable();
+        Ok(folder)
+    }
+
+    /// Removes what no log of this file length can use, and returns the spares that are ready.
+    fn tidy(self, disk: &SharedDisk, file_len: u64) -> Result<Vec<u64>, WalError> {
+        let mut ready = Vec::new();
+        for number in self.spares {
+            let name = spare_name(number);
+            let len = disk.open(&name).and_then(|file| file.len()).map_err(WalError::io("open", &name))?;
+            if len == file_len && ready.len() < SPARES_MAX {
+                ready.push(number);
+            } else {
+                disk.remove(&name).map_err(WalError::io("remove", &name))?;
+            }
+        }
+        for number in self.unfinished {
+            let name = unfinished_name(number);
+            disk.remove(&name).map_err(WalError::io("remove", &name))?;
+        }
+        Ok(ready)
+    }
+}
+
+/// Reads the headers of the files from the one that holds `from_seq` on, oldest first. Older files are not opened.
+fn read_headers(
+    disk: &SharedDisk,
+    db_id: [u8; 16],
+    numbers: &[u64],
+    from_seq: u64,
+) -> Result<Vec<(FileHeader, Window)>, WalError> {
+    let mut files = Vec::new();
+    let mut numbers = numbers.iter().copied().rev().peekable();
+    while let Some(number) = numbers.next() {
+        let name = log_name(number);
+        let file = disk.open(&name).map_err(WalError::io("open", &name))?;
+        let mut window = Window::new(file, name)?;
+        let file_len = window.file_len();
+        let block = window.at(0, BLOCK as usize)?;
+        let header = FileHeader::decode(block, number, file_len, db_id, from_seq)?;
+        let first_seq = header.first_seq;
+        files.push((header, window));
+        if first_seq <= from_seq {
+            break;
+        }
+        if numbers.peek().is_none_or(|&before| before + 1 != number) {
+            let what = format!("the file begins with seq {first_seq} and the file before it is missing");
+            return Err(WalError::Corrupt { file: log_name(number), offset: 0, seq: from_seq, what });
+        }
+    }
+    files.reverse();
+    Ok(files)
+}
+
+impl Reader {
+    fn new(first: &FileHeader, from_seq: u64) -> Reader {
+        Reader {
+            from_seq,
+            link: Link { number: first.first_batch, crc: first.previous.crc },
+            next_seq: first.first_seq,
+            sealed: true,
+            report: Recovery {
+                records: 0,
+                first_seq: None,
+                last_seq: 0,
+                files: 0,
+                bytes: 0,
+                sealed: true,
+                torn: None,
+            },
+        }
+    }
+
+    fn corrupt(&self, number: u64, offset: u64, what: impl Into<String>) -> WalError {
+        WalError::Corrupt { file: log_name(number), offset, seq: self.next_seq, what: what.into() }
+    }
+
+    /// Visits the batches of a file and returns offset and length of the last. Where there is a next file, its
+    /// header says where this one must end; else it ends at the first thing that is not the next batch.
+    fn read_file<E: From<WalError>>(
+        &mut self,
+        header: &FileHeader,
+        window: &mut Window,
+        next: Option<&FileHeader>,
+        visit: &mut Visitor<'_, E>,
+    ) -> Result<Option<(u64, u64)>, E> {
+        let stop = next.map_or(header.file_len, |next| next.previous.end);
+        let (mut offset, mut last) = (BLOCK, None);
+        self.sealed = true;
+        self.report.files += 1;
+        while offset < stop {
+            let Some((batch, bytes)) = whole_batch(window, header.file_len, offset)? else { break };
+            if !self.follows(header, &batch) {
+                break;
+            }
+            for (seq, record) in batch.frames(bytes) {
+                if seq >= self.from_seq {
+                    visit(seq, record)?;
+                    self.report.records += 1;
+                    self.report.first_seq.get_or_insert(seq);
+                }
+            }
+            self.next_seq += u64::from(batch.count);
+            self.link = Link { number: batch.number + 1, crc: batch.crc };
+            self.sealed = batch.count == 0;
+            self.report.bytes += batch.bytes();
+            last = Some((offset, batch.bytes()));
+            offset += batch.bytes();
+        }
+        if let Some(next) = next {
+            if offset != stop {
+                let what =
+                    format!("no valid batch, but the next file says that this one ends at byte {stop}");
+                return Err(self.corrupt(header.number, offset, what).into());
+            }
+            let chained = next.previous.salt == header.salt
+                && next.previous.crc == self.link.crc
+                && next.first_batch == self.link.number
+                && next.first_seq == self.next_seq;
+            if !chained {
+                let what = "the file does not follow on from the file before it";
+                return Err(self.corrupt(next.number, 0, what).into());
+            }
+        }
+        Ok(last)
+    }
+
+    fn follows(&self, header: &FileHeader, batch: &BatchHeader) -> bool {
+        batch.salt == header.salt
+            && batch.file == header.number
+            && batch.number == self.link.number
+            && batch.previous_crc == self.link.crc
+            && batch.first_seq == self.next_seq
+    }
+
+    /// Looks at everything behind the last batch, at `end`. A valid batch of the file's present use there means
+    /// that acknowledged records before it were damaged. Otherwise what is there is a tear, whose length is returned, or
+    /// nothing.
+    fn examine_rest(&self, header: &FileHeader, window: &mut Window, end: u64) -> Result<u64, WalError> {
+        let mut used_until = end;
+        let mut torn_bytes = 0;
+        let mut offset = end;
+        while offset < header.file_len {
+            let block = window.at(offset, BLOCK as usize)?;
+            let own = batch::salt_of(block) == Some(header.salt);
+            let begins = batch::has_magic(block);
+            if let Some(nonzero) = block.iter().rposition(|&byte| byte != 0) {
+                used_until = offset + nonzero as u64 + 1;
+            }
+            let declared = BatchHeader::peek(block).map_or(BLOCK, |batch| batch.bytes());
+            if own
+                && begins
+                && let Some((batch, _)) = whole_batch(window, header.file_len, offset)?
+            {
+                let what = match offset == end {
+                    true => format!("batch {} does not follow on from the one before it", batch.number),
+                    false => format!("no valid batch, but batch {} at byte {offset} is valid", batch.number),
+                };
+                return Err(self.corrupt(header.number, end, what));
+            }
+            if offset == end && header.reused {
+                // Zeros do not mark the unused part of a recycled file. A batch of an earlier use is still whole
+                // here, because only a later write of this use can touch it; anything else that looks like a
+                // batch or carries our salt was being written.
+                let earlier = !own && whole_batch(window, header.file_len, offset)?.is_some();
+                if own || (begins && !earlier) {
+                    torn_bytes = declared.min(header.file_len - end);
+                }
+            }
+            offset += BLOCK;
+        }
+        if !header.reused {
+            torn_bytes = (used_until - end).min(BATCH_MAX);
+        }
+        Ok(torn_bytes)
+    }
+}
+
+/// The batch at `offset`, whatever it belongs to, if it is whole and lies within the file.
+fn whole_batch(
+    window: &mut Window,
+    file_len: u64,
+    offset: u64,
+) -> Result<Option<(BatchHeader, &[u8])>, WalError> {
+    let Some(batch) = BatchHeader::peek(window.at(offset, BLOCK as usize)?) else { return Ok(None) };
+    if batch.bytes() > file_len - offset {
+        return Ok(None);
+    }
+    let bytes = window.at(offset, batch.bytes() as usize)?;
+    Ok(batch.is_whole(bytes).then_some((batch, bytes)))
+}

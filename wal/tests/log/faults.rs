@@ -1,0 +1,179 @@
+//! Disks that fail: writing stops for good, and what was acknowledged comes back.
+
+use std::sync::atomic::Ordering;
+
+use underbelly_storage::disk::{Disk, MemoryDisk};
+use underbelly_wal::{Log, WalError};
+
+use crate::world::*;
+
+const SMALL: u64 = 16 << 10;
+
+/// Writes, rolls, seals and recycles; returns the last acknowledged seq and the checkpoint.
+fn script(disk: &MemoryDisk) -> (u64, u64, Result<(), WalError>) {
+    let (mut acknowledged, mut checkpoint) = (0, 0);
+    let mut run = || {
+        let mut log = Log::create(shared(disk), DB, 1, options(SMALL))?;
+        let mut result = Ok(());
+        for round in 0..8 {
+            let first = log.next_seq();
+            let step = log.write(&records(first..=first + round % 3, 1500)).and_then(|()| {
+                acknowledged = first + round % 3;
+                if round % 3 == 1 {
+                    log.seal()?;
+                    log.prepare_spare()?;
+                }
+                if round % 4 == 3 {
+                    checkpoint = first - 1;
+                    log.recycle(checkpoint)?;
+                }
+                Ok(())
+            });
+            if let Err(error) = step {
+                // Nothing is written after a failure, or the failure left the log healthy.
+                let poisoned = log.check_health().is_err();
+                let next = log.next_seq();
+                let later = [log.write(&records(next..=next, 1)), log.seal(), log.recycle(0).map(|_| ())];
+                if poisoned {
+                    assert!(later.iter().all(|r| matches!(r, Err(WalError::Poisoned { .. }))), "{later:?}");
+                }
+                result = Err(error);
+                break;
+            }
+        }
+        result
+    };
+    let result = run();
+    (acknowledged, checkpoint, result)
+}
+
+#[test]
+fn a_failure_at_any_call_loses_nothing_acknowledged() {
+    let mut failures = 0;
+    for call in 0.. {
+        let disk = MemoryDisk::new();
+        disk.fail_at(Some(call));
+        let (acknowledged, checkpoint, result) = script(&disk);
+        if result.is_ok() {
+            break;
+        }
+        failures += 1;
+        let lefts = [disk.crash(), tear(&disk, call), copy(&disk)];
+        // Another process goes on where this one stopped: what it sees may not be durable yet.
+        disk.fail_at(None);
+        if let Ok((mut log, recovery, _)) = open(&disk, checkpoint + 1, acknowledged, options_of(1, SMALL)) {
+            let next = recovery.last_seq + 1;
+            log.write(&records(next..=next, 1500)).unwrap();
+            let (_, _, seen) = open(&disk.crash(), checkpoint + 1, next, options_of(2, SMALL)).unwrap();
+            assert_eq!(seen, records(checkpoint + 1..=next, 1500), "call {call}");
+        }
+        for left in lefts {
+            match open(&left, checkpoint + 1, acknowledged, options_of(1, SMALL)) {
+                Ok((_, recovery, seen)) => {
+                    assert!(recovery.last_seq >= acknowledged);
+                    assert_eq!(seen, records(checkpoint + 1..=recovery.last_seq, 1500), "call {call}");
+                }
+                Err(error) => {
+                    assert!(acknowledged == 0 && matches!(error, WalError::Missing { .. }), "{call}: {error}")
+                }
+            }
+        }
+    }
+    assert!(failures > 50, "{failures}");
+}
+
+#[test]
+fn a_healed_disk_does_not_heal_a_poisoned_log() {
+    for call in 0..2 {
+        let disk = MemoryDisk::new();
+        let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
+        log.write(&records(1..=1, 10)).unwrap();
+        disk.fail_at(Some(disk.calls() + call));
+        assert!(matches!(log.write(&records(2..=2, 10)), Err(WalError::Io { .. })));
+        disk.fail_at(None);
+        let calls = disk.calls();
+        let error = log.write(&records(2..=2, 10)).unwrap_err();
+        assert!(error.to_string().contains("injected failure"), "the cause is named: {error}");
+        assert_eq!(disk.calls(), calls, "nothing is tried again");
+        let (mut log, _, seen) = open(&disk, 1, 1, options_of(1, SMALL)).unwrap();
+        assert_eq!(seen.len() as u64, 1 + call, "what the page cache shows is made durable");
+        let next = log.next_seq();
+        log.write(&records(next..=next, 10)).unwrap();
+        assert_eq!(open(&disk.crash(), 1, next, options_of(2, SMALL)).unwrap().2, records(1..=next, 10));
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_a_new_file_and_leaves_the_log_healthy() {
+    let poor = PoorDisk::new(SMALL);
+    let memory = poor.disk.clone();
+    let mut log = Log::create(poor.shared(), DB, 1, options(SMALL)).unwrap();
+    log.write(&records(1..=1, 3000)).unwrap();
+    let full = log.write(&records(2..=6, 3000));
+    assert!(matches!(full, Err(WalError::DiskFull { .. })), "{full:?}");
+    assert!(matches!(log.prepare_spare(), Err(WalError::DiskFull { .. })));
+    assert_eq!(log.next_seq(), 2, "all or nothing");
+    log.write(&records(2..=2, 3000)).unwrap();
+    assert!(memory.files().iter().all(|name| !name.ends_with(".tmp")), "no space is held");
+    poor.left.store(2 * SMALL, Ordering::SeqCst);
+    log.write(&records(3..=6, 3000)).unwrap();
+    assert_eq!(open(&memory.crash(), 1, 6, options_of(1, SMALL)).unwrap().2, records(1..=6, 3000));
+}
+
+#[test]
+fn records_out_of_order_or_too_long_are_refused_and_nothing_is_written() {
+    let disk = MemoryDisk::new();
+    let mut log = Log::create(shared(&disk), DB, 5, options(SMALL)).unwrap();
+    let max = log.options().record_max as usize;
+    for seqs in [vec![4], vec![6], vec![5, 7], vec![5, 5]] {
+        let batch: Records = seqs.iter().map(|&seq| (seq, vec![1])).collect();
+        assert!(matches!(log.write(&batch), Err(WalError::Sequence { .. })), "{seqs:?}");
+    }
+    let long = log.write(&[(5, vec![1]), (6, vec![0; max + 1])]);
+    assert!(matches!(long, Err(WalError::RecordTooLarge { .. })));
+    assert_eq!((log.next_seq(), log.stats().batches), (5, 0));
+    log.write(&[]).unwrap();
+    log.write(&[(5, vec![3; max]), (6, Vec::new()), (7, vec![4; max])]).unwrap();
+    assert_eq!(open(&disk.crash(), 5, 7, options_of(1, SMALL)).unwrap().2.len(), 3);
+    assert!(matches!(
+        Log::create(shared(&MemoryDisk::new()), DB, 0, options(SMALL)),
+        Err(WalError::Options { .. })
+    ));
+}
+
+#[test]
+fn what_only_the_page_cache_shows_is_written_again() {
+    let poor = PoorDisk::new(u64::MAX);
+    let mut log = Log::create(poor.shared(), DB, 1, options(1 << 16)).unwrap();
+    log.write(&records(1..=2, 100)).unwrap();
+    poor.fail_sync.store(true, Ordering::SeqCst);
+    log.write(&records(3..=4, 100)).unwrap_err();
+    assert_eq!(open(&poor.platter(), 1, 2, options_of(1, 1 << 16)).unwrap().2, records(1..=2, 100));
+    // Reopened without a restart of the machine: records 3 and 4 are seen, so they must not vanish any more.
+    let mut seen = 0;
+    let mut visit = |seq: u64, _: &[u8]| {
+        seen = seq;
+        Ok::<(), WalError>(())
+    };
+    let (_log, recovery) = Log::open(poor.shared(), DB, 1, 2, options_of(2, 1 << 16), &mut visit).unwrap();
+    assert_eq!((seen, recovery.torn), (4, None));
+    assert_eq!(open(&poor.platter(), 1, 4, options_of(3, 1 << 16)).unwrap().2, records(1..=4, 100));
+}
+
+#[test]
+fn a_torn_tail_that_cannot_be_kept_stays_where_it_is() {
+    let poor = PoorDisk::new(2 << 16);
+    let mut log = Log::create(poor.shared(), DB, 1, options(1 << 16)).unwrap();
+    log.prepare_spare().unwrap();
+    log.write(&records(1..=1, 10)).unwrap();
+    poor.disk.open("wal/0000000001.wal").unwrap().write_at(&[9; 700], 2 * BLOCK as u64).unwrap();
+    let reopen = || {
+        let mut visit = |_: u64, _: &[u8]| Ok::<(), WalError>(());
+        Log::open(poor.shared(), DB, 1, 1, options_of(1, 1 << 16), &mut visit).map(|(_, recovery)| recovery)
+    };
+    assert!(matches!(reopen(), Err(WalError::DiskFull { .. })));
+    assert!(poor.disk.files().iter().all(|name| !name.starts_with("lost")), "no space is held");
+    poor.left.store(700, Ordering::SeqCst);
+    let torn = reopen().unwrap().torn.unwrap();
+    assert_eq!(poor.disk.contents(&torn.kept_as).unwrap(), [9; 700]);
+}

@@ -1,1 +1,35 @@
-//! (being written)
+//! Operators over sorted runs of time-series rows: range scans, newest rows, last points.
+//!
+//! An operator reads a [`Source`]: the [`Run`]s of one series type as of one commit, and the type's [`Schema`].
+//! This crate knows columns, and nothing of files, snapshots or transactions.
+//!
+//! Invariants:
+//! - The order of rows is total: timestamp, then sequence number of the commit, then the order of the runs,
+//!   then the position in the run. Every operator keeps to it.
+//! - A row whose sequence number is larger than [`Source::seq`] is never given back.
+//! - A group is read only where its [`Zone`] says that it may hold a row that is asked for, and let go as
+//!   soon as its last row is used.
+//! - What a run hands out is measured before it is used: a run that breaks its contract yields an error or rows
+//!   in a wrong order, never a panic.
+//!
+//! Modules in reading order: `run` (what is read), `error`, `interval` and `key` (what is asked), `group`
+//! (one group read and filtered), `merge` and `gather` (how rows of several runs become one batch), then the
+//! operators [`scan`], [`mod@latest`], and [`memory`], the run of young rows.
+
+mod error;
+mod gather;
+mod group;
+mod interval;
+mod key;
+pub mod latest;
+pub mod memory;
+mod merge;
+mod run;
+pub mod scan;
+
+pub use error::QueryError;
+pub use interval::Closed;
+pub use latest::{last_point, last_points, latest};
+pub use memory::MemoryRun;
+pub use run::{Run, Schema, SchemaColumn, Seqs, Source, TIMESTAMP, Zone};
+pub use scan::{Batches, Scan};

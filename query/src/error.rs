@@ -1,0 +1,99 @@
+//! Why a query was refused or failed.
+
+use std::error::Error;
+
+use underbelly_storage::{ColumnError, ColumnType, Timestamp};
+
+/// Why a query was refused or failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The owner of a run could not read it.
+    #[error("reading rows failed: {0}")]
+    Source(#[source] Box<dyn Error + Send + Sync>),
+    /// A name that the series type does not have.
+    #[error("there is no column {name:?}; the columns are: {}", known.join(", "))]
+    UnknownColumn {
+        /// The name asked for.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// A filter on a column that is not a key.
+    #[error("column {name:?} is not a key; the keys are: {}; read the rows and filter them", known.join(", "))]
+    NotKey {
+        /// The name asked for.
+        name: String,
+        /// The keys that there are.
+        known: Vec<String>,
+    },
+    /// A filter value of another type than its key.
+    #[error("key {name:?} holds {expected}, not {found}; convert the value")]
+    KeyType {
+        /// The key's name.
+        name: String,
+        /// The key's type.
+        expected: ColumnType,
+        /// The type of the value asked for.
+        found: ColumnType,
+    },
+    /// A range that ends before it starts.
+    #[error("the range starts at {from} and ends before that, at {to}; exchange the two")]
+    BadRange {
+        /// Start of the range.
+        from: Timestamp,
+        /// End of the range.
+        to: Timestamp,
+    },
+    /// A column that bears the name of the rows' time.
+    #[error("\"timestamp\" is the time of each row and cannot be another column; rename that column")]
+    ReservedColumn,
+    /// A run's column has a type that does not become the schema's, or two runs to be merged disagree.
+    #[error("column {name:?} holds {expected}, but a run has {found} there; the run is of another schema")]
+    ColumnType {
+        /// The column's name.
+        name: String,
+        /// The type of the schema, or of the runs before.
+        expected: ColumnType,
+        /// The type in the run.
+        found: ColumnType,
+    },
+    /// A run broke its contract: a vector of a group is not as long as the zone says.
+    #[error(
+        "run {run}, group {group}: {what} has {found} rows where {expected} were announced; verify the run's data"
+    )]
+    Malformed {
+        /// Position of the run in its source.
+        run: usize,
+        /// Position of the group in its run.
+        group: usize,
+        /// The vector that is wrong.
+        what: String,
+        /// Rows announced.
+        expected: usize,
+        /// Rows found.
+        found: usize,
+    },
+    /// More rows in one commit or one group than can be addressed.
+    #[error("{rows} rows in one piece are more than 4,294,967,295; cut them into smaller commits or groups")]
+    TooManyRows {
+        /// Number of rows.
+        rows: usize,
+    },
+    /// More than 4 GiB of text in one column of one result.
+    #[error("column {column:?} would hold more than 4 GiB of text or bytes; read it in smaller batches")]
+    TooLarge {
+        /// The column's name.
+        column: String,
+    },
+    /// Columns that do not go together, such as one name twice in a projection.
+    #[error(transparent)]
+    Columns(#[from] ColumnError),
+}
+
+impl QueryError {
+    /// Wraps what the owner of a run reports.
+    pub fn source(error: impl Into<Box<dyn Error + Send + Sync>>) -> QueryError {
+        QueryError::Source(error.into())
+    }
+}

@@ -1,0 +1,112 @@
+//! Columns under construction: stretches of rows, copied column by column.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use underbelly_storage::{Column, ColumnType, Columns, Values};
+
+use crate::group::OpenGroup;
+use crate::merge::Stretch;
+use crate::{QueryError, SchemaColumn, TIMESTAMP};
+
+/// Appends rows of `from`, or as many nulls where there is no column.
+pub(crate) fn append(
+    to: &mut Column,
+    from: Option<&Column>,
+    rows: Range<usize>,
+    name: &str,
+) -> Result<(), QueryError> {
+    match from {
+        // Types were compared when the group was opened, so this fails only for size.
+        Some(from) => {
+            to.extend_range(from, rows).ok_or_else(|| QueryError::TooLarge { column: name.to_string() })
+        }
+        None => {
+            rows.for_each(|_| to.push_null());
+            Ok(())
+        }
+    }
+}
+
+/// The column as the schema has it: unchanged, or `I64` widened to `F64`.
+pub(crate) fn fitted<'a>(
+    column: Cow<'a, Column>,
+    column_type: ColumnType,
+    name: &str,
+) -> Result<Cow<'a, Column>, QueryError> {
+    match (column_type, column.column_type()) {
+        (expected, found) if expected == found => Ok(column),
+        (ColumnType::F64, ColumnType::I64) => Ok(Cow::Owned(column.into_owned().widened())),
+        (expected, found) => Err(QueryError::ColumnType { name: name.to_string(), expected, found }),
+    }
+}
+
+/// A batch under construction: timestamps and the columns asked for.
+pub(crate) struct Gather<'a> {
+    schema: &'a [SchemaColumn],
+    timestamps: Vec<i64>,
+    columns: Vec<Column>,
+}
+
+impl<'a> Gather<'a> {
+    /// An empty batch of these columns, with room for `rows`.
+    pub(crate) fn new(schema: &'a [SchemaColumn], rows: usize) -> Gather<'a> {
+        Gather {
+            schema,
+            timestamps: Vec::with_capacity(rows),
+            columns: schema.iter().map(|c| Column::with_capacity(c.column_type, rows)).collect(),
+        }
+    }
+
+    /// Number of rows so far.
+    pub(crate) fn rows(&self) -> usize {
+        self.timestamps.len()
+    }
+
+    /// Appends stretches in their order; `groups` gives the open group of a run.
+    pub(crate) fn extend<'g, 'r: 'g>(
+        &mut self,
+        stretches: &[Stretch],
+        groups: impl Fn(usize) -> Option<&'g OpenGroup<'r>>,
+    ) -> Result<(), QueryError> {
+        for Stretch { run, rows } in stretches {
+            if let Some(group) = groups(*run) {
+                self.timestamps.extend_from_slice(&group.timestamps[rows.clone()]);
+            }
+        }
+        for (i, (column, schema)) in self.columns.iter_mut().zip(self.schema).enumerate() {
+            for Stretch { run, rows } in stretches {
+                if let Some(group) = groups(*run) {
+                    append(column, group.columns[i].as_deref(), rows.clone(), &schema.name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends rows of one group, last row first.
+    pub(crate) fn extend_reversed(
+        &mut self,
+        group: &OpenGroup<'_>,
+        rows: Range<usize>,
+    ) -> Result<(), QueryError> {
+        self.timestamps.extend(group.timestamps[rows.clone()].iter().rev());
+        for ((column, schema), from) in self.columns.iter_mut().zip(self.schema).zip(&group.columns) {
+            for row in rows.clone().rev() {
+                append(column, from.as_deref(), row..row + 1, &schema.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The batch, "timestamp" first.
+    pub(crate) fn finish(self) -> Result<Columns, QueryError> {
+        let mut columns = Columns::new();
+        let timestamps = Column::from_parts(Values::Timestamp(self.timestamps), None);
+        columns.insert(TIMESTAMP, timestamps.unwrap_or(Column::new(ColumnType::Timestamp)))?;
+        for (schema, column) in self.schema.iter().zip(self.columns) {
+            columns.insert(schema.name.clone(), column)?;
+        }
+        Ok(columns)
+    }
+}

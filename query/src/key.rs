@@ -1,0 +1,255 @@
+//! Keys: equality filters over typed slices, and an encoding whose byte order is the order of the values.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use underbelly_storage::{Column, ColumnType, Strings, Value, Values};
+
+use crate::{QueryError, Schema};
+
+/// Rows of a group that are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Selection {
+    /// A stretch.
+    Range(Range<usize>),
+    /// Single rows, rising.
+    Rows(Vec<u32>),
+}
+
+impl Selection {
+    /// Number of rows.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Selection::Range(rows) => rows.len(),
+            Selection::Rows(rows) => rows.len(),
+        }
+    }
+
+    /// The rows of the selection for which `keep` holds. Rows are below 2^32, as the group's opening checks.
+    pub(crate) fn filter(self, keep: impl Fn(usize) -> bool) -> Selection {
+        let rows: Vec<u32> = match self {
+            Selection::Range(rows) => rows.filter(|row| keep(*row)).map(|row| row as u32).collect(),
+            Selection::Rows(mut rows) => {
+                rows.retain(|row| keep(*row as usize));
+                rows
+            }
+        };
+        match (rows.first(), rows.last()) {
+            (Some(first), Some(last)) if (last - first) as usize + 1 == rows.len() => {
+                Selection::Range(*first as usize..*last as usize + 1)
+            }
+            (None, _) => Selection::Range(0..0),
+            _ => Selection::Rows(rows),
+        }
+    }
+
+    /// The first `n` rows of the selection.
+    pub(crate) fn first(self, n: usize) -> Selection {
+        match self {
+            Selection::Range(rows) => Selection::Range(rows.start..rows.start + rows.len().min(n)),
+            Selection::Rows(mut rows) => {
+                rows.truncate(n);
+                Selection::Rows(rows)
+            }
+        }
+    }
+
+    /// The last `n` rows of the selection.
+    pub(crate) fn last(self, n: usize) -> Selection {
+        match self {
+            Selection::Range(rows) => Selection::Range(rows.end - rows.len().min(n)..rows.end),
+            Selection::Rows(mut rows) => {
+                rows.drain(..rows.len().saturating_sub(n));
+                Selection::Rows(rows)
+            }
+        }
+    }
+}
+
+/// Equality with one value of a key column. Null equals null; NaN equals NaN; zero equals negative zero.
+#[derive(Clone, Debug)]
+pub(crate) struct Filter {
+    pub(crate) name: Arc<str>,
+    column_type: ColumnType,
+    value: Value,
+}
+
+impl Filter {
+    /// The filter, once the schema agrees with it.
+    pub(crate) fn new(schema: &Schema, name: &str, value: Value) -> Result<Filter, QueryError> {
+        let column = schema.column(name)?;
+        if !column.key {
+            return Err(QueryError::NotKey {
+                name: name.to_string(),
+                known: schema.keys().map(|c| c.name.to_string()).collect(),
+            });
+        }
+        let value = match (column.column_type, value) {
+            (ColumnType::F64, Value::I64(number)) => Value::F64(number as f64),
+            (_, value) => value,
+        };
+        match value.column_type() {
+            Some(found) if found != column.column_type => {
+                Err(QueryError::KeyType { name: name.to_string(), expected: column.column_type, found })
+            }
+            _ => Ok(Filter { name: column.name.clone(), column_type: column.column_type, value }),
+        }
+    }
+
+    /// The selected rows whose key is the filter's value; `column` is the whole group's.
+    pub(crate) fn apply(
+        &self,
+        column: Option<&Column>,
+        selection: Selection,
+    ) -> Result<Selection, QueryError> {
+        let nothing = Selection::Range(0..0);
+        let Some(column) = column else {
+            return Ok(if self.value == Value::Null { selection } else { nothing });
+        };
+        let selection = match (column.values(), &self.value) {
+            (_, Value::Null) => {
+                return Ok(match column.validity() {
+                    Some(validity) => selection.filter(|row| !validity[row]),
+                    None => nothing,
+                });
+            }
+            (Values::Bool(values), Value::Bool(key)) => selection.filter(|row| values[row] == *key),
+            (Values::I64(values), Value::I64(key)) => selection.filter(|row| values[row] == *key),
+            (Values::F64(values), Value::F64(key)) => selection.filter(|row| same(values[row], *key)),
+            (Values::I64(values), Value::F64(key)) => selection.filter(|row| same(values[row] as f64, *key)),
+            (Values::Timestamp(values), Value::Timestamp(key)) => {
+                selection.filter(|row| values[row] == key.0)
+            }
+            (Values::Date(values), Value::Date(key)) => selection.filter(|row| values[row] == key.0),
+            (Values::Utf8(values), Value::Utf8(key)) => equal_strings(values, key.as_bytes(), selection),
+            (Values::Bytes(values), Value::Bytes(key)) => equal_strings(values, key, selection),
+            _ => {
+                return Err(QueryError::ColumnType {
+                    name: self.name.to_string(),
+                    expected: self.column_type,
+                    found: column.column_type(),
+                });
+            }
+        };
+        // Under a null stands a zero, which may equal the key.
+        Ok(match column.validity() {
+            Some(validity) => selection.filter(|row| validity[row]),
+            None => selection,
+        })
+    }
+}
+
+fn same(a: f64, b: f64) -> bool {
+    a == b || (a.is_nan() && b.is_nan())
+}
+
+fn equal_strings(strings: &Strings, key: &[u8], selection: Selection) -> Selection {
+    let (offsets, bytes) = (strings.offsets(), strings.bytes());
+    selection.filter(|row| {
+        let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
+        end - start == key.len() && &bytes[start..end] == key
+    })
+}
+
+const NULL: u8 = 0;
+const PRESENT: u8 = 1;
+const SIGN: u64 = 1 << 63;
+
+/// Appends row `row` of a key column so that byte strings compare as the keys do: null first, numbers by size
+/// (NaN last), text and bytes by their bytes. Columns follow each other without ambiguity.
+///
+/// Text ends with 0x00 0x00 and holds each zero byte as 0x00 0xFF, as FoundationDB's tuple layer does.
+pub(crate) fn encode(column: Option<&Cow<'_, Column>>, row: usize, to: &mut Vec<u8>) {
+    let Some(column) = column.filter(|column| !column.is_null(row)) else {
+        to.push(NULL);
+        return;
+    };
+    to.push(PRESENT);
+    match column.values() {
+        Values::Bool(values) => to.push(u8::from(values[row])),
+        Values::I64(values) | Values::Timestamp(values) => {
+            to.extend_from_slice(&((values[row] as u64) ^ SIGN).to_be_bytes());
+        }
+        Values::Date(values) => {
+            to.extend_from_slice(&((i64::from(values[row]) as u64) ^ SIGN).to_be_bytes());
+        }
+        Values::F64(values) => {
+            let value = values[row];
+            let bits = if value.is_nan() {
+                f64::NAN.to_bits() & !SIGN
+            } else if value == 0.0 {
+                0
+            } else {
+                value.to_bits()
+            };
+            let ordered = if bits & SIGN == 0 { bits ^ SIGN } else { !bits };
+            to.extend_from_slice(&ordered.to_be_bytes());
+        }
+        Values::Utf8(values) | Values::Bytes(values) => {
+            let mut rest = values.get(row);
+            while let Some(zero) = rest.iter().position(|byte| *byte == 0) {
+                to.extend_from_slice(&rest[..zero]);
+                to.extend_from_slice(&[0, 0xff]);
+                rest = &rest[zero + 1..];
+            }
+            to.extend_from_slice(rest);
+            to.extend_from_slice(&[0, 0]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encoded(columns: &[Column], row: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        columns.iter().for_each(|column| encode(Some(&Cow::Borrowed(column)), row, &mut bytes));
+        bytes
+    }
+
+    #[test]
+    fn numbers_keep_their_order() {
+        let floats =
+            vec![f64::NEG_INFINITY, -2.5, -f64::MIN_POSITIVE, 0.0, 1e-300, 3.0, f64::INFINITY, f64::NAN];
+        let columns = [Column::from(floats)];
+        let all: Vec<_> = (0..8).map(|row| encoded(&columns, row)).collect();
+        assert!(all.windows(2).all(|pair| pair[0] < pair[1]));
+        let zeros = [Column::from(vec![0.0, -0.0, f64::NAN, -f64::NAN])];
+        assert_eq!(encoded(&zeros, 0), encoded(&zeros, 1));
+        assert_eq!(encoded(&zeros, 2), encoded(&zeros, 3));
+    }
+
+    proptest! {
+        #[test]
+        fn byte_order_is_key_order(
+            a in (prop::option::of(any::<i64>()), prop::option::of(prop::collection::vec(0u8..3, 0..4))),
+            b in (prop::option::of(any::<i64>()), prop::option::of(prop::collection::vec(0u8..3, 0..4))),
+        ) {
+            let mut columns = [Column::new(ColumnType::Bytes), Column::new(ColumnType::I64)];
+            for (number, bytes) in [&a, &b] {
+                columns[0].push(&Value::from(bytes.clone())).unwrap();
+                columns[1].push(&Value::from(*number)).unwrap();
+            }
+            let expected = (&a.1, a.0).cmp(&(&b.1, b.0));
+            prop_assert_eq!(encoded(&columns, 0).cmp(&encoded(&columns, 1)), expected);
+        }
+
+        #[test]
+        fn selections_shrink_as_lists_do(keep in prop::collection::vec(any::<bool>(), 0..20), n in 0usize..20) {
+            let rows: Vec<usize> = (0..keep.len()).filter(|row| keep[*row]).collect();
+            let selection = Selection::Range(0..keep.len()).filter(|row| keep[row]);
+            let listed = |selection: Selection| match selection {
+                Selection::Range(rows) => rows.collect::<Vec<_>>(),
+                Selection::Rows(rows) => rows.into_iter().map(|row| row as usize).collect(),
+            };
+            prop_assert_eq!(selection.len(), rows.len());
+            let kept = rows.len().min(n);
+            prop_assert_eq!(listed(selection.clone().first(n)), rows[..kept].to_vec());
+            prop_assert_eq!(listed(selection.last(n)), rows[rows.len() - kept..].to_vec());
+        }
+    }
+}

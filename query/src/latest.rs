@@ -1,0 +1,209 @@
+//! The newest rows: of a series, and of each key.
+
+use std::borrow::Cow;
+use std::collections::BinaryHeap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use underbelly_storage::{Column, Columns, Value};
+
+use crate::gather::{Gather, fitted};
+use crate::group::{Keep, OpenGroup, Place, Wanted};
+use crate::interval::Interval;
+use crate::key::{Selection, encode};
+use crate::merge::{Head, Stretch};
+use crate::{QueryError, Seqs, Source};
+
+/// The newest `n` rows by (timestamp, seq, arrival), newest first, whose key columns have these values (null asks
+/// for rows without one). All columns of the schema, "timestamp" first.
+///
+/// Groups are read from the end, and none that cannot hold one of the rows given back, as far as zones tell.
+///
+/// # Errors
+/// [`QueryError::UnknownColumn`], [`QueryError::NotKey`] or [`QueryError::KeyType`] where a filter does not fit
+/// the schema; what reading reports; [`QueryError::TooLarge`] where a column would pass 4 GiB of text.
+pub fn latest(source: &dyn Source, n: usize, keys: &[(&str, Value)]) -> Result<Columns, QueryError> {
+    let keys: Vec<(Arc<str>, Value)> =
+        keys.iter().map(|(name, value)| ((*name).into(), value.clone())).collect();
+    let wanted = Wanted::new(source.schema(), Interval::ALL, source.seq(), &keys, None)?;
+    let mut cursors: Vec<Cursor<'_>> = source
+        .runs()
+        .iter()
+        .enumerate()
+        .map(|(position, run)| Cursor {
+            place: Place { run: &**run, position },
+            groups: wanted.groups(&**run),
+            open: None,
+        })
+        .collect();
+    // Each run that may have more rows stands once in the heap: with its newest row that is not used where a
+    // group is open, else with a place at or after it.
+    let mut heap: BinaryHeap<Head> = cursors.iter_mut().filter_map(|c| c.next_head(&wanted)).collect();
+    let mut gather = Gather::new(&wanted.columns, 0);
+    let mut room = n;
+    while room > 0 {
+        let Some(head) = heap.pop() else { break };
+        let next = heap.peek().copied();
+        let Some(cursor) = cursors.get_mut(head.run) else { break };
+        let Some(group) = &mut cursor.open else {
+            cursor.groups.end -= 1;
+            let tied = |first, _| next.is_some_and(|next| next.ts >= first);
+            cursor.open = wanted.open(cursor.place, cursor.groups.end, Keep::Last(room), tied)?;
+            heap.extend(match &cursor.open {
+                Some(group) => Some(group.ordered(head.run).head(group.rows.end - 1)),
+                None => cursor.next_head(&wanted),
+            });
+            continue;
+        };
+        let start = group.ordered(head.run).after(group.rows.clone(), next);
+        let rows = start.max(group.rows.end.saturating_sub(room))..group.rows.end;
+        room -= rows.len();
+        group.rows.end = rows.start;
+        gather.extend_reversed(group, rows)?;
+        heap.extend(if group.rows.is_empty() {
+            cursor.open = None;
+            cursor.next_head(&wanted)
+        } else {
+            Some(group.ordered(head.run).head(group.rows.end - 1))
+        });
+    }
+    gather.finish()
+}
+
+/// The newest row by (timestamp, seq, arrival) whose key columns have these values, as columns of one row; `None`
+/// where there is no such row.
+///
+/// # Errors
+/// As [`latest`].
+pub fn last_point(source: &dyn Source, keys: &[(&str, Value)]) -> Result<Option<Columns>, QueryError> {
+    let row = latest(source, 1, keys)?;
+    Ok((!row.is_empty()).then_some(row))
+}
+
+/// The newest row of each distinct key, sorted by the key columns in the order of the schema: nulls, which are a
+/// value too, come first, NaN last, text by its bytes. All columns of the schema, "timestamp" first. A schema
+/// without key columns has one key.
+///
+/// Timestamps and keys of all groups are read; the other columns of those groups alone that hold a newest row.
+///
+/// # Errors
+/// [`QueryError::ColumnType`] where a run does not fit the schema; what reading reports;
+/// [`QueryError::TooLarge`] where a column would pass 4 GiB of text.
+pub fn last_points(source: &dyn Source) -> Result<Columns, QueryError> {
+    if source.schema().keys().next().is_none() {
+        return latest(source, 1, &[]);
+    }
+    let wanted = Wanted::new(source.schema(), Interval::ALL, source.seq(), &[], None)?;
+    let mut newest: HashMap<Box<[u8]>, Spot> = HashMap::new();
+    // From the newest end, so that most rows find their key taken by a newer one.
+    for (position, run) in source.runs().iter().enumerate().rev() {
+        let place = Place { run: &**run, position };
+        for group in wanted.groups(place.run).rev() {
+            note_newest(source, &wanted, place, group, &mut newest)?;
+        }
+    }
+    // Rows of a group are below 2^32, as its opening checks.
+    let mut spots: Vec<(Box<[u8]>, Spot)> = newest.into_iter().collect();
+    spots.sort_unstable_by_key(|(_, spot)| (spot.head.run, spot.group, spot.row));
+    let mut gather = Gather::new(&wanted.columns, spots.len());
+    for of_group in spots.chunk_by(|(_, a), (_, b)| (a.head.run, a.group) == (b.head.run, b.group)) {
+        let [(_, Spot { head, group, .. }), ..] = of_group else { continue };
+        let Some(run) = source.runs().get(head.run) else { continue };
+        let place = Place { run: &**run, position: head.run };
+        let zone = place.run.zone(*group);
+        let picked: Vec<u32> = of_group.iter().map(|(_, spot)| spot.row as u32).collect();
+        let opened = OpenGroup {
+            timestamps: of_group.iter().map(|(_, spot)| spot.head.ts).collect(),
+            seqs: Seqs::One(0),
+            columns: wanted.read(place, *group, &zone, Some(&picked))?,
+            rows: 0..picked.len(),
+        };
+        gather.extend(&[Stretch { run: 0, rows: 0..picked.len() }], |_| Some(&opened))?;
+    }
+    let rows = gather.finish()?;
+    let end = u32::try_from(spots.len()).map_err(|_| QueryError::TooManyRows { rows: spots.len() })?;
+    let mut order: Vec<u32> = (0..end).collect();
+    order.sort_unstable_by_key(|i| &spots[*i as usize].0);
+    Ok(rows.take(&order))
+}
+
+/// Where a row stands: its place in the order of all rows, then its group and its position there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Spot {
+    head: Head,
+    group: usize,
+    row: usize,
+}
+
+/// Notes the rows of a group that are newer than what is noted for their keys.
+fn note_newest(
+    source: &dyn Source,
+    wanted: &Wanted,
+    place: Place<'_>,
+    group: usize,
+    newest: &mut HashMap<Box<[u8]>, Spot>,
+) -> Result<(), QueryError> {
+    let zone = place.run.zone(group);
+    if wanted.hidden(&zone) {
+        return Ok(());
+    }
+    let selected = wanted.select(place, group)?;
+    if selected.selection.len() == 0 {
+        return Ok(());
+    }
+    let seqs = match selected.seqs {
+        Some(seqs) => seqs,
+        None => place.seqs(group, &zone)?,
+    };
+    let mut keys: Vec<Option<Cow<'_, Column>>> = Vec::new();
+    for key in source.schema().keys() {
+        let column = place.column(group, &zone, &key.name)?;
+        keys.push(column.map(|column| fitted(column, key.column_type, &key.name)).transpose()?);
+    }
+    let (mut key, mut previous) = (Vec::new(), Vec::new());
+    let mut note = |row: usize| {
+        std::mem::swap(&mut key, &mut previous);
+        key.clear();
+        keys.iter().for_each(|column| encode(column.as_ref(), row, &mut key));
+        // Rows come newest first, so a row of the same key as the one before is older.
+        if key == previous {
+            return;
+        }
+        let head = Head { ts: selected.timestamps[row], seq: seqs.get(row), run: place.position };
+        let spot = Spot { head, group, row };
+        match newest.get_mut(key.as_slice()) {
+            Some(known) => *known = spot.max(*known),
+            None => {
+                newest.insert(key.as_slice().into(), spot);
+            }
+        }
+    };
+    match &selected.selection {
+        Selection::Range(rows) => rows.clone().rev().for_each(&mut note),
+        Selection::Rows(rows) => rows.iter().rev().for_each(|row| note(*row as usize)),
+    }
+    Ok(())
+}
+
+/// Where a search from the end stands in one run. `groups` are not opened yet.
+struct Cursor<'r> {
+    place: Place<'r>,
+    groups: Range<usize>,
+    open: Option<OpenGroup<'r>>,
+}
+
+impl Cursor<'_> {
+    /// A place at or after the newest visible row of the last group that may hold any.
+    fn next_head(&mut self, wanted: &Wanted) -> Option<Head> {
+        while !self.groups.is_empty() {
+            let zone = self.place.run.zone(self.groups.end - 1);
+            if !wanted.hidden(&zone) {
+                let seq = zone.seq_max.min(wanted.seq);
+                return Some(Head { ts: zone.ts_max, seq, run: self.place.position });
+            }
+            self.groups.end -= 1;
+        }
+        None
+    }
+}

@@ -1,0 +1,125 @@
+//! What operators read: sorted runs, cut into groups with zones.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use underbelly_storage::{Column, ColumnType};
+
+use crate::QueryError;
+
+/// The name of the first column of every result.
+pub const TIMESTAMP: &str = "timestamp";
+
+/// What is known of a group without reading it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Zone {
+    /// Number of rows.
+    pub rows: usize,
+    /// Earliest timestamp, nanoseconds since 1970 UTC.
+    pub ts_min: i64,
+    /// Latest timestamp, nanoseconds since 1970 UTC.
+    pub ts_max: i64,
+    /// Smallest sequence number of a commit.
+    pub seq_min: u64,
+    /// Largest sequence number of a commit.
+    pub seq_max: u64,
+}
+
+/// Sequence numbers of a group's rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seqs<'a> {
+    /// One number for all rows.
+    One(u64),
+    /// A number for each row.
+    Each(Cow<'a, [u64]>),
+}
+
+impl Seqs<'_> {
+    /// The number of row `i`; 0 where there is no such row.
+    pub fn get(&self, i: usize) -> u64 {
+        match self {
+            Seqs::One(seq) => *seq,
+            Seqs::Each(seqs) => seqs.get(i).copied().unwrap_or(0),
+        }
+    }
+}
+
+/// Rows sorted by (timestamp, seq, arrival within the commit), cut into groups that are slices of that order.
+///
+/// Each group holds at least one row, so the zones' times rise from group to group. All vectors of a group have
+/// [`Zone::rows`] rows.
+pub trait Run: Send + Sync {
+    /// Number of groups.
+    fn groups(&self) -> usize;
+
+    /// What is known of a group without reading it.
+    fn zone(&self, group: usize) -> Zone;
+
+    /// Timestamps of a group in rising order, nanoseconds since 1970 UTC.
+    ///
+    /// # Errors
+    /// [`QueryError::Source`] where the group cannot be read.
+    fn timestamps(&self, group: usize) -> Result<Cow<'_, [i64]>, QueryError>;
+
+    /// Sequence numbers of a group; among equal timestamps they rise.
+    ///
+    /// # Errors
+    /// [`QueryError::Source`] where the group cannot be read.
+    fn seqs(&self, group: usize) -> Result<Seqs<'_>, QueryError>;
+
+    /// A column of a group; `None` where this run has no such column, which reads as nulls.
+    ///
+    /// # Errors
+    /// [`QueryError::Source`] where the group cannot be read.
+    fn column(&self, group: usize, name: &str) -> Result<Option<Cow<'_, Column>>, QueryError>;
+}
+
+/// What an operator reads: the runs of one series type and its schema, as of one commit.
+pub trait Source {
+    /// Columns of the type, without the timestamp.
+    fn schema(&self) -> &Schema;
+
+    /// The runs in commit order.
+    fn runs(&self) -> &[Arc<dyn Run>];
+
+    /// Rows with a larger sequence number are not visible.
+    fn seq(&self) -> u64;
+}
+
+/// A column of a series type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaColumn {
+    /// The column's name.
+    pub name: Arc<str>,
+    /// The type of its values. A run may hold `I64` where this is `F64`.
+    pub column_type: ColumnType,
+    /// Whether the column is part of the key.
+    pub key: bool,
+}
+
+/// The columns of a series type, without the timestamp that each has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Schema {
+    /// The columns in order.
+    pub columns: Vec<SchemaColumn>,
+}
+
+impl Schema {
+    /// A column by name.
+    ///
+    /// # Errors
+    /// [`QueryError::UnknownColumn`] with the names that there are.
+    pub fn column(&self, name: &str) -> Result<&SchemaColumn, QueryError> {
+        self.columns.iter().find(|c| &*c.name == name).ok_or_else(|| QueryError::UnknownColumn {
+            name: name.to_string(),
+            known: std::iter::once(TIMESTAMP.to_string())
+                .chain(self.columns.iter().map(|c| c.name.to_string()))
+                .collect(),
+        })
+    }
+
+    /// The key columns in order.
+    pub fn keys(&self) -> impl Iterator<Item = &SchemaColumn> {
+        self.columns.iter().filter(|c| c.key)
+    }
+}

@@ -1,0 +1,9 @@
+//! Operators against a list of rows that is sorted and filtered in the plainest way.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod hostile;
+mod latest;
+mod memory;
+mod model;
+mod pruning;
+mod scan;

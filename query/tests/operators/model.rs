@@ -1,0 +1,217 @@
+//! Rows as a list, runs made of them, and what operators should answer.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+use underbelly_query::{QueryError, Run, Schema, SchemaColumn, Seqs, Source, Zone};
+use underbelly_storage::{Column, ColumnType, Columns, Date, Timestamp, Value};
+
+pub const NAMES: [&str; 5] = ["symbol", "venue", "price", "note", "day"];
+
+pub fn schema() -> Schema {
+    let types = [ColumnType::Utf8, ColumnType::I64, ColumnType::F64, ColumnType::Bytes, ColumnType::Date];
+    let columns = NAMES.iter().zip(types).enumerate().map(|(i, (name, column_type))| SchemaColumn {
+        name: (*name).into(),
+        column_type,
+        key: i < 2,
+    });
+    Schema { columns: columns.collect() }
+}
+
+/// A row: values in the order of [`NAMES`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub ts: i64,
+    pub seq: u64,
+    pub values: Vec<Value>,
+}
+
+/// Rows of a run and how they are stored.
+#[derive(Clone, Debug)]
+pub struct RunOfRows {
+    pub rows: Vec<Row>,
+    /// Columns that the run has.
+    pub present: [bool; 5],
+    /// Prices, which are whole numbers, as `I64`.
+    pub whole_prices: bool,
+    pub group_rows: usize,
+}
+
+/// A run in memory that counts what is read of it.
+#[derive(Default)]
+pub struct CountedRun {
+    pub groups: Vec<(Vec<i64>, Vec<u64>, Columns)>,
+    pub timestamps_read: AtomicUsize,
+    pub seqs_read: AtomicUsize,
+    pub columns_read: AtomicUsize,
+}
+
+impl RunOfRows {
+    pub fn build(&self) -> CountedRun {
+        let groups = self.rows.chunks(self.group_rows).map(|rows| {
+            let mut columns = Columns::new();
+            for (i, column) in schema().columns.iter().enumerate().filter(|(i, _)| self.present[*i]) {
+                let whole = self.whole_prices && &*column.name == "price";
+                let mut stored = Column::new(if whole { ColumnType::I64 } else { column.column_type });
+                for row in rows {
+                    match &row.values[i] {
+                        Value::F64(price) if whole => stored.push(&Value::I64(*price as i64)).unwrap(),
+                        value => stored.push(value).unwrap(),
+                    }
+                }
+                columns.insert(column.name.clone(), stored).unwrap();
+            }
+            (rows.iter().map(|row| row.ts).collect(), rows.iter().map(|row| row.seq).collect(), columns)
+        });
+        CountedRun { groups: groups.collect(), ..CountedRun::default() }
+    }
+}
+
+impl Run for CountedRun {
+    fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    fn zone(&self, group: usize) -> Zone {
+        let (timestamps, seqs, _) = &self.groups[group];
+        Zone {
+            rows: timestamps.len(),
+            ts_min: timestamps[0],
+            ts_max: timestamps[timestamps.len() - 1],
+            seq_min: *seqs.iter().min().unwrap(),
+            seq_max: *seqs.iter().max().unwrap(),
+        }
+    }
+
+    fn timestamps(&self, group: usize) -> Result<Cow<'_, [i64]>, QueryError> {
+        self.timestamps_read.fetch_add(1, Ordering::Relaxed);
+        Ok(Cow::Borrowed(&self.groups[group].0))
+    }
+
+    fn seqs(&self, group: usize) -> Result<Seqs<'_>, QueryError> {
+        self.seqs_read.fetch_add(1, Ordering::Relaxed);
+        Ok(Seqs::Each(Cow::Borrowed(&self.groups[group].1)))
+    }
+
+    fn column(&self, group: usize, name: &str) -> Result<Option<Cow<'_, Column>>, QueryError> {
+        self.columns_read.fetch_add(1, Ordering::Relaxed);
+        Ok(self.groups[group].2.column(name).map(Cow::Borrowed))
+    }
+}
+
+pub struct RunsOf {
+    pub schema: Schema,
+    pub runs: Vec<Arc<dyn Run>>,
+    pub seq: u64,
+}
+
+impl Source for RunsOf {
+    fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    fn runs(&self) -> &[Arc<dyn Run>] {
+        &self.runs
+    }
+
+    fn seq(&self) -> u64 {
+        self.seq
+    }
+}
+
+pub fn source(runs: &[RunOfRows], seq: u64) -> RunsOf {
+    let runs = runs.iter().map(|run| Arc::new(run.build()) as Arc<dyn Run>).collect();
+    RunsOf { schema: schema(), runs, seq }
+}
+
+/// All visible rows in order.
+pub fn visible(runs: &[RunOfRows], seq: u64) -> Vec<Row> {
+    let mut rows: Vec<Row> =
+        runs.iter().flat_map(|run| run.rows.clone()).filter(|row| row.seq <= seq).collect();
+    rows.sort_by_key(|row| (row.ts, row.seq));
+    rows
+}
+
+/// Keys that rows are to have, by their place in [`NAMES`].
+pub type Keys = Vec<(usize, Value)>;
+
+pub fn has_keys(row: &Row, keys: &Keys) -> bool {
+    keys.iter().all(|(i, value)| row.values[*i] == *value)
+}
+
+/// The rows as an operator gives them back.
+pub fn expected<'a>(rows: impl IntoIterator<Item = &'a Row>, projection: &[&str]) -> Vec<Vec<Value>> {
+    let places: Vec<usize> =
+        projection.iter().map(|name| NAMES.iter().position(|n| n == name).unwrap()).collect();
+    let row = |row: &Row| {
+        let values = places.iter().map(|i| row.values[*i].clone());
+        std::iter::once(Value::Timestamp(Timestamp(row.ts))).chain(values).collect()
+    };
+    rows.into_iter().map(row).collect()
+}
+
+pub fn listed(columns: &Columns) -> Vec<Vec<Value>> {
+    (0..columns.rows()).map(|i| columns.row(i)).collect()
+}
+
+pub fn times() -> impl Strategy<Value = i64> {
+    let edges = prop::sample::select(vec![i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX]);
+    prop_oneof![1 => edges, 6 => -4i64..5]
+}
+
+pub fn symbols() -> impl Strategy<Value = Value> {
+    prop::option::of(prop::sample::select(vec!["", "A", "AB", "B\0"])).prop_map(Value::from)
+}
+
+pub fn venues() -> impl Strategy<Value = Value> {
+    prop::option::of(-1i64..2).prop_map(Value::from)
+}
+
+fn any_row() -> impl Strategy<Value = Row> {
+    let price = prop::option::of(-3i32..4).prop_map(|price| Value::from(price.map(f64::from)));
+    let note = prop::option::of(prop::collection::vec(any::<u8>(), 0..3)).prop_map(Value::from);
+    let day = prop::option::of(0i32..3).prop_map(|day| Value::from(day.map(Date)));
+    (times(), 1u64..6, symbols(), venues(), price, note, day).prop_map(
+        |(ts, seq, symbol, venue, price, note, day)| Row {
+            ts,
+            seq,
+            values: vec![symbol, venue, price, note, day],
+        },
+    )
+}
+
+prop_compose! {
+    /// Runs whose times and seqs overlap and tie, cut into groups within ties, some without some columns.
+    pub fn any_run()(
+        mut rows in prop::collection::vec(any_row(), 0..24),
+        present in prop::array::uniform5(prop::bool::weighted(0.8)),
+        whole_prices in any::<bool>(),
+        group_rows in 1usize..7,
+        one_seq in prop::option::of(1u64..6),
+    ) -> RunOfRows {
+        for row in &mut rows {
+            row.seq = one_seq.unwrap_or(row.seq);
+            for (value, present) in row.values.iter_mut().zip(present) {
+                if !present {
+                    *value = Value::Null;
+                }
+            }
+        }
+        rows.sort_by_key(|row| (row.ts, row.seq));
+        RunOfRows { rows, present, whole_prices, group_rows }
+    }
+}
+
+pub fn any_runs() -> impl Strategy<Value = Vec<RunOfRows>> {
+    prop::collection::vec(any_run(), 0..5)
+}
+
+pub fn any_keys() -> impl Strategy<Value = Keys> {
+    (prop::option::weighted(0.4, symbols()), prop::option::weighted(0.4, venues())).prop_map(
+        |(symbol, venue)| {
+            symbol.map(|value| (0, value)).into_iter().chain(venue.map(|value| (1, value))).collect()
+        },
+    )
+}

@@ -1,1 +1,3 @@
-//! (being written)
+//! The engine of Underbelly.
+
+pub mod graph;

@@ -1,0 +1,258 @@
+//! Events become facts.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use underbelly_storage::Timestamp;
+
+use super::bundle::{Claim, Ending};
+use super::cell::{Cell, Moment};
+use super::effect::{Effects, Ended, Interrupted, RunInput, Started};
+use super::error::GraphError;
+use super::event::{Event, Outcome, OutputWrite, Write};
+use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
+use super::key::Key;
+use super::propagate::Pass;
+use super::register::Known;
+use super::state::State;
+use super::{Graph, INTERRUPTIONS_MAX};
+
+/// The name under which clients' commits appear.
+pub(super) const CLIENT: &str = "client";
+
+impl Graph {
+    /// Applies an event: sequence number and commit time are those of its commit. On an error nothing changed.
+    ///
+    /// The cost is proportional to what the event changes, except for [`Event::Register`], which joins the
+    /// existing cells, and [`Event::Attach`] and [`Event::Reopen`], which visit the open bundles.
+    pub fn apply(&mut self, seq: u64, now: Timestamp, event: &Event) -> Result<Effects, GraphError> {
+        let mut pass = Pass::new(Moment { seq, time: now });
+        match event {
+            Event::DefineSlot(definition) => {
+                let existing = self.check_slot(definition)?;
+                pass.effects.slot = Some(existing.unwrap_or_else(|| self.define_slot(definition)));
+            }
+            Event::Register(definition) => {
+                self.check(event)?;
+                pass.effects.producer = Some(match self.check_producer(definition)? {
+                    Known::Same(id) => id,
+                    Known::New(producer) => self.register(&mut pass, *producer),
+                });
+            }
+            _ => {
+                self.check(event)?;
+                match event {
+                    Event::DefineSlot(_) | Event::Register(_) => {}
+                    Event::Attach(producer) => self.attach(&mut pass, *producer),
+                    Event::Reopen => self.reopen(&mut pass),
+                    Event::Commit { writes, ends } => self.commit(&mut pass, writes, ends),
+                    Event::Start { bundle, run } => self.start(&mut pass, *bundle, *run),
+                    Event::End { run, outcome, .. } => self.end(&mut pass, *run, outcome),
+                }
+            }
+        }
+        self.settle(&mut pass);
+        Ok(pass.effects)
+    }
+
+    fn attach(&mut self, pass: &mut Pass, id: ProducerId) {
+        let producer = &mut self.producers[id.at()];
+        if producer.attached {
+            return;
+        }
+        producer.attached = true;
+        producer.epoch += 1;
+        for bundle in self.producers[id.at()].open_bundles.clone() {
+            self.touch_bundle(pass, bundle);
+        }
+    }
+
+    fn reopen(&mut self, pass: &mut Pass) {
+        for producer in &mut self.producers {
+            producer.attached = false;
+        }
+        for bundle in self.ready.values() {
+            self.touch_bundle(pass, *bundle);
+        }
+        for (run, id) in std::mem::take(&mut self.runs) {
+            let bundle = &mut self.bundles[id.at()];
+            bundle.interrupted += 1;
+            let in_a_row = bundle.interrupted;
+            pass.effects.interrupted.push(Interrupted { run, bundle: id, in_a_row });
+            if in_a_row >= INTERRUPTIONS_MAX {
+                let reason = format!("interrupted {in_a_row} times in a row");
+                self.finish(pass, id, Ending::Failed(reason.into()), &[]);
+            } else {
+                bundle.running = None;
+                self.touch_bundle(pass, id);
+            }
+        }
+    }
+
+    fn commit(&mut self, pass: &mut Pass, writes: &[Write], ends: &[SlotDate]) {
+        for write in writes {
+            let existing = self.cell(write.slot, write.date, &write.key);
+            let cell = match (existing, write.content) {
+                (Some(cell), _) => cell,
+                (None, Some(_)) => self.create_cell(pass, write.slot, write.date, &write.key),
+                (None, None) => continue,
+            };
+            let target = &mut self.cells[cell.at()];
+            if write.content.is_none() && !target.candidates.iter().any(|c| c.priority == write.priority) {
+                continue;
+            }
+            let candidate = target.candidate_mut(write.priority, None);
+            candidate.content = write.content;
+            candidate.ended = pass.moment;
+            if write.content.is_some() {
+                pass.written.insert((cell, write.priority));
+            } else {
+                pass.written.remove(&(cell, write.priority));
+            }
+            self.slots[write.slot.at()].client_priorities.insert(write.priority);
+            self.touch_cell(pass, cell);
+        }
+        for date in ends {
+            if self.ends.insert(*date) {
+                for group in self.groups.clone() {
+                    let bundle = self.producers[group.at()].bundles.get(&(*date, Key::empty()));
+                    if let Some(bundle) = bundle.copied() {
+                        self.touch_bundle(pass, bundle);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes a cell, and the bundles of the tuples that it completes.
+    fn create_cell(&mut self, pass: &mut Pass, slot: SlotId, date: SlotDate, key: &Key) -> CellId {
+        let id = CellId(self.cells.len() as u32);
+        self.cells.push(Cell::new(slot, date, key.clone()));
+        let target = &mut self.slots[slot.at()];
+        target.index_cell(id, date, key);
+        target.states.counts[State::Void as usize] += 1;
+        for (producer, input) in target.readers.clone() {
+            if !self.producers[producer.at()].is_group() {
+                self.join_cell(pass, producer, usize::from(input), id);
+            }
+        }
+        pass.effects.created.push(id);
+        self.touch_cell(pass, id);
+        id
+    }
+
+    fn start(&mut self, pass: &mut Pass, id: BundleId, run: RunId) {
+        let bundle = &self.bundles[id.at()];
+        let producer = &self.producers[bundle.producer.at()];
+        let mut inputs = Vec::with_capacity(bundle.edges.len());
+        for (cell, edge) in &bundle.edges {
+            let source = &self.cells[cell.at()];
+            if let Some(content) = source.content {
+                inputs.push(RunInput { input: usize::from(edge.input), cell: *cell, g: source.g, content });
+            }
+        }
+        inputs.sort_by(|a, b| {
+            let key = |input: &RunInput| &self.cells[input.cell.at()].key;
+            a.input.cmp(&b.input).then_with(|| key(a).cmp(key(b)))
+        });
+        let scope = |slot: &SlotId| self.slots[slot.at()].scopes.get(&bundle.date).map_or(0, |scope| scope.g);
+        let scopes =
+            if producer.is_group() { producer.inputs.iter().map(scope).collect() } else { Vec::new() };
+        let cells = inputs.iter().map(|input| (input.cell, input.g)).collect();
+        pass.effects.started = Some(Started {
+            run,
+            epoch: producer.epoch,
+            bundle: id,
+            producer: bundle.producer,
+            date: bundle.date,
+            key: bundle.key.clone(),
+            inputs,
+        });
+        let claim = Claim { run, epoch: producer.epoch, cells, scopes };
+        let bundle = &mut self.bundles[id.at()];
+        bundle.running = Some(claim);
+        bundle.runs += 1;
+        self.runs.insert(run, id);
+        self.touch_bundle(pass, id);
+    }
+
+    fn end(&mut self, pass: &mut Pass, run: RunId, outcome: &Outcome) {
+        let Some(id) = self.runs.remove(&run) else { return };
+        let (ending, outputs): (_, &[OutputWrite]) = match outcome {
+            Outcome::Data(outputs) => (Ending::Data, outputs),
+            Outcome::Declined(reason) => (Ending::Declined(reason.as_str().into()), &[]),
+            Outcome::Failed(message) => (Ending::Failed(message.as_str().into()), &[]),
+        };
+        let producer = self.bundles[id.at()].producer;
+        let (outputs, absent) = self.finish(pass, id, ending, outputs);
+        pass.effects.ended = Some(Ended { run, bundle: id, producer, outputs, absent });
+    }
+
+    /// Gives every output candidate of a bundle its result, and the edges what the run read. Returns the cells
+    /// that got data and those that lost it.
+    fn finish(
+        &mut self,
+        pass: &mut Pass,
+        id: BundleId,
+        ending: Ending,
+        outputs: &[OutputWrite],
+    ) -> (Vec<CellId>, Vec<CellId>) {
+        let bundle = &mut self.bundles[id.at()];
+        let (producer, date) = (bundle.producer, bundle.date);
+        let claim = bundle.running.take();
+        bundle.ended = pass.moment;
+        bundle.interrupted = 0;
+        bundle.order = self.next_order;
+        self.next_order += 1;
+        let mut given = BTreeSet::new();
+        let mut absent = Vec::new();
+        for output in outputs {
+            let Some(content) = output.content else { continue };
+            let existing = self.cell(output.slot, date, &output.key);
+            let cell = existing.unwrap_or_else(|| self.create_cell(pass, output.slot, date, &output.key));
+            let priority =
+                self.producers[producer.at()].outputs.get(&output.slot).copied().unwrap_or_default();
+            let candidate = self.cells[cell.at()].candidate_mut(priority, Some(id));
+            candidate.content = Some(content);
+            candidate.error = None;
+            candidate.ended = pass.moment;
+            pass.written.insert((cell, priority));
+            given.insert(cell);
+        }
+        let error = match &ending {
+            Ending::Failed(message) => Some(Arc::clone(message)),
+            _ => None,
+        };
+        let bundle = &mut self.bundles[id.at()];
+        bundle.ending = Some(ending);
+        bundle.outputs.extend(&given);
+        for cell in &bundle.outputs {
+            let known = self.cells[cell.at()].candidates.iter_mut().find(|c| c.owner == Some(id));
+            if let Some(candidate) = known.filter(|_| !given.contains(cell)) {
+                candidate.ended = pass.moment;
+                candidate.error = error.clone();
+                if error.is_none() && candidate.content.take().is_some() {
+                    absent.push(*cell);
+                }
+            }
+        }
+        let claim =
+            claim.unwrap_or(Claim { run: RunId(0), epoch: 0, cells: Default::default(), scopes: Vec::new() });
+        for (cell, edge) in &mut bundle.edges {
+            edge.token = claim.cells.get(cell).copied();
+        }
+        for (scope, read) in bundle.scopes.iter_mut().zip(&claim.scopes) {
+            scope.token = Some(*read);
+        }
+        let members: Vec<CellId> = bundle.edges.keys().copied().collect();
+        let known: Vec<CellId> = bundle.outputs.iter().copied().collect();
+        for cell in members {
+            self.reclassify(id, cell);
+        }
+        self.touch_bundle(pass, id);
+        for cell in known {
+            self.touch_cell(pass, cell);
+        }
+        (given.into_iter().collect(), absent)
+    }
+}

@@ -1,0 +1,164 @@
+//! Everything for which an event is refused, before anything changes.
+
+use std::collections::BTreeSet;
+
+use super::Graph;
+use super::apply::CLIENT;
+use super::error::GraphError;
+use super::event::{Event, Outcome, OutputWrite, Write};
+use super::ids::{BundleId, RunId, SlotId};
+use super::key::Key;
+use super::state::PStatus;
+
+/// Most cells, and most bundles before an event. One event makes fewer than as many again.
+const RECORDS_MAX: usize = 1 << 31;
+
+impl Graph {
+    /// Whether [`Graph::apply`] would accept the event; the error that it would give otherwise.
+    pub fn check(&self, event: &Event) -> Result<(), GraphError> {
+        match event {
+            Event::DefineSlot(definition) => self.check_slot(definition).map(|_| ()),
+            Event::Register(definition) => {
+                self.check_room(0)?;
+                self.check_producer(definition).map(|_| ())
+            }
+            Event::Attach(producer) => match self.producers.get(producer.at()) {
+                Some(_) => Ok(()),
+                None => Err(GraphError::UnknownProducer(*producer)),
+            },
+            Event::Reopen => Ok(()),
+            Event::Commit { writes, .. } => {
+                self.check_room(writes.len())?;
+                writes.iter().try_for_each(|write| self.check_write(write))
+            }
+            Event::Start { bundle, run } => self.check_start(*bundle, *run),
+            Event::End { run, epoch, outcome } => self.check_end(*run, *epoch, outcome),
+        }
+    }
+
+    fn check_room(&self, cells: usize) -> Result<(), GraphError> {
+        if self.cells.len().saturating_add(cells) > RECORDS_MAX {
+            return Err(GraphError::TooMany { what: "cells", count: self.cells.len() });
+        }
+        if self.bundles.len() > RECORDS_MAX {
+            return Err(GraphError::TooMany { what: "bundles", count: self.bundles.len() });
+        }
+        Ok(())
+    }
+
+    fn check_write(&self, write: &Write) -> Result<(), GraphError> {
+        self.check_key(write.slot, &write.key)?;
+        let slot = &self.slots[write.slot.at()];
+        match slot.providers.get(&write.priority) {
+            Some(producer) => Err(GraphError::PriorityTaken {
+                slot: slot.definition.name.clone(),
+                priority: write.priority,
+                owner: self.producer_name(*producer).to_string(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a key has the width and the types of the slot's cell keys.
+    pub(super) fn check_key(&self, slot: SlotId, key: &Key) -> Result<(), GraphError> {
+        let Some(found) = self.slots.get(slot.at()) else { return Err(GraphError::UnknownSlot(slot)) };
+        let columns = &found.definition.cell_keys;
+        let slot = || found.definition.name.clone();
+        if columns.len() != key.values().len() {
+            let (expected, found) = (columns.len(), key.values().len());
+            return Err(GraphError::KeyWidth { slot: slot(), key: key.clone(), expected, found });
+        }
+        for ((column, expected), value) in columns.iter().zip(key.values()) {
+            match value.column_type() {
+                Some(found) if found != *expected => {
+                    let (column, expected) = (column.clone(), *expected);
+                    return Err(GraphError::KeyType {
+                        slot: slot(),
+                        key: key.clone(),
+                        column,
+                        expected,
+                        found,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_start(&self, bundle: BundleId, run: RunId) -> Result<(), GraphError> {
+        let Some(found) = self.bundles.get(bundle.at()) else {
+            return Err(GraphError::UnknownBundle(bundle));
+        };
+        if self.runs.contains_key(&run) {
+            return Err(GraphError::RunTaken(run));
+        }
+        let producer = &self.producers[found.producer.at()];
+        if found.status == PStatus::Ready && producer.attached {
+            return Ok(());
+        }
+        let reason = match found.status {
+            PStatus::Ready => format!("producer {} is detached", producer.definition.name),
+            _ => self.reason(bundle),
+        };
+        let producer = producer.definition.name.clone();
+        Err(GraphError::NotReady { bundle, producer, status: found.status, reason })
+    }
+
+    fn check_end(&self, run: RunId, epoch: u64, outcome: &Outcome) -> Result<(), GraphError> {
+        let fenced = GraphError::Fenced { run, epoch };
+        let Some(id) = self.runs.get(&run) else { return Err(fenced) };
+        let bundle = &self.bundles[id.at()];
+        if bundle.running.as_ref().is_none_or(|claim| claim.epoch != epoch) {
+            return Err(fenced);
+        }
+        let Outcome::Data(outputs) = outcome else { return Ok(()) };
+        self.check_room(outputs.len())?;
+        let mut seen = BTreeSet::new();
+        for output in outputs {
+            self.check_output(run, *id, output)?;
+            if !seen.insert((output.slot, &output.key)) {
+                return Err(GraphError::DuplicateOutput {
+                    run,
+                    producer: self.producer_name(bundle.producer).to_string(),
+                    slot: self.slots[output.slot.at()].definition.name.clone(),
+                    key: output.key.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_output(&self, run: RunId, id: BundleId, output: &OutputWrite) -> Result<(), GraphError> {
+        let bundle = &self.bundles[id.at()];
+        let producer = &self.producers[bundle.producer.at()];
+        let Some(slot) = self.slots.get(output.slot.at()) else {
+            return Err(GraphError::UnknownSlot(output.slot));
+        };
+        let (name, slot) = (|| producer.definition.name.clone(), || slot.definition.name.clone());
+        let Some(positions) = producer.output_positions.get(&output.slot) else {
+            return Err(GraphError::OutputSlot { run, producer: name(), slot: slot() });
+        };
+        self.check_key(output.slot, &output.key)?;
+        let own = output.key.project(positions);
+        let columns = producer.columns.iter().zip(own.values()).zip(bundle.key.values());
+        for ((column, given), expected) in columns {
+            if given != expected {
+                return Err(GraphError::OutputKey {
+                    run,
+                    producer: name(),
+                    slot: slot(),
+                    key: output.key.clone(),
+                    column: column.0.clone(),
+                    bundle: id,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The name of a producer.
+    pub(super) fn producer_name(&self, id: super::ProducerId) -> &str {
+        self.producers.get(id.at()).map_or(CLIENT, |producer| &producer.definition.name)
+    }
+}

@@ -1,0 +1,296 @@
+//! Why the graph refuses an event or an image.
+
+use underbelly_storage::ColumnType;
+
+use super::ids::{BundleId, ProducerId, RunId, SlotId};
+use super::key::{Key, KeyError};
+use super::state::PStatus;
+
+/// Why the graph refuses an event or an image. A refused event has changed nothing.
+#[derive(Debug, thiserror::Error, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// A slot or producer without a name.
+    #[error("a {what} needs a name; give it one")]
+    EmptyName {
+        /// `slot`, `producer` or `column`.
+        what: &'static str,
+    },
+    /// A definition has one column name twice.
+    #[error("slot {slot:?} has two columns named {column:?}; rename one")]
+    DuplicateColumn {
+        /// The slot.
+        slot: String,
+        /// The column.
+        column: String,
+    },
+    /// A key column of a type that keys cannot have.
+    #[error(
+        "key column {column:?} of slot {slot:?} holds {column_type}, which cannot be a cell key; use text, a number, a bool, a date or a timestamp"
+    )]
+    KeyColumnType {
+        /// The slot.
+        slot: String,
+        /// The column.
+        column: String,
+        /// Its type.
+        column_type: ColumnType,
+    },
+    /// A definition is larger than the limits.
+    #[error("{what} {name:?} has {found} parts where {limit} are allowed; split it")]
+    DefinitionTooLarge {
+        /// `slot` or `producer`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Columns, inputs or outputs that it has.
+        found: usize,
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// A slot of this name exists with another definition.
+    #[error("slot {slot:?} is defined already, differently; use another name, or the definition that it has")]
+    SlotChanged {
+        /// The slot.
+        slot: String,
+    },
+    /// Two slots would have one table.
+    #[error("slots {slot:?} and {other:?} would share the table {table:?}; rename one")]
+    TableTaken {
+        /// The new slot.
+        slot: String,
+        /// The slot that has the table.
+        other: String,
+        /// The table's name.
+        table: String,
+    },
+    /// A producer of this name exists with another definition.
+    #[error(
+        "producer {producer:?} is registered already, differently; use another name, or the definition that it has"
+    )]
+    ProducerChanged {
+        /// The producer.
+        producer: String,
+    },
+    /// A producer's name is kept for clients.
+    #[error("producer name {producer:?} is reserved for what clients commit; use another name")]
+    ReservedName {
+        /// The name.
+        producer: String,
+    },
+    /// A producer without inputs.
+    #[error("producer {producer:?} has no input; require at least one slot, or commit as a client")]
+    NoInput {
+        /// The producer.
+        producer: String,
+    },
+    /// A producer without outputs.
+    #[error("producer {producer:?} provides no slot; provide at least one")]
+    NoOutput {
+        /// The producer.
+        producer: String,
+    },
+    /// One slot twice among a producer's inputs, or twice among its outputs.
+    #[error("producer {producer:?} names slot {slot:?} twice; name it once")]
+    DuplicateSlot {
+        /// The producer.
+        producer: String,
+        /// The slot.
+        slot: String,
+    },
+    /// A name of no slot.
+    #[error("producer {producer:?} names slot {slot:?}, which is not defined; define it first")]
+    UnknownSlotName {
+        /// The producer.
+        producer: String,
+        /// The slot.
+        slot: String,
+    },
+    /// Two inputs have a key column of one name and two types.
+    #[error(
+        "producer {producer:?} joins on column {column:?}, which is {left} in slot {left_slot:?} and {right} in {right_slot:?}; give them one type or two names"
+    )]
+    JoinType {
+        /// The producer.
+        producer: String,
+        /// The column.
+        column: String,
+        /// The first slot.
+        left_slot: String,
+        /// Its type.
+        left: ColumnType,
+        /// The second slot.
+        right_slot: String,
+        /// Its type.
+        right: ColumnType,
+    },
+    /// An input shares no key column with the others.
+    #[error(
+        "producer {producer:?} cannot join slot {slot:?}: it shares no key column with the inputs before it; name a shared column, or declare the input broadcast"
+    )]
+    NotJoined {
+        /// The producer.
+        producer: String,
+        /// The slot.
+        slot: String,
+    },
+    /// An output slot lacks a key column of the bundles.
+    #[error(
+        "output slot {slot:?} of producer {producer:?} needs key column {column:?} of type {column_type}, by which its bundles are told apart; add the column, or group"
+    )]
+    OutputColumn {
+        /// The producer.
+        producer: String,
+        /// The output slot.
+        slot: String,
+        /// The column.
+        column: String,
+        /// Its type.
+        column_type: ColumnType,
+    },
+    /// A slot and priority has another owner.
+    #[error("slot {slot:?} at priority {priority} belongs to {owner}; use another priority")]
+    PriorityTaken {
+        /// The slot.
+        slot: String,
+        /// The priority.
+        priority: i32,
+        /// Who owns it: `client`, or a producer's name.
+        owner: String,
+    },
+    /// The producer would depend on what it provides.
+    #[error("producer {producer:?} would close a cycle: {}; break it", path.join(" → "))]
+    Cycle {
+        /// The producer.
+        producer: String,
+        /// Slots and producers in turn, from a slot back to itself.
+        path: Vec<String>,
+    },
+    /// No slot has this id.
+    #[error("there is no slot {0}; define it first")]
+    UnknownSlot(SlotId),
+    /// No producer has this id.
+    #[error("there is no producer {0}; register it first")]
+    UnknownProducer(ProducerId),
+    /// No bundle has this id.
+    #[error("there is no bundle {0}; start one that is ready")]
+    UnknownBundle(BundleId),
+    /// A key has too many or too few values.
+    #[error("key {key} has {found} values where slot {slot:?} has {expected} cell keys")]
+    KeyWidth {
+        /// The slot.
+        slot: String,
+        /// The key.
+        key: Key,
+        /// Cell keys of the slot.
+        expected: usize,
+        /// Values of the key.
+        found: usize,
+    },
+    /// A key value of another type than its column.
+    #[error(
+        "key {key} has {found} for column {column:?} of slot {slot:?}, which holds {expected}; convert the value"
+    )]
+    KeyType {
+        /// The slot.
+        slot: String,
+        /// The key.
+        key: Key,
+        /// The column.
+        column: String,
+        /// The column's type.
+        expected: ColumnType,
+        /// The value's type.
+        found: ColumnType,
+    },
+    /// Values that make no key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The bundle cannot start now.
+    #[error("bundle {bundle} of producer {producer:?} is {status}, not ready: {reason}")]
+    NotReady {
+        /// The bundle.
+        bundle: BundleId,
+        /// Its producer.
+        producer: String,
+        /// Its status.
+        status: PStatus,
+        /// Why it cannot start.
+        reason: String,
+    },
+    /// A run number that is in use.
+    #[error("run {0} is in flight already; number runs once")]
+    RunTaken(RunId),
+    /// A result of a run that no longer counts. It changed nothing.
+    #[error(
+        "the result of run {run} with epoch {epoch} was fenced: the run is not in flight in this session; drop the result"
+    )]
+    Fenced {
+        /// The run.
+        run: RunId,
+        /// The epoch that came with it.
+        epoch: u64,
+    },
+    /// A run gave a slot that its producer does not provide.
+    #[error(
+        "run {run} of producer {producer:?} gave slot {slot:?}, which it does not provide; declare the output"
+    )]
+    OutputSlot {
+        /// The run.
+        run: RunId,
+        /// The producer.
+        producer: String,
+        /// The slot.
+        slot: String,
+    },
+    /// A run gave an output under another bundle's key.
+    #[error(
+        "run {run} of producer {producer:?} gave key {key} of slot {slot:?}, whose column {column:?} differs from its bundle {bundle}; give outputs of the bundle alone"
+    )]
+    OutputKey {
+        /// The run.
+        run: RunId,
+        /// The producer.
+        producer: String,
+        /// The slot.
+        slot: String,
+        /// The key that was given.
+        key: Key,
+        /// The column that differs.
+        column: String,
+        /// The run's bundle.
+        bundle: BundleId,
+    },
+    /// A run gave one cell twice.
+    #[error("run {run} of producer {producer:?} gave key {key} of slot {slot:?} twice; give each cell once")]
+    DuplicateOutput {
+        /// The run.
+        run: RunId,
+        /// The producer.
+        producer: String,
+        /// The slot.
+        slot: String,
+        /// The key.
+        key: Key,
+    },
+    /// The graph is full.
+    #[error("the graph has {count} {what}, the most that it can hold; keep less in one database")]
+    TooMany {
+        /// `slots`, `producers`, `cells` or `bundles`.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+    },
+    /// An image that no events can have made, or bytes that are no image.
+    #[error("the graph's image is inconsistent: {what}; restore an older one or replay the log")]
+    Image {
+        /// What is wrong and where.
+        what: String,
+    },
+    /// A record that is no event.
+    #[error("a graph event cannot be read: {what}; the log record is damaged or of a newer version")]
+    Record {
+        /// What is wrong and where.
+        what: String,
+    },
+}

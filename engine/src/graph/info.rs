@@ -1,0 +1,160 @@
+//! What queries answer.
+
+use underbelly_storage::Timestamp;
+
+use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
+use super::key::Key;
+use super::state::{PStatus, State};
+
+/// A cell and its state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CellInfo {
+    /// The cell.
+    pub cell: CellId,
+    /// Its slot.
+    pub slot: SlotId,
+    /// Its date.
+    pub date: SlotDate,
+    /// Its key.
+    pub key: Key,
+    /// Its state.
+    pub state: State,
+    /// Its generation: how often the effective content or its presence changed.
+    pub g: u64,
+    /// Commit time of the last change of `g`.
+    pub changed_at: Timestamp,
+    /// Sequence number of the last change of `g`.
+    pub changed_seq: u64,
+    /// Commit time of the last accepted commit of the effective candidate, equal or not.
+    pub verified_at: Timestamp,
+    /// Sequence number of the last accepted commit of the effective candidate, equal or not.
+    pub verified_seq: u64,
+    /// The effective content; what readers get, whatever the state.
+    pub content: Option<ContentId>,
+    /// Who made the effective candidate: a producer's name or `client`; `None` where there is no candidate.
+    pub producer: Option<String>,
+    /// The effective candidate's priority.
+    pub priority: Option<i32>,
+    /// Why the effective candidate's last production failed.
+    pub error: Option<String>,
+    /// Whether it was committed while its own inputs moved: stale, but readable by runs.
+    pub lagging: bool,
+    /// Why it is stale, or cannot be made again.
+    pub causes: Vec<Cause>,
+    /// Listening bundles whose last run failed.
+    pub failed_listeners: u32,
+}
+
+/// One reason why a cell does not agree with its inputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// This input has another generation than the one that was read.
+    Changed(CellId),
+    /// This input is being recomputed.
+    Waiting(CellId),
+    /// This input has no sound data.
+    Unusable(CellId),
+    /// Cells of this slot appeared or vanished for the date.
+    ScopeChanged(SlotId),
+    /// Work upstream of this slot is open for the date.
+    ScopeOpen(SlotId),
+    /// This slot has no cell with data for the date.
+    ScopeEmpty(SlotId),
+    /// Data of this higher priority is being made.
+    Better(i32),
+}
+
+/// A bundle and its status.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BundleInfo {
+    /// The bundle.
+    pub bundle: BundleId,
+    /// Its producer.
+    pub producer: ProducerId,
+    /// Its date.
+    pub date: SlotDate,
+    /// Values of the union of the inputs' key columns; empty for a group.
+    pub key: Key,
+    /// Its status.
+    pub status: PStatus,
+    /// Why it is parked, declined or failed; empty otherwise.
+    pub reason: String,
+    /// Input cells.
+    pub members: Vec<CellId>,
+    /// Output cells that it has ever given.
+    pub outputs: Vec<CellId>,
+    /// The run in flight.
+    pub run: Option<RunId>,
+    /// Runs that were started.
+    pub runs: u64,
+    /// Runs that were cut off in a row since the last one that ended.
+    pub interrupted: u32,
+    /// Sequence number of the last result; `None` before the first.
+    pub ended_seq: Option<u64>,
+}
+
+/// A tree of reasons, the thing itself at its root and root events at its leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    /// One sentence.
+    pub text: String,
+    /// What it rests on.
+    pub children: Vec<Why>,
+}
+
+impl Why {
+    pub(super) fn leaf(text: impl Into<String>) -> Why {
+        Why { text: text.into(), children: Vec::new() }
+    }
+}
+
+impl std::fmt::Display for Why {
+    /// One line for each node, indented by two spaces a level.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn line(why: &Why, depth: usize, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            writeln!(f, "{:1$}{2}", "", depth * 2, why.text)?;
+            why.children.iter().try_for_each(|child| line(child, depth + 1, f))
+        }
+        line(self, 0, f)
+    }
+}
+
+/// A cell and the cells before or after it in the dependency tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// The cell.
+    pub cell: CellId,
+    /// The bundle between the parent node's cell and this one; `None` at the root.
+    pub bundle: Option<BundleId>,
+    /// The next cells. Empty where the cell was expanded elsewhere in the tree; see `repeated`.
+    pub children: Vec<Tree>,
+    /// Whether the cell is expanded elsewhere in the tree.
+    pub repeated: bool,
+}
+
+/// How many cells of a slot are in each state, and the worst of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateCounts {
+    pub(super) counts: [u64; State::ALL.len()],
+}
+
+impl StateCounts {
+    /// Cells in this state.
+    pub fn of(&self, state: State) -> u64 {
+        self.counts[state as usize]
+    }
+
+    /// All cells.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The worst state of any cell: invalid, stale, void, updated, pending, current, in this order; `None`
+    /// without cells.
+    pub fn worst(&self) -> Option<State> {
+        [State::Invalid, State::Stale, State::Void, State::Updated, State::Pending, State::Current]
+            .into_iter()
+            .find(|state| self.of(*state) > 0)
+    }
+}

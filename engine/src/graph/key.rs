@@ -1,0 +1,179 @@
+//! The key of a cell: one value for each of its slot's cell keys.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use underbelly_storage::{ColumnType, Value};
+
+/// Why values do not make a key.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// A null, which would match nothing.
+    #[error("value {position} of the key is null; a key needs a value in each column")]
+    Null {
+        /// Position in the key, from 0.
+        position: usize,
+    },
+    /// A number that does not equal itself.
+    #[error("value {position} of the key is NaN, which equals no value; use a number")]
+    NotANumber {
+        /// Position in the key, from 0.
+        position: usize,
+    },
+    /// Bytes, which have no text form that reads back.
+    #[error("value {position} of the key is bytes; use text, a number, a date or a timestamp")]
+    Bytes {
+        /// Position in the key, from 0.
+        position: usize,
+    },
+}
+
+/// Key values in the order of the columns. Holds no null, no NaN, no −0.0 and no bytes, so that equality,
+/// order and hash agree.
+#[derive(Clone, Debug)]
+pub struct Key(Arc<[Value]>);
+
+impl Key {
+    /// Makes a key; −0.0 becomes 0.0.
+    pub fn new(mut values: Vec<Value>) -> Result<Key, KeyError> {
+        for (position, value) in values.iter_mut().enumerate() {
+            match value {
+                Value::Null => return Err(KeyError::Null { position }),
+                Value::Bytes(_) => return Err(KeyError::Bytes { position }),
+                Value::F64(number) if number.is_nan() => return Err(KeyError::NotANumber { position }),
+                Value::F64(number) if *number == 0.0 => *number = 0.0,
+                _ => {}
+            }
+        }
+        Ok(Key(values.into()))
+    }
+
+    /// The key of slots without cell keys.
+    pub fn empty() -> Key {
+        Key(Arc::new([]))
+    }
+
+    /// The values in order.
+    pub fn values(&self) -> &[Value] {
+        &self.0
+    }
+
+    /// The values at these positions, in that order. Positions beyond the end are left out.
+    pub(super) fn project(&self, positions: &[u16]) -> Key {
+        Key(positions.iter().filter_map(|at| self.0.get(usize::from(*at)).cloned()).collect())
+    }
+
+    /// A key of values that were taken from keys.
+    pub(super) fn of_key_values(values: Vec<Value>) -> Key {
+        Key(values.into())
+    }
+}
+
+fn tag(value: &Value) -> u8 {
+    value.column_type().map_or(0, ColumnType::tag)
+}
+
+fn compare(a: &Value, b: &Value) -> Ordering {
+    match (a, b) {
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (Value::I64(a), Value::I64(b)) => a.cmp(b),
+        (Value::F64(a), Value::F64(b)) => a.total_cmp(b),
+        (Value::Utf8(a), Value::Utf8(b)) => a.cmp(b),
+        (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
+        (Value::Timestamp(a), Value::Timestamp(b)) => a.cmp(b),
+        (Value::Date(a), Value::Date(b)) => a.cmp(b),
+        _ => tag(a).cmp(&tag(b)),
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Key) -> Ordering {
+        let pairs = self.0.iter().zip(other.0.iter());
+        pairs
+            .map(|(a, b)| compare(a, b))
+            .find(|order| order.is_ne())
+            .unwrap_or_else(|| self.0.len().cmp(&other.0.len()))
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Key) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_usize(self.0.len());
+        for value in self.0.iter() {
+            state.write_u8(tag(value));
+            match value {
+                Value::Null => {}
+                Value::Bool(v) => v.hash(state),
+                Value::I64(v) => v.hash(state),
+                Value::F64(v) => v.to_bits().hash(state),
+                Value::Utf8(v) => v.hash(state),
+                Value::Bytes(v) => v.hash(state),
+                Value::Timestamp(v) => v.hash(state),
+                Value::Date(v) => v.hash(state),
+            }
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    /// The values joined by `/`; `/` and `\` inside a value are preceded by `\`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, value) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str("/")?;
+            }
+            let text = value.to_string();
+            f.write_str(&text.replace('\\', "\\\\").replace('/', "\\/"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::hash::BuildHasher;
+
+    #[test]
+    fn what_equals_nothing_is_no_key() {
+        assert_eq!(Key::new(vec![Value::from(1i64), Value::Null]), Err(KeyError::Null { position: 1 }));
+        assert_eq!(Key::new(vec![f64::NAN.into()]), Err(KeyError::NotANumber { position: 0 }));
+        assert_eq!(Key::new(vec![Value::from(vec![1u8])]), Err(KeyError::Bytes { position: 0 }));
+    }
+
+    #[test]
+    fn equality_order_and_hash_agree() {
+        let state = std::hash::RandomState::new();
+        let zero = Key::new(vec![0.0.into()]).unwrap();
+        let minus = Key::new(vec![(-0.0).into()]).unwrap();
+        assert_eq!(zero, minus);
+        assert_eq!(state.hash_one(&zero), state.hash_one(&minus));
+        assert_ne!(Key::new(vec![1i64.into()]).unwrap(), Key::new(vec![1.0.into()]).unwrap());
+        assert!(Key::empty() < zero);
+    }
+
+    #[test]
+    fn separators_inside_values_are_escaped() {
+        let key = Key::new(vec!["0123456".into(), "EU/RO".into(), "IN\\DEX".into(), 3i64.into()]).unwrap();
+        assert_eq!(key.to_string(), "0123456/EU\\/RO/IN\\\\DEX/3");
+        assert_eq!(Key::empty().to_string(), "");
+    }
+}

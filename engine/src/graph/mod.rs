@@ -1,0 +1,109 @@
+//! The slot graph: slots, cells, producers, bundles, and what each change makes stale or ready.
+//!
+//! A pure core. [`Graph::apply`] folds [`Event`]s into facts and answers with [`Effects`]; there is no I/O, no
+//! thread and no clock inside, and the same events give the same state and the same ids.
+//!
+//! Ideas: edges compared by the generation that was read, and work cut off where a value comes out equal, as
+//! in red-green invalidation (Salsa, rustc) and in self-adjusting computation; settling by rank is the
+//! topological order of Jane Street's Incremental.
+//!
+//! Invariants:
+//! - State is derived from facts; counters are a recount of edge classes.
+//! - A generation rises exactly when effective content or its presence changes.
+//! - The bundles of a joining producer are the natural join of its input cells.
+//! - A run starts only when every required input is usable or lagging, and one run of a bundle at a time.
+//! - A refused event, a fenced result among them, changes nothing.
+//!
+//! In reading order: `ids`, `key`, `definition`, `event`, `effect`, `state` and `error` are the vocabulary;
+//! `cell`, `bundle`, `slot` and `producer` the facts; `register`, `check` and `apply` turn events into facts;
+//! `join` makes bundles; `propagate` brings everything that depends on the facts up to date; `query` and `why`
+//! answer; `image` and `record` are the forms in which state and events are stored.
+
+mod apply;
+mod bundle;
+mod cell;
+mod check;
+mod definition;
+mod effect;
+mod error;
+mod event;
+mod ids;
+mod image;
+mod info;
+mod join;
+mod key;
+mod producer;
+mod propagate;
+mod query;
+mod record;
+mod register;
+mod restore;
+mod slot;
+mod state;
+#[cfg(test)]
+mod tests;
+mod why;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashMap;
+
+pub use definition::{Group, Input, Output, ProducerDefinition, SlotDefinition};
+pub use effect::{Effects, Ended, Interrupted, RunInput, Started, Transition};
+pub use error::GraphError;
+pub use event::{Event, Outcome, OutputWrite, Write};
+pub use ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
+pub use image::GraphImageV1;
+pub use info::{BundleInfo, Cause, CellInfo, StateCounts, Tree, Why};
+pub use key::{Key, KeyError};
+pub use record::EventV1;
+pub use register::DEFINITION_PARTS_MAX;
+pub use state::{PStatus, State, View};
+
+/// Interruptions in a row at which a bundle has failed.
+pub const INTERRUPTIONS_MAX: u32 = 3;
+
+/// The state of all slots and producers.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    slots: Vec<slot::Slot>,
+    /// Slots by the names of their tables.
+    tables: HashMap<String, SlotId>,
+    producers: Vec<producer::Producer>,
+    producer_names: HashMap<String, ProducerId>,
+    /// Grouping producers.
+    groups: Vec<ProducerId>,
+    cells: Vec<cell::Cell>,
+    bundles: Vec<bundle::Bundle>,
+    runs: BTreeMap<RunId, BundleId>,
+    /// Ready bundles of attached producers by their place in the queue.
+    ready: BTreeMap<u64, BundleId>,
+    /// The next place in the queue; 0 is the place of bundles that never had one.
+    next_order: u64,
+    ends: BTreeSet<SlotDate>,
+}
+
+impl Default for Graph {
+    fn default() -> Graph {
+        Graph::new()
+    }
+}
+
+impl Graph {
+    /// A graph without slots and producers.
+    pub fn new() -> Graph {
+        Graph {
+            slots: Vec::new(),
+            tables: HashMap::new(),
+            producers: Vec::new(),
+            producer_names: HashMap::new(),
+            groups: Vec::new(),
+            cells: Vec::new(),
+            bundles: Vec::new(),
+            runs: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            next_order: 1,
+            ends: BTreeSet::new(),
+        }
+    }
+}

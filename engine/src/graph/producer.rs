@@ -1,0 +1,56 @@
+//! A producer at work: its join plans, its place in the name graph and its open bundles.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashMap;
+use underbelly_storage::ColumnType;
+
+use super::bundle::Bundle;
+use super::definition::{Group, ProducerDefinition};
+use super::ids::{BundleId, ProducerId, SlotDate, SlotId};
+use super::join::Plan;
+use super::key::Key;
+
+#[derive(Clone, Debug)]
+pub(super) struct Producer {
+    pub definition: ProducerDefinition,
+    pub inputs: Vec<SlotId>,
+    /// Provided slots and their priorities.
+    pub outputs: BTreeMap<SlotId, i32>,
+    /// The union of the inputs' cell keys in order of appearance; empty for a group.
+    pub columns: Vec<(String, ColumnType)>,
+    /// For each input, the bundle column of each of its cell keys; empty for a group.
+    pub input_columns: Vec<Vec<u16>>,
+    /// For each provided slot, the position in its key of each bundle column.
+    pub output_positions: BTreeMap<SlotId, Vec<u16>>,
+    /// How to join, starting from each input; empty for a group.
+    pub plans: Vec<Plan>,
+    /// Greater than the rank of every input.
+    pub rank: u32,
+    pub attached: bool,
+    pub epoch: u64,
+    pub bundles: HashMap<(SlotDate, Key), BundleId>,
+    /// Producers from whose outputs this one's inputs are made, through any number of steps.
+    pub upstream: Vec<ProducerId>,
+    /// Grouping producers that have this one upstream.
+    pub groups_downstream: Vec<ProducerId>,
+    /// Number of open bundles by date, where there are any.
+    pub open: BTreeMap<SlotDate, u64>,
+    pub open_bundles: BTreeSet<BundleId>,
+}
+
+impl Producer {
+    /// Whether it has seen the newest work of a bundle of its own.
+    pub fn acknowledges(&self, bundle: &Bundle) -> bool {
+        self.attached || bundle.unseen != Some(self.epoch)
+    }
+
+    /// The mark of work that arrives now.
+    pub fn unseen(&self) -> Option<u64> {
+        (!self.attached).then_some(self.epoch)
+    }
+
+    pub fn is_group(&self) -> bool {
+        self.definition.group == Group::Date
+    }
+}

@@ -1,0 +1,354 @@
+//! The pass that brings classes, views, statuses and states up to date after facts changed.
+//!
+//! The name graph has no cycle, so every slot and producer has a rank above all that it depends on. Dirty cells
+//! and bundles are settled by rising rank: when one is settled, everything that it depends on is final, so each
+//! is settled at most once, and only what changed is visited. States come last, as they look at listeners.
+
+use std::collections::BTreeSet;
+use std::mem;
+
+use super::Graph;
+use super::bundle::{Bundle, Class, Edge, Shown};
+use super::cell::Moment;
+use super::effect::{Effects, Transition};
+use super::ids::{BundleId, CellId, ProducerId, SlotDate};
+use super::key::Key;
+use super::state::{PStatus, State};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Node {
+    Cell(CellId),
+    Bundle(BundleId),
+}
+
+/// One pass.
+pub(super) struct Pass {
+    pub moment: Moment,
+    pub effects: Effects,
+    /// Candidates (cell, priority) that got data in this event.
+    pub written: BTreeSet<(CellId, i32)>,
+    /// Rebuilding from an image: facts are as they should be and must not move.
+    pub rebuilding: bool,
+    queue: BTreeSet<(u32, Node)>,
+    /// Cells whose state may differ, by rank.
+    restate: BTreeSet<(u32, CellId)>,
+    /// Cells whose generation rose.
+    risen: BTreeSet<CellId>,
+}
+
+impl Pass {
+    pub fn new(moment: Moment) -> Pass {
+        Pass {
+            moment,
+            effects: Effects::default(),
+            written: BTreeSet::new(),
+            rebuilding: false,
+            queue: BTreeSet::new(),
+            restate: BTreeSet::new(),
+            risen: BTreeSet::new(),
+        }
+    }
+}
+
+impl Graph {
+    pub(super) fn touch_cell(&self, pass: &mut Pass, cell: CellId) {
+        pass.queue.insert((self.rank_of_cell(cell), Node::Cell(cell)));
+    }
+
+    pub(super) fn touch_bundle(&self, pass: &mut Pass, bundle: BundleId) {
+        let producer = self.bundles[bundle.at()].producer;
+        pass.queue.insert((self.producers[producer.at()].rank, Node::Bundle(bundle)));
+    }
+
+    fn rank_of_cell(&self, cell: CellId) -> u32 {
+        self.slots[self.cells[cell.at()].slot.at()].rank
+    }
+
+    /// Makes a bundle of these cells, each with its input.
+    pub(super) fn create_bundle(
+        &mut self,
+        pass: &mut Pass,
+        producer: ProducerId,
+        date: SlotDate,
+        key: Key,
+        members: impl IntoIterator<Item = (u16, CellId)>,
+    ) -> BundleId {
+        let id = BundleId(self.bundles.len() as u32);
+        let owner = &mut self.producers[producer.at()];
+        let scopes = if owner.is_group() { owner.inputs.len() } else { 0 };
+        owner.bundles.insert((date, key.clone()), id);
+        let mut bundle = Bundle::new(producer, date, key, scopes);
+        bundle.unseen = owner.unseen();
+        self.bundles.push(bundle);
+        for (input, cell) in members {
+            self.add_edge(id, input, cell);
+        }
+        self.touch_bundle(pass, id);
+        id
+    }
+
+    pub(super) fn add_edge(&mut self, bundle: BundleId, input: u16, cell: CellId) {
+        let edge = Edge { input, token: None, class: Class::CLEAN, shown: Shown::Quiet };
+        self.bundles[bundle.at()].edges.insert(cell, edge);
+        self.cells[cell.at()].readers.insert(bundle);
+        self.reclassify(bundle, cell);
+    }
+
+    fn remove_edge(&mut self, pass: &mut Pass, bundle: BundleId, cell: CellId) {
+        self.cells[cell.at()].readers.remove(&bundle);
+        let target = &mut self.bundles[bundle.at()];
+        if let Some(edge) = target.edges.remove(&cell) {
+            target.counters.remove(edge.class);
+            self.move_shown(pass, cell, edge.shown, Shown::Quiet);
+        }
+    }
+
+    /// Gives an edge the class that its source has now, and moves the bundle's counters by the difference.
+    pub(super) fn reclassify(&mut self, bundle: BundleId, cell: CellId) {
+        let target = &mut self.bundles[bundle.at()];
+        let Some(edge) = target.edges.get_mut(&cell) else { return };
+        let class = self.cells[cell.at()].class(edge.token);
+        target.counters.remove(mem::replace(&mut edge.class, class));
+        target.counters.add(class);
+    }
+
+    /// Shows a source the bundle's status, through its edge.
+    fn reshow(&mut self, pass: &mut Pass, bundle: BundleId, cell: CellId) {
+        let target = &mut self.bundles[bundle.at()];
+        let Some(edge) = target.edges.get_mut(&cell) else { return };
+        let shown = edge.show(target.status, self.cells[cell.at()].g);
+        let before = mem::replace(&mut edge.shown, shown);
+        self.move_shown(pass, cell, before, shown);
+    }
+
+    fn move_shown(&mut self, pass: &mut Pass, cell: CellId, from: Shown, to: Shown) {
+        if from == to {
+            return;
+        }
+        let source = &mut self.cells[cell.at()];
+        match from {
+            Shown::Quiet => {}
+            Shown::Notified => source.notified -= 1,
+            Shown::Active => source.active -= 1,
+            Shown::Failed => source.failed -= 1,
+        }
+        match to {
+            Shown::Quiet => {}
+            Shown::Notified => source.notified += 1,
+            Shown::Active => source.active += 1,
+            Shown::Failed => source.failed += 1,
+        }
+        pass.restate.insert((self.rank_of_cell(cell), cell));
+    }
+
+    /// Settles everything that was touched, then derives states.
+    pub(super) fn settle(&mut self, pass: &mut Pass) {
+        while let Some((_, node)) = pass.queue.pop_first() {
+            match node {
+                Node::Cell(cell) => self.settle_cell(pass, cell),
+                Node::Bundle(bundle) => self.settle_bundle(pass, bundle),
+            }
+        }
+        for (_, cell) in mem::take(&mut pass.restate) {
+            self.settle_state(pass, cell);
+        }
+    }
+
+    fn settle_cell(&mut self, pass: &mut Pass, id: CellId) {
+        let cell = &self.cells[id.at()];
+        let standing = cell.standing(&self.bundles);
+        let effective = standing.effective.and_then(|at| cell.candidates.get(at));
+        let priority = effective.map(|c| c.priority);
+        let content = effective.and_then(|c| c.content);
+        let own = effective.and_then(|c| c.owner).map(|b| self.bundles[b.at()].counters).unwrap_or_default();
+        let written = priority.is_some_and(|p| pass.written.contains(&(id, p)));
+        let latched = cell.lagging && cell.effective == priority;
+        let caught = written && (own.changed > 0 || own.maybe > 0);
+        let waiting = standing.view == super::View::Waiting;
+        let lagging = waiting && standing.sound && (latched || caught);
+        let is_member = priority.is_some() && !standing.gone;
+
+        let cell = &mut self.cells[id.at()];
+        let rises = cell.content != content;
+        let moved =
+            rises || cell.view != standing.view || cell.lagging != lagging || cell.gone != standing.gone;
+        cell.effective = priority;
+        cell.view = standing.view;
+        cell.lagging = lagging;
+        cell.gone = standing.gone;
+        let was_member = mem::replace(&mut cell.member, is_member);
+        if rises {
+            cell.content = content;
+            cell.g = cell.g.saturating_add(1);
+            cell.changed = pass.moment;
+            pass.risen.insert(id);
+            pass.effects.contents.push((id, content, cell.g));
+        }
+        if written || (rises && content.is_some()) {
+            cell.verified = pass.moment;
+        }
+        if moved {
+            for bundle in cell.readers.iter().copied().collect::<Vec<_>>() {
+                self.reclassify(bundle, id);
+                if rises {
+                    self.notify(bundle);
+                    self.reshow(pass, bundle, id);
+                }
+                self.touch_bundle(pass, bundle);
+            }
+        }
+        if was_member != is_member && !pass.rebuilding {
+            self.move_member(pass, id, is_member);
+        }
+        pass.restate.insert((self.rank_of_cell(id), id));
+    }
+
+    /// New work arrived: a detached producer has not seen it.
+    fn notify(&mut self, bundle: BundleId) {
+        let target = &mut self.bundles[bundle.at()];
+        target.unseen = self.producers[target.producer.at()].unseen();
+    }
+
+    /// A cell became a member of its scope, or stopped being one.
+    fn move_member(&mut self, pass: &mut Pass, id: CellId, is_member: bool) {
+        let cell = &self.cells[id.at()];
+        let (date, slot) = (cell.date, &mut self.slots[cell.slot.at()]);
+        let scope = slot.scopes.entry(date).or_default();
+        scope.g += 1;
+        if is_member {
+            scope.members.insert(id);
+        } else {
+            scope.members.remove(&id);
+        }
+        for (producer, input) in slot.readers.clone() {
+            if !self.producers[producer.at()].is_group() {
+                continue;
+            }
+            let existing = self.producers[producer.at()].bundles.get(&(date, Key::empty())).copied();
+            match existing {
+                Some(bundle) if is_member => self.add_edge(bundle, input, id),
+                Some(bundle) => self.remove_edge(pass, bundle, id),
+                None if is_member => {
+                    self.create_bundle(pass, producer, date, Key::empty(), [(input, id)]);
+                }
+                None => {}
+            }
+            if let Some(bundle) = existing {
+                self.notify(bundle);
+                self.reshow(pass, bundle, id);
+                self.touch_bundle(pass, bundle);
+            }
+        }
+    }
+
+    /// The class of a group's edge from the scope of one of its inputs: waiting while there is open work
+    /// upstream, so that what reads the group waits for keys that are still on their way.
+    pub(super) fn scope_class(&self, bundle: &Bundle, input: usize, open: bool) -> Class {
+        let producer = &self.producers[bundle.producer.at()];
+        let scope = self.slots[producer.inputs[input].at()].scopes.get(&bundle.date);
+        let Some(scope) = scope.filter(|scope| open || !scope.members.is_empty()) else {
+            return Class { maybe: open, held: open, blocked: !open, gone: !open, ..Class::CLEAN };
+        };
+        if open {
+            Class { maybe: true, held: true, ..Class::CLEAN }
+        } else {
+            Class { changed: bundle.scopes[input].token != Some(scope.g), ..Class::CLEAN }
+        }
+    }
+
+    fn settle_bundle(&mut self, pass: &mut Pass, id: BundleId) {
+        let bundle = &self.bundles[id.at()];
+        let (producer, date) = (bundle.producer, bundle.date);
+        if !bundle.scopes.is_empty() {
+            let open = self.open_work(producer, date) > 0;
+            for input in 0..bundle.scopes.len() {
+                let class = self.scope_class(&self.bundles[id.at()], input, open);
+                let bundle = &mut self.bundles[id.at()];
+                bundle.counters.remove(mem::replace(&mut bundle.scopes[input].class, class));
+                bundle.counters.add(class);
+            }
+        }
+        let owner = &self.producers[producer.at()];
+        let attached = owner.attached;
+        let ended = !owner.is_group() || self.ends.contains(&date);
+        let bundle = &mut self.bundles[id.at()];
+        let status = bundle.derive_status(owner.acknowledges(bundle), ended);
+        let before = mem::replace(&mut bundle.status, status);
+        let face = bundle.derive_face();
+        let face_changed = mem::replace(&mut bundle.face, face) != face;
+        if status.is_open() && !before.is_open() && !pass.rebuilding {
+            bundle.order = self.next_order;
+            self.next_order += 1;
+        }
+        let order = bundle.order;
+        if face_changed {
+            for cell in bundle.outputs.iter().copied().collect::<Vec<_>>() {
+                self.touch_cell(pass, cell);
+            }
+        }
+        if status == PStatus::Ready && attached {
+            if self.ready.insert(order, id).is_none() {
+                pass.effects.ready.push(id);
+            }
+        } else {
+            self.ready.remove(&order);
+        }
+        if status.is_open() != before.is_open() {
+            self.move_open(pass, id, status.is_open());
+        }
+        if status != before {
+            for cell in self.bundles[id.at()].edges.keys().copied().collect::<Vec<_>>() {
+                self.reshow(pass, id, cell);
+            }
+        }
+    }
+
+    /// A bundle's work opened or closed: groups behind its producer look at their scopes again.
+    fn move_open(&mut self, pass: &mut Pass, id: BundleId, opens: bool) {
+        let bundle = &self.bundles[id.at()];
+        let (producer, date) = (bundle.producer, bundle.date);
+        let owner = &mut self.producers[producer.at()];
+        let count = owner.open.entry(date).or_insert(0);
+        let before = *count;
+        if opens {
+            *count += 1;
+            owner.open_bundles.insert(id);
+        } else {
+            *count -= 1;
+            owner.open_bundles.remove(&id);
+        }
+        if *count == 0 {
+            owner.open.remove(&date);
+        }
+        if before == 0 || (before == 1 && !opens) {
+            for group in owner.groups_downstream.clone() {
+                if let Some(bundle) = self.producers[group.at()].bundles.get(&(date, Key::empty())).copied() {
+                    self.touch_bundle(pass, bundle);
+                }
+            }
+        }
+    }
+
+    fn settle_state(&mut self, pass: &mut Pass, id: CellId) {
+        let cell = &self.cells[id.at()];
+        let (from, to, g) = (cell.state, cell.derive_state(&self.bundles), cell.g);
+        let slot = cell.slot;
+        // New data is always seen as updated first, also where every listener acknowledges it at once.
+        let announced = pass.risen.contains(&id)
+            && cell.content.is_some()
+            && matches!(to, State::Updated | State::Pending | State::Current);
+        if announced {
+            pass.effects.transitions.push(Transition { cell: id, from, to: State::Updated, g });
+        }
+        let seen = if announced { State::Updated } else { from };
+        if seen != to {
+            pass.effects.transitions.push(Transition { cell: id, from: seen, to, g });
+        }
+        self.cells[id.at()].state = to;
+        if from != to {
+            let counts = &mut self.slots[slot.at()].states.counts;
+            counts[from as usize] -= 1;
+            counts[to as usize] += 1;
+        }
+    }
+}

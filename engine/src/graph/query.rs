@@ -1,0 +1,337 @@
+//! Answers about slots, cells, producers and bundles.
+
+use std::collections::BTreeSet;
+
+use underbelly_storage::ColumnType;
+
+use super::apply::CLIENT;
+use super::bundle::Ending;
+use super::definition::{ProducerDefinition, SlotDefinition};
+use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
+use super::info::{BundleInfo, Cause, CellInfo, StateCounts, Tree};
+use super::key::Key;
+use super::state::{PStatus, State};
+use super::{Graph, View};
+
+/// Levels of a tree or of a chain of reasons; what lies deeper is cut off.
+pub(super) const DEPTH_MAX: usize = 256;
+
+impl Graph {
+    /// All slots in the order of definition.
+    pub fn slots(&self) -> impl Iterator<Item = (SlotId, &SlotDefinition)> + '_ {
+        self.slots.iter().enumerate().map(|(at, slot)| (SlotId(at as u32), &slot.definition))
+    }
+
+    /// A slot's definition.
+    pub fn slot(&self, id: SlotId) -> Option<&SlotDefinition> {
+        self.slots.get(id.at()).map(|slot| &slot.definition)
+    }
+
+    /// The slot of this name.
+    pub fn slot_by_name(&self, name: &str) -> Option<SlotId> {
+        let id = self.tables.get(&name.replace('.', "_"))?;
+        (self.slot(*id)?.name == name).then_some(*id)
+    }
+
+    /// How many cells of a slot are in each state; zeros where there is no such slot.
+    pub fn state_counts(&self, slot: SlotId) -> StateCounts {
+        self.slots.get(slot.at()).map(|slot| slot.states).unwrap_or_default()
+    }
+
+    /// All producers in the order of registration.
+    pub fn producers(&self) -> impl Iterator<Item = (ProducerId, &ProducerDefinition)> + '_ {
+        self.producers.iter().enumerate().map(|(at, producer)| (ProducerId(at as u32), &producer.definition))
+    }
+
+    /// A producer's definition.
+    pub fn producer(&self, id: ProducerId) -> Option<&ProducerDefinition> {
+        self.producers.get(id.at()).map(|producer| &producer.definition)
+    }
+
+    /// The producer of this name.
+    pub fn producer_by_name(&self, name: &str) -> Option<ProducerId> {
+        self.producer_names.get(name).copied()
+    }
+
+    /// Whether the process has the producer's code.
+    pub fn is_attached(&self, id: ProducerId) -> bool {
+        self.producers.get(id.at()).is_some_and(|producer| producer.attached)
+    }
+
+    /// Names and types of the key values of a producer's bundles, in order.
+    pub fn bundle_columns(&self, id: ProducerId) -> &[(String, ColumnType)] {
+        self.producers.get(id.at()).map_or(&[], |producer| &producer.columns)
+    }
+
+    /// The cell of a slot, date and key.
+    pub fn cell(&self, slot: SlotId, date: SlotDate, key: &Key) -> Option<CellId> {
+        self.slots.get(slot.at())?.by_key.get(&(date, key.clone())).copied()
+    }
+
+    /// All cells in the order of creation.
+    pub fn cells(&self) -> impl Iterator<Item = CellId> + '_ {
+        (0..self.cells.len()).map(|at| CellId(at as u32))
+    }
+
+    /// The cells of a slot in the order of creation.
+    pub fn cells_of(&self, slot: SlotId) -> impl Iterator<Item = CellId> + '_ {
+        self.slots.get(slot.at()).into_iter().flat_map(|slot| slot.cells.iter().copied())
+    }
+
+    /// The state of a cell.
+    pub fn state(&self, cell: CellId) -> Option<State> {
+        self.cells.get(cell.at()).map(|cell| cell.state)
+    }
+
+    /// What a cell is to its consumers.
+    pub fn view(&self, cell: CellId) -> Option<View> {
+        self.cells.get(cell.at()).map(|cell| cell.view)
+    }
+
+    /// A cell and its state. Causes take time in proportion to the inputs of the bundle that made it.
+    pub fn cell_info(&self, id: CellId) -> Option<CellInfo> {
+        let cell = self.cells.get(id.at())?;
+        let effective = cell.effective_candidate();
+        let mut causes = Vec::new();
+        if let Some(owner) = effective.and_then(|c| c.owner) {
+            causes = self.causes(owner);
+        }
+        causes.extend(cell.standing(&self.bundles).better_coming.map(Cause::Better));
+        Some(CellInfo {
+            cell: id,
+            slot: cell.slot,
+            date: cell.date,
+            key: cell.key.clone(),
+            state: cell.state,
+            g: cell.g,
+            changed_at: cell.changed.time,
+            changed_seq: cell.changed.seq,
+            verified_at: cell.verified.time,
+            verified_seq: cell.verified.seq,
+            content: cell.content,
+            producer: effective.map(|c| self.owner_name(c.owner).to_string()),
+            priority: cell.effective,
+            error: effective.and_then(|c| c.error.as_ref()).map(|error| error.to_string()),
+            lagging: cell.lagging,
+            causes,
+            failed_listeners: cell.failed,
+        })
+    }
+
+    pub(super) fn owner_name(&self, owner: Option<BundleId>) -> &str {
+        owner.and_then(|b| self.bundles.get(b.at())).map_or(CLIENT, |b| self.producer_name(b.producer))
+    }
+
+    /// The edges of a bundle that are not clean.
+    pub(super) fn causes(&self, bundle: BundleId) -> Vec<Cause> {
+        let bundle = &self.bundles[bundle.at()];
+        let mut causes = Vec::new();
+        for (cell, edge) in &bundle.edges {
+            if edge.class.blocked {
+                causes.push(Cause::Unusable(*cell));
+            } else if edge.class.maybe {
+                causes.push(Cause::Waiting(*cell));
+            } else if edge.class.changed {
+                causes.push(Cause::Changed(*cell));
+            }
+        }
+        for (scope, slot) in bundle.scopes.iter().zip(&self.producers[bundle.producer.at()].inputs) {
+            if scope.class.blocked {
+                causes.push(Cause::ScopeEmpty(*slot));
+            } else if scope.class.maybe {
+                causes.push(Cause::ScopeOpen(*slot));
+            } else if scope.class.changed {
+                causes.push(Cause::ScopeChanged(*slot));
+            }
+        }
+        causes
+    }
+
+    /// Every content that a candidate holds, effective or not; one that several hold comes several times. What
+    /// a run in flight reads may have been replaced since and is not listed.
+    pub fn contents(&self) -> impl Iterator<Item = ContentId> + '_ {
+        self.cells.iter().flat_map(|cell| cell.candidates.iter().filter_map(|c| c.content))
+    }
+
+    /// All bundles in the order of creation.
+    pub fn bundles(&self) -> impl Iterator<Item = BundleId> + '_ {
+        (0..self.bundles.len()).map(|at| BundleId(at as u32))
+    }
+
+    /// The bundles of a producer, by id. Takes time in proportion to their number.
+    pub fn bundles_of(&self, producer: ProducerId) -> BTreeSet<BundleId> {
+        self.producers.get(producer.at()).map(|p| p.bundles.values().copied().collect()).unwrap_or_default()
+    }
+
+    /// A bundle and its status.
+    pub fn bundle_info(&self, id: BundleId) -> Option<BundleInfo> {
+        let bundle = self.bundles.get(id.at())?;
+        Some(BundleInfo {
+            bundle: id,
+            producer: bundle.producer,
+            date: bundle.date,
+            key: bundle.key.clone(),
+            status: bundle.status,
+            reason: self.reason(id),
+            members: bundle.edges.keys().copied().collect(),
+            outputs: bundle.outputs.iter().copied().collect(),
+            run: bundle.running.as_ref().map(|claim| claim.run),
+            runs: bundle.runs,
+            interrupted: bundle.interrupted,
+            ended_seq: bundle.ending.as_ref().map(|_| bundle.ended.seq),
+        })
+    }
+
+    /// Why a bundle is parked, notified, declined or failed; empty otherwise.
+    pub(super) fn reason(&self, id: BundleId) -> String {
+        let bundle = &self.bundles[id.at()];
+        let producer = self.producer_name(bundle.producer);
+        match (&bundle.status, &bundle.ending) {
+            (PStatus::Notified, _) => format!("producer {producer} is detached"),
+            (PStatus::Declined, Some(Ending::Declined(reason))) => reason.to_string(),
+            (PStatus::Failed, Some(Ending::Failed(message))) => message.to_string(),
+            (PStatus::Parked, _) => self.parked_reason(id),
+            _ => String::new(),
+        }
+    }
+
+    fn parked_reason(&self, id: BundleId) -> String {
+        let bundle = &self.bundles[id.at()];
+        let blocked = bundle.edges.iter().find(|(_, edge)| edge.class.blocked);
+        let held = bundle.edges.iter().find(|(_, edge)| edge.class.held);
+        if let Some((cell, _)) = blocked {
+            return self.unusable(*cell);
+        }
+        for (scope, slot) in bundle.scopes.iter().zip(&self.producers[bundle.producer.at()].inputs) {
+            if scope.class.blocked {
+                let slot = &self.slots[slot.at()].definition.name;
+                return format!("no cell of {slot} has data for {}", bundle.date);
+            }
+        }
+        if bundle.scopes.iter().any(|scope| scope.class.held) {
+            let open = self.open_work(bundle.producer, bundle.date);
+            return format!("scope open: {open} upstream bundles are in work for {}", bundle.date);
+        }
+        if let Some((cell, _)) = held {
+            return format!("waiting for {}", self.label(*cell));
+        }
+        format!("scope open: end_of({}) not declared", bundle.date)
+    }
+
+    /// That an input is not usable, and the source on which that rests.
+    fn unusable(&self, cell: CellId) -> String {
+        let own = self.label(cell);
+        let mut at = cell;
+        for _ in 0..DEPTH_MAX {
+            let owner = self.cells[at.at()].candidates.iter().find_map(|c| c.owner);
+            let blocked = owner.and_then(|bundle| {
+                self.bundles[bundle.at()]
+                    .edges
+                    .iter()
+                    .find(|(_, edge)| edge.class.blocked)
+                    .map(|(cell, _)| *cell)
+            });
+            match blocked {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        let state = self.cells[at.at()].state;
+        if at == cell {
+            format!("input {own} is {state}")
+        } else {
+            format!("input {own} is not usable: {} is {state}", self.label(at))
+        }
+    }
+
+    /// A cell as users name it: slot, date, key.
+    pub fn label(&self, cell: CellId) -> String {
+        let Some(cell) = self.cells.get(cell.at()) else { return String::new() };
+        self.label_of(cell.slot, cell.date, &cell.key)
+    }
+
+    pub(super) fn label_of(&self, slot: SlotId, date: SlotDate, key: &Key) -> String {
+        let slot = self.slots.get(slot.at()).map_or("", |slot| &slot.definition.name);
+        let gap = if key.values().is_empty() { "" } else { " " };
+        format!("{slot} {date}{gap}{key}")
+    }
+
+    /// Runs in flight.
+    pub fn runs(&self) -> impl Iterator<Item = (RunId, BundleId)> + '_ {
+        self.runs.iter().map(|(run, bundle)| (*run, *bundle))
+    }
+
+    /// The bundle of a run in flight.
+    pub fn bundle_of_run(&self, run: RunId) -> Option<BundleId> {
+        self.runs.get(&run).copied()
+    }
+
+    /// The ready bundle of an attached producer that has waited longest.
+    pub fn next_ready(&self) -> Option<BundleId> {
+        self.ready.first_key_value().map(|(_, bundle)| *bundle)
+    }
+
+    /// All ready bundles of attached producers, the one that has waited longest first.
+    pub fn ready(&self) -> impl Iterator<Item = BundleId> + '_ {
+        self.ready.values().copied()
+    }
+
+    /// Whether no bundle of an attached producer is ready and no run is in flight. Work for producers that the
+    /// process does not have does not count.
+    pub fn idle(&self) -> bool {
+        self.ready.is_empty() && self.runs.is_empty()
+    }
+
+    /// Bundles of transitive upstream producers that are notified, ready or processing for the date.
+    pub fn open_work(&self, producer: ProducerId, date: SlotDate) -> u64 {
+        let Some(producer) = self.producers.get(producer.at()) else { return 0 };
+        let open =
+            |upstream: &ProducerId| self.producers[upstream.at()].open.get(&date).copied().unwrap_or(0);
+        producer.upstream.iter().map(open).sum()
+    }
+
+    /// Whether the end of the date was declared.
+    pub fn is_ended(&self, date: SlotDate) -> bool {
+        self.ends.contains(&date)
+    }
+
+    /// The cells that depend on a cell, through the outputs of its readers. Each is expanded once.
+    pub fn downstream(&self, cell: CellId) -> Option<Tree> {
+        self.tree(cell, &|cell| {
+            let mut next = Vec::new();
+            for bundle in &self.cells[cell.at()].readers {
+                next.extend(self.bundles[bundle.at()].outputs.iter().map(|output| (*bundle, *output)));
+            }
+            next
+        })
+    }
+
+    /// The cells on which a cell depends, through the inputs of every bundle that gives it. Each is expanded once.
+    pub fn upstream(&self, cell: CellId) -> Option<Tree> {
+        self.tree(cell, &|cell| {
+            let mut next = Vec::new();
+            for bundle in self.cells[cell.at()].candidates.iter().filter_map(|c| c.owner) {
+                next.extend(self.bundles[bundle.at()].edges.keys().map(|input| (bundle, *input)));
+            }
+            next
+        })
+    }
+
+    fn tree(&self, root: CellId, next: &dyn Fn(CellId) -> Vec<(BundleId, CellId)>) -> Option<Tree> {
+        fn grow(
+            node: (Option<BundleId>, CellId),
+            depth: usize,
+            seen: &mut BTreeSet<CellId>,
+            next: &dyn Fn(CellId) -> Vec<(BundleId, CellId)>,
+        ) -> Tree {
+            let (bundle, cell) = node;
+            let repeated = depth >= DEPTH_MAX || !seen.insert(cell);
+            let steps = if repeated { Vec::new() } else { next(cell) };
+            let children =
+                steps.into_iter().map(|(b, c)| grow((Some(b), c), depth + 1, seen, next)).collect();
+            Tree { cell, bundle, children, repeated }
+        }
+        self.cells.get(root.at())?;
+        Some(grow((None, root), 0, &mut BTreeSet::new(), next))
+    }
+}

@@ -1,0 +1,375 @@
+//! Definitions enter the graph: what is refused, and what is worked out once for each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use underbelly_storage::ColumnType;
+
+use super::Graph;
+use super::apply::CLIENT;
+use super::definition::{Group, ProducerDefinition, SlotDefinition};
+use super::error::GraphError;
+use super::ids::{CellId, ProducerId, SlotDate, SlotId};
+use super::join;
+use super::key::Key;
+use super::producer::Producer;
+use super::propagate::Pass;
+use super::slot::Slot;
+
+/// Most columns of a slot, and most inputs or outputs of a producer.
+pub const DEFINITION_PARTS_MAX: usize = 4096;
+
+impl Graph {
+    /// The slot that this definition names already, if it is defined; an error if it is refused.
+    pub(super) fn check_slot(&self, definition: &SlotDefinition) -> Result<Option<SlotId>, GraphError> {
+        let slot = || definition.name.clone();
+        if definition.name.is_empty() {
+            return Err(GraphError::EmptyName { what: "slot" });
+        }
+        let parts = definition.columns().count();
+        if parts > DEFINITION_PARTS_MAX {
+            return Err(too_large("slot", slot(), parts));
+        }
+        let mut names = BTreeSet::new();
+        for (column, _) in definition.columns() {
+            if column.is_empty() {
+                return Err(GraphError::EmptyName { what: "column" });
+            }
+            if !names.insert(column) {
+                return Err(GraphError::DuplicateColumn { slot: slot(), column: column.clone() });
+            }
+        }
+        for (column, column_type) in &definition.cell_keys {
+            if *column_type == ColumnType::Bytes {
+                let (column, column_type) = (column.clone(), *column_type);
+                return Err(GraphError::KeyColumnType { slot: slot(), column, column_type });
+            }
+        }
+        let table = definition.table_name();
+        let Some(existing) = self.tables.get(&table).copied() else {
+            return match u32::try_from(self.slots.len()) {
+                Ok(_) => Ok(None),
+                Err(_) => Err(GraphError::TooMany { what: "slots", count: self.slots.len() }),
+            };
+        };
+        let other = &self.slots[existing.at()].definition;
+        if other.name != definition.name {
+            return Err(GraphError::TableTaken { slot: slot(), other: other.name.clone(), table });
+        }
+        if other != definition {
+            return Err(GraphError::SlotChanged { slot: slot() });
+        }
+        Ok(Some(existing))
+    }
+
+    pub(super) fn define_slot(&mut self, definition: &SlotDefinition) -> SlotId {
+        let id = SlotId(self.slots.len() as u32);
+        self.tables.insert(definition.table_name(), id);
+        self.slots.push(Slot::new(definition.clone()));
+        id
+    }
+
+    /// The producer that this definition names already, or how it would be at work; an error if it is refused.
+    pub(super) fn check_producer(&self, definition: &ProducerDefinition) -> Result<Known, GraphError> {
+        let name = || definition.name.clone();
+        if definition.name.is_empty() {
+            return Err(GraphError::EmptyName { what: "producer" });
+        }
+        if definition.name == CLIENT {
+            return Err(GraphError::ReservedName { producer: name() });
+        }
+        if let Some(id) = self.producer_names.get(&definition.name) {
+            let same = self.producers[id.at()].definition == *definition;
+            return if same {
+                Ok(Known::Same(*id))
+            } else {
+                Err(GraphError::ProducerChanged { producer: name() })
+            };
+        }
+        if u32::try_from(self.producers.len()).is_err() {
+            return Err(GraphError::TooMany { what: "producers", count: self.producers.len() });
+        }
+        if definition.inputs.is_empty() {
+            return Err(GraphError::NoInput { producer: name() });
+        }
+        if definition.outputs.is_empty() {
+            return Err(GraphError::NoOutput { producer: name() });
+        }
+        let parts = definition.inputs.len().max(definition.outputs.len());
+        if parts > DEFINITION_PARTS_MAX {
+            return Err(too_large("producer", name(), parts));
+        }
+        let find = |slot: &String| {
+            self.slot_by_name(slot)
+                .ok_or_else(|| GraphError::UnknownSlotName { producer: name(), slot: slot.clone() })
+        };
+        let inputs: Vec<SlotId> =
+            definition.inputs.iter().map(|i| find(&i.slot)).collect::<Result<_, _>>()?;
+        let mut seen = BTreeSet::new();
+        for (id, input) in inputs.iter().zip(&definition.inputs) {
+            if !seen.insert(*id) {
+                return Err(GraphError::DuplicateSlot { producer: name(), slot: input.slot.clone() });
+            }
+        }
+        let mut outputs = BTreeMap::new();
+        for output in &definition.outputs {
+            let id = find(&output.slot)?;
+            if outputs.insert(id, output.priority).is_some() {
+                return Err(GraphError::DuplicateSlot { producer: name(), slot: output.slot.clone() });
+            }
+            let slot = &self.slots[id.at()];
+            let taken = slot.providers.get(&output.priority).map(|p| self.producer_name(*p).to_string());
+            let client = slot.client_priorities.contains(&output.priority).then(|| CLIENT.to_string());
+            if let Some(owner) = taken.or(client) {
+                let (slot, priority) = (output.slot.clone(), output.priority);
+                return Err(GraphError::PriorityTaken { slot, priority, owner });
+            }
+        }
+        let (columns, input_columns) = match definition.group {
+            Group::Each => self.join_columns(definition, &inputs)?,
+            Group::Date => (Vec::new(), Vec::new()),
+        };
+        let output_positions = self.output_positions(definition, &outputs, &columns)?;
+        if let Some(path) = self.cycle_through(definition, &inputs, &outputs) {
+            return Err(GraphError::Cycle { producer: name(), path });
+        }
+        Ok(Known::New(Box::new(Producer {
+            definition: definition.clone(),
+            inputs,
+            outputs,
+            columns,
+            input_columns,
+            output_positions,
+            plans: Vec::new(),
+            rank: 0,
+            attached: false,
+            epoch: 0,
+            bundles: Default::default(),
+            upstream: Vec::new(),
+            groups_downstream: Vec::new(),
+            open: BTreeMap::new(),
+            open_bundles: BTreeSet::new(),
+        })))
+    }
+
+    /// The bundle columns, and where each input's cell keys are among them. Inputs that are not broadcast must
+    /// be connected by shared columns.
+    fn join_columns(&self, definition: &ProducerDefinition, inputs: &[SlotId]) -> Result<Joined, GraphError> {
+        let mut columns: Vec<(String, ColumnType)> = Vec::new();
+        let mut first: Vec<usize> = Vec::new();
+        let mut input_columns = Vec::with_capacity(inputs.len());
+        for (input, id) in inputs.iter().enumerate() {
+            let mut own = Vec::new();
+            for (column, column_type) in &self.slots[id.at()].definition.cell_keys {
+                let at = columns.iter().position(|(name, _)| name == column).unwrap_or_else(|| {
+                    columns.push((column.clone(), *column_type));
+                    first.push(input);
+                    columns.len() - 1
+                });
+                if columns[at].1 != *column_type {
+                    return Err(GraphError::JoinType {
+                        producer: definition.name.clone(),
+                        column: column.clone(),
+                        left_slot: definition.inputs[first[at]].slot.clone(),
+                        left: columns[at].1,
+                        right_slot: definition.inputs[input].slot.clone(),
+                        right: *column_type,
+                    });
+                }
+                own.push(at);
+            }
+            input_columns.push(own);
+        }
+        if columns.len() > DEFINITION_PARTS_MAX {
+            return Err(too_large("producer", definition.name.clone(), columns.len()));
+        }
+        let input_columns: Vec<Vec<u16>> =
+            input_columns.into_iter().map(|own| own.into_iter().map(|at| at as u16).collect()).collect();
+        let joined: Vec<usize> = (0..inputs.len()).filter(|i| !definition.inputs[*i].broadcast).collect();
+        let of_joined: Vec<Vec<u16>> = joined.iter().map(|i| input_columns[*i].clone()).collect();
+        let lonely = join::order(&of_joined, 0).into_iter().find(|(_, shared)| shared.is_empty());
+        if let Some((at, _)) = lonely.filter(|_| !joined.is_empty()) {
+            let slot = definition.inputs[joined[at]].slot.clone();
+            return Err(GraphError::NotJoined { producer: definition.name.clone(), slot });
+        }
+        Ok((columns, input_columns))
+    }
+
+    /// Where the bundle columns are among each output's cell keys.
+    fn output_positions(
+        &self,
+        definition: &ProducerDefinition,
+        outputs: &BTreeMap<SlotId, i32>,
+        columns: &[(String, ColumnType)],
+    ) -> Result<BTreeMap<SlotId, Vec<u16>>, GraphError> {
+        let mut positions = BTreeMap::new();
+        for id in outputs.keys() {
+            let slot = &self.slots[id.at()];
+            let mut own = Vec::with_capacity(columns.len());
+            for column in columns {
+                let at = slot.definition.cell_keys.iter().position(|key| key == column);
+                own.push(at.ok_or_else(|| GraphError::OutputColumn {
+                    producer: definition.name.clone(),
+                    slot: slot.definition.name.clone(),
+                    column: column.0.clone(),
+                    column_type: column.1,
+                })? as u16);
+            }
+            positions.insert(*id, own);
+        }
+        Ok(positions)
+    }
+
+    /// The path from an output back to itself, if the producer would close one.
+    fn cycle_through(
+        &self,
+        definition: &ProducerDefinition,
+        inputs: &[SlotId],
+        outputs: &BTreeMap<SlotId, i32>,
+    ) -> Option<Vec<String>> {
+        let mut reached: BTreeMap<SlotId, Option<(SlotId, ProducerId)>> =
+            outputs.keys().map(|slot| (*slot, None)).collect();
+        let mut left: Vec<SlotId> = outputs.keys().copied().collect();
+        while let Some(slot) = left.pop() {
+            if inputs.contains(&slot) {
+                let slot_name = |slot: SlotId| self.slots[slot.at()].definition.name.clone();
+                // Walked backwards: the input, what leads to it, this producer's output, this producer, the input.
+                let mut path = vec![slot_name(slot)];
+                let mut at = slot;
+                while let Some(Some((before, producer))) = reached.get(&at) {
+                    path.push(self.producer_name(*producer).to_string());
+                    path.push(slot_name(*before));
+                    at = *before;
+                }
+                path.push(definition.name.clone());
+                path.push(slot_name(slot));
+                path.reverse();
+                return Some(path);
+            }
+            for (producer, _) in &self.slots[slot.at()].readers {
+                for output in self.producers[producer.at()].outputs.keys() {
+                    if !reached.contains_key(output) {
+                        reached.insert(*output, Some((slot, *producer)));
+                        left.push(*output);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Adds a producer that was checked, with the bundles that existing cells make for it.
+    pub(super) fn register(&mut self, pass: &mut Pass, producer: Producer) -> ProducerId {
+        let id = self.insert_producer(producer);
+        let producer = &self.producers[id.at()];
+        if producer.is_group() {
+            let mut groups: BTreeMap<SlotDate, Vec<(u16, CellId)>> = BTreeMap::new();
+            for (input, slot) in producer.inputs.iter().enumerate() {
+                for (date, scope) in &self.slots[slot.at()].scopes {
+                    let members = scope.members.iter().map(|cell| (input as u16, *cell));
+                    groups.entry(*date).or_default().extend(members);
+                }
+            }
+            for (date, members) in groups.into_iter().filter(|(_, members)| !members.is_empty()) {
+                self.create_bundle(pass, id, date, Key::empty(), members);
+            }
+        } else if let Some(slot) = producer.inputs.first().copied() {
+            for cell in self.slots[slot.at()].cells.clone() {
+                self.join_cell(pass, id, 0, cell);
+            }
+        }
+        let groups = self.producers[id.at()].groups_downstream.clone();
+        for group in groups {
+            for bundle in self.bundles_of(group) {
+                self.touch_bundle(pass, bundle);
+            }
+        }
+        id
+    }
+
+    /// Makes the bundles of all tuples that have this cell as this input.
+    pub(super) fn join_cell(&mut self, pass: &mut Pass, producer: ProducerId, input: usize, cell: CellId) {
+        for tuple in self.tuples_of(producer, input, cell) {
+            let members = tuple.cells.into_iter().enumerate().map(|(input, cell)| (input as u16, cell));
+            self.create_bundle(pass, producer, tuple.date, tuple.key, members);
+        }
+    }
+
+    pub(super) fn insert_producer(&mut self, producer: Producer) -> ProducerId {
+        let id = ProducerId(self.producers.len() as u32);
+        for (input, slot) in producer.inputs.iter().enumerate() {
+            self.slots[slot.at()].readers.push((id, input as u16));
+        }
+        for (slot, priority) in &producer.outputs {
+            self.slots[slot.at()].providers.insert(*priority, id);
+        }
+        if producer.is_group() {
+            self.groups.push(id);
+        }
+        self.producer_names.insert(producer.definition.name.clone(), id);
+        self.producers.push(producer);
+        self.plan_joins(id);
+        self.rank();
+        id
+    }
+
+    /// Ranks of slots and producers, and who is upstream of whom. The name graph has no cycle.
+    fn rank(&mut self) {
+        let mut unranked: Vec<usize> = self.slots.iter().map(|slot| slot.providers.len()).collect();
+        let mut missing: Vec<usize> = self.producers.iter().map(|producer| producer.inputs.len()).collect();
+        let mut left: Vec<usize> = (0..self.slots.len()).filter(|slot| unranked[*slot] == 0).collect();
+        let mut upstream: Vec<BTreeSet<ProducerId>> = vec![BTreeSet::new(); self.producers.len()];
+        self.slots.iter_mut().for_each(|slot| slot.rank = 0);
+        self.producers.iter_mut().for_each(|producer| producer.rank = 0);
+        while let Some(slot) = left.pop() {
+            let above = self.slots[slot].rank + 1;
+            let providers: Vec<ProducerId> = self.slots[slot].providers.values().copied().collect();
+            for (reader, _) in self.slots[slot].readers.clone() {
+                for provider in &providers {
+                    let further = upstream[provider.at()].clone();
+                    upstream[reader.at()].insert(*provider);
+                    upstream[reader.at()].extend(further);
+                }
+                let producer = &mut self.producers[reader.at()];
+                producer.rank = producer.rank.max(above);
+                missing[reader.at()] -= 1;
+                if missing[reader.at()] > 0 {
+                    continue;
+                }
+                let above = producer.rank + 1;
+                for output in producer.outputs.keys() {
+                    let slot = &mut self.slots[output.at()];
+                    slot.rank = slot.rank.max(above);
+                    unranked[output.at()] -= 1;
+                    if unranked[output.at()] == 0 {
+                        left.push(output.at());
+                    }
+                }
+            }
+        }
+        for producer in &mut self.producers {
+            producer.groups_downstream.clear();
+        }
+        for (at, upstream) in upstream.into_iter().enumerate() {
+            if self.producers[at].is_group() {
+                for producer in &upstream {
+                    self.producers[producer.at()].groups_downstream.push(ProducerId(at as u32));
+                }
+            }
+            self.producers[at].upstream = upstream.into_iter().collect();
+        }
+    }
+}
+
+/// The answer to a definition.
+pub(super) enum Known {
+    /// It is registered already.
+    Same(ProducerId),
+    /// It would be this.
+    New(Box<Producer>),
+}
+
+type Joined = (Vec<(String, ColumnType)>, Vec<Vec<u16>>);
+
+fn too_large(what: &'static str, name: String, found: usize) -> GraphError {
+    GraphError::DefinitionTooLarge { what, name, found, limit: DEFINITION_PARTS_MAX }
+}

@@ -1,0 +1,63 @@
+//! A slot at work: its cells and the indexes on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashMap;
+
+use super::cell::Scope;
+use super::definition::SlotDefinition;
+use super::ids::{CellId, ProducerId, SlotDate};
+use super::info::StateCounts;
+use super::key::Key;
+
+/// Cells by date and the values of some key columns.
+#[derive(Clone, Debug)]
+pub(super) struct Index {
+    /// Positions of the columns among the cell keys.
+    pub positions: Vec<u16>,
+    pub buckets: HashMap<(SlotDate, Key), Vec<CellId>>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub definition: SlotDefinition,
+    /// Greater than the rank of every producer that provides it.
+    pub rank: u32,
+    pub cells: Vec<CellId>,
+    pub by_key: HashMap<(SlotDate, Key), CellId>,
+    pub indexes: Vec<Index>,
+    /// Producers that read it, and as which input.
+    pub readers: Vec<(ProducerId, u16)>,
+    /// Producers that provide it, by priority.
+    pub providers: BTreeMap<i32, ProducerId>,
+    /// Priorities at which clients have written.
+    pub client_priorities: BTreeSet<i32>,
+    pub scopes: BTreeMap<SlotDate, Scope>,
+    pub states: StateCounts,
+}
+
+impl Slot {
+    pub fn new(definition: SlotDefinition) -> Slot {
+        Slot {
+            definition,
+            rank: 0,
+            cells: Vec::new(),
+            by_key: HashMap::new(),
+            indexes: Vec::new(),
+            readers: Vec::new(),
+            providers: BTreeMap::new(),
+            client_priorities: BTreeSet::new(),
+            scopes: BTreeMap::new(),
+            states: StateCounts::default(),
+        }
+    }
+
+    /// Puts a new cell into every index.
+    pub fn index_cell(&mut self, cell: CellId, date: SlotDate, key: &Key) {
+        self.cells.push(cell);
+        self.by_key.insert((date, key.clone()), cell);
+        for index in &mut self.indexes {
+            index.buckets.entry((date, key.project(&index.positions))).or_default().push(cell);
+        }
+    }
+}

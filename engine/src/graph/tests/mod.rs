@@ -1,0 +1,10 @@
+//! Tests of the graph: a slow oracle, random systems and scripts against it, images and records, and scenarios.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod images;
+mod oracle;
+mod refusals;
+mod scenarios;
+mod scripts;
+mod stage;

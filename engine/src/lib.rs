@@ -1,3 +1,82 @@
-//! The engine of Underbelly.
+//! Underbelly: an embedded database for backtests, pricing runs and online models.
+//!
+//! One directory and one log hold three kinds of data: series (rows by type and timestamp), slots (small datasets
+//! whose cells have a state) and models (blobs found by a metadata dict). Producers turn slots into slots; a
+//! commit wakes those whose inputs it changed. A transaction may touch everything; it is atomic, and durable when
+//! it is acknowledged.
+//!
+//! Invariants:
+//! - An acknowledged transaction survives a crash at any moment; one that was not is there whole or not at all.
+//! - Snapshots show a transaction once it is durable, and runs read nothing else; listings of states show the applied
+//!   head.
+//! - No user code runs under a lock of the engine, and the state's lock is never held over I/O.
+//! - The graph of slots is a pure fold over logged events: replaying the log gives the same states.
+//!
+//! Reading order: [`batch`](Batch), `prepare`, `operations`, `core`, `state`, `graph`, `producers`, `open`,
+//! `checkpoint`, [`snapshot`](Snapshot), [`database`](Database).
 
+mod batch;
+mod checkpoint;
+mod clock;
+mod core;
+mod database;
+mod error;
+mod files;
+#[doc(hidden)] // Beside what is exported below, for the fuzz targets of this workspace alone.
 pub mod graph;
+pub mod limits;
+mod listing;
+mod models;
+mod objects;
+mod open;
+mod operations;
+mod options;
+mod pending;
+mod prepare;
+mod producers;
+#[doc(hidden)] // For the fuzz targets of this workspace alone.
+pub mod record;
+mod runs;
+mod series;
+mod signals;
+mod slots;
+mod snapshot;
+mod state;
+mod transaction;
+mod verify;
+
+pub use batch::{Batch, Row};
+pub use checkpoint::CheckpointReport;
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use core::Commit;
+pub use database::{Database, Status};
+pub use error::{CommitError, Failure, OpenError, ReadError, SchemaError};
+pub use graph::{
+    Cause, CellId, CellInfo, GraphError, Group, Input, Key, KeyError, Output, PStatus, ProducerDefinition,
+    RunId, SlotDate, SlotDefinition, SlotId, State, StateCounts, Why,
+};
+pub use listing::{GraphNode, GraphView, Lineage, NodeKind, ProducerSummary, SlotRow, SlotSummary};
+pub use models::{IDENTITY_PREFIX, MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo};
+pub use open::RecoveryReport;
+pub use options::Options;
+pub use producers::{InputCell, Outputs, Run};
+pub use runs::{RUNS_SERIES, RunRecord};
+pub use series::{Series, SeriesInfo};
+pub use signals::{Latencies, Percentiles};
+pub use slots::decode_content;
+pub use snapshot::{Cell, Snapshot};
+pub use transaction::Transaction;
+pub use underbelly_query::{Closed, QueryError, Scan, Schema, SchemaColumn};
+pub use underbelly_storage::disk::{self, Disk, MemoryDisk, RealDisk};
+pub use underbelly_storage::error::StorageError;
+pub use underbelly_storage::object::{Blob, ObjectId};
+pub use underbelly_storage::{
+    Column, ColumnError, ColumnType, Columns, Date, Strings, Timestamp, Value, Values,
+};
+pub use underbelly_wal::{LogStats, WalError};
+pub use verify::VerifyReport;
+
+/// The example in README.md, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -1,0 +1,397 @@
+//! What a caller hands over to be committed at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use underbelly_storage::object::Blob;
+use underbelly_storage::{Column, ColumnError, ColumnType, Columns, Strings, Timestamp, Value, Values};
+
+use crate::error::CommitError;
+use crate::graph::SlotDate;
+use crate::limits::OPERATIONS_MAX;
+use crate::models::Metadata;
+
+/// One row for a series.
+///
+/// ```
+/// use underbelly::{Row, Timestamp};
+/// let row = Row::new("trade", Timestamp(0)).key("symbol", "IBM").field("price", 182.1).field("size", 100);
+/// # let _ = row;
+/// ```
+#[derive(Clone, Debug)]
+pub struct Row {
+    series: Arc<str>,
+    timestamp: Timestamp,
+    keys: Vec<(Arc<str>, Value)>,
+    fields: Vec<(Arc<str>, Value)>,
+}
+
+impl Row {
+    /// A row of the series type `series` at an instant.
+    pub fn new(series: impl Into<Arc<str>>, timestamp: Timestamp) -> Row {
+        Row { series: series.into(), timestamp, keys: Vec::new(), fields: Vec::new() }
+    }
+
+    /// A key column: part of what the row is about.
+    pub fn key(mut self, name: impl Into<Arc<str>>, value: impl Into<Value>) -> Row {
+        self.keys.push((name.into(), value.into()));
+        self
+    }
+
+    /// A field: what was observed.
+    pub fn field(mut self, name: impl Into<Arc<str>>, value: impl Into<Value>) -> Row {
+        self.fields.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// A set of changes that is committed as a whole. It reads nothing, so it never conflicts.
+///
+/// ```
+/// use underbelly::{Batch, Metadata, Row, Timestamp};
+/// let mut batch = Batch::new();
+/// batch.append(Row::new("trade", Timestamp(1)).key("symbol", "IBM").field("price", 182.1))?;
+/// batch.put_model(Metadata::new("smile").with("timestamp", Timestamp(1)), vec![1, 2, 3]);
+/// assert_eq!(batch.len(), 2);
+/// # Ok::<(), underbelly::CommitError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    pub(crate) appends: Vec<Rows>,
+    by_series: HashMap<Arc<str>, usize>,
+    pub(crate) cells: Vec<CellPut>,
+    pub(crate) models: Vec<(Metadata, Blob)>,
+    pub(crate) ends: Vec<SlotDate>,
+    rows: usize,
+}
+
+/// Rows of one series in order of arrival.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows {
+    pub series: Arc<str>,
+    pub timestamps: Vec<i64>,
+    pub keys: Vec<(Arc<str>, Column)>,
+    pub fields: Vec<(Arc<str>, Column)>,
+}
+
+/// Contents for a cell, or `None` to retract them.
+#[derive(Clone, Debug)]
+pub(crate) struct CellPut {
+    pub slot: String,
+    pub date: SlotDate,
+    pub key: Vec<Value>,
+    pub priority: i32,
+    pub rows: Option<Columns>,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Batch {
+        Batch::default()
+    }
+
+    /// Number of rows, cells, models and declared ends.
+    pub fn len(&self) -> usize {
+        self.rows + self.cells.len() + self.models.len() + self.ends.len()
+    }
+
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn rows_of(&mut self, series: &Arc<str>) -> &mut Rows {
+        let next = self.appends.len();
+        let at = *self.by_series.entry(series.clone()).or_insert(next);
+        if at == next {
+            self.appends.push(Rows {
+                series: series.clone(),
+                timestamps: Vec::new(),
+                keys: Vec::new(),
+                fields: Vec::new(),
+            });
+        }
+        &mut self.appends[at]
+    }
+
+    /// Appends a row. On an error the batch is as before.
+    ///
+    /// # Errors
+    /// [`CommitError::Column`] where the row names a column twice, a value has another type than the column has in
+    /// this batch, or a column would pass 4 GiB of text. What the series itself holds is compared at the commit.
+    pub fn append(&mut self, row: Row) -> Result<&mut Batch, CommitError> {
+        self.rows_of(&row.series).push(&row)?;
+        self.rows += 1;
+        Ok(self)
+    }
+
+    /// Appends rows of one series type in order of arrival: `timestamps` and `columns` have one length, the
+    /// columns named in `keys` are keys and the others are fields. On an error the batch holds the rows that it
+    /// held before.
+    ///
+    /// # Errors
+    /// [`CommitError::Column`] where the lengths differ, a column has another type than in this batch, or one
+    /// would pass 4 GiB of text; [`CommitError::Series`] where a name in `keys` is no column.
+    pub fn append_columns(
+        &mut self,
+        series: impl Into<Arc<str>>,
+        timestamps: Vec<Timestamp>,
+        columns: Columns,
+        keys: &[&str],
+    ) -> Result<&mut Batch, CommitError> {
+        let series = series.into();
+        let rows = timestamps.len();
+        if let Some((name, column)) = columns.iter().find(|(_, column)| column.len() != rows) {
+            return Err(ColumnError::Length {
+                column: name.to_string(),
+                expected: rows,
+                found: column.len(),
+            }
+            .into());
+        }
+        if let Some(missing) = keys.iter().find(|key| columns.index_of(key).is_none()) {
+            return Err(CommitError::Series {
+                series: series.to_string(),
+                what: format!(
+                    "key column {missing:?} is not among the columns; add it or leave it out of the keys"
+                ),
+            });
+        }
+        let (keys, fields): (Vec<_>, Vec<_>) =
+            columns.into_columns().into_iter().partition(|(name, _)| keys.contains(&&**name));
+        let timestamps = timestamps.into_iter().map(|t| t.0).collect();
+        let added = Rows { series: series.clone(), timestamps, keys, fields };
+        self.rows_of(&series).extend(added)?;
+        self.rows += rows;
+        Ok(self)
+    }
+
+    /// Puts the contents of a cell: all its rows, in place of those that it had. `key` holds a value for each
+    /// cell key of the slot in order. The columns are the slot's row keys and values; a value column that is
+    /// left out is null.
+    pub fn put_slot<V: Into<Value>>(
+        &mut self,
+        slot: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = V>,
+        rows: Columns,
+    ) -> &mut Batch {
+        self.put_cell(slot, date.into(), key, Some(rows))
+    }
+
+    /// Takes back the contents of a cell that a client put.
+    pub fn retract_slot<V: Into<Value>>(
+        &mut self,
+        slot: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = V>,
+    ) -> &mut Batch {
+        self.put_cell(slot, date.into(), key, None)
+    }
+
+    fn put_cell<V: Into<Value>>(
+        &mut self,
+        slot: &str,
+        date: SlotDate,
+        key: impl IntoIterator<Item = V>,
+        rows: Option<Columns>,
+    ) -> &mut Batch {
+        let key = key.into_iter().map(Into::into).collect();
+        self.cells.push(CellPut { slot: slot.to_string(), date, key, priority: 0, rows });
+        self
+    }
+
+    /// Puts a version of a model. The metadata needs `type` and `timestamp`.
+    pub fn put_model(&mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> &mut Batch {
+        self.models.push((metadata, Blob::from(blob.into())));
+        self
+    }
+
+    /// Declares that clients have committed all that they will for a date, so that producers which wait for the
+    /// whole date may run.
+    pub fn end_of(&mut self, date: impl Into<SlotDate>) -> &mut Batch {
+        self.ends.push(date.into());
+        self
+    }
+
+    /// Refuses what is beyond the limits or belongs to the engine, before anything is written.
+    pub(crate) fn check(&self) -> Result<(), CommitError> {
+        if let Some(rows) = self.appends.iter().find(|rows| rows.series.starts_with('_')) {
+            return Err(CommitError::Name {
+                what: "series",
+                name: rows.series.to_string(),
+                problem: "begins with `_`, as the engine's own do",
+            });
+        }
+        let operations = self.cells.len() + self.models.len() + self.ends.len() + self.appends.len();
+        if operations > OPERATIONS_MAX {
+            return Err(CommitError::TooLarge {
+                what: "the number of operations of one transaction",
+                found: operations as u64,
+                limit: OPERATIONS_MAX as u64,
+                remedy: "commit in several transactions",
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Rows {
+    fn push(&mut self, row: &Row) -> Result<(), CommitError> {
+        let before = self.timestamps.len();
+        let names = || row.keys.iter().chain(&row.fields).map(|(name, _)| name);
+        if let Some((_, name)) = names().enumerate().find(|(i, name)| names().take(*i).any(|n| n == *name)) {
+            return Err(ColumnError::Duplicate { column: name.to_string() }.into());
+        }
+        for (columns, values) in [(&self.keys, &row.keys), (&self.fields, &row.fields)] {
+            for (name, value) in values {
+                if let Some((_, column)) = columns.iter().find(|(n, _)| n == name) {
+                    check_value(name, column, value)?;
+                }
+            }
+        }
+        for (columns, values) in [(&mut self.keys, &row.keys), (&mut self.fields, &row.fields)] {
+            for (name, value) in values {
+                let Some(column_type) = value.column_type() else { continue };
+                let at = columns.iter().position(|(n, _)| n == name).unwrap_or_else(|| {
+                    columns.push((name.clone(), Column::nulls(column_type, before)));
+                    columns.len() - 1
+                });
+                let column = &mut columns[at].1;
+                if column.column_type() == ColumnType::I64 && column_type == ColumnType::F64 {
+                    *column = std::mem::replace(column, Column::new(column_type)).widened();
+                }
+                // Checked above; what was not would be a null.
+                let pushed = column.push(value);
+                debug_assert!(pushed.is_ok(), "{name} was checked");
+            }
+        }
+        for (_, column) in self.keys.iter_mut().chain(&mut self.fields) {
+            if column.len() == before {
+                column.push_null();
+            }
+        }
+        self.timestamps.push(row.timestamp.0);
+        Ok(())
+    }
+
+    /// Appends rows; the types must agree with those before.
+    fn extend(&mut self, added: Rows) -> Result<(), CommitError> {
+        if self.timestamps.is_empty() {
+            *self = added;
+            return Ok(());
+        }
+        for (mine, theirs) in [(&self.keys, &added.keys), (&self.fields, &added.fields)] {
+            for (name, column) in theirs {
+                if let Some((_, present)) = mine.iter().find(|(n, _)| n == name) {
+                    check_extension(name, present, column)?;
+                }
+            }
+        }
+        let (before, rows) = (self.timestamps.len(), added.timestamps.len());
+        for (mine, theirs) in [(&mut self.keys, added.keys), (&mut self.fields, added.fields)] {
+            for (name, column) in theirs {
+                let at = mine.iter().position(|(n, _)| *n == name).unwrap_or_else(|| {
+                    mine.push((name, Column::nulls(column.column_type(), before)));
+                    mine.len() - 1
+                });
+                let extended = mine[at].1.extend_range(&column, 0..rows);
+                debug_assert!(extended.is_some(), "types and sizes were checked");
+            }
+        }
+        for (_, column) in self.keys.iter_mut().chain(&mut self.fields) {
+            while column.len() < before + rows {
+                column.push_null();
+            }
+        }
+        self.timestamps.extend(added.timestamps);
+        Ok(())
+    }
+}
+
+/// Says why a value could not be appended to a column.
+fn check_value(name: &str, column: &Column, value: &Value) -> Result<(), ColumnError> {
+    let Some(found) = value.column_type() else { return Ok(()) };
+    let fits = match (column.values(), value) {
+        (Values::Utf8(strings), Value::Utf8(text)) => return check_text(name, strings, text.len()),
+        (Values::Bytes(strings), Value::Bytes(bytes)) => return check_text(name, strings, bytes.len()),
+        (Values::F64(_), Value::I64(number)) => Column::from(vec![*number]).fits_f64(),
+        (Values::I64(_), Value::F64(_)) => column.fits_f64(),
+        _ => column.column_type() == found,
+    };
+    let expected = column.column_type();
+    if fits { Ok(()) } else { Err(ColumnError::Type { column: name.to_string(), expected, found }) }
+}
+
+/// Says whether so many more bytes would be too many.
+fn check_text(name: &str, strings: &Strings, more: usize) -> Result<(), ColumnError> {
+    match u32::try_from(strings.bytes().len() + more) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(ColumnError::TooLarge { column: name.to_string() }),
+    }
+}
+
+/// Says why a column could not be extended by another.
+fn check_extension(name: &str, column: &Column, by: &Column) -> Result<(), ColumnError> {
+    match (column.values(), by.values()) {
+        (Values::Utf8(a), Values::Utf8(b)) | (Values::Bytes(a), Values::Bytes(b)) => {
+            check_text(name, a, b.bytes().len())
+        }
+        _ if column.column_type() == by.column_type() => Ok(()),
+        _ => Err(ColumnError::Type {
+            column: name.to_string(),
+            expected: column.column_type(),
+            found: by.column_type(),
+        }),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn row(at: i64) -> Row {
+        Row::new("s", Timestamp(at))
+    }
+
+    #[test]
+    fn rows_of_different_shapes_keep_their_order() {
+        let mut batch = Batch::new();
+        batch.append(row(3).key("k", "a").field("x", 1)).unwrap();
+        batch.append(row(1).field("y", "text")).unwrap();
+        batch.append(row(2).key("k", "b").field("x", 2.5)).unwrap();
+        let rows = &batch.appends[0];
+        assert_eq!(rows.timestamps, [3, 1, 2]);
+        let x: Vec<Value> = (0..3).map(|i| rows.fields[0].1.get(i)).collect();
+        assert_eq!(x, [Value::F64(1.0), Value::Null, Value::F64(2.5)]);
+        assert_eq!(rows.keys[0].1.get(1), Value::Null);
+        assert_eq!(batch.len(), 3);
+    }
+
+    #[test]
+    fn a_refused_row_leaves_the_batch_as_it_was() {
+        let mut batch = Batch::new();
+        batch.append(row(1).field("x", 1).field("y", 2)).unwrap();
+        let before = batch.clone();
+        assert!(batch.append(row(2).field("z", 1).field("y", "text")).is_err());
+        assert!(batch.append(row(2).field("x", 1).field("x", 2)).is_err());
+        assert!(batch.append(row(2).field("x", 0.5).field("y", "text")).is_err());
+        assert_eq!(batch.appends[0].timestamps, before.appends[0].timestamps);
+        assert_eq!(batch.appends[0].fields, before.appends[0].fields);
+        batch.append(row(3).field("x", 5)).unwrap();
+        assert_eq!(batch.appends[0].fields[1].1.get(1), Value::Null);
+    }
+
+    #[test]
+    fn columns_and_rows_go_together() {
+        let mut batch = Batch::new();
+        batch.append(row(1).key("k", "a").field("x", 1)).unwrap();
+        let columns = Columns::new().with("x", vec![2i64, 3].into()).unwrap();
+        batch.append_columns("s", vec![Timestamp(2), Timestamp(3)], columns.clone(), &[]).unwrap();
+        assert_eq!(batch.appends[0].keys[0].1.get(2), Value::Null);
+        assert!(batch.append_columns("s", vec![Timestamp(2)], columns.clone(), &[]).is_err());
+        assert!(batch.append_columns("s", vec![Timestamp(2), Timestamp(3)], columns, &["k"]).is_err());
+        assert_eq!(batch.len(), 3);
+    }
+}

@@ -1,0 +1,406 @@
+//! The handle of an open database.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use underbelly_storage::disk::{RealDisk, SharedDisk};
+
+use crate::batch::Batch;
+use crate::checkpoint::CheckpointReport;
+use crate::core::{Commit, Core};
+use crate::error::{CommitError, Failure, OpenError, ReadError, SchemaError};
+use crate::graph::{Event, ProducerDefinition, SlotDefinition};
+use crate::open::{self, RecoveryReport};
+use crate::options::Options;
+use crate::producers::{Outputs, Run, is_worker, work};
+use crate::runs::{self, RunRecord};
+use crate::signals::Latencies;
+use crate::snapshot::Snapshot;
+use crate::transaction::{Transaction, transact};
+
+/// An open database. Cheap to clone and to send between threads; it is closed when the last clone is dropped, or
+/// by [`Database::close`].
+#[derive(Clone)]
+pub struct Database {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    core: Arc<Core>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What `ubctl status` shows.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// Where the database is.
+    pub dir: String,
+    /// Its number, which every file carries.
+    pub database: [u8; 16],
+    /// The last applied transaction.
+    pub head: u64,
+    /// The last durable and visible transaction.
+    pub visible: u64,
+    /// The commit time of the head, nanoseconds since 1970 UTC. The head may be ahead of what is visible.
+    pub time: underbelly_storage::Timestamp,
+    /// Series types.
+    pub series: usize,
+    /// Slots.
+    pub slots: usize,
+    /// Cells of all slots.
+    pub cells: usize,
+    /// Producers.
+    pub producers: usize,
+    /// Models.
+    pub models: usize,
+    /// Objects: contents of cells and blobs.
+    pub objects: usize,
+    /// The log.
+    pub log: underbelly_wal::LogStats,
+    /// What last went wrong in the background, if anything did: a checkpoint, a log file, the end of a run.
+    pub trouble: Option<String>,
+    /// What opening found.
+    pub recovery: RecoveryReport,
+}
+
+impl Database {
+    /// Makes a database in a folder that is empty or not there, and opens it.
+    ///
+    /// # Errors
+    /// As [`Database::create_on`].
+    pub fn create(dir: impl AsRef<Path>) -> Result<Database, OpenError> {
+        Database::create_with(dir, Options::default())
+    }
+
+    /// As [`Database::create`], with settings.
+    ///
+    /// # Errors
+    /// As [`Database::create_on`].
+    pub fn create_with(dir: impl AsRef<Path>, options: Options) -> Result<Database, OpenError> {
+        let disk: SharedDisk = Arc::new(RealDisk::new(dir));
+        Database::create_on(disk, options)
+    }
+
+    /// Opens a database.
+    ///
+    /// # Errors
+    /// As [`Database::open_on`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Database, OpenError> {
+        Database::open_with(dir, Options::default())
+    }
+
+    /// As [`Database::open`], with settings.
+    ///
+    /// # Errors
+    /// As [`Database::open_on`].
+    pub fn open_with(dir: impl AsRef<Path>, options: Options) -> Result<Database, OpenError> {
+        Database::open_on(Arc::new(RealDisk::new(dir)), options)
+    }
+
+    /// Makes a database on any disk and opens it.
+    ///
+    /// # Errors
+    /// [`OpenError::Exists`] or [`OpenError::NotEmpty`] where the folder holds something, [`OpenError::Locked`]
+    /// where another process works in it, [`OpenError::Option`] where a setting is out of range;
+    /// [`OpenError::Storage`], [`OpenError::Log`] or [`OpenError::Io`] where the disk refuses; and as
+    /// [`Database::open_on`].
+    pub fn create_on(disk: SharedDisk, options: Options) -> Result<Database, OpenError> {
+        open::create(&disk, &options)?;
+        Database::open_on(disk, options)
+    }
+
+    /// Opens a database on any disk.
+    ///
+    /// # Errors
+    /// [`OpenError::NotFound`] where there is no database, [`OpenError::Locked`] where it is open for writing
+    /// already, [`OpenError::Option`] where a setting is out of range; [`OpenError::Corrupt`],
+    /// [`OpenError::Storage`] or [`OpenError::Log`] where a file is damaged, missing or cannot be read;
+    /// [`OpenError::Io`] where the folder cannot be locked or a thread cannot be started; [`OpenError::Commit`]
+    /// where the opening cannot be recorded.
+    pub fn open_on(disk: SharedDisk, options: Options) -> Result<Database, OpenError> {
+        let workers = options.workers;
+        let opened = open::open(disk, options)?;
+        let mut threads = Vec::new();
+        let dir = opened.core.disk.describe();
+        let failed = |source| OpenError::Io { action: "cannot start a thread for", dir, source };
+        let spawn =
+            |name: String, body: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name).spawn(body);
+        let mut start = || -> std::io::Result<()> {
+            for number in 0..workers {
+                let (core, doorbell) = (opened.core.clone(), opened.doorbell.clone());
+                let body = Box::new(move || work(&core, &doorbell));
+                threads.push(spawn(format!("underbelly-worker-{number}"), body)?);
+            }
+            let (core, requests) = (opened.core.clone(), opened.maintenance.clone());
+            let body = Box::new(move || {
+                while let Ok(chore) = requests.recv() {
+                    core.maintain(chore);
+                }
+            });
+            threads.push(spawn("underbelly-maintenance".to_string(), body)?);
+            Ok(())
+        };
+        let started = start();
+        let handle = Arc::new(Handle { core: opened.core, threads: Mutex::new(threads) });
+        started.map_err(failed)?;
+        Ok(Database { handle })
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.handle.core
+    }
+
+    /// Defines a slot. The same definition again is no change.
+    ///
+    /// # Errors
+    /// [`SchemaError::Name`] where a name cannot be used; [`SchemaError::Graph`] where the definition
+    /// contradicts itself or one that there is; [`SchemaError::Commit`] where it cannot be committed, as
+    /// [`Database::commit`] says.
+    pub fn define_slot(&self, slot: SlotDefinition) -> Result<(), SchemaError> {
+        let columns = slot.columns().map(|(name, _)| ("column", name));
+        for (what, name) in [("slot", &slot.name)].into_iter().chain(columns) {
+            crate::series::check_name(what, name)?;
+        }
+        let known_at = {
+            let state = self.core().state();
+            state.graph.slots().any(|(_, known)| *known == slot).then_some(state.head)
+        };
+        match known_at {
+            Some(head) => self.make_durable(head)?,
+            None => drop(self.core().commit_event(Event::DefineSlot(slot))?),
+        }
+        Ok(())
+    }
+
+    /// Waits until what the head showed is durable.
+    fn make_durable(&self, head: u64) -> Result<(), CommitError> {
+        let _folder = self.core().enter()?;
+        Ok(self.core().log.wait(head)?)
+    }
+
+    /// Registers a producer and attaches its work to this process. The definition is kept in the database; the
+    /// closure is given anew after each opening. The same definition again replaces the closure.
+    ///
+    /// A closure that holds a clone of the database keeps it open: end it with [`Database::close`].
+    ///
+    /// # Errors
+    /// [`SchemaError::Name`] where the name cannot be used; [`SchemaError::Graph`] where the definition
+    /// contradicts itself, a slot or one that there is; [`SchemaError::Commit`] where the definition or its
+    /// attachment cannot be committed, as [`Database::commit`] says. The definition may be kept where only the
+    /// attachment failed.
+    pub fn register(
+        &self,
+        producer: ProducerDefinition,
+        closure: impl Fn(&Run) -> Result<Outputs, Failure> + Send + Sync + 'static,
+    ) -> Result<(), SchemaError> {
+        crate::series::check_name("producer", &producer.name)?;
+        let name = producer.name.clone();
+        let known_at = {
+            let state = self.core().state();
+            state.graph.producers().any(|(_, known)| *known == producer).then_some(state.head)
+        };
+        match known_at {
+            Some(head) => self.make_durable(head)?,
+            None => drop(self.core().commit_event(Event::Register(producer))?),
+        }
+        let id = self.core().state().graph.producer_by_name(&name);
+        let id = id.ok_or_else(|| CommitError::Internal { what: format!("producer {name:?} vanished") })?;
+        let replaced = {
+            let _folder = self.core().enter()?;
+            let mut closures = self.core().closures.write().unwrap_or_else(PoisonError::into_inner);
+            closures.insert(id, Arc::new(closure))
+        };
+        // What the old closure holds may do anything when it is dropped, so no lock is held here.
+        drop(replaced);
+        let is_attached = self.core().state().graph.is_attached(id);
+        if is_attached {
+            return Ok(());
+        }
+        let attached = self.core().commit_event(Event::Attach(id));
+        if attached.is_err() {
+            // Closed meanwhile, perhaps: a closure that stays could keep the database alive.
+            let mut closures = self.core().closures.write().unwrap_or_else(PoisonError::into_inner);
+            let unused = closures.remove(&id);
+            drop(closures);
+            drop(unused);
+        }
+        attached?;
+        Ok(())
+    }
+
+    /// Commits a batch: all of it or nothing. It is durable, visible, and has woken producers on return.
+    ///
+    /// # Errors
+    /// [`CommitError::Closed`]; where the batch is refused, the variant that names what is wrong with it, such as
+    /// [`CommitError::SeriesType`], [`CommitError::UnknownSlot`], [`CommitError::Cell`], [`CommitError::Metadata`]
+    /// or [`CommitError::TooLarge`]; [`CommitError::Storage`] where a large value cannot be written beside the
+    /// log; [`CommitError::Log`] where the log has no space or has failed.
+    pub fn commit(&self, batch: Batch) -> Result<Commit, CommitError> {
+        let folder = self.core().enter()?;
+        let prepared = self.core().prepare(batch)?;
+        let (commit, _) = self.core().sequence(prepared, |_| Ok(()))?;
+        drop(folder);
+        self.core().log.wait(commit.seq)?;
+        Ok(commit)
+    }
+
+    /// Runs a closure that reads and writes, and commits what it wrote if nothing that it read has changed
+    /// meanwhile; otherwise runs it again. After 16 runs in all it answers [`CommitError::Conflict`].
+    ///
+    /// A closure gives up with [`CommitError::Abandoned`] or any other error: then nothing is committed and it is
+    /// not run again. One that wrote nothing commits nothing, and what it read is not compared.
+    ///
+    /// # Errors
+    /// What `body` answers; else, as its error type holds it, [`CommitError::Conflict`] and what
+    /// [`Database::commit`] reports.
+    pub fn transact<T, E: From<CommitError>>(
+        &self,
+        body: impl FnMut(&mut Transaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        transact(self.core(), body).map(|(answer, _)| answer)
+    }
+
+    /// What is visible now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::now(self.core())
+    }
+
+    /// Waits until no bundle is ready and no run is in flight, and that is durable; false when `timeout` has passed
+    /// before.
+    ///
+    /// False at once where the database is closed or its log failed while there is work left, or where there is none
+    /// left but the log failed before that was durable. A closed database without work left is idle. A `timeout` of
+    /// zero asks without waiting for work.
+    pub fn wait_idle(&self, timeout: Duration) -> bool {
+        // A time beyond the clock's end is no deadline.
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let visible = self.core().signals.visible();
+            let idle_at = {
+                let state = self.core().state();
+                state.graph.idle().then_some(state.head)
+            };
+            if let Some(head) = idle_at {
+                return self.core().log.wait(head).is_ok();
+            }
+            let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
+            let is_sound = self.core().log.with_log(|log| log.check_health()).is_ok();
+            if left.is_zero() || self.core().signals.is_hung_up() || !is_sound {
+                return false;
+            }
+            self.core().signals.wait_beyond(visible, left);
+        }
+    }
+
+    /// The newest `n` visible runs that ended, newest first; of one producer, or of all. Empty where there is
+    /// none, also for a producer that is unknown.
+    ///
+    /// # Errors
+    /// [`ReadError::Query`] where the history cannot be read.
+    pub fn runs(&self, producer: Option<&str>, n: usize) -> Result<Vec<RunRecord>, ReadError> {
+        runs::history(&self.snapshot(), producer, n)
+    }
+
+    /// How long wakes and runs took since the database was opened or the latencies were reset.
+    pub fn latencies(&self) -> Latencies {
+        self.core().signals.latencies()
+    }
+
+    /// Forgets the latencies so far.
+    pub fn reset_latencies(&self) {
+        self.core().signals.reset_latencies();
+    }
+
+    /// Writes everything that the log says into sealed files and lets the log be reused.
+    ///
+    /// # Errors
+    /// [`CommitError::Closed`]; [`CommitError::Storage`] or [`CommitError::Read`] where a file cannot be written
+    /// or read; [`CommitError::TooLarge`] where cells and models are too many for one image; [`CommitError::Log`]
+    /// where the log has failed, or fails now as its old files are put aside. What was committed stays committed
+    /// in each case.
+    pub fn checkpoint(&self) -> Result<CheckpointReport, CommitError> {
+        if self.core().closed.load(Ordering::Acquire) {
+            return Err(CommitError::Closed);
+        }
+        self.core().checkpoint()
+    }
+
+    /// What opening found.
+    pub fn recovery_report(&self) -> &RecoveryReport {
+        &self.core().report
+    }
+
+    /// Counts and places.
+    pub fn status(&self) -> Status {
+        let core = self.core();
+        let log = core.log.with_log(|log| log.stats());
+        let trouble = core.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = core.state();
+        Status {
+            dir: core.disk.describe(),
+            database: core.database,
+            head: state.head,
+            visible: core.signals.visible(),
+            time: state.time,
+            series: state.tables.len(),
+            slots: state.graph.slots().count(),
+            cells: state.graph.cells().count(),
+            producers: state.graph.producers().count(),
+            models: state.models.newest_of_each(u64::MAX).count(),
+            objects: core.objects.len(),
+            log,
+            trouble,
+            recovery: core.report.clone(),
+        }
+    }
+
+    /// Lets runs in flight end, makes a checkpoint, seals the log and gives up the folder. Other clones answer
+    /// [`CommitError::Closed`] from then on; snapshots go on reading as long as nobody removes the files.
+    ///
+    /// Called from a producer's closure it does not wait for that run, whose result is then refused.
+    ///
+    /// # Errors
+    /// As [`Database::checkpoint`], and [`CommitError::Log`] where the log cannot be sealed. The folder is given
+    /// up all the same; what was acknowledged is in the log, and the next opening replays it.
+    /// [`CommitError::Closed`] where another clone closed it before.
+    pub fn close(self) -> Result<CheckpointReport, CommitError> {
+        self.handle.stop();
+        self.core().closed.store(true, Ordering::Release);
+        // A closure may hold a clone of this handle; it is dropped outside the lock.
+        let closures =
+            std::mem::take(&mut *self.core().closures.write().unwrap_or_else(PoisonError::into_inner));
+        drop(closures);
+        let report = self.core().checkpoint();
+        let released = self.core().release();
+        report.and_then(|report| released.map(|()| report))
+    }
+}
+
+impl Handle {
+    /// Sends the threads home and waits for them; whoever comes second waits too. A worker, which may be here by a
+    /// closure that closes or drops the database, waits for nobody.
+    fn stop(&self) {
+        self.core.signals.hang_up();
+        self.core.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if is_worker(&self.core) {
+            return;
+        }
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Handle {
+    /// Without [`Database::close`] there is no checkpoint: the log is made durable, and opening replays it.
+    fn drop(&mut self) {
+        self.stop();
+        self.core.closed.store(true, Ordering::Release);
+        let _ = self.core.release();
+    }
+}

@@ -1,0 +1,361 @@
+//! Errors, one enum for each family of operations. Each message says what went wrong, where, and what to do.
+
+use underbelly_query::QueryError;
+use underbelly_storage::error::StorageError;
+use underbelly_storage::{ColumnError, ColumnType, Timestamp};
+use underbelly_wal::WalError;
+
+use crate::graph::{GraphError, KeyError};
+use crate::models::MetadataError;
+
+/// Making or opening a database failed. Nothing was changed, except that an interrupted recovery may have begun.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is no database.
+    #[error("{dir} holds no Underbelly database; make one with `ubctl init` or `Database::create`")]
+    NotFound {
+        /// The folder.
+        dir: String,
+    },
+    /// There is one already.
+    #[error("{dir} holds an Underbelly database already; open it, or choose another folder")]
+    Exists {
+        /// The folder.
+        dir: String,
+    },
+    /// The folder holds something else.
+    #[error("{dir} is not empty and holds no Underbelly database (it has {found:?}); choose another folder")]
+    NotEmpty {
+        /// The folder.
+        dir: String,
+        /// One of its entries.
+        found: String,
+    },
+    /// Another process writes.
+    #[error("{dir} is open for writing in process {pid}; close it there first")]
+    Locked {
+        /// The folder.
+        dir: String,
+        /// The holder's process id, 0 where unknown.
+        pid: u32,
+    },
+    /// A setting cannot work.
+    #[error("option {option} is {value}: {remedy}")]
+    Option {
+        /// The option's name.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Data on disk contradicts itself.
+    #[error("{dir}: {what}; restore a backup of the folder")]
+    Corrupt {
+        /// The folder.
+        dir: String,
+        /// What contradicts.
+        what: String,
+    },
+    /// A file could not be read or written, or is damaged.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The log could not be read or written, or is damaged.
+    #[error(transparent)]
+    Log(#[from] WalError),
+    /// The operating system refused.
+    #[error("{action} {dir}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The folder.
+        dir: String,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// The record of the opening could not be committed.
+    #[error(transparent)]
+    Commit(#[from] Box<CommitError>),
+}
+
+/// A definition was refused. Nothing was changed, except as [`SchemaError::Commit`] says.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SchemaError {
+    /// The graph refused it.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// A name that cannot be used.
+    #[error("{what} {name:?} {problem}; choose another name")]
+    Name {
+        /// What is named.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// It could not be committed; whether it was kept is as [`CommitError`] says. Of a producer the definition may
+    /// be kept and the attachment not.
+    #[error(transparent)]
+    Commit(#[from] Box<CommitError>),
+}
+
+/// A transaction was refused or could not be made durable.
+///
+/// After [`Log`](CommitError::Log) with [`WalError::Poisoned`] the handle refuses further writes, reads go on, and
+/// reopening shows whether the transaction was kept. Every other error of a transaction means that nothing was
+/// applied, and leaves the handle as it was: sound, unless it was [`Closed`](CommitError::Closed) or an
+/// [`Internal`](CommitError::Internal) error says that an earlier transaction panicked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// The log refused or failed. A transaction that gets [`WalError::Poisoned`] finds it stopped for good; after
+    /// [`WalError::DiskFull`], for one, the same transaction can be tried again.
+    #[error(transparent)]
+    Log(#[from] WalError),
+    /// A file beside the log failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The graph refused it.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// A key was refused.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Columns that do not fit together.
+    #[error(transparent)]
+    Column(#[from] ColumnError),
+    /// Model metadata was refused.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// Something read in the transaction could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A series column with another type.
+    #[error(
+        "series {series:?} column {column:?} holds {expected}, not {found}; convert the values or use another column name"
+    )]
+    SeriesType {
+        /// The series' type.
+        series: String,
+        /// The column.
+        column: String,
+        /// Its type.
+        expected: ColumnType,
+        /// The type given.
+        found: ColumnType,
+    },
+    /// A field of integers that would have to become `f64`, which cannot hold all of them.
+    #[error(
+        "series {series:?} column {column:?} holds integers beyond 2^53, which f64 cannot hold, so it cannot hold \
+         fractions too; use another column name"
+    )]
+    SeriesPrecision {
+        /// The series' type.
+        series: String,
+        /// The column.
+        column: String,
+    },
+    /// A column that is a key here and a field there.
+    #[error("series {series:?} column {column:?} is a {expected}, not a {found}; use another name")]
+    SeriesRole {
+        /// The series' type.
+        series: String,
+        /// The column.
+        column: String,
+        /// What it is.
+        expected: &'static str,
+        /// What was given.
+        found: &'static str,
+    },
+    /// Rows of a series that cannot be stored.
+    #[error("series {series:?}: {what}")]
+    Series {
+        /// The series' type.
+        series: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// A name that cannot be used.
+    #[error("{what} {name:?} {problem}; choose another name")]
+    Name {
+        /// What is named.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Rows of a cell that cannot be stored.
+    #[error("slot {slot:?}: {what}")]
+    Cell {
+        /// The slot.
+        slot: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// No slot of this name.
+    #[error("no slot is named {slot:?}; define it first with `define_slot`")]
+    UnknownSlot {
+        /// The name.
+        slot: String,
+    },
+    /// Larger than a limit.
+    #[error("{what} is {found}, more than {limit}; {remedy}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size.
+        found: u64,
+        /// The limit.
+        limit: u64,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// What the transaction read was changed by others, again and again.
+    #[error(
+        "the transaction was tried {tries} times and {what} changed under it each time; try again or read less"
+    )]
+    Conflict {
+        /// How often it was tried.
+        tries: usize,
+        /// What changed.
+        what: String,
+    },
+    /// The closure of a transaction gave up. The engine never makes this error: it is for closures given to
+    /// [`Database::transact`](crate::Database::transact) to return.
+    #[error("the transaction was abandoned: {reason}")]
+    Abandoned {
+        /// Why.
+        reason: String,
+    },
+    /// The clock shows a time after which hardly any commit could be told.
+    #[error("the clock shows {now}; set it right, or give another in `Options::clock`")]
+    Clock {
+        /// What it shows.
+        now: Timestamp,
+    },
+    /// The database is closed.
+    #[error("the database is closed; open it again")]
+    Closed,
+    /// A promise of the engine itself does not hold; please report it.
+    #[error("internal error: {what}; please report it with the steps that led here")]
+    Internal {
+        /// What does not hold.
+        what: String,
+    },
+}
+
+/// Something could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// A file is missing or damaged.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A query was refused or failed.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// A key was refused.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Model metadata was refused.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// No series of this type.
+    #[error("no series has the type {series:?}; `ubctl series ls` lists them")]
+    UnknownSeries {
+        /// The type.
+        series: String,
+    },
+    /// No slot of this name.
+    #[error("no slot is named {slot:?}; `ubctl slot ls` lists them")]
+    UnknownSlot {
+        /// The name.
+        slot: String,
+    },
+    /// Contents that are not what they should be.
+    #[error("object {object} does not hold the contents of a cell: {what}; run `ubctl verify`")]
+    Contents {
+        /// The object's hash.
+        object: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// An object that is nowhere.
+    #[error("object {object} is named but not stored; run `ubctl verify`")]
+    MissingObject {
+        /// The object's hash.
+        object: String,
+    },
+    /// A producer asked for the one cell of an input that has several, or none.
+    #[error("input {slot:?} of this run has {cells} cells, not one; read them with `Run::inputs`")]
+    SeveralCells {
+        /// The slot.
+        slot: String,
+        /// How many cells it has.
+        cells: usize,
+    },
+    /// A producer asked for an input that it does not have.
+    #[error("this run has no input {slot:?}; its inputs are {inputs:?}")]
+    UnknownInput {
+        /// The slot.
+        slot: String,
+        /// The slots that it has.
+        inputs: Vec<String>,
+    },
+}
+
+/// Why a producer's closure returns no outputs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// There is nothing to produce from these inputs, and that is fine: outputs become absent.
+    #[error("declined: {0}")]
+    Declined(String),
+    /// The production failed for good: outputs become invalid.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+impl Failure {
+    /// There is nothing to produce from these inputs, and that is fine.
+    pub fn declined(reason: impl Into<String>) -> Failure {
+        Failure::Declined(reason.into())
+    }
+
+    /// The production failed for good.
+    pub fn fatal(reason: impl Into<String>) -> Failure {
+        Failure::Fatal(reason.into())
+    }
+}
+
+macro_rules! fatal_from {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Failure {
+                Failure::Fatal(error.to_string())
+            }
+        }
+    )*};
+}
+
+fatal_from!(ReadError, CommitError, ColumnError, MetadataError, KeyError, QueryError);
+
+impl From<CommitError> for SchemaError {
+    fn from(error: CommitError) -> SchemaError {
+        match error {
+            CommitError::Graph(graph) => SchemaError::Graph(graph),
+            CommitError::Name { what, name, problem } => SchemaError::Name { what, name, problem },
+            other => SchemaError::Commit(Box::new(other)),
+        }
+    }
+}
+
+impl From<CommitError> for OpenError {
+    fn from(error: CommitError) -> OpenError {
+        OpenError::Commit(Box::new(error))
+    }
+}

@@ -1,0 +1,81 @@
+//! Names of the files in a database's folder. Numbers are never used twice.
+
+use std::fmt::Write;
+
+/// Folder of the log.
+pub(crate) const WAL_DIR: &str = "wal";
+/// Folder of the segments, one folder in it for each series type.
+pub(crate) const SEGMENTS_DIR: &str = "segments";
+/// Folder of the state images.
+pub(crate) const IMAGES_DIR: &str = "images";
+/// Folder of the packs.
+pub(crate) const PACKS_DIR: &str = "packs";
+/// Folder of the chunk files.
+pub(crate) const CHUNKS_DIR: &str = "chunks";
+/// The lock file.
+pub(crate) const LOCK: &str = "LOCK";
+
+/// Bytes of the name of a series' folder.
+const DIR_BYTES_MAX: usize = 200;
+
+/// The folder of a series type: its name with all but letters, digits, `-` and `_` as `%` and two hex digits.
+pub(crate) fn segment_dir(series: &str) -> String {
+    let mut name = String::new();
+    for byte in series.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
+            name.push(char::from(byte));
+        } else {
+            let _ = write!(name, "%{byte:02x}");
+        }
+    }
+    // File systems end names at 255 bytes; a longer one is cut and told apart by its hash.
+    if name.len() > DIR_BYTES_MAX {
+        let hash = blake3::hash(series.as_bytes()).to_hex();
+        name.truncate(DIR_BYTES_MAX - 18);
+        let _ = write!(name, "%-{}", &hash[..16]);
+    }
+    format!("{SEGMENTS_DIR}/{name}")
+}
+
+pub(crate) fn segment(series: &str, file: u64) -> String {
+    format!("{}/{file:010}.seg", segment_dir(series))
+}
+
+pub(crate) fn pack(file: u64) -> String {
+    format!("{PACKS_DIR}/{file:010}.pack")
+}
+
+pub(crate) fn chunk(file: u64) -> String {
+    format!("{CHUNKS_DIR}/{file:010}.chunk")
+}
+
+pub(crate) fn image(file: u64) -> String {
+    format!("{IMAGES_DIR}/{file:010}.img")
+}
+
+/// The number in the name of a sealed file, with or without the folder in front; `None` for a name that the engine
+/// does not give.
+pub(crate) fn number(name: &str) -> Option<u64> {
+    let (digits, kind) = name.rsplit('/').next()?.split_once('.')?;
+    let kinds = ["seg", "seg.tmp", "pack", "pack.tmp", "chunk", "chunk.tmp", "img", "img.tmp"];
+    let number = digits.parse().ok()?;
+    (kinds.contains(&kind) && digits == format!("{number:010}")).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_gets_a_folder_of_its_own() {
+        assert_eq!(segment_dir("trade-1_x"), "segments/trade-1_x");
+        assert_eq!(segment_dir("../a/b"), "segments/%2e%2e%2fa%2fb");
+        assert_ne!(segment_dir(&"é".repeat(120)), segment_dir(&format!("{}e", "é".repeat(119))));
+        assert!(segment_dir(&"é".repeat(120)).len() < 250);
+        assert_eq!(number(&segment("a.b", 12)), Some(12));
+        assert_eq!(number("packs/0000000007.pack.tmp"), Some(7));
+        for strange in ["LOCK", "2024.csv", "7.seg", "0000000007.csv", "0000000007", "+000000007.seg"] {
+            assert_eq!(number(strange), None, "{strange}");
+        }
+    }
+}

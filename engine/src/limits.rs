@@ -1,0 +1,49 @@
+//! Every limit of the engine in one place. All are checked before memory is taken or a lock is held.
+
+use underbelly_storage::Timestamp;
+
+/// Bytes of a name (series, column, slot, producer).
+pub const NAME_BYTES_MAX: usize = 255;
+/// Columns of one series type or slot, keys included.
+pub const COLUMNS_MAX: usize = 4_096;
+/// Rows in one append or cell.
+pub const ROWS_MAX: usize = 1 << 28;
+/// Appends, slot puts and model puts in one transaction.
+pub const OPERATIONS_MAX: usize = 1 << 20;
+/// An append or object above this is written to a file of its own before the commit and named by the record; so
+/// is what would make the record longer than half of what the log takes.
+pub const INLINE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one object: a model blob or the contents of a cell.
+pub const OBJECT_BYTES_MAX: usize = 4 << 30;
+/// Levels of nesting in model metadata.
+pub const METADATA_DEPTH_MAX: usize = 32;
+/// Bytes of model metadata in canonical form.
+pub const METADATA_BYTES_MAX: usize = 64 << 10;
+/// Bytes of committed records that may wait for the disk before further commits wait too.
+pub const QUEUE_BYTES_MAX: usize = 128 << 20;
+/// Bytes of the reason of a run that failed or declined; what is longer is cut.
+pub const REASON_BYTES_MAX: usize = 4 << 10;
+/// Times that a transaction is tried again after a conflict.
+pub const CONFLICT_RETRIES: usize = 16;
+/// Bytes of a state image: what 32-bit relative pointers reach.
+pub const IMAGE_BYTES_MAX: u64 = i32::MAX as u64;
+/// Young runs of one size class that are merged into one.
+pub const YOUNG_RUNS_PER_CLASS: usize = 8;
+/// Rows above which a young run is left alone until it is sealed.
+pub const YOUNG_RUN_ROWS_MAX: usize = 1 << 13;
+/// Small segments of a type that are merged at the next checkpoint.
+pub const SMALL_SEGMENTS_MAX: usize = 8;
+/// Bytes below which a segment or pack counts as small.
+pub const SMALL_FILE_BYTES: u64 = 16 << 20;
+/// Small packs that are joined at the next checkpoint.
+pub const SMALL_PACKS_MAX: usize = 8;
+/// Bytes in memory of the rows that a checkpoint seals into one segment.
+pub const SEAL_BYTES_MAX: usize = 1 << 30;
+/// Rows below which a segment counts as small, where its bytes do so too.
+pub const SMALL_SEGMENT_ROWS: u64 = 1 << 17;
+/// Bytes of the record that starts a run, at most.
+pub const START_BYTES_MAX: u64 = 512;
+/// The latest time that the clock may show, a year before the end of time: every commit is later than the one before.
+pub const CLOCK_MAX: Timestamp = Timestamp(i64::MAX - 31_536_000_000_000_000);
+/// Samples kept of each latency.
+pub const LATENCY_SAMPLES: usize = 65_536;

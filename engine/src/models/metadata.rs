@@ -1,0 +1,532 @@
+//! The dict by which a model is found.
+//!
+//! Identity is the BLAKE3-256 hash of the dict in deterministic CBOR (RFC 8949 §4.2.1: shortest integers and
+//! floats, map keys in order of their encoded bytes), behind the prefix [`IDENTITY_PREFIX`]. The top-level
+//! entries `timestamp`, `name` and `tags` stay outside. `true`, `1`, `1.0` and `"1"` are four different values;
+//! `-0.0` is `0.0`; NaN and infinities are refused.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use ciborium::Value as Cbor;
+use underbelly_storage::Timestamp;
+
+use crate::limits::{METADATA_BYTES_MAX, METADATA_DEPTH_MAX};
+
+/// What the hash of an identity begins with; the number is the version of the canonical form.
+pub const IDENTITY_PREFIX: &[u8] = b"underbelly.model.identity.v1\0";
+
+/// Top-level entries that are not part of the identity.
+const OUTSIDE: [&str; 3] = ["timestamp", "name", "tags"];
+
+/// CBOR tag for extended time (RFC 9581): a map with seconds at 1 and nanoseconds at -9.
+const TIME_TAG: u64 = 1001;
+
+/// Why metadata was refused.
+#[derive(Debug, thiserror::Error, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum MetadataError {
+    /// `type` is missing or not text.
+    #[error("model metadata needs a text entry \"type\"; add it")]
+    Type,
+    /// `timestamp` is missing or not a time.
+    #[error(
+        "model metadata needs an entry \"timestamp\": an instant, or a number of seconds since 1970; add it"
+    )]
+    Timestamp,
+    /// A float that no identity can hold.
+    #[error("model metadata entry {path:?} is {value}; only finite numbers can be part of an identity")]
+    NotFinite {
+        /// Where, as `a.b.0`.
+        path: String,
+        /// The float.
+        value: f64,
+    },
+    /// An integer outside i64.
+    #[error(
+        "model metadata entry {path:?} is {value}, which does not fit in 64 signed bits; store it as text"
+    )]
+    Integer {
+        /// Where, as `a.b.0`.
+        path: String,
+        /// The number's text.
+        value: String,
+    },
+    /// Nested too deeply.
+    #[error("model metadata is nested more than {METADATA_DEPTH_MAX} levels deep at {path:?}; flatten it")]
+    Depth {
+        /// Where, as `a.b.0`.
+        path: String,
+    },
+    /// Too large.
+    #[error(
+        "model metadata takes {bytes} bytes, more than {METADATA_BYTES_MAX}; put large values into the blob"
+    )]
+    Size {
+        /// Bytes in canonical form.
+        bytes: usize,
+    },
+    /// Text that is no JSON object.
+    #[error("model metadata is not a JSON object: {what}")]
+    Json {
+        /// What the parser says.
+        what: String,
+    },
+    /// Stored bytes that are no metadata.
+    #[error("stored model metadata is damaged: {what}")]
+    Damaged {
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// A value in model metadata.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetaValue {
+    /// No value.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// Signed 64-bit integer.
+    I64(i64),
+    /// A finite float.
+    F64(f64),
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// An instant.
+    Timestamp(Timestamp),
+    /// A list.
+    List(Vec<MetaValue>),
+    /// A dict.
+    Map(BTreeMap<String, MetaValue>),
+}
+
+macro_rules! meta_from {
+    ($($from:ty => $make:expr),* $(,)?) => {$(
+        impl From<$from> for MetaValue {
+            fn from(value: $from) -> MetaValue {
+                ($make)(value)
+            }
+        }
+    )*};
+}
+
+meta_from! {
+    bool => MetaValue::Bool,
+    i64 => MetaValue::I64,
+    i32 => |v| MetaValue::I64(i64::from(v)),
+    u32 => |v| MetaValue::I64(i64::from(v)),
+    f64 => MetaValue::F64,
+    &str => |v: &str| MetaValue::Text(v.to_string()),
+    String => MetaValue::Text,
+    Timestamp => MetaValue::Timestamp,
+    Vec<u8> => MetaValue::Bytes,
+    Vec<MetaValue> => MetaValue::List,
+    BTreeMap<String, MetaValue> => MetaValue::Map,
+}
+
+/// The hash of a model's identity.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModelId(pub [u8; 32]);
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ModelId({self})")
+    }
+}
+
+/// A metadata dict. The type and the timestamp are mandatory when a model is put; to find one, the type and
+/// the other entries are enough.
+///
+/// ```
+/// use underbelly::{Metadata, Timestamp};
+/// let put = Metadata::new("smile").with("underlying", "AAPL").with("timestamp", Timestamp(0));
+/// let find = Metadata::new("smile").with("underlying", "AAPL");
+/// assert_eq!(put.id()?, find.id()?);
+/// # Ok::<(), underbelly::MetadataError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metadata {
+    entries: BTreeMap<String, MetaValue>,
+}
+
+impl Metadata {
+    /// A dict with `type` alone.
+    pub fn new(model_type: &str) -> Metadata {
+        Metadata { entries: BTreeMap::from([("type".to_string(), model_type.into())]) }
+    }
+
+    /// A dict with these entries.
+    pub fn from_entries(entries: BTreeMap<String, MetaValue>) -> Metadata {
+        Metadata { entries }
+    }
+
+    /// The same with one more entry; an entry of that name is replaced.
+    pub fn with(mut self, name: &str, value: impl Into<MetaValue>) -> Metadata {
+        self.entries.insert(name.to_string(), value.into());
+        self
+    }
+
+    /// All entries.
+    pub fn entries(&self) -> &BTreeMap<String, MetaValue> {
+        &self.entries
+    }
+
+    /// The entry `type`.
+    ///
+    /// # Errors
+    /// [`MetadataError::Type`] where it is missing, empty or not text.
+    pub fn model_type(&self) -> Result<&str, MetadataError> {
+        match self.entries.get("type") {
+            Some(MetaValue::Text(text)) if !text.is_empty() => Ok(text),
+            _ => Err(MetadataError::Type),
+        }
+    }
+
+    /// The entry `timestamp`; a bare number is seconds since 1970 UTC, rounded to nanoseconds.
+    ///
+    /// # Errors
+    /// [`MetadataError::Timestamp`] where it is missing, no time, or beyond what 64 bits of nanoseconds hold.
+    pub fn timestamp(&self) -> Result<Timestamp, MetadataError> {
+        match self.entries.get("timestamp") {
+            Some(MetaValue::Timestamp(at)) => Ok(*at),
+            Some(MetaValue::I64(secs)) => Timestamp::from_secs(*secs).ok_or(MetadataError::Timestamp),
+            Some(MetaValue::F64(secs)) if secs.is_finite() && secs.abs() < 9.2e9 => {
+                Ok(Timestamp((secs * 1e9).round() as i64))
+            }
+            _ => Err(MetadataError::Timestamp),
+        }
+    }
+
+    /// The hash of the identity.
+    ///
+    /// # Errors
+    /// [`MetadataError::Type`] as [`Metadata::model_type`]; [`MetadataError::NotFinite`], [`MetadataError::Depth`]
+    /// or [`MetadataError::Size`] where the identity cannot be encoded.
+    pub fn id(&self) -> Result<ModelId, MetadataError> {
+        self.model_type()?;
+        let identity = self.entries.iter().filter(|(name, _)| !OUTSIDE.contains(&name.as_str()));
+        let bytes = encode(&map_to_cbor(identity, "", 1)?)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(IDENTITY_PREFIX).update(&bytes);
+        Ok(ModelId(*hasher.finalize().as_bytes()))
+    }
+
+    /// The whole dict in deterministic CBOR.
+    ///
+    /// # Errors
+    /// [`MetadataError::NotFinite`] for NaN and infinities, [`MetadataError::Depth`] above 32 levels,
+    /// [`MetadataError::Size`] above 64 KiB.
+    pub fn to_cbor(&self) -> Result<Vec<u8>, MetadataError> {
+        encode(&map_to_cbor(self.entries.iter(), "", 1)?)
+    }
+
+    /// Reads what [`Metadata::to_cbor`] wrote.
+    ///
+    /// # Errors
+    /// [`MetadataError::Size`] above 64 KiB; [`MetadataError::Damaged`] where the bytes are no metadata.
+    pub fn from_cbor(bytes: &[u8]) -> Result<Metadata, MetadataError> {
+        let damaged = |what: &str| MetadataError::Damaged { what: what.to_string() };
+        if bytes.len() > METADATA_BYTES_MAX {
+            return Err(MetadataError::Size { bytes: bytes.len() });
+        }
+        let cbor: Cbor = ciborium::de::from_reader_with_recursion_limit(bytes, 4 * METADATA_DEPTH_MAX)
+            .map_err(|error| MetadataError::Damaged { what: error.to_string() })?;
+        match from_cbor(&cbor, 0)? {
+            MetaValue::Map(entries) => Ok(Metadata { entries }),
+            _ => Err(damaged("not a map")),
+        }
+    }
+
+    /// Reads a JSON object. Integers stay integers, other numbers are floats.
+    ///
+    /// # Errors
+    /// [`MetadataError::Json`] where the text is no JSON object, [`MetadataError::Integer`] where an integer does
+    /// not fit in 64 signed bits, [`MetadataError::Depth`] above 32 levels.
+    pub fn from_json(text: &str) -> Result<Metadata, MetadataError> {
+        let json: serde_json::Value =
+            serde_json::from_str(text).map_err(|error| MetadataError::Json { what: error.to_string() })?;
+        match from_json(&json, "", 0)? {
+            MetaValue::Map(entries) => Ok(Metadata { entries }),
+            _ => Err(MetadataError::Json { what: "the outermost value is no object".to_string() }),
+        }
+    }
+
+    /// As JSON: instants become RFC 3339 text and bytes become hexadecimal text.
+    pub fn to_json(&self) -> String {
+        to_json(&MetaValue::Map(self.entries.clone())).to_string()
+    }
+}
+
+fn join(path: &str, step: &str) -> String {
+    if path.is_empty() { step.to_string() } else { format!("{path}.{step}") }
+}
+
+fn encode(cbor: &Cbor) -> Result<Vec<u8>, MetadataError> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(cbor, &mut bytes)
+        .map_err(|error| MetadataError::Damaged { what: error.to_string() })?;
+    if bytes.len() > METADATA_BYTES_MAX {
+        return Err(MetadataError::Size { bytes: bytes.len() });
+    }
+    Ok(bytes)
+}
+
+fn map_to_cbor<'a>(
+    entries: impl Iterator<Item = (&'a String, &'a MetaValue)>,
+    path: &str,
+    depth: usize,
+) -> Result<Cbor, MetadataError> {
+    let mut pairs = Vec::new();
+    for (name, value) in entries {
+        pairs.push((Cbor::Text(name.clone()), to_cbor(value, &join(path, name), depth)?));
+    }
+    // Encoded text keys begin with their length, so bytewise order of encodings is length first, then bytes.
+    pairs.sort_by(|(a, _), (b, _)| {
+        let (a, b) = (a.as_text().unwrap_or_default(), b.as_text().unwrap_or_default());
+        (a.len(), a.as_bytes()).cmp(&(b.len(), b.as_bytes()))
+    });
+    Ok(Cbor::Map(pairs))
+}
+
+fn to_cbor(value: &MetaValue, path: &str, depth: usize) -> Result<Cbor, MetadataError> {
+    if depth > METADATA_DEPTH_MAX {
+        return Err(MetadataError::Depth { path: path.to_string() });
+    }
+    Ok(match value {
+        MetaValue::Null => Cbor::Null,
+        MetaValue::Bool(v) => Cbor::Bool(*v),
+        MetaValue::I64(v) => Cbor::Integer((*v).into()),
+        MetaValue::F64(v) if v.is_finite() => Cbor::Float(if *v == 0.0 { 0.0 } else { *v }),
+        MetaValue::F64(v) => return Err(MetadataError::NotFinite { path: path.to_string(), value: *v }),
+        MetaValue::Text(v) => Cbor::Text(v.clone()),
+        MetaValue::Bytes(v) => Cbor::Bytes(v.clone()),
+        MetaValue::Timestamp(at) => {
+            let (secs, ns) = (at.0.div_euclid(1_000_000_000), at.0.rem_euclid(1_000_000_000));
+            let time = vec![(1.into(), Cbor::Integer(secs.into())), ((-9).into(), Cbor::Integer(ns.into()))];
+            Cbor::Tag(TIME_TAG, Box::new(Cbor::Map(time)))
+        }
+        MetaValue::List(items) => Cbor::Array(
+            items
+                .iter()
+                .enumerate()
+                .map(|(i, item)| to_cbor(item, &join(path, &i.to_string()), depth + 1))
+                .collect::<Result<_, _>>()?,
+        ),
+        MetaValue::Map(entries) => map_to_cbor(entries.iter(), path, depth + 1)?,
+    })
+}
+
+fn from_cbor(cbor: &Cbor, depth: usize) -> Result<MetaValue, MetadataError> {
+    let damaged = |what: &str| MetadataError::Damaged { what: what.to_string() };
+    if depth > METADATA_DEPTH_MAX {
+        return Err(damaged("nested too deeply"));
+    }
+    Ok(match cbor {
+        Cbor::Null => MetaValue::Null,
+        Cbor::Bool(v) => MetaValue::Bool(*v),
+        Cbor::Integer(v) => {
+            MetaValue::I64(i64::try_from(i128::from(*v)).map_err(|_| damaged("integer out of range"))?)
+        }
+        Cbor::Float(v) => MetaValue::F64(*v),
+        Cbor::Text(v) => MetaValue::Text(v.clone()),
+        Cbor::Bytes(v) => MetaValue::Bytes(v.clone()),
+        Cbor::Tag(TIME_TAG, inner) => {
+            let Cbor::Map(parts) = &**inner else { return Err(damaged("time is no map")) };
+            let part = |key: i64| {
+                parts.iter().find(|(k, _)| *k == Cbor::Integer(key.into())).and_then(|(_, v)| v.as_integer())
+            };
+            let number = |key| part(key).and_then(|v| i64::try_from(i128::from(v)).ok());
+            let at = number(1)
+                .zip(number(-9))
+                .and_then(|(secs, ns)| {
+                    let ns = (0..1_000_000_000).contains(&ns).then_some(i128::from(ns))?;
+                    i64::try_from(i128::from(secs) * 1_000_000_000 + ns).ok()
+                })
+                .ok_or_else(|| damaged("time out of range"))?;
+            MetaValue::Timestamp(Timestamp(at))
+        }
+        Cbor::Array(items) => {
+            MetaValue::List(items.iter().map(|item| from_cbor(item, depth + 1)).collect::<Result<_, _>>()?)
+        }
+        Cbor::Map(pairs) => {
+            let mut entries = BTreeMap::new();
+            for (name, value) in pairs {
+                let name = name.as_text().ok_or_else(|| damaged("a key is not text"))?;
+                if entries.insert(name.to_string(), from_cbor(value, depth + 1)?).is_some() {
+                    return Err(damaged("a key stands twice"));
+                }
+            }
+            MetaValue::Map(entries)
+        }
+        _ => return Err(damaged("unknown kind of value")),
+    })
+}
+
+fn from_json(json: &serde_json::Value, path: &str, depth: usize) -> Result<MetaValue, MetadataError> {
+    if depth > METADATA_DEPTH_MAX {
+        return Err(MetadataError::Depth { path: path.to_string() });
+    }
+    Ok(match json {
+        serde_json::Value::Null => MetaValue::Null,
+        serde_json::Value::Bool(v) => MetaValue::Bool(*v),
+        serde_json::Value::Number(number) => {
+            let text = number.to_string();
+            match (text.contains(['.', 'e', 'E']), text.parse::<i64>(), text.parse::<f64>()) {
+                (false, Ok(v), _) => MetaValue::I64(v),
+                (true, _, Ok(v)) => MetaValue::F64(v),
+                _ => return Err(MetadataError::Integer { path: path.to_string(), value: text }),
+            }
+        }
+        serde_json::Value::String(v) => MetaValue::Text(v.clone()),
+        serde_json::Value::Array(items) => MetaValue::List(
+            items
+                .iter()
+                .enumerate()
+                .map(|(i, item)| from_json(item, &join(path, &i.to_string()), depth + 1))
+                .collect::<Result<_, _>>()?,
+        ),
+        serde_json::Value::Object(object) => MetaValue::Map(
+            object
+                .iter()
+                .map(|(name, value)| Ok((name.clone(), from_json(value, &join(path, name), depth + 1)?)))
+                .collect::<Result<_, MetadataError>>()?,
+        ),
+    })
+}
+
+fn to_json(value: &MetaValue) -> serde_json::Value {
+    match value {
+        MetaValue::Null => serde_json::Value::Null,
+        MetaValue::Bool(v) => (*v).into(),
+        MetaValue::I64(v) => (*v).into(),
+        MetaValue::F64(v) => (*v).into(),
+        MetaValue::Text(v) => v.as_str().into(),
+        MetaValue::Bytes(v) => v.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
+        MetaValue::Timestamp(v) => v.to_string().into(),
+        MetaValue::List(items) => items.iter().map(to_json).collect::<Vec<_>>().into(),
+        MetaValue::Map(entries) => serde_json::Value::Object(
+            entries.iter().map(|(name, value)| (name.clone(), to_json(value))).collect(),
+        ),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(json: &str) -> ModelId {
+        Metadata::from_json(json).unwrap().id().unwrap()
+    }
+
+    #[test]
+    fn order_and_annotations_do_not_matter_and_types_do() {
+        let base = id(r#"{"type":"m","a":{"x":1,"y":[1,2]}}"#);
+        assert_eq!(base, id(r#"{"a":{"y":[1,2],"x":1},"type":"m"}"#));
+        assert_eq!(base, id(r#"{"type":"m","a":{"x":1,"y":[1,2]},"timestamp":5,"name":"n","tags":["t"]}"#));
+        let variants = ["true", "1", "1.0", "\"1\"", "null", "[1]", "{\"1\":1}"];
+        let ids: std::collections::BTreeSet<_> =
+            variants.iter().map(|v| id(&format!(r#"{{"type":"m","v":{v}}}"#))).collect();
+        assert_eq!(ids.len(), variants.len());
+        assert_eq!(id(r#"{"type":"m","v":-0.0}"#), id(r#"{"type":"m","v":0.0}"#));
+        assert_ne!(base, id(r#"{"type":"m","a":{"x":1,"y":[2,1]}}"#));
+    }
+
+    #[test]
+    fn floats_from_json_are_the_nearest_ones() {
+        for (text, value) in [("1.3300213194981701e91", 1.3300213194981701e91), ("0.1", 0.1)] {
+            let built = Metadata::new("m").with("v", value).id().unwrap();
+            assert_eq!(id(&format!(r#"{{"type":"m","v":{text}}}"#)), built, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_float_has_one_identity_however_it_is_written() {
+        let read = id(r#"{"type":"m","v":111111111111111111111111.0}"#);
+        assert_eq!(read, Metadata::new("m").with("v", 1.1111111111111111e23).id().unwrap());
+        assert_eq!(read, id(r#"{"type":"m","v":1.1111111111111111e23}"#));
+    }
+
+    #[test]
+    fn the_canonical_form_is_fixed() {
+        let metadata = Metadata::new("m").with("b", 1.5).with("aa", -2i64).with("timestamp", Timestamp(-1));
+        let hex: String = metadata.to_cbor().unwrap().iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(
+            hex,
+            "a46162f93e0062616121647479706561 6d6974696d657374616d70d903e9a2012028 1a3b9ac9ff"
+                .replace(' ', "")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_an_identity_is_refused() {
+        let nan = Metadata::new("m").with("a", vec![MetaValue::F64(f64::NAN)]);
+        assert!(matches!(nan.id(), Err(MetadataError::NotFinite { path, .. }) if path == "a.0"));
+        assert_eq!(Metadata::from_json("{}").unwrap().id(), Err(MetadataError::Type));
+        assert!(matches!(Metadata::from_json("[1]"), Err(MetadataError::Json { .. })));
+        assert!(matches!(
+            Metadata::from_json(r#"{"type":"m","a":18446744073709551615}"#),
+            Err(MetadataError::Integer { .. })
+        ));
+        let beyond = Metadata::from_json(r#"{"type":"m","a":[99999999999999999999999]}"#).unwrap_err();
+        assert!(beyond.to_string().contains("99999999999999999999999"), "{beyond}");
+        let mut deep = MetaValue::Null;
+        for _ in 0..40 {
+            deep = MetaValue::List(vec![deep]);
+        }
+        assert!(matches!(Metadata::new("m").with("a", deep).id(), Err(MetadataError::Depth { .. })));
+        let large = Metadata::new("m").with("a", "x".repeat(METADATA_BYTES_MAX));
+        assert!(matches!(large.id(), Err(MetadataError::Size { .. })));
+    }
+
+    fn any_value() -> impl Strategy<Value = MetaValue> {
+        let leaf = prop_oneof![
+            Just(MetaValue::Null),
+            any::<bool>().prop_map(MetaValue::Bool),
+            any::<i64>().prop_map(MetaValue::I64),
+            (-1e300..1e300).prop_map(MetaValue::F64),
+            "\\PC{0,12}".prop_map(MetaValue::Text),
+            proptest::collection::vec(any::<u8>(), 0..12).prop_map(MetaValue::Bytes),
+            any::<i64>().prop_map(|ns| MetaValue::Timestamp(Timestamp(ns))),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(MetaValue::List),
+                proptest::collection::btree_map("\\PC{0,6}", inner, 0..5).prop_map(MetaValue::Map),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn cbor_round_trips(value in any_value()) {
+            let metadata = Metadata::new("m").with("v", value);
+            let bytes = metadata.to_cbor().unwrap();
+            prop_assert_eq!(Metadata::from_cbor(&bytes).unwrap(), metadata);
+        }
+
+        #[test]
+        fn floats_in_json_are_the_nearest_ones(value in -1e300..1e300f64, digits in "[1-9][0-9]{17,24}") {
+            let metadata = Metadata::new("m").with("v", value);
+            prop_assert_eq!(Metadata::from_json(&metadata.to_json()).unwrap(), metadata);
+            let read = Metadata::from_json(&format!(r#"{{"type":"m","v":{digits}.5}}"#)).unwrap();
+            let nearest = format!("{digits}.5").parse::<f64>().unwrap();
+            prop_assert_eq!(read, Metadata::new("m").with("v", nearest));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Metadata::from_cbor(&bytes);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What a transaction does, between the caller's batch and the log record.
+//!
+//! A commit turns a batch into operations, the operations into a record, and applies the operations; a replay
+//! turns the record into operations and applies them in the same way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use underbelly_query::MemoryRun;
+use underbelly_storage::object::{Blob, ObjectId};
+use underbelly_storage::segment::Segment;
+use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
+
+use crate::graph::{ContentId, Event, EventV1, Outcome, OutputWrite, Write};
+use crate::models::{Metadata, ModelId};
+use crate::objects::{ChunkFile, Place};
+use crate::record::v1;
+use crate::series::inexact;
+
+/// What a transaction does.
+#[derive(Default)]
+pub(crate) struct Operations {
+    pub objects: BTreeMap<ObjectId, Place>,
+    pub appends: Vec<Append>,
+    pub models: Vec<PutModel>,
+    pub event: Option<Event>,
+    /// Bytes of rows and objects that the record will hold.
+    pub inline_bytes: usize,
+}
+
+/// Rows for a series.
+pub(crate) struct Append {
+    pub series: Arc<str>,
+    pub rows: Rows,
+    /// Columns with integers that an `f64` cannot hold.
+    pub inexact: Vec<String>,
+}
+
+pub(crate) enum Rows {
+    /// Sorted by time; keys stand before fields.
+    Inline { run: MemoryRun, keys: usize },
+    /// A segment that is on the disk. The reference has no seq until the transaction is applied.
+    Segment { segment: Segment, reference: v1::SegmentRef },
+}
+
+/// A version for a model.
+pub(crate) struct PutModel {
+    pub id: ModelId,
+    pub metadata: Arc<Metadata>,
+    /// The metadata in canonical form.
+    pub cbor: Arc<[u8]>,
+    pub timestamp: Timestamp,
+    pub object: ObjectId,
+    pub bytes: u64,
+}
+
+impl Append {
+    /// Name, type and role of each column.
+    pub(crate) fn columns(&self) -> Vec<(&str, ColumnType, bool)> {
+        match &self.rows {
+            Rows::Inline { run, keys } => run
+                .columns()
+                .iter()
+                .enumerate()
+                .map(|(i, (name, column))| (&**name, column.column_type(), i < *keys))
+                .collect(),
+            Rows::Segment { reference, .. } => reference
+                .schema
+                .iter()
+                .filter_map(|c| Some((c.name.as_str(), c.known_type().ok()?, c.key)))
+                .collect(),
+        }
+    }
+}
+
+impl Operations {
+    /// Contents of cells that the transaction names.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = ContentId> {
+        let (writes, outputs): (&[Write], &[OutputWrite]) = match &self.event {
+            Some(Event::Commit { writes, .. }) => (writes, &[]),
+            Some(Event::End { outcome: Outcome::Data(outputs), .. }) => (&[], outputs),
+            _ => (&[], &[]),
+        };
+        let writes = writes.iter().filter_map(|write| write.content);
+        writes.chain(outputs.iter().filter_map(|output| output.content))
+    }
+
+    /// Number of things that the transaction does.
+    pub(crate) fn count(&self) -> usize {
+        let rows = |append: &Append| match &append.rows {
+            Rows::Inline { run, .. } => run.rows(),
+            Rows::Segment { .. } => 1,
+        };
+        let writes = match &self.event {
+            Some(Event::Commit { writes, ends }) => writes.len() + ends.len(),
+            Some(_) => 1,
+            None => 0,
+        };
+        self.appends.iter().map(rows).sum::<usize>() + self.models.len() + writes
+    }
+
+    /// The record of this transaction, and what cannot be written if there is such a thing.
+    pub(crate) fn to_record(&self) -> Result<v1::Record, String> {
+        let object = |(id, place): (&ObjectId, &Place)| match place {
+            Place::Memory(blob) => Ok(v1::Object::Inline { bytes: blob.to_vec() }),
+            Place::Chunk(chunk) => Ok(v1::Object::Chunk { id: id.0, file: chunk.file, bytes: chunk.bytes }),
+            Place::Pack(_) => Err(format!("object {id} is stored already")),
+        };
+        let append = |append: &Append| v1::Append {
+            series: append.series.to_string(),
+            rows: match &append.rows {
+                Rows::Inline { run, keys } => v1::Rows::Inline {
+                    timestamps: run.timestamps().to_vec(),
+                    columns: run
+                        .columns()
+                        .iter()
+                        .enumerate()
+                        .map(|(i, (name, column))| v1::NamedColumn::new(name, i < *keys, column.clone()))
+                        .collect(),
+                },
+                Rows::Segment { reference, .. } => v1::Rows::Segment(reference.clone()),
+            },
+        };
+        let model = |put: &PutModel| v1::Model {
+            metadata: put.cbor.to_vec(),
+            object: put.object.0,
+            bytes: put.bytes,
+        };
+        Ok(v1::Record {
+            objects: self.objects.iter().map(object).collect::<Result<_, String>>()?,
+            appends: self.appends.iter().map(append).collect(),
+            models: self.models.iter().map(model).collect(),
+            event: self.event.as_ref().map(EventV1::from),
+        })
+    }
+
+    /// What a record says. `open` opens a segment that it names.
+    pub(crate) fn from_record<E: From<String>>(
+        record: v1::Record,
+        mut open: impl FnMut(&str, &v1::SegmentRef) -> Result<Segment, E>,
+    ) -> Result<Operations, E> {
+        let mut operations = Operations::default();
+        for object in record.objects {
+            let (id, place) = match object {
+                v1::Object::Inline { bytes } => (ObjectId::of(&bytes), Place::Memory(Blob::from(bytes))),
+                v1::Object::Chunk { id, file, bytes } => {
+                    (ObjectId(id), Place::Chunk(Arc::new(ChunkFile::new(file, bytes))))
+                }
+            };
+            operations.objects.insert(id, place);
+        }
+        for append in record.appends {
+            let rows = match append.rows {
+                v1::Rows::Inline { timestamps, columns } => inline(timestamps, columns)?,
+                v1::Rows::Segment(reference) => {
+                    for column in &reference.schema {
+                        column.known_type()?;
+                    }
+                    Rows::Segment { segment: open(&append.series, &reference)?, reference }
+                }
+            };
+            let inexact = match &rows {
+                Rows::Inline { run, .. } => inexact::in_run(run),
+                Rows::Segment { segment, .. } => inexact::in_segment(segment),
+            };
+            operations.appends.push(Append { series: append.series.into(), rows, inexact });
+        }
+        for model in record.models {
+            let metadata = Metadata::from_cbor(&model.metadata).map_err(|error| error.to_string())?;
+            let id = metadata.id().map_err(|error| error.to_string())?;
+            let timestamp = metadata.timestamp().map_err(|error| error.to_string())?;
+            operations.models.push(PutModel {
+                id,
+                timestamp,
+                metadata: Arc::new(metadata),
+                cbor: model.metadata.into(),
+                object: ObjectId(model.object),
+                bytes: model.bytes,
+            });
+        }
+        if let Some(event) = record.event {
+            operations.event = Some(Event::try_from(event).map_err(|error| error.to_string())?);
+        }
+        Ok(operations)
+    }
+}
+
+fn inline(timestamps: Vec<i64>, named: Vec<v1::NamedColumn>) -> Result<Rows, String> {
+    let keys = named.iter().take_while(|column| column.key).count();
+    if named.iter().skip(keys).any(|column| column.key) {
+        return Err("a key column stands behind a field".to_string());
+    }
+    let mut columns = Columns::new();
+    for column in named {
+        let name = column.name.clone();
+        let column: Column = column.into_column()?;
+        if column.len() != timestamps.len() {
+            return Err(format!("column {name:?} has {} rows, not {}", column.len(), timestamps.len()));
+        }
+        columns.insert(name, column).map_err(|error| error.to_string())?;
+    }
+    let run = MemoryRun::new(timestamps, columns, 0).map_err(|error| error.to_string())?;
+    Ok(Rows::Inline { run, keys })
+}

@@ -1,0 +1,98 @@
+//! What transactions under way are about to name: files that they wrote, objects that they count on. A checkpoint
+//! keeps its hands off both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use underbelly_storage::object::ObjectId;
+
+/// All pins of a database.
+#[derive(Clone, Default)]
+pub(crate) struct Pending(Arc<Mutex<Names>>);
+
+#[derive(Default)]
+struct Names {
+    files: BTreeSet<u64>,
+    objects: BTreeMap<ObjectId, usize>,
+    /// How many read all files and want none unlinked meanwhile.
+    holders: usize,
+}
+
+/// While this lives no file is unlinked.
+pub(crate) struct Hold(Pending);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.names().holders -= 1;
+    }
+}
+
+/// The pins of one transaction, from before it writes or asks for something until it is applied or given up.
+pub(crate) struct Pins {
+    pending: Pending,
+    files: Vec<u64>,
+    objects: Vec<ObjectId>,
+}
+
+impl Pending {
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Pins for a transaction.
+    pub(crate) fn pin(&self) -> Pins {
+        Pins { pending: self.clone(), files: Vec::new(), objects: Vec::new() }
+    }
+
+    /// Keeps all files where they are.
+    pub(crate) fn hold(&self) -> Hold {
+        self.names().holders += 1;
+        Hold(self.clone())
+    }
+
+    /// Whether somebody reads all files.
+    pub(crate) fn is_held(&self) -> bool {
+        self.names().holders > 0
+    }
+
+    /// Numbers of pinned files.
+    pub(crate) fn files(&self) -> BTreeSet<u64> {
+        self.names().files.clone()
+    }
+
+    /// Pinned objects.
+    pub(crate) fn objects(&self) -> Vec<ObjectId> {
+        self.names().objects.keys().copied().collect()
+    }
+}
+
+impl Pins {
+    /// Pins a file before it is made.
+    pub(crate) fn file(&mut self, file: u64) {
+        self.pending.names().files.insert(file);
+        self.files.push(file);
+    }
+
+    /// Pins an object before it is looked for.
+    pub(crate) fn object(&mut self, id: ObjectId) {
+        *self.pending.names().objects.entry(id).or_insert(0) += 1;
+        self.objects.push(id);
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let mut names = self.pending.names();
+        for file in &self.files {
+            names.files.remove(file);
+        }
+        for id in &self.objects {
+            if let Some(count) = names.objects.get_mut(id) {
+                *count -= 1;
+                if *count == 0 {
+                    names.objects.remove(id);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! From a batch to operations: what can be checked, converted and written before a transaction is sequenced.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use underbelly_query::MemoryRun;
+use underbelly_storage::object::{Blob, ObjectId, write_chunk};
+use underbelly_storage::segment::{Segment, SegmentRows, Seqs, write_segment};
+use underbelly_storage::{Columns, Values};
+
+use crate::batch::{Batch, Rows as BatchRows};
+use crate::core::{Core, Prepared};
+use crate::error::CommitError;
+use crate::files;
+use crate::graph::{Event, Key, SlotDefinition, SlotId, Write};
+use crate::limits::{INLINE_BYTES_MAX, OBJECT_BYTES_MAX, ROWS_MAX};
+use crate::models::Metadata;
+use crate::objects::{ChunkFile, Place};
+use crate::operations::{Append, Operations, PutModel, Rows};
+use crate::pending::Pins;
+use crate::record::v1;
+use crate::series::{check_append, inexact};
+use crate::slots::content;
+
+impl Core {
+    /// Turns what a client wants into a record. The caller has entered the folder.
+    pub(crate) fn prepare(&self, batch: Batch) -> Result<Prepared, CommitError> {
+        batch.check()?;
+        let mut pins = self.pending.pin();
+        let Batch { appends, cells, models, ends, .. } = batch;
+        let mut operations = Operations::default();
+        let mut writes = Vec::new();
+        let mut slots = HashMap::new();
+        for put in cells {
+            let (slot, definition) = match slots.get(&put.slot) {
+                Some(known) => known,
+                None => slots.entry(put.slot.clone()).or_insert(self.slot(&put.slot)?),
+            };
+            let key = Key::new(put.key)?;
+            let content = match put.rows {
+                Some(rows) => Some(self.prepare_content(definition, rows, &mut operations, &mut pins)?),
+                None => None,
+            };
+            writes.push(Write { slot: *slot, date: put.date, key, priority: put.priority, content });
+        }
+        keep_last(&mut writes);
+        if !writes.is_empty() || !ends.is_empty() {
+            operations.event = Some(Event::Commit { writes, ends });
+        }
+        self.prepare_data(appends, models, &mut operations, &mut pins)?;
+        self.encode(operations, pins)
+    }
+
+    /// Rows and models, for clients and producers alike.
+    pub(crate) fn prepare_data(
+        &self,
+        appends: Vec<BatchRows>,
+        models: Vec<(Metadata, Blob)>,
+        operations: &mut Operations,
+        pins: &mut Pins,
+    ) -> Result<(), CommitError> {
+        for (metadata, blob) in models {
+            let (id, timestamp) = (metadata.id()?, metadata.timestamp()?);
+            let cbor = metadata.to_cbor()?.into();
+            let bytes = blob.len() as u64;
+            let object = self.prepare_object(blob, operations, pins)?;
+            let metadata = Arc::new(metadata);
+            operations.models.push(PutModel { id, metadata, cbor, timestamp, object, bytes });
+        }
+        for rows in appends {
+            if let Some(append) = self.prepare_append(rows, operations, pins)? {
+                operations.appends.push(append);
+            }
+        }
+        Ok(())
+    }
+
+    /// The definition of a slot.
+    pub(crate) fn slot(&self, name: &str) -> Result<(SlotId, SlotDefinition), CommitError> {
+        let state = self.state();
+        let found = state.graph.slot_by_name(name).and_then(|id| Some((id, state.graph.slot(id)?.clone())));
+        found.ok_or_else(|| CommitError::UnknownSlot { slot: name.to_string() })
+    }
+
+    /// Stores the rows of a cell and answers their identity.
+    pub(crate) fn prepare_content(
+        &self,
+        definition: &SlotDefinition,
+        rows: Columns,
+        operations: &mut Operations,
+        pins: &mut Pins,
+    ) -> Result<[u8; 32], CommitError> {
+        let rows = content::conform(definition, rows)?;
+        Ok(self.prepare_object(content::encode(&rows).into(), operations, pins)?.0)
+    }
+
+    fn prepare_object(
+        &self,
+        bytes: Blob,
+        operations: &mut Operations,
+        pins: &mut Pins,
+    ) -> Result<ObjectId, CommitError> {
+        if bytes.len() > OBJECT_BYTES_MAX {
+            return Err(CommitError::TooLarge {
+                what: "an object",
+                found: bytes.len() as u64,
+                limit: OBJECT_BYTES_MAX as u64,
+                remedy: "split it",
+            });
+        }
+        let id = ObjectId::of(&bytes);
+        pins.object(id);
+        if self.objects.contains(&id) || operations.objects.contains_key(&id) {
+            return Ok(id);
+        }
+        let place = if !self.fits_inline(bytes.len(), operations) {
+            let file = self.new_file();
+            pins.file(file);
+            self.disk_dir(files::CHUNKS_DIR)?;
+            let written = write_chunk(&*self.disk, &files::chunk(file), self.database, &bytes)?;
+            debug_assert_eq!(written, id);
+            Place::Chunk(Arc::new(ChunkFile::new(file, bytes.len() as u64)))
+        } else {
+            operations.inline_bytes += bytes.len();
+            Place::Memory(bytes)
+        };
+        operations.objects.insert(id, place);
+        Ok(id)
+    }
+
+    /// Whether so many more bytes may go into the record.
+    fn fits_inline(&self, bytes: usize, operations: &Operations) -> bool {
+        bytes <= INLINE_BYTES_MAX && operations.inline_bytes + bytes <= self.record_bytes_max / 2
+    }
+
+    /// Makes a folder of the database, if it is not there.
+    pub(crate) fn disk_dir(&self, dir: &str) -> Result<(), CommitError> {
+        self.disk
+            .create_dir(dir)
+            .map_err(|source| underbelly_storage::error::StorageError::io("make folder", dir, source).into())
+    }
+
+    fn prepare_append(
+        &self,
+        rows: BatchRows,
+        operations: &mut Operations,
+        pins: &mut Pins,
+    ) -> Result<Option<Append>, CommitError> {
+        let BatchRows { series, timestamps, keys, fields } = rows;
+        if timestamps.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |what| CommitError::Series { series: series.to_string(), what };
+        if timestamps.len() > ROWS_MAX {
+            return Err(wrong(format!(
+                "{} rows are more than {ROWS_MAX}; append in parts",
+                timestamps.len()
+            )));
+        }
+        for (name, column) in &keys {
+            if let Values::F64(values) = column.values()
+                && let Some(row) = values.iter().position(|v| v.is_nan())
+            {
+                return Err(wrong(format!("key column {name:?} is NaN in row {row}; give it a number")));
+            }
+        }
+        let key_count = keys.len();
+        let mut columns = Columns::new();
+        for (name, column) in keys.into_iter().chain(fields) {
+            columns.insert(name, column)?;
+        }
+        {
+            let state = self.state();
+            let described = columns.iter().enumerate();
+            let described = described.map(|(i, (name, c))| (&**name, c.column_type(), i < key_count));
+            check_append(state.tables.get(&*series), &series, described, &[])?;
+        }
+        let bytes = timestamps.len() * 8 + columns.byte_size();
+        // Sorted here, outside every lock; the seq follows when the rows have one.
+        let run = MemoryRun::new(timestamps, columns, 0)
+            .map_err(|error| CommitError::Internal { what: error.to_string() })?;
+        let inexact = inexact::in_run(&run);
+        if self.fits_inline(bytes, operations) {
+            operations.inline_bytes += bytes;
+            return Ok(Some(Append { series, rows: Rows::Inline { run, keys: key_count }, inexact }));
+        }
+        let keys = run.columns().names()[..key_count].iter().map(|name| &**name).collect();
+        let file = self.new_file();
+        pins.file(file);
+        let (segment, reference) = self.write_segment(&series, file, &run, Seqs::Assigned, &keys)?;
+        Ok(Some(Append { series, rows: Rows::Segment { segment, reference }, inexact }))
+    }
+
+    /// Seals rows. The reference has no seq, which is right where each row has its own.
+    pub(crate) fn write_segment(
+        &self,
+        series: &str,
+        file: u64,
+        run: &MemoryRun,
+        seqs: Seqs<'_>,
+        keys: &HashSet<&str>,
+    ) -> Result<(Segment, v1::SegmentRef), CommitError> {
+        self.disk_dir(&files::segment_dir(series))?;
+        let name = files::segment(series, file);
+        let rows = SegmentRows { timestamps: run.timestamps(), seqs, columns: run.columns() };
+        let info = write_segment(&*self.disk, &name, self.database, &rows)?;
+        let schema = run.columns().iter().map(|(name, column)| v1::SchemaColumn {
+            name: name.to_string(),
+            column_type: column.column_type().tag(),
+            key: keys.contains(&**name),
+        });
+        let reference = v1::SegmentRef {
+            file,
+            bytes: info.bytes,
+            rows: info.rows,
+            ts_min: info.ts_min,
+            ts_max: info.ts_max,
+            footer_hash: info.footer_hash,
+            seq: 0,
+            schema: schema.collect(),
+        };
+        Ok((Segment::open(&*self.disk, &name, self.database, Some(&info))?, reference))
+    }
+}
+
+/// Of several writes to one cell the last counts.
+fn keep_last(writes: &mut Vec<Write>) {
+    let mut seen = HashSet::new();
+    let mut keep: Vec<bool> = writes
+        .iter()
+        .rev()
+        .map(|write| seen.insert((write.slot, write.date, write.key.clone(), write.priority)))
+        .collect();
+    writes.retain(|_| keep.pop().unwrap_or(true));
+}

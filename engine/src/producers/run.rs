@@ -1,0 +1,194 @@
+//! What a producer's closure is given and gives back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use underbelly_storage::{Columns, Timestamp, Value};
+
+use crate::batch::{Batch, Row};
+use crate::error::{CommitError, ReadError};
+use crate::graph::{ContentId, Key, RunId, SlotDate};
+use crate::models::Metadata;
+use crate::slots::content;
+use crate::snapshot::Snapshot;
+use underbelly_storage::object::ObjectId;
+
+/// One run of a producer over one bundle. All inputs belong to one snapshot.
+pub struct Run {
+    pub(crate) id: RunId,
+    pub(crate) producer: String,
+    pub(crate) date: SlotDate,
+    pub(crate) key: Key,
+    pub(crate) key_columns: Vec<String>,
+    pub(crate) inputs: Vec<(String, Vec<InputCell>)>,
+    pub(crate) snapshot: Snapshot,
+}
+
+/// A cell that a run reads.
+#[derive(Clone)]
+pub struct InputCell {
+    pub(crate) key: Key,
+    pub(crate) key_columns: Arc<[String]>,
+    pub(crate) generation: u64,
+    pub(crate) content: ContentId,
+    pub(crate) snapshot: Snapshot,
+}
+
+impl InputCell {
+    /// The value of one of its cell keys.
+    pub fn key(&self, column: &str) -> Option<&Value> {
+        let at = self.key_columns.iter().position(|name| name == column)?;
+        self.key.values().get(at)
+    }
+
+    /// Its whole key.
+    pub fn whole_key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The generation that is read.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Its rows: row keys, then values, sorted by row key.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`], [`ReadError::MissingObject`] or [`ReadError::Contents`] where the contents are
+    /// damaged or cannot be read.
+    pub fn rows(&self) -> Result<Columns, ReadError> {
+        let object = ObjectId(self.content);
+        let blob = self.snapshot.core().objects.get(&object)?;
+        content::decode(&blob).map_err(|what| ReadError::Contents { object: object.to_string(), what })
+    }
+}
+
+impl Run {
+    /// The run's unique number, which the history of runs calls `pid`.
+    pub fn id(&self) -> RunId {
+        self.id
+    }
+
+    /// The producer's name.
+    pub fn producer(&self) -> &str {
+        &self.producer
+    }
+
+    /// The date that it works on.
+    pub fn date(&self) -> SlotDate {
+        self.date
+    }
+
+    /// The value of one of the bundle's key columns.
+    pub fn key(&self, column: &str) -> Option<&Value> {
+        let at = self.key_columns.iter().position(|name| name == column)?;
+        self.key.values().get(at)
+    }
+
+    /// The bundle's whole key.
+    pub fn whole_key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Everything else as of the same moment. What is read here is no recorded dependency.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The rows of the one cell of an input slot. Of a grouped input, use [`Run::inputs`].
+    ///
+    /// # Errors
+    /// [`ReadError::UnknownInput`] where the slot is no input of this run, [`ReadError::SeveralCells`] where it has not
+    /// exactly one cell here; and as [`InputCell::rows`].
+    pub fn input(&self, slot: &str) -> Result<Columns, ReadError> {
+        match self.inputs(slot)? {
+            [cell] => cell.rows(),
+            cells => Err(ReadError::SeveralCells { slot: slot.to_string(), cells: cells.len() }),
+        }
+    }
+
+    /// All cells of an input slot, in order of their keys: one, or each of the date for a grouped producer.
+    ///
+    /// # Errors
+    /// [`ReadError::UnknownInput`] where the slot is no input of this run.
+    pub fn inputs(&self, slot: &str) -> Result<&[InputCell], ReadError> {
+        let found = self.inputs.iter().find(|(name, _)| name == slot);
+        found.map(|(_, cells)| cells.as_slice()).ok_or_else(|| self.unknown(slot))
+    }
+
+    fn unknown(&self, slot: &str) -> ReadError {
+        let inputs = self.inputs.iter().map(|(name, _)| name.clone()).collect();
+        ReadError::UnknownInput { slot: slot.to_string(), inputs }
+    }
+}
+
+/// What a run produces: cells, and with them rows and models, in one transaction with the end of the run.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    pub(crate) cells: Vec<(String, CellAddress, Option<Columns>)>,
+    pub(crate) batch: Batch,
+}
+
+/// Where an output goes.
+#[derive(Clone, Debug)]
+pub(crate) enum CellAddress {
+    /// The cell with the bundle's own key.
+    Bundle,
+    /// Key columns by name; those left out are the bundle's.
+    Named(BTreeMap<String, Value>),
+}
+
+impl Outputs {
+    /// No outputs yet.
+    pub fn new() -> Outputs {
+        Outputs::default()
+    }
+
+    /// Puts the rows of the cell with the bundle's own date and key.
+    pub fn put(mut self, slot: &str, rows: Columns) -> Outputs {
+        self.cells.push((slot.to_string(), CellAddress::Bundle, Some(rows)));
+        self
+    }
+
+    /// Puts the rows of a cell whose key extends the bundle's: key columns that are not named are the bundle's.
+    pub fn put_at<V: Into<Value>>(
+        mut self,
+        slot: &str,
+        key: impl IntoIterator<Item = (&'static str, V)>,
+        rows: Columns,
+    ) -> Outputs {
+        let key = key.into_iter().map(|(name, value)| (name.to_string(), value.into())).collect();
+        self.cells.push((slot.to_string(), CellAddress::Named(key), Some(rows)));
+        self
+    }
+
+    /// Puts a version of a model. The metadata needs `type` and `timestamp`.
+    pub fn put_model(mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> Outputs {
+        self.batch.put_model(metadata, blob);
+        self
+    }
+
+    /// Appends a row to a series.
+    ///
+    /// # Errors
+    /// As [`Batch::append`]; the outputs so far are dropped.
+    pub fn append(mut self, row: Row) -> Result<Outputs, CommitError> {
+        self.batch.append(row)?;
+        Ok(self)
+    }
+
+    /// Appends rows to a series. See [`Batch::append_columns`].
+    ///
+    /// # Errors
+    /// As [`Batch::append_columns`]; the outputs so far are dropped.
+    pub fn append_columns(
+        mut self,
+        series: impl Into<Arc<str>>,
+        timestamps: Vec<Timestamp>,
+        columns: Columns,
+        keys: &[&str],
+    ) -> Result<Outputs, CommitError> {
+        self.batch.append_columns(series, timestamps, columns, keys)?;
+        Ok(self)
+    }
+}

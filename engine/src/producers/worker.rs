@@ -1,0 +1,310 @@
+//! Workers: threads that claim ready bundles, run closures and commit what they give.
+//!
+//! A worker sleeps on the doorbell, which the log's publisher rings after a commit that made bundles ready.
+//! Awake, it claims bundle after bundle until none is left. No lock is held while a closure runs; a panic in a
+//! closure is a failure of its run.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use super::run::{CellAddress, InputCell, Outputs, Run};
+use crate::batch::Batch;
+use crate::core::{Commit, Core, Prepared};
+use crate::error::{CommitError, Failure};
+use crate::graph::{Event, GraphError, Key, Outcome, OutputWrite, ProducerDefinition, Started};
+use crate::limits::REASON_BYTES_MAX;
+use crate::operations::Operations;
+use crate::pending::Pins;
+use crate::runs;
+use crate::snapshot::Snapshot;
+use underbelly_storage::error::StorageError;
+use underbelly_wal::WalError;
+
+/// A producer's work.
+pub(crate) type Closure = Arc<dyn Fn(&Run) -> Result<Outputs, Failure> + Send + Sync>;
+
+thread_local! {
+    /// The address of the core whose closures this thread runs; 0 on other threads.
+    static WORKS_FOR: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Whether this thread runs closures of this database.
+pub(crate) fn is_worker(core: &Arc<Core>) -> bool {
+    WORKS_FOR.get() == Arc::as_ptr(core).addr()
+}
+
+/// The life of a worker: until the doorbell is taken away or nothing more can be committed.
+pub(crate) fn work(core: &Arc<Core>, doorbell: &Receiver<()>) {
+    WORKS_FOR.set(Arc::as_ptr(core).addr());
+    while doorbell.recv().is_ok() {
+        while !core.signals.is_hung_up() {
+            let claimed = patiently(core, || core.claim());
+            let ended = match claimed {
+                Ok(Some((started, snapshot))) => {
+                    // There may be more work than this worker can take: wake the next one.
+                    core.signals.ring();
+                    run_guarded(core, &started, snapshot)
+                }
+                Ok(None) => break,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = ended {
+                let stops = is_final(&error);
+                core.note_trouble(format!("a worker could not commit: {error}"));
+                if stops {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Runs a bundle; a panic of the engine itself ends the run as failed.
+fn run_guarded(core: &Arc<Core>, started: &Started, snapshot: Snapshot) -> Result<(), CommitError> {
+    let ended = catch_unwind(AssertUnwindSafe(|| run(core, started, snapshot)));
+    ended.unwrap_or_else(|panic| {
+        let what = format!("the engine panicked: {}", told(panic));
+        let event =
+            Event::End { run: started.run, epoch: started.epoch, outcome: Outcome::Failed(what.clone()) };
+        let ended = core.commit_event(event);
+        core.note_trouble(what);
+        ended.map(|_| ()).or_else(ignore_fenced)
+    })
+}
+
+/// Runs a bundle that was started and commits the end of the run. An error means that nothing more can be
+/// committed.
+fn run(core: &Arc<Core>, started: &Started, snapshot: Snapshot) -> Result<(), CommitError> {
+    core.log.wait(snapshot.seq())?;
+    let waited = core.signals.note_start(started.bundle);
+    let began = Instant::now();
+    let closure = {
+        let closures = core.closures.read().unwrap_or_else(PoisonError::into_inner);
+        closures.get(&started.producer).cloned()
+    };
+    let (definition, run) = assemble(core, started, snapshot)?;
+    let result = match closure {
+        Some(closure) => catch_unwind(AssertUnwindSafe(|| closure(&run)))
+            .unwrap_or_else(|panic| Err(Failure::Fatal(format!("panicked: {}", told(panic))))),
+        None => Err(Failure::Fatal("the producer has no closure in this process".to_string())),
+    };
+    let mut report =
+        runs::Report { run: &run, waited, took: began.elapsed(), outcome: "completed", text: String::new() };
+    let first = match result {
+        Ok(outputs) => match patiently(core, || end(core, started, &definition, &outputs, &report)) {
+            Err(error) if !is_final(&error) && !is_transient(&error) && !is_fenced(&error) => {
+                Failure::Fatal(error.to_string())
+            }
+            ended => return ended.map(|_| ()).or_else(ignore_fenced),
+        },
+        Err(failure) => failure,
+    };
+    // The reason stands twice in the record, which must be small enough for the smallest log.
+    let reason_bytes = REASON_BYTES_MAX.min(core.record_bytes_max / 8);
+    let outcome = match first {
+        Failure::Declined(reason) => {
+            (report.outcome, report.text) = ("declined", bounded(reason, reason_bytes));
+            Outcome::Declined(report.text.clone())
+        }
+        Failure::Fatal(error) => {
+            (report.outcome, report.text) = ("failed", bounded(error, reason_bytes));
+            Outcome::Failed(report.text.clone())
+        }
+    };
+    patiently(core, || commit_end(core, started, outcome.clone(), &report)).map(|_| ()).or_else(ignore_fenced)
+}
+
+/// Tries again while the disk refuses and the log is sound: the result is in memory.
+fn patiently<T>(core: &Core, mut commit: impl FnMut() -> Result<T, CommitError>) -> Result<T, CommitError> {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        let error = match commit() {
+            Err(error) if is_transient(&error) && !core.signals.is_hung_up() => error,
+            ended => return ended,
+        };
+        core.note_trouble(format!("a worker waits to commit: {error}"));
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+/// A result that came too late changes nothing and concerns nobody.
+fn ignore_fenced(error: CommitError) -> Result<(), CommitError> {
+    if is_fenced(&error) { Ok(()) } else { Err(error) }
+}
+
+fn is_fenced(error: &CommitError) -> bool {
+    matches!(error, CommitError::Graph(GraphError::Fenced { .. }))
+}
+
+/// Errors of the disk that leave the log sound and may pass.
+fn is_transient(error: &CommitError) -> bool {
+    matches!(
+        error,
+        CommitError::Log(WalError::DiskFull { .. } | WalError::Io { .. })
+            | CommitError::Storage(StorageError::DiskFull { .. } | StorageError::Io { .. })
+    )
+}
+
+/// Errors after which nothing can be committed any more.
+fn is_final(error: &CommitError) -> bool {
+    matches!(
+        error,
+        CommitError::Log(WalError::Poisoned { .. }) | CommitError::Closed | CommitError::Internal { .. }
+    )
+}
+
+/// A reason that a record can hold.
+fn bounded(mut reason: String, bytes_max: usize) -> String {
+    if reason.len() > bytes_max {
+        let boundary = (0..=bytes_max).rev().find(|at| reason.is_char_boundary(*at));
+        reason.truncate(boundary.unwrap_or_default());
+        reason.push('…');
+    }
+    reason
+}
+
+/// What a panic says. What it carries may panic too when it is dropped.
+fn told(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
+    text.unwrap_or_else(|| "no message".to_string())
+}
+
+fn assemble(
+    core: &Arc<Core>,
+    started: &Started,
+    snapshot: Snapshot,
+) -> Result<(ProducerDefinition, Run), CommitError> {
+    let state = core.state();
+    let definition = state
+        .graph
+        .producer(started.producer)
+        .cloned()
+        .ok_or_else(|| CommitError::Internal { what: "a run of an unknown producer".to_string() })?;
+    let key_columns =
+        state.graph.bundle_columns(started.producer).iter().map(|(name, _)| name.clone()).collect();
+    let mut inputs: Vec<(String, Vec<InputCell>)> = Vec::new();
+    for (position, input) in definition.inputs.iter().enumerate() {
+        let slot = state.graph.slot_by_name(&input.slot).and_then(|slot| state.graph.slot(slot));
+        let columns: Arc<[String]> = slot
+            .map_or_else(Vec::new, |slot| slot.cell_keys.iter().map(|(name, _)| name.clone()).collect())
+            .into();
+        let mut cells: Vec<InputCell> = started
+            .inputs
+            .iter()
+            .filter(|read| read.input == position)
+            .filter_map(|read| {
+                Some(InputCell {
+                    key: state.graph.cell_info(read.cell)?.key,
+                    key_columns: columns.clone(),
+                    generation: read.g,
+                    content: read.content,
+                    snapshot: snapshot.clone(),
+                })
+            })
+            .collect();
+        cells.sort_by(|a, b| a.key.cmp(&b.key));
+        inputs.push((input.slot.clone(), cells));
+    }
+    let run = Run {
+        id: started.run,
+        producer: definition.name.clone(),
+        date: started.date,
+        key: started.key.clone(),
+        key_columns,
+        inputs,
+        snapshot: snapshot.clone(),
+    };
+    Ok((definition, run))
+}
+
+/// Commits outputs and the end of the run.
+fn end(
+    core: &Arc<Core>,
+    started: &Started,
+    definition: &ProducerDefinition,
+    outputs: &Outputs,
+    report: &runs::Report<'_>,
+) -> Result<Commit, CommitError> {
+    let folder = core.enter()?;
+    outputs.batch.check()?;
+    let mut operations = Operations::default();
+    let mut pins = core.pending.pin();
+    let mut writes = Vec::new();
+    for (name, address, rows) in &outputs.cells {
+        if !definition.outputs.iter().any(|output| output.slot == *name) {
+            let provided: Vec<&str> = definition.outputs.iter().map(|output| output.slot.as_str()).collect();
+            return Err(CommitError::Cell {
+                slot: name.clone(),
+                what: format!("{} does not provide it; it provides {}", definition.name, provided.join(", ")),
+            });
+        }
+        let (slot, slot_definition) = core.slot(name)?;
+        let key = slot_definition.cell_keys.iter().map(|(column, _)| {
+            let given = match address {
+                CellAddress::Bundle => None,
+                CellAddress::Named(named) => named.get(column),
+            };
+            given.or_else(|| report.run.key(column)).cloned().ok_or_else(|| CommitError::Cell {
+                slot: name.clone(),
+                what: format!("the bundle has no key {column:?}; name it with `Outputs::put_at`"),
+            })
+        });
+        let key = Key::new(key.collect::<Result<_, _>>()?)?;
+        let content = match rows {
+            Some(rows) => {
+                Some(core.prepare_content(&slot_definition, rows.clone(), &mut operations, &mut pins)?)
+            }
+            None => None,
+        };
+        writes.push(OutputWrite { slot, key, content });
+    }
+    let data = Outcome::Data(writes);
+    let prepared = prepare_end(core, started, data, operations, outputs.batch.clone(), report, pins)?;
+    finish(core, folder, prepared)
+}
+
+fn commit_end(
+    core: &Arc<Core>,
+    started: &Started,
+    outcome: Outcome,
+    report: &runs::Report<'_>,
+) -> Result<Commit, CommitError> {
+    let folder = core.enter()?;
+    let (operations, pins) = (Operations::default(), core.pending.pin());
+    let prepared = prepare_end(core, started, outcome, operations, Batch::new(), report, pins)?;
+    finish(core, folder, prepared)
+}
+
+fn prepare_end(
+    core: &Arc<Core>,
+    started: &Started,
+    outcome: Outcome,
+    mut operations: Operations,
+    mut batch: Batch,
+    report: &runs::Report<'_>,
+    mut pins: Pins,
+) -> Result<Prepared, CommitError> {
+    batch.append(report.row(core.options.clock.now()))?;
+    let Batch { appends, models, .. } = batch;
+    core.prepare_data(appends, models, &mut operations, &mut pins)?;
+    operations.event = Some(Event::End { run: started.run, epoch: started.epoch, outcome });
+    core.encode(operations, pins)
+}
+
+/// Sequences the end of a run, leaves the folder, and waits until it is durable.
+fn finish<F>(core: &Arc<Core>, folder: F, prepared: Prepared) -> Result<Commit, CommitError> {
+    let (commit, _) = core.sequence(prepared, |_| Ok(()))?;
+    drop(folder);
+    core.log.wait(commit.seq)?;
+    Ok(commit)
+}

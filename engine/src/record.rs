@@ -1,0 +1,223 @@
+//! What one log record holds: a transaction.
+//!
+//! A payload is 16 bytes in front (`i64` commit time, `u32` record version, `u32` zero) and then the rkyv
+//! archive of [`v1::Record`]. Log frames carry the seq and the checksum; a payload is looked at after its
+//! checksum was compared, and through rkyv's checked access on an aligned copy.
+
+pub mod v1;
+
+use rkyv::rancor::Error as RkyvError;
+use rkyv::util::AlignedVec;
+use underbelly_storage::Timestamp;
+
+/// Version of the records that are written.
+const VERSION: u32 = 1;
+const PREFIX_BYTES: usize = 16;
+
+/// Encodes a record, leaving room for the time that sequencing fills in.
+pub(crate) fn encode(record: &v1::Record) -> Result<Vec<u8>, String> {
+    let archive: AlignedVec = rkyv::to_bytes::<RkyvError>(record).map_err(|error| error.to_string())?;
+    let mut payload = Vec::with_capacity(PREFIX_BYTES + archive.len());
+    payload.extend_from_slice(&0i64.to_le_bytes());
+    payload.extend_from_slice(&VERSION.to_le_bytes());
+    payload.extend_from_slice(&0u32.to_le_bytes());
+    payload.extend_from_slice(&archive);
+    Ok(payload)
+}
+
+/// Writes the commit time into an encoded record.
+pub(crate) fn stamp(payload: &mut [u8], time: Timestamp) {
+    payload[..8].copy_from_slice(&time.0.to_le_bytes());
+}
+
+/// Reads a record; says what is wrong with any other bytes.
+pub fn decode(payload: &[u8]) -> Result<(Timestamp, v1::Record), String> {
+    let (prefix, archive) = payload.split_first_chunk::<PREFIX_BYTES>().ok_or("shorter than its prefix")?;
+    let (time, rest) = prefix.split_first_chunk::<8>().ok_or("shorter than its prefix")?;
+    let version = rest.first_chunk::<4>().map_or(0, |word| u32::from_le_bytes(*word));
+    if version != VERSION {
+        return Err(format!("record version {version} is not {VERSION}; use a newer release"));
+    }
+    if prefix[12..] != [0; 4] {
+        return Err("reserved bytes are not zero".to_string());
+    }
+    Ok((Timestamp(i64::from_le_bytes(*time)), from_archive(archive)?))
+}
+
+/// Checked access on an aligned copy, then an owned value.
+pub(crate) fn from_archive<T>(archive: &[u8]) -> Result<T, String>
+where
+    T: rkyv::Archive,
+    T::Archived: for<'a> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'a, RkyvError>>
+        + rkyv::Deserialize<T, rkyv::api::high::HighDeserializer<RkyvError>>,
+{
+    let mut aligned = AlignedVec::<16>::with_capacity(archive.len());
+    aligned.extend_from_slice(archive);
+    rkyv::from_bytes::<T, RkyvError>(&aligned).map_err(|error| error.to_string())
+}
+
+/// The rkyv archive of a value.
+pub(crate) fn to_archive<T>(value: &T) -> Result<AlignedVec, String>
+where
+    T: for<'a> rkyv::Serialize<
+            rkyv::api::high::HighSerializer<AlignedVec, rkyv::ser::allocator::ArenaHandle<'a>, RkyvError>,
+        >,
+{
+    rkyv::to_bytes::<RkyvError>(value).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use underbelly_storage::{Column, ColumnType, Date, Timestamp};
+
+    use super::v1::{Append, Model, NamedColumn, Object, Record, Rows, SchemaColumn, SegmentRef};
+    use super::*;
+    use crate::graph::{
+        BundleId, Event, EventV1, Graph, Key, Outcome, OutputWrite, ProducerDefinition, ProducerId, RunId,
+        SlotDate, SlotDefinition, SlotId, Write,
+    };
+
+    fn record() -> Record {
+        let column = |name, key, values: Column| NamedColumn::new(name, key, values);
+        let inline = Rows::Inline {
+            timestamps: vec![-1, i64::MAX],
+            columns: vec![
+                column("symbol", true, ["IBM", "é"].iter().collect()),
+                column("price", false, vec![0.5, f64::NAN].into()),
+                column(
+                    "size",
+                    false,
+                    Column::from_parts(underbelly_storage::Values::I64(vec![7, 0]), Some(vec![true, false]))
+                        .unwrap(),
+                ),
+            ],
+        };
+        let schema = vec![SchemaColumn { name: "x".to_string(), column_type: 2, key: false }];
+        let segment = SegmentRef {
+            file: 3,
+            bytes: 4_096,
+            rows: 9,
+            ts_min: -5,
+            ts_max: 5,
+            footer_hash: [7; 32],
+            seq: 0,
+            schema,
+        };
+        let write = Write {
+            slot: SlotId(1),
+            date: SlotDate::Instant(Timestamp(9)),
+            key: Key::new(vec!["k".into(), 2.into()]).unwrap(),
+            priority: 0,
+            content: Some([9; 32]),
+        };
+        Record {
+            objects: vec![
+                Object::Inline { bytes: vec![1, 2, 3] },
+                Object::Chunk { id: [8; 32], file: 2, bytes: 1 << 21 },
+            ],
+            appends: vec![
+                Append { series: "trade".to_string(), rows: inline },
+                Append { series: "large".to_string(), rows: Rows::Segment(segment) },
+            ],
+            models: vec![Model { metadata: vec![0xa0], object: [8; 32], bytes: 1 << 21 }],
+            event: Some(EventV1::from(&Event::Commit { writes: vec![write], ends: vec![] })),
+        }
+    }
+
+    /// A change of these bytes is a change of the format on disk: it needs a version of its own.
+    #[test]
+    fn the_bytes_of_a_record_are_fixed() {
+        let mut payload = encode(&record()).unwrap();
+        stamp(&mut payload, Timestamp(0x0102_0304));
+        let (time, read) = decode(&payload).unwrap();
+        assert_eq!(time, Timestamp(0x0102_0304));
+        assert_eq!(encode(&read).unwrap()[PREFIX_BYTES..], payload[PREFIX_BYTES..]);
+        let hash = blake3::hash(&payload).to_hex();
+        assert_eq!(payload.len(), 784);
+        assert_eq!(hash.as_str(), "511063909cdcb614e62dbac8ac022874ace1ba629cc63770dc0b410eda5a8fb9");
+    }
+
+    /// Every kind of event and every type of column.
+    #[test]
+    fn the_bytes_of_every_variant_are_fixed() {
+        let slot = SlotDefinition::new("Q").cell_key("k", ColumnType::Utf8).row_key("r", ColumnType::F64);
+        let producer =
+            ProducerDefinition::new("p").requires("Q").broadcast("S").group_by_date().provides_at("O", -3);
+        let output = OutputWrite { slot: SlotId(2), key: Key::empty(), content: None };
+        let end = |outcome| Event::End { run: RunId(5), epoch: 6, outcome };
+        let events = [
+            Event::DefineSlot(slot),
+            Event::Register(producer),
+            Event::Attach(ProducerId(4)),
+            Event::Reopen,
+            Event::Commit { writes: vec![], ends: vec![SlotDate::Day(Date(-1))] },
+            Event::Start { bundle: BundleId(7), run: RunId(8) },
+            end(Outcome::Data(vec![output])),
+            end(Outcome::Declined("d".to_string())),
+            end(Outcome::Failed("f".to_string())),
+        ];
+        let columns = ColumnType::ALL
+            .into_iter()
+            .map(|column_type| NamedColumn::new(column_type.name(), false, Column::nulls(column_type, 1)));
+        let rows = Rows::Inline { timestamps: vec![0], columns: columns.collect() };
+        let mut hasher = blake3::Hasher::new();
+        for event in &events {
+            let event = Some(EventV1::from(event));
+            hasher.update(&encode(&Record { event, ..Record::default() }).unwrap());
+        }
+        let appends = vec![Append { series: "s".to_string(), rows }];
+        hasher.update(&encode(&Record { appends, ..Record::default() }).unwrap());
+        let hash = hasher.finalize().to_hex();
+        assert_eq!(hash.as_str(), "8eaec7ddb800a804cc765f67f7cdc976d0d243c9dab40737c4519f456f39cef2");
+    }
+
+    #[test]
+    fn the_bytes_of_manifest_and_image_are_fixed() {
+        let mut graph = Graph::new();
+        let slot = SlotDefinition::new("Q").cell_key("k", ColumnType::I64).value("v", ColumnType::F64);
+        graph.apply(1, Timestamp(1), &Event::DefineSlot(slot)).unwrap();
+        let key = Key::new(vec![1.into()]).unwrap();
+        let date = SlotDate::Day(Date(3));
+        let write = Write { slot: SlotId(0), date, key, priority: 0, content: Some([5; 32]) };
+        graph.apply(2, Timestamp(2), &Event::Commit { writes: vec![write], ends: vec![date] }).unwrap();
+        let model = Model { metadata: vec![0xa0], object: [8; 32], bytes: 3 };
+        let image = super::v1::Image {
+            graph: graph.to_image(),
+            cells: vec![super::v1::CellContent { cell: 0, seq: 2, g: 1, content: [5; 32] }],
+            models: vec![super::v1::ModelVersion { seq: 2, model }],
+        };
+        let manifest = super::v1::Manifest {
+            seq: 2,
+            time: 2,
+            next_file: 9,
+            next_run: 1,
+            log_file_bytes: 65_536,
+            image: 4,
+            series: vec![super::v1::Series {
+                name: "trade".to_string(),
+                columns: vec![SchemaColumn { name: "x".to_string(), column_type: 2, key: true }],
+                segments: vec![],
+                last_seq: 2,
+            }],
+            packs: vec![5],
+            chunks: vec![super::v1::Chunk { id: [8; 32], file: 6, bytes: 7 }],
+        };
+        let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
+        let fixed = "e4946a8ce426519a62e9ce171cb18a28d0be7572c699fb25dfc6786640d103fb";
+        assert_eq!(hash(&to_archive(&manifest).unwrap()), fixed);
+        let fixed = "1f582019207b188d2f3bf656cf6f1caa6aa96a64cb2302b7450b207e28510069";
+        assert_eq!(hash(&to_archive(&image).unwrap()), fixed);
+    }
+
+    #[test]
+    fn other_versions_and_cut_records_are_refused() {
+        let payload = encode(&record()).unwrap();
+        for cut in 0..payload.len() {
+            assert!(decode(&payload[..cut]).is_err(), "{cut}");
+        }
+        let mut newer = payload;
+        newer[8] = 2;
+        assert!(decode(&newer).unwrap_err().contains("version 2"));
+    }
+}

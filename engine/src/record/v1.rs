@@ -1,0 +1,271 @@
+//! Version 1 of the persisted types. Frozen: a change makes a `v2` beside it.
+//!
+//! Flat types of fixed width only: no `usize`, no maps, no shared pointers, no recursion.
+
+// The types that the derives make beside these carry no documentation.
+#![allow(missing_docs)]
+
+use rkyv::{Archive, Deserialize, Serialize};
+use underbelly_storage::{Column, ColumnType, Strings, Values};
+
+use crate::graph::EventV1;
+
+/// A transaction.
+#[derive(Archive, Serialize, Deserialize, Debug, Default)]
+pub struct Record {
+    /// Objects that later parts name and that are not stored yet.
+    pub objects: Vec<Object>,
+    /// Rows of series.
+    pub appends: Vec<Append>,
+    /// Versions of models.
+    pub models: Vec<Model>,
+    /// What happens to the graph.
+    pub event: Option<EventV1>,
+}
+
+/// An object that becomes known.
+#[derive(Archive, Serialize, Deserialize, Debug)]
+pub enum Object {
+    /// Its bytes are here.
+    Inline {
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// Its bytes are in a chunk file that was synced before.
+    Chunk {
+        /// BLAKE3-256 of the bytes.
+        id: [u8; 32],
+        /// Number of the file.
+        file: u64,
+        /// Length of the object.
+        bytes: u64,
+    },
+}
+
+/// Rows appended to a series.
+#[derive(Archive, Serialize, Deserialize, Debug)]
+pub struct Append {
+    /// The series' type.
+    pub series: String,
+    /// The rows.
+    pub rows: Rows,
+}
+
+/// Where appended rows are.
+#[derive(Archive, Serialize, Deserialize, Debug)]
+pub enum Rows {
+    /// Here.
+    Inline {
+        /// Nanoseconds since 1970 UTC, in order of arrival.
+        timestamps: Vec<i64>,
+        /// Keys and fields.
+        columns: Vec<NamedColumn>,
+    },
+    /// In a segment that was synced before.
+    Segment(SegmentRef),
+}
+
+/// A sealed segment file.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub struct SegmentRef {
+    /// Number of the file.
+    pub file: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// Its rows.
+    pub rows: u64,
+    /// Earliest timestamp.
+    pub ts_min: i64,
+    /// Latest timestamp.
+    pub ts_max: i64,
+    /// BLAKE3-256 of its footer.
+    pub footer_hash: [u8; 32],
+    /// The seq of all rows, where the file does not hold one for each; 0 otherwise.
+    pub seq: u64,
+    /// Its columns.
+    pub schema: Vec<SchemaColumn>,
+}
+
+/// A column of a series type.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct SchemaColumn {
+    /// Name.
+    pub name: String,
+    /// Tag of the type.
+    pub column_type: u8,
+    /// Whether it is a key.
+    pub key: bool,
+}
+
+/// A column with its name.
+#[derive(Archive, Serialize, Deserialize, Debug)]
+pub struct NamedColumn {
+    /// Name.
+    pub name: String,
+    /// Whether it is a key.
+    pub key: bool,
+    /// Values; a zero stands under a null.
+    pub values: ColumnValues,
+    /// A byte a row, 0 = null; empty where nothing is null.
+    pub validity: Vec<bool>,
+}
+
+/// Values of a column.
+#[derive(Archive, Serialize, Deserialize, Debug)]
+pub enum ColumnValues {
+    /// `bool`
+    Bool(Vec<bool>),
+    /// `i64`
+    I64(Vec<i64>),
+    /// `f64`
+    F64(Vec<f64>),
+    /// `utf8`: ends and bytes
+    Utf8(Vec<u32>, Vec<u8>),
+    /// `bytes`: ends and bytes
+    Bytes(Vec<u32>, Vec<u8>),
+    /// `timestamp`
+    Timestamp(Vec<i64>),
+    /// `date`
+    Date(Vec<i32>),
+}
+
+/// A version of a model.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub struct Model {
+    /// The whole dict in canonical CBOR.
+    pub metadata: Vec<u8>,
+    /// BLAKE3-256 of the blob.
+    pub object: [u8; 32],
+    /// Length of the blob.
+    pub bytes: u64,
+}
+
+impl SchemaColumn {
+    /// The column's type, or what is wrong with its tag.
+    pub fn known_type(&self) -> Result<ColumnType, String> {
+        ColumnType::from_tag(self.column_type)
+            .ok_or_else(|| format!("column {:?} has unknown type tag {}", self.name, self.column_type))
+    }
+}
+
+impl NamedColumn {
+    /// Persisted form of a column.
+    pub fn new(name: &str, key: bool, column: Column) -> NamedColumn {
+        let (values, validity) = column.into_parts();
+        let values = match values {
+            Values::Bool(v) => ColumnValues::Bool(v),
+            Values::I64(v) => ColumnValues::I64(v),
+            Values::F64(v) => ColumnValues::F64(v),
+            Values::Timestamp(v) => ColumnValues::Timestamp(v),
+            Values::Date(v) => ColumnValues::Date(v),
+            Values::Utf8(s) => {
+                let (offsets, bytes) = s.into_parts();
+                ColumnValues::Utf8(offsets, bytes)
+            }
+            Values::Bytes(s) => {
+                let (offsets, bytes) = s.into_parts();
+                ColumnValues::Bytes(offsets, bytes)
+            }
+        };
+        NamedColumn { name: name.to_string(), key, values, validity: validity.unwrap_or_default() }
+    }
+
+    /// The column, or what is wrong with it.
+    pub fn into_column(self) -> Result<Column, String> {
+        let strings = |offsets, bytes| {
+            Strings::from_parts(offsets, bytes)
+                .ok_or_else(|| format!("column {:?}: offsets out of order", self.name))
+        };
+        let values = match self.values {
+            ColumnValues::Bool(v) => Values::Bool(v),
+            ColumnValues::I64(v) => Values::I64(v),
+            ColumnValues::F64(v) => Values::F64(v),
+            ColumnValues::Timestamp(v) => Values::Timestamp(v),
+            ColumnValues::Date(v) => Values::Date(v),
+            ColumnValues::Utf8(offsets, bytes) => Values::Utf8(strings(offsets, bytes)?),
+            ColumnValues::Bytes(offsets, bytes) => Values::Bytes(strings(offsets, bytes)?),
+        };
+        let validity = (!self.validity.is_empty()).then_some(self.validity);
+        Column::from_parts(values, validity).ok_or_else(|| format!("column {:?} is inconsistent", self.name))
+    }
+}
+
+/// What a checkpoint leaves: definitions of series, lists of files, and where the log goes on.
+#[derive(Archive, Serialize, Deserialize, Debug, Default)]
+pub struct Manifest {
+    /// The last transaction in it. The log holds all later ones and is durable at least up to here.
+    pub seq: u64,
+    /// The commit time of that transaction.
+    pub time: i64,
+    /// The number of the next new file.
+    pub next_file: u64,
+    /// The number of the next run.
+    pub next_run: u64,
+    /// Bytes of one log file.
+    pub log_file_bytes: u64,
+    /// Number of the state image; 0 where nothing was committed yet.
+    pub image: u64,
+    /// Series with their columns and sealed segments.
+    pub series: Vec<Series>,
+    /// Numbers of the packs.
+    pub packs: Vec<u64>,
+    /// Chunk files.
+    pub chunks: Vec<Chunk>,
+}
+
+/// A series type.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub struct Series {
+    /// The type.
+    pub name: String,
+    /// Columns, keys first.
+    pub columns: Vec<SchemaColumn>,
+    /// Sealed segments in order of commit.
+    pub segments: Vec<SegmentRef>,
+    /// The last transaction that appended.
+    pub last_seq: u64,
+}
+
+/// A chunk file.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub struct Chunk {
+    /// BLAKE3-256 of the object.
+    pub id: [u8; 32],
+    /// Number of the file.
+    pub file: u64,
+    /// Length of the object.
+    pub bytes: u64,
+}
+
+/// A state image: what is neither series rows nor objects.
+#[derive(Archive, Serialize, Deserialize, Debug)]
+pub struct Image {
+    /// The slot graph.
+    pub graph: crate::graph::GraphImageV1,
+    /// Contents of cells.
+    pub cells: Vec<CellContent>,
+    /// Versions of models, those of one model in order.
+    pub models: Vec<ModelVersion>,
+}
+
+/// The contents of a cell.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub struct CellContent {
+    /// The cell's number.
+    pub cell: u32,
+    /// The transaction that made them the contents.
+    pub seq: u64,
+    /// The generation.
+    pub g: u64,
+    /// BLAKE3-256 of the contents; all zero where there are none.
+    pub content: [u8; 32],
+}
+
+/// A version of a model in an image.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub struct ModelVersion {
+    /// The transaction that put it.
+    pub seq: u64,
+    /// What was put.
+    pub model: Model,
+}

@@ -1,0 +1,103 @@
+//! The history of runs: rows of the series `_runs`, written in the transaction that ends a run.
+
+use std::time::Duration;
+
+use underbelly_storage::{Columns, Timestamp, Value};
+
+use crate::batch::Row;
+use crate::error::ReadError;
+use crate::producers::Run;
+use crate::snapshot::Snapshot;
+
+/// The type of the series that holds the history of runs.
+pub const RUNS_SERIES: &str = "_runs";
+
+/// What is known of a run at its end.
+pub(crate) struct Report<'a> {
+    pub run: &'a Run,
+    pub waited: Duration,
+    pub took: Duration,
+    pub outcome: &'static str,
+    pub text: String,
+}
+
+fn nanoseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+impl Report<'_> {
+    pub(crate) fn row(&self, ended: Timestamp) -> Row {
+        let took = nanoseconds(self.took);
+        Row::new(RUNS_SERIES, ended)
+            .key("producer", self.run.producer())
+            .field("pid", self.run.id().0 as i64)
+            .field("date", self.run.date().to_string())
+            .field("key", self.run.whole_key().to_string())
+            .field("outcome", self.outcome)
+            .field("start_time", Timestamp(ended.0.saturating_sub(took)))
+            .field("waited_ns", nanoseconds(self.waited))
+            .field("took_ns", took)
+            .field("error", if self.text.is_empty() { Value::Null } else { self.text.as_str().into() })
+    }
+}
+
+/// A run that ended.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct RunRecord {
+    /// The producer's name.
+    pub producer: String,
+    /// The run's unique number.
+    pub pid: u64,
+    /// The date that it worked on.
+    pub date: String,
+    /// The key of its bundle.
+    pub key: String,
+    /// `completed`, `declined` or `failed`.
+    pub outcome: String,
+    /// When it began.
+    pub start_time: Timestamp,
+    /// When it ended.
+    pub end_time: Timestamp,
+    /// How long its bundle was ready before it began.
+    pub waited: Duration,
+    /// How long it took.
+    pub took: Duration,
+    /// Why it declined or failed.
+    pub error: Option<String>,
+}
+
+/// The newest `n` runs, newest first; of one producer, or of all.
+pub(crate) fn history(
+    snapshot: &Snapshot,
+    producer: Option<&str>,
+    n: usize,
+) -> Result<Vec<RunRecord>, ReadError> {
+    let series = match snapshot.series(RUNS_SERIES) {
+        Err(ReadError::UnknownSeries { .. }) => return Ok(Vec::new()),
+        series => series?,
+    };
+    let keys: Vec<(&str, Value)> = producer.map(|name| ("producer", name.into())).into_iter().collect();
+    let rows = series.latest(n, &keys)?;
+    Ok((0..rows.rows()).map(|row| record(&rows, row)).collect())
+}
+
+fn record(rows: &Columns, row: usize) -> RunRecord {
+    let text = |name| rows.column(name).and_then(|c| c.str_at(row)).unwrap_or_default().to_string();
+    let number = |name| rows.i64s(name).and_then(|v| v.get(row)).copied().unwrap_or_default();
+    let time = |name| Timestamp(rows.timestamps(name).and_then(|v| v.get(row)).copied().unwrap_or_default());
+    let duration = |name| Duration::from_nanos(u64::try_from(number(name)).unwrap_or_default());
+    let error = text("error");
+    RunRecord {
+        producer: text("producer"),
+        pid: u64::try_from(number("pid")).unwrap_or_default(),
+        date: text("date"),
+        key: text("key"),
+        outcome: text("outcome"),
+        start_time: time("start_time"),
+        end_time: time("timestamp"),
+        waited: duration("waited_ns"),
+        took: duration("took_ns"),
+        error: (!error.is_empty()).then_some(error),
+    }
+}

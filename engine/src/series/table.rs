@@ -1,0 +1,320 @@
+//! The runs of one series type: sealed segments, then young rows in memory in order of commit.
+//!
+//! Young runs are merged like tiers: [`YOUNG_RUNS_PER_CLASS`] runs of a size class at the end become one, and a run
+//! takes in the smaller ones before it, so that many one-row commits leave few runs. Rows keep their seq, so a reader
+//! at an older seq still sees what it saw. Runs that a checkpoint is writing are left alone until it is done.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use underbelly_query::{MemoryRun, Run, Schema, SchemaColumn};
+use underbelly_storage::ColumnType;
+
+use super::{SegmentRun, inexact};
+use crate::error::CommitError;
+use crate::limits::{COLUMNS_MAX, NAME_BYTES_MAX, YOUNG_RUN_ROWS_MAX, YOUNG_RUNS_PER_CLASS};
+
+/// All series by type.
+pub(crate) type Tables = BTreeMap<Arc<str>, Table>;
+
+pub(crate) struct Table {
+    /// Integer fields that hold what an `f64` cannot.
+    inexact: HashSet<String>,
+    schema: Arc<Schema>,
+    sealed: Vec<Arc<SegmentRun>>,
+    young: Vec<Arc<MemoryRun>>,
+    /// Young runs at the front that a checkpoint is writing.
+    frozen: usize,
+    last_seq: u64,
+    /// For each column of the schema, the seq that added it; 0 where it was there when the database was opened.
+    added: Vec<u64>,
+    /// The seq that made the table; 0 where it was there when the database was opened.
+    made: u64,
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table {
+            inexact: HashSet::new(),
+            schema: Arc::new(Schema { columns: Vec::new() }),
+            sealed: Vec::new(),
+            young: Vec::new(),
+            frozen: 0,
+            last_seq: 0,
+            added: Vec::new(),
+            made: 0,
+        }
+    }
+}
+
+impl Table {
+    pub(crate) fn restored(schema: Schema, sealed: Vec<Arc<SegmentRun>>, last_seq: u64) -> Table {
+        let added = vec![0; schema.columns.len()];
+        let inexact = sealed.iter().flat_map(|run| inexact::in_segment(run.segment())).collect();
+        Table { inexact, schema: Arc::new(schema), sealed, last_seq, added, ..Table::default() }
+    }
+
+    /// A table that a commit makes.
+    pub(crate) fn made_at(seq: u64) -> Table {
+        Table { made: seq, ..Table::default() }
+    }
+
+    /// Whether a reader at `seq` knows of it.
+    pub(crate) fn is_known_at(&self, seq: u64) -> bool {
+        self.made <= seq
+    }
+
+    /// The columns that a reader at `seq` knows of. A field that was widened since is wide for all.
+    pub(crate) fn schema_at(&self, seq: u64) -> Arc<Schema> {
+        if self.added.iter().all(|added| *added <= seq) {
+            return self.schema.clone();
+        }
+        let known = self.schema.columns.iter().zip(&self.added).filter(|(_, added)| **added <= seq);
+        Arc::new(Schema { columns: known.map(|(column, _)| column.clone()).collect() })
+    }
+
+    pub(crate) fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// The seq of the last commit that appended here.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    pub(crate) fn sealed(&self) -> &[Arc<SegmentRun>] {
+        &self.sealed
+    }
+
+    pub(crate) fn young(&self) -> &[Arc<MemoryRun>] {
+        &self.young
+    }
+
+    pub(crate) fn runs(&self) -> Vec<Arc<dyn Run>> {
+        let sealed = self.sealed.iter().map(|run| run.clone() as Arc<dyn Run>);
+        sealed.chain(self.young.iter().map(|run| run.clone() as Arc<dyn Run>)).collect()
+    }
+
+    /// Takes columns into the schema. They were checked by [`check_append`].
+    pub(crate) fn adopt<'a>(&mut self, seq: u64, columns: impl Iterator<Item = (&'a str, ColumnType, bool)>) {
+        for (name, column_type, key) in columns {
+            match self.schema.columns.iter().position(|c| &*c.name == name) {
+                None => {
+                    let column = SchemaColumn { name: name.into(), column_type, key };
+                    let schema = Arc::make_mut(&mut self.schema);
+                    let at =
+                        if key { schema.columns.partition_point(|c| c.key) } else { schema.columns.len() };
+                    schema.columns.insert(at, column);
+                    self.added.insert(at, seq);
+                }
+                Some(i) if self.schema.columns[i].column_type != column_type => {
+                    Arc::make_mut(&mut self.schema).columns[i].column_type = ColumnType::F64;
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Notes integers beyond what an `f64` holds.
+    pub(crate) fn note_inexact(&mut self, names: Vec<String>) {
+        self.inexact.extend(names);
+    }
+
+    pub(crate) fn push_young(&mut self, seq: u64, run: MemoryRun) {
+        self.last_seq = seq;
+        self.young.push(Arc::new(run));
+        self.merge_young();
+    }
+
+    pub(crate) fn push_segment(&mut self, seq: u64, run: Arc<SegmentRun>) {
+        self.last_seq = seq;
+        self.sealed.push(run);
+    }
+
+    /// Merges runs at the end until classes fall from run to run and fewer than [`YOUNG_RUNS_PER_CLASS`] share one.
+    /// Each merge lifts the rows of the smaller runs by a class, so a row is copied a few times in all.
+    fn merge_young(&mut self) {
+        let class = |run: &Arc<MemoryRun>| {
+            let rows = run.rows();
+            (rows <= YOUNG_RUN_ROWS_MAX).then(|| rows.max(1).ilog(YOUNG_RUNS_PER_CLASS))
+        };
+        loop {
+            let young = &self.young[self.frozen..];
+            let Some((newest, before)) = young.split_last() else { return };
+            let Some(top) = class(newest) else { return };
+            let smaller = before.iter().rev().take_while(|run| class(run).is_some_and(|c| c < top)).count();
+            let equal = before.iter().rev().take_while(|run| class(run) == Some(top)).count();
+            let count = 1 + if smaller > 0 { smaller } else { equal };
+            if smaller == 0 && count < YOUNG_RUNS_PER_CLASS {
+                return;
+            }
+            // Types were checked at the commit, so this fails only where a column would pass 4 GiB of text; the
+            // runs are as good unmerged.
+            let start = self.young.len() - count;
+            let Ok(merged) = MemoryRun::merge(&self.young[start..]) else { return };
+            self.young.truncate(start);
+            self.young.push(Arc::new(merged));
+        }
+    }
+
+    /// Lends the young runs to a checkpoint.
+    pub(crate) fn freeze(&mut self) -> Vec<Arc<MemoryRun>> {
+        self.frozen = self.young.len();
+        self.young.clone()
+    }
+
+    /// Gives the young runs back after a checkpoint that failed.
+    pub(crate) fn thaw(&mut self) {
+        self.frozen = 0;
+    }
+
+    /// Puts a segment in the place of the frozen runs and of the segments that it took in.
+    pub(crate) fn seal(&mut self, segments: Vec<Arc<SegmentRun>>, taken_in: &[u64]) {
+        self.young.drain(..self.frozen);
+        self.frozen = 0;
+        self.sealed.retain(|run| !taken_in.contains(&run.reference().file));
+        self.sealed.extend(segments);
+    }
+}
+
+/// Checks rows against the schema of their type, if it exists.
+pub(crate) fn check_append<'a>(
+    table: Option<&Table>,
+    series: &str,
+    columns: impl Iterator<Item = (&'a str, ColumnType, bool)>,
+    inexact: &[String],
+) -> Result<(), CommitError> {
+    let schema = table.map(|table| &*table.schema);
+    check_name("series", series)?;
+    let role = |key| if key { "key" } else { "field" };
+    let mut added = 0;
+    for (name, column_type, key) in columns {
+        let Some(known) = schema.and_then(|s| s.columns.iter().find(|c| &*c.name == name)) else {
+            check_name("column", name)?;
+            if key && column_type == ColumnType::Bytes {
+                return Err(CommitError::Series {
+                    series: series.to_string(),
+                    what: format!("key column {name:?} holds bytes; use text, numbers or dates as keys"),
+                });
+            }
+            added += 1;
+            continue;
+        };
+        if known.key != key {
+            return Err(CommitError::SeriesRole {
+                series: series.to_string(),
+                column: name.to_string(),
+                expected: role(known.key),
+                found: role(key),
+            });
+        }
+        let widens = |a, b| a == ColumnType::I64 && b == ColumnType::F64;
+        let fits = known.column_type == column_type
+            || (!key && (widens(known.column_type, column_type) || widens(column_type, known.column_type)));
+        if !fits {
+            return Err(CommitError::SeriesType {
+                series: series.to_string(),
+                column: name.to_string(),
+                expected: known.column_type,
+                found: column_type,
+            });
+        }
+        let stored = table.is_some_and(|table| table.inexact.contains(name));
+        if known.column_type != column_type && (stored || inexact.iter().any(|given| given == name)) {
+            return Err(CommitError::SeriesPrecision {
+                series: series.to_string(),
+                column: name.to_string(),
+            });
+        }
+    }
+    let width = schema.map_or(0, |s| s.columns.len()) + added;
+    if width > COLUMNS_MAX {
+        return Err(CommitError::TooLarge {
+            what: "the number of columns of a series",
+            found: width as u64,
+            limit: COLUMNS_MAX as u64,
+            remedy: "put measurements that come apart into types of their own",
+        });
+    }
+    Ok(())
+}
+
+/// Names that are given to a column by every result.
+const RESERVED: [&str; 3] = ["timestamp", "type", "_seq"];
+
+/// Refuses names that are empty, long, reserved or hold control characters.
+pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), CommitError> {
+    let problem = if name.is_empty() {
+        "is empty"
+    } else if name.len() > NAME_BYTES_MAX {
+        "is longer than 255 bytes"
+    } else if name.chars().any(char::is_control) {
+        "holds a control character"
+    } else if what == "column" && RESERVED.contains(&name) {
+        "is reserved"
+    } else {
+        return Ok(());
+    };
+    Err(CommitError::Name { what, name: name.to_string(), problem })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use underbelly_storage::{Column, Columns};
+
+    fn run(seq: u64, rows: usize) -> MemoryRun {
+        let columns = Columns::new().with("x", Column::from(vec![seq as i64; rows])).unwrap();
+        MemoryRun::new(vec![seq as i64; rows], columns, seq).unwrap()
+    }
+
+    fn sizes(table: &Table) -> Vec<usize> {
+        table.young().iter().map(|run| run.rows()).collect()
+    }
+
+    #[test]
+    fn one_row_commits_leave_runs_like_the_digits_of_their_number() {
+        let mut table = Table::default();
+        for n in 1..=5000usize {
+            table.push_young(n as u64, run(n as u64, 1));
+            let digits = (0..5).rev().flat_map(|power| {
+                let size = YOUNG_RUNS_PER_CLASS.pow(power);
+                vec![size; n / size % YOUNG_RUNS_PER_CLASS]
+            });
+            assert_eq!(sizes(&table), digits.collect::<Vec<_>>(), "after {n} commits");
+        }
+    }
+
+    #[test]
+    fn lent_and_large_runs_are_left_alone() {
+        let mut table = Table::default();
+        for seq in 1..=7 {
+            table.push_young(seq, run(seq, 1));
+        }
+        assert_eq!(table.freeze().len(), 7);
+        table.push_young(8, run(8, YOUNG_RUN_ROWS_MAX + 1));
+        table.push_young(9, run(9, 3));
+        assert_eq!(sizes(&table), [1, 1, 1, 1, 1, 1, 1, YOUNG_RUN_ROWS_MAX + 1, 3]);
+        table.seal(Vec::new(), &[]);
+        assert_eq!(sizes(&table), [YOUNG_RUN_ROWS_MAX + 1, 3]);
+    }
+
+    proptest! {
+        #[test]
+        fn classes_fall_and_no_row_is_lost(rows in prop::collection::vec(1usize..600, 1..200)) {
+            let mut table = Table::default();
+            for (i, rows) in rows.iter().enumerate() {
+                table.push_young(i as u64 + 1, run(i as u64 + 1, *rows));
+            }
+            let classes: Vec<u32> = sizes(&table).iter().map(|rows| rows.ilog(YOUNG_RUNS_PER_CLASS)).collect();
+            prop_assert!(classes.is_sorted_by(|a, b| a >= b), "{:?}", classes);
+            prop_assert!(classes.windows(YOUNG_RUNS_PER_CLASS).all(|w| w.first() != w.last()));
+            prop_assert_eq!(sizes(&table).iter().sum::<usize>(), rows.iter().sum::<usize>());
+            let seqs: Vec<i64> =
+                table.young().iter().flat_map(|run| run.columns().i64s("x").unwrap().to_vec()).collect();
+            prop_assert!(seqs.is_sorted());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! A series as a snapshot shows it.
+
+use std::sync::Arc;
+
+use underbelly_query::{Run, Scan, Schema, Source, last_point, last_points, latest};
+use underbelly_storage::{Columns, Timestamp, Value};
+
+use crate::error::ReadError;
+use crate::snapshot::Snapshot;
+
+/// One series type, as of a snapshot. Holds the snapshot; cheap to clone.
+#[derive(Clone)]
+pub struct Series {
+    name: Arc<str>,
+    schema: Arc<Schema>,
+    runs: Arc<[Arc<dyn Run>]>,
+    snapshot: Snapshot,
+}
+
+/// What `ubctl series info` shows.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SeriesInfo {
+    /// The type.
+    pub name: String,
+    /// Rows visible to the snapshot.
+    pub rows: u64,
+    /// Earliest timestamp, where there is a row.
+    pub first: Option<Timestamp>,
+    /// Latest timestamp, where there is a row.
+    pub last: Option<Timestamp>,
+    /// Sealed segments.
+    pub segments: usize,
+    /// Bytes of the sealed segments.
+    pub segment_bytes: u64,
+    /// Runs in memory.
+    pub young_runs: usize,
+}
+
+impl Series {
+    pub(crate) fn new(
+        name: Arc<str>,
+        schema: Arc<Schema>,
+        runs: Vec<Arc<dyn Run>>,
+        snapshot: Snapshot,
+    ) -> Series {
+        Series { name, schema, runs: runs.into(), snapshot }
+    }
+
+    /// The type.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The columns: keys first, then fields.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Rows in order of (timestamp, commit, arrival); narrow it down with the builder's methods.
+    pub fn scan(&self) -> Scan<'_> {
+        Scan::new(self)
+    }
+
+    /// Rows with `from <= timestamp < to`, in nanoseconds since 1970 UTC, all columns; none where the two are
+    /// equal.
+    ///
+    /// The range is half-open, so a row at [`Timestamp::MAX`] is in none: [`Series::scan`] gives it, without an
+    /// end or with an end that is closed.
+    ///
+    /// # Errors
+    /// [`ReadError::Query`]: `QueryError::BadRange` where `from` is after `to`, `QueryError::Source` where stored
+    /// rows are damaged or cannot be read, `QueryError::TooLarge` where a column would pass 4 GiB of text.
+    pub fn range(&self, from: Timestamp, to: Timestamp) -> Result<Columns, ReadError> {
+        Ok(self.scan().from(from).to(to).collect()?)
+    }
+
+    /// The newest `n` rows with these keys, newest first; fewer where there are fewer. A key that is not named may
+    /// have any value; null asks for rows without one.
+    ///
+    /// # Errors
+    /// [`ReadError::Query`]: `QueryError::UnknownColumn`, `QueryError::NotKey` or `QueryError::KeyType` where a key
+    /// does not fit the schema, `QueryError::Source` where stored rows are damaged or cannot be read,
+    /// `QueryError::TooLarge` where a column would pass 4 GiB of text.
+    pub fn latest(&self, n: usize, keys: &[(&str, Value)]) -> Result<Columns, ReadError> {
+        Ok(latest(self, n, keys)?)
+    }
+
+    /// The newest row with these keys: one row, or `None`.
+    ///
+    /// # Errors
+    /// As [`Series::latest`].
+    pub fn last_point(&self, keys: &[(&str, Value)]) -> Result<Option<Columns>, ReadError> {
+        Ok(last_point(self, keys)?)
+    }
+
+    /// The newest row of each combination of keys, in order of the keys.
+    ///
+    /// # Errors
+    /// [`ReadError::Query`]: `QueryError::Source` where stored rows are damaged or cannot be read,
+    /// `QueryError::TooLarge` where a column would pass 4 GiB of text.
+    pub fn last_points(&self) -> Result<Columns, ReadError> {
+        Ok(last_points(self)?)
+    }
+
+    /// Number of rows.
+    ///
+    /// # Errors
+    /// [`ReadError::Query`]: `QueryError::Source` where stored rows are damaged or cannot be read.
+    pub fn count(&self) -> Result<u64, ReadError> {
+        Ok(self.scan().count()?)
+    }
+
+    /// Earliest and latest timestamp; `None` where there is no row.
+    ///
+    /// # Errors
+    /// As [`Series::count`].
+    pub fn bounds(&self) -> Result<Option<(Timestamp, Timestamp)>, ReadError> {
+        let time = |rows: &Columns| rows.timestamps("timestamp").and_then(|times| times.first().copied());
+        let first = self.scan().columns([""; 0]).rows_max(1).collect()?;
+        let last = self.latest(1, &[])?;
+        Ok(time(&first).zip(time(&last)).map(|(first, last)| (Timestamp(first), Timestamp(last))))
+    }
+}
+
+impl Source for Series {
+    fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    fn runs(&self) -> &[Arc<dyn Run>] {
+        &self.runs
+    }
+
+    fn seq(&self) -> u64 {
+        self.snapshot.seq()
+    }
+}

@@ -1,0 +1,180 @@
+//! What the database was after one transaction, and stays for whoever holds it.
+
+use std::sync::{Arc, PoisonError};
+
+use underbelly_storage::{Columns, Value};
+
+use crate::core::Core;
+use crate::error::ReadError;
+use crate::graph::{CellInfo, Key, SlotDate};
+use crate::models::{Metadata, Model, ModelInfo};
+use crate::series::{Series, SeriesInfo};
+use crate::slots::content;
+
+/// The database as of one transaction. Owned, `Send`, cheap to clone; later commits do not change what it shows.
+///
+/// Two exceptions: the graph keeps the latest states of cells alone, so [`Cell::info`] is as of now; and a field of
+/// whole numbers that was widened to floats since is read as floats.
+#[derive(Clone)]
+pub struct Snapshot {
+    pin: Arc<Pin>,
+}
+
+struct Pin {
+    core: Arc<Core>,
+    seq: u64,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut readers = self.core.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = readers.get_mut(&self.seq) {
+            *count -= 1;
+            if *count == 0 {
+                readers.remove(&self.seq);
+            }
+        }
+    }
+}
+
+/// The contents of a cell.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// The rows: row keys, then values, sorted by row key.
+    pub rows: Columns,
+    /// The generation of these rows: it rises with each change of the contents.
+    pub generation: u64,
+    /// The transaction that made them the contents.
+    pub seq: u64,
+    /// State, causes and times, as of now.
+    pub info: CellInfo,
+}
+
+impl Snapshot {
+    /// What is visible now.
+    pub(crate) fn now(core: &Arc<Core>) -> Snapshot {
+        let mut readers = core.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let seq = core.signals.visible();
+        *readers.entry(seq).or_insert(0) += 1;
+        drop(readers);
+        Snapshot { pin: Arc::new(Pin { core: core.clone(), seq }) }
+    }
+
+    /// What a run reads: the head at its claim, which the caller has waited for.
+    pub(crate) fn at(core: &Arc<Core>, seq: u64) -> Snapshot {
+        *core.readers.lock().unwrap_or_else(PoisonError::into_inner).entry(seq).or_insert(0) += 1;
+        Snapshot { pin: Arc::new(Pin { core: core.clone(), seq }) }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.pin.core
+    }
+
+    /// The last transaction that it shows.
+    pub fn seq(&self) -> u64 {
+        self.pin.seq
+    }
+
+    /// Types of all series, sorted.
+    pub fn series_names(&self) -> Vec<String> {
+        let state = self.core().state();
+        let known = state.tables.iter().filter(|(_, table)| table.is_known_at(self.seq()));
+        known.map(|(name, _)| name.to_string()).collect()
+    }
+
+    /// A series by its type.
+    ///
+    /// # Errors
+    /// [`ReadError::UnknownSeries`] where the snapshot shows no series of this type.
+    pub fn series(&self, name: &str) -> Result<Series, ReadError> {
+        let state = self.core().state();
+        let (name, table) = state
+            .tables
+            .get_key_value(name)
+            .filter(|(_, table)| table.is_known_at(self.seq()))
+            .ok_or_else(|| ReadError::UnknownSeries { series: name.to_string() })?;
+        Ok(Series::new(name.clone(), table.schema_at(self.seq()), table.runs(), self.clone()))
+    }
+
+    /// What is known of a series. Rows and times are those of the snapshot; segments, their bytes and young runs
+    /// are as of now.
+    ///
+    /// # Errors
+    /// [`ReadError::UnknownSeries`] where the snapshot shows no series of this type; [`ReadError::Query`] where
+    /// its rows cannot be read.
+    pub fn series_info(&self, name: &str) -> Result<SeriesInfo, ReadError> {
+        let series = self.series(name)?;
+        let (segments, segment_bytes, young_runs) = {
+            let state = self.core().state();
+            state.tables.get(name).map_or((0, 0, 0), |table| {
+                let bytes = table.sealed().iter().map(|run| run.reference().bytes).sum();
+                (table.sealed().len(), bytes, table.young().len())
+            })
+        };
+        let bounds = series.bounds()?;
+        Ok(SeriesInfo {
+            name: name.to_string(),
+            rows: series.count()?,
+            first: bounds.map(|(first, _)| first),
+            last: bounds.map(|(_, last)| last),
+            segments,
+            segment_bytes,
+            young_runs,
+        })
+    }
+
+    /// The contents of a cell; `None` where it has none.
+    ///
+    /// # Errors
+    /// [`ReadError::UnknownSlot`]; [`ReadError::Key`] where a key value is null, NaN or bytes;
+    /// [`ReadError::Storage`], [`ReadError::MissingObject`] or [`ReadError::Contents`] where the contents are
+    /// damaged or cannot be read.
+    pub fn slot<V: Into<Value>>(
+        &self,
+        slot: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = V>,
+    ) -> Result<Option<Cell>, ReadError> {
+        let key = Key::new(key.into_iter().map(Into::into).collect())?;
+        let found = {
+            let state = self.core().state();
+            let slot_id = state
+                .graph
+                .slot_by_name(slot)
+                .ok_or_else(|| ReadError::UnknownSlot { slot: slot.to_string() })?;
+            state.graph.cell(slot_id, date.into(), &key).and_then(|cell| {
+                let version = state.cell_at(cell, self.seq())?;
+                Some((version, version.content?, state.graph.cell_info(cell)?))
+            })
+        };
+        let Some((version, content, info)) = found else { return Ok(None) };
+        let blob = self.core().objects.get(&content)?;
+        let rows = content::decode(&blob)
+            .map_err(|what| ReadError::Contents { object: content.to_string(), what })?;
+        Ok(Some(Cell { rows, generation: version.g, seq: version.seq, info }))
+    }
+
+    /// The newest version of the model with this identity; `None` where there is none. The metadata's
+    /// `timestamp`, `name` and `tags` do not matter and may be missing.
+    ///
+    /// # Errors
+    /// [`ReadError::Metadata`] where the metadata has no identity, as [`Metadata::id`] says;
+    /// [`ReadError::Storage`] or [`ReadError::MissingObject`] where the blob is damaged or cannot be read.
+    pub fn model(&self, metadata: &Metadata) -> Result<Option<Model>, ReadError> {
+        let id = metadata.id()?;
+        let found = {
+            let state = self.core().state();
+            let newest = state.models.newest(&id, self.seq());
+            newest.map(|(number, version)| (version.object, ModelInfo::new(id, number, version)))
+        };
+        let Some((object, info)) = found else { return Ok(None) };
+        Ok(Some(Model { info, blob: self.core().objects.get(&object)? }))
+    }
+
+    /// The newest version of each model, in order of their ids.
+    pub fn models(&self) -> Vec<ModelInfo> {
+        let state = self.core().state();
+        let newest = state.models.newest_of_each(self.seq());
+        newest.map(|(id, number, version)| ModelInfo::new(*id, number, version)).collect()
+    }
+}

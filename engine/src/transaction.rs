@@ -1,0 +1,244 @@
+//! Transactions that read before they write.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use underbelly_storage::object::Blob;
+use underbelly_storage::{Columns, Timestamp, Value};
+
+use crate::batch::{Batch, Row};
+use crate::core::{Commit, Core};
+use crate::error::{CommitError, ReadError};
+use crate::graph::{Key, SlotDate, SlotId};
+use crate::limits::CONFLICT_RETRIES;
+use crate::models::{Metadata, Model, ModelId};
+use crate::series::Series;
+use crate::snapshot::Snapshot;
+use crate::state::State;
+
+/// A transaction under way: reads see one snapshot and the transaction's own slot and model writes; writes are
+/// committed together if nothing that was read has changed meanwhile. Scans of series see the snapshot alone.
+pub struct Transaction {
+    snapshot: Snapshot,
+    batch: Batch,
+    written_models: HashMap<ModelId, Model>,
+    reads: Vec<Read>,
+}
+
+/// Something that was read and the seq at which it was as read; 0 where it was not there.
+enum Read {
+    Cell { slot: SlotId, name: String, date: SlotDate, key: Key, seq: u64 },
+    Model { id: ModelId, seq: u64 },
+    Series { name: String, seq: u64 },
+}
+
+impl Transaction {
+    /// The snapshot that the transaction reads. Reads through it take no part in conflict detection, and do not
+    /// see the transaction's own writes.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The rows of a cell; `None` where it has none.
+    ///
+    /// # Errors
+    /// [`CommitError::UnknownSlot`]; [`CommitError::Key`] where a key value is null, NaN or bytes;
+    /// [`CommitError::Cell`] where the rows that this transaction put do not fit the slot; [`CommitError::Read`]
+    /// where stored contents are damaged or cannot be read.
+    pub fn slot<V: Into<Value>>(
+        &mut self,
+        slot: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = V>,
+    ) -> Result<Option<Columns>, CommitError> {
+        let date = date.into();
+        let values: Vec<Value> = key.into_iter().map(Into::into).collect();
+        let key = Key::new(values.clone())?;
+        let own = self.batch.cells.iter().rev().find(|put| {
+            put.slot == slot && put.date == date && Key::new(put.key.clone()).is_ok_and(|own| own == key)
+        });
+        if let Some(put) = own {
+            let (_, definition) = self.snapshot.core().slot(slot)?;
+            let rows = put.rows.clone();
+            return rows.map(|rows| crate::slots::content::conform(&definition, rows)).transpose();
+        }
+        let (slot_id, _) = self.snapshot.core().slot(slot)?;
+        let cell = self.snapshot.slot(slot, date, values)?;
+        let seq = {
+            let state = self.snapshot.core().state();
+            let cell = state.graph.cell(slot_id, date, &key);
+            cell.and_then(|cell| state.cell_at(cell, self.snapshot.seq())).map_or(0, |version| version.seq)
+        };
+        self.reads.push(Read::Cell { slot: slot_id, name: slot.to_string(), date, key, seq });
+        Ok(cell.map(|cell| cell.rows))
+    }
+
+    /// The newest version of a model; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`CommitError::Metadata`] where the metadata has no identity, as [`Metadata::id`] says;
+    /// [`CommitError::Read`] where the blob is damaged or cannot be read.
+    pub fn model(&mut self, metadata: &Metadata) -> Result<Option<Model>, CommitError> {
+        let id = metadata.id()?;
+        if let Some(own) = self.written_models.get(&id) {
+            return Ok(Some(own.clone()));
+        }
+        let model = self.snapshot.model(metadata)?;
+        self.reads.push(Read::Model { id, seq: model.as_ref().map_or(0, |model| model.info().seq) });
+        Ok(model)
+    }
+
+    /// A series; a commit to it by others before this one is a conflict.
+    ///
+    /// # Errors
+    /// [`CommitError::Read`] with [`ReadError::UnknownSeries`] where the snapshot shows no series of this type.
+    /// That there was none counts as read: it is a conflict if others make the series meanwhile.
+    pub fn series(&mut self, name: &str) -> Result<Series, CommitError> {
+        let seq = match self.snapshot.series(name) {
+            Ok(_) => self.snapshot.seq(),
+            Err(ReadError::UnknownSeries { .. }) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        self.reads.push(Read::Series { name: name.to_string(), seq });
+        Ok(self.snapshot.series(name)?)
+    }
+
+    /// Appends a row. See [`Batch::append`].
+    ///
+    /// # Errors
+    /// As [`Batch::append`].
+    pub fn append(&mut self, row: Row) -> Result<(), CommitError> {
+        self.batch.append(row).map(|_| ())
+    }
+
+    /// Appends rows. See [`Batch::append_columns`].
+    ///
+    /// # Errors
+    /// As [`Batch::append_columns`].
+    pub fn append_columns(
+        &mut self,
+        series: impl Into<Arc<str>>,
+        timestamps: Vec<Timestamp>,
+        columns: Columns,
+        keys: &[&str],
+    ) -> Result<(), CommitError> {
+        self.batch.append_columns(series, timestamps, columns, keys).map(|_| ())
+    }
+
+    /// Puts the contents of a cell. See [`Batch::put_slot`].
+    pub fn put_slot<V: Into<Value>>(
+        &mut self,
+        slot: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = V>,
+        rows: Columns,
+    ) {
+        self.batch.put_slot(slot, date, key, rows);
+    }
+
+    /// Takes back the contents of a cell. See [`Batch::retract_slot`].
+    pub fn retract_slot<V: Into<Value>>(
+        &mut self,
+        slot: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = V>,
+    ) {
+        self.batch.retract_slot(slot, date, key);
+    }
+
+    /// Puts a version of a model. The metadata needs `type` and `timestamp`.
+    ///
+    /// # Errors
+    /// [`CommitError::Metadata`] where the metadata has no identity or no time, as [`Metadata::id`] and
+    /// [`Metadata::timestamp`] say; [`CommitError::Read`] where the newest version that is stored cannot be read.
+    pub fn put_model(&mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> Result<(), CommitError> {
+        let blob = Blob::from(blob.into());
+        let id = metadata.id()?;
+        let newest = self.written_models.get(&id).map(|model| model.info().version);
+        let before = match newest {
+            Some(version) => version,
+            // Read as any other model is, since the version's number follows from it.
+            None => self.model(&metadata)?.map_or(0, |model| model.info().version),
+        };
+        let model = Model::unsaved(id, before + 1, &metadata, blob.clone())?;
+        self.written_models.insert(id, model);
+        self.batch.models.push((metadata, blob));
+        Ok(())
+    }
+
+    /// Declares the end of a date. See [`Batch::end_of`].
+    pub fn end_of(&mut self, date: impl Into<SlotDate>) {
+        self.batch.end_of(date);
+    }
+}
+
+impl Read {
+    /// What changed since it was read, if it did.
+    fn changed(&self, state: &State) -> Option<String> {
+        match self {
+            Read::Cell { slot, name, date, key, seq } => {
+                let newest = state
+                    .graph
+                    .cell(*slot, *date, key)
+                    .and_then(|cell| state.cell_at(cell, u64::MAX))
+                    .map_or(0, |version| version.seq);
+                (newest != *seq).then(|| format!("slot {name} {date} {key}"))
+            }
+            Read::Model { id, seq } => {
+                let newest = state.models.newest(id, u64::MAX).map_or(0, |(_, version)| version.seq);
+                (newest != *seq).then(|| format!("model {id}"))
+            }
+            Read::Series { name, seq } => {
+                let newest = state.tables.get(name.as_str()).map_or(0, |table| table.last_seq());
+                (newest > *seq).then(|| format!("series {name}"))
+            }
+        }
+    }
+}
+
+/// Runs a closure until what it read is still so when its writes are committed.
+pub(crate) fn transact<T, E: From<CommitError>>(
+    core: &Arc<Core>,
+    mut body: impl FnMut(&mut Transaction) -> Result<T, E>,
+) -> Result<(T, Option<Commit>), E> {
+    let mut changed = String::new();
+    for _ in 0..CONFLICT_RETRIES {
+        let mut transaction = Transaction {
+            snapshot: Snapshot::now(core),
+            batch: Batch::new(),
+            written_models: HashMap::new(),
+            reads: Vec::new(),
+        };
+        let answer = body(&mut transaction)?;
+        let Transaction { batch, reads, snapshot, .. } = transaction;
+        if batch.is_empty() {
+            return Ok((answer, None));
+        }
+        let folder = core.enter()?;
+        let prepared = core.prepare(batch)?;
+        let mut conflict = None;
+        let mut head = 0;
+        let sequenced = core.sequence(prepared, |state| {
+            conflict = reads.iter().find_map(|read| read.changed(state));
+            head = state.head;
+            match &conflict {
+                Some(what) => Err(CommitError::Conflict { tries: CONFLICT_RETRIES, what: what.clone() }),
+                None => Ok(()),
+            }
+        });
+        drop((snapshot, folder));
+        match (sequenced, conflict) {
+            (Ok((commit, _)), _) => {
+                core.log.wait(commit.seq).map_err(CommitError::from)?;
+                return Ok((answer, Some(commit)));
+            }
+            (Err(_), Some(what)) => {
+                changed = what;
+                // The next try reads what won, so it waits until that is visible.
+                core.log.wait(head).map_err(CommitError::from)?;
+            }
+            (Err(error), None) => return Err(error.into()),
+        }
+    }
+    Err(CommitError::Conflict { tries: CONFLICT_RETRIES, what: changed }.into())
+}

@@ -1,2 +1,113 @@
-//! (being written)
-fn main() {}
+//! `ubctl`: the command line of Underbelly.
+//!
+//! `ubctl [--db DIR] NOUN VERB`. Results go to standard output, errors to standard error with exit 1, misuse is
+//! exit 2, and a reader that closes the pipe ends the command quietly. In reading order: `output` and `error` are
+//! what all commands share; `time` reads instants; `import` loads files; `series`, `slot`, `producer` and `model`
+//! are the nouns; `drawing` draws the graph.
+
+mod demo;
+mod drawing;
+mod error;
+mod import;
+mod init;
+mod model;
+mod output;
+mod producer;
+mod progress;
+mod series;
+mod slot;
+mod status;
+mod stderr;
+mod time;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use underbelly::{Database, Options};
+
+use crate::error::Failed;
+
+/// The command line of Underbelly, an embedded database for backtests, pricing runs and online models
+#[derive(Parser, Debug)]
+#[command(name = "ubctl", version, disable_help_subcommand = true)]
+struct Cli {
+    /// The folder of the database
+    ///
+    /// [default: ./underbelly-db; for demo: a new folder]
+    #[arg(long, global = true, env = "UNDERBELLY_DB", value_name = "DIR")]
+    db: Option<PathBuf>,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Subcommand, Debug)]
+enum Noun {
+    /// Makes an empty database in a folder that is empty or not there
+    Init,
+    Status(status::Status),
+    Verify(verify::Verify),
+    Checkpoint(verify::Checkpoint),
+    Import(import::Import),
+    Demo(demo::Demo),
+    /// Rows by type and time
+    #[command(subcommand)]
+    Series(series::Series),
+    /// Small datasets whose cells have a state
+    #[command(subcommand)]
+    Slot(slot::Slot),
+    /// What turns slots into slots
+    #[command(subcommand)]
+    Producer(producer::Producer),
+    /// Blobs that are found by a metadata dict
+    #[command(subcommand)]
+    Model(model::Model),
+}
+
+impl Cli {
+    fn run(self) -> Result<(), Failed> {
+        if let Some(path) = self.db.as_deref().filter(|path| path.is_file()) {
+            return Err(Failed::input(path, "it is a file, and --db names a folder; name another"));
+        }
+        if let Noun::Demo(demo) = &self.noun {
+            return demo.run(self.db.as_deref());
+        }
+        let dir = self.db.unwrap_or_else(|| PathBuf::from("./underbelly-db"));
+        if let Noun::Init = self.noun {
+            return init::run(&dir);
+        }
+        // No producer has its closure in this process, so one worker is plenty.
+        let options = Options { workers: 1, ..Options::default() };
+        let db = Database::open_with(&dir, options)?;
+        match self.noun {
+            Noun::Init | Noun::Demo(_) => Ok(()),
+            Noun::Status(status) => status.run(&db),
+            Noun::Verify(verify) => verify.run(&db),
+            Noun::Checkpoint(checkpoint) => checkpoint.run(&db),
+            Noun::Import(import) => import.run(db),
+            Noun::Series(series) => series.run(&db),
+            Noun::Slot(slot) => slot.run(&db),
+            Noun::Producer(producer) => producer.run(&db),
+            Noun::Model(model) => model.run(&db),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; a closed pipe on the way is none either.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match cli.run() {
+        Ok(()) | Err(Failed::ClosedPipe) => ExitCode::SUCCESS,
+        Err(error) => {
+            stderr::line(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}

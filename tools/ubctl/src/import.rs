@@ -1,0 +1,260 @@
+//! `ubctl import`: rows of files into a series.
+//!
+//! Each file is read twice. The first time every line is checked and the types are found that lose nothing, so
+//! that a bad line ends the import before anything is committed; the second time the rows are committed.
+
+mod cells;
+mod guess;
+mod load;
+mod plan;
+mod quotes;
+mod rejected;
+mod source;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
+use underbelly::{ColumnType, CommitError, Database, ReadError, Schema};
+
+pub(crate) use cells::{Cells, parse_bool};
+use load::load;
+use plan::{Layout, Plan, Wishes};
+use rejected::Rejected;
+pub(crate) use source::{Lines, Problem, Source};
+
+use crate::error::Failed;
+use crate::output::{Facts, Field, FormatArg};
+use crate::time::{Notation, Unit, parse_zone};
+use crate::{progress, stderr};
+
+/// Loads rows from CSV files, plain or gzip'd, into a series
+///
+/// The first line of each file names its columns; a leading `#` is left out. Files are read twice: first every line
+/// is checked and each column gets the narrowest of i64, f64 and utf8 that holds all its values without loss, then
+/// the rows are committed in transactions of 131,072. So a bad line is reported before anything is committed; if
+/// the disk fails later, the error says how many rows were committed. Rows with equal times keep their order.
+///
+/// Errors name file:line:column, where the column counts fields from 1. A quote that is never closed, or text behind
+/// a closing quote, ends the import even with --on-error skip, since it is unknown where lines end then.
+#[derive(Args, Debug)]
+pub(crate) struct Import {
+    /// Files, in the order in which their rows arrive
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The series' type
+    #[arg(long, value_name = "TYPE")]
+    series: String,
+    /// The column that holds the time
+    #[arg(long, value_name = "COL")]
+    time: String,
+    /// What numbers in the time column count; otherwise what the end of its name says (_ns, _us, _ms), else seconds
+    ///
+    /// Without a unit, eight digits are a day (20140602) if the first time in the file is one.
+    #[arg(long, value_enum)]
+    unit: Option<Unit>,
+    /// The zone of local times without an offset, such as America/New_York; UTC otherwise
+    #[arg(long, value_parser = parse_zone, value_name = "ZONE")]
+    zone: Option<TimeZone>,
+    /// The form of the time column for strptime, such as "%d/%m/%Y %H:%M:%S"
+    #[arg(long, value_name = "STRPTIME", conflicts_with = "unit")]
+    time_format: Option<String>,
+    /// Key columns, by their names in the files, whatever --rename makes of them
+    #[arg(long, value_delimiter = ',', value_name = "COL,...")]
+    key: Vec<String>,
+    /// What to do with a line that cannot be taken
+    #[arg(long, value_enum, default_value_t)]
+    on_error: OnError,
+    /// Where rejected lines go; otherwise FILE.rejected.csv in the current folder
+    #[arg(long, value_name = "PATH")]
+    rejected: Option<PathBuf>,
+    /// The form of the files, whatever their names say
+    #[arg(long, value_enum)]
+    from: Option<From>,
+    /// Texts that stand for null, besides the empty one
+    #[arg(long, value_delimiter = ',', value_name = "TEXT,...")]
+    null: Vec<String>,
+    /// Types of columns: bool, i64, f64, utf8, bytes, timestamp or date
+    #[arg(long, value_delimiter = ',', value_parser = parse_type, value_name = "NAME:TYPE,...")]
+    columns: Vec<(String, ColumnType)>,
+    /// Names that columns get in the series
+    #[arg(long, value_delimiter = ',', value_parser = parse_rename, value_name = "OLD=NEW,...")]
+    rename: Vec<(String, String)>,
+    /// What stands between fields: one ASCII character, or `tab`
+    #[arg(long, default_value = ",", value_parser = parse_delimiter, value_name = "CHAR")]
+    delimiter: u8,
+    #[command(flatten)]
+    format: FormatArg,
+}
+
+/// What to do with a line that cannot be taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum OnError {
+    /// End with its place, before anything is committed.
+    #[default]
+    Fail,
+    /// Set it aside, and go on.
+    Skip,
+}
+
+/// The form of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum From {
+    /// Comma-separated values; gzip'd where the name ends in .gz.
+    Csv,
+}
+
+fn parse_type(text: &str) -> Result<(String, ColumnType), String> {
+    let parsed = text.rsplit_once(':').and_then(|(name, t)| Some((name, ColumnType::from_name(t)?)));
+    let (name, column_type) = parsed.ok_or_else(|| {
+        let types: Vec<&str> = ColumnType::ALL.iter().map(|t| t.name()).collect();
+        format!("write NAME:TYPE, where the type is one of {}", types.join(", "))
+    })?;
+    Ok((name.to_string(), column_type))
+}
+
+fn parse_rename(text: &str) -> Result<(String, String), String> {
+    let (old, new) = text.split_once('=').ok_or("write OLD=NEW")?;
+    Ok((old.to_string(), new.to_string()))
+}
+
+pub(crate) fn parse_delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        _ if text == "tab" || text == "\\t" => Ok(b'\t'),
+        [b'"' | b'\r' | b'\n'] => Err("quotes and line ends cannot stand between fields".to_string()),
+        [byte] if byte.is_ascii() => Ok(*byte),
+        _ => Err("use one ASCII character, or `tab`".to_string()),
+    }
+}
+
+impl Import {
+    pub(crate) fn run(self, db: Database) -> Result<(), Failed> {
+        let started = Instant::now();
+        let sources = self.sources()?;
+        let skip = self.on_error == OnError::Skip;
+        let rejected = self.rejected_files(&sources)?;
+        let schema = existing(&db, &self.series)?;
+        let mut plan = Plan::new(self.wishes(), schema);
+        for source in &sources {
+            survey(&mut plan, source, skip)?;
+        }
+        if let Some((_, place)) = plan.nan_key().filter(|_| !skip) {
+            return Err(Failed::Line { place: place.to_string(), what: plan::NAN_KEY.to_string() });
+        }
+        let mut layouts = Vec::new();
+        for source in &sources {
+            layouts.push(plan.layout(&source.open(&indicatif::ProgressBar::hidden())?, source.path())?);
+        }
+        let loaded = load(&db, &self.series, &plan, &sources, layouts, rejected).map_err(hinted)?;
+        // Seals the rows, so that the next opening has nothing to replay.
+        db.close().map_err(|error| Failed::Import {
+            cause: Box::new(error.into()),
+            series: self.series.clone(),
+            rows: loaded.rows,
+        })?;
+        plan.remarks().iter().for_each(|remark| stderr::line(remark));
+        self.report(&plan, &loaded, started.elapsed().as_secs_f64())
+    }
+
+    fn report(&self, plan: &Plan, loaded: &load::Loaded, seconds: f64) -> Result<(), Failed> {
+        let mut facts = Facts::default();
+        facts.add("series", self.series.clone()).add("files", self.files.len());
+        facts.add("rows", loaded.rows);
+        facts.add("rejected", loaded.rejected.iter().map(|(rows, _)| rows).sum::<u64>());
+        for (i, (_, path)) in loaded.rejected.iter().enumerate() {
+            let name = if i == 0 { "rejected_file".to_string() } else { format!("rejected_file_{}", i + 1) };
+            facts.add(name, path.display().to_string());
+        }
+        facts.add("first", loaded.bounds.map(|(first, _)| Field::text(first)));
+        facts.add("last", loaded.bounds.map(|(_, last)| Field::text(last)));
+        facts.add("columns", plan.stored());
+        facts.add("seconds", (seconds * 1e3).round() / 1e3);
+        facts.add("rows_per_second", (loaded.rows as f64 / seconds.max(1e-9)).round() as u64);
+        facts.print(self.format.format)
+    }
+
+    fn sources(&self) -> Result<Vec<Source>, Failed> {
+        for path in &self.files {
+            let name = path.to_string_lossy().to_ascii_lowercase();
+            if self.from.is_none() && !name.ends_with(".csv") && !name.ends_with(".csv.gz") {
+                return Err(Failed::input(path, "its name ends in neither .csv nor .csv.gz; say --from csv"));
+            }
+        }
+        self.files.iter().map(|path| Source::new(path, self.delimiter)).collect()
+    }
+
+    fn rejected_files(&self, sources: &[Source]) -> Result<Vec<Option<Rejected>>, Failed> {
+        if self.on_error == OnError::Fail {
+            if self.rejected.is_some() {
+                return Err(Failed::Usage("--rejected needs --on-error skip; add it".to_string()));
+            }
+            return Ok(sources.iter().map(|_| None).collect());
+        }
+        if self.rejected.is_some() && sources.len() > 1 {
+            return Err(Failed::Usage(
+                "--rejected takes the lines of one file; import the files one by one, or leave it out"
+                    .to_string(),
+            ));
+        }
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for source in sources {
+            let path = self.rejected.clone().unwrap_or_else(|| Rejected::default_path(source.path()));
+            if paths.contains(&path) {
+                return Err(Failed::Usage(format!(
+                    "the rejected lines of two files would go into {}; import the files one by one",
+                    path.display()
+                )));
+            }
+            paths.push(path);
+        }
+        paths.into_iter().map(|path| Rejected::new(path, self.delimiter).map(Some)).collect()
+    }
+
+    fn wishes(&self) -> Wishes {
+        Wishes {
+            time: self.time.clone(),
+            notation: Notation { unit: self.unit, zone: self.zone.clone(), form: self.time_format.clone() },
+            keys: self.key.clone(),
+            types: self.columns.clone(),
+            renames: self.rename.clone(),
+            nulls: self.null.clone(),
+        }
+    }
+}
+
+/// The columns of the series, if it is there.
+fn existing(db: &Database, series: &str) -> Result<Option<Schema>, Failed> {
+    match db.snapshot().series(series) {
+        Ok(series) => Ok(Some(series.schema().clone())),
+        Err(ReadError::UnknownSeries { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Checks every line of a file.
+fn survey(plan: &mut Plan, source: &Source, skip: bool) -> Result<(), Failed> {
+    let bar = progress::bytes(source.bytes(), format!("checking {}", source.path().display()));
+    let mut lines = source.open(&bar)?;
+    let mut layout = plan.layout(&lines, source.path())?;
+    let (mut scratch, mut kinds) = (plan.filling(false), Vec::new());
+    while lines.advance()? {
+        if let Err(problem) = plan.survey(&lines, &mut layout, &mut scratch, &mut kinds)
+            && !skip
+        {
+            return Err(problem.at(&lines));
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Adds what this command has to offer to what the engine says.
+fn hinted(error: Failed) -> Failed {
+    match error {
+        Failed::Commit(error @ CommitError::Name { what: "column", .. }) => {
+            Failed::Usage(format!("{error}, with --rename OLD=NEW"))
+        }
+        other => other,
+    }
+}

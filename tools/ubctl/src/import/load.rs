@@ -1,0 +1,146 @@
+//! From files to commits: one thread reads, this one parses, another commits.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use underbelly::{Batch, Columns, Database, Timestamp};
+
+use super::plan::{Filling, Plan};
+use super::rejected::Rejected;
+use super::source::Source;
+use crate::error::Failed;
+use crate::progress;
+
+/// Rows of one transaction.
+const CHUNK_ROWS: usize = 131_072;
+/// Bytes of text in one column after which a transaction is full.
+const CHUNK_TEXT_BYTES: usize = 64 << 20;
+/// Transactions that are parsed ahead.
+const CHUNKS_AHEAD: usize = 2;
+
+/// Rows of one transaction, in order of arrival.
+struct Chunk {
+    timestamps: Vec<Timestamp>,
+    columns: Columns,
+}
+
+/// What was loaded.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    pub(super) rows: u64,
+    /// Earliest and latest time.
+    pub(super) bounds: Option<(Timestamp, Timestamp)>,
+    /// Rejected lines of each file that has some, and where they are.
+    pub(super) rejected: Vec<(u64, std::path::PathBuf)>,
+}
+
+/// Reads all files again and commits their rows. A bad line ends it, unless `rejected` has a place for each file.
+pub(super) fn load(
+    db: &Database,
+    series: &str,
+    plan: &Plan,
+    sources: &[Source],
+    layouts: Vec<super::Layout>,
+    rejected: Vec<Option<Rejected>>,
+) -> Result<Loaded, Failed> {
+    let (send, receive) = sync_channel(CHUNKS_AHEAD);
+    let names = plan.names();
+    let keys: Vec<&str> = names.iter().filter(|(_, key)| *key).map(|(name, _)| *name).collect();
+    let (parsed, (rows, committed)) = std::thread::scope(|scope| {
+        let committer = scope.spawn(|| commit(db, series, &keys, receive));
+        let parsed = parse(plan, sources, layouts, rejected, send);
+        let panicked = || (0, Err(Failed::Usage("the thread that commits ended early".to_string())));
+        (parsed, committer.join().unwrap_or_else(|_| panicked()))
+    });
+    // Parsing stops early where committing has failed, so that error is the cause.
+    let outcome = committed.and(parsed);
+    outcome.map_err(|cause| match rows {
+        0 => cause,
+        rows => Failed::Import { cause: Box::new(cause), series: series.to_string(), rows },
+    })
+}
+
+/// Commits chunks until there are no more; answers the rows that were committed, whatever happened then.
+fn commit(db: &Database, series: &str, keys: &[&str], chunks: Receiver<Chunk>) -> (u64, Result<(), Failed>) {
+    let mut rows = 0;
+    for Chunk { timestamps, columns } in chunks {
+        let count = timestamps.len() as u64;
+        let here: Vec<&str> = keys.iter().copied().filter(|key| columns.index_of(key).is_some()).collect();
+        let mut batch = Batch::new();
+        let appended = batch.append_columns(series, timestamps, columns, &here).map(|_| ());
+        if let Err(error) = appended.and_then(|()| db.commit(batch).map(|_| ())) {
+            return (rows, Err(error.into()));
+        }
+        rows += count;
+    }
+    (rows, Ok(()))
+}
+
+fn parse(
+    plan: &Plan,
+    sources: &[Source],
+    layouts: Vec<super::Layout>,
+    rejected: Vec<Option<Rejected>>,
+    send: SyncSender<Chunk>,
+) -> Result<Loaded, Failed> {
+    let mut loaded = Loaded::default();
+    let mut filling = plan.filling(true);
+    let mut timestamps = Vec::new();
+    for ((source, mut layout), mut rejected) in sources.iter().zip(layouts).zip(rejected) {
+        let bar = progress::bytes(source.bytes(), format!("loading {}", source.path().display()));
+        let mut lines = source.open(&bar)?;
+        let absent = plan.absent(&layout);
+        while lines.advance()? {
+            let instant = match plan.fill(&lines, &mut layout, &mut filling, timestamps.len()) {
+                Ok(instant) => Timestamp(instant),
+                Err(problem) => match &mut rejected {
+                    Some(rejected) => {
+                        rejected.add(&lines, problem)?;
+                        continue;
+                    }
+                    None => return Err(problem.at(&lines)),
+                },
+            };
+            for at in &absent {
+                if let Some(cells) = filling.get_mut(*at).and_then(Option::as_mut) {
+                    cells.push_null();
+                }
+            }
+            timestamps.push(instant);
+            loaded.rows += 1;
+            let (first, last) = loaded.bounds.unwrap_or((instant, instant));
+            loaded.bounds = Some((first.min(instant), last.max(instant)));
+            if timestamps.len() >= CHUNK_ROWS
+                || filling.iter().flatten().any(|cells| cells.text_bytes() >= CHUNK_TEXT_BYTES)
+            {
+                let chunk = chunk(plan, &mut filling, std::mem::take(&mut timestamps))?;
+                if send.send(chunk).is_err() {
+                    return Ok(loaded);
+                }
+            }
+        }
+        bar.finish_and_clear();
+        if let Some(rejected) = rejected
+            && let (rows, Some(path)) = rejected.finish()?
+        {
+            loaded.rejected.push((rows, path));
+        }
+    }
+    if !timestamps.is_empty() {
+        // Where nobody receives it, committing has failed and says why.
+        let _ = send.send(chunk(plan, &mut filling, timestamps)?);
+    }
+    Ok(loaded)
+}
+
+fn chunk(plan: &Plan, filling: &mut Filling, timestamps: Vec<Timestamp>) -> Result<Chunk, Failed> {
+    let mut columns = Columns::new();
+    for ((name, _), cells) in plan.names().into_iter().zip(filling) {
+        if let Some(cells) = cells {
+            let column = cells.take().ok_or_else(|| {
+                Failed::Usage(format!("column {name:?} did not come together; please report this fault"))
+            })?;
+            columns.insert(name, column)?;
+        }
+    }
+    Ok(Chunk { timestamps, columns })
+}

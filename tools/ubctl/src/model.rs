@@ -1,0 +1,140 @@
+//! `ubctl model`: blobs that are found by a metadata dict.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use underbelly::{Batch, Clock, Database, MetaValue, Metadata, MetadataError, SystemClock};
+
+use crate::error::Failed;
+use crate::output::{Facts, Field, Format, FormatArg, Listing, stdout};
+use crate::time::parse_instant;
+
+/// Blobs that are found by a metadata dict.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Model {
+    /// Puts a version of a model
+    Put {
+        /// The file with the blob; `-` reads standard input
+        file: PathBuf,
+        /// The metadata as JSON, or `@FILE`; it needs "type" and "timestamp" (ISO 8601 or seconds since 1970)
+        #[arg(long, value_name = "JSON")]
+        meta: String,
+        /// Takes the present as the timestamp where the metadata has none
+        #[arg(long)]
+        now: bool,
+    },
+    /// Writes the newest version of a model to standard output or a file
+    Get {
+        /// The metadata as JSON, or `@FILE`; "timestamp", "name" and "tags" do not matter
+        #[arg(long, value_name = "JSON")]
+        meta: String,
+        /// Where the blob goes instead of standard output
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Lists the newest version of each model
+    Ls {
+        /// Only models of this type
+        #[arg(long = "type", value_name = "TYPE")]
+        model_type: Option<String>,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+}
+
+/// Metadata from the command line; a timestamp may be text.
+fn metadata(given: &str) -> Result<Metadata, Failed> {
+    let text = match given.strip_prefix('@') {
+        Some(path) => {
+            std::fs::read_to_string(path).map_err(|error| Failed::file("read", Path::new(path), error))?
+        }
+        None => given.to_string(),
+    };
+    let metadata = Metadata::from_json(&text)?;
+    match metadata.entries().get("timestamp") {
+        Some(MetaValue::Text(text)) => {
+            let instant = parse_instant(text)
+                .map_err(|what| Failed::Usage(format!("model metadata entry \"timestamp\": {what}")))?;
+            Ok(metadata.with("timestamp", instant))
+        }
+        _ => Ok(metadata),
+    }
+}
+
+impl Model {
+    pub(crate) fn run(&self, db: &Database) -> Result<(), Failed> {
+        match self {
+            Model::Put { file, meta, now } => put(db, file, meta, *now),
+            Model::Get { meta, output } => get(db, meta, output.as_deref()),
+            Model::Ls { model_type, format } => list(db, model_type.as_deref(), format.format),
+        }
+    }
+}
+
+fn put(db: &Database, file: &Path, meta: &str, now: bool) -> Result<(), Failed> {
+    let mut metadata = metadata(meta)?;
+    let absent = !metadata.entries().contains_key("timestamp");
+    if absent && now {
+        metadata = metadata.with("timestamp", SystemClock.now());
+    }
+    let id = metadata.id()?;
+    metadata.timestamp().map_err(|error| match error {
+        MetadataError::Timestamp if absent => Failed::Usage(format!("{error}, or say --now")),
+        error => error.into(),
+    })?;
+    let mut blob = Vec::new();
+    let read = match file.as_os_str() == "-" {
+        true => io::stdin().lock().read_to_end(&mut blob),
+        false => File::open(file).and_then(|mut file| file.read_to_end(&mut blob)),
+    };
+    read.map_err(|error| Failed::file("read", file, error))?;
+    let bytes = blob.len();
+    let mut batch = Batch::new();
+    batch.put_model(metadata.clone(), blob);
+    let commit = db.commit(batch)?;
+    let version = db.snapshot().model(&metadata)?.map(|model| model.info().version);
+    let mut facts = Facts::default();
+    facts.add("id", id.to_string()).add("version", version).add("bytes", bytes).add("seq", commit.seq);
+    facts.print(Format::Table)
+}
+
+fn get(db: &Database, meta: &str, output: Option<&Path>) -> Result<(), Failed> {
+    if output.is_none() && io::stdout().is_terminal() {
+        return Err(Failed::Usage(
+            "a model is bytes and standard output is a terminal; say --output FILE or use a pipe".to_string(),
+        ));
+    }
+    let metadata = metadata(meta)?;
+    let id = metadata.id()?;
+    let model = db.snapshot().model(&metadata)?.ok_or_else(|| {
+        Failed::NotFound(format!("no model has this identity ({id}); `ubctl model ls` lists them"))
+    })?;
+    match output {
+        Some(path) => std::fs::write(path, model.blob()).map_err(|error| Failed::file("write", path, error)),
+        None => {
+            let mut out = stdout();
+            out.write_all(model.blob()).and_then(|()| out.flush()).map_err(Failed::output)
+        }
+    }
+}
+
+fn list(db: &Database, model_type: Option<&str>, format: Format) -> Result<(), Failed> {
+    let mut listing = Listing::begin(format, ["type", "timestamp", "version", "bytes", "id", "metadata"])?;
+    for model in db.snapshot().models() {
+        let found = model.metadata.model_type()?;
+        if model_type.is_some_and(|wanted| wanted != found) {
+            continue;
+        }
+        listing.row([
+            found.into(),
+            Field::text(model.timestamp),
+            model.version.into(),
+            model.bytes.into(),
+            Field::text(model.id),
+            model.metadata.to_json().into(),
+        ])?;
+    }
+    listing.end(None)
+}

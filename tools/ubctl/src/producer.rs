@@ -1,0 +1,140 @@
+//! `ubctl producer`: what turns slots into slots.
+
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+use underbelly::graph::Group;
+use underbelly::{Database, PStatus};
+
+use crate::drawing;
+use crate::error::Failed;
+use crate::output::{Field, FormatArg, Listing, print};
+
+/// What turns slots into slots.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Producer {
+    /// Lists the producers with their bundles counted by status
+    Ls(FormatArg),
+    /// Lists runs that ended, newest first
+    Runs {
+        /// Only runs of this producer
+        name: Option<String>,
+        /// How many
+        #[arg(short, default_value_t = 20)]
+        n: usize,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Draws the slots and producers and what leads where
+    Graph {
+        /// The form of the drawing
+        #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+        format: Drawing,
+        /// Where it goes instead of standard output
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// The form of a drawing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Drawing {
+    /// Levels from top to bottom, with arrows by name.
+    #[default]
+    Text,
+    /// Graphviz.
+    Dot,
+    /// A picture that needs nothing else.
+    Svg,
+}
+
+impl Producer {
+    pub(crate) fn run(&self, db: &Database) -> Result<(), Failed> {
+        match self {
+            Producer::Ls(format) => list(db, *format),
+            Producer::Runs { name, n, format } => runs(db, name.as_deref(), *n, *format),
+            Producer::Graph { format, output } => {
+                let view = db.graph_view();
+                let text = match format {
+                    Drawing::Text => drawing::text(&view),
+                    Drawing::Dot => drawing::dot(&view),
+                    Drawing::Svg => drawing::svg(&view),
+                };
+                match output {
+                    Some(path) => {
+                        std::fs::write(path, text).map_err(|error| Failed::file("write", path, error))
+                    }
+                    None => print(&text),
+                }
+            }
+        }
+    }
+}
+
+fn list(db: &Database, format: FormatArg) -> Result<(), Failed> {
+    let names = ["producer", "inputs", "outputs", "group", "attached"].into_iter();
+    let names = names.chain(PStatus::ALL.map(PStatus::name)).chain(["runs"]);
+    let mut listing = Listing::begin(format.format, names)?;
+    for producer in db.producers() {
+        let definition = producer.definition;
+        let inputs: Vec<&str> = definition.inputs.iter().map(|input| input.slot.as_str()).collect();
+        let output = |output: &underbelly::graph::Output| match output.priority {
+            0 => output.slot.clone(),
+            priority => format!("{} at {priority}", output.slot),
+        };
+        let outputs: Vec<String> = definition.outputs.iter().map(output).collect();
+        let group = match definition.group {
+            Group::Each => "each",
+            Group::Date => "date",
+        };
+        let (inputs, outputs) = (inputs.join(", "), outputs.join(", "));
+        let fields =
+            [definition.name.into(), inputs.into(), outputs.into(), group.into(), producer.attached.into()];
+        let bundles = producer.bundles.iter().map(|(_, count)| Field::from(*count));
+        listing.row(fields.into_iter().chain(bundles).chain([producer.runs.into()]))?;
+    }
+    listing.end(None)
+}
+
+fn runs(db: &Database, producer: Option<&str>, n: usize, format: FormatArg) -> Result<(), Failed> {
+    if let Some(name) = producer
+        && !db.producers().iter().any(|known| known.definition.name == name)
+    {
+        return Err(Failed::NotFound(format!(
+            "no producer is named {name:?}; `ubctl producer ls` lists them"
+        )));
+    }
+    let names = [
+        "producer",
+        "pid",
+        "date",
+        "key",
+        "outcome",
+        "start_time",
+        "end_time",
+        "waited_ms",
+        "took_ms",
+        "error",
+    ];
+    let mut listing = Listing::begin(format.format, names)?;
+    for run in db.runs(producer, n)? {
+        listing.row([
+            run.producer.into(),
+            run.pid.into(),
+            run.date.into(),
+            run.key.into(),
+            run.outcome.into(),
+            Field::text(run.start_time),
+            Field::text(run.end_time),
+            milliseconds(run.waited).into(),
+            milliseconds(run.took).into(),
+            run.error.into(),
+        ])?;
+    }
+    listing.end(None)
+}
+
+/// Milliseconds with three decimals.
+fn milliseconds(duration: std::time::Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
+}

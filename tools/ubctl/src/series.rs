@@ -1,0 +1,256 @@
+//! `ubctl series`: rows by type and time.
+
+use clap::{Args, Subcommand, ValueEnum};
+use underbelly::{Closed, Columns, Database, Scan, Schema, Timestamp, Value};
+
+use crate::error::Failed;
+use crate::output::{Facts, Field, Format, FormatArg, Listing, print};
+use crate::slot::parse_value;
+use crate::time::parse_instant;
+
+/// Rows of a table unless more are asked for.
+const TABLE_ROWS: u64 = 50;
+
+/// Rows by type and time.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Series {
+    /// Lists all series
+    Ls(FormatArg),
+    /// Shows one series: rows, times, columns, files
+    Info {
+        /// The series' type
+        #[arg(value_name = "TYPE")]
+        series: String,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    Range(Range),
+    /// Shows the newest rows, newest first
+    Latest {
+        /// The series' type
+        #[arg(value_name = "TYPE")]
+        series: String,
+        /// How many
+        #[arg(short, default_value_t = 10)]
+        n: usize,
+        /// Only rows whose key has this value; an empty value asks for rows without one
+        #[arg(long, value_name = "KEY=VALUE", value_parser = parse_filter)]
+        key: Vec<(String, String)>,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Shows the newest row of each combination of keys
+    Last {
+        /// The series' type
+        #[arg(value_name = "TYPE")]
+        series: String,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+}
+
+/// Shows rows in order of time and arrival
+///
+/// CSV and JSON are written as rows are read, however many there are. A table shows 50 rows unless --limit says
+/// otherwise. Times are ISO 8601 (UTC without an offset), `now`, or bare numbers of seconds since 1970; eight
+/// digits are a day.
+#[derive(Args, Debug)]
+pub(crate) struct Range {
+    /// The series' type
+    #[arg(value_name = "TYPE")]
+    series: String,
+    /// Start of the range
+    #[arg(long, value_parser = parse_instant, allow_hyphen_values = true, value_name = "TIME")]
+    from: Option<Timestamp>,
+    /// End of the range
+    #[arg(long, value_parser = parse_instant, allow_hyphen_values = true, value_name = "TIME")]
+    to: Option<Timestamp>,
+    /// Which ends belong to the range
+    #[arg(long, value_enum, default_value_t)]
+    closed: Ends,
+    /// Only rows whose key has this value; an empty value asks for rows without one
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_filter)]
+    key: Vec<(String, String)>,
+    /// Only these columns, in this order, behind the timestamp
+    #[arg(long, value_delimiter = ',', value_name = "COL,...")]
+    columns: Option<Vec<String>>,
+    /// At most so many rows, the earliest
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// The number of rows alone
+    #[arg(long, conflicts_with = "columns")]
+    count: bool,
+    #[command(flatten)]
+    format: FormatArg,
+}
+
+/// Which ends belong to a range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Ends {
+    /// The start alone.
+    #[default]
+    Left,
+    /// The end alone.
+    Right,
+    /// Both.
+    Both,
+    /// Neither.
+    Neither,
+}
+
+impl From<Ends> for Closed {
+    fn from(ends: Ends) -> Closed {
+        match ends {
+            Ends::Left => Closed::Left,
+            Ends::Right => Closed::Right,
+            Ends::Both => Closed::Both,
+            Ends::Neither => Closed::Neither,
+        }
+    }
+}
+
+fn parse_filter(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((key.to_string(), value.to_string()))
+}
+
+/// Filters with values of their keys' types.
+fn filters(schema: &Schema, given: &[(String, String)]) -> Result<Vec<(String, Value)>, Failed> {
+    let typed = |(name, text): &(String, String)| {
+        let column = schema.column(name)?;
+        let value = match text.is_empty() {
+            true => Value::Null,
+            false => parse_value(&format!("key {name:?}"), text, column.column_type)?,
+        };
+        Ok((name.clone(), value))
+    };
+    given.iter().map(typed).collect()
+}
+
+impl Series {
+    pub(crate) fn run(&self, db: &Database) -> Result<(), Failed> {
+        match self {
+            Series::Ls(format) => list(db, format.format),
+            Series::Info { series, format } => info(db, series, format.format),
+            Series::Range(range) => range.run(db),
+            Series::Latest { series, n, key, format } => {
+                let series = db.snapshot().series(series)?;
+                let keys = filters(series.schema(), key)?;
+                let keys: Vec<(&str, Value)> = keys.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+                show(format.format, &series.latest(*n, &keys)?)
+            }
+            Series::Last { series, format } => {
+                show(format.format, &db.snapshot().series(series)?.last_points()?)
+            }
+        }
+    }
+}
+
+fn list(db: &Database, format: Format) -> Result<(), Failed> {
+    let snapshot = db.snapshot();
+    let names = ["type", "rows", "first", "last", "keys", "segments", "segment_bytes", "young_runs"];
+    let mut listing = Listing::begin(format, names)?;
+    for name in snapshot.series_names() {
+        let info = snapshot.series_info(&name)?;
+        let series = snapshot.series(&name)?;
+        let keys: Vec<&str> = series.schema().keys().map(|key| &*key.name).collect();
+        listing.row([
+            info.name.into(),
+            info.rows.into(),
+            info.first.map(Field::text).into(),
+            info.last.map(Field::text).into(),
+            keys.join(",").into(),
+            info.segments.into(),
+            info.segment_bytes.into(),
+            info.young_runs.into(),
+        ])?;
+    }
+    listing.end(None)
+}
+
+fn info(db: &Database, name: &str, format: Format) -> Result<(), Failed> {
+    let snapshot = db.snapshot();
+    let info = snapshot.series_info(name)?;
+    let series = snapshot.series(name)?;
+    let columns = |key: bool| {
+        let columns = series.schema().columns.iter().filter(|column| column.key == key);
+        columns.map(|column| format!("{} {}", column.name, column.column_type)).collect::<Vec<_>>().join(", ")
+    };
+    let mut facts = Facts::default();
+    facts.add("type", info.name).add("rows", info.rows);
+    facts.add("first", info.first.map(Field::text)).add("last", info.last.map(Field::text));
+    facts.add("keys", columns(true)).add("fields", columns(false));
+    facts.add("segments", info.segments).add("segment_bytes", info.segment_bytes);
+    facts.add("young_runs", info.young_runs);
+    facts.print(format)
+}
+
+/// Shows rows that are in memory.
+pub(crate) fn show(format: Format, rows: &Columns) -> Result<(), Failed> {
+    let mut listing = Listing::begin(format, rows.names().iter().map(|name| &**name))?;
+    add(&mut listing, rows)?;
+    listing.end(None)
+}
+
+fn add<W: std::io::Write>(listing: &mut Listing<W>, rows: &Columns) -> Result<(), Failed> {
+    (0..rows.rows()).try_for_each(|row| listing.row(rows.iter().map(|(_, column)| Field::of(column, row))))
+}
+
+impl Range {
+    fn run(&self, db: &Database) -> Result<(), Failed> {
+        let series = db.snapshot().series(&self.series)?;
+        let keys = filters(series.schema(), &self.key)?;
+        let scan = || {
+            let mut scan: Scan<'_> = series.scan().closed(self.closed.into());
+            if let Some(from) = self.from {
+                scan = scan.from(from);
+            }
+            if let Some(to) = self.to {
+                scan = scan.to(to);
+            }
+            for (name, value) in &keys {
+                scan = scan.key(name, value.clone());
+            }
+            if let Some(columns) = &self.columns {
+                scan = scan.columns(columns);
+            }
+            scan
+        };
+        let limited = |limit: Option<u64>| match limit {
+            Some(limit) => scan().rows_max(usize::try_from(limit).unwrap_or(usize::MAX)),
+            None => scan(),
+        };
+        let format = self.format.format;
+        if self.count {
+            let rows = limited(self.limit).count()?;
+            return match format {
+                Format::Table => print(&format!("{rows}\n")),
+                Format::Csv | Format::Json => {
+                    let mut facts = Facts::default();
+                    facts.add("rows", rows);
+                    facts.print(format)
+                }
+            };
+        }
+        let limit = match (self.limit, format) {
+            (None, Format::Table) => Some(TABLE_ROWS),
+            (limit, _) => limit,
+        };
+        // Answers the names where there is no row, and refuses what does not fit before anything is written.
+        let none = scan().rows_max(0).collect()?;
+        let mut listing = Listing::begin(format, none.names().iter().map(|name| &**name))?;
+        let mut shown = 0;
+        for batch in limited(limit).batches() {
+            let batch = batch?;
+            shown += batch.rows() as u64;
+            add(&mut listing, &batch)?;
+        }
+        if self.limit.is_some() || format != Format::Table || shown < TABLE_ROWS {
+            return listing.end(None);
+        }
+        match scan().count()?.saturating_sub(shown) {
+            0 => listing.end(None),
+            more => listing.end(Some(&format!("… {more} more rows, use --limit or --format csv"))),
+        }
+    }
+}

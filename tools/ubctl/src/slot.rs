@@ -1,0 +1,220 @@
+//! `ubctl slot`: small datasets whose cells have a state.
+
+mod key;
+mod put;
+mod tree;
+
+use std::path::Path;
+
+use clap::{Subcommand, ValueEnum};
+use underbelly::{Database, ReadError, SlotDate, SlotDefinition, State};
+
+use crate::error::Failed;
+use crate::output::{Field, FormatArg, Listing};
+use crate::series::show;
+use crate::time::parse_slot_date;
+pub(crate) use key::parse_value;
+
+/// Small datasets whose cells have a state.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Slot {
+    /// Lists the slots with their cells counted by state
+    Ls(FormatArg),
+    /// Lists the cells of a slot with their states
+    Show {
+        /// The slot
+        name: String,
+        /// Only cells of this date
+        #[arg(long, value_parser = parse_slot_date, allow_negative_numbers = true)]
+        date: Option<SlotDate>,
+        /// Only cells in this state: void, updated, pending, current, stale or invalid
+        #[arg(long, value_parser = parse_state)]
+        state: Option<State>,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Shows the rows of a cell
+    Get {
+        #[command(flatten)]
+        cell: Cell,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Puts the rows of a CSV file into a cell, in place of those that it had
+    ///
+    /// The columns are the slot's row keys and values; a value column that is left out is null, and so is an empty
+    /// field. Where the slot has no cell keys, KEY is left out. In KEY, `\` stands before a `/` or `\` of a value, and
+    /// `--` before a KEY that begins with `-`.
+    Put {
+        /// The slot
+        name: String,
+        /// The day (2014-06-02) or instant
+        #[arg(value_parser = parse_slot_date, allow_negative_numbers = true)]
+        date: SlotDate,
+        /// The values of the cell keys joined by `/`, and the CSV file, plain or gzip'd
+        #[arg(num_args = 1..=2, required = true, value_names = ["KEY", "FILE"], allow_negative_numbers = true)]
+        key_and_file: Vec<String>,
+        /// Texts that stand for null, besides the empty one
+        #[arg(long, value_delimiter = ',', value_name = "TEXT,...")]
+        null: Vec<String>,
+        /// What stands between fields: one ASCII character, or `tab`
+        #[arg(long, default_value = ",", value_parser = crate::import::parse_delimiter, value_name = "CHAR")]
+        delimiter: u8,
+    },
+    /// Explains the state of a cell, or why there is none
+    Why {
+        #[command(flatten)]
+        cell: Cell,
+        #[command(flatten)]
+        format: TreeFormatArg,
+    },
+    /// Shows the cells that were made from a cell
+    Downstream {
+        #[command(flatten)]
+        cell: Cell,
+        #[command(flatten)]
+        format: TreeFormatArg,
+    },
+    /// Shows the cells that a cell was made from
+    Upstream {
+        #[command(flatten)]
+        cell: Cell,
+        #[command(flatten)]
+        format: TreeFormatArg,
+    },
+}
+
+/// A cell by its address.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Cell {
+    /// The slot
+    name: String,
+    /// The day (2014-06-02) or instant
+    #[arg(value_parser = parse_slot_date, allow_negative_numbers = true)]
+    date: SlotDate,
+    /// The values of the cell keys joined by `/`; `\` stands before a `/` or `\` of a value, `--` before a key that
+    /// begins with `-`
+    #[arg(allow_negative_numbers = true)]
+    key: Option<String>,
+}
+
+/// The form of a tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TreeFormat {
+    /// Indented lines.
+    #[default]
+    Text,
+    /// Nested objects.
+    Json,
+}
+
+/// The option that every tree takes.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct TreeFormatArg {
+    /// The form of the output
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    format: TreeFormat,
+}
+
+fn parse_state(text: &str) -> Result<State, String> {
+    let names = || State::ALL.map(State::name).join(", ");
+    State::from_name(&text.to_ascii_lowercase()).ok_or_else(|| format!("the states are {}", names()))
+}
+
+/// A slot's definition by its name.
+fn definition(db: &Database, name: &str) -> Result<SlotDefinition, Failed> {
+    let found = db.slots().into_iter().map(|slot| slot.definition).find(|slot| slot.name == name);
+    found.ok_or_else(|| ReadError::UnknownSlot { slot: name.to_string() }.into())
+}
+
+impl Slot {
+    pub(crate) fn run(&self, db: &Database) -> Result<(), Failed> {
+        match self {
+            Slot::Ls(format) => list(db, *format),
+            Slot::Show { name, date, state, format } => table(db, name, *date, *state, *format),
+            Slot::Get { cell, format } => {
+                let Cell { name, date, .. } = cell;
+                let key = key::parse(&definition(db, name)?, cell.key.as_deref())?;
+                let found = db.snapshot().slot(name, *date, key)?;
+                let found = found.ok_or_else(|| {
+                    let key = cell.key.as_deref().unwrap_or_default();
+                    Failed::NotFound(format!(
+                        "slot {name:?} has no data for {date} {key:?}; `ubctl slot why` explains it"
+                    ))
+                })?;
+                show(format.format, &found.rows)
+            }
+            Slot::Put { name, date, key_and_file, null, delimiter } => {
+                let (key, file) = match key_and_file.as_slice() {
+                    [key, file] => (Some(key.as_str()), file),
+                    [file] => (None, file),
+                    _ => return Err(Failed::Usage("say KEY and FILE, or FILE alone".to_string())),
+                };
+                let definition = definition(db, name)?;
+                let key = key::parse(&definition, key)?;
+                put::run(db, &definition, *date, key, Path::new(file), null, *delimiter)
+            }
+            Slot::Why { cell, format } => {
+                let key = key::parse(&definition(db, &cell.name)?, cell.key.as_deref())?;
+                tree::why(&db.why(&cell.name, cell.date, key)?, format.format)
+            }
+            Slot::Downstream { cell, format } => {
+                let key = key::parse(&definition(db, &cell.name)?, cell.key.as_deref())?;
+                tree::lineage(cell, db.downstream(&cell.name, cell.date, key)?, format.format)
+            }
+            Slot::Upstream { cell, format } => {
+                let key = key::parse(&definition(db, &cell.name)?, cell.key.as_deref())?;
+                tree::lineage(cell, db.upstream(&cell.name, cell.date, key)?, format.format)
+            }
+        }
+    }
+}
+
+fn list(db: &Database, format: FormatArg) -> Result<(), Failed> {
+    let names = ["slot", "cell_keys", "row_keys", "values", "cells"].into_iter();
+    let names = names.chain(State::ALL.map(State::name)).chain(["worst"]);
+    let mut listing = Listing::begin(format.format, names)?;
+    for slot in db.slots() {
+        let definition = slot.definition;
+        let columns = |columns: &[(String, underbelly::ColumnType)]| {
+            let columns: Vec<String> = columns.iter().map(|(name, t)| format!("{name} {t}")).collect();
+            Field::from(columns.join(", "))
+        };
+        let (keys, rows) = (columns(&definition.cell_keys), columns(&definition.row_keys));
+        let values = columns(&definition.values);
+        let counts = State::ALL.map(|state| Field::from(slot.states.of(state)));
+        let worst = slot.states.worst().map(Field::text).into();
+        let fields = [definition.name.into(), keys, rows, values, slot.states.total().into()];
+        listing.row(fields.into_iter().chain(counts).chain([worst]))?;
+    }
+    listing.end(None)
+}
+
+fn table(
+    db: &Database,
+    name: &str,
+    date: Option<SlotDate>,
+    state: Option<State>,
+    format: FormatArg,
+) -> Result<(), Failed> {
+    let names =
+        ["SLOT_NAME", "DATE", "SLOT_KEY", "SID", "SSTATUS", "LAST_UPDATED", "PRODUCER", "PRIORITY", "FILE"];
+    let mut listing = Listing::begin(format.format, names)?;
+    let wanted = |row: &underbelly::SlotRow| {
+        date.is_none_or(|date| row.date == date) && state.is_none_or(|state| row.state == state)
+    };
+    for row in db.slot_table(Some(name))?.into_iter().filter(wanted) {
+        listing.row([
+            row.slot.into(),
+            Field::text(row.date),
+            Field::text(row.key),
+            u64::from(row.sid.0).into(),
+            Field::text(row.state),
+            Field::text(row.last_updated),
+            row.producer.into(),
+            row.priority.map(|priority| Field::I64(priority.into())).into(),
+            row.object.map(Field::text).into(),
+        ])?;
+    }
+    listing.end(None)
+}

@@ -1,0 +1,86 @@
+//! The rows of a CSV file as the contents of a cell.
+
+use std::path::Path;
+
+use underbelly::{Batch, ColumnType, Columns, Database, SlotDate, SlotDefinition, Value};
+
+use crate::error::Failed;
+use crate::import::{Cells, Lines, Problem, Source};
+use crate::output::{Facts, Field, Format};
+use crate::time::{InstantReader, Notation, Unit, without_options};
+
+/// Reads the file and commits its rows.
+pub(super) fn run(
+    db: &Database,
+    slot: &SlotDefinition,
+    date: SlotDate,
+    key: Vec<Value>,
+    file: &Path,
+    nulls: &[String],
+    delimiter: u8,
+) -> Result<(), Failed> {
+    let rows = read(slot, file, nulls, delimiter)?;
+    let count = rows.rows();
+    let mut batch = Batch::new();
+    batch.put_slot(&slot.name, date, key, rows);
+    let commit = db.commit(batch)?;
+    let mut facts = Facts::default();
+    facts.add("slot", slot.name.clone()).add("date", Field::text(date)).add("rows", count);
+    facts.add("seq", commit.seq).add("changed", commit.changed).add("woken", commit.woken);
+    facts.print(Format::Table)
+}
+
+fn read(slot: &SlotDefinition, file: &Path, nulls: &[String], delimiter: u8) -> Result<Columns, Failed> {
+    let source = Source::new(file, delimiter)?;
+    let mut lines = source.open(&indicatif::ProgressBar::hidden())?;
+    let mut columns: Vec<(String, ColumnType, Cells)> = Vec::new();
+    for name in lines.names() {
+        let mut known = slot.row_keys.iter().chain(&slot.values);
+        let Some((name, column_type)) = known.find(|(known, _)| known == name) else {
+            let known = slot.row_keys.iter().chain(&slot.values);
+            let names: Vec<&str> = known.map(|(name, _)| name.as_str()).collect();
+            return Err(Failed::input(
+                file,
+                format!(
+                    "slot {:?} has no column {name:?}; its columns are {}; rename or remove it",
+                    slot.name,
+                    names.join(", ")
+                ),
+            ));
+        };
+        let notation = Notation { unit: Unit::of_name(name), zone: None, form: None };
+        let cells = Cells::new(*column_type, InstantReader::new(notation));
+        columns.push((name.clone(), *column_type, cells));
+    }
+    while lines.advance()? {
+        line(&lines, &mut columns, nulls).map_err(|problem| problem.at(&lines))?;
+    }
+    let mut rows = Columns::new();
+    for (name, column_type, mut cells) in columns {
+        let column = cells.take().ok_or_else(|| {
+            Failed::input(
+                file,
+                format!("column {name:?} of {column_type} did not come together; please report it"),
+            )
+        })?;
+        rows.insert(name, column)?;
+    }
+    Ok(rows)
+}
+
+fn line(lines: &Lines, columns: &mut [(String, ColumnType, Cells)], nulls: &[String]) -> Result<(), Problem> {
+    lines.check_width()?;
+    for (field, ((_, _, cells), text)) in columns.iter_mut().zip(lines.record()).enumerate() {
+        if text.is_empty() || nulls.iter().any(|null| null.as_bytes() == text) {
+            cells.push_null();
+        } else {
+            cells
+                .push(text)
+                .map_err(|what| Problem::field(field, without_options(&what.replace(WITH_COLUMNS, ""))))?;
+        }
+    }
+    Ok(())
+}
+
+/// What an import may do and a slot, whose types are defined, may not.
+const WITH_COLUMNS: &str = " or give the column another type with --columns";

@@ -1,0 +1,239 @@
+//! Instants as people write them: numbers of a unit, ISO 8601, or a form of their own.
+
+mod number;
+mod text;
+
+use std::borrow::Cow;
+
+use clap::ValueEnum;
+use jiff::tz::TimeZone;
+use underbelly::{Clock, Date, SlotDate, SystemClock, Timestamp};
+
+pub(crate) use number::is_number;
+
+/// What a bare number counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Unit {
+    /// Seconds.
+    S,
+    /// Milliseconds.
+    Ms,
+    /// Microseconds.
+    Us,
+    /// Nanoseconds.
+    Ns,
+}
+
+impl Unit {
+    /// The power of ten of nanoseconds that the unit is.
+    fn exponent(self) -> i64 {
+        match self {
+            Unit::S => 9,
+            Unit::Ms => 6,
+            Unit::Us => 3,
+            Unit::Ns => 0,
+        }
+    }
+
+    fn plural(self) -> &'static str {
+        match self {
+            Unit::S => "seconds",
+            Unit::Ms => "milliseconds",
+            Unit::Us => "microseconds",
+            Unit::Ns => "nanoseconds",
+        }
+    }
+
+    /// The unit that the end of a column's name says: `_ns`, `_us` or `_ms`.
+    pub(crate) fn of_name(name: &str) -> Option<Unit> {
+        [("_ns", Unit::Ns), ("_us", Unit::Us), ("_ms", Unit::Ms)]
+            .into_iter()
+            .find_map(|(end, unit)| name.to_ascii_lowercase().ends_with(end).then_some(unit))
+    }
+}
+
+/// A day written as eight digits.
+fn compact_day(text: &str) -> Option<Date> {
+    (text.len() == 8).then(|| Date::parse(text)).flatten()
+}
+
+/// An instant on the command line: `now`, ISO 8601 (UTC unless it has an offset), eight digits as a day, or a
+/// number of seconds since 1970.
+pub(crate) fn parse_instant(text: &str) -> Result<Timestamp, String> {
+    if text == "now" {
+        return Ok(SystemClock.now());
+    }
+    let read = match compact_day(text).is_none() && is_number(text) {
+        true => number::parse(text, Unit::S),
+        false => text::parse(text, &TimeZone::UTC),
+    };
+    read.map_err(|what| {
+        let what = without_options(&what).replace(text::FORMS, "");
+        format!("{what}; write now, a day like 2014-06-02, an instant like 2014-06-02T13:30:00Z, or seconds since 1970")
+    })
+}
+
+/// What an error says apart from the options of an import, for commands that do not have them.
+pub(crate) fn without_options(what: &str) -> String {
+    OPTIONS.iter().fold(what.to_string(), |what, option| what.replace(option, ""))
+}
+
+/// The options of an import, as errors advise them.
+const OPTIONS: [&str; 4] = [
+    ", or give --time-format",
+    " or give --time-format",
+    " or say what numbers count with --unit",
+    "; say what it counts with --unit",
+];
+
+/// The date of a cell: `2014-06-02` and `20140602` are days, all else is an instant.
+pub(crate) fn parse_slot_date(text: &str) -> Result<SlotDate, String> {
+    match Date::parse(text) {
+        Some(day) => Ok(SlotDate::Day(day)),
+        None => parse_instant(text).map(SlotDate::Instant),
+    }
+}
+
+/// A time zone by its IANA name.
+pub(crate) fn parse_zone(name: &str) -> Result<TimeZone, String> {
+    TimeZone::get(name).map_err(|_| {
+        format!("no time zone is named {name:?}; use an IANA name such as America/New_York or UTC")
+    })
+}
+
+/// How the instants of one column are written.
+#[derive(Clone, Debug)]
+pub(crate) struct Notation {
+    /// What numbers count; where it is given, numbers are the only form.
+    pub(crate) unit: Option<Unit>,
+    /// The zone of texts without an offset; UTC where none is given.
+    pub(crate) zone: Option<TimeZone>,
+    /// A strptime form.
+    pub(crate) form: Option<String>,
+}
+
+/// Reads the instants of one column of one file. The first instant decides whether the column holds numbers or
+/// texts, so that eight digits mean one thing throughout.
+#[derive(Debug)]
+pub(crate) struct InstantReader {
+    notation: Notation,
+    /// The zone of texts without an offset.
+    zone: TimeZone,
+    numbers: Option<bool>,
+}
+
+impl InstantReader {
+    /// A reader that has seen nothing yet.
+    pub(crate) fn new(notation: Notation) -> InstantReader {
+        let zone = notation.zone.clone().unwrap_or(TimeZone::UTC);
+        InstantReader { numbers: notation.unit.map(|_| true), zone, notation }
+    }
+
+    /// Reads one instant.
+    pub(crate) fn read(&mut self, text: &str) -> Result<Timestamp, Cow<'static, str>> {
+        let text = text.trim_ascii();
+        if self.numbers == Some(true)
+            && self.notation.zone.is_none()
+            && self.notation.form.is_none()
+            && let Some(instant) = number::whole(text, self.notation.unit.unwrap_or(Unit::S))
+        {
+            return Ok(instant);
+        }
+        if let Some(form) = &self.notation.form {
+            return text::parse_form(text, form, &self.zone).map_err(Cow::Owned);
+        }
+        let numbers = match self.numbers {
+            Some(numbers) => numbers,
+            None => is_number(text) && compact_day(text).is_none(),
+        };
+        let read = match (numbers, is_number(text)) {
+            (true, true) => {
+                if self.notation.zone.is_some() {
+                    return Err("numbers count from 1970 UTC and have no zone; leave --zone out".into());
+                }
+                number::parse(text, self.notation.unit.unwrap_or(Unit::S)).map_err(Cow::Owned)
+            }
+            (true, false) => Err(Cow::Owned(format!(
+                "{text:?} is no number, as the times of this column are; correct it or give --time-format"
+            ))),
+            (false, true) if compact_day(text).is_none() => Err(Cow::Owned(format!(
+                "{text:?} is a number in a column of dates; correct it or say what numbers count with --unit"
+            ))),
+            (false, _) => text::parse(text, &self.zone).map_err(Cow::Owned),
+        };
+        if read.is_ok() {
+            self.numbers = Some(numbers);
+        }
+        read
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn reader(unit: Option<Unit>, zone: Option<&str>, form: Option<&str>) -> InstantReader {
+        let zone = zone.map(|name| parse_zone(name).unwrap());
+        InstantReader::new(Notation { unit, zone, form: form.map(str::to_string) })
+    }
+
+    #[test]
+    fn eight_digits_are_a_day_unless_a_unit_says_otherwise() {
+        let day = Timestamp(1_401_667_200_000_000_000);
+        assert_eq!(parse_instant("20140602").unwrap(), day);
+        assert_eq!(reader(None, None, None).read("20140602").unwrap(), day);
+        let seconds = reader(Some(Unit::S), None, None).read("20140602").unwrap();
+        assert_eq!(seconds, Timestamp(20_140_602_000_000_000));
+        let mut mixed = reader(None, None, None);
+        mixed.read("1400000000").unwrap();
+        assert_eq!(mixed.read("20140602").unwrap(), Timestamp(20_140_602_000_000_000));
+    }
+
+    #[test]
+    fn advice_is_what_the_command_has() {
+        for text in ["soon", "2014-13-40", "1381132800688", "1e99"] {
+            let error = parse_slot_date(text).unwrap_err();
+            assert!(error.contains(text) && error.contains("seconds since 1970"), "{error}");
+            assert!(!error.contains("--"), "{error}");
+        }
+        for (first, second) in [("1", "soon"), ("2014-06-02", "1401667200"), ("soon", "soon")] {
+            let mut reader = reader(None, None, None);
+            let _ = reader.read(first);
+            let error = reader.read(second).unwrap_err();
+            assert!(error.contains("--") && !without_options(&error).contains("--"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_bad_first_value_decides_nothing() {
+        let mut reader = reader(None, None, None);
+        assert!(reader.read("nonsense").is_err());
+        assert_eq!(reader.read("1").unwrap(), Timestamp(1_000_000_000));
+        assert!(reader.read("2014-06-02").unwrap_err().contains("no number"));
+    }
+
+    #[test]
+    fn numbers_among_dates_and_zones_of_numbers_are_refused() {
+        let mut dates = reader(None, None, None);
+        dates.read("2014-06-02 13:30").unwrap();
+        assert!(dates.read("1401667200").unwrap_err().contains("--unit"));
+        assert!(reader(None, Some("America/New_York"), None).read("1").unwrap_err().contains("--zone"));
+    }
+
+    #[test]
+    fn names_say_units() {
+        assert_eq!(Unit::of_name("ts_ns"), Some(Unit::Ns));
+        assert_eq!(Unit::of_name("event_MS"), Some(Unit::Ms));
+        assert_eq!(Unit::of_name("x_us"), Some(Unit::Us));
+        assert_eq!(Unit::of_name("columns"), None);
+    }
+
+    #[test]
+    fn dates_of_cells_are_days_or_instants() {
+        assert_eq!(parse_slot_date("2014-06-02"), parse_slot_date("20140602"));
+        assert!(matches!(parse_slot_date("2014-06-02"), Ok(SlotDate::Day(_))));
+        assert!(matches!(parse_slot_date("2014-06-02T00:00Z"), Ok(SlotDate::Instant(_))));
+        assert!(parse_slot_date("yesterday-ish").is_err());
+    }
+}

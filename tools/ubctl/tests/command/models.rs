@@ -1,0 +1,61 @@
+//! Models as bytes with a dict.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::Place;
+
+const SMILE: &str = r#"{"type":"smile","underlying":"AAPL","timestamp":"2014-06-02T20:00:00Z"}"#;
+
+#[test]
+fn blobs_come_back_byte_for_byte() {
+    let place = Place::new();
+    let blob: Vec<u8> = (0..=255u8).cycle().take(2_000_000).collect();
+    place.write("blob", &blob);
+    let put = place.ok(["model", "put", "blob", "--meta", SMILE]);
+    assert!(put.contains("version  1"), "{put}");
+    let find = r#"{"type":"smile","underlying":"AAPL"}"#;
+    let output = place.command(["model", "get", "--meta", find]).output().unwrap();
+    assert!(output.status.success() && output.stdout == blob);
+    place.write("meta.json", find);
+    place.ok(["model", "get", "--meta", "@meta.json", "--output", "copy"]);
+    assert_eq!(std::fs::read(place.path("copy")).unwrap(), blob);
+}
+
+#[test]
+fn standard_input_makes_the_next_version() {
+    let place = Place::new();
+    place.write("blob", "one");
+    place.ok(["model", "put", "blob", "--meta", SMILE]);
+    let mut child = place
+        .command(["model", "put", "-", "--now", "--meta", r#"{"type":"smile","underlying":"AAPL"}"#])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"two").unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
+    assert_eq!(place.ok(["model", "get", "--meta", SMILE]), "two");
+    let models = place.json(["model", "ls", "--type", "smile", "--format", "json"]);
+    assert_eq!((&models[0]["version"], &models[0]["bytes"]), (&2.into(), &3.into()));
+    assert_eq!(place.json(["model", "ls", "--type", "other", "--format", "json"]), serde_json::json!([]));
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let place = Place::new();
+    place.write("blob", "x");
+    for (meta, expected) in [
+        (r#"{"type":"smile"}"#, "or say --now"),
+        (r#"{"timestamp":0}"#, "\"type\""),
+        (r#"{"type":"smile","timestamp":"soon"}"#, "\"timestamp\""),
+        ("[1]", "not a JSON object"),
+        ("{", "not a JSON object"),
+        ("@absent.json", "absent.json"),
+    ] {
+        let error = place.fails(["model", "put", "blob", "--meta", meta]);
+        assert!(error.contains(expected), "{meta}: {error}");
+    }
+    assert!(place.fails(["model", "put", "absent", "--meta", SMILE]).contains("absent"));
+    assert!(place.fails(["model", "get", "--meta", SMILE]).contains("ubctl model ls"));
+}

@@ -1,0 +1,79 @@
+//! Listings and ranges of series.
+
+use crate::{Place, words};
+
+fn ticks() -> Place {
+    let place = Place::new();
+    let mut text = String::from("time,symbol,price\n");
+    (0..60).for_each(|i| text.push_str(&format!("{i},{},{}.5\n", if i % 3 == 0 { "AIG" } else { "IBM" }, i)));
+    place.write("t.csv", text);
+    place.ok(words("import t.csv --series trade --time time --key symbol"));
+    place
+}
+
+fn count(place: &Place, options: &str) -> String {
+    place.ok(words(&format!("series range trade --count {options}"))).trim().to_string()
+}
+
+#[test]
+fn ranges_have_ends_keys_columns_and_limits() {
+    let place = ticks();
+    assert_eq!(count(&place, "--from 10 --to 20"), "10");
+    assert_eq!(count(&place, "--from 10 --to 20 --closed both"), "11");
+    assert_eq!(count(&place, "--from 10 --to 20 --closed neither"), "9");
+    assert_eq!(count(&place, "--from 1970-01-01T00:00:10Z --to now --closed right"), "49");
+    assert_eq!(count(&place, "--from -5 --key symbol=AIG"), "20");
+    assert_eq!(count(&place, "--limit 7"), "7");
+    let rows = place.csv(words("series range trade --columns price --limit 2 --from 3 --format csv"));
+    assert_eq!(
+        rows,
+        [["timestamp", "price"], ["1970-01-01T00:00:03Z", "3.5"], ["1970-01-01T00:00:04Z", "4.5"]]
+    );
+    let none = place.csv(words("series range trade --from 1000 --format csv"));
+    assert_eq!(none, [["timestamp", "symbol", "price"]]);
+    assert_eq!(place.json(words("series range trade --from 1000 --format json")), serde_json::json!([]));
+    assert_eq!(place.json(words("series range trade --count --format json"))["rows"], 60);
+}
+
+#[test]
+fn a_table_says_how_much_it_leaves_out() {
+    let place = ticks();
+    let table = place.ok(words("series range trade"));
+    assert_eq!(table.lines().count(), 52);
+    assert_eq!(table.lines().last(), Some("… 10 more rows, use --limit or --format csv"));
+    let whole = place.ok(words("series range trade --limit 60"));
+    assert_eq!(whole.lines().count(), 61);
+    assert!(!whole.contains("more rows"));
+}
+
+#[test]
+fn newest_rows_and_last_points() {
+    let place = ticks();
+    let latest = place.json(words("series latest trade -n 2 --key symbol=AIG --format json"));
+    assert_eq!((&latest[0]["price"], &latest[1]["price"]), (&57.5.into(), &54.5.into()));
+    let last = place.csv(words("series last trade --format csv"));
+    assert_eq!(last[1..].iter().map(|row| row[1..].join(" ")).collect::<Vec<_>>(), ["AIG 57.5", "IBM 59.5"]);
+}
+
+#[test]
+fn listings_name_rows_and_columns() {
+    let place = ticks();
+    let all = place.json(words("series ls --format json"));
+    assert_eq!(
+        (&all[0]["type"], &all[0]["rows"], &all[0]["keys"]),
+        (&"trade".into(), &60.into(), &"symbol".into())
+    );
+    let info = place.json(words("series info trade --format json"));
+    assert_eq!((&info["fields"], &info["last"]), (&"price f64".into(), &"1970-01-01T00:00:59Z".into()));
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let place = ticks();
+    let error = place.fails(words("series range quote"));
+    assert!(error.contains("\"quote\"") && error.contains("ubctl series ls"), "{error}");
+    assert!(place.fails(words("series range trade --columns bid")).contains("no column \"bid\""));
+    assert!(place.fails(words("series range trade --key price=1.5")).contains("is not a key"));
+    assert!(place.fails(words("series range trade --from 20 --to 10")).contains("exchange the two"));
+    assert_eq!(place.run(words("series range trade --from someday")).code, 2);
+}

@@ -1,0 +1,130 @@
+//! Slots and producers.
+
+use std::time::Duration;
+
+use underbelly::{
+    Batch, ColumnType, Columns, Database, Date, Failure, Outputs, ProducerDefinition, SlotDefinition,
+};
+
+use crate::{Place, words};
+
+/// A chain of two slots with a producer between them, one cell each.
+fn chain() -> Place {
+    let place = Place::new();
+    let db = Database::open(place.db()).unwrap();
+    let slot = |name: &str| {
+        SlotDefinition::new(name)
+            .cell_key("issuer", ColumnType::Utf8)
+            .cell_key("ccy", ColumnType::Utf8)
+            .row_key("strike", ColumnType::F64)
+            .value("quote", ColumnType::F64)
+    };
+    db.define_slot(slot("Market.Option")).unwrap();
+    db.define_slot(slot("Param.Smile")).unwrap();
+    db.define_slot(SlotDefinition::new("Market.Calendar").row_key("day", ColumnType::Date)).unwrap();
+    let producer = ProducerDefinition::new("fit \"it\"").requires("Market.Option").provides("Param.Smile");
+    let body = |_: &underbelly::Run| Err::<Outputs, _>(Failure::fatal("no fit"));
+    db.register(producer, body).unwrap();
+    let rows = Columns::new().with("strike", vec![100.0].into()).unwrap();
+    let rows = rows.with("quote", vec![1.5].into()).unwrap();
+    let mut batch = Batch::new();
+    batch.put_slot("Market.Option", Date::from_ymd(2014, 6, 2).unwrap(), ["EU/RO", "EUR"], rows);
+    db.commit(batch).unwrap();
+    assert!(db.wait_idle(Duration::from_secs(60)));
+    db.close().unwrap();
+    place
+}
+
+#[test]
+fn cells_are_listed_and_read() {
+    let place = chain();
+    let slots = place.json(words("slot ls --format json"));
+    assert_eq!((&slots[0]["slot"], &slots[0]["cells"]), (&"Market.Option".into(), &1.into()));
+    assert_eq!(slots[0]["cell_keys"], "issuer utf8, ccy utf8");
+    let cells = place.csv(words("slot show Market.Option --format csv"));
+    assert_eq!(cells[0].join(","), "SLOT_NAME,DATE,SLOT_KEY,SID,SSTATUS,LAST_UPDATED,PRODUCER,PRIORITY,FILE");
+    assert_eq!(cells[1][..4], ["Market.Option", "2014-06-02", "EU\\/RO/EUR", "0"]);
+    assert_eq!(cells[1][6..8], ["client", "0"]);
+    assert_eq!(place.csv(words("slot show Market.Option --date 2014-06-03 --format csv")).len(), 1);
+    assert_eq!(place.csv(words("slot show Market.Option --state invalid --format csv")).len(), 1);
+    let rows = place.json(words("slot get Market.Option 2014-06-02 EU\\/RO/EUR --format json"));
+    assert_eq!(rows, serde_json::json!([{"strike": 100.0, "quote": 1.5}]));
+}
+
+#[test]
+fn rows_of_a_file_are_put() {
+    let place = chain();
+    place.write("q.csv", "strike,quote\n90,2\n80,\n110,NA\n");
+    place.ok(words("slot put Market.Option 2014-06-03 DE/USD q.csv --null NA"));
+    let rows = place.csv(words("slot get Market.Option 20140603 DE/USD --format csv"));
+    assert_eq!(rows, [["strike", "quote"], ["80.0", ""], ["90.0", "2.0"], ["110.0", ""]]);
+    place.write("days.csv", "day\n2014-12-25\n");
+    place.ok(words("slot put Market.Calendar 2014-06-03 days.csv"));
+    assert_eq!(place.csv(words("slot get Market.Calendar 2014-06-03 --format csv"))[1], ["2014-12-25"]);
+    place.write("bad.csv", "strike,quote\n90,2\nhigh,1\n");
+    let error = place.fails(words("slot put Market.Option 2014-06-03 DE/USD bad.csv"));
+    assert!(error.contains("bad.csv:3:1: column \"strike\": \"high\" is no f64"), "{error}");
+    assert!(!error.contains("--columns"), "{error}");
+    place.write("other.csv", "strike,bid\n90,2\n");
+    let error = place.fails(words("slot put Market.Option 2014-06-03 DE/USD other.csv"));
+    assert!(error.contains("no column \"bid\"") && error.contains("strike, quote"), "{error}");
+}
+
+#[test]
+fn a_key_that_does_not_fit_is_explained() {
+    let place = chain();
+    let error = place.fails(words("slot put Market.Option 2014-06-02 q.csv"));
+    assert!(error.contains("it has 0 values") && error.contains("issuer (utf8)/ccy (utf8)"), "{error}");
+    assert!(place.fails(words("slot get Market.Option -- 2014-06-02 -x/y")).contains("slot why"));
+    let error = place.fails(words("slot get Market.Option 2014-06-02 EUR"));
+    assert!(error.contains("issuer (utf8)/ccy (utf8)"), "{error}");
+    assert!(place.fails(words("slot get Market.Option 2014-06-02 x/y")).contains("slot why"));
+    assert!(place.fails(words("slot get Nowhere 2014-06-02 x/y")).contains("ubctl slot ls"));
+    assert_eq!(place.run(words("slot get Market.Option someday x/y")).code, 2);
+    assert_eq!(place.run(words("slot show Market.Option --state bright")).code, 2);
+}
+
+#[test]
+fn trees_explain_and_lead_on() {
+    let place = chain();
+    let why = place.ok(words("slot why Param.Smile 2014-06-02 EU\\/RO/EUR"));
+    assert!(why.contains("no fit") && why.contains("└─ "), "{why}");
+    let why = place.json(words("slot why Param.Smile 2014-06-02 EU\\/RO/EUR --format json"));
+    assert!(why["text"].is_string() && !why["children"].as_array().unwrap().is_empty());
+    let down = place.json(words("slot downstream Market.Option 2014-06-02 EU\\/RO/EUR --format json"));
+    assert_eq!((&down["slot"], &down["key"]), (&"Market.Option".into(), &"EU\\/RO/EUR".into()));
+    let up = place.ok(words("slot upstream Market.Option 2014-06-02 EU\\/RO/EUR"));
+    assert!(up.starts_with("Market.Option 2014-06-02 EU\\/RO/EUR: "), "{up}");
+    assert!(place.fails(words("slot upstream Market.Option 2014-06-09 a/b")).contains("no cell"));
+}
+
+#[test]
+fn producers_and_their_runs_are_listed() {
+    let place = chain();
+    let all = place.json(words("producer ls --format json"));
+    assert_eq!((&all[0]["producer"], &all[0]["failed"]), (&"fit \"it\"".into(), &1.into()));
+    let runs = place.json(words("producer runs --format json"));
+    assert_eq!((&runs[0]["outcome"], &runs[0]["error"]), (&"failed".into(), &"no fit".into()));
+    assert_eq!(place.csv(["producer", "runs", "fit \"it\"", "-n", "1", "--format", "csv"]).len(), 2);
+    assert!(place.fails(words("producer runs nobody")).contains("producer ls"));
+}
+
+#[test]
+fn the_graph_is_drawn_in_three_forms() {
+    let place = chain();
+    let text = place.ok(words("producer graph"));
+    assert!(text.contains("[Market.Option]") && text.contains("└─▶ (fit \"it\")"), "{text}");
+    let dot = place.ok(words("producer graph --format dot"));
+    assert!(dot.starts_with("digraph") && dot.contains("label=\"fit \\\"it\\\"\\n1 run\""), "{dot}");
+    assert_eq!(dot.matches(" -> ").count(), 2);
+    place.ok(words("producer graph --format svg --output graph.svg"));
+    let svg = place.read("graph.svg");
+    assert!(
+        svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("fit &quot;it&quot;"),
+        "{svg}"
+    );
+    assert_eq!(svg.matches("<g>").count(), svg.matches("</g>").count());
+    let bare = Place::new();
+    assert!(bare.ok(words("producer graph")).contains("no slots"));
+    assert!(bare.ok(words("producer graph --format svg")).ends_with("</svg>\n"));
+}

@@ -1,0 +1,5 @@
+//! Transactions do not see each other half done, and do not lose each other's writes.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod conflicts;
+mod snapshots;

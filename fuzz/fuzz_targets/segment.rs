@@ -1,0 +1,29 @@
+//! Sealed segments.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use underbelly_fuzz::{DATABASE, FILE, disk_with, reseal};
+use underbelly_storage::Segment;
+
+fn read(bytes: Vec<u8>) {
+    let Ok(segment) = Segment::open(&disk_with(FILE, bytes), FILE, DATABASE, None) else { return };
+    for group in 0..segment.groups() {
+        let rows = segment.group(group).rows;
+        if let Ok(times) = segment.timestamps(group) {
+            assert!(times.len() == rows && times.is_sorted());
+        }
+        let _ = segment.seqs(group);
+        for (name, column_type) in segment.schema() {
+            if let Ok(Some(column)) = segment.column(group, name) {
+                assert_eq!((column.len(), column.column_type()), (rows, *column_type));
+            }
+            let _ = segment.block(group, name);
+        }
+    }
+    let _ = segment.verify();
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    read(bytes.to_vec());
+    read(reseal::closed(bytes, *b"UBSEGMNT", FILE, reseal::footer));
+});

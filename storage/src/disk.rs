@@ -1,17 +1,27 @@
 //! Files, as the engine sees them.
 //!
 //! Everything that the log and the storage do to a disk goes through [`Disk`], so that the same code runs on a
-//! real folder and in a test that loses what was not synced. Names are relative to the database's folder and
-//! use `/`.
+//! real folder ([`RealDisk`]), in a simulation that loses what was not synced ([`SimulatedDisk`]) and on a disk that
+//! fails ([`FaultyDisk`]). Names are relative to the database's folder and use `/`.
+//!
+//! A call that was interrupted (`EINTR`) is no failure where it can be continued: [`RealDisk`] goes on with reads and
+//! writes, also after short ones. Nobody calls a sync again that failed, for whatever reason: the system may have
+//! forgotten which bytes it owed. (The standard library repeats a sync that was interrupted before it began; local
+//! file systems on Linux never report that.)
 
-mod memory;
+mod faulty;
+mod paced;
 mod real;
+mod simulated;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use memory::MemoryDisk;
+pub use faulty::{Calls, Fault, FaultKind, FaultyDisk};
+pub use paced::PacedDisk;
 pub use real::RealDisk;
+pub use simulated::SimulatedDisk;
 
 pub use crate::map::Mapped;
 
@@ -25,6 +35,11 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Opens a file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Box<dyn File>>;
+
+    /// Opens a file for reading alone, which asks for no leave to write.
+    fn open_read(&self, name: &str) -> io::Result<Box<dyn File>> {
+        self.open(name)
+    }
 
     /// Maps a sealed file for reading. It must never be written or truncated afterwards.
     fn map(&self, name: &str) -> io::Result<Mapped>;
@@ -47,6 +62,30 @@ pub trait Disk: Send + Sync + 'static {
     /// Takes the exclusive lock of the folder for this process; `Err(pid)` inside where another holds it
     /// (0 where the holder is unknown). Released when the value is dropped.
     fn lock(&self, name: &str) -> io::Result<Result<Box<dyn Lock>, u32>>;
+
+    /// Shares a file for as long as the answer lives, at most until the process ends: meanwhile nobody can
+    /// [`Disk::claim`] it. `None` where it is claimed, `NotFound` where the name does not lead to the shared file any
+    /// more. The empty name is the disk's own folder, which [`Disk::lock`] claims. A disk that no other process can
+    /// reach may leave this to its callers, as the provided method does.
+    fn share(&self, _name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        Ok(Some(Box::new(Unlocked)))
+    }
+
+    /// Claims a file for as long as the answer lives; `None` where others share or claim it.
+    fn claim(&self, _name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        Ok(Some(Box::new(Unlocked)))
+    }
+
+    /// Ids of the processes that share or claim a file, rising, as far as the system tells; the empty name is the
+    /// disk's own folder.
+    fn holders(&self, _name: &str) -> Vec<u32> {
+        Vec::new()
+    }
+
+    /// Where a file is for the operating system, if it is anywhere.
+    fn path(&self, _name: &str) -> Option<PathBuf> {
+        None
+    }
 
     /// Where this disk is, for messages.
     fn describe(&self) -> String;
@@ -73,10 +112,19 @@ pub trait File: Send + Sync {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+
+    /// What a failed sync does to written bytes that are not durable: they count as written, and no later sync makes
+    /// them durable. A real disk does so by itself, so this does nothing there.
+    fn lose_unsynced(&self) {}
 }
 
 /// Held while a process owns the database.
 pub trait Lock: Send + Sync {}
+
+/// The lock of a disk on which there is nobody else.
+struct Unlocked;
+
+impl Lock for Unlocked {}
 
 /// A shared disk.
 pub type SharedDisk = Arc<dyn Disk>;

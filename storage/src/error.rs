@@ -6,7 +6,7 @@ use crate::columns::ColumnError;
 use crate::value::ColumnType;
 
 /// What to do about a damaged file that belongs to the truth of a database.
-const RESTORE: &str = "restore the file from a backup";
+const RESTORE: &str = "restore the file from a backup, or save what is left with `ubctl repair DEST`";
 
 /// Why a file could not be written, opened or believed.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,9 @@ pub enum StorageError {
         file: String,
     },
     /// A file that should be there is not.
-    #[error("there is no file {file:?}; restore it from a backup")]
+    #[error(
+        "there is no file {file:?}; restore it from a backup, or save what is left with `ubctl repair DEST`"
+    )]
     Missing {
         /// The file.
         file: String,
@@ -137,7 +139,10 @@ impl StorageError {
 
 /// What a decoder found wrong with the bytes it was given; the caller knows the file and the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Damage(pub(crate) &'static str);
+pub struct Damage(
+    /// What is wrong.
+    pub &'static str,
+);
 
 impl Damage {
     /// The damage as an error about a part of a file.

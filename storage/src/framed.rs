@@ -67,19 +67,19 @@ pub fn read_framed(
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use crate::disk::MemoryDisk;
+    use crate::disk::SimulatedDisk;
     use crate::twin;
 
     const MAGIC: [u8; 8] = *b"UBTESTED";
     const DB: DatabaseId = [7; 16];
 
-    fn read(disk: &MemoryDisk, name: &str) -> Result<Framed, StorageError> {
+    fn read(disk: &SimulatedDisk, name: &str) -> Result<Framed, StorageError> {
         read_framed(disk, name, MAGIC, Some(DB), 1 << 20)
     }
 
     #[test]
     fn payloads_come_back() {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         for (name, payload) in [("none", vec![]), ("some", b"abc".to_vec()), ("long", vec![9; 1 << 20])] {
             let bytes = write_framed(&disk, name, MAGIC, DB, &payload).unwrap();
             assert_eq!(bytes, payload.len() as u64 + 64);
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_was_not_asked_for_is_refused() {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         write_framed(&disk, "a", MAGIC, DB, b"abc").unwrap();
         let opened = |magic, db, max| read_framed(&disk, "a", magic, db, max).map(|_| ());
         assert!(matches!(opened(*b"UBOTHER.", None, 9), Err(StorageError::Corrupt { offset: 0, .. })));
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_file_of_a_newer_program_is_recognised() {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         let kind = Kind { magic: MAGIC, version: 9 };
         disk.overwrite("a", Stamp::of(b"", 64, DB).encode(kind, "a").to_vec());
         assert!(matches!(read(&disk, "a"), Err(StorageError::Version { found: 9, supported: 1, .. })));
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn corrupt_twins_are_refused() {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         write_framed(&disk, "a", MAGIC, DB, b"a small payload").unwrap();
         for (what, twin) in twin::twins(&disk.contents("a").unwrap()) {
             disk.overwrite("a", twin);
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn swapped_files_are_refused() {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         write_framed(&disk, "a", MAGIC, DB, b"one").unwrap();
         write_framed(&disk, "b", MAGIC, DB, b"two").unwrap();
         let (a, b) = (disk.contents("a").unwrap(), disk.contents("b").unwrap());

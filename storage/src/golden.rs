@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::f64::consts::{E, LN_2, LOG2_E, PI, SQRT_2};
 
-use crate::disk::MemoryDisk;
+use crate::disk::{Disk, SimulatedDisk};
 use crate::framed::write_framed;
 use crate::manifest::{manifest_name, newest_manifest, write_manifest};
 use crate::object::{ObjectId, Pack, open_chunk, write_chunk, write_pack};
@@ -32,17 +32,18 @@ fn bytes_of(golden: &str) -> Vec<u8> {
 }
 
 /// What was written is the golden file; and the disk that holds the golden file instead.
-fn golden(written: &MemoryDisk, name: &str, golden: &str) -> MemoryDisk {
+fn golden(written: &SimulatedDisk, name: &str, golden: &str) -> SimulatedDisk {
     let bytes = written.contents(name).unwrap();
     assert!(bytes == bytes_of(golden), "{name} is written as\n{}", hex(&bytes));
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     disk.overwrite(name, bytes_of(golden));
     disk
 }
 
 #[test]
 fn framed_file() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
+    disk.create_dir("images").unwrap();
     write_framed(&disk, "images/1", *b"UBGOLDEN", DB, b"payload").unwrap();
     let disk = golden(&disk, "images/1", FRAMED);
     assert_eq!(&*read_framed(&disk, "images/1", *b"UBGOLDEN", Some(DB), 7).unwrap().payload, b"payload");
@@ -50,7 +51,7 @@ fn framed_file() {
 
 #[test]
 fn manifest() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     write_manifest(&disk, 42, DB, b"state").unwrap();
     let disk = golden(&disk, &manifest_name(42), MANIFEST);
     assert_eq!(&*newest_manifest(&disk).unwrap().unwrap().payload, b"state");
@@ -58,7 +59,8 @@ fn manifest() {
 
 #[test]
 fn pack() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
+    disk.create_dir("packs").unwrap();
     let bodies: [&[u8]; 2] = [b"one", b"two"];
     write_pack(&disk, "packs/1", DB, bodies.map(|body| (ObjectId::of(body), body))).unwrap();
     let disk = golden(&disk, "packs/1", PACK);
@@ -68,7 +70,8 @@ fn pack() {
 
 #[test]
 fn chunk() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
+    disk.create_dir("chunks").unwrap();
     let id = write_chunk(&disk, "chunks/1", DB, b"large").unwrap();
     let disk = golden(&disk, "chunks/1", CHUNK);
     assert_eq!(&*open_chunk(&disk, "chunks/1", DB, id).unwrap(), b"large");
@@ -110,7 +113,8 @@ fn rows() -> Columns {
 
 #[test]
 fn segment() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
+    disk.create_dir("segments/1").unwrap();
     let columns = rows();
     let timestamps = [10, 20, 20, 30, 1_000];
     let rows = SegmentRows { timestamps: &timestamps, seqs: Seqs::Each(&[3, 3, 4, 9, 5]), columns: &columns };

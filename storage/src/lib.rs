@@ -11,9 +11,12 @@
 //! - Bytes on disk are little-endian.
 
 pub mod columns;
+pub mod cursor;
 pub mod disk;
 pub mod error;
 pub mod framed;
+pub mod image;
+pub mod index;
 pub mod limits;
 pub mod manifest;
 pub mod map;
@@ -23,7 +26,6 @@ pub mod segment;
 pub mod stamp;
 pub mod value;
 
-mod cursor;
 #[cfg(test)]
 mod golden;
 mod touched;
@@ -31,9 +33,14 @@ mod touched;
 mod twin;
 
 pub use columns::{Column, ColumnError, Columns, Strings, Values};
-pub use error::StorageError;
+pub use error::{Damage, StorageError};
 pub use framed::{Framed, read_framed, write_framed};
-pub use manifest::{Manifest, newest_manifest, remove_manifests_before, write_manifest};
+pub use image::{Image, ImageInfo, ImageWriter};
+pub use index::{Index, IndexError, IndexFolder, MemoryIndex, SledIndex};
+pub use manifest::{
+    Manifest, manifest_name, manifest_numbers, newest_manifest, pin_manifest, pin_newest_manifest,
+    read_manifest, remove_manifests_except, write_manifest,
+};
 pub use object::{Blob, ObjectId, Pack, PackInfo, open_chunk, verify_chunk, write_chunk, write_pack};
 pub use sealed::{SealedWriter, remove_leftovers};
 pub use segment::{

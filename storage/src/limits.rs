@@ -35,3 +35,24 @@ pub const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 
 /// Largest number of a manifest: what ten digits hold.
 pub const MANIFEST_NUMBER_MAX: u64 = 9_999_999_999;
+
+/// Length up to which records of a state image share a block, bytes.
+pub const IMAGE_BLOCK_BYTES: usize = 64 << 10;
+
+/// Length of one record of a state image, bytes.
+pub const IMAGE_RECORD_BYTES_MAX: u64 = 1 << 30;
+
+/// Length of the index of a state image, bytes.
+pub const IMAGE_INDEX_BYTES_MAX: u64 = 1 << 30;
+
+/// Length of the seal of an index, bytes.
+pub const INDEX_SEAL_BYTES_MAX: u64 = 1 << 20;
+
+/// Files of an index.
+pub const INDEX_FILES_MAX: usize = 4_096;
+
+/// Bytes that the files of an index may have beside [`INDEX_KEY_BYTES_MAX`] for each key.
+pub const INDEX_SPARE_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes on the disk for each key of an index, on average.
+pub const INDEX_KEY_BYTES_MAX: u64 = 1 << 10;

@@ -1,6 +1,8 @@
 //! Manifests: numbered framed files in the root folder, of which the newest that is sound counts.
 
-use crate::disk::Disk;
+use std::collections::BTreeSet;
+
+use crate::disk::{Disk, Lock};
 use crate::error::StorageError;
 use crate::framed::{read_framed, write_framed};
 use crate::limits::{MANIFEST_BYTES_MAX, MANIFEST_NUMBER_MAX};
@@ -10,6 +12,10 @@ use crate::stamp::DatabaseId;
 const MAGIC: [u8; 8] = *b"UBMANIFS";
 const PREFIX: &str = "MANIFEST-";
 const DIGITS: usize = 10;
+
+/// How often a reader looks for a manifest that stays. Each time but the last, a checkpoint of the writer came
+/// between.
+const PIN_TRIES: usize = 100;
 
 /// The newest sound manifest.
 #[derive(Debug)]
@@ -24,6 +30,9 @@ pub struct Manifest {
     pub rejected: Vec<(String, StorageError)>,
 }
 
+/// A manifest that is not removed while the lock lives.
+pub type PinnedManifest = (Manifest, Box<dyn Lock>);
+
 /// The file name of a manifest.
 pub fn manifest_name(number: u64) -> String {
     format!("{PREFIX}{number:0DIGITS$}")
@@ -35,7 +44,10 @@ fn number_of(name: &str) -> Option<u64> {
 }
 
 /// Numbers of all manifests, rising.
-fn numbers(disk: &dyn Disk) -> Result<Vec<u64>, StorageError> {
+///
+/// # Errors
+/// `Io`.
+pub fn manifest_numbers(disk: &dyn Disk) -> Result<Vec<u64>, StorageError> {
     let entries = disk.list("").map_err(|error| StorageError::io("list", "", error))?;
     let mut numbers: Vec<u64> = entries.iter().filter_map(|name| number_of(name)).collect();
     numbers.sort_unstable();
@@ -67,13 +79,10 @@ pub fn write_manifest(
 /// The newest manifest's error where none is sound; `Version`; `Io`.
 pub fn newest_manifest(disk: &dyn Disk) -> Result<Option<Manifest>, StorageError> {
     let mut rejected = Vec::new();
-    for number in numbers(disk)?.into_iter().rev() {
+    for number in manifest_numbers(disk)?.into_iter().rev() {
         let name = manifest_name(number);
-        match read_framed(disk, &name, MAGIC, None, MANIFEST_BYTES_MAX) {
-            Ok(framed) => {
-                let (db_id, payload) = (framed.db_id, framed.payload);
-                return Ok(Some(Manifest { number, db_id, payload, rejected }));
-            }
+        match read_manifest(disk, number) {
+            Ok(found) => return Ok(Some(Manifest { rejected, ..found })),
             Err(error @ (StorageError::Io { .. } | StorageError::Version { .. })) => return Err(error),
             Err(error) => rejected.push((name, error)),
         }
@@ -81,14 +90,73 @@ pub fn newest_manifest(disk: &dyn Disk) -> Result<Option<Manifest>, StorageError
     rejected.into_iter().next().map_or(Ok(None), |(_, error)| Err(error))
 }
 
-/// Removes manifests with a number below `number` and returns how many.
+/// The newest sound manifest, which is not removed while the lock lives; `None` where there is no manifest at all.
+///
+/// A writer may replace manifests meanwhile; then the look is repeated.
+///
+/// # Errors
+/// As [`newest_manifest`].
+pub fn pin_newest_manifest(disk: &dyn Disk) -> Result<Option<PinnedManifest>, StorageError> {
+    let is_missing = |error: &StorageError| matches!(error, StorageError::Missing { .. });
+    let mut last = None;
+    for _ in 0..PIN_TRIES {
+        let found = match newest_manifest(disk) {
+            Ok(None) => return Ok(None),
+            Ok(Some(found)) => found,
+            Err(error) if is_missing(&error) => {
+                last = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        // One that vanished was replaced by a newer one, which the list did not show yet.
+        if let Some(at) = found.rejected.iter().position(|(_, error)| is_missing(error)) {
+            last = found.rejected.into_iter().nth(at).map(|(_, error)| error);
+            continue;
+        }
+        match pin_manifest(disk, found.number)? {
+            Some(lock) => return Ok(Some((found, lock))),
+            None => last = Some(StorageError::Missing { file: manifest_name(found.number) }),
+        }
+    }
+    last.map_or(Ok(None), Err)
+}
+
+/// Keeps a manifest from being removed while the lock lives; `None` where it is removed already.
 ///
 /// # Errors
 /// `Io`.
-pub fn remove_manifests_before(disk: &dyn Disk, number: u64) -> Result<u64, StorageError> {
+pub fn pin_manifest(disk: &dyn Disk, number: u64) -> Result<Option<Box<dyn Lock>>, StorageError> {
+    let name = manifest_name(number);
+    match disk.share(&name) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        shared => shared.map_err(|error| StorageError::io("lock", &name, error)),
+    }
+}
+
+/// The manifest of this number, whatever others there are.
+///
+/// # Errors
+/// `Missing`, `Corrupt`, `Version`, `TooLarge`, `Io`.
+pub fn read_manifest(disk: &dyn Disk, number: u64) -> Result<Manifest, StorageError> {
+    let framed = read_framed(disk, &manifest_name(number), MAGIC, None, MANIFEST_BYTES_MAX)?;
+    Ok(Manifest { number, db_id: framed.db_id, payload: framed.payload, rejected: Vec::new() })
+}
+
+/// Removes all manifests before the last of `kept` that are neither in `kept` nor pinned by readers, and returns how many.
+///
+/// # Errors
+/// `Io`.
+pub fn remove_manifests_except(disk: &dyn Disk, kept: &BTreeSet<u64>) -> Result<u64, StorageError> {
     let mut removed = 0;
-    for old in numbers(disk)?.into_iter().take_while(|n| *n < number) {
+    let last = kept.last().copied().unwrap_or(0);
+    for old in manifest_numbers(disk)?.into_iter().filter(|number| *number < last && !kept.contains(number)) {
         let name = manifest_name(old);
+        // Held over the removal: who shares the file later finds that it has lost its name.
+        let claim = disk.claim(&name).map_err(|error| StorageError::io("lock", &name, error))?;
+        if claim.is_none() {
+            continue;
+        }
         disk.remove(&name).map_err(|error| StorageError::io("remove", &name, error))?;
         removed += 1;
     }
@@ -102,14 +170,14 @@ pub fn remove_manifests_before(disk: &dyn Disk, number: u64) -> Result<u64, Stor
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use crate::disk::MemoryDisk;
+    use crate::disk::{RealDisk, SimulatedDisk};
     use crate::sealed::remove_leftovers;
     use crate::twin;
 
     const DB: DatabaseId = [7; 16];
 
-    fn disk_with(numbers: &[u64]) -> MemoryDisk {
-        let disk = MemoryDisk::new();
+    fn disk_with(numbers: &[u64]) -> SimulatedDisk {
+        let disk = SimulatedDisk::new();
         for number in numbers {
             write_manifest(&disk, *number, DB, format!("state {number}").as_bytes()).unwrap();
         }
@@ -118,7 +186,7 @@ mod tests {
 
     #[test]
     fn the_newest_counts() {
-        assert!(newest_manifest(&MemoryDisk::new()).unwrap().is_none());
+        assert!(newest_manifest(&SimulatedDisk::new()).unwrap().is_none());
         let disk = disk_with(&[9, 11, 10]);
         for other in ["MANIFEST-12", "MANIFEST-000000001x", "MANIFEST-0000000012.tmp", "LOCK"] {
             disk.overwrite(other, b"not a manifest".to_vec());
@@ -158,10 +226,33 @@ mod tests {
 
     #[test]
     fn old_ones_go() {
-        let disk = disk_with(&[1, 2, 3]);
-        assert_eq!(remove_manifests_before(&disk, 3).unwrap(), 2);
-        assert_eq!(remove_manifests_before(&disk, 3).unwrap(), 0);
-        assert_eq!(disk.crash().list("").unwrap(), ["MANIFEST-0000000003"]);
+        let disk = disk_with(&[1, 2, 3, 4, 5]);
+        let kept = [2, 4].into();
+        assert_eq!(remove_manifests_except(&disk, &kept).unwrap(), 2);
+        assert_eq!(remove_manifests_except(&disk, &kept).unwrap(), 0);
+        assert_eq!(manifest_numbers(&disk.crash()).unwrap(), [2, 4, 5]);
+        assert_eq!(&*read_manifest(&disk, 4).unwrap().payload, b"state 4");
+        assert!(matches!(read_manifest(&disk, 3), Err(StorageError::Missing { .. })));
+    }
+
+    #[test]
+    fn pinned_ones_stay_until_they_are_let_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(dir.path());
+        assert!(pin_newest_manifest(&disk).unwrap().is_none());
+        let write = |number| write_manifest(&disk, number, DB, b"state").unwrap();
+        write(1);
+        let (found, pin) = pin_newest_manifest(&disk).unwrap().unwrap();
+        assert_eq!(found.number, 1);
+        write(2);
+        write(3);
+        let kept = [3].into();
+        assert_eq!(remove_manifests_except(&disk, &kept).unwrap(), 1);
+        assert_eq!(manifest_numbers(&disk).unwrap(), [1, 3]);
+        drop(pin);
+        assert_eq!(remove_manifests_except(&disk, &kept).unwrap(), 1);
+        assert_eq!(manifest_numbers(&disk).unwrap(), [3]);
+        assert!(pin_manifest(&disk, 1).unwrap().is_none());
     }
 
     #[test]
@@ -174,7 +265,7 @@ mod tests {
 
     #[test]
     fn numbers_have_ten_digits() {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         write_manifest(&disk, MANIFEST_NUMBER_MAX, DB, b"").unwrap();
         let refused = write_manifest(&disk, MANIFEST_NUMBER_MAX + 1, DB, b"");
         assert!(matches!(refused, Err(StorageError::TooLarge { .. })));

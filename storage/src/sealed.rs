@@ -194,68 +194,8 @@ pub fn remove_leftovers(disk: &dyn Disk, dir: &str) -> Result<Vec<String>, Stora
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use crate::disk::{Lock, MemoryDisk, RealDisk};
-    use std::io;
+    use crate::disk::{Calls, Fault, FaultKind, FaultyDisk, RealDisk, SimulatedDisk};
     use std::os::unix::fs::PermissionsExt;
-
-    /// A disk whose files take no more bytes.
-    struct FullDisk(MemoryDisk);
-
-    struct FullFile(Box<dyn File>);
-
-    impl Disk for FullDisk {
-        fn create_dir(&self, name: &str) -> io::Result<()> {
-            self.0.create_dir(name)
-        }
-        fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
-            Ok(Box::new(FullFile(self.0.create(name)?)))
-        }
-        fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
-            self.0.open(name)
-        }
-        fn map(&self, name: &str) -> io::Result<Mapped> {
-            self.0.map(name)
-        }
-        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-            self.0.rename(from, to)
-        }
-        fn remove(&self, name: &str) -> io::Result<()> {
-            self.0.remove(name)
-        }
-        fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-            self.0.list(dir)
-        }
-        fn sync_dir(&self, dir: &str) -> io::Result<()> {
-            self.0.sync_dir(dir)
-        }
-        fn seal(&self, name: &str) -> io::Result<()> {
-            self.0.seal(name)
-        }
-        fn lock(&self, name: &str) -> io::Result<Result<Box<dyn Lock>, u32>> {
-            self.0.lock(name)
-        }
-        fn describe(&self) -> String {
-            self.0.describe()
-        }
-    }
-
-    impl File for FullFile {
-        fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-            self.0.read_at(buffer, offset)
-        }
-        fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-            Err(io::ErrorKind::StorageFull.into())
-        }
-        fn sync_data(&self) -> io::Result<()> {
-            self.0.sync_data()
-        }
-        fn sync_all(&self) -> io::Result<()> {
-            self.0.sync_all()
-        }
-        fn len(&self) -> io::Result<u64> {
-            self.0.len()
-        }
-    }
 
     fn write(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<u64, StorageError> {
         let mut writer = SealedWriter::create(disk, name)?;
@@ -265,15 +205,18 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_and_leaves_nothing() {
-        let disk = FullDisk(MemoryDisk::new());
-        let error = write(&disk, "packs/1", b"bytes").unwrap_err();
-        assert!(matches!(error, StorageError::DiskFull { .. }), "{error}");
-        assert_eq!(disk.0.files(), Vec::<String>::new());
+        let disk = FaultyDisk::new(SimulatedDisk::new());
+        for after in 0..3 {
+            disk.order(Some(Fault { calls: Calls::Changing, after, kind: FaultKind::Full, sticky: false }));
+            let error = write(&disk, "1", b"bytes").unwrap_err();
+            assert!(matches!(error, StorageError::DiskFull { .. }), "call {after}: {error}");
+            assert_eq!(disk.inner().files(), Vec::<String>::new(), "call {after}");
+        }
     }
 
     #[test]
     fn appends_of_every_size_lie_end_to_end() {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         let mut writer = SealedWriter::create(&disk, "a").unwrap();
         let mut expected = Vec::new();
         for (i, size) in [1, 100, BUFFER_BYTES - 1, BUFFER_BYTES, 5, 9 << 20, 7].into_iter().enumerate() {
@@ -289,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_dropped_writer_and_an_old_leftover_leave_nothing() {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         disk.overwrite("a.tmp", b"leftover of another attempt, longer".to_vec());
         SealedWriter::create(&disk, "a").unwrap().append(b"x").unwrap();
         assert_eq!(disk.files(), Vec::<String>::new());
@@ -302,7 +245,7 @@ mod tests {
     #[test]
     fn after_an_error_the_name_may_be_written_again() {
         for call in 0..6 {
-            let disk = MemoryDisk::new();
+            let disk = SimulatedDisk::new();
             disk.fail_at(Some(call));
             assert!(write(&disk, "a", b"one").is_err());
             disk.fail_at(None);

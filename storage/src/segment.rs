@@ -6,15 +6,15 @@
 //! touching a block, and then only those that it needs.
 //!
 //! ```
-//! use underbelly_storage::disk::MemoryDisk;
+//! use underbelly_storage::disk::SimulatedDisk;
 //! use underbelly_storage::{Column, Columns, Segment, SegmentRows, Seqs, write_segment};
 //!
-//! let disk = MemoryDisk::new();
+//! let disk = SimulatedDisk::new();
 //! let columns = Columns::new().with("price", Column::from(vec![100.25, 100.5]))?;
 //! let rows = SegmentRows { timestamps: &[1, 2], seqs: Seqs::Each(&[7, 8]), columns: &columns };
-//! let info = write_segment(&disk, "segments/1", [1; 16], &rows)?;
+//! let info = write_segment(&disk, "1.seg", [1; 16], &rows)?;
 //!
-//! let segment = Segment::open(&disk, "segments/1", [1; 16], Some(&info))?;
+//! let segment = Segment::open(&disk, "1.seg", [1; 16], Some(&info))?;
 //! assert_eq!(segment.timestamps(0)?, [1, 2]);
 //! assert_eq!(segment.seqs(0)?, Some(vec![7, 8]));
 //! assert_eq!(segment.column(0, "price")?.as_ref(), columns.column("price"));

@@ -1,6 +1,6 @@
 //! For tests: every way in which a small file is damaged, and every call at which a machine stops.
 
-use crate::disk::MemoryDisk;
+use crate::disk::SimulatedDisk;
 use crate::error::StorageError;
 
 /// Copies of `bytes` with one byte changed, cut short, with bytes added, and with ranges of zeros.
@@ -46,11 +46,11 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// Lets the machine stop at each changing call of `write` in turn, and once not at all. `check` gets the disk
 /// after the power cut and whether `write` had returned without error.
 pub(crate) fn stop_everywhere(
-    write: impl Fn(&MemoryDisk) -> Result<(), StorageError>,
-    check: impl Fn(&MemoryDisk, bool),
+    write: impl Fn(&SimulatedDisk) -> Result<(), StorageError>,
+    check: impl Fn(&SimulatedDisk, bool),
 ) {
     for call in 0.. {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         disk.fail_at(Some(call));
         let finished = write(&disk).is_ok();
         check(&disk.crash(), finished);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -27,6 +27,53 @@ impl RealDisk {
     fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
+}
+
+/// Refuses what is no file before it is opened, which could wait for ever for the other end of a pipe.
+fn regular(about: &fs::Metadata) -> io::Result<()> {
+    if about.is_file() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+}
+
+/// The same where there may be nothing, and links are none: what one leads to is not ours to write.
+fn regular_or_none(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        about => regular(&about?),
+    }
+}
+
+/// Processes in the text of `/proc/locks` that hold a lock of the file with this device and inode. Lines read
+/// `1: FLOCK  ADVISORY  READ 4711 fd:01:1234 0 EOF`: the process, then the device's numbers in hexadecimal and the
+/// inode. A process that cannot be seen from here has the id 0, and `->` stands before one that waits.
+fn holders_of(locks: &str, device: u64, inode: u64) -> Vec<u32> {
+    let (major, minor) = device_numbers(device);
+    let holder = |line: &str| {
+        let mut fields = line.split_whitespace();
+        if fields.any(|field| field == "->") {
+            return None;
+        }
+        let mut fields =
+            line.split_whitespace().skip_while(|field| *field != "READ" && *field != "WRITE").skip(1);
+        let process = fields.next()?.parse().ok()?;
+        let mut place = fields.next()?.split(':');
+        let mut number = || u64::from_str_radix(place.next()?, 16).ok();
+        let is_device = number()? == major && number()? == minor;
+        (is_device && place.next()?.parse() == Ok(inode)).then_some(process)
+    };
+    let mut holders: Vec<u32> = locks.lines().filter_map(holder).collect();
+    holders.sort_unstable();
+    holders.dedup();
+    holders
+}
+
+/// Major and minor number of a device, as Linux packs them.
+fn device_numbers(device: u64) -> (u64, u64) {
+    let major = (device >> 8 & 0xfff) | (device >> 32 & 0xffff_f000);
+    let minor = (device & 0xff) | (device >> 12 & 0xffff_ff00);
+    (major, minor)
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
@@ -66,16 +113,21 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
-        let file = fs::File::options().read(true).write(true).open(self.path(name))?;
-        Ok(Box::new(RealFile(file)))
+        let path = self.path(name);
+        regular(&fs::metadata(&path)?)?;
+        Ok(Box::new(RealFile(fs::File::options().read(true).write(true).open(path)?)))
+    }
+
+    fn open_read(&self, name: &str) -> io::Result<Box<dyn File>> {
+        let path = self.path(name);
+        regular(&fs::metadata(&path)?)?;
+        Ok(Box::new(RealFile(fs::File::open(path)?)))
     }
 
     fn map(&self, name: &str) -> io::Result<Mapped> {
-        let file = fs::File::open(self.path(name))?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        Mapped::sealed(&file)
+        let path = self.path(name);
+        regular(&fs::metadata(&path)?)?;
+        Mapped::sealed(&fs::File::open(path)?)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -115,15 +167,56 @@ impl Disk for RealDisk {
         let folder = fs::File::open(&self.root)?;
         match folder.try_lock() {
             Ok(()) => {
-                fs::write(self.path(name), std::process::id().to_string())?;
-                Ok(Ok(Box::new(RealLock { folder })))
+                let path = self.path(name);
+                let written =
+                    regular_or_none(&path).and_then(|()| fs::write(path, std::process::id().to_string()));
+                written.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+                Ok(Ok(Box::new(RealLock(folder))))
             }
             Err(fs::TryLockError::WouldBlock) => {
-                let holder = fs::read_to_string(self.path(name)).unwrap_or_default();
+                let path = self.path(name);
+                let is_file = fs::symlink_metadata(&path).is_ok_and(|about| about.is_file());
+                let holder =
+                    if is_file { fs::read_to_string(path).unwrap_or_default() } else { String::new() };
                 Ok(Err(holder.trim().parse().unwrap_or(0)))
             }
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    fn share(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        let path = self.path(name);
+        let file = fs::File::open(&path)?;
+        match file.try_lock_shared() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Ok(None),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+        // Its name may have been taken away between the opening and the lock.
+        let (locked, named) = (file.metadata()?, fs::metadata(&path)?);
+        if (locked.dev(), locked.ino()) != (named.dev(), named.ino()) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(Some(Box::new(RealLock(file))))
+    }
+
+    fn claim(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        let file = fs::File::open(self.path(name))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(RealLock(file)))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn holders(&self, name: &str) -> Vec<u32> {
+        let Ok(metadata) = fs::metadata(self.path(name)) else { return Vec::new() };
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        holders_of(&locks, metadata.dev(), metadata.ino())
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(RealDisk::path(self, name))
     }
 
     fn describe(&self) -> String {
@@ -131,24 +224,34 @@ impl Disk for RealDisk {
     }
 }
 
+/// Calls `step` with the number of bytes done until `len` are, or it does none. Goes on after a short step and after
+/// one that was interrupted. Answers how many bytes were done.
+fn go_on(len: usize, mut step: impl FnMut(usize) -> io::Result<usize>) -> io::Result<usize> {
+    let mut done = 0;
+    while done < len {
+        match step(done) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
 struct RealFile(fs::File);
 
 impl File for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut done = 0;
-        while done < buffer.len() {
-            match self.0.read_at(&mut buffer[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(done)
+        let len = buffer.len();
+        go_on(len, |done| self.0.read_at(&mut buffer[done..], offset + done as u64))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        match go_on(bytes.len(), |done| self.0.write_at(&bytes[done..], offset + done as u64))? {
+            done if done == bytes.len() => Ok(()),
+            _ => Err(io::ErrorKind::WriteZero.into()),
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -164,17 +267,97 @@ impl File for RealFile {
     }
 }
 
-/// The lock goes with the open folder.
-struct RealLock {
-    folder: fs::File,
-}
+/// The lock goes with the open file or folder.
+struct RealLock(fs::File);
 
 impl Drop for RealLock {
     /// A process that another thread is starting holds a copy of the descriptor until it has begun, so closing ours
     /// would not be enough. Where unlocking fails, the end of that process unlocks.
     fn drop(&mut self) {
-        let _ = self.folder.unlock();
+        let _ = self.0.unlock();
     }
 }
 
 impl Lock for RealLock {}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    /// Answers of a system that interrupts and does part of what it is asked.
+    fn steps(answers: &[Result<usize, io::ErrorKind>], len: usize) -> (io::Result<usize>, Vec<usize>) {
+        let (mut answers, mut asked) = (answers.iter(), Vec::new());
+        let done = go_on(len, |done| {
+            asked.push(done);
+            answers.next().copied().unwrap_or(Ok(0)).map_err(io::Error::from)
+        });
+        (done, asked)
+    }
+
+    #[test]
+    fn reads_and_writes_go_on_where_they_were_interrupted() {
+        use io::ErrorKind::{Interrupted, StorageFull};
+        let (done, asked) = steps(&[Err(Interrupted), Ok(3), Err(Interrupted), Err(Interrupted), Ok(7)], 10);
+        assert_eq!((done.unwrap(), asked), (10, vec![0, 0, 3, 3, 3]));
+        let (done, asked) = steps(&[Ok(4), Ok(0), Ok(6)], 10);
+        assert_eq!(
+            (done.unwrap(), asked),
+            (4, vec![0, 4]),
+            "the end of the file, or a disk that takes no more"
+        );
+        let (done, asked) = steps(&[Ok(4), Err(StorageFull), Ok(6)], 10);
+        assert_eq!((done.unwrap_err().kind(), asked), (StorageFull, vec![0, 4]));
+        assert_eq!(steps(&[], 0).0.unwrap(), 0);
+    }
+}
+
+#[cfg(test)]
+mod sharing {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn shared_files_cannot_be_claimed_and_name_their_holders() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(dir.path());
+        fs::write(dir.path().join("a"), b"x").unwrap();
+        assert_eq!(disk.holders("a"), Vec::<u32>::new());
+        let (one, two) = (disk.share("a").unwrap().unwrap(), disk.share("a").unwrap().unwrap());
+        assert!(disk.claim("a").unwrap().is_none());
+        assert_eq!(disk.holders("a"), [std::process::id()]);
+        drop((one, two));
+        let claim = disk.claim("a").unwrap().unwrap();
+        assert!(disk.share("a").unwrap().is_none());
+        drop(claim);
+        assert!(disk.share("a").unwrap().is_some());
+        let missing = disk.share("b").map(|_| ()).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn the_folder_is_shared_by_whom_the_writer_keeps_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(dir.path());
+        let writer = disk.lock("LOCK").unwrap().unwrap();
+        assert!(disk.share("").unwrap().is_none());
+        assert_eq!(disk.holders(""), [std::process::id()]);
+        drop(writer);
+        let shared = disk.share("").unwrap().unwrap();
+        assert!(disk.lock("LOCK").unwrap().is_err());
+        drop(shared);
+    }
+
+    #[test]
+    fn lines_of_locks_are_read_and_strange_ones_passed_over() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 2551 fe:00:10166342 0 EOF\n\
+                     2: FLOCK  ADVISORY  READ 7 fe:00:10166342 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  READ 9 fe:00:10166342 0 EOF\n\
+                     3: POSIX  ADVISORY  READ 8 fe:01:10166342 0 EOF\n\
+                     READ\nWRITE x\nREAD 5 fe\nREAD 6 zz:00:1 0 EOF\n\n";
+        assert_eq!(holders_of(locks, 0xfe00, 10166342), [7, 2551]);
+        assert_eq!(holders_of(locks, 0xfe01, 10166342), [8]);
+        assert_eq!(device_numbers(0xfe01), (0xfe, 1));
+        assert_eq!(device_numbers(0x0001_2000_1234_5667), (0x12456, 0x12367));
+    }
+}

@@ -139,6 +139,11 @@ impl Pack {
         }
     }
 
+    /// Length of the directory, bytes: what opening reads.
+    pub fn directory_bytes(&self) -> u64 {
+        (self.entries.len() * ENTRY_BYTES) as u64
+    }
+
     /// Ids of all objects, rising.
     pub fn ids(&self) -> impl ExactSizeIterator<Item = ObjectId> + '_ {
         self.entries.iter().map(|entry| entry.id)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::disk::{Disk, MemoryDisk, RealDisk};
+use crate::disk::{Disk, RealDisk, SimulatedDisk};
 use crate::error::StorageError;
 use crate::stamp::{Kind, STAMP_BYTES, Stamp};
 use crate::twin;
@@ -50,7 +50,8 @@ fn blobs_lend_their_ranges() {
 
 #[test]
 fn a_pack_finds_what_it_holds_and_nothing_else() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
+    disk.create_dir("packs").unwrap();
     let bodies: [&[u8]; 5] = [b"one", b"", &[9; 64], &[8; 1000], b"one"];
     let info = pack_of(&disk, "packs/1", &bodies).unwrap();
     assert_eq!(info.objects, 4, "the same object is stored once");
@@ -69,7 +70,7 @@ fn a_pack_finds_what_it_holds_and_nothing_else() {
 
 #[test]
 fn bytes_that_are_not_their_id_are_refused() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let refused = write_pack(&disk, "p", DB, [(ObjectId::of(b"a"), &b"b"[..])]);
     assert!(matches!(refused, Err(StorageError::Refused { .. })));
     assert!(disk.files().is_empty());
@@ -93,7 +94,8 @@ fn objects_of_a_real_file_are_lent_in_place() {
 
 #[test]
 fn a_chunk_holds_one_object() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
+    disk.create_dir("chunks").unwrap();
     let bytes: Vec<u8> = (0..3_000_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
     let id = write_chunk(&disk, "chunks/1", DB, &bytes).unwrap();
     assert_eq!(id, ObjectId::of(&bytes));
@@ -112,12 +114,12 @@ fn a_chunk_holds_one_object() {
 
 #[test]
 fn corrupt_twins_of_a_pack_are_refused_or_the_same() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     pack_of(&disk, "p", &[b"one", b"", &[9; 70]]).unwrap();
     let sound = read_all(&disk, "p").unwrap();
     for (what, twin) in twin::twins(&disk.contents("p").unwrap()) {
         let same_bytes = disk.contents("p").unwrap() == twin;
-        let damaged = MemoryDisk::new();
+        let damaged = SimulatedDisk::new();
         damaged.overwrite("p", twin);
         if let Ok(objects) = read_all(&damaged, "p") {
             assert_eq!(objects, sound, "{what}");
@@ -129,10 +131,10 @@ fn corrupt_twins_of_a_pack_are_refused_or_the_same() {
 
 #[test]
 fn corrupt_twins_of_a_chunk_are_refused_or_the_same() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let id = write_chunk(&disk, "c", DB, b"a rather small large object").unwrap();
     for (what, twin) in twin::twins(&disk.contents("c").unwrap()) {
-        let damaged = MemoryDisk::new();
+        let damaged = SimulatedDisk::new();
         damaged.overwrite("c", twin);
         if let Ok(blob) = open_chunk(&damaged, "c", DB, id) {
             assert_eq!(&*blob, b"a rather small large object", "{what}");
@@ -142,13 +144,13 @@ fn corrupt_twins_of_a_chunk_are_refused_or_the_same() {
 
 #[test]
 fn a_directory_that_lies_under_a_right_checksum_is_refused_or_true() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let info = pack_of(&disk, "p", &[b"one", b"", &[9; 70]]).unwrap();
     let sound_objects = read_all(&disk, "p").unwrap();
     let sound = disk.contents("p").unwrap();
     let index = sound.len() - STAMP_BYTES - info.objects as usize * 56;
     let kind = Kind { magic: *b"UBPACKED", version: 1 };
-    for at in index..sound.len() - STAMP_BYTES {
+    for at in (index..sound.len() - STAMP_BYTES).step_by(if cfg!(miri) { 13 } else { 1 }) {
         for mask in [0x01, 0x40, 0x80, 0xff] {
             let mut twin = sound.clone();
             twin[at] ^= mask;
@@ -166,7 +168,7 @@ fn a_directory_that_lies_under_a_right_checksum_is_refused_or_true() {
 
 #[test]
 fn swapped_files_are_refused() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     pack_of(&disk, "a", &[b"one"]).unwrap();
     pack_of(&disk, "b", &[b"two"]).unwrap();
     let a = disk.contents("a").unwrap();
@@ -203,7 +205,7 @@ proptest! {
 
     #[test]
     fn packs_are_maps(bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..40)) {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         let model: BTreeMap<ObjectId, Vec<u8>> =
             bodies.iter().map(|body| (ObjectId::of(body), body.clone())).collect();
         let slices: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();

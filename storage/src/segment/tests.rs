@@ -6,7 +6,7 @@ use super::footer::Footer;
 use super::write::{Cut, write};
 use super::*;
 use crate::columns::{Column, Strings, Values};
-use crate::disk::{Disk, MemoryDisk, RealDisk};
+use crate::disk::{Disk, RealDisk, SimulatedDisk};
 use crate::error::StorageError;
 use crate::limits::{BLOCK_BYTES_MAX, GROUP_ROWS_MAX};
 use crate::stamp::{STAMP_BYTES, Stamp};
@@ -121,7 +121,7 @@ fn read_all(disk: &dyn Disk, info: Option<&SegmentInfo>) -> Result<Rows, Storage
 #[test]
 fn rows_of_every_count_come_back() {
     for count in [0, 1, 2, 1023, 1024, 1025, GROUP_ROWS_MAX, GROUP_ROWS_MAX + 1] {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         let rows = varied(count);
         let info = rows.write(&disk, "s", cut(GROUP_ROWS_MAX)).unwrap();
         let segment = Segment::open(&disk, "s", DB, Some(&info)).unwrap();
@@ -134,7 +134,7 @@ fn rows_of_every_count_come_back() {
 
 #[test]
 fn the_directory_says_what_groups_hold() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let info = small().write(&disk, "s", cut(2)).unwrap();
     assert_eq!((info.rows, info.ts_min, info.ts_max), (3, 10, 20));
     let segment = Segment::open(&disk, "s", DB, None).unwrap();
@@ -155,7 +155,7 @@ fn the_directory_says_what_groups_hold() {
 
 #[test]
 fn damage_in_one_block_leaves_the_others_readable() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let rows = varied(100);
     rows.write(&disk, "s", cut(50)).unwrap();
     let mut bytes = disk.contents("s").unwrap();
@@ -194,7 +194,7 @@ fn a_real_file_is_read_by_many_threads() {
 
 #[test]
 fn assigned_seqs_take_no_room() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let rows = Rows { seqs: None, ..small() };
     rows.write(&disk, "s", cut(2)).unwrap();
     let segment = Segment::open(&disk, "s", DB, None).unwrap();
@@ -206,7 +206,7 @@ fn assigned_seqs_take_no_room() {
 
 #[test]
 fn extreme_seqs_and_times_come_back() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let rows = Rows {
         timestamps: vec![i64::MIN, -1, 0, i64::MAX],
         seqs: Some(vec![u64::MAX, 0, 1 << 63, 1]),
@@ -221,7 +221,7 @@ fn extreme_seqs_and_times_come_back() {
 
 #[test]
 fn groups_end_before_their_text_is_too_long() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let texts: Column = ["aaaa", "bbbb", "cccccccc", "", "dd", "eeeeee"].into_iter().collect();
     let columns = Columns::new().with("text", texts).unwrap();
     let rows = Rows { timestamps: vec![1; 6], seqs: None, columns };
@@ -237,7 +237,7 @@ fn groups_end_before_their_text_is_too_long() {
 
 #[test]
 fn rows_that_do_not_fit_are_refused() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let refuse = |rows: Rows| {
         let error = rows.write(&disk, "s", cut(10)).unwrap_err();
         assert!(disk.files().is_empty());
@@ -257,7 +257,7 @@ fn rows_that_do_not_fit_are_refused() {
 
 #[test]
 fn the_cheapest_encoding_is_taken() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     varied(5_000).write(&disk, "s", cut(GROUP_ROWS_MAX)).unwrap();
     let segment = Segment::open(&disk, "s", DB, None).unwrap();
     let taken = |name: &str| segment.block(0, name).unwrap().encoding;
@@ -282,7 +282,7 @@ fn the_cheapest_encoding_is_taken() {
 
 #[test]
 fn another_segment_under_the_name_is_refused() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let info = small().write(&disk, "s", cut(2)).unwrap();
     varied(3).write(&disk, "t", cut(2)).unwrap();
     assert!(matches!(Segment::open(&disk, "s", [0; 16], None), Err(StorageError::ForeignDatabase { .. })));
@@ -291,7 +291,7 @@ fn another_segment_under_the_name_is_refused() {
     disk.overwrite("t", swapped);
     assert!(matches!(Segment::open(&disk, "s", DB, None), Err(StorageError::Corrupt { .. })));
     assert!(matches!(Segment::open(&disk, "t", DB, None), Err(StorageError::Corrupt { .. })));
-    let other = MemoryDisk::new();
+    let other = SimulatedDisk::new();
     Rows { seqs: Some(vec![5, 4, 7]), ..small() }.write(&other, "s", cut(2)).unwrap();
     assert!(Segment::open(&other, "s", DB, None).is_ok());
     assert!(matches!(Segment::open(&other, "s", DB, Some(&info)), Err(StorageError::Corrupt { .. })));
@@ -299,7 +299,7 @@ fn another_segment_under_the_name_is_refused() {
 
 #[test]
 fn corrupt_twins_are_refused_or_the_same() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let info = small().write(&disk, "s", cut(2)).unwrap();
     let sound = disk.contents("s").unwrap();
     for (what, twin) in twin::twins(&sound) {
@@ -317,7 +317,7 @@ fn corrupt_twins_are_refused_or_the_same() {
 
 #[test]
 fn a_footer_that_lies_under_a_right_checksum_does_not_panic() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let info = small().write(&disk, "s", cut(2)).unwrap();
     let sound = disk.contents("s").unwrap();
     let (index, end) = (footer_at(&sound), sound.len() - STAMP_BYTES);
@@ -473,7 +473,7 @@ proptest! {
         }
         let seqs = seqs.map(|seed| (0..rows as u64).map(|row| seed.wrapping_mul(row + 1)).collect());
         let rows = Rows { timestamps, seqs, columns: given };
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         let info = rows.write(&disk, "s", cut(group_rows)).unwrap();
         let segment = Segment::open(&disk, "s", DB, Some(&info)).unwrap();
         rows.assert_same(&Rows::read(&segment).unwrap());
@@ -502,7 +502,7 @@ fn short_blocks_do_not_become_long_columns() {
 /// A segment of one group of four rows whose block `part` holds `column` in place of what was written, or
 /// whose footer was changed, all checksums right.
 fn forged(part: usize, column: Option<Column>, change: impl Fn(&mut Footer)) -> Segment {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let columns = Columns::new().with("px", Column::from(vec![1.5, f64::MAX, 0.1, -7.0])).unwrap();
     let rows = Rows { timestamps: vec![10, 20, 25, 30], seqs: Some(vec![3, 9, 4, 5]), columns };
     rows.write(&disk, "s", cut(4)).unwrap();

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use underbelly_storage::disk::{Disk, RealDisk, SharedDisk};
-use underbelly_wal::{GroupCommit, Log, LogOptions, WalError};
+use underbelly_wal::{GroupCommit, Log, LogOptions, Promise, Publisher, WalError};
 
 const RECORD_BYTES: usize = 256;
 const FILE_LEN: u64 = 64 << 20;
@@ -35,11 +35,19 @@ fn raw(disk: &dyn Disk, time: Duration) -> Result<f64, Box<dyn Error>> {
     Ok(rate)
 }
 
+/// Nobody looks at the log while it is measured.
+struct Nobody;
+
+impl Publisher<()> for Nobody {
+    fn publish(&self, _: u64, _: &mut dyn Iterator<Item = (u64, ())>) {}
+    fn synced(&self, _: u64) {}
+}
+
 fn commits(root: &str, threads: usize, time: Duration) -> Result<(f64, f64), Box<dyn Error>> {
     let disk: SharedDisk = Arc::new(RealDisk::new(root));
     let mut log = Log::create(disk, [1; 16], 1, LogOptions::default())?;
     log.prepare_spare()?;
-    let commit = GroupCommit::new(log, |_, ()| ());
+    let commit = GroupCommit::new(log, Nobody);
     let next_seq = Mutex::new(1u64);
     let worker = || -> Result<(), WalError> {
         let began = Instant::now();
@@ -48,11 +56,10 @@ fn commits(root: &str, threads: usize, time: Duration) -> Result<(f64, f64), Box
             let admission = commit.admit(record.len() as u64)?;
             let seq = {
                 let mut next = next_seq.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                commit.enqueue(*next, record, ())?;
+                commit.enqueue(Some(admission), *next, record, None, Promise::Durable)?;
                 *next += 1;
                 *next - 1
             };
-            drop(admission);
             commit.wait(seq)?;
         }
         Ok(())

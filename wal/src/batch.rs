@@ -39,16 +39,16 @@ pub(crate) struct Link {
 }
 
 /// Writes a batch of contiguous records into `buffer`, padded, and returns its checksum.
-pub(crate) fn encode(
+pub(crate) fn encode<R: AsRef<[u8]>>(
     buffer: &mut Vec<u8>,
     salt: u64,
     file: u64,
     link: Link,
     first_seq: u64,
-    records: &[(u64, Vec<u8>)],
+    records: &[(u64, R)],
 ) -> u32 {
     buffer.clear();
-    let payload: usize = records.iter().map(|(_, record)| FRAME + record.len()).sum();
+    let payload: usize = records.iter().map(|(_, record)| FRAME + record.as_ref().len()).sum();
     buffer.reserve(padded((HEADER + payload) as u64) as usize);
     buffer.extend_from_slice(&MAGIC);
     buffer.extend_from_slice(&[0; 4]);
@@ -59,6 +59,7 @@ pub(crate) fn encode(
         buffer.extend_from_slice(&number.to_le_bytes());
     }
     for (seq, record) in records {
+        let record = record.as_ref();
         buffer.extend_from_slice(&seq.to_le_bytes());
         buffer.extend_from_slice(&(record.len() as u32).to_le_bytes());
         buffer.extend_from_slice(record);

@@ -2,105 +2,78 @@
 //!
 //! The first caller who waits leads: it takes all that is queued, writes it as one batch, publishes, and wakes
 //! those who waited for it. One batch is in flight at a time; while it syncs, the next gathers.
+//!
+//! Two numbers rise apart from each other. `visible` is how far records were published to the owner's process: in
+//! order, each record as soon as it may be seen and all before it were. `durable` is how far the disk holds them.
+//! A record that promises durability is published when it is durable; one that does not is published as soon as
+//! none before it waits.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::WalError;
+
 use crate::log::Log;
 use crate::options::LogOptions;
+use crate::queue::{Failed, InFlight, Queue, Records, Stall, Stalls, Urge};
+
+/// What the owner promises to the caller of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// It is durable before anybody sees it.
+    Durable,
+    /// It is seen at once and becomes durable soon.
+    Visible,
+    /// It is seen at once and rides to the disk with the next batch.
+    Nothing,
+}
+
+/// Hears how far records are visible and durable. It must not commit and wait itself.
+pub trait Publisher<T>: Send + Sync {
+    /// Everything up to `seq` may be seen from now on. Called in rising order; `items` are those of the records that
+    /// were not published before, in order. A lock of the queue is held where a caller of
+    /// [`GroupCommit::enqueue`] publishes its own record, so it must not call back.
+    fn publish(&self, seq: u64, items: &mut dyn Iterator<Item = (u64, T)>);
+
+    /// Everything up to `seq` is durable. Called in rising order, before those are answered who wait for it, and
+    /// after what it covers was published.
+    fn synced(&self, seq: u64);
+
+    /// A spare log file should be prepared with [`GroupCommit::prepare_spare`], elsewhere, before the active one is
+    /// full. Told once for each file.
+    fn wants_spare(&self) {}
+}
 
 /// Commits of many threads over one [`Log`].
 ///
 /// A commit is: [`admit`](GroupCommit::admit) before anything is decided, [`enqueue`](GroupCommit::enqueue) under
-/// the owner's sequencing lock, [`wait`](GroupCommit::wait) outside it. `T` is what the owner gets back for each
-/// record when it is durable.
+/// the owner's sequencing lock, [`wait`](GroupCommit::wait) or [`wait_visible`](GroupCommit::wait_visible) outside it.
+/// `T` is what the owner gets back for a record when it is published.
 pub struct GroupCommit<T> {
     queue: Mutex<Queue<T>>,
     log: Mutex<Log>,
-    publish: Box<dyn Fn(u64, T) + Send + Sync>,
-    /// Woken when queued bytes or room for them change.
+    publisher: Box<dyn Publisher<T>>,
+    /// Woken when claims or the room for them change.
     admission: Condvar,
+    admission_waiters: AtomicUsize,
+    /// Bytes in the log that are claimed by records that are admitted, queued or in flight.
+    claimed: AtomicU64,
+    /// Bytes that the log can take without a new file, as of the last batch.
+    room: AtomicU64,
+    is_failed: AtomicBool,
     /// Written under the queue's lock; read without it.
     durable_seq: AtomicU64,
+    /// Written under the queue's lock; read without it.
+    visible_seq: AtomicU64,
     /// Callers who wait for what is queued. Written under the queue's lock; the gathering leader reads it without.
     waiting: AtomicUsize,
-    record_max: u64,
-    queue_bytes_max: u64,
+    options: LogOptions,
 }
 
-struct Queue<T> {
-    records: Vec<(u64, Vec<u8>)>,
-    items: Vec<T>,
-    next_seq: u64,
-    /// Padded bytes that are queued or in flight.
-    bytes: u64,
-    /// Padded bytes that were admitted and are not queued yet.
-    admitted: u64,
-    /// Bytes that the log can take without a new file, as of the last batch.
-    room: u64,
-    /// Whether somebody leads or was told to.
-    leading: bool,
-    /// Whether somebody prepares a spare for admission.
-    preparing: bool,
-    admission_waiters: usize,
-    failed: Option<String>,
-    /// Those who wait for what is queued.
-    cohort: Arc<Cohort>,
-    /// The batch that is being written: its last seq, and those who wait for it.
-    in_flight: Option<(u64, Arc<Cohort>)>,
-    /// For each of the last two batches: callers in it and callers who waited at its end.
-    committers: [usize; 2],
-    /// Moving average of the time that a batch takes to become durable.
-    sync_time: Duration,
-}
-
-/// Callers who wait for the same batch.
-struct Cohort {
-    turn: Mutex<Turn>,
-    wake: Condvar,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    Wait,
-    /// One of them is to lead; whoever sees it resets it.
-    Lead,
-    Over,
-}
-
-impl Cohort {
-    fn new() -> Arc<Cohort> {
-        Arc::new(Cohort { turn: Mutex::new(Turn::Wait), wake: Condvar::new() })
-    }
-
-    /// Blocks until the batch is over (`false`) or the caller is to lead it (`true`).
-    fn wait(&self) -> bool {
-        let mut turn = hold(&self.turn);
-        while *turn == Turn::Wait {
-            turn = self.wake.wait(turn).unwrap_or_else(PoisonError::into_inner);
-        }
-        if *turn == Turn::Lead {
-            *turn = Turn::Wait;
-            return true;
-        }
-        false
-    }
-
-    fn lead(&self) {
-        *hold(&self.turn) = Turn::Lead;
-        self.wake.notify_one();
-    }
-
-    fn over(&self) {
-        *hold(&self.turn) = Turn::Over;
-        self.wake.notify_all();
-    }
-}
-
-/// Space in the queue, held until the record is queued. Returned by [`GroupCommit::admit`].
+/// Space in the log, held until the record is queued. Returned by [`GroupCommit::admit`].
 #[must_use = "keep it until the record is queued"]
 pub struct Admission<'a, T> {
     commit: &'a GroupCommit<T>,
@@ -109,9 +82,7 @@ pub struct Admission<'a, T> {
 
 impl<T> Drop for Admission<'_, T> {
     fn drop(&mut self) {
-        let mut queue = hold(&self.commit.queue);
-        queue.admitted -= self.bytes;
-        self.commit.wake_admission(&queue);
+        self.commit.release(self.bytes);
     }
 }
 
@@ -136,134 +107,274 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<T> GroupCommit<T> {
-    /// Commits to `log`. `publish` gets every record's seq and item in the order of seqs, after the sync and
-    /// before those who wait are woken; no lock of the queue is held. It must not commit and wait itself.
-    pub fn new(log: Log, publish: impl Fn(u64, T) + Send + Sync + 'static) -> GroupCommit<T> {
+    /// Commits to `log`.
+    pub fn new(log: Log, publisher: impl Publisher<T> + 'static) -> GroupCommit<T> {
+        let last = log.next_seq() - 1;
+        let failed = log.check_health().err();
+        let failed = failed.map(|error| Failed { cause: error.to_string(), visible: (last, last) });
         let queue = Queue {
-            records: Vec::new(),
-            items: Vec::new(),
+            records: Records::default(),
+            unpublished: VecDeque::new(),
             next_seq: log.next_seq(),
-            bytes: 0,
-            admitted: 0,
-            room: log.room(),
+            visible: last,
+            held: None,
+            claimed: 0,
+            urged: Urge::None,
             leading: false,
             preparing: false,
-            admission_waiters: 0,
-            failed: log.check_health().err().map(|error| error.to_string()),
-            cohort: Cohort::new(),
+            cohort: Arc::default(),
+            has_heir: false,
             in_flight: None,
             committers: [1; 2],
             sync_time: Duration::ZERO,
+            stalls: Stalls::default(),
+            failed,
         };
         GroupCommit {
-            durable_seq: AtomicU64::new(log.next_seq() - 1),
+            is_failed: AtomicBool::new(queue.failed.is_some()),
+            durable_seq: AtomicU64::new(last),
+            visible_seq: AtomicU64::new(last),
             waiting: AtomicUsize::new(0),
-            record_max: log.options().record_max.into(),
-            queue_bytes_max: log.options().queue_bytes_max,
+            admission_waiters: AtomicUsize::new(0),
+            claimed: AtomicU64::new(0),
+            room: AtomicU64::new(log.room()),
+            options: log.options().clone(),
             queue: Mutex::new(queue),
             log: Mutex::new(log),
-            publish: Box::new(publish),
+            publisher: Box::new(publisher),
             admission: Condvar::new(),
         }
     }
 
     /// Asks for space for a record of up to `bytes` bytes, before it gets its seq. Blocks while more than
     /// `queue_bytes_max` are queued, and prepares a log file where the prepared ones would not take all that is
-    /// queued, so that running out of space is told before anything is decided.
+    /// queued, so that running out of space is told before anything is decided. [`GroupCommit::stalls`] tells how
+    /// often and how long.
     ///
     /// # Errors
     /// [`WalError::RecordTooLarge`], [`WalError::DiskFull`], [`WalError::Io`] while preparing a file,
     /// [`WalError::Poisoned`].
     pub fn admit(&self, bytes: u64) -> Result<Admission<'_, T>, WalError> {
-        if bytes > self.record_max {
-            return Err(WalError::RecordTooLarge { bytes, max: self.record_max });
-        }
+        self.check_length(bytes)?;
         let bytes = LogOptions::alone(bytes);
+        let most = self.options.queue_bytes_max.min(self.room.load(Ordering::Relaxed));
+        let claim = |claimed: u64| claimed.checked_add(bytes).filter(|wanted| *wanted <= most);
+        let claimed = self.claimed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, claim);
+        if claimed.is_err() || self.is_failed.load(Ordering::Relaxed) {
+            if claimed.is_ok() {
+                self.release(bytes);
+            }
+            self.claim(bytes)?;
+        }
+        Ok(Admission { commit: self, bytes })
+    }
+
+    /// Claims space where there may be none.
+    fn claim(&self, bytes: u64) -> Result<(), WalError> {
         let mut queue = hold(&self.queue);
         loop {
             queue.check()?;
-            let wanted = queue.bytes.saturating_add(queue.admitted).saturating_add(bytes);
-            let full = queue.bytes > 0 && wanted > self.queue_bytes_max;
-            let short = wanted > queue.room;
-            if !full && !short {
-                queue.admitted += bytes;
-                return Ok(Admission { commit: self, bytes });
+            let wanted = self.claimed.load(Ordering::SeqCst).saturating_add(bytes);
+            // What is being written counts; a record larger than the queue is admitted alone.
+            let is_full =
+                wanted > self.options.queue_bytes_max && (queue.claimed > 0 || queue.in_flight.is_some());
+            let is_short = wanted > self.room.load(Ordering::Relaxed);
+            if !is_full && !is_short {
+                self.claimed.fetch_add(bytes, Ordering::SeqCst);
+                return Ok(());
             }
-            if full && !queue.leading {
+            let began = Instant::now();
+            let result;
+            (queue, result) = if is_full && !queue.leading {
                 queue.leading = true;
                 self.lead(queue);
-                queue = hold(&self.queue);
-            } else if short && !full && !queue.preparing {
+                (hold(&self.queue), Ok(()))
+            } else if is_short && !is_full && !queue.preparing {
                 queue.preparing = true;
                 drop(queue);
                 let prepared = self.prepare(Log::extra_spare_job);
-                queue = hold(&self.queue);
+                let mut queue = hold(&self.queue);
                 queue.preparing = false;
-                self.wake_admission(&queue);
-                prepared?;
+                self.wake_admission();
+                (queue, prepared)
             } else {
-                queue.admission_waiters += 1;
-                queue = self.admission.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                queue.admission_waiters -= 1;
+                // Who gives space back between this and the wait cannot have seen the old count and not the lock.
+                self.admission_waiters.fetch_add(1, Ordering::SeqCst);
+                if self.claimed.load(Ordering::SeqCst).saturating_add(bytes) == wanted {
+                    queue = self.admission.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                }
+                self.admission_waiters.fetch_sub(1, Ordering::SeqCst);
+                (queue, Ok(()))
+            };
+            let stalls = &mut queue.stalls;
+            let Stall { count, time } = if is_full { &mut stalls.queue_full } else { &mut stalls.log_space };
+            *count += 1;
+            *time += began.elapsed();
+            result?;
+        }
+    }
+
+    /// Gives claimed space back.
+    fn release(&self, bytes: u64) {
+        if bytes > 0 {
+            self.claimed.fetch_sub(bytes, Ordering::SeqCst);
+            if self.admission_waiters.load(Ordering::SeqCst) > 0 {
+                drop(hold(&self.queue));
+                self.wake_admission();
             }
         }
     }
 
-    /// Queues the next record, which becomes durable with the next batch. Never blocks on I/O.
+    fn check_length(&self, bytes: u64) -> Result<(), WalError> {
+        let max = u64::from(self.options.record_max);
+        if bytes > max { Err(WalError::RecordTooLarge { bytes, max }) } else { Ok(()) }
+    }
+
+    /// Queues the next record, which becomes durable with the next batch. Never blocks on I/O. `item` is handed to
+    /// the publisher: before this returns where the promise does not hold the record back and nothing before it
+    /// waits. Answers whether the owner should have what is queued written for the sake of a [`Promise::Visible`].
+    ///
+    /// Without an admission the log may have no space prepared for it; that is for one small record.
     ///
     /// # Errors
     /// [`WalError::Sequence`] where `seq` is not the next, [`WalError::RecordTooLarge`], [`WalError::Poisoned`].
-    pub fn enqueue(&self, seq: u64, record: Vec<u8>, item: T) -> Result<(), WalError> {
+    pub fn enqueue(
+        &self,
+        admission: Option<Admission<'_, T>>,
+        seq: u64,
+        record: Vec<u8>,
+        item: Option<T>,
+        promise: Promise,
+    ) -> Result<Urge, WalError> {
         let bytes = record.len() as u64;
-        if bytes > self.record_max {
-            return Err(WalError::RecordTooLarge { bytes, max: self.record_max });
-        }
+        self.check_length(bytes)?;
+        let claim = self.options.queued(bytes);
         let mut queue = hold(&self.queue);
         queue.check()?;
         if seq != queue.next_seq {
             return Err(WalError::Sequence { expected: queue.next_seq, found: seq });
         }
         queue.next_seq += 1;
-        queue.bytes += LogOptions::alone(bytes);
-        queue.records.push((seq, record));
-        queue.items.push(item);
-        Ok(())
+        queue.claimed += claim;
+        match admission {
+            // What is queued travels together and takes less than it would alone.
+            Some(mut admission) if admission.bytes >= claim => {
+                let left = admission.bytes - claim;
+                admission.bytes = 0;
+                self.claimed.fetch_sub(left, Ordering::SeqCst);
+            }
+            admission => {
+                self.claimed.fetch_add(claim, Ordering::SeqCst);
+                drop(admission);
+            }
+        }
+        queue.records.push(record);
+        if promise == Promise::Durable {
+            queue.held.get_or_insert(seq);
+        }
+        if queue.publishable() == seq && queue.visible + 1 == seq {
+            let mut guard = Leadership { commit: self, over: false };
+            // Dropped before the guard, which takes the lock.
+            let mut queue = queue;
+            self.publisher.publish(seq, &mut item.map(|item| (seq, item)).into_iter());
+            queue.visible = seq;
+            self.visible_seq.store(seq, Ordering::Release);
+            guard.over = true;
+            return Ok(self.urge(&mut queue, promise));
+        }
+        queue.unpublished.extend(item.map(|item| (seq, item)));
+        Ok(self.urge(&mut queue, promise))
+    }
+
+    fn urge(&self, queue: &mut Queue<T>, promise: Promise) -> Urge {
+        let urge = match promise {
+            Promise::Visible if queue.claimed >= self.options.flush_bytes => Urge::Now,
+            Promise::Visible => Urge::Soon,
+            Promise::Durable | Promise::Nothing => Urge::None,
+        };
+        if urge <= queue.urged {
+            return Urge::None;
+        }
+        queue.urged = urge;
+        urge
     }
 
     /// Returns when `seq` is durable and published.
     ///
     /// # Errors
     /// [`WalError::Poisoned`] where the log failed first: whether the record survives is open until the log is
-    /// reopened, but nobody was told of it. [`WalError::NotQueued`].
+    /// reopened, but nobody was told of it. [`WalError::NotDurable`] where it had been published before.
+    /// [`WalError::NotQueued`].
     pub fn wait(&self, seq: u64) -> Result<(), WalError> {
         if self.durable_seq() >= seq {
             return Ok(());
         }
-        let mut queue = hold(&self.queue);
+        let queue = hold(&self.queue);
         if self.durable_seq() >= seq {
             return Ok(());
         }
-        queue.check()?;
+        queue.check_seq(seq)?;
         if seq >= queue.next_seq {
             return Err(WalError::NotQueued { seq, next: queue.next_seq });
         }
-        let cohort = match &queue.in_flight {
-            Some((last, cohort)) if seq <= *last => cohort.clone(),
-            _ => {
-                self.waiting.fetch_add(1, Ordering::Relaxed);
-                queue.cohort.clone()
+        match &queue.in_flight {
+            Some(batch) if seq <= batch.last => {
+                let cohort = batch.cohort.clone();
+                drop(queue);
+                cohort.wait();
             }
-        };
-        if queue.leading {
-            drop(queue);
-            if cohort.wait() {
-                self.lead(hold(&self.queue));
-            }
-        } else {
-            queue.leading = true;
-            self.lead(queue);
+            _ => self.join(queue),
         }
-        if self.durable_seq() >= seq { Ok(()) } else { hold(&self.queue).check() }
+        if self.durable_seq() >= seq { Ok(()) } else { hold(&self.queue).check_seq(seq) }
+    }
+
+    /// Returns when `seq` is published. It writes where a record before it, or itself, has to be durable first.
+    ///
+    /// # Errors
+    /// As [`GroupCommit::wait`].
+    pub fn wait_visible(&self, seq: u64) -> Result<(), WalError> {
+        while self.visible_seq() < seq {
+            let mut queue = hold(&self.queue);
+            if self.visible_seq() >= seq {
+                return Ok(());
+            }
+            queue.check_seq(seq)?;
+            if seq >= queue.next_seq {
+                return Err(WalError::NotQueued { seq, next: queue.next_seq });
+            }
+            let is_due = queue.publishable() >= seq;
+            match &queue.in_flight {
+                // Its leader publishes up to the next record that is held back.
+                Some(batch) if is_due || batch.held.is_some() => {
+                    let cohort = batch.cohort.clone();
+                    drop(queue);
+                    cohort.wait();
+                }
+                _ if is_due => {
+                    let cause = "a thread panicked while it published".to_string();
+                    self.fail_with(&mut queue, cause);
+                }
+                _ => self.join(queue),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the batch that takes what is queued, or leads it.
+    fn join(&self, mut queue: MutexGuard<'_, Queue<T>>) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if !queue.leading {
+            queue.leading = true;
+            return self.lead(queue);
+        }
+        let cohort = queue.cohort.clone();
+        let is_heir = !std::mem::replace(&mut queue.has_heir, true);
+        drop(queue);
+        if !is_heir {
+            cohort.wait();
+        } else if cohort.inherit() {
+            self.lead(hold(&self.queue));
+        }
     }
 
     /// Returns when everything that is queued now is durable and published.
@@ -280,17 +391,37 @@ impl<T> GroupCommit<T> {
         self.durable_seq.load(Ordering::Acquire)
     }
 
+    /// The last seq that is published; what is behind [`GroupCommit::durable_seq`] may be lost by a crash.
+    pub fn visible_seq(&self) -> u64 {
+        self.visible_seq.load(Ordering::Acquire)
+    }
+
+    /// Seqs that were published and may not be durable when the log failed, first and last; `None` where there is
+    /// none or the log is healthy.
+    pub fn lost_visible(&self) -> Option<(u64, u64)> {
+        let queue = hold(&self.queue);
+        let (durable, last) = queue.failed.as_ref()?.visible;
+        (durable < last).then_some((durable + 1, last))
+    }
+
+    /// How often and how long callers waited to be admitted.
+    pub fn stalls(&self) -> Stalls {
+        hold(&self.queue).stalls
+    }
+
     /// Runs maintenance on the log between two batches: recycle, seal, figures. It must not write records.
     pub fn with_log<R>(&self, f: impl FnOnce(&mut Log) -> R) -> R {
         let mut log = hold(&self.log);
         let result = f(&mut log);
-        let mut queue = hold(&self.queue);
-        queue.room = log.room();
-        if let Err(error) = log.check_health() {
+        let health = log.check_health();
+        self.room.store(log.room(), Ordering::Relaxed);
+        drop(log);
+        if let Err(error) = health {
             // A leader that is at work learns it from its own write.
-            queue.failed.get_or_insert(error.to_string());
+            self.fail_with(&mut hold(&self.queue), error.to_string());
         }
-        self.wake_admission(&queue);
+        drop(hold(&self.queue));
+        self.wake_admission();
         result
     }
 
@@ -327,19 +458,23 @@ impl<T> GroupCommit<T> {
             return;
         }
         let records = std::mem::take(&mut queue.records);
-        let items = std::mem::take(&mut queue.items);
-        let cohort = std::mem::replace(&mut queue.cohort, Cohort::new());
+        let cohort = std::mem::take(&mut queue.cohort);
+        queue.has_heir = false;
+        queue.urged = Urge::None;
         let last = queue.next_seq - 1;
-        queue.in_flight = Some((last, cohort.clone()));
-        let bytes = queue.bytes;
+        let held = queue.held.take();
+        let claimed = std::mem::take(&mut queue.claimed);
+        queue.in_flight = Some(InFlight { last, cohort: cohort.clone(), held });
         let committers = self.waiting.swap(0, Ordering::Relaxed);
         drop(queue);
 
         let mut log = hold(&self.log);
         let began = Instant::now();
-        let written = log.write(&records);
+        let first = log.next_seq();
+        let written = log.write(&records.numbered(first));
         let took = began.elapsed();
-        let room = log.room();
+        self.room.store(log.room(), Ordering::Relaxed);
+        let wants_spare = log.wants_spare();
         drop(log);
         if let Err(error) = written {
             leadership.over = true;
@@ -347,15 +482,27 @@ impl<T> GroupCommit<T> {
             self.fail(hold(&self.queue), error.to_string());
             return;
         }
-        for ((seq, _), item) in records.iter().zip(items) {
-            (self.publish)(*seq, item);
-        }
+        let records = records.emptied();
 
         let mut queue = hold(&self.queue);
+        if let Some(batch) = &mut queue.in_flight {
+            batch.held = None;
+        }
+        let mut queue = self.publish(queue);
+        drop(queue);
+        self.publisher.synced(last);
+        if wants_spare {
+            self.publisher.wants_spare();
+        }
+        queue = hold(&self.queue);
         self.durable_seq.store(last, Ordering::Release);
+        // Records may have been queued without being published while the lock was away.
+        queue = self.publish(queue);
         queue.in_flight = None;
-        queue.bytes -= bytes;
-        queue.room = room;
+        if queue.records.is_empty() {
+            queue.records = records;
+        }
+        self.claimed.fetch_sub(claimed, Ordering::SeqCst);
         queue.sync_time = match queue.sync_time {
             Duration::ZERO => took,
             average => (average * 7 + took) / 8,
@@ -364,13 +511,29 @@ impl<T> GroupCommit<T> {
         queue.committers = [queue.committers[1], committers + next];
         queue.leading = next > 0;
         let heir = (next > 0).then(|| queue.cohort.clone());
-        self.wake_admission(&queue);
+        self.wake_admission();
         drop(queue);
-        cohort.over();
         if let Some(heir) = heir {
             heir.lead();
         }
+        cohort.over();
         leadership.over = true;
+    }
+
+    /// Publishes what may be published.
+    fn publish<'a>(&'a self, mut queue: MutexGuard<'a, Queue<T>>) -> MutexGuard<'a, Queue<T>> {
+        loop {
+            let upto = queue.publishable();
+            if upto <= queue.visible {
+                return queue;
+            }
+            let items = queue.items_up_to(upto);
+            drop(queue);
+            self.publisher.publish(upto, &mut items.into_iter());
+            queue = hold(&self.queue);
+            queue.visible = upto;
+            self.visible_seq.store(upto, Ordering::Release);
+        }
     }
 
     /// With several recent committers, waits until as many wait again, at most a quarter of a sync: those whom the
@@ -392,34 +555,32 @@ impl<T> GroupCommit<T> {
 
     /// Ends this queue: everyone who waits gets `cause`, and nothing more is published.
     fn fail(&self, mut queue: MutexGuard<'_, Queue<T>>, cause: String) {
-        queue.failed.get_or_insert(cause);
+        self.fail_with(&mut queue, cause);
         queue.leading = false;
-        queue.records = Vec::new();
-        let items = std::mem::take(&mut queue.items);
+        queue.records = Records::default();
+        let items = std::mem::take(&mut queue.unpublished);
         let in_flight = queue.in_flight.take();
         let cohort = queue.cohort.clone();
-        self.admission.notify_all();
         drop(queue);
-        if let Some((_, in_flight)) = in_flight {
-            in_flight.over();
+        self.wake_admission();
+        if let Some(batch) = in_flight {
+            batch.cohort.over();
         }
         cohort.over();
         // The owner's values are dropped outside the lock.
         drop(items);
     }
 
-    fn wake_admission(&self, queue: &Queue<T>) {
-        if queue.admission_waiters > 0 {
-            self.admission.notify_all();
-        }
+    /// Notes the first failure. Waiters learn it from a leader.
+    fn fail_with(&self, queue: &mut Queue<T>, cause: String) {
+        let visible = (self.durable_seq(), queue.visible);
+        queue.failed.get_or_insert(Failed { cause, visible });
+        self.is_failed.store(true, Ordering::Relaxed);
     }
-}
 
-impl<T> Queue<T> {
-    fn check(&self) -> Result<(), WalError> {
-        match &self.failed {
-            Some(cause) => Err(WalError::Poisoned { cause: cause.clone() }),
-            None => Ok(()),
+    fn wake_admission(&self) {
+        if self.admission_waiters.load(Ordering::SeqCst) > 0 {
+            self.admission.notify_all();
         }
     }
 }

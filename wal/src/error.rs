@@ -21,7 +21,9 @@ pub enum WalError {
     },
 
     /// No space to prepare a file. Nothing was written to the log, which stays healthy.
-    #[error("no space left to prepare {file}: {source}; free space or checkpoint, then try again")]
+    #[error(
+        "no space left to prepare {file} for what is queued: {source}; free space or checkpoint, then try again"
+    )]
     DiskFull {
         /// The file that was being prepared.
         file: String,
@@ -39,10 +41,24 @@ pub enum WalError {
         cause: String,
     },
 
+    /// An earlier write or sync of the log failed while records were visible that may not be durable.
+    #[error(
+        "transactions {first} to {last} were visible and may not be durable, since the log stopped writing after a \
+         failure ({cause}); open the database again to see which of them survived"
+    )]
+    NotDurable {
+        /// The first of them.
+        first: u64,
+        /// The last of them.
+        last: u64,
+        /// The failure that stopped the log.
+        cause: String,
+    },
+
     /// The log is damaged before its end, or acknowledged records are missing.
     #[error(
         "{file} is damaged at byte {offset}, where seq {seq} was expected: {what}; \
-         restore a backup of the folder"
+         restore a backup of the folder, or save what is left with `ubctl repair DEST`"
     )]
     Corrupt {
         /// The damaged file, relative to the database.
@@ -55,8 +71,21 @@ pub enum WalError {
         what: String,
     },
 
+    /// The log goes on elsewhere: the file was recycled because a newer checkpoint holds its records.
+    #[error(
+        "{file}, where seq {seq} was looked for, was recycled; read the newest manifest and follow the log from there"
+    )]
+    Recycled {
+        /// The file that is gone or used anew, relative to the database.
+        file: String,
+        /// First sequence number that cannot be read from the log any more.
+        seq: u64,
+    },
+
     /// There is no log file.
-    #[error("no log file in {dir}; restore the folder from a backup")]
+    #[error(
+        "no log file in {dir}; restore the folder from a backup, or save what is left with `ubctl repair DEST`"
+    )]
     Missing {
         /// The folder that was searched.
         dir: String,

@@ -62,6 +62,11 @@ impl FileHeader {
         block
     }
 
+    /// The database that a header names, before anything of it was checked.
+    pub fn claimed_owner(block: &[u8]) -> Option<[u8; 16]> {
+        block.get(16..32)?.try_into().ok()
+    }
+
     /// Reads the header of log file `number`, which has `file_len` bytes. `seq` is the sequence number to name
     /// where the file cannot be read.
     pub fn decode(

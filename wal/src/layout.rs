@@ -30,7 +30,8 @@ pub(crate) fn padded(bytes: u64) -> u64 {
     bytes.saturating_add(BLOCK - 1) / BLOCK * BLOCK
 }
 
-pub(crate) fn log_name(number: u64) -> String {
+/// The name of log file `number`, relative to the database.
+pub fn log_name(number: u64) -> String {
     format!("{DIR}/{number:010}.wal")
 }
 

@@ -14,10 +14,10 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use underbelly_storage::disk::MemoryDisk;
+//! use underbelly_storage::disk::SimulatedDisk;
 //! use underbelly_wal::{Log, LogOptions, WalError};
 //!
-//! let disk = Arc::new(MemoryDisk::new());
+//! let disk = Arc::new(SimulatedDisk::new());
 //! let options = LogOptions::with_file_len(1 << 20);
 //! let mut log = Log::create(disk.clone(), [7; 16], 1, options.clone())?;
 //! log.write(&[(1, b"first".to_vec()), (2, b"second".to_vec())])?;
@@ -33,25 +33,37 @@
 //! # Ok::<(), WalError>(())
 //! ```
 //!
-//! In reading order: [`options`] (lengths and limits), `header` and `batch` (the bytes), `window` (reading them),
-//! `spare` (files ready for use), [`log`] (appending), [`recovery`] (opening), `tear` (what is kept of a torn
-//! tail), [`commit`] (many callers, one sync).
+//! In reading order: [`options`] (lengths and limits), `header` and `batch` (the bytes), `window` and `chain`
+//! (reading them in order), `spare` (files ready for use), [`log`] (appending), [`recovery`] (opening), `rest` and
+//! `tear` (what stands behind the end), `queue`, `cohort` and
+//! [`commit`] (many callers, one sync), [`follower`] and [`inspection`] (reading
+//! beside a writer).
 
 mod batch;
+mod chain;
+mod cohort;
 pub mod commit;
 mod error;
+pub mod follower;
 mod header;
+pub mod inspection;
 mod layout;
 pub mod log;
 pub mod options;
+mod queue;
 pub mod recovery;
+mod rest;
 mod spare;
 mod tear;
 mod window;
 
-pub use commit::{Admission, GroupCommit};
+pub use commit::{Admission, GroupCommit, Promise, Publisher};
 pub use error::WalError;
+pub use follower::{Follower, Sound, visit_sound};
+pub use inspection::{BatchInspection, Behind, FileInspection, HeaderInspection, inspect, owner};
+pub use layout::log_name;
 pub use log::{Log, LogStats, Recycled};
 pub use options::LogOptions;
+pub use queue::{Stall, Stalls, Urge};
 pub use recovery::{Recovery, TornTail, Visitor};
 pub use spare::{PreparedSpare, SpareJob};

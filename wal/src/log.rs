@@ -28,6 +28,8 @@ pub struct Log {
     pub(crate) poisoned: Option<String>,
     pub(crate) buffer: Vec<u8>,
     pub(crate) written: Written,
+    /// The file in which a spare was last asked for.
+    pub(crate) asked_in: u64,
 }
 
 /// The file that is appended to.
@@ -143,6 +145,7 @@ impl Log {
             poisoned: None,
             buffer: Vec::new(),
             written: Written::default(),
+            asked_in: 0,
         })
     }
 
@@ -155,13 +158,13 @@ impl Log {
     /// [`WalError::Sequence`], [`WalError::RecordTooLarge`], [`WalError::DiskFull`] and [`WalError::Io`] while a
     /// file is prepared leave the log as it was. Any other failure poisons it ([`Log::check_health`] tells), and a
     /// prefix of the records may come back when it is reopened.
-    pub fn write(&mut self, records: &[(u64, Vec<u8>)]) -> Result<(), WalError> {
+    pub fn write<R: AsRef<[u8]>>(&mut self, records: &[(u64, R)]) -> Result<(), WalError> {
         self.check_health()?;
         for (expected, (found, record)) in (self.next_seq..).zip(records) {
             if expected != *found {
                 return Err(WalError::Sequence { expected, found: *found });
             }
-            self.check_record(record.len() as u64)?;
+            self.check_record(record.as_ref().len() as u64)?;
         }
         self.spares.ensure(self.files_for(records))?;
         let mut rest = records;
@@ -193,7 +196,7 @@ impl Log {
             self.spares.ensure(1)?;
             return self.roll();
         }
-        self.append(&[])
+        self.append::<&[u8]>(&[])
     }
 
     /// Gives back the files whose records are all at or below `checkpoint_seq`: at most two become spares, the
@@ -246,6 +249,17 @@ impl Log {
         (self.spares.len() == 0).then(|| self.spares.job())
     }
 
+    /// Whether a spare should be prepared ahead of time: none is ready, and a quarter of the active file is used.
+    /// Answers so once for each file.
+    pub(crate) fn wants_spare(&mut self) -> bool {
+        let Active { number, end, file_len, .. } = self.active;
+        let wants = self.spares.len() == 0 && end >= file_len / 4 && self.asked_in != number;
+        if wants {
+            self.asked_in = number;
+        }
+        wants
+    }
+
     /// The preparation of a spare whether or not one is ready.
     pub(crate) fn extra_spare_job(&mut self) -> SpareJob {
         self.spares.job()
@@ -270,6 +284,8 @@ impl Log {
     pub fn room(&self) -> u64 {
         // The end of each file may stay unused where the next record does not fit.
         let waste = LogOptions::alone(self.options.record_max.into());
+        // What is queued is counted without these; see `LogOptions::queued`.
+        let waste = if self.options.travels_together() { waste + 2 * BLOCK } else { waste };
         let active = (self.active.file_len - self.active.end).saturating_sub(waste);
         let spare = (self.options.file_len - BLOCK).saturating_sub(waste);
         active + spare * self.spares.len() as u64
@@ -306,18 +322,18 @@ impl Log {
     }
 
     /// How many records fit into one batch within `room` bytes.
-    fn fit(&self, records: &[(u64, Vec<u8>)], room: u64) -> usize {
+    fn fit<R: AsRef<[u8]>>(&self, records: &[(u64, R)], room: u64) -> usize {
         let room = room.min(self.options.batch_bytes_max());
         let mut bytes = HEADER as u64;
         let fits = records.iter().take_while(|(_, record)| {
-            bytes += (FRAME + record.len()) as u64;
+            bytes += (FRAME + record.as_ref().len()) as u64;
             bytes <= room
         });
         fits.count()
     }
 
     /// How many new files [`Log::write`] will need.
-    fn files_for(&self, records: &[(u64, Vec<u8>)]) -> usize {
+    fn files_for<R: AsRef<[u8]>>(&self, records: &[(u64, R)]) -> usize {
         let (mut rest, mut files) = (records, 0);
         let mut room = self.active.file_len - self.active.end;
         while !rest.is_empty() {
@@ -328,14 +344,14 @@ impl Log {
                 continue;
             }
             let (now, later) = rest.split_at(fits);
-            let bytes: u64 = now.iter().map(|(_, record)| (FRAME + record.len()) as u64).sum();
+            let bytes: u64 = now.iter().map(|(_, record)| (FRAME + record.as_ref().len()) as u64).sum();
             room -= padded(bytes + HEADER as u64);
             rest = later;
         }
         files
     }
 
-    fn append(&mut self, records: &[(u64, Vec<u8>)]) -> Result<(), WalError> {
+    fn append<R: AsRef<[u8]>>(&mut self, records: &[(u64, R)]) -> Result<(), WalError> {
         let Active { number, salt, end, .. } = self.active;
         let mut buffer = std::mem::take(&mut self.buffer);
         let crc = batch::encode(&mut buffer, salt, number, self.link, self.next_seq, records);

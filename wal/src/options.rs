@@ -26,6 +26,9 @@ pub struct LogOptions {
     pub record_max: u32,
     /// Bytes, padding included, that may be queued for commit before [`crate::GroupCommit::admit`] blocks.
     pub queue_bytes_max: u64,
+    /// Bytes in the queue at which [`crate::GroupCommit::enqueue`] asks that records be written which nobody waits
+    /// for.
+    pub flush_bytes: u64,
     /// Gives the salt of each use of a file. Must not repeat; tests pass their own.
     pub salt: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -36,6 +39,7 @@ impl Default for LogOptions {
             file_len: 64 << 20,
             record_max: (32 << 20) - 8192,
             queue_bytes_max: 64 << 20,
+            flush_bytes: 1 << 20,
             salt: Arc::new(random_salt),
         }
     }
@@ -47,6 +51,7 @@ impl fmt::Debug for LogOptions {
             .field("file_len", &self.file_len)
             .field("record_max", &self.record_max)
             .field("queue_bytes_max", &self.queue_bytes_max)
+            .field("flush_bytes", &self.flush_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -79,6 +84,25 @@ impl LogOptions {
     /// into the rest of a file wastes less than half of it.
     pub(crate) fn batch_bytes_max(&self) -> u64 {
         (self.file_len.saturating_sub(BLOCK) / 2 / BLOCK * BLOCK).min(BATCH_MAX)
+    }
+
+    /// Bytes that a record takes at most when it travels with all that is queued.
+    ///
+    /// Records that are queued together become batches of which two that follow each other exceed the longest batch,
+    /// or one batch. So n bytes of frames take at most n + (2n / longest batch + 1) · (header + block), which is less
+    /// than n + n / 4 + 2 blocks where the longest batch has 64 KiB or more; [`crate::Log::room`] keeps the two blocks
+    /// back. With shorter batches every record counts as if it travelled alone.
+    pub(crate) fn queued(&self, bytes: u64) -> u64 {
+        let frame = bytes.saturating_add(FRAME as u64);
+        match self.travels_together() {
+            true => frame + frame / 4 + 1,
+            false => LogOptions::alone(bytes),
+        }
+    }
+
+    /// Whether batches are so long that what is queued is counted as travelling together.
+    pub(crate) fn travels_together(&self) -> bool {
+        self.batch_bytes_max() >= 64 << 10
     }
 
     /// Bytes that a record takes when it travels alone.

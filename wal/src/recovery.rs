@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use underbelly_storage::disk::SharedDisk;
 
-use crate::batch::{self, BATCH_MAX, BatchHeader, Link};
+use crate::chain::{Chain, open_file, whole_batch};
 use crate::error::WalError;
 use crate::header::FileHeader;
 use crate::layout::{BLOCK, DIR, Entry, entry, log_name, spare_name, unfinished_name};
 use crate::log::{Active, Closed, Log, Written};
 use crate::options::LogOptions;
+use crate::rest::Rest;
 use crate::spare::{SPARES_MAX, Spares};
 use crate::tear;
 use crate::window::Window;
@@ -53,8 +54,9 @@ pub struct TornTail {
 
 /// What is in the log's folder.
 #[derive(Default)]
-struct Folder {
-    logs: Vec<u64>,
+pub(crate) struct Folder {
+    /// Numbers of the log files, rising.
+    pub logs: Vec<u64>,
     spares: Vec<u64>,
     unfinished: Vec<u64>,
 }
@@ -62,8 +64,7 @@ struct Folder {
 /// Where reading stands.
 struct Reader {
     from_seq: u64,
-    link: Link,
-    next_seq: u64,
+    chain: Chain,
     sealed: bool,
     report: Recovery,
 }
@@ -72,7 +73,6 @@ struct Reader {
 struct Found {
     /// Header of the last file.
     last: FileHeader,
-    window: Window,
     /// Offset and length of the last batch in it.
     last_batch: Option<(u64, u64)>,
     /// Byte after the last batch.
@@ -136,13 +136,14 @@ fn read_log<E: From<WalError>>(
             continue;
         }
         let end = last_batch.map_or(BLOCK, |(offset, bytes)| offset + bytes);
-        let torn_bytes = reader.examine_rest(&header, &mut window, end)?;
+        let rest = Rest::examine(&header, &mut window, end)?;
+        let torn_bytes = rest.torn_bytes(&header, end, reader.chain.next_seq)?;
         let durable = min_durable_seq.max(from_seq - 1);
-        if reader.next_seq <= durable {
+        if reader.chain.next_seq <= durable {
             let what = format!("the log ends here, but seq {durable} was durable");
             return Err(reader.corrupt(header.number, end, what).into());
         }
-        return Ok(Found { last: header, window, last_batch, end, torn_bytes, closed, reader });
+        return Ok(Found { last: header, last_batch, end, torn_bytes, closed, reader });
     }
     Err(missing().into())
 }
@@ -156,9 +157,9 @@ impl Found {
         folder: Folder,
         options: LogOptions,
     ) -> Result<(Log, Recovery), WalError> {
-        let Found { last, window, last_batch, end, torn_bytes, closed, reader } = self;
-        let file = window.into_file();
+        let Found { last, last_batch, end, torn_bytes, closed, reader } = self;
         let name = log_name(last.number);
+        let file = disk.open(&name).map_err(WalError::io("open", &name))?;
         let last_named = folder.spares.iter().chain(&folder.unfinished).copied().max().unwrap_or(0);
         let spares = folder.tidy(&disk, options.file_len)?;
         let mut torn = None;
@@ -177,18 +178,20 @@ impl Found {
             file.write_at(&batch, offset).map_err(WalError::io("write", &name))?;
             file.sync_data().map_err(WalError::io("sync", &name))?;
         }
-        let report = Recovery { last_seq: reader.next_seq - 1, sealed: reader.sealed, torn, ..reader.report };
+        let report =
+            Recovery { last_seq: reader.chain.next_seq - 1, sealed: reader.sealed, torn, ..reader.report };
         let mut log = Log {
             active: Active { file, number: last.number, salt: last.salt, file_len: last.file_len, end },
             db_id,
-            link: reader.link,
-            next_seq: reader.next_seq,
+            link: reader.chain.link,
+            next_seq: reader.chain.next_seq,
             sealed: reader.sealed,
             closed,
             spares: Spares::new(disk.clone(), options.file_len, spares, last_named),
             poisoned: None,
             buffer: Vec::new(),
             written: Written::default(),
+            asked_in: 0,
             disk,
             options,
         };
@@ -202,7 +205,7 @@ impl Found {
 }
 
 impl Folder {
-    fn list(disk: &SharedDisk) -> Result<Folder, WalError> {
+    pub fn list(disk: &SharedDisk) -> Result<Folder, WalError> {
         let mut folder = Folder::default();
         for name in disk.list(DIR).map_err(WalError::io("list", DIR))? {
             match entry(&name) {
@@ -246,12 +249,7 @@ fn read_headers(
     let mut files = Vec::new();
     let mut numbers = numbers.iter().copied().rev().peekable();
     while let Some(number) = numbers.next() {
-        let name = log_name(number);
-        let file = disk.open(&name).map_err(WalError::io("open", &name))?;
-        let mut window = Window::new(file, name)?;
-        let file_len = window.file_len();
-        let block = window.at(0, BLOCK as usize)?;
-        let header = FileHeader::decode(block, number, file_len, db_id, from_seq)?;
+        let (header, window) = open_file(disk, db_id, number, from_seq)?;
         let first_seq = header.first_seq;
         files.push((header, window));
         if first_seq <= from_seq {
@@ -270,8 +268,7 @@ impl Reader {
     fn new(first: &FileHeader, from_seq: u64) -> Reader {
         Reader {
             from_seq,
-            link: Link { number: first.first_batch, crc: first.previous.crc },
-            next_seq: first.first_seq,
+            chain: Chain::start(first),
             sealed: true,
             report: Recovery {
                 records: 0,
@@ -286,7 +283,7 @@ impl Reader {
     }
 
     fn corrupt(&self, number: u64, offset: u64, what: impl Into<String>) -> WalError {
-        WalError::Corrupt { file: log_name(number), offset, seq: self.next_seq, what: what.into() }
+        WalError::Corrupt { file: log_name(number), offset, seq: self.chain.next_seq, what: what.into() }
     }
 
     /// Visits the batches of a file and returns offset and length of the last. Where there is a next file, its
@@ -304,7 +301,7 @@ impl Reader {
         self.report.files += 1;
         while offset < stop {
             let Some((batch, bytes)) = whole_batch(window, header.file_len, offset)? else { break };
-            if !self.follows(header, &batch) {
+            if !self.chain.accepts(header, &batch) {
                 break;
             }
             for (seq, record) in batch.frames(bytes) {
@@ -314,8 +311,7 @@ impl Reader {
                     self.report.first_seq.get_or_insert(seq);
                 }
             }
-            self.next_seq += u64::from(batch.count);
-            self.link = Link { number: batch.number + 1, crc: batch.crc };
+            self.chain.advance(&batch);
             self.sealed = batch.count == 0;
             self.report.bytes += batch.bytes();
             last = Some((offset, batch.bytes()));
@@ -327,79 +323,11 @@ impl Reader {
                     format!("no valid batch, but the next file says that this one ends at byte {stop}");
                 return Err(self.corrupt(header.number, offset, what).into());
             }
-            let chained = next.previous.salt == header.salt
-                && next.previous.crc == self.link.crc
-                && next.first_batch == self.link.number
-                && next.first_seq == self.next_seq;
-            if !chained {
+            if !self.chain.joins(header, next) {
                 let what = "the file does not follow on from the file before it";
                 return Err(self.corrupt(next.number, 0, what).into());
             }
         }
         Ok(last)
     }
-
-    fn follows(&self, header: &FileHeader, batch: &BatchHeader) -> bool {
-        batch.salt == header.salt
-            && batch.file == header.number
-            && batch.number == self.link.number
-            && batch.previous_crc == self.link.crc
-            && batch.first_seq == self.next_seq
-    }
-
-    /// Looks at everything behind the last batch, at `end`. A valid batch of the file's present use there means
-    /// that acknowledged records before it were damaged. Otherwise what is there is a tear, whose length is returned, or
-    /// nothing.
-    fn examine_rest(&self, header: &FileHeader, window: &mut Window, end: u64) -> Result<u64, WalError> {
-        let mut used_until = end;
-        let mut torn_bytes = 0;
-        let mut offset = end;
-        while offset < header.file_len {
-            let block = window.at(offset, BLOCK as usize)?;
-            let own = batch::salt_of(block) == Some(header.salt);
-            let begins = batch::has_magic(block);
-            if let Some(nonzero) = block.iter().rposition(|&byte| byte != 0) {
-                used_until = offset + nonzero as u64 + 1;
-            }
-            let declared = BatchHeader::peek(block).map_or(BLOCK, |batch| batch.bytes());
-            if own
-                && begins
-                && let Some((batch, _)) = whole_batch(window, header.file_len, offset)?
-            {
-                let what = match offset == end {
-                    true => format!("batch {} does not follow on from the one before it", batch.number),
-                    false => format!("no valid batch, but batch {} at byte {offset} is valid", batch.number),
-                };
-                return Err(self.corrupt(header.number, end, what));
-            }
-            if offset == end && header.reused {
-                // Zeros do not mark the unused part of a recycled file. A batch of an earlier use is still whole
-                // here, because only a later write of this use can touch it; anything else that looks like a
-                // batch or carries our salt was being written.
-                let earlier = !own && whole_batch(window, header.file_len, offset)?.is_some();
-                if own || (begins && !earlier) {
-                    torn_bytes = declared.min(header.file_len - end);
-                }
-            }
-            offset += BLOCK;
-        }
-        if !header.reused {
-            torn_bytes = (used_until - end).min(BATCH_MAX);
-        }
-        Ok(torn_bytes)
-    }
-}
-
-/// The batch at `offset`, whatever it belongs to, if it is whole and lies within the file.
-fn whole_batch(
-    window: &mut Window,
-    file_len: u64,
-    offset: u64,
-) -> Result<Option<(BatchHeader, &[u8])>, WalError> {
-    let Some(batch) = BatchHeader::peek(window.at(offset, BLOCK as usize)?) else { return Ok(None) };
-    if batch.bytes() > file_len - offset {
-        return Ok(None);
-    }
-    let bytes = window.at(offset, batch.bytes() as usize)?;
-    Ok(batch.is_whole(bytes).then_some((batch, bytes)))
 }

@@ -134,7 +134,10 @@ impl Spares {
             self.ensure(1)?;
             let Some(number) = self.ready.pop_front() else { continue };
             let name = spare_name(number);
-            let Ok(file) = self.disk.open(&name) else { continue };
+            let file = match self.disk.open(&name) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                opened => opened.map_err(WalError::io("open", &name))?,
+            };
             let mut block = vec![0; BLOCK as usize];
             let len = file.len().map_err(WalError::io("measure", &name))?;
             let read = file.read_at(&mut block, 0).map_err(WalError::io("read", &name))?;

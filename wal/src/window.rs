@@ -48,8 +48,8 @@ impl Window {
         Ok(self.bytes.get(skip..end).unwrap_or_default())
     }
 
-    /// The file itself.
-    pub fn into_file(self) -> Box<dyn File> {
-        self.file
+    /// Forgets what is in memory, so that what a writer wrote since is seen.
+    pub fn forget(&mut self) {
+        self.bytes.clear();
     }
 }

@@ -1,7 +1,7 @@
 //! Power cuts: what comes back is a prefix that holds everything acknowledged.
 
 use proptest::prelude::*;
-use underbelly_storage::disk::MemoryDisk;
+use underbelly_storage::disk::SimulatedDisk;
 use underbelly_wal::{Log, WalError};
 
 use crate::world::*;
@@ -40,7 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 struct World {
-    disk: MemoryDisk,
+    disk: SimulatedDisk,
     log: Log,
     /// Everything written, acknowledged up to `acknowledged`.
     written: Records,
@@ -51,7 +51,7 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         let log = Log::create(shared(&disk), DB, 1, options_of(0, 1 << 16)).unwrap();
         World { disk, log, written: Records::new(), acknowledged: 0, checkpoint: 0, openings: 0 }
     }
@@ -93,20 +93,20 @@ impl World {
                 self.reopen();
             }
             Step::Crash(seed) => {
-                self.disk = tear(&self.disk, *seed);
+                self.disk = self.disk.crash_with(*seed);
                 self.reopen();
             }
             Step::CrashWriting(lengths, calls, seed) => {
                 self.disk.fail_at(Some(self.disk.calls() + calls));
                 self.write(lengths).ok();
-                self.disk = tear(&self.disk, *seed);
+                self.disk = self.disk.crash_with(*seed);
                 self.reopen();
             }
             Step::CrashRecovering(calls, seed) => {
-                self.disk = tear(&self.disk, *seed);
+                self.disk = self.disk.crash_with(*seed);
                 self.disk.fail_at(Some(self.disk.calls() + calls));
                 open(&self.disk, self.checkpoint + 1, 0, options_of(self.openings + (1 << 20), 1 << 16)).ok();
-                self.disk = tear(&self.disk, seed.rotate_left(7));
+                self.disk = self.disk.crash_with(seed.rotate_left(7));
                 self.reopen();
             }
         }
@@ -127,8 +127,8 @@ proptest! {
 }
 
 /// A log with records 1 to 3, sealed or not, and the bytes of file and batch before the batch of 4 to 8 came.
-fn before_and_after(reused: bool) -> (MemoryDisk, String, Vec<u8>, Vec<u8>) {
-    let disk = MemoryDisk::new();
+fn before_and_after(reused: bool) -> (SimulatedDisk, String, Vec<u8>, Vec<u8>) {
+    let disk = SimulatedDisk::new();
     let mut log = Log::create(shared(&disk), DB, 1, options(1 << 16)).unwrap();
     let mut next = 1;
     if reused {
@@ -154,7 +154,8 @@ fn a_tail_torn_anywhere_is_dropped_kept_aside_and_never_appended_to() {
         let start = before.iter().zip(&after).position(|(a, b)| a != b).unwrap() / BLOCK * BLOCK;
         let payload_end = start + 56 + 5 * (12 + 4000);
         let end = payload_end.next_multiple_of(BLOCK);
-        let all = open(&copy(&disk), 1.max(open_from(&disk)), 0, options_of(1, 1 << 16)).unwrap().2;
+        let all =
+            open(&disk.crash_keeping_all(), 1.max(open_from(&disk)), 0, options_of(1, 1 << 16)).unwrap().2;
         let cuts = (start..=end).step_by(BLOCK).chain((start + 1..end).step_by(977)).chain([
             start + 3,
             start + 55,
@@ -163,7 +164,7 @@ fn a_tail_torn_anywhere_is_dropped_kept_aside_and_never_appended_to() {
             payload_end,
         ]);
         for cut in cuts {
-            let torn_disk = copy(&disk);
+            let torn_disk = disk.crash_keeping_all();
             let mut bytes = before.clone();
             bytes[start..cut].copy_from_slice(&after[start..cut]);
             torn_disk.overwrite(&file, bytes.clone());
@@ -197,7 +198,7 @@ fn a_tail_torn_anywhere_is_dropped_kept_aside_and_never_appended_to() {
 }
 
 /// First seq that the files on the disk hold.
-fn open_from(disk: &MemoryDisk) -> u64 {
+fn open_from(disk: &SimulatedDisk) -> u64 {
     let logs = disk.files().into_iter().filter(|name| name.ends_with(".wal"));
     let first_seq = |name: String| {
         let bytes = disk.contents(&name).unwrap();
@@ -215,10 +216,10 @@ fn recovery_that_is_cut_short_recovers_again() {
     disk.overwrite(&file, bytes);
     let mut interrupted = 0;
     for call in 0.. {
-        let torn = copy(&disk);
+        let torn = disk.crash_keeping_all();
         torn.fail_at(Some(call));
         let failed = open(&torn, 1, 3, options_of(1, 1 << 16)).is_err();
-        for left in [torn.crash(), tear(&torn, call), copy(&torn)] {
+        for left in [torn.crash(), torn.crash_with(call), torn.crash_keeping_all()] {
             let (mut log, recovery, seen) = open(&left, 1, 3, options_of(2, 1 << 16)).unwrap();
             assert_eq!(seen, records(1..=3, 100));
             assert_eq!(recovery.last_seq, 3);
@@ -240,10 +241,10 @@ fn recovery_that_is_cut_short_recovers_again() {
 #[test]
 fn creation_that_is_cut_short_can_be_repeated() {
     for call in 0.. {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         disk.fail_at(Some(call));
         let failed = Log::create(shared(&disk), DB, 1, options(1 << 16)).is_err();
-        for left in [disk.crash(), copy(&disk)] {
+        for left in [disk.crash(), disk.crash_keeping_all()] {
             let mut log = Log::create(shared(&left), DB, 1, options_of(1, 1 << 16)).unwrap();
             log.write(&records(1..=2, 10)).unwrap();
             assert_eq!(open(&left.crash(), 1, 2, options_of(2, 1 << 16)).unwrap().2, records(1..=2, 10));
@@ -258,7 +259,7 @@ fn creation_that_is_cut_short_can_be_repeated() {
 
 #[test]
 fn a_sealed_log_goes_on_in_its_file_and_an_unsealed_one_in_a_fresh_file() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let mut log = Log::create(shared(&disk), DB, 10, options(1 << 16)).unwrap();
     log.write(&records(10..=12, 10)).unwrap();
     log.seal().unwrap();
@@ -286,7 +287,7 @@ fn a_sealed_log_goes_on_in_its_file_and_an_unsealed_one_in_a_fresh_file() {
 
 #[test]
 fn a_tear_behind_a_seal_is_not_appended_to() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let mut log = Log::create(shared(&disk), DB, 1, options(1 << 16)).unwrap();
     log.write(&records(1..=1, 10)).unwrap();
     log.seal().unwrap();

@@ -1,7 +1,7 @@
 //! Rot and hostile bytes: the same records, a shorter prefix that is reported, or a typed error.
 
 use proptest::prelude::*;
-use underbelly_storage::disk::{Disk, MemoryDisk};
+use underbelly_storage::disk::{Disk, SimulatedDisk};
 use underbelly_wal::{Log, WalError};
 
 use crate::world::*;
@@ -9,8 +9,8 @@ use crate::world::*;
 const SMALL: u64 = 16 << 10;
 
 /// A log of several short files, and the records from the first seq that it holds.
-fn small_log(sealed: bool, reused: bool) -> (MemoryDisk, Records) {
-    let disk = MemoryDisk::new();
+fn small_log(sealed: bool, reused: bool) -> (SimulatedDisk, Records) {
+    let disk = SimulatedDisk::new();
     let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
     let mut next = 1;
     if reused {
@@ -29,7 +29,7 @@ fn small_log(sealed: bool, reused: bool) -> (MemoryDisk, Records) {
     if sealed {
         log.seal().unwrap();
     }
-    let all = open(&copy(&disk), first, next - 1, options_of(9, SMALL)).unwrap().2;
+    let all = open(&disk.crash_keeping_all(), first, next - 1, options_of(9, SMALL)).unwrap().2;
     assert_eq!(all.len(), 5);
     (disk, all)
 }
@@ -43,7 +43,7 @@ fn every_flipped_byte_gives_the_records_a_reported_prefix_or_an_error() {
         for name in disk.files().into_iter().filter(|name| name.ends_with(".wal")) {
             let whole = disk.contents(&name).unwrap();
             for at in 0..whole.len() {
-                let rotten = copy(&disk);
+                let rotten = disk.crash_keeping_all();
                 let mut bytes = whole.clone();
                 bytes[at] ^= 1 << (at % 8);
                 rotten.overwrite(&name, bytes);
@@ -71,7 +71,7 @@ fn every_flipped_byte_gives_the_records_a_reported_prefix_or_an_error() {
 
 #[test]
 fn damage_before_a_later_valid_batch_names_its_place() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let mut log = Log::create(shared(&disk), DB, 1, options(1 << 16)).unwrap();
     for seq in 1..=4 {
         log.write(&records(seq..=seq, 100)).unwrap();
@@ -91,7 +91,7 @@ fn damage_before_a_later_valid_batch_names_its_place() {
 #[test]
 fn a_seal_tells_rot_in_the_last_record_from_a_tear() {
     for sealed in [false, true] {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         let mut log = Log::create(shared(&disk), DB, 1, options(1 << 16)).unwrap();
         log.write(&records(1..=2, 100)).unwrap();
         if sealed {
@@ -110,7 +110,7 @@ fn a_seal_tells_rot_in_the_last_record_from_a_tear() {
 
 #[test]
 fn a_log_that_ends_before_what_was_durable_is_damaged() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let mut log = Log::create(shared(&disk), DB, 1, options(1 << 16)).unwrap();
     log.write(&records(1..=5, 10)).unwrap();
     assert!(open(&disk.crash(), 1, 5, options_of(1, 1 << 16)).is_ok());
@@ -121,8 +121,8 @@ fn a_log_that_ends_before_what_was_durable_is_damaged() {
     }
 }
 
-fn several_files() -> (MemoryDisk, u64) {
-    let disk = MemoryDisk::new();
+fn several_files() -> (SimulatedDisk, u64) {
+    let disk = SimulatedDisk::new();
     let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
     (1..=12).for_each(|seq| log.write(&records(seq..=seq, 3000)).unwrap());
     let last = log.stats().file;
@@ -141,7 +141,7 @@ fn missing_files_are_told() {
         // Records that the checkpoint holds need no file.
         assert_eq!(open(&disk, 10, 12, options_of(1, SMALL)).is_ok(), number < 4, "file {number}");
     }
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     assert!(matches!(open(&disk, 1, 0, options(SMALL)), Err(WalError::Missing { .. })));
 }
 
@@ -202,7 +202,7 @@ fn rot() -> impl Strategy<Value = Rot> {
 }
 
 /// The names of the log files, oldest first.
-fn logs(disk: &MemoryDisk) -> Vec<String> {
+fn logs(disk: &SimulatedDisk) -> Vec<String> {
     disk.files().into_iter().filter(|name| name.ends_with(".wal")).collect()
 }
 
@@ -225,7 +225,7 @@ fn a_right_checksum_does_not_replace_the_chain() {
     for (at, what) in
         [(8, "salt"), (16, "file"), (24, "number"), (32, "first seq"), (48, "chain"), (70, "record")]
     {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         let mut log = Log::create(shared(&disk), DB, 1, options(1 << 16)).unwrap();
         (1..=3).for_each(|seq| log.write(&records(seq..=seq, 20)).unwrap());
         let name = "wal/0000000001.wal";

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use underbelly_storage::disk::{Disk, MemoryDisk};
+use underbelly_storage::disk::{Disk, SimulatedDisk};
 use underbelly_wal::{Log, WalError};
 
 use crate::world::*;
@@ -10,7 +10,7 @@ use crate::world::*;
 const SMALL: u64 = 16 << 10;
 
 /// Writes, rolls, seals and recycles; returns the last acknowledged seq and the checkpoint.
-fn script(disk: &MemoryDisk) -> (u64, u64, Result<(), WalError>) {
+fn script(disk: &SimulatedDisk) -> (u64, u64, Result<(), WalError>) {
     let (mut acknowledged, mut checkpoint) = (0, 0);
     let mut run = || {
         let mut log = Log::create(shared(disk), DB, 1, options(SMALL))?;
@@ -51,14 +51,14 @@ fn script(disk: &MemoryDisk) -> (u64, u64, Result<(), WalError>) {
 fn a_failure_at_any_call_loses_nothing_acknowledged() {
     let mut failures = 0;
     for call in 0.. {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         disk.fail_at(Some(call));
         let (acknowledged, checkpoint, result) = script(&disk);
         if result.is_ok() {
             break;
         }
         failures += 1;
-        let lefts = [disk.crash(), tear(&disk, call), copy(&disk)];
+        let lefts = [disk.crash(), disk.crash_with(call), disk.crash_keeping_all()];
         // Another process goes on where this one stopped: what it sees may not be durable yet.
         disk.fail_at(None);
         if let Ok((mut log, recovery, _)) = open(&disk, checkpoint + 1, acknowledged, options_of(1, SMALL)) {
@@ -85,7 +85,7 @@ fn a_failure_at_any_call_loses_nothing_acknowledged() {
 #[test]
 fn a_healed_disk_does_not_heal_a_poisoned_log() {
     for call in 0..2 {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
         log.write(&records(1..=1, 10)).unwrap();
         disk.fail_at(Some(disk.calls() + call));
@@ -122,7 +122,7 @@ fn a_full_disk_refuses_a_new_file_and_leaves_the_log_healthy() {
 
 #[test]
 fn records_out_of_order_or_too_long_are_refused_and_nothing_is_written() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let mut log = Log::create(shared(&disk), DB, 5, options(SMALL)).unwrap();
     let max = log.options().record_max as usize;
     for seqs in [vec![4], vec![6], vec![5, 7], vec![5, 5]] {
@@ -132,11 +132,11 @@ fn records_out_of_order_or_too_long_are_refused_and_nothing_is_written() {
     let long = log.write(&[(5, vec![1]), (6, vec![0; max + 1])]);
     assert!(matches!(long, Err(WalError::RecordTooLarge { .. })));
     assert_eq!((log.next_seq(), log.stats().batches), (5, 0));
-    log.write(&[]).unwrap();
+    log.write::<Vec<u8>>(&[]).unwrap();
     log.write(&[(5, vec![3; max]), (6, Vec::new()), (7, vec![4; max])]).unwrap();
     assert_eq!(open(&disk.crash(), 5, 7, options_of(1, SMALL)).unwrap().2.len(), 3);
     assert!(matches!(
-        Log::create(shared(&MemoryDisk::new()), DB, 0, options(SMALL)),
+        Log::create(shared(&SimulatedDisk::new()), DB, 0, options(SMALL)),
         Err(WalError::Options { .. })
     ));
 }

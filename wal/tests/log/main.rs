@@ -4,6 +4,7 @@
 mod crash;
 mod damage;
 mod faults;
+mod following;
 mod group;
 mod recycling;
 mod world;

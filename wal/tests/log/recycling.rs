@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use underbelly_storage::disk::MemoryDisk;
+use underbelly_storage::disk::SimulatedDisk;
 use underbelly_wal::{Log, LogOptions, Recycled};
 
 use crate::world::*;
@@ -15,7 +15,7 @@ fn stale_batches_never_replay() {
     let same_salt = || LogOptions { salt: Arc::new(|| 7), ..LogOptions::with_file_len(SMALL) };
     for repeat in [false, true] {
         let make = |opening| if repeat { same_salt() } else { options_of(opening, SMALL) };
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         let mut log = Log::create(shared(&disk), DB, 1, make(0)).unwrap();
         for seq in 1..=40 {
             // Batches of one block: every stale batch begins where a new one would.
@@ -32,7 +32,7 @@ fn stale_batches_never_replay() {
 
 #[test]
 fn only_files_wholly_in_the_checkpoint_are_given_back_and_two_are_kept() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
     (1..=15).for_each(|seq| log.write(&records(seq..=seq, 50)).unwrap());
     assert_eq!((log.stats().file, log.stats().files, log.stats().spares), (5, 5, 0));
@@ -49,7 +49,7 @@ fn only_files_wholly_in_the_checkpoint_are_given_back_and_two_are_kept() {
 
 #[test]
 fn files_below_the_checkpoint_are_given_back_after_a_reopen() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
     (1..=15).for_each(|seq| log.write(&records(seq..=seq, 50)).unwrap());
     log.seal().unwrap();
@@ -62,7 +62,7 @@ fn files_below_the_checkpoint_are_given_back_after_a_reopen() {
 
 #[test]
 fn a_spare_prepared_elsewhere_is_adopted_and_leftovers_are_tidied() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
     let job = log.spare_job().unwrap();
     log.write(&records(1..=1, 10)).unwrap();
@@ -86,7 +86,7 @@ fn a_spare_prepared_elsewhere_is_adopted_and_leftovers_are_tidied() {
 
 #[test]
 fn another_file_length_is_fine_from_one_opening_to_the_next() {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
     log.prepare_spare().unwrap();
     log.write(&records(1..=5, 2000)).unwrap();

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use underbelly_storage::disk::{Disk, File, Lock, MemoryDisk, SharedDisk};
+use underbelly_storage::disk::{Disk, File, Lock, SharedDisk, SimulatedDisk};
 use underbelly_storage::map::Mapped;
 use underbelly_wal::{Log, LogOptions, Recovery, WalError};
 
@@ -26,7 +26,7 @@ pub fn options_of(opening: u64, file_len: u64) -> LogOptions {
     LogOptions { salt: Arc::new(salt), ..LogOptions::with_file_len(file_len) }
 }
 
-pub fn shared(disk: &MemoryDisk) -> SharedDisk {
+pub fn shared(disk: &SimulatedDisk) -> SharedDisk {
     Arc::new(disk.clone())
 }
 
@@ -41,7 +41,7 @@ pub fn records(seqs: std::ops::RangeInclusive<u64>, len: usize) -> Records {
 
 /// Opens and collects what is visited.
 pub fn open(
-    disk: &MemoryDisk,
+    disk: &SimulatedDisk,
     from: u64,
     durable: u64,
     options: LogOptions,
@@ -55,41 +55,11 @@ pub fn open(
     Ok((log, recovery, seen))
 }
 
-/// What a power cut leaves when some sectors of 512 bytes reached the platter and others did not.
-pub fn tear(disk: &MemoryDisk, mut seed: u64) -> MemoryDisk {
-    let left = disk.crash();
-    for name in left.files() {
-        let (Some(live), Some(durable)) = (disk.contents(&name), left.contents(&name)) else { continue };
-        if live.len() != durable.len() || live == durable {
-            continue;
-        }
-        let mut mixed = durable;
-        for (now, new) in mixed.chunks_mut(512).zip(live.chunks(512)) {
-            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            if seed >> 63 == 1 {
-                now.copy_from_slice(new);
-            }
-        }
-        left.overwrite(&name, mixed);
-    }
-    left
-}
-
-/// An independent copy of a disk on which everything is durable.
-pub fn copy(disk: &MemoryDisk) -> MemoryDisk {
-    let copy = MemoryDisk::new();
-    copy.create_dir("wal").unwrap();
-    for name in disk.files() {
-        copy.overwrite(&name, disk.contents(&name).unwrap());
-    }
-    copy
-}
-
 /// A disk with little space and a page cache: a sync that fails forgets what it should have written, while
 /// reads go on showing it.
 #[derive(Clone)]
 pub struct PoorDisk {
-    pub disk: MemoryDisk,
+    pub disk: SimulatedDisk,
     /// Bytes that may still be written to new files.
     pub left: Arc<AtomicU64>,
     pub fail_sync: Arc<AtomicBool>,
@@ -112,7 +82,7 @@ struct PoorFile {
 impl PoorDisk {
     pub fn new(left: u64) -> PoorDisk {
         PoorDisk {
-            disk: MemoryDisk::new(),
+            disk: SimulatedDisk::new(),
             left: Arc::new(AtomicU64::new(left)),
             fail_sync: Arc::default(),
             pages: Arc::default(),
@@ -124,8 +94,8 @@ impl PoorDisk {
     }
 
     /// What is on the platter, with the names as they are now.
-    pub fn platter(&self) -> MemoryDisk {
-        let platter = MemoryDisk::new();
+    pub fn platter(&self) -> SimulatedDisk {
+        let platter = SimulatedDisk::new();
         for (name, pages) in self.pages.lock().unwrap().iter() {
             platter.overwrite(name, pages.lock().unwrap().platter.clone());
         }
@@ -194,6 +164,20 @@ impl File for PoorFile {
         self.file.write_at(bytes, offset)
     }
     fn sync_data(&self) -> io::Result<()> {
+        self.sync_pages()?;
+        self.file.sync_data()
+    }
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync_pages()?;
+        self.file.sync_all()
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}
+
+impl PoorFile {
+    fn sync_pages(&self) -> io::Result<()> {
         let mut pages = self.pages.lock().unwrap();
         let dirty = std::mem::take(&mut pages.dirty);
         if self.fail_sync.swap(false, Ordering::SeqCst) {
@@ -206,12 +190,6 @@ impl File for PoorFile {
             }
             pages.platter[at..end].copy_from_slice(&bytes);
         }
-        self.file.sync_data()
-    }
-    fn sync_all(&self) -> io::Result<()> {
-        self.sync_data()
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
+        Ok(())
     }
 }

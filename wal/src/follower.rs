@@ -1,0 +1,269 @@
+//! Reading a log beside its writer, or after it, without changing anything.
+//!
+//! Invariants:
+//! - Nothing is written, renamed or removed.
+//! - A record is given only when its batch is whole, carries the salt of the file that it was looked for in, and
+//!   follows the batch before it. So a file that is recycled while it is read gives nothing wrong: what a later
+//!   use wrote does not follow.
+//! - Files are recycled in order and names are never used twice. So while a file has its name, all later ones that
+//!   were ever made have theirs.
+
+use std::io;
+
+use underbelly_storage::disk::SharedDisk;
+
+use crate::chain::{Chain, open_file, whole_batch};
+use crate::error::WalError;
+use crate::header::FileHeader;
+use crate::layout::{BLOCK, DIR, log_name};
+use crate::recovery::{Folder, Visitor};
+use crate::rest::Rest;
+use crate::window::Window;
+
+/// A place in a log from which records are read in order, again and again as the log grows.
+pub struct Follower {
+    disk: SharedDisk,
+    db_id: [u8; 16],
+    header: FileHeader,
+    window: Window,
+    /// Where the next batch is.
+    offset: u64,
+    chain: Chain,
+    /// First sequence number that was not given yet.
+    next: u64,
+}
+
+impl Follower {
+    /// Stands before the record with sequence number `from` in the log of database `db_id`. The record need not be
+    /// there yet.
+    ///
+    /// # Errors
+    /// [`WalError::Recycled`] where the log begins behind `from`; [`WalError::Corrupt`], [`WalError::Foreign`] or
+    /// [`WalError::Version`] where a header is not as it should be, [`WalError::Missing`] where there is no log,
+    /// [`WalError::Io`].
+    pub fn open(disk: SharedDisk, db_id: [u8; 16], from: u64) -> Result<Follower, WalError> {
+        let from = from.max(1);
+        let missing = || WalError::Missing { dir: DIR.to_string() };
+        let mut number = Folder::list(&disk)?.logs.last().copied().ok_or_else(missing)?;
+        loop {
+            let opened = open_file(&disk, db_id, number, from);
+            let (header, window) = opened.map_err(|error| explain(&disk, number, from, error))?;
+            if header.first_seq <= from {
+                return Ok(Follower::start(disk, db_id, header, window, from));
+            }
+            if header.previous.number == 0 {
+                return Err(WalError::Recycled { file: log_name(number), seq: from });
+            }
+            number = header.previous.number;
+        }
+    }
+
+    fn start(disk: SharedDisk, db_id: [u8; 16], header: FileHeader, window: Window, from: u64) -> Follower {
+        let chain = Chain::start(&header);
+        Follower { disk, db_id, header, window, offset: BLOCK, chain, next: from }
+    }
+
+    /// Gives the records up to `upto` that were not given yet, in order, and answers the next sequence number that
+    /// will be given. That is less than `upto` + 1 where the log ends before: a batch is being written there, or
+    /// was torn; the call may be repeated and goes on. It is less than the number that was asked for first where
+    /// the log ends before that one.
+    ///
+    /// With `u64::MAX` for `upto` the end is examined as recovery does: a whole batch behind one that is not is damage,
+    /// not the end.
+    ///
+    /// A record at which `visit` fails is given again by the next call.
+    ///
+    /// # Errors
+    /// [`WalError::Recycled`] where the file that was being read holds a later part of the log by now;
+    /// [`WalError::Corrupt`] for damage before the end; [`WalError::Io`]; whatever `visit` returns.
+    pub fn read<E: From<WalError>>(&mut self, upto: u64, visit: &mut Visitor<'_, E>) -> Result<u64, E> {
+        self.window.forget();
+        // Whether the next file was there before the present one was last looked at.
+        let mut settled = false;
+        while self.next <= upto {
+            if let Some((batch, bytes)) = whole_batch(&mut self.window, self.header.file_len, self.offset)?
+                && self.chain.accepts(&self.header, &batch)
+            {
+                for (seq, record) in batch.frames(bytes) {
+                    if seq > upto {
+                        return Ok(self.next);
+                    }
+                    if seq >= self.next {
+                        visit(seq, record)?;
+                        self.next = seq + 1;
+                    }
+                }
+                self.chain.advance(&batch);
+                self.offset += batch.bytes();
+                settled = false;
+                continue;
+            }
+            match self.next_file()? {
+                None if upto == u64::MAX => {
+                    // Whoever asks for everything asks for what recovery would give: damage is no end.
+                    let rest = Rest::examine(&self.header, &mut self.window, self.offset)?;
+                    if matches!(rest, Rest::Damage { .. }) && !settled {
+                        // A writer may have begun between the two looks.
+                        self.window.forget();
+                        settled = true;
+                        continue;
+                    }
+                    rest.torn_bytes(&self.header, self.offset, self.chain.next_seq)?;
+                    return Ok(self.chain.next_seq);
+                }
+                None => return Ok(self.chain.next_seq),
+                Some((next, window)) if next.previous.end == self.offset => {
+                    if !self.chain.joins(&self.header, &next) {
+                        self.check_name()?;
+                        let what = "the file does not follow on from the file before it";
+                        return Err(self.corrupt(next.number, 0, what.to_string()).into());
+                    }
+                    (self.header, self.window, self.offset) = (next, window, BLOCK);
+                    settled = false;
+                }
+                Some(_) if !settled => {
+                    // Its existence acknowledges all of this file, so another look shows what was written since.
+                    self.window.forget();
+                    settled = true;
+                }
+                Some((next, _)) => {
+                    self.check_name()?;
+                    let end = next.previous.end;
+                    let what =
+                        format!("no valid batch, but the next file says that this one ends at byte {end}");
+                    return Err(self.corrupt(self.header.number, self.offset, what).into());
+                }
+            }
+        }
+        Ok(self.next)
+    }
+
+    /// Number of the file and byte in it at which the next batch is looked for.
+    pub fn place(&self) -> (u64, u64) {
+        (self.header.number, self.offset)
+    }
+
+    /// The next sequence number that will be given.
+    pub fn next_seq(&self) -> u64 {
+        self.next
+    }
+
+    /// The file after this one; `None` where this one is the last.
+    fn next_file(&self) -> Result<Option<(FileHeader, Window)>, WalError> {
+        let number = self.header.number + 1;
+        match open_file(&self.disk, self.db_id, number, self.chain.next_seq) {
+            Ok(next) => Ok(Some(next)),
+            Err(error) if is_absent(&error) => {
+                self.check_name()?;
+                Ok(None)
+            }
+            Err(error) => Err(explain(&self.disk, number, self.chain.next_seq, error)),
+        }
+    }
+
+    /// Fails where the file has lost its name.
+    fn check_name(&self) -> Result<(), WalError> {
+        let (number, seq) = (self.header.number, self.chain.next_seq);
+        match open_file(&self.disk, self.db_id, number, seq) {
+            Ok((header, _)) if header.salt == self.header.salt => Ok(()),
+            Ok(_) => Err(WalError::Recycled { file: log_name(number), seq }),
+            Err(error) => Err(explain(&self.disk, number, seq, error)),
+        }
+    }
+
+    fn corrupt(&self, number: u64, offset: u64, what: String) -> WalError {
+        WalError::Corrupt { file: log_name(number), offset, seq: self.chain.next_seq, what }
+    }
+}
+
+fn is_absent(error: &WalError) -> bool {
+    matches!(error, WalError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
+/// What it means that file `number` could not be read: damage where it is there, a gap where an older one is, and
+/// otherwise that it was recycled.
+fn explain(disk: &SharedDisk, number: u64, seq: u64, error: WalError) -> WalError {
+    if !is_absent(&error) && !matches!(error, WalError::Corrupt { .. }) {
+        return error;
+    }
+    let logs = match Folder::list(disk) {
+        Ok(folder) => folder.logs,
+        Err(error) => return error,
+    };
+    if logs.contains(&number) {
+        return error;
+    }
+    let file = log_name(number);
+    if logs.first().is_some_and(|first| *first < number) {
+        let what = "the file is missing, and older ones are there".to_string();
+        return WalError::Corrupt { file, offset: 0, seq, what };
+    }
+    WalError::Recycled { file, seq }
+}
+
+/// How far [`visit_sound`] came.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Sound {
+    /// The sequence number behind the last sound record. It is less than the one that was asked for where the sound
+    /// part ends before that.
+    pub next_seq: u64,
+    /// Bytes behind the last batch that a batch which was being written left.
+    pub torn_bytes: u64,
+    /// The damage that ended it; `None` where the log ends there.
+    pub damage: Option<WalError>,
+}
+
+/// Gives the records from `from` on that are sound and contiguous, although damage may follow: what a salvage can
+/// keep. Later files are looked at only as far as they follow on. Nothing is changed.
+///
+/// # Errors
+/// [`WalError::Recycled`] where no file with a sound header holds `from`, [`WalError::Missing`] where there is no
+/// log, [`WalError::Io`]; whatever `visit` returns.
+pub fn visit_sound<E: From<WalError>>(
+    disk: SharedDisk,
+    db_id: [u8; 16],
+    from: u64,
+    visit: &mut Visitor<'_, E>,
+) -> Result<Sound, E> {
+    let from = from.max(1);
+    let logs = Folder::list(&disk)?.logs;
+    if logs.is_empty() {
+        return Err(WalError::Missing { dir: DIR.to_string() }.into());
+    }
+    let holding = logs.iter().rev().find_map(|&number| {
+        let opened = open_file(&disk, db_id, number, from).ok()?;
+        (opened.0.first_seq <= from).then_some(opened)
+    });
+    let gone = || WalError::Recycled { file: log_name(logs.first().copied().unwrap_or(1)), seq: from };
+    let (header, window) = holding.ok_or_else(gone)?;
+    let mut follower = Follower::start(disk, db_id, header, window, from);
+    let mut guard = |seq: u64, record: &[u8]| visit(seq, record).map_err(Stop::Visitor);
+    let damage = match follower.read(u64::MAX, &mut guard) {
+        Ok(_) => None,
+        Err(Stop::Visitor(error)) => return Err(error),
+        Err(Stop::Log(error @ WalError::Corrupt { .. })) => Some(error),
+        Err(Stop::Log(error)) => return Err(error.into()),
+    };
+    let Follower { header, window, offset, chain, .. } = &mut follower;
+    let next_seq = chain.next_seq;
+    if damage.is_some() {
+        return Ok(Sound { next_seq, torn_bytes: 0, damage });
+    }
+    match Rest::examine(header, window, *offset)?.torn_bytes(header, *offset, next_seq) {
+        Ok(torn_bytes) => Ok(Sound { next_seq, torn_bytes, damage: None }),
+        Err(damage) => Ok(Sound { next_seq, torn_bytes: 0, damage: Some(damage) }),
+    }
+}
+
+/// Why a reading stopped.
+enum Stop<E> {
+    Log(WalError),
+    Visitor(E),
+}
+
+impl<E> From<WalError> for Stop<E> {
+    fn from(error: WalError) -> Stop<E> {
+        Stop::Log(error)
+    }
+}

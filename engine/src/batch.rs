@@ -6,6 +6,7 @@ use std::sync::Arc;
 use underbelly_storage::object::Blob;
 use underbelly_storage::{Column, ColumnError, ColumnType, Columns, Strings, Timestamp, Value, Values};
 
+use crate::durability::Durability;
 use crate::error::CommitError;
 use crate::graph::SlotDate;
 use crate::limits::OPERATIONS_MAX;
@@ -45,6 +46,9 @@ impl Row {
     }
 }
 
+/// Series of a batch up to which they are searched one by one.
+const SEARCHED_MAX: usize = 8;
+
 /// A set of changes that is committed as a whole. It reads nothing, so it never conflicts.
 ///
 /// ```
@@ -58,10 +62,12 @@ impl Row {
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     pub(crate) appends: Vec<Rows>,
+    /// Places in `appends`, once those are more than are searched.
     by_series: HashMap<Arc<str>, usize>,
     pub(crate) cells: Vec<CellPut>,
     pub(crate) models: Vec<(Metadata, Blob)>,
     pub(crate) ends: Vec<SlotDate>,
+    pub(crate) durability: Durability,
     rows: usize,
 }
 
@@ -100,10 +106,26 @@ impl Batch {
         self.len() == 0
     }
 
+    /// Sets when the commit of this batch is answered; `Sync` unless set.
+    pub fn durability(&mut self, durability: Durability) -> &mut Batch {
+        self.durability = durability;
+        self
+    }
+
     fn rows_of(&mut self, series: &Arc<str>) -> &mut Rows {
         let next = self.appends.len();
-        let at = *self.by_series.entry(series.clone()).or_insert(next);
+        let known = match next <= SEARCHED_MAX {
+            true => self.appends.iter().position(|rows| rows.series == *series),
+            false => self.by_series.get(series).copied(),
+        };
+        let at = known.unwrap_or(next);
         if at == next {
+            if next == SEARCHED_MAX {
+                self.by_series = self.appends.iter().map(|rows| rows.series.clone()).zip(0..).collect();
+            }
+            if next >= SEARCHED_MAX {
+                self.by_series.insert(series.clone(), next);
+            }
             self.appends.push(Rows {
                 series: series.clone(),
                 timestamps: Vec::new(),
@@ -381,6 +403,19 @@ mod tests {
         assert_eq!(batch.appends[0].fields, before.appends[0].fields);
         batch.append(row(3).field("x", 5)).unwrap();
         assert_eq!(batch.appends[0].fields[1].1.get(1), Value::Null);
+    }
+
+    #[test]
+    fn rows_find_their_series_among_many() {
+        let mut batch = Batch::new();
+        for i in 0..100 {
+            batch.append(Row::new(format!("s{}", i % 20), Timestamp(i)).field("x", i)).unwrap();
+        }
+        assert_eq!(batch.appends.len(), 20);
+        for (i, rows) in batch.appends.iter().enumerate() {
+            let times: Vec<i64> = (0..5).map(|round| round * 20 + i as i64).collect();
+            assert_eq!((&*rows.series, &rows.timestamps), (format!("s{i}").as_str(), &times));
+        }
     }
 
     #[test]

@@ -1,38 +1,47 @@
 //! Checkpoints: everything that the log says so far, in sealed files, so that the log may be reused.
 //!
-//! Order: capture under the state's lock; wait until the log is durable up to there; write segments, pack and
-//! image, each synced and sealed; write the manifest, which makes them the truth; put the files in the place of
-//! what was captured; recycle the log; unlink what no manifest names. A failure before the manifest leaves the
-//! log and the older manifest as they were.
+//! Order: begin the capture under the state's lock; wait until the log is durable up to there; write segments, pack and
+//! image, each synced and sealed; write the manifest, which makes them the truth; put the files in the place of what
+//! was captured; remove what neither this manifest nor the one before needs. A failure before the manifest leaves the
+//! log and the older manifests as they were.
+//!
+//! What is captured is what was applied when the capture began, though it is read in slices while commits go on:
+//! whoever changes something that was not read yet keeps it as it was ([`crate::graph`]'s ledger, [`crate::series`]'s
+//! tables), and what only grows is cut where it ended then.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+mod cleanup;
+mod pack;
+mod reserve;
+mod seal;
+mod slices;
 
-use rayon::prelude::*;
-use underbelly_query::{MemoryRun, Schema};
-use underbelly_storage::disk::Disk;
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use underbelly_storage::disk::{Disk, PacedDisk};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::framed::write_framed;
-use underbelly_storage::manifest::{remove_manifests_before, write_manifest};
-use underbelly_storage::object::{ObjectId, Pack, write_pack};
-use underbelly_storage::segment::Seqs;
+use underbelly_storage::image::{ImageWriter, Key, Merge};
+use underbelly_storage::manifest::write_manifest;
+use underbelly_storage::object::ObjectId;
 
+use crate::backlog::Load;
 use crate::core::Core;
 use crate::error::CommitError;
 use crate::files;
-use crate::limits::{
-    IMAGE_BYTES_MAX, SEAL_BYTES_MAX, SMALL_FILE_BYTES, SMALL_PACKS_MAX, SMALL_SEGMENT_ROWS,
-    SMALL_SEGMENTS_MAX,
-};
-use crate::objects::{PackFile, Place};
+use crate::graph::Captured;
+use crate::image::{Layer, Overlay, taken_in};
+use crate::models::Numbered;
 use crate::record::{to_archive, v1};
-use crate::series::SegmentRun;
 use crate::state::State;
 
-/// What the first eight bytes of a state image are.
-pub(crate) const IMAGE_MAGIC: [u8; 8] = *b"UBIMAGE1";
+pub(crate) use cleanup::{all_files, kept_files, kept_manifests, named_files, remove_files};
+use pack::Packing;
+use seal::Sealing;
+use slices::Slices;
+
+/// Bytes of a record of the image, where there is no image to tell.
+const RECORD_BYTES: u64 = 160;
 
 /// What a checkpoint did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,369 +55,282 @@ pub struct CheckpointReport {
     pub segments: usize,
     /// Objects that it packed.
     pub objects: usize,
-    /// How long commits were held up while it captured.
-    pub capture: Duration,
+    /// Records of the state image that had changed.
+    pub records: u64,
+    /// Bytes of the state image that it wrote, with those of older images that it took in.
+    pub image_bytes: u64,
+    /// Older images that it took in.
+    pub images_taken_in: usize,
+    /// Times that it held commits up.
+    pub slices: u64,
+    /// How long it held commits up at most, at a time.
+    pub longest_slice: Duration,
+    /// Bytes that are held in reserve for a checkpoint on a full disk.
+    pub reserve_bytes: u64,
     /// How long it took.
     pub took: Duration,
 }
 
-/// What was captured of the head.
-struct Capture {
-    seq: u64,
-    manifest: v1::Manifest,
-    image: v1::Image,
-    tables: Vec<TableCapture>,
-    live: HashSet<ObjectId>,
+/// A manifest in force.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manifest {
+    pub number: u64,
+    /// The last transaction in it.
+    pub seq: u64,
 }
 
-/// Young runs of a series and small segments to be merged with them.
-struct TableCapture {
-    name: Arc<str>,
-    schema: Arc<Schema>,
-    young: Vec<Arc<MemoryRun>>,
-    small: Vec<Arc<SegmentRun>>,
+/// What checkpoints go on from.
+pub(crate) struct Chain {
+    /// The last number that a manifest was given. A number is used once, even where the manifest that was to have it
+    /// may not have come through.
+    pub last_number: u64,
+    /// The manifest that is the truth.
+    pub truth: Manifest,
+    /// The state image of the truth, base first.
+    pub layers: Vec<Layer>,
+}
+
+/// What is captured when a capture begins.
+struct Begun {
+    seq: u64,
+    time: i64,
+    next_run: u64,
+    fresh: VecDeque<Vec<Numbered>>,
+    loose: Vec<ObjectId>,
+    load: Load,
+}
+
+/// One attempt at a checkpoint.
+struct Attempt<'c> {
+    core: &'c Core,
+    disk: &'c dyn Disk,
+    /// Its number, which is that of the manifest.
+    number: u64,
+    slices: Slices<'c>,
+    report: CheckpointReport,
+    /// Files that it made.
+    made: Mutex<Vec<String>>,
+}
+
+/// What was written.
+struct Written {
+    tables: Vec<Sealing>,
+    packing: Packing,
+    layer: Layer,
+    /// Older layers that stay.
+    kept_layers: usize,
 }
 
 impl Core {
-    /// Makes a checkpoint.
-    pub(crate) fn checkpoint(self: &Arc<Core>) -> Result<CheckpointReport, CommitError> {
-        let started = Instant::now();
-        let mut manifest_number = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Makes a checkpoint, at the pace that the settings give where it is `paced`.
+    pub(crate) fn checkpoint(&self, paced: bool) -> Result<CheckpointReport, CommitError> {
+        // What a checkpoint that panicked had taken over is in no manifest; the log keeps it.
+        let what = "an earlier checkpoint panicked half-way; open the database again";
+        let mut chain = self.chain.lock().map_err(|_| CommitError::Internal { what: what.to_string() })?;
         let folder = self.folder.read().unwrap_or_else(PoisonError::into_inner);
         if folder.is_none() {
             return Err(CommitError::Closed);
         }
-        let mut report = CheckpointReport::default();
-        let (capture, counted) = {
-            let mut state = self.sound_state()?;
-            let counted = (
-                self.uncheckpointed.0.load(Ordering::Relaxed),
-                self.uncheckpointed.1.load(Ordering::Relaxed),
-            );
-            (self.capture(&mut state)?, counted)
-        };
-        report.capture = started.elapsed();
-        // A number is used once, even where the manifest that was to have it may not have come through.
-        *manifest_number += 1;
-        let done = self.write_checkpoint(capture, *manifest_number, &mut report);
-        if done.is_err() {
-            let mut state = self.state();
-            state.tables.values_mut().for_each(|table| table.thaw());
+        let rate = self.options.background_bytes_per_second.filter(|_| paced);
+        let paced = rate.map(|rate| PacedDisk::new(self.disk.clone(), rate));
+        let disk = paced.as_ref().map_or(&*self.disk, |paced| paced as &dyn Disk);
+        match self.attempt(&mut chain, disk) {
+            Err(error) if is_disk_full(&error) && reserve::give_up(&*self.disk)? => {
+                self.attempt(&mut chain, disk)
+            }
+            done => done,
         }
-        done?;
-        self.uncheckpointed.0.fetch_sub(counted.0, Ordering::Relaxed);
-        self.uncheckpointed.1.fetch_sub(counted.1, Ordering::Relaxed);
-        report.took = started.elapsed();
-        Ok(report)
     }
 
-    fn capture(&self, state: &mut State) -> Result<Capture, CommitError> {
-        state.drop_versions(self.oldest_reader());
-        let named = named_objects(state);
-        // What is forgotten here is stored anew when it is put again, in a record behind this checkpoint.
-        let live = self.objects.keep_live(&named, &self.pending);
-        if let Some(missing) = named.iter().find(|id| !live.contains(id)) {
+    fn attempt(&self, chain: &mut Chain, disk: &dyn Disk) -> Result<CheckpointReport, CommitError> {
+        let started = self.options.clock.instant();
+        chain.last_number += 1;
+        let mut attempt = Attempt {
+            core: self,
+            disk,
+            number: chain.last_number,
+            slices: Slices::new(self),
+            report: CheckpointReport::default(),
+            made: Mutex::default(),
+        };
+        attempt.tidy()?;
+        let begun = attempt.begin()?;
+        let written = match attempt.write(chain, &begun) {
+            Ok(written) => written,
+            Err(error) => {
+                attempt.abandon(begun);
+                return Err(error);
+            }
+        };
+        // From here on the new manifest is the truth.
+        self.backlog.subtract(&begun.load);
+        let previous =
+            std::mem::replace(&mut chain.truth, Manifest { number: attempt.number, seq: begun.seq });
+        attempt.settle(written, chain);
+        self.pending.forget_logged(begun.seq);
+        if let Err(error) = self.clean_up(chain.truth, previous) {
+            // The checkpoint is made; the next one removes what this one could not.
+            self.note_trouble(format!("files of an older checkpoint could not be removed: {error}"));
+        }
+        let mut report = attempt.report;
+        report.slices = attempt.slices.count;
+        report.longest_slice = attempt.slices.longest;
+        match reserve::hold(&*self.disk, report.bytes_written, self.options.checkpoint_bytes) {
+            Ok(held) => report.reserve_bytes = held,
+            Err(error) => {
+                self.note_trouble(format!("no reserve can be held for the next checkpoint: {error}"))
+            }
+        }
+        report.took = self.options.clock.instant().saturating_duration_since(started);
+        Ok(report)
+    }
+}
+
+/// Whether a checkpoint failed because the disk is full.
+fn is_disk_full(error: &CommitError) -> bool {
+    matches!(error, CommitError::Storage(StorageError::DiskFull { .. }))
+}
+
+impl Attempt<'_> {
+    /// Drops what no reader sees any more and forgets what nothing names.
+    fn tidy(&mut self) -> Result<(), CommitError> {
+        let core = self.core;
+        let oldest = core.oldest_reader();
+        self.slices.all(|state| state.drop_versions(oldest, 16, &core.objects))?;
+        core.objects.forget_unnamed(&core.pending);
+        if let Some(missing) = core.objects.missing() {
             let what = format!("object {missing} is named but not stored; the log is kept");
             return Err(CommitError::Internal { what });
         }
-        let mut tables = Vec::new();
-        let mut series = Vec::new();
-        for (name, table) in &mut state.tables {
-            let columns = table.schema().columns.iter().map(|column| v1::SchemaColumn {
-                name: column.name.to_string(),
-                column_type: column.column_type.tag(),
-                key: column.key,
-            });
-            series.push(v1::Series {
-                name: name.to_string(),
-                columns: columns.collect(),
-                segments: table.sealed().iter().map(|run| run.reference().clone()).collect(),
-                last_seq: table.last_seq(),
-            });
-            let is_small = |run: &&Arc<SegmentRun>| {
-                run.reference().rows < SMALL_SEGMENT_ROWS && run.reference().bytes < SMALL_FILE_BYTES
-            };
-            let mut small: Vec<_> = table.sealed().iter().filter(is_small).cloned().collect();
-            if small.len() < SMALL_SEGMENTS_MAX {
-                small.clear();
-            }
-            let young = table.freeze();
-            if !young.is_empty() || !small.is_empty() {
-                tables.push(TableCapture {
-                    name: name.clone(),
-                    schema: table.schema().clone(),
-                    young,
-                    small,
-                });
-            }
-        }
-        let cells = state.cells.iter().enumerate().filter_map(|(cell, versions)| {
-            let newest = versions.last()?;
-            let content = newest.content.map_or([0; 32], |content| content.0);
-            Some(v1::CellContent { cell: cell as u32, seq: newest.seq, g: newest.g, content })
-        });
-        let models = state.models.iter().map(|(_, version)| v1::ModelVersion {
-            seq: version.seq,
-            model: v1::Model {
-                metadata: version.cbor.to_vec(),
-                object: version.object.0,
-                bytes: version.bytes,
-            },
-        });
-        Ok(Capture {
-            seq: state.head,
-            manifest: v1::Manifest {
-                seq: state.head,
-                time: state.time.0,
-                next_file: 0,
-                next_run: state.next_run,
-                log_file_bytes: self.options.log_file_bytes,
-                image: 0,
-                series,
-                packs: Vec::new(),
-                chunks: Vec::new(),
-            },
-            image: v1::Image {
-                graph: state.graph.to_image(),
-                cells: cells.collect(),
-                models: models.collect(),
-            },
-            tables,
-            live,
-        })
-    }
-
-    fn write_checkpoint(
-        self: &Arc<Core>,
-        capture: Capture,
-        number: u64,
-        report: &mut CheckpointReport,
-    ) -> Result<(), CommitError> {
-        let Capture { seq, mut manifest, image, tables, live } = capture;
-        report.seq = seq;
-        self.log.wait(seq)?;
-        let sealed = self.pool.install(|| {
-            let seal = |table| self.seal_table(table);
-            tables.par_iter().map(seal).collect::<Result<Vec<_>, CommitError>>()
-        })?;
-        for (table, segment) in tables.iter().zip(&sealed) {
-            let Some(series) = manifest.series.iter_mut().find(|series| *series.name == *table.name) else {
-                continue;
-            };
-            let taken_in: Vec<u64> = table.small.iter().map(|run| run.reference().file).collect();
-            series.segments.retain(|segment| !taken_in.contains(&segment.file));
-            for run in segment {
-                series.segments.push(run.reference().clone());
-                report.bytes_written += run.reference().bytes;
-                report.segments += 1;
-            }
-        }
-        let packing = self.pack(&live, report)?;
-        manifest.packs = packing.packs;
-        manifest.chunks = packing.chunks;
-        let internal = |what| CommitError::Internal { what };
-        manifest.image = self.new_file();
-        self.disk_dir(files::IMAGES_DIR)?;
-        let payload = to_archive(&image).map_err(internal)?;
-        if payload.len() as u64 > IMAGE_BYTES_MAX {
-            return Err(CommitError::TooLarge {
-                what: "the state image",
-                found: payload.len() as u64,
-                limit: IMAGE_BYTES_MAX,
-                remedy: "keep fewer cells and models in one database",
-            });
-        }
-        let image_name = files::image(manifest.image);
-        report.bytes_written += write_framed(&*self.disk, &image_name, IMAGE_MAGIC, self.database, &payload)?;
-        manifest.next_file = self.next_file.load(Ordering::Relaxed);
-        let payload = to_archive(&manifest).map_err(internal)?;
-        report.bytes_written += write_manifest(&*self.disk, number, self.database, &payload)?;
-
-        // From here on the new manifest is the truth.
-        {
-            let mut state = self.state();
-            for (table, segment) in tables.iter().zip(sealed) {
-                let taken_in: Vec<u64> = table.small.iter().map(|run| run.reference().file).collect();
-                if let Some(target) = state.tables.get_mut(&table.name) {
-                    target.seal(segment, &taken_in);
-                }
-            }
-            self.objects.settle(&packing.packed, packing.pack.as_ref());
-        }
-        remove_manifests_before(&*self.disk, number)?;
-        self.log.with_log(|log| log.recycle(seq))?;
-        self.unlink_unnamed(&manifest)?;
+        self.report.records = self.slices.once(|state| state.graph.changed_records())?;
         Ok(())
     }
 
-    /// Merges what was captured of a series into one segment, or into several where it is large.
-    fn seal_table(&self, table: &TableCapture) -> Result<Vec<Arc<SegmentRun>>, CommitError> {
-        let mut runs = Vec::new();
-        for small in &table.small {
-            runs.push(Arc::new(read_whole(small, &table.schema)?));
-        }
-        runs.extend(table.young.iter().cloned());
-        let mut sealed = Vec::new();
-        let mut rest = runs.as_slice();
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = rest.iter().take_while(|run| {
-                bytes += run.byte_size();
-                bytes <= SEAL_BYTES_MAX
-            });
-            let (now, later) = rest.split_at(fits.count().max(1));
-            sealed.push(self.seal_runs(table, now)?);
-            rest = later;
-        }
-        Ok(sealed)
+    /// From here on, whatever changes is kept as it was.
+    fn begin(&mut self) -> Result<Begun, CommitError> {
+        let number = self.number;
+        let begun = self.slices.once(|state| {
+            state.capture = number;
+            state.graph.begin_capture();
+            Begun {
+                seq: state.head,
+                time: state.time.0,
+                next_run: state.next_run,
+                fresh: state.models.take_fresh(),
+                loose: self.core.objects.take_loose(),
+                load: self.core.backlog.load(),
+            }
+        })?;
+        self.report.seq = begun.seq;
+        self.report.records += begun.fresh.iter().map(|fresh| fresh.len() as u64).sum::<u64>();
+        Ok(begun)
     }
 
-    fn seal_runs(
-        &self,
-        table: &TableCapture,
-        runs: &[Arc<MemoryRun>],
-    ) -> Result<Arc<SegmentRun>, CommitError> {
-        let merged = match runs {
-            [one] => one.clone(),
-            several => Arc::new(MemoryRun::merge(several).map_err(crate::error::ReadError::from)?),
+    fn write(&mut self, chain: &Chain, begun: &Begun) -> Result<Written, CommitError> {
+        let core = self.core;
+        let mut tables = self.capture_tables(begun.seq)?;
+        core.log.wait(begun.seq)?;
+        self.seal_tables(&mut tables)?;
+        let packing = self.pack(&begun.loose)?;
+        let sizes: Vec<u64> = chain.layers.iter().map(|layer| layer.reference.bytes).collect();
+        let records: u64 = chain.layers.iter().map(|layer| layer.reference.records).sum();
+        let each = sizes.iter().sum::<u64>().checked_div(records).unwrap_or(RECORD_BYTES);
+        let taken = taken_in(&sizes, each * self.report.records);
+        let (kept, below) = chain.layers.split_at(chain.layers.len() - taken);
+        let layer = self.write_image(below, kept.is_empty(), &begun.fresh)?;
+        self.report.images_taken_in = taken;
+        self.report.image_bytes = layer.reference.bytes;
+        self.report.bytes_written += layer.reference.bytes;
+        let kept_layers = kept.len();
+        let images = kept.iter().chain([&layer]).map(|layer| layer.reference.clone()).collect();
+        let manifest = v1::Manifest {
+            seq: begun.seq,
+            time: begun.time,
+            next_file: core.next_file.load(std::sync::atomic::Ordering::Relaxed),
+            next_run: begun.next_run,
+            log_file_bytes: core.options.log_file_bytes,
+            previous: chain.truth.number,
+            images,
+            series: tables.iter().map(Sealing::series).collect(),
+            packs: packing.packs.clone(),
+            chunks: packing.chunks.clone(),
+            logged: core.pending.logged(begun.seq),
         };
-        let seqs: Vec<u64> = (0..merged.rows()).map(|row| merged.seqs().get(row)).collect();
-        let keys = table.schema.keys().map(|column| &*column.name).collect();
-        let file = self.new_file();
-        let (segment, reference) =
-            self.write_segment(&table.name, file, &merged, Seqs::Each(&seqs), &keys)?;
-        Ok(Arc::new(SegmentRun::new(segment, reference)))
+        let payload = to_archive(&manifest).map_err(|what| CommitError::Internal { what })?;
+        // What is made so far may be needed by a manifest of which nobody knows whether it came through.
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.report.bytes_written += write_manifest(self.disk, self.number, core.database, &payload)?;
+        Ok(Written { tables, packing, layer, kept_layers })
     }
 
-    /// Packs live objects that are in memory, and those of packs that are less than half alive.
-    fn pack(&self, live: &HashSet<ObjectId>, report: &mut CheckpointReport) -> Result<Packing, CommitError> {
-        let mut kept: BTreeMap<u64, (usize, Arc<PackFile>)> = BTreeMap::new();
-        let mut chunks = Vec::new();
-        let mut loose = Vec::new();
-        let all = self.objects.all();
-        for (id, place) in &all {
-            if !live.contains(id) {
-                continue;
-            }
-            match place {
-                Place::Memory(blob) => loose.push((*id, blob.clone())),
-                Place::Pack(pack) => kept.entry(pack.file).or_insert_with(|| (0, pack.clone())).0 += 1,
-                Place::Chunk(chunk) => {
-                    chunks.push(v1::Chunk { id: id.0, file: chunk.file, bytes: chunk.bytes });
+    /// Writes the image of what changed over the layers that it takes in.
+    fn write_image(
+        &mut self,
+        below: &[Layer],
+        is_base: bool,
+        fresh: &VecDeque<Vec<Numbered>>,
+    ) -> Result<Layer, CommitError> {
+        let core = self.core;
+        let file = core.new_file();
+        core.disk_dir(files::IMAGES_DIR)?;
+        let name = files::image(file);
+        let merge = Merge::new(below.iter().map(|layer| &layer.image))?;
+        let writer = ImageWriter::create(self.disk, &name, core.database)?;
+        let mut overlay = Overlay::new(merge, writer, is_base);
+        let (mut bytes, mut records): (Vec<u8>, Vec<(Key, usize)>) = Default::default();
+        let mut done = false;
+        while !done {
+            bytes.clear();
+            records.clear();
+            done = !self.slices.slice(|state| match state.graph.capture_next(&mut bytes) {
+                Captured::Record(key) => {
+                    records.push((key, bytes.len()));
+                    true
                 }
+                Captured::Searching => true,
+                Captured::Done => false,
+            })?;
+            let mut from = 0;
+            for (key, end) in &records {
+                overlay.push(*key, bytes.get(from..*end).unwrap_or_default())?;
+                from = *end;
             }
         }
-        // Small packs are joined when there are many, so that their number does not grow with the checkpoints.
-        let is_small = |pack: &PackFile| pack.pack.info().bytes < SMALL_FILE_BYTES;
-        let many_small = kept.values().filter(|(_, pack)| is_small(pack)).count() >= SMALL_PACKS_MAX;
-        let (full, sparse): (Vec<_>, Vec<_>) = kept
-            .into_values()
-            .partition(|(alive, pack)| alive * 2 >= pack.pack.ids().len() && !(many_small && is_small(pack)));
-        for (_, pack) in &sparse {
-            for id in pack.pack.ids().filter(|id| live.contains(id)) {
-                if let Some(blob) = pack.pack.get(&id)? {
-                    loose.push((id, blob));
-                }
-            }
-        }
-        let mut packs: Vec<u64> = full.iter().map(|(_, pack)| pack.file).collect();
-        if loose.is_empty() {
-            return Ok(Packing { packs, chunks, packed: Vec::new(), pack: None });
-        }
-        loose.sort_by_key(|(id, _)| *id);
-        loose.dedup_by_key(|(id, _)| *id);
-        let file = self.new_file();
-        self.disk_dir(files::PACKS_DIR)?;
-        let name = files::pack(file);
-        let info =
-            write_pack(&*self.disk, &name, self.database, loose.iter().map(|(id, blob)| (*id, &**blob)))?;
-        report.bytes_written += info.bytes;
-        report.objects = loose.len();
-        let pack = Pack::open(&*self.disk, &name, self.database)?;
-        packs.push(file);
-        let packed = loose.into_iter().map(|(id, _)| id).collect();
-        Ok(Packing { packs, chunks, packed, pack: Some(Arc::new(PackFile { file, pack })) })
+        overlay.push_models(fresh)?;
+        let reference = overlay.finish(file)?;
+        self.note_made(name);
+        Ok(Layer::open(self.disk, core.database, &reference)?)
     }
 
-    /// Unlinks sealed files that nothing names and nobody is about to name. Mapped pages of an unlinked file live
-    /// until the last reader lets go.
-    ///
-    /// A file is first pending, then named by the state, and never pending again; so the files are listed first,
-    /// then what is pending is read, then the state.
-    fn unlink_unnamed(&self, manifest: &v1::Manifest) -> Result<(), CommitError> {
-        if self.pending.is_held() {
-            return Ok(());
+    /// Puts the files in the place of what was captured.
+    fn settle(&mut self, written: Written, chain: &mut Chain) {
+        let Written { tables, packing, layer, kept_layers } = written;
+        chain.layers.truncate(kept_layers);
+        for table in tables {
+            self.put_in_place(table);
         }
-        let listed = all_files(&*self.disk)?;
-        let pending = self.pending.files();
-        let mut named = named_files(manifest);
-        for (name, table) in &self.state().tables {
-            named.extend(table.sealed().iter().map(|run| files::segment(name, run.reference().file)));
-        }
-        named.extend(self.objects.all().into_iter().filter_map(|(_, place)| place.file_name()));
-        let unnamed = |name: &String| {
-            !named.contains(name) && files::number(name).is_some_and(|number| !pending.contains(&number))
-        };
-        let stale: Vec<String> = listed.into_iter().filter(unnamed).collect();
-        Ok(remove_files(&*self.disk, &stale)?)
+        self.core.objects.settle(&packing.packed, packing.pack.as_ref(), &packing.taken_in);
+        self.slices.once_even_if_poisoned(|state: &mut State| {
+            state.graph.end_capture();
+            state.capture = 0;
+        });
+        chain.layers.push(layer);
     }
-}
 
-/// Objects that a candidate, a version that a reader may see, or a model names.
-fn named_objects(state: &State) -> HashSet<ObjectId> {
-    let versions = state.cells.iter().flatten().filter_map(|version| version.content);
-    let candidates = state.graph.contents().map(ObjectId);
-    let models = state.models.iter().map(|(_, version)| version.object);
-    versions.chain(candidates).chain(models).collect()
-}
-
-/// What packing decided.
-struct Packing {
-    packs: Vec<u64>,
-    chunks: Vec<v1::Chunk>,
-    packed: Vec<ObjectId>,
-    pack: Option<Arc<PackFile>>,
-}
-
-/// Reads a segment back into memory.
-fn read_whole(run: &SegmentRun, schema: &Schema) -> Result<MemoryRun, CommitError> {
-    MemoryRun::read(run, schema).map_err(|error| CommitError::Read(error.into()))
-}
-
-/// Files that a manifest names.
-pub(crate) fn named_files(manifest: &v1::Manifest) -> BTreeSet<String> {
-    let segments = manifest
-        .series
-        .iter()
-        .flat_map(|series| series.segments.iter().map(|segment| files::segment(&series.name, segment.file)));
-    let packs = manifest.packs.iter().map(|file| files::pack(*file));
-    let chunks = manifest.chunks.iter().map(|chunk| files::chunk(chunk.file));
-    let image = (manifest.image > 0).then(|| files::image(manifest.image));
-    segments.chain(packs).chain(chunks).chain(image).collect()
-}
-
-/// All sealed files that are there. What is not named by a number is not the engine's.
-pub(crate) fn all_files(disk: &dyn Disk) -> Result<Vec<String>, StorageError> {
-    let list = |dir: &str| match disk.list(dir) {
-        // A file where the engine has folders is somebody else's.
-        Err(source) if source.kind() == std::io::ErrorKind::NotADirectory => Ok(Vec::new()),
-        listed => listed.map_err(|source| StorageError::io("list", dir, source)),
-    };
-    let mut dirs: Vec<String> =
-        [files::IMAGES_DIR, files::PACKS_DIR, files::CHUNKS_DIR].map(String::from).into();
-    dirs.extend(list(files::SEGMENTS_DIR)?.into_iter().map(|dir| format!("{}/{dir}", files::SEGMENTS_DIR)));
-    let mut all = Vec::new();
-    for dir in dirs {
-        let ours = list(&dir)?.into_iter().filter(|name| files::number(name).is_some());
-        all.extend(ours.map(|name| format!("{dir}/{name}")));
+    /// Counts what was captured as not stored, and removes what was made.
+    fn abandon(&mut self, begun: Begun) {
+        self.slices.once_even_if_poisoned(|state: &mut State| {
+            state.graph.abandon_capture();
+            state.models.give_back_fresh(begun.fresh);
+            state.capture = 0;
+        });
+        self.core.objects.give_back_loose(begun.loose);
+        let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
+        // What cannot be removed now is removed as a file that nothing names.
+        made.iter().for_each(|name| drop(self.core.disk.remove(name)));
     }
-    Ok(all)
-}
 
-/// Unlinks files.
-pub(crate) fn remove_files(disk: &dyn Disk, names: &[String]) -> Result<(), StorageError> {
-    for name in names {
-        disk.remove(name).map_err(|source| StorageError::io("remove", name, source))?;
+    fn note_made(&self, name: String) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(name);
     }
-    Ok(())
 }

@@ -2,31 +2,41 @@
 //!
 //! A transaction is prepared outside any lock (checked, large payloads written beside the log, record encoded).
 //! Under the state's lock it is validated, gets its seq, is applied and queued. Then, outside, the log makes it
-//! durable; the leader publishes it, which makes it visible and wakes workers; and the caller is answered.
+//! durable; the leader publishes it, which makes it visible and wakes workers; and the caller is answered. A
+//! `Buffered` transaction is published as it is queued, unless one before it waits for the disk.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use underbelly_storage::Timestamp;
-use underbelly_storage::disk::{Lock, SharedDisk};
-use underbelly_wal::GroupCommit;
+use underbelly_storage::disk::Lock;
+use underbelly_wal::{Admission, GroupCommit, Promise, Urge, WalError};
 
+use crate::backlog::{Backlog, Load};
+use crate::checkpoint::Chain;
+use crate::durability::Durability;
 use crate::error::CommitError;
 use crate::graph::{Effects, Event, ProducerId, RunId, Started};
-use crate::limits::{CLOCK_MAX, START_BYTES_MAX};
-use crate::objects::Objects;
+use crate::limits::{CHECKPOINT_LOG_BYTES, CHECKPOINT_RETRY, CLOCK_MAX, START_BYTES_MAX};
 use crate::open::RecoveryReport;
 use crate::operations::Operations;
 use crate::options::Options;
 use crate::pending::{Pending, Pins};
+use crate::pool::Pool;
 use crate::producers::Closure;
 use crate::record;
+use crate::scribe::Duty;
 use crate::signals::{Publication, Signals};
 use crate::snapshot::Snapshot;
 use crate::state::State;
+use crate::view::{Base, View};
+
+/// Transactions between two looks at the length of the log.
+const LOG_LOOK_TRANSACTIONS: u64 = 4096;
 
 /// An acknowledged transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,15 +57,15 @@ pub struct Commit {
 pub(crate) enum Chore {
     /// Make a checkpoint.
     Checkpoint,
-    /// Write the zeros of the next log file ahead of time.
-    PrepareLog,
 }
 
 impl Chore {
+    /// All, in the order in which they are done.
+    pub(crate) const ALL: [Chore; 1] = [Chore::Checkpoint];
+
     fn name(self) -> &'static str {
         match self {
             Chore::Checkpoint => "a checkpoint in the background failed",
-            Chore::PrepareLog => "a log file could not be prepared",
         }
     }
 }
@@ -69,27 +79,26 @@ pub(crate) struct Prepared {
 }
 
 pub(crate) struct Core {
-    pub disk: SharedDisk,
-    pub database: [u8; 16],
+    pub view: View,
     pub options: Options,
-    pub state: Mutex<State>,
-    pub objects: Objects,
     pub log: GroupCommit<Publication>,
     pub signals: Arc<Signals>,
     pub closures: RwLock<BTreeMap<ProducerId, Closure>>,
     pub report: RecoveryReport,
     pub next_file: AtomicU64,
-    /// Seqs that snapshots read at, with the number of snapshots.
-    pub readers: Mutex<BTreeMap<u64, usize>>,
     /// Files and objects that transactions under way are about to name.
     pub pending: Pending,
-    /// Held by whoever makes a checkpoint or gives up the folder; the last number that a manifest was given.
-    pub checkpoint: Mutex<u64>,
-    /// Payload bytes and operations since the last checkpoint.
-    pub uncheckpointed: (AtomicU64, AtomicU64),
+    /// Held by whoever makes a checkpoint; what it goes on from.
+    pub chain: Mutex<Chain>,
+    /// What was committed since the last checkpoint.
+    pub backlog: Backlog,
+    /// A full disk refused a log file, which a checkpoint may give back.
+    pub wants_log: AtomicBool,
+    /// When a checkpoint in the background may be tried again after one that failed.
+    pub retry_at: Mutex<Option<Instant>>,
     pub maintenance: Mutex<Option<Sender<Chore>>>,
     /// Chores that wait or go on, by [`Chore`].
-    pub requested: [AtomicBool; 2],
+    pub requested: [AtomicBool; 1],
     /// Bytes that one log record may have.
     pub record_bytes_max: usize,
     /// The folder's lock. Whoever writes into the folder holds this for reading; once it is empty, another process
@@ -100,17 +109,21 @@ pub(crate) struct Core {
     /// Something was sequenced beside the record of the opening.
     pub touched: AtomicBool,
     /// What last went wrong in the background, if anything did.
-    pub trouble: Mutex<Option<String>>,
+    pub trouble: Arc<Mutex<Option<String>>>,
     /// Encodes and merges run here, never on a caller's thread pool.
-    pub pool: rayon::ThreadPool,
+    pub pool: Pool,
+}
+
+/// Who writes has all that a reader has.
+impl Deref for Core {
+    type Target = Base;
+
+    fn deref(&self) -> &Base {
+        self.view.base()
+    }
 }
 
 impl Core {
-    /// The applied head, for reading.
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The applied head, for changing it or keeping it. Refused once a transaction panicked half-way.
     pub(crate) fn sound_state(&self) -> Result<MutexGuard<'_, State>, CommitError> {
         let what = "an earlier transaction panicked half-way; open the database again";
@@ -131,16 +144,9 @@ impl Core {
         self.next_file.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The seq of the oldest reader, or of what is visible where nobody reads.
-    pub(crate) fn oldest_reader(&self) -> u64 {
-        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        readers.keys().next().copied().unwrap_or(u64::MAX).min(self.signals.visible())
-    }
-
     /// Encodes operations that were prepared.
     pub(crate) fn encode(&self, operations: Operations, pins: Pins) -> Result<Prepared, CommitError> {
-        let internal = |what| CommitError::Internal { what };
-        let payload = record::encode(&operations.to_record().map_err(internal)?).map_err(internal)?;
+        let payload = record::of(&operations).map_err(|what| CommitError::Internal { what })?;
         if payload.len() > self.record_bytes_max {
             return Err(CommitError::TooLarge {
                 what: "the log record of one transaction",
@@ -157,7 +163,7 @@ impl Core {
         let folder = self.enter()?;
         let operations = Operations { event: Some(event), ..Operations::default() };
         let prepared = self.encode(operations, self.pending.pin())?;
-        let sequenced = self.sequence(prepared, |_| Ok(()))?;
+        let sequenced = self.sequence(prepared, Durability::Sync, |_| Ok(()))?;
         drop(folder);
         self.log.wait(sequenced.0.seq)?;
         Ok(sequenced)
@@ -169,23 +175,39 @@ impl Core {
         let operations = Operations { event: Some(event), ..Operations::default() };
         let prepared = self.encode(operations, self.pending.pin())?;
         let now = self.options.clock.now();
-        self.sequence_locked(&mut *self.sound_state()?, prepared, now)?;
+        self.sequence_locked(&mut *self.sound_state()?, prepared, now, None, Promise::Nothing)?;
         self.touched.store(false, Ordering::Release);
         Ok(())
     }
 
-    /// Gives a transaction its seq, applies it and queues it. It is durable when the log says so. The caller has
-    /// entered the folder.
+    /// Gives a transaction its seq, applies it and queues it. The caller has entered the folder, and answers when
+    /// [`Core::answer`] does.
     pub(crate) fn sequence(
         &self,
         prepared: Prepared,
+        durability: Durability,
         validate: impl FnOnce(&State) -> Result<(), CommitError>,
     ) -> Result<(Commit, Effects), CommitError> {
-        let _admitted = self.log.admit(prepared.payload.len() as u64)?;
+        let admission = self.log.admit(prepared.payload.len() as u64).inspect_err(|error| {
+            // A checkpoint gives log files back.
+            if matches!(error, WalError::DiskFull { .. }) {
+                self.wants_log.store(true, Ordering::Release);
+                self.request(Chore::Checkpoint);
+            }
+        })?;
         let now = self.options.clock.now();
         let mut state = self.sound_state()?;
         validate(&state)?;
-        self.sequence_locked(&mut state, prepared, now)
+        self.sequence_locked(&mut state, prepared, now, Some(admission), durability.promise())
+    }
+
+    /// Returns when a transaction that was sequenced may be answered.
+    pub(crate) fn answer(&self, seq: u64, durability: Durability) -> Result<(), CommitError> {
+        match durability {
+            Durability::Sync => self.log.wait(seq)?,
+            Durability::Buffered => self.log.wait_visible(seq)?,
+        }
+        Ok(())
     }
 
     /// The same for a caller that holds the lock.
@@ -194,6 +216,8 @@ impl Core {
         state: &mut State,
         prepared: Prepared,
         now: Timestamp,
+        admission: Option<Admission<'_, Publication>>,
+        promise: Promise,
     ) -> Result<(Commit, Effects), CommitError> {
         let Prepared { operations, mut payload, pins } = prepared;
         if now > CLOCK_MAX {
@@ -210,33 +234,54 @@ impl Core {
         let bytes = payload.len() as u64;
         let count = operations.count() as u64;
         let objects: Vec<_> = operations.objects.iter().map(|(id, place)| (*id, place.clone())).collect();
-        let effects = state.apply(seq, time, operations, self.oldest_reader())?;
         for (id, place) in objects {
             self.objects.insert(id, place);
         }
+        self.pending.log(seq, &operations.files());
+        let effects = state.apply(seq, time, operations, || self.oldest_reader(), &self.objects)?;
         drop(pins);
-        let publication = Publication {
-            sequenced: Instant::now(),
+        let is_heard = !effects.transitions.is_empty() || !effects.ready.is_empty();
+        let publication = is_heard.then(|| Publication {
+            sequenced: self.options.clock.instant(),
             transitions: effects.transitions.clone(),
             ready: effects.ready.clone(),
-        };
-        self.log.enqueue(seq, payload, publication)?;
-        let before = self.uncheckpointed.0.fetch_add(bytes, Ordering::Relaxed);
-        let operations = self.uncheckpointed.1.fetch_add(count, Ordering::Relaxed) + count;
-        if self.is_due(before + bytes, operations) {
-            self.request(Chore::Checkpoint);
+        });
+        match self.log.enqueue(admission, seq, payload, publication, promise)? {
+            Urge::Now => drop(self.signals.ask(Duty::WriteNow)),
+            Urge::Soon => drop(self.signals.ask(Duty::WriteSoon)),
+            _ => {}
         }
-        let quarter = (self.options.log_file_bytes / 4).max(1);
-        if before / quarter != (before + bytes) / quarter {
-            self.request(Chore::PrepareLog);
+        let load = self.backlog.add(count, bytes);
+        // The log's length is looked at now and then.
+        if self.is_due(&load) || load.transactions.is_multiple_of(LOG_LOOK_TRANSACTIONS) {
+            self.request(Chore::Checkpoint);
         }
         let commit = Commit { seq, time, changed: effects.contents.len(), woken: effects.ready.len() };
         Ok((commit, effects))
     }
 
     /// Whether so much behind the last checkpoint calls for the next.
-    fn is_due(&self, bytes: u64, operations: u64) -> bool {
-        bytes >= self.options.checkpoint_bytes || operations >= self.options.checkpoint_operations
+    fn is_due(&self, load: &Load) -> bool {
+        load.bytes >= self.options.checkpoint_bytes
+            || load.operations >= self.options.checkpoint_operations
+            || self.backlog.replay(load) >= self.options.checkpoint_replay
+    }
+
+    /// A checkpoint in the background, if one is due and none failed a moment ago.
+    fn checkpoint_if_due(&self) -> Result<(), CommitError> {
+        let log_bytes = self.log.with_log(|log| log.stats().bytes);
+        let is_due = self.wants_log.swap(false, Ordering::AcqRel)
+            || self.is_due(&self.backlog.load())
+            || self.backlog.log_bytes(log_bytes) >= CHECKPOINT_LOG_BYTES;
+        let retry_at = *self.retry_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_due || retry_at.is_some_and(|at| self.options.clock.instant() < at) {
+            return Ok(());
+        }
+        let done = self.checkpoint(true);
+        let retry_at = done.is_err().then(|| self.options.clock.instant() + CHECKPOINT_RETRY);
+        *self.retry_at.lock().unwrap_or_else(PoisonError::into_inner) = retry_at;
+        self.backlog.note_log_bytes(log_bytes);
+        done.map(|_| ())
     }
 
     /// Seals the log and gives up the folder, unless that is done. Nothing is written after it.
@@ -247,14 +292,21 @@ impl Core {
         }
         // Who only looked leaves the log as it was: the record of the opening is made anew by the next.
         let sealed = match self.touched.load(Ordering::Acquire) {
-            true => self.log.flush().and_then(|()| self.log.with_log(|log| log.seal())),
+            true => self.log.flush().map_err(CommitError::from).and_then(|()| self.seal()),
             false => Ok(()),
         };
         folder.take();
-        Ok(sealed?)
+        sealed
     }
 
-    /// Asks the maintenance thread, unless it was asked for the same.
+    /// Seals the log, so that damage to its last batch can be told from a torn tail.
+    pub(crate) fn seal(&self) -> Result<(), CommitError> {
+        // Before: what is written after the seal is told again.
+        self.signals.sealed();
+        Ok(self.log.with_log(|log| log.seal())?)
+    }
+
+    /// Asks the maintenance thread, or whoever drives the database, unless the same was asked for.
     fn request(&self, chore: Chore) {
         if self.requested[chore as usize].swap(true, Ordering::AcqRel) {
             return;
@@ -265,24 +317,20 @@ impl Core {
         }
     }
 
-    /// Does what the maintenance thread was asked for. What fails is told in the status; the log is as it was, and
-    /// the next trigger tries again.
-    pub(crate) fn maintain(self: &Arc<Core>, chore: Chore) {
-        self.requested[chore as usize].swap(false, Ordering::AcqRel);
+    /// Does what was asked for. What fails is told in the status too; the log is as it was, and the next trigger
+    /// tries again.
+    pub(crate) fn maintain(self: &Arc<Core>, chore: Chore) -> Result<(), CommitError> {
+        if !self.requested[chore as usize].swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
         let done = match chore {
-            Chore::Checkpoint => {
-                let (bytes, operations) = &self.uncheckpointed;
-                if !self.is_due(bytes.load(Ordering::Relaxed), operations.load(Ordering::Relaxed)) {
-                    return;
-                }
-                self.checkpoint().map(|_| ())
-            }
-            Chore::PrepareLog => self.enter().and_then(|_folder| Ok(self.log.prepare_spare()?)),
+            Chore::Checkpoint => self.checkpoint_if_due(),
         };
-        match done {
+        match &done {
             Ok(()) | Err(CommitError::Closed) => {}
             Err(error) => self.note_trouble(format!("{}: {error}", chore.name())),
         }
+        done
     }
 
     /// Keeps what went wrong in the background for the status.
@@ -294,15 +342,16 @@ impl Core {
     /// snapshot shows what the run reads once the log is durable up to its seq.
     pub(crate) fn claim(self: &Arc<Core>) -> Result<Option<(Started, Snapshot)>, CommitError> {
         let _folder = self.enter()?;
-        let _admitted = self.log.admit(START_BYTES_MAX)?;
+        let admission = self.log.admit(START_BYTES_MAX)?;
         let now = self.options.clock.now();
         let mut state = self.sound_state()?;
         let Some(bundle) = state.graph.next_ready() else { return Ok(None) };
-        let snapshot = Snapshot::at(self, state.head);
+        let snapshot = Snapshot::at(self.view.base(), state.head);
         let event = Event::Start { bundle, run: RunId(state.next_run) };
         let operations = Operations { event: Some(event), ..Operations::default() };
         let prepared = self.encode(operations, self.pending.pin())?;
-        let (_, effects) = self.sequence_locked(&mut state, prepared, now)?;
+        let admission = Some(admission);
+        let (_, effects) = self.sequence_locked(&mut state, prepared, now, admission, Promise::Nothing)?;
         Ok(effects.started.map(|started| (started, snapshot)))
     }
 }

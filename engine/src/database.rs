@@ -1,5 +1,7 @@
 //! The handle of an open database.
 
+use std::collections::VecDeque;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,22 +9,25 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use underbelly_storage::disk::{RealDisk, SharedDisk};
+use underbelly_wal::Stalls;
 
 use crate::batch::Batch;
 use crate::checkpoint::CheckpointReport;
-use crate::core::{Commit, Core};
-use crate::error::{CommitError, Failure, OpenError, ReadError, SchemaError};
+use crate::core::{Chore, Commit, Core};
+use crate::error::{CommitError, Failure, OpenError, SchemaError};
 use crate::graph::{Event, ProducerDefinition, SlotDefinition};
+use crate::models::IndexStatus;
 use crate::open::{self, RecoveryReport};
 use crate::options::Options;
-use crate::producers::{Outputs, Run, is_worker, work};
-use crate::runs::{self, RunRecord};
+use crate::producers::{Finished, Outputs, Run, is_worker, run_ready, work};
+use crate::reader::attached;
+use crate::scribe;
 use crate::signals::Latencies;
-use crate::snapshot::Snapshot;
 use crate::transaction::{Transaction, transact};
+use crate::view::View;
 
-/// An open database. Cheap to clone and to send between threads; it is closed when the last clone is dropped, or
-/// by [`Database::close`].
+/// A database that is open for writing, with all that its [`View`] shows. Cheap to clone and to send between threads;
+/// it is closed when the last clone is dropped, or by [`Database::close`].
 #[derive(Clone)]
 pub struct Database {
     handle: Arc<Handle>,
@@ -31,6 +36,8 @@ pub struct Database {
 struct Handle {
     core: Arc<Core>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Runs that [`Database::run_ready`] could not end. They hold the core, so they are not kept there.
+    unfinished: Mutex<VecDeque<Finished>>,
 }
 
 /// What `ubctl status` shows.
@@ -43,8 +50,14 @@ pub struct Status {
     pub database: [u8; 16],
     /// The last applied transaction.
     pub head: u64,
-    /// The last durable and visible transaction.
+    /// The last visible transaction: what a snapshot shows.
     pub visible: u64,
+    /// The last durable transaction. Those between it and the visible one were committed as `Buffered`.
+    pub durable: u64,
+    /// The first and the last transaction that were visible and may not have been durable when the log failed.
+    pub not_durable: Option<(u64, u64)>,
+    /// Waiting before transactions were admitted, by reason, since the database was opened.
+    pub stalls: Stalls,
     /// The commit time of the head, nanoseconds since 1970 UTC. The head may be ahead of what is visible.
     pub time: underbelly_storage::Timestamp,
     /// Series types.
@@ -57,12 +70,16 @@ pub struct Status {
     pub producers: usize,
     /// Models.
     pub models: usize,
+    /// The index of the models' attributes.
+    pub index: IndexStatus,
     /// Objects: contents of cells and blobs.
     pub objects: usize,
     /// The log.
     pub log: underbelly_wal::LogStats,
     /// What last went wrong in the background, if anything did: a checkpoint, a log file, the end of a run.
     pub trouble: Option<String>,
+    /// Other processes that read, each with the manifest that it pins, as far as the system tells.
+    pub readers: Vec<(u32, u64)>,
     /// What opening found.
     pub recovery: RecoveryReport,
 }
@@ -135,17 +152,24 @@ impl Database {
                 let body = Box::new(move || work(&core, &doorbell));
                 threads.push(spawn(format!("underbelly-worker-{number}"), body)?);
             }
-            let (core, requests) = (opened.core.clone(), opened.maintenance.clone());
-            let body = Box::new(move || {
-                while let Ok(chore) = requests.recv() {
-                    core.maintain(chore);
-                }
-            });
-            threads.push(spawn("underbelly-maintenance".to_string(), body)?);
+            if workers > 0 {
+                let (core, requests) = (opened.core.clone(), opened.maintenance.clone());
+                let body = Box::new(move || {
+                    while let Ok(chore) = requests.recv() {
+                        // What fails is told in the status.
+                        let _ = core.maintain(chore);
+                    }
+                });
+                threads.push(spawn("underbelly-maintenance".to_string(), body)?);
+                let (core, duties) = (opened.core.clone(), opened.duties.clone());
+                let body = Box::new(move || scribe::serve(&core, &duties));
+                threads.push(spawn("underbelly-scribe".to_string(), body)?);
+            }
             Ok(())
         };
         let started = start();
-        let handle = Arc::new(Handle { core: opened.core, threads: Mutex::new(threads) });
+        let threads = Mutex::new(threads);
+        let handle = Arc::new(Handle { core: opened.core, threads, unfinished: Mutex::default() });
         started.map_err(failed)?;
         Ok(Database { handle })
     }
@@ -232,7 +256,8 @@ impl Database {
         Ok(())
     }
 
-    /// Commits a batch: all of it or nothing. It is durable, visible, and has woken producers on return.
+    /// Commits a batch: all of it or nothing. It is visible and has woken producers on return, and durable unless
+    /// it was committed as [`Durability::Buffered`](crate::Durability::Buffered).
     ///
     /// # Errors
     /// [`CommitError::Closed`]; where the batch is refused, the variant that names what is wrong with it, such as
@@ -241,11 +266,32 @@ impl Database {
     /// log; [`CommitError::Log`] where the log has no space or has failed.
     pub fn commit(&self, batch: Batch) -> Result<Commit, CommitError> {
         let folder = self.core().enter()?;
+        let durability = batch.durability;
         let prepared = self.core().prepare(batch)?;
-        let (commit, _) = self.core().sequence(prepared, |_| Ok(()))?;
+        let (commit, _) = self.core().sequence(prepared, durability, |_| Ok(()))?;
         drop(folder);
-        self.core().log.wait(commit.seq)?;
+        self.core().answer(commit.seq, durability)?;
         Ok(commit)
+    }
+
+    /// Waits until a transaction is durable, and all before it with it; it is written now, if it was not.
+    ///
+    /// # Errors
+    /// [`CommitError::Log`]: `WalError::NotDurable` where the log failed while the transaction was visible and may not
+    /// have been durable, `WalError::Poisoned` where it failed before the transaction was visible,
+    /// `WalError::NotQueued` where there is no such transaction yet. [`CommitError::Closed`].
+    pub fn wait_durable(&self, seq: u64) -> Result<(), CommitError> {
+        if self.durable_seq() >= seq {
+            return Ok(());
+        }
+        let _folder = self.core().enter()?;
+        Ok(self.core().log.wait(seq)?)
+    }
+
+    /// The seq up to which transactions are durable. A snapshot may show later ones that were committed as
+    /// [`Durability::Buffered`](crate::Durability::Buffered); other processes do not see those.
+    pub fn durable_seq(&self) -> u64 {
+        self.core().signals.durable()
     }
 
     /// Runs a closure that reads and writes, and commits what it wrote if nothing that it read has changed
@@ -264,18 +310,41 @@ impl Database {
         transact(self.core(), body).map(|(answer, _)| answer)
     }
 
-    /// What is visible now.
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot::now(self.core())
+    /// Runs ready producers on this thread until none is ready, makes a checkpoint if one is due, writes
+    /// what was committed as `Buffered`, and answers how many runs ended. What a database with no
+    /// [`workers`](Options::workers) does, it does here; where there are workers, this thread helps them, and the rest
+    /// is theirs.
+    ///
+    /// A producer's closure that calls this gets 0: its own run goes on.
+    ///
+    /// # Errors
+    /// As [`Database::commit`] and [`Database::checkpoint`]. A run that ended and could not be committed, because the disk
+    /// refused, is kept and committed by the next call; its closure does not run again.
+    pub fn run_ready(&self) -> Result<usize, CommitError> {
+        let core = self.core();
+        if is_worker(core) {
+            return Ok(0);
+        }
+        let ended = run_ready(core, &self.handle.unfinished)?;
+        if core.options.workers == 0 {
+            Chore::ALL.into_iter().try_for_each(|chore| core.maintain(chore))?;
+            let _folder = core.enter()?;
+            core.log.flush()?;
+        }
+        Ok(ended)
     }
 
     /// Waits until no bundle is ready and no run is in flight, and that is durable; false when `timeout` has passed
-    /// before.
+    /// before. Without [`workers`](Options::workers) it does first what [`Database::run_ready`] does, and is false where
+    /// that fails.
     ///
     /// False at once where the database is closed or its log failed while there is work left, or where there is none
     /// left but the log failed before that was durable. A closed database without work left is idle. A `timeout` of
     /// zero asks without waiting for work.
     pub fn wait_idle(&self, timeout: Duration) -> bool {
+        if self.core().options.workers == 0 && self.run_ready().is_err() {
+            return false;
+        }
         // A time beyond the clock's end is no deadline.
         let deadline = Instant::now().checked_add(timeout);
         loop {
@@ -296,13 +365,14 @@ impl Database {
         }
     }
 
-    /// The newest `n` visible runs that ended, newest first; of one producer, or of all. Empty where there is
-    /// none, also for a producer that is unknown.
+    /// Waits until queries on attributes use their index and it reflects what is visible now; false when `timeout` has
+    /// passed before, or there is to be none: with few models, without [`workers`](Options::workers), or on a closed
+    /// database.
     ///
-    /// # Errors
-    /// [`ReadError::Query`] where the history cannot be read.
-    pub fn runs(&self, producer: Option<&str>, n: usize) -> Result<Vec<RunRecord>, ReadError> {
-        runs::history(&self.snapshot(), producer, n)
+    /// Nothing needs this: queries scan until the index is ready.
+    pub fn wait_index(&self, timeout: Duration) -> bool {
+        let seq = self.core().signals.visible();
+        self.core().attributes.wait_ready(self.base(), seq, timeout)
     }
 
     /// How long wakes and runs took since the database was opened or the latencies were reset.
@@ -319,14 +389,14 @@ impl Database {
     ///
     /// # Errors
     /// [`CommitError::Closed`]; [`CommitError::Storage`] or [`CommitError::Read`] where a file cannot be written
-    /// or read; [`CommitError::TooLarge`] where cells and models are too many for one image; [`CommitError::Log`]
+    /// or read, a full disk among the reasons; [`CommitError::Log`]
     /// where the log has failed, or fails now as its old files are put aside. What was committed stays committed
     /// in each case.
     pub fn checkpoint(&self) -> Result<CheckpointReport, CommitError> {
         if self.core().closed.load(Ordering::Acquire) {
             return Err(CommitError::Closed);
         }
-        self.core().checkpoint()
+        self.core().checkpoint(false)
     }
 
     /// What opening found.
@@ -339,21 +409,31 @@ impl Database {
         let core = self.core();
         let log = core.log.with_log(|log| log.stats());
         let trouble = core.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let counts = self.counts();
+        // A folder that cannot be listed fails whoever needs it; here nobody does.
+        let readers = attached(&core.disk).unwrap_or_default();
+        let index = self.index();
+        let (not_durable, stalls) = (core.log.lost_visible(), core.log.stalls());
         let state = core.state();
         Status {
             dir: core.disk.describe(),
             database: core.database,
             head: state.head,
             visible: core.signals.visible(),
+            durable: core.signals.durable(),
+            not_durable,
+            stalls,
             time: state.time,
-            series: state.tables.len(),
-            slots: state.graph.slots().count(),
-            cells: state.graph.cells().count(),
-            producers: state.graph.producers().count(),
-            models: state.models.newest_of_each(u64::MAX).count(),
-            objects: core.objects.len(),
+            series: counts.series,
+            slots: counts.slots,
+            cells: counts.cells,
+            producers: counts.producers,
+            models: counts.models,
+            index,
+            objects: counts.objects,
             log,
             trouble,
+            readers,
             recovery: core.report.clone(),
         }
     }
@@ -374,9 +454,17 @@ impl Database {
         let closures =
             std::mem::take(&mut *self.core().closures.write().unwrap_or_else(PoisonError::into_inner));
         drop(closures);
-        let report = self.core().checkpoint();
+        let report = self.core().checkpoint(false);
         let released = self.core().release();
         report.and_then(|report| released.map(|()| report))
+    }
+}
+
+impl Deref for Database {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.handle.core.view
     }
 }
 
@@ -386,6 +474,7 @@ impl Handle {
     fn stop(&self) {
         self.core.signals.hang_up();
         self.core.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.core.attributes.end();
         if is_worker(&self.core) {
             return;
         }

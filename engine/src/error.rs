@@ -6,7 +6,7 @@ use underbelly_storage::{ColumnError, ColumnType, Timestamp};
 use underbelly_wal::WalError;
 
 use crate::graph::{GraphError, KeyError};
-use crate::models::MetadataError;
+use crate::models::{MetadataError, WhereError};
 
 /// Making or opening a database failed. Nothing was changed, except that an interrupted recovery may have begun.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,14 @@ pub enum OpenError {
         /// The holder's process id, 0 where unknown.
         pid: u32,
     },
+    /// The writer went on while the database was read.
+    #[error(
+        "{dir}: its writer's checkpoints overtook the reading each time; try again, or give it longer logs"
+    )]
+    Overtaken {
+        /// The folder.
+        dir: String,
+    },
     /// A setting cannot work.
     #[error("option {option} is {value}: {remedy}")]
     Option {
@@ -51,7 +59,7 @@ pub enum OpenError {
         remedy: &'static str,
     },
     /// Data on disk contradicts itself.
-    #[error("{dir}: {what}; restore a backup of the folder")]
+    #[error("{dir}: {what}; restore a backup of the folder, or save what is left with `ubctl repair DEST`")]
     Corrupt {
         /// The folder.
         dir: String,
@@ -77,6 +85,49 @@ pub enum OpenError {
     /// The record of the opening could not be committed.
     #[error(transparent)]
     Commit(#[from] Box<CommitError>),
+}
+
+/// A copy of a database could not be made. There is no database in the folder that was to have it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CopyError {
+    /// The folder holds something.
+    #[error("{dir} is not empty ({found}); name a folder that is empty or not there")]
+    NotEmpty {
+        /// The folder.
+        dir: String,
+        /// One of its entries.
+        found: String,
+    },
+    /// The folder lies in that of the database.
+    #[error("{dir} lies inside of the database; name a folder elsewhere")]
+    Inside {
+        /// The folder.
+        dir: String,
+    },
+    /// The copy does not verify.
+    #[error(
+        "the copy in {dir} was taken back, since the original is damaged: {}; save what is left with \
+         `ubctl repair DEST`",
+        damages.join("; ")
+    )]
+    Damaged {
+        /// The folder.
+        dir: String,
+        /// What is damaged.
+        damages: Vec<String>,
+    },
+    /// Nothing is left to go out from.
+    #[error("nothing can be saved of {dir}: {}; restore a backup of the folder", losses.join("; "))]
+    Nothing {
+        /// The damaged database.
+        dir: String,
+        /// What is damaged.
+        losses: Vec<String>,
+    },
+    /// The original could not be read, or the copy not written.
+    #[error(transparent)]
+    Open(#[from] OpenError),
 }
 
 /// A definition was refused. Nothing was changed, except as [`SchemaError::Commit`] says.
@@ -264,6 +315,9 @@ pub enum ReadError {
     /// Model metadata was refused.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+    /// A query on the attributes of models was refused.
+    #[error(transparent)]
+    Where(#[from] WhereError),
     /// No series of this type.
     #[error("no series has the type {series:?}; `ubctl series ls` lists them")]
     UnknownSeries {
@@ -287,6 +341,12 @@ pub enum ReadError {
     /// An object that is nowhere.
     #[error("object {object} is named but not stored; run `ubctl verify`")]
     MissingObject {
+        /// The object's hash.
+        object: String,
+    },
+    /// An object that a repair did not find.
+    #[error("object {object} was lost before the database was repaired; put it again")]
+    LostObject {
         /// The object's hash.
         object: String,
     },

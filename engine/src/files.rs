@@ -12,6 +12,10 @@ pub(crate) const IMAGES_DIR: &str = "images";
 pub(crate) const PACKS_DIR: &str = "packs";
 /// Folder of the chunk files.
 pub(crate) const CHUNKS_DIR: &str = "chunks";
+/// Space that is held back for a checkpoint on a full disk.
+pub(crate) const RESERVE: &str = "RESERVE";
+/// Folder of the index of attributes, which may be removed at any time.
+pub(crate) const INDEX_DIR: &str = "index";
 /// The lock file.
 pub(crate) const LOCK: &str = "LOCK";
 

@@ -6,24 +6,31 @@
 //! it is acknowledged.
 //!
 //! Invariants:
-//! - An acknowledged transaction survives a crash at any moment; one that was not is there whole or not at all.
-//! - Snapshots show a transaction once it is durable, and runs read nothing else; listings of states show the applied
-//!   head.
+//! - An acknowledged `Sync` transaction survives a crash at any moment; any other is there whole or not at all, and
+//!   what survives is a prefix of all transactions.
+//! - Snapshots show a transaction once it is visible: a `Sync` one when it is durable, a `Buffered` one when all before
+//!   it are visible. Runs read nothing else; listings of states show the applied head. Nobody outside the process is
+//!   shown what is not durable.
 //! - No user code runs under a lock of the engine, and the state's lock is never held over I/O.
 //! - The graph of slots is a pure fold over logged events: replaying the log gives the same states.
 //!
-//! Reading order: [`batch`](Batch), `prepare`, `operations`, `core`, `state`, `graph`, `producers`, `open`,
+//! Reading order: [`batch`](Batch), `prepare`, `operations`, `core`, `scribe`, `state`, `graph`, `producers`, `open`,
 //! `checkpoint`, [`snapshot`](Snapshot), [`database`](Database).
 
+mod backlog;
+mod backup;
 mod batch;
 mod checkpoint;
 mod clock;
 mod core;
 mod database;
+mod durability;
 mod error;
 mod files;
 #[doc(hidden)] // Beside what is exported below, for the fuzz targets of this workspace alone.
 pub mod graph;
+mod image;
+mod journal;
 pub mod limits;
 mod listing;
 mod models;
@@ -32,34 +39,52 @@ mod open;
 mod operations;
 mod options;
 mod pending;
+mod pool;
 mod prepare;
 mod producers;
+mod reader;
 #[doc(hidden)] // For the fuzz targets of this workspace alone.
 pub mod record;
+mod repair;
+mod report;
+mod restore;
 mod runs;
+mod scribe;
 mod series;
+mod shared;
 mod signals;
 mod slots;
 mod snapshot;
 mod state;
 mod transaction;
 mod verify;
+mod versions;
+mod view;
 
+pub use backup::{BackupOptions, BackupReport};
 pub use batch::{Batch, Row};
 pub use checkpoint::CheckpointReport;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use core::Commit;
 pub use database::{Database, Status};
-pub use error::{CommitError, Failure, OpenError, ReadError, SchemaError};
+pub use durability::Durability;
+pub use error::{CommitError, CopyError, Failure, OpenError, ReadError, SchemaError};
 pub use graph::{
     Cause, CellId, CellInfo, GraphError, Group, Input, Key, KeyError, Output, PStatus, ProducerDefinition,
     RunId, SlotDate, SlotDefinition, SlotId, State, StateCounts, Why,
 };
+pub use journal::LogRecord;
 pub use listing::{GraphNode, GraphView, Lineage, NodeKind, ProducerSummary, SlotRow, SlotSummary};
-pub use models::{IDENTITY_PREFIX, MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo};
+pub use models::{
+    IDENTITY_PREFIX, IndexState, IndexStatus, MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo,
+    Where, WhereError,
+};
 pub use open::RecoveryReport;
 pub use options::Options;
 pub use producers::{InputCell, Outputs, Run};
+pub use reader::{Reader, ReaderStatus};
+pub use repair::{Loss, RepairReport};
+pub use restore::Phases;
 pub use runs::{RUNS_SERIES, RunRecord};
 pub use series::{Series, SeriesInfo};
 pub use signals::{Latencies, Percentiles};
@@ -67,14 +92,17 @@ pub use slots::decode_content;
 pub use snapshot::{Cell, Snapshot};
 pub use transaction::Transaction;
 pub use underbelly_query::{Closed, QueryError, Scan, Schema, SchemaColumn};
-pub use underbelly_storage::disk::{self, Disk, MemoryDisk, RealDisk};
+pub use underbelly_storage::disk::{self, Disk, FaultyDisk, RealDisk, SimulatedDisk};
 pub use underbelly_storage::error::StorageError;
 pub use underbelly_storage::object::{Blob, ObjectId};
 pub use underbelly_storage::{
     Column, ColumnError, ColumnType, Columns, Date, Strings, Timestamp, Value, Values,
 };
-pub use underbelly_wal::{LogStats, WalError};
+pub use underbelly_wal::{
+    BatchInspection, Behind, FileInspection, HeaderInspection, LogStats, Sound, Stall, Stalls, WalError,
+};
 pub use verify::VerifyReport;
+pub use view::{Counts, View};
 
 /// The example in README.md, compiled and run.
 #[cfg(doctest)]

@@ -1,5 +1,7 @@
 //! Every limit of the engine in one place. All are checked before memory is taken or a lock is held.
 
+use std::time::Duration;
+
 use underbelly_storage::Timestamp;
 
 /// Bytes of a name (series, column, slot, producer).
@@ -21,14 +23,26 @@ pub const METADATA_DEPTH_MAX: usize = 32;
 pub const METADATA_BYTES_MAX: usize = 64 << 10;
 /// Bytes of committed records that may wait for the disk before further commits wait too.
 pub const QUEUE_BYTES_MAX: usize = 128 << 20;
+/// Things asked of the thread that looks after the log and not done yet.
+pub const DUTIES_MAX: usize = 16;
 /// Bytes of the reason of a run that failed or declined; what is longer is cut.
 pub const REASON_BYTES_MAX: usize = 4 << 10;
 /// Times that a transaction is tried again after a conflict.
 pub const CONFLICT_RETRIES: usize = 16;
-/// Bytes of a state image: what 32-bit relative pointers reach.
-pub const IMAGE_BYTES_MAX: u64 = i32::MAX as u64;
+/// Deltas of the state image over its base.
+pub const DELTAS_MAX: usize = 4;
+/// Bytes of log, padding included, after which a checkpoint is made in the background.
+pub const CHECKPOINT_LOG_BYTES: u64 = 1 << 30;
+/// Time after a checkpoint in the background that failed in which none is tried.
+pub const CHECKPOINT_RETRY: Duration = Duration::from_secs(2);
 /// Young runs of one size class that are merged into one.
 pub const YOUNG_RUNS_PER_CLASS: usize = 8;
+/// Rows up to which an append is pushed behind those of earlier commits; more are a run of their own.
+pub const FEW_ROWS_MAX: usize = 64;
+/// Columns up to which it is.
+pub const FEW_COLUMNS_MAX: usize = 64;
+/// Bytes of pushed rows that become a run.
+pub const TAIL_BYTES_MAX: usize = 16 << 20;
 /// Rows above which a young run is left alone until it is sealed.
 pub const YOUNG_RUN_ROWS_MAX: usize = 1 << 13;
 /// Small segments of a type that are merged at the next checkpoint.
@@ -45,5 +59,17 @@ pub const SMALL_SEGMENT_ROWS: u64 = 1 << 17;
 pub const START_BYTES_MAX: u64 = 512;
 /// The latest time that the clock may show, a year before the end of time: every commit is later than the one before.
 pub const CLOCK_MAX: Timestamp = Timestamp(i64::MAX - 31_536_000_000_000_000);
+/// Bytes of log that a reader of another process keeps in memory before it takes a newer manifest instead.
+pub const READER_REPLAY_BYTES: u64 = 64 << 20;
+/// How often a reader begins anew because the writer's checkpoints overtook it.
+pub const READER_TRIES: usize = 100;
+/// Bytes of log records that a copy writes at once.
+pub const COPY_BYTES: usize = 4 << 20;
 /// Samples kept of each latency.
 pub const LATENCY_SAMPLES: usize = 65_536;
+/// Keys of one model in the index of attributes; a model with more is a candidate for every query.
+pub const INDEX_MODEL_KEYS_MAX: usize = 1_024;
+/// Versions behind the index's stamp that a query passes over before the index is asked to catch up.
+pub const INDEX_TAIL_MAX: usize = 1_024;
+/// How long closing waits for the index to be put away; one that is not is built anew.
+pub const INDEX_CLOSE_MAX: std::time::Duration = std::time::Duration::from_secs(5);

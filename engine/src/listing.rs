@@ -2,12 +2,12 @@
 //!
 //! States are those of the applied head; [`Status::head`](crate::Status::head) says which transaction that is.
 
-use crate::database::Database;
 use crate::error::ReadError;
 use crate::graph::{
     CellId, CellInfo, Graph, Key, PStatus, ProducerDefinition, SlotDate, SlotDefinition, SlotId, State,
     StateCounts, Tree, Why,
 };
+use crate::view::View;
 use underbelly_storage::object::ObjectId;
 use underbelly_storage::{Timestamp, Value};
 
@@ -133,10 +133,10 @@ fn lineage(graph: &Graph, tree: &Tree) -> Option<Lineage> {
     })
 }
 
-impl Database {
+impl View {
     /// All slots in order of their definition.
     pub fn slots(&self) -> Vec<SlotSummary> {
-        let state = self.core().state();
+        let state = self.base().state();
         let slots = state.graph.slots();
         slots
             .map(|(id, definition)| SlotSummary {
@@ -151,7 +151,7 @@ impl Database {
     /// # Errors
     /// [`ReadError::UnknownSlot`] where `slot` names none.
     pub fn slot_table(&self, slot: Option<&str>) -> Result<Vec<SlotRow>, ReadError> {
-        let state = self.core().state();
+        let state = self.base().state();
         let graph = &state.graph;
         let row = |cell| {
             let info: CellInfo = graph.cell_info(cell)?;
@@ -184,7 +184,7 @@ impl Database {
 
     /// All producers in order of their registration.
     pub fn producers(&self) -> Vec<ProducerSummary> {
-        let state = self.core().state();
+        let state = self.base().state();
         let graph = &state.graph;
         let mut summaries: Vec<ProducerSummary> = graph
             .producers()
@@ -216,7 +216,7 @@ impl Database {
         key: impl IntoIterator<Item = V>,
     ) -> Result<Why, ReadError> {
         let key = Key::new(key.into_iter().map(Into::into).collect())?;
-        let state = self.core().state();
+        let state = self.base().state();
         let unknown = || ReadError::UnknownSlot { slot: slot.to_string() };
         let id = state.graph.slot_by_name(slot).ok_or_else(unknown)?;
         state.graph.why_at(id, date.into(), &key).ok_or_else(unknown)
@@ -257,7 +257,7 @@ impl Database {
         walk: impl Fn(&Graph, CellId) -> Option<Tree>,
     ) -> Result<Option<Lineage>, ReadError> {
         let key = Key::new(key.into_iter().map(Into::into).collect())?;
-        let state = self.core().state();
+        let state = self.base().state();
         let id = state.graph.slot_by_name(slot);
         let id = id.ok_or_else(|| ReadError::UnknownSlot { slot: slot.to_string() })?;
         let cell = state.graph.cell(id, date, &key);

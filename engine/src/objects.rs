@@ -2,10 +2,16 @@
 //!
 //! An object is in memory from its commit until the next checkpoint packs it, or in a chunk file from before its
 //! commit. What is in a pack or chunk file is read in place from the mapped file.
+//!
+//! Each object counts what names it: candidates of cells, versions of cells that readers may still see, versions of
+//! models. Counts change where a sequenced transaction is applied, and nowhere else. An object that nothing names is
+//! forgotten at the next checkpoint, unless a transaction under way counts on it.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use hashbrown::HashMap;
 use underbelly_storage::disk::SharedDisk;
 use underbelly_storage::error::StorageError;
 use underbelly_storage::object::{Blob, ObjectId, Pack, open_chunk};
@@ -13,6 +19,10 @@ use underbelly_storage::object::{Blob, ObjectId, Pack, open_chunk};
 use crate::error::ReadError;
 use crate::files;
 use crate::pending::Pending;
+use crate::pool::Pool;
+
+/// Parts into which objects are divided by the first byte of their ids, each with a lock of its own.
+const SHARDS: usize = 256;
 
 /// Where an object is.
 #[derive(Clone)]
@@ -22,20 +32,35 @@ pub(crate) enum Place {
     Chunk(Arc<ChunkFile>),
 }
 
+/// The number of the chunk file of an object that a repair did not find. No file has it.
+pub(crate) const LOST: u64 = 0;
+
 impl Place {
-    /// The file that holds the object, if it is in one.
-    pub(crate) fn file_name(&self) -> Option<String> {
-        match self {
-            Place::Memory(_) => None,
-            Place::Pack(pack) => Some(files::pack(pack.file)),
-            Place::Chunk(chunk) => Some(files::chunk(chunk.file)),
-        }
+    /// The place of an object that a repair did not find.
+    pub(crate) fn lost() -> Place {
+        Place::Chunk(Arc::new(ChunkFile::new(LOST, 0)))
+    }
+
+    fn is_lost(&self) -> bool {
+        matches!(self, Place::Chunk(chunk) if chunk.file == LOST)
     }
 }
 
 pub(crate) struct PackFile {
     pub file: u64,
     pub pack: Pack,
+    /// Objects that are found in this pack.
+    live: AtomicU64,
+}
+
+impl PackFile {
+    pub(crate) fn new(file: u64, pack: Pack) -> PackFile {
+        PackFile { file, pack, live: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn live(&self) -> u64 {
+        self.live.load(Ordering::Relaxed)
+    }
 }
 
 pub(crate) struct ChunkFile {
@@ -50,36 +75,232 @@ impl ChunkFile {
     }
 }
 
-/// All objects that something names.
+struct Entry {
+    place: Place,
+    /// What names it.
+    names: u32,
+    /// Whether it stands in the list of those that may be forgotten.
+    listed: bool,
+}
+
+type Shard = HashMap<ObjectId, Entry>;
+
+/// Ids that something names, each as often as it is named, divided as objects are.
+pub(crate) struct Names(Vec<Vec<ObjectId>>);
+
+impl Default for Names {
+    fn default() -> Names {
+        Names(vec![Vec::new(); SHARDS])
+    }
+}
+
+impl Names {
+    pub(crate) fn push(&mut self, id: ObjectId) {
+        self.0[usize::from(id.0[0])].push(id);
+    }
+}
+
+/// All objects that something names, or named a short while ago.
 pub(crate) struct Objects {
     disk: SharedDisk,
     database: [u8; 16],
-    places: RwLock<HashMap<ObjectId, Place>>,
+    shards: Box<[RwLock<Shard>]>,
+    packs: Mutex<BTreeMap<u64, Arc<PackFile>>>,
+    chunks: Mutex<BTreeMap<u64, (ObjectId, u64)>>,
+    /// Objects that came into memory since a checkpoint took this list.
+    loose: Mutex<Vec<ObjectId>>,
+    /// Objects that nothing named at some moment.
+    unnamed: Mutex<Vec<ObjectId>>,
+    /// An object that was named and not stored.
+    missing: Mutex<Option<ObjectId>>,
+    /// Objects that a repair did not find.
+    lost: Mutex<BTreeSet<ObjectId>>,
+    /// Whether what is named and not stored counts as lost.
+    tolerant: bool,
+}
+
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Objects {
     pub(crate) fn new(disk: SharedDisk, database: [u8; 16]) -> Objects {
-        Objects { disk, database, places: RwLock::default() }
+        Objects {
+            disk,
+            database,
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            packs: Mutex::default(),
+            chunks: Mutex::default(),
+            loose: Mutex::default(),
+            unnamed: Mutex::default(),
+            missing: Mutex::default(),
+            lost: Mutex::default(),
+            tolerant: false,
+        }
     }
 
+    /// Objects of a damaged database: what is named and not stored is lost.
+    pub(crate) fn tolerant(disk: SharedDisk, database: [u8; 16]) -> Objects {
+        Objects { tolerant: true, ..Objects::new(disk, database) }
+    }
+
+    fn read(&self, id: &ObjectId) -> RwLockReadGuard<'_, Shard> {
+        self.shards[usize::from(id.0[0])].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, id: &ObjectId) -> RwLockWriteGuard<'_, Shard> {
+        self.shards[usize::from(id.0[0])].write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores an object that nothing names yet, unless it is stored. One that was lost is stored anew.
     pub(crate) fn insert(&self, id: ObjectId, place: Place) {
-        self.places.write().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert(place);
+        let mut shard = self.write(&id);
+        let entry = shard.entry(id);
+        if let hashbrown::hash_map::Entry::Occupied(known) = &entry
+            && (!known.get().place.is_lost() || place.is_lost())
+        {
+            return;
+        }
+        match &place {
+            Place::Memory(_) => hold(&self.loose).push(id),
+            Place::Pack(pack) => {
+                pack.live.fetch_add(1, Ordering::Relaxed);
+            }
+            Place::Chunk(chunk) if chunk.file == LOST => {
+                hold(&self.lost).insert(id);
+            }
+            Place::Chunk(chunk) => {
+                hold(&self.chunks).insert(chunk.file, (id, chunk.bytes));
+            }
+        }
+        match entry {
+            hashbrown::hash_map::Entry::Occupied(mut known) => {
+                hold(&self.lost).remove(&id);
+                known.get_mut().place = place;
+            }
+            hashbrown::hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(Entry { place, names: 0, listed: true });
+                hold(&self.unnamed).push(id);
+            }
+        }
     }
 
+    /// Stores all objects of packs that are not stored; of several packs the first counts. They are not listed as
+    /// unnamed: see [`Objects::list_unnamed`].
+    pub(crate) fn add_packs(&self, packs: &[Arc<PackFile>], pool: &Pool) {
+        hold(&self.packs).extend(packs.iter().map(|pack| (pack.file, pack.clone())));
+        let ids: Vec<Vec<ObjectId>> = packs.iter().map(|pack| pack.pack.ids().collect()).collect();
+        let add = |(first, shard): (usize, &RwLock<Shard>)| {
+            let begin = |ids: &[ObjectId], first| ids.partition_point(|id| usize::from(id.0[0]) < first);
+            let parts = ids.iter().map(|ids| ids.get(begin(ids, first)..begin(ids, first + 1)));
+            let parts: Vec<&[ObjectId]> = parts.map(Option::unwrap_or_default).collect();
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            shard.reserve(parts.iter().map(|part| part.len()).sum());
+            for (pack, part) in packs.iter().zip(parts) {
+                let mut live = 0;
+                for id in part {
+                    if let hashbrown::hash_map::Entry::Vacant(vacant) = shard.entry(*id) {
+                        vacant.insert(Entry { place: Place::Pack(pack.clone()), names: 0, listed: false });
+                        live += 1;
+                    }
+                }
+                pack.live.fetch_add(live, Ordering::Relaxed);
+            }
+            Ok::<(), ()>(())
+        };
+        let _ = pool.map(self.shards.iter().enumerate().collect(), add);
+    }
+
+    /// Counts many names at once. Answers with one that is not stored, if there is such a one.
+    pub(crate) fn name_all(&self, names: &Names, pool: &Pool) -> Result<(), ObjectId> {
+        let count = |(shard, names): (&RwLock<Shard>, &Vec<ObjectId>)| {
+            if self.tolerant {
+                return names.iter().try_for_each(|id| if self.name(id) { Ok(()) } else { Err(*id) });
+            }
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            names.iter().try_for_each(|id| {
+                let entry = shard.get_mut(id).ok_or(*id)?;
+                entry.names = entry.names.saturating_add(1);
+                Ok(())
+            })
+        };
+        pool.map(self.shards.iter().zip(&names.0).collect(), count).map(drop)
+    }
+
+    /// Lists what nothing names, once after everything was restored.
+    pub(crate) fn list_unnamed(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            for (id, entry) in shard.iter_mut().filter(|(_, entry)| entry.names == 0 && !entry.listed) {
+                entry.listed = true;
+                hold(&self.unnamed).push(*id);
+            }
+        }
+    }
+
+    /// Something more names an object. False where it is not stored, which ends checkpoints: the log is kept.
+    pub(crate) fn name(&self, id: &ObjectId) -> bool {
+        if let Some(entry) = self.write(id).get_mut(id) {
+            entry.names = entry.names.saturating_add(1);
+            return true;
+        }
+        if self.tolerant {
+            self.insert(*id, Place::lost());
+            return self.name(id);
+        }
+        hold(&self.missing).get_or_insert(*id);
+        false
+    }
+
+    /// Something names an object no more.
+    pub(crate) fn unname(&self, id: &ObjectId) {
+        let mut shard = self.write(id);
+        let Some(entry) = shard.get_mut(id) else { return };
+        entry.names = entry.names.saturating_sub(1);
+        if entry.names == 0 && !entry.listed {
+            entry.listed = true;
+            hold(&self.unnamed).push(*id);
+        }
+    }
+
+    /// An object that was named and not stored, if there is such a one.
+    pub(crate) fn missing(&self) -> Option<ObjectId> {
+        *hold(&self.missing)
+    }
+
+    /// Whether an object is stored. One that was lost is not, so that it is stored anew when it is put again.
     pub(crate) fn contains(&self, id: &ObjectId) -> bool {
-        self.places.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+        self.read(id).get(id).is_some_and(|entry| !entry.place.is_lost())
+    }
+
+    /// Whether an object may be named: it is stored, or known to be lost.
+    pub(crate) fn is_known(&self, id: &ObjectId) -> bool {
+        self.tolerant || self.read(id).contains_key(id)
+    }
+
+    /// Objects that are lost.
+    pub(crate) fn all_lost(&self) -> BTreeSet<ObjectId> {
+        hold(&self.lost).clone()
+    }
+
+    /// Whether a repair did not find an object.
+    pub(crate) fn is_lost(&self, id: &ObjectId) -> bool {
+        hold(&self.lost).contains(id)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.places.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
     pub(crate) fn get(&self, id: &ObjectId) -> Result<Blob, ReadError> {
-        let place = self.places.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        let place = self.read(id).get(id).map(|entry| entry.place.clone());
         let missing = || ReadError::MissingObject { object: id.to_string() };
         match place.ok_or_else(missing)? {
             Place::Memory(blob) => Ok(blob),
             Place::Pack(pack) => pack.pack.get(id)?.ok_or_else(missing),
+            Place::Chunk(chunk) if chunk.file == LOST => {
+                Err(ReadError::LostObject { object: id.to_string() })
+            }
             Place::Chunk(chunk) => {
                 if let Some(blob) = chunk.blob.get() {
                     return Ok(blob.clone());
@@ -97,30 +318,106 @@ impl Objects {
 
     /// Ids and places of all objects, in order of the ids.
     pub(crate) fn all(&self) -> Vec<(ObjectId, Place)> {
-        let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = places.iter().map(|(id, place)| (*id, place.clone())).collect();
-        all.sort_by_key(|(id, _)| *id);
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            let from = all.len();
+            all.extend(shard.iter().map(|(id, entry)| (*id, entry.place.clone())));
+            all[from..].sort_by_key(|(id, _)| *id);
+        }
         all
     }
 
-    /// Forgets what is neither named in `named` nor pinned, and answers which objects are left.
+    /// Forgets what nothing names and nobody counts on.
     ///
     /// Who counts on an object pins it before asking for it, and asking waits for the lock that is held here; so
     /// nobody can be told that an object is stored and then find it forgotten.
-    pub(crate) fn keep_live(&self, named: &HashSet<ObjectId>, pending: &Pending) -> HashSet<ObjectId> {
-        let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
-        let pinned: HashSet<ObjectId> = pending.objects().into_iter().collect();
-        places.retain(|id, _| named.contains(id) || pinned.contains(id));
-        places.keys().copied().collect()
-    }
-
-    /// Moves objects that were packed to their pack.
-    pub(crate) fn settle(&self, packed: &[ObjectId], pack: Option<&Arc<PackFile>>) {
-        let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pack) = pack {
-            for id in packed {
-                places.insert(*id, Place::Pack(pack.clone()));
+    pub(crate) fn forget_unnamed(&self, pending: &Pending) {
+        let listed = std::mem::take(&mut *hold(&self.unnamed));
+        for id in listed {
+            let mut shard = self.write(&id);
+            let hashbrown::hash_map::Entry::Occupied(mut found) = shard.entry(id) else { continue };
+            if found.get().names > 0 {
+                found.get_mut().listed = false;
+            } else if pending.is_pinned(&id) {
+                hold(&self.unnamed).push(id);
+            } else {
+                match found.remove().place {
+                    Place::Memory(_) => {}
+                    Place::Pack(pack) => {
+                        pack.live.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    Place::Chunk(chunk) if chunk.file == LOST => {
+                        hold(&self.lost).remove(&id);
+                    }
+                    Place::Chunk(chunk) => {
+                        hold(&self.chunks).remove(&chunk.file);
+                    }
+                }
             }
         }
+    }
+
+    /// The objects that came into memory since the last time.
+    pub(crate) fn take_loose(&self) -> Vec<ObjectId> {
+        std::mem::take(&mut *hold(&self.loose))
+    }
+
+    /// Gives back what was taken and not packed.
+    pub(crate) fn give_back_loose(&self, ids: Vec<ObjectId>) {
+        hold(&self.loose).extend(ids);
+    }
+
+    /// The bytes of an object that is in memory, or in this pack.
+    pub(crate) fn bytes_in(
+        &self,
+        id: &ObjectId,
+        within: Option<&PackFile>,
+    ) -> Result<Option<Blob>, ReadError> {
+        let place = self.read(id).get(id).map(|entry| entry.place.clone());
+        match (place, within) {
+            (Some(Place::Memory(blob)), None) => Ok(Some(blob)),
+            (Some(Place::Pack(found)), Some(pack)) if found.file == pack.file => Ok(pack.pack.get(id)?),
+            _ => Ok(None),
+        }
+    }
+
+    /// All packs, by their numbers.
+    pub(crate) fn packs(&self) -> Vec<Arc<PackFile>> {
+        hold(&self.packs).values().cloned().collect()
+    }
+
+    /// All chunk files, by their numbers: number, object, bytes. Read a part at a time, since commits add to them.
+    pub(crate) fn chunks(&self) -> Vec<(u64, ObjectId, u64)> {
+        const PART: usize = 1024;
+        let mut all: Vec<(u64, ObjectId, u64)> = Vec::new();
+        loop {
+            let from = all.last().map_or(0, |last| last.0 + 1);
+            let before = all.len();
+            let part = hold(&self.chunks);
+            all.extend(part.range(from..).take(PART).map(|(file, (id, bytes))| (*file, *id, *bytes)));
+            drop(part);
+            if all.len() - before < PART {
+                return all;
+            }
+        }
+    }
+
+    /// Puts a new pack in the place of memory, and of packs that it took in.
+    pub(crate) fn settle(&self, packed: &[ObjectId], pack: Option<&Arc<PackFile>>, taken_in: &[u64]) {
+        if let Some(pack) = pack {
+            hold(&self.packs).insert(pack.file, pack.clone());
+            for id in packed {
+                if let Some(entry) = self.write(id).get_mut(id) {
+                    let before = std::mem::replace(&mut entry.place, Place::Pack(pack.clone()));
+                    pack.live.fetch_add(1, Ordering::Relaxed);
+                    if let Place::Pack(before) = before {
+                        before.live.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+        let mut packs = hold(&self.packs);
+        taken_in.iter().for_each(|file| drop(packs.remove(file)));
     }
 }

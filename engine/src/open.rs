@@ -1,40 +1,39 @@
 //! Making and opening a database.
 //!
-//! Opening reads the newest manifest, its image and the index of each file that it names, then every transaction
+//! Opening reads the newest sound manifest, its image and the index of each file that it names, then every transaction
 //! that the log holds behind it, and unlinks what nothing names. The rows and objects are not read.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
-use underbelly_query::{Schema, SchemaColumn};
-use underbelly_storage::Timestamp;
 use underbelly_storage::disk::SharedDisk;
 use underbelly_storage::error::StorageError;
-use underbelly_storage::framed::read_framed;
-use underbelly_storage::manifest::{newest_manifest, write_manifest};
-use underbelly_storage::object::{ObjectId, Pack};
+use underbelly_storage::manifest::{
+    manifest_name, manifest_numbers, newest_manifest, read_manifest, remove_manifests_except, write_manifest,
+};
 use underbelly_storage::sealed::remove_leftovers;
-use underbelly_storage::segment::{Segment, SegmentInfo};
-use underbelly_wal::{GroupCommit, Log, LogOptions, Recovery, WalError};
+use underbelly_wal::{GroupCommit, Log, LogOptions, Recovery};
 
-use crate::checkpoint::{IMAGE_MAGIC, all_files, named_files, remove_files};
+use crate::backlog::Backlog;
+use crate::checkpoint::{Chain, Manifest, all_files, kept_files, kept_manifests, remove_files};
 use crate::core::{Chore, Core};
 use crate::error::OpenError;
 use crate::files;
-use crate::graph::{CellId, Event, Graph};
-use crate::limits::{IMAGE_BYTES_MAX, QUEUE_BYTES_MAX};
-use crate::models::{Metadata, Version};
-use crate::objects::{ChunkFile, Objects, PackFile, Place};
-use crate::operations::Operations;
+use crate::graph::Event;
+use crate::limits::{DUTIES_MAX, QUEUE_BYTES_MAX};
+use crate::objects::Objects;
 use crate::options::Options;
 use crate::pending::Pending;
-use crate::record::{self, from_archive, to_archive, v1};
-use crate::series::{SegmentRun, Table};
+use crate::pool::Pool;
+use crate::record::{from_archive, to_archive, v1};
+use crate::restore::{Phases, RestoreError, Restored, restore};
+use crate::scribe::Duty;
+use crate::shared::{self, Notice, SHARED, Told};
 use crate::signals::Signals;
-use crate::state::{CellVersion, State};
+use crate::view::{Base, View};
 
 /// What opening found.
 #[derive(Clone, Debug, Default)]
@@ -51,10 +50,14 @@ pub struct RecoveryReport {
     /// A write that was cut short behind the last transaction: nothing that was acknowledged. The text names the
     /// file, the place and where its bytes were kept.
     pub torn_tail: Option<String>,
-    /// Newer manifests that were not valid, with what was wrong.
+    /// Newer manifests that were passed over because they, or files that they name, are damaged or gone, newest first,
+    /// with what was wrong. What they held came from this manifest and the log behind it, so nothing is lost; but a
+    /// second damage of the kind may lose something, so look after the disk and make a checkpoint.
     pub rejected_manifests: Vec<String>,
     /// Files that nothing named and that were removed.
     pub removed_files: usize,
+    /// Where the time went.
+    pub phases: Phases,
     /// How long opening took.
     pub took: Duration,
 }
@@ -64,6 +67,7 @@ pub(crate) struct Opened {
     pub core: Arc<Core>,
     pub doorbell: Receiver<()>,
     pub maintenance: Receiver<Chore>,
+    pub duties: Receiver<Duty>,
 }
 
 fn check(options: &Options) -> Result<LogOptions, OpenError> {
@@ -75,15 +79,16 @@ fn check(options: &Options) -> Result<LogOptions, OpenError> {
             remedy: "use a multiple of 4,096 from 16 KiB to 1 GiB",
         });
     }
-    if options.workers == 0 || options.workers > 1024 {
+    if options.workers > 1024 {
         return Err(OpenError::Option {
             option: "workers",
             value: options.workers.to_string(),
-            remedy: "use 1 to 1,024 threads",
+            remedy: "use 1 to 1,024 threads, or 0 to drive the database yourself",
         });
     }
     let mut log = LogOptions::with_file_len(options.log_file_bytes);
     log.queue_bytes_max = QUEUE_BYTES_MAX as u64;
+    log.flush_bytes = options.buffered_bytes;
     Ok(log)
 }
 
@@ -125,6 +130,7 @@ pub(crate) fn create(disk: &SharedDisk, options: &Options) -> Result<(), OpenErr
     // What an interrupted creation leaves; anything else is somebody's, and nothing is put beside it.
     let ours = [
         files::LOCK,
+        SHARED,
         files::WAL_DIR,
         files::SEGMENTS_DIR,
         files::PACKS_DIR,
@@ -152,6 +158,8 @@ pub(crate) fn create(disk: &SharedDisk, options: &Options) -> Result<(), OpenErr
     for dir in [files::SEGMENTS_DIR, files::PACKS_DIR, files::CHUNKS_DIR, files::IMAGES_DIR] {
         disk.create_dir(dir).map_err(io("cannot make a folder in"))?;
     }
+    // Its own writer finds it there, on a full disk too.
+    Notice::begin(&**disk, database, 0, &RecoveryReport::default())?;
     let manifest = v1::Manifest {
         next_file: 1,
         next_run: 1,
@@ -163,121 +171,256 @@ pub(crate) fn create(disk: &SharedDisk, options: &Options) -> Result<(), OpenErr
     Ok(())
 }
 
+/// What it means that a folder has no manifest.
+pub(crate) fn no_manifest(disk: &SharedDisk) -> OpenError {
+    let dir = disk.describe();
+    // An interrupted creation leaves the first log file and spares, and nothing that is sealed.
+    let logs = disk.list(files::WAL_DIR).unwrap_or_default();
+    let later = logs.iter().find(|name| name.ends_with(".wal") && *name != "0000000001.wal");
+    let files = all_files(&**disk).unwrap_or_default();
+    match files.first().or(later) {
+        Some(found) => {
+            let what = format!("the manifest is missing, though {found} is there");
+            OpenError::Corrupt { dir, what }
+        }
+        None => OpenError::NotFound { dir },
+    }
+}
+
 /// Opens a database for writing.
 pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, OpenError> {
-    let began = Instant::now();
+    let began = options.clock.instant();
     let dir = disk.describe();
     let corrupt = |what: String| OpenError::Corrupt { dir: dir.clone(), what };
     check(&options)?;
     // Before the lock, so that looking at a folder that holds no database leaves nothing in it. An error may come
     // from a manifest that its writer has just replaced; the look behind the lock decides.
     if let Ok(None) = newest_manifest(&*disk) {
-        // An interrupted creation leaves the first log file and spares, and nothing that is sealed.
-        let logs = disk.list(files::WAL_DIR).unwrap_or_default();
-        let later = logs.iter().find(|name| name.ends_with(".wal") && *name != "0000000001.wal");
-        let files = all_files(&*disk).unwrap_or_default();
-        return match files.first().or(later) {
-            Some(found) => Err(corrupt(format!("the manifest is missing, though {found} is there"))),
-            None => Err(OpenError::NotFound { dir }),
-        };
+        return Err(no_manifest(&disk));
     }
     let lock = lock(&disk)?;
-    let found = newest_manifest(&*disk)?.ok_or_else(|| OpenError::NotFound { dir: dir.clone() })?;
-    let manifest: v1::Manifest = from_archive(&found.payload).map_err(corrupt)?;
-    let database = found.db_id;
+    let pool = Pool::new(options.workers).map_err(|error| OpenError::Io {
+        action: "cannot start threads for",
+        dir: dir.clone(),
+        source: std::io::Error::other(error),
+    })?;
+    let found = find(&disk, &pool)?;
+    // A process that died may have renamed the manifest and not synced the folder. It must not vanish any more once what
+    // builds on it is acknowledged, or what only the one before it names is removed.
+    disk.sync_dir("").map_err(|source| StorageError::io("sync", "", source))?;
+    let (database, manifest, mut restored) = (found.database, found.manifest, found.restored);
     options.log_file_bytes = manifest.log_file_bytes;
     let log_options = check(&options)?;
-
-    let objects = Objects::new(disk.clone(), database);
-    let mut state = restore(&disk, database, &manifest, &objects).map_err(|error| error.named(&dir))?;
-    let mut next_file = manifest.next_file;
-    let (mut replayed, mut replayed_bytes, mut replayed_operations) = (0, 0, 0);
+    // What was published since the machine was started was durable; a log that ends before lost it.
+    let told = shared::read(&*disk, database).ok().flatten();
+    let published = Told::limit(told.as_ref(), shared::boot());
+    let durable = if published < u64::MAX { found.durable.max(published) } else { found.durable };
+    let replaying = options.clock.instant();
     let (log, recovery) = Log::open::<OpenError>(
         disk.clone(),
         database,
         manifest.seq + 1,
-        manifest.seq,
+        durable,
         log_options,
-        &mut |seq, payload| {
-            replayed += 1;
-            replayed_bytes += payload.len() as u64;
-            let count = replay(&disk, database, &objects, &mut state, &mut next_file, seq, payload)
-                .map_err(|error| error.named(&dir))?;
-            replayed_operations += count as u64;
-            Ok(())
-        },
-    )?;
+        &mut |seq, payload| restored.replay(&disk, database, seq, payload).map_err(|error| error.named(&dir)),
+    )
+    .map_err(|error| match found.rejected.first() {
+        None => error,
+        Some(rejected) => corrupt(format!(
+            "{rejected}, and the log does not lead from manifest {} to the end: {error}",
+            found.number
+        )),
+    })?;
+    let Restored { state, objects, layers, mut next_file, logged, load, mut phases } = restored;
+    objects.list_unnamed();
+    phases.log = options.clock.instant().saturating_duration_since(replaying);
+    phases.bytes_read += found.bytes + recovery.bytes;
 
-    let mut named = named_files(&manifest);
-    for (name, table) in &state.tables {
-        named.extend(table.sealed().iter().map(|run| files::segment(name, run.reference().file)));
-    }
-    named.extend(objects.all().into_iter().filter_map(|(_, place)| place.file_name()));
     let mut unnamed = all_files(&*disk)?;
     // A number is never used twice, not even that of a file that nothing names.
     let numbers = unnamed.iter().filter_map(|name| files::number(name));
     next_file = numbers.map(|n| n.saturating_add(1)).fold(next_file, u64::max);
+    // What is damaged is kept for people until the next checkpoint.
+    if found.rejected.is_empty() && !found.is_older_damaged {
+        let previous = found.previous.map(|(number, _)| number);
+        remove_manifests_except(&*disk, &kept_manifests(found.number, previous))?;
+    }
+    let mut named = kept_files(&*disk)?;
+    for (name, table) in &state.tables {
+        let segments = table.sealed().iter().map(|run| files::segment(name, run.reference().file));
+        segments.for_each(|name| named.insert(name));
+    }
+    objects.chunks().into_iter().for_each(|(file, ..)| named.insert(files::chunk(file)));
+    logged.iter().for_each(|(file, _)| named.insert_number(*file));
     unnamed.retain(|name| !named.contains(name));
+    if !found.rejected.is_empty() {
+        // What a damaged manifest names is kept for people until the next checkpoint.
+        unnamed.clear();
+    }
     remove_files(&*disk, &unnamed)?;
     remove_leftovers(&*disk, "")?;
 
     // The number of a manifest that was passed over is not given again.
     let entries = disk.list("").map_err(|source| StorageError::io("list", "", source))?;
     let numbers = entries.iter().filter_map(|name| name.strip_prefix("MANIFEST-")?.parse().ok());
-    let newest_number = numbers.fold(found.number, u64::max);
+    let last_number = numbers.fold(found.number, u64::max);
+    let took = options.clock.instant().saturating_duration_since(began);
     let report = RecoveryReport {
         manifest: found.number,
         checkpoint_seq: manifest.seq,
-        replayed,
+        replayed: load.transactions,
         last_seq: state.head,
         torn_tail: describe_torn(&recovery),
-        rejected_manifests: found.rejected.iter().map(|(name, error)| format!("{name}: {error}")).collect(),
+        rejected_manifests: found.rejected,
         removed_files: unnamed.len(),
-        took: began.elapsed(),
+        phases,
+        took,
     };
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.workers)
-        .thread_name(|number| format!("underbelly-pool-{number}"))
-        .build()
-        .map_err(|error| OpenError::Io {
-            action: "cannot start threads for",
-            dir: dir.clone(),
-            source: std::io::Error::other(error),
-        })?;
+    let backlog = Backlog::replayed(load, phases.log);
+    let truth = Manifest { number: found.number, seq: manifest.seq };
     let (ring, doorbell) = crossbeam_channel::bounded(options.workers);
-    let (ask, maintenance): (Sender<Chore>, Receiver<Chore>) = crossbeam_channel::bounded(2);
-    let signals = Arc::new(Signals::new(state.head, ring));
-    let publisher = signals.clone();
+    let (ask, maintenance): (Sender<Chore>, Receiver<Chore>) = crossbeam_channel::bounded(1);
+    let (asked, duties) = crossbeam_channel::bounded(DUTIES_MAX);
+    let signals = Arc::new(Signals::new(state.head, ring, asked, options.clock.clone()));
     let record_bytes_max = log.options().record_max as usize;
-    let log = GroupCommit::new(log, move |seq, publication| publisher.publish(seq, publication));
-    let core = Arc::new(Core {
+    let log = GroupCommit::new(log, signals.clone());
+    let notice = Notice::begin(&*disk, database, state.head, &report)?;
+    let trouble = Arc::new(Mutex::new(None));
+    let noted = trouble.clone();
+    signals.on_durable(move |seq| {
+        if let Err(error) = notice.publish(seq) {
+            let what = format!("other processes do not see commits from {seq} on: {SHARED}: {error}");
+            *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+        }
+    });
+    let published = signals.clone();
+    let view = View::new(Base {
         disk,
         database,
-        options,
         state: Mutex::new(state),
         objects,
+        attributes: Default::default(),
+        index_models_min: if options.workers == 0 { usize::MAX } else { options.index_models_min },
+        readers: Mutex::default(),
+        visible: Box::new(move || published.visible()),
+        _pin: None,
+    });
+    let core = Arc::new(Core {
+        view,
+        options,
         log,
         signals,
         closures: RwLock::new(BTreeMap::new()),
         report,
         next_file: AtomicU64::new(next_file),
-        readers: Mutex::default(),
         pending: Pending::default(),
-        checkpoint: Mutex::new(newest_number),
-        uncheckpointed: (AtomicU64::new(replayed_bytes), AtomicU64::new(replayed_operations)),
+        chain: Mutex::new(Chain { last_number, truth, layers }),
+        backlog,
+        wants_log: AtomicBool::new(false),
+        retry_at: Mutex::default(),
         maintenance: Mutex::new(Some(ask)),
         record_bytes_max,
         folder: RwLock::new(Some(lock)),
         closed: AtomicBool::new(false),
         touched: AtomicBool::new(false),
-        trouble: Mutex::default(),
+        trouble,
         requested: Default::default(),
         pool,
     });
+    logged.into_iter().for_each(|(file, seq)| core.pending.log(seq, &[file]));
     // Replay closes sessions as live, so the event need not be durable before work goes on; and a full disk does not
     // keep anybody from reading.
     core.queue_event(Event::Reopen)?;
-    Ok(Opened { core, doorbell, maintenance })
+    Ok(Opened { core, doorbell, maintenance, duties })
+}
+
+/// The manifest to go on from, and what it describes.
+struct Found {
+    number: u64,
+    database: [u8; 16],
+    manifest: v1::Manifest,
+    restored: Restored,
+    /// A seq that is known to be durable.
+    durable: u64,
+    /// Newer manifests, with what is wrong with them or with files that they name.
+    rejected: Vec<String>,
+    /// Whether an older manifest is damaged.
+    is_older_damaged: bool,
+    /// The next older sound manifest, with its number.
+    previous: Option<(u64, v1::Manifest)>,
+    /// Bytes of manifests that were read.
+    bytes: u64,
+}
+
+/// The newest manifest that is sound and whose files are. A damaged one is passed over for the next older; whether
+/// the log reaches back to that is the log's to say. A disk that cannot be read, or a file of a newer program, is an
+/// error at once: an older manifest would then hide data that is there.
+fn find(disk: &SharedDisk, pool: &Pool) -> Result<Found, OpenError> {
+    let dir = disk.describe();
+    let (mut rejected, mut first_error) = (Vec::new(), None);
+    let (mut durable, mut bytes) = (0, 0);
+    let mut numbers: Vec<u64> = manifest_numbers(&**disk)?;
+    while let Some(number) = numbers.pop() {
+        let mut load = || {
+            let found = read_manifest(&**disk, number)?;
+            bytes += found.payload.len() as u64;
+            let manifest = decode(&found.payload)?;
+            durable = durable.max(manifest.seq);
+            let restored =
+                restore(disk, found.db_id, &manifest, Objects::new(disk.clone(), found.db_id), pool)?;
+            Ok::<_, RestoreError>((found.db_id, restored, manifest))
+        };
+        match load() {
+            Ok((database, restored, manifest)) => {
+                let (mut older, mut is_older_damaged) = (None, false);
+                while let Some(number) = numbers.pop() {
+                    match older_manifest(disk, database, number) {
+                        Ok(found) => {
+                            older = Some((number, found));
+                            break;
+                        }
+                        Err(error) if error.is_damage() => is_older_damaged = true,
+                        Err(error) => return Err(error.named(&dir)),
+                    }
+                }
+                let (durable, previous) = (durable.max(manifest.seq), older);
+                return Ok(Found {
+                    number,
+                    database,
+                    manifest,
+                    restored,
+                    durable,
+                    rejected,
+                    is_older_damaged,
+                    previous,
+                    bytes,
+                });
+            }
+            Err(error) => {
+                let is_damage = error.is_damage();
+                let error = error.named(&dir);
+                if !is_damage {
+                    return Err(error);
+                }
+                rejected.push(format!("{}: {error}", manifest_name(number)));
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    Err(first_error.unwrap_or(OpenError::NotFound { dir }))
+}
+
+/// A manifest before the one that is in force.
+fn older_manifest(disk: &SharedDisk, database: [u8; 16], number: u64) -> Result<v1::Manifest, RestoreError> {
+    let found = read_manifest(&**disk, number)?;
+    if found.db_id != database {
+        return Err(StorageError::ForeignDatabase { file: manifest_name(number) }.into());
+    }
+    decode(&found.payload)
+}
+
+fn decode(payload: &[u8]) -> Result<v1::Manifest, RestoreError> {
+    from_archive(payload).map_err(RestoreError::Contradiction)
 }
 
 fn describe_torn(recovery: &Recovery) -> Option<String> {
@@ -287,179 +430,4 @@ fn describe_torn(recovery: &Recovery) -> Option<String> {
             torn.file, torn.offset, torn.bytes, torn.kept_as
         )
     })
-}
-
-/// Why a database could not be restored; becomes an [`OpenError`] when the folder is named.
-enum RestoreError {
-    Contradiction(String),
-    Storage(StorageError),
-    Log(WalError),
-}
-
-impl RestoreError {
-    fn named(self, dir: &str) -> OpenError {
-        match self {
-            RestoreError::Contradiction(what) => OpenError::Corrupt { dir: dir.to_string(), what },
-            RestoreError::Storage(error) => error.into(),
-            RestoreError::Log(error) => error.into(),
-        }
-    }
-}
-
-impl From<String> for RestoreError {
-    fn from(what: String) -> RestoreError {
-        RestoreError::Contradiction(what)
-    }
-}
-
-impl From<StorageError> for RestoreError {
-    fn from(error: StorageError) -> RestoreError {
-        RestoreError::Storage(error)
-    }
-}
-
-impl From<WalError> for RestoreError {
-    fn from(error: WalError) -> RestoreError {
-        RestoreError::Log(error)
-    }
-}
-
-fn open_segment(
-    disk: &SharedDisk,
-    database: [u8; 16],
-    series: &str,
-    reference: &v1::SegmentRef,
-) -> Result<Segment, RestoreError> {
-    let name = files::segment(series, reference.file);
-    let expected = SegmentInfo {
-        file: name.clone(),
-        bytes: reference.bytes,
-        rows: reference.rows,
-        ts_min: reference.ts_min,
-        ts_max: reference.ts_max,
-        footer_hash: reference.footer_hash,
-    };
-    Ok(Segment::open(&**disk, &name, database, Some(&expected))?)
-}
-
-/// A segment that a manifest names; each of its rows has a seq, of its own or assigned to all.
-fn restore_segment(
-    disk: &SharedDisk,
-    database: [u8; 16],
-    series: &str,
-    reference: &v1::SegmentRef,
-) -> Result<Arc<SegmentRun>, RestoreError> {
-    let segment = open_segment(disk, database, series, reference)?;
-    if reference.seq == 0 && !segment.has_seqs() {
-        let name = files::segment(series, reference.file);
-        return Err(format!("{name} holds no seqs and none is assigned to it").into());
-    }
-    Ok(Arc::new(SegmentRun::new(segment, reference.clone())))
-}
-
-/// The state that a manifest and its image describe.
-fn restore(
-    disk: &SharedDisk,
-    database: [u8; 16],
-    manifest: &v1::Manifest,
-    objects: &Objects,
-) -> Result<State, RestoreError> {
-    let mut state = State::new();
-    state.head = manifest.seq;
-    state.next_run = manifest.next_run;
-    if manifest.image == 0 {
-        return Ok(state);
-    }
-    state.time = Timestamp(manifest.time);
-    for series in &manifest.series {
-        let mut columns = Vec::new();
-        for column in &series.columns {
-            let column_type = column.known_type()?;
-            columns.push(SchemaColumn { name: column.name.as_str().into(), column_type, key: column.key });
-        }
-        let segments =
-            series.segments.iter().map(|reference| restore_segment(disk, database, &series.name, reference));
-        let table = Table::restored(Schema { columns }, segments.collect::<Result<_, _>>()?, series.last_seq);
-        state.tables.insert(series.name.as_str().into(), table);
-    }
-    for file in &manifest.packs {
-        let pack =
-            Arc::new(PackFile { file: *file, pack: Pack::open(&**disk, &files::pack(*file), database)? });
-        for id in pack.pack.ids() {
-            objects.insert(id, Place::Pack(pack.clone()));
-        }
-    }
-    for chunk in &manifest.chunks {
-        objects.insert(ObjectId(chunk.id), Place::Chunk(Arc::new(ChunkFile::new(chunk.file, chunk.bytes))));
-    }
-    let name = files::image(manifest.image);
-    let framed = read_framed(&**disk, &name, IMAGE_MAGIC, Some(database), IMAGE_BYTES_MAX)?;
-    let image: v1::Image = from_archive(&framed.payload).map_err(|what| format!("{name}: {what}"))?;
-    state.graph = Graph::from_image(&image.graph).map_err(|error| format!("{name}: {error}"))?;
-    let known = |id: ObjectId| match objects.contains(&id) {
-        true => Ok(id),
-        false => Err(format!("{name} names object {id}, which is not stored")),
-    };
-    for cell in &image.cells {
-        if state.graph.cell_info(CellId(cell.cell)).is_none() {
-            return Err(format!("{name} holds contents of cell {}, which there is not", cell.cell).into());
-        }
-        let content = if cell.content == [0; 32] { None } else { Some(known(ObjectId(cell.content))?) };
-        let at = cell.cell as usize;
-        if state.cells.len() <= at {
-            state.cells.resize_with(at + 1, Vec::new);
-        }
-        state.cells[at] = vec![CellVersion { seq: cell.seq, g: cell.g, content }];
-    }
-    for version in image.models {
-        let describe = |error: crate::models::MetadataError| format!("{name}: {error}");
-        let metadata = Metadata::from_cbor(&version.model.metadata).map_err(describe)?;
-        let (id, timestamp) = (metadata.id().map_err(describe)?, metadata.timestamp().map_err(describe)?);
-        let object = known(ObjectId(version.model.object))?;
-        let metadata = Arc::new(metadata);
-        let bytes = version.model.bytes;
-        let cbor = version.model.metadata.into();
-        state.models.push(id, Version { seq: version.seq, metadata, cbor, timestamp, object, bytes });
-    }
-    Ok(state)
-}
-
-/// Applies one record of the log; answers how many operations it holds.
-fn replay(
-    disk: &SharedDisk,
-    database: [u8; 16],
-    objects: &Objects,
-    state: &mut State,
-    next_file: &mut u64,
-    seq: u64,
-    payload: &[u8],
-) -> Result<usize, RestoreError> {
-    let at = |what: String| format!("the log's transaction {seq} cannot be applied: {what}");
-    if seq != state.head + 1 {
-        return Err(at(format!("it does not follow {}", state.head)).into());
-    }
-    let (time, record) = record::decode(payload).map_err(at)?;
-    let mut newest = *next_file;
-    let operations = Operations::from_record::<RestoreError>(record, |series, reference| {
-        newest = newest.max(reference.file.saturating_add(1));
-        open_segment(disk, database, series, reference)
-    })?;
-    for (id, place) in &operations.objects {
-        if let Place::Chunk(chunk) = place {
-            newest = newest.max(chunk.file.saturating_add(1));
-        }
-        objects.insert(*id, place.clone());
-    }
-    *next_file = newest;
-    let named = operations.contents().map(ObjectId).chain(operations.models.iter().map(|put| put.object));
-    for id in named {
-        if !objects.contains(&id) {
-            return Err(at(format!("it names object {id}, which is not stored")).into());
-        }
-    }
-    state.check(&operations).map_err(|error| at(error.to_string()))?;
-    let count = operations.count();
-    // Nobody reads yet, so no older version of a cell is needed.
-    state.apply(seq, time, operations, seq).map_err(|error| at(error.to_string()))?;
-    Ok(count)
 }

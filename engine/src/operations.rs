@@ -12,10 +12,11 @@ use underbelly_storage::segment::Segment;
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
 
 use crate::graph::{ContentId, Event, EventV1, Outcome, OutputWrite, Write};
+use crate::limits::{FEW_COLUMNS_MAX, FEW_ROWS_MAX};
 use crate::models::{Metadata, ModelId};
 use crate::objects::{ChunkFile, Place};
 use crate::record::v1;
-use crate::series::inexact;
+use crate::series::{Few, inexact};
 
 /// What a transaction does.
 #[derive(Default)]
@@ -37,6 +38,8 @@ pub(crate) struct Append {
 }
 
 pub(crate) enum Rows {
+    /// Few rows in order of arrival.
+    Few(Few),
     /// Sorted by time; keys stand before fields.
     Inline { run: MemoryRun, keys: usize },
     /// A segment that is on the disk. The reference has no seq until the transaction is applied.
@@ -56,20 +59,24 @@ pub(crate) struct PutModel {
 
 impl Append {
     /// Name, type and role of each column.
-    pub(crate) fn columns(&self) -> Vec<(&str, ColumnType, bool)> {
-        match &self.rows {
-            Rows::Inline { run, keys } => run
-                .columns()
-                .iter()
-                .enumerate()
-                .map(|(i, (name, column))| (&**name, column.column_type(), i < *keys))
-                .collect(),
-            Rows::Segment { reference, .. } => reference
-                .schema
-                .iter()
-                .filter_map(|c| Some((c.name.as_str(), c.known_type().ok()?, c.key)))
-                .collect(),
-        }
+    pub(crate) fn columns(&self) -> impl Iterator<Item = (&str, ColumnType, bool)> {
+        let (few, run, segment) = match &self.rows {
+            Rows::Few(few) => (Some(few), None, None),
+            Rows::Inline { run, keys } => (None, Some((run, *keys)), None),
+            Rows::Segment { reference, .. } => (None, None, Some(reference)),
+        };
+        let few = few.into_iter().flat_map(|few| {
+            let columns = few.columns.iter().enumerate();
+            columns.map(|(i, (name, column))| (&**name, column.column_type(), i < few.keys))
+        });
+        let run = run.into_iter().flat_map(|(run, keys)| {
+            let columns = run.columns().iter().enumerate();
+            columns.map(move |(i, (name, column))| (&**name, column.column_type(), i < keys))
+        });
+        let segment = segment.into_iter().flat_map(|reference| {
+            reference.schema.iter().filter_map(|c| Some((c.name.as_str(), c.known_type().ok()?, c.key)))
+        });
+        few.chain(run).chain(segment)
     }
 }
 
@@ -85,9 +92,23 @@ impl Operations {
         writes.chain(outputs.iter().filter_map(|output| output.content))
     }
 
+    /// Numbers of the files that the transaction's record names.
+    pub(crate) fn files(&self) -> Vec<u64> {
+        let segments = self.appends.iter().filter_map(|append| match &append.rows {
+            Rows::Segment { reference, .. } => Some(reference.file),
+            Rows::Few(_) | Rows::Inline { .. } => None,
+        });
+        let chunks = self.objects.values().filter_map(|place| match place {
+            Place::Chunk(chunk) => Some(chunk.file),
+            Place::Memory(_) | Place::Pack(_) => None,
+        });
+        segments.chain(chunks).collect()
+    }
+
     /// Number of things that the transaction does.
     pub(crate) fn count(&self) -> usize {
         let rows = |append: &Append| match &append.rows {
+            Rows::Few(few) => few.timestamps.len(),
             Rows::Inline { run, .. } => run.rows(),
             Rows::Segment { .. } => 1,
         };
@@ -109,6 +130,15 @@ impl Operations {
         let append = |append: &Append| v1::Append {
             series: append.series.to_string(),
             rows: match &append.rows {
+                Rows::Few(few) => v1::Rows::Inline {
+                    timestamps: few.timestamps.clone(),
+                    columns: few
+                        .columns
+                        .iter()
+                        .enumerate()
+                        .map(|(i, (name, column))| v1::NamedColumn::new(name, i < few.keys, column.clone()))
+                        .collect(),
+                },
                 Rows::Inline { run, keys } => v1::Rows::Inline {
                     timestamps: run.timestamps().to_vec(),
                     columns: run
@@ -160,7 +190,10 @@ impl Operations {
                 }
             };
             let inexact = match &rows {
-                Rows::Inline { run, .. } => inexact::in_run(run),
+                Rows::Few(few) => {
+                    inexact::in_columns(few.columns.iter().map(|(name, column)| (name, column)))
+                }
+                Rows::Inline { run, .. } => inexact::in_columns(run.columns().iter()),
                 Rows::Segment { segment, .. } => inexact::in_segment(segment),
             };
             operations.appends.push(Append { series: append.series.into(), rows, inexact });
@@ -198,6 +231,9 @@ fn inline(timestamps: Vec<i64>, named: Vec<v1::NamedColumn>) -> Result<Rows, Str
             return Err(format!("column {name:?} has {} rows, not {}", column.len(), timestamps.len()));
         }
         columns.insert(name, column).map_err(|error| error.to_string())?;
+    }
+    if timestamps.len() <= FEW_ROWS_MAX && columns.width() <= FEW_COLUMNS_MAX {
+        return Ok(Rows::Few(Few { timestamps, columns: columns.into_columns(), keys }));
     }
     let run = MemoryRun::new(timestamps, columns, 0).map_err(|error| error.to_string())?;
     Ok(Rows::Inline { run, keys })

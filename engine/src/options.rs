@@ -1,6 +1,7 @@
 //! All settings of a database.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 
@@ -13,7 +14,30 @@ pub struct Options {
     pub checkpoint_bytes: u64,
     /// Operations after which a checkpoint is made in the background. Default 500,000.
     pub checkpoint_operations: u64,
+    /// A checkpoint is made in the background where replaying what was committed since the last one would take so
+    /// long, as far as can be estimated. Default: a quarter of a second.
+    pub checkpoint_replay: Duration,
+    /// Time after which `Buffered` transactions are written at the latest; `None` leaves it to the next `Sync`
+    /// transaction, to [`Database::wait_durable`](crate::Database::wait_durable), checkpoints and the close. Default
+    /// 5 ms. What a crash of the machine may lose is what was committed within this time and one write of the log.
+    pub buffered_delay: Option<Duration>,
+    /// Bytes of `Buffered` transactions that are written without waiting for the time. Default 1 MiB.
+    pub buffered_bytes: u64,
+    /// Time without a write after which the log is sealed, so that damage to the last transactions can be told from
+    /// a torn tail; `None` seals at the close alone. Default 200 ms.
+    pub seal_after: Option<Duration>,
+    /// Bytes a second that checkpoints in the background write at most, so that commits keep the disk to themselves;
+    /// `None` for as many as the disk takes. Default: `None`.
+    pub background_bytes_per_second: Option<u64>,
+    /// Models from which on queries on attributes keep an index in the folder `index/`; with fewer they scan. Default
+    /// 4,096; `usize::MAX` means never.
+    pub index_models_min: usize,
     /// Threads that run producers. Default: one for each processor, at most 8.
+    ///
+    /// With 0 the database starts no thread at all, for workers, maintenance or scans: whoever holds it drives it.
+    /// Ready producers run, and checkpoints and log files that are due are made, inside
+    /// [`Database::run_ready`](crate::Database::run_ready) on the caller's thread; so the same calls with the same
+    /// clock do the same each time.
     pub workers: usize,
     /// Where commit times come from. Default: the system's clock.
     pub clock: Arc<dyn Clock>,
@@ -26,6 +50,12 @@ impl Default for Options {
             log_file_bytes: 64 << 20,
             checkpoint_bytes: 64 << 20,
             checkpoint_operations: 500_000,
+            checkpoint_replay: Duration::from_millis(250),
+            buffered_delay: Some(Duration::from_millis(5)),
+            buffered_bytes: 1 << 20,
+            seal_after: Some(Duration::from_millis(200)),
+            background_bytes_per_second: None,
+            index_models_min: 4_096,
             workers: processors.min(8),
             clock: Arc::new(SystemClock),
         }
@@ -38,6 +68,12 @@ impl std::fmt::Debug for Options {
             .field("log_file_bytes", &self.log_file_bytes)
             .field("checkpoint_bytes", &self.checkpoint_bytes)
             .field("checkpoint_operations", &self.checkpoint_operations)
+            .field("checkpoint_replay", &self.checkpoint_replay)
+            .field("buffered_delay", &self.buffered_delay)
+            .field("buffered_bytes", &self.buffered_bytes)
+            .field("seal_after", &self.seal_after)
+            .field("background_bytes_per_second", &self.background_bytes_per_second)
+            .field("index_models_min", &self.index_models_min)
             .field("workers", &self.workers)
             .finish_non_exhaustive()
     }

@@ -14,6 +14,8 @@ pub(crate) struct Pending(Arc<Mutex<Names>>);
 struct Names {
     files: BTreeSet<u64>,
     objects: BTreeMap<ObjectId, usize>,
+    /// Files that the log behind the manifest in force names, and the seqs of those transactions.
+    logged: BTreeMap<u64, u64>,
     /// How many read all files and want none unlinked meanwhile.
     holders: usize,
 }
@@ -55,14 +57,32 @@ impl Pending {
         self.names().holders > 0
     }
 
-    /// Numbers of pinned files.
+    /// Numbers of pinned files, and of those that the log behind the manifest in force names.
     pub(crate) fn files(&self) -> BTreeSet<u64> {
-        self.names().files.clone()
+        let names = self.names();
+        names.files.iter().chain(names.logged.keys()).copied().collect()
     }
 
-    /// Pinned objects.
-    pub(crate) fn objects(&self) -> Vec<ObjectId> {
-        self.names().objects.keys().copied().collect()
+    /// Notes the files that transaction `seq` names in the log.
+    pub(crate) fn log(&self, seq: u64, files: &[u64]) {
+        if !files.is_empty() {
+            self.names().logged.extend(files.iter().map(|file| (*file, seq)));
+        }
+    }
+
+    /// Files that the log names up to `seq`.
+    pub(crate) fn logged(&self, seq: u64) -> Vec<u64> {
+        self.names().logged.iter().filter(|(_, at)| **at <= seq).map(|(file, _)| *file).collect()
+    }
+
+    /// Forgets files that the log names up to `seq`: a manifest lists them.
+    pub(crate) fn forget_logged(&self, seq: u64) {
+        self.names().logged.retain(|_, at| *at > seq);
+    }
+
+    /// Whether a transaction counts on an object.
+    pub(crate) fn is_pinned(&self, id: &ObjectId) -> bool {
+        self.names().objects.contains_key(id)
     }
 }
 
@@ -82,6 +102,9 @@ impl Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
+        if self.files.is_empty() && self.objects.is_empty() {
+            return;
+        }
         let mut names = self.pending.names();
         for file in &self.files {
             names.files.remove(file);

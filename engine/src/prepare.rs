@@ -4,22 +4,23 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use underbelly_query::MemoryRun;
+use underbelly_storage::disk::Disk;
 use underbelly_storage::object::{Blob, ObjectId, write_chunk};
 use underbelly_storage::segment::{Segment, SegmentRows, Seqs, write_segment};
-use underbelly_storage::{Columns, Values};
+use underbelly_storage::{ColumnError, Columns, Values};
 
 use crate::batch::{Batch, Rows as BatchRows};
 use crate::core::{Core, Prepared};
 use crate::error::CommitError;
 use crate::files;
-use crate::graph::{Event, Key, SlotDefinition, SlotId, Write};
-use crate::limits::{INLINE_BYTES_MAX, OBJECT_BYTES_MAX, ROWS_MAX};
+use crate::graph::{Event, Key, SlotDefinition, Write};
+use crate::limits::{FEW_COLUMNS_MAX, FEW_ROWS_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, ROWS_MAX};
 use crate::models::Metadata;
 use crate::objects::{ChunkFile, Place};
 use crate::operations::{Append, Operations, PutModel, Rows};
 use crate::pending::Pins;
 use crate::record::v1;
-use crate::series::{check_append, inexact};
+use crate::series::{Few, check_append, inexact};
 use crate::slots::content;
 
 impl Core {
@@ -73,13 +74,6 @@ impl Core {
             }
         }
         Ok(())
-    }
-
-    /// The definition of a slot.
-    pub(crate) fn slot(&self, name: &str) -> Result<(SlotId, SlotDefinition), CommitError> {
-        let state = self.state();
-        let found = state.graph.slot_by_name(name).and_then(|id| Some((id, state.graph.slot(id)?.clone())));
-        found.ok_or_else(|| CommitError::UnknownSlot { slot: name.to_string() })
     }
 
     /// Stores the rows of a cell and answers their identity.
@@ -165,6 +159,27 @@ impl Core {
             }
         }
         let key_count = keys.len();
+        let bytes = timestamps.len() * 8
+            + keys.iter().chain(&fields).map(|(_, column)| column.byte_size()).sum::<usize>();
+        if timestamps.len() <= FEW_ROWS_MAX
+            && key_count + fields.len() <= FEW_COLUMNS_MAX
+            && self.fits_inline(bytes, operations)
+        {
+            // Compared with the series when the transaction is sequenced.
+            let mut columns = keys;
+            columns.extend(fields);
+            let twice = columns
+                .iter()
+                .enumerate()
+                .find(|(i, (name, _))| columns[..*i].iter().any(|(n, _)| n == name));
+            if let Some((_, (name, _))) = twice {
+                return Err(ColumnError::Duplicate { column: name.to_string() }.into());
+            }
+            operations.inline_bytes += bytes;
+            let inexact = inexact::in_columns(columns.iter().map(|(name, column)| (name, column)));
+            let rows = Rows::Few(Few { timestamps, columns, keys: key_count });
+            return Ok(Some(Append { series, rows, inexact }));
+        }
         let mut columns = Columns::new();
         for (name, column) in keys.into_iter().chain(fields) {
             columns.insert(name, column)?;
@@ -175,11 +190,10 @@ impl Core {
             let described = described.map(|(i, (name, c))| (&**name, c.column_type(), i < key_count));
             check_append(state.tables.get(&*series), &series, described, &[])?;
         }
-        let bytes = timestamps.len() * 8 + columns.byte_size();
         // Sorted here, outside every lock; the seq follows when the rows have one.
         let run = MemoryRun::new(timestamps, columns, 0)
             .map_err(|error| CommitError::Internal { what: error.to_string() })?;
-        let inexact = inexact::in_run(&run);
+        let inexact = inexact::in_columns(run.columns().iter());
         if self.fits_inline(bytes, operations) {
             operations.inline_bytes += bytes;
             return Ok(Some(Append { series, rows: Rows::Inline { run, keys: key_count }, inexact }));
@@ -187,13 +201,15 @@ impl Core {
         let keys = run.columns().names()[..key_count].iter().map(|name| &**name).collect();
         let file = self.new_file();
         pins.file(file);
-        let (segment, reference) = self.write_segment(&series, file, &run, Seqs::Assigned, &keys)?;
+        let (segment, reference) =
+            self.write_segment(&*self.disk, &series, file, &run, Seqs::Assigned, &keys)?;
         Ok(Some(Append { series, rows: Rows::Segment { segment, reference }, inexact }))
     }
 
     /// Seals rows. The reference has no seq, which is right where each row has its own.
     pub(crate) fn write_segment(
         &self,
+        disk: &dyn Disk,
         series: &str,
         file: u64,
         run: &MemoryRun,
@@ -203,7 +219,7 @@ impl Core {
         self.disk_dir(&files::segment_dir(series))?;
         let name = files::segment(series, file);
         let rows = SegmentRows { timestamps: run.timestamps(), seqs, columns: run.columns() };
-        let info = write_segment(&*self.disk, &name, self.database, &rows)?;
+        let info = write_segment(disk, &name, self.database, &rows)?;
         let schema = run.columns().iter().map(|(name, column)| v1::SchemaColumn {
             name: name.to_string(),
             column_type: column.column_type().tag(),

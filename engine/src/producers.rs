@@ -1,7 +1,8 @@
-//! Producers: closures that turn slots into slots, run by workers when a commit makes their inputs ready.
+//! Producers: closures that turn slots into slots, run by workers, or by whoever drives the database,
+//! when a commit makes their inputs ready.
 
 mod run;
 mod worker;
 
 pub use run::{InputCell, Outputs, Run};
-pub(crate) use worker::{Closure, is_worker, work};
+pub(crate) use worker::{Closure, Finished, is_worker, run_ready, work};

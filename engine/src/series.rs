@@ -3,8 +3,10 @@
 pub(crate) mod inexact;
 mod segment_run;
 mod table;
+mod tail;
 mod view;
 
 pub(crate) use segment_run::SegmentRun;
-pub(crate) use table::{Table, Tables, check_append, check_name};
+pub(crate) use table::{CapturedTable, Table, Tables, check_append, check_name};
+pub(crate) use tail::Few;
 pub use view::{Series, SeriesInfo};

@@ -1,15 +1,19 @@
-//! What others wait for or look at: how far commits are visible, work for the workers, latencies.
+//! What others wait for or look at: how far commits are visible and durable, work for the workers, latencies.
 
 use std::collections::HashMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use underbelly_wal::Publisher;
 
+use crate::clock::Clock;
 use crate::graph::{BundleId, CellId, State as CellState, Transition};
 use crate::limits::LATENCY_SAMPLES;
+use crate::scribe::Duty;
 
-/// What a committed transaction sets off once it is durable.
+/// What a committed transaction sets off once it is visible.
 pub(crate) struct Publication {
     pub sequenced: Instant,
     pub transitions: Vec<Transition>,
@@ -18,16 +22,21 @@ pub(crate) struct Publication {
 
 /// Shared by the log's publisher, the workers and the handles.
 pub(crate) struct Signals {
-    published: Mutex<Published>,
+    clock: Arc<dyn Clock>,
+    /// Transactions up to here are visible to this process.
+    visible: AtomicU64,
+    /// Transactions up to here are durable: all that anybody outside this process may be shown.
+    durable: AtomicU64,
+    /// Callers of [`Signals::wait_beyond`]. Waking nobody would still be a system call.
+    waiting: AtomicUsize,
+    gate: Mutex<()>,
     advanced: Condvar,
     doorbell: Mutex<Option<Sender<()>>>,
+    duties: Mutex<Option<Sender<Duty>>>,
+    /// Whether the last batch of the log is not acknowledged by another, and somebody was told.
+    unsealed: AtomicBool,
+    on_durable: OnceLock<Box<dyn Fn(u64) + Send + Sync>>,
     latencies: Mutex<Samples>,
-}
-
-struct Published {
-    seq: u64,
-    /// Callers of [`Signals::wait_beyond`]. Waking nobody would still be a system call.
-    waiting: usize,
 }
 
 #[derive(Default)]
@@ -54,42 +63,42 @@ pub struct Percentiles {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Latencies {
-    /// From a commit's place in the sequence to the start of a producer that it made ready, durability included.
+    /// From a commit's place in the sequence to the start of a producer that it made ready, the wait until it is
+    /// visible included.
     pub commit_to_start: Percentiles,
-    /// From a commit's durability to the start of a producer that it made ready.
+    /// From the moment that a commit was visible to the start of a producer that it made ready.
     pub wake: Percentiles,
     /// From the commit that unsettled a cell to the commit that made it current.
     pub commit_to_current: Percentiles,
 }
 
 impl Signals {
-    pub(crate) fn new(visible: u64, doorbell: Sender<()>) -> Signals {
+    /// Signals of a database whose transactions up to `durable` are durable.
+    pub(crate) fn new(
+        durable: u64,
+        doorbell: Sender<()>,
+        duties: Sender<Duty>,
+        clock: Arc<dyn Clock>,
+    ) -> Signals {
         Signals {
-            published: Mutex::new(Published { seq: visible, waiting: 0 }),
+            clock,
+            visible: AtomicU64::new(durable),
+            durable: AtomicU64::new(durable),
+            waiting: AtomicUsize::new(0),
+            gate: Mutex::default(),
             advanced: Condvar::new(),
             doorbell: Mutex::new(Some(doorbell)),
+            duties: Mutex::new(Some(duties)),
+            unsealed: AtomicBool::new(false),
+            on_durable: OnceLock::new(),
             latencies: Mutex::default(),
         }
     }
 
-    /// Called in order of seqs, after the transaction became durable.
-    pub(crate) fn publish(&self, seq: u64, publication: Publication) {
-        let now = Instant::now();
-        if !publication.transitions.is_empty() || !publication.ready.is_empty() {
-            let mut samples = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
-            samples.note(&publication, now);
-        }
-        let waiting = {
-            let mut published = self.published();
-            published.seq = seq;
-            published.waiting
-        };
-        if waiting > 0 {
-            self.advanced.notify_all();
-        }
-        if !publication.ready.is_empty() {
-            self.ring();
-        }
+    /// Has `hear` called with the durable seq after each sync, before callers are answered. It must be quick and
+    /// must not commit. Answers false where somebody listens already.
+    pub(crate) fn on_durable(&self, hear: impl Fn(u64) + Send + Sync + 'static) -> bool {
+        self.on_durable.set(Box::new(hear)).is_ok()
     }
 
     /// Wakes a worker. The bell holds one ring for each worker; more would say nothing new, since a worker that
@@ -100,11 +109,23 @@ impl Signals {
         }
     }
 
-    /// Sends the workers home.
+    /// Asks the scribe; false where it has so much to do that this is forgotten. A write is then on its way.
+    pub(crate) fn ask(&self, duty: Duty) -> bool {
+        let duties = self.duties.lock().unwrap_or_else(PoisonError::into_inner);
+        duties.as_ref().is_some_and(|duties| duties.try_send(duty).is_ok())
+    }
+
+    /// Notes that the log is being sealed, so that the next batch asks anew.
+    pub(crate) fn sealed(&self) {
+        self.unsealed.store(false, Ordering::SeqCst);
+    }
+
+    /// Sends the workers and the scribe home.
     pub(crate) fn hang_up(&self) {
         self.doorbell.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.duties.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Whoever looked at the bell before it was taken holds this lock until it waits.
-        drop(self.published());
+        drop(self.gate());
         self.advanced.notify_all();
     }
 
@@ -113,34 +134,38 @@ impl Signals {
         self.doorbell.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    /// The seq up to which transactions are visible.
+    /// The seq up to which transactions are visible to this process.
     pub(crate) fn visible(&self) -> u64 {
-        self.published().seq
+        self.visible.load(Ordering::SeqCst)
     }
 
-    fn published(&self) -> MutexGuard<'_, Published> {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The seq up to which transactions are durable.
+    pub(crate) fn durable(&self) -> u64 {
+        self.durable.load(Ordering::SeqCst)
+    }
+
+    fn gate(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until something is published or `timeout` has passed; true where something was published after
     /// `seen`.
     pub(crate) fn wait_beyond(&self, seen: u64, timeout: Duration) -> bool {
-        let mut published = self.published();
-        published.waiting += 1;
-        let waits = |published: &mut Published| published.seq <= seen && !self.is_hung_up();
-        let waited = self.advanced.wait_timeout_while(published, timeout, waits);
-        let (mut published, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        published.waiting -= 1;
-        published.seq > seen
+        // Counted before the number is looked at; who publishes sets the number before it looks at the count.
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let waits = |(): &mut ()| self.visible() <= seen && !self.is_hung_up();
+        drop(self.advanced.wait_timeout_while(self.gate(), timeout, waits));
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.visible() > seen
     }
 
     /// Notes that a run over a bundle starts now, and answers how long ago the bundle became ready.
     pub(crate) fn note_start(&self, bundle: BundleId) -> Duration {
-        let now = Instant::now();
+        let now = self.clock.instant();
         let mut samples = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((sequenced, durable)) = samples.ready.remove(&bundle) else { return Duration::ZERO };
+        let Some((sequenced, visible)) = samples.ready.remove(&bundle) else { return Duration::ZERO };
         keep(&mut samples.commit_to_start, now.saturating_duration_since(sequenced));
-        keep(&mut samples.wake, now.saturating_duration_since(durable));
+        keep(&mut samples.wake, now.saturating_duration_since(visible));
         now.saturating_duration_since(sequenced)
     }
 
@@ -162,6 +187,40 @@ impl Signals {
         samples.commit_to_start.clear();
         samples.wake.clear();
         samples.commit_to_current.clear();
+    }
+}
+
+impl Publisher<Publication> for Arc<Signals> {
+    fn publish(&self, seq: u64, items: &mut dyn Iterator<Item = (u64, Publication)>) {
+        self.visible.store(seq, Ordering::SeqCst);
+        let mut is_work = false;
+        for (_, publication) in items {
+            let now = self.clock.instant();
+            self.latencies.lock().unwrap_or_else(PoisonError::into_inner).note(&publication, now);
+            is_work |= !publication.ready.is_empty();
+        }
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            drop(self.gate());
+            self.advanced.notify_all();
+        }
+        if is_work {
+            self.ring();
+        }
+    }
+
+    fn synced(&self, seq: u64) {
+        // First: whoever sees the number here may count on others seeing it.
+        if let Some(hear) = self.on_durable.get() {
+            hear(seq);
+        }
+        self.durable.store(seq, Ordering::SeqCst);
+        if !self.unsealed.swap(true, Ordering::SeqCst) && !self.ask(Duty::Seal) {
+            self.sealed();
+        }
+    }
+
+    fn wants_spare(&self) {
+        self.ask(Duty::Prepare);
     }
 }
 

@@ -4,12 +4,12 @@ use std::sync::{Arc, PoisonError};
 
 use underbelly_storage::{Columns, Value};
 
-use crate::core::Core;
 use crate::error::ReadError;
 use crate::graph::{CellInfo, Key, SlotDate};
 use crate::models::{Metadata, Model, ModelInfo};
 use crate::series::{Series, SeriesInfo};
 use crate::slots::content;
+use crate::view::Base;
 
 /// The database as of one transaction. Owned, `Send`, cheap to clone; later commits do not change what it shows.
 ///
@@ -21,13 +21,13 @@ pub struct Snapshot {
 }
 
 struct Pin {
-    core: Arc<Core>,
+    base: Arc<Base>,
     seq: u64,
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        let mut readers = self.core.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut readers = self.base.readers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = readers.get_mut(&self.seq) {
             *count -= 1;
             if *count == 0 {
@@ -52,22 +52,22 @@ pub struct Cell {
 
 impl Snapshot {
     /// What is visible now.
-    pub(crate) fn now(core: &Arc<Core>) -> Snapshot {
-        let mut readers = core.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        let seq = core.signals.visible();
+    pub(crate) fn now(base: &Arc<Base>) -> Snapshot {
+        let mut readers = base.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let seq = (base.visible)();
         *readers.entry(seq).or_insert(0) += 1;
         drop(readers);
-        Snapshot { pin: Arc::new(Pin { core: core.clone(), seq }) }
+        Snapshot { pin: Arc::new(Pin { base: base.clone(), seq }) }
     }
 
     /// What a run reads: the head at its claim, which the caller has waited for.
-    pub(crate) fn at(core: &Arc<Core>, seq: u64) -> Snapshot {
-        *core.readers.lock().unwrap_or_else(PoisonError::into_inner).entry(seq).or_insert(0) += 1;
-        Snapshot { pin: Arc::new(Pin { core: core.clone(), seq }) }
+    pub(crate) fn at(base: &Arc<Base>, seq: u64) -> Snapshot {
+        *base.readers.lock().unwrap_or_else(PoisonError::into_inner).entry(seq).or_insert(0) += 1;
+        Snapshot { pin: Arc::new(Pin { base: base.clone(), seq }) }
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.pin.core
+    pub(crate) fn base(&self) -> &Arc<Base> {
+        &self.pin.base
     }
 
     /// The last transaction that it shows.
@@ -77,7 +77,7 @@ impl Snapshot {
 
     /// Types of all series, sorted.
     pub fn series_names(&self) -> Vec<String> {
-        let state = self.core().state();
+        let state = self.base().state();
         let known = state.tables.iter().filter(|(_, table)| table.is_known_at(self.seq()));
         known.map(|(name, _)| name.to_string()).collect()
     }
@@ -87,13 +87,13 @@ impl Snapshot {
     /// # Errors
     /// [`ReadError::UnknownSeries`] where the snapshot shows no series of this type.
     pub fn series(&self, name: &str) -> Result<Series, ReadError> {
-        let state = self.core().state();
-        let (name, table) = state
-            .tables
-            .get_key_value(name)
-            .filter(|(_, table)| table.is_known_at(self.seq()))
-            .ok_or_else(|| ReadError::UnknownSeries { series: name.to_string() })?;
-        Ok(Series::new(name.clone(), table.schema_at(self.seq()), table.runs(), self.clone()))
+        let mut state = self.base().state();
+        let unknown = || ReadError::UnknownSeries { series: name.to_string() };
+        let (known, _) = state.tables.get_key_value(name).ok_or_else(unknown)?;
+        let shared = known.clone();
+        let table = state.tables.get_mut(name).filter(|table| table.is_known_at(self.seq()));
+        let table = table.ok_or_else(unknown)?;
+        Ok(Series::new(shared, table.schema_at(self.seq()), table.runs(), self.clone()))
     }
 
     /// What is known of a series. Rows and times are those of the snapshot; segments, their bytes and young runs
@@ -105,7 +105,7 @@ impl Snapshot {
     pub fn series_info(&self, name: &str) -> Result<SeriesInfo, ReadError> {
         let series = self.series(name)?;
         let (segments, segment_bytes, young_runs) = {
-            let state = self.core().state();
+            let state = self.base().state();
             state.tables.get(name).map_or((0, 0, 0), |table| {
                 let bytes = table.sealed().iter().map(|run| run.reference().bytes).sum();
                 (table.sealed().len(), bytes, table.young().len())
@@ -137,7 +137,7 @@ impl Snapshot {
     ) -> Result<Option<Cell>, ReadError> {
         let key = Key::new(key.into_iter().map(Into::into).collect())?;
         let found = {
-            let state = self.core().state();
+            let state = self.base().state();
             let slot_id = state
                 .graph
                 .slot_by_name(slot)
@@ -148,7 +148,7 @@ impl Snapshot {
             })
         };
         let Some((version, content, info)) = found else { return Ok(None) };
-        let blob = self.core().objects.get(&content)?;
+        let blob = self.base().objects.get(&content)?;
         let rows = content::decode(&blob)
             .map_err(|what| ReadError::Contents { object: content.to_string(), what })?;
         Ok(Some(Cell { rows, generation: version.g, seq: version.seq, info }))
@@ -163,17 +163,17 @@ impl Snapshot {
     pub fn model(&self, metadata: &Metadata) -> Result<Option<Model>, ReadError> {
         let id = metadata.id()?;
         let found = {
-            let state = self.core().state();
+            let state = self.base().state();
             let newest = state.models.newest(&id, self.seq());
             newest.map(|(number, version)| (version.object, ModelInfo::new(id, number, version)))
         };
         let Some((object, info)) = found else { return Ok(None) };
-        Ok(Some(Model { info, blob: self.core().objects.get(&object)? }))
+        Ok(Some(Model { info, blob: self.base().objects.get(&object)? }))
     }
 
     /// The newest version of each model, in order of their ids.
     pub fn models(&self) -> Vec<ModelInfo> {
-        let state = self.core().state();
+        let state = self.base().state();
         let newest = state.models.newest_of_each(self.seq());
         newest.map(|(id, number, version)| ModelInfo::new(*id, number, version)).collect()
     }

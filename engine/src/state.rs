@@ -9,24 +9,18 @@ use underbelly_storage::object::ObjectId;
 use crate::error::CommitError;
 use crate::graph::{CellId, Effects, Graph};
 use crate::models::{Models, Version};
+use crate::objects::Objects;
 use crate::operations::{Operations, Rows};
 use crate::record::v1::SegmentRef;
 use crate::series::{SegmentRun, Table, Tables, check_append};
-
-/// The contents of a cell from a commit on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CellVersion {
-    pub seq: u64,
-    pub g: u64,
-    pub content: Option<ObjectId>,
-}
+use crate::versions::{CellVersion, Versions};
 
 /// The applied head.
 pub(crate) struct State {
     pub graph: Graph,
     pub tables: Tables,
-    /// Versions of each cell that some reader may still see, oldest first, by the cell's number.
-    pub cells: Vec<Vec<CellVersion>>,
+    /// Contents that cells had and that some reader may still see.
+    pub versions: Versions,
     pub models: Models,
     /// The seq of the last applied transaction.
     pub head: u64,
@@ -34,6 +28,8 @@ pub(crate) struct State {
     pub time: Timestamp,
     /// The number of the next run.
     pub next_run: u64,
+    /// The number of the capture that goes on; 0 where none does.
+    pub capture: u64,
 }
 
 impl State {
@@ -41,11 +37,12 @@ impl State {
         State {
             graph: Graph::new(),
             tables: Tables::new(),
-            cells: Vec::new(),
+            versions: Versions::default(),
             models: Models::default(),
             head: 0,
             time: Timestamp::MIN,
             next_run: 1,
+            capture: 0,
         }
     }
 
@@ -53,7 +50,7 @@ impl State {
     pub(crate) fn check(&self, operations: &Operations) -> Result<(), CommitError> {
         for append in &operations.appends {
             let table = self.tables.get(&*append.series);
-            check_append(table, &append.series, append.columns().into_iter(), &append.inexact)?;
+            check_append(table, &append.series, append.columns(), &append.inexact)?;
         }
         if let Some(event) = &operations.event {
             self.graph.check(event)?;
@@ -61,40 +58,39 @@ impl State {
         Ok(())
     }
 
-    /// Applies a transaction that was checked. Versions that only readers before `oldest_seq` need are dropped.
+    /// Applies a transaction that was checked and whose objects are stored. Versions that only readers before
+    /// `oldest_seq` need are dropped; it is asked where there are any.
     pub(crate) fn apply(
         &mut self,
         seq: u64,
         time: Timestamp,
         operations: Operations,
-        oldest_seq: u64,
+        oldest_seq: impl FnOnce() -> u64,
+        objects: &Objects,
     ) -> Result<Effects, CommitError> {
-        let mut runs = Vec::with_capacity(operations.appends.len());
-        for append in operations.appends {
-            let columns: Vec<_> =
-                append.columns().into_iter().map(|(name, t, key)| (name.to_string(), t, key)).collect();
-            let run = match append.rows {
-                Rows::Inline { run, .. } => Run::Young(run.with_seq(seq)),
-                Rows::Segment { segment, reference } => {
-                    Run::Sealed(SegmentRun::new(segment, SegmentRef { seq, ..reference }))
-                }
-            };
-            runs.push((append.series, columns, append.inexact, run));
-        }
         let effects = match &operations.event {
             Some(event) => self.graph.apply(seq, time, event)?,
             None => Effects::default(),
         };
-        for (series, columns, inexact, run) in runs {
-            let table: &mut Table = self.tables.entry(series).or_insert_with(|| Table::made_at(seq));
-            table.adopt(seq, columns.iter().map(|(name, t, key)| (name.as_str(), *t, *key)));
-            table.note_inexact(inexact);
-            match run {
-                Run::Young(run) => table.push_young(seq, run),
-                Run::Sealed(run) => table.push_segment(seq, run.into()),
+        for append in operations.appends {
+            if !self.tables.contains_key(&append.series) {
+                self.tables.insert(append.series.clone(), Table::made_at(seq));
+            }
+            let Some(table) = self.tables.get_mut(&append.series) else { continue };
+            table.note(self.capture);
+            table.adopt(seq, append.columns());
+            table.note_inexact(append.inexact);
+            match append.rows {
+                Rows::Few(few) => table.push_few(seq, few),
+                Rows::Inline { run, .. } => table.push_young(seq, run.with_seq(seq)),
+                Rows::Segment { segment, reference } => {
+                    let reference = SegmentRef { seq, ..reference };
+                    table.push_segment(seq, SegmentRun::new(segment, reference).into());
+                }
             }
         }
         for put in operations.models {
+            objects.name(&put.object);
             let version = Version {
                 seq,
                 metadata: put.metadata,
@@ -105,9 +101,9 @@ impl State {
             };
             self.models.push(put.id, version);
         }
-        for (cell, content, g) in &effects.contents {
-            self.push_version(*cell, CellVersion { seq, g: *g, content: content.map(ObjectId) }, oldest_seq);
-        }
+        let is_needed = !effects.superseded.is_empty() || !self.versions.is_empty();
+        let oldest_seq = if is_needed { oldest_seq() } else { seq };
+        self.name_contents(seq, &effects, oldest_seq, objects);
         if let Some(started) = &effects.started {
             self.next_run = self.next_run.max(started.run.0 + 1);
         }
@@ -116,36 +112,40 @@ impl State {
         Ok(effects)
     }
 
-    /// Drops versions of cells that only readers before `oldest_seq` would need.
-    pub(crate) fn drop_versions(&mut self, oldest_seq: u64) {
-        for versions in &mut self.cells {
-            let needed = versions.partition_point(|v| v.seq <= oldest_seq).saturating_sub(1);
-            versions.drain(..needed);
+    /// Counts what names contents before and after an event.
+    fn name_contents(&mut self, seq: u64, effects: &Effects, oldest_seq: u64, objects: &Objects) {
+        for content in &effects.held {
+            objects.name(&ObjectId(*content));
         }
+        // A reader before `seq` sees what a cell held before.
+        for before in effects.superseded.iter().filter(|_| oldest_seq < seq) {
+            if let Some(content) = &before.content {
+                objects.name(&ObjectId(*content));
+            }
+            self.versions.push(seq, before);
+        }
+        for content in &effects.released {
+            objects.unname(&ObjectId(*content));
+        }
+        self.drop_versions(oldest_seq, 8 + 2 * effects.superseded.len(), objects);
     }
 
-    fn push_version(&mut self, cell: CellId, version: CellVersion, oldest_seq: u64) {
-        let at = cell.0 as usize;
-        if self.cells.len() <= at {
-            self.cells.resize_with(at + 1, Vec::new);
+    /// Drops versions of cells, at most `count`, that only readers before `oldest_seq` would need. False where none
+    /// is left to be dropped.
+    pub(crate) fn drop_versions(&mut self, oldest_seq: u64, count: usize, objects: &Objects) -> bool {
+        for _ in 0..count {
+            let Some(version) = self.versions.pop(oldest_seq) else { return false };
+            version.content.iter().for_each(|content| objects.unname(content));
         }
-        let versions = &mut self.cells[at];
-        if versions.last().is_some_and(|last| last.seq == version.seq) {
-            versions.pop();
-        }
-        versions.push(version);
-        let needed = versions.partition_point(|v| v.seq <= oldest_seq).saturating_sub(1);
-        versions.drain(..needed);
+        true
     }
 
     /// What a reader at `seq` sees in a cell; `None` where it saw nothing yet.
     pub(crate) fn cell_at(&self, cell: CellId, seq: u64) -> Option<CellVersion> {
-        let versions = self.cells.get(cell.0 as usize)?;
-        versions.get(versions.partition_point(|v| v.seq <= seq).checked_sub(1)?).copied()
+        let (changed, g, content) = self.graph.content_of(cell)?;
+        if changed <= seq {
+            return Some(CellVersion { seq: changed, g, content: content.map(ObjectId) });
+        }
+        self.versions.at(cell, seq)
     }
-}
-
-enum Run {
-    Young(underbelly_query::MemoryRun),
-    Sealed(SegmentRun),
 }

@@ -8,6 +8,7 @@ use underbelly_storage::{Columns, Timestamp, Value};
 
 use crate::batch::{Batch, Row};
 use crate::core::{Commit, Core};
+use crate::durability::Durability;
 use crate::error::{CommitError, ReadError};
 use crate::graph::{Key, SlotDate, SlotId};
 use crate::limits::CONFLICT_RETRIES;
@@ -39,6 +40,12 @@ impl Transaction {
         &self.snapshot
     }
 
+    /// Sets when the commit of this transaction is answered; `Sync` unless set.
+    pub fn durability(&mut self, durability: Durability) -> &mut Transaction {
+        self.batch.durability(durability);
+        self
+    }
+
     /// The rows of a cell; `None` where it has none.
     ///
     /// # Errors
@@ -58,14 +65,14 @@ impl Transaction {
             put.slot == slot && put.date == date && Key::new(put.key.clone()).is_ok_and(|own| own == key)
         });
         if let Some(put) = own {
-            let (_, definition) = self.snapshot.core().slot(slot)?;
+            let (_, definition) = self.snapshot.base().slot(slot)?;
             let rows = put.rows.clone();
             return rows.map(|rows| crate::slots::content::conform(&definition, rows)).transpose();
         }
-        let (slot_id, _) = self.snapshot.core().slot(slot)?;
+        let (slot_id, _) = self.snapshot.base().slot(slot)?;
         let cell = self.snapshot.slot(slot, date, values)?;
         let seq = {
-            let state = self.snapshot.core().state();
+            let state = self.snapshot.base().state();
             let cell = state.graph.cell(slot_id, date, &key);
             cell.and_then(|cell| state.cell_at(cell, self.snapshot.seq())).map_or(0, |version| version.seq)
         };
@@ -204,7 +211,7 @@ pub(crate) fn transact<T, E: From<CommitError>>(
     let mut changed = String::new();
     for _ in 0..CONFLICT_RETRIES {
         let mut transaction = Transaction {
-            snapshot: Snapshot::now(core),
+            snapshot: core.view.snapshot(),
             batch: Batch::new(),
             written_models: HashMap::new(),
             reads: Vec::new(),
@@ -214,11 +221,12 @@ pub(crate) fn transact<T, E: From<CommitError>>(
         if batch.is_empty() {
             return Ok((answer, None));
         }
+        let durability = batch.durability;
         let folder = core.enter()?;
         let prepared = core.prepare(batch)?;
         let mut conflict = None;
         let mut head = 0;
-        let sequenced = core.sequence(prepared, |state| {
+        let sequenced = core.sequence(prepared, durability, |state| {
             conflict = reads.iter().find_map(|read| read.changed(state));
             head = state.head;
             match &conflict {
@@ -229,13 +237,13 @@ pub(crate) fn transact<T, E: From<CommitError>>(
         drop((snapshot, folder));
         match (sequenced, conflict) {
             (Ok((commit, _)), _) => {
-                core.log.wait(commit.seq).map_err(CommitError::from)?;
+                core.answer(commit.seq, durability)?;
                 return Ok((answer, Some(commit)));
             }
             (Err(_), Some(what)) => {
                 changed = what;
                 // The next try reads what won, so it waits until that is visible.
-                core.log.wait(head).map_err(CommitError::from)?;
+                core.log.wait_visible(head).map_err(CommitError::from)?;
             }
             (Err(error), None) => return Err(error.into()),
         }

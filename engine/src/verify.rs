@@ -1,175 +1,435 @@
-//! Reads everything that is stored and compares every checksum.
+//! Reads everything that is stored and compares every checksum and what follows from it.
+//!
+//! First each file by itself: every manifest that is there, with its image, segments, packs and chunks, then the log.
+//! Then what they say together: the state is restored as an opening would, and the contents of cells and the blobs of
+//! models are read. Each step works whatever the step before found.
 
-use underbelly_storage::framed::read_framed;
-use underbelly_storage::manifest::newest_manifest;
-use underbelly_storage::object::{ObjectId, verify_chunk};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
 
-use crate::checkpoint::IMAGE_MAGIC;
+use underbelly_storage::disk::{Lock, RealDisk, SharedDisk};
+use underbelly_storage::error::StorageError;
+use underbelly_storage::manifest::{manifest_name, manifest_numbers, read_manifest};
+use underbelly_storage::object::{ObjectId, Pack, verify_chunk};
+use underbelly_wal::{Behind, FileInspection, WalError, inspect, owner};
+
 use crate::database::Database;
-use crate::error::ReadError;
+use crate::error::OpenError;
 use crate::files;
-use crate::graph::CellId;
-use crate::limits::IMAGE_BYTES_MAX;
-use crate::objects::Place;
+use crate::image::Layer;
+use crate::objects::{LOST, Place};
+use crate::open::no_manifest;
 use crate::record::{from_archive, v1};
+use crate::restore::open_segment;
 use crate::slots::content;
+use crate::view::View;
+
+/// How often the log is looked at: a writer may be in the middle of a change.
+const LOG_LOOKS: usize = 3;
 
 /// What was checked and what is wrong.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {
+    /// Files that were read: manifests, images, segments, packs, chunks, files of the log.
+    pub files: usize,
+    /// Bytes that were read and compared with a checksum.
+    pub bytes: u64,
+    /// Manifests: that of the last checkpoint, and those that are kept for a fallback or for readers.
+    pub manifests: usize,
+    /// State images.
+    pub images: usize,
     /// Segments.
     pub segments: usize,
-    /// Rows, in segments and young.
+    /// Rows of all series, in segments and young.
     pub rows: u64,
     /// Packs.
     pub packs: usize,
     /// Chunk files.
     pub chunks: usize,
+    /// Objects: contents of cells and blobs.
+    pub objects: usize,
+    /// Objects that an earlier repair did not find, and that are not damages any more.
+    pub lost_objects: usize,
+    /// Files of the log.
+    pub log_files: usize,
+    /// Batches in them.
+    pub log_batches: usize,
+    /// Records in the batches.
+    pub log_records: u64,
+    /// Slots of the graph.
+    pub slots: usize,
+    /// Producers of the graph.
+    pub producers: usize,
     /// Contents of cells.
     pub cells: usize,
     /// Versions of models.
     pub models: usize,
-    /// Bytes that were read and compared with a checksum.
-    pub bytes: u64,
+    /// A batch at the end of the log that is being written or was cut short. Nobody was told of it.
+    pub torn_tail: Option<String>,
     /// Each damage, naming the file and the place.
     pub damages: Vec<String>,
 }
 
+/// The files that manifests name, and the manifests themselves, which are kept meanwhile.
+#[derive(Default)]
+struct Named {
+    database: Option<[u8; 16]>,
+    images: BTreeMap<u64, v1::Image>,
+    segments: BTreeMap<String, (String, v1::SegmentRef)>,
+    packs: BTreeSet<u64>,
+    chunks: BTreeMap<u64, (ObjectId, u64)>,
+    pins: Vec<Box<dyn Lock>>,
+}
+
+/// Tells how many of how many bytes are read.
+struct Progress<'a> {
+    done: u64,
+    total: u64,
+    tell: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Progress<'_> {
+    fn add(&mut self, bytes: u64) {
+        self.done = (self.done + bytes).min(self.total);
+        (self.tell)(self.done, self.total);
+    }
+}
+
+impl VerifyReport {
+    fn damage(&mut self, what: impl ToString) {
+        let what = what.to_string();
+        // What an opening stumbles over was found before in its own file.
+        if !self.damages.contains(&what) {
+            self.damages.push(what);
+        }
+    }
+}
+
 impl Database {
-    /// Reads every sealed file and every object. `progress` is told how many of how many steps are done.
-    ///
-    /// The log was read and checked when the database was opened; what it holds is in memory.
+    /// Reads every file and every object. `progress` is told how many of how many bytes are read. Commits and
+    /// checkpoints go on meanwhile.
     ///
     /// # Errors
-    /// [`ReadError::Storage`] where the folders of the database cannot be listed. Damage is no error: the report
+    /// [`OpenError::Storage`] where the folders of the database cannot be listed. Damage is no error: the report
     /// names it.
-    pub fn verify(&self, mut progress: impl FnMut(usize, usize)) -> Result<VerifyReport, ReadError> {
-        let core = self.core();
-        let snapshot = self.snapshot();
-        // Commits and checkpoints go on meanwhile; only, nothing is unlinked.
-        let _hold = core.pending.hold();
+    pub fn verify(&self, mut progress: impl FnMut(u64, u64)) -> Result<VerifyReport, OpenError> {
+        // Nothing is unlinked.
+        let _hold = self.core().pending.hold();
         let mut report = VerifyReport::default();
-        let (segments, cells, models) = {
-            let state = core.state();
-            let mut segments = Vec::new();
-            for (name, table) in &state.tables {
-                segments.extend(table.sealed().iter().map(|run| (name.clone(), run.clone())));
-            }
-            let cells: Vec<ObjectId> = (0..state.cells.len())
-                .filter_map(|cell| state.cell_at(CellId(cell as u32), snapshot.seq())?.content)
-                .collect();
-            let models: Vec<_> = state.models.iter().map(|(id, version)| (*id, version.clone())).collect();
-            (segments, cells, models)
-        };
-        let objects = core.objects.all();
-        let total = segments.len() + objects.len() + cells.len() + models.len() + 2;
-        let mut done = 0;
-        let mut step = || {
-            done += 1;
-            progress(done, total);
-        };
-        for (name, run) in &segments {
-            match run.segment().verify() {
-                Ok(bytes) => report.bytes += bytes,
-                Err(error) => report.damages.push(error.to_string()),
-            }
-            let file = files::segment(name, run.reference().file);
-            if run.segment().rows() != run.reference().rows {
-                report.damages.push(format!("{file} has another number of rows than was committed"));
-            }
-            report.segments += 1;
-            step();
-        }
-        let mut packs = std::collections::BTreeSet::new();
-        for (id, place) in &objects {
-            match place {
-                Place::Memory(blob) => {
-                    report.bytes += blob.len() as u64;
-                    if ObjectId::of(blob) != *id {
-                        report.damages.push(format!("object {id} in memory has another hash"));
-                    }
-                }
-                Place::Pack(pack) => {
-                    if packs.insert(pack.file) {
-                        report.packs += 1;
-                        match pack.pack.verify() {
-                            Ok(bytes) => report.bytes += bytes,
-                            Err(error) => report.damages.push(error.to_string()),
-                        }
-                    }
-                }
-                Place::Chunk(chunk) => {
-                    report.chunks += 1;
-                    match verify_chunk(&*core.disk, &files::chunk(chunk.file), core.database, *id) {
-                        Ok(bytes) => report.bytes += bytes,
-                        Err(error) => report.damages.push(error.to_string()),
-                    }
-                }
-            }
-            step();
-        }
-        for object in cells {
-            let read = core.objects.get(&object).map(|blob| content::decode(&blob).map(|_| ()));
-            match read {
-                Ok(Ok(())) => {}
-                Ok(Err(what)) => report.damages.push(format!("contents of a cell, object {object}: {what}")),
-                Err(error) => report.damages.push(error.to_string()),
-            }
-            report.cells += 1;
-            step();
-        }
-        for (id, version) in models {
-            match core.objects.get(&version.object) {
-                Ok(blob) if blob.len() as u64 == version.bytes => {}
-                Ok(blob) => report.damages.push(format!(
-                    "model {id} of transaction {} has {} bytes, not {}",
-                    version.seq,
-                    blob.len(),
-                    version.bytes
-                )),
-                Err(error) => report.damages.push(format!("model {id}: {error}")),
-            }
-            report.models += 1;
-            step();
-        }
-        self.verify_manifest(&mut report);
-        step();
-        for name in snapshot.series_names() {
-            report.rows += match snapshot.series(&name)?.count() {
-                Ok(rows) => rows,
-                Err(error) => {
-                    report.damages.push(format!("series {name}: {error}"));
-                    0
-                }
-            };
-        }
-        step();
+        let read = verify_files(&self.core().disk, Some(self.core().database), &mut report, &mut progress)?;
+        verify_contents(self, &read, &mut report);
         Ok(report)
     }
 
-    /// The manifest and the image that it names. No checkpoint replaces them meanwhile.
-    fn verify_manifest(&self, report: &mut VerifyReport) {
-        let core = self.core();
-        let _still = core.checkpoint.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let manifest = match newest_manifest(&*core.disk) {
-            Ok(Some(manifest)) => manifest,
-            Ok(None) => return report.damages.push("there is no manifest any more".to_string()),
-            Err(error) => return report.damages.push(error.to_string()),
-        };
-        report.bytes += manifest.payload.len() as u64;
-        report.damages.extend(manifest.rejected.iter().map(|(name, error)| format!("{name}: {error}")));
-        let image = match from_archive::<v1::Manifest>(&manifest.payload) {
-            Ok(found) => found.image,
-            Err(what) => return report.damages.push(format!("the manifest: {what}")),
-        };
-        if image == 0 {
-            return;
+    /// As [`Database::verify`], of a database that is not open here, or that cannot be opened. A process may write it
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// [`OpenError::NotFound`] where there is no database; [`OpenError::Storage`] where its folders cannot be listed.
+    /// Damage is no error: the report names it.
+    pub fn verify_dir(
+        dir: impl AsRef<Path>,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<VerifyReport, OpenError> {
+        Database::verify_on(Arc::new(RealDisk::new(dir)), progress)
+    }
+
+    /// As [`Database::verify_dir`], on any disk.
+    ///
+    /// # Errors
+    /// As [`Database::verify_dir`].
+    pub fn verify_on(
+        disk: SharedDisk,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<VerifyReport, OpenError> {
+        let mut report = VerifyReport::default();
+        let read = verify_files(&disk, None, &mut report, &mut progress)?;
+        match Database::open_read_only_on(disk) {
+            Ok(reader) => verify_contents(&reader, &read, &mut report),
+            Err(error) => report.damage(error),
         }
-        let name = files::image(image);
-        match read_framed(&*core.disk, &name, IMAGE_MAGIC, Some(core.database), IMAGE_BYTES_MAX) {
-            Ok(framed) => report.bytes += framed.payload.len() as u64,
-            Err(error) => report.damages.push(error.to_string()),
+        Ok(report)
+    }
+}
+
+/// Verifies what the manifests name, and the log; answers the numbers of the segments and chunk files that it read.
+fn verify_files(
+    disk: &SharedDisk,
+    database: Option<[u8; 16]>,
+    report: &mut VerifyReport,
+    tell: &mut dyn FnMut(u64, u64),
+) -> Result<BTreeSet<u64>, OpenError> {
+    let named = verify_manifests(disk, database, report)?;
+    let database = match named.database {
+        Some(database) => database,
+        // No manifest is sound; the log says whose it is.
+        None => match owner(disk.clone()) {
+            Ok(Some(database)) => database,
+            Ok(None) => return Ok(BTreeSet::new()),
+            Err(error) => {
+                report.damage(error);
+                return Ok(BTreeSet::new());
+            }
+        },
+    };
+    let length = |name: &str| disk.open_read(name).and_then(|file| file.len()).unwrap_or(0);
+    let packs: Vec<String> = named.packs.iter().map(|file| files::pack(*file)).collect();
+    let segment_bytes: u64 = named.segments.values().map(|(_, reference)| reference.bytes).sum();
+    let chunk_bytes: u64 = named.chunks.values().map(|(_, bytes)| bytes).sum();
+    let image_bytes: u64 = named.images.values().map(|reference| reference.bytes).sum();
+    let pack_bytes: u64 = packs.iter().map(|name| length(name)).sum();
+    let mut progress =
+        Progress { done: 0, total: segment_bytes + chunk_bytes + image_bytes + pack_bytes, tell };
+    for reference in named.images.values() {
+        report.images += 1;
+        let verified = Layer::open(&**disk, database, reference).and_then(|layer| layer.image.verify());
+        count(report, &mut progress, reference.bytes, verified);
+    }
+    for (series, reference) in named.segments.values() {
+        report.segments += 1;
+        let verified = open_segment(disk, database, series, reference)
+            .map_err(|error| error.named(&disk.describe()))
+            .and_then(|segment| Ok(segment.verify()?));
+        count(report, &mut progress, reference.bytes, verified);
+    }
+    for name in packs {
+        report.packs += 1;
+        let verified = Pack::open(&**disk, &name, database).and_then(|pack| pack.verify());
+        count(report, &mut progress, length(&name), verified);
+    }
+    for (file, (id, bytes)) in &named.chunks {
+        report.chunks += 1;
+        count(report, &mut progress, *bytes, verify_chunk(&**disk, &files::chunk(*file), database, *id));
+    }
+    verify_log(disk, database, report);
+    let segments = named.segments.values().map(|(_, reference)| reference.file);
+    Ok(segments.chain(named.chunks.keys().copied()).collect())
+}
+
+/// Adds a file that was read, or what is wrong with it.
+fn count<E: ToString>(
+    report: &mut VerifyReport,
+    progress: &mut Progress<'_>,
+    length: u64,
+    verified: Result<u64, E>,
+) {
+    report.files += 1;
+    match verified {
+        Ok(bytes) => report.bytes += bytes,
+        Err(error) => report.damage(error),
+    }
+    progress.add(length);
+}
+
+/// `database` is the one that they belong to, where that is known; else the newest says.
+fn verify_manifests(
+    disk: &SharedDisk,
+    database: Option<[u8; 16]>,
+    report: &mut VerifyReport,
+) -> Result<Named, OpenError> {
+    let mut named = Named { database, ..Named::default() };
+    let numbers = manifest_numbers(&**disk)?;
+    if numbers.is_empty() {
+        return match no_manifest(disk) {
+            OpenError::Corrupt { dir, what } => {
+                report.damage(OpenError::Corrupt { dir, what });
+                Ok(named)
+            }
+            error => Err(error),
+        };
+    }
+    for number in numbers.iter().rev().copied() {
+        let name = manifest_name(number);
+        // Its files stay as long as it does. A writer that has just removed it has put a newer one there.
+        match disk.share(&name) {
+            Ok(Some(pin)) => named.pins.push(pin),
+            Ok(None) => continue,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => report.damage(StorageError::io("lock", &name, error)),
+        }
+        report.files += 1;
+        report.manifests += 1;
+        let found = match read_manifest(&**disk, number) {
+            Ok(found) => found,
+            Err(error) => {
+                report.damage(error);
+                continue;
+            }
+        };
+        report.bytes += found.payload.len() as u64;
+        let manifest: v1::Manifest = match from_archive(&found.payload) {
+            Ok(manifest) => manifest,
+            Err(what) => {
+                report.damage(StorageError::corrupt(&name, 0, what));
+                continue;
+            }
+        };
+        if *named.database.get_or_insert(found.db_id) != found.db_id {
+            report.damage(StorageError::ForeignDatabase { file: name });
+            continue;
+        }
+        named.images.extend(manifest.images.iter().map(|image| (image.file, image.clone())));
+        if Some(&number) == numbers.last() && manifest.previous > 0 && !numbers.contains(&manifest.previous) {
+            let name = manifest_name(manifest.previous);
+            report.damage(format!("{name} is gone, to which opening would fall back; make a checkpoint"));
+        }
+        for series in &manifest.series {
+            for reference in &series.segments {
+                let file = files::segment(&series.name, reference.file);
+                named.segments.insert(file, (series.name.clone(), reference.clone()));
+            }
+        }
+        named.packs.extend(&manifest.packs);
+        for chunk in manifest.chunks.iter().filter(|chunk| chunk.file != LOST) {
+            named.chunks.insert(chunk.file, (ObjectId(chunk.id), chunk.bytes));
+        }
+    }
+    Ok(named)
+}
+
+fn verify_log(disk: &SharedDisk, database: [u8; 16], report: &mut VerifyReport) {
+    let mut looked = inspect(disk.clone(), database);
+    for _ in 1..LOG_LOOKS {
+        // A file may be recycled, or end, while it is looked at; damage stays.
+        if matches!(&looked, Ok(files) if files.iter().all(|file| log_damages(file).is_empty())) {
+            break;
+        }
+        looked = inspect(disk.clone(), database);
+    }
+    let files = match looked {
+        Ok(files) => files,
+        Err(error) => return report.damage(error),
+    };
+    if files.is_empty() {
+        report.damage(WalError::Missing { dir: files::WAL_DIR.to_string() });
+    }
+    for file in &files {
+        report.files += 1;
+        report.log_files += 1;
+        report.log_batches += file.batches.len();
+        report.log_records += file.batches.iter().map(|batch| u64::from(batch.records)).sum::<u64>();
+        report.bytes += file.batches.iter().map(|batch| batch.bytes).sum::<u64>();
+        log_damages(file).into_iter().for_each(|damage| report.damage(damage));
+        if let Behind::Torn { bytes } = file.behind {
+            report.torn_tail = Some(format!("{} at byte {}: {bytes} bytes", file.file, file.end));
+        }
+    }
+}
+
+/// What is wrong with a file of the log.
+pub(crate) fn log_damages(file: &FileInspection) -> Vec<WalError> {
+    let header = match &file.header {
+        Ok(header) => header,
+        Err(WalError::Io { action, file, source }) => {
+            let source = std::io::Error::new(source.kind(), source.to_string());
+            return vec![WalError::Io { action, file: file.clone(), source }];
+        }
+        Err(error) => {
+            let what = error.to_string();
+            return vec![WalError::Corrupt { file: file.file.clone(), offset: 0, seq: 0, what }];
+        }
+    };
+    let sound = file.batches.iter().filter(|batch| batch.follows);
+    let seq = header.first_seq + sound.map(|batch| u64::from(batch.records)).sum::<u64>();
+    let corrupt =
+        |offset, seq, what: String| WalError::Corrupt { file: file.file.clone(), offset, seq, what };
+    let mut damages = Vec::new();
+    if header.follows == Some(false) {
+        let what = "it does not follow on from the file before it".to_string();
+        damages.push(corrupt(0, header.first_seq, what));
+    }
+    match file.behind {
+        Behind::Damage { next_whole } => {
+            let what = format!("no valid batch, though a whole one stands at byte {next_whole}");
+            damages.push(corrupt(file.end, seq, what));
+        }
+        Behind::Short { declared_end } => {
+            let what = format!(
+                "no valid batch, though the next file says that this one ends at byte {declared_end}"
+            );
+            damages.push(corrupt(file.end, seq, what));
+        }
+        _ => {}
+    }
+    damages
+}
+
+/// The contents of cells, the blobs of models and the rows of series, as they are visible.
+/// Files that only the log names, and what everything amounts to.
+fn verify_contents(view: &View, read: &BTreeSet<u64>, report: &mut VerifyReport) {
+    let base = view.base();
+    let logged: Vec<_> = {
+        let state = base.state();
+        let sealed = state.tables.values().flat_map(|table| table.sealed());
+        sealed.filter(|run| !read.contains(&run.reference().file)).cloned().collect()
+    };
+    for run in logged {
+        report.segments += 1;
+        match run.segment().verify() {
+            Ok(bytes) => report.bytes += bytes,
+            Err(error) => report.damage(error),
+        }
+    }
+    let is_logged = |(file, ..): &(u64, ObjectId, u64)| !read.contains(file);
+    for (file, id, bytes) in base.objects.chunks().into_iter().filter(is_logged) {
+        report.chunks += 1;
+        match verify_chunk(&*base.disk, &files::chunk(file), base.database, id) {
+            Ok(_) => report.bytes += bytes,
+            Err(error) => report.damage(error),
+        }
+    }
+    let snapshot = view.snapshot();
+    let counts = view.counts();
+    (report.slots, report.producers) = (counts.slots, counts.producers);
+    (report.objects, report.lost_objects) = (counts.objects, base.objects.all_lost().len());
+    let (cells, models) = {
+        let state = base.state();
+        let cells: Vec<ObjectId> =
+            state.graph.cells().filter_map(|cell| state.cell_at(cell, snapshot.seq())?.content).collect();
+        let models: Vec<_> = state.models.iter().map(|(id, version)| (*id, version.clone())).collect();
+        (cells, models)
+    };
+    for object in cells {
+        report.cells += 1;
+        if base.objects.is_lost(&object) {
+            continue;
+        }
+        match base.objects.get(&object).map(|blob| content::decode(&blob).map(|_| ())) {
+            Ok(Ok(())) => {}
+            Ok(Err(what)) => report.damage(format!("contents of a cell, object {object}: {what}")),
+            Err(error) => report.damage(error),
+        }
+    }
+    for (id, version) in models {
+        report.models += 1;
+        if base.objects.is_lost(&version.object) {
+            continue;
+        }
+        match base.objects.get(&version.object) {
+            Ok(blob) if blob.len() as u64 == version.bytes => {}
+            Ok(blob) => report.damage(format!(
+                "model {id} of transaction {} has {} bytes, not {}",
+                version.seq,
+                blob.len(),
+                version.bytes
+            )),
+            Err(error) => report.damage(format!("model {id}: {error}")),
+        }
+    }
+    for (id, place) in base.objects.all() {
+        if let Place::Memory(blob) = place
+            && ObjectId::of(&blob) != id
+        {
+            report.damage(format!("object {id} in memory has another hash"));
+        }
+    }
+    for name in snapshot.series_names() {
+        match snapshot.series(&name).map(|series| series.count()) {
+            Ok(Ok(rows)) => report.rows += rows,
+            Ok(Err(error)) => report.damage(format!("series {name}: {error}")),
+            Err(error) => report.damage(format!("series {name}: {error}")),
         }
     }
 }

@@ -51,6 +51,32 @@ impl MemoryRun {
         Ok(MemoryRun::sorted(timestamps, Seqs::One(seq), columns))
     }
 
+    /// Rows of several commits in order of commit and arrival, each with its seq.
+    ///
+    /// # Errors
+    /// As [`MemoryRun::new`]; [`QueryError::Malformed`] where there are more or fewer seqs than rows.
+    pub fn with_seqs(
+        timestamps: Vec<i64>,
+        seqs: Vec<u64>,
+        columns: Columns,
+    ) -> Result<MemoryRun, QueryError> {
+        if seqs.len() != timestamps.len() {
+            let (expected, found) = (timestamps.len(), seqs.len());
+            return Err(QueryError::Malformed { run: 0, group: 0, what: "seq".to_string(), expected, found });
+        }
+        let seqs = match timestamps.is_sorted() {
+            true => seqs,
+            false => {
+                let mut order: Vec<usize> = (0..seqs.len()).collect();
+                order.sort_by_key(|row| timestamps.get(*row));
+                order.into_iter().filter_map(|row| seqs.get(row).copied()).collect()
+            }
+        };
+        // Sorted in the same way, since both sorts keep the order of equal timestamps.
+        let run = MemoryRun::new(timestamps, columns, 0)?;
+        Ok(MemoryRun::sorted(run.timestamps, Seqs::Each(Cow::Owned(seqs)), run.columns))
+    }
+
     /// The same rows as those of commit `seq`.
     pub fn with_seq(mut self, seq: u64) -> MemoryRun {
         self.seqs = Seqs::One(seq);

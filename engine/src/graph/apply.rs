@@ -56,10 +56,10 @@ impl Graph {
     }
 
     fn attach(&mut self, pass: &mut Pass, id: ProducerId) {
-        let producer = &mut self.producers[id.at()];
-        if producer.attached {
+        if self.producers[id.at()].attached {
             return;
         }
+        let producer = self.producer_mut(id);
         producer.attached = true;
         producer.epoch += 1;
         for bundle in self.producers[id.at()].open_bundles.clone() {
@@ -68,14 +68,16 @@ impl Graph {
     }
 
     fn reopen(&mut self, pass: &mut Pass) {
-        for producer in &mut self.producers {
-            producer.attached = false;
+        for at in 0..self.producers.len() {
+            if self.producers[at].attached {
+                self.producer_mut(ProducerId(at as u32)).attached = false;
+            }
         }
         for bundle in self.ready.values() {
             self.touch_bundle(pass, *bundle);
         }
         for (run, id) in std::mem::take(&mut self.runs) {
-            let bundle = &mut self.bundles[id.at()];
+            let bundle = self.bundle_mut(id);
             bundle.interrupted += 1;
             let in_a_row = bundle.interrupted;
             pass.effects.interrupted.push(Interrupted { run, bundle: id, in_a_row });
@@ -83,7 +85,7 @@ impl Graph {
                 let reason = format!("interrupted {in_a_row} times in a row");
                 self.finish(pass, id, Ending::Failed(reason.into()), &[]);
             } else {
-                bundle.running = None;
+                self.bundle_mut(id).running = None;
                 self.touch_bundle(pass, id);
             }
         }
@@ -97,12 +99,13 @@ impl Graph {
                 (None, Some(_)) => self.create_cell(pass, write.slot, write.date, &write.key),
                 (None, None) => continue,
             };
-            let target = &mut self.cells[cell.at()];
-            if write.content.is_none() && !target.candidates.iter().any(|c| c.priority == write.priority) {
+            let known = self.cells[cell.at()].candidates.iter().any(|c| c.priority == write.priority);
+            if write.content.is_none() && !known {
                 continue;
             }
-            let candidate = target.candidate_mut(write.priority, None);
-            candidate.content = write.content;
+            let candidate = self.cell_mut(cell).candidate_mut(write.priority, None);
+            let before = std::mem::replace(&mut candidate.content, write.content);
+            pass.note_contents(before, write.content);
             candidate.ended = pass.moment;
             if write.content.is_some() {
                 pass.written.insert((cell, write.priority));
@@ -114,6 +117,7 @@ impl Graph {
         }
         for date in ends {
             if self.ends.insert(*date) {
+                self.note_end(*date);
                 for group in self.groups.clone() {
                     let bundle = self.producers[group.at()].bundles.get(&(*date, Key::empty()));
                     if let Some(bundle) = bundle.copied() {
@@ -128,6 +132,7 @@ impl Graph {
     fn create_cell(&mut self, pass: &mut Pass, slot: SlotId, date: SlotDate, key: &Key) -> CellId {
         let id = CellId(self.cells.len() as u32);
         self.cells.push(Cell::new(slot, date, key.clone()));
+        self.cell_mut(id);
         let target = &mut self.slots[slot.at()];
         target.index_cell(id, date, key);
         target.states.counts[State::Void as usize] += 1;
@@ -169,7 +174,7 @@ impl Graph {
             inputs,
         });
         let claim = Claim { run, epoch: producer.epoch, cells, scopes };
-        let bundle = &mut self.bundles[id.at()];
+        let bundle = self.bundle_mut(id);
         bundle.running = Some(claim);
         bundle.runs += 1;
         self.runs.insert(run, id);
@@ -197,13 +202,14 @@ impl Graph {
         ending: Ending,
         outputs: &[OutputWrite],
     ) -> (Vec<CellId>, Vec<CellId>) {
-        let bundle = &mut self.bundles[id.at()];
+        let order = self.next_order;
+        self.next_order += 1;
+        let bundle = self.bundle_mut(id);
         let (producer, date) = (bundle.producer, bundle.date);
         let claim = bundle.running.take();
         bundle.ended = pass.moment;
         bundle.interrupted = 0;
-        bundle.order = self.next_order;
-        self.next_order += 1;
+        bundle.order = order;
         let mut given = BTreeSet::new();
         let mut absent = Vec::new();
         for output in outputs {
@@ -212,8 +218,9 @@ impl Graph {
             let cell = existing.unwrap_or_else(|| self.create_cell(pass, output.slot, date, &output.key));
             let priority =
                 self.producers[producer.at()].outputs.get(&output.slot).copied().unwrap_or_default();
-            let candidate = self.cells[cell.at()].candidate_mut(priority, Some(id));
-            candidate.content = Some(content);
+            let candidate = self.cell_mut(cell).candidate_mut(priority, Some(id));
+            let before = candidate.content.replace(content);
+            pass.note_contents(before, Some(content));
             candidate.error = None;
             candidate.ended = pass.moment;
             pass.written.insert((cell, priority));
@@ -223,19 +230,24 @@ impl Graph {
             Ending::Failed(message) => Some(Arc::clone(message)),
             _ => None,
         };
+        // Noted above, when its run was taken.
         let bundle = &mut self.bundles[id.at()];
         bundle.ending = Some(ending);
         bundle.outputs.extend(&given);
-        for cell in &bundle.outputs {
-            let known = self.cells[cell.at()].candidates.iter_mut().find(|c| c.owner == Some(id));
-            if let Some(candidate) = known.filter(|_| !given.contains(cell)) {
-                candidate.ended = pass.moment;
-                candidate.error = error.clone();
-                if error.is_none() && candidate.content.take().is_some() {
-                    absent.push(*cell);
-                }
+        let known: Vec<CellId> = bundle.outputs.iter().copied().collect();
+        for cell in known.iter().filter(|cell| !given.contains(cell)) {
+            let candidates = &mut self.cell_mut(*cell).candidates;
+            let Some(candidate) = candidates.iter_mut().find(|c| c.owner == Some(id)) else { continue };
+            candidate.ended = pass.moment;
+            candidate.error = error.clone();
+            if error.is_none()
+                && let Some(content) = candidate.content.take()
+            {
+                pass.note_contents(Some(content), None);
+                absent.push(*cell);
             }
         }
+        let bundle = &mut self.bundles[id.at()];
         let claim =
             claim.unwrap_or(Claim { run: RunId(0), epoch: 0, cells: Default::default(), scopes: Vec::new() });
         for (cell, edge) in &mut bundle.edges {
@@ -245,7 +257,6 @@ impl Graph {
             scope.token = Some(*read);
         }
         let members: Vec<CellId> = bundle.edges.keys().copied().collect();
-        let known: Vec<CellId> = bundle.outputs.iter().copied().collect();
         for cell in members {
             self.reclassify(id, cell);
         }

@@ -25,6 +25,25 @@ pub struct Effects {
     pub interrupted: Vec<Interrupted>,
     /// Cells whose effective content changed: the cell, its content now, its generation now.
     pub contents: Vec<(CellId, Option<ContentId>, u64)>,
+    /// What those cells held before, where they held or had held something.
+    pub superseded: Vec<Superseded>,
+    /// Contents that a candidate got. One that several candidates got comes several times.
+    pub held: Vec<ContentId>,
+    /// Contents that a candidate had and has no more.
+    pub released: Vec<ContentId>,
+}
+
+/// What a cell held before an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Superseded {
+    /// The cell.
+    pub cell: CellId,
+    /// The commit that made it so.
+    pub seq: u64,
+    /// The generation.
+    pub g: u64,
+    /// The contents; `None` where there were none any more.
+    pub content: Option<ContentId>,
 }
 
 /// A cell's change of state.

@@ -17,9 +17,11 @@
 //! In reading order: `ids`, `key`, `definition`, `event`, `effect`, `state` and `error` are the vocabulary;
 //! `cell`, `bundle`, `slot` and `producer` the facts; `register`, `check` and `apply` turn events into facts;
 //! `join` makes bundles; `propagate` brings everything that depends on the facts up to date; `query` and `why`
-//! answer; `image` and `record` are the forms in which state and events are stored.
+//! answer; `record` is the form in which events are stored, `fact` that of facts; `ledger` knows which facts changed, and
+//! `restore` makes a graph of stored ones.
 
 mod apply;
+mod bits;
 mod bundle;
 mod cell;
 mod check;
@@ -27,11 +29,12 @@ mod definition;
 mod effect;
 mod error;
 mod event;
+mod fact;
 mod ids;
-mod image;
 mod info;
 mod join;
 mod key;
+mod ledger;
 mod producer;
 mod propagate;
 mod query;
@@ -49,15 +52,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use hashbrown::HashMap;
 
 pub use definition::{Group, Input, Output, ProducerDefinition, SlotDefinition};
-pub use effect::{Effects, Ended, Interrupted, RunInput, Started, Transition};
+pub use effect::{Effects, Ended, Interrupted, RunInput, Started, Superseded, Transition};
 pub use error::GraphError;
 pub use event::{Event, Outcome, OutputWrite, Write};
+pub use fact::Fact;
 pub use ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
-pub use image::GraphImageV1;
 pub use info::{BundleInfo, Cause, CellInfo, StateCounts, Tree, Why};
 pub use key::{Key, KeyError};
+pub use ledger::Captured;
 pub use record::EventV1;
 pub use register::DEFINITION_PARTS_MAX;
+pub use restore::Restorer;
 pub use state::{PStatus, State, View};
 
 /// Interruptions in a row at which a bundle has failed.
@@ -81,6 +86,8 @@ pub struct Graph {
     /// The next place in the queue; 0 is the place of bundles that never had one.
     next_order: u64,
     ends: BTreeSet<SlotDate>,
+    /// Which facts changed since they were last stored.
+    ledger: ledger::Ledger,
 }
 
 impl Default for Graph {
@@ -104,6 +111,7 @@ impl Graph {
             ready: BTreeMap::new(),
             next_order: 1,
             ends: BTreeSet::new(),
+            ledger: ledger::Ledger::default(),
         }
     }
 }

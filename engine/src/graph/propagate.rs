@@ -10,8 +10,8 @@ use std::mem;
 use super::Graph;
 use super::bundle::{Bundle, Class, Edge, Shown};
 use super::cell::Moment;
-use super::effect::{Effects, Transition};
-use super::ids::{BundleId, CellId, ProducerId, SlotDate};
+use super::effect::{Effects, Superseded, Transition};
+use super::ids::{BundleId, CellId, ContentId, ProducerId, SlotDate};
 use super::key::Key;
 use super::state::{PStatus, State};
 
@@ -27,8 +27,10 @@ pub(super) struct Pass {
     pub effects: Effects,
     /// Candidates (cell, priority) that got data in this event.
     pub written: BTreeSet<(CellId, i32)>,
-    /// Rebuilding from an image: facts are as they should be and must not move.
+    /// Rebuilding from facts: they are as they should be and must not move, and everything is settled once anyway.
     pub rebuilding: bool,
+    /// A cell whose facts do not follow from those of its candidates, when rebuilding.
+    pub contradiction: Option<CellId>,
     queue: BTreeSet<(u32, Node)>,
     /// Cells whose state may differ, by rank.
     restate: BTreeSet<(u32, CellId)>,
@@ -43,19 +45,34 @@ impl Pass {
             effects: Effects::default(),
             written: BTreeSet::new(),
             rebuilding: false,
+            contradiction: None,
             queue: BTreeSet::new(),
             restate: BTreeSet::new(),
             risen: BTreeSet::new(),
+        }
+    }
+
+    /// A candidate's content changed.
+    pub fn note_contents(&mut self, before: Option<ContentId>, now: Option<ContentId>) {
+        if before != now {
+            self.effects.released.extend(before);
+            self.effects.held.extend(now);
         }
     }
 }
 
 impl Graph {
     pub(super) fn touch_cell(&self, pass: &mut Pass, cell: CellId) {
+        if pass.rebuilding {
+            return;
+        }
         pass.queue.insert((self.rank_of_cell(cell), Node::Cell(cell)));
     }
 
     pub(super) fn touch_bundle(&self, pass: &mut Pass, bundle: BundleId) {
+        if pass.rebuilding {
+            return;
+        }
         let producer = self.bundles[bundle.at()].producer;
         pass.queue.insert((self.producers[producer.at()].rank, Node::Bundle(bundle)));
     }
@@ -80,6 +97,7 @@ impl Graph {
         let mut bundle = Bundle::new(producer, date, key, scopes);
         bundle.unseen = owner.unseen();
         self.bundles.push(bundle);
+        self.bundle_mut(id);
         for (input, cell) in members {
             self.add_edge(id, input, cell);
         }
@@ -96,6 +114,11 @@ impl Graph {
 
     fn remove_edge(&mut self, pass: &mut Pass, bundle: BundleId, cell: CellId) {
         self.cells[cell.at()].readers.remove(&bundle);
+        // Of an edge, its token alone is a fact.
+        let has_token = self.bundles[bundle.at()].edges.get(&cell).is_some_and(|edge| edge.token.is_some());
+        if has_token {
+            self.bundle_mut(bundle);
+        }
         let target = &mut self.bundles[bundle.at()];
         if let Some(edge) = target.edges.remove(&cell) {
             target.counters.remove(edge.class);
@@ -138,7 +161,13 @@ impl Graph {
             Shown::Active => source.active += 1,
             Shown::Failed => source.failed += 1,
         }
-        pass.restate.insert((self.rank_of_cell(cell), cell));
+        self.restate(pass, cell);
+    }
+
+    fn restate(&self, pass: &mut Pass, cell: CellId) {
+        if !pass.rebuilding {
+            pass.restate.insert((self.rank_of_cell(cell), cell));
+        }
     }
 
     /// Settles everything that was touched, then derives states.
@@ -154,7 +183,7 @@ impl Graph {
         }
     }
 
-    fn settle_cell(&mut self, pass: &mut Pass, id: CellId) {
+    pub(super) fn settle_cell(&mut self, pass: &mut Pass, id: CellId) {
         let cell = &self.cells[id.at()];
         let standing = cell.standing(&self.bundles);
         let effective = standing.effective.and_then(|at| cell.candidates.get(at));
@@ -168,10 +197,24 @@ impl Graph {
         let lagging = waiting && standing.sound && (latched || caught);
         let is_member = priority.is_some() && !standing.gone;
 
-        let cell = &mut self.cells[id.at()];
+        let cell = &self.cells[id.at()];
         let rises = cell.content != content;
+        let verifies = written || (rises && content.is_some());
+        let facts_change =
+            cell.effective != priority || cell.lagging != lagging || cell.member != is_member || rises;
         let moved =
             rises || cell.view != standing.view || cell.lagging != lagging || cell.gone != standing.gone;
+        if rises && cell.g > 0 {
+            let (seq, g, content) = (cell.changed.seq, cell.g, cell.content);
+            pass.effects.superseded.push(Superseded { cell: id, seq, g, content });
+        }
+        if facts_change && pass.rebuilding {
+            pass.contradiction = Some(id);
+        }
+        let cell = match facts_change || verifies {
+            true => self.cell_mut(id),
+            false => &mut self.cells[id.at()],
+        };
         cell.effective = priority;
         cell.view = standing.view;
         cell.lagging = lagging;
@@ -184,7 +227,7 @@ impl Graph {
             pass.risen.insert(id);
             pass.effects.contents.push((id, content, cell.g));
         }
-        if written || (rises && content.is_some()) {
+        if verifies {
             cell.verified = pass.moment;
         }
         if moved {
@@ -200,27 +243,30 @@ impl Graph {
         if was_member != is_member && !pass.rebuilding {
             self.move_member(pass, id, is_member);
         }
-        pass.restate.insert((self.rank_of_cell(id), id));
+        self.restate(pass, id);
     }
 
     /// New work arrived: a detached producer has not seen it.
     fn notify(&mut self, bundle: BundleId) {
-        let target = &mut self.bundles[bundle.at()];
-        target.unseen = self.producers[target.producer.at()].unseen();
+        let target = &self.bundles[bundle.at()];
+        let unseen = self.producers[target.producer.at()].unseen();
+        if target.unseen != unseen {
+            self.bundle_mut(bundle).unseen = unseen;
+        }
     }
 
     /// A cell became a member of its scope, or stopped being one.
     fn move_member(&mut self, pass: &mut Pass, id: CellId, is_member: bool) {
         let cell = &self.cells[id.at()];
-        let (date, slot) = (cell.date, &mut self.slots[cell.slot.at()]);
-        let scope = slot.scopes.entry(date).or_default();
+        let (date, slot) = (cell.date, cell.slot);
+        let scope = self.scope_mut(slot, date);
         scope.g += 1;
         if is_member {
             scope.members.insert(id);
         } else {
             scope.members.remove(&id);
         }
-        for (producer, input) in slot.readers.clone() {
+        for (producer, input) in self.slots[slot.at()].readers.clone() {
             if !self.producers[producer.at()].is_group() {
                 continue;
             }
@@ -256,7 +302,7 @@ impl Graph {
         }
     }
 
-    fn settle_bundle(&mut self, pass: &mut Pass, id: BundleId) {
+    pub(super) fn settle_bundle(&mut self, pass: &mut Pass, id: BundleId) {
         let bundle = &self.bundles[id.at()];
         let (producer, date) = (bundle.producer, bundle.date);
         if !bundle.scopes.is_empty() {
@@ -277,9 +323,11 @@ impl Graph {
         let face = bundle.derive_face();
         let face_changed = mem::replace(&mut bundle.face, face) != face;
         if status.is_open() && !before.is_open() && !pass.rebuilding {
-            bundle.order = self.next_order;
+            let order = self.next_order;
             self.next_order += 1;
+            self.bundle_mut(id).order = order;
         }
+        let bundle = &self.bundles[id.at()];
         let order = bundle.order;
         if face_changed {
             for cell in bundle.outputs.iter().copied().collect::<Vec<_>>() {
@@ -329,7 +377,7 @@ impl Graph {
         }
     }
 
-    fn settle_state(&mut self, pass: &mut Pass, id: CellId) {
+    pub(super) fn settle_state(&mut self, pass: &mut Pass, id: CellId) {
         let cell = &self.cells[id.at()];
         let (from, to, g) = (cell.state, cell.derive_state(&self.bundles), cell.g);
         let slot = cell.slot;
@@ -341,7 +389,7 @@ impl Graph {
             pass.effects.transitions.push(Transition { cell: id, from, to: State::Updated, g });
         }
         let seen = if announced { State::Updated } else { from };
-        if seen != to {
+        if seen != to && !pass.rebuilding {
             pass.effects.transitions.push(Transition { cell: id, from: seen, to, g });
         }
         self.cells[id.at()].state = to;

@@ -69,7 +69,7 @@ impl Graph {
     }
 
     /// All cells in the order of creation.
-    pub fn cells(&self) -> impl Iterator<Item = CellId> + '_ {
+    pub fn cells(&self) -> impl ExactSizeIterator<Item = CellId> + '_ {
         (0..self.cells.len()).map(|at| CellId(at as u32))
     }
 
@@ -118,6 +118,13 @@ impl Graph {
         })
     }
 
+    /// The commit that gave a cell the contents that it has now, their generation, and the contents; `None` where it
+    /// never had any.
+    pub fn content_of(&self, id: CellId) -> Option<(u64, u64, Option<ContentId>)> {
+        let cell = self.cells.get(id.at()).filter(|cell| cell.g > 0)?;
+        Some((cell.changed.seq, cell.g, cell.content))
+    }
+
     pub(super) fn owner_name(&self, owner: Option<BundleId>) -> &str {
         owner.and_then(|b| self.bundles.get(b.at())).map_or(CLIENT, |b| self.producer_name(b.producer))
     }
@@ -145,12 +152,6 @@ impl Graph {
             }
         }
         causes
-    }
-
-    /// Every content that a candidate holds, effective or not; one that several hold comes several times. What
-    /// a run in flight reads may have been replaced since and is not listed.
-    pub fn contents(&self) -> impl Iterator<Item = ContentId> + '_ {
-        self.cells.iter().flat_map(|cell| cell.candidates.iter().filter_map(|c| c.content))
     }
 
     /// All bundles in the order of creation.

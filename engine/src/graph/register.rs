@@ -65,6 +65,7 @@ impl Graph {
         let id = SlotId(self.slots.len() as u32);
         self.tables.insert(definition.table_name(), id);
         self.slots.push(Slot::new(definition.clone()));
+        self.note_slot(id);
         id
     }
 
@@ -307,6 +308,7 @@ impl Graph {
         }
         self.producer_names.insert(producer.definition.name.clone(), id);
         self.producers.push(producer);
+        self.producer_mut(id);
         self.plan_joins(id);
         self.rank();
         id

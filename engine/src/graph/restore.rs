@@ -1,18 +1,17 @@
-//! A graph from its image. Nothing in the image is believed: ids, keys, owners and joins are checked, and the
-//! rebuilt graph must give the same image again.
+//! A graph from its facts. Nothing in them is believed: ids, keys, owners and joins are checked, and what is derived
+//! from them must agree with what they say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use underbelly_storage::Timestamp;
+use underbelly_storage::image::Key as RecordKey;
 
-use super::bundle::{Claim, Ending};
-use super::cell::{Candidate, Cell, Moment};
+use super::bundle::{Bundle, Claim};
+use super::cell::{Cell, Moment};
 use super::error::GraphError;
-use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
-use super::image::{BundleV1, CellV1, EndingV1, GraphImageV1, MomentV1};
+use super::fact::{BundleFacts, Fact, Kind, Registered};
+use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::key::Key;
 use super::propagate::Pass;
-use super::record::key_of;
 use super::register::Known;
 use super::state::State;
 use super::{Graph, INTERRUPTIONS_MAX};
@@ -28,116 +27,191 @@ fn bounded(what: &str, count: u64) -> Result<u64, GraphError> {
     if count > COUNT_MAX { wrong(format!("{what} is {count}")) } else { Ok(count) }
 }
 
-impl From<MomentV1> for Moment {
-    fn from(moment: MomentV1) -> Moment {
-        Moment { seq: moment.seq, time: Timestamp(moment.time) }
+/// Facts come in numbers from 0 on, none left out.
+fn expect(what: &str, found: u32, next: usize) -> Result<(), GraphError> {
+    match found as usize == next && next < 1 << 31 {
+        true => Ok(()),
+        false => wrong(format!("{what} {found} stands where {next} should be")),
     }
 }
 
-impl Graph {
-    /// The graph whose facts these are. An image that [`Graph::to_image`] cannot have made is an error.
-    pub fn from_image(image: &GraphImageV1) -> Result<Graph, GraphError> {
-        let mut graph = Graph::new();
-        graph.next_order = bounded("the queue's length", image.next_order)?;
-        if image.cells.len() > (1 << 31) || image.bundles.len() > (1 << 31) {
-            return wrong("too many cells or bundles");
-        }
-        for slot in &image.slots {
-            let definition = slot.clone().try_into()?;
-            if graph.check_slot(&definition)?.is_some() {
-                return wrong(format!("slot {:?} comes twice", definition.name));
+/// A graph that is being restored.
+#[derive(Debug, Default)]
+pub struct Restorer {
+    graph: Graph,
+    counted: bool,
+    /// Members of scopes, rising.
+    members: BTreeMap<(SlotId, SlotDate), Vec<CellId>>,
+    /// Whether the cells are found by their keys, and by the scopes that they are in.
+    indexed: bool,
+}
+
+impl Restorer {
+    /// Takes in the next fact. Facts come in the order of their keys.
+    ///
+    /// # Errors
+    /// [`GraphError`] where it contradicts the facts before it.
+    pub fn add(&mut self, fact: Fact) -> Result<(), GraphError> {
+        let graph = &mut self.graph;
+        match fact.0 {
+            Kind::Counters { next_order } => {
+                graph.next_order = bounded("the queue's length", next_order)?;
+                self.counted = true;
             }
-            graph.define_slot(&definition);
+            Kind::Slot(id, definition) => {
+                expect("slot", id.0, graph.slots.len())?;
+                if graph.check_slot(&definition)?.is_some() {
+                    return wrong(format!("slot {:?} comes twice", definition.name));
+                }
+                graph.define_slot(&definition);
+            }
+            Kind::Producer(id, session) => {
+                expect("producer", id.0, graph.producers.len())?;
+                graph.restore_producer(session)?;
+            }
+            Kind::End(date) => {
+                graph.ends.insert(date);
+            }
+            Kind::Scope(slot, date, g) => {
+                let Some(slot) = graph.slots.get_mut(slot.at()) else {
+                    return wrong(format!("a scope of slot {slot}"));
+                };
+                slot.scopes.entry(date).or_default().g = bounded("a scope's generation", g)?;
+            }
+            Kind::Cell(id, cell) => {
+                expect("cell", id.0, graph.cells.len())?;
+                if self.indexed {
+                    return wrong(format!("cell {id} comes behind a bundle"));
+                }
+                if cell.member {
+                    self.members.entry((cell.slot, cell.date)).or_default().push(id);
+                }
+                graph.restore_cell(id, cell)?;
+            }
+            Kind::Bundle(id, bundle) => {
+                expect("bundle", id.0, graph.bundles.len())?;
+                if !std::mem::replace(&mut self.indexed, true) {
+                    graph.index_cells(std::mem::take(&mut self.members))?;
+                }
+                graph.restore_bundle(id, *bundle)?;
+            }
         }
-        for session in &image.producers {
-            let definition = session.definition.clone().into();
-            let Known::New(mut producer) = graph.check_producer(&definition)? else {
-                return wrong(format!("producer {:?} comes twice", definition.name));
-            };
-            producer.attached = session.attached;
-            producer.epoch = bounded("an epoch", session.epoch)?;
-            graph.insert_producer(*producer);
+        Ok(())
+    }
+
+    /// The graph of all facts that were taken in.
+    ///
+    /// # Errors
+    /// [`GraphError::Image`] where they contradict each other.
+    pub fn finish(self) -> Result<Graph, GraphError> {
+        let Restorer { mut graph, counted, members, indexed } = self;
+        if !counted {
+            return wrong("the queue's length is missing");
         }
-        for date in &image.ends {
-            graph.ends.insert((*date).try_into()?);
-        }
-        for scope in &image.scopes {
-            let Some(slot) = graph.slots.get_mut(scope.slot as usize) else {
-                return wrong(format!("a scope of slot {}", scope.slot));
-            };
-            let date: SlotDate = scope.date.try_into()?;
-            slot.scopes.entry(date).or_default().g = bounded("a scope's generation", scope.g)?;
-        }
-        for cell in &image.cells {
-            graph.restore_cell(cell)?;
-        }
-        for bundle in &image.bundles {
-            graph.restore_bundle(bundle)?;
+        if !indexed {
+            graph.index_cells(members)?;
         }
         graph.restore_owners()?;
         graph.check_joins()?;
         graph.check_orders()?;
         let mut pass = Pass::new(Moment::NEVER);
         pass.rebuilding = true;
-        for cell in graph.cells() {
-            graph.touch_cell(&mut pass, cell);
+        graph.settle_all(&mut pass);
+        if let Some(cell) = pass.contradiction {
+            return wrong(format!("facts of cell {cell} contradict each other"));
         }
-        for bundle in graph.bundles() {
-            graph.touch_bundle(&mut pass, bundle);
-        }
-        graph.settle(&mut pass);
         if graph.bundles.iter().any(|bundle| bundle.status.is_open() && bundle.order == 0) {
             return wrong("work without a place in the queue");
         }
-        if graph.to_image() == *image { Ok(graph) } else { wrong("facts contradict each other") }
+        graph.clear_ledger();
+        Ok(graph)
+    }
+}
+
+impl Graph {
+    /// The graph whose records these are.
+    ///
+    /// # Errors
+    /// [`GraphError`] where no graph has these records.
+    pub fn from_records<'r>(
+        records: impl IntoIterator<Item = (RecordKey, &'r [u8])>,
+    ) -> Result<Graph, GraphError> {
+        let mut restorer = Restorer::default();
+        for (key, value) in records {
+            restorer.add(Fact::decode(key, value)?)?;
+        }
+        restorer.finish()
     }
 
-    fn restore_cell(&mut self, image: &CellV1) -> Result<(), GraphError> {
-        let (slot, date, key) = (SlotId(image.slot), image.date.try_into()?, key_of(image.key.clone())?);
-        self.check_key(slot, &key)?;
-        let id = CellId(self.cells.len() as u32);
-        if self.cell(slot, date, &key).is_some() {
-            return wrong(format!("cell {} comes twice", self.label_of(slot, date, &key)));
-        }
-        let mut cell = Cell::new(slot, date, key);
-        for candidate in &image.candidates {
-            cell.candidates.push(Candidate {
-                priority: candidate.priority,
-                owner: candidate.owner.map(BundleId),
-                content: candidate.content,
-                error: candidate.error.as_deref().map(Into::into),
-                ended: candidate.ended.into(),
-            });
-        }
+    fn restore_producer(&mut self, session: Registered) -> Result<(), GraphError> {
+        let Known::New(mut producer) = self.check_producer(&session.definition)? else {
+            return wrong(format!("producer {:?} comes twice", session.definition.name));
+        };
+        producer.attached = session.attached;
+        producer.epoch = bounded("an epoch", session.epoch)?;
+        self.insert_producer(*producer);
+        Ok(())
+    }
+
+    fn restore_cell(&mut self, id: CellId, mut cell: Cell) -> Result<(), GraphError> {
+        self.check_key(cell.slot, &cell.key)?;
         if !cell.candidates.is_sorted_by(|a, b| a.priority > b.priority) {
             return wrong(format!("candidates of cell {id} are not in order"));
         }
-        cell.effective = image.effective;
-        cell.content = image.content;
-        cell.g = bounded("a generation", image.g)?;
-        cell.changed = image.changed.into();
-        cell.verified = image.verified.into();
-        cell.lagging = image.lagging;
-        cell.member = image.member;
-        let target = &mut self.slots[slot.at()];
-        target.index_cell(id, date, &cell.key);
-        target.states.counts[State::Void as usize] += 1;
-        if image.member {
-            target.scopes.entry(date).or_default().members.insert(id);
+        bounded("a generation", cell.g)?;
+        cell.content = cell.effective_candidate().and_then(|candidate| candidate.content);
+        if cell.g == 0 && cell.content.is_some() {
+            return wrong(format!("cell {id} has contents and no generation"));
         }
+        let target = &mut self.slots[cell.slot.at()];
+        target.cells.push(id);
+        target.states.counts[State::Void as usize] += 1;
         self.cells.push(cell);
         Ok(())
     }
 
-    fn restore_bundle(&mut self, image: &BundleV1) -> Result<(), GraphError> {
-        let id = BundleId(self.bundles.len() as u32);
-        let (producer, date) = (ProducerId(image.producer), SlotDate::try_from(image.date)?);
-        let key = key_of(image.key.clone())?;
+    /// Finds cells by their keys and puts members into their scopes, all at once, since nothing then grows step by
+    /// step.
+    fn index_cells(&mut self, members: BTreeMap<(SlotId, SlotDate), Vec<CellId>>) -> Result<(), GraphError> {
+        for ((slot, date), members) in members {
+            match self.slots.get_mut(slot.at()).and_then(|slot| slot.scopes.get_mut(&date)) {
+                Some(scope) => scope.members = members.into_iter().collect(),
+                None => {
+                    return wrong(format!("cells of slot {slot} for {date} are in a scope that is missing"));
+                }
+            }
+        }
+        for at in 0..self.slots.len() {
+            let slot = &mut self.slots[at];
+            // With room for those of the log, so that the index does not grow at once.
+            slot.by_key.reserve(slot.cells.len() + slot.cells.len() / 4);
+            for number in 0..slot.cells.len() {
+                let id = slot.cells[number];
+                let cell = &self.cells[id.at()];
+                if !slot.index_key(id, cell.date, &cell.key) {
+                    let name = &slot.definition.name;
+                    return wrong(format!(
+                        "cell {} of slot {name:?} for {} comes twice",
+                        cell.key, cell.date
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_bundle(&mut self, id: BundleId, facts: BundleFacts) -> Result<(), GraphError> {
+        let (producer, date, key) = (facts.producer, facts.date, facts.key);
         let Some(owner) = self.producers.get(producer.at()) else {
             return wrong(format!("bundle {id} of producer {producer}"));
         };
         if owner.bundles.contains_key(&(date, key.clone())) || key.values().len() != owner.columns.len() {
             return wrong(format!("bundle {id} of producer {:?} comes twice", owner.definition.name));
+        }
+        if owner.is_group() != (facts.scopes.len() == owner.inputs.len())
+            || !(owner.is_group() || facts.scopes.is_empty())
+        {
+            return wrong(format!("bundle {id} has {} scopes", facts.scopes.len()));
         }
         let mut members = Vec::new();
         for (input, slot) in owner.inputs.iter().enumerate() {
@@ -151,54 +225,41 @@ impl Graph {
                 members.extend(scope.members.iter().map(|cell| (input, *cell)));
             }
         }
-        // Touches of this pass are dropped: everything is touched when all facts are there.
+        let (epoch, attached) = (owner.epoch, owner.attached);
+        // Touches of this pass are dropped: everything is settled when all facts are there.
         self.create_bundle(&mut Pass::new(Moment::NEVER), producer, date, key, members);
         let cells = self.cells.len();
         let bundle = &mut self.bundles[id.at()];
-        for token in &image.tokens {
-            match bundle.edges.get_mut(&CellId(token.cell)) {
-                Some(edge) => edge.token = Some(bounded("a token", token.g)?),
-                None => return wrong(format!("bundle {id} read cell {}, which is no member", token.cell)),
+        for (cell, g) in facts.tokens {
+            match bundle.edges.get_mut(&cell) {
+                Some(edge) => edge.token = Some(bounded("a token", g)?),
+                None => return wrong(format!("bundle {id} read cell {cell}, which is no member")),
             }
         }
-        if bundle.scopes.len() != image.scopes.len() {
-            return wrong(format!("bundle {id} has {} scopes", image.scopes.len()));
+        for (scope, token) in bundle.scopes.iter_mut().zip(facts.scopes) {
+            scope.token = token;
         }
-        for (scope, token) in bundle.scopes.iter_mut().zip(&image.scopes) {
-            scope.token = *token;
+        bundle.ending = facts.ending;
+        bundle.ended = facts.ended;
+        if facts.unseen.is_some_and(|unseen| unseen > epoch) {
+            return wrong(format!("bundle {id} waits for a session that never was"));
         }
-        bundle.ending = image.ending.as_ref().map(|ending| match ending {
-            EndingV1::Data => Ending::Data,
-            EndingV1::Declined(reason) => Ending::Declined(reason.as_str().into()),
-            EndingV1::Failed(message) => Ending::Failed(message.as_str().into()),
-        });
-        bundle.ended = image.ended.into();
-        let epoch = self.producers[producer.at()].epoch;
-        bundle.unseen = (!image.acknowledged).then_some(epoch);
-        bundle.interrupted = image.interrupted;
-        bundle.runs = bounded("a count of runs", image.runs)?;
-        bundle.order = image.order;
-        if image.interrupted >= INTERRUPTIONS_MAX {
-            return wrong(format!("bundle {id} was interrupted {} times", image.interrupted));
+        bundle.unseen = facts.unseen;
+        bundle.interrupted = facts.interrupted;
+        bundle.runs = bounded("a count of runs", facts.runs)?;
+        bundle.order = facts.order;
+        if facts.interrupted >= INTERRUPTIONS_MAX {
+            return wrong(format!("bundle {id} was interrupted {} times", facts.interrupted));
         }
-        let Some(claim) = &image.running else { return Ok(()) };
-        let session = &self.producers[producer.at()];
-        if !session.attached || session.epoch != claim.epoch {
+        let Some(claim) = facts.running else { return Ok(()) };
+        if !attached || epoch != claim.epoch {
             return wrong(format!("run {} of bundle {id} belongs to another session", claim.run));
         }
-        let scopes_differ = claim.scopes.len() != bundle.scopes.len();
-        if scopes_differ || claim.cells.iter().any(|token| token.cell as usize >= cells) {
-            return wrong(format!("run {} of bundle {id} reads what is not there", claim.run));
-        }
-        bundle.running = Some(Claim {
-            run: RunId(claim.run),
-            epoch: claim.epoch,
-            cells: claim.cells.iter().map(|token| (CellId(token.cell), token.g)).collect(),
-            scopes: claim.scopes.clone(),
-        });
-        if self.runs.insert(RunId(claim.run), id).is_some() {
+        check_claim(id, bundle, &claim, cells)?;
+        if self.runs.insert(claim.run, id).is_some() {
             return wrong(format!("run {} has two bundles", claim.run));
         }
+        self.bundles[id.at()].running = Some(claim);
         Ok(())
     }
 
@@ -274,4 +335,33 @@ impl Graph {
         }
         Ok(())
     }
+
+    /// Settles every cell and bundle once, by rising rank, then derives states.
+    fn settle_all(&mut self, pass: &mut Pass) {
+        let slots = self.slots.iter().enumerate().map(|(at, slot)| (slot.rank, false, at));
+        let producers = self.producers.iter().enumerate().map(|(at, producer)| (producer.rank, true, at));
+        let mut nodes: Vec<(u32, bool, usize)> = slots.chain(producers).collect();
+        nodes.sort_unstable();
+        for (_, is_producer, at) in nodes {
+            if is_producer {
+                for bundle in self.bundles_of(ProducerId(at as u32)) {
+                    self.settle_bundle(pass, bundle);
+                }
+            } else {
+                let cells: Vec<CellId> = self.cells_of(SlotId(at as u32)).collect();
+                cells.into_iter().for_each(|cell| self.settle_cell(pass, cell));
+            }
+        }
+        for cell in 0..self.cells.len() as u32 {
+            self.settle_state(pass, CellId(cell));
+        }
+    }
+}
+
+fn check_claim(id: BundleId, bundle: &Bundle, claim: &Claim, cells: usize) -> Result<(), GraphError> {
+    let scopes_differ = claim.scopes.len() != bundle.scopes.len();
+    if scopes_differ || claim.cells.keys().any(|cell| cell.at() >= cells) {
+        return wrong(format!("run {} of bundle {id} reads what is not there", claim.run));
+    }
+    Ok(())
 }

@@ -55,9 +55,17 @@ impl Slot {
     /// Puts a new cell into every index.
     pub fn index_cell(&mut self, cell: CellId, date: SlotDate, key: &Key) {
         self.cells.push(cell);
-        self.by_key.insert((date, key.clone()), cell);
+        self.index_key(cell, date, key);
+    }
+
+    /// Puts a cell that is listed into every index. False where its key is taken.
+    pub fn index_key(&mut self, cell: CellId, date: SlotDate, key: &Key) -> bool {
+        if self.by_key.insert((date, key.clone()), cell).is_some() {
+            return false;
+        }
         for index in &mut self.indexes {
             index.buckets.entry((date, key.project(&index.positions))).or_default().push(cell);
         }
+        true
     }
 }

@@ -1,6 +1,7 @@
 //! Which versions of which models there are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use underbelly_storage::Timestamp;
@@ -20,30 +21,111 @@ pub(crate) struct Version {
     pub bytes: u64,
 }
 
+/// A version under its place in the order of all versions.
+#[derive(Clone, Debug)]
+pub(crate) struct Numbered {
+    /// How many versions its transaction put before it.
+    pub position: u64,
+    pub id: ModelId,
+    pub version: Arc<Version>,
+}
+
 /// Versions by identity, oldest first.
 #[derive(Default, Debug)]
-pub(crate) struct Models(BTreeMap<ModelId, Vec<Version>>);
+pub(crate) struct Models {
+    by_id: BTreeMap<ModelId, Vec<Arc<Version>>>,
+    /// Which transaction put a version of which model.
+    by_seq: BTreeSet<(u64, ModelId)>,
+    /// Versions that are in no state image, in order.
+    fresh: VecDeque<Vec<Numbered>>,
+    /// Seq of the newest version, and how many its transaction put.
+    last: (u64, u64),
+}
+
+/// A model and its newest version as of a seq, with its number; `None` where it had none then.
+pub(crate) type Newest = (ModelId, Option<(u64, Version)>);
 
 impl Models {
     pub(crate) fn push(&mut self, id: ModelId, version: Version) {
-        self.0.entry(id).or_default().push(version);
+        let position = if self.last.0 == version.seq { self.last.1 } else { 0 };
+        let version = Arc::new(version);
+        let numbered = Numbered { position, id, version: version.clone() };
+        match self.fresh.back_mut() {
+            Some(fresh) => fresh.push(numbered),
+            None => self.fresh.push_back(vec![numbered]),
+        }
+        self.last = (version.seq, position + 1);
+        self.by_seq.insert((version.seq, id));
+        self.by_id.entry(id).or_default().push(version);
+    }
+
+    /// The models that a state image describes. Versions come in order.
+    pub(crate) fn restored(mut versions: Vec<Numbered>) -> Models {
+        let last = versions.last().map_or((0, 0), |last| (last.version.seq, last.position + 1));
+        let by_seq = versions.iter().map(|numbered| (numbered.version.seq, numbered.id)).collect();
+        // Stable, so that the versions of a model stay in order.
+        versions.sort_by_key(|numbered| numbered.id);
+        let model = |versions: &[Numbered]| {
+            let id = versions.first()?.id;
+            Some((id, versions.iter().map(|numbered| numbered.version.clone()).collect()))
+        };
+        let by_id = versions.chunk_by(|a, b| a.id == b.id).filter_map(model).collect();
+        Models { by_id, by_seq, fresh: VecDeque::new(), last }
+    }
+
+    /// The versions that are in no state image.
+    pub(crate) fn take_fresh(&mut self) -> VecDeque<Vec<Numbered>> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Gives back what was taken and not stored.
+    pub(crate) fn give_back_fresh(&mut self, mut taken: VecDeque<Vec<Numbered>>) {
+        taken.append(&mut self.fresh);
+        self.fresh = taken;
+    }
+
+    /// Number of models.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Models with a version of a seq above `low` and up to `high`; a model may come several times.
+    pub(crate) fn changed_between(&self, low: u64, high: u64) -> impl Iterator<Item = ModelId> {
+        let (first, last) = (ModelId([0; 32]), ModelId([0xff; 32]));
+        // Nothing is above the largest seq, which no commit has.
+        let low = low.saturating_add(1);
+        let range = (low <= high).then(|| self.by_seq.range((low, first)..=(high, last)));
+        range.into_iter().flatten().map(|(_, id)| *id)
+    }
+
+    /// The seq of the `n`th version above `seq`; `None` where there are fewer.
+    pub(crate) fn seq_after(&self, seq: u64, n: usize) -> Option<u64> {
+        let behind = (Bound::Excluded((seq, ModelId([0xff; 32]))), Bound::Unbounded);
+        self.by_seq.range(behind).nth(n).map(|(seq, _)| *seq)
+    }
+
+    /// Up to `n` models behind this one in order of their ids, or the first.
+    pub(crate) fn slice_behind(&self, last: Option<&ModelId>, seq: u64, n: usize) -> Vec<Newest> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let slice = self.by_id.range((from, Bound::Unbounded)).take(n);
+        slice.map(|(id, _)| (*id, self.newest(id, seq).map(|(n, version)| (n, version.clone())))).collect()
     }
 
     /// The newest version with a seq up to `seq`, and its number counted from 1.
     pub(crate) fn newest(&self, id: &ModelId, seq: u64) -> Option<(u64, &Version)> {
-        let versions = self.0.get(id)?;
+        let versions = self.by_id.get(id)?;
         let visible = versions.partition_point(|version| version.seq <= seq);
-        Some((visible as u64, versions.get(visible.checked_sub(1)?)?))
+        Some((visible as u64, &**versions.get(visible.checked_sub(1)?)?))
     }
 
     /// All versions of all models, in order of their ids.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&ModelId, &Version)> {
-        self.0.iter().flat_map(|(id, versions)| versions.iter().map(move |version| (id, version)))
+        self.by_id.iter().flat_map(|(id, versions)| versions.iter().map(move |version| (id, &**version)))
     }
 
     /// The newest visible version of each model, with its number.
     pub(crate) fn newest_of_each(&self, seq: u64) -> impl Iterator<Item = (&ModelId, u64, &Version)> {
-        self.0
+        self.by_id
             .keys()
             .filter_map(move |id| self.newest(id, seq).map(|(number, version)| (id, number, version)))
     }

@@ -58,7 +58,7 @@ impl InputCell {
     /// damaged or cannot be read.
     pub fn rows(&self) -> Result<Columns, ReadError> {
         let object = ObjectId(self.content);
-        let blob = self.snapshot.core().objects.get(&object)?;
+        let blob = self.snapshot.base().objects.get(&object)?;
         content::decode(&blob).map_err(|what| ReadError::Contents { object: object.to_string(), what })
     }
 }

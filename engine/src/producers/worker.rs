@@ -2,19 +2,21 @@
 //!
 //! A worker sleeps on the doorbell, which the log's publisher rings after a commit that made bundles ready.
 //! Awake, it claims bundle after bundle until none is left. No lock is held while a closure runs; a panic in a
-//! closure is a failure of its run.
+//! closure is a failure of its run. Without workers the same is done by whoever calls [`run_ready`].
 
 use std::any::Any;
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
 use super::run::{CellAddress, InputCell, Outputs, Run};
 use crate::batch::Batch;
 use crate::core::{Commit, Core, Prepared};
+use crate::durability::Durability;
 use crate::error::{CommitError, Failure};
 use crate::graph::{Event, GraphError, Key, Outcome, OutputWrite, ProducerDefinition, Started};
 use crate::limits::REASON_BYTES_MAX;
@@ -64,9 +66,51 @@ pub(crate) fn work(core: &Arc<Core>, doorbell: &Receiver<()>) {
     }
 }
 
-/// Runs a bundle; a panic of the engine itself ends the run as failed.
+/// Runs ready bundles on this thread until none is left, and answers how many runs ended. Nobody waits for a disk that
+/// refuses: a run that cannot be ended is put into `unfinished`, and its end comes first the next time.
+pub(crate) fn run_ready(
+    core: &Arc<Core>,
+    unfinished: &Mutex<VecDeque<Finished>>,
+) -> Result<usize, CommitError> {
+    let _working = Working(WORKS_FOR.replace(Arc::as_ptr(core).addr()));
+    run_all(core, unfinished)
+}
+
+/// While this lives the thread counts as a worker; it holds whose it was before.
+struct Working(usize);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        WORKS_FOR.set(self.0);
+    }
+}
+
+fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<usize, CommitError> {
+    let unfinished = || unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut ended = 0;
+    loop {
+        let waiting = unfinished().pop_front();
+        let finished = match waiting {
+            Some(finished) => finished,
+            None => match core.claim()? {
+                Some((started, snapshot)) => execute(core, started, snapshot)?,
+                None => return Ok(ended),
+            },
+        };
+        if let Err(error) = conclude(core, &finished) {
+            unfinished().push_front(finished);
+            return Err(error);
+        }
+        ended += 1;
+    }
+}
+
+/// Runs a bundle that a worker claimed; a panic of the engine itself ends the run as failed.
 fn run_guarded(core: &Arc<Core>, started: &Started, snapshot: Snapshot) -> Result<(), CommitError> {
-    let ended = catch_unwind(AssertUnwindSafe(|| run(core, started, snapshot)));
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        let finished = execute(core, started.clone(), snapshot)?;
+        patiently(core, || conclude(core, &finished))
+    }));
     ended.unwrap_or_else(|panic| {
         let what = format!("the engine panicked: {}", told(panic));
         let event =
@@ -77,36 +121,54 @@ fn run_guarded(core: &Arc<Core>, started: &Started, snapshot: Snapshot) -> Resul
     })
 }
 
-/// Runs a bundle that was started and commits the end of the run. An error means that nothing more can be
-/// committed.
-fn run(core: &Arc<Core>, started: &Started, snapshot: Snapshot) -> Result<(), CommitError> {
-    core.log.wait(snapshot.seq())?;
+/// A run whose closure has returned, and that is to be ended by a commit.
+pub(crate) struct Finished {
+    started: Started,
+    definition: ProducerDefinition,
+    run: Run,
+    result: Result<Outputs, Failure>,
+    waited: Duration,
+    took: Duration,
+}
+
+/// Runs the closure of a bundle that was started, once what it reads is visible.
+fn execute(core: &Arc<Core>, started: Started, snapshot: Snapshot) -> Result<Finished, CommitError> {
+    core.log.wait_visible(snapshot.seq())?;
     let waited = core.signals.note_start(started.bundle);
-    let began = Instant::now();
+    let clock = &core.options.clock;
+    let began = clock.instant();
     let closure = {
         let closures = core.closures.read().unwrap_or_else(PoisonError::into_inner);
         closures.get(&started.producer).cloned()
     };
-    let (definition, run) = assemble(core, started, snapshot)?;
+    let (definition, run) = assemble(core, &started, snapshot)?;
     let result = match closure {
         Some(closure) => catch_unwind(AssertUnwindSafe(|| closure(&run)))
             .unwrap_or_else(|panic| Err(Failure::Fatal(format!("panicked: {}", told(panic))))),
         None => Err(Failure::Fatal("the producer has no closure in this process".to_string())),
     };
-    let mut report =
-        runs::Report { run: &run, waited, took: began.elapsed(), outcome: "completed", text: String::new() };
-    let first = match result {
-        Ok(outputs) => match patiently(core, || end(core, started, &definition, &outputs, &report)) {
+    let took = clock.instant().saturating_duration_since(began);
+    Ok(Finished { started, definition, run, result, waited, took })
+}
+
+/// Commits the end of a run: its outputs, or as a failure why they cannot be. An error means that it is not ended: the
+/// disk refuses, or nothing more can be committed.
+fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<(), CommitError> {
+    let Finished { started, definition, run, result, waited, took } = finished;
+    let (waited, took) = (*waited, *took);
+    let mut report = runs::Report { run, waited, took, outcome: "completed", text: String::new() };
+    let failure = match result {
+        Ok(outputs) => match end(core, started, definition, outputs, &report) {
             Err(error) if !is_final(&error) && !is_transient(&error) && !is_fenced(&error) => {
                 Failure::Fatal(error.to_string())
             }
             ended => return ended.map(|_| ()).or_else(ignore_fenced),
         },
-        Err(failure) => failure,
+        Err(failure) => failure.clone(),
     };
     // The reason stands twice in the record, which must be small enough for the smallest log.
     let reason_bytes = REASON_BYTES_MAX.min(core.record_bytes_max / 8);
-    let outcome = match first {
+    let outcome = match failure {
         Failure::Declined(reason) => {
             (report.outcome, report.text) = ("declined", bounded(reason, reason_bytes));
             Outcome::Declined(report.text.clone())
@@ -116,7 +178,7 @@ fn run(core: &Arc<Core>, started: &Started, snapshot: Snapshot) -> Result<(), Co
             Outcome::Failed(report.text.clone())
         }
     };
-    patiently(core, || commit_end(core, started, outcome.clone(), &report)).map(|_| ()).or_else(ignore_fenced)
+    commit_end(core, started, outcome, &report).map(|_| ()).or_else(ignore_fenced)
 }
 
 /// Tries again while the disk refuses and the log is sound: the result is in memory.
@@ -155,7 +217,9 @@ fn is_transient(error: &CommitError) -> bool {
 fn is_final(error: &CommitError) -> bool {
     matches!(
         error,
-        CommitError::Log(WalError::Poisoned { .. }) | CommitError::Closed | CommitError::Internal { .. }
+        CommitError::Log(WalError::Poisoned { .. } | WalError::NotDurable { .. })
+            | CommitError::Closed
+            | CommitError::Internal { .. }
     )
 }
 
@@ -303,7 +367,7 @@ fn prepare_end(
 
 /// Sequences the end of a run, leaves the folder, and waits until it is durable.
 fn finish<F>(core: &Arc<Core>, folder: F, prepared: Prepared) -> Result<Commit, CommitError> {
-    let (commit, _) = core.sequence(prepared, |_| Ok(()))?;
+    let (commit, _) = core.sequence(prepared, Durability::Sync, |_| Ok(()))?;
     drop(folder);
     core.log.wait(commit.seq)?;
     Ok(commit)

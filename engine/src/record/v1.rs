@@ -191,7 +191,7 @@ impl NamedColumn {
 }
 
 /// What a checkpoint leaves: definitions of series, lists of files, and where the log goes on.
-#[derive(Archive, Serialize, Deserialize, Debug, Default)]
+#[derive(Archive, Serialize, Deserialize, Debug, Default, Clone)]
 pub struct Manifest {
     /// The last transaction in it. The log holds all later ones and is durable at least up to here.
     pub seq: u64,
@@ -203,14 +203,19 @@ pub struct Manifest {
     pub next_run: u64,
     /// Bytes of one log file.
     pub log_file_bytes: u64,
-    /// Number of the state image; 0 where nothing was committed yet.
-    pub image: u64,
+    /// The manifest that was in force before; 0 where there was none. It stays until the next checkpoint.
+    pub previous: u64,
+    /// The state image: a base, then deltas, the oldest first; none where nothing was committed yet.
+    pub images: Vec<Image>,
     /// Series with their columns and sealed segments.
     pub series: Vec<Series>,
     /// Numbers of the packs.
     pub packs: Vec<u64>,
     /// Chunk files.
     pub chunks: Vec<Chunk>,
+    /// Numbers of the files that the log names between the previous manifest and this one. Opening may fall back to that
+    /// manifest and then needs them, whatever became of them since.
+    pub logged: Vec<u64>,
 }
 
 /// A series type.
@@ -237,35 +242,15 @@ pub struct Chunk {
     pub bytes: u64,
 }
 
-/// A state image: what is neither series rows nor objects.
-#[derive(Archive, Serialize, Deserialize, Debug)]
+/// A file of the state image.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
 pub struct Image {
-    /// The slot graph.
-    pub graph: crate::graph::GraphImageV1,
-    /// Contents of cells.
-    pub cells: Vec<CellContent>,
-    /// Versions of models, those of one model in order.
-    pub models: Vec<ModelVersion>,
-}
-
-/// The contents of a cell.
-#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
-pub struct CellContent {
-    /// The cell's number.
-    pub cell: u32,
-    /// The transaction that made them the contents.
-    pub seq: u64,
-    /// The generation.
-    pub g: u64,
-    /// BLAKE3-256 of the contents; all zero where there are none.
-    pub content: [u8; 32],
-}
-
-/// A version of a model in an image.
-#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
-pub struct ModelVersion {
-    /// The transaction that put it.
-    pub seq: u64,
-    /// What was put.
-    pub model: Model,
+    /// Number of the file.
+    pub file: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// Its records.
+    pub records: u64,
+    /// BLAKE3-256 of its index.
+    pub index_hash: [u8; 32],
 }

@@ -1,16 +1,17 @@
 //! Which integer fields hold what an `f64` cannot: such a field never becomes `f64`, since that would round what is
 //! stored.
 
-use underbelly_query::MemoryRun;
-use underbelly_storage::ColumnType;
+use std::sync::Arc;
+
 use underbelly_storage::segment::{Segment, Zone};
+use underbelly_storage::{Column, ColumnType};
 
 /// Up to here every integer is an `f64`.
 const EXACT: std::ops::RangeInclusive<i64> = -(1 << 53)..=1 << 53;
 
-/// Names of the columns of a run that hold such integers.
-pub(crate) fn in_run(run: &MemoryRun) -> Vec<String> {
-    let inexact = run.columns().iter().filter(|(_, column)| !column.fits_f64());
+/// Names of the columns that hold such integers.
+pub(crate) fn in_columns<'a>(columns: impl Iterator<Item = (&'a Arc<str>, &'a Column)>) -> Vec<String> {
+    let inexact = columns.filter(|(_, column)| !column.fits_f64());
     inexact.map(|(name, _)| name.to_string()).collect()
 }
 

@@ -1,8 +1,9 @@
 //! The runs of one series type: sealed segments, then young rows in memory in order of commit.
 //!
 //! Young runs are merged like tiers: [`YOUNG_RUNS_PER_CLASS`] runs of a size class at the end become one, and a run
-//! takes in the smaller ones before it, so that many one-row commits leave few runs. Rows keep their seq, so a reader
-//! at an older seq still sees what it saw. Runs that a checkpoint is writing are left alone until it is done.
+//! takes in the smaller ones before it, so that many small commits leave few runs. Rows of small commits are first
+//! pushed into a tail, which becomes a run when the table is read or captured, or when it is full. Rows keep their seq, so
+//! a reader at an older seq still sees what it saw. Runs that a checkpoint captured are left alone until it is done.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use underbelly_query::{MemoryRun, Run, Schema, SchemaColumn};
 use underbelly_storage::ColumnType;
 
+use super::tail::{Few, Tail};
 use super::{SegmentRun, inexact};
 use crate::error::CommitError;
 use crate::limits::{COLUMNS_MAX, NAME_BYTES_MAX, YOUNG_RUN_ROWS_MAX, YOUNG_RUNS_PER_CLASS};
@@ -23,13 +25,35 @@ pub(crate) struct Table {
     schema: Arc<Schema>,
     sealed: Vec<Arc<SegmentRun>>,
     young: Vec<Arc<MemoryRun>>,
-    /// Young runs at the front that a checkpoint is writing.
-    frozen: usize,
+    /// Rows of small commits behind the young runs.
+    tail: Tail,
+    /// The capture that last froze this table, or went on when it last changed; 0 where none did.
+    capture: u64,
+    /// What that capture sees.
+    frozen: Option<Frozen>,
     last_seq: u64,
     /// For each column of the schema, the seq that added it; 0 where it was there when the database was opened.
     added: Vec<u64>,
     /// The seq that made the table; 0 where it was there when the database was opened.
     made: u64,
+}
+
+/// What a table was when a capture began.
+struct Frozen {
+    /// Young runs at the front.
+    young: usize,
+    /// Sealed runs at the front.
+    sealed: usize,
+    schema: Arc<Schema>,
+    last_seq: u64,
+}
+
+/// What a capture sees of a table.
+pub(crate) struct CapturedTable {
+    pub schema: Arc<Schema>,
+    pub sealed: Vec<Arc<SegmentRun>>,
+    pub young: Vec<Arc<MemoryRun>>,
+    pub last_seq: u64,
 }
 
 impl Default for Table {
@@ -39,7 +63,9 @@ impl Default for Table {
             schema: Arc::new(Schema { columns: Vec::new() }),
             sealed: Vec::new(),
             young: Vec::new(),
-            frozen: 0,
+            tail: Tail::default(),
+            capture: 0,
+            frozen: None,
             last_seq: 0,
             added: Vec::new(),
             made: 0,
@@ -73,10 +99,6 @@ impl Table {
         Arc::new(Schema { columns: known.map(|(column, _)| column.clone()).collect() })
     }
 
-    pub(crate) fn schema(&self) -> &Arc<Schema> {
-        &self.schema
-    }
-
     /// The seq of the last commit that appended here.
     pub(crate) fn last_seq(&self) -> u64 {
         self.last_seq
@@ -86,11 +108,14 @@ impl Table {
         &self.sealed
     }
 
+    /// The young runs; rows in the tail are in none of them.
     pub(crate) fn young(&self) -> &[Arc<MemoryRun>] {
         &self.young
     }
 
-    pub(crate) fn runs(&self) -> Vec<Arc<dyn Run>> {
+    /// All rows in runs, the sealed ones first.
+    pub(crate) fn runs(&mut self) -> Vec<Arc<dyn Run>> {
+        self.close_tail();
         let sealed = self.sealed.iter().map(|run| run.clone() as Arc<dyn Run>);
         sealed.chain(self.young.iter().map(|run| run.clone() as Arc<dyn Run>)).collect()
     }
@@ -120,8 +145,34 @@ impl Table {
         self.inexact.extend(names);
     }
 
+    /// Pushes the rows of a small commit.
+    pub(crate) fn push_few(&mut self, seq: u64, few: Few) {
+        self.last_seq = seq;
+        if !self.tail.is_empty() && !self.tail.takes(&few) {
+            self.close_tail();
+        }
+        self.tail.push(seq, few);
+        if self.tail.is_full() {
+            self.close_tail();
+        }
+    }
+
+    /// Makes the tail a run.
+    fn close_tail(&mut self) {
+        if self.tail.is_empty() {
+            return;
+        }
+        match std::mem::take(&mut self.tail).into_run() {
+            Ok(run) => self.young.push(Arc::new(run)),
+            // Rows were answered for: rather nothing goes on than without them.
+            Err(error) => panic!("rows that were checked cannot be a run: {error}"),
+        }
+        self.merge_young();
+    }
+
     pub(crate) fn push_young(&mut self, seq: u64, run: MemoryRun) {
         self.last_seq = seq;
+        self.close_tail();
         self.young.push(Arc::new(run));
         self.merge_young();
     }
@@ -139,7 +190,7 @@ impl Table {
             (rows <= YOUNG_RUN_ROWS_MAX).then(|| rows.max(1).ilog(YOUNG_RUNS_PER_CLASS))
         };
         loop {
-            let young = &self.young[self.frozen..];
+            let young = &self.young[self.frozen()..];
             let Some((newest, before)) = young.split_last() else { return };
             let Some(top) = class(newest) else { return };
             let smaller = before.iter().rev().take_while(|run| class(run).is_some_and(|c| c < top)).count();
@@ -157,23 +208,55 @@ impl Table {
         }
     }
 
-    /// Lends the young runs to a checkpoint.
-    pub(crate) fn freeze(&mut self) -> Vec<Arc<MemoryRun>> {
-        self.frozen = self.young.len();
-        self.young.clone()
+    fn frozen(&self) -> usize {
+        self.frozen.as_ref().map_or(0, |frozen| frozen.young)
     }
 
-    /// Gives the young runs back after a checkpoint that failed.
-    pub(crate) fn thaw(&mut self) {
-        self.frozen = 0;
+    /// Keeps what capture `number` sees of it, before it changes; 0 where no capture goes on.
+    pub(crate) fn note(&mut self, number: u64) {
+        if self.capture == number {
+            return;
+        }
+        self.capture = number;
+        self.frozen = None;
+        if number > 0 {
+            self.close_tail();
+        }
+        self.frozen = (number > 0).then(|| Frozen {
+            young: self.young.len(),
+            sealed: self.sealed.len(),
+            schema: self.schema.clone(),
+            last_seq: self.last_seq,
+        });
     }
 
-    /// Puts a segment in the place of the frozen runs and of the segments that it took in.
-    pub(crate) fn seal(&mut self, segments: Vec<Arc<SegmentRun>>, taken_in: &[u64]) {
-        self.young.drain(..self.frozen);
-        self.frozen = 0;
-        self.sealed.retain(|run| !taken_in.contains(&run.reference().file));
+    /// What capture `number` sees; its young runs are left alone until it ends. `None` where it has seen them.
+    pub(crate) fn capture(&mut self, number: u64) -> Option<CapturedTable> {
+        self.note(number);
+        let frozen = self.frozen.as_ref()?;
+        Some(CapturedTable {
+            schema: frozen.schema.clone(),
+            sealed: self.sealed.get(..frozen.sealed).unwrap_or_default().to_vec(),
+            young: self.young.get(..frozen.young).unwrap_or_default().to_vec(),
+            last_seq: frozen.last_seq,
+        })
+    }
+
+    /// Puts segments in the place of the captured young runs and of the segments that they took in. Gives back what
+    /// is no longer needed, to be dropped where nobody waits.
+    pub(crate) fn seal(
+        &mut self,
+        segments: Vec<Arc<SegmentRun>>,
+        taken_in: &HashSet<u64>,
+    ) -> (Vec<Arc<MemoryRun>>, Vec<Arc<SegmentRun>>) {
+        let young = self.young.drain(..self.frozen()).collect();
+        self.frozen = None;
+        let mut replaced = Vec::new();
+        if !taken_in.is_empty() {
+            replaced = self.sealed.extract_if(.., |run| taken_in.contains(&run.reference().file)).collect();
+        }
         self.sealed.extend(segments);
+        (young, replaced)
     }
 }
 
@@ -287,18 +370,69 @@ mod tests {
         }
     }
 
+    fn few(x: i64, name: &str) -> Few {
+        Few { timestamps: vec![-x], columns: vec![(name.into(), Column::from(vec![x]))], keys: 0 }
+    }
+
+    #[test]
+    fn small_commits_become_runs_when_they_are_read_frozen_or_enough() {
+        let mut table = Table::default();
+        (1..=10).for_each(|seq| table.push_few(seq, few(seq as i64, "x")));
+        assert_eq!((table.young().len(), table.last_seq()), (0, 10));
+        assert_eq!(table.runs().len(), 1);
+        let read = &table.young()[0];
+        assert_eq!(read.timestamps(), (-10..=-1).collect::<Vec<_>>(), "in order of time");
+        assert_eq!(read.seqs().get(0), 10);
+        assert_eq!(read.columns().i64s("x").unwrap(), (1..=10).rev().collect::<Vec<_>>());
+        table.push_few(11, few(11, "x"));
+        table.push_few(12, few(12, "y"));
+        assert_eq!(table.young().iter().map(|run| run.rows()).sum::<usize>(), 11, "other columns");
+        table.push_young(13, run(13, 1));
+        assert_eq!(table.young().iter().map(|run| run.rows()).sum::<usize>(), 13, "a run behind the tail");
+        table.push_few(14, few(14, "x"));
+        let captured = table.capture(1).unwrap();
+        assert_eq!(captured.young.iter().map(|run| run.rows()).sum::<usize>(), 14);
+        table.seal(Vec::new(), &HashSet::new());
+        let full = YOUNG_RUN_ROWS_MAX as u64;
+        (1..=full + 1).for_each(|seq| table.push_few(14 + seq, few(seq as i64, "x")));
+        assert_eq!(sizes(&table), [YOUNG_RUN_ROWS_MAX]);
+        assert_eq!(table.runs().len(), 2);
+    }
+
     #[test]
     fn lent_and_large_runs_are_left_alone() {
         let mut table = Table::default();
         for seq in 1..=7 {
             table.push_young(seq, run(seq, 1));
         }
-        assert_eq!(table.freeze().len(), 7);
+        let captured = table.capture(1).unwrap();
+        assert_eq!((captured.young.len(), captured.last_seq), (7, 7));
         table.push_young(8, run(8, YOUNG_RUN_ROWS_MAX + 1));
         table.push_young(9, run(9, 3));
         assert_eq!(sizes(&table), [1, 1, 1, 1, 1, 1, 1, YOUNG_RUN_ROWS_MAX + 1, 3]);
-        table.seal(Vec::new(), &[]);
+        assert_eq!(table.seal(Vec::new(), &HashSet::new()).0.len(), 7);
         assert_eq!(sizes(&table), [YOUNG_RUN_ROWS_MAX + 1, 3]);
+    }
+
+    #[test]
+    fn a_capture_sees_what_was_there_when_it_began() {
+        let mut table = Table::default();
+        table.note(0);
+        table.push_young(1, run(1, 3));
+        // Capture 1 began, and the table changes before the capture comes to it.
+        table.note(1);
+        table.push_young(2, run(2, 5));
+        let captured = table.capture(1).unwrap();
+        assert_eq!((captured.young.len(), captured.young[0].rows(), captured.last_seq), (1, 3, 1));
+        // It fails; the next sees everything.
+        table.note(0);
+        table.push_young(3, run(3, 1));
+        let captured = table.capture(2).unwrap();
+        assert_eq!(captured.young.iter().map(|run| run.rows()).sum::<usize>(), 9);
+        table.seal(Vec::new(), &HashSet::new());
+        table.note(2);
+        table.push_young(4, run(4, 2));
+        assert_eq!(sizes(&table), [2]);
     }
 
     proptest! {

@@ -1,0 +1,124 @@
+//! What was committed since the last checkpoint, and when it calls for the next.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What commits amount to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub transactions: u64,
+    pub operations: u64,
+    /// Bytes of payload.
+    pub bytes: u64,
+}
+
+impl Load {
+    /// How long replaying it takes, in nanoseconds, from what one processor of 2020 was measured to need. Rounded
+    /// up, as a checkpoint too many costs less than a slow opening.
+    fn replay_ns(&self) -> u64 {
+        const TRANSACTION_NS: u64 = 1_500;
+        const OPERATION_NS: u64 = 700;
+        const KIB_NS: u64 = 1_000;
+        let work = self.transactions.saturating_mul(TRANSACTION_NS);
+        let work = work.saturating_add(self.operations.saturating_mul(OPERATION_NS));
+        work.saturating_add((self.bytes / 1024).saturating_mul(KIB_NS))
+    }
+}
+
+/// What was committed since the last checkpoint.
+pub(crate) struct Backlog {
+    transactions: AtomicU64,
+    operations: AtomicU64,
+    bytes: AtomicU64,
+    /// Bytes that the log had written when the last checkpoint ended.
+    log_bytes: AtomicU64,
+    /// How much slower than estimated the last replay was, in 1/1024; the machine's own measure.
+    slowness: u64,
+}
+
+impl Backlog {
+    /// A backlog of what an opening replayed in that time.
+    pub(crate) fn replayed(load: Load, took: Duration) -> Backlog {
+        // A short replay measures nothing.
+        const MEASURED_MIN: Duration = Duration::from_millis(50);
+        let estimate = load.replay_ns().max(1);
+        let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let measured = took_ns.saturating_mul(1024) / estimate;
+        let slowness = if took < MEASURED_MIN { 1024 } else { measured.clamp(256, 16 * 1024) };
+        Backlog {
+            transactions: AtomicU64::new(load.transactions),
+            operations: AtomicU64::new(load.operations),
+            bytes: AtomicU64::new(load.bytes),
+            log_bytes: AtomicU64::new(0),
+            slowness,
+        }
+    }
+
+    /// Counts a transaction; answers what there is with it.
+    pub(crate) fn add(&self, operations: u64, bytes: u64) -> Load {
+        Load {
+            transactions: self.transactions.fetch_add(1, Ordering::Relaxed) + 1,
+            operations: self.operations.fetch_add(operations, Ordering::Relaxed) + operations,
+            bytes: self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes,
+        }
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        Load {
+            transactions: self.transactions.load(Ordering::Relaxed),
+            operations: self.operations.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A checkpoint holds so much of it.
+    pub(crate) fn subtract(&self, load: &Load) {
+        self.transactions.fetch_sub(load.transactions, Ordering::Relaxed);
+        self.operations.fetch_sub(load.operations, Ordering::Relaxed);
+        self.bytes.fetch_sub(load.bytes, Ordering::Relaxed);
+    }
+
+    /// How long replaying so much would take.
+    pub(crate) fn replay(&self, load: &Load) -> Duration {
+        Duration::from_nanos(load.replay_ns().saturating_mul(self.slowness) / 1024)
+    }
+
+    /// Bytes that the log has written since the last checkpoint ended, where it has written `log_bytes` in all.
+    pub(crate) fn log_bytes(&self, log_bytes: u64) -> u64 {
+        log_bytes.saturating_sub(self.log_bytes.load(Ordering::Relaxed))
+    }
+
+    /// A checkpoint ended.
+    pub(crate) fn note_log_bytes(&self, log_bytes: u64) {
+        self.log_bytes.store(log_bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_replay_makes_the_estimate_slower() {
+        let load = Load { transactions: 100_000, operations: 100_000, bytes: 0 };
+        let fresh = Backlog::replayed(load, Duration::ZERO);
+        assert_eq!(fresh.replay(&load), Duration::from_millis(220));
+        assert_eq!(fresh.load(), load);
+        let slow = Backlog::replayed(load, Duration::from_millis(440));
+        assert_eq!(slow.replay(&load), Duration::from_millis(440));
+        let absurd = Backlog::replayed(Load::default(), Duration::from_secs(9));
+        assert_eq!(absurd.replay(&load), Duration::from_millis(220 * 16));
+    }
+
+    #[test]
+    fn what_a_checkpoint_holds_is_taken_off() {
+        let backlog = Backlog::replayed(Load::default(), Duration::ZERO);
+        backlog.add(3, 100);
+        let captured = backlog.load();
+        assert_eq!(backlog.add(2, 50), Load { transactions: 2, operations: 5, bytes: 150 });
+        backlog.subtract(&captured);
+        assert_eq!(backlog.load(), Load { transactions: 1, operations: 2, bytes: 50 });
+        backlog.note_log_bytes(4096);
+        assert_eq!((backlog.log_bytes(4096), backlog.log_bytes(8192)), (0, 4096));
+    }
+}

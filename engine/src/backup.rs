@@ -1,0 +1,335 @@
+//! Copies of a database that is in use.
+//!
+//! Order: a manifest is pinned, so that its files stay; they are linked or copied; the records behind it that are
+//! durable are written into a log of their own, with the files that they name; folders are synced; the manifest comes
+//! last, and is taken back where the copy turns out not to verify. A backup that is cut short is no database.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use underbelly_storage::disk::{RealDisk, SharedDisk};
+use underbelly_storage::error::StorageError;
+use underbelly_storage::manifest::{manifest_name, pin_newest_manifest, write_manifest};
+use underbelly_storage::sealed::SealedWriter;
+use underbelly_wal::{Follower, Log, LogOptions};
+
+use crate::checkpoint::named_files;
+use crate::database::Database;
+use crate::error::{CopyError, OpenError};
+use crate::files;
+use crate::limits::{COPY_BYTES, READER_TRIES};
+use crate::open::no_manifest;
+use crate::reader::is_overtaken;
+use crate::record::{self, from_archive, to_archive, v1};
+use crate::shared::{self, Told};
+use crate::verify::VerifyReport;
+use crate::view::View;
+
+/// How a backup is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BackupOptions {
+    /// Copies the bytes of all files, also where hard links would do: a copy that shares no block of the disk with
+    /// the original.
+    pub copy: bool,
+}
+
+/// What a backup holds.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct BackupReport {
+    /// The last transaction in it.
+    pub seq: u64,
+    /// The manifest that it was made from.
+    pub manifest: u64,
+    /// Transactions in its log, behind the manifest.
+    pub records: u64,
+    /// Sealed files that are hard links to those of the original.
+    pub linked: usize,
+    /// Sealed files that were copied.
+    pub copied: usize,
+    /// What was checked of it afterwards.
+    pub verified: VerifyReport,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl View {
+    /// Makes a copy of the database in a folder that is empty or not there: everything that is durable now. Commits
+    /// and checkpoints go on meanwhile. Every file of the copy is read and checked at the end; `progress` is told how
+    /// many of how many bytes of that are done. Opening the copy is all that restoring takes.
+    ///
+    /// Sealed files are hard links to the original's where the file system allows it, which takes no space and no
+    /// time. They never change; but what rots on the disk rots in both. [`BackupOptions::copy`] avoids that.
+    ///
+    /// # Errors
+    /// [`CopyError::NotEmpty`] or [`CopyError::Inside`] where the folder cannot be used; [`CopyError::Damaged`] where
+    /// the copy does not verify, since the original is damaged; [`CopyError::Open`] where the original cannot be read
+    /// or the copy cannot be written. In each case there is no database in the folder.
+    pub fn backup(
+        &self,
+        dest: impl AsRef<Path>,
+        options: BackupOptions,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<BackupReport, CopyError> {
+        let began = Instant::now();
+        let disk = &self.base().disk;
+        let copy = Copy::begin(disk, dest.as_ref(), options)?;
+        let mut made = Err(OpenError::Overtaken { dir: disk.describe() });
+        for _ in 0..READER_TRIES {
+            made = copy.make_backup();
+            if !matches!(&made, Err(error) if is_overtaken(error)) {
+                break;
+            }
+            copy.restart()?;
+        }
+        let mut report = match made {
+            Ok(report) => report,
+            Err(error) => {
+                copy.clear()?;
+                return Err(error.into());
+            }
+        };
+        report.verified = copy.verify(progress)?;
+        report.took = began.elapsed();
+        Ok(report)
+    }
+}
+
+/// A copy that is being made.
+pub(crate) struct Copy {
+    source: SharedDisk,
+    pub dest: SharedDisk,
+    root: PathBuf,
+    options: BackupOptions,
+}
+
+/// How a file came to be in a copy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placed {
+    Linked,
+    Copied,
+}
+
+impl Copy {
+    pub(crate) fn begin(source: &SharedDisk, dest: &Path, options: BackupOptions) -> Result<Copy, CopyError> {
+        let copy = Copy {
+            source: source.clone(),
+            dest: Arc::new(RealDisk::new(dest)),
+            root: dest.to_path_buf(),
+            options,
+        };
+        let dir = copy.dest.describe();
+        let io = |action| {
+            let dir = dir.clone();
+            move |source| OpenError::Io { action, dir, source }
+        };
+        match copy.dest.list("") {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(CopyError::NotEmpty { dir, found: "it is a file".to_string() });
+            }
+            entries => {
+                if let Some(found) = entries.map_err(io("cannot list"))?.into_iter().next() {
+                    return Err(CopyError::NotEmpty { dir, found });
+                }
+            }
+        }
+        copy.dest.create_dir("").map_err(io("cannot make folder"))?;
+        let inside = source.path("").and_then(|source| {
+            let (source, dest) = (source.canonicalize().ok()?, dest.canonicalize().ok()?);
+            dest.starts_with(source).then_some(())
+        });
+        match inside {
+            Some(()) => {
+                // It was made a moment ago, or was empty.
+                let _ = fs::remove_dir(dest);
+                Err(CopyError::Inside { dir })
+            }
+            None => Ok(copy),
+        }
+    }
+
+    /// Removes all that was put there.
+    pub(crate) fn clear(&self) -> Result<(), OpenError> {
+        self.restart()?;
+        for entry in self.dest.list("").map_err(|source| StorageError::io("list", "", source))? {
+            let removed = fs::remove_dir_all(self.root.join(&entry));
+            removed.map_err(|source| StorageError::io("remove", &entry, source))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the files that were put there, for another attempt.
+    pub(crate) fn restart(&self) -> Result<(), OpenError> {
+        remove_files(&self.root).map_err(|source| StorageError::io("remove", "", source).into())
+    }
+
+    /// Puts a sealed file of the original into the copy. Its folder is not synced.
+    pub(crate) fn place(&self, name: &str) -> Result<Placed, StorageError> {
+        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+        self.dest.create_dir(folder).map_err(|error| StorageError::io("make the folder of", name, error))?;
+        if let (false, Some(from), Some(to)) =
+            (self.options.copy, self.source.path(name), self.dest.path(name))
+        {
+            match fs::hard_link(from, to) {
+                Ok(()) => return Ok(Placed::Linked),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Placed::Linked),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(StorageError::io("link", name, error));
+                }
+                // Another file system, or one without hard links.
+                Err(_) => {}
+            }
+        }
+        let bytes = self.source.map(name).map_err(|error| StorageError::io("open", name, error))?;
+        let mut writer = match SealedWriter::create(&*self.dest, name) {
+            Err(StorageError::Exists { .. }) => return Ok(Placed::Copied),
+            writer => writer?,
+        };
+        writer.append(&bytes)?;
+        writer.publish()?;
+        Ok(Placed::Copied)
+    }
+
+    /// Syncs all folders of the copy and makes those that an empty database has.
+    pub(crate) fn sync_folders(&self) -> Result<(), StorageError> {
+        let failed = |name: &str| {
+            let name = name.to_string();
+            move |error| StorageError::io("sync", &name, error)
+        };
+        for dir in [files::SEGMENTS_DIR, files::PACKS_DIR, files::CHUNKS_DIR, files::IMAGES_DIR] {
+            self.dest.create_dir(dir).map_err(|error| StorageError::io("make folder", dir, error))?;
+            self.dest.sync_dir(dir).map_err(failed(dir))?;
+        }
+        for series in self.dest.list(files::SEGMENTS_DIR).map_err(failed(files::SEGMENTS_DIR))? {
+            let dir = format!("{}/{series}", files::SEGMENTS_DIR);
+            self.dest.sync_dir(&dir).map_err(failed(&dir))?;
+        }
+        self.dest.sync_dir("").map_err(failed(""))
+    }
+
+    /// The log of the copy, whose first record follows a manifest.
+    pub(crate) fn log(&self, database: [u8; 16], manifest: &v1::Manifest) -> Result<CopyLog, OpenError> {
+        let options = LogOptions::with_file_len(manifest.log_file_bytes);
+        let log = Log::create(self.dest.clone(), database, manifest.seq + 1, options)?;
+        Ok(CopyLog { log, waiting: Vec::new(), bytes: 0 })
+    }
+
+    fn make_backup(&self) -> Result<BackupReport, OpenError> {
+        let disk = &self.source;
+        let pinned = pin_newest_manifest(&**disk)?;
+        let (found, _pin) = pinned.ok_or_else(|| no_manifest(disk))?;
+        let dir = disk.describe();
+        let corrupt = |what: String| OpenError::Corrupt { dir: dir.clone(), what };
+        let mut manifest: v1::Manifest = from_archive(&found.payload)
+            .map_err(|what| corrupt(format!("{}: {what}", manifest_name(found.number))))?;
+        let database = found.db_id;
+        let mut report =
+            BackupReport { seq: manifest.seq, manifest: found.number, ..BackupReport::default() };
+        let mut count = |placed| match placed {
+            Placed::Linked => report.linked += 1,
+            Placed::Copied => report.copied += 1,
+        };
+        // The log first: its end moves on.
+        let boot = shared::boot();
+        let limit = Told::limit(shared::read(&**disk, database)?.as_ref(), boot);
+        let mut follower = Follower::open(disk.clone(), database, manifest.seq + 1)?;
+        let mut log = self.log(database, &manifest)?;
+        let next = follower.read::<OpenError>(limit, &mut |seq, payload| {
+            let (_, record) = record::decode(payload)
+                .map_err(|what| corrupt(format!("the log's transaction {seq} cannot be read: {what}")))?;
+            for name in record_files(&record) {
+                count(self.place(&name)?);
+            }
+            Ok(log.add(seq, payload.to_vec())?)
+        })?;
+        let records = log.end()?;
+        if limit == u64::MAX {
+            // As a reader does: a writer that began meanwhile says what is durable.
+            let told = shared::read(&**disk, database)?;
+            if Told::limit(told.as_ref(), boot) < next - 1 {
+                return Err(OpenError::Overtaken { dir });
+            }
+        } else if next <= limit {
+            return Err(corrupt(format!(
+                "the log ends before transaction {next}, and was durable up to {limit}"
+            )));
+        }
+        for name in named_files(&manifest) {
+            count(self.place(&name)?);
+        }
+        self.sync_folders()?;
+        // The copy has no older manifest to fall back to until its first checkpoint.
+        manifest.previous = 0;
+        let payload = to_archive(&manifest).map_err(corrupt)?;
+        write_manifest(&*self.dest, found.number, database, &payload)?;
+        report.records = records;
+        report.seq += records;
+        Ok(report)
+    }
+
+    /// Checks the whole copy; takes it back where something is wrong with it.
+    pub(crate) fn verify(&self, progress: impl FnMut(u64, u64)) -> Result<VerifyReport, CopyError> {
+        let verified = Database::verify_on(self.dest.clone(), progress);
+        let damages = match verified {
+            Ok(report) if report.damages.is_empty() => return Ok(report),
+            Ok(report) => report.damages,
+            Err(error) => vec![error.to_string()],
+        };
+        self.clear()?;
+        Err(CopyError::Damaged { dir: self.dest.describe(), damages })
+    }
+}
+
+/// Removes the files in a folder and those below, but no folder.
+fn remove_files(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => remove_files(&entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+/// Sealed files that a record names.
+pub(crate) fn record_files(record: &v1::Record) -> Vec<String> {
+    let segments = record.appends.iter().filter_map(|append| match &append.rows {
+        v1::Rows::Segment(reference) => Some(files::segment(&append.series, reference.file)),
+        v1::Rows::Inline { .. } => None,
+    });
+    let chunks = record.objects.iter().filter_map(|object| match object {
+        v1::Object::Chunk { file, .. } => Some(files::chunk(*file)),
+        v1::Object::Inline { .. } => None,
+    });
+    segments.chain(chunks).collect()
+}
+
+/// The log of a copy, written in large steps.
+pub(crate) struct CopyLog {
+    log: Log,
+    waiting: Vec<(u64, Vec<u8>)>,
+    bytes: usize,
+}
+
+impl CopyLog {
+    pub(crate) fn add(&mut self, seq: u64, payload: Vec<u8>) -> Result<(), underbelly_wal::WalError> {
+        self.bytes += payload.len();
+        self.waiting.push((seq, payload));
+        if self.bytes < COPY_BYTES {
+            return Ok(());
+        }
+        self.bytes = 0;
+        self.log.write(&std::mem::take(&mut self.waiting))
+    }
+
+    /// Writes the rest and seals the log; answers how many records it holds.
+    pub(crate) fn end(mut self) -> Result<u64, underbelly_wal::WalError> {
+        self.log.write(&self.waiting)?;
+        self.log.seal()?;
+        Ok(self.log.stats().records)
+    }
+}

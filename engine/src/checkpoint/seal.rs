@@ -1,0 +1,145 @@
+//! Rows of series become segments.
+
+use std::collections::HashSet;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use underbelly_query::{MemoryRun, Schema};
+use underbelly_storage::segment::Seqs;
+
+use super::Attempt;
+use crate::error::{CommitError, ReadError};
+use crate::files;
+use crate::limits::{SEAL_BYTES_MAX, SMALL_FILE_BYTES, SMALL_SEGMENT_ROWS, SMALL_SEGMENTS_MAX};
+use crate::record::v1;
+use crate::series::{CapturedTable, SegmentRun};
+
+/// A captured series, and the segments that it became.
+pub(super) struct Sealing {
+    name: Arc<str>,
+    captured: CapturedTable,
+    /// Small segments that are merged with the young rows.
+    small: Vec<Arc<SegmentRun>>,
+    sealed: Vec<Arc<SegmentRun>>,
+}
+
+impl Sealing {
+    fn new(name: Arc<str>, captured: CapturedTable) -> Sealing {
+        let is_small = |run: &&Arc<SegmentRun>| {
+            run.reference().rows < SMALL_SEGMENT_ROWS && run.reference().bytes < SMALL_FILE_BYTES
+        };
+        let mut small: Vec<_> = captured.sealed.iter().filter(is_small).cloned().collect();
+        if small.len() < SMALL_SEGMENTS_MAX {
+            small.clear();
+        }
+        Sealing { name, captured, small, sealed: Vec::new() }
+    }
+
+    fn taken_in(&self) -> HashSet<u64> {
+        self.small.iter().map(|run| run.reference().file).collect()
+    }
+
+    /// The series as the manifest names it.
+    pub(super) fn series(&self) -> v1::Series {
+        let columns = self.captured.schema.columns.iter().map(|column| v1::SchemaColumn {
+            name: column.name.to_string(),
+            column_type: column.column_type.tag(),
+            key: column.key,
+        });
+        let taken_in = self.taken_in();
+        let kept = self.captured.sealed.iter().filter(|run| !taken_in.contains(&run.reference().file));
+        v1::Series {
+            name: self.name.to_string(),
+            columns: columns.collect(),
+            segments: kept.chain(&self.sealed).map(|run| run.reference().clone()).collect(),
+            last_seq: self.captured.last_seq,
+        }
+    }
+}
+
+impl Attempt<'_> {
+    /// All series as they were after transaction `seq`.
+    pub(super) fn capture_tables(&mut self, seq: u64) -> Result<Vec<Sealing>, CommitError> {
+        let (number, mut tables) = (self.number, Vec::<Sealing>::new());
+        self.slices.all(|state| {
+            let after = tables.last().map_or(Bound::Unbounded, |last| Bound::Excluded(&*last.name));
+            let mut later = state.tables.range_mut::<str, _>((after, Bound::Unbounded));
+            // A series that was made since is none of the capture.
+            let Some((name, table)) = later.find(|(_, table)| table.is_known_at(seq)) else { return false };
+            let Some(captured) = table.capture(number) else { return false };
+            tables.push(Sealing::new(name.clone(), captured));
+            true
+        })?;
+        Ok(tables)
+    }
+
+    /// Writes the young rows of each series, and the small segments that they take in, as segments.
+    pub(super) fn seal_tables(&mut self, tables: &mut [Sealing]) -> Result<(), CommitError> {
+        let tables = tables.iter_mut().filter(|t| !t.captured.young.is_empty() || !t.small.is_empty());
+        let this = &*self;
+        let seal = |table: &mut Sealing| {
+            table.sealed = this.seal_table(table)?;
+            let bytes = table.sealed.iter().map(|run| run.reference().bytes).sum::<u64>();
+            Ok::<_, CommitError>((table.sealed.len(), bytes))
+        };
+        for (segments, bytes) in self.core.pool.map(tables.collect(), seal)? {
+            self.report.segments += segments;
+            self.report.bytes_written += bytes;
+        }
+        Ok(())
+    }
+
+    /// Merges what was captured of a series into one segment, or into several where it is large.
+    fn seal_table(&self, table: &Sealing) -> Result<Vec<Arc<SegmentRun>>, CommitError> {
+        let mut runs = Vec::new();
+        for small in &table.small {
+            runs.push(Arc::new(read_whole(small, &table.captured.schema)?));
+        }
+        runs.extend(table.captured.young.iter().cloned());
+        let mut sealed = Vec::new();
+        let mut rest = runs.as_slice();
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|run| {
+                bytes += run.byte_size();
+                bytes <= SEAL_BYTES_MAX
+            });
+            let (now, later) = rest.split_at(fits.count().max(1));
+            sealed.push(self.seal_runs(table, now)?);
+            rest = later;
+        }
+        Ok(sealed)
+    }
+
+    fn seal_runs(&self, table: &Sealing, runs: &[Arc<MemoryRun>]) -> Result<Arc<SegmentRun>, CommitError> {
+        let merged = match runs {
+            [one] => one.clone(),
+            several => Arc::new(MemoryRun::merge(several).map_err(ReadError::from)?),
+        };
+        let seqs: Vec<u64> = (0..merged.rows()).map(|row| merged.seqs().get(row)).collect();
+        let keys = table.captured.schema.keys().map(|column| &*column.name).collect();
+        let file = self.core.new_file();
+        let seqs = Seqs::Each(&seqs);
+        let (segment, reference) =
+            self.core.write_segment(self.disk, &table.name, file, &merged, seqs, &keys)?;
+        self.note_made(files::segment(&table.name, file));
+        Ok(Arc::new(SegmentRun::new(segment, reference)))
+    }
+
+    /// Puts the segments of a series in the place of what was captured of it.
+    pub(super) fn put_in_place(&mut self, table: Sealing) {
+        let taken_in = table.taken_in();
+        let Sealing { name, sealed, .. } = table;
+        let mut replaced = None;
+        self.slices.once_even_if_poisoned(|state| {
+            replaced = state.tables.get_mut(&name).map(|table| table.seal(sealed, &taken_in));
+        });
+        // Memory and maps are given back here, where nobody waits.
+        drop(replaced);
+    }
+}
+
+/// Reads a segment back into memory.
+fn read_whole(run: &SegmentRun, schema: &Schema) -> Result<MemoryRun, CommitError> {
+    MemoryRun::read(run, schema).map_err(|error| CommitError::Read(error.into()))
+}

@@ -1,0 +1,256 @@
+//! The state image: the facts of the graph and the versions of models, as records.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use underbelly_storage::Timestamp;
+use underbelly_storage::cursor::Cursor;
+use underbelly_storage::error::{Damage, StorageError};
+use underbelly_storage::image::{Image, ImageWriter, Key, Merge};
+use underbelly_storage::object::ObjectId;
+
+use crate::files;
+use crate::graph::{Fact, Graph, Restorer};
+use crate::limits::DELTAS_MAX;
+use crate::models::{Metadata, ModelId, Numbered, Version};
+use crate::objects::Names;
+use crate::pool::Pool;
+use crate::record::v1;
+
+/// The kind of the records of models' versions; lower ones are the graph's.
+const MODEL: u8 = 8;
+
+/// Records that are decoded at once.
+const RESTORE_RECORDS: usize = 1 << 14;
+
+/// An open file of the state image.
+pub(crate) struct Layer {
+    pub reference: v1::Image,
+    pub image: Image,
+}
+
+impl Layer {
+    /// Opens a file of the state image that a manifest names.
+    pub(crate) fn open(
+        disk: &dyn underbelly_storage::disk::Disk,
+        database: [u8; 16],
+        reference: &v1::Image,
+    ) -> Result<Layer, StorageError> {
+        let name = files::image(reference.file);
+        let expected = underbelly_storage::ImageInfo {
+            file: name.clone(),
+            bytes: reference.bytes,
+            records: reference.records,
+            index_hash: reference.index_hash,
+        };
+        Ok(Layer {
+            reference: reference.clone(),
+            image: Image::open(disk, &name, database, Some(&expected))?,
+        })
+    }
+}
+
+/// How many of the layers there are, the newest first, a new one of about `bytes` takes in; all of them make a new
+/// base.
+///
+/// Deltas that are not much longer than what is written are taken in, so that lengths fall from delta to delta and a
+/// record is written a few times in all; and a base is written where deltas come to more than a quarter of it.
+pub(crate) fn taken_in(layers: &[u64], bytes: u64) -> usize {
+    let Some((base, deltas)) = layers.split_first() else { return 0 };
+    let all: u64 = deltas.iter().sum::<u64>() + bytes;
+    if all > base / 4 {
+        return layers.len();
+    }
+    let (mut taken, mut length) = (0, bytes);
+    for delta in deltas.iter().rev() {
+        if *delta > 2 * length && deltas.len() - taken < DELTAS_MAX {
+            break;
+        }
+        length += delta;
+        taken += 1;
+    }
+    taken
+}
+
+/// An image that is being written over those that it takes in.
+pub(crate) struct Overlay<'i> {
+    below: Merge<'i>,
+    writer: ImageWriter<'i>,
+    /// Whether nothing is below what is taken in, so that removals need not be kept.
+    is_base: bool,
+}
+
+impl<'i> Overlay<'i> {
+    pub(crate) fn new(below: Merge<'i>, writer: ImageWriter<'i>, is_base: bool) -> Overlay<'i> {
+        Overlay { below, writer, is_base }
+    }
+
+    /// Writes what is below and before `key`; what is below under that key is passed over.
+    fn advance(&mut self, key: Option<Key>) -> Result<(), StorageError> {
+        while self.below.peek().is_some_and(|next| key.is_none_or(|key| next <= key)) {
+            let Some(record) = self.below.pop()? else { break };
+            if Some(record.key) != key && !(self.is_base && record.value.is_none()) {
+                self.writer.push(record.key, record.value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a record that changed. Records come in order.
+    pub(crate) fn push(&mut self, key: Key, value: &[u8]) -> Result<(), StorageError> {
+        self.advance(Some(key))?;
+        self.writer.push(key, Some(value))
+    }
+
+    /// Writes versions of models.
+    pub(crate) fn push_models(&mut self, fresh: &VecDeque<Vec<Numbered>>) -> Result<(), StorageError> {
+        let mut value = Vec::new();
+        for numbered in fresh.iter().flatten() {
+            value.clear();
+            put_model(&mut value, numbered);
+            let key = Key { kind: MODEL, major: numbered.version.seq, minor: numbered.position };
+            self.push(key, &value)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rest and makes the file durable.
+    pub(crate) fn finish(mut self, file: u64) -> Result<v1::Image, StorageError> {
+        self.advance(None)?;
+        let info = self.writer.finish()?;
+        Ok(v1::Image { file, bytes: info.bytes, records: info.records, index_hash: info.index_hash })
+    }
+}
+
+fn put_model(out: &mut Vec<u8>, numbered: &Numbered) {
+    let version = &numbered.version;
+    out.extend_from_slice(&numbered.id.0);
+    out.extend_from_slice(&version.object.0);
+    out.extend_from_slice(&version.bytes.to_le_bytes());
+    out.extend_from_slice(&version.timestamp.0.to_le_bytes());
+    out.extend_from_slice(&version.cbor);
+}
+
+fn model(key: Key, value: &[u8]) -> Result<Numbered, String> {
+    let mut cursor = Cursor::new(value);
+    let mut head = || Ok((cursor.array()?, cursor.array()?, cursor.u64()?, cursor.i64()?));
+    let (id, object, bytes, timestamp) = head().map_err(|Damage(what)| what.to_string())?;
+    let cbor: Arc<[u8]> = cursor.rest().into();
+    let metadata = Metadata::from_cbor(&cbor).map_err(|error| error.to_string())?;
+    let version = Version {
+        seq: key.major,
+        metadata: Arc::new(metadata),
+        cbor,
+        timestamp: Timestamp(timestamp),
+        object: ObjectId(object),
+        bytes,
+    };
+    Ok(Numbered { position: key.minor, id: ModelId(id), version: Arc::new(version) })
+}
+
+enum Part {
+    Fact(Fact),
+    Model(Numbered),
+}
+
+/// The records of a state image, taken in.
+#[derive(Default)]
+pub(crate) struct Taken {
+    name: String,
+    restorer: Restorer,
+    /// Versions of models, in order.
+    pub models: Vec<Numbered>,
+    /// What cells and models name.
+    pub names: Names,
+}
+
+impl Taken {
+    fn wrong(&self, what: String) -> StorageError {
+        StorageError::corrupt(&self.name, 0, what)
+    }
+
+    fn add(&mut self, part: Part) -> Result<(), StorageError> {
+        match part {
+            Part::Fact(fact) => {
+                fact.contents().for_each(|content| self.names.push(ObjectId(content)));
+                self.restorer.add(fact).map_err(|error| self.wrong(error.to_string()))
+            }
+            Part::Model(numbered) => {
+                self.names.push(numbered.version.object);
+                self.models.push(numbered);
+                Ok(())
+            }
+        }
+    }
+
+    /// The graph that the facts make. They are gone after that.
+    pub(crate) fn finish(&mut self) -> Result<Graph, StorageError> {
+        let restorer = std::mem::take(&mut self.restorer);
+        restorer.finish().map_err(|error| self.wrong(error.to_string()))
+    }
+}
+
+/// Reads the layers of a state image. Records are decoded by the pool's threads while others are taken in.
+pub(crate) fn read(layers: &[Layer], pool: &Pool) -> Result<Taken, StorageError> {
+    let name = layers.last().map_or_else(String::new, |layer| files::image(layer.reference.file));
+    let wrong = |what: String| StorageError::corrupt(&name, 0, what);
+    let decode = |(key, value): (Key, &[u8])| match key.kind {
+        MODEL => model(key, value).map(Part::Model),
+        _ => Fact::decode(key, value).map(Part::Fact).map_err(|error| error.to_string()),
+    };
+    let mut merge = Merge::new(layers.iter().map(|layer| &layer.image))?;
+    let mut decode_next = || {
+        let records = merge.take(RESTORE_RECORDS)?;
+        let parts: Vec<&[(Key, &[u8])]> = records.chunks(RESTORE_RECORDS / 16).collect();
+        let decoded = pool.map(parts, |part| part.iter().copied().map(decode).collect::<Result<Vec<_>, _>>());
+        decoded.map_err(wrong)
+    };
+    let mut taken = Taken { name: name.clone(), ..Taken::default() };
+    let mut decoded = decode_next()?;
+    while !decoded.is_empty() {
+        let batch = std::mem::take(&mut decoded);
+        let add = || batch.into_iter().flatten().try_for_each(|part| taken.add(part));
+        let (added, next) = pool.join(add, &mut decode_next);
+        added?;
+        decoded = next?;
+    }
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deltas_stay_few_and_short_and_falling() {
+        // No image yet; a base alone; a small change; a quarter passed.
+        assert_eq!(taken_in(&[], 10), 0);
+        assert_eq!(taken_in(&[1000], 10), 0);
+        assert_eq!(taken_in(&[1000], 251), 1);
+        assert_eq!(taken_in(&[1000, 100, 100], 60), 3);
+        // Lengths fall: equal ones are merged.
+        assert_eq!(taken_in(&[100_000, 10, 10], 10), 2);
+        assert_eq!(taken_in(&[100_000, 1000, 10], 10), 1);
+        // No more than four, whatever their lengths.
+        assert_eq!(taken_in(&[1_000_000, 80_000, 20_000, 5_000, 1_000], 10), 1);
+        assert_eq!(taken_in(&[1_000_000, 80_000, 20_000, 5_000], 10), 0);
+    }
+
+    /// Written bytes stay a small multiple of changed bytes, however many checkpoints there are.
+    #[test]
+    fn a_record_is_written_a_few_times_in_all() {
+        let (mut layers, mut written, mut changed) = (vec![1_000_000u64], 0, 0);
+        for _ in 0..1000 {
+            let bytes = 1000;
+            let taken = taken_in(&layers, bytes);
+            let base = layers.len() == taken;
+            let merged: u64 = layers.split_off(layers.len() - taken).iter().sum::<u64>() + bytes;
+            // A new base is as long as the old one: the same records change again and again.
+            layers.push(if base { 1_000_000 } else { merged });
+            written += layers.last().copied().unwrap_or_default();
+            changed += bytes;
+            assert!(layers.len() <= 1 + DELTAS_MAX);
+        }
+        assert!(written < 20 * changed, "{written} bytes written for {changed}");
+    }
+}

@@ -1,0 +1,156 @@
+//! The log for people: its files, and what each record does.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use underbelly_storage::Timestamp;
+use underbelly_storage::disk::{RealDisk, SharedDisk};
+use underbelly_storage::manifest::newest_manifest;
+use underbelly_storage::object::ObjectId;
+use underbelly_wal::{FileInspection, Sound, inspect, owner, visit_sound};
+
+use crate::database::Database;
+use crate::error::OpenError;
+use crate::graph::{Event, Outcome};
+use crate::models::Metadata;
+use crate::open::no_manifest;
+use crate::record::{self, v1};
+
+/// A record of the log: one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogRecord {
+    /// The transaction's place in the order of all.
+    pub seq: u64,
+    /// Its commit time; `None` where the record cannot be read.
+    pub time: Option<Timestamp>,
+    /// Length of the record in bytes.
+    pub bytes: usize,
+    /// What it does, a line for each part; what is wrong with it, where it cannot be read.
+    pub does: Vec<String>,
+}
+
+fn place(dir: &Path) -> Result<(SharedDisk, [u8; 16]), OpenError> {
+    let disk: SharedDisk = Arc::new(RealDisk::new(dir));
+    // Damaged manifests are no hindrance: the log itself says whose it is.
+    let database = match newest_manifest(&*disk) {
+        Ok(Some(found)) => Some(found.db_id),
+        _ => owner(disk.clone())?,
+    };
+    let database = database.ok_or_else(|| no_manifest(&disk))?;
+    Ok((disk, database))
+}
+
+impl Database {
+    /// Looks at every file of the log, oldest first. A process may write it meanwhile. Damage is part of the answer.
+    ///
+    /// # Errors
+    /// [`OpenError::NotFound`] where there is no database, [`OpenError::Log`] where the log cannot be read.
+    pub fn inspect_log(dir: impl AsRef<Path>) -> Result<Vec<FileInspection>, OpenError> {
+        let (disk, database) = place(dir.as_ref())?;
+        Ok(inspect(disk, database)?)
+    }
+
+    /// Gives each record from seq `from` on, as far as they follow each other, and answers how far that is. The log of
+    /// a live database ends with what was written last, which need not be durable yet.
+    ///
+    /// # Errors
+    /// As [`Database::inspect_log`], and whatever `visit` answers.
+    pub fn read_log<E: From<OpenError>>(
+        dir: impl AsRef<Path>,
+        from: u64,
+        mut visit: impl FnMut(LogRecord) -> Result<(), E>,
+    ) -> Result<Sound, E> {
+        let (disk, database) = place(dir.as_ref())?;
+        let read = visit_sound::<Stop<E>>(disk, database, from, &mut |seq, payload| {
+            visit(describe(seq, payload)).map_err(Stop::Visitor)
+        });
+        read.map_err(|stop| match stop {
+            Stop::Log(error) => OpenError::from(error).into(),
+            Stop::Visitor(error) => error,
+        })
+    }
+}
+
+enum Stop<E> {
+    Log(underbelly_wal::WalError),
+    Visitor(E),
+}
+
+impl<E> From<underbelly_wal::WalError> for Stop<E> {
+    fn from(error: underbelly_wal::WalError) -> Stop<E> {
+        Stop::Log(error)
+    }
+}
+
+fn describe(seq: u64, payload: &[u8]) -> LogRecord {
+    match record::decode(payload) {
+        Ok((time, record)) => LogRecord { seq, time: Some(time), bytes: payload.len(), does: parts(record) },
+        Err(what) => {
+            LogRecord { seq, time: None, bytes: payload.len(), does: vec![format!("unreadable: {what}")] }
+        }
+    }
+}
+
+fn parts(record: v1::Record) -> Vec<String> {
+    let mut does = Vec::new();
+    for object in record.objects {
+        does.push(match object {
+            v1::Object::Inline { bytes } => {
+                format!("object {} of {} bytes", ObjectId::of(&bytes), bytes.len())
+            }
+            v1::Object::Chunk { id, file, bytes } => {
+                format!("object {} of {bytes} bytes in {}", ObjectId(id), crate::files::chunk(file))
+            }
+        });
+    }
+    for append in record.appends {
+        let series = append.series;
+        does.push(match append.rows {
+            v1::Rows::Inline { timestamps, columns } => {
+                format!("append {} rows of {} columns to series {series:?}", timestamps.len(), columns.len())
+            }
+            v1::Rows::Segment(reference) => {
+                let file = crate::files::segment(&series, reference.file);
+                format!("append {} rows in {file} to series {series:?}", reference.rows)
+            }
+        });
+    }
+    for model in record.models {
+        let metadata = Metadata::from_cbor(&model.metadata).map(|metadata| metadata.to_json().to_string());
+        let metadata = metadata.unwrap_or_else(|error| error.to_string());
+        does.push(format!("put model {metadata}, {} bytes", model.bytes));
+    }
+    if let Some(event) = record.event {
+        match Event::try_from(event) {
+            Ok(event) => events(event, &mut does),
+            Err(error) => does.push(format!("an event that cannot be read: {error}")),
+        }
+    }
+    does
+}
+
+fn events(event: Event, does: &mut Vec<String>) {
+    match event {
+        Event::DefineSlot(slot) => does.push(format!("define slot {:?}", slot.name)),
+        Event::Register(producer) => does.push(format!("register producer {:?}", producer.name)),
+        Event::Attach(producer) => does.push(format!("attach producer {}", producer.0)),
+        Event::Reopen => does.push("open for writing".to_string()),
+        Event::Commit { writes, ends } => {
+            for write in writes {
+                let what = write
+                    .content
+                    .map_or("retract".to_string(), |content| format!("put {}", ObjectId(content)));
+                let (slot, date, key) = (write.slot.0, write.date, write.key);
+                does.push(format!("{what} in slot {slot}, {date} {key} at {}", write.priority));
+            }
+            does.extend(ends.into_iter().map(|date| format!("end of {date}")));
+        }
+        Event::Start { bundle, run } => does.push(format!("start run {} of bundle {}", run.0, bundle.0)),
+        Event::End { run, outcome, .. } => does.push(match outcome {
+            Outcome::Data(outputs) => format!("end run {} with {} outputs", run.0, outputs.len()),
+            Outcome::Declined(reason) => format!("run {} declined: {reason}", run.0),
+            Outcome::Failed(reason) => format!("run {} failed: {reason}", run.0),
+        }),
+    }
+}

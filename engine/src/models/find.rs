@@ -1,0 +1,86 @@
+//! Finding models by their attributes.
+
+use std::collections::BTreeSet;
+
+use super::fill::SLICE_MODELS;
+use super::wanted::{Condition, Where};
+use super::{MetaValue, ModelId, ModelInfo};
+use crate::error::ReadError;
+use crate::snapshot::Snapshot;
+
+impl Snapshot {
+    /// The newest version of each model that has this value at a path of its metadata, in order of their ids.
+    ///
+    /// The path's steps are joined by dots and lead into nested dicts; a list stands for each of its elements as
+    /// well as for itself. Values are compared with their types: `true`, `1`, `1.0` and `"1"` are four different
+    /// values. Versions before the newest are not looked at.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use underbelly::{Batch, Database, SimulatedDisk, Metadata, Options, Timestamp};
+    /// # let db = Database::create_on(Arc::new(SimulatedDisk::new()), Options::default())?;
+    /// let mut batch = Batch::new();
+    /// batch.put_model(Metadata::from_json(r#"{"type": "smile", "fit": {"desk": "fx"}, "timestamp": 0}"#)?, vec![1]);
+    /// db.commit(batch)?;
+    /// assert_eq!(db.snapshot().find_models("fit.desk", "fx")?.len(), 1);
+    /// assert_eq!(db.snapshot().find_models("fit.desk", 1)?.len(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReadError::Where`] where the path cannot be one, or no model can have the value.
+    pub fn find_models(&self, path: &str, value: impl Into<MetaValue>) -> Result<Vec<ModelInfo>, ReadError> {
+        self.find_models_where(&Where::equals(path, value))
+    }
+
+    /// The newest version of each model whose metadata fulfils the conditions, in order of their ids.
+    ///
+    /// With many models ([`Options::index_models_min`](crate::Options::index_models_min)) an index proposes them
+    /// once it is ready; the answer is the same.
+    ///
+    /// # Errors
+    /// [`ReadError::Where`] where a path, value or range cannot be asked for.
+    pub fn find_models_where(&self, wanted: &Where) -> Result<Vec<ModelInfo>, ReadError> {
+        let conditions = wanted.conditions()?;
+        Ok(match self.base().attributes.candidates(self.base(), &conditions, self.seq()) {
+            Some(ids) => self.check(&ids, &conditions),
+            None => self.scan(&conditions),
+        })
+    }
+
+    fn check(&self, ids: &BTreeSet<ModelId>, conditions: &[Condition]) -> Vec<ModelInfo> {
+        let ids: Vec<&ModelId> = ids.iter().collect();
+        let mut found = Vec::new();
+        for slice in ids.chunks(SLICE_MODELS) {
+            let versions: Vec<ModelInfo> = {
+                let state = self.base().state();
+                let newest = |id: &&ModelId| {
+                    let (number, version) = state.models.newest(id, self.seq())?;
+                    Some(ModelInfo::new(**id, number, version))
+                };
+                slice.iter().filter_map(newest).collect()
+            };
+            found.extend(versions.into_iter().filter(|info| fulfils(info, conditions)));
+        }
+        found
+    }
+
+    /// The state's lock is held for a slice at a time; what commits between two slices is behind the snapshot.
+    fn scan(&self, conditions: &[Condition]) -> Vec<ModelInfo> {
+        let mut found = Vec::new();
+        let mut last = None;
+        loop {
+            let slice = self.base().state().models.slice_behind(last.as_ref(), self.seq(), SLICE_MODELS);
+            let Some((id, _)) = slice.last() else { return found };
+            last = Some(*id);
+            let infos = slice.iter().filter_map(|(id, version)| {
+                version.as_ref().map(|(number, version)| ModelInfo::new(*id, *number, version))
+            });
+            found.extend(infos.filter(|info| fulfils(info, conditions)));
+        }
+    }
+}
+
+fn fulfils(info: &ModelInfo, conditions: &[Condition]) -> bool {
+    conditions.iter().all(|condition| condition.holds(&info.metadata))
+}

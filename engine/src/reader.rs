@@ -1,0 +1,378 @@
+//! Reading a database that another process may write.
+//!
+//! A reader restores the newest manifest into memory of its own and follows the log behind it. It writes nothing; it
+//! shares the lock of the manifest, which keeps the writer from removing it and the files that it names, and which
+//! the reader's death releases. The writer never waits for it.
+//!
+//! Invariants:
+//! - What a reader shows is durable: it never passes the seq that the writer published in `SHARED`, and reads all of
+//!   the log only where the machine was started anew since.
+//! - A transaction is shown whole, and no reader goes back.
+//! - Sealed files are mapped and never change; the log is read into memory. So nothing that the writer does can take
+//!   pages from under a reader.
+
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use underbelly_storage::Timestamp;
+use underbelly_storage::disk::{RealDisk, SharedDisk};
+use underbelly_storage::error::StorageError;
+use underbelly_storage::manifest::{manifest_name, manifest_numbers, pin_manifest, read_manifest};
+use underbelly_wal::{Follower, WalError, log_name};
+
+use crate::database::Database;
+use crate::error::{OpenError, ReadError};
+use crate::limits::{READER_REPLAY_BYTES, READER_TRIES};
+use crate::objects::Objects;
+use crate::open::{RecoveryReport, no_manifest};
+use crate::pool::Pool;
+use crate::record::{from_archive, v1};
+use crate::restore::{RestoreError, replay, restore};
+use crate::shared::{self, Told};
+use crate::view::{Base, View};
+use crate::{files, view};
+
+/// A database that is open for reading alone, with all that its [`View`] shows: what was durable at the last
+/// [`refresh`](Reader::refresh). Another process may write it meanwhile. Made by [`Database::open_read_only`].
+pub struct Reader {
+    view: View,
+    /// The seq up to which transactions are shown.
+    seq: Arc<AtomicU64>,
+    follower: Follower,
+    /// Whether the state holds what the follower gave, and nothing in part.
+    is_sound: bool,
+    /// The manifest that was read, and the last transaction in it.
+    manifest: (u64, u64),
+    next_file: u64,
+    /// Transactions read from the log behind the manifest, and their bytes.
+    replayed: (u64, u64),
+    /// What the last opening for writing found.
+    recovery: Option<RecoveryReport>,
+}
+
+/// What `ubctl status` shows.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ReaderStatus {
+    /// Where the database is.
+    pub dir: String,
+    /// Its number, which every file carries.
+    pub database: [u8; 16],
+    /// The last transaction that is shown.
+    pub seq: u64,
+    /// Its commit time, nanoseconds since 1970 UTC.
+    pub time: Timestamp,
+    /// How many there are of each kind of thing.
+    pub counts: view::Counts,
+    /// The manifest that was read.
+    pub manifest: u64,
+    /// The last transaction in it.
+    pub checkpoint_seq: u64,
+    /// Transactions read from the log behind it.
+    pub replayed: u64,
+    /// Files of the log.
+    pub log_files: usize,
+    /// Spare files that are ready.
+    pub log_spares: usize,
+    /// Number of the log file in which the next transaction is looked for.
+    pub log_file: u64,
+    /// Byte in it.
+    pub log_offset: u64,
+    /// The process that writes, if one does and the system tells.
+    pub writer: Option<u32>,
+    /// Other processes that read, each with the manifest that it pins, as far as the system tells.
+    pub readers: Vec<(u32, u64)>,
+    /// What the last opening for writing found; `None` where the machine was started anew since, or there was none.
+    pub recovery: Option<RecoveryReport>,
+}
+
+impl Database {
+    /// Opens a database for reading, whether or not a process writes it. Nothing is written, so a folder that cannot
+    /// be written does as well; any number of processes may do this.
+    ///
+    /// # Errors
+    /// As [`Database::open_read_only_on`].
+    pub fn open_read_only(dir: impl AsRef<Path>) -> Result<Reader, OpenError> {
+        Database::open_read_only_on(Arc::new(RealDisk::new(dir)))
+    }
+
+    /// As [`Database::open_read_only`], on any disk.
+    ///
+    /// # Errors
+    /// [`OpenError::NotFound`] where there is no database; [`OpenError::Corrupt`], [`OpenError::Storage`] or
+    /// [`OpenError::Log`] where a file is damaged, missing or cannot be read; [`OpenError::Overtaken`] where
+    /// checkpoints of the writer follow each other faster than the database is read.
+    pub fn open_read_only_on(disk: SharedDisk) -> Result<Reader, OpenError> {
+        Reader::load(&disk)
+    }
+}
+
+impl Deref for Reader {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.view
+    }
+}
+
+/// Whether an error says that the writer went on meanwhile.
+pub(crate) fn is_overtaken(error: &OpenError) -> bool {
+    matches!(
+        error,
+        OpenError::Overtaken { .. }
+            | OpenError::Log(WalError::Recycled { .. })
+            | OpenError::Storage(StorageError::Missing { .. })
+    )
+}
+
+impl Reader {
+    /// Shows what is durable by now, and answers the last transaction of it. Snapshots that were taken stay as they
+    /// are.
+    ///
+    /// It reads on in the log; where the writer has recycled that part, or much was read and a newer manifest is
+    /// there, it begins anew with that one. After an error it shows what it showed before, and the call may be
+    /// repeated.
+    ///
+    /// # Errors
+    /// As [`Database::open_read_only_on`]; [`OpenError::Corrupt`] where another database, or an older state of this
+    /// one, was put in the folder meanwhile.
+    pub fn refresh(&mut self) -> Result<u64, OpenError> {
+        let disk = self.base().disk.clone();
+        if self.is_sound && !self.is_worn(&disk)? {
+            match self.follow() {
+                Err(error) if is_overtaken(&error) => {}
+                followed => return followed.map(|()| self.seq()),
+            }
+        }
+        let fresh = Reader::load(&disk)?;
+        let back = (fresh.seq() < self.seq())
+            .then(|| format!("it ends at transaction {}, and held {} before", fresh.seq(), self.seq()));
+        let other =
+            (fresh.base().database != self.base().database).then(|| "it is another database".to_string());
+        if let Some(what) = other.or(back) {
+            return Err(OpenError::Corrupt { dir: disk.describe(), what });
+        }
+        *self = fresh;
+        Ok(self.seq())
+    }
+
+    /// The last transaction that is shown.
+    pub fn seq(&self) -> u64 {
+        self.seq.load(Ordering::Acquire)
+    }
+
+    /// The number of the manifest that was read; the writer keeps its files for this reader.
+    pub fn manifest(&self) -> u64 {
+        self.manifest.0
+    }
+
+    /// Counts and places, and who else has the database open.
+    ///
+    /// # Errors
+    /// [`OpenError::Storage`] where a folder cannot be listed.
+    pub fn status(&self) -> Result<ReaderStatus, OpenError> {
+        let base = self.base();
+        let disk = &base.disk;
+        let logs =
+            disk.list(files::WAL_DIR).map_err(|error| StorageError::io("list", files::WAL_DIR, error))?;
+        let (log_file, log_offset) = self.follower.place();
+        let (manifest, checkpoint_seq) = self.manifest;
+        let time = base.state().time;
+        Ok(ReaderStatus {
+            dir: disk.describe(),
+            database: base.database,
+            seq: self.seq(),
+            time,
+            counts: self.counts(),
+            manifest,
+            checkpoint_seq,
+            replayed: self.replayed.0,
+            log_files: logs.iter().filter(|name| name.ends_with(".wal")).count(),
+            log_spares: logs
+                .iter()
+                .filter(|name| name.starts_with("spare-") && !name.ends_with(".tmp"))
+                .count(),
+            log_file,
+            log_offset,
+            writer: disk.holders("").into_iter().next(),
+            readers: attached(disk)?,
+            recovery: self.recovery.clone(),
+        })
+    }
+
+    /// Whether so much of the log is in memory that a newer manifest, which is there, does better.
+    fn is_worn(&self, disk: &SharedDisk) -> Result<bool, OpenError> {
+        if self.replayed.1 < READER_REPLAY_BYTES {
+            return Ok(false);
+        }
+        Ok(manifest_numbers(&**disk)?.last().is_some_and(|newest| *newest > self.manifest.0))
+    }
+
+    fn load(disk: &SharedDisk) -> Result<Reader, OpenError> {
+        let newest = || manifest_numbers(&**disk).map(|numbers| numbers.last().copied());
+        let dir = disk.describe();
+        for _ in 0..READER_TRIES {
+            let before = newest()?;
+            match Reader::load_once(disk) {
+                Err(error) if is_overtaken(&error) => {
+                    // What is not there although nobody replaced the manifest is lost.
+                    if !matches!(error, OpenError::Overtaken { .. }) && newest()? == before {
+                        return Err(match error {
+                            OpenError::Log(WalError::Recycled { seq, .. }) => {
+                                let what = format!(
+                                    "the log lacks transaction {seq}, and so does the newest manifest"
+                                );
+                                OpenError::Corrupt { dir, what }
+                            }
+                            error => error,
+                        });
+                    }
+                }
+                loaded => return loaded,
+            }
+        }
+        Err(OpenError::Overtaken { dir })
+    }
+
+    fn load_once(disk: &SharedDisk) -> Result<Reader, OpenError> {
+        let dir = disk.describe();
+        let pool = Pool::new(std::thread::available_parallelism().map_or(1, usize::from).min(8));
+        let pool = pool.map_err(|error| OpenError::Io {
+            action: "cannot start threads for",
+            dir: dir.clone(),
+            source: std::io::Error::other(error),
+        })?;
+        let mut numbers = manifest_numbers(&**disk)?;
+        if numbers.is_empty() {
+            return Err(no_manifest(disk));
+        }
+        // As an opening for writing does: a damaged manifest is passed over for the one before.
+        let mut rejected: Option<OpenError> = None;
+        while let Some(number) = numbers.pop() {
+            // One that is gone was replaced by a newer one.
+            let Some(pin) = pin_manifest(&**disk, number)? else { return Err(OpenError::Overtaken { dir }) };
+            let restored = (|| {
+                let found = read_manifest(&**disk, number)?;
+                let manifest: v1::Manifest = from_archive(&found.payload)
+                    .map_err(|what| RestoreError::from(format!("{}: {what}", manifest_name(number))))?;
+                let objects = Objects::new(disk.clone(), found.db_id);
+                let restored = restore(disk, found.db_id, &manifest, objects, &pool)?;
+                Ok::<_, RestoreError>((found.db_id, manifest, restored))
+            })();
+            let (database, manifest, restored) = match restored {
+                Ok(restored) => restored,
+                Err(error) if error.is_damage() => {
+                    rejected.get_or_insert(error.named(&dir));
+                    continue;
+                }
+                Err(error) => return Err(error.named(&dir)),
+            };
+            let follower = match Follower::open(disk.clone(), database, manifest.seq + 1) {
+                Ok(follower) => follower,
+                Err(error) => return Err(rejected.unwrap_or(error.into())),
+            };
+            let seq = Arc::new(AtomicU64::new(manifest.seq));
+            let shown = seq.clone();
+            let view = View::new(Base {
+                disk: disk.clone(),
+                database,
+                state: Mutex::new(restored.state),
+                objects: restored.objects,
+                // The index belongs to the writer.
+                attributes: Default::default(),
+                index_models_min: usize::MAX,
+                readers: Mutex::default(),
+                visible: Box::new(move || shown.load(Ordering::Acquire)),
+                _pin: Some(pin),
+            });
+            let mut reader = Reader {
+                view,
+                seq,
+                follower,
+                is_sound: true,
+                manifest: (number, manifest.seq),
+                next_file: restored.next_file,
+                replayed: (0, 0),
+                recovery: None,
+            };
+            reader.follow()?;
+            return Ok(reader);
+        }
+        Err(rejected.unwrap_or(OpenError::NotFound { dir }))
+    }
+
+    /// Applies what is durable behind what is shown, and shows it.
+    fn follow(&mut self) -> Result<(), OpenError> {
+        self.is_sound = false;
+        let base = self.view.base().clone();
+        let dir = base.disk.describe();
+        let boot = shared::boot();
+        let told = shared::read(&*base.disk, base.database)?;
+        let limit = Told::limit(told.as_ref(), boot);
+        let (next_file, replayed) = (&mut self.next_file, &mut self.replayed);
+        let next = self.follower.read::<OpenError>(limit, &mut |seq, payload| {
+            let oldest = base.oldest_reader();
+            let done = {
+                let mut state = base.state();
+                replay(
+                    &base.disk,
+                    base.database,
+                    &base.objects,
+                    &mut state,
+                    next_file,
+                    (seq, oldest),
+                    payload,
+                )
+            };
+            // A chunk file is named by no manifest yet that is pinned here, so it is mapped while it is there.
+            for chunk in done.map_err(|error| error.named(&dir))?.chunks {
+                base.objects.get(&chunk).map_err(|error| match error {
+                    ReadError::Storage(error) => OpenError::Storage(error),
+                    other => OpenError::Corrupt { dir: dir.clone(), what: other.to_string() },
+                })?;
+            }
+            replayed.0 += 1;
+            replayed.1 += payload.len() as u64;
+            Ok(())
+        })?;
+        if next <= self.manifest.1 {
+            let (number, seq) = self.manifest;
+            let what = format!(
+                "the log ends before transaction {next}, and {} holds all up to {seq}",
+                manifest_name(number)
+            );
+            return Err(OpenError::Corrupt { dir, what });
+        }
+        if limit < u64::MAX && next <= limit {
+            let (file, offset) = self.follower.place();
+            let what = format!("the log ends there, and its writer made all durable up to {limit}");
+            return Err(WalError::Corrupt { file: log_name(file), offset, seq: next, what }.into());
+        }
+        let head = base.state().head;
+        if limit == u64::MAX {
+            // A writer may have begun meanwhile; what it wrote is durable only as far as it says.
+            let told = shared::read(&*base.disk, base.database)?;
+            if Told::limit(told.as_ref(), boot) < head {
+                return Err(OpenError::Overtaken { dir });
+            }
+        }
+        self.recovery =
+            told.filter(|told| Told::limit(Some(told), boot) < u64::MAX).and_then(|told| told.report);
+        self.seq.store(head, Ordering::Release);
+        self.is_sound = true;
+        Ok(())
+    }
+}
+
+/// Processes but this one that read the database, each with the manifest that it pins.
+pub(crate) fn attached(disk: &SharedDisk) -> Result<Vec<(u32, u64)>, StorageError> {
+    let mut attached = Vec::new();
+    for number in manifest_numbers(&**disk)? {
+        let holders = disk.holders(&manifest_name(number)).into_iter();
+        attached.extend(holders.filter(|pid| *pid != std::process::id()).map(|pid| (pid, number)));
+    }
+    attached.sort_unstable();
+    Ok(attached)
+}

@@ -1,0 +1,71 @@
+//! The newest rows of a series that came in small commits, in columns that grow.
+
+use std::sync::Arc;
+
+use underbelly_query::{MemoryRun, QueryError};
+use underbelly_storage::{Column, Columns};
+
+use crate::limits::{TAIL_BYTES_MAX, YOUNG_RUN_ROWS_MAX};
+
+/// A few rows of one commit in order of arrival; keys stand before fields.
+#[derive(Debug)]
+pub(crate) struct Few {
+    pub timestamps: Vec<i64>,
+    pub columns: Vec<(Arc<str>, Column)>,
+    pub keys: usize,
+}
+
+/// Rows of commits that have the same columns, in order of commit. They become a run when somebody reads them, when
+/// other columns come, or when they are enough for one.
+#[derive(Default)]
+pub(crate) struct Tail {
+    timestamps: Vec<i64>,
+    seqs: Vec<u64>,
+    columns: Vec<(Arc<str>, Column)>,
+    bytes: usize,
+}
+
+impl Tail {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.timestamps.is_empty()
+    }
+
+    /// Whether rows have these columns.
+    pub(crate) fn takes(&self, few: &Few) -> bool {
+        let mut pairs = self.columns.iter().zip(&few.columns);
+        self.columns.len() == few.columns.len()
+            && pairs.all(|((mine, a), (theirs, b))| {
+                (Arc::ptr_eq(mine, theirs) || mine == theirs) && a.column_type() == b.column_type()
+            })
+    }
+
+    /// Whether it holds enough for a run.
+    pub(crate) fn is_full(&self) -> bool {
+        self.timestamps.len() >= YOUNG_RUN_ROWS_MAX || self.bytes >= TAIL_BYTES_MAX
+    }
+
+    /// Appends rows that it takes; the first rows decide the columns.
+    pub(crate) fn push(&mut self, seq: u64, few: Few) {
+        let rows = few.timestamps.len();
+        self.bytes += few.columns.iter().map(|(_, column)| column.byte_size()).sum::<usize>() + rows * 16;
+        self.seqs.resize(self.seqs.len() + rows, seq);
+        if self.is_empty() {
+            (self.timestamps, self.columns) = (few.timestamps, few.columns);
+            return;
+        }
+        self.timestamps.extend_from_slice(&few.timestamps);
+        for ((_, mine), (_, theirs)) in self.columns.iter_mut().zip(&few.columns) {
+            let extended = mine.extend_range(theirs, 0..rows);
+            debug_assert!(extended.is_some(), "types were compared and the bytes are bounded");
+        }
+    }
+
+    /// The rows as a run.
+    pub(crate) fn into_run(self) -> Result<MemoryRun, QueryError> {
+        let mut columns = Columns::new();
+        for (name, column) in self.columns {
+            columns.insert(name, column)?;
+        }
+        MemoryRun::with_seqs(self.timestamps, self.seqs, columns)
+    }
+}

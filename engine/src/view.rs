@@ -1,0 +1,121 @@
+//! What everybody reads through: the writer's handle and the readers of other processes alike.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use underbelly_storage::disk::{Lock, SharedDisk};
+
+use crate::error::{CommitError, ReadError};
+use crate::graph::{SlotDefinition, SlotId};
+use crate::models::{Attributes, IndexStatus};
+use crate::objects::Objects;
+use crate::runs::{self, RunRecord};
+use crate::snapshot::Snapshot;
+use crate::state::State;
+
+/// What a database is made of for who reads: its files, the applied head, and who looks at it.
+pub(crate) struct Base {
+    pub disk: SharedDisk,
+    pub database: [u8; 16],
+    pub state: Mutex<State>,
+    pub objects: Objects,
+    /// The index of the models' attributes.
+    pub attributes: Arc<Attributes>,
+    /// Models from which on there is an index.
+    pub index_models_min: usize,
+    /// Seqs that snapshots read at, with the number of snapshots.
+    pub readers: Mutex<BTreeMap<u64, usize>>,
+    /// The seq up to which transactions are visible.
+    pub visible: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Keeps the files of a manifest in their places, where this is not the process that would remove them.
+    pub _pin: Option<Box<dyn Lock>>,
+}
+
+impl Base {
+    /// The applied head, for reading.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The definition of a slot.
+    pub(crate) fn slot(&self, name: &str) -> Result<(SlotId, SlotDefinition), CommitError> {
+        let state = self.state();
+        let found = state.graph.slot_by_name(name).and_then(|id| Some((id, state.graph.slot(id)?.clone())));
+        found.ok_or_else(|| CommitError::UnknownSlot { slot: name.to_string() })
+    }
+
+    /// The seq of the oldest reader, or of what is visible where nobody reads.
+    pub(crate) fn oldest_reader(&self) -> u64 {
+        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.keys().next().copied().unwrap_or(u64::MAX).min((self.visible)())
+    }
+}
+
+/// What can be read of a database, of one that is [open for writing](crate::Database) and of one that another process
+/// may [write](crate::Reader). Cheap to clone.
+///
+/// Snapshots show whole transactions that are visible; listings of slots and producers show the applied head.
+#[derive(Clone)]
+pub struct View {
+    base: Arc<Base>,
+}
+
+/// How many there are of each kind of thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Series types.
+    pub series: usize,
+    /// Slots.
+    pub slots: usize,
+    /// Cells of all slots.
+    pub cells: usize,
+    /// Producers.
+    pub producers: usize,
+    /// Models.
+    pub models: usize,
+    /// Objects: contents of cells and blobs.
+    pub objects: usize,
+}
+
+impl View {
+    pub(crate) fn new(base: Base) -> View {
+        View { base: Arc::new(base) }
+    }
+
+    pub(crate) fn base(&self) -> &Arc<Base> {
+        &self.base
+    }
+
+    /// What is visible now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::now(&self.base)
+    }
+
+    /// The index of the models' attributes: that of this process, or where it has none, the one that the folder keeps.
+    pub fn index(&self) -> IndexStatus {
+        self.base.attributes.status(&self.base)
+    }
+
+    /// How many there are of each kind of thing in the applied head.
+    pub fn counts(&self) -> Counts {
+        let state = self.base.state();
+        Counts {
+            series: state.tables.len(),
+            slots: state.graph.slots().count(),
+            cells: state.graph.cells().count(),
+            producers: state.graph.producers().count(),
+            models: state.models.len(),
+            objects: self.base.objects.len(),
+        }
+    }
+
+    /// The newest `n` visible runs that ended, newest first; of one producer, or of all. Empty where there is
+    /// none, also for a producer that is unknown.
+    ///
+    /// # Errors
+    /// [`ReadError::Query`] where the history cannot be read.
+    pub fn runs(&self, producer: Option<&str>, n: usize) -> Result<Vec<RunRecord>, ReadError> {
+        runs::history(&self.snapshot(), producer, n)
+    }
+}

@@ -3,7 +3,8 @@
 use std::io;
 
 use underbelly::{
-    ColumnError, ColumnType, CommitError, MetadataError, OpenError, QueryError, ReadError, SchemaError,
+    ColumnError, ColumnType, CommitError, CopyError, MetadataError, OpenError, QueryError, ReadError,
+    SchemaError,
 };
 
 use underbelly_desk::chain::ChainError;
@@ -24,6 +25,9 @@ pub(crate) enum Failed {
     /// The database could not be made or opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A copy of the database could not be made.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// A transaction was refused or failed.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -117,8 +121,14 @@ pub(crate) enum Failed {
     #[error("{0}")]
     Usage(String),
     /// `verify` found damage.
-    #[error("{0} damages found; restore a backup of the folder, and keep this one to look into")]
+    #[error(
+        "{0} damages found; restore a backup of the folder, or save what is left with `ubctl repair DEST`"
+    )]
     Damaged(usize),
+
+    /// A repair saved what it could.
+    #[error("losses: {0}; the copy holds what is left, so keep the original as long as that may be needed")]
+    Lost(usize),
 }
 
 impl Failed {

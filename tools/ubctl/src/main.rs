@@ -1,10 +1,12 @@
 //! `ubctl`: the command line of Underbelly.
 //!
 //! `ubctl [--db DIR] NOUN VERB`. Results go to standard output, errors to standard error with exit 1, misuse is
-//! exit 2, and a reader that closes the pipe ends the command quietly. In reading order: `output` and `error` are
+//! exit 2, and a reader that closes the pipe ends the command quietly. What only reads opens the database beside its
+//! writer. In reading order: `output` and `error` are
 //! what all commands share; `time` reads instants; `import` loads files; `series`, `slot`, `producer` and `model`
 //! are the nouns; `drawing` draws the graph.
 
+mod backup;
 mod demo;
 mod drawing;
 mod error;
@@ -20,8 +22,9 @@ mod status;
 mod stderr;
 mod time;
 mod verify;
+mod wal;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -49,6 +52,11 @@ enum Noun {
     Status(status::Status),
     Verify(verify::Verify),
     Checkpoint(verify::Checkpoint),
+    Backup(backup::Backup),
+    Repair(backup::Repair),
+    /// The log: its files, and what each transaction in it does
+    #[command(subcommand)]
+    Wal(wal::Wal),
     Import(import::Import),
     Demo(demo::Demo),
     /// Rows by type and time
@@ -77,21 +85,28 @@ impl Cli {
         if let Noun::Init = self.noun {
             return init::run(&dir);
         }
-        // No producer has its closure in this process, so one worker is plenty.
-        let options = Options { workers: 1, ..Options::default() };
-        let db = Database::open_with(&dir, options)?;
         match self.noun {
             Noun::Init | Noun::Demo(_) => Ok(()),
-            Noun::Status(status) => status.run(&db),
-            Noun::Verify(verify) => verify.run(&db),
-            Noun::Checkpoint(checkpoint) => checkpoint.run(&db),
-            Noun::Import(import) => import.run(db),
-            Noun::Series(series) => series.run(&db),
-            Noun::Slot(slot) => slot.run(&db),
-            Noun::Producer(producer) => producer.run(&db),
-            Noun::Model(model) => model.run(&db),
+            Noun::Status(status) => status.run(&Database::open_read_only(&dir)?),
+            Noun::Verify(verify) => verify.run(&dir),
+            Noun::Backup(backup) => backup.run(&Database::open_read_only(&dir)?),
+            Noun::Repair(repair) => repair.run(&dir),
+            Noun::Wal(wal) => wal.run(&dir),
+            Noun::Checkpoint(checkpoint) => checkpoint.run(&write(&dir)?),
+            Noun::Import(import) => import.run(write(&dir)?),
+            Noun::Series(series) => series.run(&*Database::open_read_only(&dir)?),
+            Noun::Slot(slot) => slot.run(&dir),
+            Noun::Producer(producer) => producer.run(&*Database::open_read_only(&dir)?),
+            Noun::Model(model) => model.run(&dir),
         }
     }
+}
+
+/// Opens a database for writing. All other commands read beside whoever writes.
+fn write(dir: &Path) -> Result<Database, Failed> {
+    // No producer has its closure in this process, so one worker is plenty.
+    let options = Options { workers: 1, ..Options::default() };
+    Ok(Database::open_with(dir, options)?)
 }
 
 fn main() -> ExitCode {

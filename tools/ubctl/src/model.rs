@@ -5,11 +5,12 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use underbelly::{Batch, Clock, Database, MetaValue, Metadata, MetadataError, SystemClock};
+use underbelly::{Batch, Clock, Database, MetaValue, Metadata, MetadataError, SystemClock, View, Where};
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing, stdout};
 use crate::time::parse_instant;
+use crate::write;
 
 /// Blobs that are found by a metadata dict.
 #[derive(Subcommand, Debug)]
@@ -39,6 +40,12 @@ pub(crate) enum Model {
         /// Only models of this type
         #[arg(long = "type", value_name = "TYPE")]
         model_type: Option<String>,
+        /// Only models with this value in their metadata; repeated, all must hold
+        ///
+        /// PATH leads into nested objects by dots (fit.desk), and a list stands for each of its elements. VALUE is a
+        /// JSON number, true, false, null or quoted text, else plain text; 1, 1.0 and "1" are different values.
+        #[arg(long = "where", value_name = "PATH=VALUE", value_parser = condition)]
+        wanted: Vec<Where>,
         #[command(flatten)]
         format: FormatArg,
     },
@@ -64,11 +71,14 @@ fn metadata(given: &str) -> Result<Metadata, Failed> {
 }
 
 impl Model {
-    pub(crate) fn run(&self, db: &Database) -> Result<(), Failed> {
+    pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
         match self {
-            Model::Put { file, meta, now } => put(db, file, meta, *now),
-            Model::Get { meta, output } => get(db, meta, output.as_deref()),
-            Model::Ls { model_type, format } => list(db, model_type.as_deref(), format.format),
+            Model::Put { file, meta, now } => put(&write(dir)?, file, meta, *now),
+            Model::Get { meta, output } => get(&*Database::open_read_only(dir)?, meta, output.as_deref()),
+            Model::Ls { model_type, wanted, format } => {
+                let db = Database::open_read_only(dir)?;
+                list(&db, model_type.as_deref(), wanted.clone(), format.format)
+            }
         }
     }
 }
@@ -100,7 +110,7 @@ fn put(db: &Database, file: &Path, meta: &str, now: bool) -> Result<(), Failed> 
     facts.print(Format::Table)
 }
 
-fn get(db: &Database, meta: &str, output: Option<&Path>) -> Result<(), Failed> {
+fn get(db: &View, meta: &str, output: Option<&Path>) -> Result<(), Failed> {
     if output.is_none() && io::stdout().is_terminal() {
         return Err(Failed::Usage(
             "a model is bytes and standard output is a terminal; say --output FILE or use a pipe".to_string(),
@@ -120,15 +130,38 @@ fn get(db: &Database, meta: &str, output: Option<&Path>) -> Result<(), Failed> {
     }
 }
 
-fn list(db: &Database, model_type: Option<&str>, format: Format) -> Result<(), Failed> {
-    let mut listing = Listing::begin(format, ["type", "timestamp", "version", "bytes", "id", "metadata"])?;
-    for model in db.snapshot().models() {
-        let found = model.metadata.model_type()?;
-        if model_type.is_some_and(|wanted| wanted != found) {
-            continue;
+/// A condition from the command line. The entry "timestamp" is an instant where its text is one.
+fn condition(given: &str) -> Result<Where, String> {
+    let (path, text) = given.split_once('=').ok_or("there is no \"=\"; write PATH=VALUE, as fit.desk=fx")?;
+    let is_scalar = |json: &serde_json::Value| !json.is_array() && !json.is_object();
+    let value = match serde_json::from_str(text).ok().filter(is_scalar) {
+        // As metadata is read, so that numbers are what they are there.
+        Some(_) => {
+            let read = Metadata::from_json(&format!("{{\"v\":{text}}}"));
+            let read = read.map_err(|error| error.to_string())?;
+            read.entries().get("v").cloned().unwrap_or(MetaValue::Null)
         }
+        None => text.into(),
+    };
+    Ok(match (path, &value) {
+        ("timestamp", MetaValue::Text(text)) => match parse_instant(text) {
+            Ok(instant) => Where::equals(path, instant),
+            Err(_) => Where::equals(path, value),
+        },
+        _ => Where::equals(path, value),
+    })
+}
+
+fn list(db: &View, model_type: Option<&str>, wanted: Vec<Where>, format: Format) -> Result<(), Failed> {
+    let mut wanted = wanted.into_iter().fold(Where::any(), Where::and);
+    if let Some(model_type) = model_type {
+        wanted = wanted.and(Where::equals("type", model_type));
+    }
+    let models = db.snapshot().find_models_where(&wanted)?;
+    let mut listing = Listing::begin(format, ["type", "timestamp", "version", "bytes", "id", "metadata"])?;
+    for model in models {
         listing.row([
-            found.into(),
+            model.metadata.model_type()?.into(),
             Field::text(model.timestamp),
             model.version.into(),
             model.bytes.into(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 use underbelly::graph::Group;
-use underbelly::{Database, PStatus};
+use underbelly::{PStatus, View};
 
 use crate::drawing;
 use crate::error::Failed;
@@ -49,7 +49,7 @@ pub(crate) enum Drawing {
 }
 
 impl Producer {
-    pub(crate) fn run(&self, db: &Database) -> Result<(), Failed> {
+    pub(crate) fn run(&self, db: &View) -> Result<(), Failed> {
         match self {
             Producer::Ls(format) => list(db, *format),
             Producer::Runs { name, n, format } => runs(db, name.as_deref(), *n, *format),
@@ -71,7 +71,7 @@ impl Producer {
     }
 }
 
-fn list(db: &Database, format: FormatArg) -> Result<(), Failed> {
+fn list(db: &View, format: FormatArg) -> Result<(), Failed> {
     let names = ["producer", "inputs", "outputs", "group", "attached"].into_iter();
     let names = names.chain(PStatus::ALL.map(PStatus::name)).chain(["runs"]);
     let mut listing = Listing::begin(format.format, names)?;
@@ -96,7 +96,7 @@ fn list(db: &Database, format: FormatArg) -> Result<(), Failed> {
     listing.end(None)
 }
 
-fn runs(db: &Database, producer: Option<&str>, n: usize, format: FormatArg) -> Result<(), Failed> {
+fn runs(db: &View, producer: Option<&str>, n: usize, format: FormatArg) -> Result<(), Failed> {
     if let Some(name) = producer
         && !db.producers().iter().any(|known| known.definition.name == name)
     {

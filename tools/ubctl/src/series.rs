@@ -1,7 +1,7 @@
 //! `ubctl series`: rows by type and time.
 
 use clap::{Args, Subcommand, ValueEnum};
-use underbelly::{Closed, Columns, Database, Scan, Schema, Timestamp, Value};
+use underbelly::{Closed, Columns, Scan, Schema, Timestamp, Value, View};
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing, print};
@@ -128,7 +128,7 @@ fn filters(schema: &Schema, given: &[(String, String)]) -> Result<Vec<(String, V
 }
 
 impl Series {
-    pub(crate) fn run(&self, db: &Database) -> Result<(), Failed> {
+    pub(crate) fn run(&self, db: &View) -> Result<(), Failed> {
         match self {
             Series::Ls(format) => list(db, format.format),
             Series::Info { series, format } => info(db, series, format.format),
@@ -146,7 +146,7 @@ impl Series {
     }
 }
 
-fn list(db: &Database, format: Format) -> Result<(), Failed> {
+fn list(db: &View, format: Format) -> Result<(), Failed> {
     let snapshot = db.snapshot();
     let names = ["type", "rows", "first", "last", "keys", "segments", "segment_bytes", "young_runs"];
     let mut listing = Listing::begin(format, names)?;
@@ -168,7 +168,7 @@ fn list(db: &Database, format: Format) -> Result<(), Failed> {
     listing.end(None)
 }
 
-fn info(db: &Database, name: &str, format: Format) -> Result<(), Failed> {
+fn info(db: &View, name: &str, format: Format) -> Result<(), Failed> {
     let snapshot = db.snapshot();
     let info = snapshot.series_info(name)?;
     let series = snapshot.series(name)?;
@@ -197,7 +197,7 @@ fn add<W: std::io::Write>(listing: &mut Listing<W>, rows: &Columns) -> Result<()
 }
 
 impl Range {
-    fn run(&self, db: &Database) -> Result<(), Failed> {
+    fn run(&self, db: &View) -> Result<(), Failed> {
         let series = db.snapshot().series(&self.series)?;
         let keys = filters(series.schema(), &self.key)?;
         let scan = || {

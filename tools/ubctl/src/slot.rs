@@ -7,12 +7,13 @@ mod tree;
 use std::path::Path;
 
 use clap::{Subcommand, ValueEnum};
-use underbelly::{Database, ReadError, SlotDate, SlotDefinition, State};
+use underbelly::{Database, ReadError, SlotDate, SlotDefinition, State, View};
 
 use crate::error::Failed;
 use crate::output::{Field, FormatArg, Listing};
 use crate::series::show;
 use crate::time::parse_slot_date;
+use crate::write;
 pub(crate) use key::parse_value;
 
 /// Small datasets whose cells have a state.
@@ -122,14 +123,33 @@ fn parse_state(text: &str) -> Result<State, String> {
 }
 
 /// A slot's definition by its name.
-fn definition(db: &Database, name: &str) -> Result<SlotDefinition, Failed> {
+fn definition(db: &View, name: &str) -> Result<SlotDefinition, Failed> {
     let found = db.slots().into_iter().map(|slot| slot.definition).find(|slot| slot.name == name);
     found.ok_or_else(|| ReadError::UnknownSlot { slot: name.to_string() }.into())
 }
 
 impl Slot {
-    pub(crate) fn run(&self, db: &Database) -> Result<(), Failed> {
+    pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
         match self {
+            Slot::Put { name, date, key_and_file, null, delimiter } => {
+                let (key, file) = match key_and_file.as_slice() {
+                    [key, file] => (Some(key.as_str()), file),
+                    [file] => (None, file),
+                    _ => return Err(Failed::Usage("say KEY and FILE, or FILE alone".to_string())),
+                };
+                let db = write(dir)?;
+                let definition = definition(&db, name)?;
+                let key = key::parse(&definition, key)?;
+                put::run(&db, &definition, *date, key, Path::new(file), null, *delimiter)
+            }
+            reading => reading.read(&*Database::open_read_only(dir)?),
+        }
+    }
+
+    /// What changes nothing.
+    fn read(&self, db: &View) -> Result<(), Failed> {
+        match self {
+            Slot::Put { .. } => Ok(()),
             Slot::Ls(format) => list(db, *format),
             Slot::Show { name, date, state, format } => table(db, name, *date, *state, *format),
             Slot::Get { cell, format } => {
@@ -143,16 +163,6 @@ impl Slot {
                     ))
                 })?;
                 show(format.format, &found.rows)
-            }
-            Slot::Put { name, date, key_and_file, null, delimiter } => {
-                let (key, file) = match key_and_file.as_slice() {
-                    [key, file] => (Some(key.as_str()), file),
-                    [file] => (None, file),
-                    _ => return Err(Failed::Usage("say KEY and FILE, or FILE alone".to_string())),
-                };
-                let definition = definition(db, name)?;
-                let key = key::parse(&definition, key)?;
-                put::run(db, &definition, *date, key, Path::new(file), null, *delimiter)
             }
             Slot::Why { cell, format } => {
                 let key = key::parse(&definition(db, &cell.name)?, cell.key.as_deref())?;
@@ -170,7 +180,7 @@ impl Slot {
     }
 }
 
-fn list(db: &Database, format: FormatArg) -> Result<(), Failed> {
+fn list(db: &View, format: FormatArg) -> Result<(), Failed> {
     let names = ["slot", "cell_keys", "row_keys", "values", "cells"].into_iter();
     let names = names.chain(State::ALL.map(State::name)).chain(["worst"]);
     let mut listing = Listing::begin(format.format, names)?;
@@ -191,7 +201,7 @@ fn list(db: &Database, format: FormatArg) -> Result<(), Failed> {
 }
 
 fn table(
-    db: &Database,
+    db: &View,
     name: &str,
     date: Option<SlotDate>,
     state: Option<State>,

@@ -1,12 +1,12 @@
-//! `ubctl status`: counts, places, and what opening found.
+//! `ubctl status`: counts, places, what opening found, and who else is there.
 
 use clap::Args;
-use underbelly::Database;
+use underbelly::Reader;
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, FormatArg};
 
-/// Shows counts, the log, and what recovery found
+/// Shows counts, the log, who else has the database open, and what its last opening for writing found
 #[derive(Args, Debug)]
 pub(crate) struct Status {
     #[command(flatten)]
@@ -14,29 +14,45 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    pub(crate) fn run(&self, db: &Database) -> Result<(), Failed> {
-        let status = db.status();
-        let recovery = status.recovery;
+    pub(crate) fn run(&self, db: &Reader) -> Result<(), Failed> {
+        let status = db.status()?;
         let id: String = status.database.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut facts = Facts::default();
-        facts.add("dir", status.dir).add("database", id);
-        facts.add("head", status.head).add("visible", status.visible);
-        let committed = status.head > 0;
-        facts.add("last_commit", committed.then(|| Field::text(status.time)));
-        facts.add("series", status.series).add("slots", status.slots).add("cells", status.cells);
-        facts.add("producers", status.producers).add("models", status.models);
-        facts.add("objects", status.objects);
-        facts.add("log_files", status.log.files).add("log_spares", status.log.spares);
-        facts.add("log_file", status.log.file).add("log_offset", status.log.offset);
-        facts.add("manifest", recovery.manifest).add("checkpoint_seq", recovery.checkpoint_seq);
-        facts.add("replayed", recovery.replayed).add("recovered_seq", recovery.last_seq);
-        facts.add("torn_tail", recovery.torn_tail);
-        facts.add("rejected_manifests", recovery.rejected_manifests.len());
-        for (i, rejected) in recovery.rejected_manifests.into_iter().enumerate() {
+        facts.add("dir", status.dir).add("database", id).add("seq", status.seq);
+        facts.add("last_commit", (status.seq > 0).then(|| Field::text(status.time)));
+        facts.add("series", status.counts.series).add("slots", status.counts.slots);
+        facts.add("cells", status.counts.cells).add("producers", status.counts.producers);
+        facts.add("models", status.counts.models).add("objects", status.counts.objects);
+        facts.add("log_files", status.log_files).add("log_spares", status.log_spares);
+        facts.add("log_file", status.log_file).add("log_offset", status.log_offset);
+        facts.add("manifest", status.manifest).add("checkpoint_seq", status.checkpoint_seq);
+        facts.add("replayed", status.replayed);
+        facts.add("writer", status.writer.map(u64::from));
+        let readers: Vec<String> =
+            status.readers.iter().map(|(pid, manifest)| format!("{pid} at manifest {manifest}")).collect();
+        facts.add("readers", readers.len()).add("reader_processes", readers.join(", "));
+        let index = db.index();
+        facts.add("index", index.state.to_string());
+        facts.add("index_stamp", index.stamp).add("index_keys", index.keys);
+        // Known until the machine is started anew.
+        let recovery = status.recovery;
+        let known = recovery.as_ref();
+        facts.add("recovered_manifest", known.map(|report| report.manifest));
+        facts.add("recovered_replayed", known.map(|report| report.replayed));
+        facts.add("recovered_seq", known.map(|report| report.last_seq));
+        facts.add("removed_files", known.map(|report| report.removed_files));
+        facts.add("recovery_ms", known.map(|report| report.took.as_secs_f64() * 1e3));
+        facts.add("recovery_files_ms", known.map(|report| report.phases.files.as_secs_f64() * 1e3));
+        facts.add("recovery_image_ms", known.map(|report| report.phases.image.as_secs_f64() * 1e3));
+        facts.add("recovery_objects_ms", known.map(|report| report.phases.objects.as_secs_f64() * 1e3));
+        facts.add("recovery_log_ms", known.map(|report| report.phases.log.as_secs_f64() * 1e3));
+        facts.add("recovery_bytes_read", known.map(|report| report.phases.bytes_read));
+        facts.add("torn_tail", known.and_then(|report| report.torn_tail.clone()));
+        let rejected = recovery.map(|report| report.rejected_manifests).unwrap_or_default();
+        facts.add("rejected_manifests", rejected.len());
+        for (i, rejected) in rejected.into_iter().enumerate() {
             facts.add(format!("rejected_manifest_{}", i + 1), rejected);
         }
-        facts.add("removed_files", recovery.removed_files);
-        facts.add("open_ms", recovery.took.as_secs_f64() * 1e3);
         facts.print(self.format.format)
     }
 }

@@ -1,5 +1,7 @@
 //! `ubctl verify` and `ubctl checkpoint`: the files of the database.
 
+use std::path::Path;
+
 use clap::Args;
 use underbelly::Database;
 
@@ -7,7 +9,8 @@ use crate::error::Failed;
 use crate::output::{Facts, FormatArg};
 use crate::{progress, stderr};
 
-/// Reads every stored file and compares every checksum; exit 1 where something is damaged
+/// Reads every file and compares every checksum, also of a database that cannot be opened; exit 1 where something is
+/// damaged
 #[derive(Args, Debug)]
 pub(crate) struct Verify {
     #[command(flatten)]
@@ -15,19 +18,25 @@ pub(crate) struct Verify {
 }
 
 impl Verify {
-    pub(crate) fn run(&self, db: &Database) -> Result<(), Failed> {
-        let bar = progress::steps("verifying");
-        let report = db.verify(|done, total| {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
+    pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
+        let bar = progress::bytes(0, "verifying".to_string());
+        let report = Database::verify_dir(dir, |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
         });
         bar.finish_and_clear();
         let report = report?;
         let mut facts = Facts::default();
+        facts.add("files", report.files).add("bytes", report.bytes);
+        facts.add("manifests", report.manifests).add("images", report.images);
         facts.add("segments", report.segments).add("rows", report.rows);
         facts.add("packs", report.packs).add("chunks", report.chunks);
+        facts.add("objects", report.objects).add("lost_objects", report.lost_objects);
+        facts.add("log_files", report.log_files).add("log_batches", report.log_batches);
+        facts.add("log_records", report.log_records).add("torn_tail", report.torn_tail);
+        facts.add("slots", report.slots).add("producers", report.producers);
         facts.add("cells", report.cells).add("models", report.models);
-        facts.add("bytes", report.bytes).add("damages", report.damages.len());
+        facts.add("damages", report.damages.len());
         facts.print(self.format.format)?;
         for damage in &report.damages {
             stderr::line(damage);
@@ -52,7 +61,10 @@ impl Checkpoint {
         let mut facts = Facts::default();
         facts.add("seq", report.seq).add("bytes_written", report.bytes_written);
         facts.add("segments", report.segments).add("objects", report.objects);
-        facts.add("capture_ms", report.capture.as_secs_f64() * 1e3);
+        facts.add("records", report.records).add("image_bytes", report.image_bytes);
+        facts.add("slices", report.slices);
+        facts.add("longest_slice_us", report.longest_slice.as_secs_f64() * 1e6);
+        facts.add("reserve_bytes", report.reserve_bytes);
         facts.add("took_ms", report.took.as_secs_f64() * 1e3);
         facts.print(self.format.format)
     }

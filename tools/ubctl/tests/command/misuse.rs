@@ -56,10 +56,11 @@ fn a_missing_or_second_database_is_exit_1() {
 fn a_second_writer_is_told_who_writes() {
     let place = Place::new();
     let held = underbelly::Database::open(place.db()).unwrap();
-    let error = place.fails(words("status"));
+    let error = place.fails(words("checkpoint"));
     assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
-    drop(held);
     place.ok(words("status"));
+    drop(held);
+    place.ok(words("checkpoint"));
 }
 
 #[test]

@@ -42,6 +42,51 @@ fn standard_input_makes_the_next_version() {
 }
 
 #[test]
+fn models_are_listed_by_their_attributes() {
+    let place = Place::new();
+    place.write("blob", "x");
+    for (i, fit) in [r#"{"desk":"fx","k":1}"#, r#"{"desk":"fx","k":1.0}"#, r#"{"desk":["eq","1"],"k":true}"#]
+        .into_iter()
+        .enumerate()
+    {
+        let meta = format!(r#"{{"type":"smile","i":{i},"fit":{fit},"timestamp":"2014-06-02T20:00:0{i}Z"}}"#);
+        place.ok(["model", "put", "blob", "--meta", &meta]);
+    }
+    let found = |conditions: &[&str]| {
+        let given = conditions.iter().flat_map(|condition| ["--where", condition]);
+        let models = place.json(["model", "ls", "--format", "json"].into_iter().chain(given));
+        let number = |model: &serde_json::Value| {
+            let metadata: serde_json::Value =
+                serde_json::from_str(model["metadata"].as_str().unwrap()).unwrap();
+            metadata["i"].as_i64().unwrap()
+        };
+        let mut numbers: Vec<i64> = models.as_array().unwrap().iter().map(number).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    assert_eq!(found(&[]), [0, 1, 2]);
+    assert_eq!(found(&["fit.desk=fx"]), [0, 1]);
+    assert_eq!(found(&["fit.desk=fx", "fit.k=1"]), [0]);
+    assert_eq!(found(&["fit.k=1.0"]), [1]);
+    assert_eq!(found(&["fit.k=true"]), [2]);
+    assert_eq!(found(&["fit.desk=eq"]), [2]);
+    assert_eq!(found(&["fit.desk=1"]), [0; 0]);
+    assert_eq!(found(&["fit.desk=\"1\""]), [2]);
+    assert_eq!(found(&["timestamp=2014-06-02T20:00:01Z"]), [1]);
+    assert_eq!(found(&["type=other"]), [0; 0]);
+    for form in ["table", "csv"] {
+        let listed = place.ok(["model", "ls", "--where", "i=2", "--format", form]);
+        assert_eq!(listed.lines().count(), 2, "{listed}");
+    }
+    assert!(place.fails(["model", "ls", "--where", "a..b=1"]).contains("a step is empty"));
+    for (condition, expected) in [("desk", "PATH=VALUE"), ("a=99999999999999999999", "64 signed bits")] {
+        let ended = place.run(["model", "ls", "--where", condition]);
+        assert!(ended.code == 2 && ended.stderr.contains(expected), "{}", ended.stderr);
+    }
+    assert_eq!(place.json(["status", "--format", "json"])["index"], "unused");
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let place = Place::new();
     place.write("blob", "x");

@@ -1,0 +1,314 @@
+//! Backups, repairs, verification and the log, and reading beside a writer.
+
+use std::path::{Path, PathBuf};
+
+use underbelly::{Batch, ColumnType, Columns, Database, Metadata, Options, Row, SlotDefinition, Timestamp};
+
+use crate::{Place, words};
+
+fn options() -> Options {
+    Options { log_file_bytes: 64 << 10, workers: 1, ..Options::default() }
+}
+
+/// One transaction of every kind, with large parts where it says so.
+fn commit(db: &Database, i: i64, large: bool) {
+    let mut batch = Batch::new();
+    batch.append(Row::new("tick", Timestamp(i)).key("who", "a").field("x", i)).unwrap();
+    let mut rows = Columns::with_types([("n", ColumnType::I64)]).unwrap();
+    rows.push_row(&[i.into()]).unwrap();
+    batch.put_slot("Book", underbelly::Date(20_000), [format!("c{i}")], rows);
+    let metadata = Metadata::new("smile").with("n", i).with("timestamp", Timestamp(i));
+    batch.put_model(metadata, vec![i as u8; if large { 1_100_000 } else { 100 }]);
+    db.commit(batch).unwrap();
+}
+
+/// A database with two checkpoints and records behind them, open.
+fn filled(place: &Place) -> Database {
+    let db = Database::create_with(place.db(), options()).unwrap();
+    let slot = SlotDefinition::new("Book").cell_key("name", ColumnType::Utf8).value("n", ColumnType::I64);
+    db.define_slot(slot).unwrap();
+    for i in 1..=30 {
+        commit(&db, i, i == 3);
+        if i % 10 == 0 && i < 30 {
+            db.checkpoint().unwrap();
+        }
+    }
+    db
+}
+
+/// Files below a folder of the database, sorted.
+fn files(place: &Place, dir: &str) -> Vec<PathBuf> {
+    fn below(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { below(&path, found) } else { found.push(path) }
+        }
+    }
+    let mut found = Vec::new();
+    below(&place.db().join(dir), &mut found);
+    found.sort();
+    found
+}
+
+/// Replaces a file's bytes as rot would; sealed files are read-only, so a twin takes the place.
+fn rot(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn flip_the_middle(bytes: &mut [u8]) {
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x20;
+}
+
+fn count(place: &Place, dir: &str) -> serde_json::Value {
+    let listing = place.json(words(&format!("--db {dir} series range tick --format json")));
+    listing.as_array().unwrap().len().into()
+}
+
+#[test]
+fn every_reading_command_goes_beside_a_writer_and_sees_what_is_durable() {
+    let place = Place::bare();
+    let db = filled(&place);
+    for line in [
+        "status",
+        "verify",
+        "series ls",
+        "series info tick",
+        "series latest tick",
+        "series last tick",
+        "slot ls",
+        "slot show Book",
+        "slot get Book 2024-10-04 c7",
+        "slot why Book 2024-10-04 c7",
+        "slot downstream Book 2024-10-04 c7",
+        "slot upstream Book 2024-10-04 c7",
+        "producer ls",
+        "producer runs",
+        "producer graph",
+        "model ls",
+        "wal ls",
+        "wal ls --batches",
+        "wal dump",
+    ] {
+        place.ok(words(line));
+    }
+    assert_eq!(place.json(words("series range tick --format json")).as_array().unwrap().len(), 30);
+    commit(&db, 31, false);
+    assert_eq!(place.json(words("series range tick --format json")).as_array().unwrap().len(), 31);
+    let status = place.json(words("status --format json"));
+    assert_eq!(status["writer"], std::process::id());
+    assert_eq!(status["recovered_seq"], 0);
+    for line in ["checkpoint", "slot put Book 2024-10-04 c1 none.csv"] {
+        let error = place.fails(words(line));
+        assert!(error.contains(&format!("process {}", std::process::id())), "{line}: {error}");
+    }
+    let reader = Database::open_read_only(place.db()).unwrap();
+    let status = place.json(words("status --format json"));
+    assert_eq!(status["readers"], 1);
+    assert!(status["reader_processes"].as_str().unwrap().starts_with(&std::process::id().to_string()));
+    drop((reader, db));
+    assert!(place.json(words("status --format json"))["writer"].is_null());
+}
+
+#[test]
+fn a_backup_of_a_live_database_opens_and_stays_as_it_was() {
+    let place = Place::bare();
+    let db = filled(&place);
+    for copied in [false, true] {
+        let dest = if copied { "copied" } else { "linked" };
+        let line = format!("backup {dest} --format json{}", if copied { " --copy" } else { "" });
+        let made = place.json(words(&line));
+        assert!(made["log_records"].as_u64().unwrap() >= 10, "{made}");
+        let files = if copied { "copied_files" } else { "linked_files" };
+        assert!(made[files].as_u64().unwrap() >= 3, "{made}");
+        assert_eq!(count(&place, dest), 30);
+        assert!(place.fails(words(&line)).contains("not empty"));
+    }
+    for i in 31..60 {
+        commit(&db, i, i % 9 == 0);
+        if i % 5 == 0 {
+            db.checkpoint().unwrap();
+        }
+    }
+    for dest in ["linked", "copied"] {
+        assert_eq!(count(&place, dest), 30, "{dest} does not change with the original");
+        let verified = place.json(words(&format!("--db {dest} verify --format json")));
+        assert_eq!((&verified["rows"], &verified["models"]), (&30.into(), &30.into()));
+        let restored = Database::open(place.path(dest)).unwrap();
+        commit(&restored, 1_000, false);
+        restored.close().unwrap();
+        assert_eq!(count(&place, dest), 31, "restoring is opening");
+    }
+    assert_eq!(count(&place, "db"), 59);
+    let inside = place.fails(words("backup db/inside"));
+    assert!(inside.contains("inside"), "{inside}");
+    drop(db);
+    place.ok(words("verify"));
+}
+
+#[test]
+fn a_damaged_original_makes_no_backup() {
+    let place = Place::bare();
+    drop(filled(&place));
+    let segment = files(&place, "segments").pop().unwrap();
+    // Rows are read when somebody wants them, so the database opens.
+    rot(&segment, |bytes| bytes[1] ^= 1);
+    let error = place.fails(words("backup dest"));
+    assert!(error.contains("taken back") && error.contains(".seg"), "{error}");
+    assert_eq!(std::fs::read_dir(place.path("dest")).map_or(0, Iterator::count), 0, "nothing is left");
+}
+
+#[test]
+fn verify_names_every_damage_also_where_opening_fails() {
+    let place = Place::bare();
+    drop(filled(&place));
+    let segments = files(&place, "segments");
+    let packs = files(&place, "packs");
+    let wal = files(&place, "wal").into_iter().find(|path| path.extension().is_some_and(|end| end == "wal"));
+    rot(&segments[0], |bytes| bytes.truncate(100));
+    std::fs::remove_file(&packs[0]).unwrap();
+    rot(&wal.unwrap(), |bytes| bytes[4_096 + 60] ^= 1);
+    assert_eq!(place.run(words("series ls")).code, 1, "it does not open");
+    let ended = place.run(words("verify --format json"));
+    assert_eq!(ended.code, 1);
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_string();
+    for named in [name(&segments[0]), name(&packs[0]), "wal/".to_string()] {
+        assert!(ended.stderr.contains(&named), "{named}: {}", ended.stderr);
+    }
+    assert!(ended.stderr.contains("ubctl repair"), "the remedy: {}", ended.stderr);
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert!(report["damages"].as_u64().unwrap() >= 3 && report["files"].as_u64().unwrap() > 4, "{report}");
+}
+
+#[test]
+fn repair_saves_the_rest_and_lists_what_is_lost() {
+    let place = Place::bare();
+    drop(filled(&place));
+    let lost = files(&place, "segments").remove(0);
+    let pack = files(&place, "packs").remove(0);
+    std::fs::remove_file(&lost).unwrap();
+    std::fs::remove_file(&pack).unwrap();
+    for chunk in files(&place, "chunks") {
+        rot(&chunk, |bytes| flip_the_middle(bytes));
+    }
+    let before = files(&place, "");
+    let ended = place.run(words("repair saved --format json"));
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    for named in [&lost, &pack] {
+        let name = named.file_name().unwrap().to_str().unwrap();
+        assert!(ended.stderr.contains(name), "{name}: {}", ended.stderr);
+    }
+    assert!(ended.stderr.contains("rows of series \"tick\" from 1970"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("cell Book") && ended.stderr.contains("model"), "{}", ended.stderr);
+    assert!(report["losses"].as_u64().unwrap() > 3, "{report}");
+    assert_eq!(files(&place, ""), before, "the original is not changed");
+    let saved = count(&place, "saved").as_u64().unwrap();
+    assert!((10..30).contains(&saved), "{saved} rows");
+    place.ok(words("--db saved verify"));
+    assert_eq!(place.ok(words("--db saved slot get Book 2024-10-04 c29")).lines().count(), 2);
+    let gone = place.fails(words("--db saved slot get Book 2024-10-04 c2"));
+    assert!(gone.contains("was lost") && gone.contains("put it again"), "{gone}");
+    // What was lost can be put again, the same bytes included, and stays.
+    let db = Database::open(place.path("saved")).unwrap();
+    commit(&db, 2, false);
+    db.close().unwrap();
+    assert_eq!(place.ok(words("--db saved slot get Book 2024-10-04 c2")).lines().count(), 2);
+    place.ok(words("--db saved verify"));
+}
+
+#[test]
+fn repair_stops_at_damage_in_the_log_and_lists_what_lies_behind() {
+    let place = Place::bare();
+    drop(filled(&place));
+    let stored = place.json(words("status --format json"))["checkpoint_seq"].as_u64().unwrap();
+    let batches = place.json(words("wal ls --batches --format json"));
+    let later =
+        |batch: &&serde_json::Value| batch["first_seq"].as_u64().unwrap() > stored && batch["records"] == 1;
+    let victim = batches.as_array().unwrap().iter().filter(later).nth(2).unwrap();
+    let seq = victim["first_seq"].as_u64().unwrap();
+    let offset = victim["offset"].as_u64().unwrap() as usize;
+    rot(&place.db().join(victim["file"].as_str().unwrap()), |bytes| bytes[offset + 60] ^= 1);
+    let refused = place.run(words("checkpoint"));
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("ubctl repair"), "{}", refused.stderr);
+    let listed = place.json(words("wal ls --format json"));
+    let behind = listed.as_array().unwrap().iter().map(|file| file["behind"].to_string()).collect::<String>();
+    assert!(behind.contains("damage"), "{behind}");
+    assert_eq!(place.run(words("wal dump")).code, 1);
+    let ended = place.run(words("repair saved --format json"));
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["seq"], seq - 1, "{report}");
+    assert!(
+        ended.stderr.contains(&format!("transactions from {seq} on; whole, and not applied")),
+        "{}",
+        ended.stderr
+    );
+    place.ok(words("--db saved verify"));
+}
+
+#[test]
+fn repair_goes_without_manifests_and_images_as_far_as_it_can() {
+    for part in ["images", "MANIFEST"] {
+        let place = Place::bare();
+        drop(filled(&place));
+        for path in files(&place, "") {
+            if path.to_str().unwrap().contains(part) {
+                rot(&path, |bytes| flip_the_middle(bytes));
+            }
+        }
+        let ended = place.run(words("repair saved"));
+        if part == "images" {
+            assert_eq!(ended.code, 1, "{}", ended.stderr);
+            assert!(ended.stderr.contains("all slots and cells"), "{}", ended.stderr);
+            assert_eq!(count(&place, "saved"), 30);
+            place.ok(words("--db saved verify"));
+        } else {
+            // The log does not begin with the first transaction any more.
+            assert_eq!(ended.code, 1, "{}", ended.stderr);
+            assert!(ended.stderr.contains("MANIFEST"), "{}", ended.stderr);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_database_is_not_repaired() {
+    let place = Place::new();
+    assert!(place.fails(words("--db nowhere repair saved")).contains("ubctl init"));
+    std::fs::create_dir(place.path("full")).unwrap();
+    place.write("full/x", "");
+    let held = Database::open(place.db()).unwrap();
+    let error = place.fails(words("repair saved"));
+    assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+    drop(held);
+    assert!(place.fails(words("repair full")).contains("not empty"));
+}
+
+#[test]
+fn the_log_says_what_each_transaction_does() {
+    let place = Place::new();
+    place.write("a.csv", "time,x\n0,1\n1,2\n");
+    drop(Database::open(place.db()).unwrap());
+    let db = Database::open(place.db()).unwrap();
+    let slot = SlotDefinition::new("Book").cell_key("name", ColumnType::Utf8).value("n", ColumnType::I64);
+    db.define_slot(slot).unwrap();
+    commit(&db, 1, false);
+    drop(db);
+    let dump = place.json(words("wal dump --format json"));
+    let does: String = dump.as_array().unwrap().iter().map(|record| record["does"].to_string()).collect();
+    for part in ["define slot", "append 1 rows", "put model", "in slot 0", "object "] {
+        assert!(does.contains(part), "{part}: {does}");
+    }
+    let seqs: Vec<u64> =
+        dump.as_array().unwrap().iter().map(|record| record["seq"].as_u64().unwrap()).collect();
+    assert!(seqs.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{seqs:?}");
+    let one = place.json(words("wal dump --from 2 --to 2 --format json"));
+    assert_eq!(one.as_array().unwrap().len(), 1);
+    let files = place.json(words("wal ls --format json"));
+    assert_eq!(files[0]["behind"], "");
+    assert!(place.csv(words("wal ls --batches --format csv")).len() > 2);
+}

@@ -88,7 +88,6 @@ fn settings_that_cannot_work_are_refused() {
     assert_eq!(refused(|o| o.log_file_bytes = 0), "log_file_bytes");
     assert_eq!(refused(|o| o.log_file_bytes = 65_537), "log_file_bytes");
     assert_eq!(refused(|o| o.log_file_bytes = u64::MAX - 4095), "log_file_bytes");
-    assert_eq!(refused(|o| o.workers = 0), "workers");
     assert_eq!(refused(|o| o.workers = usize::MAX), "workers");
     Database::create_with(dir.path(), options()).unwrap();
 }

@@ -1,11 +1,20 @@
 //! An acknowledged transaction survives; one that was not is there whole or not at all.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod buffered;
 mod crash;
+mod deltas;
+mod fallback;
+mod faults;
+mod full;
 mod kill;
 mod locking;
 mod model;
 mod paused;
+mod places;
+mod reserve;
+mod script;
+mod simulated;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

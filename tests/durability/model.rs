@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use underbelly::{
-    Batch, Column, Columns, Database, MemoryDisk, Metadata, ReadError, Row, Snapshot, Timestamp, Value,
+    Batch, Column, Columns, Database, Metadata, ReadError, Row, SimulatedDisk, Snapshot, Timestamp, Value,
 };
 use underbelly_tests::{counter_slot, day, one, options};
 
@@ -186,7 +186,7 @@ fn rows_of(rows: &Columns) -> Vec<ModelRow> {
 }
 
 fn run(steps: Vec<Step>) {
-    let mut disk = MemoryDisk::new();
+    let mut disk = SimulatedDisk::new();
     let mut db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
     db.define_slot(counter_slot("Slot")).unwrap();
     let mut model = Model::default();

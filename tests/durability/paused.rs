@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use underbelly::disk::Mapped;
 use underbelly::disk::{File, Lock};
-use underbelly::{Batch, Database, Disk, MemoryDisk};
+use underbelly::{Batch, Database, Disk, SimulatedDisk};
 use underbelly_tests::{BOOK, day, define, one, options};
 
 /// A disk in memory that, once armed, tells when a state image is made, and waits before it makes it.
 struct Paused {
-    disk: MemoryDisk,
+    disk: SimulatedDisk,
     gate: Arc<Mutex<Option<Gate>>>,
 }
 
@@ -79,7 +79,7 @@ impl Disk for Paused {
 #[test]
 fn contents_that_come_back_during_a_checkpoint_are_kept() {
     for packed_before in [false, true] {
-        let (disk, gate) = (MemoryDisk::new(), Arc::new(Mutex::new(None)));
+        let (disk, gate) = (SimulatedDisk::new(), Arc::new(Mutex::new(None)));
         let paused = Paused { disk: disk.clone(), gate: gate.clone() };
         let db = Database::create_on(Arc::new(paused), options()).unwrap();
         define(&db).unwrap();

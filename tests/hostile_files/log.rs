@@ -3,32 +3,30 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use underbelly::{Database, MemoryDisk};
-use underbelly_tests::{define, in_memory, options, shown, transaction, transactions_shown};
+use underbelly::{Database, OpenError, WalError};
+use underbelly_tests::sample::{options, used};
+use underbelly_tests::{define, shown, transaction, transactions_shown};
+
+use crate::subject::{Memory, Subject, active_log, all, is_thorough};
 
 /// Transactions in the log.
-const COUNT: u64 = 5;
+const COUNT: u64 = 2;
 
-fn database() -> MemoryDisk {
-    let (disk, db) = in_memory().unwrap();
-    define(&db).unwrap();
-    for i in 1..=COUNT {
-        db.commit(transaction(i, false).unwrap()).unwrap();
-    }
-    disk.crash()
-}
-
-/// The log's file that holds the transactions.
-fn active(disk: &MemoryDisk) -> String {
-    let logs = disk.files().into_iter().filter(|name| name.starts_with("wal/"));
-    let used = |name: &String| disk.contents(name).unwrap().iter().filter(|byte| **byte != 0).count();
-    logs.max_by_key(used).unwrap()
-}
-
-/// Opens it; says how many transactions are shown, each whole; `None` where opening is refused.
-fn prefix(disk: &MemoryDisk, what: &str) -> Option<u64> {
+/// Opens it; says how many transactions are shown, each whole; `None` where opening is refused. What is left can be
+/// written to.
+fn prefix(disk: &Memory, what: &str) -> Option<u64> {
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let db = Database::open_on(Arc::new(disk.clone()), options()).ok()?;
+        let db = match Database::open_on(Arc::new(disk.clone()), options()) {
+            Ok(db) => db,
+            Err(OpenError::Log(WalError::Corrupt { file, .. })) => {
+                assert!(file.starts_with("wal/"), "{what}: {file}");
+                return None;
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("wal"), "{what}: {error}");
+                return None;
+            }
+        };
         let count = transactions_shown(&db.snapshot(), |_| false).unwrap();
         assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new(), "{what}");
         if count < COUNT {
@@ -43,6 +41,17 @@ fn prefix(disk: &MemoryDisk, what: &str) -> Option<u64> {
         assert_eq!(shown(&again).unwrap(), before, "{what}");
         Some(count)
     }));
+    crate::memory::check(what);
+    opened.unwrap_or_else(|_| panic!("{what}: a panic, or other data"))
+}
+
+/// How many transactions are shown, each whole, without more ado.
+fn count(disk: &Memory, what: &str) -> Option<u64> {
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let db = Database::open_on(Arc::new(disk.clone()), options()).ok()?;
+        Some(transactions_shown(&db.snapshot(), |_| false).unwrap())
+    }));
+    crate::memory::check(what);
     opened.unwrap_or_else(|_| panic!("{what}: a panic, or other data"))
 }
 
@@ -50,76 +59,109 @@ fn prefix(disk: &MemoryDisk, what: &str) -> Option<u64> {
 /// write that was cut short. Whatever is shown is a prefix of whole transactions.
 #[test]
 fn flipped_bytes_leave_a_prefix_or_are_refused() {
-    let disk = database();
-    let name = active(&disk);
-    let whole = disk.contents(&name).unwrap();
-    let used = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    for at in (0..used).step_by(37).chain(0..64) {
-        let copy = disk.crash();
+    let subject = Subject::killed(COUNT);
+    let (name, whole) = active_log(&subject.disk);
+    let used = used(&whole);
+    let says_something = |at: &usize| whole[*at] != 0 || at.is_multiple_of(64) || is_thorough();
+    let places: Vec<usize> = (0..used).filter(says_something).collect();
+    all(places.len(), |number| {
+        let at = places[number];
         let mut bytes = whole.clone();
         bytes[at] ^= 0x10;
-        copy.overwrite(&name, bytes);
         let what = format!("byte {at} of {used} of {name} flipped");
-        if let Some(count) = prefix(&copy, &what) {
+        if let Some(count) = prefix(&subject.with(&name, bytes), &what) {
             assert!(count + 1 >= COUNT, "{what}: only {count} transactions are left");
         }
-    }
+    });
 }
 
 /// A log that ends early gives a prefix, and says that something was cut, or is refused.
 #[test]
 fn a_zeroed_end_leaves_a_prefix() {
-    let disk = database();
-    let name = active(&disk);
-    let whole = disk.contents(&name).unwrap();
-    let used = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    for at in (0..used).step_by(101) {
-        let copy = disk.crash();
+    let subject = Subject::killed(COUNT);
+    let (name, whole) = active_log(&subject.disk);
+    let used = used(&whole);
+    let step = if is_thorough() { 1 } else { 7 };
+    all(used / step, |number| {
+        let at = number * step;
         let mut bytes = whole.clone();
         bytes[at..].fill(0);
-        copy.overwrite(&name, bytes);
         // A tail of whole batches that never reached the disk leaves no trace, so what was before it is all.
         let what = format!("{name} zeroed from {at} of {used} on");
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let db = Database::open_on(Arc::new(copy.clone()), options()).ok()?;
-            Some(transactions_shown(&db.snapshot(), |_| false).unwrap())
-        }));
-        let count = opened.unwrap_or_else(|_| panic!("{what}: a panic, or other data"));
+        let count = count(&subject.with(&name, bytes), &what);
         assert!(count.is_none_or(|count| count <= COUNT), "{what}");
-    }
+    });
 }
 
-/// The log's files in each other's place, doubled or missing are refused or leave a prefix.
+/// A log file has one length; at any other it is refused, or shows all.
+#[test]
+fn a_log_cut_at_any_length_is_refused() {
+    let subject = Subject::killed(COUNT);
+    let (name, whole) = active_log(&subject.disk);
+    let step = if is_thorough() { 1 } else { 5 };
+    all(whole.len() / step, |number| {
+        let len = number * step;
+        let what = format!("{name} of {} bytes cut to {len}", whole.len());
+        assert_eq!(count(&subject.with(&name, whole[..len].to_vec()), &what), None, "{what}");
+    });
+}
+
+/// The log's files in each other's place, doubled, missing or of an earlier moment are refused or leave a prefix.
 #[test]
 fn misplaced_log_files() {
-    let (disk, db) = in_memory().unwrap();
-    define(&db).unwrap();
-    for i in 1..=60 {
-        db.commit(transaction(i, false).unwrap()).unwrap();
-    }
-    let disk = disk.crash();
+    let (earlier, subject) = (Subject::killed(12), Subject::killed(30));
+    let disk = &subject.disk;
     let logs: Vec<String> = disk.files().into_iter().filter(|name| name.starts_with("wal/")).collect();
     assert!(logs.len() >= 3, "{logs:?}");
-    let count = |copy: &MemoryDisk, what: &str| {
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let db = Database::open_on(Arc::new(copy.clone()), options()).ok()?;
-            Some(transactions_shown(&db.snapshot(), |_| false).unwrap())
-        }));
-        opened.unwrap_or_else(|_| panic!("{what}: a panic, or other data"))
-    };
-    assert_eq!(count(&disk.crash(), "undamaged"), Some(60));
-    for first in &logs {
-        for second in &logs {
-            if first != second {
-                let copy = disk.crash();
-                copy.overwrite(first, disk.contents(second).unwrap());
-                count(&copy, &format!("{first} holds {second}"));
-                copy.overwrite(second, disk.contents(first).unwrap());
-                count(&copy, &format!("{first} and {second} swapped"));
+    assert_eq!(count(&disk.crash(), "undamaged"), Some(30));
+    all(logs.len(), |number| {
+        let first = &logs[number];
+        let mine = disk.contents(first).unwrap();
+        for second in logs.iter().filter(|second| *second != first) {
+            let copy = subject.with(first, disk.contents(second).unwrap());
+            count(&copy, &format!("{first} holds {second}"));
+            copy.overwrite(second, mine.clone());
+            count(&copy, &format!("{first} and {second} swapped"));
+        }
+        count(&subject.without(first), &format!("{first} removed"));
+        if let Some(theirs) = earlier.disk.contents(first) {
+            let what = format!("{first} of another database");
+            assert_eq!(count(&subject.with(first, theirs.clone()), &what).unwrap_or(30), 30, "{what}");
+        }
+    });
+}
+
+/// A log file as it was some transactions ago: what came after is missed where another file speaks for it; the last
+/// file alone, where nothing does, leaves a prefix of whole transactions.
+#[test]
+fn an_older_log_file_put_back() {
+    let disk = Memory::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    define(&db).unwrap();
+    let mut earlier = Vec::new();
+    for i in 1..=20 {
+        db.commit(transaction(i, false).unwrap()).unwrap();
+        earlier.push((i, disk.crash()));
+    }
+    let last = active_log(&disk).0;
+    let disk = disk.crash();
+    drop(db);
+    for (i, older) in &earlier {
+        for name in older.files().into_iter().filter(|name| name.ends_with(".wal")) {
+            let bytes = older.contents(&name).unwrap();
+            if disk.contents(&name) == Some(bytes.clone()) {
+                continue;
+            }
+            let copy = disk.crash();
+            copy.overwrite(&name, bytes);
+            let what = format!("{name} as it was after transaction {i}");
+            match count(&copy, &what) {
+                Some(found) => {
+                    assert_eq!(name, last, "{what}: {found} are shown");
+                    assert!(found >= *i, "{what}: {found} are shown");
+                }
+                None => assert_ne!(name, last, "{what}: refused"),
             }
         }
-        let copy = disk.crash();
-        underbelly::Disk::remove(&copy, first).unwrap();
-        count(&copy, &format!("{first} removed"));
     }
 }

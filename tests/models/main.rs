@@ -1,6 +1,9 @@
 //! Models are found by what they are, have versions, and are read in place.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod find;
+mod index;
+
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -129,6 +132,8 @@ fn equal_bytes_are_stored_once() {
             });
         }
     });
+    // The second lets go of files that the log names and the checkpoint before the first may have needed.
+    db.checkpoint().unwrap();
     db.checkpoint().unwrap();
     assert_eq!(db.snapshot().models().len(), 24);
     assert_eq!(db.status().objects, 2);

@@ -8,7 +8,7 @@ use underbelly_tests::{counter_slot, day, in_memory, one, options};
 
 use crate::desk::{PATIENCE, derive, get, number, put, settle, state};
 
-fn two_slots() -> (underbelly::MemoryDisk, Database) {
+fn two_slots() -> (underbelly::SimulatedDisk, Database) {
     let (disk, db) = in_memory().unwrap();
     db.define_slot(counter_slot("A")).unwrap();
     db.define_slot(counter_slot("B")).unwrap();

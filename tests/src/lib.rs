@@ -1,13 +1,17 @@
 //! What the integration tests have in common: settings, a transaction that touches every kind of data, and a text
 //! that says everything that a database shows.
 
+pub mod desk;
+pub mod sample;
+pub mod simulator;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use underbelly::{
-    Batch, Column, ColumnType, Columns, CommitError, Database, Date, MemoryDisk, Metadata, OpenError,
-    Options, ReadError, Row, SchemaError, SlotDefinition, Snapshot, Timestamp, Value,
+    Batch, Column, ColumnType, Columns, CommitError, Database, Date, Metadata, OpenError, Options, ReadError,
+    Row, SchemaError, SimulatedDisk, SlotDefinition, Snapshot, Timestamp, Value, View,
 };
 
 /// The slot that [`transaction`] writes.
@@ -23,8 +27,8 @@ pub fn options() -> Options {
 }
 
 /// A database in memory.
-pub fn in_memory() -> Result<(MemoryDisk, Database), OpenError> {
-    let disk = MemoryDisk::new();
+pub fn in_memory() -> Result<(SimulatedDisk, Database), OpenError> {
+    let disk = SimulatedDisk::new();
     let db = Database::create_on(Arc::new(disk.clone()), options())?;
     Ok((disk, db))
 }
@@ -139,7 +143,7 @@ pub fn transactions_shown(snapshot: &Snapshot, large: impl Fn(u64) -> bool) -> R
 
 /// Everything that a database shows, by name, as text: rows of each series but the engine's own, in order; its
 /// newest rows by key; cells with their contents and generations; models with their versions and blobs.
-pub fn shown(db: &Database) -> Result<BTreeMap<String, String>, ReadError> {
+pub fn shown(db: &View) -> Result<BTreeMap<String, String>, ReadError> {
     let cells: Vec<_> =
         db.slot_table(None)?.into_iter().map(|row| (row.slot, row.date, row.key.values().to_vec())).collect();
     shown_by(&db.snapshot(), &cells)
@@ -175,9 +179,9 @@ pub fn shown_by(snapshot: &Snapshot, cells: &[Address]) -> Result<BTreeMap<Strin
 
 /// Columns as text: names, types and all values. Long ones end in the hash of the rest.
 pub fn text_of(columns: &Columns) -> String {
-    use std::hash::{DefaultHasher, Hasher};
     let mut text = String::new();
-    let mut rest = DefaultHasher::new();
+    // FNV-1a, which is the same in every release of the standard library.
+    let mut rest = 0xcbf2_9ce4_8422_2325u64;
     for (name, column) in columns.iter() {
         let _ = write!(text, "{name}:{}", column.column_type());
         for row in 0..column.len() {
@@ -185,12 +189,13 @@ pub fn text_of(columns: &Columns) -> String {
             if row < 100 {
                 text.push_str(&value);
             } else {
-                rest.write(value.as_bytes());
+                let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+                rest = value.bytes().fold(rest, mix);
             }
         }
         let _ = writeln!(text);
     }
-    let _ = write!(text, "{} rows {:x}", columns.rows(), rest.finish());
+    let _ = write!(text, "{} rows {rest:x}", columns.rows());
     text
 }
 

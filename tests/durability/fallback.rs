@@ -1,0 +1,229 @@
+//! Opening goes back to the manifest before the newest where the newest, or what it names, is damaged.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use underbelly::{Database, OpenError, SimulatedDisk};
+use underbelly_tests::{define, options, shown, transaction};
+
+/// Transactions before the first checkpoint, between the two, and behind the second.
+const PARTS: [u64; 3] = [3, 40, 43];
+
+/// A database that was not closed, with two checkpoints, and the files that the second made.
+fn database() -> (SimulatedDisk, Vec<String>) {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    define(&db).unwrap();
+    let commit = |from: u64, to: u64| {
+        for i in from..=to {
+            db.commit(transaction(i, false).unwrap()).unwrap();
+        }
+    };
+    commit(1, PARTS[0]);
+    db.checkpoint().unwrap();
+    commit(PARTS[0] + 1, PARTS[1]);
+    let before: BTreeSet<String> = disk.files().into_iter().collect();
+    db.checkpoint().unwrap();
+    let made = disk.files().into_iter().filter(|name| !before.contains(name) && !name.starts_with("wal/"));
+    let made = made.collect();
+    commit(PARTS[1] + 1, PARTS[2]);
+    (disk.crash(), made)
+}
+
+fn open(disk: &SimulatedDisk) -> Result<Database, OpenError> {
+    Database::open_on(Arc::new(disk.clone()), options())
+}
+
+fn damage(disk: &SimulatedDisk, name: &str, how: impl Fn(&mut Vec<u8>)) {
+    let mut bytes = disk.contents(name).unwrap();
+    how(&mut bytes);
+    disk.overwrite(name, bytes);
+}
+
+fn of_kind<'n>(names: &'n [String], kind: &str) -> &'n str {
+    names.iter().find(|name| name.starts_with(kind)).unwrap()
+}
+
+/// Whatever of the newest checkpoint is damaged, opening shows the same, says what it passed over, and the next
+/// checkpoint makes everything sound again.
+#[test]
+fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
+    let (disk, made) = database();
+    let expected = shown(&open(&disk.crash()).unwrap()).unwrap();
+    for kind in ["MANIFEST-", "images/", "packs/", "segments/"] {
+        assert!(made.iter().any(|name| name.starts_with(kind)), "{kind}: {made:?}");
+    }
+    for name in &made {
+        let length = disk.contents(name).unwrap().len();
+        type Damage<'d> = (&'d str, Box<dyn Fn(&mut Vec<u8>)>);
+        let damages: [Damage<'_>; 4] = [
+            ("cut", Box::new(move |bytes| bytes.truncate(length / 2))),
+            ("emptied", Box::new(Vec::clear)),
+            ("last byte flipped", Box::new(move |bytes| bytes[length - 1] ^= 1)),
+            ("index flipped", Box::new(move |bytes| bytes[length - 70] ^= 1)),
+        ];
+        for (what, how) in damages {
+            let what = format!("{name} {what}");
+            let copy = disk.crash();
+            damage(&copy, name, how);
+            let db = open(&copy).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(shown(&db).unwrap(), expected, "{what}");
+            let report = db.recovery_report();
+            assert_eq!(report.rejected_manifests.len(), 1, "{what}: {report:?}");
+            assert!(report.rejected_manifests[0].contains(name.as_str()), "{what}: {report:?}");
+            assert!(report.replayed > PARTS[1] - PARTS[0], "{what}: {report:?}");
+            assert_eq!(report.removed_files, 0, "{what}: what is damaged is kept for people");
+            assert!(!db.verify(|_, _| ()).unwrap().damages.is_empty(), "{what}");
+            // The next checkpoint follows the sound one, and two later nothing of the damage is left.
+            for i in 1..=2 {
+                db.commit(transaction(PARTS[2] + i, false).unwrap()).unwrap();
+                db.checkpoint().unwrap();
+            }
+            assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new(), "{what}");
+            let after = shown(&db).unwrap();
+            let db = open(&copy.crash()).unwrap();
+            assert_eq!(db.recovery_report().rejected_manifests, Vec::<String>::new(), "{what}");
+            assert_eq!(shown(&db).unwrap(), after, "{what}");
+        }
+    }
+}
+
+/// The newest manifest's rot is told also where a crash follows at once, and the same is shown again.
+#[test]
+fn a_crash_after_a_fallback_falls_back_again() {
+    let (disk, made) = database();
+    let expected = shown(&open(&disk.crash()).unwrap()).unwrap();
+    damage(&disk, of_kind(&made, "images/"), |bytes| bytes[10] ^= 1);
+    for _ in 0..3 {
+        let db = open(&disk).unwrap();
+        assert_eq!(db.recovery_report().rejected_manifests.len(), 1);
+        assert_eq!(shown(&db).unwrap(), expected);
+    }
+    // A checkpoint that is cut short at any call leaves one or the other.
+    for step in 0.. {
+        let copy = disk.crash();
+        let db = open(&copy).unwrap();
+        copy.fail_at(Some(copy.calls() + step));
+        let done = db.checkpoint().is_ok();
+        drop(db);
+        let db = open(&copy.crash()).unwrap_or_else(|error| panic!("stopped at {step}: {error}"));
+        assert_eq!(shown(&db).unwrap(), expected, "stopped at {step}");
+        if done {
+            break;
+        }
+    }
+}
+
+/// Files that only the log between the two checkpoints names are there for a fallback: large rows that the second
+/// checkpoint merged, and a large blob that was replaced.
+#[test]
+fn a_fallback_finds_the_files_that_its_log_names() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    define(&db).unwrap();
+    db.commit(transaction(1, false).unwrap()).unwrap();
+    db.checkpoint().unwrap();
+    for i in 2..=11 {
+        db.commit(transaction(i, true).unwrap()).unwrap();
+    }
+    let large = |disk: &SimulatedDisk| {
+        disk.files().into_iter().filter(|name| name.starts_with("segments/bulk/")).count()
+    };
+    let before = large(&disk);
+    assert!(before >= 10, "{:?}", disk.files());
+    db.checkpoint().unwrap();
+    drop(db);
+    for reopened in [false, true] {
+        if reopened {
+            // Opening removes what nothing names; this must not be among it.
+            drop(open(&disk).unwrap());
+        }
+        assert_eq!(large(&disk), before + 1, "merged, and kept for a fallback");
+        let copy = disk.crash();
+        let expected = shown(&open(&copy).unwrap()).unwrap();
+        let newest = copy.files().into_iter().rfind(|name| name.starts_with("MANIFEST-")).unwrap();
+        damage(&copy, &newest, |bytes| bytes[0] ^= 1);
+        let db = open(&copy).unwrap();
+        assert_eq!(db.recovery_report().rejected_manifests.len(), 1);
+        assert_eq!(shown(&db).unwrap(), expected);
+        assert!(!db.verify(|_, _| ()).unwrap().damages.iter().any(|damage| !damage.contains(&newest)));
+    }
+}
+
+/// Where both checkpoints are damaged nothing is made up.
+#[test]
+fn two_damaged_checkpoints_are_refused() {
+    let (disk, _) = database();
+    let kinds =
+        |kind: &str| disk.files().into_iter().filter(|name| name.starts_with(kind)).collect::<Vec<_>>();
+    for kind in ["MANIFEST-", "images/"] {
+        assert!(kinds(kind).len() >= 2);
+        let copy = disk.crash();
+        for name in kinds(kind) {
+            damage(&copy, &name, |bytes| bytes.truncate(20));
+        }
+        let error = open(&copy).map(|_| ()).unwrap_err();
+        assert!(matches!(error, OpenError::Storage(_) | OpenError::Corrupt { .. }), "{error}");
+        assert!(error.to_string().contains(kind), "{error}");
+    }
+}
+
+/// A log that does not reach back to the older manifest cannot stand in for the newer: that is an error which names
+/// both, and nothing is lost by it.
+#[test]
+fn a_log_that_does_not_reach_back_is_refused() {
+    let (disk, made) = database();
+    let logs: Vec<String> = disk.files().into_iter().filter(|name| name.ends_with(".wal")).collect();
+    assert!(logs.len() >= 3, "{logs:?}");
+    underbelly::Disk::remove(&disk, &logs[0]).unwrap();
+    underbelly::Disk::sync_dir(&disk, "wal").unwrap();
+    let expected = shown(&open(&disk.crash()).unwrap()).unwrap();
+    let manifest = of_kind(&made, "MANIFEST-");
+    let sound = disk.contents(manifest).unwrap();
+    damage(&disk, manifest, |bytes| bytes[80] ^= 1);
+    for _ in 0..2 {
+        let error = open(&disk).map(|_| ()).unwrap_err();
+        assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+        assert!(error.to_string().contains(manifest) && error.to_string().contains("log"), "{error}");
+    }
+    // Putting the manifest back from a backup is the cure.
+    disk.overwrite(manifest, sound);
+    assert_eq!(shown(&open(&disk).unwrap()).unwrap(), expected);
+}
+
+/// The newest manifest says how far the log was durable, also where what it names is damaged.
+#[test]
+fn a_fallback_does_not_hide_the_loss_of_the_logs_end() {
+    let (disk, made) = database();
+    damage(&disk, of_kind(&made, "images/"), |bytes| bytes.clear());
+    let logs: Vec<String> = disk.files().into_iter().filter(|name| name.ends_with(".wal")).collect();
+    for name in &logs[1..] {
+        underbelly::Disk::remove(&disk, name).unwrap();
+    }
+    underbelly::Disk::sync_dir(&disk, "wal").unwrap();
+    let error = open(&disk).map(|_| ()).unwrap_err();
+    assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+    assert!(error.to_string().contains("was durable"), "{error}");
+}
+
+/// Files and log of two manifests are kept, and no more.
+#[test]
+fn the_files_of_two_manifests_are_kept_and_no_more() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    define(&db).unwrap();
+    let mut most = 0;
+    for i in 1..=120 {
+        db.commit(transaction(i, false).unwrap()).unwrap();
+        if i % 6 == 0 {
+            db.checkpoint().unwrap();
+            let count = |kind: &str| disk.files().iter().filter(|name| name.starts_with(kind)).count();
+            assert_eq!(count("MANIFEST-"), 2);
+            assert!(count("wal/0") <= 4, "{:?}", disk.files());
+            assert!(count("images/") <= 10, "{:?}", disk.files());
+            most = most.max(disk.files().len());
+        }
+    }
+    assert!(most < 60, "{most} files");
+    assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+}

@@ -1,0 +1,285 @@
+//! The disk has no space, or the quota is used up, for one kind of file at a time.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use underbelly::disk::{File, Lock, Mapped};
+use underbelly::{CommitError, Database, Disk, OpenError, SimulatedDisk, StorageError, WalError};
+use underbelly_tests::{define, options, shown, transaction, transactions_shown};
+
+/// `ENOSPC` and `EDQUOT` on Linux.
+const FULL: [i32; 2] = [28, 122];
+
+/// What is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Create,
+    Write,
+    Sync,
+    Rename,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rule {
+    /// How the names of the files begin.
+    place: &'static str,
+    call: Call,
+    errno: i32,
+}
+
+/// A disk in memory that refuses some calls on some files, and counts how often it did.
+#[derive(Clone, Default)]
+struct Narrow {
+    disk: SimulatedDisk,
+    rule: Arc<Mutex<(Option<Rule>, u64)>>,
+}
+
+impl Narrow {
+    fn set(&self, rule: Option<Rule>) {
+        *self.rule.lock().unwrap() = (rule, 0);
+    }
+
+    fn refused(&self) -> u64 {
+        self.rule.lock().unwrap().1
+    }
+
+    fn ask(&self, name: &str, call: Call) -> io::Result<()> {
+        let mut held = self.rule.lock().unwrap();
+        match held.0 {
+            Some(rule) if rule.call == call && name.starts_with(rule.place) => {
+                held.1 += 1;
+                Err(io::Error::from_raw_os_error(rule.errno))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A file that was just made. What was there before has its space, and so has a name that it gets.
+    fn made(&self, name: &str, file: Box<dyn File>) -> Box<dyn File> {
+        Box::new(NarrowFile { disk: self.clone(), name: name.to_string(), file })
+    }
+}
+
+impl Disk for Narrow {
+    fn create_dir(&self, name: &str) -> io::Result<()> {
+        self.disk.create_dir(name)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
+        self.ask(name, Call::Create)?;
+        Ok(self.made(name, self.disk.create(name)?))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
+        self.disk.open(name)
+    }
+
+    fn map(&self, name: &str) -> io::Result<Mapped> {
+        self.disk.map(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        // A spare that is put to use keeps its space; its name in the folder is there already.
+        if !to.ends_with(".wal") {
+            self.ask(from, Call::Rename)?;
+        }
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        self.disk.sync_dir(dir)
+    }
+
+    fn seal(&self, name: &str) -> io::Result<()> {
+        self.disk.seal(name)
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Result<Box<dyn Lock>, u32>> {
+        self.disk.lock(name)
+    }
+
+    fn describe(&self) -> String {
+        self.disk.describe()
+    }
+}
+
+struct NarrowFile {
+    disk: Narrow,
+    name: String,
+    file: Box<dyn File>,
+}
+
+impl File for NarrowFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.disk.ask(&self.name, Call::Write)?;
+        self.file.write_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.disk.ask(&self.name, Call::Sync)?;
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.disk.ask(&self.name, Call::Sync)?;
+        self.file.sync_all()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}
+
+fn large(i: u64) -> bool {
+    i % 6 == 3
+}
+
+/// The file that an error says there is no space for.
+fn full_file(error: &CommitError) -> Option<&str> {
+    match error {
+        CommitError::Storage(StorageError::DiskFull { file })
+        | CommitError::Log(WalError::DiskFull { file, .. }) => Some(file),
+        _ => None,
+    }
+}
+
+/// Commits and checkpoints until some were refused, checking that each refusal is the right one and changes nothing.
+/// Answers the transactions that were acknowledged.
+fn go_on(db: &Database, disk: &Narrow, rule: Rule, mut acknowledged: u64) -> u64 {
+    let mut told = 0;
+    for step in 0..150 {
+        let answer = match step % 5 {
+            4 => db.checkpoint().map(|_| ()),
+            _ => db.commit(transaction(acknowledged + 1, large(acknowledged + 1)).unwrap()).map(|_| {
+                acknowledged += 1;
+            }),
+        };
+        if let Err(error) = answer {
+            let file = full_file(&error).unwrap_or_else(|| panic!("{rule:?}: {error:?}"));
+            assert!(file.starts_with(rule.place), "{rule:?} names {file}");
+            assert!(error.to_string().contains(file) && error.to_string().contains("space"), "{error}");
+            assert_eq!(transactions_shown(&db.snapshot(), large).unwrap(), acknowledged, "{rule:?}");
+            told += 1;
+            if disk.refused() > 3 {
+                break;
+            }
+        }
+    }
+    // Spares are prepared ahead in the background, and files that a checkpoint gives back may do instead.
+    assert!(
+        told > 0 || rule.place == "wal/spare-",
+        "{rule:?}: {} calls were refused and nobody was told",
+        disk.refused()
+    );
+    acknowledged
+}
+
+/// Wherever space runs out, the answer is `DiskFull` with the file, the handle stays healthy, what was acknowledged
+/// is shown; once there is space the same handle goes on, and nothing is lost by a crash.
+#[test]
+fn no_space_for_any_kind_of_file_is_told_and_harmless() {
+    let places = ["wal/spare-", "segments/", "packs/", "chunks/", "images/", "MANIFEST-"];
+    for place in places {
+        for call in [Call::Create, Call::Write, Call::Sync, Call::Rename] {
+            for errno in FULL {
+                let rule = Rule { place, call, errno };
+                let disk = Narrow::default();
+                let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+                define(&db).unwrap();
+                let mut acknowledged = 0;
+                for i in 1..=3 {
+                    db.commit(transaction(i, large(i)).unwrap()).unwrap();
+                    acknowledged = i;
+                }
+                disk.set(Some(rule));
+                acknowledged = go_on(&db, &disk, rule, acknowledged);
+                assert!(disk.refused() > 0, "{rule:?}: nothing was refused");
+                // Recycled files serve as spares, so that checkpoints may keep the log going without new space.
+                disk.set(None);
+                for _ in 0..4 {
+                    acknowledged += 1;
+                    db.commit(transaction(acknowledged, large(acknowledged)).unwrap())
+                        .unwrap_or_else(|error| panic!("{rule:?}, with space again: {error}"));
+                }
+                db.checkpoint().unwrap_or_else(|error| panic!("{rule:?}, with space again: {error}"));
+                db.commit(transaction(acknowledged + 1, large(acknowledged + 1)).unwrap()).unwrap();
+                assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new(), "{rule:?}");
+                let before = shown(&db).unwrap();
+                drop(db);
+                let db = Database::open_on(Arc::new(disk.disk.crash()), options()).unwrap();
+                assert_eq!(shown(&db).unwrap(), before, "{rule:?}");
+                assert_eq!(transactions_shown(&db.snapshot(), large).unwrap(), acknowledged + 1, "{rule:?}");
+            }
+        }
+    }
+}
+
+/// A database with a torn tail behind its last transaction.
+fn torn() -> (SimulatedDisk, u64) {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    define(&db).unwrap();
+    for i in 1..=4 {
+        db.commit(transaction(i, false).unwrap()).unwrap();
+    }
+    let disk = disk.crash();
+    drop(db);
+    let (name, bytes) = disk
+        .files()
+        .into_iter()
+        .filter(|name| name.ends_with(".wal"))
+        .map(|name| (name.clone(), disk.contents(&name).unwrap()))
+        .max_by_key(|(_, bytes)| bytes.iter().filter(|byte| **byte != 0).count())
+        .unwrap();
+    let mut bytes = bytes;
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 4096 * 4096 + 4096;
+    bytes[end..end + 100].fill(7);
+    disk.overwrite(&name, bytes);
+    (disk, 4)
+}
+
+/// Opening after a crash where there is no space, neither for what was torn off nor for the log's next file, is
+/// refused with the file's name or works; it changes nothing that another opening needs.
+#[test]
+fn no_space_at_open_is_told_and_harmless() {
+    let (torn, count) = torn();
+    let whole = Database::open_on(Arc::new(torn.crash()), options()).unwrap();
+    assert!(whole.recovery_report().torn_tail.is_some());
+    let expected = shown(&whole).unwrap();
+    for place in ["lost/", "wal/spare-", ""] {
+        for call in [Call::Create, Call::Write, Call::Sync, Call::Rename] {
+            for errno in FULL {
+                let rule = Rule { place, call, errno };
+                let disk = Narrow { disk: torn.crash(), ..Narrow::default() };
+                disk.set(Some(rule));
+                match Database::open_on(Arc::new(disk.clone()), options()) {
+                    Ok(db) => assert_eq!(shown(&db).unwrap(), expected, "{rule:?}"),
+                    Err(OpenError::Log(WalError::DiskFull { file, .. })) => {
+                        assert!(file.starts_with(place), "{rule:?} names {file}");
+                    }
+                    Err(error) => panic!("{rule:?}: {error:?}"),
+                }
+                assert!(disk.refused() > 0, "{rule:?}: nothing was refused");
+                disk.set(None);
+                for disk in [disk.disk.clone(), disk.disk.crash()] {
+                    let db = Database::open_on(Arc::new(disk), options()).unwrap();
+                    assert_eq!(shown(&db).unwrap(), expected, "{rule:?}, with space again");
+                    assert_eq!(transactions_shown(&db.snapshot(), |_| false).unwrap(), count);
+                    db.commit(transaction(count + 1, false).unwrap()).unwrap();
+                }
+            }
+        }
+    }
+}

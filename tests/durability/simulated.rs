@@ -1,0 +1,28 @@
+//! Some lives of the simulator: the long runs are those of its binary.
+
+use underbelly_tests::simulator::{Figures, live};
+
+/// Lives of the simulator end well, and do things worth simulating.
+#[test]
+fn the_simulator_finds_nothing() {
+    let mut figures = Figures::default();
+    for seed in 0..30 {
+        live(seed, false, &mut figures).unwrap();
+    }
+    assert!(figures.cycles > 200 && figures.transactions > 1000, "{figures:?}");
+    assert!(figures.faults > 100 && figures.interrupted > 20, "{figures:?}");
+}
+
+/// A life is the same each time: a failing seed can be looked at again.
+#[test]
+fn the_same_seed_lives_the_same_life() {
+    let lived = |seed| {
+        let mut figures = Figures::default();
+        live(seed, false, &mut figures).unwrap();
+        figures
+    };
+    for seed in 100..106 {
+        assert_eq!(lived(seed), lived(seed), "seed {seed}");
+    }
+    assert_ne!(lived(100), lived(101));
+}

@@ -1,0 +1,194 @@
+//! Other things than files where files should be, in a real folder: folders, links, pipes, sockets, holes of a
+//! tebibyte, files that may not be read.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use underbelly::RealDisk;
+
+use crate::kinds::{KINDS, kind_of};
+use crate::subject::{Outcome, Subject};
+
+/// Writes a disk in memory into a folder, with modes as the engine gives them, and a lock file.
+fn lay_out(subject: &Subject, dir: &Path) -> Vec<String> {
+    let mut names = subject.disk.files();
+    for name in &names {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, subject.disk.contents(name).unwrap()).unwrap();
+        if kind_of(name).is_needed {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+        }
+    }
+    names.push("LOCK".to_string());
+    fs::write(dir.join("LOCK"), "1").unwrap();
+    names
+}
+
+/// The newest file of each kind.
+fn samples(names: &[String]) -> Vec<String> {
+    let sample =
+        |kind: &crate::kinds::Kind| names.iter().rfind(|name| kind_of(name).name == kind.name).cloned();
+    let samples: Vec<String> = KINDS.iter().filter_map(sample).collect();
+    // The index and the reserve are not there.
+    assert_eq!(samples.len(), KINDS.len() - 2, "{samples:?}");
+    samples
+}
+
+/// Puts something in the place of a file.
+type Replace = fn(&Path);
+
+fn replacements() -> Vec<(&'static str, Replace)> {
+    fn gone(path: &Path) {
+        fs::remove_file(path).unwrap();
+    }
+    vec![
+        ("an empty folder", |path| {
+            gone(path);
+            fs::create_dir(path).unwrap();
+        }),
+        ("a folder with a file", |path| {
+            gone(path);
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("x"), "x").unwrap();
+        }),
+        ("a link to nothing", |path| {
+            gone(path);
+            symlink("nothing", path).unwrap();
+        }),
+        ("a link to itself", |path| {
+            gone(path);
+            symlink(path, path).unwrap();
+        }),
+        ("a link to a folder", |path| {
+            gone(path);
+            symlink("/", path).unwrap();
+        }),
+        ("a link to the endless zeros", |path| {
+            gone(path);
+            symlink("/dev/zero", path).unwrap();
+        }),
+        ("a pipe", |path| {
+            gone(path);
+            assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        }),
+        ("a socket", |path| {
+            gone(path);
+            // Names of sockets are short, so it is made under another name.
+            let short = path.parent().unwrap().join("s");
+            match UnixListener::bind(&short) {
+                Ok(_) => fs::rename(short, path).unwrap(),
+                Err(_) => fs::create_dir(path).unwrap(),
+            }
+        }),
+        ("an empty file", |path| {
+            gone(path);
+            fs::write(path, "").unwrap();
+        }),
+        ("a hole of a tebibyte", |path| {
+            gone(path);
+            fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
+        }),
+        ("its bytes and a hole of a tebibyte", |path| {
+            let bytes = fs::read(path).unwrap();
+            gone(path);
+            let mut file = fs::File::create(path).unwrap();
+            file.write_all(&bytes).unwrap();
+            file.set_len(1 << 40).unwrap();
+        }),
+    ]
+}
+
+/// Whatever stands in the place of a file, the answer is the same data or an error that names the place; nothing
+/// waits for a pipe's other end, and nothing reads a hole to its end.
+#[test]
+fn anything_may_stand_in_a_files_place() {
+    let subject = Subject::closed();
+    let first = TempDir::new().unwrap();
+    for name in samples(&lay_out(&subject, first.path())) {
+        for (what, replace) in replacements() {
+            let dir = TempDir::new().unwrap();
+            lay_out(&subject, dir.path());
+            replace(&dir.path().join(&name));
+            let what = format!("{what} in the place of {name}");
+            let outcome = subject.read_on(Arc::new(RealDisk::new(dir.path())), &name, &what);
+            assert!(outcome == Outcome::Told || !subject.is_needed(&name), "{what}: not told");
+        }
+    }
+}
+
+/// A file in the place of each folder, a link to a folder elsewhere, and a folder that is gone.
+#[test]
+fn anything_may_stand_in_a_folders_place() {
+    let subject = Subject::closed();
+    let folders = ["wal", "images", "packs", "chunks", "segments", "segments/bulk", "lost"];
+    let replacements: [(&str, Replace); 4] = [
+        ("a file", |path| fs::write(path, "x").unwrap()),
+        ("nothing", |_| ()),
+        ("a link to itself", |path| symlink(path, path).unwrap()),
+        ("a pipe", |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())),
+    ];
+    for folder in folders {
+        for (what, replace) in replacements {
+            let dir = TempDir::new().unwrap();
+            lay_out(&subject, dir.path());
+            fs::remove_dir_all(dir.path().join(folder)).unwrap();
+            replace(&dir.path().join(folder));
+            let what = format!("{what} in the place of the folder {folder}");
+            let outcome = subject.read_on(Arc::new(RealDisk::new(dir.path())), folder, &what);
+            assert!(outcome == Outcome::Told || folder == "lost", "{what}: not told");
+        }
+    }
+}
+
+/// A lock file that is a link does not lead the engine to write elsewhere.
+#[test]
+fn a_linked_lock_file_changes_nothing_elsewhere() {
+    let subject = Subject::closed();
+    let dir = TempDir::new().unwrap();
+    let elsewhere = dir.path().join("elsewhere");
+    fs::write(&elsewhere, "mine").unwrap();
+    let db = dir.path().join("db");
+    lay_out(&subject, &db);
+    fs::remove_file(db.join("LOCK")).unwrap();
+    symlink(&elsewhere, db.join("LOCK")).unwrap();
+    subject.read_on(Arc::new(RealDisk::new(&db)), "LOCK", "a linked lock file");
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "mine");
+}
+
+/// A file or folder without permission is told by its name. The user root may read everything, so nothing is tested
+/// for root, and that is said.
+#[test]
+fn files_that_may_not_be_read_are_told() {
+    let subject = Subject::closed();
+    let first = TempDir::new().unwrap();
+    let mut names: Vec<PathBuf> =
+        samples(&lay_out(&subject, first.path())).into_iter().map(PathBuf::from).collect();
+    names.extend(["wal", "images", "packs", "segments/bulk"].map(PathBuf::from));
+    let locked = first.path().join("LOCK");
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read(&locked).is_ok() {
+        let _ =
+            writeln!(std::io::stderr(), "NOT RUN: files_that_may_not_be_read_are_told: this user reads all");
+        return;
+    }
+    for name in names {
+        let dir = TempDir::new().unwrap();
+        lay_out(&subject, dir.path());
+        let path = dir.path().join(&name);
+        let before = fs::metadata(&path).unwrap().permissions();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+        let name = name.display().to_string();
+        let what = format!("{name} with mode 000");
+        let outcome = subject.read_on(Arc::new(RealDisk::new(dir.path())), &name, &what);
+        let is_needed = !path.is_file() || subject.is_needed(&name);
+        assert!(outcome == Outcome::Told || !is_needed, "{what}: not told");
+        fs::set_permissions(&path, before).unwrap();
+    }
+}

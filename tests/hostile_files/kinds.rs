@@ -1,0 +1,63 @@
+//! Every kind of file that a database's folder holds: the one list that the tests here go through.
+
+use crate::subject::Subject;
+
+/// A kind of file.
+#[derive(Debug)]
+pub struct Kind {
+    pub name: &'static str,
+    /// How names of this kind begin, and how they end.
+    pub begins: &'static str,
+    pub ends: &'static str,
+    /// Whether a closed database needs every byte of one such file at least, so that damage to it must be told.
+    pub is_needed: bool,
+}
+
+const fn kind(name: &'static str, begins: &'static str, ends: &'static str, is_needed: bool) -> Kind {
+    Kind { name, begins, ends, is_needed }
+}
+
+/// All kinds. A name belongs to the first that fits.
+pub const KINDS: &[Kind] = &[
+    kind("manifest", "MANIFEST-", "", true),
+    kind("image", "images/", ".img", true),
+    kind("segment", "segments/", ".seg", true),
+    kind("pack", "packs/", ".pack", true),
+    kind("chunk", "chunks/", ".chunk", true),
+    // A closed database has all that its log says in other files too.
+    kind("log", "wal/", ".wal", false),
+    // Prepared files are for what comes.
+    kind("spare", "wal/spare-", "", false),
+    // Kept for people.
+    kind("torn tail", "lost/", ".torn", false),
+    // Written at each opening, for readers in other processes.
+    kind("shared", "SHARED", "", false),
+    // Space that is held back.
+    kind("reserve", "RESERVE", "", false),
+    // Made anew where it is lost; its own tests damage it.
+    kind("index", "index/", "", false),
+    // Written at each opening; the lock itself is on the folder.
+    kind("lock", "LOCK", "", false),
+];
+
+/// The kind of a file.
+///
+/// # Panics
+/// Where there is none: a kind that the engine writes and this list lacks.
+pub fn kind_of(name: &str) -> &'static Kind {
+    let found = KINDS.iter().find(|kind| name.starts_with(kind.begins) && name.ends_with(kind.ends));
+    found.unwrap_or_else(|| panic!("{name} is of no kind that is listed in kinds.rs"))
+}
+
+/// The databases here have files of all kinds but the lock and the index, which a disk in memory does not have, and the
+/// reserve, which small checkpoints do not need.
+#[test]
+fn every_kind_is_there() {
+    let subject = Subject::closed();
+    let files = subject.disk.files();
+    for kind in KINDS.iter().filter(|kind| !["lock", "index", "reserve"].contains(&kind.name)) {
+        let mut mine = files.iter().filter(|name| kind_of(name).name == kind.name).peekable();
+        assert!(mine.peek().is_some(), "{}: {files:?}", kind.name);
+        assert_eq!(mine.any(|name| subject.is_needed(name)), kind.is_needed, "{}", kind.name);
+    }
+}

@@ -1,0 +1,225 @@
+//! The databases that are damaged, and what reading them afterwards may say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use underbelly::{Database, Disk};
+use underbelly_tests::sample::{self, fill, options, tear};
+use underbelly_tests::{define, shown, transaction};
+
+use crate::kinds::kind_of;
+
+/// The disk in memory.
+pub type Memory = underbelly::SimulatedDisk;
+
+/// What a database showed.
+pub type Shown = BTreeMap<String, String>;
+
+/// What came of reading a damaged database.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Outcome {
+    /// It opened and showed the same.
+    Same,
+    /// Opening, reading or verifying gave an error that names this file.
+    Told,
+}
+
+/// Whether damage is done as thoroughly as can be.
+pub fn is_thorough() -> bool {
+    std::env::var("UNDERBELLY_HOSTILE").as_deref() == Ok("all")
+}
+
+/// A database, and what it shows.
+pub struct Subject {
+    pub disk: Memory,
+    pub shown: Shown,
+    /// Files of which every byte is needed: those of an older checkpoint, which may be kept, are not.
+    needed: BTreeSet<String>,
+}
+
+/// The log's last file.
+pub fn active_log(disk: &Memory) -> (String, Vec<u8>) {
+    sample::active_log(disk).unwrap()
+}
+
+impl Subject {
+    /// The files that there are now; a crash would bring back some that were removed.
+    fn of(original: &Memory) -> Subject {
+        let disk = Memory::new();
+        for name in original.files() {
+            disk.overwrite(&name, original.contents(&name).unwrap());
+        }
+        let db = Database::open_on(Arc::new(disk.crash()), options()).unwrap();
+        let shown = shown(&db).unwrap();
+        let mut subject = Subject { disk, shown, needed: BTreeSet::new() };
+        assert_eq!(subject.read(&subject.disk.crash(), "", "undamaged"), Outcome::Same);
+        for name in subject.disk.files().into_iter().filter(|name| kind_of(name).is_needed) {
+            let mut bytes = subject.disk.contents(&name).unwrap();
+            bytes[0] ^= 0xff;
+            let what = format!("the first byte of {name}");
+            if subject.read(&subject.with(&name, bytes), &name, &what) == Outcome::Told {
+                subject.needed.insert(name);
+            }
+        }
+        subject
+    }
+
+    /// Whether damage to a file must be told.
+    pub fn is_needed(&self, name: &str) -> bool {
+        self.needed.contains(name)
+    }
+
+    /// A closed database, and the same when it was closed once before.
+    pub fn two_lives() -> (Subject, Subject) {
+        let disk = Memory::new();
+        let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+        fill(&db, 1, true).unwrap();
+        drop(db);
+        // What the torn tail stands in for is in `lost/` from now on.
+        tear(&disk);
+        let db = Database::open_on(Arc::new(disk.clone()), options()).unwrap();
+        // The close lets go of the log before this one, which leaves spares.
+        db.checkpoint().unwrap();
+        db.close().unwrap();
+        let before = Subject::of(&disk);
+        let db = Database::open_on(Arc::new(disk.clone()), options()).unwrap();
+        fill(&db, 4, false).unwrap();
+        db.checkpoint().unwrap();
+        db.commit(transaction(7, false).unwrap()).unwrap();
+        db.close().unwrap();
+        (before, Subject::of(&disk))
+    }
+
+    /// A closed database with a file of every kind.
+    pub fn closed() -> Subject {
+        Subject::two_lives().0
+    }
+
+    /// One that was killed: what it holds is in its log alone.
+    pub fn killed(transactions: u64) -> Subject {
+        let disk = Memory::new();
+        let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+        define(&db).unwrap();
+        for i in 1..=transactions {
+            db.commit(transaction(i, false).unwrap()).unwrap();
+        }
+        Subject::of(&disk.crash())
+    }
+
+    /// A copy with other bytes in one file.
+    pub fn with(&self, name: &str, bytes: Vec<u8>) -> Memory {
+        let copy = self.disk.crash();
+        copy.overwrite(name, bytes);
+        copy
+    }
+
+    /// A copy without a file.
+    pub fn without(&self, name: &str) -> Memory {
+        let copy = self.disk.crash();
+        copy.remove(name).unwrap();
+        copy
+    }
+
+    /// Opens a damaged copy, reads all of it, verifies it. `name` is the file that is damaged.
+    ///
+    /// # Panics
+    /// Where it shows other data, tells of no file, or something in it panics or takes too much memory.
+    pub fn read(&self, disk: &Memory, name: &str, what: &str) -> Outcome {
+        self.read_on(Arc::new(disk.clone()), name, what)
+    }
+
+    /// The same on any disk.
+    pub fn read_on(&self, disk: Arc<dyn Disk>, name: &str, what: &str) -> Outcome {
+        let _watched = watch(what);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let db = match Database::open_on(disk, options()) {
+                Ok(db) => db,
+                Err(error) => return self.told(&error.to_string(), name, what),
+            };
+            let read = shown(&db);
+            let verified = db.verify(|_, _| ());
+            let mut told = db.recovery_report().rejected_manifests.clone();
+            match verified {
+                Ok(report) => told.extend(report.damages),
+                Err(error) => told.push(error.to_string()),
+            }
+            let told = told.join("; ");
+            match read {
+                Ok(read) => {
+                    assert_eq!(read, self.shown, "{what}: other data");
+                    if told.is_empty() { Outcome::Same } else { self.told(&told, name, what) }
+                }
+                Err(error) => {
+                    assert!(!told.is_empty(), "{what}: reading says {error}, verifying says nothing");
+                    self.told(&told, name, what)
+                }
+            }
+        }));
+        crate::memory::check(what);
+        outcome.unwrap_or_else(|_| panic!("{what}: a panic, or other data"))
+    }
+
+    /// What is told names the file, the folder, or, where a file is missing, what led to it.
+    fn told(&self, text: &str, name: &str, what: &str) -> Outcome {
+        let folder = name.split('/').next().unwrap_or(name);
+        assert!(text.contains(name) || text.contains(folder), "{what} is told as {text:?}");
+        Outcome::Told
+    }
+}
+
+/// Runs cases on all processors; they are given by number.
+pub fn all(count: usize, case: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        break;
+                    }
+                    case(number);
+                }
+            });
+        }
+    });
+}
+
+/// Cases that run, with their begin.
+static RUNNING: Mutex<BTreeMap<usize, (String, Instant)>> = Mutex::new(BTreeMap::new());
+
+/// Long enough for every machine; a case that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Ends the process, with the case's name, where a case hangs.
+struct Watched(usize);
+
+fn watch(what: &str) -> Watched {
+    static NUMBERS: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    if number == 0 {
+        std::thread::spawn(|| {
+            loop {
+                std::thread::sleep(PATIENCE / 10);
+                let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some((what, _)) = running.values().find(|(_, since)| since.elapsed() > PATIENCE) {
+                    eprintln!("{what}: it hangs");
+                    std::process::abort();
+                }
+            }
+        });
+    }
+    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    running.insert(number, (what.to_string(), Instant::now()));
+    Watched(number)
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}

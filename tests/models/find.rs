@@ -1,0 +1,210 @@
+//! Models are found by their attributes, and an index changes the time alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use underbelly::{
+    Batch, Database, IndexState, MetaValue, Metadata, ModelInfo, Options, ReadError, SimulatedDisk, Snapshot,
+    Timestamp, Where,
+};
+use underbelly_tests::options;
+
+/// Longer than any index of these tests takes.
+pub const LONG: Duration = Duration::from_secs(120);
+
+/// Settings with which every query asks the index.
+pub fn indexed() -> Options {
+    Options { index_models_min: 0, ..options() }
+}
+
+/// What a query finds: ids, versions and seqs.
+fn found(snapshot: &Snapshot, wanted: &Where) -> Vec<(String, u64, u64)> {
+    let short = |info: ModelInfo| (info.id.to_string(), info.version, info.seq);
+    snapshot.find_models_where(wanted).unwrap().into_iter().map(short).collect()
+}
+
+fn put(db: &Database, metadata: &Metadata) {
+    let mut batch = Batch::new();
+    batch.put_model(metadata.clone(), vec![1]);
+    db.commit(batch).unwrap();
+}
+
+/// The newest version counts, as of the snapshot, whatever the index reflects.
+#[test]
+fn queries_see_the_newest_version_as_of_their_snapshot() {
+    let db = Database::create_on(Arc::new(SimulatedDisk::new()), indexed()).unwrap();
+    let smile = |name: &str| Metadata::new("smile").with("timestamp", Timestamp(1)).with("name", name);
+    let empty = db.snapshot();
+    put(&db, &smile("first"));
+    let one = db.snapshot();
+    assert!(db.wait_index(LONG));
+    let later = Metadata::new("later").with("timestamp", Timestamp(2)).with("name", "first");
+    put(&db, &smile("second"));
+    put(&db, &later);
+    let three = db.snapshot();
+    let ask = |snapshot: &Snapshot, name: &str| snapshot.find_models("name", name).unwrap().len();
+    let check = || {
+        assert_eq!([ask(&empty, "first"), ask(&empty, "second")], [0, 0]);
+        assert_eq!([ask(&one, "first"), ask(&one, "second")], [1, 0]);
+        assert_eq!([ask(&three, "first"), ask(&three, "second")], [1, 1]);
+        assert_eq!(three.find_models("name", "first").unwrap()[0].id, later.id().unwrap());
+        assert_eq!(three.find_models("name", "second").unwrap()[0].version, 2);
+    };
+    check();
+    assert!(db.wait_index(LONG));
+    assert_eq!(db.status().index.stamp, Some(three.seq()));
+    check();
+    db.close().unwrap();
+    check();
+}
+
+/// Nobody who does not ask pays: no thread, no folder.
+#[test]
+fn there_is_no_index_before_somebody_asks() {
+    let dir = TempDir::new().unwrap();
+    let db = Database::create_with(dir.path(), options()).unwrap();
+    put(&db, &Metadata::new("smile").with("timestamp", Timestamp(1)));
+    assert_eq!(db.snapshot().find_models("type", "smile").unwrap().len(), 1);
+    assert_eq!(db.status().index.state, IndexState::Unused);
+    assert!(!db.wait_index(LONG), "few models need none");
+    db.close().unwrap();
+    assert!(!dir.path().join("index").exists());
+    let db = Database::open_with(dir.path(), indexed()).unwrap();
+    assert_eq!(db.status().index.state, IndexState::Unused);
+    assert!(db.wait_index(LONG));
+    let status = db.status().index;
+    assert_eq!((status.state, status.on_disk, status.keys), (IndexState::Ready, true, 2));
+    db.close().unwrap();
+    let db = Database::open_with(dir.path(), indexed()).unwrap();
+    let status = db.status().index;
+    assert_eq!((status.state, status.keys, status.set_aside), (IndexState::Stored, 2, vec![]));
+}
+
+/// What cannot be asked is refused by name, with and without an index.
+#[test]
+fn what_cannot_be_asked_is_refused() {
+    let db = Database::create_on(Arc::new(SimulatedDisk::new()), indexed()).unwrap();
+    let snapshot = db.snapshot();
+    for path in ["", "a..b", "a\\"] {
+        let error = snapshot.find_models(path, 1i64).unwrap_err();
+        assert!(matches!(error, ReadError::Where(_)) && error.to_string().contains("path"), "{error}");
+    }
+    assert!(matches!(snapshot.find_models("a", f64::NAN), Err(ReadError::Where(_))));
+    assert!(snapshot.find_models_where(&Where::any()).unwrap().is_empty());
+}
+
+fn value() -> impl Strategy<Value = MetaValue> {
+    let leaf = prop_oneof![
+        Just(MetaValue::Null),
+        any::<bool>().prop_map(MetaValue::Bool),
+        (-2i64..3).prop_map(MetaValue::I64),
+        (-4i64..5).prop_map(|half| MetaValue::F64(half as f64 / 2.0)),
+        "[ab]{0,2}".prop_map(MetaValue::Text),
+        (0i64..3).prop_map(|ns| MetaValue::Timestamp(Timestamp(ns))),
+    ];
+    leaf.prop_recursive(2, 8, 3, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(MetaValue::List),
+            proptest::collection::btree_map("[ab]", inner, 0..3).prop_map(MetaValue::Map),
+        ]
+    })
+}
+
+fn metadata() -> impl Strategy<Value = Metadata> {
+    // The name is outside the identity, so models get several versions that differ in it.
+    (0i64..6, value(), value()).prop_map(|(x, name, v)| {
+        let v = if x < 3 { MetaValue::Null } else { v };
+        let at = Timestamp(x);
+        Metadata::new("m").with("x", x).with("v", v).with("name", name).with("timestamp", at)
+    })
+}
+
+fn wanted() -> impl Strategy<Value = Where> {
+    let path = || prop_oneof!["x", "v", "name", "v\\.[ab]", "name\\.[ab]", "type", "timestamp"];
+    let one = prop_oneof![
+        (path(), value()).prop_map(|(path, value)| Where::equals(&path, value)),
+        path().prop_map(|path| Where::exists(&path)),
+        (path(), -2i64..3).prop_map(|(path, from)| Where::between(&path, from..)),
+        (path(), -2i64..3, -4i64..5).prop_map(|(path, from, to)| {
+            let bounds: [MetaValue; 2] = [from.into(), (to as f64 / 2.0).into()];
+            let [from, to] = bounds.map(std::ops::Bound::Included);
+            Where::between(&path, (from, to))
+        }),
+        (path(), "[ab]{0,2}").prop_map(|(path, to)| Where::between(&path, ..to)),
+    ];
+    (one.clone(), proptest::option::of(one)).prop_map(|(first, second)| match second {
+        Some(second) => first.and(second),
+        None => first,
+    })
+}
+
+/// Puts a version, lets the index reach what is visible, or puts it away and opens the database again.
+#[derive(Clone, Debug)]
+enum Step {
+    Put(Metadata),
+    Index,
+    Reopen,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    /// A scan, an index in memory and one on the disk give the same answers at every snapshot.
+    #[test]
+    fn index_and_scan_answer_the_same(
+        steps in proptest::collection::vec(
+            prop_oneof![
+                12 => metadata().prop_map(Step::Put),
+                2 => Just(Step::Index),
+                1 => Just(Step::Reopen),
+            ],
+            1..40,
+        ),
+        queries in proptest::collection::vec(wanted(), 12),
+    ) {
+        let dir = TempDir::new().unwrap();
+        let (memory, plain) = (SimulatedDisk::new(), SimulatedDisk::new());
+        let mut databases = [
+            Database::create_on(Arc::new(plain.clone()), options()).unwrap(),
+            Database::create_on(Arc::new(memory.clone()), indexed()).unwrap(),
+            Database::create_with(dir.path(), indexed()).unwrap(),
+        ];
+        let mut snapshots: Vec<[Snapshot; 3]> = Vec::new();
+        for step in &steps {
+            match step {
+                Step::Put(metadata) => databases.iter().for_each(|db| put(db, metadata)),
+                Step::Index => {
+                    prop_assert!(databases[1].wait_index(LONG) && databases[2].wait_index(LONG));
+                }
+                Step::Reopen => {
+                    snapshots.clear();
+                    for db in databases {
+                        db.close().unwrap();
+                    }
+                    databases = [
+                        Database::open_on(Arc::new(plain.clone()), options()).unwrap(),
+                        Database::open_on(Arc::new(memory.clone()), indexed()).unwrap(),
+                        Database::open_with(dir.path(), indexed()).unwrap(),
+                    ];
+                }
+            }
+            snapshots.push(databases.each_ref().map(|db| db.snapshot()));
+        }
+        for round in 0..2 {
+            for [scan, memory, sled] in &snapshots {
+                for wanted in &queries {
+                    let expected = found(scan, wanted);
+                    prop_assert_eq!(&found(memory, wanted), &expected, "memory, round {}: {:?}", round, wanted);
+                    prop_assert_eq!(&found(sled, wanted), &expected, "sled, round {}: {:?}", round, wanted);
+                }
+            }
+            prop_assert!(databases[1].wait_index(LONG) && databases[2].wait_index(LONG));
+        }
+        let mut kinds = BTreeMap::new();
+        databases.iter().for_each(|db| *kinds.entry(db.status().index.on_disk).or_insert(0) += 1);
+        prop_assert_eq!(kinds, BTreeMap::from([(false, 2), (true, 1)]));
+        prop_assert!(databases[2].status().index.set_aside.is_empty());
+    }
+}

@@ -1,0 +1,97 @@
+//! Damage is told to whoever reads, copies or repairs, and never taken for the end of the log.
+
+use std::sync::Arc;
+
+use underbelly::{BackupOptions, Database, Disk, RealDisk, SimulatedDisk};
+use underbelly_tests::{define, options, transaction};
+
+/// A database that was killed: so many transactions are in its log alone.
+fn killed(transactions: u64, large: u64) -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    define(&db).unwrap();
+    for i in 1..=transactions {
+        db.commit(transaction(i, i == large).unwrap()).unwrap();
+    }
+    disk.crash_keeping_all()
+}
+
+fn newest_log(disk: &SimulatedDisk) -> String {
+    disk.files().into_iter().rfind(|name| name.starts_with("wal/") && name.ends_with(".wal")).unwrap()
+}
+
+/// The same files in a real folder.
+fn laid_out(disk: &SimulatedDisk) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for name in disk.files() {
+        let path = dir.path().join(&name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, disk.contents(&name).unwrap()).unwrap();
+    }
+    dir
+}
+
+/// Without the number that the writer published, as after the machine was started anew, readers and backups look at the
+/// whole log as recovery does.
+#[test]
+fn damage_in_the_middle_of_the_log_is_no_end_for_readers_and_backups() {
+    let disk = killed(6, 0);
+    disk.remove("SHARED").unwrap();
+    let log = newest_log(&disk);
+    let mut bytes = disk.contents(&log).unwrap();
+    // The third batch behind the header and the definition.
+    bytes[4 * 4096 + 100] ^= 1;
+    assert!(Database::open_read_only_on(Arc::new(disk.clone())).is_ok());
+    disk.overwrite(&log, bytes);
+    let refused = Database::open_read_only_on(Arc::new(disk.clone())).map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains(&log), "{refused}");
+    let opened = Database::open_on(Arc::new(disk.clone()), options()).map(|_| ()).unwrap_err().to_string();
+    assert!(opened.contains(&log), "{opened}");
+    // A reader that is attached already copies no less than there is.
+    let dir = laid_out(&killed(6, 0));
+    std::fs::remove_file(dir.path().join("SHARED")).unwrap();
+    let reader = Database::open_read_only(dir.path()).unwrap();
+    std::fs::write(dir.path().join(&log), disk.contents(&log).unwrap()).unwrap();
+    let dest = tempfile::tempdir().unwrap();
+    let copied = reader.backup(dest.path(), BackupOptions::default(), |_, _| ());
+    let refused = copied.map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains(&log), "{refused}");
+}
+
+/// A log that ends before what its writer published as durable, on the same machine since, has lost it.
+#[test]
+fn an_end_that_is_gone_is_told_to_writers_and_listed_by_repair() {
+    let disk = killed(6, 0);
+    let log = newest_log(&disk);
+    let mut bytes = disk.contents(&log).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end / 4096 * 4096 - 8192..].fill(0);
+    disk.overwrite(&log, bytes);
+    for _ in 0..2 {
+        let opened = Database::open_on(Arc::new(disk.clone()), options());
+        assert!(opened.map(|_| ()).unwrap_err().to_string().contains(&log));
+    }
+    let dir = laid_out(&disk);
+    let dest = tempfile::tempdir().unwrap();
+    let report = Database::repair(dir.path(), dest.path(), |_, _| ()).unwrap();
+    assert_eq!(report.losses.len(), 1, "{:?}", report.losses);
+    assert!(Database::open(dest.path()).is_ok());
+}
+
+/// A segment that no manifest names yet is verified too.
+#[test]
+fn verify_and_backup_read_files_that_only_the_log_names() {
+    let disk = killed(3, 2);
+    let dir = laid_out(&disk);
+    let segment = disk.files().into_iter().find(|name| name.starts_with("segments/bulk/")).unwrap();
+    let verified = || Database::verify_dir(dir.path(), |_, _| ()).unwrap().damages;
+    assert_eq!(verified(), Vec::<String>::new());
+    let mut bytes = disk.contents(&segment).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(dir.path().join(&segment), bytes).unwrap();
+    let damages = verified();
+    assert!(damages.len() == 1 && damages[0].contains(&segment), "{damages:?}");
+    let reader = Database::open_read_only_on(Arc::new(RealDisk::new(dir.path()))).unwrap();
+    let dest = tempfile::tempdir().unwrap();
+    assert!(reader.backup(dest.path(), BackupOptions::default(), |_, _| ()).is_err());
+}

@@ -1,0 +1,160 @@
+//! What is not durable is not shown: a disk whose syncs fail stands for a writer between its write and its sync.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tempfile::TempDir;
+use underbelly::disk::{Disk, File, Lock, Mapped, RealDisk};
+use underbelly::{CommitError, Database, OpenError, WalError};
+use underbelly_tests::{define, options, transaction, transactions_shown};
+
+/// A folder in which files of the log are written and, when `refuses` is set, not synced.
+struct Unsynced {
+    disk: RealDisk,
+    refuses: Arc<AtomicBool>,
+}
+
+struct UnsyncedFile {
+    file: Box<dyn File>,
+    refuses: Arc<AtomicBool>,
+}
+
+impl Disk for Unsynced {
+    fn create_dir(&self, name: &str) -> io::Result<()> {
+        self.disk.create_dir(name)
+    }
+    fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
+        Ok(Box::new(UnsyncedFile { file: self.disk.create(name)?, refuses: self.refuses.clone() }))
+    }
+    fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
+        Ok(Box::new(UnsyncedFile { file: self.disk.open(name)?, refuses: self.refuses.clone() }))
+    }
+    fn map(&self, name: &str) -> io::Result<Mapped> {
+        self.disk.map(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        self.disk.sync_dir(dir)
+    }
+    fn seal(&self, name: &str) -> io::Result<()> {
+        self.disk.seal(name)
+    }
+    fn lock(&self, name: &str) -> io::Result<Result<Box<dyn Lock>, u32>> {
+        self.disk.lock(name)
+    }
+    fn describe(&self) -> String {
+        self.disk.describe()
+    }
+}
+
+impl File for UnsyncedFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        match self.refuses.load(Ordering::Acquire) {
+            true => Err(io::Error::other("the disk does not answer")),
+            false => self.file.sync_data(),
+        }
+    }
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}
+
+/// Three durable transactions and one that was written and not synced, behind a writer that lives or not.
+fn written_and_not_synced(dir: &Path) -> Database {
+    let refuses = Arc::new(AtomicBool::new(false));
+    let disk = Unsynced { disk: RealDisk::new(dir), refuses: refuses.clone() };
+    let db = Database::create_on(Arc::new(disk), options()).unwrap();
+    define(&db).unwrap();
+    for i in 1..4 {
+        db.commit(transaction(i, false).unwrap()).unwrap();
+    }
+    refuses.store(true, Ordering::Release);
+    let failed = db.commit(transaction(4, false).unwrap());
+    assert!(matches!(failed, Err(CommitError::Log(WalError::Poisoned { .. }))));
+    db
+}
+
+fn shown(dir: &Path) -> u64 {
+    let reader = Database::open_read_only(dir).unwrap();
+    transactions_shown(&reader.snapshot(), |_| false).unwrap()
+}
+
+#[test]
+fn what_is_written_and_not_synced_is_shown_by_nobody_but_a_recovery() {
+    let _alone = crate::alone();
+    let dir = TempDir::new().unwrap();
+    let writer = written_and_not_synced(dir.path());
+    let mut reader = Database::open_read_only(dir.path()).unwrap();
+    assert_eq!(shown(dir.path()), 3, "the writer lives");
+    drop(writer);
+    assert_eq!(shown(dir.path()), 3, "the writer is gone");
+    assert_eq!(reader.refresh().unwrap(), reader.seq());
+    assert_eq!(transactions_shown(&reader.snapshot(), |_| false).unwrap(), 3);
+    // Recovery makes the whole batch durable and says so.
+    let recovered = Database::open_with(dir.path(), options()).unwrap();
+    assert_eq!(shown(dir.path()), 4);
+    reader.refresh().unwrap();
+    assert_eq!(transactions_shown(&reader.snapshot(), |_| false).unwrap(), 4);
+    drop(recovered);
+}
+
+#[test]
+fn after_the_machine_was_started_anew_all_whole_batches_are_durable() {
+    let _alone = crate::alone();
+    let dir = TempDir::new().unwrap();
+    drop(written_and_not_synced(dir.path()));
+    let shared = dir.path().join("SHARED");
+    let told = std::fs::read(&shared).unwrap();
+    std::fs::remove_file(&shared).unwrap();
+    assert_eq!(shown(dir.path()), 4, "nothing of the file reached the disk");
+    std::fs::write(&shared, vec![0; told.len()]).unwrap();
+    assert_eq!(shown(dir.path()), 4, "its length alone did");
+    let mut other_boot = told.clone();
+    other_boot[32] ^= 0xff;
+    std::fs::write(&shared, &other_boot).unwrap();
+    let damaged = Database::open_read_only(dir.path()).map(|_| ()).unwrap_err().to_string();
+    assert!(damaged.contains("SHARED") && damaged.contains("for writing once"), "{damaged}");
+    std::fs::write(&shared, &told).unwrap();
+    assert_eq!(shown(dir.path()), 3, "the same start of the machine");
+}
+
+#[test]
+fn durable_rows_that_the_log_lost_are_missed() {
+    let _alone = crate::alone();
+    let dir = TempDir::new().unwrap();
+    let db = Database::create_with(dir.path(), options()).unwrap();
+    define(&db).unwrap();
+    for i in 1..4 {
+        db.commit(transaction(i, false).unwrap()).unwrap();
+    }
+    drop(db);
+    let wal = dir.path().join("wal/0000000001.wal");
+    let mut bytes = std::fs::read(&wal).unwrap();
+    bytes[3 * 4096..].fill(0);
+    std::fs::write(&wal, &bytes).unwrap();
+    match Database::open_read_only(dir.path()).map(|_| ()) {
+        Err(OpenError::Log(WalError::Corrupt { file, seq, .. })) => {
+            assert_eq!((file.as_str(), seq), ("wal/0000000001.wal", 4));
+        }
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,81 @@
+//! Runs the simulator: `simulator --seconds 20`, `simulator --cycles 1000000 --seed 7`, and to see one life again
+//! `simulator --seed 7 --trace`. A failing seed is named with the command that repeats it, and the exit code is 1.
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use clap::Parser;
+use underbelly_tests::simulator::{Figures, live};
+
+/// The whole engine on a simulated disk against a simple model.
+#[derive(Parser)]
+struct Arguments {
+    /// Stop after so many cycles: a crash or a failing disk, a recovery, a full check
+    #[arg(long)]
+    cycles: Option<u64>,
+    /// Stop after so many seconds
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// The first seed; each life has the next. Alone, one life of this seed. Without it, the time
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Tell every step
+    #[arg(long)]
+    trace: bool,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let Arguments { cycles, seconds, seed, trace } = Arguments::parse();
+    let one = seed.is_some() && cycles.is_none() && seconds.is_none();
+    let first = seed.unwrap_or_else(|| UNIX_EPOCH.elapsed().map_or(1, |since| since.as_micros() as u64));
+    let time = seconds
+        .map_or(if cycles.is_some() { Duration::MAX } else { Duration::from_secs(20) }, Duration::from_secs);
+    let cycles = cycles.unwrap_or(u64::MAX);
+    // A panic of the engine is told with its seed; here is where it happened.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+
+    let (began, mut figures) = (Instant::now(), Figures::default());
+    let mut told = began;
+    let mut out = std::io::stdout();
+    writeln!(out, "first seed {first}")?;
+    for seed in first.. {
+        live(seed, trace, &mut figures)?;
+        if told.elapsed() > Duration::from_secs(60) {
+            tell(&mut out, &figures, began)?;
+            told = Instant::now();
+        }
+        if one || figures.cycles >= cycles || began.elapsed() >= time {
+            break;
+        }
+    }
+    tell(&mut out, &figures, began)
+}
+
+fn tell(out: &mut impl Write, figures: &Figures, began: Instant) -> Result<(), Box<dyn Error>> {
+    let seconds = began.elapsed().as_secs_f64();
+    writeln!(
+        out,
+        "{} cycles in {seconds:.1} s: {:.0} cycles/s; {} transactions, {} crashes, {} failed calls, {} recoveries \
+         cut short, {} changing calls",
+        figures.cycles,
+        figures.cycles as f64 / seconds,
+        figures.transactions,
+        figures.crashes,
+        figures.faults,
+        figures.interrupted,
+        figures.calls,
+    )?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! The simulator: the whole engine on a simulated disk, with a clock of its own and no threads, against a simple model.
+//!
+//! A *life* is all that follows from one seed: a database with settings of its own and some tens of *cycles*. A cycle is
+//! a few random steps, an end (a power cut, a kill, a close), on the way perhaps a disk that fails, and a recovery
+//! that may be cut short itself. After each recovery the database must show exactly the transactions up to one
+//! seq: all that were durable, none that was not sequenced, none in part. The same seed does the same each time.
+//!
+//! - [`model`]: what the database should show after each transaction.
+//! - `desk`: the slots and producers, and what they make of their inputs.
+//! - `life`: the database, its disk, and what is known of its transactions.
+//! - `steps`: what happens to it.
+//! - `check`: the comparison.
+
+mod check;
+mod desk;
+mod life;
+pub mod model;
+mod steps;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use life::Figures;
+use life::Life;
+
+/// Why a life ended early: a fault of the engine, or of the simulator.
+pub type Trouble = Box<dyn std::error::Error>;
+
+/// A life that went wrong.
+#[derive(Debug)]
+pub struct Failed {
+    /// The seed of the life.
+    pub seed: u64,
+    /// The cycle, counted from 0.
+    pub cycle: u64,
+    /// What was wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}, cycle {}: {}", self.seed, self.cycle, self.what)?;
+        let command = "cargo run --release -p underbelly-tests --bin simulator --";
+        write!(f, "again, with every step: {command} --seed {} --trace", self.seed)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+/// Lives one life and adds what it did to `figures`. With `trace` it tells each step on standard error.
+///
+/// # Errors
+/// [`Failed`], also where the engine panicked.
+pub fn live(seed: u64, trace: bool, figures: &mut Figures) -> Result<(), Failed> {
+    let cycle = AtomicU64::new(0);
+    let lived = catch_unwind(AssertUnwindSafe(|| {
+        let mut life = Life::new(seed, trace)?;
+        let cycles = life.cycles();
+        for number in 0..cycles {
+            cycle.store(number, Ordering::Relaxed);
+            life.cycle()?;
+        }
+        Ok::<Figures, Trouble>(life.figures())
+    }));
+    let what = match lived {
+        Ok(Ok(lived)) => {
+            figures.add(&lived);
+            return Ok(());
+        }
+        Ok(Err(trouble)) => trouble.to_string(),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            format!("panicked: {}", text.unwrap_or("no message"))
+        }
+    };
+    Err(Failed { seed, cycle: cycle.into_inner(), what })
+}

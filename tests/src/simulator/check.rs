@@ -1,0 +1,178 @@
+//! The comparison of the database with the model.
+
+use std::collections::BTreeMap;
+
+use underbelly::{Columns, Database, Metadata, ReadError, Snapshot, State, Timestamp, Value};
+
+use super::desk::{self, DAYS, FIRST, JOINED, KEYS, Made, OTHER, SECOND, SLOTS, SOURCE, TOTAL};
+use super::life::Life;
+use super::model::{CellName, Model, RowOf};
+use super::{Trouble, model};
+
+/// The identity of a model.
+pub(super) fn metadata(model: u8) -> Metadata {
+    Metadata::new("m").with("number", i64::from(model)).with("timestamp", Timestamp(5))
+}
+
+/// A blob of the simulator: a byte, repeated.
+pub(super) fn blob(byte: u8, len: usize) -> Vec<u8> {
+    vec![byte; len]
+}
+
+fn wrong(what: String) -> Result<(), Trouble> {
+    Err(what.into())
+}
+
+/// Everything that a database shows after a recovery, its files included.
+pub(super) fn whole(life: &Life) -> Result<(), Trouble> {
+    let (db, model) = (life.db()?, &life.model);
+    snapshot(&db.snapshot(), model)?;
+    let mut slots: Vec<_> = db.slots().into_iter().map(|slot| slot.definition.name).collect();
+    slots.sort();
+    if slots.iter().ne(&model.slots) {
+        return wrong(format!("slots are {slots:?}, not {:?}", model.slots));
+    }
+    let mut producers: Vec<_> = db.producers().into_iter().map(|found| found.definition.name).collect();
+    producers.sort();
+    if producers.iter().ne(&model.producers) {
+        return wrong(format!("producers are {producers:?}, not {:?}", model.producers));
+    }
+    let mut runs = BTreeMap::new();
+    match db.snapshot().series("_runs") {
+        Err(ReadError::UnknownSeries { .. }) => {}
+        series => {
+            let told = series?.range(Timestamp::MIN, Timestamp::MAX)?;
+            for row in 0..told.rows() {
+                let name = told.column("producer").and_then(|name| name.str_at(row)).unwrap_or_default();
+                *runs.entry(name.to_string()).or_insert(0) += 1;
+            }
+        }
+    }
+    let expected: BTreeMap<_, _> = model.runs.iter().map(|(name, runs)| (name.to_string(), *runs)).collect();
+    if runs != expected {
+        return wrong(format!("runs that are told are {runs:?}, not {expected:?}"));
+    }
+    let damages = db.verify(|_, _| ())?.damages;
+    if damages.is_empty() { Ok(()) } else { wrong(format!("damages: {damages:?}")) }
+}
+
+/// Rows, cells and models.
+pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble> {
+    let at = snapshot.seq();
+    let names: Vec<_> = snapshot.series_names().into_iter().filter(|name| !name.starts_with('_')).collect();
+    if names.iter().ne(model.series.keys()) {
+        return wrong(format!("seq {at} shows series {names:?}, not {:?}", model.series.keys()));
+    }
+    for (name, rows) in &model.series {
+        let found = snapshot.series(name)?.range(Timestamp::MIN, Timestamp::MAX)?;
+        if let Some(row) = first_difference(&found, rows) {
+            let (found, expected) = (found.rows(), rows.len());
+            return wrong(format!(
+                "seq {at}: {found} rows of {name}, {expected} expected; row {row} differs"
+            ));
+        }
+    }
+    for slot in SLOTS.into_iter().filter(|slot| model.slots.contains(*slot)) {
+        let keys = if slot == TOTAL { 0..1 } else { KEYS };
+        for (day, key) in DAYS.flat_map(|day| keys.clone().map(move |key| (day, key))) {
+            let cell = (slot, day, key);
+            let found = snapshot.slot(slot, desk::date(day), desk::key_of(cell))?;
+            let found = found.map(|cell| (cell.rows.i64s("n").unwrap_or_default().to_vec(), cell.generation));
+            let (content, generation) = model.cells.get(&cell).copied().unwrap_or_default();
+            if found != content.map(|n| (vec![n], generation)) {
+                return wrong(format!("seq {at}: {cell:?} is {found:?}, not {content:?} g{generation}"));
+            }
+        }
+    }
+    let shown = snapshot.models().len();
+    if shown != model.models.len() {
+        return wrong(format!("seq {at} shows {shown} models, not {}", model.models.len()));
+    }
+    for (number, versions) in &model.models {
+        let found = snapshot.model(&metadata(*number))?;
+        let (Some(found), Some((byte, len))) = (found, versions.last()) else {
+            return wrong(format!("seq {at}: model {number} is missing"));
+        };
+        let version = found.info().version;
+        let bytes = &**found.blob();
+        if version != versions.len() as u64 || bytes.len() != *len || bytes.iter().any(|b| b != byte) {
+            return wrong(format!("seq {at}: model {number} is version {version} of {}", versions.len()));
+        }
+    }
+    Ok(())
+}
+
+/// The first row that differs, or the end of the shorter ones where one has more; `None` where all are equal.
+fn first_difference(found: &Columns, rows: &[RowOf]) -> Option<usize> {
+    let times = found.timestamps("timestamp").unwrap_or_default();
+    let column = |name| found.column(name);
+    let (k, x, y) = (column("k"), column("x"), column("y"));
+    let differs = |row: usize| {
+        let (Some(at), Some(expected)) = (times.get(row), rows.get(row)) else { return true };
+        let key = k.and_then(|k| k.str_at(row)).and_then(|key| key.strip_prefix('k')?.parse::<u8>().ok());
+        let x = match x.map(|x| x.get(row)) {
+            Some(Value::I64(x)) => Some(x),
+            _ => None,
+        };
+        let y = y.and_then(|y| y.str_at(row));
+        *at != expected.at || key != Some(expected.key) || x != expected.x || y != expected.y.as_deref()
+    };
+    (0..times.len().max(rows.len())).find(|row| differs(*row))
+}
+
+/// What holds when all producers are attached and none is ready: what could be made is what a recompute makes, and
+/// the states say so.
+pub(super) fn at_rest(db: &Database, model: &model::Model) -> Result<(), Trouble> {
+    let snapshot = db.snapshot();
+    let state = |cell: CellName| -> Result<Option<State>, Trouble> {
+        let found = snapshot.slot(cell.0, desk::date(cell.1), desk::key_of(cell))?;
+        Ok(found.map(|cell| cell.info.state))
+    };
+    let expect = |cell: CellName, n: i64| -> Result<(), Trouble> {
+        let (content, found) = (model.content(cell), state(cell)?);
+        if content != Some(n) || found != Some(State::Current) {
+            return wrong(format!("at rest {cell:?} is {content:?} and {found:?}, not {n} and current"));
+        }
+        Ok(())
+    };
+    for day in DAYS {
+        let (mut sum, mut whole) = (0, true);
+        for key in KEYS {
+            let Some(source) = model.content((SOURCE, day, key)) else {
+                whole &=
+                    model.content((FIRST, day, key)).is_none() && model.content((SECOND, day, key)).is_none();
+                continue;
+            };
+            expect((SOURCE, day, key), source)?;
+            match desk::first(source) {
+                Made::Number(first) => {
+                    expect((FIRST, day, key), first)?;
+                    expect((SECOND, day, key), first + 10)?;
+                    sum += first + 10;
+                    if let Some(other) = model.content((OTHER, day, key)) {
+                        expect((JOINED, day, key), first + other)?;
+                    }
+                }
+                Made::Nothing => {
+                    whole = false;
+                    if let Some(first) = model.content((FIRST, day, key)) {
+                        return wrong(format!(
+                            "at rest {FIRST} of {source} is {first}, though it was declined"
+                        ));
+                    }
+                }
+                Made::Failure => {
+                    whole = false;
+                    let found = state((FIRST, day, key))?;
+                    if found.is_some_and(|state| state != State::Invalid) {
+                        return wrong(format!("at rest {FIRST} of {source} is {found:?}, though it failed"));
+                    }
+                }
+            }
+        }
+        if whole && sum > 0 && model.ended.contains(&day) {
+            expect((TOTAL, day, 0), sum)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! Slots and producers: a chain, a join that makes a diamond, and a group, of which some runs fail and some decline.
+
+use underbelly::{
+    CommitError, Database, Date, Failure, Outputs, ProducerDefinition, Row, Run, SchemaError, SlotDate,
+    SlotDefinition, Timestamp,
+};
+
+use super::life::Journal;
+use super::model::{CellName, Effect, RowOf};
+use crate::{counter_slot, one};
+
+/// Days of all cells.
+pub const DAYS: std::ops::Range<i32> = 0..3;
+/// Keys of all cells but those of [`TOTAL`], whose key is 0.
+pub const KEYS: std::ops::Range<u8> = 0..4;
+/// Written by clients.
+pub const SOURCE: &str = "Source";
+/// Written by clients, too.
+pub const OTHER: &str = "Other";
+/// Made of [`SOURCE`], where that works.
+pub const FIRST: &str = "Chain.First";
+/// Made of [`FIRST`].
+pub const SECOND: &str = "Chain.Second";
+/// Made of [`FIRST`] and [`OTHER`].
+pub const JOINED: &str = "Joined";
+/// Made of all [`SECOND`] of a day.
+pub const TOTAL: &str = "Total";
+/// All of them.
+pub const SLOTS: [&str; 6] = [SOURCE, OTHER, FIRST, SECOND, JOINED, TOTAL];
+/// The series to which a producer appends.
+pub const DERIVED: &str = "derived";
+
+/// What becomes of a source.
+pub enum Made {
+    /// A number.
+    Number(i64),
+    /// Nothing, by decision.
+    Nothing,
+    /// A failure.
+    Failure,
+}
+
+/// What [`FIRST`] is for a [`SOURCE`].
+pub fn first(n: i64) -> Made {
+    match n % 7 {
+        3 => Made::Failure,
+        5 => Made::Nothing,
+        _ => Made::Number(2 * n + 1),
+    }
+}
+
+/// The date of a day.
+pub fn date(day: i32) -> SlotDate {
+    Date(day).into()
+}
+
+/// The key values of a cell.
+pub fn key_of(cell: CellName) -> Vec<String> {
+    if cell.0 == TOTAL { Vec::new() } else { vec![format!("k{}", cell.2)] }
+}
+
+/// The definition of a slot.
+pub fn slot(name: &str) -> SlotDefinition {
+    match name {
+        TOTAL => SlotDefinition::new(TOTAL).value("n", underbelly::ColumnType::I64),
+        name => counter_slot(name),
+    }
+}
+
+/// The producers in the order in which they are registered.
+pub const PRODUCERS: [&str; 4] = ["first", "second", "joined", "total"];
+
+fn definition(name: &str) -> ProducerDefinition {
+    let new = ProducerDefinition::new(name);
+    match name {
+        "first" => new.requires(SOURCE).provides(FIRST),
+        "second" => new.requires(FIRST).provides(SECOND),
+        "joined" => new.requires(FIRST).requires(OTHER).provides(JOINED),
+        _ => new.requires(SECOND).group_by_date().provides(TOTAL),
+    }
+}
+
+fn number(run: &Run, slot: &str) -> Result<i64, Failure> {
+    Ok(run.input(slot)?.i64s("n").and_then(|n| n.first()).copied().unwrap_or_default())
+}
+
+/// Registers a producer of which every run is written into the journal.
+pub fn register(db: &Database, name: &'static str, journal: &Journal) -> Result<(), SchemaError> {
+    let journal = journal.clone();
+    db.register(definition(name), move |run: &Run| {
+        let day = match run.date() {
+            SlotDate::Day(day) => day.0,
+            SlotDate::Instant(_) => i32::MIN,
+        };
+        let text = run.key("name").and_then(|key| key.as_str().map(str::to_string));
+        let key = text.and_then(|text| text.strip_prefix('k')?.parse().ok()).unwrap_or(0);
+        let mut effects = vec![Effect::Run(name)];
+        let made = work(run, name, (day, key), &mut effects);
+        // A start and an end: the log lies still between them, since nobody else commits.
+        journal.add(run.snapshot().seq() + 2, effects);
+        made
+    })
+}
+
+fn work(run: &Run, name: &str, (day, key): (i32, u8), effects: &mut Vec<Effect>) -> Result<Outputs, Failure> {
+    let (output, n) = match name {
+        "first" => match first(number(run, SOURCE)?) {
+            Made::Number(n) => (FIRST, n),
+            Made::Nothing => {
+                effects.push(Effect::Put((FIRST, day, key), None));
+                return Err(Failure::Declined("not worth it".to_string()));
+            }
+            Made::Failure => return Err(Failure::Fatal("cannot be done".to_string())),
+        },
+        "second" => (SECOND, number(run, FIRST)? + 10),
+        "joined" => (JOINED, number(run, FIRST)? + number(run, OTHER)?),
+        _ => {
+            let mut sum = 0;
+            for cell in run.inputs(SECOND)? {
+                sum += cell.rows()?.i64s("n").and_then(|n| n.first()).copied().unwrap_or_default();
+            }
+            (TOTAL, sum)
+        }
+    };
+    let mut outputs = Outputs::new().put(output, one("n", n)?);
+    effects.push(Effect::Put((output, day, key), Some(n)));
+    if name == "second" {
+        let row = RowOf { at: n % 50, key, x: Some(n), y: None };
+        outputs = outputs.append(row_of(DERIVED, &row)?)?;
+        effects.push(Effect::Rows(DERIVED, vec![row]));
+    }
+    Ok(outputs)
+}
+
+/// A row as the engine takes it.
+pub fn row_of(series: &'static str, row: &RowOf) -> Result<Row, CommitError> {
+    let made = Row::new(series, Timestamp(row.at)).key("k", format!("k{}", row.key)).field("x", row.x);
+    Ok(match &row.y {
+        Some(y) => made.field("y", y.as_str()),
+        None => made,
+    })
+}

@@ -1,0 +1,416 @@
+//! A database with its disk, and what is known of its transactions.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use underbelly::disk::{Calls, Fault, FaultKind};
+use underbelly::{
+    Database, Durability, FaultyDisk, ManualClock, OpenError, Options, SimulatedDisk, Snapshot, StorageError,
+    Timestamp, WalError,
+};
+
+use super::model::{Effect, Model};
+use super::{Trouble, check};
+use crate::Numbers;
+
+/// A transaction: its seq and what it does.
+type Entry = (u64, Vec<Effect>);
+
+/// Transactions that were sequenced and are not known to be durable, by seq.
+#[derive(Clone, Default)]
+pub(super) struct Journal(Arc<Mutex<Vec<Entry>>>);
+
+impl Journal {
+    fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the newest transaction.
+    pub fn add(&self, seq: u64, effects: Vec<Effect>) {
+        self.entries().push((seq, effects));
+    }
+
+    /// Takes back the newest transaction if its seq is above `head`: it was not sequenced.
+    fn take_above(&self, head: u64) -> Option<Vec<Effect>> {
+        let mut entries = self.entries();
+        entries.pop_if(|(seq, _)| *seq > head).map(|(_, effects)| effects)
+    }
+}
+
+/// What lives did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Cycles: each with a recovery and a check of everything.
+    pub cycles: u64,
+    /// Transactions, runs of producers included, that were acknowledged.
+    pub transactions: u64,
+    /// Power cuts, kills of the process included.
+    pub crashes: u64,
+    /// Calls of the disk that failed by order.
+    pub faults: u64,
+    /// Recoveries that were cut short or failed, and were repeated.
+    pub interrupted: u64,
+    /// Calls that changed the disk.
+    pub calls: u64,
+    /// A hash of what recoveries found: equal for equal seeds.
+    pub digest: u64,
+}
+
+impl Figures {
+    /// Adds those of another life.
+    pub fn add(&mut self, other: &Figures) {
+        self.cycles += other.cycles;
+        self.transactions += other.transactions;
+        self.crashes += other.crashes;
+        self.faults += other.faults;
+        self.interrupted += other.interrupted;
+        self.calls += other.calls;
+        self.digest = (self.digest ^ other.digest).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+}
+
+/// A database, its disk, and what is known of both.
+pub(super) struct Life {
+    pub numbers: Numbers,
+    pub disk: FaultyDisk<SimulatedDisk>,
+    /// `None` between an end and a recovery.
+    db: Option<Database>,
+    pub clock: Arc<ManualClock>,
+    pub time: i64,
+    pub options: Options,
+    /// What is visible.
+    pub model: Model,
+    /// What is durable.
+    kept: Model,
+    /// What became visible since.
+    since: Vec<(u64, Vec<Effect>)>,
+    pub journal: Journal,
+    /// What a run did whose end the disk refused; the next drive ends it.
+    pub unfinished: Option<Vec<Effect>>,
+    /// Snapshots taken on the way, and what they must show.
+    pub held: Vec<(Snapshot, Model)>,
+    /// The last durable transaction.
+    pub durable: u64,
+    /// The last transaction that was sequenced.
+    pub sequenced: u64,
+    /// Whether a failure that was ordered may explain an error.
+    pub excused: bool,
+    pub figures: Figures,
+    pub trace: bool,
+}
+
+/// Bytes of the log files of a life, of which small ones are frequent.
+const LOG_FILE_BYTES: [u64; 5] = [16 << 10, 16 << 10, 32 << 10, 64 << 10, 256 << 10];
+
+impl Life {
+    /// A new database.
+    pub fn new(seed: u64, trace: bool) -> Result<Life, Trouble> {
+        let mut numbers = Numbers::new(seed);
+        let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
+        let options = Options {
+            log_file_bytes: LOG_FILE_BYTES[numbers.below(LOG_FILE_BYTES.len() as u64) as usize],
+            checkpoint_bytes: 1 << (12 + numbers.below(10)),
+            checkpoint_operations: 10 + numbers.below(400),
+            workers: 0,
+            clock: clock.clone(),
+            ..Options::default()
+        };
+        if trace {
+            eprintln!("{options:?}");
+        }
+        let disk = FaultyDisk::new(SimulatedDisk::new());
+        let (disk, db) = create(disk, &options, &mut numbers)?;
+        Ok(Life {
+            numbers,
+            disk,
+            db: Some(db),
+            clock,
+            time: 1_000_000,
+            options,
+            model: Model::default(),
+            kept: Model::default(),
+            since: Vec::new(),
+            journal: Journal::default(),
+            unfinished: None,
+            held: Vec::new(),
+            durable: 0,
+            sequenced: 0,
+            excused: false,
+            figures: Figures::default(),
+            trace,
+        })
+    }
+
+    /// How many cycles it has.
+    pub fn cycles(&mut self) -> u64 {
+        4 + self.numbers.below(24)
+    }
+
+    /// What it did.
+    pub fn figures(&self) -> Figures {
+        self.figures
+    }
+
+    /// The open database.
+    pub fn db(&self) -> Result<&Database, Trouble> {
+        self.db.as_ref().ok_or_else(|| "the simulator has no database open".into())
+    }
+
+    /// Tells a step where that is wished.
+    pub fn tell(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            eprintln!("  {}", what());
+        }
+    }
+
+    /// Orders a failure, or heals the disk.
+    pub fn order(&mut self, fault: Option<Fault>) {
+        self.figures.faults += self.disk.struck();
+        self.disk.order(fault);
+        if let Some(fault) = fault {
+            self.tell(|| format!("order {fault:?}"));
+        }
+    }
+
+    /// Fails unless a failure that was ordered explains the error.
+    pub fn excuse(&mut self, what: &str, error: &dyn std::error::Error) -> Result<(), Trouble> {
+        self.excused |= self.disk.struck() > 0;
+        self.tell(|| format!("{what}: {error}"));
+        if self.excused { Ok(()) } else { Err(format!("{what} fails with a sound disk: {error}").into()) }
+    }
+
+    /// Does something that makes at most one transaction with these effects, and accounts for it. Answers whether it
+    /// succeeded.
+    pub fn attempt<T, E: std::error::Error>(
+        &mut self,
+        what: &str,
+        effects: Vec<Effect>,
+        act: impl FnOnce(&Database) -> Result<T, E>,
+    ) -> Result<Option<T>, Trouble> {
+        self.attempt_with(Durability::Sync, what, effects, act)
+    }
+
+    /// The same for a transaction that may be acknowledged when it is visible.
+    pub fn attempt_with<T, E: std::error::Error>(
+        &mut self,
+        durability: Durability,
+        what: &str,
+        effects: Vec<Effect>,
+        act: impl FnOnce(&Database) -> Result<T, E>,
+    ) -> Result<Option<T>, Trouble> {
+        let before = self.head()?;
+        let done = act(self.db()?);
+        let after = self.head()?;
+        if after > before {
+            self.journal.add(before + 1, effects);
+        }
+        self.settle()?;
+        let visible = self.db()?.status().visible;
+        match done {
+            Ok(done) if durability == Durability::Buffered && visible >= after => Ok(Some(done)),
+            Ok(done) if self.durable >= after => Ok(Some(done)),
+            Ok(_) => Err(format!("{what} is acknowledged before it is {durability:?}").into()),
+            Err(error) => self.excuse(what, &error).map(|()| None),
+        }
+    }
+
+    /// Runs what is ready.
+    pub fn drive(&mut self) -> Result<bool, Trouble> {
+        if let Some(effects) = self.unfinished.take() {
+            self.journal.add(self.head()? + 1, effects);
+        }
+        let driven = self.db()?.run_ready();
+        self.unfinished = self.journal.take_above(self.head()?);
+        self.settle()?;
+        match driven {
+            Ok(runs) => {
+                self.tell(|| format!("drive: {runs} runs"));
+                Ok(true)
+            }
+            Err(error) => self.excuse("drive", &error).map(|()| false),
+        }
+    }
+
+    /// The last transaction that was sequenced.
+    pub fn head(&self) -> Result<u64, Trouble> {
+        Ok(self.db()?.status().head)
+    }
+
+    /// Takes note of what is durable now, and forgets that it was ever in doubt.
+    pub fn settle(&mut self) -> Result<(), Trouble> {
+        let status = self.db()?.status();
+        if status.visible < self.durable {
+            return Err(format!("seq {} is visible after {}", status.visible, self.durable).into());
+        }
+        if status.durable < self.durable || status.visible < status.durable {
+            let (visible, durable) = (status.visible, status.durable);
+            return Err(format!("seq {visible} is visible, {durable} durable after {}", self.durable).into());
+        }
+        self.sequenced = self.sequenced.max(status.head);
+        self.show(status.visible);
+        self.keep(status.durable);
+        Ok(())
+    }
+
+    /// The transactions up to `seq` are visible.
+    fn show(&mut self, seq: u64) {
+        let mut entries = self.journal.entries();
+        let visible = entries.iter().take_while(|(known, _)| *known <= seq).count();
+        for (seq, effects) in entries.drain(..visible) {
+            self.model.apply(effects.clone());
+            self.since.push((seq, effects));
+            self.figures.transactions += 1;
+        }
+    }
+
+    /// The transactions up to `seq` are durable.
+    fn keep(&mut self, seq: u64) {
+        let durable = self.since.iter().take_while(|(known, _)| *known <= seq).count();
+        for (_, effects) in self.since.drain(..durable) {
+            self.kept.apply(effects);
+        }
+        self.durable = seq;
+    }
+
+    /// Ends the process where it stands, with or without the power: `left` makes what is left of the disk.
+    pub fn end(&mut self, left: impl FnOnce(&SimulatedDisk) -> SimulatedDisk) {
+        self.order(Some(Fault { calls: Calls::Changing, after: 0, kind: FaultKind::Io, sticky: true }));
+        self.figures.calls += self.disk.calls(Calls::Changing);
+        self.shut();
+        self.disk = FaultyDisk::new(left(self.disk.inner()));
+        self.figures.crashes += 1;
+    }
+
+    /// Lets go of the database.
+    pub fn shut(&mut self) {
+        self.unfinished = None;
+        self.held.clear();
+        self.db = None;
+    }
+
+    /// Takes the power, by a random sort of crash; sometimes only kills the process.
+    pub fn crash(&mut self) {
+        let (sort, seed) = (self.numbers.below(10), self.numbers.below(u64::MAX));
+        self.tell(|| {
+            let sort = match sort {
+                0 => "keeping nothing",
+                1 => "keeping all",
+                2..4 => "of the process",
+                _ => "keeping some",
+            };
+            format!("crash {sort}")
+        });
+        self.end(|disk| match sort {
+            0 => disk.crash(),
+            1 => disk.crash_keeping_all(),
+            2..4 => disk.clone(),
+            _ => disk.crash_with(seed),
+        });
+    }
+
+    /// Opens what is left, perhaps with failures and power cuts on the way, and compares everything.
+    pub fn recover(&mut self) -> Result<(), Trouble> {
+        self.excused = false;
+        let mut interruptions = if self.numbers.below(3) == 0 { 1 + self.numbers.below(3) } else { 0 };
+        loop {
+            if interruptions > 0 {
+                interruptions -= 1;
+                let fault = self.recovery_fault();
+                self.order(Some(fault));
+            }
+            match Database::open_on(Arc::new(self.disk.clone()), self.options.clone()) {
+                Ok(db) => {
+                    self.db = Some(db);
+                    break;
+                }
+                Err(error) => {
+                    self.excuse("open", &error)?;
+                    if blames_data(&error) {
+                        return Err(format!("a failure of the disk is told as damage: {error}").into());
+                    }
+                    self.figures.interrupted += 1;
+                    self.order(None);
+                    if self.numbers.below(3) > 0 {
+                        self.crash();
+                    }
+                    self.excused = false;
+                }
+            }
+        }
+        self.order(None);
+        let found = self.db()?.recovery_report().last_seq;
+        let (durable, sequenced) = (self.durable, self.sequenced);
+        self.tell(|| format!("recovered seq {found} of {durable} durable and {sequenced} sequenced"));
+        if !(durable..=sequenced).contains(&found) {
+            let what = format!("recovery shows seq {found}; {durable} was durable, {sequenced} sequenced");
+            return Err(what.into());
+        }
+        self.show(found);
+        self.keep(found);
+        if !self.since.is_empty() {
+            // What was visible and is lost.
+            self.model = self.kept.clone();
+            self.since.clear();
+        }
+        self.journal.entries().clear();
+        self.sequenced = self.head()?;
+        let digest = self.figures.digest ^ found ^ (self.disk.calls(Calls::Changing) << 32);
+        self.figures.digest = digest.wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+        check::whole(self)
+    }
+
+    /// A failure for a recovery: the machine stops, or a call fails once.
+    fn recovery_fault(&mut self) -> Fault {
+        let after = self.numbers.below(24);
+        match self.numbers.below(3) {
+            0 => Fault { calls: Calls::Changing, after, kind: FaultKind::Io, sticky: true },
+            1 => {
+                let kind = FaultKind::ALL[self.numbers.below(FaultKind::ALL.len() as u64) as usize];
+                Fault { calls: Calls::Changing, after, kind, sticky: false }
+            }
+            _ => Fault { calls: Calls::Reading, after: after * 2, kind: FaultKind::Io, sticky: false },
+        }
+    }
+}
+
+/// Whether an error says that data is damaged or missing.
+fn blames_data(error: &OpenError) -> bool {
+    let storage =
+        |error: &StorageError| !matches!(error, StorageError::Io { .. } | StorageError::DiskFull { .. });
+    match error {
+        OpenError::Corrupt { .. } | OpenError::NotFound { .. } => true,
+        OpenError::Storage(error) => storage(error),
+        OpenError::Log(error) => {
+            !matches!(error, WalError::Io { .. } | WalError::DiskFull { .. } | WalError::Poisoned { .. })
+        }
+        _ => false,
+    }
+}
+
+/// Makes a database, perhaps after attempts that were cut short.
+fn create(
+    mut disk: FaultyDisk<SimulatedDisk>,
+    options: &Options,
+    numbers: &mut Numbers,
+) -> Result<(FaultyDisk<SimulatedDisk>, Database), Trouble> {
+    for _ in 0..numbers.below(3) {
+        let (after, seed) = (numbers.below(30), numbers.below(u64::MAX));
+        disk.order(Some(Fault { calls: Calls::Changing, after, kind: FaultKind::Io, sticky: true }));
+        let made = Database::create_on(Arc::new(disk.clone()), options.clone());
+        if made.is_err() && disk.struck() == 0 {
+            // It was made before.
+            disk.order(None);
+            break;
+        }
+        disk.order(Some(Fault { calls: Calls::Changing, after: 0, kind: FaultKind::Io, sticky: true }));
+        drop(made);
+        disk = FaultyDisk::new(match seed % 3 {
+            0 => disk.inner().clone(),
+            _ => disk.inner().crash_with(seed),
+        });
+    }
+    let made = match Database::open_on(Arc::new(disk.clone()), options.clone()) {
+        Err(OpenError::NotFound { .. }) => Database::create_on(Arc::new(disk.clone()), options.clone()),
+        opened => opened,
+    };
+    Ok((disk, made?))
+}

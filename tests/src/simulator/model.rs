@@ -1,0 +1,93 @@
+//! What the database should show: a few maps, and the effects of transactions on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A row of a series: time, key, value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowOf {
+    /// Nanoseconds.
+    pub at: i64,
+    /// The number in its key `k`.
+    pub key: u8,
+    /// Its field `x`.
+    pub x: Option<i64>,
+    /// Its field `y`, in the series that have one.
+    pub y: Option<String>,
+}
+
+/// The address of a cell: slot, day, key.
+pub type CellName = (&'static str, i32, u8);
+
+/// One change that a transaction makes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Appends rows to a series.
+    Rows(&'static str, Vec<RowOf>),
+    /// Gives a cell a number, or none.
+    Put(CellName, Option<i64>),
+    /// Puts a version of a model: its number, the byte that its blob repeats, and the blob's length.
+    Model(u8, u8, usize),
+    /// Declares the end of a day.
+    End(i32),
+    /// Defines a slot.
+    Slot(String),
+    /// Registers a producer.
+    Producer(&'static str),
+    /// Ends a run of a producer.
+    Run(&'static str),
+}
+
+/// What the database should show.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    /// Rows in order of time and arrival.
+    pub series: BTreeMap<&'static str, Vec<RowOf>>,
+    /// Contents and generations.
+    pub cells: BTreeMap<CellName, (Option<i64>, u64)>,
+    /// Byte and length of each version.
+    pub models: BTreeMap<u8, Vec<(u8, usize)>>,
+    /// Days that ended.
+    pub ended: BTreeSet<i32>,
+    /// Defined slots.
+    pub slots: BTreeSet<String>,
+    /// Registered producers.
+    pub producers: BTreeSet<&'static str>,
+    /// Runs that ended, by producer.
+    pub runs: BTreeMap<&'static str, u64>,
+}
+
+impl Model {
+    /// Makes all changes of a transaction.
+    pub fn apply(&mut self, effects: Vec<Effect>) {
+        // Of several writes to one cell in a transaction the last counts.
+        let mut cells = BTreeMap::new();
+        for effect in effects {
+            match effect {
+                Effect::Rows(series, rows) => {
+                    let known = self.series.entry(series).or_default();
+                    known.extend(rows);
+                    known.sort_by_key(|row| row.at);
+                }
+                Effect::Put(cell, n) => {
+                    cells.insert(cell, n);
+                }
+                Effect::Model(model, byte, len) => self.models.entry(model).or_default().push((byte, len)),
+                Effect::End(day) => drop(self.ended.insert(day)),
+                Effect::Slot(name) => drop(self.slots.insert(name)),
+                Effect::Producer(name) => drop(self.producers.insert(name)),
+                Effect::Run(name) => *self.runs.entry(name).or_default() += 1,
+            }
+        }
+        for (cell, content) in cells {
+            let known = self.cells.entry(cell).or_default();
+            if known.0 != content {
+                *known = (content, known.1 + 1);
+            }
+        }
+    }
+
+    /// What a cell holds.
+    pub fn content(&self, cell: CellName) -> Option<i64> {
+        self.cells.get(&cell).and_then(|(content, _)| *content)
+    }
+}

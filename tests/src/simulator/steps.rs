@@ -1,0 +1,299 @@
+//! What happens to a database in a cycle.
+
+use std::cell::Cell;
+
+use underbelly::disk::{Calls, Fault, FaultKind};
+use underbelly::{Batch, CommitError, Database, Durability, SchemaError, Timestamp};
+
+use super::desk::{self, DAYS, KEYS, OTHER, PRODUCERS, SLOTS, SOURCE};
+use super::life::Life;
+use super::model::{CellName, Effect, RowOf};
+use super::{Trouble, check};
+use crate::{counter_slot, one};
+
+/// Types of the series that clients write.
+const SERIES: [&str; 3] = ["quotes", "rates", "trades"];
+/// Slots that are defined on the way.
+const EXTRA_SLOTS: u64 = 4;
+/// Models that are put.
+const MODELS: u64 = 5;
+/// Changing calls within which a failure that is ordered comes, at most.
+const CALLS_AHEAD: u64 = 60;
+
+impl Life {
+    /// Some steps, an end, and a recovery.
+    pub fn cycle(&mut self) -> Result<(), Trouble> {
+        self.tell(|| "cycle".to_string());
+        let number = |life: &mut Life, bound| life.numbers.below(bound);
+        let after = number(self, CALLS_AHEAD);
+        let kind = FaultKind::ALL[number(self, FaultKind::ALL.len() as u64) as usize];
+        let fault = match number(self, 10) {
+            0..3 => Some(Fault { calls: Calls::Changing, after, kind: FaultKind::Io, sticky: true }),
+            3..6 => Some(Fault { calls: Calls::Changing, after, kind, sticky: false }),
+            6 => Some(Fault { calls: Calls::Changing, after, kind, sticky: true }),
+            _ => None,
+        };
+        if number(self, 2) == 0 {
+            self.attach()?;
+            self.order(fault);
+        } else {
+            self.order(fault);
+            self.attach()?;
+        }
+        let steps = 2 + number(self, 10);
+        for _ in 0..steps {
+            self.step()?;
+            // Most stop at the first failure, as a process would; others go on.
+            if self.excused && number(self, 3) > 0 {
+                break;
+            }
+        }
+        check::snapshot(&self.db()?.snapshot(), &self.model)?;
+        for (snapshot, model) in &self.held {
+            check::snapshot(snapshot, model)?;
+        }
+        self.crash();
+        self.recover()?;
+        self.figures.cycles += 1;
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), Trouble> {
+        self.time += [0, 1, 1_000, 60_000_000_000, -5_000][self.numbers.below(5) as usize];
+        self.clock.set(Timestamp(self.time));
+        match self.numbers.below(24) {
+            0..8 => self.commit_some(),
+            8..10 => self.commit_large(),
+            10..12 => self.transact(),
+            12..17 => self.come_to_rest(),
+            17..19 => self.attempt("checkpoint", Vec::new(), Database::checkpoint).map(|_| ()),
+            19 => self.define(),
+            20 => self.refuse(),
+            21 => {
+                if self.held.len() < 2 {
+                    self.held.push((self.db()?.snapshot(), self.model.clone()));
+                }
+                Ok(())
+            }
+            22 => self.reopen(),
+            _ => {
+                // A disk that failed for a while is sound again.
+                if self.excused {
+                    self.order(None);
+                    self.tell(|| "healed".to_string());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Defines what the desk needs, and attaches its producers.
+    fn attach(&mut self) -> Result<(), Trouble> {
+        for name in SLOTS {
+            let effects = vec![Effect::Slot(name.to_string())];
+            if self.attempt("define", effects, |db| db.define_slot(desk::slot(name)))?.is_none() {
+                return Ok(());
+            }
+        }
+        for name in PRODUCERS {
+            let before = self.head()?;
+            let known = self.model.producers.contains(name);
+            let done = desk::register(self.db()?, name, &self.journal);
+            if !known && self.head()? > before {
+                self.journal.add(before + 1, vec![Effect::Producer(name)]);
+            }
+            self.settle()?;
+            if let Err(error) = done {
+                return self.excuse("register", &error);
+            }
+        }
+        Ok(())
+    }
+
+    fn rows(&mut self, count: u64, texts: bool) -> Vec<RowOf> {
+        let row = |life: &mut Life| {
+            let x = (life.numbers.below(5) > 0).then(|| life.numbers.below(1000) as i64);
+            let y = (texts && life.numbers.below(2) == 0).then(|| format!("y{}", life.numbers.below(9)));
+            RowOf { at: life.numbers.below(50) as i64, key: life.numbers.below(3) as u8, x, y }
+        };
+        (0..count).map(|_| row(self)).collect()
+    }
+
+    fn client_cell(&mut self) -> CellName {
+        let slot = [SOURCE, SOURCE, OTHER][self.numbers.below(3) as usize];
+        let day = self.numbers.below(DAYS.len() as u64) as i32;
+        (slot, day, self.numbers.below(KEYS.len() as u64) as u8)
+    }
+
+    /// A part of a batch, and what it does.
+    fn part(&mut self, batch: &mut Batch, large: bool) -> Result<Effect, Trouble> {
+        let log = self.options.log_file_bytes;
+        let is_known = |life: &Life, cell: CellName| life.model.slots.contains(cell.0);
+        match self.numbers.below(if large { 2 } else { 9 }) {
+            0 => {
+                let series = SERIES[self.numbers.below(3) as usize];
+                let count =
+                    if large { log / 80 + self.numbers.below(100) } else { 1 + self.numbers.below(8) };
+                let rows = self.rows(count, series == "trades");
+                rows.iter().try_for_each(|row| batch.append(desk::row_of(series, row)?).map(|_| ()))?;
+                Ok(Effect::Rows(series, rows))
+            }
+            1 => {
+                let (model, byte) = (self.numbers.below(MODELS) as u8, self.numbers.below(6) as u8);
+                let len = if large { log / 8 + self.numbers.below(log) } else { self.numbers.below(400) };
+                let len = len as usize;
+                batch.put_model(check::metadata(model), check::blob(byte, len));
+                Ok(Effect::Model(model, byte, len))
+            }
+            2 => {
+                let day = self.numbers.below(DAYS.len() as u64) as i32;
+                batch.end_of(desk::date(day));
+                Ok(Effect::End(day))
+            }
+            3..8 => {
+                let (cell, n) = (self.client_cell(), self.numbers.below(30) as i64);
+                if is_known(self, cell) {
+                    let rows = one("n", n)?;
+                    batch.put_slot(cell.0, desk::date(cell.1), desk::key_of(cell), rows);
+                    return Ok(Effect::Put(cell, Some(n)));
+                }
+                self.part(batch, true)
+            }
+            _ => {
+                let cell = self.client_cell();
+                if is_known(self, cell) {
+                    batch.retract_slot(cell.0, desk::date(cell.1), desk::key_of(cell));
+                    return Ok(Effect::Put(cell, None));
+                }
+                self.part(batch, true)
+            }
+        }
+    }
+
+    fn commit_some(&mut self) -> Result<(), Trouble> {
+        let mut batch = Batch::new();
+        let parts = 1 + self.numbers.below(4);
+        let effects = (0..parts).map(|_| self.part(&mut batch, false)).collect::<Result<Vec<_>, _>>()?;
+        let durability = if self.numbers.below(3) == 0 { Durability::Buffered } else { Durability::Sync };
+        batch.durability(durability);
+        self.tell(|| format!("{durability:?} commit {effects:?}"));
+        self.attempt_with(durability, "commit", effects, |db| db.commit(batch)).map(|_| ())
+    }
+
+    /// More than the log takes: files beside it.
+    fn commit_large(&mut self) -> Result<(), Trouble> {
+        let mut batch = Batch::new();
+        let mut effects = vec![self.part(&mut batch, true)?];
+        if self.numbers.below(2) == 0 {
+            effects.push(self.part(&mut batch, false)?);
+        }
+        self.tell(|| format!("commit {} large parts", effects.len()));
+        self.attempt("large commit", effects, |db| db.commit(batch)).map(|_| ())
+    }
+
+    /// A cell that is read and written, sometimes while another transaction writes it, sometimes for nothing.
+    fn transact(&mut self) -> Result<(), Trouble> {
+        let cell = self.client_cell();
+        if !self.model.slots.contains(cell.0) {
+            return Ok(());
+        }
+        let (conflicts, gives_up) = (self.numbers.below(3) == 0, self.numbers.below(4) == 0);
+        let day = desk::date(cell.1);
+        let put = |n: i64| -> Result<Batch, CommitError> {
+            let mut batch = Batch::new();
+            batch.put_slot(cell.0, day, desk::key_of(cell), one("n", n)?);
+            Ok(batch)
+        };
+        self.tell(|| format!("transact {cell:?}, conflict {conflicts}, abandoned {gives_up}"));
+        let (before, db, other) = (self.head()?, self.db()?.clone(), put(17)?);
+        let (mut other, runs, read) = (conflicts.then_some(other), Cell::new(0), Cell::new(0));
+        let done = db.transact(|tx| -> Result<(), CommitError> {
+            runs.set(runs.get() + 1);
+            let found = tx.slot(cell.0, day, desk::key_of(cell))?;
+            let n = found.and_then(|rows| rows.i64s("n").and_then(|n| n.first()).copied()).unwrap_or(-1);
+            read.set(n);
+            if let Some(other) = other.take() {
+                db.commit(other)?;
+            }
+            if gives_up {
+                return Err(CommitError::Abandoned { reason: "no longer wanted".to_string() });
+            }
+            tx.put_slot(cell.0, day, desk::key_of(cell), one("n", n + 1)?);
+            Ok(())
+        });
+        let known = self.model.content(cell);
+        let wrote = [conflicts.then_some(17), (!gives_up).then_some(read.get() + 1)];
+        for (seq, n) in (before + 1..=self.head()?).zip(wrote.into_iter().flatten()) {
+            self.journal.add(seq, vec![Effect::Put(cell, Some(n))]);
+        }
+        self.settle()?;
+        match done {
+            Err(CommitError::Abandoned { .. }) if gives_up => Ok(()),
+            Err(error) => self.excuse("transact", &error),
+            Ok(()) => {
+                let last = if conflicts { Some(17) } else { known };
+                let again = u32::from(conflicts && known != Some(17));
+                if read.get() != last.unwrap_or(-1) || runs.get() != 1 + again {
+                    let (read, runs) = (read.get(), runs.get());
+                    return Err(format!("transact read {read} of {last:?} in {runs} runs").into());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Drives until nothing is ready, and looks whether what was made is right.
+    fn come_to_rest(&mut self) -> Result<(), Trouble> {
+        let rested = self.drive()?;
+        let attached = self.db()?.producers().iter().filter(|producer| producer.attached).count();
+        if rested && attached == PRODUCERS.len() {
+            check::at_rest(self.db()?, &self.model)?;
+        }
+        Ok(())
+    }
+
+    fn define(&mut self) -> Result<(), Trouble> {
+        let name = format!("Extra{}", self.numbers.below(EXTRA_SLOTS));
+        self.tell(|| format!("define {name}"));
+        let definition = counter_slot(&name);
+        self.attempt("define", vec![Effect::Slot(name)], |db| db.define_slot(definition)).map(|_| ())
+    }
+
+    /// What must be refused and change nothing.
+    fn refuse(&mut self) -> Result<(), Trouble> {
+        let before = self.head()?;
+        let mut unknown = Batch::new();
+        unknown.put_slot("Nowhere", desk::date(0), ["k0"], one("n", 1)?);
+        let refused = self.db()?.commit(unknown);
+        if !matches!(refused, Err(CommitError::UnknownSlot { .. })) {
+            return Err(format!("a slot that there is not is told as {refused:?}").into());
+        }
+        if self.model.slots.contains(SOURCE) {
+            let other = counter_slot(SOURCE).value("more", underbelly::ColumnType::I64);
+            match self.db()?.define_slot(other) {
+                Err(SchemaError::Graph(_)) => {}
+                Err(error) => return self.excuse("define", &error),
+                Ok(()) => return Err("a slot has two definitions".into()),
+            }
+        }
+        if self.head()? == before { Ok(()) } else { Err("what was refused has a seq".into()) }
+    }
+
+    /// Closes or drops the database, and opens it again: what was sequenced is all there.
+    fn reopen(&mut self) -> Result<(), Trouble> {
+        if self.numbers.below(2) == 0 {
+            self.tell(|| "close".to_string());
+            self.attempt("close", Vec::new(), |db| db.clone().close())?;
+        } else {
+            self.tell(|| "drop".to_string());
+        }
+        let sequenced = self.head()?;
+        self.shut();
+        let failed = self.excused || self.disk.struck() > 0;
+        self.recover()?;
+        if !failed && self.durable < sequenced {
+            return Err(format!("a sound end lost what is behind seq {} of {sequenced}", self.durable).into());
+        }
+        self.attach()
+    }
+}

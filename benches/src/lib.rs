@@ -4,9 +4,10 @@
 //! itself can do ([`raw`]) is measured in the same run and in the same folder.
 //!
 //! In reading order: [`place`] (where it is measured), [`raw`] (the machine's limits), [`commit`], [`append`],
-//! [`scan`], [`wake`], [`figure`] (medians and how a figure is printed).
+//! [`scan`], [`wake`], [`checkpoint`], [`figure`] (medians and how a figure is printed).
 
 pub mod append;
+pub mod checkpoint;
 pub mod commit;
 pub mod figure;
 pub mod place;

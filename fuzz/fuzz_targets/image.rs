@@ -1,15 +1,33 @@
-//! The image of a slot graph, and a graph restored from it at work.
+//! State images, and the graph of one at work.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use underbelly::Timestamp;
-use underbelly::graph::{Event, Graph, GraphImageV1, ProducerId, RunId};
+use underbelly::graph::{Event, Fact, Graph, ProducerId, RunId};
+use underbelly_fuzz::{DATABASE, FILE, disk_with, reseal};
+use underbelly_storage::image::{Image, Key};
+
+/// Keys and values of an image, removals left out; `None` where it is damaged.
+fn records(bytes: Vec<u8>) -> Option<Vec<(Key, Vec<u8>)>> {
+    let disk = disk_with(FILE, bytes);
+    let image = Image::open(&disk, FILE, DATABASE, None).ok()?;
+    let mut records = Vec::new();
+    for block in 0..image.blocks() {
+        let lent = image.block(block).ok()?;
+        records.extend(lent.iter().filter_map(|record| Some((record.key, record.value?.to_vec()))));
+    }
+    Some(records)
+}
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(image) = GraphImageV1::from_bytes(bytes) else { return };
-    let Ok(mut graph) = Graph::from_image(&image) else { return };
-    let again = graph.to_image();
-    assert!(Graph::from_image(&again).is_ok_and(|graph| graph.to_image() == again));
+    let _ = records(bytes.to_vec());
+    let sealed = reseal::closed(bytes, *b"UBIMAGE1", FILE, reseal::blocks);
+    let Some(mut records) = records(sealed) else { return };
+    records.retain(|(key, _)| Fact::is_of_graph(key.kind));
+    let restored =
+        |records: &[(Key, Vec<u8>)]| Graph::from_records(records.iter().map(|(key, value)| (*key, &**value)));
+    let Ok(mut graph) = restored(&records) else { return };
+    assert!(graph.to_records() == records);
     // A sequence number beyond all that the image can hold.
     let apply = |graph: &mut Graph, event| graph.apply(1 << 62, Timestamp::MAX, &event).is_ok();
     apply(&mut graph, Event::Reopen);
@@ -26,4 +44,6 @@ fuzz_target!(|bytes: &[u8]| {
     for cell in graph.cells() {
         let _ = graph.cell_info(cell);
     }
+    let after = graph.to_records();
+    assert!(restored(&after).is_ok_and(|graph| graph.to_records() == after));
 });

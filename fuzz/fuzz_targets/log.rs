@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use underbelly_fuzz::{DATABASE, LOG, disk_with, reseal};
-use underbelly_storage::disk::MemoryDisk;
+use underbelly_storage::disk::SimulatedDisk;
 use underbelly_wal::{Log, LogOptions, Recovery, WalError};
 
 /// Records by their seqs.
 type Records = Vec<(u64, Vec<u8>)>;
 
-fn open(disk: &MemoryDisk, from: u64) -> Result<(Log, Recovery, Records), WalError> {
+fn open(disk: &SimulatedDisk, from: u64) -> Result<(Log, Recovery, Records), WalError> {
     let mut seen = Vec::new();
     let options = LogOptions::with_file_len(16 << 10);
     let (log, recovery) =

@@ -6,7 +6,7 @@
 
 pub mod reseal;
 
-use underbelly_storage::disk::MemoryDisk;
+use underbelly_storage::disk::SimulatedDisk;
 
 /// The database of every file.
 pub const DATABASE: [u8; 16] = *b"a fuzzed databas";
@@ -24,8 +24,8 @@ pub const MANIFEST: &str = "MANIFEST-0000000001";
 pub const LOG: &str = "wal/0000000001.wal";
 
 /// A disk that holds one file.
-pub fn disk_with(name: &str, bytes: Vec<u8>) -> MemoryDisk {
-    let disk = MemoryDisk::new();
+pub fn disk_with(name: &str, bytes: Vec<u8>) -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
     disk.overwrite(name, bytes);
     disk
 }

@@ -72,6 +72,20 @@ pub fn directory(file: &mut [u8], index: usize) {
     }
 }
 
+/// The checksums of the blocks of a state image, for [`closed`].
+pub fn blocks(file: &mut [u8], index: usize) {
+    const HEAD: usize = 16;
+    const ENTRY: usize = 40;
+    let (end, mut offset) = (file.len() - STAMP, 0);
+    for entry in (index + HEAD..end).step_by(ENTRY) {
+        let length = u64::from(u32_at(file, entry).unwrap_or(0));
+        if let Some(crc) = checksum(file, offset, length) {
+            put(file, entry + 8, &crc.to_le_bytes());
+        }
+        offset += length;
+    }
+}
+
 /// The checksums of the blocks of a segment, for [`closed`].
 pub fn footer(file: &mut [u8], index: usize) {
     let _ = footer_blocks(file, index);

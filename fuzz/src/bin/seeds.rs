@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use underbelly::disk::MemoryDisk;
+use underbelly::disk::SimulatedDisk;
 use underbelly::graph::{Event, EventV1, Graph};
 use underbelly::record::{self, v1};
 use underbelly::{
@@ -14,7 +14,7 @@ use underbelly::{
 };
 use underbelly_fuzz::{DATABASE, FILE, FRAMED_MAGIC, LOG, MANIFEST};
 use underbelly_storage::{
-    Column, ColumnType, Columns, Date, ObjectId, SegmentRows, Seqs, write_chunk, write_framed,
+    Column, ColumnType, Columns, Date, ImageWriter, ObjectId, SegmentRows, Seqs, write_chunk, write_framed,
     write_manifest, write_pack, write_segment,
 };
 use underbelly_wal::{Log, LogOptions, WalError};
@@ -27,7 +27,7 @@ fn seed(target: &str, name: impl std::fmt::Display, bytes: impl AsRef<[u8]>) -> 
     Ok(fs::write(folder.join(format!("seed-{name}")), bytes)?)
 }
 
-fn file(disk: &MemoryDisk, name: &str) -> Result<Vec<u8>, Box<dyn Error>> {
+fn file(disk: &SimulatedDisk, name: &str) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(disk.contents(name).ok_or_else(|| format!("{name} was not written"))?)
 }
 
@@ -40,12 +40,53 @@ fn main() -> Done {
     for (name, text) in [("dashes", "2014-06-02"), ("digits", "20140602"), ("id", &"0f".repeat(32))] {
         seed("text", name, text)?;
     }
+    instants()?;
+    imports()
+}
+
+/// Texts of instants, each behind the byte that says how its column is written.
+fn instants() -> Done {
+    let texts = [
+        "2014-06-02T13:30:00Z\n20140602\n2014-06-02 09:30[America/New_York]",
+        "1401715800\n1401715800.25\n-1e9",
+        "1401715800000000000\n9223372036854775807",
+        "02/06/2014 09:30\n2 June\n2014-03-09 02:30",
+        "2014-06-02 -0500\nnow\n",
+    ];
+    for (choice, text) in (0..=240u8).step_by(7).zip(texts.iter().cycle()) {
+        // What makes a tuple of bytes: the byte first, the text as the rest.
+        let mut bytes = vec![choice];
+        bytes.extend_from_slice(text.as_bytes());
+        seed("instant", choice, bytes)?;
+    }
+    Ok(())
+}
+
+/// Files for the import, each behind the byte that chooses its options.
+fn imports() -> Done {
+    let files = [
+        "t,k,x\n2014-06-02T13:30:00Z,a,1\n2014-06-02T13:30:01Z,b,2.5\n",
+        "#t,k,x,day\r\n1401715800000,\"a,\"\"b\nc\",NA,2014-06-02\r\n1401715800001,,0x00ff,-\r\n",
+        "t,k,x\n1,a,9007199254740993\n2,a,0.1\n3,a,true\n",
+        "k,t\na,20140602\nb\n\nc,2014-06-03,1\n",
+        "t\tk\tx\n1\ta\t1\n2\tb\tsoon\n",
+    ];
+    for (i, file) in files.iter().enumerate() {
+        for choice in [0u8, 1, 4, 8, 32, 64, 129] {
+            let mut bytes = vec![choice];
+            bytes.extend_from_slice(file.as_bytes());
+            seed("import", format!("{i}-{choice}"), bytes)?;
+        }
+        let mut zipped = flate2::write::GzEncoder::new(vec![2], flate2::Compression::fast());
+        std::io::Write::write_all(&mut zipped, file.as_bytes())?;
+        seed("import", format!("{i}-zipped"), zipped.finish()?)?;
+    }
     Ok(())
 }
 
 /// A slot, its copy, a series and a model; the log of all that gives records, events and contents.
 fn database() -> Done {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let options = Options { log_file_bytes: 64 << 10, workers: 1, ..Options::default() };
     let db = Database::create_on(Arc::new(disk.clone()), options)?;
     for name in ["raw", "copy"] {
@@ -95,7 +136,7 @@ fn database() -> Done {
                 history.extend_from_slice(&bytes);
                 seed("event", seq, &history)?;
                 graph.apply(seq, time, &event)?;
-                seed("image", seq, graph.to_image().to_bytes()?)?;
+                seed("image", seq, image(&graph)?)?;
             }
             Ok(())
         });
@@ -106,6 +147,17 @@ fn database() -> Done {
     db.close()?;
     let newest = disk.files().into_iter().rfind(|name| name.starts_with("MANIFEST-"));
     seed("manifest", "database", file(&disk, &newest.ok_or("there is no manifest")?)?)
+}
+
+/// The image of a graph.
+fn image(graph: &Graph) -> Result<Vec<u8>, Box<dyn Error>> {
+    let disk = SimulatedDisk::new();
+    let mut writer = ImageWriter::create(&disk, FILE, DATABASE)?;
+    for (key, value) in graph.to_records() {
+        writer.push(key, Some(&value))?;
+    }
+    writer.finish()?;
+    file(&disk, FILE)
 }
 
 fn metadata() -> Done {
@@ -151,7 +203,7 @@ fn segments() -> Done {
         let timestamps: Vec<i64> = (0..rows).map(|n| n / 2 * 1000).collect();
         let each: Vec<u64> = (0..rows as u64).map(|n| 1 + n % 9).collect();
         for (kind, seqs) in [("assigned", Seqs::Assigned), ("each", Seqs::Each(&each))] {
-            let disk = MemoryDisk::new();
+            let disk = SimulatedDisk::new();
             write_segment(
                 &disk,
                 FILE,
@@ -167,18 +219,18 @@ fn segments() -> Done {
 fn objects() -> Done {
     let bodies: [&[u8]; 3] = [b"", b"one", &[7; 100]];
     for count in 0..=bodies.len() {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         write_pack(&disk, FILE, DATABASE, bodies[..count].iter().map(|body| (ObjectId::of(body), *body)))?;
         seed("pack", count, file(&disk, FILE)?)?;
     }
     for (name, body) in bodies.iter().enumerate() {
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         write_chunk(&disk, FILE, DATABASE, body)?;
         seed("chunk", name, file(&disk, FILE)?)?;
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         write_framed(&disk, FILE, FRAMED_MAGIC, DATABASE, body)?;
         seed("framed", name, file(&disk, FILE)?)?;
-        let disk = MemoryDisk::new();
+        let disk = SimulatedDisk::new();
         write_manifest(&disk, 1, DATABASE, body)?;
         seed("manifest", name, file(&disk, MANIFEST)?)?;
     }
@@ -186,7 +238,7 @@ fn objects() -> Done {
 }
 
 fn log() -> Done {
-    let disk = MemoryDisk::new();
+    let disk = SimulatedDisk::new();
     let mut log = Log::create(Arc::new(disk.clone()), DATABASE, 1, LogOptions::with_file_len(16 << 10))?;
     seed("log", "empty", file(&disk, LOG)?)?;
     log.write(&[(1, b"first".to_vec()), (2, Vec::new())])?;

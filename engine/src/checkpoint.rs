@@ -135,8 +135,10 @@ impl Core {
         let paced = rate.map(|rate| PacedDisk::new(self.disk.clone(), rate));
         let disk = paced.as_ref().map_or(&*self.disk, |paced| paced as &dyn Disk);
         match self.attempt(&mut chain, disk) {
-            Err(error) if is_disk_full(&error) && reserve::give_up(&*self.disk)? => {
-                self.attempt(&mut chain, disk)
+            Err(error) if is_disk_full(&error) => {
+                // What the reserve frees is for the checkpoint and not for the next log file.
+                let _kept = self.log.keep_space();
+                if reserve::give_up(&*self.disk)? { self.attempt(&mut chain, disk) } else { Err(error) }
             }
             done => done,
         }

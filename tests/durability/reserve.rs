@@ -124,7 +124,8 @@ fn check(db: &Database, count: u64) {
 #[test]
 fn a_reserve_finishes_a_checkpoint_on_a_full_disk_and_without_one_nothing_is_lost() {
     let disk = Small { disk: SimulatedDisk::new(), capacity: Arc::new(AtomicU64::new(u64::MAX)) };
-    let options = Options { log_file_bytes: 16 << 20, ..options() };
+    // Without threads, so that nothing but the test takes space.
+    let options = Options { workers: 0, log_file_bytes: 16 << 20, ..options() };
     let db = Database::create_on(Arc::new(disk.clone()), options.clone()).unwrap();
     (1..=4).for_each(|i| put(&db, i));
     let report = db.checkpoint().unwrap();

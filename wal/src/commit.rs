@@ -55,6 +55,8 @@ pub trait Publisher<T>: Send + Sync {
 pub struct GroupCommit<T> {
     queue: Mutex<Queue<T>>,
     log: Mutex<Log>,
+    /// Held while a log file is prepared.
+    space: Mutex<()>,
     publisher: Box<dyn Publisher<T>>,
     /// Woken when claims or the room for them change.
     admission: Condvar,
@@ -84,6 +86,12 @@ impl<T> Drop for Admission<'_, T> {
     fn drop(&mut self) {
         self.commit.release(self.bytes);
     }
+}
+
+/// While this lives no log file is prepared. Returned by [`GroupCommit::keep_space`].
+#[must_use = "what is dropped at once keeps nothing"]
+pub struct SpaceKept<'a> {
+    _space: MutexGuard<'a, ()>,
 }
 
 /// Ends writing if the leader does not come back, so that nobody waits for it for ever.
@@ -141,6 +149,7 @@ impl<T> GroupCommit<T> {
             options: log.options().clone(),
             queue: Mutex::new(queue),
             log: Mutex::new(log),
+            space: Mutex::new(()),
             publisher: Box::new(publisher),
             admission: Condvar::new(),
         }
@@ -433,10 +442,17 @@ impl<T> GroupCommit<T> {
         self.prepare(Log::spare_job)
     }
 
+    /// Waits for a preparation that is under way; none begins while the answer is held. For the owner who needs the
+    /// last free bytes of the disk itself.
+    pub fn keep_space(&self) -> SpaceKept<'_> {
+        SpaceKept { _space: hold(&self.space) }
+    }
+
     fn prepare<J: Into<Option<crate::SpareJob>>>(
         &self,
         job: impl FnOnce(&mut Log) -> J,
     ) -> Result<(), WalError> {
+        let _space = hold(&self.space);
         let job = job(&mut hold(&self.log)).into();
         if let Some(job) = job {
             let spare = job.run()?;

@@ -57,7 +57,7 @@ mod spare;
 mod tear;
 mod window;
 
-pub use commit::{Admission, GroupCommit, Promise, Publisher};
+pub use commit::{Admission, GroupCommit, Promise, Publisher, SpaceKept};
 pub use error::WalError;
 pub use follower::{Follower, Sound, visit_sound};
 pub use inspection::{BatchInspection, Behind, FileInspection, HeaderInspection, inspect, owner};

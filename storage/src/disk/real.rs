@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -67,6 +67,19 @@ fn holders_of(locks: &str, device: u64, inode: u64) -> Vec<u32> {
     holders.sort_unstable();
     holders.dedup();
     holders
+}
+
+/// The text of `/proc/locks`; an error on systems without it. Read in large steps: each step goes on by the number of
+/// the line, so a lock that is let go between two hides another.
+fn locks_of_the_system() -> io::Result<String> {
+    let mut file = fs::File::open("/proc/locks")?;
+    let (mut text, mut step) = (Vec::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut step)? {
+            0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
+            read => text.extend_from_slice(step.get(..read).unwrap_or_default()),
+        }
+    }
 }
 
 /// Major and minor number of a device, as Linux packs them.
@@ -211,7 +224,7 @@ impl Disk for RealDisk {
 
     fn holders(&self, name: &str) -> Vec<u32> {
         let Ok(metadata) = fs::metadata(self.path(name)) else { return Vec::new() };
-        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        let locks = locks_of_the_system().unwrap_or_default();
         holders_of(&locks, metadata.dev(), metadata.ino())
     }
 

@@ -1,7 +1,7 @@
 //! Many callers, one sync.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier, Mutex, OnceLock};
+use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
 use std::thread;
 
 use underbelly_storage::disk::SimulatedDisk;
@@ -429,4 +429,27 @@ fn a_failure_of_a_seal_or_a_recycling_ends_writing_too() {
             assert_eq!(kept.last_seq, durable, "{what} {call}");
         }
     }
+}
+
+/// Whoever needs the last free bytes of the disk keeps them from the next log file.
+#[test]
+fn no_file_is_prepared_while_space_is_kept() {
+    let disk = SimulatedDisk::new();
+    let (commit, _published) = group(&disk, options(16 << 10));
+    let order = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        let kept = commit.keep_space();
+        let (begins, began) = mpsc::channel();
+        let (commit, order) = (&commit, &order);
+        scope.spawn(move || {
+            begins.send(()).unwrap();
+            commit.prepare_spare().unwrap();
+            order.lock().unwrap().push("prepared");
+        });
+        began.recv().unwrap();
+        (0..1000).for_each(|_| thread::yield_now());
+        order.lock().unwrap().push("let go");
+        drop(kept);
+    });
+    assert_eq!(*order.lock().unwrap(), ["let go", "prepared"]);
 }

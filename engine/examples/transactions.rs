@@ -5,9 +5,9 @@
 //! A case is `THREADS:KIND`: `sync` commits rows of 100 bytes that are durable when answered, `buffered` the same rows
 //! answered when visible, `tick` rows of a key and a number answered when visible, `put` cells answered when visible.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,25 +40,31 @@ fn raw(disk: &dyn Disk, time: Duration) -> Result<f64, Box<dyn Error>> {
     Ok(rate)
 }
 
+/// What one thread commits.
 struct Rows {
     names: [Arc<str>; 3],
     text: String,
-    next: AtomicI64,
+    next: Cell<i64>,
 }
 
 impl Rows {
-    fn new() -> Rows {
+    /// Threads share no number, so that no contents are equal.
+    fn new(thread: usize) -> Rows {
         Rows {
             names: ["event", "source", "text"].map(Arc::from),
             text: "x".repeat(84),
-            next: AtomicI64::new(0),
+            next: Cell::new((thread as i64) << 32),
         }
+    }
+
+    fn number(&self) -> i64 {
+        self.next.replace(self.next.get() + 1)
     }
 
     /// A row of 100 bytes: a timestamp, a key of 8 bytes and a text of 84.
     fn hundred_bytes(&self) -> Result<Batch, CommitError> {
         let [series, key, field] = &self.names;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.number();
         let row = Row::new(series.clone(), Timestamp(number));
         let mut batch = Batch::new();
         batch.append(
@@ -70,7 +76,7 @@ impl Rows {
     /// A row of a key and a number.
     fn tick(&self) -> Result<Batch, CommitError> {
         let [series, key, field] = &self.names;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.number();
         let row = Row::new(series.clone(), Timestamp(number));
         let mut batch = Batch::new();
         batch.append(row.key(key.clone(), number % 100).field(field.clone(), number as f64))?;
@@ -79,7 +85,7 @@ impl Rows {
 
     /// One of a thousand cells, with one row.
     fn put(&self) -> Result<Batch, CommitError> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.number();
         let rows = Columns::new().with("x", Column::from(vec![number]))?;
         let mut batch = Batch::new();
         batch.put_slot("cell", Date(1), [number % 1000], rows);
@@ -111,8 +117,8 @@ fn processor_time() -> Result<f64, Box<dyn Error>> {
 fn commits(root: &str, threads: usize, kind: &str, time: Duration) -> Result<Figures, Box<dyn Error>> {
     let db = Database::create(root)?;
     db.define_slot(SlotDefinition::new("cell").cell_key("k", ColumnType::I64).value("x", ColumnType::I64))?;
-    let rows = Rows::new();
-    let worker = || -> Result<u64, CommitError> {
+    let worker = &|thread: usize| -> Result<u64, CommitError> {
+        let rows = Rows::new(thread);
         let (began, mut done) = (Instant::now(), 0u64);
         while !done.is_multiple_of(16) || began.elapsed() < time {
             let mut batch = match kind {
@@ -130,7 +136,7 @@ fn commits(root: &str, threads: usize, kind: &str, time: Duration) -> Result<Fig
     };
     let (began, cpu) = (Instant::now(), processor_time()?);
     let done = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || worker(thread))).collect();
         workers.into_iter().map(|worker| worker.join().unwrap_or(Ok(0))).sum::<Result<u64, _>>()
     })?;
     let elapsed = began.elapsed().as_secs_f64();

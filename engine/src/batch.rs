@@ -23,25 +23,27 @@ use crate::models::Metadata;
 pub struct Row {
     series: Arc<str>,
     timestamp: Timestamp,
-    keys: Vec<(Arc<str>, Value)>,
-    fields: Vec<(Arc<str>, Value)>,
+    /// Keys, then fields.
+    columns: Vec<(Arc<str>, Value)>,
+    keys: usize,
 }
 
 impl Row {
     /// A row of the series type `series` at an instant.
     pub fn new(series: impl Into<Arc<str>>, timestamp: Timestamp) -> Row {
-        Row { series: series.into(), timestamp, keys: Vec::new(), fields: Vec::new() }
+        Row { series: series.into(), timestamp, columns: Vec::new(), keys: 0 }
     }
 
     /// A key column: part of what the row is about.
     pub fn key(mut self, name: impl Into<Arc<str>>, value: impl Into<Value>) -> Row {
-        self.keys.push((name.into(), value.into()));
+        self.columns.insert(self.keys, (name.into(), value.into()));
+        self.keys += 1;
         self
     }
 
     /// A field: what was observed.
     pub fn field(mut self, name: impl Into<Arc<str>>, value: impl Into<Value>) -> Row {
-        self.fields.push((name.into(), value.into()));
+        self.columns.push((name.into(), value.into()));
         self
     }
 }
@@ -76,8 +78,10 @@ pub struct Batch {
 pub(crate) struct Rows {
     pub series: Arc<str>,
     pub timestamps: Vec<i64>,
-    pub keys: Vec<(Arc<str>, Column)>,
-    pub fields: Vec<(Arc<str>, Column)>,
+    /// Keys, then fields.
+    pub columns: Vec<(Arc<str>, Column)>,
+    /// Number of keys.
+    pub keys: usize,
 }
 
 /// Contents for a cell, or `None` to retract them.
@@ -112,11 +116,11 @@ impl Batch {
         self
     }
 
-    fn rows_of(&mut self, series: &Arc<str>) -> &mut Rows {
+    fn rows_of(&mut self, series: Arc<str>) -> &mut Rows {
         let next = self.appends.len();
         let known = match next <= SEARCHED_MAX {
-            true => self.appends.iter().position(|rows| rows.series == *series),
-            false => self.by_series.get(series).copied(),
+            true => self.appends.iter().position(|rows| rows.series == series),
+            false => self.by_series.get(&series).copied(),
         };
         let at = known.unwrap_or(next);
         if at == next {
@@ -126,12 +130,7 @@ impl Batch {
             if next >= SEARCHED_MAX {
                 self.by_series.insert(series.clone(), next);
             }
-            self.appends.push(Rows {
-                series: series.clone(),
-                timestamps: Vec::new(),
-                keys: Vec::new(),
-                fields: Vec::new(),
-            });
+            self.appends.push(Rows { series, timestamps: Vec::new(), columns: Vec::new(), keys: 0 });
         }
         &mut self.appends[at]
     }
@@ -142,7 +141,8 @@ impl Batch {
     /// [`CommitError::Column`] where the row names a column twice, a value has another type than the column has in
     /// this batch, or a column would pass 4 GiB of text. What the series itself holds is compared at the commit.
     pub fn append(&mut self, row: Row) -> Result<&mut Batch, CommitError> {
-        self.rows_of(&row.series).push(&row)?;
+        let Row { series, timestamp, columns, keys } = row;
+        self.rows_of(series).push(timestamp, columns, keys)?;
         self.rows += 1;
         Ok(self)
     }
@@ -179,11 +179,13 @@ impl Batch {
                 ),
             });
         }
-        let (keys, fields): (Vec<_>, Vec<_>) =
+        let (mut columns, fields): (Vec<_>, Vec<_>) =
             columns.into_columns().into_iter().partition(|(name, _)| keys.contains(&&**name));
+        let keys = columns.len();
+        columns.extend(fields);
         let timestamps = timestamps.into_iter().map(|t| t.0).collect();
-        let added = Rows { series: series.clone(), timestamps, keys, fields };
-        self.rows_of(&series).extend(added)?;
+        let added = Rows { series: series.clone(), timestamps, columns, keys };
+        self.rows_of(series).extend(added)?;
         self.rows += rows;
         Ok(self)
     }
@@ -259,41 +261,56 @@ impl Batch {
 }
 
 impl Rows {
-    fn push(&mut self, row: &Row) -> Result<(), CommitError> {
+    /// The place of a key or a field.
+    fn find(&self, name: &Arc<str>, key: bool) -> Option<usize> {
+        let (from, to) = if key { (0, self.keys) } else { (self.keys, self.columns.len()) };
+        self.columns.get(from..to)?.iter().position(|(n, _)| n == name).map(|at| from + at)
+    }
+
+    /// The column of that name and role; `make` makes it where there is none.
+    fn column(&mut self, name: Arc<str>, key: bool, make: impl FnOnce() -> Column) -> &mut Column {
+        let at = self.find(&name, key).unwrap_or_else(|| {
+            let at = if key { self.keys } else { self.columns.len() };
+            self.columns.insert(at, (name, make()));
+            self.keys += usize::from(key);
+            at
+        });
+        &mut self.columns[at].1
+    }
+
+    /// Appends a row of columns of which the first `keys` are keys.
+    fn push(
+        &mut self,
+        timestamp: Timestamp,
+        columns: Vec<(Arc<str>, Value)>,
+        keys: usize,
+    ) -> Result<(), CommitError> {
         let before = self.timestamps.len();
-        let names = || row.keys.iter().chain(&row.fields).map(|(name, _)| name);
+        let names = || columns.iter().map(|(name, _)| name);
         if let Some((_, name)) = names().enumerate().find(|(i, name)| names().take(*i).any(|n| n == *name)) {
             return Err(ColumnError::Duplicate { column: name.to_string() }.into());
         }
-        for (columns, values) in [(&self.keys, &row.keys), (&self.fields, &row.fields)] {
-            for (name, value) in values {
-                if let Some((_, column)) = columns.iter().find(|(n, _)| n == name) {
-                    check_value(name, column, value)?;
+        if before > 0 {
+            for (i, (name, value)) in columns.iter().enumerate() {
+                if let Some(at) = self.find(name, i < keys) {
+                    check_value(name, &self.columns[at].1, value)?;
                 }
             }
+        } else {
+            self.columns.reserve_exact(columns.len());
         }
-        for (columns, values) in [(&mut self.keys, &row.keys), (&mut self.fields, &row.fields)] {
-            for (name, value) in values {
-                let Some(column_type) = value.column_type() else { continue };
-                let at = columns.iter().position(|(n, _)| n == name).unwrap_or_else(|| {
-                    columns.push((name.clone(), Column::nulls(column_type, before)));
-                    columns.len() - 1
-                });
-                let column = &mut columns[at].1;
-                if column.column_type() == ColumnType::I64 && column_type == ColumnType::F64 {
-                    *column = std::mem::replace(column, Column::new(column_type)).widened();
-                }
-                // Checked above; what was not would be a null.
-                let pushed = column.push(value);
-                debug_assert!(pushed.is_ok(), "{name} was checked");
+        for (i, (name, value)) in columns.into_iter().enumerate() {
+            let Some(column_type) = value.column_type() else { continue };
+            let column = self.column(name, i < keys, || Column::nulls(column_type, before));
+            if column.column_type() == ColumnType::I64 && column_type == ColumnType::F64 {
+                *column = std::mem::replace(column, Column::new(column_type)).widened();
             }
+            // Checked above; what was not would be a null.
+            let pushed = column.push(&value);
+            debug_assert!(pushed.is_ok(), "it was checked");
         }
-        for (_, column) in self.keys.iter_mut().chain(&mut self.fields) {
-            if column.len() == before {
-                column.push_null();
-            }
-        }
-        self.timestamps.push(row.timestamp.0);
+        self.fill(before + 1);
+        self.timestamps.push(timestamp.0);
         Ok(())
     }
 
@@ -303,31 +320,29 @@ impl Rows {
             *self = added;
             return Ok(());
         }
-        for (mine, theirs) in [(&self.keys, &added.keys), (&self.fields, &added.fields)] {
-            for (name, column) in theirs {
-                if let Some((_, present)) = mine.iter().find(|(n, _)| n == name) {
-                    check_extension(name, present, column)?;
-                }
+        for (i, (name, column)) in added.columns.iter().enumerate() {
+            if let Some(at) = self.find(name, i < added.keys) {
+                check_extension(name, &self.columns[at].1, column)?;
             }
         }
         let (before, rows) = (self.timestamps.len(), added.timestamps.len());
-        for (mine, theirs) in [(&mut self.keys, added.keys), (&mut self.fields, added.fields)] {
-            for (name, column) in theirs {
-                let at = mine.iter().position(|(n, _)| *n == name).unwrap_or_else(|| {
-                    mine.push((name, Column::nulls(column.column_type(), before)));
-                    mine.len() - 1
-                });
-                let extended = mine[at].1.extend_range(&column, 0..rows);
-                debug_assert!(extended.is_some(), "types and sizes were checked");
-            }
+        for (i, (name, column)) in added.columns.into_iter().enumerate() {
+            let mine = self.column(name, i < added.keys, || Column::nulls(column.column_type(), before));
+            let extended = mine.extend_range(&column, 0..rows);
+            debug_assert!(extended.is_some(), "types and sizes were checked");
         }
-        for (_, column) in self.keys.iter_mut().chain(&mut self.fields) {
-            while column.len() < before + rows {
+        self.fill(before + rows);
+        self.timestamps.extend(added.timestamps);
+        Ok(())
+    }
+
+    /// Nulls for the rows up to `len` that a column has not.
+    fn fill(&mut self, len: usize) {
+        for (_, column) in &mut self.columns {
+            while column.len() < len {
                 column.push_null();
             }
         }
-        self.timestamps.extend(added.timestamps);
-        Ok(())
     }
 }
 
@@ -385,9 +400,9 @@ mod tests {
         batch.append(row(2).key("k", "b").field("x", 2.5)).unwrap();
         let rows = &batch.appends[0];
         assert_eq!(rows.timestamps, [3, 1, 2]);
-        let x: Vec<Value> = (0..3).map(|i| rows.fields[0].1.get(i)).collect();
+        let x: Vec<Value> = (0..3).map(|i| rows.columns[1].1.get(i)).collect();
         assert_eq!(x, [Value::F64(1.0), Value::Null, Value::F64(2.5)]);
-        assert_eq!(rows.keys[0].1.get(1), Value::Null);
+        assert_eq!(rows.columns[0].1.get(1), Value::Null);
         assert_eq!(batch.len(), 3);
     }
 
@@ -400,9 +415,9 @@ mod tests {
         assert!(batch.append(row(2).field("x", 1).field("x", 2)).is_err());
         assert!(batch.append(row(2).field("x", 0.5).field("y", "text")).is_err());
         assert_eq!(batch.appends[0].timestamps, before.appends[0].timestamps);
-        assert_eq!(batch.appends[0].fields, before.appends[0].fields);
+        assert_eq!(batch.appends[0].columns, before.appends[0].columns);
         batch.append(row(3).field("x", 5)).unwrap();
-        assert_eq!(batch.appends[0].fields[1].1.get(1), Value::Null);
+        assert_eq!(batch.appends[0].columns[1].1.get(1), Value::Null);
     }
 
     #[test]
@@ -424,7 +439,7 @@ mod tests {
         batch.append(row(1).key("k", "a").field("x", 1)).unwrap();
         let columns = Columns::new().with("x", vec![2i64, 3].into()).unwrap();
         batch.append_columns("s", vec![Timestamp(2), Timestamp(3)], columns.clone(), &[]).unwrap();
-        assert_eq!(batch.appends[0].keys[0].1.get(2), Value::Null);
+        assert_eq!(batch.appends[0].columns[0].1.get(2), Value::Null);
         assert!(batch.append_columns("s", vec![Timestamp(2)], columns.clone(), &[]).is_err());
         assert!(batch.append_columns("s", vec![Timestamp(2), Timestamp(3)], columns, &["k"]).is_err());
         assert_eq!(batch.len(), 3);

@@ -74,8 +74,8 @@ impl Chore {
 pub(crate) struct Prepared {
     pub operations: Operations,
     pub payload: Vec<u8>,
-    /// What must not be removed before the transaction is applied.
-    pub pins: Pins,
+    /// What must not be removed before the transaction is applied; held until then, not read.
+    pub _pins: Pins,
 }
 
 pub(crate) struct Core {
@@ -155,7 +155,7 @@ impl Core {
                 remedy: "commit in several transactions",
             });
         }
-        Ok(Prepared { operations, payload, pins })
+        Ok(Prepared { operations, payload, _pins: pins })
     }
 
     /// Commits an event alone.
@@ -173,9 +173,9 @@ impl Core {
     /// not admitted: the log keeps room for one small record more than it admits.
     pub(crate) fn queue_event(&self, event: Event) -> Result<(), CommitError> {
         let operations = Operations { event: Some(event), ..Operations::default() };
-        let prepared = self.encode(operations, self.pending.pin())?;
+        let mut prepared = self.encode(operations, self.pending.pin())?;
         let now = self.options.clock.now();
-        self.sequence_locked(&mut *self.sound_state()?, prepared, now, None, Promise::Nothing)?;
+        self.sequence_locked(&mut *self.sound_state()?, &mut prepared, now, None, Promise::Nothing)?;
         self.touched.store(false, Ordering::Release);
         Ok(())
     }
@@ -184,7 +184,7 @@ impl Core {
     /// [`Core::answer`] does.
     pub(crate) fn sequence(
         &self,
-        prepared: Prepared,
+        mut prepared: Prepared,
         durability: Durability,
         validate: impl FnOnce(&State) -> Result<(), CommitError>,
     ) -> Result<(Commit, Effects), CommitError> {
@@ -198,7 +198,8 @@ impl Core {
         let now = self.options.clock.now();
         let mut state = self.sound_state()?;
         validate(&state)?;
-        self.sequence_locked(&mut state, prepared, now, Some(admission), durability.promise())
+        // What it leaves behind in `prepared` is dropped after the lock.
+        self.sequence_locked(&mut state, &mut prepared, now, Some(admission), durability.promise())
     }
 
     /// Returns when a transaction that was sequenced may be answered.
@@ -214,39 +215,37 @@ impl Core {
     pub(crate) fn sequence_locked(
         &self,
         state: &mut State,
-        prepared: Prepared,
+        prepared: &mut Prepared,
         now: Timestamp,
         admission: Option<Admission<'_, Publication>>,
         promise: Promise,
     ) -> Result<(Commit, Effects), CommitError> {
-        let Prepared { operations, mut payload, pins } = prepared;
+        let Prepared { operations, payload, .. } = prepared;
         if now > CLOCK_MAX {
             return Err(CommitError::Clock { now });
         }
-        state.check(&operations)?;
+        state.check(operations)?;
         self.touched.store(true, Ordering::Release);
         let seq = state.head + 1;
         let later = state.time.0.checked_add(1);
         let later =
             later.ok_or_else(|| CommitError::Internal { what: "commit times have run out".to_string() })?;
         let time = Timestamp(now.0.max(later));
-        record::stamp(&mut payload, time);
+        record::stamp(payload, time);
         let bytes = payload.len() as u64;
         let count = operations.count() as u64;
-        let objects: Vec<_> = operations.objects.iter().map(|(id, place)| (*id, place.clone())).collect();
-        for (id, place) in objects {
-            self.objects.insert(id, place);
+        for (id, place) in &operations.objects {
+            self.objects.insert(*id, place.clone());
         }
         self.pending.log(seq, &operations.files());
         let effects = state.apply(seq, time, operations, || self.oldest_reader(), &self.objects)?;
-        drop(pins);
         let is_heard = !effects.transitions.is_empty() || !effects.ready.is_empty();
         let publication = is_heard.then(|| Publication {
             sequenced: self.options.clock.instant(),
             transitions: effects.transitions.clone(),
             ready: effects.ready.clone(),
         });
-        match self.log.enqueue(admission, seq, payload, publication, promise)? {
+        match self.log.enqueue(admission, seq, std::mem::take(payload), publication, promise)? {
             Urge::Now => drop(self.signals.ask(Duty::WriteNow)),
             Urge::Soon => drop(self.signals.ask(Duty::WriteSoon)),
             _ => {}
@@ -349,9 +348,10 @@ impl Core {
         let snapshot = Snapshot::at(self.view.base(), state.head);
         let event = Event::Start { bundle, run: RunId(state.next_run) };
         let operations = Operations { event: Some(event), ..Operations::default() };
-        let prepared = self.encode(operations, self.pending.pin())?;
+        let mut prepared = self.encode(operations, self.pending.pin())?;
         let admission = Some(admission);
-        let (_, effects) = self.sequence_locked(&mut state, prepared, now, admission, Promise::Nothing)?;
+        let (_, effects) =
+            self.sequence_locked(&mut state, &mut prepared, now, admission, Promise::Nothing)?;
         Ok(effects.started.map(|started| (started, snapshot)))
     }
 }

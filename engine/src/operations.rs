@@ -57,6 +57,12 @@ pub(crate) struct PutModel {
     pub bytes: u64,
 }
 
+impl Default for Rows {
+    fn default() -> Rows {
+        Rows::Few(Few::default())
+    }
+}
+
 impl Append {
     /// Name, type and role of each column.
     pub(crate) fn columns(&self) -> impl Iterator<Item = (&str, ColumnType, bool)> {

@@ -44,7 +44,9 @@ impl Core {
             };
             writes.push(Write { slot: *slot, date: put.date, key, priority: put.priority, content });
         }
-        keep_last(&mut writes);
+        if writes.len() > 1 {
+            keep_last(&mut writes);
+        }
         if !writes.is_empty() || !ends.is_empty() {
             operations.event = Some(Event::Commit { writes, ends });
         }
@@ -140,7 +142,7 @@ impl Core {
         operations: &mut Operations,
         pins: &mut Pins,
     ) -> Result<Option<Append>, CommitError> {
-        let BatchRows { series, timestamps, keys, fields } = rows;
+        let BatchRows { series, timestamps, columns, keys } = rows;
         if timestamps.is_empty() {
             return Ok(None);
         }
@@ -151,23 +153,20 @@ impl Core {
                 timestamps.len()
             )));
         }
-        for (name, column) in &keys {
+        for (name, column) in columns.iter().take(keys) {
             if let Values::F64(values) = column.values()
                 && let Some(row) = values.iter().position(|v| v.is_nan())
             {
                 return Err(wrong(format!("key column {name:?} is NaN in row {row}; give it a number")));
             }
         }
-        let key_count = keys.len();
-        let bytes = timestamps.len() * 8
-            + keys.iter().chain(&fields).map(|(_, column)| column.byte_size()).sum::<usize>();
+        let bytes =
+            timestamps.len() * 8 + columns.iter().map(|(_, column)| column.byte_size()).sum::<usize>();
         if timestamps.len() <= FEW_ROWS_MAX
-            && key_count + fields.len() <= FEW_COLUMNS_MAX
+            && columns.len() <= FEW_COLUMNS_MAX
             && self.fits_inline(bytes, operations)
         {
             // Compared with the series when the transaction is sequenced.
-            let mut columns = keys;
-            columns.extend(fields);
             let twice = columns
                 .iter()
                 .enumerate()
@@ -177,17 +176,18 @@ impl Core {
             }
             operations.inline_bytes += bytes;
             let inexact = inexact::in_columns(columns.iter().map(|(name, column)| (name, column)));
-            let rows = Rows::Few(Few { timestamps, columns, keys: key_count });
+            let rows = Rows::Few(Few { timestamps, columns, keys });
             return Ok(Some(Append { series, rows, inexact }));
         }
-        let mut columns = Columns::new();
-        for (name, column) in keys.into_iter().chain(fields) {
-            columns.insert(name, column)?;
+        let mut named = Columns::new();
+        for (name, column) in columns {
+            named.insert(name, column)?;
         }
+        let columns = named;
         {
             let state = self.state();
             let described = columns.iter().enumerate();
-            let described = described.map(|(i, (name, c))| (&**name, c.column_type(), i < key_count));
+            let described = described.map(|(i, (name, c))| (&**name, c.column_type(), i < keys));
             check_append(state.tables.get(&*series), &series, described, &[])?;
         }
         // Sorted here, outside every lock; the seq follows when the rows have one.
@@ -196,9 +196,9 @@ impl Core {
         let inexact = inexact::in_columns(run.columns().iter());
         if self.fits_inline(bytes, operations) {
             operations.inline_bytes += bytes;
-            return Ok(Some(Append { series, rows: Rows::Inline { run, keys: key_count }, inexact }));
+            return Ok(Some(Append { series, rows: Rows::Inline { run, keys }, inexact }));
         }
-        let keys = run.columns().names()[..key_count].iter().map(|name| &**name).collect();
+        let keys = run.columns().names()[..keys].iter().map(|name| &**name).collect();
         let file = self.new_file();
         pins.file(file);
         let (segment, reference) =

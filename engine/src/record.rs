@@ -21,10 +21,8 @@ const ROWS: u32 = 1;
 
 /// The record of a transaction, with room for the time that sequencing fills in.
 pub(crate) fn of(operations: &Operations) -> Result<Vec<u8>, String> {
-    let mut payload = Vec::new();
-    prefix(&mut payload, ROWS);
-    match rows::encode(operations, &mut payload) {
-        Some(()) => Ok(payload),
+    match rows::encode(operations) {
+        Some(payload) => Ok(payload),
         None => encode(&operations.to_record()?),
     }
 }

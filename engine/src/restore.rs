@@ -272,7 +272,7 @@ pub(crate) fn replay(
     }
     let (time, record) = record::decode(payload).map_err(at)?;
     let mut newest = *next_file;
-    let operations = Operations::from_record::<RestoreError>(record, |series, reference| {
+    let mut operations = Operations::from_record::<RestoreError>(record, |series, reference| {
         newest = newest.max(reference.file.saturating_add(1));
         open_segment(disk, database, series, reference)
     })?;
@@ -293,6 +293,6 @@ pub(crate) fn replay(
     }
     state.check(&operations).map_err(|error| at(error.to_string()))?;
     let (count, files) = (operations.count(), operations.files());
-    state.apply(seq, time, operations, || oldest_seq, objects).map_err(|error| at(error.to_string()))?;
+    state.apply(seq, time, &mut operations, || oldest_seq, objects).map_err(|error| at(error.to_string()))?;
     Ok(Replayed { operations: count, files, chunks })
 }

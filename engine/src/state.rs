@@ -10,7 +10,7 @@ use crate::error::CommitError;
 use crate::graph::{CellId, Effects, Graph};
 use crate::models::{Models, Version};
 use crate::objects::Objects;
-use crate::operations::{Operations, Rows};
+use crate::operations::{Append, Operations, Rows};
 use crate::record::v1::SegmentRef;
 use crate::series::{SegmentRun, Table, Tables, check_append};
 use crate::versions::{CellVersion, Versions};
@@ -50,7 +50,11 @@ impl State {
     pub(crate) fn check(&self, operations: &Operations) -> Result<(), CommitError> {
         for append in &operations.appends {
             let table = self.tables.get(&*append.series);
-            check_append(table, &append.series, append.columns(), &append.inexact)?;
+            if !table.is_some_and(
+                |table| matches!(&append.rows, Rows::Few(few) if table.goes_on_with(few, &append.inexact)),
+            ) {
+                check_append(table, &append.series, append.columns(), &append.inexact)?;
+            }
         }
         if let Some(event) = &operations.event {
             self.graph.check(event)?;
@@ -58,38 +62,25 @@ impl State {
         Ok(())
     }
 
-    /// Applies a transaction that was checked and whose objects are stored. Versions that only readers before
+    /// Applies a transaction that was checked and whose objects are stored; what stays behind in `operations` is to be
+    /// dropped where nobody waits. Versions that only readers before
     /// `oldest_seq` need are dropped; it is asked where there are any.
     pub(crate) fn apply(
         &mut self,
         seq: u64,
         time: Timestamp,
-        operations: Operations,
+        operations: &mut Operations,
         oldest_seq: impl FnOnce() -> u64,
         objects: &Objects,
     ) -> Result<Effects, CommitError> {
         let effects = match &operations.event {
-            Some(event) => self.graph.apply(seq, time, event)?,
+            Some(event) => self.graph.apply_checked(seq, time, event)?,
             None => Effects::default(),
         };
-        for append in operations.appends {
-            if !self.tables.contains_key(&append.series) {
-                self.tables.insert(append.series.clone(), Table::made_at(seq));
-            }
-            let Some(table) = self.tables.get_mut(&append.series) else { continue };
-            table.note(self.capture);
-            table.adopt(seq, append.columns());
-            table.note_inexact(append.inexact);
-            match append.rows {
-                Rows::Few(few) => table.push_few(seq, few),
-                Rows::Inline { run, .. } => table.push_young(seq, run.with_seq(seq)),
-                Rows::Segment { segment, reference } => {
-                    let reference = SegmentRef { seq, ..reference };
-                    table.push_segment(seq, SegmentRun::new(segment, reference).into());
-                }
-            }
+        for append in &mut operations.appends {
+            self.apply_append(seq, append);
         }
-        for put in operations.models {
+        for put in operations.models.drain(..) {
             objects.name(&put.object);
             let version = Version {
                 seq,
@@ -110,6 +101,29 @@ impl State {
         self.head = seq;
         self.time = time;
         Ok(effects)
+    }
+
+    fn apply_append(&mut self, seq: u64, append: &mut Append) {
+        if !self.tables.contains_key(&append.series) {
+            self.tables.insert(append.series.clone(), Table::made_at(seq));
+        }
+        let Some(table) = self.tables.get_mut(&append.series) else { return };
+        table.note(self.capture);
+        if let Rows::Few(few) = &mut append.rows
+            && table.goes_on_with(few, &append.inexact)
+        {
+            return table.push_few(seq, few);
+        }
+        table.adopt(seq, append.columns());
+        table.note_inexact(std::mem::take(&mut append.inexact));
+        match std::mem::take(&mut append.rows) {
+            Rows::Few(mut few) => table.push_few(seq, &mut few),
+            Rows::Inline { run, .. } => table.push_young(seq, run.with_seq(seq)),
+            Rows::Segment { segment, reference } => {
+                let reference = SegmentRef { seq, ..reference };
+                table.push_segment(seq, SegmentRun::new(segment, reference).into());
+            }
+        }
     }
 
     /// Counts what names contents before and after an event.

@@ -26,6 +26,17 @@ impl Graph {
     /// The cost is proportional to what the event changes, except for [`Event::Register`], which joins the
     /// existing cells, and [`Event::Attach`] and [`Event::Reopen`], which visit the open bundles.
     pub fn apply(&mut self, seq: u64, now: Timestamp, event: &Event) -> Result<Effects, GraphError> {
+        self.check(event)?;
+        self.apply_checked(seq, now, event)
+    }
+
+    /// The same for an event that [`Graph::check`] accepted in the state as it is.
+    pub(crate) fn apply_checked(
+        &mut self,
+        seq: u64,
+        now: Timestamp,
+        event: &Event,
+    ) -> Result<Effects, GraphError> {
         let mut pass = Pass::new(Moment { seq, time: now });
         match event {
             Event::DefineSlot(definition) => {
@@ -33,23 +44,16 @@ impl Graph {
                 pass.effects.slot = Some(existing.unwrap_or_else(|| self.define_slot(definition)));
             }
             Event::Register(definition) => {
-                self.check(event)?;
                 pass.effects.producer = Some(match self.check_producer(definition)? {
                     Known::Same(id) => id,
                     Known::New(producer) => self.register(&mut pass, *producer),
                 });
             }
-            _ => {
-                self.check(event)?;
-                match event {
-                    Event::DefineSlot(_) | Event::Register(_) => {}
-                    Event::Attach(producer) => self.attach(&mut pass, *producer),
-                    Event::Reopen => self.reopen(&mut pass),
-                    Event::Commit { writes, ends } => self.commit(&mut pass, writes, ends),
-                    Event::Start { bundle, run } => self.start(&mut pass, *bundle, *run),
-                    Event::End { run, outcome, .. } => self.end(&mut pass, *run, outcome),
-                }
-            }
+            Event::Attach(producer) => self.attach(&mut pass, *producer),
+            Event::Reopen => self.reopen(&mut pass),
+            Event::Commit { writes, ends } => self.commit(&mut pass, writes, ends),
+            Event::Start { bundle, run } => self.start(&mut pass, *bundle, *run),
+            Event::End { run, outcome, .. } => self.end(&mut pass, *run, outcome),
         }
         self.settle(&mut pass);
         Ok(pass.effects)

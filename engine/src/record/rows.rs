@@ -9,44 +9,51 @@
 use underbelly_storage::{Column, ColumnType, Strings, Values};
 
 use super::v1::{Append, ColumnValues, NamedColumn, Record, Rows};
+use super::{PREFIX_BYTES, ROWS, prefix};
 use crate::operations::{self, Operations};
 
 const KEY: u8 = 1;
 const NULLS: u8 = 2;
 
-/// Writes the appends behind the prefix; `None` where the transaction does more than append rows that are here, or a
-/// count or name does not fit, so that it needs an archive.
-pub(crate) fn encode(operations: &Operations, payload: &mut Vec<u8>) -> Option<()> {
+/// Bytes of a name and of the counts beside it, where nobody counted.
+const NAME_BYTES: usize = 24;
+
+/// The payload: the prefix, then the appends. `None` where the transaction does more than append rows that are here, or
+/// a count or name does not fit, so that it needs an archive.
+pub(crate) fn encode(operations: &Operations) -> Option<Vec<u8>> {
     let Operations { objects, appends, models, event, inline_bytes } = operations;
     if appends.is_empty() || !objects.is_empty() || !models.is_empty() || event.is_some() {
         return None;
     }
-    payload.reserve(inline_bytes + 64 * appends.len());
+    let names: usize = appends.iter().map(|append| 2 + append.columns().count()).sum();
+    let mut payload = Vec::with_capacity(PREFIX_BYTES + inline_bytes + NAME_BYTES * names);
+    prefix(&mut payload, ROWS);
     payload.extend_from_slice(&u16::try_from(appends.len()).ok()?.to_le_bytes());
     for append in appends {
-        let (timestamps, columns) = match &append.rows {
-            operations::Rows::Few(few) => (few.timestamps.as_slice(), few.columns.len()),
-            operations::Rows::Inline { run, .. } => (run.timestamps(), run.columns().width()),
-            operations::Rows::Segment { .. } => return None,
-        };
-        name(payload, &append.series)?;
-        payload.extend_from_slice(&u32::try_from(timestamps.len()).ok()?.to_le_bytes());
-        payload.extend_from_slice(&u16::try_from(columns).ok()?.to_le_bytes());
-        numbers(payload, timestamps, i64::to_le_bytes);
         match &append.rows {
-            operations::Rows::Few(few) => few
-                .columns
-                .iter()
-                .enumerate()
-                .try_for_each(|(i, (name, values))| column(payload, name, values, i < few.keys))?,
-            operations::Rows::Inline { run, keys } => run
-                .columns()
-                .iter()
-                .enumerate()
-                .try_for_each(|(i, (name, values))| column(payload, name, values, i < *keys))?,
+            operations::Rows::Few(few) => {
+                head(&mut payload, &append.series, &few.timestamps, few.columns.len())?;
+                for (i, (name, values)) in few.columns.iter().enumerate() {
+                    column(&mut payload, name, values, i < few.keys)?;
+                }
+            }
+            operations::Rows::Inline { run, keys } => {
+                head(&mut payload, &append.series, run.timestamps(), run.columns().width())?;
+                for (i, (name, values)) in run.columns().iter().enumerate() {
+                    column(&mut payload, name, values, i < *keys)?;
+                }
+            }
             operations::Rows::Segment { .. } => return None,
         }
     }
+    Some(payload)
+}
+
+fn head(payload: &mut Vec<u8>, series: &str, timestamps: &[i64], columns: usize) -> Option<()> {
+    name(payload, series)?;
+    payload.extend_from_slice(&u32::try_from(timestamps.len()).ok()?.to_le_bytes());
+    payload.extend_from_slice(&u16::try_from(columns).ok()?.to_le_bytes());
+    numbers(payload, timestamps, i64::to_le_bytes);
     Some(())
 }
 

@@ -145,10 +145,15 @@ impl Table {
         self.inexact.extend(names);
     }
 
-    /// Pushes the rows of a small commit.
-    pub(crate) fn push_few(&mut self, seq: u64, few: Few) {
+    /// Whether rows have the columns of the tail and nothing that the schema does not know: they need no other check.
+    pub(crate) fn goes_on_with(&self, few: &Few, inexact: &[String]) -> bool {
+        inexact.is_empty() && !self.tail.is_empty() && self.tail.takes(few)
+    }
+
+    /// Pushes the rows of a small commit, or takes them out of `few`.
+    pub(crate) fn push_few(&mut self, seq: u64, few: &mut Few) {
         self.last_seq = seq;
-        if !self.tail.is_empty() && !self.tail.takes(&few) {
+        if !self.tail.is_empty() && !self.tail.takes(few) {
             self.close_tail();
         }
         self.tail.push(seq, few);
@@ -377,24 +382,24 @@ mod tests {
     #[test]
     fn small_commits_become_runs_when_they_are_read_frozen_or_enough() {
         let mut table = Table::default();
-        (1..=10).for_each(|seq| table.push_few(seq, few(seq as i64, "x")));
+        (1..=10).for_each(|seq| table.push_few(seq, &mut few(seq as i64, "x")));
         assert_eq!((table.young().len(), table.last_seq()), (0, 10));
         assert_eq!(table.runs().len(), 1);
         let read = &table.young()[0];
         assert_eq!(read.timestamps(), (-10..=-1).collect::<Vec<_>>(), "in order of time");
         assert_eq!(read.seqs().get(0), 10);
         assert_eq!(read.columns().i64s("x").unwrap(), (1..=10).rev().collect::<Vec<_>>());
-        table.push_few(11, few(11, "x"));
-        table.push_few(12, few(12, "y"));
+        table.push_few(11, &mut few(11, "x"));
+        table.push_few(12, &mut few(12, "y"));
         assert_eq!(table.young().iter().map(|run| run.rows()).sum::<usize>(), 11, "other columns");
         table.push_young(13, run(13, 1));
         assert_eq!(table.young().iter().map(|run| run.rows()).sum::<usize>(), 13, "a run behind the tail");
-        table.push_few(14, few(14, "x"));
+        table.push_few(14, &mut few(14, "x"));
         let captured = table.capture(1).unwrap();
         assert_eq!(captured.young.iter().map(|run| run.rows()).sum::<usize>(), 14);
         table.seal(Vec::new(), &HashSet::new());
         let full = YOUNG_RUN_ROWS_MAX as u64;
-        (1..=full + 1).for_each(|seq| table.push_few(14 + seq, few(seq as i64, "x")));
+        (1..=full + 1).for_each(|seq| table.push_few(14 + seq, &mut few(seq as i64, "x")));
         assert_eq!(sizes(&table), [YOUNG_RUN_ROWS_MAX]);
         assert_eq!(table.runs().len(), 2);
     }

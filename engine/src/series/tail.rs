@@ -8,7 +8,7 @@ use underbelly_storage::{Column, Columns};
 use crate::limits::{TAIL_BYTES_MAX, YOUNG_RUN_ROWS_MAX};
 
 /// A few rows of one commit in order of arrival; keys stand before fields.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Few {
     pub timestamps: Vec<i64>,
     pub columns: Vec<(Arc<str>, Column)>,
@@ -22,6 +22,8 @@ pub(crate) struct Tail {
     timestamps: Vec<i64>,
     seqs: Vec<u64>,
     columns: Vec<(Arc<str>, Column)>,
+    /// Number of keys, which stand before fields.
+    keys: usize,
     bytes: usize,
 }
 
@@ -34,6 +36,7 @@ impl Tail {
     pub(crate) fn takes(&self, few: &Few) -> bool {
         let mut pairs = self.columns.iter().zip(&few.columns);
         self.columns.len() == few.columns.len()
+            && self.keys == few.keys
             && pairs.all(|((mine, a), (theirs, b))| {
                 (Arc::ptr_eq(mine, theirs) || mine == theirs) && a.column_type() == b.column_type()
             })
@@ -44,13 +47,14 @@ impl Tail {
         self.timestamps.len() >= YOUNG_RUN_ROWS_MAX || self.bytes >= TAIL_BYTES_MAX
     }
 
-    /// Appends rows that it takes; the first rows decide the columns.
-    pub(crate) fn push(&mut self, seq: u64, few: Few) {
+    /// Appends rows that it takes; the first rows decide the columns. The rows may be taken out of `few`.
+    pub(crate) fn push(&mut self, seq: u64, few: &mut Few) {
         let rows = few.timestamps.len();
         self.bytes += few.columns.iter().map(|(_, column)| column.byte_size()).sum::<usize>() + rows * 16;
         self.seqs.resize(self.seqs.len() + rows, seq);
         if self.is_empty() {
-            (self.timestamps, self.columns) = (few.timestamps, few.columns);
+            let Few { timestamps, columns, keys } = std::mem::take(few);
+            (self.timestamps, self.columns, self.keys) = (timestamps, columns, keys);
             return;
         }
         self.timestamps.extend_from_slice(&few.timestamps);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use libfuzzer_sys::fuzz_target;
 use underbelly_fuzz::{DATABASE, LOG, disk_with, reseal};
 use underbelly_storage::disk::SimulatedDisk;
-use underbelly_wal::{Log, LogOptions, Recovery, WalError};
+use underbelly_wal::{Log, LogOptions, Recovery, Start, WalError};
 
 /// Records by their seqs.
 type Records = Vec<(u64, Vec<u8>)>;
@@ -15,7 +15,7 @@ fn open(disk: &SimulatedDisk, from: u64) -> Result<(Log, Recovery, Records), Wal
     let mut seen = Vec::new();
     let options = LogOptions::with_file_len(16 << 10);
     let (log, recovery) =
-        Log::open(Arc::new(disk.clone()), DATABASE, from, 0, options, &mut |seq, bytes| {
+        Log::open(Arc::new(disk.clone()), DATABASE, Start::at(from), 0, options, &mut |seq, bytes| {
             seen.push((seq, bytes.to_vec()));
             Ok::<(), WalError>(())
         })?;

@@ -9,7 +9,7 @@ use crate::layout::{BLOCK, log_name};
 use crate::window::Window;
 
 /// What the next batch must be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chain {
     pub link: Link,
     /// Sequence number of the next record.

@@ -16,6 +16,7 @@ use crate::chain::{Chain, open_file, whole_batch};
 use crate::error::WalError;
 use crate::header::FileHeader;
 use crate::layout::{BLOCK, DIR, log_name};
+use crate::place::{Entered, PassedOver, Start, enter};
 use crate::recovery::{Folder, Visitor};
 use crate::rest::Rest;
 use crate::window::Window;
@@ -31,25 +32,30 @@ pub struct Follower {
     chain: Chain,
     /// First sequence number that was not given yet.
     next: u64,
+    passed_over: Option<PassedOver>,
+    /// The last sequence number that something behind it acknowledges, or that stands before where reading began.
+    acknowledged: u64,
 }
 
 impl Follower {
-    /// Stands before the record with sequence number `from` in the log of database `db_id`. The record need not be
-    /// there yet.
+    /// Stands before the record with the sequence number of `start` in the log of database `db_id`. The record need not be
+    /// there yet. Damage before the place that `start` knows is passed over.
     ///
     /// # Errors
-    /// [`WalError::Recycled`] where the log begins behind `from`; [`WalError::Corrupt`], [`WalError::Foreign`] or
+    /// [`WalError::Recycled`] where the log begins behind that record; [`WalError::Corrupt`], [`WalError::Foreign`] or
     /// [`WalError::Version`] where a header is not as it should be, [`WalError::Missing`] where there is no log,
     /// [`WalError::Io`].
-    pub fn open(disk: SharedDisk, db_id: [u8; 16], from: u64) -> Result<Follower, WalError> {
-        let from = from.max(1);
+    pub fn open(disk: SharedDisk, db_id: [u8; 16], start: Start) -> Result<Follower, WalError> {
+        let start = start.bounded();
+        let from = start.seq;
         let missing = || WalError::Missing { dir: DIR.to_string() };
-        let mut number = Folder::list(&disk)?.logs.last().copied().ok_or_else(missing)?;
+        let newest = Folder::list(&disk)?.logs.last().copied().ok_or_else(missing)?;
+        let mut number = newest;
         loop {
             let opened = open_file(&disk, db_id, number, from);
             let (header, window) = opened.map_err(|error| explain(&disk, number, from, error))?;
             if header.first_seq <= from {
-                return Ok(Follower::start(disk, db_id, header, window, from));
+                return Follower::start(disk, db_id, header, window, start, number < newest);
             }
             if header.previous.number == 0 {
                 return Err(WalError::Recycled { file: log_name(number), seq: from });
@@ -58,9 +64,33 @@ impl Follower {
         }
     }
 
-    fn start(disk: SharedDisk, db_id: [u8; 16], header: FileHeader, window: Window, from: u64) -> Follower {
-        let chain = Chain::start(&header);
-        Follower { disk, db_id, header, window, offset: BLOCK, chain, next: from }
+    fn start(
+        disk: SharedDisk,
+        db_id: [u8; 16],
+        header: FileHeader,
+        mut window: Window,
+        start: Start,
+        has_next: bool,
+    ) -> Result<Follower, WalError> {
+        let entered = enter(&header, &mut window, start, has_next);
+        if !matches!(entered, Ok(Entered { passed_over: None, .. })) {
+            // What looks damaged may be a later use of the file.
+            check_name(&disk, db_id, &header, start.seq)?;
+        }
+        Ok(Follower::at(disk, db_id, header, window, entered?, start.seq))
+    }
+
+    fn at(
+        disk: SharedDisk,
+        db_id: [u8; 16],
+        header: FileHeader,
+        window: Window,
+        entered: Entered,
+        next: u64,
+    ) -> Follower {
+        let Entered { offset, chain, passed_over } = entered;
+        let acknowledged = chain.next_seq - 1;
+        Follower { disk, db_id, header, window, offset, chain, next, passed_over, acknowledged }
     }
 
     /// Gives the records up to `upto` that were not given yet, in order, and answers the next sequence number that
@@ -84,6 +114,8 @@ impl Follower {
             if let Some((batch, bytes)) = whole_batch(&mut self.window, self.header.file_len, self.offset)?
                 && self.chain.accepts(&self.header, &batch)
             {
+                // It was written after the sync of the one before it.
+                self.acknowledged = self.chain.next_seq - 1;
                 for (seq, record) in batch.frames(bytes) {
                     if seq > upto {
                         return Ok(self.next);
@@ -119,6 +151,7 @@ impl Follower {
                         return Err(self.corrupt(next.number, 0, what.to_string()).into());
                     }
                     (self.header, self.window, self.offset) = (next, window, BLOCK);
+                    self.acknowledged = self.chain.next_seq - 1;
                     settled = false;
                 }
                 Some(_) if !settled => {
@@ -138,9 +171,32 @@ impl Follower {
         Ok(self.next)
     }
 
+    /// The last sequence number that is durable for sure, whatever the writer did since: everything before this place,
+    /// and what a later batch or file acknowledges. Nothing is given.
+    ///
+    /// # Errors
+    /// As [`Follower::read`] of everything.
+    pub fn acknowledged(&self) -> Result<u64, WalError> {
+        let seq = self.chain.next_seq;
+        let (header, window) = open_file(&self.disk, self.db_id, self.header.number, seq)
+            .map_err(|error| explain(&self.disk, self.header.number, seq, error))?;
+        if header.salt != self.header.salt {
+            return Err(WalError::Recycled { file: log_name(header.number), seq });
+        }
+        let here = Entered { offset: self.offset, chain: self.chain, passed_over: None };
+        let mut scout = Follower::at(self.disk.clone(), self.db_id, header, window, here, self.next);
+        scout.read(u64::MAX, &mut |_, _| Ok::<(), WalError>(()))?;
+        Ok(scout.acknowledged)
+    }
+
     /// Number of the file and byte in it at which the next batch is looked for.
     pub fn place(&self) -> (u64, u64) {
         (self.header.number, self.offset)
+    }
+
+    /// Damage in front of the place from which the log was read, if there is any.
+    pub fn passed_over(&self) -> Option<&PassedOver> {
+        self.passed_over.as_ref()
     }
 
     /// The next sequence number that will be given.
@@ -163,16 +219,21 @@ impl Follower {
 
     /// Fails where the file has lost its name.
     fn check_name(&self) -> Result<(), WalError> {
-        let (number, seq) = (self.header.number, self.chain.next_seq);
-        match open_file(&self.disk, self.db_id, number, seq) {
-            Ok((header, _)) if header.salt == self.header.salt => Ok(()),
-            Ok(_) => Err(WalError::Recycled { file: log_name(number), seq }),
-            Err(error) => Err(explain(&self.disk, number, seq, error)),
-        }
+        check_name(&self.disk, self.db_id, &self.header, self.chain.next_seq)
     }
 
     fn corrupt(&self, number: u64, offset: u64, what: String) -> WalError {
         WalError::Corrupt { file: log_name(number), offset, seq: self.chain.next_seq, what }
+    }
+}
+
+/// Fails where the file of this header has lost its name. `seq` is the sequence number that was looked for in it.
+fn check_name(disk: &SharedDisk, db_id: [u8; 16], header: &FileHeader, seq: u64) -> Result<(), WalError> {
+    let number = header.number;
+    match open_file(disk, db_id, number, seq) {
+        Ok((found, _)) if found.salt == header.salt => Ok(()),
+        Ok(_) => Err(WalError::Recycled { file: log_name(number), seq }),
+        Err(error) => Err(explain(disk, number, seq, error)),
     }
 }
 
@@ -214,19 +275,20 @@ pub struct Sound {
     pub damage: Option<WalError>,
 }
 
-/// Gives the records from `from` on that are sound and contiguous, although damage may follow: what a salvage can
+/// Gives the records from `start` on that are sound and contiguous, although damage may follow: what a salvage can
 /// keep. Later files are looked at only as far as they follow on. Nothing is changed.
 ///
 /// # Errors
-/// [`WalError::Recycled`] where no file with a sound header holds `from`, [`WalError::Missing`] where there is no
+/// [`WalError::Recycled`] where no file that can be read holds the first of them, [`WalError::Missing`] where there is no
 /// log, [`WalError::Io`]; whatever `visit` returns.
 pub fn visit_sound<E: From<WalError>>(
     disk: SharedDisk,
     db_id: [u8; 16],
-    from: u64,
+    start: Start,
     visit: &mut Visitor<'_, E>,
 ) -> Result<Sound, E> {
-    let from = from.max(1);
+    let start = start.bounded();
+    let from = start.seq;
     let logs = Folder::list(&disk)?.logs;
     if logs.is_empty() {
         return Err(WalError::Missing { dir: DIR.to_string() }.into());
@@ -235,9 +297,31 @@ pub fn visit_sound<E: From<WalError>>(
         let opened = open_file(&disk, db_id, number, from).ok()?;
         (opened.0.first_seq <= from).then_some(opened)
     });
+    let found = holding.as_ref().map_or(0, |(header, _)| header.number);
+    let unreadable = start.place.filter(|place| place.file > found && logs.contains(&place.file));
     let gone = || WalError::Recycled { file: log_name(logs.first().copied().unwrap_or(1)), seq: from };
-    let (header, window) = holding.ok_or_else(gone)?;
-    let mut follower = Follower::start(disk, db_id, header, window, from);
+    let entered = match (unreadable, holding) {
+        // Its header cannot be read, but what is needed of it is known.
+        (Some(place), _) => {
+            let name = log_name(place.file);
+            let file = disk.open_read(&name).map_err(WalError::io("open", &name))?;
+            let window = Window::new(file, name)?;
+            let header = place.stand_in(db_id, window.file_len());
+            Ok(Follower::at(disk, db_id, header, window, place.entered(), from))
+        }
+        (None, Some((header, window))) => {
+            let has_next = logs.last().is_some_and(|last| *last > header.number);
+            Follower::start(disk, db_id, header, window, start, has_next)
+        }
+        (None, None) => return Err(gone().into()),
+    };
+    let mut follower = match entered {
+        Ok(follower) => follower,
+        Err(damage @ WalError::Corrupt { .. }) => {
+            return Ok(Sound { next_seq: from, torn_bytes: 0, damage: Some(damage) });
+        }
+        Err(error) => return Err(error.into()),
+    };
     let mut guard = |seq: u64, record: &[u8]| visit(seq, record).map_err(Stop::Visitor);
     let damage = match follower.read(u64::MAX, &mut guard) {
         Ok(_) => None,

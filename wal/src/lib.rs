@@ -15,7 +15,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use underbelly_storage::disk::SimulatedDisk;
-//! use underbelly_wal::{Log, LogOptions, WalError};
+//! use underbelly_wal::{Log, LogOptions, Start, WalError};
 //!
 //! let disk = Arc::new(SimulatedDisk::new());
 //! let options = LogOptions::with_file_len(1 << 20);
@@ -24,7 +24,8 @@
 //!
 //! let after_power_cut = Arc::new(disk.crash());
 //! let mut seen = Vec::new();
-//! let (_log, recovery) = Log::open(after_power_cut, [7; 16], 1, 2, options, &mut |seq, bytes| {
+//! let start = Start::at(1);
+//! let (_log, recovery) = Log::open(after_power_cut, [7; 16], start, 2, options, &mut |seq, bytes| {
 //!     seen.push((seq, bytes.to_vec()));
 //!     Ok::<(), WalError>(())
 //! })?;
@@ -33,8 +34,8 @@
 //! # Ok::<(), WalError>(())
 //! ```
 //!
-//! In reading order: [`options`] (lengths and limits), `header` and `batch` (the bytes), `window` and `chain`
-//! (reading them in order), `spare` (files ready for use), [`log`] (appending), [`recovery`] (opening), `rest` and
+//! In reading order: [`options`] (lengths and limits), `header` and `batch` (the bytes), `window`, `chain` and
+//! `place` (reading them in order, and from where), `spare` (files ready for use), [`log`] (appending), [`recovery`] (opening), `rest` and
 //! `tear` (what stands behind the end), `queue`, `cohort` and
 //! [`commit`] (many callers, one sync), [`follower`] and [`inspection`] (reading
 //! beside a writer).
@@ -50,6 +51,7 @@ pub mod inspection;
 mod layout;
 pub mod log;
 pub mod options;
+mod place;
 mod queue;
 pub mod recovery;
 mod rest;
@@ -64,6 +66,7 @@ pub use inspection::{BatchInspection, Behind, FileInspection, HeaderInspection, 
 pub use layout::log_name;
 pub use log::{Log, LogStats, Recycled};
 pub use options::LogOptions;
+pub use place::{PassedOver, Place, Start};
 pub use queue::{Stall, Stalls, Urge};
 pub use recovery::{Recovery, TornTail, Visitor};
 pub use spare::{PreparedSpare, SpareJob};

@@ -9,6 +9,7 @@ use crate::error::WalError;
 use crate::header::{FileHeader, Previous};
 use crate::layout::{BLOCK, DIR, Entry, NUMBER_MAX, entry, log_name, padded, spare_name, unfinished_name};
 use crate::options::LogOptions;
+use crate::place::Place;
 use crate::spare::{PreparedSpare, SPARES_MAX, SpareJob, Spares, Taken};
 use crate::window::Window;
 
@@ -268,6 +269,19 @@ impl Log {
     /// Takes in a spare that a [`SpareJob`] of this log prepared.
     pub fn adopt_spare(&mut self, spare: PreparedSpare) {
         self.spares.adopt(spare);
+    }
+
+    /// Where the next batch goes. Everything before it is durable, so the log can be read from there later on.
+    pub fn place(&self) -> Place {
+        let Active { number, salt, end, .. } = self.active;
+        Place {
+            file: number,
+            salt,
+            offset: end,
+            batch: self.link.number,
+            seq: self.next_seq,
+            crc: self.link.crc,
+        }
     }
 
     /// Sequence number that the next record must have.

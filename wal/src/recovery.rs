@@ -10,6 +10,7 @@ use crate::header::FileHeader;
 use crate::layout::{BLOCK, DIR, Entry, entry, log_name, spare_name, unfinished_name};
 use crate::log::{Active, Closed, Log, Written};
 use crate::options::LogOptions;
+use crate::place::{Entered, PassedOver, Start, enter};
 use crate::rest::Rest;
 use crate::spare::{SPARES_MAX, Spares};
 use crate::tear;
@@ -37,6 +38,8 @@ pub struct Recovery {
     pub sealed: bool,
     /// The batch that was cut short by a crash, if its traces were found.
     pub torn: Option<TornTail>,
+    /// Damage in front of the place from which the log was read, if there is any.
+    pub passed_over: Option<PassedOver>,
 }
 
 /// A batch that was cut short and never acknowledged.
@@ -86,8 +89,8 @@ struct Found {
 impl Log {
     /// Reads the log of database `db_id` and makes it ready to append.
     ///
-    /// `from_seq` is the first sequence number that the checkpoint lacks: `visit` gets every record from there
-    /// on, in order. `min_durable_seq` is a sequence number known to be durable; a log that ends before it is
+    /// `start` is the first sequence number that the checkpoint lacks, and the place that it noted: `visit` gets every
+    /// record from there on, in order. Damage before that place is passed over and reported. `min_durable_seq` is a sequence number known to be durable; a log that ends before it is
     /// damaged. Nothing on the disk is changed before everything was read and visited. Opening that fails or is
     /// cut short can be repeated.
     ///
@@ -98,14 +101,14 @@ impl Log {
     pub fn open<E: From<WalError>>(
         disk: SharedDisk,
         db_id: [u8; 16],
-        from_seq: u64,
+        start: Start,
         min_durable_seq: u64,
         options: LogOptions,
         visit: &mut Visitor<'_, E>,
     ) -> Result<(Log, Recovery), E> {
         options.check()?;
         let folder = Folder::list(&disk)?;
-        let found = read_log(&disk, db_id, &folder.logs, from_seq.max(1), min_durable_seq, visit)?;
+        let found = read_log(&disk, db_id, &folder.logs, start.bounded(), min_durable_seq, visit)?;
         Ok(found.settle(disk, db_id, folder, options)?)
     }
 }
@@ -115,30 +118,35 @@ fn read_log<E: From<WalError>>(
     disk: &SharedDisk,
     db_id: [u8; 16],
     numbers: &[u64],
-    from_seq: u64,
+    start: Start,
     min_durable_seq: u64,
     visit: &mut Visitor<'_, E>,
 ) -> Result<Found, E> {
-    let files = read_headers(disk, db_id, numbers, from_seq)?;
+    let mut files = read_headers(disk, db_id, numbers, start.seq)?;
     let missing = || WalError::Missing { dir: DIR.to_string() };
-    let (first, _) = files.first().ok_or_else(missing)?;
+    let has_next = files.len() > 1;
+    let (first, window) = files.first_mut().ok_or_else(missing)?;
     let older = numbers.iter().copied().filter(|&number| number < first.number);
     let last_seq = first.first_seq - 1;
     let mut closed: VecDeque<Closed> = older.map(|number| Closed { number, last_seq }).collect();
 
-    let mut reader = Reader::new(first, from_seq);
+    let Entered { offset, chain, passed_over } = enter(first, window, start, has_next)?;
+    let mut reader = Reader::new(chain, start.seq);
+    reader.report.passed_over = passed_over;
+    let mut begin = offset;
     let mut files = files.into_iter().peekable();
     while let Some((header, mut window)) = files.next() {
         let next = files.peek().map(|(next, _)| next);
-        let last_batch = reader.read_file(&header, &mut window, next, visit)?;
+        let begin = std::mem::replace(&mut begin, BLOCK);
+        let last_batch = reader.read_file(&header, &mut window, begin, next, visit)?;
         if let Some(next) = next {
             closed.push_back(Closed { number: header.number, last_seq: next.first_seq - 1 });
             continue;
         }
-        let end = last_batch.map_or(BLOCK, |(offset, bytes)| offset + bytes);
+        let end = last_batch.map_or(begin, |(offset, bytes)| offset + bytes);
         let rest = Rest::examine(&header, &mut window, end)?;
         let torn_bytes = rest.torn_bytes(&header, end, reader.chain.next_seq)?;
-        let durable = min_durable_seq.max(from_seq - 1);
+        let durable = min_durable_seq.max(start.seq - 1);
         if reader.chain.next_seq <= durable {
             let what = format!("the log ends here, but seq {durable} was durable");
             return Err(reader.corrupt(header.number, end, what).into());
@@ -265,10 +273,10 @@ fn read_headers(
 }
 
 impl Reader {
-    fn new(first: &FileHeader, from_seq: u64) -> Reader {
+    fn new(chain: Chain, from_seq: u64) -> Reader {
         Reader {
             from_seq,
-            chain: Chain::start(first),
+            chain,
             sealed: true,
             report: Recovery {
                 records: 0,
@@ -278,6 +286,7 @@ impl Reader {
                 bytes: 0,
                 sealed: true,
                 torn: None,
+                passed_over: None,
             },
         }
     }
@@ -286,17 +295,18 @@ impl Reader {
         WalError::Corrupt { file: log_name(number), offset, seq: self.chain.next_seq, what: what.into() }
     }
 
-    /// Visits the batches of a file and returns offset and length of the last. Where there is a next file, its
-    /// header says where this one must end; else it ends at the first thing that is not the next batch.
+    /// Visits the batches of a file from `offset` on and returns offset and length of the last. Where there is a next
+    /// file, its header says where this one must end; else it ends at the first thing that is not the next batch.
     fn read_file<E: From<WalError>>(
         &mut self,
         header: &FileHeader,
         window: &mut Window,
+        mut offset: u64,
         next: Option<&FileHeader>,
         visit: &mut Visitor<'_, E>,
     ) -> Result<Option<(u64, u64)>, E> {
         let stop = next.map_or(header.file_len, |next| next.previous.end);
-        let (mut offset, mut last) = (BLOCK, None);
+        let mut last = None;
         self.sealed = true;
         self.report.files += 1;
         while offset < stop {

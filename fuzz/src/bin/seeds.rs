@@ -17,7 +17,7 @@ use underbelly_storage::{
     Column, ColumnType, Columns, Date, ImageWriter, ObjectId, SegmentRows, Seqs, write_chunk, write_framed,
     write_manifest, write_pack, write_segment,
 };
-use underbelly_wal::{Log, LogOptions, WalError};
+use underbelly_wal::{Log, LogOptions, Start, WalError};
 
 type Done = Result<(), Box<dyn Error>>;
 
@@ -142,7 +142,7 @@ fn database() -> Done {
         });
         Ok::<(), WalError>(())
     };
-    Log::open(Arc::new(disk.crash()), db.status().database, 1, 0, log, &mut visit)?;
+    Log::open(Arc::new(disk.crash()), db.status().database, Start::at(1), 0, log, &mut visit)?;
     failed?;
     db.close()?;
     let newest = disk.files().into_iter().rfind(|name| name.starts_with("MANIFEST-"));

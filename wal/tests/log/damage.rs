@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use underbelly_storage::disk::{Disk, SimulatedDisk};
-use underbelly_wal::{Log, WalError};
+use underbelly_wal::{Log, Start, WalError};
 
 use crate::world::*;
 
@@ -160,7 +160,7 @@ fn exchanged_cut_and_foreign_files_are_told() {
 
     let (disk, _) = several_files();
     let mut visit = |_: u64, _: &[u8]| Ok::<(), WalError>(());
-    let foreign = Log::open(shared(&disk), [0; 16], 1, 0, options(SMALL), &mut visit);
+    let foreign = Log::open(shared(&disk), [0; 16], Start::at(1), 0, options(SMALL), &mut visit);
     assert!(matches!(foreign, Err(WalError::Foreign { .. })));
 }
 
@@ -179,7 +179,7 @@ fn a_visitor_that_refuses_stops_the_opening_and_changes_nothing() {
     let (disk, _) = several_files();
     let calls = disk.calls();
     let mut visit = |seq: u64, _: &[u8]| if seq == 5 { Err(Refused::Record(seq)) } else { Ok(()) };
-    let refused = Log::open(shared(&disk), DB, 1, 0, options(SMALL), &mut visit).err().unwrap();
+    let refused = Log::open(shared(&disk), DB, Start::at(1), 0, options(SMALL), &mut visit).err().unwrap();
     assert!(matches!(refused, Refused::Record(5)), "{refused:?}");
     assert_eq!(disk.calls(), calls);
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use underbelly_storage::disk::{Disk, SimulatedDisk};
-use underbelly_wal::{Log, WalError};
+use underbelly_wal::{Log, Start, WalError};
 
 use crate::world::*;
 
@@ -155,7 +155,8 @@ fn what_only_the_page_cache_shows_is_written_again() {
         seen = seq;
         Ok::<(), WalError>(())
     };
-    let (_log, recovery) = Log::open(poor.shared(), DB, 1, 2, options_of(2, 1 << 16), &mut visit).unwrap();
+    let (_log, recovery) =
+        Log::open(poor.shared(), DB, Start::at(1), 2, options_of(2, 1 << 16), &mut visit).unwrap();
     assert_eq!((seen, recovery.torn), (4, None));
     assert_eq!(open(&poor.platter(), 1, 4, options_of(3, 1 << 16)).unwrap().2, records(1..=4, 100));
 }
@@ -169,7 +170,8 @@ fn a_torn_tail_that_cannot_be_kept_stays_where_it_is() {
     poor.disk.open("wal/0000000001.wal").unwrap().write_at(&[9; 700], 2 * BLOCK as u64).unwrap();
     let reopen = || {
         let mut visit = |_: u64, _: &[u8]| Ok::<(), WalError>(());
-        Log::open(poor.shared(), DB, 1, 1, options_of(1, 1 << 16), &mut visit).map(|(_, recovery)| recovery)
+        Log::open(poor.shared(), DB, Start::at(1), 1, options_of(1, 1 << 16), &mut visit)
+            .map(|(_, recovery)| recovery)
     };
     assert!(matches!(reopen(), Err(WalError::DiskFull { .. })));
     assert!(poor.disk.files().iter().all(|name| !name.starts_with("lost")), "no space is held");

@@ -5,7 +5,7 @@ use std::thread;
 
 use proptest::prelude::*;
 use underbelly_storage::disk::{Disk, SimulatedDisk};
-use underbelly_wal::{Behind, Follower, Log, WalError, inspect, visit_sound};
+use underbelly_wal::{Behind, Follower, Log, Start, WalError, inspect, visit_sound};
 
 use crate::world::*;
 
@@ -22,7 +22,7 @@ fn read(follower: &mut Follower, upto: u64) -> Result<(u64, Records), WalError> 
 
 fn sound(disk: &SimulatedDisk, from: u64) -> Result<(underbelly_wal::Sound, Records), WalError> {
     let mut seen = Records::new();
-    let sound = visit_sound(shared(disk), DB, from, &mut |seq, bytes| {
+    let sound = visit_sound(shared(disk), DB, Start::at(from), &mut |seq, bytes| {
         seen.push((seq, bytes.to_vec()));
         Ok::<(), WalError>(())
     })?;
@@ -33,7 +33,7 @@ fn sound(disk: &SimulatedDisk, from: u64) -> Result<(underbelly_wal::Sound, Reco
 fn a_follower_gives_each_record_once_up_to_the_bound_and_changes_nothing() {
     let disk = SimulatedDisk::new();
     let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
-    let mut follower = Follower::open(shared(&disk), DB, 3).unwrap();
+    let mut follower = Follower::open(shared(&disk), DB, Start::at(3)).unwrap();
     assert_eq!(read(&mut follower, 9).unwrap(), (1, Vec::new()), "an empty log ends before the third record");
     log.write(&records(1..=5, 40)).unwrap();
     let calls = disk.calls();
@@ -49,7 +49,7 @@ fn a_follower_gives_each_record_once_up_to_the_bound_and_changes_nothing() {
     assert!(log.stats().file > 4, "the log spans files");
     assert_eq!(read(&mut follower, u64::MAX).unwrap(), (31, records(6..=30, 2000)));
     assert_eq!(follower.next_seq(), 31);
-    let mut late = Follower::open(shared(&disk), DB, 17).unwrap();
+    let mut late = Follower::open(shared(&disk), DB, Start::at(17)).unwrap();
     assert_eq!(read(&mut late, 20).unwrap(), (21, records(17..=20, 2000)));
     assert_eq!(disk.calls(), calls);
 }
@@ -59,7 +59,7 @@ fn a_record_that_its_visitor_refused_is_given_again() {
     let disk = SimulatedDisk::new();
     let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
     log.write(&records(1..=4, 40)).unwrap();
-    let mut follower = Follower::open(shared(&disk), DB, 1).unwrap();
+    let mut follower = Follower::open(shared(&disk), DB, Start::at(1)).unwrap();
     let refused = follower.read(9, &mut |seq, _| match seq {
         3 => Err(WalError::Poisoned { cause: "the visitor".to_string() }),
         _ => Ok(()),
@@ -78,7 +78,7 @@ fn a_batch_that_is_being_written_ends_the_reading_quietly() {
     let name = "wal/0000000001.wal";
     let new = disk.contents(name).unwrap();
     let file = before.open(name).unwrap();
-    let mut follower = Follower::open(shared(&before), DB, 1).unwrap();
+    let mut follower = Follower::open(shared(&before), DB, Start::at(1)).unwrap();
     assert_eq!(read(&mut follower, 9).unwrap().0, 2);
     for cut in (2 * BLOCK..5 * BLOCK).step_by(512) {
         file.write_at(&new[..cut], 0).unwrap();
@@ -110,7 +110,7 @@ fn a_recycled_file_is_told_and_never_gives_other_records() {
         }
         next - 1
     };
-    let mut follower = Follower::open(shared(&disk), DB, 1).unwrap();
+    let mut follower = Follower::open(shared(&disk), DB, Start::at(1)).unwrap();
     assert_eq!(read(&mut follower, 1).unwrap().0, 1);
     fill(&mut log, 1);
     assert_eq!(read(&mut follower, 1).unwrap().0, 2);
@@ -127,9 +127,12 @@ fn a_recycled_file_is_told_and_never_gives_other_records() {
         matches!(&gone, Err(WalError::Recycled { file, .. }) if file.ends_with("0000000001.wal")),
         "{gone:?}"
     );
-    assert!(matches!(Follower::open(shared(&disk), DB, 1), Err(WalError::Recycled { seq: 1, .. })));
+    assert!(matches!(
+        Follower::open(shared(&disk), DB, Start::at(1)),
+        Err(WalError::Recycled { seq: 1, .. })
+    ));
     assert!(matches!(sound(&disk, 1), Err(WalError::Recycled { seq: 1, .. })));
-    let mut again = Follower::open(shared(&disk), DB, last).unwrap();
+    let mut again = Follower::open(shared(&disk), DB, Start::at(last)).unwrap();
     assert_eq!(read(&mut again, u64::MAX).unwrap(), (last + 1, records(last..=last, 2000)));
 }
 
@@ -137,7 +140,7 @@ fn a_recycled_file_is_told_and_never_gives_other_records() {
 fn a_missing_file_between_others_is_damage() {
     let (disk, last) = several_files();
     disk.remove("wal/0000000003.wal").unwrap();
-    let from_the_end = Follower::open(shared(&disk), DB, 1).map(|_| ());
+    let from_the_end = Follower::open(shared(&disk), DB, Start::at(1)).map(|_| ());
     assert!(
         matches!(&from_the_end, Err(WalError::Corrupt { file, .. }) if file.ends_with("3.wal")),
         "{from_the_end:?}"
@@ -232,7 +235,7 @@ fn every_flipped_byte_gives_a_follower_a_prefix_or_an_error() {
             bytes[at] ^= 1 << (at % 8);
             rotten.overwrite(&name, bytes);
             let opened = open(&rotten.crash(), 1, 0, options_of(9, SMALL)).map(|opened| opened.2);
-            let followed = Follower::open(shared(&rotten), DB, 1)
+            let followed = Follower::open(shared(&rotten), DB, Start::at(1))
                 .and_then(|mut follower| read(&mut follower, u64::MAX))
                 .map(|(_, seen)| seen);
             let (kept, seen) = match sound(&rotten, 1) {
@@ -274,13 +277,13 @@ fn a_follower_keeps_up_with_a_writer_that_recycles() {
         });
         for _ in 0..2 {
             scope.spawn(|| {
-                let mut follower = Follower::open(shared(&disk), DB, 1).ok();
+                let mut follower = Follower::open(shared(&disk), DB, Start::at(1)).ok();
                 let mut expected = 1;
                 while expected <= LAST {
                     let upto = durable.load(Ordering::SeqCst);
                     let Some(reader) = &mut follower else {
                         expected = checkpoint.load(Ordering::SeqCst) + 1;
-                        follower = match Follower::open(shared(&disk), DB, expected) {
+                        follower = match Follower::open(shared(&disk), DB, Start::at(expected)) {
                             Ok(reader) => Some(reader),
                             Err(WalError::Recycled { .. }) => None,
                             Err(error) => panic!("{error}"),
@@ -326,7 +329,7 @@ proptest! {
         let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
         let (mut seq, mut given, mut openings) = (0, 0, 1);
         let mut lengths = Vec::new();
-        let mut follower = Follower::open(shared(&disk), DB, 1).unwrap();
+        let mut follower = Follower::open(shared(&disk), DB, Start::at(1)).unwrap();
         for (step, len) in steps {
             match step {
                 0 => {
@@ -334,7 +337,7 @@ proptest! {
                     disk = disk.crash();
                     openings += 1;
                     log = open(&disk, seq + 1, seq, options_of(openings, SMALL)).unwrap().0;
-                    follower = Follower::open(shared(&disk), DB, given + 1).unwrap();
+                    follower = Follower::open(shared(&disk), DB, Start::at(given + 1)).unwrap();
                 }
                 1 => {
                     openings += 1;

@@ -6,5 +6,6 @@ mod damage;
 mod faults;
 mod following;
 mod group;
+mod places;
 mod recycling;
 mod world;

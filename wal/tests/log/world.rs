@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use underbelly_storage::disk::{Disk, File, Lock, SharedDisk, SimulatedDisk};
 use underbelly_storage::map::Mapped;
-use underbelly_wal::{Log, LogOptions, Recovery, WalError};
+use underbelly_wal::{Log, LogOptions, Recovery, Start, WalError};
 
 pub const DB: [u8; 16] = *b"a test database!";
 pub const BLOCK: usize = 4096;
@@ -51,7 +51,7 @@ pub fn open(
         seen.push((seq, bytes.to_vec()));
         Ok::<(), WalError>(())
     };
-    let (log, recovery) = Log::open(shared(disk), DB, from, durable, options, &mut visit)?;
+    let (log, recovery) = Log::open(shared(disk), DB, Start::at(from), durable, options, &mut visit)?;
     Ok((log, recovery, seen))
 }
 

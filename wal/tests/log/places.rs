@@ -1,0 +1,247 @@
+//! Reading from a place that a checkpoint noted: damage before it stops nobody, and everything behind it is checked as
+//! ever.
+
+use underbelly_storage::disk::SimulatedDisk;
+use underbelly_wal::{Follower, Log, Place, Recovery, Start, WalError, visit_sound};
+
+use crate::world::*;
+
+const SMALL: u64 = 64 << 10;
+
+/// What stands behind the place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Behind {
+    Nothing,
+    Seal,
+    Records,
+    /// Records in the next file alone.
+    NextFile,
+}
+
+/// Five records before a place, in a file that is fresh or was used before, and what stands behind it.
+fn checkpointed(reused: bool, behind: Behind) -> (SimulatedDisk, Place, Records) {
+    let disk = SimulatedDisk::new();
+    let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
+    if reused {
+        while log.stats().file < 4 {
+            let next = log.next_seq();
+            log.write(&records(next..=next, 9000)).unwrap();
+            log.recycle(next).unwrap();
+        }
+    }
+    let first = log.next_seq();
+    (first..first + 5).for_each(|seq| log.write(&records(seq..=seq, 5000)).unwrap());
+    let place = log.place();
+    assert_eq!((place.seq, place.offset), (first + 5, if reused { 14 } else { 11 } * BLOCK as u64));
+    let next = place.seq;
+    let later = match behind {
+        Behind::Nothing => Records::new(),
+        Behind::Seal => {
+            log.seal().unwrap();
+            Records::new()
+        }
+        Behind::Records => {
+            (next..next + 2).for_each(|seq| log.write(&records(seq..=seq, 300)).unwrap());
+            records(next..=next + 1, 300)
+        }
+        Behind::NextFile => {
+            log.write(&records(next..=next, 25_000)).unwrap();
+            records(next..=next, 25_000)
+        }
+    };
+    (disk, place, later)
+}
+
+fn start(place: &Place) -> Start {
+    Start { seq: place.seq, place: Some(*place) }
+}
+
+fn open_at(disk: &SimulatedDisk, start: Start) -> Result<(Log, Recovery, Records), WalError> {
+    let mut seen = Records::new();
+    let mut visit = |seq: u64, bytes: &[u8]| {
+        seen.push((seq, bytes.to_vec()));
+        Ok::<(), WalError>(())
+    };
+    let (log, recovery) =
+        Log::open(shared(disk), DB, start, start.seq - 1, options_of(9, SMALL), &mut visit)?;
+    Ok((log, recovery, seen))
+}
+
+fn follow(disk: &SimulatedDisk, start: Start) -> Result<(Follower, Records), WalError> {
+    let mut seen = Records::new();
+    let mut follower = Follower::open(shared(disk), DB, start)?;
+    follower.read(u64::MAX, &mut |seq: u64, bytes: &[u8]| {
+        seen.push((seq, bytes.to_vec()));
+        Ok::<(), WalError>(())
+    })?;
+    Ok((follower, seen))
+}
+
+/// The name of the file that holds the place, and its bytes.
+fn file_of(disk: &SimulatedDisk, place: &Place) -> (String, Vec<u8>) {
+    let name = format!("wal/{:010}.wal", place.file);
+    let bytes = disk.contents(&name).unwrap();
+    (name, bytes)
+}
+
+/// A flipped bit anywhere before the place is told, opens, and gives what stands behind it, as long as something there
+/// shows that the log went on.
+#[test]
+fn damage_before_the_place_is_passed_over_and_told() {
+    for reused in [false, true] {
+        for behind in [Behind::Seal, Behind::Records, Behind::NextFile] {
+            let (disk, place, later) = checkpointed(reused, behind);
+            let (name, whole) = file_of(&disk, &place);
+            let used = |at: &usize| whole[*at] != 0 && (at % BLOCK < 60 || at % 1999 == 0);
+            for at in (BLOCK..place.offset as usize).filter(used) {
+                let what = format!("{reused} {behind:?} byte {at}");
+                let rotten = disk.crash_keeping_all();
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << (at % 8);
+                rotten.overwrite(&name, bytes);
+                let from_the_head = open_at(&rotten.crash_keeping_all(), Start::at(place.seq)).map(|_| ());
+                let (follower, followed) = follow(&rotten, start(&place)).unwrap();
+                assert_eq!(followed, later, "{what}");
+                let sound =
+                    visit_sound(shared(&rotten), DB, start(&place), &mut |_, _| Ok::<_, WalError>(()));
+                assert_eq!(sound.unwrap().next_seq, place.seq + later.len() as u64, "{what}");
+                let (mut log, recovery, seen) = open_at(&rotten, start(&place)).unwrap();
+                assert_eq!(seen, later, "{what}");
+                assert_eq!(recovery.torn, None, "{what}");
+                assert_eq!(follower.passed_over(), recovery.passed_over.as_ref(), "{what}");
+                match recovery.passed_over {
+                    // Bytes of an earlier use, or of padding.
+                    None => assert!(from_the_head.is_ok() || behind == Behind::NextFile, "{what}"),
+                    Some(told) => {
+                        assert!(
+                            told.offset <= at as u64 && at as u64 <= told.offset + 3 * BLOCK as u64,
+                            "{what}: {told}"
+                        );
+                        assert!(told.to_string().contains(&name) && told.seq < place.seq, "{what}: {told}");
+                        let refused = matches!(from_the_head, Err(WalError::Corrupt { .. }));
+                        assert!(refused || behind == Behind::NextFile, "{what}");
+                    }
+                }
+                // The log goes on, and the next opening finds what was written.
+                let next = log.next_seq();
+                log.write(&records(next..=next, 100)).unwrap();
+                drop(log);
+                assert_eq!(
+                    open_at(&rotten.crash(), start(&place)).unwrap().2.len(),
+                    later.len() + 1,
+                    "{what}"
+                );
+            }
+        }
+    }
+}
+
+/// Damage behind the place is what it is without one.
+#[test]
+fn damage_behind_the_place_is_refused_as_ever() {
+    let (disk, place, later) = checkpointed(true, Behind::Records);
+    let (name, whole) = file_of(&disk, &place);
+    let end = place.offset as usize + 2 * BLOCK;
+    for at in (place.offset as usize..end).filter(|at| at % BLOCK < 380) {
+        let rotten = disk.crash_keeping_all();
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        rotten.overwrite(&name, bytes);
+        let is_last = at >= end - BLOCK;
+        match open_at(&rotten, start(&place)) {
+            Ok((_, recovery, seen)) => {
+                assert!(
+                    seen == later || is_last && seen == later[..1] && recovery.torn.is_some(),
+                    "byte {at}"
+                );
+            }
+            Err(WalError::Corrupt { offset, seq, .. }) => {
+                assert!(!is_last && (offset, seq) == (place.offset, place.seq), "byte {at}");
+            }
+            Err(error) => panic!("byte {at}: {error}"),
+        }
+    }
+}
+
+/// A file that was put back as it was before the place is not taken for one that rotted: it lacks what came after.
+#[test]
+fn an_older_state_of_the_file_is_refused() {
+    for behind in [Behind::Nothing, Behind::Seal, Behind::Records] {
+        let (disk, place, _) = checkpointed(false, behind);
+        let (name, whole) = file_of(&disk, &place);
+        for batches in 0..5 {
+            let older = disk.crash_keeping_all();
+            let mut bytes = whole.clone();
+            bytes[BLOCK + 2 * BLOCK * batches..].fill(0);
+            older.overwrite(&name, bytes);
+            let opened = open_at(&older, start(&place));
+            assert!(matches!(opened, Err(WalError::Corrupt { .. })), "{behind:?} {batches}");
+            assert!(matches!(follow(&older, start(&place)), Err(WalError::Corrupt { .. })), "{behind:?}");
+        }
+        assert!(open_at(&disk, start(&place)).unwrap().1.passed_over.is_none(), "{behind:?}");
+    }
+}
+
+/// A log that ends at the place is whole, and is appended to.
+#[test]
+fn a_log_that_ends_at_the_place_goes_on_there() {
+    for reused in [false, true] {
+        let (disk, place, _) = checkpointed(reused, Behind::Nothing);
+        let (mut log, recovery, seen) = open_at(&disk.crash(), start(&place)).unwrap();
+        assert!(seen.is_empty() && recovery.sealed && recovery.last_seq == place.seq - 1);
+        assert_eq!(log.place(), place);
+        log.write(&records(place.seq..=place.seq, 10)).unwrap();
+        assert_eq!(log.stats().file, place.file);
+    }
+}
+
+/// Places that contradict the file are refused, not believed.
+#[test]
+fn a_place_that_is_none_is_refused() {
+    let (disk, place, later) = checkpointed(false, Behind::Records);
+    let wrong = [
+        Place { salt: place.salt ^ 1, ..place },
+        Place { offset: place.offset + 1, ..place },
+        Place { offset: 0, ..place },
+        Place { offset: u64::MAX & !4095, ..place },
+        Place { seq: place.seq + 1, ..place },
+        Place { seq: 0, ..place },
+        Place { batch: 0, ..place },
+        Place { batch: u64::MAX, ..place },
+        Place { offset: place.offset - 2 * BLOCK as u64, ..place },
+        Place { crc: place.crc ^ 1, ..place },
+        Place { batch: place.batch + 1, ..place },
+    ];
+    for wrong in wrong {
+        let start = Start { seq: place.seq, place: Some(wrong) };
+        assert!(matches!(open_at(&disk, start), Err(WalError::Corrupt { .. })), "{wrong:?}");
+        assert!(matches!(follow(&disk, start), Err(WalError::Corrupt { .. })), "{wrong:?}");
+    }
+    // One in a file that is gone, or was never there, is none that is known.
+    for file in [0, 7] {
+        let start = Start { seq: place.seq, place: Some(Place { file, ..place }) };
+        assert_eq!(open_at(&disk.crash_keeping_all(), start).unwrap().2, later, "file {file}");
+    }
+}
+
+/// Without a header the records behind the place can be saved still, and no others are taken for them.
+#[test]
+fn what_stands_behind_the_place_is_saved_without_the_files_header() {
+    let (disk, place, later) = checkpointed(true, Behind::Records);
+    let (name, whole) = file_of(&disk, &place);
+    for at in [0, 40, 60, 4095] {
+        let rotten = disk.crash_keeping_all();
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        rotten.overwrite(&name, bytes);
+        assert!(matches!(open_at(&rotten, start(&place)), Err(WalError::Corrupt { offset: 0, .. })));
+        let mut seen = Records::new();
+        let sound = visit_sound(shared(&rotten), DB, start(&place), &mut |seq, bytes| {
+            seen.push((seq, bytes.to_vec()));
+            Ok::<_, WalError>(())
+        })
+        .unwrap();
+        assert_eq!((seen, sound.next_seq), (later.clone(), place.seq + 2));
+        assert!(matches!(sound.damage, Some(WalError::Corrupt { .. })), "{sound:?}");
+    }
+}

@@ -12,19 +12,20 @@ use std::time::{Duration, Instant};
 
 use underbelly_storage::disk::{RealDisk, SharedDisk};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::manifest::{manifest_name, pin_newest_manifest, write_manifest};
+use underbelly_storage::manifest::pin_newest_manifest;
 use underbelly_storage::sealed::SealedWriter;
 use underbelly_wal::{Follower, Log, LogOptions};
 
 use crate::checkpoint::named_files;
 use crate::database::Database;
+use crate::durable;
 use crate::error::{CopyError, OpenError};
 use crate::files;
 use crate::limits::{COPY_BYTES, READER_TRIES};
+use crate::manifest::{self, Stored};
 use crate::open::no_manifest;
 use crate::reader::is_overtaken;
-use crate::record::{self, from_archive, to_archive, v1};
-use crate::shared::{self, Told};
+use crate::record::{self, v1};
 use crate::verify::VerifyReport;
 use crate::view::View;
 
@@ -217,27 +218,34 @@ impl Copy {
         Ok(CopyLog { log, waiting: Vec::new(), bytes: 0 })
     }
 
+    /// Writes the manifest, which makes the copy a database.
+    pub(crate) fn write_manifest(
+        &self,
+        number: u64,
+        database: [u8; 16],
+        manifest: &mut v1::Manifest,
+    ) -> Result<(), StorageError> {
+        // The copy has no older manifest to fall back to until its first checkpoint, and a log of its own.
+        (manifest.previous, manifest.log) = (0, None);
+        manifest::write(&*self.dest, number, database, manifest).map(drop)
+    }
+
     fn make_backup(&self) -> Result<BackupReport, OpenError> {
         let disk = &self.source;
         let pinned = pin_newest_manifest(&**disk)?;
         let (found, _pin) = pinned.ok_or_else(|| no_manifest(disk))?;
         let dir = disk.describe();
         let corrupt = |what: String| OpenError::Corrupt { dir: dir.clone(), what };
-        let mut manifest: v1::Manifest = from_archive(&found.payload)
-            .map_err(|what| corrupt(format!("{}: {what}", manifest_name(found.number))))?;
-        let database = found.db_id;
-        let mut report =
-            BackupReport { seq: manifest.seq, manifest: found.number, ..BackupReport::default() };
+        let Stored { number, database, mut manifest, .. } = Stored::decode(found)?;
+        let mut report = BackupReport { seq: manifest.seq, manifest: number, ..BackupReport::default() };
         let mut count = |placed| match placed {
             Placed::Linked => report.linked += 1,
             Placed::Copied => report.copied += 1,
         };
         // The log first: its end moves on.
-        let boot = shared::boot();
-        let limit = Told::limit(shared::read(&**disk, database)?.as_ref(), boot);
-        let mut follower = Follower::open(disk.clone(), database, manifest.seq + 1)?;
+        let mut follower = Follower::open(disk.clone(), database, manifest.log_start())?;
         let mut log = self.log(database, &manifest)?;
-        let next = follower.read::<OpenError>(limit, &mut |seq, payload| {
+        durable::read(disk, database, &mut follower, (number, manifest.seq), &mut |seq, payload| {
             let (_, record) = record::decode(payload)
                 .map_err(|what| corrupt(format!("the log's transaction {seq} cannot be read: {what}")))?;
             for name in record_files(&record) {
@@ -246,25 +254,11 @@ impl Copy {
             Ok(log.add(seq, payload.to_vec())?)
         })?;
         let records = log.end()?;
-        if limit == u64::MAX {
-            // As a reader does: a writer that began meanwhile says what is durable.
-            let told = shared::read(&**disk, database)?;
-            if Told::limit(told.as_ref(), boot) < next - 1 {
-                return Err(OpenError::Overtaken { dir });
-            }
-        } else if next <= limit {
-            return Err(corrupt(format!(
-                "the log ends before transaction {next}, and was durable up to {limit}"
-            )));
-        }
         for name in named_files(&manifest) {
             count(self.place(&name)?);
         }
         self.sync_folders()?;
-        // The copy has no older manifest to fall back to until its first checkpoint.
-        manifest.previous = 0;
-        let payload = to_archive(&manifest).map_err(corrupt)?;
-        write_manifest(&*self.dest, found.number, database, &payload)?;
+        self.write_manifest(number, database, &mut manifest)?;
         report.records = records;
         report.seq += records;
         Ok(report)

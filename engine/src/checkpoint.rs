@@ -22,8 +22,8 @@ use std::time::Duration;
 use underbelly_storage::disk::{Disk, PacedDisk};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::image::{ImageWriter, Key, Merge};
-use underbelly_storage::manifest::write_manifest;
 use underbelly_storage::object::ObjectId;
+use underbelly_wal::Place;
 
 use crate::backlog::Load;
 use crate::core::Core;
@@ -31,8 +31,9 @@ use crate::error::CommitError;
 use crate::files;
 use crate::graph::Captured;
 use crate::image::{Layer, Overlay, taken_in};
+use crate::manifest;
 use crate::models::Numbered;
-use crate::record::{to_archive, v1};
+use crate::record::v1;
 use crate::state::State;
 
 pub(crate) use cleanup::{all_files, kept_files, kept_manifests, named_files, remove_files};
@@ -98,6 +99,8 @@ struct Begun {
     fresh: VecDeque<Vec<Numbered>>,
     loose: Vec<ObjectId>,
     load: Load,
+    /// A place in the log before which no later transaction stands.
+    place: Place,
 }
 
 /// One attempt at a checkpoint.
@@ -211,6 +214,8 @@ impl Attempt<'_> {
     /// From here on, whatever changes is kept as it was.
     fn begin(&mut self) -> Result<Begun, CommitError> {
         let number = self.number;
+        // Before the capture: what is in the log by now is in the state.
+        let place = self.core.log.with_log(|log| log.place());
         let begun = self.slices.once(|state| {
             state.capture = number;
             state.graph.begin_capture();
@@ -221,6 +226,7 @@ impl Attempt<'_> {
                 fresh: state.models.take_fresh(),
                 loose: self.core.objects.take_loose(),
                 load: self.core.backlog.load(),
+                place,
             }
         })?;
         self.report.seq = begun.seq;
@@ -232,6 +238,11 @@ impl Attempt<'_> {
         let core = self.core;
         let mut tables = self.capture_tables(begun.seq)?;
         core.log.wait(begun.seq)?;
+        let place = match core.log.with_log(|log| log.place()) {
+            // Nothing was committed meanwhile.
+            place if place.seq == begun.seq + 1 => place,
+            _ => begun.place,
+        };
         self.seal_tables(&mut tables)?;
         let packing = self.pack(&begun.loose)?;
         let sizes: Vec<u64> = chain.layers.iter().map(|layer| layer.reference.bytes).collect();
@@ -257,11 +268,11 @@ impl Attempt<'_> {
             packs: packing.packs.clone(),
             chunks: packing.chunks.clone(),
             logged: core.pending.logged(begun.seq),
+            log: Some(v1::LogPlace::of(place)),
         };
-        let payload = to_archive(&manifest).map_err(|what| CommitError::Internal { what })?;
         // What is made so far may be needed by a manifest of which nobody knows whether it came through.
         self.made.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.report.bytes_written += write_manifest(self.disk, self.number, core.database, &payload)?;
+        self.report.bytes_written += manifest::write(self.disk, self.number, core.database, &manifest)?;
         Ok(Written { tables, packing, layer, kept_layers })
     }
 

@@ -7,11 +7,12 @@ use underbelly_storage::Timestamp;
 use underbelly_storage::disk::{RealDisk, SharedDisk};
 use underbelly_storage::manifest::newest_manifest;
 use underbelly_storage::object::ObjectId;
-use underbelly_wal::{FileInspection, Sound, inspect, owner, visit_sound};
+use underbelly_wal::{FileInspection, Sound, Start, inspect, owner, visit_sound};
 
 use crate::database::Database;
 use crate::error::OpenError;
 use crate::graph::{Event, Outcome};
+use crate::manifest::Stored;
 use crate::models::Metadata;
 use crate::open::no_manifest;
 use crate::record::{self, v1};
@@ -30,15 +31,24 @@ pub struct LogRecord {
     pub does: Vec<String>,
 }
 
-fn place(dir: &Path) -> Result<(SharedDisk, [u8; 16]), OpenError> {
+/// A log to be read.
+struct Source {
+    disk: SharedDisk,
+    database: [u8; 16],
+    /// Where the log goes on behind the newest manifest, if one can be read.
+    checkpoint: Option<Start>,
+}
+
+fn source(dir: &Path) -> Result<Source, OpenError> {
     let disk: SharedDisk = Arc::new(RealDisk::new(dir));
     // Damaged manifests are no hindrance: the log itself says whose it is.
-    let database = match newest_manifest(&*disk) {
-        Ok(Some(found)) => Some(found.db_id),
-        _ => owner(disk.clone())?,
+    let newest = newest_manifest(&*disk).ok().flatten().and_then(|found| Stored::decode(found).ok());
+    let database = match &newest {
+        Some(found) => Some(found.database),
+        None => owner(disk.clone())?,
     };
     let database = database.ok_or_else(|| no_manifest(&disk))?;
-    Ok((disk, database))
+    Ok(Source { disk, database, checkpoint: newest.map(|found| found.manifest.log_start()) })
 }
 
 impl Database {
@@ -47,12 +57,13 @@ impl Database {
     /// # Errors
     /// [`OpenError::NotFound`] where there is no database, [`OpenError::Log`] where the log cannot be read.
     pub fn inspect_log(dir: impl AsRef<Path>) -> Result<Vec<FileInspection>, OpenError> {
-        let (disk, database) = place(dir.as_ref())?;
+        let Source { disk, database, .. } = source(dir.as_ref())?;
         Ok(inspect(disk, database)?)
     }
 
-    /// Gives each record from seq `from` on, as far as they follow each other, and answers how far that is. The log of
-    /// a live database ends with what was written last, which need not be durable yet.
+    /// Gives each record from seq `from` on, as far as they follow each other, and answers how far that is. Where damage
+    /// ends that before the place where the log goes on behind the newest checkpoint, it goes on there, and the answer
+    /// tells of the damage. The log of a live database ends with what was written last, which need not be durable yet.
     ///
     /// # Errors
     /// As [`Database::inspect_log`], and whatever `visit` answers.
@@ -61,14 +72,29 @@ impl Database {
         from: u64,
         mut visit: impl FnMut(LogRecord) -> Result<(), E>,
     ) -> Result<Sound, E> {
-        let (disk, database) = place(dir.as_ref())?;
-        let read = visit_sound::<Stop<E>>(disk, database, from, &mut |seq, payload| {
-            visit(describe(seq, payload)).map_err(Stop::Visitor)
-        });
-        read.map_err(|stop| match stop {
-            Stop::Log(error) => OpenError::from(error).into(),
-            Stop::Visitor(error) => error,
-        })
+        let Source { disk, database, checkpoint } = source(dir.as_ref())?;
+        let mut read = |start: Start| {
+            let read = visit_sound::<Stop<E>>(disk.clone(), database, start, &mut |seq, payload| {
+                visit(describe(seq, payload)).map_err(Stop::Visitor)
+            });
+            read.map_err(|stop| match stop {
+                Stop::Log(error) => OpenError::from(error).into(),
+                Stop::Visitor(error) => error,
+            })
+        };
+        let place = checkpoint.and_then(|start| start.place);
+        if place.is_some_and(|place| place.seq <= from) {
+            return read(Start { seq: from, place });
+        }
+        let sound = read(Start::at(from))?;
+        match place {
+            Some(held) if sound.damage.is_some() && sound.next_seq < held.seq => {
+                let mut rest = read(Start { seq: held.seq, place })?;
+                rest.damage = rest.damage.take().or(sound.damage);
+                Ok(rest)
+            }
+            _ => Ok(sound),
+        }
     }
 }
 

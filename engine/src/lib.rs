@@ -25,6 +25,7 @@ mod clock;
 mod core;
 mod database;
 mod durability;
+mod durable;
 mod error;
 mod files;
 #[doc(hidden)] // Beside what is exported below, for the fuzz targets of this workspace alone.
@@ -33,6 +34,7 @@ mod image;
 mod journal;
 pub mod limits;
 mod listing;
+mod manifest;
 mod models;
 mod objects;
 mod open;
@@ -99,7 +101,8 @@ pub use underbelly_storage::{
     Column, ColumnError, ColumnType, Columns, Date, Strings, Timestamp, Value, Values,
 };
 pub use underbelly_wal::{
-    BatchInspection, Behind, FileInspection, HeaderInspection, LogStats, Sound, Stall, Stalls, WalError,
+    BatchInspection, Behind, FileInspection, HeaderInspection, LogStats, PassedOver, Sound, Stall, Stalls,
+    WalError,
 };
 pub use verify::VerifyReport;
 pub use view::{Counts, View};

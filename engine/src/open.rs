@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use underbelly_storage::disk::SharedDisk;
 use underbelly_storage::error::StorageError;
 use underbelly_storage::manifest::{
-    manifest_name, manifest_numbers, newest_manifest, read_manifest, remove_manifests_except, write_manifest,
+    manifest_name, manifest_numbers, newest_manifest, remove_manifests_except,
 };
 use underbelly_storage::sealed::remove_leftovers;
 use underbelly_wal::{GroupCommit, Log, LogOptions, Recovery};
@@ -24,14 +24,15 @@ use crate::error::OpenError;
 use crate::files;
 use crate::graph::Event;
 use crate::limits::{DUTIES_MAX, QUEUE_BYTES_MAX};
+use crate::manifest::{self, Stored};
 use crate::objects::Objects;
 use crate::options::Options;
 use crate::pending::Pending;
 use crate::pool::Pool;
-use crate::record::{from_archive, to_archive, v1};
+use crate::record::v1;
 use crate::restore::{Phases, RestoreError, Restored, restore};
 use crate::scribe::Duty;
-use crate::shared::{self, Notice, SHARED, Told};
+use crate::shared::{self, Notice, SHARED};
 use crate::signals::Signals;
 use crate::view::{Base, View};
 
@@ -50,6 +51,13 @@ pub struct RecoveryReport {
     /// A write that was cut short behind the last transaction: nothing that was acknowledged. The text names the
     /// file, the place and where its bytes were kept.
     pub torn_tail: Option<String>,
+    /// Damage in a part of the log that the manifest holds: nothing is lost by it, but opening could not fall back to the
+    /// manifest before. The text names the file and the place. Look after the disk; checkpoints let go of the file
+    /// once it is full.
+    pub log_damage: Option<String>,
+    /// What was wrong with `SHARED`, which was made anew. What the last writer had published in it is not known, so that a
+    /// loss of the log's end would not have been noticed.
+    pub shared_damage: Option<String>,
     /// Newer manifests that were passed over because they, or files that they name, are damaged or gone, newest first,
     /// with what was wrong. What they held came from this manifest and the log behind it, so nothing is lost; but a
     /// second damage of the kind may lose something, so look after the disk and make a checkpoint.
@@ -166,8 +174,7 @@ pub(crate) fn create(disk: &SharedDisk, options: &Options) -> Result<(), OpenErr
         log_file_bytes: options.log_file_bytes,
         ..v1::Manifest::default()
     };
-    let payload = to_archive(&manifest).map_err(|what| OpenError::Corrupt { dir: dir.clone(), what })?;
-    write_manifest(&**disk, 1, database, &payload)?;
+    manifest::write(&**disk, 1, database, &manifest)?;
     Ok(())
 }
 
@@ -212,14 +219,13 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     options.log_file_bytes = manifest.log_file_bytes;
     let log_options = check(&options)?;
     // What was published since the machine was started was durable; a log that ends before lost it.
-    let told = shared::read(&*disk, database).ok().flatten();
-    let published = Told::limit(told.as_ref(), shared::boot());
-    let durable = if published < u64::MAX { found.durable.max(published) } else { found.durable };
+    let (published, shared_damage) = shared::published(&*disk, database);
+    let durable = found.durable.max(published.unwrap_or(0));
     let replaying = options.clock.instant();
     let (log, recovery) = Log::open::<OpenError>(
         disk.clone(),
         database,
-        manifest.seq + 1,
+        manifest.log_start(),
         durable,
         log_options,
         &mut |seq, payload| restored.replay(&disk, database, seq, payload).map_err(|error| error.named(&dir)),
@@ -271,6 +277,8 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         replayed: load.transactions,
         last_seq: state.head,
         torn_tail: describe_torn(&recovery),
+        log_damage: recovery.passed_over.as_ref().map(ToString::to_string),
+        shared_damage: shared_damage.map(|error| error.to_string()),
         rejected_manifests: found.rejected,
         removed_files: unnamed.len(),
         phases,
@@ -362,13 +370,12 @@ fn find(disk: &SharedDisk, pool: &Pool) -> Result<Found, OpenError> {
     let mut numbers: Vec<u64> = manifest_numbers(&**disk)?;
     while let Some(number) = numbers.pop() {
         let mut load = || {
-            let found = read_manifest(&**disk, number)?;
-            bytes += found.payload.len() as u64;
-            let manifest = decode(&found.payload)?;
-            durable = durable.max(manifest.seq);
-            let restored =
-                restore(disk, found.db_id, &manifest, Objects::new(disk.clone(), found.db_id), pool)?;
-            Ok::<_, RestoreError>((found.db_id, restored, manifest))
+            let found = Stored::read(&**disk, number)?;
+            bytes += found.bytes;
+            durable = durable.max(found.manifest.seq);
+            let objects = Objects::new(disk.clone(), found.database);
+            let restored = restore(disk, found.database, &found.manifest, objects, pool)?;
+            Ok::<_, RestoreError>((found.database, restored, found.manifest))
         };
         match load() {
             Ok((database, restored, manifest)) => {
@@ -412,15 +419,11 @@ fn find(disk: &SharedDisk, pool: &Pool) -> Result<Found, OpenError> {
 
 /// A manifest before the one that is in force.
 fn older_manifest(disk: &SharedDisk, database: [u8; 16], number: u64) -> Result<v1::Manifest, RestoreError> {
-    let found = read_manifest(&**disk, number)?;
-    if found.db_id != database {
+    let found = Stored::read(&**disk, number)?;
+    if found.database != database {
         return Err(StorageError::ForeignDatabase { file: manifest_name(number) }.into());
     }
-    decode(&found.payload)
-}
-
-fn decode(payload: &[u8]) -> Result<v1::Manifest, RestoreError> {
-    from_archive(payload).map_err(RestoreError::Contradiction)
+    Ok(found.manifest)
 }
 
 fn describe_torn(recovery: &Recovery) -> Option<String> {

@@ -19,18 +19,18 @@ use std::sync::{Arc, Mutex};
 use underbelly_storage::Timestamp;
 use underbelly_storage::disk::{RealDisk, SharedDisk};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::manifest::{manifest_name, manifest_numbers, pin_manifest, read_manifest};
-use underbelly_wal::{Follower, WalError, log_name};
+use underbelly_storage::manifest::{manifest_name, manifest_numbers, pin_manifest};
+use underbelly_wal::{Follower, WalError};
 
 use crate::database::Database;
+use crate::durable::{self, Durable};
 use crate::error::{OpenError, ReadError};
 use crate::limits::{READER_REPLAY_BYTES, READER_TRIES};
+use crate::manifest::Stored;
 use crate::objects::Objects;
 use crate::open::{RecoveryReport, no_manifest};
 use crate::pool::Pool;
-use crate::record::{from_archive, v1};
 use crate::restore::{RestoreError, replay, restore};
-use crate::shared::{self, Told};
 use crate::view::{Base, View};
 use crate::{files, view};
 
@@ -50,6 +50,8 @@ pub struct Reader {
     replayed: (u64, u64),
     /// What the last opening for writing found.
     recovery: Option<RecoveryReport>,
+    /// What is wrong with `SHARED`.
+    shared_damage: Option<String>,
 }
 
 /// What `ubctl status` shows.
@@ -84,6 +86,11 @@ pub struct ReaderStatus {
     pub writer: Option<u32>,
     /// Other processes that read, each with the manifest that it pins, as far as the system tells.
     pub readers: Vec<(u32, u64)>,
+    /// Damage in a part of the log that the manifest holds: nothing is lost by it.
+    pub log_damage: Option<String>,
+    /// What is wrong with `SHARED`. The transactions of the last batch are shown only once something later in the log
+    /// acknowledges them, until a database that is opened for writing makes the file anew.
+    pub shared_damage: Option<String>,
     /// What the last opening for writing found; `None` where the machine was started anew since, or there was none.
     pub recovery: Option<RecoveryReport>,
 }
@@ -198,6 +205,8 @@ impl Reader {
             log_offset,
             writer: disk.holders("").into_iter().next(),
             readers: attached(disk)?,
+            shared_damage: self.shared_damage.clone(),
+            log_damage: self.follower.passed_over().map(ToString::to_string),
             recovery: self.recovery.clone(),
         })
     }
@@ -254,12 +263,10 @@ impl Reader {
             // One that is gone was replaced by a newer one.
             let Some(pin) = pin_manifest(&**disk, number)? else { return Err(OpenError::Overtaken { dir }) };
             let restored = (|| {
-                let found = read_manifest(&**disk, number)?;
-                let manifest: v1::Manifest = from_archive(&found.payload)
-                    .map_err(|what| RestoreError::from(format!("{}: {what}", manifest_name(number))))?;
-                let objects = Objects::new(disk.clone(), found.db_id);
-                let restored = restore(disk, found.db_id, &manifest, objects, &pool)?;
-                Ok::<_, RestoreError>((found.db_id, manifest, restored))
+                let found = Stored::read(&**disk, number)?;
+                let objects = Objects::new(disk.clone(), found.database);
+                let restored = restore(disk, found.database, &found.manifest, objects, &pool)?;
+                Ok::<_, RestoreError>((found.database, found.manifest, restored))
             })();
             let (database, manifest, restored) = match restored {
                 Ok(restored) => restored,
@@ -269,7 +276,7 @@ impl Reader {
                 }
                 Err(error) => return Err(error.named(&dir)),
             };
-            let follower = match Follower::open(disk.clone(), database, manifest.seq + 1) {
+            let follower = match Follower::open(disk.clone(), database, manifest.log_start()) {
                 Ok(follower) => follower,
                 Err(error) => return Err(rejected.unwrap_or(error.into())),
             };
@@ -296,6 +303,7 @@ impl Reader {
                 next_file: restored.next_file,
                 replayed: (0, 0),
                 recovery: None,
+                shared_damage: None,
             };
             reader.follow()?;
             return Ok(reader);
@@ -308,11 +316,8 @@ impl Reader {
         self.is_sound = false;
         let base = self.view.base().clone();
         let dir = base.disk.describe();
-        let boot = shared::boot();
-        let told = shared::read(&*base.disk, base.database)?;
-        let limit = Told::limit(told.as_ref(), boot);
         let (next_file, replayed) = (&mut self.next_file, &mut self.replayed);
-        let next = self.follower.read::<OpenError>(limit, &mut |seq, payload| {
+        let mut apply = |seq: u64, payload: &[u8]| {
             let oldest = base.oldest_reader();
             let done = {
                 let mut state = base.state();
@@ -336,30 +341,12 @@ impl Reader {
             replayed.0 += 1;
             replayed.1 += payload.len() as u64;
             Ok(())
-        })?;
-        if next <= self.manifest.1 {
-            let (number, seq) = self.manifest;
-            let what = format!(
-                "the log ends before transaction {next}, and {} holds all up to {seq}",
-                manifest_name(number)
-            );
-            return Err(OpenError::Corrupt { dir, what });
-        }
-        if limit < u64::MAX && next <= limit {
-            let (file, offset) = self.follower.place();
-            let what = format!("the log ends there, and its writer made all durable up to {limit}");
-            return Err(WalError::Corrupt { file: log_name(file), offset, seq: next, what }.into());
-        }
+        };
+        let Durable { told, shared_damage, .. } =
+            durable::read(&base.disk, base.database, &mut self.follower, self.manifest, &mut apply)?;
         let head = base.state().head;
-        if limit == u64::MAX {
-            // A writer may have begun meanwhile; what it wrote is durable only as far as it says.
-            let told = shared::read(&*base.disk, base.database)?;
-            if Told::limit(told.as_ref(), boot) < head {
-                return Err(OpenError::Overtaken { dir });
-            }
-        }
-        self.recovery =
-            told.filter(|told| Told::limit(Some(told), boot) < u64::MAX).and_then(|told| told.report);
+        self.recovery = told.and_then(|told| told.report);
+        self.shared_damage = shared_damage;
         self.seq.store(head, Ordering::Release);
         self.is_sound = true;
         Ok(())

@@ -210,9 +210,10 @@ mod tests {
             packs: vec![5],
             chunks: vec![super::v1::Chunk { id: [8; 32], file: 6, bytes: 7 }],
             logged: vec![6],
+            log: Some(super::v1::LogPlace { file: 1, salt: 10, offset: 8192, batch: 3, seq: 2, crc: 11 }),
         };
         let hash = blake3::hash(&to_archive(&manifest).unwrap()).to_hex();
-        assert_eq!(hash.as_str(), "585a0c7918e165c1822573b7fe908c1e070d6daa58d497b27a0e3060707b80f7");
+        assert_eq!(hash.as_str(), "92f37fb39f2efd0bb20b14ab84ecb32e4942c50b8e0a9197659583a262d6bdc3");
     }
 
     #[test]

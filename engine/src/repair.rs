@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use underbelly_storage::disk::{RealDisk, SharedDisk};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::manifest::{manifest_name, manifest_numbers, read_manifest, write_manifest};
+use underbelly_storage::manifest::{manifest_name, manifest_numbers};
 use underbelly_storage::object::{Blob, ObjectId, Pack, verify_chunk, write_pack};
 use underbelly_wal::{inspect, owner, visit_sound};
 
@@ -21,12 +21,13 @@ use crate::backup::{BackupOptions, Copy, record_files};
 use crate::database::Database;
 use crate::error::{CopyError, OpenError};
 use crate::files;
+use crate::manifest::Stored;
 use crate::objects::{LOST, Objects};
 use crate::open::no_manifest;
 use crate::pool::Pool;
-use crate::record::{self, from_archive, to_archive, v1};
+use crate::record::{self, v1};
 use crate::restore::{open_segment, replay, restore};
-use crate::shared::{self, Told};
+use crate::shared;
 use crate::verify::VerifyReport;
 
 pub use loss::Loss;
@@ -188,13 +189,8 @@ fn candidates(disk: &SharedDisk) -> Result<Left, CopyError> {
     let numbers = manifest_numbers(&**disk).map_err(OpenError::from)?;
     for number in numbers.iter().rev() {
         let name = manifest_name(*number);
-        let read = read_manifest(&**disk, *number).and_then(|found| {
-            let manifest: v1::Manifest =
-                from_archive(&found.payload).map_err(|what| StorageError::corrupt(&name, 0, what))?;
-            Ok((found.db_id, manifest))
-        });
-        match read {
-            Ok((id, manifest)) => {
+        match Stored::read(&**disk, *number) {
+            Ok(Stored { database: id, manifest, .. }) => {
                 database.get_or_insert(id);
                 whole.push(Candidate { number: *number, manifest, without_image: false });
             }
@@ -261,8 +257,6 @@ fn salvage(
             Err(error) => return Err(error.into()),
         }
     }
-    // There is no older one to fall back to.
-    manifest.previous = 0;
     let pool = Pool::new(0).map_err(|error| OpenError::Io {
         action: "cannot start threads for",
         dir: disk.describe(),
@@ -283,30 +277,31 @@ fn salvage(
     // The first record that cannot be applied ends the log.
     let mut refused: Option<String> = None;
     let mut record_losses = Vec::new();
-    let sound = visit_sound::<OpenError>(disk.clone(), database, manifest.seq + 1, &mut |seq, payload| {
-        if refused.is_some() {
-            return Ok(());
-        }
-        let payload = match save_record(disk, copy, database, candidate, seq, payload, &mut record_losses)? {
-            Ok(payload) => payload,
-            Err(what) => {
-                refused = Some(what);
+    let sound =
+        visit_sound::<OpenError>(disk.clone(), database, manifest.log_start(), &mut |seq, payload| {
+            if refused.is_some() {
                 return Ok(());
             }
-        };
-        match replay(&copy.dest, database, &objects, &mut state, &mut next_file, (seq, seq), &payload) {
-            Ok(_) => Ok(log.add(seq, payload)?),
-            Err(error) => {
-                refused = Some(error.named(&disk.describe()).to_string());
-                Ok(())
+            let payload =
+                match save_record(disk, copy, database, candidate, seq, payload, &mut record_losses)? {
+                    Ok(payload) => payload,
+                    Err(what) => {
+                        refused = Some(what);
+                        return Ok(());
+                    }
+                };
+            match replay(&copy.dest, database, &objects, &mut state, &mut next_file, (seq, seq), &payload) {
+                Ok(_) => Ok(log.add(seq, payload)?),
+                Err(error) => {
+                    refused = Some(error.named(&disk.describe()).to_string());
+                    Ok(())
+                }
             }
-        }
-    });
+        });
     losses.append(&mut record_losses);
     // What a manifest or the writer said to be durable, the log has to reach.
-    let told = shared::read(&**disk, database).ok().flatten();
-    let published = Told::limit(told.as_ref(), shared::boot());
-    let durable = if published < u64::MAX { manifest.seq.max(published) } else { manifest.seq };
+    let (published, _) = shared::published(&**disk, database);
+    let durable = manifest.seq.max(published.unwrap_or(0));
     losses.extend(log_losses(disk, database, sound, (state.head, durable), refused)?);
     let records = log.end()?;
     if candidate.without_image {
@@ -322,9 +317,7 @@ fn salvage(
     let gone: Vec<v1::Chunk> = unknown.map(|id| v1::Chunk { id: id.0, file: LOST, bytes: 0 }).collect();
     manifest.chunks.extend(gone);
     copy.sync_folders()?;
-    let payload = to_archive(&manifest)
-        .map_err(|what| Unusable::All(OpenError::Corrupt { dir: copy.dest.describe(), what }))?;
-    write_manifest(&*copy.dest, candidate.number.max(1), database, &payload)?;
+    copy.write_manifest(candidate.number.max(1), database, &mut manifest)?;
     Ok(Saved { records, seq: state.head, losses })
 }
 

@@ -20,6 +20,12 @@ impl RecoveryReport {
         if let Some(torn) = &self.torn_tail {
             fact("torn_tail", torn);
         }
+        if let Some(damage) = &self.log_damage {
+            fact("log_damage", damage);
+        }
+        if let Some(damage) = &self.shared_damage {
+            fact("shared_damage", damage);
+        }
         self.rejected_manifests.iter().for_each(|rejected| fact("rejected_manifest", rejected));
         fact("removed_files", &self.removed_files);
         let phases = self.phases;
@@ -44,6 +50,8 @@ impl RecoveryReport {
                 "replayed" => report.replayed = number(),
                 "last_seq" => report.last_seq = number(),
                 "torn_tail" => report.torn_tail = Some(unescaped(value)),
+                "log_damage" => report.log_damage = Some(unescaped(value)),
+                "shared_damage" => report.shared_damage = Some(unescaped(value)),
                 "rejected_manifest" => report.rejected_manifests.push(unescaped(value)),
                 "removed_files" => report.removed_files = value.parse().unwrap_or_default(),
                 "files_ns" => report.phases.files = Duration::from_nanos(number()),
@@ -83,6 +91,8 @@ mod tests {
             replayed: 11,
             last_seq: 111,
             torn_tail: Some("wal/1 at byte 4096: a\nline \\n and \\ more".to_string()),
+            log_damage: Some("wal/1 is damaged".to_string()),
+            shared_damage: Some("SHARED is damaged".to_string()),
             rejected_manifests: vec!["one".to_string(), "two\n".to_string()],
             removed_files: 3,
             phases: crate::restore::Phases {

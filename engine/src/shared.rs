@@ -9,6 +9,7 @@
 //! - Nothing is committed before a process has written its block, so who saw a record that is not durable and looks
 //!   here afterwards finds a seq before it.
 //! - One of the two slots is whole at any moment, whatever a reader meets in the other.
+//! - What is damaged says nothing; see [`crate::durable`] for what is shown then.
 
 use std::fs;
 use std::io;
@@ -43,15 +44,30 @@ pub(crate) struct Notice {
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
     boot: [u8; 16],
-    durable: u64,
+    /// The last seq that was published.
+    pub durable: u64,
     /// What the writer's opening found, where the text is whole.
     pub report: Option<RecoveryReport>,
 }
 
 impl Told {
-    /// The last seq that a reader on the machine with this boot may show.
-    pub(crate) fn limit(told: Option<&Told>, boot: [u8; 16]) -> u64 {
-        told.filter(|told| told.boot == boot).map_or(u64::MAX, |told| told.durable)
+    /// Whether it was told since the machine was started with this number.
+    pub(crate) fn is_of(&self, boot: [u8; 16]) -> bool {
+        self.boot == boot
+    }
+}
+
+/// Whether `SHARED` is no word of this database's writer: damaged, or put there from elsewhere.
+pub(crate) fn is_damage(error: &StorageError) -> bool {
+    matches!(error, StorageError::Corrupt { .. } | StorageError::ForeignDatabase { .. })
+}
+
+/// The last seq that a writer published since the machine was started, and what is wrong with `SHARED` where it says
+/// nothing for that reason.
+pub(crate) fn published(disk: &dyn Disk, database: [u8; 16]) -> (Option<u64>, Option<StorageError>) {
+    match read(disk, database) {
+        Ok(told) => (told.filter(|told| told.is_of(boot())).map(|told| told.durable), None),
+        Err(error) => (None, Some(error)),
     }
 }
 
@@ -202,11 +218,10 @@ mod tests {
             }
             let told = read(&disk, DB).unwrap().unwrap();
             assert_eq!(told.durable, seq);
-            assert_eq!(Told::limit(Some(&told), boot()), seq);
-            assert_eq!(Told::limit(Some(&told), [0xee; 16]), u64::MAX);
+            assert!(told.is_of(boot()) && !told.is_of([0xee; 16]));
+            assert_eq!(published(&disk, DB).0, Some(seq));
             assert_eq!(told.report.unwrap().torn_tail.as_deref(), Some("a\nb"));
         }
-        assert_eq!(Told::limit(None, boot()), u64::MAX);
         let again = Notice::begin(&disk, DB, 20, &RecoveryReport::default()).unwrap();
         assert_eq!(read(&disk, DB).unwrap().unwrap().durable, 20);
         again.publish(21).unwrap();

@@ -10,18 +10,20 @@ use std::sync::Arc;
 
 use underbelly_storage::disk::{Lock, RealDisk, SharedDisk};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::manifest::{manifest_name, manifest_numbers, read_manifest};
+use underbelly_storage::manifest::{manifest_name, manifest_numbers};
 use underbelly_storage::object::{ObjectId, Pack, verify_chunk};
-use underbelly_wal::{Behind, FileInspection, WalError, inspect, owner};
+use underbelly_wal::{Behind, FileInspection, PassedOver, WalError, inspect, owner};
 
 use crate::database::Database;
 use crate::error::OpenError;
 use crate::files;
 use crate::image::Layer;
+use crate::manifest::Stored;
 use crate::objects::{LOST, Place};
 use crate::open::no_manifest;
-use crate::record::{from_archive, v1};
+use crate::record::v1;
 use crate::restore::open_segment;
+use crate::shared;
 use crate::slots::content;
 use crate::view::View;
 
@@ -81,6 +83,8 @@ struct Named {
     packs: BTreeSet<u64>,
     chunks: BTreeMap<u64, (ObjectId, u64)>,
     pins: Vec<Box<dyn Lock>>,
+    /// Where the log goes on behind the newest manifest.
+    log: Option<v1::LogPlace>,
 }
 
 /// Tells how many of how many bytes are read.
@@ -203,7 +207,10 @@ fn verify_files(
         report.chunks += 1;
         count(report, &mut progress, *bytes, verify_chunk(&**disk, &files::chunk(*file), database, *id));
     }
-    verify_log(disk, database, report);
+    verify_log(disk, database, named.log.as_ref(), report);
+    if let Err(error) = shared::read(&**disk, database) {
+        report.damage(error);
+    }
     let segments = named.segments.values().map(|(_, reference)| reference.file);
     Ok(segments.chain(named.chunks.keys().copied()).collect())
 }
@@ -251,24 +258,20 @@ fn verify_manifests(
         }
         report.files += 1;
         report.manifests += 1;
-        let found = match read_manifest(&**disk, number) {
+        let Stored { database: owner, manifest, bytes, .. } = match Stored::read(&**disk, number) {
             Ok(found) => found,
             Err(error) => {
                 report.damage(error);
                 continue;
             }
         };
-        report.bytes += found.payload.len() as u64;
-        let manifest: v1::Manifest = match from_archive(&found.payload) {
-            Ok(manifest) => manifest,
-            Err(what) => {
-                report.damage(StorageError::corrupt(&name, 0, what));
-                continue;
-            }
-        };
-        if *named.database.get_or_insert(found.db_id) != found.db_id {
+        report.bytes += bytes;
+        if *named.database.get_or_insert(owner) != owner {
             report.damage(StorageError::ForeignDatabase { file: name });
             continue;
+        }
+        if Some(&number) == numbers.last() {
+            named.log = manifest.log.clone();
         }
         named.images.extend(manifest.images.iter().map(|image| (image.file, image.clone())));
         if Some(&number) == numbers.last() && manifest.previous > 0 && !numbers.contains(&manifest.previous) {
@@ -289,7 +292,12 @@ fn verify_manifests(
     Ok(named)
 }
 
-fn verify_log(disk: &SharedDisk, database: [u8; 16], report: &mut VerifyReport) {
+fn verify_log(
+    disk: &SharedDisk,
+    database: [u8; 16],
+    place: Option<&v1::LogPlace>,
+    report: &mut VerifyReport,
+) {
     let mut looked = inspect(disk.clone(), database);
     for _ in 1..LOG_LOOKS {
         // A file may be recycled, or end, while it is looked at; damage stays.
@@ -311,11 +319,28 @@ fn verify_log(disk: &SharedDisk, database: [u8; 16], report: &mut VerifyReport) 
         report.log_batches += file.batches.len();
         report.log_records += file.batches.iter().map(|batch| u64::from(batch.records)).sum::<u64>();
         report.bytes += file.batches.iter().map(|batch| batch.bytes).sum::<u64>();
-        log_damages(file).into_iter().for_each(|damage| report.damage(damage));
+        for damage in log_damages(file) {
+            if !is_held(file, &damage, place) {
+                report.damage(damage);
+                continue;
+            }
+            match PassedOver::of(damage) {
+                Ok(passed_over) => report.damage(passed_over),
+                Err(damage) => report.damage(damage),
+            }
+        }
         if let Behind::Torn { bytes } = file.behind {
             report.torn_tail = Some(format!("{} at byte {}: {bytes} bytes", file.file, file.end));
         }
     }
+}
+
+/// Whether the newest manifest holds what stood where a file of the log is damaged. `place` is where the log goes on
+/// behind it.
+fn is_held(file: &FileInspection, damage: &WalError, place: Option<&v1::LogPlace>) -> bool {
+    let (Some(place), WalError::Corrupt { offset, .. }) = (place, damage) else { return false };
+    // The header is needed as long as anything in the file is.
+    file.number < place.file || file.number == place.file && *offset < place.offset && file.header.is_ok()
 }
 
 /// What is wrong with a file of the log.

@@ -7,6 +7,7 @@ mod deltas;
 mod fallback;
 mod faults;
 mod full;
+mod held;
 mod kill;
 mod locking;
 mod model;

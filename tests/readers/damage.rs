@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use underbelly::{BackupOptions, Database, Disk, RealDisk, SimulatedDisk};
+use underbelly_tests::sample::lay_out;
 use underbelly_tests::{define, options, transaction};
 
 /// A database that was killed: so many transactions are in its log alone.
@@ -23,11 +24,7 @@ fn newest_log(disk: &SimulatedDisk) -> String {
 /// The same files in a real folder.
 fn laid_out(disk: &SimulatedDisk) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for name in disk.files() {
-        let path = dir.path().join(&name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, disk.contents(&name).unwrap()).unwrap();
-    }
+    lay_out(disk, dir.path()).unwrap();
     dir
 }
 

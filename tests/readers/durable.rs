@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 use underbelly::disk::{Disk, File, Lock, Mapped, RealDisk};
-use underbelly::{CommitError, Database, OpenError, WalError};
+use underbelly::{BackupOptions, CommitError, Database, OpenError, WalError};
 use underbelly_tests::{define, options, transaction, transactions_shown};
 
 /// A folder in which files of the log are written and, when `refuses` is set, not synced.
@@ -131,10 +131,90 @@ fn after_the_machine_was_started_anew_all_whole_batches_are_durable() {
     let mut other_boot = told.clone();
     other_boot[32] ^= 0xff;
     std::fs::write(&shared, &other_boot).unwrap();
-    let damaged = Database::open_read_only(dir.path()).map(|_| ()).unwrap_err().to_string();
-    assert!(damaged.contains("SHARED") && damaged.contains("for writing once"), "{damaged}");
+    assert_eq!(shown(dir.path()), 3, "nobody knows of which start it is");
     std::fs::write(&shared, &told).unwrap();
     assert_eq!(shown(dir.path()), 3, "the same start of the machine");
+}
+
+/// Damage in what the writer tells keeps nobody out, is told, and shows nobody what a crash could take back: the last batch
+/// counts only once something behind it acknowledges it.
+#[test]
+fn a_damaged_word_of_the_writer_keeps_nobody_out_and_shows_nothing_that_may_be_lost() {
+    let _alone = crate::alone();
+    let dir = TempDir::new().unwrap();
+    let shared = dir.path().join("SHARED");
+    let writer = written_and_not_synced(dir.path());
+    let told = std::fs::read(&shared).unwrap();
+    let damages: [(&str, fn(&mut Vec<u8>)); 6] = [
+        ("head", |bytes| bytes[20] ^= 1),
+        ("boot", |bytes| bytes[40] ^= 1),
+        ("both slots", |bytes| (bytes[70], bytes[130]) = (!bytes[70], !bytes[130])),
+        ("cut", |bytes| bytes.truncate(1000)),
+        ("noise", |bytes| bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(7) ^ 0x5a)),
+        ("longer", |bytes| bytes.extend([7; 100])),
+    ];
+    let mut attached = Database::open_read_only(dir.path()).unwrap();
+    for (what, damage) in damages {
+        let mut bytes = told.clone();
+        damage(&mut bytes);
+        std::fs::write(&shared, &bytes).unwrap();
+        let reader = Database::open_read_only(dir.path()).unwrap();
+        assert_eq!(transactions_shown(&reader.snapshot(), |_| false).unwrap(), 3, "{what}");
+        attached.refresh().unwrap();
+        assert_eq!(transactions_shown(&attached.snapshot(), |_| false).unwrap(), 3, "{what}");
+        let verified = Database::verify_dir(dir.path(), |_, _| ()).unwrap();
+        assert_eq!(verified.models, 3, "{what}");
+        let told = reader.status().unwrap().shared_damage;
+        if what == "longer" {
+            assert_eq!((told, verified.damages.len()), (None, 0), "what is behind the block says nothing");
+            continue;
+        }
+        let told = told.unwrap();
+        assert!(told.contains("SHARED") && told.contains("for writing once"), "{what}: {told}");
+        assert_eq!(verified.damages, [told], "{what}");
+        let dest = TempDir::new().unwrap();
+        let made = reader.backup(dest.path(), BackupOptions::default(), |_, _| ()).unwrap();
+        assert_eq!(made.seq, reader.seq(), "{what}");
+        assert_eq!(shown(dest.path()), 3, "{what}");
+    }
+    drop(writer);
+    let mut bytes = told.clone();
+    bytes[0] ^= 1;
+    std::fs::write(&shared, &bytes).unwrap();
+    // The next writer says so and makes it anew; what it found it made durable.
+    let recovered = Database::open_with(dir.path(), options()).unwrap();
+    assert!(recovered.recovery_report().shared_damage.as_ref().unwrap().contains("SHARED"));
+    assert_eq!(shown(dir.path()), 4);
+    attached.refresh().unwrap();
+    assert_eq!(transactions_shown(&attached.snapshot(), |_| false).unwrap(), 4);
+    assert_eq!(attached.status().unwrap().shared_damage, None);
+}
+
+/// Where the word of a writer that lives is damaged, readers lag behind it by its last batch at most, and by none once
+/// the log is sealed.
+#[test]
+fn readers_without_the_writers_word_lag_by_one_batch_until_the_log_is_sealed() {
+    let _alone = crate::alone();
+    let dir = TempDir::new().unwrap();
+    let db = Database::create_with(dir.path(), underbelly::Options { workers: 0, ..options() }).unwrap();
+    define(&db).unwrap();
+    let shared = dir.path().join("SHARED");
+    let mut bytes = std::fs::read(&shared).unwrap();
+    bytes[9] ^= 1;
+    std::fs::write(&shared, &bytes).unwrap();
+    let mut reader = Database::open_read_only(dir.path()).unwrap();
+    for i in 1..40 {
+        db.commit(transaction(i, false).unwrap()).unwrap();
+        if i % 7 == 0 {
+            db.checkpoint().unwrap();
+        }
+        reader.refresh().unwrap();
+        let shown = transactions_shown(&reader.snapshot(), |_| false).unwrap();
+        assert!(shown == i || shown == i - 1, "{shown} of {i}");
+    }
+    drop(db);
+    reader.refresh().unwrap();
+    assert_eq!(transactions_shown(&reader.snapshot(), |_| false).unwrap(), 39);
 }
 
 #[test]

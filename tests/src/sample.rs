@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,4 +127,14 @@ pub fn describe(db: &Database) -> Result<String, ReadError> {
         let _ = writeln!(text, "{name}\n    {}", what.trim_end().replace('\n', "\n    "));
     }
     Ok(text)
+}
+
+/// Writes the files of a disk in memory into a folder.
+pub fn lay_out(disk: &SimulatedDisk, dir: &Path) -> std::io::Result<()> {
+    for name in disk.files() {
+        let path = dir.join(&name);
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        std::fs::write(path, disk.contents(&name).unwrap_or_default())?;
+    }
+    Ok(())
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use underbelly_storage::disk::Disk;
 use underbelly_storage::error::StorageError;
-use underbelly_storage::manifest::{manifest_numbers, read_manifest, remove_manifests_except};
+use underbelly_storage::manifest::{manifest_numbers, remove_manifests_except};
 
 use super::{Manifest, slices::Slices};
 use crate::core::Core;
 use crate::error::CommitError;
 use crate::files;
+use crate::manifest::Stored;
 use crate::objects::LOST;
-use crate::record::{from_archive, v1};
+use crate::record::v1;
 
 /// Numbers of the manifests that must stay, with their files: the truth, and the one before, to which opening falls
 /// back.
@@ -107,8 +108,8 @@ pub(crate) fn kept_files(disk: &dyn Disk) -> Result<Kept, StorageError> {
 
 /// The manifest of this number; `None` where it is damaged, since then nobody can open it.
 fn read(disk: &dyn Disk, number: u64) -> Result<Option<v1::Manifest>, StorageError> {
-    match read_manifest(disk, number) {
-        Ok(found) => Ok(from_archive(&found.payload).ok()),
+    match Stored::read(disk, number) {
+        Ok(found) => Ok(Some(found.manifest)),
         Err(error @ (StorageError::Io { .. } | StorageError::Version { .. })) => Err(error),
         Err(_) => Ok(None),
     }

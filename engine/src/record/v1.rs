@@ -216,6 +216,26 @@ pub struct Manifest {
     /// Numbers of the files that the log names between the previous manifest and this one. Opening may fall back to that
     /// manifest and then needs them, whatever became of them since.
     pub logged: Vec<u64>,
+    /// A place in the log behind which all later transactions stand, and up to which the log was durable; `None` where
+    /// they stand in files of their own.
+    pub log: Option<LogPlace>,
+}
+
+/// A place between two batches of the log.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub struct LogPlace {
+    /// Number of the file.
+    pub file: u64,
+    /// Salt of the file's use.
+    pub salt: u64,
+    /// Byte at which the next batch begins.
+    pub offset: u64,
+    /// Number of the next batch.
+    pub batch: u64,
+    /// The first transaction of the next batch.
+    pub seq: u64,
+    /// Checksum of the batch before.
+    pub crc: u32,
 }
 
 /// A series type.

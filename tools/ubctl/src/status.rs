@@ -34,6 +34,8 @@ impl Status {
         let index = db.index();
         facts.add("index", index.state.to_string());
         facts.add("index_stamp", index.stamp).add("index_keys", index.keys);
+        facts.add("log_damage", status.log_damage);
+        facts.add("shared_damage", status.shared_damage);
         // Known until the machine is started anew.
         let recovery = status.recovery;
         let known = recovery.as_ref();

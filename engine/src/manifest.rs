@@ -1,0 +1,66 @@
+//! Manifests as the engine reads and writes them: the one place where their payload is decoded.
+
+use underbelly_storage::disk::Disk;
+use underbelly_storage::error::StorageError;
+use underbelly_storage::manifest::{self, manifest_name, read_manifest, write_manifest};
+use underbelly_wal::{Place, Start};
+
+use crate::record::{from_archive, to_archive, v1};
+
+/// Where the payload begins in the file, bytes.
+const PAYLOAD_AT: u64 = 64;
+
+/// A manifest that was read.
+pub(crate) struct Stored {
+    pub number: u64,
+    pub database: [u8; 16],
+    pub manifest: v1::Manifest,
+    /// Bytes of its payload.
+    pub bytes: u64,
+}
+
+impl Stored {
+    /// The manifest of this number.
+    pub(crate) fn read(disk: &dyn Disk, number: u64) -> Result<Stored, StorageError> {
+        Stored::decode(read_manifest(disk, number)?)
+    }
+
+    /// One whose checksums were compared.
+    pub(crate) fn decode(found: manifest::Manifest) -> Result<Stored, StorageError> {
+        let manifest = from_archive(&found.payload)
+            .map_err(|what| StorageError::corrupt(&manifest_name(found.number), PAYLOAD_AT, what))?;
+        let (number, database, bytes) = (found.number, found.db_id, found.payload.len() as u64);
+        Ok(Stored { number, database, manifest, bytes })
+    }
+}
+
+/// Writes a manifest, durably, and answers its length in bytes.
+pub(crate) fn write(
+    disk: &dyn Disk,
+    number: u64,
+    database: [u8; 16],
+    manifest: &v1::Manifest,
+) -> Result<u64, StorageError> {
+    let refused = |what| StorageError::Refused { file: manifest_name(number), what };
+    let payload = to_archive(manifest).map_err(refused)?;
+    write_manifest(disk, number, database, &payload)
+}
+
+impl v1::Manifest {
+    /// Where the log goes on behind it.
+    pub(crate) fn log_start(&self) -> Start {
+        Start { seq: self.seq.saturating_add(1), place: self.log.as_ref().map(v1::LogPlace::place) }
+    }
+}
+
+impl v1::LogPlace {
+    pub(crate) fn of(place: Place) -> v1::LogPlace {
+        let Place { file, salt, offset, batch, seq, crc } = place;
+        v1::LogPlace { file, salt, offset, batch, seq, crc }
+    }
+
+    fn place(&self) -> Place {
+        let v1::LogPlace { file, salt, offset, batch, seq, crc } = *self;
+        Place { file, salt, offset, batch, seq, crc }
+    }
+}

@@ -8,15 +8,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use underbelly_storage::disk::{RealDisk, SharedDisk};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::manifest::pin_newest_manifest;
 use underbelly_storage::sealed::SealedWriter;
-use underbelly_wal::{Follower, Log, LogOptions};
+use underbelly_wal::{Follower, Log, LogOptions, WalError};
 
-use crate::checkpoint::named_files;
+use crate::checkpoint::{all_files, named_files};
 use crate::database::Database;
 use crate::durable;
 use crate::error::{CopyError, OpenError};
@@ -67,7 +68,8 @@ impl View {
     ///
     /// # Errors
     /// [`CopyError::NotEmpty`] or [`CopyError::Inside`] where the folder cannot be used; [`CopyError::Damaged`] where
-    /// the copy does not verify, since the original is damaged; [`CopyError::Open`] where the original cannot be read
+    /// the copy does not verify, since the original is damaged; [`CopyError::Full`] where it needs more space than there is;
+    /// [`CopyError::Open`] where the original cannot be read
     /// or the copy cannot be written. In each case there is no database in the folder.
     pub fn backup(
         &self,
@@ -88,10 +90,7 @@ impl View {
         }
         let mut report = match made {
             Ok(report) => report,
-            Err(error) => {
-                copy.clear()?;
-                return Err(error.into());
-            }
+            Err(error) => return Err(copy.give_up(error)),
         };
         report.verified = copy.verify(progress)?;
         report.took = began.elapsed();
@@ -105,6 +104,8 @@ pub(crate) struct Copy {
     pub dest: SharedDisk,
     root: PathBuf,
     options: BackupOptions,
+    /// Whether bytes of sealed files had to be copied.
+    has_copied: AtomicBool,
 }
 
 /// How a file came to be in a copy.
@@ -121,6 +122,7 @@ impl Copy {
             dest: Arc::new(RealDisk::new(dest)),
             root: dest.to_path_buf(),
             options,
+            has_copied: AtomicBool::new(false),
         };
         let dir = copy.dest.describe();
         let io = |action| {
@@ -162,6 +164,33 @@ impl Copy {
         Ok(())
     }
 
+    /// Takes the copy back because of an error, and answers what to tell of it.
+    pub(crate) fn give_up(&self, error: OpenError) -> CopyError {
+        let full = match error {
+            OpenError::Storage(StorageError::DiskFull { file })
+            | OpenError::Log(WalError::DiskFull { file, .. }) => file,
+            error => return self.clear().err().unwrap_or(error).into(),
+        };
+        let bytes = self.bytes();
+        match self.clear() {
+            Ok(()) => CopyError::Full { dir: self.dest.describe(), file: full, bytes },
+            Err(error) => error.into(),
+        }
+    }
+
+    /// About how many bytes the copy takes: those of the log, and of the sealed files where they are copied.
+    fn bytes(&self) -> u64 {
+        let length = |name: String| self.source.open_read(&name).and_then(|file| file.len()).unwrap_or(0);
+        let logs = self.source.list(files::WAL_DIR).unwrap_or_default().into_iter();
+        let logs =
+            logs.filter(|name| name.ends_with(".wal")).map(|name| format!("{}/{name}", files::WAL_DIR));
+        let sealed = match self.has_copied.load(Ordering::Relaxed) {
+            true => all_files(&*self.source).unwrap_or_default(),
+            false => Vec::new(),
+        };
+        logs.chain(sealed).map(length).sum()
+    }
+
     /// Removes the files that were put there, for another attempt.
     pub(crate) fn restart(&self) -> Result<(), OpenError> {
         remove_files(&self.root).map_err(|source| StorageError::io("remove", "", source).into())
@@ -184,6 +213,7 @@ impl Copy {
                 Err(_) => {}
             }
         }
+        self.has_copied.store(true, Ordering::Relaxed);
         let bytes = self.source.map(name).map_err(|error| StorageError::io("open", name, error))?;
         let mut writer = match SealedWriter::create(&*self.dest, name) {
             Err(StorageError::Exists { .. }) => return Ok(Placed::Copied),

@@ -105,10 +105,22 @@ pub enum CopyError {
         /// The folder.
         dir: String,
     },
+    /// No space or no quota is left for the copy.
+    #[error(
+        "no space left in {dir} for the copy (at {file}), which takes about {bytes} bytes; free as many, or name a \
+             folder on another disk"
+    )]
+    Full {
+        /// The folder that was to have the copy.
+        dir: String,
+        /// The file that was being written, relative to it.
+        file: String,
+        /// What the whole copy takes there, but for its folders.
+        bytes: u64,
+    },
     /// The copy does not verify.
     #[error(
-        "the copy in {dir} was taken back, since the original is damaged: {}; save what is left with \
-         `ubctl repair DEST`",
+        "the copy in {dir} was taken back, since the original is damaged, as `ubctl verify` says too: {}",
         damages.join("; ")
     )]
     Damaged {

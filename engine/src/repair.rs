@@ -136,10 +136,7 @@ impl Database {
                         losses.push(loss);
                     }
                 }
-                Err(Unusable::All(error)) => {
-                    copy.clear()?;
-                    return Err(error.into());
-                }
+                Err(Unusable::All(error)) => return Err(copy.give_up(error)),
             }
         }
         let Some((mut saved, candidate)) = best else {
@@ -150,12 +147,10 @@ impl Database {
             copy.restart()?;
             saved = match salvage(&disk, &copy, database, &candidate) {
                 Ok(saved) => saved,
-                Err(unusable) => {
+                Err(Unusable::All(error)) => return Err(copy.give_up(error)),
+                Err(Unusable::This(loss)) => {
                     copy.clear()?;
-                    return Err(match unusable {
-                        Unusable::All(error) => error.into(),
-                        Unusable::This(loss) => CopyError::Nothing { dir, losses: vec![loss.to_string()] },
-                    });
+                    return Err(CopyError::Nothing { dir, losses: vec![loss.to_string()] });
                 }
             };
         }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
-use underbelly::{CommitError, Database, OpenError, StorageError, WalError};
+use underbelly::{BackupOptions, CommitError, CopyError, Database, OpenError, StorageError, WalError};
 use underbelly_tests::{define, large_in_script, options, shown, transaction, transactions_shown};
 
 /// Says in the inner process where the small file system is.
@@ -218,6 +218,29 @@ fn killed_when_full(at: &Path, dir: &Path, leave: u64, before: u64) -> u64 {
     assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
     db.close().unwrap();
     found
+}
+
+/// A backup that does not fit names the folder and what it takes, and leaves nothing there.
+#[test]
+fn a_copy_without_space_says_where_and_how_much() {
+    let test = "full::a_copy_without_space_says_where_and_how_much";
+    on_small_disk(test, Kind::Tmpfs, |at| {
+        let dir = TempDir::new().unwrap();
+        let db = Database::create_with(dir.path(), options()).unwrap();
+        define(&db).unwrap();
+        (1..=20).for_each(|i| {
+            db.commit(transaction(i, i > 2).unwrap()).unwrap();
+        });
+        let dest = at.join("copy");
+        let full = db.backup(&dest, BackupOptions::default(), |_, _| ()).map(|_| ()).unwrap_err();
+        let CopyError::Full { dir: named, bytes, .. } = &full else { panic!("{full:?}") };
+        assert!(*bytes > 18 << 20 && *named == dest.display().to_string(), "{full}");
+        assert!(full.to_string().contains(&bytes.to_string()) && full.to_string().contains(named), "{full}");
+        assert_eq!(fs::read_dir(&dest).unwrap().count(), 0);
+        drop(db);
+        let full = Database::repair(dir.path(), &dest, |_, _| ()).map(|_| ()).unwrap_err();
+        assert!(matches!(&full, CopyError::Full { dir: named, .. } if *named == dest.display().to_string()));
+    });
 }
 
 #[test]

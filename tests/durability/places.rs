@@ -226,12 +226,38 @@ fn no_space_for_any_kind_of_file_is_told_and_harmless() {
     }
 }
 
+/// Where there is no space for another log file a database opens all the same and goes on in the last one; its checkpoints
+/// give files back, on which commits go on.
+#[test]
+fn a_database_opens_without_space_for_a_log_file_and_checkpoints_give_files_back() {
+    let (torn, mut count) = torn(35);
+    let disk = Narrow { disk: torn, ..Narrow::default() };
+    disk.set(Some(Rule { place: "wal/spare-", call: Call::Create, errno: FULL[0] }));
+    let db = Database::open_on(Arc::new(disk.clone()), options()).unwrap();
+    assert!(disk.refused() > 0 && db.recovery_report().torn_tail.is_some());
+    assert_eq!(transactions_shown(&db.snapshot(), |_| false).unwrap(), count);
+    for _ in 0..40 {
+        if let Err(error) = db.commit(transaction(count + 1, false).unwrap()) {
+            assert!(error.to_string().contains("no space left in"), "{error}");
+            db.checkpoint().unwrap();
+            db.checkpoint().unwrap();
+            db.commit(transaction(count + 1, false).unwrap()).unwrap();
+        }
+        count += 1;
+    }
+    assert!(db.status().log.file > 3, "{:?}", db.status().log);
+    drop(db);
+    let db = Database::open_on(Arc::new(disk.disk.crash()), options()).unwrap();
+    assert_eq!(transactions_shown(&db.snapshot(), |_| false).unwrap(), count);
+    assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+}
+
 /// A database with a torn tail behind its last transaction.
-fn torn() -> (SimulatedDisk, u64) {
+fn torn(transactions: u64) -> (SimulatedDisk, u64) {
     let disk = SimulatedDisk::new();
     let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
     define(&db).unwrap();
-    for i in 1..=4 {
+    for i in 1..=transactions {
         db.commit(transaction(i, false).unwrap()).unwrap();
     }
     let disk = disk.crash();
@@ -241,20 +267,20 @@ fn torn() -> (SimulatedDisk, u64) {
         .into_iter()
         .filter(|name| name.ends_with(".wal"))
         .map(|name| (name.clone(), disk.contents(&name).unwrap()))
-        .max_by_key(|(_, bytes)| bytes.iter().filter(|byte| **byte != 0).count())
+        .next_back()
         .unwrap();
     let mut bytes = bytes;
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 4096 * 4096 + 4096;
     bytes[end..end + 100].fill(7);
     disk.overwrite(&name, bytes);
-    (disk, 4)
+    (disk, transactions)
 }
 
 /// Opening after a crash where there is no space, neither for what was torn off nor for the log's next file, is
 /// refused with the file's name or works; it changes nothing that another opening needs.
 #[test]
 fn no_space_at_open_is_told_and_harmless() {
-    let (torn, count) = torn();
+    let (torn, count) = torn(4);
     let whole = Database::open_on(Arc::new(torn.crash()), options()).unwrap();
     assert!(whole.recovery_report().torn_tail.is_some());
     let expected = shown(&whole).unwrap();

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use underbelly_storage::disk::SharedDisk;
+
 /// An error of the log.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -22,11 +24,16 @@ pub enum WalError {
 
     /// No space to prepare a file. Nothing was written to the log, which stays healthy.
     #[error(
-        "no space left to prepare {file} for what is queued: {source}; free space or checkpoint, then try again"
+        "no space left in {dir} to prepare {file}, which takes {bytes} bytes: {source}; free as many there and try \
+         again; of an open database a checkpoint gives log files back"
     )]
     DiskFull {
-        /// The file that was being prepared.
+        /// The folder of the database.
+        dir: String,
+        /// The file that was being prepared, relative to it.
         file: String,
+        /// What it takes.
+        bytes: u64,
         /// The disk's answer.
         #[source]
         source: io::Error,
@@ -168,15 +175,26 @@ impl WalError {
         let file = file.into();
         move |source| WalError::Io { action, file, source }
     }
+}
 
+/// A file of so many bytes that is being prepared.
+pub(crate) struct Preparation<'d> {
+    pub disk: &'d SharedDisk,
+    pub bytes: u64,
+}
+
+impl Preparation<'_> {
     /// As [`WalError::io`], but running out of space is [`WalError::DiskFull`].
-    pub(crate) fn preparing(
+    pub fn failed(
+        &self,
         action: &'static str,
         file: impl Into<String>,
     ) -> impl FnOnce(io::Error) -> WalError {
-        let file = file.into();
+        let (dir, file, bytes) = (self.disk.describe(), file.into(), self.bytes);
         move |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => WalError::DiskFull { file, source },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                WalError::DiskFull { dir, file, bytes, source }
+            }
             _ => WalError::Io { action, file, source },
         }
     }

@@ -4,14 +4,20 @@ use std::collections::VecDeque;
 
 use underbelly_storage::disk::{File, SharedDisk};
 
-use crate::batch::{self, FRAME, HEADER, Link};
-use crate::error::WalError;
+use crate::batch::{self, BATCH_MAX, FRAME, HEADER, Link};
+use crate::error::{Preparation, WalError};
 use crate::header::{FileHeader, Previous};
 use crate::layout::{BLOCK, DIR, Entry, NUMBER_MAX, entry, log_name, padded, spare_name, unfinished_name};
 use crate::options::LogOptions;
 use crate::place::Place;
 use crate::spare::{PreparedSpare, SPARES_MAX, SpareJob, Spares, Taken};
 use crate::window::Window;
+
+/// Bytes behind the last batch with which a log can go on in its file: for what an opening writes, and a seal.
+const ROOM_MIN: u64 = 4 * BLOCK;
+
+/// Bytes wiped at once.
+const WIPE_STEP: u64 = 1 << 20;
 
 /// An open log. Passive: it does I/O only inside its methods, and has one owner.
 pub struct Log {
@@ -107,7 +113,8 @@ impl Log {
             let rule = format!("from 1 to {NUMBER_MAX}");
             return Err(WalError::Options { option: "next_seq", value: next_seq, rule });
         }
-        disk.create_dir(DIR).map_err(WalError::preparing("create", DIR))?;
+        let preparation = Preparation { disk: &disk, bytes: options.file_len };
+        disk.create_dir(DIR).map_err(preparation.failed("create", DIR))?;
         let (mut leftovers, mut last) = (Vec::new(), 0);
         for name in disk.list(DIR).map_err(WalError::io("list", DIR))? {
             match entry(&name) {
@@ -413,6 +420,29 @@ impl Log {
         self.closed.push_back(Closed { number: full.number, last_seq: self.next_seq - 1 });
         self.sealed = true;
         Ok(())
+    }
+
+    /// Goes on in the active file, behind its last batch, where there is no space for another one. Whatever a torn batch
+    /// may have left there is wiped first, so that nothing is appended behind a tear. Answers whether the file has room.
+    pub(crate) fn go_on_here(&mut self, torn_bytes: u64, reused: bool) -> Result<bool, WalError> {
+        let Active { number, end, file_len, .. } = self.active;
+        if file_len - end < ROOM_MIN {
+            return Ok(false);
+        }
+        // In a file that was used before, a batch may have left blocks that do not show. One was in doubt at most.
+        let trace = if reused { BATCH_MAX.max(torn_bytes) } else { torn_bytes };
+        let (mut at, stop) = (end, file_len.min(padded(end.saturating_add(trace))));
+        let zeros = vec![0; WIPE_STEP.min(stop - at) as usize];
+        let name = log_name(number);
+        while at < stop {
+            let step = zeros.get(..(stop - at).min(WIPE_STEP) as usize).unwrap_or(&zeros);
+            self.active.file.write_at(step, at).map_err(WalError::io("write", &name))?;
+            at += step.len() as u64;
+        }
+        if stop > end {
+            self.active.file.sync_data().map_err(WalError::io("sync", &name))?;
+        }
+        Ok(true)
     }
 
     fn has_spare_length(&self, name: &str) -> bool {

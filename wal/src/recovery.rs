@@ -97,7 +97,7 @@ impl Log {
     /// # Errors
     /// [`WalError::Corrupt`] for damage before the end, a gap, or a log that ends too early;
     /// [`WalError::Missing`], [`WalError::Foreign`], [`WalError::Version`], [`WalError::Options`];
-    /// [`WalError::DiskFull`] where a file has to be prepared; whatever `visit` returns.
+    /// [`WalError::DiskFull`] where a torn batch cannot be kept, or a file has to be prepared since the last is full; whatever `visit` returns.
     pub fn open<E: From<WalError>>(
         disk: SharedDisk,
         db_id: [u8; 16],
@@ -205,8 +205,16 @@ impl Found {
         };
         if !reader.sealed || torn_bytes > 0 {
             // Nothing is appended behind a tear, and the traces of one may be invisible in a recycled file.
-            log.prepare_spare()?;
-            log.roll()?;
+            match log.prepare_spare() {
+                Ok(()) => log.roll()?,
+                // A checkpoint may give files back, and needs a log.
+                Err(full @ WalError::DiskFull { .. }) => {
+                    if !log.go_on_here(torn_bytes, last.reused)? {
+                        return Err(full);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok((log, report))
     }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use underbelly_storage::disk::{File, SharedDisk};
 
-use crate::error::WalError;
+use crate::error::{Preparation, WalError};
 use crate::layout::{BLOCK, DIR, spare_name, unfinished_name};
 
 /// Most spares that recycling keeps.
@@ -68,23 +68,24 @@ impl SpareJob {
 
     fn write(&self, name: &str) -> Result<(), WalError> {
         let disk = &self.disk;
-        let file = disk.create(name).map_err(WalError::preparing("create", name))?;
+        let preparation = Preparation { disk, bytes: self.file_len };
+        let file = disk.create(name).map_err(preparation.failed("create", name))?;
         let zeros = vec![0; STEP.min(self.file_len) as usize];
         let (mut written, mut synced) = (0, 0);
         while written < self.file_len {
             let step = STEP.min(self.file_len - written);
             let bytes = zeros.get(..step as usize).unwrap_or(&zeros);
-            file.write_at(bytes, written).map_err(WalError::preparing("write", name))?;
+            file.write_at(bytes, written).map_err(preparation.failed("write", name))?;
             written += step;
             if written - synced >= SYNC_EVERY {
-                file.sync_data().map_err(WalError::preparing("sync", name))?;
+                file.sync_data().map_err(preparation.failed("sync", name))?;
                 synced = written;
             }
         }
-        file.sync_all().map_err(WalError::preparing("sync", name))?;
+        file.sync_all().map_err(preparation.failed("sync", name))?;
         let ready = spare_name(self.number);
-        disk.rename(name, &ready).map_err(WalError::preparing("rename", name))?;
-        disk.sync_dir(DIR).map_err(WalError::preparing("sync", DIR))
+        disk.rename(name, &ready).map_err(preparation.failed("rename", name))?;
+        disk.sync_dir(DIR).map_err(preparation.failed("sync", DIR))
     }
 }
 

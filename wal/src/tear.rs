@@ -2,7 +2,7 @@
 
 use underbelly_storage::disk::{File, SharedDisk};
 
-use crate::error::WalError;
+use crate::error::{Preparation, WalError};
 use crate::layout::LOST;
 
 /// Bytes copied at once.
@@ -20,7 +20,8 @@ pub(crate) fn keep(
 ) -> Result<String, WalError> {
     let kept = format!("{LOST}/{number:010}-{offset}.torn");
     let unfinished = format!("{kept}.tmp");
-    disk.create_dir(LOST).map_err(WalError::preparing("create", LOST))?;
+    let preparation = Preparation { disk, bytes };
+    disk.create_dir(LOST).map_err(preparation.failed("create", LOST))?;
     // Left by a recovery that was cut short; where there is none the answer does not matter.
     disk.remove(&unfinished).ok();
     let copied = copy(disk, file, offset, bytes, &unfinished);
@@ -28,13 +29,14 @@ pub(crate) fn keep(
         disk.remove(&unfinished).ok();
     }
     copied?;
-    disk.rename(&unfinished, &kept).map_err(WalError::preparing("rename", &unfinished))?;
-    disk.sync_dir(LOST).map_err(WalError::preparing("sync", LOST))?;
+    disk.rename(&unfinished, &kept).map_err(preparation.failed("rename", &unfinished))?;
+    disk.sync_dir(LOST).map_err(preparation.failed("sync", LOST))?;
     Ok(kept)
 }
 
 fn copy(disk: &SharedDisk, file: &dyn File, offset: u64, bytes: u64, name: &str) -> Result<(), WalError> {
-    let copy = disk.create(name).map_err(WalError::preparing("create", name))?;
+    let preparation = Preparation { disk, bytes };
+    let copy = disk.create(name).map_err(preparation.failed("create", name))?;
     let mut buffer = vec![0; STEP.min(bytes) as usize];
     let mut done = 0;
     while done < bytes {
@@ -45,8 +47,8 @@ fn copy(disk: &SharedDisk, file: &dyn File, offset: u64, bytes: u64, name: &str)
             break;
         }
         let part = part.get(..read).unwrap_or_default();
-        copy.write_at(part, done).map_err(WalError::preparing("write", name))?;
+        copy.write_at(part, done).map_err(preparation.failed("write", name))?;
         done += read as u64;
     }
-    copy.sync_all().map_err(WalError::preparing("sync", name))
+    copy.sync_all().map_err(preparation.failed("sync", name))
 }

@@ -179,3 +179,106 @@ fn a_torn_tail_that_cannot_be_kept_stays_where_it_is() {
     let torn = reopen().unwrap().torn.unwrap();
     assert_eq!(poor.disk.contents(&torn.kept_as).unwrap(), [9; 700]);
 }
+
+/// Logs whose last batch is not sealed and that have no spare: fresh or used before, whole or torn at the end. Answers the
+/// first and the last record.
+fn without_spares() -> Vec<(String, SimulatedDisk, u64, u64)> {
+    let mut logs = Vec::new();
+    for reused in [false, true] {
+        for torn in [false, true] {
+            let disk = SimulatedDisk::new();
+            let mut log = Log::create(shared(&disk), DB, 1, options(1 << 16)).unwrap();
+            while reused && log.stats().file < 4 {
+                let next = log.next_seq();
+                log.write(&records(next..=next, 9000)).unwrap();
+                log.recycle(next).unwrap();
+            }
+            let (first, place) = (log.next_seq(), log.place());
+            log.write(&records(first..=first + 2, 2000)).unwrap();
+            let last = log.next_seq() - 1;
+            let name = format!("wal/{:010}.wal", place.file);
+            let end = log.place().offset;
+            drop(log);
+            for spare in disk.files().into_iter().filter(|name| name.contains("spare-")) {
+                disk.remove(&spare).unwrap();
+            }
+            disk.sync_dir("wal").unwrap();
+            if torn {
+                // The later blocks of a batch of which the first never reached the disk, and of one of which it did.
+                let mut bytes = disk.contents(&name).unwrap();
+                let block = bytes[place.offset as usize..][..BLOCK].to_vec();
+                let at = end as usize + if reused { BLOCK } else { 0 };
+                bytes[at..at + BLOCK].copy_from_slice(&block);
+                bytes[at + 60..at + 64].fill(0xee);
+                bytes[at + 3 * BLOCK..at + 3 * BLOCK + 100].fill(0xee);
+                disk.overwrite(&name, bytes);
+            }
+            logs.push((format!("reused: {reused}, torn: {torn}"), disk, first, last));
+        }
+    }
+    logs
+}
+
+/// Where there is no space for another file, an opening goes on behind the last batch, with whatever was torn there wiped
+/// and kept aside; a stop at any call of that loses nothing.
+#[test]
+fn a_full_disk_is_opened_and_goes_on_in_the_last_file() {
+    for (what, disk, first, last) in without_spares() {
+        let poor = |disk: SimulatedDisk| PoorDisk { disk, ..PoorDisk::new(20_000) };
+        let open_full = |poor: &PoorDisk| {
+            let mut seen = Records::new();
+            let mut visit = |seq: u64, bytes: &[u8]| {
+                seen.push((seq, bytes.to_vec()));
+                Ok::<(), WalError>(())
+            };
+            let start = Start::at(first);
+            let (log, recovery) =
+                Log::open(poor.shared(), DB, start, last, options_of(1, 1 << 16), &mut visit)?;
+            Ok::<_, WalError>((log, recovery, seen))
+        };
+        let whole = poor(disk.crash_keeping_all());
+        let (mut log, recovery, seen) = open_full(&whole).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(seen, records(first..=last, 2000), "{what}");
+        assert_eq!(log.stats().spares, 0, "{what}");
+        if let Some(torn) = &recovery.torn {
+            assert!(whole.disk.contents(&torn.kept_as).unwrap().contains(&0xee), "{what}");
+        }
+        assert_eq!(recovery.torn.is_some(), what == "reused: false, torn: true", "{what}");
+        let next = last + 1;
+        log.write(&records(next..=next, 300)).unwrap();
+        let all = records(first..=last, 2000).into_iter().chain(records(next..=next, 300));
+        let all: Records = all.collect();
+        drop(log);
+        let (_, recovery, seen) = open(&whole.disk.crash(), first, next, options_of(2, 1 << 16)).unwrap();
+        assert_eq!((seen, recovery.torn), (all.clone(), None), "{what}: nothing is left of the tear");
+        for call in 0.. {
+            let stopped = poor(disk.crash_keeping_all());
+            stopped.disk.fail_at(Some(stopped.disk.calls() + call));
+            let written = open_full(&stopped).and_then(|(mut log, ..)| log.write(&records(next..=next, 300)));
+            let acknowledged = if written.is_ok() { next } else { last };
+            let (_, _, seen) =
+                open(&stopped.disk.crash(), first, acknowledged, options_of(2, 1 << 16)).unwrap();
+            assert_eq!(seen, all[..seen.len()], "{what}, stopped at {call}");
+            if written.is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+/// Without room in the last file the refusal says how much is needed, and where.
+#[test]
+fn a_full_disk_with_a_full_log_file_says_what_is_needed_and_where() {
+    let disk = SimulatedDisk::new();
+    let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
+    log.write(&records(1..=1, 3000)).unwrap();
+    drop(log);
+    let poor = PoorDisk { disk, ..PoorDisk::new(100) };
+    let mut visit = |_: u64, _: &[u8]| Ok::<(), WalError>(());
+    let opened = Log::open(poor.shared(), DB, Start::at(1), 1, options_of(1, SMALL), &mut visit);
+    let error = opened.map(|_| ()).unwrap_err();
+    assert!(matches!(&error, WalError::DiskFull { bytes: SMALL, dir, .. } if dir == "poor"), "{error:?}");
+    for part in ["in poor", "16384 bytes", "wal/spare-"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}

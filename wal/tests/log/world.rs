@@ -63,11 +63,11 @@ pub struct PoorDisk {
     /// Bytes that may still be written to new files.
     pub left: Arc<AtomicU64>,
     pub fail_sync: Arc<AtomicBool>,
-    pages: Arc<Mutex<BTreeMap<String, Arc<Mutex<Pages>>>>>,
+    pub pages: Arc<Mutex<BTreeMap<String, Arc<Mutex<Pages>>>>>,
 }
 
 #[derive(Default)]
-struct Pages {
+pub struct Pages {
     platter: Vec<u8>,
     dirty: Vec<(usize, Vec<u8>)>,
 }

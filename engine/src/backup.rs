@@ -139,7 +139,10 @@ impl Copy {
                 }
             }
         }
-        copy.dest.create_dir("").map_err(io("cannot make folder"))?;
+        let made = copy.dest.create_dir("");
+        // A link that leads nowhere is there, and is no folder.
+        let made = made.and_then(|()| fs::metadata(dest).map(drop));
+        made.map_err(io("cannot make folder"))?;
         let inside = source.path("").and_then(|source| {
             let (source, dest) = (source.canonicalize().ok()?, dest.canonicalize().ok()?);
             dest.starts_with(source).then_some(())
@@ -157,7 +160,9 @@ impl Copy {
     /// Removes all that was put there.
     pub(crate) fn clear(&self) -> Result<(), OpenError> {
         self.restart()?;
-        for entry in self.dest.list("").map_err(|source| StorageError::io("list", "", source))? {
+        for entry in
+            self.dest.list("").map_err(|source| StorageError::io("list", &self.dest.describe(), source))?
+        {
             let removed = fs::remove_dir_all(self.root.join(&entry));
             removed.map_err(|source| StorageError::io("remove", &entry, source))?;
         }
@@ -193,7 +198,8 @@ impl Copy {
 
     /// Removes the files that were put there, for another attempt.
     pub(crate) fn restart(&self) -> Result<(), OpenError> {
-        remove_files(&self.root).map_err(|source| StorageError::io("remove", "", source).into())
+        let failed = |source| StorageError::io("empty", &self.dest.describe(), source).into();
+        remove_files(&self.root).map_err(failed)
     }
 
     /// Puts a sealed file of the original into the copy. Its folder is not synced.

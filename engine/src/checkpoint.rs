@@ -16,6 +16,7 @@ mod seal;
 mod slices;
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -147,6 +148,24 @@ impl Core {
         }
     }
 
+    /// Makes a checkpoint, unless the last one holds everything but the record of the opening, which each opening makes
+    /// anew.
+    pub(crate) fn checkpoint_if_changed(&self) -> Result<CheckpointReport, CommitError> {
+        let is_changed = self.touched.load(Ordering::Acquire)
+            || self.backlog.load().transactions > 1
+            || !self.report.rejected_manifests.is_empty();
+        let is_open = self.folder.read().unwrap_or_else(PoisonError::into_inner).is_some();
+        match self.chain.lock() {
+            Ok(chain) if is_open && !is_changed => {
+                Ok(CheckpointReport { seq: chain.truth.seq, ..Default::default() })
+            }
+            locked => {
+                drop(locked);
+                self.checkpoint(false)
+            }
+        }
+    }
+
     fn attempt(&self, chain: &mut Chain, disk: &dyn Disk) -> Result<CheckpointReport, CommitError> {
         let started = self.options.clock.instant();
         chain.last_number += 1;
@@ -259,7 +278,7 @@ impl Attempt<'_> {
         let manifest = v1::Manifest {
             seq: begun.seq,
             time: begun.time,
-            next_file: core.next_file.load(std::sync::atomic::Ordering::Relaxed),
+            next_file: core.next_file.load(Ordering::Relaxed),
             next_run: begun.next_run,
             log_file_bytes: core.options.log_file_bytes,
             previous: chain.truth.number,

@@ -438,7 +438,8 @@ impl Database {
         }
     }
 
-    /// Lets runs in flight end, makes a checkpoint, seals the log and gives up the folder. Other clones answer
+    /// Lets runs in flight end, makes a checkpoint, seals the log and gives up the folder. Where nothing was committed since
+    /// the last checkpoint, files stay as they are. Other clones answer
     /// [`CommitError::Closed`] from then on; snapshots go on reading as long as nobody removes the files.
     ///
     /// Called from a producer's closure it does not wait for that run, whose result is then refused.
@@ -454,7 +455,7 @@ impl Database {
         let closures =
             std::mem::take(&mut *self.core().closures.write().unwrap_or_else(PoisonError::into_inner));
         drop(closures);
-        let report = self.core().checkpoint(false);
+        let report = self.core().checkpoint_if_changed();
         let released = self.core().release();
         report.and_then(|report| released.map(|()| report))
     }

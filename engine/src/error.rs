@@ -87,6 +87,36 @@ pub enum OpenError {
     Commit(#[from] Box<CommitError>),
 }
 
+impl OpenError {
+    /// What is wrong, without what to do about it: for messages that say more than that.
+    pub(crate) fn brief(&self) -> String {
+        match self {
+            OpenError::Corrupt { what, .. } => what.clone(),
+            OpenError::Storage(StorageError::Corrupt { file, offset, what, .. }) => {
+                format!("{file:?} is damaged at byte {offset}: {what}")
+            }
+            OpenError::Storage(StorageError::Missing { file }) => format!("there is no file {file:?}"),
+            OpenError::Storage(StorageError::ForeignDatabase { file }) => {
+                format!("{file:?} belongs to another database")
+            }
+            OpenError::Log(WalError::Corrupt { file, offset, seq, what }) => {
+                format!("{file} is damaged at byte {offset}, where seq {seq} was expected: {what}")
+            }
+            OpenError::Log(WalError::Missing { dir }) => format!("no log file in {dir}"),
+            other => other.to_string(),
+        }
+    }
+
+    /// The same behind the name of what cannot be used for that reason, unless it begins with that.
+    pub(crate) fn brief_of(&self, name: &str) -> String {
+        let brief = self.brief();
+        match brief.trim_start_matches('"').starts_with(name) {
+            true => brief,
+            false => format!("{name}: {brief}"),
+        }
+    }
+}
+
 /// A copy of a database could not be made. There is no database in the folder that was to have it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -194,9 +194,13 @@ impl Taken {
 pub(crate) fn read(layers: &[Layer], pool: &Pool) -> Result<Taken, StorageError> {
     let name = layers.last().map_or_else(String::new, |layer| files::image(layer.reference.file));
     let wrong = |what: String| StorageError::corrupt(&name, 0, what);
+    // Its block is whole, so the place says less than the key.
+    let of = |key: Key, what: String| {
+        format!("the record of kind {}, {}, {}: {what}", key.kind, key.major, key.minor)
+    };
     let decode = |(key, value): (Key, &[u8])| match key.kind {
-        MODEL => model(key, value).map(Part::Model),
-        _ => Fact::decode(key, value).map(Part::Fact).map_err(|error| error.to_string()),
+        MODEL => model(key, value).map(Part::Model).map_err(|what| of(key, what)),
+        _ => Fact::decode(key, value).map(Part::Fact).map_err(|error| of(key, error.to_string())),
     };
     let mut merge = Merge::new(layers.iter().map(|layer| &layer.image))?;
     let mut decode_next = || {

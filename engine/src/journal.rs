@@ -7,7 +7,9 @@ use underbelly_storage::Timestamp;
 use underbelly_storage::disk::{RealDisk, SharedDisk};
 use underbelly_storage::manifest::newest_manifest;
 use underbelly_storage::object::ObjectId;
-use underbelly_wal::{FileInspection, Sound, Start, inspect, owner, visit_sound};
+use underbelly_wal::{
+    FileInspection, PassedOver, Place, Sound, Start, WalError, inspect, owner, visit_sound,
+};
 
 use crate::database::Database;
 use crate::error::OpenError;
@@ -29,6 +31,54 @@ pub struct LogRecord {
     pub bytes: usize,
     /// What it does, a line for each part; what is wrong with it, where it cannot be read.
     pub does: Vec<String>,
+}
+
+/// The log as it is on the disk.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct LogInspection {
+    /// Its files, oldest first.
+    pub files: Vec<FileInspection>,
+    /// Each damage, naming the file and the place.
+    pub damages: Vec<String>,
+}
+
+/// How often the log is looked at: a writer may be in the middle of a change.
+const LOOKS: usize = 3;
+
+/// Looks at every file of a log. A file may be recycled, or end, while it is looked at; damage stays.
+pub(crate) fn look(disk: &SharedDisk, database: [u8; 16]) -> Result<Vec<FileInspection>, WalError> {
+    let mut looked = inspect(disk.clone(), database);
+    for _ in 1..LOOKS {
+        if matches!(&looked, Ok(files) if files.iter().all(|file| file.damages().is_empty())) {
+            break;
+        }
+        looked = inspect(disk.clone(), database);
+    }
+    looked
+}
+
+/// What is wrong with the files of a log. `place` is where it goes on behind the newest manifest: what is damaged before
+/// that is lost to nobody.
+pub(crate) fn damages(files: &[FileInspection], place: Option<Place>) -> Vec<String> {
+    let is_held = |file: &FileInspection, offset: u64| {
+        let before = |place: Place| (file.number, offset) < (place.file, place.offset);
+        // A header is needed as long as anything in its file is.
+        let needs = |place: Place| file.number == place.file && file.header.is_err();
+        place.is_some_and(|place| before(place) && !needs(place))
+    };
+    let mut damages = Vec::new();
+    for file in files {
+        for damage in file.damages() {
+            damages.push(match &damage {
+                WalError::Corrupt { offset, .. } if is_held(file, *offset) => {
+                    PassedOver::of(damage).map_or_else(|error| error.to_string(), |damage| damage.to_string())
+                }
+                damage => damage.to_string(),
+            });
+        }
+    }
+    damages
 }
 
 /// A log to be read.
@@ -56,9 +106,11 @@ impl Database {
     ///
     /// # Errors
     /// [`OpenError::NotFound`] where there is no database, [`OpenError::Log`] where the log cannot be read.
-    pub fn inspect_log(dir: impl AsRef<Path>) -> Result<Vec<FileInspection>, OpenError> {
-        let Source { disk, database, .. } = source(dir.as_ref())?;
-        Ok(inspect(disk, database)?)
+    pub fn inspect_log(dir: impl AsRef<Path>) -> Result<LogInspection, OpenError> {
+        let Source { disk, database, checkpoint } = source(dir.as_ref())?;
+        let files = look(&disk, database)?;
+        let damages = damages(&files, checkpoint.and_then(|start| start.place));
+        Ok(LogInspection { files, damages })
     }
 
     /// Gives each record from seq `from` on, as far as they follow each other, and answers how far that is. Where damage

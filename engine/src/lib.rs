@@ -75,7 +75,7 @@ pub use graph::{
     Cause, CellId, CellInfo, GraphError, Group, Input, Key, KeyError, Output, PStatus, ProducerDefinition,
     RunId, SlotDate, SlotDefinition, SlotId, State, StateCounts, Why,
 };
-pub use journal::LogRecord;
+pub use journal::{LogInspection, LogRecord};
 pub use listing::{GraphNode, GraphView, Lineage, NodeKind, ProducerSummary, SlotRow, SlotSummary};
 pub use models::{
     IDENTITY_PREFIX, IndexState, IndexStatus, MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo,

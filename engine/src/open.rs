@@ -214,7 +214,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     let found = find(&disk, &pool)?;
     // A process that died may have renamed the manifest and not synced the folder. It must not vanish any more once what
     // builds on it is acknowledged, or what only the one before it names is removed.
-    disk.sync_dir("").map_err(|source| StorageError::io("sync", "", source))?;
+    disk.sync_dir("").map_err(|source| StorageError::io("sync", &dir, source))?;
     let (database, manifest, mut restored) = (found.database, found.manifest, found.restored);
     options.log_file_bytes = manifest.log_file_bytes;
     let log_options = check(&options)?;
@@ -233,8 +233,9 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     .map_err(|error| match found.rejected.first() {
         None => error,
         Some(rejected) => corrupt(format!(
-            "{rejected}, and the log does not lead from manifest {} to the end: {error}",
-            found.number
+            "{rejected}, and the log does not lead from manifest {} to the end: {}",
+            found.number,
+            error.brief()
         )),
     })?;
     let Restored { state, objects, layers, mut next_file, logged, load, mut phases } = restored;
@@ -267,7 +268,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     remove_leftovers(&*disk, "")?;
 
     // The number of a manifest that was passed over is not given again.
-    let entries = disk.list("").map_err(|source| StorageError::io("list", "", source))?;
+    let entries = disk.list("").map_err(|source| StorageError::io("list", &dir, source))?;
     let numbers = entries.iter().filter_map(|name| name.strip_prefix("MANIFEST-")?.parse().ok());
     let last_number = numbers.fold(found.number, u64::max);
     let took = options.clock.instant().saturating_duration_since(began);
@@ -409,7 +410,7 @@ fn find(disk: &SharedDisk, pool: &Pool) -> Result<Found, OpenError> {
                 if !is_damage {
                     return Err(error);
                 }
-                rejected.push(format!("{}: {error}", manifest_name(number)));
+                rejected.push(error.brief_of(&manifest_name(number)));
                 first_error.get_or_insert(error);
             }
         }

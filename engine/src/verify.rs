@@ -12,12 +12,13 @@ use underbelly_storage::disk::{Lock, RealDisk, SharedDisk};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::manifest::{manifest_name, manifest_numbers};
 use underbelly_storage::object::{ObjectId, Pack, verify_chunk};
-use underbelly_wal::{Behind, FileInspection, PassedOver, WalError, inspect, owner};
+use underbelly_wal::{Behind, WalError, owner};
 
 use crate::database::Database;
 use crate::error::OpenError;
 use crate::files;
 use crate::image::Layer;
+use crate::journal::{damages, look};
 use crate::manifest::Stored;
 use crate::objects::{LOST, Place};
 use crate::open::no_manifest;
@@ -26,9 +27,6 @@ use crate::restore::open_segment;
 use crate::shared;
 use crate::slots::content;
 use crate::view::View;
-
-/// How often the log is looked at: a writer may be in the middle of a change.
-const LOG_LOOKS: usize = 3;
 
 /// What was checked and what is wrong.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +82,7 @@ struct Named {
     chunks: BTreeMap<u64, (ObjectId, u64)>,
     pins: Vec<Box<dyn Lock>>,
     /// Where the log goes on behind the newest manifest.
-    log: Option<v1::LogPlace>,
+    log: Option<underbelly_wal::Place>,
 }
 
 /// Tells how many of how many bytes are read.
@@ -107,6 +105,24 @@ impl VerifyReport {
         // What an opening stumbles over was found before in its own file.
         if !self.damages.contains(&what) {
             self.damages.push(what);
+        }
+    }
+}
+
+impl VerifyReport {
+    /// Adds why the database does not open, unless damage at that place is told.
+    fn refusal(&mut self, error: OpenError) {
+        let place = match &error {
+            OpenError::Storage(StorageError::Corrupt { file, offset, .. }) => {
+                format!("{file:?} is damaged at byte {offset}")
+            }
+            OpenError::Log(WalError::Corrupt { file, offset, .. }) => {
+                format!("{file} is damaged at byte {offset},")
+            }
+            _ => return self.damage(error),
+        };
+        if !self.damages.iter().any(|damage| damage.starts_with(&place)) {
+            self.damage(error);
         }
     }
 }
@@ -152,7 +168,7 @@ impl Database {
         let read = verify_files(&disk, None, &mut report, &mut progress)?;
         match Database::open_read_only_on(disk) {
             Ok(reader) => verify_contents(&reader, &read, &mut report),
-            Err(error) => report.damage(error),
+            Err(error) => report.refusal(error),
         }
         Ok(report)
     }
@@ -207,7 +223,7 @@ fn verify_files(
         report.chunks += 1;
         count(report, &mut progress, *bytes, verify_chunk(&**disk, &files::chunk(*file), database, *id));
     }
-    verify_log(disk, database, named.log.as_ref(), report);
+    verify_log(disk, database, named.log, report);
     if let Err(error) = shared::read(&**disk, database) {
         report.damage(error);
     }
@@ -271,7 +287,7 @@ fn verify_manifests(
             continue;
         }
         if Some(&number) == numbers.last() {
-            named.log = manifest.log.clone();
+            named.log = manifest.log_start().place;
         }
         named.images.extend(manifest.images.iter().map(|image| (image.file, image.clone())));
         if Some(&number) == numbers.last() && manifest.previous > 0 && !numbers.contains(&manifest.previous) {
@@ -295,90 +311,27 @@ fn verify_manifests(
 fn verify_log(
     disk: &SharedDisk,
     database: [u8; 16],
-    place: Option<&v1::LogPlace>,
+    place: Option<underbelly_wal::Place>,
     report: &mut VerifyReport,
 ) {
-    let mut looked = inspect(disk.clone(), database);
-    for _ in 1..LOG_LOOKS {
-        // A file may be recycled, or end, while it is looked at; damage stays.
-        if matches!(&looked, Ok(files) if files.iter().all(|file| log_damages(file).is_empty())) {
-            break;
-        }
-        looked = inspect(disk.clone(), database);
-    }
-    let files = match looked {
+    let files = match look(disk, database) {
         Ok(files) => files,
         Err(error) => return report.damage(error),
     };
     if files.is_empty() {
         report.damage(WalError::Missing { dir: files::WAL_DIR.to_string() });
     }
+    damages(&files, place).into_iter().for_each(|damage| report.damage(damage));
     for file in &files {
         report.files += 1;
         report.log_files += 1;
         report.log_batches += file.batches.len();
         report.log_records += file.batches.iter().map(|batch| u64::from(batch.records)).sum::<u64>();
         report.bytes += file.batches.iter().map(|batch| batch.bytes).sum::<u64>();
-        for damage in log_damages(file) {
-            if !is_held(file, &damage, place) {
-                report.damage(damage);
-                continue;
-            }
-            match PassedOver::of(damage) {
-                Ok(passed_over) => report.damage(passed_over),
-                Err(damage) => report.damage(damage),
-            }
-        }
         if let Behind::Torn { bytes } = file.behind {
             report.torn_tail = Some(format!("{} at byte {}: {bytes} bytes", file.file, file.end));
         }
     }
-}
-
-/// Whether the newest manifest holds what stood where a file of the log is damaged. `place` is where the log goes on
-/// behind it.
-fn is_held(file: &FileInspection, damage: &WalError, place: Option<&v1::LogPlace>) -> bool {
-    let (Some(place), WalError::Corrupt { offset, .. }) = (place, damage) else { return false };
-    // The header is needed as long as anything in the file is.
-    file.number < place.file || file.number == place.file && *offset < place.offset && file.header.is_ok()
-}
-
-/// What is wrong with a file of the log.
-pub(crate) fn log_damages(file: &FileInspection) -> Vec<WalError> {
-    let header = match &file.header {
-        Ok(header) => header,
-        Err(WalError::Io { action, file, source }) => {
-            let source = std::io::Error::new(source.kind(), source.to_string());
-            return vec![WalError::Io { action, file: file.clone(), source }];
-        }
-        Err(error) => {
-            let what = error.to_string();
-            return vec![WalError::Corrupt { file: file.file.clone(), offset: 0, seq: 0, what }];
-        }
-    };
-    let sound = file.batches.iter().filter(|batch| batch.follows);
-    let seq = header.first_seq + sound.map(|batch| u64::from(batch.records)).sum::<u64>();
-    let corrupt =
-        |offset, seq, what: String| WalError::Corrupt { file: file.file.clone(), offset, seq, what };
-    let mut damages = Vec::new();
-    if header.follows == Some(false) {
-        let what = "it does not follow on from the file before it".to_string();
-        damages.push(corrupt(0, header.first_seq, what));
-    }
-    match file.behind {
-        Behind::Damage { next_whole } => {
-            let what = format!("no valid batch, though a whole one stands at byte {next_whole}");
-            damages.push(corrupt(file.end, seq, what));
-        }
-        Behind::Short { declared_end } => {
-            let what = format!(
-                "no valid batch, though the next file says that this one ends at byte {declared_end}"
-            );
-            damages.push(corrupt(file.end, seq, what));
-        }
-        _ => {}
-    }
-    damages
 }
 
 /// The contents of cells, the blobs of models and the rows of series, as they are visible.

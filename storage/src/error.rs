@@ -108,10 +108,9 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// An error of the operating system: a full disk and a missing file have variants of their own. The empty
-    /// name is the database's folder.
+    /// An error of the operating system: a full disk and a missing file have variants of their own.
     pub fn io(action: &'static str, file: &str, source: io::Error) -> StorageError {
-        let file = if file.is_empty() { "." } else { file }.to_string();
+        let file = file.to_string();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageError::DiskFull { file },
             io::ErrorKind::NotFound => StorageError::Missing { file },

@@ -48,7 +48,7 @@ fn number_of(name: &str) -> Option<u64> {
 /// # Errors
 /// `Io`.
 pub fn manifest_numbers(disk: &dyn Disk) -> Result<Vec<u64>, StorageError> {
-    let entries = disk.list("").map_err(|error| StorageError::io("list", "", error))?;
+    let entries = disk.list("").map_err(|error| StorageError::io("list", &disk.describe(), error))?;
     let mut numbers: Vec<u64> = entries.iter().filter_map(|name| number_of(name)).collect();
     numbers.sort_unstable();
     Ok(numbers)
@@ -161,7 +161,7 @@ pub fn remove_manifests_except(disk: &dyn Disk, kept: &BTreeSet<u64>) -> Result<
         removed += 1;
     }
     if removed > 0 {
-        disk.sync_dir("").map_err(|error| StorageError::io("sync", "", error))?;
+        disk.sync_dir("").map_err(|error| StorageError::io("sync", &disk.describe(), error))?;
     }
     Ok(removed)
 }

@@ -45,7 +45,7 @@ pub struct HeaderInspection {
     pub first_batch: u64,
     /// Byte at which the file before this one ends; 0 where there is none.
     pub previous_end: u64,
-    /// Whether it goes on where the file before it ends; `None` where that file is not there or not readable.
+    /// Whether it goes on where the file before it ends; `None` where that file is not there, or damaged.
     pub follows: Option<bool>,
 }
 
@@ -101,11 +101,12 @@ pub enum Behind {
 pub fn inspect(disk: SharedDisk, db_id: [u8; 16]) -> Result<Vec<FileInspection>, WalError> {
     let numbers = Folder::list(&disk)?.logs;
     let mut files = Vec::new();
-    // The file before the one that is looked at, with its header and the chain at its end.
+    let mut next_seq = 1;
+    // The file before the one that is looked at, with its header and the chain at its end, where it is whole.
     let mut before: Option<(FileHeader, Chain)> = None;
     for (i, &number) in numbers.iter().enumerate() {
         let next = numbers.get(i + 1).copied().filter(|&next| next == number + 1);
-        let seq = before.as_ref().map_or(1, |(_, chain)| chain.next_seq);
+        let seq = next_seq;
         let (file, ended) = match open_file(&disk, db_id, number, seq) {
             Err(error) => (FileInspection::unreadable(number, error), None),
             Ok((header, mut window)) => {
@@ -114,7 +115,9 @@ pub fn inspect(disk: SharedDisk, db_id: [u8; 16]) -> Result<Vec<FileInspection>,
                 let follows = before.as_ref().filter(|(last, _)| last.number + 1 == number);
                 let follows = follows.map(|(last, chain)| chain.joins(last, &header));
                 let (file, chain) = FileInspection::of(&header, &mut window, next.as_ref(), follows)?;
-                (file, Some((header, chain)))
+                let leads_on = matches!(file.behind, Behind::Nothing | Behind::Torn { .. });
+                next_seq = chain.next_seq;
+                (file, leads_on.then_some((header, chain)))
             }
         };
         files.push(file);
@@ -140,6 +143,58 @@ pub fn owner(disk: SharedDisk) -> Result<Option<[u8; 16]>, WalError> {
 }
 
 impl FileInspection {
+    /// What is wrong with the file: its header, how it follows the file before it, and its batches.
+    pub fn damages(&self) -> Vec<WalError> {
+        let header = match &self.header {
+            Ok(header) => header,
+            Err(error) => return vec![self.unread(error)],
+        };
+        let sound = self.batches.iter().filter(|batch| batch.follows);
+        let seq = header.first_seq + sound.map(|batch| u64::from(batch.records)).sum::<u64>();
+        let corrupt =
+            |offset, seq, what: String| WalError::Corrupt { file: self.file.clone(), offset, seq, what };
+        let mut damages = Vec::new();
+        if header.follows == Some(false) {
+            let what = "it does not follow on from the file before it".to_string();
+            damages.push(corrupt(0, header.first_seq, what));
+        }
+        match self.behind {
+            Behind::Damage { next_whole } => {
+                let what = format!("no valid batch, though a whole one stands at byte {next_whole}");
+                damages.push(corrupt(self.end, seq, what));
+            }
+            Behind::Short { declared_end } => {
+                let what = format!(
+                    "no valid batch, though the next file says that this one ends at byte {declared_end}"
+                );
+                damages.push(corrupt(self.end, seq, what));
+            }
+            _ => {}
+        }
+        damages
+    }
+
+    /// Why the header cannot be read, once more.
+    fn unread(&self, error: &WalError) -> WalError {
+        let file = self.file.clone();
+        match error {
+            WalError::Io { action, source, .. } => {
+                let source = std::io::Error::new(source.kind(), source.to_string());
+                WalError::Io { action, file, source }
+            }
+            WalError::Corrupt { offset, seq, what, .. } => {
+                WalError::Corrupt { file, offset: *offset, seq: *seq, what: what.clone() }
+            }
+            WalError::Foreign { expected, found, .. } => {
+                WalError::Foreign { file, expected: *expected, found: *found }
+            }
+            WalError::Version { found, known, .. } => {
+                WalError::Version { file, found: *found, known: *known }
+            }
+            other => WalError::Corrupt { file, offset: 0, seq: 1, what: other.to_string() },
+        }
+    }
+
     fn unreadable(number: u64, error: WalError) -> FileInspection {
         FileInspection {
             file: log_name(number),

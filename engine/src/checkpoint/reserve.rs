@@ -16,7 +16,7 @@ const PIECE_BYTES: u64 = 1 << 20;
 pub(super) fn give_up(disk: &dyn Disk) -> Result<bool, StorageError> {
     match disk.remove(RESERVE) {
         Ok(()) => {
-            disk.sync_dir("").map_err(|source| StorageError::io("sync", "", source))?;
+            disk.sync_dir("").map_err(|source| StorageError::io("sync", &disk.describe(), source))?;
             Ok(true)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),

@@ -12,7 +12,6 @@ use crate::error::OpenError;
 use crate::files;
 use crate::record::v1;
 use crate::state::State;
-use crate::verify::log_damages;
 
 /// A part of a damaged database that could not be saved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +44,7 @@ impl Loss {
             | OpenError::Log(WalError::Corrupt { offset, what, .. }) => (Some(*offset), what.clone()),
             OpenError::Storage(StorageError::Missing { .. }) => (None, "it is missing".to_string()),
             OpenError::Corrupt { what, .. } => (None, what.clone()),
-            other => (None, other.to_string()),
+            other => (None, other.brief()),
         };
         Loss { file: file.into(), offset, damage: what, lost: lost.into() }
     }
@@ -105,7 +104,7 @@ pub(super) fn log_losses(
         losses.push(Loss { file: files::WAL_DIR.to_string(), offset: None, damage, lost: behind(head) });
     }
     // Damage elsewhere in the log, such as in files that the manifest does not need.
-    for damage in inspected.iter().flat_map(log_damages) {
+    for damage in inspected.iter().flat_map(FileInspection::damages) {
         let WalError::Corrupt { file, seq, .. } = &damage else { continue };
         if !losses.iter().any(|loss| loss.file == *file) && *seq > head {
             let file = file.clone();

@@ -80,7 +80,8 @@ impl Image {
         let bytes = self.file.get(entry.offset..entry.offset + entry.length).unwrap_or_default();
         let damage = |what: Damage| what.at(&self.name, entry.offset as u64);
         if crc32fast::hash(bytes) != entry.crc {
-            return Err(damage(Damage("the checksum of a block does not match")));
+            let what = format!("the block of {} bytes there does not match its checksum", entry.length);
+            return Err(StorageError::corrupt(&self.name, entry.offset as u64, what));
         }
         records_of(bytes, entry, end).map_err(damage)
     }

@@ -163,7 +163,7 @@ impl Pack {
         let blob = self.body(entry)?;
         if !self.touched.contains(part) {
             if crc32fast::hash(&blob) != entry.crc {
-                let what = format!("object {id} does not match its checksum");
+                let what = format!("object {id} of {} bytes does not match its hash", entry.length);
                 return Err(StorageError::corrupt(&self.name, entry.offset, what));
             }
             self.touched.insert(part);
@@ -179,7 +179,7 @@ impl Pack {
         for entry in &self.entries {
             let blob = self.body(entry)?;
             if crc32fast::hash(&blob) != entry.crc || ObjectId::of(&blob) != entry.id {
-                let what = format!("object {} does not match its hash", entry.id);
+                let what = format!("object {} of {} bytes does not match its hash", entry.id, entry.length);
                 return Err(StorageError::corrupt(&self.name, entry.offset, what));
             }
             let end = (entry.offset + entry.length) as usize;

@@ -121,14 +121,17 @@ pub(crate) enum Failed {
     #[error("{0}")]
     Usage(String),
     /// `verify` found damage.
-    #[error(
-        "{0} damages found; restore a backup of the folder, or save what is left with `ubctl repair DEST`"
-    )]
+    #[error("{} found; the lines above say where, and what to do", counted(*.0))]
     Damaged(usize),
 
     /// A repair saved what it could.
     #[error("losses: {0}; the copy holds what is left, so keep the original as long as that may be needed")]
     Lost(usize),
+}
+
+/// So many damages.
+fn counted(damages: usize) -> String {
+    format!("{damages} damage{}", if damages == 1 { "" } else { "s" })
 }
 
 impl Failed {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::Subcommand;
-use underbelly::{Behind, Database, FileInspection, LogRecord};
+use underbelly::{Behind, Database, FileInspection, LogInspection, LogRecord};
 
 use crate::error::Failed;
 use crate::output::{Field, FormatArg, Listing};
@@ -35,11 +35,16 @@ pub(crate) enum Wal {
 
 impl Wal {
     pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
-        let files = Database::inspect_log(dir)?;
+        let LogInspection { files, damages, .. } = Database::inspect_log(dir)?;
         match self {
-            Wal::Ls { batches: false, format } => list_files(&files, *format),
-            Wal::Ls { batches: true, format } => list_batches(&files, *format),
-            Wal::Dump { from, to, format } => dump(dir, &files, *from, *to, *format),
+            Wal::Ls { batches: false, format } => list_files(&files, *format)?,
+            Wal::Ls { batches: true, format } => list_batches(&files, *format)?,
+            Wal::Dump { from, to, format } => return dump(dir, &files, *from, *to, *format),
+        }
+        damages.iter().for_each(|damage| stderr::line(damage));
+        match damages.len() {
+            0 => Ok(()),
+            damages => Err(Failed::Damaged(damages)),
         }
     }
 }

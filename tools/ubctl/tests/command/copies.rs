@@ -235,7 +235,8 @@ fn repair_stops_at_damage_in_the_log_and_lists_what_lies_behind() {
     let refused = place.run(words("checkpoint"));
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("ubctl repair"), "{}", refused.stderr);
-    let listed = place.json(words("wal ls --format json"));
+    let listed: serde_json::Value =
+        serde_json::from_str(&place.run(words("wal ls --format json")).stdout).unwrap();
     let behind = listed.as_array().unwrap().iter().map(|file| file["behind"].to_string()).collect::<String>();
     assert!(behind.contains("damage"), "{behind}");
     assert_eq!(place.run(words("wal dump")).code, 1);
@@ -311,4 +312,138 @@ fn the_log_says_what_each_transaction_does() {
     let files = place.json(words("wal ls --format json"));
     assert_eq!(files[0]["behind"], "");
     assert!(place.csv(words("wal ls --batches --format csv")).len() > 2);
+}
+
+/// Each file below the database's folder, with its bytes, but for what says who writes.
+fn contents(place: &Place) -> Vec<(PathBuf, Vec<u8>)> {
+    let stays = |path: &PathBuf| !["LOCK", "SHARED"].iter().any(|name| path.ends_with(name));
+    let files = files(place, "").into_iter().filter(stays);
+    files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+/// An opening that commits nothing leaves seq and files as they were, also where it is closed.
+#[test]
+fn opening_and_closing_alone_changes_nothing() {
+    let place = Place::bare();
+    filled(&place).close().unwrap();
+    let seq = place.json(words("status --format json"))["seq"].clone();
+    let before = contents(&place);
+    for _ in 0..3 {
+        let report = Database::open_with(place.db(), options()).unwrap().close().unwrap();
+        assert_eq!((report.seq, report.bytes_written), (seq.as_u64().unwrap(), 0));
+        assert!(contents(&place) == before, "{:?}", files(&place, ""));
+    }
+    assert_eq!(place.json(words("status --format json"))["seq"], seq);
+    // What was committed is checkpointed by the close, as ever.
+    let db = Database::open_with(place.db(), options()).unwrap();
+    commit(&db, 77, false);
+    drop(db);
+    let report = Database::open_with(place.db(), options()).unwrap().close().unwrap();
+    assert!(report.seq > seq.as_u64().unwrap() + 1 && report.bytes_written > 0, "{report:?}");
+}
+
+/// `wal ls` lists what is sound, names the damage on standard error, and ends with exit 1; damage that a checkpoint holds is
+/// told as such, by `status` too, and stops no command.
+#[test]
+fn damage_in_the_log_is_named_by_the_commands_that_look_at_it() {
+    let place = Place::bare();
+    drop(filled(&place));
+    let status = place.json(words("status --format json"));
+    let stored = status["checkpoint_seq"].as_u64().unwrap();
+    let batches = place.json(words("wal ls --batches --format json"));
+    let batches = batches.as_array().unwrap();
+    let find = |held: bool| {
+        let is_held = |batch: &&serde_json::Value| {
+            (batch["first_seq"].as_u64().unwrap() <= stored) == held && batch["records"].as_u64() > Some(0)
+        };
+        let found: Vec<_> = batches.iter().filter(is_held).collect();
+        // Behind the checkpoint not the last, before it one in the file that goes on.
+        if held { found[found.len() - 1] } else { found[1] }
+    };
+    for held in [true, false] {
+        let victim = find(held);
+        let (file, offset) = (victim["file"].as_str().unwrap(), victim["offset"].as_u64().unwrap());
+        let path = place.db().join(file);
+        let whole = std::fs::read(&path).unwrap();
+        rot(&path, |bytes| bytes[offset as usize + 60] ^= 1);
+        let named = format!("{file} is damaged at byte {offset}");
+        for line in ["wal ls", "wal ls --batches", "verify"] {
+            let ended = place.run(words(line));
+            assert_eq!(ended.code, 1, "{line}");
+            assert_eq!(ended.stderr.matches(&named).count(), 1, "{line}: {}", ended.stderr);
+            assert_eq!(ended.stderr.matches("is damaged").count(), ended.stderr.matches(" seq ").count());
+            assert!(ended.stderr.contains("1 damage found") || !held, "{line}: {}", ended.stderr);
+            assert!(ended.stderr.contains("nothing is lost") == held, "{line}: {}", ended.stderr);
+            assert!(ended.stdout.lines().count() > 1, "{line}: what is sound is listed");
+        }
+        let dump = place.run(words("wal dump --format json"));
+        assert!(dump.code == 1 && dump.stderr.contains(&named), "{}", dump.stderr);
+        let told = place.run(words("status"));
+        assert_eq!(told.code, i32::from(!held), "{}", told.stderr);
+        if held {
+            assert!(told.stdout.contains(&named), "{}", told.stdout);
+            // The dump goes on behind the checkpoint.
+            let records: Vec<serde_json::Value> = serde_json::from_str(&dump.stdout).unwrap();
+            assert_eq!(records.last().unwrap()["seq"], status["seq"]);
+        }
+        std::fs::write(&path, whole).unwrap();
+    }
+}
+
+/// Each damage is told once, with its place and one remedy.
+#[test]
+fn messages_do_not_nest() {
+    let place = Place::bare();
+    drop(filled(&place));
+    let whole = contents(&place);
+    let logs: Vec<PathBuf> = files(&place, "wal")
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "wal"))
+        .collect();
+    let damages: [(&str, &dyn Fn()); 3] = [
+        ("a log header", &|| rot(&logs[logs.len() - 1], |bytes| bytes[50] ^= 1)),
+        ("the newest image and the log", &|| {
+            rot(files(&place, "images").last().unwrap(), |bytes| bytes[3] ^= 1);
+            std::fs::remove_file(&logs[0]).unwrap();
+        }),
+        ("the newest manifest", &|| {
+            rot(
+                files(&place, "").iter().rfind(|path| path.to_str().unwrap().contains("MANIFEST")).unwrap(),
+                |bytes| bytes[90] ^= 1,
+            )
+        }),
+    ];
+    for (what, damage) in damages {
+        damage();
+        for line in ["status", "checkpoint", "verify", "wal ls"] {
+            let ended = place.run(words(line));
+            for told in ended.stderr.lines().chain(ended.stdout.lines()) {
+                assert!(told.matches("is damaged").count() <= 2, "{what}: {line}: {told}");
+                assert!(told.matches("restore").count() <= 1, "{what}: {line}: {told}");
+                assert!(told.matches(": wal/").count() <= 1, "{what}: {line}: {told}");
+            }
+        }
+        for (path, bytes) in &whole {
+            std::fs::remove_file(path).ok();
+            std::fs::write(path, bytes).unwrap();
+        }
+        for path in files(&place, "").iter().filter(|path| !whole.iter().any(|(known, _)| known == *path)) {
+            if !path.ends_with("LOCK") && !path.ends_with("SHARED") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+    }
+}
+
+/// Where a folder is a link that leads nowhere, it is the folder that is named.
+#[test]
+fn links_that_lead_nowhere_are_named() {
+    let place = Place::new();
+    for name in ["link", "other"] {
+        std::os::unix::fs::symlink("nothing", place.path(name)).unwrap();
+    }
+    for line in ["backup link", "repair link", "--db link init", "--db link status", "--db link verify"] {
+        let error = place.fails(words(line));
+        assert!(error.contains("link") && !error.contains("\".\""), "{line}: {error}");
+    }
 }

@@ -119,6 +119,10 @@ fn damage_is_named_and_exit_1() {
     let ended = place.run(["verify"]);
     assert_eq!(ended.code, 1, "{}", ended.stdout);
     let name = segment.file_name().unwrap().to_str().unwrap();
-    assert!(ended.stderr.contains(name) && ended.stderr.contains("damages found"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains(name) && ended.stderr.contains(" found; the lines above say"),
+        "{}",
+        ended.stderr
+    );
     assert!(ended.stdout.contains("segments"), "what was checked is printed");
 }

@@ -218,7 +218,7 @@ impl Core {
     ) -> Result<(Segment, v1::SegmentRef), CommitError> {
         self.disk_dir(&files::segment_dir(series))?;
         let name = files::segment(series, file);
-        let rows = SegmentRows { timestamps: run.timestamps(), seqs, columns: run.columns() };
+        let rows = SegmentRows { timestamps: run.timestamps(), seqs, columns: run.columns(), keys };
         let info = write_segment(disk, &name, self.database, &rows)?;
         let schema = run.columns().iter().map(|(name, column)| v1::SchemaColumn {
             name: name.to_string(),

@@ -117,7 +117,12 @@ fn segment() {
     disk.create_dir("segments/1").unwrap();
     let columns = rows();
     let timestamps = [10, 20, 20, 30, 1_000];
-    let rows = SegmentRows { timestamps: &timestamps, seqs: Seqs::Each(&[3, 3, 4, 9, 5]), columns: &columns };
+    let rows = SegmentRows {
+        timestamps: &timestamps,
+        seqs: Seqs::Each(&[3, 3, 4, 9, 5]),
+        columns: &columns,
+        keys: &["name"].into(),
+    };
     write_segment(&disk, "segments/1/1", DB, &rows).unwrap();
     let disk = golden(&disk, "segments/1/1", SEGMENT);
     let segment = Segment::open(&disk, "segments/1/1", DB, None).unwrap();

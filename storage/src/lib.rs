@@ -41,7 +41,9 @@ pub use manifest::{
     Manifest, manifest_name, manifest_numbers, newest_manifest, pin_manifest, pin_newest_manifest,
     read_manifest, remove_manifests_except, write_manifest,
 };
-pub use object::{Blob, ObjectId, Pack, PackInfo, open_chunk, verify_chunk, write_chunk, write_pack};
+pub use object::{
+    Blob, ObjectId, Pack, PackInfo, identify_chunk, open_chunk, verify_chunk, write_chunk, write_pack,
+};
 pub use sealed::{SealedWriter, remove_leftovers};
 pub use segment::{
     BlockInfo, Encoding, GroupInfo, Segment, SegmentInfo, SegmentRows, Seqs, Zone, write_segment,

@@ -11,6 +11,6 @@ mod pack;
 mod tests;
 
 pub use blob::Blob;
-pub use chunk::{open_chunk, verify_chunk, write_chunk};
+pub use chunk::{identify_chunk, open_chunk, verify_chunk, write_chunk};
 pub use id::ObjectId;
 pub use pack::{Pack, PackInfo, write_pack};

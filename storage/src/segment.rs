@@ -6,12 +6,14 @@
 //! touching a block, and then only those that it needs.
 //!
 //! ```
+//! use std::collections::HashSet;
 //! use underbelly_storage::disk::SimulatedDisk;
 //! use underbelly_storage::{Column, Columns, Segment, SegmentRows, Seqs, write_segment};
 //!
 //! let disk = SimulatedDisk::new();
 //! let columns = Columns::new().with("price", Column::from(vec![100.25, 100.5]))?;
-//! let rows = SegmentRows { timestamps: &[1, 2], seqs: Seqs::Each(&[7, 8]), columns: &columns };
+//! let (seqs, keys) = (Seqs::Each(&[7, 8]), &HashSet::new());
+//! let rows = SegmentRows { timestamps: &[1, 2], seqs, columns: &columns, keys };
 //! let info = write_segment(&disk, "1.seg", [1; 16], &rows)?;
 //!
 //! let segment = Segment::open(&disk, "1.seg", [1; 16], Some(&info))?;
@@ -38,6 +40,8 @@ pub use read::{BlockInfo, Segment};
 pub use write::write_segment;
 pub use zone::Zone;
 
+use std::collections::HashSet;
+
 use crate::columns::Columns;
 use crate::stamp::Kind;
 
@@ -52,6 +56,8 @@ pub struct SegmentRows<'a> {
     pub seqs: Seqs<'a>,
     /// Keys and fields, as many rows as there are timestamps.
     pub columns: &'a Columns,
+    /// Names of those that are keys.
+    pub keys: &'a HashSet<&'a str>,
 }
 
 /// Which commit wrote a row.

@@ -6,7 +6,9 @@
 //! recognised as such.
 
 use crate::cursor::Cursor;
+use crate::disk::Disk;
 use crate::error::{Damage, StorageError};
+use crate::sealed;
 
 /// The identity of a database, in every one of its files.
 pub type DatabaseId = [u8; 16];
@@ -118,6 +120,19 @@ impl Stamp {
         }
         Ok(part)
     }
+}
+
+/// The database that a segment, pack, chunk or image file belongs to, as its stamp says.
+///
+/// # Errors
+/// `Missing`, `Corrupt`, `Io`.
+pub fn owner(disk: &dyn Disk, name: &str) -> Result<DatabaseId, StorageError> {
+    let file = sealed::map(disk, name)?;
+    let at = file.len().saturating_sub(STAMP_BYTES);
+    let stamp = file.get(at..).unwrap_or_default();
+    // Of whatever kind and version it is.
+    let magic = stamp.first_chunk().copied().unwrap_or_default();
+    Ok(Stamp::decode(stamp, at as u64, Kind { magic, version: u16::MAX }, name, None)?.db_id)
 }
 
 /// Reads the stamp that ends a file, and the part before it that it covers. The part reaches up to the stamp.

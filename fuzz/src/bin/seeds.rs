@@ -1,5 +1,6 @@
 //! Writes a small seed corpus, made by the real encoders, into `corpus/` beside this crate's manifest.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::fs;
 use std::path::Path;
@@ -208,7 +209,7 @@ fn segments() -> Done {
                 &disk,
                 FILE,
                 DATABASE,
-                &SegmentRows { timestamps: &timestamps, seqs, columns: &columns },
+                &SegmentRows { timestamps: &timestamps, seqs, columns: &columns, keys: &HashSet::new() },
             )?;
             seed("segment", format!("{name}-{kind}"), file(&disk, FILE)?)?;
         }

@@ -49,6 +49,24 @@ pub fn verify_chunk(
     open(disk, name, db_id, id)?.0.verify()
 }
 
+/// Opens a chunk file of which only the database is known, compares its object with the id, and answers the id and the
+/// length of the object.
+///
+/// # Errors
+/// As [`open_chunk`].
+pub fn identify_chunk(
+    disk: &dyn Disk,
+    name: &str,
+    db_id: DatabaseId,
+) -> Result<(ObjectId, u64), StorageError> {
+    let pack = Pack::open_as(disk, name, CHUNK, db_id)?;
+    let id = pack.ids().next().filter(|_| pack.ids().len() == 1);
+    let id = id.ok_or_else(|| StorageError::corrupt(name, 0, "the file does not hold one object alone"))?;
+    pack.verify()?;
+    let length = pack.get(&id)?.map_or(0, |blob| blob.len() as u64);
+    Ok((id, length))
+}
+
 fn open(disk: &dyn Disk, name: &str, db_id: DatabaseId, id: ObjectId) -> Result<(Pack, Blob), StorageError> {
     let pack = Pack::open_as(disk, name, CHUNK, db_id)?;
     let blob = if pack.ids().len() == 1 { pack.get(&id)? } else { None };

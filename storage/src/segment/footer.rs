@@ -12,6 +12,9 @@ use crate::limits::{
 };
 use crate::value::ColumnType;
 
+/// The bit of a column's type that says that it is a key.
+const KEY: u8 = 0x80;
+
 /// The bit of a block's flags that says that its zone is given.
 const HAS_ZONE: u8 = 1;
 
@@ -32,6 +35,8 @@ pub(super) struct Block {
 #[derive(Debug)]
 pub(super) struct Footer {
     pub(super) schema: Vec<(Arc<str>, ColumnType)>,
+    /// Whether a column of the schema is a key.
+    pub(super) keys: Vec<bool>,
     pub(super) each_seq: bool,
     pub(super) rows: u64,
     pub(super) ts_min: i64,
@@ -60,8 +65,9 @@ impl Footer {
         out.extend_from_slice(&self.ts_min.to_le_bytes());
         out.extend_from_slice(&self.ts_max.to_le_bytes());
         out.extend_from_slice(&[u8::from(self.each_seq), 0, 0, 0, 0, 0, 0, 0]);
-        for (name, column_type) in &self.schema {
-            out.extend_from_slice(&[column_type.tag(), name.len() as u8]);
+        for ((name, column_type), is_key) in self.schema.iter().zip(&self.keys) {
+            let role = if *is_key { KEY } else { 0 };
+            out.extend_from_slice(&[column_type.tag() | role, name.len() as u8]);
             out.extend_from_slice(name.as_bytes());
         }
         out.resize(out.len().next_multiple_of(8), 0);
@@ -92,9 +98,9 @@ impl Footer {
         if width > COLUMNS_MAX || rows > SEGMENT_ROWS_MAX {
             return Err(Damage("there are more columns or rows than a segment holds"));
         }
-        let schema = schema_of(&mut cursor, width)?;
-        let mut footer =
-            Footer { schema, each_seq, rows, ts_min, ts_max, groups: Vec::new(), blocks: Vec::new() };
+        let (schema, keys) = schema_of(&mut cursor, width)?;
+        let (groups, blocks) = Default::default();
+        let mut footer = Footer { schema, keys, each_seq, rows, ts_min, ts_max, groups, blocks };
         let mut end = 0u64;
         for _ in 0..count {
             footer.groups.push(group_of(&mut cursor, each_seq)?);
@@ -143,20 +149,25 @@ impl Footer {
     }
 }
 
-fn schema_of(cursor: &mut Cursor<'_>, width: usize) -> Result<Vec<(Arc<str>, ColumnType)>, Damage> {
-    let mut schema: Vec<(Arc<str>, ColumnType)> = Vec::new();
+/// Names and types of the columns, and which of them are keys.
+type Schema = (Vec<(Arc<str>, ColumnType)>, Vec<bool>);
+
+fn schema_of(cursor: &mut Cursor<'_>, width: usize) -> Result<Schema, Damage> {
+    let (mut schema, mut keys): Schema = Default::default();
     let mut names = std::collections::HashSet::new();
     for _ in 0..width {
-        let column_type = ColumnType::from_tag(cursor.u8()?).ok_or(Damage("a column's type is unknown"))?;
+        let tag = cursor.u8()?;
+        let column_type = ColumnType::from_tag(tag & !KEY).ok_or(Damage("a column's type is unknown"))?;
         let length = usize::from(cursor.u8()?);
         let name = std::str::from_utf8(cursor.take(length)?).map_err(|_| Damage("a name is not UTF-8"))?;
         if name.is_empty() || length > NAME_BYTES_MAX || !names.insert(name) {
             return Err(Damage("a column's name is empty or comes twice"));
         }
         schema.push((name.into(), column_type));
+        keys.push(tag & KEY != 0);
     }
     cursor.zeros(cursor.position().next_multiple_of(8) - cursor.position())?;
-    Ok(schema)
+    Ok((schema, keys))
 }
 
 fn group_of(cursor: &mut Cursor<'_>, each_seq: bool) -> Result<GroupInfo, Damage> {
@@ -241,6 +252,7 @@ mod tests {
         };
         Footer {
             schema: vec![("price".into(), ColumnType::F64)],
+            keys: vec![true],
             each_seq: true,
             rows: 20,
             ts_min: 1,

@@ -88,6 +88,11 @@ impl Segment {
         &self.footer.schema
     }
 
+    /// Whether each column of the schema is a key.
+    pub fn keys(&self) -> &[bool] {
+        &self.footer.keys
+    }
+
     /// Number of row groups.
     pub fn groups(&self) -> usize {
         self.footer.groups.len()
@@ -218,7 +223,8 @@ impl Segment {
         if crc32fast::hash(self.bytes_of(block)) == block.crc {
             return Ok(());
         }
-        Err(self.damage(block, "a block does not match its checksum"))
+        let what = format!("the block of {} bytes there does not match its checksum", block.length);
+        Err(StorageError::corrupt(&self.info.file, block.offset, what))
     }
 
     /// The bytes of a block, which the footer's check found to lie in the file.

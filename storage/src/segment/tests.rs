@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 use proptest::prelude::*;
 
+use std::collections::HashSet;
+
 use super::codec::{self, Shape, decode, encode, same};
 use super::footer::Footer;
 use super::write::{Cut, write};
@@ -23,10 +25,15 @@ struct Rows {
     columns: Columns,
 }
 
+/// Names that count as keys where a column has one of them.
+fn keys() -> HashSet<&'static str> {
+    ["who", "label"].into()
+}
+
 impl Rows {
     fn write(&self, disk: &dyn Disk, name: &str, cut: Cut) -> Result<SegmentInfo, StorageError> {
         let seqs = self.seqs.as_ref().map_or(Seqs::Assigned, |seqs| Seqs::Each(seqs));
-        let rows = SegmentRows { timestamps: &self.timestamps, seqs, columns: &self.columns };
+        let rows = SegmentRows { timestamps: &self.timestamps, seqs, columns: &self.columns, keys: &keys() };
         write(disk, name, DB, &rows, cut)
     }
 
@@ -181,7 +188,7 @@ fn a_real_file_is_read_by_many_threads() {
     disk.create_dir("segments/1").unwrap();
     let rows = varied(3_000);
     let seqs = Seqs::Each(rows.seqs.as_ref().unwrap());
-    let given = SegmentRows { timestamps: &rows.timestamps, seqs, columns: &rows.columns };
+    let given = SegmentRows { timestamps: &rows.timestamps, seqs, columns: &rows.columns, keys: &keys() };
     let info = write_segment(&disk, "segments/1/1", DB, &given).unwrap();
     let segment = Segment::open(&disk, "segments/1/1", DB, Some(&info)).unwrap();
     std::thread::scope(|scope| {

@@ -58,6 +58,7 @@ pub(super) fn write(
     let times = rows.timestamps;
     let mut footer = Footer {
         schema: rows.columns.iter().map(|(name, column)| (name.clone(), column.column_type())).collect(),
+        keys: rows.columns.names().iter().map(|name| rows.keys.contains(&**name)).collect(),
         each_seq: matches!(rows.seqs, Seqs::Each(_)),
         rows: times.len() as u64,
         ts_min: times.first().copied().unwrap_or(i64::MAX),

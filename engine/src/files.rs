@@ -41,6 +41,21 @@ pub(crate) fn segment_dir(series: &str) -> String {
     format!("{SEGMENTS_DIR}/{name}")
 }
 
+/// The series type whose segments are in a folder; `None` where its name was cut, or is none that the engine gives.
+pub(crate) fn series_of(dir: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::new(), dir.strip_prefix(SEGMENTS_DIR)?.strip_prefix('/')?.bytes());
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = [rest.next()?, rest.next()?];
+        bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+    }
+    let series = String::from_utf8(bytes).ok()?;
+    (segment_dir(&series) == dir).then_some(series)
+}
+
 pub(crate) fn segment(series: &str, file: u64) -> String {
     format!("{}/{file:010}.seg", segment_dir(series))
 }
@@ -76,6 +91,14 @@ mod tests {
         assert_eq!(segment_dir("../a/b"), "segments/%2e%2e%2fa%2fb");
         assert_ne!(segment_dir(&"é".repeat(120)), segment_dir(&format!("{}e", "é".repeat(119))));
         assert!(segment_dir(&"é".repeat(120)).len() < 250);
+        for series in ["trade-1_x", "../a/b", "é%41", "_runs"] {
+            assert_eq!(series_of(&segment_dir(series)).as_deref(), Some(series));
+        }
+        assert_eq!(series_of(&segment_dir(&"é".repeat(120))), None);
+        for strange in ["segments", "packs/x", "segments/a.b", "segments/%2", "segments/%2E", "segments/%ff"]
+        {
+            assert_eq!(series_of(strange), None, "{strange}");
+        }
         assert_eq!(number(&segment("a.b", 12)), Some(12));
         assert_eq!(number("packs/0000000007.pack.tmp"), Some(7));
         for strange in ["LOCK", "2024.csv", "7.seg", "0000000007.csv", "0000000007", "+000000007.seg"] {

@@ -14,6 +14,7 @@ mod model;
 mod paused;
 mod places;
 mod reserve;
+mod salvage;
 mod script;
 mod simulated;
 

@@ -66,9 +66,8 @@ impl Repair {
         });
         bar.finish_and_clear();
         let report = repaired?;
-        for loss in &report.losses {
-            stderr::line(&loss.to_string());
-        }
+        report.losses.iter().for_each(|loss| stderr::line(&loss.to_string()));
+        report.assumed.iter().for_each(|assumed| stderr::line(&format!("assumed: {assumed}")));
         let mut facts = Facts::default();
         facts.add("dest", Field::text(self.dest.display()));
         facts.add("seq", report.seq).add("manifest", report.manifest);

@@ -1,0 +1,321 @@
+//! What is left from one manifest on, put into a copy.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use underbelly_storage::disk::SharedDisk;
+use underbelly_storage::error::StorageError;
+use underbelly_storage::manifest::manifest_name;
+use underbelly_storage::object::{Blob, ObjectId, Pack, verify_chunk, write_pack};
+use underbelly_wal::visit_sound;
+
+use super::candidates::Candidate;
+use super::loss::{Loss, log_losses, object_losses, segment_loss};
+use crate::backup::{Copy, record_files};
+use crate::error::OpenError;
+use crate::files;
+use crate::objects::{LOST, Objects};
+use crate::pool::Pool;
+use crate::record::{self, v1};
+use crate::restore::{open_segment, replay, restore};
+use crate::shared;
+
+/// What one attempt saved.
+pub(super) struct Saved {
+    pub records: u64,
+    pub seq: u64,
+    pub losses: Vec<Loss>,
+}
+
+/// Why nothing was saved.
+pub(super) enum Unusable {
+    /// This manifest cannot be used; another may.
+    This(Loss),
+    /// The disk does not let us.
+    All(OpenError),
+}
+
+impl<E: Into<OpenError>> From<E> for Unusable {
+    fn from(error: E) -> Unusable {
+        Unusable::All(error.into())
+    }
+}
+
+/// Puts what is left from one manifest on into the copy.
+pub(super) fn salvage(
+    disk: &SharedDisk,
+    copy: &Copy,
+    database: [u8; 16],
+    candidate: &Candidate,
+) -> Result<Saved, Unusable> {
+    let mut manifest = candidate.manifest.clone();
+    let mut losses = candidate.losses.clone();
+    manifest.next_file = next_file(disk, manifest.next_file)?;
+    save_segments(disk, copy, database, &mut manifest, &mut losses)?;
+    let damaged = save_objects(disk, copy, database, &mut manifest, &mut losses)?;
+    if candidate.without_image {
+        // Packs and chunk files stay: what the log holds may name objects in them.
+        manifest.images.clear();
+    }
+    for image in &manifest.images {
+        let image = files::image(image.file);
+        match copy.place(&image) {
+            Ok(_) => {}
+            Err(error @ StorageError::Missing { .. }) => {
+                return Err(Unusable::This(Loss::new(image, &error.into(), IMAGE_LOST)));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let pool = Pool::new(0).map_err(|error| OpenError::Io {
+        action: "cannot start threads for",
+        dir: disk.describe(),
+        source: std::io::Error::other(error),
+    })?;
+    let objects = Objects::tolerant(copy.dest.clone(), database);
+    let restored = restore(&copy.dest, database, &manifest, objects, &pool).map_err(|error| {
+        let error = error.named(&copy.dest.describe());
+        let file = match &error {
+            OpenError::Storage(StorageError::Corrupt { file, .. }) => file.clone(),
+            _ => manifest_name(candidate.number),
+        };
+        Unusable::This(Loss::new(file, &error, IMAGE_LOST))
+    })?;
+    let (objects, mut state) = (restored.objects, restored.state);
+    let mut log = copy.log(database, &manifest)?;
+    let mut next_file = manifest.next_file;
+    // The first record that cannot be applied ends the log.
+    let mut refused: Option<String> = None;
+    let mut record_losses = Vec::new();
+    let sound =
+        visit_sound::<OpenError>(disk.clone(), database, manifest.log_start(), &mut |seq, payload| {
+            if refused.is_some() {
+                return Ok(());
+            }
+            let payload =
+                match save_record(disk, copy, database, candidate, seq, payload, &mut record_losses)? {
+                    Ok(payload) => payload,
+                    Err(what) => {
+                        refused = Some(what);
+                        return Ok(());
+                    }
+                };
+            match replay(&copy.dest, database, &objects, &mut state, &mut next_file, (seq, seq), &payload) {
+                Ok(_) => Ok(log.add(seq, payload)?),
+                Err(error) => {
+                    refused = Some(error.named(&disk.describe()).to_string());
+                    Ok(())
+                }
+            }
+        });
+    losses.append(&mut record_losses);
+    // What a manifest or the writer said to be durable, the log has to reach.
+    let (published, _) = shared::published(&**disk, database);
+    let durable = manifest.seq.max(published.unwrap_or(0));
+    losses.extend(log_losses(disk, database, sound, (state.head, durable), refused)?);
+    let records = log.end()?;
+    if candidate.without_image {
+        let lost = format!(
+            "all slots and cells, all producers, and all versions of models up to transaction {}; of later transactions \
+             what they did to slots",
+            manifest.seq
+        );
+        let damage = "no state image can be used".to_string();
+        let file = files::IMAGES_DIR.to_string();
+        losses.push(Loss { file, offset: None, damage, lost });
+    }
+    let lost = objects.all_lost();
+    losses.extend(object_losses(&state, &lost, &damaged));
+    let known: BTreeSet<[u8; 32]> = manifest.chunks.iter().map(|chunk| chunk.id).collect();
+    let unknown = lost.iter().filter(|id| !known.contains(&id.0));
+    let gone: Vec<v1::Chunk> = unknown.map(|id| v1::Chunk { id: id.0, file: LOST, bytes: 0 }).collect();
+    manifest.chunks.extend(gone);
+    copy.sync_folders()?;
+    copy.write_manifest(candidate.number.max(1), database, &mut manifest)?;
+    Ok(Saved { records, seq: state.head, losses })
+}
+
+const IMAGE_LOST: &str = "the state of slots and models at a checkpoint";
+
+/// A number that no file has.
+fn next_file(disk: &SharedDisk, known: u64) -> Result<u64, StorageError> {
+    let all = crate::checkpoint::all_files(&**disk)?;
+    let numbers = all.iter().filter_map(|name| files::number(name));
+    Ok(numbers.map(|number| number.saturating_add(1)).fold(known, u64::max))
+}
+
+/// Only a disk that refuses ends a repair; a file that is damaged, missing or has unreadable places is a loss.
+pub(super) fn loss_or_end<T>(
+    result: Result<T, OpenError>,
+    loss: impl FnOnce(&OpenError) -> Loss,
+    losses: &mut Vec<Loss>,
+) -> Result<Option<T>, OpenError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error @ OpenError::Storage(StorageError::DiskFull { .. })) => Err(error),
+        Err(OpenError::Storage(StorageError::Io { action, file, source }))
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            Err(StorageError::Io { action, file, source }.into())
+        }
+        Err(error) => {
+            losses.push(loss(&error));
+            Ok(None)
+        }
+    }
+}
+
+fn check_segment(
+    disk: &SharedDisk,
+    database: [u8; 16],
+    series: &str,
+    reference: &v1::SegmentRef,
+) -> Result<(), OpenError> {
+    let segment = open_segment(disk, database, series, reference);
+    segment.map_err(|error| error.named(&disk.describe()))?.verify()?;
+    Ok(())
+}
+
+fn save_segments(
+    disk: &SharedDisk,
+    copy: &Copy,
+    database: [u8; 16],
+    manifest: &mut v1::Manifest,
+    losses: &mut Vec<Loss>,
+) -> Result<(), OpenError> {
+    for series in &mut manifest.series {
+        let mut kept = Vec::new();
+        for reference in std::mem::take(&mut series.segments) {
+            let checked = check_segment(disk, database, &series.name, &reference);
+            let loss = |error: &OpenError| segment_loss(&series.name, &reference, error);
+            if loss_or_end(checked, loss, losses)?.is_some() {
+                copy.place(&files::segment(&series.name, reference.file))?;
+                kept.push(reference);
+            }
+        }
+        series.segments = kept;
+    }
+    Ok(())
+}
+
+/// Saves packs and chunks; what is sound in a damaged pack goes into a new one. Answers why objects are lost, by the
+/// object; of packs that cannot be opened the objects are not known.
+fn save_objects(
+    disk: &SharedDisk,
+    copy: &Copy,
+    database: [u8; 16],
+    manifest: &mut v1::Manifest,
+    losses: &mut Vec<Loss>,
+) -> Result<BTreeMap<ObjectId, String>, OpenError> {
+    let mut damaged = BTreeMap::new();
+    let mut kept = Vec::new();
+    let mut loose: BTreeMap<ObjectId, Blob> = BTreeMap::new();
+    for file in std::mem::take(&mut manifest.packs) {
+        let name = files::pack(file);
+        let unopened =
+            |error: &OpenError| Loss::new(&name, error, "the objects in it, listed by what names them");
+        let opened = Pack::open(&**disk, &name, database).map_err(OpenError::from);
+        let Some(pack) = loss_or_end(opened, unopened, losses)? else { continue };
+        let Err(error) = pack.verify() else {
+            copy.place(&name)?;
+            kept.push(file);
+            continue;
+        };
+        let before = damaged.len();
+        for id in pack.ids() {
+            match pack.get(&id) {
+                Ok(Some(blob)) if ObjectId::of(&blob) == id => drop(loose.insert(id, blob)),
+                _ => drop(damaged.insert(id, name.clone())),
+            }
+        }
+        let lost = format!("{} of {} objects in it", damaged.len() - before, pack.ids().len());
+        losses.push(Loss::new(&name, &error.into(), lost));
+    }
+    if !loose.is_empty() {
+        let name = files::pack(manifest.next_file);
+        copy.dest
+            .create_dir(files::PACKS_DIR)
+            .map_err(|error| StorageError::io("make the folder of", &name, error))?;
+        write_pack(&*copy.dest, &name, database, loose.iter().map(|(id, blob)| (*id, &**blob)))?;
+        kept.push(manifest.next_file);
+        manifest.next_file += 1;
+    }
+    manifest.packs = kept;
+    for chunk in &mut manifest.chunks {
+        if chunk.file == LOST {
+            continue;
+        }
+        let name = files::chunk(chunk.file);
+        let id = ObjectId(chunk.id);
+        let checked = verify_chunk(&**disk, &name, database, id).map_err(OpenError::from);
+        let loss =
+            |error: &OpenError| Loss::new(&name, error, format!("object {id} of {} bytes", chunk.bytes));
+        if loss_or_end(checked, loss, losses)?.is_some() {
+            copy.place(&name)?;
+        } else {
+            damaged.insert(id, name);
+            (chunk.file, chunk.bytes) = (LOST, 0);
+        }
+    }
+    Ok(damaged)
+}
+
+/// The payload of a record with what is left of the files that it names; else why it cannot be read.
+fn save_record(
+    disk: &SharedDisk,
+    copy: &Copy,
+    database: [u8; 16],
+    candidate: &Candidate,
+    seq: u64,
+    payload: &[u8],
+    losses: &mut Vec<Loss>,
+) -> Result<Result<Vec<u8>, String>, OpenError> {
+    let (time, mut record) = match record::decode(payload) {
+        Ok(decoded) => decoded,
+        Err(what) => return Ok(Err(format!("transaction {seq} cannot be read: {what}"))),
+    };
+    let before = losses.len();
+    let mut kept = Vec::new();
+    for append in std::mem::take(&mut record.appends) {
+        let held = candidate.covered.get(&append.series).and_then(|counts| counts.get(&seq));
+        if held.is_some_and(|rows| *rows > 0) {
+            continue;
+        }
+        if let v1::Rows::Segment(reference) = &append.rows {
+            let checked = check_segment(disk, database, &append.series, reference);
+            let loss = |error: &OpenError| segment_loss(&append.series, reference, error);
+            if loss_or_end(checked, loss, losses)?.is_none() {
+                continue;
+            }
+        }
+        kept.push(append);
+    }
+    record.appends = kept;
+    let mut kept = Vec::new();
+    for object in std::mem::take(&mut record.objects) {
+        if let v1::Object::Chunk { id, file, bytes } = &object {
+            let (name, id) = (files::chunk(*file), ObjectId(*id));
+            let checked = verify_chunk(&**disk, &name, database, id).map_err(OpenError::from);
+            let loss = |error: &OpenError| Loss::new(&name, error, format!("object {id} of {bytes} bytes"));
+            if loss_or_end(checked, loss, losses)?.is_none() {
+                continue;
+            }
+        }
+        kept.push(object);
+    }
+    record.objects = kept;
+    for name in record_files(&record) {
+        copy.place(&name)?;
+    }
+    if losses.len() == before && !candidate.without_image {
+        return Ok(Ok(payload.to_vec()));
+    }
+    if candidate.without_image {
+        // Without the graph as it was, its events say nothing.
+        record.event = None;
+    }
+    let encoded = record::encode(&record);
+    Ok(encoded.map(|mut payload| {
+        record::stamp(&mut payload, time);
+        payload
+    }))
+}

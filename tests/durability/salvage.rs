@@ -1,0 +1,222 @@
+//! Repairs that have to go without images, without manifests, or without the log: what is sound is saved, once, and what
+//! was assumed is told.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use underbelly::{
+    Batch, Column, Columns, Database, Disk, Metadata, RepairReport, Row, SimulatedDisk, Timestamp, View,
+};
+use underbelly_tests::sample::lay_out;
+use underbelly_tests::{BULK_ROWS, blob_of, define, options, transaction};
+
+/// A killed database after many checkpoints, some of which merged segments, with transactions behind the last. The `large`
+/// transactions append rows that get a segment of their own.
+fn killed(transactions: u64, every: u64, large: impl Fn(u64) -> bool) -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    define(&db).unwrap();
+    for i in 1..=transactions {
+        db.commit(transaction(i, large(i)).unwrap()).unwrap();
+        if i % every == 0 {
+            db.checkpoint().unwrap();
+        }
+    }
+    disk.crash()
+}
+
+fn remove(disk: &SimulatedDisk, kind: &str) {
+    for name in disk.files().into_iter().filter(|name| name.starts_with(kind)) {
+        disk.remove(&name).unwrap();
+    }
+}
+
+fn repaired(disk: &SimulatedDisk) -> (RepairReport, TempDir) {
+    let (dir, saved) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    lay_out(disk, dir.path()).unwrap();
+    let report = Database::repair(dir.path(), saved.path(), |_, _| ()).unwrap();
+    (report, saved)
+}
+
+/// The values of a field of a series.
+fn values(db: &View, series: &str, field: &str) -> Vec<i64> {
+    let snapshot = db.snapshot();
+    let rows = snapshot.series(series).unwrap().range(Timestamp::MIN, Timestamp::MAX).unwrap();
+    rows.i64s(field).unwrap().to_vec()
+}
+
+/// What was packed before the image was lost is there for the models that later transactions put.
+#[test]
+fn packed_objects_are_there_for_what_later_transactions_name() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    define(&db).unwrap();
+    for i in 1..=3 {
+        db.commit(transaction(i, i == 2).unwrap()).unwrap();
+        db.checkpoint().unwrap();
+    }
+    // The same bytes again, small ones and large ones: they are named, and not stored once more.
+    let model = |n: i64| Metadata::new("again").with("n", n).with("timestamp", Timestamp(n));
+    for (n, large) in [(1, false), (2, true)] {
+        let mut batch = Batch::new();
+        batch.put_model(model(n), blob_of(n as u64, large));
+        db.commit(batch).unwrap();
+    }
+    let disk = disk.crash();
+    for name in disk.files().into_iter().filter(|name| name.starts_with("images/")) {
+        let mut bytes = disk.contents(&name).unwrap();
+        bytes[3] ^= 1;
+        disk.overwrite(&name, bytes);
+    }
+    let (report, saved) = repaired(&disk);
+    assert!(
+        report.losses.iter().any(|loss| loss.lost.contains("all slots and cells")),
+        "{:?}",
+        report.losses
+    );
+    assert!(!report.losses.iter().any(|loss| loss.to_string().contains("object")), "{:?}", report.losses);
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    for (n, large) in [(1, false), (2, true)] {
+        let found = db.snapshot().model(&model(n)).unwrap().unwrap();
+        assert_eq!(found.blob()[..], blob_of(n as u64, large));
+    }
+    db.checkpoint().unwrap();
+    assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+    assert_eq!(values(&db, "tick", "x"), [1, 2, 3]);
+}
+
+/// Without any manifest all rows of sound segments and of the log behind them are there, each once, with their keys.
+#[test]
+fn rows_are_saved_without_manifests_each_once() {
+    for (transactions, every) in [(7, 3), (40, 2), (61, 5)] {
+        let what = format!("{transactions} transactions, a checkpoint every {every}");
+        let disk = killed(transactions, every, |i| i % 20 == 7);
+        remove(&disk, "MANIFEST-");
+        let (report, saved) = repaired(&disk);
+        assert!(report.losses.iter().any(|loss| loss.file.starts_with("MANIFEST")), "{:?}", report.losses);
+        match transactions {
+            // The log begins with the first transaction.
+            7 => assert!(
+                report.assumed.is_empty() && report.losses[0].lost.starts_with("nothing"),
+                "{report:?}"
+            ),
+            _ => assert!(report.assumed[0].contains("no manifest is left"), "{:?}", report.assumed),
+        }
+        let db = Database::open_with(saved.path(), options()).unwrap();
+        let expected: Vec<i64> = (1..=transactions as i64).collect();
+        assert_eq!(values(&db, "tick", "x"), expected, "{what}");
+        let bulk = (1..=transactions).filter(|i| i % 20 == 7).count();
+        assert_eq!(values(&db, "bulk", "x").len(), bulk * BULK_ROWS, "{what}");
+        assert_eq!(report.manifest, None);
+        // Keys are keys, and the database goes on.
+        let mut batch = Batch::new();
+        batch.append(Row::new("tick", Timestamp(1 << 40)).key("who", "k1").field("x", 1_000)).unwrap();
+        db.commit(batch).unwrap();
+        db.checkpoint().unwrap();
+        assert_eq!(values(&db, "tick", "x").len(), expected.len() + 1, "{what}");
+        assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new(), "{what}");
+        assert!(db.snapshot().seq() > transactions, "{what}");
+    }
+}
+
+/// Without a log too, what segments hold is saved; the database is known by their stamps.
+#[test]
+fn rows_are_saved_from_segments_alone() {
+    let disk = killed(41, 5, |i| i == 7);
+    remove(&disk, "MANIFEST-");
+    remove(&disk, "wal/");
+    remove(&disk, "images/");
+    let (report, saved) = repaired(&disk);
+    assert!(report.losses.iter().any(|loss| loss.file == "wal"), "{:?}", report.losses);
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    assert_eq!(values(&db, "tick", "x"), (1..=40).collect::<Vec<i64>>());
+    assert_eq!(values(&db, "bulk", "x"), vec![7; BULK_ROWS]);
+    db.commit(transaction_of_rows(50)).unwrap();
+    assert_eq!(values(&db, "tick", "x").len(), 41);
+}
+
+fn transaction_of_rows(i: i64) -> Batch {
+    let mut batch = Batch::new();
+    batch.append(Row::new("tick", Timestamp(i)).key("who", "k0").field("x", i)).unwrap();
+    batch
+}
+
+/// A damaged segment is a loss; its rows come from the log where that reaches back so far.
+#[test]
+fn damage_beside_lost_manifests_is_told_and_the_rest_saved() {
+    let disk = killed(31, 5, |_| false);
+    remove(&disk, "MANIFEST-");
+    let ticks: Vec<String> =
+        disk.files().into_iter().filter(|name| name.starts_with("segments/tick/")).collect();
+    for (victim, first) in [(&ticks[0], 6), (&ticks[ticks.len() - 1], 1)] {
+        let rotten = disk.crash_keeping_all();
+        let mut bytes = disk.contents(victim).unwrap();
+        bytes[1] ^= 1;
+        rotten.overwrite(victim, bytes);
+        let (report, saved) = repaired(&rotten);
+        let told = report.losses.iter().filter(|loss| loss.file == *victim).count();
+        assert_eq!(told, 1, "{:?}", report.losses);
+        let db = Database::open_with(saved.path(), options()).unwrap();
+        assert_eq!(values(&db, "tick", "x"), (first..=31).collect::<Vec<i64>>(), "{victim}");
+    }
+}
+
+/// Damage in the log ends what is taken of it, and what stands before it in sound segments is saved.
+#[test]
+fn damage_in_the_log_beside_lost_manifests_ends_the_log_there() {
+    let disk = killed(39, 5, |_| false);
+    remove(&disk, "MANIFEST-");
+    let log = disk.files().into_iter().rfind(|name| name.ends_with(".wal")).unwrap();
+    let mut bytes = disk.contents(&log).unwrap();
+    // Behind the last batch stands what an earlier use of the file left.
+    let salt = bytes[40..48].to_vec();
+    let last = (1..16).rfind(|block| bytes[block * 4096 + 8..][..8] == salt).unwrap() * 4096;
+    bytes[last - 2 * 4096 + 70] ^= 1;
+    disk.overwrite(&log, bytes);
+    let (report, saved) = repaired(&disk);
+    assert!(report.losses.iter().any(|loss| loss.file == log), "{:?}", report.losses);
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    assert_eq!(values(&db, "tick", "x"), (1..=36).collect::<Vec<i64>>());
+}
+
+/// Rows of which nothing says the transaction are taken, and that is told.
+#[test]
+fn rows_of_an_unknown_transaction_are_saved_and_told() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    let rows = |n: i64| {
+        let times = (0..200_000).map(Timestamp).collect();
+        let mut batch = Batch::new();
+        let columns = Columns::new().with("x", Column::from(vec![n; 200_000])).unwrap();
+        batch.append_columns("large", times, columns, &[]).unwrap();
+        batch
+    };
+    db.commit(rows(1)).unwrap();
+    for i in 1..=60 {
+        db.commit(transaction_of_rows(i)).unwrap();
+        if i % 20 == 0 {
+            db.checkpoint().unwrap();
+        }
+    }
+    let disk = disk.crash();
+    remove(&disk, "MANIFEST-");
+    let (report, saved) = repaired(&disk);
+    assert!(report.assumed.iter().any(|told| told.contains("200000 rows of series \"large\"")), "{report:?}");
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    assert_eq!(values(&db, "large", "x").len(), 200_000);
+    assert_eq!(values(&db, "tick", "x").len(), 60);
+}
+
+/// Where nothing at all is left, nothing is made up.
+#[test]
+fn nothing_is_made_up_of_nothing() {
+    let disk = killed(12, 5, |_| false);
+    for kind in ["MANIFEST-", "wal/", "segments/", "packs/"] {
+        remove(&disk, kind);
+    }
+    let (dir, saved) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    lay_out(&disk, dir.path()).unwrap();
+    let error = Database::repair(dir.path(), saved.path(), |_, _| ()).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("nothing can be saved"), "{error}");
+    assert_eq!(std::fs::read_dir(saved.path()).unwrap().count(), 0);
+}

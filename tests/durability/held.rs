@@ -15,11 +15,13 @@ fn killed(later: u64) -> (SimulatedDisk, String, usize) {
     let disk = SimulatedDisk::new();
     let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
     define(&db).unwrap();
-    let commit = |i: u64| db.commit(transaction(i, false).unwrap()).unwrap();
-    let _ = (1..=3).map(commit).last();
+    let commit = |i: u64| {
+        db.commit(transaction(i, false).unwrap()).unwrap();
+    };
+    (1..=3).for_each(commit);
     db.checkpoint().unwrap();
     let log = db.status().log;
-    let _ = (4..4 + later).map(commit).last();
+    (4..4 + later).for_each(commit);
     assert_eq!(db.status().log.file, log.file);
     (disk.crash(), format!("wal/{:010}.wal", log.file), log.offset as usize)
 }

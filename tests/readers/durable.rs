@@ -145,7 +145,8 @@ fn a_damaged_word_of_the_writer_keeps_nobody_out_and_shows_nothing_that_may_be_l
     let shared = dir.path().join("SHARED");
     let writer = written_and_not_synced(dir.path());
     let told = std::fs::read(&shared).unwrap();
-    let damages: [(&str, fn(&mut Vec<u8>)); 6] = [
+    type Damage = (&'static str, fn(&mut Vec<u8>));
+    let damages: [Damage; 6] = [
         ("head", |bytes| bytes[20] ^= 1),
         ("boot", |bytes| bytes[40] ^= 1),
         ("both slots", |bytes| (bytes[70], bytes[130]) = (!bytes[70], !bytes[130])),

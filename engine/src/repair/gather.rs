@@ -90,8 +90,8 @@ pub(super) fn gather(
     manifest.seq = log.as_ref().map_or(stored.max(1), |log| log.first - 1);
     // A run takes a transaction at least, so no run has this number.
     manifest.next_run = log.map_or(0, |log| log.next).max(stored) + 1;
-    let lengths = inspected.iter().filter_map(|file| Some(file.header.as_ref().ok()?.file_len));
-    manifest.log_file_bytes = lengths.last().unwrap_or(64 << 20);
+    let mut lengths = inspected.iter().rev().filter_map(|file| Some(file.header.as_ref().ok()?.file_len));
+    manifest.log_file_bytes = lengths.next().unwrap_or(64 << 20);
     gathered.assumed.insert(
         0,
         format!(

@@ -21,7 +21,7 @@ use crate::value::ColumnType;
 pub struct Segment {
     info: SegmentInfo,
     file: Mapped,
-    footer: Footer,
+    footer: Box<Footer>,
     touched: Touched,
 }
 
@@ -70,7 +70,7 @@ impl Segment {
             return Err(StorageError::corrupt(name, stamp.offset, "it is not the segment that is recorded"));
         }
         let touched = Touched::new(footer.blocks.len());
-        Ok(Segment { info, file, footer, touched })
+        Ok(Segment { info, file, footer: Box::new(footer), touched })
     }
 
     /// Number of rows.

@@ -92,7 +92,7 @@ fn damage_before_the_place_is_passed_over_and_told() {
         for behind in [Behind::Seal, Behind::Records, Behind::NextFile] {
             let (disk, place, later) = checkpointed(reused, behind);
             let (name, whole) = file_of(&disk, &place);
-            let used = |at: &usize| whole[*at] != 0 && (at % BLOCK < 60 || at % 1999 == 0);
+            let used = |at: &usize| whole[*at] != 0 && (at % BLOCK < 60 || at.is_multiple_of(1999));
             for at in (BLOCK..place.offset as usize).filter(used) {
                 let what = format!("{reused} {behind:?} byte {at}");
                 let rotten = disk.crash_keeping_all();
@@ -203,7 +203,7 @@ fn a_place_that_is_none_is_refused() {
         Place { salt: place.salt ^ 1, ..place },
         Place { offset: place.offset + 1, ..place },
         Place { offset: 0, ..place },
-        Place { offset: u64::MAX & !4095, ..place },
+        Place { offset: !4095, ..place },
         Place { seq: place.seq + 1, ..place },
         Place { seq: 0, ..place },
         Place { batch: 0, ..place },

@@ -219,11 +219,9 @@ impl Disk for SimulatedDisk {
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         let state = hold(&self.state);
-        let entries = state.names.all().map(String::as_str).chain(state.dirs.iter().map(String::as_str));
-        let mut names: Vec<String> = entries
-            .filter(|name| folder(name) == dir && !name.is_empty())
-            .map(|name| name.rsplit('/').next().unwrap_or(name).to_string())
-            .collect();
+        let dirs = state.dirs.iter().filter(|name| folder(name) == dir && !name.is_empty());
+        let dirs = dirs.map(|name| name.rsplit('/').next().unwrap_or(name));
+        let mut names: Vec<String> = state.names.in_folder(dir).chain(dirs).map(String::from).collect();
         names.sort();
         names.dedup();
         Ok(names)

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use clap::Parser;
 use underbelly_tests::simulator::{Figures, live};
 
+/// A fifth of a life is asking for memory and giving it back.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The whole engine on a simulated disk against a simple model.
 #[derive(Parser)]
 struct Arguments {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use underbelly::{Columns, Database, Metadata, ReadError, Snapshot, State, Timestamp, Value};
 
-use super::desk::{self, DAYS, FIRST, JOINED, KEYS, Made, OTHER, SECOND, SLOTS, SOURCE, TOTAL};
+use super::desk::{self, DAYS, FIRST, JOINED, KEY_TEXTS, KEYS, Made, OTHER, SECOND, SLOTS, SOURCE, TOTAL};
 use super::life::Life;
 use super::model::{CellName, Model, RowOf};
 use super::{Trouble, model};
@@ -105,17 +105,16 @@ pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble
 /// The first row that differs, or the end of the shorter ones where one has more; `None` where all are equal.
 fn first_difference(found: &Columns, rows: &[RowOf]) -> Option<usize> {
     let times = found.timestamps("timestamp").unwrap_or_default();
-    let column = |name| found.column(name);
-    let (k, x, y) = (column("k"), column("x"), column("y"));
+    let (k, x, y) = (found.column("k"), found.column("x"), found.column("y"));
     let differs = |row: usize| {
         let (Some(at), Some(expected)) = (times.get(row), rows.get(row)) else { return true };
-        let key = k.and_then(|k| k.str_at(row)).and_then(|key| key.strip_prefix('k')?.parse::<u8>().ok());
-        let x = match x.map(|x| x.get(row)) {
-            Some(Value::I64(x)) => Some(x),
-            _ => None,
-        };
+        let key = k.and_then(|k| k.str_at(row));
+        let x = x.map(|x| x.get(row)).unwrap_or(Value::Null);
         let y = y.and_then(|y| y.str_at(row));
-        *at != expected.at || key != Some(expected.key) || x != expected.x || y != expected.y.as_deref()
+        *at != expected.at
+            || key != KEY_TEXTS.get(usize::from(expected.key)).copied()
+            || x != expected.x.map_or(Value::Null, Value::I64)
+            || y != expected.y.as_deref()
     };
     (0..times.len().max(rows.len())).find(|row| differs(*row))
 }

@@ -13,6 +13,8 @@ use crate::{counter_slot, one};
 pub const DAYS: std::ops::Range<i32> = 0..3;
 /// Keys of all cells but those of [`TOTAL`], whose key is 0.
 pub const KEYS: std::ops::Range<u8> = 0..4;
+/// What a key of cells and rows is called.
+pub const KEY_TEXTS: [&str; 4] = ["k0", "k1", "k2", "k3"];
 /// Written by clients.
 pub const SOURCE: &str = "Source";
 /// Written by clients, too.

@@ -98,8 +98,16 @@ pub(super) struct Life {
     pub trace: bool,
 }
 
-/// Bytes of the log files of a life, of which small ones are frequent.
-const LOG_FILE_BYTES: [u64; 5] = [16 << 10, 16 << 10, 32 << 10, 64 << 10, 256 << 10];
+/// Bytes of the log files of a life. What is too large for the log grows with them, and so does the time that a cycle
+/// takes; so small ones are frequent.
+fn log_file_bytes(numbers: &mut Numbers) -> u64 {
+    match numbers.below(16) {
+        0 => 256 << 10,
+        1..4 => 64 << 10,
+        4..8 => 32 << 10,
+        _ => 16 << 10,
+    }
+}
 
 impl Life {
     /// A new database.
@@ -107,7 +115,7 @@ impl Life {
         let mut numbers = Numbers::new(seed);
         let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
         let options = Options {
-            log_file_bytes: LOG_FILE_BYTES[numbers.below(LOG_FILE_BYTES.len() as u64) as usize],
+            log_file_bytes: log_file_bytes(&mut numbers),
             checkpoint_bytes: 1 << (12 + numbers.below(10)),
             checkpoint_operations: 10 + numbers.below(400),
             workers: 0,
@@ -204,7 +212,7 @@ impl Life {
             self.journal.add(before + 1, effects);
         }
         self.settle()?;
-        let visible = self.db()?.status().visible;
+        let visible = self.db()?.visible_seq();
         match done {
             Ok(done) if durability == Durability::Buffered && visible >= after => Ok(Some(done)),
             Ok(done) if self.durable >= after => Ok(Some(done)),
@@ -232,22 +240,22 @@ impl Life {
 
     /// The last transaction that was sequenced.
     pub fn head(&self) -> Result<u64, Trouble> {
-        Ok(self.db()?.status().head)
+        Ok(self.db()?.head_seq())
     }
 
     /// Takes note of what is durable now, and forgets that it was ever in doubt.
     pub fn settle(&mut self) -> Result<(), Trouble> {
-        let status = self.db()?.status();
-        if status.visible < self.durable {
-            return Err(format!("seq {} is visible after {}", status.visible, self.durable).into());
+        let db = self.db()?;
+        let (head, visible, durable) = (db.head_seq(), db.visible_seq(), db.durable_seq());
+        if visible < self.durable {
+            return Err(format!("seq {visible} is visible after {}", self.durable).into());
         }
-        if status.durable < self.durable || status.visible < status.durable {
-            let (visible, durable) = (status.visible, status.durable);
+        if durable < self.durable || visible < durable {
             return Err(format!("seq {visible} is visible, {durable} durable after {}", self.durable).into());
         }
-        self.sequenced = self.sequenced.max(status.head);
-        self.show(status.visible);
-        self.keep(status.durable);
+        self.sequenced = self.sequenced.max(head);
+        self.show(visible);
+        self.keep(durable);
         Ok(())
     }
 

@@ -63,8 +63,11 @@ pub struct CheckpointReport {
     pub images_taken_in: usize,
     /// Times that it held commits up.
     pub slices: u64,
-    /// How long it held commits up at most, at a time.
+    /// How long it held commits up at most, at a time. What other threads and processes took of the processor meanwhile
+    /// counts.
     pub longest_slice: Duration,
+    /// How much of the processor it took at most while it held commits up, at a time.
+    pub busiest_slice: Duration,
     /// Bytes that are held in reserve for a checkpoint on a full disk.
     pub reserve_bytes: u64,
     /// How long it took.
@@ -170,13 +173,14 @@ impl Core {
             std::mem::replace(&mut chain.truth, Manifest { number: attempt.number, seq: begun.seq });
         attempt.settle(written, chain);
         self.pending.forget_logged(begun.seq);
-        if let Err(error) = self.clean_up(chain.truth, previous) {
+        if let Err(error) = self.clean_up(chain.truth, previous, &mut attempt.slices) {
             // The checkpoint is made; the next one removes what this one could not.
             self.note_trouble(format!("files of an older checkpoint could not be removed: {error}"));
         }
         let mut report = attempt.report;
         report.slices = attempt.slices.count;
         report.longest_slice = attempt.slices.longest;
+        report.busiest_slice = attempt.slices.busiest;
         match reserve::hold(&*self.disk, report.bytes_written, self.options.checkpoint_bytes) {
             Ok(held) => report.reserve_bytes = held,
             Err(error) => {

@@ -72,13 +72,16 @@ fn tell(out: &mut impl Write, figures: &Figures, began: Instant) -> Result<(), B
     writeln!(
         out,
         "{} cycles in {seconds:.1} s: {:.0} cycles/s; {} transactions, {} crashes, {} failed calls, {} recoveries \
-         cut short, {} changing calls",
+         cut short, {} transactions within checkpoints, {} looks of readers, {} backups, {} changing calls",
         figures.cycles,
         figures.cycles as f64 / seconds,
         figures.transactions,
         figures.crashes,
         figures.faults,
         figures.interrupted,
+        figures.meanwhile,
+        figures.reads,
+        figures.backups,
         figures.calls,
     )?;
     Ok(())

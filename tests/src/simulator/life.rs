@@ -1,14 +1,17 @@
 //! A database with its disk, and what is known of its transactions.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use underbelly::disk::{Calls, Fault, FaultKind};
 use underbelly::{
-    Database, Durability, FaultyDisk, ManualClock, OpenError, Options, SimulatedDisk, Snapshot, StorageError,
+    Database, Durability, FaultyDisk, OpenError, Options, SimulatedDisk, Snapshot, StorageError,
     Timestamp, WalError,
 };
 
+use super::clock::SimulatedClock;
 use super::model::{Effect, Model};
+use super::readers::Beside;
 use super::{Trouble, check};
 use crate::Numbers;
 
@@ -49,6 +52,12 @@ pub struct Figures {
     pub faults: u64,
     /// Recoveries that were cut short or failed, and were repeated.
     pub interrupted: u64,
+    /// Transactions between the slices of a checkpoint.
+    pub meanwhile: u64,
+    /// Looks of readers at the disk beside the writer.
+    pub reads: u64,
+    /// Backups that were opened and compared.
+    pub backups: u64,
     /// Calls that changed the disk.
     pub calls: u64,
     /// A hash of what recoveries found: equal for equal seeds.
@@ -63,6 +72,9 @@ impl Figures {
         self.crashes += other.crashes;
         self.faults += other.faults;
         self.interrupted += other.interrupted;
+        self.meanwhile += other.meanwhile;
+        self.reads += other.reads;
+        self.backups += other.backups;
         self.calls += other.calls;
         self.digest = (self.digest ^ other.digest).wrapping_mul(0x0000_0100_0000_01b3);
     }
@@ -74,7 +86,7 @@ pub(super) struct Life {
     pub disk: FaultyDisk<SimulatedDisk>,
     /// `None` between an end and a recovery.
     db: Option<Database>,
-    pub clock: Arc<ManualClock>,
+    pub clock: Arc<SimulatedClock>,
     pub time: i64,
     pub options: Options,
     /// What is visible.
@@ -83,17 +95,25 @@ pub(super) struct Life {
     kept: Model,
     /// What became visible since.
     since: Vec<(u64, Vec<Effect>)>,
+    /// What the last checkpoint before the last recovery held.
+    behind: Model,
+    /// What became durable since.
+    trail: Vec<(u64, Vec<Effect>)>,
     pub journal: Journal,
     /// What a run did whose end the disk refused; the next drive ends it.
     pub unfinished: Option<Vec<Effect>>,
     /// Snapshots taken on the way, and what they must show.
     pub held: Vec<(Snapshot, Model)>,
+    /// Readers in processes of their own.
+    pub readers: Vec<Beside>,
     /// The last durable transaction.
     pub durable: u64,
     /// The last transaction that was sequenced.
     pub sequenced: u64,
     /// Whether a failure that was ordered may explain an error.
     pub excused: bool,
+    /// Whether no failure was ordered since the last recovery, so that everybody was told of what is durable.
+    pub is_sound: bool,
     pub figures: Figures,
     pub trace: bool,
 }
@@ -113,7 +133,8 @@ impl Life {
     /// A new database.
     pub fn new(seed: u64, trace: bool) -> Result<Life, Trouble> {
         let mut numbers = Numbers::new(seed);
-        let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
+        let look = Duration::from_micros(numbers.below(100));
+        let clock = Arc::new(SimulatedClock::new(Timestamp(1_000_000), look));
         let options = Options {
             log_file_bytes: log_file_bytes(&mut numbers),
             checkpoint_bytes: 1 << (12 + numbers.below(10)),
@@ -137,12 +158,16 @@ impl Life {
             model: Model::default(),
             kept: Model::default(),
             since: Vec::new(),
+            behind: Model::default(),
+            trail: Vec::new(),
             journal: Journal::default(),
             unfinished: None,
             held: Vec::new(),
+            readers: Vec::new(),
             durable: 0,
             sequenced: 0,
             excused: false,
+            is_sound: true,
             figures: Figures::default(),
             trace,
         })
@@ -174,6 +199,7 @@ impl Life {
     pub fn order(&mut self, fault: Option<Fault>) {
         self.figures.faults += self.disk.struck();
         self.disk.order(fault);
+        self.is_sound &= fault.is_none();
         if let Some(fault) = fault {
             self.tell(|| format!("order {fault:?}"));
         }
@@ -273,10 +299,35 @@ impl Life {
     /// The transactions up to `seq` are durable.
     fn keep(&mut self, seq: u64) {
         let durable = self.since.iter().take_while(|(known, _)| *known <= seq).count();
-        for (_, effects) in self.since.drain(..durable) {
-            self.kept.apply(effects);
+        for (seq, effects) in self.since.drain(..durable) {
+            self.kept.apply(effects.clone());
+            self.trail.push((seq, effects));
         }
         self.durable = seq;
+    }
+
+    /// What the database showed after transaction `seq`, which is none before the last checkpoint that a recovery found.
+    pub fn model_at(&self, seq: u64) -> Result<Model, Trouble> {
+        let mut model = self.behind.clone();
+        let entries = self.journal.entries();
+        let all = self.trail.iter().chain(&self.since).chain(entries.iter());
+        for (_, effects) in all.take_while(|(known, _)| *known <= seq) {
+            model.apply(effects.clone());
+        }
+        Ok(model)
+    }
+
+    /// The checkpoint with this seq, or a later one, is what everybody begins with from now on.
+    fn forget_before(&mut self, seq: u64) {
+        let older = self.trail.iter().take_while(|(known, _)| *known <= seq).count();
+        for (_, effects) in self.trail.drain(..older) {
+            self.behind.apply(effects);
+        }
+    }
+
+    /// Whether a process writes.
+    pub fn is_open(&self) -> bool {
+        self.db.is_some()
     }
 
     /// Ends the process where it stands, with or without the power: `left` makes what is left of the disk.
@@ -307,6 +358,10 @@ impl Life {
             };
             format!("crash {sort}")
         });
+        if !(2..4).contains(&sort) {
+            // Who reads ends with the machine.
+            self.readers.clear();
+        }
         self.end(|disk| match sort {
             0 => disk.crash(),
             1 => disk.crash_keeping_all(),
@@ -318,6 +373,7 @@ impl Life {
     /// Opens what is left, perhaps with failures and power cuts on the way, and compares everything.
     pub fn recover(&mut self) -> Result<(), Trouble> {
         self.excused = false;
+        self.read_what_is_left()?;
         let mut interruptions = if self.numbers.below(3) == 0 { 1 + self.numbers.below(3) } else { 0 };
         loop {
             if interruptions > 0 {
@@ -345,6 +401,7 @@ impl Life {
             }
         }
         self.order(None);
+        self.is_sound = true;
         let found = self.db()?.recovery_report().last_seq;
         let (durable, sequenced) = (self.durable, self.sequenced);
         self.tell(|| format!("recovered seq {found} of {durable} durable and {sequenced} sequenced"));
@@ -360,9 +417,12 @@ impl Life {
             self.since.clear();
         }
         self.journal.entries().clear();
+        let checkpoint = self.db()?.recovery_report().checkpoint_seq;
+        self.forget_before(checkpoint);
         self.sequenced = self.head()?;
         let digest = self.figures.digest ^ found ^ (self.disk.calls(Calls::Changing) << 32);
         self.figures.digest = digest.wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+        self.refresh_all()?;
         check::whole(self)
     }
 

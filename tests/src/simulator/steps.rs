@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use underbelly::disk::{Calls, Fault, FaultKind};
-use underbelly::{Batch, CommitError, Database, Durability, SchemaError, Timestamp};
+use underbelly::{Batch, CommitError, Durability, SchemaError, Timestamp};
 
 use super::desk::{self, DAYS, KEYS, OTHER, PRODUCERS, SLOTS, SOURCE};
 use super::life::Life;
@@ -52,6 +52,7 @@ impl Life {
         for (snapshot, model) in &self.held {
             check::snapshot(snapshot, model)?;
         }
+        self.check_readers()?;
         self.crash();
         self.recover()?;
         self.figures.cycles += 1;
@@ -61,12 +62,12 @@ impl Life {
     fn step(&mut self) -> Result<(), Trouble> {
         self.time += [0, 1, 1_000, 60_000_000_000, -5_000][self.numbers.below(5) as usize];
         self.clock.set(Timestamp(self.time));
-        match self.numbers.below(24) {
+        match self.numbers.below(26) {
             0..8 => self.commit_some(),
             8..10 => self.commit_large(),
             10..12 => self.transact(),
             12..17 => self.come_to_rest(),
-            17..19 => self.attempt("checkpoint", Vec::new(), Database::checkpoint).map(|_| ()),
+            17..19 => self.checkpoint(),
             19 => self.define(),
             20 => self.refuse(),
             21 => {
@@ -76,6 +77,8 @@ impl Life {
                 Ok(())
             }
             22 => self.reopen(),
+            23..25 => self.read(),
+            25 if self.numbers.below(6) == 0 => self.back_up(),
             _ => {
                 // A disk that failed for a while is sound again.
                 if self.excused {
@@ -170,12 +173,18 @@ impl Life {
         }
     }
 
-    fn commit_some(&mut self) -> Result<(), Trouble> {
+    /// A batch of a few parts, and what it does.
+    pub(super) fn some_batch(&mut self) -> Result<(Batch, Vec<Effect>, Durability), Trouble> {
         let mut batch = Batch::new();
         let parts = 1 + self.numbers.below(4);
         let effects = (0..parts).map(|_| self.part(&mut batch, false)).collect::<Result<Vec<_>, _>>()?;
         let durability = if self.numbers.below(3) == 0 { Durability::Buffered } else { Durability::Sync };
         batch.durability(durability);
+        Ok((batch, effects, durability))
+    }
+
+    fn commit_some(&mut self) -> Result<(), Trouble> {
+        let (batch, effects, durability) = self.some_batch()?;
         self.tell(|| format!("{durability:?} commit {effects:?}"));
         self.attempt_with(durability, "commit", effects, |db| db.commit(batch)).map(|_| ())
     }

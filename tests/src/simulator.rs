@@ -10,7 +10,8 @@
 //! - `clock`: how time passes, and what is done where the engine gives way.
 //! - `life`: the database, its disk, and what is known of its transactions.
 //! - `steps`: what happens to it.
-//! - `meanwhile`, `readers`, `backups`: transactions in the middle of a checkpoint, readers in other processes, copies.
+//! - `meanwhile`, `readers`, `reads`, `backups`: transactions in the middle of a checkpoint, readers in other processes,
+//!   reads that fail, copies.
 //! - `check`: the comparison.
 
 mod backups;
@@ -21,6 +22,7 @@ mod life;
 mod meanwhile;
 pub mod model;
 mod readers;
+mod reads;
 mod steps;
 
 use std::fmt;

@@ -23,9 +23,13 @@ impl Life {
                 return self.excuse("backup", &error);
             }
         };
-        self.tell(|| format!("backup of seq {}: {} files, {} records", report.seq, report.copied, report.records));
+        self.tell(|| {
+            format!("backup of seq {}: {} files, {} records", report.seq, report.copied, report.records)
+        });
         if report.seq > self.durable {
-            return Err(format!("a backup ends at seq {}, and {} is durable", report.seq, self.durable).into());
+            return Err(
+                format!("a backup ends at seq {}, and {} is durable", report.seq, self.durable).into()
+            );
         }
         self.expect_all(report.seq)?;
         let model = self.model_at(report.seq)?;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use underbelly::{Columns, Database, Metadata, ReadError, Snapshot, State, Timestamp, Value};
 
-use super::desk::{self, DAYS, FIRST, JOINED, KEY_TEXTS, KEYS, Made, OTHER, SECOND, SLOTS, SOURCE, TOTAL};
+use super::desk::{
+    self, DAYS, EXTRAS, FIRST, JOINED, KEY_TEXTS, KEYS, Made, OTHER, SECOND, SLOTS, SOURCE, TOTAL,
+};
 use super::life::Life;
 use super::model::{CellName, Model, RowOf};
 use super::{Trouble, model};
@@ -72,7 +74,8 @@ pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble
             ));
         }
     }
-    for slot in SLOTS.into_iter().filter(|slot| model.slots.contains(*slot)) {
+    let extras = EXTRAS.iter().flat_map(|extra| [extra.slot, extra.made]);
+    for slot in SLOTS.into_iter().chain(extras).filter(|slot| model.slots.contains(*slot)) {
         let keys = if slot == TOTAL { 0..1 } else { KEYS };
         for (day, key) in DAYS.flat_map(|day| keys.clone().map(move |key| (day, key))) {
             let cell = (slot, day, key);
@@ -134,6 +137,13 @@ pub(super) fn at_rest(db: &Database, model: &model::Model) -> Result<(), Trouble
         }
         Ok(())
     };
+    for extra in EXTRAS.iter().filter(|extra| model.producers.contains(extra.producer)) {
+        for (day, key) in DAYS.flat_map(|day| KEYS.map(move |key| (day, key))) {
+            if let Some(n) = model.content((extra.slot, day, key)) {
+                expect((extra.made, day, key), 2 * n)?;
+            }
+        }
+    }
     for day in DAYS {
         let (mut sum, mut whole) = (0, true);
         for key in KEYS {

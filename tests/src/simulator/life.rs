@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use underbelly::disk::{Calls, Fault, FaultKind};
 use underbelly::{
-    Database, Durability, FaultyDisk, OpenError, Options, SimulatedDisk, Snapshot, StorageError,
-    Timestamp, WalError,
+    Database, Durability, FaultyDisk, OpenError, Options, SimulatedDisk, Snapshot, StorageError, Timestamp,
+    WalError,
 };
 
 use super::clock::SimulatedClock;
@@ -112,8 +112,11 @@ pub(super) struct Life {
     pub sequenced: u64,
     /// Whether a failure that was ordered may explain an error.
     pub excused: bool,
-    /// Whether no failure was ordered since the last recovery, so that everybody was told of what is durable.
+    /// Whether no failure was ordered since the last recovery, but perhaps of reads, so that everybody was told of what
+    /// is durable.
     pub is_sound: bool,
+    /// Whether an order to fail is in force.
+    pub is_ordered: bool,
     pub figures: Figures,
     pub trace: bool,
 }
@@ -168,6 +171,7 @@ impl Life {
             sequenced: 0,
             excused: false,
             is_sound: true,
+            is_ordered: false,
             figures: Figures::default(),
             trace,
         })
@@ -199,7 +203,8 @@ impl Life {
     pub fn order(&mut self, fault: Option<Fault>) {
         self.figures.faults += self.disk.struck();
         self.disk.order(fault);
-        self.is_sound &= fault.is_none();
+        self.is_sound &= fault.is_none_or(|fault| fault.calls == Calls::Reading);
+        self.is_ordered = fault.is_some();
         if let Some(fault) = fault {
             self.tell(|| format!("order {fault:?}"));
         }

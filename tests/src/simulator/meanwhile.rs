@@ -33,32 +33,32 @@ impl Life {
             let (batch, effects, durability) = self.some_batch()?;
             ready.push(Ready { durability, batch, effects, after: self.numbers.below(6) });
         }
+        // What a checkpoint reads again may fail, too.
+        let is_ordered = self.numbers.below(4) == 0 && self.order_read();
         let outcome = Arc::new(Mutex::new(Outcome::default()));
         let (told, db, journal) = (outcome.clone(), self.db()?.clone(), self.journal.clone());
         ready.reverse();
-        self.clock.do_meanwhile(Some(Box::new(move || {
-            match ready.last_mut() {
-                Some(next) if next.after > 0 => next.after -= 1,
-                Some(_) => {
-                    let Some(Ready { durability, batch, effects, .. }) = ready.pop() else { return };
-                    let before = db.head_seq();
-                    let done = db.commit(batch);
-                    if db.head_seq() > before {
-                        journal.add(before + 1, effects);
-                    }
-                    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-                    told.commits += 1;
-                    match done {
-                        Ok(commit) if !is_kept(&db, commit.seq, durability) => {
-                            let what = format!("seq {} is acknowledged before it is {durability:?}", commit.seq);
-                            told.trouble = Some(what);
-                        }
-                        Ok(_) => {}
-                        Err(error) => told.failed.push(error),
-                    }
+        self.clock.do_meanwhile(Some(Box::new(move || match ready.last_mut() {
+            Some(next) if next.after > 0 => next.after -= 1,
+            Some(_) => {
+                let Some(Ready { durability, batch, effects, .. }) = ready.pop() else { return };
+                let before = db.head_seq();
+                let done = db.commit(batch);
+                if db.head_seq() > before {
+                    journal.add(before + 1, effects);
                 }
-                None => {}
+                let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+                told.commits += 1;
+                match done {
+                    Ok(commit) if !is_kept(&db, commit.seq, durability) => {
+                        let what = format!("seq {} is acknowledged before it is {durability:?}", commit.seq);
+                        told.trouble = Some(what);
+                    }
+                    Ok(_) => {}
+                    Err(error) => told.failed.push(error),
+                }
             }
+            None => {}
         })));
         let done = self.db()?.checkpoint();
         self.clock.do_meanwhile(None);
@@ -73,10 +73,13 @@ impl Life {
         for error in &outcome.failed {
             self.excuse("commit in a checkpoint", error)?;
         }
-        match done {
-            Ok(_) => Ok(()),
-            Err(error) => self.excuse("checkpoint", &error),
+        if let Err(error) = done {
+            self.excuse("checkpoint", &error)?;
         }
+        if is_ordered {
+            self.order(None);
+        }
+        Ok(())
     }
 }
 

@@ -31,7 +31,8 @@ impl Life {
             2 => drop(self.readers.swap_remove(number)),
             3 => {
                 // What it shows now it shows as long as somebody holds on to it.
-                let held = self.readers.get(number).map(|found| (found.reader.snapshot(), found.model.clone()));
+                let held =
+                    self.readers.get(number).map(|found| (found.reader.snapshot(), found.model.clone()));
                 self.held.extend(held);
             }
             _ => return self.refresh(number),

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use underbelly::disk::{Calls, Fault, FaultKind};
 use underbelly::{Batch, CommitError, Durability, SchemaError, Timestamp};
 
-use super::desk::{self, DAYS, KEYS, OTHER, PRODUCERS, SLOTS, SOURCE};
+use super::desk::{self, DAYS, EXTRAS, KEYS, OTHER, PRODUCERS, SLOTS, SOURCE};
 use super::life::Life;
 use super::model::{CellName, Effect, RowOf};
 use super::{Trouble, check};
@@ -13,8 +13,6 @@ use crate::{counter_slot, one};
 
 /// Types of the series that clients write.
 const SERIES: [&str; 3] = ["quotes", "rates", "trades"];
-/// Slots that are defined on the way.
-const EXTRA_SLOTS: u64 = 4;
 /// Models that are put.
 const MODELS: u64 = 5;
 /// Changing calls within which a failure that is ordered comes, at most.
@@ -62,13 +60,13 @@ impl Life {
     fn step(&mut self) -> Result<(), Trouble> {
         self.time += [0, 1, 1_000, 60_000_000_000, -5_000][self.numbers.below(5) as usize];
         self.clock.set(Timestamp(self.time));
-        match self.numbers.below(26) {
+        match self.numbers.below(27) {
             0..8 => self.commit_some(),
             8..10 => self.commit_large(),
             10..12 => self.transact(),
             12..17 => self.come_to_rest(),
             17..19 => self.checkpoint(),
-            19 => self.define(),
+            19 | 26 => self.define(),
             20 => self.refuse(),
             21 => {
                 if self.held.len() < 2 {
@@ -79,6 +77,7 @@ impl Life {
             22 => self.reopen(),
             23..25 => self.read(),
             25 if self.numbers.below(6) == 0 => self.back_up(),
+            25 => self.read_and_fail(),
             _ => {
                 // A disk that failed for a while is sound again.
                 if self.excused {
@@ -98,19 +97,29 @@ impl Life {
                 return Ok(());
             }
         }
-        for name in PRODUCERS {
-            let before = self.head()?;
-            let known = self.model.producers.contains(name);
-            let done = desk::register(self.db()?, name, &self.journal);
-            if !known && self.head()? > before {
-                self.journal.add(before + 1, vec![Effect::Producer(name)]);
-            }
-            self.settle()?;
-            if let Err(error) = done {
-                return self.excuse("register", &error);
+        let extras = EXTRAS.iter().map(|extra| extra.producer);
+        let extras: Vec<_> = extras.filter(|name| self.model.producers.contains(name)).collect();
+        for name in PRODUCERS.into_iter().chain(extras) {
+            if !self.register(name)? {
+                return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Registers and attaches a producer. Answers whether it succeeded.
+    fn register(&mut self, name: &'static str) -> Result<bool, Trouble> {
+        let before = self.head()?;
+        let known = self.model.producers.contains(name);
+        let done = desk::register(self.db()?, name, &self.journal);
+        if !known && self.head()? > before {
+            self.journal.add(before + 1, vec![Effect::Producer(name)]);
+        }
+        self.settle()?;
+        match done {
+            Ok(()) => Ok(true),
+            Err(error) => self.excuse("register", &error).map(|()| false),
+        }
     }
 
     fn rows(&mut self, count: u64, texts: bool) -> Vec<RowOf> {
@@ -123,7 +132,12 @@ impl Life {
     }
 
     fn client_cell(&mut self) -> CellName {
-        let slot = [SOURCE, SOURCE, OTHER][self.numbers.below(3) as usize];
+        let (choice, extra) = (self.numbers.below(4), self.numbers.below(EXTRAS.len() as u64) as usize);
+        let slot = match choice {
+            0 | 1 => SOURCE,
+            2 if self.model.slots.contains(EXTRAS[extra].slot) => EXTRAS[extra].slot,
+            _ => OTHER,
+        };
         let day = self.numbers.below(DAYS.len() as u64) as i32;
         (slot, day, self.numbers.below(KEYS.len() as u64) as u8)
     }
@@ -254,18 +268,26 @@ impl Life {
     /// Drives until nothing is ready, and looks whether what was made is right.
     fn come_to_rest(&mut self) -> Result<(), Trouble> {
         let rested = self.drive()?;
-        let attached = self.db()?.producers().iter().filter(|producer| producer.attached).count();
-        if rested && attached == PRODUCERS.len() {
+        let is_missing = |name: &&str| !self.model.producers.contains(*name);
+        let producers = self.db()?.producers();
+        if rested && producers.iter().all(|found| found.attached) && !PRODUCERS.iter().any(is_missing) {
             check::at_rest(self.db()?, &self.model)?;
         }
         Ok(())
     }
 
+    /// Defines a slot on the way, or a producer where both its slots are there.
     fn define(&mut self) -> Result<(), Trouble> {
-        let name = format!("Extra{}", self.numbers.below(EXTRA_SLOTS));
+        let extra = &EXTRAS[self.numbers.below(EXTRAS.len() as u64) as usize];
+        let is_known = |slot: &str| self.model.slots.contains(slot);
+        if is_known(extra.slot) && is_known(extra.made) {
+            self.tell(|| format!("register {}", extra.producer));
+            return self.register(extra.producer).map(|_| ());
+        }
+        let name = if self.numbers.below(2) == 0 { extra.slot } else { extra.made };
         self.tell(|| format!("define {name}"));
-        let definition = counter_slot(&name);
-        self.attempt("define", vec![Effect::Slot(name)], |db| db.define_slot(definition)).map(|_| ())
+        let effects = vec![Effect::Slot(name.to_string())];
+        self.attempt("define", effects, |db| db.define_slot(desk::slot(name))).map(|_| ())
     }
 
     /// What must be refused and change nothing.

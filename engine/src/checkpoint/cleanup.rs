@@ -32,7 +32,8 @@ impl Core {
     ) -> Result<(), CommitError> {
         let kept = kept_manifests(truth.number, Some(previous.number));
         remove_manifests_except(&*self.disk, &kept)?;
-        slices.with_log(|log| log.recycle(previous.seq))?;
+        let done = slices.with_log(|log| log.recycling(previous.seq))?.run();
+        slices.with_log(|log| log.recycled(done))?;
         self.unlink_unnamed(slices)
     }
 

@@ -100,8 +100,18 @@ pub struct Call<'a> {
     pub act: Act,
     /// The file or folder: of a rename the name before, of an open file the name by which it was opened.
     pub name: &'a str,
+    /// The name behind a rename; empty for all else.
+    pub to: &'a str,
+    /// Whether it writes or syncs a file through the handle that made it.
+    pub is_new: bool,
     /// Bytes by which a write makes the file longer; 0 for all else.
     pub grows: u64,
+}
+
+impl<'a> Call<'a> {
+    fn new(act: Act, name: &'a str) -> Call<'a> {
+        Call { act, name, to: "", is_new: false, grows: 0 }
+    }
 }
 
 type Watcher = dyn Fn(&Call<'_>) -> io::Result<()> + Send + Sync;
@@ -159,32 +169,26 @@ fn hold(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
     faults.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts a call, after whoever watches has seen it; answers how it must fail.
+/// Counts a call, after whoever watches has seen it; answers how it must fail. Bytes are measured where somebody watches.
 fn count(
     faults: &Mutex<Faults>,
-    act: Act,
-    name: &str,
+    call: Call<'_>,
     grows: impl FnOnce() -> u64,
 ) -> io::Result<Option<FaultKind>> {
     let mut held = hold(faults);
     if let Some(watcher) = held.watcher.clone() {
         drop(held);
-        watcher(&Call { act, name, grows: grows() })?;
+        watcher(&Call { grows: grows(), ..call })?;
         held = hold(faults);
     }
-    Ok(held.count(act.calls()))
+    Ok(held.count(call.act.calls()))
 }
 
 /// Makes a call, or fails as ordered.
-fn call<T>(
-    faults: &Mutex<Faults>,
-    act: Act,
-    name: &str,
-    make: impl FnOnce() -> io::Result<T>,
-) -> io::Result<T> {
-    match count(faults, act, name, || 0)? {
-        None => make(),
-        Some(FaultKind::Late) => make().and(Err(FaultKind::Late.error())),
+fn make<T>(faults: &Mutex<Faults>, call: Call<'_>, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    match count(faults, call, || 0)? {
+        None => act(),
+        Some(FaultKind::Late) => act().and(Err(FaultKind::Late.error())),
         Some(kind) => Err(kind.error()),
     }
 }
@@ -230,12 +234,12 @@ impl<D: Disk> FaultyDisk<D> {
         }
     }
 
-    fn call<T>(&self, act: Act, name: &str, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        call(&self.faults, act, name, make)
+    fn call<T>(&self, act: Act, name: &str, make_it: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        make(&self.faults, Call::new(act, name), make_it)
     }
 
-    fn file(&self, name: &str, file: Box<dyn File>) -> Box<dyn File> {
-        Box::new(FaultyFile { file, name: name.to_string(), faults: self.faults.clone() })
+    fn file(&self, name: &str, file: Box<dyn File>, is_new: bool) -> Box<dyn File> {
+        Box::new(FaultyFile { file, name: name.to_string(), is_new, faults: self.faults.clone() })
     }
 }
 
@@ -245,15 +249,15 @@ impl<D: Disk> Disk for FaultyDisk<D> {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
-        Ok(self.file(name, self.call(Act::Create, name, || self.disk.create(name))?))
+        Ok(self.file(name, self.call(Act::Create, name, || self.disk.create(name))?, true))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
-        Ok(self.file(name, self.call(Act::Open, name, || self.disk.open(name))?))
+        Ok(self.file(name, self.call(Act::Open, name, || self.disk.open(name))?, false))
     }
 
     fn open_read(&self, name: &str) -> io::Result<Box<dyn File>> {
-        Ok(self.file(name, self.call(Act::Open, name, || self.disk.open_read(name))?))
+        Ok(self.file(name, self.call(Act::Open, name, || self.disk.open_read(name))?, false))
     }
 
     fn map(&self, name: &str) -> io::Result<Mapped> {
@@ -261,7 +265,8 @@ impl<D: Disk> Disk for FaultyDisk<D> {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.call(Act::Rename, from, || self.disk.rename(from, to))
+        let call = Call { to, ..Call::new(Act::Rename, from) };
+        make(&self.faults, call, || self.disk.rename(from, to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -308,14 +313,19 @@ impl<D: Disk> Disk for FaultyDisk<D> {
 struct FaultyFile {
     file: Box<dyn File>,
     name: String,
+    is_new: bool,
     faults: Arc<Mutex<Faults>>,
 }
 
 impl FaultyFile {
-    fn sync(&self, make: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let error = match count(&self.faults, Act::Sync, &self.name, || 0) {
-            Ok(None) => return make(),
-            Ok(Some(FaultKind::Late)) => return make().and(Err(FaultKind::Late.error())),
+    fn call(&self, act: Act) -> Call<'_> {
+        Call { is_new: self.is_new, ..Call::new(act, &self.name) }
+    }
+
+    fn sync(&self, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let error = match count(&self.faults, self.call(Act::Sync), || 0) {
+            Ok(None) => return act(),
+            Ok(Some(FaultKind::Late)) => return act().and(Err(FaultKind::Late.error())),
             Ok(Some(kind)) => kind.error(),
             Err(error) => error,
         };
@@ -328,13 +338,13 @@ impl FaultyFile {
 
 impl File for FaultyFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        call(&self.faults, Act::Read, &self.name, || self.file.read_at(buffer, offset))
+        make(&self.faults, self.call(Act::Read), || self.file.read_at(buffer, offset))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let end = offset.saturating_add(bytes.len() as u64);
         let grows = || end.saturating_sub(self.file.len().unwrap_or(end));
-        match count(&self.faults, Act::Write, &self.name, grows)? {
+        match count(&self.faults, self.call(Act::Write), grows)? {
             None => self.file.write_at(bytes, offset),
             Some(kind) => {
                 let done = match kind {
@@ -359,7 +369,7 @@ impl File for FaultyFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        call(&self.faults, Act::Measure, &self.name, || self.file.len())
+        make(&self.faults, self.call(Act::Measure), || self.file.len())
     }
 
     fn lose_unsynced(&self) {
@@ -381,7 +391,7 @@ mod tests {
     fn failures(disk: &FaultyDisk<SimulatedDisk>) -> Vec<bool> {
         let made = disk.create("a");
         let file = disk.inner().open("a").or_else(|_| disk.inner().create("a")).unwrap();
-        let file = disk.file("a", file);
+        let file = disk.file("a", file, false);
         let calls = [made.map(|_| ()), file.write_at(b"12345678", 0), file.sync_data(), disk.remove("a")];
         calls.iter().map(Result::is_err).collect()
     }
@@ -457,7 +467,7 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let watched = seen.clone();
         disk.watch(move |call| {
-            watched.lock().unwrap().push((call.act, call.name.to_string(), call.grows));
+            watched.lock().unwrap().push((call.act, format!("{}{}", call.name, call.to), call.grows));
             match call.act {
                 Act::Sync => Err(io::Error::other("refused")),
                 _ => Ok(()),
@@ -468,8 +478,14 @@ mod tests {
         file.write_at(b"90", 7).unwrap();
         assert_eq!(file.sync_all().unwrap_err().to_string(), "refused");
         disk.rename("a", "b").unwrap();
-        let expected = [(Act::Create, 0), (Act::Write, 8), (Act::Write, 1), (Act::Sync, 0), (Act::Rename, 0)];
-        let expected = expected.map(|(act, grows)| (act, "a".to_string(), grows));
+        let expected = [
+            (Act::Create, "a", 0),
+            (Act::Write, "a", 8),
+            (Act::Write, "a", 1),
+            (Act::Sync, "a", 0),
+            (Act::Rename, "ab", 0),
+        ];
+        let expected = expected.map(|(act, name, grows)| (act, name.to_string(), grows));
         assert_eq!(*seen.lock().unwrap(), expected);
         disk.watch(|_| Ok(()));
         file.sync_all().unwrap();

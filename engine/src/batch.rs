@@ -11,6 +11,7 @@ use crate::error::CommitError;
 use crate::graph::SlotDate;
 use crate::limits::OPERATIONS_MAX;
 use crate::models::Metadata;
+use crate::variables::{Change, Name, Scope, VariableValue};
 
 /// One row for a series.
 ///
@@ -68,6 +69,7 @@ pub struct Batch {
     by_series: HashMap<Arc<str>, usize>,
     pub(crate) cells: Vec<CellPut>,
     pub(crate) models: Vec<(Metadata, Blob)>,
+    pub(crate) variables: Vec<Change>,
     pub(crate) ends: Vec<SlotDate>,
     pub(crate) durability: Durability,
     rows: usize,
@@ -100,9 +102,9 @@ impl Batch {
         Batch::default()
     }
 
-    /// Number of rows, cells, models and declared ends.
+    /// Number of rows, cells, models, changes of variables and declared ends.
     pub fn len(&self) -> usize {
-        self.rows + self.cells.len() + self.models.len() + self.ends.len()
+        self.rows + self.cells.len() + self.models.len() + self.variables.len() + self.ends.len()
     }
 
     /// Whether there is nothing to commit.
@@ -231,6 +233,22 @@ impl Batch {
         self
     }
 
+    /// Sets a variable. What a variable holds is fixed as long as it is there: another type, or an array of another
+    /// length, is refused at the commit. Of several values that a batch sets the last counts.
+    pub fn set_variable(&mut self, scope: Scope, name: &str, value: impl Into<VariableValue>) -> &mut Batch {
+        let name = Name { scope, name: name.into() }.into();
+        self.variables.push(Change { name, value: Some(value.into()) });
+        self
+    }
+
+    /// Removes a variable; one that is not there stays so. After it the variable may hold something else, in the
+    /// same batch too.
+    pub fn remove_variable(&mut self, scope: Scope, name: &str) -> &mut Batch {
+        let name = Name { scope, name: name.into() }.into();
+        self.variables.push(Change { name, value: None });
+        self
+    }
+
     /// Declares that clients have committed all that they will for a date, so that producers which wait for the
     /// whole date may run.
     pub fn end_of(&mut self, date: impl Into<SlotDate>) -> &mut Batch {
@@ -247,7 +265,11 @@ impl Batch {
                 problem: "begins with `_`, as the engine's own do",
             });
         }
-        let operations = self.cells.len() + self.models.len() + self.ends.len() + self.appends.len();
+        let operations = self.cells.len()
+            + self.models.len()
+            + self.variables.len()
+            + self.ends.len()
+            + self.appends.len();
         if operations > OPERATIONS_MAX {
             return Err(CommitError::TooLarge {
                 what: "the number of operations of one transaction",

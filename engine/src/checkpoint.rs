@@ -34,6 +34,7 @@ use crate::image::{Layer, Overlay, taken_in};
 use crate::models::Numbered;
 use crate::record::{to_archive, v1};
 use crate::state::State;
+use crate::variables::Changed;
 
 pub(crate) use cleanup::{all_files, kept_files, kept_manifests, named_files, remove_files};
 use pack::Packing;
@@ -99,6 +100,7 @@ struct Begun {
     time: i64,
     next_run: u64,
     fresh: VecDeque<Vec<Numbered>>,
+    variables: Changed,
     loose: Vec<ObjectId>,
     load: Load,
 }
@@ -208,7 +210,9 @@ impl Attempt<'_> {
             let what = format!("object {missing} is named but not stored; the log is kept");
             return Err(CommitError::Internal { what });
         }
-        self.report.records = self.slices.once(|state| state.graph.changed_records())?;
+        self.report.records = self
+            .slices
+            .once(|state| state.graph.changed_records() + state.variables.changed_records() as u64)?;
         Ok(())
     }
 
@@ -223,6 +227,7 @@ impl Attempt<'_> {
                 time: state.time.0,
                 next_run: state.next_run,
                 fresh: state.models.take_fresh(),
+                variables: state.variables.take_changed(),
                 loose: self.core.objects.take_loose(),
                 load: self.core.backlog.load(),
             }
@@ -243,7 +248,7 @@ impl Attempt<'_> {
         let each = sizes.iter().sum::<u64>().checked_div(records).unwrap_or(RECORD_BYTES);
         let taken = taken_in(&sizes, each * self.report.records);
         let (kept, below) = chain.layers.split_at(chain.layers.len() - taken);
-        let layer = self.write_image(below, kept.is_empty(), &begun.fresh)?;
+        let layer = self.write_image(below, kept.is_empty(), begun)?;
         self.report.images_taken_in = taken;
         self.report.image_bytes = layer.reference.bytes;
         self.report.bytes_written += layer.reference.bytes;
@@ -270,12 +275,7 @@ impl Attempt<'_> {
     }
 
     /// Writes the image of what changed over the layers that it takes in.
-    fn write_image(
-        &mut self,
-        below: &[Layer],
-        is_base: bool,
-        fresh: &VecDeque<Vec<Numbered>>,
-    ) -> Result<Layer, CommitError> {
+    fn write_image(&mut self, below: &[Layer], is_base: bool, begun: &Begun) -> Result<Layer, CommitError> {
         let core = self.core;
         let file = core.new_file();
         core.disk_dir(files::IMAGES_DIR)?;
@@ -302,7 +302,8 @@ impl Attempt<'_> {
                 from = *end;
             }
         }
-        overlay.push_models(fresh)?;
+        overlay.push_models(&begun.fresh)?;
+        overlay.push_variables(&begun.variables)?;
         let reference = overlay.finish(file)?;
         self.note_made(name);
         Ok(Layer::open(self.disk, core.database, &reference)?)
@@ -328,6 +329,7 @@ impl Attempt<'_> {
         self.slices.once_even_if_poisoned(|state: &mut State| {
             state.graph.abandon_capture();
             state.models.give_back_fresh(begun.fresh);
+            state.variables.give_back_changed(begun.variables);
             state.capture = 0;
         });
         self.core.objects.give_back_loose(begun.loose);

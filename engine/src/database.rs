@@ -70,6 +70,8 @@ pub struct Status {
     pub producers: usize,
     /// Models.
     pub models: usize,
+    /// Variables.
+    pub variables: usize,
     /// The index of the models' attributes.
     pub index: IndexStatus,
     /// Objects: contents of cells and blobs.
@@ -439,6 +441,7 @@ impl Database {
             cells: counts.cells,
             producers: counts.producers,
             models: counts.models,
+            variables: counts.variables,
             index,
             objects: counts.objects,
             log,

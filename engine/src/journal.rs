@@ -15,6 +15,7 @@ use crate::graph::{Event, Outcome};
 use crate::models::Metadata;
 use crate::open::no_manifest;
 use crate::record::{self, v1};
+use crate::variables::Change;
 
 /// A record of the log: one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +122,15 @@ fn parts(record: v1::Record) -> Vec<String> {
         let metadata = metadata.unwrap_or_else(|error| error.to_string());
         does.push(format!("put model {metadata}, {} bytes", model.bytes));
     }
+    does.extend(record.variables.into_iter().map(|variable| {
+        let Change { name, value } = variable.into();
+        match value {
+            Some(value) => {
+                format!("set variable {name} to {} of {} bytes", value.variable_type(), value.byte_size())
+            }
+            None => format!("remove variable {name}"),
+        }
+    }));
     if let Some(event) = record.event {
         match Event::try_from(event) {
             Ok(event) => events(event, &mut does),

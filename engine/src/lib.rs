@@ -1,8 +1,8 @@
 //! Underbelly: an embedded database for backtests, pricing runs and online models.
 //!
-//! One directory and one log hold three kinds of data: series (rows by type and timestamp), slots (small datasets
-//! whose cells have a state) and models (blobs found by a metadata dict). Producers turn slots into slots; a
-//! commit wakes those whose inputs it changed. A transaction may touch everything; it is atomic, and durable when
+//! One directory and one log hold series (rows by type and timestamp), slots (small datasets whose cells have a
+//! state), models (blobs found by a metadata dict) and variables (one current value by name). Producers turn slots
+//! into slots; a commit wakes those whose inputs it changed. A transaction may touch everything; it is atomic, and durable when
 //! it is acknowledged.
 //!
 //! Invariants:
@@ -57,6 +57,7 @@ mod slots;
 mod snapshot;
 mod state;
 mod transaction;
+mod variables;
 mod verify;
 mod versions;
 mod view;
@@ -101,6 +102,7 @@ pub use underbelly_storage::{
 pub use underbelly_wal::{
     BatchInspection, Behind, FileInspection, HeaderInspection, LogStats, Sound, Stall, Stalls, WalError,
 };
+pub use variables::{Scope, Variable, VariableType, VariableValue};
 pub use verify::VerifyReport;
 pub use view::{Counts, View};
 

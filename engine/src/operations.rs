@@ -17,6 +17,7 @@ use crate::models::{Metadata, ModelId};
 use crate::objects::{ChunkFile, Place};
 use crate::record::v1;
 use crate::series::{Few, inexact};
+use crate::variables::{Change, check_change};
 
 /// What a transaction does.
 #[derive(Default)]
@@ -24,6 +25,8 @@ pub(crate) struct Operations {
     pub objects: BTreeMap<ObjectId, Place>,
     pub appends: Vec<Append>,
     pub models: Vec<PutModel>,
+    /// In their order: a variable may be changed several times.
+    pub variables: Vec<Change>,
     pub event: Option<Event>,
     /// Bytes of rows and objects that the record will hold.
     pub inline_bytes: usize,
@@ -123,7 +126,7 @@ impl Operations {
             Some(_) => 1,
             None => 0,
         };
-        self.appends.iter().map(rows).sum::<usize>() + self.models.len() + writes
+        self.appends.iter().map(rows).sum::<usize>() + self.models.len() + self.variables.len() + writes
     }
 
     /// The record of this transaction, and what cannot be written if there is such a thing.
@@ -166,6 +169,7 @@ impl Operations {
             objects: self.objects.iter().map(object).collect::<Result<_, String>>()?,
             appends: self.appends.iter().map(append).collect(),
             models: self.models.iter().map(model).collect(),
+            variables: self.variables.iter().map(v1::Variable::from).collect(),
             event: self.event.as_ref().map(EventV1::from),
         })
     }
@@ -216,6 +220,11 @@ impl Operations {
                 object: ObjectId(model.object),
                 bytes: model.bytes,
             });
+        }
+        for variable in record.variables {
+            let Change { name, value } = variable.into();
+            check_change(&name, value.as_ref()).map_err(|error| error.to_string())?;
+            operations.variables.push(Change { name, value });
         }
         if let Some(event) = record.event {
             operations.event = Some(Event::try_from(event).map_err(|error| error.to_string())?);

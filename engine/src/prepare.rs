@@ -22,13 +22,14 @@ use crate::pending::Pins;
 use crate::record::v1;
 use crate::series::{Few, check_append, inexact};
 use crate::slots::content;
+use crate::variables::check_change;
 
 impl Core {
     /// Turns what a client wants into a record. The caller has entered the folder.
     pub(crate) fn prepare(&self, batch: Batch) -> Result<Prepared, CommitError> {
         batch.check()?;
         let mut pins = self.pending.pin();
-        let Batch { appends, cells, models, ends, .. } = batch;
+        let Batch { appends, cells, models, variables, ends, .. } = batch;
         let mut operations = Operations::default();
         let mut writes = Vec::new();
         let mut slots = HashMap::new();
@@ -50,6 +51,10 @@ impl Core {
         if !writes.is_empty() || !ends.is_empty() {
             operations.event = Some(Event::Commit { writes, ends });
         }
+        for change in &variables {
+            check_change(&change.name, change.value.as_ref())?;
+        }
+        operations.variables = variables;
         self.prepare_data(appends, models, &mut operations, &mut pins)?;
         self.encode(operations, pins)
     }

@@ -90,7 +90,10 @@ where
 mod tests {
     use underbelly_storage::{Column, ColumnType, Date, Timestamp};
 
-    use super::v1::{Append, Model, NamedColumn, Object, Record, Rows, SchemaColumn, SegmentRef};
+    use super::v1::{
+        Append, Model, NamedColumn, Object, Record, Rows, SchemaColumn, Scope, SegmentRef, Variable,
+        VariableValue,
+    };
     use super::*;
     use crate::graph::{
         BundleId, Event, EventV1, Key, Outcome, OutputWrite, ProducerDefinition, ProducerId, RunId, SlotDate,
@@ -140,6 +143,11 @@ mod tests {
                 Append { series: "large".to_string(), rows: Rows::Segment(segment) },
             ],
             models: vec![Model { metadata: vec![0xa0], object: [8; 32], bytes: 1 << 21 }],
+            variables: vec![Variable {
+                scope: Scope::Asset("a".to_string()),
+                name: "v".to_string(),
+                value: Some(VariableValue::Array(vec![1, 2])),
+            }],
             event: Some(EventV1::from(&Event::Commit { writes: vec![write], ends: vec![] })),
         }
     }
@@ -153,11 +161,11 @@ mod tests {
         assert_eq!(time, Timestamp(0x0102_0304));
         assert_eq!(encode(&read).unwrap()[PREFIX_BYTES..], payload[PREFIX_BYTES..]);
         let hash = blake3::hash(&payload).to_hex();
-        assert_eq!(payload.len(), 784);
-        assert_eq!(hash.as_str(), "511063909cdcb614e62dbac8ac022874ace1ba629cc63770dc0b410eda5a8fb9");
+        assert_eq!(payload.len(), 856);
+        assert_eq!(hash.as_str(), "23fc49c5129e5414571bb114833bc28423eb4b0137e6d090a40faef06f17775f");
     }
 
-    /// Every kind of event and every type of column.
+    /// Every kind of event, and every type of column and of variable.
     #[test]
     fn the_bytes_of_every_variant_are_fixed() {
         let slot = SlotDefinition::new("Q").cell_key("k", ColumnType::Utf8).row_key("r", ColumnType::F64);
@@ -187,8 +195,22 @@ mod tests {
         }
         let appends = vec![Append { series: "s".to_string(), rows }];
         hasher.update(&encode(&Record { appends, ..Record::default() }).unwrap());
+        let values = [
+            Some(VariableValue::Bool(true)),
+            Some(VariableValue::I64(-1)),
+            Some(VariableValue::F64(f64::NAN.to_bits())),
+            Some(VariableValue::Array(vec![])),
+            Some(VariableValue::Bytes(vec![9])),
+            None,
+        ];
+        for (i, value) in values.into_iter().enumerate() {
+            let scope = [Scope::Global, Scope::Episode("e".to_string()), Scope::Asset("a".to_string())];
+            let scope = scope.into_iter().nth(i % 3).unwrap();
+            let variables = vec![Variable { scope, name: "v".to_string(), value }];
+            hasher.update(&encode(&Record { variables, ..Record::default() }).unwrap());
+        }
         let hash = hasher.finalize().to_hex();
-        assert_eq!(hash.as_str(), "8eaec7ddb800a804cc765f67f7cdc976d0d243c9dab40737c4519f456f39cef2");
+        assert_eq!(hash.as_str(), "15c003065a2d920f8dae1017ce41f18ca0e6baadd0d7063b9a687a1ac2d1eee6");
     }
 
     #[test]

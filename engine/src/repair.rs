@@ -54,7 +54,7 @@ pub struct RepairReport {
 struct Candidate {
     number: u64,
     manifest: v1::Manifest,
-    /// Its image is lost, and with it the graph, the contents of cells and the versions of models.
+    /// Its image is lost, and with it the graph, the contents of cells, the versions of models and the variables.
     without_image: bool,
 }
 
@@ -310,7 +310,7 @@ fn salvage(
     losses.extend(log_losses(disk, database, sound, (state.head, durable), refused)?);
     let records = log.end()?;
     if candidate.without_image {
-        let lost = "all slots and cells, all models, the history of the graph";
+        let lost = "all slots and cells, all models, all variables, the history of the graph";
         let damage = "no state image can be used".to_string();
         let file = files::IMAGES_DIR.to_string();
         losses.push(Loss { file, offset: None, damage, lost: lost.to_string() });

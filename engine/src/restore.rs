@@ -167,6 +167,7 @@ pub(crate) fn restore(
     let mut taken = image::read(&restored.layers, pool)?;
     restored.phases.image = began.elapsed();
     let began = Instant::now();
+    restored.state.variables = taken.take_variables()?;
     let (names, versions) = (std::mem::take(&mut taken.names), std::mem::take(&mut taken.models));
     let add_objects = || {
         restored.add_objects(manifest, &packs, &names, pool)?;

@@ -7,6 +7,6 @@ mod tail;
 mod view;
 
 pub(crate) use segment_run::SegmentRun;
-pub(crate) use table::{CapturedTable, Table, Tables, check_append, check_name};
+pub(crate) use table::{CapturedTable, Table, Tables, check_append, check_name, name_problem};
 pub(crate) use tail::Few;
 pub use view::{Series, SeriesInfo};

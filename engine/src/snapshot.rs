@@ -9,6 +9,7 @@ use crate::graph::{CellInfo, Key, SlotDate};
 use crate::models::{Metadata, Model, ModelInfo};
 use crate::series::{Series, SeriesInfo};
 use crate::slots::content;
+use crate::variables::{Name, Scope, Variable};
 use crate::view::Base;
 
 /// The database as of one transaction. Owned, `Send`, cheap to clone; later commits do not change what it shows.
@@ -169,6 +170,23 @@ impl Snapshot {
         };
         let Some((object, info)) = found else { return Ok(None) };
         Ok(Some(Model { info, blob: self.base().objects.get(&object)? }))
+    }
+
+    /// A variable; `None` where it was never set, or removed.
+    ///
+    /// # Errors
+    /// [`ReadError::Name`] where no variable may have such a scope or name.
+    pub fn variable(&self, scope: &Scope, name: &str) -> Result<Option<Variable>, ReadError> {
+        let name = Name::new(scope, name);
+        if let Some((what, name, problem)) = name.problem() {
+            return Err(ReadError::Name { what, name, problem });
+        }
+        Ok(self.base().state().variables.at(&name, self.seq()))
+    }
+
+    /// All variables, by scope and name.
+    pub fn variables(&self) -> Vec<Variable> {
+        self.base().state().variables.all_at(self.seq())
     }
 
     /// The newest version of each model, in order of their ids.

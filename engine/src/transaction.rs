@@ -16,9 +16,10 @@ use crate::models::{Metadata, Model, ModelId};
 use crate::series::Series;
 use crate::snapshot::Snapshot;
 use crate::state::State;
+use crate::variables::{Name, Scope, VariableValue};
 
-/// A transaction under way: reads see one snapshot and the transaction's own slot and model writes; writes are
-/// committed together if nothing that was read has changed meanwhile. Scans of series see the snapshot alone.
+/// A transaction under way: reads see one snapshot and the transaction's own writes of slots, models and variables; writes
+/// are committed together if nothing that was read has changed meanwhile. Scans of series see the snapshot alone.
 pub struct Transaction {
     snapshot: Snapshot,
     batch: Batch,
@@ -30,6 +31,7 @@ pub struct Transaction {
 enum Read {
     Cell { slot: SlotId, name: String, date: SlotDate, key: Key, seq: u64 },
     Model { id: ModelId, seq: u64 },
+    Variable { name: Arc<Name>, seq: u64 },
     Series { name: String, seq: u64 },
 }
 
@@ -93,6 +95,22 @@ impl Transaction {
         let model = self.snapshot.model(metadata)?;
         self.reads.push(Read::Model { id, seq: model.as_ref().map_or(0, |model| model.info().seq) });
         Ok(model)
+    }
+
+    /// The value of a variable; `None` where it is not there.
+    ///
+    /// # Errors
+    /// [`CommitError::Name`] where no variable may have such a scope or name.
+    pub fn variable(&mut self, scope: &Scope, name: &str) -> Result<Option<VariableValue>, CommitError> {
+        let name = Name::new(scope, name);
+        name.check()?;
+        if let Some(own) = self.batch.variables.iter().rev().find(|change| *change.name == name) {
+            return Ok(own.value.clone());
+        }
+        let found = self.snapshot.base().state().variables.at(&name, self.snapshot.seq());
+        let seq = found.as_ref().map_or(0, |variable| variable.seq);
+        self.reads.push(Read::Variable { name: Arc::new(name), seq });
+        Ok(found.map(|variable| variable.value))
     }
 
     /// A series; a commit to it by others before this one is a conflict.
@@ -173,6 +191,16 @@ impl Transaction {
         Ok(())
     }
 
+    /// Sets a variable. See [`Batch::set_variable`].
+    pub fn set_variable(&mut self, scope: Scope, name: &str, value: impl Into<VariableValue>) {
+        self.batch.set_variable(scope, name, value);
+    }
+
+    /// Removes a variable. See [`Batch::remove_variable`].
+    pub fn remove_variable(&mut self, scope: Scope, name: &str) {
+        self.batch.remove_variable(scope, name);
+    }
+
     /// Declares the end of a date. See [`Batch::end_of`].
     pub fn end_of(&mut self, date: impl Into<SlotDate>) {
         self.batch.end_of(date);
@@ -194,6 +222,10 @@ impl Read {
             Read::Model { id, seq } => {
                 let newest = state.models.newest(id, u64::MAX).map_or(0, |(_, version)| version.seq);
                 (newest != *seq).then(|| format!("model {id}"))
+            }
+            Read::Variable { name, seq } => {
+                let newest = state.variables.newest(name).map_or(0, |set| set.seq);
+                (newest != *seq).then(|| format!("variable {name}"))
             }
             Read::Series { name, seq } => {
                 let newest = state.tables.get(name.as_str()).map_or(0, |table| table.last_seq());

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use underbelly::{
     Batch, Column, ColumnType, Columns, CommitError, Database, Date, Metadata, OpenError, Options, ReadError,
-    Row, SchemaError, SimulatedDisk, SlotDefinition, Snapshot, Timestamp, Value, View,
+    Row, SchemaError, Scope, SimulatedDisk, SlotDefinition, Snapshot, Timestamp, Value, Variable,
+    VariableValue, View,
 };
 
 /// The slot that [`transaction`] writes.
@@ -72,14 +73,32 @@ pub fn blob_of(i: u64, large: bool) -> Vec<u8> {
 /// Rows of one large append: more than fits into the log.
 pub const BULK_ROWS: usize = 70_000;
 
-/// Transaction `i` of a script: a row, a cell and a model, all holding `i`; with `large`, a large blob and a large
-/// append too.
+/// Variables that [`transaction`] changes in turn.
+pub const VARIABLES: u64 = 3;
+
+/// The scope of the variables that [`transaction`] changes.
+pub fn episode() -> Scope {
+    Scope::episode("script")
+}
+
+/// Whether transaction `i` removes its variable rather than sets it.
+fn removes_variable(i: u64) -> bool {
+    i % 4 == 3
+}
+
+/// Transaction `i` of a script: a row, a cell, a model and a variable, all holding `i`; with `large`, a large blob and a
+/// large append too.
 pub fn transaction(i: u64, large: bool) -> Result<Batch, CommitError> {
     let at = Timestamp(i as i64);
     let mut batch = Batch::new();
     batch.append(Row::new("tick", at).key("who", format!("k{}", i % 3)).field("x", i as i64))?;
     batch.put_slot(BOOK, day(), [format!("c{}", i % CELLS)], one("n", i as i64)?);
     batch.put_model(model_of(i), blob_of(i, large));
+    let name = format!("v{}", i % VARIABLES);
+    match removes_variable(i) {
+        true => batch.remove_variable(episode(), &name),
+        false => batch.set_variable(episode(), &name, i as i64),
+    };
     if large {
         let times = (0..BULK_ROWS).map(|row| Timestamp(row as i64)).collect();
         let columns = Columns::new().with("x", Column::from(vec![i as i64; BULK_ROWS]))?;
@@ -127,6 +146,12 @@ pub fn transactions_shown(snapshot: &Snapshot, large: impl Fn(u64) -> bool) -> R
             assert!(as_put, "model {model} is not that of transaction {newest}");
         }
     }
+    for variable in 0..VARIABLES {
+        let newest = (1..=ticks).rev().find(|i| i % VARIABLES == variable);
+        let found = snapshot.variable(&episode(), &format!("v{variable}"))?.map(|found| found.value);
+        let expected = newest.filter(|i| !removes_variable(*i)).map(|i| VariableValue::I64(i as i64));
+        assert_eq!(found, expected, "variable {variable} after {ticks} transactions");
+    }
     let bulks: Vec<u64> = (1..=ticks).filter(|i| large(*i)).collect();
     let rows = match snapshot.series("bulk") {
         Err(ReadError::UnknownSeries { .. }) => 0,
@@ -142,7 +167,7 @@ pub fn transactions_shown(snapshot: &Snapshot, large: impl Fn(u64) -> bool) -> R
 }
 
 /// Everything that a database shows, by name, as text: rows of each series but the engine's own, in order; its
-/// newest rows by key; cells with their contents and generations; models with their versions and blobs.
+/// newest rows by key; cells with their contents and generations; models with their versions and blobs; variables.
 pub fn shown(db: &View) -> Result<BTreeMap<String, String>, ReadError> {
     let cells: Vec<_> =
         db.slot_table(None)?.into_iter().map(|row| (row.slot, row.date, row.key.values().to_vec())).collect();
@@ -173,6 +198,9 @@ pub fn shown_by(snapshot: &Snapshot, cells: &[Address]) -> Result<BTreeMap<Strin
             model.map(|model| (model.blob().len(), model.blob().iter().map(|b| u64::from(*b)).sum::<u64>()));
         let text = format!("v{} seq{} {} {blob:?}", info.version, info.seq, info.metadata.to_json());
         all.insert(format!("model {}", info.id), text);
+    }
+    for Variable { scope, name, value, seq, .. } in snapshot.variables() {
+        all.insert(format!("variable {scope} {name}"), format!("{value:?} seq{seq}"));
     }
     Ok(all)
 }

@@ -9,6 +9,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use underbelly_storage::{Column, ColumnType, Strings, Values};
 
 use crate::graph::EventV1;
+use crate::variables;
 
 /// A transaction.
 #[derive(Archive, Serialize, Deserialize, Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Record {
     pub appends: Vec<Append>,
     /// Versions of models.
     pub models: Vec<Model>,
+    /// Changes of variables, in their order.
+    pub variables: Vec<Variable>,
     /// What happens to the graph.
     pub event: Option<EventV1>,
 }
@@ -138,6 +141,86 @@ pub struct Model {
     pub object: [u8; 32],
     /// Length of the blob.
     pub bytes: u64,
+}
+
+/// A variable that is set, or removed.
+#[derive(Archive, Serialize, Deserialize, Debug)]
+pub struct Variable {
+    /// Whose it is.
+    pub scope: Scope,
+    /// Its name.
+    pub name: String,
+    /// Its value; `None` where it is removed.
+    pub value: Option<VariableValue>,
+}
+
+/// Whose a variable is.
+#[derive(Archive, Serialize, Deserialize, Debug)]
+pub enum Scope {
+    /// The database's.
+    Global,
+    /// That of an episode.
+    Episode(String),
+    /// That of an asset.
+    Asset(String),
+}
+
+/// The value of a variable.
+#[derive(Archive, Serialize, Deserialize, Debug)]
+pub enum VariableValue {
+    /// True or false.
+    Bool(bool),
+    /// An integer.
+    I64(i64),
+    /// The bits of a binary64.
+    F64(u64),
+    /// The bits of each.
+    Array(Vec<u64>),
+    /// Bytes.
+    Bytes(Vec<u8>),
+}
+
+impl From<&variables::Change> for Variable {
+    fn from(change: &variables::Change) -> Variable {
+        let variables::Name { scope, name } = &*change.name;
+        Variable {
+            scope: match scope {
+                crate::Scope::Global => Scope::Global,
+                crate::Scope::Episode(name) => Scope::Episode(name.to_string()),
+                crate::Scope::Asset(name) => Scope::Asset(name.to_string()),
+            },
+            name: name.to_string(),
+            value: change.value.as_ref().map(|value| match value {
+                variables::VariableValue::Bool(value) => VariableValue::Bool(*value),
+                variables::VariableValue::I64(value) => VariableValue::I64(*value),
+                variables::VariableValue::F64(value) => VariableValue::F64(value.to_bits()),
+                variables::VariableValue::Array(values) => {
+                    VariableValue::Array(values.iter().map(|value| value.to_bits()).collect())
+                }
+                variables::VariableValue::Bytes(bytes) => VariableValue::Bytes(bytes.to_vec()),
+            }),
+        }
+    }
+}
+
+impl From<Variable> for variables::Change {
+    fn from(variable: Variable) -> variables::Change {
+        let scope = match variable.scope {
+            Scope::Global => crate::Scope::Global,
+            Scope::Episode(name) => crate::Scope::Episode(name.into()),
+            Scope::Asset(name) => crate::Scope::Asset(name.into()),
+        };
+        let value = variable.value.map(|value| match value {
+            VariableValue::Bool(value) => variables::VariableValue::Bool(value),
+            VariableValue::I64(value) => variables::VariableValue::I64(value),
+            VariableValue::F64(bits) => variables::VariableValue::F64(f64::from_bits(bits)),
+            VariableValue::Array(values) => {
+                variables::VariableValue::Array(values.into_iter().map(f64::from_bits).collect())
+            }
+            VariableValue::Bytes(bytes) => variables::VariableValue::Bytes(bytes.into()),
+        });
+        variables::Change { name: variables::Name::new(&scope, &variable.name).into(), value }
+    }
 }
 
 impl SchemaColumn {

@@ -332,18 +332,25 @@ const RESERVED: [&str; 3] = ["timestamp", "type", "_seq"];
 
 /// Refuses names that are empty, long, reserved or hold control characters.
 pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), CommitError> {
-    let problem = if name.is_empty() {
-        "is empty"
+    match name_problem(what, name) {
+        Some(problem) => Err(CommitError::Name { what, name: name.to_string(), problem }),
+        None => Ok(()),
+    }
+}
+
+/// What is wrong with such a name, if anything is.
+pub(crate) fn name_problem(what: &str, name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("is empty")
     } else if name.len() > NAME_BYTES_MAX {
-        "is longer than 255 bytes"
+        Some("is longer than 255 bytes")
     } else if name.chars().any(char::is_control) {
-        "holds a control character"
+        Some("holds a control character")
     } else if what == "column" && RESERVED.contains(&name) {
-        "is reserved"
+        Some("is reserved")
     } else {
-        return Ok(());
-    };
-    Err(CommitError::Name { what, name: name.to_string(), problem })
+        None
+    }
 }
 
 #[cfg(test)]

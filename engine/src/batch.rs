@@ -10,7 +10,7 @@ use crate::durability::Durability;
 use crate::error::CommitError;
 use crate::graph::SlotDate;
 use crate::limits::OPERATIONS_MAX;
-use crate::models::Metadata;
+use crate::models::{Metadata, ModelId};
 use crate::variables::{Change, Name, Scope, VariableValue};
 
 /// One row for a series.
@@ -69,6 +69,8 @@ pub struct Batch {
     by_series: HashMap<Arc<str>, usize>,
     pub(crate) cells: Vec<CellPut>,
     pub(crate) models: Vec<(Metadata, Blob)>,
+    /// Each with the number of models that were put before it.
+    pub(crate) deleted_models: Vec<(ModelId, usize)>,
     pub(crate) variables: Vec<Change>,
     pub(crate) ends: Vec<SlotDate>,
     pub(crate) durability: Durability,
@@ -102,9 +104,10 @@ impl Batch {
         Batch::default()
     }
 
-    /// Number of rows, cells, models, changes of variables and declared ends.
+    /// Number of rows, cells, models, deletions, changes of variables and declared ends.
     pub fn len(&self) -> usize {
-        self.rows + self.cells.len() + self.models.len() + self.variables.len() + self.ends.len()
+        let models = self.models.len() + self.deleted_models.len();
+        self.rows + self.cells.len() + models + self.variables.len() + self.ends.len()
     }
 
     /// Whether there is nothing to commit.
@@ -233,6 +236,16 @@ impl Batch {
         self
     }
 
+    /// Deletes all versions of a model, those that this batch put before among them; a model that is not there stays so.
+    /// What is put after it begins anew with version 1. The metadata's `timestamp`, `name` and `tags` do not matter.
+    ///
+    /// # Errors
+    /// [`CommitError::Metadata`] where the metadata has no identity, as [`Metadata::id`] says.
+    pub fn delete_model(&mut self, metadata: &Metadata) -> Result<&mut Batch, CommitError> {
+        self.deleted_models.push((metadata.id()?, self.models.len()));
+        Ok(self)
+    }
+
     /// Sets a variable. What a variable holds is fixed as long as it is there: another type, or an array of another
     /// length, is refused at the commit. Of several values that a batch sets the last counts.
     pub fn set_variable(&mut self, scope: Scope, name: &str, value: impl Into<VariableValue>) -> &mut Batch {
@@ -267,6 +280,7 @@ impl Batch {
         }
         let operations = self.cells.len()
             + self.models.len()
+            + self.deleted_models.len()
             + self.variables.len()
             + self.ends.len()
             + self.appends.len();

@@ -15,7 +15,6 @@ mod reserve;
 mod seal;
 mod slices;
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,7 +30,7 @@ use crate::error::CommitError;
 use crate::files;
 use crate::graph::Captured;
 use crate::image::{Layer, Overlay, taken_in};
-use crate::models::Numbered;
+use crate::models::Unstored;
 use crate::record::{to_archive, v1};
 use crate::state::State;
 use crate::variables::Changed;
@@ -99,7 +98,7 @@ struct Begun {
     seq: u64,
     time: i64,
     next_run: u64,
-    fresh: VecDeque<Vec<Numbered>>,
+    models: Unstored,
     variables: Changed,
     loose: Vec<ObjectId>,
     load: Load,
@@ -205,6 +204,9 @@ impl Attempt<'_> {
         let core = self.core;
         let oldest = core.oldest_reader();
         self.slices.all(|state| state.drop_versions(oldest, 16, &core.objects))?;
+        if self.slices.once(|state| state.models.wait_for_index(oldest))? {
+            core.attributes.update(|shared| shared.is_wanted = true);
+        }
         core.objects.forget_unnamed(&core.pending);
         if let Some(missing) = core.objects.missing() {
             let what = format!("object {missing} is named but not stored; the log is kept");
@@ -226,14 +228,14 @@ impl Attempt<'_> {
                 seq: state.head,
                 time: state.time.0,
                 next_run: state.next_run,
-                fresh: state.models.take_fresh(),
+                models: state.models.take_unstored(),
                 variables: state.variables.take_changed(),
                 loose: self.core.objects.take_loose(),
                 load: self.core.backlog.load(),
             }
         })?;
         self.report.seq = begun.seq;
-        self.report.records += begun.fresh.iter().map(|fresh| fresh.len() as u64).sum::<u64>();
+        self.report.records += begun.models.records();
         Ok(begun)
     }
 
@@ -302,7 +304,7 @@ impl Attempt<'_> {
                 from = *end;
             }
         }
-        overlay.push_models(&begun.fresh)?;
+        overlay.push_models(&begun.models)?;
         overlay.push_variables(&begun.variables)?;
         let reference = overlay.finish(file)?;
         self.note_made(name);
@@ -328,7 +330,7 @@ impl Attempt<'_> {
     fn abandon(&mut self, begun: Begun) {
         self.slices.once_even_if_poisoned(|state: &mut State| {
             state.graph.abandon_capture();
-            state.models.give_back_fresh(begun.fresh);
+            state.models.give_back_unstored(begun.models);
             state.variables.give_back_changed(begun.variables);
             state.capture = 0;
         });

@@ -1,6 +1,5 @@
 //! The state image: the facts of the graph, the versions of models and the variables, as records.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use underbelly_storage::Timestamp;
@@ -12,7 +11,7 @@ use underbelly_storage::object::ObjectId;
 use crate::files;
 use crate::graph::{Fact, Graph, Restorer};
 use crate::limits::DELTAS_MAX;
-use crate::models::{Metadata, ModelId, Numbered, Version};
+use crate::models::{Metadata, ModelId, Numbered, Unstored, Version};
 use crate::objects::Names;
 use crate::pool::Pool;
 use crate::record::v1;
@@ -129,14 +128,19 @@ impl<'i> Overlay<'i> {
         Ok(())
     }
 
-    /// Writes versions of models.
-    pub(crate) fn push_models(&mut self, fresh: &VecDeque<Vec<Numbered>>) -> Result<(), StorageError> {
+    /// Writes versions of models, and takes out those that were deleted.
+    pub(crate) fn push_models(&mut self, unstored: &Unstored) -> Result<(), StorageError> {
         let mut value = Vec::new();
-        for numbered in fresh.iter().flatten() {
-            value.clear();
-            put_model(&mut value, numbered);
-            let key = Key { kind: MODEL, major: numbered.version.seq, minor: numbered.position };
-            self.push(key, &value)?;
+        for ((major, minor), put) in unstored.changes() {
+            let key = Key { kind: MODEL, major, minor };
+            match put {
+                Some(numbered) => {
+                    value.clear();
+                    put_model(&mut value, numbered);
+                    self.push(key, &value)?;
+                }
+                None => self.push_removed(key)?,
+            }
         }
         Ok(())
     }
@@ -166,13 +170,14 @@ fn model(key: Key, value: &[u8]) -> Result<Numbered, String> {
     let metadata = Metadata::from_cbor(&cbor).map_err(|error| error.to_string())?;
     let version = Version {
         seq: key.major,
+        position: key.minor,
         metadata: Arc::new(metadata),
         cbor,
         timestamp: Timestamp(timestamp),
         object: ObjectId(object),
         bytes,
     };
-    Ok(Numbered { position: key.minor, id: ModelId(id), version: Arc::new(version) })
+    Ok(Numbered { id: ModelId(id), version: Arc::new(version) })
 }
 
 enum Part {

@@ -12,7 +12,7 @@ use underbelly_wal::{FileInspection, Sound, inspect, owner, visit_sound};
 use crate::database::Database;
 use crate::error::OpenError;
 use crate::graph::{Event, Outcome};
-use crate::models::Metadata;
+use crate::models::{Metadata, ModelId};
 use crate::open::no_manifest;
 use crate::record::{self, v1};
 use crate::variables::Change;
@@ -117,6 +117,7 @@ fn parts(record: v1::Record) -> Vec<String> {
             }
         });
     }
+    does.extend(record.deleted_models.into_iter().map(|id| format!("delete model {}", ModelId(id))));
     for model in record.models {
         let metadata = Metadata::from_cbor(&model.metadata).map(|metadata| metadata.to_json().to_string());
         let metadata = metadata.unwrap_or_else(|error| error.to_string());

@@ -24,6 +24,8 @@ use crate::variables::{Change, check_change};
 pub(crate) struct Operations {
     pub objects: BTreeMap<ObjectId, Place>,
     pub appends: Vec<Append>,
+    /// Models that are deleted, before others are put.
+    pub deleted_models: Vec<ModelId>,
     pub models: Vec<PutModel>,
     /// In their order: a variable may be changed several times.
     pub variables: Vec<Change>,
@@ -126,7 +128,11 @@ impl Operations {
             Some(_) => 1,
             None => 0,
         };
-        self.appends.iter().map(rows).sum::<usize>() + self.models.len() + self.variables.len() + writes
+        self.appends.iter().map(rows).sum::<usize>()
+            + self.models.len()
+            + self.deleted_models.len()
+            + self.variables.len()
+            + writes
     }
 
     /// The record of this transaction, and what cannot be written if there is such a thing.
@@ -168,6 +174,7 @@ impl Operations {
         Ok(v1::Record {
             objects: self.objects.iter().map(object).collect::<Result<_, String>>()?,
             appends: self.appends.iter().map(append).collect(),
+            deleted_models: self.deleted_models.iter().map(|id| id.0).collect(),
             models: self.models.iter().map(model).collect(),
             variables: self.variables.iter().map(v1::Variable::from).collect(),
             event: self.event.as_ref().map(EventV1::from),
@@ -208,6 +215,7 @@ impl Operations {
             };
             operations.appends.push(Append { series: append.series.into(), rows, inexact });
         }
+        operations.deleted_models = record.deleted_models.into_iter().map(ModelId).collect();
         for model in record.models {
             let metadata = Metadata::from_cbor(&model.metadata).map_err(|error| error.to_string())?;
             let id = metadata.id().map_err(|error| error.to_string())?;

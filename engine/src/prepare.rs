@@ -1,6 +1,6 @@
 //! From a batch to operations: what can be checked, converted and written before a transaction is sequenced.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use underbelly_query::MemoryRun;
@@ -15,7 +15,7 @@ use crate::error::CommitError;
 use crate::files;
 use crate::graph::{Event, Key, SlotDefinition, Write};
 use crate::limits::{FEW_COLUMNS_MAX, FEW_ROWS_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, ROWS_MAX};
-use crate::models::Metadata;
+use crate::models::{Metadata, ModelId};
 use crate::objects::{ChunkFile, Place};
 use crate::operations::{Append, Operations, PutModel, Rows};
 use crate::pending::Pins;
@@ -29,7 +29,7 @@ impl Core {
     pub(crate) fn prepare(&self, batch: Batch) -> Result<Prepared, CommitError> {
         batch.check()?;
         let mut pins = self.pending.pin();
-        let Batch { appends, cells, models, variables, ends, .. } = batch;
+        let Batch { appends, cells, mut models, deleted_models, variables, ends, .. } = batch;
         let mut operations = Operations::default();
         let mut writes = Vec::new();
         let mut slots = HashMap::new();
@@ -55,6 +55,9 @@ impl Core {
             check_change(&change.name, change.value.as_ref())?;
         }
         operations.variables = variables;
+        if !deleted_models.is_empty() {
+            (models, operations.deleted_models) = keep_undeleted(models, deleted_models)?;
+        }
         self.prepare_data(appends, models, &mut operations, &mut pins)?;
         self.encode(operations, pins)
     }
@@ -242,6 +245,23 @@ impl Core {
         };
         Ok((Segment::open(&*self.disk, &name, self.database, Some(&info))?, reference))
     }
+}
+
+/// Puts that no deletion follows, and the models that are deleted before them.
+fn keep_undeleted(
+    models: Vec<(Metadata, Blob)>,
+    deleted: Vec<(ModelId, usize)>,
+) -> Result<(Vec<(Metadata, Blob)>, Vec<ModelId>), CommitError> {
+    // The last deletion of each counts.
+    let deleted: BTreeMap<ModelId, usize> = deleted.into_iter().collect();
+    let mut kept = Vec::new();
+    for (at, (metadata, blob)) in models.into_iter().enumerate() {
+        let before = deleted.get(&metadata.id()?);
+        if before.is_none_or(|before| at >= *before) {
+            kept.push((metadata, blob));
+        }
+    }
+    Ok((kept, deleted.into_keys().collect()))
 }
 
 /// Of several writes to one cell the last counts.

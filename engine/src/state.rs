@@ -84,10 +84,15 @@ impl State {
         for append in &mut operations.appends {
             self.apply_append(seq, append);
         }
+        let changes = operations.variables.len() + operations.deleted_models.len();
+        for id in operations.deleted_models.drain(..) {
+            self.models.delete(seq, id);
+        }
         for put in operations.models.drain(..) {
             objects.name(&put.object);
             let version = Version {
                 seq,
+                position: 0,
                 metadata: put.metadata,
                 cbor: put.cbor,
                 timestamp: put.timestamp,
@@ -96,8 +101,11 @@ impl State {
             };
             self.models.push(put.id, version);
         }
-        let changes = effects.superseded.len() + operations.variables.len();
-        let is_needed = changes > 0 || !self.versions.is_empty() || self.variables.has_older();
+        let changes = effects.superseded.len() + changes;
+        let is_needed = changes > 0
+            || !self.versions.is_empty()
+            || self.variables.has_older()
+            || self.models.has_deleted();
         let oldest_seq = if is_needed { oldest_seq() } else { seq };
         if !operations.variables.is_empty() {
             self.variables.apply(seq, time, std::mem::take(&mut operations.variables), oldest_seq);
@@ -153,14 +161,16 @@ impl State {
         }
     }
 
-    /// Drops versions of cells and variables, at most `count` of each, that only readers before `oldest_seq` would
-    /// need. False where none is left to be dropped.
+    /// Drops versions of cells, variables and deleted models, at most `count` of each, that only readers before
+    /// `oldest_seq` would need. False where none is left to be dropped.
     pub(crate) fn drop_versions(&mut self, oldest_seq: u64, count: usize, objects: &Objects) -> bool {
         for _ in 0..count {
             let cell = self.versions.pop(oldest_seq);
             let content = cell.as_ref().and_then(|(_, version)| version.content);
             content.iter().for_each(|content| objects.unname(content));
-            if !self.variables.drop_older(oldest_seq) && cell.is_none() {
+            let model = self.models.drop_deleted(oldest_seq);
+            model.iter().for_each(|object| objects.unname(object));
+            if !self.variables.drop_older(oldest_seq) && cell.is_none() && model.is_none() {
                 return false;
             }
         }

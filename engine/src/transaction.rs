@@ -23,7 +23,8 @@ use crate::variables::{Name, Scope, VariableValue};
 pub struct Transaction {
     snapshot: Snapshot,
     batch: Batch,
-    written_models: HashMap<ModelId, Model>,
+    /// `None` where it was deleted.
+    written_models: HashMap<ModelId, Option<Model>>,
     reads: Vec<Read>,
 }
 
@@ -90,7 +91,7 @@ impl Transaction {
     pub fn model(&mut self, metadata: &Metadata) -> Result<Option<Model>, CommitError> {
         let id = metadata.id()?;
         if let Some(own) = self.written_models.get(&id) {
-            return Ok(Some(own.clone()));
+            return Ok(own.clone());
         }
         let model = self.snapshot.model(metadata)?;
         self.reads.push(Read::Model { id, seq: model.as_ref().map_or(0, |model| model.info().seq) });
@@ -179,15 +180,25 @@ impl Transaction {
     pub fn put_model(&mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> Result<(), CommitError> {
         let blob = Blob::from(blob.into());
         let id = metadata.id()?;
-        let newest = self.written_models.get(&id).map(|model| model.info().version);
-        let before = match newest {
-            Some(version) => version,
+        let own = self.written_models.get(&id);
+        let before = match own {
+            Some(own) => own.as_ref().map_or(0, |model| model.info().version),
             // Read as any other model is, since the version's number follows from it.
             None => self.model(&metadata)?.map_or(0, |model| model.info().version),
         };
         let model = Model::unsaved(id, before + 1, &metadata, blob.clone())?;
-        self.written_models.insert(id, model);
+        self.written_models.insert(id, Some(model));
         self.batch.models.push((metadata, blob));
+        Ok(())
+    }
+
+    /// Deletes all versions of a model. See [`Batch::delete_model`].
+    ///
+    /// # Errors
+    /// As [`Batch::delete_model`].
+    pub fn delete_model(&mut self, metadata: &Metadata) -> Result<(), CommitError> {
+        self.batch.delete_model(metadata)?;
+        self.written_models.insert(metadata.id()?, None);
         Ok(())
     }
 

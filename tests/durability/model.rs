@@ -18,6 +18,7 @@ enum Part {
     Put { cell: u8, n: i64 },
     Retract { cell: u8 },
     Model { model: u8, byte: u8, large: bool },
+    DeleteModel { model: u8 },
     Set { variable: u8, value: i64 },
     Remove { variable: u8 },
 }
@@ -43,6 +44,7 @@ fn part() -> impl Strategy<Value = Part> {
         1 => (0u8..4).prop_map(|cell| Part::Retract { cell }),
         3 => (0u8..3, 0u8..4, proptest::bool::weighted(0.1))
             .prop_map(|(model, byte, large)| Part::Model { model, byte, large }),
+        1 => (0u8..3).prop_map(|model| Part::DeleteModel { model }),
         3 => (0u8..3, 0i64..3).prop_map(|(variable, value)| Part::Set { variable, value }),
         1 => (0u8..3).prop_map(|variable| Part::Remove { variable }),
     ]
@@ -120,6 +122,10 @@ impl Model {
                 Part::Model { model, byte, large } => {
                     batch.put_model(metadata(*model), blob(*byte, *large));
                     self.models.entry(*model).or_default().push(blob(*byte, *large));
+                }
+                Part::DeleteModel { model } => {
+                    batch.delete_model(&metadata(*model)).unwrap();
+                    self.models.remove(model);
                 }
                 Part::Set { variable, value } => {
                     batch.set_variable(Scope::asset("a"), &format!("v{variable}"), *value);

@@ -86,7 +86,17 @@ fn removes_variable(i: u64) -> bool {
     i % 4 == 3
 }
 
-/// Transaction `i` of a script: a row, a cell, a model and a variable, all holding `i`; with `large`, a large blob and a
+/// The identity of the model that every transaction puts or deletes.
+fn passing_model() -> Metadata {
+    Metadata::new("passing").with("timestamp", Timestamp(0))
+}
+
+/// Whether transaction `i` deletes the passing model rather than puts a version of it.
+fn deletes_model(i: u64) -> bool {
+    i % 5 == 4
+}
+
+/// Transaction `i` of a script: a row, a cell, models and a variable, all holding `i`; with `large`, a large blob and a
 /// large append too.
 pub fn transaction(i: u64, large: bool) -> Result<Batch, CommitError> {
     let at = Timestamp(i as i64);
@@ -94,6 +104,10 @@ pub fn transaction(i: u64, large: bool) -> Result<Batch, CommitError> {
     batch.append(Row::new("tick", at).key("who", format!("k{}", i % 3)).field("x", i as i64))?;
     batch.put_slot(BOOK, day(), [format!("c{}", i % CELLS)], one("n", i as i64)?);
     batch.put_model(model_of(i), blob_of(i, large));
+    match deletes_model(i) {
+        true => drop(batch.delete_model(&passing_model())?),
+        false => drop(batch.put_model(passing_model(), i.to_le_bytes().to_vec())),
+    }
     let name = format!("v{}", i % VARIABLES);
     match removes_variable(i) {
         true => batch.remove_variable(episode(), &name),
@@ -146,6 +160,11 @@ pub fn transactions_shown(snapshot: &Snapshot, large: impl Fn(u64) -> bool) -> R
             assert!(as_put, "model {model} is not that of transaction {newest}");
         }
     }
+    let since = (1..=ticks).rev().find(|i| deletes_model(*i)).unwrap_or(0);
+    let passing = snapshot.model(&passing_model())?;
+    let passing = passing.map(|model| (model.info().version, model.blob().to_vec()));
+    let expected = (since < ticks).then(|| (ticks - since, ticks.to_le_bytes().to_vec()));
+    assert_eq!(passing, expected, "the passing model after {ticks} transactions");
     for variable in 0..VARIABLES {
         let newest = (1..=ticks).rev().find(|i| i % VARIABLES == variable);
         let found = snapshot.variable(&episode(), &format!("v{variable}"))?.map(|found| found.value);

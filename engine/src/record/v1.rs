@@ -18,6 +18,8 @@ pub struct Record {
     pub objects: Vec<Object>,
     /// Rows of series.
     pub appends: Vec<Append>,
+    /// Identities of models of which all versions are deleted, before others are put.
+    pub deleted_models: Vec<[u8; 32]>,
     /// Versions of models.
     pub models: Vec<Model>,
     /// Changes of variables, in their order.

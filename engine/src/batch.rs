@@ -11,6 +11,7 @@ use crate::error::CommitError;
 use crate::graph::SlotDate;
 use crate::limits::OPERATIONS_MAX;
 use crate::models::{Metadata, ModelId};
+use crate::series::Delete;
 use crate::variables::{Change, Name, Scope, VariableValue};
 
 /// One row for a series.
@@ -65,6 +66,7 @@ const SEARCHED_MAX: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     pub(crate) appends: Vec<Rows>,
+    pub(crate) deletes: Vec<(Arc<str>, Delete)>,
     /// Places in `appends`, once those are more than are searched.
     by_series: HashMap<Arc<str>, usize>,
     pub(crate) cells: Vec<CellPut>,
@@ -107,7 +109,7 @@ impl Batch {
     /// Number of rows, cells, models, deletions, changes of variables and declared ends.
     pub fn len(&self) -> usize {
         let models = self.models.len() + self.deleted_models.len();
-        self.rows + self.cells.len() + models + self.variables.len() + self.ends.len()
+        self.rows + self.deletes.len() + self.cells.len() + models + self.variables.len() + self.ends.len()
     }
 
     /// Whether there is nothing to commit.
@@ -195,6 +197,13 @@ impl Batch {
         Ok(self)
     }
 
+    /// Deletes rows that earlier transactions appended to a series. What this batch appends, before or after this call, is
+    /// not among them. Older snapshots still show them.
+    pub fn delete_rows(&mut self, series: impl Into<Arc<str>>, delete: Delete) -> &mut Batch {
+        self.deletes.push((series.into(), delete));
+        self
+    }
+
     /// Puts the contents of a cell: all its rows, in place of those that it had. `key` holds a value for each
     /// cell key of the slot in order. The columns are the slot's row keys and values; a value column that is
     /// left out is null.
@@ -271,10 +280,12 @@ impl Batch {
 
     /// Refuses what is beyond the limits or belongs to the engine, before anything is written.
     pub(crate) fn check(&self) -> Result<(), CommitError> {
-        if let Some(rows) = self.appends.iter().find(|rows| rows.series.starts_with('_')) {
+        let deletes = self.deletes.iter().map(|(series, _)| series);
+        let mut series = self.appends.iter().map(|rows| &rows.series).chain(deletes);
+        if let Some(series) = series.find(|series| series.starts_with('_')) {
             return Err(CommitError::Name {
                 what: "series",
-                name: rows.series.to_string(),
+                name: series.to_string(),
                 problem: "begins with `_`, as the engine's own do",
             });
         }
@@ -283,6 +294,7 @@ impl Batch {
             + self.deleted_models.len()
             + self.variables.len()
             + self.ends.len()
+            + self.deletes.len()
             + self.appends.len();
         if operations > OPERATIONS_MAX {
             return Err(CommitError::TooLarge {

@@ -53,6 +53,8 @@ pub struct CheckpointReport {
     pub bytes_written: u64,
     /// Segments that it sealed.
     pub segments: usize,
+    /// Rows that were deleted and that it left out of the segments.
+    pub rows_deleted: u64,
     /// Objects that it packed.
     pub objects: usize,
     /// Records of the state image that had changed.
@@ -243,7 +245,8 @@ impl Attempt<'_> {
         let core = self.core;
         let mut tables = self.capture_tables(begun.seq)?;
         core.log.wait(begun.seq)?;
-        self.seal_tables(&mut tables)?;
+        // Whoever reads at this seq or later sees what is deleted up to there no more.
+        self.seal_tables(&mut tables, core.oldest_reader())?;
         let packing = self.pack(&begun.loose)?;
         let sizes: Vec<u64> = chain.layers.iter().map(|layer| layer.reference.bytes).collect();
         let records: u64 = chain.layers.iter().map(|layer| layer.reference.records).sum();
@@ -256,6 +259,7 @@ impl Attempt<'_> {
         self.report.bytes_written += layer.reference.bytes;
         let kept_layers = kept.len();
         let images = kept.iter().chain([&layer]).map(|layer| layer.reference.clone()).collect();
+        let series = tables.iter().map(Sealing::series).collect::<Result<_, _>>();
         let manifest = v1::Manifest {
             seq: begun.seq,
             time: begun.time,
@@ -264,7 +268,7 @@ impl Attempt<'_> {
             log_file_bytes: core.options.log_file_bytes,
             previous: chain.truth.number,
             images,
-            series: tables.iter().map(Sealing::series).collect(),
+            series: series.map_err(|what| CommitError::Internal { what })?,
             packs: packing.packs.clone(),
             chunks: packing.chunks.clone(),
             logged: core.pending.logged(begun.seq),

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use underbelly_storage::Timestamp;
 use underbelly_storage::disk::{RealDisk, SharedDisk};
 use underbelly_storage::manifest::newest_manifest;
 use underbelly_storage::object::ObjectId;
+use underbelly_storage::{Timestamp, Value};
 use underbelly_wal::{FileInspection, Sound, inspect, owner, visit_sound};
 
 use crate::database::Database;
@@ -105,6 +105,11 @@ fn parts(record: v1::Record) -> Vec<String> {
             }
         });
     }
+    does.extend(record.deletes.into_iter().map(|v1::SeriesDelete { series, delete }| {
+        let keys = delete.keys.iter().map(|(name, value)| format!(" of {name} {}", Value::from(value)));
+        let (first, last) = (Timestamp(delete.first), Timestamp(delete.last));
+        format!("delete rows of series {series:?}{} from {first} to {last}", keys.collect::<String>())
+    }));
     for append in record.appends {
         let series = append.series;
         does.push(match append.rows {

@@ -87,7 +87,7 @@ pub use reader::{Reader, ReaderStatus};
 pub use repair::{Loss, RepairReport};
 pub use restore::Phases;
 pub use runs::{RUNS_SERIES, RunRecord};
-pub use series::{Series, SeriesInfo};
+pub use series::{Delete, Series, SeriesInfo};
 pub use signals::{Latencies, Percentiles};
 pub use slots::decode_content;
 pub use snapshot::{Cell, Snapshot};

@@ -53,6 +53,8 @@ pub const SMALL_SEGMENTS_MAX: usize = 8;
 pub const SMALL_FILE_BYTES: u64 = 16 << 20;
 /// Small packs that are joined at the next checkpoint.
 pub const SMALL_PACKS_MAX: usize = 8;
+/// Operations as which a delete of rows counts towards the next checkpoint.
+pub const DELETE_OPERATIONS: usize = 1_000;
 /// Bytes in memory of the rows that a checkpoint seals into one segment.
 pub const SEAL_BYTES_MAX: usize = 1 << 30;
 /// Rows below which a segment counts as small, where its bytes do so too.

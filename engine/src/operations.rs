@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use underbelly_query::MemoryRun;
+use underbelly_query::{MemoryRun, Tombstone};
 use underbelly_storage::object::{Blob, ObjectId};
 use underbelly_storage::segment::Segment;
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
 
 use crate::graph::{ContentId, Event, EventV1, Outcome, OutputWrite, Write};
-use crate::limits::{FEW_COLUMNS_MAX, FEW_ROWS_MAX};
+use crate::limits::{DELETE_OPERATIONS, FEW_COLUMNS_MAX, FEW_ROWS_MAX};
 use crate::models::{Metadata, ModelId};
 use crate::objects::{ChunkFile, Place};
 use crate::record::v1;
@@ -23,6 +23,8 @@ use crate::variables::{Change, check_change};
 #[derive(Default)]
 pub(crate) struct Operations {
     pub objects: BTreeMap<ObjectId, Place>,
+    /// Rows that are deleted, before others are appended.
+    pub deletes: Vec<(Arc<str>, Tombstone)>,
     pub appends: Vec<Append>,
     /// Models that are deleted, before others are put.
     pub deleted_models: Vec<ModelId>,
@@ -116,7 +118,8 @@ impl Operations {
         segments.chain(chunks).collect()
     }
 
-    /// Number of things that the transaction does.
+    /// Number of things that the transaction does. A delete of rows counts for many: scans look at each until a
+    /// checkpoint has applied it.
     pub(crate) fn count(&self) -> usize {
         let rows = |append: &Append| match &append.rows {
             Rows::Few(few) => few.timestamps.len(),
@@ -129,6 +132,7 @@ impl Operations {
             None => 0,
         };
         self.appends.iter().map(rows).sum::<usize>()
+            + self.deletes.len() * DELETE_OPERATIONS
             + self.models.len()
             + self.deleted_models.len()
             + self.variables.len()
@@ -173,6 +177,7 @@ impl Operations {
         };
         Ok(v1::Record {
             objects: self.objects.iter().map(object).collect::<Result<_, String>>()?,
+            deletes: self.deletes.iter().map(v1::SeriesDelete::try_from).collect::<Result<_, _>>()?,
             appends: self.appends.iter().map(append).collect(),
             deleted_models: self.deleted_models.iter().map(|id| id.0).collect(),
             models: self.models.iter().map(model).collect(),
@@ -195,6 +200,9 @@ impl Operations {
                 }
             };
             operations.objects.insert(id, place);
+        }
+        for v1::SeriesDelete { series, delete } in record.deletes {
+            operations.deletes.push((series.into(), Tombstone::from(&delete)));
         }
         for append in record.appends {
             let rows = match append.rows {

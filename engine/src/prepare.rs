@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use underbelly_query::MemoryRun;
+use underbelly_query::{MemoryRun, Tombstone};
 use underbelly_storage::disk::Disk;
 use underbelly_storage::object::{Blob, ObjectId, write_chunk};
 use underbelly_storage::segment::{Segment, SegmentRows, Seqs, write_segment};
@@ -11,7 +11,7 @@ use underbelly_storage::{ColumnError, Columns, Values};
 
 use crate::batch::{Batch, Rows as BatchRows};
 use crate::core::{Core, Prepared};
-use crate::error::CommitError;
+use crate::error::{CommitError, ReadError};
 use crate::files;
 use crate::graph::{Event, Key, SlotDefinition, Write};
 use crate::limits::{FEW_COLUMNS_MAX, FEW_ROWS_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, ROWS_MAX};
@@ -20,7 +20,7 @@ use crate::objects::{ChunkFile, Place};
 use crate::operations::{Append, Operations, PutModel, Rows};
 use crate::pending::Pins;
 use crate::record::v1;
-use crate::series::{Few, check_append, inexact};
+use crate::series::{Delete, Few, check_append, inexact};
 use crate::slots::content;
 use crate::variables::check_change;
 
@@ -29,7 +29,7 @@ impl Core {
     pub(crate) fn prepare(&self, batch: Batch) -> Result<Prepared, CommitError> {
         batch.check()?;
         let mut pins = self.pending.pin();
-        let Batch { appends, cells, mut models, deleted_models, variables, ends, .. } = batch;
+        let Batch { appends, deletes, cells, mut models, deleted_models, variables, ends, .. } = batch;
         let mut operations = Operations::default();
         let mut writes = Vec::new();
         let mut slots = HashMap::new();
@@ -55,11 +55,33 @@ impl Core {
             check_change(&change.name, change.value.as_ref())?;
         }
         operations.variables = variables;
+        operations.deletes = self.prepare_deletes(deletes, &appends)?;
         if !deleted_models.is_empty() {
             (models, operations.deleted_models) = keep_undeleted(models, deleted_models)?;
         }
         self.prepare_data(appends, models, &mut operations, &mut pins)?;
         self.encode(operations, pins)
+    }
+
+    /// What hides rows that are there. A series that the batch makes has none.
+    fn prepare_deletes(
+        &self,
+        deletes: Vec<(Arc<str>, Delete)>,
+        appends: &[BatchRows],
+    ) -> Result<Vec<(Arc<str>, Tombstone)>, CommitError> {
+        let mut tombstones = Vec::new();
+        for (series, delete) in deletes {
+            let state = self.state();
+            match state.tables.get(&series) {
+                Some(table) => {
+                    let tombstone = delete.tombstone(&table.schema_at(u64::MAX)).map_err(ReadError::from)?;
+                    tombstones.push((series, tombstone));
+                }
+                None if appends.iter().any(|rows| rows.series == series) => {}
+                None => return Err(ReadError::UnknownSeries { series: series.to_string() }.into()),
+            }
+        }
+        Ok(tombstones)
     }
 
     /// Rows and models, for clients and producers alike.

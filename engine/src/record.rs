@@ -91,14 +91,27 @@ mod tests {
     use underbelly_storage::{Column, ColumnType, Date, Timestamp};
 
     use super::v1::{
-        Append, Model, NamedColumn, Object, Record, Rows, SchemaColumn, Scope, SegmentRef, Variable,
-        VariableValue,
+        Append, Delete, KeyValue, Model, NamedColumn, Object, Record, Rows, SchemaColumn, Scope, SegmentRef,
+        SeriesDelete, Variable, VariableValue,
     };
     use super::*;
     use crate::graph::{
         BundleId, Event, EventV1, Key, Outcome, OutputWrite, ProducerDefinition, ProducerId, RunId, SlotDate,
         SlotDefinition, SlotId, Write,
     };
+
+    fn delete(seq: u64) -> Delete {
+        let keys = vec![
+            ("a".to_string(), KeyValue::Null),
+            ("b".to_string(), KeyValue::Bool(true)),
+            ("c".to_string(), KeyValue::I64(-1)),
+            ("d".to_string(), KeyValue::F64(1.5f64.to_bits())),
+            ("e".to_string(), KeyValue::Utf8("IBM".to_string())),
+            ("f".to_string(), KeyValue::Timestamp(3)),
+            ("g".to_string(), KeyValue::Date(4)),
+        ];
+        Delete { seq, first: -5, last: i64::MAX, keys }
+    }
 
     fn record() -> Record {
         let column = |name, key, values: Column| NamedColumn::new(name, key, values);
@@ -142,6 +155,7 @@ mod tests {
                 Append { series: "trade".to_string(), rows: inline },
                 Append { series: "large".to_string(), rows: Rows::Segment(segment) },
             ],
+            deletes: vec![SeriesDelete { series: "trade".to_string(), delete: delete(0) }],
             deleted_models: vec![[6; 32]],
             models: vec![Model { metadata: vec![0xa0], object: [8; 32], bytes: 1 << 21 }],
             variables: vec![Variable {
@@ -162,8 +176,8 @@ mod tests {
         assert_eq!(time, Timestamp(0x0102_0304));
         assert_eq!(encode(&read).unwrap()[PREFIX_BYTES..], payload[PREFIX_BYTES..]);
         let hash = blake3::hash(&payload).to_hex();
-        assert_eq!(payload.len(), 896);
-        assert_eq!(hash.as_str(), "19ec79eed780c9d16428c2665c469c63d07ab4905a901b530e18618e4de3c3b1");
+        assert_eq!(payload.len(), 1112);
+        assert_eq!(hash.as_str(), "fdbe97bb22d4025ba855ce1a9ec9e2ee556f8f18962eb04c9150e3ca0e226d2c");
     }
 
     /// Every kind of event, and every type of column and of variable.
@@ -211,7 +225,7 @@ mod tests {
             hasher.update(&encode(&Record { variables, ..Record::default() }).unwrap());
         }
         let hash = hasher.finalize().to_hex();
-        assert_eq!(hash.as_str(), "5b5c63d093d42ac8afafcc227a2c75da93ccc6a37450a7a0e6a8ca23dbc8c8fc");
+        assert_eq!(hash.as_str(), "22b33edb380d4f9bce3ca1414b85602d25f3d001d24095e3cb77654c39b940cd");
     }
 
     #[test]
@@ -229,13 +243,15 @@ mod tests {
                 columns: vec![SchemaColumn { name: "x".to_string(), column_type: 2, key: true }],
                 segments: vec![],
                 last_seq: 2,
+                deletes: vec![delete(2)],
+                inexact: vec!["x".to_string()],
             }],
             packs: vec![5],
             chunks: vec![super::v1::Chunk { id: [8; 32], file: 6, bytes: 7 }],
             logged: vec![6],
         };
         let hash = blake3::hash(&to_archive(&manifest).unwrap()).to_hex();
-        assert_eq!(hash.as_str(), "585a0c7918e165c1822573b7fe908c1e070d6daa58d497b27a0e3060707b80f7");
+        assert_eq!(hash.as_str(), "637ea74706ab894a80be773a7d9541abc56c9741dd60a7a8e0b035dd8d1f5347");
     }
 
     #[test]

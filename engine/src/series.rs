@@ -1,11 +1,13 @@
 //! Series: rows keyed by type, timestamp and key columns.
 
+mod delete;
 pub(crate) mod inexact;
 mod segment_run;
 mod table;
 mod tail;
 mod view;
 
+pub use delete::Delete;
 pub(crate) use segment_run::SegmentRun;
 pub(crate) use table::{CapturedTable, Table, Tables, check_append, check_name, name_problem};
 pub(crate) use tail::Few;

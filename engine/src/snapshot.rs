@@ -94,10 +94,11 @@ impl Snapshot {
         let shared = known.clone();
         let table = state.tables.get_mut(name).filter(|table| table.is_known_at(self.seq()));
         let table = table.ok_or_else(unknown)?;
-        Ok(Series::new(shared, table.schema_at(self.seq()), table.runs(), self.clone()))
+        let (runs, tombstones) = (table.runs(), table.tombstones());
+        Ok(Series::new(shared, table.schema_at(self.seq()), runs, tombstones, self.clone()))
     }
 
-    /// What is known of a series. Rows and times are those of the snapshot; segments, their bytes and young runs
+    /// What is known of a series. Rows and times are those of the snapshot; segments, their bytes, young runs and deletes
     /// are as of now.
     ///
     /// # Errors
@@ -105,11 +106,11 @@ impl Snapshot {
     /// its rows cannot be read.
     pub fn series_info(&self, name: &str) -> Result<SeriesInfo, ReadError> {
         let series = self.series(name)?;
-        let (segments, segment_bytes, young_runs) = {
+        let (segments, segment_bytes, young_runs, deletes) = {
             let state = self.base().state();
-            state.tables.get(name).map_or((0, 0, 0), |table| {
+            state.tables.get(name).map_or((0, 0, 0, 0), |table| {
                 let bytes = table.sealed().iter().map(|run| run.reference().bytes).sum();
-                (table.sealed().len(), bytes, table.young().len())
+                (table.sealed().len(), bytes, table.young().len(), table.tombstones().len())
             })
         };
         let bounds = series.bounds()?;
@@ -121,6 +122,7 @@ impl Snapshot {
             segments,
             segment_bytes,
             young_runs,
+            deletes,
         })
     }
 

@@ -81,6 +81,12 @@ impl State {
             Some(event) => self.graph.apply_checked(seq, time, event)?,
             None => Effects::default(),
         };
+        for (series, tombstone) in operations.deletes.drain(..) {
+            // A series that a repair did not find has no rows that could be hidden.
+            let Some(table) = self.tables.get_mut(&series) else { continue };
+            table.note(self.capture);
+            table.delete(seq, tombstone);
+        }
         for append in &mut operations.appends {
             self.apply_append(seq, append);
         }

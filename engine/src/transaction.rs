@@ -13,7 +13,7 @@ use crate::error::{CommitError, ReadError};
 use crate::graph::{Key, SlotDate, SlotId};
 use crate::limits::CONFLICT_RETRIES;
 use crate::models::{Metadata, Model, ModelId};
-use crate::series::Series;
+use crate::series::{Delete, Series};
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::variables::{Name, Scope, VariableValue};
@@ -149,6 +149,11 @@ impl Transaction {
         keys: &[&str],
     ) -> Result<(), CommitError> {
         self.batch.append_columns(series, timestamps, columns, keys).map(|_| ())
+    }
+
+    /// Deletes rows. See [`Batch::delete_rows`].
+    pub fn delete_rows(&mut self, series: impl Into<Arc<str>>, delete: Delete) {
+        self.batch.delete_rows(series, delete);
     }
 
     /// Puts the contents of a cell. See [`Batch::put_slot`].

@@ -10,8 +10,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use underbelly::{
-    Batch, Column, ColumnType, Columns, CommitError, Database, Date, Metadata, OpenError, Options, ReadError,
-    Row, SchemaError, Scope, SimulatedDisk, SlotDefinition, Snapshot, Timestamp, Value, Variable,
+    Batch, Column, ColumnType, Columns, CommitError, Database, Date, Delete, Metadata, OpenError, Options,
+    ReadError, Row, SchemaError, Scope, SimulatedDisk, SlotDefinition, Snapshot, Timestamp, Value, Variable,
     VariableValue, View,
 };
 
@@ -96,12 +96,40 @@ fn deletes_model(i: u64) -> bool {
     i % 5 == 4
 }
 
-/// Transaction `i` of a script: a row, a cell, models and a variable, all holding `i`; with `large`, a large blob and a
+/// The key of the rows that transaction `i` appends to the series of which others delete, and those that it deletes of
+/// it: by key or by time. What it appends itself stays.
+fn fleeting(i: u64) -> (String, Option<Delete>) {
+    let key = format!("k{}", i % 3);
+    let delete = match i % 7 {
+        2 => Some(Delete::all().key("who", key.as_str())),
+        5 => Some(Delete::all().from(Timestamp(i as i64 - 3))),
+        _ => None,
+    };
+    (key, delete)
+}
+
+/// Transactions up to `ticks` whose fleeting rows no later one deletes.
+fn left_of_fleeting(ticks: u64) -> Vec<i64> {
+    let deletes = |i: u64, row: u64| match i % 7 {
+        2 => i % 3 == row % 3,
+        5 => row + 3 >= i,
+        _ => false,
+    };
+    let stays = |row: &u64| !(row + 1..=ticks).any(|i| deletes(i, *row));
+    (1..=ticks).filter(stays).map(|row| row as i64).collect()
+}
+
+/// Transaction `i` of a script: rows, a cell, models and a variable, all holding `i`, and deletes of rows and models; with `large`, a large blob and a
 /// large append too.
 pub fn transaction(i: u64, large: bool) -> Result<Batch, CommitError> {
     let at = Timestamp(i as i64);
     let mut batch = Batch::new();
     batch.append(Row::new("tick", at).key("who", format!("k{}", i % 3)).field("x", i as i64))?;
+    let (key, delete) = fleeting(i);
+    batch.append(Row::new("fleeting", at).key("who", key).field("x", i as i64))?;
+    if let Some(delete) = delete {
+        batch.delete_rows("fleeting", delete);
+    }
     batch.put_slot(BOOK, day(), [format!("c{}", i % CELLS)], one("n", i as i64)?);
     batch.put_model(model_of(i), blob_of(i, large));
     match deletes_model(i) {
@@ -159,6 +187,13 @@ pub fn transactions_shown(snapshot: &Snapshot, large: impl Fn(u64) -> bool) -> R
             let as_put = **found.blob() == *blob_of(*newest, large(*newest));
             assert!(as_put, "model {model} is not that of transaction {newest}");
         }
+    }
+    if ticks > 0 {
+        let series = snapshot.series("fleeting")?;
+        let rows = series.range(Timestamp::MIN, Timestamp::MAX)?;
+        let left = left_of_fleeting(ticks);
+        assert_eq!(rows.i64s("x"), Some(&*left), "fleeting rows after {ticks} transactions");
+        assert_eq!(series.count()?, left.len() as u64);
     }
     let since = (1..=ticks).rev().find(|i| deletes_model(*i)).unwrap_or(0);
     let passing = snapshot.model(&passing_model())?;

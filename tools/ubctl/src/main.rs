@@ -98,7 +98,7 @@ impl Cli {
             Noun::Wal(wal) => wal.run(&dir),
             Noun::Checkpoint(checkpoint) => checkpoint.run(&write(&dir)?),
             Noun::Import(import) => import.run(write(&dir)?),
-            Noun::Series(series) => series.run(&*Database::open_read_only(&dir)?),
+            Noun::Series(series) => series.run(&dir),
             Noun::Slot(slot) => slot.run(&dir),
             Noun::Producer(producer) => producer.run(&*Database::open_read_only(&dir)?),
             Noun::Model(model) => model.run(&dir),

@@ -3,16 +3,19 @@
 use std::cell::Cell;
 
 use underbelly::disk::{Calls, Fault, FaultKind};
-use underbelly::{Batch, CommitError, Durability, SchemaError, Timestamp};
+use underbelly::{Batch, CommitError, Delete, Durability, ReadError, SchemaError, Timestamp, VariableValue};
 
+use super::check::VARIABLES;
 use super::desk::{self, DAYS, EXTRAS, KEYS, OTHER, PRODUCERS, SLOTS, SOURCE};
 use super::life::Life;
-use super::model::{CellName, Effect, RowOf};
+use super::model::{CellName, Doomed, Effect, RowOf};
 use super::{Trouble, check};
 use crate::{counter_slot, one};
 
 /// Types of the series that clients write.
 const SERIES: [&str; 3] = ["quotes", "rates", "trades"];
+/// The variable that transactions count up.
+const COUNTER: u8 = 0;
 /// Models that are put.
 const MODELS: u64 = 5;
 /// Changing calls within which a failure that is ordered comes, at most.
@@ -63,6 +66,7 @@ impl Life {
         match self.numbers.below(27) {
             0..8 => self.commit_some(),
             8..10 => self.commit_large(),
+            10 if self.numbers.below(2) == 0 => self.count_up(),
             10..12 => self.transact(),
             12..17 => self.come_to_rest(),
             17..19 => self.checkpoint(),
@@ -146,7 +150,7 @@ impl Life {
     fn part(&mut self, batch: &mut Batch, large: bool) -> Result<Effect, Trouble> {
         let log = self.options.log_file_bytes;
         let is_known = |life: &Life, cell: CellName| life.model.slots.contains(cell.0);
-        match self.numbers.below(if large { 2 } else { 9 }) {
+        match self.numbers.below(if large { 2 } else { 13 }) {
             0 => {
                 let series = SERIES[self.numbers.below(3) as usize];
                 let count =
@@ -176,6 +180,22 @@ impl Life {
                 }
                 self.part(batch, true)
             }
+            8 => self.doom(batch),
+            9 => {
+                let model = self.numbers.below(MODELS) as u8;
+                batch.delete_model(&check::metadata(model))?;
+                Ok(Effect::DeleteModel(model))
+            }
+            10..12 => {
+                let (number, n) = (self.numbers.below(VARIABLES) as u8, self.numbers.below(9) as i64);
+                let (scope, name) = check::variable(number);
+                let n = (self.numbers.below(4) > 0).then_some(n);
+                match n {
+                    Some(n) => batch.set_variable(scope, &name, check::value(number, n)),
+                    None => batch.remove_variable(scope, &name),
+                };
+                Ok(Effect::Variable(number, n))
+            }
             _ => {
                 let cell = self.client_cell();
                 if is_known(self, cell) {
@@ -185,6 +205,25 @@ impl Life {
                 self.part(batch, true)
             }
         }
+    }
+
+    /// Deletes rows of a series that is there.
+    fn doom(&mut self, batch: &mut Batch) -> Result<Effect, Trouble> {
+        let known = self.model.series.len() as u64;
+        let at = self.numbers.below(known) as usize;
+        let Some(series) = self.model.series.keys().nth(at).copied() else { return self.part(batch, true) };
+        let end = |life: &mut Life| (life.numbers.below(2) == 0).then(|| life.numbers.below(50) as i64);
+        let (from, to) = match (end(self), end(self)) {
+            (Some(from), Some(to)) => (Some(from.min(to)), Some(from.max(to))),
+            ends => ends,
+        };
+        let key = (self.numbers.below(3) > 0).then(|| self.numbers.below(3) as u8);
+        let mut delete = Delete::all();
+        delete = from.map(Timestamp).into_iter().fold(delete, Delete::from);
+        delete = to.map(Timestamp).into_iter().fold(delete, Delete::to);
+        delete = key.into_iter().fold(delete, |delete, key| delete.key("k", format!("k{key}")));
+        batch.delete_rows(series, delete);
+        Ok(Effect::Delete(Doomed { series, from, to, key }))
     }
 
     /// A batch of a few parts, and what it does.
@@ -265,6 +304,55 @@ impl Life {
         }
     }
 
+    /// A variable that is read and counted up, and a model that goes with it; sometimes others change the variable
+    /// meanwhile, be it to what it is.
+    fn count_up(&mut self) -> Result<(), Trouble> {
+        let (scope, name) = check::variable(COUNTER);
+        let others = [None, Some(None), Some(Some(3))][self.numbers.below(3) as usize];
+        let model = self.numbers.below(MODELS) as u8;
+        self.tell(|| format!("count up, others {others:?}, without model {model}"));
+        let (before, db) = (self.head()?, self.db()?.clone());
+        let (mut left, runs, read) = (others, Cell::new(0), Cell::new(None));
+        let done = db.transact(|tx| -> Result<(), CommitError> {
+            runs.set(runs.get() + 1);
+            read.set(match tx.variable(&scope, &name)? {
+                Some(VariableValue::I64(n)) => Some(n),
+                _ => None,
+            });
+            if let Some(n) = left.take() {
+                let mut other = Batch::new();
+                match n {
+                    Some(n) => other.set_variable(scope.clone(), &name, n as i64),
+                    None => other.remove_variable(scope.clone(), &name),
+                };
+                db.commit(other)?;
+            }
+            tx.set_variable(scope.clone(), &name, read.get().unwrap_or(0) + 1);
+            tx.delete_model(&check::metadata(model))
+        });
+        let known = self.model.variables.get(&COUNTER).copied();
+        let counted =
+            vec![Effect::Variable(COUNTER, Some(read.get().unwrap_or(0) + 1)), Effect::DeleteModel(model)];
+        let wrote = others.map(|n| vec![Effect::Variable(COUNTER, n)]).into_iter().chain([counted]);
+        for (seq, effects) in (before + 1..=self.head()?).zip(wrote) {
+            self.journal.add(seq, effects);
+        }
+        self.settle()?;
+        match done {
+            Err(error) => self.excuse("count up", &error),
+            Ok(()) => {
+                let last = others.unwrap_or(known);
+                // To remove what is not there changes nothing.
+                let again = u32::from(others.is_some_and(|n| n.is_some() || known.is_some()));
+                if read.get() != last || runs.get() != 1 + again {
+                    let (read, runs) = (read.get(), runs.get());
+                    return Err(format!("count up read {read:?} of {last:?} in {runs} runs").into());
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Drives until nothing is ready, and looks whether what was made is right.
     fn come_to_rest(&mut self) -> Result<(), Trouble> {
         let rested = self.drive()?;
@@ -298,6 +386,22 @@ impl Life {
         let refused = self.db()?.commit(unknown);
         if !matches!(refused, Err(CommitError::UnknownSlot { .. })) {
             return Err(format!("a slot that there is not is told as {refused:?}").into());
+        }
+        let mut unknown = Batch::new();
+        unknown.delete_rows("nowhere", Delete::all());
+        let refused = self.db()?.commit(unknown);
+        if !matches!(refused, Err(CommitError::Read(ReadError::UnknownSeries { .. }))) {
+            return Err(format!("a series that there is not is told as {refused:?}").into());
+        }
+        if self.model.variables.contains_key(&COUNTER) {
+            let (scope, name) = check::variable(COUNTER);
+            let mut other = Batch::new();
+            other.set_variable(scope, &name, 0.5);
+            match self.db()?.commit(other) {
+                Err(CommitError::VariableType { .. }) => {}
+                Err(error) => self.excuse("set a variable to another type", &error)?,
+                Ok(_) => return Err("a variable has two types".into()),
+            }
         }
         if self.model.slots.contains(SOURCE) {
             let other = counter_slot(SOURCE).value("more", underbelly::ColumnType::I64);

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use underbelly::{
-    Batch, CheckpointReport, Column, ColumnType, Columns, Database, Date, Metadata, Options, Row,
-    SlotDefinition, Timestamp,
+    Batch, CheckpointReport, Column, ColumnType, Columns, Database, Date, Metadata, Options, Outputs,
+    ProducerDefinition, Row, SlotDefinition, Timestamp,
 };
 
 use crate::Failed;
@@ -34,6 +34,47 @@ pub struct Cells {
     db: Database,
     cells: u64,
     round: i64,
+}
+
+/// The checkpoint after a run of a group over so many cells of a date: the group's record holds a generation for each
+/// and is captured as a whole.
+pub fn change_group(folder: &Path, members: u64) -> Result<CheckpointReport, Failed> {
+    let db = Database::create_with(folder, unhurried())?;
+    db.define_slot(slot())?;
+    db.define_slot(SlotDefinition::new("Sum").value("n", ColumnType::I64))?;
+    let sum = ProducerDefinition::new("sum").requires("Cells").group_by_date().provides("Sum");
+    db.register(sum, |run| {
+        let count = run.inputs("Cells")?.len() as i64;
+        Ok(Outputs::new().put("Sum", Columns::new().with("n", Column::from(vec![count]))?))
+    })?;
+    let day = Date(20_000);
+    for from in (0..members).step_by(BATCH_CELLS as usize) {
+        let mut batch = Batch::new();
+        for cell in from..(from + BATCH_CELLS).min(members) {
+            batch.put_slot("Cells", day, [cell as i64], contents(cell as i64)?);
+        }
+        db.commit(batch)?;
+    }
+    let mut batch = Batch::new();
+    batch.end_of(day);
+    db.commit(batch)?;
+    db.wait_idle(Duration::from_secs(60));
+    db.checkpoint()?;
+    let mut batch = Batch::new();
+    batch.put_slot("Cells", day, [0], contents(-1)?);
+    db.commit(batch)?;
+    db.wait_idle(Duration::from_secs(60));
+    Ok(db.checkpoint()?)
+}
+
+/// Settings under which no checkpoint is made but those that are asked for.
+fn unhurried() -> Options {
+    Options {
+        checkpoint_bytes: u64::MAX,
+        checkpoint_operations: u64::MAX,
+        checkpoint_replay: Duration::MAX,
+        ..Options::default()
+    }
 }
 
 /// Latencies of commits.
@@ -107,13 +148,7 @@ impl Cells {
         let db = fill(folder, filling, Options::default())?;
         // What follows is measured apart from checkpoints in the background.
         db.close()?;
-        let options = Options {
-            checkpoint_bytes: u64::MAX,
-            checkpoint_operations: u64::MAX,
-            checkpoint_replay: Duration::MAX,
-            ..Options::default()
-        };
-        Ok(Cells { db: Database::open_with(folder, options)?, cells, round: 0 })
+        Ok(Cells { db: Database::open_with(folder, unhurried())?, cells, round: 0 })
     }
 
     /// The checkpoint after so many cells, spread over all, got new contents.
@@ -189,5 +224,12 @@ mod tests {
         let (latency, reports) = cells.commit(2, Duration::from_millis(50), true).unwrap();
         assert!(latency.commits > 0 && !reports.is_empty());
         assert!(latency.p50 <= latency.p999 && latency.p999 <= latency.max);
+    }
+
+    #[test]
+    fn a_group_is_one_record() {
+        let folder = crate::place::scratch().unwrap();
+        let report = change_group(&folder.path().join("db"), 500).unwrap();
+        assert!(report.records >= 3 && report.records < 10 && report.image_bytes > 500 * 12, "{report:?}");
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use underbelly_storage::disk::{RealDisk, SharedDisk};
+use underbelly_storage::disk::{Disk, RealDisk, SharedDisk};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::manifest::pin_newest_manifest;
 use underbelly_storage::sealed::SealedWriter;
@@ -77,9 +77,26 @@ impl View {
         options: BackupOptions,
         progress: impl FnMut(u64, u64),
     ) -> Result<BackupReport, CopyError> {
-        let began = Instant::now();
-        let disk = &self.base().disk;
-        let copy = Copy::begin(disk, dest.as_ref(), options)?;
+        Copy::begin(&self.base().disk, dest.as_ref(), options)?.back_up(progress)
+    }
+
+    /// As [`View::backup`], onto any disk, which must be empty. All files are copied. After a failure there is no database
+    /// on it.
+    ///
+    /// # Errors
+    /// As [`View::backup`].
+    pub fn backup_on(
+        &self,
+        dest: SharedDisk,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<BackupReport, CopyError> {
+        Copy::begin_on(&self.base().disk, dest, None, BackupOptions { copy: true })?.back_up(progress)
+    }
+}
+
+impl Copy {
+    fn back_up(self, progress: impl FnMut(u64, u64)) -> Result<BackupReport, CopyError> {
+        let (began, disk, copy) = (Instant::now(), &self.source, &self);
         let mut made = Err(OpenError::Overtaken { dir: disk.describe() });
         for _ in 0..READER_TRIES {
             made = copy.make_backup();
@@ -102,7 +119,8 @@ impl View {
 pub(crate) struct Copy {
     source: SharedDisk,
     pub dest: SharedDisk,
-    root: PathBuf,
+    /// Where it is for the operating system, if it is anywhere.
+    root: Option<PathBuf>,
     options: BackupOptions,
     /// Whether bytes of sealed files had to be copied.
     has_copied: AtomicBool,
@@ -117,13 +135,28 @@ pub(crate) enum Placed {
 
 impl Copy {
     pub(crate) fn begin(source: &SharedDisk, dest: &Path, options: BackupOptions) -> Result<Copy, CopyError> {
-        let copy = Copy {
-            source: source.clone(),
-            dest: Arc::new(RealDisk::new(dest)),
-            root: dest.to_path_buf(),
-            options,
-            has_copied: AtomicBool::new(false),
-        };
+        let copy = Copy::begin_on(source, Arc::new(RealDisk::new(dest)), Some(dest.to_path_buf()), options)?;
+        let inside = source.path("").and_then(|source| {
+            let (source, dest) = (source.canonicalize().ok()?, dest.canonicalize().ok()?);
+            dest.starts_with(source).then_some(())
+        });
+        match inside {
+            Some(()) => {
+                // It was made a moment ago, or was empty.
+                let _ = fs::remove_dir(dest);
+                Err(CopyError::Inside { dir: copy.dest.describe() })
+            }
+            None => Ok(copy),
+        }
+    }
+
+    fn begin_on(
+        source: &SharedDisk,
+        dest: SharedDisk,
+        root: Option<PathBuf>,
+        options: BackupOptions,
+    ) -> Result<Copy, CopyError> {
+        let copy = Copy { source: source.clone(), dest, root, options, has_copied: AtomicBool::new(false) };
         let dir = copy.dest.describe();
         let io = |action| {
             let dir = dir.clone();
@@ -141,29 +174,19 @@ impl Copy {
         }
         let made = copy.dest.create_dir("");
         // A link that leads nowhere is there, and is no folder.
-        let made = made.and_then(|()| fs::metadata(dest).map(drop));
+        let made = made.and_then(|()| copy.root.as_ref().map_or(Ok(()), |root| fs::metadata(root).map(drop)));
         made.map_err(io("cannot make folder"))?;
-        let inside = source.path("").and_then(|source| {
-            let (source, dest) = (source.canonicalize().ok()?, dest.canonicalize().ok()?);
-            dest.starts_with(source).then_some(())
-        });
-        match inside {
-            Some(()) => {
-                // It was made a moment ago, or was empty.
-                let _ = fs::remove_dir(dest);
-                Err(CopyError::Inside { dir })
-            }
-            None => Ok(copy),
-        }
+        Ok(copy)
     }
 
     /// Removes all that was put there.
     pub(crate) fn clear(&self) -> Result<(), OpenError> {
         self.restart()?;
+        let Some(root) = &self.root else { return Ok(()) };
         for entry in
             self.dest.list("").map_err(|source| StorageError::io("list", &self.dest.describe(), source))?
         {
-            let removed = fs::remove_dir_all(self.root.join(&entry));
+            let removed = fs::remove_dir_all(root.join(&entry));
             removed.map_err(|source| StorageError::io("remove", &entry, source))?;
         }
         Ok(())
@@ -198,8 +221,11 @@ impl Copy {
 
     /// Removes the files that were put there, for another attempt.
     pub(crate) fn restart(&self) -> Result<(), OpenError> {
-        let failed = |source| StorageError::io("empty", &self.dest.describe(), source).into();
-        remove_files(&self.root).map_err(failed)
+        let removed = match &self.root {
+            Some(root) => remove_files(root),
+            None => remove_names(&*self.dest, ""),
+        };
+        removed.map_err(|source| StorageError::io("empty", &self.dest.describe(), source).into())
     }
 
     /// Puts a sealed file of the original into the copy. Its folder is not synced.
@@ -320,6 +346,19 @@ fn remove_files(folder: &Path) -> io::Result<()> {
         match entry.file_type()?.is_dir() {
             true => remove_files(&entry.path())?,
             false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+/// The same on a disk of which nothing but the names is known.
+fn remove_names(disk: &dyn Disk, dir: &str) -> io::Result<()> {
+    for entry in disk.list(dir)? {
+        let name = if dir.is_empty() { entry } else { format!("{dir}/{entry}") };
+        if disk.open_read(&name).is_ok() {
+            disk.remove(&name)?;
+        } else {
+            remove_names(disk, &name)?;
         }
     }
     Ok(())

@@ -10,7 +10,9 @@ use crate::durability::Durability;
 use crate::error::CommitError;
 use crate::graph::SlotDate;
 use crate::limits::OPERATIONS_MAX;
-use crate::models::Metadata;
+use crate::models::{Metadata, ModelId};
+use crate::series::Delete;
+use crate::variables::{Change, Name, Scope, VariableValue};
 
 /// One row for a series.
 ///
@@ -64,10 +66,14 @@ const SEARCHED_MAX: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     pub(crate) appends: Vec<Rows>,
+    pub(crate) deletes: Vec<(Arc<str>, Delete)>,
     /// Places in `appends`, once those are more than are searched.
     by_series: HashMap<Arc<str>, usize>,
     pub(crate) cells: Vec<CellPut>,
     pub(crate) models: Vec<(Metadata, Blob)>,
+    /// Each with the number of models that were put before it.
+    pub(crate) deleted_models: Vec<(ModelId, usize)>,
+    pub(crate) variables: Vec<Change>,
     pub(crate) ends: Vec<SlotDate>,
     pub(crate) durability: Durability,
     rows: usize,
@@ -100,9 +106,10 @@ impl Batch {
         Batch::default()
     }
 
-    /// Number of rows, cells, models and declared ends.
+    /// Number of rows, cells, models, deletions, changes of variables and declared ends.
     pub fn len(&self) -> usize {
-        self.rows + self.cells.len() + self.models.len() + self.ends.len()
+        let models = self.models.len() + self.deleted_models.len();
+        self.rows + self.deletes.len() + self.cells.len() + models + self.variables.len() + self.ends.len()
     }
 
     /// Whether there is nothing to commit.
@@ -190,6 +197,13 @@ impl Batch {
         Ok(self)
     }
 
+    /// Deletes rows that earlier transactions appended to a series. What this batch appends, before or after this call, is
+    /// not among them. Older snapshots still show them.
+    pub fn delete_rows(&mut self, series: impl Into<Arc<str>>, delete: Delete) -> &mut Batch {
+        self.deletes.push((series.into(), delete));
+        self
+    }
+
     /// Puts the contents of a cell: all its rows, in place of those that it had. `key` holds a value for each
     /// cell key of the slot in order. The columns are the slot's row keys and values; a value column that is
     /// left out is null.
@@ -231,6 +245,32 @@ impl Batch {
         self
     }
 
+    /// Deletes all versions of a model, those that this batch put before among them; a model that is not there stays so.
+    /// What is put after it begins anew with version 1. The metadata's `timestamp`, `name` and `tags` do not matter.
+    ///
+    /// # Errors
+    /// [`CommitError::Metadata`] where the metadata has no identity, as [`Metadata::id`] says.
+    pub fn delete_model(&mut self, metadata: &Metadata) -> Result<&mut Batch, CommitError> {
+        self.deleted_models.push((metadata.id()?, self.models.len()));
+        Ok(self)
+    }
+
+    /// Sets a variable. What a variable holds is fixed as long as it is there: another type, or an array of another
+    /// length, is refused at the commit. Of several values that a batch sets the last counts.
+    pub fn set_variable(&mut self, scope: Scope, name: &str, value: impl Into<VariableValue>) -> &mut Batch {
+        let name = Name { scope, name: name.into() }.into();
+        self.variables.push(Change { name, value: Some(value.into()) });
+        self
+    }
+
+    /// Removes a variable; one that is not there stays so. After it the variable may hold something else, in the
+    /// same batch too.
+    pub fn remove_variable(&mut self, scope: Scope, name: &str) -> &mut Batch {
+        let name = Name { scope, name: name.into() }.into();
+        self.variables.push(Change { name, value: None });
+        self
+    }
+
     /// Declares that clients have committed all that they will for a date, so that producers which wait for the
     /// whole date may run.
     pub fn end_of(&mut self, date: impl Into<SlotDate>) -> &mut Batch {
@@ -240,14 +280,22 @@ impl Batch {
 
     /// Refuses what is beyond the limits or belongs to the engine, before anything is written.
     pub(crate) fn check(&self) -> Result<(), CommitError> {
-        if let Some(rows) = self.appends.iter().find(|rows| rows.series.starts_with('_')) {
+        let deletes = self.deletes.iter().map(|(series, _)| series);
+        let mut series = self.appends.iter().map(|rows| &rows.series).chain(deletes);
+        if let Some(series) = series.find(|series| series.starts_with('_')) {
             return Err(CommitError::Name {
                 what: "series",
-                name: rows.series.to_string(),
+                name: series.to_string(),
                 problem: "begins with `_`, as the engine's own do",
             });
         }
-        let operations = self.cells.len() + self.models.len() + self.ends.len() + self.appends.len();
+        let operations = self.cells.len()
+            + self.models.len()
+            + self.deleted_models.len()
+            + self.variables.len()
+            + self.ends.len()
+            + self.deletes.len()
+            + self.appends.len();
         if operations > OPERATIONS_MAX {
             return Err(CommitError::TooLarge {
                 what: "the number of operations of one transaction",

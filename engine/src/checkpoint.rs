@@ -15,7 +15,6 @@ mod reserve;
 mod seal;
 mod slices;
 
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -33,9 +32,10 @@ use crate::files;
 use crate::graph::Captured;
 use crate::image::{Layer, Overlay, taken_in};
 use crate::manifest;
-use crate::models::Numbered;
+use crate::models::Unstored;
 use crate::record::v1;
 use crate::state::State;
+use crate::variables::Changed;
 
 pub(crate) use cleanup::{all_files, kept_files, kept_manifests, named_files, remove_files};
 use pack::Packing;
@@ -55,6 +55,8 @@ pub struct CheckpointReport {
     pub bytes_written: u64,
     /// Segments that it sealed.
     pub segments: usize,
+    /// Rows that were deleted and that it left out of the segments.
+    pub rows_deleted: u64,
     /// Objects that it packed.
     pub objects: usize,
     /// Records of the state image that had changed.
@@ -65,8 +67,11 @@ pub struct CheckpointReport {
     pub images_taken_in: usize,
     /// Times that it held commits up.
     pub slices: u64,
-    /// How long it held commits up at most, at a time.
+    /// How long it held commits up at most, at a time. What other threads and processes took of the processor meanwhile
+    /// counts.
     pub longest_slice: Duration,
+    /// How much of the processor it took at most while it held commits up, at a time.
+    pub busiest_slice: Duration,
     /// Bytes that are held in reserve for a checkpoint on a full disk.
     pub reserve_bytes: u64,
     /// How long it took.
@@ -97,7 +102,8 @@ struct Begun {
     seq: u64,
     time: i64,
     next_run: u64,
-    fresh: VecDeque<Vec<Numbered>>,
+    models: Unstored,
+    variables: Changed,
     loose: Vec<ObjectId>,
     load: Load,
     /// A place in the log before which no later transaction stands.
@@ -192,13 +198,14 @@ impl Core {
             std::mem::replace(&mut chain.truth, Manifest { number: attempt.number, seq: begun.seq });
         attempt.settle(written, chain);
         self.pending.forget_logged(begun.seq);
-        if let Err(error) = self.clean_up(chain.truth, previous) {
+        if let Err(error) = self.clean_up(chain.truth, previous, &mut attempt.slices) {
             // The checkpoint is made; the next one removes what this one could not.
             self.note_trouble(format!("files of an older checkpoint could not be removed: {error}"));
         }
         let mut report = attempt.report;
         report.slices = attempt.slices.count;
         report.longest_slice = attempt.slices.longest;
+        report.busiest_slice = attempt.slices.busiest;
         match reserve::hold(&*self.disk, report.bytes_written, self.options.checkpoint_bytes) {
             Ok(held) => report.reserve_bytes = held,
             Err(error) => {
@@ -221,12 +228,17 @@ impl Attempt<'_> {
         let core = self.core;
         let oldest = core.oldest_reader();
         self.slices.all(|state| state.drop_versions(oldest, 16, &core.objects))?;
+        if self.slices.once(|state| state.models.wait_for_index(oldest))? {
+            core.attributes.update(|shared| shared.is_wanted = true);
+        }
         core.objects.forget_unnamed(&core.pending);
         if let Some(missing) = core.objects.missing() {
             let what = format!("object {missing} is named but not stored; the log is kept");
             return Err(CommitError::Internal { what });
         }
-        self.report.records = self.slices.once(|state| state.graph.changed_records())?;
+        self.report.records = self
+            .slices
+            .once(|state| state.graph.changed_records() + state.variables.changed_records() as u64)?;
         Ok(())
     }
 
@@ -242,14 +254,15 @@ impl Attempt<'_> {
                 seq: state.head,
                 time: state.time.0,
                 next_run: state.next_run,
-                fresh: state.models.take_fresh(),
+                models: state.models.take_unstored(),
+                variables: state.variables.take_changed(),
                 loose: self.core.objects.take_loose(),
                 load: self.core.backlog.load(),
                 place,
             }
         })?;
         self.report.seq = begun.seq;
-        self.report.records += begun.fresh.iter().map(|fresh| fresh.len() as u64).sum::<u64>();
+        self.report.records += begun.models.records();
         Ok(begun)
     }
 
@@ -262,19 +275,21 @@ impl Attempt<'_> {
             place if place.seq == begun.seq + 1 => place,
             _ => begun.place,
         };
-        self.seal_tables(&mut tables)?;
+        // Whoever reads at this seq or later sees what is deleted up to there no more.
+        self.seal_tables(&mut tables, core.oldest_reader())?;
         let packing = self.pack(&begun.loose)?;
         let sizes: Vec<u64> = chain.layers.iter().map(|layer| layer.reference.bytes).collect();
         let records: u64 = chain.layers.iter().map(|layer| layer.reference.records).sum();
         let each = sizes.iter().sum::<u64>().checked_div(records).unwrap_or(RECORD_BYTES);
         let taken = taken_in(&sizes, each * self.report.records);
         let (kept, below) = chain.layers.split_at(chain.layers.len() - taken);
-        let layer = self.write_image(below, kept.is_empty(), &begun.fresh)?;
+        let layer = self.write_image(below, kept.is_empty(), begun)?;
         self.report.images_taken_in = taken;
         self.report.image_bytes = layer.reference.bytes;
         self.report.bytes_written += layer.reference.bytes;
         let kept_layers = kept.len();
         let images = kept.iter().chain([&layer]).map(|layer| layer.reference.clone()).collect();
+        let series = tables.iter().map(Sealing::series).collect::<Result<_, _>>();
         let manifest = v1::Manifest {
             seq: begun.seq,
             time: begun.time,
@@ -283,7 +298,7 @@ impl Attempt<'_> {
             log_file_bytes: core.options.log_file_bytes,
             previous: chain.truth.number,
             images,
-            series: tables.iter().map(Sealing::series).collect(),
+            series: series.map_err(|what| CommitError::Internal { what })?,
             packs: packing.packs.clone(),
             chunks: packing.chunks.clone(),
             logged: core.pending.logged(begun.seq),
@@ -296,12 +311,7 @@ impl Attempt<'_> {
     }
 
     /// Writes the image of what changed over the layers that it takes in.
-    fn write_image(
-        &mut self,
-        below: &[Layer],
-        is_base: bool,
-        fresh: &VecDeque<Vec<Numbered>>,
-    ) -> Result<Layer, CommitError> {
+    fn write_image(&mut self, below: &[Layer], is_base: bool, begun: &Begun) -> Result<Layer, CommitError> {
         let core = self.core;
         let file = core.new_file();
         core.disk_dir(files::IMAGES_DIR)?;
@@ -328,7 +338,8 @@ impl Attempt<'_> {
                 from = *end;
             }
         }
-        overlay.push_models(fresh)?;
+        overlay.push_models(&begun.models)?;
+        overlay.push_variables(&begun.variables)?;
         let reference = overlay.finish(file)?;
         self.note_made(name);
         Ok(Layer::open(self.disk, core.database, &reference)?)
@@ -353,7 +364,8 @@ impl Attempt<'_> {
     fn abandon(&mut self, begun: Begun) {
         self.slices.once_even_if_poisoned(|state: &mut State| {
             state.graph.abandon_capture();
-            state.models.give_back_fresh(begun.fresh);
+            state.models.give_back_unstored(begun.models);
+            state.variables.give_back_changed(begun.variables);
             state.capture = 0;
         });
         self.core.objects.give_back_loose(begun.loose);

@@ -14,6 +14,12 @@ pub trait Clock: Send + Sync + 'static {
     fn instant(&self) -> Instant {
         Instant::now()
     }
+
+    /// Lets others go on. Called where long work stops for a moment: a checkpoint before each time that it holds commits
+    /// up, with no lock held. Whoever drives a database without threads may commit here.
+    fn give_way(&self) {
+        std::thread::yield_now();
+    }
 }
 
 /// The operating system's clock.

@@ -70,6 +70,8 @@ pub struct Status {
     pub producers: usize,
     /// Models.
     pub models: usize,
+    /// Variables.
+    pub variables: usize,
     /// The index of the models' attributes.
     pub index: IndexStatus,
     /// Objects: contents of cells and blobs.
@@ -294,6 +296,16 @@ impl Database {
         self.core().signals.durable()
     }
 
+    /// The seq up to which transactions are visible: that of a snapshot taken now.
+    pub fn visible_seq(&self) -> u64 {
+        self.core().signals.visible()
+    }
+
+    /// The seq of the last transaction that was applied. Up to it, some may not be visible yet.
+    pub fn head_seq(&self) -> u64 {
+        self.core().state().head
+    }
+
     /// Runs a closure that reads and writes, and commits what it wrote if nothing that it read has changed
     /// meanwhile; otherwise runs it again. After 16 runs in all it answers [`CommitError::Conflict`].
     ///
@@ -429,6 +441,7 @@ impl Database {
             cells: counts.cells,
             producers: counts.producers,
             models: counts.models,
+            variables: counts.variables,
             index,
             objects: counts.objects,
             log,

@@ -7,6 +7,7 @@ use underbelly_wal::WalError;
 
 use crate::graph::{GraphError, KeyError};
 use crate::models::{MetadataError, WhereError};
+use crate::variables::VariableType;
 
 /// Making or opening a database failed. Nothing was changed, except that an interrupted recovery may have begun.
 #[derive(Debug, thiserror::Error)]
@@ -281,6 +282,18 @@ pub enum CommitError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A variable of another type, or an array of another length.
+    #[error(
+        "variable {variable:?} holds {expected}, not {found}; convert the value, or remove the variable first"
+    )]
+    VariableType {
+        /// The variable, with its scope.
+        variable: String,
+        /// What it holds.
+        expected: VariableType,
+        /// What was given.
+        found: VariableType,
+    },
     /// Rows of a cell that cannot be stored.
     #[error("slot {slot:?}: {what}")]
     Cell {
@@ -371,6 +384,16 @@ pub enum ReadError {
     UnknownSlot {
         /// The name.
         slot: String,
+    },
+    /// A name that no variable has.
+    #[error("{what} {name:?} {problem}; ask for another name")]
+    Name {
+        /// What is named.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// Contents that are not what they should be.
     #[error("object {object} does not hold the contents of a cell: {what}; run `ubctl verify`")]

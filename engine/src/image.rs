@@ -1,6 +1,5 @@
-//! The state image: the facts of the graph and the versions of models, as records.
+//! The state image: the facts of the graph, the versions of models and the variables, as records.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use underbelly_storage::Timestamp;
@@ -12,13 +11,17 @@ use underbelly_storage::object::ObjectId;
 use crate::files;
 use crate::graph::{Fact, Graph, Restorer};
 use crate::limits::DELTAS_MAX;
-use crate::models::{Metadata, ModelId, Numbered, Version};
+use crate::models::{Metadata, ModelId, Numbered, Unstored, Version};
 use crate::objects::Names;
 use crate::pool::Pool;
 use crate::record::v1;
+use crate::variables::{self, Changed, Stored, Variables};
 
 /// The kind of the records of models' versions; lower ones are the graph's.
 const MODEL: u8 = 8;
+
+/// The kind of the records of variables.
+const VARIABLE: u8 = 9;
 
 /// Records that are decoded at once.
 const RESTORE_RECORDS: usize = 1 << 14;
@@ -102,14 +105,42 @@ impl<'i> Overlay<'i> {
         self.writer.push(key, Some(value))
     }
 
-    /// Writes versions of models.
-    pub(crate) fn push_models(&mut self, fresh: &VecDeque<Vec<Numbered>>) -> Result<(), StorageError> {
+    /// Writes that a key has no record any more.
+    fn push_removed(&mut self, key: Key) -> Result<(), StorageError> {
+        self.advance(Some(key))?;
+        if self.is_base { Ok(()) } else { self.writer.push(key, None) }
+    }
+
+    /// Writes variables that changed. They stand behind all other records.
+    pub(crate) fn push_variables(&mut self, changed: &Changed) -> Result<(), StorageError> {
         let mut value = Vec::new();
-        for numbered in fresh.iter().flatten() {
-            value.clear();
-            put_model(&mut value, numbered);
-            let key = Key { kind: MODEL, major: numbered.version.seq, minor: numbered.position };
-            self.push(key, &value)?;
+        for ((major, minor), stored) in changed {
+            let key = Key { kind: VARIABLE, major: *major, minor: *minor };
+            match stored {
+                Some(stored) => {
+                    value.clear();
+                    variables::encode(&mut value, stored);
+                    self.push(key, &value)?;
+                }
+                None => self.push_removed(key)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes versions of models, and takes out those that were deleted.
+    pub(crate) fn push_models(&mut self, unstored: &Unstored) -> Result<(), StorageError> {
+        let mut value = Vec::new();
+        for ((major, minor), put) in unstored.changes() {
+            let key = Key { kind: MODEL, major, minor };
+            match put {
+                Some(numbered) => {
+                    value.clear();
+                    put_model(&mut value, numbered);
+                    self.push(key, &value)?;
+                }
+                None => self.push_removed(key)?,
+            }
         }
         Ok(())
     }
@@ -139,18 +170,20 @@ fn model(key: Key, value: &[u8]) -> Result<Numbered, String> {
     let metadata = Metadata::from_cbor(&cbor).map_err(|error| error.to_string())?;
     let version = Version {
         seq: key.major,
+        position: key.minor,
         metadata: Arc::new(metadata),
         cbor,
         timestamp: Timestamp(timestamp),
         object: ObjectId(object),
         bytes,
     };
-    Ok(Numbered { position: key.minor, id: ModelId(id), version: Arc::new(version) })
+    Ok(Numbered { id: ModelId(id), version: Arc::new(version) })
 }
 
 enum Part {
     Fact(Fact),
     Model(Numbered),
+    Variable(Stored),
 }
 
 /// The records of a state image, taken in.
@@ -160,6 +193,7 @@ pub(crate) struct Taken {
     restorer: Restorer,
     /// Versions of models, in order.
     pub models: Vec<Numbered>,
+    variables: Vec<Stored>,
     /// What cells and models name.
     pub names: Names,
 }
@@ -180,7 +214,16 @@ impl Taken {
                 self.models.push(numbered);
                 Ok(())
             }
+            Part::Variable(stored) => {
+                self.variables.push(stored);
+                Ok(())
+            }
         }
+    }
+
+    /// The variables. They are gone after that.
+    pub(crate) fn take_variables(&mut self) -> Result<Variables, StorageError> {
+        Variables::restored(std::mem::take(&mut self.variables)).map_err(|what| self.wrong(what))
     }
 
     /// The graph that the facts make. They are gone after that.
@@ -200,6 +243,7 @@ pub(crate) fn read(layers: &[Layer], pool: &Pool) -> Result<Taken, StorageError>
     };
     let decode = |(key, value): (Key, &[u8])| match key.kind {
         MODEL => model(key, value).map(Part::Model).map_err(|what| of(key, what)),
+        VARIABLE => variables::decode(key, value).map(Part::Variable).map_err(|what| of(key, what)),
         _ => Fact::decode(key, value).map(Part::Fact).map_err(|error| of(key, error.to_string())),
     };
     let mut merge = Merge::new(layers.iter().map(|layer| &layer.image))?;

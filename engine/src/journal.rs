@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use underbelly_storage::Timestamp;
 use underbelly_storage::disk::{RealDisk, SharedDisk};
 use underbelly_storage::manifest::newest_manifest;
 use underbelly_storage::object::ObjectId;
+use underbelly_storage::{Timestamp, Value};
 use underbelly_wal::{
     FileInspection, PassedOver, Place, Sound, Start, WalError, inspect, owner, visit_sound,
 };
@@ -15,9 +15,10 @@ use crate::database::Database;
 use crate::error::OpenError;
 use crate::graph::{Event, Outcome};
 use crate::manifest::Stored;
-use crate::models::Metadata;
+use crate::models::{Metadata, ModelId};
 use crate::open::no_manifest;
 use crate::record::{self, v1};
+use crate::variables::Change;
 
 /// A record of the log: one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,6 +183,11 @@ fn parts(record: v1::Record) -> Vec<String> {
             }
         });
     }
+    does.extend(record.deletes.into_iter().map(|v1::SeriesDelete { series, delete }| {
+        let keys = delete.keys.iter().map(|(name, value)| format!(" of {name} {}", Value::from(value)));
+        let (first, last) = (Timestamp(delete.first), Timestamp(delete.last));
+        format!("delete rows of series {series:?}{} from {first} to {last}", keys.collect::<String>())
+    }));
     for append in record.appends {
         let series = append.series;
         does.push(match append.rows {
@@ -194,11 +200,21 @@ fn parts(record: v1::Record) -> Vec<String> {
             }
         });
     }
+    does.extend(record.deleted_models.into_iter().map(|id| format!("delete model {}", ModelId(id))));
     for model in record.models {
         let metadata = Metadata::from_cbor(&model.metadata).map(|metadata| metadata.to_json().to_string());
         let metadata = metadata.unwrap_or_else(|error| error.to_string());
         does.push(format!("put model {metadata}, {} bytes", model.bytes));
     }
+    does.extend(record.variables.into_iter().map(|variable| {
+        let Change { name, value } = variable.into();
+        match value {
+            Some(value) => {
+                format!("set variable {name} to {} of {} bytes", value.variable_type(), value.byte_size())
+            }
+            None => format!("remove variable {name}"),
+        }
+    }));
     if let Some(event) = record.event {
         match Event::try_from(event) {
             Ok(event) => events(event, &mut does),

@@ -1,8 +1,8 @@
 //! Underbelly: an embedded database for backtests, pricing runs and online models.
 //!
-//! One directory and one log hold three kinds of data: series (rows by type and timestamp), slots (small datasets
-//! whose cells have a state) and models (blobs found by a metadata dict). Producers turn slots into slots; a
-//! commit wakes those whose inputs it changed. A transaction may touch everything; it is atomic, and durable when
+//! One directory and one log hold series (rows by type and timestamp), slots (small datasets whose cells have a
+//! state), models (blobs found by a metadata dict) and variables (one current value by name). Producers turn slots
+//! into slots; a commit wakes those whose inputs it changed. A transaction may touch everything; it is atomic, and durable when
 //! it is acknowledged.
 //!
 //! Invariants:
@@ -59,6 +59,7 @@ mod slots;
 mod snapshot;
 mod state;
 mod transaction;
+mod variables;
 mod verify;
 mod versions;
 mod view;
@@ -88,7 +89,7 @@ pub use reader::{Reader, ReaderStatus};
 pub use repair::{Loss, RepairReport};
 pub use restore::Phases;
 pub use runs::{RUNS_SERIES, RunRecord};
-pub use series::{Series, SeriesInfo};
+pub use series::{Delete, Series, SeriesInfo};
 pub use signals::{Latencies, Percentiles};
 pub use slots::decode_content;
 pub use snapshot::{Cell, Snapshot};
@@ -104,6 +105,7 @@ pub use underbelly_wal::{
     BatchInspection, Behind, FileInspection, HeaderInspection, LogStats, PassedOver, Sound, Stall, Stalls,
     WalError,
 };
+pub use variables::{Scope, Variable, VariableType, VariableValue};
 pub use verify::VerifyReport;
 pub use view::{Counts, View};
 

@@ -10,13 +10,15 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const COLUMNS_MAX: usize = 4_096;
 /// Rows in one append or cell.
 pub const ROWS_MAX: usize = 1 << 28;
-/// Appends, slot puts and model puts in one transaction.
+/// Appends, slot puts, model puts and changes of variables in one transaction.
 pub const OPERATIONS_MAX: usize = 1 << 20;
 /// An append or object above this is written to a file of its own before the commit and named by the record; so
 /// is what would make the record longer than half of what the log takes.
 pub const INLINE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one object: a model blob or the contents of a cell.
 pub const OBJECT_BYTES_MAX: usize = 4 << 30;
+/// Bytes of a variable's value; a float has 8.
+pub const VARIABLE_BYTES_MAX: usize = 4 << 10;
 /// Levels of nesting in model metadata.
 pub const METADATA_DEPTH_MAX: usize = 32;
 /// Bytes of model metadata in canonical form.
@@ -51,6 +53,8 @@ pub const SMALL_SEGMENTS_MAX: usize = 8;
 pub const SMALL_FILE_BYTES: u64 = 16 << 20;
 /// Small packs that are joined at the next checkpoint.
 pub const SMALL_PACKS_MAX: usize = 8;
+/// Operations as which a delete of rows counts towards the next checkpoint.
+pub const DELETE_OPERATIONS: usize = 1_000;
 /// Bytes in memory of the rows that a checkpoint seals into one segment.
 pub const SEAL_BYTES_MAX: usize = 1 << 30;
 /// Rows below which a segment counts as small, where its bytes do so too.

@@ -12,6 +12,6 @@ mod wanted;
 pub(crate) use attributes::Attributes;
 pub use attributes::{IndexState, IndexStatus};
 pub use catalogue::{Model, ModelInfo};
-pub(crate) use catalogue::{Models, Numbered, Version};
+pub(crate) use catalogue::{Models, Numbered, Unstored, Version};
 pub use metadata::{IDENTITY_PREFIX, MetaValue, Metadata, MetadataError, ModelId};
 pub use wanted::{Where, WhereError};

@@ -6,24 +6,31 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use underbelly_query::MemoryRun;
+use underbelly_query::{MemoryRun, Tombstone};
 use underbelly_storage::object::{Blob, ObjectId};
 use underbelly_storage::segment::Segment;
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
 
 use crate::graph::{ContentId, Event, EventV1, Outcome, OutputWrite, Write};
-use crate::limits::{FEW_COLUMNS_MAX, FEW_ROWS_MAX};
+use crate::limits::{DELETE_OPERATIONS, FEW_COLUMNS_MAX, FEW_ROWS_MAX};
 use crate::models::{Metadata, ModelId};
 use crate::objects::{ChunkFile, Place};
 use crate::record::v1;
 use crate::series::{Few, inexact};
+use crate::variables::{Change, check_change};
 
 /// What a transaction does.
 #[derive(Default)]
 pub(crate) struct Operations {
     pub objects: BTreeMap<ObjectId, Place>,
+    /// Rows that are deleted, before others are appended.
+    pub deletes: Vec<(Arc<str>, Tombstone)>,
     pub appends: Vec<Append>,
+    /// Models that are deleted, before others are put.
+    pub deleted_models: Vec<ModelId>,
     pub models: Vec<PutModel>,
+    /// In their order: a variable may be changed several times.
+    pub variables: Vec<Change>,
     pub event: Option<Event>,
     /// Bytes of rows and objects that the record will hold.
     pub inline_bytes: usize,
@@ -111,7 +118,8 @@ impl Operations {
         segments.chain(chunks).collect()
     }
 
-    /// Number of things that the transaction does.
+    /// Number of things that the transaction does. A delete of rows counts for many: scans look at each until a
+    /// checkpoint has applied it.
     pub(crate) fn count(&self) -> usize {
         let rows = |append: &Append| match &append.rows {
             Rows::Few(few) => few.timestamps.len(),
@@ -123,7 +131,12 @@ impl Operations {
             Some(_) => 1,
             None => 0,
         };
-        self.appends.iter().map(rows).sum::<usize>() + self.models.len() + writes
+        self.appends.iter().map(rows).sum::<usize>()
+            + self.deletes.len() * DELETE_OPERATIONS
+            + self.models.len()
+            + self.deleted_models.len()
+            + self.variables.len()
+            + writes
     }
 
     /// The record of this transaction, and what cannot be written if there is such a thing.
@@ -164,8 +177,11 @@ impl Operations {
         };
         Ok(v1::Record {
             objects: self.objects.iter().map(object).collect::<Result<_, String>>()?,
+            deletes: self.deletes.iter().map(v1::SeriesDelete::try_from).collect::<Result<_, _>>()?,
             appends: self.appends.iter().map(append).collect(),
+            deleted_models: self.deleted_models.iter().map(|id| id.0).collect(),
             models: self.models.iter().map(model).collect(),
+            variables: self.variables.iter().map(v1::Variable::from).collect(),
             event: self.event.as_ref().map(EventV1::from),
         })
     }
@@ -184,6 +200,9 @@ impl Operations {
                 }
             };
             operations.objects.insert(id, place);
+        }
+        for v1::SeriesDelete { series, delete } in record.deletes {
+            operations.deletes.push((series.into(), Tombstone::from(&delete)));
         }
         for append in record.appends {
             let rows = match append.rows {
@@ -204,6 +223,7 @@ impl Operations {
             };
             operations.appends.push(Append { series: append.series.into(), rows, inexact });
         }
+        operations.deleted_models = record.deleted_models.into_iter().map(ModelId).collect();
         for model in record.models {
             let metadata = Metadata::from_cbor(&model.metadata).map_err(|error| error.to_string())?;
             let id = metadata.id().map_err(|error| error.to_string())?;
@@ -216,6 +236,11 @@ impl Operations {
                 object: ObjectId(model.object),
                 bytes: model.bytes,
             });
+        }
+        for variable in record.variables {
+            let Change { name, value } = variable.into();
+            check_change(&name, value.as_ref()).map_err(|error| error.to_string())?;
+            operations.variables.push(Change { name, value });
         }
         if let Some(event) = record.event {
             operations.event = Some(Event::try_from(event).map_err(|error| error.to_string())?);

@@ -1,9 +1,9 @@
 //! From a batch to operations: what can be checked, converted and written before a transaction is sequenced.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use underbelly_query::MemoryRun;
+use underbelly_query::{MemoryRun, Tombstone};
 use underbelly_storage::disk::Disk;
 use underbelly_storage::object::{Blob, ObjectId, write_chunk};
 use underbelly_storage::segment::{Segment, SegmentRows, Seqs, write_segment};
@@ -11,24 +11,25 @@ use underbelly_storage::{ColumnError, Columns, Values};
 
 use crate::batch::{Batch, Rows as BatchRows};
 use crate::core::{Core, Prepared};
-use crate::error::CommitError;
+use crate::error::{CommitError, ReadError};
 use crate::files;
 use crate::graph::{Event, Key, SlotDefinition, Write};
 use crate::limits::{FEW_COLUMNS_MAX, FEW_ROWS_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, ROWS_MAX};
-use crate::models::Metadata;
+use crate::models::{Metadata, ModelId};
 use crate::objects::{ChunkFile, Place};
 use crate::operations::{Append, Operations, PutModel, Rows};
 use crate::pending::Pins;
 use crate::record::v1;
-use crate::series::{Few, check_append, inexact};
+use crate::series::{Delete, Few, check_append, inexact};
 use crate::slots::content;
+use crate::variables::check_change;
 
 impl Core {
     /// Turns what a client wants into a record. The caller has entered the folder.
     pub(crate) fn prepare(&self, batch: Batch) -> Result<Prepared, CommitError> {
         batch.check()?;
         let mut pins = self.pending.pin();
-        let Batch { appends, cells, models, ends, .. } = batch;
+        let Batch { appends, deletes, cells, mut models, deleted_models, variables, ends, .. } = batch;
         let mut operations = Operations::default();
         let mut writes = Vec::new();
         let mut slots = HashMap::new();
@@ -50,8 +51,37 @@ impl Core {
         if !writes.is_empty() || !ends.is_empty() {
             operations.event = Some(Event::Commit { writes, ends });
         }
+        for change in &variables {
+            check_change(&change.name, change.value.as_ref())?;
+        }
+        operations.variables = variables;
+        operations.deletes = self.prepare_deletes(deletes, &appends)?;
+        if !deleted_models.is_empty() {
+            (models, operations.deleted_models) = keep_undeleted(models, deleted_models)?;
+        }
         self.prepare_data(appends, models, &mut operations, &mut pins)?;
         self.encode(operations, pins)
+    }
+
+    /// What hides rows that are there. A series that the batch makes has none.
+    fn prepare_deletes(
+        &self,
+        deletes: Vec<(Arc<str>, Delete)>,
+        appends: &[BatchRows],
+    ) -> Result<Vec<(Arc<str>, Tombstone)>, CommitError> {
+        let mut tombstones = Vec::new();
+        for (series, delete) in deletes {
+            let state = self.state();
+            match state.tables.get(&series) {
+                Some(table) => {
+                    let tombstone = delete.tombstone(&table.schema_at(u64::MAX)).map_err(ReadError::from)?;
+                    tombstones.push((series, tombstone));
+                }
+                None if appends.iter().any(|rows| rows.series == series) => {}
+                None => return Err(ReadError::UnknownSeries { series: series.to_string() }.into()),
+            }
+        }
+        Ok(tombstones)
     }
 
     /// Rows and models, for clients and producers alike.
@@ -237,6 +267,23 @@ impl Core {
         };
         Ok((Segment::open(&*self.disk, &name, self.database, Some(&info))?, reference))
     }
+}
+
+/// Puts that no deletion follows, and the models that are deleted before them.
+fn keep_undeleted(
+    models: Vec<(Metadata, Blob)>,
+    deleted: Vec<(ModelId, usize)>,
+) -> Result<(Vec<(Metadata, Blob)>, Vec<ModelId>), CommitError> {
+    // The last deletion of each counts.
+    let deleted: BTreeMap<ModelId, usize> = deleted.into_iter().collect();
+    let mut kept = Vec::new();
+    for (at, (metadata, blob)) in models.into_iter().enumerate() {
+        let before = deleted.get(&metadata.id()?);
+        if before.is_none_or(|before| at >= *before) {
+            kept.push((metadata, blob));
+        }
+    }
+    Ok((kept, deleted.into_keys().collect()))
 }
 
 /// Of several writes to one cell the last counts.

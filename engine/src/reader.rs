@@ -52,6 +52,8 @@ pub struct Reader {
     recovery: Option<RecoveryReport>,
     /// What is wrong with `SHARED`.
     shared_damage: Option<String>,
+    /// Threads that read files of a manifest.
+    threads: usize,
 }
 
 /// What `ubctl status` shows.
@@ -112,7 +114,16 @@ impl Database {
     /// [`OpenError::Log`] where a file is damaged, missing or cannot be read; [`OpenError::Overtaken`] where
     /// checkpoints of the writer follow each other faster than the database is read.
     pub fn open_read_only_on(disk: SharedDisk) -> Result<Reader, OpenError> {
-        Reader::load(&disk)
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+        Database::open_read_only_with(disk, threads)
+    }
+
+    /// As [`Database::open_read_only_on`], with so many threads to read files with; 0 reads them where it is called.
+    ///
+    /// # Errors
+    /// As [`Database::open_read_only_on`].
+    pub fn open_read_only_with(disk: SharedDisk, threads: usize) -> Result<Reader, OpenError> {
+        Reader::load(&disk, threads)
     }
 }
 
@@ -153,7 +164,7 @@ impl Reader {
                 followed => return followed.map(|()| self.seq()),
             }
         }
-        let fresh = Reader::load(&disk)?;
+        let fresh = Reader::load(&disk, self.threads)?;
         let back = (fresh.seq() < self.seq())
             .then(|| format!("it ends at transaction {}, and held {} before", fresh.seq(), self.seq()));
         let other =
@@ -219,12 +230,12 @@ impl Reader {
         Ok(manifest_numbers(&**disk)?.last().is_some_and(|newest| *newest > self.manifest.0))
     }
 
-    fn load(disk: &SharedDisk) -> Result<Reader, OpenError> {
+    fn load(disk: &SharedDisk, threads: usize) -> Result<Reader, OpenError> {
         let newest = || manifest_numbers(&**disk).map(|numbers| numbers.last().copied());
         let dir = disk.describe();
         for _ in 0..READER_TRIES {
             let before = newest()?;
-            match Reader::load_once(disk) {
+            match Reader::load_once(disk, threads) {
                 Err(error) if is_overtaken(&error) => {
                     // What is not there although nobody replaced the manifest is lost.
                     if !matches!(error, OpenError::Overtaken { .. }) && newest()? == before {
@@ -245,10 +256,9 @@ impl Reader {
         Err(OpenError::Overtaken { dir })
     }
 
-    fn load_once(disk: &SharedDisk) -> Result<Reader, OpenError> {
+    fn load_once(disk: &SharedDisk, threads: usize) -> Result<Reader, OpenError> {
         let dir = disk.describe();
-        let pool = Pool::new(std::thread::available_parallelism().map_or(1, usize::from).min(8));
-        let pool = pool.map_err(|error| OpenError::Io {
+        let pool = Pool::new(threads).map_err(|error| OpenError::Io {
             action: "cannot start threads for",
             dir: dir.clone(),
             source: std::io::Error::other(error),
@@ -304,6 +314,7 @@ impl Reader {
                 replayed: (0, 0),
                 recovery: None,
                 shared_damage: None,
+                threads,
             };
             reader.follow()?;
             return Ok(reader);

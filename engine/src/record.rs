@@ -90,12 +90,28 @@ where
 mod tests {
     use underbelly_storage::{Column, ColumnType, Date, Timestamp};
 
-    use super::v1::{Append, Model, NamedColumn, Object, Record, Rows, SchemaColumn, SegmentRef};
+    use super::v1::{
+        Append, Delete, KeyValue, Model, NamedColumn, Object, Record, Rows, SchemaColumn, Scope, SegmentRef,
+        SeriesDelete, Variable, VariableValue,
+    };
     use super::*;
     use crate::graph::{
         BundleId, Event, EventV1, Key, Outcome, OutputWrite, ProducerDefinition, ProducerId, RunId, SlotDate,
         SlotDefinition, SlotId, Write,
     };
+
+    fn delete(seq: u64) -> Delete {
+        let keys = vec![
+            ("a".to_string(), KeyValue::Null),
+            ("b".to_string(), KeyValue::Bool(true)),
+            ("c".to_string(), KeyValue::I64(-1)),
+            ("d".to_string(), KeyValue::F64(1.5f64.to_bits())),
+            ("e".to_string(), KeyValue::Utf8("IBM".to_string())),
+            ("f".to_string(), KeyValue::Timestamp(3)),
+            ("g".to_string(), KeyValue::Date(4)),
+        ];
+        Delete { seq, first: -5, last: i64::MAX, keys }
+    }
 
     fn record() -> Record {
         let column = |name, key, values: Column| NamedColumn::new(name, key, values);
@@ -139,7 +155,14 @@ mod tests {
                 Append { series: "trade".to_string(), rows: inline },
                 Append { series: "large".to_string(), rows: Rows::Segment(segment) },
             ],
+            deletes: vec![SeriesDelete { series: "trade".to_string(), delete: delete(0) }],
+            deleted_models: vec![[6; 32]],
             models: vec![Model { metadata: vec![0xa0], object: [8; 32], bytes: 1 << 21 }],
+            variables: vec![Variable {
+                scope: Scope::Asset("a".to_string()),
+                name: "v".to_string(),
+                value: Some(VariableValue::Array(vec![1, 2])),
+            }],
             event: Some(EventV1::from(&Event::Commit { writes: vec![write], ends: vec![] })),
         }
     }
@@ -153,11 +176,11 @@ mod tests {
         assert_eq!(time, Timestamp(0x0102_0304));
         assert_eq!(encode(&read).unwrap()[PREFIX_BYTES..], payload[PREFIX_BYTES..]);
         let hash = blake3::hash(&payload).to_hex();
-        assert_eq!(payload.len(), 784);
-        assert_eq!(hash.as_str(), "511063909cdcb614e62dbac8ac022874ace1ba629cc63770dc0b410eda5a8fb9");
+        assert_eq!(payload.len(), 1112);
+        assert_eq!(hash.as_str(), "fdbe97bb22d4025ba855ce1a9ec9e2ee556f8f18962eb04c9150e3ca0e226d2c");
     }
 
-    /// Every kind of event and every type of column.
+    /// Every kind of event, and every type of column and of variable.
     #[test]
     fn the_bytes_of_every_variant_are_fixed() {
         let slot = SlotDefinition::new("Q").cell_key("k", ColumnType::Utf8).row_key("r", ColumnType::F64);
@@ -187,8 +210,22 @@ mod tests {
         }
         let appends = vec![Append { series: "s".to_string(), rows }];
         hasher.update(&encode(&Record { appends, ..Record::default() }).unwrap());
+        let values = [
+            Some(VariableValue::Bool(true)),
+            Some(VariableValue::I64(-1)),
+            Some(VariableValue::F64(f64::NAN.to_bits())),
+            Some(VariableValue::Array(vec![])),
+            Some(VariableValue::Bytes(vec![9])),
+            None,
+        ];
+        for (i, value) in values.into_iter().enumerate() {
+            let scope = [Scope::Global, Scope::Episode("e".to_string()), Scope::Asset("a".to_string())];
+            let scope = scope.into_iter().nth(i % 3).unwrap();
+            let variables = vec![Variable { scope, name: "v".to_string(), value }];
+            hasher.update(&encode(&Record { variables, ..Record::default() }).unwrap());
+        }
         let hash = hasher.finalize().to_hex();
-        assert_eq!(hash.as_str(), "8eaec7ddb800a804cc765f67f7cdc976d0d243c9dab40737c4519f456f39cef2");
+        assert_eq!(hash.as_str(), "22b33edb380d4f9bce3ca1414b85602d25f3d001d24095e3cb77654c39b940cd");
     }
 
     #[test]
@@ -206,6 +243,8 @@ mod tests {
                 columns: vec![SchemaColumn { name: "x".to_string(), column_type: 2, key: true }],
                 segments: vec![],
                 last_seq: 2,
+                deletes: vec![delete(2)],
+                inexact: vec!["x".to_string()],
             }],
             packs: vec![5],
             chunks: vec![super::v1::Chunk { id: [8; 32], file: 6, bytes: 7 }],

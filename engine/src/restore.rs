@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use underbelly_query::{Schema, SchemaColumn};
 use underbelly_storage::Timestamp;
 use underbelly_storage::disk::SharedDisk;
 use underbelly_storage::error::StorageError;
@@ -167,6 +166,7 @@ pub(crate) fn restore(
     let mut taken = image::read(&restored.layers, pool)?;
     restored.phases.image = began.elapsed();
     let began = Instant::now();
+    restored.state.variables = taken.take_variables()?;
     let (names, versions) = (std::mem::take(&mut taken.names), std::mem::take(&mut taken.models));
     let add_objects = || {
         restored.add_objects(manifest, &packs, &names, pool)?;
@@ -189,19 +189,10 @@ impl Restored {
         pool: &Pool,
     ) -> Result<Vec<Arc<PackFile>>, RestoreError> {
         for series in &manifest.series {
-            let mut columns = Vec::new();
-            for column in &series.columns {
-                let column_type = column.known_type()?;
-                columns.push(SchemaColumn {
-                    name: column.name.as_str().into(),
-                    column_type,
-                    key: column.key,
-                });
-            }
             let segments = pool.map(series.segments.iter().collect(), |reference| {
                 restore_segment(disk, database, &series.name, reference)
             })?;
-            let table = Table::restored(Schema { columns }, segments, series.last_seq);
+            let table = Table::restored(series, segments)?;
             self.state.tables.insert(series.name.as_str().into(), table);
         }
         let packs = pool.map(manifest.packs.clone(), |file| {

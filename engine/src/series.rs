@@ -1,12 +1,14 @@
 //! Series: rows keyed by type, timestamp and key columns.
 
+mod delete;
 pub(crate) mod inexact;
 mod segment_run;
 mod table;
 mod tail;
 mod view;
 
+pub use delete::Delete;
 pub(crate) use segment_run::SegmentRun;
-pub(crate) use table::{CapturedTable, Table, Tables, check_append, check_name};
+pub(crate) use table::{CapturedTable, Table, Tables, check_append, check_name, name_problem};
 pub(crate) use tail::Few;
 pub use view::{Series, SeriesInfo};

@@ -13,7 +13,7 @@
 
 use std::fs;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use underbelly_storage::disk::{Disk, File};
 use underbelly_storage::error::StorageError;
@@ -74,9 +74,13 @@ pub(crate) fn published(disk: &dyn Disk, database: [u8; 16]) -> (Option<u64>, Op
 /// What tells one start of this machine from another; zeros where the system does not say, so that all starts count
 /// as one and readers see what was published alone.
 pub(crate) fn boot() -> [u8; 16] {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
-    u128::from_str_radix(&digits, 16).map_or([0; 16], u128::to_be_bytes)
+    // No process outlives a start.
+    static BOOT: OnceLock<[u8; 16]> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
+        u128::from_str_radix(&digits, 16).map_or([0; 16], u128::to_be_bytes)
+    })
 }
 
 fn slot(count: u64, seq: u64) -> [u8; SLOT_BYTES] {

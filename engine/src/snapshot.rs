@@ -9,6 +9,7 @@ use crate::graph::{CellInfo, Key, SlotDate};
 use crate::models::{Metadata, Model, ModelInfo};
 use crate::series::{Series, SeriesInfo};
 use crate::slots::content;
+use crate::variables::{Name, Scope, Variable};
 use crate::view::Base;
 
 /// The database as of one transaction. Owned, `Send`, cheap to clone; later commits do not change what it shows.
@@ -93,10 +94,11 @@ impl Snapshot {
         let shared = known.clone();
         let table = state.tables.get_mut(name).filter(|table| table.is_known_at(self.seq()));
         let table = table.ok_or_else(unknown)?;
-        Ok(Series::new(shared, table.schema_at(self.seq()), table.runs(), self.clone()))
+        let (runs, tombstones) = (table.runs(), table.tombstones());
+        Ok(Series::new(shared, table.schema_at(self.seq()), runs, tombstones, self.clone()))
     }
 
-    /// What is known of a series. Rows and times are those of the snapshot; segments, their bytes and young runs
+    /// What is known of a series. Rows and times are those of the snapshot; segments, their bytes, young runs and deletes
     /// are as of now.
     ///
     /// # Errors
@@ -104,11 +106,11 @@ impl Snapshot {
     /// its rows cannot be read.
     pub fn series_info(&self, name: &str) -> Result<SeriesInfo, ReadError> {
         let series = self.series(name)?;
-        let (segments, segment_bytes, young_runs) = {
+        let (segments, segment_bytes, young_runs, deletes) = {
             let state = self.base().state();
-            state.tables.get(name).map_or((0, 0, 0), |table| {
+            state.tables.get(name).map_or((0, 0, 0, 0), |table| {
                 let bytes = table.sealed().iter().map(|run| run.reference().bytes).sum();
-                (table.sealed().len(), bytes, table.young().len())
+                (table.sealed().len(), bytes, table.young().len(), table.tombstones().len())
             })
         };
         let bounds = series.bounds()?;
@@ -120,6 +122,7 @@ impl Snapshot {
             segments,
             segment_bytes,
             young_runs,
+            deletes,
         })
     }
 
@@ -169,6 +172,23 @@ impl Snapshot {
         };
         let Some((object, info)) = found else { return Ok(None) };
         Ok(Some(Model { info, blob: self.base().objects.get(&object)? }))
+    }
+
+    /// A variable; `None` where it was never set, or removed.
+    ///
+    /// # Errors
+    /// [`ReadError::Name`] where no variable may have such a scope or name.
+    pub fn variable(&self, scope: &Scope, name: &str) -> Result<Option<Variable>, ReadError> {
+        let name = Name::new(scope, name);
+        if let Some((what, name, problem)) = name.problem() {
+            return Err(ReadError::Name { what, name, problem });
+        }
+        Ok(self.base().state().variables.at(&name, self.seq()))
+    }
+
+    /// All variables, by scope and name.
+    pub fn variables(&self) -> Vec<Variable> {
+        self.base().state().variables.all_at(self.seq())
     }
 
     /// The newest version of each model, in order of their ids.

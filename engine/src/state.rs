@@ -13,6 +13,7 @@ use crate::objects::Objects;
 use crate::operations::{Append, Operations, Rows};
 use crate::record::v1::SegmentRef;
 use crate::series::{SegmentRun, Table, Tables, check_append};
+use crate::variables::Variables;
 use crate::versions::{CellVersion, Versions};
 
 /// The applied head.
@@ -20,8 +21,9 @@ pub(crate) struct State {
     pub graph: Graph,
     pub tables: Tables,
     /// Contents that cells had and that some reader may still see.
-    pub versions: Versions,
+    pub versions: Versions<CellId, CellVersion>,
     pub models: Models,
+    pub variables: Variables,
     /// The seq of the last applied transaction.
     pub head: u64,
     /// Its commit time.
@@ -39,6 +41,7 @@ impl State {
             tables: Tables::new(),
             versions: Versions::default(),
             models: Models::default(),
+            variables: Variables::default(),
             head: 0,
             time: Timestamp::MIN,
             next_run: 1,
@@ -56,6 +59,7 @@ impl State {
                 check_append(table, &append.series, append.columns(), &append.inexact)?;
             }
         }
+        self.variables.check(&operations.variables)?;
         if let Some(event) = &operations.event {
             self.graph.check(event)?;
         }
@@ -77,13 +81,24 @@ impl State {
             Some(event) => self.graph.apply_checked(seq, time, event)?,
             None => Effects::default(),
         };
+        for (series, tombstone) in operations.deletes.drain(..) {
+            // A series that a repair did not find has no rows that could be hidden.
+            let Some(table) = self.tables.get_mut(&series) else { continue };
+            table.note(self.capture);
+            table.delete(seq, tombstone);
+        }
         for append in &mut operations.appends {
             self.apply_append(seq, append);
+        }
+        let changes = operations.variables.len() + operations.deleted_models.len();
+        for id in operations.deleted_models.drain(..) {
+            self.models.delete(seq, id);
         }
         for put in operations.models.drain(..) {
             objects.name(&put.object);
             let version = Version {
                 seq,
+                position: 0,
                 metadata: put.metadata,
                 cbor: put.cbor,
                 timestamp: put.timestamp,
@@ -92,9 +107,17 @@ impl State {
             };
             self.models.push(put.id, version);
         }
-        let is_needed = !effects.superseded.is_empty() || !self.versions.is_empty();
+        let changes = effects.superseded.len() + changes;
+        let is_needed = changes > 0
+            || !self.versions.is_empty()
+            || self.variables.has_older()
+            || self.models.has_deleted();
         let oldest_seq = if is_needed { oldest_seq() } else { seq };
+        if !operations.variables.is_empty() {
+            self.variables.apply(seq, time, std::mem::take(&mut operations.variables), oldest_seq);
+        }
         self.name_contents(seq, &effects, oldest_seq, objects);
+        self.drop_versions(oldest_seq, 8 + 2 * changes, objects);
         if let Some(started) = &effects.started {
             self.next_run = self.next_run.max(started.run.0 + 1);
         }
@@ -136,20 +159,26 @@ impl State {
             if let Some(content) = &before.content {
                 objects.name(&ObjectId(*content));
             }
-            self.versions.push(seq, before);
+            let content = before.content.map(ObjectId);
+            self.versions.push(seq, before.cell, CellVersion { seq: before.seq, g: before.g, content });
         }
         for content in &effects.released {
             objects.unname(&ObjectId(*content));
         }
-        self.drop_versions(oldest_seq, 8 + 2 * effects.superseded.len(), objects);
     }
 
-    /// Drops versions of cells, at most `count`, that only readers before `oldest_seq` would need. False where none
-    /// is left to be dropped.
+    /// Drops versions of cells, variables and deleted models, at most `count` of each, that only readers before
+    /// `oldest_seq` would need. False where none is left to be dropped.
     pub(crate) fn drop_versions(&mut self, oldest_seq: u64, count: usize, objects: &Objects) -> bool {
         for _ in 0..count {
-            let Some(version) = self.versions.pop(oldest_seq) else { return false };
-            version.content.iter().for_each(|content| objects.unname(content));
+            let cell = self.versions.pop(oldest_seq);
+            let content = cell.as_ref().and_then(|(_, version)| version.content);
+            content.iter().for_each(|content| objects.unname(content));
+            let model = self.models.drop_deleted(oldest_seq);
+            model.iter().for_each(|object| objects.unname(object));
+            if !self.variables.drop_older(oldest_seq) && cell.is_none() && model.is_none() {
+                return false;
+            }
         }
         true
     }
@@ -160,6 +189,6 @@ impl State {
         if changed <= seq {
             return Some(CellVersion { seq: changed, g, content: content.map(ObjectId) });
         }
-        self.versions.at(cell, seq)
+        self.versions.at(&cell, seq).copied()
     }
 }

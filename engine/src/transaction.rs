@@ -13,16 +13,18 @@ use crate::error::{CommitError, ReadError};
 use crate::graph::{Key, SlotDate, SlotId};
 use crate::limits::CONFLICT_RETRIES;
 use crate::models::{Metadata, Model, ModelId};
-use crate::series::Series;
+use crate::series::{Delete, Series};
 use crate::snapshot::Snapshot;
 use crate::state::State;
+use crate::variables::{Name, Scope, VariableValue};
 
-/// A transaction under way: reads see one snapshot and the transaction's own slot and model writes; writes are
-/// committed together if nothing that was read has changed meanwhile. Scans of series see the snapshot alone.
+/// A transaction under way: reads see one snapshot and the transaction's own writes of slots, models and variables; writes
+/// are committed together if nothing that was read has changed meanwhile. Scans of series see the snapshot alone.
 pub struct Transaction {
     snapshot: Snapshot,
     batch: Batch,
-    written_models: HashMap<ModelId, Model>,
+    /// `None` where it was deleted.
+    written_models: HashMap<ModelId, Option<Model>>,
     reads: Vec<Read>,
 }
 
@@ -30,6 +32,7 @@ pub struct Transaction {
 enum Read {
     Cell { slot: SlotId, name: String, date: SlotDate, key: Key, seq: u64 },
     Model { id: ModelId, seq: u64 },
+    Variable { name: Arc<Name>, seq: u64 },
     Series { name: String, seq: u64 },
 }
 
@@ -88,11 +91,27 @@ impl Transaction {
     pub fn model(&mut self, metadata: &Metadata) -> Result<Option<Model>, CommitError> {
         let id = metadata.id()?;
         if let Some(own) = self.written_models.get(&id) {
-            return Ok(Some(own.clone()));
+            return Ok(own.clone());
         }
         let model = self.snapshot.model(metadata)?;
         self.reads.push(Read::Model { id, seq: model.as_ref().map_or(0, |model| model.info().seq) });
         Ok(model)
+    }
+
+    /// The value of a variable; `None` where it is not there.
+    ///
+    /// # Errors
+    /// [`CommitError::Name`] where no variable may have such a scope or name.
+    pub fn variable(&mut self, scope: &Scope, name: &str) -> Result<Option<VariableValue>, CommitError> {
+        let name = Name::new(scope, name);
+        name.check()?;
+        if let Some(own) = self.batch.variables.iter().rev().find(|change| *change.name == name) {
+            return Ok(own.value.clone());
+        }
+        let found = self.snapshot.base().state().variables.at(&name, self.snapshot.seq());
+        let seq = found.as_ref().map_or(0, |variable| variable.seq);
+        self.reads.push(Read::Variable { name: Arc::new(name), seq });
+        Ok(found.map(|variable| variable.value))
     }
 
     /// A series; a commit to it by others before this one is a conflict.
@@ -132,6 +151,11 @@ impl Transaction {
         self.batch.append_columns(series, timestamps, columns, keys).map(|_| ())
     }
 
+    /// Deletes rows. See [`Batch::delete_rows`].
+    pub fn delete_rows(&mut self, series: impl Into<Arc<str>>, delete: Delete) {
+        self.batch.delete_rows(series, delete);
+    }
+
     /// Puts the contents of a cell. See [`Batch::put_slot`].
     pub fn put_slot<V: Into<Value>>(
         &mut self,
@@ -161,16 +185,36 @@ impl Transaction {
     pub fn put_model(&mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> Result<(), CommitError> {
         let blob = Blob::from(blob.into());
         let id = metadata.id()?;
-        let newest = self.written_models.get(&id).map(|model| model.info().version);
-        let before = match newest {
-            Some(version) => version,
+        let own = self.written_models.get(&id);
+        let before = match own {
+            Some(own) => own.as_ref().map_or(0, |model| model.info().version),
             // Read as any other model is, since the version's number follows from it.
             None => self.model(&metadata)?.map_or(0, |model| model.info().version),
         };
         let model = Model::unsaved(id, before + 1, &metadata, blob.clone())?;
-        self.written_models.insert(id, model);
+        self.written_models.insert(id, Some(model));
         self.batch.models.push((metadata, blob));
         Ok(())
+    }
+
+    /// Deletes all versions of a model. See [`Batch::delete_model`].
+    ///
+    /// # Errors
+    /// As [`Batch::delete_model`].
+    pub fn delete_model(&mut self, metadata: &Metadata) -> Result<(), CommitError> {
+        self.batch.delete_model(metadata)?;
+        self.written_models.insert(metadata.id()?, None);
+        Ok(())
+    }
+
+    /// Sets a variable. See [`Batch::set_variable`].
+    pub fn set_variable(&mut self, scope: Scope, name: &str, value: impl Into<VariableValue>) {
+        self.batch.set_variable(scope, name, value);
+    }
+
+    /// Removes a variable. See [`Batch::remove_variable`].
+    pub fn remove_variable(&mut self, scope: Scope, name: &str) {
+        self.batch.remove_variable(scope, name);
     }
 
     /// Declares the end of a date. See [`Batch::end_of`].
@@ -194,6 +238,10 @@ impl Read {
             Read::Model { id, seq } => {
                 let newest = state.models.newest(id, u64::MAX).map_or(0, |(_, version)| version.seq);
                 (newest != *seq).then(|| format!("model {id}"))
+            }
+            Read::Variable { name, seq } => {
+                let newest = state.variables.newest(name).map_or(0, |set| set.seq);
+                (newest != *seq).then(|| format!("variable {name}"))
             }
             Read::Series { name, seq } => {
                 let newest = state.tables.get(name.as_str()).map_or(0, |table| table.last_seq());

@@ -1,11 +1,17 @@
-//! Contents that cells had, kept for readers that still see them.
+//! What things were, kept for readers that still see it.
 
+use std::borrow::Borrow;
 use std::collections::VecDeque;
+use std::hash::Hash;
 
 use hashbrown::HashMap;
 use underbelly_storage::object::ObjectId;
 
-use crate::graph::{CellId, Superseded};
+/// What a thing is from a commit on.
+pub(crate) trait Version {
+    /// The seq of that commit.
+    fn seq(&self) -> u64;
+}
 
 /// The contents of a cell from a commit on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,22 +21,32 @@ pub(crate) struct CellVersion {
     pub content: Option<ObjectId>,
 }
 
-/// Superseded versions of cells, which wait in a queue until no reader sees them. The newest version of each cell is
-/// the graph's.
-#[derive(Default)]
-pub(crate) struct Versions {
-    /// Oldest first.
-    by_cell: HashMap<CellId, VecDeque<CellVersion>>,
-    /// The seq that superseded a version, and its cell; rising.
-    queue: VecDeque<(u64, CellId)>,
+impl Version for CellVersion {
+    fn seq(&self) -> u64 {
+        self.seq
+    }
 }
 
-impl Versions {
-    /// Keeps what a cell held before transaction `seq`.
-    pub(crate) fn push(&mut self, seq: u64, before: &Superseded) {
-        let version = CellVersion { seq: before.seq, g: before.g, content: before.content.map(ObjectId) };
-        self.by_cell.entry(before.cell).or_default().push_back(version);
-        self.queue.push_back((seq, before.cell));
+/// Superseded versions of things, which wait in a queue until no reader sees them. The newest version of each is
+/// kept elsewhere.
+pub(crate) struct Versions<K, V> {
+    /// Oldest first.
+    by_key: HashMap<K, VecDeque<V>>,
+    /// The seq that superseded a version, and whose it is; rising.
+    queue: VecDeque<(u64, K)>,
+}
+
+impl<K, V> Default for Versions<K, V> {
+    fn default() -> Versions<K, V> {
+        Versions { by_key: HashMap::default(), queue: VecDeque::new() }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V: Version> Versions<K, V> {
+    /// Keeps what `key` was before transaction `seq`.
+    pub(crate) fn push(&mut self, seq: u64, key: K, before: V) {
+        self.by_key.entry(key.clone()).or_default().push_back(before);
+        self.queue.push_back((seq, key));
     }
 
     /// Whether none waits.
@@ -38,21 +54,32 @@ impl Versions {
         self.queue.is_empty()
     }
 
-    /// Takes out the oldest version that no reader at `oldest_seq` or later sees.
-    pub(crate) fn pop(&mut self, oldest_seq: u64) -> Option<CellVersion> {
-        let (_, cell) = self.queue.pop_front_if(|(superseded, _)| *superseded <= oldest_seq)?;
-        let versions = self.by_cell.get_mut(&cell)?;
+    /// Takes out the oldest version that no reader at `oldest_seq` or later sees, and whose it was.
+    pub(crate) fn pop(&mut self, oldest_seq: u64) -> Option<(K, V)> {
+        let (_, key) = self.queue.pop_front_if(|(superseded, _)| *superseded <= oldest_seq)?;
+        let versions = self.by_key.get_mut(&key)?;
         let version = versions.pop_front();
         if versions.is_empty() {
-            self.by_cell.remove(&cell);
+            self.by_key.remove(&key);
         }
-        version
+        version.map(|version| (key, version))
     }
 
-    /// What a reader at `seq` sees of a cell that changed since.
-    pub(crate) fn at(&self, cell: CellId, seq: u64) -> Option<CellVersion> {
-        let versions = self.by_cell.get(&cell)?;
-        versions.get(versions.partition_point(|v| v.seq <= seq).checked_sub(1)?).copied()
+    /// Whether a version of this thing waits.
+    pub(crate) fn contains<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.by_key.contains_key(key)
+    }
+
+    /// What a reader at `seq` sees of a thing that changed since.
+    pub(crate) fn at<Q: Eq + Hash + ?Sized>(&self, key: &Q, seq: u64) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        let versions = self.by_key.get(key)?;
+        versions.get(versions.partition_point(|v| v.seq() <= seq).checked_sub(1)?)
     }
 }
 
@@ -73,8 +100,7 @@ mod tests {
             for (seq, (cell, behind)) in (1u64..).zip(steps) {
                 let all = history.entry(cell).or_default();
                 if let Some(last) = all.last() {
-                    let content = last.content.map(|id| id.0);
-                    versions.push(seq, &Superseded { cell: CellId(cell), seq: last.seq, g: last.g, content });
+                    versions.push(seq, cell, *last);
                 }
                 all.push(CellVersion { seq, g: seq, content: Some(ObjectId([cell as u8; 32])) });
                 oldest = oldest.max(seq.saturating_sub(behind));
@@ -84,13 +110,13 @@ mod tests {
                         let (newest, older) = all.split_last().unwrap();
                         let expected = older.iter().rfind(|v| v.seq <= reader).copied();
                         if newest.seq > reader {
-                            prop_assert_eq!(versions.at(CellId(*cell), reader), expected);
+                            prop_assert_eq!(versions.at(cell, reader).copied(), expected);
                         }
                     }
                 }
             }
             while versions.pop(u64::MAX).is_some() {}
-            prop_assert!(versions.by_cell.is_empty() && versions.queue.is_empty());
+            prop_assert!(versions.by_key.is_empty() && versions.queue.is_empty());
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::objects::Objects;
 use crate::runs::{self, RunRecord};
 use crate::snapshot::Snapshot;
 use crate::state::State;
+use crate::variables::{Scope, Variable};
 
 /// What a database is made of for who reads: its files, the applied head, and who looks at it.
 pub(crate) struct Base {
@@ -74,6 +75,8 @@ pub struct Counts {
     pub producers: usize,
     /// Models.
     pub models: usize,
+    /// Variables.
+    pub variables: usize,
     /// Objects: contents of cells and blobs.
     pub objects: usize,
 }
@@ -92,6 +95,19 @@ impl View {
         Snapshot::now(&self.base)
     }
 
+    /// A variable as it is visible now; `None` where it was never set, or removed.
+    ///
+    /// # Errors
+    /// As [`Snapshot::variable`].
+    pub fn variable(&self, scope: &Scope, name: &str) -> Result<Option<Variable>, ReadError> {
+        self.snapshot().variable(scope, name)
+    }
+
+    /// All variables as they are visible now, by scope and name.
+    pub fn variables(&self) -> Vec<Variable> {
+        self.snapshot().variables()
+    }
+
     /// The index of the models' attributes: that of this process, or where it has none, the one that the folder keeps.
     pub fn index(&self) -> IndexStatus {
         self.base.attributes.status(&self.base)
@@ -106,6 +122,7 @@ impl View {
             cells: state.graph.cells().count(),
             producers: state.graph.producers().count(),
             models: state.models.len(),
+            variables: state.variables.len(),
             objects: self.base.objects.len(),
         }
     }

@@ -7,6 +7,9 @@ use underbelly::record::{decode, v1};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok((_, record)) = decode(bytes) else { return };
+    for delete in record.deletes {
+        delete.delete.keys.iter().for_each(|(_, value)| drop(underbelly::Value::from(value)));
+    }
     for append in record.appends {
         match append.rows {
             v1::Rows::Inline { columns, .. } => {

@@ -10,7 +10,7 @@ use crate::gather::fitted;
 use crate::interval::Interval;
 use crate::key::{Filter, Selection};
 use crate::merge::Ordered;
-use crate::{QueryError, Run, Schema, SchemaColumn, Seqs, TIMESTAMP, Zone};
+use crate::{QueryError, Run, SchemaColumn, Seqs, Source, TIMESTAMP, Tombstone, Zone};
 
 /// What is asked of each group.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub(crate) struct Wanted {
     pub(crate) filters: Vec<Filter>,
     /// Columns of the result in their order, without the timestamp.
     pub(crate) columns: Vec<SchemaColumn>,
+    /// What hides rows.
+    pub(crate) tombstones: Vec<Tombstone>,
 }
 
 /// Which rows of a group to keep where no more than some number can be used.
@@ -64,14 +66,14 @@ pub(crate) struct Place<'r> {
 }
 
 impl Wanted {
-    /// What is asked, once the schema agrees with it. No projection means all columns.
+    /// What is asked of a source, once its schema agrees. No projection means all columns.
     pub(crate) fn new(
-        schema: &Schema,
+        source: &dyn Source,
         interval: Interval,
-        seq: u64,
         keys: &[(Arc<str>, Value)],
         projection: Option<&[Arc<str>]>,
     ) -> Result<Wanted, QueryError> {
+        let (schema, seq) = (source.schema(), source.seq());
         if schema.columns.iter().any(|c| &*c.name == TIMESTAMP) {
             return Err(QueryError::ReservedColumn);
         }
@@ -87,7 +89,9 @@ impl Wanted {
                 .map(|name| schema.column(name).cloned())
                 .collect::<Result<_, _>>()?,
         };
-        Ok(Wanted { interval, seq, filters, columns })
+        let stand = |tombstone: &&Tombstone| tombstone.seq() <= seq && tombstone.is_within(interval);
+        let tombstones = source.tombstones().iter().filter(stand).cloned().collect();
+        Ok(Wanted { interval, seq, filters, columns, tombstones })
     }
 
     /// The groups of a run whose zones overlap the interval.
@@ -102,7 +106,8 @@ impl Wanted {
 
     /// Whether a group has no visible row.
     pub(crate) fn hidden(&self, zone: &Zone) -> bool {
-        zone.rows == 0 || zone.seq_min > self.seq
+        let is_gone = || self.tombstones.iter().any(|tombstone| tombstone.hides_all(zone));
+        zone.rows == 0 || zone.seq_min > self.seq || is_gone()
     }
 
     /// Whether all rows of a group pass, as far as the zone tells.
@@ -111,6 +116,7 @@ impl Wanted {
             && zone.seq_max <= self.seq
             && zone.ts_min >= self.interval.first
             && zone.ts_max <= self.interval.last
+            && !self.tombstones.iter().any(|tombstone| tombstone.may_hide(zone))
     }
 
     /// Reads timestamps, and sequence numbers and keys where they decide, and selects the rows that pass.
@@ -139,6 +145,9 @@ impl Wanted {
             }
             let column = place.column(group, &zone, &filter.name)?;
             selection = filter.apply(column.as_deref(), selection)?;
+        }
+        for tombstone in &self.tombstones {
+            selection = tombstone.apply(place, group, &timestamps, &mut seqs, selection)?;
         }
         Ok(Selected { timestamps, seqs, selection })
     }

@@ -1,6 +1,7 @@
 //! Keys: equality filters over typed slices, and an encoding whose byte order is the order of the values.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -44,6 +45,32 @@ impl Selection {
         }
     }
 
+    /// The rows of the selection that are not in `other`, which is part of it.
+    pub(crate) fn without(self, other: &Selection) -> Selection {
+        match other {
+            Selection::Range(rows) if rows.is_empty() => self,
+            Selection::Range(rows) => self.filter(|row| !rows.contains(&row)),
+            Selection::Rows(rows) => {
+                // Both rise, so one pass finds them.
+                let next = Cell::new(0);
+                self.filter(|row| {
+                    while rows.get(next.get()).is_some_and(|other| (*other as usize) < row) {
+                        next.set(next.get() + 1);
+                    }
+                    rows.get(next.get()).is_none_or(|other| *other as usize != row)
+                })
+            }
+        }
+    }
+
+    /// The rows one by one.
+    pub(crate) fn into_rows(self) -> Vec<u32> {
+        match self {
+            Selection::Range(rows) => rows.map(|row| row as u32).collect(),
+            Selection::Rows(rows) => rows,
+        }
+    }
+
     /// The first `n` rows of the selection.
     pub(crate) fn first(self, n: usize) -> Selection {
         match self {
@@ -68,11 +95,10 @@ impl Selection {
 }
 
 /// Equality with one value of a key column. Null equals null; NaN equals NaN; zero equals negative zero.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Filter {
     pub(crate) name: Arc<str>,
-    column_type: ColumnType,
-    value: Value,
+    pub(crate) value: Value,
 }
 
 impl Filter {
@@ -93,8 +119,13 @@ impl Filter {
             Some(found) if found != column.column_type => {
                 Err(QueryError::KeyType { name: name.to_string(), expected: column.column_type, found })
             }
-            _ => Ok(Filter { name: column.name.clone(), column_type: column.column_type, value }),
+            _ => Ok(Filter::stored(column.name.clone(), value)),
         }
+    }
+
+    /// A filter that was checked before.
+    pub(crate) fn stored(name: Arc<str>, value: Value) -> Filter {
+        Filter { name, value }
     }
 
     /// The selected rows whose key is the filter's value; `column` is the whole group's.
@@ -127,7 +158,7 @@ impl Filter {
             _ => {
                 return Err(QueryError::ColumnType {
                     name: self.name.to_string(),
-                    expected: self.column_type,
+                    expected: self.value.column_type().unwrap_or(column.column_type()),
                     found: column.column_type(),
                 });
             }

@@ -26,7 +26,7 @@ use crate::{QueryError, Seqs, Source};
 pub fn latest(source: &dyn Source, n: usize, keys: &[(&str, Value)]) -> Result<Columns, QueryError> {
     let keys: Vec<(Arc<str>, Value)> =
         keys.iter().map(|(name, value)| ((*name).into(), value.clone())).collect();
-    let wanted = Wanted::new(source.schema(), Interval::ALL, source.seq(), &keys, None)?;
+    let wanted = Wanted::new(source, Interval::ALL, &keys, None)?;
     let mut cursors: Vec<Cursor<'_>> = source
         .runs()
         .iter()
@@ -94,7 +94,7 @@ pub fn last_points(source: &dyn Source) -> Result<Columns, QueryError> {
     if source.schema().keys().next().is_none() {
         return latest(source, 1, &[]);
     }
-    let wanted = Wanted::new(source.schema(), Interval::ALL, source.seq(), &[], None)?;
+    let wanted = Wanted::new(source, Interval::ALL, &[], None)?;
     let mut newest: HashMap<Box<[u8]>, Spot> = HashMap::new();
     // From the newest end, so that most rows find their key taken by a newer one.
     for (position, run) in source.runs().iter().enumerate().rev() {

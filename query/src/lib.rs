@@ -7,13 +7,14 @@
 //! - The order of rows is total: timestamp, then sequence number of the commit, then the order of the runs,
 //!   then the position in the run. Every operator keeps to it.
 //! - A row whose sequence number is larger than [`Source::seq`] is never given back.
+//! - A row that a [`Tombstone`] up to [`Source::seq`] hides is never given back.
 //! - A group is read only where its [`Zone`] says that it may hold a row that is asked for, and let go as
 //!   soon as its last row is used.
 //! - What a run hands out is measured before it is used: a run that breaks its contract yields an error or rows
 //!   in a wrong order, never a panic.
 //!
-//! Modules in reading order: `run` (what is read), `error`, `interval` and `key` (what is asked), `group`
-//! (one group read and filtered), `merge` and `gather` (how rows of several runs become one batch), then the
+//! Modules in reading order: `run` (what is read), `error`, `interval` and `key` (what is asked), `tombstone`
+//! (what is hidden), `group` (one group read and filtered), `merge` and `gather` (how rows of several runs become one batch), then the
 //! operators [`scan`], [`mod@latest`], and [`memory`], the run of young rows.
 
 mod error;
@@ -26,6 +27,7 @@ pub mod memory;
 mod merge;
 mod run;
 pub mod scan;
+mod tombstone;
 
 pub use error::QueryError;
 pub use interval::Closed;
@@ -33,3 +35,4 @@ pub use latest::{last_point, last_points, latest};
 pub use memory::MemoryRun;
 pub use run::{Run, Schema, SchemaColumn, Seqs, Source, TIMESTAMP, Zone};
 pub use scan::{Batches, Scan};
+pub use tombstone::{Tombstone, hidden_rows};

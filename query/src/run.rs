@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use underbelly_storage::{Column, ColumnType};
 
-use crate::QueryError;
+use crate::{QueryError, Tombstone};
 
 /// The name of the first column of every result.
 pub const TIMESTAMP: &str = "timestamp";
@@ -84,6 +84,11 @@ pub trait Source {
 
     /// Rows with a larger sequence number are not visible.
     fn seq(&self) -> u64;
+
+    /// What hides rows; those with a larger sequence number hide nothing.
+    fn tombstones(&self) -> &[Tombstone] {
+        &[]
+    }
 }
 
 /// A column of a series type.

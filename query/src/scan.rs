@@ -173,9 +173,7 @@ impl<'a> Scan<'a> {
 
     fn wanted(&self) -> Result<Wanted, QueryError> {
         let interval = Interval::new(self.from, self.to, self.closed)?;
-        let schema = self.source.schema();
-        let wanted =
-            Wanted::new(schema, interval, self.source.seq(), &self.keys, self.projection.as_deref())?;
+        let wanted = Wanted::new(self.source, interval, &self.keys, self.projection.as_deref())?;
         // Refuses a name that is asked for twice before anything is read.
         Gather::new(&wanted.columns, 0).finish()?;
         Ok(wanted)
@@ -221,7 +219,13 @@ impl<'a> Batches<'a> {
     fn none() -> Batches<'a> {
         let nothing = Interval { first: i64::MAX, last: i64::MIN };
         Batches {
-            wanted: Wanted { interval: nothing, seq: 0, filters: Vec::new(), columns: Vec::new() },
+            wanted: Wanted {
+                interval: nothing,
+                seq: 0,
+                filters: Vec::new(),
+                columns: Vec::new(),
+                tombstones: Vec::new(),
+            },
             cursors: Vec::new(),
             heads: Heads::default(),
             rows_left: 0,

@@ -18,7 +18,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use faulty::{Calls, Fault, FaultKind, FaultyDisk};
+pub use faulty::{Act, Call, Calls, Fault, FaultKind, FaultyDisk};
 pub use paced::PacedDisk;
 pub use real::RealDisk;
 pub use simulated::SimulatedDisk;

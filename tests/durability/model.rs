@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use underbelly::{
-    Batch, Column, Columns, Database, Metadata, ReadError, Row, SimulatedDisk, Snapshot, Timestamp, Value,
+    Batch, Column, Columns, Database, Metadata, ReadError, Row, Scope, SimulatedDisk, Snapshot, Timestamp,
+    Value,
 };
 use underbelly_tests::{counter_slot, day, one, options};
 
@@ -17,6 +18,9 @@ enum Part {
     Put { cell: u8, n: i64 },
     Retract { cell: u8 },
     Model { model: u8, byte: u8, large: bool },
+    DeleteModel { model: u8 },
+    Set { variable: u8, value: i64 },
+    Remove { variable: u8 },
 }
 
 #[derive(Clone, Debug)]
@@ -40,6 +44,9 @@ fn part() -> impl Strategy<Value = Part> {
         1 => (0u8..4).prop_map(|cell| Part::Retract { cell }),
         3 => (0u8..3, 0u8..4, proptest::bool::weighted(0.1))
             .prop_map(|(model, byte, large)| Part::Model { model, byte, large }),
+        1 => (0u8..3).prop_map(|model| Part::DeleteModel { model }),
+        3 => (0u8..3, 0i64..3).prop_map(|(variable, value)| Part::Set { variable, value }),
+        1 => (0u8..3).prop_map(|variable| Part::Remove { variable }),
     ]
 }
 
@@ -65,6 +72,7 @@ struct Model {
     cells: BTreeMap<u8, (Option<i64>, u64)>,
     /// Blobs of all versions.
     models: BTreeMap<u8, Vec<Vec<u8>>>,
+    variables: BTreeMap<u8, i64>,
 }
 
 fn series_name(series: u8) -> String {
@@ -115,6 +123,18 @@ impl Model {
                     batch.put_model(metadata(*model), blob(*byte, *large));
                     self.models.entry(*model).or_default().push(blob(*byte, *large));
                 }
+                Part::DeleteModel { model } => {
+                    batch.delete_model(&metadata(*model)).unwrap();
+                    self.models.remove(model);
+                }
+                Part::Set { variable, value } => {
+                    batch.set_variable(Scope::asset("a"), &format!("v{variable}"), *value);
+                    self.variables.insert(*variable, *value);
+                }
+                Part::Remove { variable } => {
+                    batch.remove_variable(Scope::asset("a"), &format!("v{variable}"));
+                    self.variables.remove(variable);
+                }
             }
         }
         for (cell, content) in cells {
@@ -161,6 +181,10 @@ impl Model {
                 assert_eq!(found.generation, *generation);
             }
         }
+        let found = snapshot.variables();
+        let found = found.iter().map(|found| (found.name.to_string(), found.value.clone()));
+        let expected = self.variables.iter().map(|(name, value)| (format!("v{name}"), (*value).into()));
+        assert_eq!(found.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
         assert_eq!(snapshot.models().len(), self.models.len());
         for (model, versions) in &self.models {
             let found = snapshot.model(&metadata(*model)).unwrap().unwrap();

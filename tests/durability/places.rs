@@ -3,38 +3,55 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use underbelly::disk::{File, Lock, Mapped};
-use underbelly::{CommitError, Database, Disk, OpenError, SimulatedDisk, StorageError, WalError};
+use underbelly::disk::Act;
+use underbelly::{CommitError, Database, FaultyDisk, OpenError, SimulatedDisk, StorageError, WalError};
 use underbelly_tests::{define, options, shown, transaction, transactions_shown};
 
 /// `ENOSPC` and `EDQUOT` on Linux.
 const FULL: [i32; 2] = [28, 122];
 
 /// What is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
-    Create,
-    Write,
-    Sync,
-    Rename,
-}
+const REFUSED: [Act; 4] = [Act::Create, Act::Write, Act::Sync, Act::Rename];
 
 #[derive(Clone, Copy, Debug)]
 struct Rule {
     /// How the names of the files begin.
     place: &'static str,
-    call: Call,
+    act: Act,
     errno: i32,
 }
 
 /// A disk in memory that refuses some calls on some files, and counts how often it did.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Narrow {
-    disk: SimulatedDisk,
+    disk: FaultyDisk<SimulatedDisk>,
     rule: Arc<Mutex<(Option<Rule>, u64)>>,
 }
 
 impl Narrow {
+    fn new(disk: SimulatedDisk) -> Narrow {
+        let narrow = Narrow { disk: FaultyDisk::new(disk), rule: Arc::default() };
+        let rule = narrow.rule.clone();
+        narrow.disk.watch(move |call| {
+            let is_asked = match call.act {
+                // What was there before has its space.
+                Act::Write | Act::Sync => call.is_new,
+                // A spare that is put to use keeps its space; its name in the folder is there already.
+                Act::Rename => !call.to.ends_with(".wal"),
+                _ => true,
+            };
+            let mut held = rule.lock().unwrap();
+            match held.0.filter(|_| is_asked) {
+                Some(rule) if rule.act == call.act && call.name.starts_with(rule.place) => {
+                    held.1 += 1;
+                    Err(io::Error::from_raw_os_error(rule.errno))
+                }
+                _ => Ok(()),
+            }
+        });
+        narrow
+    }
+
     fn set(&self, rule: Option<Rule>) {
         *self.rule.lock().unwrap() = (rule, 0);
     }
@@ -43,102 +60,9 @@ impl Narrow {
         self.rule.lock().unwrap().1
     }
 
-    fn ask(&self, name: &str, call: Call) -> io::Result<()> {
-        let mut held = self.rule.lock().unwrap();
-        match held.0 {
-            Some(rule) if rule.call == call && name.starts_with(rule.place) => {
-                held.1 += 1;
-                Err(io::Error::from_raw_os_error(rule.errno))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// A file that was just made. What was there before has its space, and so has a name that it gets.
-    fn made(&self, name: &str, file: Box<dyn File>) -> Box<dyn File> {
-        Box::new(NarrowFile { disk: self.clone(), name: name.to_string(), file })
-    }
-}
-
-impl Disk for Narrow {
-    fn create_dir(&self, name: &str) -> io::Result<()> {
-        self.disk.create_dir(name)
-    }
-
-    fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
-        self.ask(name, Call::Create)?;
-        Ok(self.made(name, self.disk.create(name)?))
-    }
-
-    fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
-        self.disk.open(name)
-    }
-
-    fn map(&self, name: &str) -> io::Result<Mapped> {
-        self.disk.map(name)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        // A spare that is put to use keeps its space; its name in the folder is there already.
-        if !to.ends_with(".wal") {
-            self.ask(from, Call::Rename)?;
-        }
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-
-    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        self.disk.list(dir)
-    }
-
-    fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        self.disk.sync_dir(dir)
-    }
-
-    fn seal(&self, name: &str) -> io::Result<()> {
-        self.disk.seal(name)
-    }
-
-    fn lock(&self, name: &str) -> io::Result<Result<Box<dyn Lock>, u32>> {
-        self.disk.lock(name)
-    }
-
-    fn describe(&self) -> String {
-        self.disk.describe()
-    }
-}
-
-struct NarrowFile {
-    disk: Narrow,
-    name: String,
-    file: Box<dyn File>,
-}
-
-impl File for NarrowFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.disk.ask(&self.name, Call::Write)?;
-        self.file.write_at(bytes, offset)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.disk.ask(&self.name, Call::Sync)?;
-        self.file.sync_data()
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.disk.ask(&self.name, Call::Sync)?;
-        self.file.sync_all()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
+    /// The disk in memory.
+    fn memory(&self) -> &SimulatedDisk {
+        self.disk.inner()
     }
 }
 
@@ -192,11 +116,11 @@ fn go_on(db: &Database, disk: &Narrow, rule: Rule, mut acknowledged: u64) -> u64
 fn no_space_for_any_kind_of_file_is_told_and_harmless() {
     let places = ["wal/spare-", "segments/", "packs/", "chunks/", "images/", "MANIFEST-"];
     for place in places {
-        for call in [Call::Create, Call::Write, Call::Sync, Call::Rename] {
+        for act in REFUSED {
             for errno in FULL {
-                let rule = Rule { place, call, errno };
-                let disk = Narrow::default();
-                let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+                let rule = Rule { place, act, errno };
+                let disk = Narrow::new(SimulatedDisk::new());
+                let db = Database::create_on(Arc::new(disk.disk.clone()), options()).unwrap();
                 define(&db).unwrap();
                 let mut acknowledged = 0;
                 for i in 1..=3 {
@@ -218,7 +142,7 @@ fn no_space_for_any_kind_of_file_is_told_and_harmless() {
                 assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new(), "{rule:?}");
                 let before = shown(&db).unwrap();
                 drop(db);
-                let db = Database::open_on(Arc::new(disk.disk.crash()), options()).unwrap();
+                let db = Database::open_on(Arc::new(disk.memory().crash()), options()).unwrap();
                 assert_eq!(shown(&db).unwrap(), before, "{rule:?}");
                 assert_eq!(transactions_shown(&db.snapshot(), large).unwrap(), acknowledged + 1, "{rule:?}");
             }
@@ -231,9 +155,9 @@ fn no_space_for_any_kind_of_file_is_told_and_harmless() {
 #[test]
 fn a_database_opens_without_space_for_a_log_file_and_checkpoints_give_files_back() {
     let (torn, mut count) = torn(35);
-    let disk = Narrow { disk: torn, ..Narrow::default() };
-    disk.set(Some(Rule { place: "wal/spare-", call: Call::Create, errno: FULL[0] }));
-    let db = Database::open_on(Arc::new(disk.clone()), options()).unwrap();
+    let disk = Narrow::new(torn);
+    disk.set(Some(Rule { place: "wal/spare-", act: Act::Create, errno: FULL[0] }));
+    let db = Database::open_on(Arc::new(disk.disk.clone()), options()).unwrap();
     assert!(disk.refused() > 0 && db.recovery_report().torn_tail.is_some());
     assert_eq!(transactions_shown(&db.snapshot(), |_| false).unwrap(), count);
     for _ in 0..40 {
@@ -247,7 +171,7 @@ fn a_database_opens_without_space_for_a_log_file_and_checkpoints_give_files_back
     }
     assert!(db.status().log.file > 3, "{:?}", db.status().log);
     drop(db);
-    let db = Database::open_on(Arc::new(disk.disk.crash()), options()).unwrap();
+    let db = Database::open_on(Arc::new(disk.memory().crash()), options()).unwrap();
     assert_eq!(transactions_shown(&db.snapshot(), |_| false).unwrap(), count);
     assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
 }
@@ -285,12 +209,12 @@ fn no_space_at_open_is_told_and_harmless() {
     assert!(whole.recovery_report().torn_tail.is_some());
     let expected = shown(&whole).unwrap();
     for place in ["lost/", "wal/spare-", ""] {
-        for call in [Call::Create, Call::Write, Call::Sync, Call::Rename] {
+        for act in REFUSED {
             for errno in FULL {
-                let rule = Rule { place, call, errno };
-                let disk = Narrow { disk: torn.crash(), ..Narrow::default() };
+                let rule = Rule { place, act, errno };
+                let disk = Narrow::new(torn.crash());
                 disk.set(Some(rule));
-                match Database::open_on(Arc::new(disk.clone()), options()) {
+                match Database::open_on(Arc::new(disk.disk.clone()), options()) {
                     Ok(db) => assert_eq!(shown(&db).unwrap(), expected, "{rule:?}"),
                     Err(OpenError::Log(WalError::DiskFull { file, .. })) => {
                         assert!(file.starts_with(place), "{rule:?} names {file}");
@@ -299,7 +223,7 @@ fn no_space_at_open_is_told_and_harmless() {
                 }
                 assert!(disk.refused() > 0, "{rule:?}: nothing was refused");
                 disk.set(None);
-                for disk in [disk.disk.clone(), disk.disk.crash()] {
+                for disk in [disk.memory().clone(), disk.memory().crash()] {
                     let db = Database::open_on(Arc::new(disk), options()).unwrap();
                     assert_eq!(shown(&db).unwrap(), expected, "{rule:?}, with space again");
                     assert_eq!(transactions_shown(&db.snapshot(), |_| false).unwrap(), count);

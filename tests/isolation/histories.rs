@@ -1,10 +1,11 @@
 //! Random transactions of many threads at once, recorded and checked.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Barrier, Mutex};
 
 use underbelly::{
-    Batch, Commit, CommitError, Database, Metadata, ReadError, Row, Series, Snapshot, Timestamp, Transaction,
+    Batch, CommitError, Database, Durability, Metadata, ReadError, Row, Series, SimulatedDisk, Snapshot,
+    Timestamp, Transaction,
 };
 use underbelly_tests::{Numbers, day, in_memory, one, options};
 
@@ -18,6 +19,35 @@ const SERIES: u64 = 2;
 
 /// A cell of its own for each transaction, whose seq is that of the transaction.
 const RECEIPTS: &str = "Receipt";
+
+/// Which promise transactions are answered with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Promises {
+    /// All when they are durable.
+    Sync,
+    /// Half of them when they are visible.
+    Mixed,
+}
+
+/// What a power cut in the middle of a history left.
+pub struct Cut {
+    /// The moment before.
+    pub moment: u64,
+    pub left: SimulatedDisk,
+    /// The last transaction that was applied by then, or a later one.
+    pub head: u64,
+}
+
+/// A history that was recorded and is sound.
+pub struct Recorded {
+    pub entries: Vec<Entry>,
+    /// The moments after the answers of the transactions that were answered as durable, with their seqs.
+    pub kept: Vec<(u64, u64)>,
+    pub cuts: Vec<Cut>,
+    pub counts: Counts,
+    /// Runs of closures.
+    tries: usize,
+}
 
 fn metadata(model: u8) -> Metadata {
     Metadata::new("register").with("number", i64::from(model)).with("timestamp", Timestamp(0))
@@ -42,7 +72,7 @@ fn rows(series: Result<Series, ReadError>) -> Vec<i64> {
 }
 
 /// What a snapshot shows of an object.
-fn shown(snapshot: &Snapshot, object: Object) -> Vec<i64> {
+pub fn shown(snapshot: &Snapshot, object: Object) -> Vec<i64> {
     match object {
         Object::Cell(cell) => {
             let found = snapshot.slot("Register", day(), [i64::from(cell)]).unwrap();
@@ -73,7 +103,7 @@ fn read(tx: &mut Transaction, object: Object) -> Result<Vec<i64>, CommitError> {
     })
 }
 
-fn all_objects() -> Vec<Object> {
+pub fn all_objects() -> Vec<Object> {
     let cells = (0..CELLS as u8).map(Object::Cell);
     let models = (0..MODELS as u8).map(Object::Model);
     cells.chain(models).chain((0..SERIES as u8).map(Object::Series)).collect()
@@ -95,7 +125,8 @@ struct Recorder {
     /// Runs of closures, and transactions that had them.
     tries: AtomicUsize,
     /// Finished entries; a receipt stands for a seq that is not known yet.
-    done: Mutex<Vec<(Entry, Option<i64>)>>,
+    done: Mutex<Vec<(Entry, Option<i64>, Durability)>>,
+    promises: Promises,
 }
 
 /// One step of a transaction.
@@ -124,14 +155,32 @@ impl Recorder {
         self.values.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    fn record(&self, called: u64, outcome: Outcome, accesses: Vec<Access>, receipt: Option<i64>) {
+    fn record(
+        &self,
+        called: u64,
+        outcome: Outcome,
+        accesses: Vec<Access>,
+        receipt: Option<i64>,
+        durability: Durability,
+    ) {
         let answered = self.moment();
-        self.done.lock().unwrap().push((Entry { called, answered, outcome, accesses }, receipt));
+        let entry = Entry { called, answered, outcome, accesses };
+        self.done.lock().unwrap().push((entry, receipt, durability));
     }
 
-    /// The one place where a batch is committed, and with which promise.
-    fn commit(&self, batch: Batch) -> Result<Commit, CommitError> {
-        self.db.commit(batch)
+    /// The promise of a transaction.
+    fn durability(&self, receipt: i64) -> Durability {
+        match self.promises {
+            Promises::Mixed if receipt % 2 == 0 => Durability::Buffered,
+            _ => Durability::Sync,
+        }
+    }
+
+    /// Takes the power from a copy of the disk while all go on.
+    fn cut(&self, disk: &SimulatedDisk, seed: u64) -> Cut {
+        let moment = self.moment();
+        let left = disk.crash_with(seed);
+        Cut { moment, left, head: self.db.head_seq() }
     }
 
     /// Lets other threads into their closures, so that transactions overlap on one processor too.
@@ -147,6 +196,7 @@ impl Recorder {
     /// Reads and writes, tried until committed or given up.
     fn transact(&self, steps: &[Step], abandons: bool) {
         let receipt = self.receipts.fetch_add(1, Ordering::SeqCst);
+        let durability = self.durability(receipt);
         let called = self.moment();
         let mut accesses = Vec::new();
         // What runs that were overtaken wrote must never be seen.
@@ -166,19 +216,23 @@ impl Recorder {
             if accesses.iter().any(|access| matches!(access, Access::Write(..))) {
                 tx.put_slot(RECEIPTS, day(), [receipt], one("n", 1)?);
             }
+            tx.durability(durability);
             Ok(())
         });
         let writes = accesses.iter().any(|access| matches!(access, Access::Write(..)));
         match done {
-            Ok(()) if writes => self.record(called, Outcome::Committed { seq: 0 }, accesses, Some(receipt)),
-            Ok(()) => self.record(called, Outcome::Looked { seq }, accesses, None),
+            Ok(()) if writes => {
+                let outcome = Outcome::Committed { seq: 0 };
+                self.record(called, outcome, accesses, Some(receipt), durability);
+            }
+            Ok(()) => self.record(called, Outcome::Looked { seq }, accesses, None, durability),
             Err(CommitError::Conflict { .. } | CommitError::Abandoned { .. }) => {
-                self.record(called, Outcome::Refused, accesses, None);
+                self.record(called, Outcome::Refused, accesses, None, durability);
             }
             Err(error) => panic!("{error}"),
         }
         if !lost.is_empty() {
-            self.record(called, Outcome::Refused, lost, None);
+            self.record(called, Outcome::Refused, lost, None, durability);
         }
     }
 
@@ -245,8 +299,11 @@ impl Recorder {
             accesses.push(Access::Write(object, value));
         }
         batch.put_slot(RECEIPTS, day(), [receipt], one("n", 1).unwrap());
-        let commit = self.commit(batch).unwrap();
-        self.record(called, Outcome::Committed { seq: commit.seq }, accesses, Some(receipt));
+        let durability = self.durability(receipt);
+        batch.durability(durability);
+        let commit = self.db.commit(batch).unwrap();
+        let outcome = Outcome::Committed { seq: commit.seq };
+        self.record(called, outcome, accesses, Some(receipt), durability);
     }
 
     /// Reads all objects of one snapshot, in any order, with pauses between them.
@@ -264,12 +321,25 @@ impl Recorder {
             accesses.push(Access::Read(object, shown(&snapshot, object)));
         }
         let outcome = Outcome::Looked { seq: snapshot.seq() };
-        self.done.lock().unwrap().push((Entry { called, answered, outcome, accesses }, None));
+        let entry = Entry { called, answered, outcome, accesses };
+        self.done.lock().unwrap().push((entry, None, Durability::Sync));
     }
 }
 
-/// Runs a history on a database and checks it. The last look, after all have ended, sees every commit.
-fn history(db: Database, seed: u64, threads: u64, each: u64) -> (Counts, usize) {
+/// How a history is made.
+#[derive(Clone, Copy)]
+pub struct Plan {
+    pub seed: u64,
+    pub threads: u64,
+    /// Calls of each thread.
+    pub each: u64,
+    pub promises: Promises,
+}
+
+/// Runs a history on a database and checks it. The last look, after all have ended, sees every commit. With a disk
+/// the power is taken from copies of it on the way.
+pub fn history(db: Database, disk: Option<&SimulatedDisk>, plan: Plan) -> Recorded {
+    let Plan { seed, threads, each, promises } = plan;
     for name in ["Register", RECEIPTS] {
         let slot = underbelly::SlotDefinition::new(name).cell_key("number", underbelly::ColumnType::I64);
         db.define_slot(slot.value("n", underbelly::ColumnType::I64)).unwrap();
@@ -282,8 +352,10 @@ fn history(db: Database, seed: u64, threads: u64, each: u64) -> (Counts, usize) 
         inside: AtomicUsize::new(0),
         tries: AtomicUsize::new(0),
         done: Mutex::default(),
+        promises,
     };
     let start = Barrier::new(threads as usize + 1);
+    let mut cuts = Vec::new();
     std::thread::scope(|scope| {
         for thread in 0..threads {
             let (recorder, start) = (&recorder, &start);
@@ -302,29 +374,42 @@ fn history(db: Database, seed: u64, threads: u64, each: u64) -> (Counts, usize) 
             });
         }
         start.wait();
-        for _ in 0..each / 8 {
+        for round in 0..each / 8 {
+            cuts.extend(disk.map(|disk| recorder.cut(disk, seed * 100 + round)));
             recorder.db.checkpoint().unwrap();
             recorder.look(&mut Numbers::new(seed));
         }
     });
+    if promises == Promises::Mixed {
+        // The last is one that may be lost.
+        let mut durability = Durability::Sync;
+        while durability == Durability::Sync {
+            durability = recorder.durability(recorder.receipts.load(Ordering::SeqCst));
+            recorder.batch(&steps(&mut Numbers::new(seed), true));
+        }
+    }
+    cuts.extend(disk.map(|disk| recorder.cut(disk, seed)));
     recorder.look(&mut Numbers::new(seed));
     let snapshot = recorder.db.snapshot();
     let seq_of = |receipt: i64| {
         let cell = snapshot.slot(RECEIPTS, day(), [receipt]).unwrap();
         cell.unwrap_or_else(|| panic!("transaction {receipt} was answered and is not there")).seq
     };
-    let mut entries = Vec::new();
-    for (mut entry, receipt) in recorder.done.into_inner().unwrap() {
+    let (mut entries, mut kept) = (Vec::new(), Vec::new());
+    for (mut entry, receipt, durability) in recorder.done.into_inner().unwrap() {
         if let (Outcome::Committed { seq }, Some(receipt)) = (&mut entry.outcome, receipt) {
             let found = seq_of(receipt);
             assert!(*seq == 0 || *seq == found, "a batch was answered with {seq} and stands at {found}");
             *seq = found;
+            if durability == Durability::Sync {
+                kept.push((entry.answered, found));
+            }
         }
         entries.push(entry);
     }
     let tries = recorder.tries.into_inner();
     match check(&entries) {
-        Ok(counts) => (counts, tries),
+        Ok(counts) => Recorded { entries, kept, cuts, counts, tries },
         Err(anomalies) => {
             let told: Vec<String> = anomalies.iter().map(ToString::to_string).collect();
             panic!("seed {seed}: {}", told.join("\n"));
@@ -334,41 +419,34 @@ fn history(db: Database, seed: u64, threads: u64, each: u64) -> (Counts, usize) 
 
 /// Transactions of eight threads over cells, models and series, with batches that read nothing, snapshots, retries,
 /// refusals and checkpoints among them, are strictly serialisable in the order of their seqs: each read, and each
-/// snapshot, shows what a replay in that order gives, and what was answered before a call stands before it.
+/// snapshot, shows what a replay in that order gives, and what was answered before a call stands before it. That holds
+/// for transactions that are answered when they are visible, too, and among both kinds.
 #[test]
 fn concurrent_transactions_are_strictly_serialisable() {
-    let mut overlapping = 0;
-    let mut lost = 0;
-    for seed in 0..6 {
-        let (_, db) = in_memory().unwrap();
-        let (counts, tries) = history(db, seed, 8, 60);
-        assert!(counts.committed > 200 && counts.reads > 500, "{counts:?}");
-        overlapping += counts.overlapping;
-        lost += counts.refused;
-        assert!(tries > counts.committed / 2, "{tries} runs of closures");
+    for promises in [Promises::Sync, Promises::Mixed] {
+        let (mut overlapping, mut lost) = (0, 0);
+        for seed in 0..6 {
+            let (_, db) = in_memory().unwrap();
+            let Recorded { counts, tries, kept, .. } =
+                history(db, None, Plan { seed, threads: 8, each: 60, promises });
+            assert!(counts.committed > 200 && counts.reads > 500, "{counts:?}");
+            assert_eq!(kept.len() == counts.committed, promises == Promises::Sync);
+            overlapping += counts.overlapping;
+            lost += counts.refused;
+            assert!(tries > counts.committed / 2, "{tries} runs of closures");
+        }
+        assert!(overlapping > 200, "only {overlapping} of some 3,000 overlapped");
+        assert!(lost > 20, "only {lost} were refused or overtaken");
     }
-    assert!(overlapping > 200, "only {overlapping} of some 3,000 overlapped");
-    assert!(lost > 20, "only {lost} were refused or overtaken");
 }
 
 /// The same on a real folder, where commits wait for the disk and gather.
 #[test]
 fn histories_on_a_real_folder_are_strictly_serialisable() {
-    let dir = tempfile::TempDir::new().unwrap();
-    let db = Database::create_with(dir.path(), options()).unwrap();
-    let (counts, _) = history(db, 100, 16, 30);
-    assert!(counts.overlapping > 20, "{counts:?}");
-}
-
-/// What a checked history left is there after a crash, in the same order.
-#[test]
-fn every_commit_of_a_history_survives_a_crash_in_order() {
-    let (disk, db) = in_memory().unwrap();
-    let (counts, _) = history(db.clone(), 200, 4, 40);
-    let before: Vec<_> = all_objects().into_iter().map(|object| shown(&db.snapshot(), object)).collect();
-    let head = db.snapshot().seq();
-    let again = Database::open_on(Arc::new(disk.crash()), options()).unwrap();
-    assert!(again.snapshot().seq() >= head && counts.committed > 60);
-    let after: Vec<_> = all_objects().into_iter().map(|object| shown(&again.snapshot(), object)).collect();
-    assert_eq!(before, after);
+    for promises in [Promises::Sync, Promises::Mixed] {
+        let dir = tempfile::TempDir::new().unwrap();
+        let db = Database::create_with(dir.path(), options()).unwrap();
+        let recorded = history(db, None, Plan { seed: 100, threads: 16, each: 30, promises });
+        assert!(recorded.counts.overlapping > 20, "{:?}", recorded.counts);
+    }
 }

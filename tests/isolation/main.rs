@@ -4,6 +4,7 @@
 mod anomalies;
 mod checker;
 mod conflicts;
+mod cuts;
 mod histories;
 mod history;
 mod overtaken;

@@ -3,91 +3,24 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
-use underbelly::disk::{Disk, File, Lock, Mapped, RealDisk};
-use underbelly::{BackupOptions, CommitError, Database, OpenError, WalError};
+use underbelly::disk::{Act, RealDisk};
+use underbelly::{BackupOptions, CommitError, Database, FaultyDisk, OpenError, WalError};
 use underbelly_tests::{define, options, transaction, transactions_shown};
-
-/// A folder in which files of the log are written and, when `refuses` is set, not synced.
-struct Unsynced {
-    disk: RealDisk,
-    refuses: Arc<AtomicBool>,
-}
-
-struct UnsyncedFile {
-    file: Box<dyn File>,
-    refuses: Arc<AtomicBool>,
-}
-
-impl Disk for Unsynced {
-    fn create_dir(&self, name: &str) -> io::Result<()> {
-        self.disk.create_dir(name)
-    }
-    fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
-        Ok(Box::new(UnsyncedFile { file: self.disk.create(name)?, refuses: self.refuses.clone() }))
-    }
-    fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
-        Ok(Box::new(UnsyncedFile { file: self.disk.open(name)?, refuses: self.refuses.clone() }))
-    }
-    fn map(&self, name: &str) -> io::Result<Mapped> {
-        self.disk.map(name)
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        self.disk.list(dir)
-    }
-    fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        self.disk.sync_dir(dir)
-    }
-    fn seal(&self, name: &str) -> io::Result<()> {
-        self.disk.seal(name)
-    }
-    fn lock(&self, name: &str) -> io::Result<Result<Box<dyn Lock>, u32>> {
-        self.disk.lock(name)
-    }
-    fn describe(&self) -> String {
-        self.disk.describe()
-    }
-}
-
-impl File for UnsyncedFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_at(bytes, offset)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        match self.refuses.load(Ordering::Acquire) {
-            true => Err(io::Error::other("the disk does not answer")),
-            false => self.file.sync_data(),
-        }
-    }
-    fn sync_all(&self) -> io::Result<()> {
-        self.sync_data()
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-}
 
 /// Three durable transactions and one that was written and not synced, behind a writer that lives or not.
 fn written_and_not_synced(dir: &Path) -> Database {
-    let refuses = Arc::new(AtomicBool::new(false));
-    let disk = Unsynced { disk: RealDisk::new(dir), refuses: refuses.clone() };
-    let db = Database::create_on(Arc::new(disk), options()).unwrap();
+    let disk = Arc::new(FaultyDisk::new(RealDisk::new(dir)));
+    let db = Database::create_on(disk.clone(), options()).unwrap();
     define(&db).unwrap();
     for i in 1..4 {
         db.commit(transaction(i, false).unwrap()).unwrap();
     }
-    refuses.store(true, Ordering::Release);
+    disk.watch(|call| match call.act {
+        Act::Sync => Err(io::Error::other("the disk does not answer")),
+        _ => Ok(()),
+    });
     let failed = db.commit(transaction(4, false).unwrap());
     assert!(matches!(failed, Err(CommitError::Log(WalError::Poisoned { .. }))));
     db

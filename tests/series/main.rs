@@ -1,6 +1,8 @@
 //! Rows come back as they were appended, in order of time, whatever way they took.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod deletes;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -10,8 +10,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use underbelly::{
-    Batch, Column, ColumnType, Columns, CommitError, Database, Date, Metadata, OpenError, Options, ReadError,
-    Row, SchemaError, SimulatedDisk, SlotDefinition, Snapshot, Timestamp, Value, View,
+    Batch, Column, ColumnType, Columns, CommitError, Database, Date, Delete, Metadata, OpenError, Options,
+    ReadError, Row, SchemaError, Scope, SimulatedDisk, SlotDefinition, Snapshot, Timestamp, Value, Variable,
+    VariableValue, View,
 };
 
 /// The slot that [`transaction`] writes.
@@ -72,14 +73,74 @@ pub fn blob_of(i: u64, large: bool) -> Vec<u8> {
 /// Rows of one large append: more than fits into the log.
 pub const BULK_ROWS: usize = 70_000;
 
-/// Transaction `i` of a script: a row, a cell and a model, all holding `i`; with `large`, a large blob and a large
-/// append too.
+/// Variables that [`transaction`] changes in turn.
+pub const VARIABLES: u64 = 3;
+
+/// The scope of the variables that [`transaction`] changes.
+pub fn episode() -> Scope {
+    Scope::episode("script")
+}
+
+/// Whether transaction `i` removes its variable rather than sets it.
+fn removes_variable(i: u64) -> bool {
+    i % 4 == 3
+}
+
+/// The identity of the model that every transaction puts or deletes.
+fn passing_model() -> Metadata {
+    Metadata::new("passing").with("timestamp", Timestamp(0))
+}
+
+/// Whether transaction `i` deletes the passing model rather than puts a version of it.
+fn deletes_model(i: u64) -> bool {
+    i % 5 == 4
+}
+
+/// The key of the rows that transaction `i` appends to the series of which others delete, and those that it deletes of
+/// it: by key or by time. What it appends itself stays.
+fn fleeting(i: u64) -> (String, Option<Delete>) {
+    let key = format!("k{}", i % 3);
+    let delete = match i % 7 {
+        2 => Some(Delete::all().key("who", key.as_str())),
+        5 => Some(Delete::all().from(Timestamp(i as i64 - 3))),
+        _ => None,
+    };
+    (key, delete)
+}
+
+/// Transactions up to `ticks` whose fleeting rows no later one deletes.
+fn left_of_fleeting(ticks: u64) -> Vec<i64> {
+    let deletes = |i: u64, row: u64| match i % 7 {
+        2 => i % 3 == row % 3,
+        5 => row + 3 >= i,
+        _ => false,
+    };
+    let stays = |row: &u64| !(row + 1..=ticks).any(|i| deletes(i, *row));
+    (1..=ticks).filter(stays).map(|row| row as i64).collect()
+}
+
+/// Transaction `i` of a script: rows, a cell, models and a variable, all holding `i`, and deletes of rows and models; with `large`, a large blob and a
+/// large append too.
 pub fn transaction(i: u64, large: bool) -> Result<Batch, CommitError> {
     let at = Timestamp(i as i64);
     let mut batch = Batch::new();
     batch.append(Row::new("tick", at).key("who", format!("k{}", i % 3)).field("x", i as i64))?;
+    let (key, delete) = fleeting(i);
+    batch.append(Row::new("fleeting", at).key("who", key).field("x", i as i64))?;
+    if let Some(delete) = delete {
+        batch.delete_rows("fleeting", delete);
+    }
     batch.put_slot(BOOK, day(), [format!("c{}", i % CELLS)], one("n", i as i64)?);
     batch.put_model(model_of(i), blob_of(i, large));
+    match deletes_model(i) {
+        true => drop(batch.delete_model(&passing_model())?),
+        false => drop(batch.put_model(passing_model(), i.to_le_bytes().to_vec())),
+    }
+    let name = format!("v{}", i % VARIABLES);
+    match removes_variable(i) {
+        true => batch.remove_variable(episode(), &name),
+        false => batch.set_variable(episode(), &name, i as i64),
+    };
     if large {
         let times = (0..BULK_ROWS).map(|row| Timestamp(row as i64)).collect();
         let columns = Columns::new().with("x", Column::from(vec![i as i64; BULK_ROWS]))?;
@@ -127,6 +188,24 @@ pub fn transactions_shown(snapshot: &Snapshot, large: impl Fn(u64) -> bool) -> R
             assert!(as_put, "model {model} is not that of transaction {newest}");
         }
     }
+    if ticks > 0 {
+        let series = snapshot.series("fleeting")?;
+        let rows = series.range(Timestamp::MIN, Timestamp::MAX)?;
+        let left = left_of_fleeting(ticks);
+        assert_eq!(rows.i64s("x"), Some(&*left), "fleeting rows after {ticks} transactions");
+        assert_eq!(series.count()?, left.len() as u64);
+    }
+    let since = (1..=ticks).rev().find(|i| deletes_model(*i)).unwrap_or(0);
+    let passing = snapshot.model(&passing_model())?;
+    let passing = passing.map(|model| (model.info().version, model.blob().to_vec()));
+    let expected = (since < ticks).then(|| (ticks - since, ticks.to_le_bytes().to_vec()));
+    assert_eq!(passing, expected, "the passing model after {ticks} transactions");
+    for variable in 0..VARIABLES {
+        let newest = (1..=ticks).rev().find(|i| i % VARIABLES == variable);
+        let found = snapshot.variable(&episode(), &format!("v{variable}"))?.map(|found| found.value);
+        let expected = newest.filter(|i| !removes_variable(*i)).map(|i| VariableValue::I64(i as i64));
+        assert_eq!(found, expected, "variable {variable} after {ticks} transactions");
+    }
     let bulks: Vec<u64> = (1..=ticks).filter(|i| large(*i)).collect();
     let rows = match snapshot.series("bulk") {
         Err(ReadError::UnknownSeries { .. }) => 0,
@@ -142,7 +221,7 @@ pub fn transactions_shown(snapshot: &Snapshot, large: impl Fn(u64) -> bool) -> R
 }
 
 /// Everything that a database shows, by name, as text: rows of each series but the engine's own, in order; its
-/// newest rows by key; cells with their contents and generations; models with their versions and blobs.
+/// newest rows by key; cells with their contents and generations; models with their versions and blobs; variables.
 pub fn shown(db: &View) -> Result<BTreeMap<String, String>, ReadError> {
     let cells: Vec<_> =
         db.slot_table(None)?.into_iter().map(|row| (row.slot, row.date, row.key.values().to_vec())).collect();
@@ -173,6 +252,9 @@ pub fn shown_by(snapshot: &Snapshot, cells: &[Address]) -> Result<BTreeMap<Strin
             model.map(|model| (model.blob().len(), model.blob().iter().map(|b| u64::from(*b)).sum::<u64>()));
         let text = format!("v{} seq{} {} {blob:?}", info.version, info.seq, info.metadata.to_json());
         all.insert(format!("model {}", info.id), text);
+    }
+    for Variable { scope, name, value, seq, .. } in snapshot.variables() {
+        all.insert(format!("variable {scope} {name}"), format!("{value:?} seq{seq}"));
     }
     Ok(all)
 }

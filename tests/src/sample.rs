@@ -6,9 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use underbelly::{Batch, Column, Columns, Database, Options, ReadError, Row, SimulatedDisk, Timestamp};
+use underbelly::{
+    Batch, Column, Columns, Database, Options, ReadError, Row, Scope, SimulatedDisk, Timestamp,
+};
 
-use crate::{BOOK, blob_of, day, define, desk, model_of, one, shown, transaction};
+use crate::{BOOK, blob_of, day, define, desk, episode, model_of, one, shown, transaction};
 
 /// What may go wrong while a database is made.
 pub type Failed = Box<dyn Error + Send + Sync>;
@@ -32,6 +34,17 @@ pub fn fill(db: &Database, from: u64, large: bool) -> Result<(), Failed> {
         batch.append(row.field("at", Timestamp(i)).field("raw", vec![i as u8; 3]))?;
     }
     batch.put_slot(BOOK, day(), ["retracted"], one("n", from as i64)?);
+    let odd = f64::from_bits(0x7ff8_0000_0000_0001);
+    batch.set_variable(Scope::Global, "weights", vec![from as f64, odd]).set_variable(
+        Scope::Global,
+        "x",
+        odd,
+    );
+    batch.set_variable(Scope::asset("IBM"), "raw", vec![from as u8, 0xff]).set_variable(
+        episode(),
+        "on",
+        true,
+    );
     db.commit(batch)?;
     let mut batch = Batch::new();
     batch.retract_slot(BOOK, day(), ["retracted"]);

@@ -7,14 +7,22 @@
 //!
 //! - [`model`]: what the database should show after each transaction.
 //! - `desk`: the slots and producers, and what they make of their inputs.
+//! - `clock`: how time passes, and what is done where the engine gives way.
 //! - `life`: the database, its disk, and what is known of its transactions.
 //! - `steps`: what happens to it.
+//! - `meanwhile`, `readers`, `reads`, `backups`: transactions in the middle of a checkpoint, readers in other processes,
+//!   reads that fail, copies.
 //! - `check`: the comparison.
 
+mod backups;
 mod check;
+mod clock;
 mod desk;
 mod life;
+mod meanwhile;
 pub mod model;
+mod readers;
+mod reads;
 mod steps;
 
 use std::fmt;

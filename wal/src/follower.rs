@@ -110,8 +110,13 @@ impl Follower {
         self.window.forget();
         // Whether the next file was there before the present one was last looked at.
         let mut settled = false;
+        // Where the present file ends. What is durable by now is before that, or in a later file that is there already; a
+        // batch behind it was in doubt when the writer stopped, and was given up.
+        let mut end = self.end()?;
         while self.next <= upto {
-            if let Some((batch, bytes)) = whole_batch(&mut self.window, self.header.file_len, self.offset)?
+            if end.is_none_or(|end| self.offset < end)
+                && let Some((batch, bytes)) =
+                    whole_batch(&mut self.window, self.header.file_len, self.offset)?
                 && self.chain.accepts(&self.header, &batch)
             {
                 // It was written after the sync of the one before it.
@@ -152,6 +157,7 @@ impl Follower {
                     }
                     (self.header, self.window, self.offset) = (next, window, BLOCK);
                     self.acknowledged = self.chain.next_seq - 1;
+                    end = self.end()?;
                     settled = false;
                 }
                 Some(_) if !settled => {
@@ -202,6 +208,15 @@ impl Follower {
     /// The next sequence number that will be given.
     pub fn next_seq(&self) -> u64 {
         self.next
+    }
+
+    /// Where this file ends, as the next one says; `None` where this one is the last, or the next is damaged, which is
+    /// told when the reading comes to it.
+    fn end(&self) -> Result<Option<u64>, WalError> {
+        match self.next_file() {
+            Err(WalError::Corrupt { .. }) => Ok(None),
+            next => Ok(next?.map(|(next, _)| next.previous.end)),
+        }
     }
 
     /// The file after this one; `None` where this one is the last.

@@ -64,7 +64,7 @@ pub use error::WalError;
 pub use follower::{Follower, Sound, visit_sound};
 pub use inspection::{BatchInspection, Behind, FileInspection, HeaderInspection, inspect, owner};
 pub use layout::log_name;
-pub use log::{Log, LogStats, Recycled};
+pub use log::{Freed, Log, LogStats, RecycleJob, Recycled};
 pub use options::LogOptions;
 pub use place::{PassedOver, Place, Start};
 pub use queue::{Stall, Stalls, Urge};

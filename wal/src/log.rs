@@ -95,6 +95,58 @@ pub struct Recycled {
     pub removed: usize,
 }
 
+/// Files that are to be given back; made by [`Log::recycling`].
+#[must_use]
+pub struct RecycleJob {
+    disk: SharedDisk,
+    file_len: u64,
+    /// Numbers of the files, rising.
+    files: Vec<u64>,
+    /// Numbers of spares that some of them may become.
+    spares: Vec<u64>,
+}
+
+/// What a [`RecycleJob`] did; hand it to [`Log::recycled`].
+#[derive(Debug)]
+#[must_use]
+pub struct Freed {
+    spares: Vec<u64>,
+    removed: usize,
+}
+
+impl RecycleJob {
+    /// Renames and unlinks, and syncs the folder: only then may a file be used anew, since a crash could bring back its
+    /// old name before.
+    ///
+    /// # Errors
+    /// [`WalError::Io`], which the log must hear of.
+    pub fn run(self) -> Result<Freed, WalError> {
+        let mut done = Freed { spares: Vec::new(), removed: 0 };
+        let mut numbers = self.spares.iter().copied().peekable();
+        for number in &self.files {
+            let name = log_name(*number);
+            let has_length = |name: &str| {
+                self.disk.open(name).and_then(|file| file.len()).is_ok_and(|len| len == self.file_len)
+            };
+            match numbers.next_if(|_| has_length(&name)) {
+                Some(spare) => {
+                    let renamed = self.disk.rename(&name, &spare_name(spare));
+                    renamed.map_err(WalError::io("rename", &name))?;
+                    done.spares.push(spare);
+                }
+                None => {
+                    self.disk.remove(&name).map_err(WalError::io("remove", &name))?;
+                    done.removed += 1;
+                }
+            }
+        }
+        if !self.files.is_empty() {
+            self.disk.sync_dir(DIR).map_err(WalError::io("sync", DIR))?;
+        }
+        Ok(done)
+    }
+}
+
 impl Log {
     /// Makes the log of a new database, durably. Its first record will be `next_seq`, at least 1.
     ///
@@ -213,34 +265,33 @@ impl Log {
     /// # Errors
     /// A failure poisons the log, since names that did not become durable could bring an old file back.
     pub fn recycle(&mut self, checkpoint_seq: u64) -> Result<Recycled, WalError> {
+        let job = self.recycling(checkpoint_seq)?;
+        let done = job.run();
+        self.recycled(done)
+    }
+
+    /// The same as work to be done elsewhere while the log goes on; what came of it goes to [`Log::recycled`].
+    ///
+    /// # Errors
+    /// [`WalError::Poisoned`].
+    pub fn recycling(&mut self, checkpoint_seq: u64) -> Result<RecycleJob, WalError> {
         self.check_health()?;
-        let mut done = Recycled::default();
-        let mut spared = Vec::new();
-        while let Some(closed) = self.closed.front().copied() {
-            if closed.last_seq > checkpoint_seq {
-                break;
-            }
-            let name = log_name(closed.number);
-            let keep = self.spares.len() + spared.len() < SPARES_MAX && self.has_spare_length(&name);
-            if keep {
-                let number = self.spares.name();
-                let renamed = self.disk.rename(&name, &spare_name(number));
-                self.poisoning(renamed, "rename", || name)?;
-                spared.push(number);
-                done.spared += 1;
-            } else {
-                let removed = self.disk.remove(&name);
-                self.poisoning(removed, "remove", || name)?;
-                done.removed += 1;
-            }
-            self.closed.pop_front();
-        }
-        if done != Recycled::default() {
-            let synced = self.disk.sync_dir(DIR);
-            self.poisoning(synced, "sync", || DIR.to_string())?;
-            // Only now: a file must not be used anew while a crash could bring back its old name.
-            spared.into_iter().for_each(|number| self.spares.recycled(number));
-        }
+        let covered = self.closed.iter().take_while(|closed| closed.last_seq <= checkpoint_seq).count();
+        let files = self.closed.drain(..covered).map(|closed| closed.number).collect();
+        let spares = (self.spares.len()..SPARES_MAX).map(|_| self.spares.name()).collect();
+        Ok(RecycleJob { disk: self.disk.clone(), file_len: self.options.file_len, files, spares })
+    }
+
+    /// Takes in what a [`RecycleJob`] of this log did.
+    ///
+    /// # Errors
+    /// That of the job, which poisons the log.
+    pub fn recycled(&mut self, done: Result<Freed, WalError>) -> Result<Recycled, WalError> {
+        let Freed { spares, removed } = done.inspect_err(|error| {
+            self.poisoned.get_or_insert_with(|| error.to_string());
+        })?;
+        let done = Recycled { spared: spares.len(), removed };
+        spares.into_iter().for_each(|number| self.spares.recycled(number));
         Ok(done)
     }
 
@@ -443,10 +494,6 @@ impl Log {
             self.active.file.sync_data().map_err(WalError::io("sync", &name))?;
         }
         Ok(true)
-    }
-
-    fn has_spare_length(&self, name: &str) -> bool {
-        self.disk.open(name).and_then(|file| file.len()).is_ok_and(|len| len == self.options.file_len)
     }
 
     /// Passes on the result of an operation on the log itself; a failure ends all writing, because the page

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use underbelly::{Database, Options};
-use underbelly_benches::checkpoint::{Cells, Filling, fill};
+use underbelly_benches::checkpoint::{Cells, Filling, change_group, fill};
 use underbelly_benches::figure::Short;
 use underbelly_benches::{Failed, or_exit, place};
 
@@ -20,6 +20,7 @@ const CELLS: u64 = 1_000_000;
 const MODELS: u64 = 100_000;
 const ROWS: u64 = 10_000_000;
 const CHANGES: [u64; 5] = [1_000, 1_000, 10_000, 10_000, 100_000];
+const GROUPS: [u64; 2] = [5_000, 50_000];
 const THREADS: u64 = 4;
 const LOAD: Duration = Duration::from_secs(8);
 
@@ -56,22 +57,24 @@ fn changes(folder: &Path, cells: u64) -> Result<(), Failed> {
         let report = database.change(count)?;
         println!(
             "checkpoint after {count} of {cells} cells changed: {} image bytes a record ({} records, {} images taken in), \
-             {} bytes in all, {} slices, longest {} µs, {:.0} ms",
+             {} bytes in all, {} slices, longest {} µs ({} µs of the processor), {:.0} ms",
             report.image_bytes / report.records.max(1),
             report.records,
             report.images_taken_in,
             report.bytes_written,
             report.slices,
             report.longest_slice.as_micros(),
+            report.busiest_slice.as_micros(),
             report.took.as_secs_f64() * 1e3,
         );
     }
     for checkpoints in [false, true, false, true] {
         let (latency, reports) = database.commit(THREADS, LOAD, checkpoints)?;
         let longest = reports.iter().map(|report| report.longest_slice.as_micros()).max().unwrap_or(0);
+        let busiest = reports.iter().map(|report| report.busiest_slice.as_micros()).max().unwrap_or(0);
         println!(
-            "{THREADS} threads, {} checkpoints beside them (longest slice {longest} µs): {} commits/s, \
-             p50 {} µs, p99 {} µs, p99.9 {} µs, max {} µs",
+            "{THREADS} threads, {} checkpoints beside them (longest slice {longest} µs, {busiest} µs of the processor): \
+             {} commits/s, p50 {} µs, p99 {} µs, p99.9 {} µs, max {} µs",
             reports.len(),
             Short(latency.commits as f64 / LOAD.as_secs_f64()),
             latency.p50.as_micros(),
@@ -81,6 +84,14 @@ fn changes(folder: &Path, cells: u64) -> Result<(), Failed> {
         );
     }
     print_memory();
+    for members in GROUPS {
+        let report = change_group(&folder.with_extension(format!("group-{members}")), members)?;
+        println!(
+            "checkpoint after a run of a group over {members} cells: longest slice {} µs ({} µs of the processor)",
+            report.longest_slice.as_micros(),
+            report.busiest_slice.as_micros(),
+        );
+    }
     Ok(())
 }
 

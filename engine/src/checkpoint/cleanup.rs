@@ -25,11 +25,17 @@ pub(crate) fn kept_manifests(truth: u64, previous: Option<u64>) -> BTreeSet<u64>
 impl Core {
     /// Removes older manifests, recycles the log before the previous manifest, and unlinks files that no kept manifest
     /// names.
-    pub(super) fn clean_up(&self, truth: Manifest, previous: Manifest) -> Result<(), CommitError> {
+    pub(super) fn clean_up(
+        &self,
+        truth: Manifest,
+        previous: Manifest,
+        slices: &mut Slices<'_>,
+    ) -> Result<(), CommitError> {
         let kept = kept_manifests(truth.number, Some(previous.number));
         remove_manifests_except(&*self.disk, &kept)?;
-        self.log.with_log(|log| log.recycle(previous.seq))?;
-        self.unlink_unnamed()
+        let done = slices.with_log(|log| log.recycling(previous.seq))?.run();
+        slices.with_log(|log| log.recycled(done))?;
+        self.unlink_unnamed(slices)
     }
 
     /// Unlinks sealed files that nothing names and nobody is about to name. Mapped pages of an unlinked file live
@@ -37,7 +43,7 @@ impl Core {
     ///
     /// A file is first pending, then named by the state, and never pending again; so the files are listed first,
     /// then what is pending is read, then the state.
-    fn unlink_unnamed(&self) -> Result<(), CommitError> {
+    fn unlink_unnamed(&self, slices: &mut Slices<'_>) -> Result<(), CommitError> {
         if self.pending.is_held() {
             return Ok(());
         }
@@ -51,7 +57,7 @@ impl Core {
         }
         let mut named: HashSet<String> = HashSet::new();
         let mut last: Option<Arc<str>> = None;
-        Slices::new(self).all(|state| {
+        slices.all(|state| {
             let after = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
             let Some((name, table)) = state.tables.range::<str, _>((after, Bound::Unbounded)).next() else {
                 return false;

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use underbelly_query::{MemoryRun, Schema};
+use underbelly_query::{MemoryRun, Run, Schema, Tombstone, hidden_rows};
 use underbelly_storage::segment::Seqs;
 
 use super::Attempt;
@@ -21,6 +22,12 @@ pub(super) struct Sealing {
     /// Small segments that are merged with the young rows.
     small: Vec<Arc<SegmentRun>>,
     sealed: Vec<Arc<SegmentRun>>,
+    /// Segments that hold deleted rows: they are written anew without them, or left out.
+    touched: HashSet<u64>,
+    /// Commits whose deletes hide nothing any more.
+    done: HashSet<u64>,
+    /// Deleted rows that are left out.
+    rows_deleted: u64,
 }
 
 impl Sealing {
@@ -32,15 +39,24 @@ impl Sealing {
         if small.len() < SMALL_SEGMENTS_MAX {
             small.clear();
         }
-        Sealing { name, captured, small, sealed: Vec::new() }
+        Sealing {
+            name,
+            captured,
+            small,
+            sealed: Vec::new(),
+            touched: HashSet::new(),
+            done: HashSet::new(),
+            rows_deleted: 0,
+        }
     }
 
     fn taken_in(&self) -> HashSet<u64> {
-        self.small.iter().map(|run| run.reference().file).collect()
+        let small = self.small.iter().map(|run| run.reference().file);
+        small.chain(self.touched.iter().copied()).collect()
     }
 
     /// The series as the manifest names it.
-    pub(super) fn series(&self) -> v1::Series {
+    pub(super) fn series(&self) -> Result<v1::Series, String> {
         let columns = self.captured.schema.columns.iter().map(|column| v1::SchemaColumn {
             name: column.name.to_string(),
             column_type: column.column_type.tag(),
@@ -48,12 +64,20 @@ impl Sealing {
         });
         let taken_in = self.taken_in();
         let kept = self.captured.sealed.iter().filter(|run| !taken_in.contains(&run.reference().file));
-        v1::Series {
+        Ok(v1::Series {
             name: self.name.to_string(),
             columns: columns.collect(),
             segments: kept.chain(&self.sealed).map(|run| run.reference().clone()).collect(),
             last_seq: self.captured.last_seq,
-        }
+            deletes: self
+                .captured
+                .tombstones
+                .iter()
+                .filter(|tombstone| !self.done.contains(&tombstone.seq()))
+                .map(v1::Delete::try_from)
+                .collect::<Result<_, _>>()?,
+            inexact: self.captured.inexact.iter().cloned().collect(),
+        })
     }
 }
 
@@ -73,16 +97,28 @@ impl Attempt<'_> {
         Ok(tables)
     }
 
-    /// Writes the young rows of each series, and the small segments that they take in, as segments.
-    pub(super) fn seal_tables(&mut self, tables: &mut [Sealing]) -> Result<(), CommitError> {
-        let tables = tables.iter_mut().filter(|t| !t.captured.young.is_empty() || !t.small.is_empty());
-        let this = &*self;
-        let seal = |table: &mut Sealing| {
-            table.sealed = this.seal_table(table)?;
-            let bytes = table.sealed.iter().map(|run| run.reference().bytes).sum::<u64>();
-            Ok::<_, CommitError>((table.sealed.len(), bytes))
+    /// Writes the young rows of each series, and the small segments that they take in, as segments; and those that hold
+    /// rows which no reader at `oldest_seq` or later sees, without these.
+    pub(super) fn seal_tables(&mut self, tables: &mut [Sealing], oldest_seq: u64) -> Result<(), CommitError> {
+        let is_due = |table: &&mut Sealing| {
+            let captured = &table.captured;
+            !captured.young.is_empty() || !table.small.is_empty() || !captured.tombstones.is_empty()
         };
-        for (segments, bytes) in self.core.pool.map(tables.collect(), seal)? {
+        let tables = tables.iter_mut().filter(is_due);
+        let (this, bytes_left) = (&*self, AtomicU64::new(self.core.options.checkpoint_bytes.max(1)));
+        let seal = |table: &mut Sealing| {
+            let seen = |tombstone: &&Tombstone| tombstone.seq() <= oldest_seq;
+            let tombstones: Vec<Tombstone> = table.captured.tombstones.iter().filter(seen).cloned().collect();
+            let mut sealed = this.seal_table(table, &tombstones)?;
+            if !tombstones.is_empty() {
+                sealed.append(&mut this.delete_rows(table, &tombstones, &bytes_left)?);
+            }
+            table.sealed = sealed;
+            let bytes = table.sealed.iter().map(|run| run.reference().bytes).sum::<u64>();
+            Ok::<_, CommitError>((table.sealed.len(), bytes, table.rows_deleted))
+        };
+        for (segments, bytes, rows_deleted) in self.core.pool.map(tables.collect(), seal)? {
+            self.report.rows_deleted += rows_deleted;
             self.report.segments += segments;
             self.report.bytes_written += bytes;
         }
@@ -90,12 +126,24 @@ impl Attempt<'_> {
     }
 
     /// Merges what was captured of a series into one segment, or into several where it is large.
-    fn seal_table(&self, table: &Sealing) -> Result<Vec<Arc<SegmentRun>>, CommitError> {
+    fn seal_table(
+        &self,
+        table: &mut Sealing,
+        tombstones: &[Tombstone],
+    ) -> Result<Vec<Arc<SegmentRun>>, CommitError> {
         let mut runs = Vec::new();
         for small in &table.small {
             runs.push(Arc::new(read_whole(small, &table.captured.schema)?));
         }
         runs.extend(table.captured.young.iter().cloned());
+        if !tombstones.is_empty() {
+            for run in &mut runs {
+                let left = run.without(tombstones).map_err(ReadError::from)?;
+                table.rows_deleted += (run.rows() - left.rows()) as u64;
+                *run = Arc::new(left);
+            }
+            runs.retain(|run| run.rows() > 0);
+        }
         let mut sealed = Vec::new();
         let mut rest = runs.as_slice();
         while !rest.is_empty() {
@@ -109,6 +157,48 @@ impl Attempt<'_> {
             rest = later;
         }
         Ok(sealed)
+    }
+
+    /// Writes segments that hold deleted rows anew, or leaves them out where all their rows are deleted, until so many
+    /// bytes were written anew.
+    fn delete_rows(
+        &self,
+        table: &mut Sealing,
+        tombstones: &[Tombstone],
+        bytes_left: &AtomicU64,
+    ) -> Result<Vec<Arc<SegmentRun>>, CommitError> {
+        let small = table.taken_in();
+        let others = table.captured.sealed.iter().filter(|run| !small.contains(&run.reference().file));
+        let (mut rewritten, mut waiting) = (Vec::new(), HashSet::new());
+        for run in others.cloned().collect::<Vec<_>>() {
+            let may_hide =
+                |tombstone: &&Tombstone| (0..run.groups()).any(|group| tombstone.may_hide(&run.zone(group)));
+            let hiding: Vec<Tombstone> = tombstones.iter().filter(may_hide).cloned().collect();
+            let hidden = match hiding.is_empty() {
+                true => 0,
+                false => hidden_rows(&*run, &hiding).map_err(ReadError::from)?,
+            };
+            if hidden == 0 {
+                continue;
+            }
+            let reference = run.reference();
+            if hidden < reference.rows {
+                if bytes_left.load(Ordering::Relaxed) == 0 {
+                    waiting.extend(hiding.iter().map(Tombstone::seq));
+                    continue;
+                }
+                let spent = |left: u64| Some(left.saturating_sub(reference.bytes));
+                let _ = bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent);
+                let whole = read_whole(&run, &table.captured.schema)?;
+                let left = whole.without(&hiding).map_err(ReadError::from)?;
+                rewritten.push(self.seal_runs(table, &[Arc::new(left)])?);
+            }
+            table.touched.insert(reference.file);
+            table.rows_deleted += hidden;
+        }
+        let done = tombstones.iter().map(Tombstone::seq).filter(|seq| !waiting.contains(seq));
+        table.done = done.collect();
+        Ok(rewritten)
     }
 
     fn seal_runs(&self, table: &Sealing, runs: &[Arc<MemoryRun>]) -> Result<Arc<SegmentRun>, CommitError> {
@@ -129,10 +219,10 @@ impl Attempt<'_> {
     /// Puts the segments of a series in the place of what was captured of it.
     pub(super) fn put_in_place(&mut self, table: Sealing) {
         let taken_in = table.taken_in();
-        let Sealing { name, sealed, .. } = table;
+        let Sealing { name, sealed, done, .. } = table;
         let mut replaced = None;
         self.slices.once_even_if_poisoned(|state| {
-            replaced = state.tables.get_mut(&name).map(|table| table.seal(sealed, &taken_in));
+            replaced = state.tables.get_mut(&name).map(|table| table.seal(sealed, &taken_in, &done));
         });
         // Memory and maps are given back here, where nobody waits.
         drop(replaced);

@@ -1,5 +1,6 @@
 //! Which versions of which models there are.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use super::{Metadata, MetadataError, ModelId};
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
     pub seq: u64,
+    /// How many versions its transaction put before it.
+    pub position: u64,
     pub metadata: Arc<Metadata>,
     /// The metadata in canonical form.
     pub cbor: Arc<[u8]>,
@@ -21,75 +24,224 @@ pub(crate) struct Version {
     pub bytes: u64,
 }
 
-/// A version under its place in the order of all versions.
+/// A version and whose it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Numbered {
-    /// How many versions its transaction put before it.
-    pub position: u64,
     pub id: ModelId,
     pub version: Arc<Version>,
 }
 
-/// Versions by identity, oldest first.
+/// Versions, oldest first.
+type Versions = Arc<Vec<Arc<Version>>>;
+
+/// The versions of one model.
 #[derive(Default, Debug)]
+struct Line {
+    /// Those since it was deleted last.
+    versions: Versions,
+    /// What was deleted and a reader may still see, oldest first.
+    deleted: VecDeque<Deleted>,
+}
+
+#[derive(Debug)]
+struct Deleted {
+    /// The transaction that deleted it.
+    seq: u64,
+    versions: Versions,
+    /// How many of the versions are dropped already.
+    dropped: usize,
+}
+
+impl Line {
+    /// What a reader at `seq` sees as all versions, later ones included.
+    fn at(&self, seq: u64) -> &[Arc<Version>] {
+        let deleted = self.deleted.iter().find(|deleted| deleted.seq > seq);
+        deleted.map_or(&self.versions, |deleted| &deleted.versions)
+    }
+}
+
+/// What the state image does not hold as it is.
+#[derive(Default, Debug)]
+pub(crate) struct Unstored {
+    /// Versions that were put, in order.
+    put: VecDeque<Vec<Numbered>>,
+    /// Versions that were deleted. Of those in `put`, too.
+    deleted: VecDeque<Versions>,
+}
+
+/// Seq and position of a version, under which the state image holds it.
+pub(crate) type Place = (u64, u64);
+
+fn place(version: &Version) -> Place {
+    (version.seq, version.position)
+}
+
+impl Unstored {
+    /// Number of records of the state image.
+    pub(crate) fn records(&self) -> u64 {
+        let put = self.put.iter().map(Vec::len).sum::<usize>();
+        let deleted = self.deleted.iter().map(|versions| versions.len()).sum::<usize>();
+        (put + deleted) as u64
+    }
+
+    /// Places in order, each with the version that is put there or `None` where one is to be removed.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (Place, Option<&Numbered>)> {
+        let deleted: BTreeSet<Place> =
+            self.deleted.iter().flat_map(|versions| versions.iter().map(|version| place(version))).collect();
+        // Versions that were put since are behind all that any image holds.
+        let first = self.put.iter().flatten().next().map(|numbered| place(&numbered.version));
+        let stored = match first {
+            Some(first) => deleted.range(..first).copied().collect::<Vec<_>>(),
+            None => deleted.iter().copied().collect(),
+        };
+        let put = self.put.iter().flatten();
+        let put = put.map(|numbered| (place(&numbered.version), numbered));
+        let put = put.filter(move |(place, _)| !deleted.contains(place));
+        stored.into_iter().map(|place| (place, None)).chain(put.map(|(place, put)| (place, Some(put))))
+    }
+}
+
+/// Versions by identity.
+#[derive(Debug)]
 pub(crate) struct Models {
-    by_id: BTreeMap<ModelId, Vec<Arc<Version>>>,
-    /// Which transaction put a version of which model.
+    by_id: BTreeMap<ModelId, Line>,
+    /// Which transaction put a version of which model, or deleted it.
     by_seq: BTreeSet<(u64, ModelId)>,
-    /// Versions that are in no state image, in order.
-    fresh: VecDeque<Vec<Numbered>>,
+    unstored: Unstored,
     /// Seq of the newest version, and how many its transaction put.
     last: (u64, u64),
+    /// Number of models that have a version.
+    live: usize,
+    /// Transactions that deleted a model which a reader may still see, and that model; rising.
+    queue: VecDeque<(u64, ModelId)>,
+    /// The transaction that the index of attributes reflects. What was deleted since is kept, since the index has to
+    /// know what it was.
+    indexed: u64,
+}
+
+impl Default for Models {
+    fn default() -> Models {
+        Models {
+            by_id: BTreeMap::new(),
+            by_seq: BTreeSet::new(),
+            unstored: Unstored::default(),
+            last: (0, 0),
+            live: 0,
+            queue: VecDeque::new(),
+            indexed: u64::MAX,
+        }
+    }
 }
 
 /// A model and its newest version as of a seq, with its number; `None` where it had none then.
 pub(crate) type Newest = (ModelId, Option<(u64, Version)>);
 
 impl Models {
+    /// Puts a version, behind all others; its position is found here.
     pub(crate) fn push(&mut self, id: ModelId, version: Version) {
         let position = if self.last.0 == version.seq { self.last.1 } else { 0 };
-        let version = Arc::new(version);
-        let numbered = Numbered { position, id, version: version.clone() };
-        match self.fresh.back_mut() {
-            Some(fresh) => fresh.push(numbered),
-            None => self.fresh.push_back(vec![numbered]),
+        let version = Arc::new(Version { position, ..version });
+        let numbered = Numbered { id, version: version.clone() };
+        match self.unstored.put.back_mut() {
+            Some(put) => put.push(numbered),
+            None => self.unstored.put.push_back(vec![numbered]),
         }
         self.last = (version.seq, position + 1);
         self.by_seq.insert((version.seq, id));
-        self.by_id.entry(id).or_default().push(version);
+        let line = self.by_id.entry(id).or_default();
+        self.live += usize::from(line.versions.is_empty());
+        // Nobody else has them: what is deleted is taken out whole.
+        Arc::make_mut(&mut line.versions).push(version);
+    }
+
+    /// Deletes all versions of a model, which readers before `seq` see until they are dropped. One that has none stays
+    /// so.
+    pub(crate) fn delete(&mut self, seq: u64, id: ModelId) {
+        let Some(line) = self.by_id.get_mut(&id).filter(|line| !line.versions.is_empty()) else { return };
+        let versions = std::mem::take(&mut line.versions);
+        self.unstored.deleted.push_back(versions.clone());
+        line.deleted.push_back(Deleted { seq, versions, dropped: 0 });
+        self.by_seq.insert((seq, id));
+        self.queue.push_back((seq, id));
+        self.live -= 1;
+    }
+
+    /// Whether deleted versions wait for readers to go.
+    pub(crate) fn has_deleted(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Whether deleted versions that no reader at `oldest_seq` or later sees wait for the index alone.
+    pub(crate) fn wait_for_index(&self, oldest_seq: u64) -> bool {
+        self.queue.front().is_some_and(|(seq, _)| *seq <= oldest_seq && *seq > self.indexed)
+    }
+
+    /// The index of attributes reflects this transaction; `u64::MAX` where there is no index.
+    pub(crate) fn note_indexed(&mut self, seq: u64) {
+        self.indexed = seq;
+    }
+
+    /// Drops a deleted version that no reader at `oldest_seq` or later sees; answers its object.
+    pub(crate) fn drop_deleted(&mut self, oldest_seq: u64) -> Option<ObjectId> {
+        let (seq, id) = *self.queue.front()?;
+        if seq > oldest_seq.min(self.indexed) {
+            return None;
+        }
+        let Entry::Occupied(mut entry) = self.by_id.entry(id) else { return None };
+        let line = entry.get_mut();
+        let deleted = line.deleted.front_mut()?;
+        let version = deleted.versions.get(deleted.dropped)?.clone();
+        deleted.dropped += 1;
+        self.by_seq.remove(&(version.seq, id));
+        if deleted.dropped == deleted.versions.len() {
+            self.queue.pop_front();
+            line.deleted.pop_front();
+            // The transaction may have put the next version, too.
+            let next = line.deleted.front().map_or(&line.versions, |next| &next.versions).first();
+            if next.is_none_or(|next| next.seq != seq) {
+                self.by_seq.remove(&(seq, id));
+            }
+            if line.deleted.is_empty() && line.versions.is_empty() {
+                entry.remove();
+            }
+        }
+        Some(version.object)
     }
 
     /// The models that a state image describes. Versions come in order.
     pub(crate) fn restored(mut versions: Vec<Numbered>) -> Models {
-        let last = versions.last().map_or((0, 0), |last| (last.version.seq, last.position + 1));
+        let last = versions.last().map_or((0, 0), |last| (last.version.seq, last.version.position + 1));
         let by_seq = versions.iter().map(|numbered| (numbered.version.seq, numbered.id)).collect();
         // Stable, so that the versions of a model stay in order.
         versions.sort_by_key(|numbered| numbered.id);
         let model = |versions: &[Numbered]| {
             let id = versions.first()?.id;
-            Some((id, versions.iter().map(|numbered| numbered.version.clone()).collect()))
+            let versions = Arc::new(versions.iter().map(|numbered| numbered.version.clone()).collect());
+            Some((id, Line { versions, deleted: VecDeque::new() }))
         };
-        let by_id = versions.chunk_by(|a, b| a.id == b.id).filter_map(model).collect();
-        Models { by_id, by_seq, fresh: VecDeque::new(), last }
+        let by_id: BTreeMap<_, _> = versions.chunk_by(|a, b| a.id == b.id).filter_map(model).collect();
+        Models { live: by_id.len(), by_id, by_seq, last, ..Models::default() }
     }
 
-    /// The versions that are in no state image.
-    pub(crate) fn take_fresh(&mut self) -> VecDeque<Vec<Numbered>> {
-        std::mem::take(&mut self.fresh)
+    /// What is in no state image.
+    pub(crate) fn take_unstored(&mut self) -> Unstored {
+        std::mem::take(&mut self.unstored)
     }
 
     /// Gives back what was taken and not stored.
-    pub(crate) fn give_back_fresh(&mut self, mut taken: VecDeque<Vec<Numbered>>) {
-        taken.append(&mut self.fresh);
-        self.fresh = taken;
+    pub(crate) fn give_back_unstored(&mut self, mut taken: Unstored) {
+        taken.put.append(&mut self.unstored.put);
+        taken.deleted.append(&mut self.unstored.deleted);
+        self.unstored = taken;
     }
 
     /// Number of models.
     pub(crate) fn len(&self) -> usize {
-        self.by_id.len()
+        self.live
     }
 
-    /// Models with a version of a seq above `low` and up to `high`; a model may come several times.
+    /// Models with a version of a seq above `low` and up to `high`, or that were deleted there; a model may come several
+    /// times.
     pub(crate) fn changed_between(&self, low: u64, high: u64) -> impl Iterator<Item = ModelId> {
         let (first, last) = (ModelId([0; 32]), ModelId([0xff; 32]));
         // Nothing is above the largest seq, which no commit has.
@@ -98,7 +250,7 @@ impl Models {
         range.into_iter().flatten().map(|(_, id)| *id)
     }
 
-    /// The seq of the `n`th version above `seq`; `None` where there are fewer.
+    /// The seq of the `n`th version or deletion above `seq`; `None` where there are fewer.
     pub(crate) fn seq_after(&self, seq: u64, n: usize) -> Option<u64> {
         let behind = (Bound::Excluded((seq, ModelId([0xff; 32]))), Bound::Unbounded);
         self.by_seq.range(behind).nth(n).map(|(seq, _)| *seq)
@@ -111,16 +263,16 @@ impl Models {
         slice.map(|(id, _)| (*id, self.newest(id, seq).map(|(n, version)| (n, version.clone())))).collect()
     }
 
-    /// The newest version with a seq up to `seq`, and its number counted from 1.
+    /// The newest version with a seq up to `seq`, and its number counted from 1; a model that was deleted begins anew.
     pub(crate) fn newest(&self, id: &ModelId, seq: u64) -> Option<(u64, &Version)> {
-        let versions = self.by_id.get(id)?;
+        let versions = self.by_id.get(id)?.at(seq);
         let visible = versions.partition_point(|version| version.seq <= seq);
         Some((visible as u64, &**versions.get(visible.checked_sub(1)?)?))
     }
 
-    /// All versions of all models, in order of their ids.
+    /// All versions of all models that are not deleted, in order of their ids.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&ModelId, &Version)> {
-        self.by_id.iter().flat_map(|(id, versions)| versions.iter().map(move |version| (id, &**version)))
+        self.by_id.iter().flat_map(|(id, line)| line.versions.iter().map(move |version| (id, &**version)))
     }
 
     /// The newest visible version of each model, with its number.
@@ -197,5 +349,129 @@ impl ModelInfo {
             bytes: version.bytes,
             metadata: version.metadata.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(number: u8) -> ModelId {
+        ModelId([number; 32])
+    }
+
+    fn version(seq: u64, byte: u8) -> Version {
+        Version {
+            seq,
+            position: 0,
+            metadata: Arc::new(Metadata::new("m")),
+            cbor: Arc::from([byte]),
+            timestamp: Timestamp(0),
+            object: ObjectId([byte; 32]),
+            bytes: 1,
+        }
+    }
+
+    /// Objects of the versions of each model, oldest first.
+    type Catalogue = BTreeMap<u8, Vec<u8>>;
+
+    proptest! {
+        /// Readers see what they saw; each object is named as long as a version holds it; what was captured makes the
+        /// catalogue of then, also after captures that failed.
+        #[test]
+        fn readers_and_captures_see_their_versions(
+            steps in prop::collection::vec(
+                (prop::collection::vec((0u8..3, prop::option::weighted(0.7, 0u8..4)), 0..4), 0u64..5, 0u8..6),
+                1..60,
+            ),
+        ) {
+            let mut models = Models::default();
+            let mut history: Vec<Catalogue> = vec![Catalogue::new()];
+            let mut stored: BTreeMap<Place, Numbered> = BTreeMap::new();
+            let mut captured: Option<(Unstored, u64)> = None;
+            let mut named = [0i64; 4];
+            let mut oldest = 0;
+            for (seq, (changes, behind, capture)) in (1u64..).zip(steps) {
+                let mut now = history.last().unwrap().clone();
+                // A transaction deletes before it puts.
+                for (model, _) in changes.iter().filter(|(_, put)| put.is_none()) {
+                    models.delete(seq, id(*model));
+                    now.remove(model);
+                }
+                for (model, byte) in changes.iter().filter_map(|(model, put)| Some((model, (*put)?))) {
+                    models.push(id(*model), version(seq, byte));
+                    named[usize::from(byte)] += 1;
+                    now.entry(*model).or_default().push(byte);
+                }
+                history.push(now);
+                oldest = oldest.max(seq.saturating_sub(behind));
+                while let Some(object) = models.drop_deleted(oldest) {
+                    named[usize::from(object.0[0])] -= 1;
+                }
+                match (capture, captured.take()) {
+                    (0..3, None) => captured = Some((models.take_unstored(), seq)),
+                    (0..2, Some((unstored, _))) => models.give_back_unstored(unstored),
+                    (2..4, Some((unstored, at))) => {
+                        let changes: Vec<_> = unstored.changes().collect();
+                        prop_assert!(changes.is_sorted_by(|a, b| a.0 < b.0));
+                        for (place, put) in changes {
+                            match put {
+                                Some(put) => drop(stored.insert(place, put.clone())),
+                                None => prop_assert!(stored.remove(&place).is_some()),
+                            }
+                        }
+                        let restored = Models::restored(stored.values().cloned().collect());
+                        let mut found = Catalogue::new();
+                        for (id, version) in restored.iter() {
+                            found.entry(id.0[0]).or_default().push(version.object.0[0]);
+                        }
+                        prop_assert_eq!(&found, &history[at as usize]);
+                    }
+                    (_, kept) => captured = kept,
+                }
+                for reader in oldest..=seq {
+                    let expected = &history[reader as usize];
+                    for model in 0..3 {
+                        let found = models.newest(&id(model), reader).map(|(n, v)| (n, v.object.0[0]));
+                        let newest = expected.get(&model).and_then(|all| Some((all.len() as u64, *all.last()?)));
+                        prop_assert_eq!(found, newest, "model {} at {}", model, reader);
+                    }
+                    // Whatever differs between a reader and the head is told.
+                    let changed: BTreeSet<_> = models.changed_between(reader, seq).collect();
+                    for model in 0..3 {
+                        let differs = expected.get(&model) != history[seq as usize].get(&model);
+                        prop_assert!(!differs || changed.contains(&id(model)));
+                    }
+                }
+                prop_assert_eq!(models.len(), history.last().unwrap().len());
+            }
+            while let Some(object) = models.drop_deleted(u64::MAX) {
+                named[usize::from(object.0[0])] -= 1;
+            }
+            let mut expected = [0i64; 4];
+            models.iter().for_each(|(_, version)| expected[usize::from(version.object.0[0])] += 1);
+            prop_assert_eq!(named, expected);
+            prop_assert_eq!((models.by_id.len(), models.queue.len()), (models.len(), 0));
+            let seqs: BTreeSet<_> = models.iter().map(|(id, version)| (version.seq, *id)).collect();
+            prop_assert_eq!(&models.by_seq, &seqs);
+        }
+    }
+
+    #[test]
+    fn what_the_index_does_not_know_yet_is_kept() {
+        let mut models = Models::default();
+        models.push(id(1), version(1, 1));
+        models.note_indexed(1);
+        models.delete(2, id(1));
+        assert_eq!(models.drop_deleted(9), None);
+        assert!(models.wait_for_index(2) && !models.wait_for_index(1));
+        assert!(models.newest(&id(1), 1).is_some());
+        models.note_indexed(2);
+        assert!(!models.wait_for_index(9));
+        assert_eq!(models.drop_deleted(9), Some(ObjectId([1; 32])));
+        assert!(!models.has_deleted() && models.by_id.is_empty() && models.by_seq.is_empty());
     }
 }

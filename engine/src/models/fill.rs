@@ -51,6 +51,9 @@ pub(crate) fn keep(base: &Weak<Base>, attributes: &Attributes) {
         shared.live = None;
         shared.phase = Phase::Closed;
     });
+    if let Some(base) = base.upgrade() {
+        base.state().models.note_indexed(u64::MAX);
+    }
 }
 
 struct Keeper<'a> {
@@ -74,6 +77,16 @@ impl Keeper<'_> {
 
     fn visible(&self) -> Result<u64, IndexError> {
         Ok((self.base()?.visible)())
+    }
+
+    /// From now on the catalogue keeps what it held after this transaction, or after what is visible, until the index
+    /// has moved on. What it does not hold any more is not there as of then.
+    fn note_indexed(&self, seq: Option<u64>) -> Result<u64, IndexError> {
+        let base = self.base()?;
+        let mut state = base.state();
+        let seq = seq.unwrap_or_else(|| (base.visible)());
+        state.models.note_indexed(seq);
+        Ok(seq)
     }
 
     fn run(&self) {
@@ -120,6 +133,7 @@ impl Keeper<'_> {
             if sealed.seq > visible {
                 return Err(IndexError::Future { stamp: sealed.seq, last: visible });
             }
+            self.note_indexed(Some(sealed.seq))?;
             self.for_each_newest(sealed.seq, |id, metadata| {
                 keys_of(id, metadata).iter().for_each(|key| expected.add(key));
                 Ok(())
@@ -154,7 +168,7 @@ impl Keeper<'_> {
             Some(folder) => Backend::Sled(folder.create()?),
             None => Backend::Memory(MemoryIndex::default()),
         };
-        let seq = self.visible()?;
+        let seq = self.note_indexed(None)?;
         let (mut keys, mut count) = (Vec::new(), 0);
         let filled = self.for_each_newest(seq, |id, metadata| {
             keys.append(&mut keys_of(id, metadata));
@@ -270,6 +284,7 @@ impl Keeper<'_> {
             backend.index().change(&puts, &[])?;
             live.stamp.store(next, Ordering::Release);
             backend.index().change(&[], &removes)?;
+            self.note_indexed(Some(next))?;
             live.keys.fetch_add(puts.len() as u64, Ordering::AcqRel);
             live.keys.fetch_sub(removes.len() as u64, Ordering::AcqRel);
         }

@@ -6,19 +6,27 @@
 #![allow(missing_docs)]
 
 use rkyv::{Archive, Deserialize, Serialize};
-use underbelly_storage::{Column, ColumnType, Strings, Values};
+use underbelly_query::Tombstone;
+use underbelly_storage::{Column, ColumnType, Date, Strings, Timestamp, Value, Values};
 
 use crate::graph::EventV1;
+use crate::variables;
 
 /// A transaction.
 #[derive(Archive, Serialize, Deserialize, Debug, Default)]
 pub struct Record {
     /// Objects that later parts name and that are not stored yet.
     pub objects: Vec<Object>,
+    /// Rows of series that are deleted, before others are appended.
+    pub deletes: Vec<SeriesDelete>,
     /// Rows of series.
     pub appends: Vec<Append>,
+    /// Identities of models of which all versions are deleted, before others are put.
+    pub deleted_models: Vec<[u8; 32]>,
     /// Versions of models.
     pub models: Vec<Model>,
+    /// Changes of variables, in their order.
+    pub variables: Vec<Variable>,
     /// What happens to the graph.
     pub event: Option<EventV1>,
 }
@@ -129,6 +137,104 @@ pub enum ColumnValues {
     Date(Vec<i32>),
 }
 
+/// Rows of a series that are deleted.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct SeriesDelete {
+    /// The series' type.
+    pub series: String,
+    /// Which rows.
+    pub delete: Delete,
+}
+
+/// Which rows are deleted: all of earlier transactions that fit.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct Delete {
+    /// The transaction that deletes them; 0 in a record.
+    pub seq: u64,
+    /// Earliest timestamp.
+    pub first: i64,
+    /// Latest timestamp; before the earliest where there is none.
+    pub last: i64,
+    /// Key columns and their values.
+    pub keys: Vec<(String, KeyValue)>,
+}
+
+/// The value of a key column.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub enum KeyValue {
+    /// None.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// An integer.
+    I64(i64),
+    /// The bits of a binary64.
+    F64(u64),
+    /// Text.
+    Utf8(String),
+    /// Nanoseconds since 1970 UTC.
+    Timestamp(i64),
+    /// Days since 1970.
+    Date(i32),
+}
+
+impl TryFrom<&Value> for KeyValue {
+    type Error = String;
+
+    fn try_from(value: &Value) -> Result<KeyValue, String> {
+        Ok(match value {
+            Value::Null => KeyValue::Null,
+            Value::Bool(value) => KeyValue::Bool(*value),
+            Value::I64(value) => KeyValue::I64(*value),
+            Value::F64(value) => KeyValue::F64(value.to_bits()),
+            Value::Utf8(text) => KeyValue::Utf8(text.to_string()),
+            Value::Timestamp(at) => KeyValue::Timestamp(at.0),
+            Value::Date(day) => KeyValue::Date(day.0),
+            other => return Err(format!("{other} cannot be the value of a key")),
+        })
+    }
+}
+
+impl From<&KeyValue> for Value {
+    fn from(value: &KeyValue) -> Value {
+        match value {
+            KeyValue::Null => Value::Null,
+            KeyValue::Bool(value) => Value::Bool(*value),
+            KeyValue::I64(value) => Value::I64(*value),
+            KeyValue::F64(bits) => Value::F64(f64::from_bits(*bits)),
+            KeyValue::Utf8(text) => text.as_str().into(),
+            KeyValue::Timestamp(at) => Value::Timestamp(Timestamp(*at)),
+            KeyValue::Date(day) => Value::Date(Date(*day)),
+        }
+    }
+}
+
+impl TryFrom<&Tombstone> for Delete {
+    type Error = String;
+
+    fn try_from(tombstone: &Tombstone) -> Result<Delete, String> {
+        let (first, last) = tombstone.range();
+        let key = |(name, value): (&str, &Value)| Ok::<_, String>((name.to_string(), value.try_into()?));
+        let keys = tombstone.keys().map(key).collect::<Result<_, _>>()?;
+        Ok(Delete { seq: tombstone.seq(), first: first.0, last: last.0, keys })
+    }
+}
+
+impl From<&Delete> for Tombstone {
+    fn from(delete: &Delete) -> Tombstone {
+        let keys = delete.keys.iter().map(|(name, value)| (name.as_str().into(), value.into()));
+        Tombstone::restored(delete.seq, Timestamp(delete.first), Timestamp(delete.last), keys.collect())
+    }
+}
+
+impl TryFrom<&(std::sync::Arc<str>, Tombstone)> for SeriesDelete {
+    type Error = String;
+
+    fn try_from((series, tombstone): &(std::sync::Arc<str>, Tombstone)) -> Result<SeriesDelete, String> {
+        Ok(SeriesDelete { series: series.to_string(), delete: tombstone.try_into()? })
+    }
+}
+
 /// A version of a model.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone)]
 pub struct Model {
@@ -138,6 +244,86 @@ pub struct Model {
     pub object: [u8; 32],
     /// Length of the blob.
     pub bytes: u64,
+}
+
+/// A variable that is set, or removed.
+#[derive(Archive, Serialize, Deserialize, Debug)]
+pub struct Variable {
+    /// Whose it is.
+    pub scope: Scope,
+    /// Its name.
+    pub name: String,
+    /// Its value; `None` where it is removed.
+    pub value: Option<VariableValue>,
+}
+
+/// Whose a variable is.
+#[derive(Archive, Serialize, Deserialize, Debug)]
+pub enum Scope {
+    /// The database's.
+    Global,
+    /// That of an episode.
+    Episode(String),
+    /// That of an asset.
+    Asset(String),
+}
+
+/// The value of a variable.
+#[derive(Archive, Serialize, Deserialize, Debug)]
+pub enum VariableValue {
+    /// True or false.
+    Bool(bool),
+    /// An integer.
+    I64(i64),
+    /// The bits of a binary64.
+    F64(u64),
+    /// The bits of each.
+    Array(Vec<u64>),
+    /// Bytes.
+    Bytes(Vec<u8>),
+}
+
+impl From<&variables::Change> for Variable {
+    fn from(change: &variables::Change) -> Variable {
+        let variables::Name { scope, name } = &*change.name;
+        Variable {
+            scope: match scope {
+                crate::Scope::Global => Scope::Global,
+                crate::Scope::Episode(name) => Scope::Episode(name.to_string()),
+                crate::Scope::Asset(name) => Scope::Asset(name.to_string()),
+            },
+            name: name.to_string(),
+            value: change.value.as_ref().map(|value| match value {
+                variables::VariableValue::Bool(value) => VariableValue::Bool(*value),
+                variables::VariableValue::I64(value) => VariableValue::I64(*value),
+                variables::VariableValue::F64(value) => VariableValue::F64(value.to_bits()),
+                variables::VariableValue::Array(values) => {
+                    VariableValue::Array(values.iter().map(|value| value.to_bits()).collect())
+                }
+                variables::VariableValue::Bytes(bytes) => VariableValue::Bytes(bytes.to_vec()),
+            }),
+        }
+    }
+}
+
+impl From<Variable> for variables::Change {
+    fn from(variable: Variable) -> variables::Change {
+        let scope = match variable.scope {
+            Scope::Global => crate::Scope::Global,
+            Scope::Episode(name) => crate::Scope::Episode(name.into()),
+            Scope::Asset(name) => crate::Scope::Asset(name.into()),
+        };
+        let value = variable.value.map(|value| match value {
+            VariableValue::Bool(value) => variables::VariableValue::Bool(value),
+            VariableValue::I64(value) => variables::VariableValue::I64(value),
+            VariableValue::F64(bits) => variables::VariableValue::F64(f64::from_bits(bits)),
+            VariableValue::Array(values) => {
+                variables::VariableValue::Array(values.into_iter().map(f64::from_bits).collect())
+            }
+            VariableValue::Bytes(bytes) => variables::VariableValue::Bytes(bytes.into()),
+        });
+        variables::Change { name: variables::Name::new(&scope, &variable.name).into(), value }
+    }
 }
 
 impl SchemaColumn {
@@ -247,8 +433,12 @@ pub struct Series {
     pub columns: Vec<SchemaColumn>,
     /// Sealed segments in order of commit.
     pub segments: Vec<SegmentRef>,
-    /// The last transaction that appended.
+    /// The last transaction that appended or deleted.
     pub last_seq: u64,
+    /// Deletes that hide rows which some segment may hold.
+    pub deletes: Vec<Delete>,
+    /// Fields that hold, or held, integers beyond what an `f64` can: such a field stays one of integers.
+    pub inexact: Vec<String>,
 }
 
 /// A chunk file.

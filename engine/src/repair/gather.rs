@@ -4,7 +4,7 @@
 //! series. A pack and a chunk file say which objects they hold. What only a manifest says is made up so that no row comes
 //! twice, and each such assumption is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use underbelly_storage::ColumnType;
 use underbelly_storage::disk::SharedDisk;
@@ -19,6 +19,7 @@ use crate::checkpoint::all_files;
 use crate::error::OpenError;
 use crate::files;
 use crate::record::{self, v1};
+use crate::series::inexact;
 
 /// How many rows of which transactions segments hold, by series.
 pub(super) type Covered = BTreeMap<String, BTreeMap<u64, u64>>;
@@ -96,7 +97,8 @@ pub(super) fn gather(
         0,
         format!(
             "no manifest is left, so that the segments and packs in the folders were taken, and of segments that hold the \
-             same rows the newest; the segments hold transactions up to {stored}"
+             same rows the newest; the segments hold transactions up to {stored}; rows that were deleted and that no \
+             checkpoint had left out of its segments yet are back"
         ),
     );
     Ok(Some(gathered))
@@ -269,7 +271,16 @@ impl Gathered {
         columns.sort_by_key(|column: &v1::SchemaColumn| !column.key);
         segments.sort_unstable_by_key(|segment| segment.file);
         let last_seq = covered.keys().next_back().copied().unwrap_or(0);
-        self.manifest.series.push(v1::Series { name: series, columns, segments, last_seq });
+        let inexact: BTreeSet<String> =
+            kept.iter().flat_map(|found| inexact::in_segment(&found.segment)).collect();
+        self.manifest.series.push(v1::Series {
+            name: series,
+            columns,
+            segments,
+            last_seq,
+            deletes: Vec::new(),
+            inexact: inexact.into_iter().collect(),
+        });
         Ok(())
     }
 }

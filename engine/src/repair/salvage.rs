@@ -115,8 +115,8 @@ pub(super) fn salvage(
     let records = log.end()?;
     if candidate.without_image {
         let lost = format!(
-            "all slots and cells, all producers, and all versions of models up to transaction {}; of later transactions \
-             what they did to slots",
+            "all slots and cells, all producers, and all variables and versions of models up to transaction {}; of later \
+             transactions what they did to slots",
             manifest.seq
         );
         let damage = "no state image can be used".to_string();

@@ -5,28 +5,31 @@
 //! pushed into a tail, which becomes a run when the table is read or captured, or when it is full. Rows keep their seq, so
 //! a reader at an older seq still sees what it saw. Runs that a checkpoint captured are left alone until it is done.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use underbelly_query::{MemoryRun, Run, Schema, SchemaColumn};
+use underbelly_query::{MemoryRun, Run, Schema, SchemaColumn, Tombstone};
 use underbelly_storage::ColumnType;
 
+use super::SegmentRun;
 use super::tail::{Few, Tail};
-use super::{SegmentRun, inexact};
 use crate::error::CommitError;
 use crate::limits::{COLUMNS_MAX, NAME_BYTES_MAX, YOUNG_RUN_ROWS_MAX, YOUNG_RUNS_PER_CLASS};
+use crate::record::v1;
 
 /// All series by type.
 pub(crate) type Tables = BTreeMap<Arc<str>, Table>;
 
 pub(crate) struct Table {
     /// Integer fields that hold what an `f64` cannot.
-    inexact: HashSet<String>,
+    inexact: Arc<BTreeSet<String>>,
     schema: Arc<Schema>,
     sealed: Vec<Arc<SegmentRun>>,
     young: Vec<Arc<MemoryRun>>,
     /// Rows of small commits behind the young runs.
     tail: Tail,
+    /// What hides rows that some run may hold, in order of their seqs.
+    tombstones: Arc<Vec<Tombstone>>,
     /// The capture that last froze this table, or went on when it last changed; 0 where none did.
     capture: u64,
     /// What that capture sees.
@@ -45,6 +48,8 @@ struct Frozen {
     /// Sealed runs at the front.
     sealed: usize,
     schema: Arc<Schema>,
+    inexact: Arc<BTreeSet<String>>,
+    tombstones: Arc<Vec<Tombstone>>,
     last_seq: u64,
 }
 
@@ -53,17 +58,20 @@ pub(crate) struct CapturedTable {
     pub schema: Arc<Schema>,
     pub sealed: Vec<Arc<SegmentRun>>,
     pub young: Vec<Arc<MemoryRun>>,
+    pub inexact: Arc<BTreeSet<String>>,
+    pub tombstones: Arc<Vec<Tombstone>>,
     pub last_seq: u64,
 }
 
 impl Default for Table {
     fn default() -> Table {
         Table {
-            inexact: HashSet::new(),
+            inexact: Arc::default(),
             schema: Arc::new(Schema { columns: Vec::new() }),
             sealed: Vec::new(),
             young: Vec::new(),
             tail: Tail::default(),
+            tombstones: Arc::default(),
             capture: 0,
             frozen: None,
             last_seq: 0,
@@ -74,10 +82,22 @@ impl Default for Table {
 }
 
 impl Table {
-    pub(crate) fn restored(schema: Schema, sealed: Vec<Arc<SegmentRun>>, last_seq: u64) -> Table {
-        let added = vec![0; schema.columns.len()];
-        let inexact = sealed.iter().flat_map(|run| inexact::in_segment(run.segment())).collect();
-        Table { inexact, schema: Arc::new(schema), sealed, last_seq, added, ..Table::default() }
+    /// A table as a manifest has it, with its segments.
+    pub(crate) fn restored(stored: &v1::Series, sealed: Vec<Arc<SegmentRun>>) -> Result<Table, String> {
+        let column = |column: &v1::SchemaColumn| {
+            let column_type = column.known_type()?;
+            Ok::<_, String>(SchemaColumn { name: column.name.as_str().into(), column_type, key: column.key })
+        };
+        let columns = stored.columns.iter().map(column).collect::<Result<Vec<_>, _>>()?;
+        Ok(Table {
+            inexact: Arc::new(stored.inexact.iter().cloned().collect()),
+            added: vec![0; columns.len()],
+            schema: Arc::new(Schema { columns }),
+            sealed,
+            tombstones: Arc::new(stored.deletes.iter().map(Tombstone::from).collect()),
+            last_seq: stored.last_seq,
+            ..Table::default()
+        })
     }
 
     /// A table that a commit makes.
@@ -99,7 +119,7 @@ impl Table {
         Arc::new(Schema { columns: known.map(|(column, _)| column.clone()).collect() })
     }
 
-    /// The seq of the last commit that appended here.
+    /// The seq of the last commit that appended or deleted here.
     pub(crate) fn last_seq(&self) -> u64 {
         self.last_seq
     }
@@ -111,6 +131,11 @@ impl Table {
     /// The young runs; rows in the tail are in none of them.
     pub(crate) fn young(&self) -> &[Arc<MemoryRun>] {
         &self.young
+    }
+
+    /// What hides rows of the runs.
+    pub(crate) fn tombstones(&self) -> Arc<Vec<Tombstone>> {
+        self.tombstones.clone()
     }
 
     /// All rows in runs, the sealed ones first.
@@ -142,7 +167,15 @@ impl Table {
 
     /// Notes integers beyond what an `f64` holds.
     pub(crate) fn note_inexact(&mut self, names: Vec<String>) {
-        self.inexact.extend(names);
+        if !names.is_empty() {
+            Arc::make_mut(&mut self.inexact).extend(names);
+        }
+    }
+
+    /// Hides rows of earlier commits.
+    pub(crate) fn delete(&mut self, seq: u64, tombstone: Tombstone) {
+        self.last_seq = seq;
+        Arc::make_mut(&mut self.tombstones).push(tombstone.with_seq(seq));
     }
 
     /// Whether rows have the columns of the tail and nothing that the schema does not know: they need no other check.
@@ -231,6 +264,8 @@ impl Table {
             young: self.young.len(),
             sealed: self.sealed.len(),
             schema: self.schema.clone(),
+            inexact: self.inexact.clone(),
+            tombstones: self.tombstones.clone(),
             last_seq: self.last_seq,
         });
     }
@@ -243,19 +278,25 @@ impl Table {
             schema: frozen.schema.clone(),
             sealed: self.sealed.get(..frozen.sealed).unwrap_or_default().to_vec(),
             young: self.young.get(..frozen.young).unwrap_or_default().to_vec(),
+            inexact: frozen.inexact.clone(),
+            tombstones: frozen.tombstones.clone(),
             last_seq: frozen.last_seq,
         })
     }
 
-    /// Puts segments in the place of the captured young runs and of the segments that they took in. Gives back what
-    /// is no longer needed, to be dropped where nobody waits.
+    /// Puts segments in the place of the captured young runs and of the segments that they took in. Tombstones of the
+    /// commits `done` hide nothing any more. Gives back what is no longer needed, to be dropped where nobody waits.
     pub(crate) fn seal(
         &mut self,
         segments: Vec<Arc<SegmentRun>>,
         taken_in: &HashSet<u64>,
+        done: &HashSet<u64>,
     ) -> (Vec<Arc<MemoryRun>>, Vec<Arc<SegmentRun>>) {
         let young = self.young.drain(..self.frozen()).collect();
         self.frozen = None;
+        if !done.is_empty() {
+            Arc::make_mut(&mut self.tombstones).retain(|tombstone| !done.contains(&tombstone.seq()));
+        }
         let mut replaced = Vec::new();
         if !taken_in.is_empty() {
             replaced = self.sealed.extract_if(.., |run| taken_in.contains(&run.reference().file)).collect();
@@ -332,18 +373,25 @@ const RESERVED: [&str; 3] = ["timestamp", "type", "_seq"];
 
 /// Refuses names that are empty, long, reserved or hold control characters.
 pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), CommitError> {
-    let problem = if name.is_empty() {
-        "is empty"
+    match name_problem(what, name) {
+        Some(problem) => Err(CommitError::Name { what, name: name.to_string(), problem }),
+        None => Ok(()),
+    }
+}
+
+/// What is wrong with such a name, if anything is.
+pub(crate) fn name_problem(what: &str, name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("is empty")
     } else if name.len() > NAME_BYTES_MAX {
-        "is longer than 255 bytes"
+        Some("is longer than 255 bytes")
     } else if name.chars().any(char::is_control) {
-        "holds a control character"
+        Some("holds a control character")
     } else if what == "column" && RESERVED.contains(&name) {
-        "is reserved"
+        Some("is reserved")
     } else {
-        return Ok(());
-    };
-    Err(CommitError::Name { what, name: name.to_string(), problem })
+        None
+    }
 }
 
 #[cfg(test)]
@@ -397,7 +445,7 @@ mod tests {
         table.push_few(14, &mut few(14, "x"));
         let captured = table.capture(1).unwrap();
         assert_eq!(captured.young.iter().map(|run| run.rows()).sum::<usize>(), 14);
-        table.seal(Vec::new(), &HashSet::new());
+        table.seal(Vec::new(), &HashSet::new(), &HashSet::new());
         let full = YOUNG_RUN_ROWS_MAX as u64;
         (1..=full + 1).for_each(|seq| table.push_few(14 + seq, &mut few(seq as i64, "x")));
         assert_eq!(sizes(&table), [YOUNG_RUN_ROWS_MAX]);
@@ -415,7 +463,7 @@ mod tests {
         table.push_young(8, run(8, YOUNG_RUN_ROWS_MAX + 1));
         table.push_young(9, run(9, 3));
         assert_eq!(sizes(&table), [1, 1, 1, 1, 1, 1, 1, YOUNG_RUN_ROWS_MAX + 1, 3]);
-        assert_eq!(table.seal(Vec::new(), &HashSet::new()).0.len(), 7);
+        assert_eq!(table.seal(Vec::new(), &HashSet::new(), &HashSet::new()).0.len(), 7);
         assert_eq!(sizes(&table), [YOUNG_RUN_ROWS_MAX + 1, 3]);
     }
 
@@ -434,7 +482,7 @@ mod tests {
         table.push_young(3, run(3, 1));
         let captured = table.capture(2).unwrap();
         assert_eq!(captured.young.iter().map(|run| run.rows()).sum::<usize>(), 9);
-        table.seal(Vec::new(), &HashSet::new());
+        table.seal(Vec::new(), &HashSet::new(), &HashSet::new());
         table.note(2);
         table.push_young(4, run(4, 2));
         assert_eq!(sizes(&table), [2]);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use underbelly_query::{Run, Scan, Schema, Source, last_point, last_points, latest};
+use underbelly_query::{Run, Scan, Schema, Source, Tombstone, last_point, last_points, latest};
 use underbelly_storage::{Columns, Timestamp, Value};
 
 use crate::error::ReadError;
@@ -14,6 +14,7 @@ pub struct Series {
     name: Arc<str>,
     schema: Arc<Schema>,
     runs: Arc<[Arc<dyn Run>]>,
+    tombstones: Arc<Vec<Tombstone>>,
     snapshot: Snapshot,
 }
 
@@ -35,6 +36,8 @@ pub struct SeriesInfo {
     pub segment_bytes: u64,
     /// Runs in memory.
     pub young_runs: usize,
+    /// Deletes that hide rows which are still stored; a later checkpoint leaves these out.
+    pub deletes: usize,
 }
 
 impl Series {
@@ -42,9 +45,10 @@ impl Series {
         name: Arc<str>,
         schema: Arc<Schema>,
         runs: Vec<Arc<dyn Run>>,
+        tombstones: Arc<Vec<Tombstone>>,
         snapshot: Snapshot,
     ) -> Series {
-        Series { name, schema, runs: runs.into(), snapshot }
+        Series { name, schema, runs: runs.into(), tombstones, snapshot }
     }
 
     /// The type.
@@ -134,5 +138,9 @@ impl Source for Series {
 
     fn seq(&self) -> u64 {
         self.snapshot.seq()
+    }
+
+    fn tombstones(&self) -> &[Tombstone] {
+        &self.tombstones
     }
 }

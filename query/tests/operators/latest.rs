@@ -7,7 +7,7 @@ use underbelly_storage::Value;
 use crate::model::{self, NAMES, Row};
 
 /// The key of a row with nulls first.
-fn key(row: &Row) -> (Option<String>, Option<i64>) {
+pub fn key(row: &Row) -> (Option<String>, Option<i64>) {
     let venue = if let Value::I64(venue) = row.values[1] { Some(venue) } else { None };
     (row.values[0].as_str().map(str::to_string), venue)
 }

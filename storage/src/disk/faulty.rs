@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Disk, File, Lock};
 use crate::map::Mapped;
@@ -44,9 +44,77 @@ pub enum Calls {
     /// Those that change something or make it durable: the writing and syncing of files, and creating, renaming,
     /// removing, sealing and syncing in folders.
     Changing,
-    /// Those that look: reading, mapping, opening and measuring files, listing folders.
+    /// Those that look: reading, mapping, opening, measuring and locking files, listing and locking folders.
     Reading,
 }
+
+/// What a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Act {
+    /// [`Disk::create_dir`].
+    CreateDir,
+    /// [`Disk::create`].
+    Create,
+    /// [`Disk::rename`].
+    Rename,
+    /// [`Disk::remove`].
+    Remove,
+    /// [`Disk::sync_dir`].
+    SyncDir,
+    /// [`Disk::seal`].
+    Seal,
+    /// [`File::write_at`].
+    Write,
+    /// [`File::sync_data`] or [`File::sync_all`].
+    Sync,
+    /// [`Disk::open`] or [`Disk::open_read`].
+    Open,
+    /// [`Disk::map`].
+    Map,
+    /// [`Disk::list`].
+    List,
+    /// [`Disk::lock`], [`Disk::share`] or [`Disk::claim`].
+    Lock,
+    /// [`File::read_at`].
+    Read,
+    /// [`File::len`].
+    Measure,
+}
+
+impl Act {
+    fn calls(self) -> Calls {
+        match self {
+            Act::CreateDir | Act::Create | Act::Rename | Act::Remove => Calls::Changing,
+            Act::SyncDir | Act::Seal | Act::Write | Act::Sync => Calls::Changing,
+            Act::Open | Act::Map | Act::List | Act::Lock | Act::Read | Act::Measure => Calls::Reading,
+        }
+    }
+}
+
+/// A call, as who watches a disk sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Call<'a> {
+    /// What it does.
+    pub act: Act,
+    /// The file or folder: of a rename the name before, of an open file the name by which it was opened.
+    pub name: &'a str,
+    /// The name behind a rename; empty for all else.
+    pub to: &'a str,
+    /// Whether it writes or syncs a file through the handle that made it.
+    pub is_new: bool,
+    /// Bytes by which a write makes the file longer; 0 for all else.
+    pub grows: u64,
+}
+
+impl<'a> Call<'a> {
+    fn new(act: Act, name: &'a str) -> Call<'a> {
+        Call { act, name, to: "", is_new: false, grows: 0 }
+    }
+}
+
+type Watcher = dyn Fn(&Call<'_>) -> io::Result<()> + Send + Sync;
 
 /// One order to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +130,7 @@ pub struct Fault {
 }
 
 /// A disk that hands everything to another one, counts the calls, and fails one or all from one on. Clones are the same
-/// disk.
+/// disk. Who [watches](FaultyDisk::watch) it sees every call first, and may do something else meanwhile, wait, or fail it.
 ///
 /// A sync of a file that fails, other than by interruption, loses what was not synced: see [`File::lose_unsynced`].
 #[derive(Clone)]
@@ -78,6 +146,7 @@ struct Faults {
     /// The order, and the count of its calls when it was given.
     order: Option<(Fault, u64)>,
     struck: u64,
+    watcher: Option<Arc<Watcher>>,
 }
 
 impl Faults {
@@ -96,13 +165,28 @@ impl Faults {
     }
 }
 
-fn count(faults: &Mutex<Faults>, calls: Calls) -> Option<FaultKind> {
-    faults.lock().unwrap_or_else(PoisonError::into_inner).count(calls)
+fn hold(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
+    faults.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts a call, after whoever watches has seen it; answers how it must fail. Bytes are measured where somebody watches.
+fn count(
+    faults: &Mutex<Faults>,
+    call: Call<'_>,
+    grows: impl FnOnce() -> u64,
+) -> io::Result<Option<FaultKind>> {
+    let mut held = hold(faults);
+    if let Some(watcher) = held.watcher.clone() {
+        drop(held);
+        watcher(&Call { grows: grows(), ..call })?;
+        held = hold(faults);
+    }
+    Ok(held.count(call.act.calls()))
 }
 
 /// Makes a call, or fails as ordered.
-fn call<T>(faults: &Mutex<Faults>, calls: Calls, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    match count(faults, calls) {
+fn make<T>(faults: &Mutex<Faults>, call: Call<'_>, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    match count(faults, call, || 0)? {
         None => act(),
         Some(FaultKind::Late) => act().and(Err(FaultKind::Late.error())),
         Some(kind) => Err(kind.error()),
@@ -122,7 +206,7 @@ impl<D: Disk> FaultyDisk<D> {
 
     /// Orders a failure in the place of the one before; `None` heals the disk.
     pub fn order(&self, fault: Option<Fault>) {
-        let mut faults = self.faults();
+        let mut faults = hold(&self.faults);
         let since = |fault: &Fault| match fault.calls {
             Calls::Changing => faults.changing,
             Calls::Reading => faults.reading,
@@ -131,83 +215,86 @@ impl<D: Disk> FaultyDisk<D> {
         faults.struck = 0;
     }
 
+    /// Lets `watcher` see each call before it is made, in the place of who watched before; an error of it fails the
+    /// call. No lock is held meanwhile, and calls that it makes itself are watched too.
+    pub fn watch(&self, watcher: impl Fn(&Call<'_>) -> io::Result<()> + Send + Sync + 'static) {
+        hold(&self.faults).watcher = Some(Arc::new(watcher));
+    }
+
     /// Number of calls that failed by the last order.
     pub fn struck(&self) -> u64 {
-        self.faults().struck
+        hold(&self.faults).struck
     }
 
     /// Number of calls so far.
     pub fn calls(&self, calls: Calls) -> u64 {
         match calls {
-            Calls::Changing => self.faults().changing,
-            Calls::Reading => self.faults().reading,
+            Calls::Changing => hold(&self.faults).changing,
+            Calls::Reading => hold(&self.faults).reading,
         }
     }
 
-    fn faults(&self) -> std::sync::MutexGuard<'_, Faults> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    fn call<T>(&self, act: Act, name: &str, make_it: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        make(&self.faults, Call::new(act, name), make_it)
     }
 
-    fn change<T>(&self, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        call(&self.faults, Calls::Changing, act)
-    }
-
-    fn read<T>(&self, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        call(&self.faults, Calls::Reading, act)
-    }
-
-    fn file(&self, file: Box<dyn File>) -> Box<dyn File> {
-        Box::new(FaultyFile { file, faults: self.faults.clone() })
+    fn file(&self, name: &str, file: Box<dyn File>, is_new: bool) -> Box<dyn File> {
+        Box::new(FaultyFile { file, name: name.to_string(), is_new, faults: self.faults.clone() })
     }
 }
 
 impl<D: Disk> Disk for FaultyDisk<D> {
     fn create_dir(&self, name: &str) -> io::Result<()> {
-        self.change(|| self.disk.create_dir(name))
+        self.call(Act::CreateDir, name, || self.disk.create_dir(name))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
-        Ok(self.file(self.change(|| self.disk.create(name))?))
+        Ok(self.file(name, self.call(Act::Create, name, || self.disk.create(name))?, true))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
-        Ok(self.file(self.read(|| self.disk.open(name))?))
+        Ok(self.file(name, self.call(Act::Open, name, || self.disk.open(name))?, false))
+    }
+
+    fn open_read(&self, name: &str) -> io::Result<Box<dyn File>> {
+        Ok(self.file(name, self.call(Act::Open, name, || self.disk.open_read(name))?, false))
     }
 
     fn map(&self, name: &str) -> io::Result<Mapped> {
-        self.read(|| self.disk.map(name))
+        self.call(Act::Map, name, || self.disk.map(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.change(|| self.disk.rename(from, to))
+        let call = Call { to, ..Call::new(Act::Rename, from) };
+        make(&self.faults, call, || self.disk.rename(from, to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.change(|| self.disk.remove(name))
+        self.call(Act::Remove, name, || self.disk.remove(name))
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        self.read(|| self.disk.list(dir))
+        self.call(Act::List, dir, || self.disk.list(dir))
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        self.change(|| self.disk.sync_dir(dir))
+        self.call(Act::SyncDir, dir, || self.disk.sync_dir(dir))
     }
 
     fn seal(&self, name: &str) -> io::Result<()> {
-        self.change(|| self.disk.seal(name))
+        self.call(Act::Seal, name, || self.disk.seal(name))
     }
 
     fn lock(&self, name: &str) -> io::Result<Result<Box<dyn Lock>, u32>> {
-        self.disk.lock(name)
+        self.call(Act::Lock, name, || self.disk.lock(name))
     }
 
     fn share(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
-        self.disk.share(name)
+        self.call(Act::Lock, name, || self.disk.share(name))
     }
 
     fn claim(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
-        self.disk.claim(name)
+        self.call(Act::Lock, name, || self.disk.claim(name))
     }
 
     fn holders(&self, name: &str) -> Vec<u32> {
@@ -225,30 +312,39 @@ impl<D: Disk> Disk for FaultyDisk<D> {
 
 struct FaultyFile {
     file: Box<dyn File>,
+    name: String,
+    is_new: bool,
     faults: Arc<Mutex<Faults>>,
 }
 
 impl FaultyFile {
+    fn call(&self, act: Act) -> Call<'_> {
+        Call { is_new: self.is_new, ..Call::new(act, &self.name) }
+    }
+
     fn sync(&self, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        match count(&self.faults, Calls::Changing) {
-            None => act(),
-            Some(FaultKind::Interrupted) => Err(FaultKind::Interrupted.error()),
-            Some(FaultKind::Late) => act().and(Err(FaultKind::Late.error())),
-            Some(kind) => {
-                self.file.lose_unsynced();
-                Err(kind.error())
-            }
+        let error = match count(&self.faults, self.call(Act::Sync), || 0) {
+            Ok(None) => return act(),
+            Ok(Some(FaultKind::Late)) => return act().and(Err(FaultKind::Late.error())),
+            Ok(Some(kind)) => kind.error(),
+            Err(error) => error,
+        };
+        if error.kind() != io::ErrorKind::Interrupted {
+            self.file.lose_unsynced();
         }
+        Err(error)
     }
 }
 
 impl File for FaultyFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        call(&self.faults, Calls::Reading, || self.file.read_at(buffer, offset))
+        make(&self.faults, self.call(Act::Read), || self.file.read_at(buffer, offset))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        match count(&self.faults, Calls::Changing) {
+        let end = offset.saturating_add(bytes.len() as u64);
+        let grows = || end.saturating_sub(self.file.len().unwrap_or(end));
+        match count(&self.faults, self.call(Act::Write), grows)? {
             None => self.file.write_at(bytes, offset),
             Some(kind) => {
                 let done = match kind {
@@ -273,7 +369,7 @@ impl File for FaultyFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        call(&self.faults, Calls::Reading, || self.file.len())
+        make(&self.faults, self.call(Act::Measure), || self.file.len())
     }
 
     fn lose_unsynced(&self) {
@@ -295,7 +391,7 @@ mod tests {
     fn failures(disk: &FaultyDisk<SimulatedDisk>) -> Vec<bool> {
         let made = disk.create("a");
         let file = disk.inner().open("a").or_else(|_| disk.inner().create("a")).unwrap();
-        let file = disk.file(file);
+        let file = disk.file("a", file, false);
         let calls = [made.map(|_| ()), file.write_at(b"12345678", 0), file.sync_data(), disk.remove("a")];
         calls.iter().map(Result::is_err).collect()
     }
@@ -363,5 +459,37 @@ mod tests {
             assert!(calls().is_err(), "{after}");
             assert!(calls().is_ok(), "{after}");
         }
+    }
+
+    #[test]
+    fn who_watches_sees_each_call_first_and_may_fail_it() {
+        let disk = FaultyDisk::new(SimulatedDisk::new());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let watched = seen.clone();
+        disk.watch(move |call| {
+            watched.lock().unwrap().push((call.act, format!("{}{}", call.name, call.to), call.grows));
+            match call.act {
+                Act::Sync => Err(io::Error::other("refused")),
+                _ => Ok(()),
+            }
+        });
+        let file = disk.create("a").unwrap();
+        file.write_at(b"12345678", 0).unwrap();
+        file.write_at(b"90", 7).unwrap();
+        assert_eq!(file.sync_all().unwrap_err().to_string(), "refused");
+        disk.rename("a", "b").unwrap();
+        let expected = [
+            (Act::Create, "a", 0),
+            (Act::Write, "a", 8),
+            (Act::Write, "a", 1),
+            (Act::Sync, "a", 0),
+            (Act::Rename, "ab", 0),
+        ];
+        let expected = expected.map(|(act, name, grows)| (act, name.to_string(), grows));
+        assert_eq!(*seen.lock().unwrap(), expected);
+        disk.watch(|_| Ok(()));
+        file.sync_all().unwrap();
+        disk.sync_dir("").unwrap();
+        assert_eq!(disk.inner().crash().contents("b").unwrap(), [0; 9], "a sync that failed lost it");
     }
 }

@@ -1,16 +1,17 @@
 //! A disk in memory that knows what a power cut may leave of it.
 
 mod content;
+mod holds;
 mod names;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use content::Content;
+use holds::{SharedHolds, claim, share};
 use names::{Inode, Names, folder};
 
 use super::{Disk, File, Lock};
@@ -39,6 +40,7 @@ use crate::map::Mapped;
 ///   writes, unless they are written again. A failed sync of a folder leaves its changes unsynced, since ext4 and
 ///   XFS stop where their journal fails.
 /// - A sealed file cannot be opened for writing, nor be written through an older handle.
+/// - Locks of files and of the folder end with their values, and with every power cut.
 #[derive(Clone, Default)]
 pub struct SimulatedDisk {
     state: Arc<Mutex<State>>,
@@ -48,7 +50,8 @@ pub struct SimulatedDisk {
 struct State {
     names: Names,
     dirs: BTreeSet<String>,
-    locked: Arc<AtomicBool>,
+    /// Who holds the disk's own folder.
+    holds: SharedHolds,
     calls: u64,
     fail_at: Option<u64>,
     failed_syncs: u64,
@@ -154,6 +157,16 @@ impl SimulatedDisk {
         }
     }
 
+    /// Who holds a file, or with an empty name the folder.
+    fn holds(&self, name: &str) -> io::Result<SharedHolds> {
+        let state = hold(&self.state);
+        if name.is_empty() {
+            return Ok(state.holds.clone());
+        }
+        let holds = hold(state.names.get(name)?).holds().clone();
+        Ok(holds)
+    }
+
     fn file(&self, content: Inode) -> Box<dyn File> {
         Box::new(SimulatedFile { disk: self.clone(), content })
     }
@@ -219,11 +232,9 @@ impl Disk for SimulatedDisk {
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         let state = hold(&self.state);
-        let entries = state.names.all().map(String::as_str).chain(state.dirs.iter().map(String::as_str));
-        let mut names: Vec<String> = entries
-            .filter(|name| folder(name) == dir && !name.is_empty())
-            .map(|name| name.rsplit('/').next().unwrap_or(name).to_string())
-            .collect();
+        let dirs = state.dirs.iter().filter(|name| folder(name) == dir && !name.is_empty());
+        let dirs = dirs.map(|name| name.rsplit('/').next().unwrap_or(name));
+        let mut names: Vec<String> = state.names.in_folder(dir).chain(dirs).map(String::from).collect();
         names.sort();
         names.dedup();
         Ok(names)
@@ -242,25 +253,24 @@ impl Disk for SimulatedDisk {
     }
 
     fn lock(&self, _name: &str) -> io::Result<Result<Box<dyn Lock>, u32>> {
-        let locked = hold(&self.state).locked.clone();
-        if locked.swap(true, Ordering::AcqRel) {
-            return Ok(Err(std::process::id()));
-        }
-        Ok(Ok(Box::new(SimulatedLock(locked))))
+        Ok(claim(&self.holds("")?).ok_or(std::process::id()))
+    }
+
+    fn share(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        Ok(share(&self.holds(name)?))
+    }
+
+    fn claim(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        Ok(claim(&self.holds(name)?))
+    }
+
+    fn holders(&self, name: &str) -> Vec<u32> {
+        let is_held = self.holds(name).is_ok_and(|holds| hold(&holds).is_held());
+        if is_held { vec![std::process::id()] } else { Vec::new() }
     }
 
     fn describe(&self) -> String {
         "memory".to_string()
-    }
-}
-
-struct SimulatedLock(Arc<AtomicBool>);
-
-impl Lock for SimulatedLock {}
-
-impl Drop for SimulatedLock {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
     }
 }
 

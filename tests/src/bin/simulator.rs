@@ -9,6 +9,10 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use clap::Parser;
 use underbelly_tests::simulator::{Figures, live};
 
+/// A fifth of a life is asking for memory and giving it back.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The whole engine on a simulated disk against a simple model.
 #[derive(Parser)]
 struct Arguments {
@@ -68,13 +72,16 @@ fn tell(out: &mut impl Write, figures: &Figures, began: Instant) -> Result<(), B
     writeln!(
         out,
         "{} cycles in {seconds:.1} s: {:.0} cycles/s; {} transactions, {} crashes, {} failed calls, {} recoveries \
-         cut short, {} changing calls",
+         cut short, {} transactions within checkpoints, {} looks of readers, {} backups, {} changing calls",
         figures.cycles,
         figures.cycles as f64 / seconds,
         figures.transactions,
         figures.crashes,
         figures.faults,
         figures.interrupted,
+        figures.meanwhile,
+        figures.reads,
+        figures.backups,
         figures.calls,
     )?;
     Ok(())

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use underbelly::{Columns, Database, Metadata, ReadError, Snapshot, State, Timestamp, Value};
+use underbelly::{
+    Columns, Database, Metadata, ReadError, Scope, Snapshot, State, Timestamp, Value, VariableValue,
+};
 
-use super::desk::{self, DAYS, FIRST, JOINED, KEYS, Made, OTHER, SECOND, SLOTS, SOURCE, TOTAL};
+use super::desk::{
+    self, DAYS, EXTRAS, FIRST, JOINED, KEY_TEXTS, KEYS, Made, OTHER, SECOND, SLOTS, SOURCE, TOTAL,
+};
 use super::life::Life;
 use super::model::{CellName, Model, RowOf};
 use super::{Trouble, model};
@@ -12,6 +16,42 @@ use super::{Trouble, model};
 /// The identity of a model.
 pub(super) fn metadata(model: u8) -> Metadata {
     Metadata::new("m").with("number", i64::from(model)).with("timestamp", Timestamp(5))
+}
+
+/// Variables that are set: in each scope, of each type.
+pub(super) const VARIABLES: u64 = 5;
+
+/// Scope and name of a variable.
+pub(super) fn variable(number: u8) -> (Scope, String) {
+    let scope = match number % 3 {
+        0 => Scope::Global,
+        1 => Scope::episode("e"),
+        _ => Scope::asset("a"),
+    };
+    (scope, format!("v{number}"))
+}
+
+/// The value of a variable that follows from a number; NaNs of several kinds are among them.
+pub(super) fn value(number: u8, n: i64) -> VariableValue {
+    let odd = f64::from_bits(0x7ff8_0000_0000_0000 | n as u64);
+    match number {
+        0 => n.into(),
+        1 => odd.into(),
+        2 => vec![n as f64, odd].into(),
+        3 => vec![n as u8; n as usize].into(),
+        _ => (n % 2 == 0).into(),
+    }
+}
+
+/// A value as text, floats by their bits.
+fn text(value: &VariableValue) -> String {
+    match value {
+        VariableValue::F64(value) => format!("{:x}", value.to_bits()),
+        VariableValue::Array(values) => {
+            format!("{:x?}", values.iter().map(|value| value.to_bits()).collect::<Vec<_>>())
+        }
+        other => format!("{other:?}"),
+    }
 }
 
 /// A blob of the simulator: a byte, repeated.
@@ -56,7 +96,7 @@ pub(super) fn whole(life: &Life) -> Result<(), Trouble> {
     if damages.is_empty() { Ok(()) } else { wrong(format!("damages: {damages:?}")) }
 }
 
-/// Rows, cells and models.
+/// Rows, cells, models and variables.
 pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble> {
     let at = snapshot.seq();
     let names: Vec<_> = snapshot.series_names().into_iter().filter(|name| !name.starts_with('_')).collect();
@@ -64,7 +104,11 @@ pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble
         return wrong(format!("seq {at} shows series {names:?}, not {:?}", model.series.keys()));
     }
     for (name, rows) in &model.series {
-        let found = snapshot.series(name)?.range(Timestamp::MIN, Timestamp::MAX)?;
+        let series = snapshot.series(name)?;
+        let (found, count) = (series.range(Timestamp::MIN, Timestamp::MAX)?, series.count()?);
+        if count != rows.len() as u64 {
+            return wrong(format!("seq {at}: {count} rows of {name} are counted, not {}", rows.len()));
+        }
         if let Some(row) = first_difference(&found, rows) {
             let (found, expected) = (found.rows(), rows.len());
             return wrong(format!(
@@ -72,7 +116,8 @@ pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble
             ));
         }
     }
-    for slot in SLOTS.into_iter().filter(|slot| model.slots.contains(*slot)) {
+    let extras = EXTRAS.iter().flat_map(|extra| [extra.slot, extra.made]);
+    for slot in SLOTS.into_iter().chain(extras).filter(|slot| model.slots.contains(*slot)) {
         let keys = if slot == TOTAL { 0..1 } else { KEYS };
         for (day, key) in DAYS.flat_map(|day| keys.clone().map(move |key| (day, key))) {
             let cell = (slot, day, key);
@@ -83,6 +128,19 @@ pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble
                 return wrong(format!("seq {at}: {cell:?} is {found:?}, not {content:?} g{generation}"));
             }
         }
+    }
+    let found = snapshot.variables();
+    let mut found: Vec<_> =
+        found.iter().map(|v| (v.scope.clone(), v.name.to_string(), text(&v.value))).collect();
+    found.sort();
+    let expected = model.variables.iter().map(|(number, n)| {
+        let (scope, name) = variable(*number);
+        (scope, name, text(&value(*number, *n)))
+    });
+    let mut expected: Vec<_> = expected.collect();
+    expected.sort();
+    if found != expected {
+        return wrong(format!("seq {at} shows variables {found:?}, not {expected:?}"));
     }
     let shown = snapshot.models().len();
     if shown != model.models.len() {
@@ -105,17 +163,16 @@ pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble
 /// The first row that differs, or the end of the shorter ones where one has more; `None` where all are equal.
 fn first_difference(found: &Columns, rows: &[RowOf]) -> Option<usize> {
     let times = found.timestamps("timestamp").unwrap_or_default();
-    let column = |name| found.column(name);
-    let (k, x, y) = (column("k"), column("x"), column("y"));
+    let (k, x, y) = (found.column("k"), found.column("x"), found.column("y"));
     let differs = |row: usize| {
         let (Some(at), Some(expected)) = (times.get(row), rows.get(row)) else { return true };
-        let key = k.and_then(|k| k.str_at(row)).and_then(|key| key.strip_prefix('k')?.parse::<u8>().ok());
-        let x = match x.map(|x| x.get(row)) {
-            Some(Value::I64(x)) => Some(x),
-            _ => None,
-        };
+        let key = k.and_then(|k| k.str_at(row));
+        let x = x.map(|x| x.get(row)).unwrap_or(Value::Null);
         let y = y.and_then(|y| y.str_at(row));
-        *at != expected.at || key != Some(expected.key) || x != expected.x || y != expected.y.as_deref()
+        *at != expected.at
+            || key != KEY_TEXTS.get(usize::from(expected.key)).copied()
+            || x != expected.x.map_or(Value::Null, Value::I64)
+            || y != expected.y.as_deref()
     };
     (0..times.len().max(rows.len())).find(|row| differs(*row))
 }
@@ -135,6 +192,13 @@ pub(super) fn at_rest(db: &Database, model: &model::Model) -> Result<(), Trouble
         }
         Ok(())
     };
+    for extra in EXTRAS.iter().filter(|extra| model.producers.contains(extra.producer)) {
+        for (day, key) in DAYS.flat_map(|day| KEYS.map(move |key| (day, key))) {
+            if let Some(n) = model.content((extra.slot, day, key)) {
+                expect((extra.made, day, key), 2 * n)?;
+            }
+        }
+    }
     for day in DAYS {
         let (mut sum, mut whole) = (0, true);
         for key in KEYS {

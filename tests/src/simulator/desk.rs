@@ -13,6 +13,8 @@ use crate::{counter_slot, one};
 pub const DAYS: std::ops::Range<i32> = 0..3;
 /// Keys of all cells but those of [`TOTAL`], whose key is 0.
 pub const KEYS: std::ops::Range<u8> = 0..4;
+/// What a key of cells and rows is called.
+pub const KEY_TEXTS: [&str; 4] = ["k0", "k1", "k2", "k3"];
 /// Written by clients.
 pub const SOURCE: &str = "Source";
 /// Written by clients, too.
@@ -25,8 +27,23 @@ pub const SECOND: &str = "Chain.Second";
 pub const JOINED: &str = "Joined";
 /// Made of all [`SECOND`] of a day.
 pub const TOTAL: &str = "Total";
-/// All of them.
+/// All that are defined from the beginning.
 pub const SLOTS: [&str; 6] = [SOURCE, OTHER, FIRST, SECOND, JOINED, TOTAL];
+/// A slot that is defined on the way, with a slot that is made of it and the producer that does so.
+pub struct Extra {
+    /// Written by clients.
+    pub slot: &'static str,
+    /// Made of it.
+    pub made: &'static str,
+    /// Makes it.
+    pub producer: &'static str,
+}
+/// All that are defined on the way, if they are.
+pub const EXTRAS: [Extra; 3] = [
+    Extra { slot: "Extra0", made: "Extra0.Twice", producer: "extra0" },
+    Extra { slot: "Extra1", made: "Extra1.Twice", producer: "extra1" },
+    Extra { slot: "Extra2", made: "Extra2.Twice", producer: "extra2" },
+];
 /// The series to which a producer appends.
 pub const DERIVED: &str = "derived";
 
@@ -70,8 +87,15 @@ pub fn slot(name: &str) -> SlotDefinition {
 /// The producers in the order in which they are registered.
 pub const PRODUCERS: [&str; 4] = ["first", "second", "joined", "total"];
 
+fn extra(producer: &str) -> Option<&'static Extra> {
+    EXTRAS.iter().find(|extra| extra.producer == producer)
+}
+
 fn definition(name: &str) -> ProducerDefinition {
     let new = ProducerDefinition::new(name);
+    if let Some(extra) = extra(name) {
+        return new.requires(extra.slot).provides(extra.made);
+    }
     match name {
         "first" => new.requires(SOURCE).provides(FIRST),
         "second" => new.requires(FIRST).provides(SECOND),
@@ -104,6 +128,7 @@ pub fn register(db: &Database, name: &'static str, journal: &Journal) -> Result<
 
 fn work(run: &Run, name: &str, (day, key): (i32, u8), effects: &mut Vec<Effect>) -> Result<Outputs, Failure> {
     let (output, n) = match name {
+        name if let Some(extra) = extra(name) => (extra.made, 2 * number(run, extra.slot)?),
         "first" => match first(number(run, SOURCE)?) {
             Made::Number(n) => (FIRST, n),
             Made::Nothing => {

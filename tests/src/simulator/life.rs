@@ -1,14 +1,17 @@
 //! A database with its disk, and what is known of its transactions.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use underbelly::disk::{Calls, Fault, FaultKind};
 use underbelly::{
-    Database, Durability, FaultyDisk, ManualClock, OpenError, Options, SimulatedDisk, Snapshot, StorageError,
-    Timestamp, WalError,
+    Database, Durability, FaultyDisk, OpenError, Options, SimulatedDisk, Snapshot, StorageError, Timestamp,
+    WalError,
 };
 
+use super::clock::SimulatedClock;
 use super::model::{Effect, Model};
+use super::readers::Beside;
 use super::{Trouble, check};
 use crate::Numbers;
 
@@ -49,6 +52,12 @@ pub struct Figures {
     pub faults: u64,
     /// Recoveries that were cut short or failed, and were repeated.
     pub interrupted: u64,
+    /// Transactions between the slices of a checkpoint.
+    pub meanwhile: u64,
+    /// Looks of readers at the disk beside the writer.
+    pub reads: u64,
+    /// Backups that were opened and compared.
+    pub backups: u64,
     /// Calls that changed the disk.
     pub calls: u64,
     /// A hash of what recoveries found: equal for equal seeds.
@@ -63,6 +72,9 @@ impl Figures {
         self.crashes += other.crashes;
         self.faults += other.faults;
         self.interrupted += other.interrupted;
+        self.meanwhile += other.meanwhile;
+        self.reads += other.reads;
+        self.backups += other.backups;
         self.calls += other.calls;
         self.digest = (self.digest ^ other.digest).wrapping_mul(0x0000_0100_0000_01b3);
     }
@@ -74,7 +86,7 @@ pub(super) struct Life {
     pub disk: FaultyDisk<SimulatedDisk>,
     /// `None` between an end and a recovery.
     db: Option<Database>,
-    pub clock: Arc<ManualClock>,
+    pub clock: Arc<SimulatedClock>,
     pub time: i64,
     pub options: Options,
     /// What is visible.
@@ -83,31 +95,51 @@ pub(super) struct Life {
     kept: Model,
     /// What became visible since.
     since: Vec<(u64, Vec<Effect>)>,
+    /// What the last checkpoint before the last recovery held.
+    behind: Model,
+    /// What became durable since.
+    trail: Vec<(u64, Vec<Effect>)>,
     pub journal: Journal,
     /// What a run did whose end the disk refused; the next drive ends it.
     pub unfinished: Option<Vec<Effect>>,
     /// Snapshots taken on the way, and what they must show.
     pub held: Vec<(Snapshot, Model)>,
+    /// Readers in processes of their own.
+    pub readers: Vec<Beside>,
     /// The last durable transaction.
     pub durable: u64,
     /// The last transaction that was sequenced.
     pub sequenced: u64,
     /// Whether a failure that was ordered may explain an error.
     pub excused: bool,
+    /// Whether no failure was ordered since the last recovery, but perhaps of reads, so that everybody was told of what
+    /// is durable.
+    pub is_sound: bool,
+    /// Whether an order to fail is in force.
+    pub is_ordered: bool,
     pub figures: Figures,
     pub trace: bool,
 }
 
-/// Bytes of the log files of a life, of which small ones are frequent.
-const LOG_FILE_BYTES: [u64; 5] = [16 << 10, 16 << 10, 32 << 10, 64 << 10, 256 << 10];
+/// Bytes of the log files of a life. What is too large for the log grows with them, and so does the time that a cycle
+/// takes; so small ones are frequent.
+fn log_file_bytes(numbers: &mut Numbers) -> u64 {
+    match numbers.below(16) {
+        0 => 256 << 10,
+        1..4 => 64 << 10,
+        4..8 => 32 << 10,
+        _ => 16 << 10,
+    }
+}
 
 impl Life {
     /// A new database.
     pub fn new(seed: u64, trace: bool) -> Result<Life, Trouble> {
         let mut numbers = Numbers::new(seed);
-        let clock = Arc::new(ManualClock::new(Timestamp(1_000_000)));
+        let look = Duration::from_micros(numbers.below(100));
+        let clock = Arc::new(SimulatedClock::new(Timestamp(1_000_000), look));
         let options = Options {
-            log_file_bytes: LOG_FILE_BYTES[numbers.below(LOG_FILE_BYTES.len() as u64) as usize],
+            log_file_bytes: log_file_bytes(&mut numbers),
             checkpoint_bytes: 1 << (12 + numbers.below(10)),
             checkpoint_operations: 10 + numbers.below(400),
             workers: 0,
@@ -129,12 +161,17 @@ impl Life {
             model: Model::default(),
             kept: Model::default(),
             since: Vec::new(),
+            behind: Model::default(),
+            trail: Vec::new(),
             journal: Journal::default(),
             unfinished: None,
             held: Vec::new(),
+            readers: Vec::new(),
             durable: 0,
             sequenced: 0,
             excused: false,
+            is_sound: true,
+            is_ordered: false,
             figures: Figures::default(),
             trace,
         })
@@ -166,6 +203,8 @@ impl Life {
     pub fn order(&mut self, fault: Option<Fault>) {
         self.figures.faults += self.disk.struck();
         self.disk.order(fault);
+        self.is_sound &= fault.is_none_or(|fault| fault.calls == Calls::Reading);
+        self.is_ordered = fault.is_some();
         if let Some(fault) = fault {
             self.tell(|| format!("order {fault:?}"));
         }
@@ -204,7 +243,7 @@ impl Life {
             self.journal.add(before + 1, effects);
         }
         self.settle()?;
-        let visible = self.db()?.status().visible;
+        let visible = self.db()?.visible_seq();
         match done {
             Ok(done) if durability == Durability::Buffered && visible >= after => Ok(Some(done)),
             Ok(done) if self.durable >= after => Ok(Some(done)),
@@ -232,22 +271,22 @@ impl Life {
 
     /// The last transaction that was sequenced.
     pub fn head(&self) -> Result<u64, Trouble> {
-        Ok(self.db()?.status().head)
+        Ok(self.db()?.head_seq())
     }
 
     /// Takes note of what is durable now, and forgets that it was ever in doubt.
     pub fn settle(&mut self) -> Result<(), Trouble> {
-        let status = self.db()?.status();
-        if status.visible < self.durable {
-            return Err(format!("seq {} is visible after {}", status.visible, self.durable).into());
+        let db = self.db()?;
+        let (head, visible, durable) = (db.head_seq(), db.visible_seq(), db.durable_seq());
+        if visible < self.durable {
+            return Err(format!("seq {visible} is visible after {}", self.durable).into());
         }
-        if status.durable < self.durable || status.visible < status.durable {
-            let (visible, durable) = (status.visible, status.durable);
+        if durable < self.durable || visible < durable {
             return Err(format!("seq {visible} is visible, {durable} durable after {}", self.durable).into());
         }
-        self.sequenced = self.sequenced.max(status.head);
-        self.show(status.visible);
-        self.keep(status.durable);
+        self.sequenced = self.sequenced.max(head);
+        self.show(visible);
+        self.keep(durable);
         Ok(())
     }
 
@@ -265,10 +304,35 @@ impl Life {
     /// The transactions up to `seq` are durable.
     fn keep(&mut self, seq: u64) {
         let durable = self.since.iter().take_while(|(known, _)| *known <= seq).count();
-        for (_, effects) in self.since.drain(..durable) {
-            self.kept.apply(effects);
+        for (seq, effects) in self.since.drain(..durable) {
+            self.kept.apply(effects.clone());
+            self.trail.push((seq, effects));
         }
         self.durable = seq;
+    }
+
+    /// What the database showed after transaction `seq`, which is none before the last checkpoint that a recovery found.
+    pub fn model_at(&self, seq: u64) -> Result<Model, Trouble> {
+        let mut model = self.behind.clone();
+        let entries = self.journal.entries();
+        let all = self.trail.iter().chain(&self.since).chain(entries.iter());
+        for (_, effects) in all.take_while(|(known, _)| *known <= seq) {
+            model.apply(effects.clone());
+        }
+        Ok(model)
+    }
+
+    /// The checkpoint with this seq, or a later one, is what everybody begins with from now on.
+    fn forget_before(&mut self, seq: u64) {
+        let older = self.trail.iter().take_while(|(known, _)| *known <= seq).count();
+        for (_, effects) in self.trail.drain(..older) {
+            self.behind.apply(effects);
+        }
+    }
+
+    /// Whether a process writes.
+    pub fn is_open(&self) -> bool {
+        self.db.is_some()
     }
 
     /// Ends the process where it stands, with or without the power: `left` makes what is left of the disk.
@@ -299,6 +363,10 @@ impl Life {
             };
             format!("crash {sort}")
         });
+        if !(2..4).contains(&sort) {
+            // Who reads ends with the machine.
+            self.readers.clear();
+        }
         self.end(|disk| match sort {
             0 => disk.crash(),
             1 => disk.crash_keeping_all(),
@@ -310,6 +378,7 @@ impl Life {
     /// Opens what is left, perhaps with failures and power cuts on the way, and compares everything.
     pub fn recover(&mut self) -> Result<(), Trouble> {
         self.excused = false;
+        self.read_what_is_left()?;
         let mut interruptions = if self.numbers.below(3) == 0 { 1 + self.numbers.below(3) } else { 0 };
         loop {
             if interruptions > 0 {
@@ -337,6 +406,7 @@ impl Life {
             }
         }
         self.order(None);
+        self.is_sound = true;
         let found = self.db()?.recovery_report().last_seq;
         let (durable, sequenced) = (self.durable, self.sequenced);
         self.tell(|| format!("recovered seq {found} of {durable} durable and {sequenced} sequenced"));
@@ -352,9 +422,12 @@ impl Life {
             self.since.clear();
         }
         self.journal.entries().clear();
+        let checkpoint = self.db()?.recovery_report().checkpoint_seq;
+        self.forget_before(checkpoint);
         self.sequenced = self.head()?;
         let digest = self.figures.digest ^ found ^ (self.disk.calls(Calls::Changing) << 32);
         self.figures.digest = digest.wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+        self.refresh_all()?;
         check::whole(self)
     }
 

@@ -18,15 +18,42 @@ pub struct RowOf {
 /// The address of a cell: slot, day, key.
 pub type CellName = (&'static str, i32, u8);
 
+/// Which rows of a series a transaction deletes: those of earlier ones.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Doomed {
+    /// The series.
+    pub series: &'static str,
+    /// Only rows at this time or later.
+    pub from: Option<i64>,
+    /// Only rows before this time.
+    pub to: Option<i64>,
+    /// Only rows of this key.
+    pub key: Option<u8>,
+}
+
+impl Doomed {
+    fn takes(&self, row: &RowOf) -> bool {
+        self.from.is_none_or(|from| row.at >= from)
+            && self.to.is_none_or(|to| row.at < to)
+            && self.key.is_none_or(|key| row.key == key)
+    }
+}
+
 /// One change that a transaction makes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Appends rows to a series.
     Rows(&'static str, Vec<RowOf>),
+    /// Deletes rows.
+    Delete(Doomed),
     /// Gives a cell a number, or none.
     Put(CellName, Option<i64>),
     /// Puts a version of a model: its number, the byte that its blob repeats, and the blob's length.
     Model(u8, u8, usize),
+    /// Deletes all versions of a model.
+    DeleteModel(u8),
+    /// Sets a variable to what follows from a number, or removes it.
+    Variable(u8, Option<i64>),
     /// Declares the end of a day.
     End(i32),
     /// Defines a slot.
@@ -46,6 +73,8 @@ pub struct Model {
     pub cells: BTreeMap<CellName, (Option<i64>, u64)>,
     /// Byte and length of each version.
     pub models: BTreeMap<u8, Vec<(u8, usize)>>,
+    /// Numbers from which the values of variables follow.
+    pub variables: BTreeMap<u8, i64>,
     /// Days that ended.
     pub ended: BTreeSet<i32>,
     /// Defined slots.
@@ -59,6 +88,14 @@ pub struct Model {
 impl Model {
     /// Makes all changes of a transaction.
     pub fn apply(&mut self, effects: Vec<Effect>) {
+        // A transaction deletes no rows of its own.
+        for effect in &effects {
+            if let Effect::Delete(doomed) = effect
+                && let Some(rows) = self.series.get_mut(doomed.series)
+            {
+                rows.retain(|row| !doomed.takes(row));
+            }
+        }
         // Of several writes to one cell in a transaction the last counts.
         let mut cells = BTreeMap::new();
         for effect in effects {
@@ -68,6 +105,10 @@ impl Model {
                     known.extend(rows);
                     known.sort_by_key(|row| row.at);
                 }
+                Effect::Delete(_) => {}
+                Effect::DeleteModel(model) => drop(self.models.remove(&model)),
+                Effect::Variable(variable, Some(n)) => drop(self.variables.insert(variable, n)),
+                Effect::Variable(variable, None) => drop(self.variables.remove(&variable)),
                 Effect::Put(cell, n) => {
                     cells.insert(cell, n);
                 }

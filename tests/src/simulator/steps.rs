@@ -3,18 +3,19 @@
 use std::cell::Cell;
 
 use underbelly::disk::{Calls, Fault, FaultKind};
-use underbelly::{Batch, CommitError, Database, Durability, SchemaError, Timestamp};
+use underbelly::{Batch, CommitError, Delete, Durability, ReadError, SchemaError, Timestamp, VariableValue};
 
-use super::desk::{self, DAYS, KEYS, OTHER, PRODUCERS, SLOTS, SOURCE};
+use super::check::VARIABLES;
+use super::desk::{self, DAYS, EXTRAS, KEYS, OTHER, PRODUCERS, SLOTS, SOURCE};
 use super::life::Life;
-use super::model::{CellName, Effect, RowOf};
+use super::model::{CellName, Doomed, Effect, RowOf};
 use super::{Trouble, check};
 use crate::{counter_slot, one};
 
 /// Types of the series that clients write.
 const SERIES: [&str; 3] = ["quotes", "rates", "trades"];
-/// Slots that are defined on the way.
-const EXTRA_SLOTS: u64 = 4;
+/// The variable that transactions count up.
+const COUNTER: u8 = 0;
 /// Models that are put.
 const MODELS: u64 = 5;
 /// Changing calls within which a failure that is ordered comes, at most.
@@ -52,6 +53,7 @@ impl Life {
         for (snapshot, model) in &self.held {
             check::snapshot(snapshot, model)?;
         }
+        self.check_readers()?;
         self.crash();
         self.recover()?;
         self.figures.cycles += 1;
@@ -61,13 +63,14 @@ impl Life {
     fn step(&mut self) -> Result<(), Trouble> {
         self.time += [0, 1, 1_000, 60_000_000_000, -5_000][self.numbers.below(5) as usize];
         self.clock.set(Timestamp(self.time));
-        match self.numbers.below(24) {
+        match self.numbers.below(27) {
             0..8 => self.commit_some(),
             8..10 => self.commit_large(),
+            10 if self.numbers.below(2) == 0 => self.count_up(),
             10..12 => self.transact(),
             12..17 => self.come_to_rest(),
-            17..19 => self.attempt("checkpoint", Vec::new(), Database::checkpoint).map(|_| ()),
-            19 => self.define(),
+            17..19 => self.checkpoint(),
+            19 | 26 => self.define(),
             20 => self.refuse(),
             21 => {
                 if self.held.len() < 2 {
@@ -76,6 +79,9 @@ impl Life {
                 Ok(())
             }
             22 => self.reopen(),
+            23..25 => self.read(),
+            25 if self.numbers.below(6) == 0 => self.back_up(),
+            25 => self.read_and_fail(),
             _ => {
                 // A disk that failed for a while is sound again.
                 if self.excused {
@@ -95,19 +101,29 @@ impl Life {
                 return Ok(());
             }
         }
-        for name in PRODUCERS {
-            let before = self.head()?;
-            let known = self.model.producers.contains(name);
-            let done = desk::register(self.db()?, name, &self.journal);
-            if !known && self.head()? > before {
-                self.journal.add(before + 1, vec![Effect::Producer(name)]);
-            }
-            self.settle()?;
-            if let Err(error) = done {
-                return self.excuse("register", &error);
+        let extras = EXTRAS.iter().map(|extra| extra.producer);
+        let extras: Vec<_> = extras.filter(|name| self.model.producers.contains(name)).collect();
+        for name in PRODUCERS.into_iter().chain(extras) {
+            if !self.register(name)? {
+                return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Registers and attaches a producer. Answers whether it succeeded.
+    fn register(&mut self, name: &'static str) -> Result<bool, Trouble> {
+        let before = self.head()?;
+        let known = self.model.producers.contains(name);
+        let done = desk::register(self.db()?, name, &self.journal);
+        if !known && self.head()? > before {
+            self.journal.add(before + 1, vec![Effect::Producer(name)]);
+        }
+        self.settle()?;
+        match done {
+            Ok(()) => Ok(true),
+            Err(error) => self.excuse("register", &error).map(|()| false),
+        }
     }
 
     fn rows(&mut self, count: u64, texts: bool) -> Vec<RowOf> {
@@ -120,7 +136,12 @@ impl Life {
     }
 
     fn client_cell(&mut self) -> CellName {
-        let slot = [SOURCE, SOURCE, OTHER][self.numbers.below(3) as usize];
+        let (choice, extra) = (self.numbers.below(4), self.numbers.below(EXTRAS.len() as u64) as usize);
+        let slot = match choice {
+            0 | 1 => SOURCE,
+            2 if self.model.slots.contains(EXTRAS[extra].slot) => EXTRAS[extra].slot,
+            _ => OTHER,
+        };
         let day = self.numbers.below(DAYS.len() as u64) as i32;
         (slot, day, self.numbers.below(KEYS.len() as u64) as u8)
     }
@@ -129,7 +150,7 @@ impl Life {
     fn part(&mut self, batch: &mut Batch, large: bool) -> Result<Effect, Trouble> {
         let log = self.options.log_file_bytes;
         let is_known = |life: &Life, cell: CellName| life.model.slots.contains(cell.0);
-        match self.numbers.below(if large { 2 } else { 9 }) {
+        match self.numbers.below(if large { 2 } else { 13 }) {
             0 => {
                 let series = SERIES[self.numbers.below(3) as usize];
                 let count =
@@ -159,6 +180,22 @@ impl Life {
                 }
                 self.part(batch, true)
             }
+            8 => self.doom(batch),
+            9 => {
+                let model = self.numbers.below(MODELS) as u8;
+                batch.delete_model(&check::metadata(model))?;
+                Ok(Effect::DeleteModel(model))
+            }
+            10..12 => {
+                let (number, n) = (self.numbers.below(VARIABLES) as u8, self.numbers.below(9) as i64);
+                let (scope, name) = check::variable(number);
+                let n = (self.numbers.below(4) > 0).then_some(n);
+                match n {
+                    Some(n) => batch.set_variable(scope, &name, check::value(number, n)),
+                    None => batch.remove_variable(scope, &name),
+                };
+                Ok(Effect::Variable(number, n))
+            }
             _ => {
                 let cell = self.client_cell();
                 if is_known(self, cell) {
@@ -170,12 +207,37 @@ impl Life {
         }
     }
 
-    fn commit_some(&mut self) -> Result<(), Trouble> {
+    /// Deletes rows of a series that is there.
+    fn doom(&mut self, batch: &mut Batch) -> Result<Effect, Trouble> {
+        let known = self.model.series.len() as u64;
+        let at = self.numbers.below(known) as usize;
+        let Some(series) = self.model.series.keys().nth(at).copied() else { return self.part(batch, true) };
+        let end = |life: &mut Life| (life.numbers.below(2) == 0).then(|| life.numbers.below(50) as i64);
+        let (from, to) = match (end(self), end(self)) {
+            (Some(from), Some(to)) => (Some(from.min(to)), Some(from.max(to))),
+            ends => ends,
+        };
+        let key = (self.numbers.below(3) > 0).then(|| self.numbers.below(3) as u8);
+        let mut delete = Delete::all();
+        delete = from.map(Timestamp).into_iter().fold(delete, Delete::from);
+        delete = to.map(Timestamp).into_iter().fold(delete, Delete::to);
+        delete = key.into_iter().fold(delete, |delete, key| delete.key("k", format!("k{key}")));
+        batch.delete_rows(series, delete);
+        Ok(Effect::Delete(Doomed { series, from, to, key }))
+    }
+
+    /// A batch of a few parts, and what it does.
+    pub(super) fn some_batch(&mut self) -> Result<(Batch, Vec<Effect>, Durability), Trouble> {
         let mut batch = Batch::new();
         let parts = 1 + self.numbers.below(4);
         let effects = (0..parts).map(|_| self.part(&mut batch, false)).collect::<Result<Vec<_>, _>>()?;
         let durability = if self.numbers.below(3) == 0 { Durability::Buffered } else { Durability::Sync };
         batch.durability(durability);
+        Ok((batch, effects, durability))
+    }
+
+    fn commit_some(&mut self) -> Result<(), Trouble> {
+        let (batch, effects, durability) = self.some_batch()?;
         self.tell(|| format!("{durability:?} commit {effects:?}"));
         self.attempt_with(durability, "commit", effects, |db| db.commit(batch)).map(|_| ())
     }
@@ -242,21 +304,78 @@ impl Life {
         }
     }
 
+    /// A variable that is read and counted up, and a model that goes with it; sometimes others change the variable
+    /// meanwhile, be it to what it is.
+    fn count_up(&mut self) -> Result<(), Trouble> {
+        let (scope, name) = check::variable(COUNTER);
+        let others = [None, Some(None), Some(Some(3))][self.numbers.below(3) as usize];
+        let model = self.numbers.below(MODELS) as u8;
+        self.tell(|| format!("count up, others {others:?}, without model {model}"));
+        let (before, db) = (self.head()?, self.db()?.clone());
+        let (mut left, runs, read) = (others, Cell::new(0), Cell::new(None));
+        let done = db.transact(|tx| -> Result<(), CommitError> {
+            runs.set(runs.get() + 1);
+            read.set(match tx.variable(&scope, &name)? {
+                Some(VariableValue::I64(n)) => Some(n),
+                _ => None,
+            });
+            if let Some(n) = left.take() {
+                let mut other = Batch::new();
+                match n {
+                    Some(n) => other.set_variable(scope.clone(), &name, n as i64),
+                    None => other.remove_variable(scope.clone(), &name),
+                };
+                db.commit(other)?;
+            }
+            tx.set_variable(scope.clone(), &name, read.get().unwrap_or(0) + 1);
+            tx.delete_model(&check::metadata(model))
+        });
+        let known = self.model.variables.get(&COUNTER).copied();
+        let counted =
+            vec![Effect::Variable(COUNTER, Some(read.get().unwrap_or(0) + 1)), Effect::DeleteModel(model)];
+        let wrote = others.map(|n| vec![Effect::Variable(COUNTER, n)]).into_iter().chain([counted]);
+        for (seq, effects) in (before + 1..=self.head()?).zip(wrote) {
+            self.journal.add(seq, effects);
+        }
+        self.settle()?;
+        match done {
+            Err(error) => self.excuse("count up", &error),
+            Ok(()) => {
+                let last = others.unwrap_or(known);
+                // To remove what is not there changes nothing.
+                let again = u32::from(others.is_some_and(|n| n.is_some() || known.is_some()));
+                if read.get() != last || runs.get() != 1 + again {
+                    let (read, runs) = (read.get(), runs.get());
+                    return Err(format!("count up read {read:?} of {last:?} in {runs} runs").into());
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Drives until nothing is ready, and looks whether what was made is right.
     fn come_to_rest(&mut self) -> Result<(), Trouble> {
         let rested = self.drive()?;
-        let attached = self.db()?.producers().iter().filter(|producer| producer.attached).count();
-        if rested && attached == PRODUCERS.len() {
+        let is_missing = |name: &&str| !self.model.producers.contains(*name);
+        let producers = self.db()?.producers();
+        if rested && producers.iter().all(|found| found.attached) && !PRODUCERS.iter().any(is_missing) {
             check::at_rest(self.db()?, &self.model)?;
         }
         Ok(())
     }
 
+    /// Defines a slot on the way, or a producer where both its slots are there.
     fn define(&mut self) -> Result<(), Trouble> {
-        let name = format!("Extra{}", self.numbers.below(EXTRA_SLOTS));
+        let extra = &EXTRAS[self.numbers.below(EXTRAS.len() as u64) as usize];
+        let is_known = |slot: &str| self.model.slots.contains(slot);
+        if is_known(extra.slot) && is_known(extra.made) {
+            self.tell(|| format!("register {}", extra.producer));
+            return self.register(extra.producer).map(|_| ());
+        }
+        let name = if self.numbers.below(2) == 0 { extra.slot } else { extra.made };
         self.tell(|| format!("define {name}"));
-        let definition = counter_slot(&name);
-        self.attempt("define", vec![Effect::Slot(name)], |db| db.define_slot(definition)).map(|_| ())
+        let effects = vec![Effect::Slot(name.to_string())];
+        self.attempt("define", effects, |db| db.define_slot(desk::slot(name))).map(|_| ())
     }
 
     /// What must be refused and change nothing.
@@ -267,6 +386,22 @@ impl Life {
         let refused = self.db()?.commit(unknown);
         if !matches!(refused, Err(CommitError::UnknownSlot { .. })) {
             return Err(format!("a slot that there is not is told as {refused:?}").into());
+        }
+        let mut unknown = Batch::new();
+        unknown.delete_rows("nowhere", Delete::all());
+        let refused = self.db()?.commit(unknown);
+        if !matches!(refused, Err(CommitError::Read(ReadError::UnknownSeries { .. }))) {
+            return Err(format!("a series that there is not is told as {refused:?}").into());
+        }
+        if self.model.variables.contains_key(&COUNTER) {
+            let (scope, name) = check::variable(COUNTER);
+            let mut other = Batch::new();
+            other.set_variable(scope, &name, 0.5);
+            match self.db()?.commit(other) {
+                Err(CommitError::VariableType { .. }) => {}
+                Err(error) => self.excuse("set a variable to another type", &error)?,
+                Ok(_) => return Err("a variable has two types".into()),
+            }
         }
         if self.model.slots.contains(SOURCE) {
             let other = counter_slot(SOURCE).value("more", underbelly::ColumnType::I64);

@@ -3,8 +3,8 @@
 //! `ubctl [--db DIR] NOUN VERB`. Results go to standard output, errors to standard error with exit 1, misuse is
 //! exit 2, and a reader that closes the pipe ends the command quietly. What only reads opens the database beside its
 //! writer. In reading order: `output` and `error` are
-//! what all commands share; `time` reads instants; `import` loads files; `series`, `slot`, `producer` and `model`
-//! are the nouns; `drawing` draws the graph.
+//! what all commands share; `time` reads instants; `import` loads files; `series`, `slot`, `producer`, `model`
+//! and `variable` are the nouns; `drawing` draws the graph.
 
 mod backup;
 mod demo;
@@ -21,6 +21,7 @@ mod slot;
 mod status;
 mod stderr;
 mod time;
+mod variable;
 mod verify;
 mod wal;
 
@@ -71,6 +72,9 @@ enum Noun {
     /// Blobs that are found by a metadata dict
     #[command(subcommand)]
     Model(model::Model),
+    /// One current value by scope and name
+    #[command(subcommand)]
+    Var(variable::Var),
 }
 
 impl Cli {
@@ -94,10 +98,11 @@ impl Cli {
             Noun::Wal(wal) => wal.run(&dir),
             Noun::Checkpoint(checkpoint) => checkpoint.run(&write(&dir)?),
             Noun::Import(import) => import.run(write(&dir)?),
-            Noun::Series(series) => series.run(&*Database::open_read_only(&dir)?),
+            Noun::Series(series) => series.run(&dir),
             Noun::Slot(slot) => slot.run(&dir),
             Noun::Producer(producer) => producer.run(&*Database::open_read_only(&dir)?),
             Noun::Model(model) => model.run(&dir),
+            Noun::Var(var) => var.run(&dir),
         }
     }
 }

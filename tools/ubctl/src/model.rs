@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use underbelly::{Batch, Clock, Database, MetaValue, Metadata, MetadataError, SystemClock, View, Where};
+use underbelly::{
+    Batch, Clock, Database, MetaValue, Metadata, MetadataError, ModelId, SystemClock, View, Where,
+};
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing, stdout};
@@ -34,6 +36,12 @@ pub(crate) enum Model {
         /// Where the blob goes instead of standard output
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
+    },
+    /// Deletes all versions of a model
+    Rm {
+        /// The metadata as JSON, or `@FILE`; "timestamp", "name" and "tags" do not matter
+        #[arg(long, value_name = "JSON")]
+        meta: String,
     },
     /// Lists the newest version of each model
     Ls {
@@ -75,6 +83,7 @@ impl Model {
         match self {
             Model::Put { file, meta, now } => put(&write(dir)?, file, meta, *now),
             Model::Get { meta, output } => get(&*Database::open_read_only(dir)?, meta, output.as_deref()),
+            Model::Rm { meta } => remove(&write(dir)?, meta),
             Model::Ls { model_type, wanted, format } => {
                 let db = Database::open_read_only(dir)?;
                 list(&db, model_type.as_deref(), wanted.clone(), format.format)
@@ -118,9 +127,7 @@ fn get(db: &View, meta: &str, output: Option<&Path>) -> Result<(), Failed> {
     }
     let metadata = metadata(meta)?;
     let id = metadata.id()?;
-    let model = db.snapshot().model(&metadata)?.ok_or_else(|| {
-        Failed::NotFound(format!("no model has this identity ({id}); `ubctl model ls` lists them"))
-    })?;
+    let model = db.snapshot().model(&metadata)?.ok_or_else(|| not_found(id))?;
     match output {
         Some(path) => std::fs::write(path, model.blob()).map_err(|error| Failed::file("write", path, error)),
         None => {
@@ -128,6 +135,23 @@ fn get(db: &View, meta: &str, output: Option<&Path>) -> Result<(), Failed> {
             out.write_all(model.blob()).and_then(|()| out.flush()).map_err(Failed::output)
         }
     }
+}
+
+fn not_found(id: ModelId) -> Failed {
+    Failed::NotFound(format!("no model has this identity ({id}); `ubctl model ls` lists them"))
+}
+
+fn remove(db: &Database, meta: &str) -> Result<(), Failed> {
+    let metadata = metadata(meta)?;
+    let id = metadata.id()?;
+    // Nobody else writes.
+    let model = db.snapshot().model(&metadata)?.ok_or_else(|| not_found(id))?;
+    let mut batch = Batch::new();
+    batch.delete_model(&metadata)?;
+    let mut facts = Facts::default();
+    facts.add("id", id.to_string()).add("versions", model.info().version);
+    facts.add("seq", db.commit(batch)?.seq);
+    facts.print(Format::Table)
 }
 
 /// A condition from the command line. The entry "timestamp" is an instant where its text is one.

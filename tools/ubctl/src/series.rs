@@ -1,12 +1,15 @@
 //! `ubctl series`: rows by type and time.
 
+use std::path::Path;
+
 use clap::{Args, Subcommand, ValueEnum};
-use underbelly::{Closed, Columns, Scan, Schema, Timestamp, Value, View};
+use underbelly::{Batch, Closed, Columns, Database, Delete, Scan, Schema, Timestamp, Value, View};
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing, print};
 use crate::slot::parse_value;
 use crate::time::parse_instant;
+use crate::write;
 
 /// Rows of a table unless more are asked for.
 const TABLE_ROWS: u64 = 50;
@@ -39,6 +42,7 @@ pub(crate) enum Series {
         #[command(flatten)]
         format: FormatArg,
     },
+    Rm(Rm),
     /// Shows the newest row of each combination of keys
     Last {
         /// The series' type
@@ -109,6 +113,28 @@ impl From<Ends> for Closed {
     }
 }
 
+/// Deletes rows of a time range, of a key, or of both
+///
+/// The range is half-open: a row at --to stays. Rows that are appended later stay, be they as old.
+#[derive(Args, Debug)]
+pub(crate) struct Rm {
+    /// The series' type
+    #[arg(value_name = "TYPE")]
+    series: String,
+    /// Only rows whose key has this value; an empty value asks for rows without one
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_filter)]
+    key: Vec<(String, String)>,
+    /// Only rows at this time or later
+    #[arg(long, value_parser = parse_instant, allow_hyphen_values = true, value_name = "TIME")]
+    from: Option<Timestamp>,
+    /// Only rows before this time
+    #[arg(long, value_parser = parse_instant, allow_hyphen_values = true, value_name = "TIME")]
+    to: Option<Timestamp>,
+    /// All rows of the series
+    #[arg(long, conflicts_with_all = ["key", "from", "to"])]
+    all: bool,
+}
+
 fn parse_filter(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     Ok((key.to_string(), value.to_string()))
@@ -128,8 +154,16 @@ fn filters(schema: &Schema, given: &[(String, String)]) -> Result<Vec<(String, V
 }
 
 impl Series {
-    pub(crate) fn run(&self, db: &View) -> Result<(), Failed> {
+    pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
+        if let Series::Rm(rm) = self {
+            return rm.run(&write(dir)?);
+        }
+        self.show(&*Database::open_read_only(dir)?)
+    }
+
+    fn show(&self, db: &View) -> Result<(), Failed> {
         match self {
+            Series::Rm(_) => Ok(()),
             Series::Ls(format) => list(db, format.format),
             Series::Info { series, format } => info(db, series, format.format),
             Series::Range(range) => range.run(db),
@@ -148,7 +182,8 @@ impl Series {
 
 fn list(db: &View, format: Format) -> Result<(), Failed> {
     let snapshot = db.snapshot();
-    let names = ["type", "rows", "first", "last", "keys", "segments", "segment_bytes", "young_runs"];
+    let names =
+        ["type", "rows", "first", "last", "keys", "segments", "segment_bytes", "young_runs", "deletes"];
     let mut listing = Listing::begin(format, names)?;
     for name in snapshot.series_names() {
         let info = snapshot.series_info(&name)?;
@@ -163,6 +198,7 @@ fn list(db: &View, format: Format) -> Result<(), Failed> {
             info.segments.into(),
             info.segment_bytes.into(),
             info.young_runs.into(),
+            info.deletes.into(),
         ])?;
     }
     listing.end(None)
@@ -181,7 +217,7 @@ fn info(db: &View, name: &str, format: Format) -> Result<(), Failed> {
     facts.add("first", info.first.map(Field::text)).add("last", info.last.map(Field::text));
     facts.add("keys", columns(true)).add("fields", columns(false));
     facts.add("segments", info.segments).add("segment_bytes", info.segment_bytes);
-    facts.add("young_runs", info.young_runs);
+    facts.add("young_runs", info.young_runs).add("deletes", info.deletes);
     facts.print(format)
 }
 
@@ -194,6 +230,33 @@ pub(crate) fn show(format: Format, rows: &Columns) -> Result<(), Failed> {
 
 fn add<W: std::io::Write>(listing: &mut Listing<W>, rows: &Columns) -> Result<(), Failed> {
     (0..rows.rows()).try_for_each(|row| listing.row(rows.iter().map(|(_, column)| Field::of(column, row))))
+}
+
+impl Rm {
+    fn run(&self, db: &Database) -> Result<(), Failed> {
+        if !self.all && self.key.is_empty() && self.from.is_none() && self.to.is_none() {
+            let what = "say which rows with --key, --from or --to, or --all for every row of the series";
+            return Err(Failed::Usage(what.to_string()));
+        }
+        let series = db.snapshot().series(&self.series)?;
+        let (mut scan, mut delete) = (series.scan(), Delete::all());
+        if let Some(from) = self.from {
+            (scan, delete) = (scan.from(from), delete.from(from));
+        }
+        if let Some(to) = self.to {
+            (scan, delete) = (scan.to(to), delete.to(to));
+        }
+        for (name, value) in filters(series.schema(), &self.key)? {
+            (scan, delete) = (scan.key(&name, value.clone()), delete.key(name, value));
+        }
+        // Nobody else writes, so what is counted is what is hidden.
+        let rows = scan.count()?;
+        let mut batch = Batch::new();
+        batch.delete_rows(self.series.as_str(), delete);
+        let mut facts = Facts::default();
+        facts.add("rows", rows).add("seq", db.commit(batch)?.seq);
+        facts.print(Format::Table)
+    }
 }
 
 impl Range {

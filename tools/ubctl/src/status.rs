@@ -22,7 +22,8 @@ impl Status {
         facts.add("last_commit", (status.seq > 0).then(|| Field::text(status.time)));
         facts.add("series", status.counts.series).add("slots", status.counts.slots);
         facts.add("cells", status.counts.cells).add("producers", status.counts.producers);
-        facts.add("models", status.counts.models).add("objects", status.counts.objects);
+        facts.add("models", status.counts.models).add("variables", status.counts.variables);
+        facts.add("objects", status.counts.objects);
         facts.add("log_files", status.log_files).add("log_spares", status.log_spares);
         facts.add("log_file", status.log_file).add("log_offset", status.log_offset);
         facts.add("manifest", status.manifest).add("checkpoint_seq", status.checkpoint_seq);

@@ -64,6 +64,7 @@ impl Checkpoint {
         facts.add("records", report.records).add("image_bytes", report.image_bytes);
         facts.add("slices", report.slices);
         facts.add("longest_slice_us", report.longest_slice.as_secs_f64() * 1e6);
+        facts.add("busiest_slice_us", report.busiest_slice.as_secs_f64() * 1e6);
         facts.add("reserve_bytes", report.reserve_bytes);
         facts.add("took_ms", report.took.as_secs_f64() * 1e3);
         facts.print(self.format.format)

@@ -1,8 +1,9 @@
 //! Disks that fail: writing stops for good, and what was acknowledged comes back.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use underbelly_storage::disk::{Disk, SimulatedDisk};
+use underbelly_storage::disk::{Calls, Disk, Fault, FaultKind, FaultyDisk, SharedDisk, SimulatedDisk};
 use underbelly_wal::{Log, Start, WalError};
 
 use crate::world::*;
@@ -105,19 +106,19 @@ fn a_healed_disk_does_not_heal_a_poisoned_log() {
 
 #[test]
 fn a_full_disk_refuses_a_new_file_and_leaves_the_log_healthy() {
-    let poor = PoorDisk::new(SMALL);
-    let memory = poor.disk.clone();
-    let mut log = Log::create(poor.shared(), DB, 1, options(SMALL)).unwrap();
+    let (disk, left) = poor(SMALL);
+    let mut log = Log::create(Arc::new(disk.clone()), DB, 1, options(SMALL)).unwrap();
     log.write(&records(1..=1, 3000)).unwrap();
     let full = log.write(&records(2..=6, 3000));
     assert!(matches!(full, Err(WalError::DiskFull { .. })), "{full:?}");
     assert!(matches!(log.prepare_spare(), Err(WalError::DiskFull { .. })));
     assert_eq!(log.next_seq(), 2, "all or nothing");
     log.write(&records(2..=2, 3000)).unwrap();
-    assert!(memory.files().iter().all(|name| !name.ends_with(".tmp")), "no space is held");
-    poor.left.store(2 * SMALL, Ordering::SeqCst);
+    assert!(disk.inner().files().iter().all(|name| !name.ends_with(".tmp")), "no space is held");
+    left.store(2 * SMALL, Ordering::SeqCst);
     log.write(&records(3..=6, 3000)).unwrap();
-    assert_eq!(open(&memory.crash(), 1, 6, options_of(1, SMALL)).unwrap().2, records(1..=6, 3000));
+    let crashed = disk.inner().crash();
+    assert_eq!(open(&crashed, 1, 6, options_of(1, SMALL)).unwrap().2, records(1..=6, 3000));
 }
 
 #[test]
@@ -143,12 +144,15 @@ fn records_out_of_order_or_too_long_are_refused_and_nothing_is_written() {
 
 #[test]
 fn what_only_the_page_cache_shows_is_written_again() {
-    let poor = PoorDisk::new(u64::MAX);
-    let mut log = Log::create(poor.shared(), DB, 1, options(1 << 16)).unwrap();
+    let disk = FaultyDisk::new(SimulatedDisk::new());
+    let shared: SharedDisk = Arc::new(disk.clone());
+    let mut log = Log::create(shared.clone(), DB, 1, options(1 << 16)).unwrap();
     log.write(&records(1..=2, 100)).unwrap();
-    poor.fail_sync.store(true, Ordering::SeqCst);
+    // A write, and its sync.
+    disk.order(Some(Fault { calls: Calls::Changing, after: 1, kind: FaultKind::Io, sticky: false }));
     log.write(&records(3..=4, 100)).unwrap_err();
-    assert_eq!(open(&poor.platter(), 1, 2, options_of(1, 1 << 16)).unwrap().2, records(1..=2, 100));
+    let platter = || disk.inner().crash();
+    assert_eq!(open(&platter(), 1, 2, options_of(1, 1 << 16)).unwrap().2, records(1..=2, 100));
     // Reopened without a restart of the machine: records 3 and 4 are seen, so they must not vanish any more.
     let mut seen = 0;
     let mut visit = |seq: u64, _: &[u8]| {
@@ -156,28 +160,29 @@ fn what_only_the_page_cache_shows_is_written_again() {
         Ok::<(), WalError>(())
     };
     let (_log, recovery) =
-        Log::open(poor.shared(), DB, Start::at(1), 2, options_of(2, 1 << 16), &mut visit).unwrap();
+        Log::open(shared, DB, Start::at(1), 2, options_of(2, 1 << 16), &mut visit).unwrap();
     assert_eq!((seen, recovery.torn), (4, None));
-    assert_eq!(open(&poor.platter(), 1, 4, options_of(3, 1 << 16)).unwrap().2, records(1..=4, 100));
+    assert_eq!(open(&platter(), 1, 4, options_of(3, 1 << 16)).unwrap().2, records(1..=4, 100));
 }
 
 #[test]
 fn a_torn_tail_that_cannot_be_kept_stays_where_it_is() {
-    let poor = PoorDisk::new(2 << 16);
-    let mut log = Log::create(poor.shared(), DB, 1, options(1 << 16)).unwrap();
+    let (disk, left) = poor(2 << 16);
+    let shared: SharedDisk = Arc::new(disk.clone());
+    let mut log = Log::create(shared.clone(), DB, 1, options(1 << 16)).unwrap();
     log.prepare_spare().unwrap();
     log.write(&records(1..=1, 10)).unwrap();
-    poor.disk.open("wal/0000000001.wal").unwrap().write_at(&[9; 700], 2 * BLOCK as u64).unwrap();
+    disk.inner().open("wal/0000000001.wal").unwrap().write_at(&[9; 700], 2 * BLOCK as u64).unwrap();
     let reopen = || {
         let mut visit = |_: u64, _: &[u8]| Ok::<(), WalError>(());
-        Log::open(poor.shared(), DB, Start::at(1), 1, options_of(1, 1 << 16), &mut visit)
-            .map(|(_, recovery)| recovery)
+        let opened = Log::open(shared.clone(), DB, Start::at(1), 1, options_of(1, 1 << 16), &mut visit);
+        opened.map(|(_, recovery)| recovery)
     };
     assert!(matches!(reopen(), Err(WalError::DiskFull { .. })));
-    assert!(poor.disk.files().iter().all(|name| !name.starts_with("lost")), "no space is held");
-    poor.left.store(700, Ordering::SeqCst);
+    assert!(disk.inner().files().iter().all(|name| !name.starts_with("lost")), "no space is held");
+    left.store(700, Ordering::SeqCst);
     let torn = reopen().unwrap().torn.unwrap();
-    assert_eq!(poor.disk.contents(&torn.kept_as).unwrap(), [9; 700]);
+    assert_eq!(disk.inner().contents(&torn.kept_as).unwrap(), [9; 700]);
 }
 
 /// Logs whose last batch is not sealed and that have no spare: fresh or used before, whole or torn at the end. Answers the
@@ -224,8 +229,8 @@ fn without_spares() -> Vec<(String, SimulatedDisk, u64, u64)> {
 #[test]
 fn a_full_disk_is_opened_and_goes_on_in_the_last_file() {
     for (what, disk, first, last) in without_spares() {
-        let poor = |disk: SimulatedDisk| PoorDisk { disk, ..PoorDisk::new(20_000) };
-        let open_full = |poor: &PoorDisk| {
+        let open_full = |disk: &SimulatedDisk| {
+            let (poor, _left) = poor_on(disk.clone(), 20_000);
             let mut seen = Records::new();
             let mut visit = |seq: u64, bytes: &[u8]| {
                 seen.push((seq, bytes.to_vec()));
@@ -233,15 +238,15 @@ fn a_full_disk_is_opened_and_goes_on_in_the_last_file() {
             };
             let start = Start::at(first);
             let (log, recovery) =
-                Log::open(poor.shared(), DB, start, last, options_of(1, 1 << 16), &mut visit)?;
+                Log::open(Arc::new(poor), DB, start, last, options_of(1, 1 << 16), &mut visit)?;
             Ok::<_, WalError>((log, recovery, seen))
         };
-        let whole = poor(disk.crash_keeping_all());
+        let whole = disk.crash_keeping_all();
         let (mut log, recovery, seen) = open_full(&whole).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(seen, records(first..=last, 2000), "{what}");
         assert_eq!(log.stats().spares, 0, "{what}");
         if let Some(torn) = &recovery.torn {
-            assert!(whole.disk.contents(&torn.kept_as).unwrap().contains(&0xee), "{what}");
+            assert!(whole.contents(&torn.kept_as).unwrap().contains(&0xee), "{what}");
         }
         assert_eq!(recovery.torn.is_some(), what == "reused: false, torn: true", "{what}");
         let next = last + 1;
@@ -249,15 +254,14 @@ fn a_full_disk_is_opened_and_goes_on_in_the_last_file() {
         let all = records(first..=last, 2000).into_iter().chain(records(next..=next, 300));
         let all: Records = all.collect();
         drop(log);
-        let (_, recovery, seen) = open(&whole.disk.crash(), first, next, options_of(2, 1 << 16)).unwrap();
+        let (_, recovery, seen) = open(&whole.crash(), first, next, options_of(2, 1 << 16)).unwrap();
         assert_eq!((seen, recovery.torn), (all.clone(), None), "{what}: nothing is left of the tear");
         for call in 0.. {
-            let stopped = poor(disk.crash_keeping_all());
-            stopped.disk.fail_at(Some(stopped.disk.calls() + call));
+            let stopped = disk.crash_keeping_all();
+            stopped.fail_at(Some(stopped.calls() + call));
             let written = open_full(&stopped).and_then(|(mut log, ..)| log.write(&records(next..=next, 300)));
             let acknowledged = if written.is_ok() { next } else { last };
-            let (_, _, seen) =
-                open(&stopped.disk.crash(), first, acknowledged, options_of(2, 1 << 16)).unwrap();
+            let (_, _, seen) = open(&stopped.crash(), first, acknowledged, options_of(2, 1 << 16)).unwrap();
             assert_eq!(seen, all[..seen.len()], "{what}, stopped at {call}");
             if written.is_ok() {
                 break;
@@ -273,12 +277,12 @@ fn a_full_disk_with_a_full_log_file_says_what_is_needed_and_where() {
     let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
     log.write(&records(1..=1, 3000)).unwrap();
     drop(log);
-    let poor = PoorDisk { disk, ..PoorDisk::new(100) };
+    let (poor, _left) = poor_on(disk, 100);
     let mut visit = |_: u64, _: &[u8]| Ok::<(), WalError>(());
-    let opened = Log::open(poor.shared(), DB, Start::at(1), 1, options_of(1, SMALL), &mut visit);
+    let opened = Log::open(Arc::new(poor), DB, Start::at(1), 1, options_of(1, SMALL), &mut visit);
     let error = opened.map(|_| ()).unwrap_err();
-    assert!(matches!(&error, WalError::DiskFull { bytes: SMALL, dir, .. } if dir == "poor"), "{error:?}");
-    for part in ["in poor", "16384 bytes", "wal/spare-"] {
+    assert!(matches!(&error, WalError::DiskFull { bytes: SMALL, dir, .. } if dir == "memory"), "{error:?}");
+    for part in ["in memory", "16384 bytes", "wal/spare-"] {
         assert!(error.to_string().contains(part), "{error}");
     }
 }

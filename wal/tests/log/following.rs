@@ -97,6 +97,33 @@ fn a_batch_that_is_being_written_ends_the_reading_quietly() {
     assert_eq!(follower.next_seq(), 3);
 }
 
+/// A batch that was given up may come back whole: a later crash may keep sectors that an earlier one lost. The next file
+/// says that the log does not hold it.
+#[test]
+fn a_batch_that_was_given_up_is_not_read() {
+    let disk = SimulatedDisk::new();
+    let name = "wal/0000000001.wal";
+    let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
+    log.write(&records(1..=2, 40)).unwrap();
+    let without = disk.contents(name).unwrap();
+    log.write(&records(3..=3, 50)).unwrap();
+    let with = disk.contents(name).unwrap();
+    drop(log);
+    disk.overwrite(name, without);
+    let mut beside = Follower::open(shared(&disk), DB, Start::at(1)).unwrap();
+    assert_eq!(read(&mut beside, 2).unwrap(), (3, records(1..=2, 40)));
+    let (mut log, ..) = open(&disk, 1, 0, options(SMALL)).unwrap();
+    log.write(&records(3..=4, 60)).unwrap();
+    disk.overwrite(name, with);
+    let expected = [records(1..=2, 40), records(3..=4, 60)].concat();
+    for upto in [4, u64::MAX] {
+        let mut late = Follower::open(shared(&disk), DB, Start::at(1)).unwrap();
+        assert_eq!(read(&mut late, upto).unwrap(), (5, expected.clone()));
+    }
+    assert_eq!(read(&mut beside, 4).unwrap(), (5, records(3..=4, 60)));
+    assert_eq!(sound(&disk, 1).unwrap().1, expected);
+}
+
 #[test]
 fn a_recycled_file_is_told_and_never_gives_other_records() {
     let disk = SimulatedDisk::new();

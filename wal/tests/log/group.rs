@@ -232,8 +232,8 @@ fn admission_bounds_the_queue_and_leads_where_nobody_does() {
 #[test]
 fn a_full_disk_is_told_before_anything_gets_a_seq() {
     const SMALL: u64 = 16 << 10;
-    let poor = PoorDisk::new(2 * SMALL);
-    let log = Log::create(poor.shared(), DB, 1, options(SMALL)).unwrap();
+    let (disk, left) = poor(2 * SMALL);
+    let log = Log::create(Arc::new(disk.clone()), DB, 1, options(SMALL)).unwrap();
     let commit: GroupCommit<u64> = GroupCommit::new(log, Does(|_| ()));
     let next = Mutex::new(1);
     let refused = loop {
@@ -247,10 +247,11 @@ fn a_full_disk_is_told_before_anything_gets_a_seq() {
     assert!(last >= 3 && commit.durable_seq() == last);
     assert!(commit.stalls().log_space.count > 0 && commit.stalls().queue_full.count == 0);
     commit.with_log(|log| log.recycle(last)).unwrap();
-    poor.left.store(SMALL, Ordering::SeqCst);
+    left.store(SMALL, Ordering::SeqCst);
     let seq = sequence(&commit, &next).unwrap();
     commit.wait(seq).unwrap();
-    assert_eq!(open(&poor.disk.crash(), seq, seq, options_of(1, SMALL)).unwrap().2, records(seq..=seq, 40));
+    let crashed = disk.inner().crash();
+    assert_eq!(open(&crashed, seq, seq, options_of(1, SMALL)).unwrap().2, records(seq..=seq, 40));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::holds::SharedHolds;
+
 /// Bytes that a disk writes as a whole.
 pub(super) const SECTOR: usize = 512;
 
@@ -25,6 +27,7 @@ pub(super) struct Content {
     /// The same for writes that a failed sync has declared clean. A later sync does not write them.
     lost: Vec<Before>,
     sealed: bool,
+    holds: SharedHolds,
 }
 
 /// Which of several possibilities comes true: a number below its argument, 0 for the oldest.
@@ -53,6 +56,11 @@ impl Content {
     /// Whether it refuses writing.
     pub fn is_sealed(&self) -> bool {
         self.sealed
+    }
+
+    /// Who shares or claims it.
+    pub fn holds(&self) -> &SharedHolds {
+        &self.holds
     }
 
     fn sector(&self, sector: usize) -> [u8; SECTOR] {
@@ -154,6 +162,6 @@ impl Content {
                 put(sector, old);
             }
         }
-        Content { bytes, durable_len: len, unsynced: Vec::new(), lost: Vec::new(), sealed: self.sealed }
+        Content { bytes, durable_len: len, sealed: self.sealed, ..Content::default() }
     }
 }

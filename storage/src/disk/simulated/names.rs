@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
 use super::content::{Chooser, Content};
@@ -60,6 +61,14 @@ impl Names {
 
     pub fn all(&self) -> impl Iterator<Item = &String> {
         self.now.keys()
+    }
+
+    /// Names of the files in a folder, without it.
+    pub fn in_folder<'a>(&'a self, dir: &str) -> impl Iterator<Item = &'a str> {
+        let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
+        let behind = (Bound::Included(prefix.as_str()), Bound::Unbounded);
+        let names = self.now.range::<str, _>(behind).map(|(name, _)| name.as_str());
+        names.map_while(move |name| name.strip_prefix(&prefix)).filter(|name| !name.contains('/'))
     }
 
     /// Puts a file under a name, durably, in the place of what was there.

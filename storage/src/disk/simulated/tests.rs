@@ -171,6 +171,30 @@ fn a_disk_after_a_crash_is_another_disk() {
     assert_eq!(left.contents("a").unwrap(), b"old");
 }
 
+#[test]
+fn a_shared_file_is_not_claimed_until_it_is_let_go_or_the_power_is() {
+    let disk = SimulatedDisk::new();
+    disk.overwrite("a", b"x".to_vec());
+    assert_eq!(disk.holders("a"), Vec::<u32>::new());
+    let (one, two) = (disk.share("a").unwrap().unwrap(), disk.share("a").unwrap().unwrap());
+    disk.rename("a", "b").unwrap();
+    assert!(disk.claim("b").unwrap().is_none());
+    assert_eq!(disk.holders("b"), [std::process::id()]);
+    assert!(disk.crash_keeping_all().claim("b").unwrap().is_some());
+    drop(one);
+    assert!(disk.claim("b").unwrap().is_none());
+    drop(two);
+    let claim = disk.claim("b").unwrap().unwrap();
+    assert!(disk.share("b").unwrap().is_none() && disk.claim("b").unwrap().is_none());
+    drop(claim);
+    assert!(disk.share("b").unwrap().is_some());
+    assert_eq!(disk.share("a").map(|_| ()).unwrap_err().kind(), io::ErrorKind::NotFound);
+    let shared = disk.share("").unwrap().unwrap();
+    assert!(disk.lock("LOCK").unwrap().is_err());
+    drop(shared);
+    assert!(disk.lock("LOCK").unwrap().is_ok());
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Write(u8, u16, u16),

@@ -89,6 +89,7 @@ fn every_reading_command_goes_beside_a_writer_and_sees_what_is_durable() {
         "producer runs",
         "producer graph",
         "model ls",
+        "var ls",
         "wal ls",
         "wal ls --batches",
         "wal dump",

@@ -42,6 +42,19 @@ fn standard_input_makes_the_next_version() {
 }
 
 #[test]
+fn removed_models_are_gone_and_begin_anew() {
+    let place = Place::new();
+    place.write("blob", "one");
+    (0..2).for_each(|_| drop(place.ok(["model", "put", "blob", "--meta", SMILE])));
+    let find = r#"{"type":"smile","underlying":"AAPL"}"#;
+    let removed = place.ok(["model", "rm", "--meta", find]);
+    assert!(removed.contains("versions  2"), "{removed}");
+    assert!(place.fails(["model", "rm", "--meta", find]).contains("ubctl model ls"));
+    assert!(place.fails(["model", "get", "--meta", find]).contains("no model has this identity"));
+    assert!(place.ok(["model", "put", "blob", "--meta", SMILE]).contains("version  1"));
+}
+
+#[test]
 fn models_are_listed_by_their_attributes() {
     let place = Place::new();
     place.write("blob", "x");

@@ -16,6 +16,34 @@ fn count(place: &Place, options: &str) -> String {
 }
 
 #[test]
+fn rows_are_removed_by_key_and_time_and_not_all_by_mistake() {
+    let place = Place::new();
+    let lines: String =
+        (0..10).map(|i| format!("{},{},{i}\n", 1_000_000_000 + i, ["a", "b"][i % 2])).collect();
+    place.write("rows.csv", format!("t,k,x\n{lines}"));
+    place.ok(words("import rows.csv --series s --time t --key k"));
+    let left = |place: &Place| -> Vec<String> {
+        place.csv(words("series range s --format csv --columns x"))[1..]
+            .iter()
+            .map(|row| row[1].clone())
+            .collect()
+    };
+    let removed = place.ok(words("series rm s --key k=a --from 1000000002 --to 1000000006"));
+    assert!(removed.contains("rows  2"), "{removed}");
+    assert_eq!(left(&place), ["0", "1", "3", "5", "6", "7", "8", "9"]);
+    place.ok(words("series rm s --from 1000000007"));
+    assert_eq!(left(&place), ["0", "1", "3", "5", "6"]);
+    assert!(place.fails(words("series rm s")).contains("--all"));
+    assert_eq!(place.run(words("series rm s --all --key k=a")).code, 2);
+    assert!(place.fails(words("series rm t --all")).contains("no series has the type"));
+    assert!(place.fails(words("series rm s --key x=1")).contains("x"));
+    assert!(place.fails(words("series rm _runs --all")).contains("_runs"));
+    assert!(place.ok(words("series rm s --all")).contains("rows  5"));
+    assert_eq!(left(&place), Vec::<String>::new());
+    assert_eq!(place.json(words("series info s --format json"))["rows"], 0);
+}
+
+#[test]
 fn ranges_have_ends_keys_columns_and_limits() {
     let place = ticks();
     assert_eq!(count(&place, "--from 10 --to 20"), "10");

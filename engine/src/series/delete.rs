@@ -1,0 +1,51 @@
+//! Which rows of a series are deleted.
+
+use std::sync::Arc;
+
+use underbelly_query::{QueryError, Schema, Tombstone};
+use underbelly_storage::{Timestamp, Value};
+
+/// Rows to delete: those of a range of time, with some values of key columns.
+///
+/// ```
+/// use underbelly::{Batch, Delete, Timestamp};
+/// let mut batch = Batch::new();
+/// batch.delete_rows("trade", Delete::all().key("symbol", "IBM").to(Timestamp(1_000)));
+/// assert_eq!(batch.len(), 1);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Delete {
+    keys: Vec<(Arc<str>, Value)>,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+}
+
+impl Delete {
+    /// All rows; narrow them down with the builder's methods.
+    pub fn all() -> Delete {
+        Delete::default()
+    }
+
+    /// Only rows whose key column has this value; null asks for rows without one. Several must all hold.
+    pub fn key(mut self, name: impl Into<Arc<str>>, value: impl Into<Value>) -> Delete {
+        self.keys.push((name.into(), value.into()));
+        self
+    }
+
+    /// Only rows at this instant or after it.
+    pub fn from(mut self, from: Timestamp) -> Delete {
+        self.from = Some(from);
+        self
+    }
+
+    /// Only rows before this instant.
+    pub fn to(mut self, to: Timestamp) -> Delete {
+        self.to = Some(to);
+        self
+    }
+
+    /// What hides these rows, of no commit yet, once the schema agrees.
+    pub(crate) fn tombstone(&self, schema: &Schema) -> Result<Tombstone, QueryError> {
+        Tombstone::new(schema, self.from, self.to, &self.keys)
+    }
+}

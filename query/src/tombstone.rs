@@ -1,0 +1,235 @@
+//! Rows that were deleted and are still in the runs.
+
+use std::sync::Arc;
+
+use underbelly_storage::{Timestamp, Value};
+
+use crate::group::{Place, Wanted};
+use crate::interval::{Closed, Interval};
+use crate::key::{Filter, Selection};
+use crate::{MemoryRun, QueryError, Run, Schema, Seqs, Zone};
+
+/// Hides rows of earlier commits: those whose key columns have some values and whose timestamps lie in a range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tombstone {
+    seq: u64,
+    interval: Interval,
+    filters: Vec<Filter>,
+}
+
+impl Tombstone {
+    /// Hides rows with `from <= timestamp < to`, where an end that is not given does not limit the range, and with these
+    /// values of key columns (null: without one); no key hides the rows of all keys. It belongs to no commit yet.
+    ///
+    /// # Errors
+    /// [`QueryError::BadRange`] where `from` is after `to`; [`QueryError::UnknownColumn`], [`QueryError::NotKey`] or
+    /// [`QueryError::KeyType`] where a key does not fit the schema.
+    pub fn new(
+        schema: &Schema,
+        from: Option<Timestamp>,
+        to: Option<Timestamp>,
+        keys: &[(Arc<str>, Value)],
+    ) -> Result<Tombstone, QueryError> {
+        let filter = |(name, value): &(Arc<str>, Value)| Filter::new(schema, name, value.clone());
+        let filters = keys.iter().map(filter).collect::<Result<_, _>>()?;
+        Ok(Tombstone { seq: 0, interval: Interval::new(from, to, Closed::Left)?, filters })
+    }
+
+    /// The same as it was stored: `first` and `last` belong to the range.
+    pub fn restored(seq: u64, first: Timestamp, last: Timestamp, keys: Vec<(Arc<str>, Value)>) -> Tombstone {
+        let filters = keys.into_iter().map(|(name, value)| Filter::stored(name, value)).collect();
+        Tombstone { seq, interval: Interval { first: first.0, last: last.0 }, filters }
+    }
+
+    /// The same of commit `seq`: rows of that commit and of later ones are not hidden.
+    pub fn with_seq(mut self, seq: u64) -> Tombstone {
+        self.seq = seq;
+        self
+    }
+
+    /// The commit that it belongs to.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// First and last instant of its range; the first is after the last where the range is empty.
+    pub fn range(&self) -> (Timestamp, Timestamp) {
+        (Timestamp(self.interval.first), Timestamp(self.interval.last))
+    }
+
+    /// The key columns and their values.
+    pub fn keys(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.filters.iter().map(|filter| (&*filter.name, &filter.value))
+    }
+
+    /// Whether it may hide rows of a group, as far as the zone tells.
+    pub fn may_hide(&self, zone: &Zone) -> bool {
+        zone.rows > 0
+            && zone.seq_min < self.seq
+            && zone.ts_max >= self.interval.first
+            && zone.ts_min <= self.interval.last
+    }
+
+    /// Whether it hides all rows of a group, as far as the zone tells.
+    pub fn hides_all(&self, zone: &Zone) -> bool {
+        self.filters.is_empty()
+            && zone.seq_max < self.seq
+            && zone.ts_min >= self.interval.first
+            && zone.ts_max <= self.interval.last
+    }
+
+    pub(crate) fn is_within(&self, interval: Interval) -> bool {
+        self.interval.first <= interval.last && self.interval.last >= interval.first
+    }
+
+    /// Takes the rows that it hides out of a selection. `seqs` are read where they are needed.
+    pub(crate) fn apply<'r>(
+        &self,
+        place: Place<'r>,
+        group: usize,
+        timestamps: &[i64],
+        seqs: &mut Option<Seqs<'r>>,
+        selection: Selection,
+    ) -> Result<Selection, QueryError> {
+        let zone = place.run.zone(group);
+        if !self.may_hide(&zone) || selection.len() == 0 {
+            return Ok(selection);
+        }
+        let start = timestamps.partition_point(|ts| *ts < self.interval.first);
+        let end = timestamps.partition_point(|ts| *ts <= self.interval.last).max(start);
+        let mut hidden = selection.clone().filter(|row| (start..end).contains(&row));
+        if zone.seq_max >= self.seq && hidden.len() > 0 {
+            let seqs = match seqs {
+                Some(seqs) => seqs,
+                None => seqs.insert(place.seqs(group, &zone)?),
+            };
+            hidden = hidden.filter(|row| seqs.get(row) < self.seq);
+        }
+        for filter in &self.filters {
+            if hidden.len() == 0 {
+                return Ok(selection);
+            }
+            hidden = filter.apply(place.column(group, &zone, &filter.name)?.as_deref(), hidden)?;
+        }
+        Ok(selection.without(&hidden))
+    }
+}
+
+fn standing(tombstones: &[Tombstone]) -> Wanted {
+    Wanted {
+        interval: Interval::ALL,
+        seq: u64::MAX,
+        filters: Vec::new(),
+        columns: Vec::new(),
+        tombstones: tombstones.to_vec(),
+    }
+}
+
+/// The number of rows of a run that are hidden. Groups that none may hide, as far as zones tell, are not read.
+///
+/// # Errors
+/// Whatever the run's owner reports.
+pub fn hidden_rows(run: &dyn Run, tombstones: &[Tombstone]) -> Result<u64, QueryError> {
+    let wanted = standing(tombstones);
+    let place = Place { run, position: 0 };
+    let mut hidden = 0u64;
+    for group in 0..run.groups() {
+        let zone = run.zone(group);
+        let rows = match () {
+            _ if tombstones.iter().any(|tombstone| tombstone.hides_all(&zone)) => zone.rows,
+            _ if tombstones.iter().any(|tombstone| tombstone.may_hide(&zone)) => {
+                zone.rows - wanted.select(place, group)?.selection.len()
+            }
+            _ => 0,
+        };
+        hidden = hidden.saturating_add(rows as u64);
+    }
+    Ok(hidden)
+}
+
+impl MemoryRun {
+    /// The rows that are not hidden.
+    ///
+    /// # Errors
+    /// [`QueryError::ColumnType`] where a key does not fit the run.
+    pub fn without(&self, tombstones: &[Tombstone]) -> Result<MemoryRun, QueryError> {
+        if self.rows() == 0 || !tombstones.iter().any(|tombstone| tombstone.may_hide(&self.zone())) {
+            return Ok(self.clone());
+        }
+        let selection = standing(tombstones).select(Place { run: self, position: 0 }, 0)?.selection;
+        if selection.len() == self.rows() {
+            return Ok(self.clone());
+        }
+        let rows: Vec<u32> = selection.into_rows();
+        let at = |row: &u32| *row as usize;
+        let timestamps = rows.iter().filter_map(|row| self.timestamps().get(at(row)).copied()).collect();
+        let seqs = rows.iter().map(|row| self.seqs().get(at(row))).collect();
+        // Sorted already.
+        MemoryRun::with_seqs(timestamps, seqs, self.columns().take(&rows))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use underbelly_storage::{Column, ColumnType, Columns};
+
+    use super::*;
+    use crate::SchemaColumn;
+
+    fn schema() -> Schema {
+        let column = |name: &str, column_type, key| SchemaColumn { name: name.into(), column_type, key };
+        Schema { columns: vec![column("k", ColumnType::Utf8, true), column("x", ColumnType::I64, false)] }
+    }
+
+    /// Times 0 to 5, keys a and b by turns, seqs 1, 2, 3 and again.
+    fn run() -> MemoryRun {
+        let keys: Column = ["a", "b", "a", "b", "a", "b"].iter().collect();
+        let columns = Columns::new().with("k", keys).unwrap();
+        let columns = columns.with("x", Column::from(vec![0i64, 1, 2, 3, 4, 5])).unwrap();
+        MemoryRun::with_seqs((0..6).collect(), vec![1, 2, 3, 1, 2, 3], columns).unwrap()
+    }
+
+    fn tombstone(seq: u64, from: Option<i64>, to: Option<i64>, key: Option<&str>) -> Tombstone {
+        let keys: Vec<(Arc<str>, Value)> = key.iter().map(|key| ("k".into(), (*key).into())).collect();
+        Tombstone::new(&schema(), from.map(Timestamp), to.map(Timestamp), &keys).unwrap().with_seq(seq)
+    }
+
+    #[test]
+    fn hidden_rows_are_earlier_within_the_range_and_of_the_key() {
+        let cases = [
+            (tombstone(9, None, None, None), vec![]),
+            (tombstone(1, None, None, None), vec![0, 1, 2, 3, 4, 5]),
+            (tombstone(3, None, None, None), vec![2, 5]),
+            (tombstone(9, Some(1), Some(4), None), vec![0, 4, 5]),
+            (tombstone(9, None, None, Some("a")), vec![1, 3, 5]),
+            (tombstone(3, Some(1), None, Some("b")), vec![0, 2, 4, 5]),
+            (tombstone(9, Some(3), Some(3), None), vec![0, 1, 2, 3, 4, 5]),
+            (tombstone(9, None, None, Some("c")), vec![0, 1, 2, 3, 4, 5]),
+        ];
+        for (tombstone, left) in cases {
+            let (first, last) = tombstone.range();
+            let keys = tombstone.keys().map(|(name, value)| (name.into(), value.clone())).collect();
+            assert_eq!(Tombstone::restored(tombstone.seq(), first, last, keys), tombstone);
+            let kept = run().without(&[tombstone.clone()]).unwrap();
+            assert_eq!(kept.columns().i64s("x").unwrap(), left, "{tombstone:?}");
+            let seqs: Vec<u64> = (0..kept.rows()).map(|row| kept.seqs().get(row)).collect();
+            let expected: Vec<u64> = left.iter().map(|x| [1, 2, 3][*x as usize % 3]).collect();
+            assert_eq!(seqs, expected);
+            assert_eq!(hidden_rows(&run(), &[tombstone]).unwrap(), 6 - left.len() as u64);
+        }
+        let two = [tombstone(9, None, None, Some("a")), tombstone(9, Some(5), None, None)];
+        assert_eq!(run().without(&two).unwrap().columns().i64s("x").unwrap(), [1, 3]);
+    }
+
+    #[test]
+    fn what_does_not_fit_the_schema_is_refused() {
+        let new = |name: &str, value: Value| Tombstone::new(&schema(), None, None, &[(name.into(), value)]);
+        assert!(matches!(new("z", "a".into()), Err(QueryError::UnknownColumn { .. })));
+        assert!(matches!(new("x", 1i64.into()), Err(QueryError::NotKey { .. })));
+        assert!(matches!(new("k", 1i64.into()), Err(QueryError::KeyType { .. })));
+        assert!(new("k", Value::Null).is_ok());
+        let range = Tombstone::new(&schema(), Some(Timestamp(2)), Some(Timestamp(1)), &[]);
+        assert!(matches!(range, Err(QueryError::BadRange { .. })));
+    }
+}

@@ -1,0 +1,54 @@
+//! Variables on the command line.
+
+use serde_json::json;
+
+use crate::{Place, words};
+
+#[test]
+fn variables_are_set_shown_listed_and_removed() {
+    let place = Place::new();
+    place.ok(words("var set limit 3"));
+    place.ok(words("var set limit -4"));
+    place.ok(words("var set limit 0.5 --scope asset:IBM"));
+    place.ok(words("var set limit 2 --scope asset:IBM"));
+    place.ok(words("var set weights [1,2.5] --scope episode:e1"));
+    place.ok(words("var set note hello --scope episode:e1"));
+    place.ok(words("var set raw 00ff --type hex"));
+    let limit = place.json(words("var get limit --scope asset:IBM --format json"));
+    assert_eq!((&limit["value"], &limit["type"]), (&json!(2.0), &json!("f64")));
+    assert_eq!(place.csv(words("var get limit --format csv"))[1], ["value", "-4"]);
+    let all = place.csv(words("var ls --format csv"));
+    let all: Vec<_> = all.iter().map(|row| row[..4].join(" ")).collect();
+    assert_eq!(
+        all,
+        [
+            "scope name type value",
+            "global limit i64 -4",
+            "global raw bytes 00ff",
+            "episode:e1 note bytes hello",
+            "episode:e1 weights f64[2] [1.0,2.5]",
+            "asset:IBM limit f64 2.0",
+        ]
+    );
+    assert_eq!(place.json(words("var ls --scope episode:e1 --format json")).as_array().unwrap().len(), 2);
+    assert_eq!(place.json(words("status --format json"))["variables"], 5);
+    place.ok(words("var rm limit"));
+    assert!(place.fails(words("var rm limit")).contains("ubctl var ls"));
+    assert!(place.fails(words("var get limit")).contains("no variable of scope global is named \"limit\""));
+    place.ok(words("var set limit true"));
+}
+
+#[test]
+fn what_does_not_fit_is_told() {
+    let place = Place::new();
+    place.ok(words("var set weights [1,2] --scope asset:a"));
+    let error = place.fails(words("var set weights [1,2,3] --scope asset:a"));
+    assert!(error.contains("\"asset:a weights\" holds f64[2], not f64[3]"), "{error}");
+    assert!(place.fails(words("var set weights x --type i64")).contains("is no i64"));
+    for line in ["var get a --scope asset", "var get a --scope asset:", "var set a", "var set a 1 --type u8"]
+    {
+        assert_eq!(place.run(words(line)).code, 2, "{line}");
+    }
+    let long = "x".repeat(256);
+    assert!(place.fails(["var", "get", &long]).contains("longer than 255 bytes"));
+}

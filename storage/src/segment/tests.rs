@@ -27,7 +27,7 @@ struct Rows {
 
 /// Names that count as keys where a column has one of them.
 fn keys() -> HashSet<&'static str> {
-    ["who", "label"].into()
+    ["sym", "day"].into()
 }
 
 impl Rows {
@@ -191,6 +191,9 @@ fn a_real_file_is_read_by_many_threads() {
     let given = SegmentRows { timestamps: &rows.timestamps, seqs, columns: &rows.columns, keys: &keys() };
     let info = write_segment(&disk, "segments/1/1", DB, &given).unwrap();
     let segment = Segment::open(&disk, "segments/1/1", DB, Some(&info)).unwrap();
+    for ((name, _), is_key) in segment.schema().iter().zip(segment.keys()) {
+        assert_eq!(*is_key, keys().contains(&**name), "{name}");
+    }
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| rows.assert_same(&Rows::read(&segment).unwrap()));

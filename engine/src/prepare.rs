@@ -57,7 +57,7 @@ impl Core {
         operations.variables = variables;
         operations.deletes = self.prepare_deletes(deletes, &appends)?;
         if !deleted_models.is_empty() {
-            (models, operations.deleted_models) = keep_undeleted(models, deleted_models)?;
+            operations.deleted_models = take_out_deleted(&mut models, deleted_models)?;
         }
         self.prepare_data(appends, models, &mut operations, &mut pins)?;
         self.encode(operations, pins)
@@ -269,21 +269,22 @@ impl Core {
     }
 }
 
-/// Puts that no deletion follows, and the models that are deleted before them.
-fn keep_undeleted(
-    models: Vec<(Metadata, Blob)>,
+/// Takes out puts that a deletion follows; answers the models that are deleted before the others are put.
+fn take_out_deleted(
+    models: &mut Vec<(Metadata, Blob)>,
     deleted: Vec<(ModelId, usize)>,
-) -> Result<(Vec<(Metadata, Blob)>, Vec<ModelId>), CommitError> {
+) -> Result<Vec<ModelId>, CommitError> {
     // The last deletion of each counts.
     let deleted: BTreeMap<ModelId, usize> = deleted.into_iter().collect();
     let mut kept = Vec::new();
-    for (at, (metadata, blob)) in models.into_iter().enumerate() {
+    for (at, (metadata, blob)) in std::mem::take(models).into_iter().enumerate() {
         let before = deleted.get(&metadata.id()?);
         if before.is_none_or(|before| at >= *before) {
             kept.push((metadata, blob));
         }
     }
-    Ok((kept, deleted.into_keys().collect()))
+    *models = kept;
+    Ok(deleted.into_keys().collect())
 }
 
 /// Of several writes to one cell the last counts.

@@ -322,7 +322,7 @@ impl Life {
             if let Some(n) = left.take() {
                 let mut other = Batch::new();
                 match n {
-                    Some(n) => other.set_variable(scope.clone(), &name, n as i64),
+                    Some(n) => other.set_variable(scope.clone(), &name, n),
                     None => other.remove_variable(scope.clone(), &name),
                 };
                 db.commit(other)?;

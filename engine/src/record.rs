@@ -252,7 +252,7 @@ mod tests {
             log: Some(super::v1::LogPlace { file: 1, salt: 10, offset: 8192, batch: 3, seq: 2, crc: 11 }),
         };
         let hash = blake3::hash(&to_archive(&manifest).unwrap()).to_hex();
-        assert_eq!(hash.as_str(), "92f37fb39f2efd0bb20b14ab84ecb32e4942c50b8e0a9197659583a262d6bdc3");
+        assert_eq!(hash.as_str(), "f4b9132b34167283ca43ceaf15e5e140f1164a0e3e3b5e4f1fc142b7c2c8ad30");
     }
 
     #[test]

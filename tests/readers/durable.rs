@@ -97,7 +97,7 @@ fn a_damaged_word_of_the_writer_keeps_nobody_out_and_shows_nothing_that_may_be_l
         attached.refresh().unwrap();
         assert_eq!(transactions_shown(&attached.snapshot(), |_| false).unwrap(), 3, "{what}");
         let verified = Database::verify_dir(dir.path(), |_, _| ()).unwrap();
-        assert_eq!(verified.models, 3, "{what}");
+        assert_eq!(verified.models, 6, "{what}: two of each transaction");
         let told = reader.status().unwrap().shared_damage;
         if what == "longer" {
             assert_eq!((told, verified.damages.len()), (None, 0), "what is behind the block says nothing");

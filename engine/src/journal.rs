@@ -69,6 +69,9 @@ pub(crate) fn damages(files: &[FileInspection], place: Option<Place>) -> Vec<Str
         place.is_some_and(|place| before(place) && !needs(place))
     };
     let mut damages = Vec::new();
+    if files.is_empty() {
+        damages.push(WalError::Missing { dir: crate::files::WAL_DIR.to_string() }.to_string());
+    }
     for file in files {
         for damage in file.damages() {
             damages.push(match &damage {

@@ -96,8 +96,7 @@ impl Database {
                 Ok(saved) => {
                     let is_whole = saved.losses.is_empty();
                     let is_better = best.as_ref().is_none_or(|(before, with)| {
-                        (!candidate.without_image, saved.seq) > (!with.without_image, before.seq)
-                            || is_whole && saved.seq >= before.seq
+                        rank(&candidate, &saved) > rank(with, before) || is_whole && saved.seq >= before.seq
                     });
                     if is_better {
                         best = Some((saved, candidate));
@@ -144,4 +143,9 @@ impl Database {
         let assumed = candidate.assumed;
         Ok(RepairReport { manifest, seq, records, losses, assumed, verified, took: began.elapsed() })
     }
+}
+
+/// Which of two attempts is the better: one with the graph, if it saved anything, then the one that leads further.
+fn rank(candidate: &Candidate, saved: &Saved) -> (bool, u64) {
+    (!candidate.without_image && saved.seq > 0, saved.seq)
 }

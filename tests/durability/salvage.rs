@@ -210,6 +210,22 @@ fn rows_of_an_unknown_transaction_are_saved_and_told() {
     assert_eq!(values(&db, "tick", "x").len(), 60);
 }
 
+/// A manifest from before the first transaction is no better than one without its image: the rows count.
+#[test]
+fn rows_are_worth_more_than_an_empty_state() {
+    let disk = killed(5, 5, |_| false);
+    remove(&disk, "wal/");
+    for name in disk.files().into_iter().filter(|name| name.starts_with("images/")) {
+        let mut bytes = disk.contents(&name).unwrap();
+        bytes[3] ^= 1;
+        disk.overwrite(&name, bytes);
+    }
+    let (report, saved) = repaired(&disk);
+    assert!(report.losses.iter().any(|loss| loss.lost.contains("all slots and cells")), "{report:?}");
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    assert_eq!(values(&db, "tick", "x"), [1, 2, 3, 4, 5]);
+}
+
 /// A large append that was merged meanwhile is not taken twice, though nothing says any more which transaction it was.
 #[test]
 fn merged_rows_of_an_unknown_transaction_come_once() {

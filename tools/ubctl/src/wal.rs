@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::Subcommand;
-use underbelly::{Behind, Database, FileInspection, LogInspection, LogRecord};
+use underbelly::{Behind, Database, FileInspection, LogInspection, LogRecord, OpenError};
 
 use crate::error::Failed;
 use crate::output::{Field, FormatArg, Listing};
@@ -39,13 +39,28 @@ impl Wal {
         match self {
             Wal::Ls { batches: false, format } => list_files(&files, *format)?,
             Wal::Ls { batches: true, format } => list_batches(&files, *format)?,
-            Wal::Dump { from, to, format } => return dump(dir, &files, *from, *to, *format),
+            Wal::Dump { from, to, format } => {
+                return match dump(dir, &files, *from, *to, *format) {
+                    Ok(None) => Ok(()),
+                    // The files themselves say more than the reading, which ends at the first damage.
+                    Ok(Some(_)) | Err(Failed::Open(OpenError::Log(_))) if !damages.is_empty() => {
+                        tell(&damages)
+                    }
+                    Ok(Some(damage)) => tell(&[damage]),
+                    Err(error) => Err(error),
+                };
+            }
         }
-        damages.iter().for_each(|damage| stderr::line(damage));
-        match damages.len() {
-            0 => Ok(()),
-            damages => Err(Failed::Damaged(damages)),
-        }
+        tell(&damages)
+    }
+}
+
+/// Names damages, after what is sound was listed.
+fn tell(damages: &[String]) -> Result<(), Failed> {
+    damages.iter().for_each(|damage| stderr::line(damage));
+    match damages.len() {
+        0 => Ok(()),
+        damages => Err(Failed::Damaged(damages)),
     }
 }
 
@@ -121,13 +136,14 @@ impl From<underbelly::OpenError> for Stop {
     }
 }
 
+/// Lists what each transaction does; answers the damage that ended it.
 fn dump(
     dir: &Path,
     files: &[FileInspection],
     from: Option<u64>,
     to: Option<u64>,
     format: FormatArg,
-) -> Result<(), Failed> {
+) -> Result<Option<String>, Failed> {
     let oldest = files.iter().find_map(|file| Some(file.header.as_ref().ok()?.first_seq));
     let from = from.or(oldest).unwrap_or(1).max(oldest.unwrap_or(1));
     let names = ["seq", "time", "file", "offset", "bytes", "does"];
@@ -159,11 +175,5 @@ fn dump(
         Err(Stop::Failed(error)) => return Err(error),
     };
     listing.end(None)?;
-    match damage {
-        None => Ok(()),
-        Some(damage) => {
-            stderr::line(&damage.to_string());
-            Err(Failed::Damaged(1))
-        }
-    }
+    Ok(damage.map(|damage| damage.to_string()))
 }

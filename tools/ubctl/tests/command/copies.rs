@@ -387,6 +387,7 @@ fn damage_in_the_log_is_named_by_the_commands_that_look_at_it() {
         }
         let dump = place.run(words("wal dump --format json"));
         assert!(dump.code == 1 && dump.stderr.contains(&named), "{}", dump.stderr);
+        assert!(dump.stderr.contains("nothing is lost") == held, "{}", dump.stderr);
         let told = place.run(words("status"));
         assert_eq!(told.code, i32::from(!held), "{}", told.stderr);
         if held {

@@ -353,10 +353,13 @@ impl Attempt<'_> {
             self.put_in_place(table);
         }
         self.core.objects.settle(&packing.packed, packing.pack.as_ref(), &packing.taken_in);
+        let mut ended = None;
         self.slices.once_even_if_poisoned(|state: &mut State| {
-            state.graph.end_capture();
+            ended = Some(state.graph.end_capture());
             state.capture = 0;
         });
+        // Where nobody waits.
+        drop(ended);
         chain.layers.push(layer);
     }
 

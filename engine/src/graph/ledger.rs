@@ -186,9 +186,10 @@ impl Graph {
         Captured::Record(record)
     }
 
-    /// The capture was stored; its records count as unchanged.
-    pub fn end_capture(&mut self) {
-        self.ledger.capture = None;
+    /// The capture was stored; its records count as unchanged. What it held is given back where the answer is dropped:
+    /// that takes time in proportion to cells and bundles, a bit each.
+    pub fn end_capture(&mut self) -> impl Sized + use<> {
+        self.ledger.capture.take()
     }
 
     /// The capture was not stored; its records count as changed again.

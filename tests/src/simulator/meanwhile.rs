@@ -1,11 +1,12 @@
-//! Transactions in the middle of a checkpoint, wherever it gives way.
+//! Transactions and checkpoints in the middle of something else: a checkpoint, wherever it gives way, or a reader's
+//! opening, between two of its calls.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use underbelly::{Batch, CommitError, Database, Durability};
 
 use super::Trouble;
-use super::life::Life;
+use super::life::{Journal, Life};
 use super::model::Effect;
 
 /// A transaction that is ready to be committed.
@@ -13,11 +14,9 @@ struct Ready {
     durability: Durability,
     batch: Batch,
     effects: Vec<Effect>,
-    /// How often the engine gives way before.
-    after: u64,
 }
 
-/// What became of them.
+/// What became of what was done meanwhile.
 #[derive(Default)]
 struct Outcome {
     commits: u64,
@@ -25,54 +24,94 @@ struct Outcome {
     trouble: Option<String>,
 }
 
+/// Who commits while others are at work.
+pub(super) struct Other {
+    db: Database,
+    journal: Journal,
+    /// The last one is the next.
+    ready: Vec<Ready>,
+    outcome: Arc<Mutex<Outcome>>,
+}
+
+/// To be [looked at](Life::account) when the work is done.
+pub(super) struct Meanwhile(Arc<Mutex<Outcome>>);
+
+fn hold(outcome: &Mutex<Outcome>) -> MutexGuard<'_, Outcome> {
+    outcome.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Other {
+    /// Commits the next transaction, if there is one.
+    pub(super) fn commit(&mut self) {
+        let Some(Ready { durability, batch, effects }) = self.ready.pop() else { return };
+        let before = self.db.head_seq();
+        let done = self.db.commit(batch);
+        if self.db.head_seq() > before {
+            self.journal.add(before + 1, effects);
+        }
+        let mut outcome = hold(&self.outcome);
+        outcome.commits += 1;
+        match done {
+            Ok(commit) if !is_kept(&self.db, commit.seq, durability) => {
+                let what = format!("seq {} is acknowledged before it is {durability:?}", commit.seq);
+                outcome.trouble = Some(what);
+            }
+            Ok(_) => {}
+            Err(error) => outcome.failed.push(error),
+        }
+    }
+
+    /// Makes a checkpoint.
+    pub(super) fn checkpoint(&mut self) {
+        let done = self.db.checkpoint();
+        hold(&self.outcome).failed.extend(done.err());
+    }
+}
+
 impl Life {
+    /// Somebody else who is about to commit so many transactions.
+    pub(super) fn other(&mut self, commits: u64) -> Result<(Other, Meanwhile), Trouble> {
+        let mut ready = Vec::new();
+        for _ in 0..commits {
+            let (batch, effects, durability) = self.some_batch()?;
+            ready.push(Ready { durability, batch, effects });
+        }
+        let outcome = Arc::new(Mutex::new(Outcome::default()));
+        let (db, journal) = (self.db()?.clone(), self.journal.clone());
+        Ok((Other { db, journal, ready, outcome: outcome.clone() }, Meanwhile(outcome)))
+    }
+
+    /// Takes note of what was done meanwhile.
+    pub(super) fn account(&mut self, Meanwhile(outcome): Meanwhile) -> Result<(), Trouble> {
+        self.settle()?;
+        let outcome = std::mem::take(&mut *hold(&outcome));
+        self.figures.meanwhile += outcome.commits;
+        self.tell(|| format!("meanwhile {} transactions", outcome.commits));
+        if let Some(trouble) = outcome.trouble {
+            return Err(trouble.into());
+        }
+        outcome.failed.iter().try_for_each(|error| self.excuse("meanwhile", error))
+    }
+
     /// A checkpoint, and a few transactions between its slices.
     pub(super) fn checkpoint(&mut self) -> Result<(), Trouble> {
-        let mut ready = Vec::new();
-        for _ in 0..self.numbers.below(5) {
-            let (batch, effects, durability) = self.some_batch()?;
-            ready.push(Ready { durability, batch, effects, after: self.numbers.below(6) });
-        }
+        let commits = self.numbers.below(5);
+        let mut pauses: Vec<u64> = (0..commits).map(|_| self.numbers.below(6)).collect();
+        let (mut other, meanwhile) = self.other(commits)?;
         // What a checkpoint reads again may fail, too.
         let is_ordered = self.numbers.below(4) == 0 && self.order_read();
-        let outcome = Arc::new(Mutex::new(Outcome::default()));
-        let (told, db, journal) = (outcome.clone(), self.db()?.clone(), self.journal.clone());
-        ready.reverse();
-        self.clock.do_meanwhile(Some(Box::new(move || match ready.last_mut() {
-            Some(next) if next.after > 0 => next.after -= 1,
-            Some(_) => {
-                let Some(Ready { durability, batch, effects, .. }) = ready.pop() else { return };
-                let before = db.head_seq();
-                let done = db.commit(batch);
-                if db.head_seq() > before {
-                    journal.add(before + 1, effects);
-                }
-                let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-                told.commits += 1;
-                match done {
-                    Ok(commit) if !is_kept(&db, commit.seq, durability) => {
-                        let what = format!("seq {} is acknowledged before it is {durability:?}", commit.seq);
-                        told.trouble = Some(what);
-                    }
-                    Ok(_) => {}
-                    Err(error) => told.failed.push(error),
-                }
+        self.clock.do_meanwhile(Some(Box::new(move || match pauses.last_mut() {
+            Some(0) => {
+                pauses.pop();
+                other.commit();
             }
+            Some(pause) => *pause -= 1,
             None => {}
         })));
         let done = self.db()?.checkpoint();
         self.clock.do_meanwhile(None);
-        self.settle()?;
-        let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        let commits = outcome.commits;
-        self.figures.meanwhile += commits;
-        self.tell(|| format!("checkpoint, {commits} transactions meanwhile: {done:?}"));
-        if let Some(trouble) = outcome.trouble.take() {
-            return Err(trouble.into());
-        }
-        for error in &outcome.failed {
-            self.excuse("commit in a checkpoint", error)?;
-        }
+        self.tell(|| format!("checkpoint: {done:?}"));
+        self.account(meanwhile)?;
         if let Err(error) = done {
             self.excuse("checkpoint", &error)?;
         }

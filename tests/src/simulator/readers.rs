@@ -1,11 +1,13 @@
 //! Readers beside the writer, as other processes have them: on the same disk, with failures of their own.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use underbelly::disk::{Calls, Fault, FaultKind};
 use underbelly::{Database, FaultyDisk, OpenError, Reader, SimulatedDisk};
 
 use super::life::Life;
+use super::meanwhile::Meanwhile;
 use super::model::Model;
 use super::{Trouble, check};
 
@@ -44,9 +46,14 @@ impl Life {
     fn open_reader(&mut self) -> Result<(), Trouble> {
         let disk = FaultyDisk::new(self.disk.inner().clone());
         disk.order(self.reader_fault());
+        let before = self.durable;
+        let is_overtaken = self.is_open() && self.numbers.below(4) == 0;
+        let meanwhile = if is_overtaken { Some(self.overtake(&disk)?) } else { None };
         let opened = Database::open_read_only_with(Arc::new(disk.clone()), 0);
         let failed = disk.struck() > 0;
         disk.order(None);
+        disk.watch(|_| Ok(()));
+        meanwhile.map_or(Ok(()), |meanwhile| self.account(meanwhile))?;
         let reader = match opened {
             Ok(reader) => reader,
             Err(error) => {
@@ -62,13 +69,38 @@ impl Life {
         let seq = reader.seq();
         self.tell(|| format!("a reader opens at seq {seq}"));
         self.allow(seq)?;
-        self.expect_all(seq)?;
+        if self.durable == before {
+            self.expect_all(seq)?;
+        }
         let model = self.model_at(seq)?;
         check::snapshot(&reader.snapshot(), &model)?;
         if self.readers.len() < READERS {
             self.readers.push(Beside { disk, reader, model });
         }
         Ok(())
+    }
+
+    /// Between two calls of who opens a reader on this disk, the writer commits and makes checkpoints: what the reader was
+    /// about to look at is replaced, or pinned.
+    fn overtake(&mut self, disk: &FaultyDisk<SimulatedDisk>) -> Result<Meanwhile, Trouble> {
+        let (checkpoints, after) = (self.numbers.below(4), self.numbers.below(60));
+        let (mut other, meanwhile) = self.other(checkpoints)?;
+        let (calls, other) = (
+            AtomicU64::new(0),
+            Mutex::new(move || {
+                for _ in 0..checkpoints {
+                    other.commit();
+                    other.checkpoint();
+                }
+            }),
+        );
+        disk.watch(move |_| {
+            if calls.fetch_add(1, Ordering::Relaxed) == after {
+                other.lock().unwrap_or_else(PoisonError::into_inner)();
+            }
+            Ok(())
+        });
+        Ok(meanwhile)
     }
 
     /// Lets a reader look for what is new.

@@ -211,7 +211,7 @@ mod tests {
             let (first, last) = tombstone.range();
             let keys = tombstone.keys().map(|(name, value)| (name.into(), value.clone())).collect();
             assert_eq!(Tombstone::restored(tombstone.seq(), first, last, keys), tombstone);
-            let kept = run().without(&[tombstone.clone()]).unwrap();
+            let kept = run().without(std::slice::from_ref(&tombstone)).unwrap();
             assert_eq!(kept.columns().i64s("x").unwrap(), left, "{tombstone:?}");
             let seqs: Vec<u64> = (0..kept.rows()).map(|row| kept.seqs().get(row)).collect();
             let expected: Vec<u64> = left.iter().map(|x| [1, 2, 3][*x as usize % 3]).collect();

@@ -418,7 +418,14 @@ impl Life {
     fn reopen(&mut self) -> Result<(), Trouble> {
         if self.numbers.below(2) == 0 {
             self.tell(|| "close".to_string());
-            self.attempt("close", Vec::new(), |db| db.clone().close())?;
+            // Where nothing was committed, the record of the opening is left to the next one.
+            let closed =
+                self.attempt_with(Durability::Buffered, "close", Vec::new(), |db| db.clone().close())?;
+            if let Some(report) = closed
+                && (report.bytes_written > 0 && self.durable < self.head()? || self.durable < report.seq)
+            {
+                return Err(format!("the close made {} durable, not {}", self.durable, report.seq).into());
+            }
         } else {
             self.tell(|| "drop".to_string());
         }

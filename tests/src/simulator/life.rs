@@ -124,10 +124,10 @@ pub(super) struct Life {
 /// Bytes of the log files of a life. What is too large for the log grows with them, and so does the time that a cycle
 /// takes; so small ones are frequent.
 fn log_file_bytes(numbers: &mut Numbers) -> u64 {
-    match numbers.below(16) {
+    match numbers.below(32) {
         0 => 256 << 10,
-        1..4 => 64 << 10,
-        4..8 => 32 << 10,
+        1..6 => 64 << 10,
+        6..16 => 32 << 10,
         _ => 16 << 10,
     }
 }

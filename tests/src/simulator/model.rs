@@ -15,6 +15,9 @@ pub struct RowOf {
     pub y: Option<String>,
 }
 
+/// Rows up to which each is put in its place, which is faster than sorting.
+const FEW_ROWS: usize = 16;
+
 /// The address of a cell: slot, day, key.
 pub type CellName = (&'static str, i32, u8);
 
@@ -102,8 +105,14 @@ impl Model {
             match effect {
                 Effect::Rows(series, rows) => {
                     let known = self.series.entry(series).or_default();
-                    known.extend(rows);
-                    known.sort_by_key(|row| row.at);
+                    if rows.len() > FEW_ROWS {
+                        known.extend(rows);
+                        known.sort_by_key(|row| row.at);
+                    } else {
+                        for row in rows {
+                            known.insert(known.partition_point(|before| before.at <= row.at), row);
+                        }
+                    }
                 }
                 Effect::Delete(_) => {}
                 Effect::DeleteModel(model) => drop(self.models.remove(&model)),

@@ -70,7 +70,7 @@ impl Life {
             10..12 => self.transact(),
             12..17 => self.come_to_rest(),
             17..19 => self.checkpoint(),
-            19 | 26 => self.define(),
+            19 | 25 => self.define(),
             20 => self.refuse(),
             21 => {
                 if self.held.len() < 2 {
@@ -79,9 +79,9 @@ impl Life {
                 Ok(())
             }
             22 => self.reopen(),
-            23..25 => self.read(),
-            25 if self.numbers.below(6) == 0 => self.back_up(),
-            25 => self.read_and_fail(),
+            23 => self.read(),
+            24 if self.numbers.below(6) == 0 => self.back_up(),
+            24 => self.read_and_fail(),
             _ => {
                 // A disk that failed for a while is sound again.
                 if self.excused {

@@ -16,7 +16,8 @@ pub trait Clock: Send + Sync + 'static {
     }
 
     /// Lets others go on. Called where long work stops for a moment: a checkpoint before each time that it holds commits
-    /// up, with no lock held. Whoever drives a database without threads may commit here.
+    /// up, when commits may go on. Whoever drives a database without threads may commit here, and only that: another
+    /// checkpoint, a driving or a close would wait for the one that calls.
     fn give_way(&self) {
         std::thread::yield_now();
     }

@@ -55,8 +55,10 @@ pub trait Publisher<T>: Send + Sync {
 pub struct GroupCommit<T> {
     queue: Mutex<Queue<T>>,
     log: Mutex<Log>,
-    /// Held while a log file is prepared.
-    space: Mutex<()>,
+    /// Who takes space for log files. Nobody holds the lock over a preparation.
+    space: Mutex<Space>,
+    /// Woken when a preparation ends.
+    prepared: Condvar,
     publisher: Box<dyn Publisher<T>>,
     /// Woken when claims or the room for them change.
     admission: Condvar,
@@ -88,10 +90,35 @@ impl<T> Drop for Admission<'_, T> {
     }
 }
 
+/// Who takes space for log files.
+#[derive(Default)]
+struct Space {
+    is_kept: bool,
+    is_preparing: bool,
+}
+
 /// While this lives no log file is prepared. Returned by [`GroupCommit::keep_space`].
 #[must_use = "what is dropped at once keeps nothing"]
-pub struct SpaceKept<'a> {
-    _space: MutexGuard<'a, ()>,
+pub struct SpaceKept<'a, T> {
+    commit: &'a GroupCommit<T>,
+}
+
+impl<T> Drop for SpaceKept<'_, T> {
+    fn drop(&mut self) {
+        hold(&self.commit.space).is_kept = false;
+    }
+}
+
+/// A preparation that goes on, until this is dropped.
+struct Preparing<'a, T> {
+    commit: &'a GroupCommit<T>,
+}
+
+impl<T> Drop for Preparing<'_, T> {
+    fn drop(&mut self) {
+        hold(&self.commit.space).is_preparing = false;
+        self.commit.prepared.notify_all();
+    }
 }
 
 /// Ends writing if the leader does not come back, so that nobody waits for it for ever.
@@ -149,7 +176,8 @@ impl<T> GroupCommit<T> {
             options: log.options().clone(),
             queue: Mutex::new(queue),
             log: Mutex::new(log),
-            space: Mutex::new(()),
+            space: Mutex::default(),
+            prepared: Condvar::new(),
             publisher: Box::new(publisher),
             admission: Condvar::new(),
         }
@@ -437,27 +465,48 @@ impl<T> GroupCommit<T> {
     /// Prepares a spare log file unless one is ready. Commits go on meanwhile.
     ///
     /// # Errors
-    /// [`WalError::DiskFull`], [`WalError::Io`]; the log stays healthy.
+    /// [`WalError::DiskFull`], also while the space is kept, and [`WalError::Io`]; the log stays healthy.
     pub fn prepare_spare(&self) -> Result<(), WalError> {
         self.prepare(Log::spare_job)
     }
 
-    /// Waits for a preparation that is under way; none begins while the answer is held. For the owner who needs the
-    /// last free bytes of the disk itself.
-    pub fn keep_space(&self) -> SpaceKept<'_> {
-        SpaceKept { _space: hold(&self.space) }
+    /// Waits for a preparation that is under way. Those that are wanted while the answer is held are refused as on a full
+    /// disk, and never wait: their thread may be the one that the holder waits for, or the holder's own. For the owner
+    /// who needs the last free bytes of the disk itself; one at a time.
+    pub fn keep_space(&self) -> SpaceKept<'_, T> {
+        let mut space = hold(&self.space);
+        space.is_kept = true;
+        while space.is_preparing {
+            space = self.prepared.wait(space).unwrap_or_else(PoisonError::into_inner);
+        }
+        SpaceKept { commit: self }
+    }
+
+    /// Leave to prepare a file, after those who do so now; `None` while the space is kept.
+    fn begin_preparing(&self) -> Option<Preparing<'_, T>> {
+        let mut space = hold(&self.space);
+        while space.is_preparing && !space.is_kept {
+            space = self.prepared.wait(space).unwrap_or_else(PoisonError::into_inner);
+        }
+        if space.is_kept {
+            return None;
+        }
+        space.is_preparing = true;
+        Some(Preparing { commit: self })
     }
 
     fn prepare<J: Into<Option<crate::SpareJob>>>(
         &self,
         job: impl FnOnce(&mut Log) -> J,
     ) -> Result<(), WalError> {
-        let _space = hold(&self.space);
+        let preparing = self.begin_preparing();
         let job = job(&mut hold(&self.log)).into();
-        if let Some(job) = job {
-            let spare = job.run()?;
-            self.with_log(|log| log.adopt_spare(spare));
+        let Some(job) = job else { return Ok(()) };
+        if preparing.is_none() {
+            return Err(job.refuse());
         }
+        let spare = job.run()?;
+        self.with_log(|log| log.adopt_spare(spare));
         Ok(())
     }
 

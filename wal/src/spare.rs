@@ -66,6 +66,13 @@ impl SpareJob {
         }
     }
 
+    /// What to tell where somebody else needs the space.
+    pub(crate) fn refuse(self) -> WalError {
+        let preparation = Preparation { disk: &self.disk, bytes: self.file_len };
+        let needed = std::io::Error::new(std::io::ErrorKind::StorageFull, "a checkpoint needs what is left");
+        preparation.failed("create", unfinished_name(self.number))(needed)
+    }
+
     fn write(&self, name: &str) -> Result<(), WalError> {
         let disk = &self.disk;
         let preparation = Preparation { disk, bytes: self.file_len };

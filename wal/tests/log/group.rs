@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
 use std::thread;
 
-use underbelly_storage::disk::SimulatedDisk;
+use underbelly_storage::disk::{FaultyDisk, SimulatedDisk};
 use underbelly_wal::{GroupCommit, Log, LogOptions, Promise, Publisher, Urge, WalError};
 
 use crate::world::*;
@@ -432,25 +432,62 @@ fn a_failure_of_a_seal_or_a_recycling_ends_writing_too() {
     }
 }
 
-/// Whoever needs the last free bytes of the disk keeps them from the next log file.
+/// Whoever needs the last free bytes of the disk keeps them from the next log file, and nobody waits for them: the thread
+/// that wants a file may be the one that the keeper waits for, or the keeper's own.
 #[test]
-fn no_file_is_prepared_while_space_is_kept() {
+fn files_are_refused_and_not_waited_for_while_space_is_kept() {
     let disk = SimulatedDisk::new();
     let (commit, _published) = group(&disk, options(16 << 10));
+    let before = disk.files();
+    let kept = commit.keep_space();
+    let error = commit.prepare_spare().unwrap_err();
+    assert!(matches!(&error, WalError::DiskFull { bytes: 16384, .. }), "{error}");
+    assert!(error.to_string().contains("a checkpoint needs what is left"), "{error}");
+    let next = Mutex::new(1);
+    let refused = loop {
+        match sequence(&commit, &next) {
+            Ok(seq) => commit.wait(seq).unwrap(),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, WalError::DiskFull { .. }), "{refused}");
+    assert_eq!(disk.files(), before, "nothing was taken");
+    drop(kept);
+    let seq = sequence(&commit, &next).unwrap();
+    commit.wait(seq).unwrap();
+}
+
+/// A preparation that began before has its space.
+#[test]
+fn who_keeps_space_waits_for_the_preparation_under_way() {
+    let disk = FaultyDisk::new(SimulatedDisk::new());
+    let log = Log::create(Arc::new(disk.clone()), DB, 1, options(16 << 10)).unwrap();
+    let commit: GroupCommit<u64> = GroupCommit::new(log, Does(|_| ()));
+    let (began, begins) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    let (began, goes_on) = (Mutex::new(Some(began)), Mutex::new(goes_on));
+    disk.watch(move |call| {
+        if call.name.ends_with(".tmp")
+            && let Some(began) = began.lock().unwrap().take()
+        {
+            began.send(()).unwrap();
+            goes_on.lock().unwrap().recv().unwrap();
+        }
+        Ok(())
+    });
     let order = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        let kept = commit.keep_space();
-        let (begins, began) = mpsc::channel();
-        let (commit, order) = (&commit, &order);
-        scope.spawn(move || {
-            begins.send(()).unwrap();
-            commit.prepare_spare().unwrap();
-            order.lock().unwrap().push("prepared");
+        scope.spawn(|| commit.prepare_spare().unwrap());
+        begins.recv().unwrap();
+        let keeper = scope.spawn(|| {
+            let _kept = commit.keep_space();
+            order.lock().unwrap().push("kept");
+            assert_eq!(commit.with_log(|log| log.stats().spares), 1);
         });
-        began.recv().unwrap();
         (0..1000).for_each(|_| thread::yield_now());
-        order.lock().unwrap().push("let go");
-        drop(kept);
+        order.lock().unwrap().push("prepared");
+        go_on.send(()).unwrap();
+        keeper.join().unwrap();
     });
-    assert_eq!(*order.lock().unwrap(), ["let go", "prepared"]);
+    assert_eq!(*order.lock().unwrap(), ["prepared", "kept"]);
 }

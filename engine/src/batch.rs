@@ -289,13 +289,8 @@ impl Batch {
                 problem: "begins with `_`, as the engine's own do",
             });
         }
-        let operations = self.cells.len()
-            + self.models.len()
-            + self.deleted_models.len()
-            + self.variables.len()
-            + self.ends.len()
-            + self.deletes.len()
-            + self.appends.len();
+        // Rows of one series are one.
+        let operations = self.len() - self.rows + self.appends.len();
         if operations > OPERATIONS_MAX {
             return Err(CommitError::TooLarge {
                 what: "the number of operations of one transaction",

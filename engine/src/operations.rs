@@ -16,7 +16,7 @@ use crate::limits::{DELETE_OPERATIONS, FEW_COLUMNS_MAX, FEW_ROWS_MAX};
 use crate::models::{Metadata, ModelId};
 use crate::objects::{ChunkFile, Place};
 use crate::record::v1;
-use crate::series::{Few, inexact};
+use crate::series::{Few, Table, inexact};
 use crate::variables::{Change, check_change};
 
 /// What a transaction does.
@@ -71,6 +71,11 @@ impl Default for Rows {
 }
 
 impl Append {
+    /// Whether the table knows all that these rows bring, since they go on with its newest ones.
+    pub(crate) fn goes_on(&self, table: &Table) -> bool {
+        matches!(&self.rows, Rows::Few(few) if table.goes_on_with(few, &self.inexact))
+    }
+
     /// Name, type and role of each column.
     pub(crate) fn columns(&self) -> impl Iterator<Item = (&str, ColumnType, bool)> {
         let (few, run, segment) = match &self.rows {

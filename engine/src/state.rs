@@ -53,9 +53,7 @@ impl State {
     pub(crate) fn check(&self, operations: &Operations) -> Result<(), CommitError> {
         for append in &operations.appends {
             let table = self.tables.get(&*append.series);
-            if !table.is_some_and(
-                |table| matches!(&append.rows, Rows::Few(few) if table.goes_on_with(few, &append.inexact)),
-            ) {
+            if !table.is_some_and(|table| append.goes_on(table)) {
                 check_append(table, &append.series, append.columns(), &append.inexact)?;
             }
         }
@@ -132,8 +130,8 @@ impl State {
         }
         let Some(table) = self.tables.get_mut(&append.series) else { return };
         table.note(self.capture);
-        if let Rows::Few(few) = &mut append.rows
-            && table.goes_on_with(few, &append.inexact)
+        if append.goes_on(table)
+            && let Rows::Few(few) = &mut append.rows
         {
             return table.push_few(seq, few);
         }

@@ -19,6 +19,7 @@ use crate::error::WalError;
 use crate::log::Log;
 use crate::options::LogOptions;
 use crate::queue::{Failed, InFlight, Queue, Records, Stall, Stalls, Urge};
+use crate::space::{Space, SpaceKept};
 
 /// What the owner promises to the caller of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +56,7 @@ pub trait Publisher<T>: Send + Sync {
 pub struct GroupCommit<T> {
     queue: Mutex<Queue<T>>,
     log: Mutex<Log>,
-    /// Who takes space for log files. Nobody holds the lock over a preparation.
-    space: Mutex<Space>,
-    /// Woken when a preparation ends.
-    prepared: Condvar,
+    space: Space,
     publisher: Box<dyn Publisher<T>>,
     /// Woken when claims or the room for them change.
     admission: Condvar,
@@ -87,37 +85,6 @@ pub struct Admission<'a, T> {
 impl<T> Drop for Admission<'_, T> {
     fn drop(&mut self) {
         self.commit.release(self.bytes);
-    }
-}
-
-/// Who takes space for log files.
-#[derive(Default)]
-struct Space {
-    is_kept: bool,
-    is_preparing: bool,
-}
-
-/// While this lives no log file is prepared. Returned by [`GroupCommit::keep_space`].
-#[must_use = "what is dropped at once keeps nothing"]
-pub struct SpaceKept<'a, T> {
-    commit: &'a GroupCommit<T>,
-}
-
-impl<T> Drop for SpaceKept<'_, T> {
-    fn drop(&mut self) {
-        hold(&self.commit.space).is_kept = false;
-    }
-}
-
-/// A preparation that goes on, until this is dropped.
-struct Preparing<'a, T> {
-    commit: &'a GroupCommit<T>,
-}
-
-impl<T> Drop for Preparing<'_, T> {
-    fn drop(&mut self) {
-        hold(&self.commit.space).is_preparing = false;
-        self.commit.prepared.notify_all();
     }
 }
 
@@ -176,8 +143,7 @@ impl<T> GroupCommit<T> {
             options: log.options().clone(),
             queue: Mutex::new(queue),
             log: Mutex::new(log),
-            space: Mutex::default(),
-            prepared: Condvar::new(),
+            space: Space::default(),
             publisher: Box::new(publisher),
             admission: Condvar::new(),
         }
@@ -473,33 +439,15 @@ impl<T> GroupCommit<T> {
     /// Waits for a preparation that is under way. Those that are wanted while the answer is held are refused as on a full
     /// disk, and never wait: their thread may be the one that the holder waits for, or the holder's own. For the owner
     /// who needs the last free bytes of the disk itself; one at a time.
-    pub fn keep_space(&self) -> SpaceKept<'_, T> {
-        let mut space = hold(&self.space);
-        space.is_kept = true;
-        while space.is_preparing {
-            space = self.prepared.wait(space).unwrap_or_else(PoisonError::into_inner);
-        }
-        SpaceKept { commit: self }
-    }
-
-    /// Leave to prepare a file, after those who do so now; `None` while the space is kept.
-    fn begin_preparing(&self) -> Option<Preparing<'_, T>> {
-        let mut space = hold(&self.space);
-        while space.is_preparing && !space.is_kept {
-            space = self.prepared.wait(space).unwrap_or_else(PoisonError::into_inner);
-        }
-        if space.is_kept {
-            return None;
-        }
-        space.is_preparing = true;
-        Some(Preparing { commit: self })
+    pub fn keep_space(&self) -> SpaceKept<'_> {
+        self.space.keep()
     }
 
     fn prepare<J: Into<Option<crate::SpareJob>>>(
         &self,
         job: impl FnOnce(&mut Log) -> J,
     ) -> Result<(), WalError> {
-        let preparing = self.begin_preparing();
+        let preparing = self.space.prepare();
         let job = job(&mut hold(&self.log)).into();
         let Some(job) = job else { return Ok(()) };
         if preparing.is_none() {

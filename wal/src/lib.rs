@@ -35,7 +35,7 @@
 //! ```
 //!
 //! In reading order: [`options`] (lengths and limits), `header` and `batch` (the bytes), `window`, `chain` and
-//! `place` (reading them in order, and from where), `spare` (files ready for use), [`log`] (appending), [`recovery`] (opening), `rest` and
+//! `place` (reading them in order, and from where), `spare` and `space` (files ready for use, and who may prepare them), [`log`] (appending), [`recovery`] (opening), `rest` and
 //! `tear` (what stands behind the end), `queue`, `cohort` and
 //! [`commit`] (many callers, one sync), [`follower`] and [`inspection`] (reading
 //! beside a writer).
@@ -55,11 +55,12 @@ mod place;
 mod queue;
 pub mod recovery;
 mod rest;
+mod space;
 mod spare;
 mod tear;
 mod window;
 
-pub use commit::{Admission, GroupCommit, Promise, Publisher, SpaceKept};
+pub use commit::{Admission, GroupCommit, Promise, Publisher};
 pub use error::WalError;
 pub use follower::{Follower, Sound, visit_sound};
 pub use inspection::{BatchInspection, Behind, FileInspection, HeaderInspection, inspect, owner};
@@ -69,4 +70,5 @@ pub use options::LogOptions;
 pub use place::{PassedOver, Place, Start};
 pub use queue::{Stall, Stalls, Urge};
 pub use recovery::{Recovery, TornTail, Visitor};
+pub use space::SpaceKept;
 pub use spare::{PreparedSpare, SpareJob};

@@ -2,7 +2,7 @@
 //!
 //! A segment says its database, its columns and which of them are keys, and the transaction of each row; its folder says the
 //! series. A pack and a chunk file say which objects they hold. What only a manifest says is made up so that no row comes
-//! twice, and each such assumption is told.
+//! twice, but for rows that stood in one segment with deleted ones; each such assumption is told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,8 +97,8 @@ pub(super) fn gather(
         0,
         format!(
             "no manifest is left, so that the segments and packs in the folders were taken, and of segments that hold the \
-             same rows the newest; the segments hold transactions up to {stored}; rows that were deleted and that no \
-             checkpoint had left out of its segments yet are back"
+             same rows the newest; the segments hold transactions up to {stored}; where rows had been deleted they may be \
+             back, and those that were in one segment with them may stand twice"
         ),
     );
     Ok(Some(gathered))

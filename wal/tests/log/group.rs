@@ -67,6 +67,16 @@ fn sequence(commit: &GroupCommit<u64>, next: &Mutex<u64>) -> Result<u64, WalErro
     promise(commit, next, Promise::Durable)
 }
 
+/// Commits until one is refused.
+fn until_refused(commit: &GroupCommit<u64>, next: &Mutex<u64>) -> WalError {
+    loop {
+        match sequence(commit, next) {
+            Ok(seq) => commit.wait(seq).unwrap(),
+            Err(error) => return error,
+        }
+    }
+}
+
 fn promise(commit: &GroupCommit<u64>, next: &Mutex<u64>, promise: Promise) -> Result<u64, WalError> {
     let admission = commit.admit(40)?;
     let mut next = next.lock().unwrap();
@@ -236,12 +246,7 @@ fn a_full_disk_is_told_before_anything_gets_a_seq() {
     let log = Log::create(Arc::new(disk.clone()), DB, 1, options(SMALL)).unwrap();
     let commit: GroupCommit<u64> = GroupCommit::new(log, Does(|_| ()));
     let next = Mutex::new(1);
-    let refused = loop {
-        match sequence(&commit, &next) {
-            Ok(seq) => commit.wait(seq).unwrap(),
-            Err(error) => break error,
-        }
-    };
+    let refused = until_refused(&commit, &next);
     assert!(matches!(refused, WalError::DiskFull { .. }), "{refused}");
     let last = *next.lock().unwrap() - 1;
     assert!(last >= 3 && commit.durable_seq() == last);
@@ -444,12 +449,7 @@ fn files_are_refused_and_not_waited_for_while_space_is_kept() {
     assert!(matches!(&error, WalError::DiskFull { bytes: 16384, .. }), "{error}");
     assert!(error.to_string().contains("a checkpoint needs what is left"), "{error}");
     let next = Mutex::new(1);
-    let refused = loop {
-        match sequence(&commit, &next) {
-            Ok(seq) => commit.wait(seq).unwrap(),
-            Err(error) => break error,
-        }
-    };
+    let refused = until_refused(&commit, &next);
     assert!(matches!(refused, WalError::DiskFull { .. }), "{refused}");
     assert_eq!(disk.files(), before, "nothing was taken");
     drop(kept);

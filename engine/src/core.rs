@@ -6,12 +6,14 @@
 //! `Buffered` transaction is published as it is queued, unless one before it waits for the disk.
 
 use std::collections::BTreeMap;
+use std::hint;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
+use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard};
 use underbelly_storage::Timestamp;
 use underbelly_storage::disk::Lock;
 use underbelly_wal::{Admission, GroupCommit, Promise, Urge, WalError};
@@ -37,6 +39,12 @@ use crate::view::{Base, View};
 
 /// Transactions between two looks at the length of the log.
 const LOG_LOOK_TRANSACTIONS: u64 = 4096;
+
+/// Looks at a lock of the state that is taken before a commit waits in line for it.
+const STATE_TRIES: u32 = 4;
+
+/// Pauses of the processor between two of them; some microseconds.
+const STATE_PAUSES: u32 = 200;
 
 /// An acknowledged transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,11 +79,11 @@ impl Chore {
 }
 
 /// A transaction that was checked and encoded.
-pub(crate) struct Prepared {
+pub(crate) struct Prepared<'a> {
     pub operations: Operations,
     pub payload: Vec<u8>,
     /// What must not be removed before the transaction is applied; held until then, not read.
-    pub _pins: Pins,
+    pub _pins: Pins<'a>,
 }
 
 pub(crate) struct Core {
@@ -102,8 +110,8 @@ pub(crate) struct Core {
     /// Bytes that one log record may have.
     pub record_bytes_max: usize,
     /// The folder's lock. Whoever writes into the folder holds this for reading; once it is empty, another process
-    /// may write there.
-    pub folder: RwLock<Option<Box<dyn Lock>>>,
+    /// may write there. Sharded, as every commit takes it for reading.
+    pub folder: ShardedLock<Option<Box<dyn Lock>>>,
     /// No transaction is taken any more.
     pub closed: AtomicBool,
     /// Something was sequenced beside the record of the opening.
@@ -130,8 +138,22 @@ impl Core {
         self.state.lock().map_err(|_| CommitError::Internal { what: what.to_string() })
     }
 
+    /// The same for a commit. Who finds it taken comes back a little later, a few times, before it waits in line: what
+    /// the holder has in its cache it uses again, and moving that to another processor at each commit costs more than
+    /// most commits do.
+    fn patient_state(&self) -> Result<MutexGuard<'_, State>, CommitError> {
+        for _ in 0..STATE_TRIES {
+            match self.state.try_lock() {
+                Ok(state) => return Ok(state),
+                Err(TryLockError::WouldBlock) => (0..STATE_PAUSES).for_each(|_| hint::spin_loop()),
+                Err(TryLockError::Poisoned(_)) => break,
+            }
+        }
+        self.sound_state()
+    }
+
     /// Leave to write into the folder, for as long as the answer is held.
-    pub(crate) fn enter(&self) -> Result<RwLockReadGuard<'_, Option<Box<dyn Lock>>>, CommitError> {
+    pub(crate) fn enter(&self) -> Result<ShardedLockReadGuard<'_, Option<Box<dyn Lock>>>, CommitError> {
         let folder = self.folder.read().unwrap_or_else(PoisonError::into_inner);
         if folder.is_none() || self.closed.load(Ordering::Acquire) {
             return Err(CommitError::Closed);
@@ -145,7 +167,11 @@ impl Core {
     }
 
     /// Encodes operations that were prepared.
-    pub(crate) fn encode(&self, operations: Operations, pins: Pins) -> Result<Prepared, CommitError> {
+    pub(crate) fn encode<'a>(
+        &self,
+        operations: Operations,
+        pins: Pins<'a>,
+    ) -> Result<Prepared<'a>, CommitError> {
         let payload = record::of(&operations).map_err(|what| CommitError::Internal { what })?;
         if payload.len() > self.record_bytes_max {
             return Err(CommitError::TooLarge {
@@ -184,7 +210,7 @@ impl Core {
     /// [`Core::answer`] does.
     pub(crate) fn sequence(
         &self,
-        mut prepared: Prepared,
+        mut prepared: Prepared<'_>,
         durability: Durability,
         validate: impl FnOnce(&State) -> Result<(), CommitError>,
     ) -> Result<(Commit, Effects), CommitError> {
@@ -196,7 +222,7 @@ impl Core {
             }
         })?;
         let now = self.options.clock.now();
-        let mut state = self.sound_state()?;
+        let mut state = self.patient_state()?;
         validate(&state)?;
         // What it leaves behind in `prepared` is dropped after the lock.
         self.sequence_locked(&mut state, &mut prepared, now, Some(admission), durability.promise())
@@ -215,7 +241,7 @@ impl Core {
     pub(crate) fn sequence_locked(
         &self,
         state: &mut State,
-        prepared: &mut Prepared,
+        prepared: &mut Prepared<'_>,
         now: Timestamp,
         admission: Option<Admission<'_, Publication>>,
         promise: Promise,
@@ -225,7 +251,9 @@ impl Core {
             return Err(CommitError::Clock { now });
         }
         state.check(operations)?;
-        self.touched.store(true, Ordering::Release);
+        if !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Release);
+        }
         let seq = state.head + 1;
         let later = state.time.0.checked_add(1);
         let later =

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
+use crossbeam_utils::sync::ShardedLock;
 use underbelly_storage::disk::SharedDisk;
 use underbelly_storage::error::StorageError;
 use underbelly_storage::manifest::{
@@ -329,7 +330,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         retry_at: Mutex::default(),
         maintenance: Mutex::new(Some(ask)),
         record_bytes_max,
-        folder: RwLock::new(Some(lock)),
+        folder: ShardedLock::new(Some(lock)),
         closed: AtomicBool::new(false),
         touched: AtomicBool::new(false),
         trouble,

@@ -30,8 +30,8 @@ impl Drop for Hold {
 }
 
 /// The pins of one transaction, from before it writes or asks for something until it is applied or given up.
-pub(crate) struct Pins {
-    pending: Pending,
+pub(crate) struct Pins<'a> {
+    pending: &'a Pending,
     files: Vec<u64>,
     objects: Vec<ObjectId>,
 }
@@ -42,8 +42,8 @@ impl Pending {
     }
 
     /// Pins for a transaction.
-    pub(crate) fn pin(&self) -> Pins {
-        Pins { pending: self.clone(), files: Vec::new(), objects: Vec::new() }
+    pub(crate) fn pin(&self) -> Pins<'_> {
+        Pins { pending: self, files: Vec::new(), objects: Vec::new() }
     }
 
     /// Keeps all files where they are.
@@ -86,7 +86,7 @@ impl Pending {
     }
 }
 
-impl Pins {
+impl Pins<'_> {
     /// Pins a file before it is made.
     pub(crate) fn file(&mut self, file: u64) {
         self.pending.names().files.insert(file);
@@ -100,7 +100,7 @@ impl Pins {
     }
 }
 
-impl Drop for Pins {
+impl Drop for Pins<'_> {
     fn drop(&mut self) {
         if self.files.is_empty() && self.objects.is_empty() {
             return;

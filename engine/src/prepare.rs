@@ -26,7 +26,7 @@ use crate::variables::check_change;
 
 impl Core {
     /// Turns what a client wants into a record. The caller has entered the folder.
-    pub(crate) fn prepare(&self, batch: Batch) -> Result<Prepared, CommitError> {
+    pub(crate) fn prepare(&self, batch: Batch) -> Result<Prepared<'_>, CommitError> {
         batch.check()?;
         let mut pins = self.pending.pin();
         let Batch { appends, deletes, cells, mut models, deleted_models, variables, ends, .. } = batch;
@@ -90,7 +90,7 @@ impl Core {
         appends: Vec<BatchRows>,
         models: Vec<(Metadata, Blob)>,
         operations: &mut Operations,
-        pins: &mut Pins,
+        pins: &mut Pins<'_>,
     ) -> Result<(), CommitError> {
         for (metadata, blob) in models {
             let (id, timestamp) = (metadata.id()?, metadata.timestamp()?);
@@ -114,7 +114,7 @@ impl Core {
         definition: &SlotDefinition,
         rows: Columns,
         operations: &mut Operations,
-        pins: &mut Pins,
+        pins: &mut Pins<'_>,
     ) -> Result<[u8; 32], CommitError> {
         let rows = content::conform(definition, rows)?;
         Ok(self.prepare_object(content::encode(&rows).into(), operations, pins)?.0)
@@ -124,7 +124,7 @@ impl Core {
         &self,
         bytes: Blob,
         operations: &mut Operations,
-        pins: &mut Pins,
+        pins: &mut Pins<'_>,
     ) -> Result<ObjectId, CommitError> {
         if bytes.len() > OBJECT_BYTES_MAX {
             return Err(CommitError::TooLarge {
@@ -170,7 +170,7 @@ impl Core {
         &self,
         rows: BatchRows,
         operations: &mut Operations,
-        pins: &mut Pins,
+        pins: &mut Pins<'_>,
     ) -> Result<Option<Append>, CommitError> {
         let BatchRows { series, timestamps, columns, keys } = rows;
         if timestamps.is_empty() {

@@ -349,15 +349,15 @@ fn commit_end(
     finish(core, folder, prepared)
 }
 
-fn prepare_end(
-    core: &Arc<Core>,
+fn prepare_end<'a>(
+    core: &'a Arc<Core>,
     started: &Started,
     outcome: Outcome,
     mut operations: Operations,
     mut batch: Batch,
     report: &runs::Report<'_>,
-    mut pins: Pins,
-) -> Result<Prepared, CommitError> {
+    mut pins: Pins<'a>,
+) -> Result<Prepared<'a>, CommitError> {
     batch.append(report.row(core.options.clock.now()))?;
     let Batch { appends, models, .. } = batch;
     core.prepare_data(appends, models, &mut operations, &mut pins)?;
@@ -366,7 +366,7 @@ fn prepare_end(
 }
 
 /// Sequences the end of a run, leaves the folder, and waits until it is durable.
-fn finish<F>(core: &Arc<Core>, folder: F, prepared: Prepared) -> Result<Commit, CommitError> {
+fn finish<F>(core: &Arc<Core>, folder: F, prepared: Prepared<'_>) -> Result<Commit, CommitError> {
     let (commit, _) = core.sequence(prepared, Durability::Sync, |_| Ok(()))?;
     drop(folder);
     core.log.wait(commit.seq)?;

@@ -3,10 +3,13 @@
 //! Guarded by one mutex, which is never held over I/O or user code. [`State::check`] says everything that could
 //! be refused; [`State::apply`] then cannot fail half-way.
 
+use std::sync::Arc;
+
+use underbelly_query::Tombstone;
 use underbelly_storage::Timestamp;
 use underbelly_storage::object::ObjectId;
 
-use crate::error::CommitError;
+use crate::error::{CommitError, ReadError};
 use crate::graph::{CellId, Effects, Graph};
 use crate::models::{Models, Version};
 use crate::objects::Objects;
@@ -60,6 +63,17 @@ impl State {
         self.variables.check(&operations.variables)?;
         if let Some(event) = &operations.event {
             self.graph.check(event)?;
+        }
+        Ok(())
+    }
+
+    /// Says whether deletes that were prepared fit series which others may have made since. Not for a replay: a repair may
+    /// have lost what made the columns, and then there is nothing to hide.
+    pub(crate) fn check_deletes(&self, deletes: &[(Arc<str>, Tombstone)]) -> Result<(), CommitError> {
+        for (series, tombstone) in deletes {
+            if let Some(table) = self.tables.get(series) {
+                tombstone.check(&table.schema_at(u64::MAX)).map_err(ReadError::from)?;
+            }
         }
         Ok(())
     }

@@ -105,21 +105,28 @@ impl Filter {
     /// The filter, once the schema agrees with it.
     pub(crate) fn new(schema: &Schema, name: &str, value: Value) -> Result<Filter, QueryError> {
         let column = schema.column(name)?;
-        if !column.key {
-            return Err(QueryError::NotKey {
-                name: name.to_string(),
-                known: schema.keys().map(|c| c.name.to_string()).collect(),
-            });
-        }
         let value = match (column.column_type, value) {
             (ColumnType::F64, Value::I64(number)) => Value::F64(number as f64),
             (_, value) => value,
         };
-        match value.column_type() {
+        let filter = Filter::stored(column.name.clone(), value);
+        filter.check(schema)?;
+        Ok(filter)
+    }
+
+    /// Says whether a schema has the key, with the type of the value.
+    pub(crate) fn check(&self, schema: &Schema) -> Result<(), QueryError> {
+        let column = schema.column(&self.name)?;
+        let name = || self.name.to_string();
+        if !column.key {
+            let known = schema.keys().map(|c| c.name.to_string()).collect();
+            return Err(QueryError::NotKey { name: name(), known });
+        }
+        match self.value.column_type() {
             Some(found) if found != column.column_type => {
-                Err(QueryError::KeyType { name: name.to_string(), expected: column.column_type, found })
+                Err(QueryError::KeyType { name: name(), expected: column.column_type, found })
             }
-            _ => Ok(Filter::stored(column.name.clone(), value)),
+            _ => Ok(()),
         }
     }
 

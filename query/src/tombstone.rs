@@ -35,6 +35,14 @@ impl Tombstone {
         Ok(Tombstone { seq: 0, interval: Interval::new(from, to, Closed::Left)?, filters })
     }
 
+    /// Says whether a schema has its keys, with the types of their values.
+    ///
+    /// # Errors
+    /// As [`Tombstone::new`] for the keys.
+    pub fn check(&self, schema: &Schema) -> Result<(), QueryError> {
+        self.filters.iter().try_for_each(|filter| filter.check(schema))
+    }
+
     /// The same as it was stored: `first` and `last` belong to the range.
     pub fn restored(seq: u64, first: Timestamp, last: Timestamp, keys: Vec<(Arc<str>, Value)>) -> Tombstone {
         let filters = keys.into_iter().map(|(name, value)| Filter::stored(name, value)).collect();

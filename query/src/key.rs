@@ -102,11 +102,14 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// The filter, once the schema agrees with it.
+    /// The filter, once the schema agrees with it. An integer becomes a float where the key is one and holds it.
     pub(crate) fn new(schema: &Schema, name: &str, value: Value) -> Result<Filter, QueryError> {
         let column = schema.column(name)?;
         let value = match (column.column_type, value) {
-            (ColumnType::F64, Value::I64(number)) => Value::F64(number as f64),
+            (ColumnType::F64, Value::I64(value)) if value.unsigned_abs() > 1 << f64::MANTISSA_DIGITS => {
+                return Err(QueryError::KeyPrecision { name: name.to_string(), value });
+            }
+            (ColumnType::F64, Value::I64(value)) => Value::F64(value as f64),
             (_, value) => value,
         };
         let filter = Filter::stored(column.name.clone(), value);

@@ -120,9 +120,9 @@ impl<'a> Scan<'a> {
 
     /// Batches of at least one row each, "timestamp" first. At most one group of each run is in memory at a time.
     ///
-    /// The iterator gives [`QueryError::BadRange`], [`QueryError::UnknownColumn`], [`QueryError::NotKey`] or
-    /// [`QueryError::KeyType`] where the scan does not fit the source, and what reading reports; it ends after
-    /// an error.
+    /// The iterator gives [`QueryError::BadRange`], [`QueryError::UnknownColumn`], [`QueryError::NotKey`],
+    /// [`QueryError::KeyType`] or [`QueryError::KeyPrecision`] where the scan does not fit the source, and what
+    /// reading reports; it ends after an error.
     pub fn batches(self) -> Batches<'a> {
         match self.wanted() {
             Ok(wanted) => Batches::new(self.source, wanted, self.rows_max, self.batch_rows),

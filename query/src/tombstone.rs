@@ -22,8 +22,8 @@ impl Tombstone {
     /// values of key columns (null: without one); no key hides the rows of all keys. It belongs to no commit yet.
     ///
     /// # Errors
-    /// [`QueryError::BadRange`] where `from` is after `to`; [`QueryError::UnknownColumn`], [`QueryError::NotKey`] or
-    /// [`QueryError::KeyType`] where a key does not fit the schema.
+    /// [`QueryError::BadRange`] where `from` is after `to`; [`QueryError::UnknownColumn`], [`QueryError::NotKey`],
+    /// [`QueryError::KeyType`] or [`QueryError::KeyPrecision`] where a key does not fit the schema.
     pub fn new(
         schema: &Schema,
         from: Option<Timestamp>,
@@ -237,6 +237,17 @@ mod tests {
         assert!(matches!(new("x", 1i64.into()), Err(QueryError::NotKey { .. })));
         assert!(matches!(new("k", 1i64.into()), Err(QueryError::KeyType { .. })));
         assert!(new("k", Value::Null).is_ok());
+        // Rounded, it would be the key beside it.
+        let large = Schema {
+            columns: vec![SchemaColumn { name: "k".into(), column_type: ColumnType::F64, key: true }],
+        };
+        let new = |value: i64| Tombstone::new(&large, None, None, &[("k".into(), value.into())]);
+        assert_eq!(new(-(1 << 53)).unwrap().keys().next().unwrap().1, &Value::F64(-9_007_199_254_740_992.0));
+        for beyond in [(1 << 53) + 1, -(1 << 53) - 1, i64::MAX, i64::MIN] {
+            let error = new(beyond).unwrap_err();
+            assert!(matches!(error, QueryError::KeyPrecision { value, .. } if value == beyond), "{error}");
+            assert!(error.to_string().contains("\"k\"") && error.to_string().contains(&beyond.to_string()));
+        }
         let range = Tombstone::new(&schema(), Some(Timestamp(2)), Some(Timestamp(1)), &[]);
         assert!(matches!(range, Err(QueryError::BadRange { .. })));
     }

@@ -83,8 +83,8 @@ impl Series {
     /// have any value; null asks for rows without one.
     ///
     /// # Errors
-    /// [`ReadError::Query`]: `QueryError::UnknownColumn`, `QueryError::NotKey` or `QueryError::KeyType` where a key
-    /// does not fit the schema, `QueryError::Source` where stored rows are damaged or cannot be read,
+    /// [`ReadError::Query`]: `QueryError::UnknownColumn`, `QueryError::NotKey`, `QueryError::KeyType` or
+    /// `QueryError::KeyPrecision` where a key does not fit the schema, `QueryError::Source` where stored rows are damaged or cannot be read,
     /// `QueryError::TooLarge` where a column would pass 4 GiB of text.
     pub fn latest(&self, n: usize, keys: &[(&str, Value)]) -> Result<Columns, ReadError> {
         Ok(latest(self, n, keys)?)

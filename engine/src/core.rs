@@ -225,7 +225,7 @@ impl Core {
             return Err(CommitError::Clock { now });
         }
         state.check(operations)?;
-        state.check_deletes(&operations.deletes)?;
+        state.check_deletes(&operations.deletes, || self.oldest_snapshot())?;
         self.touched.store(true, Ordering::Release);
         let seq = state.head + 1;
         let later = state.time.0.checked_add(1);

@@ -45,6 +45,21 @@ impl Selection {
         }
     }
 
+    /// The rows of the selection within a stretch.
+    pub(crate) fn within(&self, stretch: &Range<usize>) -> Selection {
+        match self {
+            Selection::Range(rows) => {
+                let start = rows.start.max(stretch.start);
+                Selection::Range(start..rows.end.min(stretch.end).max(start))
+            }
+            Selection::Rows(rows) => {
+                let before = |end: usize| rows.partition_point(|row| (*row as usize) < end);
+                let rows = rows.get(before(stretch.start)..before(stretch.end)).unwrap_or_default();
+                Selection::Rows(rows.to_vec())
+            }
+        }
+    }
+
     /// The rows of the selection that are not in `other`, which is part of it.
     pub(crate) fn without(self, other: &Selection) -> Selection {
         match other {
@@ -288,6 +303,10 @@ mod tests {
                 Selection::Rows(rows) => rows.into_iter().map(|row| row as usize).collect(),
             };
             prop_assert_eq!(selection.len(), rows.len());
+            for stretch in [n..keep.len(), 0..n, n..n + 2, n..n] {
+                let within = rows.iter().copied().filter(|row| stretch.contains(row)).collect::<Vec<_>>();
+                prop_assert_eq!(listed(selection.within(&stretch)), within);
+            }
             let kept = rows.len().min(n);
             prop_assert_eq!(listed(selection.clone().first(n)), rows[..kept].to_vec());
             prop_assert_eq!(listed(selection.last(n)), rows[rows.len() - kept..].to_vec());

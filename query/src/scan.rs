@@ -9,6 +9,7 @@ use crate::gather::Gather;
 use crate::group::{Keep, OpenGroup, Place, Wanted};
 use crate::interval::{Closed, Interval};
 use crate::merge::{Head, Heads, STRETCHES_MAX, Stretch};
+use crate::tombstone::Tombstones;
 use crate::{QueryError, Source};
 
 /// Rows in a batch unless another number is asked for.
@@ -224,7 +225,7 @@ impl<'a> Batches<'a> {
                 seq: 0,
                 filters: Vec::new(),
                 columns: Vec::new(),
-                tombstones: Vec::new(),
+                tombstones: Tombstones::default(),
             },
             cursors: Vec::new(),
             heads: Heads::default(),

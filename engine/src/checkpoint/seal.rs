@@ -75,7 +75,7 @@ impl Sealing {
                 .tombstones
                 .iter()
                 .filter(|tombstone| !self.done.contains(&tombstone.seq()))
-                .map(v1::Delete::try_from)
+                .map(|tombstone| v1::Delete::try_from(&**tombstone))
                 .collect::<Result<_, _>>()?,
             inexact: self.captured.inexact.iter().cloned().collect(),
         })
@@ -108,8 +108,9 @@ impl Attempt<'_> {
         let tables = tables.iter_mut().filter(is_due);
         let (this, bytes_left) = (&*self, AtomicU64::new(self.core.options.checkpoint_bytes.max(1)));
         let seal = |table: &mut Sealing| {
-            let seen = |tombstone: &&Tombstone| tombstone.seq() <= oldest_seq;
-            let tombstones: Vec<Tombstone> = table.captured.tombstones.iter().filter(seen).cloned().collect();
+            let seen = |tombstone: &&Arc<Tombstone>| tombstone.seq() <= oldest_seq;
+            let tombstones: Vec<Arc<Tombstone>> =
+                table.captured.tombstones.iter().filter(seen).cloned().collect();
             let mut sealed = this.seal_table(table, &tombstones)?;
             if !tombstones.is_empty() {
                 sealed.append(&mut this.delete_rows(table, &tombstones, &bytes_left)?);
@@ -131,7 +132,7 @@ impl Attempt<'_> {
     fn seal_table(
         &self,
         table: &mut Sealing,
-        tombstones: &[Tombstone],
+        tombstones: &[Arc<Tombstone>],
     ) -> Result<Vec<Arc<SegmentRun>>, CommitError> {
         let mut runs = Vec::new();
         for small in std::mem::take(&mut table.small) {
@@ -173,27 +174,28 @@ impl Attempt<'_> {
     fn delete_rows(
         &self,
         table: &mut Sealing,
-        tombstones: &[Tombstone],
+        tombstones: &[Arc<Tombstone>],
         bytes_left: &AtomicU64,
     ) -> Result<Vec<Arc<SegmentRun>>, CommitError> {
         let small = table.taken_in();
         let others = table.captured.sealed.iter().filter(|run| !small.contains(&run.reference().file));
         let (mut rewritten, mut waiting) = (Vec::new(), HashSet::new());
         for run in others.cloned().collect::<Vec<_>>() {
-            let may_hide =
-                |tombstone: &&Tombstone| (0..run.groups()).any(|group| tombstone.may_hide(&run.zone(group)));
-            let hiding: Vec<Tombstone> = tombstones.iter().filter(may_hide).cloned().collect();
+            let may_hide = |tombstone: &&Arc<Tombstone>| {
+                (0..run.groups()).any(|group| tombstone.may_hide(&run.zone(group)))
+            };
+            let hiding: Vec<Arc<Tombstone>> = tombstones.iter().filter(may_hide).cloned().collect();
             let (hidden, left) = match left_of(&run, &table.captured.schema, &hiding, bytes_left) {
                 Ok(Left::All) => continue,
                 Ok(Left::Unknown) => {
-                    waiting.extend(hiding.iter().map(Tombstone::seq));
+                    waiting.extend(hiding.iter().map(|tombstone| tombstone.seq()));
                     continue;
                 }
                 Ok(Left::Some { hidden, rows }) => (hidden, Some(rows)),
                 Ok(Left::Nothing) => (run.reference().rows, None),
                 Err(error) if is_damage(&error) => {
                     self.note_damaged(&table.name, &run, &error);
-                    waiting.extend(hiding.iter().map(Tombstone::seq));
+                    waiting.extend(hiding.iter().map(|tombstone| tombstone.seq()));
                     continue;
                 }
                 Err(error) => return Err(ReadError::from(error).into()),
@@ -204,7 +206,7 @@ impl Attempt<'_> {
             table.touched.insert(run.reference().file);
             table.rows_deleted += hidden;
         }
-        let done = tombstones.iter().map(Tombstone::seq).filter(|seq| !waiting.contains(seq));
+        let done = tombstones.iter().map(|tombstone| tombstone.seq()).filter(|seq| !waiting.contains(seq));
         table.done = done.collect();
         Ok(rewritten)
     }
@@ -258,7 +260,7 @@ enum Left {
 fn left_of(
     run: &SegmentRun,
     schema: &Schema,
-    hiding: &[Tombstone],
+    hiding: &[Arc<Tombstone>],
     bytes_left: &AtomicU64,
 ) -> Result<Left, QueryError> {
     let reference = run.reference();

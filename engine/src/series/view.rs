@@ -14,7 +14,7 @@ pub struct Series {
     name: Arc<str>,
     schema: Arc<Schema>,
     runs: Arc<[Arc<dyn Run>]>,
-    tombstones: Arc<Vec<Tombstone>>,
+    tombstones: Arc<Vec<Arc<Tombstone>>>,
     snapshot: Snapshot,
 }
 
@@ -45,7 +45,7 @@ impl Series {
         name: Arc<str>,
         schema: Arc<Schema>,
         runs: Vec<Arc<dyn Run>>,
-        tombstones: Arc<Vec<Tombstone>>,
+        tombstones: Arc<Vec<Arc<Tombstone>>>,
         snapshot: Snapshot,
     ) -> Series {
         Series { name, schema, runs: runs.into(), tombstones, snapshot }
@@ -140,7 +140,7 @@ impl Source for Series {
         self.snapshot.seq()
     }
 
-    fn tombstones(&self) -> &[Tombstone] {
+    fn tombstones(&self) -> &[Arc<Tombstone>] {
         &self.tombstones
     }
 }

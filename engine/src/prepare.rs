@@ -73,13 +73,18 @@ impl Core {
         let mut tombstones = Vec::with_capacity(deletes.len());
         for (series, delete) in deletes {
             let there = self.state().tables.get(&series).map(|table| table.schema_at(u64::MAX));
-            let made = || {
-                let rows =
-                    appends.iter().find(|rows| rows.series == series && !rows.timestamps.is_empty())?;
-                Some(Arc::new(rows.schema()))
+            let schema = match there {
+                Some(schema) => schema,
+                None => {
+                    let makes = |rows: &&BatchRows| rows.series == series && !rows.timestamps.is_empty();
+                    let unknown = || ReadError::UnknownSeries { series: series.to_string() };
+                    let rows = appends.iter().find(makes).ok_or_else(unknown)?;
+                    let schema = rows.schema();
+                    let columns = schema.columns.iter().map(|c| (&*c.name, c.column_type, c.key));
+                    check_append(None, &series, columns, &[])?;
+                    Arc::new(schema)
+                }
             };
-            let unknown = || ReadError::UnknownSeries { series: series.to_string() };
-            let schema = there.or_else(made).ok_or_else(unknown)?;
             let tombstone = delete.tombstone(&schema).map_err(ReadError::from)?;
             tombstones.push((series, tombstone));
         }
@@ -304,8 +309,8 @@ fn keep_last(writes: &mut Vec<Write>) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use underbelly_query::QueryError;
-    use underbelly_storage::Timestamp;
     use underbelly_storage::disk::SimulatedDisk;
+    use underbelly_storage::{Timestamp, Value};
 
     use super::*;
     use crate::batch::Row;
@@ -384,6 +389,12 @@ mod tests {
         assert!(matches!(error, CommitError::Read(ReadError::UnknownSeries { .. })), "{error}");
         let wrong = db.commit(batch([row(0, "k", 1)], [Delete::all().key("x", 1)])).unwrap_err();
         assert!(matches!(wrong, CommitError::Read(ReadError::Query(QueryError::NotKey { .. }))), "{wrong}");
+        // What is wrong with the rows is told as it is without the delete.
+        let bytes = || Row::new("s", Timestamp(0)).key("k", Value::Bytes(Arc::from(&b"a"[..])));
+        let alone = db.commit(batch([bytes()], [])).unwrap_err();
+        let beside =
+            db.commit(batch([bytes()], [Delete::all().key("k", Value::Bytes(Arc::from(&b"a"[..])))]));
+        assert_eq!(beside.unwrap_err().to_string(), alone.to_string());
         db.commit(batch([row(0, "k", 1)], [Delete::all()])).unwrap();
         assert_eq!(numbers(&db), [1]);
     }

@@ -3,16 +3,26 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::limits::DELETE_OPERATIONS;
+
 /// What commits amount to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Load {
     pub transactions: u64,
     pub operations: u64,
+    /// Deletes of rows among the operations.
+    pub deletes: u64,
     /// Bytes of payload.
     pub bytes: u64,
 }
 
 impl Load {
+    /// Operations as they count towards the next checkpoint: a delete of rows is many, since scans look at it until a
+    /// checkpoint has applied it. Replaying it takes no longer than another.
+    pub(crate) fn weighed_operations(&self) -> u64 {
+        self.operations.saturating_add(self.deletes.saturating_mul(DELETE_OPERATIONS - 1))
+    }
+
     /// How long replaying it takes, in nanoseconds, from what one processor of 2020 was measured to need. Rounded
     /// up, as a checkpoint too many costs less than a slow opening.
     fn replay_ns(&self) -> u64 {
@@ -29,6 +39,7 @@ impl Load {
 pub(crate) struct Backlog {
     transactions: AtomicU64,
     operations: AtomicU64,
+    deletes: AtomicU64,
     bytes: AtomicU64,
     /// Bytes that the log had written when the last checkpoint ended.
     log_bytes: AtomicU64,
@@ -48,17 +59,19 @@ impl Backlog {
         Backlog {
             transactions: AtomicU64::new(load.transactions),
             operations: AtomicU64::new(load.operations),
+            deletes: AtomicU64::new(load.deletes),
             bytes: AtomicU64::new(load.bytes),
             log_bytes: AtomicU64::new(0),
             slowness,
         }
     }
 
-    /// Counts a transaction; answers what there is with it.
-    pub(crate) fn add(&self, operations: u64, bytes: u64) -> Load {
+    /// Counts a transaction with so many operations, deletes of rows among them; answers what there is with it.
+    pub(crate) fn add(&self, operations: u64, deletes: u64, bytes: u64) -> Load {
         Load {
             transactions: self.transactions.fetch_add(1, Ordering::Relaxed) + 1,
             operations: self.operations.fetch_add(operations, Ordering::Relaxed) + operations,
+            deletes: self.deletes.fetch_add(deletes, Ordering::Relaxed) + deletes,
             bytes: self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes,
         }
     }
@@ -67,6 +80,7 @@ impl Backlog {
         Load {
             transactions: self.transactions.load(Ordering::Relaxed),
             operations: self.operations.load(Ordering::Relaxed),
+            deletes: self.deletes.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
         }
     }
@@ -75,6 +89,7 @@ impl Backlog {
     pub(crate) fn subtract(&self, load: &Load) {
         self.transactions.fetch_sub(load.transactions, Ordering::Relaxed);
         self.operations.fetch_sub(load.operations, Ordering::Relaxed);
+        self.deletes.fetch_sub(load.deletes, Ordering::Relaxed);
         self.bytes.fetch_sub(load.bytes, Ordering::Relaxed);
     }
 
@@ -100,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_slow_replay_makes_the_estimate_slower() {
-        let load = Load { transactions: 100_000, operations: 100_000, bytes: 0 };
+        let load = Load { transactions: 100_000, operations: 100_000, deletes: 0, bytes: 0 };
         let fresh = Backlog::replayed(load, Duration::ZERO);
         assert_eq!(fresh.replay(&load), Duration::from_millis(220));
         assert_eq!(fresh.load(), load);
@@ -111,13 +126,22 @@ mod tests {
     }
 
     #[test]
+    fn deletes_call_for_a_checkpoint_and_do_not_make_a_replay_seem_quick() {
+        let load = Load { transactions: 100_000, operations: 100_000, deletes: 1_000, bytes: 0 };
+        assert_eq!(load.weighed_operations(), 99_000 + 1_000_000);
+        let replayed = Backlog::replayed(load, Duration::from_millis(220));
+        let rows = Load { deletes: 0, ..load };
+        assert_eq!(replayed.replay(&rows), Duration::from_millis(220));
+    }
+
+    #[test]
     fn what_a_checkpoint_holds_is_taken_off() {
         let backlog = Backlog::replayed(Load::default(), Duration::ZERO);
-        backlog.add(3, 100);
+        backlog.add(3, 1, 100);
         let captured = backlog.load();
-        assert_eq!(backlog.add(2, 50), Load { transactions: 2, operations: 5, bytes: 150 });
+        assert_eq!(backlog.add(2, 2, 50), Load { transactions: 2, operations: 5, deletes: 3, bytes: 150 });
         backlog.subtract(&captured);
-        assert_eq!(backlog.load(), Load { transactions: 1, operations: 2, bytes: 50 });
+        assert_eq!(backlog.load(), Load { transactions: 1, operations: 2, deletes: 2, bytes: 50 });
         backlog.note_log_bytes(4096);
         assert_eq!((backlog.log_bytes(4096), backlog.log_bytes(8192)), (0, 4096));
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use underbelly_query::{Schema, SchemaColumn};
 use underbelly_storage::object::Blob;
 use underbelly_storage::{Column, ColumnError, ColumnType, Columns, Strings, Timestamp, Value, Values};
 
@@ -304,6 +305,16 @@ impl Batch {
 }
 
 impl Rows {
+    /// The columns of a series that these rows make.
+    pub(crate) fn schema(&self) -> Schema {
+        let columns = self.columns.iter().enumerate().map(|(i, (name, column))| SchemaColumn {
+            name: name.clone(),
+            column_type: column.column_type(),
+            key: i < self.keys,
+        });
+        Schema { columns: columns.collect() }
+    }
+
     /// The place of a key or a field.
     fn find(&self, name: &Arc<str>, key: bool) -> Option<usize> {
         let (from, to) = if key { (0, self.keys) } else { (self.keys, self.columns.len()) };

@@ -251,6 +251,7 @@ impl Core {
             return Err(CommitError::Clock { now });
         }
         state.check(operations)?;
+        state.check_deletes(&operations.deletes, || self.oldest_snapshot())?;
         if !self.touched.load(Ordering::Relaxed) {
             self.touched.store(true, Ordering::Release);
         }
@@ -261,7 +262,7 @@ impl Core {
         let time = Timestamp(now.0.max(later));
         record::stamp(payload, time);
         let bytes = payload.len() as u64;
-        let count = operations.count() as u64;
+        let (count, deletes) = (operations.count() as u64, operations.deletes.len() as u64);
         for (id, place) in &operations.objects {
             self.objects.insert(*id, place.clone());
         }
@@ -278,7 +279,7 @@ impl Core {
             Urge::Soon => drop(self.signals.ask(Duty::WriteSoon)),
             _ => {}
         }
-        let load = self.backlog.add(count, bytes);
+        let load = self.backlog.add(count, deletes, bytes);
         // The log's length is looked at now and then.
         if self.is_due(&load) || load.transactions.is_multiple_of(LOG_LOOK_TRANSACTIONS) {
             self.request(Chore::Checkpoint);
@@ -290,7 +291,7 @@ impl Core {
     /// Whether so much behind the last checkpoint calls for the next.
     fn is_due(&self, load: &Load) -> bool {
         load.bytes >= self.options.checkpoint_bytes
-            || load.operations >= self.options.checkpoint_operations
+            || load.weighed_operations() >= self.options.checkpoint_operations
             || self.backlog.replay(load) >= self.options.checkpoint_replay
     }
 

@@ -320,6 +320,22 @@ pub enum CommitError {
         /// What to do.
         remedy: &'static str,
     },
+    /// Deletes of a series of which rows are still stored would be more than [`DELETES_MAX`](crate::limits::DELETES_MAX).
+    /// A checkpoint leaves the rows out once no snapshot is older than their delete, and once their segment can be read.
+    #[error(
+        "series {series:?} would have {found} deletes of which rows are still stored, more than {limit}; {}",
+        remedy_for_deletes(held)
+    )]
+    TooManyDeletes {
+        /// The series' type.
+        series: String,
+        /// The number that it would have.
+        found: usize,
+        /// The limit.
+        limit: usize,
+        /// The seq of the oldest snapshot, and the number of deletes after it, where there are any.
+        held: Option<(u64, usize)>,
+    },
     /// What the transaction read was changed by others, again and again.
     #[error(
         "the transaction was tried {tries} times and {what} changed under it each time; try again or read less"
@@ -352,6 +368,17 @@ pub enum CommitError {
         /// What does not hold.
         what: String,
     },
+}
+
+fn remedy_for_deletes(held: &Option<(u64, usize)>) -> String {
+    match held {
+        Some((seq, deletes)) => format!(
+            "the oldest snapshot, of seq {seq}, is older than {deletes} of them; let go of it, then make a checkpoint"
+        ),
+        None => "make a checkpoint first, or delete in parts with one between; the status tells what a checkpoint \
+                 could not write"
+            .to_string(),
+    }
 }
 
 /// Something could not be read.

@@ -54,7 +54,9 @@ pub const SMALL_FILE_BYTES: u64 = 16 << 20;
 /// Small packs that are joined at the next checkpoint.
 pub const SMALL_PACKS_MAX: usize = 8;
 /// Operations as which a delete of rows counts towards the next checkpoint.
-pub const DELETE_OPERATIONS: usize = 1_000;
+pub const DELETE_OPERATIONS: u64 = 1_000;
+/// Deletes of one series of which rows are still stored: until a checkpoint has left those out, scans look at each.
+pub const DELETES_MAX: usize = 1 << 14;
 /// Bytes in memory of the rows that a checkpoint seals into one segment.
 pub const SEAL_BYTES_MAX: usize = 1 << 30;
 /// Rows below which a segment counts as small, where its bytes do so too.

@@ -12,7 +12,7 @@ use underbelly_storage::segment::Segment;
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
 
 use crate::graph::{ContentId, Event, EventV1, Outcome, OutputWrite, Write};
-use crate::limits::{DELETE_OPERATIONS, FEW_COLUMNS_MAX, FEW_ROWS_MAX};
+use crate::limits::{FEW_COLUMNS_MAX, FEW_ROWS_MAX};
 use crate::models::{Metadata, ModelId};
 use crate::objects::{ChunkFile, Place};
 use crate::record::v1;
@@ -123,8 +123,7 @@ impl Operations {
         segments.chain(chunks).collect()
     }
 
-    /// Number of things that the transaction does. A delete of rows counts for many: scans look at each until a
-    /// checkpoint has applied it.
+    /// Number of things that the transaction does.
     pub(crate) fn count(&self) -> usize {
         let rows = |append: &Append| match &append.rows {
             Rows::Few(few) => few.timestamps.len(),
@@ -137,7 +136,7 @@ impl Operations {
             None => 0,
         };
         self.appends.iter().map(rows).sum::<usize>()
-            + self.deletes.len() * DELETE_OPERATIONS
+            + self.deletes.len()
             + self.models.len()
             + self.deleted_models.len()
             + self.variables.len()

@@ -63,23 +63,30 @@ impl Core {
         self.encode(operations, pins)
     }
 
-    /// What hides rows that are there. A series that the batch makes has none.
+    /// What hides rows, as far as the series is there or the batch makes it. Another commit may make it first, of which
+    /// [`State::check_deletes`](crate::state::State::check_deletes) takes care.
     fn prepare_deletes(
         &self,
         deletes: Vec<(Arc<str>, Delete)>,
         appends: &[BatchRows],
     ) -> Result<Vec<(Arc<str>, Tombstone)>, CommitError> {
-        let mut tombstones = Vec::new();
+        let mut tombstones = Vec::with_capacity(deletes.len());
         for (series, delete) in deletes {
-            let state = self.state();
-            match state.tables.get(&series) {
-                Some(table) => {
-                    let tombstone = delete.tombstone(&table.schema_at(u64::MAX)).map_err(ReadError::from)?;
-                    tombstones.push((series, tombstone));
+            let there = self.state().tables.get(&series).map(|table| table.schema_at(u64::MAX));
+            let schema = match there {
+                Some(schema) => schema,
+                None => {
+                    let makes = |rows: &&BatchRows| rows.series == series && !rows.timestamps.is_empty();
+                    let unknown = || ReadError::UnknownSeries { series: series.to_string() };
+                    let rows = appends.iter().find(makes).ok_or_else(unknown)?;
+                    let schema = rows.schema();
+                    let columns = schema.columns.iter().map(|c| (&*c.name, c.column_type, c.key));
+                    check_append(None, &series, columns, &[])?;
+                    Arc::new(schema)
                 }
-                None if appends.iter().any(|rows| rows.series == series) => {}
-                None => return Err(ReadError::UnknownSeries { series: series.to_string() }.into()),
-            }
+            };
+            let tombstone = delete.tombstone(&schema).map_err(ReadError::from)?;
+            tombstones.push((series, tombstone));
         }
         Ok(tombstones)
     }
@@ -296,4 +303,99 @@ fn keep_last(writes: &mut Vec<Write>) {
         .map(|write| seen.insert((write.slot, write.date, write.key.clone(), write.priority)))
         .collect();
     writes.retain(|_| keep.pop().unwrap_or(true));
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use underbelly_query::QueryError;
+    use underbelly_storage::disk::SimulatedDisk;
+    use underbelly_storage::{Timestamp, Value};
+
+    use super::*;
+    use crate::batch::Row;
+    use crate::database::Database;
+    use crate::durability::Durability;
+    use crate::options::Options;
+
+    fn row(at: i64, key: &str, x: i64) -> Row {
+        Row::new("s", Timestamp(at)).key(key.to_string(), "a").field("x", x)
+    }
+
+    fn batch(rows: impl IntoIterator<Item = Row>, deletes: impl IntoIterator<Item = Delete>) -> Batch {
+        let mut batch = Batch::new();
+        for row in rows {
+            batch.append(row).unwrap();
+        }
+        for delete in deletes {
+            batch.delete_rows("s", delete);
+        }
+        batch
+    }
+
+    fn numbers(db: &Database) -> Vec<i64> {
+        db.snapshot().series("s").unwrap().scan().collect().unwrap().i64s("x").unwrap().to_vec()
+    }
+
+    /// Commits a batch that was prepared before another was committed.
+    fn overtaken(disk: &SimulatedDisk, batch: Batch, by: Batch) -> (Database, Result<(), CommitError>) {
+        let options = Options { workers: 0, log_file_bytes: 64 << 10, ..Options::default() };
+        let db = Database::create_on(Arc::new(disk.clone()), options).unwrap();
+        let core = db.core();
+        let prepared = core.prepare(batch).unwrap();
+        db.commit(by).unwrap();
+        let done = core.sequence(prepared, Durability::Sync, |_| Ok(()));
+        let done = done.and_then(|(commit, _)| core.answer(commit.seq, Durability::Sync));
+        (db, done)
+    }
+
+    /// A batch that is to make a series deletes what another commit put there first, and no row of its own.
+    #[test]
+    fn a_delete_counts_for_a_series_that_another_commit_made_first() {
+        for delete in [Delete::all(), Delete::all().key("k", "a")] {
+            let disk = SimulatedDisk::new();
+            let own = batch([row(1, "k", 1)], [delete]);
+            let (db, done) = overtaken(&disk, own, batch([row(0, "k", 7), row(1, "k", 8)], []));
+            done.unwrap();
+            assert_eq!(numbers(&db), [1]);
+            let options = Options { workers: 0, ..Options::default() };
+            assert_eq!(numbers(&Database::open_on(Arc::new(disk.crash()), options).unwrap()), [1]);
+        }
+    }
+
+    /// Where that other commit made it without the key, the delete does not fit, as it would not had it come later.
+    #[test]
+    fn a_delete_that_fits_no_more_is_refused() {
+        let disk = SimulatedDisk::new();
+        let own = || batch([row(1, "k", 1)], [Delete::all().key("k", "a")]);
+        let (db, done) = overtaken(&disk, own(), batch([row(0, "other", 7)], []));
+        for done in [done, db.commit(own()).map(drop)] {
+            let unknown = |error: &CommitError| match error {
+                CommitError::Read(ReadError::Query(QueryError::UnknownColumn { name, .. })) => name == "k",
+                _ => false,
+            };
+            assert!(done.as_ref().is_err_and(unknown), "{done:?}");
+        }
+        assert_eq!(numbers(&db), [7]);
+    }
+
+    /// Rows make a series; an append without any does not, and a delete in what it names is told so.
+    #[test]
+    fn a_delete_beside_an_append_of_nothing_is_refused() {
+        let db = Database::create_on(Arc::new(SimulatedDisk::new()), Options::default()).unwrap();
+        let mut nothing = batch([], [Delete::all()]);
+        nothing.append_columns("s", Vec::new(), Columns::new(), &[]).unwrap();
+        let error = db.commit(nothing).unwrap_err();
+        assert!(matches!(error, CommitError::Read(ReadError::UnknownSeries { .. })), "{error}");
+        let wrong = db.commit(batch([row(0, "k", 1)], [Delete::all().key("x", 1)])).unwrap_err();
+        assert!(matches!(wrong, CommitError::Read(ReadError::Query(QueryError::NotKey { .. }))), "{wrong}");
+        // What is wrong with the rows is told as it is without the delete.
+        let bytes = || Row::new("s", Timestamp(0)).key("k", Value::Bytes(Arc::from(&b"a"[..])));
+        let alone = db.commit(batch([bytes()], [])).unwrap_err();
+        let beside =
+            db.commit(batch([bytes()], [Delete::all().key("k", Value::Bytes(Arc::from(&b"a"[..])))]));
+        assert_eq!(beside.unwrap_err().to_string(), alone.to_string());
+        db.commit(batch([row(0, "k", 1)], [Delete::all()])).unwrap();
+        assert_eq!(numbers(&db), [1]);
+    }
 }

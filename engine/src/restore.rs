@@ -232,6 +232,7 @@ impl Restored {
         logged.extend(replayed.files.into_iter().map(|file| (file, seq)));
         load.transactions += 1;
         load.operations += replayed.operations as u64;
+        load.deletes += replayed.deletes as u64;
         load.bytes += payload.len() as u64;
         Ok(())
     }
@@ -240,6 +241,7 @@ impl Restored {
 /// What a replayed record holds.
 pub(crate) struct Replayed {
     pub operations: usize,
+    pub deletes: usize,
     /// Numbers of the files that it names.
     pub files: Vec<u64>,
     /// Objects that it names in chunk files.
@@ -283,7 +285,7 @@ pub(crate) fn replay(
         }
     }
     state.check(&operations).map_err(|error| at(error.to_string()))?;
-    let (count, files) = (operations.count(), operations.files());
+    let (count, deletes, files) = (operations.count(), operations.deletes.len(), operations.files());
     state.apply(seq, time, &mut operations, || oldest_seq, objects).map_err(|error| at(error.to_string()))?;
-    Ok(Replayed { operations: count, files, chunks })
+    Ok(Replayed { operations: count, deletes, files, chunks })
 }

@@ -94,7 +94,7 @@ impl Snapshot {
         let shared = known.clone();
         let table = state.tables.get_mut(name).filter(|table| table.is_known_at(self.seq()));
         let table = table.ok_or_else(unknown)?;
-        let (runs, tombstones) = (table.runs(), table.tombstones());
+        let (runs, tombstones) = (table.runs(), table.tombstones().clone());
         Ok(Series::new(shared, table.schema_at(self.seq()), runs, tombstones, self.clone()))
     }
 

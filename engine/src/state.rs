@@ -3,11 +3,16 @@
 //! Guarded by one mutex, which is never held over I/O or user code. [`State::check`] says everything that could
 //! be refused; [`State::apply`] then cannot fail half-way.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use underbelly_query::Tombstone;
 use underbelly_storage::Timestamp;
 use underbelly_storage::object::ObjectId;
 
-use crate::error::CommitError;
+use crate::error::{CommitError, ReadError};
 use crate::graph::{CellId, Effects, Graph};
+use crate::limits::DELETES_MAX;
 use crate::models::{Models, Version};
 use crate::objects::Objects;
 use crate::operations::{Append, Operations, Rows};
@@ -62,6 +67,32 @@ impl State {
             self.graph.check(event)?;
         }
         Ok(())
+    }
+
+    /// Says whether deletes that were prepared fit series which others may have made or deleted from since; asks for the
+    /// seq of the oldest snapshot, if there is one, where they are too many. Not for a replay: a repair may have lost what
+    /// made the columns, and then there is nothing to hide.
+    pub(crate) fn check_deletes(
+        &self,
+        deletes: &[(Arc<str>, Tombstone)],
+        oldest_snapshot: impl FnOnce() -> Option<u64>,
+    ) -> Result<(), CommitError> {
+        let mut counts = BTreeMap::<&Arc<str>, usize>::new();
+        for (series, tombstone) in deletes {
+            let Some(table) = self.tables.get(series) else { continue };
+            tombstone.check(&table.schema_at(u64::MAX)).map_err(ReadError::from)?;
+            *counts.entry(series).or_insert(table.tombstones().len()) += 1;
+        }
+        let Some((series, found)) = counts.into_iter().find(|(_, count)| *count > DELETES_MAX) else {
+            return Ok(());
+        };
+        let after = |seq: u64| {
+            let table = self.tables.get(series)?;
+            let after = table.tombstones().iter().filter(|tombstone| tombstone.seq() > seq).count();
+            (after > 0).then_some((seq, after))
+        };
+        let held = oldest_snapshot().and_then(after);
+        Err(CommitError::TooManyDeletes { series: series.to_string(), found, limit: DELETES_MAX, held })
     }
 
     /// Applies a transaction that was checked and whose objects are stored; what stays behind in `operations` is to be

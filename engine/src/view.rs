@@ -50,6 +50,11 @@ impl Base {
         let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         readers.keys().next().copied().unwrap_or(u64::MAX).min((self.visible)())
     }
+
+    /// The seq of the oldest snapshot that somebody holds.
+    pub(crate) fn oldest_snapshot(&self) -> Option<u64> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).keys().next().copied()
+    }
 }
 
 /// What can be read of a database, of one that is [open for writing](crate::Database) and of one that another process

@@ -37,6 +37,16 @@ pub enum QueryError {
         /// The type of the value asked for.
         found: ColumnType,
     },
+    /// An integer as the value of a key that holds floats, which cannot hold it.
+    #[error(
+        "key {name:?} holds f64, which cannot hold every integer beyond 2^53, as {value} is; give it as a float"
+    )]
+    KeyPrecision {
+        /// The key's name.
+        name: String,
+        /// The value asked for.
+        value: i64,
+    },
     /// A range that ends before it starts.
     #[error("the range starts at {from} and ends before that, at {to}; exchange the two")]
     BadRange {

@@ -10,6 +10,7 @@ use crate::gather::fitted;
 use crate::interval::Interval;
 use crate::key::{Filter, Selection};
 use crate::merge::Ordered;
+use crate::tombstone::Tombstones;
 use crate::{QueryError, Run, SchemaColumn, Seqs, Source, TIMESTAMP, Tombstone, Zone};
 
 /// What is asked of each group.
@@ -24,7 +25,7 @@ pub(crate) struct Wanted {
     /// Columns of the result in their order, without the timestamp.
     pub(crate) columns: Vec<SchemaColumn>,
     /// What hides rows.
-    pub(crate) tombstones: Vec<Tombstone>,
+    pub(crate) tombstones: Tombstones,
 }
 
 /// Which rows of a group to keep where no more than some number can be used.
@@ -65,6 +66,29 @@ pub(crate) struct Place<'r> {
     pub(crate) position: usize,
 }
 
+/// The key columns of a group, each read once.
+pub(crate) struct Keys<'r> {
+    pub(crate) place: Place<'r>,
+    pub(crate) group: usize,
+    pub(crate) zone: Zone,
+    read: Vec<(Arc<str>, Option<Cow<'r, Column>>)>,
+}
+
+impl Keys<'_> {
+    /// A column; `None` where the run lacks it.
+    pub(crate) fn column(&mut self, name: &Arc<str>) -> Result<Option<&Column>, QueryError> {
+        let at = match self.read.iter().position(|(known, _)| known == name) {
+            Some(at) => at,
+            None => {
+                let column = self.place.column(self.group, &self.zone, name)?;
+                self.read.push((name.clone(), column));
+                self.read.len() - 1
+            }
+        };
+        Ok(self.read.get(at).and_then(|(_, column)| column.as_deref()))
+    }
+}
+
 impl Wanted {
     /// What is asked of a source, once its schema agrees. No projection means all columns.
     pub(crate) fn new(
@@ -89,8 +113,8 @@ impl Wanted {
                 .map(|name| schema.column(name).cloned())
                 .collect::<Result<_, _>>()?,
         };
-        let stand = |tombstone: &&Tombstone| tombstone.seq() <= seq && tombstone.is_within(interval);
-        let tombstones = source.tombstones().iter().filter(stand).cloned().collect();
+        let stand = |tombstone: &&Arc<Tombstone>| tombstone.seq() <= seq && tombstone.is_within(interval);
+        let tombstones = Tombstones::new(source.tombstones().iter().filter(stand));
         Ok(Wanted { interval, seq, filters, columns, tombstones })
     }
 
@@ -106,7 +130,7 @@ impl Wanted {
 
     /// Whether a group has no visible row.
     pub(crate) fn hidden(&self, zone: &Zone) -> bool {
-        let is_gone = || self.tombstones.iter().any(|tombstone| tombstone.hides_all(zone));
+        let is_gone = || self.tombstones.over(zone).any(|tombstone| tombstone.hides_all(zone));
         zone.rows == 0 || zone.seq_min > self.seq || is_gone()
     }
 
@@ -116,7 +140,7 @@ impl Wanted {
             && zone.seq_max <= self.seq
             && zone.ts_min >= self.interval.first
             && zone.ts_max <= self.interval.last
-            && !self.tombstones.iter().any(|tombstone| tombstone.may_hide(zone))
+            && self.tombstones.over(zone).next().is_none()
     }
 
     /// Reads timestamps, and sequence numbers and keys where they decide, and selects the rows that pass.
@@ -130,6 +154,7 @@ impl Wanted {
         let end = timestamps.partition_point(|ts| *ts <= self.interval.last).max(start);
         let mut selection = Selection::Range(start..end);
         let mut seqs = None;
+        let mut keys = Keys { place, group, zone, read: Vec::new() };
         if zone.seq_max > self.seq && selection.len() > 0 {
             let read = place.seqs(group, &zone)?;
             selection = match &read {
@@ -143,11 +168,13 @@ impl Wanted {
             if selection.len() == 0 {
                 break;
             }
-            let column = place.column(group, &zone, &filter.name)?;
-            selection = filter.apply(column.as_deref(), selection)?;
+            selection = filter.apply(keys.column(&filter.name)?, selection)?;
         }
-        for tombstone in &self.tombstones {
-            selection = tombstone.apply(place, group, &timestamps, &mut seqs, selection)?;
+        for tombstone in self.tombstones.over(&zone) {
+            if selection.len() == 0 {
+                break;
+            }
+            selection = tombstone.apply(&mut keys, &timestamps, &mut seqs, selection)?;
         }
         Ok(Selected { timestamps, seqs, selection })
     }

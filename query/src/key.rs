@@ -45,6 +45,21 @@ impl Selection {
         }
     }
 
+    /// The rows of the selection within a stretch.
+    pub(crate) fn within(&self, stretch: &Range<usize>) -> Selection {
+        match self {
+            Selection::Range(rows) => {
+                let start = rows.start.max(stretch.start);
+                Selection::Range(start..rows.end.min(stretch.end).max(start))
+            }
+            Selection::Rows(rows) => {
+                let before = |end: usize| rows.partition_point(|row| (*row as usize) < end);
+                let rows = rows.get(before(stretch.start)..before(stretch.end)).unwrap_or_default();
+                Selection::Rows(rows.to_vec())
+            }
+        }
+    }
+
     /// The rows of the selection that are not in `other`, which is part of it.
     pub(crate) fn without(self, other: &Selection) -> Selection {
         match other {
@@ -102,24 +117,34 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// The filter, once the schema agrees with it.
+    /// The filter, once the schema agrees with it. An integer becomes a float where the key is one and holds it.
     pub(crate) fn new(schema: &Schema, name: &str, value: Value) -> Result<Filter, QueryError> {
         let column = schema.column(name)?;
-        if !column.key {
-            return Err(QueryError::NotKey {
-                name: name.to_string(),
-                known: schema.keys().map(|c| c.name.to_string()).collect(),
-            });
-        }
         let value = match (column.column_type, value) {
-            (ColumnType::F64, Value::I64(number)) => Value::F64(number as f64),
+            (ColumnType::F64, Value::I64(value)) if value.unsigned_abs() > 1 << f64::MANTISSA_DIGITS => {
+                return Err(QueryError::KeyPrecision { name: name.to_string(), value });
+            }
+            (ColumnType::F64, Value::I64(value)) => Value::F64(value as f64),
             (_, value) => value,
         };
-        match value.column_type() {
+        let filter = Filter::stored(column.name.clone(), value);
+        filter.check(schema)?;
+        Ok(filter)
+    }
+
+    /// Says whether a schema has the key, with the type of the value.
+    pub(crate) fn check(&self, schema: &Schema) -> Result<(), QueryError> {
+        let column = schema.column(&self.name)?;
+        let name = || self.name.to_string();
+        if !column.key {
+            let known = schema.keys().map(|c| c.name.to_string()).collect();
+            return Err(QueryError::NotKey { name: name(), known });
+        }
+        match self.value.column_type() {
             Some(found) if found != column.column_type => {
-                Err(QueryError::KeyType { name: name.to_string(), expected: column.column_type, found })
+                Err(QueryError::KeyType { name: name(), expected: column.column_type, found })
             }
-            _ => Ok(Filter::stored(column.name.clone(), value)),
+            _ => Ok(()),
         }
     }
 
@@ -278,6 +303,10 @@ mod tests {
                 Selection::Rows(rows) => rows.into_iter().map(|row| row as usize).collect(),
             };
             prop_assert_eq!(selection.len(), rows.len());
+            for stretch in [n..keep.len(), 0..n, n..n + 2, n..n] {
+                let within = rows.iter().copied().filter(|row| stretch.contains(row)).collect::<Vec<_>>();
+                prop_assert_eq!(listed(selection.within(&stretch)), within);
+            }
             let kept = rows.len().min(n);
             prop_assert_eq!(listed(selection.clone().first(n)), rows[..kept].to_vec());
             prop_assert_eq!(listed(selection.last(n)), rows[rows.len() - kept..].to_vec());

@@ -21,8 +21,8 @@ use crate::{QueryError, Seqs, Source};
 /// Groups are read from the end, and none that cannot hold one of the rows given back, as far as zones tell.
 ///
 /// # Errors
-/// [`QueryError::UnknownColumn`], [`QueryError::NotKey`] or [`QueryError::KeyType`] where a filter does not fit
-/// the schema; what reading reports; [`QueryError::TooLarge`] where a column would pass 4 GiB of text.
+/// [`QueryError::UnknownColumn`], [`QueryError::NotKey`], [`QueryError::KeyType`] or [`QueryError::KeyPrecision`]
+/// where a filter does not fit the schema; what reading reports; [`QueryError::TooLarge`] where a column would pass 4 GiB of text.
 pub fn latest(source: &dyn Source, n: usize, keys: &[(&str, Value)]) -> Result<Columns, QueryError> {
     let keys: Vec<(Arc<str>, Value)> =
         keys.iter().map(|(name, value)| ((*name).into(), value.clone())).collect();

@@ -86,7 +86,7 @@ pub trait Source {
     fn seq(&self) -> u64;
 
     /// What hides rows; those with a larger sequence number hide nothing.
-    fn tombstones(&self) -> &[Tombstone] {
+    fn tombstones(&self) -> &[Arc<Tombstone>] {
         &[]
     }
 }

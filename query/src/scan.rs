@@ -9,6 +9,7 @@ use crate::gather::Gather;
 use crate::group::{Keep, OpenGroup, Place, Wanted};
 use crate::interval::{Closed, Interval};
 use crate::merge::{Head, Heads, STRETCHES_MAX, Stretch};
+use crate::tombstone::Tombstones;
 use crate::{QueryError, Source};
 
 /// Rows in a batch unless another number is asked for.
@@ -120,9 +121,9 @@ impl<'a> Scan<'a> {
 
     /// Batches of at least one row each, "timestamp" first. At most one group of each run is in memory at a time.
     ///
-    /// The iterator gives [`QueryError::BadRange`], [`QueryError::UnknownColumn`], [`QueryError::NotKey`] or
-    /// [`QueryError::KeyType`] where the scan does not fit the source, and what reading reports; it ends after
-    /// an error.
+    /// The iterator gives [`QueryError::BadRange`], [`QueryError::UnknownColumn`], [`QueryError::NotKey`],
+    /// [`QueryError::KeyType`] or [`QueryError::KeyPrecision`] where the scan does not fit the source, and what
+    /// reading reports; it ends after an error.
     pub fn batches(self) -> Batches<'a> {
         match self.wanted() {
             Ok(wanted) => Batches::new(self.source, wanted, self.rows_max, self.batch_rows),
@@ -224,7 +225,7 @@ impl<'a> Batches<'a> {
                 seq: 0,
                 filters: Vec::new(),
                 columns: Vec::new(),
-                tombstones: Vec::new(),
+                tombstones: Tombstones::default(),
             },
             cursors: Vec::new(),
             heads: Heads::default(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use underbelly_storage::{Timestamp, Value};
 
-use crate::group::{Place, Wanted};
+use crate::group::{Keys, Place, Wanted};
 use crate::interval::{Closed, Interval};
 use crate::key::{Filter, Selection};
 use crate::{MemoryRun, QueryError, Run, Schema, Seqs, Zone};
@@ -22,8 +22,8 @@ impl Tombstone {
     /// values of key columns (null: without one); no key hides the rows of all keys. It belongs to no commit yet.
     ///
     /// # Errors
-    /// [`QueryError::BadRange`] where `from` is after `to`; [`QueryError::UnknownColumn`], [`QueryError::NotKey`] or
-    /// [`QueryError::KeyType`] where a key does not fit the schema.
+    /// [`QueryError::BadRange`] where `from` is after `to`; [`QueryError::UnknownColumn`], [`QueryError::NotKey`],
+    /// [`QueryError::KeyType`] or [`QueryError::KeyPrecision`] where a key does not fit the schema.
     pub fn new(
         schema: &Schema,
         from: Option<Timestamp>,
@@ -33,6 +33,14 @@ impl Tombstone {
         let filter = |(name, value): &(Arc<str>, Value)| Filter::new(schema, name, value.clone());
         let filters = keys.iter().map(filter).collect::<Result<_, _>>()?;
         Ok(Tombstone { seq: 0, interval: Interval::new(from, to, Closed::Left)?, filters })
+    }
+
+    /// Says whether a schema has its keys, with the types of their values.
+    ///
+    /// # Errors
+    /// As [`Tombstone::new`] for the keys.
+    pub fn check(&self, schema: &Schema) -> Result<(), QueryError> {
+        self.filters.iter().try_for_each(|filter| filter.check(schema))
     }
 
     /// The same as it was stored: `first` and `last` belong to the range.
@@ -82,26 +90,22 @@ impl Tombstone {
         self.interval.first <= interval.last && self.interval.last >= interval.first
     }
 
-    /// Takes the rows that it hides out of a selection. `seqs` are read where they are needed.
+    /// Takes the rows that it hides out of a selection, where it may hide some of the group. `seqs` are read where they
+    /// are needed.
     pub(crate) fn apply<'r>(
         &self,
-        place: Place<'r>,
-        group: usize,
+        keys: &mut Keys<'r>,
         timestamps: &[i64],
         seqs: &mut Option<Seqs<'r>>,
         selection: Selection,
     ) -> Result<Selection, QueryError> {
-        let zone = place.run.zone(group);
-        if !self.may_hide(&zone) || selection.len() == 0 {
-            return Ok(selection);
-        }
         let start = timestamps.partition_point(|ts| *ts < self.interval.first);
         let end = timestamps.partition_point(|ts| *ts <= self.interval.last).max(start);
-        let mut hidden = selection.clone().filter(|row| (start..end).contains(&row));
-        if zone.seq_max >= self.seq && hidden.len() > 0 {
+        let mut hidden = selection.within(&(start..end));
+        if keys.zone.seq_max >= self.seq && hidden.len() > 0 {
             let seqs = match seqs {
                 Some(seqs) => seqs,
-                None => seqs.insert(place.seqs(group, &zone)?),
+                None => seqs.insert(keys.place.seqs(keys.group, &keys.zone)?),
             };
             hidden = hidden.filter(|row| seqs.get(row) < self.seq);
         }
@@ -109,19 +113,48 @@ impl Tombstone {
             if hidden.len() == 0 {
                 return Ok(selection);
             }
-            hidden = filter.apply(place.column(group, &zone, &filter.name)?.as_deref(), hidden)?;
+            hidden = filter.apply(keys.column(&filter.name)?, hidden)?;
         }
         Ok(selection.without(&hidden))
     }
 }
 
-fn standing(tombstones: &[Tombstone]) -> Wanted {
+/// Tombstones in order of the starts of their ranges, so that those over a group are found without a look at all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tombstones {
+    by_first: Vec<Arc<Tombstone>>,
+    /// For each the latest end among those up to it, which rises.
+    latest_ends: Vec<i64>,
+}
+
+impl Tombstones {
+    pub(crate) fn new<'t>(tombstones: impl Iterator<Item = &'t Arc<Tombstone>>) -> Tombstones {
+        let mut by_first: Vec<Arc<Tombstone>> = tombstones.cloned().collect();
+        by_first.sort_by_key(|tombstone| tombstone.interval.first);
+        let latest = |latest: &mut i64, tombstone: &Arc<Tombstone>| {
+            *latest = tombstone.interval.last.max(*latest);
+            Some(*latest)
+        };
+        let latest_ends = by_first.iter().scan(i64::MIN, latest).collect();
+        Tombstones { by_first, latest_ends }
+    }
+
+    /// Those that may hide rows of a group, as far as the zone tells.
+    pub(crate) fn over(&self, zone: &Zone) -> impl Iterator<Item = &Tombstone> {
+        let start = self.latest_ends.partition_point(|last| *last < zone.ts_min);
+        let end = self.by_first.partition_point(|tombstone| tombstone.interval.first <= zone.ts_max);
+        let over = self.by_first.get(start..end).unwrap_or_default();
+        over.iter().map(|tombstone| &**tombstone).filter(|tombstone| tombstone.may_hide(zone))
+    }
+}
+
+fn standing(tombstones: &[Arc<Tombstone>]) -> Wanted {
     Wanted {
         interval: Interval::ALL,
         seq: u64::MAX,
         filters: Vec::new(),
         columns: Vec::new(),
-        tombstones: tombstones.to_vec(),
+        tombstones: Tombstones::new(tombstones.iter()),
     }
 }
 
@@ -129,18 +162,16 @@ fn standing(tombstones: &[Tombstone]) -> Wanted {
 ///
 /// # Errors
 /// Whatever the run's owner reports.
-pub fn hidden_rows(run: &dyn Run, tombstones: &[Tombstone]) -> Result<u64, QueryError> {
+pub fn hidden_rows(run: &dyn Run, tombstones: &[Arc<Tombstone>]) -> Result<u64, QueryError> {
     let wanted = standing(tombstones);
     let place = Place { run, position: 0 };
     let mut hidden = 0u64;
     for group in 0..run.groups() {
         let zone = run.zone(group);
         let rows = match () {
-            _ if tombstones.iter().any(|tombstone| tombstone.hides_all(&zone)) => zone.rows,
-            _ if tombstones.iter().any(|tombstone| tombstone.may_hide(&zone)) => {
-                zone.rows - wanted.select(place, group)?.selection.len()
-            }
-            _ => 0,
+            _ if wanted.hidden(&zone) => zone.rows,
+            _ if wanted.holds_all(&zone) => 0,
+            _ => zone.rows - wanted.select(place, group)?.selection.len(),
         };
         hidden = hidden.saturating_add(rows as u64);
     }
@@ -152,7 +183,7 @@ impl MemoryRun {
     ///
     /// # Errors
     /// [`QueryError::ColumnType`] where a key does not fit the run.
-    pub fn without(&self, tombstones: &[Tombstone]) -> Result<MemoryRun, QueryError> {
+    pub fn without(&self, tombstones: &[Arc<Tombstone>]) -> Result<MemoryRun, QueryError> {
         if self.rows() == 0 || !tombstones.iter().any(|tombstone| tombstone.may_hide(&self.zone())) {
             return Ok(self.clone());
         }
@@ -211,6 +242,7 @@ mod tests {
             let (first, last) = tombstone.range();
             let keys = tombstone.keys().map(|(name, value)| (name.into(), value.clone())).collect();
             assert_eq!(Tombstone::restored(tombstone.seq(), first, last, keys), tombstone);
+            let tombstone = Arc::new(tombstone);
             let kept = run().without(std::slice::from_ref(&tombstone)).unwrap();
             assert_eq!(kept.columns().i64s("x").unwrap(), left, "{tombstone:?}");
             let seqs: Vec<u64> = (0..kept.rows()).map(|row| kept.seqs().get(row)).collect();
@@ -218,7 +250,7 @@ mod tests {
             assert_eq!(seqs, expected);
             assert_eq!(hidden_rows(&run(), &[tombstone]).unwrap(), 6 - left.len() as u64);
         }
-        let two = [tombstone(9, None, None, Some("a")), tombstone(9, Some(5), None, None)];
+        let two = [tombstone(9, None, None, Some("a")), tombstone(9, Some(5), None, None)].map(Arc::new);
         assert_eq!(run().without(&two).unwrap().columns().i64s("x").unwrap(), [1, 3]);
     }
 
@@ -229,6 +261,17 @@ mod tests {
         assert!(matches!(new("x", 1i64.into()), Err(QueryError::NotKey { .. })));
         assert!(matches!(new("k", 1i64.into()), Err(QueryError::KeyType { .. })));
         assert!(new("k", Value::Null).is_ok());
+        // Rounded, it would be the key beside it.
+        let large = Schema {
+            columns: vec![SchemaColumn { name: "k".into(), column_type: ColumnType::F64, key: true }],
+        };
+        let new = |value: i64| Tombstone::new(&large, None, None, &[("k".into(), value.into())]);
+        assert_eq!(new(-(1 << 53)).unwrap().keys().next().unwrap().1, &Value::F64(-9_007_199_254_740_992.0));
+        for beyond in [(1 << 53) + 1, -(1 << 53) - 1, i64::MAX, i64::MIN] {
+            let error = new(beyond).unwrap_err();
+            assert!(matches!(error, QueryError::KeyPrecision { value, .. } if value == beyond), "{error}");
+            assert!(error.to_string().contains("\"k\"") && error.to_string().contains(&beyond.to_string()));
+        }
         let range = Tombstone::new(&schema(), Some(Timestamp(2)), Some(Timestamp(1)), &[]);
         assert!(matches!(range, Err(QueryError::BadRange { .. })));
     }

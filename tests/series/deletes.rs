@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use underbelly::{
     Batch, Column, Columns, Commit, CommitError, Database, Delete, Options, QueryError, ReadError, Row,
-    SimulatedDisk, Snapshot, Timestamp, Value,
+    SimulatedDisk, Snapshot, Timestamp, Value, limits::DELETES_MAX,
 };
 use underbelly_tests::{in_memory, options};
 
@@ -181,6 +181,56 @@ fn deletes_call_for_a_checkpoint() {
         assert!(db.snapshot().series_info("s").unwrap().deletes < 10);
     }
     assert_eq!(numbers(&db.snapshot()), (25..50).collect::<Vec<_>>());
+}
+
+/// Deletes of which rows are still stored are bounded. One too many is refused, and told what holds the others: a snapshot,
+/// or that no checkpoint was made.
+#[test]
+fn too_many_deletes_are_refused_with_what_holds_them() {
+    let disk = SimulatedDisk::new();
+    let options =
+        Options { checkpoint_operations: u64::MAX, log_file_bytes: 8 << 20, workers: 0, ..options() };
+    let db = Database::create_on(Arc::new(disk.clone()), options).unwrap();
+    append(&db, [(1, Some("a"), 1), (2, Some("b"), 2)]);
+    db.checkpoint().unwrap();
+    let many = |count: usize| {
+        let mut batch = Batch::new();
+        for _ in 0..count {
+            batch.delete_rows("s", Delete::all().key("k", "a"));
+        }
+        db.commit(batch)
+    };
+    let refused = |count: usize, held: Option<(u64, usize)>| {
+        let seq = db.snapshot().seq();
+        let error = many(count).unwrap_err();
+        let limit = DELETES_MAX;
+        match &error {
+            CommitError::TooManyDeletes { series, found, limit: told, held: by } => {
+                assert_eq!((&**series, *found, *told, *by), ("s", limit + 1, limit, held));
+            }
+            other => panic!("{other}"),
+        }
+        assert_eq!(db.snapshot().seq(), seq);
+        let text = error.to_string();
+        assert!(text.contains("\"s\"") && text.contains(&limit.to_string()) && text.contains("checkpoint"));
+        text
+    };
+    refused(DELETES_MAX + 1, None);
+    many(10).unwrap();
+    let held = db.snapshot();
+    many(DELETES_MAX - 10).unwrap();
+    let text = refused(1, Some((held.seq(), DELETES_MAX - 10)));
+    assert!(text.contains(&format!("seq {}", held.seq())), "{text}");
+    // What can be applied is, and makes room for as many.
+    db.checkpoint().unwrap();
+    many(10).unwrap();
+    refused(1, Some((held.seq(), DELETES_MAX)));
+    drop(held);
+    refused(1, None);
+    assert_eq!(numbers(&db.snapshot()), [2]);
+    assert_eq!(numbers(&reopened(&disk).snapshot()), [2]);
+    db.checkpoint().unwrap();
+    many(DELETES_MAX).unwrap();
 }
 
 /// What cannot be deleted is told, and nothing is committed.

@@ -1,6 +1,7 @@
 //! Rows come back as they were appended, in order of time, whatever way they took.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod damaged;
 mod deletes;
 
 use std::sync::Arc;

@@ -5,7 +5,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use underbelly_query::{MemoryRun, Run, Schema, Tombstone, hidden_rows};
+use underbelly_query::{MemoryRun, QueryError, Run, Schema, Tombstone, hidden_rows};
+use underbelly_storage::error::StorageError;
 use underbelly_storage::segment::Seqs;
 
 use super::Attempt;
@@ -74,7 +75,7 @@ impl Sealing {
                 .tombstones
                 .iter()
                 .filter(|tombstone| !self.done.contains(&tombstone.seq()))
-                .map(v1::Delete::try_from)
+                .map(|tombstone| v1::Delete::try_from(&**tombstone))
                 .collect::<Result<_, _>>()?,
             inexact: self.captured.inexact.iter().cloned().collect(),
         })
@@ -107,8 +108,9 @@ impl Attempt<'_> {
         let tables = tables.iter_mut().filter(is_due);
         let (this, bytes_left) = (&*self, AtomicU64::new(self.core.options.checkpoint_bytes.max(1)));
         let seal = |table: &mut Sealing| {
-            let seen = |tombstone: &&Tombstone| tombstone.seq() <= oldest_seq;
-            let tombstones: Vec<Tombstone> = table.captured.tombstones.iter().filter(seen).cloned().collect();
+            let seen = |tombstone: &&Arc<Tombstone>| tombstone.seq() <= oldest_seq;
+            let tombstones: Vec<Arc<Tombstone>> =
+                table.captured.tombstones.iter().filter(seen).cloned().collect();
             let mut sealed = this.seal_table(table, &tombstones)?;
             if !tombstones.is_empty() {
                 sealed.append(&mut this.delete_rows(table, &tombstones, &bytes_left)?);
@@ -125,15 +127,23 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Merges what was captured of a series into one segment, or into several where it is large.
+    /// Merges what was captured of a series into one segment, or into several where it is large; without small segments
+    /// that are damaged.
     fn seal_table(
         &self,
         table: &mut Sealing,
-        tombstones: &[Tombstone],
+        tombstones: &[Arc<Tombstone>],
     ) -> Result<Vec<Arc<SegmentRun>>, CommitError> {
         let mut runs = Vec::new();
-        for small in &table.small {
-            runs.push(Arc::new(read_whole(small, &table.captured.schema)?));
+        for small in std::mem::take(&mut table.small) {
+            match MemoryRun::read(&*small, &table.captured.schema) {
+                Ok(rows) => {
+                    runs.push(Arc::new(rows));
+                    table.small.push(small);
+                }
+                Err(error) if is_damage(&error) => self.note_damaged(&table.name, &small, &error),
+                Err(error) => return Err(ReadError::from(error).into()),
+            }
         }
         runs.extend(table.captured.young.iter().cloned());
         if !tombstones.is_empty() {
@@ -160,45 +170,50 @@ impl Attempt<'_> {
     }
 
     /// Writes segments that hold deleted rows anew, or leaves them out where all their rows are deleted, until so many
-    /// bytes were written anew.
+    /// bytes were written anew. One that is damaged stays as it is, and what hides rows of it stays too.
     fn delete_rows(
         &self,
         table: &mut Sealing,
-        tombstones: &[Tombstone],
+        tombstones: &[Arc<Tombstone>],
         bytes_left: &AtomicU64,
     ) -> Result<Vec<Arc<SegmentRun>>, CommitError> {
         let small = table.taken_in();
         let others = table.captured.sealed.iter().filter(|run| !small.contains(&run.reference().file));
         let (mut rewritten, mut waiting) = (Vec::new(), HashSet::new());
         for run in others.cloned().collect::<Vec<_>>() {
-            let may_hide =
-                |tombstone: &&Tombstone| (0..run.groups()).any(|group| tombstone.may_hide(&run.zone(group)));
-            let hiding: Vec<Tombstone> = tombstones.iter().filter(may_hide).cloned().collect();
-            let hidden = match hiding.is_empty() {
-                true => 0,
-                false => hidden_rows(&*run, &hiding).map_err(ReadError::from)?,
+            let may_hide = |tombstone: &&Arc<Tombstone>| {
+                (0..run.groups()).any(|group| tombstone.may_hide(&run.zone(group)))
             };
-            if hidden == 0 {
-                continue;
-            }
-            let reference = run.reference();
-            if hidden < reference.rows {
-                if bytes_left.load(Ordering::Relaxed) == 0 {
-                    waiting.extend(hiding.iter().map(Tombstone::seq));
+            let hiding: Vec<Arc<Tombstone>> = tombstones.iter().filter(may_hide).cloned().collect();
+            let (hidden, left) = match left_of(&run, &table.captured.schema, &hiding, bytes_left) {
+                Ok(Left::All) => continue,
+                Ok(Left::Unknown) => {
+                    waiting.extend(hiding.iter().map(|tombstone| tombstone.seq()));
                     continue;
                 }
-                let spent = |left: u64| Some(left.saturating_sub(reference.bytes));
-                let _ = bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent);
-                let whole = read_whole(&run, &table.captured.schema)?;
-                let left = whole.without(&hiding).map_err(ReadError::from)?;
-                rewritten.push(self.seal_runs(table, &[Arc::new(left)])?);
+                Ok(Left::Some { hidden, rows }) => (hidden, Some(rows)),
+                Ok(Left::Nothing) => (run.reference().rows, None),
+                Err(error) if is_damage(&error) => {
+                    self.note_damaged(&table.name, &run, &error);
+                    waiting.extend(hiding.iter().map(|tombstone| tombstone.seq()));
+                    continue;
+                }
+                Err(error) => return Err(ReadError::from(error).into()),
+            };
+            if let Some(rows) = left {
+                rewritten.push(self.seal_runs(table, &[Arc::new(rows)])?);
             }
-            table.touched.insert(reference.file);
+            table.touched.insert(run.reference().file);
             table.rows_deleted += hidden;
         }
-        let done = tombstones.iter().map(Tombstone::seq).filter(|seq| !waiting.contains(seq));
+        let done = tombstones.iter().map(|tombstone| tombstone.seq()).filter(|seq| !waiting.contains(seq));
         table.done = done.collect();
         Ok(rewritten)
+    }
+
+    fn note_damaged(&self, series: &str, run: &SegmentRun, error: &QueryError) {
+        let name = files::segment(series, run.reference().file);
+        self.core.note_trouble(format!("{name} cannot be written anew and stays as it is: {error}"));
     }
 
     fn seal_runs(&self, table: &Sealing, runs: &[Arc<MemoryRun>]) -> Result<Arc<SegmentRun>, CommitError> {
@@ -229,7 +244,49 @@ impl Attempt<'_> {
     }
 }
 
-/// Reads a segment back into memory.
-fn read_whole(run: &SegmentRun, schema: &Schema) -> Result<MemoryRun, CommitError> {
-    MemoryRun::read(run, schema).map_err(|error| CommitError::Read(error.into()))
+/// What of a segment is not deleted.
+enum Left {
+    All,
+    Some {
+        hidden: u64,
+        rows: MemoryRun,
+    },
+    Nothing,
+    /// No more bytes may be read to know it.
+    Unknown,
+}
+
+/// Reads what tombstones leave of a segment, where `bytes_left` are left for that.
+fn left_of(
+    run: &SegmentRun,
+    schema: &Schema,
+    hiding: &[Arc<Tombstone>],
+    bytes_left: &AtomicU64,
+) -> Result<Left, QueryError> {
+    let reference = run.reference();
+    let hidden = if hiding.is_empty() { 0 } else { hidden_rows(run, hiding)? };
+    if hidden == 0 {
+        return Ok(Left::All);
+    }
+    if hidden >= reference.rows {
+        return Ok(Left::Nothing);
+    }
+    if bytes_left.load(Ordering::Relaxed) == 0 {
+        return Ok(Left::Unknown);
+    }
+    let rows = MemoryRun::read(run, schema)?.without(hiding)?;
+    let spent = |left: u64| Some(left.saturating_sub(reference.bytes));
+    let _ = bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent);
+    Ok(Left::Some { hidden, rows })
+}
+
+/// Whether a segment could not be read because its bytes are not what they were.
+fn is_damage(error: &QueryError) -> bool {
+    match error {
+        QueryError::Malformed { .. } => true,
+        QueryError::Source(source) => {
+            matches!(source.downcast_ref(), Some(StorageError::Corrupt { .. }))
+        }
+        _ => false,
+    }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Table {
     /// Rows of small commits behind the young runs.
     tail: Tail,
     /// What hides rows that some run may hold, in order of their seqs.
-    tombstones: Arc<Vec<Tombstone>>,
+    tombstones: Arc<Vec<Arc<Tombstone>>>,
     /// The capture that last froze this table, or went on when it last changed; 0 where none did.
     capture: u64,
     /// What that capture sees.
@@ -49,9 +49,12 @@ struct Frozen {
     sealed: usize,
     schema: Arc<Schema>,
     inexact: Arc<BTreeSet<String>>,
-    tombstones: Arc<Vec<Tombstone>>,
+    tombstones: Arc<Vec<Arc<Tombstone>>>,
     last_seq: u64,
 }
+
+/// Runs, segments and tombstones that a checkpoint replaced, to be dropped where nobody waits.
+type Replaced = (Vec<Arc<MemoryRun>>, Vec<Arc<SegmentRun>>, Arc<Vec<Arc<Tombstone>>>);
 
 /// What a capture sees of a table.
 pub(crate) struct CapturedTable {
@@ -59,7 +62,7 @@ pub(crate) struct CapturedTable {
     pub sealed: Vec<Arc<SegmentRun>>,
     pub young: Vec<Arc<MemoryRun>>,
     pub inexact: Arc<BTreeSet<String>>,
-    pub tombstones: Arc<Vec<Tombstone>>,
+    pub tombstones: Arc<Vec<Arc<Tombstone>>>,
     pub last_seq: u64,
 }
 
@@ -94,7 +97,7 @@ impl Table {
             added: vec![0; columns.len()],
             schema: Arc::new(Schema { columns }),
             sealed,
-            tombstones: Arc::new(stored.deletes.iter().map(Tombstone::from).collect()),
+            tombstones: Arc::new(stored.deletes.iter().map(|delete| Arc::new(delete.into())).collect()),
             last_seq: stored.last_seq,
             ..Table::default()
         })
@@ -134,8 +137,8 @@ impl Table {
     }
 
     /// What hides rows of the runs.
-    pub(crate) fn tombstones(&self) -> Arc<Vec<Tombstone>> {
-        self.tombstones.clone()
+    pub(crate) fn tombstones(&self) -> &Arc<Vec<Arc<Tombstone>>> {
+        &self.tombstones
     }
 
     /// All rows in runs, the sealed ones first.
@@ -175,7 +178,8 @@ impl Table {
     /// Hides rows of earlier commits.
     pub(crate) fn delete(&mut self, seq: u64, tombstone: Tombstone) {
         self.last_seq = seq;
-        Arc::make_mut(&mut self.tombstones).push(tombstone.with_seq(seq));
+        // Where a reader holds the list, it is copied: [`DELETES_MAX`](crate::limits::DELETES_MAX) pointers at most.
+        Arc::make_mut(&mut self.tombstones).push(Arc::new(tombstone.with_seq(seq)));
     }
 
     /// Whether rows have the columns of the tail and nothing that the schema does not know: they need no other check.
@@ -291,18 +295,20 @@ impl Table {
         segments: Vec<Arc<SegmentRun>>,
         taken_in: &HashSet<u64>,
         done: &HashSet<u64>,
-    ) -> (Vec<Arc<MemoryRun>>, Vec<Arc<SegmentRun>>) {
+    ) -> Replaced {
         let young = self.young.drain(..self.frozen()).collect();
         self.frozen = None;
+        let (mut replaced, mut hid_rows) = (Vec::new(), Arc::default());
         if !done.is_empty() {
-            Arc::make_mut(&mut self.tombstones).retain(|tombstone| !done.contains(&tombstone.seq()));
+            let stays = |tombstone: &&Arc<Tombstone>| !done.contains(&tombstone.seq());
+            let left = self.tombstones.iter().filter(stays).cloned().collect();
+            hid_rows = std::mem::replace(&mut self.tombstones, Arc::new(left));
         }
-        let mut replaced = Vec::new();
         if !taken_in.is_empty() {
             replaced = self.sealed.extract_if(.., |run| taken_in.contains(&run.reference().file)).collect();
         }
         self.sealed.extend(segments);
-        (young, replaced)
+        (young, replaced, hid_rows)
     }
 }
 
@@ -450,6 +456,20 @@ mod tests {
         (1..=full + 1).for_each(|seq| table.push_few(14 + seq, &mut few(seq as i64, "x")));
         assert_eq!(sizes(&table), [YOUNG_RUN_ROWS_MAX]);
         assert_eq!(table.runs().len(), 2);
+    }
+
+    #[test]
+    fn deletes_are_shared_with_whoever_holds_the_older_ones() {
+        let mut table = Table::default();
+        let delete = || Tombstone::new(&Schema::default(), None, None, &[]).unwrap();
+        table.delete(1, delete());
+        let held = table.tombstones().clone();
+        table.delete(2, delete());
+        let all = table.tombstones().clone();
+        assert_eq!((held.len(), all.len()), (1, 2));
+        assert!(Arc::ptr_eq(&held[0], &all[0]));
+        table.seal(Vec::new(), &HashSet::new(), &HashSet::from([1]));
+        assert!(Arc::ptr_eq(&table.tombstones()[0], &all[1]) && table.tombstones().len() == 1);
     }
 
     #[test]

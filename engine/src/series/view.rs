@@ -14,7 +14,7 @@ pub struct Series {
     name: Arc<str>,
     schema: Arc<Schema>,
     runs: Arc<[Arc<dyn Run>]>,
-    tombstones: Arc<Vec<Tombstone>>,
+    tombstones: Arc<Vec<Arc<Tombstone>>>,
     snapshot: Snapshot,
 }
 
@@ -45,7 +45,7 @@ impl Series {
         name: Arc<str>,
         schema: Arc<Schema>,
         runs: Vec<Arc<dyn Run>>,
-        tombstones: Arc<Vec<Tombstone>>,
+        tombstones: Arc<Vec<Arc<Tombstone>>>,
         snapshot: Snapshot,
     ) -> Series {
         Series { name, schema, runs: runs.into(), tombstones, snapshot }
@@ -83,8 +83,8 @@ impl Series {
     /// have any value; null asks for rows without one.
     ///
     /// # Errors
-    /// [`ReadError::Query`]: `QueryError::UnknownColumn`, `QueryError::NotKey` or `QueryError::KeyType` where a key
-    /// does not fit the schema, `QueryError::Source` where stored rows are damaged or cannot be read,
+    /// [`ReadError::Query`]: `QueryError::UnknownColumn`, `QueryError::NotKey`, `QueryError::KeyType` or
+    /// `QueryError::KeyPrecision` where a key does not fit the schema, `QueryError::Source` where stored rows are damaged or cannot be read,
     /// `QueryError::TooLarge` where a column would pass 4 GiB of text.
     pub fn latest(&self, n: usize, keys: &[(&str, Value)]) -> Result<Columns, ReadError> {
         Ok(latest(self, n, keys)?)
@@ -140,7 +140,7 @@ impl Source for Series {
         self.snapshot.seq()
     }
 
-    fn tombstones(&self) -> &[Tombstone] {
+    fn tombstones(&self) -> &[Arc<Tombstone>] {
         &self.tombstones
     }
 }

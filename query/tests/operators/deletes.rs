@@ -13,7 +13,7 @@ use crate::model::{self, Keys, NAMES, Row, RunOfRows, RunsOf};
 /// Rows of a source, and what hides some of them.
 struct Without {
     of: RunsOf,
-    tombstones: Vec<Tombstone>,
+    tombstones: Vec<Arc<Tombstone>>,
 }
 
 impl Source for Without {
@@ -29,7 +29,7 @@ impl Source for Without {
         self.of.seq
     }
 
-    fn tombstones(&self) -> &[Tombstone] {
+    fn tombstones(&self) -> &[Arc<Tombstone>] {
         &self.tombstones
     }
 }
@@ -50,11 +50,11 @@ impl Delete {
             && model::has_keys(row, &self.keys)
     }
 
-    fn tombstone(&self) -> Tombstone {
+    fn tombstone(&self) -> Arc<Tombstone> {
         let keys: Vec<(Arc<str>, Value)> =
             self.keys.iter().map(|(i, value)| (NAMES[*i].into(), value.clone())).collect();
         let range = (self.from.map(Timestamp), self.to.map(Timestamp));
-        Tombstone::new(&model::schema(), range.0, range.1, &keys).unwrap().with_seq(self.seq)
+        Tombstone::new(&model::schema(), range.0, range.1, &keys).unwrap().with_seq(self.seq).into()
     }
 }
 
@@ -89,7 +89,7 @@ proptest! {
         n in 0usize..9,
         from in prop::option::of(model::times()),
     ) {
-        let tombstones: Vec<Tombstone> = deletes.iter().map(Delete::tombstone).collect();
+        let tombstones: Vec<Arc<Tombstone>> = deletes.iter().map(Delete::tombstone).collect();
         let source = Without { of: model::source(&runs, seq), tombstones };
         let rows = left(&runs, seq, &deletes);
         let mut scan = Scan::new(&source).batch_rows(n.max(1));
@@ -120,7 +120,7 @@ proptest! {
         run in model::any_run(),
         deletes in prop::collection::vec(any_delete(), 0..4),
     ) {
-        let tombstones: Vec<Tombstone> = deletes.iter().map(Delete::tombstone).collect();
+        let tombstones: Vec<Arc<Tombstone>> = deletes.iter().map(Delete::tombstone).collect();
         let built = run.build();
         let rows = left(std::slice::from_ref(&run), u64::MAX, &deletes);
         let hidden = run.rows.len() - rows.len();
@@ -160,4 +160,11 @@ fn deleted_groups_are_not_read() {
     assert_eq!(built.timestamps_read.load(Relaxed), 0);
     assert_eq!(Scan::new(&source(vec![delete(10, 35)])).count().unwrap(), 15);
     assert_eq!((built.timestamps_read.load(Relaxed), built.seqs_read.load(Relaxed)), (1, 0));
+    // Many that name a key: its column is read once, and in no group that none of them overlaps.
+    let keyed = |i: i64| {
+        let keys = vec![(0, Value::from(format!("k{i}")))];
+        Delete { seq: 2, from: Some(20 - i % 5), to: Some(21 + i % 9), keys }.tombstone()
+    };
+    assert_eq!(Scan::new(&source((0..50).map(keyed).collect())).count().unwrap(), 40);
+    assert_eq!((built.timestamps_read.load(Relaxed), built.columns_read.load(Relaxed)), (3, 2));
 }

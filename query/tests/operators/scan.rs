@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use underbelly_query::{Closed, MemoryRun, QueryError, Run, Scan, Schema, SchemaColumn, TIMESTAMP};
+use underbelly_query::{Closed, MemoryRun, QueryError, Run, Scan, Schema, SchemaColumn, TIMESTAMP, latest};
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp, Value};
 
 use crate::model::{self, Keys, NAMES, Row, RunsOf};
@@ -133,6 +133,20 @@ fn integers_widen_in_columns_and_in_keys() {
     assert_eq!(Scan::new(&source).key("n", 2).collect().unwrap().f64s("n").unwrap(), [2.0, 2.0]);
     assert_eq!(Scan::new(&source).key("n", Value::Null).count().unwrap(), 0);
     assert_eq!(Scan::new(&source).key("n", 2).key("n", 3).count().unwrap(), 0);
+}
+
+/// Rounded, an integer that an f64 cannot hold would be the key beside it.
+#[test]
+fn integers_that_a_key_cannot_hold_are_refused() {
+    let columns = Columns::new().with("n", Column::from(vec![(1u64 << 53) as f64])).unwrap();
+    let run: Arc<dyn Run> = Arc::new(MemoryRun::new(vec![1], columns, 1).unwrap());
+    let source = RunsOf { schema: numbers_schema(ColumnType::F64, true), runs: vec![run], seq: 1 };
+    assert_eq!(Scan::new(&source).key("n", 1i64 << 53).count().unwrap(), 1);
+    let beyond = (1i64 << 53) + 1;
+    let refused = Scan::new(&source).key("n", beyond).count().unwrap_err();
+    assert!(matches!(refused, QueryError::KeyPrecision { value, .. } if value == beyond), "{refused}");
+    let refused = latest(&source, 1, &[("n", beyond.into())]).unwrap_err();
+    assert!(matches!(refused, QueryError::KeyPrecision { .. }), "{refused}");
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
-use underbelly::{Batch, Closed, Columns, Database, Delete, Scan, Schema, Timestamp, Value, View};
+use underbelly::{
+    Batch, Closed, ColumnType, Columns, Database, Delete, Scan, Schema, Timestamp, Value, View,
+};
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing, print};
@@ -144,9 +146,12 @@ fn parse_filter(text: &str) -> Result<(String, String), String> {
 fn filters(schema: &Schema, given: &[(String, String)]) -> Result<Vec<(String, Value)>, Failed> {
     let typed = |(name, text): &(String, String)| {
         let column = schema.column(name)?;
-        let value = match text.is_empty() {
-            true => Value::Null,
-            false => parse_value(&format!("key {name:?}"), text, column.column_type)?,
+        // Whether a key of floats can hold an integer is the engine's to say; as a float it would be rounded.
+        let integer = text.parse::<i64>().ok().filter(|_| column.column_type == ColumnType::F64);
+        let value = match integer {
+            _ if text.is_empty() => Value::Null,
+            Some(integer) => integer.into(),
+            None => parse_value(&format!("key {name:?}"), text, column.column_type)?,
         };
         Ok((name.clone(), value))
     };

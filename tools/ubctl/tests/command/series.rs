@@ -43,6 +43,21 @@ fn rows_are_removed_by_key_and_time_and_not_all_by_mistake() {
     assert_eq!(place.json(words("series info s --format json"))["rows"], 0);
 }
 
+/// An integer that a key of floats cannot hold is not rounded to the key beside it.
+#[test]
+fn no_key_is_removed_for_the_one_beside_it() {
+    let place = Place::new();
+    place.write("rows.csv", "t,k,x\n1,9007199254740992.0,1\n2,0.5,2\n3,3.0,3\n");
+    place.ok(words("import rows.csv --series s --time t --key k"));
+    for command in ["rm s", "range s --count", "latest s"] {
+        let refused = place.fails(words(&format!("series {command} --key k=9007199254740993")));
+        assert!(refused.contains("9007199254740993") && refused.contains("f64"), "{refused}");
+    }
+    assert!(place.ok(words("series rm s --key k=3")).contains("rows  1"));
+    assert!(place.ok(words("series rm s --key k=9007199254740992")).contains("rows  1"));
+    assert_eq!(place.json(words("series info s --format json"))["rows"], 1);
+}
+
 #[test]
 fn ranges_have_ends_keys_columns_and_limits() {
     let place = ticks();

@@ -5,6 +5,7 @@
 //! more are known to be lost, so that what names them says so when it is read. The damaged folder is not changed.
 
 mod candidates;
+mod found;
 mod gather;
 mod loss;
 mod salvage;

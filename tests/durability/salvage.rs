@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use tempfile::TempDir;
 use underbelly::{
-    Batch, Column, Columns, Database, Disk, Metadata, RepairReport, Row, SimulatedDisk, Timestamp, View,
+    Batch, Column, ColumnType, Columns, Database, Delete, Disk, Metadata, RepairReport, Row, SimulatedDisk,
+    Timestamp, View,
 };
 use underbelly_tests::sample::lay_out;
 use underbelly_tests::{BULK_ROWS, blob_of, define, options, transaction};
@@ -281,4 +283,207 @@ fn nothing_is_made_up_of_nothing() {
     let error = Database::repair(dir.path(), saved.path(), |_, _| ()).map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("nothing can be saved"), "{error}");
     assert_eq!(std::fs::read_dir(saved.path()).unwrap().count(), 0);
+}
+
+/// Rows of series `s` at times `first`, `first` + 1, …, of the keys `a` and `b` in turn, each with its time in `x`.
+fn keyed(first: i64, rows: usize) -> Batch {
+    let times: Vec<i64> = (first..first + rows as i64).collect();
+    let mut keys = Column::new(ColumnType::Utf8);
+    times.iter().for_each(|time| keys.push(&if time % 2 == 0 { "a" } else { "b" }.into()).unwrap());
+    let columns = Columns::new().with("k", keys).unwrap();
+    let columns = columns.with("x", Column::from(times.clone())).unwrap();
+    let mut batch = Batch::new();
+    batch.append_columns("s", times.into_iter().map(Timestamp).collect(), columns, &["k"]).unwrap();
+    batch
+}
+
+/// A killed database: the batches, and after each a checkpoint. Its manifests are gone, and its log where `log` is not set.
+fn without_manifests(batches: Vec<Batch>, log: bool) -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    for batch in batches {
+        db.commit(batch).unwrap();
+        db.checkpoint().unwrap();
+    }
+    let disk = disk.crash();
+    remove(&disk, "MANIFEST-");
+    if !log {
+        remove(&disk, "wal/");
+    }
+    disk
+}
+
+fn deleting(delete: Delete) -> Batch {
+    let mut batch = Batch::new();
+    batch.delete_rows("s", delete);
+    batch
+}
+
+fn segments_of(disk: &SimulatedDisk, series: &str) -> Vec<String> {
+    let folder = format!("segments/{series}/");
+    disk.files().into_iter().filter(|name| name.starts_with(&folder)).collect()
+}
+
+/// A segment that was written anew without deleted rows takes the place of the one that held them, also where it was a
+/// large append, of which the file does not say the transaction.
+#[test]
+fn deleted_rows_stay_deleted_without_manifests_where_a_segment_was_written_anew() {
+    for (rows, log) in [(100, true), (100, false), (BULK_ROWS, true), (BULK_ROWS, false)] {
+        let from = (rows - 10) as i64;
+        let late = |time: i64| deleting(Delete::all().key("k", "b").from(Timestamp(time)));
+        let batches = vec![keyed(0, rows), keyed(1 << 30, 2), late(from), keyed(1 << 31, 1)];
+        let disk = without_manifests(batches, log);
+        assert!(segments_of(&disk, "s").len() >= 3, "the older segment is there still");
+        let (report, saved) = repaired(&disk);
+        let db = Database::open_with(saved.path(), options()).unwrap();
+        let kept = (0..rows as i64).chain([1 << 30, (1 << 30) + 1]).filter(|x| *x < from || x % 2 == 0);
+        assert_eq!(
+            values(&db, "s", "x"),
+            kept.chain([1 << 31]).collect::<Vec<_>>(),
+            "{rows} {log} {report:?}"
+        );
+    }
+}
+
+/// What happens to hold a row of a large append is no successor of it.
+#[test]
+fn a_large_append_is_not_given_up_for_a_row_that_came_again() {
+    for log in [true, false] {
+        let disk = without_manifests(vec![keyed(0, BULK_ROWS), keyed(5, 1), keyed(8, 20)], log);
+        let (report, saved) = repaired(&disk);
+        let db = Database::open_with(saved.path(), options()).unwrap();
+        assert_eq!(values(&db, "s", "x").len(), BULK_ROWS + 21, "{log} {report:?}");
+    }
+}
+
+/// Where the segment that was written anew is damaged, the one before gives its rows, and the loss is told.
+#[test]
+fn a_damaged_segment_costs_no_rows_that_an_older_one_holds() {
+    for rows in [100, BULK_ROWS] {
+        let batches = vec![keyed(0, rows), deleting(Delete::all().to(Timestamp(10)))];
+        let disk = without_manifests(batches, false);
+        let newest = segments_of(&disk, "s").pop().unwrap();
+        let mut bytes = disk.contents(&newest).unwrap();
+        bytes[1] ^= 1;
+        disk.overwrite(&newest, bytes);
+        let (report, saved) = repaired(&disk);
+        assert!(report.losses.iter().any(|loss| loss.file == newest), "{report:?}");
+        assert!(report.assumed[0].contains("deleted"), "{report:?}");
+        let db = Database::open_with(saved.path(), options()).unwrap();
+        assert_eq!(values(&db, "s", "x"), (0..rows as i64).collect::<Vec<_>>());
+    }
+}
+
+/// Rows of a segment of which nothing was left may be back, and that is told.
+#[test]
+fn rows_of_which_nothing_was_left_may_be_back_and_that_is_told() {
+    let mut other = Batch::new();
+    other.append(Row::new("other", Timestamp(1)).field("x", 1)).unwrap();
+    let disk = without_manifests(vec![other, keyed(0, 100), deleting(Delete::all())], false);
+    let (report, saved) = repaired(&disk);
+    assert!(report.assumed[0].contains("deleted"), "{report:?}");
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    assert_eq!(values(&db, "s", "x"), (0..100).collect::<Vec<_>>());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Times and keys of rows of one transaction.
+    Append(Vec<(i64, u8)>),
+    /// Rows within a range of time, of a key or of all.
+    Delete(i64, i64, Option<u8>),
+    Checkpoint,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let delete = (0i64..30, 1i64..30, prop::option::weighted(0.5, 0u8..3));
+    prop_oneof![
+        6 => prop::collection::vec((0i64..30, 0u8..3), 1..40).prop_map(Step::Append),
+        3 => delete.prop_map(|(from, length, key)| Step::Delete(from, from + length, key)),
+        3 => Just(Step::Checkpoint),
+    ]
+}
+
+/// A row of the model.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    time: i64,
+    key: u8,
+    x: i64,
+    transaction: i64,
+}
+
+/// Lives the steps, takes manifests and perhaps the log away, and compares what a repair gives with the model.
+fn salvage_and_compare(steps: Vec<Step>, log: bool) {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    let (mut all, mut alive, mut sealed) = (Vec::<Kept>::new(), Vec::<Kept>::new(), Vec::new());
+    let begin = [Step::Append(vec![(1, 0), (2, 1), (3, 2)]), Step::Checkpoint];
+    for (transaction, step) in (1..).zip(begin.into_iter().chain(steps)) {
+        let mut batch = Batch::new();
+        batch.append(Row::new("other", Timestamp(1)).field("x", transaction)).unwrap();
+        match step {
+            Step::Append(rows) => {
+                for (time, key) in rows {
+                    let row = Kept { time, key, x: all.len() as i64, transaction };
+                    let written = Row::new("s", Timestamp(time)).key("k", format!("k{key}"));
+                    batch.append(written.field("x", row.x)).unwrap();
+                    all.push(row);
+                    alive.push(row);
+                }
+            }
+            Step::Delete(from, to, key) => {
+                let delete = Delete::all().from(Timestamp(from)).to(Timestamp(to));
+                batch.delete_rows(
+                    "s",
+                    match key {
+                        Some(key) => delete.key("k", format!("k{key}")),
+                        None => delete,
+                    },
+                );
+                alive.retain(|row| !(from..to).contains(&row.time) || key.is_some_and(|key| key != row.key));
+            }
+            Step::Checkpoint => {
+                db.checkpoint().unwrap();
+                sealed.clone_from(&alive);
+                continue;
+            }
+        }
+        db.commit(batch).unwrap();
+    }
+    let disk = disk.crash();
+    remove(&disk, "MANIFEST-");
+    if !log {
+        remove(&disk, "wal/");
+    }
+    let (report, saved) = repaired(&disk);
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    let expected = if log { alive } else { sealed };
+    let mut found = db.snapshot().series("s").map_or(Vec::new(), |_| values(&db, "s", "x"));
+    found.sort_unstable();
+    assert!(found.is_sorted_by(|a, b| a < b), "no row comes twice: {found:?}");
+    for row in &expected {
+        assert!(found.binary_search(&row.x).is_ok(), "{row:?} is lost: {report:?}");
+    }
+    for row in &all {
+        let is_back = found.binary_search(&row.x).is_ok() && !expected.iter().any(|other| other.x == row.x);
+        let may_be =
+            !report.assumed.is_empty() && !expected.iter().any(|other| other.transaction == row.transaction);
+        assert!(!is_back || may_be, "{row:?} is back: {report:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 64, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default()
+    })]
+
+    /// Appends with ties, deletes by key and by time, and checkpoints in any order.
+    #[test]
+    fn without_manifests_rows_come_once_and_deleted_ones_stay_away(
+        steps in prop::collection::vec(step(), 1..40),
+        log in any::<bool>(),
+    ) {
+        salvage_and_compare(steps, log);
+    }
 }

@@ -22,7 +22,7 @@ pub(super) struct Candidate {
     pub manifest: v1::Manifest,
     /// Its image is lost, and with it the graph, the contents of cells and the versions of models.
     pub without_image: bool,
-    /// Rows that its segments hold although the log's transactions behind it append them too.
+    /// Transactions of which its segments hold the rows although the log behind it appends them too.
     pub covered: Covered,
     pub losses: Vec<Loss>,
     /// What was taken to be so, as nothing says it.

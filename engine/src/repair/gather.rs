@@ -2,17 +2,20 @@
 //!
 //! A segment says its database, its columns and which of them are keys, and the transaction of each row; its folder says the
 //! series. A pack and a chunk file say which objects they hold. What only a manifest says is made up so that no row comes
-//! twice, but for rows that stood in one segment with deleted ones; each such assumption is told.
+//! twice; each assumption is told.
+//!
+//! All that one transaction appends to a series stands in one segment, and a checkpoint that writes rows anew takes in whole
+//! segments: to merge them, or to leave deleted rows out. So a sound segment that holds any row of a transaction has taken
+//! the place of each older one that does, and what it lacks of that was deleted. Only where all rows of a segment were
+//! deleted nothing took its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use underbelly_storage::ColumnType;
 use underbelly_storage::disk::SharedDisk;
-use underbelly_storage::error::StorageError;
 use underbelly_storage::identify_chunk;
-use underbelly_storage::segment::Segment;
 use underbelly_wal::{FileInspection, Start, WalError, visit_sound};
 
+use super::found::Found;
 use super::loss::Loss;
 use super::salvage::loss_or_end;
 use crate::checkpoint::all_files;
@@ -21,8 +24,8 @@ use crate::files;
 use crate::record::{self, v1};
 use crate::series::inexact;
 
-/// How many rows of which transactions segments hold, by series.
-pub(super) type Covered = BTreeMap<String, BTreeMap<u64, u64>>;
+/// The transactions of which segments hold the rows, by series.
+pub(super) type Covered = BTreeMap<String, BTreeSet<u64>>;
 
 /// A manifest that was made up.
 pub(super) struct Gathered {
@@ -45,14 +48,6 @@ struct Survey {
     named: BTreeMap<u64, u64>,
 }
 
-/// A sound segment.
-struct Found {
-    file: u64,
-    segment: Segment,
-    /// Rows of each transaction; empty where the file does not say which one it was.
-    counts: BTreeMap<u64, u64>,
-}
-
 /// Makes up a manifest from the files that are there; `None` where nothing can be told from them.
 pub(super) fn gather(
     disk: &SharedDisk,
@@ -70,8 +65,8 @@ pub(super) fn gather(
     for name in all_files(&**disk)? {
         gathered.take(disk, database, &name, survey.as_ref(), &mut by_series)?;
     }
-    let stored = by_series.values().flatten().filter_map(|found| found.counts.keys().next_back()).max();
-    let stored = stored.copied().unwrap_or(0);
+    let stored = by_series.values().flatten().filter_map(|found| found.last_seq()).max();
+    let stored = stored.unwrap_or(0);
     // The log's transactions are taken where they lead behind what the segments hold; what is in both is taken once.
     let (log, named) = match survey {
         Some(log) if log.next > stored => (Some(log), BTreeMap::new()),
@@ -96,9 +91,10 @@ pub(super) fn gather(
     gathered.assumed.insert(
         0,
         format!(
-            "no manifest is left, so that the segments and packs in the folders were taken, and of segments that hold the \
-             same rows the newest; the segments hold transactions up to {stored}; where rows had been deleted they may be \
-             back, and those that were in one segment with them may stand twice"
+            "no manifest is left, so that the segments and packs in the folders were taken, and of segments that hold rows of \
+             the same transactions the newest; the segments hold transactions up to {stored}; where the log does not delete \
+             them once more, deleted rows are back if all rows of their segment were deleted or the segment that was \
+             written without them is damaged"
         ),
     );
     Ok(Some(gathered))
@@ -203,7 +199,7 @@ impl Gathered {
         Ok(())
     }
 
-    /// Takes in those segments of a series that hold rows which no newer one holds. `log` is what will be applied of the
+    /// Takes in those segments of a series of which no newer one has taken the place. `log` is what will be applied of the
     /// log; `named` are the transactions of segments where nothing of it will.
     fn add_series(
         &mut self,
@@ -212,166 +208,75 @@ impl Gathered {
         log: Option<&Survey>,
         named: &BTreeMap<u64, u64>,
     ) -> Result<(), OpenError> {
-        found.sort_unstable_by_key(|found| std::cmp::Reverse(found.file));
-        let covered = self.covered.entry(series.clone()).or_default();
+        // First those that say the transaction of each row, then those of which the log says it; of each the newest first.
+        let rank = |found: &Found| match found.segment.has_seqs() {
+            true => 0,
+            false => 1 + u8::from(!named.contains_key(&found.file)),
+        };
+        found.sort_by_key(|found| (rank(found), std::cmp::Reverse(found.file)));
+        let (mut covered, mut kept) = (BTreeSet::new(), Vec::<Found>::new());
         let (mut columns, mut segments) = (Vec::new(), Vec::new());
-        // First those that say the transaction of each row.
-        let (told, untold): (Vec<Found>, Vec<Found>) =
-            found.into_iter().partition(|found| found.segment.has_seqs());
-        let mut kept: Vec<Found> = Vec::new();
-        for found in told {
-            let is_new = |(seq, rows): (&u64, &u64)| covered.get(seq).is_none_or(|held| held < rows);
-            if found.counts.iter().any(is_new) {
-                found.counts.iter().for_each(|(seq, rows)| *covered.entry(*seq).or_default() += rows);
-                segments.push(found.reference(0));
-                kept.push(found);
+        for found in found {
+            let seq = named.get(&found.file).copied().filter(|_| !found.segment.has_seqs());
+            let seqs: Vec<u64> = found.counts.keys().copied().chain(seq).collect();
+            if seqs.iter().any(|seq| covered.contains(seq)) {
+                continue;
             }
-        }
-        for found in untold {
+            let file = files::segment(&series, found.file);
             let rows = found.segment.rows();
-            match named.get(&found.file) {
-                Some(seq) => {
-                    let held = covered.entry(*seq).or_default();
-                    if *held < rows {
-                        *held += rows;
-                        segments.push(found.reference(*seq));
-                        kept.push(found);
-                    }
-                }
+            let mut assumed = None;
+            if seqs.is_empty() {
                 // Its transaction brings it along, unless a segment holds its rows by now.
-                None if log.is_some_and(|log| log.named.contains_key(&found.file)) => {}
-                None if found.is_held_by(&kept)? => {}
-                None => {
-                    self.assumed.push(format!(
-                        "nothing says which transaction appended the {rows} rows of series {series:?} in {}, nor that it \
-                         was committed; they were taken for rows of transaction 1",
-                        files::segment(&series, found.file)
-                    ));
-                    covered.entry(1).or_default();
-                    segments.push(found.reference(1));
-                    kept.push(found);
+                if log.is_some_and(|log| log.named.contains_key(&found.file)) {
+                    continue;
                 }
+                if let Some(successor) = found.successor(&kept)? {
+                    if successor.rows < rows {
+                        self.assumed.push(format!(
+                            "{} of the {rows} rows of series {series:?} in {file} are all those of transaction {} in {}; \
+                             the others were taken for deleted",
+                            successor.rows,
+                            successor.seq,
+                            files::segment(&series, successor.file)
+                        ));
+                    }
+                    continue;
+                }
+                assumed = Some(format!(
+                    "nothing says which transaction appended the {rows} rows of series {series:?} in {file}, nor that it \
+                     was committed; they were taken for rows of transaction 1"
+                ));
             }
-        }
-        kept.retain(|found| {
-            let conflict = found.add_columns(&mut columns);
-            if let Some(damage) = conflict {
-                let file = files::segment(&series, found.file);
-                let lost = format!("{} rows of series {series:?}", found.segment.rows());
-                segments.retain(|segment: &v1::SegmentRef| segment.file != found.file);
+            // A segment that cannot be taken takes no other's place.
+            if let Some(damage) = found.add_columns(&mut columns) {
+                let lost = format!("{rows} rows of series {series:?}");
                 self.losses.push(Loss { file, offset: None, damage, lost });
-                return false;
+                continue;
             }
-            true
-        });
+            segments.push(found.reference(match found.segment.has_seqs() {
+                true => 0,
+                false => seq.unwrap_or(1),
+            }));
+            covered.extend(seqs);
+            self.assumed.extend(assumed);
+            kept.push(found);
+        }
         if segments.is_empty() {
-            self.covered.remove(&series);
             return Ok(());
         }
         columns.sort_by_key(|column: &v1::SchemaColumn| !column.key);
         segments.sort_unstable_by_key(|segment| segment.file);
-        let last_seq = covered.keys().next_back().copied().unwrap_or(0);
         let inexact: BTreeSet<String> =
             kept.iter().flat_map(|found| inexact::in_segment(&found.segment)).collect();
         self.manifest.series.push(v1::Series {
-            name: series,
+            name: series.clone(),
             columns,
             segments,
-            last_seq,
+            last_seq: covered.last().copied().unwrap_or(1),
             deletes: Vec::new(),
             inexact: inexact.into_iter().collect(),
         });
+        self.covered.insert(series, covered);
         Ok(())
-    }
-}
-
-impl Found {
-    fn open(disk: &SharedDisk, database: [u8; 16], name: &str, file: u64) -> Result<Found, OpenError> {
-        let segment = Segment::open(&**disk, name, database, None)?;
-        segment.verify()?;
-        let mut counts = BTreeMap::new();
-        for group in 0..segment.groups() {
-            for seq in segment.seqs(group)?.unwrap_or_default() {
-                *counts.entry(seq).or_default() += 1;
-            }
-        }
-        Ok(Found { file, segment, counts })
-    }
-
-    fn reference(&self, seq: u64) -> v1::SegmentRef {
-        let info = self.segment.info();
-        v1::SegmentRef {
-            file: self.file,
-            bytes: info.bytes,
-            rows: info.rows,
-            ts_min: info.ts_min,
-            ts_max: info.ts_max,
-            footer_hash: info.footer_hash,
-            seq,
-            schema: self.columns(),
-        }
-    }
-
-    fn columns(&self) -> Vec<v1::SchemaColumn> {
-        let columns = self.segment.schema().iter().zip(self.segment.keys());
-        let column = |((name, column_type), key): (&(std::sync::Arc<str>, ColumnType), &bool)| {
-            v1::SchemaColumn { name: name.to_string(), column_type: column_type.tag(), key: *key }
-        };
-        columns.map(column).collect()
-    }
-
-    /// Takes the columns into those of the series, or says what contradicts them.
-    fn add_columns(&self, all: &mut Vec<v1::SchemaColumn>) -> Option<String> {
-        let (int, float) = (ColumnType::I64.tag(), ColumnType::F64.tag());
-        let mut joined = all.clone();
-        for column in self.columns() {
-            let Some(known) = joined.iter_mut().find(|known| known.name == column.name) else {
-                joined.push(column);
-                continue;
-            };
-            let widens = [known.column_type, column.column_type];
-            if known.key == column.key && !known.key && (widens == [int, float] || widens == [float, int]) {
-                known.column_type = float;
-            } else if *known != column {
-                return Some(format!("its column {:?} is not what it is in newer segments", column.name));
-            }
-        }
-        *all = joined;
-        None
-    }
-
-    /// Whether newer segments hold the rows of this one, of which the transaction is not known: as many rows of one
-    /// transaction, with the same times.
-    fn is_held_by(&self, kept: &[Found]) -> Result<bool, StorageError> {
-        let rows = self.segment.rows();
-        let mut times = None;
-        let newer = kept.iter().filter(|found| found.file > self.file);
-        for found in newer {
-            for (seq, _) in found.counts.iter().filter(|(_, count)| **count == rows) {
-                if times.is_none() {
-                    times = Some(self.times(None)?);
-                }
-                if Some(found.times(Some(*seq))?) == times {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    /// Times of all rows, or of those of one transaction, rising.
-    fn times(&self, of: Option<u64>) -> Result<Vec<i64>, StorageError> {
-        let mut times = Vec::new();
-        for group in 0..self.segment.groups() {
-            let all = self.segment.timestamps(group)?;
-            match of {
-                None => times.extend(all),
-                Some(seq) => {
-                    let seqs = self.segment.seqs(group)?.unwrap_or_default();
-                    times.extend(all.iter().zip(seqs).filter(|(_, of)| *of == seq).map(|(time, _)| time));
-                }
-            }
-        }
-        Ok(times)
     }
 }

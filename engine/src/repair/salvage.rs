@@ -276,8 +276,7 @@ fn save_record(
     let before = losses.len();
     let mut kept = Vec::new();
     for append in std::mem::take(&mut record.appends) {
-        let held = candidate.covered.get(&append.series).and_then(|counts| counts.get(&seq));
-        if held.is_some_and(|rows| *rows > 0) {
+        if candidate.covered.get(&append.series).is_some_and(|seqs| seqs.contains(&seq)) {
             continue;
         }
         if let v1::Rows::Segment(reference) = &append.rows {

@@ -321,8 +321,8 @@ pub fn visit_sound<E: From<WalError>>(
             let name = log_name(place.file);
             let file = disk.open_read(&name).map_err(WalError::io("open", &name))?;
             let window = Window::new(file, name)?;
-            let header = place.stand_in(db_id, window.file_len());
-            Ok(Follower::at(disk, db_id, header, window, place.entered(), from))
+            let header = place.stand_in(db_id, window.file_len(), from);
+            header.map(|header| Follower::at(disk, db_id, header, window, place.entered(), from))
         }
         (None, Some((header, window))) => {
             let has_next = logs.last().is_some_and(|last| *last > header.number);

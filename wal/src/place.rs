@@ -7,6 +7,7 @@ use crate::chain::{Chain, whole_batch};
 use crate::error::WalError;
 use crate::header::FileHeader;
 use crate::layout::{BLOCK, NUMBER_MAX, log_name};
+use crate::options::FILE_LEN_MAX;
 use crate::window::Window;
 
 /// A place between two batches. Whoever keeps it durably, as a checkpoint does, can read the log from there: the next
@@ -87,6 +88,9 @@ impl fmt::Display for PassedOver {
     }
 }
 
+/// What is wrong with a place whose salt is not that of its file.
+pub(crate) const OTHER_USE: &str = "the checkpoint names another use of the file";
+
 /// Where the first batch that is wanted is looked for in the first file.
 pub(crate) struct Entered {
     pub offset: u64,
@@ -99,14 +103,37 @@ impl Place {
         Chain { link: Link { number: self.batch, crc: self.crc }, next_seq: self.seq }
     }
 
+    /// Refuses what is no place in a file of this length that begins with `first_seq`, or lies behind `wanted`: what
+    /// stands between would be left out.
+    pub(crate) fn check(&self, first_seq: u64, file_len: u64, wanted: u64) -> Result<(), WalError> {
+        let is_place = self.salt != 0
+            && (BLOCK..=file_len).contains(&self.offset)
+            && self.offset.is_multiple_of(BLOCK)
+            && (1..=NUMBER_MAX).contains(&self.batch)
+            && (first_seq..=wanted.min(NUMBER_MAX)).contains(&self.seq);
+        if is_place {
+            return Ok(());
+        }
+        let what = "the checkpoint names a place that is none in the file".to_string();
+        Err(WalError::Corrupt { file: log_name(self.file), offset: 0, seq: wanted, what })
+    }
+
     /// The place itself, without a look at what stands before it.
     pub(crate) fn entered(&self) -> Entered {
         Entered { offset: self.offset, chain: self.chain(), passed_over: None }
     }
 
-    /// The header of the file, where the file has none that can be read.
-    pub(crate) fn stand_in(&self, db_id: [u8; 16], file_len: u64) -> FileHeader {
-        FileHeader {
+    /// The header of the file, where the file has none that can be read: of it, what is needed to read on from the place
+    /// to the record `wanted` and further.
+    pub(crate) fn stand_in(
+        &self,
+        db_id: [u8; 16],
+        file_len: u64,
+        wanted: u64,
+    ) -> Result<FileHeader, WalError> {
+        let file_len = file_len.min(FILE_LEN_MAX) / BLOCK * BLOCK;
+        self.check(1, file_len, wanted)?;
+        Ok(FileHeader {
             // Zeros mark nothing then.
             reused: true,
             db_id,
@@ -116,7 +143,7 @@ impl Place {
             first_seq: self.seq,
             first_batch: self.batch,
             previous: Default::default(),
-        }
+        })
     }
 }
 
@@ -141,15 +168,9 @@ pub(crate) fn enter(
         what: what.to_string(),
     };
     if place.salt != header.salt {
-        return Err(corrupt(0, start.seq, "the checkpoint names another use of the file"));
+        return Err(corrupt(0, start.seq, OTHER_USE));
     }
-    let is_place = (BLOCK..=header.file_len).contains(&place.offset)
-        && place.offset.is_multiple_of(BLOCK)
-        && (1..=NUMBER_MAX).contains(&place.batch)
-        && (header.first_seq..=start.seq).contains(&place.seq);
-    if !is_place {
-        return Err(corrupt(0, start.seq, "the checkpoint names a place that is none in the file"));
-    }
+    place.check(header.first_seq, header.file_len, start.seq)?;
     let mut offset = BLOCK;
     while offset < place.offset {
         let Some((batch, _)) = whole_batch(window, header.file_len, offset)? else { break };

@@ -245,3 +245,56 @@ fn what_stands_behind_the_place_is_saved_without_the_files_header() {
         assert!(matches!(sound.damage, Some(WalError::Corrupt { .. })), "{sound:?}");
     }
 }
+
+/// A place that is none gives nothing where the header is lost either: the damage is told, and no record is left out in
+/// silence.
+#[test]
+fn a_place_that_is_none_is_refused_without_the_files_header_too() {
+    let (disk, place, _) = checkpointed(true, Behind::Records);
+    let (name, mut bytes) = file_of(&disk, &place);
+    bytes[40] ^= 1;
+    let length = bytes.len() as u64;
+    disk.overwrite(&name, bytes);
+    let wrong = [
+        Place { salt: 0, ..place },
+        Place { offset: place.offset + 1, ..place },
+        Place { offset: 0, ..place },
+        Place { offset: length + BLOCK as u64, ..place },
+        Place { offset: !4095, ..place },
+        Place { seq: 0, ..place },
+        Place { seq: place.seq + 1, ..place },
+        Place { seq: u64::MAX, ..place },
+        Place { batch: 0, ..place },
+        Place { batch: u64::MAX, ..place },
+    ];
+    for wrong in wrong {
+        for seq in
+            [place.seq, u64::MAX].into_iter().filter(|seq| *seq == place.seq || wrong.seq > place.seq + 1)
+        {
+            let begin = Start { seq, place: Some(wrong) };
+            let mut seen = 0;
+            let sound = visit_sound(shared(&disk), DB, begin, &mut |_, _| {
+                seen += 1;
+                Ok::<_, WalError>(())
+            });
+            let sound = sound.unwrap();
+            assert_eq!((seen, sound.next_seq), (0, seq), "{wrong:?}");
+            let Some(WalError::Corrupt { file, what, .. }) = sound.damage else {
+                panic!("{wrong:?}: {sound:?}")
+            };
+            assert!(file == name && what.contains("a place that is none"), "{wrong:?}: {what}");
+        }
+    }
+    // The records before the one that is wanted are passed over.
+    let (disk, place, later) = checkpointed(true, Behind::Records);
+    let (name, mut bytes) = file_of(&disk, &place);
+    bytes[40] ^= 1;
+    disk.overwrite(&name, bytes);
+    let mut seen = Records::new();
+    let begin = Start { seq: place.seq + 1, place: Some(place) };
+    let sound = visit_sound(shared(&disk), DB, begin, &mut |seq, bytes| {
+        seen.push((seq, bytes.to_vec()));
+        Ok::<_, WalError>(())
+    });
+    assert_eq!((seen, sound.unwrap().next_seq), (later[1..].to_vec(), place.seq + 2));
+}

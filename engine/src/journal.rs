@@ -62,24 +62,22 @@ pub(crate) fn look(disk: &SharedDisk, database: [u8; 16]) -> Result<Vec<FileInsp
 /// What is wrong with the files of a log. `place` is where it goes on behind the newest manifest: what is damaged before
 /// that is lost to nobody.
 pub(crate) fn damages(files: &[FileInspection], place: Option<Place>) -> Vec<String> {
-    let is_held = |file: &FileInspection, offset: u64| {
-        let before = |place: Place| (file.number, offset) < (place.file, place.offset);
-        // A header is needed as long as anything in its file is.
-        let needs = |place: Place| file.number == place.file && file.header.is_err();
-        place.is_some_and(|place| before(place) && !needs(place))
-    };
     let mut damages = Vec::new();
     if files.is_empty() {
         damages.push(WalError::Missing { dir: crate::files::WAL_DIR.to_string() }.to_string());
     }
     for file in files {
-        for damage in file.damages() {
-            damages.push(match &damage {
-                WalError::Corrupt { offset, .. } if is_held(file, *offset) => {
-                    PassedOver::of(damage).map_or_else(|error| error.to_string(), |damage| damage.to_string())
-                }
-                damage => damage.to_string(),
-            });
+        match place.filter(|place| file.number <= place.file) {
+            Some(place) if file.number == place.file => {
+                let (before, behind) = file.damages_around(&place);
+                damages.extend(before.iter().map(ToString::to_string));
+                damages.extend(behind.iter().map(ToString::to_string));
+            }
+            // Older files are needed by nobody.
+            Some(_) => damages.extend(file.damages().into_iter().map(|damage| {
+                PassedOver::of(damage).map_or_else(|error| error.to_string(), |damage| damage.to_string())
+            })),
+            None => damages.extend(file.damages().iter().map(ToString::to_string)),
         }
     }
     damages

@@ -112,3 +112,29 @@ fn a_repair_goes_without_the_header_of_the_newest_log_file() {
     let db = Database::open_with(saved.path(), options()).unwrap();
     assert_eq!(shown(&db).unwrap(), expected);
 }
+
+/// Damage in what a checkpoint holds does not hide damage in what it lacks.
+#[test]
+fn damage_behind_the_checkpoint_is_told_beside_damage_in_front_of_it() {
+    let (disk, log, place) = killed(3);
+    let whole = disk.contents(&log).unwrap();
+    // Two damages, and one that reaches from the one side to the other.
+    for damaged in [vec![place - BLOCK, place], (place - 2 * BLOCK..place + BLOCK).step_by(BLOCK).collect()] {
+        let rotten = disk.crash_keeping_all();
+        let mut bytes = whole.clone();
+        damaged.iter().for_each(|at| bytes[at + 70] ^= 1);
+        rotten.overwrite(&log, bytes);
+        let dir = TempDir::new().unwrap();
+        lay_out(&rotten, dir.path()).unwrap();
+        let verified = Database::verify_on(Arc::new(rotten.clone()), |_, _| ()).unwrap().damages;
+        let inspected = Database::inspect_log(dir.path()).unwrap().damages;
+        for damages in [verified, inspected] {
+            let told = |at: usize| {
+                let named = format!("{log} is damaged at byte {at},");
+                damages.iter().find(|damage| damage.contains(&named)).unwrap_or_else(|| panic!("{damages:?}"))
+            };
+            assert!(told(damaged[0]).contains("nothing is lost"), "{damages:?}");
+            assert!(!told(place).contains("nothing is lost"), "{damages:?}");
+        }
+    }
+}

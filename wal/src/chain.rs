@@ -32,10 +32,15 @@ impl Chain {
             && batch.first_seq == self.next_seq
     }
 
+    /// What follows a batch.
+    pub fn behind(batch: &BatchHeader) -> Chain {
+        let link = Link { number: batch.number.saturating_add(1), crc: batch.crc };
+        Chain { link, next_seq: batch.first_seq.saturating_add(u64::from(batch.count)) }
+    }
+
     /// Takes in a batch that was accepted.
     pub fn advance(&mut self, batch: &BatchHeader) {
-        self.next_seq += u64::from(batch.count);
-        self.link = Link { number: batch.number + 1, crc: batch.crc };
+        *self = Chain::behind(batch);
     }
 
     /// Whether `next` goes on where the file of `header` ends.

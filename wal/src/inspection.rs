@@ -1,5 +1,7 @@
 //! What a log looks like from outside: its files, their batches, and what is wrong with them.
 
+use std::ops::Range;
+
 use underbelly_storage::disk::SharedDisk;
 
 use crate::batch::BatchHeader;
@@ -7,6 +9,7 @@ use crate::chain::{Chain, open_file, whole_batch};
 use crate::error::WalError;
 use crate::header::FileHeader;
 use crate::layout::{BLOCK, log_name};
+use crate::place::{OTHER_USE, PassedOver, Place};
 use crate::recovery::Folder;
 use crate::rest::Rest;
 use crate::window::Window;
@@ -23,8 +26,10 @@ pub struct FileInspection {
     pub header: Result<HeaderInspection, WalError>,
     /// Its batches in order of their places: those that follow each other, then whole ones behind damage.
     pub batches: Vec<BatchInspection>,
-    /// Byte after the last batch that follows.
+    /// Byte after the last batch that follows from the file's head on.
     pub end: u64,
+    /// Byte at which the next file says that this one ends.
+    pub declared_end: Option<u64>,
     /// What stands behind that byte.
     pub behind: Behind,
 }
@@ -67,6 +72,19 @@ pub struct BatchInspection {
     pub seal: bool,
     /// Whether it follows the batch before it. One that does not stands behind damage.
     pub follows: bool,
+    /// Checksum of the batch before it, as it says itself.
+    pub(crate) previous_crc: u32,
+}
+
+/// A damaged part of a file: batches were there.
+struct Gap {
+    offset: u64,
+    /// The sequence number that was expected there.
+    seq: u64,
+    /// Where the log goes on.
+    until: u64,
+    /// What shows that it does.
+    what: String,
 }
 
 /// What stands behind the last batch that follows.
@@ -149,29 +167,92 @@ impl FileInspection {
             Ok(header) => header,
             Err(error) => return vec![self.unread(error)],
         };
-        let sound = self.batches.iter().filter(|batch| batch.follows);
-        let seq = header.first_seq + sound.map(|batch| u64::from(batch.records)).sum::<u64>();
-        let corrupt =
-            |offset, seq, what: String| WalError::Corrupt { file: self.file.clone(), offset, seq, what };
-        let mut damages = Vec::new();
-        if header.follows == Some(false) {
-            let what = "it does not follow on from the file before it".to_string();
-            damages.push(corrupt(0, header.first_seq, what));
+        let follows = self.misfit(header).into_iter();
+        follows.chain(self.gaps(header).into_iter().map(|gap| self.at_gap(gap))).collect()
+    }
+
+    /// The same of a file that holds the place from which a checkpoint reads on: what stands before it and is lost to
+    /// nobody, then what is wrong with the rest, or shows that the file may be an older state of itself.
+    pub fn damages_around(&self, place: &Place) -> (Vec<PassedOver>, Vec<WalError>) {
+        let header = match &self.header {
+            Ok(header) => header,
+            Err(error) => return (Vec::new(), vec![self.unread(error)]),
+        };
+        let here = |what: String| self.corrupt(place.offset, place.seq, what);
+        if header.salt != place.salt {
+            return (Vec::new(), vec![self.corrupt(0, place.seq, OTHER_USE.to_string())]);
         }
-        match self.behind {
-            Behind::Damage { next_whole } => {
-                let what = format!("no valid batch, though a whole one stands at byte {next_whole}");
-                damages.push(corrupt(self.end, seq, what));
+        if let Err(error) = place.check(header.first_seq, header.file_len, place.seq) {
+            return (Vec::new(), vec![error]);
+        }
+        let (mut before, mut behind) = (Vec::new(), Vec::new());
+        let passed = |damage: WalError| PassedOver::of(damage).ok();
+        before.extend(self.misfit(header).and_then(passed));
+        for mut gap in self.gaps(header) {
+            if gap.offset < place.offset {
+                let what = gap.what.clone();
+                let rest = Gap { offset: place.offset, seq: place.seq, what, until: gap.until };
+                before.extend(passed(self.at_gap(gap)));
+                if rest.until <= place.offset {
+                    continue;
+                }
+                gap = rest;
             }
-            Behind::Short { declared_end } => {
-                let what = format!(
-                    "no valid batch, though the next file says that this one ends at byte {declared_end}"
-                );
-                damages.push(corrupt(self.end, seq, what));
+            behind.push(self.at_gap(gap));
+        }
+        let last = self.batches.last().map_or(BLOCK, |batch| batch.offset + batch.bytes);
+        let at = self.batches.iter().find(|batch| batch.offset + batch.bytes > place.offset);
+        match at {
+            Some(batch) if batch.offset < place.offset => {
+                behind.push(here("no batch begins there, though a checkpoint names the place".to_string()));
+            }
+            Some(batch)
+                if batch.offset == place.offset
+                    && (batch.number, batch.first_seq, batch.previous_crc)
+                        != (place.batch, place.seq, place.crc) =>
+            {
+                behind.push(here("its batches do not lead to the place that a checkpoint names".to_string()));
+            }
+            None if last < place.offset && self.declared_end.is_none_or(|end| end < place.offset) => {
+                behind.push(here(
+                    "no valid batch before it, though a checkpoint says that the log went on there"
+                        .to_string(),
+                ));
             }
             _ => {}
         }
-        damages
+        (before, behind)
+    }
+
+    fn corrupt(&self, offset: u64, seq: u64, what: String) -> WalError {
+        WalError::Corrupt { file: self.file.clone(), offset, seq, what }
+    }
+
+    fn at_gap(&self, gap: Gap) -> WalError {
+        self.corrupt(gap.offset, gap.seq, format!("no valid batch, though {}", gap.what))
+    }
+
+    /// That it does not follow the file before it.
+    fn misfit(&self, header: &HeaderInspection) -> Option<WalError> {
+        let what = "it does not follow on from the file before it".to_string();
+        (header.follows == Some(false)).then(|| self.corrupt(0, header.first_seq, what))
+    }
+
+    fn gaps(&self, header: &HeaderInspection) -> Vec<Gap> {
+        let mut gaps = Vec::new();
+        let (mut offset, mut seq) = (BLOCK, header.first_seq);
+        for batch in &self.batches {
+            if !batch.follows {
+                let what = format!("a whole one stands at byte {}", batch.offset);
+                gaps.push(Gap { offset, seq, until: batch.offset, what });
+            }
+            (offset, seq) = (batch.offset + batch.bytes, batch.first_seq + u64::from(batch.records));
+        }
+        if let Some(end) = self.declared_end.filter(|end| *end != offset) {
+            let what = format!("the next file says that this one ends at byte {end}");
+            gaps.push(Gap { offset, seq, until: end, what });
+        }
+        gaps
     }
 
     /// Why the header cannot be read, once more.
@@ -202,6 +283,7 @@ impl FileInspection {
             header: Err(error),
             batches: Vec::new(),
             end: 0,
+            declared_end: None,
             behind: Behind::Unread,
         }
     }
@@ -228,10 +310,11 @@ impl FileInspection {
         let behind = match declared_end {
             Some(declared) if declared == end => Behind::Nothing,
             _ => match (Rest::examine(header, window, end)?, declared_end) {
-                (Rest::Damage { offset, .. }, _) => {
-                    behind_damage(header, window, offset, &mut batches)?;
+                (Rest::Damage { offset, .. }, _) if offset < stop => {
+                    behind_damage(header, window, offset..stop, &mut batches)?;
                     Behind::Damage { next_whole: offset }
                 }
+                (Rest::Damage { .. }, None) => Behind::Nothing,
                 (_, Some(declared_end)) => Behind::Short { declared_end },
                 (Rest::Torn(bytes), None) => Behind::Torn { bytes },
                 (Rest::Nothing, None) => Behind::Nothing,
@@ -247,27 +330,34 @@ impl FileInspection {
             header: Ok(header_found),
             batches,
             end,
+            declared_end,
             behind,
         };
         Ok((file, chain))
     }
 }
 
-/// Adds the whole batches of this use of the file from `offset` on.
+/// Adds the whole batches of this use of the file in `range`.
 fn behind_damage(
     header: &FileHeader,
     window: &mut Window,
-    mut offset: u64,
+    range: Range<u64>,
     batches: &mut Vec<BatchInspection>,
 ) -> Result<(), WalError> {
-    while offset < header.file_len {
-        offset += match whole_batch(window, header.file_len, offset)? {
-            Some((batch, _)) if batch.salt == header.salt => {
-                batches.push(BatchInspection::of(&batch, offset, false));
-                batch.bytes()
-            }
-            _ => BLOCK,
+    let mut offset = range.start;
+    // What has to stand at `offset`, where the batch before is whole.
+    let mut chain: Option<Chain> = None;
+    while offset < range.end {
+        let whole = whole_batch(window, header.file_len, offset)?;
+        let Some((batch, _)) = whole.filter(|(batch, _)| batch.salt == header.salt) else {
+            chain = None;
+            offset += BLOCK;
+            continue;
         };
+        let follows = chain.is_some_and(|chain| chain.accepts(header, &batch));
+        batches.push(BatchInspection::of(&batch, offset, follows));
+        chain = Some(Chain::behind(&batch));
+        offset += batch.bytes();
     }
     Ok(())
 }
@@ -282,6 +372,7 @@ impl BatchInspection {
             records: batch.count,
             seal: batch.count == 0,
             follows,
+            previous_crc: batch.previous_crc,
         }
     }
 }

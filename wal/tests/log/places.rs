@@ -2,7 +2,7 @@
 //! ever.
 
 use underbelly_storage::disk::SimulatedDisk;
-use underbelly_wal::{Follower, Log, Place, Recovery, Start, WalError, visit_sound};
+use underbelly_wal::{Follower, Log, Place, Recovery, Start, WalError, inspect, visit_sound};
 
 use crate::world::*;
 
@@ -297,4 +297,70 @@ fn a_place_that_is_none_is_refused_without_the_files_header_too() {
         Ok::<_, WalError>(())
     });
     assert_eq!((seen, sound.unwrap().next_seq), (later[1..].to_vec(), place.seq + 2));
+}
+
+/// Bytes at which an inspection finds damage before and behind the place.
+fn inspected(disk: &SimulatedDisk, place: &Place) -> (Vec<u64>, Vec<u64>) {
+    let files = inspect(shared(disk), DB).unwrap();
+    let file = files.iter().find(|file| file.number == place.file).unwrap();
+    let (before, behind) = file.damages_around(place);
+    let offset = |damage: &WalError| match damage {
+        WalError::Corrupt { file: found, offset, .. } if *found == file.file => *offset,
+        other => panic!("{other}"),
+    };
+    (before.iter().map(|damage| damage.offset).collect(), behind.iter().map(offset).collect())
+}
+
+/// An inspection tells damage behind the place as what it is, whatever is damaged before it, and wherever recovery refuses
+/// the log it names more than what a checkpoint holds.
+#[test]
+fn damage_on_both_sides_of_the_place_is_told_apart() {
+    for reused in [false, true] {
+        for behind in [Behind::Nothing, Behind::Seal, Behind::Records, Behind::NextFile] {
+            let (disk, place, _) = checkpointed(reused, behind);
+            let (name, whole) = file_of(&disk, &place);
+            assert_eq!(inspected(&disk, &place), (vec![], vec![]));
+            let blocks: Vec<usize> = (BLOCK..place.offset as usize + 3 * BLOCK)
+                .step_by(BLOCK)
+                .filter(|at| whole.get(*at).is_some_and(|byte| *byte != 0))
+                .collect();
+            for (i, one) in blocks.iter().enumerate() {
+                for other in &blocks[i..] {
+                    let mut bytes = whole.clone();
+                    [one, other].into_iter().for_each(|at| bytes[at + 10..at + 14].fill(0x77));
+                    let rotten = disk.crash_keeping_all();
+                    rotten.overwrite(&name, bytes);
+                    let (passed, told) = inspected(&rotten, &place);
+                    let what = format!("{reused} {behind:?} {one} {other}: {passed:?} {told:?}");
+                    assert!(passed.iter().all(|at| *at < place.offset), "{what}");
+                    // A tear is no damage, as ever.
+                    let refused = open_at(&rotten, start(&place)).is_err();
+                    assert_eq!(!told.is_empty(), refused, "{what}");
+                    let is_before = (*one as u64) < place.offset;
+                    assert!(!is_before || !passed.is_empty() || !told.is_empty(), "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// Both damages are named, each at its byte.
+#[test]
+fn two_damages_are_two() {
+    let (disk, place, _) = checkpointed(false, Behind::Records);
+    let (name, mut bytes) = file_of(&disk, &place);
+    let offset = place.offset as usize;
+    bytes[3 * BLOCK + 70] ^= 1;
+    bytes[offset + 70] ^= 1;
+    disk.overwrite(&name, bytes);
+    let files = inspect(shared(&disk), DB).unwrap();
+    assert_eq!(files[0].damages().len(), 2, "{:?}", files[0].damages());
+    assert_eq!(inspected(&disk, &place), (vec![3 * BLOCK as u64], vec![place.offset]));
+    // One stretch over the place.
+    let mut bytes = disk.contents(&name).unwrap();
+    bytes[3 * BLOCK..offset + BLOCK].fill(0);
+    disk.overwrite(&name, bytes);
+    assert_eq!(inspected(&disk, &place), (vec![3 * BLOCK as u64], vec![place.offset]));
+    let wrong = Place { salt: 5, ..place };
+    assert_eq!(inspected(&disk, &wrong), (vec![], vec![0]));
 }

@@ -220,7 +220,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     options.log_file_bytes = manifest.log_file_bytes;
     let log_options = check(&options)?;
     // What was published since the machine was started was durable; a log that ends before lost it.
-    let (published, shared_damage) = shared::published(&*disk, database);
+    let (published, shared_damage) = shared::published(&*disk, database)?;
     let durable = found.durable.max(published.unwrap_or(0));
     let replaying = options.clock.instant();
     let (log, recovery) = Log::open::<OpenError>(

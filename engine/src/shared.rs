@@ -64,10 +64,17 @@ pub(crate) fn is_damage(error: &StorageError) -> bool {
 
 /// The last seq that a writer published since the machine was started, and what is wrong with `SHARED` where it says
 /// nothing for that reason.
-pub(crate) fn published(disk: &dyn Disk, database: [u8; 16]) -> (Option<u64>, Option<StorageError>) {
+///
+/// # Errors
+/// What keeps it from being read, or that a newer program wrote it: it may say something.
+pub(crate) fn published(
+    disk: &dyn Disk,
+    database: [u8; 16],
+) -> Result<(Option<u64>, Option<StorageError>), StorageError> {
     match read(disk, database) {
-        Ok(told) => (told.filter(|told| told.is_of(boot())).map(|told| told.durable), None),
-        Err(error) => (None, Some(error)),
+        Ok(told) => Ok((told.filter(|told| told.is_of(boot())).map(|told| told.durable), None)),
+        Err(error) if is_damage(&error) => Ok((None, Some(error))),
+        Err(error) => Err(error),
     }
 }
 
@@ -178,7 +185,10 @@ fn decode(bytes: &[u8], database: [u8; 16]) -> Result<Option<Told>, StorageError
     if head[..8] != MAGIC || word(HEAD_BYTES - 4) != crc32fast::hash(&head[..HEAD_BYTES - 4]) {
         return Err(damage(0, "the checksum of its head does not match"));
     }
-    if word(8) != VERSION {
+    if word(8) == 0 {
+        return Err(damage(8, "its version is none"));
+    }
+    if word(8) > VERSION {
         let found = u16::try_from(word(8)).unwrap_or(u16::MAX);
         return Err(StorageError::Version { file: SHARED.to_string(), found, supported: VERSION as u16 });
     }
@@ -223,7 +233,7 @@ mod tests {
             let told = read(&disk, DB).unwrap().unwrap();
             assert_eq!(told.durable, seq);
             assert!(told.is_of(boot()) && !told.is_of([0xee; 16]));
-            assert_eq!(published(&disk, DB).0, Some(seq));
+            assert_eq!(published(&disk, DB).unwrap().0, Some(seq));
             assert_eq!(told.report.unwrap().torn_tail.as_deref(), Some("a\nb"));
         }
         let again = Notice::begin(&disk, DB, 20, &RecoveryReport::default()).unwrap();

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use underbelly::disk::{Act, RealDisk};
-use underbelly::{BackupOptions, CommitError, Database, FaultyDisk, OpenError, WalError};
+use underbelly::{
+    BackupOptions, CommitError, Database, FaultyDisk, OpenError, SimulatedDisk, StorageError, WalError,
+};
 use underbelly_tests::{define, options, transaction, transactions_shown};
 
 /// Three durable transactions and one that was written and not synced, behind a writer that lives or not.
@@ -170,5 +172,78 @@ fn durable_rows_that_the_log_lost_are_missed() {
             assert_eq!((file.as_str(), seq), ("wal/0000000001.wal", 4));
         }
         other => panic!("{other:?}"),
+    }
+}
+
+/// CRC-32 as in zlib.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
+    })
+}
+
+/// A killed database with transactions that its writer published.
+fn killed() -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    define(&db).unwrap();
+    (1..4).for_each(|i| drop(db.commit(transaction(i, false).unwrap()).unwrap()));
+    disk.crash_keeping_all()
+}
+
+/// A disk that does not give the writer's word is a failing disk, and no damage.
+#[test]
+fn a_word_of_the_writer_that_cannot_be_read_is_that_error() {
+    for act in [Act::Open, Act::Read] {
+        let memory = killed();
+        let told = memory.contents("SHARED").unwrap();
+        let disk = FaultyDisk::new(memory.clone());
+        disk.watch(move |call| match call.name == "SHARED" && call.act == act {
+            true => Err(io::Error::from_raw_os_error(5)),
+            false => Ok(()),
+        });
+        let opened = Database::open_on(Arc::new(disk.clone()), options()).map(|_| ());
+        let read = Database::open_read_only_on(Arc::new(disk)).map(|_| ());
+        for answer in [opened, read] {
+            match answer {
+                Err(OpenError::Storage(StorageError::Io { file, source, .. })) => {
+                    assert_eq!((file.as_str(), source.raw_os_error()), ("SHARED", Some(5)));
+                }
+                other => panic!("{act:?}: {other:?}"),
+            }
+        }
+        assert_eq!(memory.contents("SHARED").unwrap(), told);
+        Database::open_on(Arc::new(memory), options()).unwrap();
+    }
+}
+
+/// What a newer program wrote is left as it is, and a newer program is asked for.
+#[test]
+fn a_word_of_a_newer_writer_is_told_and_left_alone() {
+    let disk = killed();
+    let mut bytes = disk.contents("SHARED").unwrap();
+    assert_eq!(crc32(&bytes[..60]).to_le_bytes(), bytes[60..64]);
+    for (version, is_newer) in [(2u32, true), (70_000, true), (0, false)] {
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
+        let crc = crc32(&bytes[..60]).to_le_bytes();
+        bytes[60..64].copy_from_slice(&crc);
+        disk.overwrite("SHARED", bytes.clone());
+        let read = Database::open_read_only_on(Arc::new(disk.clone())).map(|_| ());
+        let opened = Database::open_on(Arc::new(disk.clone()), options());
+        if !is_newer {
+            assert!(read.is_ok());
+            let damage = opened.unwrap().recovery_report().shared_damage.clone().unwrap();
+            assert!(damage.contains("SHARED") && damage.contains("its version is none"), "{damage}");
+            continue;
+        }
+        for answer in [read, opened.map(|_| ())] {
+            let error = answer.unwrap_err();
+            assert!(
+                matches!(&error, OpenError::Storage(StorageError::Version { file, .. }) if file == "SHARED")
+            );
+            let text = error.to_string();
+            assert!(text.contains("SHARED") && text.contains("use a newer program"), "{text}");
+        }
+        assert_eq!(disk.contents("SHARED").unwrap(), bytes);
     }
 }

@@ -109,7 +109,7 @@ pub(super) fn salvage(
         });
     losses.append(&mut record_losses);
     // What a manifest or the writer said to be durable, the log has to reach.
-    let (published, _) = shared::published(&**disk, database);
+    let published = shared::published(&**disk, database).map_or(None, |(published, _)| published);
     let durable = manifest.seq.max(published.unwrap_or(0));
     losses.extend(log_losses(disk, database, sound, (state.head, durable), refused)?);
     let records = log.end()?;

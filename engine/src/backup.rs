@@ -80,8 +80,8 @@ impl View {
         Copy::begin(&self.base().disk, dest.as_ref(), options)?.back_up(progress)
     }
 
-    /// As [`View::backup`], onto any disk, which must be empty. All files are copied. After a failure there is no database
-    /// on it.
+    /// As [`View::backup`], onto any disk, which must be empty: one that [`Database::open_on`] opens then. All files are
+    /// copied. After a failure there is no database on it.
     ///
     /// # Errors
     /// As [`View::backup`].
@@ -135,6 +135,7 @@ pub(crate) enum Placed {
 
 impl Copy {
     pub(crate) fn begin(source: &SharedDisk, dest: &Path, options: BackupOptions) -> Result<Copy, CopyError> {
+        let was_there = dest.exists();
         let copy = Copy::begin_on(source, Arc::new(RealDisk::new(dest)), Some(dest.to_path_buf()), options)?;
         let inside = source.path("").and_then(|source| {
             let (source, dest) = (source.canonicalize().ok()?, dest.canonicalize().ok()?);
@@ -142,8 +143,10 @@ impl Copy {
         });
         match inside {
             Some(()) => {
-                // It was made a moment ago, or was empty.
-                let _ = fs::remove_dir(dest);
+                if !was_there {
+                    // It was made a moment ago.
+                    let _ = fs::remove_dir(dest);
+                }
                 Err(CopyError::Inside { dir: copy.dest.describe() })
             }
             None => Ok(copy),
@@ -351,14 +354,18 @@ fn remove_files(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The same on a disk of which nothing but the names is known.
+/// The same on a disk of which nothing but the names is known. A sealed file may not be opened.
 fn remove_names(disk: &dyn Disk, dir: &str) -> io::Result<()> {
     for entry in disk.list(dir)? {
         let name = if dir.is_empty() { entry } else { format!("{dir}/{entry}") };
-        if disk.open_read(&name).is_ok() {
-            disk.remove(&name)?;
-        } else {
-            remove_names(disk, &name)?;
+        match disk.remove(&name).map_err(|error| (error.kind(), error)) {
+            Ok(()) => {}
+            // How the disk says that it is a folder.
+            Err((
+                io::ErrorKind::IsADirectory | io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied,
+                _,
+            )) => remove_names(disk, &name)?,
+            Err((_, error)) => return Err(error),
         }
     }
     Ok(())

@@ -107,7 +107,7 @@ impl Database {
         Database::open_read_only_on(Arc::new(RealDisk::new(dir)))
     }
 
-    /// As [`Database::open_read_only`], on any disk.
+    /// As [`Database::open_read_only`], on any disk: what [`Database::open_on`] is for writing.
     ///
     /// # Errors
     /// [`OpenError::NotFound`] where there is no database; [`OpenError::Corrupt`], [`OpenError::Storage`] or
@@ -118,7 +118,9 @@ impl Database {
         Database::open_read_only_with(disk, threads)
     }
 
-    /// As [`Database::open_read_only_on`], with so many threads to read files with; 0 reads them where it is called.
+    /// As [`Database::open_read_only_on`], with so many threads to read files with. With 0 no thread is started, neither now
+    /// nor by a refresh: files are read where it is called, as with 0 [`workers`](crate::Options::workers) of a database
+    /// that is open for writing.
     ///
     /// # Errors
     /// As [`Database::open_read_only_on`].

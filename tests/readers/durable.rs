@@ -187,7 +187,9 @@ fn killed() -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
     define(&db).unwrap();
-    (1..4).for_each(|i| drop(db.commit(transaction(i, false).unwrap()).unwrap()));
+    for i in 1..4 {
+        db.commit(transaction(i, false).unwrap()).unwrap();
+    }
     disk.crash_keeping_all()
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod damage;
+mod disks;
 mod durable;
 mod model;
 mod pins;

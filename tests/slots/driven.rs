@@ -1,11 +1,12 @@
 //! A database without threads: nothing happens but inside the calls of whoever drives it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
 
 use underbelly::disk::{Calls, Fault, FaultKind};
 use underbelly::{
-    ColumnType, Database, FaultyDisk, ManualClock, Options, Outputs, ProducerDefinition, Run, SimulatedDisk,
-    SlotDefinition, State, Timestamp,
+    Clock, ColumnType, Database, FaultyDisk, ManualClock, Options, Outputs, ProducerDefinition, Run,
+    SimulatedDisk, SlotDefinition, State, Timestamp,
 };
 use underbelly_tests::{counter_slot, in_memory, one};
 
@@ -146,4 +147,50 @@ fn driving_beside_workers_is_safe() {
     }
     settle(&db);
     assert_eq!(counter.take(), 50);
+}
+
+/// A clock whose holder commits where a checkpoint gives way.
+#[derive(Default)]
+struct Committing {
+    wall: ManualClock,
+    /// What is committed to, and how often it was.
+    db: Mutex<(Option<Weak<Database>>, i64)>,
+}
+
+impl Clock for Committing {
+    fn now(&self) -> Timestamp {
+        self.wall.now()
+    }
+
+    fn instant(&self) -> Instant {
+        self.wall.instant()
+    }
+
+    fn give_way(&self) {
+        let mut held = self.db.lock().unwrap();
+        if let Some(db) = held.0.as_ref().and_then(Weak::upgrade) {
+            held.1 += 1;
+            put(&db, "A", "meanwhile", held.1);
+        }
+    }
+}
+
+/// Whoever drives a database may commit where a checkpoint gives way: the commit is there at once and stays, and the
+/// checkpoint holds what was there when it began.
+#[test]
+fn commits_go_on_where_a_checkpoint_gives_way() {
+    let clock = Arc::new(Committing::default());
+    let (disk, db) = desk(Options { clock: clock.clone(), ..driven() });
+    let db = Arc::new(db);
+    put(&db, "A", "x", 1);
+    clock.db.lock().unwrap().0 = Some(Arc::downgrade(&db));
+    let before = db.snapshot().seq();
+    let report = db.checkpoint().unwrap();
+    let (_, commits) = std::mem::take(&mut *clock.db.lock().unwrap());
+    assert!(commits > 2 && report.seq < before + commits as u64, "{commits} {report:?}");
+    assert_eq!(get(&db, "A", "meanwhile"), Some(commits));
+    let db = Database::open_on(Arc::new(disk.inner().crash()), driven()).unwrap();
+    assert_eq!((get(&db, "A", "x"), get(&db, "A", "meanwhile")), (Some(1), Some(commits)));
+    let replayed = db.recovery_report().last_seq - db.recovery_report().checkpoint_seq;
+    assert!(replayed >= 1, "what came behind the capture is in the log");
 }

@@ -1,0 +1,94 @@
+//! Readers and backups on disks of one's own.
+
+use std::io;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use underbelly::disk::Act;
+use underbelly::{BackupOptions, CopyError, Database, FaultyDisk, Options, SimulatedDisk, View};
+use underbelly_tests::{define, options, shown, transaction};
+
+fn without_threads() -> Options {
+    Options { workers: 0, ..options() }
+}
+
+fn filled(disk: &SimulatedDisk) -> Database {
+    let db = Database::create_on(Arc::new(disk.clone()), without_threads()).unwrap();
+    define(&db).unwrap();
+    for i in 1..=9 {
+        db.commit(transaction(i, i % 4 == 0).unwrap()).unwrap();
+        if i == 5 {
+            db.checkpoint().unwrap();
+        }
+    }
+    db
+}
+
+/// With and without threads of its own a reader shows the same, beside a writer and when it goes on.
+#[test]
+fn a_reader_shows_the_same_with_and_without_threads() {
+    let disk = SimulatedDisk::new();
+    let db = filled(&disk);
+    let open = |threads| Database::open_read_only_with(Arc::new(disk.clone()), threads).unwrap();
+    let mut readers = [open(0), open(1), open(3)];
+    for i in 10..13 {
+        let expected = shown(&db).unwrap();
+        readers.iter().for_each(|reader| assert_eq!(shown(reader).unwrap(), expected));
+        db.commit(transaction(i, i == 11).unwrap()).unwrap();
+        db.checkpoint().unwrap();
+        readers.iter_mut().for_each(|reader| assert_eq!(reader.refresh().unwrap(), db.snapshot().seq()));
+    }
+}
+
+/// A backup of a database and of a reader, onto a disk in memory that loses its power: it is durable, opens and is equal.
+#[test]
+fn a_backup_on_another_disk_is_durable_and_opens() {
+    let disk = SimulatedDisk::new();
+    let db = filled(&disk);
+    let reader = Database::open_read_only_on(Arc::new(disk.clone())).unwrap();
+    let expected = shown(&db).unwrap();
+    let views: [&View; 2] = [&db, &reader];
+    for view in views {
+        let dest = SimulatedDisk::new();
+        let report = view.backup_on(Arc::new(dest.clone()), |_, _| ()).unwrap();
+        assert_eq!((report.seq, report.linked), (db.snapshot().seq(), 0));
+        let copy = Database::open_on(Arc::new(dest.crash()), without_threads()).unwrap();
+        assert_eq!(shown(&copy).unwrap(), expected);
+        let again = view.backup_on(Arc::new(dest.clone()), |_, _| ()).map(|_| ());
+        assert!(matches!(again, Err(CopyError::NotEmpty { .. })), "{again:?}");
+        assert_eq!(shown(&Database::open_read_only_on(Arc::new(dest)).unwrap()).unwrap(), expected);
+    }
+}
+
+/// Whichever file of the copy cannot be written, there is no database afterwards, and the error names it.
+#[test]
+fn a_backup_on_a_disk_that_fails_leaves_no_database() {
+    let disk = SimulatedDisk::new();
+    let db = filled(&disk);
+    for place in ["segments/", "packs/", "chunks/", "images/", "wal/", "MANIFEST-"] {
+        let memory = SimulatedDisk::new();
+        let dest = FaultyDisk::new(memory.clone());
+        dest.watch(move |call| match call.act == Act::Write && call.name.starts_with(place) {
+            true => Err(io::Error::from_raw_os_error(5)),
+            false => Ok(()),
+        });
+        let error = db.backup_on(Arc::new(dest), |_, _| ()).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains(place), "{place}: {error}");
+        assert_eq!(memory.files(), Vec::<String>::new(), "{place}: {error}");
+        assert!(Database::open_read_only_on(Arc::new(memory)).is_err());
+    }
+}
+
+/// A folder of the database is refused as a place for a copy, and stays, be it empty.
+#[test]
+fn a_folder_inside_the_database_is_refused_and_stays() {
+    let dir = TempDir::new().unwrap();
+    let db = Database::create_with(dir.path(), without_threads()).unwrap();
+    let mine = dir.path().join("mine");
+    std::fs::create_dir(&mine).unwrap();
+    for (dest, is_there) in [(mine, true), (dir.path().join("new"), false)] {
+        let refused = db.backup(&dest, BackupOptions::default(), |_, _| ()).map(|_| ());
+        assert!(matches!(refused, Err(CopyError::Inside { .. })), "{refused:?}");
+        assert_eq!(dest.exists(), is_there);
+    }
+}

@@ -89,7 +89,7 @@ impl Database {
         let mut best: Option<(Saved, Candidate)> = None;
         // Whether the copy holds what the best one saved.
         let mut is_placed = false;
-        // The first that loses nothing, or else that which leads furthest with an image.
+        // The first that loses nothing, or else the best.
         for candidate in candidates {
             copy.restart()?;
             is_placed = false;
@@ -146,7 +146,9 @@ impl Database {
     }
 }
 
-/// Which of two attempts is the better: one with the graph, if it saved anything, then the one that leads further.
-fn rank(candidate: &Candidate, saved: &Saved) -> (bool, u64) {
-    (!candidate.without_image && saved.seq > 0, saved.seq)
+/// Which of two attempts is the better: one with the graph of a checkpoint, if it saved anything, then the one that leads
+/// further, then one with the graph that the log alone gave.
+fn rank(candidate: &Candidate, saved: &Saved) -> (bool, u64, bool) {
+    let has_graph = !candidate.without_image;
+    (has_graph && candidate.number > 0 && saved.seq > 0, saved.seq, has_graph)
 }

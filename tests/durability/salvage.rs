@@ -228,6 +228,22 @@ fn rows_are_worth_more_than_an_empty_state() {
     assert_eq!(values(&db, "tick", "x"), [1, 2, 3, 4, 5]);
 }
 
+/// A log that begins with the first transaction and is damaged soon after is worth less than what the segments hold.
+#[test]
+fn segments_are_worth_more_than_the_beginning_of_the_log() {
+    let disk = killed(7, 3, |_| false);
+    remove(&disk, "MANIFEST-");
+    let log = disk.files().into_iter().find(|name| name.ends_with(".wal")).unwrap();
+    let mut bytes = disk.contents(&log).unwrap();
+    // The batch of the second transaction, behind the header, the definition and the first.
+    bytes[3 * 4096 + 70] ^= 1;
+    disk.overwrite(&log, bytes);
+    let (report, saved) = repaired(&disk);
+    assert!(report.losses.iter().any(|loss| loss.file == log), "{report:?}");
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    assert_eq!(values(&db, "tick", "x"), [1, 2, 3, 4, 5, 6], "{report:?}");
+}
+
 /// A large append that was merged meanwhile is not taken twice, though nothing says any more which transaction it was.
 #[test]
 fn merged_rows_of_an_unknown_transaction_come_once() {

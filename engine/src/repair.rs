@@ -146,9 +146,12 @@ impl Database {
     }
 }
 
-/// Which of two attempts is the better: one with the graph of a checkpoint, if it saved anything, then the one that leads
-/// further, then one with the graph that the log alone gave.
+/// Which of two attempts is the better. With manifests: one with the graph, if it saved anything, then the one that leads
+/// further. Without: the one that saved more, then one with the graph that the log gives.
 fn rank(candidate: &Candidate, saved: &Saved) -> (bool, u64, bool) {
     let has_graph = !candidate.without_image;
-    (has_graph && candidate.number > 0 && saved.seq > 0, saved.seq, has_graph)
+    match candidate.number {
+        0 => (false, saved.amount, has_graph),
+        _ => (has_graph && saved.seq > 0, saved.seq, has_graph),
+    }
 }

@@ -244,6 +244,53 @@ fn segments_are_worth_more_than_the_beginning_of_the_log() {
     assert_eq!(values(&db, "tick", "x"), [1, 2, 3, 4, 5, 6], "{report:?}");
 }
 
+/// Where damage parts the log from what the segments hold, what is lost between them is told; and where the beginning of the
+/// log gives more, it is taken.
+#[test]
+fn a_gap_between_segments_and_the_log_is_told() {
+    for (until, from_the_log) in [(90, false), (60, true)] {
+        let disk = SimulatedDisk::new();
+        let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+        let commit = |i: i64| drop(db.commit(transaction_of_rows(i)).unwrap().seq);
+        (1..=4).for_each(commit);
+        db.checkpoint().unwrap();
+        let mut damaged = None;
+        for i in 5..=until {
+            commit(i);
+            let log = db.status().log;
+            // In the second file.
+            if log.file == 2 && damaged.is_none() {
+                damaged = Some((i, format!("wal/{:010}.wal", log.file), log.offset as usize));
+            }
+        }
+        assert!(db.status().log.file > 3);
+        // The opening is a transaction too.
+        let before = db.snapshot().seq() as i64 - until;
+        let (last, name, offset) = damaged.unwrap();
+        let disk = disk.crash();
+        remove(&disk, "MANIFEST-");
+        let log =
+            if from_the_log { disk.files().into_iter().rfind(|name| name.ends_with(".wal")) } else { None };
+        let (name, offset) = log.map_or((name, offset), |name| (name, 4096));
+        let mut bytes = disk.contents(&name).unwrap();
+        bytes[offset + 70] ^= 1;
+        disk.overwrite(&name, bytes);
+        let (report, saved) = repaired(&disk);
+        let db = Database::open_with(saved.path(), options()).unwrap();
+        let found = values(&db, "tick", "x");
+        assert!(report.losses.iter().any(|loss| loss.file == name), "{report:?}");
+        if from_the_log {
+            let whole: Vec<i64> = (1..=found.len() as i64).collect();
+            assert!(found == whole && found.len() > last as usize, "{found:?}");
+            continue;
+        }
+        let first = found[4];
+        assert_eq!(found, (1..=4).chain(first..=until).collect::<Vec<_>>());
+        let lost = format!("transactions {} to {}", before + 5, before + first - 1);
+        assert!(report.losses.iter().any(|loss| loss.lost.starts_with(&lost)), "{lost}: {report:?}");
+    }
+}
+
 /// A large append that was merged meanwhile is not taken twice, though nothing says any more which transaction it was.
 #[test]
 fn merged_rows_of_an_unknown_transaction_come_once() {

@@ -38,6 +38,8 @@ pub(super) struct Gathered {
 /// The longest sound part of the log that reaches furthest.
 #[derive(Default)]
 struct Survey {
+    /// Number of its first file.
+    file: u64,
     /// Its first transaction.
     first: u64,
     /// The transaction behind its last.
@@ -79,6 +81,7 @@ pub(super) fn gather(
     for (series, found) in by_series {
         gathered.add_series(series, found, log.as_ref(), &named)?;
     }
+    gathered.losses.extend(log.iter().flat_map(|log| log.losses_before(inspected, stored)));
     let manifest = &mut gathered.manifest;
     if manifest.series.is_empty() && manifest.packs.is_empty() && log.is_none() {
         return Ok(None);
@@ -112,7 +115,7 @@ fn survey(
         .collect();
     let (mut best, mut at) = (None::<Survey>, 0);
     while let Some((number, first)) = starts.get(at).copied() {
-        let mut survey = Survey { first, ..Survey::default() };
+        let mut survey = Survey { file: number, first, ..Survey::default() };
         let sound =
             visit_sound::<OpenError>(disk.clone(), database, Start::at(first), &mut |seq, payload| {
                 survey.note(seq, payload);
@@ -142,6 +145,19 @@ fn survey(
 }
 
 impl Survey {
+    /// Damage in older files of the log, where no segment holds what stood there. `stored` is the last transaction of which
+    /// segments hold rows.
+    fn losses_before(&self, inspected: &[FileInspection], stored: u64) -> Vec<Loss> {
+        let older = inspected.iter().filter(|file| file.number < self.file);
+        let damages = older.flat_map(FileInspection::damages).filter_map(|damage| {
+            let WalError::Corrupt { file, seq, .. } = &damage else { return None };
+            let (name, first, last) = (file.clone(), stored + 1, self.first - 1);
+            let lost = format!("transactions {first} to {last}, of which no segment holds rows");
+            (first.max(*seq) <= last).then(|| Loss::new(name, &damage.into(), lost))
+        });
+        damages.collect()
+    }
+
     fn note(&mut self, seq: u64, payload: &[u8]) {
         let Ok((_, record)) = record::decode(payload) else { return };
         for append in record.appends {

@@ -18,11 +18,14 @@ use crate::pool::Pool;
 use crate::record::{self, v1};
 use crate::restore::{open_segment, replay, restore};
 use crate::shared;
+use crate::state::State;
 
 /// What one attempt saved.
 pub(super) struct Saved {
     pub records: u64,
     pub seq: u64,
+    /// Rows, cells, versions of models and variables.
+    pub amount: u64,
     pub losses: Vec<Loss>,
 }
 
@@ -131,7 +134,14 @@ pub(super) fn salvage(
     manifest.chunks.extend(gone);
     copy.sync_folders()?;
     copy.write_manifest(candidate.number.max(1), database, &mut manifest)?;
-    Ok(Saved { records, seq: state.head, losses })
+    Ok(Saved { records, seq: state.head, amount: amount(&mut state), losses })
+}
+
+/// How much a state holds: rows, cells, versions of models and variables.
+fn amount(state: &mut State) -> u64 {
+    let runs = state.tables.values_mut().flat_map(|table| table.runs());
+    let rows: usize = runs.flat_map(|run| (0..run.groups()).map(move |group| run.zone(group).rows)).sum();
+    (rows + state.graph.cells().len() + state.models.len() + state.variables.len()) as u64
 }
 
 const IMAGE_LOST: &str = "the state of slots and models at a checkpoint";

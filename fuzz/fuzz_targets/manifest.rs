@@ -13,6 +13,6 @@ fuzz_target!(|bytes: &[u8]| {
     let disk = disk_with(MANIFEST, reseal::framed(bytes, *b"UBMANIFS", MANIFEST));
     assert!(newest_manifest(&disk).is_ok_and(|found| found.is_some()));
     // There is no log, so this is refused at some point whatever the manifest says.
-    let options = Options { workers: 1, ..Options::default() };
+    let options = Options { workers: 0, ..Options::default() };
     assert!(Database::open_on(Arc::new(disk), options).is_err());
 });

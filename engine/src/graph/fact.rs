@@ -90,7 +90,8 @@ fn date_number(date: SlotDate) -> (u64, u64) {
 }
 
 fn date_of_number(instant: u64, number: u64) -> Result<SlotDate, Damage> {
-    date_of(instant as u8, (number ^ (1 << 63)) as i64)
+    // What is no `u8` is neither.
+    date_of(u8::try_from(instant).unwrap_or(u8::MAX), (number ^ (1 << 63)) as i64)
 }
 
 fn date_of(instant: u8, value: i64) -> Result<SlotDate, Damage> {

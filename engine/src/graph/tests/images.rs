@@ -3,9 +3,9 @@
 
 use proptest::prelude::*;
 use underbelly_storage::image::Key as RecordKey;
-use underbelly_storage::{ColumnType, Value};
+use underbelly_storage::{ColumnType, Date, Value};
 
-use super::super::fact::{BundleFacts, Kind, Registered};
+use super::super::fact::{BundleFacts, Kind, Registered, end_key};
 use super::super::*;
 use super::stage::{Stage, content, day, key, restored};
 
@@ -178,6 +178,17 @@ fn every_date_and_key_value_comes_back() {
     let records = graph.to_records();
     assert!(records.is_sorted_by(|a, b| a.0 < b.0));
     assert_eq!(restored(&records).unwrap().to_records(), records);
+}
+
+/// One key for each date, so that a record's key says the same again when it is written.
+#[test]
+fn a_key_of_an_ended_date_that_says_the_same_in_another_way_is_refused() {
+    let key = end_key(SlotDate::Day(Date(20_000)));
+    assert!(Fact::decode(key, &[]).is_ok());
+    for major in [2, 256, 1 << 20, 1 << 32, u64::MAX] {
+        let found = Fact::decode(RecordKey { major, ..key }, &[]);
+        assert!(found.is_err(), "major {major}: {found:?}");
+    }
 }
 
 #[test]

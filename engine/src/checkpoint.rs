@@ -303,6 +303,7 @@ impl Attempt<'_> {
             chunks: packing.chunks.clone(),
             logged: core.pending.logged(begun.seq),
             log: Some(v1::LogPlace::of(place)),
+            cleared: tables.iter().flat_map(Sealing::cleared).collect(),
         };
         // What is made so far may be needed by a manifest of which nobody knows whether it came through.
         self.made.lock().unwrap_or_else(PoisonError::into_inner).clear();

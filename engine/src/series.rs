@@ -8,7 +8,7 @@ mod tail;
 mod view;
 
 pub use delete::Delete;
-pub(crate) use segment_run::SegmentRun;
+pub(crate) use segment_run::{Metered, SegmentRun};
 pub(crate) use table::{CapturedTable, Table, Tables, check_append, check_name, name_problem};
 pub(crate) use tail::Few;
 pub use view::{Series, SeriesInfo};

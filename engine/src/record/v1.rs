@@ -405,6 +405,17 @@ pub struct Manifest {
     /// A place in the log behind which all later transactions stand, and up to which the log was durable; `None` where
     /// they stand in files of their own.
     pub log: Option<LogPlace>,
+    /// What is known of segments that deletes wait for.
+    pub cleared: Vec<Cleared>,
+}
+
+/// A segment of which no row is hidden by the deletes up to a seq.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub struct Cleared {
+    /// Number of the file.
+    pub file: u64,
+    /// The seq.
+    pub seq: u64,
 }
 
 /// A place between two batches of the log.

@@ -262,7 +262,7 @@ impl Core {
         let time = Timestamp(now.0.max(later));
         record::stamp(payload, time);
         let bytes = payload.len() as u64;
-        let (count, deletes) = (operations.count() as u64, operations.deletes.len() as u64);
+        let (count, deletes) = (operations.count() as u64, operations.count_deletes() as u64);
         for (id, place) in &operations.objects {
             self.objects.insert(*id, place.clone());
         }

@@ -1,4 +1,5 @@
-//! Every limit of the engine in one place. All are checked before memory is taken or a lock is held.
+//! Every limit of the engine in one place. All are checked before memory is taken or a lock is held; what other commits may
+//! have added to meanwhile is counted again under the lock, in constant time.
 
 use std::time::Duration;
 

@@ -293,7 +293,7 @@ pub(crate) fn replay(
         }
     }
     state.check(&operations).map_err(|error| at(error.to_string()))?;
-    let (count, deletes, files) = (operations.count(), operations.deletes.len(), operations.files());
+    let (count, deletes, files) = (operations.count(), operations.count_deletes(), operations.files());
     state.apply(seq, time, &mut operations, || oldest_seq, objects).map_err(|error| at(error.to_string()))?;
     Ok(Replayed { operations: count, deletes, files, chunks })
 }

@@ -227,14 +227,6 @@ impl From<&Delete> for Tombstone {
     }
 }
 
-impl TryFrom<&(std::sync::Arc<str>, Tombstone)> for SeriesDelete {
-    type Error = String;
-
-    fn try_from((series, tombstone): &(std::sync::Arc<str>, Tombstone)) -> Result<SeriesDelete, String> {
-        Ok(SeriesDelete { series: series.to_string(), delete: tombstone.try_into()? })
-    }
-}
-
 /// A version of a model.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone)]
 pub struct Model {

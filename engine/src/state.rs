@@ -81,9 +81,10 @@ impl State {
             let (waiting, limit) = (table.tombstones(), DELETES_MAX);
             let found = waiting.len() + tombstones.len();
             if found > limit {
+                // A checkpoint makes room by those that no snapshot is older than.
                 let after = |seq: u64| {
-                    let after = waiting.iter().filter(|tombstone| tombstone.seq() > seq).count();
-                    (after > 0).then_some((seq, after))
+                    let after = waiting.len() - waiting.partition_point(|tombstone| tombstone.seq() <= seq);
+                    (after + tombstones.len() > limit).then_some((seq, after))
                 };
                 let held = oldest_snapshot().and_then(after);
                 return Err(CommitError::TooManyDeletes { series: series.to_string(), found, limit, held });

@@ -46,7 +46,7 @@ use slices::Slices;
 const RECORD_BYTES: u64 = 160;
 
 /// What a checkpoint did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckpointReport {
     /// The last transaction in it.
@@ -57,6 +57,9 @@ pub struct CheckpointReport {
     pub segments: usize,
     /// Rows that were deleted and that it left out of the segments.
     pub rows_deleted: u64,
+    /// Segments that are damaged, as this checkpoint or an earlier one since the opening found: they stay as they are, and
+    /// so do the deletes that may hide rows of them. `ubctl repair` makes a copy without what cannot be read.
+    pub damaged: Vec<String>,
     /// Objects that it packed.
     pub objects: usize,
     /// Records of the state image that had changed.
@@ -163,7 +166,8 @@ impl Core {
         let is_open = self.folder.read().unwrap_or_else(PoisonError::into_inner).is_some();
         match self.chain.lock() {
             Ok(chain) if is_open && !is_changed => {
-                Ok(CheckpointReport { seq: chain.truth.seq, ..Default::default() })
+                let damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Ok(CheckpointReport { seq: chain.truth.seq, damaged, ..Default::default() })
             }
             locked => {
                 drop(locked);
@@ -198,6 +202,7 @@ impl Core {
             std::mem::replace(&mut chain.truth, Manifest { number: attempt.number, seq: begun.seq });
         attempt.settle(written, chain);
         self.pending.forget_logged(begun.seq);
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&attempt.report.damaged);
         if let Err(error) = self.clean_up(chain.truth, previous, &mut attempt.slices) {
             // The checkpoint is made; the next one removes what this one could not.
             self.note_trouble(format!("files of an older checkpoint could not be removed: {error}"));
@@ -277,6 +282,7 @@ impl Attempt<'_> {
         };
         // Whoever reads at this seq or later sees what is deleted up to there no more.
         self.seal_tables(&mut tables, core.oldest_reader())?;
+        self.report.damaged = seal::damaged(&tables);
         let packing = self.pack(&begun.loose)?;
         let sizes: Vec<u64> = chain.layers.iter().map(|layer| layer.reference.bytes).collect();
         let records: u64 = chain.layers.iter().map(|layer| layer.reference.records).sum();
@@ -304,6 +310,7 @@ impl Attempt<'_> {
             logged: core.pending.logged(begun.seq),
             log: Some(v1::LogPlace::of(place)),
             cleared: tables.iter().flat_map(Sealing::cleared).collect(),
+            damaged: self.report.damaged.clone(),
         };
         // What is made so far may be needed by a manifest of which nobody knows whether it came through.
         self.made.lock().unwrap_or_else(PoisonError::into_inner).clear();

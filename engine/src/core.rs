@@ -118,6 +118,8 @@ pub(crate) struct Core {
     pub touched: AtomicBool,
     /// What last went wrong in the background, if anything did.
     pub trouble: Arc<Mutex<Option<String>>>,
+    /// Damaged segments, as the last checkpoint told them.
+    pub damaged: Mutex<Vec<String>>,
     /// Encodes and merges run here, never on a caller's thread pool.
     pub pool: Pool,
 }

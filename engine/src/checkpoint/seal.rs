@@ -5,14 +5,16 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use underbelly_query::{MemoryRun, QueryError, Run, Schema, Tombstone, hidden_rows};
+use underbelly_query::{MemoryRun, QueryError, Schema, Tombstone, Tombstones, hidden_rows};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::segment::Seqs;
 
 use super::Attempt;
 use crate::error::{CommitError, ReadError};
 use crate::files;
-use crate::limits::{SEAL_BYTES_MAX, SMALL_FILE_BYTES, SMALL_SEGMENT_ROWS, SMALL_SEGMENTS_MAX};
+use crate::limits::{
+    DAMAGED_TOLD_MAX, SEAL_BYTES_MAX, SMALL_FILE_BYTES, SMALL_SEGMENT_ROWS, SMALL_SEGMENTS_MAX,
+};
 use crate::record::v1;
 use crate::series::{CapturedTable, Metered, SegmentRun};
 
@@ -33,8 +35,12 @@ pub(super) struct Sealing {
 
 impl Sealing {
     fn new(name: Arc<str>, captured: CapturedTable) -> Sealing {
+        // One that is damaged stays as it is, and does not call for a merge each time.
         let is_small = |run: &&Arc<SegmentRun>| {
-            run.reference().rows < SMALL_SEGMENT_ROWS && run.reference().bytes < SMALL_FILE_BYTES
+            let reference = run.reference();
+            reference.rows < SMALL_SEGMENT_ROWS
+                && reference.bytes < SMALL_FILE_BYTES
+                && run.damage().is_none()
         };
         let mut small: Vec<_> = captured.sealed.iter().filter(is_small).cloned().collect();
         if small.len() < SMALL_SEGMENTS_MAX {
@@ -158,7 +164,7 @@ impl Attempt<'_> {
                     runs.push(Arc::new(rows));
                     table.small.push(small);
                 }
-                Err(error) if is_damage(&error) => self.note_damaged(&table.name, &small, &error),
+                Err(error) if is_damage(&error) => note_damaged(&table.name, &small, &error),
                 Err(error) => return Err(ReadError::from(error).into()),
             }
         }
@@ -198,13 +204,14 @@ impl Attempt<'_> {
     ) -> Result<Vec<Arc<SegmentRun>>, CommitError> {
         let small = table.taken_in();
         let others = table.captured.sealed.iter().filter(|run| !small.contains(&run.reference().file));
+        let by_range = Tombstones::new(tombstones.iter());
         let (mut rewritten, mut waiting) = (Vec::new(), HashSet::new());
-        for run in others.cloned().collect::<Vec<_>>() {
-            let may_hide = |tombstone: &&Arc<Tombstone>| {
-                tombstone.seq() > run.cleared()
-                    && (0..run.groups()).any(|group| tombstone.may_hide(&run.zone(group)))
-            };
-            let hiding: Vec<Arc<Tombstone>> = tombstones.iter().filter(may_hide).cloned().collect();
+        let mut others: Vec<Arc<SegmentRun>> = others.cloned().collect();
+        // Those that are known to be damaged come last, so that they keep no other from being read.
+        others.sort_by_key(|run| run.damage().is_some());
+        for run in others {
+            let mut hiding = by_range.over_run(&*run);
+            hiding.retain(|tombstone| tombstone.seq() > run.cleared());
             let (hidden, left) = match left_of(&run, &table.captured.schema, &hiding, bytes_left) {
                 Ok(Left::All) => {
                     run.clear(last_seq);
@@ -217,7 +224,7 @@ impl Attempt<'_> {
                 Ok(Left::Some { hidden, rows }) => (hidden, Some(rows)),
                 Ok(Left::Nothing) => (run.reference().rows, None),
                 Err(error) if is_damage(&error) => {
-                    self.note_damaged(&table.name, &run, &error);
+                    note_damaged(&table.name, &run, &error);
                     waiting.extend(hiding.iter().map(|tombstone| tombstone.seq()));
                     continue;
                 }
@@ -232,11 +239,6 @@ impl Attempt<'_> {
         let done = tombstones.iter().map(|tombstone| tombstone.seq()).filter(|seq| !waiting.contains(seq));
         table.done = done.collect();
         Ok(rewritten)
-    }
-
-    fn note_damaged(&self, series: &str, run: &SegmentRun, error: &QueryError) {
-        let name = files::segment(series, run.reference().file);
-        self.core.note_trouble(format!("{name} cannot be written anew and stays as it is: {error}"));
     }
 
     fn seal_runs(&self, table: &Sealing, runs: &[Arc<MemoryRun>]) -> Result<Arc<SegmentRun>, CommitError> {
@@ -267,6 +269,22 @@ impl Attempt<'_> {
     }
 }
 
+fn note_damaged(series: &str, run: &SegmentRun, error: &QueryError) {
+    let name = files::segment(series, run.reference().file);
+    run.note_damage(format!("{name} cannot be written anew and stays as it is: {error}"));
+}
+
+/// The damaged segments that stay, each with what is wrong; where there are many, the number of the others.
+pub(super) fn damaged(tables: &[Sealing]) -> Vec<String> {
+    let all = || tables.iter().flat_map(Sealing::segments).filter_map(|run| run.damage());
+    let mut told: Vec<String> = all().take(DAMAGED_TOLD_MAX).map(str::to_string).collect();
+    match all().count() - told.len() {
+        0 => {}
+        others => told.push(format!("{others} segments more are damaged; `ubctl verify` names them")),
+    }
+    told
+}
+
 /// What of a segment is not deleted.
 enum Left {
     All,
@@ -289,11 +307,7 @@ fn left_of(
     if hiding.is_empty() {
         return Ok(Left::All);
     }
-    let is_hidden = |group| {
-        let zone = run.zone(group);
-        hiding.iter().any(|tombstone| tombstone.hides_all(&zone))
-    };
-    if (0..run.groups()).all(is_hidden) {
+    if Tombstones::new(hiding.iter()).hide_run(run) {
         return Ok(Left::Nothing);
     }
     if bytes_left.load(Ordering::Relaxed) == 0 {

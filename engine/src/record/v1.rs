@@ -399,6 +399,8 @@ pub struct Manifest {
     pub log: Option<LogPlace>,
     /// What is known of segments that deletes wait for.
     pub cleared: Vec<Cleared>,
+    /// Damaged segments that were left as they are, each with what is wrong.
+    pub damaged: Vec<String>,
 }
 
 /// A segment of which no row is hidden by the deletes up to a seq.

@@ -1,6 +1,7 @@
 //! A sealed segment as a run that operators read.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use underbelly_query::{QueryError, Run, Seqs, Zone};
@@ -15,11 +16,23 @@ pub(crate) struct SegmentRun {
     reference: SegmentRef,
     /// Deletes up to this seq hide no row of it, as somebody found who read it; 0 where nobody did.
     cleared: AtomicU64,
+    /// What is wrong with it, as a checkpoint found that read it.
+    damage: OnceLock<String>,
 }
 
 impl SegmentRun {
     pub(crate) fn new(segment: Segment, reference: SegmentRef) -> SegmentRun {
-        SegmentRun { segment, reference, cleared: AtomicU64::new(0) }
+        SegmentRun { segment, reference, cleared: AtomicU64::new(0), damage: OnceLock::new() }
+    }
+
+    /// What is wrong with it, where a checkpoint found something.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
+    }
+
+    /// Notes what is wrong with it; the first counts.
+    pub(crate) fn note_damage(&self, what: String) {
+        let _ = self.damage.set(what);
     }
 
     /// The seq up to which deletes are known to hide no row of it.

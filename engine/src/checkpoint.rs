@@ -140,8 +140,9 @@ impl Core {
         // What a checkpoint that panicked had taken over is in no manifest; the log keeps it.
         let what = "an earlier checkpoint panicked half-way; open the database again";
         let mut chain = self.chain.lock().map_err(|_| CommitError::Internal { what: what.to_string() })?;
-        let folder = self.folder.read().unwrap_or_else(PoisonError::into_inner);
-        if folder.is_none() {
+        // Not held: where the checkpoint gives way, this thread may commit and enters the folder itself. The folder stays
+        // as long as `chain` is held.
+        if self.folder.read().unwrap_or_else(PoisonError::into_inner).is_none() {
             return Err(CommitError::Closed);
         }
         let rate = self.options.background_bytes_per_second.filter(|_| paced);
@@ -387,5 +388,62 @@ impl Attempt<'_> {
 
     fn note_made(&self, name: String) {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::{Arc, Weak};
+
+    use underbelly_storage::Timestamp;
+    use underbelly_storage::disk::SimulatedDisk;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::database::Database;
+    use crate::options::Options;
+
+    /// A clock that looks where a checkpoint gives way whether the folder is held.
+    #[derive(Default)]
+    struct Looking {
+        core: Mutex<Weak<Core>>,
+        is_held: Mutex<Vec<bool>>,
+    }
+
+    impl Clock for Looking {
+        fn now(&self) -> Timestamp {
+            Timestamp(0)
+        }
+
+        fn give_way(&self) {
+            if let Some(core) = self.core.lock().unwrap().upgrade() {
+                self.is_held.lock().unwrap().push(core.folder.try_write().is_err());
+            }
+        }
+    }
+
+    /// Who commits where a checkpoint gives way enters the folder. Had the checkpoint entered it too, a close that waits for
+    /// it in between would keep both waiting.
+    #[test]
+    fn a_checkpoint_that_gives_way_does_not_hold_the_folder() {
+        let clock = Arc::new(Looking::default());
+        let options = Options { workers: 0, clock: clock.clone(), ..Options::default() };
+        let db = Database::create_on(Arc::new(SimulatedDisk::new()), options).unwrap();
+        let core = db.core().clone();
+        *clock.core.lock().unwrap() = Arc::downgrade(&core);
+        db.checkpoint().unwrap();
+        let is_held = std::mem::take(&mut *clock.is_held.lock().unwrap());
+        assert!(is_held.len() > 2 && !is_held.contains(&true), "{is_held:?}");
+        // The folder is given up behind a checkpoint, never under it, and nothing is written after that.
+        let chain = core.chain.lock().unwrap();
+        std::thread::scope(|threads| {
+            let released = threads.spawn(|| core.release());
+            assert!(core.folder.read().unwrap().is_some());
+            drop(chain);
+            released.join().unwrap().unwrap();
+        });
+        assert!(core.folder.read().unwrap().is_none());
+        assert!(matches!(core.checkpoint(false), Err(CommitError::Closed)));
     }
 }

@@ -83,7 +83,7 @@ impl State {
             if found > limit {
                 // A checkpoint makes room by those that no snapshot is older than.
                 let after = |seq: u64| {
-                    let after = waiting.len() - waiting.partition_point(|tombstone| tombstone.seq() <= seq);
+                    let after = waiting.count_after(seq);
                     (after + tombstones.len() > limit).then_some((seq, after))
                 };
                 let held = oldest_snapshot().and_then(after);

@@ -259,13 +259,15 @@ impl Attempt<'_> {
     /// Puts the segments of a series in the place of what was captured of it.
     pub(super) fn put_in_place(&mut self, table: Sealing) {
         let taken_in = table.taken_in();
-        let Sealing { name, sealed, done, .. } = table;
+        // Where nobody waits.
+        let left = (!table.done.is_empty()).then(|| table.waiting().cloned().collect());
+        let Sealing { name, sealed, captured, .. } = table;
         let mut replaced = None;
         self.slices.once_even_if_poisoned(|state| {
-            replaced = state.tables.get_mut(&name).map(|table| table.seal(sealed, &taken_in, &done));
+            replaced = state.tables.get_mut(&name).map(|table| table.seal(sealed, &taken_in, left));
         });
         // Memory and maps are given back here, where nobody waits.
-        drop(replaced);
+        drop((replaced, captured));
     }
 }
 

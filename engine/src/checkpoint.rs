@@ -46,7 +46,7 @@ use slices::Slices;
 const RECORD_BYTES: u64 = 160;
 
 /// What a checkpoint did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckpointReport {
     /// The last transaction in it.
@@ -57,6 +57,9 @@ pub struct CheckpointReport {
     pub segments: usize,
     /// Rows that were deleted and that it left out of the segments.
     pub rows_deleted: u64,
+    /// Segments that are damaged, as this checkpoint or an earlier one since the opening found: they stay as they are, and
+    /// so do the deletes that may hide rows of them. `ubctl repair` makes a copy without what cannot be read.
+    pub damaged: Vec<String>,
     /// Objects that it packed.
     pub objects: usize,
     /// Records of the state image that had changed.
@@ -137,8 +140,9 @@ impl Core {
         // What a checkpoint that panicked had taken over is in no manifest; the log keeps it.
         let what = "an earlier checkpoint panicked half-way; open the database again";
         let mut chain = self.chain.lock().map_err(|_| CommitError::Internal { what: what.to_string() })?;
-        let folder = self.folder.read().unwrap_or_else(PoisonError::into_inner);
-        if folder.is_none() {
+        // Not held: where the checkpoint gives way, this thread may commit and enters the folder itself. The folder stays
+        // as long as `chain` is held.
+        if self.folder.read().unwrap_or_else(PoisonError::into_inner).is_none() {
             return Err(CommitError::Closed);
         }
         let rate = self.options.background_bytes_per_second.filter(|_| paced);
@@ -163,7 +167,8 @@ impl Core {
         let is_open = self.folder.read().unwrap_or_else(PoisonError::into_inner).is_some();
         match self.chain.lock() {
             Ok(chain) if is_open && !is_changed => {
-                Ok(CheckpointReport { seq: chain.truth.seq, ..Default::default() })
+                let damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Ok(CheckpointReport { seq: chain.truth.seq, damaged, ..Default::default() })
             }
             locked => {
                 drop(locked);
@@ -198,6 +203,7 @@ impl Core {
             std::mem::replace(&mut chain.truth, Manifest { number: attempt.number, seq: begun.seq });
         attempt.settle(written, chain);
         self.pending.forget_logged(begun.seq);
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&attempt.report.damaged);
         if let Err(error) = self.clean_up(chain.truth, previous, &mut attempt.slices) {
             // The checkpoint is made; the next one removes what this one could not.
             self.note_trouble(format!("files of an older checkpoint could not be removed: {error}"));
@@ -277,6 +283,7 @@ impl Attempt<'_> {
         };
         // Whoever reads at this seq or later sees what is deleted up to there no more.
         self.seal_tables(&mut tables, core.oldest_reader())?;
+        self.report.damaged = seal::damaged(&tables);
         let packing = self.pack(&begun.loose)?;
         let sizes: Vec<u64> = chain.layers.iter().map(|layer| layer.reference.bytes).collect();
         let records: u64 = chain.layers.iter().map(|layer| layer.reference.records).sum();
@@ -303,6 +310,8 @@ impl Attempt<'_> {
             chunks: packing.chunks.clone(),
             logged: core.pending.logged(begun.seq),
             log: Some(v1::LogPlace::of(place)),
+            cleared: tables.iter().flat_map(Sealing::cleared).collect(),
+            damaged: self.report.damaged.clone(),
         };
         // What is made so far may be needed by a manifest of which nobody knows whether it came through.
         self.made.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -379,5 +388,62 @@ impl Attempt<'_> {
 
     fn note_made(&self, name: String) {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::{Arc, Weak};
+
+    use underbelly_storage::Timestamp;
+    use underbelly_storage::disk::SimulatedDisk;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::database::Database;
+    use crate::options::Options;
+
+    /// A clock that looks where a checkpoint gives way whether the folder is held.
+    #[derive(Default)]
+    struct Looking {
+        core: Mutex<Weak<Core>>,
+        is_held: Mutex<Vec<bool>>,
+    }
+
+    impl Clock for Looking {
+        fn now(&self) -> Timestamp {
+            Timestamp(0)
+        }
+
+        fn give_way(&self) {
+            if let Some(core) = self.core.lock().unwrap().upgrade() {
+                self.is_held.lock().unwrap().push(core.folder.try_write().is_err());
+            }
+        }
+    }
+
+    /// Who commits where a checkpoint gives way enters the folder. Had the checkpoint entered it too, a close that waits for
+    /// it in between would keep both waiting.
+    #[test]
+    fn a_checkpoint_that_gives_way_does_not_hold_the_folder() {
+        let clock = Arc::new(Looking::default());
+        let options = Options { workers: 0, clock: clock.clone(), ..Options::default() };
+        let db = Database::create_on(Arc::new(SimulatedDisk::new()), options).unwrap();
+        let core = db.core().clone();
+        *clock.core.lock().unwrap() = Arc::downgrade(&core);
+        db.checkpoint().unwrap();
+        let is_held = std::mem::take(&mut *clock.is_held.lock().unwrap());
+        assert!(is_held.len() > 2 && !is_held.contains(&true), "{is_held:?}");
+        // The folder is given up behind a checkpoint, never under it, and nothing is written after that.
+        let chain = core.chain.lock().unwrap();
+        std::thread::scope(|threads| {
+            let released = threads.spawn(|| core.release());
+            assert!(core.folder.read().unwrap().is_some());
+            drop(chain);
+            released.join().unwrap().unwrap();
+        });
+        assert!(core.folder.read().unwrap().is_none());
+        assert!(matches!(core.checkpoint(false), Err(CommitError::Closed)));
     }
 }

@@ -86,6 +86,9 @@ pub(crate) struct Prepared<'a> {
     pub _pins: Pins<'a>,
 }
 
+/// Who takes several locks takes them in this order: `chain`, `folder`, `closures`, the state, the log's own; all others are
+/// held for a moment, and nothing is taken under them. Neither `folder` nor the state is taken by a thread that has it. A
+/// checkpoint holds `chain` alone while it gives way.
 pub(crate) struct Core {
     pub view: View,
     pub options: Options,
@@ -96,7 +99,7 @@ pub(crate) struct Core {
     pub next_file: AtomicU64,
     /// Files and objects that transactions under way are about to name.
     pub pending: Pending,
-    /// Held by whoever makes a checkpoint; what it goes on from.
+    /// Held by whoever makes a checkpoint, or gives up the folder; what a checkpoint goes on from.
     pub chain: Mutex<Chain>,
     /// What was committed since the last checkpoint.
     pub backlog: Backlog,
@@ -109,8 +112,8 @@ pub(crate) struct Core {
     pub requested: [AtomicBool; 1],
     /// Bytes that one log record may have.
     pub record_bytes_max: usize,
-    /// The folder's lock. Whoever writes into the folder holds this for reading; once it is empty, another process
-    /// may write there. Sharded, as every commit takes it for reading.
+    /// The folder's lock. Whoever writes into the folder holds this for reading, or `chain`; once it is empty, another
+    /// process may write there. Sharded, as every commit takes it for reading.
     pub folder: ShardedLock<Option<Box<dyn Lock>>>,
     /// No transaction is taken any more.
     pub closed: AtomicBool,
@@ -118,6 +121,8 @@ pub(crate) struct Core {
     pub touched: AtomicBool,
     /// What last went wrong in the background, if anything did.
     pub trouble: Arc<Mutex<Option<String>>>,
+    /// Damaged segments, as the last checkpoint told them.
+    pub damaged: Mutex<Vec<String>>,
     /// Encodes and merges run here, never on a caller's thread pool.
     pub pool: Pool,
 }
@@ -262,7 +267,7 @@ impl Core {
         let time = Timestamp(now.0.max(later));
         record::stamp(payload, time);
         let bytes = payload.len() as u64;
-        let (count, deletes) = (operations.count() as u64, operations.deletes.len() as u64);
+        let (count, deletes) = (operations.count() as u64, operations.count_deletes() as u64);
         for (id, place) in &operations.objects {
             self.objects.insert(*id, place.clone());
         }
@@ -312,8 +317,10 @@ impl Core {
         done.map(|_| ())
     }
 
-    /// Seals the log and gives up the folder, unless that is done. Nothing is written after it.
+    /// Seals the log and gives up the folder, unless that is done. Nothing is written after it. A checkpoint that goes on
+    /// ends before; one that panicked has ended.
     pub(crate) fn release(&self) -> Result<(), CommitError> {
+        let _chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
         let mut folder = self.folder.write().unwrap_or_else(PoisonError::into_inner);
         if folder.is_none() {
             return Ok(());

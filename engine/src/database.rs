@@ -80,6 +80,9 @@ pub struct Status {
     pub log: underbelly_wal::LogStats,
     /// What last went wrong in the background, if anything did: a checkpoint, a log file, the end of a run.
     pub trouble: Option<String>,
+    /// Damaged segments, as the last checkpoint told them: see
+    /// [`CheckpointReport::damaged`](crate::CheckpointReport::damaged).
+    pub damaged: Vec<String>,
     /// Other processes that read, each with the manifest that it pins, as far as the system tells.
     pub readers: Vec<(u32, u64)>,
     /// What opening found.
@@ -421,6 +424,7 @@ impl Database {
         let core = self.core();
         let log = core.log.with_log(|log| log.stats());
         let trouble = core.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let damaged = core.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let counts = self.counts();
         // A folder that cannot be listed fails whoever needs it; here nobody does.
         let readers = attached(&core.disk).unwrap_or_default();
@@ -446,6 +450,7 @@ impl Database {
             objects: counts.objects,
             log,
             trouble,
+            damaged,
             readers,
             recovery: core.report.clone(),
         }

@@ -320,10 +320,11 @@ pub enum CommitError {
         /// What to do.
         remedy: &'static str,
     },
-    /// Deletes of a series of which rows are still stored would be more than [`DELETES_MAX`](crate::limits::DELETES_MAX).
-    /// A checkpoint leaves the rows out once no snapshot is older than their delete, and once their segment can be read.
+    /// Deletes of a series that wait for a checkpoint would be more than [`DELETES_MAX`](crate::limits::DELETES_MAX). One
+    /// waits, whether or not it hides a row, until a checkpoint was made while no snapshot was older, and until every segment
+    /// that may hold rows of it was read, which a damaged one cannot be.
     #[error(
-        "series {series:?} would have {found} deletes of which rows are still stored, more than {limit}; {}",
+        "series {series:?} would have {found} deletes that wait for a checkpoint, more than {limit}; {}",
         remedy_for_deletes(held)
     )]
     TooManyDeletes {
@@ -333,7 +334,7 @@ pub enum CommitError {
         found: usize,
         /// The limit.
         limit: usize,
-        /// The seq of the oldest snapshot, and the number of deletes after it, where there are any.
+        /// The seq of the oldest snapshot, and the number of deletes after it, where these alone leave no room.
         held: Option<(u64, usize)>,
     },
     /// What the transaction read was changed by others, again and again.
@@ -375,9 +376,11 @@ fn remedy_for_deletes(held: &Option<(u64, usize)>) -> String {
         Some((seq, deletes)) => format!(
             "the oldest snapshot, of seq {seq}, is older than {deletes} of them; let go of it, then make a checkpoint"
         ),
-        None => "make a checkpoint first, or delete in parts with one between; the status tells what a checkpoint \
-                 could not write"
-            .to_string(),
+        None => {
+            "make a checkpoint first, or delete in parts with one between; where they wait for a damaged \
+                 segment, which the status names, `ubctl repair` makes a copy without them"
+                .to_string()
+        }
     }
 }
 

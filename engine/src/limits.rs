@@ -1,4 +1,5 @@
-//! Every limit of the engine in one place. All are checked before memory is taken or a lock is held.
+//! Every limit of the engine in one place. All are checked before memory is taken or a lock is held; what other commits may
+//! have added to meanwhile is counted again under the lock, in constant time.
 
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub const SMALL_PACKS_MAX: usize = 8;
 pub const DELETE_OPERATIONS: u64 = 1_000;
 /// Deletes of one series of which rows are still stored: until a checkpoint has left those out, scans look at each.
 pub const DELETES_MAX: usize = 1 << 14;
+/// Damaged segments that a checkpoint names one by one.
+pub const DAMAGED_TOLD_MAX: usize = 64;
 /// Bytes in memory of the rows that a checkpoint seals into one segment.
 pub const SEAL_BYTES_MAX: usize = 1 << 30;
 /// Rows below which a segment counts as small, where its bytes do so too.

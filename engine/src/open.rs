@@ -334,6 +334,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         closed: AtomicBool::new(false),
         touched: AtomicBool::new(false),
         trouble,
+        damaged: Mutex::new(manifest.damaged),
         requested: Default::default(),
         pool,
     });

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use underbelly_query::{MemoryRun, Tombstone};
+use underbelly_query::{MemoryRun, Schema, Tombstone};
 use underbelly_storage::object::{Blob, ObjectId};
 use underbelly_storage::segment::Segment;
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
@@ -24,7 +24,7 @@ use crate::variables::{Change, check_change};
 pub(crate) struct Operations {
     pub objects: BTreeMap<ObjectId, Place>,
     /// Rows that are deleted, before others are appended.
-    pub deletes: Vec<(Arc<str>, Tombstone)>,
+    pub deletes: Vec<Deletes>,
     pub appends: Vec<Append>,
     /// Models that are deleted, before others are put.
     pub deleted_models: Vec<ModelId>,
@@ -34,6 +34,14 @@ pub(crate) struct Operations {
     pub event: Option<Event>,
     /// Bytes of rows and objects that the record will hold.
     pub inline_bytes: usize,
+}
+
+/// Rows of a series that are deleted.
+pub(crate) struct Deletes {
+    pub series: Arc<str>,
+    pub tombstones: Vec<Tombstone>,
+    /// The columns that they were found to fit; none where they come out of the log.
+    pub schema: Option<Arc<Schema>>,
 }
 
 /// Rows for a series.
@@ -123,6 +131,11 @@ impl Operations {
         segments.chain(chunks).collect()
     }
 
+    /// Number of deletes of rows.
+    pub(crate) fn count_deletes(&self) -> usize {
+        self.deletes.iter().map(|deletes| deletes.tombstones.len()).sum()
+    }
+
     /// Number of things that the transaction does.
     pub(crate) fn count(&self) -> usize {
         let rows = |append: &Append| match &append.rows {
@@ -136,7 +149,7 @@ impl Operations {
             None => 0,
         };
         self.appends.iter().map(rows).sum::<usize>()
-            + self.deletes.len()
+            + self.count_deletes()
             + self.models.len()
             + self.deleted_models.len()
             + self.variables.len()
@@ -179,9 +192,15 @@ impl Operations {
             object: put.object.0,
             bytes: put.bytes,
         };
+        let of_series = |deletes: &'_ Deletes| {
+            let delete = |tombstone: &Tombstone| {
+                Ok(v1::SeriesDelete { series: deletes.series.to_string(), delete: tombstone.try_into()? })
+            };
+            deletes.tombstones.iter().map(delete).collect::<Vec<_>>()
+        };
         Ok(v1::Record {
             objects: self.objects.iter().map(object).collect::<Result<_, String>>()?,
-            deletes: self.deletes.iter().map(v1::SeriesDelete::try_from).collect::<Result<_, _>>()?,
+            deletes: self.deletes.iter().flat_map(of_series).collect::<Result<_, String>>()?,
             appends: self.appends.iter().map(append).collect(),
             deleted_models: self.deleted_models.iter().map(|id| id.0).collect(),
             models: self.models.iter().map(model).collect(),
@@ -206,7 +225,15 @@ impl Operations {
             operations.objects.insert(id, place);
         }
         for v1::SeriesDelete { series, delete } in record.deletes {
-            operations.deletes.push((series.into(), Tombstone::from(&delete)));
+            let tombstone = Tombstone::from(&delete);
+            match operations.deletes.last_mut() {
+                Some(last) if *last.series == *series => last.tombstones.push(tombstone),
+                _ => operations.deletes.push(Deletes {
+                    series: series.into(),
+                    tombstones: vec![tombstone],
+                    schema: None,
+                }),
+            }
         }
         for append in record.appends {
             let rows = match append.rows {

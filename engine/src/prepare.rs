@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use underbelly_query::{MemoryRun, Tombstone};
+use underbelly_query::MemoryRun;
 use underbelly_storage::disk::Disk;
 use underbelly_storage::object::{Blob, ObjectId, write_chunk};
 use underbelly_storage::segment::{Segment, SegmentRows, Seqs, write_segment};
@@ -14,10 +14,12 @@ use crate::core::{Core, Prepared};
 use crate::error::{CommitError, ReadError};
 use crate::files;
 use crate::graph::{Event, Key, SlotDefinition, Write};
-use crate::limits::{FEW_COLUMNS_MAX, FEW_ROWS_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, ROWS_MAX};
+use crate::limits::{
+    DELETES_MAX, FEW_COLUMNS_MAX, FEW_ROWS_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, ROWS_MAX,
+};
 use crate::models::{Metadata, ModelId};
 use crate::objects::{ChunkFile, Place};
-use crate::operations::{Append, Operations, PutModel, Rows};
+use crate::operations::{Append, Deletes, Operations, PutModel, Rows};
 use crate::pending::Pins;
 use crate::record::v1;
 use crate::series::{Delete, Few, check_append, inexact};
@@ -63,15 +65,28 @@ impl Core {
         self.encode(operations, pins)
     }
 
-    /// What hides rows, as far as the series is there or the batch makes it. Another commit may make it first, of which
-    /// [`State::check_deletes`](crate::state::State::check_deletes) takes care.
+    /// What hides rows, as far as the series is there or the batch makes it, by series. Another commit may make it first, or
+    /// delete, of which [`State::check_deletes`](crate::state::State::check_deletes) takes care.
     fn prepare_deletes(
         &self,
         deletes: Vec<(Arc<str>, Delete)>,
         appends: &[BatchRows],
-    ) -> Result<Vec<(Arc<str>, Tombstone)>, CommitError> {
-        let mut tombstones = Vec::with_capacity(deletes.len());
+    ) -> Result<Vec<Deletes>, CommitError> {
+        let mut of_series = BTreeMap::<Arc<str>, Vec<Delete>>::new();
         for (series, delete) in deletes {
+            of_series.entry(series).or_default().push(delete);
+        }
+        let mut checked = Vec::with_capacity(of_series.len());
+        for (series, deletes) in of_series {
+            let (found, limit) = (deletes.len(), DELETES_MAX);
+            if found > limit {
+                return Err(CommitError::TooManyDeletes {
+                    series: series.to_string(),
+                    found,
+                    limit,
+                    held: None,
+                });
+            }
             let there = self.state().tables.get(&series).map(|table| table.schema_at(u64::MAX));
             let schema = match there {
                 Some(schema) => schema,
@@ -85,10 +100,11 @@ impl Core {
                     Arc::new(schema)
                 }
             };
-            let tombstone = delete.tombstone(&schema).map_err(ReadError::from)?;
-            tombstones.push((series, tombstone));
+            let tombstones = deletes.iter().map(|delete| delete.tombstone(&schema));
+            let tombstones = tombstones.collect::<Result<_, _>>().map_err(ReadError::from)?;
+            checked.push(Deletes { series, tombstones, schema: Some(schema) });
         }
-        Ok(tombstones)
+        Ok(checked)
     }
 
     /// Rows and models, for clients and producers alike.
@@ -377,6 +393,19 @@ mod tests {
             assert!(done.as_ref().is_err_and(unknown), "{done:?}");
         }
         assert_eq!(numbers(&db), [7]);
+    }
+
+    /// More deletes of a series than may wait are refused before it gets in anybody's way.
+    #[test]
+    fn too_many_deletes_of_one_batch_are_refused_as_it_is_prepared() {
+        let options = Options { workers: 0, ..Options::default() };
+        let db = Database::create_on(Arc::new(SimulatedDisk::new()), options).unwrap();
+        db.commit(batch([row(0, "k", 1)], [])).unwrap();
+        let deletes = |count| batch([], vec![Delete::all().to(Timestamp(0)); count]);
+        assert_eq!(db.core().prepare(deletes(DELETES_MAX)).unwrap().operations.count_deletes(), DELETES_MAX);
+        let refused = db.core().prepare(deletes(DELETES_MAX + 1)).map(drop).unwrap_err();
+        let is_told = |found: usize| found == DELETES_MAX + 1;
+        assert!(matches!(refused, CommitError::TooManyDeletes { found, .. } if is_told(found)), "{refused}");
     }
 
     /// Rows make a series; an append without any does not, and a delete in what it names is told so.

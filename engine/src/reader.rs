@@ -50,6 +50,8 @@ pub struct Reader {
     replayed: (u64, u64),
     /// What the last opening for writing found.
     recovery: Option<RecoveryReport>,
+    /// Damaged segments, as the manifest tells them.
+    damaged: Vec<String>,
     /// What is wrong with `SHARED`.
     shared_damage: Option<String>,
     /// Threads that read files of a manifest.
@@ -90,6 +92,9 @@ pub struct ReaderStatus {
     pub readers: Vec<(u32, u64)>,
     /// Damage in a part of the log that the manifest holds: nothing is lost by it.
     pub log_damage: Option<String>,
+    /// Damaged segments, as the checkpoint told them that wrote the manifest: see
+    /// [`CheckpointReport::damaged`](crate::CheckpointReport::damaged).
+    pub damaged: Vec<String>,
     /// What is wrong with `SHARED`. The transactions of the last batch are shown only once something later in the log
     /// acknowledges them, until a database that is opened for writing makes the file anew.
     pub shared_damage: Option<String>,
@@ -218,6 +223,7 @@ impl Reader {
             log_offset,
             writer: disk.holders("").into_iter().next(),
             readers: attached(disk)?,
+            damaged: self.damaged.clone(),
             shared_damage: self.shared_damage.clone(),
             log_damage: self.follower.passed_over().map(ToString::to_string),
             recovery: self.recovery.clone(),
@@ -315,6 +321,7 @@ impl Reader {
                 next_file: restored.next_file,
                 replayed: (0, 0),
                 recovery: None,
+                damaged: manifest.damaged,
                 shared_damage: None,
                 threads,
             };

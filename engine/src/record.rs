@@ -250,9 +250,11 @@ mod tests {
             chunks: vec![super::v1::Chunk { id: [8; 32], file: 6, bytes: 7 }],
             logged: vec![6],
             log: Some(super::v1::LogPlace { file: 1, salt: 10, offset: 8192, batch: 3, seq: 2, crc: 11 }),
+            cleared: vec![super::v1::Cleared { file: 7, seq: 2 }],
+            damaged: vec!["a segment".to_string()],
         };
         let hash = blake3::hash(&to_archive(&manifest).unwrap()).to_hex();
-        assert_eq!(hash.as_str(), "f4b9132b34167283ca43ceaf15e5e140f1164a0e3e3b5e4f1fc142b7c2c8ad30");
+        assert_eq!(hash.as_str(), "d29d750d7bf678a4fb3925c8092cad422bf647bd1b08b100676f89ee6412b1dc");
     }
 
     #[test]

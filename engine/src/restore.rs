@@ -1,5 +1,6 @@
 //! The state that a manifest and the log behind it describe.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -188,10 +189,17 @@ impl Restored {
         manifest: &v1::Manifest,
         pool: &Pool,
     ) -> Result<Vec<Arc<PackFile>>, RestoreError> {
+        if manifest.cleared.iter().any(|cleared| cleared.seq > manifest.seq) {
+            return Err("the manifest tells of later deletes than its own".to_string().into());
+        }
+        let cleared: HashMap<u64, u64> = manifest.cleared.iter().map(|c| (c.file, c.seq)).collect();
         for series in &manifest.series {
             let segments = pool.map(series.segments.iter().collect(), |reference| {
                 restore_segment(disk, database, &series.name, reference)
             })?;
+            for segment in &segments {
+                segment.clear(cleared.get(&segment.reference().file).copied().unwrap_or(0));
+            }
             let table = Table::restored(series, segments)?;
             self.state.tables.insert(series.name.as_str().into(), table);
         }
@@ -285,7 +293,7 @@ pub(crate) fn replay(
         }
     }
     state.check(&operations).map_err(|error| at(error.to_string()))?;
-    let (count, deletes, files) = (operations.count(), operations.deletes.len(), operations.files());
+    let (count, deletes, files) = (operations.count(), operations.count_deletes(), operations.files());
     state.apply(seq, time, &mut operations, || oldest_seq, objects).map_err(|error| at(error.to_string()))?;
     Ok(Replayed { operations: count, deletes, files, chunks })
 }

@@ -1,6 +1,7 @@
 //! Series: rows keyed by type, timestamp and key columns.
 
 mod delete;
+mod hiding;
 pub(crate) mod inexact;
 mod segment_run;
 mod table;
@@ -8,7 +9,8 @@ mod tail;
 mod view;
 
 pub use delete::Delete;
-pub(crate) use segment_run::SegmentRun;
+pub(crate) use hiding::Hiding;
+pub(crate) use segment_run::{Metered, SegmentRun};
 pub(crate) use table::{CapturedTable, Table, Tables, check_append, check_name, name_problem};
 pub(crate) use tail::Few;
 pub use view::{Series, SeriesInfo};

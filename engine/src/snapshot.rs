@@ -95,7 +95,9 @@ impl Snapshot {
         let table = state.tables.get_mut(name).filter(|table| table.is_known_at(self.seq()));
         let table = table.ok_or_else(unknown)?;
         let (runs, tombstones) = (table.runs(), table.tombstones().clone());
-        Ok(Series::new(shared, table.schema_at(self.seq()), runs, tombstones, self.clone()))
+        let schema = table.schema_at(self.seq());
+        drop(state);
+        Ok(Series::new(shared, schema, runs, tombstones, self.clone()))
     }
 
     /// What is known of a series. Rows and times are those of the snapshot; segments, their bytes, young runs and deletes

@@ -3,7 +3,6 @@
 //! Guarded by one mutex, which is never held over I/O or user code. [`State::check`] says everything that could
 //! be refused; [`State::apply`] then cannot fail half-way.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use underbelly_query::Tombstone;
@@ -15,7 +14,7 @@ use crate::graph::{CellId, Effects, Graph};
 use crate::limits::DELETES_MAX;
 use crate::models::{Models, Version};
 use crate::objects::Objects;
-use crate::operations::{Append, Operations, Rows};
+use crate::operations::{Append, Deletes, Operations, Rows};
 use crate::record::v1::SegmentRef;
 use crate::series::{SegmentRun, Table, Tables, check_append};
 use crate::variables::Variables;
@@ -74,25 +73,30 @@ impl State {
     /// made the columns, and then there is nothing to hide.
     pub(crate) fn check_deletes(
         &self,
-        deletes: &[(Arc<str>, Tombstone)],
+        deletes: &[Deletes],
         oldest_snapshot: impl FnOnce() -> Option<u64>,
     ) -> Result<(), CommitError> {
-        let mut counts = BTreeMap::<&Arc<str>, usize>::new();
-        for (series, tombstone) in deletes {
+        for Deletes { series, tombstones, schema } in deletes {
             let Some(table) = self.tables.get(series) else { continue };
-            tombstone.check(&table.schema_at(u64::MAX)).map_err(ReadError::from)?;
-            *counts.entry(series).or_insert(table.tombstones().len()) += 1;
+            let (waiting, limit) = (table.tombstones(), DELETES_MAX);
+            let found = waiting.len() + tombstones.len();
+            if found > limit {
+                // A checkpoint makes room by those that no snapshot is older than.
+                let after = |seq: u64| {
+                    let after = waiting.count_after(seq);
+                    (after + tombstones.len() > limit).then_some((seq, after))
+                };
+                let held = oldest_snapshot().and_then(after);
+                return Err(CommitError::TooManyDeletes { series: series.to_string(), found, limit, held });
+            }
+            // Where nobody changed the columns since, they fit.
+            let known = table.schema_at(u64::MAX);
+            if schema.as_ref().is_none_or(|checked| !Arc::ptr_eq(checked, &known)) {
+                let check = |tombstone: &Tombstone| tombstone.check(&known);
+                tombstones.iter().try_for_each(check).map_err(ReadError::from)?;
+            }
         }
-        let Some((series, found)) = counts.into_iter().find(|(_, count)| *count > DELETES_MAX) else {
-            return Ok(());
-        };
-        let after = |seq: u64| {
-            let table = self.tables.get(series)?;
-            let after = table.tombstones().iter().filter(|tombstone| tombstone.seq() > seq).count();
-            (after > 0).then_some((seq, after))
-        };
-        let held = oldest_snapshot().and_then(after);
-        Err(CommitError::TooManyDeletes { series: series.to_string(), found, limit: DELETES_MAX, held })
+        Ok(())
     }
 
     /// Applies a transaction that was checked and whose objects are stored; what stays behind in `operations` is to be
@@ -110,11 +114,11 @@ impl State {
             Some(event) => self.graph.apply_checked(seq, time, event)?,
             None => Effects::default(),
         };
-        for (series, tombstone) in operations.deletes.drain(..) {
+        for Deletes { series, tombstones, .. } in &mut operations.deletes {
             // A series that a repair did not find has no rows that could be hidden.
-            let Some(table) = self.tables.get_mut(&series) else { continue };
+            let Some(table) = self.tables.get_mut(series) else { continue };
             table.note(self.capture);
-            table.delete(seq, tombstone);
+            tombstones.drain(..).for_each(|tombstone| table.delete(seq, tombstone));
         }
         for append in &mut operations.appends {
             self.apply_append(seq, append);

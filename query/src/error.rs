@@ -38,9 +38,7 @@ pub enum QueryError {
         found: ColumnType,
     },
     /// An integer as the value of a key that holds floats, which cannot hold it.
-    #[error(
-        "key {name:?} holds f64, which cannot hold every integer beyond 2^53, as {value} is; give it as a float"
-    )]
+    #[error("key {name:?} holds f64, and no f64 is {value}; give the float that is meant")]
     KeyPrecision {
         /// The key's name.
         name: String,

@@ -121,10 +121,15 @@ impl Filter {
     pub(crate) fn new(schema: &Schema, name: &str, value: Value) -> Result<Filter, QueryError> {
         let column = schema.column(name)?;
         let value = match (column.column_type, value) {
-            (ColumnType::F64, Value::I64(value)) if value.unsigned_abs() > 1 << f64::MANTISSA_DIGITS => {
-                return Err(QueryError::KeyPrecision { name: name.to_string(), value });
+            // What is no key is refused as such.
+            (ColumnType::F64, Value::I64(value)) if column.key => {
+                let float = value as f64;
+                // An i128 holds every integer that an f64 made of an i64 can be.
+                if float as i128 != i128::from(value) {
+                    return Err(QueryError::KeyPrecision { name: name.to_string(), value });
+                }
+                Value::F64(float)
             }
-            (ColumnType::F64, Value::I64(value)) => Value::F64(value as f64),
             (_, value) => value,
         };
         let filter = Filter::stored(column.name.clone(), value);

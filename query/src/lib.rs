@@ -35,4 +35,4 @@ pub use latest::{last_point, last_points, latest};
 pub use memory::MemoryRun;
 pub use run::{Run, Schema, SchemaColumn, Seqs, Source, TIMESTAMP, Zone};
 pub use scan::{Batches, Scan};
-pub use tombstone::{Tombstone, hidden_rows};
+pub use tombstone::{Tombstone, Tombstones, hidden_rows};

@@ -1,5 +1,6 @@
 //! Rows that were deleted and are still in the runs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use underbelly_storage::{Timestamp, Value};
@@ -119,16 +120,18 @@ impl Tombstone {
     }
 }
 
-/// Tombstones in order of the starts of their ranges, so that those over a group are found without a look at all.
+/// Tombstones in order of the starts of their ranges, so that those over a group are found without a look at those that
+/// begin after it, or at the first ones as far as all of them end before it. One that ends late has all behind it looked at.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tombstones {
+pub struct Tombstones {
     by_first: Vec<Arc<Tombstone>>,
     /// For each the latest end among those up to it, which rises.
     latest_ends: Vec<i64>,
 }
 
 impl Tombstones {
-    pub(crate) fn new<'t>(tombstones: impl Iterator<Item = &'t Arc<Tombstone>>) -> Tombstones {
+    /// The tombstones in that order.
+    pub fn new<'t>(tombstones: impl Iterator<Item = &'t Arc<Tombstone>>) -> Tombstones {
         let mut by_first: Vec<Arc<Tombstone>> = tombstones.cloned().collect();
         by_first.sort_by_key(|tombstone| tombstone.interval.first);
         let latest = |latest: &mut i64, tombstone: &Arc<Tombstone>| {
@@ -141,10 +144,28 @@ impl Tombstones {
 
     /// Those that may hide rows of a group, as far as the zone tells.
     pub(crate) fn over(&self, zone: &Zone) -> impl Iterator<Item = &Tombstone> {
+        self.places_over(zone).filter_map(|place| self.by_first.get(place)).map(|tombstone| &**tombstone)
+    }
+
+    fn places_over(&self, zone: &Zone) -> impl Iterator<Item = usize> {
         let start = self.latest_ends.partition_point(|last| *last < zone.ts_min);
         let end = self.by_first.partition_point(|tombstone| tombstone.interval.first <= zone.ts_max);
-        let over = self.by_first.get(start..end).unwrap_or_default();
-        over.iter().map(|tombstone| &**tombstone).filter(|tombstone| tombstone.may_hide(zone))
+        let may_hide = |place: &usize| self.by_first.get(*place).is_some_and(|t| t.may_hide(zone));
+        (start..end).filter(may_hide)
+    }
+
+    /// Those that may hide rows of a run, as far as the zones of its groups tell.
+    pub fn over_run(&self, run: &dyn Run) -> Vec<Arc<Tombstone>> {
+        let zones = (0..run.groups()).map(|group| run.zone(group));
+        let places: BTreeSet<usize> =
+            zones.flat_map(|zone| self.places_over(&zone).collect::<Vec<_>>()).collect();
+        places.into_iter().filter_map(|place| self.by_first.get(place)).cloned().collect()
+    }
+
+    /// Whether they hide all rows of a run, as far as the zones of its groups tell.
+    pub fn hide_run(&self, run: &dyn Run) -> bool {
+        let is_hidden = |zone: Zone| self.over(&zone).any(|tombstone| tombstone.hides_all(&zone));
+        (0..run.groups()).map(|group| run.zone(group)).all(is_hidden)
     }
 }
 
@@ -266,11 +287,21 @@ mod tests {
             columns: vec![SchemaColumn { name: "k".into(), column_type: ColumnType::F64, key: true }],
         };
         let new = |value: i64| Tombstone::new(&large, None, None, &[("k".into(), value.into())]);
-        assert_eq!(new(-(1 << 53)).unwrap().keys().next().unwrap().1, &Value::F64(-9_007_199_254_740_992.0));
-        for beyond in [(1 << 53) + 1, -(1 << 53) - 1, i64::MAX, i64::MIN] {
+        for held in [0, -7, -(1 << 53), (1 << 53) + 2, 1 << 60, i64::MIN] {
+            assert_eq!(new(held).unwrap().keys().next().unwrap().1, &Value::F64(held as f64));
+        }
+        for beyond in [(1 << 53) + 1, -(1 << 53) - 1, (1 << 60) + 1, i64::MAX] {
             let error = new(beyond).unwrap_err();
             assert!(matches!(error, QueryError::KeyPrecision { value, .. } if value == beyond), "{error}");
             assert!(error.to_string().contains("\"k\"") && error.to_string().contains(&beyond.to_string()));
+        }
+        // A field is no key, whatever it is asked for by.
+        let field = Schema {
+            columns: large.columns.iter().cloned().map(|c| SchemaColumn { key: false, ..c }).collect(),
+        };
+        for value in [1, (1 << 53) + 1] {
+            let error = Tombstone::new(&field, None, None, &[("k".into(), value.into())]).unwrap_err();
+            assert!(matches!(error, QueryError::NotKey { .. }), "{error}");
         }
         let range = Tombstone::new(&schema(), Some(Timestamp(2)), Some(Timestamp(1)), &[]);
         assert!(matches!(range, Err(QueryError::BadRange { .. })));

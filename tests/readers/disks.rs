@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 use underbelly::disk::Act;
@@ -38,6 +39,31 @@ fn a_reader_shows_the_same_with_and_without_threads() {
         db.checkpoint().unwrap();
         readers.iter_mut().for_each(|reader| assert_eq!(reader.refresh().unwrap(), db.snapshot().seq()));
     }
+}
+
+/// A reader that is to have no threads reads each file on the thread that opens or refreshes it; another does not.
+#[test]
+fn a_reader_without_threads_reads_on_the_callers() {
+    let disk = SimulatedDisk::new();
+    let db = filled(&disk);
+    let caller = std::thread::current().id();
+    let reads_elsewhere = |threads| {
+        let watched = FaultyDisk::new(disk.clone());
+        let elsewhere = Arc::new(AtomicBool::new(false));
+        let seen = elsewhere.clone();
+        watched.watch(move |_| {
+            seen.fetch_or(std::thread::current().id() != caller, Ordering::Relaxed);
+            Ok(())
+        });
+        let mut reader = Database::open_read_only_with(Arc::new(watched), threads).unwrap();
+        shown(&reader).unwrap();
+        db.commit(transaction(20 + threads as u64, true).unwrap()).unwrap();
+        db.checkpoint().unwrap();
+        reader.refresh().unwrap();
+        elsewhere.load(Ordering::Relaxed)
+    };
+    db.checkpoint().unwrap();
+    assert_eq!([0, 2].map(reads_elsewhere), [false, true]);
 }
 
 /// A backup of a database and of a reader, onto a disk in memory that loses its power: it is durable, opens and is equal.

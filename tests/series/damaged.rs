@@ -62,6 +62,11 @@ fn rotten(disk: &SimulatedDisk, name: &str) -> Vec<SimulatedDisk> {
     disks
 }
 
+/// Whether the segments that are told are this one.
+fn names(told: &[String], name: &str) -> bool {
+    told.len() == 1 && told.iter().all(|told| told.contains(name))
+}
+
 /// Whichever block of a segment is damaged: a checkpoint that would write it anew leaves it as it is, its deleted rows
 /// stay hidden, the other segments are written without theirs, and nothing is left to be replayed.
 #[test]
@@ -90,14 +95,17 @@ fn a_damaged_segment_keeps_its_deleted_rows_hidden_and_no_checkpoint_back() {
         let before = db.snapshot().seq();
         let report = db.checkpoint().unwrap();
         assert_eq!((report.seq, report.rows_deleted), (before, 50));
-        let trouble = db.status().trouble.unwrap_or_default();
-        assert!(trouble.contains(name), "{trouble}");
+        assert!(names(&report.damaged, name) && db.status().damaged == report.damaged, "{report:?}");
         assert_eq!(db.snapshot().series_info("s").map_or(1, |info| info.deletes), 1);
         hidden(&db);
         assert_eq!(db.checkpoint().unwrap().rows_deleted, 0);
-        drop(db);
+        assert!(names(&db.status().damaged, name));
+        let reader = Database::open_read_only_with(Arc::new(disk.clone()), 0).unwrap();
+        assert_eq!(reader.status().unwrap().damaged, db.status().damaged);
+        drop((reader, db));
         let db = opened(&disk.crash()).unwrap();
         assert!(db.recovery_report().replayed <= 1, "{:?}", db.recovery_report());
+        assert!(names(&db.status().damaged, name));
         hidden(&db);
         assert!(segments(&disk).contains(name), "the damaged file stays");
     }
@@ -113,7 +121,7 @@ fn a_damaged_small_segment_keeps_no_checkpoint_back() {
         let db = opened(&disk).unwrap();
         append(&db, 9);
         assert_eq!(db.checkpoint().unwrap().segments, 1);
-        assert!(db.status().trouble.unwrap_or_default().contains(name));
+        assert!(names(&db.status().damaged, name));
         db.checkpoint().unwrap();
         drop(db);
         let db = opened(&disk.crash()).unwrap();
@@ -122,4 +130,66 @@ fn a_damaged_small_segment_keeps_no_checkpoint_back() {
         let files = segments(&disk);
         assert!(files.len() <= 3 && files.contains(name), "{files:?}");
     }
+}
+
+/// The same disk with every block of some files damaged.
+fn ruined(disk: &SimulatedDisk, names: &[String]) -> SimulatedDisk {
+    let twin = disk.crash_keeping_all();
+    for name in names {
+        let mut bytes = disk.contents(name).unwrap();
+        // The footer, which an opening reads, is behind the blocks.
+        bytes.iter_mut().take(256).step_by(16).for_each(|byte| *byte ^= 0x55);
+        twin.overwrite(name, bytes);
+    }
+    twin
+}
+
+/// Damaged segments are told all, not the last alone, as long as they are there.
+#[test]
+fn every_damaged_segment_is_told() {
+    let disk = with_days(4);
+    let names = segments(&disk);
+    let disk = ruined(&disk, &names[..3]);
+    let db = opened(&disk).unwrap();
+    let mut batch = Batch::new();
+    batch.delete_rows("s", Delete::all().key("k", "a"));
+    db.commit(batch).unwrap();
+    for _ in 0..2 {
+        let report = db.checkpoint().unwrap();
+        let told: Vec<bool> =
+            names.iter().map(|name| report.damaged.iter().any(|told| told.contains(name))).collect();
+        assert_eq!((told, report.damaged.len()), (vec![true, true, true, false], 3), "{report:?}");
+        assert_eq!(db.status().damaged, report.damaged);
+    }
+    assert_eq!(db.status().trouble, None);
+}
+
+/// Small segments that are damaged do not call for a merge: the sound one beside them is left as it is from then on.
+#[test]
+fn damaged_small_segments_do_not_have_sound_ones_written_each_time() {
+    let disk = with_days(8);
+    let names = segments(&disk);
+    let disk = ruined(&disk, &names[..7]);
+    let db = opened(&disk).unwrap();
+    let written = [(); 3].map(|()| {
+        let report = db.checkpoint().unwrap();
+        assert_eq!(report.damaged.len(), 7);
+        report.segments
+    });
+    assert_eq!(written, [1, 0, 0], "merged once, as nobody knew of the damage");
+    assert_eq!(keys(&db, 7).map(|keys| keys.len()), Some(ROWS as usize));
+}
+
+/// A damaged segment uses up none of what a checkpoint may read before the sound ones were read.
+#[test]
+fn damaged_segments_keep_no_other_waiting() {
+    let disk = with_days(4);
+    let disk = ruined(&disk, &segments(&disk)[..2]);
+    let options = Options { workers: 0, checkpoint_bytes: 1, ..options() };
+    let db = Database::open_on(Arc::new(disk), options).unwrap();
+    let mut batch = Batch::new();
+    batch.delete_rows("s", Delete::all().key("k", "a"));
+    db.commit(batch).unwrap();
+    let deleted = (0..5).map(|_| db.checkpoint().unwrap().rows_deleted).sum::<u64>();
+    assert_eq!(deleted, ROWS as u64, "half the rows of two days");
 }

@@ -5,16 +5,18 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use underbelly_query::{MemoryRun, QueryError, Run, Schema, Tombstone, hidden_rows};
+use underbelly_query::{MemoryRun, QueryError, Schema, Tombstone, Tombstones, hidden_rows};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::segment::Seqs;
 
 use super::Attempt;
 use crate::error::{CommitError, ReadError};
 use crate::files;
-use crate::limits::{SEAL_BYTES_MAX, SMALL_FILE_BYTES, SMALL_SEGMENT_ROWS, SMALL_SEGMENTS_MAX};
+use crate::limits::{
+    DAMAGED_TOLD_MAX, SEAL_BYTES_MAX, SMALL_FILE_BYTES, SMALL_SEGMENT_ROWS, SMALL_SEGMENTS_MAX,
+};
 use crate::record::v1;
-use crate::series::{CapturedTable, SegmentRun};
+use crate::series::{CapturedTable, Metered, SegmentRun};
 
 /// A captured series, and the segments that it became.
 pub(super) struct Sealing {
@@ -33,8 +35,12 @@ pub(super) struct Sealing {
 
 impl Sealing {
     fn new(name: Arc<str>, captured: CapturedTable) -> Sealing {
+        // One that is damaged stays as it is, and does not call for a merge each time.
         let is_small = |run: &&Arc<SegmentRun>| {
-            run.reference().rows < SMALL_SEGMENT_ROWS && run.reference().bytes < SMALL_FILE_BYTES
+            let reference = run.reference();
+            reference.rows < SMALL_SEGMENT_ROWS
+                && reference.bytes < SMALL_FILE_BYTES
+                && run.damage().is_none()
         };
         let mut small: Vec<_> = captured.sealed.iter().filter(is_small).cloned().collect();
         if small.len() < SMALL_SEGMENTS_MAX {
@@ -56,6 +62,26 @@ impl Sealing {
         small.chain(self.touched.iter().copied()).collect()
     }
 
+    /// The segments that the manifest names.
+    fn segments(&self) -> impl Iterator<Item = &Arc<SegmentRun>> {
+        let taken_in = self.taken_in();
+        let kept = self.captured.sealed.iter().filter(move |run| !taken_in.contains(&run.reference().file));
+        kept.chain(&self.sealed)
+    }
+
+    /// The deletes that still wait.
+    fn waiting(&self) -> impl Iterator<Item = &Arc<Tombstone>> {
+        self.captured.tombstones.iter().filter(|tombstone| !self.done.contains(&tombstone.seq()))
+    }
+
+    /// What spares the next checkpoint a look at segments, as far as deletes wait for it.
+    pub(super) fn cleared(&self) -> Vec<v1::Cleared> {
+        let Some(first) = self.waiting().next().map(|tombstone| tombstone.seq()) else { return Vec::new() };
+        let cleared =
+            self.segments().map(|run| v1::Cleared { file: run.reference().file, seq: run.cleared() });
+        cleared.filter(|cleared| cleared.seq >= first).collect()
+    }
+
     /// The series as the manifest names it.
     pub(super) fn series(&self) -> Result<v1::Series, String> {
         let columns = self.captured.schema.columns.iter().map(|column| v1::SchemaColumn {
@@ -63,18 +89,13 @@ impl Sealing {
             column_type: column.column_type.tag(),
             key: column.key,
         });
-        let taken_in = self.taken_in();
-        let kept = self.captured.sealed.iter().filter(|run| !taken_in.contains(&run.reference().file));
         Ok(v1::Series {
             name: self.name.to_string(),
             columns: columns.collect(),
-            segments: kept.chain(&self.sealed).map(|run| run.reference().clone()).collect(),
+            segments: self.segments().map(|run| run.reference().clone()).collect(),
             last_seq: self.captured.last_seq,
             deletes: self
-                .captured
-                .tombstones
-                .iter()
-                .filter(|tombstone| !self.done.contains(&tombstone.seq()))
+                .waiting()
                 .map(|tombstone| v1::Delete::try_from(&**tombstone))
                 .collect::<Result<_, _>>()?,
             inexact: self.captured.inexact.iter().cloned().collect(),
@@ -112,8 +133,10 @@ impl Attempt<'_> {
             let tombstones: Vec<Arc<Tombstone>> =
                 table.captured.tombstones.iter().filter(seen).cloned().collect();
             let mut sealed = this.seal_table(table, &tombstones)?;
-            if !tombstones.is_empty() {
-                sealed.append(&mut this.delete_rows(table, &tombstones, &bytes_left)?);
+            if let Some(last) = tombstones.last() {
+                sealed.append(&mut this.delete_rows(table, &tombstones, last.seq(), &bytes_left)?);
+                // They were written without what is deleted.
+                sealed.iter().for_each(|run| run.clear(last.seq()));
             }
             table.sealed = sealed;
             let bytes = table.sealed.iter().map(|run| run.reference().bytes).sum::<u64>();
@@ -141,7 +164,7 @@ impl Attempt<'_> {
                     runs.push(Arc::new(rows));
                     table.small.push(small);
                 }
-                Err(error) if is_damage(&error) => self.note_damaged(&table.name, &small, &error),
+                Err(error) if is_damage(&error) => note_damaged(&table.name, &small, &error),
                 Err(error) => return Err(ReadError::from(error).into()),
             }
         }
@@ -170,23 +193,30 @@ impl Attempt<'_> {
     }
 
     /// Writes segments that hold deleted rows anew, or leaves them out where all their rows are deleted, until so many
-    /// bytes were written anew. One that is damaged stays as it is, and what hides rows of it stays too.
+    /// bytes were read for that. Which hold none is remembered, so that the next checkpoint goes on from there. One that is
+    /// damaged stays as it is, and what hides rows of it stays too. `last_seq` is that of the last tombstone.
     fn delete_rows(
         &self,
         table: &mut Sealing,
         tombstones: &[Arc<Tombstone>],
+        last_seq: u64,
         bytes_left: &AtomicU64,
     ) -> Result<Vec<Arc<SegmentRun>>, CommitError> {
         let small = table.taken_in();
         let others = table.captured.sealed.iter().filter(|run| !small.contains(&run.reference().file));
+        let by_range = Tombstones::new(tombstones.iter());
         let (mut rewritten, mut waiting) = (Vec::new(), HashSet::new());
-        for run in others.cloned().collect::<Vec<_>>() {
-            let may_hide = |tombstone: &&Arc<Tombstone>| {
-                (0..run.groups()).any(|group| tombstone.may_hide(&run.zone(group)))
-            };
-            let hiding: Vec<Arc<Tombstone>> = tombstones.iter().filter(may_hide).cloned().collect();
+        let mut others: Vec<Arc<SegmentRun>> = others.cloned().collect();
+        // Those that are known to be damaged come last, so that they keep no other from being read.
+        others.sort_by_key(|run| run.damage().is_some());
+        for run in others {
+            let mut hiding = by_range.over_run(&*run);
+            hiding.retain(|tombstone| tombstone.seq() > run.cleared());
             let (hidden, left) = match left_of(&run, &table.captured.schema, &hiding, bytes_left) {
-                Ok(Left::All) => continue,
+                Ok(Left::All) => {
+                    run.clear(last_seq);
+                    continue;
+                }
                 Ok(Left::Unknown) => {
                     waiting.extend(hiding.iter().map(|tombstone| tombstone.seq()));
                     continue;
@@ -194,7 +224,7 @@ impl Attempt<'_> {
                 Ok(Left::Some { hidden, rows }) => (hidden, Some(rows)),
                 Ok(Left::Nothing) => (run.reference().rows, None),
                 Err(error) if is_damage(&error) => {
-                    self.note_damaged(&table.name, &run, &error);
+                    note_damaged(&table.name, &run, &error);
                     waiting.extend(hiding.iter().map(|tombstone| tombstone.seq()));
                     continue;
                 }
@@ -209,11 +239,6 @@ impl Attempt<'_> {
         let done = tombstones.iter().map(|tombstone| tombstone.seq()).filter(|seq| !waiting.contains(seq));
         table.done = done.collect();
         Ok(rewritten)
-    }
-
-    fn note_damaged(&self, series: &str, run: &SegmentRun, error: &QueryError) {
-        let name = files::segment(series, run.reference().file);
-        self.core.note_trouble(format!("{name} cannot be written anew and stays as it is: {error}"));
     }
 
     fn seal_runs(&self, table: &Sealing, runs: &[Arc<MemoryRun>]) -> Result<Arc<SegmentRun>, CommitError> {
@@ -234,14 +259,32 @@ impl Attempt<'_> {
     /// Puts the segments of a series in the place of what was captured of it.
     pub(super) fn put_in_place(&mut self, table: Sealing) {
         let taken_in = table.taken_in();
-        let Sealing { name, sealed, done, .. } = table;
+        // Where nobody waits.
+        let left = (!table.done.is_empty()).then(|| table.waiting().cloned().collect());
+        let Sealing { name, sealed, captured, .. } = table;
         let mut replaced = None;
         self.slices.once_even_if_poisoned(|state| {
-            replaced = state.tables.get_mut(&name).map(|table| table.seal(sealed, &taken_in, &done));
+            replaced = state.tables.get_mut(&name).map(|table| table.seal(sealed, &taken_in, left));
         });
         // Memory and maps are given back here, where nobody waits.
-        drop(replaced);
+        drop((replaced, captured));
     }
+}
+
+fn note_damaged(series: &str, run: &SegmentRun, error: &QueryError) {
+    let name = files::segment(series, run.reference().file);
+    run.note_damage(format!("{name} cannot be written anew and stays as it is: {error}"));
+}
+
+/// The damaged segments that stay, each with what is wrong; where there are many, the number of the others.
+pub(super) fn damaged(tables: &[Sealing]) -> Vec<String> {
+    let all = || tables.iter().flat_map(Sealing::segments).filter_map(|run| run.damage());
+    let mut told: Vec<String> = all().take(DAMAGED_TOLD_MAX).map(str::to_string).collect();
+    match all().count() - told.len() {
+        0 => {}
+        others => told.push(format!("{others} segments more are damaged; `ubctl verify` names them")),
+    }
+    told
 }
 
 /// What of a segment is not deleted.
@@ -252,32 +295,35 @@ enum Left {
         rows: MemoryRun,
     },
     Nothing,
-    /// No more bytes may be read to know it.
+    /// Nothing of it was read, as no bytes were left for that.
     Unknown,
 }
 
-/// Reads what tombstones leave of a segment, where `bytes_left` are left for that.
+/// Reads what tombstones leave of a segment, where `bytes_left` are left for that; the last segment is read to its end.
 fn left_of(
     run: &SegmentRun,
     schema: &Schema,
     hiding: &[Arc<Tombstone>],
     bytes_left: &AtomicU64,
 ) -> Result<Left, QueryError> {
-    let reference = run.reference();
-    let hidden = if hiding.is_empty() { 0 } else { hidden_rows(run, hiding)? };
-    if hidden == 0 {
+    if hiding.is_empty() {
         return Ok(Left::All);
     }
-    if hidden >= reference.rows {
+    if Tombstones::new(hiding.iter()).hide_run(run) {
         return Ok(Left::Nothing);
     }
     if bytes_left.load(Ordering::Relaxed) == 0 {
         return Ok(Left::Unknown);
     }
-    let rows = MemoryRun::read(run, schema)?.without(hiding)?;
-    let spent = |left: u64| Some(left.saturating_sub(reference.bytes));
-    let _ = bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent);
-    Ok(Left::Some { hidden, rows })
+    let metered = Metered { run, bytes_left };
+    let hidden = hidden_rows(&metered, hiding)?;
+    if hidden == 0 {
+        return Ok(Left::All);
+    }
+    if hidden >= run.reference().rows {
+        return Ok(Left::Nothing);
+    }
+    Ok(Left::Some { hidden, rows: MemoryRun::read(&metered, schema)?.without(hiding)? })
 }
 
 /// Whether a segment could not be read because its bytes are not what they were.

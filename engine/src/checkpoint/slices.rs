@@ -51,7 +51,8 @@ impl<'c> Slices<'c> {
 
     /// One step, in a slice of its own.
     pub(super) fn once<T>(&mut self, step: impl FnOnce(&mut State) -> T) -> Result<T, CommitError> {
-        // Who waits for the lock gets it first.
+        // Who waits for the lock may get it first. Nothing promises that: the lock goes to whoever asks at the right moment,
+        // so a commit that came back a little late, or was not woken yet, may wait for several slices.
         self.core.options.clock.give_way();
         let core = self.core;
         let mut state = core.sound_state()?;

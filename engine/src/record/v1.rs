@@ -227,14 +227,6 @@ impl From<&Delete> for Tombstone {
     }
 }
 
-impl TryFrom<&(std::sync::Arc<str>, Tombstone)> for SeriesDelete {
-    type Error = String;
-
-    fn try_from((series, tombstone): &(std::sync::Arc<str>, Tombstone)) -> Result<SeriesDelete, String> {
-        Ok(SeriesDelete { series: series.to_string(), delete: tombstone.try_into()? })
-    }
-}
-
 /// A version of a model.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone)]
 pub struct Model {
@@ -405,6 +397,19 @@ pub struct Manifest {
     /// A place in the log behind which all later transactions stand, and up to which the log was durable; `None` where
     /// they stand in files of their own.
     pub log: Option<LogPlace>,
+    /// What is known of segments that deletes wait for.
+    pub cleared: Vec<Cleared>,
+    /// Damaged segments that were left as they are, each with what is wrong.
+    pub damaged: Vec<String>,
+}
+
+/// A segment of which no row is hidden by the deletes up to a seq.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub struct Cleared {
+    /// Number of the file.
+    pub file: u64,
+    /// The seq.
+    pub seq: u64,
 }
 
 /// A place between two batches of the log.

@@ -1,6 +1,8 @@
 //! A sealed segment as a run that operators read.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use underbelly_query::{QueryError, Run, Seqs, Zone};
 use underbelly_storage::Column;
@@ -12,11 +14,35 @@ use crate::record::v1::SegmentRef;
 pub(crate) struct SegmentRun {
     segment: Segment,
     reference: SegmentRef,
+    /// Deletes up to this seq hide no row of it, as somebody found who read it; 0 where nobody did.
+    cleared: AtomicU64,
+    /// What is wrong with it, as a checkpoint found that read it.
+    damage: OnceLock<String>,
 }
 
 impl SegmentRun {
     pub(crate) fn new(segment: Segment, reference: SegmentRef) -> SegmentRun {
-        SegmentRun { segment, reference }
+        SegmentRun { segment, reference, cleared: AtomicU64::new(0), damage: OnceLock::new() }
+    }
+
+    /// What is wrong with it, where a checkpoint found something.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
+    }
+
+    /// Notes what is wrong with it; the first counts.
+    pub(crate) fn note_damage(&self, what: String) {
+        let _ = self.damage.set(what);
+    }
+
+    /// The seq up to which deletes are known to hide no row of it.
+    pub(crate) fn cleared(&self) -> u64 {
+        self.cleared.load(Ordering::Relaxed)
+    }
+
+    /// Notes that no delete up to a seq hides a row of it.
+    pub(crate) fn clear(&self, seq: u64) {
+        self.cleared.fetch_max(seq, Ordering::Relaxed);
     }
 
     pub(crate) fn reference(&self) -> &SegmentRef {
@@ -25,6 +51,44 @@ impl SegmentRun {
 
     pub(crate) fn segment(&self) -> &Segment {
         &self.segment
+    }
+}
+
+/// A segment of which each reading takes its bytes in the file off what may still be read.
+pub(crate) struct Metered<'a> {
+    pub run: &'a SegmentRun,
+    pub bytes_left: &'a AtomicU64,
+}
+
+impl Metered<'_> {
+    fn spend(&self, bytes: u64) {
+        let left = |left: u64| Some(left.saturating_sub(bytes));
+        let _ = self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+    }
+}
+
+impl Run for Metered<'_> {
+    fn groups(&self) -> usize {
+        self.run.groups()
+    }
+
+    fn zone(&self, group: usize) -> Zone {
+        self.run.zone(group)
+    }
+
+    fn timestamps(&self, group: usize) -> Result<Cow<'_, [i64]>, QueryError> {
+        // With those of the seqs.
+        self.spend(self.run.segment.order_bytes(group));
+        self.run.timestamps(group)
+    }
+
+    fn seqs(&self, group: usize) -> Result<Seqs<'_>, QueryError> {
+        self.run.seqs(group)
+    }
+
+    fn column(&self, group: usize, name: &str) -> Result<Option<Cow<'_, Column>>, QueryError> {
+        self.spend(self.run.segment.block(group, name).map_or(0, |block| block.bytes));
+        self.run.column(group, name)
     }
 }
 

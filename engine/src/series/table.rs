@@ -11,8 +11,8 @@ use std::sync::Arc;
 use underbelly_query::{MemoryRun, Run, Schema, SchemaColumn, Tombstone};
 use underbelly_storage::ColumnType;
 
-use super::SegmentRun;
 use super::tail::{Few, Tail};
+use super::{Hiding, SegmentRun};
 use crate::error::CommitError;
 use crate::limits::{COLUMNS_MAX, NAME_BYTES_MAX, YOUNG_RUN_ROWS_MAX, YOUNG_RUNS_PER_CLASS};
 use crate::record::v1;
@@ -29,7 +29,7 @@ pub(crate) struct Table {
     /// Rows of small commits behind the young runs.
     tail: Tail,
     /// What hides rows that some run may hold, in order of their seqs.
-    tombstones: Arc<Vec<Arc<Tombstone>>>,
+    tombstones: Hiding,
     /// The capture that last froze this table, or went on when it last changed; 0 where none did.
     capture: u64,
     /// What that capture sees.
@@ -49,12 +49,12 @@ struct Frozen {
     sealed: usize,
     schema: Arc<Schema>,
     inexact: Arc<BTreeSet<String>>,
-    tombstones: Arc<Vec<Arc<Tombstone>>>,
+    tombstones: Hiding,
     last_seq: u64,
 }
 
 /// Runs, segments and tombstones that a checkpoint replaced, to be dropped where nobody waits.
-type Replaced = (Vec<Arc<MemoryRun>>, Vec<Arc<SegmentRun>>, Arc<Vec<Arc<Tombstone>>>);
+type Replaced = (Vec<Arc<MemoryRun>>, Vec<Arc<SegmentRun>>, Hiding);
 
 /// What a capture sees of a table.
 pub(crate) struct CapturedTable {
@@ -62,7 +62,7 @@ pub(crate) struct CapturedTable {
     pub sealed: Vec<Arc<SegmentRun>>,
     pub young: Vec<Arc<MemoryRun>>,
     pub inexact: Arc<BTreeSet<String>>,
-    pub tombstones: Arc<Vec<Arc<Tombstone>>>,
+    pub tombstones: Hiding,
     pub last_seq: u64,
 }
 
@@ -74,7 +74,7 @@ impl Default for Table {
             sealed: Vec::new(),
             young: Vec::new(),
             tail: Tail::default(),
-            tombstones: Arc::default(),
+            tombstones: Hiding::default(),
             capture: 0,
             frozen: None,
             last_seq: 0,
@@ -97,7 +97,7 @@ impl Table {
             added: vec![0; columns.len()],
             schema: Arc::new(Schema { columns }),
             sealed,
-            tombstones: Arc::new(stored.deletes.iter().map(|delete| Arc::new(delete.into())).collect()),
+            tombstones: stored.deletes.iter().map(|delete| Arc::new(delete.into())).collect(),
             last_seq: stored.last_seq,
             ..Table::default()
         })
@@ -137,7 +137,7 @@ impl Table {
     }
 
     /// What hides rows of the runs.
-    pub(crate) fn tombstones(&self) -> &Arc<Vec<Arc<Tombstone>>> {
+    pub(crate) fn tombstones(&self) -> &Hiding {
         &self.tombstones
     }
 
@@ -178,8 +178,7 @@ impl Table {
     /// Hides rows of earlier commits.
     pub(crate) fn delete(&mut self, seq: u64, tombstone: Tombstone) {
         self.last_seq = seq;
-        // Where a reader holds the list, it is copied: [`DELETES_MAX`](crate::limits::DELETES_MAX) pointers at most.
-        Arc::make_mut(&mut self.tombstones).push(Arc::new(tombstone.with_seq(seq)));
+        self.tombstones.push(Arc::new(tombstone.with_seq(seq)));
     }
 
     /// Whether rows have the columns of the tail and nothing that the schema does not know: they need no other check.
@@ -288,21 +287,23 @@ impl Table {
         })
     }
 
-    /// Puts segments in the place of the captured young runs and of the segments that they took in. Tombstones of the
-    /// commits `done` hide nothing any more. Gives back what is no longer needed, to be dropped where nobody waits.
+    /// Puts segments in the place of the captured young runs and of the segments that they took in, and what is left of the
+    /// Puts segments in the place of the captured young runs and of the segments that they took in, and what is left of
+    /// the captured tombstones in the place of these, where some hide nothing any more. Gives back what is no longer
+    /// needed, to be dropped where nobody waits.
     pub(crate) fn seal(
         &mut self,
         segments: Vec<Arc<SegmentRun>>,
         taken_in: &HashSet<u64>,
-        done: &HashSet<u64>,
+        left: Option<Hiding>,
     ) -> Replaced {
         let young = self.young.drain(..self.frozen()).collect();
-        self.frozen = None;
-        let (mut replaced, mut hid_rows) = (Vec::new(), Arc::default());
-        if !done.is_empty() {
-            let stays = |tombstone: &&Arc<Tombstone>| !done.contains(&tombstone.seq());
-            let left = self.tombstones.iter().filter(stays).cloned().collect();
-            hid_rows = std::mem::replace(&mut self.tombstones, Arc::new(left));
+        let frozen = self.frozen.take();
+        let (mut replaced, mut hid_rows) = (Vec::new(), Hiding::default());
+        if let (Some(mut left), Some(frozen)) = (left, frozen) {
+            let since = self.tombstones.behind(frozen.tombstones.len());
+            since.for_each(|tombstone| left.push(tombstone.clone()));
+            hid_rows = std::mem::replace(&mut self.tombstones, left);
         }
         if !taken_in.is_empty() {
             replaced = self.sealed.extract_if(.., |run| taken_in.contains(&run.reference().file)).collect();
@@ -451,7 +452,7 @@ mod tests {
         table.push_few(14, &mut few(14, "x"));
         let captured = table.capture(1).unwrap();
         assert_eq!(captured.young.iter().map(|run| run.rows()).sum::<usize>(), 14);
-        table.seal(Vec::new(), &HashSet::new(), &HashSet::new());
+        table.seal(Vec::new(), &HashSet::new(), None);
         let full = YOUNG_RUN_ROWS_MAX as u64;
         (1..=full + 1).for_each(|seq| table.push_few(14 + seq, &mut few(seq as i64, "x")));
         assert_eq!(sizes(&table), [YOUNG_RUN_ROWS_MAX]);
@@ -459,17 +460,18 @@ mod tests {
     }
 
     #[test]
-    fn deletes_are_shared_with_whoever_holds_the_older_ones() {
+    fn deletes_that_came_since_a_capture_stay() {
         let mut table = Table::default();
         let delete = || Tombstone::new(&Schema::default(), None, None, &[]).unwrap();
+        let seqs = |hiding: &Hiding| hiding.iter().map(|tombstone| tombstone.seq()).collect::<Vec<_>>();
         table.delete(1, delete());
-        let held = table.tombstones().clone();
         table.delete(2, delete());
-        let all = table.tombstones().clone();
-        assert_eq!((held.len(), all.len()), (1, 2));
-        assert!(Arc::ptr_eq(&held[0], &all[0]));
-        table.seal(Vec::new(), &HashSet::new(), &HashSet::from([1]));
-        assert!(Arc::ptr_eq(&table.tombstones()[0], &all[1]) && table.tombstones().len() == 1);
+        let captured = table.capture(1).unwrap().tombstones;
+        table.delete(3, delete());
+        assert_eq!((seqs(&captured), seqs(table.tombstones())), (vec![1, 2], vec![1, 2, 3]));
+        let left = captured.iter().filter(|tombstone| tombstone.seq() == 2).cloned().collect();
+        let (_, _, replaced) = table.seal(Vec::new(), &HashSet::new(), Some(left));
+        assert_eq!((seqs(&replaced), seqs(table.tombstones())), (vec![1, 2, 3], vec![2, 3]));
     }
 
     #[test]
@@ -483,7 +485,7 @@ mod tests {
         table.push_young(8, run(8, YOUNG_RUN_ROWS_MAX + 1));
         table.push_young(9, run(9, 3));
         assert_eq!(sizes(&table), [1, 1, 1, 1, 1, 1, 1, YOUNG_RUN_ROWS_MAX + 1, 3]);
-        assert_eq!(table.seal(Vec::new(), &HashSet::new(), &HashSet::new()).0.len(), 7);
+        assert_eq!(table.seal(Vec::new(), &HashSet::new(), None).0.len(), 7);
         assert_eq!(sizes(&table), [YOUNG_RUN_ROWS_MAX + 1, 3]);
     }
 
@@ -502,7 +504,7 @@ mod tests {
         table.push_young(3, run(3, 1));
         let captured = table.capture(2).unwrap();
         assert_eq!(captured.young.iter().map(|run| run.rows()).sum::<usize>(), 9);
-        table.seal(Vec::new(), &HashSet::new(), &HashSet::new());
+        table.seal(Vec::new(), &HashSet::new(), None);
         table.note(2);
         table.push_young(4, run(4, 2));
         assert_eq!(sizes(&table), [2]);

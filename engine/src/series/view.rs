@@ -6,6 +6,7 @@ use underbelly_query::{Run, Scan, Schema, Source, Tombstone, last_point, last_po
 use underbelly_storage::{Columns, Timestamp, Value};
 
 use crate::error::ReadError;
+use crate::series::Hiding;
 use crate::snapshot::Snapshot;
 
 /// One series type, as of a snapshot. Holds the snapshot; cheap to clone.
@@ -14,7 +15,7 @@ pub struct Series {
     name: Arc<str>,
     schema: Arc<Schema>,
     runs: Arc<[Arc<dyn Run>]>,
-    tombstones: Arc<Vec<Arc<Tombstone>>>,
+    tombstones: Arc<[Arc<Tombstone>]>,
     snapshot: Snapshot,
 }
 
@@ -45,10 +46,10 @@ impl Series {
         name: Arc<str>,
         schema: Arc<Schema>,
         runs: Vec<Arc<dyn Run>>,
-        tombstones: Arc<Vec<Arc<Tombstone>>>,
+        tombstones: Hiding,
         snapshot: Snapshot,
     ) -> Series {
-        Series { name, schema, runs: runs.into(), tombstones, snapshot }
+        Series { name, schema, runs: runs.into(), tombstones: tombstones.iter().cloned().collect(), snapshot }
     }
 
     /// The type.

@@ -120,6 +120,12 @@ impl Segment {
         })
     }
 
+    /// Bytes in the file of a group's timestamps, and of its seqs where it has some; 0 where there is no such group.
+    pub fn order_bytes(&self, group: usize) -> u64 {
+        let blocks = self.footer.blocks.chunks(self.footer.width()).nth(group).unwrap_or_default();
+        blocks.iter().take(Footer::lead(self.footer.each_seq)).map(|block| block.length).sum()
+    }
+
     /// Timestamps of a group, nanoseconds since 1970 UTC, never falling.
     ///
     /// # Errors

@@ -120,7 +120,7 @@ pub(crate) enum Failed {
     /// Options that do not go together or with the data.
     #[error("{0}")]
     Usage(String),
-    /// `verify` found damage.
+    /// `verify` found damage, or `checkpoint` did.
     #[error("{} found; the lines above say where, and what to do", counted(*.0))]
     Damaged(usize),
 

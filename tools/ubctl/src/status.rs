@@ -37,6 +37,10 @@ impl Status {
         facts.add("index_stamp", index.stamp).add("index_keys", index.keys);
         facts.add("log_damage", status.log_damage);
         facts.add("shared_damage", status.shared_damage);
+        facts.add("damaged_segments", status.damaged.len());
+        for (i, damaged) in status.damaged.into_iter().enumerate() {
+            facts.add(format!("damaged_segment_{}", i + 1), damaged);
+        }
         // Known until the machine is started anew.
         let recovery = status.recovery;
         let known = recovery.as_ref();

@@ -48,7 +48,8 @@ impl Verify {
     }
 }
 
-/// Writes what the log holds into sealed files, so that the log is reused and opening is quick
+/// Writes what the log holds into sealed files, so that the log is reused and opening is quick; exit 1 where it had to leave
+/// damaged segments as they are
 #[derive(Args, Debug)]
 pub(crate) struct Checkpoint {
     #[command(flatten)]
@@ -60,13 +61,21 @@ impl Checkpoint {
         let report = db.checkpoint()?;
         let mut facts = Facts::default();
         facts.add("seq", report.seq).add("bytes_written", report.bytes_written);
-        facts.add("segments", report.segments).add("objects", report.objects);
+        facts.add("segments", report.segments).add("rows_deleted", report.rows_deleted);
+        facts.add("damaged_segments", report.damaged.len()).add("objects", report.objects);
         facts.add("records", report.records).add("image_bytes", report.image_bytes);
         facts.add("slices", report.slices);
         facts.add("longest_slice_us", report.longest_slice.as_secs_f64() * 1e6);
         facts.add("busiest_slice_us", report.busiest_slice.as_secs_f64() * 1e6);
         facts.add("reserve_bytes", report.reserve_bytes);
         facts.add("took_ms", report.took.as_secs_f64() * 1e3);
-        facts.print(self.format.format)
+        facts.print(self.format.format)?;
+        for damaged in &report.damaged {
+            stderr::line(damaged);
+        }
+        match report.damaged.len() {
+            0 => Ok(()),
+            damages => Err(Failed::Damaged(damages)),
+        }
     }
 }

@@ -116,9 +116,17 @@ fn damage_is_named_and_exit_1() {
     // Sealed files are read-only, so the damaged twin takes the file's place.
     std::fs::remove_file(&segment).unwrap();
     std::fs::write(&segment, bytes).unwrap();
+    let name = segment.file_name().unwrap().to_str().unwrap();
+    // A checkpoint leaves it as it is, and says so; so does the status from then on.
+    place.ok(words("series rm s --from 10 --to 20"));
+    let checkpoint = place.run(words("checkpoint --format json"));
+    let facts: serde_json::Value = serde_json::from_str(&checkpoint.stdout).unwrap();
+    assert_eq!((checkpoint.code, &facts["damaged_segments"]), (1, &1.into()), "{}", checkpoint.stderr);
+    assert!(checkpoint.stderr.contains(name), "{}", checkpoint.stderr);
+    let status = place.json(words("status --format json"));
+    assert!(status["damaged_segment_1"].as_str().unwrap().contains(name), "{status}");
     let ended = place.run(["verify"]);
     assert_eq!(ended.code, 1, "{}", ended.stdout);
-    let name = segment.file_name().unwrap().to_str().unwrap();
     assert!(
         ended.stderr.contains(name) && ended.stderr.contains(" found; the lines above say"),
         "{}",

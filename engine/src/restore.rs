@@ -151,9 +151,6 @@ pub(crate) fn restore(
     };
     restored.state.head = manifest.seq;
     restored.state.next_run = manifest.next_run;
-    if manifest.images.is_empty() && manifest.seq == 0 {
-        return Ok(restored);
-    }
     restored.state.time = Timestamp(manifest.time);
     let began = Instant::now();
     let packs = restored.open_files(disk, database, manifest, pool)?;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use underbelly::{
-    Batch, Column, ColumnType, Columns, Database, Delete, Disk, Metadata, RepairReport, Row, SimulatedDisk,
-    Timestamp, View,
+    Batch, Column, ColumnType, Columns, Database, Delete, Disk, Metadata, Options, RepairReport, Row,
+    SimulatedDisk, Timestamp, View,
 };
 use underbelly_tests::sample::lay_out;
 use underbelly_tests::{BULK_ROWS, blob_of, define, options, transaction};
@@ -408,6 +408,36 @@ fn deleted_rows_stay_deleted_without_manifests_where_a_segment_was_written_anew(
             "{rows} {log} {report:?}"
         );
     }
+}
+
+/// A log that holds everything is not worth less than the segments: where it names a file that another has taken the place
+/// of, the rows come from that one.
+#[test]
+fn a_whole_log_goes_with_the_segments_that_took_the_place_of_what_it_names() {
+    let disk = SimulatedDisk::new();
+    let db =
+        Database::create_on(Arc::new(disk.clone()), Options { workers: 2, ..Options::default() }).unwrap();
+    define(&db).unwrap();
+    db.commit(keyed(0, BULK_ROWS)).unwrap();
+    db.commit(transaction(1, false).unwrap()).unwrap();
+    db.commit(deleting(Delete::all().from(Timestamp(10)))).unwrap();
+    let large = segments_of(&disk, "s");
+    for _ in 0..3 {
+        db.checkpoint().unwrap();
+        db.commit(transaction_of_rows(2)).unwrap();
+    }
+    let disk = disk.crash_keeping_all();
+    assert!(!segments_of(&disk, "s").contains(&large[0]), "what the log names is gone");
+    assert_eq!(disk.files().iter().filter(|name| name.ends_with("1.wal")).count(), 1);
+    remove(&disk, "MANIFEST-");
+    let (report, saved) = repaired(&disk);
+    assert!(report.losses.iter().all(|loss| loss.file.starts_with("MANIFEST-")), "{report:?}");
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    assert_eq!(values(&db, "s", "x"), (0..10).collect::<Vec<_>>(), "{report:?}");
+    assert_eq!(values(&db, "tick", "x"), [1, 2, 2, 2]);
+    assert!(db.snapshot().slot(underbelly_tests::BOOK, underbelly_tests::day(), ["c1"]).unwrap().is_some());
+    db.checkpoint().unwrap();
+    assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
 }
 
 /// What happens to hold a row of a large append is no successor of it.

@@ -94,8 +94,8 @@ fn gathered(
 ) -> Result<Option<Candidate>, OpenError> {
     let gathered = gather(disk, database, inspected)?;
     Ok(gathered.map(|gathered| {
-        let Gathered { manifest, covered, losses, assumed } = gathered;
-        Candidate { number: 0, manifest, without_image: true, covered, losses, assumed }
+        let Gathered { manifest, with_graph, covered, losses, assumed } = gathered;
+        Candidate { number: 0, manifest, without_image: !with_graph, covered, losses, assumed }
     }))
 }
 

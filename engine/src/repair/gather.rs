@@ -30,6 +30,8 @@ pub(super) type Covered = BTreeMap<String, BTreeSet<u64>>;
 /// A manifest that was made up.
 pub(super) struct Gathered {
     pub manifest: v1::Manifest,
+    /// The log behind it begins with the first transaction, and so gives the graph.
+    pub with_graph: bool,
     pub covered: Covered,
     pub losses: Vec<Loss>,
     pub assumed: Vec<String>,
@@ -59,6 +61,7 @@ pub(super) fn gather(
     let survey = survey(disk, database, inspected)?;
     let mut gathered = Gathered {
         manifest: v1::Manifest { next_file: 1, ..v1::Manifest::default() },
+        with_graph: false,
         covered: Covered::new(),
         losses: Vec::new(),
         assumed: Vec::new(),
@@ -74,10 +77,7 @@ pub(super) fn gather(
         Some(log) if log.next > stored => (Some(log), BTreeMap::new()),
         survey => (None, survey.map(|survey| survey.named).unwrap_or_default()),
     };
-    if log.as_ref().is_some_and(|log| log.first == 1) {
-        // It holds everything from the first transaction on.
-        return Ok(None);
-    }
+    gathered.with_graph = log.as_ref().is_some_and(|log| log.first == 1);
     for (series, found) in by_series {
         gathered.add_series(series, found, log.as_ref(), &named)?;
     }

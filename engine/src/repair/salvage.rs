@@ -283,16 +283,18 @@ fn save_record(
         Ok(decoded) => decoded,
         Err(what) => return Ok(Err(format!("transaction {seq} cannot be read: {what}"))),
     };
-    let before = losses.len();
+    let mut is_whole = true;
     let mut kept = Vec::new();
     for append in std::mem::take(&mut record.appends) {
         if candidate.covered.get(&append.series).is_some_and(|seqs| seqs.contains(&seq)) {
+            is_whole = false;
             continue;
         }
         if let v1::Rows::Segment(reference) = &append.rows {
             let checked = check_segment(disk, database, &append.series, reference);
             let loss = |error: &OpenError| segment_loss(&append.series, reference, error);
             if loss_or_end(checked, loss, losses)?.is_none() {
+                is_whole = false;
                 continue;
             }
         }
@@ -306,6 +308,7 @@ fn save_record(
             let checked = verify_chunk(&**disk, &name, database, id).map_err(OpenError::from);
             let loss = |error: &OpenError| Loss::new(&name, error, format!("object {id} of {bytes} bytes"));
             if loss_or_end(checked, loss, losses)?.is_none() {
+                is_whole = false;
                 continue;
             }
         }
@@ -315,7 +318,7 @@ fn save_record(
     for name in record_files(&record) {
         copy.place(&name)?;
     }
-    if losses.len() == before && !candidate.without_image {
+    if is_whole && !candidate.without_image {
         return Ok(Ok(payload.to_vec()));
     }
     if candidate.without_image {

@@ -151,7 +151,9 @@ pub(crate) fn restore(
     };
     restored.state.head = manifest.seq;
     restored.state.next_run = manifest.next_run;
-    restored.state.time = Timestamp(manifest.time);
+    if manifest.seq > 0 {
+        restored.state.time = Timestamp(manifest.time);
+    }
     let began = Instant::now();
     let packs = restored.open_files(disk, database, manifest, pool)?;
     restored.phases.files = began.elapsed();

@@ -244,6 +244,54 @@ fn segments_are_worth_more_than_the_beginning_of_the_log() {
     assert_eq!(values(&db, "tick", "x"), [1, 2, 3, 4, 5, 6], "{report:?}");
 }
 
+/// Damages the batch that began at `at` in the log's only file.
+fn damage_log(disk: &SimulatedDisk, at: u64) {
+    let log = disk.files().into_iter().find(|name| name.ends_with(".wal")).unwrap();
+    let mut bytes = disk.contents(&log).unwrap();
+    bytes[at as usize + 70] ^= 1;
+    disk.overwrite(&log, bytes);
+}
+
+/// A beginning of the log whose rows are deleted counts for nothing against rows that are there.
+#[test]
+fn deleted_rows_make_the_beginning_of_the_log_worth_nothing() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    db.commit(keyed(0, 1_000)).unwrap();
+    db.commit(deleting(Delete::all())).unwrap();
+    let at = db.status().log.offset;
+    db.commit(keyed(5_000, 10)).unwrap();
+    db.checkpoint().unwrap();
+    let disk = disk.crash();
+    remove(&disk, "MANIFEST-");
+    damage_log(&disk, at);
+    let (report, saved) = repaired(&disk);
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    assert_eq!(values(&db, "s", "x"), (5_000..5_010).collect::<Vec<_>>(), "{report:?}");
+}
+
+/// Some rows more in the segments are not worth all cells, models and variables.
+#[test]
+fn the_beginning_of_the_log_is_worth_more_than_a_few_rows() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    define(&db).unwrap();
+    db.commit(keyed(0, 1_000)).unwrap();
+    for i in 1..=8 {
+        db.commit(transaction(i, false).unwrap()).unwrap();
+    }
+    let at = db.status().log.offset;
+    db.commit(keyed(5_000, 100)).unwrap();
+    db.checkpoint().unwrap();
+    let disk = disk.crash();
+    remove(&disk, "MANIFEST-");
+    damage_log(&disk, at);
+    let (report, saved) = repaired(&disk);
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    assert_eq!(values(&db, "tick", "x"), (1..=8).collect::<Vec<_>>(), "{report:?}");
+    assert!(db.snapshot().slot(underbelly_tests::BOOK, underbelly_tests::day(), ["c1"]).unwrap().is_some());
+}
+
 /// Where damage parts the log from what the segments hold, what is lost between them is told; and where the beginning of the
 /// log gives more, it is taken.
 #[test]

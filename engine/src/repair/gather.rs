@@ -33,6 +33,8 @@ pub(super) struct Gathered {
     /// The log behind it begins with the first transaction, and so gives the graph.
     pub with_graph: bool,
     pub covered: Covered,
+    /// The last transaction of which a segment holds rows.
+    pub stored: u64,
     pub losses: Vec<Loss>,
     pub assumed: Vec<String>,
 }
@@ -50,6 +52,8 @@ struct Survey {
     series: BTreeMap<String, String>,
     /// Segments that transactions name, with their seqs.
     named: BTreeMap<u64, u64>,
+    /// Deletes in each series, by rising seqs.
+    deletes: BTreeMap<String, Vec<v1::Delete>>,
 }
 
 /// Makes up a manifest from the files that are there; `None` where nothing can be told from them.
@@ -63,6 +67,7 @@ pub(super) fn gather(
         manifest: v1::Manifest { next_file: 1, ..v1::Manifest::default() },
         with_graph: false,
         covered: Covered::new(),
+        stored: 0,
         losses: Vec::new(),
         assumed: Vec::new(),
     };
@@ -72,14 +77,16 @@ pub(super) fn gather(
     }
     let stored = by_series.values().flatten().filter_map(|found| found.last_seq()).max();
     let stored = stored.unwrap_or(0);
+    gathered.stored = stored;
     // The log's transactions are taken where they lead behind what the segments hold; what is in both is taken once.
-    let (log, named) = match survey {
-        Some(log) if log.next > stored => (Some(log), BTreeMap::new()),
-        survey => (None, survey.map(|survey| survey.named).unwrap_or_default()),
+    // Of a log that does not lead so far that counts which says more of what they hold.
+    let (log, told) = match survey {
+        Some(log) if log.next > stored => (Some(log), Survey::default()),
+        survey => (None, survey.unwrap_or_default()),
     };
     gathered.with_graph = log.as_ref().is_some_and(|log| log.first == 1);
     for (series, found) in by_series {
-        gathered.add_series(series, found, log.as_ref(), &named)?;
+        gathered.add_series(series, found, log.as_ref(), &told)?;
     }
     gathered.losses.extend(log.iter().flat_map(|log| log.losses_before(inspected, stored)));
     let manifest = &mut gathered.manifest;
@@ -166,6 +173,9 @@ impl Survey {
             }
             self.series.insert(files::segment_dir(&append.series), append.series);
         }
+        for v1::SeriesDelete { series, delete } in record.deletes {
+            self.deletes.entry(series).or_default().push(v1::Delete { seq, ..delete });
+        }
     }
 }
 
@@ -216,24 +226,24 @@ impl Gathered {
     }
 
     /// Takes in those segments of a series of which no newer one has taken the place. `log` is what will be applied of the
-    /// log; `named` are the transactions of segments where nothing of it will.
+    /// log; `told` is what it says where nothing of it will.
     fn add_series(
         &mut self,
         series: String,
         mut found: Vec<Found>,
         log: Option<&Survey>,
-        named: &BTreeMap<u64, u64>,
+        told: &Survey,
     ) -> Result<(), OpenError> {
         // First those that say the transaction of each row, then those of which the log says it; of each the newest first.
         let rank = |found: &Found| match found.segment.has_seqs() {
             true => 0,
-            false => 1 + u8::from(!named.contains_key(&found.file)),
+            false => 1 + u8::from(!told.named.contains_key(&found.file)),
         };
         found.sort_by_key(|found| (rank(found), std::cmp::Reverse(found.file)));
         let (mut covered, mut kept) = (BTreeSet::new(), Vec::<Found>::new());
         let (mut columns, mut segments) = (Vec::new(), Vec::new());
         for found in found {
-            let seq = named.get(&found.file).copied().filter(|_| !found.segment.has_seqs());
+            let seq = told.named.get(&found.file).copied().filter(|_| !found.segment.has_seqs());
             let seqs: Vec<u64> = found.counts.keys().copied().chain(seq).collect();
             if seqs.iter().any(|seq| covered.contains(seq)) {
                 continue;
@@ -289,7 +299,7 @@ impl Gathered {
             columns,
             segments,
             last_seq: covered.last().copied().unwrap_or(1),
-            deletes: Vec::new(),
+            deletes: told.deletes.get(&series).cloned().unwrap_or_default(),
             inexact: inexact.into_iter().collect(),
         });
         self.covered.insert(series, covered);

@@ -221,12 +221,13 @@ impl Core {
             named.insert(name, column)?;
         }
         let columns = named;
-        {
+        let after = {
             let state = self.state();
             let described = columns.iter().enumerate();
             let described = described.map(|(i, (name, c))| (&**name, c.column_type(), i < keys));
             check_append(state.tables.get(&*series), &series, described, &[])?;
-        }
+            state.head
+        };
         // Sorted here, outside every lock; the seq follows when the rows have one.
         let run = MemoryRun::new(timestamps, columns, 0)
             .map_err(|error| CommitError::Internal { what: error.to_string() })?;
@@ -238,8 +239,9 @@ impl Core {
         let keys = run.columns().names()[..keys].iter().map(|name| &**name).collect();
         let file = self.new_file();
         pins.file(file);
-        let (segment, reference) =
-            self.write_segment(&*self.disk, &series, file, &run, Seqs::Assigned, &keys)?;
+        let (timestamps, columns, seqs) = (run.timestamps(), run.columns(), Seqs::Assigned);
+        let rows = SegmentRows { timestamps, seqs, columns, keys: &keys, after, replaced: &[] };
+        let (segment, reference) = self.write_segment(&*self.disk, &series, file, &rows)?;
         Ok(Some(Append { series, rows: Rows::Segment { segment, reference }, inexact }))
     }
 
@@ -249,18 +251,15 @@ impl Core {
         disk: &dyn Disk,
         series: &str,
         file: u64,
-        run: &MemoryRun,
-        seqs: Seqs<'_>,
-        keys: &HashSet<&str>,
+        rows: &SegmentRows<'_>,
     ) -> Result<(Segment, v1::SegmentRef), CommitError> {
         self.disk_dir(&files::segment_dir(series))?;
         let name = files::segment(series, file);
-        let rows = SegmentRows { timestamps: run.timestamps(), seqs, columns: run.columns(), keys };
-        let info = write_segment(disk, &name, self.database, &rows)?;
-        let schema = run.columns().iter().map(|(name, column)| v1::SchemaColumn {
+        let info = write_segment(disk, &name, self.database, rows)?;
+        let schema = rows.columns.iter().map(|(name, column)| v1::SchemaColumn {
             name: name.to_string(),
             column_type: column.column_type().tag(),
-            key: keys.contains(&**name),
+            key: rows.keys.contains(&**name),
         });
         let reference = v1::SegmentRef {
             file,

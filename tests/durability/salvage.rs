@@ -499,6 +499,72 @@ fn a_large_append_is_not_given_up_for_a_row_that_came_again() {
     }
 }
 
+/// However little was left of a large append, its rows come once.
+#[test]
+fn a_little_that_is_left_of_a_large_append_comes_once() {
+    for (rows, left) in [(BULK_ROWS, 28_000), (BULK_ROWS, 1)] {
+        let late = deleting(Delete::all().from(Timestamp(left)));
+        // Another of the same rows, so that what is left of the first is not all that is there of them.
+        for batches in [
+            vec![keyed(0, rows), late],
+            vec![keyed(0, rows), keyed(0, 5), deleting(Delete::all().from(Timestamp(left)))],
+        ] {
+            let expected = left as usize + if batches.len() == 3 { (left as usize).min(5) } else { 0 };
+            let disk = without_manifests(batches, false);
+            assert!(segments_of(&disk, "s").len() >= 2, "the older segment is there still");
+            let (report, saved) = repaired(&disk);
+            let db = Database::open_with(saved.path(), options()).unwrap();
+            assert_eq!(values(&db, "s", "x").len(), expected, "{report:?}");
+        }
+    }
+}
+
+/// What was written for transactions that were never committed is not made rows of: where the log says so it is left out,
+/// and where nothing does the attempts of one transaction count as one.
+#[test]
+fn attempts_that_were_not_committed_give_no_rows() {
+    for log in [true, false] {
+        let disk = SimulatedDisk::new();
+        let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+        for i in 1..=60 {
+            db.commit(transaction_of_rows(i)).unwrap();
+            if i % 20 == 0 {
+                db.checkpoint().unwrap();
+            }
+        }
+        let seen = |i: i64| {
+            let mut batch = Batch::new();
+            batch.set_variable(underbelly_tests::episode(), "seen", i);
+            batch
+        };
+        db.commit(seen(0)).unwrap();
+        let mut attempts = 0;
+        db.transact(|tx| {
+            attempts += 1;
+            tx.variable(&underbelly_tests::episode(), "seen")?;
+            if attempts < 4 {
+                db.commit(seen(attempts)).unwrap();
+            }
+            let times: Vec<i64> = (0..BULK_ROWS as i64).collect();
+            let columns = Columns::new().with("x", Column::from(times.clone()))?;
+            tx.append_columns("s", times.into_iter().map(Timestamp).collect(), columns, &[])?;
+            Ok::<_, Box<dyn std::error::Error>>(())
+        })
+        .unwrap();
+        let disk = disk.crash();
+        assert_eq!(segments_of(&disk, "s").len(), 4, "one for each attempt");
+        remove(&disk, "MANIFEST-");
+        if !log {
+            remove(&disk, "wal/");
+        }
+        let (report, saved) = repaired(&disk);
+        assert_eq!(report.assumed.iter().any(|told| told.contains("taken once")), !log, "{report:?}");
+        let db = Database::open_with(saved.path(), options()).unwrap();
+        assert_eq!(values(&db, "s", "x").len(), BULK_ROWS, "{report:?}");
+        assert_eq!(values(&db, "tick", "x").len(), 60);
+    }
+}
+
 /// Where the segment that was written anew is damaged, the one before gives its rows, and the loss is told.
 #[test]
 fn a_damaged_segment_costs_no_rows_that_an_older_one_holds() {

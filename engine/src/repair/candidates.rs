@@ -98,7 +98,7 @@ fn gathered(
 ) -> Result<Option<Candidate>, OpenError> {
     let gathered = gather(disk, database, inspected)?;
     Ok(gathered.map(|gathered| {
-        let Gathered { manifest, with_graph, covered, stored, losses, assumed } = gathered;
+        let Gathered { manifest, with_graph, covered, stored, losses, assumed, .. } = gathered;
         Candidate { number: 0, manifest, without_image: !with_graph, covered, stored, losses, assumed }
     }))
 }

@@ -4,10 +4,10 @@
 //! series. A pack and a chunk file say which objects they hold. What only a manifest says is made up so that no row comes
 //! twice; each assumption is told.
 //!
-//! All that one transaction appends to a series stands in one segment, and a checkpoint that writes rows anew takes in whole
-//! segments: to merge them, or to leave deleted rows out. So a sound segment that holds any row of a transaction has taken
-//! the place of each older one that does, and what it lacks of that was deleted. Only where all rows of a segment were
-//! deleted nothing took its place.
+//! A checkpoint that writes rows anew takes in whole segments: to merge them, or to leave deleted rows out. What it writes
+//! says whose places it took, and those of large appends, whose rows do not say their transaction, as long as it lives. All
+//! that one transaction appends to a series stands in one segment; so one that holds any row of a transaction has taken the
+//! place of each older one that does, too. Only where all rows of a segment were deleted nothing took its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +35,8 @@ pub(super) struct Gathered {
     pub covered: Covered,
     /// The last transaction of which a segment holds rows.
     pub stored: u64,
+    /// The last transaction that is known to have been before an append whose own is not known.
+    after: u64,
     pub losses: Vec<Loss>,
     pub assumed: Vec<String>,
 }
@@ -68,6 +70,7 @@ pub(super) fn gather(
         with_graph: false,
         covered: Covered::new(),
         stored: 0,
+        after: 0,
         losses: Vec::new(),
         assumed: Vec::new(),
     };
@@ -93,9 +96,10 @@ pub(super) fn gather(
     if manifest.series.is_empty() && manifest.packs.is_empty() && log.is_none() {
         return Ok(None);
     }
-    manifest.seq = log.as_ref().map_or(stored.max(1), |log| log.first - 1);
+    // What was appended after a transaction stays so, for the next repair.
+    manifest.seq = log.as_ref().map_or(stored.max(gathered.after.saturating_add(1)), |log| log.first - 1);
     // A run takes a transaction at least, so no run has this number.
-    manifest.next_run = log.map_or(0, |log| log.next).max(stored) + 1;
+    manifest.next_run = log.map_or(0, |log| log.next).max(manifest.seq) + 1;
     let mut lengths = inspected.iter().rev().filter_map(|file| Some(file.header.as_ref().ok()?.file_len));
     manifest.log_file_bytes = lengths.next().unwrap_or(64 << 20);
     gathered.assumed.insert(
@@ -234,38 +238,37 @@ impl Gathered {
         log: Option<&Survey>,
         told: &Survey,
     ) -> Result<(), OpenError> {
-        // First those that say the transaction of each row, then those of which the log says it; of each the newest first.
-        let rank = |found: &Found| match found.segment.has_seqs() {
-            true => 0,
-            false => 1 + u8::from(!told.named.contains_key(&found.file)),
-        };
-        found.sort_by_key(|found| (rank(found), std::cmp::Reverse(found.file)));
-        let (mut covered, mut kept) = (BTreeSet::new(), Vec::<Found>::new());
+        found.sort_by_key(|found| std::cmp::Reverse(found.file));
+        let (mut covered, mut replaced, mut kept) = (BTreeSet::new(), BTreeSet::new(), Vec::<Found>::new());
         let (mut columns, mut segments) = (Vec::new(), Vec::new());
         for found in found {
             let seq = told.named.get(&found.file).copied().filter(|_| !found.segment.has_seqs());
             let seqs: Vec<u64> = found.counts.keys().copied().chain(seq).collect();
-            if seqs.iter().any(|seq| covered.contains(seq)) {
+            if replaced.contains(&found.file) || seqs.iter().any(|seq| covered.contains(seq)) {
                 continue;
             }
             let file = files::segment(&series, found.file);
             let rows = found.segment.rows();
             let mut assumed = None;
             if seqs.is_empty() {
-                // Its transaction brings it along, unless a segment holds its rows by now.
-                if log.is_some_and(|log| log.named.contains_key(&found.file)) {
+                // Its transaction brings it along, or was never committed, where the log would name it.
+                let is_told = |log: &Survey| {
+                    log.named.contains_key(&found.file)
+                        || found.segment.after().saturating_add(1) >= log.first
+                };
+                if log.is_some_and(is_told) {
                     continue;
                 }
-                if let Some(successor) = found.successor(&kept)? {
-                    if successor.rows < rows {
-                        self.assumed.push(format!(
-                            "{} of the {rows} rows of series {series:?} in {file} are all those of transaction {} in {}; \
-                             the others were taken for deleted",
-                            successor.rows,
-                            successor.seq,
-                            files::segment(&series, successor.file)
-                        ));
-                    }
+                let mut same = None;
+                for other in kept.iter().filter(|other| !other.segment.has_seqs()) {
+                    same = found.is_again(other)?.then_some(other.file).or(same);
+                }
+                if let Some(same) = same {
+                    self.assumed.push(format!(
+                        "{file} holds the same {rows} rows of series {series:?} as {}, and nothing says that it was \
+                         committed; they were taken once",
+                        files::segment(&series, same)
+                    ));
                     continue;
                 }
                 assumed = Some(format!(
@@ -284,6 +287,8 @@ impl Gathered {
                 false => seq.unwrap_or(1),
             }));
             covered.extend(seqs);
+            replaced.extend(found.segment.replaced().iter().map(|replaced| replaced.file));
+            self.after = self.after.max(found.segment.after());
             self.assumed.extend(assumed);
             kept.push(found);
         }

@@ -12,11 +12,22 @@ pub(crate) struct Load {
     pub operations: u64,
     /// Deletes of rows among the operations.
     pub deletes: u64,
+    /// Writes of cells among the operations.
+    pub cells: u64,
     /// Bytes of payload.
     pub bytes: u64,
 }
 
 impl Load {
+    /// Adds what another amounts to.
+    pub(crate) fn add(&mut self, more: &Load) {
+        self.transactions += more.transactions;
+        self.operations += more.operations;
+        self.deletes += more.deletes;
+        self.cells += more.cells;
+        self.bytes += more.bytes;
+    }
+
     /// Operations as they count towards the next checkpoint: a delete of rows is many, since scans look at it until a
     /// checkpoint has applied it. Replaying it takes no longer than another.
     pub(crate) fn weighed_operations(&self) -> u64 {
@@ -28,9 +39,12 @@ impl Load {
     fn replay_ns(&self) -> u64 {
         const TRANSACTION_NS: u64 = 1_500;
         const OPERATION_NS: u64 = 700;
+        // A cell finds its listeners and its content, too.
+        const CELL_NS: u64 = 2_300;
         const KIB_NS: u64 = 1_000;
         let work = self.transactions.saturating_mul(TRANSACTION_NS);
         let work = work.saturating_add(self.operations.saturating_mul(OPERATION_NS));
+        let work = work.saturating_add(self.cells.saturating_mul(CELL_NS));
         work.saturating_add((self.bytes / 1024).saturating_mul(KIB_NS))
     }
 }
@@ -40,6 +54,7 @@ pub(crate) struct Backlog {
     transactions: AtomicU64,
     operations: AtomicU64,
     deletes: AtomicU64,
+    cells: AtomicU64,
     bytes: AtomicU64,
     /// Bytes that the log had written when the last checkpoint ended.
     log_bytes: AtomicU64,
@@ -60,19 +75,22 @@ impl Backlog {
             transactions: AtomicU64::new(load.transactions),
             operations: AtomicU64::new(load.operations),
             deletes: AtomicU64::new(load.deletes),
+            cells: AtomicU64::new(load.cells),
             bytes: AtomicU64::new(load.bytes),
             log_bytes: AtomicU64::new(0),
             slowness,
         }
     }
 
-    /// Counts a transaction with so many operations, deletes of rows among them; answers what there is with it.
-    pub(crate) fn add(&self, operations: u64, deletes: u64, bytes: u64) -> Load {
+    /// Counts what was committed; answers what there is with it.
+    pub(crate) fn add(&self, more: &Load) -> Load {
+        let add = |sum: &AtomicU64, more| sum.fetch_add(more, Ordering::Relaxed) + more;
         Load {
-            transactions: self.transactions.fetch_add(1, Ordering::Relaxed) + 1,
-            operations: self.operations.fetch_add(operations, Ordering::Relaxed) + operations,
-            deletes: self.deletes.fetch_add(deletes, Ordering::Relaxed) + deletes,
-            bytes: self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes,
+            transactions: add(&self.transactions, more.transactions),
+            operations: add(&self.operations, more.operations),
+            deletes: add(&self.deletes, more.deletes),
+            cells: add(&self.cells, more.cells),
+            bytes: add(&self.bytes, more.bytes),
         }
     }
 
@@ -81,6 +99,7 @@ impl Backlog {
             transactions: self.transactions.load(Ordering::Relaxed),
             operations: self.operations.load(Ordering::Relaxed),
             deletes: self.deletes.load(Ordering::Relaxed),
+            cells: self.cells.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
         }
     }
@@ -90,6 +109,7 @@ impl Backlog {
         self.transactions.fetch_sub(load.transactions, Ordering::Relaxed);
         self.operations.fetch_sub(load.operations, Ordering::Relaxed);
         self.deletes.fetch_sub(load.deletes, Ordering::Relaxed);
+        self.cells.fetch_sub(load.cells, Ordering::Relaxed);
         self.bytes.fetch_sub(load.bytes, Ordering::Relaxed);
     }
 
@@ -115,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_slow_replay_makes_the_estimate_slower() {
-        let load = Load { transactions: 100_000, operations: 100_000, deletes: 0, bytes: 0 };
+        let load = Load { transactions: 100_000, operations: 100_000, ..Load::default() };
         let fresh = Backlog::replayed(load, Duration::ZERO);
         assert_eq!(fresh.replay(&load), Duration::from_millis(220));
         assert_eq!(fresh.load(), load);
@@ -127,7 +147,7 @@ mod tests {
 
     #[test]
     fn deletes_call_for_a_checkpoint_and_do_not_make_a_replay_seem_quick() {
-        let load = Load { transactions: 100_000, operations: 100_000, deletes: 1_000, bytes: 0 };
+        let load = Load { transactions: 100_000, operations: 100_000, deletes: 1_000, ..Load::default() };
         assert_eq!(load.weighed_operations(), 99_000 + 1_000_000);
         let replayed = Backlog::replayed(load, Duration::from_millis(220));
         let rows = Load { deletes: 0, ..load };
@@ -135,13 +155,24 @@ mod tests {
     }
 
     #[test]
+    fn cells_take_longer_than_rows() {
+        let backlog = Backlog::replayed(Load::default(), Duration::ZERO);
+        let rows = Load { transactions: 1, operations: 1_000, ..Load::default() };
+        let cells = Load { cells: 1_000, ..rows };
+        assert!(backlog.replay(&cells) > 4 * backlog.replay(&rows));
+    }
+
+    #[test]
     fn what_a_checkpoint_holds_is_taken_off() {
         let backlog = Backlog::replayed(Load::default(), Duration::ZERO);
-        backlog.add(3, 1, 100);
+        let first = Load { transactions: 1, operations: 3, deletes: 1, cells: 2, bytes: 100 };
+        let second = Load { transactions: 1, operations: 6, deletes: 2, cells: 4, bytes: 50 };
+        backlog.add(&first);
         let captured = backlog.load();
-        assert_eq!(backlog.add(2, 2, 50), Load { transactions: 2, operations: 5, deletes: 3, bytes: 150 });
+        let both = Load { transactions: 2, operations: 9, deletes: 3, cells: 6, bytes: 150 };
+        assert_eq!((captured, backlog.add(&second)), (first, both));
         backlog.subtract(&captured);
-        assert_eq!(backlog.load(), Load { transactions: 1, operations: 2, deletes: 2, bytes: 50 });
+        assert_eq!(backlog.load(), second);
         backlog.note_log_bytes(4096);
         assert_eq!((backlog.log_bytes(4096), backlog.log_bytes(8192)), (0, 4096));
     }

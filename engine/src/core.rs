@@ -266,8 +266,7 @@ impl Core {
             later.ok_or_else(|| CommitError::Internal { what: "commit times have run out".to_string() })?;
         let time = Timestamp(now.0.max(later));
         record::stamp(payload, time);
-        let bytes = payload.len() as u64;
-        let (count, deletes) = (operations.count() as u64, operations.count_deletes() as u64);
+        let load = operations.load(payload.len() as u64);
         for (id, place) in &operations.objects {
             self.objects.insert(*id, place.clone());
         }
@@ -284,7 +283,7 @@ impl Core {
             Urge::Soon => drop(self.signals.ask(Duty::WriteSoon)),
             _ => {}
         }
-        let load = self.backlog.add(count, deletes, bytes);
+        let load = self.backlog.add(&load);
         // The log's length is looked at now and then.
         if self.is_due(&load) || load.transactions.is_multiple_of(LOG_LOOK_TRANSACTIONS) {
             self.request(Chore::Checkpoint);

@@ -11,6 +11,7 @@ use underbelly_storage::object::{Blob, ObjectId};
 use underbelly_storage::segment::Segment;
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
 
+use crate::backlog::Load;
 use crate::graph::{ContentId, Event, EventV1, Outcome, OutputWrite, Write};
 use crate::limits::{FEW_COLUMNS_MAX, FEW_ROWS_MAX};
 use crate::models::{Metadata, ModelId};
@@ -131,29 +132,29 @@ impl Operations {
         segments.chain(chunks).collect()
     }
 
-    /// Number of deletes of rows.
-    pub(crate) fn count_deletes(&self) -> usize {
-        self.deletes.iter().map(|deletes| deletes.tombstones.len()).sum()
-    }
-
-    /// Number of things that the transaction does.
-    pub(crate) fn count(&self) -> usize {
+    /// What the transaction amounts to, where its record has so many bytes.
+    pub(crate) fn load(&self, bytes: u64) -> Load {
         let rows = |append: &Append| match &append.rows {
             Rows::Few(few) => few.timestamps.len(),
             Rows::Inline { run, .. } => run.rows(),
             Rows::Segment { .. } => 1,
         };
-        let writes = match &self.event {
-            Some(Event::Commit { writes, ends }) => writes.len() + ends.len(),
-            Some(_) => 1,
-            None => 0,
+        let (cells, others) = match &self.event {
+            Some(Event::Commit { writes, ends }) => (writes.len(), ends.len()),
+            Some(Event::End { outcome: Outcome::Data(outputs), .. }) => (outputs.len(), 1),
+            Some(_) => (0, 1),
+            None => (0, 0),
         };
-        self.appends.iter().map(rows).sum::<usize>()
-            + self.count_deletes()
+        let deletes: usize = self.deletes.iter().map(|deletes| deletes.tombstones.len()).sum();
+        let operations = self.appends.iter().map(rows).sum::<usize>()
+            + deletes
             + self.models.len()
             + self.deleted_models.len()
             + self.variables.len()
-            + writes
+            + cells
+            + others;
+        let [operations, deletes, cells] = [operations, deletes, cells].map(|count| count as u64);
+        Load { transactions: 1, operations, deletes, cells, bytes }
     }
 
     /// The record of this transaction, and what cannot be written if there is such a thing.

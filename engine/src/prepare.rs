@@ -237,12 +237,13 @@ impl Core {
             named.insert(name, column)?;
         }
         let columns = named;
-        {
+        let after = {
             let state = self.state();
             let described = columns.iter().enumerate();
             let described = described.map(|(i, (name, c))| (&**name, c.column_type(), i < keys));
             check_append(state.tables.get(&*series), &series, described, &[])?;
-        }
+            state.head
+        };
         // Sorted here, outside every lock; the seq follows when the rows have one.
         let run = MemoryRun::new(timestamps, columns, 0)
             .map_err(|error| CommitError::Internal { what: error.to_string() })?;
@@ -254,8 +255,9 @@ impl Core {
         let keys = run.columns().names()[..keys].iter().map(|name| &**name).collect();
         let file = self.new_file();
         pins.file(file);
-        let (segment, reference) =
-            self.write_segment(&*self.disk, &series, file, &run, Seqs::Assigned, &keys)?;
+        let (timestamps, columns, seqs) = (run.timestamps(), run.columns(), Seqs::Assigned);
+        let rows = SegmentRows { timestamps, seqs, columns, keys: &keys, after, replaced: &[] };
+        let (segment, reference) = self.write_segment(&*self.disk, &series, file, &rows)?;
         Ok(Some(Append { series, rows: Rows::Segment { segment, reference }, inexact }))
     }
 
@@ -265,18 +267,15 @@ impl Core {
         disk: &dyn Disk,
         series: &str,
         file: u64,
-        run: &MemoryRun,
-        seqs: Seqs<'_>,
-        keys: &HashSet<&str>,
+        rows: &SegmentRows<'_>,
     ) -> Result<(Segment, v1::SegmentRef), CommitError> {
         self.disk_dir(&files::segment_dir(series))?;
         let name = files::segment(series, file);
-        let rows = SegmentRows { timestamps: run.timestamps(), seqs, columns: run.columns(), keys };
-        let info = write_segment(disk, &name, self.database, &rows)?;
-        let schema = run.columns().iter().map(|(name, column)| v1::SchemaColumn {
+        let info = write_segment(disk, &name, self.database, rows)?;
+        let schema = rows.columns.iter().map(|(name, column)| v1::SchemaColumn {
             name: name.to_string(),
             column_type: column.column_type().tag(),
-            key: keys.contains(&**name),
+            key: rows.keys.contains(&**name),
         });
         let reference = v1::SegmentRef {
             file,
@@ -402,7 +401,10 @@ mod tests {
         let db = Database::create_on(Arc::new(SimulatedDisk::new()), options).unwrap();
         db.commit(batch([row(0, "k", 1)], [])).unwrap();
         let deletes = |count| batch([], vec![Delete::all().to(Timestamp(0)); count]);
-        assert_eq!(db.core().prepare(deletes(DELETES_MAX)).unwrap().operations.count_deletes(), DELETES_MAX);
+        assert_eq!(
+            db.core().prepare(deletes(DELETES_MAX)).unwrap().operations.load(0).deletes,
+            DELETES_MAX as u64
+        );
         let refused = db.core().prepare(deletes(DELETES_MAX + 1)).map(drop).unwrap_err();
         let is_told = |found: usize| found == DELETES_MAX + 1;
         assert!(matches!(refused, CommitError::TooManyDeletes { found, .. } if is_told(found)), "{refused}");

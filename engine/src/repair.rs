@@ -97,7 +97,7 @@ impl Database {
                 Ok(saved) => {
                     let is_whole = saved.losses.is_empty();
                     let is_better = best.as_ref().is_none_or(|(before, with)| {
-                        rank(&candidate, &saved) > rank(with, before) || is_whole && saved.seq >= before.seq
+                        is_better((&candidate, &saved), (with, before)) || is_whole && saved.seq >= before.seq
                     });
                     if is_better {
                         best = Some((saved, candidate));
@@ -146,12 +146,23 @@ impl Database {
     }
 }
 
-/// Which of two attempts is the better. With manifests: one with the graph, if it saved anything, then the one that leads
-/// further. Without: the one that saved more, then one with the graph that the log gives.
-fn rank(candidate: &Candidate, saved: &Saved) -> (bool, u64, bool) {
-    let has_graph = !candidate.without_image;
-    match candidate.number {
-        0 => (false, saved.amount, has_graph),
-        _ => (has_graph && saved.seq > 0, saved.seq, has_graph),
+/// Whether an attempt is better than another. With manifests: one with the graph, if it saved anything, then the one that
+/// leads further. Without: the one that saved the greater share of what either did.
+fn is_better(this: (&Candidate, &Saved), other: (&Candidate, &Saved)) -> bool {
+    let rank = |(candidate, saved): (&Candidate, &Saved)| {
+        let has_graph = !candidate.without_image;
+        (has_graph && saved.seq > 0, saved.seq, has_graph)
+    };
+    match (this.0.number, other.0.number) {
+        (0, 0) => share(this, other.1) > share(other, this.1),
+        _ => rank(this) > rank(other),
     }
+}
+
+/// The share of rows, and, of a state that has cells, models or variables from the first transaction on, the share of
+/// transactions that it knows; of each the greater one counts as one.
+fn share((candidate, saved): (&Candidate, &Saved), other: &Saved) -> f64 {
+    let of = |own: u64, other: u64| own as f64 / own.max(other).max(1) as f64;
+    let has_others = saved.has_others && !candidate.without_image;
+    of(saved.rows, other.rows) + if has_others { of(saved.seq, other.seq) } else { 0.0 }
 }

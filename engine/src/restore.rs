@@ -152,10 +152,9 @@ pub(crate) fn restore(
     };
     restored.state.head = manifest.seq;
     restored.state.next_run = manifest.next_run;
-    if manifest.images.is_empty() && manifest.seq == 0 {
-        return Ok(restored);
+    if manifest.seq > 0 {
+        restored.state.time = Timestamp(manifest.time);
     }
-    restored.state.time = Timestamp(manifest.time);
     let began = Instant::now();
     let packs = restored.open_files(disk, database, manifest, pool)?;
     restored.phases.files = began.elapsed();
@@ -238,18 +237,14 @@ impl Restored {
         let Restored { state, objects, next_file, logged, load, .. } = self;
         let replayed = replay(disk, database, objects, state, next_file, (seq, seq), payload)?;
         logged.extend(replayed.files.into_iter().map(|file| (file, seq)));
-        load.transactions += 1;
-        load.operations += replayed.operations as u64;
-        load.deletes += replayed.deletes as u64;
-        load.bytes += payload.len() as u64;
+        load.add(&replayed.load);
         Ok(())
     }
 }
 
 /// What a replayed record holds.
 pub(crate) struct Replayed {
-    pub operations: usize,
-    pub deletes: usize,
+    pub load: Load,
     /// Numbers of the files that it names.
     pub files: Vec<u64>,
     /// Objects that it names in chunk files.
@@ -293,7 +288,7 @@ pub(crate) fn replay(
         }
     }
     state.check(&operations).map_err(|error| at(error.to_string()))?;
-    let (count, deletes, files) = (operations.count(), operations.count_deletes(), operations.files());
+    let (load, files) = (operations.load(payload.len() as u64), operations.files());
     state.apply(seq, time, &mut operations, || oldest_seq, objects).map_err(|error| at(error.to_string()))?;
-    Ok(Replayed { operations: count, deletes, files, chunks })
+    Ok(Replayed { load, files, chunks })
 }

@@ -46,7 +46,7 @@ pub use object::{
 };
 pub use sealed::{SealedWriter, remove_leftovers};
 pub use segment::{
-    BlockInfo, Encoding, GroupInfo, Segment, SegmentInfo, SegmentRows, Seqs, Zone, write_segment,
+    BlockInfo, Encoding, GroupInfo, Replaced, Segment, SegmentInfo, SegmentRows, Seqs, Zone, write_segment,
 };
 pub use stamp::DatabaseId;
 pub use value::{ColumnType, Date, Timestamp, Value};

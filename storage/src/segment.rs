@@ -13,7 +13,7 @@
 //! let disk = SimulatedDisk::new();
 //! let columns = Columns::new().with("price", Column::from(vec![100.25, 100.5]))?;
 //! let (seqs, keys) = (Seqs::Each(&[7, 8]), &HashSet::new());
-//! let rows = SegmentRows { timestamps: &[1, 2], seqs, columns: &columns, keys };
+//! let rows = SegmentRows { timestamps: &[1, 2], seqs, columns: &columns, keys, after: 0, replaced: &[] };
 //! let info = write_segment(&disk, "1.seg", [1; 16], &rows)?;
 //!
 //! let segment = Segment::open(&disk, "1.seg", [1; 16], Some(&info))?;
@@ -58,6 +58,19 @@ pub struct SegmentRows<'a> {
     pub columns: &'a Columns,
     /// Names of those that are keys.
     pub keys: &'a HashSet<&'a str>,
+    /// A commit seq that is less than the one that will be assigned; 0 where each row has its own.
+    pub after: u64,
+    /// Segments whose places this one takes, by rising numbers of files; none where seqs are assigned.
+    pub replaced: &'a [Replaced],
+}
+
+/// A segment whose place another has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Replaced {
+    /// The number of its file, at least 1.
+    pub file: u64,
+    /// The commit seq that was assigned to its rows; 0 where each had its own.
+    pub seq: u64,
 }
 
 /// Which commit wrote a row.

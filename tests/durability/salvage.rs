@@ -6,8 +6,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use underbelly::{
-    Batch, Column, ColumnType, Columns, Database, Delete, Disk, Metadata, RepairReport, Row, SimulatedDisk,
-    Timestamp, View,
+    Batch, Column, ColumnType, Columns, Database, Delete, Disk, Metadata, Options, RepairReport, Row,
+    SimulatedDisk, Timestamp, View,
 };
 use underbelly_tests::sample::lay_out;
 use underbelly_tests::{BULK_ROWS, blob_of, define, options, transaction};
@@ -244,6 +244,54 @@ fn segments_are_worth_more_than_the_beginning_of_the_log() {
     assert_eq!(values(&db, "tick", "x"), [1, 2, 3, 4, 5, 6], "{report:?}");
 }
 
+/// Damages the batch that began at `at` in the log's only file.
+fn damage_log(disk: &SimulatedDisk, at: u64) {
+    let log = disk.files().into_iter().find(|name| name.ends_with(".wal")).unwrap();
+    let mut bytes = disk.contents(&log).unwrap();
+    bytes[at as usize + 70] ^= 1;
+    disk.overwrite(&log, bytes);
+}
+
+/// A beginning of the log whose rows are deleted counts for nothing against rows that are there.
+#[test]
+fn deleted_rows_make_the_beginning_of_the_log_worth_nothing() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    db.commit(keyed(0, 1_000)).unwrap();
+    db.commit(deleting(Delete::all())).unwrap();
+    let at = db.status().log.offset;
+    db.commit(keyed(5_000, 10)).unwrap();
+    db.checkpoint().unwrap();
+    let disk = disk.crash();
+    remove(&disk, "MANIFEST-");
+    damage_log(&disk, at);
+    let (report, saved) = repaired(&disk);
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    assert_eq!(values(&db, "s", "x"), (5_000..5_010).collect::<Vec<_>>(), "{report:?}");
+}
+
+/// Some rows more in the segments are not worth all cells, models and variables.
+#[test]
+fn the_beginning_of_the_log_is_worth_more_than_a_few_rows() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    define(&db).unwrap();
+    db.commit(keyed(0, 1_000)).unwrap();
+    for i in 1..=8 {
+        db.commit(transaction(i, false).unwrap()).unwrap();
+    }
+    let at = db.status().log.offset;
+    db.commit(keyed(5_000, 100)).unwrap();
+    db.checkpoint().unwrap();
+    let disk = disk.crash();
+    remove(&disk, "MANIFEST-");
+    damage_log(&disk, at);
+    let (report, saved) = repaired(&disk);
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    assert_eq!(values(&db, "tick", "x"), (1..=8).collect::<Vec<_>>(), "{report:?}");
+    assert!(db.snapshot().slot(underbelly_tests::BOOK, underbelly_tests::day(), ["c1"]).unwrap().is_some());
+}
+
 /// Where damage parts the log from what the segments hold, what is lost between them is told; and where the beginning of the
 /// log gives more, it is taken.
 #[test]
@@ -410,6 +458,36 @@ fn deleted_rows_stay_deleted_without_manifests_where_a_segment_was_written_anew(
     }
 }
 
+/// A log that holds everything is not worth less than the segments: where it names a file that another has taken the place
+/// of, the rows come from that one.
+#[test]
+fn a_whole_log_goes_with_the_segments_that_took_the_place_of_what_it_names() {
+    let disk = SimulatedDisk::new();
+    let db =
+        Database::create_on(Arc::new(disk.clone()), Options { workers: 2, ..Options::default() }).unwrap();
+    define(&db).unwrap();
+    db.commit(keyed(0, BULK_ROWS)).unwrap();
+    db.commit(transaction(1, false).unwrap()).unwrap();
+    db.commit(deleting(Delete::all().from(Timestamp(10)))).unwrap();
+    let large = segments_of(&disk, "s");
+    for _ in 0..3 {
+        db.checkpoint().unwrap();
+        db.commit(transaction_of_rows(2)).unwrap();
+    }
+    let disk = disk.crash_keeping_all();
+    assert!(!segments_of(&disk, "s").contains(&large[0]), "what the log names is gone");
+    assert_eq!(disk.files().iter().filter(|name| name.ends_with("1.wal")).count(), 1);
+    remove(&disk, "MANIFEST-");
+    let (report, saved) = repaired(&disk);
+    assert!(report.losses.iter().all(|loss| loss.file.starts_with("MANIFEST-")), "{report:?}");
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    assert_eq!(values(&db, "s", "x"), (0..10).collect::<Vec<_>>(), "{report:?}");
+    assert_eq!(values(&db, "tick", "x"), [1, 2, 2, 2]);
+    assert!(db.snapshot().slot(underbelly_tests::BOOK, underbelly_tests::day(), ["c1"]).unwrap().is_some());
+    db.checkpoint().unwrap();
+    assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+}
+
 /// What happens to hold a row of a large append is no successor of it.
 #[test]
 fn a_large_append_is_not_given_up_for_a_row_that_came_again() {
@@ -418,6 +496,72 @@ fn a_large_append_is_not_given_up_for_a_row_that_came_again() {
         let (report, saved) = repaired(&disk);
         let db = Database::open_with(saved.path(), options()).unwrap();
         assert_eq!(values(&db, "s", "x").len(), BULK_ROWS + 21, "{log} {report:?}");
+    }
+}
+
+/// However little was left of a large append, its rows come once.
+#[test]
+fn a_little_that_is_left_of_a_large_append_comes_once() {
+    for (rows, left) in [(BULK_ROWS, 28_000), (BULK_ROWS, 1)] {
+        let late = deleting(Delete::all().from(Timestamp(left)));
+        // Another of the same rows, so that what is left of the first is not all that is there of them.
+        for batches in [
+            vec![keyed(0, rows), late],
+            vec![keyed(0, rows), keyed(0, 5), deleting(Delete::all().from(Timestamp(left)))],
+        ] {
+            let expected = left as usize + if batches.len() == 3 { (left as usize).min(5) } else { 0 };
+            let disk = without_manifests(batches, false);
+            assert!(segments_of(&disk, "s").len() >= 2, "the older segment is there still");
+            let (report, saved) = repaired(&disk);
+            let db = Database::open_with(saved.path(), options()).unwrap();
+            assert_eq!(values(&db, "s", "x").len(), expected, "{report:?}");
+        }
+    }
+}
+
+/// What was written for transactions that were never committed is not made rows of: where the log says so it is left out,
+/// and where nothing does the attempts of one transaction count as one.
+#[test]
+fn attempts_that_were_not_committed_give_no_rows() {
+    for log in [true, false] {
+        let disk = SimulatedDisk::new();
+        let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+        for i in 1..=60 {
+            db.commit(transaction_of_rows(i)).unwrap();
+            if i % 20 == 0 {
+                db.checkpoint().unwrap();
+            }
+        }
+        let seen = |i: i64| {
+            let mut batch = Batch::new();
+            batch.set_variable(underbelly_tests::episode(), "seen", i);
+            batch
+        };
+        db.commit(seen(0)).unwrap();
+        let mut attempts = 0;
+        db.transact(|tx| {
+            attempts += 1;
+            tx.variable(&underbelly_tests::episode(), "seen")?;
+            if attempts < 4 {
+                db.commit(seen(attempts)).unwrap();
+            }
+            let times: Vec<i64> = (0..BULK_ROWS as i64).collect();
+            let columns = Columns::new().with("x", Column::from(times.clone()))?;
+            tx.append_columns("s", times.into_iter().map(Timestamp).collect(), columns, &[])?;
+            Ok::<_, Box<dyn std::error::Error>>(())
+        })
+        .unwrap();
+        let disk = disk.crash();
+        assert_eq!(segments_of(&disk, "s").len(), 4, "one for each attempt");
+        remove(&disk, "MANIFEST-");
+        if !log {
+            remove(&disk, "wal/");
+        }
+        let (report, saved) = repaired(&disk);
+        assert_eq!(report.assumed.iter().any(|told| told.contains("taken once")), !log, "{report:?}");
+        let db = Database::open_with(saved.path(), options()).unwrap();
+        assert_eq!(values(&db, "s", "x").len(), BULK_ROWS, "{report:?}");
+        assert_eq!(values(&db, "tick", "x").len(), 60);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use underbelly_query::{MemoryRun, QueryError, Schema, Tombstone, Tombstones, hidden_rows};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::segment::Seqs;
+use underbelly_storage::segment::{Replaced, SegmentRows, Seqs};
 
 use super::Attempt;
 use crate::error::{CommitError, ReadError};
@@ -157,36 +157,42 @@ impl Attempt<'_> {
         table: &mut Sealing,
         tombstones: &[Arc<Tombstone>],
     ) -> Result<Vec<Arc<SegmentRun>>, CommitError> {
-        let mut runs = Vec::new();
+        // Rows, and the segment that held them; what became of those of which no row is left.
+        let (mut runs, mut emptied) = (Vec::new(), Vec::new());
         for small in std::mem::take(&mut table.small) {
             match MemoryRun::read(&*small, &table.captured.schema) {
                 Ok(rows) => {
-                    runs.push(Arc::new(rows));
+                    runs.push((Arc::new(rows), replaced_by(&small)));
                     table.small.push(small);
                 }
                 Err(error) if is_damage(&error) => note_damaged(&table.name, &small, &error),
                 Err(error) => return Err(ReadError::from(error).into()),
             }
         }
-        runs.extend(table.captured.young.iter().cloned());
+        runs.extend(table.captured.young.iter().map(|run| (run.clone(), Vec::new())));
         if !tombstones.is_empty() {
-            for run in &mut runs {
+            for (run, _) in &mut runs {
                 let left = run.without(tombstones).map_err(ReadError::from)?;
                 table.rows_deleted += (run.rows() - left.rows()) as u64;
                 *run = Arc::new(left);
             }
-            runs.retain(|run| run.rows() > 0);
+            let (left, none): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(run, _)| run.rows() > 0);
+            runs = left;
+            emptied.extend(none.into_iter().flat_map(|(_, replaced)| replaced));
         }
         let mut sealed = Vec::new();
         let mut rest = runs.as_slice();
         while !rest.is_empty() {
             let mut bytes = 0;
-            let fits = rest.iter().take_while(|run| {
+            let fits = rest.iter().take_while(|(run, _)| {
                 bytes += run.byte_size();
                 bytes <= SEAL_BYTES_MAX
             });
             let (now, later) = rest.split_at(fits.count().max(1));
-            sealed.push(self.seal_runs(table, now)?);
+            let replaced = now.iter().flat_map(|(_, replaced)| replaced.iter().copied());
+            let replaced = replaced.chain(std::mem::take(&mut emptied)).collect();
+            let now: Vec<_> = now.iter().map(|(run, _)| run.clone()).collect();
+            sealed.push(self.seal_runs(table, &now, replaced)?);
             rest = later;
         }
         Ok(sealed)
@@ -231,7 +237,7 @@ impl Attempt<'_> {
                 Err(error) => return Err(ReadError::from(error).into()),
             };
             if let Some(rows) = left {
-                rewritten.push(self.seal_runs(table, &[Arc::new(rows)])?);
+                rewritten.push(self.seal_runs(table, &[Arc::new(rows)], replaced_by(&run))?);
             }
             table.touched.insert(run.reference().file);
             table.rows_deleted += hidden;
@@ -241,7 +247,14 @@ impl Attempt<'_> {
         Ok(rewritten)
     }
 
-    fn seal_runs(&self, table: &Sealing, runs: &[Arc<MemoryRun>]) -> Result<Arc<SegmentRun>, CommitError> {
+    fn seal_runs(
+        &self,
+        table: &Sealing,
+        runs: &[Arc<MemoryRun>],
+        mut replaced: Vec<Replaced>,
+    ) -> Result<Arc<SegmentRun>, CommitError> {
+        replaced.sort_unstable();
+        replaced.dedup_by_key(|replaced| replaced.file);
         let merged = match runs {
             [one] => one.clone(),
             several => Arc::new(MemoryRun::merge(several).map_err(ReadError::from)?),
@@ -249,9 +262,9 @@ impl Attempt<'_> {
         let seqs: Vec<u64> = (0..merged.rows()).map(|row| merged.seqs().get(row)).collect();
         let keys = table.captured.schema.keys().map(|column| &*column.name).collect();
         let file = self.core.new_file();
-        let seqs = Seqs::Each(&seqs);
-        let (segment, reference) =
-            self.core.write_segment(self.disk, &table.name, file, &merged, seqs, &keys)?;
+        let (timestamps, columns, seqs) = (merged.timestamps(), merged.columns(), Seqs::Each(&seqs));
+        let rows = SegmentRows { timestamps, seqs, columns, keys: &keys, after: 0, replaced: &replaced };
+        let (segment, reference) = self.core.write_segment(self.disk, &table.name, file, &rows)?;
         self.note_made(files::segment(&table.name, file));
         Ok(Arc::new(SegmentRun::new(segment, reference)))
     }
@@ -297,6 +310,14 @@ enum Left {
     Nothing,
     /// Nothing of it was read, as no bytes were left for that.
     Unknown,
+}
+
+/// What a segment that takes the place of another says of that: the other, and those without seqs whose place that one
+/// took.
+fn replaced_by(run: &SegmentRun) -> Vec<Replaced> {
+    let v1::SegmentRef { file, seq, .. } = *run.reference();
+    let before = run.segment().replaced().iter().filter(|replaced| replaced.seq > 0);
+    before.copied().chain([Replaced { file, seq }]).collect()
 }
 
 /// Reads what tombstones leave of a segment, where `bytes_left` are left for that; the last segment is read to its end.

@@ -24,6 +24,8 @@ pub(super) struct Candidate {
     pub without_image: bool,
     /// Transactions of which its segments hold the rows although the log behind it appends them too.
     pub covered: Covered,
+    /// The last transaction of which a segment holds rows, where that is not asked of a manifest.
+    pub stored: u64,
     pub losses: Vec<Loss>,
     /// What was taken to be so, as nothing says it.
     pub assumed: Vec<String>,
@@ -76,13 +78,15 @@ impl Left {
             losses.push(Loss { file: "MANIFEST-*".to_string(), offset: None, damage, lost });
         }
         let inspected = inspect(disk.clone(), database).map_err(OpenError::from)?;
+        let gathered = gathered(disk, database, &inspected)?;
         let mut headers = inspected.iter().filter_map(|file| file.header.as_ref().ok());
         if let Some(first) = headers.next().filter(|header| header.first_seq == 1) {
             let (next_file, next_run, log_file_bytes) = (1, 1, first.file_len);
             let manifest = v1::Manifest { next_file, next_run, log_file_bytes, ..v1::Manifest::default() };
-            candidates.push(Candidate { manifest, ..Candidate::default() });
+            let stored = gathered.as_ref().map_or(0, |gathered| gathered.stored);
+            candidates.push(Candidate { manifest, stored, ..Candidate::default() });
         }
-        candidates.extend(gathered(disk, database, &inspected)?);
+        candidates.extend(gathered);
         Ok(Left { losses, candidates, database })
     }
 }
@@ -94,8 +98,8 @@ fn gathered(
 ) -> Result<Option<Candidate>, OpenError> {
     let gathered = gather(disk, database, inspected)?;
     Ok(gathered.map(|gathered| {
-        let Gathered { manifest, covered, losses, assumed } = gathered;
-        Candidate { number: 0, manifest, without_image: true, covered, losses, assumed }
+        let Gathered { manifest, with_graph, covered, stored, losses, assumed, .. } = gathered;
+        Candidate { number: 0, manifest, without_image: !with_graph, covered, stored, losses, assumed }
     }))
 }
 

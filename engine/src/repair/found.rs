@@ -1,16 +1,14 @@
 //! A sound segment, and what it says of itself.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use underbelly_storage::disk::SharedDisk;
 use underbelly_storage::error::StorageError;
 use underbelly_storage::segment::Segment;
-use underbelly_storage::{Column, ColumnType, Value};
+use underbelly_storage::{ColumnType, Value};
 
 use crate::error::OpenError;
-use crate::limits::INLINE_BYTES_MAX;
 use crate::record::v1;
 
 /// A sound segment.
@@ -19,20 +17,6 @@ pub(super) struct Found {
     pub segment: Segment,
     /// Rows of each transaction; empty where the file does not say which one it was.
     pub counts: BTreeMap<u64, u64>,
-}
-
-/// What has taken the place of a segment.
-pub(super) struct Successor {
-    pub file: u64,
-    pub seq: u64,
-    /// Rows that are left.
-    pub rows: u64,
-}
-
-/// Rows by their hashes, rising, and how many bytes they take in memory.
-struct Hashed {
-    rows: Vec<u64>,
-    bytes: usize,
 }
 
 impl Found {
@@ -90,7 +74,10 @@ impl Found {
             if known.key == column.key && !known.key && (widens == [int, float] || widens == [float, int]) {
                 known.column_type = float;
             } else if *known != column {
-                return Some(format!("its column {:?} is not what it is in newer segments", column.name));
+                return Some(format!(
+                    "its column {:?} is not what it is in the segments that were taken before",
+                    column.name
+                ));
             }
         }
         *all = joined;
@@ -102,78 +89,45 @@ impl Found {
         self.counts.keys().next_back().copied()
     }
 
-    /// What has taken the place of this segment, of which the transaction is not known: a newer one in which all rows of a
-    /// transaction are rows of this one, value for value. They have to be all of them, or more than a record takes:
-    /// a few rows that are equal may have come twice.
-    pub(super) fn successor(&self, kept: &[Found]) -> Result<Option<Successor>, StorageError> {
-        let rows = self.segment.rows();
-        let mut own = None;
-        for found in kept.iter().filter(|found| found.file > self.file) {
-            for (&seq, &left) in found.counts.iter().filter(|(_, left)| **left <= rows) {
-                let own = match &own {
-                    Some(own) => own,
-                    None => own.insert(self.hashed(None)?),
-                };
-                let is_large = own.bytes as u64 / rows.max(1) * left > INLINE_BYTES_MAX as u64;
-                if (left == rows || is_large) && is_within(&found.hashed(Some(seq))?.rows, &own.rows) {
-                    return Ok(Some(Successor { file: found.file, seq, rows: left }));
-                }
-            }
-        }
-        Ok(None)
+    /// Whether it is another attempt of the same append.
+    pub(super) fn is_again(&self, other: &Found) -> Result<bool, StorageError> {
+        let extent = |found: &Found| {
+            let info = found.segment.info();
+            (info.rows, info.ts_min, info.ts_max)
+        };
+        Ok(extent(self) == extent(other)
+            && self.columns() == other.columns()
+            && self.rows_hash()? == other.rows_hash()?)
     }
 
-    /// All rows, or those of one transaction.
-    fn hashed(&self, of: Option<u64>) -> Result<Hashed, StorageError> {
-        let mut hashed = Hashed { rows: Vec::new(), bytes: 0 };
-        let mut names: Vec<Arc<str>> = self.segment.schema().iter().map(|(name, _)| name.clone()).collect();
-        names.sort_unstable();
+    /// The hash of all rows in their order.
+    fn rows_hash(&self) -> Result<blake3::Hash, StorageError> {
+        let mut hasher = blake3::Hasher::new();
         for group in 0..self.segment.groups() {
-            let info = self.segment.group(group);
-            if of.is_some_and(|seq| seq < info.seq_min || seq > info.seq_max) {
-                continue;
+            for time in self.segment.timestamps(group)? {
+                hasher.update(&time.to_le_bytes());
             }
-            let seqs = self.segment.seqs(group)?.unwrap_or_default();
-            let times = self.segment.timestamps(group)?;
-            let mut columns: Vec<(&str, Column)> = Vec::new();
-            for name in &names {
-                columns.extend(self.segment.column(group, name)?.map(|column| (&**name, column)));
-            }
-            hashed.bytes += times.len() * 8;
-            hashed.bytes += columns.iter().map(|(_, column)| column.byte_size()).sum::<usize>();
-            let wanted = |row: &usize| of.is_none_or(|seq| seqs.get(*row) == Some(&seq));
-            for (row, time) in times.iter().enumerate().filter(|(row, _)| wanted(row)) {
-                let mut hasher = DefaultHasher::new();
-                time.hash(&mut hasher);
-                columns.iter().for_each(|(name, column)| hash_value(name, &column.get(row), &mut hasher));
-                hashed.rows.push(hasher.finish());
+            for (name, _) in self.segment.schema() {
+                let Some(column) = self.segment.column(group, name)? else { continue };
+                (0..column.len()).for_each(|row| hash_value(&column.get(row), &mut hasher));
             }
         }
-        hashed.rows.sort_unstable();
-        Ok(hashed)
+        Ok(hasher.finalize())
     }
 }
 
-/// Takes in a value that is not null: a column may have come later, and one of integers may have become one of floats.
-fn hash_value(name: &str, value: &Value, hasher: &mut DefaultHasher) {
-    if *value == Value::Null {
-        return;
-    }
-    name.hash(hasher);
+fn hash_value(value: &Value, hasher: &mut blake3::Hasher) {
+    let mut bytes = |tag: u8, bytes: &[u8]| {
+        hasher.update(&[tag]).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    };
     match value {
-        Value::Null => {}
-        Value::Bool(value) => value.hash(hasher),
-        Value::I64(value) => (*value as f64).to_bits().hash(hasher),
-        Value::F64(value) => value.to_bits().hash(hasher),
-        Value::Utf8(value) => value.hash(hasher),
-        Value::Bytes(value) => value.hash(hasher),
-        Value::Timestamp(value) => value.0.hash(hasher),
-        Value::Date(value) => value.0.hash(hasher),
+        Value::Null => bytes(0, &[]),
+        Value::Bool(value) => bytes(1, &[u8::from(*value)]),
+        Value::I64(value) => bytes(2, &value.to_le_bytes()),
+        Value::F64(value) => bytes(3, &value.to_bits().to_le_bytes()),
+        Value::Utf8(value) => bytes(4, value.as_bytes()),
+        Value::Bytes(value) => bytes(5, value),
+        Value::Timestamp(value) => bytes(6, &value.0.to_le_bytes()),
+        Value::Date(value) => bytes(7, &value.0.to_le_bytes()),
     }
-}
-
-/// Whether each element of the first is one of the second, as often as it comes. Both rise.
-fn is_within(some: &[u64], all: &[u64]) -> bool {
-    let mut all = all.iter();
-    some.iter().all(|one| all.by_ref().find(|other| *other >= one) == Some(one))
 }

@@ -4,10 +4,10 @@
 //! series. A pack and a chunk file say which objects they hold. What only a manifest says is made up so that no row comes
 //! twice; each assumption is told.
 //!
-//! All that one transaction appends to a series stands in one segment, and a checkpoint that writes rows anew takes in whole
-//! segments: to merge them, or to leave deleted rows out. So a sound segment that holds any row of a transaction has taken
-//! the place of each older one that does, and what it lacks of that was deleted. Only where all rows of a segment were
-//! deleted nothing took its place.
+//! A checkpoint that writes rows anew takes in whole segments: to merge them, or to leave deleted rows out. What it writes
+//! says whose places it took, and those of large appends, whose rows do not say their transaction, as long as it lives. All
+//! that one transaction appends to a series stands in one segment; so one that holds any row of a transaction has taken the
+//! place of each older one that does, too. Only where all rows of a segment were deleted nothing took its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,13 @@ pub(super) type Covered = BTreeMap<String, BTreeSet<u64>>;
 /// A manifest that was made up.
 pub(super) struct Gathered {
     pub manifest: v1::Manifest,
+    /// The log behind it begins with the first transaction, and so gives the graph.
+    pub with_graph: bool,
     pub covered: Covered,
+    /// The last transaction of which a segment holds rows.
+    pub stored: u64,
+    /// The last transaction that is known to have been before an append whose own is not known.
+    after: u64,
     pub losses: Vec<Loss>,
     pub assumed: Vec<String>,
 }
@@ -48,6 +54,8 @@ struct Survey {
     series: BTreeMap<String, String>,
     /// Segments that transactions name, with their seqs.
     named: BTreeMap<u64, u64>,
+    /// Deletes in each series, by rising seqs.
+    deletes: BTreeMap<String, Vec<v1::Delete>>,
 }
 
 /// Makes up a manifest from the files that are there; `None` where nothing can be told from them.
@@ -59,7 +67,10 @@ pub(super) fn gather(
     let survey = survey(disk, database, inspected)?;
     let mut gathered = Gathered {
         manifest: v1::Manifest { next_file: 1, ..v1::Manifest::default() },
+        with_graph: false,
         covered: Covered::new(),
+        stored: 0,
+        after: 0,
         losses: Vec::new(),
         assumed: Vec::new(),
     };
@@ -69,26 +80,26 @@ pub(super) fn gather(
     }
     let stored = by_series.values().flatten().filter_map(|found| found.last_seq()).max();
     let stored = stored.unwrap_or(0);
+    gathered.stored = stored;
     // The log's transactions are taken where they lead behind what the segments hold; what is in both is taken once.
-    let (log, named) = match survey {
-        Some(log) if log.next > stored => (Some(log), BTreeMap::new()),
-        survey => (None, survey.map(|survey| survey.named).unwrap_or_default()),
+    // Of a log that does not lead so far that counts which says more of what they hold.
+    let (log, told) = match survey {
+        Some(log) if log.next > stored => (Some(log), Survey::default()),
+        survey => (None, survey.unwrap_or_default()),
     };
-    if log.as_ref().is_some_and(|log| log.first == 1) {
-        // It holds everything from the first transaction on.
-        return Ok(None);
-    }
+    gathered.with_graph = log.as_ref().is_some_and(|log| log.first == 1);
     for (series, found) in by_series {
-        gathered.add_series(series, found, log.as_ref(), &named)?;
+        gathered.add_series(series, found, log.as_ref(), &told)?;
     }
     gathered.losses.extend(log.iter().flat_map(|log| log.losses_before(inspected, stored)));
     let manifest = &mut gathered.manifest;
     if manifest.series.is_empty() && manifest.packs.is_empty() && log.is_none() {
         return Ok(None);
     }
-    manifest.seq = log.as_ref().map_or(stored.max(1), |log| log.first - 1);
+    // What was appended after a transaction stays so, for the next repair.
+    manifest.seq = log.as_ref().map_or(stored.max(gathered.after.saturating_add(1)), |log| log.first - 1);
     // A run takes a transaction at least, so no run has this number.
-    manifest.next_run = log.map_or(0, |log| log.next).max(stored) + 1;
+    manifest.next_run = log.map_or(0, |log| log.next).max(manifest.seq) + 1;
     let mut lengths = inspected.iter().rev().filter_map(|file| Some(file.header.as_ref().ok()?.file_len));
     manifest.log_file_bytes = lengths.next().unwrap_or(64 << 20);
     gathered.assumed.insert(
@@ -166,6 +177,9 @@ impl Survey {
             }
             self.series.insert(files::segment_dir(&append.series), append.series);
         }
+        for v1::SeriesDelete { series, delete } in record.deletes {
+            self.deletes.entry(series).or_default().push(v1::Delete { seq, ..delete });
+        }
     }
 }
 
@@ -216,46 +230,45 @@ impl Gathered {
     }
 
     /// Takes in those segments of a series of which no newer one has taken the place. `log` is what will be applied of the
-    /// log; `named` are the transactions of segments where nothing of it will.
+    /// log; `told` is what it says where nothing of it will.
     fn add_series(
         &mut self,
         series: String,
         mut found: Vec<Found>,
         log: Option<&Survey>,
-        named: &BTreeMap<u64, u64>,
+        told: &Survey,
     ) -> Result<(), OpenError> {
-        // First those that say the transaction of each row, then those of which the log says it; of each the newest first.
-        let rank = |found: &Found| match found.segment.has_seqs() {
-            true => 0,
-            false => 1 + u8::from(!named.contains_key(&found.file)),
-        };
-        found.sort_by_key(|found| (rank(found), std::cmp::Reverse(found.file)));
-        let (mut covered, mut kept) = (BTreeSet::new(), Vec::<Found>::new());
+        found.sort_by_key(|found| std::cmp::Reverse(found.file));
+        let (mut covered, mut replaced, mut kept) = (BTreeSet::new(), BTreeSet::new(), Vec::<Found>::new());
         let (mut columns, mut segments) = (Vec::new(), Vec::new());
         for found in found {
-            let seq = named.get(&found.file).copied().filter(|_| !found.segment.has_seqs());
+            let seq = told.named.get(&found.file).copied().filter(|_| !found.segment.has_seqs());
             let seqs: Vec<u64> = found.counts.keys().copied().chain(seq).collect();
-            if seqs.iter().any(|seq| covered.contains(seq)) {
+            if replaced.contains(&found.file) || seqs.iter().any(|seq| covered.contains(seq)) {
                 continue;
             }
             let file = files::segment(&series, found.file);
             let rows = found.segment.rows();
             let mut assumed = None;
             if seqs.is_empty() {
-                // Its transaction brings it along, unless a segment holds its rows by now.
-                if log.is_some_and(|log| log.named.contains_key(&found.file)) {
+                // Its transaction brings it along, or was never committed, where the log would name it.
+                let is_told = |log: &Survey| {
+                    log.named.contains_key(&found.file)
+                        || found.segment.after().saturating_add(1) >= log.first
+                };
+                if log.is_some_and(is_told) {
                     continue;
                 }
-                if let Some(successor) = found.successor(&kept)? {
-                    if successor.rows < rows {
-                        self.assumed.push(format!(
-                            "{} of the {rows} rows of series {series:?} in {file} are all those of transaction {} in {}; \
-                             the others were taken for deleted",
-                            successor.rows,
-                            successor.seq,
-                            files::segment(&series, successor.file)
-                        ));
-                    }
+                let mut same = None;
+                for other in kept.iter().filter(|other| !other.segment.has_seqs()) {
+                    same = found.is_again(other)?.then_some(other.file).or(same);
+                }
+                if let Some(same) = same {
+                    self.assumed.push(format!(
+                        "{file} holds the same {rows} rows of series {series:?} as {}, and nothing says that it was \
+                         committed; they were taken once",
+                        files::segment(&series, same)
+                    ));
                     continue;
                 }
                 assumed = Some(format!(
@@ -274,6 +287,8 @@ impl Gathered {
                 false => seq.unwrap_or(1),
             }));
             covered.extend(seqs);
+            replaced.extend(found.segment.replaced().iter().map(|replaced| replaced.file));
+            self.after = self.after.max(found.segment.after());
             self.assumed.extend(assumed);
             kept.push(found);
         }
@@ -289,7 +304,7 @@ impl Gathered {
             columns,
             segments,
             last_seq: covered.last().copied().unwrap_or(1),
-            deletes: Vec::new(),
+            deletes: told.deletes.get(&series).cloned().unwrap_or_default(),
             inexact: inexact.into_iter().collect(),
         });
         self.covered.insert(series, covered);

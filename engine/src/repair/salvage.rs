@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use underbelly_query::hidden_rows;
 use underbelly_storage::disk::SharedDisk;
 use underbelly_storage::error::StorageError;
 use underbelly_storage::manifest::manifest_name;
@@ -24,8 +25,10 @@ use crate::state::State;
 pub(super) struct Saved {
     pub records: u64,
     pub seq: u64,
-    /// Rows, cells, versions of models and variables.
-    pub amount: u64,
+    /// Rows that are not deleted.
+    pub rows: u64,
+    /// Whether there are cells, models or variables beside them.
+    pub has_others: bool,
     pub losses: Vec<Loss>,
 }
 
@@ -111,9 +114,9 @@ pub(super) fn salvage(
             }
         });
     losses.append(&mut record_losses);
-    // What a manifest or the writer said to be durable, the log has to reach.
+    // What a manifest, a segment or the writer said to be durable, the log has to reach.
     let published = shared::published(&**disk, database).map_or(None, |(published, _)| published);
-    let durable = manifest.seq.max(published.unwrap_or(0));
+    let durable = manifest.seq.max(candidate.stored).max(published.unwrap_or(0));
     losses.extend(log_losses(disk, database, sound, (state.head, durable), refused)?);
     let records = log.end()?;
     if candidate.without_image {
@@ -134,14 +137,23 @@ pub(super) fn salvage(
     manifest.chunks.extend(gone);
     copy.sync_folders()?;
     copy.write_manifest(candidate.number.max(1), database, &mut manifest)?;
-    Ok(Saved { records, seq: state.head, amount: amount(&mut state), losses })
+    let rows = visible_rows(&mut state);
+    let has_others = state.graph.cells().len() + state.models.len() + state.variables.len() > 0;
+    Ok(Saved { records, seq: state.head, rows, has_others, losses })
 }
 
-/// How much a state holds: rows, cells, versions of models and variables.
-fn amount(state: &mut State) -> u64 {
-    let runs = state.tables.values_mut().flat_map(|table| table.runs());
-    let rows: usize = runs.flat_map(|run| (0..run.groups()).map(move |group| run.zone(group).rows)).sum();
-    (rows + state.graph.cells().len() + state.models.len() + state.variables.len()) as u64
+/// Rows that no delete hides.
+fn visible_rows(state: &mut State) -> u64 {
+    let mut rows = 0;
+    for table in state.tables.values_mut() {
+        let tombstones: Vec<_> = table.tombstones().iter().cloned().collect();
+        for run in table.runs() {
+            rows += (0..run.groups()).map(|group| run.zone(group).rows as u64).sum::<u64>();
+            // What cannot be read hides nothing.
+            rows -= hidden_rows(&*run, &tombstones).unwrap_or(0);
+        }
+    }
+    rows
 }
 
 const IMAGE_LOST: &str = "the state of slots and models at a checkpoint";
@@ -283,16 +295,18 @@ fn save_record(
         Ok(decoded) => decoded,
         Err(what) => return Ok(Err(format!("transaction {seq} cannot be read: {what}"))),
     };
-    let before = losses.len();
+    let mut is_whole = true;
     let mut kept = Vec::new();
     for append in std::mem::take(&mut record.appends) {
         if candidate.covered.get(&append.series).is_some_and(|seqs| seqs.contains(&seq)) {
+            is_whole = false;
             continue;
         }
         if let v1::Rows::Segment(reference) = &append.rows {
             let checked = check_segment(disk, database, &append.series, reference);
             let loss = |error: &OpenError| segment_loss(&append.series, reference, error);
             if loss_or_end(checked, loss, losses)?.is_none() {
+                is_whole = false;
                 continue;
             }
         }
@@ -306,6 +320,7 @@ fn save_record(
             let checked = verify_chunk(&**disk, &name, database, id).map_err(OpenError::from);
             let loss = |error: &OpenError| Loss::new(&name, error, format!("object {id} of {bytes} bytes"));
             if loss_or_end(checked, loss, losses)?.is_none() {
+                is_whole = false;
                 continue;
             }
         }
@@ -315,7 +330,7 @@ fn save_record(
     for name in record_files(&record) {
         copy.place(&name)?;
     }
-    if losses.len() == before && !candidate.without_image {
+    if is_whole && !candidate.without_image {
         return Ok(Ok(payload.to_vec()));
     }
     if candidate.without_image {

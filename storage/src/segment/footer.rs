@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::GroupInfo;
 use super::codec::{Encoding, Shape};
 use super::zone::Zone;
+use super::{GroupInfo, Replaced};
 use crate::cursor::Cursor;
 use crate::error::Damage;
 use crate::limits::{
@@ -41,6 +41,8 @@ pub(super) struct Footer {
     pub(super) rows: u64,
     pub(super) ts_min: i64,
     pub(super) ts_max: i64,
+    pub(super) after: u64,
+    pub(super) replaced: Vec<Replaced>,
     pub(super) groups: Vec<GroupInfo>,
     /// The blocks of all groups, group by group.
     pub(super) blocks: Vec<Block>,
@@ -64,7 +66,13 @@ impl Footer {
         out.extend_from_slice(&self.rows.to_le_bytes());
         out.extend_from_slice(&self.ts_min.to_le_bytes());
         out.extend_from_slice(&self.ts_max.to_le_bytes());
-        out.extend_from_slice(&[u8::from(self.each_seq), 0, 0, 0, 0, 0, 0, 0]);
+        out.extend_from_slice(&[u8::from(self.each_seq), 0, 0, 0]);
+        out.extend_from_slice(&(self.replaced.len() as u32).to_le_bytes());
+        out.extend_from_slice(&self.after.to_le_bytes());
+        for replaced in &self.replaced {
+            out.extend_from_slice(&replaced.file.to_le_bytes());
+            out.extend_from_slice(&replaced.seq.to_le_bytes());
+        }
         for ((name, column_type), is_key) in self.schema.iter().zip(&self.keys) {
             let role = if *is_key { KEY } else { 0 };
             out.extend_from_slice(&[column_type.tag() | role, name.len() as u8]);
@@ -94,13 +102,20 @@ impl Footer {
             1 => true,
             _ => return Err(Damage("the kind of seqs is unknown")),
         };
-        cursor.zeros(7)?;
+        cursor.zeros(3)?;
+        let replaced = cursor.u32()?;
+        let after = cursor.u64()?;
+        let replaced = replaced_of(&mut cursor, replaced)?;
+        if (each_seq && after > 0) || (!each_seq && !replaced.is_empty()) {
+            return Err(Damage("rows with seqs come after one, or rows without replace some"));
+        }
         if width > COLUMNS_MAX || rows > SEGMENT_ROWS_MAX {
             return Err(Damage("there are more columns or rows than a segment holds"));
         }
         let (schema, keys) = schema_of(&mut cursor, width)?;
         let (groups, blocks) = Default::default();
-        let mut footer = Footer { schema, keys, each_seq, rows, ts_min, ts_max, groups, blocks };
+        let mut footer =
+            Footer { schema, keys, each_seq, rows, ts_min, ts_max, after, replaced, groups, blocks };
         let mut end = 0u64;
         for _ in 0..count {
             footer.groups.push(group_of(&mut cursor, each_seq)?);
@@ -147,6 +162,18 @@ impl Footer {
         }
         Ok(())
     }
+}
+
+fn replaced_of(cursor: &mut Cursor<'_>, count: u32) -> Result<Vec<Replaced>, Damage> {
+    let mut all: Vec<Replaced> = Vec::new();
+    for _ in 0..count {
+        let replaced = Replaced { file: cursor.u64()?, seq: cursor.u64()? };
+        if replaced.file <= all.last().map_or(0, |last| last.file) {
+            return Err(Damage("the files of replaced segments do not rise"));
+        }
+        all.push(replaced);
+    }
+    Ok(all)
 }
 
 /// Names and types of the columns, and which of them are keys.
@@ -257,6 +284,8 @@ mod tests {
             rows: 20,
             ts_min: 1,
             ts_max: 9,
+            after: 0,
+            replaced: vec![Replaced { file: 4, seq: 0 }, Replaced { file: 7, seq: 3 }],
             groups: vec![group(1, 5), group(5, 9)],
             blocks: vec![
                 block(0, time, 10),
@@ -284,7 +313,7 @@ mod tests {
     #[test]
     fn lies_are_refused() {
         type Lie = fn(&mut Footer);
-        let lies: [(&str, Lie); 27] = [
+        let lies: [(&str, Lie); 31] = [
             ("more rows than groups have", |f| f.rows = 21),
             ("too many rows", |f| f.rows = SEGMENT_ROWS_MAX + 1),
             ("an earlier start", |f| f.ts_min = 0),
@@ -315,6 +344,10 @@ mod tests {
             ("an empty name", |f| f.schema[0].0 = "".into()),
             ("a column without blocks", |f| f.schema.push(("size".into(), ColumnType::I64))),
             ("no seqs", |f| f.each_seq = false),
+            ("rows with seqs after one", |f| f.after = 1),
+            ("a replaced segment twice", |f| f.replaced[1].file = 4),
+            ("replaced segments out of order", |f| f.replaced.reverse()),
+            ("a replaced segment without a number", |f| f.replaced[0].file = 0),
             ("a group without blocks", |f| f.blocks.truncate(3)),
         ];
         for (what, lie) in lies {
@@ -339,7 +372,7 @@ mod tests {
     fn unknown_tags_are_refused() {
         let bytes = sound().encode();
         // The kind of seqs, the type of the column, and encoding and flags of the first block.
-        for (at, tag) in [(32, 2), (40, 0), (40, 8), (48 + 40 + 28, 8), (48 + 40 + 29, 2)] {
+        for (at, tag) in [(32, 2), (80, 0), (80, 8), (88 + 40 + 28, 8), (88 + 40 + 29, 2)] {
             let mut twin = bytes.clone();
             twin[at] = tag;
             assert!(Footer::decode(&twin, LIMIT).is_err(), "{tag} at {at}");

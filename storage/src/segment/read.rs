@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::codec::{self, Encoding};
 use super::footer::{Block, Footer};
 use super::zone::Zone;
-use super::{GroupInfo, SEGMENT, SegmentInfo};
+use super::{GroupInfo, Replaced, SEGMENT, SegmentInfo};
 use crate::columns::{Column, Values};
 use crate::disk::Disk;
 use crate::error::{Damage, StorageError};
@@ -101,6 +101,17 @@ impl Segment {
     /// Whether each row has a commit seq of its own.
     pub fn has_seqs(&self) -> bool {
         self.footer.each_seq
+    }
+
+    /// A commit seq that is less than the one of its rows, as far as was known when it was written; 0 where each row has
+    /// one of its own.
+    pub fn after(&self) -> u64 {
+        self.footer.after
+    }
+
+    /// Segments whose places it took, by rising numbers of files.
+    pub fn replaced(&self) -> &[Replaced] {
+        &self.footer.replaced
     }
 
     /// A row group, from 0. Panics where there is none, as a slice does.

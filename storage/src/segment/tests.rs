@@ -33,7 +33,8 @@ fn keys() -> HashSet<&'static str> {
 impl Rows {
     fn write(&self, disk: &dyn Disk, name: &str, cut: Cut) -> Result<SegmentInfo, StorageError> {
         let seqs = self.seqs.as_ref().map_or(Seqs::Assigned, |seqs| Seqs::Each(seqs));
-        let rows = SegmentRows { timestamps: &self.timestamps, seqs, columns: &self.columns, keys: &keys() };
+        let (timestamps, columns) = (&self.timestamps, &self.columns);
+        let rows = SegmentRows { timestamps, seqs, columns, keys: &keys(), after: 0, replaced: &[] };
         write(disk, name, DB, &rows, cut)
     }
 
@@ -188,7 +189,8 @@ fn a_real_file_is_read_by_many_threads() {
     disk.create_dir("segments/1").unwrap();
     let rows = varied(3_000);
     let seqs = Seqs::Each(rows.seqs.as_ref().unwrap());
-    let given = SegmentRows { timestamps: &rows.timestamps, seqs, columns: &rows.columns, keys: &keys() };
+    let (timestamps, columns) = (&rows.timestamps, &rows.columns);
+    let given = SegmentRows { timestamps, seqs, columns, keys: &keys(), after: 0, replaced: &[] };
     let info = write_segment(&disk, "segments/1/1", DB, &given).unwrap();
     let segment = Segment::open(&disk, "segments/1/1", DB, Some(&info)).unwrap();
     for ((name, _), is_key) in segment.schema().iter().zip(segment.keys()) {

@@ -63,6 +63,8 @@ pub(super) fn write(
         rows: times.len() as u64,
         ts_min: times.first().copied().unwrap_or(i64::MAX),
         ts_max: times.last().copied().unwrap_or(i64::MIN),
+        after: rows.after,
+        replaced: rows.replaced.to_vec(),
         groups: Vec::new(),
         blocks: Vec::new(),
     };
@@ -99,6 +101,14 @@ fn check(name: &str, rows: &SegmentRows<'_>) -> Result<(), StorageError> {
     if columns != count || seqs != count {
         let what =
             format!("{count} timestamps stand beside {columns} rows and {seqs} seqs; give as many of each");
+        return Err(StorageError::refused(name, what));
+    }
+    let each_seq = matches!(rows.seqs, Seqs::Each(_));
+    let rises = rows.replaced.is_sorted_by(|a, b| a.file < b.file);
+    let is_numbered = rows.replaced.first().is_none_or(|replaced| replaced.file > 0);
+    if (each_seq && rows.after > 0) || (!each_seq && !rows.replaced.is_empty()) || !rises || !is_numbered {
+        let what =
+            "rows with seqs come after one, rows without replace some, or the files of these do not rise";
         return Err(StorageError::refused(name, what));
     }
     for column in rows.columns.names() {

@@ -29,7 +29,7 @@ use salvage::{Saved, Unusable, salvage};
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RepairReport {
-    /// The manifest that it went out from; `None` where none could be used and the log alone was left.
+    /// The manifest that it went out from; `None` where none could be used, and the log and what files say of themselves were left.
     pub manifest: Option<u64>,
     /// The last transaction that was saved.
     pub seq: u64,

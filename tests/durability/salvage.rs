@@ -295,6 +295,36 @@ fn the_beginning_of_the_log_is_worth_more_than_a_few_rows() {
 /// Where damage parts the log from what the segments hold, what is lost between them is told; and where the beginning of the
 /// log gives more, it is taken.
 #[test]
+fn a_missing_file_between_segments_and_the_log_is_told() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    let commit = |i: i64| {
+        db.commit(transaction_of_rows(i)).unwrap();
+    };
+    (1..=4).for_each(commit);
+    db.checkpoint().unwrap();
+    (5..=90).for_each(commit);
+    let (disk, manifested) = (disk.crash(), disk.crash());
+    remove(&disk, "MANIFEST-");
+    let logs: Vec<String> = disk.files().into_iter().filter(|name| name.ends_with(".wal")).collect();
+    assert!(logs.len() > 3, "{logs:?}");
+    remove(&disk, &logs[1]);
+    let (dir, whole) = (TempDir::new().unwrap(), manifested);
+    remove(&whole, &logs[1]);
+    lay_out(&whole, dir.path()).unwrap();
+    let refused = Database::open_with(dir.path(), options()).err().unwrap();
+    assert!(refused.to_string().contains("wal/"), "{refused}");
+    let (report, saved) = repaired(&disk);
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    let found = values(&db, "tick", "x");
+    let first = found[4];
+    assert!(first > 5, "{found:?}");
+    assert_eq!(found, (1..=4).chain(first..=90).collect::<Vec<_>>());
+    let told = format!("transactions 6 to {}, of which no segment holds rows", first);
+    assert!(report.losses.iter().any(|loss| loss.lost == told), "{told}: {report:?}");
+}
+
+#[test]
 fn a_gap_between_segments_and_the_log_is_told() {
     for (until, from_the_log) in [(90, false), (60, true)] {
         let disk = SimulatedDisk::new();

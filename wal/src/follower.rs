@@ -77,7 +77,7 @@ impl Follower {
             // What looks damaged may be a later use of the file.
             check_name(&disk, db_id, &header, start.seq)?;
         }
-        Ok(Follower::at(disk, db_id, header, window, entered?, start.seq))
+        Ok(Follower::at(disk.clone(), db_id, header, window, entered?, start.seq))
     }
 
     fn at(
@@ -322,11 +322,11 @@ pub fn visit_sound<E: From<WalError>>(
             let file = disk.open_read(&name).map_err(WalError::io("open", &name))?;
             let window = Window::new(file, name)?;
             let header = place.stand_in(db_id, window.file_len(), from);
-            header.map(|header| Follower::at(disk, db_id, header, window, place.entered(), from))
+            header.map(|header| Follower::at(disk.clone(), db_id, header, window, place.entered(), from))
         }
         (None, Some((header, window))) => {
             let has_next = logs.last().is_some_and(|last| *last > header.number);
-            Follower::start(disk, db_id, header, window, start, has_next)
+            Follower::start(disk.clone(), db_id, header, window, start, has_next)
         }
         (None, None) => return Err(gone().into()),
     };
@@ -346,13 +346,31 @@ pub fn visit_sound<E: From<WalError>>(
     };
     let Follower { header, window, offset, chain, .. } = &mut follower;
     let next_seq = chain.next_seq;
-    if damage.is_some() {
-        return Ok(Sound { next_seq, torn_bytes: 0, damage });
+    let missing = || later(&disk, db_id, &logs, header.number, *offset, next_seq);
+    if let Some(damage) = damage.or_else(missing) {
+        return Ok(Sound { next_seq, torn_bytes: 0, damage: Some(damage) });
     }
     match Rest::examine(header, window, *offset)?.torn_bytes(header, *offset, next_seq) {
         Ok(torn_bytes) => Ok(Sound { next_seq, torn_bytes, damage: None }),
         Err(damage) => Ok(Sound { next_seq, torn_bytes: 0, damage: Some(damage) }),
     }
+}
+
+/// That a file behind the last one that was read begins later than that one ends: one between is missing.
+fn later(
+    disk: &SharedDisk,
+    db_id: [u8; 16],
+    logs: &[u64],
+    last: u64,
+    offset: u64,
+    next_seq: u64,
+) -> Option<WalError> {
+    let behind = logs.iter().filter(|number| **number > last);
+    let headers = behind.filter_map(|number| Some(open_file(disk, db_id, *number, next_seq).ok()?.0));
+    let header = headers.into_iter().find(|header| header.first_seq > next_seq)?;
+    let what =
+        format!("{} begins with {}, and no file leads to it", log_name(header.number), header.first_seq);
+    Some(WalError::Corrupt { file: log_name(last), offset, seq: next_seq, what })
 }
 
 /// Why a reading stopped.

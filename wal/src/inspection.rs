@@ -30,7 +30,7 @@ pub struct FileInspection {
     pub end: u64,
     /// Byte at which the next file says that this one ends.
     pub declared_end: Option<u64>,
-    /// What stands behind that byte.
+    /// What stands behind [`end`](FileInspection::end).
     pub behind: Behind,
 }
 
@@ -83,7 +83,7 @@ struct Gap {
     seq: u64,
     /// Where the log goes on.
     until: u64,
-    /// What shows that it does.
+    /// What is wrong.
     what: String,
 }
 
@@ -229,7 +229,7 @@ impl FileInspection {
     }
 
     fn at_gap(&self, gap: Gap) -> WalError {
-        self.corrupt(gap.offset, gap.seq, format!("no valid batch, though {}", gap.what))
+        self.corrupt(gap.offset, gap.seq, gap.what)
     }
 
     /// That it does not follow the file before it.
@@ -243,13 +243,19 @@ impl FileInspection {
         let (mut offset, mut seq) = (BLOCK, header.first_seq);
         for batch in &self.batches {
             if !batch.follows {
-                let what = format!("a whole one stands at byte {}", batch.offset);
+                let what = match batch.offset == offset {
+                    true => format!("batch {} does not follow on from the one before it", batch.number),
+                    false => format!(
+                        "no valid batch, though batch {} at byte {} is valid",
+                        batch.number, batch.offset
+                    ),
+                };
                 gaps.push(Gap { offset, seq, until: batch.offset, what });
             }
             (offset, seq) = (batch.offset + batch.bytes, batch.first_seq + u64::from(batch.records));
         }
         if let Some(end) = self.declared_end.filter(|end| *end != offset) {
-            let what = format!("the next file says that this one ends at byte {end}");
+            let what = format!("no valid batch, though the next file says that this one ends at byte {end}");
             gaps.push(Gap { offset, seq, until: end, what });
         }
         gaps

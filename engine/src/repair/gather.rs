@@ -92,6 +92,14 @@ pub(super) fn gather(
         gathered.add_series(series, found, log.as_ref(), &told)?;
     }
     gathered.losses.extend(log.iter().flat_map(|log| log.losses_before(inspected, stored)));
+    if let Some(log) = log.as_ref().filter(|log| log.first > stored + 1 && gathered.losses.is_empty()) {
+        gathered.assumed.push(format!(
+            "transactions {} to {} stand in no file of the log, and no segment holds rows of them; it was assumed that they \
+             appended none",
+            stored + 1,
+            log.first - 1
+        ));
+    }
     let manifest = &mut gathered.manifest;
     if manifest.series.is_empty() && manifest.packs.is_empty() && log.is_none() {
         return Ok(None);
@@ -107,8 +115,8 @@ pub(super) fn gather(
         format!(
             "no manifest is left, so that the segments and packs in the folders were taken, and of segments that hold rows of \
              the same transactions the newest; the segments hold transactions up to {stored}; where the log does not delete \
-             them once more, deleted rows are back if all rows of their segment were deleted or the segment that was \
-             written without them is damaged"
+             them once more, deleted rows are back if no checkpoint had carried the delete out yet, if all rows of their \
+             segment were deleted, or if the segment that was written without them is damaged"
         ),
     );
     Ok(Some(gathered))
@@ -156,17 +164,29 @@ fn survey(
 }
 
 impl Survey {
-    /// Damage in older files of the log, where no segment holds what stood there. `stored` is the last transaction of which
-    /// segments hold rows.
+    /// What keeps older files of the log from leading to this part, where no segment holds what stood between: damage in
+    /// them, or that one is missing. `stored` is the last transaction of which segments hold rows.
     fn losses_before(&self, inspected: &[FileInspection], stored: u64) -> Vec<Loss> {
-        let older = inspected.iter().filter(|file| file.number < self.file);
+        let (first, last) = (stored + 1, self.first - 1);
+        let mut older = inspected.iter().filter(|file| file.number < self.file).peekable();
+        if first > last || older.peek().is_none() {
+            return Vec::new();
+        }
+        let lost = format!("transactions {first} to {last}, of which no segment holds rows");
         let damages = older.flat_map(FileInspection::damages).filter_map(|damage| {
             let WalError::Corrupt { file, seq, .. } = &damage else { return None };
-            let (name, first, last) = (file.clone(), stored + 1, self.first - 1);
-            let lost = format!("transactions {first} to {last}, of which no segment holds rows");
-            (first.max(*seq) <= last).then(|| Loss::new(name, &damage.into(), lost))
+            let name = file.clone();
+            (*seq <= last).then(|| Loss::new(name, &damage.into(), lost.clone()))
         });
-        damages.collect()
+        let mut losses: Vec<Loss> = damages.collect();
+        if losses.is_empty() {
+            let own = inspected.iter().find(|file| file.number == self.file);
+            let file = own.map(|own| own.file.clone()).unwrap_or_default();
+            let what = "the older files of the log do not lead to it".to_string();
+            let gap = WalError::Corrupt { file: file.clone(), offset: 0, seq: self.first, what };
+            losses.push(Loss::new(file, &gap.into(), lost));
+        }
+        losses
     }
 
     fn note(&mut self, seq: u64, payload: &[u8]) {

@@ -30,6 +30,8 @@ pub const ENTRY: Entry = Entry {
 const ROUNDS_MAX: usize = 3;
 /// The first argument of a process that does a [`Task`].
 pub const TASK: &str = "task";
+/// Amounts that sled was seen to store within the memory of a usual machine.
+const SLED_DIVISOR_MIN: u64 = 10;
 /// What a process says when all is stored, and when it has opened.
 const STORED: &str = "stored";
 const OPENED: &str = "opened";
@@ -90,7 +92,14 @@ enum Pages {
 
 fn run(folder: &Path, effort: &Effort) -> Result<(), Failed> {
     let rounds = effort.rounds.min(ROUNDS_MAX);
-    let effort = Effort { rounds, warm_up: false, turn: Duration::ZERO, ..effort.clone() };
+    let mut effort = Effort { rounds, warm_up: false, turn: Duration::ZERO, ..effort.clone() };
+    let is_too_much = |peer: &Peer| *peer == Peer::Sled && effort.divisor < SLED_DIVISOR_MIN;
+    if effort.peers.iter().any(is_too_much) {
+        effort.peers.retain(|peer| !is_too_much(peer));
+        println!(
+            "sled: left out, as storing this takes it more than 23 GB of memory; --divisor {SLED_DIVISOR_MIN} compares with it"
+        );
+    }
     print_terms(&effort, SETUP);
     for (kind, all, each, bytes) in STOCK {
         let pair = KEY_BYTES + bytes;

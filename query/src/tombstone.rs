@@ -299,7 +299,7 @@ mod tests {
         let field = Schema {
             columns: large.columns.iter().cloned().map(|c| SchemaColumn { key: false, ..c }).collect(),
         };
-        for value in [1, (1 << 53) + 1] {
+        for value in [1, (1_i64 << 53) + 1] {
             let error = Tombstone::new(&field, None, None, &[("k".into(), value.into())]).unwrap_err();
             assert!(matches!(error, QueryError::NotKey { .. }), "{error}");
         }

@@ -252,6 +252,16 @@ fn damage_log(disk: &SimulatedDisk, at: u64) {
     disk.overwrite(&log, bytes);
 }
 
+/// What a repair without manifests makes of a log that is damaged at a byte.
+fn repaired_behind_damage(disk: &SimulatedDisk, at: u64) -> (RepairReport, Database, TempDir) {
+    let disk = disk.crash();
+    remove(&disk, "MANIFEST-");
+    damage_log(&disk, at);
+    let (report, saved) = repaired(&disk);
+    let db = Database::open_with(saved.path(), options()).unwrap();
+    (report, db, saved)
+}
+
 /// A beginning of the log whose rows are deleted counts for nothing against rows that are there.
 #[test]
 fn deleted_rows_make_the_beginning_of_the_log_worth_nothing() {
@@ -262,11 +272,7 @@ fn deleted_rows_make_the_beginning_of_the_log_worth_nothing() {
     let at = db.status().log.offset;
     db.commit(keyed(5_000, 10)).unwrap();
     db.checkpoint().unwrap();
-    let disk = disk.crash();
-    remove(&disk, "MANIFEST-");
-    damage_log(&disk, at);
-    let (report, saved) = repaired(&disk);
-    let db = Database::open_with(saved.path(), options()).unwrap();
+    let (report, db, _saved) = repaired_behind_damage(&disk, at);
     assert_eq!(values(&db, "s", "x"), (5_000..5_010).collect::<Vec<_>>(), "{report:?}");
 }
 
@@ -283,17 +289,12 @@ fn the_beginning_of_the_log_is_worth_more_than_a_few_rows() {
     let at = db.status().log.offset;
     db.commit(keyed(5_000, 100)).unwrap();
     db.checkpoint().unwrap();
-    let disk = disk.crash();
-    remove(&disk, "MANIFEST-");
-    damage_log(&disk, at);
-    let (report, saved) = repaired(&disk);
-    let db = Database::open_with(saved.path(), options()).unwrap();
+    let (report, db, _saved) = repaired_behind_damage(&disk, at);
     assert_eq!(values(&db, "tick", "x"), (1..=8).collect::<Vec<_>>(), "{report:?}");
     assert!(db.snapshot().slot(underbelly_tests::BOOK, underbelly_tests::day(), ["c1"]).unwrap().is_some());
 }
 
-/// Where damage parts the log from what the segments hold, what is lost between them is told; and where the beginning of the
-/// log gives more, it is taken.
+/// A log file that is missing is told, and what stands behind it is saved.
 #[test]
 fn a_missing_file_between_segments_and_the_log_is_told() {
     let disk = SimulatedDisk::new();
@@ -324,6 +325,8 @@ fn a_missing_file_between_segments_and_the_log_is_told() {
     assert!(report.losses.iter().any(|loss| loss.lost == told), "{told}: {report:?}");
 }
 
+/// Where damage parts the log from what the segments hold, what is lost between them is told; and where the beginning of the
+/// log gives more, it is taken.
 #[test]
 fn a_gap_between_segments_and_the_log_is_told() {
     for (until, from_the_log) in [(90, false), (60, true)] {

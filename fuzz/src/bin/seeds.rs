@@ -209,7 +209,14 @@ fn segments() -> Done {
                 &disk,
                 FILE,
                 DATABASE,
-                &SegmentRows { timestamps: &timestamps, seqs, columns: &columns, keys: &HashSet::new(), after: 0, replaced: &[] },
+                &SegmentRows {
+                    timestamps: &timestamps,
+                    seqs,
+                    columns: &columns,
+                    keys: &HashSet::new(),
+                    after: 0,
+                    replaced: &[],
+                },
             )?;
             seed("segment", format!("{name}-{kind}"), file(&disk, FILE)?)?;
         }

@@ -341,6 +341,61 @@ fn a_gap_between_segments_and_the_log_is_told() {
     }
 }
 
+/// A file of the log that is missing between others is a loss like a damaged one; where all before it are gone too, as after
+/// a checkpoint, it is told what that means.
+#[test]
+fn a_missing_log_file_is_told_once_with_what_was_in_it() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    (1..=4).for_each(|i| drop(db.commit(transaction_of_rows(i)).unwrap()));
+    db.checkpoint().unwrap();
+    (5..=150).for_each(|i| drop(db.commit(transaction_of_rows(i)).unwrap()));
+    // The opening is a transaction too.
+    let before = db.snapshot().seq() as i64 - 150;
+    let log = |number: u64| format!("wal/{number:010}.wal");
+    for missing in [vec![3], vec![1, 2, 3]] {
+        let disk = disk.crash();
+        remove(&disk, "MANIFEST-");
+        missing.iter().for_each(|number| disk.remove(&log(*number)).unwrap());
+        let (report, saved) = repaired(&disk);
+        let db = Database::open_with(saved.path(), options()).unwrap();
+        let found = values(&db, "tick", "x");
+        let first = found[4];
+        assert_eq!(found, (1..=4).chain(first..=150).collect::<Vec<_>>());
+        let range = format!("transactions {} to {}", before + 5, before + first - 1);
+        let losses: Vec<_> = report.losses.iter().filter(|loss| loss.lost.contains(&range)).collect();
+        if missing == [3] {
+            assert!(losses.len() == 1 && losses[0].file == log(3), "{range}: {report:?}");
+        } else {
+            assert!(losses.is_empty(), "{range}: {report:?}");
+            assert!(report.assumed.iter().any(|told| told.contains(&range)), "{range}: {report:?}");
+        }
+    }
+}
+
+/// A delete that no checkpoint had applied is lost with the manifest and the log that held it; that is told.
+#[test]
+fn deletes_that_wait_are_back_and_that_is_told() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    db.commit(keyed(0, 100)).unwrap();
+    let _holds = db.snapshot();
+    db.commit(deleting(Delete::all().from(Timestamp(10)))).unwrap();
+    db.checkpoint().unwrap();
+    let disk = disk.crash();
+    remove(&disk, "MANIFEST-");
+    for log in [true, false] {
+        if !log {
+            remove(&disk, "wal/");
+        }
+        let (report, saved) = repaired(&disk);
+        let db = Database::open_with(saved.path(), options()).unwrap();
+        let told = report.assumed.iter().any(|told| told.contains("no checkpoint had applied the delete"));
+        assert!(log || told, "{report:?}");
+        assert_eq!(values(&db, "s", "x").len(), if log { 10 } else { 100 }, "{report:?}");
+    }
+}
+
 /// A large append that was merged meanwhile is not taken twice, though nothing says any more which transaction it was.
 #[test]
 fn merged_rows_of_an_unknown_transaction_come_once() {

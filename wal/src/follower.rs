@@ -346,8 +346,14 @@ pub fn visit_sound<E: From<WalError>>(
     };
     let Follower { header, window, offset, chain, .. } = &mut follower;
     let next_seq = chain.next_seq;
-    if damage.is_some() {
-        return Ok(Sound { next_seq, torn_bytes: 0, damage });
+    let missing = || {
+        let number = header.number + 1;
+        let is_missing = !logs.contains(&number) && logs.last().is_some_and(|last| *last > number);
+        let what = "the file is missing, and later ones are there".to_string();
+        is_missing.then(|| WalError::Corrupt { file: log_name(number), offset: 0, seq: next_seq, what })
+    };
+    if let Some(damage) = damage.or_else(missing) {
+        return Ok(Sound { next_seq, torn_bytes: 0, damage: Some(damage) });
     }
     match Rest::examine(header, window, *offset)?.torn_bytes(header, *offset, next_seq) {
         Ok(torn_bytes) => Ok(Sound { next_seq, torn_bytes, damage: None }),

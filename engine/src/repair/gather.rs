@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use underbelly_storage::disk::SharedDisk;
 use underbelly_storage::identify_chunk;
-use underbelly_wal::{FileInspection, Start, WalError, visit_sound};
+use underbelly_wal::{FileInspection, Start, WalError, log_name, visit_sound};
 
 use super::found::Found;
 use super::loss::Loss;
@@ -91,7 +91,11 @@ pub(super) fn gather(
     for (series, found) in by_series {
         gathered.add_series(series, found, log.as_ref(), &told)?;
     }
-    gathered.losses.extend(log.iter().flat_map(|log| log.losses_before(inspected, stored)));
+    match log.as_ref().and_then(|log| log.gap(inspected, stored)) {
+        Some(Ok(loss)) => gathered.losses.push(loss),
+        Some(Err(assumed)) => gathered.assumed.push(assumed),
+        None => {}
+    }
     let manifest = &mut gathered.manifest;
     if manifest.series.is_empty() && manifest.packs.is_empty() && log.is_none() {
         return Ok(None);
@@ -105,10 +109,10 @@ pub(super) fn gather(
     gathered.assumed.insert(
         0,
         format!(
-            "no manifest is left, so that the segments and packs in the folders were taken, and of segments that hold rows of \
-             the same transactions the newest; the segments hold transactions up to {stored}; where the log does not delete \
-             them once more, deleted rows are back if all rows of their segment were deleted or the segment that was \
-             written without them is damaged"
+            "no manifest is left, so that the segments and packs in the folders were taken, but for those whose places newer \
+             ones took; the segments hold transactions up to {stored}; where the log that is left does not hold the delete, \
+             deleted rows are back if all rows of their segment were deleted, if the segment that was written without \
+             them is damaged, or if no checkpoint had applied the delete yet"
         ),
     );
     Ok(Some(gathered))
@@ -156,17 +160,38 @@ fn survey(
 }
 
 impl Survey {
-    /// Damage in older files of the log, where no segment holds what stood there. `stored` is the last transaction of which
-    /// segments hold rows.
-    fn losses_before(&self, inspected: &[FileInspection], stored: u64) -> Vec<Loss> {
-        let older = inspected.iter().filter(|file| file.number < self.file);
-        let damages = older.flat_map(FileInspection::damages).filter_map(|damage| {
-            let WalError::Corrupt { file, seq, .. } = &damage else { return None };
-            let (name, first, last) = (file.clone(), stored + 1, self.first - 1);
-            let lost = format!("transactions {first} to {last}, of which no segment holds rows");
-            (first.max(*seq) <= last).then(|| Loss::new(name, &damage.into(), lost))
+    /// What parts it from what segments hold, and the transactions between them; `stored` is the last of which segments hold
+    /// rows. Where no older file of the log is left, nothing says that one of them is lost.
+    fn gap(&self, inspected: &[FileInspection], stored: u64) -> Option<Result<Loss, String>> {
+        let (first, last) = (stored.saturating_add(1), self.first - 1);
+        if first > last {
+            return None;
+        }
+        let lost = format!("transactions {first} to {last}, of which no segment holds rows");
+        let older: Vec<&FileInspection> = inspected.iter().filter(|found| found.number < self.file).collect();
+        let Some(oldest) = older.first() else {
+            return Some(Err(format!(
+                "no segment holds rows of the transactions {first} to {last}, and the log begins with {}; they were taken \
+                 for such as appended nothing that is still there",
+                self.first
+            )));
+        };
+        let damage = older.iter().flat_map(|found| found.damages()).find_map(|damage| match &damage {
+            WalError::Corrupt { file, seq, .. } if *seq <= last => {
+                Some(Loss::new(file.clone(), &damage.into(), lost.clone()))
+            }
+            _ => None,
         });
-        damages.collect()
+        let missing = || {
+            let is_there = |number: &u64| older.iter().any(|found| found.number == *number);
+            let number = (oldest.number..self.file).find(|number| !is_there(number)).unwrap_or(self.file);
+            let damage = match number < self.file {
+                true => "it is missing".to_string(),
+                false => "it does not follow on from the file before it".to_string(),
+            };
+            Loss { file: log_name(number), offset: None, damage, lost: lost.clone() }
+        };
+        Some(Ok(damage.unwrap_or_else(missing)))
     }
 
     fn note(&mut self, seq: u64, payload: &[u8]) {

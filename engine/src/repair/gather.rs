@@ -35,8 +35,8 @@ pub(super) struct Gathered {
     pub covered: Covered,
     /// The last transaction of which a segment holds rows.
     pub stored: u64,
-    /// The last transaction that is known to have been before an append whose own is not known.
-    after: u64,
+    /// The last transaction of which large appends are, or may be.
+    last_large: u64,
     pub losses: Vec<Loss>,
     pub assumed: Vec<String>,
 }
@@ -70,7 +70,7 @@ pub(super) fn gather(
         with_graph: false,
         covered: Covered::new(),
         stored: 0,
-        after: 0,
+        last_large: 0,
         losses: Vec::new(),
         assumed: Vec::new(),
     };
@@ -100,8 +100,7 @@ pub(super) fn gather(
     if manifest.series.is_empty() && manifest.packs.is_empty() && log.is_none() {
         return Ok(None);
     }
-    // What was appended after a transaction stays so, for the next repair.
-    manifest.seq = log.as_ref().map_or(stored.max(gathered.after.saturating_add(1)), |log| log.first - 1);
+    manifest.seq = log.as_ref().map_or(stored.max(gathered.last_large).max(1), |log| log.first - 1);
     // A run takes a transaction at least, so no run has this number.
     manifest.next_run = log.map_or(0, |log| log.next).max(manifest.seq) + 1;
     let mut lengths = inspected.iter().rev().filter_map(|file| Some(file.header.as_ref().ok()?.file_len));
@@ -277,10 +276,8 @@ impl Gathered {
             let mut assumed = None;
             if seqs.is_empty() {
                 // Its transaction brings it along, or was never committed, where the log would name it.
-                let is_told = |log: &Survey| {
-                    log.named.contains_key(&found.file)
-                        || found.segment.after().saturating_add(1) >= log.first
-                };
+                let is_told =
+                    |log: &Survey| log.named.contains_key(&found.file) || found.first_seq() >= log.first;
                 if log.is_some_and(is_told) {
                     continue;
                 }
@@ -298,7 +295,8 @@ impl Gathered {
                 }
                 assumed = Some(format!(
                     "nothing says which transaction appended the {rows} rows of series {series:?} in {file}, nor that it \
-                     was committed; they were taken for rows of transaction 1"
+                     was committed; they were taken for rows of transaction {}, the first that it may have been",
+                    found.first_seq()
                 ));
             }
             // A segment that cannot be taken takes no other's place.
@@ -309,11 +307,11 @@ impl Gathered {
             }
             segments.push(found.reference(match found.segment.has_seqs() {
                 true => 0,
-                false => seq.unwrap_or(1),
+                false => seq.unwrap_or_else(|| found.first_seq()),
             }));
             covered.extend(seqs);
             replaced.extend(found.segment.replaced().iter().map(|replaced| replaced.file));
-            self.after = self.after.max(found.segment.after());
+            self.last_large = self.last_large.max(found.first_seq());
             self.assumed.extend(assumed);
             kept.push(found);
         }
@@ -322,13 +320,15 @@ impl Gathered {
         }
         columns.sort_by_key(|column: &v1::SchemaColumn| !column.key);
         segments.sort_unstable_by_key(|segment| segment.file);
+        let assigned = segments.iter().map(|segment| segment.seq).max();
+        let last_seq = covered.last().copied().max(assigned).unwrap_or(1);
         let inexact: BTreeSet<String> =
             kept.iter().flat_map(|found| inexact::in_segment(&found.segment)).collect();
         self.manifest.series.push(v1::Series {
             name: series.clone(),
             columns,
             segments,
-            last_seq: covered.last().copied().unwrap_or(1),
+            last_seq,
             deletes: told.deletes.get(&series).cloned().unwrap_or_default(),
             inexact: inexact.into_iter().collect(),
         });

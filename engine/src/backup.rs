@@ -354,18 +354,23 @@ fn remove_files(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The same on a disk of which nothing but the names is known. A sealed file may not be opened.
+/// The same on a disk of which nothing but the names is known: a name that cannot be removed is taken for a folder, and the
+/// error answered where it cannot be listed either.
 fn remove_names(disk: &dyn Disk, dir: &str) -> io::Result<()> {
-    for entry in disk.list(dir)? {
+    remove_listed(disk, dir, disk.list(dir)?)
+}
+
+fn remove_listed(disk: &dyn Disk, dir: &str, names: Vec<String>) -> io::Result<()> {
+    for entry in names {
         let name = if dir.is_empty() { entry } else { format!("{dir}/{entry}") };
-        match disk.remove(&name).map_err(|error| (error.kind(), error)) {
-            Ok(()) => {}
-            // How the disk says that it is a folder.
-            Err((
-                io::ErrorKind::IsADirectory | io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied,
-                _,
-            )) => remove_names(disk, &name)?,
-            Err((_, error)) => return Err(error),
+        let Err(error) = disk.remove(&name) else { continue };
+        let is_folder = matches!(
+            error.kind(),
+            io::ErrorKind::IsADirectory | io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+        );
+        match disk.list(&name) {
+            Ok(names) if is_folder => remove_listed(disk, &name, names)?,
+            _ => return Err(error),
         }
     }
     Ok(())
@@ -407,5 +412,33 @@ impl CopyLog {
         self.log.write(&self.waiting)?;
         self.log.seal()?;
         Ok(self.log.stats().records)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use underbelly_storage::disk::{Act, FaultyDisk};
+
+    use super::*;
+
+    /// Folders are gone through, and a file that may not be removed is that error.
+    #[test]
+    fn a_file_that_may_not_be_removed_is_named_as_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::new(RealDisk::new(dir.path()));
+        disk.create_dir("a").unwrap();
+        disk.create_dir("a/b").unwrap();
+        let fill =
+            || ["one", "a/two", "a/b/three"].map(|name| fs::write(dir.path().join(name), "x").unwrap());
+        fill();
+        remove_names(&disk, "").unwrap();
+        assert!(!dir.path().join("a/b/three").exists());
+        fill();
+        disk.watch(|call| match (call.act, call.name) {
+            (Act::Remove, "a/two") => Err(io::ErrorKind::PermissionDenied.into()),
+            _ => Ok(()),
+        });
+        assert_eq!(remove_names(&disk, "").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 }

@@ -1,8 +1,9 @@
 //! What is left of a damaged database, as a sound one in another folder.
 //!
 //! From the newest manifest whose image can be read: all files that verify, and the log's records from there on as
-//! long as they follow each other. Where no manifest can be read, what the files say of themselves stands in. What is damaged or missing is left out and listed. Objects that nothing holds any
-//! more are known to be lost, so that what names them says so when it is read. The damaged folder is not changed.
+//! long as they follow each other. Where no manifest can be read, what the files say of themselves stands in. What is
+//! damaged or missing is left out and listed. Objects that nothing holds any more are known to be lost, so that what names
+//! them says so when it is read. The damaged folder is not changed.
 
 mod candidates;
 mod found;

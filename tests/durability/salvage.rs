@@ -1,13 +1,14 @@
 //! Repairs that have to go without images, without manifests, or without the log: what is sound is saved, once, and what
 //! was assumed is told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 use underbelly::{
     Batch, Column, ColumnType, Columns, Database, Delete, Disk, Metadata, Options, RepairReport, Row,
-    SimulatedDisk, Timestamp, View,
+    SimulatedDisk, Snapshot, Timestamp, View,
 };
 use underbelly_tests::sample::lay_out;
 use underbelly_tests::{BULK_ROWS, blob_of, define, options, transaction};
@@ -294,37 +295,6 @@ fn the_beginning_of_the_log_is_worth_more_than_a_few_rows() {
     assert!(db.snapshot().slot(underbelly_tests::BOOK, underbelly_tests::day(), ["c1"]).unwrap().is_some());
 }
 
-/// A log file that is missing is told, and what stands behind it is saved.
-#[test]
-fn a_missing_file_between_segments_and_the_log_is_told() {
-    let disk = SimulatedDisk::new();
-    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
-    let commit = |i: i64| {
-        db.commit(transaction_of_rows(i)).unwrap();
-    };
-    (1..=4).for_each(commit);
-    db.checkpoint().unwrap();
-    (5..=90).for_each(commit);
-    let (disk, manifested) = (disk.crash(), disk.crash());
-    remove(&disk, "MANIFEST-");
-    let logs: Vec<String> = disk.files().into_iter().filter(|name| name.ends_with(".wal")).collect();
-    assert!(logs.len() > 3, "{logs:?}");
-    remove(&disk, &logs[1]);
-    let (dir, whole) = (TempDir::new().unwrap(), manifested);
-    remove(&whole, &logs[1]);
-    lay_out(&whole, dir.path()).unwrap();
-    let refused = Database::open_with(dir.path(), options()).err().unwrap();
-    assert!(refused.to_string().contains("wal/"), "{refused}");
-    let (report, saved) = repaired(&disk);
-    let db = Database::open_with(saved.path(), options()).unwrap();
-    let found = values(&db, "tick", "x");
-    let first = found[4];
-    assert!(first > 5, "{found:?}");
-    assert_eq!(found, (1..=4).chain(first..=90).collect::<Vec<_>>());
-    let told = format!("transactions 6 to {}, of which no segment holds rows", first);
-    assert!(report.losses.iter().any(|loss| loss.lost == told), "{told}: {report:?}");
-}
-
 /// Where damage parts the log from what the segments hold, what is lost between them is told; and where the beginning of the
 /// log gives more, it is taken.
 #[test]
@@ -372,6 +342,83 @@ fn a_gap_between_segments_and_the_log_is_told() {
         let lost = format!("transactions {} to {}", before + 5, before + first - 1);
         assert!(report.losses.iter().any(|loss| loss.lost.starts_with(&lost)), "{lost}: {report:?}");
     }
+}
+
+/// A file of the log that is missing between others is a loss like a damaged one; where all before it are gone too, as after
+/// a checkpoint, it is told what that means.
+#[test]
+fn a_missing_log_file_is_told_once_with_what_was_in_it() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    let commit = |i: i64| {
+        db.commit(transaction_of_rows(i)).unwrap();
+    };
+    (1..=4).for_each(commit);
+    db.checkpoint().unwrap();
+    (5..=150).for_each(commit);
+    // The opening is a transaction too.
+    let before = db.snapshot().seq() as i64 - 150;
+    let log = |number: u64| format!("wal/{number:010}.wal");
+    for missing in [vec![3], vec![1, 2, 3]] {
+        let disk = disk.crash();
+        remove(&disk, "MANIFEST-");
+        missing.iter().for_each(|number| disk.remove(&log(*number)).unwrap());
+        let (report, saved) = repaired(&disk);
+        let db = Database::open_with(saved.path(), options()).unwrap();
+        let found = values(&db, "tick", "x");
+        let first = found[4];
+        assert_eq!(found, (1..=4).chain(first..=150).collect::<Vec<_>>());
+        let range = format!("transactions {} to {}", before + 5, before + first - 1);
+        let losses: Vec<_> = report.losses.iter().filter(|loss| loss.lost.contains(&range)).collect();
+        if missing == [3] {
+            assert!(losses.len() == 1 && losses[0].file == log(3), "{range}: {report:?}");
+        } else {
+            assert!(losses.is_empty(), "{range}: {report:?}");
+            assert!(report.assumed.iter().any(|told| told.contains(&range)), "{range}: {report:?}");
+        }
+    }
+}
+
+/// A delete that no checkpoint had applied is lost with the manifest and the log that held it; that is told.
+#[test]
+fn deletes_that_wait_are_back_and_that_is_told() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    db.commit(keyed(0, 100)).unwrap();
+    let _holds = db.snapshot();
+    db.commit(deleting(Delete::all().from(Timestamp(10)))).unwrap();
+    db.checkpoint().unwrap();
+    let disk = disk.crash();
+    remove(&disk, "MANIFEST-");
+    for log in [true, false] {
+        if !log {
+            remove(&disk, "wal/");
+        }
+        let (report, saved) = repaired(&disk);
+        let db = Database::open_with(saved.path(), options()).unwrap();
+        let told = report.assumed.iter().any(|told| told.contains("no checkpoint had applied the delete"));
+        assert!(log || told, "{report:?}");
+        assert_eq!(values(&db, "s", "x").len(), if log { 10 } else { 100 }, "{report:?}");
+    }
+}
+
+/// A delete that the log still tells, though it is not applied, hides no rows of a large append that came behind it, also
+/// where nothing says any more which transaction that was.
+#[test]
+fn deletes_hide_no_large_append_that_came_behind_them() {
+    let disk = SimulatedDisk::new();
+    let db =
+        Database::create_on(Arc::new(disk.clone()), Options { workers: 0, ..Options::default() }).unwrap();
+    db.commit(keyed(0, 10)).unwrap();
+    db.commit(deleting(Delete::all().from(Timestamp(5)))).unwrap();
+    let at = db.status().log.offset;
+    db.commit(keyed(1_000, BULK_ROWS)).unwrap();
+    db.commit(keyed(1 << 30, 2)).unwrap();
+    db.checkpoint().unwrap();
+    let (report, db, _saved) = repaired_behind_damage(&disk, at);
+    let expected = (0..5).chain(1_000..1_000 + BULK_ROWS as i64).chain([1 << 30, (1 << 30) + 1]);
+    assert_eq!(values(&db, "s", "x"), expected.collect::<Vec<_>>(), "{report:?}");
+    assert!(report.assumed.iter().any(|told| told.contains("nothing says which transaction")), "{report:?}");
 }
 
 /// A large append that was merged meanwhile is not taken twice, though nothing says any more which transaction it was.
@@ -632,18 +679,38 @@ fn rows_of_which_nothing_was_left_may_be_back_and_that_is_told() {
 enum Step {
     /// Times and keys of rows of one transaction.
     Append(Vec<(i64, u8)>),
+    /// So many rows that they get a segment of their own, from a time on.
+    Large(i64),
     /// Rows within a range of time, of a key or of all.
     Delete(i64, i64, Option<u8>),
     Checkpoint,
+    /// A snapshot is held from here on, or none is any more.
+    Hold(bool),
 }
+
+/// Rows that pass what a record of a small log takes.
+const LARGE_ROWS: i64 = 2_000;
 
 fn step() -> impl Strategy<Value = Step> {
     let delete = (0i64..30, 1i64..30, prop::option::weighted(0.5, 0u8..3));
+    let wide = (0i64..30, 1i64..LARGE_ROWS, prop::option::weighted(0.5, 0u8..3));
     prop_oneof![
         6 => prop::collection::vec((0i64..30, 0u8..3), 1..40).prop_map(Step::Append),
+        1 => (0i64..30).prop_map(Step::Large),
         3 => delete.prop_map(|(from, length, key)| Step::Delete(from, from + length, key)),
+        1 => wide.prop_map(|(from, length, key)| Step::Delete(from, from + length, key)),
         3 => Just(Step::Checkpoint),
+        1 => any::<bool>().prop_map(Step::Hold),
     ]
+}
+
+/// What is left of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LogLeft {
+    All,
+    Nothing,
+    /// All but one block with a batch, counted from the first.
+    Damaged(usize),
 }
 
 /// A row of the model.
@@ -653,13 +720,35 @@ struct Kept {
     key: u8,
     x: i64,
     transaction: i64,
+    /// The transaction that deleted it.
+    deleted: Option<i64>,
+}
+
+/// Damages the batch that begins in one of the blocks that do.
+fn damage_batch(disk: &SimulatedDisk, which: usize) {
+    let mut batches = Vec::new();
+    for name in disk.files().into_iter().filter(|name| name.ends_with(".wal")) {
+        let bytes = disk.contents(&name).unwrap();
+        let salt = bytes[40..48].to_vec();
+        let own = (1..bytes.len() / 4096).filter(|block| bytes[block * 4096 + 8..][..8] == salt);
+        batches.extend(own.map(|block| (name.clone(), block * 4096)));
+    }
+    if let Some((name, at)) = batches.get(which % batches.len().max(1)) {
+        let mut bytes = disk.contents(name).unwrap();
+        bytes[at + 70] ^= 1;
+        disk.overwrite(name, bytes);
+    }
 }
 
 /// Lives the steps, takes manifests and perhaps the log away, and compares what a repair gives with the model.
-fn salvage_and_compare(steps: Vec<Step>, log: bool) {
+fn salvage_and_compare(steps: Vec<Step>, log: LogLeft, checkpoint_bytes: u64) {
     let disk = SimulatedDisk::new();
-    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
-    let (mut all, mut alive, mut sealed) = (Vec::<Kept>::new(), Vec::<Kept>::new(), Vec::new());
+    let options = Options { checkpoint_bytes, workers: 0, ..options() };
+    let db = Database::create_on(Arc::new(disk.clone()), options.clone()).unwrap();
+    let (mut all, mut sealed) = (Vec::<Kept>::new(), Vec::new());
+    let mut held: Option<Snapshot> = None;
+    // The last delete that a checkpoint has applied for sure, with all before it.
+    let mut applied = 0;
     let begin = [Step::Append(vec![(1, 0), (2, 1), (3, 2)]), Step::Checkpoint];
     for (transaction, step) in (1..).zip(begin.into_iter().chain(steps)) {
         let mut batch = Batch::new();
@@ -667,12 +756,26 @@ fn salvage_and_compare(steps: Vec<Step>, log: bool) {
         match step {
             Step::Append(rows) => {
                 for (time, key) in rows {
-                    let row = Kept { time, key, x: all.len() as i64, transaction };
+                    let row = Kept { time, key, x: all.len() as i64, transaction, deleted: None };
                     let written = Row::new("s", Timestamp(time)).key("k", format!("k{key}"));
                     batch.append(written.field("x", row.x)).unwrap();
                     all.push(row);
-                    alive.push(row);
                 }
+            }
+            Step::Large(first) => {
+                let rows = (0..LARGE_ROWS).map(|i| {
+                    let (time, key) = (first + i, (i % 3) as u8);
+                    Kept { time, key, x: all.len() as i64 + i, transaction, deleted: None }
+                });
+                let rows: Vec<Kept> = rows.collect();
+                let mut keys = Column::new(ColumnType::Utf8);
+                rows.iter().for_each(|row| keys.push(&format!("k{}", row.key).into()).unwrap());
+                let columns = Columns::new().with("k", keys).unwrap();
+                let x: Vec<i64> = rows.iter().map(|row| row.x).collect();
+                let columns = columns.with("x", Column::from(x)).unwrap();
+                let times = rows.iter().map(|row| Timestamp(row.time)).collect();
+                batch.append_columns("s", times, columns, &["k"]).unwrap();
+                all.extend(rows);
             }
             Step::Delete(from, to, key) => {
                 let delete = Delete::all().from(Timestamp(from)).to(Timestamp(to));
@@ -683,11 +786,21 @@ fn salvage_and_compare(steps: Vec<Step>, log: bool) {
                         None => delete,
                     },
                 );
-                alive.retain(|row| !(from..to).contains(&row.time) || key.is_some_and(|key| key != row.key));
+                for row in all.iter_mut().filter(|row| row.deleted.is_none()) {
+                    let fits = (from..to).contains(&row.time) && key.is_none_or(|key| key == row.key);
+                    row.deleted = fits.then_some(transaction);
+                }
             }
             Step::Checkpoint => {
                 db.checkpoint().unwrap();
-                sealed.clone_from(&alive);
+                sealed = all.iter().filter(|row| row.deleted.is_none()).map(|row| row.x).collect::<Vec<_>>();
+                if held.is_none() && checkpoint_bytes > 1 {
+                    applied = transaction;
+                }
+                continue;
+            }
+            Step::Hold(holds) => {
+                held = holds.then(|| db.snapshot());
                 continue;
             }
         }
@@ -695,23 +808,35 @@ fn salvage_and_compare(steps: Vec<Step>, log: bool) {
     }
     let disk = disk.crash();
     remove(&disk, "MANIFEST-");
-    if !log {
-        remove(&disk, "wal/");
+    match log {
+        LogLeft::All => {}
+        LogLeft::Nothing => remove(&disk, "wal/"),
+        LogLeft::Damaged(which) => damage_batch(&disk, which),
     }
     let (report, saved) = repaired(&disk);
-    let db = Database::open_with(saved.path(), options()).unwrap();
-    let expected = if log { alive } else { sealed };
+    let db = Database::open_with(saved.path(), options).unwrap();
     let mut found = db.snapshot().series("s").map_or(Vec::new(), |_| values(&db, "s", "x"));
     found.sort_unstable();
-    assert!(found.is_sorted_by(|a, b| a < b), "no row comes twice: {found:?}");
-    for row in &expected {
-        assert!(found.binary_search(&row.x).is_ok(), "{row:?} is lost: {report:?}");
-    }
-    for row in &all {
-        let is_back = found.binary_search(&row.x).is_ok() && !expected.iter().any(|other| other.x == row.x);
-        let may_be =
-            !report.assumed.is_empty() && !expected.iter().any(|other| other.transaction == row.transaction);
-        assert!(!is_back || may_be, "{row:?} is back: {report:?}");
+    assert!(found.is_sorted_by(|a, b| a < b), "a row comes twice: {report:?}");
+    assert!(found.last().is_none_or(|x| *x < all.len() as i64), "a row that never was: {report:?}");
+    let expected: BTreeSet<i64> = match log {
+        LogLeft::All => all.iter().filter(|row| row.deleted.is_none()).map(|row| row.x).collect(),
+        LogLeft::Nothing => sealed.into_iter().collect(),
+        // How far it leads is not known here.
+        LogLeft::Damaged(_) => return,
+    };
+    let found: BTreeSet<i64> = found.into_iter().collect();
+    assert!(expected.is_subset(&found), "rows are lost: {:?} {report:?}", expected.difference(&found));
+    let survivors: BTreeSet<i64> =
+        all.iter().filter(|row| expected.contains(&row.x)).map(|row| row.transaction).collect();
+    let told = report.assumed.join("; ");
+    for row in all.iter().filter(|row| found.contains(&row.x) && !expected.contains(&row.x)) {
+        let reason = match row.deleted {
+            Some(delete) if delete > applied => "no checkpoint had applied the delete yet",
+            _ if !survivors.contains(&row.transaction) => "all rows of their segment were deleted",
+            _ => panic!("{row:?} is back: {report:?}"),
+        };
+        assert!(told.contains(reason), "{row:?} is back, and not told: {report:?}");
     }
 }
 
@@ -720,12 +845,14 @@ proptest! {
         cases: 64, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default()
     })]
 
-    /// Appends with ties, deletes by key and by time, and checkpoints in any order.
+    /// Small and large appends with ties, deletes by key and by time that wait for snapshots or for room, and checkpoints in
+    /// any order.
     #[test]
     fn without_manifests_rows_come_once_and_deleted_ones_stay_away(
         steps in prop::collection::vec(step(), 1..40),
-        log in any::<bool>(),
+        log in prop_oneof![Just(LogLeft::All), Just(LogLeft::Nothing), any::<usize>().prop_map(LogLeft::Damaged)],
+        checkpoint_bytes in prop_oneof![Just(1), Just(64 << 20)],
     ) {
-        salvage_and_compare(steps, log);
+        salvage_and_compare(steps, log, checkpoint_bytes);
     }
 }

@@ -25,11 +25,13 @@ impl Chain {
 
     /// Whether a whole batch is the next one in this file.
     pub fn accepts(&self, header: &FileHeader, batch: &BatchHeader) -> bool {
-        batch.salt == header.salt
-            && batch.file == header.number
-            && batch.number == self.link.number
-            && batch.previous_crc == self.link.crc
-            && batch.first_seq == self.next_seq
+        batch.salt == header.salt && batch.file == header.number && Chain::before(batch) == *self
+    }
+
+    /// What a batch says that it follows.
+    pub fn before(batch: &BatchHeader) -> Chain {
+        let link = Link { number: batch.number, crc: batch.previous_crc };
+        Chain { link, next_seq: batch.first_seq }
     }
 
     /// What follows a batch.

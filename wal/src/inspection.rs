@@ -9,9 +9,9 @@ use crate::chain::{Chain, open_file, whole_batch};
 use crate::error::WalError;
 use crate::header::FileHeader;
 use crate::layout::{BLOCK, log_name};
-use crate::place::{OTHER_USE, PassedOver, Place};
+use crate::place::{ELSEWHERE, OTHER_USE, PassedOver, Place};
 use crate::recovery::Folder;
-use crate::rest::Rest;
+use crate::rest::{Rest, misplaced};
 use crate::window::Window;
 
 /// One file of a log.
@@ -52,6 +52,8 @@ pub struct HeaderInspection {
     pub previous_end: u64,
     /// Whether it goes on where the file before it ends; `None` where that file is not there, or damaged.
     pub follows: Option<bool>,
+    /// What the first batch has to be.
+    pub(crate) start: Chain,
 }
 
 /// One whole batch: its checksum and its frames are right.
@@ -72,8 +74,10 @@ pub struct BatchInspection {
     pub seal: bool,
     /// Whether it follows the batch before it. One that does not stands behind damage.
     pub follows: bool,
-    /// Checksum of the batch before it, as it says itself.
-    pub(crate) previous_crc: u32,
+    /// What it says that it follows.
+    pub(crate) before: Chain,
+    /// What follows it.
+    pub(crate) next: Chain,
 }
 
 /// A damaged part of a file: batches were there.
@@ -206,12 +210,16 @@ impl FileInspection {
             Some(batch) if batch.offset < place.offset => {
                 behind.push(here("no batch begins there, though a checkpoint names the place".to_string()));
             }
-            Some(batch)
-                if batch.offset == place.offset
-                    && (batch.number, batch.first_seq, batch.previous_crc)
-                        != (place.batch, place.seq, place.crc) =>
+            Some(batch) if batch.offset == place.offset && !place.is_shown(None, Some(batch.before)) => {
+                behind.push(here(ELSEWHERE.to_string()));
+            }
+            // Where there is a next file, reading begins with that.
+            None if last == place.offset
+                && self.declared_end.is_none()
+                && !place
+                    .is_shown(Some(self.batches.last().map_or(header.start, |batch| batch.next)), None) =>
             {
-                behind.push(here("its batches do not lead to the place that a checkpoint names".to_string()));
+                behind.push(here(ELSEWHERE.to_string()));
             }
             None if last < place.offset && self.declared_end.is_none_or(|end| end < place.offset) => {
                 behind.push(here(
@@ -243,19 +251,13 @@ impl FileInspection {
         let (mut offset, mut seq) = (BLOCK, header.first_seq);
         for batch in &self.batches {
             if !batch.follows {
-                let what = match batch.offset == offset {
-                    true => format!("batch {} does not follow on from the one before it", batch.number),
-                    false => format!(
-                        "no valid batch, though batch {} at byte {} is valid",
-                        batch.number, batch.offset
-                    ),
-                };
+                let what = misplaced(batch.number, batch.offset, offset);
                 gaps.push(Gap { offset, seq, until: batch.offset, what });
             }
             (offset, seq) = (batch.offset + batch.bytes, batch.first_seq + u64::from(batch.records));
         }
         if let Some(end) = self.declared_end.filter(|end| *end != offset) {
-            let what = format!("no valid batch, though the next file says that this one ends at byte {end}");
+            let what = format!("no valid batch, but the next file says that this one ends at byte {end}");
             gaps.push(Gap { offset, seq, until: end, what });
         }
         gaps
@@ -328,8 +330,16 @@ impl FileInspection {
         };
         let &FileHeader { file_len, salt, reused, first_seq, first_batch, .. } = header;
         let previous_end = header.previous.end;
-        let header_found =
-            HeaderInspection { file_len, salt, reused, first_seq, first_batch, previous_end, follows };
+        let header_found = HeaderInspection {
+            file_len,
+            salt,
+            reused,
+            first_seq,
+            first_batch,
+            previous_end,
+            follows,
+            start: Chain::start(header),
+        };
         let file = FileInspection {
             file: log_name(header.number),
             number: header.number,
@@ -378,7 +388,8 @@ impl BatchInspection {
             records: batch.count,
             seal: batch.count == 0,
             follows,
-            previous_crc: batch.previous_crc,
+            before: Chain::before(batch),
+            next: Chain::behind(batch),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::batch::Link;
+use crate::batch::{BatchHeader, Link};
 use crate::chain::{Chain, whole_batch};
 use crate::error::WalError;
 use crate::header::FileHeader;
@@ -91,6 +91,9 @@ impl fmt::Display for PassedOver {
 /// What is wrong with a place whose salt is not that of its file.
 pub(crate) const OTHER_USE: &str = "the checkpoint names another use of the file";
 
+/// What is wrong with a place to which the batches before it, or the one that stands there, do not fit.
+pub(crate) const ELSEWHERE: &str = "its batches do not lead to the place that the checkpoint names";
+
 /// Where the first batch that is wanted is looked for in the first file.
 pub(crate) struct Entered {
     pub offset: u64,
@@ -101,6 +104,12 @@ pub(crate) struct Entered {
 impl Place {
     fn chain(&self) -> Chain {
         Chain { link: Link { number: self.batch, crc: self.crc }, next_seq: self.seq }
+    }
+
+    /// Whether what stands around it shows that the file went on to it: what follows the whole batch before it, or what the
+    /// whole one behind it says that it follows.
+    pub(crate) fn is_shown(&self, before: Option<Chain>, behind: Option<Chain>) -> bool {
+        [before, behind].contains(&Some(self.chain()))
     }
 
     /// Refuses what is no place in a file of this length that begins with `first_seq`, or lies behind `wanted`: what
@@ -185,7 +194,7 @@ pub(crate) fn enter(
     }
     let what = match offset < place.offset {
         true => "no valid batch, though the log went on",
-        false => "its batches do not lead to the place that the checkpoint names",
+        false => ELSEWHERE,
     };
     if !has_next && !leads_to(header, window, &place, offset)? {
         return Err(corrupt(offset, chain.next_seq, what));
@@ -202,22 +211,13 @@ fn leads_to(
     place: &Place,
     mut offset: u64,
 ) -> Result<bool, WalError> {
-    if let Some((batch, _)) = whole_batch(window, header.file_len, place.offset)?
-        && place.chain().accepts(header, &batch)
-    {
-        return Ok(true);
-    }
+    let own = |batch: &BatchHeader| batch.salt == header.salt && batch.file == header.number;
+    let behind = whole_batch(window, header.file_len, place.offset)?.map(|(batch, _)| batch).filter(own);
+    let (mut before, behind) = (None, behind.map(|batch| Chain::before(&batch)));
     while offset < place.offset {
-        let whole =
-            whole_batch(window, header.file_len, offset)?.filter(|(batch, _)| batch.salt == header.salt);
-        let Some((batch, _)) = whole else {
-            offset += BLOCK;
-            continue;
-        };
-        offset += batch.bytes();
-        if offset == place.offset && batch.crc == place.crc && batch.number + 1 == place.batch {
-            return Ok(true);
-        }
+        let whole = whole_batch(window, header.file_len, offset)?.map(|(batch, _)| batch).filter(own);
+        offset += whole.as_ref().map_or(BLOCK, BatchHeader::bytes);
+        before = whole.filter(|_| offset == place.offset).map(|batch| Chain::behind(&batch));
     }
-    Ok(false)
+    Ok(place.is_shown(before, behind))
 }

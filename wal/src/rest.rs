@@ -64,12 +64,17 @@ impl Rest {
             Rest::Nothing => Ok(0),
             Rest::Torn(bytes) => Ok(bytes),
             Rest::Damage { batch, offset } => {
-                let what = match offset == end {
-                    true => format!("batch {} does not follow on from the one before it", batch.number),
-                    false => format!("no valid batch, but batch {} at byte {offset} is valid", batch.number),
-                };
+                let what = misplaced(batch.number, offset, end);
                 Err(WalError::Corrupt { file: log_name(header.number), offset: end, seq, what })
             }
         }
+    }
+}
+
+/// What is wrong where the next batch was expected at `end`, and a whole one that is not the next stands at `offset`.
+pub(crate) fn misplaced(batch: u64, offset: u64, end: u64) -> String {
+    match offset == end {
+        true => format!("batch {batch} does not follow on from the one before it"),
+        false => format!("no valid batch, but batch {batch} at byte {offset} is valid"),
     }
 }

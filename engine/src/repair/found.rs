@@ -89,6 +89,11 @@ impl Found {
         self.counts.keys().next_back().copied()
     }
 
+    /// The first transaction that rows without one of their own may be of.
+    pub(super) fn first_seq(&self) -> u64 {
+        self.segment.after().saturating_add(1)
+    }
+
     /// Whether it is another attempt of the same append.
     pub(super) fn is_again(&self, other: &Found) -> Result<bool, StorageError> {
         let extent = |found: &Found| {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use underbelly_storage::disk::SharedDisk;
 use underbelly_storage::identify_chunk;
-use underbelly_wal::{FileInspection, Start, WalError, visit_sound};
+use underbelly_wal::{FileInspection, Start, WalError, log_name, visit_sound};
 
 use super::found::Found;
 use super::loss::Loss;
@@ -35,8 +35,8 @@ pub(super) struct Gathered {
     pub covered: Covered,
     /// The last transaction of which a segment holds rows.
     pub stored: u64,
-    /// The last transaction that is known to have been before an append whose own is not known.
-    after: u64,
+    /// The last transaction of which large appends are, or may be.
+    last_large: u64,
     pub losses: Vec<Loss>,
     pub assumed: Vec<String>,
 }
@@ -70,7 +70,7 @@ pub(super) fn gather(
         with_graph: false,
         covered: Covered::new(),
         stored: 0,
-        after: 0,
+        last_large: 0,
         losses: Vec::new(),
         assumed: Vec::new(),
     };
@@ -91,21 +91,16 @@ pub(super) fn gather(
     for (series, found) in by_series {
         gathered.add_series(series, found, log.as_ref(), &told)?;
     }
-    gathered.losses.extend(log.iter().flat_map(|log| log.losses_before(inspected, stored)));
-    if let Some(log) = log.as_ref().filter(|log| log.first > stored + 1 && gathered.losses.is_empty()) {
-        gathered.assumed.push(format!(
-            "transactions {} to {} stand in no file of the log, and no segment holds rows of them; it was assumed that they \
-             appended none",
-            stored + 1,
-            log.first - 1
-        ));
+    match log.as_ref().and_then(|log| log.gap(inspected, stored)) {
+        Some(Ok(loss)) => gathered.losses.push(loss),
+        Some(Err(assumed)) => gathered.assumed.push(assumed),
+        None => {}
     }
     let manifest = &mut gathered.manifest;
     if manifest.series.is_empty() && manifest.packs.is_empty() && log.is_none() {
         return Ok(None);
     }
-    // What was appended after a transaction stays so, for the next repair.
-    manifest.seq = log.as_ref().map_or(stored.max(gathered.after.saturating_add(1)), |log| log.first - 1);
+    manifest.seq = log.as_ref().map_or(stored.max(gathered.last_large).max(1), |log| log.first - 1);
     // A run takes a transaction at least, so no run has this number.
     manifest.next_run = log.map_or(0, |log| log.next).max(manifest.seq) + 1;
     let mut lengths = inspected.iter().rev().filter_map(|file| Some(file.header.as_ref().ok()?.file_len));
@@ -115,7 +110,7 @@ pub(super) fn gather(
         format!(
             "no manifest is left, so that the segments and packs in the folders were taken, and of segments that hold rows of \
              the same transactions the newest; the segments hold transactions up to {stored}; where the log does not delete \
-             them once more, deleted rows are back if no checkpoint had carried the delete out yet, if all rows of their \
+             them once more, deleted rows are back if no checkpoint had applied the delete yet, if all rows of their \
              segment were deleted, or if the segment that was written without them is damaged"
         ),
     );
@@ -164,29 +159,38 @@ fn survey(
 }
 
 impl Survey {
-    /// What keeps older files of the log from leading to this part, where no segment holds what stood between: damage in
-    /// them, or that one is missing. `stored` is the last transaction of which segments hold rows.
-    fn losses_before(&self, inspected: &[FileInspection], stored: u64) -> Vec<Loss> {
-        let (first, last) = (stored + 1, self.first - 1);
-        let mut older = inspected.iter().filter(|file| file.number < self.file).peekable();
-        if first > last || older.peek().is_none() {
-            return Vec::new();
+    /// What parts it from what segments hold, and the transactions between them; `stored` is the last of which segments hold
+    /// rows. Where no older file of the log is left, nothing says that one of them is lost.
+    fn gap(&self, inspected: &[FileInspection], stored: u64) -> Option<Result<Loss, String>> {
+        let (first, last) = (stored.saturating_add(1), self.first - 1);
+        if first > last {
+            return None;
         }
         let lost = format!("transactions {first} to {last}, of which no segment holds rows");
-        let damages = older.flat_map(FileInspection::damages).filter_map(|damage| {
-            let WalError::Corrupt { file, seq, .. } = &damage else { return None };
-            let name = file.clone();
-            (*seq <= last).then(|| Loss::new(name, &damage.into(), lost.clone()))
+        let older: Vec<&FileInspection> = inspected.iter().filter(|found| found.number < self.file).collect();
+        let Some(oldest) = older.first() else {
+            return Some(Err(format!(
+                "no segment holds rows of the transactions {first} to {last}, and the log begins with {}; they were taken \
+                 for such as appended nothing that is still there",
+                self.first
+            )));
+        };
+        let damage = older.iter().flat_map(|found| found.damages()).find_map(|damage| match &damage {
+            WalError::Corrupt { file, seq, .. } if *seq <= last => {
+                Some(Loss::new(file.clone(), &damage.into(), lost.clone()))
+            }
+            _ => None,
         });
-        let mut losses: Vec<Loss> = damages.collect();
-        if losses.is_empty() {
-            let own = inspected.iter().find(|file| file.number == self.file);
-            let file = own.map(|own| own.file.clone()).unwrap_or_default();
-            let what = "the older files of the log do not lead to it".to_string();
-            let gap = WalError::Corrupt { file: file.clone(), offset: 0, seq: self.first, what };
-            losses.push(Loss::new(file, &gap.into(), lost));
-        }
-        losses
+        let missing = || {
+            let is_there = |number: &u64| older.iter().any(|found| found.number == *number);
+            let number = (oldest.number..self.file).find(|number| !is_there(number)).unwrap_or(self.file);
+            let damage = match number < self.file {
+                true => "it is missing".to_string(),
+                false => "it does not follow on from the file before it".to_string(),
+            };
+            Loss { file: log_name(number), offset: None, damage, lost: lost.clone() }
+        };
+        Some(Ok(damage.unwrap_or_else(missing)))
     }
 
     fn note(&mut self, seq: u64, payload: &[u8]) {
@@ -272,10 +276,8 @@ impl Gathered {
             let mut assumed = None;
             if seqs.is_empty() {
                 // Its transaction brings it along, or was never committed, where the log would name it.
-                let is_told = |log: &Survey| {
-                    log.named.contains_key(&found.file)
-                        || found.segment.after().saturating_add(1) >= log.first
-                };
+                let is_told =
+                    |log: &Survey| log.named.contains_key(&found.file) || found.first_seq() >= log.first;
                 if log.is_some_and(is_told) {
                     continue;
                 }
@@ -293,7 +295,8 @@ impl Gathered {
                 }
                 assumed = Some(format!(
                     "nothing says which transaction appended the {rows} rows of series {series:?} in {file}, nor that it \
-                     was committed; they were taken for rows of transaction 1"
+                     was committed; they were taken for rows of transaction {}, the first that it may have been",
+                    found.first_seq()
                 ));
             }
             // A segment that cannot be taken takes no other's place.
@@ -304,11 +307,11 @@ impl Gathered {
             }
             segments.push(found.reference(match found.segment.has_seqs() {
                 true => 0,
-                false => seq.unwrap_or(1),
+                false => seq.unwrap_or_else(|| found.first_seq()),
             }));
             covered.extend(seqs);
             replaced.extend(found.segment.replaced().iter().map(|replaced| replaced.file));
-            self.after = self.after.max(found.segment.after());
+            self.last_large = self.last_large.max(found.first_seq());
             self.assumed.extend(assumed);
             kept.push(found);
         }
@@ -317,13 +320,15 @@ impl Gathered {
         }
         columns.sort_by_key(|column: &v1::SchemaColumn| !column.key);
         segments.sort_unstable_by_key(|segment| segment.file);
+        let assigned = segments.iter().map(|segment| segment.seq).max();
+        let last_seq = covered.last().copied().max(assigned).unwrap_or(1);
         let inexact: BTreeSet<String> =
             kept.iter().flat_map(|found| inexact::in_segment(&found.segment)).collect();
         self.manifest.series.push(v1::Series {
             name: series.clone(),
             columns,
             segments,
-            last_seq: covered.last().copied().unwrap_or(1),
+            last_seq,
             deletes: told.deletes.get(&series).cloned().unwrap_or_default(),
             inexact: inexact.into_iter().collect(),
         });

@@ -344,6 +344,42 @@ fn damage_on_both_sides_of_the_place_is_told_apart() {
     }
 }
 
+/// A place that the log does not lead to is told wherever recovery refuses it, also where the log ends there.
+#[test]
+fn a_place_that_the_log_does_not_lead_to_is_told() {
+    for behind in [Behind::Nothing, Behind::Seal, Behind::Records, Behind::NextFile] {
+        let (disk, place, _) = checkpointed(false, behind);
+        let wrongs = [Place { crc: place.crc ^ 1, ..place }, Place { batch: place.batch + 1, ..place }];
+        for wrong in wrongs {
+            let (passed, told) = inspected(&disk, &wrong);
+            let what = format!("{behind:?} {wrong:?}: {passed:?} {told:?}");
+            // With the end of a file nobody begins to read.
+            let is_wrong = !matches!(behind, Behind::NextFile);
+            assert_eq!(told, if is_wrong { vec![place.offset] } else { vec![] }, "{what}");
+            assert_eq!(open_at(&disk, start(&wrong)).is_err(), is_wrong, "{what}");
+        }
+    }
+}
+
+/// A whole batch that directly follows, and is not the next one, is told as recovery tells it.
+#[test]
+fn a_batch_that_does_not_follow_is_told_as_recovery_tells_it() {
+    let (disk, place, _) = checkpointed(false, Behind::Records);
+    let (name, whole) = file_of(&disk, &place);
+    // The second batch stands where the first one stood; or the first one is damaged.
+    let (mut moved, mut damaged) = (whole.clone(), whole.clone());
+    moved.copy_within(3 * BLOCK..5 * BLOCK, BLOCK);
+    damaged[BLOCK + 70] ^= 1;
+    for (bytes, told) in [(moved, "batch 2 does not follow"), (damaged, "but batch 2 at byte 12288 is valid")]
+    {
+        disk.overwrite(&name, bytes);
+        let refused = open_at(&disk, Start::at(1)).map(drop).unwrap_err().to_string();
+        assert!(refused.contains(told), "{refused}");
+        let files = inspect(shared(&disk), DB).unwrap();
+        assert_eq!(files[0].damages()[0].to_string(), refused);
+    }
+}
+
 /// Both damages are named, each at its byte.
 #[test]
 fn two_damages_are_two() {

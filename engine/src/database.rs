@@ -249,7 +249,7 @@ impl Database {
         if is_attached {
             return Ok(());
         }
-        let attached = self.core().commit_event(Event::Attach(id));
+        let attached = self.core().commit_event(Event::Attach { producer: id, host: None });
         if attached.is_err() {
             // Closed meanwhile, perhaps: a closure that stays could keep the database alive.
             let mut closures = self.core().closures.write().unwrap_or_else(PoisonError::into_inner);

@@ -229,7 +229,10 @@ fn events(event: Event, does: &mut Vec<String>) {
     match event {
         Event::DefineSlot(slot) => does.push(format!("define slot {:?}", slot.name)),
         Event::Register(producer) => does.push(format!("register producer {:?}", producer.name)),
-        Event::Attach(producer) => does.push(format!("attach producer {}", producer.0)),
+        Event::Attach { producer, host } => {
+            let host = host.map_or(String::new(), |h| format!(" of process {} on {}", h.process, h.machine));
+            does.push(format!("attach producer {producer}{host}"));
+        }
         Event::Reopen => does.push("open for writing".to_string()),
         Event::Commit { writes, ends } => {
             for write in writes {
@@ -242,6 +245,10 @@ fn events(event: Event, does: &mut Vec<String>) {
             does.extend(ends.into_iter().map(|date| format!("end of {date}")));
         }
         Event::Start { bundle, run } => does.push(format!("start run {} of bundle {}", run.0, bundle.0)),
+        Event::Retract { cell, priority } => does.push(format!("retract cell {cell} at {priority}")),
+        Event::Force(bundle) => does.push(format!("force bundle {bundle}")),
+        Event::Cancel { bundle, reason } => does.push(format!("cancel bundle {bundle}: {reason}")),
+        Event::Deregister(producer) => does.push(format!("deregister producer {producer}")),
         Event::End { run, outcome, .. } => does.push(match outcome {
             Outcome::Data(outputs) => format!("end run {} with {} outputs", run.0, outputs.len()),
             Outcome::Declined(reason) => format!("run {} declined: {reason}", run.0),

@@ -73,8 +73,8 @@ pub use database::{Database, Status};
 pub use durability::Durability;
 pub use error::{CommitError, CopyError, Failure, OpenError, ReadError, SchemaError};
 pub use graph::{
-    Cause, CellId, CellInfo, GraphError, Group, Input, Key, KeyError, Output, PStatus, ProducerDefinition,
-    RunId, SlotDate, SlotDefinition, SlotId, State, StateCounts, Why,
+    Cause, CellId, CellInfo, Filter, FilterTest, GraphError, Group, Input, Key, KeyError, Mode, Output,
+    PStatus, ProducerDefinition, RunId, SlotDate, SlotDefinition, SlotId, State, StateCounts, When, Why,
 };
 pub use journal::{LogInspection, LogRecord};
 pub use listing::{GraphNode, GraphView, Lineage, NodeKind, ProducerSummary, SlotRow, SlotSummary};

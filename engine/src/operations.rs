@@ -116,7 +116,7 @@ impl Operations {
             _ => (&[], &[]),
         };
         let writes = writes.iter().filter_map(|write| write.content);
-        writes.chain(outputs.iter().filter_map(|output| output.content))
+        writes.chain(outputs.iter().filter_map(OutputWrite::content))
     }
 
     /// Numbers of the files that the transaction's record names.

@@ -96,8 +96,8 @@ mod tests {
     };
     use super::*;
     use crate::graph::{
-        BundleId, Event, EventV1, Key, Outcome, OutputWrite, ProducerDefinition, ProducerId, RunId, SlotDate,
-        SlotDefinition, SlotId, Write,
+        BundleId, CellId, Event, EventV1, Filter, Given, Host, Input, Key, Outcome, OutputWrite,
+        ProducerDefinition, ProducerId, Read, RunId, SlotDate, SlotDefinition, SlotId, Used, When, Write,
     };
 
     fn delete(seq: u64) -> Delete {
@@ -176,28 +176,56 @@ mod tests {
         assert_eq!(time, Timestamp(0x0102_0304));
         assert_eq!(encode(&read).unwrap()[PREFIX_BYTES..], payload[PREFIX_BYTES..]);
         let hash = blake3::hash(&payload).to_hex();
-        assert_eq!(payload.len(), 1112);
-        assert_eq!(hash.as_str(), "fdbe97bb22d4025ba855ce1a9ec9e2ee556f8f18962eb04c9150e3ca0e226d2c");
+        assert_eq!(payload.len(), 1120);
+        assert_eq!(hash.as_str(), "d3c549b93c5d13e84a5c0a8093ebcb5c93ad2a32fc520915a6c62b3401b0f508");
     }
 
     /// Every kind of event, and every type of column and of variable.
     #[test]
     fn the_bytes_of_every_variant_are_fixed() {
         let slot = SlotDefinition::new("Q").cell_key("k", ColumnType::Utf8).row_key("r", ColumnType::F64);
-        let producer =
-            ProducerDefinition::new("p").requires("Q").broadcast("S").group_by_date().provides_at("O", -3);
-        let output = OutputWrite { slot: SlotId(2), key: Key::empty(), content: None };
-        let end = |outcome| Event::End { run: RunId(5), epoch: 6, outcome };
+        let yesterday = Input::optional("Q").alias("yesterday").lag(2).rename("k", "key").accept_stale();
+        let filtered = Input::exclusive("S")
+            .filter(Filter::one_of("a", ["x", "y"]))
+            .filter(Filter::differs("b", true))
+            .filter(Filter::between("c", 1.5..=2.5))
+            .filter(Filter::between("d", ..Date(4)))
+            .fault_tolerant();
+        let producer = ProducerDefinition::new("p").requires("Q").broadcast("S").provides_at("O", -3);
+        let wide = producer.clone().input(yesterday).input(filtered).group_by(["key"], When::Any);
+        let host = Some(Host { machine: "m".to_string(), process: 9 });
+        let output = |given| OutputWrite::new(SlotId(2), Key::empty(), given);
+        let uses = Some(vec![Used { input: 1, cell: CellId(3) }]);
+        let outputs = vec![
+            output(Given::Absent),
+            output(Given::Error("e".to_string())),
+            OutputWrite { uses, ..OutputWrite::data(SlotId(2), Key::empty(), [4; 32]) },
+        ];
+        let end = |outcome| Event::End { run: RunId(5), epoch: 6, outcome, reads: vec![] };
+        let (slot_read, date, key) = (SlotId(1), SlotDate::Day(Date(2)), Key::new(vec![3.into()]).unwrap());
+        let reads = vec![
+            Read::Cell { slot: slot_read, date, key: key.clone(), g: Some(4) },
+            Read::Scan { slot: slot_read, date, columns: vec![5], key, fingerprint: 6 },
+        ];
+        let outcome = Outcome::Declined("r".to_string());
         let events = [
             Event::DefineSlot(slot),
-            Event::Register(producer),
-            Event::Attach(ProducerId(4)),
+            Event::Register(producer.clone()),
+            Event::Register(producer.group_by_date()),
+            Event::Register(wide),
+            Event::Attach { producer: ProducerId(4), host: None },
+            Event::Attach { producer: ProducerId(4), host },
             Event::Reopen,
             Event::Commit { writes: vec![], ends: vec![SlotDate::Day(Date(-1))] },
             Event::Start { bundle: BundleId(7), run: RunId(8) },
-            end(Outcome::Data(vec![output])),
+            end(Outcome::Data(outputs)),
             end(Outcome::Declined("d".to_string())),
             end(Outcome::Failed("f".to_string())),
+            Event::End { run: RunId(5), epoch: 6, outcome, reads },
+            Event::Retract { cell: CellId(1), priority: -2 },
+            Event::Force(BundleId(3)),
+            Event::Cancel { bundle: BundleId(4), reason: "c".to_string() },
+            Event::Deregister(ProducerId(5)),
         ];
         let columns = ColumnType::ALL
             .into_iter()
@@ -205,7 +233,9 @@ mod tests {
         let rows = Rows::Inline { timestamps: vec![0], columns: columns.collect() };
         let mut hasher = blake3::Hasher::new();
         for event in &events {
-            let event = Some(EventV1::from(event));
+            let stored = EventV1::from(event);
+            assert_eq!(Event::try_from(stored.clone()).as_ref(), Ok(event));
+            let event = Some(stored);
             hasher.update(&encode(&Record { event, ..Record::default() }).unwrap());
         }
         let appends = vec![Append { series: "s".to_string(), rows }];
@@ -225,7 +255,7 @@ mod tests {
             hasher.update(&encode(&Record { variables, ..Record::default() }).unwrap());
         }
         let hash = hasher.finalize().to_hex();
-        assert_eq!(hash.as_str(), "22b33edb380d4f9bce3ca1414b85602d25f3d001d24095e3cb77654c39b940cd");
+        assert_eq!(hash.as_str(), "98451605d7f3e66dc58d159f984d7d5f11db713fb8110685b6ca1f2442036865");
     }
 
     #[test]

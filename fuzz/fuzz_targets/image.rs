@@ -32,7 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
     let apply = |graph: &mut Graph, event| graph.apply(1 << 62, Timestamp::MAX, &event).is_ok();
     apply(&mut graph, Event::Reopen);
     for producer in 0..graph.producers().count() as u32 {
-        apply(&mut graph, Event::Attach(ProducerId(producer)));
+        apply(&mut graph, Event::Attach { producer: ProducerId(producer), host: None });
     }
     for run in 0..4 {
         let Some(bundle) = graph.next_ready() else { break };

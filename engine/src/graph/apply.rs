@@ -49,11 +49,13 @@ impl Graph {
                     Known::New(producer) => self.register(&mut pass, *producer),
                 });
             }
-            Event::Attach(producer) => self.attach(&mut pass, *producer),
+            Event::Attach { producer, .. } => self.attach(&mut pass, *producer),
             Event::Reopen => self.reopen(&mut pass),
             Event::Commit { writes, ends } => self.commit(&mut pass, writes, ends),
             Event::Start { bundle, run } => self.start(&mut pass, *bundle, *run),
             Event::End { run, outcome, .. } => self.end(&mut pass, *run, outcome),
+            // Refused by the check.
+            Event::Retract { .. } | Event::Force(_) | Event::Cancel { .. } | Event::Deregister(_) => {}
         }
         self.settle(&mut pass);
         Ok(pass.effects)
@@ -217,7 +219,7 @@ impl Graph {
         let mut given = BTreeSet::new();
         let mut absent = Vec::new();
         for output in outputs {
-            let Some(content) = output.content else { continue };
+            let Some(content) = output.content() else { continue };
             let existing = self.cell(output.slot, date, &output.key);
             let cell = existing.unwrap_or_else(|| self.create_cell(pass, output.slot, date, &output.key));
             let priority =

@@ -5,13 +5,18 @@ use std::collections::BTreeSet;
 use super::Graph;
 use super::apply::CLIENT;
 use super::error::GraphError;
-use super::event::{Event, Outcome, OutputWrite, Write};
+use super::event::{Event, Given, Outcome, OutputWrite, Write};
 use super::ids::{BundleId, RunId, SlotId};
 use super::key::Key;
 use super::state::PStatus;
 
 /// Most cells, and most bundles before an event. One event makes fewer than as many again.
 const RECORDS_MAX: usize = 1 << 31;
+
+/// Refuses what is defined and not built.
+pub(super) fn not_yet<T>(what: &'static str) -> Result<T, GraphError> {
+    Err(GraphError::NotYet { what })
+}
 
 impl Graph {
     /// Whether [`Graph::apply`] would accept the event; the error that it would give otherwise.
@@ -22,7 +27,7 @@ impl Graph {
                 self.check_room(0)?;
                 self.check_producer(definition).map(|_| ())
             }
-            Event::Attach(producer) => match self.producers.get(producer.at()) {
+            Event::Attach { producer, .. } => match self.producers.get(producer.at()) {
                 Some(_) => Ok(()),
                 None => Err(GraphError::UnknownProducer(*producer)),
             },
@@ -32,7 +37,12 @@ impl Graph {
                 writes.iter().try_for_each(|write| self.check_write(write))
             }
             Event::Start { bundle, run } => self.check_start(*bundle, *run),
-            Event::End { run, epoch, outcome } => self.check_end(*run, *epoch, outcome),
+            Event::End { reads, .. } if !reads.is_empty() => not_yet("a reported read"),
+            Event::End { run, epoch, outcome, .. } => self.check_end(*run, *epoch, outcome),
+            Event::Retract { .. } => not_yet("retracting a producer's data"),
+            Event::Force(_) => not_yet("forcing a bundle"),
+            Event::Cancel { .. } => not_yet("cancelling a bundle"),
+            Event::Deregister(_) => not_yet("deregistering a producer"),
         }
     }
 
@@ -116,6 +126,12 @@ impl Graph {
         self.check_room(outputs.len())?;
         let mut seen = BTreeSet::new();
         for output in outputs {
+            if output.uses.is_some() {
+                return not_yet("an output that names its inputs");
+            }
+            if matches!(output.given, Given::Error(_)) {
+                return not_yet("an error for one output");
+            }
             self.check_output(run, *id, output)?;
             if !seen.insert((output.slot, &output.key)) {
                 return Err(GraphError::DuplicateOutput {

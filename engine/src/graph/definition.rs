@@ -1,6 +1,8 @@
 //! What users declare: slots, and producers that turn slots into slots.
 
-use underbelly_storage::ColumnType;
+use std::ops::{Bound, RangeBounds};
+
+use underbelly_storage::{ColumnType, Value};
 
 /// A named dataset definition. `cell_keys` address a cell; `row_keys` are the primary key of the rows inside one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,23 +52,220 @@ impl SlotDefinition {
     }
 }
 
-/// A required input of a producer. Inputs are joined on the date and on equal names of cell keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What an input is to a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// A run needs it: its cells make the bundles.
+    #[default]
+    Required,
+    /// A run reads it where it is there; its coming, changing or going is a reason to run again.
+    Optional,
+    /// A run takes place only where it is not there.
+    Exclusive,
+}
+
+/// An input of a producer. Inputs are joined on the date and on equal names of cell keys.
+///
+/// ```
+/// use underbelly::{Filter, Input};
+/// let quotes = Input::required("Quotes").filter(Filter::equals("kind", "call"));
+/// let tenors = Input::required("Tenors").rename("expiry", "k");
+/// let yesterday = Input::optional("Quotes").alias("yesterday").lag(1);
+/// let overrides = Input::exclusive("Overrides");
+/// # let _ = (quotes, tenors, yesterday, overrides);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
 pub struct Input {
     /// The slot's name.
     pub slot: String,
+    /// The name under which a run finds it; the slot's name unless given. Each input has another.
+    pub alias: String,
+    /// What it is to a run.
+    pub mode: Mode,
     /// Whether the input may share no key column with the others: each of its cells is then joined with all.
     pub broadcast: bool,
+    /// Cell keys of the slot that have another name in the join: the slot's name, the join's name.
+    pub renames: Vec<(String, String)>,
+    /// Cells that fail one of these are no input: they make no work. Columns have the slot's names.
+    pub filters: Vec<Filter>,
+    /// How many days before the bundle's date its cells are; 0 for the same date. An instant lags by as many
+    /// times 24 hours.
+    pub lag: u32,
+    /// Whether a value whose production failed, but that is there, may be read.
+    pub fault_tolerant: bool,
+    /// Whether a value that does not agree with its inputs, and will not for now, may be read.
+    pub accept_stale: bool,
+}
+
+impl Input {
+    /// An input that a run needs.
+    pub fn required(slot: impl Into<String>) -> Input {
+        Input::of(slot.into(), Mode::Required)
+    }
+
+    /// An input that a run reads where it is there.
+    pub fn optional(slot: impl Into<String>) -> Input {
+        Input::of(slot.into(), Mode::Optional)
+    }
+
+    /// An input that forbids runs where it is there. On a slot that the producer itself provides it speaks of
+    /// higher priorities alone: the producer fills in what nobody better gives.
+    pub fn exclusive(slot: impl Into<String>) -> Input {
+        Input::of(slot.into(), Mode::Exclusive)
+    }
+
+    fn of(slot: String, mode: Mode) -> Input {
+        Input {
+            alias: slot.clone(),
+            slot,
+            mode,
+            broadcast: false,
+            renames: Vec::new(),
+            filters: Vec::new(),
+            lag: 0,
+            fault_tolerant: false,
+            accept_stale: false,
+        }
+    }
+
+    /// Gives the input another name, so that one slot may be an input twice.
+    pub fn alias(mut self, name: impl Into<String>) -> Input {
+        self.alias = name.into();
+        self
+    }
+
+    /// Joins each cell with all tuples of the date where no column is shared.
+    pub fn broadcast(mut self) -> Input {
+        self.broadcast = true;
+        self
+    }
+
+    /// Joins a cell key of the slot under another name.
+    pub fn rename(mut self, column: impl Into<String>, name: impl Into<String>) -> Input {
+        self.renames.push((column.into(), name.into()));
+        self
+    }
+
+    /// Takes only cells that pass this filter, and each other one of the input.
+    pub fn filter(mut self, filter: Filter) -> Input {
+        self.filters.push(filter);
+        self
+    }
+
+    /// Takes the cells of so many days before the bundle's date.
+    pub fn lag(mut self, days: u32) -> Input {
+        self.lag = days;
+        self
+    }
+
+    /// Reads a value also where its production failed, as long as there is one.
+    pub fn fault_tolerant(mut self) -> Input {
+        self.fault_tolerant = true;
+        self
+    }
+
+    /// Reads a value also where it does not agree with its inputs and nothing will mend that for now.
+    pub fn accept_stale(mut self) -> Input {
+        self.accept_stale = true;
+        self
+    }
+}
+
+impl From<&str> for Input {
+    /// The required input of this slot.
+    fn from(slot: &str) -> Input {
+        Input::required(slot)
+    }
+}
+
+impl From<String> for Input {
+    /// The required input of this slot.
+    fn from(slot: String) -> Input {
+        Input::required(slot)
+    }
+}
+
+/// What a cell key must be for a cell to be an input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filter {
+    /// The cell key, as the slot names it.
+    pub column: String,
+    /// What is asked of its value.
+    pub test: FilterTest,
+}
+
+/// What a [`Filter`] asks of a value. Values have the column's type.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum FilterTest {
+    /// It is one of these.
+    OneOf(Vec<Value>),
+    /// It is none of these.
+    NoneOf(Vec<Value>),
+    /// It lies between these.
+    Between(Bound<Value>, Bound<Value>),
+}
+
+impl Filter {
+    /// The column has this value.
+    pub fn equals(column: impl Into<String>, value: impl Into<Value>) -> Filter {
+        Filter::one_of(column, [value])
+    }
+
+    /// The column has another value.
+    pub fn differs(column: impl Into<String>, value: impl Into<Value>) -> Filter {
+        Filter::none_of(column, [value])
+    }
+
+    /// The column has one of these values.
+    pub fn one_of<V: Into<Value>>(column: impl Into<String>, values: impl IntoIterator<Item = V>) -> Filter {
+        let values = values.into_iter().map(Into::into).collect();
+        Filter { column: column.into(), test: FilterTest::OneOf(values) }
+    }
+
+    /// The column has none of these values.
+    pub fn none_of<V: Into<Value>>(column: impl Into<String>, values: impl IntoIterator<Item = V>) -> Filter {
+        let values = values.into_iter().map(Into::into).collect();
+        Filter { column: column.into(), test: FilterTest::NoneOf(values) }
+    }
+
+    /// The column's value lies in this range, such as `90.0..=110.0` or `100..`.
+    pub fn between<V: Into<Value> + Clone>(column: impl Into<String>, range: impl RangeBounds<V>) -> Filter {
+        let start = range.start_bound().cloned().map(Into::into);
+        let end = range.end_bound().cloned().map(Into::into);
+        Filter { column: column.into(), test: FilterTest::Between(start, end) }
+    }
 }
 
 /// How cells make bundles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Group {
     /// A bundle for each joined tuple of cells.
     Each,
-    /// One bundle for each date, of every cell that its input slots have for it. It starts when the date's
-    /// scope is closed: nothing upstream of the producer is in work, and the end of the date was declared.
-    Date,
+    /// One bundle for each date and each value of these columns of the join, of all the tuples that have it.
+    By {
+        /// Columns of the join; none for one bundle for each date.
+        columns: Vec<String>,
+        /// When it may start.
+        when: When,
+    },
+}
+
+impl Group {
+    /// One bundle for each date, which starts when its scope is closed.
+    pub const BY_DATE: Group = Group::By { columns: Vec::new(), when: When::Complete };
+}
+
+/// When the bundle of a group may start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum When {
+    /// When its scope is closed: nothing upstream of the producer is in work for the date, and the end of the
+    /// date was declared.
+    #[default]
+    Complete,
+    /// As soon as it has a tuple, and again with each that comes or goes.
+    Any,
 }
 
 /// A slot that a producer provides.
@@ -82,12 +281,12 @@ pub struct Output {
 /// A process that turns bundles of input cells into output cells.
 ///
 /// Each output slot has all key columns by which the producer's bundles are addressed (the union of the
-/// inputs' cell keys, or none for a group), and may have more.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// required inputs' cell keys, or the columns of a group), and may have more.
+#[derive(Clone, Debug, PartialEq)]
 pub struct ProducerDefinition {
     /// The name.
     pub name: String,
-    /// Required inputs, at least one, each slot once.
+    /// Inputs, at least one of them required, each alias once.
     pub inputs: Vec<Input>,
     /// How cells make bundles.
     pub group: Group,
@@ -101,21 +300,34 @@ impl ProducerDefinition {
         ProducerDefinition { name: name.into(), inputs: Vec::new(), group: Group::Each, outputs: Vec::new() }
     }
 
-    /// Adds a required input, which shares a key column with the others.
-    pub fn requires(mut self, slot: impl Into<String>) -> ProducerDefinition {
-        self.inputs.push(Input { slot: slot.into(), broadcast: false });
+    /// Adds an input; the name of a slot alone is a required one.
+    pub fn input(mut self, input: impl Into<Input>) -> ProducerDefinition {
+        self.inputs.push(input.into());
         self
+    }
+
+    /// Adds a required input, which shares a key column with the others.
+    pub fn requires(self, slot: impl Into<String>) -> ProducerDefinition {
+        self.input(Input::required(slot))
     }
 
     /// Adds a required input whose cells are joined with all tuples of the date, where no column is shared.
-    pub fn broadcast(mut self, slot: impl Into<String>) -> ProducerDefinition {
-        self.inputs.push(Input { slot: slot.into(), broadcast: true });
-        self
+    pub fn broadcast(self, slot: impl Into<String>) -> ProducerDefinition {
+        self.input(Input::required(slot).broadcast())
     }
 
-    /// One bundle for each date instead of one for each joined tuple.
-    pub fn group_by_date(mut self) -> ProducerDefinition {
-        self.group = Group::Date;
+    /// One bundle for each date instead of one for each joined tuple. It starts when the date's scope is closed.
+    pub fn group_by_date(self) -> ProducerDefinition {
+        self.group_by::<String>([], When::Complete)
+    }
+
+    /// One bundle for each date and each value of these columns, instead of one for each joined tuple.
+    pub fn group_by<S: Into<String>>(
+        mut self,
+        columns: impl IntoIterator<Item = S>,
+        when: When,
+    ) -> ProducerDefinition {
+        self.group = Group::By { columns: columns.into_iter().map(Into::into).collect(), when };
         self
     }
 

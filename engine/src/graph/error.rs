@@ -2,7 +2,7 @@
 
 use underbelly_storage::ColumnType;
 
-use super::ids::{BundleId, ProducerId, RunId, SlotId};
+use super::ids::{BundleId, CellId, ProducerId, RunId, SlotId};
 use super::key::{Key, KeyError};
 use super::state::PStatus;
 
@@ -166,6 +166,12 @@ pub enum GraphError {
         /// Slots and producers in turn, from a slot back to itself.
         path: Vec<String>,
     },
+    /// Something that this release cannot do yet.
+    #[error("{what} is not possible yet; use a newer release")]
+    NotYet {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// No slot has this id.
     #[error("there is no slot {0}; define it first")]
     UnknownSlot(SlotId),
@@ -175,6 +181,9 @@ pub enum GraphError {
     /// No bundle has this id.
     #[error("there is no bundle {0}; start one that is ready")]
     UnknownBundle(BundleId),
+    /// No cell has this id.
+    #[error("there is no cell {0}; name one that was made")]
+    UnknownCell(CellId),
     /// A key has too many or too few values.
     #[error("key {key} has {found} values where slot {slot:?} has {expected} cell keys")]
     KeyWidth {

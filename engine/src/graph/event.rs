@@ -1,7 +1,7 @@
 //! What happens to the graph. The state is a fold of [`super::Graph::apply`] over these.
 
 use super::definition::{ProducerDefinition, SlotDefinition};
-use super::ids::{BundleId, ContentId, ProducerId, RunId, SlotDate, SlotId};
+use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
 
 /// One sequenced change.
@@ -13,7 +13,12 @@ pub enum Event {
     Register(ProducerDefinition),
     /// The process has the producer's code: its notifications are acknowledged and its bundles may start.
     /// Raises the producer's epoch; changes nothing where it is attached already.
-    Attach(ProducerId),
+    Attach {
+        /// The producer.
+        producer: ProducerId,
+        /// Where its runs take place, if that is known.
+        host: Option<Host>,
+    },
     /// The process started again: every producer is detached, and runs in flight are interrupted.
     Reopen,
     /// Data written and retracted by a client.
@@ -38,7 +43,36 @@ pub enum Event {
         epoch: u64,
         /// What it returned.
         outcome: Outcome,
+        /// What it read beside its inputs, whatever it returned.
+        reads: Vec<Read>,
     },
+    /// The data of one candidate of a cell is taken back, whoever owns it: its result is now absent.
+    Retract {
+        /// The cell.
+        cell: CellId,
+        /// The candidate's priority.
+        priority: i32,
+    },
+    /// A bundle is to run again although nothing changed, as soon as its inputs allow. Its attempts count anew.
+    Force(BundleId),
+    /// What a bundle has in work ends without data: its outputs get this error.
+    Cancel {
+        /// The bundle.
+        bundle: BundleId,
+        /// Why.
+        reason: String,
+    },
+    /// The producer is no more: its runs are fenced, its bundles are dropped. Its data stays.
+    Deregister(ProducerId),
+}
+
+/// A process on a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The machine's name.
+    pub machine: String,
+    /// The process on it.
+    pub process: u32,
 }
 
 /// A client's write to one candidate of a cell.
@@ -59,7 +93,7 @@ pub struct Write {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// Outputs. Cells that the bundle gave before and that are not listed become absent.
+    /// A result for each output. Cells that the bundle gave before and that are not listed become absent.
     Data(Vec<OutputWrite>),
     /// The producer decided that there is nothing to give, with its reason. All its outputs become absent.
     Declined(String),
@@ -74,6 +108,77 @@ pub struct OutputWrite {
     pub slot: SlotId,
     /// The key, of the types of the slot's cell keys; it carries the bundle's key values.
     pub key: Key,
-    /// The content, or `None` for an absent output.
-    pub content: Option<ContentId>,
+    /// The result.
+    pub given: Given,
+    /// The inputs on which it rests; `None` for all that the run read.
+    pub uses: Option<Vec<Used>>,
+}
+
+impl OutputWrite {
+    /// An output with this result, which rests on all that the run read.
+    pub fn new(slot: SlotId, key: Key, given: Given) -> OutputWrite {
+        OutputWrite { slot, key, given, uses: None }
+    }
+
+    /// An output with data.
+    pub fn data(slot: SlotId, key: Key, content: ContentId) -> OutputWrite {
+        OutputWrite::new(slot, key, Given::Data(content))
+    }
+
+    /// The contents, if there are any.
+    pub fn content(&self) -> Option<ContentId> {
+        match self.given {
+            Given::Data(content) => Some(content),
+            Given::Absent | Given::Error(_) => None,
+        }
+    }
+}
+
+/// The result of one output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// Data.
+    Data(ContentId),
+    /// There is nothing to give.
+    Absent,
+    /// It failed for good, with its message. The last good data stays readable.
+    Error(String),
+}
+
+/// A cell that a run read as one of its inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Used {
+    /// Position among the producer's inputs.
+    pub input: u16,
+    /// The cell.
+    pub cell: CellId,
+}
+
+/// What a run read beside its inputs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Read {
+    /// A cell, or that there was none.
+    Cell {
+        /// The slot.
+        slot: SlotId,
+        /// The date.
+        date: SlotDate,
+        /// The key.
+        key: Key,
+        /// The generation that was read; `None` where there was no data.
+        g: Option<u64>,
+    },
+    /// All cells of a slot and date that have these values in these cell keys.
+    Scan {
+        /// The slot.
+        slot: SlotId,
+        /// The date.
+        date: SlotDate,
+        /// Positions among the slot's cell keys, rising.
+        columns: Vec<u16>,
+        /// Their values.
+        key: Key,
+        /// The fingerprint of the cells that were found.
+        fingerprint: u64,
+    },
 }

@@ -179,7 +179,7 @@ pub(super) fn put_producer(out: &mut Vec<u8>, producer: &Producer) {
     put_text(out, &definition.name);
     out.push(u8::from(producer.attached));
     out.extend_from_slice(&producer.epoch.to_le_bytes());
-    out.push(u8::from(definition.group == Group::Date));
+    out.push(u8::from(definition.group != Group::Each));
     put_count(out, definition.inputs.len());
     for input in &definition.inputs {
         put_text(out, &input.slot);
@@ -360,9 +360,11 @@ fn slot(cursor: &mut Cursor<'_>) -> Result<SlotDefinition, Damage> {
 fn producer(cursor: &mut Cursor<'_>) -> Result<Registered, Damage> {
     let name = text(cursor)?.to_string();
     let (attached, epoch) = (flag(cursor)?, cursor.u64()?);
-    let group = if flag(cursor)? { Group::Date } else { Group::Each };
-    let inputs =
-        list(cursor, |cursor| Ok(Input { slot: text(cursor)?.to_string(), broadcast: flag(cursor)? }))?;
+    let group = if flag(cursor)? { Group::BY_DATE } else { Group::Each };
+    let inputs = list(cursor, |cursor| {
+        let input = Input::required(text(cursor)?);
+        Ok(Input { broadcast: flag(cursor)?, ..input })
+    })?;
     let outputs =
         list(cursor, |cursor| Ok(Output { slot: text(cursor)?.to_string(), priority: cursor.i32()? }))?;
     Ok(Registered { definition: ProducerDefinition { name, inputs, group, outputs }, attached, epoch })

@@ -63,6 +63,12 @@ pub enum Cause {
     ScopeEmpty(SlotId),
     /// Data of this higher priority is being made.
     Better(i32),
+    /// This exclusive input is there.
+    Unsatisfiable(CellId),
+    /// It is to be made again by command.
+    Forced,
+    /// Its producer was deregistered: nobody makes it again.
+    Orphan,
 }
 
 /// A bundle and its status.
@@ -78,7 +84,7 @@ pub struct BundleInfo {
     pub key: Key,
     /// Its status.
     pub status: PStatus,
-    /// Why it is parked, declined or failed; empty otherwise.
+    /// Why it is parked, declined, failed or cancelled; empty otherwise.
     pub reason: String,
     /// Input cells.
     pub members: Vec<CellId>,

@@ -51,10 +51,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
-pub use definition::{Group, Input, Output, ProducerDefinition, SlotDefinition};
+pub use definition::{
+    Filter, FilterTest, Group, Input, Mode, Output, ProducerDefinition, SlotDefinition, When,
+};
 pub use effect::{Effects, Ended, Interrupted, RunInput, Started, Superseded, Transition};
 pub use error::GraphError;
-pub use event::{Event, Outcome, OutputWrite, Write};
+pub use event::{Event, Given, Host, Outcome, OutputWrite, Read, Used, Write};
 pub use fact::Fact;
 pub use ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 pub use info::{BundleInfo, Cause, CellInfo, StateCounts, Tree, Why};

@@ -51,6 +51,6 @@ impl Producer {
     }
 
     pub fn is_group(&self) -> bool {
-        self.definition.group == Group::Date
+        self.definition.group != Group::Each
     }
 }

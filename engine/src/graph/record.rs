@@ -1,12 +1,16 @@
 //! Events as they are logged: flat types of fixed-width integers.
 
+use std::ops::Bound;
+
 use rkyv::{Archive, Deserialize, Serialize};
 use underbelly_storage::{ColumnType, Date, Timestamp, Value};
 
-use super::definition::{Group, Input, Output, ProducerDefinition, SlotDefinition};
+use super::definition::{
+    Filter, FilterTest, Group, Input, Mode, Output, ProducerDefinition, SlotDefinition, When,
+};
 use super::error::GraphError;
-use super::event::{Event, Outcome, OutputWrite, Write};
-use super::ids::{BundleId, ProducerId, RunId, SlotDate, SlotId};
+use super::event::{Event, Given, Host, Outcome, OutputWrite, Read, Used, Write};
+use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
 
 /// A day (`instant` false, days since 1970) or an instant (ns since 1970).
@@ -45,9 +49,55 @@ pub(super) struct SlotV1 {
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(super) enum BoundV1 {
+    Unbounded,
+    Included(ValueV1),
+    Excluded(ValueV1),
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(super) enum FilterTestV1 {
+    OneOf(Vec<ValueV1>),
+    NoneOf(Vec<ValueV1>),
+    Between(BoundV1, BoundV1),
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(super) struct FilterV1 {
+    column: String,
+    test: FilterTestV1,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub(super) enum ModeV1 {
+    Required,
+    Optional,
+    Exclusive,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub(super) struct InputV1 {
     slot: String,
+    alias: String,
+    mode: ModeV1,
     broadcast: bool,
+    renames: Vec<(String, String)>,
+    filters: Vec<FilterV1>,
+    lag: u32,
+    fault_tolerant: bool,
+    accept_stale: bool,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub(super) enum WhenV1 {
+    Complete,
+    Any,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(super) struct GroupV1 {
+    columns: Vec<String>,
+    when: WhenV1,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -60,7 +110,8 @@ pub(super) struct OutputV1 {
 pub(super) struct ProducerV1 {
     name: String,
     inputs: Vec<InputV1>,
-    by_date: bool,
+    /// `None` for a bundle for each joined tuple.
+    group: Option<GroupV1>,
     outputs: Vec<OutputV1>,
 }
 
@@ -74,10 +125,36 @@ struct WriteV1 {
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+enum GivenV1 {
+    Data([u8; 32]),
+    Absent,
+    Error(String),
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+struct UsedV1 {
+    input: u16,
+    cell: u32,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 struct OutputWriteV1 {
     slot: u32,
     key: Vec<ValueV1>,
-    content: Option<[u8; 32]>,
+    given: GivenV1,
+    uses: Option<Vec<UsedV1>>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+enum ReadV1 {
+    Cell { slot: u32, date: DateV1, key: Vec<ValueV1>, g: Option<u64> },
+    Scan { slot: u32, date: DateV1, columns: Vec<u16>, key: Vec<ValueV1>, fingerprint: u64 },
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+struct HostV1 {
+    machine: String,
+    process: u32,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -91,11 +168,15 @@ enum OutcomeV1 {
 enum KindV1 {
     DefineSlot(SlotV1),
     Register(ProducerV1),
-    Attach(u32),
+    Attach { producer: u32, host: Option<HostV1> },
     Reopen,
     Commit { writes: Vec<WriteV1>, ends: Vec<DateV1> },
     Start { bundle: u32, run: u64 },
-    End { run: u64, epoch: u64, outcome: OutcomeV1 },
+    End { run: u64, epoch: u64, outcome: OutcomeV1, reads: Vec<ReadV1> },
+    Retract { cell: u32, priority: i32 },
+    Force(u32),
+    Cancel { bundle: u32, reason: String },
+    Deregister(u32),
 }
 
 /// An [`Event`] in the first form of the log.
@@ -127,16 +208,20 @@ impl From<&Event> for EventV1 {
         let kind = match event {
             Event::DefineSlot(definition) => KindV1::DefineSlot(definition.into()),
             Event::Register(definition) => KindV1::Register(definition.into()),
-            Event::Attach(producer) => KindV1::Attach(producer.0),
+            Event::Attach { producer, host } => {
+                let host = host.as_ref().map(|h| HostV1 { machine: h.machine.clone(), process: h.process });
+                KindV1::Attach { producer: producer.0, host }
+            }
             Event::Reopen => KindV1::Reopen,
             Event::Commit { writes, ends } => KindV1::Commit {
                 writes: writes.iter().map(WriteV1::from).collect(),
                 ends: ends.iter().map(|date| DateV1::from(*date)).collect(),
             },
             Event::Start { bundle, run } => KindV1::Start { bundle: bundle.0, run: run.0 },
-            Event::End { run, epoch, outcome } => KindV1::End {
+            Event::End { run, epoch, outcome, reads } => KindV1::End {
                 run: run.0,
                 epoch: *epoch,
+                reads: reads.iter().map(ReadV1::from).collect(),
                 outcome: match outcome {
                     Outcome::Data(outputs) => {
                         OutcomeV1::Data(outputs.iter().map(OutputWriteV1::from).collect())
@@ -145,6 +230,10 @@ impl From<&Event> for EventV1 {
                     Outcome::Failed(message) => OutcomeV1::Failed(message.clone()),
                 },
             },
+            Event::Retract { cell, priority } => KindV1::Retract { cell: cell.0, priority: *priority },
+            Event::Force(bundle) => KindV1::Force(bundle.0),
+            Event::Cancel { bundle, reason } => KindV1::Cancel { bundle: bundle.0, reason: reason.clone() },
+            Event::Deregister(producer) => KindV1::Deregister(producer.0),
         };
         EventV1 { kind }
     }
@@ -157,16 +246,20 @@ impl TryFrom<EventV1> for Event {
         Ok(match event.kind {
             KindV1::DefineSlot(definition) => Event::DefineSlot(definition.try_into()?),
             KindV1::Register(definition) => Event::Register(definition.into()),
-            KindV1::Attach(producer) => Event::Attach(ProducerId(producer)),
+            KindV1::Attach { producer, host } => Event::Attach {
+                producer: ProducerId(producer),
+                host: host.map(|h| Host { machine: h.machine, process: h.process }),
+            },
             KindV1::Reopen => Event::Reopen,
             KindV1::Commit { writes, ends } => Event::Commit {
                 writes: writes.into_iter().map(Write::try_from).collect::<Result<_, _>>()?,
                 ends: ends.into_iter().map(SlotDate::try_from).collect::<Result<_, _>>()?,
             },
             KindV1::Start { bundle, run } => Event::Start { bundle: BundleId(bundle), run: RunId(run) },
-            KindV1::End { run, epoch, outcome } => Event::End {
+            KindV1::End { run, epoch, outcome, reads } => Event::End {
                 run: RunId(run),
                 epoch,
+                reads: reads.into_iter().map(Read::try_from).collect::<Result<_, _>>()?,
                 outcome: match outcome {
                     OutcomeV1::Data(outputs) => Outcome::Data(
                         outputs.into_iter().map(OutputWrite::try_from).collect::<Result<_, _>>()?,
@@ -175,6 +268,10 @@ impl TryFrom<EventV1> for Event {
                     OutcomeV1::Failed(message) => Outcome::Failed(message),
                 },
             },
+            KindV1::Retract { cell, priority } => Event::Retract { cell: CellId(cell), priority },
+            KindV1::Force(bundle) => Event::Force(BundleId(bundle)),
+            KindV1::Cancel { bundle, reason } => Event::Cancel { bundle: BundleId(bundle), reason },
+            KindV1::Deregister(producer) => Event::Deregister(ProducerId(producer)),
         })
     }
 }
@@ -207,7 +304,17 @@ impl TryFrom<WriteV1> for Write {
 
 impl From<&OutputWrite> for OutputWriteV1 {
     fn from(write: &OutputWrite) -> OutputWriteV1 {
-        OutputWriteV1 { slot: write.slot.0, key: values_of(&write.key), content: write.content }
+        let used = |used: &Used| UsedV1 { input: used.input, cell: used.cell.0 };
+        OutputWriteV1 {
+            slot: write.slot.0,
+            key: values_of(&write.key),
+            given: match &write.given {
+                Given::Data(content) => GivenV1::Data(*content),
+                Given::Absent => GivenV1::Absent,
+                Given::Error(message) => GivenV1::Error(message.clone()),
+            },
+            uses: write.uses.as_ref().map(|uses| uses.iter().map(used).collect()),
+        }
     }
 }
 
@@ -215,7 +322,53 @@ impl TryFrom<OutputWriteV1> for OutputWrite {
     type Error = GraphError;
 
     fn try_from(write: OutputWriteV1) -> Result<OutputWrite, GraphError> {
-        Ok(OutputWrite { slot: SlotId(write.slot), key: key_of(write.key)?, content: write.content })
+        let used = |used: UsedV1| Used { input: used.input, cell: CellId(used.cell) };
+        Ok(OutputWrite {
+            slot: SlotId(write.slot),
+            key: key_of(write.key)?,
+            given: match write.given {
+                GivenV1::Data(content) => Given::Data(content),
+                GivenV1::Absent => Given::Absent,
+                GivenV1::Error(message) => Given::Error(message),
+            },
+            uses: write.uses.map(|uses| uses.into_iter().map(used).collect()),
+        })
+    }
+}
+
+impl From<&Read> for ReadV1 {
+    fn from(read: &Read) -> ReadV1 {
+        match read {
+            Read::Cell { slot, date, key, g } => {
+                ReadV1::Cell { slot: slot.0, date: (*date).into(), key: values_of(key), g: *g }
+            }
+            Read::Scan { slot, date, columns, key, fingerprint } => ReadV1::Scan {
+                slot: slot.0,
+                date: (*date).into(),
+                columns: columns.clone(),
+                key: values_of(key),
+                fingerprint: *fingerprint,
+            },
+        }
+    }
+}
+
+impl TryFrom<ReadV1> for Read {
+    type Error = GraphError;
+
+    fn try_from(read: ReadV1) -> Result<Read, GraphError> {
+        Ok(match read {
+            ReadV1::Cell { slot, date, key, g } => {
+                Read::Cell { slot: SlotId(slot), date: date.try_into()?, key: key_of(key)?, g }
+            }
+            ReadV1::Scan { slot, date, columns, key, fingerprint } => Read::Scan {
+                slot: SlotId(slot),
+                date: date.try_into()?,
+                columns,
+                key: key_of(key)?,
+                fingerprint,
+            },
+        })
     }
 }
 
@@ -242,9 +395,9 @@ impl TryFrom<DateV1> for SlotDate {
     }
 }
 
-pub(super) fn values_of(key: &Key) -> Vec<ValueV1> {
-    let value = |value: &Value| match value {
-        // Keys hold neither nulls nor bytes.
+fn value_of(value: &Value) -> ValueV1 {
+    match value {
+        // Neither keys nor filters that were accepted hold nulls or bytes.
         Value::Null | Value::Bytes(_) => ValueV1::Bool(false),
         Value::Bool(v) => ValueV1::Bool(*v),
         Value::I64(v) => ValueV1::I64(*v),
@@ -252,20 +405,28 @@ pub(super) fn values_of(key: &Key) -> Vec<ValueV1> {
         Value::Utf8(v) => ValueV1::Utf8(v.to_string()),
         Value::Timestamp(v) => ValueV1::Timestamp(v.0),
         Value::Date(v) => ValueV1::Date(v.0),
-    };
-    key.values().iter().map(value).collect()
+    }
+}
+
+impl From<ValueV1> for Value {
+    fn from(value: ValueV1) -> Value {
+        match value {
+            ValueV1::Bool(v) => Value::Bool(v),
+            ValueV1::I64(v) => Value::I64(v),
+            ValueV1::F64(v) => Value::F64(f64::from_bits(v)),
+            ValueV1::Utf8(v) => Value::Utf8(v.into()),
+            ValueV1::Timestamp(v) => Value::Timestamp(Timestamp(v)),
+            ValueV1::Date(v) => Value::Date(Date(v)),
+        }
+    }
+}
+
+pub(super) fn values_of(key: &Key) -> Vec<ValueV1> {
+    key.values().iter().map(value_of).collect()
 }
 
 pub(super) fn key_of(values: Vec<ValueV1>) -> Result<Key, GraphError> {
-    let value = |value: ValueV1| match value {
-        ValueV1::Bool(v) => Value::Bool(v),
-        ValueV1::I64(v) => Value::I64(v),
-        ValueV1::F64(v) => Value::F64(f64::from_bits(v)),
-        ValueV1::Utf8(v) => Value::Utf8(v.into()),
-        ValueV1::Timestamp(v) => Value::Timestamp(Timestamp(v)),
-        ValueV1::Date(v) => Value::Date(Date(v)),
-    };
-    Ok(Key::new(values.into_iter().map(value).collect())?)
+    Ok(Key::new(values.into_iter().map(Value::from).collect())?)
 }
 
 impl From<&SlotDefinition> for SlotV1 {
@@ -305,14 +466,97 @@ impl TryFrom<SlotV1> for SlotDefinition {
     }
 }
 
+impl From<&Filter> for FilterV1 {
+    fn from(filter: &Filter) -> FilterV1 {
+        let values = |values: &[Value]| values.iter().map(value_of).collect();
+        let bound = |bound: &Bound<Value>| match bound {
+            Bound::Unbounded => BoundV1::Unbounded,
+            Bound::Included(value) => BoundV1::Included(value_of(value)),
+            Bound::Excluded(value) => BoundV1::Excluded(value_of(value)),
+        };
+        let test = match &filter.test {
+            FilterTest::OneOf(of) => FilterTestV1::OneOf(values(of)),
+            FilterTest::NoneOf(of) => FilterTestV1::NoneOf(values(of)),
+            FilterTest::Between(start, end) => FilterTestV1::Between(bound(start), bound(end)),
+        };
+        FilterV1 { column: filter.column.clone(), test }
+    }
+}
+
+impl From<FilterV1> for Filter {
+    fn from(filter: FilterV1) -> Filter {
+        let values = |values: Vec<ValueV1>| values.into_iter().map(Value::from).collect();
+        let bound = |bound: BoundV1| match bound {
+            BoundV1::Unbounded => Bound::Unbounded,
+            BoundV1::Included(value) => Bound::Included(value.into()),
+            BoundV1::Excluded(value) => Bound::Excluded(value.into()),
+        };
+        let test = match filter.test {
+            FilterTestV1::OneOf(of) => FilterTest::OneOf(values(of)),
+            FilterTestV1::NoneOf(of) => FilterTest::NoneOf(values(of)),
+            FilterTestV1::Between(start, end) => FilterTest::Between(bound(start), bound(end)),
+        };
+        Filter { column: filter.column, test }
+    }
+}
+
+impl From<&Input> for InputV1 {
+    fn from(input: &Input) -> InputV1 {
+        InputV1 {
+            slot: input.slot.clone(),
+            alias: input.alias.clone(),
+            mode: match input.mode {
+                Mode::Required => ModeV1::Required,
+                Mode::Optional => ModeV1::Optional,
+                Mode::Exclusive => ModeV1::Exclusive,
+            },
+            broadcast: input.broadcast,
+            renames: input.renames.clone(),
+            filters: input.filters.iter().map(FilterV1::from).collect(),
+            lag: input.lag,
+            fault_tolerant: input.fault_tolerant,
+            accept_stale: input.accept_stale,
+        }
+    }
+}
+
+impl From<InputV1> for Input {
+    fn from(input: InputV1) -> Input {
+        Input {
+            slot: input.slot,
+            alias: input.alias,
+            mode: match input.mode {
+                ModeV1::Required => Mode::Required,
+                ModeV1::Optional => Mode::Optional,
+                ModeV1::Exclusive => Mode::Exclusive,
+            },
+            broadcast: input.broadcast,
+            renames: input.renames,
+            filters: input.filters.into_iter().map(Filter::from).collect(),
+            lag: input.lag,
+            fault_tolerant: input.fault_tolerant,
+            accept_stale: input.accept_stale,
+        }
+    }
+}
+
 impl From<&ProducerDefinition> for ProducerV1 {
     fn from(definition: &ProducerDefinition) -> ProducerV1 {
-        let input = |input: &Input| InputV1 { slot: input.slot.clone(), broadcast: input.broadcast };
         let output = |output: &Output| OutputV1 { slot: output.slot.clone(), priority: output.priority };
+        let group = match &definition.group {
+            Group::Each => None,
+            Group::By { columns, when } => {
+                let when = match when {
+                    When::Complete => WhenV1::Complete,
+                    When::Any => WhenV1::Any,
+                };
+                Some(GroupV1 { columns: columns.clone(), when })
+            }
+        };
         ProducerV1 {
             name: definition.name.clone(),
-            inputs: definition.inputs.iter().map(input).collect(),
-            by_date: definition.group == Group::Date,
+            inputs: definition.inputs.iter().map(InputV1::from).collect(),
+            group,
             outputs: definition.outputs.iter().map(output).collect(),
         }
     }
@@ -320,12 +564,18 @@ impl From<&ProducerDefinition> for ProducerV1 {
 
 impl From<ProducerV1> for ProducerDefinition {
     fn from(producer: ProducerV1) -> ProducerDefinition {
-        let input = |input: InputV1| Input { slot: input.slot, broadcast: input.broadcast };
         let output = |output: OutputV1| Output { slot: output.slot, priority: output.priority };
+        let group = producer.group.map_or(Group::Each, |group| {
+            let when = match group.when {
+                WhenV1::Complete => When::Complete,
+                WhenV1::Any => When::Any,
+            };
+            Group::By { columns: group.columns, when }
+        });
         ProducerDefinition {
             name: producer.name,
-            inputs: producer.inputs.into_iter().map(input).collect(),
-            group: if producer.by_date { Group::Date } else { Group::Each },
+            inputs: producer.inputs.into_iter().map(Input::from).collect(),
+            group,
             outputs: producer.outputs.into_iter().map(output).collect(),
         }
     }

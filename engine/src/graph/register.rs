@@ -6,7 +6,8 @@ use underbelly_storage::ColumnType;
 
 use super::Graph;
 use super::apply::CLIENT;
-use super::definition::{Group, ProducerDefinition, SlotDefinition};
+use super::check::not_yet;
+use super::definition::{Group, Input, Mode, ProducerDefinition, SlotDefinition, When};
 use super::error::GraphError;
 use super::ids::{CellId, ProducerId, SlotDate, SlotId};
 use super::join;
@@ -99,6 +100,13 @@ impl Graph {
         if parts > DEFINITION_PARTS_MAX {
             return Err(too_large("producer", name(), parts));
         }
+        for input in &definition.inputs {
+            check_possible(input)?;
+        }
+        if matches!(&definition.group, Group::By { columns, when } if !columns.is_empty() || *when != When::Complete)
+        {
+            return not_yet("a group by columns, or one that starts early");
+        }
         let find = |slot: &String| {
             self.slot_by_name(slot)
                 .ok_or_else(|| GraphError::UnknownSlotName { producer: name(), slot: slot.clone() })
@@ -127,7 +135,7 @@ impl Graph {
         }
         let (columns, input_columns) = match definition.group {
             Group::Each => self.join_columns(definition, &inputs)?,
-            Group::Date => (Vec::new(), Vec::new()),
+            Group::By { .. } => (Vec::new(), Vec::new()),
         };
         let output_positions = self.output_positions(definition, &outputs, &columns)?;
         if let Some(path) = self.cycle_through(definition, &inputs, &outputs) {
@@ -368,6 +376,21 @@ pub(super) enum Known {
     Same(ProducerId),
     /// It would be this.
     New(Box<Producer>),
+}
+
+/// Refuses inputs that are defined and not built.
+fn check_possible(input: &Input) -> Result<(), GraphError> {
+    match input {
+        Input { mode: Mode::Optional, .. } => not_yet("an optional input"),
+        Input { mode: Mode::Exclusive, .. } => not_yet("an exclusive input"),
+        Input { fault_tolerant: true, .. } => not_yet("an input that tolerates faults"),
+        Input { accept_stale: true, .. } => not_yet("an input that accepts stale data"),
+        Input { alias, slot, .. } if alias != slot => not_yet("an input under another name"),
+        Input { renames, .. } if !renames.is_empty() => not_yet("an input with renamed columns"),
+        Input { filters, .. } if !filters.is_empty() => not_yet("a filtered input"),
+        Input { lag, .. } if *lag > 0 => not_yet("an input of an earlier date"),
+        _ => Ok(()),
+    }
 }
 
 type Joined = (Vec<(String, ColumnType)>, Vec<Vec<u16>>);

@@ -70,11 +70,15 @@ pub enum PStatus {
     Declined,
     /// It failed for good, and nothing has changed since.
     Failed,
+    /// A run failed and may be tried again; it waits for its time.
+    RetryWait,
+    /// It was cancelled, and nothing has changed since.
+    Cancelled,
 }
 
 impl PStatus {
     /// All statuses.
-    pub const ALL: [PStatus; 7] = [
+    pub const ALL: [PStatus; 9] = [
         PStatus::Notified,
         PStatus::Parked,
         PStatus::Ready,
@@ -82,6 +86,8 @@ impl PStatus {
         PStatus::Done,
         PStatus::Declined,
         PStatus::Failed,
+        PStatus::RetryWait,
+        PStatus::Cancelled,
     ];
 
     /// The lower-case name.
@@ -94,12 +100,14 @@ impl PStatus {
             PStatus::Done => "done",
             PStatus::Declined => "declined",
             PStatus::Failed => "failed",
+            PStatus::RetryWait => "retry_wait",
+            PStatus::Cancelled => "cancelled",
         }
     }
 
     /// Active or notified: what keeps a scope open.
     pub const fn is_open(self) -> bool {
-        matches!(self, PStatus::Notified | PStatus::Ready | PStatus::Processing)
+        matches!(self, PStatus::Notified | PStatus::Ready | PStatus::Processing | PStatus::RetryWait)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::batch::Batch;
 use crate::core::{Commit, Core, Prepared};
 use crate::durability::Durability;
 use crate::error::{CommitError, Failure};
-use crate::graph::{Event, GraphError, Key, Outcome, OutputWrite, ProducerDefinition, Started};
+use crate::graph::{Event, Given, GraphError, Key, Outcome, OutputWrite, ProducerDefinition, Started};
 use crate::limits::REASON_BYTES_MAX;
 use crate::operations::Operations;
 use crate::pending::Pins;
@@ -113,8 +113,12 @@ fn run_guarded(core: &Arc<Core>, started: &Started, snapshot: Snapshot) -> Resul
     }));
     ended.unwrap_or_else(|panic| {
         let what = format!("the engine panicked: {}", told(panic));
-        let event =
-            Event::End { run: started.run, epoch: started.epoch, outcome: Outcome::Failed(what.clone()) };
+        let event = Event::End {
+            run: started.run,
+            epoch: started.epoch,
+            outcome: Outcome::Failed(what.clone()),
+            reads: Vec::new(),
+        };
         let ended = core.commit_event(event);
         core.note_trouble(what);
         ended.map(|_| ()).or_else(ignore_fenced)
@@ -324,13 +328,16 @@ fn end(
             })
         });
         let key = Key::new(key.collect::<Result<_, _>>()?)?;
-        let content = match rows {
-            Some(rows) => {
-                Some(core.prepare_content(&slot_definition, rows.clone(), &mut operations, &mut pins)?)
-            }
-            None => None,
+        let given = match rows {
+            Some(rows) => Given::Data(core.prepare_content(
+                &slot_definition,
+                rows.clone(),
+                &mut operations,
+                &mut pins,
+            )?),
+            None => Given::Absent,
         };
-        writes.push(OutputWrite { slot, key, content });
+        writes.push(OutputWrite::new(slot, key, given));
     }
     let data = Outcome::Data(writes);
     let prepared = prepare_end(core, started, data, operations, outputs.batch.clone(), report, pins)?;
@@ -361,7 +368,8 @@ fn prepare_end<'a>(
     batch.append(report.row(core.options.clock.now()))?;
     let Batch { appends, models, .. } = batch;
     core.prepare_data(appends, models, &mut operations, &mut pins)?;
-    operations.event = Some(Event::End { run: started.run, epoch: started.epoch, outcome });
+    operations.event =
+        Some(Event::End { run: started.run, epoch: started.epoch, outcome, reads: Vec::new() });
     core.encode(operations, pins)
 }
 

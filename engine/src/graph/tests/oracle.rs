@@ -113,7 +113,7 @@ impl Oracle {
     }
 
     fn is_group(&self, producer: ProducerId) -> bool {
-        self.producers[producer.0 as usize].definition.group == Group::Date
+        self.producers[producer.0 as usize].definition.group != Group::Each
     }
 
     /// Bundle columns in order of appearance.
@@ -314,7 +314,7 @@ impl Oracle {
         if !member {
             // What is no member has no edge to a group, and an edge that comes back has read nothing.
             for (bundle, work) in &mut self.works {
-                if self.producers[bundle.0.0 as usize].definition.group == Group::Date {
+                if self.producers[bundle.0.0 as usize].definition.group != Group::Each {
                     work.read.cells.remove(name);
                 }
             }
@@ -324,7 +324,7 @@ impl Oracle {
                 continue;
             }
             let id = ProducerId(at as u32);
-            let grouped = producer.definition.group == Group::Date;
+            let grouped = producer.definition.group != Group::Each;
             let reached = if grouped {
                 vec![(id, name.1, Key::empty())]
             } else {
@@ -406,11 +406,11 @@ impl Oracle {
     ) -> BTreeSet<(CellName, i32)> {
         let mut written = BTreeSet::new();
         let definition = self.producers[name.0.0 as usize].definition.clone();
-        for output in outputs.iter().filter(|output| output.content.is_some()) {
+        for output in outputs.iter().filter(|output| output.content().is_some()) {
             let slot_name = &self.slots[output.slot.0 as usize].name;
             let priority = definition.outputs.iter().find(|o| o.slot == *slot_name).unwrap().priority;
             let cell = (output.slot, name.1, output.key.clone());
-            let candidate = Candidate { owner: Some(name.clone()), content: output.content, error: false };
+            let candidate = Candidate { owner: Some(name.clone()), content: output.content(), error: false };
             self.cells
                 .entry(cell.clone())
                 .or_insert_with(Self::empty_cell)
@@ -434,7 +434,7 @@ impl Oracle {
             }
         }
         work.read = work.running.take().unwrap().2;
-        if definition.group == Group::Date {
+        if definition.group != Group::Each {
             work.read.cells.retain(|cell, _| self.cells[cell].member);
         }
         work.ending = Some(ending);
@@ -458,7 +458,7 @@ impl Oracle {
                     self.producers.push(Producer { definition, inputs, attached: false, epoch: 0 });
                 }
             }
-            Event::Attach(id) => {
+            Event::Attach { producer: id, .. } => {
                 let producer = &mut self.producers[id.0 as usize];
                 producer.epoch += u64::from(!producer.attached);
                 producer.attached = true;
@@ -505,6 +505,7 @@ impl Oracle {
                     Outcome::Failed(_) => self.finish(&name, Ending::Failed, &[]),
                 };
             }
+            other => panic!("the oracle knows no {other:?}"),
         }
         self.settle(&written);
     }

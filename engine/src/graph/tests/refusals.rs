@@ -119,7 +119,10 @@ fn commits_starts_and_results() {
     assert!(matches!(refused(&mut stage, commit(SlotId(9), key(&[1]))), GraphError::UnknownSlot(_)));
     assert!(matches!(refused(&mut stage, commit(SlotId(0), key(&[]))), GraphError::KeyWidth { .. }));
     assert!(matches!(refused(&mut stage, commit(SlotId(0), text)), GraphError::KeyType { .. }));
-    assert!(matches!(refused(&mut stage, Event::Attach(ProducerId(5))), GraphError::UnknownProducer(_)));
+    assert!(matches!(
+        refused(&mut stage, Event::Attach { producer: ProducerId(5), host: None }),
+        GraphError::UnknownProducer(_)
+    ));
     let start = |bundle, run| Event::Start { bundle: BundleId(bundle), run: RunId(run) };
     assert!(matches!(refused(&mut stage, start(0, 1)), GraphError::UnknownBundle(_)));
     stage.write(SlotId(0), day(1), &key(&[1]), Some(content(1)));
@@ -128,10 +131,10 @@ fn commits_starts_and_results() {
     assert!(matches!(refused(&mut stage, start(0, 99)), GraphError::NotReady { .. }));
     assert!(matches!(refused(&mut stage, start(1, started.run.0)), GraphError::RunTaken(_)));
 
-    let output = |slot, key| OutputWrite { slot: SlotId(slot), key, content: Some(content(1)) };
+    let output = |slot, key| OutputWrite::data(SlotId(slot), key, content(1));
     let mut end = |outputs| {
         let (run, epoch) = (started.run, started.epoch);
-        refused(&mut stage, Event::End { run, epoch, outcome: Outcome::Data(outputs) })
+        refused(&mut stage, Event::End { run, epoch, outcome: Outcome::Data(outputs), reads: vec![] })
     };
     assert!(matches!(end(vec![output(2, key(&[1]))]), GraphError::OutputSlot { .. }));
     assert!(matches!(end(vec![output(77, key(&[1]))]), GraphError::UnknownSlot(_)));

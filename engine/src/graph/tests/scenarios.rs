@@ -395,11 +395,11 @@ fn late_results_are_fenced() {
     let started = stage.start_next();
     let outcome = Outcome::Declined(String::new());
     for (run, epoch) in [(started.run, started.epoch + 1), (RunId(99), started.epoch)] {
-        let late = Event::End { run, epoch, outcome: outcome.clone() };
+        let late = Event::End { run, epoch, outcome: outcome.clone(), reads: vec![] };
         assert_eq!(stage.apply(late).unwrap_err(), GraphError::Fenced { run, epoch });
     }
     stage.reopen();
-    let late = Event::End { run: started.run, epoch: started.epoch, outcome };
+    let late = Event::End { run: started.run, epoch: started.epoch, outcome, reads: vec![] };
     assert!(matches!(stage.apply(late), Err(GraphError::Fenced { .. })));
 }
 
@@ -414,10 +414,10 @@ fn a_detached_producer_is_notified_and_acknowledges_when_attached() {
     assert_eq!(stage.statuses(), [PStatus::Notified]);
     assert!(stage.graph.next_ready().is_none());
     assert!(matches!(stage.start(BundleId(0)), Err(GraphError::NotReady { .. })));
-    let effects = stage.apply(Event::Attach(id)).unwrap();
+    let effects = stage.apply(Event::Attach { producer: id, host: None }).unwrap();
     assert_eq!(states(&effects), [(0, Updated, Pending)]);
     assert_eq!(effects.ready, [BundleId(0)]);
-    assert_eq!(stage.apply(Event::Attach(id)).unwrap(), Effects::default());
+    assert_eq!(stage.apply(Event::Attach { producer: id, host: None }).unwrap(), Effects::default());
 }
 
 #[test]
@@ -433,7 +433,7 @@ fn reopening_interrupts_runs_and_three_in_a_row_are_a_failure() {
         let last = in_a_row == INTERRUPTIONS_MAX;
         assert_eq!(stage.statuses(), [if last { PStatus::Failed } else { PStatus::Ready }]);
         assert!(stage.graph.next_ready().is_none(), "the producer is detached");
-        stage.apply(Event::Attach(id)).unwrap();
+        stage.apply(Event::Attach { producer: id, host: None }).unwrap();
     }
     assert!(stage.graph.idle());
     let reason = stage.graph.bundle_info(BundleId(0)).unwrap().reason;
@@ -451,7 +451,7 @@ fn outputs_may_extend_the_bundles_key_and_vanish_when_they_are_not_given_again()
     stage.register(step("split", &["A"], "Wide"));
     let give = |stage: &mut Stage, ys: &[i64]| {
         let started = stage.start_next();
-        let output = |y: &i64| OutputWrite { slot: wide, key: key(&[*y, 1]), content: Some(content(4)) };
+        let output = |y: &i64| OutputWrite::data(wide, key(&[*y, 1]), content(4));
         stage.end(started.run, Outcome::Data(ys.iter().map(output).collect())).unwrap()
     };
     stage.write(a, day(1), &key(&[1]), Some(content(1)));

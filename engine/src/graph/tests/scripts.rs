@@ -130,7 +130,7 @@ impl Play {
         let late = pending.pop();
         for definition in pending {
             if let Ok(effects) = stage.apply(Event::Register(definition)) {
-                stage.apply(Event::Attach(effects.producer.unwrap())).unwrap();
+                stage.apply(Event::Attach { producer: effects.producer.unwrap(), host: None }).unwrap();
             }
         }
         Play {
@@ -160,12 +160,13 @@ impl Play {
         for (position, slot) in inputs.into_iter().enumerate() {
             let lonely = position > 0 && joined & system.slots[slot] == 0;
             joined |= system.slots[slot];
-            definition.inputs.push(Input { slot: format!("s{slot}"), broadcast: lonely && !plan.wild });
+            let input = Input::required(format!("s{slot}"));
+            definition.inputs.push(Input { broadcast: lonely && !plan.wild, ..input });
         }
         for slot in outputs {
             definition = definition.provides_at(format!("s{slot}"), plan.priority);
         }
-        definition.group = if plan.group { Group::Date } else { Group::Each };
+        definition.group = if plan.group { Group::BY_DATE } else { Group::Each };
         definition
     }
 
@@ -200,7 +201,7 @@ impl Play {
                     at.map_or(Value::I64(extra), |at| started.key.values()[at].clone())
                 });
                 let key = Key::new(values.collect()).unwrap();
-                outputs.push(OutputWrite { slot: *slot, key, content: Some(content(sum % 4)) });
+                outputs.push(OutputWrite::data(*slot, key, content(sum % 4)));
             }
         }
         Outcome::Data(outputs)
@@ -239,7 +240,9 @@ impl Play {
             }
             Step::Attach(producer) => {
                 let count = self.stage.graph.producers.len().max(1) as u32;
-                let _unknown = self.stage.apply(Event::Attach(ProducerId(u32::from(*producer) % count)));
+                let _unknown = self
+                    .stage
+                    .apply(Event::Attach { producer: ProducerId(u32::from(*producer) % count), host: None });
             }
             Step::Start(nth) => {
                 let ready: Vec<BundleId> = self.stage.graph.ready().collect();
@@ -268,7 +271,8 @@ impl Play {
             Step::WrongEpoch(run) => {
                 if let Some(started) = self.run(*run) {
                     let outcome = self.product(&started, 0);
-                    let late = Event::End { run: started.run, epoch: started.epoch + 1, outcome };
+                    let late =
+                        Event::End { run: started.run, epoch: started.epoch + 1, outcome, reads: vec![] };
                     assert!(matches!(self.stage.apply(late), Err(GraphError::Fenced { .. })));
                 }
             }
@@ -289,7 +293,7 @@ impl Play {
 
     fn attach_all(&mut self) {
         for producer in 0..self.stage.graph.producers.len() as u32 {
-            self.stage.apply(Event::Attach(ProducerId(producer))).unwrap();
+            self.stage.apply(Event::Attach { producer: ProducerId(producer), host: None }).unwrap();
         }
     }
 

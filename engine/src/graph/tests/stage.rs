@@ -211,7 +211,7 @@ impl Stage {
     /// Registers and attaches.
     pub fn register(&mut self, definition: ProducerDefinition) -> ProducerId {
         let id = self.apply(Event::Register(definition)).unwrap().producer.unwrap();
-        self.apply(Event::Attach(id)).unwrap();
+        self.apply(Event::Attach { producer: id, host: None }).unwrap();
         id
     }
 
@@ -238,7 +238,7 @@ impl Stage {
         let started = self.flying.get(&run).cloned();
         let claim = started.as_ref().and_then(|s| self.graph.bundles[s.bundle.at()].running.clone());
         let epoch = started.as_ref().map_or(0, |s| s.epoch);
-        let effects = self.apply(Event::End { run, epoch, outcome })?;
+        let effects = self.apply(Event::End { run, epoch, outcome, reads: vec![] })?;
         if let (Some(started), Some(claim)) = (started, claim) {
             self.read.insert((started.bundle, (claim.cells.into_iter().collect(), claim.scopes)));
         }
@@ -255,7 +255,7 @@ impl Stage {
     /// Ends a run with one output cell of this content in the producer's only output slot, at the bundle's key.
     pub fn give(&mut self, started: &Started, number: u8) -> Effects {
         let slot = *self.graph.producers[started.producer.at()].outputs.keys().next().unwrap();
-        let output = OutputWrite { slot, key: started.key.clone(), content: Some(content(number)) };
+        let output = OutputWrite::data(slot, started.key.clone(), content(number));
         self.end(started.run, Outcome::Data(vec![output])).unwrap()
     }
 

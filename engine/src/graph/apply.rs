@@ -156,10 +156,13 @@ impl Graph {
         let bundle = &self.bundles[id.at()];
         let producer = &self.producers[bundle.producer.at()];
         let mut inputs = Vec::with_capacity(bundle.edges.len());
-        for (cell, edge) in &bundle.edges {
-            let source = &self.cells[cell.at()];
-            if let Some(content) = source.content {
-                inputs.push(RunInput { input: usize::from(edge.input), cell: *cell, g: source.g, content });
+        let mut cells = Vec::with_capacity(bundle.edges.len());
+        for (edge, _) in bundle.edges.iter() {
+            let source = &self.cells[edge.source.at()];
+            let need = producer.needs.get(usize::from(edge.input)).copied().unwrap_or_default();
+            if let (Some(g), Some(content)) = (need.reads(source.seen()), source.content) {
+                inputs.push(RunInput { input: usize::from(edge.input), cell: edge.source, g, content });
+                cells.push((edge, g));
             }
         }
         inputs.sort_by(|a, b| {
@@ -169,7 +172,6 @@ impl Graph {
         let scope = |slot: &SlotId| self.slots[slot.at()].scopes.get(&bundle.date).map_or(0, |scope| scope.g);
         let scopes =
             if producer.is_group() { producer.inputs.iter().map(scope).collect() } else { Vec::new() };
-        let cells = inputs.iter().map(|input| (input.cell, input.g)).collect();
         pass.effects.started = Some(Started {
             run,
             epoch: producer.epoch,
@@ -254,18 +256,12 @@ impl Graph {
             }
         }
         let bundle = &mut self.bundles[id.at()];
-        let claim =
-            claim.unwrap_or(Claim { run: RunId(0), epoch: 0, cells: Default::default(), scopes: Vec::new() });
-        for (cell, edge) in &mut bundle.edges {
-            edge.token = claim.cells.get(cell).copied();
-        }
-        for (scope, read) in bundle.scopes.iter_mut().zip(&claim.scopes) {
+        let read = claim.as_ref().map_or(&[][..], |claim| &claim.cells);
+        let scopes = claim.as_ref().map_or(&[][..], |claim| &claim.scopes);
+        for (scope, read) in bundle.scopes.iter_mut().zip(scopes) {
             scope.token = Some(*read);
         }
-        let members: Vec<CellId> = bundle.edges.keys().copied().collect();
-        for cell in members {
-            self.reclassify(id, cell);
-        }
+        self.retoken(id, read);
         self.touch_bundle(pass, id);
         for cell in known {
             self.touch_cell(pass, cell);

@@ -1,92 +1,14 @@
 //! A bundle: one joined tuple or group of input cells, its edges, its last result and its run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::cell::Moment;
+use super::class::{Class, Counters, Face};
+use super::edges::{EdgeKey, Edges};
 use super::ids::{CellId, ProducerId, RunId, SlotDate};
 use super::key::Key;
 use super::state::PStatus;
-
-/// The class of an edge. At most one of `maybe`, `blocked` and `changed` is set, except that a lagging source
-/// is `maybe` and may be `changed` too. `held` marks what forbids a start for now: a source that is waiting and
-/// not lagging. `gone` marks a `blocked` edge whose source is gone; see [`super::cell::Cell::gone`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Class {
-    pub changed: bool,
-    pub maybe: bool,
-    pub held: bool,
-    pub blocked: bool,
-    pub gone: bool,
-}
-
-impl Class {
-    pub const CLEAN: Class = Class { changed: false, maybe: false, held: false, blocked: false, gone: false };
-}
-
-/// How many edges of a bundle are in each class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counters {
-    pub changed: u32,
-    pub maybe: u32,
-    pub held: u32,
-    pub blocked: u32,
-    pub gone: u32,
-}
-
-impl Counters {
-    pub fn add(&mut self, class: Class) {
-        self.changed += u32::from(class.changed);
-        self.maybe += u32::from(class.maybe);
-        self.held += u32::from(class.held);
-        self.blocked += u32::from(class.blocked);
-        self.gone += u32::from(class.gone);
-    }
-
-    pub fn remove(&mut self, class: Class) {
-        self.changed -= u32::from(class.changed);
-        self.maybe -= u32::from(class.maybe);
-        self.held -= u32::from(class.held);
-        self.blocked -= u32::from(class.blocked);
-        self.gone -= u32::from(class.gone);
-    }
-
-    pub fn is_clean(self) -> bool {
-        self.changed == 0 && self.maybe == 0 && self.blocked == 0
-    }
-}
-
-/// What an edge shows its source of the bundle: the obligation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Shown {
-    #[default]
-    Quiet,
-    /// The source's generation was not acknowledged.
-    Notified,
-    Active,
-    Failed,
-}
-
-/// An edge from a cell. `token` is the generation that the last accepted run read.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Edge {
-    pub input: u16,
-    pub token: Option<u64>,
-    pub class: Class,
-    pub shown: Shown,
-}
-
-impl Edge {
-    /// What this edge shows a source of generation `g` while the bundle has this status.
-    pub fn show(&self, status: PStatus, g: u64) -> Shown {
-        match status {
-            PStatus::Notified if self.token != Some(g) => Shown::Notified,
-            PStatus::Ready | PStatus::Processing => Shown::Active,
-            PStatus::Failed => Shown::Failed,
-            _ => Shown::Quiet,
-        }
-    }
-}
 
 /// An edge from the scope of one input of a group.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,19 +30,10 @@ pub(super) enum Ending {
 pub(super) struct Claim {
     pub run: RunId,
     pub epoch: u64,
-    pub cells: BTreeMap<CellId, u64>,
+    /// What it reads, by edge.
+    pub cells: Vec<(EdgeKey, u64)>,
     /// Generation of each input's scope; empty unless grouped.
     pub scopes: Vec<u64>,
-}
-
-/// What a bundle's candidates depend on; outputs are looked at again where it changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Face {
-    pub changed: bool,
-    pub maybe: bool,
-    pub blocked: bool,
-    pub gone: bool,
-    pub running: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -128,7 +41,7 @@ pub(super) struct Bundle {
     pub producer: ProducerId,
     pub date: SlotDate,
     pub key: Key,
-    pub edges: BTreeMap<CellId, Edge>,
+    pub edges: Edges,
     /// One for each input of a group; empty otherwise.
     pub scopes: Vec<ScopeEdge>,
     pub counters: Counters,
@@ -156,7 +69,7 @@ impl Bundle {
             producer,
             date,
             key,
-            edges: BTreeMap::new(),
+            edges: Edges::default(),
             scopes: vec![scope; scopes],
             counters: Counters::default(),
             ending: None,
@@ -177,12 +90,6 @@ impl Bundle {
         self.ending.is_none() || self.counters.changed > 0
     }
 
-    /// Whether its candidates are unsettled.
-    pub fn is_unsettled(&self) -> bool {
-        let moving = self.counters.changed > 0 || self.counters.maybe > 0 || self.running.is_some();
-        self.counters.blocked == 0 && moving
-    }
-
     /// The status, from facts and counters. `acknowledged`: whether the producer has seen the newest work;
     /// `ended`: whether the end of the date was declared, for groups.
     pub fn derive_status(&self, acknowledged: bool, ended: bool) -> PStatus {
@@ -191,11 +98,11 @@ impl Bundle {
             PStatus::Processing
         } else if work && !acknowledged {
             PStatus::Notified
-        } else if work && self.counters.blocked == 0 && self.counters.held == 0 && ended {
+        } else if work && !self.counters.has_obstacle() && self.counters.held == 0 && ended {
             PStatus::Ready
         } else {
             match &self.ending {
-                Some(ending) if !work && self.counters.blocked == 0 => match ending {
+                Some(ending) if !work && !self.counters.has_obstacle() => match ending {
                     Ending::Data => PStatus::Done,
                     Ending::Declined(_) => PStatus::Declined,
                     Ending::Failed(_) => PStatus::Failed,
@@ -210,6 +117,7 @@ impl Bundle {
             changed: self.counters.changed > 0,
             maybe: self.counters.maybe > 0,
             blocked: self.counters.blocked > 0,
+            unsatisfiable: self.counters.unsatisfiable > 0,
             gone: self.counters.gone > 0,
             running: self.running.is_some(),
         }

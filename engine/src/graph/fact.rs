@@ -10,8 +10,10 @@ use underbelly_storage::image::Key as RecordKey;
 use underbelly_storage::{ColumnType, Date, Timestamp, Value};
 
 use super::bundle::{Bundle, Claim, Ending};
-use super::cell::{Candidate, Cell, Moment};
+use super::candidate::Candidate;
+use super::cell::{Cell, Moment};
 use super::definition::{Group, Input, Output, ProducerDefinition, SlotDefinition};
+use super::edges::EdgeKey;
 use super::error::GraphError;
 use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
@@ -243,7 +245,7 @@ pub(super) fn put_bundle(out: &mut Vec<u8>, bundle: &Bundle) {
     out.extend_from_slice(&bundle.interrupted.to_le_bytes());
     out.extend_from_slice(&bundle.runs.to_le_bytes());
     out.extend_from_slice(&bundle.order.to_le_bytes());
-    let tokens = bundle.edges.iter().filter_map(|(cell, edge)| Some((cell.0, edge.token?)));
+    let tokens = bundle.edges.iter().filter_map(|(edge, token)| Some((edge.source.0, token?)));
     put_count(out, tokens.clone().count());
     for (cell, g) in tokens {
         out.extend_from_slice(&cell.to_le_bytes());
@@ -256,8 +258,8 @@ pub(super) fn put_bundle(out: &mut Vec<u8>, bundle: &Bundle) {
     out.extend_from_slice(&claim.run.0.to_le_bytes());
     out.extend_from_slice(&claim.epoch.to_le_bytes());
     put_count(out, claim.cells.len());
-    for (cell, g) in &claim.cells {
-        out.extend_from_slice(&cell.0.to_le_bytes());
+    for (edge, g) in &claim.cells {
+        out.extend_from_slice(&edge.source.0.to_le_bytes());
         out.extend_from_slice(&g.to_le_bytes());
     }
     put_count(out, claim.scopes.len());
@@ -431,7 +433,8 @@ fn claim(cursor: &mut Cursor<'_>) -> Result<Claim, Damage> {
     Ok(Claim {
         run: RunId(cursor.u64()?),
         epoch: cursor.u64()?,
-        cells: tokens(cursor)?.into_iter().collect(),
+        // Which input a cell is follows from its slot.
+        cells: tokens(cursor)?.into_iter().map(|(source, g)| (EdgeKey { source, input: 0 }, g)).collect(),
         scopes: list(cursor, |cursor| cursor.u64())?,
     })
 }

@@ -15,7 +15,7 @@
 //! - A refused event, a fenced result among them, changes nothing.
 //!
 //! In reading order: `ids`, `key`, `definition`, `event`, `effect`, `state` and `error` are the vocabulary;
-//! `cell`, `bundle`, `slot` and `producer` the facts; `register`, `check` and `apply` turn events into facts;
+//! `cell`, `candidate`, `bundle`, `edges`, `slot` and `producer` the facts, `class` what follows from an edge; `register`, `check` and `apply` turn events into facts;
 //! `join` makes bundles; `propagate` brings everything that depends on the facts up to date; `query` and `why`
 //! answer; `record` is the form in which events are stored, `fact` that of facts; `ledger` knows which facts changed, and
 //! `restore` makes a graph of stored ones.
@@ -23,9 +23,12 @@
 mod apply;
 mod bits;
 mod bundle;
+mod candidate;
 mod cell;
 mod check;
+mod class;
 mod definition;
+mod edges;
 mod effect;
 mod error;
 mod event;

@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 use underbelly_storage::ColumnType;
 
 use super::bundle::Bundle;
+use super::class::Need;
 use super::definition::{Group, ProducerDefinition};
 use super::ids::{BundleId, ProducerId, SlotDate, SlotId};
 use super::join::Plan;
@@ -15,6 +16,8 @@ use super::key::Key;
 pub(super) struct Producer {
     pub definition: ProducerDefinition,
     pub inputs: Vec<SlotId>,
+    /// What each input asks of its cells.
+    pub needs: Vec<Need>,
     /// Provided slots and their priorities.
     pub outputs: BTreeMap<SlotId, i32>,
     /// The union of the inputs' cell keys in order of appearance; empty for a group.

@@ -8,8 +8,10 @@ use std::collections::BTreeSet;
 use std::mem;
 
 use super::Graph;
-use super::bundle::{Bundle, Class, Edge, Shown};
+use super::bundle::Bundle;
 use super::cell::Moment;
+use super::class::{Class, Need, Seen, Shown, Sight};
+use super::edges::EdgeKey;
 use super::effect::{Effects, Superseded, Transition};
 use super::ids::{BundleId, CellId, ContentId, ProducerId, SlotDate};
 use super::key::Key;
@@ -98,70 +100,94 @@ impl Graph {
         bundle.unseen = owner.unseen();
         self.bundles.push(bundle);
         self.bundle_mut(id);
-        for (input, cell) in members {
-            self.add_edge(id, input, cell);
+        for (input, source) in members {
+            self.add_edge(pass, id, EdgeKey { source, input });
         }
         self.touch_bundle(pass, id);
         id
     }
 
-    pub(super) fn add_edge(&mut self, bundle: BundleId, input: u16, cell: CellId) {
-        let edge = Edge { input, token: None, class: Class::CLEAN, shown: Shown::Quiet };
-        self.bundles[bundle.at()].edges.insert(cell, edge);
-        self.cells[cell.at()].readers.insert(bundle);
-        self.reclassify(bundle, cell);
+    /// What the input of an edge asks of its source.
+    fn need(&self, producer: ProducerId, input: u16) -> Need {
+        self.producers[producer.at()].needs.get(usize::from(input)).copied().unwrap_or_default()
     }
 
-    fn remove_edge(&mut self, pass: &mut Pass, bundle: BundleId, cell: CellId) {
-        self.cells[cell.at()].readers.remove(&bundle);
+    pub(super) fn add_edge(&mut self, pass: &mut Pass, bundle: BundleId, key: EdgeKey) {
+        let need = self.need(self.bundles[bundle.at()].producer, key.input);
+        let target = &mut self.bundles[bundle.at()];
+        let source = &mut self.cells[key.source.at()];
+        if !target.edges.insert(key) {
+            return;
+        }
+        target.counters.add(need.class(None, source.seen()));
+        source.readers.insert(bundle);
+        let shown = Shown::of(need.mode, target.status, None, source.g);
+        self.show(pass, key.source, Shown::Quiet, shown);
+    }
+
+    fn remove_edge(&mut self, pass: &mut Pass, bundle: BundleId, key: EdgeKey) {
+        let need = self.need(self.bundles[bundle.at()].producer, key.input);
         // Of an edge, its token alone is a fact.
-        let has_token = self.bundles[bundle.at()].edges.get(&cell).is_some_and(|edge| edge.token.is_some());
-        if has_token {
+        if self.bundles[bundle.at()].edges.of(key.source).any(|(at, token)| at == key && token.is_some()) {
             self.bundle_mut(bundle);
         }
         let target = &mut self.bundles[bundle.at()];
-        if let Some(edge) = target.edges.remove(&cell) {
-            target.counters.remove(edge.class);
-            self.move_shown(pass, cell, edge.shown, Shown::Quiet);
+        let source = &mut self.cells[key.source.at()];
+        let Some(token) = target.edges.remove(key) else { return };
+        target.counters.remove(need.class(token, source.seen()));
+        if target.edges.of(key.source).next().is_none() {
+            source.readers.remove(bundle);
         }
+        let shown = Shown::of(need.mode, target.status, token, source.g);
+        self.show(pass, key.source, shown, Shown::Quiet);
     }
 
-    /// Gives an edge the class that its source has now, and moves the bundle's counters by the difference.
-    pub(super) fn reclassify(&mut self, bundle: BundleId, cell: CellId) {
+    /// A source looks different: moves the counters of a bundle that reads it, and what its edges show.
+    fn reclassify(&mut self, bundle: BundleId, source: CellId, before: Seen, now: Seen) {
         let target = &mut self.bundles[bundle.at()];
-        let Some(edge) = target.edges.get_mut(&cell) else { return };
-        let class = self.cells[cell.at()].class(edge.token);
-        target.counters.remove(mem::replace(&mut edge.class, class));
-        target.counters.add(class);
+        let needs = &self.producers[target.producer.at()].needs;
+        let cell = &mut self.cells[source.at()];
+        for (key, token) in target.edges.of(source) {
+            let need = needs.get(usize::from(key.input)).copied().unwrap_or_default();
+            target.counters.shift(need.class(token, before), need.class(token, now));
+            let shown = |g| Shown::of(need.mode, target.status, token, g);
+            cell.move_shown(shown(before.g), shown(now.g));
+        }
     }
 
-    /// Shows a source the bundle's status, through its edge.
-    fn reshow(&mut self, pass: &mut Pass, bundle: BundleId, cell: CellId) {
+    /// Gives the edges of a bundle what its run read, and moves its counters.
+    pub(super) fn retoken(&mut self, bundle: BundleId, read: &[(EdgeKey, u64)]) {
         let target = &mut self.bundles[bundle.at()];
-        let Some(edge) = target.edges.get_mut(&cell) else { return };
-        let shown = edge.show(target.status, self.cells[cell.at()].g);
-        let before = mem::replace(&mut edge.shown, shown);
-        self.move_shown(pass, cell, before, shown);
+        let needs = &self.producers[target.producer.at()].needs;
+        let (cells, counters) = (&self.cells, &mut target.counters);
+        let mut left = read.iter().peekable();
+        target.edges.retoken(|key, before| {
+            while left.next_if(|(at, _)| *at < key).is_some() {}
+            let now = left.next_if(|(at, _)| *at == key).map(|(_, g)| *g);
+            let need = needs.get(usize::from(key.input)).copied().unwrap_or_default();
+            let seen = cells[key.source.at()].seen();
+            counters.shift(need.class(before, seen), need.class(now, seen));
+            now
+        });
     }
 
-    fn move_shown(&mut self, pass: &mut Pass, cell: CellId, from: Shown, to: Shown) {
-        if from == to {
-            return;
+    /// A bundle's status changed: its edges show it to their sources.
+    fn reshow(&mut self, pass: &mut Pass, bundle: BundleId, before: PStatus, now: PStatus) {
+        let edges = mem::take(&mut self.bundles[bundle.at()].edges);
+        let producer = self.bundles[bundle.at()].producer;
+        for (key, token) in edges.iter() {
+            let (mode, g) = (self.need(producer, key.input).mode, self.cells[key.source.at()].g);
+            let shown = |status| Shown::of(mode, status, token, g);
+            self.show(pass, key.source, shown(before), shown(now));
         }
-        let source = &mut self.cells[cell.at()];
-        match from {
-            Shown::Quiet => {}
-            Shown::Notified => source.notified -= 1,
-            Shown::Active => source.active -= 1,
-            Shown::Failed => source.failed -= 1,
+        self.bundles[bundle.at()].edges = edges;
+    }
+
+    fn show(&mut self, pass: &mut Pass, cell: CellId, from: Shown, to: Shown) {
+        if from != to {
+            self.cells[cell.at()].move_shown(from, to);
+            self.restate(pass, cell);
         }
-        match to {
-            Shown::Quiet => {}
-            Shown::Notified => source.notified += 1,
-            Shown::Active => source.active += 1,
-            Shown::Failed => source.failed += 1,
-        }
-        self.restate(pass, cell);
     }
 
     fn restate(&self, pass: &mut Pass, cell: CellId) {
@@ -189,12 +215,13 @@ impl Graph {
         let effective = standing.effective.and_then(|at| cell.candidates.get(at));
         let priority = effective.map(|c| c.priority);
         let content = effective.and_then(|c| c.content);
-        let own = effective.and_then(|c| c.owner).map(|b| self.bundles[b.at()].counters).unwrap_or_default();
+        let own = effective.map(|c| c.counters(&self.bundles)).unwrap_or_default();
         let written = priority.is_some_and(|p| pass.written.contains(&(id, p)));
         let latched = cell.lagging && cell.effective == priority;
-        let caught = written && (own.changed > 0 || own.maybe > 0);
-        let waiting = standing.view == super::View::Waiting;
+        let caught = written && own.is_moving();
+        let waiting = standing.sight == Sight::Waiting;
         let lagging = waiting && standing.sound && (latched || caught);
+        let sight = if lagging { Sight::Lagging } else { standing.sight };
         let is_member = priority.is_some() && !standing.gone;
 
         let cell = &self.cells[id.at()];
@@ -202,8 +229,7 @@ impl Graph {
         let verifies = written || (rises && content.is_some());
         let facts_change =
             cell.effective != priority || cell.lagging != lagging || cell.member != is_member || rises;
-        let moved =
-            rises || cell.view != standing.view || cell.lagging != lagging || cell.gone != standing.gone;
+        let before = cell.seen();
         if rises && cell.g > 0 {
             let (seq, g, content) = (cell.changed.seq, cell.g, cell.content);
             pass.effects.superseded.push(Superseded { cell: id, seq, g, content });
@@ -216,7 +242,7 @@ impl Graph {
             false => &mut self.cells[id.at()],
         };
         cell.effective = priority;
-        cell.view = standing.view;
+        cell.sight = sight;
         cell.lagging = lagging;
         cell.gone = standing.gone;
         let was_member = mem::replace(&mut cell.member, is_member);
@@ -230,15 +256,17 @@ impl Graph {
         if verifies {
             cell.verified = pass.moment;
         }
-        if moved {
-            for bundle in cell.readers.iter().copied().collect::<Vec<_>>() {
-                self.reclassify(bundle, id);
+        let now = cell.seen();
+        if now != before {
+            let readers = mem::take(&mut cell.readers);
+            for bundle in readers.iter() {
                 if rises {
                     self.notify(bundle);
-                    self.reshow(pass, bundle, id);
                 }
+                self.reclassify(bundle, id, before, now);
                 self.touch_bundle(pass, bundle);
             }
+            self.cells[id.at()].readers = readers;
         }
         if was_member != is_member && !pass.rebuilding {
             self.move_member(pass, id, is_member);
@@ -271,9 +299,10 @@ impl Graph {
                 continue;
             }
             let existing = self.producers[producer.at()].bundles.get(&(date, Key::empty())).copied();
+            let key = EdgeKey { source: id, input };
             match existing {
-                Some(bundle) if is_member => self.add_edge(bundle, input, id),
-                Some(bundle) => self.remove_edge(pass, bundle, id),
+                Some(bundle) if is_member => self.add_edge(pass, bundle, key),
+                Some(bundle) => self.remove_edge(pass, bundle, key),
                 None if is_member => {
                     self.create_bundle(pass, producer, date, Key::empty(), [(input, id)]);
                 }
@@ -281,7 +310,6 @@ impl Graph {
             }
             if let Some(bundle) = existing {
                 self.notify(bundle);
-                self.reshow(pass, bundle, id);
                 self.touch_bundle(pass, bundle);
             }
         }
@@ -310,8 +338,8 @@ impl Graph {
             for input in 0..bundle.scopes.len() {
                 let class = self.scope_class(&self.bundles[id.at()], input, open);
                 let bundle = &mut self.bundles[id.at()];
-                bundle.counters.remove(mem::replace(&mut bundle.scopes[input].class, class));
-                bundle.counters.add(class);
+                let before = mem::replace(&mut bundle.scopes[input].class, class);
+                bundle.counters.shift(before, class);
             }
         }
         let owner = &self.producers[producer.at()];
@@ -345,9 +373,7 @@ impl Graph {
             self.move_open(pass, id, status.is_open());
         }
         if status != before {
-            for cell in self.bundles[id.at()].edges.keys().copied().collect::<Vec<_>>() {
-                self.reshow(pass, id, cell);
-            }
+            self.reshow(pass, id, before, status);
         }
     }
 

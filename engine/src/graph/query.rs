@@ -6,7 +6,9 @@ use underbelly_storage::ColumnType;
 
 use super::apply::CLIENT;
 use super::bundle::Ending;
+use super::class::Class;
 use super::definition::{ProducerDefinition, SlotDefinition};
+use super::edges::EdgeKey;
 use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 use super::info::{BundleInfo, Cause, CellInfo, StateCounts, Tree};
 use super::key::Key;
@@ -85,7 +87,7 @@ impl Graph {
 
     /// What a cell is to its consumers.
     pub fn view(&self, cell: CellId) -> Option<View> {
-        self.cells.get(cell.at()).map(|cell| cell.view)
+        self.cells.get(cell.at()).map(|cell| cell.view())
     }
 
     /// A cell and its state. Causes take time in proportion to the inputs of the bundle that made it.
@@ -129,19 +131,29 @@ impl Graph {
         owner.and_then(|b| self.bundles.get(b.at())).map_or(CLIENT, |b| self.producer_name(b.producer))
     }
 
+    /// The edges of a bundle and their classes.
+    pub(super) fn classes(&self, bundle: BundleId) -> impl Iterator<Item = (EdgeKey, Class)> + '_ {
+        let bundle = &self.bundles[bundle.at()];
+        let needs = &self.producers[bundle.producer.at()].needs;
+        bundle.edges.iter().map(|(edge, token)| {
+            let need = needs.get(usize::from(edge.input)).copied().unwrap_or_default();
+            (edge, need.class(token, self.cells[edge.source.at()].seen()))
+        })
+    }
+
     /// The edges of a bundle that are not clean.
     pub(super) fn causes(&self, bundle: BundleId) -> Vec<Cause> {
-        let bundle = &self.bundles[bundle.at()];
         let mut causes = Vec::new();
-        for (cell, edge) in &bundle.edges {
-            if edge.class.blocked {
-                causes.push(Cause::Unusable(*cell));
-            } else if edge.class.maybe {
-                causes.push(Cause::Waiting(*cell));
-            } else if edge.class.changed {
-                causes.push(Cause::Changed(*cell));
+        for (edge, class) in self.classes(bundle) {
+            if class.blocked {
+                causes.push(Cause::Unusable(edge.source));
+            } else if class.maybe {
+                causes.push(Cause::Waiting(edge.source));
+            } else if class.changed {
+                causes.push(Cause::Changed(edge.source));
             }
         }
+        let bundle = &self.bundles[bundle.at()];
         for (scope, slot) in bundle.scopes.iter().zip(&self.producers[bundle.producer.at()].inputs) {
             if scope.class.blocked {
                 causes.push(Cause::ScopeEmpty(*slot));
@@ -174,7 +186,7 @@ impl Graph {
             key: bundle.key.clone(),
             status: bundle.status,
             reason: self.reason(id),
-            members: bundle.edges.keys().copied().collect(),
+            members: bundle.edges.sources().collect(),
             outputs: bundle.outputs.iter().copied().collect(),
             run: bundle.running.as_ref().map(|claim| claim.run),
             runs: bundle.runs,
@@ -198,10 +210,9 @@ impl Graph {
 
     fn parked_reason(&self, id: BundleId) -> String {
         let bundle = &self.bundles[id.at()];
-        let blocked = bundle.edges.iter().find(|(_, edge)| edge.class.blocked);
-        let held = bundle.edges.iter().find(|(_, edge)| edge.class.held);
-        if let Some((cell, _)) = blocked {
-            return self.unusable(*cell);
+        let held = self.classes(id).find(|(_, class)| class.held);
+        if let Some((edge, _)) = self.classes(id).find(|(_, class)| class.blocked) {
+            return self.unusable(edge.source);
         }
         for (scope, slot) in bundle.scopes.iter().zip(&self.producers[bundle.producer.at()].inputs) {
             if scope.class.blocked {
@@ -213,8 +224,8 @@ impl Graph {
             let open = self.open_work(bundle.producer, bundle.date);
             return format!("scope open: {open} upstream bundles are in work for {}", bundle.date);
         }
-        if let Some((cell, _)) = held {
-            return format!("waiting for {}", self.label(*cell));
+        if let Some((edge, _)) = held {
+            return format!("waiting for {}", self.label(edge.source));
         }
         format!("scope open: end_of({}) not declared", bundle.date)
     }
@@ -225,15 +236,9 @@ impl Graph {
         let mut at = cell;
         for _ in 0..DEPTH_MAX {
             let owner = self.cells[at.at()].candidates.iter().find_map(|c| c.owner);
-            let blocked = owner.and_then(|bundle| {
-                self.bundles[bundle.at()]
-                    .edges
-                    .iter()
-                    .find(|(_, edge)| edge.class.blocked)
-                    .map(|(cell, _)| *cell)
-            });
+            let blocked = owner.and_then(|bundle| self.classes(bundle).find(|(_, class)| class.blocked));
             match blocked {
-                Some(next) => at = next,
+                Some((edge, _)) => at = edge.source,
                 None => break,
             }
         }
@@ -300,8 +305,8 @@ impl Graph {
     pub fn downstream(&self, cell: CellId) -> Option<Tree> {
         self.tree(cell, &|cell| {
             let mut next = Vec::new();
-            for bundle in &self.cells[cell.at()].readers {
-                next.extend(self.bundles[bundle.at()].outputs.iter().map(|output| (*bundle, *output)));
+            for bundle in self.cells[cell.at()].readers.iter() {
+                next.extend(self.bundles[bundle.at()].outputs.iter().map(|output| (bundle, *output)));
             }
             next
         })
@@ -312,7 +317,7 @@ impl Graph {
         self.tree(cell, &|cell| {
             let mut next = Vec::new();
             for bundle in self.cells[cell.at()].candidates.iter().filter_map(|c| c.owner) {
-                next.extend(self.bundles[bundle.at()].edges.keys().map(|input| (bundle, *input)));
+                next.extend(self.bundles[bundle.at()].edges.sources().map(|input| (bundle, input)));
             }
             next
         })

@@ -7,6 +7,7 @@ use underbelly_storage::ColumnType;
 use super::Graph;
 use super::apply::CLIENT;
 use super::check::not_yet;
+use super::class::Need;
 use super::definition::{Group, Input, Mode, ProducerDefinition, SlotDefinition, When};
 use super::error::GraphError;
 use super::ids::{CellId, ProducerId, SlotDate, SlotId};
@@ -143,6 +144,7 @@ impl Graph {
         }
         Ok(Known::New(Box::new(Producer {
             definition: definition.clone(),
+            needs: vec![Need::default(); inputs.len()],
             inputs,
             outputs,
             columns,

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use underbelly_storage::image::Key as RecordKey;
 
-use super::bundle::{Bundle, Claim};
 use super::cell::{Cell, Moment};
+use super::edges::EdgeKey;
 use super::error::GraphError;
 use super::fact::{BundleFacts, Fact, Kind, Registered};
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
@@ -228,14 +228,15 @@ impl Graph {
         let (epoch, attached) = (owner.epoch, owner.attached);
         // Touches of this pass are dropped: everything is settled when all facts are there.
         self.create_bundle(&mut Pass::new(Moment::NEVER), producer, date, key, members);
-        let cells = self.cells.len();
-        let bundle = &mut self.bundles[id.at()];
         for (cell, g) in facts.tokens {
-            match bundle.edges.get_mut(&cell) {
-                Some(edge) => edge.token = Some(bounded("a token", g)?),
-                None => return wrong(format!("bundle {id} read cell {cell}, which is no member")),
+            let edge = self.edge_of(producer, cell);
+            let token = Some(bounded("a token", g)?).filter(|g| *g > 0);
+            let bundle = &mut self.bundles[id.at()];
+            if token.is_none() || !edge.is_some_and(|edge| bundle.edges.set_token(edge, token)) {
+                return wrong(format!("bundle {id} read cell {cell}, which is no member"));
             }
         }
+        let bundle = &mut self.bundles[id.at()];
         for (scope, token) in bundle.scopes.iter_mut().zip(facts.scopes) {
             scope.token = token;
         }
@@ -251,16 +252,29 @@ impl Graph {
         if facts.interrupted >= INTERRUPTIONS_MAX {
             return wrong(format!("bundle {id} was interrupted {} times", facts.interrupted));
         }
-        let Some(claim) = facts.running else { return Ok(()) };
+        let Some(mut claim) = facts.running else { return Ok(()) };
         if !attached || epoch != claim.epoch {
             return wrong(format!("run {} of bundle {id} belongs to another session", claim.run));
         }
-        check_claim(id, bundle, &claim, cells)?;
+        let scopes_differ = claim.scopes.len() != bundle.scopes.len();
+        for (edge, _) in &mut claim.cells {
+            match self.edge_of(producer, edge.source) {
+                Some(found) if !scopes_differ => *edge = found,
+                _ => return wrong(format!("run {} of bundle {id} reads what is not there", claim.run)),
+            }
+        }
         if self.runs.insert(claim.run, id).is_some() {
             return wrong(format!("run {} has two bundles", claim.run));
         }
         self.bundles[id.at()].running = Some(claim);
         Ok(())
+    }
+
+    /// The edge that a bundle of the producer has from a cell.
+    fn edge_of(&self, producer: ProducerId, source: CellId) -> Option<EdgeKey> {
+        let slot = self.cells.get(source.at())?.slot;
+        let input = self.producers[producer.at()].inputs.iter().position(|input| *input == slot)?;
+        Some(EdgeKey { source, input: input as u16 })
     }
 
     /// Candidates belong to clients, or to a bundle that may give the cell.
@@ -356,12 +370,4 @@ impl Graph {
             self.settle_state(pass, CellId(cell));
         }
     }
-}
-
-fn check_claim(id: BundleId, bundle: &Bundle, claim: &Claim, cells: usize) -> Result<(), GraphError> {
-    let scopes_differ = claim.scopes.len() != bundle.scopes.len();
-    if scopes_differ || claim.cells.keys().any(|cell| cell.at() >= cells) {
-        return wrong(format!("run {} of bundle {id} reads what is not there", claim.run));
-    }
-    Ok(())
 }

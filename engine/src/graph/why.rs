@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use super::Graph;
 use super::bundle::Ending;
-use super::cell::{Candidate, Cell};
+use super::candidate::Candidate;
+use super::cell::Cell;
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::info::Why;
 use super::key::Key;
@@ -118,13 +119,14 @@ impl Graph {
                 children.push(Why::leaf(format!("cells of {slot} appeared or vanished for {date}")));
             }
         }
-        let unclean = |class: super::bundle::Class| class.changed || class.maybe || class.blocked;
-        let all = !bundle.edges.values().any(|edge| unclean(edge.class)) && children.is_empty();
-        let mut inputs: Vec<CellId> =
-            bundle.edges.iter().filter(|(_, e)| all || unclean(e.class)).map(|(cell, _)| *cell).collect();
-        inputs.sort_by_key(|cell| bundle.edges.get(cell).is_some_and(|edge| !edge.class.blocked));
+        let all = self.classes(id).all(|(_, class)| class.is_clean()) && children.is_empty();
+        let shown = self.classes(id).filter(|(_, class)| all || !class.is_clean());
+        let mut inputs: Vec<(bool, CellId)> =
+            shown.map(|(edge, c)| (!c.is_obstacle(), edge.source)).collect();
+        inputs.sort_unstable();
+        inputs.dedup();
         let more = inputs.len().saturating_sub(CHILDREN_MAX);
-        children.extend(inputs.into_iter().take(CHILDREN_MAX).map(|cell| self.why_cell(cell, seen)));
+        children.extend(inputs.into_iter().take(CHILDREN_MAX).map(|(_, cell)| self.why_cell(cell, seen)));
         if more > 0 {
             children.push(Why::leaf(format!("and {more} inputs more")));
         }

@@ -520,7 +520,7 @@ impl Oracle {
             assert_eq!(cell.g, expected.g, "g of {name:?}");
             assert_eq!(cell.content, expected.content, "content of {name:?}");
             assert_eq!(cell.effective, expected.effective, "effective of {name:?}");
-            assert_eq!(cell.view, expected.view, "view of {name:?}");
+            assert_eq!(cell.view(), expected.view, "view of {name:?}");
             assert_eq!(cell.lagging, expected.lagging, "lagging of {name:?}");
             assert_eq!(cell.gone, expected.gone, "gone: {name:?}");
             assert_eq!(cell.state, self.state(&name), "state of {name:?}");
@@ -550,7 +550,7 @@ impl Oracle {
                 assert_eq!(Some(bundle.status), work.status, "status of {name:?}");
                 let mut own: Vec<CellName> = bundle
                     .edges
-                    .keys()
+                    .sources()
                     .map(|cell| &graph.cells[cell.at()])
                     .map(|cell| (cell.slot, cell.date, cell.key.clone()))
                     .collect();

@@ -314,7 +314,7 @@ impl Play {
         }
         assert!(self.stage.graph.idle(), "the work drains");
         for cell in &self.stage.graph.cells {
-            assert_ne!(cell.view, View::Waiting, "no cell stays unsettled");
+            assert_ne!(cell.view(), View::Waiting, "no cell stays unsettled");
             assert!(!cell.lagging);
         }
         for bundle in self.stage.graph.bundles() {
@@ -326,7 +326,7 @@ impl Play {
 
     /// Usable contents by slot, date and key.
     fn contents(&self) -> BTreeMap<(SlotId, SlotDate, Key), ContentId> {
-        let usable = self.stage.graph.cells.iter().filter(|cell| cell.view == View::Usable);
+        let usable = self.stage.graph.cells.iter().filter(|cell| cell.view() == View::Usable);
         usable.map(|cell| ((cell.slot, cell.date, cell.key.clone()), cell.content.unwrap())).collect()
     }
 

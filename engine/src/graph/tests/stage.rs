@@ -140,9 +140,9 @@ impl Stage {
 
     fn check_start(&mut self, id: BundleId) {
         let bundle = &self.graph.bundles[id.at()];
-        for cell in bundle.edges.keys() {
+        for cell in bundle.edges.sources() {
             let source = &self.graph.cells[cell.at()];
-            assert!(source.view == View::Usable || source.lagging, "a run reads usable or lagging inputs");
+            assert!(source.view() == View::Usable || source.lagging, "a run reads usable or lagging inputs");
         }
         if self.graph.producers[bundle.producer.at()].is_group() {
             assert_eq!(self.oracle.open_work(bundle.producer, bundle.date), 0, "the scope is closed");
@@ -157,7 +157,7 @@ impl Stage {
         let scope = |slot: &SlotId| self.graph.slots[slot.at()].scopes.get(&bundle.date).map_or(0, |s| s.g);
         let scopes =
             if producer.is_group() { producer.inputs.iter().map(scope).collect() } else { Vec::new() };
-        (bundle.edges.keys().map(|cell| (*cell, self.graph.cells[cell.at()].g)).collect(), scopes)
+        (bundle.edges.sources().map(|cell| (cell, self.graph.cells[cell.at()].g)).collect(), scopes)
     }
 
     /// Transitions lead from the old states to the new ones, and generations rise by content alone.
@@ -240,7 +240,10 @@ impl Stage {
         let epoch = started.as_ref().map_or(0, |s| s.epoch);
         let effects = self.apply(Event::End { run, epoch, outcome, reads: vec![] })?;
         if let (Some(started), Some(claim)) = (started, claim) {
-            self.read.insert((started.bundle, (claim.cells.into_iter().collect(), claim.scopes)));
+            self.read.insert((
+                started.bundle,
+                (claim.cells.into_iter().map(|(edge, g)| (edge.source, g)).collect(), claim.scopes),
+            ));
         }
         self.flying.remove(&run);
         Ok(effects)

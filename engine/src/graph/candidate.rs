@@ -1,0 +1,130 @@
+//! A candidate of a cell, and what the candidates of a cell amount to.
+
+use std::sync::Arc;
+
+use super::bundle::Bundle;
+use super::cell::{Cell, Moment};
+use super::class::{Counters, Sight};
+use super::ids::{BundleId, ContentId};
+use super::state::State;
+
+/// What one priority has for a cell. Its edges are those of the bundle that owns it; a client's has none.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub priority: i32,
+    /// The bundle that makes it; `None` for clients.
+    pub owner: Option<BundleId>,
+    pub content: Option<ContentId>,
+    pub error: Option<Arc<str>>,
+    /// The last result that it got.
+    pub ended: Moment,
+}
+
+impl Candidate {
+    pub fn new(priority: i32, owner: Option<BundleId>) -> Candidate {
+        Candidate { priority, owner, content: None, error: None, ended: Moment::NEVER }
+    }
+
+    fn bundle<'b>(&self, bundles: &'b [Bundle]) -> Option<&'b Bundle> {
+        self.owner.and_then(|bundle| bundles.get(bundle.at()))
+    }
+
+    /// Counts of the edges on which it rests.
+    pub fn counters(&self, bundles: &[Bundle]) -> Counters {
+        self.bundle(bundles).map(|bundle| bundle.counters).unwrap_or_default()
+    }
+
+    /// Whether it has a result that says more than that there is nothing.
+    pub fn is_held(&self) -> bool {
+        self.content.is_some() || self.error.is_some()
+    }
+
+    fn is_sound(&self, bundles: &[Bundle]) -> bool {
+        self.content.is_some() && self.error.is_none() && !self.counters(bundles).has_obstacle()
+    }
+
+    fn is_unsettled(&self, bundles: &[Bundle]) -> bool {
+        let counters = self.counters(bundles);
+        let running = || self.bundle(bundles).is_some_and(|bundle| bundle.running.is_some());
+        !counters.has_obstacle() && (counters.is_moving() || running())
+    }
+
+    /// Whether its production failed for good, and nothing has changed since.
+    fn is_invalid(&self, bundles: &[Bundle]) -> bool {
+        self.error.is_some() && self.counters(bundles).changed == 0
+    }
+}
+
+/// What the candidates of a cell amount to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    /// Position of the effective candidate.
+    pub effective: Option<usize>,
+    /// Whether it is sound.
+    pub sound: bool,
+    /// Priority of a candidate above the effective one that is unsettled.
+    pub better_coming: Option<i32>,
+    /// What it is to its consumers, unless it lags.
+    pub sight: Sight,
+    /// See [`Cell::gone`].
+    pub gone: bool,
+}
+
+impl Cell {
+    /// The candidate of this priority, made where there is none.
+    pub fn candidate_mut(&mut self, priority: i32, owner: Option<BundleId>) -> &mut Candidate {
+        let found = self.candidates.binary_search_by(|c| priority.cmp(&c.priority));
+        let at = found.unwrap_or_else(|at| {
+            self.candidates.insert(at, Candidate::new(priority, owner));
+            at
+        });
+        &mut self.candidates[at]
+    }
+
+    pub fn effective_candidate(&self) -> Option<&Candidate> {
+        self.candidates.iter().find(|c| Some(c.priority) == self.effective)
+    }
+
+    /// Soundness, effectiveness and view from the candidates and their bundles.
+    pub fn standing(&self, bundles: &[Bundle]) -> Standing {
+        let unsettled = |c: &Candidate| c.is_unsettled(bundles);
+        let highest_sound = self.candidates.iter().position(|c| c.is_sound(bundles));
+        let effective = highest_sound.or_else(|| self.candidates.iter().position(Candidate::is_held));
+        let (above, waiting) = match highest_sound {
+            Some(at) => (at, self.candidates[..=at].iter().any(unsettled)),
+            None => (effective.unwrap_or(0), self.candidates.iter().any(unsettled)),
+        };
+        let better_coming = self.candidates[..above].iter().find(|c| unsettled(c)).map(|c| c.priority);
+        let sight = match effective.and_then(|at| self.candidates.get(at)) {
+            _ if waiting => Sight::Waiting,
+            _ if highest_sound.is_some() => Sight::Usable,
+            Some(candidate) if candidate.content.is_some() => match candidate.is_invalid(bundles) {
+                true => Sight::Invalid,
+                false => Sight::Stale,
+            },
+            _ => Sight::Void,
+        };
+        let settled = !waiting && highest_sound.is_none();
+        let mut held = self.candidates.iter().filter(|c| c.is_held());
+        let gone = settled && held.all(|c| c.owner.is_some() && c.counters(bundles).gone > 0);
+        Standing { effective, sound: highest_sound.is_some(), better_coming, sight, gone }
+    }
+
+    /// The state, first match of the rules.
+    pub fn derive_state(&self, bundles: &[Bundle]) -> State {
+        let Some(candidate) = self.effective_candidate() else { return State::Void };
+        if candidate.is_invalid(bundles) {
+            State::Invalid
+        } else if candidate.content.is_none() {
+            State::Void
+        } else if !candidate.counters(bundles).is_clean() || self.standing(bundles).better_coming.is_some() {
+            State::Stale
+        } else if self.notified > 0 {
+            State::Updated
+        } else if self.active > 0 {
+            State::Pending
+        } else {
+            State::Current
+        }
+    }
+}

@@ -12,7 +12,7 @@ use super::error::GraphError;
 use super::event::{Event, Outcome, OutputWrite, Write};
 use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
-use super::propagate::Pass;
+use super::pass::Pass;
 use super::register::Known;
 use super::state::State;
 use super::{Graph, INTERRUPTIONS_MAX};
@@ -37,7 +37,7 @@ impl Graph {
         now: Timestamp,
         event: &Event,
     ) -> Result<Effects, GraphError> {
-        let mut pass = Pass::new(Moment { seq, time: now });
+        let mut pass = Pass::new(Moment { seq, time: now }, std::mem::take(&mut self.queue));
         match event {
             Event::DefineSlot(definition) => {
                 let existing = self.check_slot(definition)?;
@@ -58,6 +58,7 @@ impl Graph {
             Event::Retract { .. } | Event::Force(_) | Event::Cancel { .. } | Event::Deregister(_) => {}
         }
         self.settle(&mut pass);
+        self.queue = pass.queue;
         Ok(pass.effects)
     }
 
@@ -113,11 +114,7 @@ impl Graph {
             let before = std::mem::replace(&mut candidate.content, write.content);
             pass.note_contents(before, write.content);
             candidate.ended = pass.moment;
-            if write.content.is_some() {
-                pass.written.insert((cell, write.priority));
-            } else {
-                pass.written.remove(&(cell, write.priority));
-            }
+            candidate.written = write.content.is_some();
             self.slots[write.slot.at()].client_priorities.insert(write.priority);
             self.touch_cell(pass, cell);
         }
@@ -125,10 +122,7 @@ impl Graph {
             if self.ends.insert(*date) {
                 self.note_end(*date);
                 for group in self.groups.clone() {
-                    let bundle = self.producers[group.at()].bundles.get(&(*date, Key::empty()));
-                    if let Some(bundle) = bundle.copied() {
-                        self.touch_bundle(pass, bundle);
-                    }
+                    self.touch_groups(pass, group, *date);
                 }
             }
         }
@@ -169,9 +163,7 @@ impl Graph {
             let key = |input: &RunInput| &self.cells[input.cell.at()].key;
             a.input.cmp(&b.input).then_with(|| key(a).cmp(key(b)))
         });
-        let scope = |slot: &SlotId| self.slots[slot.at()].scopes.get(&bundle.date).map_or(0, |scope| scope.g);
-        let scopes =
-            if producer.is_group() { producer.inputs.iter().map(scope).collect() } else { Vec::new() };
+        let scopes = self.scopes_now(bundle);
         pass.effects.started = Some(Started {
             run,
             epoch: producer.epoch,
@@ -231,7 +223,7 @@ impl Graph {
             pass.note_contents(before, Some(content));
             candidate.error = None;
             candidate.ended = pass.moment;
-            pass.written.insert((cell, priority));
+            candidate.written = true;
             given.insert(cell);
         }
         let error = match &ending {

@@ -11,8 +11,8 @@ impl Bits {
         self.words.get(number / 64).is_some_and(|word| word & (1 << (number % 64)) != 0)
     }
 
-    /// Adds a number. `bound` is above all numbers that are likely to follow.
-    pub fn insert(&mut self, number: usize, bound: usize) {
+    /// Adds a number; whether it is new. `bound` is above all numbers that are likely to follow.
+    pub fn insert(&mut self, number: usize, bound: usize) -> bool {
         let at = number / 64;
         if at >= self.words.len() {
             let length = (bound / 64).max(at) + 1;
@@ -23,9 +23,16 @@ impl Bits {
                 self.words.resize(length, 0);
             }
         }
-        if let Some(word) = self.words.get_mut(at) {
-            *word |= 1 << (number % 64);
-        }
+        let Some(word) = self.words.get_mut(at) else { return false };
+        let before = std::mem::replace(word, *word | 1 << (number % 64));
+        before != *word
+    }
+
+    /// Removes a number; whether it was there.
+    pub fn remove(&mut self, number: usize) -> bool {
+        let Some(word) = self.words.get_mut(number / 64) else { return false };
+        let before = std::mem::replace(word, *word & !(1 << (number % 64)));
+        before != *word
     }
 
     /// The first number from `number` on, among the next `words_max` words; else where to go on, `None` at the end.
@@ -69,7 +76,14 @@ mod tests {
         #[test]
         fn a_set_of_bits_is_a_set(numbers in prop::collection::vec(0usize..5000, 0..80), bound in 0usize..6000, words in 1usize..9) {
             let mut bits = Bits::default();
-            numbers.iter().for_each(|n| bits.insert(*n, bound));
+            let mut removed = Bits::default();
+            for n in &numbers {
+                bits.insert(*n, bound);
+                prop_assert!(!bits.insert(*n, bound));
+                prop_assert_eq!(removed.insert(*n, bound), removed.remove(*n));
+                prop_assert!(!removed.remove(*n));
+            }
+            prop_assert_eq!(removed.count(), 0);
             let mut twin = Bits::default();
             twin.insert(1, 0);
             twin.extend(&bits);

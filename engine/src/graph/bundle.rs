@@ -47,6 +47,8 @@ pub(super) struct Bundle {
     pub counters: Counters,
     pub ending: Option<Ending>,
     pub ended: Moment,
+    /// How far it was lifted in the order of settling.
+    pub lift: u32,
     pub running: Option<Claim>,
     /// Every cell that it has ever given.
     pub outputs: BTreeSet<CellId>,
@@ -74,6 +76,7 @@ impl Bundle {
             counters: Counters::default(),
             ending: None,
             ended: Moment::NEVER,
+            lift: 0,
             running: None,
             outputs: BTreeSet::new(),
             unseen: None,

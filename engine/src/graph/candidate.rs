@@ -18,11 +18,13 @@ pub(super) struct Candidate {
     pub error: Option<Arc<str>>,
     /// The last result that it got.
     pub ended: Moment,
+    /// It got data in this event.
+    pub written: bool,
 }
 
 impl Candidate {
     pub fn new(priority: i32, owner: Option<BundleId>) -> Candidate {
-        Candidate { priority, owner, content: None, error: None, ended: Moment::NEVER }
+        Candidate { priority, owner, content: None, error: None, ended: Moment::NEVER, written: false }
     }
 
     fn bundle<'b>(&self, bundles: &'b [Bundle]) -> Option<&'b Bundle> {

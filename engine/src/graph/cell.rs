@@ -29,6 +29,8 @@ pub(super) struct Cell {
     pub date: SlotDate,
     pub key: Key,
     pub candidates: Vec<Candidate>,
+    /// How far it was lifted in the order of settling.
+    pub lift: u32,
     /// Priority of the effective candidate.
     pub effective: Option<i32>,
     /// Effective content.
@@ -60,6 +62,7 @@ impl Cell {
             date,
             key,
             candidates: Vec::new(),
+            lift: 0,
             effective: None,
             content: None,
             g: 0,

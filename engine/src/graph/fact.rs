@@ -382,6 +382,7 @@ fn candidate(cursor: &mut Cursor<'_>) -> Result<Candidate, Damage> {
         content: if has_content { Some(cursor.array()?) } else { None },
         error: if failed { Some(text(cursor)?.into()) } else { None },
         ended,
+        written: false,
     })
 }
 

@@ -56,10 +56,8 @@ impl Marks {
         match record.kind {
             CELL => self.cells.insert(record.major as usize, bound),
             BUNDLE => self.bundles.insert(record.major as usize, bound),
-            _ => {
-                self.few.insert(record);
-            }
-        }
+            _ => self.few.insert(record),
+        };
     }
 
     fn contains(&self, record: RecordKey) -> bool {

@@ -16,7 +16,8 @@
 //!
 //! In reading order: `ids`, `key`, `definition`, `event`, `effect`, `state` and `error` are the vocabulary;
 //! `cell`, `candidate`, `bundle`, `edges`, `slot` and `producer` the facts, `class` what follows from an edge; `register`, `check` and `apply` turn events into facts;
-//! `join` makes bundles; `propagate` brings everything that depends on the facts up to date; `query` and `why`
+//! `join` and `group` make bundles; `order` is that in which a `pass` reaches what depends on the facts, `propagate` moves
+//! edges and `settle` brings the rest up to date; `query` and `why`
 //! answer; `record` is the form in which events are stored, `fact` that of facts; `ledger` knows which facts changed, and
 //! `restore` makes a graph of stored ones.
 
@@ -33,17 +34,21 @@ mod effect;
 mod error;
 mod event;
 mod fact;
+mod group;
 mod ids;
 mod info;
 mod join;
 mod key;
 mod ledger;
+mod order;
+mod pass;
 mod producer;
 mod propagate;
 mod query;
 mod record;
 mod register;
 mod restore;
+mod settle;
 mod slot;
 mod state;
 #[cfg(test)]
@@ -91,6 +96,8 @@ pub struct Graph {
     /// The next place in the queue; 0 is the place of bundles that never had one.
     next_order: u64,
     ends: BTreeSet<SlotDate>,
+    /// That of the next pass, empty.
+    queue: order::Queue,
     /// Which facts changed since they were last stored.
     ledger: ledger::Ledger,
 }
@@ -116,6 +123,7 @@ impl Graph {
             ready: BTreeMap::new(),
             next_order: 1,
             ends: BTreeSet::new(),
+            queue: order::Queue::default(),
             ledger: ledger::Ledger::default(),
         }
     }

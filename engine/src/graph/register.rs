@@ -10,11 +10,10 @@ use super::check::not_yet;
 use super::class::Need;
 use super::definition::{Group, Input, Mode, ProducerDefinition, SlotDefinition, When};
 use super::error::GraphError;
-use super::ids::{CellId, ProducerId, SlotDate, SlotId};
+use super::ids::{CellId, ProducerId, SlotId};
 use super::join;
-use super::key::Key;
+use super::pass::Pass;
 use super::producer::Producer;
-use super::propagate::Pass;
 use super::slot::Slot;
 
 /// Most columns of a slot, and most inputs or outputs of a producer.
@@ -273,16 +272,7 @@ impl Graph {
         let id = self.insert_producer(producer);
         let producer = &self.producers[id.at()];
         if producer.is_group() {
-            let mut groups: BTreeMap<SlotDate, Vec<(u16, CellId)>> = BTreeMap::new();
-            for (input, slot) in producer.inputs.iter().enumerate() {
-                for (date, scope) in &self.slots[slot.at()].scopes {
-                    let members = scope.members.iter().map(|cell| (input as u16, *cell));
-                    groups.entry(*date).or_default().extend(members);
-                }
-            }
-            for (date, members) in groups.into_iter().filter(|(_, members)| !members.is_empty()) {
-                self.create_bundle(pass, id, date, Key::empty(), members);
-            }
+            self.make_groups(pass, id);
         } else if let Some(slot) = producer.inputs.first().copied() {
             for cell in self.slots[slot.at()].cells.clone() {
                 self.join_cell(pass, id, 0, cell);

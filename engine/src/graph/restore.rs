@@ -11,7 +11,9 @@ use super::error::GraphError;
 use super::fact::{BundleFacts, Fact, Kind, Registered};
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::key::Key;
-use super::propagate::Pass;
+use super::order::{Node, Place, Queue};
+use super::pass::Pass;
+use super::producer::Producer;
 use super::register::Known;
 use super::state::State;
 use super::{Graph, INTERRUPTIONS_MAX};
@@ -114,7 +116,7 @@ impl Restorer {
         graph.restore_owners()?;
         graph.check_joins()?;
         graph.check_orders()?;
-        let mut pass = Pass::new(Moment::NEVER);
+        let mut pass = Pass::new(Moment::NEVER, Queue::default());
         pass.rebuilding = true;
         graph.settle_all(&mut pass);
         if let Some(cell) = pass.contradiction {
@@ -213,21 +215,13 @@ impl Graph {
         {
             return wrong(format!("bundle {id} has {} scopes", facts.scopes.len()));
         }
-        let mut members = Vec::new();
-        for (input, slot) in owner.inputs.iter().enumerate() {
-            let input = input as u16;
-            if let Some(columns) = owner.input_columns.get(usize::from(input)) {
-                let Some(cell) = self.cell(*slot, date, &key.project(columns)) else {
-                    return wrong(format!("bundle {id} has no cell for input {input}"));
-                };
-                members.push((input, cell));
-            } else if let Some(scope) = self.slots[slot.at()].scopes.get(&date) {
-                members.extend(scope.members.iter().map(|cell| (input, *cell)));
-            }
-        }
+        let members = match owner.is_group() {
+            true => self.members_of_group(owner, date),
+            false => self.members_of_tuple(id, owner, date, &key)?,
+        };
         let (epoch, attached) = (owner.epoch, owner.attached);
         // Touches of this pass are dropped: everything is settled when all facts are there.
-        self.create_bundle(&mut Pass::new(Moment::NEVER), producer, date, key, members);
+        self.create_bundle(&mut Pass::new(Moment::NEVER, Queue::default()), producer, date, key, members);
         for (cell, g) in facts.tokens {
             let edge = self.edge_of(producer, cell);
             let token = Some(bounded("a token", g)?).filter(|g| *g > 0);
@@ -268,6 +262,23 @@ impl Graph {
         }
         self.bundles[id.at()].running = Some(claim);
         Ok(())
+    }
+
+    fn members_of_tuple(
+        &self,
+        id: BundleId,
+        owner: &Producer,
+        date: SlotDate,
+        key: &Key,
+    ) -> Result<Vec<(u16, CellId)>, GraphError> {
+        let mut members = Vec::with_capacity(owner.inputs.len());
+        for ((input, slot), columns) in owner.inputs.iter().enumerate().zip(&owner.input_columns) {
+            let Some(cell) = self.cell(*slot, date, &key.project(columns)) else {
+                return wrong(format!("bundle {id} has no cell for input {input}"));
+            };
+            members.push((input as u16, cell));
+        }
+        Ok(members)
     }
 
     /// The edge that a bundle of the producer has from a cell.
@@ -313,14 +324,7 @@ impl Graph {
         for (at, producer) in self.producers.iter().enumerate() {
             let name = &producer.definition.name;
             if producer.is_group() {
-                for slot in &producer.inputs {
-                    for (date, scope) in &self.slots[slot.at()].scopes {
-                        let made = producer.bundles.contains_key(&(*date, Key::empty()));
-                        if !made && !scope.members.is_empty() {
-                            return wrong(format!("producer {name:?} has no bundle for {date}"));
-                        }
-                    }
-                }
+                self.check_groups(producer)?;
                 continue;
             }
             let mut joined = 0;
@@ -350,20 +354,17 @@ impl Graph {
         Ok(())
     }
 
-    /// Settles every cell and bundle once, by rising rank, then derives states.
+    /// Settles every cell and bundle once, by rising place, then derives states.
     fn settle_all(&mut self, pass: &mut Pass) {
-        let slots = self.slots.iter().enumerate().map(|(at, slot)| (slot.rank, false, at));
-        let producers = self.producers.iter().enumerate().map(|(at, producer)| (producer.rank, true, at));
-        let mut nodes: Vec<(u32, bool, usize)> = slots.chain(producers).collect();
+        let cells = (0..self.cells.len() as u32).map(|at| Node::Cell(CellId(at)));
+        let bundles = (0..self.bundles.len() as u32).map(|at| Node::Bundle(BundleId(at)));
+        let mut nodes: Vec<(Place, Node)> =
+            cells.chain(bundles).map(|node| (self.place(node), node)).collect();
         nodes.sort_unstable();
-        for (_, is_producer, at) in nodes {
-            if is_producer {
-                for bundle in self.bundles_of(ProducerId(at as u32)) {
-                    self.settle_bundle(pass, bundle);
-                }
-            } else {
-                let cells: Vec<CellId> = self.cells_of(SlotId(at as u32)).collect();
-                cells.into_iter().for_each(|cell| self.settle_cell(pass, cell));
+        for (_, node) in nodes {
+            match node {
+                Node::Cell(cell) => self.settle_cell(pass, cell),
+                Node::Bundle(bundle) => self.settle_bundle(pass, bundle),
             }
         }
         for cell in 0..self.cells.len() as u32 {

@@ -197,10 +197,11 @@ impl Stage {
                 assert!(!info.reason.is_empty());
             }
             check_leaves(&self.graph.why_bundle(bundle).unwrap());
-            let rank = self.graph.producers[info.producer.at()].rank;
-            let rank_of = |cell: &CellId| self.graph.slots[self.graph.cells[cell.at()].slot.at()].rank;
-            assert!(info.members.iter().all(|cell| rank_of(cell) < rank), "the cell graph has no cycle");
-            assert!(info.outputs.iter().all(|cell| rank_of(cell) > rank), "the cell graph has no cycle");
+            let place = self.graph.place_of_bundle(bundle);
+            let above = |cell: &CellId| self.graph.place_of_cell(*cell) > place;
+            let below = |cell: &CellId| self.graph.place_of_cell(*cell) < place;
+            assert!(info.members.iter().all(below), "the cell graph has no cycle");
+            assert!(info.outputs.iter().all(above), "the cell graph has no cycle");
         }
     }
 

@@ -1,0 +1,201 @@
+//! The order in which cells and bundles are settled, and the queue of those that are to be.
+//!
+//! Every slot and producer has a rank above all that it depends on by name. What depends on things of its own rank or
+//! above (a cell of the slot for an earlier date, say) is lifted above them one by one: lift comes first, then rank.
+//! So each edge leads from a lower place to a higher one.
+
+use super::Graph;
+use super::bits::Bits;
+use super::ids::{BundleId, CellId};
+
+/// A place in the order of settling.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub lift: u32,
+    pub rank: u32,
+}
+
+/// What is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Node {
+    Cell(CellId),
+    Bundle(BundleId),
+}
+
+/// Nodes to settle, each once, in buckets by place. Its memory is kept from pass to pass.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Queue {
+    /// By rising place.
+    buckets: Vec<(Place, Vec<Node>)>,
+    /// Buckets before this are empty.
+    first: usize,
+    cells: Bits,
+    bundles: Bits,
+    /// Cells whose state may differ, by place once it comes to that.
+    restate: Vec<(Place, CellId)>,
+    restated: Bits,
+    /// Cells whose generation rose.
+    risen: Bits,
+}
+
+impl Queue {
+    fn marks(&mut self, node: Node) -> (&mut Bits, usize) {
+        match node {
+            Node::Cell(cell) => (&mut self.cells, cell.at()),
+            Node::Bundle(bundle) => (&mut self.bundles, bundle.at()),
+        }
+    }
+
+    /// Adds a node, unless it is there. `place` is above that of what is being settled.
+    pub fn push(&mut self, place: Place, node: Node) {
+        let (marks, number) = self.marks(node);
+        if !marks.insert(number, number) {
+            return;
+        }
+        let found = self.buckets.binary_search_by_key(&place, |(place, _)| *place);
+        let at = found.unwrap_or_else(|at| {
+            self.buckets.insert(at, (place, Vec::new()));
+            at
+        });
+        self.first = self.first.min(at);
+        if let Some((_, nodes)) = self.buckets.get_mut(at) {
+            nodes.push(node);
+        }
+    }
+
+    /// Takes out the lowest bucket that is not empty, its nodes in order. Its memory is to be given back.
+    pub fn take(&mut self) -> Option<(Place, Vec<Node>)> {
+        while let Some((place, nodes)) = self.buckets.get_mut(self.first) {
+            if nodes.is_empty() {
+                self.first += 1;
+                continue;
+            }
+            let (place, mut nodes) = (*place, std::mem::take(nodes));
+            nodes.sort_unstable();
+            return Some((place, nodes));
+        }
+        None
+    }
+
+    /// A node that was taken out may come in again.
+    pub fn release(&mut self, node: Node) {
+        let (marks, number) = self.marks(node);
+        marks.remove(number);
+    }
+
+    /// Gives back what [`Queue::take`] gave, its nodes released.
+    pub fn give_back(&mut self, place: Place, mut nodes: Vec<Node>) {
+        nodes.clear();
+        if let Ok(at) = self.buckets.binary_search_by_key(&place, |(place, _)| *place)
+            && let Some((_, kept)) = self.buckets.get_mut(at)
+            && kept.is_empty()
+        {
+            *kept = nodes;
+        }
+    }
+
+    /// A cell whose state may differ.
+    pub fn restate(&mut self, place: Place, cell: CellId) {
+        if self.restated.insert(cell.at(), cell.at()) {
+            self.restate.push((place, cell));
+        }
+    }
+
+    /// Takes out the cells whose state may differ, sources before what depends on them. Their memory is to be given back.
+    pub fn take_restated(&mut self) -> Vec<(Place, CellId)> {
+        let mut cells = std::mem::take(&mut self.restate);
+        cells.sort_unstable();
+        cells
+    }
+
+    /// Gives back what [`Queue::take_restated`] gave.
+    pub fn give_back_restated(&mut self, mut cells: Vec<(Place, CellId)>) {
+        for (_, cell) in cells.drain(..) {
+            self.restated.remove(cell.at());
+        }
+        self.restate = cells;
+    }
+
+    /// A cell's generation rose.
+    pub fn rise(&mut self, cell: CellId) {
+        self.risen.insert(cell.at(), cell.at());
+    }
+
+    /// Whether a cell's generation rose, asked once.
+    pub fn take_risen(&mut self, cell: CellId) -> bool {
+        self.risen.remove(cell.at())
+    }
+}
+
+impl Graph {
+    pub(super) fn place_of_cell(&self, cell: CellId) -> Place {
+        let cell = &self.cells[cell.at()];
+        Place { lift: cell.lift, rank: self.slots[cell.slot.at()].rank }
+    }
+
+    pub(super) fn place_of_bundle(&self, bundle: BundleId) -> Place {
+        let bundle = &self.bundles[bundle.at()];
+        Place { lift: bundle.lift, rank: self.producers[bundle.producer.at()].rank }
+    }
+
+    pub(super) fn place(&self, node: Node) -> Place {
+        match node {
+            Node::Cell(cell) => self.place_of_cell(cell),
+            Node::Bundle(bundle) => self.place_of_bundle(bundle),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        /// Passes in which each node that is settled touches others above it, against a sorted set.
+        #[test]
+        fn nodes_come_by_rising_place_each_once(
+            places in prop::collection::vec((0..3u32, 0..4u32), 1..40),
+            passes in prop::collection::vec(prop::collection::vec((any::<bool>(), 0..40usize), 1..30), 1..4),
+        ) {
+            let node = |at: usize| match places[at].1 % 2 {
+                0 => Node::Cell(CellId(at as u32)),
+                _ => Node::Bundle(BundleId(at as u32)),
+            };
+            let place = |at: usize| Place { lift: places[at].0, rank: places[at].1 };
+            let number = |node: Node| match node {
+                Node::Cell(cell) => cell.at(),
+                Node::Bundle(bundle) => bundle.at(),
+            };
+            let mut queue = Queue::default();
+            for touches in passes {
+                let mut expected: BTreeSet<(Place, Node)> = BTreeSet::new();
+                let mut left = touches.into_iter().map(|(later, at)| (later, at % places.len()));
+                let mut later = Vec::new();
+                for (is_later, at) in left.by_ref() {
+                    if is_later {
+                        later.push(at);
+                    } else {
+                        queue.push(place(at), node(at));
+                        expected.insert((place(at), node(at)));
+                    }
+                }
+                while let Some((at, nodes)) = queue.take() {
+                    for node_now in &nodes {
+                        queue.release(*node_now);
+                        prop_assert_eq!(expected.pop_first(), Some((at, *node_now)));
+                        for above in later.iter().copied().filter(|above| place(*above) > at) {
+                            if (above + number(*node_now)) % 3 == 0 {
+                                queue.push(place(above), node(above));
+                                expected.insert((place(above), node(above)));
+                            }
+                        }
+                    }
+                    queue.give_back(at, nodes);
+                }
+                prop_assert!(expected.is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What one event moves: the nodes that are to be settled, and what has come of it.
+
+use super::Graph;
+use super::cell::Moment;
+use super::effect::Effects;
+use super::ids::{BundleId, CellId, ContentId};
+use super::order::{Node, Queue};
+
+/// One pass.
+pub(super) struct Pass {
+    pub moment: Moment,
+    pub effects: Effects,
+    /// Rebuilding from facts: they are as they should be and must not move, and everything is settled once anyway.
+    pub rebuilding: bool,
+    /// A cell whose facts do not follow from those of its candidates, when rebuilding.
+    pub contradiction: Option<CellId>,
+    pub queue: Queue,
+}
+
+impl Pass {
+    /// A pass that has nothing to settle. `queue`: that of the pass before.
+    pub fn new(moment: Moment, queue: Queue) -> Pass {
+        Pass { moment, effects: Effects::default(), rebuilding: false, contradiction: None, queue }
+    }
+
+    /// A candidate's content changed.
+    pub fn note_contents(&mut self, before: Option<ContentId>, now: Option<ContentId>) {
+        if before != now {
+            self.effects.released.extend(before);
+            self.effects.held.extend(now);
+        }
+    }
+}
+
+impl Graph {
+    pub(super) fn touch_cell(&self, pass: &mut Pass, cell: CellId) {
+        if !pass.rebuilding {
+            pass.queue.push(self.place_of_cell(cell), Node::Cell(cell));
+        }
+    }
+
+    pub(super) fn touch_bundle(&self, pass: &mut Pass, bundle: BundleId) {
+        if !pass.rebuilding {
+            pass.queue.push(self.place_of_bundle(bundle), Node::Bundle(bundle));
+        }
+    }
+
+    /// A cell's state may differ.
+    pub(super) fn restate(&self, pass: &mut Pass, cell: CellId) {
+        if !pass.rebuilding {
+            pass.queue.restate(self.place_of_cell(cell), cell);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Brings classes, views, statuses and states up to date after facts changed.
+//!
+//! Every cell and bundle has a place above all that it depends on. Those that were touched are settled by rising
+//! place: when one is settled, everything that it depends on is final, so each is settled at most once, and only what
+//! changed is visited. States come last, as they look at listeners.
+
+use std::mem;
+
+use super::Graph;
+use super::class::Sight;
+use super::effect::{Superseded, Transition};
+use super::ids::{BundleId, CellId};
+use super::order::Node;
+use super::pass::Pass;
+use super::state::{PStatus, State};
+
+impl Graph {
+    /// Settles everything that was touched, then derives states.
+    pub(super) fn settle(&mut self, pass: &mut Pass) {
+        while let Some((place, nodes)) = pass.queue.take() {
+            for node in &nodes {
+                pass.queue.release(*node);
+                let now = self.place(*node);
+                match node {
+                    _ if now > place => pass.queue.push(now, *node),
+                    Node::Cell(cell) => self.settle_cell(pass, *cell),
+                    Node::Bundle(bundle) => self.settle_bundle(pass, *bundle),
+                }
+            }
+            pass.queue.give_back(place, nodes);
+        }
+        let cells = pass.queue.take_restated();
+        for (_, cell) in &cells {
+            self.settle_state(pass, *cell);
+        }
+        pass.queue.give_back_restated(cells);
+    }
+
+    pub(super) fn settle_cell(&mut self, pass: &mut Pass, id: CellId) {
+        let cell = &self.cells[id.at()];
+        let standing = cell.standing(&self.bundles);
+        let effective = standing.effective.and_then(|at| cell.candidates.get(at));
+        let priority = effective.map(|c| c.priority);
+        let content = effective.and_then(|c| c.content);
+        let own = effective.map(|c| c.counters(&self.bundles)).unwrap_or_default();
+        let written = effective.is_some_and(|c| c.written);
+        let latched = cell.lagging && cell.effective == priority;
+        let caught = written && own.is_moving();
+        let waiting = standing.sight == Sight::Waiting;
+        let lagging = waiting && standing.sound && (latched || caught);
+        let sight = if lagging { Sight::Lagging } else { standing.sight };
+        let is_member = priority.is_some() && !standing.gone;
+
+        let cell = &self.cells[id.at()];
+        let rises = cell.content != content;
+        let verifies = written || (rises && content.is_some());
+        let facts_change =
+            cell.effective != priority || cell.lagging != lagging || cell.member != is_member || rises;
+        let before = cell.seen();
+        if rises && cell.g > 0 {
+            let (seq, g, content) = (cell.changed.seq, cell.g, cell.content);
+            pass.effects.superseded.push(Superseded { cell: id, seq, g, content });
+        }
+        if facts_change && pass.rebuilding {
+            pass.contradiction = Some(id);
+        }
+        let cell = match facts_change || verifies {
+            true => self.cell_mut(id),
+            false => &mut self.cells[id.at()],
+        };
+        cell.candidates.iter_mut().for_each(|candidate| candidate.written = false);
+        cell.effective = priority;
+        cell.sight = sight;
+        cell.lagging = lagging;
+        cell.gone = standing.gone;
+        let was_member = mem::replace(&mut cell.member, is_member);
+        if rises {
+            cell.content = content;
+            cell.g = cell.g.saturating_add(1);
+            cell.changed = pass.moment;
+            pass.queue.rise(id);
+            pass.effects.contents.push((id, content, cell.g));
+        }
+        if verifies {
+            cell.verified = pass.moment;
+        }
+        let now = cell.seen();
+        if now != before {
+            let readers = mem::take(&mut cell.readers);
+            for bundle in readers.iter() {
+                if rises {
+                    self.notify(bundle);
+                }
+                self.reclassify(bundle, id, before, now);
+                self.touch_bundle(pass, bundle);
+            }
+            self.cells[id.at()].readers = readers;
+        }
+        if was_member != is_member && !pass.rebuilding {
+            self.move_member(pass, id, is_member);
+        }
+        self.restate(pass, id);
+    }
+
+    /// New work arrived: a detached producer has not seen it.
+    pub(super) fn notify(&mut self, bundle: BundleId) {
+        let target = &self.bundles[bundle.at()];
+        let unseen = self.producers[target.producer.at()].unseen();
+        if target.unseen != unseen {
+            self.bundle_mut(bundle).unseen = unseen;
+        }
+    }
+
+    pub(super) fn settle_bundle(&mut self, pass: &mut Pass, id: BundleId) {
+        self.settle_scopes(id);
+        let bundle = &self.bundles[id.at()];
+        let (producer, date) = (bundle.producer, bundle.date);
+        let owner = &self.producers[producer.at()];
+        let attached = owner.attached;
+        let ended = !owner.is_group() || self.ends.contains(&date);
+        let bundle = &mut self.bundles[id.at()];
+        let status = bundle.derive_status(owner.acknowledges(bundle), ended);
+        let before = mem::replace(&mut bundle.status, status);
+        let face = bundle.derive_face();
+        let face_changed = mem::replace(&mut bundle.face, face) != face;
+        if status.is_open() && !before.is_open() && !pass.rebuilding {
+            let order = self.next_order;
+            self.next_order += 1;
+            self.bundle_mut(id).order = order;
+        }
+        let bundle = &self.bundles[id.at()];
+        let order = bundle.order;
+        if face_changed {
+            for cell in &bundle.outputs {
+                self.touch_cell(pass, *cell);
+            }
+        }
+        if status == PStatus::Ready && attached {
+            if self.ready.insert(order, id).is_none() {
+                pass.effects.ready.push(id);
+            }
+        } else {
+            self.ready.remove(&order);
+        }
+        if status.is_open() != before.is_open() {
+            self.move_open(pass, id, status.is_open());
+        }
+        if status != before {
+            self.reshow(pass, id, before, status);
+        }
+    }
+
+    /// A bundle's work opened or closed: groups behind its producer look at their scopes again.
+    fn move_open(&mut self, pass: &mut Pass, id: BundleId, opens: bool) {
+        let bundle = &self.bundles[id.at()];
+        let (producer, date) = (bundle.producer, bundle.date);
+        let owner = &mut self.producers[producer.at()];
+        let count = owner.open.entry(date).or_insert(0);
+        let before = *count;
+        if opens {
+            *count += 1;
+            owner.open_bundles.insert(id);
+        } else {
+            *count -= 1;
+            owner.open_bundles.remove(&id);
+        }
+        if *count == 0 {
+            owner.open.remove(&date);
+        }
+        if before == 0 || (before == 1 && !opens) {
+            for group in owner.groups_downstream.clone() {
+                self.touch_groups(pass, group, date);
+            }
+        }
+    }
+
+    pub(super) fn settle_state(&mut self, pass: &mut Pass, id: CellId) {
+        let cell = &self.cells[id.at()];
+        let (from, to, g) = (cell.state, cell.derive_state(&self.bundles), cell.g);
+        let slot = cell.slot;
+        let risen = pass.queue.take_risen(id);
+        // New data is always seen as updated first, also where every listener acknowledges it at once.
+        let announced =
+            risen && cell.content.is_some() && matches!(to, State::Updated | State::Pending | State::Current);
+        if announced {
+            pass.effects.transitions.push(Transition { cell: id, from, to: State::Updated, g });
+        }
+        let seen = if announced { State::Updated } else { from };
+        if seen != to && !pass.rebuilding {
+            pass.effects.transitions.push(Transition { cell: id, from: seen, to, g });
+        }
+        self.cells[id.at()].state = to;
+        if from != to {
+            let counts = &mut self.slots[slot.at()].states.counts;
+            counts[from as usize] -= 1;
+            counts[to as usize] += 1;
+        }
+    }
+}

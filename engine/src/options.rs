@@ -15,7 +15,7 @@ pub struct Options {
     /// Operations after which a checkpoint is made in the background. Default 500,000.
     pub checkpoint_operations: u64,
     /// A checkpoint is made in the background where replaying what was committed since the last one would take so
-    /// long, as far as can be estimated. Default: a quarter of a second.
+    /// long, as far as can be estimated. Default 150 ms: as long again is added while the checkpoint runs.
     pub checkpoint_replay: Duration,
     /// Time after which `Buffered` transactions are written at the latest; `None` leaves it to the next `Sync`
     /// transaction, to [`Database::wait_durable`](crate::Database::wait_durable), checkpoints and the close. Default
@@ -50,7 +50,7 @@ impl Default for Options {
             log_file_bytes: 64 << 20,
             checkpoint_bytes: 64 << 20,
             checkpoint_operations: 500_000,
-            checkpoint_replay: Duration::from_millis(250),
+            checkpoint_replay: Duration::from_millis(150),
             buffered_delay: Some(Duration::from_millis(5)),
             buffered_bytes: 1 << 20,
             seal_after: Some(Duration::from_millis(200)),

@@ -4,12 +4,13 @@
 //! itself can do ([`raw`]) is measured in the same run and in the same folder.
 //!
 //! In reading order: [`place`] (where it is measured), [`raw`] (the machine's limits), [`commit`], [`append`],
-//! [`scan`], [`wake`], [`checkpoint`], [`figure`] (medians and how a figure is printed).
+//! [`scan`], [`wake`], [`checkpoint`], [`mark`], [`figure`] (medians and how a figure is printed).
 
 pub mod append;
 pub mod checkpoint;
 pub mod commit;
 pub mod figure;
+pub mod mark;
 pub mod place;
 pub mod raw;
 pub mod scan;

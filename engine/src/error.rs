@@ -415,6 +415,12 @@ pub enum ReadError {
         /// The name.
         slot: String,
     },
+    /// No producer of this name.
+    #[error("no producer is named {producer:?}; `ubctl producer ls` lists them")]
+    UnknownProducer {
+        /// The name.
+        producer: String,
+    },
     /// A name that no variable has.
     #[error("{what} {name:?} {problem}; ask for another name")]
     Name {

@@ -77,7 +77,10 @@ pub use graph::{
     PStatus, ProducerDefinition, RunId, SlotDate, SlotDefinition, SlotId, State, StateCounts, When, Why,
 };
 pub use journal::{LogInspection, LogRecord};
-pub use listing::{GraphNode, GraphView, Lineage, NodeKind, ProducerSummary, SlotRow, SlotSummary};
+pub use listing::{
+    GraphNode, GraphView, Lineage, NodeKind, ProducerSummary, Rows, RunningRow, SlotCell, SlotCells, SlotRow,
+    SlotSummary, TreeRow, WorkRow,
+};
 pub use models::{
     IDENTITY_PREFIX, IndexState, IndexStatus, MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo,
     Where, WhereError,

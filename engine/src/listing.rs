@@ -1,16 +1,25 @@
-//! What people look at: slots with their states, producers with their work, why something is as it is.
+//! What people look at: slots with their states, producers with their work, the tables of both, why something is as it
+//! is, and what it was made from.
 //!
 //! States are those of the applied head; [`Status::head`](crate::Status::head) says which transaction that is.
 
 mod drawing;
 mod lineage;
-mod producers;
+mod page;
+mod rows;
+mod running;
 mod slots;
+mod tree;
+mod work;
 
 pub use drawing::{GraphNode, GraphView, NodeKind};
 pub use lineage::Lineage;
-pub use producers::ProducerSummary;
+pub use page::Rows;
+pub use rows::{SlotCell, SlotCells};
+pub use running::RunningRow;
 pub use slots::{SlotRow, SlotSummary};
+pub use tree::TreeRow;
+pub use work::{ProducerSummary, WorkRow};
 
 use crate::graph::{Graph, SlotId};
 

@@ -72,7 +72,7 @@ proptest! {
             }
             if matches!(step, Step::Refresh | Step::Open) {
                 prop_assert_eq!(seen, count, "what was acknowledged is shown");
-                let states = |rows: Vec<underbelly::SlotRow>| format!("{rows:?}");
+                let states = |rows: underbelly::Rows<underbelly::SlotRow>| format!("{:?}", rows.collect::<Vec<_>>());
                 let (here, there) = (reader.slot_table(None).unwrap(), db.slot_table(None).unwrap());
                 prop_assert_eq!(states(here), states(there));
             }

@@ -36,8 +36,8 @@ pub fn get(db: &Database, slot: &str, name: &str) -> Option<i64> {
 
 /// The state of a cell, where there is one.
 pub fn state(db: &Database, slot: &str, name: &str) -> Option<State> {
-    let table = db.slot_table(Some(slot)).unwrap();
-    table.into_iter().find(|row| row.key.to_string() == name).map(|row| row.state)
+    let mut table = db.slot_table(Some(slot)).unwrap();
+    table.find(|row| row.key.to_string() == name).map(|row| row.state)
 }
 
 /// Waits until nothing is left to do.

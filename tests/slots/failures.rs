@@ -54,8 +54,8 @@ fn a_failure_stays_on_its_branch() {
     assert_eq!((get(&db, "B", "x"), state(&db, "B", "x")), (Some(1), Some(State::Invalid)));
     assert_eq!((state(&db, "A", "x"), state(&db, "B", "y")), (Some(State::Current), Some(State::Current)));
     assert_eq!(state(&db, "C", "x"), Some(State::Stale));
-    let rows = db.slot_table(Some("B")).unwrap();
-    assert!(rows[0].error.as_deref().unwrap().contains("the fit diverged"));
+    let row = db.slot_table(Some("B")).unwrap().next().unwrap();
+    assert!(row.error.as_deref().unwrap().contains("the fit diverged"));
     let run = &db.runs(Some("fit"), 1).unwrap()[0];
     assert_eq!((&*run.outcome, run.error.as_deref()), ("failed", Some("the fit diverged")));
     let why = db.why("C", day(), ["x"]).unwrap().to_string();

@@ -6,3 +6,4 @@ mod driven;
 mod failures;
 mod lifecycle;
 mod runs;
+mod tables;

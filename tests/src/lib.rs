@@ -224,7 +224,7 @@ pub fn transactions_shown(snapshot: &Snapshot, large: impl Fn(u64) -> bool) -> R
 /// newest rows by key; cells with their contents and generations; models with their versions and blobs; variables.
 pub fn shown(db: &View) -> Result<BTreeMap<String, String>, ReadError> {
     let cells: Vec<_> =
-        db.slot_table(None)?.into_iter().map(|row| (row.slot, row.date, row.key.values().to_vec())).collect();
+        db.slot_table(None)?.map(|row| (row.slot, row.date, row.key.values().to_vec())).collect();
     shown_by(&db.snapshot(), &cells)
 }
 

@@ -129,7 +129,9 @@ pub fn describe(db: &Database) -> Result<String, ReadError> {
     for slot in db.slots() {
         let _ = writeln!(text, "{:?}", slot.definition);
     }
-    for row in db.slot_table(None)? {
+    let mut cells: Vec<_> = db.slot_table(None)?.collect();
+    cells.sort_by(|a, b| (&a.slot, a.date, &a.key).cmp(&(&b.slot, b.date, &b.key)));
+    for row in cells {
         let _ = writeln!(text, "state of {} {} {}: {}", row.slot, row.date, row.key, row.state);
     }
     for producer in db.producers() {

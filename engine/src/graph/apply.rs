@@ -173,10 +173,12 @@ impl Graph {
             key: bundle.key.clone(),
             inputs,
         });
-        let claim = Claim { run, epoch: producer.epoch, cells, scopes };
+        let claim = Claim { run, epoch: producer.epoch, started: pass.moment.time, cells, scopes };
         let bundle = self.bundle_mut(id);
         bundle.running = Some(claim);
         bundle.runs += 1;
+        let producer = bundle.producer;
+        self.producers[producer.at()].runs += 1;
         self.runs.insert(run, id);
         self.touch_bundle(pass, id);
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use underbelly_storage::Timestamp;
+
 use super::cell::Moment;
 use super::class::{Class, Counters, Face};
 use super::edges::{EdgeKey, Edges};
@@ -30,6 +32,8 @@ pub(super) enum Ending {
 pub(super) struct Claim {
     pub run: RunId,
     pub epoch: u64,
+    /// Commit time of its start.
+    pub started: Timestamp,
     /// What it reads, by edge.
     pub cells: Vec<(EdgeKey, u64)>,
     /// Generation of each input's scope; empty unless grouped.

@@ -5,6 +5,7 @@
 //! what they were to what they are.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::ids::{BundleId, CellId};
 
@@ -49,6 +50,15 @@ impl Edges {
     pub fn iter(&self) -> impl Iterator<Item = (EdgeKey, Option<u64>)> + Clone + '_ {
         let few = self.few.iter().map(|edge| (edge.key, token(edge.token)));
         few.chain(self.many.iter().flat_map(|many| many.iter().map(|(key, stored)| (*key, token(*stored)))))
+    }
+
+    /// The edges behind this one, in order.
+    pub fn after(&self, key: Option<EdgeKey>) -> impl Iterator<Item = (EdgeKey, Option<u64>)> + '_ {
+        let at = key.map_or(0, |key| self.few.partition_point(|edge| edge.key <= key));
+        let few = self.few.get(at..).unwrap_or_default().iter().map(|edge| (edge.key, edge.token));
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let many = self.many.iter().flat_map(move |many| many.range((from, Bound::Unbounded)));
+        few.chain(many.map(|(key, stored)| (*key, *stored))).map(|(key, stored)| (key, token(stored)))
     }
 
     /// The edges from one cell.
@@ -180,8 +190,11 @@ mod tests {
                     }
                 }
                 prop_assert!(edges.of(CellId(source)).eq(map.range(key(source, 0)..=key(source, 9)).map(|(k, t)| (*k, *t))));
+                let behind = map.range((Bound::Excluded(at), Bound::Unbounded)).map(|(k, t)| (*k, *t));
+                prop_assert!(edges.after(Some(at)).eq(behind));
                 prop_assert_eq!(edges.len(), map.len());
             }
+            prop_assert!(edges.after(None).eq(edges.iter()));
             prop_assert!(edges.iter().eq(map.iter().map(|(k, t)| (*k, *t))));
             let sources: std::collections::BTreeSet<CellId> = map.keys().map(|key| key.source).collect();
             prop_assert!(edges.sources().eq(sources));

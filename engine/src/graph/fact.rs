@@ -257,6 +257,7 @@ pub(super) fn put_bundle(out: &mut Vec<u8>, bundle: &Bundle) {
     let Some(claim) = &bundle.running else { return };
     out.extend_from_slice(&claim.run.0.to_le_bytes());
     out.extend_from_slice(&claim.epoch.to_le_bytes());
+    out.extend_from_slice(&claim.started.0.to_le_bytes());
     put_count(out, claim.cells.len());
     for (edge, g) in &claim.cells {
         out.extend_from_slice(&edge.source.0.to_le_bytes());
@@ -434,6 +435,7 @@ fn claim(cursor: &mut Cursor<'_>) -> Result<Claim, Damage> {
     Ok(Claim {
         run: RunId(cursor.u64()?),
         epoch: cursor.u64()?,
+        started: Timestamp(cursor.i64()?),
         // Which input a cell is follows from its slot.
         cells: tokens(cursor)?.into_iter().map(|(source, g)| (EdgeKey { source, input: 0 }, g)).collect(),
         scopes: list(cursor, |cursor| cursor.u64())?,

@@ -45,6 +45,80 @@ pub struct CellInfo {
     pub failed_listeners: u32,
 }
 
+/// A cell as a row of a table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CellRow<'a> {
+    /// Its slot.
+    pub slot: SlotId,
+    /// Its date.
+    pub date: SlotDate,
+    /// Its key.
+    pub key: &'a Key,
+    /// Its state.
+    pub state: State,
+    /// Its generation.
+    pub g: u64,
+    /// Commit time of the last change of `g`.
+    pub changed_at: Timestamp,
+    /// The effective content.
+    pub content: Option<ContentId>,
+    /// Who made the effective candidate: a producer's name or `client`; `None` where there is no candidate.
+    pub producer: Option<&'a str>,
+    /// The effective candidate's priority.
+    pub priority: Option<i32>,
+    /// Why the effective candidate's last production failed.
+    pub error: Option<&'a str>,
+}
+
+/// An edge of the dependency tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EdgeRow {
+    /// The cell that is read.
+    pub source: CellId,
+    /// The cell that is made.
+    pub target: CellId,
+    /// The generation that was read; `None` where it was not read yet.
+    pub token: Option<u64>,
+    /// The bundle between them.
+    pub bundle: BundleId,
+    /// The priority at which it makes the target.
+    pub priority: i32,
+    /// The source's position among the producer's inputs.
+    pub input: u16,
+}
+
+/// A run in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunInfo<'a> {
+    /// The run.
+    pub run: RunId,
+    /// Its producer.
+    pub producer: ProducerId,
+    /// Its bundle's date.
+    pub date: SlotDate,
+    /// Its bundle's key.
+    pub key: &'a Key,
+    /// When it was started.
+    pub started: Timestamp,
+    /// The cells that its bundle has ever given, which it makes again.
+    pub outputs: Vec<CellId>,
+}
+
+/// What a bundle owes one of its members: the row of a producer's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Obligation {
+    /// The member.
+    pub cell: CellId,
+    /// Its position among the producer's inputs.
+    pub input: u16,
+    /// The generation that it is about: the one that the run in flight reads, else the member's.
+    pub g: u64,
+    /// The status of the work.
+    pub status: PStatus,
+    /// Whether the member has a newer generation than the run in flight reads.
+    pub superseded: bool,
+}
+
 /// One reason why a cell does not agree with its inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -17,7 +17,7 @@
 //! In reading order: `ids`, `key`, `definition`, `event`, `effect`, `state` and `error` are the vocabulary;
 //! `cell`, `candidate`, `bundle`, `edges`, `slot` and `producer` the facts, `class` what follows from an edge; `register`, `check` and `apply` turn events into facts;
 //! `join` and `group` make bundles; `order` is that in which a `pass` reaches what depends on the facts, `propagate` moves
-//! edges and `settle` brings the rest up to date; `query` and `why`
+//! edges and `settle` brings the rest up to date; `query`, `rows` and `why`
 //! answer; `record` is the form in which events are stored, `fact` that of facts; `ledger` knows which facts changed, and
 //! `restore` makes a graph of stored ones.
 
@@ -48,6 +48,7 @@ mod query;
 mod record;
 mod register;
 mod restore;
+mod rows;
 mod settle;
 mod slot;
 mod state;
@@ -67,12 +68,13 @@ pub use error::GraphError;
 pub use event::{Event, Given, Host, Outcome, OutputWrite, Read, Used, Write};
 pub use fact::Fact;
 pub use ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
-pub use info::{BundleInfo, Cause, CellInfo, StateCounts, Tree, Why};
+pub use info::{BundleInfo, Cause, CellInfo, CellRow, EdgeRow, Obligation, RunInfo, StateCounts, Tree, Why};
 pub use key::{Key, KeyError};
 pub use ledger::Captured;
 pub use record::EventV1;
 pub use register::DEFINITION_PARTS_MAX;
 pub use restore::Restorer;
+pub use rows::Step;
 pub use state::{PStatus, State, View};
 
 /// Interruptions in a row at which a bundle has failed.

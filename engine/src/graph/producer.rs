@@ -11,6 +11,7 @@ use super::definition::{Group, ProducerDefinition};
 use super::ids::{BundleId, ProducerId, SlotDate, SlotId};
 use super::join::Plan;
 use super::key::Key;
+use super::state::PStatus;
 
 #[derive(Clone, Debug)]
 pub(super) struct Producer {
@@ -40,6 +41,10 @@ pub(super) struct Producer {
     /// Number of open bundles by date, where there are any.
     pub open: BTreeMap<SlotDate, u64>,
     pub open_bundles: BTreeSet<BundleId>,
+    /// Number of bundles in each status, by [`PStatus::place`].
+    pub statuses: [u64; PStatus::ALL.len()],
+    /// Runs that were started, of all bundles.
+    pub runs: u64,
 }
 
 impl Producer {

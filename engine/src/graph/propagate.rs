@@ -25,6 +25,7 @@ impl Graph {
         let owner = &mut self.producers[producer.at()];
         let scopes = if owner.is_group() { owner.inputs.len() } else { 0 };
         owner.bundles.insert((date, key.clone()), id);
+        owner.statuses[PStatus::Parked.place()] += 1;
         let mut bundle = Bundle::new(producer, date, key, scopes);
         bundle.unseen = owner.unseen();
         self.bundles.push(bundle);

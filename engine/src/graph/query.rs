@@ -35,6 +35,11 @@ impl Graph {
         (self.slot(*id)?.name == name).then_some(*id)
     }
 
+    /// The slot that this names, or whose table it names: the name with `_` for each `.`.
+    pub fn slot_by_table(&self, name: &str) -> Option<SlotId> {
+        self.tables.get(&name.replace('.', "_")).copied()
+    }
+
     /// How many cells of a slot are in each state; zeros where there is no such slot.
     pub fn state_counts(&self, slot: SlotId) -> StateCounts {
         self.slots.get(slot.at()).map(|slot| slot.states).unwrap_or_default()

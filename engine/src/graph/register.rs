@@ -15,6 +15,7 @@ use super::join;
 use super::pass::Pass;
 use super::producer::Producer;
 use super::slot::Slot;
+use super::state::PStatus;
 
 /// Most columns of a slot, and most inputs or outputs of a producer.
 pub const DEFINITION_PARTS_MAX: usize = 4096;
@@ -152,6 +153,8 @@ impl Graph {
             plans: Vec::new(),
             rank: 0,
             attached: false,
+            statuses: [0; PStatus::ALL.len()],
+            runs: 0,
             epoch: 0,
             bundles: Default::default(),
             upstream: Vec::new(),

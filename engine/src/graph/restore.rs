@@ -242,6 +242,8 @@ impl Graph {
         bundle.unseen = facts.unseen;
         bundle.interrupted = facts.interrupted;
         bundle.runs = bounded("a count of runs", facts.runs)?;
+        let runs = &mut self.producers[producer.at()].runs;
+        *runs = bounded("a count of runs", runs.saturating_add(facts.runs))?;
         bundle.order = facts.order;
         if facts.interrupted >= INTERRUPTIONS_MAX {
             return wrong(format!("bundle {id} was interrupted {} times", facts.interrupted));

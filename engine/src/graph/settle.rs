@@ -146,6 +146,9 @@ impl Graph {
             self.move_open(pass, id, status.is_open());
         }
         if status != before {
+            let statuses = &mut self.producers[producer.at()].statuses;
+            statuses[before.place()] -= 1;
+            statuses[status.place()] += 1;
             self.reshow(pass, id, before, status);
         }
     }

@@ -105,6 +105,11 @@ impl PStatus {
         }
     }
 
+    /// Its place in [`PStatus::ALL`].
+    pub(super) const fn place(self) -> usize {
+        self as usize
+    }
+
     /// Active or notified: what keeps a scope open.
     pub const fn is_open(self) -> bool {
         matches!(self, PStatus::Notified | PStatus::Ready | PStatus::Processing | PStatus::RetryWait)

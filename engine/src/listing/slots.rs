@@ -1,11 +1,12 @@
-//! Slots with their cells counted, and the table of cells.
+//! Slots with their cells counted, and SLOT_TABLE.
 
 use underbelly_storage::Timestamp;
 use underbelly_storage::object::ObjectId;
 
+use super::page::{PAGE, Rows};
 use super::slot_name;
 use crate::error::ReadError;
-use crate::graph::{CellId, CellInfo, Key, SlotDate, SlotDefinition, State, StateCounts};
+use crate::graph::{CellId, Graph, Key, SlotDate, SlotDefinition, SlotId, State, StateCounts};
 use crate::view::View;
 
 /// A slot with its cells counted by state.
@@ -18,7 +19,7 @@ pub struct SlotSummary {
     pub states: StateCounts,
 }
 
-/// One cell, as a row of the table that `ubctl slot show` shows; capitals name the columns there.
+/// A row of SLOT_TABLE: one cell. Capitals name the columns.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SlotRow {
@@ -46,6 +47,25 @@ pub struct SlotRow {
     pub error: Option<String>,
 }
 
+impl SlotRow {
+    fn of(graph: &Graph, sid: CellId) -> Option<SlotRow> {
+        let row = graph.cell_row(sid)?;
+        Some(SlotRow {
+            slot: slot_name(graph, row.slot),
+            date: row.date,
+            key: row.key.clone(),
+            sid,
+            state: row.state,
+            object: row.content.map(ObjectId),
+            producer: row.producer.map(str::to_string),
+            priority: row.priority,
+            last_updated: row.changed_at,
+            generation: row.g,
+            error: row.error.map(str::to_string),
+        })
+    }
+}
+
 impl View {
     /// All slots in order of their definition.
     pub fn slots(&self) -> Vec<SlotSummary> {
@@ -59,39 +79,27 @@ impl View {
             .collect()
     }
 
-    /// Cells of one slot, or of all, sorted by slot, date and key.
+    /// SLOT_TABLE: the cells of one slot, or of all, in order of their SIDs.
     ///
     /// # Errors
     /// [`ReadError::UnknownSlot`] where `slot` names none.
-    pub fn slot_table(&self, slot: Option<&str>) -> Result<Vec<SlotRow>, ReadError> {
-        let state = self.base().state();
-        let graph = &state.graph;
-        let row = |cell| {
-            let info: CellInfo = graph.cell_info(cell)?;
-            Some(SlotRow {
-                slot: slot_name(graph, info.slot),
-                date: info.date,
-                key: info.key,
-                sid: cell,
-                state: info.state,
-                object: info.content.map(ObjectId),
-                producer: info.producer,
-                priority: info.priority,
-                last_updated: info.changed_at,
-                generation: info.g,
-                error: info.error,
-            })
-        };
-        let mut rows: Vec<SlotRow> = match slot {
-            Some(name) => {
-                let id = graph.slot_by_name(name);
-                let id = id.ok_or_else(|| ReadError::UnknownSlot { slot: name.to_string() })?;
-                graph.cells_of(id).filter_map(row).collect()
+    pub fn slot_table(&self, slot: Option<&str>) -> Result<Rows<SlotRow>, ReadError> {
+        let slot = self.slot_id(slot)?;
+        let mut next = 0;
+        Ok(Rows::new(self, move |graph, rows| {
+            let before = next;
+            for cell in graph.cells_from(slot, next).take(PAGE) {
+                next += 1;
+                rows.extend(SlotRow::of(graph, cell));
             }
-            None => graph.cells().filter_map(row).collect(),
-        };
-        drop(state);
-        rows.sort_by(|a, b| (&a.slot, a.date, &a.key).cmp(&(&b.slot, b.date, &b.key)));
-        Ok(rows)
+            next - before == PAGE
+        }))
+    }
+
+    /// The slot of a name, where one is given.
+    pub(super) fn slot_id(&self, name: Option<&str>) -> Result<Option<SlotId>, ReadError> {
+        let Some(name) = name else { return Ok(None) };
+        let found = self.base().state().graph.slot_by_name(name);
+        found.map(Some).ok_or_else(|| ReadError::UnknownSlot { slot: name.to_string() })
     }
 }

@@ -50,7 +50,7 @@ pub fn date(db: &Database, date: Date) -> Result<DateReport, ReportError> {
     let mut report =
         DateReport { day: Day { date: date.to_string(), ..Day::default() }, ..DateReport::default() };
     let mut smiles = Vec::new();
-    for row in db.slot_table(Some(CHAIN))?.into_iter().filter(|row| row.date == SlotDate::Day(date)) {
+    for row in db.slot_table(Some(CHAIN))?.filter(|row| row.date == SlotDate::Day(date)) {
         let Some(expiry) = tables::day(row.key.values().first()) else { continue };
         let Some(quotes) = snapshot.slot(CHAIN, date, [expiry])? else { continue };
         let quotes = tables::expiry(expiry, &quotes.rows)?;

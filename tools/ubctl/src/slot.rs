@@ -213,7 +213,9 @@ fn table(
     let wanted = |row: &underbelly::SlotRow| {
         date.is_none_or(|date| row.date == date) && state.is_none_or(|state| row.state == state)
     };
-    for row in db.slot_table(Some(name))?.into_iter().filter(wanted) {
+    let mut rows: Vec<_> = db.slot_table(Some(name))?.filter(wanted).collect();
+    rows.sort_by(|a, b| (a.date, &a.key).cmp(&(b.date, &b.key)));
+    for row in rows {
         listing.row([
             row.slot.into(),
             Field::text(row.date),

@@ -134,7 +134,7 @@ fn the_bytes_of_facts_are_fixed() {
         hasher.update(&(value.len() as u32).to_le_bytes()).update(&value);
     }
     let hash = hasher.finalize().to_hex();
-    assert_eq!(hash.as_str(), "981cf9ddebc0bcf3aa31d1bf7002aff2aad46656898aa992684a3c85646bf527");
+    assert_eq!(hash.as_str(), "6af5ce08b5607a91bc388a04ed1bc0f16396038257198cbb4e0af7b97f65d998");
 }
 
 #[test]

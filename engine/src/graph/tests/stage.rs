@@ -135,6 +135,7 @@ impl Stage {
         self.oracle.compare(&self.graph);
         self.check_effects(&effects, states, gs);
         self.check_reasons();
+        self.check_tables();
         Ok(effects)
     }
 
@@ -202,6 +203,37 @@ impl Stage {
             let below = |cell: &CellId| self.graph.place_of_cell(*cell) < place;
             assert!(info.members.iter().all(below), "the cell graph has no cycle");
             assert!(info.outputs.iter().all(above), "the cell graph has no cycle");
+        }
+    }
+
+    /// Counts of producers are recounts, and obligations are what cells know of their listeners.
+    fn check_tables(&self) {
+        let graph = &self.graph;
+        let mut notified = vec![0; graph.cells.len()];
+        let mut active = vec![0; graph.cells.len()];
+        for (id, _) in graph.producers() {
+            let mut counts = PStatus::ALL.map(|status| (status, 0));
+            let mut runs = 0;
+            for info in graph.bundles_of(id).into_iter().filter_map(|bundle| graph.bundle_info(bundle)) {
+                counts.iter_mut().filter(|(status, _)| *status == info.status).for_each(|(_, n)| *n += 1);
+                runs += info.runs;
+                let owed: Vec<Obligation> = graph.obligations(info.bundle, None).collect();
+                assert_eq!(owed.iter().map(|row| row.cell).collect::<Vec<_>>(), info.members);
+                for row in owed {
+                    let g = graph.cell_row(row.cell).unwrap().g;
+                    assert_eq!(row.superseded, row.g < g, "{row:?} of a cell at {g}");
+                    assert!(!row.superseded || row.status == PStatus::Processing);
+                    match row.status {
+                        PStatus::Notified => notified[row.cell.at()] += 1,
+                        PStatus::Ready | PStatus::Processing => active[row.cell.at()] += 1,
+                        _ => {}
+                    }
+                }
+            }
+            assert_eq!((graph.status_counts(id), graph.run_count(id)), (counts, runs));
+        }
+        for (at, cell) in graph.cells.iter().enumerate() {
+            assert_eq!((cell.notified, cell.active), (notified[at], active[at]), "listeners of cell {at}");
         }
     }
 

@@ -1,0 +1,166 @@
+//! What the tables are made of: cells, edges, runs in flight and obligations, each found from the one before it, so
+//! that a table can be read in pages while the graph moves between them.
+
+use std::ops::Bound;
+
+use underbelly_storage::Timestamp;
+
+use super::Graph;
+use super::bundle::{Bundle, Ending};
+use super::class::Mode;
+use super::edges::EdgeKey;
+use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
+use super::info::{CellRow, EdgeRow, Obligation, RunInfo};
+use super::key::Key;
+use super::state::PStatus;
+
+impl Graph {
+    /// The cells of a slot, or all, from the one at this place on, in the order of creation.
+    pub fn cells_from(&self, slot: Option<SlotId>, place: usize) -> impl Iterator<Item = CellId> + '_ {
+        let of_slot = slot.map(|slot| {
+            let cells = self.slots.get(slot.at()).and_then(|slot| slot.cells.get(place..));
+            cells.unwrap_or_default()
+        });
+        let all = if slot.is_none() { place..self.cells.len() } else { 0..0 };
+        of_slot.into_iter().flatten().copied().chain(all.map(|at| CellId(at as u32)))
+    }
+
+    /// A cell without its causes, which takes the same time for each.
+    pub fn cell_row(&self, id: CellId) -> Option<CellRow<'_>> {
+        let cell = self.cells.get(id.at())?;
+        let effective = cell.effective_candidate();
+        Some(CellRow {
+            slot: cell.slot,
+            date: cell.date,
+            key: &cell.key,
+            state: cell.state,
+            g: cell.g,
+            changed_at: cell.changed.time,
+            content: cell.content,
+            producer: effective.map(|candidate| self.owner_name(candidate.owner)),
+            priority: cell.effective,
+            error: effective.and_then(|candidate| candidate.error.as_deref()),
+        })
+    }
+
+    /// The edges into a cell's candidate at this place among its candidates, behind `after`; `None`
+    /// where it has fewer candidates. A client's has no edges.
+    pub fn edges_into(
+        &self,
+        cell: CellId,
+        candidate: usize,
+        after: Option<Step>,
+    ) -> Option<impl Iterator<Item = EdgeRow> + '_> {
+        let candidate = self.cells.get(cell.at())?.candidates.get(candidate)?;
+        let owner = candidate.owner.and_then(|id| Some((id, self.bundles.get(id.at())?)));
+        let priority = candidate.priority;
+        Some(owner.into_iter().flat_map(move |(id, bundle)| {
+            bundle.edges.after(after.map(Step::edge)).map(move |(edge, token)| EdgeRow {
+                source: edge.source,
+                target: cell,
+                token,
+                bundle: id,
+                priority,
+                input: edge.input,
+            })
+        }))
+    }
+
+    /// The runs in flight behind this one, in the order of their numbers.
+    pub fn runs_after(&self, after: Option<RunId>) -> impl Iterator<Item = RunInfo<'_>> + '_ {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.runs.range((from, Bound::Unbounded)).filter_map(|(run, id)| {
+            let bundle = self.bundles.get(id.at())?;
+            Some(RunInfo {
+                run: *run,
+                producer: bundle.producer,
+                date: bundle.date,
+                key: &bundle.key,
+                started: bundle.running.as_ref().map_or(Timestamp(0), |claim| claim.started),
+                outputs: bundle.outputs.iter().copied().collect(),
+            })
+        })
+    }
+
+    /// How many bundles of a producer are in each status.
+    pub fn status_counts(&self, producer: ProducerId) -> [(PStatus, u64); PStatus::ALL.len()] {
+        let producer = self.producers.get(producer.at());
+        PStatus::ALL.map(|status| (status, producer.map_or(0, |p| p.statuses[status.place()])))
+    }
+
+    /// How many runs of a producer were started.
+    pub fn run_count(&self, producer: ProducerId) -> u64 {
+        self.producers.get(producer.at()).map_or(0, |producer| producer.runs)
+    }
+
+    /// The bundles from this one on, in the order of creation, each with its producer.
+    pub fn bundles_from(&self, first: BundleId) -> impl Iterator<Item = (BundleId, ProducerId)> + '_ {
+        let bundles = self.bundles.get(first.at()..).unwrap_or_default();
+        let ids = (first.0..).map(BundleId);
+        ids.zip(bundles.iter().map(|bundle| bundle.producer))
+    }
+
+    /// The producer of a bundle.
+    pub fn bundle_producer(&self, bundle: BundleId) -> Option<ProducerId> {
+        self.bundles.get(bundle.at()).map(|bundle| bundle.producer)
+    }
+
+    /// The date and key of a bundle.
+    pub fn bundle_address(&self, bundle: BundleId) -> Option<(SlotDate, &Key)> {
+        self.bundles.get(bundle.at()).map(|bundle| (bundle.date, &bundle.key))
+    }
+
+    /// What a bundle owes its members behind `after`; nothing where there is no such bundle.
+    pub fn obligations(
+        &self,
+        bundle: BundleId,
+        after: Option<Step>,
+    ) -> impl Iterator<Item = Obligation> + '_ {
+        let bundle = self.bundles.get(bundle.at());
+        bundle.into_iter().flat_map(move |bundle| {
+            let edges = bundle.edges.after(after.map(Step::edge));
+            edges.filter_map(move |(edge, token)| self.obligation(bundle, edge, token))
+        })
+    }
+
+    fn obligation(&self, bundle: &Bundle, edge: EdgeKey, token: Option<u64>) -> Option<Obligation> {
+        let EdgeKey { source: cell, input } = edge;
+        // It owes nothing to what forbids it.
+        let needs = &self.producers.get(bundle.producer.at())?.needs;
+        if needs.get(usize::from(input)).is_some_and(|need| need.mode == Mode::Exclusive) {
+            return None;
+        }
+        let g = self.cells.get(cell.at())?.g;
+        let reads = bundle.running.as_ref().map_or(&[][..], |claim| &claim.cells);
+        let read = reads.binary_search_by_key(&edge, |(edge, _)| *edge).ok();
+        let read = read.and_then(|at| reads.get(at)).map(|(_, read)| *read);
+        if let Some(read) = read.filter(|read| *read < g) {
+            return Some(Obligation { cell, input, g: read, status: bundle.status, superseded: true });
+        }
+        let status = match (&bundle.status, &bundle.ending) {
+            // Other members have news; what this one has was seen.
+            (PStatus::Notified, Some(ending)) if token == Some(g) => match ending {
+                Ending::Data => PStatus::Done,
+                Ending::Declined(_) => PStatus::Declined,
+                Ending::Failed(_) => PStatus::Failed,
+            },
+            (status, _) => *status,
+        };
+        Some(Obligation { cell, input, g, status, superseded: false })
+    }
+}
+
+/// An edge of a bundle, behind which a page goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// The cell that is read.
+    pub source: CellId,
+    /// Its position among the producer's inputs.
+    pub input: u16,
+}
+
+impl Step {
+    fn edge(self) -> EdgeKey {
+        EdgeKey { source: self.source, input: self.input }
+    }
+}

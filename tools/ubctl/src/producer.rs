@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
-use underbelly::graph::Group;
+use underbelly::graph::{Group, When};
 use underbelly::{PStatus, View};
 
 use crate::drawing;
@@ -83,9 +83,12 @@ fn list(db: &View, format: FormatArg) -> Result<(), Failed> {
             priority => format!("{} at {priority}", output.slot),
         };
         let outputs: Vec<String> = definition.outputs.iter().map(output).collect();
-        let group = match definition.group {
-            Group::Each => "each",
-            Group::Date => "date",
+        let group = match &definition.group {
+            Group::Each => "each".to_string(),
+            Group::By { columns, when } => {
+                let by = columns.iter().fold("date".to_string(), |by, column| by + ", " + column);
+                if *when == When::Any { by + ", any" } else { by }
+            }
         };
         let (inputs, outputs) = (inputs.join(", "), outputs.join(", "));
         let fields =

@@ -9,7 +9,7 @@ use super::bundle::{Claim, Ending};
 use super::cell::{Cell, Moment};
 use super::effect::{Effects, Ended, Interrupted, RunInput, Started};
 use super::error::GraphError;
-use super::event::{Event, Outcome, OutputWrite, Write};
+use super::event::{Event, Host, Outcome, OutputWrite, Write};
 use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
 use super::pass::Pass;
@@ -49,7 +49,7 @@ impl Graph {
                     Known::New(producer) => self.register(&mut pass, *producer),
                 });
             }
-            Event::Attach { producer, .. } => self.attach(&mut pass, *producer),
+            Event::Attach { producer, host } => self.attach(&mut pass, *producer, host.as_ref()),
             Event::Reopen => self.reopen(&mut pass),
             Event::Commit { writes, ends } => self.commit(&mut pass, writes, ends),
             Event::Start { bundle, run } => self.start(&mut pass, *bundle, *run),
@@ -62,12 +62,13 @@ impl Graph {
         Ok(pass.effects)
     }
 
-    fn attach(&mut self, pass: &mut Pass, id: ProducerId) {
+    fn attach(&mut self, pass: &mut Pass, id: ProducerId, host: Option<&Host>) {
         if self.producers[id.at()].attached {
             return;
         }
         let producer = self.producer_mut(id);
         producer.attached = true;
+        producer.host = host.cloned();
         producer.epoch += 1;
         for bundle in self.producers[id.at()].open_bundles.clone() {
             self.touch_bundle(pass, bundle);

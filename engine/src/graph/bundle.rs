@@ -25,6 +25,7 @@ pub(super) enum Ending {
     Data,
     Declined(Arc<str>),
     Failed(Arc<str>),
+    Cancelled(Arc<str>),
 }
 
 /// A run in flight: who it is and what it reads.
@@ -51,6 +52,8 @@ pub(super) struct Bundle {
     pub counters: Counters,
     pub ending: Option<Ending>,
     pub ended: Moment,
+    /// It is to run although nothing changed.
+    pub forced: bool,
     /// How far it was lifted in the order of settling.
     pub lift: u32,
     pub running: Option<Claim>,
@@ -80,6 +83,7 @@ impl Bundle {
             counters: Counters::default(),
             ending: None,
             ended: Moment::NEVER,
+            forced: false,
             lift: 0,
             running: None,
             outputs: BTreeSet::new(),
@@ -113,6 +117,7 @@ impl Bundle {
                     Ending::Data => PStatus::Done,
                     Ending::Declined(_) => PStatus::Declined,
                     Ending::Failed(_) => PStatus::Failed,
+                    Ending::Cancelled(_) => PStatus::Cancelled,
                 },
                 _ => PStatus::Parked,
             }

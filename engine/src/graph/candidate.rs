@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::bundle::Bundle;
 use super::cell::{Cell, Moment};
 use super::class::{Counters, Sight};
+use super::edges::EdgeKey;
 use super::ids::{BundleId, ContentId};
 use super::state::State;
 
@@ -18,13 +19,23 @@ pub(super) struct Candidate {
     pub error: Option<Arc<str>>,
     /// The last result that it got.
     pub ended: Moment,
+    /// The edges of its bundle on which it rests, in order; `None` for all.
+    pub uses: Option<Box<[EdgeKey]>>,
     /// It got data in this event.
     pub written: bool,
 }
 
 impl Candidate {
     pub fn new(priority: i32, owner: Option<BundleId>) -> Candidate {
-        Candidate { priority, owner, content: None, error: None, ended: Moment::NEVER, written: false }
+        Candidate {
+            priority,
+            owner,
+            content: None,
+            error: None,
+            ended: Moment::NEVER,
+            uses: None,
+            written: false,
+        }
     }
 
     fn bundle<'b>(&self, bundles: &'b [Bundle]) -> Option<&'b Bundle> {

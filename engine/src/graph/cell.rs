@@ -29,6 +29,8 @@ pub(super) struct Cell {
     pub date: SlotDate,
     pub key: Key,
     pub candidates: Vec<Candidate>,
+    /// Somebody reads it, and nobody has made it.
+    pub expected: bool,
     /// How far it was lifted in the order of settling.
     pub lift: u32,
     /// Priority of the effective candidate.
@@ -62,6 +64,7 @@ impl Cell {
             date,
             key,
             candidates: Vec::new(),
+            expected: false,
             lift: 0,
             effective: None,
             content: None,

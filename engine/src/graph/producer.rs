@@ -8,6 +8,7 @@ use underbelly_storage::ColumnType;
 use super::bundle::Bundle;
 use super::class::Need;
 use super::definition::{Group, ProducerDefinition};
+use super::event::Host;
 use super::ids::{BundleId, ProducerId, SlotDate, SlotId};
 use super::join::Plan;
 use super::key::Key;
@@ -32,6 +33,10 @@ pub(super) struct Producer {
     /// Greater than the rank of every input.
     pub rank: u32,
     pub attached: bool,
+    /// It is no more; its number is not used again.
+    pub deregistered: bool,
+    /// Where its runs take place, if that is known.
+    pub host: Option<Host>,
     pub epoch: u64,
     pub bundles: HashMap<(SlotDate, Key), BundleId>,
     /// Producers from whose outputs this one's inputs are made, through any number of steps.

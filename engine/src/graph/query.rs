@@ -208,6 +208,7 @@ impl Graph {
             (PStatus::Notified, _) => format!("producer {producer} is detached"),
             (PStatus::Declined, Some(Ending::Declined(reason))) => reason.to_string(),
             (PStatus::Failed, Some(Ending::Failed(message))) => message.to_string(),
+            (PStatus::Cancelled, Some(Ending::Cancelled(reason))) => reason.to_string(),
             (PStatus::Parked, _) => self.parked_reason(id),
             _ => String::new(),
         }

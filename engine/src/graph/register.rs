@@ -153,6 +153,8 @@ impl Graph {
             plans: Vec::new(),
             rank: 0,
             attached: false,
+            deregistered: false,
+            host: None,
             statuses: [0; PStatus::ALL.len()],
             runs: 0,
             epoch: 0,

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use underbelly_storage::image::Key as RecordKey;
 
 use super::cell::{Cell, Moment};
+use super::check::not_yet;
 use super::edges::EdgeKey;
 use super::error::GraphError;
 use super::fact::{BundleFacts, Fact, Kind, Registered};
@@ -151,6 +152,10 @@ impl Graph {
         };
         producer.attached = session.attached;
         producer.epoch = bounded("an epoch", session.epoch)?;
+        if session.deregistered {
+            return not_yet("deregistering a producer");
+        }
+        producer.host = session.host;
         self.insert_producer(*producer);
         Ok(())
     }
@@ -222,12 +227,11 @@ impl Graph {
         let (epoch, attached) = (owner.epoch, owner.attached);
         // Touches of this pass are dropped: everything is settled when all facts are there.
         self.create_bundle(&mut Pass::new(Moment::NEVER, Queue::default()), producer, date, key, members);
-        for (cell, g) in facts.tokens {
-            let edge = self.edge_of(producer, cell);
+        for (edge, g) in facts.tokens {
             let token = Some(bounded("a token", g)?).filter(|g| *g > 0);
             let bundle = &mut self.bundles[id.at()];
-            if token.is_none() || !edge.is_some_and(|edge| bundle.edges.set_token(edge, token)) {
-                return wrong(format!("bundle {id} read cell {cell}, which is no member"));
+            if token.is_none() || !bundle.edges.set_token(edge, token) {
+                return wrong(format!("bundle {id} read cell {}, which is no member", edge.source));
             }
         }
         let bundle = &mut self.bundles[id.at()];
@@ -236,6 +240,8 @@ impl Graph {
         }
         bundle.ending = facts.ending;
         bundle.ended = facts.ended;
+        bundle.forced = facts.forced;
+        bundle.lift = facts.lift;
         if facts.unseen.is_some_and(|unseen| unseen > epoch) {
             return wrong(format!("bundle {id} waits for a session that never was"));
         }
@@ -248,16 +254,18 @@ impl Graph {
         if facts.interrupted >= INTERRUPTIONS_MAX {
             return wrong(format!("bundle {id} was interrupted {} times", facts.interrupted));
         }
-        let Some(mut claim) = facts.running else { return Ok(()) };
+        let Some(claim) = facts.running else { return Ok(()) };
         if !attached || epoch != claim.epoch {
             return wrong(format!("run {} of bundle {id} belongs to another session", claim.run));
         }
         let scopes_differ = claim.scopes.len() != bundle.scopes.len();
-        for (edge, _) in &mut claim.cells {
-            match self.edge_of(producer, edge.source) {
-                Some(found) if !scopes_differ => *edge = found,
-                _ => return wrong(format!("run {} of bundle {id} reads what is not there", claim.run)),
-            }
+        let inputs = &self.producers[producer.at()].inputs;
+        let fits = |(edge, _): &(EdgeKey, u64)| {
+            let slot = self.cells.get(edge.source.at()).map(|cell| cell.slot);
+            slot.is_some() && slot.as_ref() == inputs.get(usize::from(edge.input))
+        };
+        if scopes_differ || !claim.cells.iter().all(fits) {
+            return wrong(format!("run {} of bundle {id} reads what is not there", claim.run));
         }
         if self.runs.insert(claim.run, id).is_some() {
             return wrong(format!("run {} has two bundles", claim.run));
@@ -281,13 +289,6 @@ impl Graph {
             members.push((input as u16, cell));
         }
         Ok(members)
-    }
-
-    /// The edge that a bundle of the producer has from a cell.
-    fn edge_of(&self, producer: ProducerId, source: CellId) -> Option<EdgeKey> {
-        let slot = self.cells.get(source.at())?.slot;
-        let input = self.producers[producer.at()].inputs.iter().position(|input| *input == slot)?;
-        Some(EdgeKey { source, input: input as u16 })
     }
 
     /// Candidates belong to clients, or to a bundle that may give the cell.

@@ -143,6 +143,7 @@ impl Graph {
                 Ending::Data => PStatus::Done,
                 Ending::Declined(_) => PStatus::Declined,
                 Ending::Failed(_) => PStatus::Failed,
+                Ending::Cancelled(_) => PStatus::Cancelled,
             },
             (status, _) => *status,
         };

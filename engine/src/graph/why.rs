@@ -94,6 +94,9 @@ impl Graph {
             Some(Ending::Failed(message)) => {
                 children.push(Why::leaf(format!("producer {producer} failed at seq {seq}: {message}")));
             }
+            Some(Ending::Cancelled(reason)) => {
+                children.push(Why::leaf(format!("producer {producer} was cancelled at seq {seq}: {reason}")));
+            }
             Some(Ending::Declined(reason)) => {
                 children.push(Why::leaf(format!("producer {producer} declined at seq {seq}: {reason}")));
             }

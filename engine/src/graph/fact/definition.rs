@@ -1,0 +1,174 @@
+//! Records of slots and producers.
+
+use std::ops::Bound;
+
+use underbelly_storage::cursor::Cursor;
+use underbelly_storage::error::Damage;
+use underbelly_storage::{ColumnType, Value};
+
+use super::bytes::{flags, list, put_flags, put_list, put_text, put_value, text, value};
+use crate::graph::definition::{
+    Filter, FilterTest, Group, Input, Mode, Output, ProducerDefinition, SlotDefinition, When,
+};
+use crate::graph::event::Host;
+use crate::graph::producer::Producer;
+
+#[derive(Clone, Debug)]
+pub(in crate::graph) struct Registered {
+    pub definition: ProducerDefinition,
+    pub attached: bool,
+    pub deregistered: bool,
+    pub epoch: u64,
+    pub host: Option<Host>,
+}
+
+pub(in crate::graph) fn put_slot(out: &mut Vec<u8>, slot: &SlotDefinition) {
+    put_text(out, &slot.name);
+    for columns in [&slot.cell_keys, &slot.row_keys, &slot.values] {
+        put_list(out, columns, |out, (name, column_type)| {
+            put_text(out, name);
+            out.push(column_type.tag());
+        });
+    }
+}
+
+pub(in crate::graph) fn slot(cursor: &mut Cursor<'_>) -> Result<SlotDefinition, Damage> {
+    let name = owned(cursor)?;
+    let mut columns = || {
+        list(cursor, |cursor| {
+            let name = owned(cursor)?;
+            let column_type = ColumnType::from_tag(cursor.u8()?);
+            Ok((name, column_type.ok_or(Damage("a column has an unknown type"))?))
+        })
+    };
+    Ok(SlotDefinition { name, cell_keys: columns()?, row_keys: columns()?, values: columns()? })
+}
+
+pub(in crate::graph) fn put_producer(out: &mut Vec<u8>, producer: &Producer) {
+    let definition = &producer.definition;
+    put_text(out, &definition.name);
+    put_flags(out, [producer.attached, producer.deregistered, producer.host.is_some()]);
+    out.extend_from_slice(&producer.epoch.to_le_bytes());
+    match &definition.group {
+        Group::Each => out.push(0),
+        Group::By { columns, when } => {
+            out.push(match when {
+                When::Complete => 1,
+                When::Any => 2,
+            });
+            put_list(out, columns, |out, column| put_text(out, column));
+        }
+    }
+    put_list(out, &definition.inputs, put_input);
+    put_list(out, &definition.outputs, |out, output| {
+        put_text(out, &output.slot);
+        out.extend_from_slice(&output.priority.to_le_bytes());
+    });
+    if let Some(host) = &producer.host {
+        put_text(out, &host.machine);
+        out.extend_from_slice(&host.process.to_le_bytes());
+    }
+}
+
+fn put_input(out: &mut Vec<u8>, input: &Input) {
+    put_text(out, &input.slot);
+    put_text(out, &input.alias);
+    out.push(match input.mode {
+        Mode::Required => 0,
+        Mode::Optional => 1,
+        Mode::Exclusive => 2,
+    });
+    put_flags(out, [input.broadcast, input.fault_tolerant, input.accept_stale]);
+    out.extend_from_slice(&input.lag.to_le_bytes());
+    put_list(out, &input.renames, |out, (column, name)| {
+        put_text(out, column);
+        put_text(out, name);
+    });
+    put_list(out, &input.filters, put_filter);
+}
+
+fn put_filter(out: &mut Vec<u8>, filter: &Filter) {
+    put_text(out, &filter.column);
+    match &filter.test {
+        FilterTest::OneOf(values) => {
+            out.push(0);
+            put_list(out, values, put_value);
+        }
+        FilterTest::NoneOf(values) => {
+            out.push(1);
+            put_list(out, values, put_value);
+        }
+        FilterTest::Between(start, end) => {
+            out.push(2);
+            for bound in [start, end] {
+                match bound {
+                    Bound::Unbounded => out.push(0),
+                    Bound::Included(value) => {
+                        out.push(1);
+                        put_value(out, value);
+                    }
+                    Bound::Excluded(value) => {
+                        out.push(2);
+                        put_value(out, value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn owned(cursor: &mut Cursor<'_>) -> Result<String, Damage> {
+    Ok(text(cursor)?.to_string())
+}
+
+pub(in crate::graph) fn producer(cursor: &mut Cursor<'_>) -> Result<Registered, Damage> {
+    let name = owned(cursor)?;
+    let [attached, deregistered, has_host] = flags(cursor)?;
+    let epoch = cursor.u64()?;
+    let group = match cursor.u8()? {
+        0 => Group::Each,
+        1 => Group::By { columns: list(cursor, owned)?, when: When::Complete },
+        2 => Group::By { columns: list(cursor, owned)?, when: When::Any },
+        _ => return Err(Damage("a producer makes bundles in an unknown way")),
+    };
+    let inputs = list(cursor, input)?;
+    let outputs = list(cursor, |cursor| Ok(Output { slot: owned(cursor)?, priority: cursor.i32()? }))?;
+    let host = if has_host { Some(Host { machine: owned(cursor)?, process: cursor.u32()? }) } else { None };
+    let definition = ProducerDefinition { name, inputs, group, outputs };
+    Ok(Registered { definition, attached, deregistered, epoch, host })
+}
+
+fn input(cursor: &mut Cursor<'_>) -> Result<Input, Damage> {
+    let (slot, alias) = (owned(cursor)?, owned(cursor)?);
+    let mode = match cursor.u8()? {
+        0 => Mode::Required,
+        1 => Mode::Optional,
+        2 => Mode::Exclusive,
+        _ => return Err(Damage("an input has an unknown mode")),
+    };
+    let [broadcast, fault_tolerant, accept_stale] = flags(cursor)?;
+    let lag = cursor.u32()?;
+    let renames = list(cursor, |cursor| Ok((owned(cursor)?, owned(cursor)?)))?;
+    let filters = list(cursor, filter)?;
+    Ok(Input { slot, alias, mode, broadcast, renames, filters, lag, fault_tolerant, accept_stale })
+}
+
+fn filter(cursor: &mut Cursor<'_>) -> Result<Filter, Damage> {
+    let column = owned(cursor)?;
+    let test = match cursor.u8()? {
+        0 => FilterTest::OneOf(list(cursor, value)?),
+        1 => FilterTest::NoneOf(list(cursor, value)?),
+        2 => FilterTest::Between(bound(cursor)?, bound(cursor)?),
+        _ => return Err(Damage("a filter asks an unknown thing")),
+    };
+    Ok(Filter { column, test })
+}
+
+fn bound(cursor: &mut Cursor<'_>) -> Result<Bound<Value>, Damage> {
+    match cursor.u8()? {
+        0 => Ok(Bound::Unbounded),
+        1 => Ok(Bound::Included(value(cursor)?)),
+        2 => Ok(Bound::Excluded(value(cursor)?)),
+        _ => Err(Damage("a filter has an unknown bound")),
+    }
+}

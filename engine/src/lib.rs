@@ -78,8 +78,9 @@ pub use graph::{
 };
 pub use journal::{LogInspection, LogRecord};
 pub use listing::{
-    GraphNode, GraphView, Lineage, NodeKind, ProducerSummary, Rows, RunningRow, SlotCell, SlotCells, SlotRow,
-    SlotSummary, TreeRow, WorkRow,
+    CellEdge, CellGraph, CellNode, EdgeRole, GraphEdge, GraphNode, GraphView, Lineage, NodeKind,
+    ProducerNode, ProducerSummary, Rows, RunningRow, SlotCell, SlotCells, SlotNode, SlotRow, SlotSummary,
+    TreeRow, WorkRow,
 };
 pub use models::{
     IDENTITY_PREFIX, IndexState, IndexStatus, MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo,

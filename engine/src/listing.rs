@@ -12,7 +12,10 @@ mod slots;
 mod tree;
 mod work;
 
-pub use drawing::{GraphNode, GraphView, NodeKind};
+pub use drawing::{
+    CellEdge, CellGraph, CellNode, EdgeRole, GraphEdge, GraphNode, GraphView, NodeKind, ProducerNode,
+    SlotNode,
+};
 pub use lineage::Lineage;
 pub use page::Rows;
 pub use rows::{SlotCell, SlotCells};

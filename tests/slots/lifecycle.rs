@@ -3,7 +3,10 @@
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
-use underbelly::{CommitError, Database, Failure, Outputs, ProducerDefinition, Row, Run, State, Timestamp};
+use underbelly::{
+    CellEdge, CommitError, Database, Failure, NodeKind, Outputs, ProducerDefinition, Row, Run, State,
+    Timestamp,
+};
 use underbelly_tests::{counter_slot, day, in_memory, one, options};
 
 use crate::desk::{PATIENCE, derive, get, number, put, settle, state};
@@ -208,5 +211,23 @@ fn explanations_and_lineage_name_the_root() {
     assert_eq!((&*down.children[0].slot, down.children[0].producer.as_deref()), ("B", Some("double")));
     let never = db.why("C", day(), ["nothing"]).unwrap().to_string();
     assert!(never.contains("never made"), "{never}");
-    assert_eq!(db.graph_view().edges.len(), 4);
+    let graph = db.graph_view();
+    assert_eq!(graph.edges.len(), 4);
+    let NodeKind::Slot(first) = &graph.nodes[0].kind else { panic!("{:?} is no slot", graph.nodes[0]) };
+    assert!(
+        first.states.total() > 0
+            && first.oldest_change.is_some()
+            && first.oldest_change <= first.newest_change
+    );
+    let cells = db.cell_graph(None, None).unwrap();
+    let place = |slot: &str| {
+        let found =
+            cells.cells.iter().position(|cell| cells.slots[cell.slot] == slot && cell.key.to_string() == "x");
+        found.unwrap()
+    };
+    let (a, b) = (place("A"), place("B"));
+    assert!(cells.edges.contains(&CellEdge::new(a, b, "double")), "{:?}", cells.edges);
+    assert!(cells.edges.iter().all(|edge| cells.cells[edge.from].slot < cells.cells[edge.to].slot));
+    let one = db.cell_graph(Some("B"), Some(day().into())).unwrap();
+    assert!(one.slots == ["B"] && one.edges.is_empty() && !one.cells.is_empty());
 }

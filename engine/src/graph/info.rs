@@ -219,6 +219,18 @@ pub struct StateCounts {
     pub(super) counts: [u64; State::ALL.len()],
 }
 
+impl FromIterator<(State, u64)> for StateCounts {
+    /// Numbers of the same state add up.
+    fn from_iter<T: IntoIterator<Item = (State, u64)>>(counted: T) -> StateCounts {
+        let mut states = StateCounts::default();
+        for (state, cells) in counted {
+            let count = &mut states.counts[state as usize];
+            *count = count.saturating_add(cells);
+        }
+        states
+    }
+}
+
 impl StateCounts {
     /// Cells in this state.
     pub fn of(&self, state: State) -> u64 {
@@ -227,7 +239,7 @@ impl StateCounts {
 
     /// All cells.
     pub fn total(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().fold(0, |total: u64, count| total.saturating_add(*count))
     }
 
     /// The worst state of any cell: invalid, stale, void, updated, pending, current, in this order; `None`

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use underbelly_storage::ColumnType;
+use underbelly_storage::{ColumnType, Timestamp};
 
 use super::apply::CLIENT;
 use super::bundle::Ending;
@@ -130,6 +130,11 @@ impl Graph {
     pub fn content_of(&self, id: CellId) -> Option<(u64, u64, Option<ContentId>)> {
         let cell = self.cells.get(id.at()).filter(|cell| cell.g > 0)?;
         Some((cell.changed.seq, cell.g, cell.content))
+    }
+
+    /// Commit time of the last change of a cell's contents; `None` where it never had any.
+    pub fn changed_at(&self, id: CellId) -> Option<Timestamp> {
+        self.cells.get(id.at()).filter(|cell| cell.g > 0).map(|cell| cell.changed.time)
     }
 
     pub(super) fn owner_name(&self, owner: Option<BundleId>) -> &str {
@@ -320,13 +325,17 @@ impl Graph {
 
     /// The cells on which a cell depends, through the inputs of every bundle that gives it. Each is expanded once.
     pub fn upstream(&self, cell: CellId) -> Option<Tree> {
-        self.tree(cell, &|cell| {
-            let mut next = Vec::new();
-            for bundle in self.cells[cell.at()].candidates.iter().filter_map(|c| c.owner) {
-                next.extend(self.bundles[bundle.at()].edges.sources().map(|input| (bundle, input)));
-            }
-            next
-        })
+        self.tree(cell, &|cell| self.sources(cell))
+    }
+
+    /// The inputs of every bundle that gives a cell.
+    pub fn sources(&self, cell: CellId) -> Vec<(BundleId, CellId)> {
+        let candidates = self.cells.get(cell.at()).map_or(&[][..], |cell| &cell.candidates);
+        let mut sources = Vec::new();
+        for bundle in candidates.iter().filter_map(|c| c.owner) {
+            sources.extend(self.bundles[bundle.at()].edges.sources().map(|input| (bundle, input)));
+        }
+        sources
     }
 
     fn tree(&self, root: CellId, next: &dyn Fn(CellId) -> Vec<(BundleId, CellId)>) -> Option<Tree> {

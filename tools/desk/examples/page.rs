@@ -5,11 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
+use underbelly::{EdgeRole, GraphEdge, GraphNode, GraphView, NodeKind, State, Timestamp};
 use underbelly_desk::chain::{self, Chain};
 use underbelly_desk::compare::Comparison;
 use underbelly_desk::desk::{self, DeskSettings, Night, SliceError};
 use underbelly_desk::forward;
-use underbelly_desk::page::{Day, Figure, GraphNode, LatencyRow, NodeKind, Page, RunRow, SlotRow, StoryLine};
+use underbelly_desk::page::{Day, Figure, LatencyRow, Page, RunRow, SlotRow, StoryLine};
 use underbelly_desk::simulate::{self, MarketSettings};
 use underbelly_desk::smile;
 use underbelly_desk::vols;
@@ -105,8 +106,8 @@ fn page(chains: &[Chain], real: bool) -> Page {
         figures: tally.figures(),
         story,
         days: priced,
-        nodes: tally.nodes(),
-        edges: EDGES.map(|(a, b)| (a.to_string(), b.to_string())).to_vec(),
+        graph: tally.graph(),
+        as_of: Timestamp(0),
         slots: tally.slots(),
         runs: tally.runs(),
         latencies: vec![
@@ -135,17 +136,17 @@ fn what_if(chains: &[Chain], nights: &[Night], settings: &DeskSettings) -> Optio
 }
 
 const EDGES: [(&str, &str); 11] = [
-    ("chain", "imply"),
-    ("imply", "forward"),
-    ("chain", "invert"),
-    ("forward", "invert"),
-    ("invert", "vols"),
-    ("vols", "fit"),
-    ("fit", "smile"),
-    ("smile", "join"),
-    ("join", "surface"),
+    ("option chain", "imply forward"),
+    ("imply forward", "forward"),
+    ("option chain", "invert quotes"),
+    ("forward", "invert quotes"),
+    ("invert quotes", "implied vols"),
+    ("implied vols", "fit smile"),
+    ("fit smile", "smile"),
+    ("smile", "join surface"),
+    ("join surface", "surface"),
     ("smile", "compare"),
-    ("compare", "vendor"),
+    ("compare", "vendor check"),
 ];
 
 /// Results counted.
@@ -270,37 +271,32 @@ impl Tally {
         ]
     }
 
-    fn nodes(&self) -> Vec<GraphNode> {
-        let slots = self.slots();
-        let runs = self.runs();
-        let slot = |id: &str, level: usize, at: usize| GraphNode {
-            id: id.to_string(),
-            label: slots.get(at).map(|s| s.slot.clone()).unwrap_or_default(),
-            kind: NodeKind::Slot,
-            level,
-            cells: slots.get(at).map(|s| s.cells.clone()).unwrap_or_default(),
-            runs: 0,
-        };
-        let producer = |id: &str, level: usize, at: usize| GraphNode {
-            id: id.to_string(),
-            label: runs.get(at).map(|r| r.producer.clone()).unwrap_or_default(),
-            kind: NodeKind::Producer,
-            level,
-            cells: Vec::new(),
-            runs: runs.get(at).map_or(0, |r| r.done + r.failed),
-        };
-        vec![
-            slot("chain", 0, 0),
-            producer("imply", 1, 0),
-            slot("forward", 2, 1),
-            producer("invert", 3, 1),
-            slot("vols", 4, 2),
-            producer("fit", 5, 2),
-            slot("smile", 6, 3),
-            producer("join", 7, 3),
-            producer("compare", 7, 4),
-            slot("surface", 8, 4),
-            slot("vendor", 8, 5),
-        ]
+    fn graph(&self) -> GraphView {
+        let mut graph = GraphView::default();
+        for row in self.slots() {
+            let mut node = GraphNode::slot(row.slot);
+            if let NodeKind::Slot(slot) = &mut node.kind {
+                let state = |name: &str| State::from_name(name).unwrap_or(State::Void);
+                slot.states = row.cells.iter().map(|(name, cells)| (state(name), *cells)).collect();
+            }
+            graph.nodes.push(node);
+        }
+        for row in self.runs() {
+            let mut node = GraphNode::producer(row.producer);
+            if let NodeKind::Producer(producer) = &mut node.kind {
+                (producer.runs, producer.attached) = (row.done + row.failed, true);
+            }
+            graph.nodes.push(node);
+        }
+        let at = |name: &str| graph.nodes.iter().position(|node| node.name == name);
+        let edges = EDGES.iter().filter_map(|(from, to)| {
+            let (from, to) = (at(from)?, at(to)?);
+            let is_slot = matches!(graph.nodes.get(from)?.kind, NodeKind::Slot(_));
+            let role = if is_slot { EdgeRole::REQUIRED } else { EdgeRole::OUTPUT };
+            Some(GraphEdge::new(from, to, role))
+        });
+        graph.edges = edges.collect();
+        graph.settle_levels();
+        graph
     }
 }

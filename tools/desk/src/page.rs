@@ -3,14 +3,12 @@
 //! Everything is inline: style, drawings (SVG) and a small script. The page loads nothing, follows the reader's light or
 //! dark setting, and can be read without the script. All text is escaped.
 
-mod graph;
 mod smiles;
 mod style;
 mod surface;
 mod svg;
 mod tables;
 
-pub use graph::{GraphNode, NodeKind};
 pub use smiles::{SmilePanel, SmilePoint};
 pub use surface::SurfacePanel;
 pub use tables::{LatencyRow, RunRow, SlotRow};
@@ -18,6 +16,8 @@ pub use tables::{LatencyRow, RunRow, SlotRow};
 use crate::desk::Night;
 use std::fmt::Write;
 use svg::{count, escape};
+use underbelly::{GraphView, Timestamp};
+use underbelly_drawing::{Frame, graph_svg};
 
 /// A headline figure.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,9 +94,9 @@ pub struct Page {
     /// Results by date; with more than one, tabs choose.
     pub days: Vec<Day>,
     /// Slots and producers.
-    pub nodes: Vec<GraphNode>,
-    /// Edges by the nodes' ids, from and to.
-    pub edges: Vec<(String, String)>,
+    pub graph: GraphView,
+    /// The instant that ages in the graph are counted to.
+    pub as_of: Timestamp,
     /// Slots by state.
     pub slots: Vec<SlotRow>,
     /// Runs by producer.
@@ -160,12 +160,11 @@ impl Page {
     }
 
     fn graph(&self, out: &mut String) {
-        if self.nodes.is_empty() {
+        if self.graph.nodes.is_empty() {
             return;
         }
-        out.push_str("<h2>Dependency graph</h2><div class=\"card wide\" style=\"margin-top:12px\">");
-        graph::draw(out, &self.nodes, &self.edges);
-        graph::key(out, &self.nodes);
+        out.push_str("<h2>Dependency graph</h2><div class=\"card wide graph\" style=\"margin-top:12px\">");
+        out.push_str(&graph_svg(&self.graph, self.as_of, Frame::Inline));
         out.push_str("</div>");
     }
 
@@ -249,9 +248,13 @@ mod tests {
     use super::*;
     use crate::desk::{DeskSettings, night};
     use crate::simulate::{MarketSettings, day};
+    use underbelly::{EdgeRole, GraphEdge, GraphNode};
 
     fn evil() -> Page {
         let text = || "<script>alert('\"&')</script>\0".to_string();
+        let mut graph = GraphView::default();
+        graph.nodes = vec![GraphNode::slot(text()), GraphNode::producer(text())];
+        graph.edges = vec![GraphEdge::new(0, 1, EdgeRole::REQUIRED), GraphEdge::new(0, 7, EdgeRole::OUTPUT)];
         Page {
             title: text(),
             subtitle: text(),
@@ -280,15 +283,8 @@ mod tests {
                 },
                 Day::default(),
             ],
-            nodes: vec![GraphNode {
-                id: text(),
-                label: text(),
-                kind: NodeKind::Slot,
-                level: usize::MAX,
-                cells: vec![(text(), u64::MAX), ("stale".into(), u64::MAX)],
-                runs: 1,
-            }],
-            edges: vec![(text(), text()), ("nobody".into(), text())],
+            graph,
+            as_of: Timestamp(0),
             slots: vec![SlotRow { slot: text(), cells: vec![(text(), 1)] }],
             runs: vec![RunRow { producer: text(), done: 1, failed: 0, declined: 2 }],
             latencies: vec![LatencyRow { step: text(), count: 1, p50_us: f64::NAN, p99_us: 1e12 }],

@@ -1,10 +1,10 @@
 //! What the desk's database holds, for people: the page's panels and the figures of the tables.
 
-use underbelly::{Database, Date, GraphView, NodeKind as Kind, ReadError, SlotDate, State, Why};
+use underbelly::{Database, Date, ReadError, SlotDate, State, Why};
 
 use crate::compare::Comparison;
 use crate::desk::{GRID_REACH, GRID_STEPS, Slice};
-use crate::page::{Day, GraphNode, LatencyRow, NodeKind, RunRow, SlotRow, SmilePanel, SurfacePanel};
+use crate::page::{Day, LatencyRow, RunRow, SlotRow, SmilePanel, SurfacePanel};
 use crate::producers::no_key;
 use crate::surface::{Surface, even_grid};
 use crate::tables::{self, CHAIN, FORWARD, RESIDUAL, SMILE, SURFACE, TableError, VOLATILITY};
@@ -149,21 +149,4 @@ pub fn latency_rows(db: &Database) -> Vec<LatencyRow> {
         row("durable to wake", latencies.wake),
         row("commit to current", latencies.commit_to_current),
     ]
-}
-
-/// Nodes and edges of the drawing.
-pub fn graph(view: &GraphView) -> (Vec<GraphNode>, Vec<(String, String)>) {
-    let node = |node: &underbelly::GraphNode| {
-        let (kind, cells, runs) = match &node.kind {
-            Kind::Slot(states) => {
-                let cells = State::ALL.into_iter().map(|state| (state.name().to_string(), states.of(state)));
-                (NodeKind::Slot, cells.filter(|(_, count)| *count > 0).collect(), 0)
-            }
-            Kind::Producer { runs } => (NodeKind::Producer, Vec::new(), *runs),
-        };
-        GraphNode { id: node.name.clone(), label: node.name.clone(), kind, level: node.level, cells, runs }
-    };
-    let name = |at: usize| view.nodes.get(at).map(|node| node.name.clone()).unwrap_or_default();
-    let edges = view.edges.iter().map(|(from, to)| (name(*from), name(*to))).collect();
-    (view.nodes.iter().map(node).collect(), edges)
 }

@@ -1,99 +1,90 @@
-//! The graph of slots and producers as text, Graphviz and SVG.
+//! `ubctl producer graph`: the graph of slots and producers, or of cells, as text, Graphviz and SVG.
 
-mod svg;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 
-use std::fmt::Write;
+use clap::{Args, ValueEnum};
+use underbelly::{Clock, SlotDate, SystemClock, View};
+use underbelly_drawing::{
+    Frame, Terminal, cells_dot, cells_svg, cells_text, graph_dot, graph_svg, graph_text,
+};
 
-use underbelly::{GraphNode, GraphView, NodeKind, State};
+use crate::error::Failed;
+use crate::output::print;
+use crate::time::parse_slot_date;
 
-pub(crate) use svg::svg;
+/// Cells that one drawing shows at most.
+const CELLS_MAX: usize = 20_000;
 
-/// The fill of each state: what is sound is green, what waits is blue or amber, what failed is red.
-fn fill(state: State) -> &'static str {
-    match state {
-        State::Updated => "#cfe3ff",
-        State::Pending => "#d9d2f5",
-        State::Current => "#c9ecd0",
-        State::Stale => "#ffe3a3",
-        State::Invalid => "#ffc4bf",
-        _ => "#e6e6e6",
+/// What is drawn, and how.
+#[derive(Args, Debug)]
+pub(crate) struct Drawing {
+    /// Draws cells: a letter or square for each, in rows by date and columns by key
+    #[arg(long)]
+    cells: bool,
+    /// Only cells of this slot
+    #[arg(long, value_name = "NAME", requires = "cells")]
+    slot: Option<String>,
+    /// Only cells of this date
+    #[arg(long, value_name = "DATE", requires = "cells", value_parser = parse_slot_date, allow_negative_numbers = true)]
+    date: Option<SlotDate>,
+    /// The form of the drawing
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    format: Form,
+    /// Where it goes instead of standard output
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// The form of a drawing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// Lines for a terminal, with colours where it is one.
+    #[default]
+    Text,
+    /// Graphviz.
+    Dot,
+    /// A picture that needs nothing else.
+    Svg,
+}
+
+/// The terminal that standard output is; none where the drawing goes to a file or a pipe. `NO_COLOR` is heeded.
+fn terminal(to_file: bool) -> Terminal {
+    if to_file || !io::stdout().is_terminal() {
+        return Terminal::PLAIN;
     }
+    let width = comfy_table::Table::new().width().map_or(Terminal::PLAIN.width, usize::from);
+    Terminal { width: width.min(160), colour: std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty()) }
 }
 
-/// The fill of a slot: that of its worst state.
-fn node_fill(node: &GraphNode) -> &'static str {
-    match &node.kind {
-        NodeKind::Slot(states) => states.worst().map_or("#ffffff", fill),
-        NodeKind::Producer { .. } => "#f4f4f4",
-    }
-}
-
-/// States that have cells, with their number.
-fn counts(node: &GraphNode) -> Vec<(State, u64)> {
-    let NodeKind::Slot(states) = &node.kind else { return Vec::new() };
-    State::ALL.into_iter().map(|state| (state, states.of(state))).filter(|(_, cells)| *cells > 0).collect()
-}
-
-/// What stands under a node's name.
-fn caption(node: &GraphNode) -> String {
-    match &node.kind {
-        NodeKind::Producer { runs: 1 } => "1 run".to_string(),
-        NodeKind::Producer { runs } => format!("{runs} runs"),
-        NodeKind::Slot(_) => match counts(node) {
-            counts if counts.is_empty() => "no cells".to_string(),
-            counts => {
-                let counts: Vec<String> =
-                    counts.iter().map(|(state, cells)| format!("{cells} {state}")).collect();
-                counts.join(", ")
+impl Drawing {
+    pub(crate) fn run(&self, db: &View) -> Result<(), Failed> {
+        let now = SystemClock.now();
+        let terminal = terminal(self.output.is_some());
+        let text = if self.cells {
+            let graph = db.cell_graph(self.slot.as_deref(), self.date)?;
+            if graph.cells.len() > CELLS_MAX {
+                return Err(Failed::Usage(format!(
+                    "a drawing shows at most {CELLS_MAX} cells, and these are {}; choose some with --slot and --date",
+                    graph.cells.len()
+                )));
             }
-        },
-    }
-}
-
-/// Slots in brackets and producers in parentheses, level by level, each with what it leads to.
-pub(crate) fn text(view: &GraphView) -> String {
-    let label = |node: &GraphNode| match node.kind {
-        NodeKind::Slot(_) => format!("[{}]", node.name),
-        NodeKind::Producer { .. } => format!("({})", node.name),
-    };
-    let mut text = String::new();
-    let levels = view.nodes.iter().map(|node| node.level + 1).max().unwrap_or(0);
-    // Writing to a string does not fail.
-    for level in 0..levels {
-        let _ = writeln!(text, "level {level}");
-        for (at, node) in view.nodes.iter().enumerate().filter(|(_, node)| node.level == level) {
-            let _ = writeln!(text, "  {}  {}", label(node), caption(node));
-            for (_, to) in view.edges.iter().filter(|(from, _)| *from == at) {
-                if let Some(to) = view.nodes.get(*to) {
-                    let _ = writeln!(text, "    └─▶ {}", label(to));
-                }
+            match self.format {
+                Form::Text => cells_text(&graph, now, terminal),
+                Form::Dot => cells_dot(&graph, now),
+                Form::Svg => cells_svg(&graph, now, Frame::Alone),
             }
+        } else {
+            let graph = db.graph_view();
+            match self.format {
+                Form::Text => graph_text(&graph, now, terminal),
+                Form::Dot => graph_dot(&graph, now),
+                Form::Svg => graph_svg(&graph, now, Frame::Alone),
+            }
+        };
+        match &self.output {
+            Some(path) => std::fs::write(path, text).map_err(|error| Failed::file("write", path, error)),
+            None => print(&text),
         }
     }
-    if view.nodes.is_empty() {
-        text.push_str("there are no slots and no producers\n");
-    }
-    text
-}
-
-/// A digraph for Graphviz, drawn from left to right.
-pub(crate) fn dot(view: &GraphView) -> String {
-    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    let mut text = String::from("digraph underbelly {\n  rankdir=LR;\n");
-    text.push_str("  node [style=filled, fontname=\"sans-serif\"];\n");
-    for (at, node) in view.nodes.iter().enumerate() {
-        let shape = match node.kind {
-            NodeKind::Slot(_) => "box",
-            NodeKind::Producer { .. } => "ellipse",
-        };
-        let (name, caption, fill) = (quoted(&node.name), quoted(&caption(node)), node_fill(node));
-        // Writing to a string does not fail.
-        let _ =
-            writeln!(text, "  n{at} [shape={shape}, fillcolor=\"{fill}\", label=\"{name}\\n{caption}\"];");
-    }
-    for (from, to) in &view.edges {
-        let _ = writeln!(text, "  n{from} -> n{to};");
-    }
-    text.push_str("}\n");
-    text
 }

@@ -1,14 +1,12 @@
 //! `ubctl producer`: what turns slots into slots.
 
-use std::path::PathBuf;
-
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use underbelly::graph::{Group, When};
 use underbelly::{PStatus, View};
 
-use crate::drawing;
+use crate::drawing::Drawing;
 use crate::error::Failed;
-use crate::output::{Field, FormatArg, Listing, print};
+use crate::output::{Field, FormatArg, Listing};
 
 /// What turns slots into slots.
 #[derive(Subcommand, Debug)]
@@ -25,27 +23,8 @@ pub(crate) enum Producer {
         #[command(flatten)]
         format: FormatArg,
     },
-    /// Draws the slots and producers and what leads where
-    Graph {
-        /// The form of the drawing
-        #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-        format: Drawing,
-        /// Where it goes instead of standard output
-        #[arg(long, value_name = "FILE")]
-        output: Option<PathBuf>,
-    },
-}
-
-/// The form of a drawing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Drawing {
-    /// Levels from top to bottom, with arrows by name.
-    #[default]
-    Text,
-    /// Graphviz.
-    Dot,
-    /// A picture that needs nothing else.
-    Svg,
+    /// Draws the slots and producers and what leads where, or their cells
+    Graph(Drawing),
 }
 
 impl Producer {
@@ -53,20 +32,7 @@ impl Producer {
         match self {
             Producer::Ls(format) => list(db, *format),
             Producer::Runs { name, n, format } => runs(db, name.as_deref(), *n, *format),
-            Producer::Graph { format, output } => {
-                let view = db.graph_view();
-                let text = match format {
-                    Drawing::Text => drawing::text(&view),
-                    Drawing::Dot => drawing::dot(&view),
-                    Drawing::Svg => drawing::svg(&view),
-                };
-                match output {
-                    Some(path) => {
-                        std::fs::write(path, text).map_err(|error| Failed::file("write", path, error))
-                    }
-                    None => print(&text),
-                }
-            }
+            Producer::Graph(drawing) => drawing.run(db),
         }
     }
 }

@@ -3,9 +3,9 @@
 /// Light by default, dark where the reader's system is.
 pub(super) const CSS: &str = r#"
 :root{--bg:#f6f7f9;--card:#fff;--ink:#1b2430;--mute:#647083;--line:#dfe4ea;--grid:#eceff3;--fit:#1f5fbf;--dot:#33415599;
---off:#c2703d;--accent:#1f5fbf;--edge:#aab4c2;--current:#2f8f5b;--updated:#2b7bd1;--pending:#7a5cc7;--stale:#d19a1c;--void:#98a2b0;--invalid:#cf4436;color-scheme:light dark}
+--off:#c2703d;--accent:#1f5fbf;--edge:#aab4c2;color-scheme:light dark}
 @media(prefers-color-scheme:dark){:root{--bg:#11161d;--card:#19202a;--ink:#e4e9f0;--mute:#93a0b2;--line:#2b3542;--grid:#232c38;--fit:#6aa7ff;--dot:#c5d0dd99;
---off:#e0935f;--accent:#6aa7ff;--edge:#55637a;--current:#4bb97d;--updated:#5a9ff0;--pending:#a188ec;--stale:#e0b044;--void:#76828f;--invalid:#ee6f61}}
+--off:#e0935f;--accent:#6aa7ff;--edge:#55637a}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
 main{max-width:1280px;margin:0 auto;padding:28px 24px 40px}
@@ -36,7 +36,8 @@ p{margin:0}
 .card h3{font-size:14px;margin:0 0 4px;font-weight:650}
 svg text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;fill:var(--mute)}
 svg .strong{fill:var(--ink);font-weight:600}
-.wide svg,.chart svg{display:block;width:100%;height:auto}
+.chart svg{display:block;width:100%;height:auto}
+.graph svg{display:block;max-width:100%;height:auto;margin:auto}
 .grid{stroke:var(--grid);stroke-width:1;fill:none}.axis{stroke:var(--line);stroke-width:1;fill:none}
 .fit{stroke:var(--fit);stroke-width:2;fill:none;stroke-linejoin:round}
 .dots{stroke:var(--dot);stroke-width:4;stroke-linecap:round;fill:none}
@@ -44,14 +45,7 @@ svg .strong{fill:var(--ink);font-weight:600}
 .zero{stroke:var(--edge);stroke-width:1;stroke-dasharray:2 3}
 .quad{stroke:#0b101766;stroke-width:.4;stroke-linejoin:round}
 .read{fill:var(--ink)!important;font-variant-numeric:tabular-nums}
-.node rect.box{fill:var(--card);stroke:var(--line);stroke-width:1.2}
-.node.producer rect.box{fill:var(--grid);stroke:var(--edge)}
-.edge{fill:none;stroke:var(--edge);stroke-width:1.3}
 .dim{opacity:.18}
-.s-current{fill:var(--current);background:var(--current)}.s-updated{fill:var(--updated);background:var(--updated)}
-.s-pending{fill:var(--pending);background:var(--pending)}.s-stale{fill:var(--stale);background:var(--stale)}
-.s-void{fill:var(--void);background:var(--void)}.s-invalid{fill:var(--invalid);background:var(--invalid)}
-.s-other{fill:var(--edge);background:var(--edge)}
 .key{display:flex;flex-wrap:wrap;gap:4px 16px;color:var(--mute);font-size:12.5px;margin-top:8px}
 .key i{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:6px;vertical-align:-1px}
 .key i.round{border-radius:50%}
@@ -89,7 +83,7 @@ s.addEventListener('mousemove',function(e){ps=ps||load();var r=s.getBoundingClie
 ps.forEach(function(p){var q=Math.abs(p[0]-x);if(q<d){d=q;b=p;}});
 if(b)read.textContent='strike '+b[1]+'  market '+b[2]+'  fit '+b[3];});
 s.addEventListener('mouseleave',function(){read.textContent='';});});
-var g=document.getElementById('graph');
+var g=document.querySelector('svg.ub');
 if(g){var parts=[].slice.call(g.querySelectorAll('[data-n],[data-e]'));
 function light(id){parts.forEach(function(p){p.classList.remove('dim');});if(id===null)return;var keep={};keep[id]=1;
 g.querySelectorAll('[data-e]').forEach(function(p){var e=p.dataset.e.split(' ');if(e[0]===id||e[1]===id){keep[e[0]]=keep[e[1]]=1;p.dataset.on=1;}else p.dataset.on='';});

@@ -37,16 +37,6 @@ pub(super) fn count(value: u64) -> String {
     out
 }
 
-/// The first `limit` characters, with an ellipsis where some are cut.
-pub(super) fn shorten(text: &str, limit: usize) -> String {
-    if text.chars().count() <= limit {
-        return text.to_string();
-    }
-    let mut out: String = text.chars().take(limit.saturating_sub(1)).collect();
-    out.push('…');
-    out
-}
-
 /// A linear map from values to pixels.
 #[derive(Clone, Copy)]
 pub(super) struct Scale {
@@ -140,7 +130,6 @@ mod tests {
     fn text_cannot_leave_its_place() {
         assert_eq!(escape("<b a=\"1\" c='2'>&\0"), "&lt;b a=&quot;1&quot; c=&#39;2&#39;&gt;&amp;\u{fffd}");
         assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
-        assert_eq!(shorten("abcdef", 4), "abc…");
         assert_eq!(number(f64::NAN, 2), "–");
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table, presets};
-use underbelly::Database;
+use underbelly::{Clock, Database, SystemClock};
 use underbelly_desk::chain::Chain;
 use underbelly_desk::compare::Comparison;
 use underbelly_desk::page::{Figure, Page, StoryLine};
@@ -172,7 +172,6 @@ pub(super) fn page(
     reports: Vec<DateReport>,
     totals: &Totals,
 ) -> Result<Page, Failed> {
-    let (nodes, edges) = report::graph(&db.graph_view());
     let contracts: usize = market.chains.iter().map(Chain::contracts).sum();
     let mut figures = vec![
         Figure::count(market.chains.len() as u64, "dates"),
@@ -196,8 +195,8 @@ pub(super) fn page(
         figures,
         story,
         days: reports.into_iter().map(|report| report.day).filter(|day| day.surface.is_some()).collect(),
-        nodes,
-        edges,
+        graph: db.graph_view(),
+        as_of: SystemClock.now(),
         slots: report::slot_rows(db),
         runs: report::run_rows(db)?,
         latencies: report::latency_rows(db),

@@ -113,9 +113,13 @@ fn producers_and_their_runs_are_listed() {
 fn the_graph_is_drawn_in_three_forms() {
     let place = chain();
     let text = place.ok(words("producer graph"));
-    assert!(text.contains("[Market.Option]") && text.contains("└─▶ (fit \"it\")"), "{text}");
+    assert!(text.contains("[Market.Option]") && text.contains("──▶ (fit \"it\")"), "{text}");
+    assert!(text.contains("! no fit") && text.contains("1 failed") && !text.contains('\x1b'), "{text}");
     let dot = place.ok(words("producer graph --format dot"));
-    assert!(dot.starts_with("digraph") && dot.contains("label=\"fit \\\"it\\\"\\n1 run\""), "{dot}");
+    assert!(
+        dot.starts_with("digraph") && dot.contains("label=\"fit &quot;it&quot;\\n1 run\\n1 failed"),
+        "{dot}"
+    );
     assert_eq!(dot.matches(" -> ").count(), 2);
     place.ok(words("producer graph --format svg --output graph.svg"));
     let svg = place.read("graph.svg");
@@ -123,8 +127,25 @@ fn the_graph_is_drawn_in_three_forms() {
         svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("fit &quot;it&quot;"),
         "{svg}"
     );
-    assert_eq!(svg.matches("<g>").count(), svg.matches("</g>").count());
     let bare = Place::new();
     assert!(bare.ok(words("producer graph")).contains("no slots"));
     assert!(bare.ok(words("producer graph --format svg")).ends_with("</svg>\n"));
+}
+
+#[test]
+fn cells_are_drawn_in_three_forms() {
+    let place = chain();
+    let text = place.ok(words("producer graph --cells"));
+    assert!(text.contains("[Market.Option] 2014-06-02  C 1\n"), "{text}");
+    assert!(
+        text.contains("I Param.Smile 2014-06-02 EU\\/RO/EUR: invalid") || text.contains("[Param.Smile]"),
+        "{text}"
+    );
+    let svg = place.ok(words("producer graph --cells --slot Market.Option --date 2014-06-02 --format svg"));
+    assert_eq!(svg.matches("<use ").count(), 1);
+    assert!(svg.contains("Market.Option 2014-06-02 EU\\/RO/EUR: current"), "{svg}");
+    let dot = place.ok(words("producer graph --cells --date 2014-06-03 --format dot"));
+    assert!(dot.starts_with("digraph") && !dot.contains("port="), "{dot}");
+    assert!(place.fails(words("producer graph --cells --slot Nowhere")).contains("ubctl slot ls"));
+    assert_eq!(place.run(words("producer graph --slot Market.Option")).code, 2);
 }

@@ -28,7 +28,6 @@ use underbelly_wal::Place;
 use crate::backlog::Load;
 use crate::core::Core;
 use crate::error::CommitError;
-use crate::files;
 use crate::graph::Captured;
 use crate::image::{Layer, Overlay, taken_in};
 use crate::manifest;
@@ -36,6 +35,7 @@ use crate::models::Unstored;
 use crate::record::v1;
 use crate::state::State;
 use crate::variables::Changed;
+use crate::{feed, files};
 
 pub(crate) use cleanup::{all_files, kept_files, kept_manifests, named_files, remove_files};
 use pack::Packing;
@@ -253,7 +253,10 @@ impl Attempt<'_> {
         let number = self.number;
         // Before the capture: what is in the log by now is in the state.
         let place = self.core.log.with_log(|log| log.place());
+        let (kept, kept_bytes) = (self.core.options.changes_kept, self.core.options.changes_kept_bytes);
         let begun = self.slices.once(|state| {
+            state.recent.close(&mut state.tables, 0);
+            feed::expire(&mut state.tables, state.head, state.time, kept, kept_bytes);
             state.capture = number;
             state.graph.begin_capture();
             Begun {

@@ -330,6 +330,7 @@ impl Core {
             false => Ok(()),
         };
         folder.take();
+        self.signals.end();
         sealed
     }
 

@@ -347,6 +347,19 @@ pub enum CommitError {
         /// What changed.
         what: String,
     },
+    /// A durable cursor is there or further already: what is consumed was consumed before, perhaps by another consumer.
+    #[error(
+        "cursor {cursor:?} is at transaction {at} and cannot move to {seq}: that was consumed already, perhaps by another \
+         consumer; subscribe again at the cursor"
+    )]
+    Consumed {
+        /// The cursor's name.
+        cursor: String,
+        /// Where it was to move.
+        seq: u64,
+        /// Where it is.
+        at: u64,
+    },
     /// The closure of a transaction gave up. The engine never makes this error: it is for closures given to
     /// [`Database::transact`](crate::Database::transact) to return.
     #[error("the transaction was abandoned: {reason}")]

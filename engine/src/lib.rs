@@ -14,7 +14,7 @@
 //! - No user code runs under a lock of the engine, and the state's lock is never held over I/O.
 //! - The graph of slots is a pure fold over logged events: replaying the log gives the same states.
 //!
-//! Reading order: [`batch`](Batch), `prepare`, `operations`, `core`, `scribe`, `state`, `graph`, `producers`, `open`,
+//! Reading order: [`batch`](Batch), `prepare`, `operations`, `core`, `scribe`, `state`, `graph`, `feed`, `producers`, `open`,
 //! `checkpoint`, [`snapshot`](Snapshot), [`database`](Database).
 
 mod backlog;
@@ -27,6 +27,7 @@ mod database;
 mod durability;
 mod durable;
 mod error;
+mod feed;
 mod files;
 #[doc(hidden)] // Beside what is exported below, for the fuzz targets of this workspace alone.
 pub mod graph;
@@ -72,6 +73,9 @@ pub use core::Commit;
 pub use database::{Database, Status};
 pub use durability::Durability;
 pub use error::{CommitError, CopyError, Failure, OpenError, ReadError, SchemaError};
+pub use feed::{
+    CHANGES_SERIES, CURSOR_PREFIX, Committed, Feed, FeedError, Slow, Start, StateChange, Subscription, Watch,
+};
 pub use graph::{
     Cause, CellId, CellInfo, Filter, FilterTest, GraphError, Group, Input, Key, KeyError, Mode, Output,
     PStatus, ProducerDefinition, RunId, SlotDate, SlotDefinition, SlotId, State, StateCounts, When, Why,

@@ -74,6 +74,12 @@ pub const READER_REPLAY_BYTES: u64 = 64 << 20;
 pub const READER_TRIES: usize = 100;
 /// Bytes of log records that a copy writes at once.
 pub const COPY_BYTES: usize = 4 << 20;
+/// Transactions in one page of the feed.
+pub const PAGE_TRANSACTIONS_MAX: usize = 4_096;
+/// Bytes of a page of the feed that is closed before another transaction; one transaction may fill more.
+pub const PAGE_BYTES_MAX: usize = 64 << 10;
+/// How long who follows the feed waits before it looks whether the log has failed.
+pub const FEED_LOOK: Duration = Duration::from_secs(1);
 /// Samples kept of each latency.
 pub const LATENCY_SAMPLES: usize = 65_536;
 /// Keys of one model in the index of attributes; a model with more is a candidate for every query.

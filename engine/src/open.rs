@@ -303,7 +303,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
             *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
         }
     });
-    let published = signals.clone();
+    let (published, told) = (signals.clone(), signals.clone());
     let view = View::new(Base {
         disk,
         database,
@@ -313,6 +313,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         index_models_min: if options.workers == 0 { usize::MAX } else { options.index_models_min },
         readers: Mutex::default(),
         visible: Box::new(move || published.visible()),
+        told: Box::new(move || told.told()),
         _pin: None,
     });
     let core = Arc::new(Core {

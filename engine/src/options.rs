@@ -29,6 +29,12 @@ pub struct Options {
     /// Bytes a second that checkpoints in the background write at most, so that commits keep the disk to themselves;
     /// `None` for as many as the disk takes. Default: `None`.
     pub background_bytes_per_second: Option<u64>,
+    /// How long what transactions changed is kept at least for who follows it. Default: seven days. What is older goes
+    /// with the next checkpoint, segment by segment.
+    pub changes_kept: Duration,
+    /// Bytes of it that are kept on the disk at most, however young they are; the newest segment may have more. Default:
+    /// 1 GiB.
+    pub changes_kept_bytes: u64,
     /// Models from which on queries on attributes keep an index in the folder `index/`; with fewer they scan. Default
     /// 4,096; `usize::MAX` means never.
     pub index_models_min: usize,
@@ -55,6 +61,8 @@ impl Default for Options {
             buffered_bytes: 1 << 20,
             seal_after: Some(Duration::from_millis(200)),
             background_bytes_per_second: None,
+            changes_kept: Duration::from_secs(7 * 24 * 3600),
+            changes_kept_bytes: 1 << 30,
             index_models_min: 4_096,
             workers: processors.min(8),
             clock: Arc::new(SystemClock),
@@ -73,6 +81,8 @@ impl std::fmt::Debug for Options {
             .field("buffered_bytes", &self.buffered_bytes)
             .field("seal_after", &self.seal_after)
             .field("background_bytes_per_second", &self.background_bytes_per_second)
+            .field("changes_kept", &self.changes_kept)
+            .field("changes_kept_bytes", &self.changes_kept_bytes)
             .field("index_models_min", &self.index_models_min)
             .field("workers", &self.workers)
             .finish_non_exhaustive()

@@ -299,7 +299,7 @@ impl Reader {
                 Err(error) => return Err(rejected.unwrap_or(error.into())),
             };
             let seq = Arc::new(AtomicU64::new(manifest.seq));
-            let shown = seq.clone();
+            let (shown, told) = (seq.clone(), seq.clone());
             let view = View::new(Base {
                 disk: disk.clone(),
                 database,
@@ -310,6 +310,7 @@ impl Reader {
                 index_models_min: usize::MAX,
                 readers: Mutex::default(),
                 visible: Box::new(move || shown.load(Ordering::Acquire)),
+                told: Box::new(move || told.load(Ordering::Acquire)),
                 _pin: Some(pin),
             });
             let mut reader = Reader {

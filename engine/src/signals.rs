@@ -27,8 +27,10 @@ pub(crate) struct Signals {
     visible: AtomicU64,
     /// Transactions up to here are durable: all that anybody outside this process may be shown.
     durable: AtomicU64,
-    /// Callers of [`Signals::wait_beyond`]. Waking nobody would still be a system call.
+    /// Callers of [`Signals::wait_beyond`] and [`Signals::wait_told`]. Waking nobody would still be a system call.
     waiting: AtomicUsize,
+    /// Nothing is written any more.
+    over: AtomicBool,
     gate: Mutex<()>,
     advanced: Condvar,
     doorbell: Mutex<Option<Sender<()>>>,
@@ -85,6 +87,7 @@ impl Signals {
             visible: AtomicU64::new(durable),
             durable: AtomicU64::new(durable),
             waiting: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
             gate: Mutex::default(),
             advanced: Condvar::new(),
             doorbell: Mutex::new(Some(doorbell)),
@@ -129,6 +132,17 @@ impl Signals {
         self.advanced.notify_all();
     }
 
+    /// Notes that nothing is written any more.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Whether nothing is written any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
     /// Whether the workers were sent home.
     pub(crate) fn is_hung_up(&self) -> bool {
         self.doorbell.lock().unwrap_or_else(PoisonError::into_inner).is_none()
@@ -148,15 +162,37 @@ impl Signals {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The seq up to which transactions are visible and durable.
+    pub(crate) fn told(&self) -> u64 {
+        self.visible().min(self.durable())
+    }
+
     /// Waits until something is published or `timeout` has passed; true where something was published after
     /// `seen`.
     pub(crate) fn wait_beyond(&self, seen: u64, timeout: Duration) -> bool {
+        self.wait_while(timeout, || self.visible() <= seen && !self.is_hung_up());
+        self.visible() > seen
+    }
+
+    /// Waits until a transaction after `seen` is visible and durable, nothing is written any more, or `timeout` has passed.
+    pub(crate) fn wait_told(&self, seen: u64, timeout: Duration) {
+        self.wait_while(timeout, || self.told() <= seen && !self.is_over());
+    }
+
+    fn wait_while(&self, timeout: Duration, waits: impl Fn() -> bool) {
         // Counted before the number is looked at; who publishes sets the number before it looks at the count.
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        let waits = |(): &mut ()| self.visible() <= seen && !self.is_hung_up();
+        let waits = |(): &mut ()| waits();
         drop(self.advanced.wait_timeout_while(self.gate(), timeout, waits));
         self.waiting.fetch_sub(1, Ordering::SeqCst);
-        self.visible() > seen
+    }
+
+    /// Wakes who waits for the numbers that were set.
+    fn wake(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            drop(self.gate());
+            self.advanced.notify_all();
+        }
     }
 
     /// Notes that a run over a bundle starts now, and answers how long ago the bundle became ready.
@@ -199,10 +235,7 @@ impl Publisher<Publication> for Arc<Signals> {
             self.latencies.lock().unwrap_or_else(PoisonError::into_inner).note(&publication, now);
             is_work |= !publication.ready.is_empty();
         }
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            drop(self.gate());
-            self.advanced.notify_all();
-        }
+        self.wake();
         if is_work {
             self.ring();
         }
@@ -214,6 +247,7 @@ impl Publisher<Publication> for Arc<Signals> {
             hear(seq);
         }
         self.durable.store(seq, Ordering::SeqCst);
+        self.wake();
         if !self.unsealed.swap(true, Ordering::SeqCst) && !self.ask(Duty::Seal) {
             self.sealed();
         }

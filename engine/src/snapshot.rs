@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use underbelly_storage::{Columns, Value};
 
 use crate::error::ReadError;
+use crate::feed::CHANGES_SERIES;
 use crate::graph::{CellInfo, Key, SlotDate};
 use crate::models::{Metadata, Model, ModelInfo};
 use crate::series::{Series, SeriesInfo};
@@ -76,10 +77,13 @@ impl Snapshot {
         self.pin.seq
     }
 
-    /// Types of all series, sorted.
+    /// Types of all series, sorted, but for [`CHANGES_SERIES`], which is read through [`View::feed`](crate::View::feed).
     pub fn series_names(&self) -> Vec<String> {
         let state = self.base().state();
-        let known = state.tables.iter().filter(|(_, table)| table.is_known_at(self.seq()));
+        let known = state
+            .tables
+            .iter()
+            .filter(|(name, table)| ***name != *CHANGES_SERIES && table.is_known_at(self.seq()));
         known.map(|(name, _)| name.to_string()).collect()
     }
 

@@ -10,6 +10,7 @@ use underbelly_storage::Timestamp;
 use underbelly_storage::object::ObjectId;
 
 use crate::error::{CommitError, ReadError};
+use crate::feed::Recent;
 use crate::graph::{CellId, Effects, Graph};
 use crate::limits::DELETES_MAX;
 use crate::models::{Models, Version};
@@ -28,6 +29,8 @@ pub(crate) struct State {
     pub versions: Versions<CellId, CellVersion>,
     pub models: Models,
     pub variables: Variables,
+    /// What the newest transactions changed.
+    pub recent: Recent,
     /// The seq of the last applied transaction.
     pub head: u64,
     /// Its commit time.
@@ -46,6 +49,7 @@ impl State {
             versions: Versions::default(),
             models: Models::default(),
             variables: Variables::default(),
+            recent: Recent::default(),
             head: 0,
             time: Timestamp::MIN,
             next_run: 1,
@@ -154,6 +158,10 @@ impl State {
         if let Some(started) = &effects.started {
             self.next_run = self.next_run.max(started.run.0 + 1);
         }
+        if self.recent.is_full() {
+            self.recent.close(&mut self.tables, self.capture);
+        }
+        self.recent.push(seq, time, &effects.transitions);
         self.head = seq;
         self.time = time;
         Ok(effects)

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use underbelly_storage::disk::{Lock, SharedDisk};
 
 use crate::error::{CommitError, ReadError};
+use crate::feed::CHANGES_SERIES;
 use crate::graph::{SlotDefinition, SlotId};
 use crate::models::{Attributes, IndexStatus};
 use crate::objects::Objects;
@@ -28,6 +29,8 @@ pub(crate) struct Base {
     pub readers: Mutex<BTreeMap<u64, usize>>,
     /// The seq up to which transactions are visible.
     pub visible: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// The seq up to which transactions are visible and durable.
+    pub told: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Keeps the files of a manifest in their places, where this is not the process that would remove them.
     pub _pin: Option<Box<dyn Lock>>,
 }
@@ -122,7 +125,7 @@ impl View {
     pub fn counts(&self) -> Counts {
         let state = self.base.state();
         Counts {
-            series: state.tables.len(),
+            series: state.tables.keys().filter(|name| ***name != *CHANGES_SERIES).count(),
             slots: state.graph.slots().count(),
             cells: state.graph.cells().count(),
             producers: state.graph.producers().count(),

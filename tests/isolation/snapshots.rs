@@ -77,7 +77,7 @@ fn merged_segments_stay_readable() {
         db.commit(batch).unwrap();
         held.push((db.snapshot().series("bulk").unwrap(), i));
     }
-    let segments = || disk.files().iter().filter(|name| name.ends_with(".seg")).count();
+    let segments = || disk.files().iter().filter(|name| name.starts_with("segments/bulk/")).count();
     assert_eq!(segments(), 10);
     db.checkpoint().unwrap();
     assert_eq!(segments(), 11, "the checkpoint before and its log need them");

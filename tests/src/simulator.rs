@@ -12,12 +12,14 @@
 //! - `steps`: what happens to it.
 //! - `meanwhile`, `readers`, `reads`, `backups`: transactions in the middle of a checkpoint, readers in other processes,
 //!   reads that fail, copies.
+//! - `feed`: what the feed tells, and told before.
 //! - `check`: the comparison.
 
 mod backups;
 mod check;
 mod clock;
 mod desk;
+mod feed;
 mod life;
 mod meanwhile;
 pub mod model;

@@ -11,6 +11,7 @@ use underbelly_storage::segment::{Replaced, SegmentRows, Seqs};
 
 use super::Attempt;
 use crate::error::{CommitError, ReadError};
+use crate::feed::CHANGES_SERIES;
 use crate::files;
 use crate::limits::{
     DAMAGED_TOLD_MAX, SEAL_BYTES_MAX, SMALL_FILE_BYTES, SMALL_SEGMENT_ROWS, SMALL_SEGMENTS_MAX,
@@ -140,7 +141,9 @@ impl Attempt<'_> {
             }
             table.sealed = sealed;
             let bytes = table.sealed.iter().map(|run| run.reference().bytes).sum::<u64>();
-            Ok::<_, CommitError>((table.sealed.len(), bytes, table.rows_deleted))
+            // Nobody deleted what the feed keeps no more.
+            let rows_deleted = if &*table.name == CHANGES_SERIES { 0 } else { table.rows_deleted };
+            Ok::<_, CommitError>((table.sealed.len(), bytes, rows_deleted))
         };
         for (segments, bytes, rows_deleted) in self.core.pool.map(tables.collect(), seal)? {
             self.report.rows_deleted += rows_deleted;

@@ -85,6 +85,11 @@ impl Graph {
         self.slots.get(slot.at()).into_iter().flat_map(|slot| slot.cells.iter().copied())
     }
 
+    /// Where a cell is.
+    pub fn address(&self, cell: CellId) -> Option<(SlotId, SlotDate, &Key)> {
+        self.cells.get(cell.at()).map(|cell| (cell.slot, cell.date, &cell.key))
+    }
+
     /// The state of a cell.
     pub fn state(&self, cell: CellId) -> Option<State> {
         self.cells.get(cell.at()).map(|cell| cell.state)

@@ -10,6 +10,7 @@ use underbelly::{
 };
 
 use super::clock::SimulatedClock;
+use super::feed::Told;
 use super::model::{Effect, Model};
 use super::readers::Beside;
 use super::{Trouble, check};
@@ -106,6 +107,8 @@ pub(super) struct Life {
     pub held: Vec<(Snapshot, Model)>,
     /// Readers in processes of their own.
     pub readers: Vec<Beside>,
+    /// What the feed told.
+    pub told: Told,
     /// The last durable transaction.
     pub durable: u64,
     /// The last transaction that was sequenced.
@@ -167,6 +170,7 @@ impl Life {
             unfinished: None,
             held: Vec::new(),
             readers: Vec::new(),
+            told: Told::default(),
             durable: 0,
             sequenced: 0,
             excused: false,
@@ -428,7 +432,14 @@ impl Life {
         let digest = self.figures.digest ^ found ^ (self.disk.calls(Calls::Changing) << 32);
         self.figures.digest = digest.wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
         self.refresh_all()?;
+        self.follow()?;
         check::whole(self)
+    }
+
+    /// Reads the feed: it tells what is durable and visible, and what it told before.
+    pub fn follow(&mut self) -> Result<(), Trouble> {
+        let Some(db) = &self.db else { return Ok(()) };
+        self.told.read(db, db.visible_seq().min(db.durable_seq()))
     }
 
     /// A failure for a recovery: the machine stops, or a call fails once.

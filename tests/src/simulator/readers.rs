@@ -134,6 +134,7 @@ impl Life {
         if let Some(model) = model {
             found.model = model;
         }
+        self.told.read(&found.reader, seq)?;
         check::snapshot(&found.reader.snapshot(), &found.model)
     }
 

@@ -54,6 +54,7 @@ impl Life {
             check::snapshot(snapshot, model)?;
         }
         self.check_readers()?;
+        self.follow()?;
         self.crash();
         self.recover()?;
         self.figures.cycles += 1;

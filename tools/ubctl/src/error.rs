@@ -3,8 +3,8 @@
 use std::io;
 
 use underbelly::{
-    ColumnError, ColumnType, CommitError, CopyError, MetadataError, OpenError, QueryError, ReadError,
-    SchemaError,
+    ColumnError, ColumnType, CommitError, CopyError, FeedError, MetadataError, OpenError, QueryError,
+    ReadError, SchemaError,
 };
 
 use underbelly_desk::chain::ChainError;
@@ -37,6 +37,9 @@ pub(crate) enum Failed {
     /// Something could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// What transactions changed could not be followed.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
     /// A scan was refused or failed.
     #[error(transparent)]
     Query(#[from] QueryError),

@@ -3,7 +3,7 @@
 //! `ubctl [--db DIR] NOUN VERB`. Results go to standard output, errors to standard error with exit 1, misuse is
 //! exit 2, and a reader that closes the pipe ends the command quietly. What only reads opens the database beside its
 //! writer. In reading order: `output` and `error` are
-//! what all commands share; `time` reads instants; `import` loads files; `series`, `slot`, `producer`, `model`
+//! what all commands share; `time` reads instants; `tail` follows what is committed; `import` loads files; `series`, `slot`, `producer`, `model`
 //! and `variable` are the nouns; `drawing` draws the graph.
 
 mod backup;
@@ -20,6 +20,7 @@ mod series;
 mod slot;
 mod status;
 mod stderr;
+mod tail;
 mod time;
 mod variable;
 mod verify;
@@ -58,6 +59,7 @@ enum Noun {
     /// The log: its files, and what each transaction in it does
     #[command(subcommand)]
     Wal(wal::Wal),
+    Tail(tail::Tail),
     Import(import::Import),
     Demo(demo::Demo),
     /// Rows by type and time
@@ -96,6 +98,7 @@ impl Cli {
             Noun::Backup(backup) => backup.run(&Database::open_read_only(&dir)?),
             Noun::Repair(repair) => repair.run(&dir),
             Noun::Wal(wal) => wal.run(&dir),
+            Noun::Tail(tail) => tail.run(&dir),
             Noun::Checkpoint(checkpoint) => checkpoint.run(&write(&dir)?),
             Noun::Import(import) => import.run(write(&dir)?),
             Noun::Series(series) => series.run(&dir),

@@ -117,7 +117,7 @@ pub(crate) struct TreeFormatArg {
     format: TreeFormat,
 }
 
-fn parse_state(text: &str) -> Result<State, String> {
+pub(crate) fn parse_state(text: &str) -> Result<State, String> {
     let names = || State::ALL.map(State::name).join(", ");
     State::from_name(&text.to_ascii_lowercase()).ok_or_else(|| format!("the states are {}", names()))
 }

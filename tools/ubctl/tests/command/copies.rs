@@ -188,7 +188,7 @@ fn verify_names_every_damage_also_where_opening_fails() {
 fn repair_saves_the_rest_and_lists_what_is_lost() {
     let place = Place::bare();
     drop(filled(&place));
-    let lost = files(&place, "segments").remove(0);
+    let lost = files(&place, "segments/tick").remove(0);
     let pack = files(&place, "packs").remove(0);
     std::fs::remove_file(&lost).unwrap();
     std::fs::remove_file(&pack).unwrap();

@@ -10,6 +10,7 @@ mod models;
 mod properties;
 mod series;
 mod slots;
+mod tail;
 mod variables;
 
 use std::ffi::OsStr;

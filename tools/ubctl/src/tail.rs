@@ -1,0 +1,171 @@
+//! `ubctl tail`: what transactions changed, and what they go on to change.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use underbelly::{CommitError, Committed, Database, SlotDate, Start, State, StateChange, Watch};
+
+use crate::error::Failed;
+use crate::output::stdout;
+use crate::slot::parse_state;
+use crate::time::parse_slot_date;
+use crate::write;
+
+/// How often a database that another process writes is looked at. Nobody outside the writer is woken by it.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Shows what the newest transactions changed, and with --follow what later ones do
+///
+/// Each transaction is shown once, in order, without a gap, as soon as it is durable.
+#[derive(Args, Debug)]
+pub(crate) struct Tail {
+    /// Go on with later transactions until this is interrupted
+    #[arg(long, short)]
+    follow: bool,
+    /// Begin with so many of the newest transactions
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
+    last: usize,
+    /// Begin with this transaction: its number, `oldest` for the oldest that is kept, or `now`
+    #[arg(long, value_parser = parse_start, value_name = "SEQ", conflicts_with = "last")]
+    from: Option<Start>,
+    /// Begin behind what was consumed under the name of a durable cursor
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["from", "last"])]
+    cursor: Option<String>,
+    /// Move the cursor behind what was shown, which needs that no other process writes
+    #[arg(long, requires = "cursor", conflicts_with = "follow")]
+    ack: bool,
+    /// Only changes of cells of this slot; may be given several times
+    #[arg(long, value_name = "SLOT")]
+    slot: Vec<String>,
+    /// Only changes of cells of this date; may be given several times
+    #[arg(long, value_parser = parse_slot_date, allow_negative_numbers = true)]
+    date: Vec<SlotDate>,
+    /// Only changes to this state: void, updated, pending, current, stale or invalid; may be given several times
+    #[arg(long, value_parser = parse_state, value_name = "STATE")]
+    to: Vec<State>,
+    /// Only transactions that change the state of some cell
+    #[arg(long)]
+    states: bool,
+    /// The form of the output
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    format: TailFormat,
+}
+
+/// The form of what is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum TailFormat {
+    /// A line for each change of state, and for each transaction that changes none.
+    #[default]
+    Text,
+    /// A line of JSON for each transaction.
+    Json,
+}
+
+fn parse_start(text: &str) -> Result<Start, String> {
+    match text {
+        "oldest" => Ok(Start::Oldest),
+        "now" => Ok(Start::Now),
+        seq => seq.parse().map(Start::Seq).map_err(|_| "write a number, `oldest` or `now`".to_string()),
+    }
+}
+
+impl Tail {
+    fn watch(&self) -> Watch {
+        let watch = if self.states { Watch::states() } else { Watch::all() };
+        let watch = self.slot.iter().fold(watch, |watch, slot| watch.slot(slot));
+        let watch = self.date.iter().fold(watch, |watch, date| watch.date(*date));
+        self.to.iter().fold(watch, |watch, state| watch.to(*state))
+    }
+
+    pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
+        let mut reader = Database::open_read_only(dir)?;
+        let (watch, mut out) = (self.watch(), stdout());
+        let put = |out: &mut dyn Write, committed: &Committed| {
+            let text = match self.format {
+                TailFormat::Text => text(committed),
+                TailFormat::Json => json(committed),
+            };
+            out.write_all(text.as_bytes()).map_err(Failed::output)
+        };
+        let start = match (&self.cursor, &self.from) {
+            (Some(name), _) => Start::Cursor(name.clone()),
+            (None, from) => from.clone().unwrap_or(Start::Oldest),
+        };
+        let mut feed = reader.feed(&watch, start)?;
+        if self.cursor.is_none() && self.from.is_none() {
+            let mut newest = VecDeque::new();
+            for committed in feed.by_ref() {
+                if newest.len() == self.last {
+                    newest.pop_front();
+                }
+                newest.push_back(committed?);
+                newest.truncate(self.last);
+            }
+            newest.iter().try_for_each(|committed| put(&mut out, committed))?;
+        }
+        loop {
+            feed.by_ref().try_for_each(|committed| put(&mut out, &committed?))?;
+            out.flush().map_err(Failed::output)?;
+            let next = feed.next_seq();
+            if !self.follow {
+                return self.acknowledge(dir, next - 1);
+            }
+            while reader.refresh()? < next {
+                thread::sleep(LOOK);
+            }
+            feed = reader.feed(&watch, Start::Seq(next))?;
+        }
+    }
+
+    /// Moves the cursor, where that is asked for and it is not there yet.
+    fn acknowledge(&self, dir: &Path, consumed: u64) -> Result<(), Failed> {
+        let Some(name) = self.cursor.as_ref().filter(|_| self.ack) else { return Ok(()) };
+        let db = write(dir)?;
+        if db.cursor(name)? != Some(consumed) {
+            db.transact::<_, CommitError>(|tx| tx.advance_cursor(name, consumed))?;
+        }
+        Ok(())
+    }
+}
+
+fn text(committed: &Committed) -> String {
+    let Committed { seq, time, states, .. } = committed;
+    if states.is_empty() {
+        return format!("{seq}  {time}\n");
+    }
+    let line = |change: &StateChange| {
+        let StateChange { slot, date, key, from, to, generation, .. } = change;
+        let key = key.to_string();
+        let gap = if key.is_empty() { "" } else { " " };
+        let cell: String = format!("{slot} {date}{gap}{key}").chars().map(shown).collect();
+        format!("{seq}  {time}  {cell}: {from} -> {to}, generation {generation}\n")
+    };
+    states.iter().map(line).collect()
+}
+
+/// A control character would break the line or the terminal.
+fn shown(c: char) -> char {
+    if c.is_control() { '\u{fffd}' } else { c }
+}
+
+fn json(committed: &Committed) -> String {
+    let change = |change: &StateChange| {
+        json!({
+            "slot": &*change.slot,
+            "date": change.date.to_string(),
+            "key": change.key.to_string(),
+            "sid": change.sid.0,
+            "from": change.from.name(),
+            "to": change.to.name(),
+            "generation": change.generation,
+        })
+    };
+    let states: Vec<_> = committed.states.iter().map(change).collect();
+    let time = committed.time.to_string();
+    format!("{}\n", json!({ "seq": committed.seq, "time": time, "states": states }))
+}

@@ -1,0 +1,131 @@
+//! What transactions changed, as `ubctl tail` shows it.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use underbelly::{Batch, ColumnType, Columns, Database, Date, Options, Scope, SlotDefinition};
+
+use crate::{Place, words};
+
+fn quote(db: &Database, symbol: &str, bid: f64) -> u64 {
+    let mut batch = Batch::new();
+    let rows = Columns::new().with("bid", vec![bid].into()).unwrap();
+    batch.put_slot("Quote", Date::from_ymd(2014, 6, 2).unwrap(), [symbol], rows);
+    db.commit(batch).unwrap().seq
+}
+
+fn set(db: &Database, x: i64) -> u64 {
+    let mut batch = Batch::new();
+    batch.set_variable(Scope::Global, "x", x);
+    db.commit(batch).unwrap().seq
+}
+
+fn open(place: &Place) -> Database {
+    Database::open_with(place.db(), Options { workers: 1, ..Options::default() }).unwrap()
+}
+
+/// A database with a slot in which two quotes and a variable were put; answers their seqs.
+fn quoted() -> (Place, [u64; 3]) {
+    let place = Place::new();
+    let db = open(&place);
+    let slot =
+        |name| SlotDefinition::new(name).cell_key("symbol", ColumnType::Utf8).value("bid", ColumnType::F64);
+    db.define_slot(slot("Quote")).unwrap();
+    db.define_slot(slot("Other")).unwrap();
+    let seqs = [quote(&db, "IBM", 1.0), set(&db, 3), quote(&db, "AAPL", 2.0)];
+    db.close().unwrap();
+    (place, seqs)
+}
+
+#[test]
+fn the_newest_transactions_are_shown_for_people_and_for_programs() {
+    let (place, [first, plain, last]) = quoted();
+    let text = place.ok(words("tail -n 3"));
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 5, "{text}");
+    for (line, change) in lines.iter().zip(["void -> updated", "updated -> current"]) {
+        assert!(line.starts_with(&format!("{first}  20")), "{text}");
+        assert!(line.ends_with(&format!("  Quote 2014-06-02 IBM: {change}, generation 1")), "{text}");
+    }
+    assert!(lines[2].starts_with(&format!("{plain}  20")) && !lines[2].contains("Quote"), "{text}");
+    let json: Vec<serde_json::Value> = place
+        .ok(words("tail --from oldest --format json"))
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let seqs: Vec<u64> = json.iter().map(|told| told["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, (1..=last).collect::<Vec<u64>>());
+    let change = |from: &str, to: &str| {
+        serde_json::json!({
+            "slot": "Quote", "date": "2014-06-02", "key": "AAPL", "sid": 1,
+            "from": from, "to": to, "generation": 1,
+        })
+    };
+    let changes = serde_json::json!([change("void", "updated"), change("updated", "current")]);
+    assert_eq!(json[last as usize - 1]["states"], changes);
+    assert_eq!(json[plain as usize - 1]["states"], serde_json::json!([]));
+    assert_eq!(place.ok(words("tail --states")).lines().count(), 4);
+    assert_eq!(place.ok(words("tail --slot Other")), "");
+    assert_eq!(place.ok(words("tail --slot Quote --to current --date 2014-06-02 -n 1")).lines().count(), 1);
+    assert_eq!(place.ok(words("tail --to stale --from oldest")), "");
+    assert_eq!(place.ok(vec!["tail", "--from", &last.to_string()]).lines().count(), 2);
+    assert_eq!(place.ok(words("tail --from now")), "");
+}
+
+#[test]
+fn what_cannot_be_shown_is_explained() {
+    let (place, _) = quoted();
+    assert!(place.fails(words("tail --slot Nowhere")).contains("no slot is named \"Nowhere\""));
+    assert!(place.fails(words("tail --from 99")).contains("transaction 99 is yet to come"));
+    for misuse in
+        ["tail --from soon", "tail --cursor a --from 3", "tail --ack", "tail --cursor a --ack --follow"]
+    {
+        assert_eq!(place.run(words(misuse)).code, 2, "{misuse}");
+    }
+}
+
+#[test]
+fn a_cursor_goes_on_where_it_was() {
+    let (place, [first, _, last]) = quoted();
+    let seqs = || -> Vec<u64> {
+        let told = place.ok(words("tail --cursor report --slot Quote --format json --ack"));
+        let seq =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap();
+        told.lines().map(seq).collect()
+    };
+    assert_eq!(seqs(), [first, last]);
+    assert_eq!(seqs(), Vec::<u64>::new());
+    let next = quote(&open(&place), "IBM", 3.0);
+    // Without --ack it stays where it is.
+    assert_eq!(place.ok(words("tail --cursor report --slot Quote --to current")).lines().count(), 1);
+    assert_eq!(seqs(), [next]);
+    assert_eq!(seqs(), Vec::<u64>::new());
+    let writer = open(&place);
+    assert!(place.fails(words("tail --cursor report --ack")).contains("open for writing"));
+    drop(writer);
+}
+
+#[test]
+fn following_shows_what_a_live_writer_commits() {
+    let (place, [_, _, last]) = quoted();
+    let db = open(&place);
+    let from = last.to_string();
+    let arguments = ["tail", "--from", &from, "--follow", "--slot", "Quote", "--format", "json"];
+    let mut child = place.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> u64 {
+        let line = lines.next().unwrap().unwrap();
+        serde_json::from_str::<serde_json::Value>(&line).unwrap()["seq"].as_u64().unwrap()
+    };
+    assert_eq!(next(), last);
+    for bid in 5..8 {
+        set(&db, bid);
+        let seq = quote(&db, "IBM", bid as f64);
+        if bid == 6 {
+            db.checkpoint().unwrap();
+        }
+        assert_eq!(next(), seq);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

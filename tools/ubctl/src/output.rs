@@ -46,11 +46,16 @@ impl<'a> Field<'a> {
         if let Values::Utf8(_) = column.values() {
             return column.str_at(row).map_or(Field::Null, |text| Field::Text(Cow::Borrowed(text)));
         }
-        match column.get(row) {
+        Field::of_value(&column.get(row))
+    }
+
+    /// A single value.
+    pub(crate) fn of_value(value: &Value) -> Field<'a> {
+        match value {
             Value::Null => Field::Null,
-            Value::Bool(v) => Field::Bool(v),
-            Value::I64(v) => Field::I64(v),
-            Value::F64(v) => Field::F64(v),
+            Value::Bool(v) => Field::Bool(*v),
+            Value::I64(v) => Field::I64(*v),
+            Value::F64(v) => Field::F64(*v),
             other => Field::Text(other.to_string().into()),
         }
     }

@@ -1,8 +1,10 @@
 //! `ubctl producer`: what turns slots into slots.
 
+mod work;
+
 use clap::Subcommand;
 use underbelly::graph::{Group, When};
-use underbelly::{PStatus, View};
+use underbelly::{PStatus, ReadError, View};
 
 use crate::drawing::Drawing;
 use crate::error::Failed;
@@ -23,6 +25,23 @@ pub(crate) enum Producer {
         #[command(flatten)]
         format: FormatArg,
     },
+    /// Lists the runs in flight, as RUNNING_PROD: a row for each cell that one is known to make
+    Running {
+        /// Only runs of this producer
+        name: Option<String>,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Lists the cells that a producer was told of, with the status of its work
+    ///
+    /// PSTATUS is that of the bundle to which the cell belongs, or superseded where the cell has changed since the run in
+    /// flight read it. GENERATION is the cell's, or the one that the run reads.
+    Work {
+        /// The producer
+        name: String,
+        #[command(flatten)]
+        format: FormatArg,
+    },
     /// Draws the slots and producers and what leads where, or their cells
     Graph(Drawing),
 }
@@ -31,6 +50,8 @@ impl Producer {
     pub(crate) fn run(&self, db: &View) -> Result<(), Failed> {
         match self {
             Producer::Ls(format) => list(db, *format),
+            Producer::Running { name, format } => work::running(db, name.as_deref(), *format),
+            Producer::Work { name, format } => work::obligations(db, name, *format),
             Producer::Runs { name, n, format } => runs(db, name.as_deref(), *n, *format),
             Producer::Graph(drawing) => drawing.run(db),
         }
@@ -66,12 +87,8 @@ fn list(db: &View, format: FormatArg) -> Result<(), Failed> {
 }
 
 fn runs(db: &View, producer: Option<&str>, n: usize, format: FormatArg) -> Result<(), Failed> {
-    if let Some(name) = producer
-        && !db.producers().iter().any(|known| known.definition.name == name)
-    {
-        return Err(Failed::NotFound(format!(
-            "no producer is named {name:?}; `ubctl producer ls` lists them"
-        )));
+    if let Some(name) = producer {
+        check_name(db, name)?;
     }
     let names = [
         "producer",
@@ -101,6 +118,14 @@ fn runs(db: &View, producer: Option<&str>, n: usize, format: FormatArg) -> Resul
         ])?;
     }
     listing.end(None)
+}
+
+/// Refuses a name that no producer has.
+fn check_name(db: &View, name: &str) -> Result<(), Failed> {
+    match db.producers().iter().any(|known| known.definition.name == name) {
+        true => Ok(()),
+        false => Err(ReadError::UnknownProducer { producer: name.to_string() }.into()),
+    }
 }
 
 /// Milliseconds with three decimals.

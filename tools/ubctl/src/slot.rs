@@ -2,6 +2,7 @@
 
 mod key;
 mod put;
+mod table;
 mod tree;
 
 use std::path::Path;
@@ -31,6 +32,38 @@ pub(crate) enum Slot {
         /// Only cells in this state: void, updated, pending, current, stale or invalid
         #[arg(long, value_parser = parse_state)]
         state: Option<State>,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Lists the cells of all slots, or of one, as SLOT_TABLE
+    Table {
+        /// The slot
+        name: Option<String>,
+        /// Only cells of this date
+        #[arg(long, value_parser = parse_slot_date, allow_negative_numbers = true)]
+        date: Option<SlotDate>,
+        /// Only cells in this state: void, updated, pending, current, stale or invalid
+        #[arg(long, value_parser = parse_state)]
+        state: Option<State>,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Lists which cell was made from which, as SLOT_TREE
+    ///
+    /// SID2 was made from SID1. GENERATION is the one that was read; it is empty where SID1 came after the last run.
+    Tree {
+        /// Only cells of this slot that were made
+        name: Option<String>,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Lists the rows of all cells of a slot
+    Rows {
+        /// The slot, or its table: the name with `_` for each `.`
+        name: String,
+        /// Only cells of this date
+        #[arg(long, value_parser = parse_slot_date, allow_negative_numbers = true)]
+        date: Option<SlotDate>,
         #[command(flatten)]
         format: FormatArg,
     },
@@ -151,7 +184,12 @@ impl Slot {
         match self {
             Slot::Put { .. } => Ok(()),
             Slot::Ls(format) => list(db, *format),
-            Slot::Show { name, date, state, format } => table(db, name, *date, *state, *format),
+            Slot::Show { name, date, state, format } => table::show(db, name, *date, *state, *format),
+            Slot::Table { name, date, state, format } => {
+                table::cells(db, name.as_deref(), *date, *state, *format)
+            }
+            Slot::Tree { name, format } => table::edges(db, name.as_deref(), *format),
+            Slot::Rows { name, date, format } => table::rows(db, name, *date, *format),
             Slot::Get { cell, format } => {
                 let Cell { name, date, .. } = cell;
                 let key = key::parse(&definition(db, name)?, cell.key.as_deref())?;
@@ -196,37 +234,6 @@ fn list(db: &View, format: FormatArg) -> Result<(), Failed> {
         let worst = slot.states.worst().map(Field::text).into();
         let fields = [definition.name.into(), keys, rows, values, slot.states.total().into()];
         listing.row(fields.into_iter().chain(counts).chain([worst]))?;
-    }
-    listing.end(None)
-}
-
-fn table(
-    db: &View,
-    name: &str,
-    date: Option<SlotDate>,
-    state: Option<State>,
-    format: FormatArg,
-) -> Result<(), Failed> {
-    let names =
-        ["SLOT_NAME", "DATE", "SLOT_KEY", "SID", "SSTATUS", "LAST_UPDATED", "PRODUCER", "PRIORITY", "FILE"];
-    let mut listing = Listing::begin(format.format, names)?;
-    let wanted = |row: &underbelly::SlotRow| {
-        date.is_none_or(|date| row.date == date) && state.is_none_or(|state| row.state == state)
-    };
-    let mut rows: Vec<_> = db.slot_table(Some(name))?.filter(wanted).collect();
-    rows.sort_by(|a, b| (a.date, &a.key).cmp(&(b.date, &b.key)));
-    for row in rows {
-        listing.row([
-            row.slot.into(),
-            Field::text(row.date),
-            Field::text(row.key),
-            u64::from(row.sid.0).into(),
-            Field::text(row.state),
-            Field::text(row.last_updated),
-            row.producer.into(),
-            row.priority.map(|priority| Field::I64(priority.into())).into(),
-            row.object.map(Field::text).into(),
-        ])?;
     }
     listing.end(None)
 }

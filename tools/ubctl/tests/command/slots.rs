@@ -35,6 +35,50 @@ fn chain() -> Place {
     place
 }
 
+/// Two slots, the second made from the first.
+fn doubled() -> Place {
+    let place = Place::new();
+    let db = Database::open(place.db()).unwrap();
+    for name in ["A", "B"] {
+        let slot = SlotDefinition::new(name).cell_key("name", ColumnType::Utf8);
+        db.define_slot(slot.value("n", ColumnType::I64)).unwrap();
+    }
+    let producer = ProducerDefinition::new("double").requires("A").provides("B");
+    db.register(producer, |run| {
+        let n = run.input("A")?.i64s("n").map_or(0, |n| n[0]);
+        Ok(Outputs::new().put("B", Columns::new().with("n", vec![2 * n].into())?))
+    })
+    .unwrap();
+    let mut batch = Batch::new();
+    for name in ["x", "y"] {
+        let rows = Columns::new().with("n", vec![21i64].into()).unwrap();
+        batch.put_slot("A", Date::from_ymd(2014, 6, 2).unwrap(), [name], rows);
+    }
+    db.commit(batch).unwrap();
+    assert!(db.wait_idle(Duration::from_secs(60)));
+    db.close().unwrap();
+    place
+}
+
+#[test]
+fn the_dependency_tree_is_listed_with_what_was_read() {
+    let place = doubled();
+    let tree = place.json(words("slot tree B --format json"));
+    let row = |one: u64, two: u64| serde_json::json!({"SID1": one, "SID2": two, "GENERATION": 1, "PRODUCER": "double", "INPUT": "A", "PRIORITY": 0});
+    let sids: Vec<(u64, u64)> = tree
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["SID1"].as_u64().unwrap(), row["SID2"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(sids.len(), 2);
+    for (at, (one, two)) in sids.into_iter().enumerate() {
+        assert!(one < 2 && two >= 2, "{tree}");
+        assert_eq!(tree[at], row(one, two));
+    }
+    assert_eq!(place.csv(words("slot tree A --format csv")).len(), 1, "nothing makes A");
+}
+
 #[test]
 fn cells_are_listed_and_read() {
     let place = chain();
@@ -49,6 +93,51 @@ fn cells_are_listed_and_read() {
     assert_eq!(place.csv(words("slot show Market.Option --state invalid --format csv")).len(), 1);
     let rows = place.json(words("slot get Market.Option 2014-06-02 EU\\/RO/EUR --format json"));
     assert_eq!(rows, serde_json::json!([{"strike": 100.0, "quote": 1.5}]));
+}
+
+/// The tables have the names and columns that programs know them by.
+#[test]
+fn tables_of_slots_and_producers_are_listed() {
+    let place = chain();
+    place.write("q.csv", "strike,quote\n90,2\n80,\n");
+    place.ok(words("slot put Market.Option 2014-06-03 DE/USD q.csv"));
+    let cells = place.csv(words("slot table --format csv"));
+    assert_eq!(cells[0].join(","), "SLOT_NAME,DATE,SLOT_KEY,SID,SSTATUS,FILE");
+    assert_eq!(cells[1][..4], ["Market.Option", "2014-06-02", "EU\\/RO/EUR", "0"]);
+    let of_day = place.csv(words("slot table Market.Option --date 2014-06-03 --format csv"));
+    assert_eq!((of_day.len(), &*of_day[1][3]), (2, "1"));
+    assert_eq!(place.csv(words("slot table --state invalid --format csv")).len(), 1);
+
+    let rows = place.csv(words("slot rows Market_Option --format csv"));
+    assert_eq!(rows[0].join(","), "DATE,SID,LAST_UPDATED,PRODUCER,PRIORITY,issuer,ccy,strike,quote");
+    let shown: Vec<String> = rows[1..].iter().map(|row| [&row[..2], &row[3..]].concat().join(",")).collect();
+    let expected = [
+        "2014-06-02,0,client,0,EU/RO,EUR,100.0,1.5",
+        "2014-06-03,1,client,0,DE,USD,80.0,",
+        "2014-06-03,1,client,0,DE,USD,90.0,2.0",
+    ];
+    assert_eq!(shown, expected);
+    let rows = place.json(words("slot rows Market.Option --date 2014-06-02 --format json"));
+    assert_eq!((rows.as_array().unwrap().len(), &rows[0]["strike"]), (1, &100.0.into()));
+
+    let work = place.csv(["producer", "work", "fit \"it\"", "--format", "csv"]);
+    let expected = [
+        ["SID", "PSTATUS", "GENERATION", "DATE", "KEY"],
+        ["0", "failed", "1", "2014-06-02", "EU\\/RO/EUR"],
+        ["1", "notified", "1", "2014-06-03", "DE/USD"],
+    ];
+    assert_eq!(work, expected);
+    let running = place.csv(words("producer running --format csv"));
+    assert_eq!(running, [["PROD_NAME", "PID", "MACHINE", "START_TIME", "SID", "DATE", "KEY"]]);
+    let tree = place.csv(words("slot tree --format csv"));
+    assert_eq!(tree, [["SID1", "SID2", "GENERATION", "PRODUCER", "INPUT", "PRIORITY"]]);
+
+    for line in ["slot table Nowhere", "slot tree Nowhere", "slot rows Nowhere"] {
+        assert!(place.fails(words(line)).contains("ubctl slot ls"), "{line}");
+    }
+    for line in ["producer work nobody", "producer running nobody"] {
+        assert!(place.fails(words(line)).contains("ubctl producer ls"), "{line}");
+    }
 }
 
 #[test]

@@ -227,6 +227,7 @@ impl Graph {
             candidate.error = None;
             candidate.ended = pass.moment;
             candidate.written = true;
+            candidate.answered = true;
             given.insert(cell);
         }
         let error = match &ending {
@@ -242,6 +243,7 @@ impl Graph {
             let candidates = &mut self.cell_mut(*cell).candidates;
             let Some(candidate) = candidates.iter_mut().find(|c| c.owner == Some(id)) else { continue };
             candidate.ended = pass.moment;
+            candidate.answered = true;
             candidate.error = error.clone();
             if error.is_none()
                 && let Some(content) = candidate.content.take()

@@ -23,6 +23,8 @@ pub(super) struct Candidate {
     pub uses: Option<Box<[EdgeKey]>>,
     /// It got data in this event.
     pub written: bool,
+    /// It got a result in this event: data, or that there is none, or an error.
+    pub answered: bool,
 }
 
 impl Candidate {
@@ -35,6 +37,7 @@ impl Candidate {
             ended: Moment::NEVER,
             uses: None,
             written: false,
+            answered: false,
         }
     }
 

@@ -228,6 +228,7 @@ fn candidate(cursor: &mut Cursor<'_>) -> Result<Candidate, Damage> {
         uses: if has_uses { Some(uses(cursor)?) } else { None },
         ended,
         written: false,
+        answered: false,
     })
 }
 

@@ -42,10 +42,13 @@ impl Graph {
         let effective = standing.effective.and_then(|at| cell.candidates.get(at));
         let priority = effective.map(|c| c.priority);
         let content = effective.and_then(|c| c.content);
-        let own = effective.map(|c| c.counters(&self.bundles)).unwrap_or_default();
         let written = effective.is_some_and(|c| c.written);
         let latched = cell.lagging && cell.effective == priority;
-        let caught = written && own.is_moving();
+        // Of a better candidate too, which gave nothing: nobody waits for more than one result of what never rests.
+        let caught = cell.candidates.iter().any(|candidate| {
+            let counts = priority.is_none_or(|priority| candidate.priority >= priority);
+            candidate.answered && counts && candidate.counters(&self.bundles).is_moving()
+        });
         let waiting = standing.sight == Sight::Waiting;
         let lagging = waiting && standing.sound && (latched || caught);
         let sight = if lagging { Sight::Lagging } else { standing.sight };
@@ -68,7 +71,9 @@ impl Graph {
             true => self.cell_mut(id),
             false => &mut self.cells[id.at()],
         };
-        cell.candidates.iter_mut().for_each(|candidate| candidate.written = false);
+        for candidate in &mut cell.candidates {
+            (candidate.written, candidate.answered) = (false, false);
+        }
         cell.effective = priority;
         cell.sight = sight;
         cell.lagging = lagging;

@@ -4,7 +4,9 @@
 
 mod images;
 mod oracle;
+mod play;
 mod refusals;
 mod scenarios;
+mod script;
 mod scripts;
 mod stage;

@@ -144,6 +144,38 @@ fn a_slow_producer_behind_a_fast_source_keeps_committing_and_so_does_what_follow
     assert_eq!(info.causes, [Cause::Changed(CellId(0))]);
 }
 
+/// `pick` gives B where A is odd, and a client has given B too; `join` reads A and B.
+#[test]
+fn a_better_candidate_that_keeps_giving_nothing_keeps_nobody_waiting() {
+    let mut stage = Stage::new();
+    let [a, b, c] = slots(&mut stage);
+    let pick = stage.register(step("pick", &["A"], "B"));
+    let join = stage.register(step("join", &["A", "B"], "C"));
+    let (date, at) = (day(1), key(&[1]));
+    stage.write(b, date, &at, Some(content(50)));
+    let mut commits = 0;
+    for round in 1..20u8 {
+        stage.write(a, date, &at, Some(content(round)));
+        while let Some(bundle) = stage.graph.next_ready() {
+            stage.start(bundle).unwrap();
+        }
+        stage.write(a, date, &at, Some(content(100 + round)));
+        for started in stage.flying.values().cloned().collect::<Vec<_>>() {
+            if started.producer == join {
+                stage.give(&started, round);
+                commits += 1;
+            } else {
+                assert_eq!(started.producer, pick);
+                let once = (round == 1).then(|| OutputWrite::data(b, at.clone(), content(49)));
+                let outputs = once.into_iter().collect();
+                stage.end(started.run, Outcome::Data(outputs)).unwrap();
+            }
+        }
+    }
+    assert!(commits > 10, "{commits} commits of C");
+    assert_eq!(stage.state(c, date, &at), State::Stale);
+}
+
 #[test]
 fn a_failure_spoils_its_own_branch_and_heals() {
     let mut stage = Stage::new();

@@ -7,22 +7,26 @@ use underbelly_storage::image::Key as RecordKey;
 use underbelly_storage::{Date, Timestamp, Value};
 
 use super::super::*;
-use super::oracle::Oracle;
-
-/// Generations of cells, then of scopes.
-type Vector = (Vec<(CellId, u64)>, Vec<u64>);
+use super::oracle::{BundleName, Oracle, Reading, bundle_name, cell_name};
 
 pub(super) struct Stage {
     pub graph: Graph,
-    oracle: Oracle,
-    seq: u64,
+    pub oracle: Oracle,
+    /// How many events were accepted.
+    pub seq: u64,
+    /// Each how many events a restored twin must do the same.
+    pub twin_every: u64,
     next_run: u64,
     /// Runs in flight with their epochs and inputs.
     pub flying: BTreeMap<RunId, Started>,
-    /// Generations that ended runs of a bundle have read, with scope generations.
-    read: BTreeSet<(BundleId, Vector)>,
+    /// What ended runs of a bundle have read.
+    read: BTreeSet<(BundleName, Reading)>,
     /// How often each bundle was started.
     pub starts: BTreeMap<BundleId, u64>,
+    /// How many events there were when a result last came to a cell where other data had stood in for it.
+    pub stood_in: usize,
+    /// Every event that was accepted.
+    pub log: Vec<Event>,
     store: Store,
 }
 
@@ -90,93 +94,120 @@ impl Stage {
             graph: Graph::new(),
             oracle: Oracle::default(),
             seq: 0,
+            twin_every: twin_every(),
             next_run: 1,
             flying: BTreeMap::new(),
             read: BTreeSet::new(),
             starts: BTreeMap::new(),
+            stood_in: 0,
+            log: Vec::new(),
             store: Store::default(),
         }
     }
 
     /// Applies an event and checks everything.
     pub fn apply(&mut self, event: Event) -> Result<Effects, GraphError> {
-        let before = self.graph.to_records();
-        let states: Vec<State> = self.graph.cells.iter().map(|cell| cell.state).collect();
-        let gs: Vec<u64> = self.graph.cells.iter().map(|cell| cell.g).collect();
-        let bundle = match &event {
-            Event::Start { bundle, .. } => Some(*bundle),
-            Event::End { run, .. } => self.graph.bundle_of_run(*run),
+        let twinned = self.seq.is_multiple_of(self.twin_every);
+        let before = twinned.then(|| self.graph.to_records());
+        let looked = Looked::at(&self.graph);
+        let checked = self.graph.check(&event);
+        let name = match (&checked, &event) {
+            (Ok(()), Event::Start { bundle, .. }) => Some(self.check_start(*bundle)),
             _ => None,
         };
-        let name = bundle.and_then(|id| self.graph.bundles.get(id.at()));
-        let name = name.map(|b| (b.producer, b.date, b.key.clone()));
-        let checked = self.graph.check(&event);
-        if let (Ok(()), Event::Start { bundle, .. }) = (&checked, &event) {
-            self.check_start(*bundle);
-        }
+        let ending = match &event {
+            Event::End { run, .. } => self.oracle.reading_of(*run),
+            _ => None,
+        };
+        let quiet = self.changes_nothing(&event);
         let record = EventV1::from_bytes(&EventV1::from(&event).to_bytes().unwrap()).unwrap();
         assert_eq!(Event::try_from(record).unwrap(), event);
 
-        let mut twin = restored(&before).unwrap();
         let now = Timestamp(self.seq as i64 * 10);
+        let twin = before.as_ref().map(|before| restored(before).unwrap());
         let applied = self.graph.apply(self.seq, now, &event);
         assert_eq!(checked.clone().err(), applied.clone().err());
-        assert_eq!(twin.apply(self.seq, now, &event), applied, "a restored graph behaves the same");
+        if let Some(mut twin) = twin {
+            let records = self.graph.to_records();
+            assert_eq!(twin.apply(self.seq, now, &event), applied, "a restored graph behaves the same");
+            assert_eq!(twin.to_records(), records);
+            assert_eq!(restored(&records).unwrap().to_records(), records);
+        }
         let Ok(effects) = applied else {
-            assert_eq!(self.graph.to_records(), before, "a refused event changes nothing");
+            // A refused event changes nothing.
+            before.iter().for_each(|before| assert_eq!(self.graph.to_records(), *before));
             return applied;
         };
         self.seq += 1;
-        let records = self.graph.to_records();
-        assert_eq!(twin.to_records(), records);
-        assert_eq!(restored(&records).unwrap().to_records(), records);
         self.store.step(&mut self.graph, self.seq);
+        let stood_in = self.oracle.stands_in(&event);
         self.oracle.apply(&event, name);
         self.oracle.compare(&self.graph);
-        self.check_effects(&effects, states, gs);
+        if let Some(started) = &effects.started {
+            self.check_snapshot(started);
+            self.flying.insert(started.run, started.clone());
+            *self.starts.entry(started.bundle).or_default() += 1;
+            self.next_run = self.next_run.max(started.run.0 + 1);
+        }
+        if let Some(ended) = &effects.ended {
+            self.flying.remove(&ended.run);
+        }
+        for cut in &effects.interrupted {
+            self.flying.remove(&cut.run);
+        }
+        self.log.push(event);
+        if stood_in {
+            self.stood_in = self.log.len();
+        }
+        self.read.extend(ending);
+        looked.check(&effects, &self.graph);
+        if quiet {
+            let none =
+                effects.contents.is_empty() && effects.transitions.is_empty() && effects.ready.is_empty();
+            assert!(none, "equal content wakes nobody");
+        }
         self.check_reasons();
         self.check_tables();
+        self.check_cycles();
         Ok(effects)
     }
 
-    fn check_start(&mut self, id: BundleId) {
-        let bundle = &self.graph.bundles[id.at()];
-        for cell in bundle.edges.sources() {
-            let source = &self.graph.cells[cell.at()];
-            assert!(source.view() == View::Usable || source.lagging, "a run reads usable or lagging inputs");
-        }
-        if self.graph.producers[bundle.producer.at()].is_group() {
-            assert_eq!(self.oracle.open_work(bundle.producer, bundle.date), 0, "the scope is closed");
-            assert!(self.graph.is_ended(bundle.date));
-        }
-        assert!(!self.read.contains(&(id, self.now(id))), "nothing is run again for what was read before");
+    /// Whether a commit gives each candidate what it has.
+    fn changes_nothing(&self, event: &Event) -> bool {
+        let Event::Commit { writes, ends } = event else { return false };
+        let equal = |write: &Write| {
+            let held = self.oracle.held(&(write.slot, write.date, write.key.clone()), write.priority);
+            held.is_some() && held == write.content
+        };
+        ends.is_empty() && writes.iter().all(equal)
     }
 
-    fn now(&self, id: BundleId) -> Vector {
-        let bundle = &self.graph.bundles[id.at()];
-        let producer = &self.graph.producers[bundle.producer.at()];
-        let scope = |slot: &SlotId| self.graph.slots[slot.at()].scopes.get(&bundle.date).map_or(0, |s| s.g);
-        let scopes =
-            if producer.is_group() { producer.inputs.iter().map(scope).collect() } else { Vec::new() };
-        (bundle.edges.sources().map(|cell| (cell, self.graph.cells[cell.at()].g)).collect(), scopes)
+    fn check_start(&mut self, id: BundleId) -> BundleName {
+        let name = bundle_name(&self.graph, id);
+        for (_, cell) in &self.oracle.shown.bundles[&name].edges {
+            let source = &self.oracle.shown.cells[cell];
+            assert!(source.view == View::Usable || source.lagging, "a run reads usable or lagging inputs");
+        }
+        if self.graph.producer(name.0).unwrap().group != Group::Each {
+            assert_eq!(self.oracle.open_work(name.0, name.1), 0, "the scope is closed");
+            assert!(self.graph.is_ended(name.1));
+        }
+        let reading = (name.clone(), self.oracle.reading(&name));
+        assert!(!self.read.contains(&reading), "nothing is run again for what was read before");
+        name
     }
 
-    /// Transitions lead from the old states to the new ones, and generations rise by content alone.
-    fn check_effects(&self, effects: &Effects, mut states: Vec<State>, mut gs: Vec<u64>) {
-        states.resize(self.graph.cells.len(), State::Void);
-        gs.resize(self.graph.cells.len(), 0);
-        for transition in &effects.transitions {
-            assert_eq!(transition.from, states[transition.cell.at()], "transitions are a chain");
-            states[transition.cell.at()] = transition.to;
-        }
-        for (cell, content, g) in &effects.contents {
-            assert_eq!(*g, gs[cell.at()] + 1, "a generation rises by one");
-            assert_eq!(*content, self.graph.cells[cell.at()].content);
-            gs[cell.at()] = *g;
-        }
-        for (at, cell) in self.graph.cells.iter().enumerate() {
-            assert_eq!(states[at], cell.state, "every change of state is reported");
-            assert_eq!(gs[at], cell.g, "every change of content is reported");
+    /// A run reads what there is at its start, all of it.
+    fn check_snapshot(&self, started: &Started) {
+        let (name, reading) = self.oracle.reading_of(started.run).unwrap();
+        assert_eq!(name, (started.producer, started.date, started.key.clone()));
+        let inputs = started.inputs.iter().map(|input| {
+            let (slot, date, key) = cell_name(&self.graph, input.cell);
+            ((input.input, (slot, date, key)), input.g)
+        });
+        assert!(inputs.eq(reading.cells), "a run reads its bundle's edges");
+        for input in &started.inputs {
+            assert_eq!(Some(input.content), self.graph.cell_info(input.cell).unwrap().content);
         }
     }
 
@@ -193,16 +224,25 @@ impl Stage {
             }
         }
         for bundle in self.graph.bundles() {
-            let info = self.graph.bundle_info(bundle).unwrap();
-            if info.status == PStatus::Parked {
-                assert!(!info.reason.is_empty());
-            }
             check_leaves(&self.graph.why_bundle(bundle).unwrap());
-            let place = self.graph.place_of_bundle(bundle);
-            let above = |cell: &CellId| self.graph.place_of_cell(*cell) > place;
-            let below = |cell: &CellId| self.graph.place_of_cell(*cell) < place;
-            assert!(info.members.iter().all(below), "the cell graph has no cycle");
-            assert!(info.outputs.iter().all(above), "the cell graph has no cycle");
+        }
+    }
+
+    /// From a cell one comes back to it over no edges.
+    fn check_cycles(&self) {
+        let mut after: BTreeMap<CellId, BTreeSet<CellId>> = BTreeMap::new();
+        for bundle in self.graph.bundles() {
+            let info = self.graph.bundle_info(bundle).unwrap();
+            for member in info.members {
+                after.entry(member).or_default().extend(&info.outputs);
+            }
+        }
+        let mut left: BTreeSet<CellId> = self.graph.cells().collect();
+        while !left.is_empty() {
+            let leads_on = |cell: &CellId| after.get(cell).is_some_and(|next| !next.is_disjoint(&left));
+            let ends: Vec<CellId> = left.iter().filter(|cell| !leads_on(cell)).copied().collect();
+            assert!(!ends.is_empty(), "the cell graph has no cycle");
+            ends.iter().for_each(|cell| assert!(left.remove(cell)));
         }
     }
 
@@ -260,26 +300,13 @@ impl Stage {
     pub fn start(&mut self, bundle: BundleId) -> Result<Started, GraphError> {
         let run = RunId(self.next_run);
         let started = self.apply(Event::Start { bundle, run })?.started.unwrap();
-        self.next_run += 1;
         assert_eq!(started.run, run);
-        self.flying.insert(run, started.clone());
-        *self.starts.entry(bundle).or_default() += 1;
         Ok(started)
     }
 
     pub fn end(&mut self, run: RunId, outcome: Outcome) -> Result<Effects, GraphError> {
-        let started = self.flying.get(&run).cloned();
-        let claim = started.as_ref().and_then(|s| self.graph.bundles[s.bundle.at()].running.clone());
-        let epoch = started.as_ref().map_or(0, |s| s.epoch);
-        let effects = self.apply(Event::End { run, epoch, outcome, reads: vec![] })?;
-        if let (Some(started), Some(claim)) = (started, claim) {
-            self.read.insert((
-                started.bundle,
-                (claim.cells.into_iter().map(|(edge, g)| (edge.source, g)).collect(), claim.scopes),
-            ));
-        }
-        self.flying.remove(&run);
-        Ok(effects)
+        let epoch = self.flying.get(&run).map_or(0, |started| started.epoch);
+        self.apply(Event::End { run, epoch, outcome, reads: vec![] })
     }
 
     /// Starts the bundle that has waited longest; panics if none is ready.
@@ -290,16 +317,14 @@ impl Stage {
 
     /// Ends a run with one output cell of this content in the producer's only output slot, at the bundle's key.
     pub fn give(&mut self, started: &Started, number: u8) -> Effects {
-        let slot = *self.graph.producers[started.producer.at()].outputs.keys().next().unwrap();
+        let name = &self.graph.producer(started.producer).unwrap().outputs[0].slot;
+        let slot = self.graph.slot_by_name(name).unwrap();
         let output = OutputWrite::data(slot, started.key.clone(), content(number));
         self.end(started.run, Outcome::Data(vec![output])).unwrap()
     }
 
-    /// Forgets runs that were cut off.
     pub fn reopen(&mut self) -> Effects {
-        let effects = self.apply(Event::Reopen).unwrap();
-        self.flying.clear();
-        effects
+        self.apply(Event::Reopen).unwrap()
     }
 
     pub fn state(&self, slot: SlotId, date: SlotDate, key: &Key) -> State {
@@ -308,8 +333,57 @@ impl Stage {
     }
 
     pub fn statuses(&self) -> Vec<PStatus> {
-        self.graph.bundles.iter().map(|bundle| bundle.status).collect()
+        self.graph.bundles().map(|bundle| self.graph.bundle_info(bundle).unwrap().status).collect()
     }
+}
+
+/// What a graph showed before an event.
+struct Looked {
+    /// By cell.
+    states: Vec<(State, u64)>,
+    ready: Vec<BundleId>,
+}
+
+impl Looked {
+    fn at(graph: &Graph) -> Looked {
+        let look = |cell| graph.cell_info(cell).map(|info| (info.state, info.g)).unwrap();
+        Looked { states: graph.cells().map(look).collect(), ready: graph.ready().collect() }
+    }
+
+    /// Effects lead from what was to what is: transitions from state to state, generations by ones and by content
+    /// alone, and the queue in its old order.
+    fn check(mut self, effects: &Effects, graph: &Graph) {
+        let created: Vec<CellId> = graph.cells().skip(self.states.len()).collect();
+        assert_eq!(effects.created, created, "every new cell is told");
+        self.states.resize(graph.cells().len(), (State::Void, 0));
+        for transition in &effects.transitions {
+            let (state, _) = &mut self.states[transition.cell.at()];
+            assert_eq!(transition.from, *state, "transitions are a chain");
+            *state = transition.to;
+        }
+        for (cell, content, g) in &effects.contents {
+            let (_, old) = &mut self.states[cell.at()];
+            assert_eq!(*g, *old + 1, "a generation rises by one");
+            assert_eq!(*content, graph.cell_info(*cell).unwrap().content);
+            *old = *g;
+        }
+        for cell in graph.cells() {
+            let info = graph.cell_info(cell).unwrap();
+            assert_eq!(self.states[cell.at()], (info.state, info.g), "every change of {cell} is told");
+        }
+        let queue: Vec<BundleId> = graph.ready().collect();
+        let (old, new): (Vec<BundleId>, Vec<BundleId>) =
+            queue.iter().partition(|bundle| self.ready.contains(bundle));
+        let told: BTreeSet<BundleId> = effects.ready.iter().copied().collect();
+        assert_eq!(new.into_iter().collect::<BTreeSet<_>>(), told, "what became ready is told");
+        self.ready.retain(|bundle| queue.contains(bundle));
+        assert_eq!(old, self.ready, "what waits stays in its order");
+    }
+}
+
+/// `UNDERBELLY_TWINS` says each how many events a twin is restored (1).
+fn twin_every() -> u64 {
+    std::env::var("UNDERBELLY_TWINS").ok().map_or(1, |text| text.parse().unwrap())
 }
 
 /// The leaves of a tree of reasons are root events.

@@ -1,0 +1,157 @@
+//! Whether a graph shows what the rules say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::super::*;
+use super::facts::{BundleName, CellName, Oracle};
+use super::rules::{Class, Counts, Obligation};
+
+/// What a graph has named, by the numbers that it gave.
+pub(in super::super) fn cell_name(graph: &Graph, cell: CellId) -> CellName {
+    let info = graph.cell_info(cell).unwrap();
+    (info.slot, info.date, info.key)
+}
+
+pub(in super::super) fn bundle_name(graph: &Graph, bundle: BundleId) -> BundleName {
+    let info = graph.bundle_info(bundle).unwrap();
+    (info.producer, info.date, info.key)
+}
+
+/// The counters that the graph keeps of a bundle's edges.
+fn counters(graph: &Graph, bundle: BundleId) -> Counts {
+    let kept = graph.bundles[bundle.at()].counters;
+    Counts {
+        changed: kept.changed,
+        maybe: kept.maybe,
+        held: kept.held,
+        blocked: kept.blocked,
+        gone: kept.gone,
+    }
+}
+
+impl Oracle {
+    pub fn compare(&self, graph: &Graph) {
+        self.compare_cells(graph);
+        self.compare_bundles(graph);
+    }
+
+    fn compare_cells(&self, graph: &Graph) {
+        let obligations = self.obligations();
+        let mut states: BTreeMap<(SlotId, State), u64> = BTreeMap::new();
+        let mut names = BTreeSet::new();
+        for id in graph.cells() {
+            let info = graph.cell_info(id).unwrap();
+            let name = (info.slot, info.date, info.key.clone());
+            let shown = &self.shown.cells[&name];
+            let state = self.state(&name, &obligations);
+            assert_eq!(info.g, shown.g, "g of {name:?}");
+            assert_eq!(info.content, shown.content, "content of {name:?}");
+            assert_eq!(graph.view(id), Some(shown.view), "view of {name:?}");
+            assert_eq!(info.lagging, shown.lagging, "lagging of {name:?}");
+            assert_eq!(info.state, state, "state of {name:?}");
+            assert_eq!(graph.state(id), Some(state));
+            let effective = shown.effective.map(|priority| &self.facts.cells[&name].candidates[&priority]);
+            let owner = effective.map(|candidate| match &candidate.owner {
+                None => "client",
+                Some(owner) => &self.facts.producers[owner.0.at()].definition.name,
+            });
+            assert_eq!(info.priority, shown.effective, "effective priority of {name:?}");
+            assert_eq!(info.producer.as_deref(), owner, "owner of {name:?}");
+            assert_eq!(info.error.is_some(), effective.is_some_and(|c| c.error), "error of {name:?}");
+            let failed = |row: &&Obligation| row.cell == name && row.status == PStatus::Failed;
+            let failed: BTreeSet<&BundleName> =
+                obligations.iter().filter(failed).map(|row| &row.listener).collect();
+            assert_eq!(info.failed_listeners as usize, failed.len(), "failed listeners of {name:?}");
+            if state == State::Stale {
+                let told: BTreeSet<String> =
+                    info.causes.iter().map(|cause| self.cause(graph, cause)).collect();
+                assert_eq!(told, self.causes(&name), "causes of {name:?}");
+            }
+            assert_eq!(graph.cell(name.0, name.1, &name.2), Some(id));
+            *states.entry((name.0, state)).or_default() += 1;
+            names.insert(name);
+        }
+        assert!(names.iter().eq(self.shown.cells.keys()), "the cells are those that were given something");
+        for slot in 0..self.facts.slots.len() as u32 {
+            let counts = graph.state_counts(SlotId(slot));
+            for state in State::ALL {
+                let expected = states.get(&(SlotId(slot), state)).copied().unwrap_or(0);
+                assert_eq!(counts.of(state), expected, "count of {state} in slot {slot}");
+            }
+        }
+    }
+
+    /// A cause by names.
+    fn cause(&self, graph: &Graph, cause: &Cause) -> String {
+        match cause {
+            Cause::Changed(cell) => format!("changed {:?}", cell_name(graph, *cell)),
+            Cause::Waiting(cell) => format!("waiting {:?}", cell_name(graph, *cell)),
+            Cause::Unusable(cell) => format!("unusable {:?}", cell_name(graph, *cell)),
+            Cause::ScopeChanged(slot) => format!("scope changed {slot}"),
+            Cause::ScopeOpen(slot) => format!("scope open {slot}"),
+            Cause::ScopeEmpty(slot) => format!("scope empty {slot}"),
+            Cause::Better(priority) => format!("better {priority}"),
+            other => format!("{other:?}"),
+        }
+    }
+
+    /// Why a cell is stale; of better candidates the best is told.
+    fn causes(&self, name: &CellName) -> BTreeSet<String> {
+        let shown = &self.shown.cells[name];
+        let better = shown.better.iter().max().map(|priority| format!("better {priority}"));
+        let mut causes: BTreeSet<String> = better.into_iter().collect();
+        let effective = shown.effective.map(|priority| &self.facts.cells[name].candidates[&priority]);
+        let Some(owner) = effective.and_then(|candidate| candidate.owner.as_ref()) else { return causes };
+        let bundle = &self.shown.bundles[owner];
+        let said = |class: Class, words: [&str; 3]| match class {
+            Class { blocked: true, .. } => Some(words[0].to_string()),
+            Class { maybe: true, .. } => Some(words[1].to_string()),
+            Class { changed: true, .. } => Some(words[2].to_string()),
+            _ => None,
+        };
+        for ((_, cell), class) in &bundle.cells {
+            let word = said(*class, ["unusable", "waiting", "changed"]);
+            causes.extend(word.map(|word| format!("{word} {cell:?}")));
+        }
+        for (at, class) in &bundle.scopes {
+            let slot = self.facts.producers[owner.0.at()].inputs[*at].slot;
+            let word = said(*class, ["scope empty", "scope open", "scope changed"]);
+            causes.extend(word.map(|word| format!("{word} {slot}")));
+        }
+        causes
+    }
+
+    fn compare_bundles(&self, graph: &Graph) {
+        let mut names = BTreeSet::new();
+        let mut runs = BTreeMap::new();
+        for id in graph.bundles() {
+            let info = graph.bundle_info(id).unwrap();
+            let name = (info.producer, info.date, info.key.clone());
+            let shown = self.shown.bundles.get(&name).unwrap_or_else(|| panic!("no tuple makes {name:?}"));
+            let work = &self.facts.works[&name];
+            let members = |cells: &[CellId]| -> BTreeSet<CellName> {
+                cells.iter().map(|cell| cell_name(graph, *cell)).collect()
+            };
+            let edges: BTreeSet<CellName> = shown.edges.iter().map(|(_, cell)| cell.clone()).collect();
+            assert_eq!(members(&info.members), edges, "members of {name:?}");
+            assert_eq!(members(&info.outputs), work.outputs, "outputs of {name:?}");
+            assert_eq!(counters(graph, id), shown.counts, "counters of {name:?}");
+            assert_eq!(info.status, shown.status, "status of {name:?}");
+            assert_eq!(info.interrupted, work.interrupted, "interruptions of {name:?}");
+            assert_eq!(info.runs, work.runs, "runs of {name:?}");
+            assert_eq!(info.ended_seq.is_some(), work.ending.is_some(), "result of {name:?}");
+            assert_eq!(info.run, work.running.as_ref().map(|running| running.run), "run of {name:?}");
+            assert_eq!(
+                graph.open_work(name.0, name.1),
+                self.open_work(name.0, name.1),
+                "open work of {name:?}"
+            );
+            runs.extend(info.run.map(|run| (run, id)));
+            let startable = info.status == PStatus::Ready && graph.is_attached(name.0);
+            assert_eq!(graph.ready().any(|ready| ready == id), startable, "queue and {name:?}");
+            assert!(names.insert(name), "a bundle is there once");
+        }
+        assert!(names.iter().eq(self.shown.bundles.keys()), "the bundles are the join");
+        assert!(graph.runs().eq(runs), "runs in flight");
+    }
+}

@@ -1,0 +1,13 @@
+//! The rules again, small and slow, from their text alone: after each event everything is recomputed from facts by
+//! names, with no index, no counter and no queue.
+//!
+//! `facts` is what events leave behind, `join` which bundles there are and what they read, `rules` what follows
+//! from both, `compare` whether a graph shows the same.
+
+mod compare;
+mod facts;
+mod join;
+mod rules;
+
+pub(super) use compare::{bundle_name, cell_name};
+pub(super) use facts::{BundleName, Oracle, Reading};

@@ -1,0 +1,351 @@
+//! Systems and what happens to them: random ones, and a text form that a failing test prints and [`Script::read`]
+//! takes back.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use proptest::prelude::*;
+use underbelly_storage::{ColumnType, Value};
+
+use super::super::*;
+
+/// Names of key columns.
+pub(super) const COLUMNS: [&str; 3] = ["x", "y", "z"];
+
+/// Slots `s0`, `s1`, …, producers `p0`, `p1`, … and steps.
+#[derive(Clone, PartialEq)]
+pub(super) struct Script {
+    /// The slots' key columns, as bit sets over [`COLUMNS`].
+    pub slots: Vec<u8>,
+    pub producers: Vec<Plan>,
+    pub steps: Vec<Step>,
+}
+
+/// A producer.
+#[derive(Clone, Default, Debug, PartialEq)]
+pub(super) struct Plan {
+    pub inputs: Vec<PlannedInput>,
+    pub group: bool,
+    /// Slots and priorities.
+    pub outputs: Vec<(usize, i32)>,
+    /// Whether it is registered on the way and not at the beginning.
+    pub late: bool,
+}
+
+#[derive(Clone, Default, Debug, PartialEq)]
+pub(super) struct PlannedInput {
+    pub slot: usize,
+    pub broadcast: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    Commit {
+        writes: Vec<Put>,
+        ends: Vec<i32>,
+    },
+    /// Registers the next producer that is late; it stays detached.
+    Register,
+    Attach(usize),
+    /// Starts the ready bundle at this place in the queue.
+    Start(usize),
+    /// Ends a run in flight with what its producer makes of its inputs. Salt 0: of these alone.
+    Give {
+        run: usize,
+        salt: u8,
+    },
+    Decline(usize),
+    Fail(usize),
+    /// A result with another epoch.
+    Late(usize),
+    /// Whether all producers are attached again at once.
+    Reopen(bool),
+}
+
+/// A client's write; `content` is `None` to retract.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Put {
+    pub slot: usize,
+    pub date: i32,
+    /// A value for each of [`COLUMNS`]; a slot takes those that it has.
+    pub key: [i64; 3],
+    pub priority: i32,
+    pub content: Option<u8>,
+}
+
+impl Script {
+    pub fn definition_of_slot(&self, at: usize) -> SlotDefinition {
+        let definition = SlotDefinition::new(format!("s{at}"));
+        columns(self.slots[at]).fold(definition, |slot, column| slot.cell_key(column, ColumnType::I64))
+    }
+
+    pub fn definition_of_producer(&self, at: usize) -> ProducerDefinition {
+        let plan = &self.producers[at];
+        let mut definition = ProducerDefinition::new(format!("p{at}"));
+        for input in &plan.inputs {
+            let required = Input::required(format!("s{}", input.slot));
+            definition.inputs.push(Input { broadcast: input.broadcast, ..required });
+        }
+        definition.group = if plan.group { Group::BY_DATE } else { Group::Each };
+        plan.outputs.iter().fold(definition, |definition, (slot, priority)| {
+            definition.provides_at(format!("s{slot}"), *priority)
+        })
+    }
+
+    /// The key that a slot takes of these values.
+    pub fn key(&self, slot: usize, values: [i64; 3]) -> Key {
+        let own = (0..COLUMNS.len()).filter(|bit| self.slots[slot] & (1 << bit) != 0);
+        Key::new(own.map(|bit| Value::I64(values[bit])).collect()).unwrap()
+    }
+
+    /// Reads what was printed; panics at a line that is none.
+    pub fn read(text: &str) -> Script {
+        let mut script = Script { slots: Vec::new(), producers: Vec::new(), steps: Vec::new() };
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (head, rest) = line.split_once(' ').unwrap_or((line, ""));
+            let words: Vec<&str> = rest.split_whitespace().collect();
+            let number = |at: usize| words[at].parse::<usize>().unwrap();
+            let step = match head {
+                "slot" => {
+                    script.slots.push(words.iter().map(|word| 1 << column_bit(word)).sum());
+                    continue;
+                }
+                "producer" => {
+                    script.producers.push(Plan::read(&words));
+                    continue;
+                }
+                "commit" => {
+                    let writes = words.iter().filter(|word| word.starts_with('s'));
+                    let ends = words.iter().filter_map(|word| word.strip_prefix("end:d"));
+                    Step::Commit {
+                        writes: writes.map(|word| Put::read(word)).collect(),
+                        ends: ends.map(|day| day.parse().unwrap()).collect(),
+                    }
+                }
+                "register" => Step::Register,
+                "attach" => Step::Attach(number(0)),
+                "start" => Step::Start(number(0)),
+                "give" => Step::Give { run: number(0), salt: number(1) as u8 },
+                "decline" => Step::Decline(number(0)),
+                "fail" => Step::Fail(number(0)),
+                "late" => Step::Late(number(0)),
+                "reopen" => Step::Reopen(words == ["attached"]),
+                _ => panic!("no line of a script: {line}"),
+            };
+            script.steps.push(step);
+        }
+        script
+    }
+}
+
+fn columns(bits: u8) -> impl Iterator<Item = &'static str> {
+    COLUMNS.iter().enumerate().filter(move |(bit, _)| bits & (1 << bit) != 0).map(|(_, name)| *name)
+}
+
+fn column_bit(name: &str) -> usize {
+    COLUMNS.iter().position(|column| *column == name).unwrap()
+}
+
+impl Plan {
+    fn read(words: &[&str]) -> Plan {
+        let mut plan = Plan::default();
+        let mut gives = false;
+        for word in words {
+            match (*word, gives) {
+                ("->", _) => gives = true,
+                ("group", _) => plan.group = true,
+                ("late", _) => plan.late = true,
+                ("broadcast", _) => plan.inputs.last_mut().unwrap().broadcast = true,
+                (word, true) => {
+                    let (slot, priority) = word[1..].split_once('@').unwrap();
+                    plan.outputs.push((slot.parse().unwrap(), priority.parse().unwrap()));
+                }
+                (word, false) => {
+                    plan.inputs.push(PlannedInput { slot: word[1..].parse().unwrap(), broadcast: false });
+                }
+            }
+        }
+        plan
+    }
+}
+
+impl fmt::Display for Plan {
+    /// `s0 s1 broadcast -> s2@1 group late`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("producer")?;
+        for input in &self.inputs {
+            write!(f, " s{}{}", input.slot, if input.broadcast { " broadcast" } else { "" })?;
+        }
+        f.write_str(" ->")?;
+        self.outputs.iter().try_for_each(|(slot, priority)| write!(f, " s{slot}@{priority}"))?;
+        f.write_str(if self.group { " group" } else { "" })?;
+        f.write_str(if self.late { " late" } else { "" })
+    }
+}
+
+impl Put {
+    fn read(word: &str) -> Put {
+        let (place, content) = word.split_once('=').unwrap();
+        let (place, priority) = place.split_once('@').unwrap();
+        let parts: Vec<&str> = place.split(':').collect();
+        let key: Vec<i64> = parts[2].split(',').map(|value| value.parse().unwrap()).collect();
+        Put {
+            slot: parts[0][1..].parse().unwrap(),
+            date: parts[1][1..].parse().unwrap(),
+            key: [key[0], key[1], key[2]],
+            priority: priority.parse().unwrap(),
+            content: content.parse().ok(),
+        }
+    }
+}
+
+impl fmt::Display for Put {
+    /// `s1:d0:0,1,0@0=2`, or `=-` to retract.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [x, y, z] = self.key;
+        let content = self.content.map_or("-".to_string(), |content| content.to_string());
+        write!(f, "s{}:d{}:{x},{y},{z}@{}={content}", self.slot, self.date, self.priority)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Commit { writes, ends } => {
+                f.write_str("commit")?;
+                writes.iter().try_for_each(|given| write!(f, " {given}"))?;
+                ends.iter().try_for_each(|date| write!(f, " end:d{date}"))
+            }
+            Step::Register => f.write_str("register"),
+            Step::Attach(producer) => write!(f, "attach {producer}"),
+            Step::Start(nth) => write!(f, "start {nth}"),
+            Step::Give { run, salt } => write!(f, "give {run} {salt}"),
+            Step::Decline(run) => write!(f, "decline {run}"),
+            Step::Fail(run) => write!(f, "fail {run}"),
+            Step::Late(run) => write!(f, "late {run}"),
+            Step::Reopen(attached) => f.write_str(if *attached { "reopen attached" } else { "reopen" }),
+        }
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for bits in &self.slots {
+            let names: String = columns(*bits).map(|name| format!(" {name}")).collect();
+            writeln!(f, "slot{names}")?;
+        }
+        self.producers.iter().try_for_each(|plan| writeln!(f, "{plan}"))?;
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
+    }
+}
+
+impl fmt::Debug for Script {
+    /// A test that does it again.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n#[test]\nfn found() {{\n    replay(\n        \"")?;
+        self.to_string().lines().try_for_each(|line| writeln!(f, "        {line}"))?;
+        writeln!(f, "        \",\n    );\n}}")
+    }
+}
+
+/// Numbers that pick slots, and flags.
+#[derive(Clone, Debug)]
+struct Picks {
+    inputs: Vec<u8>,
+    outputs: Vec<u8>,
+    group: bool,
+    priority: i32,
+    /// Declared as it comes, without regard to cycles, joins and columns: mostly refused.
+    wild: bool,
+}
+
+impl Picks {
+    fn plan(&self, slots: &[u8]) -> Plan {
+        let below = if self.wild { slots.len() } else { slots.len() - 1 };
+        let inputs: BTreeSet<usize> = self.inputs.iter().map(|pick| usize::from(*pick) % below).collect();
+        let columns = inputs.iter().fold(0, |columns, slot| columns | slots[*slot]);
+        let fits = |slot: &usize| {
+            let above = inputs.iter().all(|input| input < slot);
+            self.wild || (above && (self.group || columns & !slots[*slot] == 0))
+        };
+        let open: Vec<usize> = (0..slots.len()).filter(fits).collect();
+        let outputs: BTreeSet<usize> = self
+            .outputs
+            .iter()
+            .filter_map(|pick| open.get(usize::from(*pick) % open.len().max(1)))
+            .copied()
+            .collect();
+        let mut plan = Plan { group: self.group, ..Plan::default() };
+        let mut joined = 0;
+        for (position, slot) in inputs.into_iter().enumerate() {
+            let lonely = position > 0 && joined & slots[slot] == 0;
+            joined |= slots[slot];
+            plan.inputs.push(PlannedInput { slot, broadcast: lonely && !self.wild });
+        }
+        plan.outputs = outputs.into_iter().map(|slot| (slot, self.priority)).collect();
+        plan
+    }
+}
+
+fn systems() -> impl Strategy<Value = (Vec<u8>, Vec<Picks>)> {
+    let inputs = prop::sample::select(vec![1usize, 1, 1, 2, 2, 3]);
+    let inputs = inputs.prop_flat_map(|count| prop::collection::vec(any::<u8>(), count));
+    let outputs = prop::collection::vec(any::<u8>(), 1..=2);
+    let picks = (inputs, outputs, prop::bool::weighted(0.3), 1..4i32, prop::bool::weighted(0.1)).prop_map(
+        |(inputs, outputs, group, priority, wild)| Picks { inputs, outputs, group, priority, wild },
+    );
+    let slots = prop::collection::vec(prop::sample::select(vec![0u8, 1, 1, 2, 3, 3, 3, 7]), 2..=5);
+    (slots, prop::collection::vec(picks, 1..=4))
+}
+
+/// Steps without regard to what there is; [`fit`] makes them fit a system.
+fn steps(deterministic: bool, most: usize) -> impl Strategy<Value = Vec<Step>> {
+    let low = || prop::sample::select(vec![0usize, 0, 0, 1, 1, 2, 3, 4]);
+    let given = move || {
+        let key = [0..2i64, 0..2i64, 0..1i64];
+        let priority = prop::sample::select(vec![0i32, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+        (low(), 0..2i32, key, priority, prop::option::weighted(0.8, 0..3u8))
+            .prop_map(|(slot, date, key, priority, content)| Put { slot, date, key, priority, content })
+    };
+    let salt = if deterministic { 0..1u8 } else { 0..3u8 };
+    let commit = |writes: Vec<Put>| Step::Commit { writes, ends: Vec::new() };
+    let step = prop_oneof![
+        6 => given().prop_map(move |given| commit(vec![given])),
+        3 => prop::collection::vec(given(), 2..=3).prop_map(commit),
+        2 => (0..2i32).prop_map(|date| Step::Commit { writes: Vec::new(), ends: vec![date] }),
+        1 => Just(Step::Register),
+        3 => (0..4usize).prop_map(Step::Attach),
+        12 => (0..4usize).prop_map(Step::Start),
+        10 => (0..4usize, salt).prop_map(|(run, salt)| Step::Give { run, salt }),
+        1 => (0..4usize).prop_map(move |run| if deterministic { Step::Start(run) } else { Step::Decline(run) }),
+        1 => (0..4usize).prop_map(move |run| if deterministic { Step::Start(run) } else { Step::Fail(run) }),
+        1 => (0..4usize).prop_map(Step::Late),
+        1 => prop::bool::weighted(0.8).prop_map(Step::Reopen),
+    ];
+    prop::collection::vec(step, 1..most)
+}
+
+fn fit(slots: Vec<u8>, picks: &[Picks], mut steps: Vec<Step>) -> Script {
+    let mut producers: Vec<Plan> = picks.iter().map(|picks| picks.plan(&slots)).collect();
+    if let Some(last) = producers.last_mut() {
+        last.late = true;
+    }
+    for step in &mut steps {
+        let Step::Commit { writes, .. } = step else { continue };
+        for given in writes {
+            given.slot %= slots.len();
+            for (bit, value) in given.key.iter_mut().enumerate() {
+                *value *= i64::from(slots[given.slot] >> bit & 1);
+            }
+        }
+    }
+    Script { slots, producers, steps }
+}
+
+/// Random scripts. `deterministic`: what producers give is a function of what they read.
+pub(super) fn scripts(deterministic: bool, most: usize) -> impl Strategy<Value = Script> {
+    (systems(), steps(deterministic, most)).prop_map(|((mut slots, picks), steps)| {
+        slots.sort_by_key(|columns| columns.count_ones());
+        fit(slots, &picks, steps)
+    })
+}

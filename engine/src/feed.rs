@@ -93,12 +93,12 @@ pub enum Slow {
     CatchUp,
     /// It is told the newest `behind` transactions at most. The next [`Committed`] says how many were skipped.
     Skip {
-        /// Transactions that it may be behind.
+        /// Transactions that it may be behind; 0 is 1.
         behind: u64,
     },
     /// It ends with [`FeedError::TooSlow`] once it is behind by more.
     Fail {
-        /// Transactions that it may be behind.
+        /// Transactions that it may be behind; 0 is 1.
         behind: u64,
     },
 }

@@ -63,20 +63,22 @@ fn find(runs: &[Arc<dyn Run>], seq: u64) -> Result<Option<Group>, FeedError> {
         .filter(|(zone, ..)| zone.seq_max >= seq)
         .collect();
     groups.sort_by_key(|(zone, ..)| zone.seq_min);
-    let mut best: Option<(u64, &Arc<dyn Run>, usize, Vec<u64>)> = None;
-    for (zone, run, group) in groups {
+    // The last transaction of its page, its place in `groups`, and the last ones of all pages of the group.
+    let mut best: Option<(u64, usize, Vec<u64>)> = None;
+    for (at, (zone, run, group)) in groups.iter().enumerate() {
         if best.as_ref().is_some_and(|(last, ..)| *last < zone.seq_min) {
             break;
         }
-        let found = run.seqs(group).map_err(read)?;
+        let found = run.seqs(*group).map_err(read)?;
         let seqs: Vec<u64> = (0..zone.rows).map(|row| found.get(row)).collect();
         let Some(last) = seqs.iter().copied().find(|last| *last >= seq) else { continue };
         if best.as_ref().is_none_or(|(before, ..)| last < *before) {
-            best = Some((last, run, group, seqs));
+            best = Some((last, at, seqs));
         }
     }
-    let Some((last, run, group, seqs)) = best else { return Ok(None) };
-    let pages = run.column(group, PAGE_COLUMN).map_err(read)?;
+    let Some((last, at, seqs)) = best else { return Ok(None) };
+    let Some((_, run, group)) = groups.get(at) else { return Ok(None) };
+    let pages = run.column(*group, PAGE_COLUMN).map_err(read)?;
     let pages = pages.ok_or_else(|| damaged(last, "its pages are missing"))?.into_owned();
     Ok(Some(Group { seqs, pages }))
 }

@@ -153,10 +153,12 @@ impl Subscription {
     fn next_told(&mut self, told: u64) -> Result<Option<Committed>, FeedError> {
         let behind = (told + 1).saturating_sub(self.position.next);
         match self.slow {
-            Slow::Fail { behind: allowed } if behind > allowed => {
+            Slow::Fail { behind: allowed } if behind > allowed.max(1) => {
                 return Err(FeedError::TooSlow { next: self.position.next, behind, allowed });
             }
-            Slow::Skip { behind: allowed } if behind > allowed => self.skip_to(told + 1 - allowed),
+            Slow::Skip { behind: allowed } if behind > allowed.max(1) => {
+                self.skip_to(told + 1 - allowed.max(1));
+            }
             _ => {}
         }
         let base = self.core.view.base().clone();

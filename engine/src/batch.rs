@@ -215,7 +215,20 @@ impl Batch {
         key: impl IntoIterator<Item = V>,
         rows: Columns,
     ) -> &mut Batch {
-        self.put_cell(slot, date.into(), key, Some(rows))
+        self.put_cell(slot, date.into(), key, 0, Some(rows))
+    }
+
+    /// Puts the contents of a cell at a priority other than 0: above or below what producers and other clients give.
+    /// The priority must not be a producer's. See [`Batch::put_slot`].
+    pub fn put_slot_at<V: Into<Value>>(
+        &mut self,
+        slot: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = V>,
+        priority: i32,
+        rows: Columns,
+    ) -> &mut Batch {
+        self.put_cell(slot, date.into(), key, priority, Some(rows))
     }
 
     /// Takes back the contents of a cell that a client put.
@@ -225,7 +238,18 @@ impl Batch {
         date: impl Into<SlotDate>,
         key: impl IntoIterator<Item = V>,
     ) -> &mut Batch {
-        self.put_cell(slot, date.into(), key, None)
+        self.put_cell(slot, date.into(), key, 0, None)
+    }
+
+    /// Takes back the contents of a cell that a client put at this priority.
+    pub fn retract_slot_at<V: Into<Value>>(
+        &mut self,
+        slot: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = V>,
+        priority: i32,
+    ) -> &mut Batch {
+        self.put_cell(slot, date.into(), key, priority, None)
     }
 
     fn put_cell<V: Into<Value>>(
@@ -233,10 +257,11 @@ impl Batch {
         slot: &str,
         date: SlotDate,
         key: impl IntoIterator<Item = V>,
+        priority: i32,
         rows: Option<Columns>,
     ) -> &mut Batch {
         let key = key.into_iter().map(Into::into).collect();
-        self.cells.push(CellPut { slot: slot.to_string(), date, key, priority: 0, rows });
+        self.cells.push(CellPut { slot: slot.to_string(), date, key, priority, rows });
         self
     }
 

@@ -215,6 +215,14 @@ pub enum CommitError {
     /// The graph refused it.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// A command to a producer that is not registered, or that has no such bundle.
+    #[error("producer {producer:?} {what}")]
+    Producer {
+        /// The producer.
+        producer: String,
+        /// What is wrong, and the remedy.
+        what: String,
+    },
     /// A key was refused.
     #[error(transparent)]
     Key(#[from] KeyError),

@@ -22,6 +22,7 @@ mod backup;
 mod batch;
 mod checkpoint;
 mod clock;
+mod commands;
 mod core;
 mod database;
 mod durability;

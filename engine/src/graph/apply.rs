@@ -54,8 +54,10 @@ impl Graph {
             Event::Commit { writes, ends } => self.commit(&mut pass, writes, ends),
             Event::Start { bundle, run } => self.start(&mut pass, *bundle, *run),
             Event::End { run, outcome, .. } => self.end(&mut pass, *run, outcome),
-            // Refused by the check.
-            Event::Retract { .. } | Event::Force(_) | Event::Cancel { .. } | Event::Deregister(_) => {}
+            Event::Retract { cell, priority } => self.retract(&mut pass, *cell, *priority),
+            Event::Force(bundle) => self.force(&mut pass, *bundle),
+            Event::Cancel { bundle, reason } => self.cancel(&mut pass, *bundle, reason),
+            Event::Deregister(producer) => self.deregister(&mut pass, *producer),
         }
         self.settle(&mut pass);
         self.queue = pass.queue;
@@ -114,6 +116,8 @@ impl Graph {
             let candidate = self.cell_mut(cell).candidate_mut(write.priority, None);
             let before = std::mem::replace(&mut candidate.content, write.content);
             pass.note_contents(before, write.content);
+            candidate.owner = None;
+            candidate.error = None;
             candidate.ended = pass.moment;
             candidate.written = write.content.is_some();
             self.slots[write.slot.at()].client_priorities.insert(write.priority);
@@ -198,7 +202,7 @@ impl Graph {
 
     /// Gives every output candidate of a bundle its result, and the edges what the run read. Returns the cells
     /// that got data and those that lost it.
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         pass: &mut Pass,
         id: BundleId,
@@ -212,6 +216,7 @@ impl Graph {
         let claim = bundle.running.take();
         bundle.ended = pass.moment;
         bundle.interrupted = 0;
+        bundle.forced = false;
         bundle.order = order;
         let mut given = BTreeSet::new();
         let mut absent = Vec::new();
@@ -224,6 +229,7 @@ impl Graph {
             let candidate = self.cell_mut(cell).candidate_mut(priority, Some(id));
             let before = candidate.content.replace(content);
             pass.note_contents(before, Some(content));
+            candidate.owner = Some(id);
             candidate.error = None;
             candidate.ended = pass.moment;
             candidate.written = true;
@@ -231,8 +237,8 @@ impl Graph {
             given.insert(cell);
         }
         let error = match &ending {
-            Ending::Failed(message) => Some(Arc::clone(message)),
-            _ => None,
+            Ending::Failed(message) | Ending::Cancelled(message) => Some(Arc::clone(message)),
+            Ending::Data | Ending::Declined(_) => None,
         };
         // Noted above, when its run was taken.
         let bundle = &mut self.bundles[id.at()];

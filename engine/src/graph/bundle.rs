@@ -96,9 +96,9 @@ impl Bundle {
         }
     }
 
-    /// Whether there is something to run for: no result yet, or one that read something else.
+    /// Whether there is something to run for: no result yet, or one that read something else, or a command.
     pub fn has_work(&self) -> bool {
-        self.ending.is_none() || self.counters.changed > 0
+        self.ending.is_none() || self.counters.changed > 0 || self.forced
     }
 
     /// The status, from facts and counters. `acknowledged`: whether the producer has seen the newest work;
@@ -132,6 +132,7 @@ impl Bundle {
             unsatisfiable: self.counters.unsatisfiable > 0,
             gone: self.counters.gone > 0,
             running: self.running.is_some(),
+            forced: self.forced,
         }
     }
 }

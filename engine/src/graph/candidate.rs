@@ -61,13 +61,17 @@ impl Candidate {
 
     fn is_unsettled(&self, bundles: &[Bundle]) -> bool {
         let counters = self.counters(bundles);
-        let running = || self.bundle(bundles).is_some_and(|bundle| bundle.running.is_some());
-        !counters.has_obstacle() && (counters.is_moving() || running())
+        let active = || self.bundle(bundles).is_some_and(|bundle| bundle.running.is_some() || bundle.forced);
+        !counters.has_obstacle() && (counters.is_moving() || active())
     }
 
-    /// Whether its production failed for good, and nothing has changed since.
+    /// Whether its production failed for good, and there is no reason to try again.
     fn is_invalid(&self, bundles: &[Bundle]) -> bool {
-        self.error.is_some() && self.counters(bundles).changed == 0
+        self.error.is_some() && self.counters(bundles).changed == 0 && !self.is_forced(bundles)
+    }
+
+    fn is_forced(&self, bundles: &[Bundle]) -> bool {
+        self.bundle(bundles).is_some_and(|bundle| bundle.forced)
     }
 }
 
@@ -133,7 +137,10 @@ impl Cell {
             State::Invalid
         } else if candidate.content.is_none() {
             State::Void
-        } else if !candidate.counters(bundles).is_clean() || self.standing(bundles).better_coming.is_some() {
+        } else if !candidate.counters(bundles).is_clean()
+            || candidate.is_forced(bundles)
+            || self.standing(bundles).better_coming.is_some()
+        {
             State::Stale
         } else if self.notified > 0 {
             State::Updated

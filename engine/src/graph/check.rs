@@ -27,10 +27,7 @@ impl Graph {
                 self.check_room(0)?;
                 self.check_producer(definition).map(|_| ())
             }
-            Event::Attach { producer, .. } => match self.producers.get(producer.at()) {
-                Some(_) => Ok(()),
-                None => Err(GraphError::UnknownProducer(*producer)),
-            },
+            Event::Attach { producer, .. } => self.check_registered(*producer),
             Event::Reopen => Ok(()),
             Event::Commit { writes, .. } => {
                 self.check_room(writes.len())?;
@@ -39,10 +36,10 @@ impl Graph {
             Event::Start { bundle, run } => self.check_start(*bundle, *run),
             Event::End { reads, .. } if !reads.is_empty() => not_yet("a reported read"),
             Event::End { run, epoch, outcome, .. } => self.check_end(*run, *epoch, outcome),
-            Event::Retract { .. } => not_yet("retracting a producer's data"),
-            Event::Force(_) => not_yet("forcing a bundle"),
-            Event::Cancel { .. } => not_yet("cancelling a bundle"),
-            Event::Deregister(_) => not_yet("deregistering a producer"),
+            Event::Retract { cell, priority } => self.check_retract(*cell, *priority),
+            Event::Force(bundle) => self.check_bundle(*bundle),
+            Event::Cancel { bundle, .. } => self.check_cancel(*bundle),
+            Event::Deregister(producer) => self.check_registered(*producer),
         }
     }
 

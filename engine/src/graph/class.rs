@@ -185,6 +185,7 @@ pub(super) struct Face {
     pub unsatisfiable: bool,
     pub gone: bool,
     pub running: bool,
+    pub forced: bool,
 }
 
 /// What an edge shows its source of the bundle: the obligation.

@@ -184,6 +184,30 @@ pub enum GraphError {
     /// No cell has this id.
     #[error("there is no cell {0}; name one that was made")]
     UnknownCell(CellId),
+    /// A cell has nothing of this priority.
+    #[error("cell {cell} has nothing at priority {priority}; name a priority that it has")]
+    NoCandidate {
+        /// The cell.
+        cell: String,
+        /// The priority.
+        priority: i32,
+    },
+    /// A bundle has nothing in work.
+    #[error("bundle {bundle} of producer {producer:?} is {status}: there is nothing to cancel; leave it")]
+    NothingToCancel {
+        /// The bundle.
+        bundle: BundleId,
+        /// Its producer.
+        producer: String,
+        /// Its status.
+        status: PStatus,
+    },
+    /// A producer that is no more.
+    #[error("producer {producer:?} was deregistered; register it again")]
+    Deregistered {
+        /// The producer.
+        producer: String,
+    },
     /// A key has too many or too few values.
     #[error("key {key} has {found} values where slot {slot:?} has {expected} cell keys")]
     KeyWidth {
@@ -302,4 +326,47 @@ pub enum GraphError {
         /// What is wrong and where.
         what: String,
     },
+}
+
+impl GraphError {
+    /// The part of the specification that says so: the words with which the paragraph of SPEC.md begins.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            GraphError::EmptyName { .. }
+            | GraphError::DuplicateColumn { .. }
+            | GraphError::KeyColumnType { .. }
+            | GraphError::DefinitionTooLarge { .. }
+            | GraphError::SlotChanged { .. }
+            | GraphError::TableTaken { .. }
+            | GraphError::UnknownSlot(_)
+            | GraphError::UnknownCell(_)
+            | GraphError::KeyWidth { .. }
+            | GraphError::KeyType { .. }
+            | GraphError::Key(_)
+            | GraphError::TooMany { .. } => "Cells.",
+            GraphError::PriorityTaken { .. } | GraphError::NoCandidate { .. } => "Candidates.",
+            GraphError::ProducerChanged { .. }
+            | GraphError::ReservedName { .. }
+            | GraphError::NoInput { .. }
+            | GraphError::NoOutput { .. }
+            | GraphError::DuplicateSlot { .. }
+            | GraphError::UnknownSlotName { .. }
+            | GraphError::JoinType { .. }
+            | GraphError::NotJoined { .. }
+            | GraphError::OutputColumn { .. }
+            | GraphError::Cycle { .. }
+            | GraphError::NotYet { .. }
+            | GraphError::UnknownProducer(_) => "Producers",
+            GraphError::UnknownBundle(_) | GraphError::NotReady { .. } | GraphError::RunTaken(_) => {
+                "A bundle is ready"
+            }
+            GraphError::Fenced { .. }
+            | GraphError::OutputSlot { .. }
+            | GraphError::OutputKey { .. }
+            | GraphError::DuplicateOutput { .. } => "A run ends",
+            GraphError::NothingToCancel { .. } | GraphError::Deregistered { .. } => "Commands.",
+            GraphError::Image { .. } => "State image",
+            GraphError::Record { .. } => "Records",
+        }
+    }
 }

@@ -15,7 +15,7 @@
 //! - A refused event, a fenced result among them, changes nothing.
 //!
 //! In reading order: `ids`, `key`, `definition`, `event`, `effect`, `state` and `error` are the vocabulary;
-//! `cell`, `candidate`, `bundle`, `edges`, `slot` and `producer` the facts, `class` what follows from an edge; `register`, `check` and `apply` turn events into facts;
+//! `cell`, `candidate`, `bundle`, `edges`, `slot` and `producer` the facts, `class` what follows from an edge; `register`, `check`, `apply` and `command` turn events into facts;
 //! `join` and `group` make bundles; `order` is that in which a `pass` reaches what depends on the facts, `propagate` moves
 //! edges and `settle` brings the rest up to date; `query`, `rows` and `why`
 //! answer; `record` is the form in which events are stored, `fact` that of facts; `ledger` knows which facts changed, and
@@ -28,6 +28,7 @@ mod candidate;
 mod cell;
 mod check;
 mod class;
+mod command;
 mod definition;
 mod edges;
 mod effect;

@@ -45,9 +45,10 @@ impl Graph {
         self.slots.get(slot.at()).map(|slot| slot.states).unwrap_or_default()
     }
 
-    /// All producers in the order of registration.
+    /// All producers that are registered, in the order of registration.
     pub fn producers(&self) -> impl Iterator<Item = (ProducerId, &ProducerDefinition)> + '_ {
-        self.producers.iter().enumerate().map(|(at, producer)| (ProducerId(at as u32), &producer.definition))
+        let registered = self.producers.iter().enumerate().filter(|(_, producer)| !producer.deregistered);
+        registered.map(|(at, producer)| (ProducerId(at as u32), &producer.definition))
     }
 
     /// A producer's definition.
@@ -169,6 +170,12 @@ impl Graph {
             }
         }
         let bundle = &self.bundles[bundle.at()];
+        if bundle.forced {
+            causes.push(Cause::Forced);
+        }
+        if self.producers[bundle.producer.at()].deregistered {
+            causes.push(Cause::Orphan);
+        }
         for (scope, slot) in bundle.scopes.iter().zip(&self.producers[bundle.producer.at()].inputs) {
             if scope.class.blocked {
                 causes.push(Cause::ScopeEmpty(*slot));
@@ -179,6 +186,11 @@ impl Graph {
             }
         }
         causes
+    }
+
+    /// The bundle of a producer for a date and key.
+    pub fn bundle(&self, producer: ProducerId, date: SlotDate, key: &Key) -> Option<BundleId> {
+        self.producers.get(producer.at())?.bundles.get(&(date, key.clone())).copied()
     }
 
     /// All bundles in the order of creation.
@@ -226,6 +238,9 @@ impl Graph {
 
     fn parked_reason(&self, id: BundleId) -> String {
         let bundle = &self.bundles[id.at()];
+        if self.producers[bundle.producer.at()].deregistered {
+            return format!("producer {} was deregistered", self.producer_name(bundle.producer));
+        }
         let held = self.classes(id).find(|(_, class)| class.held);
         if let Some((edge, _)) = self.classes(id).find(|(_, class)| class.blocked) {
             return self.unusable(edge.source);

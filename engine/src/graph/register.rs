@@ -320,7 +320,7 @@ impl Graph {
     }
 
     /// Ranks of slots and producers, and who is upstream of whom. The name graph has no cycle.
-    fn rank(&mut self) {
+    pub(super) fn rank(&mut self) {
         let mut unranked: Vec<usize> = self.slots.iter().map(|slot| slot.providers.len()).collect();
         let mut missing: Vec<usize> = self.producers.iter().map(|producer| producer.inputs.len()).collect();
         let mut left: Vec<usize> = (0..self.slots.len()).filter(|slot| unranked[*slot] == 0).collect();

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use underbelly_storage::image::Key as RecordKey;
 
+use super::bundle::Bundle;
 use super::cell::{Cell, Moment};
-use super::check::not_yet;
 use super::edges::EdgeKey;
 use super::error::GraphError;
 use super::fact::{BundleFacts, Fact, Kind, Registered};
@@ -16,7 +16,7 @@ use super::order::{Node, Place, Queue};
 use super::pass::Pass;
 use super::producer::Producer;
 use super::register::Known;
-use super::state::State;
+use super::state::{PStatus, State};
 use super::{Graph, INTERRUPTIONS_MAX};
 
 /// Counts above this are damage: events raise them by one.
@@ -152,11 +152,11 @@ impl Graph {
         };
         producer.attached = session.attached;
         producer.epoch = bounded("an epoch", session.epoch)?;
-        if session.deregistered {
-            return not_yet("deregistering a producer");
-        }
         producer.host = session.host;
-        self.insert_producer(*producer);
+        let id = self.insert_producer(*producer);
+        if session.deregistered {
+            self.unlink_producer(id);
+        }
         Ok(())
     }
 
@@ -208,10 +208,14 @@ impl Graph {
     }
 
     fn restore_bundle(&mut self, id: BundleId, facts: BundleFacts) -> Result<(), GraphError> {
-        let (producer, date, key) = (facts.producer, facts.date, facts.key);
+        let producer = facts.producer;
         let Some(owner) = self.producers.get(producer.at()) else {
             return wrong(format!("bundle {id} of producer {producer}"));
         };
+        if owner.deregistered {
+            return self.restore_dropped(id, facts);
+        }
+        let (date, key) = (facts.date, facts.key);
         if owner.bundles.contains_key(&(date, key.clone())) || key.values().len() != owner.columns.len() {
             return wrong(format!("bundle {id} of producer {:?} comes twice", owner.definition.name));
         }
@@ -274,6 +278,26 @@ impl Graph {
         Ok(())
     }
 
+    /// A bundle of a producer that was deregistered: it has an end, and nothing else.
+    fn restore_dropped(&mut self, id: BundleId, facts: BundleFacts) -> Result<(), GraphError> {
+        let idle = facts.tokens.is_empty() && facts.scopes.is_empty() && facts.running.is_none();
+        if !idle || facts.forced || facts.unseen.is_some() {
+            return wrong(format!("bundle {id} works for a producer that is no more"));
+        }
+        let mut bundle = Bundle::new(facts.producer, facts.date, facts.key, 0);
+        bundle.ending = facts.ending;
+        bundle.ended = facts.ended;
+        bundle.lift = facts.lift;
+        bundle.interrupted = facts.interrupted;
+        bundle.runs = bounded("a count of runs", facts.runs)?;
+        bundle.order = facts.order;
+        let producer = &mut self.producers[facts.producer.at()];
+        producer.statuses[PStatus::Parked.place()] += 1;
+        producer.runs += facts.runs;
+        self.bundles.push(bundle);
+        Ok(())
+    }
+
     fn members_of_tuple(
         &self,
         id: BundleId,
@@ -310,13 +334,17 @@ impl Graph {
                 };
                 let producer = &self.producers[bundle.producer.at()];
                 let positions = producer.output_positions.get(&slot).map_or(&[][..], |positions| positions);
-                let fits = provider == Some(bundle.producer)
-                    && bundle.date == cell.date
-                    && cell.key.project(positions) == bundle.key;
+                let provides = match producer.deregistered {
+                    true => producer.outputs.get(&slot) == Some(&candidate.priority),
+                    false => provider == Some(bundle.producer),
+                };
+                let fits = provides && bundle.date == cell.date && cell.key.project(positions) == bundle.key;
                 if !fits {
                     return wrong(format!("bundle {owner} cannot give cell {id}"));
                 }
-                bundle.outputs.insert(id);
+                if !producer.deregistered {
+                    bundle.outputs.insert(id);
+                }
             }
         }
         Ok(())
@@ -326,6 +354,9 @@ impl Graph {
     fn check_joins(&self) -> Result<(), GraphError> {
         for (at, producer) in self.producers.iter().enumerate() {
             let name = &producer.definition.name;
+            if producer.deregistered {
+                continue;
+            }
             if producer.is_group() {
                 self.check_groups(producer)?;
                 continue;

@@ -124,7 +124,10 @@ impl Graph {
         let attached = owner.attached;
         let ended = !owner.is_group() || self.ends.contains(&date);
         let bundle = &mut self.bundles[id.at()];
-        let status = bundle.derive_status(owner.acknowledges(bundle), ended);
+        let status = match owner.deregistered {
+            true => PStatus::Parked,
+            false => bundle.derive_status(owner.acknowledges(bundle), ended),
+        };
         let before = mem::replace(&mut bundle.status, status);
         let face = bundle.derive_face();
         let face_changed = mem::replace(&mut bundle.face, face) != face;

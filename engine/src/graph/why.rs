@@ -73,6 +73,10 @@ impl Graph {
             return Why::leaf(format!("client {done} at seq {seq} with priority {priority}"));
         };
         let mut why = self.why_work(owner, seen);
+        let is_given = candidate.content.is_some() || candidate.error.is_some();
+        if !is_given && candidate.ended.seq > self.bundles[owner.at()].ended.seq {
+            why.children.push(Why::leaf(format!("its data was retracted at seq {seq}")));
+        }
         if cell.effective != Some(priority) {
             let role = if better == Some(priority) { "better data is being made" } else { "not effective" };
             why.text = format!("priority {priority}, {role}: {}", why.text);
@@ -101,6 +105,13 @@ impl Graph {
                 children.push(Why::leaf(format!("producer {producer} declined at seq {seq}: {reason}")));
             }
             _ => {}
+        }
+        if self.producers[bundle.producer.at()].deregistered {
+            children.push(Why::leaf(format!("producer {producer} was deregistered")));
+            return Why { text, children };
+        }
+        if bundle.forced {
+            children.push(Why::leaf(format!("producer {producer} was told to run again")));
         }
         let attached = self.producers[bundle.producer.at()].attached;
         if status == PStatus::Notified || (status == PStatus::Ready && !attached) {

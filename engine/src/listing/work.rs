@@ -1,5 +1,7 @@
 //! Producers with their bundles counted, and the table of each producer.
 
+use underbelly_storage::ColumnType;
+
 use super::page::{PAGE, Rows};
 use crate::error::ReadError;
 use crate::graph::{
@@ -92,6 +94,15 @@ impl View {
                 runs: graph.run_count(id),
             })
             .collect()
+    }
+
+    /// Names and types of the key values of a producer's bundles, in order.
+    ///
+    /// # Errors
+    /// [`ReadError::UnknownProducer`] where it names none.
+    pub fn bundle_columns(&self, producer: &str) -> Result<Vec<(String, ColumnType)>, ReadError> {
+        let id = self.producer_id(producer)?;
+        Ok(self.base().state().graph.bundle_columns(id).to_vec())
     }
 
     /// The table of a producer: what it owes each cell that it was told of, in order of its bundles.

@@ -103,7 +103,7 @@ impl Cli {
             Noun::Import(import) => import.run(write(&dir)?),
             Noun::Series(series) => series.run(&dir),
             Noun::Slot(slot) => slot.run(&dir),
-            Noun::Producer(producer) => producer.run(&*Database::open_read_only(&dir)?),
+            Noun::Producer(producer) => producer.run(&dir),
             Noun::Model(model) => model.run(&dir),
             Noun::Var(var) => var.run(&dir),
         }

@@ -2,13 +2,18 @@
 
 mod work;
 
+use std::path::Path;
+
 use clap::Subcommand;
 use underbelly::graph::{Group, When};
-use underbelly::{PStatus, ReadError, View};
+use underbelly::{Database, PStatus, ReadError, SlotDate, Value, View};
 
 use crate::drawing::Drawing;
 use crate::error::Failed;
-use crate::output::{Field, FormatArg, Listing};
+use crate::output::{Facts, Field, Format, FormatArg, Listing};
+use crate::slot::parse_key;
+use crate::time::parse_slot_date;
+use crate::write;
 
 /// What turns slots into slots.
 #[derive(Subcommand, Debug)]
@@ -42,13 +47,71 @@ pub(crate) enum Producer {
         #[command(flatten)]
         format: FormatArg,
     },
+    /// Has a bundle run again although nothing changed
+    ///
+    /// It runs in the process that has the producer, as soon as its inputs allow.
+    Force(Bundle),
+    /// Ends what a bundle has in work with an error on its outputs
+    Cancel {
+        #[command(flatten)]
+        bundle: Bundle,
+        /// The error
+        #[arg(long, default_value = "cancelled by a user")]
+        reason: String,
+    },
+    /// Takes a producer out; what it gave stays
+    Deregister {
+        /// The producer
+        name: String,
+    },
     /// Draws the slots and producers and what leads where, or their cells
     Graph(Drawing),
 }
 
+/// A bundle by its address.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Bundle {
+    /// The producer
+    name: String,
+    /// The day (2014-06-02) or instant
+    #[arg(value_parser = parse_slot_date, allow_negative_numbers = true)]
+    date: SlotDate,
+    /// The values of the bundle's key columns joined by `/`; `\` stands before a `/` or `\` of a value, `--` before a
+    /// key that begins with `-`
+    #[arg(allow_negative_numbers = true)]
+    key: Option<String>,
+}
+
+impl Bundle {
+    fn key(&self, db: &View) -> Result<Vec<Value>, Failed> {
+        let columns = db.bundle_columns(&self.name)?;
+        parse_key(&format!("producer {:?}", self.name), &columns, self.key.as_deref())
+    }
+}
+
 impl Producer {
-    pub(crate) fn run(&self, db: &View) -> Result<(), Failed> {
+    pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
+        let (name, commit) = match self {
+            Producer::Force(bundle) => {
+                let db = write(dir)?;
+                (&bundle.name, db.force(&bundle.name, bundle.date, bundle.key(&db)?)?)
+            }
+            Producer::Cancel { bundle, reason } => {
+                let db = write(dir)?;
+                (&bundle.name, db.cancel(&bundle.name, bundle.date, bundle.key(&db)?, reason)?)
+            }
+            Producer::Deregister { name } => (name, write(dir)?.deregister(name)?),
+            reading => return reading.read(&*Database::open_read_only(dir)?),
+        };
+        let mut facts = Facts::default();
+        facts.add("producer", name.clone()).add("seq", commit.seq);
+        facts.print(Format::Table)
+    }
+
+    /// What changes nothing.
+    fn read(&self, db: &View) -> Result<(), Failed> {
         match self {
+            Producer::Force(_) | Producer::Cancel { .. } | Producer::Deregister { .. } => Ok(()),
             Producer::Ls(format) => list(db, *format),
             Producer::Running { name, format } => work::running(db, name.as_deref(), *format),
             Producer::Work { name, format } => work::obligations(db, name, *format),

@@ -11,11 +11,11 @@ use clap::{Subcommand, ValueEnum};
 use underbelly::{Database, ReadError, SlotDate, SlotDefinition, State, View};
 
 use crate::error::Failed;
-use crate::output::{Field, FormatArg, Listing};
+use crate::output::{Facts, Field, Format, FormatArg, Listing};
 use crate::series::show;
 use crate::time::parse_slot_date;
 use crate::write;
-pub(crate) use key::parse_value;
+pub(crate) use key::{parse_key, parse_value};
 
 /// Small datasets whose cells have a state.
 #[derive(Subcommand, Debug)]
@@ -94,6 +94,16 @@ pub(crate) enum Slot {
         /// What stands between fields: one ASCII character, or `tab`
         #[arg(long, default_value = ",", value_parser = crate::import::parse_delimiter, value_name = "CHAR")]
         delimiter: u8,
+    },
+    /// Takes back what a cell has at a priority, whoever gave it
+    ///
+    /// A producer gives it again where one of its inputs changes, or where it is forced to.
+    Retract {
+        #[command(flatten)]
+        cell: Cell,
+        /// The priority
+        #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+        priority: i32,
     },
     /// Explains the state of a cell, or why there is none
     Why {
@@ -175,6 +185,15 @@ impl Slot {
                 let key = key::parse(&definition, key)?;
                 put::run(&db, &definition, *date, key, Path::new(file), null, *delimiter)
             }
+            Slot::Retract { cell, priority } => {
+                let db = write(dir)?;
+                let key = key::parse(&definition(&db, &cell.name)?, cell.key.as_deref())?;
+                let commit = db.retract(&cell.name, cell.date, key, *priority)?;
+                let mut facts = Facts::default();
+                facts.add("slot", cell.name.clone()).add("date", Field::text(cell.date));
+                facts.add("priority", i64::from(*priority)).add("seq", commit.seq);
+                facts.print(Format::Table)
+            }
             reading => reading.read(&*Database::open_read_only(dir)?),
         }
     }
@@ -182,7 +201,7 @@ impl Slot {
     /// What changes nothing.
     fn read(&self, db: &View) -> Result<(), Failed> {
         match self {
-            Slot::Put { .. } => Ok(()),
+            Slot::Put { .. } | Slot::Retract { .. } => Ok(()),
             Slot::Ls(format) => list(db, *format),
             Slot::Show { name, date, state, format } => table::show(db, name, *date, *state, *format),
             Slot::Table { name, date, state, format } => {

@@ -53,7 +53,15 @@ pub(crate) fn parse_value(name: &str, text: &str, expected: ColumnType) -> Resul
 
 /// The key of a cell of `slot`, as its cell keys' types say.
 pub(super) fn parse(slot: &SlotDefinition, text: Option<&str>) -> Result<Vec<Value>, Failed> {
-    let keys = &slot.cell_keys;
+    parse_key(&format!("slot {:?}", slot.name), &slot.cell_keys, text)
+}
+
+/// A key of these columns, which are those of `owner`.
+pub(crate) fn parse_key(
+    owner: &str,
+    keys: &[(String, ColumnType)],
+    text: Option<&str>,
+) -> Result<Vec<Value>, Failed> {
     let shown = text.unwrap_or_default();
     let wrong = |what: String| Failed::Key { key: shown.to_string(), what };
     let parts = match text {
@@ -67,7 +75,7 @@ pub(super) fn parse(slot: &SlotDefinition, text: Option<&str>) -> Result<Vec<Val
             true => "no key; leave it out".to_string(),
             false => format!("{}; join the values by / and write \\/ for a / of a value", names.join("/")),
         };
-        return Err(wrong(format!("it has {} values, slot {:?} has {wanted}", parts.len(), slot.name)));
+        return Err(wrong(format!("it has {} values, {owner} has {wanted}", parts.len())));
     }
     let values = keys.iter().zip(parts);
     values.map(|((name, t), part)| parse_value(&format!("key {name:?}"), &part, *t)).collect()

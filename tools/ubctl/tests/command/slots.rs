@@ -238,3 +238,26 @@ fn cells_are_drawn_in_three_forms() {
     assert!(place.fails(words("producer graph --cells --slot Nowhere")).contains("ubctl slot ls"));
     assert_eq!(place.run(words("producer graph --slot Market.Option")).code, 2);
 }
+
+#[test]
+fn what_is_done_by_command_is_shown_by_the_states() {
+    let place = chain();
+    let state = |slot: &str| place.csv(words(&format!("slot show {slot} --format csv")))[1][4].clone();
+    let cell = "2014-06-02 EU\\/RO/EUR";
+    place.ok(["producer", "force", "fit \"it\"", "2014-06-02", "EU\\/RO/EUR"]);
+    let producers = place.json(words("producer ls --format json"));
+    assert_eq!(producers[0]["notified"], 1, "{producers}");
+    let cancel = ["producer", "cancel", "fit \"it\"", "2014-06-02", "EU\\/RO/EUR", "--reason", "late"];
+    place.ok(cancel);
+    assert_eq!(place.json(words("producer ls --format json"))[0]["cancelled"], 1);
+    let error = place.fails(cancel);
+    assert!(error.contains("nothing to cancel"), "{error}");
+    place.ok(words(&format!("slot retract Market.Option {cell}")));
+    assert_eq!(state("Market.Option"), "void");
+    let error = place.fails(words(&format!("slot retract Market.Option {cell} --priority 3")));
+    assert!(error.contains("nothing at priority 3"), "{error}");
+    place.ok(["producer", "deregister", "fit \"it\""]);
+    assert_eq!(place.json(words("producer ls --format json")), serde_json::json!([]));
+    let error = place.fails(["producer", "deregister", "fit \"it\""]);
+    assert!(error.contains("is not registered"), "{error}");
+}

@@ -1,0 +1,108 @@
+//! What is done to cells, bundles and producers by command.
+
+use std::sync::PoisonError;
+
+use underbelly_storage::Value;
+
+use crate::core::Commit;
+use crate::database::Database;
+use crate::error::CommitError;
+use crate::graph::{BundleId, Event, Key, ProducerId, SlotDate};
+
+impl Database {
+    /// Takes back the data of one priority of a cell, whoever gave it. A producer gives it again where one of its
+    /// inputs changes, or where it is [forced](Database::force) to.
+    ///
+    /// # Errors
+    /// [`CommitError::UnknownSlot`]; [`CommitError::Cell`] where the cell was never made;
+    /// [`CommitError::Graph`] where it has nothing at this priority; and as [`Database::commit`].
+    pub fn retract<V: Into<Value>>(
+        &self,
+        slot: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = V>,
+        priority: i32,
+    ) -> Result<Commit, CommitError> {
+        let (id, _) = self.core().slot(slot)?;
+        let (date, key) = (date.into(), key_of(key)?);
+        let cell = self.core().state().graph.cell(id, date, &key);
+        let cell = cell.ok_or_else(|| CommitError::Cell {
+            slot: slot.to_string(),
+            what: format!("it has no cell {key} for {date}; name one that was made"),
+        })?;
+        self.command(Event::Retract { cell, priority })
+    }
+
+    /// Has a bundle run again although nothing changed, as soon as its inputs allow a start.
+    ///
+    /// # Errors
+    /// [`CommitError::Producer`] where there is no such producer or bundle; and as [`Database::commit`].
+    pub fn force<V: Into<Value>>(
+        &self,
+        producer: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = V>,
+    ) -> Result<Commit, CommitError> {
+        let bundle = self.bundle(producer, date.into(), &key_of(key)?)?;
+        self.command(Event::Force(bundle))
+    }
+
+    /// Ends what a bundle has in work: its outputs get an error with this reason, and what a run in flight gives is
+    /// dropped. The bundle runs again where an input changes, or where it is [forced](Database::force) to.
+    ///
+    /// # Errors
+    /// [`CommitError::Producer`] where there is no such producer or bundle; [`CommitError::Graph`] where it has nothing
+    /// in work; and as [`Database::commit`].
+    pub fn cancel<V: Into<Value>>(
+        &self,
+        producer: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = V>,
+        reason: &str,
+    ) -> Result<Commit, CommitError> {
+        let bundle = self.bundle(producer, date.into(), &key_of(key)?)?;
+        self.command(Event::Cancel { bundle, reason: reason.to_string() })
+    }
+
+    /// Takes a producer out: what its runs give is dropped, its bundles are forgotten, and its name and priorities are
+    /// free. What it gave stays.
+    ///
+    /// # Errors
+    /// [`CommitError::Producer`] where there is no such producer; and as [`Database::commit`].
+    pub fn deregister(&self, producer: &str) -> Result<Commit, CommitError> {
+        let id = self.producer(producer)?;
+        let commit = self.command(Event::Deregister(id))?;
+        let closure = {
+            let mut closures = self.core().closures.write().unwrap_or_else(PoisonError::into_inner);
+            closures.remove(&id)
+        };
+        // What the closure holds may do anything when it is dropped, so no lock is held here.
+        drop(closure);
+        Ok(commit)
+    }
+
+    fn command(&self, event: Event) -> Result<Commit, CommitError> {
+        self.core().commit_event(event).map(|(commit, _)| commit)
+    }
+
+    fn producer(&self, name: &str) -> Result<ProducerId, CommitError> {
+        let id = self.core().state().graph.producer_by_name(name);
+        id.ok_or_else(|| CommitError::Producer {
+            producer: name.to_string(),
+            what: "is not registered; name one that is".to_string(),
+        })
+    }
+
+    fn bundle(&self, producer: &str, date: SlotDate, key: &Key) -> Result<BundleId, CommitError> {
+        let id = self.producer(producer)?;
+        let bundle = self.core().state().graph.bundle(id, date, key);
+        bundle.ok_or_else(|| CommitError::Producer {
+            producer: producer.to_string(),
+            what: format!("has no bundle {key} for {date}; its inputs make none, or the key is not its own"),
+        })
+    }
+}
+
+fn key_of<V: Into<Value>>(values: impl IntoIterator<Item = V>) -> Result<Key, CommitError> {
+    Ok(Key::new(values.into_iter().map(Into::into).collect())?)
+}

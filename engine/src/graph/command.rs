@@ -1,0 +1,145 @@
+//! What is done by command: data taken back, work forced or cancelled, producers taken out.
+
+use super::Graph;
+use super::bundle::{Claim, Ending};
+use super::class::{Counters, Sight};
+use super::edges::EdgeKey;
+use super::error::GraphError;
+use super::ids::{BundleId, CellId, ProducerId, RunId};
+use super::pass::Pass;
+
+impl Graph {
+    pub(super) fn check_retract(&self, cell: CellId, priority: i32) -> Result<(), GraphError> {
+        let Some(found) = self.cells.get(cell.at()) else { return Err(GraphError::UnknownCell(cell)) };
+        match found.candidates.iter().any(|candidate| candidate.priority == priority) {
+            true => Ok(()),
+            false => Err(GraphError::NoCandidate { cell: self.label(cell), priority }),
+        }
+    }
+
+    /// The candidate has no data and no error any more, as if its owner had given nothing. What it read stays known,
+    /// so that its owner gives it again where an input changes.
+    pub(super) fn retract(&mut self, pass: &mut Pass, id: CellId, priority: i32) {
+        let candidates = &mut self.cell_mut(id).candidates;
+        let Some(candidate) = candidates.iter_mut().find(|c| c.priority == priority) else { return };
+        let before = candidate.content.take();
+        candidate.error = None;
+        candidate.ended = pass.moment;
+        pass.note_contents(before, None);
+        self.touch_cell(pass, id);
+    }
+
+    /// Refuses what concerns no bundle, or one whose producer is no more.
+    pub(super) fn check_bundle(&self, id: BundleId) -> Result<(), GraphError> {
+        let Some(bundle) = self.bundles.get(id.at()) else { return Err(GraphError::UnknownBundle(id)) };
+        let producer = &self.producers[bundle.producer.at()];
+        match producer.deregistered {
+            true => Err(GraphError::Deregistered { producer: producer.definition.name.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn force(&mut self, pass: &mut Pass, id: BundleId) {
+        let bundle = self.bundle_mut(id);
+        bundle.forced = true;
+        bundle.interrupted = 0;
+        self.notify(id);
+        self.touch_bundle(pass, id);
+    }
+
+    pub(super) fn check_cancel(&self, id: BundleId) -> Result<(), GraphError> {
+        self.check_bundle(id)?;
+        let bundle = &self.bundles[id.at()];
+        if bundle.running.is_some() || bundle.has_work() {
+            return Ok(());
+        }
+        let producer = self.producer_name(bundle.producer).to_string();
+        Err(GraphError::NothingToCancel { bundle: id, producer, status: bundle.status })
+    }
+
+    /// Ends a bundle with an error, as if a run had read everything as it is now: another change makes work again.
+    pub(super) fn cancel(&mut self, pass: &mut Pass, id: BundleId, reason: &str) {
+        let bundle = &self.bundles[id.at()];
+        let needs = &self.producers[bundle.producer.at()].needs;
+        let read = |edge: EdgeKey| {
+            let seen = self.cells[edge.source.at()].seen();
+            let need = needs.get(usize::from(edge.input)).copied().unwrap_or_default();
+            // Of an input that is being made again, what it has so far: the same again is no news.
+            let so_far = (seen.sight == Sight::Waiting && seen.g > 0).then_some(seen.g);
+            Some((edge, need.reads(seen).or(so_far)?))
+        };
+        let cells = bundle.edges.iter().filter_map(|(edge, _)| read(edge)).collect();
+        let scopes = self.scopes_now(bundle);
+        if let Some(claim) = &bundle.running {
+            self.runs.remove(&claim.run);
+        }
+        let claim = Claim { run: RunId(0), epoch: 0, started: pass.moment.time, cells, scopes };
+        self.bundle_mut(id).running = Some(claim);
+        self.finish(pass, id, Ending::Cancelled(reason.into()), &[]);
+    }
+
+    /// Refuses what concerns no producer, or one that is no more.
+    pub(super) fn check_registered(&self, id: ProducerId) -> Result<(), GraphError> {
+        match self.producers.get(id.at()) {
+            Some(producer) if producer.deregistered => {
+                Err(GraphError::Deregistered { producer: producer.definition.name.clone() })
+            }
+            Some(_) => Ok(()),
+            None => Err(GraphError::UnknownProducer(id)),
+        }
+    }
+
+    /// Takes a producer out: its runs are fenced, its bundles have no edges and no work any more, and what it gave
+    /// stays as it is.
+    pub(super) fn deregister(&mut self, pass: &mut Pass, id: ProducerId) {
+        let bundles = self.bundles_of(id);
+        let groups = self.producers[id.at()].groups_downstream.clone();
+        let producer = self.producer_mut(id);
+        producer.epoch += 1;
+        producer.attached = false;
+        producer.host = None;
+        self.unlink_producer(id);
+        for bundle in bundles {
+            self.drop_bundle(pass, bundle);
+        }
+        for group in groups {
+            for bundle in self.bundles_of(group) {
+                self.touch_bundle(pass, bundle);
+            }
+        }
+    }
+
+    /// Frees the name and the priorities of a producer, and has it read nothing.
+    pub(super) fn unlink_producer(&mut self, id: ProducerId) {
+        for slot in &mut self.slots {
+            slot.readers.retain(|(reader, _)| *reader != id);
+            slot.providers.retain(|_, provider| *provider != id);
+        }
+        self.groups.retain(|group| *group != id);
+        let producer = &mut self.producers[id.at()];
+        producer.deregistered = true;
+        producer.bundles.clear();
+        let name = producer.definition.name.clone();
+        self.producer_names.remove(&name);
+        self.rank();
+    }
+
+    fn drop_bundle(&mut self, pass: &mut Pass, id: BundleId) {
+        if let Some(claim) = self.bundle_mut(id).running.take() {
+            self.runs.remove(&claim.run);
+        }
+        let edges: Vec<EdgeKey> = self.bundles[id.at()].edges.iter().map(|(edge, _)| edge).collect();
+        for edge in edges {
+            self.remove_edge(pass, id, edge);
+        }
+        let bundle = &mut self.bundles[id.at()];
+        bundle.scopes.clear();
+        bundle.counters = Counters::default();
+        bundle.forced = false;
+        bundle.unseen = None;
+        for cell in std::mem::take(&mut bundle.outputs) {
+            self.touch_cell(pass, cell);
+        }
+        self.touch_bundle(pass, id);
+    }
+}

@@ -1,0 +1,250 @@
+//! Scenarios of what is done by command: retract, force, cancel, deregister.
+
+use underbelly_storage::ColumnType;
+
+use super::super::*;
+use super::stage::{Stage, content, day, key};
+
+/// A → B → C, each keyed by `x`, and a group of C by date, with A committed for key 1.
+fn chain() -> (Stage, [SlotId; 4], [ProducerId; 3]) {
+    let mut stage = Stage::unwatched();
+    let keyed = |name: &str| SlotDefinition::new(name).cell_key("x", ColumnType::I64);
+    let slots = ["A", "B", "C"].map(|name| stage.define(keyed(name)));
+    let total = stage.define(SlotDefinition::new("Total"));
+    let b = stage.register(ProducerDefinition::new("b").requires("A").provides_at("B", 1));
+    let c = stage.register(ProducerDefinition::new("c").requires("B").provides_at("C", 1));
+    let sum = stage.register(ProducerDefinition::new("sum").requires("C").group_by_date().provides("Total"));
+    stage.write(slots[0], day(1), &key(&[1]), Some(content(1)));
+    stage.end_of(day(1));
+    let [first, second, third] = slots;
+    (stage, [first, second, third, total], [b, c, sum])
+}
+
+fn run_all(stage: &mut Stage) -> usize {
+    let mut runs = 0;
+    while stage.graph.next_ready().is_some() {
+        let started = stage.start_next();
+        stage.give(&started, 10 + started.producer.0 as u8);
+        runs += 1;
+    }
+    runs
+}
+
+fn bundle(stage: &Stage, producer: ProducerId) -> BundleId {
+    let key = if stage.graph.bundle_columns(producer).is_empty() { Key::empty() } else { key(&[1]) };
+    stage.graph.bundle(producer, day(1), &key).unwrap()
+}
+
+fn cell(stage: &Stage, slot: SlotId) -> CellId {
+    stage.graph.cell(slot, day(1), &key(&[1])).unwrap()
+}
+
+#[test]
+fn retracted_data_is_absent_until_its_owner_gives_it_again() {
+    let (mut stage, [a, b, c, _], _) = chain();
+    assert_eq!(run_all(&mut stage), 3);
+    let made = cell(&stage, b);
+    let effects = stage.apply(Event::Retract { cell: made, priority: 1 }).unwrap();
+    assert_eq!(effects.contents, [(made, None, 2)]);
+    assert_eq!(effects.released, [content(10)]);
+    assert_eq!(stage.state(b, day(1), &key(&[1])), State::Void);
+    assert_eq!(stage.state(c, day(1), &key(&[1])), State::Stale);
+    assert!(stage.graph.why(made).unwrap().to_string().contains("its data was retracted at seq"));
+    assert_eq!(run_all(&mut stage), 0, "nothing is made again by itself");
+
+    let missing = stage.apply(Event::Retract { cell: made, priority: 7 }).unwrap_err();
+    assert!(matches!(missing, GraphError::NoCandidate { priority: 7, .. }));
+    let unknown = stage.apply(Event::Retract { cell: CellId(99), priority: 1 }).unwrap_err();
+    assert_eq!(unknown, GraphError::UnknownCell(CellId(99)));
+
+    stage.write(a, day(1), &key(&[1]), Some(content(2)));
+    let started = stage.start_next();
+    stage.give(&started, 10);
+    assert_eq!(stage.state(b, day(1), &key(&[1])), State::Pending);
+    run_all(&mut stage);
+    assert_eq!(stage.state(c, day(1), &key(&[1])), State::Current);
+}
+
+#[test]
+fn what_a_client_wrote_is_retracted_at_its_priority() {
+    let (mut stage, [a, ..], _) = chain();
+    let source = cell(&stage, a);
+    stage.apply(Event::Retract { cell: source, priority: 0 }).unwrap();
+    assert_eq!(stage.state(a, day(1), &key(&[1])), State::Void);
+}
+
+#[test]
+fn a_forced_bundle_runs_again_and_equal_data_wakes_nobody() {
+    let (mut stage, [_, b, c, _], [first, ..]) = chain();
+    run_all(&mut stage);
+    let forced = bundle(&stage, first);
+    let effects = stage.apply(Event::Force(forced)).unwrap();
+    assert_eq!(effects.ready, [forced]);
+    assert_eq!(stage.state(b, day(1), &key(&[1])), State::Stale);
+    assert_eq!(stage.graph.cell_info(cell(&stage, b)).unwrap().causes, [Cause::Forced]);
+    assert_eq!(stage.state(c, day(1), &key(&[1])), State::Stale, "its input may change");
+    assert_eq!(run_all(&mut stage), 1);
+    assert_eq!(stage.state(b, day(1), &key(&[1])), State::Current);
+    assert_eq!(stage.state(c, day(1), &key(&[1])), State::Current);
+}
+
+#[test]
+fn force_makes_a_failure_good() {
+    let (mut stage, [_, b, ..], [first, ..]) = chain();
+    let started = stage.start_next();
+    stage.end(started.run, Outcome::Failed("no licence".to_string())).unwrap();
+    assert_eq!(stage.statuses()[0], PStatus::Failed);
+    stage.apply(Event::Force(bundle(&stage, first))).unwrap();
+    assert_eq!(stage.statuses()[0], PStatus::Ready);
+    run_all(&mut stage);
+    assert_eq!(stage.state(b, day(1), &key(&[1])), State::Current);
+}
+
+#[test]
+fn a_forced_bundle_waits_until_its_inputs_allow_a_start() {
+    let (mut stage, [a, b, c, _], [_, second, _]) = chain();
+    run_all(&mut stage);
+    stage.write(a, day(1), &key(&[1]), None);
+    let forced = bundle(&stage, second);
+    stage.apply(Event::Force(forced)).unwrap();
+    assert!(stage.graph.next_ready().is_none());
+    assert_eq!(stage.graph.bundle_info(forced).unwrap().status, PStatus::Parked);
+    stage.write(a, day(1), &key(&[1]), Some(content(1)));
+    assert_eq!(run_all(&mut stage), 3, "b, c although b came out equal, and the group that lost a member");
+    assert_eq!(stage.state(b, day(1), &key(&[1])), State::Current);
+    assert_eq!(stage.state(c, day(1), &key(&[1])), State::Current);
+}
+
+#[test]
+fn a_cancelled_run_is_fenced_and_its_output_is_invalid_until_an_input_changes() {
+    let (mut stage, [a, b, c, _], [first, ..]) = chain();
+    run_all(&mut stage);
+    stage.write(a, day(1), &key(&[1]), Some(content(2)));
+    let started = stage.start_next();
+    stage.write(a, day(1), &key(&[1]), Some(content(3)));
+    let cancelled = bundle(&stage, first);
+    stage.apply(Event::Cancel { bundle: cancelled, reason: "wrong rates".to_string() }).unwrap();
+    let info = stage.graph.bundle_info(cancelled).unwrap();
+    assert_eq!((info.status, info.reason.as_str()), (PStatus::Cancelled, "wrong rates"));
+    let late = Event::End {
+        run: started.run,
+        epoch: started.epoch,
+        outcome: Outcome::Declined(String::new()),
+        reads: vec![],
+    };
+    assert!(matches!(stage.apply(late).unwrap_err(), GraphError::Fenced { .. }));
+    stage.flying.clear();
+    let made = stage.graph.cell_info(cell(&stage, b)).unwrap();
+    assert_eq!((made.state, made.error.as_deref()), (State::Invalid, Some("wrong rates")));
+    assert_eq!(made.content, Some(content(10)), "the last good data stays readable");
+    assert_eq!(stage.state(c, day(1), &key(&[1])), State::Stale);
+    let nothing = stage.apply(Event::Cancel { bundle: cancelled, reason: String::new() }).unwrap_err();
+    assert!(matches!(nothing, GraphError::NothingToCancel { status: PStatus::Cancelled, .. }));
+
+    stage.write(a, day(1), &key(&[1]), Some(content(4)));
+    run_all(&mut stage);
+    assert_eq!(stage.state(c, day(1), &key(&[1])), State::Current);
+}
+
+#[test]
+fn what_waits_for_an_input_that_comes_out_equal_stays_cancelled() {
+    let (mut stage, [a, b, ..], [_, second, _]) = chain();
+    let made = stage.start_next();
+    stage.give(&made, 10);
+    stage.write(a, day(1), &key(&[1]), Some(content(2)));
+    let cancelled = bundle(&stage, second);
+    stage.apply(Event::Cancel { bundle: cancelled, reason: "enough".to_string() }).unwrap();
+    let again = stage.start_next();
+    stage.give(&again, 10);
+    assert_eq!(stage.state(b, day(1), &key(&[1])), State::Current);
+    assert_eq!(stage.graph.bundle_info(cancelled).unwrap().status, PStatus::Cancelled);
+    stage.apply(Event::Force(cancelled)).unwrap();
+    assert_eq!(stage.graph.bundle_info(cancelled).unwrap().status, PStatus::Ready);
+}
+
+#[test]
+fn a_deregistered_producer_leaves_its_data_and_frees_its_name() {
+    let (mut stage, [a, b, c, total], [first, ..]) = chain();
+    run_all(&mut stage);
+    stage.write(a, day(1), &key(&[1]), Some(content(2)));
+    let started = stage.start_next();
+    let dropped = bundle(&stage, first);
+    stage.apply(Event::Deregister(first)).unwrap();
+    stage.flying.clear();
+    let late = Event::End {
+        run: started.run,
+        epoch: started.epoch,
+        outcome: Outcome::Declined(String::new()),
+        reads: vec![],
+    };
+    assert!(matches!(stage.apply(late).unwrap_err(), GraphError::Fenced { .. }));
+    for slot in [b, c] {
+        assert_eq!(stage.state(slot, day(1), &key(&[1])), State::Current);
+    }
+    assert_eq!(stage.state(total, day(1), &Key::empty()), State::Current);
+    let orphan = stage.graph.cell_info(cell(&stage, b)).unwrap();
+    assert_eq!((orphan.causes, orphan.producer.as_deref()), (vec![Cause::Orphan], Some("b")));
+    assert!(stage.graph.producers().all(|(id, _)| id != first));
+    assert_eq!(stage.state(a, day(1), &key(&[1])), State::Current, "nobody reads it any more");
+    for event in
+        [Event::Attach { producer: first, host: None }, Event::Deregister(first), Event::Force(dropped)]
+    {
+        assert!(matches!(stage.apply(event).unwrap_err(), GraphError::Deregistered { .. }));
+    }
+
+    let again = stage.register(ProducerDefinition::new("b").requires("A").provides_at("B", 1));
+    assert_ne!(again, first, "numbers are used once");
+    let started = stage.start_next();
+    assert_eq!(started.producer, again);
+    stage.give(&started, 77);
+    let taken_over = stage.graph.cell_info(cell(&stage, b)).unwrap();
+    assert_eq!((taken_over.causes, taken_over.content), (vec![], Some(content(77))));
+    run_all(&mut stage);
+    assert_eq!(stage.state(total, day(1), &Key::empty()), State::Current);
+}
+
+#[test]
+fn a_group_starts_when_the_producer_for_which_it_waits_is_deregistered() {
+    let (mut stage, [a, _, _, total], [first, ..]) = chain();
+    run_all(&mut stage);
+    stage.write(a, day(1), &key(&[2]), Some(content(5)));
+    let sum = stage.graph.producer_by_name("sum").unwrap();
+    assert_eq!(stage.graph.open_work(sum, day(1)), 1);
+    stage.apply(Event::Deregister(first)).unwrap();
+    assert_eq!(stage.graph.open_work(sum, day(1)), 0);
+    assert_eq!(stage.state(total, day(1), &Key::empty()), State::Current);
+}
+
+#[test]
+fn a_client_takes_over_what_a_deregistered_producer_gave() {
+    let (mut stage, [_, b, ..], [first, ..]) = chain();
+    run_all(&mut stage);
+    stage.apply(Event::Deregister(first)).unwrap();
+    let write = Write { slot: b, date: day(1), key: key(&[1]), priority: 1, content: Some(content(9)) };
+    stage.apply(Event::Commit { writes: vec![write], ends: vec![] }).unwrap();
+    let info = stage.graph.cell_info(cell(&stage, b)).unwrap();
+    assert_eq!((info.producer.as_deref(), info.causes), (Some("client"), vec![]));
+}
+
+/// Each error says which part of the specification it comes from.
+#[test]
+fn every_error_names_its_rule() {
+    let spec = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../SPEC.md")).unwrap();
+    let errors = [
+        GraphError::EmptyName { what: "slot" },
+        GraphError::NoCandidate { cell: String::new(), priority: 0 },
+        GraphError::NoOutput { producer: String::new() },
+        GraphError::UnknownBundle(BundleId(0)),
+        GraphError::Fenced { run: RunId(0), epoch: 0 },
+        GraphError::Deregistered { producer: String::new() },
+        GraphError::Image { what: String::new() },
+        GraphError::Record { what: String::new() },
+    ];
+    for error in errors {
+        let rule = error.rule();
+        let stands = spec.lines().any(|line| {
+            line.trim_start_matches('#').trim() == rule || line.starts_with(&format!("**{rule}"))
+        });
+        assert!(stands, "{rule}");
+    }
+}

@@ -1,0 +1,76 @@
+//! Retract, force, cancel and deregister, and clients that write at priorities of their own.
+
+use std::sync::Arc;
+
+use underbelly::{Batch, CommitError, Database, GraphError, Options, PStatus, SimulatedDisk, State};
+use underbelly_tests::{counter_slot, day, in_memory, one, options};
+
+use crate::desk::{derive, get, put, settle, state};
+
+/// A client's data above a producer's counts until it is taken back.
+#[test]
+fn clients_write_above_and_below_producers() {
+    let (_, db) = in_memory().unwrap();
+    for name in ["A", "B"] {
+        db.define_slot(counter_slot(name)).unwrap();
+    }
+    derive(&db, "double", "A", "B", |n| Ok(n * 2));
+    put(&db, "A", "x", 4);
+    settle(&db);
+    assert_eq!(get(&db, "B", "x"), Some(8));
+    let mut batch = Batch::new();
+    batch.put_slot_at("B", day(), ["x"], 5, one("n", 99).unwrap());
+    batch.put_slot_at("B", day(), ["x"], -5, one("n", 11).unwrap());
+    db.commit(batch).unwrap();
+    assert_eq!(get(&db, "B", "x"), Some(99));
+    let mut batch = Batch::new();
+    batch.retract_slot_at("B", day(), ["x"], 5);
+    db.commit(batch).unwrap();
+    assert_eq!(get(&db, "B", "x"), Some(8));
+    db.retract("B", day(), ["x"], 0).unwrap();
+    assert_eq!(get(&db, "B", "x"), Some(11), "the fallback");
+    let mut batch = Batch::new();
+    batch.put_slot("B", day(), ["x"], one("n", 1).unwrap());
+    let refused = db.commit(batch).unwrap_err();
+    assert!(matches!(refused, CommitError::Graph(GraphError::PriorityTaken { .. })), "{refused}");
+    let missing = db.retract("B", day(), ["y"], 0).unwrap_err();
+    assert!(matches!(missing, CommitError::Cell { .. }), "{missing}");
+}
+
+#[test]
+fn a_producer_is_forced_cancelled_and_deregistered_by_name() {
+    let db =
+        Database::create_on(Arc::new(SimulatedDisk::new()), Options { workers: 0, ..options() }).unwrap();
+    for name in ["A", "B"] {
+        db.define_slot(counter_slot(name)).unwrap();
+    }
+    let runs = derive(&db, "double", "A", "B", |n| Ok(n * 2));
+    put(&db, "A", "x", 4);
+    db.run_ready().unwrap();
+    assert_eq!(runs.take(), 1);
+    db.force("double", day(), ["x"]).unwrap();
+    db.run_ready().unwrap();
+    assert_eq!(runs.take(), 1, "although nothing changed");
+    let nothing = db.cancel("double", day(), ["x"], "no need").unwrap_err();
+    assert!(
+        matches!(nothing, CommitError::Graph(GraphError::NothingToCancel { status: PStatus::Done, .. })),
+        "{nothing}"
+    );
+    put(&db, "A", "x", 5);
+    db.cancel("double", day(), ["x"], "wrong rates").unwrap();
+    db.run_ready().unwrap();
+    assert_eq!((runs.take(), state(&db, "B", "x")), (0, Some(State::Invalid)));
+    assert_eq!(get(&db, "B", "x"), Some(8), "the last good data");
+    for error in [db.force("triple", day(), ["x"]), db.force("double", day(), ["y"]), db.deregister("triple")]
+    {
+        assert!(matches!(error.unwrap_err(), CommitError::Producer { .. }));
+    }
+    db.deregister("double").unwrap();
+    put(&db, "A", "x", 6);
+    db.run_ready().unwrap();
+    assert_eq!((runs.take(), get(&db, "B", "x")), (0, Some(8)));
+    assert!(db.producers().is_empty());
+    let again = derive(&db, "double", "A", "B", |n| Ok(n * 3));
+    db.run_ready().unwrap();
+    assert_eq!((again.take(), get(&db, "B", "x")), (1, Some(18)));
+}

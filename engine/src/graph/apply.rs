@@ -9,7 +9,7 @@ use super::bundle::{Claim, Ending};
 use super::cell::{Cell, Moment};
 use super::effect::{Effects, Ended, Interrupted, RunInput, Started};
 use super::error::GraphError;
-use super::event::{Event, Host, Outcome, OutputWrite, Write};
+use super::event::{Event, Given, Host, Outcome, OutputWrite, Write};
 use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
 use super::pass::Pass;
@@ -218,23 +218,32 @@ impl Graph {
         bundle.interrupted = 0;
         bundle.forced = false;
         bundle.order = order;
-        let mut given = BTreeSet::new();
+        let (mut known, mut given) = (BTreeSet::new(), Vec::new());
         let mut absent = Vec::new();
         for output in outputs {
-            let Some(content) = output.content() else { continue };
+            if output.given == Given::Absent {
+                continue;
+            }
             let existing = self.cell(output.slot, date, &output.key);
             let cell = existing.unwrap_or_else(|| self.create_cell(pass, output.slot, date, &output.key));
             let priority =
                 self.producers[producer.at()].outputs.get(&output.slot).copied().unwrap_or_default();
             let candidate = self.cell_mut(cell).candidate_mut(priority, Some(id));
-            let before = candidate.content.replace(content);
-            pass.note_contents(before, Some(content));
             candidate.owner = Some(id);
-            candidate.error = None;
             candidate.ended = pass.moment;
-            candidate.written = true;
             candidate.answered = true;
-            given.insert(cell);
+            known.insert(cell);
+            match &output.given {
+                Given::Data(content) => {
+                    let before = candidate.content.replace(*content);
+                    pass.note_contents(before, Some(*content));
+                    candidate.error = None;
+                    candidate.written = true;
+                    given.push(cell);
+                }
+                Given::Error(message) => candidate.error = Some(message.as_str().into()),
+                Given::Absent => {}
+            }
         }
         let error = match &ending {
             Ending::Failed(message) | Ending::Cancelled(message) => Some(Arc::clone(message)),
@@ -243,9 +252,9 @@ impl Graph {
         // Noted above, when its run was taken.
         let bundle = &mut self.bundles[id.at()];
         bundle.ending = Some(ending);
-        bundle.outputs.extend(&given);
-        let known: Vec<CellId> = bundle.outputs.iter().copied().collect();
-        for cell in known.iter().filter(|cell| !given.contains(cell)) {
+        bundle.outputs.extend(&known);
+        let all: Vec<CellId> = bundle.outputs.iter().copied().collect();
+        for cell in all.iter().filter(|cell| !known.contains(cell)) {
             let candidates = &mut self.cell_mut(*cell).candidates;
             let Some(candidate) = candidates.iter_mut().find(|c| c.owner == Some(id)) else { continue };
             candidate.ended = pass.moment;
@@ -266,9 +275,10 @@ impl Graph {
         }
         self.retoken(id, read);
         self.touch_bundle(pass, id);
-        for cell in known {
+        for cell in all {
             self.touch_cell(pass, cell);
         }
-        (given.into_iter().collect(), absent)
+        given.sort_unstable();
+        (given, absent)
     }
 }

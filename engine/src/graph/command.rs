@@ -73,6 +73,8 @@ impl Graph {
         if let Some(claim) = &bundle.running {
             self.runs.remove(&claim.run);
         }
+        // A result gives it another place in the queue.
+        self.ready.remove(&bundle.order);
         let claim = Claim { run: RunId(0), epoch: 0, started: pass.moment.time, cells, scopes };
         self.bundle_mut(id).running = Some(claim);
         self.finish(pass, id, Ending::Cancelled(reason.into()), &[]);

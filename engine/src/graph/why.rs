@@ -73,6 +73,12 @@ impl Graph {
             return Why::leaf(format!("client {done} at seq {seq} with priority {priority}"));
         };
         let mut why = self.why_work(owner, seen);
+        let failed = |ending: &Ending| matches!(ending, Ending::Failed(_) | Ending::Cancelled(_));
+        if let Some(error) = &candidate.error
+            && !self.bundles[owner.at()].ending.as_ref().is_some_and(failed)
+        {
+            why.children.push(Why::leaf(format!("this output failed at seq {seq}: {error}")));
+        }
         let is_given = candidate.content.is_some() || candidate.error.is_some();
         if !is_given && candidate.ended.seq > self.bundles[owner.at()].ended.seq {
             why.children.push(Why::leaf(format!("its data was retracted at seq {seq}")));

@@ -125,8 +125,15 @@ impl Run {
 /// What a run produces: cells, and with them rows and models, in one transaction with the end of the run.
 #[derive(Clone, Debug, Default)]
 pub struct Outputs {
-    pub(crate) cells: Vec<(String, CellAddress, Option<Columns>)>,
+    pub(crate) cells: Vec<(String, CellAddress, OutputResult)>,
     pub(crate) batch: Batch,
+}
+
+/// What a run gives for one output.
+#[derive(Clone, Debug)]
+pub(crate) enum OutputResult {
+    Data(Columns),
+    Error(String),
 }
 
 /// Where an output goes.
@@ -138,6 +145,12 @@ pub(crate) enum CellAddress {
     Named(BTreeMap<String, Value>),
 }
 
+impl CellAddress {
+    fn named<V: Into<Value>>(key: impl IntoIterator<Item = (&'static str, V)>) -> CellAddress {
+        CellAddress::Named(key.into_iter().map(|(name, value)| (name.to_string(), value.into())).collect())
+    }
+}
+
 impl Outputs {
     /// No outputs yet.
     pub fn new() -> Outputs {
@@ -146,7 +159,26 @@ impl Outputs {
 
     /// Puts the rows of the cell with the bundle's own date and key.
     pub fn put(mut self, slot: &str, rows: Columns) -> Outputs {
-        self.cells.push((slot.to_string(), CellAddress::Bundle, Some(rows)));
+        self.cells.push((slot.to_string(), CellAddress::Bundle, OutputResult::Data(rows)));
+        self
+    }
+
+    /// Says that the cell with the bundle's own date and key could not be made, while the other outputs could: it is
+    /// invalid, and its last good data stays readable. A text that is too long is cut.
+    pub fn fail(mut self, slot: &str, error: impl Into<String>) -> Outputs {
+        self.cells.push((slot.to_string(), CellAddress::Bundle, OutputResult::Error(error.into())));
+        self
+    }
+
+    /// Says that a cell whose key extends the bundle's could not be made. See [`Outputs::fail`] and [`Outputs::put_at`].
+    pub fn fail_at<V: Into<Value>>(
+        mut self,
+        slot: &str,
+        key: impl IntoIterator<Item = (&'static str, V)>,
+        error: impl Into<String>,
+    ) -> Outputs {
+        let result = OutputResult::Error(error.into());
+        self.cells.push((slot.to_string(), CellAddress::named(key), result));
         self
     }
 
@@ -157,8 +189,7 @@ impl Outputs {
         key: impl IntoIterator<Item = (&'static str, V)>,
         rows: Columns,
     ) -> Outputs {
-        let key = key.into_iter().map(|(name, value)| (name.to_string(), value.into())).collect();
-        self.cells.push((slot.to_string(), CellAddress::Named(key), Some(rows)));
+        self.cells.push((slot.to_string(), CellAddress::named(key), OutputResult::Data(rows)));
         self
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-use super::run::{CellAddress, InputCell, Outputs, Run};
+use super::run::{CellAddress, InputCell, OutputResult, Outputs, Run};
 use crate::batch::Batch;
 use crate::core::{Commit, Core, Prepared};
 use crate::durability::Durability;
@@ -308,7 +308,8 @@ fn end(
     let mut operations = Operations::default();
     let mut pins = core.pending.pin();
     let mut writes = Vec::new();
-    for (name, address, rows) in &outputs.cells {
+    let reason_bytes = REASON_BYTES_MAX.min(core.record_bytes_max / 8);
+    for (name, address, result) in &outputs.cells {
         if !definition.outputs.iter().any(|output| output.slot == *name) {
             let provided: Vec<&str> = definition.outputs.iter().map(|output| output.slot.as_str()).collect();
             return Err(CommitError::Cell {
@@ -328,14 +329,14 @@ fn end(
             })
         });
         let key = Key::new(key.collect::<Result<_, _>>()?)?;
-        let given = match rows {
-            Some(rows) => Given::Data(core.prepare_content(
+        let given = match result {
+            OutputResult::Data(rows) => Given::Data(core.prepare_content(
                 &slot_definition,
                 rows.clone(),
                 &mut operations,
                 &mut pins,
             )?),
-            None => Given::Absent,
+            OutputResult::Error(error) => Given::Error(bounded(error.clone(), reason_bytes)),
         };
         writes.push(OutputWrite::new(slot, key, given));
     }

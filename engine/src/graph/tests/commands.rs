@@ -1,4 +1,4 @@
-//! Scenarios of what is done by command: retract, force, cancel, deregister.
+//! Scenarios of what is done by command (retract, force, cancel, deregister), and of results for single outputs.
 
 use underbelly_storage::ColumnType;
 
@@ -147,6 +147,19 @@ fn a_cancelled_run_is_fenced_and_its_output_is_invalid_until_an_input_changes() 
 }
 
 #[test]
+fn what_is_ready_is_cancelled_before_it_starts() {
+    let (mut stage, [_, b, ..], [first, ..]) = chain();
+    let cancelled = bundle(&stage, first);
+    stage.apply(Event::Cancel { bundle: cancelled, reason: "not today".to_string() }).unwrap();
+    assert_eq!(stage.graph.next_ready(), None);
+    let why = stage.graph.why_at(b, day(1), &key(&[1])).unwrap();
+    assert!(why.to_string().contains("was cancelled at seq"), "{why}");
+    stage.apply(Event::Force(cancelled)).unwrap();
+    assert_eq!(stage.graph.ready().collect::<Vec<_>>(), [cancelled]);
+    assert_eq!(run_all(&mut stage), 3);
+}
+
+#[test]
 fn what_waits_for_an_input_that_comes_out_equal_stays_cancelled() {
     let (mut stage, [a, b, ..], [_, second, _]) = chain();
     let made = stage.start_next();
@@ -224,6 +237,48 @@ fn a_client_takes_over_what_a_deregistered_producer_gave() {
     stage.apply(Event::Commit { writes: vec![write], ends: vec![] }).unwrap();
     let info = stage.graph.cell_info(cell(&stage, b)).unwrap();
     assert_eq!((info.producer.as_deref(), info.causes), (Some("client"), vec![]));
+}
+
+/// A → (B, C) by one run, and D from C.
+#[test]
+fn one_output_fails_and_its_branch_alone_suffers() {
+    let mut stage = Stage::unwatched();
+    let keyed = |name: &str| SlotDefinition::new(name).cell_key("x", ColumnType::I64);
+    let [a, b, c, d] = ["A", "B", "C", "D"].map(|name| stage.define(keyed(name)));
+    stage.register(ProducerDefinition::new("both").requires("A").provides_at("B", 1).provides_at("C", 1));
+    stage.register(ProducerDefinition::new("d").requires("C").provides_at("D", 1));
+    let at = key(&[1]);
+    let output = |slot, given| OutputWrite::new(slot, key(&[1]), given);
+    stage.write(a, day(1), &at, Some(content(1)));
+    let started = stage.start_next();
+    let outputs = vec![output(b, Given::Data(content(2))), output(c, Given::Error("no bids".to_string()))];
+    let ended = stage.end(started.run, Outcome::Data(outputs)).unwrap().ended.unwrap();
+    assert_eq!(ended.outputs.len(), 1);
+    assert_eq!(stage.statuses()[0], PStatus::Done);
+    assert_eq!(stage.state(b, day(1), &at), State::Current);
+    assert_eq!(stage.state(c, day(1), &at), State::Invalid);
+    let failed = stage.graph.cell(c, day(1), &at).unwrap();
+    assert_eq!(stage.graph.cell_info(failed).unwrap().error.as_deref(), Some("no bids"));
+    assert!(stage.graph.why(failed).unwrap().to_string().contains("no bids"));
+    assert_eq!(stage.graph.next_ready(), None, "what reads it does not start");
+
+    stage.write(a, day(1), &at, Some(content(3)));
+    let started = stage.start_next();
+    let outputs = vec![output(b, Given::Absent), output(c, Given::Data(content(4)))];
+    let ended = stage.end(started.run, Outcome::Data(outputs)).unwrap().ended.unwrap();
+    assert_eq!((ended.outputs.len(), ended.absent.len()), (1, 1));
+    assert_eq!(stage.state(b, day(1), &at), State::Void);
+    let started = stage.start_next();
+    stage.give(&started, 5);
+    assert_eq!(stage.state(d, day(1), &at), State::Current);
+
+    stage.write(a, day(1), &at, Some(content(6)));
+    let started = stage.start_next();
+    let outputs = vec![output(b, Given::Data(content(7))), output(c, Given::Error("no asks".to_string()))];
+    stage.end(started.run, Outcome::Data(outputs)).unwrap();
+    let info = stage.graph.cell_info(failed).unwrap();
+    assert_eq!((info.state, info.content), (State::Invalid, Some(content(4))), "the last good data stays");
+    assert_eq!(stage.state(d, day(1), &at), State::Stale);
 }
 
 /// Each error says which part of the specification it comes from.

@@ -191,7 +191,7 @@ impl Slot {
                 let commit = db.retract(&cell.name, cell.date, key, *priority)?;
                 let mut facts = Facts::default();
                 facts.add("slot", cell.name.clone()).add("date", Field::text(cell.date));
-                facts.add("priority", i64::from(*priority)).add("seq", commit.seq);
+                facts.add("priority", Field::I64(i64::from(*priority))).add("seq", commit.seq);
                 facts.print(Format::Table)
             }
             reading => reading.read(&*Database::open_read_only(dir)?),

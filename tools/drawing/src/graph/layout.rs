@@ -11,8 +11,9 @@ use underbelly::GraphView;
 
 /// A drawing from left to right is no wider than this where one from top to bottom is narrower.
 const WIDTH_MAX: f64 = 1_500.0;
-/// Room between levels, and between the nodes of a level.
+/// Room between levels, from left to right and from top to bottom, and between the nodes of a level.
 const LEVEL_GAP: f64 = 52.0;
+const LEVEL_GAP_DOWN: f64 = 42.0;
 const NODE_GAP: f64 = 20.0;
 /// Rounds in which nodes move towards what they are joined to.
 const ROUNDS: usize = 8;
@@ -232,7 +233,7 @@ pub(super) fn lay_out(view: &GraphView, sizes: &[(f64, f64)], label_width: f64) 
     let tallest_row = |row: &Vec<usize>| row.iter().map(|at| size(at).0 + NODE_GAP).sum::<f64>();
     let broadest = rows.iter().map(tallest_row).fold(0.0, f64::max);
     let down = across > WIDTH_MAX && broadest < across;
-    let gap = if down { LEVEL_GAP } else { gap };
+    let gap = if down { LEVEL_GAP_DOWN } else { gap };
 
     let mut spots = vec![Spot::default(); count];
     let mut main = 0.0;

@@ -78,8 +78,9 @@ pub use feed::{
     CHANGES_SERIES, CURSOR_PREFIX, Committed, Feed, FeedError, Slow, Start, StateChange, Subscription, Watch,
 };
 pub use graph::{
-    Cause, CellId, CellInfo, Filter, FilterTest, GraphError, Group, Input, Key, KeyError, Mode, Output,
-    PStatus, ProducerDefinition, RunId, SlotDate, SlotDefinition, SlotId, State, StateCounts, When, Why,
+    Cause, CellId, CellInfo, Extent, Filter, FilterTest, GraphError, Group, Input, Key, KeyError, Mode,
+    Output, PStatus, ProducerDefinition, RunId, SlotDate, SlotDefinition, SlotId, State, StateCounts, When,
+    Why, WhyKind,
 };
 pub use journal::{LogInspection, LogRecord};
 pub use listing::{

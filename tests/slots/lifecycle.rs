@@ -4,7 +4,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use underbelly::{
-    CellEdge, CommitError, Database, Failure, NodeKind, Outputs, ProducerDefinition, Row, Run, State,
+    CellEdge, CommitError, Database, Extent, Failure, NodeKind, Outputs, ProducerDefinition, Row, Run, State,
     Timestamp,
 };
 use underbelly_tests::{counter_slot, day, in_memory, one, options};
@@ -205,9 +205,9 @@ fn explanations_and_lineage_name_the_root() {
     for part in ["A", "B", "C", "double", "client", &commit.seq.to_string()] {
         assert!(why.contains(part), "{part} is not in\n{why}");
     }
-    let up = db.upstream("C", day(), ["x"]).unwrap().unwrap();
+    let up = db.upstream("C", day(), ["x"], Extent::default()).unwrap().unwrap();
     assert_eq!((&*up.slot, &*up.children[0].slot, &*up.children[0].children[0].slot), ("C", "B", "A"));
-    let down = db.downstream("A", day(), ["x"]).unwrap().unwrap();
+    let down = db.downstream("A", day(), ["x"], Extent::default()).unwrap().unwrap();
     assert_eq!((&*down.children[0].slot, down.children[0].producer.as_deref()), ("B", Some("double")));
     let never = db.why("C", day(), ["nothing"]).unwrap().to_string();
     assert!(never.contains("never made"), "{never}");

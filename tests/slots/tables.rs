@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use underbelly::{
-    Batch, CellId, Columns, Database, ManualClock, Options, Outputs, PStatus, ProducerDefinition, ReadError,
-    RunningRow, SimulatedDisk, SlotDefinition, Timestamp,
+    Batch, CellId, Columns, Database, Extent, ManualClock, Mode, Options, Outputs, PStatus,
+    ProducerDefinition, ReadError, RunningRow, SimulatedDisk, SlotDefinition, State, Timestamp, WhyKind,
 };
 use underbelly_tests::{counter_slot, day, in_memory, one};
 
@@ -166,4 +166,78 @@ fn runs_in_flight_are_listed_with_their_start_and_what_they_make() {
             && first.start_time >= Timestamp(5_000)
             && second.start_time >= Timestamp(9_000)
     );
+}
+
+/// A group's cells are shown with the set that it read, and both with what was read of them; each cell is expanded
+/// once, and what is left out is counted.
+#[test]
+fn the_lineage_of_a_group_shows_the_set_and_what_was_read() {
+    let (_, db) = in_memory().unwrap();
+    for slot in ["A", "B"] {
+        db.define_slot(counter_slot(slot)).unwrap();
+    }
+    db.define_slot(SlotDefinition::new("Sum").value("n", underbelly::ColumnType::I64)).unwrap();
+    derive(&db, "double", "A", "B", |n| Ok(2 * n));
+    let sum = ProducerDefinition::new("sum").requires("A").requires("B").group_by_date().provides("Sum");
+    db.register(sum, |run| Ok(Outputs::new().put("Sum", one("n", run.inputs("A")?.len() as i64)?))).unwrap();
+    put_many(&db, "A", 0..3, 1);
+    let mut end = Batch::new();
+    end.end_of(day());
+    db.commit(end).unwrap();
+    settle(&db);
+    let up = |extent| db.upstream("Sum", day(), [""; 0], extent).unwrap().unwrap();
+    let tree = up(Extent::default());
+    let kinds: Vec<_> = tree.children.iter().map(|child| (&*child.slot, child.key.is_some())).collect();
+    assert_eq!(kinds[..3], [("A", false), ("B", false), ("A", true)]);
+    assert_eq!(tree.children.len(), 8, "two sets and three cells of each");
+    for child in &tree.children {
+        assert_eq!(
+            (child.read, &*child.producer.clone().unwrap()),
+            (Some(child.generation), "sum"),
+            "{child:?}"
+        );
+        assert_eq!((child.mode, child.input.as_deref()), (Some(Mode::Required), Some(&*child.slot)));
+    }
+    let of_b = tree.children.iter().find(|child| child.slot == "B" && child.key.is_some()).unwrap();
+    assert!(of_b.children[0].repeated && of_b.children[0].children.is_empty(), "{of_b:?}");
+    let cut = up(Extent { depth: 1, children: 6 });
+    assert_eq!((cut.children.len(), cut.more), (6, 2));
+    assert!(cut.children.iter().all(|child| child.children.is_empty()));
+    assert_eq!(cut.children.last().map(|child| child.more), Some(1), "a cell of B has one behind it");
+}
+
+/// The nodes of an explanation say what they are about, beside their sentences.
+#[test]
+fn reasons_say_what_they_are_about() {
+    let (_, db) = in_memory().unwrap();
+    db.define_slot(counter_slot("A")).unwrap();
+    db.define_slot(SlotDefinition::new("Sum").value("n", underbelly::ColumnType::I64)).unwrap();
+    let sum = ProducerDefinition::new("sum").requires("A").group_by_date().provides("Sum");
+    db.register(sum, |run| match run.inputs("A")?.len() {
+        1 => Ok(Outputs::new().put("Sum", one("n", 1)?)),
+        _ => panic!("no more"),
+    })
+    .unwrap();
+    put(&db, "A", "x", 1);
+    let mut end = Batch::new();
+    end.end_of(day());
+    db.commit(end).unwrap();
+    settle(&db);
+    let why = db.why_producer("sum", Extent::default()).unwrap();
+    assert_eq!(
+        (why.kind, why.children.len(), &*why.text),
+        (WhyKind::Producer, 0, "producer sum is attached: 1 done")
+    );
+    put(&db, "A", "y", 1);
+    settle(&db);
+    let why = db.why("Sum", day(), [""; 0]).unwrap();
+    assert_eq!(
+        (why.kind, why.state, why.slot.as_deref()),
+        (WhyKind::Cell, Some(State::Invalid), Some("Sum"))
+    );
+    let work = &why.children[0];
+    assert_eq!((work.kind, work.status, work.priority), (WhyKind::Work, Some(PStatus::Failed), Some(0)));
+    let ended = &work.children[0];
+    assert_eq!((ended.kind, ended.seq), (WhyKind::Ended, work.seq));
+    assert!(ended.text.contains("no more"), "{why}");
 }

@@ -174,18 +174,111 @@ pub struct BundleInfo {
     pub ended_seq: Option<u64>,
 }
 
-/// A tree of reasons, the thing itself at its root and root events at its leaves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How much of a tree is built. What lies beyond is counted and told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Levels under the root.
+    pub depth: usize,
+    /// Children of each node.
+    pub children: usize,
+}
+
+impl Default for Extent {
+    /// 256 levels, 32 children of each node.
+    fn default() -> Extent {
+        Extent { depth: 256, children: 32 }
+    }
+}
+
+/// What a node of a tree of reasons is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhyKind {
+    /// A cell.
+    Cell,
+    /// A cell that was never made.
+    Missing,
+    /// What a client did.
+    Client,
+    /// The work of a producer on a bundle.
+    Work,
+    /// A producer as a whole.
+    Producer,
+    /// How a run ended.
+    Ended,
+    /// A run in flight.
+    Running,
+    /// The cells that a slot has for a date.
+    Scope,
+    /// Another root event, such as a declaration that is missing.
+    #[default]
+    Event,
+    /// What was left out.
+    More,
+}
+
+impl WhyKind {
+    /// The lower-case name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            WhyKind::Cell => "cell",
+            WhyKind::Missing => "missing",
+            WhyKind::Client => "client",
+            WhyKind::Work => "work",
+            WhyKind::Producer => "producer",
+            WhyKind::Ended => "ended",
+            WhyKind::Running => "running",
+            WhyKind::Scope => "scope",
+            WhyKind::Event => "event",
+            WhyKind::More => "more",
+        }
+    }
+}
+
+/// A tree of reasons, the thing itself at its root and root events at its leaves. Beside its sentence a node says
+/// what it is about, as far as that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Why {
     /// One sentence.
     pub text: String,
+    /// What it is about.
+    pub kind: WhyKind,
+    /// The slot of the cell or scope.
+    pub slot: Option<String>,
+    /// The producer of the work.
+    pub producer: Option<String>,
+    /// The date of the cell, scope or bundle.
+    pub date: Option<SlotDate>,
+    /// The key of the cell or bundle.
+    pub key: Option<Key>,
+    /// The cell.
+    pub sid: Option<CellId>,
+    /// The state of the cell.
+    pub state: Option<State>,
+    /// The status of the work.
+    pub status: Option<PStatus>,
+    /// The generation of the cell, or of the scope.
+    pub generation: Option<u64>,
+    /// The priority of the candidate.
+    pub priority: Option<i32>,
+    /// The transaction that did it.
+    pub seq: Option<u64>,
+    /// The run in flight.
+    pub run: Option<RunId>,
+    /// How many reasons were left out here.
+    pub more: u64,
     /// What it rests on.
     pub children: Vec<Why>,
 }
 
 impl Why {
     pub(super) fn leaf(text: impl Into<String>) -> Why {
-        Why { text: text.into(), children: Vec::new() }
+        Why { text: text.into(), ..Why::default() }
+    }
+
+    pub(super) fn of(kind: WhyKind, text: impl Into<String>) -> Why {
+        Why { kind, ..Why::leaf(text) }
     }
 }
 
@@ -200,17 +293,39 @@ impl std::fmt::Display for Why {
     }
 }
 
-/// A cell and the cells before or after it in the dependency tree.
+/// A cell, or the cells that a slot has for a date, and what is before or after it in the dependency tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
-    /// The cell.
-    pub cell: CellId,
-    /// The bundle between the parent node's cell and this one; `None` at the root.
-    pub bundle: Option<BundleId>,
-    /// The next cells. Empty where the cell was expanded elsewhere in the tree; see `repeated`.
+    /// The cell, or the scope.
+    pub node: TreeNode,
+    /// What leads here from the parent; `None` at the root.
+    pub link: Option<Link>,
+    /// What is next. Empty where the cell was expanded elsewhere in the tree; see `repeated`.
     pub children: Vec<Tree>,
     /// Whether the cell is expanded elsewhere in the tree.
     pub repeated: bool,
+    /// How many children were left out.
+    pub more: u64,
+}
+
+/// A node of the dependency tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TreeNode {
+    /// A cell.
+    Cell(CellId),
+    /// The cells of a slot and date that a group reads, as a set: it has a generation of its own.
+    Scope(SlotId, SlotDate, u64),
+}
+
+/// The step between two nodes of the dependency tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The bundle that reads one and makes the other.
+    pub bundle: BundleId,
+    /// The position among its producer's inputs.
+    pub input: u16,
+    /// The generation that was read; `None` where nothing was.
+    pub token: Option<u64>,
 }
 
 /// How many cells of a slot are in each state, and the worst of them.

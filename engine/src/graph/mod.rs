@@ -17,7 +17,7 @@
 //! In reading order: `ids`, `key`, `definition`, `event`, `effect`, `state` and `error` are the vocabulary;
 //! `cell`, `candidate`, `bundle`, `edges`, `slot` and `producer` the facts, `class` what follows from an edge; `register`, `check`, `apply` and `command` turn events into facts;
 //! `join` and `group` make bundles; `order` is that in which a `pass` reaches what depends on the facts, `propagate` moves
-//! edges and `settle` brings the rest up to date; `query`, `rows` and `why`
+//! edges and `settle` brings the rest up to date; `query`, `rows`, `lineage` and `why`
 //! answer; `record` is the form in which events are stored, `fact` that of facts; `ledger` knows which facts changed, and
 //! `restore` makes a graph of stored ones.
 
@@ -41,6 +41,7 @@ mod info;
 mod join;
 mod key;
 mod ledger;
+mod lineage;
 mod order;
 mod pass;
 mod producer;
@@ -69,7 +70,10 @@ pub use error::GraphError;
 pub use event::{Event, Given, Host, Outcome, OutputWrite, Read, Used, Write};
 pub use fact::Fact;
 pub use ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
-pub use info::{BundleInfo, Cause, CellInfo, CellRow, EdgeRow, Obligation, RunInfo, StateCounts, Tree, Why};
+pub use info::{
+    BundleInfo, Cause, CellInfo, CellRow, EdgeRow, Extent, Link, Obligation, RunInfo, StateCounts, Tree,
+    TreeNode, Why, WhyKind,
+};
 pub use key::{Key, KeyError};
 pub use ledger::Captured;
 pub use record::EventV1;

@@ -10,7 +10,7 @@ use super::class::Class;
 use super::definition::{ProducerDefinition, SlotDefinition};
 use super::edges::EdgeKey;
 use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
-use super::info::{BundleInfo, Cause, CellInfo, StateCounts, Tree};
+use super::info::{BundleInfo, Cause, CellInfo, StateCounts};
 use super::key::Key;
 use super::state::{PStatus, State};
 use super::{Graph, View};
@@ -332,22 +332,6 @@ impl Graph {
         self.ends.contains(&date)
     }
 
-    /// The cells that depend on a cell, through the outputs of its readers. Each is expanded once.
-    pub fn downstream(&self, cell: CellId) -> Option<Tree> {
-        self.tree(cell, &|cell| {
-            let mut next = Vec::new();
-            for bundle in self.cells[cell.at()].readers.iter() {
-                next.extend(self.bundles[bundle.at()].outputs.iter().map(|output| (bundle, *output)));
-            }
-            next
-        })
-    }
-
-    /// The cells on which a cell depends, through the inputs of every bundle that gives it. Each is expanded once.
-    pub fn upstream(&self, cell: CellId) -> Option<Tree> {
-        self.tree(cell, &|cell| self.sources(cell))
-    }
-
     /// The inputs of every bundle that gives a cell.
     pub fn sources(&self, cell: CellId) -> Vec<(BundleId, CellId)> {
         let candidates = self.cells.get(cell.at()).map_or(&[][..], |cell| &cell.candidates);
@@ -356,23 +340,5 @@ impl Graph {
             sources.extend(self.bundles[bundle.at()].edges.sources().map(|input| (bundle, input)));
         }
         sources
-    }
-
-    fn tree(&self, root: CellId, next: &dyn Fn(CellId) -> Vec<(BundleId, CellId)>) -> Option<Tree> {
-        fn grow(
-            node: (Option<BundleId>, CellId),
-            depth: usize,
-            seen: &mut BTreeSet<CellId>,
-            next: &dyn Fn(CellId) -> Vec<(BundleId, CellId)>,
-        ) -> Tree {
-            let (bundle, cell) = node;
-            let repeated = depth >= DEPTH_MAX || !seen.insert(cell);
-            let steps = if repeated { Vec::new() } else { next(cell) };
-            let children =
-                steps.into_iter().map(|(b, c)| grow((Some(b), c), depth + 1, seen, next)).collect();
-            Tree { cell, bundle, children, repeated }
-        }
-        self.cells.get(root.at())?;
-        Some(grow((None, root), 0, &mut BTreeSet::new(), next))
     }
 }

@@ -88,6 +88,11 @@ impl Graph {
         PStatus::ALL.map(|status| (status, producer.map_or(0, |p| p.statuses[status.place()])))
     }
 
+    /// The machine on which a producer's runs take place, where its attachment told.
+    pub fn machine(&self, producer: ProducerId) -> Option<&str> {
+        self.producers.get(producer.at())?.host.as_ref().map(|host| host.machine.as_str())
+    }
+
     /// How many runs of a producer were started.
     pub fn run_count(&self, producer: ProducerId) -> u64 {
         self.producers.get(producer.at()).map_or(0, |producer| producer.runs)
@@ -98,6 +103,11 @@ impl Graph {
         let bundles = self.bundles.get(first.at()..).unwrap_or_default();
         let ids = (first.0..).map(BundleId);
         ids.zip(bundles.iter().map(|bundle| bundle.producer))
+    }
+
+    /// The run of a bundle that is in flight.
+    pub fn run_of(&self, bundle: BundleId) -> Option<RunId> {
+        self.bundles.get(bundle.at())?.running.as_ref().map(|claim| claim.run)
     }
 
     /// The producer of a bundle.

@@ -8,19 +8,28 @@ use super::bundle::Ending;
 use super::candidate::Candidate;
 use super::cell::Cell;
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
-use super::info::Why;
+use super::info::{Extent, Why, WhyKind};
 use super::key::Key;
 use super::query::DEPTH_MAX;
 use super::state::PStatus;
-
-/// Most inputs that are explained for one bundle; the rest is counted.
-const CHILDREN_MAX: usize = 32;
 
 /// What was explained already; each cell is explained once.
 #[derive(Default)]
 struct Seen {
     cells: BTreeSet<CellId>,
     depth: usize,
+    extent: Extent,
+}
+
+impl Seen {
+    fn new(extent: Extent) -> Seen {
+        Seen { extent, ..Seen::default() }
+    }
+
+    /// Whether deeper reasons are left out; trees are walked by recursion, so there is an end to what may be asked for.
+    fn is_deep(&self) -> bool {
+        self.depth >= self.extent.depth.min(DEPTH_MAX)
+    }
 }
 
 impl Graph {
@@ -33,8 +42,53 @@ impl Graph {
     /// Why the cell of a slot, date and key is as it is, or why there is none: what would give it, and what
     /// that lacks. `None` where there is no such slot.
     pub fn why_at(&self, slot: SlotId, date: SlotDate, key: &Key) -> Option<Why> {
+        self.why_within(slot, date, key, Extent::default())
+    }
+
+    /// The same, so far.
+    pub fn why_within(&self, slot: SlotId, date: SlotDate, key: &Key, extent: Extent) -> Option<Why> {
         self.slots.get(slot.at())?;
-        Some(self.why_name(slot, date, key, &mut Seen::default()))
+        Some(self.why_name(slot, date, key, &mut Seen::new(extent)))
+    }
+
+    /// Why the bundle of a producer, date and key is as it is, or why there is none. `None` where there is no such
+    /// producer.
+    pub fn why_work_at(&self, id: ProducerId, date: SlotDate, key: &Key, extent: Extent) -> Option<Why> {
+        let producer = self.producers.get(id.at())?;
+        let mut seen = Seen::new(extent);
+        Some(match producer.bundles.get(&(date, key.clone())) {
+            Some(bundle) => self.why_work(*bundle, &mut seen),
+            None => self.why_no_work(id, date, key, &mut seen),
+        })
+    }
+
+    /// What a producer has to do: its bundles by status, and why those that are not done are as they are. `None` where
+    /// there is no such producer. Takes time in proportion to its bundles.
+    pub fn why_producer(&self, id: ProducerId, extent: Extent) -> Option<Why> {
+        let producer = self.producers.get(id.at())?;
+        let counts = self.status_counts(id).into_iter().filter(|(_, count)| *count > 0);
+        let counts: Vec<String> = counts.map(|(status, count)| format!("{count} {status}")).collect();
+        let counts = if counts.is_empty() { "it has no bundles".to_string() } else { counts.join(", ") };
+        let attached = if producer.attached { "attached" } else { "detached" };
+        let name = &producer.definition.name;
+        let mut why = Why::of(WhyKind::Producer, format!("producer {name} is {attached}: {counts}"));
+        why.producer = Some(name.clone());
+        let is_quiet = |status| matches!(status, PStatus::Done | PStatus::Declined);
+        let all = producer.bundles.values().copied();
+        let mut open: Vec<(bool, BundleId)> = all
+            .filter_map(|id| Some((id, self.bundles.get(id.at())?.status)))
+            .filter(|(_, status)| !is_quiet(*status))
+            .map(|(id, status)| (status != PStatus::Failed, id))
+            .collect();
+        open.sort_unstable();
+        let mut seen = Seen { depth: 1, ..Seen::new(extent) };
+        let shown = if extent.depth == 0 { 0 } else { extent.children };
+        let left = open.len().saturating_sub(shown);
+        why.children = open.into_iter().take(shown).map(|(_, id)| self.why_work(id, &mut seen)).collect();
+        if left > 0 {
+            why.children.push(more(left, "bundles"));
+        }
+        Some(why)
     }
 
     /// Why a bundle is as it is; `None` where there is no such bundle.
@@ -47,11 +101,22 @@ impl Graph {
         let cell = &self.cells[id.at()];
         let lagging = if cell.lagging { ", lagging behind its inputs" } else { "" };
         let text = format!("{} is {}{lagging}", self.label(id), cell.state);
+        let mut why = Why {
+            sid: Some(id),
+            state: Some(cell.state),
+            generation: Some(cell.g),
+            seq: Some(cell.changed.seq),
+            priority: cell.effective,
+            ..self.about_cell(WhyKind::Cell, text, cell.slot, cell.date, &cell.key)
+        };
         if !seen.cells.insert(id) {
-            return Why::leaf(format!("{text}, as explained above"));
+            why.text += ", as explained above";
+            return why;
         }
-        if seen.depth >= DEPTH_MAX {
-            return Why::leaf(format!("{text}; deeper reasons are left out"));
+        if seen.is_deep() {
+            why.text += "; deeper reasons are left out";
+            why.more = cell.candidates.len() as u64;
+            return why;
         }
         seen.depth += 1;
         let mut children = Vec::new();
@@ -63,26 +128,37 @@ impl Graph {
             }
         }
         seen.depth -= 1;
-        Why { text, children }
+        why.children = children;
+        why
+    }
+
+    /// A node about the cell of this address.
+    fn about_cell(&self, kind: WhyKind, text: String, slot: SlotId, date: SlotDate, key: &Key) -> Why {
+        let slot = self.slots.get(slot.at()).map(|slot| slot.definition.name.clone());
+        Why { slot, date: Some(date), key: Some(key.clone()), ..Why::of(kind, text) }
     }
 
     fn why_candidate(&self, cell: &Cell, candidate: &Candidate, better: Option<i32>, seen: &mut Seen) -> Why {
         let (seq, priority) = (candidate.ended.seq, candidate.priority);
         let Some(owner) = candidate.owner else {
             let done = if candidate.content.is_some() { "committed" } else { "retracted" };
-            return Why::leaf(format!("client {done} at seq {seq} with priority {priority}"));
+            let text = format!("client {done} at seq {seq} with priority {priority}");
+            return Why { seq: Some(seq), priority: Some(priority), ..Why::of(WhyKind::Client, text) };
         };
         let mut why = self.why_work(owner, seen);
         let failed = |ending: &Ending| matches!(ending, Ending::Failed(_) | Ending::Cancelled(_));
         if let Some(error) = &candidate.error
             && !self.bundles[owner.at()].ending.as_ref().is_some_and(failed)
         {
-            why.children.push(Why::leaf(format!("this output failed at seq {seq}: {error}")));
+            let text = format!("this output failed at seq {seq}: {error}");
+            why.children.push(Why { seq: Some(seq), ..Why::of(WhyKind::Ended, text) });
         }
         let is_given = candidate.content.is_some() || candidate.error.is_some();
         if !is_given && candidate.ended.seq > self.bundles[owner.at()].ended.seq {
-            why.children.push(Why::leaf(format!("its data was retracted at seq {seq}")));
+            let text = format!("its data was retracted at seq {seq}");
+            why.children.push(Why { seq: Some(seq), ..Why::of(WhyKind::Ended, text) });
         }
+        why.priority = Some(priority);
         if cell.effective != Some(priority) {
             let role = if better == Some(priority) { "better data is being made" } else { "not effective" };
             why.text = format!("priority {priority}, {role}: {}", why.text);
@@ -99,22 +175,34 @@ impl Graph {
         let (date, key, status) = (bundle.date, &bundle.key, bundle.status);
         let text = format!("producer {producer} for {date}{keyed}{key} is {status}{gap}{reason}");
         let seq = bundle.ended.seq;
+        let about = Why {
+            producer: Some(producer.to_string()),
+            date: Some(date),
+            key: Some(key.clone()),
+            status: Some(status),
+            seq: bundle.ending.is_some().then_some(seq),
+            run: bundle.running.as_ref().map(|claim| claim.run),
+            ..Why::of(WhyKind::Work, text)
+        };
         let mut children = Vec::new();
         match &bundle.ending {
             Some(Ending::Failed(message)) => {
-                children.push(Why::leaf(format!("producer {producer} failed at seq {seq}: {message}")));
+                let text = format!("producer {producer} failed at seq {seq}: {message}");
+                children.push(Why { seq: Some(seq), ..Why::of(WhyKind::Ended, text) });
             }
             Some(Ending::Cancelled(reason)) => {
-                children.push(Why::leaf(format!("producer {producer} was cancelled at seq {seq}: {reason}")));
+                let text = format!("producer {producer} was cancelled at seq {seq}: {reason}");
+                children.push(Why { seq: Some(seq), ..Why::of(WhyKind::Ended, text) });
             }
             Some(Ending::Declined(reason)) => {
-                children.push(Why::leaf(format!("producer {producer} declined at seq {seq}: {reason}")));
+                let text = format!("producer {producer} declined at seq {seq}: {reason}");
+                children.push(Why { seq: Some(seq), ..Why::of(WhyKind::Ended, text) });
             }
             _ => {}
         }
         if self.producers[bundle.producer.at()].deregistered {
             children.push(Why::leaf(format!("producer {producer} was deregistered")));
-            return Why { text, children };
+            return Why { children, ..about };
         }
         if bundle.forced {
             children.push(Why::leaf(format!("producer {producer} was told to run again")));
@@ -124,19 +212,25 @@ impl Graph {
             children.push(Why::leaf(format!("producer {producer} is detached; attach it")));
         }
         if let Some(claim) = &bundle.running {
-            children.push(Why::leaf(format!("run {} is in flight", claim.run)));
+            let text = format!("run {} is in flight", claim.run);
+            children.push(Why { run: Some(claim.run), ..Why::of(WhyKind::Running, text) });
         }
         if !bundle.scopes.is_empty() && !self.ends.contains(&date) {
             children.push(Why::leaf(format!("scope open: end_of({date}) not declared")));
         }
+        let about_scope = |text: String, slot: &str| {
+            let (slot, date) = (Some(slot.to_string()), Some(date));
+            Why { slot, date, ..Why::of(WhyKind::Scope, text) }
+        };
         for (scope, slot) in bundle.scopes.iter().zip(&self.producers[bundle.producer.at()].inputs) {
             let slot = &self.slots[slot.at()].definition.name;
             if scope.class.held {
                 children.push(self.why_open(bundle.producer, date, slot));
             } else if scope.class.blocked {
-                children.push(Why::leaf(format!("no cell of {slot} has data for {date}")));
+                children.push(about_scope(format!("no cell of {slot} has data for {date}"), slot));
             } else if scope.class.changed && bundle.ending.is_some() {
-                children.push(Why::leaf(format!("cells of {slot} appeared or vanished for {date}")));
+                let text = format!("cells of {slot} appeared or vanished for {date}");
+                children.push(about_scope(text, slot));
             }
         }
         let all = self.classes(id).all(|(_, class)| class.is_clean()) && children.is_empty();
@@ -145,12 +239,13 @@ impl Graph {
             shown.map(|(edge, c)| (!c.is_obstacle(), edge.source)).collect();
         inputs.sort_unstable();
         inputs.dedup();
-        let more = inputs.len().saturating_sub(CHILDREN_MAX);
-        children.extend(inputs.into_iter().take(CHILDREN_MAX).map(|(_, cell)| self.why_cell(cell, seen)));
-        if more > 0 {
-            children.push(Why::leaf(format!("and {more} inputs more")));
+        let left = inputs.len().saturating_sub(seen.extent.children);
+        let shown = inputs.into_iter().take(seen.extent.children);
+        children.extend(shown.map(|(_, cell)| self.why_cell(cell, seen)));
+        if left > 0 {
+            children.push(more(left, "inputs"));
         }
-        Why { text, children }
+        Why { children, ..about }
     }
 
     fn why_open(&self, group: ProducerId, date: SlotDate, slot: &str) -> Why {
@@ -159,9 +254,15 @@ impl Graph {
             let count = producer.open.get(&date)?;
             let attached = if producer.attached { "" } else { ", and it is detached" };
             let name = &producer.definition.name;
-            Some(Why::leaf(format!("producer {name} has {count} bundles in work for {date}{attached}")))
+            let text = format!("producer {name} has {count} bundles in work for {date}{attached}");
+            Some(Why { producer: Some(name.clone()), date: Some(date), ..Why::of(WhyKind::Producer, text) })
         });
-        Why { text: format!("scope open: work upstream of {slot}"), children: open.collect() }
+        Why {
+            slot: Some(slot.to_string()),
+            date: Some(date),
+            children: open.collect(),
+            ..Why::of(WhyKind::Scope, format!("scope open: work upstream of {slot}"))
+        }
     }
 
     fn why_name(&self, slot: SlotId, date: SlotDate, key: &Key, seen: &mut Seen) -> Why {
@@ -169,11 +270,15 @@ impl Graph {
             return self.why_cell(cell, seen);
         }
         let text = format!("{} was never made", self.label_of(slot, date, key));
+        let mut why = self.about_cell(WhyKind::Missing, text, slot, date, key);
         if let Err(error) = self.check_key(slot, key) {
-            return Why { text, children: vec![Why::leaf(error.to_string())] };
+            why.children.push(Why::leaf(error.to_string()));
+            return why;
         }
-        if seen.depth >= DEPTH_MAX {
-            return Why::leaf(format!("{text}; deeper reasons are left out"));
+        if seen.is_deep() {
+            why.text += "; deeper reasons are left out";
+            why.more = 1;
+            return why;
         }
         seen.depth += 1;
         let providers = &self.slots[slot.at()].providers;
@@ -183,18 +288,25 @@ impl Graph {
         if children.is_empty() {
             children.push(Why::leaf("no producer provides it, and no client committed it"));
         }
-        Why { text, children }
+        why.children = children;
+        why
     }
 
     /// Why a producer has not given a cell that it might give.
     fn why_not_given(&self, id: ProducerId, slot: SlotId, date: SlotDate, key: &Key, seen: &mut Seen) -> Why {
         let producer = &self.producers[id.at()];
-        let name = &producer.definition.name;
         let positions = producer.output_positions.get(&slot).map_or(&[][..], |positions| positions);
         let bundle_key = key.project(positions);
         if let Some(bundle) = producer.bundles.get(&(date, bundle_key.clone())) {
             return self.why_work(*bundle, seen);
         }
+        self.why_no_work(id, date, &bundle_key, seen)
+    }
+
+    /// Why a producer has no bundle of this date and key.
+    fn why_no_work(&self, id: ProducerId, date: SlotDate, bundle_key: &Key, seen: &mut Seen) -> Why {
+        let producer = &self.producers[id.at()];
+        let name = &producer.definition.name;
         let mut children = Vec::new();
         for (input, source) in producer.inputs.iter().enumerate() {
             match producer.input_columns.get(input) {
@@ -210,6 +322,17 @@ impl Graph {
                 }
             }
         }
-        Why { text: format!("producer {name} has no bundle for it: inputs are missing"), children }
+        Why {
+            producer: Some(name.clone()),
+            date: Some(date),
+            key: Some(bundle_key.clone()),
+            children,
+            ..Why::of(WhyKind::Work, format!("producer {name} has no bundle for it: inputs are missing"))
+        }
     }
+}
+
+/// That so many reasons were left out.
+fn more(count: usize, what: &str) -> Why {
+    Why { more: count as u64, ..Why::of(WhyKind::More, format!("and {count} {what} more")) }
 }

@@ -38,7 +38,7 @@ impl View {
                 let row = RunningRow {
                     producer: definition.map(|definition| definition.name.clone()).unwrap_or_default(),
                     pid: run.run,
-                    machine: None,
+                    machine: graph.machine(run.producer).map(str::to_string),
                     start_time: run.started,
                     sid: None,
                     date: run.date,

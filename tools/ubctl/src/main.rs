@@ -22,6 +22,7 @@ mod status;
 mod stderr;
 mod tail;
 mod time;
+mod tree;
 mod variable;
 mod verify;
 mod wal;

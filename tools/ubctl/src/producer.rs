@@ -13,6 +13,7 @@ use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing};
 use crate::slot::parse_key;
 use crate::time::parse_slot_date;
+use crate::tree::{self, TreeArgs};
 use crate::write;
 
 /// What turns slots into slots.
@@ -46,6 +47,20 @@ pub(crate) enum Producer {
         name: String,
         #[command(flatten)]
         format: FormatArg,
+    },
+    /// Explains what a producer has to do, or its work on one bundle, or why there is no such bundle
+    Why {
+        /// The producer
+        name: String,
+        /// The day (2014-06-02) or instant of the bundle
+        #[arg(value_parser = parse_slot_date, allow_negative_numbers = true)]
+        date: Option<SlotDate>,
+        /// The values of the bundle's key columns joined by `/`; `\` stands before a `/` or `\` of a value, `--` before
+        /// a key that begins with `-`
+        #[arg(allow_negative_numbers = true, requires = "date")]
+        key: Option<String>,
+        #[command(flatten)]
+        extent: TreeArgs,
     },
     /// Has a bundle run again although nothing changed
     ///
@@ -113,9 +128,13 @@ impl Producer {
         match self {
             Producer::Force(_) | Producer::Cancel { .. } | Producer::Deregister { .. } => Ok(()),
             Producer::Ls(format) => list(db, *format),
+            Producer::Runs { name, n, format } => runs(db, name.as_deref(), *n, *format),
             Producer::Running { name, format } => work::running(db, name.as_deref(), *format),
             Producer::Work { name, format } => work::obligations(db, name, *format),
-            Producer::Runs { name, n, format } => runs(db, name.as_deref(), *n, *format),
+            Producer::Why { name, date, key, extent } => {
+                let why = work::why(db, name, *date, key.as_deref(), extent.extent())?;
+                tree::why(&why, extent.format)
+            }
             Producer::Graph(drawing) => drawing.run(db),
         }
     }

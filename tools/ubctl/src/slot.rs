@@ -3,17 +3,17 @@
 mod key;
 mod put;
 mod table;
-mod tree;
 
 use std::path::Path;
 
-use clap::{Subcommand, ValueEnum};
-use underbelly::{Database, ReadError, SlotDate, SlotDefinition, State, View};
+use clap::Subcommand;
+use underbelly::{Database, ReadError, SlotDate, SlotDefinition, State, Value, View};
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing};
 use crate::series::show;
 use crate::time::parse_slot_date;
+use crate::tree::{self, TreeArgs};
 use crate::write;
 pub(crate) use key::{parse_key, parse_value};
 
@@ -110,21 +110,21 @@ pub(crate) enum Slot {
         #[command(flatten)]
         cell: Cell,
         #[command(flatten)]
-        format: TreeFormatArg,
+        extent: TreeArgs,
     },
     /// Shows the cells that were made from a cell
     Downstream {
         #[command(flatten)]
         cell: Cell,
         #[command(flatten)]
-        format: TreeFormatArg,
+        extent: TreeArgs,
     },
     /// Shows the cells that a cell was made from
     Upstream {
         #[command(flatten)]
         cell: Cell,
         #[command(flatten)]
-        format: TreeFormatArg,
+        extent: TreeArgs,
     },
 }
 
@@ -142,22 +142,19 @@ pub(crate) struct Cell {
     key: Option<String>,
 }
 
-/// The form of a tree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TreeFormat {
-    /// Indented lines.
-    #[default]
-    Text,
-    /// Nested objects.
-    Json,
-}
+impl Cell {
+    /// The values of its key.
+    fn key(&self, db: &View) -> Result<Vec<Value>, Failed> {
+        key::parse(&definition(db, &self.name)?, self.key.as_deref())
+    }
 
-/// The option that every tree takes.
-#[derive(clap::Args, Clone, Copy, Debug)]
-pub(crate) struct TreeFormatArg {
-    /// The form of the output
-    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
-    format: TreeFormat,
+    /// That there is no such cell.
+    fn missing(&self) -> Failed {
+        let (name, date, key) = (&self.name, self.date, self.key.as_deref().unwrap_or_default());
+        Failed::NotFound(format!(
+            "slot {name:?} has no cell for {date} {key:?}; `ubctl slot why` explains it"
+        ))
+    }
 }
 
 pub(crate) fn parse_state(text: &str) -> Result<State, String> {
@@ -187,7 +184,7 @@ impl Slot {
             }
             Slot::Retract { cell, priority } => {
                 let db = write(dir)?;
-                let key = key::parse(&definition(&db, &cell.name)?, cell.key.as_deref())?;
+                let key = cell.key(&db)?;
                 let commit = db.retract(&cell.name, cell.date, key, *priority)?;
                 let mut facts = Facts::default();
                 facts.add("slot", cell.name.clone()).add("date", Field::text(cell.date));
@@ -211,7 +208,7 @@ impl Slot {
             Slot::Rows { name, date, format } => table::rows(db, name, *date, *format),
             Slot::Get { cell, format } => {
                 let Cell { name, date, .. } = cell;
-                let key = key::parse(&definition(db, name)?, cell.key.as_deref())?;
+                let key = cell.key(db)?;
                 let found = db.snapshot().slot(name, *date, key)?;
                 let found = found.ok_or_else(|| {
                     let key = cell.key.as_deref().unwrap_or_default();
@@ -221,17 +218,17 @@ impl Slot {
                 })?;
                 show(format.format, &found.rows)
             }
-            Slot::Why { cell, format } => {
-                let key = key::parse(&definition(db, &cell.name)?, cell.key.as_deref())?;
-                tree::why(&db.why(&cell.name, cell.date, key)?, format.format)
+            Slot::Why { cell, extent } => {
+                let key = cell.key(db)?;
+                tree::why(&db.why_within(&cell.name, cell.date, key, extent.extent())?, extent.format)
             }
-            Slot::Downstream { cell, format } => {
-                let key = key::parse(&definition(db, &cell.name)?, cell.key.as_deref())?;
-                tree::lineage(cell, db.downstream(&cell.name, cell.date, key)?, format.format)
+            Slot::Downstream { cell, extent } => {
+                let found = db.downstream(&cell.name, cell.date, cell.key(db)?, extent.extent())?;
+                tree::downstream(&found.ok_or_else(|| cell.missing())?, extent.format)
             }
-            Slot::Upstream { cell, format } => {
-                let key = key::parse(&definition(db, &cell.name)?, cell.key.as_deref())?;
-                tree::lineage(cell, db.upstream(&cell.name, cell.date, key)?, format.format)
+            Slot::Upstream { cell, extent } => {
+                let found = db.upstream(&cell.name, cell.date, cell.key(db)?, extent.extent())?;
+                tree::upstream(&found.ok_or_else(|| cell.missing())?, extent.format)
             }
         }
     }

@@ -45,10 +45,10 @@ fn a_chain_runs_from_source_to_end() {
     let effects = stage.write(a, date, &at, Some(content(9)));
     let expected = [(0, Current, Updated), (0, Updated, Pending), (1, Current, Stale), (2, Current, Stale)];
     assert_eq!(states(&effects), expected);
-    let down = stage.graph.downstream(CellId(0)).unwrap();
-    assert_eq!(down.children[0].children[0].cell, stage.graph.cell(c, date, &at).unwrap());
-    let up = stage.graph.upstream(CellId(2)).unwrap();
-    assert_eq!(up.children[0].children[0].cell, CellId(0));
+    let down = stage.graph.downstream(CellId(0), Extent::default()).unwrap();
+    assert_eq!(down.children[0].children[0].node, TreeNode::Cell(stage.graph.cell(c, date, &at).unwrap()));
+    let up = stage.graph.upstream(CellId(2), Extent::default()).unwrap();
+    assert_eq!(up.children[0].children[0].node, TreeNode::Cell(CellId(0)));
     assert_eq!(stage.state(b, date, &at), Stale);
 }
 

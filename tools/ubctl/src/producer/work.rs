@@ -1,9 +1,10 @@
 //! What producers have in work.
 
-use underbelly::View;
+use underbelly::{Extent, SlotDate, View, Why};
 
 use crate::error::Failed;
 use crate::output::{Field, FormatArg, Listing};
+use crate::slot::parse_key;
 
 /// RUNNING_PROD.
 pub(super) fn running(db: &View, name: Option<&str>, format: FormatArg) -> Result<(), Failed> {
@@ -40,4 +41,18 @@ pub(super) fn obligations(db: &View, name: &str, format: FormatArg) -> Result<()
         ])?;
     }
     listing.end(None)
+}
+
+/// Why a producer's work is as it is: on one bundle, or on those that are not done.
+pub(super) fn why(
+    db: &View,
+    name: &str,
+    date: Option<SlotDate>,
+    key: Option<&str>,
+    extent: Extent,
+) -> Result<Why, Failed> {
+    let Some(date) = date else { return Ok(db.why_producer(name, extent)?) };
+    let columns = db.bundle_columns(name)?;
+    let key = parse_key(&format!("producer {name:?}"), &columns, key)?;
+    Ok(db.why_work(name, date, key, extent)?)
 }

@@ -6,6 +6,8 @@ use underbelly::{
     Batch, ColumnType, Columns, Database, Date, Failure, Outputs, ProducerDefinition, SlotDefinition,
 };
 
+use serde_json::Value as Json;
+
 use crate::{Place, words};
 
 /// A chain of two slots with a producer between them, one cell each.
@@ -179,12 +181,88 @@ fn trees_explain_and_lead_on() {
     let why = place.ok(words("slot why Param.Smile 2014-06-02 EU\\/RO/EUR"));
     assert!(why.contains("no fit") && why.contains("└─ "), "{why}");
     let why = place.json(words("slot why Param.Smile 2014-06-02 EU\\/RO/EUR --format json"));
-    assert!(why["text"].is_string() && !why["children"].as_array().unwrap().is_empty());
+    let (work, failure) = (&why["children"][0], &why["children"][0]["children"][0]);
+    assert_eq!(
+        (&why["kind"], &why["slot"], &why["sid"]),
+        (&"missing".into(), &"Param.Smile".into(), &Json::Null)
+    );
+    assert_eq!((&why["date"], &why["key"]), (&"2014-06-02".into(), &"EU\\/RO/EUR".into()));
+    assert_eq!(
+        (&work["kind"], &work["status"], &work["producer"]),
+        (&"work".into(), &"failed".into(), &"fit \"it\"".into())
+    );
+    assert_eq!((&failure["kind"], failure["seq"].is_u64()), (&"ended".into(), true), "{failure}");
     let down = place.json(words("slot downstream Market.Option 2014-06-02 EU\\/RO/EUR --format json"));
-    assert_eq!((&down["slot"], &down["key"]), (&"Market.Option".into(), &"EU\\/RO/EUR".into()));
+    assert_eq!(
+        (&down["slot"], &down["key"], &down["g"]),
+        (&"Market.Option".into(), &"EU\\/RO/EUR".into(), &1.into())
+    );
     let up = place.ok(words("slot upstream Market.Option 2014-06-02 EU\\/RO/EUR"));
     assert!(up.starts_with("Market.Option 2014-06-02 EU\\/RO/EUR: "), "{up}");
     assert!(place.fails(words("slot upstream Market.Option 2014-06-09 a/b")).contains("no cell"));
+}
+
+/// What was read, through which input, and what was left out.
+#[test]
+fn lineage_says_what_was_read_and_what_is_left_out() {
+    let place = doubled();
+    let up = place.json(words("slot upstream B 2014-06-02 x --format json"));
+    let source = &up["children"][0];
+    assert_eq!((&up["kind"], &up["mode"], &up["state"]), (&"cell".into(), &Json::Null, &"current".into()));
+    let link = serde_json::json!(["A", "x", 1, 1, "double", "A", "required", "current", null]);
+    let found = ["slot", "key", "g", "read", "producer", "input", "mode", "state", "run"]
+        .map(|name| source[name].clone());
+    assert_eq!(Json::from(found.to_vec()), link);
+    assert!(up["seq"].as_u64() > source["seq"].as_u64() && source["seq"].is_u64());
+    let text = place.ok(words("slot upstream B 2014-06-02 x"));
+    assert_eq!(
+        text,
+        "B 2014-06-02 x: current, generation 1\n└─ A 2014-06-02 x: current, generation 1, generation 1 read by double\n"
+    );
+    let text = place.ok(words("slot downstream A 2014-06-02 x"));
+    assert!(
+        text.contains("└─ B 2014-06-02 x: current, generation 1, made by double from generation 1"),
+        "{text}"
+    );
+
+    let cut = place.ok(words("slot downstream A 2014-06-02 x --depth 0"));
+    assert_eq!(cut, "A 2014-06-02 x: current, generation 1\n└─ … 1 more\n");
+    let cut = place.json(words("slot upstream B 2014-06-02 x --limit 0 --format json"));
+    assert_eq!((&cut["more"], &cut["children"]), (&1.into(), &serde_json::json!([])));
+    let cut = place.json(words("slot why B 2014-06-02 x --limit 0 --format json"));
+    let more = &cut["children"][0]["children"][0];
+    assert_eq!(
+        (&more["kind"], &more["more"], &more["text"]),
+        (&"more".into(), &1.into(), &"and 1 inputs more".into())
+    );
+    let cut = place.ok(words("slot why B 2014-06-02 x --depth 0"));
+    assert_eq!(cut, "B 2014-06-02 x is current; deeper reasons are left out\n");
+}
+
+/// What a producer has to do, its work on one bundle, and why there is none.
+#[test]
+fn the_work_of_producers_is_explained() {
+    let place = chain();
+    place.write("q.csv", "strike,quote\n90,2\n");
+    place.ok(words("slot put Market.Option 2014-06-03 DE/USD q.csv"));
+    let why = place.json(["producer", "why", "fit \"it\"", "--format", "json"]);
+    assert_eq!(why["text"], "producer fit \"it\" is detached: 1 notified, 1 failed");
+    let statuses: Vec<_> =
+        why["children"].as_array().unwrap().iter().map(|child| child["status"].clone()).collect();
+    assert_eq!(statuses, ["failed", "notified"]);
+    let cut = place.json(["producer", "why", "fit \"it\"", "--limit", "1", "--format", "json"]);
+    assert_eq!(cut["children"][1]["text"], "and 1 bundles more");
+    let one = place.ok(["producer", "why", "fit \"it\"", "2014-06-03", "DE/USD"]);
+    assert!(one.contains("is notified") && one.contains("is detached; attach it"), "{one}");
+    let none = place.ok(["producer", "why", "fit \"it\"", "2014-06-04", "DE/USD"]);
+    assert!(
+        none.contains("inputs are missing")
+            && none.contains("Market.Option 2014-06-04 DE/USD was never made"),
+        "{none}"
+    );
+    let error = place.fails(["producer", "why", "fit \"it\"", "2014-06-03", "DE"]);
+    assert!(error.contains("issuer (utf8)/ccy (utf8)") && error.contains("producer"), "{error}");
+    assert!(place.fails(words("producer why nobody")).contains("producer ls"));
 }
 
 #[test]

@@ -1,0 +1,91 @@
+//! What a cell was made from, and what was made from it.
+
+use std::collections::BTreeSet;
+
+use super::Graph;
+use super::ids::CellId;
+use super::info::{Extent, Link, Tree, TreeNode};
+use super::query::DEPTH_MAX;
+
+/// Most nodes of a tree; what would go beyond is counted.
+const NODES_MAX: usize = 100_000;
+
+/// A walk under way.
+struct Walk {
+    extent: Extent,
+    /// Cells that were expanded.
+    seen: BTreeSet<CellId>,
+    nodes: usize,
+}
+
+impl Graph {
+    /// The cells that depend on a cell, through the outputs of its readers. Each is expanded once.
+    pub fn downstream(&self, cell: CellId, extent: Extent) -> Option<Tree> {
+        self.tree(cell, extent, &|cell, child| {
+            let Some(source) = self.cells.get(cell.at()) else { return };
+            for id in source.readers.iter() {
+                let Some(bundle) = self.bundles.get(id.at()) else { continue };
+                for (edge, token) in bundle.edges.of(cell) {
+                    let link = Link { bundle: id, input: edge.input, token };
+                    bundle.outputs.iter().for_each(|output| child(TreeNode::Cell(*output), link));
+                }
+            }
+        })
+    }
+
+    /// What a cell depends on, through the inputs of every bundle that gives it: cells, and for groups the scopes
+    /// that they read. Each cell is expanded once.
+    pub fn upstream(&self, cell: CellId, extent: Extent) -> Option<Tree> {
+        self.tree(cell, extent, &|cell, child| {
+            let candidates = self.cells.get(cell.at()).into_iter().flat_map(|cell| &cell.candidates);
+            for id in candidates.filter_map(|candidate| candidate.owner) {
+                let Some(bundle) = self.bundles.get(id.at()) else { continue };
+                let inputs = self.producers.get(bundle.producer.at()).map_or(&[][..], |p| &p.inputs);
+                for (input, (scope, slot)) in (0..).zip(bundle.scopes.iter().zip(inputs)) {
+                    let known = self.slots.get(slot.at()).and_then(|slot| slot.scopes.get(&bundle.date));
+                    let node = TreeNode::Scope(*slot, bundle.date, known.map_or(0, |scope| scope.g));
+                    child(node, Link { bundle: id, input, token: scope.token });
+                }
+                for (edge, token) in bundle.edges.iter() {
+                    child(TreeNode::Cell(edge.source), Link { bundle: id, input: edge.input, token });
+                }
+            }
+        })
+    }
+
+    fn tree(&self, root: CellId, extent: Extent, next: &Next<'_>) -> Option<Tree> {
+        self.cells.get(root.at())?;
+        let extent = Extent { depth: extent.depth.min(DEPTH_MAX), ..extent };
+        let mut walk = Walk { extent, seen: BTreeSet::new(), nodes: 0 };
+        Some(grow(TreeNode::Cell(root), None, 0, &mut walk, next))
+    }
+}
+
+/// Tells the children of a cell.
+type Next<'a> = dyn Fn(CellId, &mut dyn FnMut(TreeNode, Link)) + 'a;
+
+fn grow(node: TreeNode, link: Option<Link>, depth: usize, walk: &mut Walk, next: &Next<'_>) -> Tree {
+    walk.nodes += 1;
+    let mut tree = Tree { node, link, children: Vec::new(), repeated: false, more: 0 };
+    let TreeNode::Cell(cell) = node else { return tree };
+    if !walk.seen.insert(cell) {
+        tree.repeated = true;
+        return tree;
+    }
+    let mut steps = Vec::new();
+    next(cell, &mut |node, link| {
+        if depth < walk.extent.depth && steps.len() < walk.extent.children {
+            steps.push((node, link));
+        } else {
+            tree.more += 1;
+        }
+    });
+    for (node, link) in steps {
+        if walk.nodes < NODES_MAX {
+            tree.children.push(grow(node, Some(link), depth + 1, walk, next));
+        } else {
+            tree.more += 1;
+        }
+    }
+    tree
+}

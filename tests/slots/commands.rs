@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use underbelly::{Batch, CommitError, Database, GraphError, Options, PStatus, SimulatedDisk, State};
+use underbelly::{
+    Batch, CommitError, Database, GraphError, Options, Outputs, PStatus, ProducerDefinition, Run,
+    SimulatedDisk, State,
+};
 use underbelly_tests::{counter_slot, day, in_memory, one, options};
 
-use crate::desk::{derive, get, put, settle, state};
+use crate::desk::{derive, get, number, put, settle, state};
 
 /// A client's data above a producer's counts until it is taken back.
 #[test]
@@ -73,4 +76,29 @@ fn a_producer_is_forced_cancelled_and_deregistered_by_name() {
     let again = derive(&db, "double", "A", "B", |n| Ok(n * 3));
     db.run_ready().unwrap();
     assert_eq!((again.take(), get(&db, "B", "x")), (1, Some(18)));
+}
+
+/// What a run cannot make of several outputs is invalid alone.
+#[test]
+fn a_run_fails_for_one_output_and_gives_the_other() {
+    let (_, db) = in_memory().unwrap();
+    for name in ["A", "B", "C"] {
+        db.define_slot(counter_slot(name)).unwrap();
+    }
+    let producer = ProducerDefinition::new("both").requires("A").provides("B").provides("C");
+    db.register(producer, |run: &Run| {
+        let n = number(&run.input("A")?);
+        let outputs = Outputs::new().put("B", one("n", n)?);
+        Ok(if n > 0 { outputs.put("C", one("n", -n)?) } else { outputs.fail("C", "not above zero") })
+    })
+    .unwrap();
+    put(&db, "A", "x", 3);
+    settle(&db);
+    assert_eq!((get(&db, "B", "x"), get(&db, "C", "x")), (Some(3), Some(-3)));
+    put(&db, "A", "x", 0);
+    settle(&db);
+    assert_eq!((state(&db, "B", "x"), state(&db, "C", "x")), (Some(State::Current), Some(State::Invalid)));
+    assert_eq!((get(&db, "B", "x"), get(&db, "C", "x")), (Some(0), Some(-3)), "the last good data");
+    let why = db.why("C", day(), ["x"]).unwrap();
+    assert!(why.to_string().contains("not above zero"), "{why}");
 }

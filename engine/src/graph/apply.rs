@@ -7,6 +7,7 @@ use underbelly_storage::Timestamp;
 
 use super::bundle::{Claim, Ending};
 use super::cell::{Cell, Moment};
+use super::definition::Mode;
 use super::effect::{Effects, Ended, Interrupted, RunInput, Started};
 use super::error::GraphError;
 use super::event::{Event, Given, Host, Outcome, OutputWrite, Write};
@@ -135,14 +136,21 @@ impl Graph {
 
     /// Makes a cell, and the bundles of the tuples that it completes.
     fn create_cell(&mut self, pass: &mut Pass, slot: SlotId, date: SlotDate, key: &Key) -> CellId {
-        let id = CellId(self.cells.len() as u32);
-        self.cells.push(Cell::new(slot, date, key.clone()));
-        self.cell_mut(id);
+        let id = self.find(slot, date, key).unwrap_or_else(|| {
+            let id = CellId(self.cells.len() as u32);
+            self.cells.push(Cell::new(slot, date, key.clone()));
+            self.slots[slot.at()].index_cell(id, date, key);
+            id
+        });
+        self.cell_mut(id).expected = false;
         let target = &mut self.slots[slot.at()];
-        target.index_cell(id, date, key);
         target.states.counts[State::Void as usize] += 1;
         for (producer, input) in target.readers.clone() {
-            if !self.producers[producer.at()].is_group() {
+            let reader = &self.producers[producer.at()];
+            let need = reader.needs.get(usize::from(input)).copied().unwrap_or_default();
+            if need.mode != Mode::Required {
+                self.reach_cell(pass, producer, input, id);
+            } else if !reader.is_group() {
                 self.join_cell(pass, producer, usize::from(input), id);
             }
         }

@@ -29,7 +29,7 @@ pub(super) struct Cell {
     pub date: SlotDate,
     pub key: Key,
     pub candidates: Vec<Candidate>,
-    /// Somebody reads it, and nobody has made it.
+    /// Somebody looks for it, and nobody has made it: it is neither joined nor listed.
     pub expected: bool,
     /// How far it was lifted in the order of settling.
     pub lift: u32,

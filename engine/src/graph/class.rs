@@ -1,19 +1,7 @@
 //! What edges make of their sources: the class of an edge, counts of classes, and what a bundle shows of them.
 
+use super::definition::{Input, Mode};
 use super::state::PStatus;
-
-/// How an input is needed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code))]
-pub(super) enum Mode {
-    /// A run needs it.
-    #[default]
-    Required,
-    /// A run reads it where it is there.
-    Optional,
-    /// A run takes place only where it is not there.
-    Exclusive,
-}
 
 /// What an input asks of the cells behind its edges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +41,10 @@ pub(super) struct Seen {
 }
 
 impl Need {
+    pub fn of(input: &Input) -> Need {
+        Need { mode: input.mode, fault_tolerant: input.fault_tolerant, accept_stale: input.accept_stale }
+    }
+
     /// Whether a settled source counts as usable. Stale data counts as present for an exclusive input.
     fn is_usable(self, sight: Sight) -> bool {
         match sight {

@@ -3,6 +3,7 @@
 use super::Graph;
 use super::bundle::{Claim, Ending};
 use super::class::{Counters, Sight};
+use super::definition::Mode;
 use super::edges::EdgeKey;
 use super::error::GraphError;
 use super::ids::{BundleId, CellId, ProducerId, RunId};
@@ -65,8 +66,8 @@ impl Graph {
             let seen = self.cells[edge.source.at()].seen();
             let need = needs.get(usize::from(edge.input)).copied().unwrap_or_default();
             // Of an input that is being made again, what it has so far: the same again is no news.
-            let so_far = (seen.sight == Sight::Waiting && seen.g > 0).then_some(seen.g);
-            Some((edge, need.reads(seen).or(so_far)?))
+            let so_far = need.mode != Mode::Exclusive && seen.sight == Sight::Waiting && seen.g > 0;
+            Some((edge, need.reads(seen).or(so_far.then_some(seen.g))?))
         };
         let cells = bundle.edges.iter().filter_map(|(edge, _)| read(edge)).collect();
         let scopes = self.scopes_now(bundle);

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::Graph;
 use super::bundle::Bundle;
 use super::class::Class;
+use super::definition::Mode;
 use super::edges::EdgeKey;
 use super::error::GraphError;
-use super::ids::{BundleId, CellId, ProducerId, SlotDate};
+use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::key::Key;
 use super::pass::Pass;
 use super::producer::Producer;
@@ -28,9 +29,9 @@ impl Graph {
     /// Makes the bundles of a grouping producer for the cells that there are.
     pub(super) fn make_groups(&mut self, pass: &mut Pass, id: ProducerId) {
         let mut groups: BTreeMap<SlotDate, Vec<(u16, CellId)>> = BTreeMap::new();
-        for (input, slot) in self.producers[id.at()].inputs.iter().enumerate() {
+        for (input, slot) in self.producers[id.at()].required() {
             for (date, scope) in &self.slots[slot.at()].scopes {
-                let members = scope.members.iter().map(|cell| (input as u16, *cell));
+                let members = scope.members.iter().map(|cell| (input, *cell));
                 groups.entry(*date).or_default().extend(members);
             }
         }
@@ -42,9 +43,9 @@ impl Graph {
     /// The cells of a group, each with its input.
     pub(super) fn members_of_group(&self, producer: &Producer, date: SlotDate) -> Vec<(u16, CellId)> {
         let mut members = Vec::new();
-        for (input, slot) in producer.inputs.iter().enumerate() {
+        for (input, slot) in producer.required() {
             if let Some(scope) = self.slots[slot.at()].scopes.get(&date) {
-                members.extend(scope.members.iter().map(|cell| (input as u16, *cell)));
+                members.extend(scope.members.iter().map(|cell| (input, *cell)));
             }
         }
         members
@@ -52,7 +53,7 @@ impl Graph {
 
     /// Whether every group that has members has its bundle.
     pub(super) fn check_groups(&self, producer: &Producer) -> Result<(), GraphError> {
-        for slot in &producer.inputs {
+        for (_, slot) in producer.required() {
             for (date, scope) in &self.slots[slot.at()].scopes {
                 let made = producer.bundles.contains_key(&(*date, Key::empty()));
                 if !made && !scope.members.is_empty() {
@@ -76,7 +77,9 @@ impl Graph {
             scope.members.remove(&id);
         }
         for (producer, input) in self.slots[slot.at()].readers.clone() {
-            if !self.producers[producer.at()].is_group() {
+            let reader = &self.producers[producer.at()];
+            let need = reader.needs.get(usize::from(input)).copied().unwrap_or_default();
+            if !reader.is_group() || need.mode != Mode::Required {
                 continue;
             }
             let existing = self.group_of(producer, date);
@@ -98,9 +101,9 @@ impl Graph {
 
     /// The generation of each scope that a run of a bundle reads; none unless it is a group.
     pub(super) fn scopes_now(&self, bundle: &Bundle) -> Vec<u64> {
-        let inputs = &self.producers[bundle.producer.at()].inputs;
-        let scope = |slot: &super::SlotId| self.slots[slot.at()].scopes.get(&bundle.date).map_or(0, |s| s.g);
-        inputs.iter().take(bundle.scopes.len()).map(scope).collect()
+        let inputs = self.producers[bundle.producer.at()].required();
+        let scope = |slot: SlotId| self.slots[slot.at()].scopes.get(&bundle.date).map_or(0, |scope| scope.g);
+        inputs.take(bundle.scopes.len()).map(|(_, slot)| scope(slot)).collect()
     }
 
     /// Gives the scope edges of a group the classes that they have now.
@@ -110,8 +113,10 @@ impl Graph {
             return;
         }
         let open = self.open_work(bundle.producer, bundle.date) > 0;
-        for input in 0..bundle.scopes.len() {
-            let class = self.scope_class(&self.bundles[id.at()], input, open);
+        let inputs: Vec<SlotId> =
+            self.producers[bundle.producer.at()].required().map(|(_, slot)| slot).collect();
+        for (input, slot) in inputs.into_iter().enumerate() {
+            let class = self.scope_class(&self.bundles[id.at()], input, slot, open);
             let bundle = &mut self.bundles[id.at()];
             let before = std::mem::replace(&mut bundle.scopes[input].class, class);
             bundle.counters.shift(before, class);
@@ -120,9 +125,8 @@ impl Graph {
 
     /// The class of a group's edge from the scope of one of its inputs: waiting while there is open work
     /// upstream, so that what reads the group waits for keys that are still on their way.
-    fn scope_class(&self, bundle: &Bundle, input: usize, open: bool) -> Class {
-        let producer = &self.producers[bundle.producer.at()];
-        let scope = self.slots[producer.inputs[input].at()].scopes.get(&bundle.date);
+    fn scope_class(&self, bundle: &Bundle, input: usize, slot: SlotId, open: bool) -> Class {
+        let scope = self.slots[slot.at()].scopes.get(&bundle.date);
         let Some(scope) = scope.filter(|scope| open || !scope.members.is_empty()) else {
             return Class { maybe: open, held: open, blocked: !open, gone: !open, ..Class::CLEAN };
         };

@@ -25,17 +25,18 @@ pub(super) struct Step {
     pub probe: Vec<u16>,
 }
 
-/// A tuple: its key, and one cell for each input.
+/// A tuple: its key, and one cell for each required input.
 pub(super) struct Tuple {
     pub date: SlotDate,
     pub key: Key,
-    pub cells: Vec<CellId>,
+    /// The cells, each with its input.
+    pub cells: Vec<(u16, CellId)>,
 }
 
-/// The order in which to bind the inputs from `start`, with the columns that each shares with those before it.
-pub(super) fn order(input_columns: &[Vec<u16>], start: usize) -> Vec<(usize, Vec<u16>)> {
+/// The order in which to bind the inputs `among` from `start`, with the columns that each shares with those before it.
+pub(super) fn order(input_columns: &[Vec<u16>], among: &[usize], start: usize) -> Vec<(usize, Vec<u16>)> {
     let mut bound: Vec<u16> = input_columns.get(start).cloned().unwrap_or_default();
-    let mut left: Vec<usize> = (0..input_columns.len()).filter(|input| *input != start).collect();
+    let mut left: Vec<usize> = among.iter().copied().filter(|input| *input != start).collect();
     let mut steps = Vec::with_capacity(left.len());
     while !left.is_empty() {
         let shares = |input: &usize| input_columns[*input].iter().any(|column| bound.contains(column));
@@ -54,22 +55,24 @@ impl Graph {
         let Some(described) = self.producers.get(producer.at()) else { return };
         let input_columns = described.input_columns.clone();
         let inputs = described.inputs.clone();
-        let mut plans = Vec::with_capacity(input_columns.len());
-        for start in 0..input_columns.len() {
+        let joined: Vec<usize> = described.required().map(|(input, _)| usize::from(input)).collect();
+        let joined = if described.is_group() { Vec::new() } else { joined };
+        let mut plans = vec![Plan::default(); input_columns.len()];
+        for start in &joined {
             let mut plan = Plan::default();
-            for (input, probe) in order(&input_columns, start) {
+            for (input, probe) in order(&input_columns, &joined, *start) {
                 let at = |column: &u16| input_columns[input].iter().position(|own| own == column);
                 let positions = probe.iter().filter_map(at).map(|at| at as u16).collect();
                 let index = self.index_on(inputs[input], positions);
                 plan.steps.push(Step { input, index, probe });
             }
-            plans.push(plan);
+            plans[*start] = plan;
         }
         self.producers[producer.at()].plans = plans;
     }
 
     /// The index of a slot on these positions, built where there is none.
-    fn index_on(&mut self, slot: super::SlotId, positions: Vec<u16>) -> usize {
+    pub(super) fn index_on(&mut self, slot: super::SlotId, positions: Vec<u16>) -> usize {
         let slot = &mut self.slots[slot.at()];
         if let Some(at) = slot.indexes.iter().position(|index| index.positions == positions) {
             return at;
@@ -88,8 +91,7 @@ impl Graph {
         let producer = &self.producers[producer.at()];
         let Some(plan) = producer.plans.get(input) else { return Vec::new() };
         let date = self.cells[cell.at()].date;
-        let mut partial =
-            vec![(vec![Value::Null; producer.columns.len()], vec![cell; producer.inputs.len()])];
+        let mut partial = vec![(vec![Value::Null; producer.columns.len()], Vec::new())];
         self.bind(&mut partial[0], &producer.input_columns[input], input, cell);
         for step in &plan.steps {
             let index = &self.slots[producer.inputs[step.input].at()].indexes[step.index];
@@ -97,7 +99,8 @@ impl Graph {
             for tuple in &partial {
                 let probe = step.probe.iter().map(|column| tuple.0[usize::from(*column)].clone()).collect();
                 let found = index.buckets.get(&(date, Key::of_key_values(probe)));
-                for other in found.into_iter().flatten() {
+                let made = |other: &&CellId| !self.cells[other.at()].expected;
+                for other in found.into_iter().flatten().filter(made) {
                     let mut tuple = tuple.clone();
                     self.bind(&mut tuple, &producer.input_columns[step.input], step.input, *other);
                     longer.push(tuple);
@@ -109,10 +112,16 @@ impl Graph {
         partial.into_iter().map(tuple).collect()
     }
 
-    fn bind(&self, tuple: &mut (Vec<Value>, Vec<CellId>), columns: &[u16], input: usize, cell: CellId) {
+    fn bind(
+        &self,
+        tuple: &mut (Vec<Value>, Vec<(u16, CellId)>),
+        columns: &[u16],
+        input: usize,
+        cell: CellId,
+    ) {
         for (column, value) in columns.iter().zip(self.cells[cell.at()].key.values()) {
             tuple.0[usize::from(*column)] = value.clone();
         }
-        tuple.1[input] = cell;
+        tuple.1.push((input as u16, cell));
     }
 }

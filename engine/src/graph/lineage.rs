@@ -40,13 +40,14 @@ impl Graph {
             let candidates = self.cells.get(cell.at()).into_iter().flat_map(|cell| &cell.candidates);
             for id in candidates.filter_map(|candidate| candidate.owner) {
                 let Some(bundle) = self.bundles.get(id.at()) else { continue };
-                let inputs = self.producers.get(bundle.producer.at()).map_or(&[][..], |p| &p.inputs);
-                for (input, (scope, slot)) in (0..).zip(bundle.scopes.iter().zip(inputs)) {
+                let producer = self.producers.get(bundle.producer.at());
+                let inputs = producer.into_iter().flat_map(|producer| producer.required());
+                for (scope, (input, slot)) in bundle.scopes.iter().zip(inputs) {
                     let known = self.slots.get(slot.at()).and_then(|slot| slot.scopes.get(&bundle.date));
-                    let node = TreeNode::Scope(*slot, bundle.date, known.map_or(0, |scope| scope.g));
+                    let node = TreeNode::Scope(slot, bundle.date, known.map_or(0, |scope| scope.g));
                     child(node, Link { bundle: id, input, token: scope.token });
                 }
-                for (edge, token) in bundle.edges.iter() {
+                for (edge, token) in bundle.edges.iter().filter(|(edge, _)| self.is_made(edge.source)) {
                     child(TreeNode::Cell(edge.source), Link { bundle: id, input: edge.input, token });
                 }
             }

@@ -16,8 +16,8 @@
 //!
 //! In reading order: `ids`, `key`, `definition`, `event`, `effect`, `state` and `error` are the vocabulary;
 //! `cell`, `candidate`, `bundle`, `edges`, `slot` and `producer` the facts, `class` what follows from an edge; `register`, `check`, `apply` and `command` turn events into facts;
-//! `join` and `group` make bundles; `order` is that in which a `pass` reaches what depends on the facts, `propagate` moves
-//! edges and `settle` brings the rest up to date; `query`, `rows`, `lineage` and `why`
+//! `join` and `group` make bundles, `reach` finds their other inputs; `order` is that in which a `pass` reaches what
+//! depends on the facts, `propagate` moves edges and `settle` brings the rest up to date; `query`, `rows`, `lineage` and `why`
 //! answer; `record` is the form in which events are stored, `fact` that of facts; `ledger` knows which facts changed, and
 //! `restore` makes a graph of stored ones.
 
@@ -47,6 +47,7 @@ mod pass;
 mod producer;
 mod propagate;
 mod query;
+mod reach;
 mod record;
 mod register;
 mod restore;

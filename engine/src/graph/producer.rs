@@ -7,11 +7,12 @@ use underbelly_storage::ColumnType;
 
 use super::bundle::Bundle;
 use super::class::Need;
-use super::definition::{Group, ProducerDefinition};
+use super::definition::{Group, Mode, ProducerDefinition};
 use super::event::Host;
 use super::ids::{BundleId, ProducerId, SlotDate, SlotId};
 use super::join::Plan;
 use super::key::Key;
+use super::reach::Reach;
 use super::state::PStatus;
 
 #[derive(Clone, Debug)]
@@ -22,13 +23,15 @@ pub(super) struct Producer {
     pub needs: Vec<Need>,
     /// Provided slots and their priorities.
     pub outputs: BTreeMap<SlotId, i32>,
-    /// The union of the inputs' cell keys in order of appearance; empty for a group.
+    /// The union of the required inputs' cell keys in order of appearance; empty for a group.
     pub columns: Vec<(String, ColumnType)>,
-    /// For each input, the bundle column of each of its cell keys; empty for a group.
+    /// For each required input, the bundle column of each of its cell keys; empty for a group.
     pub input_columns: Vec<Vec<u16>>,
+    /// How bundles find the cells of each input that is not required.
+    pub reaches: Vec<Option<Reach>>,
     /// For each provided slot, the position in its key of each bundle column.
     pub output_positions: BTreeMap<SlotId, Vec<u16>>,
-    /// How to join, starting from each input; empty for a group.
+    /// How to join, starting from each required input; empty for a group.
     pub plans: Vec<Plan>,
     /// Greater than the rank of every input.
     pub rank: u32,
@@ -61,6 +64,12 @@ impl Producer {
     /// The mark of work that arrives now.
     pub fn unseen(&self) -> Option<u64> {
         (!self.attached).then_some(self.epoch)
+    }
+
+    /// The required inputs.
+    pub fn required(&self) -> impl Iterator<Item = (u16, SlotId)> + '_ {
+        let inputs = (0..).zip(self.inputs.iter().copied()).zip(&self.needs);
+        inputs.filter(|(_, need)| need.mode == Mode::Required).map(|(input, _)| input)
     }
 
     pub fn is_group(&self) -> bool {

@@ -23,7 +23,7 @@ impl Graph {
     ) -> BundleId {
         let id = BundleId(self.bundles.len() as u32);
         let owner = &mut self.producers[producer.at()];
-        let scopes = if owner.is_group() { owner.inputs.len() } else { 0 };
+        let scopes = if owner.is_group() { owner.required().count() } else { 0 };
         owner.bundles.insert((date, key.clone()), id);
         owner.statuses[PStatus::Parked.place()] += 1;
         let mut bundle = Bundle::new(producer, date, key, scopes);
@@ -33,6 +33,7 @@ impl Graph {
         for (input, source) in members {
             self.add_edge(pass, id, EdgeKey { source, input });
         }
+        self.reach_inputs(pass, id);
         self.touch_bundle(pass, id);
         id
     }

@@ -7,7 +7,7 @@ use underbelly_storage::{ColumnType, Timestamp};
 use super::apply::CLIENT;
 use super::bundle::Ending;
 use super::class::Class;
-use super::definition::{ProducerDefinition, SlotDefinition};
+use super::definition::{Mode, ProducerDefinition, SlotDefinition};
 use super::edges::EdgeKey;
 use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 use super::info::{BundleInfo, Cause, CellInfo, StateCounts};
@@ -73,17 +73,23 @@ impl Graph {
 
     /// The cell of a slot, date and key.
     pub fn cell(&self, slot: SlotId, date: SlotDate, key: &Key) -> Option<CellId> {
-        self.slots.get(slot.at())?.by_key.get(&(date, key.clone())).copied()
+        self.find(slot, date, key).filter(|cell| self.is_made(*cell))
     }
 
     /// All cells in the order of creation.
-    pub fn cells(&self) -> impl ExactSizeIterator<Item = CellId> + '_ {
-        (0..self.cells.len()).map(|at| CellId(at as u32))
+    pub fn cells(&self) -> impl Iterator<Item = CellId> + '_ {
+        (0..self.cells.len()).map(|at| CellId(at as u32)).filter(|cell| self.is_made(*cell))
+    }
+
+    /// Whether somebody has made a cell; others are only looked for.
+    pub(super) fn is_made(&self, cell: CellId) -> bool {
+        self.cells.get(cell.at()).is_some_and(|cell| !cell.expected)
     }
 
     /// The cells of a slot in the order of creation.
     pub fn cells_of(&self, slot: SlotId) -> impl Iterator<Item = CellId> + '_ {
-        self.slots.get(slot.at()).into_iter().flat_map(|slot| slot.cells.iter().copied())
+        let cells = self.slots.get(slot.at()).into_iter().flat_map(|slot| slot.cells.iter().copied());
+        cells.filter(|cell| self.is_made(*cell))
     }
 
     /// Where a cell is.
@@ -147,6 +153,19 @@ impl Graph {
         owner.and_then(|b| self.bundles.get(b.at())).map_or(CLIENT, |b| self.producer_name(b.producer))
     }
 
+    /// The cells that a run of a bundle may read, each once.
+    fn members(&self, bundle: BundleId) -> impl Iterator<Item = CellId> + '_ {
+        let bundle = &self.bundles[bundle.at()];
+        let needs = &self.producers[bundle.producer.at()].needs;
+        let is_read = |edge: &EdgeKey| {
+            let need = needs.get(usize::from(edge.input)).copied().unwrap_or_default();
+            need.mode != Mode::Exclusive && self.is_made(edge.source)
+        };
+        let mut before = None;
+        let cells = bundle.edges.iter().map(|(edge, _)| edge).filter(is_read).map(|edge| edge.source);
+        cells.filter(move |cell| before.replace(*cell) != Some(*cell))
+    }
+
     /// The edges of a bundle and their classes.
     pub(super) fn classes(&self, bundle: BundleId) -> impl Iterator<Item = (EdgeKey, Class)> + '_ {
         let bundle = &self.bundles[bundle.at()];
@@ -163,6 +182,8 @@ impl Graph {
         for (edge, class) in self.classes(bundle) {
             if class.blocked {
                 causes.push(Cause::Unusable(edge.source));
+            } else if class.unsatisfiable {
+                causes.push(Cause::Unsatisfiable(edge.source));
             } else if class.maybe {
                 causes.push(Cause::Waiting(edge.source));
             } else if class.changed {
@@ -176,13 +197,15 @@ impl Graph {
         if self.producers[bundle.producer.at()].deregistered {
             causes.push(Cause::Orphan);
         }
-        for (scope, slot) in bundle.scopes.iter().zip(&self.producers[bundle.producer.at()].inputs) {
+        for (scope, slot) in
+            bundle.scopes.iter().zip(self.producers[bundle.producer.at()].required().map(|(_, slot)| slot))
+        {
             if scope.class.blocked {
-                causes.push(Cause::ScopeEmpty(*slot));
+                causes.push(Cause::ScopeEmpty(slot));
             } else if scope.class.maybe {
-                causes.push(Cause::ScopeOpen(*slot));
+                causes.push(Cause::ScopeOpen(slot));
             } else if scope.class.changed {
-                causes.push(Cause::ScopeChanged(*slot));
+                causes.push(Cause::ScopeChanged(slot));
             }
         }
         causes
@@ -213,7 +236,7 @@ impl Graph {
             key: bundle.key.clone(),
             status: bundle.status,
             reason: self.reason(id),
-            members: bundle.edges.sources().collect(),
+            members: self.members(id).collect(),
             outputs: bundle.outputs.iter().copied().collect(),
             run: bundle.running.as_ref().map(|claim| claim.run),
             runs: bundle.runs,
@@ -245,7 +268,12 @@ impl Graph {
         if let Some((edge, _)) = self.classes(id).find(|(_, class)| class.blocked) {
             return self.unusable(edge.source);
         }
-        for (scope, slot) in bundle.scopes.iter().zip(&self.producers[bundle.producer.at()].inputs) {
+        if let Some((edge, _)) = self.classes(id).find(|(_, class)| class.unsatisfiable) {
+            return format!("exclusive input {} is there", self.label(edge.source));
+        }
+        for (scope, slot) in
+            bundle.scopes.iter().zip(self.producers[bundle.producer.at()].required().map(|(_, slot)| slot))
+        {
             if scope.class.blocked {
                 let slot = &self.slots[slot.at()].definition.name;
                 return format!("no cell of {slot} has data for {}", bundle.date);

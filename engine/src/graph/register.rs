@@ -91,7 +91,7 @@ impl Graph {
         if u32::try_from(self.producers.len()).is_err() {
             return Err(GraphError::TooMany { what: "producers", count: self.producers.len() });
         }
-        if definition.inputs.is_empty() {
+        if definition.inputs.iter().all(|input| input.mode != Mode::Required) {
             return Err(GraphError::NoInput { producer: name() });
         }
         if definition.outputs.is_empty() {
@@ -138,17 +138,19 @@ impl Graph {
             Group::Each => self.join_columns(definition, &inputs)?,
             Group::By { .. } => (Vec::new(), Vec::new()),
         };
+        let reaches = self.reaches(definition, &inputs, &columns)?;
         let output_positions = self.output_positions(definition, &outputs, &columns)?;
         if let Some(path) = self.cycle_through(definition, &inputs, &outputs) {
             return Err(GraphError::Cycle { producer: name(), path });
         }
         Ok(Known::New(Box::new(Producer {
             definition: definition.clone(),
-            needs: vec![Need::default(); inputs.len()],
+            needs: definition.inputs.iter().map(Need::of).collect(),
             inputs,
             outputs,
             columns,
             input_columns,
+            reaches,
             output_positions,
             plans: Vec::new(),
             rank: 0,
@@ -174,7 +176,9 @@ impl Graph {
         let mut input_columns = Vec::with_capacity(inputs.len());
         for (input, id) in inputs.iter().enumerate() {
             let mut own = Vec::new();
-            for (column, column_type) in &self.slots[id.at()].definition.cell_keys {
+            let is_joined = definition.inputs[input].mode == Mode::Required;
+            let keys = &self.slots[id.at()].definition.cell_keys;
+            for (column, column_type) in keys.iter().filter(|_| is_joined) {
                 let at = columns.iter().position(|(name, _)| name == column).unwrap_or_else(|| {
                     columns.push((column.clone(), *column_type));
                     first.push(input);
@@ -199,11 +203,14 @@ impl Graph {
         }
         let input_columns: Vec<Vec<u16>> =
             input_columns.into_iter().map(|own| own.into_iter().map(|at| at as u16).collect()).collect();
-        let joined: Vec<usize> = (0..inputs.len()).filter(|i| !definition.inputs[*i].broadcast).collect();
-        let of_joined: Vec<Vec<u16>> = joined.iter().map(|i| input_columns[*i].clone()).collect();
-        let lonely = join::order(&of_joined, 0).into_iter().find(|(_, shared)| shared.is_empty());
+        let is_joined =
+            |i: &usize| definition.inputs[*i].mode == Mode::Required && !definition.inputs[*i].broadcast;
+        let joined: Vec<usize> = (0..inputs.len()).filter(is_joined).collect();
+        let first = joined.first().copied().unwrap_or_default();
+        let lonely =
+            join::order(&input_columns, &joined, first).into_iter().find(|(_, shared)| shared.is_empty());
         if let Some((at, _)) = lonely.filter(|_| !joined.is_empty()) {
-            let slot = definition.inputs[joined[at]].slot.clone();
+            let slot = definition.inputs[at].slot.clone();
             return Err(GraphError::NotJoined { producer: definition.name.clone(), slot });
         }
         Ok((columns, input_columns))
@@ -275,12 +282,12 @@ impl Graph {
     /// Adds a producer that was checked, with the bundles that existing cells make for it.
     pub(super) fn register(&mut self, pass: &mut Pass, producer: Producer) -> ProducerId {
         let id = self.insert_producer(producer);
-        let producer = &self.producers[id.at()];
-        if producer.is_group() {
+        let first = self.producers[id.at()].required().next();
+        if self.producers[id.at()].is_group() {
             self.make_groups(pass, id);
-        } else if let Some(slot) = producer.inputs.first().copied() {
-            for cell in self.slots[slot.at()].cells.clone() {
-                self.join_cell(pass, id, 0, cell);
+        } else if let Some((input, slot)) = first {
+            for cell in self.cells_of(slot).collect::<Vec<_>>() {
+                self.join_cell(pass, id, usize::from(input), cell);
             }
         }
         let groups = self.producers[id.at()].groups_downstream.clone();
@@ -295,8 +302,7 @@ impl Graph {
     /// Makes the bundles of all tuples that have this cell as this input.
     pub(super) fn join_cell(&mut self, pass: &mut Pass, producer: ProducerId, input: usize, cell: CellId) {
         for tuple in self.tuples_of(producer, input, cell) {
-            let members = tuple.cells.into_iter().enumerate().map(|(input, cell)| (input as u16, cell));
-            self.create_bundle(pass, producer, tuple.date, tuple.key, members);
+            self.create_bundle(pass, producer, tuple.date, tuple.key, tuple.cells);
         }
     }
 
@@ -315,6 +321,7 @@ impl Graph {
         self.producers.push(producer);
         self.producer_mut(id);
         self.plan_joins(id);
+        self.plan_reaches(id);
         self.rank();
         id
     }
@@ -378,10 +385,6 @@ pub(super) enum Known {
 /// Refuses inputs that are defined and not built.
 fn check_possible(input: &Input) -> Result<(), GraphError> {
     match input {
-        Input { mode: Mode::Optional, .. } => not_yet("an optional input"),
-        Input { mode: Mode::Exclusive, .. } => not_yet("an exclusive input"),
-        Input { fault_tolerant: true, .. } => not_yet("an input that tolerates faults"),
-        Input { accept_stale: true, .. } => not_yet("an input that accepts stale data"),
         Input { alias, slot, .. } if alias != slot => not_yet("an input under another name"),
         Input { renames, .. } if !renames.is_empty() => not_yet("an input with renamed columns"),
         Input { filters, .. } if !filters.is_empty() => not_yet("a filtered input"),

@@ -7,6 +7,7 @@ use underbelly_storage::image::Key as RecordKey;
 
 use super::bundle::Bundle;
 use super::cell::{Cell, Moment};
+use super::class::Counters;
 use super::edges::EdgeKey;
 use super::error::GraphError;
 use super::fact::{BundleFacts, Fact, Kind, Registered};
@@ -172,7 +173,11 @@ impl Graph {
         }
         let target = &mut self.slots[cell.slot.at()];
         target.cells.push(id);
-        target.states.counts[State::Void as usize] += 1;
+        if !cell.expected {
+            target.states.counts[State::Void as usize] += 1;
+        } else if cell.g > 0 || !cell.candidates.is_empty() {
+            return wrong(format!("cell {id} was made and is expected"));
+        }
         self.cells.push(cell);
         Ok(())
     }
@@ -219,7 +224,7 @@ impl Graph {
         if owner.bundles.contains_key(&(date, key.clone())) || key.values().len() != owner.columns.len() {
             return wrong(format!("bundle {id} of producer {:?} comes twice", owner.definition.name));
         }
-        if owner.is_group() != (facts.scopes.len() == owner.inputs.len())
+        if owner.is_group() != (facts.scopes.len() == owner.required().count())
             || !(owner.is_group() || facts.scopes.is_empty())
         {
             return wrong(format!("bundle {id} has {} scopes", facts.scopes.len()));
@@ -230,7 +235,11 @@ impl Graph {
         };
         let (epoch, attached) = (owner.epoch, owner.attached);
         // Touches of this pass are dropped: everything is settled when all facts are there.
+        let cells = self.cells.len();
         self.create_bundle(&mut Pass::new(Moment::NEVER, Queue::default()), producer, date, key, members);
+        if self.cells.len() > cells {
+            return wrong(format!("bundle {id} looks for a cell that is not there"));
+        }
         for (edge, g) in facts.tokens {
             let token = Some(bounded("a token", g)?).filter(|g| *g > 0);
             let bundle = &mut self.bundles[id.at()];
@@ -238,7 +247,10 @@ impl Graph {
                 return wrong(format!("bundle {id} read cell {}, which is no member", edge.source));
             }
         }
+        let mut counters = Counters::default();
+        self.classes(id).for_each(|(_, class)| counters.add(class));
         let bundle = &mut self.bundles[id.at()];
+        bundle.counters = counters;
         for (scope, token) in bundle.scopes.iter_mut().zip(facts.scopes) {
             scope.token = token;
         }
@@ -306,11 +318,12 @@ impl Graph {
         key: &Key,
     ) -> Result<Vec<(u16, CellId)>, GraphError> {
         let mut members = Vec::with_capacity(owner.inputs.len());
-        for ((input, slot), columns) in owner.inputs.iter().enumerate().zip(&owner.input_columns) {
-            let Some(cell) = self.cell(*slot, date, &key.project(columns)) else {
+        for (input, slot) in owner.required() {
+            let columns = &owner.input_columns[usize::from(input)];
+            let Some(cell) = self.cell(slot, date, &key.project(columns)) else {
                 return wrong(format!("bundle {id} has no cell for input {input}"));
             };
-            members.push((input as u16, cell));
+            members.push((input, cell));
         }
         Ok(members)
     }
@@ -362,8 +375,11 @@ impl Graph {
                 continue;
             }
             let mut joined = 0;
-            for cell in producer.inputs.first().into_iter().flat_map(|slot| self.cells_of(*slot)) {
-                for tuple in self.tuples_of(ProducerId(at as u32), 0, cell) {
+            let first = producer.required().next();
+            for (input, cell) in
+                first.into_iter().flat_map(|(i, slot)| self.cells_of(slot).map(move |c| (i, c)))
+            {
+                for tuple in self.tuples_of(ProducerId(at as u32), usize::from(input), cell) {
                     joined += 1;
                     if !producer.bundles.contains_key(&(tuple.date, tuple.key)) {
                         return wrong(format!("producer {name:?} lacks a bundle for {}", tuple.date));

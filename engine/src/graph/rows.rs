@@ -7,7 +7,7 @@ use underbelly_storage::Timestamp;
 
 use super::Graph;
 use super::bundle::{Bundle, Ending};
-use super::class::Mode;
+use super::definition::Mode;
 use super::edges::EdgeKey;
 use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
 use super::info::{CellRow, EdgeRow, Obligation, RunInfo};
@@ -25,9 +25,9 @@ impl Graph {
         of_slot.into_iter().flatten().copied().chain(all.map(|at| CellId(at as u32)))
     }
 
-    /// A cell without its causes, which takes the same time for each.
+    /// A cell without its causes, which takes the same time for each; `None` where nobody has made it.
     pub fn cell_row(&self, id: CellId) -> Option<CellRow<'_>> {
-        let cell = self.cells.get(id.at())?;
+        let cell = self.cells.get(id.at()).filter(|cell| !cell.expected)?;
         let effective = cell.effective_candidate();
         Some(CellRow {
             slot: cell.slot,
@@ -135,9 +135,10 @@ impl Graph {
 
     fn obligation(&self, bundle: &Bundle, edge: EdgeKey, token: Option<u64>) -> Option<Obligation> {
         let EdgeKey { source: cell, input } = edge;
-        // It owes nothing to what forbids it.
+        // It owes nothing to what forbids it, nor to what is not there.
         let needs = &self.producers.get(bundle.producer.at())?.needs;
-        if needs.get(usize::from(input)).is_some_and(|need| need.mode == Mode::Exclusive) {
+        let forbids = needs.get(usize::from(input)).is_some_and(|need| need.mode == Mode::Exclusive);
+        if forbids || !self.is_made(cell) {
             return None;
         }
         let g = self.cells.get(cell.at())?.g;

@@ -222,7 +222,9 @@ impl Graph {
             let (slot, date) = (Some(slot.to_string()), Some(date));
             Why { slot, date, ..Why::of(WhyKind::Scope, text) }
         };
-        for (scope, slot) in bundle.scopes.iter().zip(&self.producers[bundle.producer.at()].inputs) {
+        for (scope, slot) in
+            bundle.scopes.iter().zip(self.producers[bundle.producer.at()].required().map(|(_, slot)| slot))
+        {
             let slot = &self.slots[slot.at()].definition.name;
             if scope.class.held {
                 children.push(self.why_open(bundle.producer, date, slot));
@@ -234,7 +236,13 @@ impl Graph {
             }
         }
         let all = self.classes(id).all(|(_, class)| class.is_clean()) && children.is_empty();
-        let shown = self.classes(id).filter(|(_, class)| all || !class.is_clean());
+        for (edge, _) in self.classes(id).filter(|(_, class)| class.unsatisfiable) {
+            let text = format!("exclusive input {} is there", self.label(edge.source));
+            children.push(Why { children: vec![self.why_cell(edge.source, seen)], ..Why::leaf(text) });
+        }
+        let shown = self.classes(id).filter(|(edge, class)| {
+            self.is_made(edge.source) && !class.unsatisfiable && (all || !class.is_clean())
+        });
         let mut inputs: Vec<(bool, CellId)> =
             shown.map(|(edge, c)| (!c.is_obstacle(), edge.source)).collect();
         inputs.sort_unstable();

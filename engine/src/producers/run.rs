@@ -107,6 +107,17 @@ impl Run {
         }
     }
 
+    /// The rows of the one cell of an input, or `None` where it has none here: an optional input that is not there.
+    ///
+    /// # Errors
+    /// As [`Run::input`], but for an input without a cell.
+    pub fn optional(&self, slot: &str) -> Result<Option<Columns>, ReadError> {
+        match self.inputs(slot)? {
+            [] => Ok(None),
+            _ => self.input(slot).map(Some),
+        }
+    }
+
     /// All cells of an input slot, in order of their keys: one, or each of the date for a grouped producer.
     ///
     /// # Errors

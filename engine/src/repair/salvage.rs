@@ -138,7 +138,7 @@ pub(super) fn salvage(
     copy.sync_folders()?;
     copy.write_manifest(candidate.number.max(1), database, &mut manifest)?;
     let rows = visible_rows(&mut state);
-    let has_others = state.graph.cells().len() + state.models.len() + state.variables.len() > 0;
+    let has_others = state.graph.cells().count() + state.models.len() + state.variables.len() > 0;
     Ok(Saved { records, seq: state.head, rows, has_others, losses })
 }
 

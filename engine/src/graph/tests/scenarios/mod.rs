@@ -1,5 +1,7 @@
 //! Named situations, each event of which is also checked against the oracle.
 
+mod inputs;
+
 use underbelly_storage::ColumnType;
 
 use super::super::*;

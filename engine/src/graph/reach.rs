@@ -1,0 +1,149 @@
+//! Inputs that make no bundles: optional and exclusive ones. Each bundle reaches their cells by its own key.
+//!
+//! Where the bundle's columns address one cell there is an edge from it, whether it is there or not: a cell that nobody
+//! has made is *expected*, so that its coming is a change like any other. Where the slot has further key columns there is
+//! an edge from each cell that is there, and bundles are found by their part of the key when one comes.
+
+use hashbrown::HashMap;
+use underbelly_storage::ColumnType;
+
+use super::Graph;
+use super::cell::Cell;
+use super::definition::{Mode, ProducerDefinition};
+use super::edges::EdgeKey;
+use super::error::GraphError;
+use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
+use super::key::Key;
+use super::pass::Pass;
+
+/// How a bundle finds the cells of an input that makes no bundles.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reach {
+    /// The bundle columns that the slot has as cell keys, in the order of those.
+    pub columns: Vec<u16>,
+    /// Their positions among the cell keys.
+    pub positions: Vec<u16>,
+    /// Whether these are all cell keys.
+    pub is_address: bool,
+    /// The slot's index on the positions, unless they are all.
+    pub index: usize,
+    /// Bundles by date and their part of the key, unless they address one cell.
+    pub bundles: HashMap<(SlotDate, Key), Vec<BundleId>>,
+}
+
+impl Graph {
+    /// How bundles of these columns find the cells of each input that makes no bundles.
+    pub(super) fn reaches(
+        &self,
+        definition: &ProducerDefinition,
+        inputs: &[SlotId],
+        columns: &[(String, ColumnType)],
+    ) -> Result<Vec<Option<Reach>>, GraphError> {
+        let mut reaches = Vec::with_capacity(inputs.len());
+        for (input, slot) in definition.inputs.iter().zip(inputs) {
+            if input.mode == Mode::Required {
+                reaches.push(None);
+                continue;
+            }
+            let keys = &self.slots[slot.at()].definition.cell_keys;
+            let mut reach = Reach::default();
+            for (position, (name, column_type)) in keys.iter().enumerate() {
+                let Some(at) = columns.iter().position(|(column, _)| column == name) else { continue };
+                let Some((_, own)) = columns.get(at).filter(|(_, own)| own != column_type) else {
+                    reach.columns.push(at as u16);
+                    reach.positions.push(position as u16);
+                    continue;
+                };
+                let slots =
+                    definition.inputs.iter().zip(inputs).filter(|(input, _)| input.mode == Mode::Required);
+                let has = |slot: &SlotId| {
+                    self.slots[slot.at()].definition.cell_keys.iter().any(|key| key.0 == *name)
+                };
+                let left = slots.into_iter().find(|(_, slot)| has(slot)).map(|(input, _)| input.slot.clone());
+                return Err(GraphError::JoinType {
+                    producer: definition.name.clone(),
+                    column: name.clone(),
+                    left_slot: left.unwrap_or_default(),
+                    left: *own,
+                    right_slot: input.slot.clone(),
+                    right: *column_type,
+                });
+            }
+            if reach.columns.is_empty() && !input.broadcast {
+                let (producer, slot) = (definition.name.clone(), input.slot.clone());
+                return Err(GraphError::NotJoined { producer, slot });
+            }
+            reach.is_address = reach.columns.len() == keys.len();
+            reaches.push(Some(reach));
+        }
+        Ok(reaches)
+    }
+
+    /// Makes the indexes on which bundles of a new producer find cells.
+    pub(super) fn plan_reaches(&mut self, id: ProducerId) {
+        for input in 0..self.producers[id.at()].reaches.len() {
+            let slot = self.producers[id.at()].inputs[input];
+            let Some(reach) = &self.producers[id.at()].reaches[input] else { continue };
+            if !reach.is_address {
+                let index = self.index_on(slot, reach.positions.clone());
+                if let Some(reach) = &mut self.producers[id.at()].reaches[input] {
+                    reach.index = index;
+                }
+            }
+        }
+    }
+
+    /// The cell of a slot, date and key, made or expected.
+    pub(super) fn find(&self, slot: SlotId, date: SlotDate, key: &Key) -> Option<CellId> {
+        self.slots.get(slot.at())?.by_key.get(&(date, key.clone())).copied()
+    }
+
+    /// Makes a cell that nobody has made, for those that look for it.
+    fn expect_cell(&mut self, slot: SlotId, date: SlotDate, key: Key) -> CellId {
+        let id = CellId(self.cells.len() as u32);
+        let mut cell = Cell::new(slot, date, key.clone());
+        cell.expected = true;
+        self.cells.push(cell);
+        self.cell_mut(id);
+        self.slots[slot.at()].index_cell(id, date, &key);
+        id
+    }
+
+    /// Gives a new bundle its edges from inputs that make no bundles.
+    pub(super) fn reach_inputs(&mut self, pass: &mut Pass, id: BundleId) {
+        let (producer, date) = (self.bundles[id.at()].producer, self.bundles[id.at()].date);
+        for input in 0..self.producers[producer.at()].reaches.len() {
+            let owner = &mut self.producers[producer.at()];
+            let slot = owner.inputs[input];
+            let Some(reach) = &mut owner.reaches[input] else { continue };
+            let key = self.bundles[id.at()].key.project(&reach.columns);
+            let edge = |source| EdgeKey { source, input: input as u16 };
+            if reach.is_address {
+                let found = self.find(slot, date, &key);
+                let source = found.unwrap_or_else(|| self.expect_cell(slot, date, key));
+                self.add_edge(pass, id, edge(source));
+                continue;
+            }
+            let place = (date, key);
+            let bucket = self.slots[slot.at()].indexes[reach.index].buckets.get(&place);
+            let found: Vec<CellId> = bucket.into_iter().flatten().copied().collect();
+            reach.bundles.entry(place).or_default().push(id);
+            for source in found.into_iter().filter(|cell| !self.cells[cell.at()].expected).collect::<Vec<_>>()
+            {
+                self.add_edge(pass, id, edge(source));
+            }
+        }
+    }
+
+    /// A cell was made: bundles that look for cells like it get an edge. Those that look for it alone have theirs.
+    pub(super) fn reach_cell(&mut self, pass: &mut Pass, producer: ProducerId, input: u16, id: CellId) {
+        let cell = &self.cells[id.at()];
+        let reach = self.producers[producer.at()].reaches.get(usize::from(input));
+        let Some(reach) = reach.and_then(Option::as_ref).filter(|reach| !reach.is_address) else { return };
+        let found = reach.bundles.get(&(cell.date, cell.key.project(&reach.positions)));
+        for bundle in found.cloned().unwrap_or_default() {
+            self.add_edge(pass, bundle, EdgeKey { source: id, input });
+            self.touch_bundle(pass, bundle);
+        }
+    }
+}

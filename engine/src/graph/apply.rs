@@ -123,6 +123,7 @@ impl Graph {
             candidate.written = write.content.is_some();
             self.slots[write.slot.at()].client_priorities.insert(write.priority);
             self.touch_cell(pass, cell);
+            self.touch_below(pass, cell, write.priority);
         }
         for date in ends {
             if self.ends.insert(*date) {
@@ -225,6 +226,7 @@ impl Graph {
         bundle.ended = pass.moment;
         bundle.interrupted = 0;
         bundle.forced = false;
+        bundle.lagging = true;
         bundle.order = order;
         let (mut known, mut given) = (BTreeSet::new(), Vec::new());
         let mut absent = Vec::new();
@@ -284,7 +286,7 @@ impl Graph {
         self.retoken(id, read);
         self.touch_bundle(pass, id);
         for cell in all {
-            self.touch_cell(pass, cell);
+            self.touch_output(pass, producer, cell);
         }
         given.sort_unstable();
         (given, absent)

@@ -50,12 +50,18 @@ pub(super) struct Bundle {
     /// One for each input of a group; empty otherwise.
     pub scopes: Vec<ScopeEdge>,
     pub counters: Counters,
+    /// The part of them for which no edge is stored: better candidates of cells that it fills in, and what holds it.
+    pub outer: Counters,
     pub ending: Option<Ending>,
     pub ended: Moment,
     /// It is to run although nothing changed.
     pub forced: bool,
     /// How far it was lifted in the order of settling.
     pub lift: u32,
+    /// Its last run ended while its inputs moved, and it has not settled since.
+    pub lagging: bool,
+    /// Whether its work holds others.
+    pub is_holding: bool,
     pub running: Option<Claim>,
     /// Every cell that it has ever given.
     pub outputs: BTreeSet<CellId>,
@@ -81,10 +87,13 @@ impl Bundle {
             edges: Edges::default(),
             scopes: vec![scope; scopes],
             counters: Counters::default(),
+            outer: Counters::default(),
             ending: None,
             ended: Moment::NEVER,
             forced: false,
             lift: 0,
+            lagging: false,
+            is_holding: false,
             running: None,
             outputs: BTreeSet::new(),
             unseen: None,

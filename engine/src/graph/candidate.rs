@@ -90,6 +90,33 @@ pub(super) struct Standing {
     pub gone: bool,
 }
 
+impl Standing {
+    /// That of candidates by falling priority.
+    pub fn of(candidates: &[Candidate], bundles: &[Bundle]) -> Standing {
+        let unsettled = |c: &Candidate| c.is_unsettled(bundles);
+        let highest_sound = candidates.iter().position(|c| c.is_sound(bundles));
+        let effective = highest_sound.or_else(|| candidates.iter().position(Candidate::is_held));
+        let (above, waiting) = match highest_sound {
+            Some(at) => (at, candidates[..=at].iter().any(unsettled)),
+            None => (effective.unwrap_or(0), candidates.iter().any(unsettled)),
+        };
+        let better_coming = candidates[..above].iter().find(|c| unsettled(c)).map(|c| c.priority);
+        let sight = match effective.and_then(|at| candidates.get(at)) {
+            _ if waiting => Sight::Waiting,
+            _ if highest_sound.is_some() => Sight::Usable,
+            Some(candidate) if candidate.content.is_some() => match candidate.is_invalid(bundles) {
+                true => Sight::Invalid,
+                false => Sight::Stale,
+            },
+            _ => Sight::Void,
+        };
+        let settled = !waiting && highest_sound.is_none();
+        let mut held = candidates.iter().filter(|c| c.is_held());
+        let gone = settled && held.all(|c| c.owner.is_some() && c.counters(bundles).gone > 0);
+        Standing { effective, sound: highest_sound.is_some(), better_coming, sight, gone }
+    }
+}
+
 impl Cell {
     /// The candidate of this priority, made where there is none.
     pub fn candidate_mut(&mut self, priority: i32, owner: Option<BundleId>) -> &mut Candidate {
@@ -107,27 +134,7 @@ impl Cell {
 
     /// Soundness, effectiveness and view from the candidates and their bundles.
     pub fn standing(&self, bundles: &[Bundle]) -> Standing {
-        let unsettled = |c: &Candidate| c.is_unsettled(bundles);
-        let highest_sound = self.candidates.iter().position(|c| c.is_sound(bundles));
-        let effective = highest_sound.or_else(|| self.candidates.iter().position(Candidate::is_held));
-        let (above, waiting) = match highest_sound {
-            Some(at) => (at, self.candidates[..=at].iter().any(unsettled)),
-            None => (effective.unwrap_or(0), self.candidates.iter().any(unsettled)),
-        };
-        let better_coming = self.candidates[..above].iter().find(|c| unsettled(c)).map(|c| c.priority);
-        let sight = match effective.and_then(|at| self.candidates.get(at)) {
-            _ if waiting => Sight::Waiting,
-            _ if highest_sound.is_some() => Sight::Usable,
-            Some(candidate) if candidate.content.is_some() => match candidate.is_invalid(bundles) {
-                true => Sight::Invalid,
-                false => Sight::Stale,
-            },
-            _ => Sight::Void,
-        };
-        let settled = !waiting && highest_sound.is_none();
-        let mut held = self.candidates.iter().filter(|c| c.is_held());
-        let gone = settled && held.all(|c| c.owner.is_some() && c.counters(bundles).gone > 0);
-        Standing { effective, sound: highest_sound.is_some(), better_coming, sight, gone }
+        Standing::of(&self.candidates, bundles)
     }
 
     /// The state, first match of the rules.

@@ -143,6 +143,16 @@ impl Counters {
         self.gone -= u32::from(class.gone);
     }
 
+    /// Some edges went from these counts to those.
+    pub fn exchange(&mut self, from: Counters, to: Counters) {
+        self.changed = self.changed + to.changed - from.changed;
+        self.maybe = self.maybe + to.maybe - from.maybe;
+        self.held = self.held + to.held - from.held;
+        self.blocked = self.blocked + to.blocked - from.blocked;
+        self.unsatisfiable = self.unsatisfiable + to.unsatisfiable - from.unsatisfiable;
+        self.gone = self.gone + to.gone - from.gone;
+    }
+
     /// An edge went from one class to another. Whether that moved any counter.
     pub fn shift(&mut self, from: Class, to: Class) -> bool {
         if from == to {

@@ -28,6 +28,7 @@ impl Graph {
         candidate.ended = pass.moment;
         pass.note_contents(before, None);
         self.touch_cell(pass, id);
+        self.touch_below(pass, id, priority);
     }
 
     /// Refuses what concerns no bundle, or one whose producer is no more.
@@ -96,7 +97,7 @@ impl Graph {
     /// stays as it is.
     pub(super) fn deregister(&mut self, pass: &mut Pass, id: ProducerId) {
         let bundles = self.bundles_of(id);
-        let groups = self.producers[id.at()].groups_downstream.clone();
+        let waiting = self.waiting(&self.producers[id.at()].groups_downstream);
         let producer = self.producer_mut(id);
         producer.epoch += 1;
         producer.attached = false;
@@ -105,11 +106,7 @@ impl Graph {
         for bundle in bundles {
             self.drop_bundle(pass, bundle);
         }
-        for group in groups {
-            for bundle in self.bundles_of(group) {
-                self.touch_bundle(pass, bundle);
-            }
-        }
+        waiting.into_iter().for_each(|bundle| self.touch_bundle(pass, bundle));
     }
 
     /// Frees the name and the priorities of a producer, and has it read nothing.
@@ -117,14 +114,17 @@ impl Graph {
         for slot in &mut self.slots {
             slot.readers.retain(|(reader, _)| *reader != id);
             slot.providers.retain(|_, provider| *provider != id);
+            slot.fillers.retain(|_, filler| *filler != id);
         }
         self.groups.retain(|group| *group != id);
         let producer = &mut self.producers[id.at()];
         producer.deregistered = true;
         producer.bundles.clear();
+        producer.above.clear();
         let name = producer.definition.name.clone();
         self.producer_names.remove(&name);
         self.rank();
+        self.plan_holds();
     }
 
     fn drop_bundle(&mut self, pass: &mut Pass, id: BundleId) {
@@ -138,10 +138,13 @@ impl Graph {
         let bundle = &mut self.bundles[id.at()];
         bundle.scopes.clear();
         bundle.counters = Counters::default();
+        bundle.outer = Counters::default();
+        bundle.lagging = false;
         bundle.forced = false;
         bundle.unseen = None;
+        let producer = bundle.producer;
         for cell in std::mem::take(&mut bundle.outputs) {
-            self.touch_cell(pass, cell);
+            self.touch_output(pass, producer, cell);
         }
         self.touch_bundle(pass, id);
     }

@@ -73,6 +73,7 @@ pub(super) struct BundleFacts {
     pub ending: Option<Ending>,
     pub ended: Moment,
     pub forced: bool,
+    pub lagging: bool,
     pub lift: u32,
     pub unseen: Option<u64>,
     pub interrupted: u32,
@@ -155,7 +156,7 @@ pub(super) fn put_bundle(out: &mut Vec<u8>, bundle: &Bundle) {
         }
     }
     put_moment(out, bundle.ended);
-    put_flags(out, [bundle.forced, bundle.lift > 0]);
+    put_flags(out, [bundle.forced, bundle.lift > 0, bundle.lagging]);
     if bundle.lift > 0 {
         out.extend_from_slice(&bundle.lift.to_le_bytes());
     }
@@ -264,7 +265,7 @@ fn bundle(cursor: &mut Cursor<'_>) -> Result<BundleFacts, Damage> {
         _ => return Err(Damage("a run ended in an unknown way")),
     };
     let ended = moment(cursor)?;
-    let [forced, is_lifted] = flags(cursor)?;
+    let [forced, is_lifted, lagging] = flags(cursor)?;
     Ok(BundleFacts {
         producer,
         date,
@@ -272,6 +273,7 @@ fn bundle(cursor: &mut Cursor<'_>) -> Result<BundleFacts, Damage> {
         ending,
         ended,
         forced,
+        lagging,
         lift: if is_lifted { lift(cursor)? } else { 0 },
         unseen: option(cursor)?,
         interrupted: cursor.u32()?,

@@ -15,12 +15,14 @@
 //! - A refused event, a fenced result among them, changes nothing.
 //!
 //! In reading order: `ids`, `key`, `definition`, `event`, `effect`, `state` and `error` are the vocabulary;
-//! `cell`, `candidate`, `bundle`, `edges`, `slot` and `producer` the facts, `class` what follows from an edge; `register`, `check`, `apply` and `command` turn events into facts;
-//! `join` and `group` make bundles, `reach` finds their other inputs; `order` is that in which a `pass` reaches what
+//! `cell`, `candidate`, `bundle`, `edges`, `slot` and `producer` the facts, `class` what follows from an edge; `register`,
+//! `check`, `apply` and `command` turn events into facts; `join` and `group` make bundles, `reach` finds their other
+//! inputs, `above` better candidates, and `hold` what may still be made; `order` is that in which a `pass` reaches what
 //! depends on the facts, `propagate` moves edges and `settle` brings the rest up to date; `query`, `rows`, `lineage` and `why`
 //! answer; `record` is the form in which events are stored, `fact` that of facts; `ledger` knows which facts changed, and
 //! `restore` makes a graph of stored ones.
 
+mod above;
 mod apply;
 mod bits;
 mod bundle;
@@ -36,6 +38,7 @@ mod error;
 mod event;
 mod fact;
 mod group;
+mod hold;
 mod ids;
 mod info;
 mod join;

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use hashbrown::HashMap;
 use underbelly_storage::ColumnType;
 
+use super::above::Above;
 use super::bundle::Bundle;
 use super::class::Need;
 use super::definition::{Group, Mode, ProducerDefinition};
 use super::event::Host;
+use super::hold::{Hold, OpenBy};
 use super::ids::{BundleId, ProducerId, SlotDate, SlotId};
 use super::join::Plan;
 use super::key::Key;
@@ -29,6 +31,12 @@ pub(super) struct Producer {
     pub input_columns: Vec<Vec<u16>>,
     /// How bundles find the cells of each input that is not required.
     pub reaches: Vec<Option<Reach>>,
+    /// Exclusive inputs on slots that it provides.
+    pub above: Vec<Above>,
+    /// Producers whose open work holds its bundles.
+    pub holds: Vec<Hold>,
+    /// Its own open work, for those that it holds.
+    pub open_by: Vec<OpenBy>,
     /// For each provided slot, the position in its key of each bundle column.
     pub output_positions: BTreeMap<SlotId, Vec<u16>>,
     /// How to join, starting from each required input; empty for a group.
@@ -64,6 +72,11 @@ impl Producer {
     /// The mark of work that arrives now.
     pub fn unseen(&self) -> Option<u64> {
         (!self.attached).then_some(self.epoch)
+    }
+
+    /// Whether this input looks at better candidates of a slot that the producer itself provides.
+    pub fn is_above(&self, input: usize) -> bool {
+        self.above.iter().any(|above| usize::from(above.input) == input)
     }
 
     /// The required inputs.

@@ -34,6 +34,7 @@ impl Graph {
             self.add_edge(pass, id, EdgeKey { source, input });
         }
         self.reach_inputs(pass, id);
+        self.note_holds(id);
         self.touch_bundle(pass, id);
         id
     }

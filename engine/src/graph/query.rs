@@ -179,6 +179,18 @@ impl Graph {
     /// The edges of a bundle that are not clean.
     pub(super) fn causes(&self, bundle: BundleId) -> Vec<Cause> {
         let mut causes = Vec::new();
+        for (cell, class) in self.classes_above(bundle) {
+            if class.unsatisfiable {
+                causes.push(Cause::Unsatisfiable(cell));
+            } else if class.maybe {
+                causes.push(Cause::Waiting(cell));
+            }
+        }
+        for ancestor in self.held_by(bundle) {
+            causes.extend(
+                self.producers[ancestor.at()].outputs.keys().next().map(|slot| Cause::ScopeOpen(*slot)),
+            );
+        }
         for (edge, class) in self.classes(bundle) {
             if class.blocked {
                 causes.push(Cause::Unusable(edge.source));
@@ -268,8 +280,10 @@ impl Graph {
         if let Some((edge, _)) = self.classes(id).find(|(_, class)| class.blocked) {
             return self.unusable(edge.source);
         }
-        if let Some((edge, _)) = self.classes(id).find(|(_, class)| class.unsatisfiable) {
-            return format!("exclusive input {} is there", self.label(edge.source));
+        let above = self.classes_above(id);
+        let edges = self.classes(id).map(|(edge, class)| (edge.source, class));
+        if let Some((cell, _)) = edges.chain(above.clone()).find(|(_, class)| class.unsatisfiable) {
+            return format!("exclusive input {} is there", self.label(cell));
         }
         for (scope, slot) in
             bundle.scopes.iter().zip(self.producers[bundle.producer.at()].required().map(|(_, slot)| slot))
@@ -285,6 +299,15 @@ impl Graph {
         }
         if let Some((edge, _)) = held {
             return format!("waiting for {}", self.label(edge.source));
+        }
+        if let Some((cell, _)) = above.iter().find(|(_, class)| class.held) {
+            return format!("waiting for better data of {}", self.label(*cell));
+        }
+        if let Some(ancestor) = self.held_by(id).next() {
+            return format!(
+                "waiting for producer {}, which may make an input yet",
+                self.producer_name(ancestor)
+            );
         }
         format!("scope open: end_of({}) not declared", bundle.date)
     }

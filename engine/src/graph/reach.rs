@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use underbelly_storage::ColumnType;
 
 use super::Graph;
+use super::above::Above;
 use super::cell::Cell;
 use super::definition::{Mode, ProducerDefinition};
 use super::edges::EdgeKey;
@@ -37,11 +38,13 @@ impl Graph {
         &self,
         definition: &ProducerDefinition,
         inputs: &[SlotId],
+        above: &[Above],
         columns: &[(String, ColumnType)],
     ) -> Result<Vec<Option<Reach>>, GraphError> {
         let mut reaches = Vec::with_capacity(inputs.len());
         for (input, slot) in definition.inputs.iter().zip(inputs) {
-            if input.mode == Mode::Required {
+            let is_above = above.iter().any(|above| usize::from(above.input) == reaches.len());
+            if input.mode == Mode::Required || is_above {
                 reaches.push(None);
                 continue;
             }

@@ -1,16 +1,18 @@
 //! Definitions enter the graph: what is refused, and what is worked out once for each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use underbelly_storage::ColumnType;
 
 use super::Graph;
+use super::above::Above;
 use super::apply::CLIENT;
 use super::check::not_yet;
 use super::class::Need;
 use super::definition::{Group, Input, Mode, ProducerDefinition, SlotDefinition, When};
 use super::error::GraphError;
-use super::ids::{CellId, ProducerId, SlotId};
+use super::ids::{BundleId, CellId, ProducerId, SlotId};
 use super::join;
 use super::pass::Pass;
 use super::producer::Producer;
@@ -138,9 +140,10 @@ impl Graph {
             Group::Each => self.join_columns(definition, &inputs)?,
             Group::By { .. } => (Vec::new(), Vec::new()),
         };
-        let reaches = self.reaches(definition, &inputs, &columns)?;
+        let above = above(definition, &inputs, &outputs);
+        let reaches = self.reaches(definition, &inputs, &above, &columns)?;
         let output_positions = self.output_positions(definition, &outputs, &columns)?;
-        if let Some(path) = self.cycle_through(definition, &inputs, &outputs) {
+        if let Some(path) = self.cycle_through(definition, &inputs, &above, &outputs) {
             return Err(GraphError::Cycle { producer: name(), path });
         }
         Ok(Known::New(Box::new(Producer {
@@ -151,6 +154,9 @@ impl Graph {
             columns,
             input_columns,
             reaches,
+            above,
+            holds: Vec::new(),
+            open_by: Vec::new(),
             output_positions,
             plans: Vec::new(),
             rank: 0,
@@ -241,37 +247,52 @@ impl Graph {
         Ok(positions)
     }
 
-    /// The path from an output back to itself, if the producer would close one.
+    /// The path from an output back to itself, if the producer would close one. What fills in a slot depends on those
+    /// that provide it at higher priorities.
     fn cycle_through(
         &self,
         definition: &ProducerDefinition,
         inputs: &[SlotId],
+        above: &[Above],
         outputs: &BTreeMap<SlotId, i32>,
     ) -> Option<Vec<String>> {
-        let mut reached: BTreeMap<SlotId, Option<(SlotId, ProducerId)>> =
-            outputs.keys().map(|slot| (*slot, None)).collect();
-        let mut left: Vec<SlotId> = outputs.keys().copied().collect();
-        while let Some(slot) = left.pop() {
-            if inputs.contains(&slot) {
-                let slot_name = |slot: SlotId| self.slots[slot.at()].definition.name.clone();
+        type Given = (SlotId, i32);
+        let closes = |(slot, priority): Given| {
+            let reads = |(input, own): (usize, &SlotId)| {
+                let fills = above.iter().find(|above| usize::from(above.input) == input);
+                *own == slot && fills.is_none_or(|above| above.priority < priority)
+            };
+            inputs.iter().enumerate().any(reads)
+        };
+        let start = outputs.iter().map(|(slot, priority)| (*slot, *priority));
+        let mut reached: BTreeMap<Given, Option<(Given, ProducerId)>> =
+            start.clone().map(|at| (at, None)).collect();
+        let mut left: Vec<Given> = start.collect();
+        while let Some(given) = left.pop() {
+            let slot_name = |slot: SlotId| self.slots[slot.at()].definition.name.clone();
+            if closes(given) {
                 // Walked backwards: the input, what leads to it, this producer's output, this producer, the input.
-                let mut path = vec![slot_name(slot)];
-                let mut at = slot;
+                let mut path = vec![slot_name(given.0)];
+                let mut at = given;
                 while let Some(Some((before, producer))) = reached.get(&at) {
                     path.push(self.producer_name(*producer).to_string());
-                    path.push(slot_name(*before));
+                    path.push(slot_name(before.0));
                     at = *before;
                 }
                 path.push(definition.name.clone());
-                path.push(slot_name(slot));
+                path.push(slot_name(given.0));
                 path.reverse();
                 return Some(path);
             }
-            for (producer, _) in &self.slots[slot.at()].readers {
-                for output in self.producers[producer.at()].outputs.keys() {
-                    if !reached.contains_key(output) {
-                        reached.insert(*output, Some((slot, *producer)));
-                        left.push(*output);
+            let slot = &self.slots[given.0.at()];
+            let fillers = slot.fillers.range(..given.1).map(|(_, producer)| *producer);
+            for producer in slot.readers.iter().map(|(reader, _)| *reader).chain(fillers) {
+                for output in
+                    self.producers[producer.at()].outputs.iter().map(|(slot, priority)| (*slot, *priority))
+                {
+                    if let std::collections::btree_map::Entry::Vacant(place) = reached.entry(output) {
+                        place.insert(Some((given, producer)));
+                        left.push(output);
                     }
                 }
             }
@@ -291,12 +312,17 @@ impl Graph {
             }
         }
         let groups = self.producers[id.at()].groups_downstream.clone();
-        for group in groups {
-            for bundle in self.bundles_of(group) {
-                self.touch_bundle(pass, bundle);
-            }
-        }
+        self.waiting(&groups).into_iter().for_each(|bundle| self.touch_bundle(pass, bundle));
         id
+    }
+
+    /// All bundles whose waiting depends on which producers there are: those of these groups, and those for which
+    /// something may still be made.
+    pub(super) fn waiting(&self, groups: &[ProducerId]) -> Vec<BundleId> {
+        let waits = |p: &&Producer| !p.holds.is_empty() || !p.above.is_empty();
+        let waiting = self.producers.iter().filter(waits);
+        let of_groups = groups.iter().filter_map(|group| self.producers.get(group.at()));
+        waiting.chain(of_groups).flat_map(|producer| producer.bundles.values().copied()).collect()
     }
 
     /// Makes the bundles of all tuples that have this cell as this input.
@@ -309,7 +335,13 @@ impl Graph {
     pub(super) fn insert_producer(&mut self, producer: Producer) -> ProducerId {
         let id = ProducerId(self.producers.len() as u32);
         for (input, slot) in producer.inputs.iter().enumerate() {
-            self.slots[slot.at()].readers.push((id, input as u16));
+            if !producer.is_above(input) {
+                self.slots[slot.at()].readers.push((id, input as u16));
+            }
+        }
+        for above in &producer.above {
+            let slot = producer.inputs[usize::from(above.input)];
+            self.slots[slot.at()].fillers.insert(above.priority, id);
         }
         for (slot, priority) in &producer.outputs {
             self.slots[slot.at()].providers.insert(*priority, id);
@@ -322,41 +354,63 @@ impl Graph {
         self.producer_mut(id);
         self.plan_joins(id);
         self.plan_reaches(id);
+        self.plan_above(id);
         self.rank();
+        self.plan_holds();
         id
     }
 
     /// Ranks of slots and producers, and who is upstream of whom. The name graph has no cycle.
     pub(super) fn rank(&mut self) {
+        let better = |graph: &Graph, slot: SlotId, priority: i32| {
+            graph.slots[slot.at()].providers.range((Bound::Excluded(priority), Bound::Unbounded)).count()
+        };
         let mut unranked: Vec<usize> = self.slots.iter().map(|slot| slot.providers.len()).collect();
-        let mut missing: Vec<usize> = self.producers.iter().map(|producer| producer.inputs.len()).collect();
-        let mut left: Vec<usize> = (0..self.slots.len()).filter(|slot| unranked[*slot] == 0).collect();
+        let missing = |producer: &Producer| {
+            let above = producer.above.iter();
+            let above =
+                above.map(|a| better(self, producer.inputs[usize::from(a.input)], a.priority)).sum::<usize>();
+            producer.inputs.len() - producer.above.len() + above
+        };
+        let mut missing: Vec<usize> = self.producers.iter().map(missing).collect();
+        let mut slots: Vec<usize> = (0..self.slots.len()).filter(|slot| unranked[*slot] == 0).collect();
+        let mut producers: Vec<usize> = Vec::new();
         let mut upstream: Vec<BTreeSet<ProducerId>> = vec![BTreeSet::new(); self.producers.len()];
         self.slots.iter_mut().for_each(|slot| slot.rank = 0);
         self.producers.iter_mut().for_each(|producer| producer.rank = 0);
-        while let Some(slot) = left.pop() {
-            let above = self.slots[slot].rank + 1;
-            let providers: Vec<ProducerId> = self.slots[slot].providers.values().copied().collect();
-            for (reader, _) in self.slots[slot].readers.clone() {
+        loop {
+            // Who waits for what was ranked, what that rests on, and the rank above it.
+            let (waiting, providers, above) = if let Some(slot) = slots.pop() {
+                let slot = &self.slots[slot];
+                let readers: Vec<ProducerId> = slot.readers.iter().map(|(reader, _)| *reader).collect();
+                (readers, slot.providers.values().copied().collect::<Vec<_>>(), slot.rank + 1)
+            } else if let Some(at) = producers.pop() {
+                let rank = self.producers[at].rank;
+                let mut fillers = Vec::new();
+                for (slot, priority) in self.producers[at].outputs.clone() {
+                    let target = &mut self.slots[slot.at()];
+                    target.rank = target.rank.max(rank + 1);
+                    unranked[slot.at()] -= 1;
+                    if unranked[slot.at()] == 0 {
+                        slots.push(slot.at());
+                    }
+                    fillers.extend(target.fillers.range(..priority).map(|(_, filler)| *filler));
+                }
+                (fillers, vec![ProducerId(at as u32)], rank + 2)
+            } else {
+                break;
+            };
+            for waits in waiting {
                 for provider in &providers {
                     let further = upstream[provider.at()].clone();
-                    upstream[reader.at()].insert(*provider);
-                    upstream[reader.at()].extend(further);
+                    upstream[waits.at()].insert(*provider);
+                    upstream[waits.at()].extend(further);
                 }
-                let producer = &mut self.producers[reader.at()];
+                let producer = &mut self.producers[waits.at()];
                 producer.rank = producer.rank.max(above);
-                missing[reader.at()] -= 1;
-                if missing[reader.at()] > 0 {
-                    continue;
-                }
-                let above = producer.rank + 1;
-                for output in producer.outputs.keys() {
-                    let slot = &mut self.slots[output.at()];
-                    slot.rank = slot.rank.max(above);
-                    unranked[output.at()] -= 1;
-                    if unranked[output.at()] == 0 {
-                        left.push(output.at());
-                    }
+                missing[waits.at()] -= 1;
+                if missing[waits.at()] == 0 {
+                    producers.push(waits.at());
                 }
             }
         }
@@ -372,6 +426,15 @@ impl Graph {
             self.producers[at].upstream = upstream.into_iter().collect();
         }
     }
+}
+
+/// The exclusive inputs on slots that the producer provides.
+fn above(definition: &ProducerDefinition, inputs: &[SlotId], outputs: &BTreeMap<SlotId, i32>) -> Vec<Above> {
+    let inputs = (0..).zip(&definition.inputs).zip(inputs);
+    let exclusive = inputs.filter(|((_, input), _)| input.mode == Mode::Exclusive);
+    exclusive
+        .filter_map(|((input, _), slot)| Some(Above { input, priority: *outputs.get(slot)?, index: 0 }))
+        .collect()
 }
 
 /// The answer to a definition.

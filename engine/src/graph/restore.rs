@@ -121,8 +121,10 @@ impl Restorer {
         let mut pass = Pass::new(Moment::NEVER, Queue::default());
         pass.rebuilding = true;
         graph.settle_all(&mut pass);
-        if let Some(cell) = pass.contradiction {
-            return wrong(format!("facts of cell {cell} contradict each other"));
+        match pass.contradiction {
+            Some(Node::Cell(cell)) => return wrong(format!("facts of cell {cell} contradict each other")),
+            Some(Node::Bundle(bundle)) => return wrong(format!("bundle {bundle} lags behind nothing")),
+            None => {}
         }
         if graph.bundles.iter().any(|bundle| bundle.status.is_open() && bundle.order == 0) {
             return wrong("work without a place in the queue");
@@ -258,6 +260,7 @@ impl Graph {
         bundle.ended = facts.ended;
         bundle.forced = facts.forced;
         bundle.lift = facts.lift;
+        bundle.lagging = facts.lagging;
         if facts.unseen.is_some_and(|unseen| unseen > epoch) {
             return wrong(format!("bundle {id} waits for a session that never was"));
         }

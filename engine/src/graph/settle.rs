@@ -7,7 +7,7 @@
 use std::mem;
 
 use super::Graph;
-use super::class::Sight;
+use super::class::{Class, Counters, Sight};
 use super::effect::{Superseded, Transition};
 use super::ids::{BundleId, CellId};
 use super::order::Node;
@@ -65,7 +65,7 @@ impl Graph {
             pass.effects.superseded.push(Superseded { cell: id, seq, g, content });
         }
         if facts_change && pass.rebuilding {
-            pass.contradiction = Some(id);
+            pass.contradiction = Some(Node::Cell(id));
         }
         let cell = match facts_change || verifies {
             true => self.cell_mut(id),
@@ -118,6 +118,7 @@ impl Graph {
 
     pub(super) fn settle_bundle(&mut self, pass: &mut Pass, id: BundleId) {
         self.settle_scopes(id);
+        self.settle_outer(id);
         let bundle = &self.bundles[id.at()];
         let (producer, date) = (bundle.producer, bundle.date);
         let owner = &self.producers[producer.at()];
@@ -140,7 +141,7 @@ impl Graph {
         let order = bundle.order;
         if face_changed {
             for cell in &bundle.outputs {
-                self.touch_cell(pass, *cell);
+                self.touch_output(pass, producer, *cell);
             }
         }
         if status == PStatus::Ready && attached {
@@ -153,11 +154,45 @@ impl Graph {
         if status.is_open() != before.is_open() {
             self.move_open(pass, id, status.is_open());
         }
+        self.settle_holding(pass, id, status.is_open());
         if status != before {
             let statuses = &mut self.producers[producer.at()].statuses;
             statuses[before.place()] -= 1;
             statuses[status.place()] += 1;
             self.reshow(pass, id, before, status);
+        }
+    }
+
+    /// Counts better candidates of cells that a bundle fills in, and what holds it.
+    fn settle_outer(&mut self, id: BundleId) {
+        let producer = &self.producers[self.bundles[id.at()].producer.at()];
+        let was = self.bundles[id.at()].outer;
+        if producer.above.is_empty() && producer.holds.is_empty() && was == Counters::default() {
+            return;
+        }
+        let mut outer = Counters::default();
+        self.classes_above(id).into_iter().for_each(|(_, class)| outer.add(class));
+        if self.held_by(id).next().is_some() {
+            outer.add(Class { maybe: true, held: true, ..Class::CLEAN });
+        }
+        let bundle = &mut self.bundles[id.at()];
+        bundle.counters.exchange(was, outer);
+        bundle.outer = outer;
+    }
+
+    /// A bundle lags until it settles; its open work holds others unless it lags.
+    fn settle_holding(&mut self, pass: &mut Pass, id: BundleId, is_open: bool) {
+        let bundle = &self.bundles[id.at()];
+        let lagging = bundle.lagging && bundle.counters.is_moving();
+        let is_holding = bundle.is_holding;
+        if lagging != bundle.lagging {
+            if pass.rebuilding {
+                pass.contradiction = Some(Node::Bundle(id));
+            }
+            self.bundle_mut(id).lagging = lagging;
+        }
+        if is_holding != (is_open && !lagging) {
+            self.move_holding(pass, id, !is_holding);
         }
     }
 

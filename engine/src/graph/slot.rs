@@ -30,6 +30,8 @@ pub(super) struct Slot {
     pub readers: Vec<(ProducerId, u16)>,
     /// Producers that provide it, by priority.
     pub providers: BTreeMap<i32, ProducerId>,
+    /// Those of them that fill in what nobody better gives.
+    pub fillers: BTreeMap<i32, ProducerId>,
     /// Priorities at which clients have written.
     pub client_priorities: BTreeSet<i32>,
     pub scopes: BTreeMap<SlotDate, Scope>,
@@ -46,6 +48,7 @@ impl Slot {
             indexes: Vec::new(),
             readers: Vec::new(),
             providers: BTreeMap::new(),
+            fillers: BTreeMap::new(),
             client_priorities: BTreeSet::new(),
             scopes: BTreeMap::new(),
             states: StateCounts::default(),

@@ -236,6 +236,20 @@ impl Graph {
             }
         }
         let all = self.classes(id).all(|(_, class)| class.is_clean()) && children.is_empty();
+        for (cell, class) in self.classes_above(id).into_iter().filter(|(_, class)| !class.is_clean()) {
+            let label = self.label(cell);
+            let text = match class.unsatisfiable {
+                true => format!("exclusive input {label} is there"),
+                false => format!("better data of {label} is being made"),
+            };
+            children.push(Why { children: vec![self.why_cell(cell, seen)], ..Why::leaf(text) });
+        }
+        let open: BTreeSet<ProducerId> = self.held_by(id).collect();
+        for ancestor in open {
+            let name = self.producer_name(ancestor);
+            let text = format!("producer {name} has bundles in work for {date} that may make an input yet");
+            children.push(Why::leaf(text));
+        }
         for (edge, _) in self.classes(id).filter(|(_, class)| class.unsatisfiable) {
             let text = format!("exclusive input {} is there", self.label(edge.source));
             children.push(Why { children: vec![self.why_cell(edge.source, seen)], ..Why::leaf(text) });

@@ -1,6 +1,7 @@
 //! Named situations, each event of which is also checked against the oracle.
 
 mod inputs;
+mod priorities;
 
 use underbelly_storage::ColumnType;
 

@@ -5,6 +5,7 @@ mod commands;
 mod desk;
 mod driven;
 mod failures;
+mod inputs;
 mod lifecycle;
 mod runs;
 mod tables;

@@ -13,6 +13,7 @@ use super::error::GraphError;
 use super::event::{Event, Given, Host, Outcome, OutputWrite, Write};
 use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
+use super::order::Node;
 use super::pass::Pass;
 use super::register::Known;
 use super::state::State;
@@ -128,9 +129,7 @@ impl Graph {
         for date in ends {
             if self.ends.insert(*date) {
                 self.note_end(*date);
-                for group in self.groups.clone() {
-                    self.touch_groups(pass, group, *date);
-                }
+                self.touch_ended(pass, *date);
             }
         }
     }
@@ -152,7 +151,7 @@ impl Graph {
             if need.mode != Mode::Required {
                 self.reach_cell(pass, producer, input, id);
             } else if !reader.is_group() {
-                self.join_cell(pass, producer, usize::from(input), id);
+                self.join_cell(pass, producer, input, id);
             }
         }
         pass.effects.created.push(id);
@@ -263,6 +262,9 @@ impl Graph {
         let bundle = &mut self.bundles[id.at()];
         bundle.ending = Some(ending);
         bundle.outputs.extend(&known);
+        let lift = bundle.lift;
+        known.iter().for_each(|cell| self.lift(Node::Cell(*cell), lift));
+        let bundle = &self.bundles[id.at()];
         let all: Vec<CellId> = bundle.outputs.iter().copied().collect();
         for cell in all.iter().filter(|cell| !known.contains(cell)) {
             let candidates = &mut self.cell_mut(*cell).candidates;

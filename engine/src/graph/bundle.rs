@@ -1,6 +1,6 @@
 //! A bundle: one joined tuple or group of input cells, its edges, its last result and its run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use underbelly_storage::Timestamp;
@@ -8,6 +8,8 @@ use underbelly_storage::Timestamp;
 use super::cell::Moment;
 use super::class::{Class, Counters, Face};
 use super::edges::{EdgeKey, Edges};
+use super::group::Members;
+use super::hold::Holding;
 use super::ids::{CellId, ProducerId, RunId, SlotDate};
 use super::key::Key;
 use super::state::PStatus;
@@ -15,7 +17,10 @@ use super::state::PStatus;
 /// An edge from the scope of one input of a group.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ScopeEdge {
-    pub token: Option<u64>,
+    /// What the last run read.
+    pub token: Option<Members>,
+    /// The cells that the input has in the group.
+    pub now: Members,
     pub class: Class,
 }
 
@@ -37,8 +42,8 @@ pub(super) struct Claim {
     pub started: Timestamp,
     /// What it reads, by edge.
     pub cells: Vec<(EdgeKey, u64)>,
-    /// Generation of each input's scope; empty unless grouped.
-    pub scopes: Vec<u64>,
+    /// The scope of each required input; empty unless grouped.
+    pub scopes: Vec<Members>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,8 +52,10 @@ pub(super) struct Bundle {
     pub date: SlotDate,
     pub key: Key,
     pub edges: Edges,
-    /// One for each input of a group; empty otherwise.
+    /// One for each required input of a group; empty otherwise.
     pub scopes: Vec<ScopeEdge>,
+    /// Of a group that joins several inputs, how many tuples of members have an edge.
+    pub support: BTreeMap<EdgeKey, u32>,
     pub counters: Counters,
     /// The part of them for which no edge is stored: better candidates of cells that it fills in, and what holds it.
     pub outer: Counters,
@@ -60,8 +67,8 @@ pub(super) struct Bundle {
     pub lift: u32,
     /// Its last run ended while its inputs moved, and it has not settled since.
     pub lagging: bool,
-    /// Whether its work holds others.
-    pub is_holding: bool,
+    /// What of its work holds others.
+    pub holding: Holding,
     pub running: Option<Claim>,
     /// Every cell that it has ever given.
     pub outputs: BTreeSet<CellId>,
@@ -86,6 +93,7 @@ impl Bundle {
             key,
             edges: Edges::default(),
             scopes: vec![scope; scopes],
+            support: BTreeMap::new(),
             counters: Counters::default(),
             outer: Counters::default(),
             ending: None,
@@ -93,7 +101,7 @@ impl Bundle {
             forced: false,
             lift: 0,
             lagging: false,
-            is_holding: false,
+            holding: Holding::default(),
             running: None,
             outputs: BTreeSet::new(),
             unseen: None,

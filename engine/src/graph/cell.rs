@@ -1,13 +1,11 @@
 //! A cell: its candidates, which of them is effective, and what it is to its consumers.
 
-use std::collections::BTreeSet;
-
 use underbelly_storage::Timestamp;
 
 use super::candidate::Candidate;
 use super::class::{Seen, Shown, Sight};
 use super::edges::Readers;
-use super::ids::{CellId, ContentId, SlotDate, SlotId};
+use super::ids::{ContentId, SlotDate, SlotId};
 use super::key::Key;
 use super::state::{State, View};
 
@@ -115,12 +113,4 @@ impl Cell {
             Shown::Failed => Some(&mut self.failed),
         }
     }
-}
-
-/// The cells of a slot for a date as groups read them: those that have data or an error and are not gone.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Scope {
-    pub members: BTreeSet<CellId>,
-    /// Raised whenever a member comes or goes.
-    pub g: u64,
 }

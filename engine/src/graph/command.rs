@@ -97,7 +97,7 @@ impl Graph {
     /// stays as it is.
     pub(super) fn deregister(&mut self, pass: &mut Pass, id: ProducerId) {
         let bundles = self.bundles_of(id);
-        let waiting = self.waiting(&self.producers[id.at()].groups_downstream);
+        let waiting = self.waiting();
         let producer = self.producer_mut(id);
         producer.epoch += 1;
         producer.attached = false;
@@ -120,6 +120,7 @@ impl Graph {
         let producer = &mut self.producers[id.at()];
         producer.deregistered = true;
         producer.bundles.clear();
+        producer.by_date.clear();
         producer.above.clear();
         let name = producer.definition.name.clone();
         self.producer_names.remove(&name);
@@ -137,6 +138,7 @@ impl Graph {
         }
         let bundle = &mut self.bundles[id.at()];
         bundle.scopes.clear();
+        bundle.support.clear();
         bundle.counters = Counters::default();
         bundle.outer = Counters::default();
         bundle.lagging = false;

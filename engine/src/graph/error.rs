@@ -90,8 +90,76 @@ pub enum GraphError {
         /// The producer.
         producer: String,
     },
-    /// One slot twice among a producer's inputs, or twice among its outputs.
-    #[error("producer {producer:?} names slot {slot:?} twice; name it once")]
+    /// Two inputs of one name.
+    #[error("producer {producer:?} has two inputs named {input:?}; give one of them an alias")]
+    DuplicateInput {
+        /// The producer.
+        producer: String,
+        /// The name.
+        input: String,
+    },
+    /// An input renames or filters by what is no cell key of its slot.
+    #[error(
+        "input {input:?} of producer {producer:?} names column {column:?}, which is no cell key of slot {slot:?}; name one of its cell keys"
+    )]
+    InputColumn {
+        /// The producer.
+        producer: String,
+        /// The input.
+        input: String,
+        /// Its slot.
+        slot: String,
+        /// The column.
+        column: String,
+    },
+    /// An input would join two of its columns under one name, or renames one twice.
+    #[error("input {input:?} of producer {producer:?} has two columns named {column:?}; rename one of them")]
+    InputColumnTwice {
+        /// The producer.
+        producer: String,
+        /// The input.
+        input: String,
+        /// The name.
+        column: String,
+    },
+    /// A filter compares a column with what it cannot hold.
+    #[error(
+        "input {input:?} of producer {producer:?} compares column {column:?}, which holds {expected}, with {value}; compare it with a value of its type"
+    )]
+    FilterValue {
+        /// The producer.
+        producer: String,
+        /// The input.
+        input: String,
+        /// The column.
+        column: String,
+        /// Its type.
+        expected: ColumnType,
+        /// The value as text.
+        value: String,
+    },
+    /// An exclusive input on a slot that the producer itself provides, with renames, filters or a broadcast.
+    #[error(
+        "producer {producer:?} fills in slot {slot:?}, which it provides itself: that input compares the same cells; take its renames, filters and broadcast away"
+    )]
+    OwnSlot {
+        /// The producer.
+        producer: String,
+        /// The slot.
+        slot: String,
+    },
+    /// A group by what is no column of the join, or twice by one.
+    #[error(
+        "producer {producer:?} groups by column {column:?}, which its joined inputs do not have, or twice; group by columns that they have, each once"
+    )]
+    GroupColumn {
+        /// The producer.
+        producer: String,
+        /// The column.
+        column: String,
+    },
+    /// One slot twice among a producer's outputs.
+    #[error("producer {producer:?} provides slot {slot:?} twice; name it once")]
     DuplicateSlot {
         /// The producer.
         producer: String,
@@ -349,6 +417,11 @@ impl GraphError {
             | GraphError::ReservedName { .. }
             | GraphError::NoInput { .. }
             | GraphError::NoOutput { .. }
+            | GraphError::DuplicateInput { .. }
+            | GraphError::InputColumn { .. }
+            | GraphError::InputColumnTwice { .. }
+            | GraphError::FilterValue { .. }
+            | GraphError::OwnSlot { .. }
             | GraphError::DuplicateSlot { .. }
             | GraphError::UnknownSlotName { .. }
             | GraphError::JoinType { .. }
@@ -357,6 +430,7 @@ impl GraphError {
             | GraphError::Cycle { .. }
             | GraphError::NotYet { .. }
             | GraphError::UnknownProducer(_) => "Producers",
+            GraphError::GroupColumn { .. } => "Groups.",
             GraphError::UnknownBundle(_) | GraphError::NotReady { .. } | GraphError::RunTaken(_) => {
                 "A bundle is ready"
             }

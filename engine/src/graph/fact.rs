@@ -19,6 +19,7 @@ use super::cell::{Cell, Moment};
 use super::definition::SlotDefinition;
 use super::edges::EdgeKey;
 use super::error::GraphError;
+use super::group::Members;
 use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
 
@@ -32,7 +33,6 @@ pub(super) const COUNTERS: u8 = 1;
 pub(super) const SLOT: u8 = 2;
 pub(super) const PRODUCER: u8 = 3;
 pub(super) const END: u8 = 4;
-pub(super) const SCOPE: u8 = 5;
 pub(super) const CELL: u8 = 6;
 pub(super) const BUNDLE: u8 = 7;
 
@@ -59,7 +59,6 @@ pub(super) enum Kind {
     Slot(SlotId, SlotDefinition),
     Producer(ProducerId, Registered),
     End(SlotDate),
-    Scope(SlotId, SlotDate, u64),
     /// The derived parts of the cell are those of a new one, and its content is not set.
     Cell(CellId, Cell),
     Bundle(BundleId, Box<BundleFacts>),
@@ -81,25 +80,14 @@ pub(super) struct BundleFacts {
     pub order: u64,
     /// Tokens of the edges that have one, in order.
     pub tokens: Vec<(EdgeKey, u64)>,
-    /// Token of each input's scope; empty unless grouped.
-    pub scopes: Vec<Option<u64>>,
+    /// What was read of each required input's scope; empty unless grouped.
+    pub scopes: Vec<Option<Members>>,
     pub running: Option<Claim>,
 }
 
 pub(super) fn end_key(date: SlotDate) -> RecordKey {
     let (instant, number) = date_number(date);
     RecordKey { kind: END, major: instant, minor: number }
-}
-
-pub(super) fn scope_key(slot: SlotId, date: SlotDate) -> RecordKey {
-    let (instant, number) = date_number(date);
-    RecordKey { kind: SCOPE, major: u64::from(slot.0) << 1 | instant, minor: number }
-}
-
-/// The slot and date of a scope's key.
-pub(super) fn scope_of(key: RecordKey) -> Result<(SlotId, SlotDate), Damage> {
-    let slot = u32::try_from(key.major >> 1).map_err(|_| Damage("a scope of no slot"))?;
-    Ok((SlotId(slot), date_of_number(key.major & 1, key.minor)?))
 }
 
 pub(super) fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
@@ -135,6 +123,11 @@ pub(super) fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
     }
 }
 
+fn put_members(out: &mut Vec<u8>, members: Members) {
+    out.extend_from_slice(&members.count.to_le_bytes());
+    out.extend_from_slice(&members.sum.to_le_bytes());
+}
+
 pub(super) fn put_bundle(out: &mut Vec<u8>, bundle: &Bundle) {
     out.extend_from_slice(&bundle.producer.0.to_le_bytes());
     put_date(out, bundle.date);
@@ -168,7 +161,10 @@ pub(super) fn put_bundle(out: &mut Vec<u8>, bundle: &Bundle) {
     put_count(out, tokens.clone().count());
     tokens.for_each(|token| put_token(out, &token));
     put_count(out, bundle.scopes.len());
-    bundle.scopes.iter().for_each(|scope| put_option(out, scope.token));
+    for scope in &bundle.scopes {
+        out.push(u8::from(scope.token.is_some()));
+        scope.token.iter().for_each(|token| put_members(out, *token));
+    }
     out.push(u8::from(bundle.running.is_some()));
     let Some(claim) = &bundle.running else { return };
     out.extend_from_slice(&claim.run.0.to_le_bytes());
@@ -176,7 +172,7 @@ pub(super) fn put_bundle(out: &mut Vec<u8>, bundle: &Bundle) {
     out.extend_from_slice(&claim.started.0.to_le_bytes());
     put_list(out, &claim.cells, put_token);
     put_count(out, claim.scopes.len());
-    claim.scopes.iter().for_each(|g| out.extend_from_slice(&g.to_le_bytes()));
+    claim.scopes.iter().for_each(|scope| put_members(out, *scope));
 }
 
 fn put_edge(out: &mut Vec<u8>, edge: &EdgeKey) {
@@ -280,9 +276,13 @@ fn bundle(cursor: &mut Cursor<'_>) -> Result<BundleFacts, Damage> {
         runs: cursor.u64()?,
         order: cursor.u64()?,
         tokens: tokens(cursor)?,
-        scopes: list(cursor, option)?,
+        scopes: list(cursor, |cursor| if flag(cursor)? { members(cursor).map(Some) } else { Ok(None) })?,
         running: if flag(cursor)? { Some(claim(cursor)?) } else { None },
     })
+}
+
+fn members(cursor: &mut Cursor<'_>) -> Result<Members, Damage> {
+    Ok(Members { count: cursor.u32()?, sum: cursor.u64()? })
 }
 
 fn claim(cursor: &mut Cursor<'_>) -> Result<Claim, Damage> {
@@ -291,7 +291,7 @@ fn claim(cursor: &mut Cursor<'_>) -> Result<Claim, Damage> {
         epoch: cursor.u64()?,
         started: Timestamp(cursor.i64()?),
         cells: tokens(cursor)?,
-        scopes: list(cursor, |cursor| cursor.u64())?,
+        scopes: list(cursor, members)?,
     })
 }
 
@@ -323,10 +323,6 @@ fn decode(record: RecordKey, value: &[u8]) -> Result<Kind, Damage> {
         SLOT => Kind::Slot(SlotId(id()?), definition::slot(&mut cursor)?),
         PRODUCER => Kind::Producer(ProducerId(id()?), definition::producer(&mut cursor)?),
         END => Kind::End(date_of_number(record.major, record.minor)?),
-        SCOPE => {
-            let (slot, date) = scope_of(record)?;
-            Kind::Scope(slot, date, cursor.u64()?)
-        }
         CELL => Kind::Cell(CellId(id()?), cell(&mut cursor)?),
         BUNDLE => Kind::Bundle(BundleId(id()?), Box::new(bundle(&mut cursor)?)),
         _ => return Err(Damage("its kind is unknown")),

@@ -1,9 +1,12 @@
 //! Bundles wait for what may still be made. What was never made has no edges that would speak for it: so a bundle is held
-//! while a producer from which one of its optional, exclusive or early grouped inputs is made, through any number of steps,
-//! has open work for the date that agrees on every key column which the steps between them carry over. Work that has
-//! committed while its own inputs moved, and not settled since, holds nobody: else a fast source would hold for ever.
+//! while a producer from which one of its optional, exclusive or grouped inputs is made, through any number of steps,
+//! has open work for the date that agrees on every key column which the steps between them carry over.
+//!
+//! Work that has committed while its own inputs moved, and not settled since, holds only groups that wait for all: else a
+//! fast source would hold for ever. Where the way back turns in a circle through inputs of earlier dates, the latest date
+//! counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
@@ -11,16 +14,23 @@ use super::Graph;
 use super::ids::{BundleId, ProducerId, SlotDate, SlotId};
 use super::key::Key;
 use super::pass::Pass;
+use super::producer::Producer;
 
 /// A producer whose open work holds bundles, and the columns on which both must agree.
 #[derive(Clone, Debug)]
 pub(super) struct Hold {
     pub ancestor: ProducerId,
+    /// Whether it speaks of the scopes of a group, and not of optional and exclusive inputs.
+    of_group: bool,
+    /// Whether work that lags holds too.
+    all: bool,
+    /// How many days earlier the ancestor's work is.
+    lag: u32,
     /// Positions of the shared columns among those of the held bundles.
     columns: Vec<u16>,
     /// The entry of the ancestor's `open_by`.
     entry: usize,
-    /// The bundles that may be held, by date and the values of the shared columns.
+    /// The bundles that may be held, by the ancestor's date and the values of the shared columns.
     bundles: HashMap<(SlotDate, Key), Vec<BundleId>>,
 }
 
@@ -29,36 +39,74 @@ pub(super) struct Hold {
 pub(super) struct OpenBy {
     /// Positions among the producer's bundle columns.
     columns: Vec<u16>,
-    counts: HashMap<(SlotDate, Key), u32>,
+    counts: HashMap<(SlotDate, Key), Open>,
     /// Producers whose bundles it holds, and as which of their holds.
     holders: Vec<(ProducerId, usize)>,
+}
+
+/// How many bundles are open, and how many of them do not lag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Open {
+    all: u32,
+    firm: u32,
+}
+
+/// What of a bundle's work holds others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Holding {
+    pub open: bool,
+    pub lagging: bool,
+}
+
+impl Holding {
+    fn counts(self) -> Open {
+        Open { all: u32::from(self.open), firm: u32::from(self.open && !self.lagging) }
+    }
 }
 
 /// Columns of held bundles, each with its position somewhere up the way.
 type Carried = Vec<(u16, u16)>;
 
+/// A slot on the way back, at how many days before the held bundle and above which priority, if that matters.
+type Step = (u32, SlotId, Option<i32>, Carried);
+
+impl Producer {
+    /// The bundle columns that an input has, each with its position among the input's cell keys; and above which
+    /// priority of its slot it looks.
+    fn carried(&self, input: usize) -> (Option<i32>, Carried) {
+        if let Some(Some(reach)) = self.reaches.get(input) {
+            return (None, reach.columns.iter().copied().zip(reach.positions.iter().copied()).collect());
+        }
+        if let Some(above) = self.above.iter().find(|above| usize::from(above.input) == input) {
+            let slot = self.inputs.get(input);
+            let positions = slot.and_then(|slot| self.output_positions.get(slot)).into_iter().flatten();
+            return (Some(above.priority), (0..).zip(positions.copied()).collect());
+        }
+        (None, self.join.shared(input as u16))
+    }
+
+    fn step(&self, input: usize, lag: u32, slot: SlotId) -> Step {
+        let (priority, carried) = self.carried(input);
+        let own = self.definition.inputs.get(input).map_or(0, |input| input.lag);
+        (lag.saturating_add(own), slot, priority, carried)
+    }
+}
+
 impl Graph {
-    /// What holds the bundles of a producer: each ancestor, with the columns that are carried over from it.
-    fn ancestors(&self, id: ProducerId) -> BTreeSet<(ProducerId, Carried)> {
+    /// What holds the bundles of a producer: each ancestor through the inputs that make no bundles, or through those of a
+    /// group, with the columns that are carried over from it, and how many days earlier its work is.
+    fn ancestors(&self, id: ProducerId, of_group: bool) -> BTreeMap<(ProducerId, Carried), u32> {
         let producer = &self.producers[id.at()];
-        let mut left: Vec<(SlotId, Option<i32>, Carried)> = Vec::new();
+        let mut left: BTreeSet<Step> = BTreeSet::new();
         for (input, slot) in producer.inputs.iter().enumerate() {
-            if let Some(reach) = &producer.reaches[input] {
-                left.push((
-                    *slot,
-                    None,
-                    reach.columns.iter().copied().zip(reach.positions.iter().copied()).collect(),
-                ));
+            let is_required = producer.reaches[input].is_none() && !producer.is_above(input);
+            if is_required == of_group && (!of_group || producer.is_group()) {
+                left.insert(producer.step(input, 0, *slot));
             }
         }
-        left.extend(producer.above.iter().map(|above| {
-            let slot = producer.inputs[usize::from(above.input)];
-            let positions = producer.output_positions.get(&slot).into_iter().flatten().copied();
-            (slot, Some(above.priority), (0..).zip(positions).collect())
-        }));
         let mut seen = BTreeSet::new();
-        let mut found = BTreeSet::new();
-        while let Some((slot, priority, carried)) = left.pop() {
+        let mut found = BTreeMap::new();
+        while let Some((lag, slot, priority, carried)) = left.pop_first() {
             if !seen.insert((slot, priority, carried.clone())) {
                 continue;
             }
@@ -68,36 +116,17 @@ impl Graph {
                 }
                 let producer = &self.producers[provider.at()];
                 let Some(positions) = producer.output_positions.get(&slot) else { continue };
-                let column =
-                    |at: u16| positions.iter().position(|position| *position == at).map(|at| at as u16);
+                let column = |at: u16| positions.iter().position(|own| *own == at).map(|at| at as u16);
                 let mut to: Carried =
                     carried.iter().filter_map(|(own, at)| Some((*own, column(*at)?))).collect();
                 to.sort_unstable();
                 for (input, slot) in producer.inputs.iter().enumerate() {
-                    let up = |columns: &[u16], positions: &mut dyn Iterator<Item = u16>| -> Carried {
-                        let pairs: Vec<(u16, u16)> = columns.iter().copied().zip(positions).collect();
-                        let at =
-                            |column: u16| pairs.iter().find(|(own, _)| *own == column).map(|(_, at)| *at);
-                        to.iter().filter_map(|(own, column)| Some((*own, at(*column)?))).collect()
-                    };
-                    if let Some(reach) = &producer.reaches[input] {
-                        left.push((*slot, None, up(&reach.columns, &mut reach.positions.iter().copied())));
-                    } else if let Some(above) =
-                        producer.above.iter().find(|above| usize::from(above.input) == input)
-                    {
-                        let positions = producer.output_positions.get(slot).cloned().unwrap_or_default();
-                        let columns: Vec<u16> = (0..positions.len() as u16).collect();
-                        left.push((
-                            *slot,
-                            Some(above.priority),
-                            up(&columns, &mut positions.iter().copied()),
-                        ));
-                    } else {
-                        let columns = producer.input_columns.get(input).cloned().unwrap_or_default();
-                        left.push((*slot, None, up(&columns, &mut (0..))));
-                    }
+                    let (lag, slot, priority, shared) = producer.step(input, lag, *slot);
+                    let at = |column: u16| shared.iter().find(|(own, _)| *own == column).map(|(_, at)| *at);
+                    let up = to.iter().filter_map(|(own, column)| Some((*own, at(*column)?))).collect();
+                    left.insert((lag, slot, priority, up));
                 }
-                found.insert((*provider, to));
+                found.entry((*provider, to)).or_insert(lag);
             }
         }
         found
@@ -109,24 +138,29 @@ impl Graph {
         for at in 0..self.producers.len() {
             let id = ProducerId(at as u32);
             let mut holds: Vec<Hold> = Vec::new();
-            for (ancestor, carried) in self.ancestors(id) {
-                let (columns, theirs): (Vec<u16>, Vec<u16>) = carried.into_iter().unzip();
-                let open_by = &mut self.producers[ancestor.at()].open_by;
-                let found = open_by.iter().position(|open| open.columns == theirs);
-                let entry = found.unwrap_or(open_by.len());
-                if found.is_none() {
-                    open_by.push(OpenBy { columns: theirs, counts: HashMap::new(), holders: Vec::new() });
+            for of_group in [false, true] {
+                if self.producers[at].deregistered {
+                    break;
                 }
-                open_by[entry].holders.push((id, holds.len()));
-                holds.push(Hold { ancestor, columns, entry, bundles: HashMap::new() });
+                let all = of_group && self.producers[at].awaits_all();
+                for ((ancestor, carried), lag) in self.ancestors(id, of_group) {
+                    let (columns, theirs): (Vec<u16>, Vec<u16>) = carried.into_iter().unzip();
+                    let open_by = &mut self.producers[ancestor.at()].open_by;
+                    let found = open_by.iter().position(|open| open.columns == theirs);
+                    let entry = found.unwrap_or(open_by.len());
+                    if found.is_none() {
+                        open_by.push(OpenBy { columns: theirs, counts: HashMap::new(), holders: Vec::new() });
+                    }
+                    open_by[entry].holders.push((id, holds.len()));
+                    let bundles = HashMap::new();
+                    holds.push(Hold { ancestor, of_group, all, lag, columns, entry, bundles });
+                }
             }
             self.producers[at].holds = holds;
         }
         for bundle in (0..self.bundles.len() as u32).map(BundleId) {
             self.note_holds(bundle);
-            if self.bundles[bundle.at()].is_holding {
-                self.count_holding(bundle, true);
-            }
+            self.count_holding(bundle, Holding::default(), self.bundles[bundle.at()].holding);
         }
     }
 
@@ -134,35 +168,45 @@ impl Graph {
     pub(super) fn note_holds(&mut self, id: BundleId) {
         let bundle = &self.bundles[id.at()];
         for hold in &mut self.producers[bundle.producer.at()].holds {
-            let place = (bundle.date, bundle.key.project(&hold.columns));
-            hold.bundles.entry(place).or_default().push(id);
+            if let Some(date) = bundle.date.earlier(hold.lag) {
+                let place = (date, bundle.key.project(&hold.columns));
+                hold.bundles.entry(place).or_default().push(id);
+            }
         }
     }
 
-    /// Counts a bundle's work as holding, or no more; the places where that opened or closed something.
-    fn count_holding(&mut self, id: BundleId, holds: bool) -> Vec<(usize, (SlotDate, Key))> {
+    /// Counts what of a bundle's work holds others; the places where that opened or closed something.
+    fn count_holding(&mut self, id: BundleId, from: Holding, to: Holding) -> Vec<(usize, (SlotDate, Key))> {
+        let (from, to) = (from.counts(), to.counts());
         let bundle = &self.bundles[id.at()];
         let mut moved = Vec::new();
+        if from == to {
+            return moved;
+        }
         for (entry, open) in self.producers[bundle.producer.at()].open_by.iter_mut().enumerate() {
             let place = (bundle.date, bundle.key.project(&open.columns));
-            let count = open.counts.entry(place.clone()).or_insert(0);
+            let count = open.counts.entry(place.clone()).or_default();
             let before = *count;
-            *count = if holds { before + 1 } else { before.saturating_sub(1) };
-            if *count == 0 {
+            count.all = before.all + to.all - from.all;
+            count.firm = before.firm + to.firm - from.firm;
+            let turns = |before: u32, now: u32| (before == 0) != (now == 0);
+            let now = *count;
+            if now == Open::default() {
                 open.counts.remove(&place);
             }
-            if before == 0 || (before == 1 && !holds) {
+            if turns(before.all, now.all) || turns(before.firm, now.firm) {
                 moved.push((entry, place));
             }
         }
         moved
     }
 
-    /// A bundle's work came to hold others, or does no more.
-    pub(super) fn move_holding(&mut self, pass: &mut Pass, id: BundleId, holds: bool) {
-        self.bundles[id.at()].is_holding = holds;
-        let producer = self.bundles[id.at()].producer;
-        for (entry, place) in self.count_holding(id, holds) {
+    /// What of a bundle's work holds others is another thing now.
+    pub(super) fn move_holding(&mut self, pass: &mut Pass, id: BundleId, to: Holding) {
+        let bundle = &mut self.bundles[id.at()];
+        let from = std::mem::replace(&mut bundle.holding, to);
+        let producer = bundle.producer;
+        for (entry, place) in self.count_holding(id, from, to) {
             for (holder, hold) in &self.producers[producer.at()].open_by[entry].holders {
                 let held = self.producers[holder.at()].holds[*hold].bundles.get(&place);
                 held.into_iter().flatten().for_each(|bundle| self.touch_bundle(pass, *bundle));
@@ -170,16 +214,21 @@ impl Graph {
         }
     }
 
-    /// The producers whose open work holds a bundle now.
-    pub(super) fn held_by(&self, id: BundleId) -> impl Iterator<Item = ProducerId> + '_ {
+    /// The producers whose open work holds a bundle now, and how much there is for which date; of its scopes, or of its
+    /// optional and exclusive inputs.
+    pub(super) fn held_by(
+        &self,
+        id: BundleId,
+        of_group: bool,
+    ) -> impl Iterator<Item = (ProducerId, SlotDate, u32)> + '_ {
         let bundle = &self.bundles[id.at()];
         let holds = self.producers[bundle.producer.at()].holds.iter();
-        let open = |hold: &&Hold| {
-            let open = self.producers[hold.ancestor.at()].open_by.get(hold.entry);
-            open.is_some_and(|open| {
-                open.counts.contains_key(&(bundle.date, bundle.key.project(&hold.columns)))
-            })
-        };
-        holds.filter(open).map(|hold| hold.ancestor)
+        holds.filter(move |hold| hold.of_group == of_group).filter_map(|hold| {
+            let open = self.producers[hold.ancestor.at()].open_by.get(hold.entry)?;
+            let date = bundle.date.earlier(hold.lag)?;
+            let count = open.counts.get(&(date, bundle.key.project(&hold.columns)))?;
+            let count = if hold.all { count.all } else { count.firm };
+            (count > 0).then_some((hold.ancestor, date, count))
+        })
     }
 }

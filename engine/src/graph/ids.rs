@@ -86,6 +86,32 @@ impl fmt::Display for SlotDate {
     }
 }
 
+/// Nanoseconds of a day.
+const DAY: i64 = 86_400_000_000_000;
+
+impl SlotDate {
+    /// So many days later; `None` beyond the range.
+    pub(super) fn later(self, days: u32) -> Option<SlotDate> {
+        self.moved(i64::from(days))
+    }
+
+    /// So many days earlier; `None` beyond the range.
+    pub(super) fn earlier(self, days: u32) -> Option<SlotDate> {
+        self.moved(-i64::from(days))
+    }
+
+    fn moved(self, days: i64) -> Option<SlotDate> {
+        Some(match self {
+            SlotDate::Day(Date(day)) => {
+                SlotDate::Day(Date(i64::from(day).checked_add(days)?.try_into().ok()?))
+            }
+            SlotDate::Instant(Timestamp(at)) => {
+                SlotDate::Instant(Timestamp(at.checked_add(days.checked_mul(DAY)?)?))
+            }
+        })
+    }
+}
+
 impl From<Date> for SlotDate {
     fn from(day: Date) -> SlotDate {
         SlotDate::Day(day)

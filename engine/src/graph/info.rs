@@ -313,7 +313,7 @@ pub struct Tree {
 pub enum TreeNode {
     /// A cell.
     Cell(CellId),
-    /// The cells of a slot and date that a group reads, as a set: it has a generation of its own.
+    /// The cells of a slot and date that a group reads, as a set, and how many they are.
     Scope(SlotId, SlotDate, u64),
 }
 
@@ -324,7 +324,7 @@ pub struct Link {
     pub bundle: BundleId,
     /// The position among its producer's inputs.
     pub input: u16,
-    /// The generation that was read; `None` where nothing was.
+    /// The generation that was read, or of a set how many cells it had; `None` where nothing was.
     pub token: Option<u64>,
 }
 

@@ -76,7 +76,8 @@ fn tag(value: &Value) -> u8 {
     value.column_type().map_or(0, ColumnType::tag)
 }
 
-fn compare(a: &Value, b: &Value) -> Ordering {
+/// The order of key values of one type.
+pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
         (Value::I64(a), Value::I64(b)) => a.cmp(b),

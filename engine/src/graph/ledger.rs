@@ -10,7 +10,7 @@ use underbelly_storage::image::Key as RecordKey;
 
 use super::Graph;
 use super::bits::Bits;
-use super::fact::{self, BUNDLE, CELL, COUNTERS, PRODUCER, SCOPE, SLOT};
+use super::fact::{self, BUNDLE, CELL, COUNTERS, PRODUCER, SLOT};
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 
 /// Words of a set of bits that are looked at in one step.
@@ -129,14 +129,6 @@ impl Graph {
         producer
     }
 
-    /// A scope, made where there is none, whose generation is about to change.
-    pub(super) fn scope_mut(&mut self, slot: SlotId, date: SlotDate) -> &mut super::cell::Scope {
-        let scope = self.slots[slot.at()].scopes.entry(date).or_default();
-        let g = scope.g;
-        self.ledger.note(fact::scope_key(slot, date), 0, |out| out.extend_from_slice(&g.to_le_bytes()));
-        scope
-    }
-
     /// A slot was defined; it never changes.
     pub(super) fn note_slot(&mut self, id: SlotId) {
         self.ledger.note(RecordKey::new(SLOT, u64::from(id.0)), 0, |_| ());
@@ -217,11 +209,6 @@ impl Graph {
             COUNTERS => out.extend_from_slice(&self.next_order.to_le_bytes()),
             SLOT => self.slots.get(at).into_iter().for_each(|slot| fact::put_slot(out, &slot.definition)),
             PRODUCER => self.producers.get(at).into_iter().for_each(|p| fact::put_producer(out, p)),
-            SCOPE => {
-                let named = fact::scope_of(record).ok();
-                let scope = named.and_then(|(slot, date)| self.slots.get(slot.at())?.scopes.get(&date));
-                out.extend_from_slice(&scope.map_or(0, |scope| scope.g).to_le_bytes());
-            }
             CELL => self.cells.get(at).into_iter().for_each(|cell| fact::put_cell(out, cell)),
             BUNDLE => self.bundles.get(at).into_iter().for_each(|bundle| fact::put_bundle(out, bundle)),
             _ => {}
@@ -235,9 +222,6 @@ impl Graph {
         keys.extend(numbered(SLOT, self.slots.len()));
         keys.extend(numbered(PRODUCER, self.producers.len()));
         keys.extend(self.ends.iter().map(|date| fact::end_key(*date)));
-        for (at, slot) in self.slots.iter().enumerate() {
-            keys.extend(slot.scopes.keys().map(|date| fact::scope_key(SlotId(at as u32), *date)));
-        }
         keys.extend(numbered(CELL, self.cells.len()));
         keys.extend(numbered(BUNDLE, self.bundles.len()));
         let record = |key| {

@@ -43,9 +43,11 @@ impl Graph {
                 let producer = self.producers.get(bundle.producer.at());
                 let inputs = producer.into_iter().flat_map(|producer| producer.required());
                 for (scope, (input, slot)) in bundle.scopes.iter().zip(inputs) {
-                    let known = self.slots.get(slot.at()).and_then(|slot| slot.scopes.get(&bundle.date));
-                    let node = TreeNode::Scope(slot, bundle.date, known.map_or(0, |scope| scope.g));
-                    child(node, Link { bundle: id, input, token: scope.token });
+                    let date =
+                        producer.and_then(|producer| producer.cell_date(usize::from(input), bundle.date));
+                    let node = TreeNode::Scope(slot, date.unwrap_or(bundle.date), u64::from(scope.now.count));
+                    let token = scope.token.map(|read| u64::from(read.count));
+                    child(node, Link { bundle: id, input, token });
                 }
                 for (edge, token) in bundle.edges.iter().filter(|(edge, _)| self.is_made(edge.source)) {
                     child(TreeNode::Cell(edge.source), Link { bundle: id, input: edge.input, token });

@@ -41,6 +41,7 @@ mod group;
 mod hold;
 mod ids;
 mod info;
+mod input;
 mod join;
 mod key;
 mod ledger;

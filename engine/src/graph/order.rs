@@ -7,6 +7,7 @@
 use super::Graph;
 use super::bits::Bits;
 use super::ids::{BundleId, CellId};
+use super::producer::Producer;
 
 /// A place in the order of settling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,6 +137,74 @@ impl Graph {
     pub(super) fn place_of_bundle(&self, bundle: BundleId) -> Place {
         let bundle = &self.bundles[bundle.at()];
         Place { lift: bundle.lift, rank: self.producers[bundle.producer.at()].rank }
+    }
+
+    /// Lifts a bundle above a cell from which it has an edge, and with it what depends on it.
+    pub(super) fn lift_above(&mut self, bundle: BundleId, source: CellId) {
+        if self.place_of_cell(source) >= self.place_of_bundle(bundle) {
+            self.lift(Node::Bundle(bundle), self.lift_over(source, bundle));
+        }
+    }
+
+    /// The lift at which a bundle is above a cell.
+    fn lift_over(&self, source: CellId, bundle: BundleId) -> u32 {
+        let (source, bundle) = (self.place_of_cell(source), self.place_of_bundle(bundle));
+        source.lift + u32::from(source.rank >= bundle.rank)
+    }
+
+    /// Lifts a node at least so far, and what depends on it above it.
+    pub(super) fn lift(&mut self, node: Node, lift: u32) {
+        let mut left = vec![(node, lift)];
+        while let Some((node, lift)) = left.pop() {
+            if self.place(node).lift >= lift {
+                continue;
+            }
+            match node {
+                Node::Bundle(id) => {
+                    self.bundle_mut(id).lift = lift;
+                    left.extend(self.bundles[id.at()].outputs.iter().map(|cell| (Node::Cell(*cell), lift)));
+                }
+                Node::Cell(id) => {
+                    self.cell_mut(id).lift = lift;
+                    let readers = self.cells[id.at()].readers.iter();
+                    left.extend(readers.map(|bundle| (Node::Bundle(bundle), self.lift_over(id, bundle))));
+                }
+            }
+        }
+    }
+
+    /// Lifts what reads cells of earlier dates, after ranks have changed.
+    pub(super) fn lift_all(&mut self) {
+        let is_lagged =
+            |producer: &&Producer| (0..producer.inputs.len()).any(|input| producer.is_lagged(input));
+        let readers: Vec<BundleId> = self
+            .producers
+            .iter()
+            .filter(is_lagged)
+            .flat_map(|producer| producer.bundles.values().copied())
+            .collect();
+        for bundle in readers {
+            for source in self.bundles[bundle.at()].edges.sources().collect::<Vec<_>>() {
+                self.lift_above(bundle, source);
+            }
+        }
+    }
+
+    /// The first bundle that is not above what it reads and below what it gives. Where nothing is lifted and nothing reads
+    /// earlier dates, ranks see to that.
+    pub(super) fn misplaced(&self) -> Option<BundleId> {
+        let is_lagged =
+            |producer: &Producer| (0..producer.inputs.len()).any(|input| producer.is_lagged(input));
+        let lifted = self.cells.iter().any(|cell| cell.lift > 0) || self.bundles.iter().any(|b| b.lift > 0);
+        if !lifted && !self.producers.iter().any(is_lagged) {
+            return None;
+        }
+        let is_misplaced = |id: &BundleId| {
+            let (bundle, place) = (&self.bundles[id.at()], self.place_of_bundle(*id));
+            bundle.edges.sources().any(|cell| self.place_of_cell(cell) >= place)
+                || bundle.outputs.iter().any(|cell| self.place_of_cell(*cell) <= place)
+        };
+        (0..self.bundles.len() as u32).map(BundleId).find(is_misplaced)
     }
 
     pub(super) fn place(&self, node: Node) -> Place {

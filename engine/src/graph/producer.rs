@@ -8,11 +8,12 @@ use underbelly_storage::ColumnType;
 use super::above::Above;
 use super::bundle::Bundle;
 use super::class::Need;
-use super::definition::{Group, Mode, ProducerDefinition};
+use super::definition::{Group, Mode, ProducerDefinition, When};
 use super::event::Host;
 use super::hold::{Hold, OpenBy};
-use super::ids::{BundleId, ProducerId, SlotDate, SlotId};
-use super::join::Plan;
+use super::ids::{BundleId, SlotDate, SlotId};
+use super::input::Filters;
+use super::join::Join;
 use super::key::Key;
 use super::reach::Reach;
 use super::state::PStatus;
@@ -25,10 +26,11 @@ pub(super) struct Producer {
     pub needs: Vec<Need>,
     /// Provided slots and their priorities.
     pub outputs: BTreeMap<SlotId, i32>,
-    /// The union of the required inputs' cell keys in order of appearance; empty for a group.
+    /// The columns by which bundles are addressed: those of the join, or of a group.
     pub columns: Vec<(String, ColumnType)>,
-    /// For each required input, the bundle column of each of its cell keys; empty for a group.
-    pub input_columns: Vec<Vec<u16>>,
+    /// What each input asks of a cell's key.
+    pub filters: Vec<Filters>,
+    pub join: Join,
     /// How bundles find the cells of each input that is not required.
     pub reaches: Vec<Option<Reach>>,
     /// Exclusive inputs on slots that it provides.
@@ -39,9 +41,7 @@ pub(super) struct Producer {
     pub open_by: Vec<OpenBy>,
     /// For each provided slot, the position in its key of each bundle column.
     pub output_positions: BTreeMap<SlotId, Vec<u16>>,
-    /// How to join, starting from each required input; empty for a group.
-    pub plans: Vec<Plan>,
-    /// Greater than the rank of every input.
+    /// Greater than the rank of every input of the same date.
     pub rank: u32,
     pub attached: bool,
     /// It is no more; its number is not used again.
@@ -50,12 +50,8 @@ pub(super) struct Producer {
     pub host: Option<Host>,
     pub epoch: u64,
     pub bundles: HashMap<(SlotDate, Key), BundleId>,
-    /// Producers from whose outputs this one's inputs are made, through any number of steps.
-    pub upstream: Vec<ProducerId>,
-    /// Grouping producers that have this one upstream.
-    pub groups_downstream: Vec<ProducerId>,
-    /// Number of open bundles by date, where there are any.
-    pub open: BTreeMap<SlotDate, u64>,
+    /// Of a group, its bundles by date.
+    pub by_date: BTreeMap<SlotDate, Vec<BundleId>>,
     pub open_bundles: BTreeSet<BundleId>,
     /// Number of bundles in each status, by [`PStatus::place`].
     pub statuses: [u64; PStatus::ALL.len()],
@@ -87,5 +83,10 @@ impl Producer {
 
     pub fn is_group(&self) -> bool {
         self.definition.group != Group::Each
+    }
+
+    /// Whether its bundles start only when their scope is closed.
+    pub fn awaits_all(&self) -> bool {
+        matches!(self.definition.group, Group::By { when: When::Complete, .. })
     }
 }

@@ -3,12 +3,13 @@
 use std::mem;
 
 use super::Graph;
-use super::bundle::Bundle;
+use super::bundle::{Bundle, ScopeEdge};
 use super::class::{Need, Seen, Shown};
 use super::edges::EdgeKey;
 use super::ids::{BundleId, CellId, ProducerId, SlotDate};
 use super::key::Key;
 use super::pass::Pass;
+use super::producer::Producer;
 use super::state::PStatus;
 
 impl Graph {
@@ -53,8 +54,12 @@ impl Graph {
         }
         target.counters.add(need.class(None, source.seen()));
         source.readers.insert(bundle);
+        if let Some(scope) = scope_of(target, &self.producers, key.input) {
+            scope.now.insert(key.source);
+        }
         let shown = Shown::of(need.mode, target.status, None, source.g);
         self.show(pass, key.source, Shown::Quiet, shown);
+        self.lift_above(bundle, key.source);
     }
 
     pub(super) fn remove_edge(&mut self, pass: &mut Pass, bundle: BundleId, key: EdgeKey) {
@@ -67,6 +72,9 @@ impl Graph {
         let source = &mut self.cells[key.source.at()];
         let Some(token) = target.edges.remove(key) else { return };
         target.counters.remove(need.class(token, source.seen()));
+        if let Some(scope) = scope_of(target, &self.producers, key.input) {
+            scope.now.remove(key.source);
+        }
         if target.edges.of(key.source).next().is_none() {
             source.readers.remove(bundle);
         }
@@ -121,4 +129,13 @@ impl Graph {
             self.restate(pass, cell);
         }
     }
+}
+
+/// The scope of an input of a group, unless that makes no bundles.
+fn scope_of<'a>(bundle: &'a mut Bundle, producers: &[Producer], input: u16) -> Option<&'a mut ScopeEdge> {
+    if bundle.scopes.is_empty() {
+        return None;
+    }
+    let at = producers.get(bundle.producer.at())?.required().position(|(own, _)| own == input)?;
+    bundle.scopes.get_mut(at)
 }

@@ -186,7 +186,7 @@ impl Graph {
                 causes.push(Cause::Waiting(cell));
             }
         }
-        for ancestor in self.held_by(bundle) {
+        for (ancestor, ..) in self.held_by(bundle, false) {
             causes.extend(
                 self.producers[ancestor.at()].outputs.keys().next().map(|slot| Cause::ScopeOpen(*slot)),
             );
@@ -294,7 +294,7 @@ impl Graph {
             }
         }
         if bundle.scopes.iter().any(|scope| scope.class.held) {
-            let open = self.open_work(bundle.producer, bundle.date);
+            let open: u32 = self.held_by(id, true).map(|(.., count)| count).sum();
             return format!("scope open: {open} upstream bundles are in work for {}", bundle.date);
         }
         if let Some((edge, _)) = held {
@@ -303,13 +303,16 @@ impl Graph {
         if let Some((cell, _)) = above.iter().find(|(_, class)| class.held) {
             return format!("waiting for better data of {}", self.label(*cell));
         }
-        if let Some(ancestor) = self.held_by(id).next() {
+        if let Some((ancestor, ..)) = self.held_by(id, false).next() {
             return format!(
                 "waiting for producer {}, which may make an input yet",
                 self.producer_name(ancestor)
             );
         }
-        format!("scope open: end_of({}) not declared", bundle.date)
+        match self.missing_ends(bundle).first() {
+            Some(date) => format!("scope open: end_of({date}) not declared"),
+            None => "it waits for nothing".to_string(),
+        }
     }
 
     /// That an input is not usable, and the source on which that rests.
@@ -370,12 +373,10 @@ impl Graph {
         self.ready.is_empty() && self.runs.is_empty()
     }
 
-    /// Bundles of transitive upstream producers that are notified, ready or processing for the date.
-    pub fn open_work(&self, producer: ProducerId, date: SlotDate) -> u64 {
-        let Some(producer) = self.producers.get(producer.at()) else { return 0 };
-        let open =
-            |upstream: &ProducerId| self.producers[upstream.at()].open.get(&date).copied().unwrap_or(0);
-        producer.upstream.iter().map(open).sum()
+    /// How many bundles upstream of a group are notified, ready or processing, and so keep it from starting.
+    pub fn open_work(&self, bundle: BundleId) -> u64 {
+        let known = self.bundles.get(bundle.at()).map(|_| bundle);
+        known.into_iter().flat_map(|b| self.held_by(b, true)).map(|(.., count)| u64::from(count)).sum()
     }
 
     /// Whether the end of the date was declared.

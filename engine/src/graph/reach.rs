@@ -10,7 +10,7 @@ use underbelly_storage::ColumnType;
 use super::Graph;
 use super::above::Above;
 use super::cell::Cell;
-use super::definition::{Mode, ProducerDefinition};
+use super::definition::{Input, Mode, ProducerDefinition};
 use super::edges::EdgeKey;
 use super::error::GraphError;
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
@@ -28,7 +28,7 @@ pub(super) struct Reach {
     pub is_address: bool,
     /// The slot's index on the positions, unless they are all.
     pub index: usize,
-    /// Bundles by date and their part of the key, unless they address one cell.
+    /// Bundles by the cells' date and their part of the key, unless they address one cell.
     pub bundles: HashMap<(SlotDate, Key), Vec<BundleId>>,
 }
 
@@ -51,6 +51,7 @@ impl Graph {
             let keys = &self.slots[slot.at()].definition.cell_keys;
             let mut reach = Reach::default();
             for (position, (name, column_type)) in keys.iter().enumerate() {
+                let name = input.joined_name(name);
                 let Some(at) = columns.iter().position(|(column, _)| column == name) else { continue };
                 let Some((_, own)) = columns.get(at).filter(|(_, own)| own != column_type) else {
                     reach.columns.push(at as u16);
@@ -59,13 +60,18 @@ impl Graph {
                 };
                 let slots =
                     definition.inputs.iter().zip(inputs).filter(|(input, _)| input.mode == Mode::Required);
-                let has = |slot: &SlotId| {
-                    self.slots[slot.at()].definition.cell_keys.iter().any(|key| key.0 == *name)
+                let has = |input: &Input, slot: &SlotId| {
+                    self.slots[slot.at()]
+                        .definition
+                        .cell_keys
+                        .iter()
+                        .any(|key| input.joined_name(&key.0) == name)
                 };
-                let left = slots.into_iter().find(|(_, slot)| has(slot)).map(|(input, _)| input.slot.clone());
+                let mut slots = slots.into_iter();
+                let left = slots.find(|(input, slot)| has(input, slot)).map(|(input, _)| input.slot.clone());
                 return Err(GraphError::JoinType {
                     producer: definition.name.clone(),
-                    column: name.clone(),
+                    column: name.to_string(),
                     left_slot: left.unwrap_or_default(),
                     left: *own,
                     right_slot: input.slot.clone(),
@@ -116,12 +122,16 @@ impl Graph {
     pub(super) fn reach_inputs(&mut self, pass: &mut Pass, id: BundleId) {
         let (producer, date) = (self.bundles[id.at()].producer, self.bundles[id.at()].date);
         for input in 0..self.producers[producer.at()].reaches.len() {
-            let owner = &mut self.producers[producer.at()];
+            let owner = &self.producers[producer.at()];
             let slot = owner.inputs[input];
-            let Some(reach) = &mut owner.reaches[input] else { continue };
+            let Some(date) = owner.cell_date(input, date) else { continue };
+            let Some(Some(reach)) = owner.reaches.get(input) else { continue };
             let key = self.bundles[id.at()].key.project(&reach.columns);
             let edge = |source| EdgeKey { source, input: input as u16 };
             if reach.is_address {
+                if !owner.passes(input, &key) {
+                    continue;
+                }
                 let found = self.find(slot, date, &key);
                 let source = found.unwrap_or_else(|| self.expect_cell(slot, date, key));
                 self.add_edge(pass, id, edge(source));
@@ -129,10 +139,15 @@ impl Graph {
             }
             let place = (date, key);
             let bucket = self.slots[slot.at()].indexes[reach.index].buckets.get(&place);
-            let found: Vec<CellId> = bucket.into_iter().flatten().copied().collect();
-            reach.bundles.entry(place).or_default().push(id);
-            for source in found.into_iter().filter(|cell| !self.cells[cell.at()].expected).collect::<Vec<_>>()
-            {
+            let is_taken = |cell: &CellId| {
+                let cell = &self.cells[cell.at()];
+                !cell.expected && owner.passes(input, &cell.key)
+            };
+            let found: Vec<CellId> = bucket.into_iter().flatten().copied().filter(is_taken).collect();
+            if let Some(Some(reach)) = self.producers[producer.at()].reaches.get_mut(input) {
+                reach.bundles.entry(place).or_default().push(id);
+            }
+            for source in found {
                 self.add_edge(pass, id, edge(source));
             }
         }
@@ -140,9 +155,10 @@ impl Graph {
 
     /// A cell was made: bundles that look for cells like it get an edge. Those that look for it alone have theirs.
     pub(super) fn reach_cell(&mut self, pass: &mut Pass, producer: ProducerId, input: u16, id: CellId) {
-        let cell = &self.cells[id.at()];
-        let reach = self.producers[producer.at()].reaches.get(usize::from(input));
-        let Some(reach) = reach.and_then(Option::as_ref).filter(|reach| !reach.is_address) else { return };
+        let (cell, owner) = (&self.cells[id.at()], &self.producers[producer.at()]);
+        let reach = owner.reaches.get(usize::from(input)).and_then(Option::as_ref);
+        let is_taken = |reach: &&Reach| !reach.is_address && owner.passes(usize::from(input), &cell.key);
+        let Some(reach) = reach.filter(is_taken) else { return };
         let found = reach.bundles.get(&(cell.date, cell.key.project(&reach.positions)));
         for bundle in found.cloned().unwrap_or_default() {
             self.add_edge(pass, bundle, EdgeKey { source: id, input });

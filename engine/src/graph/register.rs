@@ -8,12 +8,10 @@ use underbelly_storage::ColumnType;
 use super::Graph;
 use super::above::Above;
 use super::apply::CLIENT;
-use super::check::not_yet;
 use super::class::Need;
-use super::definition::{Group, Input, Mode, ProducerDefinition, SlotDefinition, When};
+use super::definition::{Mode, ProducerDefinition, SlotDefinition};
 use super::error::GraphError;
 use super::ids::{BundleId, CellId, ProducerId, SlotId};
-use super::join;
 use super::pass::Pass;
 use super::producer::Producer;
 use super::slot::Slot;
@@ -103,24 +101,22 @@ impl Graph {
         if parts > DEFINITION_PARTS_MAX {
             return Err(too_large("producer", name(), parts));
         }
-        for input in &definition.inputs {
-            check_possible(input)?;
-        }
-        if matches!(&definition.group, Group::By { columns, when } if !columns.is_empty() || *when != When::Complete)
-        {
-            return not_yet("a group by columns, or one that starts early");
-        }
         let find = |slot: &String| {
             self.slot_by_name(slot)
                 .ok_or_else(|| GraphError::UnknownSlotName { producer: name(), slot: slot.clone() })
         };
         let inputs: Vec<SlotId> =
             definition.inputs.iter().map(|i| find(&i.slot)).collect::<Result<_, _>>()?;
-        let mut seen = BTreeSet::new();
+        let mut names = BTreeSet::new();
+        let mut filters = Vec::with_capacity(inputs.len());
         for (id, input) in inputs.iter().zip(&definition.inputs) {
-            if !seen.insert(*id) {
-                return Err(GraphError::DuplicateSlot { producer: name(), slot: input.slot.clone() });
+            if input.alias.is_empty() {
+                return Err(GraphError::EmptyName { what: "input" });
             }
+            if !names.insert(&input.alias) {
+                return Err(GraphError::DuplicateInput { producer: name(), input: input.alias.clone() });
+            }
+            filters.push(self.check_input(definition, input, *id)?);
         }
         let mut outputs = BTreeMap::new();
         for output in &definition.outputs {
@@ -136,11 +132,9 @@ impl Graph {
                 return Err(GraphError::PriorityTaken { slot, priority, owner });
             }
         }
-        let (columns, input_columns) = match definition.group {
-            Group::Each => self.join_columns(definition, &inputs)?,
-            Group::By { .. } => (Vec::new(), Vec::new()),
-        };
-        let above = above(definition, &inputs, &outputs);
+        let join = self.check_join(definition, &inputs)?;
+        let columns = join.columns_at(&join.bundle_columns);
+        let above = above(definition, &inputs, &outputs)?;
         let reaches = self.reaches(definition, &inputs, &above, &columns)?;
         let output_positions = self.output_positions(definition, &outputs, &columns)?;
         if let Some(path) = self.cycle_through(definition, &inputs, &above, &outputs) {
@@ -152,13 +146,13 @@ impl Graph {
             inputs,
             outputs,
             columns,
-            input_columns,
+            filters,
+            join,
             reaches,
             above,
             holds: Vec::new(),
             open_by: Vec::new(),
             output_positions,
-            plans: Vec::new(),
             rank: 0,
             attached: false,
             deregistered: false,
@@ -167,59 +161,9 @@ impl Graph {
             runs: 0,
             epoch: 0,
             bundles: Default::default(),
-            upstream: Vec::new(),
-            groups_downstream: Vec::new(),
-            open: BTreeMap::new(),
+            by_date: BTreeMap::new(),
             open_bundles: BTreeSet::new(),
         })))
-    }
-
-    /// The bundle columns, and where each input's cell keys are among them. Inputs that are not broadcast must
-    /// be connected by shared columns.
-    fn join_columns(&self, definition: &ProducerDefinition, inputs: &[SlotId]) -> Result<Joined, GraphError> {
-        let mut columns: Vec<(String, ColumnType)> = Vec::new();
-        let mut first: Vec<usize> = Vec::new();
-        let mut input_columns = Vec::with_capacity(inputs.len());
-        for (input, id) in inputs.iter().enumerate() {
-            let mut own = Vec::new();
-            let is_joined = definition.inputs[input].mode == Mode::Required;
-            let keys = &self.slots[id.at()].definition.cell_keys;
-            for (column, column_type) in keys.iter().filter(|_| is_joined) {
-                let at = columns.iter().position(|(name, _)| name == column).unwrap_or_else(|| {
-                    columns.push((column.clone(), *column_type));
-                    first.push(input);
-                    columns.len() - 1
-                });
-                if columns[at].1 != *column_type {
-                    return Err(GraphError::JoinType {
-                        producer: definition.name.clone(),
-                        column: column.clone(),
-                        left_slot: definition.inputs[first[at]].slot.clone(),
-                        left: columns[at].1,
-                        right_slot: definition.inputs[input].slot.clone(),
-                        right: *column_type,
-                    });
-                }
-                own.push(at);
-            }
-            input_columns.push(own);
-        }
-        if columns.len() > DEFINITION_PARTS_MAX {
-            return Err(too_large("producer", definition.name.clone(), columns.len()));
-        }
-        let input_columns: Vec<Vec<u16>> =
-            input_columns.into_iter().map(|own| own.into_iter().map(|at| at as u16).collect()).collect();
-        let is_joined =
-            |i: &usize| definition.inputs[*i].mode == Mode::Required && !definition.inputs[*i].broadcast;
-        let joined: Vec<usize> = (0..inputs.len()).filter(is_joined).collect();
-        let first = joined.first().copied().unwrap_or_default();
-        let lonely =
-            join::order(&input_columns, &joined, first).into_iter().find(|(_, shared)| shared.is_empty());
-        if let Some((at, _)) = lonely.filter(|_| !joined.is_empty()) {
-            let slot = definition.inputs[at].slot.clone();
-            return Err(GraphError::NotJoined { producer: definition.name.clone(), slot });
-        }
-        Ok((columns, input_columns))
     }
 
     /// Where the bundle columns are among each output's cell keys.
@@ -260,7 +204,8 @@ impl Graph {
         let closes = |(slot, priority): Given| {
             let reads = |(input, own): (usize, &SlotId)| {
                 let fills = above.iter().find(|above| usize::from(above.input) == input);
-                *own == slot && fills.is_none_or(|above| above.priority < priority)
+                let is_lagged = definition.inputs.get(input).is_some_and(|input| input.lag > 0);
+                *own == slot && !is_lagged && fills.is_none_or(|above| above.priority < priority)
             };
             inputs.iter().enumerate().any(reads)
         };
@@ -286,7 +231,7 @@ impl Graph {
             }
             let slot = &self.slots[given.0.at()];
             let fillers = slot.fillers.range(..given.1).map(|(_, producer)| *producer);
-            for producer in slot.readers.iter().map(|(reader, _)| *reader).chain(fillers) {
+            for producer in self.readers_of_its_date(given.0).chain(fillers) {
                 for output in
                     self.producers[producer.at()].outputs.iter().map(|(slot, priority)| (*slot, *priority))
                 {
@@ -308,27 +253,35 @@ impl Graph {
             self.make_groups(pass, id);
         } else if let Some((input, slot)) = first {
             for cell in self.cells_of(slot).collect::<Vec<_>>() {
-                self.join_cell(pass, id, usize::from(input), cell);
+                self.join_cell(pass, id, input, cell);
             }
         }
-        let groups = self.producers[id.at()].groups_downstream.clone();
-        self.waiting(&groups).into_iter().for_each(|bundle| self.touch_bundle(pass, bundle));
+        self.waiting().into_iter().for_each(|bundle| self.touch_bundle(pass, bundle));
         id
     }
 
-    /// All bundles whose waiting depends on which producers there are: those of these groups, and those for which
-    /// something may still be made.
-    pub(super) fn waiting(&self, groups: &[ProducerId]) -> Vec<BundleId> {
+    /// All bundles whose waiting depends on which producers there are: those for which something may still be made.
+    pub(super) fn waiting(&self) -> Vec<BundleId> {
         let waits = |p: &&Producer| !p.holds.is_empty() || !p.above.is_empty();
-        let waiting = self.producers.iter().filter(waits);
-        let of_groups = groups.iter().filter_map(|group| self.producers.get(group.at()));
-        waiting.chain(of_groups).flat_map(|producer| producer.bundles.values().copied()).collect()
+        self.producers.iter().filter(waits).flat_map(|producer| producer.bundles.values().copied()).collect()
+    }
+
+    /// Producers with an input that takes cells of a slot for the bundle's own date; once for each.
+    fn readers_of_its_date(&self, slot: SlotId) -> impl Iterator<Item = ProducerId> + '_ {
+        let readers = self.slots.get(slot.at()).into_iter().flat_map(|slot| &slot.readers);
+        let is_same = |(reader, input): &&(ProducerId, u16)| {
+            self.producers.get(reader.at()).is_some_and(|p| !p.is_lagged(usize::from(*input)))
+        };
+        readers.filter(is_same).map(|(reader, _)| *reader)
     }
 
     /// Makes the bundles of all tuples that have this cell as this input.
-    pub(super) fn join_cell(&mut self, pass: &mut Pass, producer: ProducerId, input: usize, cell: CellId) {
+    pub(super) fn join_cell(&mut self, pass: &mut Pass, producer: ProducerId, input: u16, cell: CellId) {
         for tuple in self.tuples_of(producer, input, cell) {
-            self.create_bundle(pass, producer, tuple.date, tuple.key, tuple.cells);
+            // A cell that is two inputs completes a tuple twice.
+            if self.bundle(producer, tuple.date, &tuple.key).is_none() {
+                self.create_bundle(pass, producer, tuple.date, tuple.key, tuple.cells);
+            }
         }
     }
 
@@ -360,7 +313,7 @@ impl Graph {
         id
     }
 
-    /// Ranks of slots and producers, and who is upstream of whom. The name graph has no cycle.
+    /// Ranks of slots and producers. The graph of names has no cycle but through inputs of earlier dates.
     pub(super) fn rank(&mut self) {
         let better = |graph: &Graph, slot: SlotId, priority: i32| {
             graph.slots[slot.at()].providers.range((Bound::Excluded(priority), Bound::Unbounded)).count()
@@ -368,22 +321,21 @@ impl Graph {
         let mut unranked: Vec<usize> = self.slots.iter().map(|slot| slot.providers.len()).collect();
         let missing = |producer: &Producer| {
             let above = producer.above.iter();
-            let above =
-                above.map(|a| better(self, producer.inputs[usize::from(a.input)], a.priority)).sum::<usize>();
-            producer.inputs.len() - producer.above.len() + above
+            let above = above.map(|a| better(self, producer.inputs[usize::from(a.input)], a.priority));
+            let same_date = |input: &usize| !producer.is_lagged(*input) && !producer.is_above(*input);
+            (0..producer.inputs.len()).filter(same_date).count() + above.sum::<usize>()
         };
         let mut missing: Vec<usize> = self.producers.iter().map(missing).collect();
         let mut slots: Vec<usize> = (0..self.slots.len()).filter(|slot| unranked[*slot] == 0).collect();
-        let mut producers: Vec<usize> = Vec::new();
-        let mut upstream: Vec<BTreeSet<ProducerId>> = vec![BTreeSet::new(); self.producers.len()];
+        let rests_on_none = |at: &usize| missing[*at] == 0 && !self.producers[*at].deregistered;
+        let mut producers: Vec<usize> = (0..missing.len()).filter(rests_on_none).collect();
         self.slots.iter_mut().for_each(|slot| slot.rank = 0);
         self.producers.iter_mut().for_each(|producer| producer.rank = 0);
         loop {
-            // Who waits for what was ranked, what that rests on, and the rank above it.
-            let (waiting, providers, above) = if let Some(slot) = slots.pop() {
-                let slot = &self.slots[slot];
-                let readers: Vec<ProducerId> = slot.readers.iter().map(|(reader, _)| *reader).collect();
-                (readers, slot.providers.values().copied().collect::<Vec<_>>(), slot.rank + 1)
+            // Who waits for what was ranked, and the rank above it.
+            let (waiting, above) = if let Some(at) = slots.pop() {
+                let readers = self.readers_of_its_date(SlotId(at as u32)).collect::<Vec<_>>();
+                (readers, self.slots[at].rank + 1)
             } else if let Some(at) = producers.pop() {
                 let rank = self.producers[at].rank;
                 let mut fillers = Vec::new();
@@ -396,16 +348,11 @@ impl Graph {
                     }
                     fillers.extend(target.fillers.range(..priority).map(|(_, filler)| *filler));
                 }
-                (fillers, vec![ProducerId(at as u32)], rank + 2)
+                (fillers, rank + 2)
             } else {
                 break;
             };
             for waits in waiting {
-                for provider in &providers {
-                    let further = upstream[provider.at()].clone();
-                    upstream[waits.at()].insert(*provider);
-                    upstream[waits.at()].extend(further);
-                }
                 let producer = &mut self.producers[waits.at()];
                 producer.rank = producer.rank.max(above);
                 missing[waits.at()] -= 1;
@@ -414,27 +361,29 @@ impl Graph {
                 }
             }
         }
-        for producer in &mut self.producers {
-            producer.groups_downstream.clear();
-        }
-        for (at, upstream) in upstream.into_iter().enumerate() {
-            if self.producers[at].is_group() {
-                for producer in &upstream {
-                    self.producers[producer.at()].groups_downstream.push(ProducerId(at as u32));
-                }
-            }
-            self.producers[at].upstream = upstream.into_iter().collect();
-        }
+        self.lift_all();
     }
 }
 
-/// The exclusive inputs on slots that the producer provides.
-fn above(definition: &ProducerDefinition, inputs: &[SlotId], outputs: &BTreeMap<SlotId, i32>) -> Vec<Above> {
-    let inputs = (0..).zip(&definition.inputs).zip(inputs);
-    let exclusive = inputs.filter(|((_, input), _)| input.mode == Mode::Exclusive);
-    exclusive
-        .filter_map(|((input, _), slot)| Some(Above { input, priority: *outputs.get(slot)?, index: 0 }))
-        .collect()
+/// The exclusive inputs on slots that the producer provides, of the same date.
+fn above(
+    definition: &ProducerDefinition,
+    inputs: &[SlotId],
+    outputs: &BTreeMap<SlotId, i32>,
+) -> Result<Vec<Above>, GraphError> {
+    let mut above = Vec::new();
+    for ((at, input), slot) in (0..).zip(&definition.inputs).zip(inputs) {
+        let Some(priority) = outputs.get(slot).copied() else { continue };
+        if input.mode != Mode::Exclusive || input.lag > 0 {
+            continue;
+        }
+        if input.broadcast || !input.renames.is_empty() || !input.filters.is_empty() {
+            let (producer, slot) = (definition.name.clone(), input.slot.clone());
+            return Err(GraphError::OwnSlot { producer, slot });
+        }
+        above.push(Above { input: at, priority, index: 0 });
+    }
+    Ok(above)
 }
 
 /// The answer to a definition.
@@ -445,19 +394,6 @@ pub(super) enum Known {
     New(Box<Producer>),
 }
 
-/// Refuses inputs that are defined and not built.
-fn check_possible(input: &Input) -> Result<(), GraphError> {
-    match input {
-        Input { alias, slot, .. } if alias != slot => not_yet("an input under another name"),
-        Input { renames, .. } if !renames.is_empty() => not_yet("an input with renamed columns"),
-        Input { filters, .. } if !filters.is_empty() => not_yet("a filtered input"),
-        Input { lag, .. } if *lag > 0 => not_yet("an input of an earlier date"),
-        _ => Ok(()),
-    }
-}
-
-type Joined = (Vec<(String, ColumnType)>, Vec<Vec<u16>>);
-
-fn too_large(what: &'static str, name: String, found: usize) -> GraphError {
+pub(super) fn too_large(what: &'static str, name: String, found: usize) -> GraphError {
     GraphError::DefinitionTooLarge { what, name, found, limit: DEFINITION_PARTS_MAX }
 }

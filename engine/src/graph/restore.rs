@@ -11,6 +11,7 @@ use super::class::Counters;
 use super::edges::EdgeKey;
 use super::error::GraphError;
 use super::fact::{BundleFacts, Fact, Kind, Registered};
+use super::group::Groups;
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::key::Key;
 use super::order::{Node, Place, Queue};
@@ -44,10 +45,12 @@ fn expect(what: &str, found: u32, next: usize) -> Result<(), GraphError> {
 pub struct Restorer {
     graph: Graph,
     counted: bool,
-    /// Members of scopes, rising.
+    /// Cells that groups read, rising.
     members: BTreeMap<(SlotId, SlotDate), Vec<CellId>>,
-    /// Whether the cells are found by their keys, and by the scopes that they are in.
+    /// Whether the cells are found by their keys, and the groups that they make are known.
     indexed: bool,
+    /// Groups whose bundle has not come yet.
+    groups: Groups,
 }
 
 impl Restorer {
@@ -76,12 +79,6 @@ impl Restorer {
             Kind::End(date) => {
                 graph.ends.insert(date);
             }
-            Kind::Scope(slot, date, g) => {
-                let Some(slot) = graph.slots.get_mut(slot.at()) else {
-                    return wrong(format!("a scope of slot {slot}"));
-                };
-                slot.scopes.entry(date).or_default().g = bounded("a scope's generation", g)?;
-            }
             Kind::Cell(id, cell) => {
                 expect("cell", id.0, graph.cells.len())?;
                 if self.indexed {
@@ -96,8 +93,11 @@ impl Restorer {
                 expect("bundle", id.0, graph.bundles.len())?;
                 if !std::mem::replace(&mut self.indexed, true) {
                     graph.index_cells(std::mem::take(&mut self.members))?;
+                    self.groups = graph.all_groups();
                 }
-                graph.restore_bundle(id, *bundle)?;
+                let key = (bundle.producer, bundle.date, bundle.key.clone());
+                let group = self.groups.remove(&key).unwrap_or_default();
+                graph.restore_bundle(id, *bundle, group)?;
             }
         }
         Ok(())
@@ -108,16 +108,26 @@ impl Restorer {
     /// # Errors
     /// [`GraphError::Image`] where they contradict each other.
     pub fn finish(self) -> Result<Graph, GraphError> {
-        let Restorer { mut graph, counted, members, indexed } = self;
+        let Restorer { mut graph, counted, members, indexed, mut groups } = self;
         if !counted {
             return wrong("the queue's length is missing");
         }
         if !indexed {
             graph.index_cells(members)?;
+            groups = graph.all_groups();
+        }
+        if let Some((producer, date, _)) = groups.into_keys().min() {
+            let name = graph.producer_name(producer);
+            return wrong(format!("producer {name:?} has no bundle for {date}"));
         }
         graph.restore_owners()?;
         graph.check_joins()?;
         graph.check_orders()?;
+        if let Some(bundle) = graph.misplaced() {
+            return wrong(format!(
+                "bundle {bundle} is settled before what it reads, or behind what it gives"
+            ));
+        }
         let mut pass = Pass::new(Moment::NEVER, Queue::default());
         pass.rebuilding = true;
         graph.settle_all(&mut pass);
@@ -184,15 +194,12 @@ impl Graph {
         Ok(())
     }
 
-    /// Finds cells by their keys and puts members into their scopes, all at once, since nothing then grows step by
-    /// step.
+    /// Finds cells by their keys, and those that groups read by their dates, all at once, since nothing then grows step
+    /// by step.
     fn index_cells(&mut self, members: BTreeMap<(SlotId, SlotDate), Vec<CellId>>) -> Result<(), GraphError> {
         for ((slot, date), members) in members {
-            match self.slots.get_mut(slot.at()).and_then(|slot| slot.scopes.get_mut(&date)) {
-                Some(scope) => scope.members = members.into_iter().collect(),
-                None => {
-                    return wrong(format!("cells of slot {slot} for {date} are in a scope that is missing"));
-                }
+            if let Some(slot) = self.slots.get_mut(slot.at()) {
+                slot.members.insert(date, members.into_iter().collect());
             }
         }
         for at in 0..self.slots.len() {
@@ -214,7 +221,19 @@ impl Graph {
         Ok(())
     }
 
-    fn restore_bundle(&mut self, id: BundleId, facts: BundleFacts) -> Result<(), GraphError> {
+    /// The edges of all groups, each with the number of tuples that have it.
+    fn all_groups(&self) -> Groups {
+        let mut groups = Groups::new();
+        self.groups.iter().for_each(|producer| self.groups_of(*producer, &mut groups));
+        groups
+    }
+
+    fn restore_bundle(
+        &mut self,
+        id: BundleId,
+        facts: BundleFacts,
+        group: BTreeMap<EdgeKey, u32>,
+    ) -> Result<(), GraphError> {
         let producer = facts.producer;
         let Some(owner) = self.producers.get(producer.at()) else {
             return wrong(format!("bundle {id} of producer {producer}"));
@@ -231,14 +250,19 @@ impl Graph {
         {
             return wrong(format!("bundle {id} has {} scopes", facts.scopes.len()));
         }
-        let members = match owner.is_group() {
-            true => self.members_of_group(owner, date),
+        let is_group = owner.is_group();
+        let members = match is_group {
+            true => Vec::new(),
             false => self.members_of_tuple(id, owner, date, &key)?,
         };
         let (epoch, attached) = (owner.epoch, owner.attached);
         // Touches of this pass are dropped: everything is settled when all facts are there.
         let cells = self.cells.len();
-        self.create_bundle(&mut Pass::new(Moment::NEVER, Queue::default()), producer, date, key, members);
+        let mut pass = Pass::new(Moment::NEVER, Queue::default());
+        match is_group {
+            true => self.create_group(&mut pass, producer, date, key, group),
+            false => self.create_bundle(&mut pass, producer, date, key, members),
+        };
         if self.cells.len() > cells {
             return wrong(format!("bundle {id} looks for a cell that is not there"));
         }
@@ -322,8 +346,9 @@ impl Graph {
     ) -> Result<Vec<(u16, CellId)>, GraphError> {
         let mut members = Vec::with_capacity(owner.inputs.len());
         for (input, slot) in owner.required() {
-            let columns = &owner.input_columns[usize::from(input)];
-            let Some(cell) = self.cell(slot, date, &key.project(columns)) else {
+            let columns = &owner.join.input_columns[usize::from(input)];
+            let date = owner.cell_date(usize::from(input), date);
+            let Some(cell) = date.and_then(|date| self.cell(slot, date, &key.project(columns))) else {
                 return wrong(format!("bundle {id} has no cell for input {input}"));
             };
             members.push((input, cell));
@@ -374,7 +399,6 @@ impl Graph {
                 continue;
             }
             if producer.is_group() {
-                self.check_groups(producer)?;
                 continue;
             }
             let mut joined = 0;
@@ -382,7 +406,7 @@ impl Graph {
             for (input, cell) in
                 first.into_iter().flat_map(|(i, slot)| self.cells_of(slot).map(move |c| (i, c)))
             {
-                for tuple in self.tuples_of(ProducerId(at as u32), usize::from(input), cell) {
+                for tuple in self.tuples_of(ProducerId(at as u32), input, cell) {
                     joined += 1;
                     if !producer.bundles.contains_key(&(tuple.date, tuple.key)) {
                         return wrong(format!("producer {name:?} lacks a bundle for {}", tuple.date));

@@ -9,6 +9,7 @@ use std::mem;
 use super::Graph;
 use super::class::{Class, Counters, Sight};
 use super::effect::{Superseded, Transition};
+use super::hold::Holding;
 use super::ids::{BundleId, CellId};
 use super::order::Node;
 use super::pass::Pass;
@@ -120,10 +121,10 @@ impl Graph {
         self.settle_scopes(id);
         self.settle_outer(id);
         let bundle = &self.bundles[id.at()];
-        let (producer, date) = (bundle.producer, bundle.date);
+        let producer = bundle.producer;
         let owner = &self.producers[producer.at()];
         let attached = owner.attached;
-        let ended = !owner.is_group() || self.ends.contains(&date);
+        let ended = !owner.awaits_all() || self.missing_ends(bundle).is_empty();
         let bundle = &mut self.bundles[id.at()];
         let status = match owner.deregistered {
             true => PStatus::Parked,
@@ -148,11 +149,12 @@ impl Graph {
             if self.ready.insert(order, id).is_none() {
                 pass.effects.ready.push(id);
             }
-        } else {
-            self.ready.remove(&order);
+        } else if self.ready.remove(&order).is_some() {
+            // One that is held by work which is settled behind it was ready for a moment.
+            pass.effects.ready.retain(|ready| *ready != id);
         }
         if status.is_open() != before.is_open() {
-            self.move_open(pass, id, status.is_open());
+            self.move_open(id, status.is_open());
         }
         self.settle_holding(pass, id, status.is_open());
         if status != before {
@@ -172,7 +174,7 @@ impl Graph {
         }
         let mut outer = Counters::default();
         self.classes_above(id).into_iter().for_each(|(_, class)| outer.add(class));
-        if self.held_by(id).next().is_some() {
+        if self.held_by(id, false).next().is_some() {
             outer.add(Class { maybe: true, held: true, ..Class::CLEAN });
         }
         let bundle = &mut self.bundles[id.at()];
@@ -184,39 +186,26 @@ impl Graph {
     fn settle_holding(&mut self, pass: &mut Pass, id: BundleId, is_open: bool) {
         let bundle = &self.bundles[id.at()];
         let lagging = bundle.lagging && bundle.counters.is_moving();
-        let is_holding = bundle.is_holding;
+        let holding = Holding { open: is_open, lagging };
+        let moves = bundle.holding != holding;
         if lagging != bundle.lagging {
             if pass.rebuilding {
                 pass.contradiction = Some(Node::Bundle(id));
             }
             self.bundle_mut(id).lagging = lagging;
         }
-        if is_holding != (is_open && !lagging) {
-            self.move_holding(pass, id, !is_holding);
+        if moves {
+            self.move_holding(pass, id, holding);
         }
     }
 
-    /// A bundle's work opened or closed: groups behind its producer look at their scopes again.
-    fn move_open(&mut self, pass: &mut Pass, id: BundleId, opens: bool) {
-        let bundle = &self.bundles[id.at()];
-        let (producer, date) = (bundle.producer, bundle.date);
-        let owner = &mut self.producers[producer.at()];
-        let count = owner.open.entry(date).or_insert(0);
-        let before = *count;
+    /// A bundle's work opened or closed.
+    fn move_open(&mut self, id: BundleId, opens: bool) {
+        let owner = &mut self.producers[self.bundles[id.at()].producer.at()];
         if opens {
-            *count += 1;
             owner.open_bundles.insert(id);
         } else {
-            *count -= 1;
             owner.open_bundles.remove(&id);
-        }
-        if *count == 0 {
-            owner.open.remove(&date);
-        }
-        if before == 0 || (before == 1 && !opens) {
-            for group in owner.groups_downstream.clone() {
-                self.touch_groups(pass, group, date);
-            }
         }
     }
 

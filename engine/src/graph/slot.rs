@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
-use super::cell::Scope;
 use super::definition::SlotDefinition;
 use super::ids::{CellId, ProducerId, SlotDate};
 use super::info::StateCounts;
@@ -34,7 +33,8 @@ pub(super) struct Slot {
     pub fillers: BTreeMap<i32, ProducerId>,
     /// Priorities at which clients have written.
     pub client_priorities: BTreeSet<i32>,
-    pub scopes: BTreeMap<SlotDate, Scope>,
+    /// Cells that groups read: those that have data or an error and are not gone.
+    pub members: BTreeMap<SlotDate, BTreeSet<CellId>>,
     pub states: StateCounts,
 }
 
@@ -50,7 +50,7 @@ impl Slot {
             providers: BTreeMap::new(),
             fillers: BTreeMap::new(),
             client_priorities: BTreeSet::new(),
-            scopes: BTreeMap::new(),
+            members: BTreeMap::new(),
             states: StateCounts::default(),
         }
     }

@@ -215,7 +215,7 @@ impl Graph {
             let text = format!("run {} is in flight", claim.run);
             children.push(Why { run: Some(claim.run), ..Why::of(WhyKind::Running, text) });
         }
-        if !bundle.scopes.is_empty() && !self.ends.contains(&date) {
+        for date in self.missing_ends(bundle) {
             children.push(Why::leaf(format!("scope open: end_of({date}) not declared")));
         }
         let about_scope = |text: String, slot: &str| {
@@ -227,7 +227,7 @@ impl Graph {
         {
             let slot = &self.slots[slot.at()].definition.name;
             if scope.class.held {
-                children.push(self.why_open(bundle.producer, date, slot));
+                children.push(self.why_open(id, slot));
             } else if scope.class.blocked {
                 children.push(about_scope(format!("no cell of {slot} has data for {date}"), slot));
             } else if scope.class.changed && bundle.ending.is_some() {
@@ -244,7 +244,7 @@ impl Graph {
             };
             children.push(Why { children: vec![self.why_cell(cell, seen)], ..Why::leaf(text) });
         }
-        let open: BTreeSet<ProducerId> = self.held_by(id).collect();
+        let open: BTreeSet<ProducerId> = self.held_by(id, false).map(|(ancestor, ..)| ancestor).collect();
         for ancestor in open {
             let name = self.producer_name(ancestor);
             let text = format!("producer {name} has bundles in work for {date} that may make an input yet");
@@ -270,14 +270,14 @@ impl Graph {
         Why { children, ..about }
     }
 
-    fn why_open(&self, group: ProducerId, date: SlotDate, slot: &str) -> Why {
-        let open = self.producers[group.at()].upstream.iter().filter_map(|upstream| {
+    fn why_open(&self, group: BundleId, slot: &str) -> Why {
+        let date = self.bundles[group.at()].date;
+        let open = self.held_by(group, true).map(|(upstream, date, count)| {
             let producer = &self.producers[upstream.at()];
-            let count = producer.open.get(&date)?;
             let attached = if producer.attached { "" } else { ", and it is detached" };
             let name = &producer.definition.name;
             let text = format!("producer {name} has {count} bundles in work for {date}{attached}");
-            Some(Why { producer: Some(name.clone()), date: Some(date), ..Why::of(WhyKind::Producer, text) })
+            Why { producer: Some(name.clone()), date: Some(date), ..Why::of(WhyKind::Producer, text) }
         });
         Why {
             slot: Some(slot.to_string()),
@@ -330,18 +330,30 @@ impl Graph {
         let producer = &self.producers[id.at()];
         let name = &producer.definition.name;
         let mut children = Vec::new();
-        for (input, source) in producer.inputs.iter().enumerate() {
-            match producer.input_columns.get(input) {
-                Some(columns) => {
-                    let needed = bundle_key.project(columns);
-                    if self.cell(*source, date, &needed).is_none() {
-                        children.push(self.why_name(*source, date, &needed, seen));
-                    }
+        for (input, source) in producer.required() {
+            let name = &self.slots[source.at()].definition.name;
+            let Some(date) = producer.cell_date(usize::from(input), date) else {
+                children.push(Why::leaf(format!("no date of {name} is so much earlier than {date}")));
+                continue;
+            };
+            if producer.is_group() {
+                let (columns, positions): (Vec<u16>, Vec<u16>) =
+                    producer.join.shared(input).into_iter().unzip();
+                let wanted = bundle_key.project(&columns);
+                let members = self.slots[source.at()].members.get(&date);
+                let found = members.into_iter().flatten().map(|cell| &self.cells[cell.at()].key);
+                if !found.into_iter().any(|key| key.project(&positions) == wanted) {
+                    let gap = if wanted.values().is_empty() { "" } else { " " };
+                    children.push(Why::leaf(format!("no cell of {name}{gap}{wanted} has data for {date}")));
                 }
-                None => {
-                    let source = &self.slots[source.at()].definition.name;
-                    children.push(Why::leaf(format!("no cell of {source} has data for {date}")));
-                }
+                continue;
+            }
+            let needed = bundle_key.project(&producer.join.input_columns[usize::from(input)]);
+            if !producer.passes(usize::from(input), &needed) {
+                let label = self.label_of(source, date, &needed);
+                children.push(Why::leaf(format!("{label} does not pass the filters of its input")));
+            } else if self.cell(source, date, &needed).is_none() {
+                children.push(self.why_name(source, date, &needed, seen));
             }
         }
         Why {

@@ -23,7 +23,7 @@ pub struct Lineage {
     pub sid: Option<CellId>,
     /// Its state.
     pub state: Option<State>,
-    /// The generation that it has now; that of a set rises when a cell appears or vanishes.
+    /// The generation that it has now; of the set of cells that a group reads, how many they are.
     pub generation: u64,
     /// The transaction that made it so.
     pub seq: Option<u64>,
@@ -35,7 +35,7 @@ pub struct Lineage {
     pub input: Option<String>,
     /// What the input is to it.
     pub mode: Option<Mode>,
-    /// The generation that it read of whichever of the two it read; `None` where it read nothing, or has not run since.
+    /// The generation that it read of whichever of the two it read, or how many cells the set then had; `None` where it read nothing, or has not run since.
     pub read: Option<u64>,
     /// The run of it that is in flight there.
     pub run: Option<RunId>,

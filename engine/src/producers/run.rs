@@ -95,15 +95,15 @@ impl Run {
         &self.snapshot
     }
 
-    /// The rows of the one cell of an input slot. Of a grouped input, use [`Run::inputs`].
+    /// The rows of the one cell of an input, which has the slot's name or its alias. Of a grouped input, use [`Run::inputs`].
     ///
     /// # Errors
-    /// [`ReadError::UnknownInput`] where the slot is no input of this run, [`ReadError::SeveralCells`] where it has not
+    /// [`ReadError::UnknownInput`] where this run has no such input, [`ReadError::SeveralCells`] where it has not
     /// exactly one cell here; and as [`InputCell::rows`].
-    pub fn input(&self, slot: &str) -> Result<Columns, ReadError> {
-        match self.inputs(slot)? {
+    pub fn input(&self, name: &str) -> Result<Columns, ReadError> {
+        match self.inputs(name)? {
             [cell] => cell.rows(),
-            cells => Err(ReadError::SeveralCells { slot: slot.to_string(), cells: cells.len() }),
+            cells => Err(ReadError::SeveralCells { slot: name.to_string(), cells: cells.len() }),
         }
     }
 
@@ -111,20 +111,21 @@ impl Run {
     ///
     /// # Errors
     /// As [`Run::input`], but for an input without a cell.
-    pub fn optional(&self, slot: &str) -> Result<Option<Columns>, ReadError> {
-        match self.inputs(slot)? {
+    pub fn optional(&self, name: &str) -> Result<Option<Columns>, ReadError> {
+        match self.inputs(name)? {
             [] => Ok(None),
-            _ => self.input(slot).map(Some),
+            _ => self.input(name).map(Some),
         }
     }
 
-    /// All cells of an input slot, in order of their keys: one, or each of the date for a grouped producer.
+    /// All cells of an input, in order of their keys: one, or those of the group for a grouped producer; none of an optional
+    /// one that is not there.
     ///
     /// # Errors
-    /// [`ReadError::UnknownInput`] where the slot is no input of this run.
-    pub fn inputs(&self, slot: &str) -> Result<&[InputCell], ReadError> {
-        let found = self.inputs.iter().find(|(name, _)| name == slot);
-        found.map(|(_, cells)| cells.as_slice()).ok_or_else(|| self.unknown(slot))
+    /// [`ReadError::UnknownInput`] where this run has no such input.
+    pub fn inputs(&self, name: &str) -> Result<&[InputCell], ReadError> {
+        let found = self.inputs.iter().find(|(own, _)| own == name);
+        found.map(|(_, cells)| cells.as_slice()).ok_or_else(|| self.unknown(name))
     }
 
     fn unknown(&self, slot: &str) -> ReadError {

@@ -281,7 +281,7 @@ fn assemble(
             })
             .collect();
         cells.sort_by(|a, b| a.key.cmp(&b.key));
-        inputs.push((input.slot.clone(), cells));
+        inputs.push((input.alias.clone(), cells));
     }
     let run = Run {
         id: started.run,

@@ -222,9 +222,10 @@ fn a_group_starts_when_the_producer_for_which_it_waits_is_deregistered() {
     run_all(&mut stage);
     stage.write(a, day(1), &key(&[2]), Some(content(5)));
     let sum = stage.graph.producer_by_name("sum").unwrap();
-    assert_eq!(stage.graph.open_work(sum, day(1)), 1);
+    let sum = stage.graph.bundle(sum, day(1), &Key::empty()).unwrap();
+    assert_eq!(stage.graph.open_work(sum), 1);
     stage.apply(Event::Deregister(first)).unwrap();
-    assert_eq!(stage.graph.open_work(sum, day(1)), 0);
+    assert_eq!(stage.graph.open_work(sum), 0);
     assert_eq!(stage.state(total, day(1), &Key::empty()), State::Current);
 }
 

@@ -40,7 +40,6 @@ struct Facts {
     slots: Vec<SlotDefinition>,
     producers: Vec<Registered>,
     ends: Vec<SlotDate>,
-    scopes: Vec<(SlotId, SlotDate, u64)>,
     cells: Vec<cell::Cell>,
     bundles: Vec<BundleFacts>,
 }
@@ -54,7 +53,6 @@ impl Facts {
                 Kind::Slot(_, slot) => facts.slots.push(slot),
                 Kind::Producer(_, producer) => facts.producers.push(producer),
                 Kind::End(date) => facts.ends.push(date),
-                Kind::Scope(slot, date, g) => facts.scopes.push((slot, date, g)),
                 Kind::Cell(_, cell) => facts.cells.push(cell),
                 Kind::Bundle(_, bundle) => facts.bundles.push(*bundle),
             }
@@ -71,7 +69,6 @@ impl Facts {
         let producers = self.producers.into_iter().enumerate();
         producers.map(|(at, p)| Kind::Producer(ProducerId(number(at)), p)).try_for_each(&mut add)?;
         self.ends.into_iter().map(Kind::End).try_for_each(&mut add)?;
-        self.scopes.into_iter().map(|(slot, date, g)| Kind::Scope(slot, date, g)).try_for_each(&mut add)?;
         let cells = self.cells.into_iter().enumerate();
         cells.map(|(at, cell)| Kind::Cell(CellId(number(at)), cell)).try_for_each(&mut add)?;
         let bundles = self.bundles.into_iter().enumerate();
@@ -85,7 +82,7 @@ impl Facts {
 #[test]
 fn facts_that_contradict_each_other_are_refused() {
     type Damage = fn(&mut Facts);
-    let damages: [(&str, Damage); 26] = [
+    let damages: [(&str, Damage); 25] = [
         ("slot twice", |i| i.slots.push(i.slots[0].clone())),
         ("slot missing", |i| drop(i.slots.pop())),
         ("producer twice", |i| i.producers.push(i.producers[0].clone())),
@@ -114,7 +111,6 @@ fn facts_that_contradict_each_other_are_refused() {
         ("queue", |i| i.next_order = Some(0)),
         ("queue's end", |i| i.next_order = Some(u64::MAX)),
         ("no queue", |i| i.next_order = None),
-        ("scope missing", |i| i.scopes.clear()),
     ];
     let facts = Facts::of(&rich());
     for (name, damage) in damages {
@@ -134,7 +130,7 @@ fn the_bytes_of_facts_are_fixed() {
         hasher.update(&(value.len() as u32).to_le_bytes()).update(&value);
     }
     let hash = hasher.finalize().to_hex();
-    assert_eq!(hash.as_str(), "30e85c92101a8048fc9e517c0d9eaa4b5c1f3c9b914cd0d03385275f5635a7a0");
+    assert_eq!(hash.as_str(), "1761bbdd2b352b54174414903f8f109d88297511cdbf08cf71a6b0f543332246");
 }
 
 /// What a small graph does not have: every part of a producer, of a cell and of a bundle that may be left out.

@@ -57,7 +57,7 @@ fn producers() {
     assert!(matches!(register(one("", "A", "C")), GraphError::EmptyName { .. }));
     assert!(matches!(register(one("client", "A", "C")), GraphError::ReservedName { .. }));
     assert!(matches!(register(one("q", "A", "Z")), GraphError::UnknownSlotName { .. }));
-    assert!(matches!(register(one("q", "A", "C").requires("A")), GraphError::DuplicateSlot { .. }));
+    assert!(matches!(register(one("q", "A", "C").requires("A")), GraphError::DuplicateInput { .. }));
     assert!(matches!(register(one("q", "A", "C").provides("C")), GraphError::DuplicateSlot { .. }));
     assert!(matches!(register(ProducerDefinition::new("q").provides("C")), GraphError::NoInput { .. }));
     assert!(matches!(register(ProducerDefinition::new("q").requires("A")), GraphError::NoOutput { .. }));

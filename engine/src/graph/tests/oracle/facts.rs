@@ -39,11 +39,11 @@ pub(super) enum Ending {
     Failed,
 }
 
-/// What a run reads: a generation for each edge; for a group also a generation for each input's scope.
+/// What a run reads: a generation for each edge; for a group also the set of cells of each input.
 #[derive(Clone, Default, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in super::super) struct Reading {
     pub cells: BTreeMap<EdgeName, u64>,
-    pub scopes: BTreeMap<usize, u64>,
+    pub scopes: BTreeMap<usize, BTreeSet<CellName>>,
 }
 
 /// A bundle.
@@ -95,8 +95,6 @@ pub(super) struct Facts {
     pub ends: BTreeSet<SlotDate>,
     pub cells: BTreeMap<CellName, Cell>,
     pub works: BTreeMap<BundleName, Work>,
-    /// How often membership of a slot and date changed.
-    pub scopes: BTreeMap<(SlotId, SlotDate), u64>,
 }
 
 /// Facts and what they show.

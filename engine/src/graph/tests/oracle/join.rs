@@ -86,12 +86,13 @@ impl Facts {
         let edges = shown.bundles[name].edges.iter();
         let cells = edges.map(|edge| (edge.clone(), shown.cells[&edge.1].g)).collect();
         let producer = &self.producers[name.0.at()];
-        let scopes = (0..).zip(producer.inputs.iter().filter(|_| producer.is_group()));
-        let scopes = scopes.map(|(at, port)| (at, self.scope(port.slot, name.1))).collect();
+        let inputs = (0..producer.inputs.len()).filter(|_| producer.is_group());
+        let scopes = inputs.map(|at| (at, scope(&shown.bundles[name].edges, at))).collect();
         Reading { cells, scopes }
     }
+}
 
-    pub fn scope(&self, slot: SlotId, date: SlotDate) -> u64 {
-        self.scopes.get(&(slot, date)).copied().unwrap_or(0)
-    }
+/// The cells that an input has in a group.
+pub(super) fn scope(edges: &BTreeSet<EdgeName>, input: usize) -> BTreeSet<CellName> {
+    edges.iter().filter(|edge| edge.0 == input).map(|edge| edge.1.clone()).collect()
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::super::*;
 use super::facts::{BundleName, Candidate, CellName, Ending, Facts, Oracle, Results, Work};
+use super::join::scope;
 use super::join::{EdgeName, Joined};
 
 /// How many edges are of each class; `held`: those that hold a start as *maybe*; `gone`: blocked by what is gone.
@@ -178,8 +179,8 @@ impl Settling<'_> {
         if !producer.is_group() {
             return BTreeMap::new();
         }
-        let class = |(at, slot): (usize, SlotId)| {
-            let differs = work.read.scopes.get(&at) != Some(&self.facts.scope(slot, name.1));
+        let class = |at: usize| {
+            let differs = work.read.scopes.get(&at) != Some(&scope(edges, at));
             let class = if open > 0 {
                 Class { maybe: true, held: true, ..Class::default() }
             } else if !edges.iter().any(|(input, _)| *input == at) {
@@ -189,7 +190,7 @@ impl Settling<'_> {
             };
             (at, class)
         };
-        (0..).zip(producer.inputs.iter().map(|port| port.slot)).map(class).collect()
+        (0..producer.inputs.len()).map(class).collect()
     }
 
     fn open_work(&mut self, name: &BundleName) -> u64 {
@@ -266,9 +267,6 @@ impl Settling<'_> {
         let cell = self.facts.cells.get_mut(name).unwrap();
         cell.g += u64::from(rose);
         (cell.effective, cell.content, cell.lagging, cell.member) = (effective, content, lagging, member);
-        if moved {
-            *self.facts.scopes.entry((name.0, name.1)).or_default() += 1;
-        }
         let g = self.facts.cells[name].g;
         let shown = CellShown { view, g, effective, content, lagging, gone, member, rose, moved, better };
         self.shown.cells.insert(name.clone(), shown);

@@ -1,6 +1,7 @@
 //! Named situations, each event of which is also checked against the oracle.
 
 mod inputs;
+mod joins;
 mod priorities;
 
 use underbelly_storage::ColumnType;
@@ -301,7 +302,8 @@ fn a_group_waits_for_open_work_upstream_although_its_date_ended() {
     let (first, second) = (stage.start_next(), stage.start_next());
     stage.give(&first, 2);
     assert!(stage.graph.next_ready().is_none());
-    assert_eq!(stage.graph.open_work(ProducerId(1), day(1)), 1);
+    let group = stage.graph.bundle(ProducerId(1), day(1), &Key::empty()).unwrap();
+    assert_eq!(stage.graph.open_work(group), 1);
     stage.give(&second, 2);
     assert_eq!(stage.start_next().inputs.len(), 2);
 }

@@ -310,6 +310,14 @@ pub enum CommitError {
         /// What is wrong and what to do.
         what: String,
     },
+    /// No cell key of this name.
+    #[error("slot {slot:?} has no cell key {column:?}; name one that it has")]
+    UnknownColumn {
+        /// The slot.
+        slot: String,
+        /// The name.
+        column: String,
+    },
     /// No slot of this name.
     #[error("no slot is named {slot:?}; define it first with `define_slot`")]
     UnknownSlot {
@@ -429,6 +437,14 @@ pub enum ReadError {
     UnknownSeries {
         /// The type.
         series: String,
+    },
+    /// No cell key of this name.
+    #[error("slot {slot:?} has no cell key {column:?}; name one that it has")]
+    UnknownColumn {
+        /// The slot.
+        slot: String,
+        /// The name.
+        column: String,
     },
     /// No slot of this name.
     #[error("no slot is named {slot:?}; `ubctl slot ls` lists them")]

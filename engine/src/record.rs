@@ -205,7 +205,7 @@ mod tests {
         let (slot_read, date, key) = (SlotId(1), SlotDate::Day(Date(2)), Key::new(vec![3.into()]).unwrap());
         let reads = vec![
             Read::Cell { slot: slot_read, date, key: key.clone(), g: Some(4) },
-            Read::Scan { slot: slot_read, date, columns: vec![5], key, fingerprint: 6 },
+            Read::Scan { slot: slot_read, date, columns: vec![5], key },
         ];
         let outcome = Outcome::Declined("r".to_string());
         let events = [
@@ -255,7 +255,7 @@ mod tests {
             hasher.update(&encode(&Record { variables, ..Record::default() }).unwrap());
         }
         let hash = hasher.finalize().to_hex();
-        assert_eq!(hash.as_str(), "98451605d7f3e66dc58d159f984d7d5f11db713fb8110685b6ca1f2442036865");
+        assert_eq!(hash.as_str(), "2f8707ac6beb4b479385d1a1e1a113230d32986f0aec159ee54d453daba75740");
     }
 
     #[test]

@@ -6,10 +6,11 @@ use underbelly_storage::{Columns, Value};
 
 use crate::error::ReadError;
 use crate::feed::CHANGES_SERIES;
-use crate::graph::{CellInfo, Key, SlotDate};
+use crate::graph::{CellId, CellInfo, Key, SlotDate, SlotId};
 use crate::models::{Metadata, Model, ModelInfo};
 use crate::series::{Series, SeriesInfo};
 use crate::slots::content;
+use crate::state::State;
 use crate::variables::{Name, Scope, Variable};
 use crate::view::Base;
 
@@ -147,14 +148,18 @@ impl Snapshot {
         let key = Key::new(key.into_iter().map(Into::into).collect())?;
         let found = {
             let state = self.base().state();
-            let slot_id = state
-                .graph
-                .slot_by_name(slot)
-                .ok_or_else(|| ReadError::UnknownSlot { slot: slot.to_string() })?;
-            state.graph.cell(slot_id, date.into(), &key).and_then(|cell| {
-                let version = state.cell_at(cell, self.seq())?;
-                Some((version, version.content?, state.graph.cell_info(cell)?))
-            })
+            state.graph.cell(slot_of(&state, slot)?, date.into(), &key)
+        };
+        found.map_or(Ok(None), |cell| self.cell(cell))
+    }
+
+    /// A cell with its rows; `None` where it has none.
+    pub(crate) fn cell(&self, cell: CellId) -> Result<Option<Cell>, ReadError> {
+        let found = {
+            let state = self.base().state();
+            state
+                .cell_at(cell, self.seq())
+                .and_then(|version| Some((version, version.content?, state.graph.cell_info(cell)?)))
         };
         let Some((version, content, info)) = found else { return Ok(None) };
         let blob = self.base().objects.get(&content)?;
@@ -203,4 +208,9 @@ impl Snapshot {
         let newest = state.models.newest_of_each(self.seq());
         newest.map(|(id, number, version)| ModelInfo::new(*id, number, version)).collect()
     }
+}
+
+/// The slot of this name.
+pub(crate) fn slot_of(state: &State, slot: &str) -> Result<SlotId, ReadError> {
+    state.graph.slot_by_name(slot).ok_or_else(|| ReadError::UnknownSlot { slot: slot.to_string() })
 }

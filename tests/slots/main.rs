@@ -7,5 +7,6 @@ mod driven;
 mod failures;
 mod inputs;
 mod lifecycle;
+mod reads;
 mod runs;
 mod tables;

@@ -6,15 +6,19 @@ use std::sync::Arc;
 use underbelly_storage::Timestamp;
 
 use super::bundle::{Claim, Ending};
+use super::candidate::Uses;
 use super::cell::{Cell, Moment};
+use super::class::Counters;
 use super::definition::Mode;
+use super::edges::EdgeKey;
 use super::effect::{Effects, Ended, Interrupted, RunInput, Started};
 use super::error::GraphError;
-use super::event::{Event, Given, Host, Outcome, OutputWrite, Write};
+use super::event::{Event, Given, Host, Outcome, OutputWrite, Read, Used, Write};
 use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
 use super::order::Node;
 use super::pass::Pass;
+use super::reads::REPORTED;
 use super::register::Known;
 use super::state::State;
 use super::{Graph, INTERRUPTIONS_MAX};
@@ -55,7 +59,7 @@ impl Graph {
             Event::Reopen => self.reopen(&mut pass),
             Event::Commit { writes, ends } => self.commit(&mut pass, writes, ends),
             Event::Start { bundle, run } => self.start(&mut pass, *bundle, *run),
-            Event::End { run, outcome, .. } => self.end(&mut pass, *run, outcome),
+            Event::End { run, outcome, reads, .. } => self.end(&mut pass, *run, outcome, reads),
             Event::Retract { cell, priority } => self.retract(&mut pass, *cell, *priority),
             Event::Force(bundle) => self.force(&mut pass, *bundle),
             Event::Cancel { bundle, reason } => self.cancel(&mut pass, *bundle, reason),
@@ -119,6 +123,7 @@ impl Graph {
             let before = std::mem::replace(&mut candidate.content, write.content);
             pass.note_contents(before, write.content);
             candidate.owner = None;
+            candidate.uses = None;
             candidate.error = None;
             candidate.ended = pass.moment;
             candidate.written = write.content.is_some();
@@ -147,13 +152,13 @@ impl Graph {
         target.states.counts[State::Void as usize] += 1;
         for (producer, input) in target.readers.clone() {
             let reader = &self.producers[producer.at()];
-            let need = reader.needs.get(usize::from(input)).copied().unwrap_or_default();
-            if need.mode != Mode::Required {
+            if reader.need(input).mode != Mode::Required {
                 self.reach_cell(pass, producer, input, id);
             } else if !reader.is_group() {
                 self.join_cell(pass, producer, input, id);
             }
         }
+        self.show_to_watchers(pass, id);
         pass.effects.created.push(id);
         self.touch_cell(pass, id);
         id
@@ -166,9 +171,11 @@ impl Graph {
         let mut cells = Vec::with_capacity(bundle.edges.len());
         for (edge, _) in bundle.edges.iter() {
             let source = &self.cells[edge.source.at()];
-            let need = producer.needs.get(usize::from(edge.input)).copied().unwrap_or_default();
+            let need = producer.need(edge.input);
             if let (Some(g), Some(content)) = (need.reads(source.seen()), source.content) {
-                inputs.push(RunInput { input: usize::from(edge.input), cell: edge.source, g, content });
+                if edge.input != REPORTED {
+                    inputs.push(RunInput { input: usize::from(edge.input), cell: edge.source, g, content });
+                }
                 cells.push((edge, g));
             }
         }
@@ -196,7 +203,7 @@ impl Graph {
         self.touch_bundle(pass, id);
     }
 
-    fn end(&mut self, pass: &mut Pass, run: RunId, outcome: &Outcome) {
+    fn end(&mut self, pass: &mut Pass, run: RunId, outcome: &Outcome, reads: &[Read]) {
         let Some(id) = self.runs.remove(&run) else { return };
         let (ending, outputs): (_, &[OutputWrite]) = match outcome {
             Outcome::Data(outputs) => (Ending::Data, outputs),
@@ -204,6 +211,12 @@ impl Graph {
             Outcome::Failed(message) => (Ending::Failed(message.as_str().into()), &[]),
         };
         let producer = self.bundles[id.at()].producer;
+        let reported = self.report(pass, id, reads);
+        if let Some(claim) = &mut self.bundle_mut(id).running {
+            claim.cells.retain(|(edge, _)| edge.input != REPORTED);
+            claim.cells.extend(reported);
+            claim.cells.sort_unstable_by_key(|(edge, _)| *edge);
+        }
         let (outputs, absent) = self.finish(pass, id, ending, outputs);
         pass.effects.ended = Some(Ended { run, bundle: id, producer, outputs, absent });
     }
@@ -228,6 +241,7 @@ impl Graph {
         bundle.lagging = true;
         bundle.order = order;
         let (mut known, mut given) = (BTreeSet::new(), Vec::new());
+        let mut uses = false;
         let mut absent = Vec::new();
         for output in outputs {
             if output.given == Given::Absent {
@@ -241,6 +255,12 @@ impl Graph {
             candidate.owner = Some(id);
             candidate.ended = pass.moment;
             candidate.answered = true;
+            candidate.uses = output.uses.as_ref().map(|uses| {
+                let edge = |used: &Used| EdgeKey { source: used.cell, input: used.input };
+                let edges: BTreeSet<EdgeKey> = uses.iter().map(edge).collect();
+                Box::new(Uses { edges: edges.into_iter().collect(), counters: Counters::default() })
+            });
+            uses |= candidate.uses.is_some();
             known.insert(cell);
             match &output.given {
                 Given::Data(content) => {
@@ -272,6 +292,7 @@ impl Graph {
             candidate.ended = pass.moment;
             candidate.answered = true;
             candidate.error = error.clone();
+            candidate.uses = None;
             if error.is_none()
                 && let Some(content) = candidate.content.take()
             {
@@ -280,6 +301,7 @@ impl Graph {
             }
         }
         let bundle = &mut self.bundles[id.at()];
+        bundle.has_uses = uses;
         let read = claim.as_ref().map_or(&[][..], |claim| &claim.cells);
         let scopes = claim.as_ref().map_or(&[][..], |claim| &claim.scopes);
         for (scope, read) in bundle.scopes.iter_mut().zip(scopes) {

@@ -12,6 +12,7 @@ use super::group::Members;
 use super::hold::Holding;
 use super::ids::{CellId, ProducerId, RunId, SlotDate};
 use super::key::Key;
+use super::reads::Reported;
 use super::state::PStatus;
 
 /// An edge from the scope of one input of a group.
@@ -54,6 +55,8 @@ pub(super) struct Bundle {
     pub edges: Edges,
     /// One for each required input of a group; empty otherwise.
     pub scopes: Vec<ScopeEdge>,
+    /// What its last run reported that it has read beside its inputs.
+    pub reported: Option<Box<Reported>>,
     /// Of a group that joins several inputs, how many tuples of members have an edge.
     pub support: BTreeMap<EdgeKey, u32>,
     pub counters: Counters,
@@ -70,6 +73,8 @@ pub(super) struct Bundle {
     /// What of its work holds others.
     pub holding: Holding,
     pub running: Option<Claim>,
+    /// Whether an output rests on some of its edges only.
+    pub has_uses: bool,
     /// Every cell that it has ever given.
     pub outputs: BTreeSet<CellId>,
     /// The producer's epoch in which the newest work arrived while the producer was detached. An attachment
@@ -94,6 +99,8 @@ impl Bundle {
             edges: Edges::default(),
             scopes: vec![scope; scopes],
             support: BTreeMap::new(),
+            reported: None,
+            has_uses: false,
             counters: Counters::default(),
             outer: Counters::default(),
             ending: None,

@@ -7,7 +7,7 @@ use super::cell::{Cell, Moment};
 use super::class::{Counters, Sight};
 use super::edges::EdgeKey;
 use super::ids::{BundleId, ContentId};
-use super::state::State;
+use super::state::{PStatus, State};
 
 /// What one priority has for a cell. Its edges are those of the bundle that owns it; a client's has none.
 #[derive(Clone, Debug)]
@@ -19,12 +19,21 @@ pub(super) struct Candidate {
     pub error: Option<Arc<str>>,
     /// The last result that it got.
     pub ended: Moment,
-    /// The edges of its bundle on which it rests, in order; `None` for all.
-    pub uses: Option<Box<[EdgeKey]>>,
+    /// The part of its bundle's edges on which it rests; `None` for all.
+    pub uses: Option<Box<Uses>>,
     /// It got data in this event.
     pub written: bool,
     /// It got a result in this event: data, or that there is none, or an error.
     pub answered: bool,
+}
+
+/// Some edges of a bundle, on which one of its outputs rests.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Uses {
+    /// In order. Edges that went since do not count.
+    pub edges: Vec<EdgeKey>,
+    /// Counts of their classes, of those of exclusive inputs and of what else holds the bundle.
+    pub counters: Counters,
 }
 
 impl Candidate {
@@ -47,7 +56,13 @@ impl Candidate {
 
     /// Counts of the edges on which it rests.
     pub fn counters(&self, bundles: &[Bundle]) -> Counters {
-        self.bundle(bundles).map(|bundle| bundle.counters).unwrap_or_default()
+        let all = || self.bundle(bundles).map(|bundle| bundle.counters).unwrap_or_default();
+        self.uses.as_ref().map_or_else(all, |uses| uses.counters)
+    }
+
+    /// Whether it rests on an edge of its bundle.
+    pub fn rests_on(&self, edge: EdgeKey) -> bool {
+        self.uses.as_ref().is_none_or(|uses| uses.edges.binary_search(&edge).is_ok())
     }
 
     /// Whether it has a result that says more than that there is nothing.
@@ -61,7 +76,12 @@ impl Candidate {
 
     fn is_unsettled(&self, bundles: &[Bundle]) -> bool {
         let counters = self.counters(bundles);
-        let active = || self.bundle(bundles).is_some_and(|bundle| bundle.running.is_some() || bundle.forced);
+        // Where it rests on some edges only, its bundle may be about to run for others.
+        let runs = |bundle: &Bundle| {
+            let is_ready = self.uses.is_some() && bundle.status == PStatus::Ready;
+            bundle.running.is_some() || bundle.forced || is_ready
+        };
+        let active = || self.bundle(bundles).is_some_and(runs);
         !counters.has_obstacle() && (counters.is_moving() || active())
     }
 

@@ -4,19 +4,16 @@ use std::collections::BTreeSet;
 
 use super::Graph;
 use super::apply::CLIENT;
+use super::edges::EdgeKey;
 use super::error::GraphError;
-use super::event::{Event, Outcome, OutputWrite, Write};
+use super::event::{Event, Outcome, OutputWrite, Read, Used, Write};
 use super::ids::{BundleId, RunId, SlotId};
 use super::key::Key;
+use super::reads::REPORTED;
 use super::state::PStatus;
 
 /// Most cells, and most bundles before an event. One event makes fewer than as many again.
 const RECORDS_MAX: usize = 1 << 31;
-
-/// Refuses what is defined and not built.
-pub(super) fn not_yet<T>(what: &'static str) -> Result<T, GraphError> {
-    Err(GraphError::NotYet { what })
-}
 
 impl Graph {
     /// Whether [`Graph::apply`] would accept the event; the error that it would give otherwise.
@@ -34,8 +31,7 @@ impl Graph {
                 writes.iter().try_for_each(|write| self.check_write(write))
             }
             Event::Start { bundle, run } => self.check_start(*bundle, *run),
-            Event::End { reads, .. } if !reads.is_empty() => not_yet("a reported read"),
-            Event::End { run, epoch, outcome, .. } => self.check_end(*run, *epoch, outcome),
+            Event::End { run, epoch, outcome, reads } => self.check_end(*run, *epoch, outcome, reads),
             Event::Retract { cell, priority } => self.check_retract(*cell, *priority),
             Event::Force(bundle) => self.check_bundle(*bundle),
             Event::Cancel { bundle, .. } => self.check_cancel(*bundle),
@@ -112,21 +108,22 @@ impl Graph {
         Err(GraphError::NotReady { bundle, producer, status: found.status, reason })
     }
 
-    fn check_end(&self, run: RunId, epoch: u64, outcome: &Outcome) -> Result<(), GraphError> {
+    fn check_end(&self, run: RunId, epoch: u64, outcome: &Outcome, reads: &[Read]) -> Result<(), GraphError> {
         let fenced = GraphError::Fenced { run, epoch };
         let Some(id) = self.runs.get(&run) else { return Err(fenced) };
         let bundle = &self.bundles[id.at()];
         if bundle.running.as_ref().is_none_or(|claim| claim.epoch != epoch) {
             return Err(fenced);
         }
-        let Outcome::Data(outputs) = outcome else { return Ok(()) };
-        self.check_room(outputs.len())?;
+        let outputs = match outcome {
+            Outcome::Data(outputs) => outputs.as_slice(),
+            Outcome::Declined(_) | Outcome::Failed(_) => &[],
+        };
+        self.check_room(outputs.len().saturating_add(reads.len()))?;
         let mut seen = BTreeSet::new();
         for output in outputs {
-            if output.uses.is_some() {
-                return not_yet("an output that names its inputs");
-            }
             self.check_output(run, *id, output)?;
+            self.check_uses(run, *id, output)?;
             if !seen.insert((output.slot, &output.key)) {
                 return Err(GraphError::DuplicateOutput {
                     run,
@@ -136,7 +133,26 @@ impl Graph {
                 });
             }
         }
-        Ok(())
+        self.check_reads(*id, outputs, reads)
+    }
+
+    /// An output rests on what its run read.
+    fn check_uses(&self, run: RunId, id: BundleId, output: &OutputWrite) -> Result<(), GraphError> {
+        let bundle = &self.bundles[id.at()];
+        let read = bundle.running.as_ref().map_or(&[][..], |claim| &claim.cells);
+        let is_read = |used: &Used| {
+            let edge = EdgeKey { source: used.cell, input: used.input };
+            used.input != REPORTED && read.binary_search_by_key(&edge, |(edge, _)| *edge).is_ok()
+        };
+        let Some(unread) = output.uses.iter().flatten().find(|used| !is_read(used)) else { return Ok(()) };
+        Err(GraphError::UnreadUse {
+            run,
+            producer: self.producer_name(bundle.producer).to_string(),
+            slot: self.slots[output.slot.at()].definition.name.clone(),
+            key: output.key.clone(),
+            input: unread.input,
+            cell: unread.cell,
+        })
     }
 
     fn check_output(&self, run: RunId, id: BundleId, output: &OutputWrite) -> Result<(), GraphError> {

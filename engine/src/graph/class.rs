@@ -41,6 +41,10 @@ pub(super) struct Seen {
 }
 
 impl Need {
+    /// Of what a run reports beside its inputs: it reads what there is, and where that comes, changes or goes it may come out
+    /// differently.
+    pub const OF_READS: Need = Need { mode: Mode::Optional, fault_tolerant: true, accept_stale: true };
+
     pub fn of(input: &Input) -> Need {
         Need { mode: input.mode, fault_tolerant: input.fault_tolerant, accept_stale: input.accept_stale }
     }

@@ -62,10 +62,10 @@ impl Graph {
     /// Ends a bundle with an error, as if a run had read everything as it is now: another change makes work again.
     pub(super) fn cancel(&mut self, pass: &mut Pass, id: BundleId, reason: &str) {
         let bundle = &self.bundles[id.at()];
-        let needs = &self.producers[bundle.producer.at()].needs;
+        let producer = &self.producers[bundle.producer.at()];
         let read = |edge: EdgeKey| {
             let seen = self.cells[edge.source.at()].seen();
-            let need = needs.get(usize::from(edge.input)).copied().unwrap_or_default();
+            let need = producer.need(edge.input);
             // Of an input that is being made again, what it has so far: the same again is no news.
             let so_far = need.mode != Mode::Exclusive && seen.sight == Sight::Waiting && seen.g > 0;
             Some((edge, need.reads(seen).or(so_far.then_some(seen.g))?))
@@ -132,6 +132,7 @@ impl Graph {
         if let Some(claim) = self.bundle_mut(id).running.take() {
             self.runs.remove(&claim.run);
         }
+        self.unwatch(id);
         let edges: Vec<EdgeKey> = self.bundles[id.at()].edges.iter().map(|(edge, _)| edge).collect();
         for edge in edges {
             self.remove_edge(pass, id, edge);
@@ -139,6 +140,7 @@ impl Graph {
         let bundle = &mut self.bundles[id.at()];
         bundle.scopes.clear();
         bundle.support.clear();
+        bundle.has_uses = false;
         bundle.counters = Counters::default();
         bundle.outer = Counters::default();
         bundle.lagging = false;
@@ -146,6 +148,11 @@ impl Graph {
         bundle.unseen = None;
         let producer = bundle.producer;
         for cell in std::mem::take(&mut bundle.outputs) {
+            let candidates = &self.cells[cell.at()].candidates;
+            if candidates.iter().any(|c| c.owner == Some(id) && c.uses.is_some()) {
+                let orphans = self.cell_mut(cell).candidates.iter_mut().filter(|c| c.owner == Some(id));
+                orphans.for_each(|candidate| candidate.uses = None);
+            }
             self.touch_output(pass, producer, cell);
         }
         self.touch_bundle(pass, id);

@@ -234,11 +234,43 @@ pub enum GraphError {
         /// Slots and producers in turn, from a slot back to itself.
         path: Vec<String>,
     },
-    /// Something that this release cannot do yet.
-    #[error("{what} is not possible yet; use a newer release")]
-    NotYet {
-        /// What was asked for.
-        what: &'static str,
+    /// A run read what is made of what it gives.
+    #[error("a run of producer {producer:?} would close a cycle of cells: {}, which it has read; read an earlier date, or give something else", path.join(" → "))]
+    CellCycle {
+        /// The producer.
+        producer: String,
+        /// Cells, from an output of the run to what it has read.
+        path: Vec<String>,
+    },
+    /// A set of cells by what are no cell keys of the slot.
+    #[error(
+        "cells of slot {slot:?} cannot be found by {key} in its cell keys {columns:?}; name cell keys in their order, with values of their types"
+    )]
+    ScanKey {
+        /// The slot.
+        slot: String,
+        /// The values.
+        key: Key,
+        /// Positions among the cell keys.
+        columns: Vec<u16>,
+    },
+    /// An output that rests on what the run did not read.
+    #[error(
+        "run {run} of producer {producer:?} says that {slot:?} {key} rests on cell {cell} as its input {input}, which it did not read; name inputs that it has"
+    )]
+    UnreadUse {
+        /// The run.
+        run: RunId,
+        /// The producer.
+        producer: String,
+        /// The output slot.
+        slot: String,
+        /// The output's key.
+        key: Key,
+        /// The input's position.
+        input: u16,
+        /// The cell.
+        cell: CellId,
     },
     /// No slot has this id.
     #[error("there is no slot {0}; define it first")]
@@ -428,7 +460,6 @@ impl GraphError {
             | GraphError::NotJoined { .. }
             | GraphError::OutputColumn { .. }
             | GraphError::Cycle { .. }
-            | GraphError::NotYet { .. }
             | GraphError::UnknownProducer(_) => "Producers",
             GraphError::GroupColumn { .. } => "Groups.",
             GraphError::UnknownBundle(_) | GraphError::NotReady { .. } | GraphError::RunTaken(_) => {
@@ -437,7 +468,9 @@ impl GraphError {
             GraphError::Fenced { .. }
             | GraphError::OutputSlot { .. }
             | GraphError::OutputKey { .. }
+            | GraphError::UnreadUse { .. }
             | GraphError::DuplicateOutput { .. } => "A run ends",
+            GraphError::CellCycle { .. } | GraphError::ScanKey { .. } => "Reported reads.",
             GraphError::NothingToCancel { .. } | GraphError::Deregistered { .. } => "Commands.",
             GraphError::Image { .. } => "State image",
             GraphError::Record { .. } => "Records",

@@ -168,7 +168,7 @@ pub enum Read {
         /// The generation that was read; `None` where there was no data.
         g: Option<u64>,
     },
-    /// All cells of a slot and date that have these values in these cell keys.
+    /// All cells of a slot and date that have these values in these cell keys. Each cell that was found is reported beside.
     Scan {
         /// The slot.
         slot: SlotId,
@@ -178,7 +178,5 @@ pub enum Read {
         columns: Vec<u16>,
         /// Their values.
         key: Key,
-        /// The fingerprint of the cells that were found.
-        fingerprint: u64,
     },
 }

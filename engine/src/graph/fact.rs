@@ -14,14 +14,16 @@ use self::bytes::{
     put_flags, put_key, put_list, put_moment, put_option, put_text, text,
 };
 use super::bundle::{Bundle, Claim, Ending};
-use super::candidate::Candidate;
+use super::candidate::{Candidate, Uses};
 use super::cell::{Cell, Moment};
+use super::class::Counters;
 use super::definition::SlotDefinition;
 use super::edges::EdgeKey;
 use super::error::GraphError;
 use super::group::Members;
 use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
+use super::reads::{Reported, Scanned};
 
 mod bytes;
 mod definition;
@@ -82,6 +84,7 @@ pub(super) struct BundleFacts {
     pub tokens: Vec<(EdgeKey, u64)>,
     /// What was read of each required input's scope; empty unless grouped.
     pub scopes: Vec<Option<Members>>,
+    pub reported: Reported,
     pub running: Option<Claim>,
 }
 
@@ -118,7 +121,7 @@ pub(super) fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
             put_text(out, error);
         }
         if let Some(uses) = &candidate.uses {
-            put_list(out, uses, put_edge);
+            put_list(out, &uses.edges, put_edge);
         }
     }
 }
@@ -126,6 +129,18 @@ pub(super) fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
 fn put_members(out: &mut Vec<u8>, members: Members) {
     out.extend_from_slice(&members.count.to_le_bytes());
     out.extend_from_slice(&members.sum.to_le_bytes());
+}
+
+fn put_reported(out: &mut Vec<u8>, reported: &Reported) {
+    put_count(out, reported.cells.len());
+    reported.cells.iter().for_each(|cell| out.extend_from_slice(&cell.0.to_le_bytes()));
+    put_count(out, reported.scans.len());
+    for scan in &reported.scans {
+        out.extend_from_slice(&scan.slot.0.to_le_bytes());
+        put_date(out, scan.date);
+        put_list(out, &scan.columns, |out, column| out.extend_from_slice(&column.to_le_bytes()));
+        put_key(out, &scan.key);
+    }
 }
 
 pub(super) fn put_bundle(out: &mut Vec<u8>, bundle: &Bundle) {
@@ -149,7 +164,7 @@ pub(super) fn put_bundle(out: &mut Vec<u8>, bundle: &Bundle) {
         }
     }
     put_moment(out, bundle.ended);
-    put_flags(out, [bundle.forced, bundle.lift > 0, bundle.lagging]);
+    put_flags(out, [bundle.forced, bundle.lift > 0, bundle.lagging, bundle.reported.is_some()]);
     if bundle.lift > 0 {
         out.extend_from_slice(&bundle.lift.to_le_bytes());
     }
@@ -165,6 +180,7 @@ pub(super) fn put_bundle(out: &mut Vec<u8>, bundle: &Bundle) {
         out.push(u8::from(scope.token.is_some()));
         scope.token.iter().for_each(|token| put_members(out, *token));
     }
+    bundle.reported.iter().for_each(|reported| put_reported(out, reported));
     out.push(u8::from(bundle.running.is_some()));
     let Some(claim) = &bundle.running else { return };
     out.extend_from_slice(&claim.run.0.to_le_bytes());
@@ -205,10 +221,10 @@ fn lift(cursor: &mut Cursor<'_>) -> Result<u32, Damage> {
     }
 }
 
-fn uses(cursor: &mut Cursor<'_>) -> Result<Box<[EdgeKey]>, Damage> {
-    let uses = list(cursor, edge)?;
-    match uses.is_sorted_by(|a, b| a < b) {
-        true => Ok(uses.into()),
+fn uses(cursor: &mut Cursor<'_>) -> Result<Uses, Damage> {
+    let edges = list(cursor, edge)?;
+    match edges.is_sorted_by(|a, b| a < b) {
+        true => Ok(Uses { edges, counters: Counters::default() }),
         false => Err(Damage("uses are not in order")),
     }
 }
@@ -222,7 +238,7 @@ fn candidate(cursor: &mut Cursor<'_>) -> Result<Candidate, Damage> {
         owner: if owned { Some(BundleId(cursor.u32()?)) } else { None },
         content: if has_content { Some(cursor.array()?) } else { None },
         error: if failed { Some(text(cursor)?.into()) } else { None },
-        uses: if has_uses { Some(uses(cursor)?) } else { None },
+        uses: if has_uses { Some(Box::new(uses(cursor)?)) } else { None },
         ended,
         written: false,
         answered: false,
@@ -261,7 +277,7 @@ fn bundle(cursor: &mut Cursor<'_>) -> Result<BundleFacts, Damage> {
         _ => return Err(Damage("a run ended in an unknown way")),
     };
     let ended = moment(cursor)?;
-    let [forced, is_lifted, lagging] = flags(cursor)?;
+    let [forced, is_lifted, lagging, has_reported] = flags(cursor)?;
     Ok(BundleFacts {
         producer,
         date,
@@ -277,8 +293,24 @@ fn bundle(cursor: &mut Cursor<'_>) -> Result<BundleFacts, Damage> {
         order: cursor.u64()?,
         tokens: tokens(cursor)?,
         scopes: list(cursor, |cursor| if flag(cursor)? { members(cursor).map(Some) } else { Ok(None) })?,
+        reported: if has_reported { reported(cursor)? } else { Reported::default() },
         running: if flag(cursor)? { Some(claim(cursor)?) } else { None },
     })
+}
+
+fn reported(cursor: &mut Cursor<'_>) -> Result<Reported, Damage> {
+    let scan = |cursor: &mut Cursor<'_>| {
+        let (slot, date) = (SlotId(cursor.u32()?), date(cursor)?);
+        let columns = list(cursor, |cursor| cursor.u16())?;
+        Ok(Scanned { slot, date, columns, key: key(cursor)? })
+    };
+    let cells = list(cursor, |cursor| cursor.u32().map(CellId))?;
+    let scans = list(cursor, scan)?;
+    let in_order = cells.is_sorted_by(|a, b| a < b) && scans.is_sorted_by(|a, b| a < b);
+    match in_order && !(cells.is_empty() && scans.is_empty()) {
+        true => Ok(Reported { cells: cells.into_iter().collect(), scans: scans.into_iter().collect() }),
+        false => Err(Damage("what a run reported is not in order, or nothing")),
+    }
 }
 
 fn members(cursor: &mut Cursor<'_>) -> Result<Members, Damage> {

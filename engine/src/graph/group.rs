@@ -156,8 +156,7 @@ impl Graph {
         }
         for (producer, input) in self.slots[slot.at()].readers.clone() {
             let reader = &self.producers[producer.at()];
-            let need = reader.needs.get(usize::from(input)).copied().unwrap_or_default();
-            if !reader.is_group() || need.mode != Mode::Required {
+            if !reader.is_group() || reader.need(input).mode != Mode::Required {
                 continue;
             }
             let mut moved = BTreeSet::new();

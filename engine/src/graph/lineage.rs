@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Graph;
+use super::edges::EdgeKey;
 use super::ids::CellId;
 use super::info::{Extent, Link, Tree, TreeNode};
 use super::query::DEPTH_MAX;
@@ -27,7 +28,13 @@ impl Graph {
                 let Some(bundle) = self.bundles.get(id.at()) else { continue };
                 for (edge, token) in bundle.edges.of(cell) {
                     let link = Link { bundle: id, input: edge.input, token };
-                    bundle.outputs.iter().for_each(|output| child(TreeNode::Cell(*output), link));
+                    for output in &bundle.outputs {
+                        let candidates = self.cells.get(output.at()).into_iter().flat_map(|c| &c.candidates);
+                        let mut own = candidates.filter(|candidate| candidate.owner == Some(id));
+                        if own.any(|candidate| candidate.rests_on(edge)) {
+                            child(TreeNode::Cell(*output), link);
+                        }
+                    }
                 }
             }
         })
@@ -38,7 +45,7 @@ impl Graph {
     pub fn upstream(&self, cell: CellId, extent: Extent) -> Option<Tree> {
         self.tree(cell, extent, &|cell, child| {
             let candidates = self.cells.get(cell.at()).into_iter().flat_map(|cell| &cell.candidates);
-            for id in candidates.filter_map(|candidate| candidate.owner) {
+            for (id, candidate) in candidates.filter_map(|candidate| Some((candidate.owner?, candidate))) {
                 let Some(bundle) = self.bundles.get(id.at()) else { continue };
                 let producer = self.producers.get(bundle.producer.at());
                 let inputs = producer.into_iter().flat_map(|producer| producer.required());
@@ -49,7 +56,8 @@ impl Graph {
                     let token = scope.token.map(|read| u64::from(read.count));
                     child(node, Link { bundle: id, input, token });
                 }
-                for (edge, token) in bundle.edges.iter().filter(|(edge, _)| self.is_made(edge.source)) {
+                let is_shown = |edge: EdgeKey| self.is_made(edge.source) && candidate.rests_on(edge);
+                for (edge, token) in bundle.edges.iter().filter(|(edge, _)| is_shown(*edge)) {
                     child(TreeNode::Cell(edge.source), Link { bundle: id, input: edge.input, token });
                 }
             }

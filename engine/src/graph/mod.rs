@@ -17,7 +17,7 @@
 //! In reading order: `ids`, `key`, `definition`, `event`, `effect`, `state` and `error` are the vocabulary;
 //! `cell`, `candidate`, `bundle`, `edges`, `slot` and `producer` the facts, `class` what follows from an edge; `register`,
 //! `check`, `apply` and `command` turn events into facts; `join` and `group` make bundles, `reach` finds their other
-//! inputs, `above` better candidates, and `hold` what may still be made; `order` is that in which a `pass` reaches what
+//! inputs, `reads` what runs report, `above` better candidates, and `hold` what may still be made; `order` is that in which a `pass` reaches what
 //! depends on the facts, `propagate` moves edges and `settle` brings the rest up to date; `query`, `rows`, `lineage` and `why`
 //! answer; `record` is the form in which events are stored, `fact` that of facts; `ledger` knows which facts changed, and
 //! `restore` makes a graph of stored ones.
@@ -52,6 +52,7 @@ mod producer;
 mod propagate;
 mod query;
 mod reach;
+mod reads;
 mod record;
 mod register;
 mod restore;
@@ -108,6 +109,8 @@ pub struct Graph {
     /// The next place in the queue; 0 is the place of bundles that never had one.
     next_order: u64,
     ends: BTreeSet<SlotDate>,
+    /// How many bundles have edges from what their runs reported.
+    reporting: usize,
     /// That of the next pass, empty.
     queue: order::Queue,
     /// Which facts changed since they were last stored.
@@ -135,6 +138,7 @@ impl Graph {
             ready: BTreeMap::new(),
             next_order: 1,
             ends: BTreeSet::new(),
+            reporting: 0,
             queue: order::Queue::default(),
             ledger: ledger::Ledger::default(),
         }

@@ -156,7 +156,9 @@ impl Graph {
     pub(super) fn lift(&mut self, node: Node, lift: u32) {
         let mut left = vec![(node, lift)];
         while let Some((node, lift)) = left.pop() {
-            if self.place(node).lift >= lift {
+            // No way through all nodes is longer; a circle, which would be an error, ends here.
+            let longest = self.cells.len() + self.bundles.len();
+            if self.place(node).lift >= lift || lift as usize > longest {
                 continue;
             }
             match node {
@@ -173,16 +175,16 @@ impl Graph {
         }
     }
 
-    /// Lifts what reads cells of earlier dates, after ranks have changed.
+    /// Lifts what reads cells of earlier dates, or what runs reported, after ranks have changed.
     pub(super) fn lift_all(&mut self) {
         let is_lagged =
             |producer: &&Producer| (0..producer.inputs.len()).any(|input| producer.is_lagged(input));
-        let readers: Vec<BundleId> = self
-            .producers
-            .iter()
-            .filter(is_lagged)
-            .flat_map(|producer| producer.bundles.values().copied())
-            .collect();
+        let lagged = self.producers.iter().filter(is_lagged);
+        let mut readers: Vec<BundleId> = lagged.flat_map(|p| p.bundles.values().copied()).collect();
+        if self.reporting > 0 {
+            let all = (0..self.bundles.len() as u32).map(BundleId);
+            readers.extend(all.filter(|bundle| self.bundles[bundle.at()].reported.is_some()));
+        }
         for bundle in readers {
             for source in self.bundles[bundle.at()].edges.sources().collect::<Vec<_>>() {
                 self.lift_above(bundle, source);
@@ -191,12 +193,12 @@ impl Graph {
     }
 
     /// The first bundle that is not above what it reads and below what it gives. Where nothing is lifted and nothing reads
-    /// earlier dates, ranks see to that.
+    /// earlier dates or reports reads, ranks see to that.
     pub(super) fn misplaced(&self) -> Option<BundleId> {
         let is_lagged =
             |producer: &Producer| (0..producer.inputs.len()).any(|input| producer.is_lagged(input));
         let lifted = self.cells.iter().any(|cell| cell.lift > 0) || self.bundles.iter().any(|b| b.lift > 0);
-        if !lifted && !self.producers.iter().any(is_lagged) {
+        if !lifted && self.reporting == 0 && !self.producers.iter().any(is_lagged) {
             return None;
         }
         let is_misplaced = |id: &BundleId| {

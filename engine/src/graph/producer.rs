@@ -75,6 +75,11 @@ impl Producer {
         self.above.iter().any(|above| usize::from(above.input) == input)
     }
 
+    /// What is asked of a cell that is read as this input.
+    pub fn need(&self, input: u16) -> Need {
+        self.needs.get(usize::from(input)).copied().unwrap_or(Need::OF_READS)
+    }
+
     /// The required inputs.
     pub fn required(&self) -> impl Iterator<Item = (u16, SlotId)> + '_ {
         let inputs = (0..).zip(self.inputs.iter().copied()).zip(&self.needs);

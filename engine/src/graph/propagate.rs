@@ -42,7 +42,7 @@ impl Graph {
 
     /// What the input of an edge asks of its source.
     fn need(&self, producer: ProducerId, input: u16) -> Need {
-        self.producers[producer.at()].needs.get(usize::from(input)).copied().unwrap_or_default()
+        self.producers[producer.at()].need(input)
     }
 
     pub(super) fn add_edge(&mut self, pass: &mut Pass, bundle: BundleId, key: EdgeKey) {
@@ -85,10 +85,10 @@ impl Graph {
     /// A source looks different: moves the counters of a bundle that reads it, and what its edges show.
     pub(super) fn reclassify(&mut self, bundle: BundleId, source: CellId, before: Seen, now: Seen) {
         let target = &mut self.bundles[bundle.at()];
-        let needs = &self.producers[target.producer.at()].needs;
+        let producer = &self.producers[target.producer.at()];
         let cell = &mut self.cells[source.at()];
         for (key, token) in target.edges.of(source) {
-            let need = needs.get(usize::from(key.input)).copied().unwrap_or_default();
+            let need = producer.need(key.input);
             target.counters.shift(need.class(token, before), need.class(token, now));
             let shown = |g| Shown::of(need.mode, target.status, token, g);
             cell.move_shown(shown(before.g), shown(now.g));
@@ -98,13 +98,13 @@ impl Graph {
     /// Gives the edges of a bundle what its run read, and moves its counters.
     pub(super) fn retoken(&mut self, bundle: BundleId, read: &[(EdgeKey, u64)]) {
         let target = &mut self.bundles[bundle.at()];
-        let needs = &self.producers[target.producer.at()].needs;
+        let producer = &self.producers[target.producer.at()];
         let (cells, counters) = (&self.cells, &mut target.counters);
         let mut left = read.iter().peekable();
         target.edges.retoken(|key, before| {
             while left.next_if(|(at, _)| *at < key).is_some() {}
             let now = left.next_if(|(at, _)| *at == key).map(|(_, g)| *g);
-            let need = needs.get(usize::from(key.input)).copied().unwrap_or_default();
+            let need = producer.need(key.input);
             let seen = cells[key.source.at()].seen();
             counters.shift(need.class(before, seen), need.class(now, seen));
             now

@@ -6,6 +6,7 @@ use underbelly_storage::{ColumnType, Timestamp};
 
 use super::apply::CLIENT;
 use super::bundle::Ending;
+use super::candidate::Candidate;
 use super::class::Class;
 use super::definition::{Mode, ProducerDefinition, SlotDefinition};
 use super::edges::EdgeKey;
@@ -113,7 +114,7 @@ impl Graph {
         let effective = cell.effective_candidate();
         let mut causes = Vec::new();
         if let Some(owner) = effective.and_then(|c| c.owner) {
-            causes = self.causes(owner);
+            causes = self.causes(owner, effective);
         }
         causes.extend(cell.standing(&self.bundles).better_coming.map(Cause::Better));
         Some(CellInfo {
@@ -156,11 +157,9 @@ impl Graph {
     /// The cells that a run of a bundle may read, each once.
     fn members(&self, bundle: BundleId) -> impl Iterator<Item = CellId> + '_ {
         let bundle = &self.bundles[bundle.at()];
-        let needs = &self.producers[bundle.producer.at()].needs;
-        let is_read = |edge: &EdgeKey| {
-            let need = needs.get(usize::from(edge.input)).copied().unwrap_or_default();
-            need.mode != Mode::Exclusive && self.is_made(edge.source)
-        };
+        let producer = &self.producers[bundle.producer.at()];
+        let is_read =
+            |edge: &EdgeKey| producer.need(edge.input).mode != Mode::Exclusive && self.is_made(edge.source);
         let mut before = None;
         let cells = bundle.edges.iter().map(|(edge, _)| edge).filter(is_read).map(|edge| edge.source);
         cells.filter(move |cell| before.replace(*cell) != Some(*cell))
@@ -169,15 +168,20 @@ impl Graph {
     /// The edges of a bundle and their classes.
     pub(super) fn classes(&self, bundle: BundleId) -> impl Iterator<Item = (EdgeKey, Class)> + '_ {
         let bundle = &self.bundles[bundle.at()];
-        let needs = &self.producers[bundle.producer.at()].needs;
+        let producer = &self.producers[bundle.producer.at()];
         bundle.edges.iter().map(|(edge, token)| {
-            let need = needs.get(usize::from(edge.input)).copied().unwrap_or_default();
+            let need = producer.need(edge.input);
             (edge, need.class(token, self.cells[edge.source.at()].seen()))
         })
     }
 
-    /// The edges of a bundle that are not clean.
-    pub(super) fn causes(&self, bundle: BundleId) -> Vec<Cause> {
+    /// The edges of a bundle that are not clean, of those on which this output rests.
+    fn causes(&self, bundle: BundleId, output: Option<&Candidate>) -> Vec<Cause> {
+        let uses = output.and_then(|output| output.uses.as_deref());
+        let rests_on = |edge: EdgeKey, class: Class| {
+            class.unsatisfiable || output.is_none_or(|output| output.rests_on(edge))
+        };
+        let of_input = |input: u16| uses.is_none_or(|uses| uses.edges.iter().any(|edge| edge.input == input));
         let mut causes = Vec::new();
         for (cell, class) in self.classes_above(bundle) {
             if class.unsatisfiable {
@@ -191,7 +195,7 @@ impl Graph {
                 self.producers[ancestor.at()].outputs.keys().next().map(|slot| Cause::ScopeOpen(*slot)),
             );
         }
-        for (edge, class) in self.classes(bundle) {
+        for (edge, class) in self.classes(bundle).filter(|(edge, class)| rests_on(*edge, *class)) {
             if class.blocked {
                 causes.push(Cause::Unusable(edge.source));
             } else if class.unsatisfiable {
@@ -209,8 +213,8 @@ impl Graph {
         if self.producers[bundle.producer.at()].deregistered {
             causes.push(Cause::Orphan);
         }
-        for (scope, slot) in
-            bundle.scopes.iter().zip(self.producers[bundle.producer.at()].required().map(|(_, slot)| slot))
+        let inputs = self.producers[bundle.producer.at()].required();
+        for (scope, (_, slot)) in bundle.scopes.iter().zip(inputs).filter(|(_, (input, _))| of_input(*input))
         {
             if scope.class.blocked {
                 causes.push(Cause::ScopeEmpty(slot));

@@ -108,7 +108,7 @@ impl Graph {
     }
 
     /// Makes a cell that nobody has made, for those that look for it.
-    fn expect_cell(&mut self, slot: SlotId, date: SlotDate, key: Key) -> CellId {
+    pub(super) fn expect_cell(&mut self, slot: SlotId, date: SlotDate, key: Key) -> CellId {
         let id = CellId(self.cells.len() as u32);
         let mut cell = Cell::new(slot, date, key.clone());
         cell.expected = true;
@@ -151,6 +151,31 @@ impl Graph {
                 self.add_edge(pass, id, edge(source));
             }
         }
+    }
+
+    /// Bundles that get an edge from a cell of this address, through an input that is not required or as a group, when it is made
+    /// or becomes a member.
+    pub(super) fn possible_readers(
+        &self,
+        producer: ProducerId,
+        input: u16,
+        date: SlotDate,
+        key: &Key,
+    ) -> Vec<BundleId> {
+        let owner = &self.producers[producer.at()];
+        let at = usize::from(input);
+        if !owner.passes(at, key) {
+            return Vec::new();
+        }
+        if let Some(Some(reach)) = owner.reaches.get(at) {
+            let found = reach.bundles.get(&(date, key.project(&reach.positions)));
+            return found.into_iter().flatten().copied().collect();
+        }
+        let bundles = owner.bundle_date(at, date).and_then(|date| owner.by_date.get(&date));
+        let (columns, positions): (Vec<u16>, Vec<u16>) = owner.join.shared(input).into_iter().unzip();
+        let wanted = key.project(&positions);
+        let agrees = |bundle: &&BundleId| self.bundles[bundle.at()].key.project(&columns) == wanted;
+        bundles.into_iter().flatten().filter(agrees).copied().collect()
     }
 
     /// A cell was made: bundles that look for cells like it get an edge. Those that look for it alone have theirs.

@@ -148,7 +148,7 @@ struct OutputWriteV1 {
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 enum ReadV1 {
     Cell { slot: u32, date: DateV1, key: Vec<ValueV1>, g: Option<u64> },
-    Scan { slot: u32, date: DateV1, columns: Vec<u16>, key: Vec<ValueV1>, fingerprint: u64 },
+    Scan { slot: u32, date: DateV1, columns: Vec<u16>, key: Vec<ValueV1> },
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -342,12 +342,11 @@ impl From<&Read> for ReadV1 {
             Read::Cell { slot, date, key, g } => {
                 ReadV1::Cell { slot: slot.0, date: (*date).into(), key: values_of(key), g: *g }
             }
-            Read::Scan { slot, date, columns, key, fingerprint } => ReadV1::Scan {
+            Read::Scan { slot, date, columns, key } => ReadV1::Scan {
                 slot: slot.0,
                 date: (*date).into(),
                 columns: columns.clone(),
                 key: values_of(key),
-                fingerprint: *fingerprint,
             },
         }
     }
@@ -361,13 +360,9 @@ impl TryFrom<ReadV1> for Read {
             ReadV1::Cell { slot, date, key, g } => {
                 Read::Cell { slot: SlotId(slot), date: date.try_into()?, key: key_of(key)?, g }
             }
-            ReadV1::Scan { slot, date, columns, key, fingerprint } => Read::Scan {
-                slot: SlotId(slot),
-                date: date.try_into()?,
-                columns,
-                key: key_of(key)?,
-                fingerprint,
-            },
+            ReadV1::Scan { slot, date, columns, key } => {
+                Read::Scan { slot: SlotId(slot), date: date.try_into()?, columns, key: key_of(key)? }
+            }
         })
     }
 }

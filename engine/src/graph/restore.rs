@@ -17,6 +17,7 @@ use super::key::Key;
 use super::order::{Node, Place, Queue};
 use super::pass::Pass;
 use super::producer::Producer;
+use super::reads::{REPORTED, Reported};
 use super::register::Known;
 use super::state::{PStatus, State};
 use super::{Graph, INTERRUPTIONS_MAX};
@@ -266,6 +267,7 @@ impl Graph {
         if self.cells.len() > cells {
             return wrong(format!("bundle {id} looks for a cell that is not there"));
         }
+        self.restore_reported(&mut pass, id, facts.reported)?;
         for (edge, g) in facts.tokens {
             let token = Some(bounded("a token", g)?).filter(|g| *g > 0);
             let bundle = &mut self.bundles[id.at()];
@@ -305,7 +307,8 @@ impl Graph {
         let inputs = &self.producers[producer.at()].inputs;
         let fits = |(edge, _): &(EdgeKey, u64)| {
             let slot = self.cells.get(edge.source.at()).map(|cell| cell.slot);
-            slot.is_some() && slot.as_ref() == inputs.get(usize::from(edge.input))
+            let is_input = slot.as_ref() == inputs.get(usize::from(edge.input));
+            slot.is_some() && (is_input || edge.input == REPORTED)
         };
         if scopes_differ || !claim.cells.iter().all(fits) {
             return wrong(format!("run {} of bundle {id} reads what is not there", claim.run));
@@ -317,10 +320,29 @@ impl Graph {
         Ok(())
     }
 
+    /// The edges of what a bundle's last run reported.
+    fn restore_reported(
+        &mut self,
+        pass: &mut Pass,
+        id: BundleId,
+        reported: Reported,
+    ) -> Result<(), GraphError> {
+        if reported.cells.iter().any(|cell| cell.at() >= self.cells.len()) {
+            return wrong(format!("bundle {id} has read a cell that is not there"));
+        }
+        for scan in &reported.scans {
+            self.check_scan(scan.slot, &scan.columns, &scan.key)?;
+        }
+        for source in self.watch(id, reported) {
+            self.add_edge(pass, id, EdgeKey { source, input: REPORTED });
+        }
+        Ok(())
+    }
+
     /// A bundle of a producer that was deregistered: it has an end, and nothing else.
     fn restore_dropped(&mut self, id: BundleId, facts: BundleFacts) -> Result<(), GraphError> {
         let idle = facts.tokens.is_empty() && facts.scopes.is_empty() && facts.running.is_none();
-        if !idle || facts.forced || facts.unseen.is_some() {
+        if !idle || facts.reported != Reported::default() || facts.forced || facts.unseen.is_some() {
             return wrong(format!("bundle {id} works for a producer that is no more"));
         }
         let mut bundle = Bundle::new(facts.producer, facts.date, facts.key, 0);
@@ -385,6 +407,7 @@ impl Graph {
                 }
                 if !producer.deregistered {
                     bundle.outputs.insert(id);
+                    bundle.has_uses |= candidate.uses.is_some();
                 }
             }
         }

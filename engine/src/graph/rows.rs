@@ -55,7 +55,9 @@ impl Graph {
         let owner = candidate.owner.and_then(|id| Some((id, self.bundles.get(id.at())?)));
         let priority = candidate.priority;
         Some(owner.into_iter().flat_map(move |(id, bundle)| {
-            bundle.edges.after(after.map(Step::edge)).map(move |(edge, token)| EdgeRow {
+            let edges =
+                bundle.edges.after(after.map(Step::edge)).filter(|(edge, _)| candidate.rests_on(*edge));
+            edges.map(move |(edge, token)| EdgeRow {
                 source: edge.source,
                 target: cell,
                 token,
@@ -136,8 +138,8 @@ impl Graph {
     fn obligation(&self, bundle: &Bundle, edge: EdgeKey, token: Option<u64>) -> Option<Obligation> {
         let EdgeKey { source: cell, input } = edge;
         // It owes nothing to what forbids it, nor to what is not there.
-        let needs = &self.producers.get(bundle.producer.at())?.needs;
-        let forbids = needs.get(usize::from(input)).is_some_and(|need| need.mode == Mode::Exclusive);
+        let need = self.producers.get(bundle.producer.at())?.need(input);
+        let forbids = need.mode == Mode::Exclusive;
         if forbids || !self.is_made(cell) {
             return None;
         }

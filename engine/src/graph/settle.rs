@@ -8,6 +8,8 @@ use std::mem;
 
 use super::Graph;
 use super::class::{Class, Counters, Sight};
+use super::definition::Mode;
+use super::edges::EdgeKey;
 use super::effect::{Superseded, Transition};
 use super::hold::Holding;
 use super::ids::{BundleId, CellId};
@@ -138,6 +140,9 @@ impl Graph {
             self.next_order += 1;
             self.bundle_mut(id).order = order;
         }
+        if self.bundles[id.at()].has_uses {
+            self.settle_uses(pass, id, status != before);
+        }
         let bundle = &self.bundles[id.at()];
         let order = bundle.order;
         if face_changed {
@@ -163,6 +168,45 @@ impl Graph {
             statuses[status.place()] += 1;
             self.reshow(pass, id, before, status);
         }
+    }
+
+    /// Counts the classes of the edges on which single outputs rest.
+    fn settle_uses(&mut self, pass: &mut Pass, id: BundleId, status_moved: bool) {
+        let bundle = &self.bundles[id.at()];
+        let producer = bundle.producer;
+        for cell in bundle.outputs.clone() {
+            let found = self.cells[cell.at()].candidates.iter().position(|c| c.owner == Some(id));
+            let Some(at) = found else { continue };
+            let Some(uses) = &self.cells[cell.at()].candidates[at].uses else { continue };
+            let counters = self.counters_of(id, &uses.edges);
+            let moved = uses.counters != counters;
+            if let Some(uses) = &mut self.cells[cell.at()].candidates[at].uses {
+                uses.counters = counters;
+            }
+            if moved || status_moved {
+                self.touch_output(pass, producer, cell);
+            }
+        }
+    }
+
+    /// Counts of the classes of some edges of a bundle, of the scopes to which they belong, of exclusive inputs, and of what
+    /// else holds it.
+    fn counters_of(&self, id: BundleId, edges: &[EdgeKey]) -> Counters {
+        let bundle = &self.bundles[id.at()];
+        let producer = &self.producers[bundle.producer.at()];
+        let mut counters = bundle.outer;
+        for (edge, class) in self.classes(id) {
+            let is_exclusive = producer.need(edge.input).mode == Mode::Exclusive;
+            if is_exclusive || edges.binary_search(&edge).is_ok() {
+                counters.add(class);
+            }
+        }
+        for (scope, (input, _)) in bundle.scopes.iter().zip(producer.required()) {
+            if edges.iter().any(|edge| edge.input == input) {
+                counters.add(scope.class);
+            }
+        }
+        counters
     }
 
     /// Counts better candidates of cells that a bundle fills in, and what holds it.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hashbrown::HashMap;
 
 use super::definition::SlotDefinition;
-use super::ids::{CellId, ProducerId, SlotDate};
+use super::ids::{BundleId, CellId, ProducerId, SlotDate};
 use super::info::StateCounts;
 use super::key::Key;
 
@@ -17,6 +17,14 @@ pub(super) struct Index {
     pub buckets: HashMap<(SlotDate, Key), Vec<CellId>>,
 }
 
+/// Bundles whose runs looked for cells by the values of some key columns.
+#[derive(Clone, Debug)]
+pub(super) struct Watched {
+    /// Positions of the columns among the cell keys, rising.
+    pub positions: Vec<u16>,
+    pub bundles: HashMap<(SlotDate, Key), BTreeSet<BundleId>>,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
     pub definition: SlotDefinition,
@@ -25,6 +33,8 @@ pub(super) struct Slot {
     pub cells: Vec<CellId>,
     pub by_key: HashMap<(SlotDate, Key), CellId>,
     pub indexes: Vec<Index>,
+    /// What runs looked for.
+    pub watched: Vec<Watched>,
     /// Producers that read it, and as which input.
     pub readers: Vec<(ProducerId, u16)>,
     /// Producers that provide it, by priority.
@@ -46,6 +56,7 @@ impl Slot {
             cells: Vec::new(),
             by_key: HashMap::new(),
             indexes: Vec::new(),
+            watched: Vec::new(),
             readers: Vec::new(),
             providers: BTreeMap::new(),
             fillers: BTreeMap::new(),

@@ -1,16 +1,16 @@
 //! What a producer's closure is given and gives back.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use underbelly_storage::{Columns, Timestamp, Value};
 
 use crate::batch::{Batch, Row};
 use crate::error::{CommitError, ReadError};
-use crate::graph::{ContentId, Key, RunId, SlotDate};
+use crate::graph::{ContentId, Key, Read, RunId, SlotDate};
 use crate::models::Metadata;
 use crate::slots::content;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Cell, Snapshot, slot_of};
 use underbelly_storage::object::ObjectId;
 
 /// One run of a producer over one bundle. All inputs belong to one snapshot.
@@ -22,6 +22,8 @@ pub struct Run {
     pub(crate) key_columns: Vec<String>,
     pub(crate) inputs: Vec<(String, Vec<InputCell>)>,
     pub(crate) snapshot: Snapshot,
+    /// What it has read beside its inputs.
+    pub(crate) reads: Mutex<Vec<Read>>,
 }
 
 /// A cell that a run reads.
@@ -90,7 +92,8 @@ impl Run {
         &self.key
     }
 
-    /// Everything else as of the same moment. What is read here is no recorded dependency.
+    /// Everything else as of the same moment. What is read here is no recorded dependency; see [`Run::read`] and
+    /// [`Run::scan`].
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
@@ -128,6 +131,81 @@ impl Run {
         found.map(|(_, cells)| cells.as_slice()).ok_or_else(|| self.unknown(name))
     }
 
+    /// Reads any cell as of the run's snapshot, and makes the run depend on it: it runs again where the cell comes, changes or
+    /// goes, until a later run does not read it. `None` where it has no data; that is a dependency too.
+    ///
+    /// A run that reads what is made of its own outputs fails with [`GraphError::CellCycle`](crate::GraphError::CellCycle).
+    ///
+    /// # Errors
+    /// [`ReadError::UnknownSlot`], [`ReadError::Key`] where a value is null, NaN or bytes, and as [`InputCell::rows`].
+    pub fn read<V: Into<Value>>(
+        &self,
+        slot: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = V>,
+    ) -> Result<Option<Cell>, ReadError> {
+        let (date, key) = (date.into(), Key::new(key.into_iter().map(Into::into).collect())?);
+        let (slot, found) = {
+            let state = self.snapshot.base().state();
+            let slot = slot_of(&state, slot)?;
+            (slot, state.graph.cell(slot, date, &key))
+        };
+        let cell = found.map_or(Ok(None), |cell| self.snapshot.cell(cell))?;
+        let g = cell.as_ref().map(|cell| cell.generation);
+        self.report([Read::Cell { slot, date, key, g }]);
+        Ok(cell)
+    }
+
+    /// Reads all cells of a slot and date that have these values in these cell keys, all of the date where none is named, as
+    /// [`Run::read`] reads one: the run depends on each of them, and on which there are.
+    ///
+    /// # Errors
+    /// As [`Run::read`]; [`ReadError::UnknownColumn`] where a name is no cell key of the slot.
+    pub fn scan<V: Into<Value>>(
+        &self,
+        slot: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = (&'static str, V)>,
+    ) -> Result<Vec<Cell>, ReadError> {
+        let date = date.into();
+        let (id, columns, key, found) = {
+            let state = self.snapshot.base().state();
+            let id = slot_of(&state, slot)?;
+            let keys = state.graph.slot(id).map_or(&[][..], |slot| &slot.cell_keys);
+            let mut named: BTreeMap<u16, Value> = BTreeMap::new();
+            for (name, value) in key {
+                let at = (0..).zip(keys).find(|(_, (key, _))| key == name).map(|(at, _)| at);
+                let unknown =
+                    || ReadError::UnknownColumn { slot: slot.to_string(), column: name.to_string() };
+                named.insert(at.ok_or_else(unknown)?, value.into());
+            }
+            let (columns, values): (Vec<u16>, Vec<Value>) = named.into_iter().unzip();
+            let key = Key::new(values)?;
+            let found = state.graph.cells_with(id, date, &columns, &key);
+            (id, columns, key, found)
+        };
+        let mut cells = Vec::with_capacity(found.len());
+        for cell in found {
+            cells.extend(self.snapshot.cell(cell)?);
+        }
+        cells.sort_by(|a, b| a.info.key.cmp(&b.info.key));
+        self.report(cells.iter().map(|cell| {
+            let (key, g) = (cell.info.key.clone(), Some(cell.generation));
+            Read::Cell { slot: id, date, key, g }
+        }));
+        self.report([Read::Scan { slot: id, date, columns, key }]);
+        Ok(cells)
+    }
+
+    fn report(&self, reads: impl IntoIterator<Item = Read>) {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).extend(reads);
+    }
+
+    /// What it has read beside its inputs.
+    pub(crate) fn reported(&self) -> Vec<Read> {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn unknown(&self, slot: &str) -> ReadError {
         let inputs = self.inputs.iter().map(|(name, _)| name.clone()).collect();
         ReadError::UnknownInput { slot: slot.to_string(), inputs }
@@ -137,8 +215,20 @@ impl Run {
 /// What a run produces: cells, and with them rows and models, in one transaction with the end of the run.
 #[derive(Clone, Debug, Default)]
 pub struct Outputs {
-    pub(crate) cells: Vec<(String, CellAddress, OutputResult)>,
+    pub(crate) cells: Vec<OutputCell>,
+    /// A use was named before any output.
+    pub(crate) stray_use: bool,
     pub(crate) batch: Batch,
+}
+
+/// One output.
+#[derive(Clone, Debug)]
+pub(crate) struct OutputCell {
+    pub slot: String,
+    pub address: CellAddress,
+    pub result: OutputResult,
+    /// The inputs on which it rests, by name, and of which only the cells with these keys; `None` for all.
+    pub uses: Option<Vec<(String, Option<Key>)>>,
 }
 
 /// What a run gives for one output.
@@ -169,40 +259,65 @@ impl Outputs {
         Outputs::default()
     }
 
-    /// Puts the rows of the cell with the bundle's own date and key.
-    pub fn put(mut self, slot: &str, rows: Columns) -> Outputs {
-        self.cells.push((slot.to_string(), CellAddress::Bundle, OutputResult::Data(rows)));
+    fn give(mut self, slot: &str, address: CellAddress, result: OutputResult) -> Outputs {
+        self.cells.push(OutputCell { slot: slot.to_string(), address, result, uses: None });
         self
+    }
+
+    /// Says that the output given last rests on these inputs alone, by their names, and not on all that the run read: where
+    /// another input changes or goes, it stays as it is until the run that follows. May be said again, which adds to it.
+    pub fn uses<'a>(mut self, inputs: impl IntoIterator<Item = &'a str>) -> Outputs {
+        match self.cells.last_mut() {
+            Some(output) => {
+                let uses = inputs.into_iter().map(|input| (input.to_string(), None));
+                output.uses.get_or_insert_default().extend(uses);
+            }
+            None => self.stray_use = true,
+        }
+        self
+    }
+
+    /// Says that the output given last rests on this cell of an input, of those that a grouped input has. See [`Outputs::uses`].
+    pub fn uses_cell(mut self, input: &str, cell: &InputCell) -> Outputs {
+        match self.cells.last_mut() {
+            Some(output) => {
+                output.uses.get_or_insert_default().push((input.to_string(), Some(cell.key.clone())));
+            }
+            None => self.stray_use = true,
+        }
+        self
+    }
+
+    /// Puts the rows of the cell with the bundle's own date and key.
+    pub fn put(self, slot: &str, rows: Columns) -> Outputs {
+        self.give(slot, CellAddress::Bundle, OutputResult::Data(rows))
     }
 
     /// Says that the cell with the bundle's own date and key could not be made, while the other outputs could: it is
     /// invalid, and its last good data stays readable. A text that is too long is cut.
-    pub fn fail(mut self, slot: &str, error: impl Into<String>) -> Outputs {
-        self.cells.push((slot.to_string(), CellAddress::Bundle, OutputResult::Error(error.into())));
-        self
+    pub fn fail(self, slot: &str, error: impl Into<String>) -> Outputs {
+        self.give(slot, CellAddress::Bundle, OutputResult::Error(error.into()))
     }
 
     /// Says that a cell whose key extends the bundle's could not be made. See [`Outputs::fail`] and [`Outputs::put_at`].
     pub fn fail_at<V: Into<Value>>(
-        mut self,
+        self,
         slot: &str,
         key: impl IntoIterator<Item = (&'static str, V)>,
         error: impl Into<String>,
     ) -> Outputs {
         let result = OutputResult::Error(error.into());
-        self.cells.push((slot.to_string(), CellAddress::named(key), result));
-        self
+        self.give(slot, CellAddress::named(key), result)
     }
 
     /// Puts the rows of a cell whose key extends the bundle's: key columns that are not named are the bundle's.
     pub fn put_at<V: Into<Value>>(
-        mut self,
+        self,
         slot: &str,
         key: impl IntoIterator<Item = (&'static str, V)>,
         rows: Columns,
     ) -> Outputs {
-        self.cells.push((slot.to_string(), CellAddress::named(key), OutputResult::Data(rows)));
-        self
+        self.give(slot, CellAddress::named(key), OutputResult::Data(rows))
     }
 
     /// Puts a version of a model. The metadata needs `type` and `timestamp`.

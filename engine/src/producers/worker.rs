@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-use super::run::{CellAddress, InputCell, OutputResult, Outputs, Run};
+use super::run::{CellAddress, InputCell, OutputCell, OutputResult, Outputs, Run};
 use crate::batch::Batch;
 use crate::core::{Commit, Core, Prepared};
 use crate::durability::Durability;
 use crate::error::{CommitError, Failure};
-use crate::graph::{Event, Given, GraphError, Key, Outcome, OutputWrite, ProducerDefinition, Started};
+use crate::graph::{
+    Event, Given, GraphError, Key, Outcome, OutputWrite, ProducerDefinition, Read, Started, Used,
+};
 use crate::limits::REASON_BYTES_MAX;
 use crate::operations::Operations;
 use crate::pending::Pins;
@@ -161,6 +163,8 @@ fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<(), CommitError> {
     let Finished { started, definition, run, result, waited, took } = finished;
     let (waited, took) = (*waited, *took);
     let mut report = runs::Report { run, waited, took, outcome: "completed", text: String::new() };
+    // What it has read is dropped where its outputs or reads were refused: they may close a cycle.
+    let mut reads = Vec::new();
     let failure = match result {
         Ok(outputs) => match end(core, started, definition, outputs, &report) {
             Err(error) if !is_final(&error) && !is_transient(&error) && !is_fenced(&error) => {
@@ -168,7 +172,10 @@ fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<(), CommitError> {
             }
             ended => return ended.map(|_| ()).or_else(ignore_fenced),
         },
-        Err(failure) => failure.clone(),
+        Err(failure) => {
+            reads = run.reported();
+            failure.clone()
+        }
     };
     // The reason stands twice in the record, which must be small enough for the smallest log.
     let reason_bytes = REASON_BYTES_MAX.min(core.record_bytes_max / 8);
@@ -182,7 +189,14 @@ fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<(), CommitError> {
             Outcome::Failed(report.text.clone())
         }
     };
-    commit_end(core, started, outcome, &report).map(|_| ()).or_else(ignore_fenced)
+    match commit_end(core, started, outcome, reads, &report) {
+        Err(CommitError::Graph(error @ GraphError::CellCycle { .. })) => {
+            (report.outcome, report.text) = ("failed", bounded(error.to_string(), reason_bytes));
+            let outcome = Outcome::Failed(report.text.clone());
+            commit_end(core, started, outcome, Vec::new(), &report).map(|_| ()).or_else(ignore_fenced)
+        }
+        ended => ended.map(|_| ()).or_else(ignore_fenced),
+    }
 }
 
 /// Tries again while the disk refuses and the log is sound: the result is in memory.
@@ -291,6 +305,7 @@ fn assemble(
         key_columns,
         inputs,
         snapshot: snapshot.clone(),
+        reads: Mutex::default(),
     };
     Ok((definition, run))
 }
@@ -309,7 +324,11 @@ fn end(
     let mut pins = core.pending.pin();
     let mut writes = Vec::new();
     let reason_bytes = REASON_BYTES_MAX.min(core.record_bytes_max / 8);
-    for (name, address, result) in &outputs.cells {
+    if outputs.stray_use {
+        let what = "`Outputs::uses` speaks of the output before it, and there is none; put the output first";
+        return Err(CommitError::Cell { slot: String::new(), what: what.to_string() });
+    }
+    for OutputCell { slot: name, address, result, uses } in &outputs.cells {
         if !definition.outputs.iter().any(|output| output.slot == *name) {
             let provided: Vec<&str> = definition.outputs.iter().map(|output| output.slot.as_str()).collect();
             return Err(CommitError::Cell {
@@ -338,29 +357,56 @@ fn end(
             )?),
             OutputResult::Error(error) => Given::Error(bounded(error.clone(), reason_bytes)),
         };
-        writes.push(OutputWrite::new(slot, key, given));
+        let uses = uses.as_ref().map(|uses| used(started, definition, name, uses, report.run)).transpose()?;
+        writes.push(OutputWrite { uses, ..OutputWrite::new(slot, key, given) });
     }
-    let data = Outcome::Data(writes);
-    let prepared = prepare_end(core, started, data, operations, outputs.batch.clone(), report, pins)?;
+    let (run, epoch, reads) = (started.run, started.epoch, report.run.reported());
+    let event = Event::End { run, epoch, outcome: Outcome::Data(writes), reads };
+    let prepared = prepare_end(core, event, operations, outputs.batch.clone(), report, pins)?;
     finish(core, folder, prepared)
+}
+
+/// The cells of inputs, as a run found them.
+fn used(
+    started: &Started,
+    definition: &ProducerDefinition,
+    output: &str,
+    uses: &[(String, Option<Key>)],
+    run: &Run,
+) -> Result<Vec<Used>, CommitError> {
+    let mut found = Vec::new();
+    for (name, key) in uses {
+        let position = definition.inputs.iter().position(|input| input.alias == *name);
+        let position = position.ok_or_else(|| CommitError::Cell {
+            slot: output.to_string(),
+            what: format!("it rests on {name:?}, which is no input of {}", definition.name),
+        })?;
+        let keys = run.inputs.get(position).map_or(&[][..], |(_, cells)| cells);
+        let of_input = started.inputs.iter().filter(|read| read.input == position);
+        // Both are in the order of keys.
+        let cells = of_input.zip(keys).filter(|(_, cell)| key.as_ref().is_none_or(|key| cell.key == *key));
+        found.extend(cells.map(|(read, _)| Used { input: position as u16, cell: read.cell }));
+    }
+    Ok(found)
 }
 
 fn commit_end(
     core: &Arc<Core>,
     started: &Started,
     outcome: Outcome,
+    reads: Vec<Read>,
     report: &runs::Report<'_>,
 ) -> Result<Commit, CommitError> {
     let folder = core.enter()?;
     let (operations, pins) = (Operations::default(), core.pending.pin());
-    let prepared = prepare_end(core, started, outcome, operations, Batch::new(), report, pins)?;
+    let event = Event::End { run: started.run, epoch: started.epoch, outcome, reads };
+    let prepared = prepare_end(core, event, operations, Batch::new(), report, pins)?;
     finish(core, folder, prepared)
 }
 
 fn prepare_end<'a>(
     core: &'a Arc<Core>,
-    started: &Started,
-    outcome: Outcome,
+    event: Event,
     mut operations: Operations,
     mut batch: Batch,
     report: &runs::Report<'_>,
@@ -369,8 +415,7 @@ fn prepare_end<'a>(
     batch.append(report.row(core.options.clock.now()))?;
     let Batch { appends, models, .. } = batch;
     core.prepare_data(appends, models, &mut operations, &mut pins)?;
-    operations.event =
-        Some(Event::End { run: started.run, epoch: started.epoch, outcome, reads: Vec::new() });
+    operations.event = Some(event);
     core.encode(operations, pins)
 }
 

@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use underbelly_storage::image::Key as RecordKey;
 use underbelly_storage::{ColumnType, Date, Value};
 
+use super::super::candidate::Uses;
+use super::super::class::Counters;
 use super::super::fact::{BundleFacts, Kind, Registered, end_key};
+use super::super::reads::{Reported, Scanned};
 use super::super::*;
 use super::stage::{Stage, content, day, key, restored};
 
@@ -153,9 +156,12 @@ fn the_bytes_of_every_part_of_a_fact_are_fixed() {
     let cell = &mut graph.cells[3];
     (cell.expected, cell.lift) = (true, 7);
     let edge = edges::EdgeKey { source: CellId(1), input: 2 };
-    cell.candidates[0].uses = Some([edge].into());
+    cell.candidates[0].uses = Some(Box::new(Uses { edges: vec![edge], counters: Counters::default() }));
     let bundle = &mut graph.bundles[1];
     (bundle.forced, bundle.lift) = (true, 3);
+    let scanned = Scanned { slot: SlotId(1), date: day(2), columns: vec![0], key: key(&[5]) };
+    let reported = Reported { cells: [CellId(1)].into(), scans: [scanned].into() };
+    bundle.reported = Some(Box::new(reported.clone()));
     bundle.ending = Some(bundle::Ending::Cancelled("enough".into()));
 
     let records = graph.to_records();
@@ -171,18 +177,22 @@ fn the_bytes_of_every_part_of_a_fact_are_fixed() {
             }
             Kind::Cell(_, read) => {
                 assert_eq!((read.expected, read.lift), (true, 7));
-                assert_eq!(read.candidates[0].uses.as_deref(), Some(&[edge][..]));
+                assert_eq!(
+                    read.candidates[0].uses.as_ref().map(|uses| uses.edges.as_slice()),
+                    Some(&[edge][..])
+                );
             }
             Kind::Bundle(_, read) => {
                 assert_eq!((read.forced, read.lift), (true, 3));
                 assert_eq!(read.ending, graph.bundles[1].ending);
+                assert_eq!(read.reported, reported);
                 assert_eq!(read.tokens.len(), 1);
             }
             other => panic!("{other:?}"),
         }
     }
     let hash = hasher.finalize().to_hex();
-    assert_eq!(hash.as_str(), "b477eb8a98531a67bf7ff609df51aaea1ea63b379e48cd2ac8be00e2ed708cfd");
+    assert_eq!(hash.as_str(), "567604a2a33e0c9ecac652a9b001cea3660ca66438f6e0e27ea28e2d98745661");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod inputs;
 mod joins;
 mod priorities;
+mod reads;
 
 use underbelly_storage::ColumnType;
 

@@ -1,0 +1,271 @@
+//! What runs report that they have read beside their inputs: cells, absent ones among them, and sets of cells. A bundle has
+//! edges from all of them until its next result, as from optional inputs.
+//!
+//! Any cell may be read so, whatever its slot: names then do not show that the graph has no cycle, and cells are looked at
+//! when a run ends. Each edge that an end makes begins or ends at its bundle, so a cycle leads from one of the bundle's outputs
+//! back to it. Members that a group may get are counted in, since they come and go without an end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Graph;
+use super::edges::EdgeKey;
+use super::error::GraphError;
+use super::event::{OutputWrite, Read};
+use super::ids::{BundleId, CellId, SlotDate, SlotId};
+use super::key::Key;
+use super::pass::Pass;
+use super::slot::Watched;
+
+/// In place of the position among inputs: what a run reported.
+pub(super) const REPORTED: u16 = u16::MAX;
+
+/// All cells of a slot and date with these values in these cell keys.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Scanned {
+    pub slot: SlotId,
+    pub date: SlotDate,
+    /// Positions among the cell keys, rising.
+    pub columns: Vec<u16>,
+    pub key: Key,
+}
+
+/// What the last run of a bundle reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reported {
+    pub cells: BTreeSet<CellId>,
+    pub scans: BTreeSet<Scanned>,
+}
+
+/// A cell on the way of a search, made or not.
+struct Passed {
+    slot: SlotId,
+    date: SlotDate,
+    key: Key,
+    /// The place of the one before it.
+    from: Option<usize>,
+}
+
+impl Graph {
+    /// Gives a bundle the edges of what its run reported, in place of those of the run before. Returns the generations that were read.
+    pub(super) fn report(&mut self, pass: &mut Pass, id: BundleId, reads: &[Read]) -> BTreeMap<EdgeKey, u64> {
+        let mut reported = Reported::default();
+        let mut tokens = BTreeMap::new();
+        for read in reads {
+            match read {
+                Read::Cell { slot, date, key, g } => {
+                    let found = self.find(*slot, *date, key);
+                    let source = found.unwrap_or_else(|| self.expect_cell(*slot, *date, key.clone()));
+                    reported.cells.insert(source);
+                    if let Some(g) = g {
+                        tokens.insert(EdgeKey { source, input: REPORTED }, *g);
+                    }
+                }
+                Read::Scan { slot, date, columns, key } => {
+                    let (columns, key) = (columns.clone(), key.clone());
+                    reported.scans.insert(Scanned { slot: *slot, date: *date, columns, key });
+                }
+            }
+        }
+        self.unwatch(id);
+        let wanted = self.watch(id, reported);
+        let edges = self.bundles[id.at()].edges.iter().map(|(edge, _)| edge);
+        let gone: Vec<EdgeKey> =
+            edges.filter(|edge| edge.input == REPORTED && !wanted.contains(&edge.source)).collect();
+        gone.into_iter().for_each(|edge| self.remove_edge(pass, id, edge));
+        wanted.into_iter().for_each(|source| self.add_edge(pass, id, EdgeKey { source, input: REPORTED }));
+        tokens
+    }
+
+    /// Watches for cells that a bundle's run looked for. Returns those that are there, and those that it named.
+    pub(super) fn watch(&mut self, id: BundleId, reported: Reported) -> BTreeSet<CellId> {
+        let mut wanted = reported.cells.clone();
+        for scan in &reported.scans {
+            let index = self.index_on(scan.slot, scan.columns.clone());
+            let place = (scan.date, scan.key.clone());
+            let slot = &mut self.slots[scan.slot.at()];
+            let found = slot.indexes[index].buckets.get(&place);
+            wanted.extend(found.into_iter().flatten().filter(|cell| !self.cells[cell.at()].expected));
+            let at = slot.watched.iter().position(|watched| watched.positions == scan.columns);
+            let at = at.unwrap_or_else(|| {
+                let positions = scan.columns.clone();
+                slot.watched.push(Watched { positions, bundles: Default::default() });
+                slot.watched.len() - 1
+            });
+            slot.watched[at].bundles.entry(place).or_default().insert(id);
+        }
+        if reported != Reported::default() {
+            self.bundles[id.at()].reported = Some(Box::new(reported));
+            self.reporting += 1;
+        }
+        wanted
+    }
+
+    /// Ends the watch for what a bundle's last run looked for.
+    pub(super) fn unwatch(&mut self, id: BundleId) {
+        let Some(reported) = self.bundles[id.at()].reported.take() else { return };
+        self.reporting -= 1;
+        for scan in reported.scans {
+            let slot = &mut self.slots[scan.slot.at()];
+            let place = (scan.date, scan.key);
+            for watched in slot.watched.iter_mut().filter(|watched| watched.positions == scan.columns) {
+                if let Some(bundles) = watched.bundles.get_mut(&place) {
+                    bundles.remove(&id);
+                    if bundles.is_empty() {
+                        watched.bundles.remove(&place);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The cells of a slot and date with these values in these cell keys, in the order of creation. Where no run has looked
+    /// so before, this takes time in proportion to the cells of the slot.
+    pub fn cells_with(&self, slot: SlotId, date: SlotDate, columns: &[u16], key: &Key) -> Vec<CellId> {
+        let Some(slot) = self.slots.get(slot.at()) else { return Vec::new() };
+        let is_made = |cell: &&CellId| !self.cells[cell.at()].expected;
+        if let Some(index) = slot.indexes.iter().find(|index| index.positions == columns) {
+            let found = index.buckets.get(&(date, key.clone()));
+            return found.into_iter().flatten().filter(is_made).copied().collect();
+        }
+        let agrees = |cell: &&CellId| {
+            let cell = &self.cells[cell.at()];
+            cell.date == date && cell.key.project(columns) == *key
+        };
+        slot.cells.iter().filter(is_made).filter(agrees).copied().collect()
+    }
+
+    /// The bundles whose runs looked for cells like this one.
+    fn watchers(&self, slot: SlotId, date: SlotDate, key: &Key) -> Vec<BundleId> {
+        let watched = self.slots.get(slot.at()).into_iter().flat_map(|slot| &slot.watched);
+        let found =
+            watched.filter_map(|watched| watched.bundles.get(&(date, key.project(&watched.positions))));
+        found.flatten().copied().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// A cell was made: bundles whose runs looked for cells like it get an edge.
+    pub(super) fn show_to_watchers(&mut self, pass: &mut Pass, id: CellId) {
+        let cell = &self.cells[id.at()];
+        if self.slots[cell.slot.at()].watched.is_empty() {
+            return;
+        }
+        for bundle in self.watchers(cell.slot, cell.date, &cell.key.clone()) {
+            self.add_edge(pass, bundle, EdgeKey { source: id, input: REPORTED });
+            self.touch_bundle(pass, bundle);
+        }
+    }
+
+    /// Refuses reads of what cannot be, and those that close a cycle with what the run gives.
+    pub(super) fn check_reads(
+        &self,
+        id: BundleId,
+        outputs: &[OutputWrite],
+        reads: &[Read],
+    ) -> Result<(), GraphError> {
+        for read in reads {
+            match read {
+                Read::Cell { slot, key, .. } => self.check_key(*slot, key)?,
+                Read::Scan { slot, columns, key, .. } => self.check_scan(*slot, columns, key)?,
+            }
+        }
+        let known = &self.bundles[id.at()].outputs;
+        let date = self.bundles[id.at()].date;
+        let is_new = |output: &OutputWrite| {
+            let cell = self.find(output.slot, date, &output.key);
+            cell.is_none_or(|cell| !known.contains(&cell))
+        };
+        // Without new edges nothing closes.
+        let may_close = !reads.is_empty() || (self.reporting > 0 && outputs.iter().any(is_new));
+        let cycle = if may_close { self.cycle_of_cells(id, outputs, reads) } else { None };
+        match cycle {
+            Some(path) => {
+                let producer = self.producer_name(self.bundles[id.at()].producer).to_string();
+                Err(GraphError::CellCycle { producer, path })
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn check_scan(&self, slot: SlotId, columns: &[u16], key: &Key) -> Result<(), GraphError> {
+        let Some(found) = self.slots.get(slot.at()) else { return Err(GraphError::UnknownSlot(slot)) };
+        let keys = &found.definition.cell_keys;
+        let types = columns.iter().map(|at| keys.get(usize::from(*at)).map(|(_, kind)| Some(*kind)));
+        let given = key.values().iter().map(|value| Some(value.column_type()));
+        if columns.is_sorted_by(|a, b| a < b) && types.eq(given) {
+            return Ok(());
+        }
+        let slot = found.definition.name.clone();
+        Err(GraphError::ScanKey { slot, key: key.clone(), columns: columns.to_vec() })
+    }
+
+    /// The way from an output of a bundle back to what its run read, if there is one.
+    fn cycle_of_cells(&self, id: BundleId, outputs: &[OutputWrite], reads: &[Read]) -> Option<Vec<String>> {
+        let bundle = &self.bundles[id.at()];
+        let mut passed: Vec<Passed> = Vec::new();
+        let mut seen: BTreeSet<(SlotId, SlotDate, Key)> = BTreeSet::new();
+        let mut go =
+            |passed: &mut Vec<Passed>, slot: SlotId, date: SlotDate, key: &Key, from: Option<usize>| {
+                if seen.insert((slot, date, key.clone())) {
+                    passed.push(Passed { slot, date, key: key.clone(), from });
+                }
+            };
+        for cell in &bundle.outputs {
+            let cell = &self.cells[cell.at()];
+            go(&mut passed, cell.slot, cell.date, &cell.key, None);
+        }
+        outputs.iter().for_each(|output| go(&mut passed, output.slot, bundle.date, &output.key, None));
+        let mut at = 0;
+        while let Some(cell) = passed.get(at) {
+            let is_read = reads.iter().any(|read| match read {
+                Read::Cell { slot, date, key, .. } => {
+                    (*slot, *date, key) == (cell.slot, cell.date, &cell.key)
+                }
+                Read::Scan { slot, date, columns, key } => {
+                    (*slot, *date) == (cell.slot, cell.date) && cell.key.project(columns) == *key
+                }
+            });
+            let (readers, is_input) = self.readers_of(id, cell);
+            if is_read || is_input {
+                return Some(self.path_to(&passed, at));
+            }
+            for reader in readers {
+                for output in &self.bundles[reader.at()].outputs {
+                    let output = &self.cells[output.at()];
+                    go(&mut passed, output.slot, output.date, &output.key, Some(at));
+                }
+            }
+            at += 1;
+        }
+        None
+    }
+
+    /// The other bundles that read a cell, or would if it were made or a member; and whether this one has it as an input.
+    fn readers_of(&self, id: BundleId, cell: &Passed) -> (BTreeSet<BundleId>, bool) {
+        let mut found = BTreeSet::new();
+        let made = self.find(cell.slot, cell.date, &cell.key);
+        if let Some(made) = made {
+            found.extend(self.cells[made.at()].readers.iter());
+            let of_inputs = self.bundles[id.at()].edges.of(made).any(|(edge, _)| edge.input != REPORTED);
+            if of_inputs {
+                return (found, true);
+            }
+        }
+        found.extend(self.watchers(cell.slot, cell.date, &cell.key));
+        found.remove(&id);
+        for (producer, input) in &self.slots[cell.slot.at()].readers {
+            found.extend(self.possible_readers(*producer, *input, cell.date, &cell.key));
+        }
+        let is_input = found.contains(&id);
+        (found, is_input)
+    }
+
+    fn path_to(&self, passed: &[Passed], at: usize) -> Vec<String> {
+        let mut path = Vec::new();
+        let mut next = passed.get(at);
+        while let Some(cell) = next {
+            path.push(self.label_of(cell.slot, cell.date, &cell.key));
+            next = cell.from.and_then(|from| passed.get(from));
+        }
+        path.reverse();
+        path
+    }
+}

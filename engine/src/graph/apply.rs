@@ -307,7 +307,7 @@ impl Graph {
         for (scope, read) in bundle.scopes.iter_mut().zip(scopes) {
             scope.token = Some(*read);
         }
-        self.retoken(id, read);
+        self.retoken(pass, id, read);
         self.touch_bundle(pass, id);
         for cell in all {
             self.touch_output(pass, producer, cell);

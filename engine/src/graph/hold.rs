@@ -97,6 +97,9 @@ impl Graph {
     /// group, with the columns that are carried over from it, and how many days earlier its work is.
     fn ancestors(&self, id: ProducerId, of_group: bool) -> BTreeMap<(ProducerId, Carried), u32> {
         let producer = &self.producers[id.at()];
+        if producer.deregistered {
+            return BTreeMap::new();
+        }
         let mut left: BTreeSet<Step> = BTreeSet::new();
         for (input, slot) in producer.inputs.iter().enumerate() {
             let is_required = producer.reaches[input].is_none() && !producer.is_above(input);

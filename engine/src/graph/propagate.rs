@@ -95,11 +95,12 @@ impl Graph {
         }
     }
 
-    /// Gives the edges of a bundle what its run read, and moves its counters.
-    pub(super) fn retoken(&mut self, bundle: BundleId, read: &[(EdgeKey, u64)]) {
+    /// Gives the edges of a bundle what its run read, and moves its counters and what its edges show.
+    pub(super) fn retoken(&mut self, pass: &mut Pass, bundle: BundleId, read: &[(EdgeKey, u64)]) {
+        let mut shows = Vec::new();
         let target = &mut self.bundles[bundle.at()];
         let producer = &self.producers[target.producer.at()];
-        let (cells, counters) = (&self.cells, &mut target.counters);
+        let (cells, counters, status) = (&self.cells, &mut target.counters, target.status);
         let mut left = read.iter().peekable();
         target.edges.retoken(|key, before| {
             while left.next_if(|(at, _)| *at < key).is_some() {}
@@ -107,8 +108,13 @@ impl Graph {
             let need = producer.need(key.input);
             let seen = cells[key.source.at()].seen();
             counters.shift(need.class(before, seen), need.class(now, seen));
+            let shown = |token| Shown::of(need.mode, status, token, seen.g);
+            if shown(before) != shown(now) {
+                shows.push((key.source, shown(before), shown(now)));
+            }
             now
         });
+        shows.into_iter().for_each(|(cell, from, to)| self.show(pass, cell, from, to));
     }
 
     /// A bundle's status changed: its edges show it to their sources.

@@ -7,7 +7,7 @@ use super::stage::{Stage, content, day, key};
 
 /// A → B → C, each keyed by `x`, and a group of C by date, with A committed for key 1.
 fn chain() -> (Stage, [SlotId; 4], [ProducerId; 3]) {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let keyed = |name: &str| SlotDefinition::new(name).cell_key("x", ColumnType::I64);
     let slots = ["A", "B", "C"].map(|name| stage.define(keyed(name)));
     let total = stage.define(SlotDefinition::new("Total"));
@@ -133,7 +133,6 @@ fn a_cancelled_run_is_fenced_and_its_output_is_invalid_until_an_input_changes() 
         reads: vec![],
     };
     assert!(matches!(stage.apply(late).unwrap_err(), GraphError::Fenced { .. }));
-    stage.flying.clear();
     let made = stage.graph.cell_info(cell(&stage, b)).unwrap();
     assert_eq!((made.state, made.error.as_deref()), (State::Invalid, Some("wrong rates")));
     assert_eq!(made.content, Some(content(10)), "the last good data stays readable");
@@ -183,7 +182,6 @@ fn a_deregistered_producer_leaves_its_data_and_frees_its_name() {
     let started = stage.start_next();
     let dropped = bundle(&stage, first);
     stage.apply(Event::Deregister(first)).unwrap();
-    stage.flying.clear();
     let late = Event::End {
         run: started.run,
         epoch: started.epoch,
@@ -243,7 +241,7 @@ fn a_client_takes_over_what_a_deregistered_producer_gave() {
 /// A → (B, C) by one run, and D from C.
 #[test]
 fn one_output_fails_and_its_branch_alone_suffers() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let keyed = |name: &str| SlotDefinition::new(name).cell_key("x", ColumnType::I64);
     let [a, b, c, d] = ["A", "B", "C", "D"].map(|name| stage.define(keyed(name)));
     stage.register(ProducerDefinition::new("both").requires("A").provides_at("B", 1).provides_at("C", 1));

@@ -1,10 +1,11 @@
 //! Plays scripts on a stage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use underbelly_storage::Value;
 
 use super::super::*;
+use super::oracle::{BundleName, bundle_name};
 use super::script::{Script, Step};
 use super::stage::{Stage, day};
 
@@ -13,6 +14,8 @@ pub(super) struct Play {
     script: Script,
     /// Producers that are still to be registered.
     late: Vec<usize>,
+    /// Bundles whose results were taken back or made errors by command, so that they are no function of the inputs.
+    spoiled: BTreeSet<BundleName>,
     /// Leave out what makes a result depend on more than the inputs: the last interruption that is forgiven.
     pub deterministic: bool,
     /// Whether equal contents have equal ids. Where they have not, every commit is a change.
@@ -41,7 +44,12 @@ impl Play {
             }
         }
         late.reverse();
-        Play { stage, script: script.clone(), late, deterministic: false, cutoff: true, made: 0 }
+        Play { late, deterministic: false, ..Play::on(stage, script) }
+    }
+
+    fn on(stage: Stage, script: &Script) -> Play {
+        let (script, late, spoiled) = (script.clone(), Vec::new(), BTreeSet::new());
+        Play { stage, script, late, spoiled, deterministic: true, cutoff: true, made: 0 }
     }
 
     /// A content that says this.
@@ -74,6 +82,11 @@ impl Play {
         for (slot, key) in self.outputs(started, if sum.is_multiple_of(2) { 1 } else { 2 }) {
             outputs.push(OutputWrite::data(slot, key, self.content(sum % 4)));
         }
+        match outputs.as_mut_slice() {
+            [_, .., last] if sum % 7 == 5 => last.given = Given::Error("no bids".to_string()),
+            [first, _, ..] if sum % 7 == 4 => first.given = Given::Absent,
+            _ => {}
+        }
         Outcome::Data(outputs)
     }
 
@@ -99,8 +112,7 @@ impl Play {
 
     /// What has happened to another, up to a moment; what comes then is up to the caller.
     pub fn again(script: &Script, log: &[Event]) -> Play {
-        let (stage, script) = (Stage::new(), script.clone());
-        let mut play = Play { stage, script, late: Vec::new(), deterministic: true, cutoff: true, made: 0 };
+        let mut play = Play::on(Stage::new(), script);
         log.iter().for_each(|event| drop(play.stage.apply(event.clone()).unwrap()));
         play
     }
@@ -133,10 +145,8 @@ impl Play {
                 }
             }
             Step::Attach(producer) => {
-                let count = self.stage.graph.producers().count().max(1);
-                let _unknown = self
-                    .stage
-                    .apply(Event::Attach { producer: ProducerId((producer % count) as u32), host: None });
+                let producer = ProducerId(*producer as u32);
+                let _unknown = self.stage.apply(Event::Attach { producer, host: None });
             }
             Step::Start(nth) => {
                 let ready: Vec<BundleId> = self.stage.graph.ready().collect();
@@ -179,6 +189,33 @@ impl Play {
                     self.attach_all();
                 }
             }
+            Step::Retract(nth) => {
+                let made = |owner: Option<&BundleName>| owner.is_some() || !self.deterministic;
+                let oracle = &self.stage.oracle;
+                let candidates: Vec<_> = oracle.candidates().filter(|(.., owner)| made(*owner)).collect();
+                if let Some((name, priority, owner)) = candidates.get(nth % candidates.len().max(1)) {
+                    self.spoiled.extend(owner.cloned());
+                    let (name, priority) = ((*name).clone(), *priority);
+                    self.retract(&name, priority);
+                }
+            }
+            Step::Force(bundle) => {
+                let _no_more = self.stage.apply(Event::Force(BundleId(*bundle as u32)));
+            }
+            Step::Cancel(bundle) => {
+                let bundle = BundleId(*bundle as u32);
+                let cancel = Event::Cancel { bundle, reason: "enough".to_string() };
+                if self.stage.apply(cancel).is_ok() {
+                    self.spoiled.insert(bundle_name(&self.stage.graph, bundle));
+                }
+            }
+            Step::Deregister(producer) => {
+                let id = ProducerId(*producer as u32);
+                if self.stage.apply(Event::Deregister(id)).is_ok() {
+                    let name = &self.stage.graph.producer(id).unwrap().name;
+                    self.late.push(name[1..].parse().unwrap());
+                }
+            }
         }
     }
 
@@ -189,9 +226,27 @@ impl Play {
         flying.any(|info| info.interrupted + 1 >= INTERRUPTIONS_MAX)
     }
 
+    fn retract(&mut self, (slot, date, key): &(SlotId, SlotDate, Key), priority: i32) {
+        let cell = self.stage.graph.cell(*slot, *date, key).unwrap();
+        self.stage.apply(Event::Retract { cell, priority }).unwrap();
+    }
+
+    /// Makes good what commands spoiled: everything is then a function of what clients have committed.
+    pub fn mend(&mut self) {
+        for (name, priority) in self.stage.oracle.orphans() {
+            self.retract(&name, priority);
+        }
+        for (producer, date, key) in std::mem::take(&mut self.spoiled) {
+            if let Some(bundle) = self.stage.graph.bundle(producer, date, &key) {
+                self.stage.apply(Event::Force(bundle)).unwrap();
+            }
+        }
+    }
+
     pub fn attach_all(&mut self) {
-        for producer in 0..self.stage.graph.producers().count() as u32 {
-            self.stage.apply(Event::Attach { producer: ProducerId(producer), host: None }).unwrap();
+        let producers: Vec<ProducerId> = self.stage.graph.producers().map(|(id, _)| id).collect();
+        for producer in producers {
+            self.stage.apply(Event::Attach { producer, host: None }).unwrap();
         }
     }
 
@@ -216,7 +271,8 @@ impl Play {
             assert!(!graph.cell_info(cell).unwrap().lagging);
         }
         for bundle in graph.bundles() {
-            let at_rest = [PStatus::Parked, PStatus::Done, PStatus::Declined, PStatus::Failed];
+            let at_rest =
+                [PStatus::Parked, PStatus::Done, PStatus::Declined, PStatus::Failed, PStatus::Cancelled];
             assert!(at_rest.contains(&graph.bundle_info(bundle).unwrap().status));
         }
         ends
@@ -228,6 +284,12 @@ impl Play {
         let usable = graph.cells().filter(|cell| graph.view(*cell) == Some(View::Usable));
         let infos = usable.map(|cell| graph.cell_info(cell).unwrap());
         infos.map(|info| ((info.slot, info.date, info.key), payload(info.content.unwrap()))).collect()
+    }
+
+    /// Whether something is not made because of stale data that no recompute would make: contents are then no function
+    /// of the sources.
+    pub fn is_bound_to_history(&self) -> bool {
+        self.stage.oracle.is_bound_to_history()
     }
 
     /// What clients have committed and not retracted.

@@ -1,7 +1,7 @@
 //! Systems and what happens to them: random ones, and a text form that a failing test prints and [`Script::read`]
 //! takes back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use proptest::prelude::*;
@@ -35,7 +35,10 @@ pub(super) struct Plan {
 #[derive(Clone, Default, Debug, PartialEq)]
 pub(super) struct PlannedInput {
     pub slot: usize,
+    pub mode: Mode,
     pub broadcast: bool,
+    pub fault_tolerant: bool,
+    pub accept_stale: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +47,7 @@ pub(super) enum Step {
         writes: Vec<Put>,
         ends: Vec<i32>,
     },
-    /// Registers the next producer that is late; it stays detached.
+    /// Registers the next producer that is late, or that was deregistered; it stays detached.
     Register,
     Attach(usize),
     /// Starts the ready bundle at this place in the queue.
@@ -60,6 +63,12 @@ pub(super) enum Step {
     Late(usize),
     /// Whether all producers are attached again at once.
     Reopen(bool),
+    /// Takes back what the candidate at this place in the order of cells and priorities has.
+    Retract(usize),
+    /// Has the bundle of this number run again.
+    Force(usize),
+    Cancel(usize),
+    Deregister(usize),
 }
 
 /// A client's write; `content` is `None` to retract.
@@ -83,8 +92,9 @@ impl Script {
         let plan = &self.producers[at];
         let mut definition = ProducerDefinition::new(format!("p{at}"));
         for input in &plan.inputs {
+            let PlannedInput { mode, broadcast, fault_tolerant, accept_stale, .. } = *input;
             let required = Input::required(format!("s{}", input.slot));
-            definition.inputs.push(Input { broadcast: input.broadcast, ..required });
+            definition.inputs.push(Input { mode, broadcast, fault_tolerant, accept_stale, ..required });
         }
         definition.group = if plan.group { Group::BY_DATE } else { Group::Each };
         plan.outputs.iter().fold(definition, |definition, (slot, priority)| {
@@ -130,6 +140,10 @@ impl Script {
                 "fail" => Step::Fail(number(0)),
                 "late" => Step::Late(number(0)),
                 "reopen" => Step::Reopen(words == ["attached"]),
+                "retract" => Step::Retract(number(0)),
+                "force" => Step::Force(number(0)),
+                "cancel" => Step::Cancel(number(0)),
+                "deregister" => Step::Deregister(number(0)),
                 _ => panic!("no line of a script: {line}"),
             };
             script.steps.push(step);
@@ -156,12 +170,17 @@ impl Plan {
                 ("group", _) => plan.group = true,
                 ("late", _) => plan.late = true,
                 ("broadcast", _) => plan.inputs.last_mut().unwrap().broadcast = true,
+                ("optional", _) => plan.inputs.last_mut().unwrap().mode = Mode::Optional,
+                ("exclusive", _) => plan.inputs.last_mut().unwrap().mode = Mode::Exclusive,
+                ("tolerant", _) => plan.inputs.last_mut().unwrap().fault_tolerant = true,
+                ("stale", _) => plan.inputs.last_mut().unwrap().accept_stale = true,
                 (word, true) => {
                     let (slot, priority) = word[1..].split_once('@').unwrap();
                     plan.outputs.push((slot.parse().unwrap(), priority.parse().unwrap()));
                 }
                 (word, false) => {
-                    plan.inputs.push(PlannedInput { slot: word[1..].parse().unwrap(), broadcast: false });
+                    let slot = word[1..].parse().unwrap();
+                    plan.inputs.push(PlannedInput { slot, ..PlannedInput::default() });
                 }
             }
         }
@@ -170,11 +189,19 @@ impl Plan {
 }
 
 impl fmt::Display for Plan {
-    /// `s0 s1 broadcast -> s2@1 group late`.
+    /// `s0 s1 optional broadcast -> s2@1 group late`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("producer")?;
         for input in &self.inputs {
-            write!(f, " s{}{}", input.slot, if input.broadcast { " broadcast" } else { "" })?;
+            write!(f, " s{}", input.slot)?;
+            f.write_str(match input.mode {
+                Mode::Required => "",
+                Mode::Optional => " optional",
+                Mode::Exclusive => " exclusive",
+            })?;
+            f.write_str(if input.broadcast { " broadcast" } else { "" })?;
+            f.write_str(if input.fault_tolerant { " tolerant" } else { "" })?;
+            f.write_str(if input.accept_stale { " stale" } else { "" })?;
         }
         f.write_str(" ->")?;
         self.outputs.iter().try_for_each(|(slot, priority)| write!(f, " s{slot}@{priority}"))?;
@@ -224,6 +251,10 @@ impl fmt::Display for Step {
             Step::Fail(run) => write!(f, "fail {run}"),
             Step::Late(run) => write!(f, "late {run}"),
             Step::Reopen(attached) => f.write_str(if *attached { "reopen attached" } else { "reopen" }),
+            Step::Retract(nth) => write!(f, "retract {nth}"),
+            Step::Force(bundle) => write!(f, "force {bundle}"),
+            Step::Cancel(bundle) => write!(f, "cancel {bundle}"),
+            Step::Deregister(producer) => write!(f, "deregister {producer}"),
         }
     }
 }
@@ -248,51 +279,105 @@ impl fmt::Debug for Script {
     }
 }
 
+/// What picks an input.
+#[derive(Clone, Debug)]
+struct Pick {
+    slot: u8,
+    mode: Mode,
+    fault_tolerant: bool,
+    accept_stale: bool,
+}
+
 /// Numbers that pick slots, and flags.
 #[derive(Clone, Debug)]
 struct Picks {
-    inputs: Vec<u8>,
+    inputs: Vec<Pick>,
+    /// Which input is a required one if there is no other.
+    required: u8,
     outputs: Vec<u8>,
     group: bool,
     priority: i32,
+    /// Whether it fills in what nobody better gives.
+    fills: bool,
     /// Declared as it comes, without regard to cycles, joins and columns: mostly refused.
     wild: bool,
 }
 
 impl Picks {
-    fn plan(&self, slots: &[u8]) -> Plan {
+    /// `deterministic`: takes no data of which it depends on the past whether it is there.
+    fn plan(&self, slots: &[u8], deterministic: bool) -> Plan {
         let below = if self.wild { slots.len() } else { slots.len() - 1 };
-        let inputs: BTreeSet<usize> = self.inputs.iter().map(|pick| usize::from(*pick) % below).collect();
-        let columns = inputs.iter().fold(0, |columns, slot| columns | slots[*slot]);
+        let picked = |pick: &Pick| PlannedInput {
+            slot: usize::from(pick.slot) % below,
+            mode: pick.mode,
+            broadcast: false,
+            fault_tolerant: pick.fault_tolerant && !deterministic,
+            accept_stale: pick.accept_stale && !deterministic,
+        };
+        let inputs = self.inputs.iter().map(picked).map(|input| (input.slot, input));
+        let mut inputs: Vec<PlannedInput> = BTreeMap::from_iter(inputs).into_values().collect();
+        let is_required = |input: &PlannedInput| input.mode == Mode::Required;
+        if !inputs.iter().any(is_required) {
+            let first = usize::from(self.required) % inputs.len();
+            inputs[first].mode = Mode::Required;
+        }
+        let required = inputs.iter().filter(|input| is_required(input));
+        let columns = required.fold(0, |columns, input| columns | slots[input.slot]);
+        let columns = if self.group { 0 } else { columns };
         let fits = |slot: &usize| {
-            let above = inputs.iter().all(|input| input < slot);
-            self.wild || (above && (self.group || columns & !slots[*slot] == 0))
+            let above = inputs.iter().all(|input| input.slot < *slot);
+            self.wild || (above && columns & !slots[*slot] == 0)
         };
         let open: Vec<usize> = (0..slots.len()).filter(fits).collect();
-        let outputs: BTreeSet<usize> = self
-            .outputs
-            .iter()
-            .filter_map(|pick| open.get(usize::from(*pick) % open.len().max(1)))
-            .copied()
-            .collect();
-        let mut plan = Plan { group: self.group, ..Plan::default() };
-        let mut joined = 0;
-        for (position, slot) in inputs.into_iter().enumerate() {
-            let lonely = position > 0 && joined & slots[slot] == 0;
-            joined |= slots[slot];
-            plan.inputs.push(PlannedInput { slot, broadcast: lonely && !self.wild });
+        let outputs = self.outputs.iter().filter_map(|pick| open.get(usize::from(*pick) % open.len().max(1)));
+        let outputs: BTreeSet<usize> = outputs.copied().collect();
+        let mut joined = None;
+        for input in inputs.iter_mut().filter(|_| !self.wild) {
+            let own = slots[input.slot];
+            input.broadcast = match input.mode {
+                Mode::Required => joined.is_some_and(|joined| joined & own == 0),
+                Mode::Optional | Mode::Exclusive => columns & own == 0,
+            };
+            if input.mode == Mode::Required {
+                joined = Some(joined.unwrap_or(0) | own);
+            }
         }
-        plan.outputs = outputs.into_iter().map(|slot| (slot, self.priority)).collect();
-        plan
+        if let Some(slot) = outputs.first().filter(|_| self.fills) {
+            inputs.push(PlannedInput { slot: *slot, mode: Mode::Exclusive, ..PlannedInput::default() });
+        }
+        let outputs = outputs.into_iter().map(|slot| (slot, self.priority)).collect();
+        Plan { inputs, group: self.group, outputs, late: false }
     }
 }
 
 fn systems() -> impl Strategy<Value = (Vec<u8>, Vec<Picks>)> {
-    let inputs = prop::sample::select(vec![1usize, 1, 1, 2, 2, 3]);
-    let inputs = inputs.prop_flat_map(|count| prop::collection::vec(any::<u8>(), count));
+    let mode = prop::sample::select(vec![
+        Mode::Required,
+        Mode::Required,
+        Mode::Required,
+        Mode::Optional,
+        Mode::Optional,
+        Mode::Exclusive,
+    ]);
+    let flag = || prop::bool::weighted(0.15);
+    let pick = (any::<u8>(), mode, flag(), flag()).prop_map(|(slot, mode, fault_tolerant, accept_stale)| {
+        Pick { slot, mode, fault_tolerant, accept_stale }
+    });
+    let inputs = prop::sample::select(vec![1usize, 1, 2, 2, 2, 3]);
+    let inputs = inputs.prop_flat_map(move |count| prop::collection::vec(pick.clone(), count));
     let outputs = prop::collection::vec(any::<u8>(), 1..=2);
-    let picks = (inputs, outputs, prop::bool::weighted(0.3), 1..4i32, prop::bool::weighted(0.1)).prop_map(
-        |(inputs, outputs, group, priority, wild)| Picks { inputs, outputs, group, priority, wild },
+    let (group, fills, wild) =
+        (prop::bool::weighted(0.3), prop::bool::weighted(0.2), prop::bool::weighted(0.1));
+    let picks = (inputs, any::<u8>(), outputs, group, 1..4i32, fills, wild).prop_map(
+        |(inputs, required, outputs, group, priority, fills, wild)| Picks {
+            inputs,
+            required,
+            outputs,
+            group,
+            priority,
+            fills,
+            wild,
+        },
     );
     let slots = prop::collection::vec(prop::sample::select(vec![0u8, 1, 1, 2, 3, 3, 3, 7]), 2..=5);
     (slots, prop::collection::vec(picks, 1..=4))
@@ -303,7 +388,7 @@ fn steps(deterministic: bool, most: usize) -> impl Strategy<Value = Vec<Step>> {
     let low = || prop::sample::select(vec![0usize, 0, 0, 1, 1, 2, 3, 4]);
     let given = move || {
         let key = [0..2i64, 0..2i64, 0..1i64];
-        let priority = prop::sample::select(vec![0i32, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+        let priority = prop::sample::select(vec![0i32, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, -1]);
         (low(), 0..2i32, key, priority, prop::option::weighted(0.8, 0..3u8))
             .prop_map(|(slot, date, key, priority, content)| Put { slot, date, key, priority, content })
     };
@@ -321,12 +406,18 @@ fn steps(deterministic: bool, most: usize) -> impl Strategy<Value = Vec<Step>> {
         1 => (0..4usize).prop_map(move |run| if deterministic { Step::Start(run) } else { Step::Fail(run) }),
         1 => (0..4usize).prop_map(Step::Late),
         1 => prop::bool::weighted(0.8).prop_map(Step::Reopen),
+        1 => (0..12usize).prop_map(Step::Retract),
+        1 => (0..8usize).prop_map(Step::Force),
+        1 => (0..8usize).prop_map(Step::Cancel),
+        1 => prop::sample::select(vec![0usize, 0, 1, 2, 3]).prop_map(move |at| {
+            if at == 0 { Step::Register } else { Step::Deregister(at) }
+        }),
     ];
     prop::collection::vec(step, 1..most)
 }
 
-fn fit(slots: Vec<u8>, picks: &[Picks], mut steps: Vec<Step>) -> Script {
-    let mut producers: Vec<Plan> = picks.iter().map(|picks| picks.plan(&slots)).collect();
+fn fit(slots: Vec<u8>, picks: &[Picks], mut steps: Vec<Step>, deterministic: bool) -> Script {
+    let mut producers: Vec<Plan> = picks.iter().map(|picks| picks.plan(&slots, deterministic)).collect();
     if let Some(last) = producers.last_mut() {
         last.late = true;
     }
@@ -344,8 +435,8 @@ fn fit(slots: Vec<u8>, picks: &[Picks], mut steps: Vec<Step>) -> Script {
 
 /// Random scripts. `deterministic`: what producers give is a function of what they read.
 pub(super) fn scripts(deterministic: bool, most: usize) -> impl Strategy<Value = Script> {
-    (systems(), steps(deterministic, most)).prop_map(|((mut slots, picks), steps)| {
+    (systems(), steps(deterministic, most)).prop_map(move |((mut slots, picks), steps)| {
         slots.sort_by_key(|columns| columns.count_ones());
-        fit(slots, &picks, steps)
+        fit(slots, &picks, steps, deterministic)
     })
 }

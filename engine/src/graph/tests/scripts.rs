@@ -102,6 +102,44 @@ fn an_absent_output_that_lags() {
     );
 }
 
+/// What was cancelled before its producer saw it is news to nobody.
+#[test]
+fn a_cancelled_notification() {
+    replay(
+        "
+        slot
+        slot
+        producer s0 -> s1@1 late
+        register
+        commit s0:d0:0,0,0@0=0
+        cancel 0
+        ",
+    );
+}
+
+/// What a producer that is no more has made waits for nothing.
+#[test]
+fn a_deregistered_producer_that_was_held() {
+    replay(
+        "
+        slot
+        slot
+        slot
+        producer s0 -> s1@3
+        producer s0 s1 optional broadcast -> s2@2 late
+        register
+        commit s0:d0:0,0,0@0=0
+        attach 1
+        start 0
+        give 0 0
+        start 0
+        commit s0:d0:0,0,0@0=1
+        give 0 0
+        deregister 1
+        ",
+    );
+}
+
 #[test]
 fn a_script_reads_back_as_it_was_printed() {
     hold("printed", 1, false, |script| {
@@ -120,7 +158,9 @@ fn at_rest_everything_equals_a_recompute_from_the_sources() {
         }
         fresh.stage.apply(Event::Commit { writes: play.sources(), ends: vec![] }).unwrap();
         fresh.drain();
-        assert_eq!(play.said(), fresh.said());
+        if !play.is_bound_to_history() {
+            assert_eq!(play.said(), fresh.said());
+        }
         play.stage.seq
     });
 }
@@ -130,6 +170,8 @@ fn rest(script: &Script) -> Play {
     let mut play = Play::open(script);
     play.deterministic = true;
     play.play();
+    play.drain();
+    play.mend();
     play.drain();
     play
 }
@@ -141,7 +183,12 @@ fn without_cutoff_the_contents_are_the_same() {
         (play.deterministic, play.cutoff) = (true, false);
         play.play();
         play.drain();
-        assert_eq!(play.said(), rest(script).said());
+        play.mend();
+        play.drain();
+        let rest = rest(script);
+        if !play.is_bound_to_history() && !rest.is_bound_to_history() {
+            assert_eq!(play.said(), rest.said());
+        }
         play.stage.seq
     });
 }
@@ -184,18 +231,31 @@ fn after_a_crash_at_any_record_the_contents_are_the_same_and_no_work_is_done_tha
                 play.stage.reopen();
             }
             let ends = play.drain();
+            let surprise = play.stage.stood_in > before.len();
             for event in after {
-                if matches!(event, Event::Commit { .. } | Event::DefineSlot(_) | Event::Register(_)) {
+                let again = matches!(
+                    event,
+                    Event::Commit { .. } | Event::DefineSlot(_) | Event::Register(_) | Event::Deregister(_)
+                );
+                if again {
                     play.stage.apply(event.clone()).unwrap();
                 }
             }
             play.drain();
-            (play.said(), ends, play.stage.seq)
+            // What is left of a producer that is no more is history, no function of the inputs.
+            play.mend();
+            play.drain();
+            let said = Some(play.said()).filter(|_| !play.is_bound_to_history());
+            (said, ends, surprise, play.stage.seq)
         };
         let (crashed, whole) = (end(true), end(false));
-        assert_eq!(crashed.0, whole.0);
-        assert!(crashed.1 <= whole.1, "{} results after the crash, {} without it", crashed.1, whole.1);
-        crashed.2 + whole.2
+        if crashed.0.is_some() && whole.0.is_some() {
+            assert_eq!(crashed.0, whole.0);
+        }
+        // In another order a better priority may come second, and surprise those that read what stood in.
+        let no_more = crashed.1 <= whole.1 || crashed.2;
+        assert!(no_more, "{} results after the crash, {} without it", crashed.1, whole.1);
+        crashed.3 + whole.3
     });
 }
 

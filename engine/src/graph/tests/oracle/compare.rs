@@ -25,6 +25,7 @@ fn counters(graph: &Graph, bundle: BundleId) -> Counts {
         maybe: kept.maybe,
         held: kept.held,
         blocked: kept.blocked,
+        unsatisfiable: kept.unsatisfiable,
         gone: kept.gone,
     }
 }
@@ -45,17 +46,18 @@ impl Oracle {
             let shown = &self.shown.cells[&name];
             let state = self.state(&name, &obligations);
             assert_eq!(info.g, shown.g, "g of {name:?}");
-            assert_eq!(info.content, shown.content, "content of {name:?}");
-            assert_eq!(graph.view(id), Some(shown.view), "view of {name:?}");
+            assert_eq!(info.content, shown.standing.content, "content of {name:?}");
+            assert_eq!(graph.view(id), Some(shown.standing.view), "view of {name:?}");
             assert_eq!(info.lagging, shown.lagging, "lagging of {name:?}");
             assert_eq!(info.state, state, "state of {name:?}");
             assert_eq!(graph.state(id), Some(state));
-            let effective = shown.effective.map(|priority| &self.facts.cells[&name].candidates[&priority]);
+            let effective = shown.standing.effective;
+            let effective = effective.map(|priority| &self.facts.cells[&name].candidates[&priority]);
             let owner = effective.map(|candidate| match &candidate.owner {
                 None => "client",
                 Some(owner) => &self.facts.producers[owner.0.at()].definition.name,
             });
-            assert_eq!(info.priority, shown.effective, "effective priority of {name:?}");
+            assert_eq!(info.priority, shown.standing.effective, "effective priority of {name:?}");
             assert_eq!(info.producer.as_deref(), owner, "owner of {name:?}");
             assert_eq!(info.error.is_some(), effective.is_some_and(|c| c.error), "error of {name:?}");
             let failed = |row: &&Obligation| row.cell == name && row.status == PStatus::Failed;
@@ -86,6 +88,7 @@ impl Oracle {
         match cause {
             Cause::Changed(cell) => format!("changed {:?}", cell_name(graph, *cell)),
             Cause::Waiting(cell) => format!("waiting {:?}", cell_name(graph, *cell)),
+            Cause::Unsatisfiable(cell) => format!("unsatisfiable {:?}", cell_name(graph, *cell)),
             Cause::Unusable(cell) => format!("unusable {:?}", cell_name(graph, *cell)),
             Cause::ScopeChanged(slot) => format!("scope changed {slot}"),
             Cause::ScopeOpen(slot) => format!("scope open {slot}"),
@@ -98,18 +101,32 @@ impl Oracle {
     /// Why a cell is stale; of better candidates the best is told.
     fn causes(&self, name: &CellName) -> BTreeSet<String> {
         let shown = &self.shown.cells[name];
-        let better = shown.better.iter().max().map(|priority| format!("better {priority}"));
+        let better = shown.standing.better.iter().max().map(|priority| format!("better {priority}"));
         let mut causes: BTreeSet<String> = better.into_iter().collect();
-        let effective = shown.effective.map(|priority| &self.facts.cells[name].candidates[&priority]);
+        let effective = shown.standing.effective;
+        let effective = effective.map(|priority| &self.facts.cells[name].candidates[&priority]);
         let Some(owner) = effective.and_then(|candidate| candidate.owner.as_ref()) else { return causes };
-        let bundle = &self.shown.bundles[owner];
+        let Some(bundle) = self.shown.bundles.get(owner) else {
+            causes.insert("Orphan".to_string());
+            return causes;
+        };
+        if bundle.forced {
+            causes.insert("Forced".to_string());
+        }
+        for ancestor in &bundle.held_by {
+            let outputs = &self.facts.producers[ancestor.at()].definition.outputs;
+            let slots = outputs.iter().map(|output| self.facts.slot_id(&output.slot));
+            causes.insert(format!("scope open {}", slots.min().unwrap()));
+        }
         let said = |class: Class, words: [&str; 3]| match class {
             Class { blocked: true, .. } => Some(words[0].to_string()),
+            Class { unsatisfiable: true, .. } => Some("unsatisfiable".to_string()),
             Class { maybe: true, .. } => Some(words[1].to_string()),
             Class { changed: true, .. } => Some(words[2].to_string()),
             _ => None,
         };
-        for ((_, cell), class) in &bundle.cells {
+        let cells = bundle.cells.iter().map(|((_, cell), class)| (cell, class));
+        for (cell, class) in cells.chain(&bundle.above) {
             let word = said(*class, ["unusable", "waiting", "changed"]);
             causes.extend(word.map(|word| format!("{word} {cell:?}")));
         }
@@ -127,13 +144,20 @@ impl Oracle {
         for id in graph.bundles() {
             let info = graph.bundle_info(id).unwrap();
             let name = (info.producer, info.date, info.key.clone());
+            if self.facts.producers[name.0.at()].deregistered {
+                assert_eq!((info.run, info.status), (None, PStatus::Parked), "{name:?} is no more");
+                assert!(info.members.is_empty() && info.outputs.is_empty(), "{name:?} is no more");
+                continue;
+            }
             let shown = self.shown.bundles.get(&name).unwrap_or_else(|| panic!("no tuple makes {name:?}"));
             let work = &self.facts.works[&name];
             let members = |cells: &[CellId]| -> BTreeSet<CellName> {
                 cells.iter().map(|cell| cell_name(graph, *cell)).collect()
             };
-            let edges: BTreeSet<CellName> = shown.edges.iter().map(|(_, cell)| cell.clone()).collect();
-            assert_eq!(members(&info.members), edges, "members of {name:?}");
+            let inputs = &self.facts.producers[name.0.at()].inputs;
+            let read = shown.edges.iter().filter(|(at, _)| inputs[*at].mode != Mode::Exclusive);
+            let read: BTreeSet<CellName> = read.map(|(_, cell)| cell.clone()).collect();
+            assert_eq!(members(&info.members), read, "members of {name:?}");
             assert_eq!(members(&info.outputs), work.outputs, "outputs of {name:?}");
             assert_eq!(counters(graph, id), shown.counts, "counters of {name:?}");
             assert_eq!(info.status, shown.status, "status of {name:?}");
@@ -141,12 +165,7 @@ impl Oracle {
             assert_eq!(info.runs, work.runs, "runs of {name:?}");
             assert_eq!(info.ended_seq.is_some(), work.ending.is_some(), "result of {name:?}");
             assert_eq!(info.run, work.running.as_ref().map(|running| running.run), "run of {name:?}");
-            let open = if graph.producer(name.0).unwrap().group == Group::Each {
-                0
-            } else {
-                self.open_work(name.0, name.1)
-            };
-            assert_eq!(graph.open_work(id), open, "open work of {name:?}");
+            assert_eq!(graph.open_work(id), shown.open_work, "open work of {name:?}");
             runs.extend(info.run.map(|run| (run, id)));
             let startable = info.status == PStatus::Ready && graph.is_attached(name.0);
             assert_eq!(graph.ready().any(|ready| ready == id), startable, "queue and {name:?}");

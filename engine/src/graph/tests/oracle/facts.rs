@@ -12,7 +12,7 @@ pub(in super::super) type BundleName = (ProducerId, SlotDate, Key);
 /// What one priority has for a cell.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Candidate {
-    /// The bundle that made it; `None` for clients.
+    /// The bundle that made it, also of a producer that is no more; `None` for clients.
     pub owner: Option<BundleName>,
     pub content: Option<ContentId>,
     pub error: bool,
@@ -28,8 +28,6 @@ pub(super) struct Cell {
     pub content: Option<ContentId>,
     pub g: u64,
     pub lagging: bool,
-    /// Whether groups counted it in, as of the last event.
-    pub member: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +35,7 @@ pub(super) enum Ending {
     Data,
     Declined,
     Failed,
+    Cancelled,
 }
 
 /// What a run reads: a generation for each edge; for a group also the set of cells of each input.
@@ -54,6 +53,12 @@ pub(super) struct Work {
     pub ending: Option<Ending>,
     pub running: Option<Running>,
     pub acknowledged: bool,
+    /// Of a group, what it read from as of the last event.
+    pub members: BTreeSet<EdgeName>,
+    /// It is to run although nothing changed.
+    pub forced: bool,
+    /// Its last run ended while its inputs moved, and it has not settled since.
+    pub lagging: bool,
     pub interrupted: u32,
     pub runs: u64,
     pub outputs: BTreeSet<CellName>,
@@ -69,20 +74,39 @@ pub(super) struct Running {
 #[derive(Clone, Debug)]
 pub(super) struct Port {
     pub slot: SlotId,
-    /// The names that the slot's cell keys have here.
+    /// The slot's cell keys, and the names that they have here.
+    pub keys: Vec<String>,
     pub columns: Vec<String>,
+    pub filters: Vec<Filter>,
+    pub lag: u32,
+    pub mode: Mode,
+    pub fault_tolerant: bool,
+    pub accept_stale: bool,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Producer {
     pub definition: ProducerDefinition,
     pub inputs: Vec<Port>,
-    /// Columns that address its bundles, in order of appearance; none for a group.
+    /// The inputs whose cells are joined. Of a group by no column none is, nor what is broadcast and shares no column.
+    pub joined: Vec<usize>,
+    /// Columns that address its bundles: all that are joined, in order of appearance, or those of a group.
     pub columns: Vec<String>,
     pub attached: bool,
+    pub deregistered: bool,
 }
 
 impl Producer {
+    /// The inputs that make bundles, and their places.
+    pub fn required(&self) -> impl Iterator<Item = (usize, &Port)> {
+        (0..).zip(&self.inputs).filter(|(_, port)| port.mode == Mode::Required)
+    }
+
+    /// Whether its bundles wait for all that may still be made.
+    pub fn awaits_all(&self) -> bool {
+        matches!(self.definition.group, Group::By { when: When::Complete, .. })
+    }
+
     pub fn is_group(&self) -> bool {
         self.definition.group != Group::Each
     }
@@ -104,53 +128,68 @@ pub(in super::super) struct Oracle {
     pub shown: Shown,
 }
 
+/// What an event names by numbers that the graph gave.
+#[derive(Clone, Default, Debug)]
+pub(in super::super) struct Subject {
+    pub cell: Option<CellName>,
+    pub bundle: Option<BundleName>,
+}
+
 /// Candidates that got a result in an event.
 pub(super) type Results = BTreeSet<(CellName, i32)>;
 
 impl Facts {
-    fn slot_id(&self, name: &str) -> SlotId {
+    pub fn slot_id(&self, name: &str) -> SlotId {
         SlotId(self.slots.iter().position(|slot| slot.name == name).unwrap() as u32)
     }
 
     pub fn providers(&self, slot: SlotId) -> impl Iterator<Item = ProducerId> + '_ {
         let name = &self.slots[slot.at()].name;
-        let provides = move |p: &Producer| p.definition.outputs.iter().any(|output| output.slot == *name);
+        let provides = move |p: &Producer| {
+            !p.deregistered && p.definition.outputs.iter().any(|output| output.slot == *name)
+        };
         (0u32..).zip(&self.producers).filter(move |(_, p)| provides(p)).map(|(at, _)| ProducerId(at))
     }
 
-    /// Producers from which a bundle may come to be fed, at any distance, each for its date.
-    pub fn upstream(&self, id: ProducerId, date: SlotDate) -> BTreeSet<(ProducerId, SlotDate)> {
-        let mut found = BTreeSet::new();
-        for port in &self.producers[id.at()].inputs {
-            for provider in self.providers(port.slot) {
-                if found.insert((provider, date)) {
-                    found.extend(self.upstream(provider, date));
-                }
-            }
-        }
-        found
-    }
-
     fn register(&mut self, definition: &ProducerDefinition) {
-        if self.producers.iter().any(|p| p.definition == *definition) {
+        if self.producers.iter().any(|p| !p.deregistered && p.definition == *definition) {
             return;
         }
         let port = |input: &Input| {
             let slot = self.slot_id(&input.slot);
-            let columns = self.slots[slot.at()].cell_keys.iter().map(|(name, _)| name.clone()).collect();
-            Port { slot, columns }
+            let keys = self.slots[slot.at()].cell_keys.iter().map(|(name, _)| name.clone());
+            let keys: Vec<String> = keys.collect();
+            let renamed =
+                |name: &String| input.renames.iter().find(|(from, _)| from == name).map(|(_, to)| to);
+            let columns = keys.iter().map(|name| renamed(name).unwrap_or(name).clone()).collect();
+            let Input { mode, fault_tolerant, accept_stale, lag, ref filters, .. } = *input;
+            Port { slot, keys, columns, filters: filters.clone(), lag, mode, fault_tolerant, accept_stale }
         };
         let inputs: Vec<Port> = definition.inputs.iter().map(port).collect();
+        let required = || (0..).zip(&inputs).filter(|(_, port)| port.mode == Mode::Required);
+        let broadcast = |at: usize| definition.inputs[at].broadcast;
+        let connected = required().filter(|(at, _)| !broadcast(*at));
+        let connected: Vec<&String> = connected.flat_map(|(_, port)| &port.columns).collect();
+        let shares = |(at, port): &(usize, &Port)| {
+            !broadcast(*at) || port.columns.iter().any(|column| connected.contains(&column))
+        };
+        let joined: Vec<usize> = match &definition.group {
+            Group::Each => required().map(|(at, _)| at).collect(),
+            Group::By { columns, .. } if columns.is_empty() => Vec::new(),
+            Group::By { .. } => required().filter(shares).map(|(at, _)| at).collect(),
+        };
         let mut columns = Vec::new();
-        if definition.group == Group::Each {
-            for column in inputs.iter().flat_map(|port| &port.columns) {
-                if !columns.contains(column) {
-                    columns.push(column.clone());
-                }
+        for column in joined.iter().flat_map(|at| &inputs[*at].columns) {
+            if !columns.contains(column) {
+                columns.push(column.clone());
             }
         }
+        if let Group::By { columns: own, .. } = &definition.group {
+            columns.clone_from(own);
+        }
         let definition = definition.clone();
-        self.producers.push(Producer { definition, inputs, columns, attached: false });
+        let (attached, deregistered) = (false, false);
+        self.producers.push(Producer { definition, inputs, joined, columns, attached, deregistered });
     }
 
     fn commit(&mut self, writes: &[Write], ends: &[SlotDate]) -> Results {
@@ -162,45 +201,65 @@ impl Facts {
                 continue;
             }
             let cell = self.cells.entry(name.clone()).or_default();
-            cell.candidates.entry(write.priority).or_default().content = write.content;
+            let candidate = Candidate { owner: None, content: write.content, error: false };
+            cell.candidates.insert(write.priority, candidate);
             given.insert((name, write.priority));
         }
         self.ends.extend(ends);
         given
     }
 
-    /// The end of the bundle's run: a result for each output that it knows, and what was read.
-    fn finish(&mut self, name: &BundleName, ending: Ending, outputs: &[OutputWrite]) -> Results {
+    /// The end of the bundle's run: a result for each output that it knows, and what was read. An error keeps the
+    /// last good data.
+    fn finish(
+        &mut self,
+        name: &BundleName,
+        read: Reading,
+        ending: Ending,
+        outputs: &[OutputWrite],
+    ) -> Results {
         let producer = &self.producers[name.0.at()];
         let work = self.works.get_mut(name).unwrap();
-        let data = outputs.iter().filter_map(|output| {
+        let mut given = Results::new();
+        let mut told = BTreeSet::new();
+        for output in outputs.iter().filter(|output| output.given != Given::Absent) {
             let slot = &self.slots[output.slot.at()].name;
             let provided = producer.definition.outputs.iter().find(|o| o.slot == *slot).unwrap();
-            Some(((output.slot, name.1, output.key.clone()), (provided.priority, output.content()?)))
-        });
-        let data: BTreeMap<CellName, (i32, ContentId)> = data.collect();
-        let mut given = Results::new();
-        for (cell, (priority, content)) in &data {
-            let candidate = Candidate { owner: Some(name.clone()), content: Some(*content), error: false };
-            self.cells.entry(cell.clone()).or_default().candidates.insert(*priority, candidate);
-            given.insert((cell.clone(), *priority));
-            work.outputs.insert(cell.clone());
+            let cell = (output.slot, name.1, output.key.clone());
+            let candidates = &mut self.cells.entry(cell.clone()).or_default().candidates;
+            let candidate = candidates.entry(provided.priority).or_default();
+            candidate.owner = Some(name.clone());
+            candidate.content = output.content().or(candidate.content);
+            candidate.error = output.content().is_none();
+            given.insert((cell.clone(), provided.priority));
+            told.insert(cell);
         }
-        for output in work.outputs.iter().filter(|output| !data.contains_key(output)) {
+        work.outputs.extend(told.iter().cloned());
+        for output in work.outputs.difference(&told) {
             let candidates = &mut self.cells.get_mut(output).unwrap().candidates;
             for (priority, candidate) in candidates.iter_mut().filter(|(_, c)| c.owner.as_ref() == Some(name))
             {
-                candidate.error = ending == Ending::Failed;
-                if ending != Ending::Failed {
+                candidate.error = matches!(ending, Ending::Failed | Ending::Cancelled);
+                if !candidate.error {
                     candidate.content = None;
                 }
                 given.insert((output.clone(), *priority));
             }
         }
-        work.read = work.running.take().unwrap().read;
+        work.read = read;
+        work.running = None;
+        work.forced = false;
+        work.lagging = true;
         work.ending = Some(ending);
         work.interrupted = 0;
         given
+    }
+
+    /// Takes a producer out: its bundles are no more, and nobody has what they gave.
+    fn deregister(&mut self, id: ProducerId) {
+        let producer = &mut self.producers[id.at()];
+        (producer.attached, producer.deregistered) = (false, true);
+        self.works.retain(|name, _| name.0 != id);
     }
 
     fn reopen(&mut self) -> Results {
@@ -210,10 +269,9 @@ impl Facts {
         for name in running.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             let work = self.works.get_mut(&name).unwrap();
             work.interrupted += 1;
+            let running = work.running.take().unwrap();
             if work.interrupted >= INTERRUPTIONS_MAX {
-                given.extend(self.finish(&name, Ending::Failed, &[]));
-            } else {
-                work.running = None;
+                given.extend(self.finish(&name, running.read, Ending::Failed, &[]));
             }
         }
         given
@@ -226,8 +284,8 @@ impl Facts {
 }
 
 impl Oracle {
-    /// Applies an event that the graph accepted. `bundle`: the name of the bundle that starts, where one does.
-    pub fn apply(&mut self, event: &Event, bundle: Option<BundleName>) {
+    /// Applies an event that the graph accepted. `subject`: what it names by a number.
+    pub fn apply(&mut self, event: &Event, subject: Subject) {
         let facts = &mut self.facts;
         let mut given = Results::new();
         match event {
@@ -243,7 +301,7 @@ impl Oracle {
             Event::Reopen => given = facts.reopen(),
             Event::Commit { writes, ends } => given = facts.commit(writes, ends),
             Event::Start { run, .. } => {
-                let name = bundle.unwrap();
+                let name = subject.bundle.unwrap();
                 let read = facts.read_now(&self.shown, &name);
                 let work = facts.works.get_mut(&name).unwrap();
                 work.running = Some(Running { run: *run, read });
@@ -251,13 +309,28 @@ impl Oracle {
             }
             Event::End { run, outcome, .. } => {
                 let name = facts.run(*run).unwrap().clone();
+                let read = facts.works[&name].running.clone().unwrap().read;
                 given = match outcome {
-                    Outcome::Data(outputs) => facts.finish(&name, Ending::Data, outputs),
-                    Outcome::Declined(_) => facts.finish(&name, Ending::Declined, &[]),
-                    Outcome::Failed(_) => facts.finish(&name, Ending::Failed, &[]),
+                    Outcome::Data(outputs) => facts.finish(&name, read, Ending::Data, outputs),
+                    Outcome::Declined(_) => facts.finish(&name, read, Ending::Declined, &[]),
+                    Outcome::Failed(_) => facts.finish(&name, read, Ending::Failed, &[]),
                 };
             }
-            other => panic!("the oracle knows no {other:?}"),
+            Event::Retract { priority, .. } => {
+                let candidates = &mut facts.cells.get_mut(&subject.cell.unwrap()).unwrap().candidates;
+                let candidate = candidates.get_mut(priority).unwrap();
+                (candidate.content, candidate.error) = (None, false);
+            }
+            Event::Force(_) => {
+                let work = facts.works.get_mut(&subject.bundle.unwrap()).unwrap();
+                (work.forced, work.acknowledged, work.interrupted) = (true, false, 0);
+            }
+            Event::Cancel { .. } => {
+                let name = subject.bundle.unwrap();
+                let read = facts.read_so_far(&self.shown, &name);
+                given = facts.finish(&name, read, Ending::Cancelled, &[]);
+            }
+            Event::Deregister(id) => facts.deregister(*id),
         }
         self.shown = Settling::settle(facts, &given);
     }
@@ -267,11 +340,80 @@ impl Oracle {
         self.facts.read_now(&self.shown, bundle)
     }
 
+    /// A run reads required inputs that are there, and no exclusive one is, nor is one of them being made.
+    pub fn check_inputs(&self, bundle: &BundleName) {
+        let producer = &self.facts.producers[bundle.0.at()];
+        let shown = &self.shown.bundles[bundle];
+        for (at, cell) in &shown.edges {
+            let (port, source) = (&producer.inputs[*at], &self.shown.cells[cell]);
+            let waits = source.standing.view == View::Waiting;
+            match port.mode {
+                Mode::Required => assert!(source.is_there(port), "a run reads what is there"),
+                Mode::Optional => assert!(!waits || source.lagging, "a run waits for nothing"),
+                Mode::Exclusive => assert!(!waits && !source.is_there(port), "a run stands in for nothing"),
+            }
+        }
+        assert!(shown.above.values().all(|class| !class.held && !class.unsatisfiable));
+        assert!(shown.held_by.is_empty(), "nothing that it may read is being made");
+        assert_eq!(shown.open_work, 0, "the scope is closed");
+        let mut dates = producer.required().map(|(_, port)| port.date(bundle.1));
+        let closed = dates.all(|date| self.facts.ends.contains(&date));
+        assert!(closed || !producer.awaits_all(), "the ends of the dates were declared");
+    }
+
+    /// Whether a run would read what the last one read. Of what has left a group since nothing is known any more.
+    pub fn reads_the_same(&self, bundle: &BundleName) -> bool {
+        let work = &self.facts.works[bundle];
+        work.ending.is_some() && work.read == self.reading(bundle)
+    }
+
+    pub fn is_group(&self, bundle: &BundleName) -> bool {
+        self.facts.producers[bundle.0.at()].is_group()
+    }
+
+    /// Whether the bundle has inputs that come and go.
+    pub fn is_choosy(&self, bundle: &BundleName) -> bool {
+        let producer = &self.facts.producers[bundle.0.at()];
+        producer.required().count() < producer.inputs.len()
+    }
+
+    /// Whether stale data, which no recompute would make, stands in the way of something.
+    pub fn is_bound_to_history(&self) -> bool {
+        let stale = |cell: &CellName| {
+            let standing = &self.shown.cells[cell].standing;
+            standing.view == View::Unusable && standing.content.is_some() && !standing.invalid
+        };
+        self.shown.bundles.values().any(|bundle| {
+            let classes = bundle.cells.iter().map(|((_, cell), class)| (cell, class));
+            let mut obstacles = classes.chain(&bundle.above).filter(|(_, class)| class.unsatisfiable);
+            obstacles.any(|(cell, _)| stale(cell))
+        })
+    }
+
     /// The bundle of a run in flight, and what it reads.
     pub fn reading_of(&self, run: RunId) -> Option<(BundleName, Reading)> {
         let name = self.facts.run(run)?;
         let running = self.facts.works[name].running.as_ref()?;
         Some((name.clone(), running.read.clone()))
+    }
+
+    /// Whether the bundle is to run although nothing changed.
+    pub fn is_forced(&self, bundle: &BundleName) -> bool {
+        self.facts.works[bundle].forced
+    }
+
+    /// All candidates, and the bundles that made them.
+    pub fn candidates(&self) -> impl Iterator<Item = (&CellName, i32, Option<&BundleName>)> {
+        self.facts.cells.iter().flat_map(|(name, cell)| {
+            cell.candidates.iter().map(move |(priority, c)| (name, *priority, c.owner.as_ref()))
+        })
+    }
+
+    /// Candidates that nobody gives any more.
+    pub fn orphans(&self) -> Vec<(CellName, i32)> {
+        let gone = |owner: &BundleName| self.facts.producers[owner.0.at()].deregistered;
+        let orphans = self.candidates().filter(|(_, _, owner)| owner.is_some_and(gone));
+        orphans.map(|(name, priority, _)| (name.clone(), priority)).collect()
     }
 
     /// The content of a candidate.
@@ -306,11 +448,11 @@ impl Oracle {
     }
 
     /// Bundles that a source keeps awake if it never rests, at any distance, but for groups, which wait for the end
-    /// of their scope. The graph is at rest.
+    /// of their scope, and what has inputs that come and go. The graph is at rest.
     pub fn behind(&self, source: &CellName, priority: i32) -> BTreeSet<BundleName> {
-        let grouped = |name: &BundleName| self.facts.producers[name.0.at()].is_group();
+        let choosy = |name: &BundleName| self.facts.producers[name.0.at()].is_group() || self.is_choosy(name);
         let awake = |cell: &CellName, bundles: &BTreeSet<BundleName>| {
-            let effective = self.shown.cells[cell].effective;
+            let effective = self.shown.cells[cell].standing.effective;
             let candidate = effective.map(|effective| &self.facts.cells[cell].candidates[&effective]);
             let owner = candidate.and_then(|candidate| candidate.owner.as_ref());
             (cell == source && effective == Some(priority))
@@ -318,14 +460,14 @@ impl Oracle {
         };
         let steady = |cell: &CellName| {
             let mut candidates = self.facts.cells[cell].candidates.values();
-            let grouped = candidates.any(|c| c.owner.as_ref().is_some_and(grouped));
-            self.shown.cells[cell].view == View::Usable && !grouped
+            let choosy = candidates.any(|c| c.owner.as_ref().is_some_and(choosy));
+            self.shown.cells[cell].standing.view == View::Usable && !choosy
         };
         let mut bundles = BTreeSet::new();
         loop {
             let reached = |(name, shown): &(&BundleName, &BundleShown)| {
                 let mut cells = shown.edges.iter().map(|(_, cell)| cell);
-                !grouped(name) && cells.clone().all(steady) && cells.any(|cell| awake(cell, &bundles))
+                !choosy(name) && cells.clone().all(steady) && cells.any(|cell| awake(cell, &bundles))
             };
             let more: BTreeSet<BundleName> =
                 self.shown.bundles.iter().filter(reached).map(|(name, _)| name.clone()).collect();
@@ -342,7 +484,7 @@ impl Oracle {
         let work = &self.facts.works[&name];
         match work.ending {
             Some(Ending::Declined) => Outcome::Declined("again".to_string()),
-            Some(Ending::Failed) => Outcome::Failed("again".to_string()),
+            Some(Ending::Failed | Ending::Cancelled) => Outcome::Failed("again".to_string()),
             Some(Ending::Data) | None => {
                 let held = |cell: &&CellName| {
                     let mut candidates = self.facts.cells[*cell].candidates.values();

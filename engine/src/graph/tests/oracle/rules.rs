@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::super::*;
-use super::facts::{BundleName, Candidate, CellName, Ending, Facts, Oracle, Results, Work};
-use super::join::scope;
-use super::join::{EdgeName, Joined};
+use super::facts::{BundleName, Candidate, CellName, Ending, Facts, Oracle, Port, Results, Work};
+use super::join::{EdgeName, Joined, scope};
 
 /// How many edges are of each class; `held`: those that hold a start as *maybe*; `gone`: blocked by what is gone.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -14,6 +13,7 @@ pub(in super::super) struct Counts {
     pub maybe: u32,
     pub held: u32,
     pub blocked: u32,
+    pub unsatisfiable: u32,
     pub gone: u32,
 }
 
@@ -23,6 +23,7 @@ impl Counts {
         self.maybe += u32::from(class.maybe);
         self.held += u32::from(class.held);
         self.blocked += u32::from(class.blocked);
+        self.unsatisfiable += u32::from(class.unsatisfiable);
         self.gone += u32::from(class.gone);
     }
 }
@@ -34,25 +35,54 @@ pub(super) struct Class {
     pub maybe: bool,
     pub held: bool,
     pub blocked: bool,
+    pub unsatisfiable: bool,
     pub gone: bool,
+}
+
+/// What some candidates of a cell amount to.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Standing {
+    pub view: View,
+    pub effective: Option<i32>,
+    pub sound: Option<i32>,
+    pub content: Option<ContentId>,
+    /// Its production failed for good, and nothing has changed since.
+    pub invalid: bool,
+    /// No data, or resting on what has none: groups do not count it in.
+    pub gone: bool,
+    /// Priorities above the effective one that are unsettled.
+    pub better: Vec<i32>,
+}
+
+impl Standing {
+    /// Whether an input finds it once it is settled. What is stale is there for an exclusive one.
+    fn is_there(&self, port: &Port) -> bool {
+        match self.view {
+            View::Waiting => false,
+            View::Usable => true,
+            View::Unusable if self.content.is_none() => false,
+            View::Unusable if self.invalid => port.fault_tolerant,
+            View::Unusable => port.accept_stale || port.mode == Mode::Exclusive,
+        }
+    }
 }
 
 /// What a cell shows.
 #[derive(Clone, Debug)]
 pub(in super::super) struct CellShown {
-    pub view: View,
+    pub standing: Standing,
     pub g: u64,
-    pub effective: Option<i32>,
-    pub content: Option<ContentId>,
     pub lagging: bool,
-    /// No data, or resting on what has none: groups do not count it in.
-    pub gone: bool,
     pub member: bool,
-    /// Whether `g` rose with the event, and whether membership changed.
+    /// Whether `g` rose with the event.
     rose: bool,
-    moved: bool,
-    /// Higher priorities that are unsettled.
-    pub better: Vec<i32>,
+}
+
+impl CellShown {
+    /// Whether a run finds it through this input.
+    pub(super) fn is_there(&self, port: &Port) -> bool {
+        self.lagging || self.standing.is_there(port)
+    }
 }
 
 /// What a bundle shows.
@@ -61,7 +91,14 @@ pub(in super::super) struct BundleShown {
     pub edges: BTreeSet<EdgeName>,
     pub(super) cells: BTreeMap<EdgeName, Class>,
     pub(super) scopes: BTreeMap<usize, Class>,
+    /// What better candidates have for the cells that it fills in.
+    pub(super) above: BTreeMap<CellName, Class>,
+    /// Whose work it waits for.
+    pub(super) held_by: BTreeSet<ProducerId>,
+    /// Of a group, how much work upstream may still make one of its cells.
+    pub open_work: u64,
     pub counts: Counts,
+    pub forced: bool,
     pub status: PStatus,
 }
 
@@ -76,12 +113,13 @@ pub(super) struct Settling<'a> {
     facts: &'a mut Facts,
     given: &'a Results,
     shown: Shown,
-    joined: BTreeMap<ProducerId, Joined>,
+    joined: BTreeMap<(ProducerId, SlotDate), Joined>,
 }
 
 impl Settling<'_> {
     pub fn settle(facts: &mut Facts, given: &Results) -> Shown {
-        let producers: Vec<ProducerId> = (0..facts.producers.len() as u32).map(ProducerId).collect();
+        let producers = (0u32..).zip(&facts.producers).filter(|(_, producer)| !producer.deregistered);
+        let producers: Vec<ProducerId> = producers.map(|(at, _)| ProducerId(at)).collect();
         let cells: Vec<CellName> = facts.cells.keys().cloned().collect();
         let mut settling = Settling { facts, given, shown: Shown::default(), joined: BTreeMap::new() };
         for producer in producers {
@@ -95,74 +133,134 @@ impl Settling<'_> {
 
     /// Joins a producer's bundles, and looks at each.
     fn bundles_of(&mut self, id: ProducerId) {
-        for name in self.names_of(id) {
-            self.bundle(&name);
+        for date in self.facts.dates(id) {
+            for name in self.names_of(id, date) {
+                self.bundle(&name);
+            }
         }
     }
 
-    fn names_of(&mut self, id: ProducerId) -> Vec<BundleName> {
-        if !self.joined.contains_key(&id) {
+    fn names_of(&mut self, id: ProducerId, date: SlotDate) -> Vec<BundleName> {
+        if !self.joined.contains_key(&(id, date)) {
             if self.facts.producers[id.at()].is_group() {
-                let slots: Vec<SlotId> =
-                    self.facts.producers[id.at()].inputs.iter().map(|port| port.slot).collect();
-                let cells: Vec<CellName> =
-                    self.facts.cells.keys().filter(|cell| slots.contains(&cell.0)).cloned().collect();
-                cells.iter().for_each(|cell| self.cell(cell));
+                self.facts.taken_by_all(id, date).iter().for_each(|cell| self.cell(cell));
             }
-            let joined = self.facts.joined(id, |cell| self.shown.cells[cell].member);
-            self.joined.insert(id, joined);
+            let joined = self.facts.joined(id, date, |cell| self.shown.cells[cell].member);
+            self.joined.insert((id, date), joined);
         }
-        self.joined[&id].keys().cloned().collect()
+        self.joined[&(id, date)].keys().cloned().collect()
     }
 
     fn bundle(&mut self, name: &BundleName) {
         if self.shown.bundles.contains_key(name) {
             return;
         }
-        self.names_of(name.0);
-        let edges = self.joined[&name.0][name].clone();
+        self.names_of(name.0, name.1);
+        let edges = self.joined[&(name.0, name.1)][name].clone();
         edges.iter().for_each(|(_, cell)| self.cell(cell));
-        let open = if self.facts.producers[name.0.at()].is_group() { self.open_work(name) } else { 0 };
+        let all = self.facts.producers[name.0.at()].awaits_all();
+        let open: u64 = self.holding(name, true, all).iter().map(|(_, count)| count).sum();
         self.acknowledge(name, &edges);
+
+        let above = self.above(name);
+        let held_by: BTreeSet<ProducerId> =
+            self.holding(name, false, false).into_iter().map(|(ancestor, _)| ancestor).collect();
 
         let work = self.facts.works[name].clone();
         let cells: BTreeMap<EdgeName, Class> =
-            edges.iter().map(|edge| (edge.clone(), self.edge_class(&work, edge))).collect();
+            edges.iter().map(|edge| (edge.clone(), self.edge_class(name, &work, edge))).collect();
         let scopes = self.scope_classes(name, &work, &edges, open);
         let mut counts = Counts::default();
-        cells.values().chain(scopes.values()).for_each(|class| counts.add(*class));
+        let held = Class { maybe: true, held: true, ..Class::default() };
+        let held = held_by.first().map(|_| &held);
+        let classes = cells.values().chain(scopes.values()).chain(above.values()).chain(held);
+        classes.for_each(|class| counts.add(*class));
         let status = self.status(name, &work, counts);
-        self.shown.bundles.insert(name.clone(), BundleShown { edges, cells, scopes, counts, status });
+        let forced = work.forced;
+        self.facts.works.get_mut(name).unwrap().lagging &= counts.is_moving();
+        let open_work = open;
+        let shown = BundleShown { edges, cells, scopes, above, held_by, open_work, counts, forced, status };
+        self.shown.bundles.insert(name.clone(), shown);
+    }
+
+    /// The class of what better candidates have for each cell that the bundle fills in.
+    fn above(&mut self, name: &BundleName) -> BTreeMap<CellName, Class> {
+        let mut above = BTreeMap::new();
+        for at in 0..self.facts.producers[name.0.at()].inputs.len() {
+            let Some(own) = self.facts.fills(name.0, at) else { continue };
+            for cell in self.facts.filled(name, at) {
+                let mut better = self.facts.cells[&cell].candidates.clone();
+                better.retain(|priority, _| *priority > own);
+                self.owners(&better);
+                let standing = self.shown.standing(&better);
+                let there = standing.is_there(&self.facts.producers[name.0.at()].inputs[at]);
+                let waits = standing.view == View::Waiting;
+                let class = Class {
+                    maybe: waits,
+                    held: waits,
+                    unsatisfiable: there,
+                    gone: there,
+                    ..Class::default()
+                };
+                above.insert(cell, class);
+            }
+        }
+        above
+    }
+
+    /// Whose work may still make inputs of the bundle, and how much of it there is; of `all`, or of what does not lag.
+    fn holding(&mut self, name: &BundleName, of_group: bool, all: bool) -> Vec<(ProducerId, u64)> {
+        let mut holding = Vec::new();
+        for (ancestor, date, values) in self.facts.ancestors(name, of_group) {
+            let columns = self.facts.producers[ancestor.at()].columns.clone();
+            let mut count = 0;
+            for work in self.names_of(ancestor, date) {
+                let mut own = columns.iter().zip(work.2.values());
+                if own.all(|(column, value)| values.get(column).is_none_or(|v| v == value)) {
+                    self.bundle(&work);
+                    let counts = all || !self.facts.works[&work].lagging;
+                    count += u64::from(counts && is_open(self.shown.bundles[&work].status));
+                }
+            }
+            if count > 0 {
+                holding.push((ancestor, count));
+            }
+        }
+        holding
     }
 
     /// A bundle is acknowledged as it comes to be where its producer is there, and notified again of each new
     /// generation, and of each change of its group, that comes while it is not.
     fn acknowledge(&mut self, name: &BundleName, edges: &BTreeSet<EdgeName>) {
         let producer = &self.facts.producers[name.0.at()];
-        let scope =
-            |cell: &CellName| producer.inputs.iter().any(|port| port.slot == cell.0) && cell.1 == name.1;
-        let moved = producer.is_group()
-            && self.shown.cells.iter().any(|(cell, shown)| scope(cell) && (shown.moved || shown.rose));
         let rose = edges.iter().any(|(_, cell)| self.shown.cells[cell].rose);
+        let members = edges.iter().filter(|(at, _)| producer.inputs[*at].mode == Mode::Required);
+        let members: BTreeSet<EdgeName> = members.filter(|_| producer.is_group()).cloned().collect();
         let attached = producer.attached;
         let work = self.facts.works.entry(name.clone()).or_default();
+        let moved = work.members != members;
+        work.members = members;
         work.acknowledged = attached || (work.acknowledged && !rose && !moved);
         // The edges of a group follow the members that there are; one that comes back has read nothing.
         work.read.cells.retain(|edge, _| edges.contains(edge));
     }
 
-    fn edge_class(&self, work: &Work, edge: &EdgeName) -> Class {
+    fn edge_class(&self, name: &BundleName, work: &Work, edge: &EdgeName) -> Class {
         let source = &self.shown.cells[&edge.1];
-        let differs = work.read.cells.get(edge) != Some(&source.g);
-        match source.view {
-            View::Waiting => Class {
+        let port = &self.facts.producers[name.0.at()].inputs[edge.0];
+        let there = source.is_there(port);
+        let changed = work.read.cells.get(edge).copied() != there.then_some(source.g);
+        let class = Class::default();
+        match (source.standing.view, port.mode) {
+            (View::Waiting, mode) => Class {
                 maybe: true,
-                held: !source.lagging,
-                changed: source.lagging && differs,
-                ..Class::default()
+                held: !source.lagging || mode == Mode::Exclusive,
+                changed: source.lagging && changed,
+                ..class
             },
-            View::Unusable => Class { blocked: true, gone: source.gone, ..Class::default() },
-            View::Usable => Class { changed: differs, ..Class::default() },
+            (_, Mode::Required) if !there => Class { blocked: true, gone: source.standing.gone, ..class },
+            (_, Mode::Exclusive) if there => Class { unsatisfiable: true, gone: true, ..class },
+            _ => Class { changed, ..class },
         }
     }
 
@@ -190,30 +288,22 @@ impl Settling<'_> {
             };
             (at, class)
         };
-        (0..producer.inputs.len()).map(class).collect()
-    }
-
-    fn open_work(&mut self, name: &BundleName) -> u64 {
-        let mut open = 0;
-        for (producer, date) in self.facts.upstream(name.0, name.1) {
-            for bundle in self.names_of(producer).into_iter().filter(|bundle| bundle.1 == date) {
-                self.bundle(&bundle);
-                open += u64::from(is_open(self.shown.bundles[&bundle].status));
-            }
-        }
-        open
+        producer.required().map(|(at, _)| class(at)).collect()
     }
 
     fn status(&self, name: &BundleName, work: &Work, counts: Counts) -> PStatus {
-        let has_work = work.ending.is_none() || counts.changed > 0;
-        let closed = !self.facts.producers[name.0.at()].is_group() || self.facts.ends.contains(&name.1);
+        let has_work = work.ending.is_none() || counts.changed > 0 || work.forced;
+        let producer = &self.facts.producers[name.0.at()];
+        let mut dates = producer.required().map(|(_, port)| port.date(name.1));
+        let closed = !producer.awaits_all() || dates.all(|date| self.facts.ends.contains(&date));
         match work.ending {
             _ if work.running.is_some() => PStatus::Processing,
             _ if has_work && !work.acknowledged => PStatus::Notified,
-            _ if has_work && counts.held == 0 && counts.blocked == 0 && closed => PStatus::Ready,
-            _ if has_work || counts.blocked > 0 => PStatus::Parked,
+            _ if has_work && counts.held == 0 && !counts.forbid() && closed => PStatus::Ready,
+            _ if has_work || counts.forbid() => PStatus::Parked,
             Some(Ending::Data) => PStatus::Done,
             Some(Ending::Declined) => PStatus::Declined,
+            Some(Ending::Cancelled) => PStatus::Cancelled,
             Some(Ending::Failed) | None => PStatus::Failed,
         }
     }
@@ -222,58 +312,46 @@ impl Settling<'_> {
         if self.shown.cells.contains_key(name) {
             return;
         }
-        let owners: Vec<BundleName> =
-            self.facts.cells[name].candidates.values().filter_map(|c| c.owner.clone()).collect();
-        owners.iter().for_each(|owner| self.bundle(owner));
-
+        self.owners(&self.facts.cells[name].candidates.clone());
         let cell = &self.facts.cells[name];
-        let highest = |fits: &dyn Fn(&Candidate) -> bool| {
-            cell.candidates.iter().rev().find(|(_, candidate)| fits(candidate)).map(|(priority, _)| *priority)
-        };
-        let sound = highest(&|candidate| self.shown.is_sound(candidate));
-        let effective = sound.or_else(|| highest(&|c| c.content.is_some() || c.error));
-        // With none sound, any candidate that is unsettled makes the cell so.
-        let counting = |priority: &i32| sound.is_none_or(|sound| *priority >= sound);
-        let unsettled: Vec<i32> = cell
-            .candidates
-            .iter()
-            .filter(|(priority, candidate)| counting(priority) && self.shown.is_unsettled(candidate))
-            .map(|(priority, _)| *priority)
-            .collect();
-        let better = |priority: &&i32| effective.is_none_or(|effective| **priority > effective);
-        let better = unsettled.iter().filter(better).copied().collect();
-        let view = match sound {
-            _ if !unsettled.is_empty() => View::Waiting,
-            Some(_) => View::Usable,
-            None => View::Unusable,
-        };
+        let standing = self.shown.standing(&cell.candidates);
 
         // A result whose inputs had moved by then lets readers in until the cell settles.
-        let moving = |priority: &i32| {
-            let owner = cell.candidates[priority].owner.as_ref();
-            owner.is_some_and(|owner| self.shown.bundles[owner].counts.is_moving())
-        };
-        let caught = cell
-            .candidates
-            .keys()
-            .any(|p| counting(p) && self.given.contains(&(name.clone(), *p)) && moving(p));
-        let kept = cell.lagging && cell.effective == effective;
-        let lagging = view == View::Waiting && sound.is_some() && (caught || kept);
+        let caught = cell.candidates.iter().any(|(priority, candidate)| {
+            let given = self.given.contains(&(name.clone(), *priority));
+            let moving = self.shown.owner(candidate).is_some_and(|owner| owner.counts.is_moving());
+            given && moving && standing.sound.is_none_or(|sound| *priority >= sound)
+        });
+        let kept = cell.lagging && cell.effective == standing.effective;
+        let lagging = standing.view == View::Waiting && standing.sound.is_some() && (caught || kept);
 
-        let content = effective.and_then(|priority| cell.candidates[&priority].content);
-        let gone = view == View::Unusable && cell.candidates.values().all(|c| self.shown.is_gone(c));
-        let member = effective.is_some() && !gone;
-        let (rose, moved) = (content != cell.content, member != cell.member);
+        let member = standing.effective.is_some() && !standing.gone;
+        let rose = standing.content != cell.content;
         let cell = self.facts.cells.get_mut(name).unwrap();
         cell.g += u64::from(rose);
-        (cell.effective, cell.content, cell.lagging, cell.member) = (effective, content, lagging, member);
+        (cell.effective, cell.content) = (standing.effective, standing.content);
+        cell.lagging = lagging;
         let g = self.facts.cells[name].g;
-        let shown = CellShown { view, g, effective, content, lagging, gone, member, rose, moved, better };
+        let shown = CellShown { standing, g, lagging, member, rose };
         self.shown.cells.insert(name.clone(), shown);
+    }
+
+    /// Looks at the bundles that made these candidates.
+    fn owners(&mut self, candidates: &BTreeMap<i32, Candidate>) {
+        for owner in candidates.values().filter_map(|candidate| candidate.owner.as_ref()) {
+            if !self.facts.producers[owner.0.at()].deregistered {
+                self.bundle(owner);
+            }
+        }
     }
 }
 
 impl Counts {
+    /// Whether inputs that have settled forbid a start.
+    pub fn forbid(&self) -> bool {
+        self.blocked + self.unsatisfiable > 0
+    }
+
     fn is_moving(&self) -> bool {
         self.changed + self.maybe > 0
     }
@@ -285,20 +363,50 @@ fn is_open(status: PStatus) -> bool {
 }
 
 impl Shown {
+    /// The bundle that makes a candidate; none of what a client gave, or a producer that is no more.
     fn owner(&self, candidate: &Candidate) -> Option<&BundleShown> {
-        candidate.owner.as_ref().map(|owner| &self.bundles[owner])
+        candidate.owner.as_ref().and_then(|owner| self.bundles.get(owner))
+    }
+
+    /// Views, and which candidate is effective. With none sound, any that is unsettled makes the cell so.
+    fn standing(&self, candidates: &BTreeMap<i32, Candidate>) -> Standing {
+        let highest = |fits: &dyn Fn(&Candidate) -> bool| {
+            candidates.iter().rev().find(|(_, candidate)| fits(candidate)).map(|(priority, _)| *priority)
+        };
+        let sound = highest(&|candidate| self.is_sound(candidate));
+        let effective = sound.or_else(|| highest(&|c| c.content.is_some() || c.error));
+        let unsettled = candidates.iter().filter(|(_, candidate)| self.is_unsettled(candidate));
+        let unsettled = unsettled.map(|(priority, _)| *priority);
+        let unsettled: Vec<i32> =
+            unsettled.filter(|priority| sound.is_none_or(|sound| *priority >= sound)).collect();
+        let better = |priority: &&i32| effective.is_none_or(|effective| **priority > effective);
+        let better = unsettled.iter().filter(better).copied().collect();
+        let view = match sound {
+            _ if !unsettled.is_empty() => View::Waiting,
+            Some(_) => View::Usable,
+            None => View::Unusable,
+        };
+        let content = effective.and_then(|priority| candidates[&priority].content);
+        let invalid = effective.is_some_and(|priority| self.is_invalid(&candidates[&priority]));
+        let gone = view == View::Unusable && candidates.values().all(|c| self.is_gone(c));
+        Standing { view, effective, sound, content, invalid, gone, better }
     }
 
     fn is_sound(&self, candidate: &Candidate) -> bool {
-        let blocked = self.owner(candidate).is_some_and(|owner| owner.counts.blocked > 0);
-        candidate.content.is_some() && !candidate.error && !blocked
+        let forbidden = self.owner(candidate).is_some_and(|owner| owner.counts.forbid());
+        candidate.content.is_some() && !candidate.error && !forbidden
     }
 
     fn is_unsettled(&self, candidate: &Candidate) -> bool {
         self.owner(candidate).is_some_and(|owner| {
             let active = matches!(owner.status, PStatus::Ready | PStatus::Processing);
-            owner.counts.blocked == 0 && (owner.counts.is_moving() || active)
+            !owner.counts.forbid() && (owner.counts.is_moving() || owner.forced || active)
         })
+    }
+
+    fn is_invalid(&self, candidate: &Candidate) -> bool {
+        let again = |owner: &BundleShown| owner.counts.changed > 0 || owner.forced;
+        candidate.error && !self.owner(candidate).is_some_and(again)
     }
 
     fn is_gone(&self, candidate: &Candidate) -> bool {
@@ -320,7 +428,8 @@ impl Oracle {
     pub(super) fn obligations(&self) -> Vec<Obligation> {
         let mut rows = Vec::new();
         for (listener, bundle) in &self.shown.bundles {
-            for edge in &bundle.edges {
+            let inputs = &self.facts.producers[listener.0.at()].inputs;
+            for edge in bundle.edges.iter().filter(|(at, _)| inputs[*at].mode != Mode::Exclusive) {
                 let unread =
                     self.facts.works[listener].read.cells.get(edge) != Some(&self.shown.cells[&edge.1].g);
                 let status = match bundle.status {
@@ -335,15 +444,17 @@ impl Oracle {
 
     pub(super) fn state(&self, name: &CellName, obligations: &[Obligation]) -> State {
         let shown = &self.shown.cells[name];
-        let Some(effective) = shown.effective else { return State::Void };
+        let Some(effective) = shown.standing.effective else { return State::Void };
         let candidate = &self.facts.cells[name].candidates[&effective];
-        let counts = self.shown.owner(candidate).map_or(Counts::default(), |owner| owner.counts);
+        let owner = self.shown.owner(candidate);
+        let counts = owner.map_or(Counts::default(), |owner| owner.counts);
+        let forced = owner.is_some_and(|owner| owner.forced);
         let mut statuses = obligations.iter().filter(|row| row.cell == *name).map(|row| row.status);
-        if candidate.error && counts.changed == 0 {
+        if shown.standing.invalid {
             State::Invalid
         } else if candidate.content.is_none() {
             State::Void
-        } else if counts.is_moving() || counts.blocked > 0 || !shown.better.is_empty() {
+        } else if counts.is_moving() || counts.forbid() || forced || !shown.standing.better.is_empty() {
             State::Stale
         } else if statuses.clone().any(|status| status == PStatus::Notified) {
             State::Updated
@@ -352,14 +463,5 @@ impl Oracle {
         } else {
             State::Current
         }
-    }
-
-    /// Bundles in work, or not acknowledged, upstream of the bundle and for its date.
-    pub fn open_work(&self, producer: ProducerId, date: SlotDate) -> u64 {
-        let upstream = self.facts.upstream(producer, date);
-        let open = |(name, shown): &(&BundleName, &BundleShown)| {
-            upstream.contains(&(name.0, name.1)) && is_open(shown.status)
-        };
-        self.shown.bundles.iter().filter(open).count() as u64
     }
 }

@@ -8,7 +8,7 @@ use super::{run_ready, slots, step};
 
 #[test]
 fn an_optional_input_that_arrives_late_is_a_change() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, c] = slots(&mut stage);
     stage.register(step("ac", &["A"], "C").input(Input::optional("B")));
     let (date, at) = (day(1), key(&[1]));
@@ -35,7 +35,7 @@ fn an_optional_input_that_arrives_late_is_a_change() {
 
 #[test]
 fn an_optional_input_with_further_keys_gives_every_cell_that_is_there() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, c] = slots(&mut stage);
     let wide = SlotDefinition::new("Wide").cell_key("y", ColumnType::I64).cell_key("x", ColumnType::I64);
     let wide = stage.define(wide);
@@ -57,7 +57,7 @@ fn an_optional_input_with_further_keys_gives_every_cell_that_is_there() {
 #[test]
 fn an_optional_input_that_failed_is_not_there_unless_it_may_be_faulty() {
     for tolerant in [false, true] {
-        let mut stage = Stage::unwatched();
+        let mut stage = Stage::new();
         let [a, b, _] = slots(&mut stage);
         let extra = stage.define(SlotDefinition::new("Extra").cell_key("x", ColumnType::I64));
         stage.register(step("ab", &["A"], "B"));
@@ -83,7 +83,7 @@ fn an_optional_input_that_failed_is_not_there_unless_it_may_be_faulty() {
 
 #[test]
 fn a_required_input_may_be_stale_where_that_is_accepted() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, c] = slots(&mut stage);
     stage.register(step("ab", &["A"], "B"));
     let accept = ProducerDefinition::new("bc").input(Input::required("B").accept_stale()).provides_at("C", 1);
@@ -99,7 +99,7 @@ fn a_required_input_may_be_stale_where_that_is_accepted() {
 
 #[test]
 fn an_exclusive_input_that_appears_late_spoils_what_was_made_without_it() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, c] = slots(&mut stage);
     stage.register(step("ac", &["A"], "C").input(Input::exclusive("B")));
     let (date, at) = (day(1), key(&[1]));
@@ -124,7 +124,7 @@ fn an_exclusive_input_that_appears_late_spoils_what_was_made_without_it() {
 
 #[test]
 fn a_run_is_checked_again_for_exclusive_inputs_in_its_commit() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, c] = slots(&mut stage);
     stage.register(step("ac", &["A"], "C").input(Input::exclusive("B")));
     let (date, at) = (day(1), key(&[1]));
@@ -138,7 +138,7 @@ fn a_run_is_checked_again_for_exclusive_inputs_in_its_commit() {
 
 #[test]
 fn a_run_waits_while_its_exclusive_input_is_being_made_again() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, c] = slots(&mut stage);
     stage.register(step("ab", &["A"], "B"));
     stage.register(step("ac", &["A"], "C").input(Input::exclusive("B")));
@@ -158,7 +158,7 @@ fn a_run_waits_while_its_exclusive_input_is_being_made_again() {
 
 #[test]
 fn a_group_may_have_optional_inputs() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, _] = slots(&mut stage);
     let extra = stage.define(SlotDefinition::new("Extra").cell_key("y", ColumnType::I64));
     let total = stage.define(SlotDefinition::new("Total"));

@@ -26,7 +26,7 @@ fn keys_of(stage: &Stage, producer: ProducerId) -> Vec<(SlotDate, Key)> {
 
 #[test]
 fn a_renamed_column_is_joined_under_its_new_name() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let spot = slot(&mut stage, "Spot", &["ccy"]);
     let pair = slot(&mut stage, "Pair", &["base", "quote"]);
     slot(&mut stage, "Cross", &["base", "quote"]);
@@ -57,7 +57,7 @@ fn a_renamed_column_is_joined_under_its_new_name() {
 
 #[test]
 fn a_cell_that_misses_a_filter_makes_no_work() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, c] = slots(&mut stage);
     let few = ProducerDefinition::new("few")
         .input(Input::required("A").filter(Filter::between("x", 2..5)).filter(Filter::differs("x", 3)))
@@ -82,7 +82,7 @@ fn a_cell_that_misses_a_filter_makes_no_work() {
 
 #[test]
 fn a_lagged_input_takes_the_cells_of_earlier_dates() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, _] = slots(&mut stage);
     let change = ProducerDefinition::new("change")
         .requires("A")
@@ -109,7 +109,7 @@ fn a_lagged_input_takes_the_cells_of_earlier_dates() {
 
 #[test]
 fn a_slot_may_be_made_of_its_own_yesterday() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b] = slots(&mut stage);
     let ema = ProducerDefinition::new("ema")
         .requires("A")
@@ -147,7 +147,7 @@ fn a_slot_may_be_made_of_its_own_yesterday() {
 
 #[test]
 fn a_loop_of_the_same_date_is_refused_and_one_of_earlier_dates_is_not() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     slots::<3>(&mut stage);
     stage.register(step("bc", &["B"], "C"));
     let back =
@@ -174,7 +174,7 @@ fn smiles(stage: &mut Stage, when: When) -> [SlotId; 3] {
 
 #[test]
 fn a_group_by_columns_has_a_bundle_for_each_of_their_values() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [raw, smile, rate] = smiles(&mut stage, When::Complete);
     let date = day(1);
     for at in [[1, 10], [1, 20], [2, 10]] {
@@ -213,7 +213,7 @@ fn a_group_by_columns_has_a_bundle_for_each_of_their_values() {
 
 #[test]
 fn a_group_at_any_time_waits_for_no_end_but_for_what_is_in_work() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [raw, smile, rate] = smiles(&mut stage, When::Any);
     let date = day(1);
     stage.write(rate, date, &key(&[]), Some(content(1)));
@@ -237,7 +237,7 @@ fn a_group_at_any_time_waits_for_no_end_but_for_what_is_in_work() {
 
 #[test]
 fn a_group_of_several_inputs_reads_the_cells_of_joined_tuples() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let left = slot(&mut stage, "L", &["g", "x"]);
     let right = slot(&mut stage, "R", &["x", "y"]);
     let total = slot(&mut stage, "T", &["g"]);
@@ -266,7 +266,7 @@ fn a_group_of_several_inputs_reads_the_cells_of_joined_tuples() {
 
 #[test]
 fn a_group_may_be_filtered_and_of_earlier_dates() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let raw = slot(&mut stage, "Raw", &["g", "x"]);
     slot(&mut stage, "T", &["g"]);
     let input = Input::required("Raw").filter(Filter::between("x", 10..)).lag(1);
@@ -288,7 +288,7 @@ fn a_group_may_be_filtered_and_of_earlier_dates() {
 
 #[test]
 fn inputs_and_groups_that_make_no_sense_are_refused() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     slots::<3>(&mut stage);
     let mut refused = |definition: ProducerDefinition| stage.apply(Event::Register(definition)).unwrap_err();
     let with = |input: Input| ProducerDefinition::new("p").input(input).provides("B");

@@ -18,7 +18,7 @@ fn filled(stage: &mut Stage) -> [SlotId; 3] {
 
 #[test]
 fn an_exclusive_input_on_the_own_slot_fills_in_what_nobody_better_gives() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, c] = filled(&mut stage);
     let (date, at) = (day(1), key(&[1]));
     stage.write(c, date, &at, Some(content(1)));
@@ -45,7 +45,7 @@ fn an_exclusive_input_on_the_own_slot_fills_in_what_nobody_better_gives() {
 
 #[test]
 fn what_fills_in_waits_while_something_better_is_being_made() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, c] = filled(&mut stage);
     let (date, at) = (day(1), key(&[1]));
     let write = |slot| Write { slot, date, key: key(&[1]), priority: 0, content: Some(content(1)) };
@@ -61,7 +61,7 @@ fn what_fills_in_waits_while_something_better_is_being_made() {
 
 #[test]
 fn other_loops_through_exclusive_inputs_are_refused() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [_, _, _] = slots(&mut stage);
     let refused = |stage: &mut Stage, definition| stage.apply(Event::Register(definition)).unwrap_err();
     stage.register(step("ab", &["A"], "B").input(Input::exclusive("C")));
@@ -75,7 +75,7 @@ fn other_loops_through_exclusive_inputs_are_refused() {
         let fills = ProducerDefinition::new(name).requires("A").provides_at("B", b).provides_at("C", c);
         fills.input(Input::exclusive("B")).input(Input::exclusive("C"))
     };
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [_, _, _] = slots(&mut stage);
     stage.register(fills("up", 1, 2));
     let error = refused(&mut stage, fills("down", 2, 1));
@@ -85,7 +85,7 @@ fn other_loops_through_exclusive_inputs_are_refused() {
 
 #[test]
 fn an_optional_input_that_is_on_its_way_is_waited_for_and_unrelated_keys_are_not() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, c] = slots(&mut stage);
     stage.define(SlotDefinition::new("D").cell_key("x", ColumnType::I64));
     stage.register(step("ab", &["A"], "B"));
@@ -111,7 +111,7 @@ fn an_optional_input_that_is_on_its_way_is_waited_for_and_unrelated_keys_are_not
 
 #[test]
 fn a_fast_source_holds_what_looks_for_an_input_for_one_commit() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, _] = slots(&mut stage);
     let wide = SlotDefinition::new("Wide").cell_key("x", ColumnType::I64).cell_key("y", ColumnType::I64);
     let wide = stage.define(wide);

@@ -28,6 +28,7 @@ mod database;
 mod durability;
 mod durable;
 mod error;
+mod explain;
 mod feed;
 mod files;
 #[doc(hidden)] // Beside what is exported below, for the fuzz targets of this workspace alone.
@@ -74,6 +75,7 @@ pub use core::Commit;
 pub use database::{Database, Status};
 pub use durability::Durability;
 pub use error::{CommitError, CopyError, Failure, OpenError, ReadError, SchemaError};
+pub use explain::{Explained, ForeseenCell, ForeseenWork};
 pub use feed::{
     CHANGES_SERIES, CURSOR_PREFIX, Committed, Feed, FeedError, Slow, Start, StateChange, Subscription, Watch,
 };

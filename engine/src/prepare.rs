@@ -310,7 +310,7 @@ fn take_out_deleted(
 }
 
 /// Of several writes to one cell the last counts.
-fn keep_last(writes: &mut Vec<Write>) {
+pub(crate) fn keep_last(writes: &mut Vec<Write>) {
     let mut seen = HashSet::new();
     let mut keep: Vec<bool> = writes
         .iter()

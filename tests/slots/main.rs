@@ -4,6 +4,7 @@
 mod commands;
 mod desk;
 mod driven;
+mod explain;
 mod failures;
 mod inputs;
 mod lifecycle;

@@ -126,6 +126,7 @@ impl Graph {
         self.producer_names.remove(&name);
         self.rank();
         self.plan_holds();
+        self.lift_all();
     }
 
     fn drop_bundle(&mut self, pass: &mut Pass, id: BundleId) {

@@ -234,6 +234,14 @@ pub enum GraphError {
         /// Slots and producers in turn, from a slot back to itself.
         path: Vec<String>,
     },
+    /// The producer would make work for ever later dates.
+    #[error(
+        "producer {producer:?} would make new dates without end: all that it requires is made of earlier dates of what it gives; require a slot of the same date that is made of something else"
+    )]
+    Endless {
+        /// The producer.
+        producer: String,
+    },
     /// A run read what is made of what it gives.
     #[error("a run of producer {producer:?} would close a cycle of cells: {}, which it has read; read an earlier date, or give something else", path.join(" → "))]
     CellCycle {
@@ -460,6 +468,7 @@ impl GraphError {
             | GraphError::NotJoined { .. }
             | GraphError::OutputColumn { .. }
             | GraphError::Cycle { .. }
+            | GraphError::Endless { .. }
             | GraphError::UnknownProducer(_) => "Producers",
             GraphError::GroupColumn { .. } => "Groups.",
             GraphError::UnknownBundle(_) | GraphError::NotReady { .. } | GraphError::RunTaken(_) => {

@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use super::Graph;
 use super::ids::{BundleId, ProducerId, SlotDate, SlotId};
 use super::key::Key;
+use super::order::Node;
 use super::pass::Pass;
 use super::producer::Producer;
 
@@ -35,11 +36,15 @@ pub(super) struct Hold {
 }
 
 /// Open work of a producer by date and the values of some columns.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct OpenBy {
     /// Positions among the producer's bundle columns.
     columns: Vec<u16>,
     counts: HashMap<(SlotDate, Key), Open>,
+    /// Whether it holds bundles of later dates.
+    is_lagged: bool,
+    /// The highest lift of a bundle, open or not; where no later date is held, of those that are lifted.
+    lifts: HashMap<(SlotDate, Key), u32>,
     /// Producers whose bundles it holds, and as which of their holds.
     holders: Vec<(ProducerId, usize)>,
 }
@@ -152,8 +157,9 @@ impl Graph {
                     let found = open_by.iter().position(|open| open.columns == theirs);
                     let entry = found.unwrap_or(open_by.len());
                     if found.is_none() {
-                        open_by.push(OpenBy { columns: theirs, counts: HashMap::new(), holders: Vec::new() });
+                        open_by.push(OpenBy { columns: theirs, ..OpenBy::default() });
                     }
+                    open_by[entry].is_lagged |= lag > 0;
                     open_by[entry].holders.push((id, holds.len()));
                     let bundles = HashMap::new();
                     holds.push(Hold { ancestor, of_group, all, lag, columns, entry, bundles });
@@ -162,13 +168,63 @@ impl Graph {
             self.producers[at].holds = holds;
         }
         for bundle in (0..self.bundles.len() as u32).map(BundleId) {
-            self.note_holds(bundle);
+            self.note_hold(bundle);
+            self.note_lift(bundle);
             self.count_holding(bundle, Holding::default(), self.bundles[bundle.at()].holding);
         }
     }
 
-    /// A bundle of a producer with holds was made.
+    /// A bundle was made: what may hold it is settled before it, and what it may hold behind it.
     pub(super) fn note_holds(&mut self, id: BundleId) {
+        self.note_hold(id);
+        self.lift_above_holds(id);
+        for (bundle, lift) in self.note_lift(id) {
+            self.lift(Node::Bundle(bundle), lift);
+        }
+    }
+
+    /// Lifts a bundle above those that may hold it.
+    pub(super) fn lift_above_holds(&mut self, id: BundleId) {
+        let bundle = &self.bundles[id.at()];
+        let owner = &self.producers[bundle.producer.at()];
+        let over = |hold: &Hold| {
+            let ancestor = &self.producers[hold.ancestor.at()];
+            let place = (bundle.date.earlier(hold.lag)?, bundle.key.project(&hold.columns));
+            let lift = ancestor.open_by.get(hold.entry)?.lifts.get(&place)?;
+            Some(lift + u32::from(ancestor.rank >= owner.rank))
+        };
+        if let Some(lift) = owner.holds.iter().filter_map(over).max() {
+            self.lift(Node::Bundle(id), lift);
+        }
+    }
+
+    /// Takes in how far a bundle is lifted; the bundles that it may hold, and how far they are to be lifted.
+    pub(super) fn note_lift(&mut self, id: BundleId) -> Vec<(BundleId, u32)> {
+        let bundle = &self.bundles[id.at()];
+        let (lift, producer) = (bundle.lift, bundle.producer);
+        let mut entries = Vec::new();
+        for (entry, open) in self.producers[producer.at()].open_by.iter_mut().enumerate() {
+            if lift > 0 || open.is_lagged {
+                let place = (bundle.date, bundle.key.project(&open.columns));
+                let highest = open.lifts.entry(place.clone()).or_insert(0);
+                *highest = lift.max(*highest);
+                entries.push((entry, place));
+            }
+        }
+        let rank = self.producers[producer.at()].rank;
+        let mut held = Vec::new();
+        for (entry, place) in entries {
+            for (holder, hold) in &self.producers[producer.at()].open_by[entry].holders {
+                let holder = &self.producers[holder.at()];
+                let bundles = holder.holds.get(*hold).and_then(|hold| hold.bundles.get(&place));
+                let lift = lift + u32::from(rank >= holder.rank);
+                held.extend(bundles.into_iter().flatten().map(|bundle| (*bundle, lift)));
+            }
+        }
+        held
+    }
+
+    fn note_hold(&mut self, id: BundleId) {
         let bundle = &self.bundles[id.at()];
         for hold in &mut self.producers[bundle.producer.at()].holds {
             if let Some(date) = bundle.date.earlier(hold.lag) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Graph;
 use super::edges::EdgeKey;
-use super::ids::CellId;
+use super::ids::{BundleId, CellId};
 use super::info::{Extent, Link, Tree, TreeNode};
 use super::query::DEPTH_MAX;
 
@@ -62,6 +62,24 @@ impl Graph {
                 }
             }
         })
+    }
+
+    /// The bundles that read what these give, through any number of steps, by number. Those that are asked for are not among them.
+    pub fn bundles_behind(&self, bundles: &[BundleId]) -> BTreeSet<BundleId> {
+        let mut seen: BTreeSet<BundleId> = bundles.iter().copied().collect();
+        let mut left: Vec<BundleId> = bundles.to_vec();
+        let mut behind = BTreeSet::new();
+        while let Some(id) = left.pop() {
+            let Some(bundle) = self.bundles.get(id.at()) else { continue };
+            let cells = bundle.outputs.iter().filter_map(|cell| self.cells.get(cell.at()));
+            for reader in cells.flat_map(|cell| cell.readers.iter()) {
+                if seen.insert(reader) {
+                    behind.insert(reader);
+                    left.push(reader);
+                }
+            }
+        }
+        behind
     }
 
     fn tree(&self, root: CellId, extent: Extent, next: &Next<'_>) -> Option<Tree> {

@@ -165,6 +165,9 @@ impl Graph {
                 Node::Bundle(id) => {
                     self.bundle_mut(id).lift = lift;
                     left.extend(self.bundles[id.at()].outputs.iter().map(|cell| (Node::Cell(*cell), lift)));
+                    left.extend(
+                        self.note_lift(id).into_iter().map(|(held, lift)| (Node::Bundle(held), lift)),
+                    );
                 }
                 Node::Cell(id) => {
                     self.cell_mut(id).lift = lift;
@@ -175,7 +178,7 @@ impl Graph {
         }
     }
 
-    /// Lifts what reads cells of earlier dates, or what runs reported, after ranks have changed.
+    /// Lifts what reads cells of earlier dates, or what runs reported, and what such work may hold, after ranks have changed.
     pub(super) fn lift_all(&mut self) {
         let is_lagged =
             |producer: &&Producer| (0..producer.inputs.len()).any(|input| producer.is_lagged(input));
@@ -188,6 +191,12 @@ impl Graph {
         for bundle in readers {
             for source in self.bundles[bundle.at()].edges.sources().collect::<Vec<_>>() {
                 self.lift_above(bundle, source);
+            }
+        }
+        for producer in 0..self.producers.len() {
+            if !self.producers[producer].holds.is_empty() {
+                let held: Vec<BundleId> = self.producers[producer].bundles.values().copied().collect();
+                held.into_iter().for_each(|bundle| self.lift_above_holds(bundle));
             }
         }
     }

@@ -12,8 +12,8 @@ pub(super) struct Pass {
     pub effects: Effects,
     /// Rebuilding from facts: they are as they should be and must not move, and everything is settled once anyway.
     pub rebuilding: bool,
-    /// What has facts that do not follow from others, when rebuilding.
-    pub contradiction: Option<Node>,
+    /// A cell whose facts do not follow from those of its candidates, when rebuilding.
+    pub contradiction: Option<CellId>,
     pub queue: Queue,
 }
 

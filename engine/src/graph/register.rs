@@ -140,6 +140,9 @@ impl Graph {
         if let Some(path) = self.cycle_through(definition, &inputs, &above, &outputs) {
             return Err(GraphError::Cycle { producer: name(), path });
         }
+        if self.is_endless(definition, &inputs, &outputs) {
+            return Err(GraphError::Endless { producer: name() });
+        }
         Ok(Known::New(Box::new(Producer {
             definition: definition.clone(),
             needs: definition.inputs.iter().map(Need::of).collect(),
@@ -245,6 +248,37 @@ impl Graph {
         None
     }
 
+    /// Whether a producer would make bundles for ever later dates: all that it requires is made of nothing but such work.
+    fn is_endless(
+        &self,
+        definition: &ProducerDefinition,
+        inputs: &[SlotId],
+        outputs: &BTreeMap<SlotId, i32>,
+    ) -> bool {
+        let known = self.producers.iter().filter(|producer| !producer.deregistered);
+        let is_lagged = |producer: &Producer| producer.definition.inputs.iter().any(|input| input.lag > 0);
+        if definition.inputs.iter().all(|input| input.lag == 0) && !known.clone().any(is_lagged) {
+            return false;
+        }
+        let own = definition.inputs.iter().zip(inputs).filter(|(input, _)| input.mode == Mode::Required);
+        let own: Vec<SlotId> = own.map(|(_, slot)| *slot).collect();
+        // Those of which it is not known that they come to an end.
+        let mut left: Vec<(Vec<SlotId>, Vec<SlotId>)> = vec![(own, outputs.keys().copied().collect())];
+        left.extend(known.map(|producer| {
+            let required = producer.required().map(|(_, slot)| slot).collect();
+            (required, producer.outputs.keys().copied().collect())
+        }));
+        loop {
+            let made: BTreeSet<SlotId> = left.iter().flat_map(|(_, outputs)| outputs).copied().collect();
+            let before = left.len();
+            let first_ends = !left[0].0.iter().all(|slot| made.contains(slot));
+            left.retain(|(required, _)| required.iter().all(|slot| made.contains(slot)));
+            if first_ends || left.len() == before {
+                return !first_ends;
+            }
+        }
+    }
+
     /// Adds a producer that was checked, with the bundles that existing cells make for it.
     pub(super) fn register(&mut self, pass: &mut Pass, producer: Producer) -> ProducerId {
         let id = self.insert_producer(producer);
@@ -310,6 +344,7 @@ impl Graph {
         self.plan_above(id);
         self.rank();
         self.plan_holds();
+        self.lift_all();
         id
     }
 
@@ -361,7 +396,6 @@ impl Graph {
                 }
             }
         }
-        self.lift_all();
     }
 }
 

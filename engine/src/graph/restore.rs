@@ -132,10 +132,8 @@ impl Restorer {
         let mut pass = Pass::new(Moment::NEVER, Queue::default());
         pass.rebuilding = true;
         graph.settle_all(&mut pass);
-        match pass.contradiction {
-            Some(Node::Cell(cell)) => return wrong(format!("facts of cell {cell} contradict each other")),
-            Some(Node::Bundle(bundle)) => return wrong(format!("bundle {bundle} lags behind nothing")),
-            None => {}
+        if let Some(cell) = pass.contradiction {
+            return wrong(format!("facts of cell {cell} contradict each other"));
         }
         if graph.bundles.iter().any(|bundle| bundle.status.is_open() && bundle.order == 0) {
             return wrong("work without a place in the queue");
@@ -296,6 +294,10 @@ impl Graph {
         let runs = &mut self.producers[producer.at()].runs;
         *runs = bounded("a count of runs", runs.saturating_add(facts.runs))?;
         bundle.order = facts.order;
+        let scopes = bundle.scopes.len();
+        for (held, lift) in self.note_lift(id) {
+            self.lift(Node::Bundle(held), lift);
+        }
         if facts.interrupted >= INTERRUPTIONS_MAX {
             return wrong(format!("bundle {id} was interrupted {} times", facts.interrupted));
         }
@@ -303,7 +305,7 @@ impl Graph {
         if !attached || epoch != claim.epoch {
             return wrong(format!("run {} of bundle {id} belongs to another session", claim.run));
         }
-        let scopes_differ = claim.scopes.len() != bundle.scopes.len();
+        let scopes_differ = claim.scopes.len() != scopes;
         let inputs = &self.producers[producer.at()].inputs;
         let fits = |(edge, _): &(EdgeKey, u64)| {
             let slot = self.cells.get(edge.source.at()).map(|cell| cell.slot);

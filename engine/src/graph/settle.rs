@@ -68,7 +68,7 @@ impl Graph {
             pass.effects.superseded.push(Superseded { cell: id, seq, g, content });
         }
         if facts_change && pass.rebuilding {
-            pass.contradiction = Some(Node::Cell(id));
+            pass.contradiction = Some(id);
         }
         let cell = match facts_change || verifies {
             true => self.cell_mut(id),
@@ -233,9 +233,6 @@ impl Graph {
         let holding = Holding { open: is_open, lagging };
         let moves = bundle.holding != holding;
         if lagging != bundle.lagging {
-            if pass.rebuilding {
-                pass.contradiction = Some(Node::Bundle(id));
-            }
             self.bundle_mut(id).lagging = lagging;
         }
         if moves {

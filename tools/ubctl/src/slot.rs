@@ -94,6 +94,11 @@ pub(crate) enum Slot {
         /// What stands between fields: one ASCII character, or `tab`
         #[arg(long, default_value = ",", value_parser = crate::import::parse_delimiter, value_name = "CHAR")]
         delimiter: u8,
+        /// Say what the commit would make stale and run, and commit nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        format: FormatArg,
     },
     /// Takes back what a cell has at a priority, whoever gave it
     ///
@@ -171,16 +176,26 @@ fn definition(db: &View, name: &str) -> Result<SlotDefinition, Failed> {
 impl Slot {
     pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
         match self {
-            Slot::Put { name, date, key_and_file, null, delimiter } => {
+            Slot::Put { name, date, key_and_file, null, delimiter, dry_run, format } => {
                 let (key, file) = match key_and_file.as_slice() {
                     [key, file] => (Some(key.as_str()), file),
                     [file] => (None, file),
                     _ => return Err(Failed::Usage("say KEY and FILE, or FILE alone".to_string())),
                 };
+                let rows = |view: &View| {
+                    let definition = definition(view, name)?;
+                    let key = key::parse(&definition, key)?;
+                    let rows = put::read(&definition, Path::new(file), null, *delimiter)?;
+                    Ok::<_, Failed>((key, rows))
+                };
+                if *dry_run {
+                    let view = Database::open_read_only(dir)?;
+                    let (key, rows) = rows(&view)?;
+                    return put::explain(&view, name, *date, key, rows, *format);
+                }
                 let db = write(dir)?;
-                let definition = definition(&db, name)?;
-                let key = key::parse(&definition, key)?;
-                put::run(&db, &definition, *date, key, Path::new(file), null, *delimiter)
+                let (key, rows) = rows(&db)?;
+                put::run(&db, name, *date, key, rows, *format)
             }
             Slot::Retract { cell, priority } => {
                 let db = write(dir)?;

@@ -2,35 +2,80 @@
 
 use std::path::Path;
 
-use underbelly::{Batch, ColumnType, Columns, Database, SlotDate, SlotDefinition, Value};
+use underbelly::{Batch, ColumnType, Columns, Database, SlotDate, SlotDefinition, Value, View};
 
 use crate::error::Failed;
 use crate::import::{Cells, Lines, Problem, Source};
-use crate::output::{Facts, Field, Format};
+use crate::output::{Facts, Field, FormatArg, Listing};
 use crate::time::{InstantReader, Notation, Unit, without_options};
 
-/// Reads the file and commits its rows.
+/// Commits the rows.
 pub(super) fn run(
     db: &Database,
-    slot: &SlotDefinition,
+    slot: &str,
     date: SlotDate,
     key: Vec<Value>,
+    rows: Columns,
+    format: FormatArg,
+) -> Result<(), Failed> {
+    let count = rows.rows();
+    let mut batch = Batch::new();
+    batch.put_slot(slot, date, key, rows);
+    let commit = db.commit(batch)?;
+    let mut facts = Facts::default();
+    facts.add("slot", slot.to_string()).add("date", Field::text(date)).add("rows", count);
+    facts.add("seq", commit.seq).add("changed", commit.changed).add("woken", commit.woken);
+    facts.print(format.format)
+}
+
+/// Says what the commit of the rows would do.
+pub(super) fn explain(
+    view: &View,
+    slot: &str,
+    date: SlotDate,
+    key: Vec<Value>,
+    rows: Columns,
+    format: FormatArg,
+) -> Result<(), Failed> {
+    let mut batch = Batch::new();
+    batch.put_slot(slot, date, key, rows);
+    let explained = view.explain_commit(&batch)?;
+    let names = ["WHAT", "NAME", "DATE", "KEY", "FROM", "TO"];
+    let mut listing = Listing::begin(format.format, names)?;
+    for cell in explained.cells {
+        let what = match (cell.from, cell.changed) {
+            (None, _) => "made",
+            (Some(_), true) => "changed",
+            (Some(_), false) => "state",
+        };
+        let (from, to) = (cell.from.map(Field::text).into(), Field::text(cell.to));
+        listing.row([
+            Field::text(what),
+            cell.slot.into(),
+            Field::text(cell.date),
+            Field::text(cell.key),
+            from,
+            to,
+        ])?;
+    }
+    let work = explained.runs.into_iter().map(|work| ("runs", work));
+    for (what, work) in work.chain(explained.may_run.into_iter().map(|work| ("may run", work))) {
+        let (date, key) = (Field::text(work.date), Field::text(work.key));
+        listing.row([Field::text(what), work.producer.into(), date, key, Field::Null, Field::Null])?;
+    }
+    for producer in explained.may_get_work {
+        let nothing = [Field::Null, Field::Null, Field::Null, Field::Null];
+        listing.row([Field::text("may get work"), producer.into()].into_iter().chain(nothing))?;
+    }
+    listing.end(None)
+}
+
+pub(super) fn read(
+    slot: &SlotDefinition,
     file: &Path,
     nulls: &[String],
     delimiter: u8,
-) -> Result<(), Failed> {
-    let rows = read(slot, file, nulls, delimiter)?;
-    let count = rows.rows();
-    let mut batch = Batch::new();
-    batch.put_slot(&slot.name, date, key, rows);
-    let commit = db.commit(batch)?;
-    let mut facts = Facts::default();
-    facts.add("slot", slot.name.clone()).add("date", Field::text(date)).add("rows", count);
-    facts.add("seq", commit.seq).add("changed", commit.changed).add("woken", commit.woken);
-    facts.print(Format::Table)
-}
-
-fn read(slot: &SlotDefinition, file: &Path, nulls: &[String], delimiter: u8) -> Result<Columns, Failed> {
+) -> Result<Columns, Failed> {
     let source = Source::new(file, delimiter)?;
     let mut lines = source.open(&indicatif::ProgressBar::hidden())?;
     let mut columns: Vec<(String, ColumnType, Cells)> = Vec::new();

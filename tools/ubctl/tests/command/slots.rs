@@ -102,6 +102,10 @@ fn cells_are_listed_and_read() {
 fn tables_of_slots_and_producers_are_listed() {
     let place = chain();
     place.write("q.csv", "strike,quote\n90,2\n80,\n");
+    let dry = place.csv(words("slot put Market.Option 2014-06-03 DE/USD q.csv --dry-run --format csv"));
+    assert_eq!(dry[0].join(","), "WHAT,NAME,DATE,KEY,FROM,TO");
+    assert_eq!(dry[1][..5], ["made", "Market.Option", "2014-06-03", "DE/USD", ""]);
+    assert!(!place.ok(words("slot table Market.Option")).contains("2014-06-03"), "nothing was committed");
     place.ok(words("slot put Market.Option 2014-06-03 DE/USD q.csv"));
     let cells = place.csv(words("slot table --format csv"));
     assert_eq!(cells[0].join(","), "SLOT_NAME,DATE,SLOT_KEY,SID,SSTATUS,FILE");

@@ -146,6 +146,35 @@ fn a_slot_may_be_made_of_its_own_yesterday() {
 }
 
 #[test]
+fn what_waits_for_an_earlier_date_is_settled_behind_it() {
+    let mut stage = Stage::unwatched();
+    let [a, b] = slots(&mut stage);
+    stage.write(a, day(1), &key(&[1]), Some(content(1)));
+    let next = ProducerDefinition::new("next")
+        .requires("A")
+        .input(Input::optional("B").broadcast().lag(1))
+        .provides_at("B", 1);
+    stage.register(next);
+    stage.write(a, day(0), &key(&[1]), Some(content(1)));
+    stage.write(a, day(2), &key(&[1]), Some(content(1)));
+    let mut dates = Vec::new();
+    while stage.graph.next_ready().is_some() {
+        let started = stage.start_next();
+        dates.push(started.date);
+        stage.give(&started, dates.len() as u8);
+        stage.reopen();
+        stage.apply(Event::Attach { producer: ProducerId(0), host: None }).unwrap();
+    }
+    assert_eq!(dates, [day(0), day(1), day(2)], "each date after the one before it, once");
+    assert_eq!(stage.state(b, day(2), &key(&[1])), State::Current);
+    let effects = stage.write(a, day(0), &key(&[1]), Some(content(2)));
+    assert_eq!(effects.ready.len(), 1);
+    let started = stage.start_next();
+    stage.give(&started, 100);
+    assert_eq!(run_ready(&mut stage, 101), 2);
+}
+
+#[test]
 fn a_loop_of_the_same_date_is_refused_and_one_of_earlier_dates_is_not() {
     let mut stage = Stage::new();
     slots::<3>(&mut stage);
@@ -155,6 +184,14 @@ fn a_loop_of_the_same_date_is_refused_and_one_of_earlier_dates_is_not() {
     let refused = stage.apply(Event::Register(back(0))).unwrap_err();
     assert!(matches!(refused, GraphError::Cycle { .. }), "{refused}");
     stage.register(back(1));
+    let alone = |name: &str, from: &str, to: &str, lag| {
+        ProducerDefinition::new(name).input(Input::required(from).lag(lag)).provides_at(to, 7)
+    };
+    let endless = stage.apply(Event::Register(alone("own", "A", "A", 1))).unwrap_err();
+    assert!(matches!(endless, GraphError::Endless { .. }), "{endless}");
+    stage.register(alone("on", "A", "C", 1));
+    let endless = stage.apply(Event::Register(alone("round", "C", "A", 0))).unwrap_err();
+    assert!(matches!(endless, GraphError::Endless { .. }), "B rests on A, and A on nothing else: {endless}");
 }
 
 /// Contracts by expiry and strike, a forward by expiry, a smile by expiry, and a surface.

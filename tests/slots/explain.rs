@@ -1,0 +1,81 @@
+//! What a commit would do, told without doing it.
+
+use underbelly::{Batch, CommitError, GraphError, Outputs, ProducerDefinition, Run, State};
+use underbelly_tests::{counter_slot, day, in_memory, one};
+
+use crate::desk::{Counter, derive, get, number, put, settle};
+
+#[test]
+fn a_commit_is_explained_and_not_made() {
+    let (_, db) = in_memory().unwrap();
+    for name in ["A", "B", "C", "D"] {
+        db.define_slot(counter_slot(name)).unwrap();
+    }
+    let counters: [Counter; 2] =
+        [derive(&db, "ab", "A", "B", |n| Ok(n / 2)), derive(&db, "bc", "B", "C", |n| Ok(n + 1))];
+    put(&db, "A", "x", 2);
+    settle(&db);
+    counters.iter().for_each(|counter| assert_eq!(counter.take(), 1));
+    // It has no output yet.
+    db.register(ProducerDefinition::new("cd").requires("C").provides("D"), |run: &Run| {
+        match number(&run.input("C")?) {
+            0..5 => Err(underbelly::Failure::Declined("small".to_string())),
+            n => Ok(Outputs::new().put("D", one("n", n)?)),
+        }
+    })
+    .unwrap();
+    settle(&db);
+
+    let mut batch = Batch::new();
+    batch.put_slot("A", day(), ["x"], one("n", 3).unwrap());
+    batch.put_slot("A", day(), ["y"], one("n", 3).unwrap());
+    let before = (db.visible_seq(), db.slot_table(None).unwrap().count());
+    let explained = db.explain_commit(&batch).unwrap();
+    assert_eq!((db.visible_seq(), db.slot_table(None).unwrap().count()), before);
+    assert!(db.wait_idle(std::time::Duration::ZERO), "nobody was woken");
+    let cells: Vec<_> = explained
+        .cells
+        .iter()
+        .map(|cell| (cell.slot.as_str(), cell.key.to_string(), cell.from, cell.to, cell.changed))
+        .collect();
+    let x = || "x".to_string();
+    let expected = [
+        ("A", x(), Some(State::Current), State::Pending, true),
+        ("B", x(), Some(State::Current), State::Stale, false),
+        ("C", x(), Some(State::Current), State::Stale, false),
+        ("A", "y".to_string(), None, State::Pending, true),
+    ];
+    assert_eq!(cells, expected);
+    let runs: Vec<_> =
+        explained.runs.iter().map(|run| (run.producer.as_str(), run.key.to_string())).collect();
+    assert_eq!(runs, [("ab", x()), ("ab", "y".to_string())]);
+    let behind: Vec<_> = explained.may_run.iter().map(|run| run.producer.as_str()).collect();
+    assert_eq!(behind, ["bc", "cd"]);
+    assert!(explained.may_get_work.is_empty(), "what is behind has bundles already");
+
+    let commit = db.commit(batch).unwrap();
+    assert_eq!(commit.woken as usize, explained.runs.len(), "it was right");
+    settle(&db);
+    assert_eq!(counters.iter().map(Counter::take).collect::<Vec<_>>(), [2, 1], "B x came out equal");
+    assert_eq!(get(&db, "C", "y"), Some(2));
+}
+
+#[test]
+fn a_commit_that_would_be_refused_is_refused() {
+    let (_, db) = in_memory().unwrap();
+    for name in ["A", "B"] {
+        db.define_slot(counter_slot(name)).unwrap();
+    }
+    let _ = derive(&db, "ab", "A", "B", Ok);
+    let explain = |slot: &str, column: &str| {
+        let mut batch = Batch::new();
+        batch.put_slot(slot, day(), ["x"], one(column, 1).unwrap());
+        db.explain_commit(&batch).unwrap_err()
+    };
+    assert!(matches!(explain("Z", "n"), CommitError::UnknownSlot { .. }));
+    assert!(matches!(explain("A", "m"), CommitError::Cell { .. }));
+    assert!(matches!(explain("B", "n"), CommitError::Graph(GraphError::PriorityTaken { .. })));
+    let mut batch = Batch::new();
+    batch.end_of(day());
+    assert_eq!(db.explain_commit(&batch).unwrap(), Default::default(), "an end that nobody waits for");
+}

@@ -134,8 +134,18 @@ impl Graph {
             error: effective.and_then(|c| c.error.as_ref()).map(|error| error.to_string()),
             lagging: cell.lagging,
             causes,
-            failed_listeners: cell.failed,
+            failed_listeners: self.failed_listeners(id),
         })
+    }
+
+    /// Listeners whose last run failed; each once, though it may have several inputs of the cell.
+    fn failed_listeners(&self, id: CellId) -> u32 {
+        let cell = &self.cells[id.at()];
+        let failed = |bundle: &BundleId| {
+            self.bundles[bundle.at()].status == PStatus::Failed
+                && self.members(*bundle).any(|member| member == id)
+        };
+        if cell.failed == 0 { 0 } else { cell.readers.iter().filter(failed).count() as u32 }
     }
 
     /// The commit that gave a cell the contents that it has now, their generation, and the contents; `None` where it

@@ -1,7 +1,7 @@
 //! Systems and what happens to them: random ones, and a text form that a failing test prints and [`Script::read`]
 //! takes back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use proptest::prelude::*;
@@ -25,7 +25,7 @@ pub(super) struct Script {
 #[derive(Clone, Default, Debug, PartialEq)]
 pub(super) struct Plan {
     pub inputs: Vec<PlannedInput>,
-    pub group: bool,
+    pub group: Option<PlannedGroup>,
     /// Slots and priorities.
     pub outputs: Vec<(usize, i32)>,
     /// Whether it is registered on the way and not at the beginning.
@@ -39,6 +39,27 @@ pub(super) struct PlannedInput {
     pub broadcast: bool,
     pub fault_tolerant: bool,
     pub accept_stale: bool,
+    /// Two of [`COLUMNS`]: the one is called like the other.
+    pub rename: Option<(usize, usize)>,
+    /// One of [`COLUMNS`], a test, and the value against which it tests.
+    pub filter: Option<(usize, Test, i64)>,
+    pub lag: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Test {
+    Is,
+    IsNot,
+    Below,
+}
+
+/// What makes the groups of a producer.
+#[derive(Clone, Copy, Default, Debug, PartialEq)]
+pub(super) struct PlannedGroup {
+    /// A bit set over [`COLUMNS`].
+    pub columns: u8,
+    /// Whether it waits for no end.
+    pub any: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -91,12 +112,15 @@ impl Script {
     pub fn definition_of_producer(&self, at: usize) -> ProducerDefinition {
         let plan = &self.producers[at];
         let mut definition = ProducerDefinition::new(format!("p{at}"));
-        for input in &plan.inputs {
-            let PlannedInput { mode, broadcast, fault_tolerant, accept_stale, .. } = *input;
-            let required = Input::required(format!("s{}", input.slot));
-            definition.inputs.push(Input { mode, broadcast, fault_tolerant, accept_stale, ..required });
+        for (position, input) in plan.inputs.iter().enumerate() {
+            definition.inputs.push(
+                input.definition(plan.inputs[..position].iter().filter(|i| i.slot == input.slot).count()),
+            );
         }
-        definition.group = if plan.group { Group::BY_DATE } else { Group::Each };
+        if let Some(PlannedGroup { columns: bits, any }) = plan.group {
+            let when = if any { When::Any } else { When::Complete };
+            definition = definition.group_by(columns(bits), when);
+        }
         plan.outputs.iter().fold(definition, |definition, (slot, priority)| {
             definition.provides_at(format!("s{slot}"), *priority)
         })
@@ -160,6 +184,79 @@ fn column_bit(name: &str) -> usize {
     COLUMNS.iter().position(|column| *column == name).unwrap()
 }
 
+impl PlannedInput {
+    /// `before`: how many inputs before it have the same slot.
+    fn definition(&self, before: usize) -> Input {
+        let PlannedInput { mode, broadcast, fault_tolerant, accept_stale, lag, .. } = *self;
+        let mut input = Input::required(format!("s{}", self.slot));
+        input = Input { mode, broadcast, fault_tolerant, accept_stale, lag, ..input };
+        if before > 0 {
+            input = input.alias(format!("s{} {before}", self.slot));
+        }
+        if let Some((from, to)) = self.rename {
+            input = input.rename(COLUMNS[from], COLUMNS[to]);
+        }
+        if let Some((column, test, value)) = self.filter {
+            let column = COLUMNS[column];
+            input = input.filter(match test {
+                Test::Is => Filter::equals(column, value),
+                Test::IsNot => Filter::differs(column, value),
+                Test::Below => Filter::between(column, ..value),
+            });
+        }
+        input
+    }
+
+    /// One word of what is printed behind its slot.
+    fn read(&mut self, word: &str) {
+        match word.split_once(':') {
+            None if word == "broadcast" => self.broadcast = true,
+            None if word == "optional" => self.mode = Mode::Optional,
+            None if word == "exclusive" => self.mode = Mode::Exclusive,
+            None if word == "tolerant" => self.fault_tolerant = true,
+            None if word == "stale" => self.accept_stale = true,
+            Some(("lag", days)) => self.lag = days.parse().unwrap(),
+            Some(("as", names)) => self.rename = Some((column_bit(&names[..1]), column_bit(&names[1..]))),
+            Some(("if", test)) => {
+                let tests = [("=", Test::Is), ("!", Test::IsNot), ("<", Test::Below)];
+                let (_, kind) = tests.into_iter().find(|(sign, _)| *sign == &test[1..2]).unwrap();
+                self.filter = Some((column_bit(&test[..1]), kind, test[2..].parse().unwrap()));
+            }
+            _ => panic!("nothing about an input: {word}"),
+        }
+    }
+}
+
+impl fmt::Display for PlannedInput {
+    /// `s1 optional broadcast lag:1 as:xy if:x<1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s{}", self.slot)?;
+        f.write_str(match self.mode {
+            Mode::Required => "",
+            Mode::Optional => " optional",
+            Mode::Exclusive => " exclusive",
+        })?;
+        f.write_str(if self.broadcast { " broadcast" } else { "" })?;
+        f.write_str(if self.fault_tolerant { " tolerant" } else { "" })?;
+        f.write_str(if self.accept_stale { " stale" } else { "" })?;
+        if self.lag > 0 {
+            write!(f, " lag:{}", self.lag)?;
+        }
+        if let Some((from, to)) = self.rename {
+            write!(f, " as:{}{}", COLUMNS[from], COLUMNS[to])?;
+        }
+        if let Some((column, test, value)) = self.filter {
+            let sign = match test {
+                Test::Is => '=',
+                Test::IsNot => '!',
+                Test::Below => '<',
+            };
+            write!(f, " if:{}{sign}{value}", COLUMNS[column])?;
+        }
+        Ok(())
+    }
+}
+
 impl Plan {
     fn read(words: &[&str]) -> Plan {
         let mut plan = Plan::default();
@@ -167,21 +264,23 @@ impl Plan {
         for word in words {
             match (*word, gives) {
                 ("->", _) => gives = true,
-                ("group", _) => plan.group = true,
+                ("group", _) => plan.group = Some(PlannedGroup::default()),
+                ("any", true) => plan.group.as_mut().unwrap().any = true,
                 ("late", _) => plan.late = true,
-                ("broadcast", _) => plan.inputs.last_mut().unwrap().broadcast = true,
-                ("optional", _) => plan.inputs.last_mut().unwrap().mode = Mode::Optional,
-                ("exclusive", _) => plan.inputs.last_mut().unwrap().mode = Mode::Exclusive,
-                ("tolerant", _) => plan.inputs.last_mut().unwrap().fault_tolerant = true,
-                ("stale", _) => plan.inputs.last_mut().unwrap().accept_stale = true,
-                (word, true) => {
-                    let (slot, priority) = word[1..].split_once('@').unwrap();
-                    plan.outputs.push((slot.parse().unwrap(), priority.parse().unwrap()));
-                }
-                (word, false) => {
-                    let slot = word[1..].parse().unwrap();
-                    plan.inputs.push(PlannedInput { slot, ..PlannedInput::default() });
-                }
+                (word, true) => match word.strip_prefix("by:") {
+                    Some(names) => {
+                        let bits = names.chars().map(|name| 1 << column_bit(name.encode_utf8(&mut [0; 4])));
+                        plan.group.as_mut().unwrap().columns = bits.sum();
+                    }
+                    None => {
+                        let (slot, priority) = word[1..].split_once('@').unwrap();
+                        plan.outputs.push((slot.parse().unwrap(), priority.parse().unwrap()));
+                    }
+                },
+                (word, false) => match word.strip_prefix('s').and_then(|slot| slot.parse().ok()) {
+                    Some(slot) => plan.inputs.push(PlannedInput { slot, ..PlannedInput::default() }),
+                    None => plan.inputs.last_mut().unwrap().read(word),
+                },
             }
         }
         plan
@@ -189,23 +288,19 @@ impl Plan {
 }
 
 impl fmt::Display for Plan {
-    /// `s0 s1 optional broadcast -> s2@1 group late`.
+    /// `s0 s1 optional -> s2@1 group by:x any late`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("producer")?;
-        for input in &self.inputs {
-            write!(f, " s{}", input.slot)?;
-            f.write_str(match input.mode {
-                Mode::Required => "",
-                Mode::Optional => " optional",
-                Mode::Exclusive => " exclusive",
-            })?;
-            f.write_str(if input.broadcast { " broadcast" } else { "" })?;
-            f.write_str(if input.fault_tolerant { " tolerant" } else { "" })?;
-            f.write_str(if input.accept_stale { " stale" } else { "" })?;
-        }
+        self.inputs.iter().try_for_each(|input| write!(f, " {input}"))?;
         f.write_str(" ->")?;
         self.outputs.iter().try_for_each(|(slot, priority)| write!(f, " s{slot}@{priority}"))?;
-        f.write_str(if self.group { " group" } else { "" })?;
+        if let Some(PlannedGroup { columns: bits, any }) = self.group {
+            f.write_str(" group")?;
+            if bits > 0 {
+                write!(f, " by:{}", columns(bits).collect::<String>())?;
+            }
+            f.write_str(if any { " any" } else { "" })?;
+        }
         f.write_str(if self.late { " late" } else { "" })
     }
 }
@@ -286,6 +381,9 @@ struct Pick {
     mode: Mode,
     fault_tolerant: bool,
     accept_stale: bool,
+    rename: Option<(usize, usize)>,
+    filter: Option<(usize, Test, i64)>,
+    lag: u32,
 }
 
 /// Numbers that pick slots, and flags.
@@ -295,7 +393,7 @@ struct Picks {
     /// Which input is a required one if there is no other.
     required: u8,
     outputs: Vec<u8>,
-    group: bool,
+    group: Option<PlannedGroup>,
     priority: i32,
     /// Whether it fills in what nobody better gives.
     fills: bool,
@@ -306,47 +404,65 @@ struct Picks {
 impl Picks {
     /// `deterministic`: takes no data of which it depends on the past whether it is there.
     fn plan(&self, slots: &[u8], deterministic: bool) -> Plan {
-        let below = if self.wild { slots.len() } else { slots.len() - 1 };
-        let picked = |pick: &Pick| PlannedInput {
-            slot: usize::from(pick.slot) % below,
-            mode: pick.mode,
-            broadcast: false,
-            fault_tolerant: pick.fault_tolerant && !deterministic,
-            accept_stale: pick.accept_stale && !deterministic,
-        };
-        let inputs = self.inputs.iter().map(picked).map(|input| (input.slot, input));
-        let mut inputs: Vec<PlannedInput> = BTreeMap::from_iter(inputs).into_values().collect();
-        let is_required = |input: &PlannedInput| input.mode == Mode::Required;
-        if !inputs.iter().any(is_required) {
+        let mut inputs: Vec<PlannedInput> = Vec::new();
+        for pick in &self.inputs {
+            // Of an earlier date it may be any slot, else one below.
+            let lag = if self.wild { 0 } else { pick.lag };
+            let below = if self.wild || lag > 0 { slots.len() } else { slots.len() - 1 };
+            let slot = usize::from(pick.slot) % below;
+            let has = |column: usize| slots[slot] & (1 << column) != 0;
+            inputs.push(PlannedInput {
+                slot,
+                mode: pick.mode,
+                broadcast: false,
+                fault_tolerant: pick.fault_tolerant && !deterministic,
+                accept_stale: pick.accept_stale && !deterministic,
+                rename: pick.rename.filter(|(from, to)| self.wild || (has(*from) && !has(*to))),
+                filter: pick.filter.filter(|(column, ..)| self.wild || has(*column)),
+                lag,
+            });
+        }
+        inputs.sort_by_key(|input| input.slot);
+        if inputs.iter().all(|input| input.mode != Mode::Required) {
             let first = usize::from(self.required) % inputs.len();
             inputs[first].mode = Mode::Required;
         }
-        let required = inputs.iter().filter(|input| is_required(input));
-        let columns = required.fold(0, |columns, input| columns | slots[input.slot]);
-        let columns = if self.group { 0 } else { columns };
+        // What is made of earlier dates alone, and of itself, never ends.
+        if inputs.iter().all(|input| input.mode != Mode::Required || input.lag > 0) {
+            let first = inputs.iter_mut().find(|input| input.mode == Mode::Required).unwrap();
+            *first = PlannedInput { slot: first.slot % (slots.len() - 1), ..PlannedInput::default() };
+        }
+        let own = |input: &PlannedInput| match input.rename {
+            Some((from, to)) => slots[input.slot] & !(1 << from) | 1 << to,
+            None => slots[input.slot],
+        };
+        let required = inputs.iter().filter(|input| input.mode == Mode::Required);
+        let joined = required.fold(0, |columns, input| columns | own(input));
+        let group = self.group.map(|group| PlannedGroup { columns: group.columns & joined, ..group });
+        let columns = group.map_or(joined, |group| group.columns);
         let fits = |slot: &usize| {
-            let above = inputs.iter().all(|input| input.slot < *slot);
+            let above = inputs.iter().all(|input| input.slot < *slot || input.lag > 0);
             self.wild || (above && columns & !slots[*slot] == 0)
         };
         let open: Vec<usize> = (0..slots.len()).filter(fits).collect();
         let outputs = self.outputs.iter().filter_map(|pick| open.get(usize::from(*pick) % open.len().max(1)));
         let outputs: BTreeSet<usize> = outputs.copied().collect();
-        let mut joined = None;
+        let mut before = None;
         for input in inputs.iter_mut().filter(|_| !self.wild) {
-            let own = slots[input.slot];
+            let own = own(input);
             input.broadcast = match input.mode {
-                Mode::Required => joined.is_some_and(|joined| joined & own == 0),
+                Mode::Required => before.is_some_and(|before| before & own == 0),
                 Mode::Optional | Mode::Exclusive => columns & own == 0,
             };
             if input.mode == Mode::Required {
-                joined = Some(joined.unwrap_or(0) | own);
+                before = Some(before.unwrap_or(0) | own);
             }
         }
         if let Some(slot) = outputs.first().filter(|_| self.fills) {
             inputs.push(PlannedInput { slot: *slot, mode: Mode::Exclusive, ..PlannedInput::default() });
         }
         let outputs = outputs.into_iter().map(|slot| (slot, self.priority)).collect();
-        Plan { inputs, group: self.group, outputs, late: false }
+        Plan { inputs, group, outputs, late: false }
     }
 }
 
@@ -360,14 +476,29 @@ fn systems() -> impl Strategy<Value = (Vec<u8>, Vec<Picks>)> {
         Mode::Exclusive,
     ]);
     let flag = || prop::bool::weighted(0.15);
-    let pick = (any::<u8>(), mode, flag(), flag()).prop_map(|(slot, mode, fault_tolerant, accept_stale)| {
-        Pick { slot, mode, fault_tolerant, accept_stale }
-    });
+    let column = || 0..COLUMNS.len();
+    let rename = prop::option::weighted(0.2, (column(), column()));
+    let test = prop::sample::select(vec![Test::Is, Test::IsNot, Test::Below]);
+    let filter = prop::option::weighted(0.15, (column(), test, 0..2i64));
+    let lag = prop::sample::select(vec![0u32, 0, 0, 0, 0, 1, 2]);
+    let pick = (any::<u8>(), mode, flag(), flag(), rename, filter, lag).prop_map(
+        |(slot, mode, fault_tolerant, accept_stale, rename, filter, lag)| Pick {
+            slot,
+            mode,
+            fault_tolerant,
+            accept_stale,
+            rename,
+            filter,
+            lag,
+        },
+    );
     let inputs = prop::sample::select(vec![1usize, 1, 2, 2, 2, 3]);
     let inputs = inputs.prop_flat_map(move |count| prop::collection::vec(pick.clone(), count));
     let outputs = prop::collection::vec(any::<u8>(), 1..=2);
-    let (group, fills, wild) =
-        (prop::bool::weighted(0.3), prop::bool::weighted(0.2), prop::bool::weighted(0.1));
+    let group = prop::sample::select(vec![0u8, 0, 1, 1, 2, 3, 7]);
+    let group = (group, any::<bool>()).prop_map(|(columns, any)| PlannedGroup { columns, any });
+    let group = prop::option::weighted(0.35, group);
+    let (fills, wild) = (prop::bool::weighted(0.2), prop::bool::weighted(0.1));
     let picks = (inputs, any::<u8>(), outputs, group, 1..4i32, fills, wild).prop_map(
         |(inputs, required, outputs, group, priority, fills, wild)| Picks {
             inputs,
@@ -416,7 +547,22 @@ fn steps(deterministic: bool, most: usize) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..most)
 }
 
-fn fit(slots: Vec<u8>, picks: &[Picks], mut steps: Vec<Step>, deterministic: bool) -> Script {
+fn fit(
+    slots: Vec<u8>,
+    mut picks: Vec<Picks>,
+    lagged: bool,
+    mut steps: Vec<Step>,
+    deterministic: bool,
+) -> Script {
+    for picks in &mut picks {
+        // Earlier dates, or what is waited for.
+        if lagged {
+            (picks.group, picks.fills) = (None, false);
+            picks.inputs.iter_mut().for_each(|input| input.mode = Mode::Required);
+        } else {
+            picks.inputs.iter_mut().for_each(|input| input.lag = 0);
+        }
+    }
     let mut producers: Vec<Plan> = picks.iter().map(|picks| picks.plan(&slots, deterministic)).collect();
     if let Some(last) = producers.last_mut() {
         last.late = true;
@@ -435,8 +581,9 @@ fn fit(slots: Vec<u8>, picks: &[Picks], mut steps: Vec<Step>, deterministic: boo
 
 /// Random scripts. `deterministic`: what producers give is a function of what they read.
 pub(super) fn scripts(deterministic: bool, most: usize) -> impl Strategy<Value = Script> {
-    (systems(), steps(deterministic, most)).prop_map(move |((mut slots, picks), steps)| {
+    let lagged = prop::bool::weighted(0.15);
+    (systems(), lagged, steps(deterministic, most)).prop_map(move |((mut slots, picks), lagged, steps)| {
         slots.sort_by_key(|columns| columns.count_ones());
-        fit(slots, &picks, steps, deterministic)
+        fit(slots, picks, lagged, steps, deterministic)
     })
 }

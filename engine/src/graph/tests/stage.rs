@@ -7,7 +7,7 @@ use underbelly_storage::image::Key as RecordKey;
 use underbelly_storage::{Date, Timestamp, Value};
 
 use super::super::*;
-use super::oracle::{BundleName, Oracle, Reading, Subject, bundle_name, cell_name};
+use super::oracle::{BundleName, Oracle, Subject, bundle_name, cell_name};
 
 pub(super) struct Stage {
     pub graph: Graph,
@@ -21,8 +21,6 @@ pub(super) struct Stage {
     next_run: u64,
     /// Runs in flight with their epochs and inputs.
     pub flying: BTreeMap<RunId, Started>,
-    /// What the last run of a bundle that ended has read.
-    read: BTreeMap<BundleName, Reading>,
     /// How often each bundle was started.
     pub starts: BTreeMap<BundleId, u64>,
     /// How many events there were when a result last came to a cell where other data had stood in for it.
@@ -100,7 +98,6 @@ impl Stage {
             twin_every: twin_every(),
             next_run: 1,
             flying: BTreeMap::new(),
-            read: BTreeMap::new(),
             starts: BTreeMap::new(),
             stood_in: 0,
             log: Vec::new(),
@@ -123,10 +120,6 @@ impl Stage {
         let subject = match checked {
             Ok(()) if self.watched => self.subject(&event),
             _ => Subject::default(),
-        };
-        let ending = match &event {
-            Event::End { run, .. } if self.watched => self.oracle.reading_of(*run),
-            _ => None,
         };
         let quiet = self.watched && self.changes_nothing(&event);
         let record = EventV1::from_bytes(&EventV1::from(&event).to_bytes().unwrap()).unwrap();
@@ -175,7 +168,6 @@ impl Stage {
         if stood_in {
             self.stood_in = self.log.len();
         }
-        self.read.extend(ending);
         looked.check(&effects, &self.graph);
         if quiet {
             let none =
@@ -214,10 +206,7 @@ impl Stage {
     fn check_start(&self, id: BundleId) -> BundleName {
         let name = bundle_name(&self.graph, id);
         self.oracle.check_inputs(&name);
-        let again = match self.oracle.is_group(&name) {
-            true => self.oracle.reads_the_same(&name),
-            false => self.read.get(&name) == Some(&self.oracle.reading(&name)),
-        };
+        let again = self.oracle.reads_the_same(&name);
         assert!(!again || self.oracle.is_forced(&name), "nothing is run again for what was read before");
         name
     }

@@ -367,10 +367,6 @@ impl Oracle {
         work.ending.is_some() && work.read == self.reading(bundle)
     }
 
-    pub fn is_group(&self, bundle: &BundleName) -> bool {
-        self.facts.producers[bundle.0.at()].is_group()
-    }
-
     /// Whether the bundle has inputs that come and go.
     pub fn is_choosy(&self, bundle: &BundleName) -> bool {
         let producer = &self.facts.producers[bundle.0.at()];
@@ -379,14 +375,9 @@ impl Oracle {
 
     /// Whether stale data, which no recompute would make, stands in the way of something.
     pub fn is_bound_to_history(&self) -> bool {
-        let stale = |cell: &CellName| {
-            let standing = &self.shown.cells[cell].standing;
-            standing.view == View::Unusable && standing.content.is_some() && !standing.invalid
-        };
         self.shown.bundles.values().any(|bundle| {
-            let classes = bundle.cells.iter().map(|((_, cell), class)| (cell, class));
-            let mut obstacles = classes.chain(&bundle.above).filter(|(_, class)| class.unsatisfiable);
-            obstacles.any(|(cell, _)| stale(cell))
+            let mut edges = bundle.cells.iter().filter(|(_, class)| class.unsatisfiable);
+            bundle.stale_above || edges.any(|((_, cell), _)| self.shown.cells[cell].standing.is_stale())
         })
     }
 

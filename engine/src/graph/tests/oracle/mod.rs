@@ -11,4 +11,4 @@ mod join;
 mod rules;
 
 pub(super) use compare::{bundle_name, cell_name};
-pub(super) use facts::{BundleName, Oracle, Reading, Subject};
+pub(super) use facts::{BundleName, Oracle, Subject};

@@ -55,6 +55,11 @@ pub(in super::super) struct Standing {
 }
 
 impl Standing {
+    /// Whether it is settled, with data that no recompute would make.
+    pub fn is_stale(&self) -> bool {
+        self.view == View::Unusable && self.content.is_some() && !self.invalid
+    }
+
     /// Whether an input finds it once it is settled. What is stale is there for an exclusive one.
     fn is_there(&self, port: &Port) -> bool {
         match self.view {
@@ -93,6 +98,8 @@ pub(in super::super) struct BundleShown {
     pub(super) scopes: BTreeMap<usize, Class>,
     /// What better candidates have for the cells that it fills in.
     pub(super) above: BTreeMap<CellName, Class>,
+    /// Whether some of that is stale.
+    pub(super) stale_above: bool,
     /// Whose work it waits for.
     pub(super) held_by: BTreeSet<ProducerId>,
     /// Of a group, how much work upstream may still make one of its cells.
@@ -162,7 +169,7 @@ impl Settling<'_> {
         let open: u64 = self.holding(name, true, all).iter().map(|(_, count)| count).sum();
         self.acknowledge(name, &edges);
 
-        let above = self.above(name);
+        let (above, stale_above) = self.above(name);
         let held_by: BTreeSet<ProducerId> =
             self.holding(name, false, false).into_iter().map(|(ancestor, _)| ancestor).collect();
 
@@ -179,13 +186,24 @@ impl Settling<'_> {
         let forced = work.forced;
         self.facts.works.get_mut(name).unwrap().lagging &= counts.is_moving();
         let open_work = open;
-        let shown = BundleShown { edges, cells, scopes, above, held_by, open_work, counts, forced, status };
+        let shown = BundleShown {
+            edges,
+            cells,
+            scopes,
+            above,
+            stale_above,
+            held_by,
+            open_work,
+            counts,
+            forced,
+            status,
+        };
         self.shown.bundles.insert(name.clone(), shown);
     }
 
-    /// The class of what better candidates have for each cell that the bundle fills in.
-    fn above(&mut self, name: &BundleName) -> BTreeMap<CellName, Class> {
-        let mut above = BTreeMap::new();
+    /// The class of what better candidates have for each cell that the bundle fills in, and whether some of it is stale.
+    fn above(&mut self, name: &BundleName) -> (BTreeMap<CellName, Class>, bool) {
+        let (mut above, mut stale) = (BTreeMap::new(), false);
         for at in 0..self.facts.producers[name.0.at()].inputs.len() {
             let Some(own) = self.facts.fills(name.0, at) else { continue };
             for cell in self.facts.filled(name, at) {
@@ -203,9 +221,10 @@ impl Settling<'_> {
                     ..Class::default()
                 };
                 above.insert(cell, class);
+                stale |= standing.is_stale();
             }
         }
-        above
+        (above, stale)
     }
 
     /// Whose work may still make inputs of the bundle, and how much of it there is; of `all`, or of what does not lag.

@@ -1,6 +1,7 @@
 //! Producers wake for what changed, once, and what they make is there with its cause.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod aapl;
 mod commands;
 mod desk;
 mod driven;

@@ -54,7 +54,7 @@ fn a_commit_is_explained_and_not_made() {
     assert!(explained.may_get_work.is_empty(), "what is behind has bundles already");
 
     let commit = db.commit(batch).unwrap();
-    assert_eq!(commit.woken as usize, explained.runs.len(), "it was right");
+    assert_eq!(commit.woken, explained.runs.len(), "it was right");
     settle(&db);
     assert_eq!(counters.iter().map(Counter::take).collect::<Vec<_>>(), [2, 1], "B x came out equal");
     assert_eq!(get(&db, "C", "y"), Some(2));

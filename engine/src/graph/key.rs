@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use underbelly_storage::{ColumnType, Value};
 
+/// Most bytes of all texts of a key.
+const KEY_BYTES_MAX: usize = 16 << 10;
+
 /// Why values do not make a key.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -22,6 +25,16 @@ pub enum KeyError {
     NotANumber {
         /// Position in the key, from 0.
         position: usize,
+    },
+    /// Texts that are too long for what is kept in memory, many times over.
+    #[error(
+        "the texts of the key have {found} bytes where {limit} are allowed; shorten them, or keep them among the values"
+    )]
+    TooLong {
+        /// Bytes of all texts.
+        found: usize,
+        /// How many are allowed.
+        limit: usize,
     },
     /// Bytes, which have no text form that reads back.
     #[error("value {position} of the key is bytes; use text, a number, a date or a timestamp")]
@@ -39,14 +52,19 @@ pub struct Key(Arc<[Value]>);
 impl Key {
     /// Makes a key; −0.0 becomes 0.0.
     pub fn new(mut values: Vec<Value>) -> Result<Key, KeyError> {
+        let mut found = 0usize;
         for (position, value) in values.iter_mut().enumerate() {
             match value {
                 Value::Null => return Err(KeyError::Null { position }),
                 Value::Bytes(_) => return Err(KeyError::Bytes { position }),
+                Value::Utf8(text) => found = found.saturating_add(text.len()),
                 Value::F64(number) if number.is_nan() => return Err(KeyError::NotANumber { position }),
                 Value::F64(number) if *number == 0.0 => *number = 0.0,
                 _ => {}
             }
+        }
+        if found > KEY_BYTES_MAX {
+            return Err(KeyError::TooLong { found, limit: KEY_BYTES_MAX });
         }
         Ok(Key(values.into()))
     }
@@ -158,6 +176,9 @@ mod tests {
         assert_eq!(Key::new(vec![Value::from(1i64), Value::Null]), Err(KeyError::Null { position: 1 }));
         assert_eq!(Key::new(vec![f64::NAN.into()]), Err(KeyError::NotANumber { position: 0 }));
         assert_eq!(Key::new(vec![Value::from(vec![1u8])]), Err(KeyError::Bytes { position: 0 }));
+        let long = vec![Value::from("a".repeat(KEY_BYTES_MAX)), Value::from("b")];
+        let (found, limit) = (KEY_BYTES_MAX + 1, KEY_BYTES_MAX);
+        assert_eq!(Key::new(long), Err(KeyError::TooLong { found, limit }));
     }
 
     #[test]

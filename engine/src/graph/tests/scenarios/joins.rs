@@ -184,6 +184,12 @@ fn a_loop_of_the_same_date_is_refused_and_one_of_earlier_dates_is_not() {
     let refused = stage.apply(Event::Register(back(0))).unwrap_err();
     assert!(matches!(refused, GraphError::Cycle { .. }), "{refused}");
     stage.register(back(1));
+}
+
+#[test]
+fn work_for_ever_later_dates_is_refused() {
+    let mut stage = Stage::unwatched();
+    slots::<3>(&mut stage);
     let alone = |name: &str, from: &str, to: &str, lag| {
         ProducerDefinition::new(name).input(Input::required(from).lag(lag)).provides_at(to, 7)
     };
@@ -191,7 +197,8 @@ fn a_loop_of_the_same_date_is_refused_and_one_of_earlier_dates_is_not() {
     assert!(matches!(endless, GraphError::Endless { .. }), "{endless}");
     stage.register(alone("on", "A", "C", 1));
     let endless = stage.apply(Event::Register(alone("round", "C", "A", 0))).unwrap_err();
-    assert!(matches!(endless, GraphError::Endless { .. }), "B rests on A, and A on nothing else: {endless}");
+    assert!(matches!(endless, GraphError::Endless { .. }), "C rests on A, and A on nothing else: {endless}");
+    stage.register(alone("ends", "C", "A", 0).requires("B"));
 }
 
 /// Contracts by expiry and strike, a forward by expiry, a smile by expiry, and a surface.

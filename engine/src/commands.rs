@@ -4,10 +4,16 @@ use std::sync::PoisonError;
 
 use underbelly_storage::Value;
 
+use crate::batch::Batch;
 use crate::core::Commit;
 use crate::database::Database;
+use crate::durability::Durability;
 use crate::error::CommitError;
-use crate::graph::{BundleId, Event, Key, ProducerId, SlotDate};
+use crate::graph::{BundleId, Event, Graph, Key, ProducerId, RunInfo, SlotDate};
+use crate::limits::{CONFLICT_RETRIES, REASON_BYTES_MAX};
+use crate::operations::Operations;
+use crate::producers::bounded;
+use crate::runs::Halted;
 
 impl Database {
     /// Takes back the data of one priority of a cell, whoever gave it. A producer gives it again where one of its
@@ -48,7 +54,7 @@ impl Database {
     }
 
     /// Ends what a bundle has in work: its outputs get an error with this reason, and what a run in flight gives is
-    /// dropped. The bundle runs again where an input changes, or where it is [forced](Database::force) to.
+    /// dropped; the history calls that run `halted`. The bundle runs again where an input changes, or where it is [forced](Database::force) to.
     ///
     /// # Errors
     /// [`CommitError::Producer`] where there is no such producer or bundle; [`CommitError::Graph`] where it has nothing
@@ -61,17 +67,19 @@ impl Database {
         reason: &str,
     ) -> Result<Commit, CommitError> {
         let bundle = self.bundle(producer, date.into(), &key_of(key)?)?;
-        self.command(Event::Cancel { bundle, reason: reason.to_string() })
+        let event = Event::Cancel { bundle, reason: reason.to_string() };
+        self.halt(event, reason, |graph, run| graph.run_of(bundle) == Some(run.run))
     }
 
-    /// Takes a producer out: what its runs give is dropped, its bundles are forgotten, and its name and priorities are
+    /// Takes a producer out: what its runs give is dropped, which the history calls `halted`, its bundles are forgotten, and its name and priorities are
     /// free. What it gave stays.
     ///
     /// # Errors
     /// [`CommitError::Producer`] where there is no such producer; and as [`Database::commit`].
     pub fn deregister(&self, producer: &str) -> Result<Commit, CommitError> {
         let id = self.producer(producer)?;
-        let commit = self.command(Event::Deregister(id))?;
+        let event = Event::Deregister(id);
+        let commit = self.halt(event, "the producer was deregistered", |_, run| run.producer == id)?;
         let closure = {
             let mut closures = self.core().closures.write().unwrap_or_else(PoisonError::into_inner);
             closures.remove(&id)
@@ -83,6 +91,45 @@ impl Database {
 
     fn command(&self, event: Event) -> Result<Commit, CommitError> {
         self.core().commit_event(event).map(|(commit, _)| commit)
+    }
+
+    /// Commits a command that ends some of the runs in flight, with a row of the history for each.
+    fn halt(
+        &self,
+        event: Event,
+        reason: &str,
+        ends: impl Fn(&Graph, &RunInfo<'_>) -> bool,
+    ) -> Result<Commit, CommitError> {
+        let core = self.core();
+        let in_flight = |graph: &Graph| {
+            let runs = graph.runs_after(None).filter(|run| ends(graph, run));
+            runs.map(|run| Halted::new(graph, &run)).collect::<Vec<_>>()
+        };
+        let reason = bounded(reason.to_string(), REASON_BYTES_MAX.min(core.record_bytes_max / 8));
+        for _ in 0..CONFLICT_RETRIES {
+            let folder = core.enter()?;
+            let halted = in_flight(&core.state().graph);
+            let (mut batch, now) = (Batch::new(), core.options.clock.now());
+            for run in &halted {
+                batch.append(run.row(now, &reason))?;
+            }
+            let (mut operations, mut pins) = (Operations::default(), core.pending.pin());
+            core.prepare_data(batch.appends, Vec::new(), &mut operations, &mut pins)?;
+            operations.event = Some(event.clone());
+            let prepared = core.encode(operations, pins)?;
+            let mut has_changed = false;
+            let sequenced = core.sequence(prepared, Durability::Sync, |state| {
+                has_changed = in_flight(&state.graph) != halted;
+                if has_changed { Err(runs_changed()) } else { Ok(()) }
+            });
+            drop(folder);
+            if !has_changed {
+                let (commit, _) = sequenced?;
+                core.log.wait(commit.seq)?;
+                return Ok(commit);
+            }
+        }
+        Err(runs_changed())
     }
 
     fn producer(&self, name: &str) -> Result<ProducerId, CommitError> {
@@ -101,6 +148,11 @@ impl Database {
             what: format!("has no bundle {key} for {date}; its inputs make none, or the key is not its own"),
         })
     }
+}
+
+fn runs_changed() -> CommitError {
+    let what = "what is in flight".to_string();
+    CommitError::Conflict { tries: CONFLICT_RETRIES, what }
 }
 
 fn key_of<V: Into<Value>>(values: impl IntoIterator<Item = V>) -> Result<Key, CommitError> {

@@ -1,4 +1,4 @@
-//! The history of runs: rows of the series `_runs`, written in the transaction that ends a run.
+//! The history of runs: rows of the series `_runs`, written in the transaction that ends a run or halts it.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use underbelly_storage::{Columns, Timestamp, Value};
 
 use crate::batch::Row;
 use crate::error::ReadError;
+use crate::graph::{Graph, Key, RunId, RunInfo, SlotDate};
 use crate::producers::Run;
 use crate::snapshot::Snapshot;
 
@@ -37,7 +38,50 @@ impl Report<'_> {
             .field("start_time", Timestamp(ended.0.saturating_sub(took)))
             .field("waited_ns", nanoseconds(self.waited))
             .field("took_ns", took)
-            .field("error", if self.text.is_empty() { Value::Null } else { self.text.as_str().into() })
+            .field("error", text_or_null(&self.text))
+    }
+}
+
+fn text_or_null(text: &str) -> Value {
+    if text.is_empty() { Value::Null } else { text.into() }
+}
+
+/// A run in flight that a command halts.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Halted {
+    run: RunId,
+    producer: String,
+    date: SlotDate,
+    key: Key,
+    /// Commit time of its start.
+    started: Timestamp,
+}
+
+impl Halted {
+    pub(crate) fn new(graph: &Graph, run: &RunInfo<'_>) -> Halted {
+        let producer = graph.producer(run.producer);
+        Halted {
+            run: run.run,
+            producer: producer.map(|producer| producer.name.clone()).unwrap_or_default(),
+            date: run.date,
+            key: run.key.clone(),
+            started: run.started,
+        }
+    }
+
+    /// Its row of the history. How long it had waited, its worker alone knows.
+    pub(crate) fn row(&self, ended: Timestamp, reason: &str) -> Row {
+        // Commit times may be ahead of the clock.
+        let ended = ended.max(self.started);
+        Row::new(RUNS_SERIES, ended)
+            .key("producer", self.producer.as_str())
+            .field("pid", self.run.0 as i64)
+            .field("date", self.date.to_string())
+            .field("key", self.key.to_string())
+            .field("outcome", "halted")
+            .field("start_time", self.started)
+            .field("took_ns", ended.0.saturating_sub(self.started.0))
+            .field("error", text_or_null(reason))
     }
 }
 
@@ -53,17 +97,17 @@ pub struct RunRecord {
     pub date: String,
     /// The key of its bundle.
     pub key: String,
-    /// `completed`, `declined` or `failed`.
+    /// `completed`, `declined`, `failed` or, where it was cancelled or its producer deregistered, `halted`.
     pub outcome: String,
     /// When it began.
     pub start_time: Timestamp,
     /// When it ended.
     pub end_time: Timestamp,
-    /// How long its bundle was ready before it began.
+    /// How long its bundle was ready before it began; zero for one that was halted.
     pub waited: Duration,
     /// How long it took.
     pub took: Duration,
-    /// Why it declined or failed.
+    /// Why it declined, failed or was halted.
     pub error: Option<String>,
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use underbelly::{
-    Batch, CommitError, Database, GraphError, Options, Outputs, PStatus, ProducerDefinition, Run,
-    SimulatedDisk, State,
+    Batch, Clock, CommitError, Database, GraphError, ManualClock, Options, Outputs, PStatus,
+    ProducerDefinition, Run, RunRecord, SimulatedDisk, State, Timestamp,
 };
 use underbelly_tests::{counter_slot, day, in_memory, one, options};
 
@@ -101,4 +101,57 @@ fn a_run_fails_for_one_output_and_gives_the_other() {
     assert_eq!((get(&db, "B", "x"), get(&db, "C", "x")), (Some(0), Some(-3)), "the last good data");
     let why = db.why("C", day(), ["x"]).unwrap();
     assert!(why.to_string().contains("not above zero"), "{why}");
+}
+
+/// A run that a command takes its work from stands in the history once, as halted, whatever its closure gives.
+#[test]
+fn a_halted_run_stands_in_the_history() {
+    let clock = Arc::new(ManualClock::new(Timestamp(1_000)));
+    let options = Options { workers: 0, clock: clock.clone(), ..options() };
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options.clone()).unwrap();
+    for name in ["A", "B"] {
+        db.define_slot(counter_slot(name)).unwrap();
+    }
+    let handle = db.clone();
+    let double = ProducerDefinition::new("double").requires("A").provides("B");
+    db.register(double, move |run: &Run| {
+        clock.set(Timestamp(clock.now().0 + 500));
+        match number(&run.input("A")?) {
+            4 => drop(handle.cancel("double", day(), ["x"], "wrong rates")?),
+            5 => drop(handle.deregister("double")?),
+            _ => {}
+        }
+        Ok(Outputs::new().put("B", one("n", 1)?))
+    })
+    .unwrap();
+    // What is cancelled before it starts is no run.
+    put(&db, "A", "x", 1);
+    db.cancel("double", day(), ["x"], "not yet").unwrap();
+    assert!(db.runs(None, 9).unwrap().is_empty());
+    for n in [3, 4, 5] {
+        put(&db, "A", "x", n);
+        db.run_ready().unwrap();
+    }
+    let expected = [
+        ("halted", Some("the producer was deregistered")),
+        ("halted", Some("wrong rates")),
+        ("completed", None),
+    ];
+    let told = |db: &Database| {
+        let runs = db.runs(Some("double"), 9).unwrap();
+        assert!(runs.windows(2).all(|pair| pair[0].pid > pair[1].pid), "{runs:?}");
+        // A commit time may be some nanoseconds ahead of the clock.
+        let is_whole = |run: &RunRecord| {
+            (490..=500).contains(&run.took.as_nanos())
+                && (490..=500).contains(&(run.end_time.0 - run.start_time.0))
+                && run.key == "x"
+        };
+        assert!(runs.iter().all(is_whole), "{runs:?}");
+        runs.into_iter().map(|run| (run.outcome, run.error)).collect::<Vec<_>>()
+    };
+    let expected = expected.map(|(outcome, error)| (outcome.to_string(), error.map(str::to_string)));
+    assert_eq!(told(&db), expected);
+    db.close().unwrap();
+    assert_eq!(told(&Database::open_on(Arc::new(disk), options).unwrap()), expected);
 }

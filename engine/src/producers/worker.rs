@@ -242,7 +242,7 @@ fn is_final(error: &CommitError) -> bool {
 }
 
 /// A reason that a record can hold.
-fn bounded(mut reason: String, bytes_max: usize) -> String {
+pub(crate) fn bounded(mut reason: String, bytes_max: usize) -> String {
     if reason.len() > bytes_max {
         let boundary = (0..=bytes_max).rev().find(|at| reason.is_char_boundary(*at));
         reason.truncate(boundary.unwrap_or_default());

@@ -26,6 +26,8 @@ use crate::graph::{CellId, Key, SlotDate, State};
 
 pub use cursor::CURSOR_PREFIX;
 pub use error::FeedError;
+#[doc(hidden)]
+pub use page::rewrite_page;
 pub(crate) use recent::{Recent, expire};
 pub use subscription::{Feed, Subscription};
 pub use watch::Watch;

@@ -76,11 +76,13 @@ pub use database::{Database, Status};
 pub use durability::Durability;
 pub use error::{CommitError, CopyError, Failure, OpenError, ReadError, SchemaError};
 pub use explain::{Explained, ForeseenCell, ForeseenWork};
+#[doc(hidden)]
+pub use feed::rewrite_page;
 pub use feed::{
     CHANGES_SERIES, CURSOR_PREFIX, Committed, Feed, FeedError, Slow, Start, StateChange, Subscription, Watch,
 };
 pub use graph::{
-    Cause, CellId, CellInfo, Extent, Filter, FilterTest, GraphError, Group, Input, Key, KeyError, Mode,
+    Cause, CellId, CellInfo, Extent, Filter, FilterTest, GraphError, Group, Host, Input, Key, KeyError, Mode,
     Output, PStatus, ProducerDefinition, RunId, SlotDate, SlotDefinition, SlotId, State, StateCounts, When,
     Why, WhyKind,
 };

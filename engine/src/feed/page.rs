@@ -158,6 +158,18 @@ impl Page {
     }
 }
 
+/// Reads a page whose last transaction is `last` to its end, and writes the same anew.
+#[doc(hidden)] // For the fuzz targets of this workspace alone.
+pub fn rewrite_page(last: u64, bytes: &[u8]) -> Result<Vec<u8>, Damage> {
+    let mut page = Page::stored(last, bytes.to_vec())?;
+    let (mut before, mut out) = (page.time, head(page.next, page.time).to_vec());
+    while let Some(Entry { time, transitions, .. }) = page.entry(last, |_| true)? {
+        put_entry(&mut out, time.0.abs_diff(before.0), &transitions);
+        before = time;
+    }
+    Ok(out)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -235,6 +247,7 @@ mod tests {
                 put_entry(&mut bytes, if i == 0 { 0 } else { *since }, transitions);
             }
             let last = first + changes.len() as u64 - 1;
+            prop_assert_eq!(&rewrite_page(last, &bytes).unwrap(), &bytes);
             let read = entries(Page::stored(last, bytes).unwrap()).unwrap();
             prop_assert_eq!(read.len(), changes.len());
             let mut expected_time = time;

@@ -10,8 +10,8 @@ use underbelly::disk::SimulatedDisk;
 use underbelly::graph::{Event, EventV1, Graph};
 use underbelly::record::{self, v1};
 use underbelly::{
-    Batch, Database, MetaValue, Metadata, Options, Outputs, ProducerDefinition, Row, SlotDefinition,
-    Timestamp, Value,
+    Batch, CHANGES_SERIES, Database, MetaValue, Metadata, Options, Outputs, ProducerDefinition, Row,
+    SlotDefinition, Timestamp, Value, Values,
 };
 use underbelly_fuzz::{DATABASE, FILE, FRAMED_MAGIC, LOG, MANIFEST};
 use underbelly_storage::{
@@ -145,6 +145,13 @@ fn database() -> Done {
     };
     Log::open(Arc::new(disk.crash()), db.status().database, Start::at(1), 0, log, &mut visit)?;
     failed?;
+    // Closes the page that grows.
+    db.checkpoint()?;
+    let pages = db.snapshot().series(CHANGES_SERIES)?.scan().collect()?;
+    if let Some(Values::Bytes(pages)) = pages.column("page").map(Column::values) {
+        let last = db.head_seq().to_le_bytes();
+        seed("changes", "page", [&last[..], pages.get(pages.len() - 1)].concat())?;
+    }
     db.close()?;
     let newest = disk.files().into_iter().rfind(|name| name.starts_with("MANIFEST-"));
     seed("manifest", "database", file(&disk, &newest.ok_or("there is no manifest")?)?)

@@ -249,7 +249,8 @@ impl Database {
         if is_attached {
             return Ok(());
         }
-        let attached = self.core().commit_event(Event::Attach { producer: id, host: None });
+        let host = self.core().options.host.clone();
+        let attached = self.core().commit_event(Event::Attach { producer: id, host });
         if attached.is_err() {
             // Closed meanwhile, perhaps: a closure that stays could keep the database alive.
             let mut closures = self.core().closures.write().unwrap_or_else(PoisonError::into_inner);

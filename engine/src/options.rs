@@ -1,9 +1,12 @@
 //! All settings of a database.
 
-use std::sync::Arc;
+use std::fs;
+use std::process;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
+use crate::graph::Host;
 
 /// Settings for [`Database::open_with`](crate::Database::open_with).
 #[derive(Clone)]
@@ -47,6 +50,19 @@ pub struct Options {
     pub workers: usize,
     /// Where commit times come from. Default: the system's clock.
     pub clock: Arc<dyn Clock>,
+    /// Where producers run, as the database notes it with each that is registered and
+    /// [`RunningRow::machine`](crate::RunningRow::machine) tells it. Default: this process on this machine; `None` where
+    /// the system does not tell its name.
+    pub host: Option<Host>,
+}
+
+/// This process on this machine, where the system tells its name.
+fn this_host() -> Option<Host> {
+    // Nobody renames a machine under a process that has asked.
+    static MACHINE: OnceLock<String> = OnceLock::new();
+    let name = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string();
+    let machine = MACHINE.get_or_init(name);
+    (!machine.is_empty()).then(|| Host { machine: machine.clone(), process: process::id() })
 }
 
 impl Default for Options {
@@ -66,6 +82,7 @@ impl Default for Options {
             index_models_min: 4_096,
             workers: processors.min(8),
             clock: Arc::new(SystemClock),
+            host: this_host(),
         }
     }
 }
@@ -85,6 +102,19 @@ impl std::fmt::Debug for Options {
             .field("changes_kept_bytes", &self.changes_kept_bytes)
             .field("index_models_min", &self.index_models_min)
             .field("workers", &self.workers)
+            .field("host", &self.host)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn producers_run_in_this_process_unless_told_otherwise() {
+        let host = Options::default().host;
+        assert!(host.is_some_and(|host| !host.machine.is_empty() && host.process == process::id()));
     }
 }

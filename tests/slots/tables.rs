@@ -159,6 +159,8 @@ fn runs_in_flight_are_listed_with_their_start_and_what_they_make() {
     settle(&db);
     let seen = std::mem::take(&mut *seen.lock().unwrap());
     let [first, second] = &seen[..2] else { panic!("{seen:?}") };
+    let machine = underbelly_tests::options().host.map(|host| host.machine);
+    assert!(machine.is_some() && seen.iter().all(|row| row.machine == machine), "{seen:?}");
     assert_eq!((&*first.producer, first.sid, first.key.to_string()), ("double", None, "x".to_string()));
     assert_eq!((second.sid, second.date), (Some(CellId(1)), day().into()));
     assert!(

@@ -10,9 +10,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use underbelly::{
-    Batch, Column, ColumnType, Columns, CommitError, Database, Date, Delete, Metadata, OpenError, Options,
-    ReadError, Row, SchemaError, Scope, SimulatedDisk, SlotDefinition, Snapshot, Timestamp, Value, Variable,
-    VariableValue, View,
+    Batch, Column, ColumnType, Columns, CommitError, Database, Date, Delete, Host, Metadata, OpenError,
+    Options, ReadError, Row, SchemaError, Scope, SimulatedDisk, SlotDefinition, Snapshot, Timestamp, Value,
+    Variable, VariableValue, View,
 };
 
 /// The slot that [`transaction`] writes.
@@ -24,7 +24,8 @@ pub const MODELS: u64 = 4;
 
 /// Settings with small log files and no checkpoints but those that are asked for.
 pub fn options() -> Options {
-    Options { log_file_bytes: 64 << 10, workers: 2, ..Options::default() }
+    let host = Some(Host { machine: "quill".to_string(), process: 1 });
+    Options { log_file_bytes: 64 << 10, workers: 2, host, ..Options::default() }
 }
 
 /// A database in memory.

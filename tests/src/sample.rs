@@ -17,7 +17,7 @@ pub type Failed = Box<dyn Error + Send + Sync>;
 
 /// Log files so short that values of some KiB get files of their own.
 pub fn options() -> Options {
-    Options { log_file_bytes: 16 << 10, workers: 1, ..crate::options() }
+    Options { log_file_bytes: 16 << 10, workers: 1, host: None, ..crate::options() }
 }
 
 /// Commits transactions `from` to `from + 2`, rows of every type, a cell that is taken back, and, with `large`, a blob

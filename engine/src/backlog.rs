@@ -84,7 +84,10 @@ impl Backlog {
 
     /// Counts what was committed; answers what there is with it.
     pub(crate) fn add(&self, more: &Load) -> Load {
-        let add = |sum: &AtomicU64, more| sum.fetch_add(more, Ordering::Relaxed) + more;
+        let add = |sum: &AtomicU64, more| match more {
+            0 => sum.load(Ordering::Relaxed),
+            more => sum.fetch_add(more, Ordering::Relaxed) + more,
+        };
         Load {
             transactions: add(&self.transactions, more.transactions),
             operations: add(&self.operations, more.operations),

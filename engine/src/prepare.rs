@@ -123,6 +123,7 @@ impl Core {
             let metadata = Arc::new(metadata);
             operations.models.push(PutModel { id, metadata, cbor, timestamp, object, bytes });
         }
+        operations.appends.reserve_exact(appends.len());
         for rows in appends {
             if let Some(append) = self.prepare_append(rows, operations, pins)? {
                 operations.appends.push(append);

@@ -195,7 +195,10 @@ impl<T> GroupCommit<T> {
             } else if is_short && !is_full && !queue.preparing {
                 queue.preparing = true;
                 drop(queue);
-                let prepared = self.prepare(Log::extra_spare_job);
+                // Another preparation may have come first, and be enough.
+                let is_short =
+                    |log: &Log| self.claimed.load(Ordering::SeqCst).saturating_add(bytes) > log.room();
+                let prepared = self.prepare(|log| is_short(log).then(|| log.extra_spare_job()));
                 let mut queue = hold(&self.queue);
                 queue.preparing = false;
                 self.wake_admission();

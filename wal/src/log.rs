@@ -308,11 +308,11 @@ impl Log {
         (self.spares.len() == 0).then(|| self.spares.job())
     }
 
-    /// Whether a spare should be prepared ahead of time: none is ready, and a quarter of the active file is used.
-    /// Answers so once for each file.
+    /// Whether a spare should be prepared ahead of time: none is ready, and a sixteenth of the active file is used:
+    /// fast commits fill what is left of it before long. Answers so once for each file.
     pub(crate) fn wants_spare(&mut self) -> bool {
         let Active { number, end, file_len, .. } = self.active;
-        let wants = self.spares.len() == 0 && end >= file_len / 4 && self.asked_in != number;
+        let wants = self.spares.len() == 0 && end >= file_len / 16 && self.asked_in != number;
         if wants {
             self.asked_in = number;
         }

@@ -1,5 +1,6 @@
 //! Many callers, one sync.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
 use std::thread;
@@ -490,4 +491,42 @@ fn who_keeps_space_waits_for_the_preparation_under_way() {
         keeper.join().unwrap();
     });
     assert_eq!(*order.lock().unwrap(), ["prepared", "kept"]);
+}
+
+/// Who is short of space takes what a preparation under way gives, and writes no file of its own beside it.
+#[test]
+fn who_waited_for_a_preparation_makes_no_other() {
+    let disk = FaultyDisk::new(SimulatedDisk::new());
+    let log = Log::create(Arc::new(disk.clone()), DB, 1, options(16 << 10)).unwrap();
+    let commit: GroupCommit<u64> = GroupCommit::new(log, Does(|_| ()));
+    let next = Mutex::new(1);
+    while commit.with_log(|log| log.room()) >= BLOCK as u64 {
+        let seq = sequence(&commit, &next).unwrap();
+        commit.wait(seq).unwrap();
+    }
+    let (began, begins) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    let (began, goes_on) = (Mutex::new(Some(began)), Mutex::new(goes_on));
+    let files = Arc::new(Mutex::new(BTreeSet::new()));
+    let seen = files.clone();
+    disk.watch(move |call| {
+        if call.name.ends_with(".tmp") {
+            seen.lock().unwrap().insert(call.name.to_string());
+            if let Some(began) = began.lock().unwrap().take() {
+                began.send(()).unwrap();
+                goes_on.lock().unwrap().recv().unwrap();
+            }
+        }
+        Ok(())
+    });
+    thread::scope(|scope| {
+        scope.spawn(|| commit.prepare_spare().unwrap());
+        begins.recv().unwrap();
+        let short = scope.spawn(|| commit.wait(sequence(&commit, &next).unwrap()).unwrap());
+        (0..1000).for_each(|_| thread::yield_now());
+        go_on.send(()).unwrap();
+        short.join().unwrap();
+    });
+    assert_eq!(files.lock().unwrap().len(), 1, "{files:?}");
+    assert!(commit.stalls().log_space.count > 0);
 }

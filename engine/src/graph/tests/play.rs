@@ -9,6 +9,7 @@ use super::oracle::{BundleName, bundle_name};
 use super::script::{Script, Step};
 use super::stage::{Stage, day};
 
+#[derive(Clone)]
 pub(super) struct Play {
     pub stage: Stage,
     script: Script,

@@ -9,6 +9,7 @@ use underbelly_storage::{Date, Timestamp, Value};
 use super::super::*;
 use super::oracle::{BundleName, Oracle, Subject, bundle_name, cell_name};
 
+#[derive(Clone)]
 pub(super) struct Stage {
     pub graph: Graph,
     pub oracle: Oracle,
@@ -33,7 +34,7 @@ pub(super) struct Stage {
 type Records = Vec<(RecordKey, Vec<u8>)>;
 
 /// Records that captures stored, a few steps of a capture with each event.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Store {
     records: BTreeMap<RecordKey, Vec<u8>>,
     /// What the capture that goes on must come to, and what it gave so far.

@@ -1,6 +1,7 @@
 //! Facts, and how events change them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use super::super::super::*;
 use super::join::EdgeName;
@@ -391,6 +392,16 @@ impl Oracle {
     /// Whether the bundle is to run although nothing changed.
     pub fn is_forced(&self, bundle: &BundleName) -> bool {
         self.facts.works[bundle].forced
+    }
+
+    /// The facts, without numbers that nothing depends on.
+    pub fn told(&self) -> impl fmt::Debug {
+        let mut facts = self.facts.clone();
+        for work in facts.works.values_mut() {
+            work.runs = 0;
+            work.running.iter_mut().for_each(|running| running.run = RunId(0));
+        }
+        facts
     }
 
     /// All candidates, and the bundles that made them.

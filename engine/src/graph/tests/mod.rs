@@ -12,3 +12,4 @@ mod scenarios;
 mod script;
 mod scripts;
 mod stage;
+mod tables;

@@ -28,6 +28,8 @@ pub(super) struct Stage {
     pub stood_in: usize,
     /// Every event that was accepted.
     pub log: Vec<Event>,
+    /// What the last one did.
+    pub last: Option<Effects>,
     store: Store,
 }
 
@@ -102,6 +104,7 @@ impl Stage {
             starts: BTreeMap::new(),
             stood_in: 0,
             log: Vec::new(),
+            last: None,
             store: Store::default(),
         }
     }
@@ -166,6 +169,7 @@ impl Stage {
             self.flying.retain(|run, _| self.graph.bundle_of_run(*run).is_some());
         }
         self.log.push(event);
+        self.last = Some(effects.clone());
         if stood_in {
             self.stood_in = self.log.len();
         }

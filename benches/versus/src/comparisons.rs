@@ -3,6 +3,7 @@
 mod buffered;
 mod checkpoint;
 mod commits;
+mod mark;
 pub mod reopen;
 
 use std::path::Path;
@@ -23,7 +24,7 @@ pub struct Entry {
 }
 
 /// All comparisons.
-pub const ALL: &[Entry] = &[commits::ENTRY, buffered::ENTRY, checkpoint::ENTRY, reopen::ENTRY];
+pub const ALL: &[Entry] = &[commits::ENTRY, buffered::ENTRY, checkpoint::ENTRY, reopen::ENTRY, mark::ENTRY];
 
 /// Says how long is measured and how each store is set up, a line each.
 fn print_terms(effort: &Effort, setup: Setup) {

@@ -547,22 +547,7 @@ fn steps(deterministic: bool, most: usize) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..most)
 }
 
-fn fit(
-    slots: Vec<u8>,
-    mut picks: Vec<Picks>,
-    lagged: bool,
-    mut steps: Vec<Step>,
-    deterministic: bool,
-) -> Script {
-    for picks in &mut picks {
-        // Earlier dates, or what is waited for.
-        if lagged {
-            (picks.group, picks.fills) = (None, false);
-            picks.inputs.iter_mut().for_each(|input| input.mode = Mode::Required);
-        } else {
-            picks.inputs.iter_mut().for_each(|input| input.lag = 0);
-        }
-    }
+fn fit(slots: Vec<u8>, picks: &[Picks], mut steps: Vec<Step>, deterministic: bool) -> Script {
     let mut producers: Vec<Plan> = picks.iter().map(|picks| picks.plan(&slots, deterministic)).collect();
     if let Some(last) = producers.last_mut() {
         last.late = true;
@@ -581,9 +566,8 @@ fn fit(
 
 /// Random scripts. `deterministic`: what producers give is a function of what they read.
 pub(super) fn scripts(deterministic: bool, most: usize) -> impl Strategy<Value = Script> {
-    let lagged = prop::bool::weighted(0.15);
-    (systems(), lagged, steps(deterministic, most)).prop_map(move |((mut slots, picks), lagged, steps)| {
+    (systems(), steps(deterministic, most)).prop_map(move |((mut slots, picks), steps)| {
         slots.sort_by_key(|columns| columns.count_ones());
-        fit(slots, picks, lagged, steps, deterministic)
+        fit(slots, &picks, steps, deterministic)
     })
 }

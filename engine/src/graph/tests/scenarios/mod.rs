@@ -4,6 +4,7 @@ mod inputs;
 mod joins;
 mod priorities;
 mod reads;
+mod runs;
 
 use underbelly_storage::ColumnType;
 

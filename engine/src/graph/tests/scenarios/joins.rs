@@ -147,7 +147,7 @@ fn a_slot_may_be_made_of_its_own_yesterday() {
 
 #[test]
 fn what_waits_for_an_earlier_date_is_settled_behind_it() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b] = slots(&mut stage);
     stage.write(a, day(1), &key(&[1]), Some(content(1)));
     let next = ProducerDefinition::new("next")
@@ -188,7 +188,7 @@ fn a_loop_of_the_same_date_is_refused_and_one_of_earlier_dates_is_not() {
 
 #[test]
 fn work_for_ever_later_dates_is_refused() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     slots::<3>(&mut stage);
     let alone = |name: &str, from: &str, to: &str, lag| {
         ProducerDefinition::new(name).input(Input::required(from).lag(lag)).provides_at(to, 7)

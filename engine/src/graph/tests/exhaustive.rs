@@ -129,8 +129,11 @@ fn enumerated() -> Vec<System> {
     systems
 }
 
+/// A producer's output, how many give it less, and its inputs with their modes.
+type NamedApart = (usize, usize, Vec<(usize, String)>);
+
 /// A system as it is under the names of slots that give the least; of priorities the order alone counts.
-fn names_apart(producers: &[Plan]) -> Vec<(usize, usize, Vec<(usize, String)>)> {
+fn names_apart(producers: &[Plan]) -> Vec<NamedApart> {
     let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
     let under = |names: &[usize; 3]| {
         let mut plans: Vec<_> = producers

@@ -110,7 +110,6 @@ impl Stage {
     }
 
     /// A stage that checks everything but what the oracle says.
-    #[allow(dead_code)]
     pub fn unwatched() -> Stage {
         Stage { watched: false, ..Stage::new() }
     }

@@ -298,7 +298,8 @@ impl Batch {
     }
 
     /// Declares that clients have committed all that they will for a date, so that producers which wait for the
-    /// whole date may run.
+    /// whole date ([`When::Complete`](crate::When::Complete)) may run. Best in the batch with the last of the date's data. It
+    /// holds for good: what is committed for the date later makes them run again.
     pub fn end_of(&mut self, date: impl Into<SlotDate>) -> &mut Batch {
         self.ends.push(date.into());
         self

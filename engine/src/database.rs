@@ -16,6 +16,7 @@ use crate::checkpoint::CheckpointReport;
 use crate::core::{Chore, Commit, Core};
 use crate::error::{CommitError, Failure, OpenError, SchemaError};
 use crate::graph::{Event, ProducerDefinition, SlotDefinition};
+use crate::listing::TABLE_COLUMNS;
 use crate::models::IndexStatus;
 use crate::open::{self, RecoveryReport};
 use crate::options::Options;
@@ -193,6 +194,10 @@ impl Database {
         let columns = slot.columns().map(|(name, _)| ("column", name));
         for (what, name) in [("slot", &slot.name)].into_iter().chain(columns) {
             crate::series::check_name(what, name)?;
+        }
+        if let Some((name, _)) = slot.columns().find(|(name, _)| TABLE_COLUMNS.contains(&name.as_str())) {
+            let problem = "names a column that the table of each slot has";
+            return Err(SchemaError::Name { what: "column", name: name.clone(), problem });
         }
         let known_at = {
             let state = self.core().state();

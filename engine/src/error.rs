@@ -426,6 +426,9 @@ pub enum ReadError {
     /// A key was refused.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// A key has another width than the slot's cell keys, or a value of another type.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
     /// Model metadata was refused.
     #[error(transparent)]
     Metadata(#[from] MetadataError),

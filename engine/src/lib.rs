@@ -90,7 +90,7 @@ pub use journal::{LogInspection, LogRecord};
 pub use listing::{
     CellEdge, CellGraph, CellNode, EdgeRole, GraphEdge, GraphNode, GraphView, Lineage, NodeKind,
     ProducerNode, ProducerSummary, Rows, RunningRow, SlotCell, SlotCells, SlotNode, SlotRow, SlotSummary,
-    TreeRow, WorkRow,
+    TABLE_COLUMNS, TreeRow, WorkRow,
 };
 pub use models::{
     IDENTITY_PREFIX, IndexState, IndexStatus, MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo,

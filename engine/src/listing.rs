@@ -18,7 +18,7 @@ pub use drawing::{
 };
 pub use lineage::Lineage;
 pub use page::Rows;
-pub use rows::{SlotCell, SlotCells};
+pub use rows::{SlotCell, SlotCells, TABLE_COLUMNS};
 pub use running::RunningRow;
 pub use slots::{SlotRow, SlotSummary};
 pub use tree::TreeRow;

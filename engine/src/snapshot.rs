@@ -136,8 +136,8 @@ impl Snapshot {
     /// The contents of a cell; `None` where it has none.
     ///
     /// # Errors
-    /// [`ReadError::UnknownSlot`]; [`ReadError::Key`] where a key value is null, NaN or bytes;
-    /// [`ReadError::Storage`], [`ReadError::MissingObject`] or [`ReadError::Contents`] where the contents are
+    /// [`ReadError::UnknownSlot`]; [`ReadError::Key`] where a key value is null, NaN or bytes; [`ReadError::Graph`] where the
+    /// key has not a value of its type for each cell key of the slot; [`ReadError::Storage`], [`ReadError::MissingObject`] or [`ReadError::Contents`] where the contents are
     /// damaged or cannot be read.
     pub fn slot<V: Into<Value>>(
         &self,
@@ -148,7 +148,7 @@ impl Snapshot {
         let key = Key::new(key.into_iter().map(Into::into).collect())?;
         let found = {
             let state = self.base().state();
-            state.graph.cell(slot_of(&state, slot)?, date.into(), &key)
+            cell_of(&state, slot, date.into(), &key)?.1
         };
         found.map_or(Ok(None), |cell| self.cell(cell))
     }
@@ -211,6 +211,18 @@ impl Snapshot {
 }
 
 /// The slot of this name.
+/// The slot, and its cell with this key, if that was ever made.
+pub(crate) fn cell_of(
+    state: &State,
+    slot: &str,
+    date: SlotDate,
+    key: &Key,
+) -> Result<(SlotId, Option<CellId>), ReadError> {
+    let slot = slot_of(state, slot)?;
+    state.graph.check_key(slot, key)?;
+    Ok((slot, state.graph.cell(slot, date, key)))
+}
+
 pub(crate) fn slot_of(state: &State, slot: &str) -> Result<SlotId, ReadError> {
     state.graph.slot_by_name(slot).ok_or_else(|| ReadError::UnknownSlot { slot: slot.to_string() })
 }

@@ -8,6 +8,7 @@ mod driven;
 mod explain;
 mod failures;
 mod inputs;
+mod keys;
 mod lifecycle;
 mod reads;
 mod runs;

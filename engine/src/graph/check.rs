@@ -63,7 +63,7 @@ impl Graph {
     }
 
     /// Whether a key has the width and the types of the slot's cell keys.
-    pub(super) fn check_key(&self, slot: SlotId, key: &Key) -> Result<(), GraphError> {
+    pub fn check_key(&self, slot: SlotId, key: &Key) -> Result<(), GraphError> {
         let Some(found) = self.slots.get(slot.at()) else { return Err(GraphError::UnknownSlot(slot)) };
         let columns = &found.definition.cell_keys;
         let slot = || found.definition.name.clone();

@@ -260,8 +260,9 @@ impl Group {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum When {
-    /// When its scope is closed: nothing upstream of the producer is in work for the date, and the end of the
-    /// date was declared.
+    /// When nothing upstream of the producer is in work for the date and the group's columns, and
+    /// [`Batch::end_of`](crate::Batch::end_of) declared the end of each required input's date. What changes later
+    /// makes it run again, without another end.
     #[default]
     Complete,
     /// As soon as it has a tuple, and again with each that comes or goes.
@@ -282,6 +283,27 @@ pub struct Output {
 ///
 /// Each output slot has all key columns by which the producer's bundles are addressed (the union of the
 /// required inputs' cell keys, or the columns of a group), and may have more.
+///
+/// ```
+/// use underbelly::{Filter, Input, ProducerDefinition, When};
+/// // A smile for each date and expiry, of all its volatilities, once the date is complete.
+/// let smile = ProducerDefinition::new("smile")
+///     .input(Input::required("Vol").filter(Filter::differs("right", "P")))
+///     .group_by(["expiry"], When::Complete)
+///     .provides("Smile");
+/// // What it moved by since the eve; a date without an eve has a move too, and gets another when the eve comes.
+/// let moves = ProducerDefinition::new("move")
+///     .requires("Smile")
+///     .input(Input::optional("Smile").alias("before").lag(1)) // read with `run.optional("before")?`
+///     .provides("Move");
+/// // The eve's smile instead of a missing one: below the fitter's priority, and only where nobody gives a better one.
+/// let carried = ProducerDefinition::new("carried")
+///     .requires("Expiry")
+///     .input(Input::required("Smile").alias("before").lag(1))
+///     .input(Input::exclusive("Smile"))
+///     .provides_at("Smile", -1);
+/// # let _ = (smile, moves, carried);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProducerDefinition {
     /// The name.
@@ -316,7 +338,8 @@ impl ProducerDefinition {
         self.input(Input::required(slot).broadcast())
     }
 
-    /// One bundle for each date instead of one for each joined tuple. It starts when the date's scope is closed.
+    /// One bundle for each date instead of one for each joined tuple. It starts when the date is complete, as
+    /// [`When::Complete`] says: declare its end with [`Batch::end_of`](crate::Batch::end_of).
     pub fn group_by_date(self) -> ProducerDefinition {
         self.group_by::<String>([], When::Complete)
     }

@@ -11,7 +11,7 @@ use super::state::PStatus;
 #[non_exhaustive]
 pub enum GraphError {
     /// A slot or producer without a name.
-    #[error("a {what} needs a name; give it one")]
+    #[error("each {what} needs a name; give it one")]
     EmptyName {
         /// `slot`, `producer` or `column`.
         what: &'static str,

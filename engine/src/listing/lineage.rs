@@ -7,6 +7,7 @@ use crate::error::ReadError;
 use crate::graph::{
     CellId, Extent, Graph, Key, Link, Mode, RunId, SlotDate, SlotId, State, Tree, TreeNode, Why,
 };
+use crate::snapshot::cell_of;
 use crate::view::View;
 
 /// A cell, or the cells that a slot has for a date, and what is behind it.
@@ -165,7 +166,8 @@ impl View {
     /// The cells that were made from a cell, and those made from them; `None` where there is no such cell.
     ///
     /// # Errors
-    /// [`ReadError::UnknownSlot`]; [`ReadError::Key`] where a key value is null, NaN or bytes.
+    /// [`ReadError::UnknownSlot`]; [`ReadError::Key`] where a key value is null, NaN or bytes; [`ReadError::Graph`] where the
+    /// key has not a value of its type for each cell key of the slot.
     pub fn downstream<V: Into<Value>>(
         &self,
         slot: &str,
@@ -179,7 +181,8 @@ impl View {
     /// What a cell was made from, and what that was made from; `None` where there is no such cell.
     ///
     /// # Errors
-    /// [`ReadError::UnknownSlot`]; [`ReadError::Key`] where a key value is null, NaN or bytes.
+    /// [`ReadError::UnknownSlot`]; [`ReadError::Key`] where a key value is null, NaN or bytes; [`ReadError::Graph`] where the
+    /// key has not a value of its type for each cell key of the slot.
     pub fn upstream<V: Into<Value>>(
         &self,
         slot: &str,
@@ -199,9 +202,7 @@ impl View {
     ) -> Result<Option<Lineage>, ReadError> {
         let key = Key::new(key.into_iter().map(Into::into).collect())?;
         let state = self.base().state();
-        let id = state.graph.slot_by_name(slot);
-        let id = id.ok_or_else(|| ReadError::UnknownSlot { slot: slot.to_string() })?;
-        let cell = state.graph.cell(id, date, &key);
+        let (_, cell) = cell_of(&state, slot, date, &key)?;
         Ok(cell.and_then(|cell| Lineage::of(&state.graph, &walk(&state.graph, cell)?)))
     }
 }

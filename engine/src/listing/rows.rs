@@ -11,6 +11,9 @@ use crate::graph::{CellId, Key, SlotDate, SlotId};
 use crate::slots::content;
 use crate::snapshot::Snapshot;
 
+/// The columns that the table of each slot has before the slot's own.
+pub const TABLE_COLUMNS: [&str; 5] = ["DATE", "SID", "LAST_UPDATED", "PRODUCER", "PRIORITY"];
+
 /// The rows of one cell, as part of its slot's table. Capitals name the columns that every slot's table has, before the
 /// slot's keys and values.
 #[derive(Clone, Debug)]

@@ -7,10 +7,10 @@ use underbelly_storage::{Columns, Timestamp, Value};
 
 use crate::batch::{Batch, Row};
 use crate::error::{CommitError, ReadError};
-use crate::graph::{ContentId, Key, Read, RunId, SlotDate};
+use crate::graph::{ContentId, GraphError, Key, Read, RunId, SlotDate};
 use crate::models::Metadata;
 use crate::slots::content;
-use crate::snapshot::{Cell, Snapshot, slot_of};
+use crate::snapshot::{Cell, Snapshot, cell_of, slot_of};
 use underbelly_storage::object::ObjectId;
 
 /// One run of a producer over one bundle. All inputs belong to one snapshot.
@@ -137,7 +137,8 @@ impl Run {
     /// A run that reads what is made of its own outputs fails with [`GraphError::CellCycle`](crate::GraphError::CellCycle).
     ///
     /// # Errors
-    /// [`ReadError::UnknownSlot`], [`ReadError::Key`] where a value is null, NaN or bytes, and as [`InputCell::rows`].
+    /// [`ReadError::UnknownSlot`]; [`ReadError::Key`] where a value is null, NaN or bytes; [`ReadError::Graph`] where the key
+    /// has not a value of its type for each cell key of the slot; and as [`InputCell::rows`].
     pub fn read<V: Into<Value>>(
         &self,
         slot: &str,
@@ -147,8 +148,7 @@ impl Run {
         let (date, key) = (date.into(), Key::new(key.into_iter().map(Into::into).collect())?);
         let (slot, found) = {
             let state = self.snapshot.base().state();
-            let slot = slot_of(&state, slot)?;
-            (slot, state.graph.cell(slot, date, &key))
+            cell_of(&state, slot, date, &key)?
         };
         let cell = found.map_or(Ok(None), |cell| self.snapshot.cell(cell))?;
         let g = cell.as_ref().map(|cell| cell.generation);
@@ -174,10 +174,17 @@ impl Run {
             let keys = state.graph.slot(id).map_or(&[][..], |slot| &slot.cell_keys);
             let mut named: BTreeMap<u16, Value> = BTreeMap::new();
             for (name, value) in key {
-                let at = (0..).zip(keys).find(|(_, (key, _))| key == name).map(|(at, _)| at);
+                let at = (0..).zip(keys).find(|(_, (key, _))| key == name);
                 let unknown =
                     || ReadError::UnknownColumn { slot: slot.to_string(), column: name.to_string() };
-                named.insert(at.ok_or_else(unknown)?, value.into());
+                let (at, (column, expected)) = at.ok_or_else(unknown)?;
+                let value: Value = value.into();
+                if let Some(found) = value.column_type().filter(|found| found != expected) {
+                    let (slot, column, expected) = (slot.to_string(), column.clone(), *expected);
+                    let key = Key::new(vec![value])?;
+                    return Err(GraphError::KeyType { slot, key, column, expected, found }.into());
+                }
+                named.insert(at, value);
             }
             let (columns, values): (Vec<u16>, Vec<Value>) = named.into_iter().unzip();
             let key = Key::new(values)?;

@@ -254,8 +254,8 @@ impl<W: Write> Listing<W> {
     }
 }
 
-/// Control characters in a table would break its lines or the terminal.
-fn printable(text: &str) -> Cow<'_, str> {
+/// Control characters would break the lines of a table or tree, or the terminal.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(char::is_control) {
         return Cow::Borrowed(text);
     }

@@ -2,7 +2,14 @@
 
 use std::io::Write;
 
-/// Writes a line to standard error. Where nobody reads it any more, there is nobody to tell.
+use crate::output::printable;
+
+/// Writes a text to standard error, without control characters that the terminal would follow. Where nobody reads it any
+/// more, there is nobody to tell.
 pub(crate) fn line(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "ubctl: {text}");
+    let mut err = std::io::stderr().lock();
+    for (i, line) in text.split('\n').enumerate() {
+        let start = if i == 0 { "ubctl: " } else { "" };
+        let _ = writeln!(err, "{start}{}", printable(line));
+    }
 }

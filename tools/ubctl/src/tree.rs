@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use underbelly::{Extent, Lineage, Mode, Why};
 
 use crate::error::Failed;
-use crate::output::{print, print_json};
+use crate::output::{print, print_json, printable};
 
 /// The form of a tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -53,7 +53,7 @@ fn drawn<T>(node: &T, line: &impl Fn(&T) -> (String, &[T], u64)) -> String {
             let (own, behind, more) = line(child);
             let (branch, under) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
             // Writing to a string does not fail.
-            let _ = writeln!(text, "{indent}{branch}{own}");
+            let _ = writeln!(text, "{indent}{branch}{}", printable(&own));
             below(text, (behind, more), &format!("{indent}{under}"), line);
         }
         if more > 0 {
@@ -61,7 +61,7 @@ fn drawn<T>(node: &T, line: &impl Fn(&T) -> (String, &[T], u64)) -> String {
         }
     }
     let (own, children, more) = line(node);
-    let mut text = own + "\n";
+    let mut text = printable(&own).into_owned() + "\n";
     below(&mut text, (children, more), "", line);
     text
 }

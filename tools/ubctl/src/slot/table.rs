@@ -1,6 +1,6 @@
 //! Tables of cells: their states, what they were made from, their rows.
 
-use underbelly::{ReadError, SlotDate, SlotRow, State, View};
+use underbelly::{ReadError, SlotDate, SlotRow, State, TABLE_COLUMNS, View};
 
 use crate::error::Failed;
 use crate::output::{Field, FormatArg, Listing};
@@ -96,8 +96,7 @@ pub(super) fn rows(db: &View, name: &str, date: Option<SlotDate>, format: Format
     if let Some(date) = date {
         cells = cells.of(date);
     }
-    let fixed = ["DATE", "SID", "LAST_UPDATED", "PRODUCER", "PRIORITY"].into_iter();
-    let names = fixed.chain(definition.columns().map(|(name, _)| name.as_str()));
+    let names = TABLE_COLUMNS.into_iter().chain(definition.columns().map(|(name, _)| name.as_str()));
     let mut listing = Listing::begin(format.format, names)?;
     for cell in cells {
         let cell = cell?;

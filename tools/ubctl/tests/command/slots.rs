@@ -269,6 +269,31 @@ fn the_work_of_producers_is_explained() {
     assert!(place.fails(words("producer why nobody")).contains("producer ls"));
 }
 
+/// What keys and reasons hold does not break lines, or reach the terminal as a command.
+#[test]
+fn trees_show_control_characters_and_do_not_obey_them() {
+    let place = Place::new();
+    let db = Database::open(place.db()).unwrap();
+    for name in ["A", "B"] {
+        db.define_slot(SlotDefinition::new(name).cell_key("name", ColumnType::Utf8)).unwrap();
+    }
+    let fit = ProducerDefinition::new("fit").requires("A").provides("B");
+    db.register(fit, |_| Err::<Outputs, _>(Failure::fatal("no\n\u{1b}[31mfit"))).unwrap();
+    let mut batch = Batch::new();
+    batch.put_slot("A", Date::from_ymd(2014, 6, 2).unwrap(), ["a\nb\u{1b}[2J"], Columns::new());
+    db.commit(batch).unwrap();
+    assert!(db.wait_idle(Duration::from_secs(60)));
+    db.close().unwrap();
+    let key = "a\nb\u{1b}[2J";
+    let why = place.ok(["slot", "why", "B", "2014-06-02", key]);
+    assert!(why.contains(r"no\n\u{1b}[31mfit") && why.contains(r"a\nb\u{1b}[2J was never made"), "{why}");
+    let tree = place.ok(["slot", "downstream", "A", "2014-06-02", key]);
+    assert!(tree.starts_with(r"A 2014-06-02 a\nb\u{1b}[2J: current"), "{tree}");
+    let error = place.fails(["producer", "force", "fit", "2014-06-03", key]);
+    assert!(error.contains("has no bundle"), "{error}");
+    assert!([why, tree, error].iter().all(|text| !text.contains('\u{1b}')));
+}
+
 #[test]
 fn producers_and_their_runs_are_listed() {
     let place = chain();

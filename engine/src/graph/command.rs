@@ -121,6 +121,7 @@ impl Graph {
         producer.deregistered = true;
         producer.bundles.clear();
         producer.by_date.clear();
+        producer.reaches.iter_mut().flatten().for_each(|reach| reach.bundles.clear());
         producer.above.clear();
         let name = producer.definition.name.clone();
         self.producer_names.remove(&name);

@@ -206,9 +206,11 @@ impl Graph {
         for (entry, open) in self.producers[producer.at()].open_by.iter_mut().enumerate() {
             if lift > 0 || open.is_lagged {
                 let place = (bundle.date, bundle.key.project(&open.columns));
-                let highest = open.lifts.entry(place.clone()).or_insert(0);
-                *highest = lift.max(*highest);
-                entries.push((entry, place));
+                let before = open.lifts.get(&place).copied();
+                if before.is_none_or(|before| lift > before) {
+                    open.lifts.insert(place.clone(), lift);
+                    entries.push((entry, place));
+                }
             }
         }
         let rank = self.producers[producer.at()].rank;
@@ -219,6 +221,20 @@ impl Graph {
                 let bundles = holder.holds.get(*hold).and_then(|hold| hold.bundles.get(&place));
                 let lift = lift + u32::from(rank >= holder.rank);
                 held.extend(bundles.into_iter().flatten().map(|bundle| (*bundle, lift)));
+            }
+        }
+        held
+    }
+
+    /// The bundles that work of a bundle may hold.
+    pub(super) fn may_hold(&self, id: BundleId) -> Vec<BundleId> {
+        let bundle = &self.bundles[id.at()];
+        let mut held = Vec::new();
+        for open in &self.producers[bundle.producer.at()].open_by {
+            let place = (bundle.date, bundle.key.project(&open.columns));
+            for (holder, hold) in &open.holders {
+                let holds = self.producers[holder.at()].holds.get(*hold);
+                held.extend(holds.and_then(|hold| hold.bundles.get(&place)).into_iter().flatten());
             }
         }
         held

@@ -4,10 +4,16 @@
 //! above (a cell of the slot for an earlier date, say) is lifted above them one by one: lift comes first, then rank.
 //! So each edge leads from a lower place to a higher one.
 
+use std::collections::BTreeMap;
+
 use super::Graph;
 use super::bits::Bits;
 use super::ids::{BundleId, CellId};
 use super::producer::Producer;
+
+/// How often one lift may lift a bundle above what may hold it. Beyond, it is settled before that: it is looked at again
+/// then, which costs time and nothing else.
+const HOLD_LIFTS_MAX: u32 = 64;
 
 /// A place in the order of settling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -155,19 +161,23 @@ impl Graph {
     /// Lifts a node at least so far, and what depends on it above it.
     pub(super) fn lift(&mut self, node: Node, lift: u32) {
         let mut left = vec![(node, lift)];
+        // How often a bundle was lifted above what may hold it. Edges have no circle; with holds, which follow from names, they may.
+        let mut above_holds: BTreeMap<BundleId, u32> = BTreeMap::new();
         while let Some((node, lift)) = left.pop() {
-            // No way through all nodes is longer; a circle, which would be an error, ends here.
-            let longest = self.cells.len() + self.bundles.len();
-            if self.place(node).lift >= lift || lift as usize > longest {
+            if self.place(node).lift >= lift {
                 continue;
             }
             match node {
                 Node::Bundle(id) => {
                     self.bundle_mut(id).lift = lift;
                     left.extend(self.bundles[id.at()].outputs.iter().map(|cell| (Node::Cell(*cell), lift)));
-                    left.extend(
-                        self.note_lift(id).into_iter().map(|(held, lift)| (Node::Bundle(held), lift)),
-                    );
+                    for (held, lift) in self.note_lift(id) {
+                        let times = above_holds.entry(held).or_insert(0);
+                        *times += 1;
+                        if *times <= HOLD_LIFTS_MAX {
+                            left.push((Node::Bundle(held), lift));
+                        }
+                    }
                 }
                 Node::Cell(id) => {
                     self.cell_mut(id).lift = lift;

@@ -3,7 +3,8 @@
 //!
 //! Any cell may be read so, whatever its slot: names then do not show that the graph has no cycle, and cells are looked at
 //! when a run ends. Each edge that an end makes begins or ends at its bundle, so a cycle leads from one of the bundle's outputs
-//! back to it. Members that a group may get are counted in, since they come and go without an end.
+//! back to it. Members that a group may get are counted in, since they come and go without an end, and bundles that wait for
+//! what others may still make: they too come after those.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +12,7 @@ use super::Graph;
 use super::edges::EdgeKey;
 use super::error::GraphError;
 use super::event::{OutputWrite, Read};
-use super::ids::{BundleId, CellId, SlotDate, SlotId};
+use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::key::Key;
 use super::pass::Pass;
 use super::slot::Watched;
@@ -134,6 +135,19 @@ impl Graph {
         slot.cells.iter().filter(is_made).filter(agrees).copied().collect()
     }
 
+    /// The slots of which runs have reported reads, each with the producer.
+    pub(super) fn reported_reads(&self) -> BTreeSet<(SlotId, ProducerId)> {
+        let mut found = BTreeSet::new();
+        for bundle in self.bundles.iter().filter(|_| self.reporting > 0) {
+            let Some(reported) = &bundle.reported else { continue };
+            let cells =
+                reported.cells.iter().filter_map(|cell| self.cells.get(cell.at())).map(|cell| cell.slot);
+            let slots = cells.chain(reported.scans.iter().map(|scan| scan.slot));
+            found.extend(slots.map(|slot| (slot, bundle.producer)));
+        }
+        found
+    }
+
     /// The bundles whose runs looked for cells like this one.
     fn watchers(&self, slot: SlotId, date: SlotDate, key: &Key) -> Vec<BundleId> {
         let watched = self.slots.get(slot.at()).into_iter().flat_map(|slot| &slot.watched);
@@ -213,6 +227,24 @@ impl Graph {
             go(&mut passed, cell.slot, cell.date, &cell.key, None);
         }
         outputs.iter().for_each(|output| go(&mut passed, output.slot, bundle.date, &output.key, None));
+        let mut reached: BTreeSet<BundleId> = BTreeSet::new();
+        let mut from_bundles = |passed: &mut Vec<Passed>, first: Vec<BundleId>, from: Option<usize>| {
+            let mut left = first;
+            while let Some(bundle) = left.pop() {
+                if bundle == id {
+                    return true;
+                }
+                if reached.insert(bundle) {
+                    for output in &self.bundles[bundle.at()].outputs {
+                        let output = &self.cells[output.at()];
+                        go(passed, output.slot, output.date, &output.key, from);
+                    }
+                    left.extend(self.may_hold(bundle));
+                }
+            }
+            false
+        };
+        from_bundles(&mut passed, self.may_hold(id), None);
         let mut at = 0;
         while let Some(cell) = passed.get(at) {
             let is_read = reads.iter().any(|read| match read {
@@ -224,14 +256,8 @@ impl Graph {
                 }
             });
             let (readers, is_input) = self.readers_of(id, cell);
-            if is_read || is_input {
+            if is_read || is_input || from_bundles(&mut passed, readers.into_iter().collect(), Some(at)) {
                 return Some(self.path_to(&passed, at));
-            }
-            for reader in readers {
-                for output in &self.bundles[reader.at()].outputs {
-                    let output = &self.cells[output.at()];
-                    go(&mut passed, output.slot, output.date, &output.key, Some(at));
-                }
             }
             at += 1;
         }

@@ -9,7 +9,7 @@ use super::Graph;
 use super::above::Above;
 use super::apply::CLIENT;
 use super::class::Need;
-use super::definition::{Mode, ProducerDefinition, SlotDefinition};
+use super::definition::{Group, Input, Mode, ProducerDefinition, SlotDefinition};
 use super::error::GraphError;
 use super::ids::{BundleId, CellId, ProducerId, SlotId};
 use super::pass::Pass;
@@ -212,6 +212,14 @@ impl Graph {
             };
             inputs.iter().enumerate().any(reads)
         };
+        // What waits for what may still be made follows from names: where something does, reads that runs have reported count as
+        // inputs.
+        let waits = |definition: &ProducerDefinition| {
+            let of_input = |input: &Input| input.mode != Mode::Required;
+            definition.group != Group::Each || definition.inputs.iter().any(of_input)
+        };
+        let mut all = self.producers.iter().map(|producer| &producer.definition).chain([definition]);
+        let reported = if all.any(waits) { self.reported_reads() } else { BTreeSet::new() };
         let start = outputs.iter().map(|(slot, priority)| (*slot, *priority));
         let mut reached: BTreeMap<Given, Option<(Given, ProducerId)>> =
             start.clone().map(|at| (at, None)).collect();
@@ -234,7 +242,9 @@ impl Graph {
             }
             let slot = &self.slots[given.0.at()];
             let fillers = slot.fillers.range(..given.1).map(|(_, producer)| *producer);
-            for producer in self.readers_of_its_date(given.0).chain(fillers) {
+            let reported = reported.range((given.0, ProducerId(0))..=(given.0, ProducerId(u32::MAX)));
+            let reported = reported.map(|(_, producer)| *producer);
+            for producer in self.readers_of_its_date(given.0).chain(fillers).chain(reported) {
                 for output in
                     self.producers[producer.at()].outputs.iter().map(|(slot, priority)| (*slot, *priority))
                 {

@@ -312,7 +312,8 @@ impl Graph {
             let is_input = slot.as_ref() == inputs.get(usize::from(edge.input));
             slot.is_some() && (is_input || edge.input == REPORTED)
         };
-        if scopes_differ || !claim.cells.iter().all(fits) {
+        let in_order = claim.cells.is_sorted_by(|a, b| a.0 < b.0);
+        if scopes_differ || !in_order || !claim.cells.iter().all(fits) {
             return wrong(format!("run {} of bundle {id} reads what is not there", claim.run));
         }
         if self.runs.insert(claim.run, id).is_some() {
@@ -356,7 +357,7 @@ impl Graph {
         bundle.order = facts.order;
         let producer = &mut self.producers[facts.producer.at()];
         producer.statuses[PStatus::Parked.place()] += 1;
-        producer.runs += facts.runs;
+        producer.runs = bounded("a count of runs", producer.runs.saturating_add(facts.runs))?;
         self.bundles.push(bundle);
         Ok(())
     }

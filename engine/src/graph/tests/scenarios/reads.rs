@@ -226,3 +226,60 @@ fn a_cycle_of_cells_is_refused_with_its_path_and_a_loop_of_names_is_not() {
     let way: Vec<String> = way.map(|(slot, x)| format!("{slot} 1970-01-02 {x}")).collect();
     assert!(error.contains(&way.join(" → ")), "{error}");
 }
+
+/// One makes X; another fills X in where nobody better gives it, and makes Y, which the first has looked for.
+#[test]
+fn a_read_closes_no_circle_with_what_fills_in() {
+    let mut stage = Stage::unwatched();
+    let [a, b, c] = slots(&mut stage);
+    stage.register(ProducerDefinition::new("p").requires("A").provides_at("B", 10));
+    let fills = ProducerDefinition::new("f").requires("A").input(Input::exclusive("B"));
+    stage.register(fills.provides_at("B", 1).provides("C"));
+    stage.write(a, day(1), &key(&[1]), Some(content(1)));
+    let p = stage.start_next();
+    let (reads, outcome) = (vec![cell_read(c, 1, None)], Outcome::Declined("no".to_string()));
+    stage.apply(Event::End { run: p.run, epoch: p.epoch, outcome, reads }).unwrap();
+    let f = stage.start_next();
+    let outputs = [b, c].map(|slot| OutputWrite::data(slot, f.key.clone(), content(1)));
+    let error = stage.end(f.run, Outcome::Data(outputs.to_vec())).unwrap_err();
+    assert!(matches!(error, GraphError::CellCycle { .. }), "{error}");
+    stage.end(f.run, Outcome::Failed(error.to_string())).unwrap();
+    assert!(stage.graph.idle());
+    stage.reopen();
+}
+
+/// One makes B of A, and C waits for what may still be made of B and D, of which there is no work.
+fn waiting(stage: &mut Stage) -> ([SlotId; 3], ProducerDefinition) {
+    let [a, b, c, _, _] = slots(stage);
+    stage.register(step("p", &["A"], "B"));
+    stage.register(step("f", &["A"], "C").input(Input::optional("E")));
+    stage.write(a, day(1), &key(&[1]), Some(content(1)));
+    ([a, b, c], step("q", &["B", "D"], "E"))
+}
+
+#[test]
+fn a_read_closes_no_circle_with_what_waits() {
+    let mut stage = Stage::unwatched();
+    let ([a, b, c], between) = waiting(&mut stage);
+    stage.register(between);
+    let p = stage.start_next();
+    end_with(&mut stage, &p, b, 1, vec![]).unwrap();
+    assert_eq!(run_ready(&mut stage, 1), 1);
+    stage.write(a, day(1), &key(&[1]), Some(content(2)));
+    let p = stage.start_next();
+    let error = end_with(&mut stage, &p, b, 2, vec![cell_read(c, 1, Some(1))]).unwrap_err();
+    assert!(matches!(error, GraphError::CellCycle { .. }), "{error}");
+    end_with(&mut stage, &p, b, 2, vec![]).unwrap();
+}
+
+#[test]
+fn a_registration_closes_no_circle_with_what_was_read() {
+    let mut stage = Stage::unwatched();
+    let ([_, b, c], between) = waiting(&mut stage);
+    let p = stage.start_next();
+    end_with(&mut stage, &p, b, 1, vec![cell_read(c, 1, None)]).unwrap();
+    let refused = stage.apply(Event::Register(between.clone())).unwrap_err();
+    assert!(refused.to_string().contains("C → p → B"), "{refused}");
+    run_ready(&mut stage, 2);
+    stage.register(between);
+}

@@ -211,11 +211,13 @@ impl Graph {
             Outcome::Failed(message) => (Ending::Failed(message.as_str().into()), &[]),
         };
         let producer = self.bundles[id.at()].producer;
-        let reported = self.report(pass, id, reads);
-        if let Some(claim) = &mut self.bundle_mut(id).running {
-            claim.cells.retain(|(edge, _)| edge.input != REPORTED);
-            claim.cells.extend(reported);
-            claim.cells.sort_unstable_by_key(|(edge, _)| *edge);
+        if !reads.is_empty() || self.bundles[id.at()].reported.is_some() {
+            let reported = self.report(pass, id, reads);
+            if let Some(claim) = &mut self.bundle_mut(id).running {
+                claim.cells.retain(|(edge, _)| edge.input != REPORTED);
+                claim.cells.extend(reported);
+                claim.cells.sort_unstable_by_key(|(edge, _)| *edge);
+            }
         }
         let (outputs, absent) = self.finish(pass, id, ending, outputs);
         pass.effects.ended = Some(Ended { run, bundle: id, producer, outputs, absent });

@@ -94,6 +94,11 @@ impl Producer {
         self.lag(input) > 0
     }
 
+    /// Whether any input takes cells of earlier dates.
+    pub fn reads_earlier(&self) -> bool {
+        (0..self.inputs.len()).any(|input| self.is_lagged(input))
+    }
+
     /// The date of the bundles that take cells of this date as an input; `None` beyond the range.
     pub fn bundle_date(&self, input: usize, cell: SlotDate) -> Option<SlotDate> {
         cell.later(self.lag(input))

@@ -190,9 +190,7 @@ impl Graph {
 
     /// Lifts what reads cells of earlier dates, or what runs reported, and what such work may hold, after ranks have changed.
     pub(super) fn lift_all(&mut self) {
-        let is_lagged =
-            |producer: &&Producer| (0..producer.inputs.len()).any(|input| producer.is_lagged(input));
-        let lagged = self.producers.iter().filter(is_lagged);
+        let lagged = self.producers.iter().filter(|producer| producer.reads_earlier());
         let mut readers: Vec<BundleId> = lagged.flat_map(|p| p.bundles.values().copied()).collect();
         if self.reporting > 0 {
             let all = (0..self.bundles.len() as u32).map(BundleId);
@@ -214,10 +212,8 @@ impl Graph {
     /// The first bundle that is not above what it reads and below what it gives. Where nothing is lifted and nothing reads
     /// earlier dates or reports reads, ranks see to that.
     pub(super) fn misplaced(&self) -> Option<BundleId> {
-        let is_lagged =
-            |producer: &Producer| (0..producer.inputs.len()).any(|input| producer.is_lagged(input));
         let lifted = self.cells.iter().any(|cell| cell.lift > 0) || self.bundles.iter().any(|b| b.lift > 0);
-        if !lifted && self.reporting == 0 && !self.producers.iter().any(is_lagged) {
+        if !lifted && self.reporting == 0 && !self.producers.iter().any(Producer::reads_earlier) {
             return None;
         }
         let is_misplaced = |id: &BundleId| {

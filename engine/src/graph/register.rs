@@ -266,8 +266,8 @@ impl Graph {
         outputs: &BTreeMap<SlotId, i32>,
     ) -> bool {
         let known = self.producers.iter().filter(|producer| !producer.deregistered);
-        let is_lagged = |producer: &Producer| producer.definition.inputs.iter().any(|input| input.lag > 0);
-        if definition.inputs.iter().all(|input| input.lag == 0) && !known.clone().any(is_lagged) {
+        if definition.inputs.iter().all(|input| input.lag == 0) && !known.clone().any(Producer::reads_earlier)
+        {
             return false;
         }
         let own = definition.inputs.iter().zip(inputs).filter(|(input, _)| input.mode == Mode::Required);

@@ -4,6 +4,7 @@
 use super::Graph;
 use super::candidate::Standing;
 use super::class::{Class, Seen};
+use super::edges::Known;
 use super::ids::{BundleId, CellId, ProducerId};
 use super::pass::Pass;
 
@@ -42,9 +43,9 @@ impl Graph {
             for cell in found.into_iter().flatten().filter(|cell| self.is_made(**cell)) {
                 let candidates = &self.cells[cell.at()].candidates;
                 let better = candidates.iter().take_while(|c| c.priority > above.priority).count();
-                let standing = Standing::of(&candidates[..better], &self.bundles);
+                let standing = Standing::of(&candidates[..better], &self.tallies);
                 let seen = Seen { g: 0, sight: standing.sight, gone: standing.gone };
-                classes.push((*cell, producer.needs[input].class(None, seen)));
+                classes.push((*cell, producer.needs[input].class(Known::Nothing, seen)));
             }
         }
         classes

@@ -167,9 +167,8 @@ impl Graph {
     fn start(&mut self, pass: &mut Pass, id: BundleId, run: RunId) {
         let bundle = &self.bundles[id.at()];
         let producer = &self.producers[bundle.producer.at()];
-        let mut inputs = Vec::with_capacity(bundle.edges.len());
-        let mut cells = Vec::with_capacity(bundle.edges.len());
-        for (edge, _) in bundle.edges.iter() {
+        let (mut inputs, mut cells) = (Vec::new(), Vec::new());
+        for (edge, _) in self.edges_of(id) {
             let source = &self.cells[edge.source.at()];
             let need = producer.need(edge.input);
             if let (Some(g), Some(content)) = (need.reads(source.seen()), source.content) {
@@ -284,7 +283,7 @@ impl Graph {
         let bundle = &mut self.bundles[id.at()];
         bundle.ending = Some(ending);
         bundle.outputs.extend(&known);
-        let lift = bundle.lift;
+        let lift = self.tallies[id.at()].lift;
         known.iter().for_each(|cell| self.lift(Node::Cell(*cell), lift));
         let bundle = &self.bundles[id.at()];
         let all: Vec<CellId> = bundle.outputs.iter().copied().collect();

@@ -7,7 +7,7 @@ use underbelly_storage::Timestamp;
 
 use super::cell::Moment;
 use super::class::{Class, Counters, Face};
-use super::edges::{EdgeKey, Edges};
+use super::edges::{EdgeKey, Sources};
 use super::group::Members;
 use super::hold::Holding;
 use super::ids::{CellId, ProducerId, RunId, SlotDate};
@@ -47,27 +47,47 @@ pub(super) struct Claim {
     pub scopes: Vec<Members>,
 }
 
+/// What a change of its inputs moves of a bundle. It is apart from the rest, since a change may reach very many bundles.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tally {
+    pub producer: ProducerId,
+    /// How far it was lifted in the order of settling.
+    pub lift: u32,
+    pub counters: Counters,
+    pub status: PStatus,
+    pub face: Face,
+}
+
+impl Tally {
+    pub fn new(producer: ProducerId) -> Tally {
+        Tally {
+            producer,
+            lift: 0,
+            counters: Counters::default(),
+            status: PStatus::Parked,
+            face: Face::default(),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Bundle {
     pub producer: ProducerId,
     pub date: SlotDate,
     pub key: Key,
-    pub edges: Edges,
+    pub sources: Sources,
     /// One for each required input of a group; empty otherwise.
     pub scopes: Vec<ScopeEdge>,
     /// What its last run reported that it has read beside its inputs.
     pub reported: Option<Box<Reported>>,
     /// Of a group that joins several inputs, how many tuples of members have an edge.
     pub support: BTreeMap<EdgeKey, u32>,
-    pub counters: Counters,
-    /// The part of them for which no edge is stored: better candidates of cells that it fills in, and what holds it.
+    /// The part of its counters for which no edge is stored: better candidates of cells that it fills in, and what holds it.
     pub outer: Counters,
     pub ending: Option<Ending>,
     pub ended: Moment,
     /// It is to run although nothing changed.
     pub forced: bool,
-    /// How far it was lifted in the order of settling.
-    pub lift: u32,
     /// Its last run ended while its inputs moved, and it has not settled since.
     pub lagging: bool,
     /// What of its work holds others.
@@ -85,8 +105,6 @@ pub(super) struct Bundle {
     pub runs: u64,
     /// Place in the queue; given when work opens.
     pub order: u64,
-    pub status: PStatus,
-    pub face: Face,
 }
 
 impl Bundle {
@@ -96,17 +114,15 @@ impl Bundle {
             producer,
             date,
             key,
-            edges: Edges::default(),
+            sources: Sources::default(),
             scopes: vec![scope; scopes],
             support: BTreeMap::new(),
             reported: None,
             has_uses: false,
-            counters: Counters::default(),
             outer: Counters::default(),
             ending: None,
             ended: Moment::NEVER,
             forced: false,
-            lift: 0,
             lagging: false,
             holding: Holding::default(),
             running: None,
@@ -115,29 +131,27 @@ impl Bundle {
             interrupted: 0,
             runs: 0,
             order: 0,
-            status: PStatus::Parked,
-            face: Face::default(),
         }
     }
 
     /// Whether there is something to run for: no result yet, or one that read something else, or a command.
-    pub fn has_work(&self) -> bool {
-        self.ending.is_none() || self.counters.changed > 0 || self.forced
+    pub fn has_work(&self, counters: &Counters) -> bool {
+        self.ending.is_none() || counters.changed > 0 || self.forced
     }
 
     /// The status, from facts and counters. `acknowledged`: whether the producer has seen the newest work;
     /// `ended`: whether the end of the date was declared, for groups.
-    pub fn derive_status(&self, acknowledged: bool, ended: bool) -> PStatus {
-        let work = self.has_work();
+    pub fn derive_status(&self, counters: &Counters, acknowledged: bool, ended: bool) -> PStatus {
+        let work = self.has_work(counters);
         if self.running.is_some() {
             PStatus::Processing
         } else if work && !acknowledged {
             PStatus::Notified
-        } else if work && !self.counters.has_obstacle() && self.counters.held == 0 && ended {
+        } else if work && !counters.has_obstacle() && counters.held == 0 && ended {
             PStatus::Ready
         } else {
             match &self.ending {
-                Some(ending) if !work && !self.counters.has_obstacle() => match ending {
+                Some(ending) if !work && !counters.has_obstacle() => match ending {
                     Ending::Data => PStatus::Done,
                     Ending::Declined(_) => PStatus::Declined,
                     Ending::Failed(_) => PStatus::Failed,
@@ -148,13 +162,13 @@ impl Bundle {
         }
     }
 
-    pub fn derive_face(&self) -> Face {
+    pub fn derive_face(&self, counters: &Counters) -> Face {
         Face {
-            changed: self.counters.changed > 0,
-            maybe: self.counters.maybe > 0,
-            blocked: self.counters.blocked > 0,
-            unsatisfiable: self.counters.unsatisfiable > 0,
-            gone: self.counters.gone > 0,
+            changed: counters.changed > 0,
+            maybe: counters.maybe > 0,
+            blocked: counters.blocked > 0,
+            unsatisfiable: counters.unsatisfiable > 0,
+            gone: counters.gone > 0,
             running: self.running.is_some(),
             forced: self.forced,
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::bundle::Bundle;
+use super::bundle::Tally;
 use super::cell::{Cell, Moment};
 use super::class::{Counters, Sight};
 use super::edges::EdgeKey;
@@ -50,13 +50,13 @@ impl Candidate {
         }
     }
 
-    fn bundle<'b>(&self, bundles: &'b [Bundle]) -> Option<&'b Bundle> {
-        self.owner.and_then(|bundle| bundles.get(bundle.at()))
+    fn tally<'t>(&self, tallies: &'t [Tally]) -> Option<&'t Tally> {
+        self.owner.and_then(|bundle| tallies.get(bundle.at()))
     }
 
     /// Counts of the edges on which it rests.
-    pub fn counters(&self, bundles: &[Bundle]) -> Counters {
-        let all = || self.bundle(bundles).map(|bundle| bundle.counters).unwrap_or_default();
+    pub fn counters(&self, tallies: &[Tally]) -> Counters {
+        let all = || self.tally(tallies).map(|tally| tally.counters).unwrap_or_default();
         self.uses.as_ref().map_or_else(all, |uses| uses.counters)
     }
 
@@ -70,28 +70,28 @@ impl Candidate {
         self.content.is_some() || self.error.is_some()
     }
 
-    fn is_sound(&self, bundles: &[Bundle]) -> bool {
-        self.content.is_some() && self.error.is_none() && !self.counters(bundles).has_obstacle()
+    fn is_sound(&self, tallies: &[Tally]) -> bool {
+        self.content.is_some() && self.error.is_none() && !self.counters(tallies).has_obstacle()
     }
 
-    fn is_unsettled(&self, bundles: &[Bundle]) -> bool {
-        let counters = self.counters(bundles);
+    fn is_unsettled(&self, tallies: &[Tally]) -> bool {
+        let counters = self.counters(tallies);
         // Where it rests on some edges only, its bundle may be about to run for others.
-        let runs = |bundle: &Bundle| {
-            let is_ready = self.uses.is_some() && bundle.status == PStatus::Ready;
-            bundle.running.is_some() || bundle.forced || is_ready
+        let runs = |tally: &Tally| {
+            let is_ready = self.uses.is_some() && tally.status == PStatus::Ready;
+            tally.face.running || tally.face.forced || is_ready
         };
-        let active = || self.bundle(bundles).is_some_and(runs);
+        let active = || self.tally(tallies).is_some_and(runs);
         !counters.has_obstacle() && (counters.is_moving() || active())
     }
 
     /// Whether its production failed for good, and there is no reason to try again.
-    fn is_invalid(&self, bundles: &[Bundle]) -> bool {
-        self.error.is_some() && self.counters(bundles).changed == 0 && !self.is_forced(bundles)
+    fn is_invalid(&self, tallies: &[Tally]) -> bool {
+        self.error.is_some() && self.counters(tallies).changed == 0 && !self.is_forced(tallies)
     }
 
-    fn is_forced(&self, bundles: &[Bundle]) -> bool {
-        self.bundle(bundles).is_some_and(|bundle| bundle.forced)
+    fn is_forced(&self, tallies: &[Tally]) -> bool {
+        self.tally(tallies).is_some_and(|tally| tally.face.forced)
     }
 }
 
@@ -112,9 +112,9 @@ pub(super) struct Standing {
 
 impl Standing {
     /// That of candidates by falling priority.
-    pub fn of(candidates: &[Candidate], bundles: &[Bundle]) -> Standing {
-        let unsettled = |c: &Candidate| c.is_unsettled(bundles);
-        let highest_sound = candidates.iter().position(|c| c.is_sound(bundles));
+    pub fn of(candidates: &[Candidate], tallies: &[Tally]) -> Standing {
+        let unsettled = |c: &Candidate| c.is_unsettled(tallies);
+        let highest_sound = candidates.iter().position(|c| c.is_sound(tallies));
         let effective = highest_sound.or_else(|| candidates.iter().position(Candidate::is_held));
         let (above, waiting) = match highest_sound {
             Some(at) => (at, candidates[..=at].iter().any(unsettled)),
@@ -124,7 +124,7 @@ impl Standing {
         let sight = match effective.and_then(|at| candidates.get(at)) {
             _ if waiting => Sight::Waiting,
             _ if highest_sound.is_some() => Sight::Usable,
-            Some(candidate) if candidate.content.is_some() => match candidate.is_invalid(bundles) {
+            Some(candidate) if candidate.content.is_some() => match candidate.is_invalid(tallies) {
                 true => Sight::Invalid,
                 false => Sight::Stale,
             },
@@ -132,7 +132,7 @@ impl Standing {
         };
         let settled = !waiting && highest_sound.is_none();
         let mut held = candidates.iter().filter(|c| c.is_held());
-        let gone = settled && held.all(|c| c.owner.is_some() && c.counters(bundles).gone > 0);
+        let gone = settled && held.all(|c| c.owner.is_some() && c.counters(tallies).gone > 0);
         Standing { effective, sound: highest_sound.is_some(), better_coming, sight, gone }
     }
 }
@@ -153,20 +153,20 @@ impl Cell {
     }
 
     /// Soundness, effectiveness and view from the candidates and their bundles.
-    pub fn standing(&self, bundles: &[Bundle]) -> Standing {
-        Standing::of(&self.candidates, bundles)
+    pub fn standing(&self, tallies: &[Tally]) -> Standing {
+        Standing::of(&self.candidates, tallies)
     }
 
     /// The state, first match of the rules.
-    pub fn derive_state(&self, bundles: &[Bundle]) -> State {
+    pub fn derive_state(&self, tallies: &[Tally]) -> State {
         let Some(candidate) = self.effective_candidate() else { return State::Void };
-        if candidate.is_invalid(bundles) {
+        if candidate.is_invalid(tallies) {
             State::Invalid
         } else if candidate.content.is_none() {
             State::Void
-        } else if !candidate.counters(bundles).is_clean()
-            || candidate.is_forced(bundles)
-            || self.standing(bundles).better_coming.is_some()
+        } else if !candidate.counters(tallies).is_clean()
+            || candidate.is_forced(tallies)
+            || self.standing(tallies).better_coming.is_some()
         {
             State::Stale
         } else if self.notified > 0 {

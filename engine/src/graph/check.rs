@@ -97,15 +97,16 @@ impl Graph {
             return Err(GraphError::RunTaken(run));
         }
         let producer = &self.producers[found.producer.at()];
-        if found.status == PStatus::Ready && producer.attached {
+        let status = self.tallies[bundle.at()].status;
+        if status == PStatus::Ready && producer.attached {
             return Ok(());
         }
-        let reason = match found.status {
+        let reason = match status {
             PStatus::Ready => format!("producer {} is detached", producer.definition.name),
             _ => self.reason(bundle),
         };
         let producer = producer.definition.name.clone();
-        Err(GraphError::NotReady { bundle, producer, status: found.status, reason })
+        Err(GraphError::NotReady { bundle, producer, status, reason })
     }
 
     fn check_end(&self, run: RunId, epoch: u64, outcome: &Outcome, reads: &[Read]) -> Result<(), GraphError> {

@@ -1,6 +1,7 @@
 //! What edges make of their sources: the class of an edge, counts of classes, and what a bundle shows of them.
 
 use super::definition::{Input, Mode};
+use super::edges::Known;
 use super::state::PStatus;
 
 /// What an input asks of the cells behind its edges.
@@ -61,12 +62,20 @@ impl Need {
 
     /// The generation that a run reads now; `None` where it finds nothing.
     pub fn reads(self, seen: Seen) -> Option<u64> {
-        (seen.sight == Sight::Lagging || self.is_usable(seen.sight)).then_some(seen.g)
+        self.is_readable(seen.sight).then_some(seen.g)
     }
 
-    /// The class of an edge whose last run read `token`; first match.
-    pub fn class(self, token: Option<u64>, seen: Seen) -> Class {
-        let changed = token != self.reads(seen);
+    fn is_readable(self, sight: Sight) -> bool {
+        sight == Sight::Lagging || self.is_usable(sight)
+    }
+
+    /// The class of an edge over which this was read; first match.
+    pub fn class(self, known: Known, seen: Seen) -> Class {
+        let changed = match known {
+            Known::Nothing => self.is_readable(seen.sight),
+            Known::Older => true,
+            Known::Current => !self.is_readable(seen.sight),
+        };
         match (seen.sight, self.mode) {
             (Sight::Waiting, _) => Class { maybe: true, held: true, ..Class::CLEAN },
             (Sight::Lagging, mode) => {
@@ -206,16 +215,22 @@ pub(super) enum Shown {
 }
 
 impl Shown {
-    /// What a bundle of this status shows a source of generation `g` of which it has read `token`. A bundle works
-    /// for what it reads: where a source forbids it, it shows nothing.
-    pub fn of(mode: Mode, status: PStatus, token: Option<u64>, g: u64) -> Shown {
+    /// What a bundle of this status shows a source of which it knows this. A bundle works for what it reads: where a
+    /// source forbids it, it shows nothing.
+    pub fn of(mode: Mode, status: PStatus, known: Known) -> Shown {
         match status {
             _ if mode == Mode::Exclusive => Shown::Quiet,
-            PStatus::Notified if token != Some(g) => Shown::Notified,
+            PStatus::Notified if known != Known::Current => Shown::Notified,
             PStatus::Ready | PStatus::Processing => Shown::Active,
             PStatus::Failed => Shown::Failed,
             _ => Shown::Quiet,
         }
+    }
+
+    /// Whether a bundle shows each source the same in two statuses.
+    pub fn is_same(a: PStatus, b: PStatus) -> bool {
+        let shown = |status| Shown::of(Mode::Required, status, Known::Nothing);
+        a == b || (a != PStatus::Notified && b != PStatus::Notified && shown(a) == shown(b))
     }
 }
 
@@ -223,8 +238,8 @@ impl Shown {
 mod tests {
     use super::*;
 
-    fn class(need: Need, token: Option<u64>, sight: Sight) -> String {
-        let class = need.class(token, Seen { g: 7, sight, gone: false });
+    fn class(need: Need, known: Known, sight: Sight) -> String {
+        let class = need.class(known, Seen { g: 7, sight, gone: false });
         let names = [
             (class.maybe, "maybe"),
             (class.held, "held"),
@@ -236,13 +251,13 @@ mod tests {
         if set.is_empty() { "clean".to_string() } else { set.join(" ") }
     }
 
-    /// Classes for the tokens none, an older generation, and the one that is there.
+    /// Classes where nothing was read, an older generation, and the one that is there.
     type Row = (Sight, [&'static str; 3]);
 
     fn check(need: Need, rows: &[Row]) {
         for (sight, expected) in rows {
-            let tokens = [None, Some(6), Some(7)];
-            assert_eq!(tokens.map(|token| class(need, token, *sight)), *expected, "{need:?} of {sight:?}");
+            let known = [Known::Nothing, Known::Older, Known::Current];
+            assert_eq!(known.map(|known| class(need, known, *sight)), *expected, "{need:?} of {sight:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::Graph;
 use super::bundle::{Claim, Ending};
-use super::class::{Counters, Sight};
+use super::class::{Counters, Face, Sight};
 use super::definition::Mode;
 use super::edges::EdgeKey;
 use super::error::GraphError;
@@ -52,11 +52,12 @@ impl Graph {
     pub(super) fn check_cancel(&self, id: BundleId) -> Result<(), GraphError> {
         self.check_bundle(id)?;
         let bundle = &self.bundles[id.at()];
-        if bundle.running.is_some() || bundle.has_work() {
+        let tally = &self.tallies[id.at()];
+        if bundle.running.is_some() || bundle.has_work(&tally.counters) {
             return Ok(());
         }
         let producer = self.producer_name(bundle.producer).to_string();
-        Err(GraphError::NothingToCancel { bundle: id, producer, status: bundle.status })
+        Err(GraphError::NothingToCancel { bundle: id, producer, status: tally.status })
     }
 
     /// Ends a bundle with an error, as if a run had read everything as it is now: another change makes work again.
@@ -70,7 +71,7 @@ impl Graph {
             let so_far = need.mode != Mode::Exclusive && seen.sight == Sight::Waiting && seen.g > 0;
             Some((edge, need.reads(seen).or(so_far.then_some(seen.g))?))
         };
-        let cells = bundle.edges.iter().filter_map(|(edge, _)| read(edge)).collect();
+        let cells = self.edges_of(id).filter_map(|(edge, _)| read(edge)).collect();
         let scopes = self.scopes_now(bundle);
         if let Some(claim) = &bundle.running {
             self.runs.remove(&claim.run);
@@ -135,15 +136,17 @@ impl Graph {
             self.runs.remove(&claim.run);
         }
         self.unwatch(id);
-        let edges: Vec<EdgeKey> = self.bundles[id.at()].edges.iter().map(|(edge, _)| edge).collect();
+        let edges: Vec<EdgeKey> = self.edges_of(id).map(|(edge, _)| edge).collect();
         for edge in edges {
             self.remove_edge(pass, id, edge);
         }
+        // A producer without a place in the order: its cells do not wait for it.
+        let tally = &mut self.tallies[id.at()];
+        (tally.counters, tally.face) = (Counters::default(), Face::default());
         let bundle = &mut self.bundles[id.at()];
         bundle.scopes.clear();
         bundle.support.clear();
         bundle.has_uses = false;
-        bundle.counters = Counters::default();
         bundle.outer = Counters::default();
         bundle.lagging = false;
         bundle.forced = false;

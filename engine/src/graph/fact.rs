@@ -18,7 +18,7 @@ use super::candidate::{Candidate, Uses};
 use super::cell::{Cell, Moment};
 use super::class::Counters;
 use super::definition::SlotDefinition;
-use super::edges::EdgeKey;
+use super::edges::{EdgeKey, Edges};
 use super::error::GraphError;
 use super::group::Members;
 use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
@@ -143,7 +143,8 @@ fn put_reported(out: &mut Vec<u8>, reported: &Reported) {
     }
 }
 
-pub(super) fn put_bundle(out: &mut Vec<u8>, bundle: &Bundle) {
+/// `lift`: how far the bundle is lifted; `edges`: all that there are.
+pub(super) fn put_bundle(out: &mut Vec<u8>, id: BundleId, bundle: &Bundle, lift: u32, edges: Edges<'_>) {
     out.extend_from_slice(&bundle.producer.0.to_le_bytes());
     put_date(out, bundle.date);
     put_key(out, &bundle.key);
@@ -164,15 +165,15 @@ pub(super) fn put_bundle(out: &mut Vec<u8>, bundle: &Bundle) {
         }
     }
     put_moment(out, bundle.ended);
-    put_flags(out, [bundle.forced, bundle.lift > 0, bundle.lagging, bundle.reported.is_some()]);
-    if bundle.lift > 0 {
-        out.extend_from_slice(&bundle.lift.to_le_bytes());
+    put_flags(out, [bundle.forced, lift > 0, bundle.lagging, bundle.reported.is_some()]);
+    if lift > 0 {
+        out.extend_from_slice(&lift.to_le_bytes());
     }
     put_option(out, bundle.unseen);
     out.extend_from_slice(&bundle.interrupted.to_le_bytes());
     out.extend_from_slice(&bundle.runs.to_le_bytes());
     out.extend_from_slice(&bundle.order.to_le_bytes());
-    let tokens = bundle.edges.iter().filter_map(|(edge, token)| Some((edge, token?)));
+    let tokens = edges.into(id, &bundle.sources).filter_map(|(edge, token)| Some((edge, token?)));
     put_count(out, tokens.clone().count());
     tokens.for_each(|token| put_token(out, &token));
     put_count(out, bundle.scopes.len());

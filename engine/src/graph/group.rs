@@ -282,7 +282,7 @@ impl Graph {
                 (false, _) => Class { changed: scope.token != Some(scope.now), ..Class::CLEAN },
             };
             let before = std::mem::replace(&mut scope.class, class);
-            bundle.counters.shift(before, class);
+            self.tallies[id.at()].counters.shift(before, class);
         }
     }
 }

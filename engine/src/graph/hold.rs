@@ -201,7 +201,7 @@ impl Graph {
     /// Takes in how far a bundle is lifted; the bundles that it may hold, and how far they are to be lifted.
     pub(super) fn note_lift(&mut self, id: BundleId) -> Vec<(BundleId, u32)> {
         let bundle = &self.bundles[id.at()];
-        let (lift, producer) = (bundle.lift, bundle.producer);
+        let (lift, producer) = (self.tallies[id.at()].lift, bundle.producer);
         let mut entries = Vec::new();
         for (entry, open) in self.producers[producer.at()].open_by.iter_mut().enumerate() {
             if lift > 0 || open.is_lagged {

@@ -10,6 +10,7 @@ use underbelly_storage::image::Key as RecordKey;
 
 use super::Graph;
 use super::bits::Bits;
+use super::edges::Edges;
 use super::fact::{self, BUNDLE, CELL, COUNTERS, PRODUCER, SLOT};
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 
@@ -115,9 +116,10 @@ impl Graph {
     /// A bundle whose facts are about to change.
     pub(super) fn bundle_mut(&mut self, id: BundleId) -> &mut super::bundle::Bundle {
         let bound = self.bundles.len();
-        let bundle = &mut self.bundles[id.at()];
+        let (bundle, lift) = (&mut self.bundles[id.at()], self.tallies[id.at()].lift);
+        let edges = Edges { cells: &self.cells, far: &self.far };
         let key = RecordKey::new(BUNDLE, u64::from(id.0));
-        self.ledger.note(key, bound, |out| fact::put_bundle(out, bundle));
+        self.ledger.note(key, bound, |out| fact::put_bundle(out, id, bundle, lift, edges));
         bundle
     }
 
@@ -210,7 +212,11 @@ impl Graph {
             SLOT => self.slots.get(at).into_iter().for_each(|slot| fact::put_slot(out, &slot.definition)),
             PRODUCER => self.producers.get(at).into_iter().for_each(|p| fact::put_producer(out, p)),
             CELL => self.cells.get(at).into_iter().for_each(|cell| fact::put_cell(out, cell)),
-            BUNDLE => self.bundles.get(at).into_iter().for_each(|bundle| fact::put_bundle(out, bundle)),
+            BUNDLE => {
+                if let (Some(bundle), Some(tally)) = (self.bundles.get(at), self.tallies.get(at)) {
+                    fact::put_bundle(out, BundleId(at as u32), bundle, tally.lift, self.edges());
+                }
+            }
             _ => {}
         }
     }

@@ -24,9 +24,9 @@ impl Graph {
     pub fn downstream(&self, cell: CellId, extent: Extent) -> Option<Tree> {
         self.tree(cell, extent, &|cell, child| {
             let Some(source) = self.cells.get(cell.at()) else { return };
-            for id in source.readers.iter() {
+            for id in source.readers.bundles() {
                 let Some(bundle) = self.bundles.get(id.at()) else { continue };
-                for (edge, token) in bundle.edges.of(cell) {
+                for (edge, token) in self.edges().between(cell, id) {
                     let link = Link { bundle: id, input: edge.input, token };
                     for output in &bundle.outputs {
                         let candidates = self.cells.get(output.at()).into_iter().flat_map(|c| &c.candidates);
@@ -57,7 +57,7 @@ impl Graph {
                     child(node, Link { bundle: id, input, token });
                 }
                 let is_shown = |edge: EdgeKey| self.is_made(edge.source) && candidate.rests_on(edge);
-                for (edge, token) in bundle.edges.iter().filter(|(edge, _)| is_shown(*edge)) {
+                for (edge, token) in self.edges_of(id).filter(|(edge, _)| is_shown(*edge)) {
                     child(TreeNode::Cell(edge.source), Link { bundle: id, input: edge.input, token });
                 }
             }
@@ -72,7 +72,7 @@ impl Graph {
         while let Some(id) = left.pop() {
             let Some(bundle) = self.bundles.get(id.at()) else { continue };
             let cells = bundle.outputs.iter().filter_map(|cell| self.cells.get(cell.at()));
-            for reader in cells.flat_map(|cell| cell.readers.iter()) {
+            for reader in cells.flat_map(|cell| cell.readers.bundles()) {
                 if seen.insert(reader) {
                     behind.insert(reader);
                     left.push(reader);

@@ -103,6 +103,9 @@ pub struct Graph {
     groups: Vec<ProducerId>,
     cells: Vec<cell::Cell>,
     bundles: Vec<bundle::Bundle>,
+    /// Of each bundle what a change of its inputs moves.
+    tallies: Vec<bundle::Tally>,
+    far: edges::Far,
     runs: BTreeMap<RunId, BundleId>,
     /// Ready bundles of attached producers by their place in the queue.
     ready: BTreeMap<u64, BundleId>,
@@ -134,6 +137,8 @@ impl Graph {
             groups: Vec::new(),
             cells: Vec::new(),
             bundles: Vec::new(),
+            tallies: Vec::new(),
+            far: HashMap::new(),
             runs: BTreeMap::new(),
             ready: BTreeMap::new(),
             next_order: 1,

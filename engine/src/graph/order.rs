@@ -141,8 +141,8 @@ impl Graph {
     }
 
     pub(super) fn place_of_bundle(&self, bundle: BundleId) -> Place {
-        let bundle = &self.bundles[bundle.at()];
-        Place { lift: bundle.lift, rank: self.producers[bundle.producer.at()].rank }
+        let tally = &self.tallies[bundle.at()];
+        Place { lift: tally.lift, rank: self.producers[tally.producer.at()].rank }
     }
 
     /// Lifts a bundle above a cell from which it has an edge, and with it what depends on it.
@@ -169,7 +169,8 @@ impl Graph {
             }
             match node {
                 Node::Bundle(id) => {
-                    self.bundle_mut(id).lift = lift;
+                    self.bundle_mut(id);
+                    self.tallies[id.at()].lift = lift;
                     left.extend(self.bundles[id.at()].outputs.iter().map(|cell| (Node::Cell(*cell), lift)));
                     for (held, lift) in self.note_lift(id) {
                         let times = above_holds.entry(held).or_insert(0);
@@ -181,7 +182,7 @@ impl Graph {
                 }
                 Node::Cell(id) => {
                     self.cell_mut(id).lift = lift;
-                    let readers = self.cells[id.at()].readers.iter();
+                    let readers = self.cells[id.at()].readers.bundles();
                     left.extend(readers.map(|bundle| (Node::Bundle(bundle), self.lift_over(id, bundle))));
                 }
             }
@@ -197,7 +198,7 @@ impl Graph {
             readers.extend(all.filter(|bundle| self.bundles[bundle.at()].reported.is_some()));
         }
         for bundle in readers {
-            for source in self.bundles[bundle.at()].edges.sources().collect::<Vec<_>>() {
+            for source in self.bundles[bundle.at()].sources.iter().collect::<Vec<_>>() {
                 self.lift_above(bundle, source);
             }
         }
@@ -212,13 +213,13 @@ impl Graph {
     /// The first bundle that is not above what it reads and below what it gives. Where nothing is lifted and nothing reads
     /// earlier dates or reports reads, ranks see to that.
     pub(super) fn misplaced(&self) -> Option<BundleId> {
-        let lifted = self.cells.iter().any(|cell| cell.lift > 0) || self.bundles.iter().any(|b| b.lift > 0);
+        let lifted = self.cells.iter().any(|cell| cell.lift > 0) || self.tallies.iter().any(|t| t.lift > 0);
         if !lifted && self.reporting == 0 && !self.producers.iter().any(Producer::reads_earlier) {
             return None;
         }
         let is_misplaced = |id: &BundleId| {
             let (bundle, place) = (&self.bundles[id.at()], self.place_of_bundle(*id));
-            bundle.edges.sources().any(|cell| self.place_of_cell(cell) >= place)
+            bundle.sources.iter().any(|cell| self.place_of_cell(cell) >= place)
                 || bundle.outputs.iter().any(|cell| self.place_of_cell(*cell) <= place)
         };
         (0..self.bundles.len() as u32).map(BundleId).find(is_misplaced)

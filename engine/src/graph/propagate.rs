@@ -3,9 +3,9 @@
 use std::mem;
 
 use super::Graph;
-use super::bundle::{Bundle, ScopeEdge};
-use super::class::{Need, Seen, Shown};
-use super::edges::EdgeKey;
+use super::bundle::{Bundle, ScopeEdge, Tally};
+use super::class::{Seen, Shown};
+use super::edges::{EdgeKey, Known};
 use super::ids::{BundleId, CellId, ProducerId, SlotDate};
 use super::key::Key;
 use super::pass::Pass;
@@ -30,7 +30,10 @@ impl Graph {
         let mut bundle = Bundle::new(producer, date, key, scopes);
         bundle.unseen = owner.unseen();
         self.bundles.push(bundle);
+        self.tallies.push(Tally::new(producer));
         self.bundle_mut(id);
+        let members = members.into_iter();
+        self.bundles[id.at()].sources.reserve(members.size_hint().0);
         for (input, source) in members {
             self.add_edge(pass, id, EdgeKey { source, input });
         }
@@ -40,93 +43,112 @@ impl Graph {
         id
     }
 
-    /// What the input of an edge asks of its source.
-    fn need(&self, producer: ProducerId, input: u16) -> Need {
-        self.producers[producer.at()].need(input)
-    }
-
     pub(super) fn add_edge(&mut self, pass: &mut Pass, bundle: BundleId, key: EdgeKey) {
-        let need = self.need(self.bundles[bundle.at()].producer, key.input);
-        let target = &mut self.bundles[bundle.at()];
-        let source = &mut self.cells[key.source.at()];
-        if !target.edges.insert(key) {
+        if !self.insert_edge(bundle, key) {
             return;
         }
-        target.counters.add(need.class(None, source.seen()));
-        source.readers.insert(bundle);
-        if let Some(scope) = scope_of(target, &self.producers, key.input) {
+        let tally = &mut self.tallies[bundle.at()];
+        let need = self.producers[tally.producer.at()].need(key.input);
+        tally.counters.add(need.class(Known::Nothing, self.cells[key.source.at()].seen()));
+        let shown = Shown::of(need.mode, tally.status, Known::Nothing);
+        if let Some(scope) = scope_of(&mut self.bundles[bundle.at()], &self.producers, key.input) {
             scope.now.insert(key.source);
         }
-        let shown = Shown::of(need.mode, target.status, None, source.g);
         self.show(pass, key.source, Shown::Quiet, shown);
         self.lift_above(bundle, key.source);
     }
 
     pub(super) fn remove_edge(&mut self, pass: &mut Pass, bundle: BundleId, key: EdgeKey) {
-        let need = self.need(self.bundles[bundle.at()].producer, key.input);
         // Of an edge, its token alone is a fact.
-        if self.bundles[bundle.at()].edges.of(key.source).any(|(at, token)| at == key && token.is_some()) {
+        if self.edges().between(key.source, bundle).any(|(at, token)| at == key && token.is_some()) {
             self.bundle_mut(bundle);
         }
-        let target = &mut self.bundles[bundle.at()];
-        let source = &mut self.cells[key.source.at()];
-        let Some(token) = target.edges.remove(key) else { return };
-        target.counters.remove(need.class(token, source.seen()));
-        if let Some(scope) = scope_of(target, &self.producers, key.input) {
+        let Some(known) = self.delete_edge(bundle, key) else { return };
+        let tally = &mut self.tallies[bundle.at()];
+        let need = self.producers[tally.producer.at()].need(key.input);
+        tally.counters.remove(need.class(known, self.cells[key.source.at()].seen()));
+        let shown = Shown::of(need.mode, tally.status, known);
+        if let Some(scope) = scope_of(&mut self.bundles[bundle.at()], &self.producers, key.input) {
             scope.now.remove(key.source);
         }
-        if target.edges.of(key.source).next().is_none() {
-            source.readers.remove(bundle);
-        }
-        let shown = Shown::of(need.mode, target.status, token, source.g);
         self.show(pass, key.source, shown, Shown::Quiet);
     }
 
-    /// A source looks different: moves the counters of a bundle that reads it, and what its edges show.
-    pub(super) fn reclassify(&mut self, bundle: BundleId, source: CellId, before: Seen, now: Seen) {
-        let target = &mut self.bundles[bundle.at()];
-        let producer = &self.producers[target.producer.at()];
-        let cell = &mut self.cells[source.at()];
-        for (key, token) in target.edges.of(source) {
-            let need = producer.need(key.input);
-            target.counters.shift(need.class(token, before), need.class(token, now));
-            let shown = |g| Shown::of(need.mode, target.status, token, g);
-            cell.move_shown(shown(before.g), shown(now.g));
+    /// A cell looks different: moves the counters of the bundles that read it, and what its edges show.
+    pub(super) fn reclassify(&mut self, pass: &mut Pass, source: CellId, before: Seen, now: Seen) {
+        let rises = before.g != now.g;
+        if rises {
+            self.age_edges(source);
+            for at in 0..self.cells[source.at()].readers.edges().len() {
+                self.notify(self.cells[source.at()].readers.edges()[at].bundle);
+            }
         }
+        let mut notified = 0;
+        // Of most cells all edges look alike.
+        let mut alike = None;
+        for edge in self.cells[source.at()].readers.edges() {
+            let tally = &mut self.tallies[edge.bundle.at()];
+            let need = self.producers[tally.producer.at()].need(edge.input);
+            let known = edge.known();
+            let was = if rises { edge.known_before() } else { known };
+            let (from, to) = match alike {
+                Some((of, from, to)) if of == (need, was, known) => (from, to),
+                _ => {
+                    let (from, to) = (need.class(was, before), need.class(known, now));
+                    alike = Some(((need, was, known), from, to));
+                    (from, to)
+                }
+            };
+            tally.counters.shift(from, to);
+            let shown = |known| Shown::of(need.mode, tally.status, known);
+            if rises && shown(was) != shown(known) {
+                // What was read is older now, which alone may show.
+                notified += 1;
+            }
+            self.touch_bundle(pass, edge.bundle);
+        }
+        self.cells[source.at()].notified += notified;
     }
 
     /// Gives the edges of a bundle what its run read, and moves its counters and what its edges show.
     pub(super) fn retoken(&mut self, pass: &mut Pass, bundle: BundleId, read: &[(EdgeKey, u64)]) {
-        let mut shows = Vec::new();
-        let target = &mut self.bundles[bundle.at()];
-        let producer = &self.producers[target.producer.at()];
-        let (cells, counters, status) = (&self.cells, &mut target.counters, target.status);
+        let producer = self.tallies[bundle.at()].producer;
         let mut left = read.iter().peekable();
-        target.edges.retoken(|key, before| {
+        let edges: Vec<EdgeKey> = self.edges_of(bundle).map(|(edge, _)| edge).collect();
+        for key in edges {
             while left.next_if(|(at, _)| *at < key).is_some() {}
-            let now = left.next_if(|(at, _)| *at == key).map(|(_, g)| *g);
-            let need = producer.need(key.input);
-            let seen = cells[key.source.at()].seen();
-            counters.shift(need.class(before, seen), need.class(now, seen));
-            let shown = |token| Shown::of(need.mode, status, token, seen.g);
-            if shown(before) != shown(now) {
-                shows.push((key.source, shown(before), shown(now)));
+            let token = left.next_if(|(at, _)| *at == key).map(|(_, g)| *g);
+            let Some((before, now)) = self.set_token(bundle, key, token) else { continue };
+            if before == now {
+                continue;
             }
-            now
-        });
-        shows.into_iter().for_each(|(cell, from, to)| self.show(pass, cell, from, to));
+            let need = self.producers[producer.at()].need(key.input);
+            let seen = self.cells[key.source.at()].seen();
+            let tally = &mut self.tallies[bundle.at()];
+            tally.counters.shift(need.class(before, seen), need.class(now, seen));
+            let (from, to) =
+                (Shown::of(need.mode, tally.status, before), Shown::of(need.mode, tally.status, now));
+            self.show(pass, key.source, from, to);
+        }
     }
 
     /// A bundle's status changed: its edges show it to their sources.
     pub(super) fn reshow(&mut self, pass: &mut Pass, bundle: BundleId, before: PStatus, now: PStatus) {
-        let edges = mem::take(&mut self.bundles[bundle.at()].edges);
-        let producer = self.bundles[bundle.at()].producer;
-        for (key, token) in edges.iter() {
-            let (mode, g) = (self.need(producer, key.input).mode, self.cells[key.source.at()].g);
-            let shown = |status| Shown::of(mode, status, token, g);
-            self.show(pass, key.source, shown(before), shown(now));
+        if Shown::is_same(before, now) {
+            return;
         }
-        self.bundles[bundle.at()].edges = edges;
+        let sources = mem::take(&mut self.bundles[bundle.at()].sources);
+        let producer = self.tallies[bundle.at()].producer;
+        for source in sources.iter() {
+            let mut at = 0;
+            while let Some(edge) = self.cells[source.at()].readers.of(bundle).get(at).copied() {
+                let mode = self.producers[producer.at()].need(edge.input).mode;
+                let shown = |status| Shown::of(mode, status, edge.known());
+                self.show(pass, source, shown(before), shown(now));
+                at += 1;
+            }
+        }
+        self.bundles[bundle.at()].sources = sources;
     }
 
     fn show(&mut self, pass: &mut Pass, cell: CellId, from: Shown, to: Shown) {

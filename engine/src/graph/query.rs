@@ -116,7 +116,7 @@ impl Graph {
         if let Some(owner) = effective.and_then(|c| c.owner) {
             causes = self.causes(owner, effective);
         }
-        causes.extend(cell.standing(&self.bundles).better_coming.map(Cause::Better));
+        causes.extend(cell.standing(&self.tallies).better_coming.map(Cause::Better));
         Some(CellInfo {
             cell: id,
             slot: cell.slot,
@@ -142,10 +142,10 @@ impl Graph {
     fn failed_listeners(&self, id: CellId) -> u32 {
         let cell = &self.cells[id.at()];
         let failed = |bundle: &BundleId| {
-            self.bundles[bundle.at()].status == PStatus::Failed
+            self.tallies[bundle.at()].status == PStatus::Failed
                 && self.members(*bundle).any(|member| member == id)
         };
-        if cell.failed == 0 { 0 } else { cell.readers.iter().filter(failed).count() as u32 }
+        if cell.failed == 0 { 0 } else { cell.readers.bundles().filter(failed).count() as u32 }
     }
 
     /// The commit that gave a cell the contents that it has now, their generation, and the contents; `None` where it
@@ -166,22 +166,24 @@ impl Graph {
 
     /// The cells that a run of a bundle may read, each once.
     fn members(&self, bundle: BundleId) -> impl Iterator<Item = CellId> + '_ {
-        let bundle = &self.bundles[bundle.at()];
-        let producer = &self.producers[bundle.producer.at()];
+        let producer = &self.producers[self.bundles[bundle.at()].producer.at()];
         let is_read =
             |edge: &EdgeKey| producer.need(edge.input).mode != Mode::Exclusive && self.is_made(edge.source);
         let mut before = None;
-        let cells = bundle.edges.iter().map(|(edge, _)| edge).filter(is_read).map(|edge| edge.source);
+        let cells = self.edges_of(bundle).map(|(edge, _)| edge).filter(is_read).map(|edge| edge.source);
         cells.filter(move |cell| before.replace(*cell) != Some(*cell))
     }
 
     /// The edges of a bundle and their classes.
     pub(super) fn classes(&self, bundle: BundleId) -> impl Iterator<Item = (EdgeKey, Class)> + '_ {
-        let bundle = &self.bundles[bundle.at()];
-        let producer = &self.producers[bundle.producer.at()];
-        bundle.edges.iter().map(|(edge, token)| {
-            let need = producer.need(edge.input);
-            (edge, need.class(token, self.cells[edge.source.at()].seen()))
+        let found = &self.bundles[bundle.at()];
+        let producer = &self.producers[found.producer.at()];
+        found.sources.iter().flat_map(move |source| {
+            let cell = &self.cells[source.at()];
+            cell.readers.of(bundle).iter().map(move |edge| {
+                let class = producer.need(edge.input).class(edge.known(), cell.seen());
+                (EdgeKey { source, input: edge.input }, class)
+            })
         })
     }
 
@@ -260,7 +262,7 @@ impl Graph {
             producer: bundle.producer,
             date: bundle.date,
             key: bundle.key.clone(),
-            status: bundle.status,
+            status: self.tallies[id.at()].status,
             reason: self.reason(id),
             members: self.members(id).collect(),
             outputs: bundle.outputs.iter().copied().collect(),
@@ -275,7 +277,7 @@ impl Graph {
     pub(super) fn reason(&self, id: BundleId) -> String {
         let bundle = &self.bundles[id.at()];
         let producer = self.producer_name(bundle.producer);
-        match (&bundle.status, &bundle.ending) {
+        match (&self.tallies[id.at()].status, &bundle.ending) {
             (PStatus::Notified, _) => format!("producer {producer} is detached"),
             (PStatus::Declined, Some(Ending::Declined(reason))) => reason.to_string(),
             (PStatus::Failed, Some(Ending::Failed(message))) => message.to_string(),
@@ -403,7 +405,7 @@ impl Graph {
         let candidates = self.cells.get(cell.at()).map_or(&[][..], |cell| &cell.candidates);
         let mut sources = Vec::new();
         for bundle in candidates.iter().filter_map(|c| c.owner) {
-            sources.extend(self.bundles[bundle.at()].edges.sources().map(|input| (bundle, input)));
+            sources.extend(self.bundles[bundle.at()].sources.iter().map(|input| (bundle, input)));
         }
         sources
     }

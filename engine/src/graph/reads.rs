@@ -69,7 +69,7 @@ impl Graph {
         }
         self.unwatch(id);
         let wanted = self.watch(id, reported);
-        let edges = self.bundles[id.at()].edges.iter().map(|(edge, _)| edge);
+        let edges = self.edges_of(id).map(|(edge, _)| edge);
         let gone: Vec<EdgeKey> =
             edges.filter(|edge| edge.input == REPORTED && !wanted.contains(&edge.source)).collect();
         gone.into_iter().for_each(|edge| self.remove_edge(pass, id, edge));
@@ -269,8 +269,8 @@ impl Graph {
         let mut found = BTreeSet::new();
         let made = self.find(cell.slot, cell.date, &cell.key);
         if let Some(made) = made {
-            found.extend(self.cells[made.at()].readers.iter());
-            let of_inputs = self.bundles[id.at()].edges.of(made).any(|(edge, _)| edge.input != REPORTED);
+            found.extend(self.cells[made.at()].readers.bundles());
+            let of_inputs = self.cells[made.at()].readers.of(id).iter().any(|edge| edge.input != REPORTED);
             if of_inputs {
                 return (found, true);
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use underbelly_storage::image::Key as RecordKey;
 
-use super::bundle::Bundle;
+use super::bundle::{Bundle, Tally};
 use super::cell::{Cell, Moment};
 use super::class::Counters;
 use super::edges::EdgeKey;
@@ -135,7 +135,12 @@ impl Restorer {
         if let Some(cell) = pass.contradiction {
             return wrong(format!("facts of cell {cell} contradict each other"));
         }
-        if graph.bundles.iter().any(|bundle| bundle.status.is_open() && bundle.order == 0) {
+        if graph
+            .bundles
+            .iter()
+            .zip(&graph.tallies)
+            .any(|(bundle, tally)| tally.status.is_open() && bundle.order == 0)
+        {
             return wrong("work without a place in the queue");
         }
         graph.clear_ledger();
@@ -268,22 +273,23 @@ impl Graph {
         self.restore_reported(&mut pass, id, facts.reported)?;
         for (edge, g) in facts.tokens {
             let token = Some(bounded("a token", g)?).filter(|g| *g > 0);
-            let bundle = &mut self.bundles[id.at()];
-            if token.is_none() || !bundle.edges.set_token(edge, token) {
-                return wrong(format!("bundle {id} read cell {}, which is no member", edge.source));
+            let is_cell = edge.source.at() < self.cells.len();
+            if token.is_none() || !is_cell || self.set_token(id, edge, token).is_none() {
+                let cell = edge.source;
+                return wrong(format!("bundle {id} read cell {cell} as no member, or before it was so"));
             }
         }
         let mut counters = Counters::default();
         self.classes(id).for_each(|(_, class)| counters.add(class));
+        self.tallies[id.at()].counters = counters;
+        self.tallies[id.at()].lift = facts.lift;
         let bundle = &mut self.bundles[id.at()];
-        bundle.counters = counters;
         for (scope, token) in bundle.scopes.iter_mut().zip(facts.scopes) {
             scope.token = token;
         }
         bundle.ending = facts.ending;
         bundle.ended = facts.ended;
         bundle.forced = facts.forced;
-        bundle.lift = facts.lift;
         bundle.lagging = facts.lagging;
         if facts.unseen.is_some_and(|unseen| unseen > epoch) {
             return wrong(format!("bundle {id} waits for a session that never was"));
@@ -307,10 +313,10 @@ impl Graph {
         }
         let scopes_differ = claim.scopes.len() != scopes;
         let inputs = &self.producers[producer.at()].inputs;
-        let fits = |(edge, _): &(EdgeKey, u64)| {
-            let slot = self.cells.get(edge.source.at()).map(|cell| cell.slot);
-            let is_input = slot.as_ref() == inputs.get(usize::from(edge.input));
-            slot.is_some() && (is_input || edge.input == REPORTED)
+        let fits = |(edge, g): &(EdgeKey, u64)| {
+            let Some(cell) = self.cells.get(edge.source.at()) else { return false };
+            let is_input = Some(&cell.slot) == inputs.get(usize::from(edge.input));
+            (is_input || edge.input == REPORTED) && (1..=cell.g).contains(g)
         };
         let in_order = claim.cells.is_sorted_by(|a, b| a.0 < b.0);
         if scopes_differ || !in_order || !claim.cells.iter().all(fits) {
@@ -351,14 +357,15 @@ impl Graph {
         let mut bundle = Bundle::new(facts.producer, facts.date, facts.key, 0);
         bundle.ending = facts.ending;
         bundle.ended = facts.ended;
-        bundle.lift = facts.lift;
         bundle.interrupted = facts.interrupted;
         bundle.runs = bounded("a count of runs", facts.runs)?;
         bundle.order = facts.order;
+        let tally = Tally { lift: facts.lift, ..Tally::new(facts.producer) };
         let producer = &mut self.producers[facts.producer.at()];
         producer.statuses[PStatus::Parked.place()] += 1;
         producer.runs = bounded("a count of runs", producer.runs.saturating_add(facts.runs))?;
         self.bundles.push(bundle);
+        self.tallies.push(tally);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use underbelly_storage::Timestamp;
 
 use super::Graph;
-use super::bundle::{Bundle, Ending};
+use super::bundle::Ending;
 use super::definition::Mode;
 use super::edges::EdgeKey;
 use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
@@ -52,11 +52,11 @@ impl Graph {
         after: Option<Step>,
     ) -> Option<impl Iterator<Item = EdgeRow> + '_> {
         let candidate = self.cells.get(cell.at())?.candidates.get(candidate)?;
-        let owner = candidate.owner.and_then(|id| Some((id, self.bundles.get(id.at())?)));
+        let owner = candidate.owner;
         let priority = candidate.priority;
-        Some(owner.into_iter().flat_map(move |(id, bundle)| {
-            let edges =
-                bundle.edges.after(after.map(Step::edge)).filter(|(edge, _)| candidate.rests_on(*edge));
+        Some(owner.into_iter().flat_map(move |id| {
+            let edges = self.edges_after(id, after.map(Step::edge));
+            let edges = edges.filter(|(edge, _)| candidate.rests_on(*edge));
             edges.map(move |(edge, token)| EdgeRow {
                 source: edge.source,
                 target: cell,
@@ -128,15 +128,13 @@ impl Graph {
         bundle: BundleId,
         after: Option<Step>,
     ) -> impl Iterator<Item = Obligation> + '_ {
-        let bundle = self.bundles.get(bundle.at());
-        bundle.into_iter().flat_map(move |bundle| {
-            let edges = bundle.edges.after(after.map(Step::edge));
-            edges.filter_map(move |(edge, token)| self.obligation(bundle, edge, token))
-        })
+        let edges = self.edges_after(bundle, after.map(Step::edge));
+        edges.filter_map(move |(edge, token)| self.obligation(bundle, edge, token))
     }
 
-    fn obligation(&self, bundle: &Bundle, edge: EdgeKey, token: Option<u64>) -> Option<Obligation> {
+    fn obligation(&self, id: BundleId, edge: EdgeKey, token: Option<u64>) -> Option<Obligation> {
         let EdgeKey { source: cell, input } = edge;
+        let (bundle, status) = (self.bundles.get(id.at())?, self.tallies.get(id.at())?.status);
         // It owes nothing to what forbids it, nor to what is not there.
         let need = self.producers.get(bundle.producer.at())?.need(input);
         let forbids = need.mode == Mode::Exclusive;
@@ -148,9 +146,9 @@ impl Graph {
         let read = reads.binary_search_by_key(&edge, |(edge, _)| *edge).ok();
         let read = read.and_then(|at| reads.get(at)).map(|(_, read)| *read);
         if let Some(read) = read.filter(|read| *read < g) {
-            return Some(Obligation { cell, input, g: read, status: bundle.status, superseded: true });
+            return Some(Obligation { cell, input, g: read, status, superseded: true });
         }
-        let status = match (&bundle.status, &bundle.ending) {
+        let status = match (status, &bundle.ending) {
             // Other members have news; what this one has was seen.
             (PStatus::Notified, Some(ending)) if token == Some(g) => match ending {
                 Ending::Data => PStatus::Done,
@@ -158,7 +156,7 @@ impl Graph {
                 Ending::Failed(_) => PStatus::Failed,
                 Ending::Cancelled(_) => PStatus::Cancelled,
             },
-            (status, _) => *status,
+            _ => status,
         };
         Some(Obligation { cell, input, g, status, superseded: false })
     }

@@ -41,7 +41,7 @@ impl Graph {
 
     pub(super) fn settle_cell(&mut self, pass: &mut Pass, id: CellId) {
         let cell = &self.cells[id.at()];
-        let standing = cell.standing(&self.bundles);
+        let standing = cell.standing(&self.tallies);
         let effective = standing.effective.and_then(|at| cell.candidates.get(at));
         let priority = effective.map(|c| c.priority);
         let content = effective.and_then(|c| c.content);
@@ -50,7 +50,7 @@ impl Graph {
         // Of a better candidate too, which gave nothing: nobody waits for more than one result of what never rests.
         let caught = cell.candidates.iter().any(|candidate| {
             let counts = priority.is_none_or(|priority| candidate.priority >= priority);
-            candidate.answered && counts && candidate.counters(&self.bundles).is_moving()
+            candidate.answered && counts && candidate.counters(&self.tallies).is_moving()
         });
         let waiting = standing.sight == Sight::Waiting;
         let lagging = waiting && standing.sound && (latched || caught);
@@ -94,15 +94,7 @@ impl Graph {
         }
         let now = cell.seen();
         if now != before {
-            let readers = mem::take(&mut cell.readers);
-            for bundle in readers.iter() {
-                if rises {
-                    self.notify(bundle);
-                }
-                self.reclassify(bundle, id, before, now);
-                self.touch_bundle(pass, bundle);
-            }
-            self.cells[id.at()].readers = readers;
+            self.reclassify(pass, id, before, now);
         }
         if was_member != is_member && !pass.rebuilding {
             self.move_member(pass, id, is_member);
@@ -127,14 +119,14 @@ impl Graph {
         let owner = &self.producers[producer.at()];
         let attached = owner.attached;
         let ended = !owner.awaits_all() || self.missing_ends(bundle).is_empty();
-        let bundle = &mut self.bundles[id.at()];
+        let tally = &mut self.tallies[id.at()];
         let status = match owner.deregistered {
             true => PStatus::Parked,
-            false => bundle.derive_status(owner.acknowledges(bundle), ended),
+            false => bundle.derive_status(&tally.counters, owner.acknowledges(bundle), ended),
         };
-        let before = mem::replace(&mut bundle.status, status);
-        let face = bundle.derive_face();
-        let face_changed = mem::replace(&mut bundle.face, face) != face;
+        let before = mem::replace(&mut tally.status, status);
+        let face = bundle.derive_face(&tally.counters);
+        let face_changed = mem::replace(&mut tally.face, face) != face;
         if status.is_open() && !before.is_open() && !pass.rebuilding {
             let order = self.next_order;
             self.next_order += 1;
@@ -154,7 +146,7 @@ impl Graph {
             if self.ready.insert(order, id).is_none() {
                 pass.effects.ready.push(id);
             }
-        } else if self.ready.remove(&order).is_some() {
+        } else if before == PStatus::Ready && self.ready.remove(&order).is_some() {
             // One that is held by work which is settled behind it was ready for a moment.
             pass.effects.ready.retain(|ready| *ready != id);
         }
@@ -221,15 +213,14 @@ impl Graph {
         if self.held_by(id, false).next().is_some() {
             outer.add(Class { maybe: true, held: true, ..Class::CLEAN });
         }
-        let bundle = &mut self.bundles[id.at()];
-        bundle.counters.exchange(was, outer);
-        bundle.outer = outer;
+        self.tallies[id.at()].counters.exchange(was, outer);
+        self.bundles[id.at()].outer = outer;
     }
 
     /// A bundle lags until it settles; its open work holds others unless it lags.
     fn settle_holding(&mut self, pass: &mut Pass, id: BundleId, is_open: bool) {
         let bundle = &self.bundles[id.at()];
-        let lagging = bundle.lagging && bundle.counters.is_moving();
+        let lagging = bundle.lagging && self.tallies[id.at()].counters.is_moving();
         let holding = Holding { open: is_open, lagging };
         let moves = bundle.holding != holding;
         if lagging != bundle.lagging {
@@ -252,7 +243,7 @@ impl Graph {
 
     pub(super) fn settle_state(&mut self, pass: &mut Pass, id: CellId) {
         let cell = &self.cells[id.at()];
-        let (from, to, g) = (cell.state, cell.derive_state(&self.bundles), cell.g);
+        let (from, to, g) = (cell.state, cell.derive_state(&self.tallies), cell.g);
         let slot = cell.slot;
         let risen = pass.queue.take_risen(id);
         // New data is always seen as updated first, also where every listener acknowledges it at once.

@@ -76,7 +76,7 @@ impl Graph {
         let is_quiet = |status| matches!(status, PStatus::Done | PStatus::Declined);
         let all = producer.bundles.values().copied();
         let mut open: Vec<(bool, BundleId)> = all
-            .filter_map(|id| Some((id, self.bundles.get(id.at())?.status)))
+            .filter_map(|id| Some((id, self.tallies.get(id.at())?.status)))
             .filter(|(_, status)| !is_quiet(*status))
             .map(|(id, status)| (status != PStatus::Failed, id))
             .collect();
@@ -120,7 +120,7 @@ impl Graph {
         }
         seen.depth += 1;
         let mut children = Vec::new();
-        let better = cell.standing(&self.bundles).better_coming;
+        let better = cell.standing(&self.tallies).better_coming;
         for candidate in &cell.candidates {
             let shown = cell.effective.is_none() || Some(candidate.priority) >= cell.effective;
             if shown {
@@ -172,7 +172,7 @@ impl Graph {
         let reason = self.reason(id);
         let gap = if reason.is_empty() { "" } else { ": " };
         let keyed = if bundle.key.values().is_empty() { "" } else { " " };
-        let (date, key, status) = (bundle.date, &bundle.key, bundle.status);
+        let (date, key, status) = (bundle.date, &bundle.key, self.tallies[id.at()].status);
         let text = format!("producer {producer} for {date}{keyed}{key} is {status}{gap}{reason}");
         let seq = bundle.ended.seq;
         let about = Why {

@@ -158,7 +158,9 @@ fn the_bytes_of_every_part_of_a_fact_are_fixed() {
     let edge = edges::EdgeKey { source: CellId(1), input: 2 };
     cell.candidates[0].uses = Some(Box::new(Uses { edges: vec![edge], counters: Counters::default() }));
     let bundle = &mut graph.bundles[1];
-    (bundle.forced, bundle.lift) = (true, 3);
+    bundle.forced = true;
+    graph.tallies[1].lift = 3;
+    let bundle = &mut graph.bundles[1];
     let scanned = Scanned { slot: SlotId(1), date: day(2), columns: vec![0], key: key(&[5]) };
     let reported = Reported { cells: [CellId(1)].into(), scans: [scanned].into() };
     bundle.reported = Some(Box::new(reported.clone()));

@@ -19,7 +19,7 @@ pub(in super::super) fn bundle_name(graph: &Graph, bundle: BundleId) -> BundleNa
 
 /// The counters that the graph keeps of a bundle's edges.
 fn counters(graph: &Graph, bundle: BundleId) -> Counts {
-    let kept = graph.bundles[bundle.at()].counters;
+    let kept = graph.tallies[bundle.at()].counters;
     Counts {
         changed: kept.changed,
         maybe: kept.maybe,

@@ -65,8 +65,8 @@ impl Graph {
         for (_, producer) in self.slots[cell.slot.at()].fillers.range(..priority) {
             let filler = &self.producers[producer.at()];
             let Some(positions) = filler.output_positions.get(&cell.slot) else { continue };
-            if let Some(bundle) = filler.bundles.get(&(cell.date, cell.key.project(positions))) {
-                self.touch_bundle(pass, *bundle);
+            if let Some(bundle) = self.bundle(*producer, cell.date, &cell.key.project(positions)) {
+                self.touch_bundle(pass, bundle);
             }
         }
     }

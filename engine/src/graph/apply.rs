@@ -119,9 +119,11 @@ impl Graph {
             if write.content.is_none() && !known {
                 continue;
             }
-            let candidate = self.cell_mut(cell).candidate_mut(write.priority, None);
+            let target = self.cell_mut(cell);
+            let is_effective = target.effective == Some(write.priority);
+            let candidate = target.candidate_mut(write.priority, None);
             let before = std::mem::replace(&mut candidate.content, write.content);
-            pass.note_contents(before, write.content);
+            pass.note_contents(cell, is_effective, before, write.content);
             candidate.owner = None;
             candidate.uses = None;
             candidate.error = None;
@@ -144,7 +146,7 @@ impl Graph {
         let id = self.find(slot, date, key).unwrap_or_else(|| {
             let id = CellId(self.cells.len() as u32);
             self.cells.push(Cell::new(slot, date, key.clone()));
-            self.slots[slot.at()].index_cell(id, date, key);
+            self.slots[slot.at()].index_cell(&self.cells, id);
             id
         });
         self.cell_mut(id).expected = false;
@@ -171,7 +173,7 @@ impl Graph {
         for (edge, _) in self.edges_of(id) {
             let source = &self.cells[edge.source.at()];
             let need = producer.need(edge.input);
-            if let (Some(g), Some(content)) = (need.reads(source.seen()), source.content) {
+            if let (Some(g), Some(content)) = (need.reads(source.seen()), source.content()) {
                 if edge.input != REPORTED {
                     inputs.push(RunInput { input: usize::from(edge.input), cell: edge.source, g, content });
                 }
@@ -194,7 +196,7 @@ impl Graph {
         });
         let claim = Claim { run, epoch: producer.epoch, started: pass.moment.time, cells, scopes };
         let bundle = self.bundle_mut(id);
-        bundle.running = Some(claim);
+        bundle.running = Some(Box::new(claim));
         bundle.runs += 1;
         let producer = bundle.producer;
         self.producers[producer.at()].runs += 1;
@@ -252,7 +254,9 @@ impl Graph {
             let cell = existing.unwrap_or_else(|| self.create_cell(pass, output.slot, date, &output.key));
             let priority =
                 self.producers[producer.at()].outputs.get(&output.slot).copied().unwrap_or_default();
-            let candidate = self.cell_mut(cell).candidate_mut(priority, Some(id));
+            let target = self.cell_mut(cell);
+            let is_effective = target.effective == Some(priority);
+            let candidate = target.candidate_mut(priority, Some(id));
             candidate.owner = Some(id);
             candidate.ended = pass.moment;
             candidate.answered = true;
@@ -266,7 +270,7 @@ impl Graph {
             match &output.given {
                 Given::Data(content) => {
                     let before = candidate.content.replace(*content);
-                    pass.note_contents(before, Some(*content));
+                    pass.note_contents(cell, is_effective, before, Some(*content));
                     candidate.error = None;
                     candidate.written = true;
                     given.push(cell);
@@ -282,14 +286,16 @@ impl Graph {
         // Noted above, when its run was taken.
         let bundle = &mut self.bundles[id.at()];
         bundle.ending = Some(ending);
-        bundle.outputs.extend(&known);
+        known.iter().for_each(|cell| bundle.outputs.insert(*cell));
         let lift = self.tallies[id.at()].lift;
         known.iter().for_each(|cell| self.lift(Node::Cell(*cell), lift));
         let bundle = &self.bundles[id.at()];
-        let all: Vec<CellId> = bundle.outputs.iter().copied().collect();
+        let all: Vec<CellId> = bundle.outputs.iter().collect();
         for cell in all.iter().filter(|cell| !known.contains(cell)) {
-            let candidates = &mut self.cell_mut(*cell).candidates;
-            let Some(candidate) = candidates.iter_mut().find(|c| c.owner == Some(id)) else { continue };
+            let target = self.cell_mut(*cell);
+            let Some(candidate) = target.candidates.iter_mut().find(|c| c.owner == Some(id)) else {
+                continue;
+            };
             candidate.ended = pass.moment;
             candidate.answered = true;
             candidate.error = error.clone();
@@ -297,7 +303,8 @@ impl Graph {
             if error.is_none()
                 && let Some(content) = candidate.content.take()
             {
-                pass.note_contents(Some(content), None);
+                let is_effective = target.effective == Some(candidate.priority);
+                pass.note_contents(*cell, is_effective, Some(content), None);
                 absent.push(*cell);
             }
         }

@@ -1,16 +1,17 @@
 //! A bundle: one joined tuple or group of input cells, its edges, its last result and its run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use underbelly_storage::Timestamp;
 
 use super::cell::Moment;
+use super::cells::Cells;
 use super::class::{Class, Counters, Face};
-use super::edges::{EdgeKey, Sources};
+use super::edges::EdgeKey;
 use super::group::Members;
 use super::hold::Holding;
-use super::ids::{CellId, ProducerId, RunId, SlotDate};
+use super::ids::{BundleId, ProducerId, RunId, SlotDate};
 use super::key::Key;
 use super::reads::Reported;
 use super::state::PStatus;
@@ -75,7 +76,7 @@ pub(super) struct Bundle {
     pub producer: ProducerId,
     pub date: SlotDate,
     pub key: Key,
-    pub sources: Sources,
+    pub sources: Cells,
     /// One for each required input of a group; empty otherwise.
     pub scopes: Vec<ScopeEdge>,
     /// What its last run reported that it has read beside its inputs.
@@ -92,11 +93,11 @@ pub(super) struct Bundle {
     pub lagging: bool,
     /// What of its work holds others.
     pub holding: Holding,
-    pub running: Option<Claim>,
+    pub running: Option<Box<Claim>>,
     /// Whether an output rests on some of its edges only.
     pub has_uses: bool,
     /// Every cell that it has ever given.
-    pub outputs: BTreeSet<CellId>,
+    pub outputs: Cells,
     /// The producer's epoch in which the newest work arrived while the producer was detached. An attachment
     /// raises the epoch, and so acknowledges the work of all bundles at once.
     pub unseen: Option<u64>,
@@ -114,7 +115,7 @@ impl Bundle {
             producer,
             date,
             key,
-            sources: Sources::default(),
+            sources: Cells::default(),
             scopes: vec![scope; scopes],
             support: BTreeMap::new(),
             reported: None,
@@ -126,7 +127,7 @@ impl Bundle {
             lagging: false,
             holding: Holding::default(),
             running: None,
-            outputs: BTreeSet::new(),
+            outputs: Cells::default(),
             unseen: None,
             interrupted: 0,
             runs: 0,
@@ -173,4 +174,9 @@ impl Bundle {
             forced: self.forced,
         }
     }
+}
+
+pub(super) fn bundle_address(bundles: &[Bundle], number: u32) -> (SlotDate, &Key) {
+    let bundle = &bundles[BundleId(number).at()];
+    (bundle.date, &bundle.key)
 }

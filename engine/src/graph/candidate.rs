@@ -1,5 +1,6 @@
 //! A candidate of a cell, and what the candidates of a cell amount to.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::bundle::Tally;
@@ -25,6 +26,62 @@ pub(super) struct Candidate {
     pub written: bool,
     /// It got a result in this event: data, or that there is none, or an error.
     pub answered: bool,
+}
+
+/// The candidates of a cell by falling priority, each priority once. Most cells have one.
+#[derive(Clone, Debug)]
+pub(super) enum Candidates {
+    One(Candidate),
+    Several(Vec<Candidate>),
+}
+
+impl Default for Candidates {
+    fn default() -> Candidates {
+        Candidates::Several(Vec::new())
+    }
+}
+
+impl Deref for Candidates {
+    type Target = [Candidate];
+
+    fn deref(&self) -> &[Candidate] {
+        match self {
+            Candidates::One(candidate) => std::slice::from_ref(candidate),
+            Candidates::Several(candidates) => candidates,
+        }
+    }
+}
+
+impl DerefMut for Candidates {
+    fn deref_mut(&mut self) -> &mut [Candidate] {
+        match self {
+            Candidates::One(candidate) => std::slice::from_mut(candidate),
+            Candidates::Several(candidates) => candidates,
+        }
+    }
+}
+
+impl FromIterator<Candidate> for Candidates {
+    fn from_iter<I: IntoIterator<Item = Candidate>>(candidates: I) -> Candidates {
+        let mut all = Candidates::default();
+        candidates.into_iter().for_each(|candidate| all.insert(all.len(), candidate));
+        all
+    }
+}
+
+impl Candidates {
+    pub fn insert(&mut self, at: usize, candidate: Candidate) {
+        let mut all = match std::mem::take(self) {
+            Candidates::Several(none) if none.is_empty() => {
+                *self = Candidates::One(candidate);
+                return;
+            }
+            Candidates::One(one) => vec![one],
+            Candidates::Several(all) => all,
+        };
+        all.insert(at, candidate);
+        *self = Candidates::Several(all);
+    }
 }
 
 /// Some edges of a bundle, on which one of its outputs rests.
@@ -148,6 +205,11 @@ impl Cell {
         &mut self.candidates[at]
     }
 
+    /// Effective content.
+    pub fn content(&self) -> Option<ContentId> {
+        self.effective_candidate().and_then(|candidate| candidate.content)
+    }
+
     pub fn effective_candidate(&self) -> Option<&Candidate> {
         self.candidates.iter().find(|c| Some(c.priority) == self.effective)
     }
@@ -157,24 +219,35 @@ impl Cell {
         Standing::of(&self.candidates, tallies)
     }
 
-    /// The state, first match of the rules.
-    pub fn derive_state(&self, tallies: &[Tally]) -> State {
-        let Some(candidate) = self.effective_candidate() else { return State::Void };
+    /// The state by the effective candidate and how all stand, first match of the rules; `None` where it hangs on the
+    /// readers of the cell.
+    pub fn fixed_state(
+        effective: Option<&Candidate>,
+        standing: &Standing,
+        tallies: &[Tally],
+    ) -> Option<State> {
+        let Some(candidate) = effective else { return Some(State::Void) };
         if candidate.is_invalid(tallies) {
-            State::Invalid
+            Some(State::Invalid)
         } else if candidate.content.is_none() {
-            State::Void
+            Some(State::Void)
         } else if !candidate.counters(tallies).is_clean()
             || candidate.is_forced(tallies)
-            || self.standing(tallies).better_coming.is_some()
+            || standing.better_coming.is_some()
         {
-            State::Stale
-        } else if self.notified > 0 {
-            State::Updated
-        } else if self.active > 0 {
-            State::Pending
+            Some(State::Stale)
         } else {
-            State::Current
+            None
+        }
+    }
+
+    /// The state as it is now that all readers are settled.
+    pub fn derive_state(&self) -> State {
+        match self.fixed {
+            Some(state) => state,
+            None if self.notified > 0 => State::Updated,
+            None if self.active > 0 => State::Pending,
+            None => State::Current,
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use underbelly_storage::Timestamp;
 
-use super::candidate::Candidate;
+use super::candidate::Candidates;
 use super::class::{Seen, Shown, Sight};
 use super::edges::Readers;
-use super::ids::{ContentId, SlotDate, SlotId};
+use super::ids::{SlotDate, SlotId};
 use super::key::Key;
 use super::state::{State, View};
 
@@ -20,21 +20,19 @@ impl Moment {
     pub const NEVER: Moment = Moment { seq: 0, time: Timestamp(0) };
 }
 
-/// One cell. `candidates` are sorted by falling priority, each priority once.
+/// One cell.
 #[derive(Clone, Debug)]
 pub(super) struct Cell {
     pub slot: SlotId,
     pub date: SlotDate,
     pub key: Key,
-    pub candidates: Vec<Candidate>,
+    pub candidates: Candidates,
     /// Somebody looks for it, and nobody has made it: it is neither joined nor listed.
     pub expected: bool,
     /// How far it was lifted in the order of settling.
     pub lift: u32,
     /// Priority of the effective candidate.
     pub effective: Option<i32>,
-    /// Effective content.
-    pub content: Option<ContentId>,
     pub g: u64,
     pub changed: Moment,
     pub verified: Moment,
@@ -46,6 +44,8 @@ pub(super) struct Cell {
     /// Whether groups read it: it has an effective candidate and is not gone.
     pub member: bool,
     pub sight: Sight,
+    /// What its state is if that does not hang on its readers.
+    pub fixed: Option<State>,
     pub state: State,
     /// Bundles with an edge from this cell.
     pub readers: Readers,
@@ -61,11 +61,10 @@ impl Cell {
             slot,
             date,
             key,
-            candidates: Vec::new(),
+            candidates: Candidates::default(),
             expected: false,
             lift: 0,
             effective: None,
-            content: None,
             g: 0,
             changed: Moment::NEVER,
             verified: Moment::NEVER,
@@ -73,6 +72,7 @@ impl Cell {
             gone: true,
             member: false,
             sight: Sight::Void,
+            fixed: Some(State::Void),
             state: State::Void,
             readers: Readers::default(),
             notified: 0,

@@ -21,12 +21,12 @@ impl Graph {
     /// The candidate has no data and no error any more, as if its owner had given nothing. What it read stays known,
     /// so that its owner gives it again where an input changes.
     pub(super) fn retract(&mut self, pass: &mut Pass, id: CellId, priority: i32) {
-        let candidates = &mut self.cell_mut(id).candidates;
-        let Some(candidate) = candidates.iter_mut().find(|c| c.priority == priority) else { return };
+        let target = self.cell_mut(id);
+        let Some(candidate) = target.candidates.iter_mut().find(|c| c.priority == priority) else { return };
         let before = candidate.content.take();
         candidate.error = None;
         candidate.ended = pass.moment;
-        pass.note_contents(before, None);
+        pass.note_contents(id, target.effective == Some(priority), before, None);
         self.touch_cell(pass, id);
         self.touch_below(pass, id, priority);
     }
@@ -79,7 +79,7 @@ impl Graph {
         // A result gives it another place in the queue.
         self.ready.remove(&bundle.order);
         let claim = Claim { run: RunId(0), epoch: 0, started: pass.moment.time, cells, scopes };
-        self.bundle_mut(id).running = Some(claim);
+        self.bundle_mut(id).running = Some(Box::new(claim));
         self.finish(pass, id, Ending::Cancelled(reason.into()), &[]);
     }
 
@@ -152,7 +152,7 @@ impl Graph {
         bundle.forced = false;
         bundle.unseen = None;
         let producer = bundle.producer;
-        for cell in std::mem::take(&mut bundle.outputs) {
+        for cell in std::mem::take(&mut bundle.outputs).iter() {
             let candidates = &self.cells[cell.at()].candidates;
             if candidates.iter().any(|c| c.owner == Some(id) && c.uses.is_some()) {
                 let orphans = self.cell_mut(cell).candidates.iter_mut().filter(|c| c.owner == Some(id));

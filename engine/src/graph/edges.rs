@@ -5,13 +5,13 @@
 //! was read, from its input, the cell and the bundle, and whoever changes one of these moves the counts from what they
 //! were to what they are.
 
-use std::collections::BTreeSet;
 use std::ops::{Bound, Range};
 
 use hashbrown::HashMap;
 
 use super::Graph;
 use super::cell::Cell;
+use super::cells::Cells;
 use super::ids::{BundleId, CellId};
 
 /// The name of an edge among those of its bundle; by source, then by input.
@@ -117,79 +117,6 @@ impl Readers {
     }
 }
 
-/// Cells beyond which a bundle keeps them in a tree, in which one may come or go without moving the others.
-const FEW: usize = 256;
-
-/// The cells from which a bundle has edges, in order.
-#[derive(Clone, Debug)]
-pub(super) enum Sources {
-    Few(Vec<CellId>),
-    Many(BTreeSet<CellId>),
-}
-
-impl Default for Sources {
-    fn default() -> Sources {
-        Sources::Few(Vec::new())
-    }
-}
-
-impl Sources {
-    /// The cells from here on.
-    fn from(&self, first: Bound<CellId>) -> impl Iterator<Item = CellId> + Clone + '_ {
-        let (few, many) = match self {
-            Sources::Few(few) => {
-                let at = match first {
-                    Bound::Unbounded => 0,
-                    Bound::Included(first) => few.partition_point(|cell| *cell < first),
-                    Bound::Excluded(first) => few.partition_point(|cell| *cell <= first),
-                };
-                (few.get(at..).unwrap_or_default(), None)
-            }
-            Sources::Many(many) => (&[][..], Some(many.range((first, Bound::Unbounded)))),
-        };
-        few.iter().chain(many.into_iter().flatten()).copied()
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = CellId> + Clone + '_ {
-        self.from(Bound::Unbounded)
-    }
-
-    /// Makes room for so many more.
-    pub fn reserve(&mut self, more: usize) {
-        if let Sources::Few(few) = self {
-            few.reserve_exact(more.min(FEW));
-        }
-    }
-
-    fn insert(&mut self, source: CellId) {
-        match self {
-            Sources::Few(few) => {
-                let Err(at) = few.binary_search(&source) else { return };
-                few.insert(at, source);
-                if few.len() > FEW {
-                    *self = Sources::Many(std::mem::take(few).into_iter().collect());
-                }
-            }
-            Sources::Many(many) => {
-                many.insert(source);
-            }
-        }
-    }
-
-    fn remove(&mut self, source: CellId) {
-        match self {
-            Sources::Few(few) => {
-                if let Ok(at) = few.binary_search(&source) {
-                    few.remove(at);
-                }
-            }
-            Sources::Many(many) => {
-                many.remove(&source);
-            }
-        }
-    }
-}
-
 /// All edges, to look at.
 #[derive(Clone, Copy)]
 pub(super) struct Edges<'g> {
@@ -221,7 +148,7 @@ impl<'g> Edges<'g> {
     pub fn into(
         self,
         bundle: BundleId,
-        sources: &'g Sources,
+        sources: &'g Cells,
     ) -> impl Iterator<Item = (EdgeKey, Option<u64>)> + Clone + 'g {
         sources.iter().flat_map(move |source| self.between(source, bundle))
     }

@@ -106,7 +106,7 @@ pub(super) fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
     put_moment(out, cell.changed);
     put_moment(out, cell.verified);
     put_count(out, cell.candidates.len());
-    for candidate in &cell.candidates {
+    for candidate in cell.candidates.iter() {
         out.extend_from_slice(&candidate.priority.to_le_bytes());
         let (owner, content) = (candidate.owner.is_some(), candidate.content.is_some());
         put_flags(out, [owner, content, candidate.error.is_some(), candidate.uses.is_some()]);
@@ -262,7 +262,7 @@ fn cell(cursor: &mut Cursor<'_>) -> Result<Cell, Damage> {
     cell.g = cursor.u64()?;
     cell.changed = moment(cursor)?;
     cell.verified = moment(cursor)?;
-    cell.candidates = list(cursor, candidate)?;
+    cell.candidates = list(cursor, candidate)?.into_iter().collect();
     Ok(cell)
 }
 

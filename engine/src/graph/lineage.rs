@@ -28,11 +28,12 @@ impl Graph {
                 let Some(bundle) = self.bundles.get(id.at()) else { continue };
                 for (edge, token) in self.edges().between(cell, id) {
                     let link = Link { bundle: id, input: edge.input, token };
-                    for output in &bundle.outputs {
-                        let candidates = self.cells.get(output.at()).into_iter().flat_map(|c| &c.candidates);
+                    for output in bundle.outputs.iter() {
+                        let candidates =
+                            self.cells.get(output.at()).into_iter().flat_map(|c| c.candidates.iter());
                         let mut own = candidates.filter(|candidate| candidate.owner == Some(id));
                         if own.any(|candidate| candidate.rests_on(edge)) {
-                            child(TreeNode::Cell(*output), link);
+                            child(TreeNode::Cell(output), link);
                         }
                     }
                 }
@@ -44,7 +45,7 @@ impl Graph {
     /// that they read. Each cell is expanded once.
     pub fn upstream(&self, cell: CellId, extent: Extent) -> Option<Tree> {
         self.tree(cell, extent, &|cell, child| {
-            let candidates = self.cells.get(cell.at()).into_iter().flat_map(|cell| &cell.candidates);
+            let candidates = self.cells.get(cell.at()).into_iter().flat_map(|cell| cell.candidates.iter());
             for (id, candidate) in candidates.filter_map(|candidate| Some((candidate.owner?, candidate))) {
                 let Some(bundle) = self.bundles.get(id.at()) else { continue };
                 let producer = self.producers.get(bundle.producer.at());

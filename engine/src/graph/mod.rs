@@ -15,7 +15,7 @@
 //! - A refused event, a fenced result among them, changes nothing.
 //!
 //! In reading order: `ids`, `key`, `definition`, `event`, `effect`, `state` and `error` are the vocabulary;
-//! `cell`, `candidate`, `bundle`, `edges`, `slot` and `producer` the facts, `class` what follows from an edge; `register`,
+//! `cell`, `candidate`, `bundle`, `cells`, `edges`, `slot` and `producer` the facts, `class` what follows from an edge; `register`,
 //! `check`, `apply` and `command` turn events into facts; `join` and `group` make bundles, `reach` finds their other
 //! inputs, `reads` what runs report, `above` better candidates, and `hold` what may still be made; `order` is that in which a `pass` reaches what
 //! depends on the facts, `propagate` moves edges and `settle` brings the rest up to date; `query`, `rows`, `lineage` and `why`
@@ -28,10 +28,12 @@ mod bits;
 mod bundle;
 mod candidate;
 mod cell;
+mod cells;
 mod check;
 mod class;
 mod command;
 mod definition;
+mod directory;
 mod edges;
 mod effect;
 mod error;

@@ -36,6 +36,8 @@ pub(super) struct Queue {
     buckets: Vec<(Place, Vec<Node>)>,
     /// Buckets before this are empty.
     first: usize,
+    /// The bucket that got the last node: the next mostly goes there too.
+    last: usize,
     cells: Bits,
     bundles: Bits,
     /// Cells whose state may differ, by place once it comes to that.
@@ -59,12 +61,20 @@ impl Queue {
         if !marks.insert(number, number) {
             return;
         }
+        if let Some((last, nodes)) = self.buckets.get_mut(self.last)
+            && *last == place
+        {
+            nodes.push(node);
+            self.first = self.first.min(self.last);
+            return;
+        }
         let found = self.buckets.binary_search_by_key(&place, |(place, _)| *place);
         let at = found.unwrap_or_else(|at| {
             self.buckets.insert(at, (place, Vec::new()));
             at
         });
         self.first = self.first.min(at);
+        self.last = at;
         if let Some((_, nodes)) = self.buckets.get_mut(at) {
             nodes.push(node);
         }
@@ -171,7 +181,7 @@ impl Graph {
                 Node::Bundle(id) => {
                     self.bundle_mut(id);
                     self.tallies[id.at()].lift = lift;
-                    left.extend(self.bundles[id.at()].outputs.iter().map(|cell| (Node::Cell(*cell), lift)));
+                    left.extend(self.bundles[id.at()].outputs.iter().map(|cell| (Node::Cell(cell), lift)));
                     for (held, lift) in self.note_lift(id) {
                         let times = above_holds.entry(held).or_insert(0);
                         *times += 1;
@@ -192,7 +202,7 @@ impl Graph {
     /// Lifts what reads cells of earlier dates, or what runs reported, and what such work may hold, after ranks have changed.
     pub(super) fn lift_all(&mut self) {
         let lagged = self.producers.iter().filter(|producer| producer.reads_earlier());
-        let mut readers: Vec<BundleId> = lagged.flat_map(|p| p.bundles.values().copied()).collect();
+        let mut readers: Vec<BundleId> = lagged.flat_map(|p| p.all_bundles()).collect();
         if self.reporting > 0 {
             let all = (0..self.bundles.len() as u32).map(BundleId);
             readers.extend(all.filter(|bundle| self.bundles[bundle.at()].reported.is_some()));
@@ -204,7 +214,7 @@ impl Graph {
         }
         for producer in 0..self.producers.len() {
             if !self.producers[producer].holds.is_empty() {
-                let held: Vec<BundleId> = self.producers[producer].bundles.values().copied().collect();
+                let held: Vec<BundleId> = self.producers[producer].all_bundles().collect();
                 held.into_iter().for_each(|bundle| self.lift_above_holds(bundle));
             }
         }
@@ -220,7 +230,7 @@ impl Graph {
         let is_misplaced = |id: &BundleId| {
             let (bundle, place) = (&self.bundles[id.at()], self.place_of_bundle(*id));
             bundle.sources.iter().any(|cell| self.place_of_cell(cell) >= place)
-                || bundle.outputs.iter().any(|cell| self.place_of_cell(*cell) <= place)
+                || bundle.outputs.iter().any(|cell| self.place_of_cell(cell) <= place)
         };
         (0..self.bundles.len() as u32).map(BundleId).find(is_misplaced)
     }

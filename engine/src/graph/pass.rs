@@ -1,5 +1,7 @@
 //! What one event moves: the nodes that are to be settled, and what has come of it.
 
+use hashbrown::HashMap;
+
 use super::Graph;
 use super::cell::Moment;
 use super::effect::Effects;
@@ -15,20 +17,43 @@ pub(super) struct Pass {
     /// A cell whose facts do not follow from those of its candidates, when rebuilding.
     pub contradiction: Option<CellId>,
     pub queue: Queue,
+    /// Effective contents that were replaced, of cells that are not settled since.
+    contents: HashMap<CellId, Option<ContentId>>,
 }
 
 impl Pass {
     /// A pass that has nothing to settle. `queue`: that of the pass before.
     pub fn new(moment: Moment, queue: Queue) -> Pass {
-        Pass { moment, effects: Effects::default(), rebuilding: false, contradiction: None, queue }
+        Pass {
+            moment,
+            effects: Effects::default(),
+            rebuilding: false,
+            contradiction: None,
+            queue,
+            contents: HashMap::new(),
+        }
     }
 
-    /// A candidate's content changed.
-    pub fn note_contents(&mut self, before: Option<ContentId>, now: Option<ContentId>) {
+    /// A candidate's content changed. `is_effective`: whether it is, or was before this event, what the cell has.
+    pub fn note_contents(
+        &mut self,
+        cell: CellId,
+        is_effective: bool,
+        before: Option<ContentId>,
+        now: Option<ContentId>,
+    ) {
         if before != now {
+            if is_effective {
+                self.contents.entry(cell).or_insert(before);
+            }
             self.effects.released.extend(before);
             self.effects.held.extend(now);
         }
+    }
+
+    /// The effective content that a cell had before, if it was replaced; asked once.
+    pub fn replaced(&mut self, cell: CellId) -> Option<Option<ContentId>> {
+        if self.contents.is_empty() { None } else { self.contents.remove(&cell) }
     }
 }
 

@@ -2,19 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hashbrown::HashMap;
 use underbelly_storage::ColumnType;
 
 use super::above::Above;
 use super::bundle::Bundle;
 use super::class::Need;
 use super::definition::{Group, Mode, ProducerDefinition, When};
+use super::directory::Directory;
 use super::event::Host;
 use super::hold::{Hold, OpenBy};
 use super::ids::{BundleId, SlotDate, SlotId};
 use super::input::Filters;
 use super::join::Join;
-use super::key::Key;
 use super::reach::Reach;
 use super::state::PStatus;
 
@@ -49,7 +48,7 @@ pub(super) struct Producer {
     /// Where its runs take place, if that is known.
     pub host: Option<Host>,
     pub epoch: u64,
-    pub bundles: HashMap<(SlotDate, Key), BundleId>,
+    pub bundles: Directory,
     /// Of a group, its bundles by date.
     pub by_date: BTreeMap<SlotDate, Vec<BundleId>>,
     pub open_bundles: BTreeSet<BundleId>,
@@ -60,6 +59,11 @@ pub(super) struct Producer {
 }
 
 impl Producer {
+    /// All its bundles, in no order.
+    pub fn all_bundles(&self) -> impl Iterator<Item = BundleId> + '_ {
+        self.bundles.numbers().map(BundleId)
+    }
+
     /// Whether it has seen the newest work of a bundle of its own.
     pub fn acknowledges(&self, bundle: &Bundle) -> bool {
         self.attached || bundle.unseen != Some(self.epoch)

@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::Graph;
-use super::bundle::{Bundle, ScopeEdge, Tally};
+use super::bundle::{Bundle, ScopeEdge, Tally, bundle_address};
 use super::class::{Seen, Shown};
 use super::edges::{EdgeKey, Known};
 use super::ids::{BundleId, CellId, ProducerId, SlotDate};
@@ -25,11 +25,13 @@ impl Graph {
         let id = BundleId(self.bundles.len() as u32);
         let owner = &mut self.producers[producer.at()];
         let scopes = if owner.is_group() { owner.required().count() } else { 0 };
-        owner.bundles.insert((date, key.clone()), id);
         owner.statuses[PStatus::Parked.place()] += 1;
         let mut bundle = Bundle::new(producer, date, key, scopes);
         bundle.unseen = owner.unseen();
         self.bundles.push(bundle);
+        let (owner, bundles) = (&mut self.producers[producer.at()], &self.bundles);
+        let bundle = &bundles[id.at()];
+        owner.bundles.insert(id.0, date, &bundle.key, |number| bundle_address(bundles, number));
         self.tallies.push(Tally::new(producer));
         self.bundle_mut(id);
         let members = members.into_iter();

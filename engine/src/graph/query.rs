@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use underbelly_storage::{ColumnType, Timestamp};
 
 use super::apply::CLIENT;
-use super::bundle::Ending;
+use super::bundle::{Ending, bundle_address};
 use super::candidate::Candidate;
 use super::class::Class;
 use super::definition::{Mode, ProducerDefinition, SlotDefinition};
@@ -128,7 +128,7 @@ impl Graph {
             changed_seq: cell.changed.seq,
             verified_at: cell.verified.time,
             verified_seq: cell.verified.seq,
-            content: cell.content,
+            content: cell.content(),
             producer: effective.map(|c| self.owner_name(c.owner).to_string()),
             priority: cell.effective,
             error: effective.and_then(|c| c.error.as_ref()).map(|error| error.to_string()),
@@ -152,7 +152,7 @@ impl Graph {
     /// never had any.
     pub fn content_of(&self, id: CellId) -> Option<(u64, u64, Option<ContentId>)> {
         let cell = self.cells.get(id.at()).filter(|cell| cell.g > 0)?;
-        Some((cell.changed.seq, cell.g, cell.content))
+        Some((cell.changed.seq, cell.g, cell.content()))
     }
 
     /// Commit time of the last change of a cell's contents; `None` where it never had any.
@@ -241,7 +241,8 @@ impl Graph {
 
     /// The bundle of a producer for a date and key.
     pub fn bundle(&self, producer: ProducerId, date: SlotDate, key: &Key) -> Option<BundleId> {
-        self.producers.get(producer.at())?.bundles.get(&(date, key.clone())).copied()
+        let bundles = &self.producers.get(producer.at())?.bundles;
+        bundles.get(date, key, |number| bundle_address(&self.bundles, number)).map(BundleId)
     }
 
     /// All bundles in the order of creation.
@@ -251,7 +252,7 @@ impl Graph {
 
     /// The bundles of a producer, by id. Takes time in proportion to their number.
     pub fn bundles_of(&self, producer: ProducerId) -> BTreeSet<BundleId> {
-        self.producers.get(producer.at()).map(|p| p.bundles.values().copied().collect()).unwrap_or_default()
+        self.producers.get(producer.at()).map(|p| p.all_bundles().collect()).unwrap_or_default()
     }
 
     /// A bundle and its status.
@@ -265,7 +266,7 @@ impl Graph {
             status: self.tallies[id.at()].status,
             reason: self.reason(id),
             members: self.members(id).collect(),
-            outputs: bundle.outputs.iter().copied().collect(),
+            outputs: bundle.outputs.iter().collect(),
             run: bundle.running.as_ref().map(|claim| claim.run),
             runs: bundle.runs,
             interrupted: bundle.interrupted,
@@ -402,7 +403,7 @@ impl Graph {
 
     /// The inputs of every bundle that gives a cell.
     pub fn sources(&self, cell: CellId) -> Vec<(BundleId, CellId)> {
-        let candidates = self.cells.get(cell.at()).map_or(&[][..], |cell| &cell.candidates);
+        let candidates = self.cells.get(cell.at()).map_or(&[][..], |cell| &*cell.candidates);
         let mut sources = Vec::new();
         for bundle in candidates.iter().filter_map(|c| c.owner) {
             sources.extend(self.bundles[bundle.at()].sources.iter().map(|input| (bundle, input)));

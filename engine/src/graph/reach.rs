@@ -104,17 +104,17 @@ impl Graph {
 
     /// The cell of a slot, date and key, made or expected.
     pub(super) fn find(&self, slot: SlotId, date: SlotDate, key: &Key) -> Option<CellId> {
-        self.slots.get(slot.at())?.by_key.get(&(date, key.clone())).copied()
+        self.slots.get(slot.at())?.find(&self.cells, date, key)
     }
 
     /// Makes a cell that nobody has made, for those that look for it.
     pub(super) fn expect_cell(&mut self, slot: SlotId, date: SlotDate, key: Key) -> CellId {
         let id = CellId(self.cells.len() as u32);
-        let mut cell = Cell::new(slot, date, key.clone());
+        let mut cell = Cell::new(slot, date, key);
         cell.expected = true;
         self.cells.push(cell);
         self.cell_mut(id);
-        self.slots[slot.at()].index_cell(id, date, &key);
+        self.slots[slot.at()].index_cell(&self.cells, id);
         id
     }
 

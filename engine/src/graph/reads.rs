@@ -185,7 +185,7 @@ impl Graph {
         let date = self.bundles[id.at()].date;
         let is_new = |output: &OutputWrite| {
             let cell = self.find(output.slot, date, &output.key);
-            cell.is_none_or(|cell| !known.contains(&cell))
+            cell.is_none_or(|cell| !known.contains(cell))
         };
         // Without new edges nothing closes.
         let may_close = !reads.is_empty() || (self.reporting > 0 && outputs.iter().any(is_new));
@@ -222,7 +222,7 @@ impl Graph {
                     passed.push(Passed { slot, date, key: key.clone(), from });
                 }
             };
-        for cell in &bundle.outputs {
+        for cell in bundle.outputs.iter() {
             let cell = &self.cells[cell.at()];
             go(&mut passed, cell.slot, cell.date, &cell.key, None);
         }
@@ -235,7 +235,7 @@ impl Graph {
                     return true;
                 }
                 if reached.insert(bundle) {
-                    for output in &self.bundles[bundle.at()].outputs {
+                    for output in self.bundles[bundle.at()].outputs.iter() {
                         let output = &self.cells[output.at()];
                         go(passed, output.slot, output.date, &output.key, from);
                     }

@@ -307,7 +307,7 @@ impl Graph {
     /// All bundles whose waiting depends on which producers there are: those for which something may still be made.
     pub(super) fn waiting(&self) -> Vec<BundleId> {
         let waits = |p: &&Producer| !p.holds.is_empty() || !p.above.is_empty();
-        self.producers.iter().filter(waits).flat_map(|producer| producer.bundles.values().copied()).collect()
+        self.producers.iter().filter(waits).flat_map(|producer| producer.all_bundles()).collect()
     }
 
     /// Producers with an input that takes cells of a slot for the bundle's own date; once for each.

@@ -19,6 +19,7 @@ use super::pass::Pass;
 use super::producer::Producer;
 use super::reads::{REPORTED, Reported};
 use super::register::Known;
+use super::slot::address_of;
 use super::state::{PStatus, State};
 use super::{Graph, INTERRUPTIONS_MAX};
 
@@ -177,14 +178,13 @@ impl Graph {
         Ok(())
     }
 
-    fn restore_cell(&mut self, id: CellId, mut cell: Cell) -> Result<(), GraphError> {
+    fn restore_cell(&mut self, id: CellId, cell: Cell) -> Result<(), GraphError> {
         self.check_key(cell.slot, &cell.key)?;
         if !cell.candidates.is_sorted_by(|a, b| a.priority > b.priority) {
             return wrong(format!("candidates of cell {id} are not in order"));
         }
         bounded("a generation", cell.g)?;
-        cell.content = cell.effective_candidate().and_then(|candidate| candidate.content);
-        if cell.g == 0 && cell.content.is_some() {
+        if cell.g == 0 && cell.content().is_some() {
             return wrong(format!("cell {id} has contents and no generation"));
         }
         let target = &mut self.slots[cell.slot.at()];
@@ -209,11 +209,12 @@ impl Graph {
         for at in 0..self.slots.len() {
             let slot = &mut self.slots[at];
             // With room for those of the log, so that the index does not grow at once.
-            slot.by_key.reserve(slot.cells.len() + slot.cells.len() / 4);
+            let address = |number| address_of(&self.cells, number);
+            slot.by_key.reserve(slot.cells.len() + slot.cells.len() / 4, address);
             for number in 0..slot.cells.len() {
                 let id = slot.cells[number];
-                let cell = &self.cells[id.at()];
-                if !slot.index_key(id, cell.date, &cell.key) {
+                if !slot.index_key(&self.cells, id) {
+                    let cell = &self.cells[id.at()];
                     let name = &slot.definition.name;
                     return wrong(format!(
                         "cell {} of slot {name:?} for {} comes twice",
@@ -246,7 +247,7 @@ impl Graph {
             return self.restore_dropped(id, facts);
         }
         let (date, key) = (facts.date, facts.key);
-        if owner.bundles.contains_key(&(date, key.clone())) || key.values().len() != owner.columns.len() {
+        if self.bundle(producer, date, &key).is_some() || key.values().len() != owner.columns.len() {
             return wrong(format!("bundle {id} of producer {:?} comes twice", owner.definition.name));
         }
         if owner.is_group() != (facts.scopes.len() == owner.required().count())
@@ -325,7 +326,7 @@ impl Graph {
         if self.runs.insert(claim.run, id).is_some() {
             return wrong(format!("run {} has two bundles", claim.run));
         }
-        self.bundles[id.at()].running = Some(claim);
+        self.bundles[id.at()].running = Some(Box::new(claim));
         Ok(())
     }
 
@@ -393,7 +394,7 @@ impl Graph {
         for id in 0..self.cells.len() {
             let (cell, id) = (&self.cells[id], CellId(id as u32));
             let slot = cell.slot;
-            for candidate in &cell.candidates {
+            for candidate in cell.candidates.iter() {
                 let provider = self.slots[slot.at()].providers.get(&candidate.priority).copied();
                 let Some(owner) = candidate.owner else {
                     if provider.is_some() {
@@ -441,7 +442,7 @@ impl Graph {
             {
                 for tuple in self.tuples_of(ProducerId(at as u32), input, cell) {
                     joined += 1;
-                    if !producer.bundles.contains_key(&(tuple.date, tuple.key)) {
+                    if self.bundle(ProducerId(at as u32), tuple.date, &tuple.key).is_none() {
                         return wrong(format!("producer {name:?} lacks a bundle for {}", tuple.date));
                     }
                 }

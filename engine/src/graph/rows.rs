@@ -36,7 +36,7 @@ impl Graph {
             state: cell.state,
             g: cell.g,
             changed_at: cell.changed.time,
-            content: cell.content,
+            content: effective.and_then(|candidate| candidate.content),
             producer: effective.map(|candidate| self.owner_name(candidate.owner)),
             priority: cell.effective,
             error: effective.and_then(|candidate| candidate.error.as_deref()),
@@ -79,7 +79,7 @@ impl Graph {
                 date: bundle.date,
                 key: &bundle.key,
                 started: bundle.running.as_ref().map_or(Timestamp(0), |claim| claim.started),
-                outputs: bundle.outputs.iter().copied().collect(),
+                outputs: bundle.outputs.iter().collect(),
             })
         })
     }

@@ -7,6 +7,7 @@
 use std::mem;
 
 use super::Graph;
+use super::cell::Cell;
 use super::class::{Class, Counters, Sight};
 use super::definition::Mode;
 use super::edges::EdgeKey;
@@ -56,15 +57,17 @@ impl Graph {
         let lagging = waiting && standing.sound && (latched || caught);
         let sight = if lagging { Sight::Lagging } else { standing.sight };
         let is_member = priority.is_some() && !standing.gone;
+        let fixed = Cell::fixed_state(effective, &standing, &self.tallies);
 
         let cell = &self.cells[id.at()];
-        let rises = cell.content != content;
+        let content_before = pass.replaced(id).unwrap_or_else(|| cell.content());
+        let rises = content_before != content;
         let verifies = written || (rises && content.is_some());
         let facts_change =
             cell.effective != priority || cell.lagging != lagging || cell.member != is_member || rises;
         let before = cell.seen();
         if rises && cell.g > 0 {
-            let (seq, g, content) = (cell.changed.seq, cell.g, cell.content);
+            let (seq, g, content) = (cell.changed.seq, cell.g, content_before);
             pass.effects.superseded.push(Superseded { cell: id, seq, g, content });
         }
         if facts_change && pass.rebuilding {
@@ -74,7 +77,7 @@ impl Graph {
             true => self.cell_mut(id),
             false => &mut self.cells[id.at()],
         };
-        for candidate in &mut cell.candidates {
+        for candidate in cell.candidates.iter_mut() {
             (candidate.written, candidate.answered) = (false, false);
         }
         cell.effective = priority;
@@ -83,7 +86,6 @@ impl Graph {
         cell.gone = standing.gone;
         let was_member = mem::replace(&mut cell.member, is_member);
         if rises {
-            cell.content = content;
             cell.g = cell.g.saturating_add(1);
             cell.changed = pass.moment;
             pass.queue.rise(id);
@@ -96,6 +98,7 @@ impl Graph {
         if now != before {
             self.reclassify(pass, id, before, now);
         }
+        self.cells[id.at()].fixed = fixed;
         if was_member != is_member && !pass.rebuilding {
             self.move_member(pass, id, is_member);
         }
@@ -138,8 +141,8 @@ impl Graph {
         let bundle = &self.bundles[id.at()];
         let order = bundle.order;
         if face_changed {
-            for cell in &bundle.outputs {
-                self.touch_output(pass, producer, *cell);
+            for cell in bundle.outputs.iter() {
+                self.touch_output(pass, producer, cell);
             }
         }
         if status == PStatus::Ready && attached {
@@ -166,7 +169,7 @@ impl Graph {
     fn settle_uses(&mut self, pass: &mut Pass, id: BundleId, status_moved: bool) {
         let bundle = &self.bundles[id.at()];
         let producer = bundle.producer;
-        for cell in bundle.outputs.clone() {
+        for cell in bundle.outputs.clone().iter() {
             let found = self.cells[cell.at()].candidates.iter().position(|c| c.owner == Some(id));
             let Some(at) = found else { continue };
             let Some(uses) = &self.cells[cell.at()].candidates[at].uses else { continue };
@@ -243,12 +246,13 @@ impl Graph {
 
     pub(super) fn settle_state(&mut self, pass: &mut Pass, id: CellId) {
         let cell = &self.cells[id.at()];
-        let (from, to, g) = (cell.state, cell.derive_state(&self.tallies), cell.g);
+        let (from, to, g) = (cell.state, cell.derive_state(), cell.g);
         let slot = cell.slot;
         let risen = pass.queue.take_risen(id);
         // New data is always seen as updated first, also where every listener acknowledges it at once.
-        let announced =
-            risen && cell.content.is_some() && matches!(to, State::Updated | State::Pending | State::Current);
+        let announced = risen
+            && cell.content().is_some()
+            && matches!(to, State::Updated | State::Pending | State::Current);
         if announced {
             pass.effects.transitions.push(Transition { cell: id, from, to: State::Updated, g });
         }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
+use super::cell::Cell;
 use super::definition::SlotDefinition;
+use super::directory::Directory;
 use super::ids::{BundleId, CellId, ProducerId, SlotDate};
 use super::info::StateCounts;
 use super::key::Key;
@@ -31,7 +33,7 @@ pub(super) struct Slot {
     /// Greater than the rank of every producer that provides it.
     pub rank: u32,
     pub cells: Vec<CellId>,
-    pub by_key: HashMap<(SlotDate, Key), CellId>,
+    pub by_key: Directory,
     pub indexes: Vec<Index>,
     /// What runs looked for.
     pub watched: Vec<Watched>,
@@ -54,7 +56,7 @@ impl Slot {
             definition,
             rank: 0,
             cells: Vec::new(),
-            by_key: HashMap::new(),
+            by_key: Directory::default(),
             indexes: Vec::new(),
             watched: Vec::new(),
             readers: Vec::new(),
@@ -66,20 +68,32 @@ impl Slot {
         }
     }
 
-    /// Puts a new cell into every index.
-    pub fn index_cell(&mut self, cell: CellId, date: SlotDate, key: &Key) {
-        self.cells.push(cell);
-        self.index_key(cell, date, key);
+    /// The cell of a date and key. `cells`: all that there are.
+    pub fn find(&self, cells: &[Cell], date: SlotDate, key: &Key) -> Option<CellId> {
+        self.by_key.get(date, key, |number| address_of(cells, number)).map(CellId)
+    }
+
+    /// Puts a new cell, which is the last of all, into every index.
+    pub fn index_cell(&mut self, cells: &[Cell], id: CellId) {
+        self.cells.push(id);
+        self.index_key(cells, id);
     }
 
     /// Puts a cell that is listed into every index. False where its key is taken.
-    pub fn index_key(&mut self, cell: CellId, date: SlotDate, key: &Key) -> bool {
-        if self.by_key.insert((date, key.clone()), cell).is_some() {
+    pub fn index_key(&mut self, cells: &[Cell], id: CellId) -> bool {
+        let (date, key) = address_of(cells, id.0);
+        if self.find(cells, date, key).is_some() {
             return false;
         }
+        self.by_key.insert(id.0, date, key, |number| address_of(cells, number));
         for index in &mut self.indexes {
-            index.buckets.entry((date, key.project(&index.positions))).or_default().push(cell);
+            index.buckets.entry((date, key.project(&index.positions))).or_default().push(id);
         }
         true
     }
+}
+
+pub(super) fn address_of(cells: &[Cell], number: u32) -> (SlotDate, &Key) {
+    let cell = &cells[CellId(number).at()];
+    (cell.date, &cell.key)
 }

@@ -54,10 +54,10 @@ impl Graph {
     /// Why the bundle of a producer, date and key is as it is, or why there is none. `None` where there is no such
     /// producer.
     pub fn why_work_at(&self, id: ProducerId, date: SlotDate, key: &Key, extent: Extent) -> Option<Why> {
-        let producer = self.producers.get(id.at())?;
+        self.producers.get(id.at())?;
         let mut seen = Seen::new(extent);
-        Some(match producer.bundles.get(&(date, key.clone())) {
-            Some(bundle) => self.why_work(*bundle, &mut seen),
+        Some(match self.bundle(id, date, key) {
+            Some(bundle) => self.why_work(bundle, &mut seen),
             None => self.why_no_work(id, date, key, &mut seen),
         })
     }
@@ -74,7 +74,7 @@ impl Graph {
         let mut why = Why::of(WhyKind::Producer, format!("producer {name} is {attached}: {counts}"));
         why.producer = Some(name.clone());
         let is_quiet = |status| matches!(status, PStatus::Done | PStatus::Declined);
-        let all = producer.bundles.values().copied();
+        let all = producer.all_bundles();
         let mut open: Vec<(bool, BundleId)> = all
             .filter_map(|id| Some((id, self.tallies.get(id.at())?.status)))
             .filter(|(_, status)| !is_quiet(*status))
@@ -121,7 +121,7 @@ impl Graph {
         seen.depth += 1;
         let mut children = Vec::new();
         let better = cell.standing(&self.tallies).better_coming;
-        for candidate in &cell.candidates {
+        for candidate in cell.candidates.iter() {
             let shown = cell.effective.is_none() || Some(candidate.priority) >= cell.effective;
             if shown {
                 children.push(self.why_candidate(cell, candidate, better, seen));
@@ -319,8 +319,8 @@ impl Graph {
         let producer = &self.producers[id.at()];
         let positions = producer.output_positions.get(&slot).map_or(&[][..], |positions| positions);
         let bundle_key = key.project(positions);
-        if let Some(bundle) = producer.bundles.get(&(date, bundle_key.clone())) {
-            return self.why_work(*bundle, seen);
+        if let Some(bundle) = self.bundle(id, date, &bundle_key) {
+            return self.why_work(bundle, seen);
         }
         self.why_no_work(id, date, &bundle_key, seen)
     }

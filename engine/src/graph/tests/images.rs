@@ -98,7 +98,7 @@ fn facts_that_contradict_each_other_are_refused() {
         ("contents without a generation", |i| i.cells[0].g = 0),
         ("candidate twice", |i| {
             let candidate = i.cells[0].candidates[0].clone();
-            i.cells[0].candidates.push(candidate);
+            i.cells[0].candidates.insert(1, candidate);
         }),
         ("owner of no bundle", |i| i.cells[0].candidates[0].owner = Some(BundleId(1000))),
         ("owner that reads it", |i| i.cells[0].candidates[0].owner = Some(BundleId(0))),

@@ -54,6 +54,9 @@ impl Graph {
     /// What a producer has for a cell changed, or how it stands.
     pub(super) fn touch_output(&self, pass: &mut Pass, producer: ProducerId, id: CellId) {
         self.touch_cell(pass, id);
+        if self.slots[self.cells[id.at()].slot.at()].fillers.is_empty() {
+            return;
+        }
         if let Some(priority) = self.producers[producer.at()].outputs.get(&self.cells[id.at()].slot) {
             self.touch_below(pass, id, *priority);
         }

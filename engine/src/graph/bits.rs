@@ -12,20 +12,32 @@ impl Bits {
     }
 
     /// Adds a number; whether it is new. `bound` is above all numbers that are likely to follow.
+    #[inline]
     pub fn insert(&mut self, number: usize, bound: usize) -> bool {
-        let at = number / 64;
-        if at >= self.words.len() {
-            let length = (bound / 64).max(at) + 1;
-            if self.words.is_empty() {
-                // Zeroed memory costs nothing before it is used, however long it is.
-                self.words = vec![0; length];
-            } else {
-                self.words.resize(length, 0);
+        match self.words.get_mut(number / 64) {
+            Some(word) => {
+                let before = std::mem::replace(word, *word | 1 << (number % 64));
+                before != *word
+            }
+            None => {
+                self.insert_behind(number, bound);
+                true
             }
         }
-        let Some(word) = self.words.get_mut(at) else { return false };
-        let before = std::mem::replace(word, *word | 1 << (number % 64));
-        before != *word
+    }
+
+    #[cold]
+    fn insert_behind(&mut self, number: usize, bound: usize) {
+        let length = (bound / 64).max(number / 64) + 1;
+        if self.words.is_empty() {
+            // Zeroed memory costs nothing before it is used, however long it is.
+            self.words = vec![0; length];
+        } else {
+            self.words.resize(length, 0);
+        }
+        if let Some(word) = self.words.get_mut(number / 64) {
+            *word |= 1 << (number % 64);
+        }
     }
 
     /// Removes a number; whether it was there.

@@ -164,15 +164,7 @@ impl Bundle {
     }
 
     pub fn derive_face(&self, counters: &Counters) -> Face {
-        Face {
-            changed: counters.changed > 0,
-            maybe: counters.maybe > 0,
-            blocked: counters.blocked > 0,
-            unsatisfiable: counters.unsatisfiable > 0,
-            gone: counters.gone > 0,
-            running: self.running.is_some(),
-            forced: self.forced,
-        }
+        Face::of(counters, self.running.is_some(), self.forced)
     }
 }
 

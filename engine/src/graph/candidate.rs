@@ -136,7 +136,7 @@ impl Candidate {
         // Where it rests on some edges only, its bundle may be about to run for others.
         let runs = |tally: &Tally| {
             let is_ready = self.uses.is_some() && tally.status == PStatus::Ready;
-            tally.face.running || tally.face.forced || is_ready
+            tally.face.is_running() || tally.face.is_forced() || is_ready
         };
         let active = || self.tally(tallies).is_some_and(runs);
         !counters.has_obstacle() && (counters.is_moving() || active())
@@ -148,7 +148,7 @@ impl Candidate {
     }
 
     fn is_forced(&self, tallies: &[Tally]) -> bool {
-        self.tally(tallies).is_some_and(|tally| tally.face.forced)
+        self.tally(tallies).is_some_and(|tally| tally.face.is_forced())
     }
 }
 

@@ -46,6 +46,25 @@ impl Need {
     /// differently.
     pub const OF_READS: Need = Need { mode: Mode::Optional, fault_tolerant: true, accept_stale: true };
 
+    /// Four bits from which [`Need::from_bits`] makes it again.
+    pub fn bits(self) -> u16 {
+        let mode = match self.mode {
+            Mode::Required => 0,
+            Mode::Optional => 1,
+            Mode::Exclusive => 2,
+        };
+        mode | u16::from(self.fault_tolerant) << 2 | u16::from(self.accept_stale) << 3
+    }
+
+    pub fn from_bits(bits: u16) -> Need {
+        let mode = match bits & 3 {
+            0 => Mode::Required,
+            1 => Mode::Optional,
+            _ => Mode::Exclusive,
+        };
+        Need { mode, fault_tolerant: bits & 4 != 0, accept_stale: bits & 8 != 0 }
+    }
+
     pub fn of(input: &Input) -> Need {
         Need { mode: input.mode, fault_tolerant: input.fault_tolerant, accept_stale: input.accept_stale }
     }
@@ -158,22 +177,16 @@ impl Counters {
 
     /// Some edges went from these counts to those.
     pub fn exchange(&mut self, from: Counters, to: Counters) {
-        self.changed = self.changed + to.changed - from.changed;
-        self.maybe = self.maybe + to.maybe - from.maybe;
-        self.held = self.held + to.held - from.held;
-        self.blocked = self.blocked + to.blocked - from.blocked;
-        self.unsatisfiable = self.unsatisfiable + to.unsatisfiable - from.unsatisfiable;
-        self.gone = self.gone + to.gone - from.gone;
+        self.shift(Shift::of(from, to));
     }
 
-    /// An edge went from one class to another. Whether that moved any counter.
-    pub fn shift(&mut self, from: Class, to: Class) -> bool {
-        if from == to {
-            return false;
-        }
-        self.remove(from);
-        self.add(to);
-        true
+    pub fn shift(&mut self, by: Shift) {
+        self.changed = self.changed.wrapping_add(by.0.changed);
+        self.maybe = self.maybe.wrapping_add(by.0.maybe);
+        self.held = self.held.wrapping_add(by.0.held);
+        self.blocked = self.blocked.wrapping_add(by.0.blocked);
+        self.unsatisfiable = self.unsatisfiable.wrapping_add(by.0.unsatisfiable);
+        self.gone = self.gone.wrapping_add(by.0.gone);
     }
 
     /// Whether an edge forbids that what rests on it is sound.
@@ -191,16 +204,56 @@ impl Counters {
     }
 }
 
-/// What a bundle's candidates depend on; outputs are looked at again where it changed.
+/// By how much counts move: differences, modulo the range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shift(Counters);
+
+impl Shift {
+    /// From these counts to those.
+    pub fn of(from: Counters, to: Counters) -> Shift {
+        Shift(Counters {
+            changed: to.changed.wrapping_sub(from.changed),
+            maybe: to.maybe.wrapping_sub(from.maybe),
+            held: to.held.wrapping_sub(from.held),
+            blocked: to.blocked.wrapping_sub(from.blocked),
+            unsatisfiable: to.unsatisfiable.wrapping_sub(from.unsatisfiable),
+            gone: to.gone.wrapping_sub(from.gone),
+        })
+    }
+
+    /// As an edge goes from one class to another.
+    pub fn of_edge(from: Class, to: Class) -> Shift {
+        let (mut before, mut after) = (Counters::default(), Counters::default());
+        before.add(from);
+        after.add(to);
+        Shift::of(before, after)
+    }
+}
+
+/// What a bundle's candidates depend on, one bit each; outputs are looked at again where it changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Face {
-    pub changed: bool,
-    pub maybe: bool,
-    pub blocked: bool,
-    pub unsatisfiable: bool,
-    pub gone: bool,
-    pub running: bool,
-    pub forced: bool,
+pub(super) struct Face(u8);
+
+impl Face {
+    const RUNNING: u8 = 1 << 5;
+    const FORCED: u8 = 1 << 6;
+
+    pub fn of(counters: &Counters, running: bool, forced: bool) -> Face {
+        let counts =
+            [counters.changed, counters.maybe, counters.blocked, counters.unsatisfiable, counters.gone];
+        let bits = counts.into_iter().enumerate().map(|(at, count)| u8::from(count > 0) << at);
+        let running = if running { Face::RUNNING } else { 0 };
+        let forced = if forced { Face::FORCED } else { 0 };
+        Face(bits.fold(running | forced, |face, bit| face | bit))
+    }
+
+    pub fn is_running(self) -> bool {
+        self.0 & Face::RUNNING != 0
+    }
+
+    pub fn is_forced(self) -> bool {
+        self.0 & Face::FORCED != 0
+    }
 }
 
 /// What an edge shows its source of the bundle: the obligation.

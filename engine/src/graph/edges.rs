@@ -12,7 +12,10 @@ use hashbrown::HashMap;
 use super::Graph;
 use super::cell::Cell;
 use super::cells::Cells;
+use super::class::Need;
 use super::ids::{BundleId, CellId};
+use super::reads::REPORTED;
+use super::register::DEFINITION_PARTS_MAX;
 
 /// The name of an edge among those of its bundle; by source, then by input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +38,8 @@ pub(super) enum Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reader {
     pub bundle: BundleId,
-    pub input: u16,
+    /// The input in twelve bits, then what it asks of the cell in four.
+    port: u16,
     /// How many generations what was read is behind; or [`NOTHING`], or [`FAR`].
     age: u16,
 }
@@ -45,7 +49,27 @@ const NOTHING: u16 = u16::MAX;
 /// The age from which on [`Far`] tells what was read.
 const FAR: u16 = u16::MAX - 1;
 
+/// Twelve bits, of which all are set where a run reported the edge.
+const PORT_INPUT: u16 = 0xfff;
+const _: () = assert!(DEFINITION_PARTS_MAX <= PORT_INPUT as usize);
+
 impl Reader {
+    fn new(bundle: BundleId, input: u16, need: Need) -> Reader {
+        Reader { bundle, port: input.min(PORT_INPUT) | need.bits() << 12, age: NOTHING }
+    }
+
+    pub fn input(self) -> u16 {
+        match self.port & PORT_INPUT {
+            PORT_INPUT => REPORTED,
+            input => input,
+        }
+    }
+
+    /// What it asks of the cell.
+    pub fn need(self) -> Need {
+        Need::from_bits(self.port >> 12)
+    }
+
     pub fn known(self) -> Known {
         match self.age {
             NOTHING => Known::Nothing,
@@ -97,8 +121,8 @@ impl Readers {
 
     fn find(&self, bundle: BundleId, input: u16) -> Result<usize, usize> {
         match self.edges.last() {
-            Some(last) if (last.bundle, last.input) >= (bundle, input) => {
-                self.edges.binary_search_by_key(&(bundle, input), |edge| (edge.bundle, edge.input))
+            Some(last) if (last.bundle, last.input()) >= (bundle, input) => {
+                self.edges.binary_search_by_key(&(bundle, input), |edge| (edge.bundle, edge.input()))
             }
             // New bundles have the highest number.
             _ => Err(self.edges.len()),
@@ -106,13 +130,13 @@ impl Readers {
     }
 
     /// Adds an edge over which nothing was read. False where it is there already.
-    fn insert(&mut self, bundle: BundleId, input: u16) -> bool {
+    fn insert(&mut self, bundle: BundleId, input: u16, need: Need) -> bool {
         let Err(at) = self.find(bundle, input) else { return false };
         if self.edges.len() == self.edges.capacity() {
             // There are many of these, so that little room stays empty.
             self.edges.reserve_exact((self.edges.len() / 4).max(2));
         }
-        self.edges.insert(at, Reader { bundle, input, age: NOTHING });
+        self.edges.insert(at, Reader::new(bundle, input, need));
         true
     }
 }
@@ -129,7 +153,7 @@ impl<'g> Edges<'g> {
     fn token(self, source: CellId, edge: Reader) -> Option<u64> {
         match edge.age {
             NOTHING => None,
-            FAR => self.far.get(&(edge.bundle, EdgeKey { source, input: edge.input })).copied(),
+            FAR => self.far.get(&(edge.bundle, EdgeKey { source, input: edge.input() })).copied(),
             age => Some(self.cells.get(source.at())?.g.saturating_sub(u64::from(age))),
         }
     }
@@ -141,7 +165,7 @@ impl<'g> Edges<'g> {
         bundle: BundleId,
     ) -> impl Iterator<Item = (EdgeKey, Option<u64>)> + Clone + 'g {
         let edges = self.cells.get(source.at()).map_or(&[][..], |cell| cell.readers.of(bundle));
-        edges.iter().map(move |edge| (EdgeKey { source, input: edge.input }, self.token(source, *edge)))
+        edges.iter().map(move |edge| (EdgeKey { source, input: edge.input() }, self.token(source, *edge)))
     }
 
     /// The edges from these cells to a bundle, in order.
@@ -178,8 +202,8 @@ impl Graph {
     }
 
     /// Makes an edge over which nothing was read. False where it is there already.
-    pub(super) fn insert_edge(&mut self, bundle: BundleId, key: EdgeKey) -> bool {
-        let is_new = self.cells[key.source.at()].readers.insert(bundle, key.input);
+    pub(super) fn insert_edge(&mut self, bundle: BundleId, key: EdgeKey, need: Need) -> bool {
+        let is_new = self.cells[key.source.at()].readers.insert(bundle, key.input, need);
         if is_new {
             self.bundles[bundle.at()].sources.insert(key.source);
         }
@@ -235,7 +259,7 @@ impl Graph {
             edge.age += 1;
             if edge.age == FAR {
                 let token = cell.g.saturating_sub(u64::from(FAR));
-                self.far.insert((edge.bundle, EdgeKey { source, input: edge.input }), token);
+                self.far.insert((edge.bundle, EdgeKey { source, input: edge.input() }), token);
             }
         }
     }
@@ -286,7 +310,7 @@ mod tests {
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let edge = || (0..BUNDLES, 0..300u32, 0..3u16);
+        let edge = || (0..BUNDLES, 0..300u32, prop_oneof![0..3u16, Just(REPORTED)]);
         let rises = prop_oneof![20 => 1..3u32, 1 => Just(40_000u32)];
         let step = prop_oneof![
             8 => edge().prop_map(|(bundle, cell, input)| Step::Insert(bundle, cell, input)),
@@ -310,7 +334,7 @@ mod tests {
         }
         for ((bundle, key), token) in model {
             let cell = &graph.cells[key.source.at()];
-            let edge = cell.readers.of(*bundle).iter().find(|edge| edge.input == key.input);
+            let edge = cell.readers.of(*bundle).iter().find(|edge| edge.input() == key.input);
             let expected = match token {
                 None => Known::Nothing,
                 Some(token) if *token == cell.g => Known::Current,
@@ -330,7 +354,7 @@ mod tests {
             let mut model = Model::new();
             for source in (0..if many { 300 } else { 0 }).map(CellId) {
                 let key = EdgeKey { source, input: 0 };
-                prop_assert!(graph.insert_edge(BundleId(1), key));
+                prop_assert!(graph.insert_edge(BundleId(1), key, Need::default()));
                 model.insert((BundleId(1), key), None);
             }
             for step in steps {
@@ -338,7 +362,7 @@ mod tests {
                 match step {
                     Step::Insert(bundle, cell, input) => {
                         let at = (BundleId(bundle), key(cell, input));
-                        prop_assert_eq!(graph.insert_edge(at.0, at.1), !model.contains_key(&at));
+                        prop_assert_eq!(graph.insert_edge(at.0, at.1, Need::default()), !model.contains_key(&at));
                         model.entry(at).or_default();
                     }
                     Step::Remove(bundle, cell, input) => {
@@ -368,7 +392,7 @@ mod tests {
     fn what_is_far_behind_is_still_known() {
         let mut graph = apart(1);
         let key = EdgeKey { source: CellId(0), input: 7 };
-        assert!(graph.insert_edge(BundleId(2), key));
+        assert!(graph.insert_edge(BundleId(2), key, Need::OF_READS));
         assert!(graph.set_token(BundleId(2), key, Some(1)).is_some());
         for times in [u32::from(FAR) - 1, 1, 1, 70_000] {
             rise(&mut graph, 0, times);

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 
 use super::Graph;
 use super::bundle::Bundle;
-use super::class::Class;
+use super::class::{Class, Shift};
 use super::definition::Mode;
 use super::edges::EdgeKey;
 use super::ids::{BundleId, CellId, ProducerId, SlotDate};
@@ -282,7 +282,7 @@ impl Graph {
                 (false, _) => Class { changed: scope.token != Some(scope.now), ..Class::CLEAN },
             };
             let before = std::mem::replace(&mut scope.class, class);
-            self.tallies[id.at()].counters.shift(before, class);
+            self.tallies[id.at()].counters.shift(Shift::of_edge(before, class));
         }
     }
 }

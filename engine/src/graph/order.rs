@@ -56,6 +56,7 @@ impl Queue {
     }
 
     /// Adds a node, unless it is there. `place` is above that of what is being settled.
+    #[inline]
     pub fn push(&mut self, place: Place, node: Node) {
         let (marks, number) = self.marks(node);
         if !marks.insert(number, number) {
@@ -66,8 +67,12 @@ impl Queue {
         {
             nodes.push(node);
             self.first = self.first.min(self.last);
-            return;
+        } else {
+            self.push_elsewhere(place, node);
         }
+    }
+
+    fn push_elsewhere(&mut self, place: Place, node: Node) {
         let found = self.buckets.binary_search_by_key(&place, |(place, _)| *place);
         let at = found.unwrap_or_else(|at| {
             self.buckets.insert(at, (place, Vec::new()));

@@ -4,7 +4,7 @@ use std::mem;
 
 use super::Graph;
 use super::bundle::{Bundle, ScopeEdge, Tally, bundle_address};
-use super::class::{Seen, Shown};
+use super::class::{Seen, Shift, Shown};
 use super::edges::{EdgeKey, Known};
 use super::ids::{BundleId, CellId, ProducerId, SlotDate};
 use super::key::Key;
@@ -46,11 +46,11 @@ impl Graph {
     }
 
     pub(super) fn add_edge(&mut self, pass: &mut Pass, bundle: BundleId, key: EdgeKey) {
-        if !self.insert_edge(bundle, key) {
+        let need = self.producers[self.tallies[bundle.at()].producer.at()].need(key.input);
+        if !self.insert_edge(bundle, key, need) {
             return;
         }
         let tally = &mut self.tallies[bundle.at()];
-        let need = self.producers[tally.producer.at()].need(key.input);
         tally.counters.add(need.class(Known::Nothing, self.cells[key.source.at()].seen()));
         let shown = Shown::of(need.mode, tally.status, Known::Nothing);
         if let Some(scope) = scope_of(&mut self.bundles[bundle.at()], &self.producers, key.input) {
@@ -90,19 +90,20 @@ impl Graph {
         let mut alike = None;
         for edge in self.cells[source.at()].readers.edges() {
             let tally = &mut self.tallies[edge.bundle.at()];
-            let need = self.producers[tally.producer.at()].need(edge.input);
             let known = edge.known();
             let was = if rises { edge.known_before() } else { known };
-            let (from, to) = match alike {
-                Some((of, from, to)) if of == (need, was, known) => (from, to),
+            let look = (edge.need(), was, known);
+            let shift = match alike {
+                Some((of, shift)) if of == look => shift,
                 _ => {
-                    let (from, to) = (need.class(was, before), need.class(known, now));
-                    alike = Some(((need, was, known), from, to));
-                    (from, to)
+                    let (from, to) = (edge.need().class(was, before), edge.need().class(known, now));
+                    let shift = Shift::of_edge(from, to);
+                    alike = Some((look, shift));
+                    shift
                 }
             };
-            tally.counters.shift(from, to);
-            let shown = |known| Shown::of(need.mode, tally.status, known);
+            tally.counters.shift(shift);
+            let shown = |known| Shown::of(edge.need().mode, tally.status, known);
             if rises && shown(was) != shown(known) {
                 // What was read is older now, which alone may show.
                 notified += 1;
@@ -127,7 +128,8 @@ impl Graph {
             let need = self.producers[producer.at()].need(key.input);
             let seen = self.cells[key.source.at()].seen();
             let tally = &mut self.tallies[bundle.at()];
-            tally.counters.shift(need.class(before, seen), need.class(now, seen));
+            let (from, to) = (need.class(before, seen), need.class(now, seen));
+            tally.counters.shift(Shift::of_edge(from, to));
             let (from, to) =
                 (Shown::of(need.mode, tally.status, before), Shown::of(need.mode, tally.status, now));
             self.show(pass, key.source, from, to);
@@ -140,12 +142,10 @@ impl Graph {
             return;
         }
         let sources = mem::take(&mut self.bundles[bundle.at()].sources);
-        let producer = self.tallies[bundle.at()].producer;
         for source in sources.iter() {
             let mut at = 0;
             while let Some(edge) = self.cells[source.at()].readers.of(bundle).get(at).copied() {
-                let mode = self.producers[producer.at()].need(edge.input).mode;
-                let shown = |status| Shown::of(mode, status, edge.known());
+                let shown = |status| Shown::of(edge.need().mode, status, edge.known());
                 self.show(pass, source, shown(before), shown(now));
                 at += 1;
             }

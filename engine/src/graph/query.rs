@@ -176,13 +176,11 @@ impl Graph {
 
     /// The edges of a bundle and their classes.
     pub(super) fn classes(&self, bundle: BundleId) -> impl Iterator<Item = (EdgeKey, Class)> + '_ {
-        let found = &self.bundles[bundle.at()];
-        let producer = &self.producers[found.producer.at()];
-        found.sources.iter().flat_map(move |source| {
+        self.bundles[bundle.at()].sources.iter().flat_map(move |source| {
             let cell = &self.cells[source.at()];
             cell.readers.of(bundle).iter().map(move |edge| {
-                let class = producer.need(edge.input).class(edge.known(), cell.seen());
-                (EdgeKey { source, input: edge.input }, class)
+                let class = edge.need().class(edge.known(), cell.seen());
+                (EdgeKey { source, input: edge.input() }, class)
             })
         })
     }

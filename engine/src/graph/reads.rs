@@ -270,7 +270,7 @@ impl Graph {
         let made = self.find(cell.slot, cell.date, &cell.key);
         if let Some(made) = made {
             found.extend(self.cells[made.at()].readers.bundles());
-            let of_inputs = self.cells[made.at()].readers.of(id).iter().any(|edge| edge.input != REPORTED);
+            let of_inputs = self.cells[made.at()].readers.of(id).iter().any(|edge| edge.input() != REPORTED);
             if of_inputs {
                 return (found, true);
             }

@@ -18,7 +18,7 @@ use super::slot::Slot;
 use super::state::PStatus;
 
 /// Most columns of a slot, and most inputs or outputs of a producer.
-pub const DEFINITION_PARTS_MAX: usize = 4096;
+pub const DEFINITION_PARTS_MAX: usize = 4095;
 
 impl Graph {
     /// The slot that this definition names already, if it is defined; an error if it is refused.

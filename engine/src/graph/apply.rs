@@ -286,11 +286,11 @@ impl Graph {
         // Noted above, when its run was taken.
         let bundle = &mut self.bundles[id.at()];
         bundle.ending = Some(ending);
-        known.iter().for_each(|cell| bundle.outputs.insert(*cell));
-        let lift = self.tallies[id.at()].lift;
+        let tally = &mut self.tallies[id.at()];
+        known.iter().for_each(|cell| tally.outputs.insert(*cell));
+        let lift = tally.lift;
         known.iter().for_each(|cell| self.lift(Node::Cell(*cell), lift));
-        let bundle = &self.bundles[id.at()];
-        let all: Vec<CellId> = bundle.outputs.iter().collect();
+        let all: Vec<CellId> = self.tallies[id.at()].outputs.iter().collect();
         for cell in all.iter().filter(|cell| !known.contains(cell)) {
             let target = self.cell_mut(*cell);
             let Some(candidate) = target.candidates.iter_mut().find(|c| c.owner == Some(id)) else {

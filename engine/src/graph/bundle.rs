@@ -48,8 +48,9 @@ pub(super) struct Claim {
     pub scopes: Vec<Members>,
 }
 
-/// What a change of its inputs moves of a bundle. It is apart from the rest, since a change may reach very many bundles.
-#[derive(Clone, Copy, Debug)]
+/// What a change of its inputs moves of a bundle, and what it looks at. It stands apart from the rest, since a change may
+/// reach very many bundles.
+#[derive(Clone, Debug)]
 pub(super) struct Tally {
     pub producer: ProducerId,
     /// How far it was lifted in the order of settling.
@@ -57,6 +58,15 @@ pub(super) struct Tally {
     pub counters: Counters,
     pub status: PStatus,
     pub face: Face,
+    /// What of its work holds others.
+    pub holding: Holding,
+    /// Whether the part of its counters for which no edge is stored is not nothing.
+    pub has_outer: bool,
+    /// Facts of the bundle have changed, or may have, since the work was last read from them.
+    pub moved: bool,
+    pub work: Work,
+    /// Every cell that it has ever given.
+    pub outputs: Cells,
 }
 
 impl Tally {
@@ -67,7 +77,54 @@ impl Tally {
             counters: Counters::default(),
             status: PStatus::Parked,
             face: Face::default(),
+            holding: Holding::default(),
+            has_outer: false,
+            moved: true,
+            work: Work::default(),
+            outputs: Cells::default(),
         }
+    }
+
+    /// The status, from facts and counters. `acknowledged`: whether the producer has seen the newest work;
+    /// `ended`: whether the end of the date was declared, for groups.
+    pub fn derive_status(&self, acknowledged: bool, ended: bool) -> PStatus {
+        let is_there = self.work.is_there(&self.counters);
+        if self.work.running {
+            PStatus::Processing
+        } else if is_there && !acknowledged {
+            PStatus::Notified
+        } else if is_there && !self.counters.has_obstacle() && self.counters.held == 0 && ended {
+            PStatus::Ready
+        } else {
+            match self.work.ended {
+                Some(status) if !is_there && !self.counters.has_obstacle() => status,
+                _ => PStatus::Parked,
+            }
+        }
+    }
+
+    pub fn derive_face(&self) -> Face {
+        Face::of(&self.counters, self.work.running, self.work.forced)
+    }
+}
+
+/// What the facts of a bundle say of its work.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Work {
+    /// What its last result amounts to.
+    pub ended: Option<PStatus>,
+    pub running: bool,
+    /// It is to run although nothing changed.
+    pub forced: bool,
+    pub lagging: bool,
+    /// Whether an output rests on some of its edges only.
+    pub has_uses: bool,
+}
+
+impl Work {
+    /// Whether there is something to run for: no result yet, or one that read something else, or a command.
+    pub fn is_there(self, counters: &Counters) -> bool {
+        self.ended.is_none() || counters.changed > 0 || self.forced
     }
 }
 
@@ -91,13 +148,9 @@ pub(super) struct Bundle {
     pub forced: bool,
     /// Its last run ended while its inputs moved, and it has not settled since.
     pub lagging: bool,
-    /// What of its work holds others.
-    pub holding: Holding,
     pub running: Option<Box<Claim>>,
     /// Whether an output rests on some of its edges only.
     pub has_uses: bool,
-    /// Every cell that it has ever given.
-    pub outputs: Cells,
     /// The producer's epoch in which the newest work arrived while the producer was detached. An attachment
     /// raises the epoch, and so acknowledges the work of all bundles at once.
     pub unseen: Option<u64>,
@@ -125,9 +178,7 @@ impl Bundle {
             ended: Moment::NEVER,
             forced: false,
             lagging: false,
-            holding: Holding::default(),
             running: None,
-            outputs: Cells::default(),
             unseen: None,
             interrupted: 0,
             runs: 0,
@@ -135,36 +186,16 @@ impl Bundle {
         }
     }
 
-    /// Whether there is something to run for: no result yet, or one that read something else, or a command.
-    pub fn has_work(&self, counters: &Counters) -> bool {
-        self.ending.is_none() || counters.changed > 0 || self.forced
-    }
-
-    /// The status, from facts and counters. `acknowledged`: whether the producer has seen the newest work;
-    /// `ended`: whether the end of the date was declared, for groups.
-    pub fn derive_status(&self, counters: &Counters, acknowledged: bool, ended: bool) -> PStatus {
-        let work = self.has_work(counters);
-        if self.running.is_some() {
-            PStatus::Processing
-        } else if work && !acknowledged {
-            PStatus::Notified
-        } else if work && !counters.has_obstacle() && counters.held == 0 && ended {
-            PStatus::Ready
-        } else {
-            match &self.ending {
-                Some(ending) if !work && !counters.has_obstacle() => match ending {
-                    Ending::Data => PStatus::Done,
-                    Ending::Declined(_) => PStatus::Declined,
-                    Ending::Failed(_) => PStatus::Failed,
-                    Ending::Cancelled(_) => PStatus::Cancelled,
-                },
-                _ => PStatus::Parked,
-            }
-        }
-    }
-
-    pub fn derive_face(&self, counters: &Counters) -> Face {
-        Face::of(counters, self.running.is_some(), self.forced)
+    /// What its facts say of its work.
+    pub fn work(&self) -> Work {
+        let ended = self.ending.as_ref().map(|ending| match ending {
+            Ending::Data => PStatus::Done,
+            Ending::Declined(_) => PStatus::Declined,
+            Ending::Failed(_) => PStatus::Failed,
+            Ending::Cancelled(_) => PStatus::Cancelled,
+        });
+        let (running, has_uses) = (self.running.is_some(), self.has_uses);
+        Work { ended, running, forced: self.forced, lagging: self.lagging, has_uses }
     }
 }
 

@@ -53,7 +53,7 @@ impl Graph {
         self.check_bundle(id)?;
         let bundle = &self.bundles[id.at()];
         let tally = &self.tallies[id.at()];
-        if bundle.running.is_some() || bundle.has_work(&tally.counters) {
+        if bundle.running.is_some() || bundle.work().is_there(&tally.counters) {
             return Ok(());
         }
         let producer = self.producer_name(bundle.producer).to_string();
@@ -143,6 +143,8 @@ impl Graph {
         // A producer without a place in the order: its cells do not wait for it.
         let tally = &mut self.tallies[id.at()];
         (tally.counters, tally.face) = (Counters::default(), Face::default());
+        tally.has_outer = false;
+        let outputs = std::mem::take(&mut tally.outputs);
         let bundle = &mut self.bundles[id.at()];
         bundle.scopes.clear();
         bundle.support.clear();
@@ -152,7 +154,7 @@ impl Graph {
         bundle.forced = false;
         bundle.unseen = None;
         let producer = bundle.producer;
-        for cell in std::mem::take(&mut bundle.outputs).iter() {
+        for cell in outputs.iter() {
             let candidates = &self.cells[cell.at()].candidates;
             if candidates.iter().any(|c| c.owner == Some(id) && c.uses.is_some()) {
                 let orphans = self.cell_mut(cell).candidates.iter_mut().filter(|c| c.owner == Some(id));

@@ -170,7 +170,7 @@ impl Graph {
         for bundle in (0..self.bundles.len() as u32).map(BundleId) {
             self.note_hold(bundle);
             self.note_lift(bundle);
-            self.count_holding(bundle, Holding::default(), self.bundles[bundle.at()].holding);
+            self.count_holding(bundle, Holding::default(), self.tallies[bundle.at()].holding);
         }
     }
 
@@ -278,9 +278,9 @@ impl Graph {
 
     /// What of a bundle's work holds others is another thing now.
     pub(super) fn move_holding(&mut self, pass: &mut Pass, id: BundleId, to: Holding) {
-        let bundle = &mut self.bundles[id.at()];
-        let from = std::mem::replace(&mut bundle.holding, to);
-        let producer = bundle.producer;
+        let tally = &mut self.tallies[id.at()];
+        let from = std::mem::replace(&mut tally.holding, to);
+        let producer = tally.producer;
         for (entry, place) in self.count_holding(id, from, to) {
             for (holder, hold) in &self.producers[producer.at()].open_by[entry].holders {
                 let held = self.producers[holder.at()].holds[*hold].bundles.get(&place);

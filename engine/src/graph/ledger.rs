@@ -117,6 +117,7 @@ impl Graph {
     pub(super) fn bundle_mut(&mut self, id: BundleId) -> &mut super::bundle::Bundle {
         let bound = self.bundles.len();
         let (bundle, lift) = (&mut self.bundles[id.at()], self.tallies[id.at()].lift);
+        self.tallies[id.at()].moved = true;
         let edges = Edges { cells: &self.cells, far: &self.far };
         let key = RecordKey::new(BUNDLE, u64::from(id.0));
         self.ledger.note(key, bound, |out| fact::put_bundle(out, id, bundle, lift, edges));

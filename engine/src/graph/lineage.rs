@@ -25,10 +25,10 @@ impl Graph {
         self.tree(cell, extent, &|cell, child| {
             let Some(source) = self.cells.get(cell.at()) else { return };
             for id in source.readers.bundles() {
-                let Some(bundle) = self.bundles.get(id.at()) else { continue };
+                let Some(tally) = self.tallies.get(id.at()) else { continue };
                 for (edge, token) in self.edges().between(cell, id) {
                     let link = Link { bundle: id, input: edge.input, token };
-                    for output in bundle.outputs.iter() {
+                    for output in tally.outputs.iter() {
                         let candidates =
                             self.cells.get(output.at()).into_iter().flat_map(|c| c.candidates.iter());
                         let mut own = candidates.filter(|candidate| candidate.owner == Some(id));
@@ -71,8 +71,8 @@ impl Graph {
         let mut left: Vec<BundleId> = bundles.to_vec();
         let mut behind = BTreeSet::new();
         while let Some(id) = left.pop() {
-            let Some(bundle) = self.bundles.get(id.at()) else { continue };
-            let cells = bundle.outputs.iter().filter_map(|cell| self.cells.get(cell.at()));
+            let Some(tally) = self.tallies.get(id.at()) else { continue };
+            let cells = tally.outputs.iter().filter_map(|cell| self.cells.get(cell.at()));
             for reader in cells.flat_map(|cell| cell.readers.bundles()) {
                 if seen.insert(reader) {
                     behind.insert(reader);

@@ -186,7 +186,7 @@ impl Graph {
                 Node::Bundle(id) => {
                     self.bundle_mut(id);
                     self.tallies[id.at()].lift = lift;
-                    left.extend(self.bundles[id.at()].outputs.iter().map(|cell| (Node::Cell(cell), lift)));
+                    left.extend(self.tallies[id.at()].outputs.iter().map(|cell| (Node::Cell(cell), lift)));
                     for (held, lift) in self.note_lift(id) {
                         let times = above_holds.entry(held).or_insert(0);
                         *times += 1;
@@ -235,7 +235,7 @@ impl Graph {
         let is_misplaced = |id: &BundleId| {
             let (bundle, place) = (&self.bundles[id.at()], self.place_of_bundle(*id));
             bundle.sources.iter().any(|cell| self.place_of_cell(cell) >= place)
-                || bundle.outputs.iter().any(|cell| self.place_of_cell(cell) <= place)
+                || self.tallies[id.at()].outputs.iter().any(|cell| self.place_of_cell(cell) <= place)
         };
         (0..self.bundles.len() as u32).map(BundleId).find(is_misplaced)
     }

@@ -264,7 +264,7 @@ impl Graph {
             status: self.tallies[id.at()].status,
             reason: self.reason(id),
             members: self.members(id).collect(),
-            outputs: bundle.outputs.iter().collect(),
+            outputs: self.tallies[id.at()].outputs.iter().collect(),
             run: bundle.running.as_ref().map(|claim| claim.run),
             runs: bundle.runs,
             interrupted: bundle.interrupted,

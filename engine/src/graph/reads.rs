@@ -181,7 +181,7 @@ impl Graph {
                 Read::Scan { slot, columns, key, .. } => self.check_scan(*slot, columns, key)?,
             }
         }
-        let known = &self.bundles[id.at()].outputs;
+        let known = &self.tallies[id.at()].outputs;
         let date = self.bundles[id.at()].date;
         let is_new = |output: &OutputWrite| {
             let cell = self.find(output.slot, date, &output.key);
@@ -222,7 +222,7 @@ impl Graph {
                     passed.push(Passed { slot, date, key: key.clone(), from });
                 }
             };
-        for cell in bundle.outputs.iter() {
+        for cell in self.tallies[id.at()].outputs.iter() {
             let cell = &self.cells[cell.at()];
             go(&mut passed, cell.slot, cell.date, &cell.key, None);
         }
@@ -235,7 +235,7 @@ impl Graph {
                     return true;
                 }
                 if reached.insert(bundle) {
-                    for output in self.bundles[bundle.at()].outputs.iter() {
+                    for output in self.tallies[bundle.at()].outputs.iter() {
                         let output = &self.cells[output.at()];
                         go(passed, output.slot, output.date, &output.key, from);
                     }

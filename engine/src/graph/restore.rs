@@ -417,7 +417,7 @@ impl Graph {
                     return wrong(format!("bundle {owner} cannot give cell {id}"));
                 }
                 if !producer.deregistered {
-                    bundle.outputs.insert(id);
+                    self.tallies[owner.at()].outputs.insert(id);
                     bundle.has_uses |= candidate.uses.is_some();
                 }
             }

@@ -79,7 +79,7 @@ impl Graph {
                 date: bundle.date,
                 key: &bundle.key,
                 started: bundle.running.as_ref().map_or(Timestamp(0), |claim| claim.started),
-                outputs: bundle.outputs.iter().collect(),
+                outputs: self.tallies.get(id.at())?.outputs.iter().collect(),
             })
         })
     }

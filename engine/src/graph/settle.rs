@@ -115,41 +115,46 @@ impl Graph {
     }
 
     pub(super) fn settle_bundle(&mut self, pass: &mut Pass, id: BundleId) {
-        self.settle_scopes(id);
+        let producer = self.tallies[id.at()].producer;
+        if self.producers[producer.at()].is_group() {
+            self.settle_scopes(id);
+        }
         self.settle_outer(id);
-        let bundle = &self.bundles[id.at()];
-        let producer = bundle.producer;
         let owner = &self.producers[producer.at()];
-        let attached = owner.attached;
-        let ended = !owner.awaits_all() || self.missing_ends(bundle).is_empty();
+        let (attached, deregistered) = (owner.attached, owner.deregistered);
+        let acknowledged = owner.attached || owner.acknowledges(&self.bundles[id.at()]);
+        let ended = !owner.awaits_all() || self.missing_ends(&self.bundles[id.at()]).is_empty();
         let tally = &mut self.tallies[id.at()];
-        let status = match owner.deregistered {
+        if mem::replace(&mut tally.moved, false) {
+            tally.work = self.bundles[id.at()].work();
+        }
+        let status = match deregistered {
             true => PStatus::Parked,
-            false => bundle.derive_status(&tally.counters, owner.acknowledges(bundle), ended),
+            false => tally.derive_status(acknowledged, ended),
         };
         let before = mem::replace(&mut tally.status, status);
-        let face = bundle.derive_face(&tally.counters);
+        let face = tally.derive_face();
         let face_changed = mem::replace(&mut tally.face, face) != face;
+        let has_uses = tally.work.has_uses;
         if status.is_open() && !before.is_open() && !pass.rebuilding {
             let order = self.next_order;
             self.next_order += 1;
             self.bundle_mut(id).order = order;
         }
-        if self.bundles[id.at()].has_uses {
+        if has_uses {
             self.settle_uses(pass, id, status != before);
         }
-        let bundle = &self.bundles[id.at()];
-        let order = bundle.order;
         if face_changed {
-            for cell in bundle.outputs.iter() {
+            for cell in self.tallies[id.at()].outputs.iter() {
                 self.touch_output(pass, producer, cell);
             }
         }
         if status == PStatus::Ready && attached {
+            let order = self.bundles[id.at()].order;
             if self.ready.insert(order, id).is_none() {
                 pass.effects.ready.push(id);
             }
-        } else if before == PStatus::Ready && self.ready.remove(&order).is_some() {
+        } else if before == PStatus::Ready && self.ready.remove(&self.bundles[id.at()].order).is_some() {
             // One that is held by work which is settled behind it was ready for a moment.
             pass.effects.ready.retain(|ready| *ready != id);
         }
@@ -169,7 +174,7 @@ impl Graph {
     fn settle_uses(&mut self, pass: &mut Pass, id: BundleId, status_moved: bool) {
         let bundle = &self.bundles[id.at()];
         let producer = bundle.producer;
-        for cell in bundle.outputs.clone().iter() {
+        for cell in self.tallies[id.at()].outputs.clone().iter() {
             let found = self.cells[cell.at()].candidates.iter().position(|c| c.owner == Some(id));
             let Some(at) = found else { continue };
             let Some(uses) = &self.cells[cell.at()].candidates[at].uses else { continue };
@@ -206,9 +211,9 @@ impl Graph {
 
     /// Counts better candidates of cells that a bundle fills in, and what holds it.
     fn settle_outer(&mut self, id: BundleId) {
-        let producer = &self.producers[self.bundles[id.at()].producer.at()];
-        let was = self.bundles[id.at()].outer;
-        if producer.above.is_empty() && producer.holds.is_empty() && was == Counters::default() {
+        let tally = &self.tallies[id.at()];
+        let producer = &self.producers[tally.producer.at()];
+        if producer.above.is_empty() && producer.holds.is_empty() && !tally.has_outer {
             return;
         }
         let mut outer = Counters::default();
@@ -216,17 +221,21 @@ impl Graph {
         if self.held_by(id, false).next().is_some() {
             outer.add(Class { maybe: true, held: true, ..Class::CLEAN });
         }
-        self.tallies[id.at()].counters.exchange(was, outer);
-        self.bundles[id.at()].outer = outer;
+        let was = mem::replace(&mut self.bundles[id.at()].outer, outer);
+        let tally = &mut self.tallies[id.at()];
+        tally.counters.exchange(was, outer);
+        tally.has_outer = outer != Counters::default();
     }
 
     /// A bundle lags until it settles; its open work holds others unless it lags.
     fn settle_holding(&mut self, pass: &mut Pass, id: BundleId, is_open: bool) {
-        let bundle = &self.bundles[id.at()];
-        let lagging = bundle.lagging && self.tallies[id.at()].counters.is_moving();
+        let tally = &mut self.tallies[id.at()];
+        let was_lagging = tally.work.lagging;
+        let lagging = was_lagging && tally.counters.is_moving();
         let holding = Holding { open: is_open, lagging };
-        let moves = bundle.holding != holding;
-        if lagging != bundle.lagging {
+        let moves = tally.holding != holding;
+        tally.work.lagging = lagging;
+        if lagging != was_lagging {
             self.bundle_mut(id).lagging = lagging;
         }
         if moves {

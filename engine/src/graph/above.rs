@@ -41,7 +41,7 @@ impl Graph {
                 .buckets
                 .get(&(bundle.date, bundle.key.clone()));
             for cell in found.into_iter().flatten().filter(|cell| self.is_made(**cell)) {
-                let candidates = &self.cells[cell.at()].candidates;
+                let candidates = &self.sheets[cell.at()].candidates;
                 let better = candidates.iter().take_while(|c| c.priority > above.priority).count();
                 let standing = Standing::of(&candidates[..better], &self.tallies);
                 let seen = Seen { g: 0, sight: standing.sight, gone: standing.gone };
@@ -64,11 +64,11 @@ impl Graph {
 
     /// A candidate of a cell changed: bundles that fill it in at lower priorities look at it again.
     pub(super) fn touch_below(&self, pass: &mut Pass, id: CellId, priority: i32) {
-        let cell = &self.cells[id.at()];
-        for (_, producer) in self.slots[cell.slot.at()].fillers.range(..priority) {
+        let (slot, sheet) = (self.cells[id.at()].slot, &self.sheets[id.at()]);
+        for (_, producer) in self.slots[slot.at()].fillers.range(..priority) {
             let filler = &self.producers[producer.at()];
-            let Some(positions) = filler.output_positions.get(&cell.slot) else { continue };
-            if let Some(bundle) = self.bundle(*producer, cell.date, &cell.key.project(positions)) {
+            let Some(positions) = filler.output_positions.get(&slot) else { continue };
+            if let Some(bundle) = self.bundle(*producer, sheet.date, &sheet.key.project(positions)) {
                 self.touch_bundle(pass, bundle);
             }
         }

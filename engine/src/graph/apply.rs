@@ -7,7 +7,7 @@ use underbelly_storage::Timestamp;
 
 use super::bundle::{Claim, Ending};
 use super::candidate::Uses;
-use super::cell::{Cell, Moment};
+use super::cell::{Cell, Moment, Sheet};
 use super::class::Counters;
 use super::definition::Mode;
 use super::edges::EdgeKey;
@@ -115,11 +115,11 @@ impl Graph {
                 (None, Some(_)) => self.create_cell(pass, write.slot, write.date, &write.key),
                 (None, None) => continue,
             };
-            let known = self.cells[cell.at()].candidates.iter().any(|c| c.priority == write.priority);
+            let known = self.sheets[cell.at()].candidates.iter().any(|c| c.priority == write.priority);
             if write.content.is_none() && !known {
                 continue;
             }
-            let target = self.cell_mut(cell);
+            let target = self.sheet_mut(cell);
             let is_effective = target.effective == Some(write.priority);
             let candidate = target.candidate_mut(write.priority, None);
             let before = std::mem::replace(&mut candidate.content, write.content);
@@ -145,8 +145,9 @@ impl Graph {
     fn create_cell(&mut self, pass: &mut Pass, slot: SlotId, date: SlotDate, key: &Key) -> CellId {
         let id = self.find(slot, date, key).unwrap_or_else(|| {
             let id = CellId(self.cells.len() as u32);
-            self.cells.push(Cell::new(slot, date, key.clone()));
-            self.slots[slot.at()].index_cell(&self.cells, id);
+            self.cells.push(Cell::new(slot));
+            self.sheets.push(Sheet::new(date, key.clone()));
+            self.slots[slot.at()].index_cell(&self.sheets, id);
             id
         });
         self.cell_mut(id).expected = false;
@@ -173,7 +174,9 @@ impl Graph {
         for (edge, _) in self.edges_of(id) {
             let source = &self.cells[edge.source.at()];
             let need = producer.need(edge.input);
-            if let (Some(g), Some(content)) = (need.reads(source.seen()), source.content()) {
+            if let (Some(g), Some(content)) =
+                (need.reads(source.seen()), self.sheets[edge.source.at()].content())
+            {
                 if edge.input != REPORTED {
                     inputs.push(RunInput { input: usize::from(edge.input), cell: edge.source, g, content });
                 }
@@ -181,7 +184,7 @@ impl Graph {
             }
         }
         inputs.sort_by(|a, b| {
-            let key = |input: &RunInput| &self.cells[input.cell.at()].key;
+            let key = |input: &RunInput| &self.sheets[input.cell.at()].key;
             a.input.cmp(&b.input).then_with(|| key(a).cmp(key(b)))
         });
         let scopes = self.scopes_now(bundle);
@@ -254,7 +257,7 @@ impl Graph {
             let cell = existing.unwrap_or_else(|| self.create_cell(pass, output.slot, date, &output.key));
             let priority =
                 self.producers[producer.at()].outputs.get(&output.slot).copied().unwrap_or_default();
-            let target = self.cell_mut(cell);
+            let target = self.sheet_mut(cell);
             let is_effective = target.effective == Some(priority);
             let candidate = target.candidate_mut(priority, Some(id));
             candidate.owner = Some(id);
@@ -292,7 +295,7 @@ impl Graph {
         known.iter().for_each(|cell| self.lift(Node::Cell(*cell), lift));
         let all: Vec<CellId> = self.tallies[id.at()].outputs.iter().collect();
         for cell in all.iter().filter(|cell| !known.contains(cell)) {
-            let target = self.cell_mut(*cell);
+            let target = self.sheet_mut(*cell);
             let Some(candidate) = target.candidates.iter_mut().find(|c| c.owner == Some(id)) else {
                 continue;
             };

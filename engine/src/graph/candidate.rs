@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::bundle::Tally;
-use super::cell::{Cell, Moment};
+use super::cell::{Cell, Moment, Sheet};
 use super::class::{Counters, Sight};
 use super::edges::EdgeKey;
 use super::ids::{BundleId, ContentId};
@@ -194,7 +194,7 @@ impl Standing {
     }
 }
 
-impl Cell {
+impl Sheet {
     /// The candidate of this priority, made where there is none.
     pub fn candidate_mut(&mut self, priority: i32, owner: Option<BundleId>) -> &mut Candidate {
         let found = self.candidates.binary_search_by(|c| priority.cmp(&c.priority));
@@ -218,7 +218,9 @@ impl Cell {
     pub fn standing(&self, tallies: &[Tally]) -> Standing {
         Standing::of(&self.candidates, tallies)
     }
+}
 
+impl Cell {
     /// The state by the effective candidate and how all stand, first match of the rules; `None` where it hangs on the
     /// readers of the cell.
     pub fn fixed_state(

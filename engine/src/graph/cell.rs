@@ -20,22 +20,16 @@ impl Moment {
     pub const NEVER: Moment = Moment { seq: 0, time: Timestamp(0) };
 }
 
-/// One cell.
+/// What a change of its inputs or readers moves of a cell. It stands apart from the rest, since a change may reach very many
+/// cells.
 #[derive(Clone, Debug)]
 pub(super) struct Cell {
     pub slot: SlotId,
-    pub date: SlotDate,
-    pub key: Key,
-    pub candidates: Candidates,
-    /// Somebody looks for it, and nobody has made it: it is neither joined nor listed.
-    pub expected: bool,
     /// How far it was lifted in the order of settling.
     pub lift: u32,
-    /// Priority of the effective candidate.
-    pub effective: Option<i32>,
     pub g: u64,
-    pub changed: Moment,
-    pub verified: Moment,
+    /// Somebody looks for it, and nobody has made it: it is neither joined nor listed.
+    pub expected: bool,
     /// Committed while its own inputs moved, and not settled since.
     pub lagging: bool,
     /// Settled, and each candidate with data or an error rests on an input that is gone itself: a retraction or
@@ -47,7 +41,7 @@ pub(super) struct Cell {
     /// What its state is if that does not hang on its readers.
     pub fixed: Option<State>,
     pub state: State,
-    /// Bundles with an edge from this cell.
+    /// Its edges.
     pub readers: Readers,
     /// Readers' edges by what they show; see [`Shown`].
     pub notified: u32,
@@ -55,19 +49,38 @@ pub(super) struct Cell {
     pub failed: u32,
 }
 
-impl Cell {
-    pub fn new(slot: SlotId, date: SlotDate, key: Key) -> Cell {
-        Cell {
-            slot,
+/// The rest of a cell: where it is, what candidates it has, and when that came.
+#[derive(Clone, Debug)]
+pub(super) struct Sheet {
+    pub date: SlotDate,
+    pub key: Key,
+    pub candidates: Candidates,
+    /// Priority of the effective candidate.
+    pub effective: Option<i32>,
+    pub changed: Moment,
+    pub verified: Moment,
+}
+
+impl Sheet {
+    pub fn new(date: SlotDate, key: Key) -> Sheet {
+        Sheet {
             date,
             key,
             candidates: Candidates::default(),
-            expected: false,
-            lift: 0,
             effective: None,
-            g: 0,
             changed: Moment::NEVER,
             verified: Moment::NEVER,
+        }
+    }
+}
+
+impl Cell {
+    pub fn new(slot: SlotId) -> Cell {
+        Cell {
+            slot,
+            lift: 0,
+            g: 0,
+            expected: false,
             lagging: false,
             gone: true,
             member: false,

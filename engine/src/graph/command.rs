@@ -11,7 +11,7 @@ use super::pass::Pass;
 
 impl Graph {
     pub(super) fn check_retract(&self, cell: CellId, priority: i32) -> Result<(), GraphError> {
-        let Some(found) = self.cells.get(cell.at()) else { return Err(GraphError::UnknownCell(cell)) };
+        let Some(found) = self.sheets.get(cell.at()) else { return Err(GraphError::UnknownCell(cell)) };
         match found.candidates.iter().any(|candidate| candidate.priority == priority) {
             true => Ok(()),
             false => Err(GraphError::NoCandidate { cell: self.label(cell), priority }),
@@ -21,7 +21,7 @@ impl Graph {
     /// The candidate has no data and no error any more, as if its owner had given nothing. What it read stays known,
     /// so that its owner gives it again where an input changes.
     pub(super) fn retract(&mut self, pass: &mut Pass, id: CellId, priority: i32) {
-        let target = self.cell_mut(id);
+        let target = self.sheet_mut(id);
         let Some(candidate) = target.candidates.iter_mut().find(|c| c.priority == priority) else { return };
         let before = candidate.content.take();
         candidate.error = None;
@@ -155,9 +155,9 @@ impl Graph {
         bundle.unseen = None;
         let producer = bundle.producer;
         for cell in outputs.iter() {
-            let candidates = &self.cells[cell.at()].candidates;
+            let candidates = &self.sheets[cell.at()].candidates;
             if candidates.iter().any(|c| c.owner == Some(id) && c.uses.is_some()) {
-                let orphans = self.cell_mut(cell).candidates.iter_mut().filter(|c| c.owner == Some(id));
+                let orphans = self.sheet_mut(cell).candidates.iter_mut().filter(|c| c.owner == Some(id));
                 orphans.for_each(|candidate| candidate.uses = None);
             }
             self.touch_output(pass, producer, cell);

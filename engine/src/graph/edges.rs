@@ -282,7 +282,7 @@ mod tests {
         let date = SlotDate::Day(Date(0));
         let mut graph = Graph::new();
         for _ in 0..cells {
-            let mut cell = Cell::new(SlotId(0), date, Key::empty());
+            let mut cell = Cell::new(SlotId(0));
             cell.g = 1;
             graph.cells.push(cell);
         }

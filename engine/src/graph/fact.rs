@@ -15,7 +15,7 @@ use self::bytes::{
 };
 use super::bundle::{Bundle, Claim, Ending};
 use super::candidate::{Candidate, Uses};
-use super::cell::{Cell, Moment};
+use super::cell::{Cell, Moment, Sheet};
 use super::class::Counters;
 use super::definition::SlotDefinition;
 use super::edges::{EdgeKey, Edges};
@@ -46,7 +46,7 @@ impl Fact {
     /// Contents that a cell's candidates have.
     pub fn contents(&self) -> impl Iterator<Item = ContentId> + '_ {
         let candidates = match &self.0 {
-            Kind::Cell(_, cell) => &cell.candidates[..],
+            Kind::Cell(_, _, sheet) => &sheet.candidates[..],
             _ => &[],
         };
         candidates.iter().filter_map(|candidate| candidate.content)
@@ -62,7 +62,7 @@ pub(super) enum Kind {
     Producer(ProducerId, Registered),
     End(SlotDate),
     /// The derived parts of the cell are those of a new one, and its content is not set.
-    Cell(CellId, Cell),
+    Cell(CellId, Cell, Sheet),
     Bundle(BundleId, Box<BundleFacts>),
 }
 
@@ -93,20 +93,20 @@ pub(super) fn end_key(date: SlotDate) -> RecordKey {
     RecordKey { kind: END, major: instant, minor: number }
 }
 
-pub(super) fn put_cell(out: &mut Vec<u8>, cell: &Cell) {
+pub(super) fn put_cell(out: &mut Vec<u8>, cell: &Cell, sheet: &Sheet) {
     out.extend_from_slice(&cell.slot.0.to_le_bytes());
-    put_date(out, cell.date);
-    put_key(out, &cell.key);
-    put_flags(out, [cell.effective.is_some(), cell.lagging, cell.member, cell.expected, cell.lift > 0]);
+    put_date(out, sheet.date);
+    put_key(out, &sheet.key);
+    put_flags(out, [sheet.effective.is_some(), cell.lagging, cell.member, cell.expected, cell.lift > 0]);
     if cell.lift > 0 {
         out.extend_from_slice(&cell.lift.to_le_bytes());
     }
-    out.extend_from_slice(&cell.effective.unwrap_or_default().to_le_bytes());
+    out.extend_from_slice(&sheet.effective.unwrap_or_default().to_le_bytes());
     out.extend_from_slice(&cell.g.to_le_bytes());
-    put_moment(out, cell.changed);
-    put_moment(out, cell.verified);
-    put_count(out, cell.candidates.len());
-    for candidate in cell.candidates.iter() {
+    put_moment(out, sheet.changed);
+    put_moment(out, sheet.verified);
+    put_count(out, sheet.candidates.len());
+    for candidate in sheet.candidates.iter() {
         out.extend_from_slice(&candidate.priority.to_le_bytes());
         let (owner, content) = (candidate.owner.is_some(), candidate.content.is_some());
         put_flags(out, [owner, content, candidate.error.is_some(), candidate.uses.is_some()]);
@@ -246,9 +246,9 @@ fn candidate(cursor: &mut Cursor<'_>) -> Result<Candidate, Damage> {
     })
 }
 
-fn cell(cursor: &mut Cursor<'_>) -> Result<Cell, Damage> {
+fn cell(cursor: &mut Cursor<'_>) -> Result<(Cell, Sheet), Damage> {
     let (slot, date, key) = (SlotId(cursor.u32()?), date(cursor)?, key(cursor)?);
-    let mut cell = Cell::new(slot, date, key);
+    let (mut cell, mut sheet) = (Cell::new(slot), Sheet::new(date, key));
     let [has_effective, lagging, member, expected, is_lifted] = flags(cursor)?;
     cell.expected = expected;
     cell.lift = if is_lifted { lift(cursor)? } else { 0 };
@@ -256,14 +256,14 @@ fn cell(cursor: &mut Cursor<'_>) -> Result<Cell, Damage> {
     if !has_effective && effective != 0 {
         return Err(Damage("a value stands where there is none"));
     }
-    cell.effective = has_effective.then_some(effective);
+    sheet.effective = has_effective.then_some(effective);
     cell.lagging = lagging;
     cell.member = member;
     cell.g = cursor.u64()?;
-    cell.changed = moment(cursor)?;
-    cell.verified = moment(cursor)?;
-    cell.candidates = list(cursor, candidate)?.into_iter().collect();
-    Ok(cell)
+    sheet.changed = moment(cursor)?;
+    sheet.verified = moment(cursor)?;
+    sheet.candidates = list(cursor, candidate)?.into_iter().collect();
+    Ok((cell, sheet))
 }
 
 fn bundle(cursor: &mut Cursor<'_>) -> Result<BundleFacts, Damage> {
@@ -356,7 +356,10 @@ fn decode(record: RecordKey, value: &[u8]) -> Result<Kind, Damage> {
         SLOT => Kind::Slot(SlotId(id()?), definition::slot(&mut cursor)?),
         PRODUCER => Kind::Producer(ProducerId(id()?), definition::producer(&mut cursor)?),
         END => Kind::End(date_of_number(record.major, record.minor)?),
-        CELL => Kind::Cell(CellId(id()?), cell(&mut cursor)?),
+        CELL => {
+            let (cell, sheet) = cell(&mut cursor)?;
+            Kind::Cell(CellId(id()?), cell, sheet)
+        }
         BUNDLE => Kind::Bundle(BundleId(id()?), Box::new(bundle(&mut cursor)?)),
         _ => return Err(Damage("its kind is unknown")),
     };

@@ -124,7 +124,7 @@ impl Graph {
             let at = usize::from(*input);
             let slot = &self.slots[owner.inputs[at].at()];
             let members = owner.cell_date(at, date).and_then(|date| slot.members.get(&date));
-            let taken = members.into_iter().flatten().filter(|c| owner.passes(at, &self.cells[c.at()].key));
+            let taken = members.into_iter().flatten().filter(|c| owner.passes(at, &self.sheets[c.at()].key));
             found.extend(taken.map(|cell| (*input, *cell)));
         }
         found
@@ -143,8 +143,7 @@ impl Graph {
 
     /// A cell became a member, or stopped being one.
     pub(super) fn move_member(&mut self, pass: &mut Pass, id: CellId, is_member: bool) {
-        let cell = &self.cells[id.at()];
-        let (date, slot) = (cell.date, cell.slot);
+        let (date, slot) = (self.sheets[id.at()].date, self.cells[id.at()].slot);
         let members = &mut self.slots[slot.at()].members;
         if is_member {
             members.entry(date).or_default().insert(id);
@@ -212,8 +211,8 @@ impl Graph {
     /// The date of the groups to which a cell belongs as this input, which is joined with nothing; `None` where it does not
     /// pass the input's filters.
     fn date_apart(&self, producer: &Producer, input: u16, cell: CellId) -> Option<SlotDate> {
-        let (at, cell) = (usize::from(input), &self.cells[cell.at()]);
-        producer.bundle_date(at, cell.date).filter(|_| producer.passes(at, &cell.key))
+        let (at, sheet) = (usize::from(input), &self.sheets[cell.at()]);
+        producer.bundle_date(at, sheet.date).filter(|_| producer.passes(at, &sheet.key))
     }
 
     /// A member that belongs to each group of its date came or went.

@@ -203,8 +203,8 @@ impl Graph {
         }
         let mut index = Index { positions, buckets: Default::default() };
         for id in &slot.cells {
-            let cell = &self.cells[id.at()];
-            index.buckets.entry((cell.date, cell.key.project(&index.positions))).or_default().push(*id);
+            let sheet = &self.sheets[id.at()];
+            index.buckets.entry((sheet.date, sheet.key.project(&index.positions))).or_default().push(*id);
         }
         slot.indexes.push(index);
         slot.indexes.len() - 1
@@ -217,7 +217,7 @@ impl Graph {
         let Some(plan) = join.plans.get(usize::from(input)).filter(|_| join.is_joined(input)) else {
             return Vec::new();
         };
-        let found = &self.cells[cell.at()];
+        let found = &self.sheets[cell.at()];
         let date = producer.bundle_date(usize::from(input), found.date);
         let Some(date) = date.filter(|_| producer.passes(usize::from(input), &found.key)) else {
             return Vec::new();
@@ -233,8 +233,7 @@ impl Graph {
                 let probe = step.probe.iter().map(|column| tuple.0[usize::from(*column)].clone()).collect();
                 let found = index.buckets.get(&(date, Key::of_key_values(probe)));
                 let is_taken = |other: &&CellId| {
-                    let other = &self.cells[other.at()];
-                    !other.expected && producer.passes(at, &other.key)
+                    self.is_made(**other) && producer.passes(at, &self.sheets[other.at()].key)
                 };
                 for other in found.into_iter().flatten().filter(is_taken) {
                     let mut tuple = tuple.clone();
@@ -253,7 +252,7 @@ impl Graph {
 
     fn bind(&self, tuple: &mut Partial, join: &Join, input: u16, cell: CellId) {
         for (column, value) in
-            join.input_columns[usize::from(input)].iter().zip(self.cells[cell.at()].key.values())
+            join.input_columns[usize::from(input)].iter().zip(self.sheets[cell.at()].key.values())
         {
             tuple.0[usize::from(*column)] = value.clone();
         }

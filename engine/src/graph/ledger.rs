@@ -10,6 +10,7 @@ use underbelly_storage::image::Key as RecordKey;
 
 use super::Graph;
 use super::bits::Bits;
+use super::cell::{Cell, Sheet};
 use super::edges::Edges;
 use super::fact::{self, BUNDLE, CELL, COUNTERS, PRODUCER, SLOT};
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
@@ -104,13 +105,23 @@ impl Ledger {
 }
 
 impl Graph {
+    /// The facts of a cell are about to change.
+    pub(super) fn note_cell(&mut self, id: CellId) {
+        let (bound, key) = (self.cells.len(), RecordKey::new(CELL, u64::from(id.0)));
+        let (cell, sheet) = (&self.cells[id.at()], &self.sheets[id.at()]);
+        self.ledger.note(key, bound, |out| fact::put_cell(out, cell, sheet));
+    }
+
     /// A cell whose facts are about to change.
-    pub(super) fn cell_mut(&mut self, id: CellId) -> &mut super::cell::Cell {
-        let bound = self.cells.len();
-        let cell = &mut self.cells[id.at()];
-        let key = RecordKey::new(CELL, u64::from(id.0));
-        self.ledger.note(key, bound, |out| fact::put_cell(out, cell));
-        cell
+    pub(super) fn cell_mut(&mut self, id: CellId) -> &mut Cell {
+        self.note_cell(id);
+        &mut self.cells[id.at()]
+    }
+
+    /// The sheet of a cell whose facts are about to change.
+    pub(super) fn sheet_mut(&mut self, id: CellId) -> &mut Sheet {
+        self.note_cell(id);
+        &mut self.sheets[id.at()]
     }
 
     /// A bundle whose facts are about to change.
@@ -212,7 +223,11 @@ impl Graph {
             COUNTERS => out.extend_from_slice(&self.next_order.to_le_bytes()),
             SLOT => self.slots.get(at).into_iter().for_each(|slot| fact::put_slot(out, &slot.definition)),
             PRODUCER => self.producers.get(at).into_iter().for_each(|p| fact::put_producer(out, p)),
-            CELL => self.cells.get(at).into_iter().for_each(|cell| fact::put_cell(out, cell)),
+            CELL => {
+                if let (Some(cell), Some(sheet)) = (self.cells.get(at), self.sheets.get(at)) {
+                    fact::put_cell(out, cell, sheet);
+                }
+            }
             BUNDLE => {
                 if let (Some(bundle), Some(tally)) = (self.bundles.get(at), self.tallies.get(at)) {
                     fact::put_bundle(out, BundleId(at as u32), bundle, tally.lift, self.edges());

@@ -30,7 +30,7 @@ impl Graph {
                     let link = Link { bundle: id, input: edge.input, token };
                     for output in tally.outputs.iter() {
                         let candidates =
-                            self.cells.get(output.at()).into_iter().flat_map(|c| c.candidates.iter());
+                            self.sheets.get(output.at()).into_iter().flat_map(|s| s.candidates.iter());
                         let mut own = candidates.filter(|candidate| candidate.owner == Some(id));
                         if own.any(|candidate| candidate.rests_on(edge)) {
                             child(TreeNode::Cell(output), link);
@@ -45,7 +45,7 @@ impl Graph {
     /// that they read. Each cell is expanded once.
     pub fn upstream(&self, cell: CellId, extent: Extent) -> Option<Tree> {
         self.tree(cell, extent, &|cell, child| {
-            let candidates = self.cells.get(cell.at()).into_iter().flat_map(|cell| cell.candidates.iter());
+            let candidates = self.sheets.get(cell.at()).into_iter().flat_map(|sheet| sheet.candidates.iter());
             for (id, candidate) in candidates.filter_map(|candidate| Some((candidate.owner?, candidate))) {
                 let Some(bundle) = self.bundles.get(id.at()) else { continue };
                 let producer = self.producers.get(bundle.producer.at());

@@ -104,6 +104,7 @@ pub struct Graph {
     /// Grouping producers.
     groups: Vec<ProducerId>,
     cells: Vec<cell::Cell>,
+    sheets: Vec<cell::Sheet>,
     bundles: Vec<bundle::Bundle>,
     /// Of each bundle what a change of its inputs moves.
     tallies: Vec<bundle::Tally>,
@@ -138,6 +139,7 @@ impl Graph {
             producer_names: HashMap::new(),
             groups: Vec::new(),
             cells: Vec::new(),
+            sheets: Vec::new(),
             bundles: Vec::new(),
             tallies: Vec::new(),
             far: HashMap::new(),

@@ -95,7 +95,8 @@ impl Graph {
 
     /// Where a cell is.
     pub fn address(&self, cell: CellId) -> Option<(SlotId, SlotDate, &Key)> {
-        self.cells.get(cell.at()).map(|cell| (cell.slot, cell.date, &cell.key))
+        let sheet = self.sheets.get(cell.at())?;
+        self.cells.get(cell.at()).map(|cell| (cell.slot, sheet.date, &sheet.key))
     }
 
     /// The state of a cell.
@@ -111,26 +112,27 @@ impl Graph {
     /// A cell and its state. Causes take time in proportion to the inputs of the bundle that made it.
     pub fn cell_info(&self, id: CellId) -> Option<CellInfo> {
         let cell = self.cells.get(id.at())?;
-        let effective = cell.effective_candidate();
+        let sheet = self.sheets.get(id.at())?;
+        let effective = sheet.effective_candidate();
         let mut causes = Vec::new();
         if let Some(owner) = effective.and_then(|c| c.owner) {
             causes = self.causes(owner, effective);
         }
-        causes.extend(cell.standing(&self.tallies).better_coming.map(Cause::Better));
+        causes.extend(sheet.standing(&self.tallies).better_coming.map(Cause::Better));
         Some(CellInfo {
             cell: id,
             slot: cell.slot,
-            date: cell.date,
-            key: cell.key.clone(),
+            date: sheet.date,
+            key: sheet.key.clone(),
             state: cell.state,
             g: cell.g,
-            changed_at: cell.changed.time,
-            changed_seq: cell.changed.seq,
-            verified_at: cell.verified.time,
-            verified_seq: cell.verified.seq,
-            content: cell.content(),
+            changed_at: sheet.changed.time,
+            changed_seq: sheet.changed.seq,
+            verified_at: sheet.verified.time,
+            verified_seq: sheet.verified.seq,
+            content: sheet.content(),
             producer: effective.map(|c| self.owner_name(c.owner).to_string()),
-            priority: cell.effective,
+            priority: sheet.effective,
             error: effective.and_then(|c| c.error.as_ref()).map(|error| error.to_string()),
             lagging: cell.lagging,
             causes,
@@ -152,12 +154,14 @@ impl Graph {
     /// never had any.
     pub fn content_of(&self, id: CellId) -> Option<(u64, u64, Option<ContentId>)> {
         let cell = self.cells.get(id.at()).filter(|cell| cell.g > 0)?;
-        Some((cell.changed.seq, cell.g, cell.content()))
+        let sheet = self.sheets.get(id.at())?;
+        Some((sheet.changed.seq, cell.g, sheet.content()))
     }
 
     /// Commit time of the last change of a cell's contents; `None` where it never had any.
     pub fn changed_at(&self, id: CellId) -> Option<Timestamp> {
-        self.cells.get(id.at()).filter(|cell| cell.g > 0).map(|cell| cell.changed.time)
+        let made = self.cells.get(id.at()).filter(|cell| cell.g > 0);
+        made.and_then(|_| self.sheets.get(id.at())).map(|sheet| sheet.changed.time)
     }
 
     pub(super) fn owner_name(&self, owner: Option<BundleId>) -> &str {
@@ -335,7 +339,7 @@ impl Graph {
         let own = self.label(cell);
         let mut at = cell;
         for _ in 0..DEPTH_MAX {
-            let owner = self.cells[at.at()].candidates.iter().find_map(|c| c.owner);
+            let owner = self.sheets[at.at()].candidates.iter().find_map(|c| c.owner);
             let blocked = owner.and_then(|bundle| self.classes(bundle).find(|(_, class)| class.blocked));
             match blocked {
                 Some((edge, _)) => at = edge.source,
@@ -352,8 +356,8 @@ impl Graph {
 
     /// A cell as users name it: slot, date, key.
     pub fn label(&self, cell: CellId) -> String {
-        let Some(cell) = self.cells.get(cell.at()) else { return String::new() };
-        self.label_of(cell.slot, cell.date, &cell.key)
+        let Some((slot, date, key)) = self.address(cell) else { return String::new() };
+        self.label_of(slot, date, key)
     }
 
     pub(super) fn label_of(&self, slot: SlotId, date: SlotDate, key: &Key) -> String {
@@ -401,7 +405,7 @@ impl Graph {
 
     /// The inputs of every bundle that gives a cell.
     pub fn sources(&self, cell: CellId) -> Vec<(BundleId, CellId)> {
-        let candidates = self.cells.get(cell.at()).map_or(&[][..], |cell| &*cell.candidates);
+        let candidates = self.sheets.get(cell.at()).map_or(&[][..], |sheet| &*sheet.candidates);
         let mut sources = Vec::new();
         for bundle in candidates.iter().filter_map(|c| c.owner) {
             sources.extend(self.bundles[bundle.at()].sources.iter().map(|input| (bundle, input)));

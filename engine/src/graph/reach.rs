@@ -9,7 +9,7 @@ use underbelly_storage::ColumnType;
 
 use super::Graph;
 use super::above::Above;
-use super::cell::Cell;
+use super::cell::{Cell, Sheet};
 use super::definition::{Input, Mode, ProducerDefinition};
 use super::edges::EdgeKey;
 use super::error::GraphError;
@@ -104,17 +104,18 @@ impl Graph {
 
     /// The cell of a slot, date and key, made or expected.
     pub(super) fn find(&self, slot: SlotId, date: SlotDate, key: &Key) -> Option<CellId> {
-        self.slots.get(slot.at())?.find(&self.cells, date, key)
+        self.slots.get(slot.at())?.find(&self.sheets, date, key)
     }
 
     /// Makes a cell that nobody has made, for those that look for it.
     pub(super) fn expect_cell(&mut self, slot: SlotId, date: SlotDate, key: Key) -> CellId {
         let id = CellId(self.cells.len() as u32);
-        let mut cell = Cell::new(slot, date, key);
+        let mut cell = Cell::new(slot);
         cell.expected = true;
         self.cells.push(cell);
+        self.sheets.push(Sheet::new(date, key));
         self.cell_mut(id);
-        self.slots[slot.at()].index_cell(&self.cells, id);
+        self.slots[slot.at()].index_cell(&self.sheets, id);
         id
     }
 
@@ -139,10 +140,8 @@ impl Graph {
             }
             let place = (date, key);
             let bucket = self.slots[slot.at()].indexes[reach.index].buckets.get(&place);
-            let is_taken = |cell: &CellId| {
-                let cell = &self.cells[cell.at()];
-                !cell.expected && owner.passes(input, &cell.key)
-            };
+            let is_taken =
+                |cell: &CellId| self.is_made(*cell) && owner.passes(input, &self.sheets[cell.at()].key);
             let found: Vec<CellId> = bucket.into_iter().flatten().copied().filter(is_taken).collect();
             if let Some(Some(reach)) = self.producers[producer.at()].reaches.get_mut(input) {
                 reach.bundles.entry(place).or_default().push(id);
@@ -180,11 +179,11 @@ impl Graph {
 
     /// A cell was made: bundles that look for cells like it get an edge. Those that look for it alone have theirs.
     pub(super) fn reach_cell(&mut self, pass: &mut Pass, producer: ProducerId, input: u16, id: CellId) {
-        let (cell, owner) = (&self.cells[id.at()], &self.producers[producer.at()]);
+        let (sheet, owner) = (&self.sheets[id.at()], &self.producers[producer.at()]);
         let reach = owner.reaches.get(usize::from(input)).and_then(Option::as_ref);
-        let is_taken = |reach: &&Reach| !reach.is_address && owner.passes(usize::from(input), &cell.key);
+        let is_taken = |reach: &&Reach| !reach.is_address && owner.passes(usize::from(input), &sheet.key);
         let Some(reach) = reach.filter(is_taken) else { return };
-        let found = reach.bundles.get(&(cell.date, cell.key.project(&reach.positions)));
+        let found = reach.bundles.get(&(sheet.date, sheet.key.project(&reach.positions)));
         for bundle in found.cloned().unwrap_or_default() {
             self.add_edge(pass, bundle, EdgeKey { source: id, input });
             self.touch_bundle(pass, bundle);

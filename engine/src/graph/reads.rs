@@ -129,8 +129,8 @@ impl Graph {
             return found.into_iter().flatten().filter(is_made).copied().collect();
         }
         let agrees = |cell: &&CellId| {
-            let cell = &self.cells[cell.at()];
-            cell.date == date && cell.key.project(columns) == *key
+            let sheet = &self.sheets[cell.at()];
+            sheet.date == date && sheet.key.project(columns) == *key
         };
         slot.cells.iter().filter(is_made).filter(agrees).copied().collect()
     }
@@ -158,11 +158,11 @@ impl Graph {
 
     /// A cell was made: bundles whose runs looked for cells like it get an edge.
     pub(super) fn show_to_watchers(&mut self, pass: &mut Pass, id: CellId) {
-        let cell = &self.cells[id.at()];
-        if self.slots[cell.slot.at()].watched.is_empty() {
+        let (slot, sheet) = (self.cells[id.at()].slot, &self.sheets[id.at()]);
+        if self.slots[slot.at()].watched.is_empty() {
             return;
         }
-        for bundle in self.watchers(cell.slot, cell.date, &cell.key.clone()) {
+        for bundle in self.watchers(slot, sheet.date, &sheet.key) {
             self.add_edge(pass, bundle, EdgeKey { source: id, input: REPORTED });
             self.touch_bundle(pass, bundle);
         }
@@ -223,8 +223,9 @@ impl Graph {
                 }
             };
         for cell in self.tallies[id.at()].outputs.iter() {
-            let cell = &self.cells[cell.at()];
-            go(&mut passed, cell.slot, cell.date, &cell.key, None);
+            if let Some((slot, date, key)) = self.address(cell) {
+                go(&mut passed, slot, date, key, None);
+            }
         }
         outputs.iter().for_each(|output| go(&mut passed, output.slot, bundle.date, &output.key, None));
         let mut reached: BTreeSet<BundleId> = BTreeSet::new();
@@ -236,8 +237,9 @@ impl Graph {
                 }
                 if reached.insert(bundle) {
                     for output in self.tallies[bundle.at()].outputs.iter() {
-                        let output = &self.cells[output.at()];
-                        go(passed, output.slot, output.date, &output.key, from);
+                        if let Some((slot, date, key)) = self.address(output) {
+                            go(passed, slot, date, key, from);
+                        }
                     }
                     left.extend(self.may_hold(bundle));
                 }

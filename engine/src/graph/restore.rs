@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use underbelly_storage::image::Key as RecordKey;
 
 use super::bundle::{Bundle, Tally};
-use super::cell::{Cell, Moment};
+use super::cell::{Cell, Moment, Sheet};
 use super::class::Counters;
 use super::edges::EdgeKey;
 use super::error::GraphError;
@@ -81,15 +81,15 @@ impl Restorer {
             Kind::End(date) => {
                 graph.ends.insert(date);
             }
-            Kind::Cell(id, cell) => {
+            Kind::Cell(id, cell, sheet) => {
                 expect("cell", id.0, graph.cells.len())?;
                 if self.indexed {
                     return wrong(format!("cell {id} comes behind a bundle"));
                 }
                 if cell.member {
-                    self.members.entry((cell.slot, cell.date)).or_default().push(id);
+                    self.members.entry((cell.slot, sheet.date)).or_default().push(id);
                 }
-                graph.restore_cell(id, cell)?;
+                graph.restore_cell(id, cell, sheet)?;
             }
             Kind::Bundle(id, bundle) => {
                 expect("bundle", id.0, graph.bundles.len())?;
@@ -178,23 +178,24 @@ impl Graph {
         Ok(())
     }
 
-    fn restore_cell(&mut self, id: CellId, cell: Cell) -> Result<(), GraphError> {
-        self.check_key(cell.slot, &cell.key)?;
-        if !cell.candidates.is_sorted_by(|a, b| a.priority > b.priority) {
+    fn restore_cell(&mut self, id: CellId, cell: Cell, sheet: Sheet) -> Result<(), GraphError> {
+        self.check_key(cell.slot, &sheet.key)?;
+        if !sheet.candidates.is_sorted_by(|a, b| a.priority > b.priority) {
             return wrong(format!("candidates of cell {id} are not in order"));
         }
         bounded("a generation", cell.g)?;
-        if cell.g == 0 && cell.content().is_some() {
+        if cell.g == 0 && sheet.content().is_some() {
             return wrong(format!("cell {id} has contents and no generation"));
         }
         let target = &mut self.slots[cell.slot.at()];
         target.cells.push(id);
         if !cell.expected {
             target.states.counts[State::Void as usize] += 1;
-        } else if cell.g > 0 || !cell.candidates.is_empty() {
+        } else if cell.g > 0 || !sheet.candidates.is_empty() {
             return wrong(format!("cell {id} was made and is expected"));
         }
         self.cells.push(cell);
+        self.sheets.push(sheet);
         Ok(())
     }
 
@@ -209,16 +210,16 @@ impl Graph {
         for at in 0..self.slots.len() {
             let slot = &mut self.slots[at];
             // With room for those of the log, so that the index does not grow at once.
-            let address = |number| address_of(&self.cells, number);
+            let address = |number| address_of(&self.sheets, number);
             slot.by_key.reserve(slot.cells.len() + slot.cells.len() / 4, address);
             for number in 0..slot.cells.len() {
                 let id = slot.cells[number];
-                if !slot.index_key(&self.cells, id) {
-                    let cell = &self.cells[id.at()];
+                if !slot.index_key(&self.sheets, id) {
+                    let sheet = &self.sheets[id.at()];
                     let name = &slot.definition.name;
                     return wrong(format!(
                         "cell {} of slot {name:?} for {} comes twice",
-                        cell.key, cell.date
+                        sheet.key, sheet.date
                     ));
                 }
             }
@@ -392,9 +393,8 @@ impl Graph {
     /// Candidates belong to clients, or to a bundle that may give the cell.
     fn restore_owners(&mut self) -> Result<(), GraphError> {
         for id in 0..self.cells.len() {
-            let (cell, id) = (&self.cells[id], CellId(id as u32));
-            let slot = cell.slot;
-            for candidate in cell.candidates.iter() {
+            let (slot, sheet, id) = (self.cells[id].slot, &self.sheets[id], CellId(id as u32));
+            for candidate in sheet.candidates.iter() {
                 let provider = self.slots[slot.at()].providers.get(&candidate.priority).copied();
                 let Some(owner) = candidate.owner else {
                     if provider.is_some() {
@@ -412,7 +412,8 @@ impl Graph {
                     true => producer.outputs.get(&slot) == Some(&candidate.priority),
                     false => provider == Some(bundle.producer),
                 };
-                let fits = provides && bundle.date == cell.date && cell.key.project(positions) == bundle.key;
+                let fits =
+                    provides && bundle.date == sheet.date && sheet.key.project(positions) == bundle.key;
                 if !fits {
                     return wrong(format!("bundle {owner} cannot give cell {id}"));
                 }

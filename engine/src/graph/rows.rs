@@ -28,17 +28,18 @@ impl Graph {
     /// A cell without its causes, which takes the same time for each; `None` where nobody has made it.
     pub fn cell_row(&self, id: CellId) -> Option<CellRow<'_>> {
         let cell = self.cells.get(id.at()).filter(|cell| !cell.expected)?;
-        let effective = cell.effective_candidate();
+        let sheet = self.sheets.get(id.at())?;
+        let effective = sheet.effective_candidate();
         Some(CellRow {
             slot: cell.slot,
-            date: cell.date,
-            key: &cell.key,
+            date: sheet.date,
+            key: &sheet.key,
             state: cell.state,
             g: cell.g,
-            changed_at: cell.changed.time,
+            changed_at: sheet.changed.time,
             content: effective.and_then(|candidate| candidate.content),
             producer: effective.map(|candidate| self.owner_name(candidate.owner)),
-            priority: cell.effective,
+            priority: sheet.effective,
             error: effective.and_then(|candidate| candidate.error.as_deref()),
         })
     }
@@ -51,7 +52,7 @@ impl Graph {
         candidate: usize,
         after: Option<Step>,
     ) -> Option<impl Iterator<Item = EdgeRow> + '_> {
-        let candidate = self.cells.get(cell.at())?.candidates.get(candidate)?;
+        let candidate = self.sheets.get(cell.at())?.candidates.get(candidate)?;
         let owner = candidate.owner;
         let priority = candidate.priority;
         Some(owner.into_iter().flat_map(move |id| {

@@ -41,64 +41,73 @@ impl Graph {
     }
 
     pub(super) fn settle_cell(&mut self, pass: &mut Pass, id: CellId) {
-        let cell = &self.cells[id.at()];
-        let standing = cell.standing(&self.tallies);
-        let effective = standing.effective.and_then(|at| cell.candidates.get(at));
+        let (cell, sheet) = (&self.cells[id.at()], &self.sheets[id.at()]);
+        let standing = sheet.standing(&self.tallies);
+        let effective = standing.effective.and_then(|at| sheet.candidates.get(at));
         let priority = effective.map(|c| c.priority);
-        let content = effective.and_then(|c| c.content);
         let written = effective.is_some_and(|c| c.written);
-        let latched = cell.lagging && cell.effective == priority;
+        let latched = cell.lagging && sheet.effective == priority;
+        let answered = sheet.candidates.iter().any(|candidate| candidate.answered || candidate.written);
         // Of a better candidate too, which gave nothing: nobody waits for more than one result of what never rests.
-        let caught = cell.candidates.iter().any(|candidate| {
-            let counts = priority.is_none_or(|priority| candidate.priority >= priority);
-            candidate.answered && counts && candidate.counters(&self.tallies).is_moving()
-        });
+        let caught = answered
+            && sheet.candidates.iter().any(|candidate| {
+                let counts = priority.is_none_or(|priority| candidate.priority >= priority);
+                candidate.answered && counts && candidate.counters(&self.tallies).is_moving()
+            });
         let waiting = standing.sight == Sight::Waiting;
         let lagging = waiting && standing.sound && (latched || caught);
         let sight = if lagging { Sight::Lagging } else { standing.sight };
         let is_member = priority.is_some() && !standing.gone;
         let fixed = Cell::fixed_state(effective, &standing, &self.tallies);
 
-        let cell = &self.cells[id.at()];
-        let content_before = pass.replaced(id).unwrap_or_else(|| cell.content());
-        let rises = content_before != content;
+        let replaced = pass.replaced(id);
+        let switches = sheet.effective != priority;
+        let (mut rises, mut content, mut content_before) = (false, None, None);
+        if replaced.is_some() || switches {
+            content = effective.and_then(|c| c.content);
+            content_before = replaced.unwrap_or_else(|| sheet.content());
+            rises = content_before != content;
+        }
         let verifies = written || (rises && content.is_some());
-        let facts_change =
-            cell.effective != priority || cell.lagging != lagging || cell.member != is_member || rises;
+        let facts_change = switches || cell.lagging != lagging || cell.member != is_member || rises;
         let before = cell.seen();
         if rises && cell.g > 0 {
-            let (seq, g, content) = (cell.changed.seq, cell.g, content_before);
+            let (seq, g, content) = (sheet.changed.seq, cell.g, content_before);
             pass.effects.superseded.push(Superseded { cell: id, seq, g, content });
         }
         if facts_change && pass.rebuilding {
             pass.contradiction = Some(id);
         }
-        let cell = match facts_change || verifies {
-            true => self.cell_mut(id),
-            false => &mut self.cells[id.at()],
-        };
-        for candidate in cell.candidates.iter_mut() {
-            (candidate.written, candidate.answered) = (false, false);
+        if facts_change || verifies {
+            self.note_cell(id);
         }
-        cell.effective = priority;
+        let (cell, sheet) = (&mut self.cells[id.at()], &mut self.sheets[id.at()]);
+        if answered {
+            for candidate in sheet.candidates.iter_mut() {
+                (candidate.written, candidate.answered) = (false, false);
+            }
+        }
+        if switches {
+            sheet.effective = priority;
+        }
         cell.sight = sight;
         cell.lagging = lagging;
         cell.gone = standing.gone;
+        cell.fixed = fixed;
         let was_member = mem::replace(&mut cell.member, is_member);
         if rises {
             cell.g = cell.g.saturating_add(1);
-            cell.changed = pass.moment;
+            sheet.changed = pass.moment;
             pass.queue.rise(id);
             pass.effects.contents.push((id, content, cell.g));
         }
         if verifies {
-            cell.verified = pass.moment;
+            sheet.verified = pass.moment;
         }
         let now = cell.seen();
         if now != before {
             self.reclassify(pass, id, before, now);
         }
-        self.cells[id.at()].fixed = fixed;
         if was_member != is_member && !pass.rebuilding {
             self.move_member(pass, id, is_member);
         }
@@ -175,12 +184,12 @@ impl Graph {
         let bundle = &self.bundles[id.at()];
         let producer = bundle.producer;
         for cell in self.tallies[id.at()].outputs.clone().iter() {
-            let found = self.cells[cell.at()].candidates.iter().position(|c| c.owner == Some(id));
+            let found = self.sheets[cell.at()].candidates.iter().position(|c| c.owner == Some(id));
             let Some(at) = found else { continue };
-            let Some(uses) = &self.cells[cell.at()].candidates[at].uses else { continue };
+            let Some(uses) = &self.sheets[cell.at()].candidates[at].uses else { continue };
             let counters = self.counters_of(id, &uses.edges);
             let moved = uses.counters != counters;
-            if let Some(uses) = &mut self.cells[cell.at()].candidates[at].uses {
+            if let Some(uses) = &mut self.sheets[cell.at()].candidates[at].uses {
                 uses.counters = counters;
             }
             if moved || status_moved {
@@ -260,7 +269,7 @@ impl Graph {
         let risen = pass.queue.take_risen(id);
         // New data is always seen as updated first, also where every listener acknowledges it at once.
         let announced = risen
-            && cell.content().is_some()
+            && self.sheets[id.at()].content().is_some()
             && matches!(to, State::Updated | State::Pending | State::Current);
         if announced {
             pass.effects.transitions.push(Transition { cell: id, from, to: State::Updated, g });

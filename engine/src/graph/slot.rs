@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
-use super::cell::Cell;
+use super::cell::Sheet;
 use super::definition::SlotDefinition;
 use super::directory::Directory;
 use super::ids::{BundleId, CellId, ProducerId, SlotDate};
@@ -68,24 +68,24 @@ impl Slot {
         }
     }
 
-    /// The cell of a date and key. `cells`: all that there are.
-    pub fn find(&self, cells: &[Cell], date: SlotDate, key: &Key) -> Option<CellId> {
-        self.by_key.get(date, key, |number| address_of(cells, number)).map(CellId)
+    /// The cell of a date and key. `sheets`: those of all cells.
+    pub fn find(&self, sheets: &[Sheet], date: SlotDate, key: &Key) -> Option<CellId> {
+        self.by_key.get(date, key, |number| address_of(sheets, number)).map(CellId)
     }
 
     /// Puts a new cell, which is the last of all, into every index.
-    pub fn index_cell(&mut self, cells: &[Cell], id: CellId) {
+    pub fn index_cell(&mut self, sheets: &[Sheet], id: CellId) {
         self.cells.push(id);
-        self.index_key(cells, id);
+        self.index_key(sheets, id);
     }
 
     /// Puts a cell that is listed into every index. False where its key is taken.
-    pub fn index_key(&mut self, cells: &[Cell], id: CellId) -> bool {
-        let (date, key) = address_of(cells, id.0);
-        if self.find(cells, date, key).is_some() {
+    pub fn index_key(&mut self, sheets: &[Sheet], id: CellId) -> bool {
+        let (date, key) = address_of(sheets, id.0);
+        if self.find(sheets, date, key).is_some() {
             return false;
         }
-        self.by_key.insert(id.0, date, key, |number| address_of(cells, number));
+        self.by_key.insert(id.0, date, key, |number| address_of(sheets, number));
         for index in &mut self.indexes {
             index.buckets.entry((date, key.project(&index.positions))).or_default().push(id);
         }
@@ -93,7 +93,7 @@ impl Slot {
     }
 }
 
-pub(super) fn address_of(cells: &[Cell], number: u32) -> (SlotDate, &Key) {
-    let cell = &cells[CellId(number).at()];
-    (cell.date, &cell.key)
+pub(super) fn address_of(sheets: &[Sheet], number: u32) -> (SlotDate, &Key) {
+    let sheet = &sheets[CellId(number).at()];
+    (sheet.date, &sheet.key)
 }

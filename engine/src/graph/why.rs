@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::Graph;
 use super::bundle::Ending;
 use super::candidate::Candidate;
-use super::cell::Cell;
+use super::cell::Sheet;
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::info::{Extent, Why, WhyKind};
 use super::key::Key;
@@ -98,16 +98,16 @@ impl Graph {
     }
 
     fn why_cell(&self, id: CellId, seen: &mut Seen) -> Why {
-        let cell = &self.cells[id.at()];
+        let (cell, sheet) = (&self.cells[id.at()], &self.sheets[id.at()]);
         let lagging = if cell.lagging { ", lagging behind its inputs" } else { "" };
         let text = format!("{} is {}{lagging}", self.label(id), cell.state);
         let mut why = Why {
             sid: Some(id),
             state: Some(cell.state),
             generation: Some(cell.g),
-            seq: Some(cell.changed.seq),
-            priority: cell.effective,
-            ..self.about_cell(WhyKind::Cell, text, cell.slot, cell.date, &cell.key)
+            seq: Some(sheet.changed.seq),
+            priority: sheet.effective,
+            ..self.about_cell(WhyKind::Cell, text, cell.slot, sheet.date, &sheet.key)
         };
         if !seen.cells.insert(id) {
             why.text += ", as explained above";
@@ -115,16 +115,16 @@ impl Graph {
         }
         if seen.is_deep() {
             why.text += "; deeper reasons are left out";
-            why.more = cell.candidates.len() as u64;
+            why.more = sheet.candidates.len() as u64;
             return why;
         }
         seen.depth += 1;
         let mut children = Vec::new();
-        let better = cell.standing(&self.tallies).better_coming;
-        for candidate in cell.candidates.iter() {
-            let shown = cell.effective.is_none() || Some(candidate.priority) >= cell.effective;
+        let better = sheet.standing(&self.tallies).better_coming;
+        for candidate in sheet.candidates.iter() {
+            let shown = sheet.effective.is_none() || Some(candidate.priority) >= sheet.effective;
             if shown {
-                children.push(self.why_candidate(cell, candidate, better, seen));
+                children.push(self.why_candidate(sheet, candidate, better, seen));
             }
         }
         seen.depth -= 1;
@@ -138,7 +138,13 @@ impl Graph {
         Why { slot, date: Some(date), key: Some(key.clone()), ..Why::of(kind, text) }
     }
 
-    fn why_candidate(&self, cell: &Cell, candidate: &Candidate, better: Option<i32>, seen: &mut Seen) -> Why {
+    fn why_candidate(
+        &self,
+        sheet: &Sheet,
+        candidate: &Candidate,
+        better: Option<i32>,
+        seen: &mut Seen,
+    ) -> Why {
         let (seq, priority) = (candidate.ended.seq, candidate.priority);
         let Some(owner) = candidate.owner else {
             let done = if candidate.content.is_some() { "committed" } else { "retracted" };
@@ -159,7 +165,7 @@ impl Graph {
             why.children.push(Why { seq: Some(seq), ..Why::of(WhyKind::Ended, text) });
         }
         why.priority = Some(priority);
-        if cell.effective != Some(priority) {
+        if sheet.effective != Some(priority) {
             let role = if better == Some(priority) { "better data is being made" } else { "not effective" };
             why.text = format!("priority {priority}, {role}: {}", why.text);
         }
@@ -341,7 +347,7 @@ impl Graph {
                     producer.join.shared(input).into_iter().unzip();
                 let wanted = bundle_key.project(&columns);
                 let members = self.slots[source.at()].members.get(&date);
-                let found = members.into_iter().flatten().map(|cell| &self.cells[cell.at()].key);
+                let found = members.into_iter().flatten().map(|cell| &self.sheets[cell.at()].key);
                 if !found.into_iter().any(|key| key.project(&positions) == wanted) {
                     let gap = if wanted.values().is_empty() { "" } else { " " };
                     children.push(Why::leaf(format!("no cell of {name}{gap}{wanted} has data for {date}")));

@@ -43,7 +43,7 @@ struct Facts {
     slots: Vec<SlotDefinition>,
     producers: Vec<Registered>,
     ends: Vec<SlotDate>,
-    cells: Vec<cell::Cell>,
+    cells: Vec<(cell::Cell, cell::Sheet)>,
     bundles: Vec<BundleFacts>,
 }
 
@@ -56,7 +56,7 @@ impl Facts {
                 Kind::Slot(_, slot) => facts.slots.push(slot),
                 Kind::Producer(_, producer) => facts.producers.push(producer),
                 Kind::End(date) => facts.ends.push(date),
-                Kind::Cell(_, cell) => facts.cells.push(cell),
+                Kind::Cell(_, cell, sheet) => facts.cells.push((cell, sheet)),
                 Kind::Bundle(_, bundle) => facts.bundles.push(*bundle),
             }
         }
@@ -73,7 +73,8 @@ impl Facts {
         producers.map(|(at, p)| Kind::Producer(ProducerId(number(at)), p)).try_for_each(&mut add)?;
         self.ends.into_iter().map(Kind::End).try_for_each(&mut add)?;
         let cells = self.cells.into_iter().enumerate();
-        cells.map(|(at, cell)| Kind::Cell(CellId(number(at)), cell)).try_for_each(&mut add)?;
+        let mut cells = cells.map(|(at, (cell, sheet))| Kind::Cell(CellId(number(at)), cell, sheet));
+        cells.try_for_each(&mut add)?;
         let bundles = self.bundles.into_iter().enumerate();
         bundles
             .map(|(at, bundle)| Kind::Bundle(BundleId(number(at)), Box::new(bundle)))
@@ -92,25 +93,25 @@ fn facts_that_contradict_each_other_are_refused() {
         ("producer missing", |i| drop(i.producers.pop())),
         ("cell twice", |i| i.cells.push(i.cells[0].clone())),
         ("cell missing", |i| drop(i.cells.remove(0))),
-        ("cell of no slot", |i| i.cells[0].slot = SlotId(77)),
-        ("key too short", |i| i.cells[0].key = Key::empty()),
-        ("effective of no candidate", |i| i.cells[0].effective = Some(5)),
-        ("contents without a generation", |i| i.cells[0].g = 0),
+        ("cell of no slot", |i| i.cells[0].0.slot = SlotId(77)),
+        ("key too short", |i| i.cells[0].1.key = Key::empty()),
+        ("effective of no candidate", |i| i.cells[0].1.effective = Some(5)),
+        ("contents without a generation", |i| i.cells[0].0.g = 0),
         ("candidate twice", |i| {
-            let candidate = i.cells[0].candidates[0].clone();
-            i.cells[0].candidates.insert(1, candidate);
+            let candidate = i.cells[0].1.candidates[0].clone();
+            i.cells[0].1.candidates.insert(1, candidate);
         }),
-        ("owner of no bundle", |i| i.cells[0].candidates[0].owner = Some(BundleId(1000))),
-        ("owner that reads it", |i| i.cells[0].candidates[0].owner = Some(BundleId(0))),
-        ("lagging at rest", |i| i.cells[0].lagging = true),
-        ("no member", |i| i.cells[3].member = false),
+        ("owner of no bundle", |i| i.cells[0].1.candidates[0].owner = Some(BundleId(1000))),
+        ("owner that reads it", |i| i.cells[0].1.candidates[0].owner = Some(BundleId(0))),
+        ("lagging at rest", |i| i.cells[0].0.lagging = true),
+        ("no member", |i| i.cells[3].0.member = false),
         ("bundle twice", |i| i.bundles.push(i.bundles[0].clone())),
         ("bundle missing", |i| drop(i.bundles.pop())),
         ("bundle of no producer", |i| i.bundles[0].producer = ProducerId(9)),
         ("key of a bundle", |i| i.bundles[0].key = Key::empty()),
         ("scopes of a bundle", |i| i.bundles[0].scopes.push(None)),
         ("a later session", |i| i.bundles[0].unseen = Some(1000)),
-        ("generation", |i| i.cells[0].g = u64::MAX),
+        ("generation", |i| i.cells[0].0.g = u64::MAX),
         ("queue", |i| i.next_order = Some(0)),
         ("queue's end", |i| i.next_order = Some(u64::MAX)),
         ("no queue", |i| i.next_order = None),
@@ -156,7 +157,8 @@ fn the_bytes_of_every_part_of_a_fact_are_fixed() {
     let cell = &mut graph.cells[3];
     (cell.expected, cell.lift) = (true, 7);
     let edge = edges::EdgeKey { source: CellId(1), input: 2 };
-    cell.candidates[0].uses = Some(Box::new(Uses { edges: vec![edge], counters: Counters::default() }));
+    graph.sheets[3].candidates[0].uses =
+        Some(Box::new(Uses { edges: vec![edge], counters: Counters::default() }));
     let bundle = &mut graph.bundles[1];
     bundle.forced = true;
     graph.tallies[1].lift = 3;
@@ -177,10 +179,10 @@ fn the_bytes_of_every_part_of_a_fact_are_fixed() {
                 assert_eq!(read.definition, definition);
                 assert_eq!((read.deregistered, read.host), (true, graph.producers[0].host.clone()));
             }
-            Kind::Cell(_, read) => {
+            Kind::Cell(_, read, sheet) => {
                 assert_eq!((read.expected, read.lift), (true, 7));
                 assert_eq!(
-                    read.candidates[0].uses.as_ref().map(|uses| uses.edges.as_slice()),
+                    sheet.candidates[0].uses.as_ref().map(|uses| uses.edges.as_slice()),
                     Some(&[edge][..])
                 );
             }

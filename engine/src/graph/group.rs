@@ -13,11 +13,12 @@ use super::bundle::Bundle;
 use super::class::{Class, Shift};
 use super::definition::Mode;
 use super::edges::EdgeKey;
-use super::ids::{BundleId, CellId, ProducerId, SlotDate};
+use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::join::Tuple;
 use super::key::Key;
 use super::pass::Pass;
 use super::producer::Producer;
+use super::slot;
 
 /// A set of cells: how many, and the sum of a hash of each, so that one may come or go in constant time. Two sets are
 /// taken for equal where both agree; with 64 bits of hash they differ otherwise once in 10^19 changes.
@@ -58,7 +59,7 @@ impl Graph {
         };
         let members = |input: u16| {
             let slot = &self.slots[producer.inputs[usize::from(input)].at()];
-            slot.members.values().flatten().copied()
+            slot.members.iter().flat_map(|members| members.values()).flatten().copied()
         };
         if let Some(first) = producer.join.inputs.first().copied() {
             for cell in members(first) {
@@ -123,7 +124,7 @@ impl Graph {
         for input in owner.join.apart.iter().filter(|_| !owner.join.inputs.is_empty()) {
             let at = usize::from(*input);
             let slot = &self.slots[owner.inputs[at].at()];
-            let members = owner.cell_date(at, date).and_then(|date| slot.members.get(&date));
+            let members = owner.cell_date(at, date).and_then(|date| slot.members.as_ref()?.get(&date));
             let taken = members.into_iter().flatten().filter(|c| owner.passes(at, &self.sheets[c.at()].key));
             found.extend(taken.map(|cell| (*input, *cell)));
         }
@@ -141,10 +142,22 @@ impl Graph {
         tuples
     }
 
+    /// Keeps the members of a slot, which a group is to read.
+    pub(super) fn keep_members(&mut self, slot: SlotId) {
+        let slot = &mut self.slots[slot.at()];
+        if slot.members.is_none() {
+            let mut members = slot::Members::new();
+            for cell in slot.cells.iter().filter(|cell| self.cells[cell.at()].member) {
+                members.entry(self.sheets[cell.at()].date).or_default().insert(*cell);
+            }
+            slot.members = Some(members);
+        }
+    }
+
     /// A cell became a member, or stopped being one.
     pub(super) fn move_member(&mut self, pass: &mut Pass, id: CellId, is_member: bool) {
         let (date, slot) = (self.sheets[id.at()].date, self.cells[id.at()].slot);
-        let members = &mut self.slots[slot.at()].members;
+        let Some(members) = &mut self.slots[slot.at()].members else { return };
         if is_member {
             members.entry(date).or_default().insert(id);
         } else if let Some(of_date) = members.get_mut(&date) {

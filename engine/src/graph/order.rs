@@ -5,6 +5,7 @@
 //! So each edge leads from a lower place to a higher one.
 
 use std::collections::BTreeMap;
+use std::mem;
 
 use super::Graph;
 use super::bits::Bits;
@@ -14,6 +15,9 @@ use super::producer::Producer;
 /// How often one lift may lift a bundle above what may hold it. Beyond, it is settled before that: it is looked at again
 /// then, which costs time and nothing else.
 const HOLD_LIFTS_MAX: u32 = 64;
+
+/// Places that are kept from pass to pass.
+const KEPT: usize = 512;
 
 /// A place in the order of settling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,113 +33,127 @@ pub(super) enum Node {
     Bundle(BundleId),
 }
 
+/// What is to be done at one place.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bucket {
+    pub place: Place,
+    pub cells: Vec<CellId>,
+    pub bundles: Vec<BundleId>,
+    /// Cells whose state may differ.
+    pub restate: Vec<CellId>,
+}
+
 /// Nodes to settle, each once, in buckets by place. Its memory is kept from pass to pass.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Queue {
     /// By rising place.
-    buckets: Vec<(Place, Vec<Node>)>,
-    /// Buckets before this are empty.
+    buckets: Vec<Bucket>,
+    /// Buckets before this have nothing to settle.
     first: usize,
     /// The bucket that got the last node: the next mostly goes there too.
     last: usize,
     cells: Bits,
     bundles: Bits,
-    /// Cells whose state may differ, by place once it comes to that.
-    restate: Vec<(Place, CellId)>,
     restated: Bits,
     /// Cells whose generation rose.
     risen: Bits,
 }
 
 impl Queue {
-    fn marks(&mut self, node: Node) -> (&mut Bits, usize) {
-        match node {
-            Node::Cell(cell) => (&mut self.cells, cell.at()),
-            Node::Bundle(bundle) => (&mut self.bundles, bundle.at()),
+    fn bucket(&mut self, place: Place) -> &mut Bucket {
+        if self.buckets.get(self.last).is_none_or(|bucket| bucket.place != place) {
+            let found = self.buckets.binary_search_by_key(&place, |bucket| bucket.place);
+            self.last = found.unwrap_or_else(|at| {
+                self.buckets.insert(at, Bucket { place, ..Bucket::default() });
+                at
+            });
         }
+        self.first = self.first.min(self.last);
+        &mut self.buckets[self.last]
     }
 
     /// Adds a node, unless it is there. `place` is above that of what is being settled.
     #[inline]
     pub fn push(&mut self, place: Place, node: Node) {
-        let (marks, number) = self.marks(node);
-        if !marks.insert(number, number) {
-            return;
-        }
-        if let Some((last, nodes)) = self.buckets.get_mut(self.last)
-            && *last == place
-        {
-            nodes.push(node);
-            self.first = self.first.min(self.last);
-        } else {
-            self.push_elsewhere(place, node);
+        match node {
+            Node::Cell(cell) if self.cells.insert(cell.at(), cell.at()) => {
+                self.bucket(place).cells.push(cell);
+            }
+            Node::Bundle(bundle) if self.bundles.insert(bundle.at(), bundle.at()) => {
+                self.bucket(place).bundles.push(bundle);
+            }
+            _ => {}
         }
     }
 
-    fn push_elsewhere(&mut self, place: Place, node: Node) {
-        let found = self.buckets.binary_search_by_key(&place, |(place, _)| *place);
-        let at = found.unwrap_or_else(|at| {
-            self.buckets.insert(at, (place, Vec::new()));
-            at
-        });
-        self.first = self.first.min(at);
-        self.last = at;
-        if let Some((_, nodes)) = self.buckets.get_mut(at) {
-            nodes.push(node);
-        }
-    }
-
-    /// Takes out the lowest bucket that is not empty, its nodes in order. Its memory is to be given back.
-    pub fn take(&mut self) -> Option<(Place, Vec<Node>)> {
-        while let Some((place, nodes)) = self.buckets.get_mut(self.first) {
-            if nodes.is_empty() {
+    /// Takes out the lowest place that has nodes, these in order. Its memory is to be given back.
+    pub fn take(&mut self) -> Option<Bucket> {
+        while let Some(bucket) = self.buckets.get_mut(self.first) {
+            if bucket.cells.is_empty() && bucket.bundles.is_empty() {
                 self.first += 1;
                 continue;
             }
-            let (place, mut nodes) = (*place, std::mem::take(nodes));
-            nodes.sort_unstable();
-            return Some((place, nodes));
+            let (mut cells, mut bundles) = (mem::take(&mut bucket.cells), mem::take(&mut bucket.bundles));
+            cells.sort_unstable();
+            bundles.sort_unstable();
+            return Some(Bucket { place: bucket.place, cells, bundles, restate: Vec::new() });
         }
         None
     }
 
     /// A node that was taken out may come in again.
     pub fn release(&mut self, node: Node) {
-        let (marks, number) = self.marks(node);
-        marks.remove(number);
+        match node {
+            Node::Cell(cell) => self.cells.remove(cell.at()),
+            Node::Bundle(bundle) => self.bundles.remove(bundle.at()),
+        };
     }
 
     /// Gives back what [`Queue::take`] gave, its nodes released.
-    pub fn give_back(&mut self, place: Place, mut nodes: Vec<Node>) {
-        nodes.clear();
-        if let Ok(at) = self.buckets.binary_search_by_key(&place, |(place, _)| *place)
-            && let Some((_, kept)) = self.buckets.get_mut(at)
-            && kept.is_empty()
-        {
-            *kept = nodes;
+    pub fn give_back(&mut self, mut taken: Bucket) {
+        taken.cells.clear();
+        taken.bundles.clear();
+        let Ok(at) = self.buckets.binary_search_by_key(&taken.place, |bucket| bucket.place) else { return };
+        let kept = &mut self.buckets[at];
+        if kept.cells.is_empty() {
+            kept.cells = taken.cells;
+        }
+        if kept.bundles.is_empty() {
+            kept.bundles = taken.bundles;
         }
     }
 
     /// A cell whose state may differ.
+    #[inline]
     pub fn restate(&mut self, place: Place, cell: CellId) {
         if self.restated.insert(cell.at(), cell.at()) {
-            self.restate.push((place, cell));
+            self.bucket(place).restate.push(cell);
         }
     }
 
-    /// Takes out the cells whose state may differ, sources before what depends on them. Their memory is to be given back.
-    pub fn take_restated(&mut self) -> Vec<(Place, CellId)> {
-        let mut cells = std::mem::take(&mut self.restate);
+    /// Takes out the cells whose state may differ, sources before what depends on them, in portions of which each has a
+    /// number, from 0 on. Their memory is to be given back.
+    pub fn take_restated(&mut self, number: usize) -> Option<Vec<CellId>> {
+        let mut cells = mem::take(&mut self.buckets.get_mut(number)?.restate);
         cells.sort_unstable();
-        cells
+        Some(cells)
     }
 
     /// Gives back what [`Queue::take_restated`] gave.
-    pub fn give_back_restated(&mut self, mut cells: Vec<(Place, CellId)>) {
-        for (_, cell) in cells.drain(..) {
+    pub fn give_back_restated(&mut self, number: usize, mut cells: Vec<CellId>) {
+        for cell in cells.drain(..) {
             self.restated.remove(cell.at());
         }
-        self.restate = cells;
+        if let Some(bucket) = self.buckets.get_mut(number) {
+            bucket.restate = cells;
+        }
+    }
+
+    /// Ends a pass: gives up the memory of its places where they are many, since each is looked at in every pass.
+    pub fn end(&mut self) {
+        if self.buckets.len() > KEPT {
+            (self.buckets, self.first, self.last) = (Vec::new(), 0, 0);
+        }
     }
 
     /// A cell's generation rose.
@@ -283,18 +301,19 @@ mod tests {
                         expected.insert((place(at), node(at)));
                     }
                 }
-                while let Some((at, nodes)) = queue.take() {
-                    for node_now in &nodes {
-                        queue.release(*node_now);
-                        prop_assert_eq!(expected.pop_first(), Some((at, *node_now)));
+                while let Some(bucket) = queue.take() {
+                    let (at, cells) = (bucket.place, bucket.cells.iter().map(|cell| Node::Cell(*cell)));
+                    for node_now in cells.chain(bucket.bundles.iter().map(|bundle| Node::Bundle(*bundle))) {
+                        queue.release(node_now);
+                        prop_assert_eq!(expected.pop_first(), Some((at, node_now)));
                         for above in later.iter().copied().filter(|above| place(*above) > at) {
-                            if (above + number(*node_now)) % 3 == 0 {
+                            if (above + number(node_now)) % 3 == 0 {
                                 queue.push(place(above), node(above));
                                 expected.insert((place(above), node(above)));
                             }
                         }
                     }
-                    queue.give_back(at, nodes);
+                    queue.give_back(bucket);
                 }
                 prop_assert!(expected.is_empty());
             }

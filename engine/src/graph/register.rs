@@ -345,6 +345,7 @@ impl Graph {
         }
         if producer.is_group() {
             self.groups.push(id);
+            producer.required().for_each(|(_, slot)| self.keep_members(slot));
         }
         self.producer_names.insert(producer.definition.name.clone(), id);
         self.producers.push(producer);

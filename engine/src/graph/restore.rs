@@ -86,7 +86,7 @@ impl Restorer {
                 if self.indexed {
                     return wrong(format!("cell {id} comes behind a bundle"));
                 }
-                if cell.member {
+                if cell.member && graph.slots.get(cell.slot.at()).is_some_and(|slot| slot.members.is_some()) {
                     self.members.entry((cell.slot, sheet.date)).or_default().push(id);
                 }
                 graph.restore_cell(id, cell, sheet)?;
@@ -203,8 +203,8 @@ impl Graph {
     /// by step.
     fn index_cells(&mut self, members: BTreeMap<(SlotId, SlotDate), Vec<CellId>>) -> Result<(), GraphError> {
         for ((slot, date), members) in members {
-            if let Some(slot) = self.slots.get_mut(slot.at()) {
-                slot.members.insert(date, members.into_iter().collect());
+            if let Some(of_slot) = self.slots.get_mut(slot.at()).and_then(|slot| slot.members.as_mut()) {
+                of_slot.insert(date, members.into_iter().collect());
             }
         }
         for at in 0..self.slots.len() {

@@ -21,23 +21,30 @@ use super::state::{PStatus, State};
 impl Graph {
     /// Settles everything that was touched, then derives states.
     pub(super) fn settle(&mut self, pass: &mut Pass) {
-        while let Some((place, nodes)) = pass.queue.take() {
-            for node in &nodes {
-                pass.queue.release(*node);
-                let now = self.place(*node);
-                match node {
-                    _ if now > place => pass.queue.push(now, *node),
-                    Node::Cell(cell) => self.settle_cell(pass, *cell),
-                    Node::Bundle(bundle) => self.settle_bundle(pass, *bundle),
+        while let Some(bucket) = pass.queue.take() {
+            for cell in &bucket.cells {
+                pass.queue.release(Node::Cell(*cell));
+                match self.place_of_cell(*cell) {
+                    now if now > bucket.place => pass.queue.push(now, Node::Cell(*cell)),
+                    _ => self.settle_cell(pass, *cell),
                 }
             }
-            pass.queue.give_back(place, nodes);
+            for bundle in &bucket.bundles {
+                pass.queue.release(Node::Bundle(*bundle));
+                match self.place_of_bundle(*bundle) {
+                    now if now > bucket.place => pass.queue.push(now, Node::Bundle(*bundle)),
+                    _ => self.settle_bundle(pass, *bundle),
+                }
+            }
+            pass.queue.give_back(bucket);
         }
-        let cells = pass.queue.take_restated();
-        for (_, cell) in &cells {
-            self.settle_state(pass, *cell);
+        let mut number = 0;
+        while let Some(cells) = pass.queue.take_restated(number) {
+            cells.iter().for_each(|cell| self.settle_state(pass, *cell));
+            pass.queue.give_back_restated(number, cells);
+            number += 1;
         }
-        pass.queue.give_back_restated(cells);
+        pass.queue.end();
     }
 
     pub(super) fn settle_cell(&mut self, pass: &mut Pass, id: CellId) {

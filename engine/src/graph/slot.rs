@@ -27,6 +27,9 @@ pub(super) struct Watched {
     pub bundles: HashMap<(SlotDate, Key), BTreeSet<BundleId>>,
 }
 
+/// Cells by date.
+pub(super) type Members = BTreeMap<SlotDate, BTreeSet<CellId>>;
+
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
     pub definition: SlotDefinition,
@@ -45,8 +48,9 @@ pub(super) struct Slot {
     pub fillers: BTreeMap<i32, ProducerId>,
     /// Priorities at which clients have written.
     pub client_priorities: BTreeSet<i32>,
-    /// Cells that groups read: those that have data or an error and are not gone.
-    pub members: BTreeMap<SlotDate, BTreeSet<CellId>>,
+    /// Cells that groups read: those that have data or an error and are not gone. Kept from the first group on that reads
+    /// the slot.
+    pub members: Option<Members>,
     pub states: StateCounts,
 }
 
@@ -63,7 +67,7 @@ impl Slot {
             providers: BTreeMap::new(),
             fillers: BTreeMap::new(),
             client_priorities: BTreeSet::new(),
-            members: BTreeMap::new(),
+            members: None,
             states: StateCounts::default(),
         }
     }

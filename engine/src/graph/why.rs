@@ -346,7 +346,7 @@ impl Graph {
                 let (columns, positions): (Vec<u16>, Vec<u16>) =
                     producer.join.shared(input).into_iter().unzip();
                 let wanted = bundle_key.project(&columns);
-                let members = self.slots[source.at()].members.get(&date);
+                let members = self.slots[source.at()].members.as_ref().and_then(|of| of.get(&date));
                 let found = members.into_iter().flatten().map(|cell| &self.sheets[cell.at()].key);
                 if !found.into_iter().any(|key| key.project(&positions) == wanted) {
                     let gap = if wanted.values().is_empty() { "" } else { " " };

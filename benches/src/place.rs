@@ -40,8 +40,17 @@ pub fn file_system(folder: &Path) -> String {
 
 /// The most memory that this process ever held, bytes (`VmHWM`); `None` where the system does not say.
 pub fn peak_memory() -> Option<u64> {
+    memory("VmHWM:")
+}
+
+/// The memory that this process holds now, bytes (`VmRSS`); 0 where the system does not say.
+pub fn resident_memory() -> u64 {
+    memory("VmRSS:").unwrap_or_default()
+}
+
+fn memory(name: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 

@@ -4,6 +4,7 @@
 mod deletes;
 mod find;
 mod index;
+mod live;
 
 use std::sync::Arc;
 

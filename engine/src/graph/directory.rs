@@ -2,6 +2,7 @@
 
 use std::hash::BuildHasher;
 
+use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::ids::SlotDate;
@@ -26,16 +27,18 @@ impl Directory {
         self.numbers.find(self.hashes.hash_one((date, key)), is_it).copied()
     }
 
-    /// Adds the number of a date and key that have none.
-    pub fn insert<'k>(
-        &mut self,
-        number: u32,
-        date: SlotDate,
-        key: &Key,
-        address: impl Fn(u32) -> (SlotDate, &'k Key),
-    ) {
-        let hash = self.hashes.hash_one((date, key));
-        self.numbers.insert_unique(hash, number, |number| self.hashes.hash_one(address(*number)));
+    /// Adds a number of which the date and key are told by `address` too. False where there is one of the same.
+    pub fn insert<'k>(&mut self, number: u32, address: impl Fn(u32) -> (SlotDate, &'k Key)) -> bool {
+        let own = address(number);
+        let hash = self.hashes.hash_one(own);
+        let is_it = |number: &u32| address(*number) == own;
+        match self.numbers.entry(hash, is_it, |number| self.hashes.hash_one(address(*number))) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(number);
+                true
+            }
+        }
     }
 
     /// Makes room for so many more, so that it does not grow step by step.

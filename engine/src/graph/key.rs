@@ -47,7 +47,14 @@ pub enum KeyError {
 /// Key values in the order of the columns. Holds no null, no NaN, no −0.0 and no bytes, so that equality,
 /// order and hash agree.
 #[derive(Clone, Debug)]
-pub struct Key(Arc<[Value]>);
+pub struct Key(Values);
+
+/// The values of a key; most have one.
+#[derive(Clone, Debug)]
+enum Values {
+    One(Value),
+    Several(Arc<[Value]>),
+}
 
 impl Key {
     /// Makes a key; −0.0 becomes 0.0.
@@ -66,27 +73,46 @@ impl Key {
         if found > KEY_BYTES_MAX {
             return Err(KeyError::TooLong { found, limit: KEY_BYTES_MAX });
         }
-        Ok(Key(values.into()))
+        Ok(Key::of_key_values(values))
     }
 
     /// The key of slots without cell keys.
     pub fn empty() -> Key {
-        Key(Arc::new([]))
+        Key(Values::Several(Arc::new([])))
     }
 
     /// The values in order.
     pub fn values(&self) -> &[Value] {
-        &self.0
+        match &self.0 {
+            Values::One(value) => std::slice::from_ref(value),
+            Values::Several(values) => values,
+        }
     }
 
     /// The values at these positions, in that order. Positions beyond the end are left out.
     pub(super) fn project(&self, positions: &[u16]) -> Key {
-        Key(positions.iter().filter_map(|at| self.0.get(usize::from(*at)).cloned()).collect())
+        let all = self.values();
+        match positions {
+            [at] if all.len() != 1 => {
+                all.get(usize::from(*at)).map_or_else(Key::empty, |value| Key(Values::One(value.clone())))
+            }
+            _ if (0..).zip(positions).all(|(at, position)| at == *position)
+                && positions.len() == all.len() =>
+            {
+                self.clone()
+            }
+            _ => Key::of_key_values(
+                positions.iter().filter_map(|at| all.get(usize::from(*at)).cloned()).collect(),
+            ),
+        }
     }
 
     /// A key of values that were taken from keys.
-    pub(super) fn of_key_values(values: Vec<Value>) -> Key {
-        Key(values.into())
+    pub(super) fn of_key_values(mut values: Vec<Value>) -> Key {
+        match values.len() {
+            1 => values.pop().map_or_else(Key::empty, |value| Key(Values::One(value))),
+            _ => Key(Values::Several(values.into())),
+        }
     }
 }
 
@@ -110,11 +136,12 @@ pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
 
 impl Ord for Key {
     fn cmp(&self, other: &Key) -> Ordering {
-        let pairs = self.0.iter().zip(other.0.iter());
+        let (own, others) = (self.values(), other.values());
+        let pairs = own.iter().zip(others);
         pairs
             .map(|(a, b)| compare(a, b))
             .find(|order| order.is_ne())
-            .unwrap_or_else(|| self.0.len().cmp(&other.0.len()))
+            .unwrap_or_else(|| own.len().cmp(&others.len()))
     }
 }
 
@@ -134,8 +161,8 @@ impl Eq for Key {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_usize(self.0.len());
-        for value in self.0.iter() {
+        state.write_usize(self.values().len());
+        for value in self.values() {
             state.write_u8(tag(value));
             match value {
                 Value::Null => {}
@@ -154,7 +181,7 @@ impl Hash for Key {
 impl fmt::Display for Key {
     /// The values joined by `/`; `/` and `\` inside a value are preceded by `\`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, value) in self.0.iter().enumerate() {
+        for (i, value) in self.values().iter().enumerate() {
             if i > 0 {
                 f.write_str("/")?;
             }

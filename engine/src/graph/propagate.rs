@@ -30,8 +30,7 @@ impl Graph {
         bundle.unseen = owner.unseen();
         self.bundles.push(bundle);
         let (owner, bundles) = (&mut self.producers[producer.at()], &self.bundles);
-        let bundle = &bundles[id.at()];
-        owner.bundles.insert(id.0, date, &bundle.key, |number| bundle_address(bundles, number));
+        owner.bundles.insert(id.0, |number| bundle_address(bundles, number));
         self.tallies.push(Tally::new(producer));
         self.bundle_mut(id);
         let members = members.into_iter();

@@ -468,16 +468,16 @@ impl Graph {
 
     /// Settles every cell and bundle once, by rising place, then derives states.
     fn settle_all(&mut self, pass: &mut Pass) {
-        let cells = (0..self.cells.len() as u32).map(|at| Node::Cell(CellId(at)));
-        let bundles = (0..self.bundles.len() as u32).map(|at| Node::Bundle(BundleId(at)));
-        let mut nodes: Vec<(Place, Node)> =
-            cells.chain(bundles).map(|node| (self.place(node), node)).collect();
-        nodes.sort_unstable();
-        for (_, node) in nodes {
-            match node {
-                Node::Cell(cell) => self.settle_cell(pass, cell),
-                Node::Bundle(bundle) => self.settle_bundle(pass, bundle),
-            }
+        let mut places: BTreeMap<Place, (Vec<CellId>, Vec<BundleId>)> = BTreeMap::new();
+        for cell in (0..self.cells.len() as u32).map(CellId) {
+            places.entry(self.place_of_cell(cell)).or_default().0.push(cell);
+        }
+        for bundle in (0..self.bundles.len() as u32).map(BundleId) {
+            places.entry(self.place_of_bundle(bundle)).or_default().1.push(bundle);
+        }
+        for (cells, bundles) in places.into_values() {
+            cells.into_iter().for_each(|cell| self.settle_cell(pass, cell));
+            bundles.into_iter().for_each(|bundle| self.settle_bundle(pass, bundle));
         }
         for cell in 0..self.cells.len() as u32 {
             self.settle_state(pass, CellId(cell));

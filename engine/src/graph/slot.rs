@@ -85,11 +85,10 @@ impl Slot {
 
     /// Puts a cell that is listed into every index. False where its key is taken.
     pub fn index_key(&mut self, sheets: &[Sheet], id: CellId) -> bool {
-        let (date, key) = address_of(sheets, id.0);
-        if self.find(sheets, date, key).is_some() {
+        if !self.by_key.insert(id.0, |number| address_of(sheets, number)) {
             return false;
         }
-        self.by_key.insert(id.0, date, key, |number| address_of(sheets, number));
+        let (date, key) = address_of(sheets, id.0);
         for index in &mut self.indexes {
             index.buckets.entry((date, key.project(&index.positions))).or_default().push(id);
         }

@@ -111,10 +111,14 @@ impl Candidate {
         self.owner.and_then(|bundle| tallies.get(bundle.at()))
     }
 
-    /// Counts of the edges on which it rests.
+    /// Counts of the edges on which it rests. Where it is to be made anew and another input forbids the start, it rests on all.
     pub fn counters(&self, tallies: &[Tally]) -> Counters {
-        let all = || self.tally(tallies).map(|tally| tally.counters).unwrap_or_default();
-        self.uses.as_ref().map_or_else(all, |uses| uses.counters)
+        let tally = self.tally(tallies);
+        let all = tally.map(|tally| tally.counters).unwrap_or_default();
+        let Some(Uses { counters, .. }) = self.uses.as_deref() else { return all };
+        let again = |face: Face| !face.is_running() && (counters.changed > 0 || face.is_forced());
+        let is_forbidden = all.has_obstacle() && counters.maybe == 0 && tally.is_some_and(|t| again(t.face));
+        if is_forbidden { all } else { *counters }
     }
 
     /// Whether it rests on an edge of its bundle.

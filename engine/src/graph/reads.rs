@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Graph;
 use super::edges::EdgeKey;
 use super::error::GraphError;
-use super::event::{OutputWrite, Read};
+use super::event::{Given, OutputWrite, Read};
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::key::Key;
 use super::pass::Pass;
@@ -49,6 +49,8 @@ struct Passed {
 impl Graph {
     /// Gives a bundle the edges of what its run reported, in place of those of the run before. Returns the generations that were read.
     pub(super) fn report(&mut self, pass: &mut Pass, id: BundleId, reads: &[Read]) -> BTreeMap<EdgeKey, u64> {
+        // Noted as it was, before anything of it changes.
+        self.bundle_mut(id);
         let mut reported = Reported::default();
         let mut tokens = BTreeMap::new();
         for read in reads {
@@ -184,6 +186,9 @@ impl Graph {
         let known = &self.tallies[id.at()].outputs;
         let date = self.bundles[id.at()].date;
         let is_new = |output: &OutputWrite| {
+            if output.given == Given::Absent {
+                return false;
+            }
             let cell = self.find(output.slot, date, &output.key);
             cell.is_none_or(|cell| !known.contains(cell))
         };
@@ -227,7 +232,9 @@ impl Graph {
                 go(&mut passed, slot, date, key, None);
             }
         }
-        outputs.iter().for_each(|output| go(&mut passed, output.slot, bundle.date, &output.key, None));
+        for output in outputs.iter().filter(|output| output.given != Given::Absent) {
+            go(&mut passed, output.slot, bundle.date, &output.key, None);
+        }
         let mut reached: BTreeSet<BundleId> = BTreeSet::new();
         let mut from_bundles = |passed: &mut Vec<Passed>, first: Vec<BundleId>, from: Option<usize>| {
             let mut left = first;

@@ -366,8 +366,10 @@ impl Graph {
         };
         let mut unranked: Vec<usize> = self.slots.iter().map(|slot| slot.providers.len()).collect();
         let missing = |producer: &Producer| {
-            let above = producer.above.iter();
-            let above = above.map(|a| better(self, producer.inputs[usize::from(a.input)], a.priority));
+            // Two inputs may look above the same.
+            let above = producer.above.iter().map(|a| (producer.inputs[usize::from(a.input)], a.priority));
+            let above: BTreeSet<(SlotId, i32)> = above.collect();
+            let above = above.into_iter().map(|(slot, priority)| better(self, slot, priority));
             let same_date = |input: &usize| !producer.is_lagged(*input) && !producer.is_above(*input);
             (0..producer.inputs.len()).filter(same_date).count() + above.sum::<usize>()
         };

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use underbelly_storage::Value;
 
 use super::super::*;
-use super::oracle::{BundleName, bundle_name};
-use super::script::{Script, Step};
+use super::oracle::{BundleName, bundle_name, shifted};
+use super::script::{Plan, Script, Step, column_bit};
 use super::stage::{Stage, day};
 
 #[derive(Clone)]
@@ -15,6 +15,10 @@ pub(super) struct Play {
     script: Script,
     /// Producers that are still to be registered.
     late: Vec<usize>,
+    /// What each run in flight finds beside its inputs, as of its start.
+    beside: BTreeMap<RunId, Vec<Found>>,
+    /// Whether a result was refused because it closed a circle: then it depends on the past which one was.
+    refused: bool,
     /// Bundles whose results were taken back or made errors by command, so that they are no function of the inputs.
     spoiled: BTreeSet<BundleName>,
     /// Leave out what makes a result depend on more than the inputs: the last interruption that is forgiven.
@@ -24,6 +28,14 @@ pub(super) struct Play {
     made: u64,
 }
 
+/// A number that stands for contents in their order.
+fn sum(contents: impl Iterator<Item = ContentId>) -> u8 {
+    contents.fold(0, |sum: u8, content| sum.wrapping_mul(3).wrapping_add(payload(content)))
+}
+
+/// What a run reports, and the content that it found.
+type Found = (Read, Option<ContentId>);
+
 /// What a content says.
 pub(super) fn payload(content: ContentId) -> u8 {
     content[31]
@@ -32,10 +44,7 @@ pub(super) fn payload(content: ContentId) -> u8 {
 impl Play {
     /// Defines all slots, and registers and attaches all producers that are not late; those that are refused stay out.
     pub fn open(script: &Script) -> Play {
-        let mut stage = Stage::new();
-        for at in 0..script.slots.len() {
-            stage.define(script.definition_of_slot(at));
-        }
+        let mut stage = Play::bare(script).stage;
         let mut late = Vec::new();
         for (at, plan) in script.producers.iter().enumerate() {
             if plan.late {
@@ -48,9 +57,27 @@ impl Play {
         Play { late, deterministic: false, ..Play::on(stage, script) }
     }
 
+    /// Defines all slots.
+    pub fn bare(script: &Script) -> Play {
+        let mut play = Play::on(Stage::new(), script);
+        for at in 0..script.slots.len() {
+            play.stage.define(script.definition_of_slot(at));
+        }
+        play
+    }
+
     fn on(stage: Stage, script: &Script) -> Play {
-        let (script, late, spoiled) = (script.clone(), Vec::new(), BTreeSet::new());
-        Play { stage, script, late, spoiled, deterministic: true, cutoff: true, made: 0 }
+        Play {
+            stage,
+            script: script.clone(),
+            late: Vec::new(),
+            beside: BTreeMap::new(),
+            refused: false,
+            spoiled: BTreeSet::new(),
+            deterministic: true,
+            cutoff: true,
+            made: 0,
+        }
     }
 
     /// A content that says this.
@@ -68,20 +95,93 @@ impl Play {
         flying.values().nth(run % flying.len().max(1)).cloned()
     }
 
-    /// What a producer makes of its inputs: for each provided slot the bundle's key values, and up to two values
-    /// in each further column. `salt` 0 is a function of what the inputs say.
+    fn plan(&self, started: &Started) -> &Plan {
+        let name = &self.stage.graph.producer(started.producer).unwrap().name;
+        &self.script.producers[name[1..].parse::<usize>().unwrap()]
+    }
+
+    pub fn start(&mut self, bundle: BundleId) -> Started {
+        let started = self.stage.start(bundle).unwrap();
+        self.look_beside(&started);
+        started
+    }
+
+    /// What a run that was started now reads beside its inputs.
+    fn look_beside(&mut self, started: &Started) {
+        let (plan, graph) = (self.plan(started), &self.stage.graph);
+        let own = graph.bundle_columns(started.producer);
+        let is_odd = sum(started.inputs.iter().map(|input| input.content)) % 2 == 1;
+        let mut found = Vec::new();
+        for planned in plan.reads.iter().filter(|planned| is_odd || !planned.odd) {
+            let slot = SlotId(planned.slot as u32);
+            let date = shifted(started.date, planned.days);
+            let keys = &graph.slot(slot).unwrap().cell_keys;
+            let value = |name: &String| {
+                let at = own.iter().position(|(column, _)| column == name);
+                at.map_or(Value::I64(0), |at| started.key.values()[at].clone())
+            };
+            let read = |cell: CellId| {
+                let info = graph.cell_info(cell).unwrap();
+                let g = info.content.map(|_| info.g);
+                (Read::Cell { slot, date, key: info.key, g }, info.content)
+            };
+            let Some(columns) = planned.scan else {
+                let key = Key::new(keys.iter().map(|(name, _)| value(name)).collect()).unwrap();
+                let nothing = |key| (Read::Cell { slot, date, key, g: None }, None);
+                found.push(graph.cell(slot, date, &key).map_or_else(|| nothing(key), read));
+                continue;
+            };
+            let named = (0u16..).zip(keys).filter(|(_, (name, _))| columns & (1 << column_bit(name)) != 0);
+            let (columns, values): (Vec<u16>, Vec<Value>) =
+                named.map(|(at, (name, _))| (at, value(name))).unzip();
+            let key = Key::new(values).unwrap();
+            let cells = graph.cells_with(slot, date, &columns, &key).into_iter().map(read);
+            let mut cells: Vec<Found> = cells.filter(|(_, content)| content.is_some()).collect();
+            cells.sort_by_key(|(read, _)| format!("{read:?}"));
+            found.extend(cells);
+            found.push((Read::Scan { slot, date, columns, key }, None));
+        }
+        self.beside.insert(started.run, found);
+    }
+
+    /// What a run reports.
+    pub fn reads(&self, started: &Started) -> Vec<Read> {
+        self.beside[&started.run].iter().map(|(read, _)| read.clone()).collect()
+    }
+
+    /// Ends a run, as a failure where its result would close a circle.
+    pub fn end(&mut self, started: &Started, outcome: Outcome) {
+        let reads = self.reads(started);
+        if let Err(error) = self.stage.end_with(started.run, outcome, reads) {
+            assert!(matches!(error, GraphError::CellCycle { .. }), "{error}");
+            self.refused = true;
+            self.stage.end(started.run, Outcome::Failed(error.to_string())).unwrap();
+        }
+    }
+
+    /// What a producer makes of what it reads: for each provided slot the bundle's key values, and up to two values
+    /// in each further column. `salt` 0 is a function of what was read; where the first slot rests on the first input
+    /// alone, what it is given is one of that.
     pub fn product(&mut self, started: &Started, salt: u8) -> Outcome {
-        let sum = started
-            .inputs
-            .iter()
-            .fold(0u8, |sum, input| sum.wrapping_mul(3).wrapping_add(payload(input.content)));
-        let sum = sum.wrapping_add(salt);
+        let (uses, first) = (self.plan(started).uses, started.inputs.first().map(|input| input.input));
+        let own = started.inputs.iter().filter(|input| !uses || Some(input.input) == first);
+        let used = own.clone().map(|input| Used { input: input.input as u16, cell: input.cell });
+        let used: Option<Vec<Used>> = uses.then(|| used.collect());
+        let beside = self.beside[&started.run].iter().filter_map(|(_, content)| *content);
+        let inputs = started.inputs.iter().map(|input| input.content);
+        let all = sum(inputs.chain(beside.clone())).wrapping_add(salt);
+        let beside = beside.filter(|_| !uses);
+        let sum = sum(own.map(|input| input.content).chain(beside)).wrapping_add(salt);
         if sum % 7 == 6 {
             return Outcome::Declined("nothing today".to_string());
         }
         let mut outputs = Vec::new();
-        for (slot, key) in self.outputs(started, if sum.is_multiple_of(2) { 1 } else { 2 }) {
-            outputs.push(OutputWrite::data(slot, key, self.content(sum % 4)));
+        let wide = |sum: u8| if sum.is_multiple_of(2) { 1 } else { 2 };
+        for (at, slot, key) in self.outputs(started, |at| wide(if at == 0 { sum } else { all })) {
+            let content = self.content(if at == 0 { sum } else { all } % 4);
+            let mut output = OutputWrite::data(slot, key, content);
+            output.uses = used.clone().filter(|_| at == 0);
+            outputs.push(output);
         }
         match outputs.as_mut_slice() {
             [_, .., last] if sum % 7 == 5 => last.given = Given::Error("no bids".to_string()),
@@ -91,21 +191,22 @@ impl Play {
         Outcome::Data(outputs)
     }
 
-    /// The outputs of a bundle: where a slot has columns that the bundle has not, as many as `wide`.
-    pub fn outputs(&self, started: &Started, wide: i64) -> Vec<(SlotId, Key)> {
+    /// The outputs of a bundle, each with the position of its slot: where that has columns that the bundle has not, as
+    /// many as `wide`.
+    fn outputs(&self, started: &Started, wide: impl Fn(usize) -> i64) -> Vec<(usize, SlotId, Key)> {
         let graph = &self.stage.graph;
         let own = graph.bundle_columns(started.producer);
         let mut outputs = Vec::new();
-        for output in &graph.producer(started.producer).unwrap().outputs {
+        for (at, output) in graph.producer(started.producer).unwrap().outputs.iter().enumerate() {
             let slot = graph.slot_by_name(&output.slot).unwrap();
             let columns = &graph.slot(slot).unwrap().cell_keys;
             let more = columns.len() > own.len();
-            for extra in 0..if more { wide } else { 1 } {
+            for extra in 0..if more { wide(at) } else { 1 } {
                 let value = |(name, _): &(String, _)| {
                     let at = own.iter().position(|(column, _)| column == name);
                     at.map_or(Value::I64(extra), |at| started.key.values()[at].clone())
                 };
-                outputs.push((slot, Key::new(columns.iter().map(value).collect()).unwrap()));
+                outputs.push((at, slot, Key::new(columns.iter().map(value).collect()).unwrap()));
             }
         }
         outputs
@@ -114,7 +215,11 @@ impl Play {
     /// What has happened to another, up to a moment; what comes then is up to the caller.
     pub fn again(script: &Script, log: &[Event]) -> Play {
         let mut play = Play::on(Stage::new(), script);
-        log.iter().for_each(|event| drop(play.stage.apply(event.clone()).unwrap()));
+        for event in log {
+            if let Some(started) = play.stage.apply(event.clone()).unwrap().started {
+                play.look_beside(&started);
+            }
+        }
         play
     }
 
@@ -152,7 +257,7 @@ impl Play {
             Step::Start(nth) => {
                 let ready: Vec<BundleId> = self.stage.graph.ready().collect();
                 if let Some(bundle) = ready.get(nth % ready.len().max(1)) {
-                    self.stage.start(*bundle).unwrap();
+                    self.start(*bundle);
                 } else {
                     assert!(self.stage.start(BundleId(*nth as u32)).is_err());
                 }
@@ -160,17 +265,17 @@ impl Play {
             Step::Give { run, salt } => {
                 if let Some(started) = self.run(*run) {
                     let outcome = self.product(&started, *salt);
-                    self.stage.end(started.run, outcome).unwrap();
+                    self.end(&started, outcome);
                 }
             }
             Step::Decline(run) => {
                 if let Some(started) = self.run(*run) {
-                    self.stage.end(started.run, Outcome::Declined("no".to_string())).unwrap();
+                    self.end(&started, Outcome::Declined("no".to_string()));
                 }
             }
             Step::Fail(run) => {
                 if let Some(started) = self.run(*run) {
-                    self.stage.end(started.run, Outcome::Failed("division by zero".to_string())).unwrap();
+                    self.end(&started, Outcome::Failed("division by zero".to_string()));
                 }
             }
             Step::Late(run) => {
@@ -258,11 +363,11 @@ impl Play {
         let mut ends = 0;
         while ends < 1000 {
             while let Some(bundle) = self.stage.graph.next_ready() {
-                self.stage.start(bundle).unwrap();
+                self.start(bundle);
             }
             let Some(started) = self.run(0) else { break };
             let outcome = self.product(&started, 0);
-            self.stage.end(started.run, outcome).unwrap();
+            self.end(&started, outcome);
             ends += 1;
         }
         assert!(self.stage.graph.idle(), "the work drains");
@@ -287,10 +392,10 @@ impl Play {
         infos.map(|info| ((info.slot, info.date, info.key), payload(info.content.unwrap()))).collect()
     }
 
-    /// Whether something is not made because of stale data that no recompute would make: contents are then no function
-    /// of the sources.
+    /// Whether something is not made because of stale data that no recompute would make, or was made although a
+    /// recompute would not, or refused because of what was there before: contents are then no function of the sources.
     pub fn is_bound_to_history(&self) -> bool {
-        self.stage.oracle.is_bound_to_history()
+        self.refused || self.stage.oracle.is_bound_to_history()
     }
 
     /// What clients have committed and not retracted.

@@ -28,6 +28,10 @@ pub(super) struct Plan {
     pub group: Option<PlannedGroup>,
     /// Slots and priorities.
     pub outputs: Vec<(usize, i32)>,
+    /// What its runs read beside their inputs.
+    pub reads: Vec<PlannedRead>,
+    /// Whether what it gives to its first slot rests on its first input alone.
+    pub uses: bool,
     /// Whether it is registered on the way and not at the beginning.
     pub late: bool,
 }
@@ -44,6 +48,18 @@ pub(super) struct PlannedInput {
     /// One of [`COLUMNS`], a test, and the value against which it tests.
     pub filter: Option<(usize, Test, i64)>,
     pub lag: u32,
+}
+
+/// What runs read beside their inputs: the cell with the bundle's key values, and 0 in further columns.
+#[derive(Clone, Default, Debug, PartialEq)]
+pub(super) struct PlannedRead {
+    pub slot: usize,
+    /// So many days later.
+    pub days: i32,
+    /// All cells that agree on these of [`COLUMNS`], a bit set.
+    pub scan: Option<u8>,
+    /// Only where what the inputs say is odd.
+    pub odd: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -180,7 +196,7 @@ fn columns(bits: u8) -> impl Iterator<Item = &'static str> {
     COLUMNS.iter().enumerate().filter(move |(bit, _)| bits & (1 << bit) != 0).map(|(_, name)| *name)
 }
 
-fn column_bit(name: &str) -> usize {
+pub(super) fn column_bit(name: &str) -> usize {
     COLUMNS.iter().position(|column| *column == name).unwrap()
 }
 
@@ -257,6 +273,40 @@ impl fmt::Display for PlannedInput {
     }
 }
 
+impl PlannedRead {
+    /// What is behind the sign of a read, parted by colons.
+    fn read(words: &str) -> PlannedRead {
+        let mut words = words.split(':');
+        let slot = words.next().and_then(|slot| slot.strip_prefix('s')).unwrap();
+        let mut read = PlannedRead { slot: slot.parse().unwrap(), ..PlannedRead::default() };
+        for word in words {
+            match (word, word.strip_prefix("all")) {
+                ("odd", _) => read.odd = true,
+                (_, Some(names)) => {
+                    let bits = names.chars().map(|name| 1 << column_bit(name.encode_utf8(&mut [0; 4])));
+                    read.scan = Some(bits.sum());
+                }
+                (days, None) => read.days = days.parse().unwrap(),
+            }
+        }
+        read
+    }
+}
+
+impl fmt::Display for PlannedRead {
+    /// `read:s1:-1:allxy:odd`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "read:s{}", self.slot)?;
+        if self.days != 0 {
+            write!(f, ":{}", self.days)?;
+        }
+        if let Some(bits) = self.scan {
+            write!(f, ":all{}", columns(bits).collect::<String>())?;
+        }
+        f.write_str(if self.odd { ":odd" } else { "" })
+    }
+}
+
 impl Plan {
     fn read(words: &[&str]) -> Plan {
         let mut plan = Plan::default();
@@ -267,6 +317,8 @@ impl Plan {
                 ("group", _) => plan.group = Some(PlannedGroup::default()),
                 ("any", true) => plan.group.as_mut().unwrap().any = true,
                 ("late", _) => plan.late = true,
+                ("uses", true) => plan.uses = true,
+                (word, true) if word.starts_with("read:") => plan.reads.push(PlannedRead::read(&word[5..])),
                 (word, true) => match word.strip_prefix("by:") {
                     Some(names) => {
                         let bits = names.chars().map(|name| 1 << column_bit(name.encode_utf8(&mut [0; 4])));
@@ -288,12 +340,14 @@ impl Plan {
 }
 
 impl fmt::Display for Plan {
-    /// `s0 s1 optional -> s2@1 group by:x any late`.
+    /// `s0 s1 optional -> s2@1 read:s0:-1 uses group by:x any late`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("producer")?;
         self.inputs.iter().try_for_each(|input| write!(f, " {input}"))?;
         f.write_str(" ->")?;
         self.outputs.iter().try_for_each(|(slot, priority)| write!(f, " s{slot}@{priority}"))?;
+        self.reads.iter().try_for_each(|read| write!(f, " {read}"))?;
+        f.write_str(if self.uses { " uses" } else { "" })?;
         if let Some(PlannedGroup { columns: bits, any }) = self.group {
             f.write_str(" group")?;
             if bits > 0 {
@@ -395,6 +449,10 @@ struct Picks {
     outputs: Vec<u8>,
     group: Option<PlannedGroup>,
     priority: i32,
+    reads: Vec<PlannedRead>,
+    uses: bool,
+    /// Whether it reads beside its inputs what may be made of its outputs.
+    loose: bool,
     /// Whether it fills in what nobody better gives.
     fills: bool,
     /// Declared as it comes, without regard to cycles, joins and columns: mostly refused.
@@ -461,8 +519,16 @@ impl Picks {
         if let Some(slot) = outputs.first().filter(|_| self.fills) {
             inputs.push(PlannedInput { slot: *slot, mode: Mode::Exclusive, ..PlannedInput::default() });
         }
+        let below = if self.loose { slots.len() } else { outputs.first().copied().unwrap_or(0) };
+        let reads = self.reads.iter().filter(|_| below > 0);
+        let reads = reads.map(|read| PlannedRead {
+            slot: read.slot % below,
+            scan: read.scan.map(|columns| columns & slots[read.slot % below]),
+            ..read.clone()
+        });
+        let reads = reads.collect();
         let outputs = outputs.into_iter().map(|slot| (slot, self.priority)).collect();
-        Plan { inputs, group, outputs, late: false }
+        Plan { inputs, group, outputs, reads, uses: self.uses, late: false }
     }
 }
 
@@ -499,13 +565,22 @@ fn systems() -> impl Strategy<Value = (Vec<u8>, Vec<Picks>)> {
     let group = (group, any::<bool>()).prop_map(|(columns, any)| PlannedGroup { columns, any });
     let group = prop::option::weighted(0.35, group);
     let (fills, wild) = (prop::bool::weighted(0.2), prop::bool::weighted(0.1));
-    let picks = (inputs, any::<u8>(), outputs, group, 1..4i32, fills, wild).prop_map(
-        |(inputs, required, outputs, group, priority, fills, wild)| Picks {
+    let days = prop::sample::select(vec![0i32, 0, 0, 0, 0, -1, 1]);
+    let read = (any::<u8>(), days, prop::option::weighted(0.4, 0..8u8), prop::bool::weighted(0.3))
+        .prop_map(|(slot, days, scan, odd)| PlannedRead { slot: usize::from(slot), days, scan, odd });
+    let count = prop::sample::select(vec![0usize, 0, 0, 0, 1, 1, 2]);
+    let reads = count.prop_flat_map(move |count| prop::collection::vec(read.clone(), count));
+    let beside = (reads, prop::bool::weighted(0.2), prop::bool::weighted(0.3));
+    let picks = (inputs, any::<u8>(), outputs, group, 1..4i32, beside, fills, wild).prop_map(
+        |(inputs, required, outputs, group, priority, (reads, uses, loose), fills, wild)| Picks {
             inputs,
             required,
             outputs,
             group,
             priority,
+            reads,
+            uses,
+            loose,
             fills,
             wild,
         },

@@ -7,14 +7,12 @@ use underbelly_storage::image::Key as RecordKey;
 use underbelly_storage::{Date, Timestamp, Value};
 
 use super::super::*;
-use super::oracle::{BundleName, Oracle, Subject, bundle_name, cell_name};
+use super::oracle::{BESIDE, BundleName, Oracle, Subject, bundle_name, cell_name};
 
 #[derive(Clone)]
 pub(super) struct Stage {
     pub graph: Graph,
     pub oracle: Oracle,
-    /// Whether the oracle knows all that happens here.
-    watched: bool,
     /// How many events were accepted.
     pub seq: u64,
     /// Each how many events a restored twin must do the same.
@@ -24,7 +22,8 @@ pub(super) struct Stage {
     pub flying: BTreeMap<RunId, Started>,
     /// How often each bundle was started.
     pub starts: BTreeMap<BundleId, u64>,
-    /// How many events there were when a result last came to a cell where other data had stood in for it.
+    /// How many events there were when a result last came to a cell where other data had stood in for it or that
+    /// somebody had looked for, or of a run that read other cells beside its inputs than the one before.
     pub stood_in: usize,
     /// Every event that was accepted.
     pub log: Vec<Event>,
@@ -96,7 +95,6 @@ impl Stage {
         Stage {
             graph: Graph::new(),
             oracle: Oracle::default(),
-            watched: true,
             seq: 0,
             twin_every: twin_every(),
             next_run: 1,
@@ -109,22 +107,21 @@ impl Stage {
         }
     }
 
-    /// A stage that checks everything but what the oracle says.
-    pub fn unwatched() -> Stage {
-        Stage { watched: false, ..Stage::new() }
-    }
-
     /// Applies an event and checks everything.
     pub fn apply(&mut self, event: Event) -> Result<Effects, GraphError> {
         let twinned = self.seq.is_multiple_of(self.twin_every);
         let before = twinned.then(|| self.graph.to_records());
         let looked = Looked::at(&self.graph);
         let checked = self.graph.check(&event);
-        let subject = match checked {
-            Ok(()) if self.watched => self.subject(&event),
+        let bundles = self.graph.bundles().count();
+        let mut subject = match checked {
+            Ok(()) => self.subject(&event),
             _ => Subject::default(),
         };
-        let quiet = self.watched && self.changes_nothing(&event);
+        if matches!(checked, Ok(()) | Err(GraphError::CellCycle { .. })) {
+            assert_eq!(checked.is_err(), self.oracle.closes_circle(&event), "{checked:?}");
+        }
+        let quiet = self.changes_nothing(&event);
         let record = EventV1::from_bytes(&EventV1::from(&event).to_bytes().unwrap()).unwrap();
         assert_eq!(Event::try_from(record).unwrap(), event);
 
@@ -145,15 +142,12 @@ impl Stage {
         };
         self.seq += 1;
         self.store.step(&mut self.graph, self.seq);
-        let stood_in = self.watched && self.oracle.stands_in(&event);
-        if self.watched {
-            self.oracle.apply(&event, subject);
-            self.oracle.compare(&self.graph);
-        }
+        let stood_in = self.oracle.stands_in(&event) || self.oracle.moves_reads(&event);
+        subject.moments = self.groups_behind(bundles);
+        self.oracle.apply(&event, subject);
+        self.oracle.compare(&self.graph);
         if let Some(started) = &effects.started {
-            if self.watched {
-                self.check_snapshot(started);
-            }
+            self.check_snapshot(started);
             self.flying.insert(started.run, started.clone());
             *self.starts.entry(started.bundle).or_default() += 1;
             self.next_run = self.next_run.max(started.run.0 + 1);
@@ -204,7 +198,19 @@ impl Stage {
             Event::Retract { cell, .. } => (Some(cell_name(&self.graph, *cell)), None),
             _ => (None, None),
         };
-        Subject { cell, bundle }
+        let outputs = match event {
+            Event::End { outcome: Outcome::Data(outputs), .. } => outputs.as_slice(),
+            _ => &[],
+        };
+        let name = |used: &Used| (usize::from(used.input), cell_name(&self.graph, used.cell));
+        let of = |output: &OutputWrite| output.uses.as_ref().map(|uses| uses.iter().map(name).collect());
+        Subject { cell, bundle, uses: outputs.iter().map(of).collect(), moments: Vec::new() }
+    }
+
+    /// The groups that were made after so many bundles, and are still there.
+    fn groups_behind(&self, bundles: usize) -> Vec<BundleName> {
+        let names = self.graph.bundles().skip(bundles).map(|bundle| bundle_name(&self.graph, bundle));
+        names.filter(|(producer, ..)| self.graph.producers[producer.at()].is_group()).collect()
     }
 
     fn check_start(&self, id: BundleId) -> BundleName {
@@ -223,7 +229,8 @@ impl Stage {
             let (slot, date, key) = cell_name(&self.graph, input.cell);
             ((input.input, (slot, date, key)), input.g)
         });
-        assert!(inputs.eq(reading.cells), "a run reads its bundle's edges");
+        let read = reading.cells.into_iter().filter(|((at, _), _)| *at != BESIDE);
+        assert!(inputs.eq(read), "a run reads its bundle's edges");
         for input in &started.inputs {
             assert_eq!(Some(input.content), self.graph.cell_info(input.cell).unwrap().content);
         }
@@ -325,8 +332,18 @@ impl Stage {
     }
 
     pub fn end(&mut self, run: RunId, outcome: Outcome) -> Result<Effects, GraphError> {
+        self.end_with(run, outcome, vec![])
+    }
+
+    /// Ends a run that reports what it has read beside its inputs.
+    pub fn end_with(
+        &mut self,
+        run: RunId,
+        outcome: Outcome,
+        reads: Vec<Read>,
+    ) -> Result<Effects, GraphError> {
         let epoch = self.flying.get(&run).map_or(0, |started| started.epoch);
-        self.apply(Event::End { run, epoch, outcome, reads: vec![] })
+        self.apply(Event::End { run, epoch, outcome, reads })
     }
 
     /// Starts the bundle that has waited longest; panics if none is ready.

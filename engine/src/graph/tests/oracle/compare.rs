@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::super::*;
 use super::facts::{BundleName, CellName, Oracle};
+use super::join::EdgeName;
 use super::rules::{Class, Counts, Obligation};
 
 /// What a graph has named, by the numbers that it gave.
@@ -105,7 +106,8 @@ impl Oracle {
         let mut causes: BTreeSet<String> = better.into_iter().collect();
         let effective = shown.standing.effective;
         let effective = effective.map(|priority| &self.facts.cells[name].candidates[&priority]);
-        let Some(owner) = effective.and_then(|candidate| candidate.owner.as_ref()) else { return causes };
+        let Some(candidate) = effective else { return causes };
+        let Some(owner) = &candidate.owner else { return causes };
         let Some(bundle) = self.shown.bundles.get(owner) else {
             causes.insert("Orphan".to_string());
             return causes;
@@ -125,12 +127,14 @@ impl Oracle {
             Class { changed: true, .. } => Some(words[2].to_string()),
             _ => None,
         };
-        let cells = bundle.cells.iter().map(|((_, cell), class)| (cell, class));
-        for (cell, class) in cells.chain(&bundle.above) {
+        let rests_on = |(edge, class): &(&EdgeName, &Class)| class.unsatisfiable || candidate.rests_on(edge);
+        let cells = bundle.cells.iter().filter(rests_on).map(|((_, cell), class)| (cell, class));
+        let above = bundle.above.iter().map(|((_, cell), class)| (cell, class));
+        for (cell, class) in cells.chain(above) {
             let word = said(*class, ["unusable", "waiting", "changed"]);
             causes.extend(word.map(|word| format!("{word} {cell:?}")));
         }
-        for (at, class) in &bundle.scopes {
+        for (at, class) in bundle.scopes.iter().filter(|(at, _)| candidate.rests_on_input(**at)) {
             let slot = self.facts.producers[owner.0.at()].inputs[*at].slot;
             let word = said(*class, ["scope empty", "scope open", "scope changed"]);
             causes.extend(word.map(|word| format!("{word} {slot}")));
@@ -154,8 +158,8 @@ impl Oracle {
             let members = |cells: &[CellId]| -> BTreeSet<CellName> {
                 cells.iter().map(|cell| cell_name(graph, *cell)).collect()
             };
-            let inputs = &self.facts.producers[name.0.at()].inputs;
-            let read = shown.edges.iter().filter(|(at, _)| inputs[*at].mode != Mode::Exclusive);
+            let producer = &self.facts.producers[name.0.at()];
+            let read = shown.edges.iter().filter(|(at, _)| producer.port(*at).mode != Mode::Exclusive);
             let read: BTreeSet<CellName> = read.map(|(_, cell)| cell.clone()).collect();
             assert_eq!(members(&info.members), read, "members of {name:?}");
             assert_eq!(members(&info.outputs), work.outputs, "outputs of {name:?}");

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::super::super::*;
 use super::join::EdgeName;
+use super::reads::{BESIDE, Reported};
 use super::rules::{BundleShown, Settling, Shown};
 
 pub(in super::super) type CellName = (SlotId, SlotDate, Key);
@@ -17,6 +18,8 @@ pub(super) struct Candidate {
     pub owner: Option<BundleName>,
     pub content: Option<ContentId>,
     pub error: bool,
+    /// The edges of its owner on which it rests; `None` for all.
+    pub uses: Option<BTreeSet<EdgeName>>,
 }
 
 /// A cell that has been given something.
@@ -63,6 +66,8 @@ pub(super) struct Work {
     pub interrupted: u32,
     pub runs: u64,
     pub outputs: BTreeSet<CellName>,
+    /// What its last run has read beside its inputs.
+    pub reported: Reported,
 }
 
 #[derive(Clone, Debug)]
@@ -134,6 +139,11 @@ pub(in super::super) struct Oracle {
 pub(in super::super) struct Subject {
     pub cell: Option<CellName>,
     pub bundle: Option<BundleName>,
+    /// Of each output, the edges on which it rests if not on all.
+    pub uses: Vec<Option<BTreeSet<EdgeName>>>,
+    /// Groups that came to be within the event, though nothing need be left in them behind it: in which order members come
+    /// and go in an event nobody says.
+    pub moments: Vec<BundleName>,
 }
 
 /// Candidates that got a result in an event.
@@ -202,7 +212,7 @@ impl Facts {
                 continue;
             }
             let cell = self.cells.entry(name.clone()).or_default();
-            let candidate = Candidate { owner: None, content: write.content, error: false };
+            let candidate = Candidate { content: write.content, ..Candidate::default() };
             cell.candidates.insert(write.priority, candidate);
             given.insert((name, write.priority));
         }
@@ -218,12 +228,15 @@ impl Facts {
         read: Reading,
         ending: Ending,
         outputs: &[OutputWrite],
+        uses: &[Option<BTreeSet<EdgeName>>],
     ) -> Results {
         let producer = &self.producers[name.0.at()];
         let work = self.works.get_mut(name).unwrap();
         let mut given = Results::new();
         let mut told = BTreeSet::new();
-        for output in outputs.iter().filter(|output| output.given != Given::Absent) {
+        let uses = uses.iter().chain(std::iter::repeat(&None));
+        let outputs = outputs.iter().zip(uses).filter(|(output, _)| output.given != Given::Absent);
+        for (output, uses) in outputs {
             let slot = &self.slots[output.slot.at()].name;
             let provided = producer.definition.outputs.iter().find(|o| o.slot == *slot).unwrap();
             let cell = (output.slot, name.1, output.key.clone());
@@ -232,6 +245,7 @@ impl Facts {
             candidate.owner = Some(name.clone());
             candidate.content = output.content().or(candidate.content);
             candidate.error = output.content().is_none();
+            candidate.uses.clone_from(uses);
             given.insert((cell.clone(), provided.priority));
             told.insert(cell);
         }
@@ -241,6 +255,7 @@ impl Facts {
             for (priority, candidate) in candidates.iter_mut().filter(|(_, c)| c.owner.as_ref() == Some(name))
             {
                 candidate.error = matches!(ending, Ending::Failed | Ending::Cancelled);
+                candidate.uses = None;
                 if !candidate.error {
                     candidate.content = None;
                 }
@@ -272,7 +287,7 @@ impl Facts {
             work.interrupted += 1;
             let running = work.running.take().unwrap();
             if work.interrupted >= INTERRUPTIONS_MAX {
-                given.extend(self.finish(&name, running.read, Ending::Failed, &[]));
+                given.extend(self.finish(&name, running.read, Ending::Failed, &[], &[]));
             }
         }
         given
@@ -287,6 +302,7 @@ impl Facts {
 impl Oracle {
     /// Applies an event that the graph accepted. `subject`: what it names by a number.
     pub fn apply(&mut self, event: &Event, subject: Subject) {
+        let moments = subject.moments;
         let facts = &mut self.facts;
         let mut given = Results::new();
         match event {
@@ -308,13 +324,14 @@ impl Oracle {
                 work.running = Some(Running { run: *run, read });
                 work.runs += 1;
             }
-            Event::End { run, outcome, .. } => {
+            Event::End { run, outcome, reads, .. } => {
                 let name = facts.run(*run).unwrap().clone();
-                let read = facts.works[&name].running.clone().unwrap().read;
+                let mut read = facts.works[&name].running.clone().unwrap().read;
+                facts.report(&name, &mut read, reads);
                 given = match outcome {
-                    Outcome::Data(outputs) => facts.finish(&name, read, Ending::Data, outputs),
-                    Outcome::Declined(_) => facts.finish(&name, read, Ending::Declined, &[]),
-                    Outcome::Failed(_) => facts.finish(&name, read, Ending::Failed, &[]),
+                    Outcome::Data(outputs) => facts.finish(&name, read, Ending::Data, outputs, &subject.uses),
+                    Outcome::Declined(_) => facts.finish(&name, read, Ending::Declined, &[], &[]),
+                    Outcome::Failed(_) => facts.finish(&name, read, Ending::Failed, &[], &[]),
                 };
             }
             Event::Retract { priority, .. } => {
@@ -329,11 +346,21 @@ impl Oracle {
             Event::Cancel { .. } => {
                 let name = subject.bundle.unwrap();
                 let read = facts.read_so_far(&self.shown, &name);
-                given = facts.finish(&name, read, Ending::Cancelled, &[]);
+                given = facts.finish(&name, read, Ending::Cancelled, &[], &[]);
             }
             Event::Deregister(id) => facts.deregister(*id),
         }
-        self.shown = Settling::settle(facts, &given);
+        for name in moments {
+            assert!(self.is_possible_group(&name), "no cells make {name:?}");
+            self.facts.works.entry(name).or_default();
+        }
+        self.shown = Settling::settle(&mut self.facts, &given);
+    }
+
+    /// Whether this is a group that the cells which there are may make, or may have made.
+    fn is_possible_group(&self, name: &BundleName) -> bool {
+        let producer = &self.facts.producers[name.0.at()];
+        producer.is_group() && self.facts.joined(name.0, name.1, |_| true).contains_key(name)
     }
 
     /// What a run of the bundle would read now.
@@ -346,7 +373,7 @@ impl Oracle {
         let producer = &self.facts.producers[bundle.0.at()];
         let shown = &self.shown.bundles[bundle];
         for (at, cell) in &shown.edges {
-            let (port, source) = (&producer.inputs[*at], &self.shown.cells[cell]);
+            let (port, source) = (producer.port(*at), &self.shown.cells[cell]);
             let waits = source.standing.view == View::Waiting;
             match port.mode {
                 Mode::Required => assert!(source.is_there(port), "a run reads what is there"),
@@ -374,11 +401,22 @@ impl Oracle {
         producer.required().count() < producer.inputs.len()
     }
 
-    /// Whether stale data, which no recompute would make, stands in the way of something.
+    /// Whether stale data, which no recompute would make, stands in the way of something or was read beside the inputs, or
+    /// some data is sound though what makes it could not start.
     pub fn is_bound_to_history(&self) -> bool {
         self.shown.bundles.values().any(|bundle| {
-            let mut edges = bundle.cells.iter().filter(|(_, class)| class.unsatisfiable);
-            bundle.stale_above || edges.any(|((_, cell), _)| self.shown.cells[cell].standing.is_stale())
+            let mut edges =
+                bundle.cells.iter().filter(|((at, _), class)| class.unsatisfiable || *at == BESIDE);
+            bundle.stale_above || edges.any(|((_, cell), _)| self.shown.cells[cell].standing.outlives())
+        }) || self.outlives()
+    }
+
+    /// Whether there is data that rests on some inputs only, while another forbids its bundle a start.
+    fn outlives(&self) -> bool {
+        let mut candidates = self.facts.cells.values().flat_map(|cell| cell.candidates.values());
+        candidates.any(|candidate| {
+            let owner = self.shown.owner(candidate).filter(|_| candidate.uses.is_some());
+            candidate.content.is_some() && owner.is_some_and(|owner| owner.counts.forbid())
         })
     }
 
@@ -437,7 +475,8 @@ impl Oracle {
         writes
     }
 
-    /// Whether a result comes to a cell for the first time where other data stands in for it.
+    /// Whether a result comes to a cell for the first time where other data stands in for it, or where somebody has
+    /// looked for it and found nothing.
     pub fn stands_in(&self, event: &Event) -> bool {
         let Event::End { run, outcome: Outcome::Data(outputs), .. } = event else { return false };
         let Some(bundle) = self.facts.run(*run) else { return false };
@@ -445,7 +484,9 @@ impl Oracle {
         outputs.iter().any(|output| {
             let name = (output.slot, bundle.1, output.key.clone());
             let cell = self.facts.cells.get(&name);
-            !work.outputs.contains(&name) && cell.is_some_and(|cell| cell.content.is_some())
+            let stood_in = cell.is_some_and(|cell| cell.content.is_some());
+            let looked_for = || self.facts.works.values().any(|work| work.reported.takes(&name));
+            !work.outputs.contains(&name) && (stood_in || looked_for())
         })
     }
 

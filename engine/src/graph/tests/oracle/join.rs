@@ -47,12 +47,6 @@ impl Facts {
         cells.filter(|cell| port.passes(&cell.2))
     }
 
-    /// The cells that required inputs take for bundles of a date.
-    pub fn taken_by_all(&self, id: ProducerId, date: SlotDate) -> Vec<CellName> {
-        let ports = self.producers[id.at()].required();
-        ports.flat_map(|(_, port)| self.taken(port, date).cloned()).collect()
-    }
-
     /// Dates of which there may be bundles.
     pub fn dates(&self, id: ProducerId) -> BTreeSet<SlotDate> {
         let works = self.works.keys().filter(|name| name.0 == id).map(|name| name.1);
@@ -89,6 +83,7 @@ impl Facts {
         for (name, edges) in &mut joined {
             edges.extend(apart.iter().cloned());
             edges.extend(self.reached(name));
+            edges.extend(self.reported_edges(name));
         }
         joined
     }
@@ -116,7 +111,7 @@ impl Facts {
     }
 
     /// Whether values of these columns are those of the bundle, where it has such columns.
-    fn agrees(&self, name: &BundleName, columns: &[String], key: &Key) -> bool {
+    pub fn agrees(&self, name: &BundleName, columns: &[String], key: &Key) -> bool {
         let producer = &self.producers[name.0.at()];
         let own: BTreeMap<&String, &Value> = producer.columns.iter().zip(name.2.values()).collect();
         let mut values = columns.iter().zip(key.values());
@@ -127,7 +122,7 @@ impl Facts {
     pub fn read_now(&self, shown: &Shown, name: &BundleName) -> Reading {
         let producer = &self.producers[name.0.at()];
         let edges = &shown.bundles[name].edges;
-        let read = edges.iter().filter(|(at, cell)| shown.cells[cell].is_there(&producer.inputs[*at]));
+        let read = edges.iter().filter(|(at, cell)| shown.cells[cell].is_there(producer.port(*at)));
         let cells = read.map(|edge| (edge.clone(), shown.cells[&edge.1].g)).collect();
         let inputs = producer.required().filter(|_| producer.is_group());
         let scopes = inputs.map(|(at, _)| (at, scope(edges, at))).collect();
@@ -139,7 +134,7 @@ impl Facts {
         let mut reading = self.read_now(shown, name);
         for edge in &shown.bundles[name].edges {
             let source = &shown.cells[&edge.1];
-            let mode = self.producers[name.0.at()].inputs[edge.0].mode;
+            let mode = self.producers[name.0.at()].port(edge.0).mode;
             if mode != Mode::Exclusive && source.standing.view == View::Waiting && source.g > 0 {
                 reading.cells.entry(edge.clone()).or_insert(source.g);
             }
@@ -154,7 +149,7 @@ pub(super) fn scope(edges: &BTreeSet<EdgeName>, input: usize) -> BTreeSet<CellNa
 }
 
 /// So many days later.
-pub(super) fn shifted(date: SlotDate, days: i32) -> SlotDate {
+pub(in super::super) fn shifted(date: SlotDate, days: i32) -> SlotDate {
     match date {
         SlotDate::Day(day) => SlotDate::Day(Date(day.0 + days)),
         SlotDate::Instant(at) => SlotDate::Instant(Timestamp(at.0 + i64::from(days) * 86_400_000_000_000)),
@@ -167,7 +162,7 @@ impl Port {
         shifted(bundle, -(self.lag as i32))
     }
 
-    fn passes(&self, key: &Key) -> bool {
+    pub fn passes(&self, key: &Key) -> bool {
         let keys = self.keys.iter().zip(key.values());
         let values: BTreeMap<&String, &Value> = keys.collect();
         self.filters.iter().all(|filter| match &filter.test {

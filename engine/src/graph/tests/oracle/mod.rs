@@ -2,13 +2,16 @@
 //! names, with no index, no counter and no queue.
 //!
 //! `facts` is what events leave behind, `join` which bundles there are and what they read, `hold` who may still make
-//! their inputs, `rules` what follows from all that, `compare` whether a graph shows the same.
+//! their inputs, `reads` what runs report beside them, `rules` what follows from all that, `compare` whether a graph shows the same.
 
 mod compare;
 mod facts;
 mod hold;
 mod join;
+mod reads;
 mod rules;
 
 pub(super) use compare::{bundle_name, cell_name};
 pub(super) use facts::{BundleName, Oracle, Subject};
+pub(super) use join::shifted;
+pub(super) use reads::BESIDE;

@@ -60,6 +60,11 @@ impl Standing {
         self.view == View::Unusable && self.content.is_some() && !self.invalid
     }
 
+    /// Whether it is settled, with data of before that a run may take all the same: stale, or left by one that failed.
+    pub fn outlives(&self) -> bool {
+        self.view == View::Unusable && self.content.is_some()
+    }
+
     /// Whether an input finds it once it is settled. What is stale is there for an exclusive one.
     fn is_there(&self, port: &Port) -> bool {
         match self.view {
@@ -97,7 +102,7 @@ pub(in super::super) struct BundleShown {
     pub(super) cells: BTreeMap<EdgeName, Class>,
     pub(super) scopes: BTreeMap<usize, Class>,
     /// What better candidates have for the cells that it fills in.
-    pub(super) above: BTreeMap<CellName, Class>,
+    pub(super) above: BTreeMap<EdgeName, Class>,
     /// Whether some of that is stale.
     pub(super) stale_above: bool,
     /// Whose work it waits for.
@@ -105,6 +110,10 @@ pub(in super::super) struct BundleShown {
     /// Of a group, how much work upstream may still make one of its cells.
     pub open_work: u64,
     pub counts: Counts,
+    /// The part of them that concerns each output, whatever it rests on.
+    of_all: Counts,
+    /// The edges of exclusive inputs, which concern each output.
+    exclusive: BTreeSet<EdgeName>,
     pub forced: bool,
     pub status: PStatus,
 }
@@ -120,7 +129,12 @@ pub(super) struct Settling<'a> {
     facts: &'a mut Facts,
     given: &'a Results,
     shown: Shown,
+    /// Of groups, those that there may be, with all that they may read.
     joined: BTreeMap<(ProducerId, SlotDate), Joined>,
+    /// Bundles that are being looked at: nothing rests on itself.
+    looking: BTreeSet<BundleName>,
+    /// Groups that there are not.
+    missing: BTreeSet<BundleName>,
 }
 
 impl Settling<'_> {
@@ -128,7 +142,9 @@ impl Settling<'_> {
         let producers = (0u32..).zip(&facts.producers).filter(|(_, producer)| !producer.deregistered);
         let producers: Vec<ProducerId> = producers.map(|(at, _)| ProducerId(at)).collect();
         let cells: Vec<CellName> = facts.cells.keys().cloned().collect();
-        let mut settling = Settling { facts, given, shown: Shown::default(), joined: BTreeMap::new() };
+        let (joined, looking, missing) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let shown = Shown::default();
+        let mut settling = Settling { facts, given, shown, joined, looking, missing };
         for producer in producers {
             settling.bundles_of(producer);
         }
@@ -149,22 +165,33 @@ impl Settling<'_> {
 
     fn names_of(&mut self, id: ProducerId, date: SlotDate) -> Vec<BundleName> {
         if !self.joined.contains_key(&(id, date)) {
-            if self.facts.producers[id.at()].is_group() {
-                self.facts.taken_by_all(id, date).iter().for_each(|cell| self.cell(cell));
-            }
-            let joined = self.facts.joined(id, date, |cell| self.shown.cells[cell].member);
+            let joined = self.facts.joined(id, date, |_| true);
             self.joined.insert((id, date), joined);
         }
         self.joined[&(id, date)].keys().cloned().collect()
     }
 
     fn bundle(&mut self, name: &BundleName) {
-        if self.shown.bundles.contains_key(name) {
+        if self.shown.bundles.contains_key(name) || self.missing.contains(name) {
             return;
         }
         self.names_of(name.0, name.1);
-        let edges = self.joined[&(name.0, name.1)][name].clone();
+        assert!(self.looking.insert(name.clone()), "{name:?} rests on itself");
+        let mut edges = self.joined[&(name.0, name.1)][name].clone();
         edges.iter().for_each(|(_, cell)| self.cell(cell));
+        if self.facts.producers[name.0.at()].is_group() {
+            // Of the cells that it may read, what it reads from makes it what it is.
+            let counts = |cell: &CellName| self.shown.cells.get(cell).is_some_and(|shown| shown.member);
+            let read: BTreeSet<&CellName> = edges.iter().map(|(_, cell)| cell).collect();
+            let joined = self.facts.joined(name.0, name.1, |cell| read.contains(cell) && counts(cell));
+            match joined.get(name) {
+                Some(joined) => edges = joined.clone(),
+                None => {
+                    self.missing.insert(name.clone());
+                    return;
+                }
+            }
+        }
         let all = self.facts.producers[name.0.at()].awaits_all();
         let open: u64 = self.holding(name, true, all).iter().map(|(_, count)| count).sum();
         self.acknowledge(name, &edges);
@@ -177,9 +204,14 @@ impl Settling<'_> {
         let cells: BTreeMap<EdgeName, Class> =
             edges.iter().map(|edge| (edge.clone(), self.edge_class(name, &work, edge))).collect();
         let scopes = self.scope_classes(name, &work, &edges, open);
-        let mut counts = Counts::default();
+        let (mut counts, mut of_all) = (Counts::default(), Counts::default());
         let held = Class { maybe: true, held: true, ..Class::default() };
         let held = held_by.first().map(|_| &held);
+        let producer = &self.facts.producers[name.0.at()];
+        let exclusive = edges.iter().filter(|(at, _)| producer.port(*at).mode == Mode::Exclusive);
+        let exclusive: BTreeSet<EdgeName> = exclusive.cloned().collect();
+        let barring = exclusive.iter().map(|edge| &cells[edge]);
+        above.values().chain(held).chain(barring).for_each(|class| of_all.add(*class));
         let classes = cells.values().chain(scopes.values()).chain(above.values()).chain(held);
         classes.for_each(|class| counts.add(*class));
         let status = self.status(name, &work, counts);
@@ -195,6 +227,8 @@ impl Settling<'_> {
             held_by,
             open_work,
             counts,
+            of_all,
+            exclusive,
             forced,
             status,
         };
@@ -202,7 +236,7 @@ impl Settling<'_> {
     }
 
     /// The class of what better candidates have for each cell that the bundle fills in, and whether some of it is stale.
-    fn above(&mut self, name: &BundleName) -> (BTreeMap<CellName, Class>, bool) {
+    fn above(&mut self, name: &BundleName) -> (BTreeMap<EdgeName, Class>, bool) {
         let (mut above, mut stale) = (BTreeMap::new(), false);
         for at in 0..self.facts.producers[name.0.at()].inputs.len() {
             let Some(own) = self.facts.fills(name.0, at) else { continue };
@@ -220,7 +254,7 @@ impl Settling<'_> {
                     gone: there,
                     ..Class::default()
                 };
-                above.insert(cell, class);
+                above.insert((at, cell), class);
                 stale |= standing.is_stale();
             }
         }
@@ -237,8 +271,9 @@ impl Settling<'_> {
                 let mut own = columns.iter().zip(work.2.values());
                 if own.all(|(column, value)| values.get(column).is_none_or(|v| v == value)) {
                     self.bundle(&work);
-                    let counts = all || !self.facts.works[&work].lagging;
-                    count += u64::from(counts && is_open(self.shown.bundles[&work].status));
+                    let counts = all || self.facts.works.get(&work).is_some_and(|work| !work.lagging);
+                    let is_open = self.shown.bundles.get(&work).is_some_and(|shown| is_open(shown.status));
+                    count += u64::from(counts && is_open);
                 }
             }
             if count > 0 {
@@ -253,7 +288,7 @@ impl Settling<'_> {
     fn acknowledge(&mut self, name: &BundleName, edges: &BTreeSet<EdgeName>) {
         let producer = &self.facts.producers[name.0.at()];
         let rose = edges.iter().any(|(_, cell)| self.shown.cells[cell].rose);
-        let members = edges.iter().filter(|(at, _)| producer.inputs[*at].mode == Mode::Required);
+        let members = edges.iter().filter(|(at, _)| producer.port(*at).mode == Mode::Required);
         let members: BTreeSet<EdgeName> = members.filter(|_| producer.is_group()).cloned().collect();
         let attached = producer.attached;
         let work = self.facts.works.entry(name.clone()).or_default();
@@ -266,7 +301,7 @@ impl Settling<'_> {
 
     fn edge_class(&self, name: &BundleName, work: &Work, edge: &EdgeName) -> Class {
         let source = &self.shown.cells[&edge.1];
-        let port = &self.facts.producers[name.0.at()].inputs[edge.0];
+        let port = self.facts.producers[name.0.at()].port(edge.0);
         let there = source.is_there(port);
         let changed = work.read.cells.get(edge).copied() != there.then_some(source.g);
         let class = Class::default();
@@ -338,7 +373,7 @@ impl Settling<'_> {
         // A result whose inputs had moved by then lets readers in until the cell settles.
         let caught = cell.candidates.iter().any(|(priority, candidate)| {
             let given = self.given.contains(&(name.clone(), *priority));
-            let moving = self.shown.owner(candidate).is_some_and(|owner| owner.counts.is_moving());
+            let moving = self.shown.counts(candidate).is_moving();
             given && moving && standing.sound.is_none_or(|sound| *priority >= sound)
         });
         let kept = cell.lagging && cell.effective == standing.effective;
@@ -365,6 +400,16 @@ impl Settling<'_> {
     }
 }
 
+impl Candidate {
+    pub fn rests_on(&self, edge: &EdgeName) -> bool {
+        self.uses.as_ref().is_none_or(|uses| uses.contains(edge))
+    }
+
+    pub fn rests_on_input(&self, at: usize) -> bool {
+        self.uses.as_ref().is_none_or(|uses| uses.iter().any(|(input, _)| *input == at))
+    }
+}
+
 impl Counts {
     /// Whether inputs that have settled forbid a start.
     pub fn forbid(&self) -> bool {
@@ -383,8 +428,25 @@ fn is_open(status: PStatus) -> bool {
 
 impl Shown {
     /// The bundle that makes a candidate; none of what a client gave, or a producer that is no more.
-    fn owner(&self, candidate: &Candidate) -> Option<&BundleShown> {
+    pub(super) fn owner(&self, candidate: &Candidate) -> Option<&BundleShown> {
         candidate.owner.as_ref().and_then(|owner| self.bundles.get(owner))
+    }
+
+    /// How many edges on which a candidate rests are of each class; scopes belong to the inputs on which it rests.
+    fn counts(&self, candidate: &Candidate) -> Counts {
+        let Some(owner) = self.owner(candidate) else { return Counts::default() };
+        if candidate.uses.is_none() {
+            return owner.counts;
+        }
+        let all = owner.counts;
+        let mut counts = owner.of_all;
+        let rests_on = |edge: &&EdgeName| candidate.rests_on(edge) && !owner.exclusive.contains(*edge);
+        owner.edges.iter().filter(rests_on).for_each(|edge| counts.add(owner.cells[edge]));
+        let scopes = owner.scopes.iter().filter(|(at, _)| candidate.rests_on_input(**at));
+        scopes.for_each(|(_, class)| counts.add(*class));
+        // To be made anew, which another input forbids.
+        let again = (counts.changed > 0 || owner.forced) && owner.status != PStatus::Processing;
+        if all.forbid() && counts.maybe == 0 && again { all } else { counts }
     }
 
     /// Views, and which candidate is effective. With none sound, any that is unsettled makes the cell so.
@@ -412,24 +474,24 @@ impl Shown {
     }
 
     fn is_sound(&self, candidate: &Candidate) -> bool {
-        let forbidden = self.owner(candidate).is_some_and(|owner| owner.counts.forbid());
-        candidate.content.is_some() && !candidate.error && !forbidden
+        candidate.content.is_some() && !candidate.error && !self.counts(candidate).forbid()
     }
 
     fn is_unsettled(&self, candidate: &Candidate) -> bool {
         self.owner(candidate).is_some_and(|owner| {
             let active = matches!(owner.status, PStatus::Ready | PStatus::Processing);
-            !owner.counts.forbid() && (owner.counts.is_moving() || owner.forced || active)
+            let counts = self.counts(candidate);
+            !counts.forbid() && (counts.is_moving() || owner.forced || active)
         })
     }
 
     fn is_invalid(&self, candidate: &Candidate) -> bool {
-        let again = |owner: &BundleShown| owner.counts.changed > 0 || owner.forced;
-        candidate.error && !self.owner(candidate).is_some_and(again)
+        let again = self.owner(candidate).is_some_and(|owner| owner.forced);
+        candidate.error && !again && self.counts(candidate).changed == 0
     }
 
     fn is_gone(&self, candidate: &Candidate) -> bool {
-        let rests_on_nothing = self.owner(candidate).is_some_and(|owner| owner.counts.gone > 0);
+        let rests_on_nothing = self.counts(candidate).gone > 0;
         (candidate.content.is_none() && !candidate.error) || rests_on_nothing
     }
 }
@@ -447,8 +509,8 @@ impl Oracle {
     pub(super) fn obligations(&self) -> Vec<Obligation> {
         let mut rows = Vec::new();
         for (listener, bundle) in &self.shown.bundles {
-            let inputs = &self.facts.producers[listener.0.at()].inputs;
-            for edge in bundle.edges.iter().filter(|(at, _)| inputs[*at].mode != Mode::Exclusive) {
+            let producer = &self.facts.producers[listener.0.at()];
+            for edge in bundle.edges.iter().filter(|(at, _)| producer.port(*at).mode != Mode::Exclusive) {
                 let unread =
                     self.facts.works[listener].read.cells.get(edge) != Some(&self.shown.cells[&edge.1].g);
                 let status = match bundle.status {
@@ -466,7 +528,7 @@ impl Oracle {
         let Some(effective) = shown.standing.effective else { return State::Void };
         let candidate = &self.facts.cells[name].candidates[&effective];
         let owner = self.shown.owner(candidate);
-        let counts = owner.map_or(Counts::default(), |owner| owner.counts);
+        let counts = self.shown.counts(candidate);
         let forced = owner.is_some_and(|owner| owner.forced);
         let mut statuses = obligations.iter().filter(|row| row.cell == *name).map(|row| row.status);
         if shown.standing.invalid {

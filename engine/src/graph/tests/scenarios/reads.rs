@@ -18,7 +18,7 @@ fn give_two(stage: &mut Stage, started: &Started, outputs: [(SlotId, u8); 2]) {
 
 #[test]
 fn an_output_may_rest_on_some_inputs_only() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, c, d] = slots(&mut stage);
     stage.register(step("two", &["A", "B"], "C").provides("D"));
     let (date, at) = (day(1), key(&[1]));
@@ -54,7 +54,7 @@ fn an_output_may_rest_on_some_inputs_only() {
 
 #[test]
 fn a_use_of_what_was_not_read_is_refused() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, c] = slots(&mut stage);
     stage.register(step("p", &["A"], "C").input(Input::optional("B")));
     stage.write(a, day(1), &key(&[1]), Some(content(1)));
@@ -88,7 +88,7 @@ fn cell_read(slot: SlotId, x: i64, g: Option<u64>) -> Read {
 
 #[test]
 fn a_reported_read_is_an_edge_until_the_next_result() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, c] = slots(&mut stage);
     stage.register(step("p", &["A"], "B"));
     let date = day(1);
@@ -128,7 +128,7 @@ fn a_reported_read_is_an_edge_until_the_next_result() {
 
 #[test]
 fn a_scan_sees_cells_come_change_and_go() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b] = slots(&mut stage);
     let wide = SlotDefinition::new("Wide").cell_key("x", ColumnType::I64).cell_key("y", ColumnType::I64);
     let wide = stage.define(wide);
@@ -169,7 +169,7 @@ fn a_scan_sees_cells_come_change_and_go() {
 
 #[test]
 fn a_cycle_of_cells_is_refused_with_its_path_and_a_loop_of_names_is_not() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, c, d] = slots(&mut stage);
     stage.register(step("ab", &["A"], "B"));
     stage.register(step("bc", &["B"], "C"));
@@ -230,7 +230,7 @@ fn a_cycle_of_cells_is_refused_with_its_path_and_a_loop_of_names_is_not() {
 /// One makes X; another fills X in where nobody better gives it, and makes Y, which the first has looked for.
 #[test]
 fn a_read_closes_no_circle_with_what_fills_in() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let [a, b, c] = slots(&mut stage);
     stage.register(ProducerDefinition::new("p").requires("A").provides_at("B", 10));
     let fills = ProducerDefinition::new("f").requires("A").input(Input::exclusive("B"));
@@ -259,7 +259,7 @@ fn waiting(stage: &mut Stage) -> ([SlotId; 3], ProducerDefinition) {
 
 #[test]
 fn a_read_closes_no_circle_with_what_waits() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let ([a, b, c], between) = waiting(&mut stage);
     stage.register(between);
     let p = stage.start_next();
@@ -274,7 +274,7 @@ fn a_read_closes_no_circle_with_what_waits() {
 
 #[test]
 fn a_registration_closes_no_circle_with_what_was_read() {
-    let mut stage = Stage::unwatched();
+    let mut stage = Stage::new();
     let ([_, b, c], between) = waiting(&mut stage);
     let p = stage.start_next();
     end_with(&mut stage, &p, b, 1, vec![cell_read(c, 1, None)]).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::bundle::Tally;
 use super::cell::{Cell, Moment, Sheet};
-use super::class::{Counters, Sight};
+use super::class::{Counters, Face, Sight};
 use super::edges::EdgeKey;
 use super::ids::{BundleId, ContentId};
 use super::state::{PStatus, State};

@@ -117,6 +117,8 @@ pub struct Graph {
     ends: BTreeSet<SlotDate>,
     /// How many bundles have edges from what their runs reported.
     reporting: usize,
+    /// The slots of which runs have reported reads, each with the producer.
+    read_names: std::collections::BTreeMap<(SlotId, ProducerId), reads::ReadName>,
     /// That of the next pass, empty.
     queue: order::Queue,
     /// Which facts changed since they were last stored.
@@ -148,6 +150,7 @@ impl Graph {
             next_order: 1,
             ends: BTreeSet::new(),
             reporting: 0,
+            read_names: Default::default(),
             queue: order::Queue::default(),
             ledger: ledger::Ledger::default(),
         }

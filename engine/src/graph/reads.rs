@@ -4,11 +4,13 @@
 //! Any cell may be read so, whatever its slot: names then do not show that the graph has no cycle, and cells are looked at
 //! when a run ends. Each edge that an end makes begins or ends at its bundle, so a cycle leads from one of the bundle's outputs
 //! back to it. Members that a group may get are counted in, since they come and go without an end, and bundles that wait for
-//! what others may still make: they too come after those.
+//! what others may still make: they too come after those. Where somebody reads later dates than its own, names alone decide about what waits.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Graph;
+use super::definition::Mode;
 use super::edges::EdgeKey;
 use super::error::GraphError;
 use super::event::{Given, OutputWrite, Read};
@@ -35,6 +37,22 @@ pub(super) struct Scanned {
 pub(super) struct Reported {
     pub cells: BTreeSet<CellId>,
     pub scans: BTreeSet<Scanned>,
+}
+
+/// How many bundles of a producer have reported reads of a slot, and how many of them of a later date than their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ReadName {
+    bundles: usize,
+    ahead: usize,
+}
+
+/// Whether a bundle reads a later date than its own. A day and an instant come neither before nor after each other.
+fn is_ahead(read: SlotDate, own: SlotDate) -> bool {
+    match (read, own) {
+        (SlotDate::Day(read), SlotDate::Day(own)) => read > own,
+        (SlotDate::Instant(read), SlotDate::Instant(own)) => read > own,
+        _ => true,
+    }
 }
 
 /// A cell on the way of a search, made or not.
@@ -97,6 +115,12 @@ impl Graph {
             slot.watched[at].bundles.entry(place).or_default().insert(id);
         }
         if reported != Reported::default() {
+            let producer = self.bundles[id.at()].producer;
+            for (slot, ahead) in self.names_of(id, &reported) {
+                let name = self.read_names.entry((slot, producer)).or_default();
+                name.bundles += 1;
+                name.ahead += usize::from(ahead);
+            }
             self.bundles[id.at()].reported = Some(Box::new(reported));
             self.reporting += 1;
         }
@@ -107,6 +131,16 @@ impl Graph {
     pub(super) fn unwatch(&mut self, id: BundleId) {
         let Some(reported) = self.bundles[id.at()].reported.take() else { return };
         self.reporting -= 1;
+        let producer = self.bundles[id.at()].producer;
+        for (slot, ahead) in self.names_of(id, &reported) {
+            if let Some(name) = self.read_names.get_mut(&(slot, producer)) {
+                name.bundles -= 1;
+                name.ahead -= usize::from(ahead);
+                if name.bundles == 0 {
+                    self.read_names.remove(&(slot, producer));
+                }
+            }
+        }
         for scan in reported.scans {
             let slot = &mut self.slots[scan.slot.at()];
             let place = (scan.date, scan.key);
@@ -137,17 +171,76 @@ impl Graph {
         slot.cells.iter().filter(is_made).filter(agrees).copied().collect()
     }
 
+    /// The slots that a bundle's run read, each with whether it was of a later date than the bundle's.
+    fn names_of(&self, id: BundleId, reported: &Reported) -> BTreeMap<SlotId, bool> {
+        let own = self.bundles[id.at()].date;
+        let cells = reported.cells.iter().filter_map(|cell| self.address(*cell));
+        let cells = cells.map(|(slot, date, _)| (slot, date));
+        let mut names = BTreeMap::new();
+        for (slot, date) in cells.chain(reported.scans.iter().map(|scan| (scan.slot, scan.date))) {
+            *names.entry(slot).or_default() |= is_ahead(date, own);
+        }
+        names
+    }
+
     /// The slots of which runs have reported reads, each with the producer.
     pub(super) fn reported_reads(&self) -> BTreeSet<(SlotId, ProducerId)> {
-        let mut found = BTreeSet::new();
-        for bundle in self.bundles.iter().filter(|_| self.reporting > 0) {
-            let Some(reported) = &bundle.reported else { continue };
-            let cells =
-                reported.cells.iter().filter_map(|cell| self.cells.get(cell.at())).map(|cell| cell.slot);
-            let slots = cells.chain(reported.scans.iter().map(|scan| scan.slot));
-            found.extend(slots.map(|slot| (slot, bundle.producer)));
+        self.read_names.keys().copied().collect()
+    }
+
+    /// The way by names from outputs to what `closes`, if somebody has read a later date on it and somebody on it waits for what
+    /// may still be made. Dates then say too little: what waits does so for the latest of several dates, and for what comes in
+    /// between later. `closes`: whether a slot is read so, of a later date, and by who waits.
+    pub(super) fn cycle_ahead(
+        &self,
+        outputs: impl Iterator<Item = SlotId>,
+        closes: impl Fn(SlotId) -> Option<(bool, bool)>,
+    ) -> Option<Vec<String>> {
+        type Stop = (SlotId, bool, bool);
+        let mut reached: BTreeMap<Stop, Option<(Stop, ProducerId)>> =
+            outputs.map(|slot| ((slot, false, false), None)).collect();
+        let mut left: Vec<Stop> = reached.keys().copied().collect();
+        while let Some(stop) = left.pop() {
+            let (slot, ahead, waits) = stop;
+            if closes(slot).is_some_and(|own| (own.0 || ahead) && (own.1 || waits)) {
+                let mut path = vec![self.label_of_slot(slot)];
+                let mut at = stop;
+                while let Some(Some((before, producer))) = reached.get(&at) {
+                    path.push(self.producer_name(*producer).to_string());
+                    path.push(self.label_of_slot(before.0));
+                    at = *before;
+                }
+                path.reverse();
+                return Some(path);
+            }
+            let Some(found) = self.slots.get(slot.at()) else { continue };
+            let readers = found.readers.iter().map(|(producer, input)| {
+                let reader = &self.producers[producer.at()];
+                (*producer, false, reader.is_group() || reader.need(*input).mode != Mode::Required)
+            });
+            let fillers = found.fillers.values().map(|producer| (*producer, false, true));
+            let reads = self.read_names.range((slot, ProducerId(0))..=(slot, ProducerId(u32::MAX)));
+            let reads = reads.map(|((_, producer), name)| (*producer, name.ahead > 0, false));
+            for (producer, by_ahead, by_waits) in readers.chain(fillers).chain(reads) {
+                for output in self.producers[producer.at()].outputs.keys() {
+                    let next = (*output, ahead || by_ahead, waits || by_waits);
+                    if let Entry::Vacant(place) = reached.entry(next) {
+                        place.insert(Some((stop, producer)));
+                        left.push(next);
+                    }
+                }
+            }
         }
-        found
+        None
+    }
+
+    fn label_of_slot(&self, slot: SlotId) -> String {
+        self.slot(slot).map_or_else(String::new, |slot| slot.name.clone())
+    }
+
+    /// Whether somebody has read a later date than that of its bundle.
+    pub(super) fn reads_ahead(&self) -> bool {
+        self.read_names.values().any(|name| name.ahead > 0)
     }
 
     /// The bundles whose runs looked for cells like this one.
@@ -194,7 +287,10 @@ impl Graph {
         };
         // Without new edges nothing closes.
         let may_close = !reads.is_empty() || (self.reporting > 0 && outputs.iter().any(is_new));
-        let cycle = if may_close { self.cycle_of_cells(id, outputs, reads) } else { None };
+        let mut cycle = if may_close { self.cycle_of_cells(id, outputs, reads) } else { None };
+        if cycle.is_none() && !reads.is_empty() {
+            cycle = self.cycle_of_names(id, reads);
+        }
         match cycle {
             Some(path) => {
                 let producer = self.producer_name(self.bundles[id.at()].producer).to_string();
@@ -271,6 +367,21 @@ impl Graph {
             at += 1;
         }
         None
+    }
+
+    /// The way by names from what a bundle gives to what its run read, where dates say too little.
+    fn cycle_of_names(&self, id: BundleId, reads: &[Read]) -> Option<Vec<String>> {
+        let bundle = &self.bundles[id.at()];
+        let mut names: BTreeMap<SlotId, bool> = BTreeMap::new();
+        for read in reads {
+            let (Read::Cell { slot, date, .. } | Read::Scan { slot, date, .. }) = read;
+            *names.entry(*slot).or_default() |= is_ahead(*date, bundle.date);
+        }
+        if !self.reads_ahead() && !names.values().any(|ahead| *ahead) {
+            return None;
+        }
+        let outputs = self.producers[bundle.producer.at()].outputs.keys().copied();
+        self.cycle_ahead(outputs, |slot| names.get(&slot).map(|ahead| (*ahead, false)))
     }
 
     /// The other bundles that read a cell, or would if it were made or a member; and whether this one has it as an input.

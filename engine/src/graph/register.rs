@@ -255,7 +255,17 @@ impl Graph {
                 }
             }
         }
-        None
+        if !self.reads_ahead() {
+            return None;
+        }
+        let is_group = definition.group != Group::Each;
+        let reads = |slot: SlotId| {
+            let of_slot = definition.inputs.iter().zip(inputs).filter(|(_, own)| **own == slot);
+            of_slot.map(|(input, _)| (false, is_group || input.mode != Mode::Required)).max()
+        };
+        let way = self.cycle_ahead(outputs.keys().copied(), reads)?;
+        let last = way.last().cloned();
+        Some(last.into_iter().chain([definition.name.clone()]).chain(way).collect())
     }
 
     /// Whether a producer would make bundles for ever later dates: all that it requires is made of nothing but such work.

@@ -26,7 +26,7 @@ struct System {
 }
 
 /// Systems, and the cells that clients write.
-const LISTED: [(&str, &str); 16] = [
+const LISTED: [(&str, &str); 20] = [
     // A chain.
     ("slot x\n slot x\n slot x\n producer s0 -> s1@1\n producer s1 -> s2@1", "s0:d0:0,0,0@0"),
     // A diamond.
@@ -66,6 +66,18 @@ const LISTED: [(&str, &str); 16] = [
     ("slot\n slot x\n slot x\n producer s1 s0 broadcast -> s2@1", "s0:d0:0,0,0@0 s1:d0:1,0,0@0"),
     // What is made of its own yesterday.
     ("slot x\n slot x\n producer s0 s1 lag:1 -> s1@1", "s0:d1:0,0,0@0 s1:d0:0,0,0@0"),
+    // What is read beside the inputs: what another makes, what another that reads too makes, and a set of cells.
+    ("slot x\n slot x\n slot x\n producer s0 -> s1@1\n producer s0 -> s2@1 read:s1", "s0:d0:0,0,0@0"),
+    (
+        "slot x\n slot x\n slot x\n producer s0 -> s1@1 read:s2:odd\n producer s0 -> s2@1 read:s1",
+        "s0:d0:0,0,0@0",
+    ),
+    (
+        "slot x y\n slot x\n slot x\n producer s1 -> s2@1 read:s0:allx",
+        "s0:d0:0,0,0@0 s0:d0:0,1,0@0 s1:d0:0,0,0@0",
+    ),
+    // Two outputs, of which one rests on one input alone, and its reader.
+    ("slot x\n slot x\n slot x\n slot x\n producer s0 s1 -> s2@1 s3@1 uses\n", "s0:d0:0,0,0@0 s1:d0:0,0,0@0"),
 ];
 
 fn listed() -> Vec<System> {
@@ -226,7 +238,7 @@ impl Search<'_> {
 fn state(play: &Play) -> blake3::Hash {
     let graph = &play.stage.graph;
     let ready: Vec<_> = graph.ready().map(|bundle| bundle_name(graph, bundle)).collect();
-    blake3::hash(format!("{:?} {ready:?}", play.stage.oracle.told()).as_bytes())
+    blake3::hash(format!("{:?} {ready:?} {:?}", play.stage.oracle.told(), play.found()).as_bytes())
 }
 
 /// Searches a system from nothing, and from rest with all that clients write; how many states and transitions.

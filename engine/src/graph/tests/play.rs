@@ -144,6 +144,23 @@ impl Play {
         self.beside.insert(started.run, found);
     }
 
+    /// What runs in flight have found beside their inputs, and whether that is what there is now.
+    pub fn found(&self) -> Vec<String> {
+        let graph = &self.stage.graph;
+        let is_now = |read: &Read| match read {
+            Read::Cell { slot, date, key, g } => {
+                let info = graph.cell(*slot, *date, key).and_then(|cell| graph.cell_info(cell));
+                let now = info.filter(|info| info.content.is_some()).map(|info| info.g);
+                format!("{slot} {date} {key} {}", now == *g)
+            }
+            scan => format!("{scan:?}"),
+        };
+        let flying = self.stage.flying.keys().filter_map(|run| self.beside.get(run));
+        flying
+            .map(|found| format!("{:?}", found.iter().map(|(r, c)| (is_now(r), c)).collect::<Vec<_>>()))
+            .collect()
+    }
+
     /// What a run reports.
     pub fn reads(&self, started: &Started) -> Vec<Read> {
         self.beside[&started.run].iter().map(|(read, _)| read.clone()).collect()

@@ -432,10 +432,17 @@ impl Oracle {
         self.facts.works[bundle].forced
     }
 
-    /// The facts, without numbers that nothing depends on.
+    /// The facts, without numbers that nothing depends on: of what was read it counts alone whether that is what there is now.
     pub fn told(&self) -> impl fmt::Debug {
         let mut facts = self.facts.clone();
+        let now = |edge: &EdgeName| self.facts.cells.get(&edge.1).map(|cell| cell.g);
+        let same = |read: &mut Reading| {
+            read.cells.iter_mut().for_each(|(edge, g)| *g = u64::from(now(edge) == Some(*g)));
+        };
+        facts.cells.values_mut().for_each(|cell| cell.g = cell.g.min(1));
         for work in facts.works.values_mut() {
+            same(&mut work.read);
+            work.running.iter_mut().for_each(|running| same(&mut running.read));
             work.runs = 0;
             work.running.iter_mut().for_each(|running| running.run = RunId(0));
         }

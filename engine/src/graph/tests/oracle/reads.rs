@@ -22,6 +22,12 @@ static OF_READS: Port = Port {
     accept_stale: true,
 };
 
+/// Whether a date is later than a bundle's own, or of another kind.
+fn is_ahead(date: SlotDate, own: SlotDate) -> bool {
+    let is_day = |date: SlotDate| matches!(date, SlotDate::Day(_));
+    date > own || is_day(date) != is_day(own)
+}
+
 /// What the last run of a bundle reported.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub(in super::super) struct Reported {
@@ -53,6 +59,12 @@ impl Reported {
             (*slot, *date) == (cell.0, cell.1) && cell.2.project(columns) == *key
         };
         self.cells.contains(cell) || scans.any(found)
+    }
+
+    /// The slots and dates that it speaks of.
+    fn places(&self) -> impl Iterator<Item = (SlotId, SlotDate)> {
+        let cells = self.cells.iter().map(|cell| (cell.0, cell.1));
+        cells.chain(self.scans.iter().map(|scan| (scan.0, scan.1)))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -112,7 +124,7 @@ impl Oracle {
             let given = outputs.iter().filter(|output| output.given != Given::Absent);
             first.extend(given.map(|output| (output.slot, bundle.1, output.key.clone())));
         }
-        closing.leads_back(first)
+        closing.leads_back(first) || closing.leads_back_by_names()
     }
 
     /// Whether a result has its bundle read other cells beside its inputs than before.
@@ -166,6 +178,43 @@ impl Closing<'_> {
                 return false;
             }
         }
+    }
+
+    /// Whether names lead back, over a read of a later date and somebody that waits for what may still be made.
+    fn leads_back_by_names(&self) -> bool {
+        let facts = &self.oracle.facts;
+        // From a slot to a producer; whether that reads a later date, and waits.
+        let mut ways: Vec<(SlotId, usize, bool, bool)> = Vec::new();
+        for (at, producer) in facts.producers.iter().enumerate().filter(|(_, p)| !p.deregistered) {
+            let waits = |port: &Port| producer.is_group() || port.mode != Mode::Required;
+            ways.extend(producer.inputs.iter().map(|port| (port.slot, at, false, waits(port))));
+        }
+        for (name, work) in &facts.works {
+            let reads = work.reported.places();
+            ways.extend(reads.map(|(slot, date)| (slot, name.0.at(), is_ahead(date, name.1), false)));
+        }
+        let outputs = |at: usize| {
+            let outputs = facts.producers[at].definition.outputs.iter();
+            outputs.map(|output| facts.slot_id(&output.slot)).collect::<Vec<_>>()
+        };
+        let first = outputs(self.bundle.0.at()).into_iter().map(|slot| (slot, false, false));
+        let mut stops: BTreeSet<(SlotId, bool, bool)> = first.collect();
+        loop {
+            let before = stops.clone();
+            for (slot, ahead, waits) in &before {
+                for way in ways.iter().filter(|way| way.0 == *slot) {
+                    let next = outputs(way.1).into_iter();
+                    stops.extend(next.map(|slot| (slot, *ahead || way.2, *waits || way.3)));
+                }
+            }
+            if stops == before {
+                break;
+            }
+        }
+        self.reported.places().any(|(slot, date)| {
+            let own = is_ahead(date, self.bundle.1);
+            stops.contains(&(slot, true, true)) || (own && stops.contains(&(slot, false, true)))
+        })
     }
 
     /// Whether a bundle reads a cell, or would once the cell is made or counts in.

@@ -283,3 +283,52 @@ fn a_registration_closes_no_circle_with_what_was_read() {
     run_ready(&mut stage, 2);
     stage.register(between);
 }
+
+/// One makes B of A, C waits for what may still be made of B of the day before, and B of a day reads C of the day after.
+/// Returns what stands between, which is not registered.
+fn looking_ahead(stage: &mut Stage, optional: &[&str]) -> ([SlotId; 4], ProducerDefinition) {
+    let [a, b, c, d, _] = slots(stage);
+    stage.register(step("p", &["A"], "B"));
+    let f = step("f", &["A"], "C");
+    stage.register(optional.iter().fold(f, |f, slot| f.input(Input::optional(*slot))));
+    let q = ProducerDefinition::new("q").input(Input::required("B").lag(1)).requires("D").provides("E");
+    ([a, b, c, d], q)
+}
+
+/// Runs C of day 2, and then B of day 1, which reads it.
+fn read_ahead(stage: &mut Stage, [a, b, c, _]: [SlotId; 4]) -> Result<Effects, GraphError> {
+    stage.write(a, day(2), &key(&[1]), Some(content(1)));
+    assert_eq!(run_ready(stage, 1), 2);
+    stage.write(a, day(1), &key(&[1]), Some(content(1)));
+    let p = stage.start_next();
+    let read = Read::Cell { slot: c, date: day(2), key: key(&[1]), g: Some(1) };
+    end_with(stage, &p, b, 1, vec![read])
+}
+
+#[test]
+fn a_registration_closes_no_circle_through_an_earlier_date_with_what_was_read_of_a_later_one() {
+    let mut stage = Stage::new();
+    let (slots, q) = looking_ahead(&mut stage, &["E"]);
+    read_ahead(&mut stage, slots).unwrap();
+    assert_eq!(run_ready(&mut stage, 1), 1);
+    if let Err(refused) = stage.apply(Event::Register(q)) {
+        assert!(refused.to_string().contains("B → q → E → f → C → p → B"), "{refused}");
+        return;
+    }
+    stage.write(slots[0], day(1), &key(&[1]), Some(content(2)));
+    panic!("it was accepted, and settling came to an end");
+}
+
+/// Of two ways on which C waits for B the one of the same date counts, and what stands on the other is made later.
+#[test]
+fn a_read_of_a_later_date_closes_no_circle_with_what_waits_for_what_is_not_made_yet() {
+    let mut stage = Stage::new();
+    let (slots, q) = looking_ahead(&mut stage, &["E", "B"]);
+    stage.register(q);
+    if let Err(refused) = read_ahead(&mut stage, slots) {
+        assert!(matches!(refused, GraphError::CellCycle { .. }), "{refused}");
+        return;
+    }
+    stage.write(slots[3], day(2), &key(&[1]), Some(content(1)));
+    panic!("it was accepted, and settling came to an end");
+}

@@ -6,6 +6,7 @@ mod cbor;
 mod entry;
 mod fill;
 mod find;
+mod json;
 mod metadata;
 mod wanted;
 

@@ -3,6 +3,7 @@
 
 mod deletes;
 mod find;
+mod identity;
 mod index;
 mod live;
 

@@ -11,7 +11,7 @@ use std::fmt;
 use ciborium::Value as Cbor;
 use underbelly_storage::Timestamp;
 
-use super::cbor;
+use super::{cbor, json};
 use crate::limits::{METADATA_BYTES_MAX, METADATA_DEPTH_MAX};
 
 /// What the hash of an identity begins with; the number is the version of the canonical form.
@@ -66,6 +66,12 @@ pub enum MetadataError {
     Size {
         /// Bytes in canonical form.
         bytes: usize,
+    },
+    /// A key twice in one object.
+    #[error("model metadata has the key {path:?} twice; keep one of them")]
+    Duplicate {
+        /// Where, as `a.b.0`.
+        path: String,
     },
     /// Text that is no JSON object.
     #[error("model metadata is not a JSON object: {what}")]
@@ -258,25 +264,20 @@ impl Metadata {
     /// Reads a JSON object. Integers stay integers, other numbers are floats.
     ///
     /// # Errors
-    /// [`MetadataError::Json`] where the text is no JSON object, [`MetadataError::Integer`] where an integer does
+    /// [`MetadataError::Json`] where the text is no JSON object, [`MetadataError::Duplicate`] where a key stands twice, [`MetadataError::Integer`] where an integer does
     /// not fit in 64 signed bits, [`MetadataError::NotFinite`] where another number is beyond what an `f64` holds,
     /// [`MetadataError::Depth`] above 32 levels.
     pub fn from_json(text: &str) -> Result<Metadata, MetadataError> {
-        let json: serde_json::Value =
-            serde_json::from_str(text).map_err(|error| MetadataError::Json { what: error.to_string() })?;
-        match from_json(&json, "", 0)? {
-            MetaValue::Map(entries) => Ok(Metadata { entries }),
-            _ => Err(MetadataError::Json { what: "the outermost value is no object".to_string() }),
-        }
+        Ok(Metadata { entries: json::read(text)? })
     }
 
     /// As JSON: instants become RFC 3339 text and bytes become hexadecimal text.
     pub fn to_json(&self) -> String {
-        to_json(&MetaValue::Map(self.entries.clone())).to_string()
+        json::write(&self.entries)
     }
 }
 
-fn join(path: &str, step: &str) -> String {
+pub(super) fn join(path: &str, step: &str) -> String {
     if path.is_empty() { step.to_string() } else { format!("{path}.{step}") }
 }
 
@@ -379,57 +380,6 @@ fn from_cbor(cbor: &Cbor, depth: usize) -> Result<MetaValue, MetadataError> {
         }
         _ => return Err(damaged("unknown kind of value")),
     })
-}
-
-fn from_json(json: &serde_json::Value, path: &str, depth: usize) -> Result<MetaValue, MetadataError> {
-    if depth > METADATA_DEPTH_MAX {
-        return Err(MetadataError::Depth { path: path.to_string() });
-    }
-    Ok(match json {
-        serde_json::Value::Null => MetaValue::Null,
-        serde_json::Value::Bool(v) => MetaValue::Bool(*v),
-        serde_json::Value::Number(number) => {
-            let text = number.to_string();
-            match (text.contains(['.', 'e', 'E']), text.parse::<i64>(), text.parse::<f64>()) {
-                (false, Ok(v), _) => MetaValue::I64(v),
-                (true, _, Ok(v)) if v.is_finite() => MetaValue::F64(v),
-                (true, _, Ok(value)) => {
-                    return Err(MetadataError::NotFinite { path: path.to_string(), value });
-                }
-                _ => return Err(MetadataError::Integer { path: path.to_string(), value: text }),
-            }
-        }
-        serde_json::Value::String(v) => MetaValue::Text(v.clone()),
-        serde_json::Value::Array(items) => MetaValue::List(
-            items
-                .iter()
-                .enumerate()
-                .map(|(i, item)| from_json(item, &join(path, &i.to_string()), depth + 1))
-                .collect::<Result<_, _>>()?,
-        ),
-        serde_json::Value::Object(object) => MetaValue::Map(
-            object
-                .iter()
-                .map(|(name, value)| Ok((name.clone(), from_json(value, &join(path, name), depth + 1)?)))
-                .collect::<Result<_, MetadataError>>()?,
-        ),
-    })
-}
-
-fn to_json(value: &MetaValue) -> serde_json::Value {
-    match value {
-        MetaValue::Null => serde_json::Value::Null,
-        MetaValue::Bool(v) => (*v).into(),
-        MetaValue::I64(v) => (*v).into(),
-        MetaValue::F64(v) => (*v).into(),
-        MetaValue::Text(v) => v.as_str().into(),
-        MetaValue::Bytes(v) => v.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
-        MetaValue::Timestamp(v) => v.to_string().into(),
-        MetaValue::List(items) => items.iter().map(to_json).collect::<Vec<_>>().into(),
-        MetaValue::Map(entries) => serde_json::Value::Object(
-            entries.iter().map(|(name, value)| (name.clone(), to_json(value))).collect(),
-        ),
-    }
 }
 
 #[cfg(test)]

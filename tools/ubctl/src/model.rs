@@ -10,7 +10,7 @@ use underbelly::{
 };
 
 use crate::error::Failed;
-use crate::output::{Facts, Field, Format, FormatArg, Listing, stdout};
+use crate::output::{Facts, Field, Format, FormatArg, Listing, print, stdout};
 use crate::time::parse_instant;
 use crate::write;
 
@@ -39,6 +39,12 @@ pub(crate) enum Model {
     },
     /// Deletes all versions of a model
     Rm {
+        /// The metadata as JSON, or `@FILE`; "timestamp", "name" and "tags" do not matter
+        #[arg(long, value_name = "JSON")]
+        meta: String,
+    },
+    /// Prints the identity of metadata: the hash by which a model is found
+    Id {
         /// The metadata as JSON, or `@FILE`; "timestamp", "name" and "tags" do not matter
         #[arg(long, value_name = "JSON")]
         meta: String,
@@ -83,6 +89,7 @@ impl Model {
         match self {
             Model::Put { file, meta, now } => put(&write(dir)?, file, meta, *now),
             Model::Get { meta, output } => get(&*Database::open_read_only(dir)?, meta, output.as_deref()),
+            Model::Id { meta } => print(&format!("{}\n", metadata(meta)?.id()?)),
             Model::Rm { meta } => remove(&write(dir)?, meta),
             Model::Ls { model_type, wanted, format } => {
                 let db = Database::open_read_only(dir)?;

@@ -117,3 +117,24 @@ fn what_is_missing_is_named() {
     assert!(place.fails(["model", "put", "absent", "--meta", SMILE]).contains("absent"));
     assert!(place.fails(["model", "get", "--meta", SMILE]).contains("ubctl model ls"));
 }
+
+/// A few of the vectors that every program agrees on; the rest is the engine's to hold.
+#[test]
+fn the_shell_gives_models_the_identity_of_the_vectors() {
+    let vectors = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models/identity.json"),
+    )
+    .unwrap();
+    let vectors: serde_json::Value = serde_json::from_str(&vectors).unwrap();
+    let place = Place::bare();
+    for vector in vectors["vectors"].as_array().unwrap().iter().filter(|v| v.get("json").is_some()).step_by(5) {
+        place.write("meta.json", vector["json"].as_str().unwrap());
+        let printed = place.ok(["model", "id", "--meta", "@meta.json"]);
+        assert_eq!(printed.trim(), vector["id"].as_str().unwrap(), "{}", vector["what"]);
+    }
+    for refused in vectors["refused"].as_array().unwrap() {
+        place.write("meta.json", refused["json"].as_str().unwrap());
+        let told = place.fails(["model", "id", "--meta", "@meta.json"]);
+        assert!(told.contains(refused["says"].as_str().unwrap()), "{told}");
+    }
+}

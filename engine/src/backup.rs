@@ -4,6 +4,7 @@
 //! durable are written into a log of their own, with the files that they name; folders are synced; the manifest comes
 //! last, and is taken back where the copy turns out not to verify. A backup that is cut short is no database.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -386,7 +387,9 @@ pub(crate) fn record_files(record: &v1::Record) -> Vec<String> {
         v1::Object::Chunk { file, .. } => Some(files::chunk(*file)),
         v1::Object::Inline { .. } => None,
     });
-    segments.chain(chunks).collect()
+    // The chunks of a blob share a file.
+    let files: BTreeSet<String> = segments.chain(chunks).collect();
+    files.into_iter().collect()
 }
 
 /// The log of a copy, written in large steps.

@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use underbelly_query::{Schema, SchemaColumn};
-use underbelly_storage::object::Blob;
 use underbelly_storage::{Column, ColumnError, ColumnType, Columns, Strings, Timestamp, Value, Values};
 
 use crate::durability::Durability;
 use crate::error::CommitError;
 use crate::graph::SlotDate;
 use crate::limits::OPERATIONS_MAX;
-use crate::models::{Metadata, ModelId};
+use crate::models::{Body, Metadata, ModelId, StoredBlob};
 use crate::series::Delete;
 use crate::variables::{Change, Name, Scope, VariableValue};
 
@@ -71,7 +70,7 @@ pub struct Batch {
     /// Places in `appends`, once those are more than are searched.
     by_series: HashMap<Arc<str>, usize>,
     pub(crate) cells: Vec<CellPut>,
-    pub(crate) models: Vec<(Metadata, Blob)>,
+    pub(crate) models: Vec<(Metadata, Body)>,
     /// Each with the number of models that were put before it.
     pub(crate) deleted_models: Vec<(ModelId, usize)>,
     pub(crate) variables: Vec<Change>,
@@ -267,7 +266,13 @@ impl Batch {
 
     /// Puts a version of a model. The metadata needs `type` and `timestamp`.
     pub fn put_model(&mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> &mut Batch {
-        self.models.push((metadata, Blob::from(blob.into())));
+        self.models.push((metadata, Body::Bytes(blob.into().into())));
+        self
+    }
+
+    /// Puts a version of a model whose blob was written ahead with [`Database::blob_writer`](crate::Database::blob_writer).
+    pub fn put_model_stored(&mut self, metadata: Metadata, blob: &StoredBlob) -> &mut Batch {
+        self.models.push((metadata, Body::Stored(blob.clone())));
         self
     }
 

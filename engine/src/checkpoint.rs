@@ -365,6 +365,9 @@ impl Attempt<'_> {
             self.put_in_place(table);
         }
         self.core.objects.settle(&packing.packed, packing.pack.as_ref(), &packing.taken_in);
+        for moved in &packing.moved {
+            self.core.objects.settle_chunks(&moved.objects, moved.from, &moved.to);
+        }
         let mut ended = None;
         self.slices.once_even_if_poisoned(|state: &mut State| {
             ended = Some(state.graph.end_capture());

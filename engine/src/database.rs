@@ -17,7 +17,7 @@ use crate::core::{Chore, Commit, Core};
 use crate::error::{CommitError, Failure, OpenError, SchemaError};
 use crate::graph::{Event, ProducerDefinition, SlotDefinition};
 use crate::listing::TABLE_COLUMNS;
-use crate::models::IndexStatus;
+use crate::models::{BlobWriter, IndexStatus};
 use crate::open::{self, RecoveryReport};
 use crate::options::Options;
 use crate::producers::{Finished, Outputs, Run, is_worker, run_ready, work};
@@ -283,6 +283,11 @@ impl Database {
         drop(folder);
         self.core().answer(commit.seq, durability)?;
         Ok(commit)
+    }
+
+    /// Takes a blob as a stream, ahead of the transaction that puts it as a version of a model.
+    pub fn blob_writer(&self) -> BlobWriter<'_> {
+        BlobWriter::new(self.core())
     }
 
     /// Waits until a transaction is durable, and all before it with it; it is written now, if it was not.

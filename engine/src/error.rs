@@ -353,6 +353,15 @@ pub enum CommitError {
         /// The seq of the oldest snapshot, and the number of deletes after it, where these alone leave no room.
         held: Option<(u64, usize)>,
     },
+    /// What a blob was to be read from failed.
+    #[error("the source of a blob cannot be read: {source}; nothing of it was kept")]
+    Source {
+        /// What it says.
+        source: std::io::Error,
+    },
+    /// A blob that was stored in another database.
+    #[error("the blob was stored in another database; store it in this one")]
+    ForeignBlob,
     /// What the transaction read was changed by others, again and again.
     #[error(
         "the transaction was tried {tries} times and {what} changed under it each time; try again or read less"
@@ -490,6 +499,22 @@ pub enum ReadError {
     LostObject {
         /// The object's hash.
         object: String,
+    },
+    /// Bytes that a blob does not have.
+    #[error("bytes {start} to {end} are not within a blob of {bytes} bytes; ask for a part of it")]
+    Range {
+        /// The first byte.
+        start: u64,
+        /// The byte behind the last.
+        end: u64,
+        /// Length of the blob.
+        bytes: u64,
+    },
+    /// A blob that is not of the safetensors format, or lacks a tensor.
+    #[error("no tensor can be read: {what}")]
+    Tensor {
+        /// What is wrong.
+        what: String,
     },
     /// A producer asked for the one cell of an input that has several, or none.
     #[error("input {slot:?} of this run has {cells} cells, not one; read them with `Run::inputs`")]

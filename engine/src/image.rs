@@ -159,23 +159,51 @@ fn put_model(out: &mut Vec<u8>, numbered: &Numbered) {
     out.extend_from_slice(&version.object.0);
     out.extend_from_slice(&version.bytes.to_le_bytes());
     out.extend_from_slice(&version.timestamp.0.to_le_bytes());
+    out.extend_from_slice(&version.number.to_le_bytes());
+    out.extend_from_slice(&version.time.0.to_le_bytes());
+    out.extend_from_slice(&(version.chunks.len() as u32).to_le_bytes());
+    for (id, bytes) in &*version.chunks {
+        out.extend_from_slice(&id.0);
+        out.extend_from_slice(&bytes.to_le_bytes());
+    }
     out.extend_from_slice(&version.cbor);
+}
+
+/// Identity, hash and length of the blob, timestamp, number, commit time, chunks.
+type ModelHead = ([u8; 32], [u8; 32], u64, i64, u64, i64, Arc<[(ObjectId, u64)]>);
+
+fn head_of_model(cursor: &mut Cursor<'_>) -> Result<ModelHead, Damage> {
+    let (id, object, bytes) = (cursor.array()?, cursor.array()?, cursor.u64()?);
+    let (timestamp, number, time) = (cursor.i64()?, cursor.u64()?, cursor.i64()?);
+    let (mut chunks, mut sum) = (Vec::new(), 0u64);
+    for _ in 0..cursor.u32()? {
+        let (id, bytes) = (ObjectId(cursor.array()?), cursor.u64()?);
+        sum = sum.checked_add(bytes).ok_or(Damage("the chunks of a blob are too long"))?;
+        chunks.push((id, bytes));
+    }
+    if number == 0 || !chunks.is_empty() && sum != bytes {
+        return Err(Damage("a version of a model has no number, or its chunks do not make its bytes"));
+    }
+    Ok((id, object, bytes, timestamp, number, time, chunks.into()))
 }
 
 fn model(key: Key, value: &[u8]) -> Result<Numbered, String> {
     let mut cursor = Cursor::new(value);
-    let mut head = || Ok((cursor.array()?, cursor.array()?, cursor.u64()?, cursor.i64()?));
-    let (id, object, bytes, timestamp) = head().map_err(|Damage(what)| what.to_string())?;
+    let head = head_of_model(&mut cursor).map_err(|Damage(what)| what.to_string())?;
+    let (id, object, bytes, timestamp, number, time, chunks) = head;
     let cbor: Arc<[u8]> = cursor.rest().into();
     let metadata = Metadata::from_cbor(&cbor).map_err(|error| error.to_string())?;
     let version = Version {
         seq: key.major,
         position: key.minor,
+        number,
+        time: Timestamp(time),
         metadata: Arc::new(metadata),
         cbor,
         timestamp: Timestamp(timestamp),
         object: ObjectId(object),
         bytes,
+        chunks,
     };
     Ok(Numbered { id: ModelId(id), version: Arc::new(version) })
 }
@@ -210,7 +238,7 @@ impl Taken {
                 self.restorer.add(fact).map_err(|error| self.wrong(error.to_string()))
             }
             Part::Model(numbered) => {
-                self.names.push(numbered.version.object);
+                numbered.version.objects().for_each(|object| self.names.push(object));
                 self.models.push(numbered);
                 Ok(())
             }

@@ -93,8 +93,8 @@ pub use listing::{
     TABLE_COLUMNS, TreeRow, WorkRow,
 };
 pub use models::{
-    IDENTITY_PREFIX, IndexState, IndexStatus, MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo,
-    Where, WhereError,
+    BlobWriter, IDENTITY_PREFIX, IndexState, IndexStatus, MetaValue, Metadata, MetadataError, Model, ModelId,
+    ModelInfo, ModelReader, StoredBlob, Tensor, TensorInfo, Where, WhereError,
 };
 pub use open::RecoveryReport;
 pub use options::Options;

@@ -18,6 +18,8 @@ pub const OPERATIONS_MAX: usize = 1 << 20;
 pub const INLINE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one object: a model blob or the contents of a cell.
 pub const OBJECT_BYTES_MAX: usize = 4 << 30;
+/// Bytes of a blob that is written as a stream.
+pub const BLOB_BYTES_MAX: u64 = 1 << 40;
 /// Bytes of a variable's value; a float has 8.
 pub const VARIABLE_BYTES_MAX: usize = 4 << 10;
 /// Levels of nesting in model metadata.

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashMap;
-use underbelly_storage::disk::SharedDisk;
+use underbelly_storage::disk::{Disk, SharedDisk};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::object::{Blob, ObjectId, Pack, open_chunk};
+use underbelly_storage::object::{Blob, Chunks, ObjectId, Pack};
 
 use crate::error::ReadError;
 use crate::files;
@@ -29,7 +29,8 @@ const SHARDS: usize = 256;
 pub(crate) enum Place {
     Memory(Blob),
     Pack(Arc<PackFile>),
-    Chunk(Arc<ChunkFile>),
+    /// Here, with its length.
+    Chunk(Arc<ChunkFile>, u64),
 }
 
 /// The number of the chunk file of an object that a repair did not find. No file has it.
@@ -38,11 +39,11 @@ pub(crate) const LOST: u64 = 0;
 impl Place {
     /// The place of an object that a repair did not find.
     pub(crate) fn lost() -> Place {
-        Place::Chunk(Arc::new(ChunkFile::new(LOST, 0)))
+        Place::Chunk(Arc::new(ChunkFile::new(LOST)), 0)
     }
 
     fn is_lost(&self) -> bool {
-        matches!(self, Place::Chunk(chunk) if chunk.file == LOST)
+        matches!(self, Place::Chunk(chunk, _) if chunk.file == LOST)
     }
 }
 
@@ -63,16 +64,42 @@ impl PackFile {
     }
 }
 
+/// A file with large objects.
 pub(crate) struct ChunkFile {
     pub file: u64,
-    pub bytes: u64,
-    blob: OnceLock<Blob>,
+    opened: OnceLock<Arc<Chunks>>,
 }
 
 impl ChunkFile {
-    pub(crate) fn new(file: u64, bytes: u64) -> ChunkFile {
-        ChunkFile { file, bytes, blob: OnceLock::new() }
+    pub(crate) fn new(file: u64) -> ChunkFile {
+        ChunkFile { file, opened: OnceLock::new() }
     }
+
+    /// The mapped file, which stays readable as long as anybody holds the answer.
+    pub(crate) fn open(&self, disk: &dyn Disk, database: [u8; 16]) -> Result<Arc<Chunks>, ReadError> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened.clone());
+        }
+        let opened = Arc::new(Chunks::open(disk, &files::chunk(self.file), database)?);
+        Ok(self.opened.get_or_init(|| opened).clone())
+    }
+}
+
+/// A chunk file of which some object is known.
+struct ChunkEntry {
+    file: Arc<ChunkFile>,
+    /// Its objects that are known, with their lengths.
+    live: BTreeMap<ObjectId, u64>,
+}
+
+/// A chunk file with its objects and their lengths.
+pub(crate) type OfFile = (Arc<ChunkFile>, Vec<(ObjectId, u64)>);
+
+/// An object that is lent: its bytes, or the mapped file that holds them.
+#[derive(Clone, Debug)]
+pub(crate) enum Lent {
+    Blob(Blob),
+    Chunk(Arc<Chunks>),
 }
 
 struct Entry {
@@ -106,7 +133,7 @@ pub(crate) struct Objects {
     database: [u8; 16],
     shards: Box<[RwLock<Shard>]>,
     packs: Mutex<BTreeMap<u64, Arc<PackFile>>>,
-    chunks: Mutex<BTreeMap<u64, (ObjectId, u64)>>,
+    chunks: Mutex<BTreeMap<u64, ChunkEntry>>,
     /// Objects that came into memory since a checkpoint took this list.
     loose: Mutex<Vec<ObjectId>>,
     /// Objects that nothing named at some moment.
@@ -152,6 +179,22 @@ impl Objects {
         self.shards[usize::from(id.0[0])].write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn note_chunk(&self, id: ObjectId, chunk: &Arc<ChunkFile>, bytes: u64) {
+        let mut chunks = hold(&self.chunks);
+        let new = || ChunkEntry { file: chunk.clone(), live: BTreeMap::new() };
+        chunks.entry(chunk.file).or_insert_with(new).live.insert(id, bytes);
+    }
+
+    fn forget_chunk(&self, id: &ObjectId, file: u64) {
+        let mut chunks = hold(&self.chunks);
+        if let Some(entry) = chunks.get_mut(&file) {
+            entry.live.remove(id);
+            if entry.live.is_empty() {
+                chunks.remove(&file);
+            }
+        }
+    }
+
     /// Stores an object that nothing names yet, unless it is stored. One that was lost is stored anew.
     pub(crate) fn insert(&self, id: ObjectId, place: Place) {
         let mut shard = self.write(&id);
@@ -166,12 +209,10 @@ impl Objects {
             Place::Pack(pack) => {
                 pack.live.fetch_add(1, Ordering::Relaxed);
             }
-            Place::Chunk(chunk) if chunk.file == LOST => {
+            Place::Chunk(chunk, _) if chunk.file == LOST => {
                 hold(&self.lost).insert(id);
             }
-            Place::Chunk(chunk) => {
-                hold(&self.chunks).insert(chunk.file, (id, chunk.bytes));
-            }
+            Place::Chunk(chunk, bytes) => self.note_chunk(id, chunk, *bytes),
         }
         match entry {
             hashbrown::hash_map::Entry::Occupied(mut known) => {
@@ -298,21 +339,35 @@ impl Objects {
         match place.ok_or_else(missing)? {
             Place::Memory(blob) => Ok(blob),
             Place::Pack(pack) => pack.pack.get(id)?.ok_or_else(missing),
-            Place::Chunk(chunk) if chunk.file == LOST => {
+            Place::Chunk(chunk, _) if chunk.file == LOST => {
                 Err(ReadError::LostObject { object: id.to_string() })
             }
-            Place::Chunk(chunk) => {
-                if let Some(blob) = chunk.blob.get() {
-                    return Ok(blob.clone());
-                }
-                let name = files::chunk(chunk.file);
-                let blob = open_chunk(&*self.disk, &name, self.database, *id)?;
-                if blob.len() as u64 != chunk.bytes {
-                    let what = format!("it holds {} bytes, not the {} committed", blob.len(), chunk.bytes);
-                    return Err(StorageError::corrupt(&name, 0, what).into());
-                }
-                Ok(chunk.blob.get_or_init(|| blob).clone())
+            Place::Chunk(chunk, bytes) => {
+                let chunks = self.open_chunk(&chunk, id, bytes)?;
+                chunks.get(id)?.ok_or_else(missing)
             }
+        }
+    }
+
+    /// The mapped file that holds an object of so many bytes.
+    fn open_chunk(&self, chunk: &ChunkFile, id: &ObjectId, bytes: u64) -> Result<Arc<Chunks>, ReadError> {
+        let chunks = chunk.open(&*self.disk, self.database)?;
+        let what = match chunks.length(id) {
+            Some(found) if found == bytes => return Ok(chunks),
+            Some(found) => format!("it holds {found} bytes of object {id}, not the {bytes} committed"),
+            None => format!("it does not hold object {id}"),
+        };
+        Err(StorageError::corrupt(&files::chunk(chunk.file), 0, what).into())
+    }
+
+    /// An object, of which nothing is read where it is in a chunk file.
+    pub(crate) fn lend(&self, id: &ObjectId) -> Result<Lent, ReadError> {
+        let place = self.read(id).get(id).map(|entry| entry.place.clone());
+        match place {
+            Some(Place::Chunk(chunk, bytes)) if chunk.file != LOST => {
+                self.open_chunk(&chunk, id, bytes).map(Lent::Chunk)
+            }
+            _ => self.get(id).map(Lent::Blob),
         }
     }
 
@@ -347,12 +402,10 @@ impl Objects {
                     Place::Pack(pack) => {
                         pack.live.fetch_sub(1, Ordering::Relaxed);
                     }
-                    Place::Chunk(chunk) if chunk.file == LOST => {
+                    Place::Chunk(chunk, _) if chunk.file == LOST => {
                         hold(&self.lost).remove(&id);
                     }
-                    Place::Chunk(chunk) => {
-                        hold(&self.chunks).remove(&chunk.file);
-                    }
+                    Place::Chunk(chunk, _) => self.forget_chunk(&id, chunk.file),
                 }
             }
         }
@@ -387,18 +440,37 @@ impl Objects {
         hold(&self.packs).values().cloned().collect()
     }
 
-    /// All chunk files, by their numbers: number, object, bytes. Read a part at a time, since commits add to them.
-    pub(crate) fn chunks(&self) -> Vec<(u64, ObjectId, u64)> {
+    /// All chunk files by their numbers, each with its objects and their lengths. Read a part at a time, since commits add
+    /// to them.
+    pub(crate) fn chunks(&self) -> Vec<OfFile> {
         const PART: usize = 1024;
-        let mut all: Vec<(u64, ObjectId, u64)> = Vec::new();
+        let mut all: Vec<OfFile> = Vec::new();
         loop {
-            let from = all.last().map_or(0, |last| last.0 + 1);
+            let from = all.last().map_or(0, |(last, _)| last.file + 1);
             let before = all.len();
-            let part = hold(&self.chunks);
-            all.extend(part.range(from..).take(PART).map(|(file, (id, bytes))| (*file, *id, *bytes)));
-            drop(part);
+            let chunks = hold(&self.chunks);
+            let part = chunks.range(from..).take(PART);
+            all.extend(part.map(|(_, entry)| {
+                (entry.file.clone(), entry.live.iter().map(|(id, bytes)| (*id, *bytes)).collect())
+            }));
+            drop(chunks);
             if all.len() - before < PART {
                 return all;
+            }
+        }
+    }
+
+    /// Puts objects of a new chunk file in the place of those of an older one.
+    pub(crate) fn settle_chunks(&self, moved: &[ObjectId], from: u64, to: &Arc<ChunkFile>) {
+        for id in moved {
+            if let Some(entry) = self.write(id).get_mut(id)
+                && let Place::Chunk(before, bytes) = &entry.place
+                && before.file == from
+            {
+                let bytes = *bytes;
+                self.forget_chunk(id, from);
+                self.note_chunk(*id, to, bytes);
+                entry.place = Place::Chunk(to.clone(), bytes);
             }
         }
     }

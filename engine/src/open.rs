@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crossbeam_utils::sync::ShardedLock;
 use underbelly_storage::disk::SharedDisk;
 use underbelly_storage::error::StorageError;
+use underbelly_storage::limits::{CHUNK_PACKED_BYTES_MAX, PAGE_BYTES};
 use underbelly_storage::manifest::{
     manifest_name, manifest_numbers, newest_manifest, remove_manifests_except,
 };
@@ -93,6 +94,14 @@ fn check(options: &Options) -> Result<LogOptions, OpenError> {
             option: "workers",
             value: options.workers.to_string(),
             remedy: "use 1 to 1,024 threads, or 0 to drive the database yourself",
+        });
+    }
+    let is_whole = options.chunk_bytes > 0 && options.chunk_bytes.is_multiple_of(PAGE_BYTES);
+    if !is_whole || options.chunk_bytes > CHUNK_PACKED_BYTES_MAX {
+        return Err(OpenError::Option {
+            option: "chunk_bytes",
+            value: options.chunk_bytes.to_string(),
+            remedy: "use a multiple of 4,096 from 4 KiB to 16 MiB",
         });
     }
     let mut log = LogOptions::with_file_len(options.log_file_bytes);
@@ -258,7 +267,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         let segments = table.sealed().iter().map(|run| files::segment(name, run.reference().file));
         segments.for_each(|name| named.insert(name));
     }
-    objects.chunks().into_iter().for_each(|(file, ..)| named.insert(files::chunk(file)));
+    objects.chunks().iter().for_each(|(chunk, _)| named.insert(files::chunk(chunk.file)));
     logged.iter().for_each(|(file, _)| named.insert_number(*file));
     unnamed.retain(|name| !named.contains(name));
     if !found.rejected.is_empty() {

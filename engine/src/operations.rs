@@ -14,7 +14,7 @@ use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
 use crate::backlog::Load;
 use crate::graph::{ContentId, Event, EventV1, Outcome, OutputWrite, Write};
 use crate::limits::{FEW_COLUMNS_MAX, FEW_ROWS_MAX};
-use crate::models::{Metadata, ModelId};
+use crate::models::{Metadata, ModelId, StoredBlob};
 use crate::objects::{ChunkFile, Place};
 use crate::record::v1;
 use crate::series::{Few, Table, inexact};
@@ -33,6 +33,8 @@ pub(crate) struct Operations {
     /// In their order: a variable may be changed several times.
     pub variables: Vec<Change>,
     pub event: Option<Event>,
+    /// Blobs that were written ahead, held until the transaction is applied.
+    pub stored: Vec<StoredBlob>,
     /// Bytes of rows and objects that the record will hold.
     pub inline_bytes: usize,
 }
@@ -71,6 +73,21 @@ pub(crate) struct PutModel {
     pub timestamp: Timestamp,
     pub object: ObjectId,
     pub bytes: u64,
+    /// Ids and lengths of its chunks, where it has any.
+    pub chunks: Arc<[(ObjectId, u64)]>,
+}
+
+impl PutModel {
+    /// The objects that its blob is made of.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = ObjectId> {
+        objects_of(&self.object, &self.chunks)
+    }
+}
+
+/// The objects that a blob is made of: itself, or its chunks.
+pub(crate) fn objects_of(object: &ObjectId, chunks: &[(ObjectId, u64)]) -> impl Iterator<Item = ObjectId> {
+    let whole = chunks.is_empty().then_some(*object);
+    whole.into_iter().chain(chunks.iter().map(|(id, _)| *id))
 }
 
 impl Default for Rows {
@@ -126,10 +143,14 @@ impl Operations {
             Rows::Few(_) | Rows::Inline { .. } => None,
         });
         let chunks = self.objects.values().filter_map(|place| match place {
-            Place::Chunk(chunk) => Some(chunk.file),
+            Place::Chunk(chunk, _) => Some(chunk.file),
             Place::Memory(_) | Place::Pack(_) => None,
         });
-        segments.chain(chunks).collect()
+        // The chunks of a blob share a file.
+        let mut files: Vec<u64> = segments.chain(chunks).collect();
+        files.sort_unstable();
+        files.dedup();
+        files
     }
 
     /// What the transaction amounts to, where its record has so many bytes.
@@ -161,7 +182,7 @@ impl Operations {
     pub(crate) fn to_record(&self) -> Result<v1::Record, String> {
         let object = |(id, place): (&ObjectId, &Place)| match place {
             Place::Memory(blob) => Ok(v1::Object::Inline { bytes: blob.to_vec() }),
-            Place::Chunk(chunk) => Ok(v1::Object::Chunk { id: id.0, file: chunk.file, bytes: chunk.bytes }),
+            Place::Chunk(chunk, bytes) => Ok(v1::Object::Chunk { id: id.0, file: chunk.file, bytes: *bytes }),
             Place::Pack(_) => Err(format!("object {id} is stored already")),
         };
         let append = |append: &Append| v1::Append {
@@ -192,6 +213,7 @@ impl Operations {
             metadata: put.cbor.to_vec(),
             object: put.object.0,
             bytes: put.bytes,
+            chunks: put.chunks.iter().map(|(id, bytes)| v1::Part { id: id.0, bytes: *bytes }).collect(),
         };
         let of_series = |deletes: &'_ Deletes| {
             let delete = |tombstone: &Tombstone| {
@@ -216,11 +238,13 @@ impl Operations {
         mut open: impl FnMut(&str, &v1::SegmentRef) -> Result<Segment, E>,
     ) -> Result<Operations, E> {
         let mut operations = Operations::default();
+        let mut files: BTreeMap<u64, Arc<ChunkFile>> = BTreeMap::new();
         for object in record.objects {
             let (id, place) = match object {
                 v1::Object::Inline { bytes } => (ObjectId::of(&bytes), Place::Memory(Blob::from(bytes))),
                 v1::Object::Chunk { id, file, bytes } => {
-                    (ObjectId(id), Place::Chunk(Arc::new(ChunkFile::new(file, bytes))))
+                    let file = files.entry(file).or_insert_with(|| Arc::new(ChunkFile::new(file)));
+                    (ObjectId(id), Place::Chunk(file.clone(), bytes))
                 }
             };
             operations.objects.insert(id, place);
@@ -260,6 +284,11 @@ impl Operations {
             let metadata = Metadata::from_cbor(&model.metadata).map_err(|error| error.to_string())?;
             let id = metadata.id().map_err(|error| error.to_string())?;
             let timestamp = metadata.timestamp().map_err(|error| error.to_string())?;
+            let chunks: Arc<[_]> = model.chunks.iter().map(|part| (ObjectId(part.id), part.bytes)).collect();
+            let sum = chunks.iter().try_fold(0u64, |sum, (_, bytes)| sum.checked_add(*bytes));
+            if !chunks.is_empty() && sum != Some(model.bytes) {
+                return Err(format!("the chunks of model {id} do not make its {} bytes", model.bytes).into());
+            }
             operations.models.push(PutModel {
                 id,
                 timestamp,
@@ -267,6 +296,7 @@ impl Operations {
                 cbor: model.metadata.into(),
                 object: ObjectId(model.object),
                 bytes: model.bytes,
+                chunks,
             });
         }
         for variable in record.variables {

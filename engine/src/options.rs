@@ -41,6 +41,9 @@ pub struct Options {
     /// Models from which on queries on attributes keep an index in the folder `index/`; with fewer they scan. Default
     /// 4,096; `usize::MAX` means never.
     pub index_models_min: usize,
+    /// Length of the chunks into which blobs are cut that do not fit into the log, a multiple of 4,096 up to 16 MiB. Equal
+    /// chunks are stored once. Default 8 MiB.
+    pub chunk_bytes: usize,
     /// Threads that run producers. Default: one for each processor, at most 8.
     ///
     /// With 0 the database starts no thread at all, for workers, maintenance or scans: whoever holds it drives it.
@@ -80,6 +83,7 @@ impl Default for Options {
             changes_kept: Duration::from_secs(7 * 24 * 3600),
             changes_kept_bytes: 1 << 30,
             index_models_min: 4_096,
+            chunk_bytes: 8 << 20,
             workers: processors.min(8),
             clock: Arc::new(SystemClock),
             host: this_host(),
@@ -101,6 +105,7 @@ impl std::fmt::Debug for Options {
             .field("changes_kept", &self.changes_kept)
             .field("changes_kept_bytes", &self.changes_kept_bytes)
             .field("index_models_min", &self.index_models_min)
+            .field("chunk_bytes", &self.chunk_bytes)
             .field("workers", &self.workers)
             .field("host", &self.host)
             .finish_non_exhaustive()

@@ -36,6 +36,13 @@ pub(crate) struct Pins<'a> {
     objects: Vec<ObjectId>,
 }
 
+/// The pins of what is written ahead of a transaction, as long as somebody may still commit it.
+pub(crate) struct OwnPins {
+    pending: Pending,
+    files: Vec<u64>,
+    objects: Vec<ObjectId>,
+}
+
 impl Pending {
     fn names(&self) -> MutexGuard<'_, Names> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -44,6 +51,37 @@ impl Pending {
     /// Pins for a transaction.
     pub(crate) fn pin(&self) -> Pins<'_> {
         Pins { pending: self, files: Vec::new(), objects: Vec::new() }
+    }
+
+    /// Pins that belong to nobody's transaction yet.
+    pub(crate) fn pin_ahead(&self) -> OwnPins {
+        OwnPins { pending: self.clone(), files: Vec::new(), objects: Vec::new() }
+    }
+
+    fn pin_file(&self, file: u64) {
+        self.names().files.insert(file);
+    }
+
+    fn pin_object(&self, id: ObjectId) {
+        *self.names().objects.entry(id).or_insert(0) += 1;
+    }
+
+    fn unpin(&self, files: &[u64], objects: &[ObjectId]) {
+        if files.is_empty() && objects.is_empty() {
+            return;
+        }
+        let mut names = self.names();
+        for file in files {
+            names.files.remove(file);
+        }
+        for id in objects {
+            if let Some(count) = names.objects.get_mut(id) {
+                *count -= 1;
+                if *count == 0 {
+                    names.objects.remove(id);
+                }
+            }
+        }
     }
 
     /// Keeps all files where they are.
@@ -89,33 +127,39 @@ impl Pending {
 impl Pins<'_> {
     /// Pins a file before it is made.
     pub(crate) fn file(&mut self, file: u64) {
-        self.pending.names().files.insert(file);
+        self.pending.pin_file(file);
         self.files.push(file);
     }
 
     /// Pins an object before it is looked for.
     pub(crate) fn object(&mut self, id: ObjectId) {
-        *self.pending.names().objects.entry(id).or_insert(0) += 1;
+        self.pending.pin_object(id);
+        self.objects.push(id);
+    }
+}
+
+impl OwnPins {
+    /// Pins a file before it is made.
+    pub(crate) fn file(&mut self, file: u64) {
+        self.pending.pin_file(file);
+        self.files.push(file);
+    }
+
+    /// Pins an object before it is looked for.
+    pub(crate) fn object(&mut self, id: ObjectId) {
+        self.pending.pin_object(id);
         self.objects.push(id);
     }
 }
 
 impl Drop for Pins<'_> {
     fn drop(&mut self) {
-        if self.files.is_empty() && self.objects.is_empty() {
-            return;
-        }
-        let mut names = self.pending.names();
-        for file in &self.files {
-            names.files.remove(file);
-        }
-        for id in &self.objects {
-            if let Some(count) = names.objects.get_mut(id) {
-                *count -= 1;
-                if *count == 0 {
-                    names.objects.remove(id);
-                }
-            }
-        }
+        self.pending.unpin(&self.files, &self.objects);
+    }
+}
+
+impl Drop for OwnPins {
+    fn drop(&mut self) {
+        self.pending.unpin(&self.files, &self.objects);
     }
 }

@@ -17,7 +17,7 @@ use crate::graph::{Event, Key, SlotDefinition, Write};
 use crate::limits::{
     DELETES_MAX, FEW_COLUMNS_MAX, FEW_ROWS_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, ROWS_MAX,
 };
-use crate::models::{Metadata, ModelId};
+use crate::models::{BlobWriter, Body, Metadata, ModelId};
 use crate::objects::{ChunkFile, Place};
 use crate::operations::{Append, Deletes, Operations, PutModel, Rows};
 use crate::pending::Pins;
@@ -25,6 +25,9 @@ use crate::record::v1;
 use crate::series::{Delete, Few, check_append, inexact};
 use crate::slots::content;
 use crate::variables::check_change;
+
+/// Ids and lengths of the chunks of a blob.
+type BlobChunks = Arc<[(ObjectId, u64)]>;
 
 impl Core {
     /// Turns what a client wants into a record. The caller has entered the folder.
@@ -111,17 +114,16 @@ impl Core {
     pub(crate) fn prepare_data(
         &self,
         appends: Vec<BatchRows>,
-        models: Vec<(Metadata, Blob)>,
+        models: Vec<(Metadata, Body)>,
         operations: &mut Operations,
         pins: &mut Pins<'_>,
     ) -> Result<(), CommitError> {
-        for (metadata, blob) in models {
+        for (metadata, body) in models {
             let (id, timestamp) = (metadata.id()?, metadata.timestamp()?);
             let cbor = metadata.to_cbor()?.into();
-            let bytes = blob.len() as u64;
-            let object = self.prepare_object(blob, operations, pins)?;
+            let (object, bytes, chunks) = self.prepare_body(body, operations, pins)?;
             let metadata = Arc::new(metadata);
-            operations.models.push(PutModel { id, metadata, cbor, timestamp, object, bytes });
+            operations.models.push(PutModel { id, metadata, cbor, timestamp, object, bytes, chunks });
         }
         operations.appends.reserve_exact(appends.len());
         for rows in appends {
@@ -142,6 +144,36 @@ impl Core {
     ) -> Result<[u8; 32], CommitError> {
         let rows = content::conform(definition, rows)?;
         Ok(self.prepare_object(content::encode(&rows).into(), operations, pins)?.0)
+    }
+
+    /// Stores the blob of a version, in chunks where it is too long for the log; answers its hash, its length and its chunks.
+    fn prepare_body(
+        &self,
+        body: Body,
+        operations: &mut Operations,
+        pins: &mut Pins<'_>,
+    ) -> Result<(ObjectId, u64, BlobChunks), CommitError> {
+        let stored = match body {
+            Body::Stored(stored) if !stored.is_of(self.database) => return Err(CommitError::ForeignBlob),
+            Body::Stored(stored) => stored,
+            Body::Bytes(blob) if self.fits_inline(blob.len(), operations) => {
+                let bytes = blob.len() as u64;
+                return Ok((self.prepare_object(blob, operations, pins)?, bytes, Arc::default()));
+            }
+            Body::Bytes(blob) => BlobWriter::write(self, &blob)?,
+        };
+        if let Some(blob) = stored.in_memory() {
+            return self.prepare_body(Body::Bytes(blob.clone()), operations, pins);
+        }
+        for (id, bytes, file) in stored.written() {
+            if !self.objects.contains(id) {
+                operations.objects.insert(*id, Place::Chunk(file.clone(), bytes));
+            }
+        }
+        let prepared = (stored.content(), stored.bytes(), stored.chunks().clone());
+        // It pins what it wrote, and what it found stored.
+        operations.stored.push(stored);
+        Ok(prepared)
     }
 
     fn prepare_object(
@@ -169,13 +201,18 @@ impl Core {
             self.disk_dir(files::CHUNKS_DIR)?;
             let written = write_chunk(&*self.disk, &files::chunk(file), self.database, &bytes)?;
             debug_assert_eq!(written, id);
-            Place::Chunk(Arc::new(ChunkFile::new(file, bytes.len() as u64)))
+            Place::Chunk(Arc::new(ChunkFile::new(file)), bytes.len() as u64)
         } else {
             operations.inline_bytes += bytes.len();
             Place::Memory(bytes)
         };
         operations.objects.insert(id, place);
         Ok(id)
+    }
+
+    /// Bytes of an object that alone may go into the record.
+    pub(crate) fn inline_bytes_max(&self) -> usize {
+        INLINE_BYTES_MAX.min(self.record_bytes_max / 2)
     }
 
     /// Whether so many more bytes may go into the record.
@@ -294,7 +331,7 @@ impl Core {
 
 /// Takes out puts that a deletion follows; answers the models that are deleted before the others are put.
 fn take_out_deleted(
-    models: &mut Vec<(Metadata, Blob)>,
+    models: &mut Vec<(Metadata, Body)>,
     deleted: Vec<(ModelId, usize)>,
 ) -> Result<Vec<ModelId>, CommitError> {
     // The last deletion of each counts.

@@ -354,7 +354,7 @@ impl Reader {
             };
             // A chunk file is named by no manifest yet that is pinned here, so it is mapped while it is there.
             for chunk in done.map_err(|error| error.named(&dir))?.chunks {
-                base.objects.get(&chunk).map_err(|error| match error {
+                base.objects.lend(&chunk).map(drop).map_err(|error| match error {
                     ReadError::Storage(error) => OpenError::Storage(error),
                     other => OpenError::Corrupt { dir: dir.clone(), what: other.to_string() },
                 })?;

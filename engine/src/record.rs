@@ -91,8 +91,8 @@ mod tests {
     use underbelly_storage::{Column, ColumnType, Date, Timestamp};
 
     use super::v1::{
-        Append, Delete, KeyValue, Model, NamedColumn, Object, Record, Rows, SchemaColumn, Scope, SegmentRef,
-        SeriesDelete, Variable, VariableValue,
+        Append, Delete, KeyValue, Model, NamedColumn, Object, Part, Record, Rows, SchemaColumn, Scope,
+        SegmentRef, SeriesDelete, Variable, VariableValue,
     };
     use super::*;
     use crate::graph::{
@@ -157,7 +157,12 @@ mod tests {
             ],
             deletes: vec![SeriesDelete { series: "trade".to_string(), delete: delete(0) }],
             deleted_models: vec![[6; 32]],
-            models: vec![Model { metadata: vec![0xa0], object: [8; 32], bytes: 1 << 21 }],
+            models: vec![Model {
+                metadata: vec![0xa0],
+                object: [8; 32],
+                bytes: 1 << 21,
+                chunks: vec![Part { id: [5; 32], bytes: 1 << 21 }],
+            }],
             variables: vec![Variable {
                 scope: Scope::Asset("a".to_string()),
                 name: "v".to_string(),
@@ -176,8 +181,8 @@ mod tests {
         assert_eq!(time, Timestamp(0x0102_0304));
         assert_eq!(encode(&read).unwrap()[PREFIX_BYTES..], payload[PREFIX_BYTES..]);
         let hash = blake3::hash(&payload).to_hex();
-        assert_eq!(payload.len(), 1120);
-        assert_eq!(hash.as_str(), "d3c549b93c5d13e84a5c0a8093ebcb5c93ad2a32fc520915a6c62b3401b0f508");
+        assert_eq!(payload.len(), 1168);
+        assert_eq!(hash.as_str(), "825f050f8293017dc8b8795d0154415cfa4eeaa9fef791d33bdf6d62a811e9a9");
     }
 
     /// Every kind of event, and every type of column and of variable.

@@ -18,7 +18,7 @@ use crate::graph::Graph;
 use crate::image::{self, Layer};
 use crate::models::Models;
 use crate::objects::{ChunkFile, Names, Objects, PackFile, Place};
-use crate::operations::Operations;
+use crate::operations::{Operations, PutModel};
 use crate::pool::Pool;
 use crate::record::{self, v1};
 use crate::series::{SegmentRun, Table};
@@ -218,8 +218,10 @@ impl Restored {
         pool: &Pool,
     ) -> Result<(), RestoreError> {
         self.objects.add_packs(packs, pool);
+        let mut files: HashMap<u64, Arc<ChunkFile>> = HashMap::new();
         for chunk in &manifest.chunks {
-            let place = Place::Chunk(Arc::new(ChunkFile::new(chunk.file, chunk.bytes)));
+            let file = files.entry(chunk.file).or_insert_with(|| Arc::new(ChunkFile::new(chunk.file)));
+            let place = Place::Chunk(file.clone(), chunk.bytes);
             self.objects.insert(ObjectId(chunk.id), place);
         }
         let missing = |id| format!("the state image names object {id}, which is not stored");
@@ -274,14 +276,14 @@ pub(crate) fn replay(
     })?;
     let mut chunks = Vec::new();
     for (id, place) in &operations.objects {
-        if let Place::Chunk(chunk) = place {
+        if let Place::Chunk(chunk, _) = place {
             chunks.push(*id);
             newest = newest.max(chunk.file.saturating_add(1));
         }
         objects.insert(*id, place.clone());
     }
     *next_file = newest;
-    let models = operations.models.iter().map(|put| put.object);
+    let models = operations.models.iter().flat_map(PutModel::objects);
     for id in operations.contents().map(ObjectId).chain(models) {
         if !objects.is_known(&id) {
             return Err(at(format!("it names object {id}, which is not stored")).into());

@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, PoisonError};
 
+use underbelly_storage::object::ObjectId;
 use underbelly_storage::{Columns, Value};
 
 use crate::error::ReadError;
 use crate::feed::CHANGES_SERIES;
 use crate::graph::{CellId, CellInfo, Key, SlotDate, SlotId};
-use crate::models::{Metadata, Model, ModelInfo};
+use crate::models::{Content, Metadata, Model, ModelInfo};
 use crate::series::{Series, SeriesInfo};
 use crate::slots::content;
 use crate::state::State;
@@ -179,10 +180,15 @@ impl Snapshot {
         let found = {
             let state = self.base().state();
             let newest = state.models.newest(&id, self.seq());
-            newest.map(|(number, version)| (version.object, ModelInfo::new(id, number, version)))
+            newest.map(|(number, version)| (version.chunks.clone(), ModelInfo::new(id, number, version)))
         };
-        let Some((object, info)) = found else { return Ok(None) };
-        Ok(Some(Model { info, blob: self.base().objects.get(&object)? }))
+        found.map_or(Ok(None), |(chunks, info)| self.lend(info, &chunks).map(Some))
+    }
+
+    /// A version with its blob.
+    pub(crate) fn lend(&self, info: ModelInfo, chunks: &[(ObjectId, u64)]) -> Result<Model, ReadError> {
+        let content = Content::lend(&self.base().objects, &info.content, chunks)?;
+        Ok(Model::new(info, content))
     }
 
     /// A variable; `None` where it was never set, or removed.

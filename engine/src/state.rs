@@ -132,15 +132,20 @@ impl State {
             self.models.delete(seq, id);
         }
         for put in operations.models.drain(..) {
-            objects.name(&put.object);
+            for object in put.objects() {
+                objects.name(&object);
+            }
             let version = Version {
                 seq,
                 position: 0,
+                number: 0,
+                time,
                 metadata: put.metadata,
                 cbor: put.cbor,
                 timestamp: put.timestamp,
                 object: put.object,
                 bytes: put.bytes,
+                chunks: put.chunks,
             };
             self.models.push(put.id, version);
         }
@@ -216,7 +221,7 @@ impl State {
             let content = cell.as_ref().and_then(|(_, version)| version.content);
             content.iter().for_each(|content| objects.unname(content));
             let model = self.models.drop_deleted(oldest_seq);
-            model.iter().for_each(|object| objects.unname(object));
+            model.iter().flat_map(|version| version.objects()).for_each(|object| objects.unname(&object));
             if !self.variables.drop_older(oldest_seq) && cell.is_none() && model.is_none() {
                 return false;
             }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use underbelly_storage::object::Blob;
+use underbelly_storage::object::{Blob, ObjectId};
 use underbelly_storage::{Columns, Timestamp, Value};
 
 use crate::batch::{Batch, Row};
@@ -12,7 +12,7 @@ use crate::durability::Durability;
 use crate::error::{CommitError, ReadError};
 use crate::graph::{Key, SlotDate, SlotId};
 use crate::limits::CONFLICT_RETRIES;
-use crate::models::{Metadata, Model, ModelId};
+use crate::models::{Body, Content, Metadata, Model, ModelId, StoredBlob};
 use crate::series::{Delete, Series};
 use crate::snapshot::Snapshot;
 use crate::state::State;
@@ -184,6 +184,26 @@ impl Transaction {
     /// [`Metadata::timestamp`] say; [`CommitError::Read`] where the newest version that is stored cannot be read.
     pub fn put_model(&mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> Result<(), CommitError> {
         let blob = Blob::from(blob.into());
+        let content = Content::One(blob.clone());
+        self.put_version(metadata, ObjectId::of(&blob), content, Body::Bytes(blob))
+    }
+
+    /// Puts a version of a model whose blob was written ahead. See [`Batch::put_model_stored`].
+    ///
+    /// # Errors
+    /// As [`Transaction::put_model`].
+    pub fn put_model_stored(&mut self, metadata: Metadata, blob: &StoredBlob) -> Result<(), CommitError> {
+        let content = blob.lend(self.snapshot.base())?;
+        self.put_version(metadata, blob.content(), content, Body::Stored(blob.clone()))
+    }
+
+    fn put_version(
+        &mut self,
+        metadata: Metadata,
+        object: ObjectId,
+        content: Content,
+        body: Body,
+    ) -> Result<(), CommitError> {
         let id = metadata.id()?;
         let own = self.written_models.get(&id);
         let before = match own {
@@ -191,9 +211,9 @@ impl Transaction {
             // Read as any other model is, since the version's number follows from it.
             None => self.model(&metadata)?.map_or(0, |model| model.info().version),
         };
-        let model = Model::unsaved(id, before + 1, &metadata, blob.clone())?;
+        let model = Model::unsaved(id, before + 1, &metadata, object, content)?;
         self.written_models.insert(id, Some(model));
-        self.batch.models.push((metadata, blob));
+        self.batch.models.push((metadata, body));
         Ok(())
     }
 

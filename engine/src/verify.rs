@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use underbelly_storage::disk::{Lock, RealDisk, SharedDisk};
+use underbelly_storage::disk::{Disk, Lock, RealDisk, SharedDisk};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::manifest::{manifest_name, manifest_numbers};
-use underbelly_storage::object::{ObjectId, Pack, verify_chunk};
+use underbelly_storage::object::{Chunks, ObjectId, Pack};
 use underbelly_wal::{Behind, WalError, owner};
 
 use crate::database::Database;
@@ -20,6 +20,7 @@ use crate::files;
 use crate::image::Layer;
 use crate::journal::{damages, look};
 use crate::manifest::Stored;
+use crate::models::Content;
 use crate::objects::{LOST, Place};
 use crate::open::no_manifest;
 use crate::record::v1;
@@ -79,7 +80,7 @@ struct Named {
     images: BTreeMap<u64, v1::Image>,
     segments: BTreeMap<String, (String, v1::SegmentRef)>,
     packs: BTreeSet<u64>,
-    chunks: BTreeMap<u64, (ObjectId, u64)>,
+    chunks: BTreeMap<u64, BTreeSet<ObjectId>>,
     pins: Vec<Box<dyn Lock>>,
     /// Where the log goes on behind the newest manifest.
     log: Option<underbelly_wal::Place>,
@@ -197,7 +198,7 @@ fn verify_files(
     let length = |name: &str| disk.open_read(name).and_then(|file| file.len()).unwrap_or(0);
     let packs: Vec<String> = named.packs.iter().map(|file| files::pack(*file)).collect();
     let segment_bytes: u64 = named.segments.values().map(|(_, reference)| reference.bytes).sum();
-    let chunk_bytes: u64 = named.chunks.values().map(|(_, bytes)| bytes).sum();
+    let chunk_bytes: u64 = named.chunks.keys().map(|file| length(&files::chunk(*file))).sum();
     let image_bytes: u64 = named.images.values().map(|reference| reference.bytes).sum();
     let pack_bytes: u64 = packs.iter().map(|name| length(name)).sum();
     let mut progress =
@@ -219,9 +220,11 @@ fn verify_files(
         let verified = Pack::open(&**disk, &name, database).and_then(|pack| pack.verify());
         count(report, &mut progress, length(&name), verified);
     }
-    for (file, (id, bytes)) in &named.chunks {
+    for (file, ids) in &named.chunks {
         report.chunks += 1;
-        count(report, &mut progress, *bytes, verify_chunk(&**disk, &files::chunk(*file), database, *id));
+        let verified = verify_chunks(&**disk, &files::chunk(*file), database, ids);
+        let bytes = verified.as_ref().map_or(0, |bytes| *bytes);
+        count(report, &mut progress, bytes, verified);
     }
     verify_log(disk, database, named.log, report);
     if let Err(error) = shared::read(&**disk, database) {
@@ -302,10 +305,24 @@ fn verify_manifests(
         }
         named.packs.extend(&manifest.packs);
         for chunk in manifest.chunks.iter().filter(|chunk| chunk.file != LOST) {
-            named.chunks.insert(chunk.file, (ObjectId(chunk.id), chunk.bytes));
+            named.chunks.entry(chunk.file).or_default().insert(ObjectId(chunk.id));
         }
     }
     Ok(named)
+}
+
+/// Verifies a chunk file that is to hold these objects.
+fn verify_chunks(
+    disk: &dyn Disk,
+    name: &str,
+    database: [u8; 16],
+    ids: &BTreeSet<ObjectId>,
+) -> Result<u64, StorageError> {
+    let chunks = Chunks::open(disk, name, database)?;
+    match ids.iter().find(|id| chunks.length(id).is_none()) {
+        Some(id) => Err(StorageError::corrupt(name, 0, format!("the file does not hold object {id}"))),
+        None => chunks.verify(),
+    }
 }
 
 fn verify_log(
@@ -347,11 +364,14 @@ fn verify_contents(view: &View, read: &BTreeSet<u64>, report: &mut VerifyReport)
             Err(error) => report.damage(error),
         }
     }
-    let is_logged = |(file, ..): &(u64, ObjectId, u64)| !read.contains(file);
-    for (file, id, bytes) in base.objects.chunks().into_iter().filter(is_logged) {
+    for (chunk, objects) in base.objects.chunks() {
+        if read.contains(&chunk.file) {
+            continue;
+        }
         report.chunks += 1;
-        match verify_chunk(&*base.disk, &files::chunk(file), base.database, id) {
-            Ok(_) => report.bytes += bytes,
+        let ids = objects.into_iter().map(|(id, _)| id).collect();
+        match verify_chunks(&*base.disk, &files::chunk(chunk.file), base.database, &ids) {
+            Ok(bytes) => report.bytes += bytes,
             Err(error) => report.damage(error),
         }
     }
@@ -379,15 +399,16 @@ fn verify_contents(view: &View, read: &BTreeSet<u64>, report: &mut VerifyReport)
     }
     for (id, version) in models {
         report.models += 1;
-        if base.objects.is_lost(&version.object) {
+        if version.objects().any(|object| base.objects.is_lost(&object)) {
             continue;
         }
-        match base.objects.get(&version.object) {
-            Ok(blob) if blob.len() as u64 == version.bytes => {}
-            Ok(blob) => report.damage(format!(
+        // Its chunks were read with their files.
+        match Content::lend(&base.objects, &version.object, &version.chunks) {
+            Ok(content) if content.len() == version.bytes => {}
+            Ok(content) => report.damage(format!(
                 "model {id} of transaction {} has {} bytes, not {}",
                 version.seq,
-                blob.len(),
+                content.len(),
                 version.bytes
             )),
             Err(error) => report.damage(format!("model {id}: {error}")),

@@ -1,22 +1,29 @@
-//! Chunk files of one object.
+//! Chunk files.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use underbelly_fuzz::{DATABASE, FILE, disk_with, reseal};
-use underbelly_storage::{ObjectId, open_chunk, verify_chunk};
+use underbelly_storage::{Chunks, ObjectId};
 
 fn read(bytes: Vec<u8>) {
-    // The id that the file gives for its object: the first of the directory.
-    let id = bytes.len().checked_sub(64 + 56).and_then(|at| bytes[at..].first_chunk::<32>().copied());
-    let id = ObjectId(id.unwrap_or_default());
     let disk = disk_with(FILE, bytes);
-    let _ = open_chunk(&disk, FILE, DATABASE, id);
-    if verify_chunk(&disk, FILE, DATABASE, id).is_ok() {
-        assert!(open_chunk(&disk, FILE, DATABASE, id).is_ok_and(|blob| ObjectId::of(&blob) == id));
+    let Ok(chunks) = Chunks::open(&disk, FILE, DATABASE) else { return };
+    let is_sound = chunks.verify().is_ok();
+    for (id, length) in chunks.objects() {
+        let part = chunks.range(&id, length / 3..length);
+        match chunks.get(&id) {
+            Ok(blob) => {
+                let blob = blob.unwrap_or_else(|| panic!("{id} is listed"));
+                assert_eq!(blob.len() as u64, length);
+                assert!(!is_sound || ObjectId::of(&blob) == id);
+                assert!(part.is_ok_and(|part| part.is_some_and(|part| *part == blob[length as usize / 3..])));
+            }
+            Err(_) => assert!(!is_sound),
+        }
     }
 }
 
 fuzz_target!(|bytes: &[u8]| {
     read(bytes.to_vec());
-    read(reseal::closed(bytes, *b"UBCHUNK1", FILE, reseal::directory));
+    read(reseal::closed(bytes, *b"UBCHUNK1", FILE, reseal::chunks));
 });

@@ -63,12 +63,29 @@ pub fn closed(bytes: &[u8], magic: [u8; 8], name: &str, blocks: impl Fn(&mut [u8
     file
 }
 
-/// The checksums of the objects of a pack or chunk file, for [`closed`].
+/// The checksums of the objects of a pack, for [`closed`].
 pub fn directory(file: &mut [u8], index: usize) {
     const ENTRY: usize = 56;
     let end = file.len() - STAMP;
     for entry in (index..end).step_by(ENTRY) {
         object(file, entry + 32, entry + 48);
+    }
+}
+
+/// The checksums of the parts of the objects of a chunk file, for [`closed`].
+pub fn chunks(file: &mut [u8], index: usize) {
+    const ENTRY: usize = 64;
+    const BLOCK: u64 = 64 << 10;
+    let count = u64_at(file, index).unwrap_or(0).min((file.len() / ENTRY) as u64) as usize;
+    let mut at = index + 8 + count * ENTRY;
+    for entry in (0..count).map(|entry| index + 8 + entry * ENTRY) {
+        let place = u64_at(file, entry + 32).zip(u64_at(file, entry + 40));
+        let Some((offset, stored)) = place.filter(|(_, stored)| *stored <= file.len() as u64) else { return };
+        for part in (0..stored).step_by(BLOCK as usize) {
+            let Some(crc) = checksum(file, offset.saturating_add(part), BLOCK.min(stored - part)) else { return };
+            put(file, at, &crc.to_le_bytes());
+            at += 4;
+        }
     }
 }
 

@@ -42,7 +42,7 @@ pub use manifest::{
     read_manifest, remove_manifests_except, write_manifest,
 };
 pub use object::{
-    Blob, ObjectId, Pack, PackInfo, identify_chunk, open_chunk, verify_chunk, write_chunk, write_pack,
+    Blob, ChunkWriter, Chunks, ObjectId, Pack, PackInfo, Placement, open_chunk, write_chunk, write_pack,
 };
 pub use sealed::{SealedWriter, remove_leftovers};
 pub use segment::{

@@ -56,3 +56,12 @@ pub const INDEX_SPARE_BYTES_MAX: u64 = 64 << 20;
 
 /// Bytes on the disk for each key of an index, on average.
 pub const INDEX_KEY_BYTES_MAX: u64 = 1 << 10;
+
+/// Bytes of a page, the unit in which files are mapped.
+pub const PAGE_BYTES: usize = 4 << 10;
+
+/// Bytes of a chunk that have a checksum of their own.
+pub const CHUNK_BLOCK_BYTES: usize = 64 << 10;
+
+/// Length of an object that may be stored compressed, bytes.
+pub const CHUNK_PACKED_BYTES_MAX: usize = 16 << 20;

@@ -1,7 +1,6 @@
 //! Objects: byte strings that are found by the hash of what they hold.
 //!
-//! Small ones lie together in a pack, a large one alone in a chunk file, which is a pack of one under another
-//! magic. Reading lends the file's pages.
+//! Small ones lie together in a pack, large ones and the chunks of blobs in chunk files. Reading lends the file's pages.
 
 mod blob;
 mod chunk;
@@ -11,6 +10,6 @@ mod pack;
 mod tests;
 
 pub use blob::Blob;
-pub use chunk::{identify_chunk, open_chunk, verify_chunk, write_chunk};
+pub use chunk::{ChunkWriter, Chunks, Placement, open_chunk, write_chunk};
 pub use id::ObjectId;
 pub use pack::{Pack, PackInfo, write_pack};

@@ -189,7 +189,7 @@ impl Model {
         for (model, versions) in &self.models {
             let found = snapshot.model(&metadata(*model)).unwrap().unwrap();
             assert_eq!(found.info().version, versions.len() as u64);
-            assert!(**found.blob() == **versions.last().unwrap());
+            assert!(*found.blob().unwrap() == **versions.last().unwrap());
         }
     }
 }

@@ -41,7 +41,7 @@ fn put(db: &Database, i: u64) {
 fn check(db: &Database, count: u64) {
     for i in 1..=count {
         let model = db.snapshot().model(&metadata(i)).unwrap().unwrap();
-        assert!(**model.blob() == *i.to_le_bytes().repeat(100_000), "model {i}");
+        assert!(*model.blob().unwrap() == *i.to_le_bytes().repeat(100_000), "model {i}");
     }
     assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
 }

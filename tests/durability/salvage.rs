@@ -81,7 +81,7 @@ fn packed_objects_are_there_for_what_later_transactions_name() {
     let db = Database::open_with(saved.path(), options()).unwrap();
     for (n, large) in [(1, false), (2, true)] {
         let found = db.snapshot().model(&model(n)).unwrap().unwrap();
-        assert_eq!(found.blob()[..], blob_of(n as u64, large));
+        assert_eq!(found.blob().unwrap()[..], blob_of(n as u64, large));
     }
     db.checkpoint().unwrap();
     assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());

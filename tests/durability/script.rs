@@ -169,7 +169,7 @@ fn shown(db: &Database) -> Result<u64, ReadError> {
     assert_eq!(rows, wide * WIDE_ROWS, "rows of {wide} wide transactions");
     let model = snapshot.model(&wide_model())?;
     let newest = (1..=shown).rev().find(|i| is_wide(*i));
-    assert_eq!(model.map(|model| model.blob().to_vec()), newest.map(|i| vec![i as u8; BLOB_BYTES]));
+    assert_eq!(model.map(|model| model.blob().unwrap().to_vec()), newest.map(|i| vec![i as u8; BLOB_BYTES]));
     Ok(shown)
 }
 

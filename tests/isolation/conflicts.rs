@@ -47,7 +47,9 @@ fn no_update_is_lost() {
                         tx.put_slot("Counter", day(), [name], one("n", n)?);
                         assert_eq!(count(tx, name)?, n, "a transaction reads its own writes");
                         let model = tx.model(&counter("m"))?;
-                        let n = model.map_or(0, |m| u64::from_le_bytes((**m.blob()).try_into().unwrap())) + 1;
+                        let n = model
+                            .map_or(0, |m| u64::from_le_bytes((*m.blob().unwrap()).try_into().unwrap()))
+                            + 1;
                         tx.put_model(counter("m"), n.to_le_bytes().to_vec())
                     });
                 }
@@ -60,7 +62,7 @@ fn no_update_is_lost() {
         assert_eq!(cell.rows.i64s("n"), Some(&[80][..]));
     }
     let model = snapshot.model(&counter("m")).unwrap().unwrap();
-    assert_eq!(**model.blob(), 160u64.to_le_bytes());
+    assert_eq!(*model.blob().unwrap(), 160u64.to_le_bytes());
     assert_eq!(model.info().version, 160);
 }
 
@@ -248,7 +250,7 @@ fn readers_see_whole_transactions() {
                         Some((series.count().unwrap(), rows.i64s("i").unwrap()[0]))
                     };
                     let model = snapshot.model(&counter("m")).unwrap();
-                    let model = model.map(|m| i64::from_le_bytes((**m.blob()).try_into().unwrap()));
+                    let model = model.map(|m| i64::from_le_bytes((*m.blob().unwrap()).try_into().unwrap()));
                     let (a, b, s, t) = (cell("a"), cell("b"), last("s"), last("t"));
                     assert_eq!((a, b, s), (b, model, t), "at {}", snapshot.seq());
                     assert_eq!(a, s.map(|(_, i)| i), "at {}", snapshot.seq());

@@ -80,7 +80,7 @@ pub fn shown(snapshot: &Snapshot, object: Object) -> Vec<i64> {
         }
         Object::Model(model) => {
             let found = snapshot.model(&metadata(model)).unwrap();
-            found.iter().map(|found| value_of(found.blob())).collect()
+            found.iter().map(|found| value_of(&found.blob().unwrap())).collect()
         }
         Object::Series(series) => rows(snapshot.series(&series_name(series))),
     }
@@ -94,7 +94,7 @@ fn read(tx: &mut Transaction, object: Object) -> Result<Vec<i64>, CommitError> {
             found.iter().map(|found| found.i64s("n").unwrap()[0]).collect()
         }
         Object::Model(model) => {
-            tx.model(&metadata(model))?.iter().map(|found| value_of(found.blob())).collect()
+            tx.model(&metadata(model))?.iter().map(|found| value_of(&found.blob().unwrap())).collect()
         }
         Object::Series(series) => match tx.series(&series_name(series)) {
             Err(CommitError::Read(error)) => rows(Err(error)),

@@ -20,7 +20,9 @@ fn cell(tx: &mut Transaction, name: &str) -> Result<String, CommitError> {
 }
 
 fn model(tx: &mut Transaction, name: &str) -> Result<String, CommitError> {
-    Ok(format!("{:?}", tx.model(&metadata(name))?.map(|model| (model.info().version, model.blob().to_vec()))))
+    let model = tx.model(&metadata(name))?;
+    let read = model.map(|model| Ok::<_, ReadError>((model.info().version, model.blob()?.to_vec())));
+    Ok(format!("{:?}", read.transpose()?))
 }
 
 fn series(tx: &mut Transaction, name: &str) -> Result<String, CommitError> {

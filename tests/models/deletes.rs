@@ -32,7 +32,7 @@ fn delete(db: &Database, number: i64) -> u64 {
 /// Version and first byte of a model.
 fn seen(snapshot: &Snapshot, number: i64) -> Option<(u64, u8)> {
     let model: Option<Model> = snapshot.model(&metadata(number)).unwrap();
-    model.map(|model| (model.info().version, model.blob()[0]))
+    model.map(|model| (model.info().version, model.blob().unwrap()[0]))
 }
 
 /// Older snapshots see the versions that were there, through checkpoints; a new model begins with version 1; and so it
@@ -110,7 +110,7 @@ fn the_space_of_deleted_models_comes_back() {
     };
     assert_eq!(bytes("chunks/"), 0);
     assert!((5_000..6_000).contains(&bytes("packs/")), "{} bytes in packs", bytes("packs/"));
-    assert_eq!(db.snapshot().model(&metadata(1)).unwrap().unwrap().blob()[..], shared[..]);
+    assert_eq!(db.snapshot().model(&metadata(1)).unwrap().unwrap().blob().unwrap()[..], shared[..]);
     assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
 }
 

@@ -1,6 +1,7 @@
 //! Models are found by what they are, have versions, and are read in place.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod blobs;
 mod deletes;
 mod find;
 mod identity;
@@ -27,7 +28,7 @@ fn put(db: &Database, metadata: Metadata, blob: Vec<u8>) -> Result<underbelly::C
 
 fn get(db: &Database, metadata: &Metadata) -> (u64, Blob) {
     let model = db.snapshot().model(metadata).unwrap().unwrap();
-    (model.info().version, model.blob().clone())
+    (model.info().version, model.blob().unwrap())
 }
 
 /// Timestamp, name and tags are not what a model is; everything else is, with its type, at any depth and in any
@@ -92,7 +93,7 @@ fn versions_count_up_and_snapshots_keep_theirs() {
     db.commit(batch).unwrap();
     for (i, snapshot) in held.iter().enumerate() {
         let model = snapshot.model(&smile("fx")).unwrap().unwrap();
-        assert_eq!((model.info().version, &**model.blob()), (i as u64 + 1, &[i as u8 + 1; 10][..]));
+        assert_eq!((model.info().version, &*model.blob().unwrap()), (i as u64 + 1, &[i as u8 + 1; 10][..]));
     }
     assert_eq!(get(&db, &smile("fx")), (12, vec![12].into()));
     let crashed = Database::open_on(Arc::new(disk.crash()), options()).unwrap();
@@ -113,7 +114,7 @@ fn a_transaction_sees_its_own_versions() {
         tx.put_model(smile("fx"), vec![2])?;
         tx.put_model(smile("fx"), vec![3])?;
         let model = tx.model(&smile("fx"))?.unwrap();
-        assert_eq!((model.info().version, &**model.blob()), (3, &[3][..]));
+        assert_eq!((model.info().version, &*model.blob().unwrap()), (3, &[3][..]));
         Ok(())
     })
     .unwrap();

@@ -149,7 +149,7 @@ fn one_run_gives_cells_rows_and_a_model_at_once() {
         let snapshot = db.snapshot();
         assert_eq!(parts(&snapshot).len() as i64, n, "what is no longer given is gone");
         let model = snapshot.model(&metadata("x")).unwrap().unwrap();
-        assert_eq!(**model.blob(), n.to_le_bytes());
+        assert_eq!(*model.blob().unwrap(), n.to_le_bytes());
         let run = model.info().seq;
         assert!(parts(&snapshot).iter().all(|seq| *seq == run), "cells and model of one transaction");
         assert_eq!(snapshot.series("fits").unwrap().last_points().unwrap().i64s("n"), Some(&[n][..]));

@@ -185,7 +185,7 @@ pub fn transactions_shown(snapshot: &Snapshot, large: impl Fn(u64) -> bool) -> R
         let shown = found.as_ref().map(|found| found.info().version);
         assert_eq!(shown, (!written.is_empty()).then_some(written.len() as u64), "versions of model {model}");
         if let (Some(found), Some(newest)) = (&found, written.last()) {
-            let as_put = **found.blob() == *blob_of(*newest, large(*newest));
+            let as_put = *found.blob()? == *blob_of(*newest, large(*newest));
             assert!(as_put, "model {model} is not that of transaction {newest}");
         }
     }
@@ -198,7 +198,10 @@ pub fn transactions_shown(snapshot: &Snapshot, large: impl Fn(u64) -> bool) -> R
     }
     let since = (1..=ticks).rev().find(|i| deletes_model(*i)).unwrap_or(0);
     let passing = snapshot.model(&passing_model())?;
-    let passing = passing.map(|model| (model.info().version, model.blob().to_vec()));
+    let passing = match passing {
+        Some(model) => Some((model.info().version, model.blob()?.to_vec())),
+        None => None,
+    };
     let expected = (since < ticks).then(|| (ticks - since, ticks.to_le_bytes().to_vec()));
     assert_eq!(passing, expected, "the passing model after {ticks} transactions");
     for variable in 0..VARIABLES {
@@ -249,8 +252,12 @@ pub fn shown_by(snapshot: &Snapshot, cells: &[Address]) -> Result<BTreeMap<Strin
     }
     for info in snapshot.models() {
         let model = snapshot.model(&info.metadata)?;
-        let blob =
-            model.map(|model| (model.blob().len(), model.blob().iter().map(|b| u64::from(*b)).sum::<u64>()));
+        let blob = match model {
+            Some(model) => {
+                Some((model.blob()?.len(), model.blob()?.iter().map(|b| u64::from(*b)).sum::<u64>()))
+            }
+            None => None,
+        };
         let text = format!("v{} seq{} {} {blob:?}", info.version, info.seq, info.metadata.to_json());
         all.insert(format!("model {}", info.id), text);
     }

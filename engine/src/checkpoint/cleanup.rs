@@ -66,7 +66,7 @@ impl Core {
             last = Some(name.clone());
             true
         })?;
-        named.extend(self.objects.chunks().into_iter().map(|(file, ..)| files::chunk(file)));
+        named.extend(self.objects.chunks().iter().map(|(chunk, _)| files::chunk(chunk.file)));
         stale.retain(|name| !named.contains(name));
         Ok(remove_files(&*self.disk, &stale)?)
     }

@@ -6,9 +6,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use underbelly_storage::Timestamp;
-use underbelly_storage::object::{Blob, ObjectId};
+use underbelly_storage::object::ObjectId;
 
-use super::{Metadata, MetadataError, ModelId};
+use super::{Metadata, ModelId};
+use crate::operations::objects_of;
 
 /// One version of a model.
 #[derive(Clone, Debug)]
@@ -16,12 +17,26 @@ pub(crate) struct Version {
     pub seq: u64,
     /// How many versions its transaction put before it.
     pub position: u64,
+    /// Which version of its model it is, counted from 1.
+    pub number: u64,
+    /// The commit time.
+    pub time: Timestamp,
     pub metadata: Arc<Metadata>,
     /// The metadata in canonical form.
     pub cbor: Arc<[u8]>,
     pub timestamp: Timestamp,
+    /// The hash of the blob.
     pub object: ObjectId,
     pub bytes: u64,
+    /// Ids and lengths of the blob's chunks; none where it is one object.
+    pub chunks: Arc<[(ObjectId, u64)]>,
+}
+
+impl Version {
+    /// The objects that its blob is made of.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = ObjectId> {
+        objects_of(&self.object, &self.chunks)
+    }
 }
 
 /// A version and whose it is.
@@ -140,7 +155,9 @@ impl Models {
     /// Puts a version, behind all others; its position is found here.
     pub(crate) fn push(&mut self, id: ModelId, version: Version) {
         let position = if self.last.0 == version.seq { self.last.1 } else { 0 };
-        let version = Arc::new(Version { position, ..version });
+        let line = self.by_id.entry(id).or_default();
+        let number = line.versions.last().map_or(0, |last| last.number) + 1;
+        let version = Arc::new(Version { position, number, ..version });
         let numbered = Numbered { id, version: version.clone() };
         match self.unstored.put.back_mut() {
             Some(put) => put.push(numbered),
@@ -148,7 +165,6 @@ impl Models {
         }
         self.last = (version.seq, position + 1);
         self.by_seq.insert((version.seq, id));
-        let line = self.by_id.entry(id).or_default();
         self.live += usize::from(line.versions.is_empty());
         // Nobody else has them: what is deleted is taken out whole.
         Arc::make_mut(&mut line.versions).push(version);
@@ -181,8 +197,8 @@ impl Models {
         self.indexed = seq;
     }
 
-    /// Drops a deleted version that no reader at `oldest_seq` or later sees; answers its object.
-    pub(crate) fn drop_deleted(&mut self, oldest_seq: u64) -> Option<ObjectId> {
+    /// Drops a deleted version that no reader at `oldest_seq` or later sees; answers it.
+    pub(crate) fn drop_deleted(&mut self, oldest_seq: u64) -> Option<Arc<Version>> {
         let (seq, id) = *self.queue.front()?;
         if seq > oldest_seq.min(self.indexed) {
             return None;
@@ -205,7 +221,7 @@ impl Models {
                 entry.remove();
             }
         }
-        Some(version.object)
+        Some(version)
     }
 
     /// The models that a state image describes. Versions come in order.
@@ -267,7 +283,8 @@ impl Models {
     pub(crate) fn newest(&self, id: &ModelId, seq: u64) -> Option<(u64, &Version)> {
         let versions = self.by_id.get(id)?.at(seq);
         let visible = versions.partition_point(|version| version.seq <= seq);
-        Some((visible as u64, &**versions.get(visible.checked_sub(1)?)?))
+        let version = versions.get(visible.checked_sub(1)?)?;
+        Some((version.number, &**version))
     }
 
     /// All versions of all models that are not deleted, in order of their ids.
@@ -283,44 +300,6 @@ impl Models {
     }
 }
 
-/// A version of a model with its blob.
-#[derive(Clone, Debug)]
-pub struct Model {
-    pub(crate) info: ModelInfo,
-    pub(crate) blob: Blob,
-}
-
-impl Model {
-    /// A version that a transaction put and has not committed; its seq is 0.
-    pub(crate) fn unsaved(
-        id: ModelId,
-        version: u64,
-        metadata: &Metadata,
-        blob: Blob,
-    ) -> Result<Model, MetadataError> {
-        let timestamp = metadata.timestamp()?;
-        let bytes = blob.len() as u64;
-        let metadata = Arc::new(metadata.clone());
-        let info = ModelInfo { id, version, seq: 0, timestamp, bytes, metadata };
-        Ok(Model { info, blob })
-    }
-
-    /// What is known of it.
-    pub fn info(&self) -> &ModelInfo {
-        &self.info
-    }
-
-    /// The whole dict that was put with it.
-    pub fn metadata(&self) -> &Metadata {
-        &self.info.metadata
-    }
-
-    /// The bytes, read in place where they are in a mapped file; they stay valid as long as any clone lives.
-    pub fn blob(&self) -> &Blob {
-        &self.blob
-    }
-}
-
 /// What is known of a version of a model.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -333,8 +312,12 @@ pub struct ModelInfo {
     pub seq: u64,
     /// The metadata's timestamp.
     pub timestamp: Timestamp,
+    /// The time of that commit.
+    pub time: Timestamp,
     /// Length of the blob.
     pub bytes: u64,
+    /// The hash of the blob: the same for the same bytes, cut into the same chunks.
+    pub content: ObjectId,
     /// The whole dict.
     pub metadata: Arc<Metadata>,
 }
@@ -346,7 +329,9 @@ impl ModelInfo {
             version: number,
             seq: version.seq,
             timestamp: version.timestamp,
+            time: version.time,
             bytes: version.bytes,
+            content: version.object,
             metadata: version.metadata.clone(),
         }
     }
@@ -367,11 +352,14 @@ mod tests {
         Version {
             seq,
             position: 0,
+            number: 0,
+            time: Timestamp(0),
             metadata: Arc::new(Metadata::new("m")),
             cbor: Arc::from([byte]),
             timestamp: Timestamp(0),
             object: ObjectId([byte; 32]),
             bytes: 1,
+            chunks: Arc::default(),
         }
     }
 
@@ -408,8 +396,8 @@ mod tests {
                 }
                 history.push(now);
                 oldest = oldest.max(seq.saturating_sub(behind));
-                while let Some(object) = models.drop_deleted(oldest) {
-                    named[usize::from(object.0[0])] -= 1;
+                while let Some(version) = models.drop_deleted(oldest) {
+                    named[usize::from(version.object.0[0])] -= 1;
                 }
                 match (capture, captured.take()) {
                     (0..3, None) => captured = Some((models.take_unstored(), seq)),
@@ -448,8 +436,8 @@ mod tests {
                 }
                 prop_assert_eq!(models.len(), history.last().unwrap().len());
             }
-            while let Some(object) = models.drop_deleted(u64::MAX) {
-                named[usize::from(object.0[0])] -= 1;
+            while let Some(version) = models.drop_deleted(u64::MAX) {
+                named[usize::from(version.object.0[0])] -= 1;
             }
             let mut expected = [0i64; 4];
             models.iter().for_each(|(_, version)| expected[usize::from(version.object.0[0])] += 1);
@@ -466,12 +454,12 @@ mod tests {
         models.push(id(1), version(1, 1));
         models.note_indexed(1);
         models.delete(2, id(1));
-        assert_eq!(models.drop_deleted(9), None);
+        assert!(models.drop_deleted(9).is_none());
         assert!(models.wait_for_index(2) && !models.wait_for_index(1));
         assert!(models.newest(&id(1), 1).is_some());
         models.note_indexed(2);
         assert!(!models.wait_for_index(9));
-        assert_eq!(models.drop_deleted(9), Some(ObjectId([1; 32])));
+        assert_eq!(models.drop_deleted(9).unwrap().object, ObjectId([1; 32]));
         assert!(!models.has_deleted() && models.by_id.is_empty() && models.by_seq.is_empty());
     }
 }

@@ -8,7 +8,7 @@ use underbelly_storage::{Columns, Timestamp, Value};
 use crate::batch::{Batch, Row};
 use crate::error::{CommitError, ReadError};
 use crate::graph::{ContentId, GraphError, Key, Read, RunId, SlotDate};
-use crate::models::Metadata;
+use crate::models::{Metadata, StoredBlob};
 use crate::slots::content;
 use crate::snapshot::{Cell, Snapshot, cell_of, slot_of};
 use underbelly_storage::object::ObjectId;
@@ -330,6 +330,12 @@ impl Outputs {
     /// Puts a version of a model. The metadata needs `type` and `timestamp`.
     pub fn put_model(mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> Outputs {
         self.batch.put_model(metadata, blob);
+        self
+    }
+
+    /// Puts a version of a model whose blob was written ahead. See [`Batch::put_model_stored`].
+    pub fn put_model_stored(mut self, metadata: Metadata, blob: &StoredBlob) -> Outputs {
+        self.batch.put_model_stored(metadata, blob);
         self
     }
 

@@ -21,8 +21,17 @@ const NAME_BYTES: usize = 24;
 /// The payload: the prefix, then the appends. `None` where the transaction does more than append rows that are here, or
 /// a count or name does not fit, so that it needs an archive.
 pub(crate) fn encode(operations: &Operations) -> Option<Vec<u8>> {
-    let Operations { objects, deletes, appends, deleted_models, models, variables, event, inline_bytes } =
-        operations;
+    let Operations {
+        objects,
+        deletes,
+        appends,
+        deleted_models,
+        models,
+        variables,
+        event,
+        inline_bytes,
+        stored: _,
+    } = operations;
     let has_models = !models.is_empty() || !deleted_models.is_empty();
     let is_more =
         !objects.is_empty() || has_models || !variables.is_empty() || !deletes.is_empty() || event.is_some();

@@ -232,9 +232,20 @@ impl From<&Delete> for Tombstone {
 pub struct Model {
     /// The whole dict in canonical CBOR.
     pub metadata: Vec<u8>,
-    /// BLAKE3-256 of the blob.
+    /// The hash of the blob.
     pub object: [u8; 32],
     /// Length of the blob.
+    pub bytes: u64,
+    /// The chunks that make the blob, where it is more than one object.
+    pub chunks: Vec<Part>,
+}
+
+/// A chunk of a blob.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub struct Part {
+    /// BLAKE3-256 of its bytes.
+    pub id: [u8; 32],
+    /// Its length.
     pub bytes: u64,
 }
 

@@ -11,8 +11,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use underbelly_storage::Chunks;
 use underbelly_storage::disk::SharedDisk;
-use underbelly_storage::identify_chunk;
 use underbelly_wal::{FileInspection, Start, WalError, log_name, visit_sound};
 
 use super::found::Found;
@@ -225,10 +225,11 @@ impl Gathered {
         if name.ends_with(".pack") {
             self.manifest.packs.push(file);
         } else if name.ends_with(".chunk") {
-            let identified = identify_chunk(&**disk, name, database).map_err(OpenError::from);
-            let loss = |error: &OpenError| Loss::new(name, error, "an object");
-            if let Some((id, bytes)) = loss_or_end(identified, loss, &mut self.losses)? {
-                self.manifest.chunks.push(v1::Chunk { id: id.0, file, bytes });
+            let opened = Chunks::open(&**disk, name, database).map_err(OpenError::from);
+            let loss = |error: &OpenError| Loss::new(name, error, "large objects");
+            if let Some(chunks) = loss_or_end(opened, loss, &mut self.losses)? {
+                let known = chunks.objects().map(|(id, bytes)| v1::Chunk { id: id.0, file, bytes });
+                self.manifest.chunks.extend(known);
             }
         } else if name.ends_with(".seg") {
             let known = survey.and_then(|survey| survey.series.get(folder).cloned());

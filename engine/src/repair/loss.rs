@@ -147,8 +147,8 @@ pub(super) fn object_losses(
         }
     }
     for (id, version) in state.models.iter() {
-        if lost.contains(&version.object) {
-            push(&version.object, format!("a version of model {id}, put by transaction {}", version.seq));
+        if let Some(object) = version.objects().find(|object| lost.contains(object)) {
+            push(&object, format!("a version of model {id}, put by transaction {}", version.seq));
         }
     }
     losses

@@ -6,7 +6,7 @@ use underbelly_query::hidden_rows;
 use underbelly_storage::disk::SharedDisk;
 use underbelly_storage::error::StorageError;
 use underbelly_storage::manifest::manifest_name;
-use underbelly_storage::object::{Blob, ObjectId, Pack, verify_chunk, write_pack};
+use underbelly_storage::object::{Blob, ChunkWriter, Chunks, ObjectId, Pack, Placement, write_pack};
 use underbelly_wal::visit_sound;
 
 use super::candidates::Candidate;
@@ -262,23 +262,91 @@ fn save_objects(
         manifest.next_file += 1;
     }
     manifest.packs = kept;
-    for chunk in &mut manifest.chunks {
-        if chunk.file == LOST {
+    save_chunks(disk, copy, database, manifest, losses, &mut damaged)?;
+    Ok(damaged)
+}
+
+/// Saves chunk files; what is sound in a damaged one goes into a new one.
+fn save_chunks(
+    disk: &SharedDisk,
+    copy: &Copy,
+    database: [u8; 16],
+    manifest: &mut v1::Manifest,
+    losses: &mut Vec<Loss>,
+    damaged: &mut BTreeMap<ObjectId, String>,
+) -> Result<(), OpenError> {
+    let mut by_file: BTreeMap<u64, Vec<v1::Chunk>> = BTreeMap::new();
+    for chunk in std::mem::take(&mut manifest.chunks) {
+        by_file.entry(chunk.file).or_default().push(chunk);
+    }
+    for (file, objects) in by_file {
+        if file == LOST {
+            manifest.chunks.extend(objects);
             continue;
         }
-        let name = files::chunk(chunk.file);
-        let id = ObjectId(chunk.id);
-        let checked = verify_chunk(&**disk, &name, database, id).map_err(OpenError::from);
-        let loss =
-            |error: &OpenError| Loss::new(&name, error, format!("object {id} of {} bytes", chunk.bytes));
-        if loss_or_end(checked, loss, losses)?.is_some() {
+        let name = files::chunk(file);
+        let bytes: u64 = objects.iter().map(|chunk| chunk.bytes).sum();
+        let loss = |error: &OpenError| {
+            let what = match &objects[..] {
+                [one] => format!("object {} of {bytes} bytes", ObjectId(one.id)),
+                several => format!("{} objects of {bytes} bytes", several.len()),
+            };
+            Loss::new(&name, error, what)
+        };
+        let opened = Chunks::open(&**disk, &name, database).map_err(OpenError::from);
+        let Some(chunks) = loss_or_end(opened, loss, losses)? else {
+            for mut chunk in objects {
+                damaged.insert(ObjectId(chunk.id), name.clone());
+                (chunk.file, chunk.bytes) = (LOST, 0);
+                manifest.chunks.push(chunk);
+            }
+            continue;
+        };
+        let is_sound = |chunk: &v1::Chunk| chunks.verify_object(&ObjectId(chunk.id)).is_ok();
+        let (sound, lost): (Vec<_>, Vec<_>) = objects.into_iter().partition(is_sound);
+        if chunks.verify().is_ok() && lost.is_empty() {
             copy.place(&name)?;
-        } else {
-            damaged.insert(id, name);
-            (chunk.file, chunk.bytes) = (LOST, 0);
+            manifest.chunks.extend(sound);
+            continue;
         }
+        for mut chunk in lost {
+            let id = ObjectId(chunk.id);
+            if let Err(error) = chunks.verify_object(&id) {
+                losses.push(Loss::new(&name, &error.into(), format!("object {id} of {} bytes", chunk.bytes)));
+            }
+            damaged.insert(id, name.clone());
+            (chunk.file, chunk.bytes) = (LOST, 0);
+            manifest.chunks.push(chunk);
+        }
+        if sound.is_empty() {
+            continue;
+        }
+        let new = manifest.next_file;
+        manifest.next_file += 1;
+        let new_name = files::chunk(new);
+        let failed = |error| StorageError::io("make the folder of", &new_name, error);
+        copy.dest.create_dir(files::CHUNKS_DIR).map_err(failed)?;
+        let mut writer = ChunkWriter::create(&*copy.dest, &new_name, database)?;
+        for mut chunk in sound {
+            let id = ObjectId(chunk.id);
+            let placement =
+                chunks.place(&id).map_or(Placement::Begin, |place| Placement::Behind(place.start));
+            if let Some(blob) = chunks.get(&id)? {
+                writer.push(id, &blob, placement, chunks.place(&id).is_none())?;
+                chunk.file = new;
+                manifest.chunks.push(chunk);
+            }
+        }
+        writer.publish()?;
     }
-    Ok(damaged)
+    Ok(())
+}
+
+/// Whether a chunk file holds an object, and all of the file is sound.
+fn check_chunk(disk: &SharedDisk, database: [u8; 16], name: &str, id: &ObjectId) -> Result<(), OpenError> {
+    let chunks = Chunks::open(&**disk, name, database)?;
+    chunks.verify_object(id)?;
+    Ok(chunks.verify().map(drop)?)
 }
 
 /// The payload of a record with what is left of the files that it names; else why it cannot be read.
@@ -317,7 +385,7 @@ fn save_record(
     for object in std::mem::take(&mut record.objects) {
         if let v1::Object::Chunk { id, file, bytes } = &object {
             let (name, id) = (files::chunk(*file), ObjectId(*id));
-            let checked = verify_chunk(&**disk, &name, database, id).map_err(OpenError::from);
+            let checked = check_chunk(disk, database, &name, &id);
             let loss = |error: &OpenError| Loss::new(&name, error, format!("object {id} of {bytes} bytes"));
             if loss_or_end(checked, loss, losses)?.is_none() {
                 is_whole = false;

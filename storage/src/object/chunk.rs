@@ -1,11 +1,169 @@
-//! Chunk files: one large object, sealed before its id is known to anybody.
+//! Chunk files: a few large objects, sealed before their ids are known to anybody.
+//!
+//! The chunks of a blob lie end to end, so that all of it, or any part, is one stretch of the mapped file. A chunk
+//! that is short, in front of the others, ends where a page does; so whatever stands behind it begins with a page.
+//!
+//! Bodies in order; the directory; the stamp. Each 64 KiB of a body have a checksum of their own, which is compared
+//! when a byte of them is first asked for.
 
-use super::{Blob, ObjectId, Pack, pack};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::{Blob, ObjectId};
+use crate::cursor::Cursor;
 use crate::disk::Disk;
-use crate::error::StorageError;
-use crate::stamp::{DatabaseId, Kind};
+use crate::error::{Damage, StorageError};
+use crate::limits::{
+    ALIGNMENT_BYTES, CHUNK_BLOCK_BYTES, CHUNK_PACKED_BYTES_MAX, OBJECT_BYTES_MAX, PACK_OBJECTS_MAX,
+    PAGE_BYTES,
+};
+use crate::map::Mapped;
+use crate::sealed::{self, SealedWriter};
+use crate::stamp::{self, DatabaseId, Kind, Stamp};
+use crate::touched::Touched;
 
 const CHUNK: Kind = Kind { magic: *b"UBCHUNK1", version: 1 };
+
+/// Length of one entry of the directory, bytes.
+const ENTRY_BYTES: usize = 64;
+
+/// How a body is stored.
+const PLAIN: u8 = 0;
+const LZ4: u8 = 1;
+
+/// Compressed bodies are at least this part shorter, 1 in so many.
+const WORTH: usize = 8;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    id: ObjectId,
+    offset: u64,
+    /// Bytes in the file.
+    stored: u64,
+    /// Bytes of the object.
+    length: u64,
+    coding: u8,
+    /// The first of its checksums.
+    block: usize,
+}
+
+impl Entry {
+    fn end(&self) -> u64 {
+        self.offset + self.stored
+    }
+
+    fn blocks(&self) -> usize {
+        (self.stored as usize).div_ceil(CHUNK_BLOCK_BYTES)
+    }
+}
+
+/// Where a body is to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// With a page.
+    Begin,
+    /// So that it ends with a page.
+    End,
+    /// So many bytes behind the begin of a page.
+    Behind(u64),
+}
+
+/// A chunk file on its way. Dropped before [`ChunkWriter::publish`], it leaves nothing behind, as far as the disk still
+/// takes orders.
+pub struct ChunkWriter<'d> {
+    writer: SealedWriter<'d>,
+    name: String,
+    db_id: DatabaseId,
+    entries: Vec<Entry>,
+    crcs: Vec<u32>,
+}
+
+impl<'d> ChunkWriter<'d> {
+    /// Starts a file.
+    ///
+    /// # Errors
+    /// `Exists`, `Io`, `DiskFull`.
+    pub fn create(
+        disk: &'d dyn Disk,
+        name: &str,
+        db_id: DatabaseId,
+    ) -> Result<ChunkWriter<'d>, StorageError> {
+        let writer = SealedWriter::create(disk, name)?;
+        Ok(ChunkWriter { writer, name: name.to_string(), db_id, entries: Vec::new(), crcs: Vec::new() })
+    }
+
+    /// Appends an object, whose id is that of its bytes and which the file does not hold yet. Where `compress` is set and
+    /// that saves an eighth, it is stored compressed.
+    ///
+    /// # Errors
+    /// `TooLarge`, `Io`, `DiskFull`.
+    pub fn push(
+        &mut self,
+        id: ObjectId,
+        bytes: &[u8],
+        placement: Placement,
+        compress: bool,
+    ) -> Result<(), StorageError> {
+        StorageError::limit(
+            &self.name,
+            "the object's length in bytes",
+            bytes.len() as u64,
+            OBJECT_BYTES_MAX,
+        )?;
+        StorageError::limit(
+            &self.name,
+            "the number of objects",
+            self.entries.len() as u64 + 1,
+            PACK_OBJECTS_MAX,
+        )?;
+        let packed =
+            (compress && bytes.len() <= CHUNK_PACKED_BYTES_MAX).then(|| lz4_flex::block::compress(bytes));
+        let packed = packed.filter(|packed| packed.len() + packed.len() / WORTH < bytes.len());
+        let (stored, coding) = packed.as_ref().map_or((bytes, PLAIN), |packed| (packed, LZ4));
+        let page = PAGE_BYTES as u64;
+        let behind = match placement {
+            // Nobody is lent what is stored otherwise.
+            _ if coding == LZ4 => self.writer.length() % page,
+            Placement::Begin => 0,
+            Placement::End => (page - stored.len() as u64 % page) % page,
+            Placement::Behind(bytes) => bytes % page,
+        };
+        let gap = (behind + page - self.writer.length() % page) % page;
+        self.writer.append(&[0; PAGE_BYTES][..gap as usize])?;
+        let (offset, block) = (self.writer.length(), self.crcs.len());
+        self.writer.append(stored)?;
+        self.crcs.extend(stored.chunks(CHUNK_BLOCK_BYTES).map(crc32fast::hash));
+        let (length, stored) = (bytes.len() as u64, stored.len() as u64);
+        self.entries.push(Entry { id, offset, stored, length, coding, block });
+        Ok(())
+    }
+
+    /// Bytes so far.
+    pub fn length(&self) -> u64 {
+        self.writer.length()
+    }
+
+    /// Makes the file durable under its name and answers its length.
+    ///
+    /// # Errors
+    /// `Io`, `DiskFull`.
+    pub fn publish(mut self) -> Result<u64, StorageError> {
+        let mut directory = Vec::with_capacity(8 + self.entries.len() * ENTRY_BYTES + self.crcs.len() * 4);
+        directory.extend_from_slice(&(self.entries.len() as u64).to_le_bytes());
+        for entry in &self.entries {
+            directory.extend_from_slice(&entry.id.0);
+            directory.extend_from_slice(&entry.offset.to_le_bytes());
+            directory.extend_from_slice(&entry.stored.to_le_bytes());
+            directory.extend_from_slice(&entry.length.to_le_bytes());
+            directory.extend_from_slice(&u64::from(entry.coding).to_le_bytes());
+        }
+        self.crcs.iter().for_each(|crc| directory.extend_from_slice(&crc.to_le_bytes()));
+        let offset = self.writer.align()?;
+        self.writer.append(&directory)?;
+        self.writer.append(&Stamp::of(&directory, offset, self.db_id).encode(CHUNK, &self.name))?;
+        self.writer.publish()
+    }
+}
 
 /// Writes one object as a file of its own, durable on return.
 ///
@@ -18,60 +176,227 @@ pub fn write_chunk(
     bytes: &[u8],
 ) -> Result<ObjectId, StorageError> {
     let id = ObjectId::of(bytes);
-    pack::write(disk, name, CHUNK, db_id, [(id, bytes)])?;
+    let mut writer = ChunkWriter::create(disk, name, db_id)?;
+    writer.push(id, bytes, Placement::Begin, false)?;
+    writer.publish()?;
     Ok(id)
 }
 
-/// Opens a chunk file that holds this object. The checksum of its body is compared here, since the bytes are
-/// lent afterwards without further checks.
+/// An open chunk file. Its directory was checked; 64 KiB of a body are checked when one of their bytes is first asked
+/// for.
+#[derive(Debug)]
+pub struct Chunks {
+    name: String,
+    file: Mapped,
+    /// In order of their places.
+    entries: Vec<Entry>,
+    by_id: BTreeMap<ObjectId, usize>,
+    crcs: Vec<u32>,
+    touched: Touched,
+}
+
+impl Chunks {
+    /// Opens a chunk file and checks all of its structure.
+    ///
+    /// # Errors
+    /// `Missing`, `Corrupt`, `Version`, `ForeignDatabase`, `Io`.
+    pub fn open(disk: &dyn Disk, name: &str, db_id: DatabaseId) -> Result<Chunks, StorageError> {
+        let file = sealed::map(disk, name)?;
+        let (stamp, directory) = stamp::closing(&file, CHUNK, name, Some(db_id))?;
+        let (entries, crcs) = directory_of(directory, stamp.offset).map_err(|d| d.at(name, stamp.offset))?;
+        let by_id: BTreeMap<ObjectId, usize> =
+            entries.iter().zip(0..).map(|(entry, at)| (entry.id, at)).collect();
+        if by_id.len() != entries.len() {
+            return Err(Damage("an object stands twice in the directory").at(name, stamp.offset));
+        }
+        let touched = Touched::new(crcs.len());
+        Ok(Chunks { name: name.to_string(), file, entries, by_id, crcs, touched })
+    }
+
+    /// Ids and lengths of all objects, in order of their places.
+    pub fn objects(&self) -> impl ExactSizeIterator<Item = (ObjectId, u64)> + '_ {
+        self.entries.iter().map(|entry| (entry.id, entry.length))
+    }
+
+    /// Bytes of all bodies as they are stored.
+    pub fn stored_bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.stored).sum()
+    }
+
+    fn entry(&self, id: &ObjectId) -> Option<&Entry> {
+        self.entries.get(*self.by_id.get(id)?)
+    }
+
+    /// Length of an object; `None` where the file does not hold it.
+    pub fn length(&self, id: &ObjectId) -> Option<u64> {
+        self.entry(id).map(|entry| entry.length)
+    }
+
+    /// Bytes that an object takes in the file; `None` where the file does not hold it.
+    pub fn stored(&self, id: &ObjectId) -> Option<u64> {
+        self.entry(id).map(|entry| entry.stored)
+    }
+
+    /// Where an object lies in the file, as it is; `None` where the file does not hold it or holds it compressed.
+    pub fn place(&self, id: &ObjectId) -> Option<Range<u64>> {
+        self.entry(id).filter(|entry| entry.coding == PLAIN).map(|entry| entry.offset..entry.end())
+    }
+
+    /// An object, checked; `None` where the file does not hold it.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn get(&self, id: &ObjectId) -> Result<Option<Blob>, StorageError> {
+        self.length(id).map_or(Ok(None), |length| self.range(id, 0..length))
+    }
+
+    /// A part of an object, of which alone the checksums are compared; `None` where the file does not hold that part.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn range(&self, id: &ObjectId, range: Range<u64>) -> Result<Option<Blob>, StorageError> {
+        let Some(entry) =
+            self.entry(id).filter(|entry| range.start <= range.end && range.end <= entry.length)
+        else {
+            return Ok(None);
+        };
+        if entry.coding == PLAIN {
+            self.check(entry, range.clone())?;
+            return self.lend(entry.offset + range.start..entry.offset + range.end).map(Some);
+        }
+        self.check(entry, 0..entry.stored)?;
+        let whole = Blob::from(self.unpacked(entry)?);
+        Ok(whole.slice(range.start as usize..range.end as usize))
+    }
+
+    /// Bytes of the file, one stretch of which all parts were checked with [`Chunks::range`].
+    ///
+    /// # Errors
+    /// `Corrupt` where they are not in the file.
+    pub fn lend(&self, range: Range<u64>) -> Result<Blob, StorageError> {
+        Blob::mapped(self.file.clone(), range.start as usize..range.end as usize)
+            .ok_or_else(|| StorageError::corrupt(&self.name, range.start, "an object is not in the file"))
+    }
+
+    fn unpacked(&self, entry: &Entry) -> Result<Vec<u8>, StorageError> {
+        let stored = self.file.get(entry.offset as usize..entry.end() as usize).unwrap_or_default();
+        let unpacked = lz4_flex::block::decompress(stored, entry.length as usize);
+        unpacked.ok().filter(|bytes| bytes.len() as u64 == entry.length).ok_or_else(|| {
+            StorageError::corrupt(
+                &self.name,
+                entry.offset,
+                format!("object {} cannot be decompressed", entry.id),
+            )
+        })
+    }
+
+    /// Compares the checksums of the blocks in which a stretch of a body lies.
+    fn check(&self, entry: &Entry, range: Range<u64>) -> Result<(), StorageError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let body = self.file.get(entry.offset as usize..entry.end() as usize).unwrap_or_default();
+        let first = range.start as usize / CHUNK_BLOCK_BYTES;
+        let last = (range.end as usize - 1) / CHUNK_BLOCK_BYTES;
+        for (at, block) in body.chunks(CHUNK_BLOCK_BYTES).enumerate().take(last + 1).skip(first) {
+            let number = entry.block + at;
+            if self.touched.contains(number) {
+                continue;
+            }
+            if self.crcs.get(number) != Some(&crc32fast::hash(block)) {
+                let offset = entry.offset + (at * CHUNK_BLOCK_BYTES) as u64;
+                let what = format!("a checksum of object {} does not match", entry.id);
+                return Err(StorageError::corrupt(&self.name, offset, what));
+            }
+            self.touched.insert(number);
+        }
+        Ok(())
+    }
+
+    /// Compares an object with its id byte by byte.
+    ///
+    /// # Errors
+    /// `Corrupt`, also where the file does not hold it.
+    pub fn verify_object(&self, id: &ObjectId) -> Result<(), StorageError> {
+        let damage = |offset, what: String| StorageError::corrupt(&self.name, offset, what);
+        let blob = self.get(id)?.ok_or_else(|| damage(0, format!("the file does not hold object {id}")))?;
+        if ObjectId::of(&blob) != *id {
+            let offset = self.entry(id).map_or(0, |entry| entry.offset);
+            return Err(damage(offset, format!("object {id} has another hash")));
+        }
+        Ok(())
+    }
+
+    /// Compares everything with its checksums and ids, and returns the bytes checked.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn verify(&self) -> Result<u64, StorageError> {
+        let mut end = 0;
+        for entry in &self.entries {
+            self.zeros(end..entry.offset)?;
+            self.verify_object(&entry.id)?;
+            end = entry.end();
+        }
+        self.zeros(end..end.next_multiple_of(ALIGNMENT_BYTES as u64))?;
+        Ok(self.file.len() as u64)
+    }
+
+    fn zeros(&self, gap: Range<u64>) -> Result<(), StorageError> {
+        let bytes = self.file.get(gap.start as usize..gap.end as usize).unwrap_or_default();
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Err(Damage("the gap beside an object is not zero").at(&self.name, gap.start));
+        }
+        Ok(())
+    }
+}
+
+/// Opens a chunk file that holds this object and compares the checksums of the object.
 ///
 /// # Errors
-/// `Missing`, `Corrupt` (also where the file holds another object), `Version`, `ForeignDatabase`, `Io`.
+/// `Missing`, `Corrupt` (also where the file does not hold the object), `Version`, `ForeignDatabase`, `Io`.
 pub fn open_chunk(
     disk: &dyn Disk,
     name: &str,
     db_id: DatabaseId,
     id: ObjectId,
 ) -> Result<Blob, StorageError> {
-    open(disk, name, db_id, id).map(|(_, blob)| blob)
+    let blob = Chunks::open(disk, name, db_id)?.get(&id)?;
+    blob.ok_or_else(|| StorageError::corrupt(name, 0, format!("the file does not hold object {id}")))
 }
 
-/// Compares a chunk file with its id byte by byte and returns the bytes checked.
-///
-/// # Errors
-/// As [`open_chunk`].
-pub fn verify_chunk(
-    disk: &dyn Disk,
-    name: &str,
-    db_id: DatabaseId,
-    id: ObjectId,
-) -> Result<u64, StorageError> {
-    open(disk, name, db_id, id)?.0.verify()
-}
-
-/// Opens a chunk file of which only the database is known, compares its object with the id, and answers the id and the
-/// length of the object.
-///
-/// # Errors
-/// As [`open_chunk`].
-pub fn identify_chunk(
-    disk: &dyn Disk,
-    name: &str,
-    db_id: DatabaseId,
-) -> Result<(ObjectId, u64), StorageError> {
-    let pack = Pack::open_as(disk, name, CHUNK, db_id)?;
-    let id = pack.ids().next().filter(|_| pack.ids().len() == 1);
-    let id = id.ok_or_else(|| StorageError::corrupt(name, 0, "the file does not hold one object alone"))?;
-    pack.verify()?;
-    let length = pack.get(&id)?.map_or(0, |blob| blob.len() as u64);
-    Ok((id, length))
-}
-
-fn open(disk: &dyn Disk, name: &str, db_id: DatabaseId, id: ObjectId) -> Result<(Pack, Blob), StorageError> {
-    let pack = Pack::open_as(disk, name, CHUNK, db_id)?;
-    let blob = if pack.ids().len() == 1 { pack.get(&id)? } else { None };
-    match blob {
-        Some(blob) => Ok((pack, blob)),
-        None => Err(StorageError::corrupt(name, 0, format!("the file does not hold object {id} alone"))),
+/// Reads a directory: entries in order of their places, with less than a page between them, and the checksums.
+fn directory_of(directory: &[u8], limit: u64) -> Result<(Vec<Entry>, Vec<u32>), Damage> {
+    let mut cursor = Cursor::new(directory);
+    let count = cursor.u64()?;
+    if count > PACK_OBJECTS_MAX || count > (directory.len() / ENTRY_BYTES) as u64 {
+        return Err(Damage("the directory's length is not that of its entries"));
     }
+    let mut entries: Vec<Entry> = Vec::with_capacity(count as usize);
+    let (mut end, mut block) = (0u64, 0);
+    for _ in 0..count {
+        let id = ObjectId(cursor.array()?);
+        let (offset, stored, length) = (cursor.u64()?, cursor.u64()?, cursor.u64()?);
+        let coding = match cursor.u64()? {
+            0 if stored == length && length <= OBJECT_BYTES_MAX => PLAIN,
+            1 if stored < length && length <= CHUNK_PACKED_BYTES_MAX as u64 => LZ4,
+            _ => return Err(Damage("how an object is stored is unknown, or its length is none")),
+        };
+        let is_near = offset.checked_sub(end).is_some_and(|gap| gap < PAGE_BYTES as u64);
+        end = offset
+            .checked_add(stored)
+            .filter(|end| is_near && *end <= limit)
+            .ok_or(Damage("an object's place in the file is wrong"))?;
+        let entry = Entry { id, offset, stored, length, coding, block };
+        block += entry.blocks();
+        entries.push(entry);
+    }
+    if end.checked_next_multiple_of(ALIGNMENT_BYTES as u64) != Some(limit) {
+        return Err(Damage("the objects do not fill the file"));
+    }
+    let (crcs, rest) = cursor.rest().as_chunks::<4>();
+    if crcs.len() != block || !rest.is_empty() {
+        return Err(Damage("the directory's length is not that of its checksums"));
+    }
+    Ok((entries, crcs.iter().map(|crc| u32::from_le_bytes(*crc)).collect()))
 }

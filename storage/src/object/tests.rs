@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::disk::{Disk, RealDisk, SimulatedDisk};
 use crate::error::StorageError;
+use crate::limits::{CHUNK_BLOCK_BYTES, PAGE_BYTES};
 use crate::stamp::{Kind, STAMP_BYTES, Stamp};
 use crate::twin;
 
@@ -100,7 +101,8 @@ fn a_chunk_holds_one_object() {
     let id = write_chunk(&disk, "chunks/1", DB, &bytes).unwrap();
     assert_eq!(id, ObjectId::of(&bytes));
     assert_eq!(&*open_chunk(&disk, "chunks/1", DB, id).unwrap(), &bytes);
-    assert!(verify_chunk(&disk, "chunks/1", DB, id).unwrap() > bytes.len() as u64);
+    let chunks = Chunks::open(&disk, "chunks/1", DB).unwrap();
+    assert!(chunks.verify().unwrap() > bytes.len() as u64);
     let other = ObjectId::of(b"other");
     assert!(matches!(open_chunk(&disk, "chunks/1", DB, other), Err(StorageError::Corrupt { .. })));
     assert!(matches!(open_chunk(&disk, "chunks/2", DB, id), Err(StorageError::Missing { .. })));
@@ -110,6 +112,54 @@ fn a_chunk_holds_one_object() {
     assert!(matches!(as_pack, Err(StorageError::Corrupt { .. })), "a chunk is not a pack");
     let again = write_chunk(&disk, "chunks/1", DB, b"");
     assert!(matches!(again, Err(StorageError::Exists { .. })));
+}
+
+/// Chunks of a blob, the first of them short, and one that lies elsewhere in its page.
+fn chunks_of(disk: &SimulatedDisk, name: &str) -> Vec<Vec<u8>> {
+    let noise = |n: u32| (0..n).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect::<Vec<u8>>();
+    let bodies = vec![noise(5_000), noise(3 * PAGE_BYTES as u32), noise(70_001), vec![7; 200_000]];
+    let places = [Placement::End, Placement::Begin, Placement::Begin, Placement::Behind(9)];
+    let mut writer = ChunkWriter::create(disk, name, DB).unwrap();
+    for (body, place) in bodies.iter().zip(places) {
+        writer.push(ObjectId::of(body), body, place, body[0] == 7).unwrap();
+    }
+    let length = writer.publish().unwrap();
+    assert_eq!(length, disk.contents(name).unwrap().len() as u64);
+    bodies
+}
+
+#[test]
+fn chunks_of_a_blob_are_one_stretch_and_are_checked_part_by_part() {
+    let disk = SimulatedDisk::new();
+    let bodies = chunks_of(&disk, "c");
+    let chunks = Chunks::open(&disk, "c", DB).unwrap();
+    let ids: Vec<ObjectId> = chunks.objects().map(|(id, _)| id).collect();
+    assert_eq!(ids, bodies.iter().map(|body| ObjectId::of(body)).collect::<Vec<_>>());
+    let places: Vec<_> = ids.iter().map(|id| chunks.place(id)).collect();
+    let [Some(first), Some(second), Some(third), None] = &places[..] else { panic!("{places:?}") };
+    assert_eq!((first.end, second.end), (second.start, third.start));
+    assert_eq!(second.start % PAGE_BYTES as u64, 0);
+    assert_eq!(*chunks.lend(first.start..third.end).unwrap(), *bodies[..3].concat());
+    assert!(chunks.stored(&ids[3]).unwrap() < 2_000);
+    for (id, body) in ids.iter().zip(&bodies) {
+        assert_eq!(**chunks.get(id).unwrap().as_ref().unwrap(), **body);
+        let part = chunks.range(id, 1_000..4_999).unwrap().unwrap();
+        assert_eq!(*part, body[1_000..4_999]);
+        assert!(chunks.range(id, 0..body.len() as u64 + 1).unwrap().is_none());
+    }
+    chunks.verify().unwrap();
+    // Of a damaged body the blocks that are sound are read.
+    let mut bytes = disk.contents("c").unwrap();
+    bytes[third.start as usize + CHUNK_BLOCK_BYTES] ^= 1;
+    disk.overwrite("c", bytes);
+    let chunks = Chunks::open(&disk, "c", DB).unwrap();
+    assert!(chunks.range(&ids[2], 5..CHUNK_BLOCK_BYTES as u64).unwrap().is_some());
+    for part in [5..CHUNK_BLOCK_BYTES as u64 + 1, 70_000..70_001] {
+        assert!(matches!(chunks.range(&ids[2], part), Err(StorageError::Corrupt { .. })));
+    }
+    assert!(
+        chunks.get(&ids[2]).is_err() && chunks.verify().is_err() && chunks.verify_object(&ids[1]).is_ok()
+    );
 }
 
 #[test]
@@ -138,6 +188,40 @@ fn corrupt_twins_of_a_chunk_are_refused_or_the_same() {
         damaged.overwrite("c", twin);
         if let Ok(blob) = open_chunk(&damaged, "c", DB, id) {
             assert_eq!(&*blob, b"a rather small large object", "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_directory_of_chunks_that_lies_under_a_right_checksum_is_refused_or_true() {
+    let disk = SimulatedDisk::new();
+    let mut writer = ChunkWriter::create(&disk, "c", DB).unwrap();
+    let bodies: [&[u8]; 3] = [b"one", &[9; 70], &[3; 300]];
+    for (body, place) in bodies.iter().zip([Placement::End, Placement::Begin, Placement::Begin]) {
+        writer.push(ObjectId::of(body), body, place, true).unwrap();
+    }
+    writer.publish().unwrap();
+    let sound = disk.contents("c").unwrap();
+    let index = sound.len() - STAMP_BYTES - 8 - 3 * 64 - 3 * 4;
+    let kind = Kind { magic: *b"UBCHUNK1", version: 1 };
+    for at in (index..sound.len() - STAMP_BYTES).step_by(if cfg!(miri) { 13 } else { 1 }) {
+        for mask in [0x01, 0x40, 0x80, 0xff] {
+            let mut twin = sound.clone();
+            twin[at] ^= mask;
+            twin.truncate(sound.len() - STAMP_BYTES);
+            let stamp = Stamp::of(&twin[index..], index as u64, DB).encode(kind, "c");
+            twin.extend_from_slice(&stamp);
+            disk.overwrite("c", twin);
+            let Ok(chunks) = Chunks::open(&disk, "c", DB) else { continue };
+            if chunks.verify().is_ok() {
+                for body in bodies {
+                    assert_eq!(
+                        **chunks.get(&ObjectId::of(body)).unwrap().as_ref().unwrap(),
+                        *body,
+                        "byte {at}"
+                    );
+                }
+            }
         }
     }
 }

@@ -145,6 +145,7 @@ impl Life {
             log_file_bytes: log_file_bytes(&mut numbers),
             checkpoint_bytes: 1 << (12 + numbers.below(10)),
             checkpoint_operations: 10 + numbers.below(400),
+            chunk_bytes: 4096 << numbers.below(4),
             workers: 0,
             clock: clock.clone(),
             ..Options::default()

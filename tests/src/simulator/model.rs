@@ -51,7 +51,7 @@ pub enum Effect {
     Delete(Doomed),
     /// Gives a cell a number, or none.
     Put(CellName, Option<i64>),
-    /// Puts a version of a model: its number, the byte that its blob repeats, and the blob's length.
+    /// Puts a version of a model: its number, the byte from which its blob follows, and the blob's length.
     Model(u8, u8, usize),
     /// Deletes all versions of a model.
     DeleteModel(u8),

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 
 use underbelly::disk::{Calls, Fault, FaultKind};
-use underbelly::{Batch, CommitError, Delete, Durability, ReadError, SchemaError, Timestamp, VariableValue};
+use underbelly::{
+    Batch, CommitError, Database, Delete, Durability, ReadError, SchemaError, Timestamp, VariableValue,
+};
 
 use super::check::VARIABLES;
 use super::desk::{self, DAYS, EXTRAS, KEYS, OTHER, PRODUCERS, SLOTS, SOURCE};
@@ -66,7 +68,8 @@ impl Life {
         self.clock.set(Timestamp(self.time));
         match self.numbers.below(27) {
             0..8 => self.commit_some(),
-            8..10 => self.commit_large(),
+            8 => self.commit_large(),
+            9 => self.upload(),
             10 if self.numbers.below(2) == 0 => self.count_up(),
             10..12 => self.transact(),
             12..17 => self.come_to_rest(),
@@ -252,6 +255,36 @@ impl Life {
         }
         self.tell(|| format!("commit {} large parts", effects.len()));
         self.attempt("large commit", effects, |db| db.commit(batch)).map(|_| ())
+    }
+
+    /// A blob that comes in pieces, ahead of the transaction that puts it, if any does; now and then it was put before.
+    fn upload(&mut self) -> Result<(), Trouble> {
+        let (model, byte) = (self.numbers.below(MODELS) as u8, self.numbers.below(6) as u8);
+        let len = self.numbers.below(2 * self.options.log_file_bytes) as usize;
+        let (piece, is_put) = (1 + self.numbers.below(40_000) as usize, self.numbers.below(4) > 0);
+        let (twice, compressed) = (self.numbers.below(4) == 0, self.numbers.below(3) == 0);
+        self.tell(|| format!("upload {len} bytes of {byte} for model {model}, put {is_put}, twice {twice}"));
+        let upload = |db: &Database| {
+            let mut writer = db.blob_writer().compressed(compressed);
+            check::blob(byte, len).chunks(piece).try_for_each(|piece| writer.push(piece))?;
+            writer.finish()
+        };
+        if !is_put {
+            let done = upload(self.db()?);
+            self.settle()?;
+            return done.map_or_else(|error| self.excuse("upload", &error), |_| Ok(()));
+        }
+        let puts = 1 + usize::from(twice);
+        let effects = vec![Effect::Model(model, byte, len); puts];
+        self.attempt("upload", effects, |db| {
+            let stored = upload(db)?;
+            let mut batch = Batch::new();
+            for _ in 0..puts {
+                batch.put_model_stored(check::metadata(model), &stored);
+            }
+            db.commit(batch)
+        })
+        .map(|_| ())
     }
 
     /// A cell that is read and written, sometimes while another transaction writes it, sometimes for nothing.

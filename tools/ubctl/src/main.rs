@@ -74,7 +74,7 @@ enum Noun {
     Producer(producer::Producer),
     /// Blobs that are found by a metadata dict
     #[command(subcommand)]
-    Model(model::Model),
+    Model(model::ModelCommand),
     /// One current value by scope and name
     #[command(subcommand)]
     Var(variable::Var),

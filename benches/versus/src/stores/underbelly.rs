@@ -127,7 +127,7 @@ impl Store for Underbelly {
             }
             Kind::Model => {
                 let model = snapshot.model(&metadata(record))?;
-                model.is_some_and(|model| &**model.blob() == record.value.as_bytes())
+                model.is_some_and(|model| model.blob().is_ok_and(|blob| *blob == *record.value.as_bytes()))
             }
         })
     }

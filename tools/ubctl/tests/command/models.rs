@@ -1,6 +1,7 @@
 //! Models as bytes with a dict.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::path::Path;
 use std::process::Stdio;
 
 use crate::Place;
@@ -127,7 +128,8 @@ fn the_shell_gives_models_the_identity_of_the_vectors() {
     .unwrap();
     let vectors: serde_json::Value = serde_json::from_str(&vectors).unwrap();
     let place = Place::bare();
-    for vector in vectors["vectors"].as_array().unwrap().iter().filter(|v| v.get("json").is_some()).step_by(5) {
+    for vector in vectors["vectors"].as_array().unwrap().iter().filter(|v| v.get("json").is_some()).step_by(5)
+    {
         place.write("meta.json", vector["json"].as_str().unwrap());
         let printed = place.ok(["model", "id", "--meta", "@meta.json"]);
         assert_eq!(printed.trim(), vector["id"].as_str().unwrap(), "{}", vector["what"]);
@@ -137,4 +139,50 @@ fn the_shell_gives_models_the_identity_of_the_vectors() {
         let told = place.fails(["model", "id", "--meta", "@meta.json"]);
         assert!(told.contains(refused["says"].as_str().unwrap()), "{told}");
     }
+}
+
+/// A blob goes in and out of a process that may have less memory of its own than the blob has bytes.
+#[test]
+fn a_large_model_passes_through_little_memory() {
+    const BYTES: usize = 300 << 20;
+    const LIMIT_KIB: usize = 200 << 10;
+    let place = Place::new();
+    // No two megabytes are the same.
+    let block = |n: usize| -> Vec<u8> {
+        (0..1 << 17)
+            .flat_map(|i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ n as u64).to_le_bytes())
+            .collect()
+    };
+    let limited = |args: &[&str]| {
+        let mut command = std::process::Command::new("sh");
+        let line = format!("ulimit -d {LIMIT_KIB}; exec \"$0\" \"$@\"");
+        command
+            .arg("-c")
+            .arg(line)
+            .arg(env!("CARGO_BIN_EXE_ubctl"))
+            .args(args)
+            .env("UNDERBELLY_DB", place.db());
+        command
+    };
+    let mut put = limited(&["model", "put", "-", "--now", "--meta", r#"{"type":"net"}"#])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = put.stdin.take().unwrap();
+    (0..BYTES >> 20).for_each(|n| stdin.write_all(&block(n)).unwrap());
+    drop(stdin);
+    assert!(put.wait().unwrap().success());
+    let mut get =
+        limited(&["model", "get", "--meta", r#"{"type":"net"}"#]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = get.stdout.take().unwrap();
+    let mut read = vec![0; 1 << 20];
+    for n in 0..BYTES >> 20 {
+        stdout.read_exact(&mut read).unwrap();
+        assert!(read == block(n), "megabyte {n}");
+    }
+    assert_eq!(stdout.read(&mut read).unwrap(), 0);
+    assert!(get.wait().unwrap().success());
+    let verified = place.json(["verify", "--format", "json"]);
+    assert_eq!(verified["models"], 1);
 }

@@ -1,0 +1,317 @@
+//! Blobs come and go as streams, are stored once chunk by chunk, and are read in place.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
+
+use underbelly::{
+    Batch, CommitError, Database, Metadata, Options, ReadError, SimulatedDisk, StorageError, StoredBlob,
+    Timestamp,
+};
+use underbelly_tests::options;
+
+use super::smile;
+
+const CHUNK: usize = 64 << 10;
+
+fn chunked() -> Options {
+    Options { chunk_bytes: CHUNK, ..options() }
+}
+
+fn in_memory() -> (SimulatedDisk, Database) {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), chunked()).unwrap();
+    (disk, db)
+}
+
+fn noise(seed: u32, bytes: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
+fn store(db: &Database, bytes: &[u8]) -> StoredBlob {
+    let mut writer = db.blob_writer();
+    // In pieces that are no multiple of anything.
+    bytes.chunks(10_007).for_each(|piece| writer.write_all(piece).unwrap());
+    writer.finish().unwrap()
+}
+
+fn put(db: &Database, metadata: Metadata, blob: &StoredBlob) {
+    let mut batch = Batch::new();
+    batch.put_model_stored(metadata, blob);
+    db.commit(batch).unwrap();
+}
+
+fn chunk_files(disk: &SimulatedDisk) -> Vec<String> {
+    disk.files().into_iter().filter(|name| name.starts_with("chunks/")).collect()
+}
+
+/// However the bytes come, they are the same blob, which is there whole and in every part, also after a crash.
+#[test]
+fn a_stream_comes_back_as_a_whole_in_parts_and_as_a_stream() {
+    let (disk, db) = in_memory();
+    for (n, bytes) in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK, 5 * CHUNK + 77].into_iter().enumerate() {
+        let body = noise(n as u32, bytes);
+        let stored = store(&db, &body);
+        assert_eq!(stored.bytes(), bytes as u64);
+        put(&db, smile("stream").with("n", n as i64), &stored);
+        let mut batch = Batch::new();
+        batch.put_model(smile("bytes").with("n", n as i64), body.clone());
+        db.commit(batch).unwrap();
+        for db in [&db, &Database::open_on(Arc::new(disk.crash()), chunked()).unwrap()] {
+            for desk in ["stream", "bytes"] {
+                let model = db.snapshot().model(&smile(desk).with("n", n as i64)).unwrap().unwrap();
+                assert_eq!(
+                    (model.info().bytes, model.info().content),
+                    (bytes as u64, stored.content()),
+                    "{bytes}"
+                );
+                assert_eq!(*model.blob().unwrap(), *body, "{bytes}");
+                for (from, to) in [(0, 0), (0, 1), (CHUNK - 5, CHUNK + 5), (CHUNK, 3 * CHUNK), (7, bytes)] {
+                    match model.range(from as u64..to as u64) {
+                        Ok(part) => assert_eq!(*part, body[from..to]),
+                        Err(error) => {
+                            assert!(
+                                (to > bytes || to < from) && matches!(error, ReadError::Range { .. }),
+                                "{error}"
+                            )
+                        }
+                    }
+                }
+                let mut reader = model.reader();
+                let mut read = Vec::new();
+                reader.seek(SeekFrom::Start(bytes as u64 / 3)).unwrap();
+                reader.read_to_end(&mut read).unwrap();
+                assert_eq!(read, body[bytes / 3..]);
+            }
+        }
+    }
+    db.close().unwrap();
+    let verified = Database::verify_on(Arc::new(disk), |_, _| {}).unwrap();
+    assert_eq!(verified.damages, Vec::<String>::new());
+}
+
+/// Of a version that changes one chunk, one chunk is written; equal chunks within a blob are written once.
+#[test]
+fn chunks_that_are_stored_are_not_written_again() {
+    let (disk, db) = in_memory();
+    let mut body = noise(1, 8 * CHUNK);
+    let first = store(&db, &body);
+    assert_eq!(first.bytes_written(), 8 * CHUNK as u64);
+    put(&db, smile("fx"), &first);
+    body[3 * CHUNK + 5] ^= 1;
+    let second = store(&db, &body);
+    assert_eq!(second.bytes_written(), CHUNK as u64);
+    put(&db, smile("fx"), &second);
+    assert_eq!(chunk_files(&disk).len(), 2);
+    assert_eq!(store(&db, &vec![7; 6 * CHUNK]).bytes_written(), CHUNK as u64);
+    let model = db.snapshot().model(&smile("fx")).unwrap().unwrap();
+    assert_eq!(*model.blob().unwrap(), *body);
+    // A chunk that two blobs share outlives the one.
+    let other = store(&db, &body[..5 * CHUNK]);
+    put(&db, smile("rates"), &other);
+    drop((first, second, other));
+    let mut batch = Batch::new();
+    batch.delete_model(&smile("fx")).unwrap();
+    db.commit(batch).unwrap();
+    for _ in 0..3 {
+        db.checkpoint().unwrap();
+    }
+    assert_eq!(*model.blob().unwrap(), *body, "what is lent stays");
+    let crashed = Database::open_on(Arc::new(disk.crash()), chunked()).unwrap();
+    let model = crashed.snapshot().model(&smile("rates")).unwrap().unwrap();
+    assert_eq!(*model.blob().unwrap(), body[..5 * CHUNK]);
+}
+
+/// A file of which most chunks are dead is written anew, so that its space comes back; who reads it goes on.
+#[test]
+fn space_of_dead_chunks_comes_back() {
+    let (disk, db) = in_memory();
+    let shared = noise(3, 2 * CHUNK);
+    let long: Vec<u8> = shared.iter().copied().chain(noise(4, 20 * CHUNK)).collect();
+    put(&db, smile("long"), &store(&db, &long));
+    put(&db, smile("short"), &store(&db, &[&shared[..], &[1; 100]].concat()));
+    db.checkpoint().unwrap();
+    let held = db.snapshot().model(&smile("long")).unwrap().unwrap();
+    let mut batch = Batch::new();
+    batch.delete_model(&smile("long")).unwrap();
+    db.commit(batch).unwrap();
+    for _ in 0..3 {
+        db.checkpoint().unwrap();
+    }
+    let bytes = chunk_files(&disk).iter().map(|name| disk.contents(name).unwrap().len()).sum::<usize>();
+    assert!(bytes < 4 * CHUNK, "{bytes} bytes are left");
+    assert_eq!(*held.blob().unwrap(), *long);
+    for db in [&db, &Database::open_on(Arc::new(disk.crash()), chunked()).unwrap()] {
+        let model = db.snapshot().model(&smile("short")).unwrap().unwrap();
+        assert_eq!(model.range(0..2 * CHUNK as u64).unwrap()[..], shared[..]);
+    }
+}
+
+/// What was written and not put is nobody's: an opening after a crash removes it, a checkpoint does once it is dropped.
+#[test]
+fn a_put_that_is_cut_short_leaves_no_trace() {
+    let (disk, db) = in_memory();
+    put(&db, smile("fx"), &store(&db, &noise(1, 3 * CHUNK)));
+    let sound = chunk_files(&disk).len();
+    let mut writer = db.blob_writer();
+    writer.push(&noise(2, 3 * CHUNK)).unwrap();
+    let during = disk.crash();
+    drop(writer);
+    assert_eq!(chunk_files(&disk).len(), sound, "a dropped writer");
+    let stored = store(&db, &noise(2, 3 * CHUNK));
+    let after = disk.crash();
+    for disk in [during, after] {
+        let db = Database::open_on(Arc::new(disk.clone()), chunked()).unwrap();
+        assert_eq!((db.snapshot().models().len(), chunk_files(&disk).len()), (1, sound));
+    }
+    for _ in 0..3 {
+        db.checkpoint().unwrap();
+    }
+    assert_eq!(chunk_files(&disk).len(), sound + 1, "somebody may still put it");
+    put(&db, smile("late"), &stored);
+    drop(stored);
+    drop(store(&db, &noise(5, 3 * CHUNK)));
+    for _ in 0..3 {
+        db.checkpoint().unwrap();
+    }
+    assert_eq!(chunk_files(&disk).len(), sound + 1, "nobody can put what was dropped");
+    let late = db.snapshot().model(&smile("late")).unwrap().unwrap();
+    assert_eq!(*late.blob().unwrap(), *noise(2, 3 * CHUNK));
+}
+
+/// A blob, rows and a variable are put together or not at all.
+#[test]
+fn a_stored_blob_is_put_with_everything_else_of_its_transaction() {
+    let (_, db) = in_memory();
+    let stored = store(&db, &noise(1, 3 * CHUNK));
+    let given_up = db.transact::<(), CommitError>(|tx| {
+        tx.put_model_stored(smile("fx"), &stored)?;
+        let own = tx.model(&smile("fx"))?.unwrap();
+        assert_eq!((own.info().version, own.blob()?.len()), (1, 3 * CHUNK));
+        tx.set_variable(underbelly::Scope::Global, "trained", true);
+        Err(CommitError::Abandoned { reason: "no".to_string() })
+    });
+    assert!(given_up.is_err());
+    assert!(db.snapshot().models().is_empty() && db.variables().is_empty());
+    let (_, other) = in_memory();
+    let mut batch = Batch::new();
+    batch.put_model_stored(smile("fx"), &stored);
+    assert!(matches!(other.commit(batch), Err(CommitError::ForeignBlob)));
+    assert!(other.snapshot().models().is_empty());
+}
+
+/// Compressed chunks are what they were, and are shared with those that are not.
+#[test]
+fn compressed_chunks_read_as_they_were_put() {
+    let (disk, db) = in_memory();
+    let body: Vec<u8> = (0..6 * CHUNK as u32).map(|i| (i >> 9) as u8).collect();
+    let mut writer = db.blob_writer().compressed(true);
+    writer.push(&body).unwrap();
+    put(&db, smile("fx"), &writer.finish().unwrap());
+    let bytes: usize = chunk_files(&disk).iter().map(|name| disk.contents(name).unwrap().len()).sum();
+    assert!(bytes < CHUNK, "{bytes} bytes");
+    assert_eq!(store(&db, &body).bytes_written(), 0);
+    let model = db.snapshot().model(&smile("fx")).unwrap().unwrap();
+    assert_eq!(*model.blob().unwrap(), *body);
+    assert_eq!(*model.range(CHUNK as u64 - 3..2 * CHUNK as u64 + 3).unwrap(), body[CHUNK - 3..2 * CHUNK + 3]);
+}
+
+/// A damaged chunk is told by whoever reads that part, and by nobody else.
+#[test]
+fn damage_is_told_where_it_is_read() {
+    let (disk, db) = in_memory();
+    let body = noise(1, 4 * CHUNK);
+    put(&db, smile("fx"), &store(&db, &body));
+    db.close().unwrap();
+    let name = chunk_files(&disk).remove(0);
+    let mut bytes = disk.contents(&name).unwrap();
+    bytes[2 * CHUNK + 9] ^= 4;
+    disk.overwrite(&name, bytes);
+    let db = Database::open_on(Arc::new(disk.clone()), chunked()).unwrap();
+    let model = db.snapshot().model(&smile("fx")).unwrap().unwrap();
+    assert_eq!(*model.range(0..2 * CHUNK as u64).unwrap(), body[..2 * CHUNK]);
+    let told = |error: ReadError| matches!(error, ReadError::Storage(StorageError::Corrupt { .. }));
+    assert!(told(model.range(2 * CHUNK as u64..2 * CHUNK as u64 + 1).unwrap_err()));
+    assert!(told(model.blob().unwrap_err()));
+    let mut read = Vec::new();
+    assert!(model.reader().read_to_end(&mut read).is_err());
+    assert_eq!(read, body[..2 * CHUNK]);
+    drop(db);
+    assert_eq!(Database::verify_on(Arc::new(disk), |_, _| {}).unwrap().damages.len(), 1);
+}
+
+/// A file of the safetensors format: 8 bytes of length, the header, the data.
+fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+}
+
+/// The data of tensors begins on a page of its file, so that each tensor can be read in place, and nothing else is read.
+#[test]
+fn tensors_are_read_by_name_and_in_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::create_with(dir.path().join("db"), chunked()).unwrap();
+    let data = noise(9, 3 * CHUNK + 32);
+    let header = format!(
+        r#"{{"__metadata__":{{"by":"test"}},"bias":{{"dtype":"F32","shape":[8],"data_offsets":[0,32]}},"weight":{{"dtype":"F32","shape":[{},2],"data_offsets":[32,{}]}}}}"#,
+        3 * CHUNK / 8,
+        data.len(),
+    );
+    let body = safetensors(&header, &data);
+    put(&db, smile("net"), &store(&db, &body));
+    let model = db.snapshot().model(&smile("net")).unwrap().unwrap();
+    let names: Vec<String> = model.tensors().unwrap().into_iter().map(|tensor| tensor.name).collect();
+    assert_eq!(names, ["bias", "weight"]);
+    let (bias, weight) = (model.tensor("bias").unwrap(), model.tensor("weight").unwrap());
+    assert_eq!((&*bias.data, &*weight.data), (&data[..32], &data[32..]));
+    assert_eq!((&*weight.info.dtype, &weight.info.shape[..]), ("F32", &[3 * CHUNK as u64 / 8, 2][..]));
+    assert!(bias.data.is_mapped() && weight.data.is_mapped());
+    assert_eq!(bias.data.as_ptr().align_offset(64), 0);
+    assert!(model.blob().unwrap().is_mapped());
+    assert_eq!(*model.blob().unwrap(), *body);
+    assert!(matches!(model.tensor("none"), Err(ReadError::Tensor { .. })));
+    // Other words in the header: the same data is not written again.
+    let longer = safetensors(&header.replace("test", "somebody else"), &data);
+    let stored = store(&db, &longer);
+    assert!(stored.bytes_written() < 1_000, "{}", stored.bytes_written());
+    put(&db, smile("net"), &stored);
+    let model = db.snapshot().model(&smile("net")).unwrap().unwrap();
+    assert_eq!((&*model.blob().unwrap(), &*model.tensor("bias").unwrap().data), (&longer[..], &data[..32]));
+}
+
+/// Blobs that lie about their tensors, or have none, are refused and never read beyond their end.
+#[test]
+fn headers_of_tensors_are_not_believed() {
+    let (_, db) = in_memory();
+    let entry = |offsets: &str| format!(r#"{{"a":{{"dtype":"U8","shape":[4],"data_offsets":{offsets}}}}}"#);
+    let whole = safetensors(&entry("[0,4]"), &[1, 2, 3, 4]);
+    let bad = [
+        b"".to_vec(),
+        b"pickle".to_vec(),
+        safetensors("[1]", &[]),
+        safetensors("{", &[]),
+        whole[..whole.len() - 1].to_vec(),
+        whole[..20].to_vec(),
+        safetensors(&entry("[0,5]"), &[1, 2, 3, 4]),
+        safetensors(&entry("[3,2]"), &[1, 2, 3, 4]),
+        safetensors(&entry("[0,18446744073709551615]"), &[1, 2, 3, 4]),
+        safetensors(&entry("[-1,4]"), &[1, 2, 3, 4]),
+        safetensors(&entry("[0]"), &[1, 2, 3, 4]),
+        safetensors(r#"{"a":1}"#, &[1, 2, 3, 4]),
+    ];
+    for (n, body) in bad.into_iter().enumerate() {
+        put(&db, smile("net"), &store(&db, &body));
+        let model = db.snapshot().model(&smile("net")).unwrap().unwrap();
+        for refused in [model.tensors().map(|_| ()), model.tensor("a").map(|_| ())] {
+            assert!(matches!(refused, Err(ReadError::Tensor { .. })), "{n}");
+        }
+    }
+    put(&db, smile("net").with("timestamp", Timestamp(2)), &store(&db, &whole));
+    let model = db.snapshot().model(&smile("net")).unwrap().unwrap();
+    assert_eq!(*model.tensor("a").unwrap().data, [1, 2, 3, 4]);
+}

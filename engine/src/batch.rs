@@ -10,7 +10,7 @@ use crate::durability::Durability;
 use crate::error::CommitError;
 use crate::graph::SlotDate;
 use crate::limits::OPERATIONS_MAX;
-use crate::models::{Body, Metadata, ModelId, StoredBlob};
+use crate::models::{Body, MarkChange, Metadata, ModelId, StoredBlob};
 use crate::series::Delete;
 use crate::variables::{Change, Name, Scope, VariableValue};
 
@@ -73,6 +73,9 @@ pub struct Batch {
     pub(crate) models: Vec<(Metadata, Body)>,
     /// Each with the number of models that were put before it.
     pub(crate) deleted_models: Vec<(ModelId, usize)>,
+    pub(crate) marks: Vec<MarkChange>,
+    pub(crate) removed: Vec<(ModelId, u64)>,
+    pub(crate) collects: bool,
     pub(crate) variables: Vec<Change>,
     pub(crate) ends: Vec<SlotDate>,
     pub(crate) durability: Durability,
@@ -106,9 +109,10 @@ impl Batch {
         Batch::default()
     }
 
-    /// Number of rows, cells, models, deletions, changes of variables and declared ends.
+    /// Number of rows, cells, models, what is told of models, deletions, changes of variables and declared ends.
     pub fn len(&self) -> usize {
-        let models = self.models.len() + self.deleted_models.len();
+        let models = self.models.len() + self.deleted_models.len() + self.marks.len() + self.removed.len();
+        let models = models + usize::from(self.collects);
         self.rows + self.deletes.len() + self.cells.len() + models + self.variables.len() + self.ends.len()
     }
 

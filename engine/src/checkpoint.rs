@@ -31,7 +31,7 @@ use crate::error::CommitError;
 use crate::graph::Captured;
 use crate::image::{Layer, Overlay, taken_in};
 use crate::manifest;
-use crate::models::Unstored;
+use crate::models::{ChangedMarks, Unstored};
 use crate::record::v1;
 use crate::state::State;
 use crate::variables::Changed;
@@ -106,6 +106,7 @@ struct Begun {
     time: i64,
     next_run: u64,
     models: Unstored,
+    marks: ChangedMarks,
     variables: Changed,
     loose: Vec<ObjectId>,
     load: Load,
@@ -242,9 +243,10 @@ impl Attempt<'_> {
             let what = format!("object {missing} is named but not stored; the log is kept");
             return Err(CommitError::Internal { what });
         }
-        self.report.records = self
-            .slices
-            .once(|state| state.graph.changed_records() + state.variables.changed_records() as u64)?;
+        self.report.records = self.slices.once(|state| {
+            let others = state.variables.changed_records() + state.models.marks.changed_records();
+            state.graph.changed_records() + others as u64
+        })?;
         Ok(())
     }
 
@@ -264,6 +266,7 @@ impl Attempt<'_> {
                 time: state.time.0,
                 next_run: state.next_run,
                 models: state.models.take_unstored(),
+                marks: state.models.marks.take_changed(),
                 variables: state.variables.take_changed(),
                 loose: self.core.objects.take_loose(),
                 load: self.core.backlog.load(),
@@ -352,6 +355,7 @@ impl Attempt<'_> {
         }
         overlay.push_models(&begun.models)?;
         overlay.push_variables(&begun.variables)?;
+        overlay.push_marks(&begun.marks)?;
         let reference = overlay.finish(file)?;
         self.note_made(name);
         Ok(Layer::open(self.disk, core.database, &reference)?)
@@ -383,6 +387,7 @@ impl Attempt<'_> {
         self.slices.once_even_if_poisoned(|state: &mut State| {
             state.graph.abandon_capture();
             state.models.give_back_unstored(begun.models);
+            state.models.marks.give_back_changed(begun.marks);
             state.variables.give_back_changed(begun.variables);
             state.capture = 0;
         });

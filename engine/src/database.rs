@@ -17,7 +17,7 @@ use crate::core::{Chore, Commit, Core};
 use crate::error::{CommitError, Failure, OpenError, SchemaError};
 use crate::graph::{Event, ProducerDefinition, SlotDefinition};
 use crate::listing::TABLE_COLUMNS;
-use crate::models::{BlobWriter, IndexStatus};
+use crate::models::{BlobWriter, IndexStatus, Metadata, Model};
 use crate::open::{self, RecoveryReport};
 use crate::options::Options;
 use crate::producers::{Finished, Outputs, Run, is_worker, run_ready, work};
@@ -288,6 +288,30 @@ impl Database {
     /// Takes a blob as a stream, ahead of the transaction that puts it as a version of a model.
     pub fn blob_writer(&self) -> BlobWriter<'_> {
         BlobWriter::new(self.core())
+    }
+
+    /// Puts a version of a model unless there is one; answers the newest, and whether that was put now.
+    ///
+    /// # Errors
+    /// As [`Database::commit`].
+    pub fn put_model_once(
+        &self,
+        metadata: &Metadata,
+        blob: impl Into<Vec<u8>>,
+    ) -> Result<(Model, bool), CommitError> {
+        let blob: Vec<u8> = blob.into();
+        let is_new = self.transact(|tx| -> Result<bool, CommitError> {
+            if tx.model(metadata)?.is_some() {
+                return Ok(false);
+            }
+            tx.put_model(metadata.clone(), blob.clone())?;
+            Ok(true)
+        })?;
+        let gone = || CommitError::UnknownVersion {
+            model: metadata.id().map(|id| id.to_string()).unwrap_or_default(),
+            version: "newest".to_string(),
+        };
+        Ok((self.snapshot().model(metadata)?.ok_or_else(gone)?, is_new))
     }
 
     /// Waits until a transaction is durable, and all before it with it; it is written now, if it was not.

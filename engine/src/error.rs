@@ -353,6 +353,42 @@ pub enum CommitError {
         /// The seq of the oldest snapshot, and the number of deletes after it, where these alone leave no room.
         held: Option<(u64, usize)>,
     },
+    /// No such model, or no such version of it.
+    #[error("model {model} has no version {version}; `ubctl model versions` lists them")]
+    UnknownVersion {
+        /// The model's identity.
+        model: String,
+        /// The version: a number, or `newest`.
+        version: String,
+    },
+    /// An alias that names another version than was expected.
+    #[error(
+        "alias {alias:?} of model {model} names {}, not {}; read it again and decide anew",
+        version_or_none(found),
+        version_or_none(expected)
+    )]
+    AliasMoved {
+        /// The model's identity.
+        model: String,
+        /// The alias.
+        alias: String,
+        /// The version that it was to name.
+        expected: Option<u64>,
+        /// The version that it names.
+        found: Option<u64>,
+    },
+    /// A version that is not deleted alone.
+    #[error("version {version} of model {model} is {why} and stays; {remedy}")]
+    VersionHeld {
+        /// The model's identity.
+        model: String,
+        /// The version.
+        version: u64,
+        /// What holds it.
+        why: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// What a blob was to be read from failed.
     #[error("the source of a blob cannot be read: {source}; nothing of it was kept")]
     Source {
@@ -500,6 +536,14 @@ pub enum ReadError {
         /// The object's hash.
         object: String,
     },
+    /// Text that is no place of a version.
+    #[error(
+        "{text:?} is no place of a model; write ID, ID@VERSION or ID@ALIAS with the 64 digits of the identity"
+    )]
+    Location {
+        /// The text.
+        text: String,
+    },
     /// Bytes that a blob does not have.
     #[error("bytes {start} to {end} are not within a blob of {bytes} bytes; ask for a part of it")]
     Range {
@@ -569,6 +613,10 @@ macro_rules! fatal_from {
 }
 
 fatal_from!(ReadError, CommitError, ColumnError, MetadataError, KeyError, QueryError);
+
+fn version_or_none(version: &Option<u64>) -> String {
+    version.map_or_else(|| "nothing".to_string(), |version| format!("version {version}"))
+}
 
 impl From<CommitError> for SchemaError {
     fn from(error: CommitError) -> SchemaError {

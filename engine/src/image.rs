@@ -11,7 +11,10 @@ use underbelly_storage::object::ObjectId;
 use crate::files;
 use crate::graph::{Fact, Graph, Restorer};
 use crate::limits::DELTAS_MAX;
-use crate::models::{Metadata, ModelId, Numbered, Unstored, Version};
+use crate::models::{
+    ChangedMarks, Metadata, MetadataError, ModelId, Numbered, StoredMark, Unstored, Version, decode_mark,
+    encode_mark,
+};
 use crate::objects::Names;
 use crate::pool::Pool;
 use crate::record::v1;
@@ -22,6 +25,9 @@ const MODEL: u8 = 8;
 
 /// The kind of the records of variables.
 const VARIABLE: u8 = 9;
+
+/// The kind of the records of marks of models.
+const MARK: u8 = 10;
 
 /// Records that are decoded at once.
 const RESTORE_RECORDS: usize = 1 << 14;
@@ -111,7 +117,7 @@ impl<'i> Overlay<'i> {
         if self.is_base { Ok(()) } else { self.writer.push(key, None) }
     }
 
-    /// Writes variables that changed. They stand behind all other records.
+    /// Writes variables that changed. They stand behind the versions of models.
     pub(crate) fn push_variables(&mut self, changed: &Changed) -> Result<(), StorageError> {
         let mut value = Vec::new();
         for ((major, minor), stored) in changed {
@@ -120,6 +126,27 @@ impl<'i> Overlay<'i> {
                 Some(stored) => {
                     value.clear();
                     variables::encode(&mut value, stored);
+                    self.push(key, &value)?;
+                }
+                None => self.push_removed(key)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is told of models. It stands behind all other records.
+    pub(crate) fn push_marks(&mut self, changed: &ChangedMarks) -> Result<(), StorageError> {
+        let mut value = Vec::new();
+        for ((major, minor), stored) in changed {
+            let key = Key { kind: MARK, major: *major, minor: *minor };
+            match stored {
+                Some(stored) => {
+                    value.clear();
+                    let refused = |error: MetadataError| StorageError::Refused {
+                        file: files::IMAGES_DIR.to_string(),
+                        what: error.to_string(),
+                    };
+                    encode_mark(&mut value, stored).map_err(refused)?;
                     self.push(key, &value)?;
                 }
                 None => self.push_removed(key)?,
@@ -212,6 +239,7 @@ enum Part {
     Fact(Fact),
     Model(Numbered),
     Variable(Stored),
+    Mark(StoredMark),
 }
 
 /// The records of a state image, taken in.
@@ -222,6 +250,8 @@ pub(crate) struct Taken {
     /// Versions of models, in order.
     pub models: Vec<Numbered>,
     variables: Vec<Stored>,
+    /// What is told of models, in order.
+    pub marks: Vec<StoredMark>,
     /// What cells and models name.
     pub names: Names,
 }
@@ -240,6 +270,10 @@ impl Taken {
             Part::Model(numbered) => {
                 numbered.version.objects().for_each(|object| self.names.push(object));
                 self.models.push(numbered);
+                Ok(())
+            }
+            Part::Mark(stored) => {
+                self.marks.push(stored);
                 Ok(())
             }
             Part::Variable(stored) => {
@@ -272,6 +306,7 @@ pub(crate) fn read(layers: &[Layer], pool: &Pool) -> Result<Taken, StorageError>
     let decode = |(key, value): (Key, &[u8])| match key.kind {
         MODEL => model(key, value).map(Part::Model).map_err(|what| of(key, what)),
         VARIABLE => variables::decode(key, value).map(Part::Variable).map_err(|what| of(key, what)),
+        MARK => decode_mark(key, value).map(Part::Mark).map_err(|what| of(key, what)),
         _ => Fact::decode(key, value).map(Part::Fact).map_err(|error| of(key, error.to_string())),
     };
     let mut merge = Merge::new(layers.iter().map(|layer| &layer.image))?;

@@ -93,8 +93,9 @@ pub use listing::{
     TABLE_COLUMNS, TreeRow, WorkRow,
 };
 pub use models::{
-    BlobWriter, IDENTITY_PREFIX, IndexState, IndexStatus, MetaValue, Metadata, MetadataError, Model, ModelId,
-    ModelInfo, ModelReader, StoredBlob, Tensor, TensorInfo, Where, WhereError,
+    Alias, AliasTarget, Annotation, BlobWriter, IDENTITY_PREFIX, IndexState, IndexStatus, Location,
+    MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo, ModelName, ModelReader, Retention,
+    StoredBlob, Tensor, TensorInfo, TrainedOn, Training, VersionInfo, Where, WhereError,
 };
 pub use open::RecoveryReport;
 pub use options::Options;

@@ -8,9 +8,11 @@ mod entry;
 mod fill;
 mod find;
 mod json;
+mod marks;
 mod metadata;
 mod tensors;
 mod upload;
+mod versions;
 mod wanted;
 
 pub(crate) use attributes::Attributes;
@@ -19,8 +21,14 @@ pub use catalogue::ModelInfo;
 pub(crate) use catalogue::{Models, Numbered, Unstored, Version};
 pub(crate) use content::Content;
 pub use content::{Model, ModelReader};
+pub use marks::Retention;
+pub(crate) use marks::{
+    ChangedMarks, MarkChange, MarkKind, MarkName, NEWEST, StoredMark, value_of_cbor, value_to_cbor,
+};
+pub(crate) use marks::{decode as decode_mark, encode as encode_mark};
 pub use metadata::{IDENTITY_PREFIX, MetaValue, Metadata, MetadataError, ModelId};
 pub use tensors::{Tensor, TensorInfo};
 pub(crate) use upload::Body;
 pub use upload::{BlobWriter, StoredBlob};
+pub use versions::{Alias, AliasTarget, Annotation, Location, ModelName, TrainedOn, Training, VersionInfo};
 pub use wanted::{Where, WhereError};

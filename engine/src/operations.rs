@@ -14,7 +14,9 @@ use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
 use crate::backlog::Load;
 use crate::graph::{ContentId, Event, EventV1, Outcome, OutputWrite, Write};
 use crate::limits::{FEW_COLUMNS_MAX, FEW_ROWS_MAX};
-use crate::models::{Metadata, ModelId, StoredBlob};
+use crate::models::{
+    MarkChange, MarkKind, MarkName, Metadata, ModelId, StoredBlob, value_of_cbor, value_to_cbor,
+};
 use crate::objects::{ChunkFile, Place};
 use crate::record::v1;
 use crate::series::{Few, Table, inexact};
@@ -30,6 +32,12 @@ pub(crate) struct Operations {
     /// Models that are deleted, before others are put.
     pub deleted_models: Vec<ModelId>,
     pub models: Vec<PutModel>,
+    /// In their order, behind the puts.
+    pub marks: Vec<MarkChange>,
+    /// Versions that are deleted alone.
+    pub removed: Vec<(ModelId, u64)>,
+    /// Whether all versions go that are not to be kept.
+    pub collects: bool,
     /// In their order: a variable may be changed several times.
     pub variables: Vec<Change>,
     pub event: Option<Event>,
@@ -171,6 +179,8 @@ impl Operations {
             + deletes
             + self.models.len()
             + self.deleted_models.len()
+            + self.marks.len()
+            + self.removed.len()
             + self.variables.len()
             + cells
             + others;
@@ -215,6 +225,16 @@ impl Operations {
             bytes: put.bytes,
             chunks: put.chunks.iter().map(|(id, bytes)| v1::Part { id: id.0, bytes: *bytes }).collect(),
         };
+        let mark = |change: &MarkChange| {
+            let value = change.value.as_ref().map(value_to_cbor).transpose();
+            Ok(v1::Mark {
+                id: change.id.0,
+                kind: change.mark.kind as u8,
+                version: change.mark.version,
+                name: change.mark.name.to_string(),
+                value: value.map_err(|error| error.to_string())?,
+            })
+        };
         let of_series = |deletes: &'_ Deletes| {
             let delete = |tombstone: &Tombstone| {
                 Ok(v1::SeriesDelete { series: deletes.series.to_string(), delete: tombstone.try_into()? })
@@ -227,6 +247,13 @@ impl Operations {
             appends: self.appends.iter().map(append).collect(),
             deleted_models: self.deleted_models.iter().map(|id| id.0).collect(),
             models: self.models.iter().map(model).collect(),
+            marks: self.marks.iter().map(mark).collect::<Result<_, String>>()?,
+            removed: self
+                .removed
+                .iter()
+                .map(|(id, number)| v1::Removed { id: id.0, number: *number })
+                .collect(),
+            collects: self.collects,
             variables: self.variables.iter().map(v1::Variable::from).collect(),
             event: self.event.as_ref().map(EventV1::from),
         })
@@ -299,6 +326,15 @@ impl Operations {
                 chunks,
             });
         }
+        for mark in record.marks {
+            let kind = MarkKind::of(mark.kind).ok_or("a mark of a model is of no known kind".to_string())?;
+            let value = mark.value.as_deref().map(value_of_cbor).transpose()?;
+            let (id, name) = (ModelId(mark.id), MarkName::new(kind, mark.version, &mark.name));
+            operations.marks.push(MarkChange { id, mark: name, value, expected: None });
+        }
+        operations.removed =
+            record.removed.iter().map(|removed| (ModelId(removed.id), removed.number)).collect();
+        operations.collects = record.collects;
         for variable in record.variables {
             let Change { name, value } = variable.into();
             check_change(&name, value.as_ref()).map_err(|error| error.to_string())?;

@@ -35,6 +35,7 @@ impl Core {
         batch.check()?;
         let mut pins = self.pending.pin();
         let Batch { appends, deletes, cells, mut models, deleted_models, variables, ends, .. } = batch;
+        let (marks, removed, collects) = (batch.marks, batch.removed, batch.collects);
         let mut operations = Operations::default();
         let mut writes = Vec::new();
         let mut slots = HashMap::new();
@@ -59,6 +60,10 @@ impl Core {
         for change in &variables {
             check_change(&change.name, change.value.as_ref())?;
         }
+        for change in &marks {
+            change.check()?;
+        }
+        (operations.marks, operations.removed, operations.collects) = (marks, removed, collects);
         operations.variables = variables;
         operations.deletes = self.prepare_deletes(deletes, &appends)?;
         if !deleted_models.is_empty() {

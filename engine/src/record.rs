@@ -91,8 +91,8 @@ mod tests {
     use underbelly_storage::{Column, ColumnType, Date, Timestamp};
 
     use super::v1::{
-        Append, Delete, KeyValue, Model, NamedColumn, Object, Part, Record, Rows, SchemaColumn, Scope,
-        SegmentRef, SeriesDelete, Variable, VariableValue,
+        Append, Delete, KeyValue, Mark, Model, NamedColumn, Object, Part, Record, Removed, Rows,
+        SchemaColumn, Scope, SegmentRef, SeriesDelete, Variable, VariableValue,
     };
     use super::*;
     use crate::graph::{
@@ -163,6 +163,15 @@ mod tests {
                 bytes: 1 << 21,
                 chunks: vec![Part { id: [5; 32], bytes: 1 << 21 }],
             }],
+            marks: vec![Mark {
+                id: [6; 32],
+                kind: 1,
+                version: 0,
+                name: "a".to_string(),
+                value: Some(vec![0xa1, 0x61, 0x76, 1]),
+            }],
+            removed: vec![Removed { id: [6; 32], number: 1 }],
+            collects: true,
             variables: vec![Variable {
                 scope: Scope::Asset("a".to_string()),
                 name: "v".to_string(),
@@ -181,8 +190,8 @@ mod tests {
         assert_eq!(time, Timestamp(0x0102_0304));
         assert_eq!(encode(&read).unwrap()[PREFIX_BYTES..], payload[PREFIX_BYTES..]);
         let hash = blake3::hash(&payload).to_hex();
-        assert_eq!(payload.len(), 1168);
-        assert_eq!(hash.as_str(), "825f050f8293017dc8b8795d0154415cfa4eeaa9fef791d33bdf6d62a811e9a9");
+        assert_eq!(payload.len(), 1312);
+        assert_eq!(hash.as_str(), "77f769e4920ea35286c0b758549f9db00efd8a74f836d9f8ccc3eed86b5d1777");
     }
 
     /// Every kind of event, and every type of column and of variable.
@@ -260,7 +269,7 @@ mod tests {
             hasher.update(&encode(&Record { variables, ..Record::default() }).unwrap());
         }
         let hash = hasher.finalize().to_hex();
-        assert_eq!(hash.as_str(), "2f8707ac6beb4b479385d1a1e1a113230d32986f0aec159ee54d453daba75740");
+        assert_eq!(hash.as_str(), "d91f78e94568496c579f4a0962244dcd51a530f8263f8d093870795aac6ef6c1");
     }
 
     #[test]

@@ -168,9 +168,10 @@ pub(crate) fn restore(
     let began = Instant::now();
     restored.state.variables = taken.take_variables()?;
     let (names, versions) = (std::mem::take(&mut taken.names), std::mem::take(&mut taken.models));
+    let marks = std::mem::take(&mut taken.marks);
     let add_objects = || {
         restored.add_objects(manifest, &packs, &names, pool)?;
-        Ok::<_, RestoreError>(Models::restored(versions))
+        Ok::<_, RestoreError>(Models::restored(versions, marks))
     };
     // A repair may have found no image.
     let make_graph = || if manifest.images.is_empty() { Ok(Graph::new()) } else { taken.finish() };

@@ -8,7 +8,7 @@ use underbelly_storage::{Columns, Value};
 use crate::error::ReadError;
 use crate::feed::CHANGES_SERIES;
 use crate::graph::{CellId, CellInfo, Key, SlotDate, SlotId};
-use crate::models::{Content, Metadata, Model, ModelInfo};
+use crate::models::{Content, Model, ModelInfo, ModelName};
 use crate::series::{Series, SeriesInfo};
 use crate::slots::content;
 use crate::state::State;
@@ -169,14 +169,14 @@ impl Snapshot {
         Ok(Some(Cell { rows, generation: version.g, seq: version.seq, info }))
     }
 
-    /// The newest version of the model with this identity; `None` where there is none. The metadata's
+    /// The newest version of the model with this metadata or identity; `None` where there is none. The metadata's
     /// `timestamp`, `name` and `tags` do not matter and may be missing.
     ///
     /// # Errors
-    /// [`ReadError::Metadata`] where the metadata has no identity, as [`Metadata::id`] says;
+    /// [`ReadError::Metadata`] where the metadata has no identity, as [`Metadata::id`](crate::Metadata::id) says;
     /// [`ReadError::Storage`] or [`ReadError::MissingObject`] where the blob is damaged or cannot be read.
-    pub fn model(&self, metadata: &Metadata) -> Result<Option<Model>, ReadError> {
-        let id = metadata.id()?;
+    pub fn model(&self, model: &impl ModelName) -> Result<Option<Model>, ReadError> {
+        let id = model.model_id()?;
         let found = {
             let state = self.base().state();
             let newest = state.models.newest(&id, self.seq());

@@ -3,6 +3,7 @@
 //! Guarded by one mutex, which is never held over I/O or user code. [`State::check`] says everything that could
 //! be refused; [`State::apply`] then cannot fail half-way.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use underbelly_query::Tombstone;
@@ -13,7 +14,7 @@ use crate::error::{CommitError, ReadError};
 use crate::feed::Recent;
 use crate::graph::{CellId, Effects, Graph};
 use crate::limits::DELETES_MAX;
-use crate::models::{Models, Version};
+use crate::models::{MarkChange, MarkKind, MetaValue, ModelId, Models, NEWEST, Version};
 use crate::objects::Objects;
 use crate::operations::{Append, Deletes, Operations, Rows};
 use crate::record::v1::SegmentRef;
@@ -66,6 +67,9 @@ impl State {
             }
         }
         self.variables.check(&operations.variables)?;
+        if !operations.marks.is_empty() || !operations.removed.is_empty() {
+            self.models.check(operations)?;
+        }
         if let Some(event) = &operations.event {
             self.graph.check(event)?;
         }
@@ -127,10 +131,11 @@ impl State {
         for append in &mut operations.appends {
             self.apply_append(seq, append);
         }
-        let changes = operations.variables.len() + operations.deleted_models.len();
+        let changes = operations.variables.len() + operations.deleted_models.len() + operations.models.len();
         for id in operations.deleted_models.drain(..) {
-            self.models.delete(seq, id);
+            self.models.delete(seq, time, id);
         }
+        let mut touched: BTreeSet<ModelId> = operations.models.iter().map(|put| put.id).collect();
         for put in operations.models.drain(..) {
             for object in put.objects() {
                 objects.name(&object);
@@ -148,6 +153,23 @@ impl State {
                 chunks: put.chunks,
             };
             self.models.push(put.id, version);
+        }
+        for MarkChange { id, mut mark, value, .. } in operations.marks.drain(..) {
+            touched.insert(id);
+            let newest = self.models.newest(&id, u64::MAX).map_or(0, |(number, _)| number);
+            if mark.version == NEWEST {
+                mark.version = newest;
+            }
+            let is_newest = mark.kind == MarkKind::Alias && value == Some(MetaValue::I64(-1));
+            let value = if is_newest { i64::try_from(newest).ok().map(MetaValue::I64) } else { value };
+            self.models.marks.set((seq, time), id, mark, value);
+        }
+        for (id, number) in operations.removed.drain(..) {
+            self.models.remove(seq, id, number);
+        }
+        match operations.collects {
+            true => self.models.retain_all(seq, time),
+            false => touched.into_iter().for_each(|id| self.models.retain(seq, time, id)),
         }
         let changes = effects.superseded.len() + changes;
         let is_needed = changes > 0

@@ -12,7 +12,9 @@ use crate::durability::Durability;
 use crate::error::{CommitError, ReadError};
 use crate::graph::{Key, SlotDate, SlotId};
 use crate::limits::CONFLICT_RETRIES;
-use crate::models::{Body, Content, Metadata, Model, ModelId, StoredBlob};
+use crate::models::{
+    AliasTarget, Body, Content, MetaValue, Metadata, Model, ModelId, ModelName, StoredBlob, Training,
+};
 use crate::series::{Delete, Series};
 use crate::snapshot::Snapshot;
 use crate::state::State;
@@ -225,6 +227,51 @@ impl Transaction {
         self.batch.delete_model(metadata)?;
         self.written_models.insert(metadata.id()?, None);
         Ok(())
+    }
+
+    /// Lets an alias name a version. See [`Batch::set_alias_if`]; `None` for `expected` takes any.
+    ///
+    /// # Errors
+    /// As [`Batch::set_alias_if`].
+    pub fn set_alias(
+        &mut self,
+        model: &impl ModelName,
+        alias: &str,
+        expected: Option<Option<u64>>,
+        target: impl Into<AliasTarget>,
+    ) -> Result<(), CommitError> {
+        match expected {
+            Some(expected) => self.batch.set_alias_if(model, alias, expected, target),
+            None => self.batch.set_alias(model, alias, target),
+        }
+        .map(drop)
+    }
+
+    /// Tells something of a model or a version. See [`Batch::annotate`].
+    ///
+    /// # Errors
+    /// As [`Batch::annotate`].
+    pub fn annotate(
+        &mut self,
+        model: &impl ModelName,
+        version: Option<AliasTarget>,
+        name: &str,
+        value: impl Into<MetaValue>,
+    ) -> Result<(), CommitError> {
+        self.batch.annotate(model, version, name, value).map(drop)
+    }
+
+    /// Tells what a version was made from. See [`Batch::trained_on`].
+    ///
+    /// # Errors
+    /// As [`Batch::trained_on`].
+    pub fn trained_on(
+        &mut self,
+        model: &impl ModelName,
+        version: AliasTarget,
+        training: &Training,
+    ) -> Result<(), CommitError> {
+        self.batch.trained_on(model, version, training).map(drop)
     }
 
     /// Sets a variable. See [`Batch::set_variable`].

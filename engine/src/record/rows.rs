@@ -27,12 +27,16 @@ pub(crate) fn encode(operations: &Operations) -> Option<Vec<u8>> {
         appends,
         deleted_models,
         models,
+        marks,
+        removed,
+        collects,
         variables,
         event,
         inline_bytes,
         stored: _,
     } = operations;
-    let has_models = !models.is_empty() || !deleted_models.is_empty();
+    let has_marks = !marks.is_empty() || !removed.is_empty() || *collects;
+    let has_models = !models.is_empty() || !deleted_models.is_empty() || has_marks;
     let is_more =
         !objects.is_empty() || has_models || !variables.is_empty() || !deletes.is_empty() || event.is_some();
     if appends.is_empty() || is_more {

@@ -25,6 +25,12 @@ pub struct Record {
     pub deleted_models: Vec<[u8; 32]>,
     /// Versions of models.
     pub models: Vec<Model>,
+    /// Marks of models, in their order.
+    pub marks: Vec<Mark>,
+    /// Versions of models that are deleted alone.
+    pub removed: Vec<Removed>,
+    /// Whether all versions go that are not to be kept.
+    pub collects: bool,
     /// Changes of variables, in their order.
     pub variables: Vec<Variable>,
     /// What happens to the graph.
@@ -247,6 +253,30 @@ pub struct Part {
     pub id: [u8; 32],
     /// Its length.
     pub bytes: u64,
+}
+
+/// What is told of a model beside its versions.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub struct Mark {
+    /// Identity of the model.
+    pub id: [u8; 32],
+    /// 1 alias, 2 annotation, 3 pin, 4 retention, 5 lineage.
+    pub kind: u8,
+    /// The version that it is about; 0 the model, the greatest number the newest version.
+    pub version: u64,
+    /// Its name.
+    pub name: String,
+    /// Its value, as canonical CBOR of a dict with the entry `v`; `None` where it is taken away.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A version of a model that is deleted.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub struct Removed {
+    /// Identity of the model.
+    pub id: [u8; 32],
+    /// Number of the version.
+    pub number: u64,
 }
 
 /// A variable that is set, or removed.

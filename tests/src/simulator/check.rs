@@ -54,6 +54,9 @@ fn text(value: &VariableValue) -> String {
     }
 }
 
+/// The alias that models of the simulator have.
+pub(super) const ALIAS: &str = "best";
+
 /// A blob of the simulator: a byte that changes from page to page, so that blobs share some chunks and not all.
 pub(super) fn blob(byte: u8, len: usize) -> Vec<u8> {
     (0..len).map(|at| byte ^ ((at >> 13) as u8 & 0x70)).collect()
@@ -148,13 +151,23 @@ pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble
     }
     for (number, versions) in &model.models {
         let found = snapshot.model(&metadata(*number))?;
-        let (Some(found), Some((byte, len))) = (found, versions.last()) else {
+        let (Some(found), Some((newest, byte, len))) = (found, versions.last()) else {
             return wrong(format!("seq {at}: model {number} is missing"));
         };
         let version = found.info().version;
         let bytes = &*found.blob()?;
-        if version != versions.len() as u64 || bytes != blob(*byte, *len) {
-            return wrong(format!("seq {at}: model {number} is version {version} of {}", versions.len()));
+        if version != *newest || bytes != blob(*byte, *len) {
+            return wrong(format!("seq {at}: model {number} is version {version} of {newest}"));
+        }
+        let all = snapshot.model_versions(&metadata(*number))?;
+        let all: Vec<u64> = all.iter().rev().map(|version| version.info.version).collect();
+        let expected: Vec<u64> = versions.iter().map(|version| version.0).collect();
+        let alias = snapshot.model_alias(&metadata(*number), ALIAS)?.map(|named| named.info().version);
+        if all != expected || alias != model.aliases.get(number).copied() {
+            let aliases = &model.aliases;
+            return wrong(format!(
+                "seq {at}: model {number} has versions {all:?}, {alias:?} by name, not {expected:?} and {aliases:?}"
+            ));
         }
     }
     Ok(())

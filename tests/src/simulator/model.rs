@@ -55,6 +55,10 @@ pub enum Effect {
     Model(u8, u8, usize),
     /// Deletes all versions of a model.
     DeleteModel(u8),
+    /// Lets the alias of a model name its newest version, or nothing.
+    Alias(u8, bool),
+    /// Keeps so many versions of a model.
+    Keep(u8, u64),
     /// Sets a variable to what follows from a number, or removes it.
     Variable(u8, Option<i64>),
     /// Declares the end of a day.
@@ -74,8 +78,12 @@ pub struct Model {
     pub series: BTreeMap<&'static str, Vec<RowOf>>,
     /// Contents and generations.
     pub cells: BTreeMap<CellName, (Option<i64>, u64)>,
-    /// Byte and length of each version.
-    pub models: BTreeMap<u8, Vec<(u8, usize)>>,
+    /// Number, byte and length of each version.
+    pub models: BTreeMap<u8, Vec<(u64, u8, usize)>>,
+    /// The versions that aliases name.
+    pub aliases: BTreeMap<u8, u64>,
+    /// How many versions are kept.
+    pub kept: BTreeMap<u8, u64>,
     /// Numbers from which the values of variables follow.
     pub variables: BTreeMap<u8, i64>,
     /// Days that ended.
@@ -115,18 +123,39 @@ impl Model {
                     }
                 }
                 Effect::Delete(_) => {}
-                Effect::DeleteModel(model) => drop(self.models.remove(&model)),
+                Effect::DeleteModel(model) => {
+                    self.models.remove(&model);
+                    self.aliases.remove(&model);
+                    self.kept.remove(&model);
+                }
+                Effect::Alias(model, true) => {
+                    let newest = self.models.get(&model).and_then(|versions| versions.last());
+                    self.aliases.extend(newest.map(|newest| (model, newest.0)));
+                }
+                Effect::Alias(model, false) => drop(self.aliases.remove(&model)),
+                Effect::Keep(model, count) => drop(self.kept.insert(model, count)),
                 Effect::Variable(variable, Some(n)) => drop(self.variables.insert(variable, n)),
                 Effect::Variable(variable, None) => drop(self.variables.remove(&variable)),
                 Effect::Put(cell, n) => {
                     cells.insert(cell, n);
                 }
-                Effect::Model(model, byte, len) => self.models.entry(model).or_default().push((byte, len)),
+                Effect::Model(model, byte, len) => {
+                    let versions = self.models.entry(model).or_default();
+                    let number = versions.last().map_or(0, |last| last.0) + 1;
+                    versions.push((number, byte, len));
+                }
                 Effect::End(day) => drop(self.ended.insert(day)),
                 Effect::Slot(name) => drop(self.slots.insert(name)),
                 Effect::Producer(name) => drop(self.producers.insert(name)),
                 Effect::Run(name) => *self.runs.entry(name).or_default() += 1,
             }
+        }
+        for (model, kept) in &self.kept {
+            let Some(versions) = self.models.get_mut(model) else { continue };
+            let (named, first) =
+                (self.aliases.get(model).copied(), versions.len().saturating_sub((*kept).max(1) as usize));
+            let mut at = 0..;
+            versions.retain(|version| at.next().is_some_and(|at| at >= first) || Some(version.0) == named);
         }
         for (cell, content) in cells {
             let known = self.cells.entry(cell).or_default();

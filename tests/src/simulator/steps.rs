@@ -4,7 +4,8 @@ use std::cell::Cell;
 
 use underbelly::disk::{Calls, Fault, FaultKind};
 use underbelly::{
-    Batch, CommitError, Database, Delete, Durability, ReadError, SchemaError, Timestamp, VariableValue,
+    AliasTarget, Batch, CommitError, Database, Delete, Durability, ReadError, Retention, SchemaError,
+    Timestamp, VariableValue,
 };
 
 use super::check::VARIABLES;
@@ -69,6 +70,7 @@ impl Life {
         match self.numbers.below(27) {
             0..8 => self.commit_some(),
             8 => self.commit_large(),
+            9 if self.numbers.below(3) == 0 => self.tell_of_model(),
             9 => self.upload(),
             10 if self.numbers.below(2) == 0 => self.count_up(),
             10..12 => self.transact(),
@@ -255,6 +257,47 @@ impl Life {
         }
         self.tell(|| format!("commit {} large parts", effects.len()));
         self.attempt("large commit", effects, |db| db.commit(batch)).map(|_| ())
+    }
+
+    /// An alias of a model, or how many of its versions are kept; sometimes with a new version, sometimes moved by somebody else
+    /// before.
+    fn tell_of_model(&mut self) -> Result<(), Trouble> {
+        let model = self.numbers.below(MODELS) as u8;
+        let (choice, count, puts) =
+            (self.numbers.below(4), self.numbers.below(3), self.numbers.below(2) == 0);
+        let (mut batch, mut effects) = (Batch::new(), Vec::new());
+        if puts {
+            batch.put_model(check::metadata(model), check::blob(9, 50));
+            effects.push(Effect::Model(model, 9, 50));
+        }
+        let named = self.model.aliases.get(&model).copied();
+        match choice {
+            0 => batch.remove_alias(&check::metadata(model), check::ALIAS)?,
+            1 => batch.set_retention(&check::metadata(model), Some(Retention::keep_last(count)))?,
+            2 => batch.set_alias_if(&check::metadata(model), check::ALIAS, Some(77), AliasTarget::Newest)?,
+            _ => batch.set_alias_if(&check::metadata(model), check::ALIAS, named, AliasTarget::Newest)?,
+        };
+        effects.push(match choice {
+            0 => Effect::Alias(model, false),
+            1 => Effect::Keep(model, count),
+            _ => Effect::Alias(model, true),
+        });
+        self.tell(|| format!("tell of model: {effects:?}, choice {choice}"));
+        let is_there = puts || self.model.models.contains_key(&model);
+        if choice == 2 || choice != 0 && !is_there {
+            let before = self.head()?;
+            let refused = self.db()?.commit(batch);
+            if self.head()? != before {
+                return Err("what was refused has a seq".into());
+            }
+            return match refused {
+                Err(CommitError::AliasMoved { .. }) if choice == 2 && is_there => Ok(()),
+                Err(CommitError::UnknownVersion { .. }) if !is_there => Ok(()),
+                Err(error) => self.excuse("tell of a model", &error),
+                Ok(_) => Err("an alias moved that should not".into()),
+            };
+        }
+        self.attempt("tell of a model", effects, |db| db.commit(batch)).map(|_| ())
     }
 
     /// A blob that comes in pieces, ahead of the transaction that puts it, if any does; now and then it was put before.

@@ -1,8 +1,12 @@
 //! `ubctl model`: blobs that are found by a metadata dict.
 
+mod versions;
+
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Subcommand;
 use underbelly::{
@@ -12,8 +16,9 @@ use underbelly::{
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing, print, stdout};
-use crate::time::parse_instant;
+use crate::time::{parse_duration, parse_instant};
 use crate::write;
+use versions::{Which, WhichVersion};
 
 /// Bytes of a blob that are written at once.
 const PART_BYTES: u64 = 8 << 20;
@@ -35,11 +40,15 @@ pub(crate) enum ModelCommand {
         #[arg(long)]
         compress: bool,
     },
-    /// Writes the newest version of a model to standard output or a file
+    /// Writes a version of a model, the newest unless told otherwise, to standard output or a file
     Get {
-        /// The metadata as JSON, or `@FILE`; "timestamp", "name" and "tags" do not matter
-        #[arg(long, value_name = "JSON")]
-        meta: String,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        version: WhichVersion,
+        /// Only this tensor of a blob in the safetensors format
+        #[arg(long, value_name = "NAME")]
+        tensor: Option<String>,
         /// Where the blob goes instead of standard output
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
@@ -56,6 +65,75 @@ pub(crate) enum ModelCommand {
         #[arg(long, value_name = "JSON")]
         meta: String,
     },
+    /// Lists the versions of a model, newest first
+    Versions {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Lists the aliases of a model, or the history of one, or lets one name a version
+    Alias {
+        #[command(flatten)]
+        which: Which,
+        /// The alias; without a version its history is shown
+        name: Option<String>,
+        /// The version that it is to name: a number, newest, or none
+        version: Option<String>,
+        /// Only where the alias names this version until then: a number, or none
+        #[arg(long, value_name = "VERSION", requires = "version")]
+        expect: Option<String>,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Pins a version, so that no retention deletes it
+    Pin {
+        #[command(flatten)]
+        which: Which,
+        /// The version
+        version: u64,
+        /// Takes the pin away instead
+        #[arg(long)]
+        off: bool,
+    },
+    /// Says which versions of a model are kept; all where nothing is given
+    ///
+    /// The newest version, pinned ones and those that an alias names stay in any case.
+    Keep {
+        #[command(flatten)]
+        which: Which,
+        /// The newest so many
+        #[arg(long, value_name = "N")]
+        last: Option<u64>,
+        /// Those put within this time, as 36h or 30d
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        age: Option<Duration>,
+    },
+    /// Tells something of a model or a version, such as auc=0.81, or lists what was told
+    Tag {
+        #[command(flatten)]
+        which: Which,
+        /// What is told; nothing behind the "=" takes it back
+        #[arg(value_name = "NAME=VALUE", value_parser = versions::pair)]
+        pairs: Vec<(String, Option<MetaValue>)>,
+        /// The version that it is about, instead of the model
+        #[arg(long, value_name = "N")]
+        version: Option<u64>,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Shows what a version was made from
+    Why {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        version: WhichVersion,
+        /// How far models that it was made from are followed
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        depth: usize,
+    },
+    /// Deletes versions that are not to be kept and gives their space back
+    Gc,
     /// Lists the newest version of each model
     Ls {
         /// Only models of this type
@@ -95,9 +173,31 @@ impl ModelCommand {
     pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
         match self {
             ModelCommand::Put { file, meta, now, compress } => put(&write(dir)?, file, meta, *now, *compress),
-            ModelCommand::Get { meta, output } => {
-                get(&*Database::open_read_only(dir)?, meta, output.as_deref())
+            ModelCommand::Get { which, version, tensor, output } => {
+                let db = Database::open_read_only(dir)?;
+                get(&db, which, version, tensor.as_deref(), output.as_deref())
             }
+            ModelCommand::Versions { which, format } => {
+                versions::list(&*Database::open_read_only(dir)?, which, format.format)
+            }
+            ModelCommand::Alias { which, name: Some(name), version: Some(version), expect, .. } => {
+                versions::set_alias(&write(dir)?, which, name, version, expect.as_deref())
+            }
+            ModelCommand::Alias { which, name, format, .. } => {
+                versions::aliases(&*Database::open_read_only(dir)?, which, name.as_deref(), format.format)
+            }
+            ModelCommand::Pin { which, version, off } => versions::pin(&write(dir)?, which, *version, !off),
+            ModelCommand::Keep { which, last, age } => versions::keep(&write(dir)?, which, *last, *age),
+            ModelCommand::Tag { which, pairs, format, .. } if pairs.is_empty() => {
+                versions::annotations(&*Database::open_read_only(dir)?, which, format.format)
+            }
+            ModelCommand::Tag { which, pairs, version, .. } => {
+                versions::annotate(&write(dir)?, which, *version, pairs)
+            }
+            ModelCommand::Why { which, version, depth } => {
+                versions::why(&*Database::open_read_only(dir)?, which, version, *depth)
+            }
+            ModelCommand::Gc => versions::collect(&write(dir)?),
             ModelCommand::Id { meta } => print(&format!("{}\n", metadata(meta)?.id()?)),
             ModelCommand::Rm { meta } => remove(&write(dir)?, meta),
             ModelCommand::Ls { model_type, wanted, format } => {
@@ -139,27 +239,40 @@ fn put(db: &Database, file: &Path, meta: &str, now: bool, compress: bool) -> Res
     facts.print(Format::Table)
 }
 
-fn get(db: &View, meta: &str, output: Option<&Path>) -> Result<(), Failed> {
+fn get(
+    db: &View,
+    which: &Which,
+    version: &WhichVersion,
+    tensor: Option<&str>,
+    output: Option<&Path>,
+) -> Result<(), Failed> {
     if output.is_none() && io::stdout().is_terminal() {
         return Err(Failed::Usage(
             "a model is bytes and standard output is a terminal; say --output FILE or use a pipe".to_string(),
         ));
     }
-    let metadata = metadata(meta)?;
-    let id = metadata.id()?;
-    let model = db.snapshot().model(&metadata)?.ok_or_else(|| not_found(id))?;
+    let model = which.version(&db.snapshot(), version)?;
+    let range = match tensor {
+        Some(name) => model.tensor(name)?.info.range,
+        None => 0..model.info().bytes,
+    };
     match output {
         Some(path) => {
             let mut file = File::create(path).map_err(|error| Failed::file("write", path, error))?;
-            send(&model, &mut file, |error| Failed::file("write", path, error))
+            send(&model, range, &mut file, |error| Failed::file("write", path, error))
         }
-        None => send(&model, &mut stdout(), Failed::output),
+        None => send(&model, range, &mut stdout(), Failed::output),
     }
 }
 
 /// Writes the blob, a part at a time.
-fn send(model: &Model, to: &mut impl Write, failed: impl Fn(io::Error) -> Failed) -> Result<(), Failed> {
-    let (mut at, end) = (0, model.info().bytes);
+fn send(
+    model: &Model,
+    range: Range<u64>,
+    to: &mut impl Write,
+    failed: impl Fn(io::Error) -> Failed,
+) -> Result<(), Failed> {
+    let Range { start: mut at, end } = range;
     while at < end {
         let part = model.range(at..end.min(at + PART_BYTES))?;
         to.write_all(&part).map_err(&failed)?;

@@ -4,6 +4,7 @@ mod number;
 mod text;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use jiff::tz::TimeZone;
@@ -70,6 +71,26 @@ pub(crate) fn parse_instant(text: &str) -> Result<Timestamp, String> {
     read.map_err(|what| {
         let what = without_options(&what).replace(text::FORMS, "");
         format!("{what}; write now, a day like 2014-06-02, an instant like 2014-06-02T13:30:00Z, or seconds since 1970")
+    })
+}
+
+/// Reads a length of time: a whole number and `s`, `m`, `h`, `d` or `w`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let read = || {
+        let at = text.find(|c: char| !c.is_ascii_digit())?;
+        let (number, unit) = text.split_at(at);
+        let seconds: u64 = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            "w" => 604_800,
+            _ => return None,
+        };
+        number.parse::<u64>().ok()?.checked_mul(seconds).map(Duration::from_secs)
+    };
+    read().ok_or_else(|| {
+        format!("{text:?} is no length of time; write a whole number and s, m, h, d or w, as 36h")
     })
 }
 

@@ -186,3 +186,65 @@ fn a_large_model_passes_through_little_memory() {
     let verified = place.json(["verify", "--format", "json"]);
     assert_eq!(verified["models"], 1);
 }
+
+#[test]
+fn versions_are_named_kept_and_told_about() {
+    let place = Place::new();
+    let find = r#"{"type":"smile","underlying":"AAPL"}"#;
+    for n in 1..=5 {
+        place.write("blob", n.to_string());
+        place.ok(["model", "put", "blob", "--meta", SMILE]);
+    }
+    let id = place.ok(["model", "id", "--meta", find]);
+    let id = id.trim();
+    let get = |arguments: &[&str]| place.ok([&["model", "get"], arguments].concat());
+    assert_eq!(get(&["--id", id]), "5");
+    assert_eq!(get(&["--id", &format!("{id}@2")]), "2");
+    assert_eq!(get(&["--meta", find, "--version", "3"]), "3");
+    assert_eq!(get(&["--meta", find, "--back", "1"]), "4");
+    assert_eq!(get(&["--meta", find, "--as-of", "2014-06-03"]), "5");
+    let none = |arguments: &[&str]| place.fails([&["model", "get"], arguments].concat());
+    assert!(none(&["--meta", find, "--as-of", "2014-06-01"]).contains("model versions"));
+    assert!(none(&["--meta", find, "--alias", "production"]).contains("no such version"));
+    place.ok(["model", "alias", "--meta", find, "production", "2"]);
+    assert!(
+        place
+            .fails(["model", "alias", "--meta", find, "production", "newest", "--expect", "1"])
+            .contains("version 2")
+    );
+    place.ok(["model", "alias", "--meta", find, "production", "newest", "--expect", "2"]);
+    assert_eq!(get(&["--id", &format!("{id}@production")]), "5");
+    let history = place.json(["model", "alias", "--meta", find, "production", "--format", "json"]);
+    assert_eq!((&history[0]["version"], &history[1]["version"]), (&2.into(), &5.into()));
+    place.ok(["model", "pin", "--meta", find, "1"]);
+    place.ok(["model", "keep", "--meta", find, "--last", "2"]);
+    let versions = place.json(["model", "versions", "--id", id, "--format", "json"]);
+    let numbers: Vec<_> =
+        versions.as_array().unwrap().iter().map(|row| row["version"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [5, 4, 1]);
+    assert_eq!((&versions[0]["aliases"], &versions[2]["pinned"]), (&"production".into(), &true.into()));
+    place.ok(["model", "pin", "--meta", find, "1", "--off"]);
+    assert!(place.ok(["model", "gc"]).contains("versions       2"));
+    place.ok(["model", "tag", "--meta", find, "owner=fx desk", "auc=0.81", "--version", "5"]);
+    place.ok(["model", "tag", "--meta", find, "owner=", "--version", "5"]);
+    let tags = place.json(["model", "tag", "--meta", find, "--format", "json"]);
+    assert_eq!(
+        (tags.as_array().unwrap().len(), &tags[0]["name"], &tags[0]["value"]),
+        (1, &"auc".into(), &"0.81".into())
+    );
+    assert!(place.ok(["model", "why", "--meta", find]).contains("nobody told"));
+    assert!(place.fails(["model", "versions", "--meta", r#"{"type":"none"}"#]).contains("no model"));
+}
+
+#[test]
+fn a_tensor_is_written_alone() {
+    let place = Place::new();
+    let header = r#"{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[2],"data_offsets":[3,5]}}"#;
+    let blob = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), b"oneto"].concat();
+    place.write("net.safetensors", blob);
+    place.ok(["model", "put", "net.safetensors", "--now", "--meta", r#"{"type":"net"}"#]);
+    assert_eq!(place.ok(["model", "get", "--meta", r#"{"type":"net"}"#, "--tensor", "b"]), "to");
+    assert!(
+        place.fails(["model", "get", "--meta", r#"{"type":"net"}"#, "--tensor", "c"]).contains("no tensor")
+    );
+}

@@ -1,0 +1,693 @@
+//! Versions by number, by time, by alias and by place; and how they are told apart, kept and deleted.
+
+use std::fmt;
+use std::sync::Arc;
+
+use underbelly_storage::Timestamp;
+
+use super::catalogue::{Models, Version};
+use super::marks::{MODEL, MarkChange, MarkKind, MarkName, NEWEST, Retention, Told, number, value_to_cbor};
+use super::{MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo};
+use crate::batch::Batch;
+use crate::error::{CommitError, ReadError};
+use crate::operations::Operations;
+use crate::series::name_problem;
+use crate::snapshot::Snapshot;
+
+/// What names a model: its metadata, of which `timestamp`, `name` and `tags` do not matter, or its identity.
+pub trait ModelName {
+    /// The identity.
+    ///
+    /// # Errors
+    /// As [`Metadata::id`].
+    fn model_id(&self) -> Result<ModelId, MetadataError>;
+}
+
+impl ModelName for Metadata {
+    fn model_id(&self) -> Result<ModelId, MetadataError> {
+        self.id()
+    }
+}
+
+impl ModelName for ModelId {
+    fn model_id(&self) -> Result<ModelId, MetadataError> {
+        Ok(*self)
+    }
+}
+
+impl<T: ModelName + ?Sized> ModelName for Arc<T> {
+    fn model_id(&self) -> Result<ModelId, MetadataError> {
+        (**self).model_id()
+    }
+}
+
+impl ModelId {
+    /// Reads 64 hexadecimal digits of either case.
+    pub fn parse(text: &str) -> Option<ModelId> {
+        underbelly_storage::object::ObjectId::parse(text).map(|id| ModelId(id.0))
+    }
+}
+
+/// Where a version is: `ID`, `ID@VERSION` or `ID@ALIAS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The model.
+    pub id: ModelId,
+    /// Which version of it.
+    pub target: AliasTarget,
+    /// The alias that names the version, if one does.
+    pub alias: Option<Arc<str>>,
+}
+
+impl Location {
+    /// Reads a place. What stands behind the `@` is a version where it is a number.
+    ///
+    /// # Errors
+    /// [`ReadError::Location`].
+    pub fn parse(text: &str) -> Result<Location, ReadError> {
+        let wrong = || ReadError::Location { text: text.to_string() };
+        let (id, rest) = text.split_once('@').map_or((text, None), |(id, rest)| (id, Some(rest)));
+        let id = ModelId::parse(id).ok_or_else(wrong)?;
+        let (target, alias) = match rest.map(|rest| (rest, rest.parse::<u64>())) {
+            None => (AliasTarget::Newest, None),
+            Some((_, Ok(version))) => (AliasTarget::Version(version), None),
+            Some((alias, Err(_))) if name_problem("alias", alias).is_none() => {
+                (AliasTarget::Newest, Some(alias.into()))
+            }
+            Some(_) => return Err(wrong()),
+        };
+        Ok(Location { id, target, alias })
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.alias, self.target) {
+            (Some(alias), _) => write!(f, "{}@{alias}", self.id),
+            (None, AliasTarget::Version(version)) => write!(f, "{}@{version}", self.id),
+            (None, AliasTarget::Newest) => write!(f, "{}", self.id),
+        }
+    }
+}
+
+/// Which version of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AliasTarget {
+    /// The newest as of the transaction, its own puts among them.
+    Newest,
+    /// The one of this number.
+    Version(u64),
+}
+
+impl From<u64> for AliasTarget {
+    fn from(version: u64) -> AliasTarget {
+        AliasTarget::Version(version)
+    }
+}
+
+/// A name for a version, and since when it names that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Alias {
+    /// The name.
+    pub name: Arc<str>,
+    /// The version; `None` in a history where the alias was taken away.
+    pub version: Option<u64>,
+    /// The transaction that set it so.
+    pub seq: u64,
+    /// Its time.
+    pub time: Timestamp,
+}
+
+/// What was told of a model or of one of its versions after it was put.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Annotation {
+    /// The version; `None` where it is about the model.
+    pub version: Option<u64>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its value; `None` in a history where it was taken away.
+    pub value: Option<MetaValue>,
+    /// The transaction that set it so.
+    pub seq: u64,
+    /// Its time.
+    pub time: Timestamp,
+}
+
+/// A version as lists show it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct VersionInfo {
+    /// What is known of it.
+    pub info: ModelInfo,
+    /// Aliases that name it.
+    pub aliases: Vec<Arc<str>>,
+    /// Whether it is pinned.
+    pub is_pinned: bool,
+}
+
+/// What a version was made from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Training {
+    parts: Vec<TrainedOn>,
+}
+
+/// A thing that a version was made from.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum TrainedOn {
+    /// Rows of a series within a range of time, as of a transaction.
+    Series {
+        /// The series' type.
+        series: String,
+        /// The first time.
+        from: Timestamp,
+        /// The time behind the last.
+        to: Timestamp,
+        /// The transaction up to which rows were seen.
+        seq: u64,
+    },
+    /// The contents of a cell.
+    Slot {
+        /// The slot.
+        slot: String,
+        /// The date, as it is printed.
+        date: String,
+        /// The cell keys, as they are printed.
+        key: String,
+        /// The generation that was read.
+        generation: u64,
+    },
+    /// A version of a model.
+    Model {
+        /// Its identity.
+        id: ModelId,
+        /// The version.
+        version: u64,
+    },
+}
+
+impl Training {
+    /// From nothing yet.
+    pub fn new() -> Training {
+        Training::default()
+    }
+
+    /// From rows of a series within a half-open range of time, as a snapshot shows them.
+    pub fn series(mut self, series: &str, from: Timestamp, to: Timestamp, snapshot: &Snapshot) -> Training {
+        let seq = snapshot.seq();
+        self.parts.push(TrainedOn::Series { series: series.to_string(), from, to, seq });
+        self
+    }
+
+    /// From the contents of a cell.
+    pub fn slot(
+        mut self,
+        slot: &str,
+        date: impl fmt::Display,
+        key: impl fmt::Display,
+        generation: u64,
+    ) -> Training {
+        let (date, key) = (date.to_string(), key.to_string());
+        self.parts.push(TrainedOn::Slot { slot: slot.to_string(), date, key, generation });
+        self
+    }
+
+    /// From a version of a model.
+    pub fn model(mut self, info: &ModelInfo) -> Training {
+        self.parts.push(TrainedOn::Model { id: info.id, version: info.version });
+        self
+    }
+
+    /// What it was made from.
+    pub fn parts(&self) -> &[TrainedOn] {
+        &self.parts
+    }
+
+    fn to_value(&self) -> MetaValue {
+        let long = |number: u64| MetaValue::I64(i64::try_from(number).unwrap_or(i64::MAX));
+        let part = |part: &TrainedOn| {
+            let entries: Vec<(&str, MetaValue)> = match part {
+                TrainedOn::Series { series, from, to, seq } => vec![
+                    ("series", series.as_str().into()),
+                    ("from", (*from).into()),
+                    ("to", (*to).into()),
+                    ("seq", long(*seq)),
+                ],
+                TrainedOn::Slot { slot, date, key, generation } => vec![
+                    ("slot", slot.as_str().into()),
+                    ("date", date.as_str().into()),
+                    ("key", key.as_str().into()),
+                    ("generation", long(*generation)),
+                ],
+                TrainedOn::Model { id, version } => {
+                    vec![("model", id.0.to_vec().into()), ("version", long(*version))]
+                }
+            };
+            MetaValue::Map(entries.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
+        };
+        MetaValue::List(self.parts.iter().map(part).collect())
+    }
+
+    fn of(value: &MetaValue) -> Training {
+        let MetaValue::List(items) = value else { return Training::default() };
+        let part = |item: &MetaValue| {
+            let MetaValue::Map(entries) = item else { return None };
+            let text = |name: &str| match entries.get(name) {
+                Some(MetaValue::Text(text)) => Some(text.clone()),
+                _ => None,
+            };
+            let time = |name: &str| match entries.get(name) {
+                Some(MetaValue::Timestamp(at)) => Some(*at),
+                _ => None,
+            };
+            let count = |name: &str| entries.get(name).and_then(number);
+            if let Some(series) = text("series") {
+                return Some(TrainedOn::Series {
+                    series,
+                    from: time("from")?,
+                    to: time("to")?,
+                    seq: count("seq")?,
+                });
+            }
+            if let Some(slot) = text("slot") {
+                let (date, key, generation) = (text("date")?, text("key")?, count("generation")?);
+                return Some(TrainedOn::Slot { slot, date, key, generation });
+            }
+            let Some(MetaValue::Bytes(id)) = entries.get("model") else { return None };
+            Some(TrainedOn::Model { id: ModelId(id.as_slice().try_into().ok()?), version: count("version")? })
+        };
+        Training { parts: items.iter().filter_map(part).collect() }
+    }
+}
+
+impl MarkChange {
+    /// Refuses names and values that no mark has.
+    pub(crate) fn check(&self) -> Result<(), CommitError> {
+        let what = match self.mark.kind {
+            MarkKind::Alias => Some("alias"),
+            MarkKind::Note => Some("annotation"),
+            _ => None,
+        };
+        let name = &*self.mark.name;
+        if let Some((what, problem)) = what.and_then(|what| Some((what, name_problem(what, name)?))) {
+            return Err(CommitError::Name { what, name: name.to_string(), problem });
+        }
+        if self.mark.kind == MarkKind::Alias && name.parse::<u64>().is_ok() {
+            let problem = "is a number, as versions have";
+            return Err(CommitError::Name { what: "alias", name: name.to_string(), problem });
+        }
+        if let Some(value) = &self.value {
+            value_to_cbor(value)?;
+        }
+        Ok(())
+    }
+}
+
+impl Models {
+    /// Says what of the marks and removals of a transaction does not fit its models.
+    pub(crate) fn check(&self, operations: &Operations) -> Result<(), CommitError> {
+        for change in &operations.marks {
+            let id = change.id;
+            let is_deleted = operations.deleted_models.contains(&id);
+            let before = self.newest(&id, u64::MAX).filter(|_| !is_deleted).map_or(0, |(number, _)| number);
+            let newest = before + operations.models.iter().filter(|put| put.id == id).count() as u64;
+            let is_there = |version: u64| match version {
+                MODEL | NEWEST => newest > 0,
+                version if version > before => version <= newest,
+                version => !is_deleted && self.version(&id, version, u64::MAX).is_some(),
+            };
+            let about = match (change.mark.kind, &change.value) {
+                (MarkKind::Alias, Some(value)) => number(value).unwrap_or(NEWEST),
+                _ => change.mark.version,
+            };
+            // What is taken away need not be there.
+            if change.value.is_some()
+                && (!is_there(about) || about == MODEL && change.mark.kind == MarkKind::Alias)
+            {
+                let version =
+                    if matches!(about, MODEL | NEWEST) { "newest".to_string() } else { about.to_string() };
+                return Err(CommitError::UnknownVersion { model: id.to_string(), version });
+            }
+            if let Some(expected) = change.expected {
+                let found = self.marks.alias_at(&id, &change.mark.name, u64::MAX).filter(|_| !is_deleted);
+                if found != expected {
+                    let alias = change.mark.name.to_string();
+                    return Err(CommitError::AliasMoved { model: id.to_string(), alias, expected, found });
+                }
+            }
+        }
+        for (id, version) in &operations.removed {
+            let model = id.to_string();
+            if self.version(id, *version, u64::MAX).is_none() {
+                return Err(CommitError::UnknownVersion { model, version: version.to_string() });
+            }
+            let is_newest = self.newest(id, u64::MAX).is_some_and(|(newest, _)| newest == *version);
+            let (why, remedy) = match (is_newest, self.marks.is_held(id, *version, u64::MAX)) {
+                (true, _) => ("the newest", "delete the model, or put another version first"),
+                (_, true) => ("pinned or named by an alias", "take the pin or the alias away first"),
+                _ => continue,
+            };
+            return Err(CommitError::VersionHeld { model, version: *version, why, remedy });
+        }
+        Ok(())
+    }
+}
+
+impl Batch {
+    fn mark(
+        &mut self,
+        model: &impl ModelName,
+        mark: MarkName,
+        value: Option<MetaValue>,
+        expected: Option<Option<u64>>,
+    ) -> Result<&mut Batch, CommitError> {
+        self.marks.push(MarkChange { id: model.model_id()?, mark, value, expected });
+        Ok(self)
+    }
+
+    /// Lets an alias name a version of a model; a number, or [`AliasTarget::Newest`], which is what this batch puts where
+    /// it puts any. A version that an alias names is not deleted by retention.
+    ///
+    /// # Errors
+    /// [`CommitError::Metadata`] where the metadata has no identity. What the commit refuses: [`CommitError::UnknownVersion`],
+    /// [`CommitError::Name`].
+    pub fn set_alias(
+        &mut self,
+        model: &impl ModelName,
+        alias: &str,
+        target: impl Into<AliasTarget>,
+    ) -> Result<&mut Batch, CommitError> {
+        self.alias(model, alias, target.into(), None)
+    }
+
+    /// As [`Batch::set_alias`], where the alias names the version `expected` until then, or none.
+    ///
+    /// # Errors
+    /// As [`Batch::set_alias`]; the commit answers [`CommitError::AliasMoved`] where it names another.
+    pub fn set_alias_if(
+        &mut self,
+        model: &impl ModelName,
+        alias: &str,
+        expected: Option<u64>,
+        target: impl Into<AliasTarget>,
+    ) -> Result<&mut Batch, CommitError> {
+        self.alias(model, alias, target.into(), Some(expected))
+    }
+
+    fn alias(
+        &mut self,
+        model: &impl ModelName,
+        alias: &str,
+        target: AliasTarget,
+        expected: Option<Option<u64>>,
+    ) -> Result<&mut Batch, CommitError> {
+        let version = match target {
+            AliasTarget::Newest => -1,
+            AliasTarget::Version(version) => i64::try_from(version).unwrap_or(i64::MAX),
+        };
+        self.mark(model, MarkName::new(MarkKind::Alias, MODEL, alias), Some(version.into()), expected)
+    }
+
+    /// Takes an alias away; one that is not there stays so.
+    ///
+    /// # Errors
+    /// [`CommitError::Metadata`].
+    pub fn remove_alias(&mut self, model: &impl ModelName, alias: &str) -> Result<&mut Batch, CommitError> {
+        self.mark(model, MarkName::new(MarkKind::Alias, MODEL, alias), None, None)
+    }
+
+    /// Pins a version, so that retention spares it, or takes the pin away.
+    ///
+    /// # Errors
+    /// As [`Batch::set_alias`].
+    pub fn pin_version(
+        &mut self,
+        model: &impl ModelName,
+        version: u64,
+        is_pinned: bool,
+    ) -> Result<&mut Batch, CommitError> {
+        self.mark(model, MarkName::new(MarkKind::Pin, version, ""), is_pinned.then_some(true.into()), None)
+    }
+
+    /// Tells something of a model, or of one of its versions: a tag, a metric. It is no part of the identity. What was
+    /// told under that name before stays in the history.
+    ///
+    /// # Errors
+    /// As [`Batch::set_alias`].
+    pub fn annotate(
+        &mut self,
+        model: &impl ModelName,
+        version: Option<AliasTarget>,
+        name: &str,
+        value: impl Into<MetaValue>,
+    ) -> Result<&mut Batch, CommitError> {
+        self.mark(model, MarkName::new(MarkKind::Note, about(version), name), Some(value.into()), None)
+    }
+
+    /// Takes back what was told under a name; the history keeps it.
+    ///
+    /// # Errors
+    /// [`CommitError::Metadata`].
+    pub fn remove_annotation(
+        &mut self,
+        model: &impl ModelName,
+        version: Option<AliasTarget>,
+        name: &str,
+    ) -> Result<&mut Batch, CommitError> {
+        self.mark(model, MarkName::new(MarkKind::Note, about(version), name), None, None)
+    }
+
+    /// Tells what a version was made from.
+    ///
+    /// # Errors
+    /// As [`Batch::set_alias`].
+    pub fn trained_on(
+        &mut self,
+        model: &impl ModelName,
+        version: AliasTarget,
+        training: &Training,
+    ) -> Result<&mut Batch, CommitError> {
+        let mark = MarkName::new(MarkKind::Lineage, about(Some(version)), "");
+        self.mark(model, mark, Some(training.to_value()), None)
+    }
+
+    /// Sets which versions of a model are kept; all where it is `None`. Others are deleted by the transaction that sets
+    /// it, by each that puts a version of the model, and by [`Batch::collect_models`].
+    ///
+    /// # Errors
+    /// As [`Batch::set_alias`].
+    pub fn set_retention(
+        &mut self,
+        model: &impl ModelName,
+        retention: Option<Retention>,
+    ) -> Result<&mut Batch, CommitError> {
+        let value = retention.map(Retention::to_value);
+        self.mark(model, MarkName::new(MarkKind::Retention, MODEL, ""), value, None)
+    }
+
+    /// Deletes a version. Older snapshots still show it.
+    ///
+    /// # Errors
+    /// [`CommitError::Metadata`]. What the commit refuses: [`CommitError::UnknownVersion`], and
+    /// [`CommitError::VersionHeld`] for the newest version, one that is pinned and one that an alias names.
+    pub fn delete_model_version(
+        &mut self,
+        model: &impl ModelName,
+        version: u64,
+    ) -> Result<&mut Batch, CommitError> {
+        self.removed.push((model.model_id()?, version));
+        Ok(self)
+    }
+
+    /// Deletes the versions of all models that are not to be kept, as the time of the commit tells.
+    pub fn collect_models(&mut self) -> &mut Batch {
+        self.collects = true;
+        self
+    }
+}
+
+fn about(version: Option<AliasTarget>) -> u64 {
+    match version {
+        None => MODEL,
+        Some(AliasTarget::Newest) => NEWEST,
+        Some(AliasTarget::Version(version)) => version,
+    }
+}
+
+fn annotation(mark: &MarkName, told: &Told) -> Annotation {
+    Annotation {
+        version: (mark.version != MODEL).then_some(mark.version),
+        name: mark.name.clone(),
+        value: told.value.clone(),
+        seq: told.place.0,
+        time: told.time,
+    }
+}
+
+impl Snapshot {
+    /// A version that the catalogue finds.
+    fn version_by(
+        &self,
+        model: &impl ModelName,
+        find: impl FnOnce(&Models, &ModelId) -> Option<Arc<Version>>,
+    ) -> Result<Option<Model>, ReadError> {
+        let id = model.model_id()?;
+        let found = find(&self.base().state().models, &id);
+        let Some(version) = found else { return Ok(None) };
+        self.lend(ModelInfo::new(id, version.number, &version), &version.chunks).map(Some)
+    }
+
+    /// The version of this number; `None` where there is none, or none any more.
+    ///
+    /// # Errors
+    /// As [`Snapshot::model`].
+    pub fn model_version(&self, model: &impl ModelName, version: u64) -> Result<Option<Model>, ReadError> {
+        self.version_by(model, |models, id| models.version(id, version, self.seq()))
+    }
+
+    /// The version that is so many before the newest: 0 is the newest itself.
+    ///
+    /// # Errors
+    /// As [`Snapshot::model`].
+    pub fn model_back(&self, model: &impl ModelName, back: usize) -> Result<Option<Model>, ReadError> {
+        self.version_by(model, |models, id| models.versions(id, self.seq()).into_iter().rev().nth(back))
+    }
+
+    /// The version with the latest `timestamp` in its metadata that is at or before a time; of several the one that was
+    /// put last.
+    ///
+    /// # Errors
+    /// As [`Snapshot::model`].
+    pub fn model_as_of(&self, model: &impl ModelName, at: Timestamp) -> Result<Option<Model>, ReadError> {
+        self.version_by(model, |models, id| {
+            let versions = models.versions(id, self.seq()).into_iter();
+            versions.filter(|version| version.timestamp <= at).max_by_key(|version| version.timestamp)
+        })
+    }
+
+    /// The newest version that had been put by a time, as the commits' times tell: what was known then.
+    ///
+    /// # Errors
+    /// As [`Snapshot::model`].
+    pub fn model_put_by(&self, model: &impl ModelName, at: Timestamp) -> Result<Option<Model>, ReadError> {
+        self.version_by(model, |models, id| {
+            models.versions(id, self.seq()).into_iter().rev().find(|version| version.time <= at)
+        })
+    }
+
+    /// The version that an alias names; `None` where there is no such alias.
+    ///
+    /// # Errors
+    /// As [`Snapshot::model`].
+    pub fn model_alias(&self, model: &impl ModelName, alias: &str) -> Result<Option<Model>, ReadError> {
+        self.version_by(model, |models, id| {
+            models.version(id, models.marks.alias_at(id, alias, self.seq())?, self.seq())
+        })
+    }
+
+    /// The version at a place; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`Snapshot::model`].
+    pub fn model_at(&self, location: &Location) -> Result<Option<Model>, ReadError> {
+        match (&location.alias, location.target) {
+            (Some(alias), _) => self.model_alias(&location.id, alias),
+            (None, AliasTarget::Version(version)) => self.model_version(&location.id, version),
+            (None, AliasTarget::Newest) => self.model(&location.id),
+        }
+    }
+
+    /// All versions of a model, newest first; empty where there is no such model.
+    ///
+    /// # Errors
+    /// [`ReadError::Metadata`].
+    pub fn model_versions(&self, model: &impl ModelName) -> Result<Vec<VersionInfo>, ReadError> {
+        let (id, seq) = (model.model_id()?, self.seq());
+        let state = self.base().state();
+        let marks = &state.models.marks;
+        let shown = |version: &Arc<Version>| VersionInfo {
+            info: ModelInfo::new(id, version.number, version),
+            aliases: marks
+                .of_kind(&id, MarkKind::Alias, seq)
+                .filter(|(.., value)| number(value) == Some(version.number))
+                .map(|(mark, ..)| mark.name.clone())
+                .collect(),
+            is_pinned: marks
+                .of_kind(&id, MarkKind::Pin, seq)
+                .any(|(mark, ..)| mark.version == version.number),
+        };
+        Ok(state.models.versions(&id, seq).iter().rev().map(shown).collect())
+    }
+
+    /// The aliases of a model, by name.
+    ///
+    /// # Errors
+    /// [`ReadError::Metadata`].
+    pub fn aliases(&self, model: &impl ModelName) -> Result<Vec<Alias>, ReadError> {
+        let id = model.model_id()?;
+        let state = self.base().state();
+        let aliases = state.models.marks.of_kind(&id, MarkKind::Alias, self.seq());
+        Ok(aliases.map(|(mark, told, _)| alias(&mark.name, told)).collect())
+    }
+
+    /// What an alias named over time, oldest first.
+    ///
+    /// # Errors
+    /// [`ReadError::Metadata`].
+    pub fn alias_history(&self, model: &impl ModelName, name: &str) -> Result<Vec<Alias>, ReadError> {
+        let mark = MarkName::new(MarkKind::Alias, MODEL, name);
+        let told = self.base().state().models.marks.history(&model.model_id()?, &mark, self.seq());
+        Ok(told.iter().map(|told| alias(&mark.name, told)).collect())
+    }
+
+    /// What is told of a model and of its versions, by version and name.
+    ///
+    /// # Errors
+    /// [`ReadError::Metadata`].
+    pub fn annotations(&self, model: &impl ModelName) -> Result<Vec<Annotation>, ReadError> {
+        let id = model.model_id()?;
+        let state = self.base().state();
+        let notes = state.models.marks.of_kind(&id, MarkKind::Note, self.seq());
+        Ok(notes.map(|(mark, told, _)| annotation(mark, told)).collect())
+    }
+
+    /// What was told under a name over time, oldest first.
+    ///
+    /// # Errors
+    /// [`ReadError::Metadata`].
+    pub fn annotation_history(
+        &self,
+        model: &impl ModelName,
+        version: Option<u64>,
+        name: &str,
+    ) -> Result<Vec<Annotation>, ReadError> {
+        let mark = MarkName::new(MarkKind::Note, version.unwrap_or(MODEL), name);
+        let told = self.base().state().models.marks.history(&model.model_id()?, &mark, self.seq());
+        Ok(told.iter().map(|told| annotation(&mark, told)).collect())
+    }
+
+    /// Which versions of a model are kept; all where it is `None`.
+    ///
+    /// # Errors
+    /// [`ReadError::Metadata`].
+    pub fn retention(&self, model: &impl ModelName) -> Result<Option<Retention>, ReadError> {
+        Ok(self.base().state().models.marks.retention(&model.model_id()?, self.seq()))
+    }
+
+    /// What a version was made from; `None` where nobody told.
+    ///
+    /// # Errors
+    /// [`ReadError::Metadata`].
+    pub fn training(&self, model: &impl ModelName, version: u64) -> Result<Option<Training>, ReadError> {
+        let mark = MarkName::new(MarkKind::Lineage, version, "");
+        let state = self.base().state();
+        Ok(state.models.marks.value_at(&model.model_id()?, &mark, self.seq()).map(Training::of))
+    }
+}
+
+fn alias(name: &Arc<str>, told: &Told) -> Alias {
+    let version = told.value.as_ref().and_then(number);
+    Alias { name: name.clone(), version, seq: told.place.0, time: told.time }
+}

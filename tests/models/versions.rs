@@ -1,0 +1,325 @@
+//! Versions have numbers that stay, are found by number, time, alias and place, and are kept as long as they should.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use underbelly::{
+    AliasTarget, Batch, CommitError, Database, Location, ManualClock, MetaValue, ModelName, Options,
+    ReadError, Retention, SimulatedDisk, Timestamp, TrainedOn, Training,
+};
+use underbelly_tests::options;
+
+use super::{put, smile};
+
+const SECOND: i64 = 1_000_000_000;
+
+fn clocked() -> (SimulatedDisk, Database, Arc<ManualClock>) {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::new(Timestamp(0))));
+    let options = Options { clock: clock.clone(), workers: 0, ..options() };
+    (disk.clone(), Database::create_on(Arc::new(disk), options).unwrap(), clock)
+}
+
+fn reopened(disk: &SimulatedDisk) -> Database {
+    Database::open_on(Arc::new(disk.crash()), Options { workers: 0, ..options() }).unwrap()
+}
+
+fn commit(
+    db: &Database,
+    fill: impl FnOnce(&mut Batch) -> Result<(), CommitError>,
+) -> Result<u64, CommitError> {
+    let mut batch = Batch::new();
+    fill(&mut batch)?;
+    db.commit(batch).map(|commit| commit.seq)
+}
+
+fn alias(db: &Database, name: &str, target: impl Into<AliasTarget>) -> Result<u64, CommitError> {
+    commit(db, |batch| batch.set_alias(&smile("fx"), name, target).map(drop))
+}
+
+fn keep(db: &Database, retention: Option<Retention>) {
+    commit(db, |batch| batch.set_retention(&smile("fx"), retention).map(drop)).unwrap();
+}
+
+fn numbers(db: &Database) -> Vec<u64> {
+    db.snapshot().model_versions(&smile("fx")).unwrap().iter().map(|version| version.info.version).collect()
+}
+
+/// The version by each way of asking; each blob holds its number.
+fn by(
+    db: &Database,
+    ask: impl FnOnce(&underbelly::Snapshot) -> Result<Option<underbelly::Model>, ReadError>,
+) -> Option<u64> {
+    let model = ask(&db.snapshot()).unwrap()?;
+    assert_eq!(*model.blob().unwrap(), [model.info().version as u8]);
+    Some(model.info().version)
+}
+
+#[test]
+fn versions_are_found_by_number_time_and_place() {
+    let (disk, db, clock) = clocked();
+    // Event times are not those of the commits: version 3 is about an earlier time.
+    for (number, (put_at, about)) in [(10, 1), (20, 5), (30, 3), (40, 5)].into_iter().enumerate() {
+        clock.set(Timestamp(put_at * SECOND));
+        put(&db, smile("fx").with("timestamp", Timestamp(about * SECOND)), vec![number as u8 + 1]).unwrap();
+        if number == 1 {
+            db.checkpoint().unwrap();
+        }
+    }
+    let id = smile("fx").id().unwrap();
+    for db in [&db, &reopened(&disk)] {
+        assert_eq!(numbers(db), [4, 3, 2, 1]);
+        let version = |n| by(db, |s| s.model_version(&smile("fx"), n));
+        assert_eq!([0, 1, 3, 4, 5].map(version), [None, Some(1), Some(3), Some(4), None]);
+        let back = |n| by(db, |s| s.model_back(&id, n));
+        assert_eq!([0, 1, 3, 4].map(back), [Some(4), Some(3), Some(1), None]);
+        // At or before, by the metadata; of two at one time the later.
+        let as_of = |t: i64| by(db, |s| s.model_as_of(&id, Timestamp(t * SECOND)));
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5, 9].map(as_of),
+            [None, Some(1), Some(1), Some(3), Some(3), Some(4), Some(4)]
+        );
+        // By what was known then.
+        let put_by = |t: i64| by(db, |s| s.model_put_by(&id, Timestamp(t * SECOND)));
+        assert_eq!([9, 10, 25, 30, 99].map(put_by), [None, Some(1), Some(2), Some(3), Some(4)]);
+        for (place, found) in [
+            (id.to_string(), Some(4)),
+            (format!("{id}@2"), Some(2)),
+            (format!("{id}@9"), None),
+            (format!("{id}@best"), None),
+        ] {
+            let location = Location::parse(&place).unwrap();
+            assert_eq!(location.to_string(), place);
+            assert_eq!(by(db, |s| s.model_at(&location)), found, "{place}");
+        }
+    }
+    for wrong in ["", "@1", "12@3", &format!("{id}@"), &format!("{id}@a\nb")] {
+        assert!(matches!(Location::parse(wrong), Err(ReadError::Location { .. })), "{wrong:?}");
+    }
+}
+
+#[test]
+fn aliases_move_by_compare_and_set_and_keep_their_history() {
+    let (disk, db, clock) = clocked();
+    assert!(matches!(alias(&db, "best", 1), Err(CommitError::UnknownVersion { .. })));
+    for n in 1..=3 {
+        put(&db, smile("fx"), vec![n]).unwrap();
+    }
+    let head = db.head_seq();
+    for (name, target) in [("best", 4), ("best", 0), ("7", 1), ("", 1), ("a\nb", 1)] {
+        assert!(alias(&db, name, target).is_err(), "{name} {target}");
+    }
+    assert_eq!(db.head_seq(), head, "what is refused has no seq");
+    clock.set(Timestamp(5 * SECOND));
+    let first = alias(&db, "best", 2).unwrap();
+    let before = db.snapshot();
+    let moved = |expected, target: AliasTarget| {
+        commit(&db, |batch| batch.set_alias_if(&smile("fx"), "best", expected, target).map(drop))
+    };
+    match moved(Some(1), AliasTarget::Newest) {
+        Err(CommitError::AliasMoved { expected: Some(1), found: Some(2), .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(moved(None, AliasTarget::Newest).is_err());
+    db.checkpoint().unwrap();
+    let second = moved(Some(2), AliasTarget::Newest).unwrap();
+    // A version and its alias in one transaction.
+    commit(&db, |batch| {
+        batch.put_model(smile("fx"), vec![4]);
+        batch.set_alias(&smile("fx"), "canary", AliasTarget::Newest).map(drop)
+    })
+    .unwrap();
+    commit(&db, |batch| batch.remove_alias(&smile("fx"), "best").map(drop)).unwrap();
+    assert_eq!(before.model_alias(&smile("fx"), "best").unwrap().unwrap().info().version, 2);
+    assert!(before.aliases(&smile("fx")).unwrap().len() == 1);
+    for db in [&db, &reopened(&disk)] {
+        assert_eq!(by(db, |s| s.model_alias(&smile("fx"), "best")), None);
+        assert_eq!(by(db, |s| s.model_alias(&smile("fx"), "canary")), Some(4));
+        let id = smile("fx").id().unwrap();
+        assert_eq!(by(db, |s| s.model_at(&Location::parse(&format!("{id}@canary")).unwrap())), Some(4));
+        let history = db.snapshot().alias_history(&smile("fx"), "best").unwrap();
+        let named: Vec<_> = history.iter().map(|alias| alias.version).collect();
+        assert_eq!(named, [Some(2), Some(3), None]);
+        assert_eq!((history[0].seq, history[1].seq), (first, second));
+        assert_eq!(history[0].time, Timestamp(5 * SECOND));
+        let newest = &db.snapshot().model_versions(&smile("fx")).unwrap()[0];
+        assert_eq!((&*newest.aliases[0], newest.is_pinned), ("canary", false));
+    }
+}
+
+/// Retention takes all but the newest so many and the old ones, and spares what is newest, pinned or named.
+#[test]
+fn retention_spares_the_newest_the_pinned_and_the_named() {
+    let (disk, db, clock) = clocked();
+    for n in 1..=6 {
+        put(&db, smile("fx"), vec![n]).unwrap();
+    }
+    commit(&db, |batch| batch.pin_version(&smile("fx"), 2, true).map(drop)).unwrap();
+    alias(&db, "production", 1).unwrap();
+    let before = db.snapshot();
+    keep(&db, Some(Retention::keep_last(2)));
+    assert_eq!(numbers(&db), [6, 5, 2, 1]);
+    assert_eq!(db.snapshot().retention(&smile("fx")).unwrap(), Some(Retention::keep_last(2)));
+    put(&db, smile("fx"), vec![7]).unwrap();
+    assert_eq!(numbers(&db), [7, 6, 2, 1]);
+    // Who looked before still sees all of it, and no checkpoint takes it away.
+    db.checkpoint().unwrap();
+    db.checkpoint().unwrap();
+    let seen: Vec<u64> =
+        before.model_versions(&smile("fx")).unwrap().iter().map(|version| version.info.version).collect();
+    assert_eq!(seen, [6, 5, 4, 3, 2, 1]);
+    assert_eq!(*before.model_version(&smile("fx"), 3).unwrap().unwrap().blob().unwrap(), [3]);
+    drop(before);
+    assert_eq!(numbers(&reopened(&disk)), [7, 6, 2, 1]);
+    // An alias that moves and a pin that is taken away no longer hold.
+    alias(&db, "production", 7).unwrap();
+    assert_eq!(numbers(&db), [7, 6, 2]);
+    commit(&db, |batch| batch.pin_version(&smile("fx"), 2, false).map(drop)).unwrap();
+    assert_eq!(numbers(&db), [7, 6]);
+    // Age counts from the commit, and is looked at when a version is put or versions are collected.
+    keep(&db, Some(Retention::max_age(Duration::from_secs(60))));
+    clock.set(Timestamp(100 * SECOND));
+    put(&db, smile("fx"), vec![8]).unwrap();
+    assert_eq!(numbers(&db), [8, 7], "the alias holds");
+    clock.set(Timestamp(130 * SECOND));
+    put(&db, smile("fx"), vec![9]).unwrap();
+    clock.set(Timestamp(161 * SECOND));
+    assert_eq!(numbers(&db), [9, 8, 7]);
+    commit(&db, |batch| {
+        batch.collect_models();
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(numbers(&db), [9, 7]);
+    clock.set(Timestamp(999 * SECOND));
+    commit(&db, |batch| {
+        batch.collect_models();
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(numbers(&db), [9, 7], "the newest stays");
+    keep(&db, None);
+    for _ in 0..3 {
+        db.checkpoint().unwrap();
+    }
+    put(&db, smile("fx"), vec![10]).unwrap();
+    for db in [&db, &reopened(&disk)] {
+        assert_eq!(numbers(db), [10, 9, 7]);
+    }
+}
+
+/// Blobs of versions that are gone are gone too.
+#[test]
+fn the_space_of_versions_that_are_not_kept_comes_back() {
+    let (disk, db, _) = clocked();
+    put(&db, smile("fx"), vec![0; 300_000]).unwrap();
+    keep(&db, Some(Retention::keep_last(1)));
+    for n in 1..=20u8 {
+        put(&db, smile("fx"), (0..300_000u32).map(|i| (i >> 3) as u8 ^ n).collect::<Vec<u8>>()).unwrap();
+    }
+    for _ in 0..3 {
+        db.checkpoint().unwrap();
+    }
+    let bytes: usize = disk
+        .files()
+        .iter()
+        .filter(|name| name.starts_with("packs/") || name.starts_with("chunks/"))
+        .map(|name| disk.contents(name).unwrap().len())
+        .sum();
+    assert!(bytes < 700_000, "{bytes}");
+    assert_eq!((numbers(&db), db.counts().objects), (vec![21], 1));
+}
+
+#[test]
+fn single_versions_are_deleted_unless_something_holds_them() {
+    let (disk, db, _) = clocked();
+    for n in 1..=4 {
+        put(&db, smile("fx"), vec![n]).unwrap();
+    }
+    alias(&db, "production", 2).unwrap();
+    let delete = |n| commit(&db, |batch| batch.delete_model_version(&smile("fx"), n).map(drop));
+    let held = |n| matches!(delete(n), Err(CommitError::VersionHeld { version, .. }) if version == n);
+    assert!(held(4) && held(2));
+    assert!(matches!(delete(9), Err(CommitError::UnknownVersion { .. })));
+    delete(3).unwrap();
+    assert!(matches!(delete(3), Err(CommitError::UnknownVersion { .. })));
+    put(&db, smile("fx"), vec![5]).unwrap();
+    for db in [&db, &reopened(&disk)] {
+        assert_eq!(numbers(db), [5, 4, 2, 1]);
+        assert_eq!(by(db, |s| s.model_back(&smile("fx"), 2)), Some(2));
+    }
+    // What begins anew has nothing of what was before.
+    commit(&db, |batch| batch.delete_model(&smile("fx")).map(drop)).unwrap();
+    put(&db, smile("fx"), vec![1]).unwrap();
+    for _ in 0..2 {
+        db.checkpoint().unwrap();
+    }
+    for db in [&db, &reopened(&disk)] {
+        assert_eq!(numbers(db), [1]);
+        assert!(db.snapshot().aliases(&smile("fx")).unwrap().is_empty());
+        assert!(db.snapshot().alias_history(&smile("fx"), "production").unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_model_is_put_once_where_it_is_asked_for() {
+    let (_, db, _) = clocked();
+    let (first, is_new) = db.put_model_once(&smile("fx"), vec![1]).unwrap();
+    assert!(is_new && first.info().version == 1);
+    let (second, is_new) = db.put_model_once(&smile("fx").with("timestamp", Timestamp(9)), vec![2]).unwrap();
+    assert!(!is_new && second.info().version == 1 && *second.blob().unwrap() == [1]);
+    assert_eq!(numbers(&db), [1]);
+}
+
+/// Tags and metrics come later, are no part of the identity, and keep what they were.
+#[test]
+fn annotations_have_a_history_and_change_no_identity() {
+    let (disk, db, _) = clocked();
+    let id = smile("fx").id().unwrap();
+    let note = |version: Option<AliasTarget>, name: &str, value: MetaValue| {
+        commit(&db, |batch| batch.annotate(&id, version, name, value).map(drop))
+    };
+    assert!(matches!(note(None, "owner", "fx desk".into()), Err(CommitError::UnknownVersion { .. })));
+    put(&db, smile("fx"), vec![1]).unwrap();
+    note(None, "owner", "fx desk".into()).unwrap();
+    note(Some(AliasTarget::Newest), "auc", 0.75.into()).unwrap();
+    let before = db.snapshot();
+    note(Some(1.into()), "auc", 0.8.into()).unwrap();
+    assert!(matches!(note(Some(2.into()), "auc", 0.9.into()), Err(CommitError::UnknownVersion { .. })));
+    assert!(matches!(note(None, "x", f64::NAN.into()), Err(CommitError::Metadata(_))));
+    db.checkpoint().unwrap();
+    commit(&db, |batch| batch.remove_annotation(&id, None, "owner").map(drop)).unwrap();
+    for db in [&db, &reopened(&disk)] {
+        let notes = db.snapshot().annotations(&smile("fx")).unwrap();
+        assert_eq!((notes.len(), notes[0].version, notes[0].value.clone()), (1, Some(1), Some(0.8.into())));
+        let history = db.snapshot().annotation_history(&id, Some(1), "auc").unwrap();
+        let values: Vec<_> = history.into_iter().map(|note| note.value.unwrap()).collect();
+        assert_eq!(values, [0.75.into(), 0.8.into()]);
+        let owner = db.snapshot().annotation_history(&id, None, "owner").unwrap();
+        assert_eq!(owner.iter().map(|note| note.value.is_some()).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(smile("fx").model_id().unwrap(), id);
+    }
+    assert_eq!(before.annotations(&id).unwrap().len(), 2);
+}
+
+#[test]
+fn what_a_version_was_made_from_is_told() {
+    let (disk, db, _) = clocked();
+    put(&db, smile("base"), vec![1]).unwrap();
+    let base = db.snapshot().model(&smile("base")).unwrap().unwrap();
+    let snapshot = db.snapshot();
+    let training = Training::new()
+        .series("trade", Timestamp(0), Timestamp(9), &snapshot)
+        .slot("Desk.Book", "2014-06-02", "fx", 7)
+        .model(base.info());
+    commit(&db, |batch| {
+        batch.put_model(smile("fx"), vec![1]);
+        batch.trained_on(&smile("fx"), AliasTarget::Newest, &training).map(drop)
+    })
+    .unwrap();
+    for db in [&db, &reopened(&disk)] {
+        let told = db.snapshot().training(&smile("fx"), 1).unwrap().unwrap();
+        assert_eq!(told, training);
+        assert!(matches!(&told.parts()[2], TrainedOn::Model { version: 1, .. }));
+        assert!(db.snapshot().training(&smile("base"), 1).unwrap().is_none());
+    }
+}

@@ -1,0 +1,309 @@
+//! `ubctl model versions|alias|pin|keep|tag|why|gc`: versions of a model and what is told of them.
+
+use std::time::Duration;
+
+use clap::Args;
+use underbelly::{
+    Alias, AliasTarget, Batch, CommitError, Database, Location, MetaValue, Metadata, Model, ModelId,
+    Retention, Snapshot, Timestamp, TrainedOn, VersionInfo, View,
+};
+
+use super::{metadata, not_found};
+use crate::error::Failed;
+use crate::output::{Facts, Field, Format, Listing};
+use crate::time::parse_instant;
+
+/// Which model: by its metadata or by its identity.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Which {
+    /// The metadata as JSON, or `@FILE`; "timestamp", "name" and "tags" do not matter
+    #[arg(long, value_name = "JSON")]
+    meta: Option<String>,
+    /// The identity, as `model ls` shows it; `get` also takes a place: ID@VERSION or ID@ALIAS
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+}
+
+/// Which version of it.
+#[derive(Args, Clone, Debug, Default)]
+#[group(multiple = false)]
+pub(crate) struct WhichVersion {
+    /// The version of this number
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
+    /// The version so many before the newest
+    #[arg(long, value_name = "N")]
+    back: Option<usize>,
+    /// The version that this alias names
+    #[arg(long, value_name = "NAME")]
+    alias: Option<String>,
+    /// The latest version whose metadata has this timestamp or an earlier one
+    #[arg(long, value_name = "TIME", value_parser = parse_instant)]
+    as_of: Option<Timestamp>,
+    /// The newest version that had been put by this time
+    #[arg(long, value_name = "TIME", value_parser = parse_instant)]
+    put_by: Option<Timestamp>,
+}
+
+impl Which {
+    fn location(&self) -> Result<Location, Failed> {
+        match (&self.meta, &self.id) {
+            (Some(meta), _) => {
+                Ok(Location { id: metadata(meta)?.id()?, target: AliasTarget::Newest, alias: None })
+            }
+            (None, Some(id)) => Ok(Location::parse(id)?),
+            (None, None) => Err(Failed::Usage("say --meta or --id".to_string())),
+        }
+    }
+
+    /// The model, of which no version may be named.
+    pub(crate) fn model(&self) -> Result<ModelId, Failed> {
+        let location = self.location()?;
+        match (&location.alias, location.target) {
+            (None, AliasTarget::Newest) => Ok(location.id),
+            _ => Err(Failed::Usage(format!("{location} names a version; give the model alone"))),
+        }
+    }
+
+    /// A version of the model.
+    pub(crate) fn version(&self, snapshot: &Snapshot, version: &WhichVersion) -> Result<Model, Failed> {
+        let WhichVersion { version, back, alias, as_of, put_by } = version;
+        let location = self.location()?;
+        let id = location.id;
+        let found = match (version, back, alias, as_of, put_by) {
+            (Some(version), ..) => snapshot.model_version(&id, *version)?,
+            (_, Some(back), ..) => snapshot.model_back(&id, *back)?,
+            (_, _, Some(alias), ..) => snapshot.model_alias(&id, alias)?,
+            (_, _, _, Some(at), _) => snapshot.model_as_of(&id, *at)?,
+            (.., Some(at)) => snapshot.model_put_by(&id, *at)?,
+            _ => snapshot.model_at(&location)?,
+        };
+        let gone = || match snapshot.model(&id) {
+            Ok(Some(_)) => {
+                Failed::NotFound(format!("model {id} has no such version; `ubctl model versions` lists them"))
+            }
+            _ => not_found(id),
+        };
+        found.ok_or_else(gone)
+    }
+}
+
+/// The versions of a model, which is there.
+fn versions(snapshot: &Snapshot, id: ModelId) -> Result<Vec<VersionInfo>, Failed> {
+    let versions = snapshot.model_versions(&id)?;
+    if versions.is_empty() { Err(not_found(id)) } else { Ok(versions) }
+}
+
+pub(crate) fn list(db: &View, which: &Which, format: Format) -> Result<(), Failed> {
+    let versions = versions(&db.snapshot(), which.model()?)?;
+    let columns = ["version", "timestamp", "put", "seq", "bytes", "aliases", "pinned", "content"];
+    let mut listing = Listing::begin(format, columns)?;
+    for version in versions {
+        let info = &version.info;
+        listing.row([
+            info.version.into(),
+            Field::text(info.timestamp),
+            Field::text(info.time),
+            info.seq.into(),
+            info.bytes.into(),
+            version.aliases.join(",").into(),
+            Field::Bool(version.is_pinned),
+            Field::text(info.content),
+        ])?;
+    }
+    listing.end(None)
+}
+
+/// Changes something of a model and says when.
+fn change(db: &Database, fill: impl FnOnce(&mut Batch) -> Result<(), CommitError>) -> Result<(), Failed> {
+    let mut batch = Batch::new();
+    fill(&mut batch)?;
+    let mut facts = Facts::default();
+    facts.add("seq", db.commit(batch)?.seq);
+    facts.print(Format::Table)
+}
+
+fn list_aliases(aliases: &[Alias], format: Format) -> Result<(), Failed> {
+    let mut listing = Listing::begin(format, ["alias", "version", "seq", "time"])?;
+    for alias in aliases {
+        let version = alias.version.map_or(Field::Null, Field::from);
+        listing.row([Field::text(&alias.name), version, alias.seq.into(), Field::text(alias.time)])?;
+    }
+    listing.end(None)
+}
+
+pub(crate) fn aliases(db: &View, which: &Which, name: Option<&str>, format: Format) -> Result<(), Failed> {
+    let (snapshot, id) = (db.snapshot(), which.model()?);
+    versions(&snapshot, id)?;
+    match name {
+        None => list_aliases(&snapshot.aliases(&id)?, format),
+        Some(name) => list_aliases(&snapshot.alias_history(&id, name)?, format),
+    }
+}
+
+/// Which version an alias is to name: `newest`, a number, or `none`.
+pub(crate) fn set_alias(
+    db: &Database,
+    which: &Which,
+    name: &str,
+    target: &str,
+    expected: Option<&str>,
+) -> Result<(), Failed> {
+    let id = which.model()?;
+    let number = |text: &str| -> Result<u64, Failed> {
+        text.parse()
+            .map_err(|_| Failed::Usage(format!("{text:?} is no version; give a number, newest or none")))
+    };
+    let expected = match expected {
+        None => None,
+        Some("none") => Some(None),
+        Some(text) => Some(Some(number(text)?)),
+    };
+    let target = match target {
+        "newest" => Some(AliasTarget::Newest),
+        "none" => None,
+        text => Some(number(text)?.into()),
+    };
+    change(db, |batch| {
+        match (target, expected) {
+            (Some(target), Some(expected)) => batch.set_alias_if(&id, name, expected, target)?,
+            (Some(target), None) => batch.set_alias(&id, name, target)?,
+            (None, _) => batch.remove_alias(&id, name)?,
+        };
+        Ok(())
+    })
+}
+
+pub(crate) fn pin(db: &Database, which: &Which, version: u64, is_pinned: bool) -> Result<(), Failed> {
+    let id = which.model()?;
+    change(db, |batch| batch.pin_version(&id, version, is_pinned).map(drop))
+}
+
+pub(crate) fn keep(
+    db: &Database,
+    which: &Which,
+    last: Option<u64>,
+    age: Option<Duration>,
+) -> Result<(), Failed> {
+    let id = which.model()?;
+    let retention = Retention { keep_last: last, max_age: age };
+    let retention = (retention != Retention::default()).then_some(retention);
+    change(db, |batch| batch.set_retention(&id, retention).map(drop))
+}
+
+pub(crate) fn annotate(
+    db: &Database,
+    which: &Which,
+    version: Option<u64>,
+    pairs: &[(String, Option<MetaValue>)],
+) -> Result<(), Failed> {
+    let (id, version) = (which.model()?, version.map(AliasTarget::Version));
+    change(db, |batch| {
+        for (name, value) in pairs {
+            match value {
+                Some(value) => batch.annotate(&id, version, name, value.clone())?,
+                None => batch.remove_annotation(&id, version, name)?,
+            };
+        }
+        Ok(())
+    })
+}
+
+/// `NAME=VALUE`, or `NAME=` to take it back. VALUE is JSON, or text.
+pub(crate) fn pair(given: &str) -> Result<(String, Option<MetaValue>), String> {
+    let (name, text) = given.split_once('=').ok_or("there is no \"=\"; write NAME=VALUE, as auc=0.81")?;
+    if text.is_empty() {
+        return Ok((name.to_string(), None));
+    }
+    let read = match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(_) => Metadata::from_json(&format!("{{\"v\":{text}}}")).map_err(|error| error.to_string())?,
+        Err(_) => Metadata::from_entries([("v".to_string(), text.into())].into()),
+    };
+    Ok((name.to_string(), read.entries().get("v").cloned()))
+}
+
+pub(crate) fn annotations(db: &View, which: &Which, format: Format) -> Result<(), Failed> {
+    let (snapshot, id) = (db.snapshot(), which.model()?);
+    versions(&snapshot, id)?;
+    let mut listing = Listing::begin(format, ["version", "name", "value", "seq", "time"])?;
+    for note in snapshot.annotations(&id)? {
+        let value =
+            note.value.map(|value| Metadata::from_entries([("v".to_string(), value)].into()).to_json());
+        // The dict around it is not shown.
+        let shown = value.as_deref().and_then(|json| json.strip_prefix("{\"v\":")?.strip_suffix('}'));
+        listing.row([
+            note.version.map_or(Field::Null, Field::from),
+            Field::text(&note.name),
+            shown.map_or(Field::Null, Field::text),
+            note.seq.into(),
+            Field::text(note.time),
+        ])?;
+    }
+    listing.end(None)
+}
+
+/// What a version was made from, and what that was made from.
+pub(crate) fn why(db: &View, which: &Which, version: &WhichVersion, depth: usize) -> Result<(), Failed> {
+    let snapshot = db.snapshot();
+    let model = which.version(&snapshot, version)?;
+    let (mut text, mut open) = (String::new(), vec![(0, model.info().id, model.info().version)]);
+    while let Some((level, id, number)) = open.pop() {
+        let indent = "  ".repeat(level);
+        match snapshot.model_version(&id, number)? {
+            Some(model) => {
+                let info = model.info();
+                let kind = info.metadata.model_type().unwrap_or("?").to_string();
+                text.push_str(&format!(
+                    "{indent}model {kind} {id}@{number}, put {} (seq {})\n",
+                    info.time, info.seq
+                ));
+            }
+            None => text.push_str(&format!("{indent}model {id}@{number}, deleted\n")),
+        }
+        let Some(training) = snapshot.training(&id, number)? else {
+            text.push_str(&format!("{indent}  nobody told what it was made from\n"));
+            continue;
+        };
+        for part in training.parts() {
+            match part {
+                TrainedOn::Series { series, from, to, seq } => {
+                    text.push_str(&format!(
+                        "{indent}  series {series} from {from} to {to}, as of seq {seq}\n"
+                    ));
+                }
+                TrainedOn::Slot { slot, date, key, generation } => {
+                    text.push_str(&format!("{indent}  slot {slot} {date} {key}, generation {generation}\n"));
+                }
+                TrainedOn::Model { id, version } if level < depth => open.push((level + 1, *id, *version)),
+                TrainedOn::Model { id, version } => {
+                    text.push_str(&format!("{indent}  model {id}@{version}\n"));
+                }
+                _ => {}
+            }
+        }
+    }
+    crate::output::print(&text)
+}
+
+/// Deletes versions that are not to be kept, and gives their space back.
+pub(crate) fn collect(db: &Database) -> Result<(), Failed> {
+    let count = |db: &Database| -> Result<u64, Failed> {
+        let snapshot = db.snapshot();
+        let mut versions = 0;
+        for info in snapshot.models() {
+            versions += snapshot.model_versions(&info.id)?.len() as u64;
+        }
+        Ok(versions)
+    };
+    let before = count(db)?;
+    let mut batch = Batch::new();
+    batch.collect_models();
+    db.commit(batch)?;
+    let left = count(db)?;
+    // What the manifest before names stays until the next.
+    let written: u64 = db.checkpoint()?.bytes_written + db.checkpoint()?.bytes_written;
+    let mut facts = Facts::default();
+    facts.add("deleted", before - left).add("versions", left).add("bytes_written", written);
+    facts.print(Format::Table)
+}

@@ -262,6 +262,16 @@ pub enum GraphError {
         /// Positions among the cell keys.
         columns: Vec<u16>,
     },
+    /// A run that reports a generation which its cell never had.
+    #[error("a run says that it read generation {g} of {cell}, which has {found}; report what was read")]
+    UnmadeRead {
+        /// The cell: slot, date and key.
+        cell: String,
+        /// The generation that was reported.
+        g: u64,
+        /// The cell's generation; 0 where nobody has made it.
+        found: u64,
+    },
     /// An output that rests on what the run did not read.
     #[error(
         "run {run} of producer {producer:?} says that {slot:?} {key} rests on cell {cell} as its input {input}, which it did not read; name inputs that it has"
@@ -479,7 +489,9 @@ impl GraphError {
             | GraphError::OutputKey { .. }
             | GraphError::UnreadUse { .. }
             | GraphError::DuplicateOutput { .. } => "A run ends",
-            GraphError::CellCycle { .. } | GraphError::ScanKey { .. } => "Reported reads.",
+            GraphError::CellCycle { .. } | GraphError::ScanKey { .. } | GraphError::UnmadeRead { .. } => {
+                "Reported reads."
+            }
             GraphError::NothingToCancel { .. } | GraphError::Deregistered { .. } => "Commands.",
             GraphError::Image { .. } => "State image",
             GraphError::Record { .. } => "Records",

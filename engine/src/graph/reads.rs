@@ -272,7 +272,14 @@ impl Graph {
     ) -> Result<(), GraphError> {
         for read in reads {
             match read {
-                Read::Cell { slot, key, .. } => self.check_key(*slot, key)?,
+                Read::Cell { slot, date, key, g } => {
+                    self.check_key(*slot, key)?;
+                    let found = self.find(*slot, *date, key).map_or(0, |cell| self.cells[cell.at()].g);
+                    if let Some(g) = g.filter(|g| !(1..=found).contains(g)) {
+                        let cell = self.label_of(*slot, *date, key);
+                        return Err(GraphError::UnmadeRead { cell, g, found });
+                    }
+                }
                 Read::Scan { slot, columns, key, .. } => self.check_scan(*slot, columns, key)?,
             }
         }

@@ -188,13 +188,13 @@ impl Graph {
 
     /// Counts the classes of the edges on which single outputs rest.
     fn settle_uses(&mut self, pass: &mut Pass, id: BundleId, status_moved: bool) {
-        let bundle = &self.bundles[id.at()];
-        let producer = bundle.producer;
+        let producer = self.tallies[id.at()].producer;
+        let classes: Vec<(EdgeKey, Class)> = self.classes(id).collect();
         for cell in self.tallies[id.at()].outputs.clone().iter() {
             let found = self.sheets[cell.at()].candidates.iter().position(|c| c.owner == Some(id));
             let Some(at) = found else { continue };
             let Some(uses) = &self.sheets[cell.at()].candidates[at].uses else { continue };
-            let counters = self.counters_of(id, &uses.edges);
+            let counters = self.counters_of(id, &classes, &uses.edges);
             let moved = uses.counters != counters;
             if let Some(uses) = &mut self.sheets[cell.at()].candidates[at].uses {
                 uses.counters = counters;
@@ -206,15 +206,21 @@ impl Graph {
     }
 
     /// Counts of the classes of some edges of a bundle, of the scopes to which they belong, of exclusive inputs, and of what
-    /// else holds it.
-    fn counters_of(&self, id: BundleId, edges: &[EdgeKey]) -> Counters {
+    /// else holds it. `classes`: those of all its edges.
+    fn counters_of(&self, id: BundleId, classes: &[(EdgeKey, Class)], edges: &[EdgeKey]) -> Counters {
         let bundle = &self.bundles[id.at()];
         let producer = &self.producers[bundle.producer.at()];
+        let is_exclusive = |edge: EdgeKey| producer.need(edge.input).mode == Mode::Exclusive;
         let mut counters = bundle.outer;
-        for (edge, class) in self.classes(id) {
-            let is_exclusive = producer.need(edge.input).mode == Mode::Exclusive;
-            if is_exclusive || edges.binary_search(&edge).is_ok() {
-                counters.add(class);
+        if producer.needs.iter().any(|need| need.mode == Mode::Exclusive) {
+            classes
+                .iter()
+                .filter(|(edge, _)| is_exclusive(*edge))
+                .for_each(|(_, class)| counters.add(*class));
+        }
+        for edge in edges.iter().filter(|edge| !is_exclusive(**edge)) {
+            if let Ok(at) = classes.binary_search_by_key(edge, |(edge, _)| *edge) {
+                counters.add(classes[at].1);
             }
         }
         for (scope, (input, _)) in bundle.scopes.iter().zip(producer.required()) {

@@ -95,6 +95,12 @@ fn a_reported_read_is_an_edge_until_the_next_result() {
     stage.write(c, date, &key(&[7]), Some(content(1)));
     stage.write(a, date, &key(&[1]), Some(content(1)));
     let started = stage.start_next();
+    for (unmade, had) in
+        [(cell_read(c, 7, Some(2)), 1), (cell_read(c, 8, Some(1)), 0), (cell_read(c, 7, Some(0)), 1)]
+    {
+        let error = end_with(&mut stage, &started, b, 1, vec![unmade]).unwrap_err();
+        assert!(matches!(error, GraphError::UnmadeRead { found, .. } if found == had), "{error}");
+    }
     end_with(&mut stage, &started, b, 1, vec![cell_read(c, 7, Some(1)), cell_read(c, 8, None)]).unwrap();
     assert_eq!(stage.state(b, date, &key(&[1])), State::Current);
     assert_eq!(stage.state(c, date, &key(&[7])), State::Current);

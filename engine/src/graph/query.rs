@@ -189,12 +189,14 @@ impl Graph {
         })
     }
 
-    /// The edges of a bundle that are not clean, of those on which this output rests.
+    /// The edges of a bundle that are not clean, of those on which this output rests and those of exclusive inputs.
     fn causes(&self, bundle: BundleId, output: Option<&Candidate>) -> Vec<Cause> {
         let uses = output.and_then(|output| output.uses.as_deref());
-        let rests_on = |edge: EdgeKey, class: Class| {
-            class.unsatisfiable || output.is_none_or(|output| output.rests_on(edge))
-        };
+        let owner = self.bundles[bundle.at()].producer;
+        let is_exclusive =
+            |edge: EdgeKey| self.producers[owner.at()].need(edge.input).mode == Mode::Exclusive;
+        let rests_on =
+            |edge: EdgeKey| is_exclusive(edge) || output.is_none_or(|output| output.rests_on(edge));
         let of_input = |input: u16| uses.is_none_or(|uses| uses.edges.iter().any(|edge| edge.input == input));
         let mut causes = Vec::new();
         for (cell, class) in self.classes_above(bundle) {
@@ -209,7 +211,7 @@ impl Graph {
                 self.producers[ancestor.at()].outputs.keys().next().map(|slot| Cause::ScopeOpen(*slot)),
             );
         }
-        for (edge, class) in self.classes(bundle).filter(|(edge, class)| rests_on(*edge, *class)) {
+        for (edge, class) in self.classes(bundle).filter(|(edge, _)| rests_on(*edge)) {
             if class.blocked {
                 causes.push(Cause::Unusable(edge.source));
             } else if class.unsatisfiable {

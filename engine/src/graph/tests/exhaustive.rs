@@ -1,7 +1,8 @@
 //! Small systems, searched whole: every order of every few events from nothing, and from rest, each step on a stage.
 //!
 //! `UNDERBELLY_DEPTH` says how many events (4 for the systems that are listed, 3 with commands, and 2 for those that
-//! are enumerated). Two states are the same where the facts by names are, and the order of the queue. Of the states
+//! are enumerated). Two states are the same where the facts by names are, and the order of the queue; of generations it
+//! counts alone whether what was read is what is there now. Of the states
 //! with which a search ends one in eight is run to rest.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

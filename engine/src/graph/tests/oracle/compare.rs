@@ -127,7 +127,8 @@ impl Oracle {
             Class { changed: true, .. } => Some(words[2].to_string()),
             _ => None,
         };
-        let rests_on = |(edge, class): &(&EdgeName, &Class)| class.unsatisfiable || candidate.rests_on(edge);
+        let rests_on =
+            |(edge, _): &(&EdgeName, &Class)| bundle.exclusive.contains(*edge) || candidate.rests_on(edge);
         let cells = bundle.cells.iter().filter(rests_on).map(|((_, cell), class)| (cell, class));
         let above = bundle.above.iter().map(|((_, cell), class)| (cell, class));
         for (cell, class) in cells.chain(above) {

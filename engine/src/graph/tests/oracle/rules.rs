@@ -113,7 +113,7 @@ pub(in super::super) struct BundleShown {
     /// The part of them that concerns each output, whatever it rests on.
     of_all: Counts,
     /// The edges of exclusive inputs, which concern each output.
-    exclusive: BTreeSet<EdgeName>,
+    pub(super) exclusive: BTreeSet<EdgeName>,
     pub forced: bool,
     pub status: PStatus,
 }

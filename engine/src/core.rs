@@ -5,7 +5,7 @@
 //! durable; the leader publishes it, which makes it visible and wakes workers; and the caller is answered. A
 //! `Buffered` transaction is published as it is queued, unless one before it waits for the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hint;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,11 +19,13 @@ use underbelly_storage::disk::Lock;
 use underbelly_wal::{Admission, GroupCommit, Promise, Urge, WalError};
 
 use crate::backlog::{Backlog, Load};
+use crate::batch::Batch;
 use crate::checkpoint::Chain;
 use crate::durability::Durability;
 use crate::error::CommitError;
 use crate::graph::{Effects, Event, ProducerId, RunId, Started};
 use crate::limits::{CHECKPOINT_LOG_BYTES, CHECKPOINT_RETRY, CLOCK_MAX, START_BYTES_MAX};
+use crate::models::LiveModels;
 use crate::open::RecoveryReport;
 use crate::operations::Operations;
 use crate::options::Options;
@@ -35,6 +37,7 @@ use crate::scribe::Duty;
 use crate::signals::{Publication, Signals};
 use crate::snapshot::Snapshot;
 use crate::state::State;
+use crate::variables::{Name, Shown};
 use crate::view::{Base, View};
 
 /// Transactions between two looks at the length of the log.
@@ -123,6 +126,8 @@ pub(crate) struct Core {
     pub trouble: Arc<Mutex<Option<String>>>,
     /// Damaged segments, as the last checkpoint told them.
     pub damaged: Mutex<Vec<String>>,
+    /// Objects in memory that are saved now and then.
+    pub live: LiveModels,
     /// Encodes and merges run here, never on a caller's thread pool.
     pub pool: Pool,
 }
@@ -187,6 +192,17 @@ impl Core {
             });
         }
         Ok(Prepared { operations, payload, _pins: pins })
+    }
+
+    /// Commits a batch. See [`Database::commit`](crate::Database::commit).
+    pub(crate) fn commit(&self, batch: Batch) -> Result<Commit, CommitError> {
+        let folder = self.enter()?;
+        let durability = batch.durability;
+        let prepared = self.prepare(batch)?;
+        let (commit, _) = self.sequence(prepared, durability, |_| Ok(()))?;
+        drop(folder);
+        self.answer(commit.seq, durability)?;
+        Ok(commit)
     }
 
     /// Commits an event alone.
@@ -271,12 +287,20 @@ impl Core {
             self.objects.insert(*id, place.clone());
         }
         self.pending.log(seq, &operations.files());
+        let names: BTreeSet<Arc<Name>> =
+            operations.variables.iter().map(|change| change.name.clone()).collect();
         let effects = state.apply(seq, time, operations, || self.oldest_reader(), &self.objects)?;
-        let is_heard = !effects.transitions.is_empty() || !effects.ready.is_empty();
+        let newest = |name: Arc<Name>| {
+            let set = state.variables.newest(&name).cloned();
+            (name, set)
+        };
+        let variables: Vec<Shown> = names.into_iter().map(newest).collect();
+        let is_heard = !effects.transitions.is_empty() || !effects.ready.is_empty() || !variables.is_empty();
         let publication = is_heard.then(|| Publication {
             sequenced: self.options.clock.instant(),
             transitions: effects.transitions.clone(),
             ready: effects.ready.clone(),
+            variables,
         });
         match self.log.enqueue(admission, seq, std::mem::take(payload), publication, promise)? {
             Urge::Now => drop(self.signals.ask(Duty::WriteNow)),

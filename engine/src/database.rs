@@ -276,13 +276,7 @@ impl Database {
     /// or [`CommitError::TooLarge`]; [`CommitError::Storage`] where a large value cannot be written beside the
     /// log; [`CommitError::Log`] where the log has no space or has failed.
     pub fn commit(&self, batch: Batch) -> Result<Commit, CommitError> {
-        let folder = self.core().enter()?;
-        let durability = batch.durability;
-        let prepared = self.core().prepare(batch)?;
-        let (commit, _) = self.core().sequence(prepared, durability, |_| Ok(()))?;
-        drop(folder);
-        self.core().answer(commit.seq, durability)?;
-        Ok(commit)
+        self.core().commit(batch)
     }
 
     /// Takes a blob as a stream, ahead of the transaction that puts it as a version of a model.
@@ -526,6 +520,7 @@ impl Handle {
     /// Sends the threads home and waits for them; whoever comes second waits too. A worker, which may be here by a
     /// closure that closes or drops the database, waits for nobody.
     fn stop(&self) {
+        self.core.live.end(&self.core);
         self.core.signals.hang_up();
         self.core.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.core.attributes.end();

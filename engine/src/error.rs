@@ -536,6 +536,16 @@ pub enum ReadError {
         /// The object's hash.
         object: String,
     },
+    /// A variable of another type, or an array of another length.
+    #[error("variable {variable:?} holds {expected}, not {found}; ask for what it holds")]
+    VariableType {
+        /// The variable, with its scope.
+        variable: String,
+        /// What it holds.
+        expected: VariableType,
+        /// What was asked for.
+        found: VariableType,
+    },
     /// Text that is no place of a version.
     #[error(
         "{text:?} is no place of a model; write ID, ID@VERSION or ID@ALIAS with the 64 digits of the identity"

@@ -93,9 +93,10 @@ pub use listing::{
     TABLE_COLUMNS, TreeRow, WorkRow,
 };
 pub use models::{
-    Alias, AliasTarget, Annotation, BlobWriter, IDENTITY_PREFIX, IndexState, IndexStatus, Location,
-    MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo, ModelName, ModelReader, Retention,
-    StoredBlob, Tensor, TensorInfo, TrainedOn, Training, VersionInfo, Where, WhereError,
+    Alias, AliasTarget, Annotation, BlobWriter, IDENTITY_PREFIX, IndexState, IndexStatus, LiveBuilder,
+    LiveModel, LiveStatus, Location, LockedModel, MetaValue, Metadata, MetadataError, Model, ModelId,
+    ModelInfo, ModelName, ModelReader, Parts, Restored, Retention, StoredBlob, Tensor, TensorInfo, TrainedOn,
+    Training, VersionInfo, Where, WhereError,
 };
 pub use open::RecoveryReport;
 pub use options::Options;
@@ -120,7 +121,9 @@ pub use underbelly_wal::{
     BatchInspection, Behind, FileInspection, HeaderInspection, LogStats, PassedOver, Sound, Stall, Stalls,
     WalError,
 };
-pub use variables::{Scope, Variable, VariableType, VariableValue};
+pub use variables::{
+    Changes, Reading, Scope, SharedVar, UnloggedVar, Var, Variable, VariableKind, VariableType, VariableValue,
+};
 pub use verify::VerifyReport;
 pub use view::{Counts, View};
 

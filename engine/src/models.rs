@@ -8,8 +8,10 @@ mod entry;
 mod fill;
 mod find;
 mod json;
+mod live;
 mod marks;
 mod metadata;
+mod parts;
 mod tensors;
 mod upload;
 mod versions;
@@ -21,12 +23,15 @@ pub use catalogue::ModelInfo;
 pub(crate) use catalogue::{Models, Numbered, Unstored, Version};
 pub(crate) use content::Content;
 pub use content::{Model, ModelReader};
+pub(crate) use live::LiveModels;
+pub use live::{LiveBuilder, LiveModel, LiveStatus, LockedModel, Restored};
 pub use marks::Retention;
 pub(crate) use marks::{
     ChangedMarks, MarkChange, MarkKind, MarkName, NEWEST, StoredMark, value_of_cbor, value_to_cbor,
 };
 pub(crate) use marks::{decode as decode_mark, encode as encode_mark};
 pub use metadata::{IDENTITY_PREFIX, MetaValue, Metadata, MetadataError, ModelId};
+pub use parts::Parts;
 pub use tensors::{Tensor, TensorInfo};
 pub(crate) use upload::Body;
 pub use upload::{BlobWriter, StoredBlob};

@@ -36,6 +36,7 @@ use crate::restore::{Phases, RestoreError, Restored, restore};
 use crate::scribe::Duty;
 use crate::shared::{self, Notice, SHARED};
 use crate::signals::Signals;
+use crate::variables::{Registry, VARIABLES};
 use crate::view::{Base, View};
 
 /// What opening found.
@@ -300,7 +301,8 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     let (ring, doorbell) = crossbeam_channel::bounded(options.workers);
     let (ask, maintenance): (Sender<Chore>, Receiver<Chore>) = crossbeam_channel::bounded(1);
     let (asked, duties) = crossbeam_channel::bounded(DUTIES_MAX);
-    let signals = Arc::new(Signals::new(state.head, ring, asked, options.clock.clone()));
+    let registry = Registry::new(disk.path(VARIABLES), database);
+    let signals = Arc::new(Signals::new(state.head, ring, asked, options.clock.clone(), registry));
     let record_bytes_max = log.options().record_max as usize;
     let log = GroupCommit::new(log, signals.clone());
     let notice = Notice::begin(&*disk, database, state.head, &report)?;
@@ -346,6 +348,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         trouble,
         damaged: Mutex::new(manifest.damaged),
         requested: Default::default(),
+        live: Default::default(),
         pool,
     });
     logged.into_iter().for_each(|(file, seq)| core.pending.log(seq, &[file]));

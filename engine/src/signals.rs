@@ -12,12 +12,15 @@ use crate::clock::Clock;
 use crate::graph::{BundleId, CellId, State as CellState, Transition};
 use crate::limits::LATENCY_SAMPLES;
 use crate::scribe::Duty;
+use crate::variables::{Registry, Shown};
 
 /// What a committed transaction sets off once it is visible.
 pub(crate) struct Publication {
     pub sequenced: Instant,
     pub transitions: Vec<Transition>,
     pub ready: Vec<BundleId>,
+    /// Variables that it changed.
+    pub variables: Vec<Shown>,
 }
 
 /// Shared by the log's publisher, the workers and the handles.
@@ -39,6 +42,8 @@ pub(crate) struct Signals {
     unsealed: AtomicBool,
     on_durable: OnceLock<Box<dyn Fn(u64) + Send + Sync>>,
     latencies: Mutex<Samples>,
+    /// Who reads variables without a snapshot.
+    pub registry: Registry,
 }
 
 #[derive(Default)]
@@ -81,6 +86,7 @@ impl Signals {
         doorbell: Sender<()>,
         duties: Sender<Duty>,
         clock: Arc<dyn Clock>,
+        registry: Registry,
     ) -> Signals {
         Signals {
             clock,
@@ -95,6 +101,7 @@ impl Signals {
             unsealed: AtomicBool::new(false),
             on_durable: OnceLock::new(),
             latencies: Mutex::default(),
+            registry,
         }
     }
 
@@ -228,9 +235,23 @@ impl Signals {
 
 impl Publisher<Publication> for Arc<Signals> {
     fn publish(&self, seq: u64, items: &mut dyn Iterator<Item = (u64, Publication)>) {
+        let (mut is_work, mut are_changed) = (false, false);
+        // Before: who sees the number sees the variables too.
+        let items: Vec<(u64, Publication)> = items.collect();
+        let mut publications = Vec::with_capacity(items.len());
+        for (at, mut publication) in items {
+            let variables = std::mem::take(&mut publication.variables);
+            if !variables.is_empty() {
+                self.registry.show(at, variables);
+                are_changed = true;
+            }
+            publications.push(publication);
+        }
         self.visible.store(seq, Ordering::SeqCst);
-        let mut is_work = false;
-        for (_, publication) in items {
+        if are_changed {
+            self.registry.tell(self.durable().min(seq));
+        }
+        for publication in publications {
             let now = self.clock.instant();
             self.latencies.lock().unwrap_or_else(PoisonError::into_inner).note(&publication, now);
             is_work |= !publication.ready.is_empty();
@@ -247,6 +268,7 @@ impl Publisher<Publication> for Arc<Signals> {
             hear(seq);
         }
         self.durable.store(seq, Ordering::SeqCst);
+        self.registry.tell(seq.min(self.visible()));
         self.wake();
         if !self.unsealed.swap(true, Ordering::SeqCst) && !self.ask(Duty::Seal) {
             self.sealed();

@@ -45,6 +45,11 @@ impl Transaction {
         &self.snapshot
     }
 
+    /// What is written so far.
+    pub(crate) fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
     /// Sets when the commit of this transaction is answered; `Sync` unless set.
     pub fn durability(&mut self, durability: Durability) -> &mut Transaction {
         self.batch.durability(durability);

@@ -21,6 +21,7 @@ pub mod limits;
 pub mod manifest;
 pub mod map;
 pub mod object;
+pub mod page;
 pub mod sealed;
 pub mod segment;
 pub mod stamp;

@@ -6,6 +6,7 @@ mod deletes;
 mod find;
 mod identity;
 mod index;
+mod live;
 mod versions;
 
 use std::sync::Arc;

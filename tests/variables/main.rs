@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod copies;
+mod handles;
 
 use std::sync::Arc;
 

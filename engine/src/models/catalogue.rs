@@ -316,6 +316,7 @@ impl Models {
         let Entry::Occupied(mut entry) = self.by_id.entry(id) else { return None };
         let line = entry.get_mut();
         let (_, version) = line.removed.pop_front()?;
+        self.marks.forget_version(&id, version.number);
         if !line.holds(version.seq) {
             self.by_seq.remove(&(version.seq, id));
         }

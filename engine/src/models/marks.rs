@@ -134,13 +134,22 @@ impl Marks {
         names.into_iter().for_each(|mark| self.set(at, id, mark, None));
     }
 
+    /// Forgets what was told of a version that nobody sees any more.
+    pub(crate) fn forget_version(&mut self, id: &ModelId, version: u64) {
+        self.forget_where(id, |mark, _| mark.version == version);
+    }
+
     /// Forgets what was told of a model up to a transaction, which nobody sees any more.
     pub(crate) fn forget(&mut self, id: &ModelId, seq: u64) {
+        self.forget_where(id, |_, told| told.place.0 <= seq);
+    }
+
+    fn forget_where(&mut self, id: &ModelId, is_gone: impl Fn(&MarkName, &Told) -> bool) {
         let Some(marks) = self.by_model.get_mut(id) else { return };
         let changed = &mut self.changed;
-        marks.retain(|_, told| {
+        marks.retain(|mark, told| {
             told.retain(|told| {
-                let is_gone = told.place.0 <= seq;
+                let is_gone = is_gone(mark, told);
                 if is_gone {
                     changed.insert(told.place, None);
                 }

@@ -222,6 +222,11 @@ impl Variables {
         version.set.as_ref()
     }
 
+    /// What a reader at `seq` sees set.
+    pub(crate) fn set_at(&self, name: &Name, seq: u64) -> Option<Arc<Set>> {
+        self.version_at(name, self.by_name.get(name)?, seq).cloned()
+    }
+
     /// The variable that a reader at `seq` sees.
     pub(crate) fn at(&self, name: &Name, seq: u64) -> Option<Variable> {
         let (name, entry) = self.by_name.get_key_value(name)?;

@@ -31,7 +31,13 @@ pub(crate) fn encode(out: &mut Vec<u8>, stored: &Stored) {
     let Set { value, seq, time } = &*stored.set;
     out.extend_from_slice(&seq.to_le_bytes());
     out.extend_from_slice(&time.0.to_le_bytes());
-    let Name { scope, name } = &*stored.name;
+    put_name(out, &stored.name);
+    put_value(out, value);
+}
+
+/// Appends scope and name.
+pub(super) fn put_name(out: &mut Vec<u8>, name: &Name) {
+    let Name { scope, name } = name;
     out.push(match scope {
         Scope::Global => GLOBAL,
         Scope::Episode(_) => EPISODE,
@@ -41,6 +47,16 @@ pub(crate) fn encode(out: &mut Vec<u8>, stored: &Stored) {
         put_text(out, name);
     }
     put_text(out, name);
+}
+
+/// The name that bytes are from end to end.
+pub(super) fn name_of(bytes: &[u8]) -> Option<Name> {
+    let mut cursor = Cursor::new(bytes);
+    let name = read_name(&mut cursor).ok()?;
+    cursor.rest().is_empty().then_some(name)
+}
+
+fn put_value(out: &mut Vec<u8>, value: &VariableValue) {
     match value {
         VariableValue::Bool(value) => out.extend_from_slice(&[BOOL, u8::from(*value)]),
         VariableValue::I64(value) => {
@@ -78,16 +94,20 @@ fn text(cursor: &mut Cursor<'_>) -> Result<Arc<str>, Damage> {
     text.map(Arc::from).map_err(|_| Damage("a name is not UTF-8"))
 }
 
+fn read_name(cursor: &mut Cursor<'_>) -> Result<Name, Damage> {
+    let scope = match cursor.u8()? {
+        GLOBAL => Scope::Global,
+        EPISODE => Scope::Episode(text(cursor)?),
+        ASSET => Scope::Asset(text(cursor)?),
+        _ => return Err(Damage("a variable's scope is unknown")),
+    };
+    Ok(Name { scope, name: text(cursor)? })
+}
+
 fn read(bytes: &[u8]) -> Result<(Name, Set), Damage> {
     let mut cursor = Cursor::new(bytes);
     let (seq, time) = (cursor.u64()?, Timestamp(cursor.i64()?));
-    let scope = match cursor.u8()? {
-        GLOBAL => Scope::Global,
-        EPISODE => Scope::Episode(text(&mut cursor)?),
-        ASSET => Scope::Asset(text(&mut cursor)?),
-        _ => return Err(Damage("a variable's scope is unknown")),
-    };
-    let name = Name { scope, name: text(&mut cursor)? };
+    let name = read_name(&mut cursor)?;
     let value = match cursor.u8()? {
         BOOL => match cursor.u8()? {
             0 => VariableValue::Bool(false),

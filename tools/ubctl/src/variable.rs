@@ -1,5 +1,7 @@
 //! `ubctl var`: one current value by scope and name.
 
+mod watch;
+
 use std::path::Path;
 
 use clap::{Subcommand, ValueEnum};
@@ -46,6 +48,7 @@ pub(crate) enum Var {
         #[command(flatten)]
         format: FormatArg,
     },
+    Watch(watch::Watch),
     /// Removes a variable
     Rm {
         /// The variable
@@ -186,6 +189,7 @@ impl Var {
                 facts.add("seq", db.commit(batch)?.seq);
                 facts.print(Format::Table)
             }
+            Var::Watch(watch) => watch.run(dir),
             Var::Ls { scope, format } => list(dir, scope.as_ref(), format.format),
             Var::Rm { name, scope } => {
                 let db = write(dir)?;

@@ -1,0 +1,338 @@
+//! The page set of variables: what reader processes see without asking anybody.
+//!
+//! A file of words (`VARIABLES`), made by the first change after an opening and never synced; recovery does not look at it.
+//! The writer appends an entry for each variable that changes and then writes its cell; readers look for entries behind
+//! those that they know. What is published here is durable, or belongs to no log. A file that another writer replaced says
+//! so in its head; one of an earlier start of the machine says nothing.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use underbelly_storage::Timestamp;
+use underbelly_storage::page::SharedPage;
+
+use super::catalogue::Name;
+use super::cell::{Cell, cell_words, to_words, value_words};
+use super::record::{name_of, put_name};
+use super::value::{VariableType, VariableValue};
+use crate::limits::VARIABLE_BYTES_MAX;
+use crate::shared;
+
+/// The file's name.
+pub(crate) const VARIABLES: &str = "VARIABLES";
+
+const MAGIC: u64 = u64::from_le_bytes(*b"UBVARS01");
+/// Words of the head: magic, two of the database, two of the boot, state, used words, whether it is full.
+const HEAD: usize = 64;
+const STATE: usize = 5;
+const USED: usize = 6;
+const FULL: usize = 7;
+const IN_USE: u64 = 1;
+const REPLACED: u64 = 2;
+/// Words of the whole file, most of which are never written.
+const WORDS: usize = 16 << 20;
+/// Words for which space is taken at a time.
+const STEP: usize = 128 << 10;
+/// Words of a cache line; entries and cells begin with one.
+const LINE: usize = 8;
+/// Words of an entry before the name: its words, type, words of a value, bytes of the name.
+const ENTRY_HEAD: usize = 4;
+/// Set in the type's word where the variable is in no log.
+const UNLOGGED: u64 = 1 << 63;
+
+fn halves(number: [u8; 16]) -> [u64; 2] {
+    let number = u128::from_le_bytes(number);
+    [number as u64, (number >> 64) as u64]
+}
+
+fn type_word(variable_type: VariableType, is_logged: bool) -> u64 {
+    let word = match variable_type {
+        VariableType::Bool => 1,
+        VariableType::I64 => 2,
+        VariableType::F64 => 3,
+        VariableType::Array(length) => 4 | (length as u64) << 8,
+        VariableType::Bytes => 5,
+    };
+    if is_logged { word } else { word | UNLOGGED }
+}
+
+fn type_of(word: u64) -> Option<(VariableType, bool)> {
+    let (is_logged, word) = (word & UNLOGGED == 0, word & !UNLOGGED);
+    let length = usize::try_from(word >> 8).ok().filter(|length| *length <= VARIABLE_BYTES_MAX / 8)?;
+    let variable_type = match (word & 0xff, length) {
+        (1, 0) => VariableType::Bool,
+        (2, 0) => VariableType::I64,
+        (3, 0) => VariableType::F64,
+        (4, length) => VariableType::Array(length),
+        (5, 0) => VariableType::Bytes,
+        _ => return None,
+    };
+    Some((variable_type, is_logged))
+}
+
+/// A variable on the board, and whether it is in the log.
+type Key = (Arc<Name>, bool);
+
+#[derive(Clone, Copy)]
+pub(crate) struct Spot {
+    pub variable_type: VariableType,
+    pub value_words: usize,
+    /// Where its cell begins.
+    pub at: usize,
+}
+
+/// The writer's side.
+pub(crate) struct Board {
+    page: Arc<SharedPage>,
+    spots: HashMap<Key, Spot>,
+    reserved: usize,
+}
+
+impl Board {
+    /// Puts an empty page set in the place of one that is there.
+    pub(crate) fn create(path: &Path, database: [u8; 16]) -> io::Result<Board> {
+        let page = SharedPage::create(path, WORDS, STEP)?;
+        let [database_low, database_high] = halves(database);
+        let [boot_low, boot_high] = halves(shared::boot());
+        let head = [MAGIC, database_low, database_high, boot_low, boot_high, IN_USE, HEAD as u64];
+        for (word, value) in page.words().iter().zip(head).skip(1) {
+            word.store(value, Ordering::Relaxed);
+        }
+        // Whoever sees the magic sees the rest.
+        page.words().iter().take(1).for_each(|word| word.store(MAGIC, Ordering::Release));
+        Ok(Board { page: Arc::new(page), spots: HashMap::new(), reserved: STEP })
+    }
+
+    pub(crate) fn page(&self) -> &Arc<SharedPage> {
+        &self.page
+    }
+
+    /// The place of a variable of this type, made if need be; `None` where the page set is full.
+    pub(crate) fn spot(&mut self, key: &Key, variable_type: VariableType, bytes: usize) -> Option<Spot> {
+        let room = bytes.next_power_of_two().clamp(64, VARIABLE_BYTES_MAX);
+        let needed = value_words(variable_type, room);
+        if let Some(spot) = self.spots.get(key).copied() {
+            if spot.variable_type == variable_type && spot.value_words >= needed {
+                return Some(spot);
+            }
+            // Whoever reads the old place finds nothing there, and looks for the new one.
+            self.cell(&spot)?.write(None, 0, Timestamp(0));
+        }
+        let mut name = Vec::new();
+        put_name(&mut name, &key.0);
+        let words = self.page.words();
+        let used = words.get(USED)?;
+        let from = used.load(Ordering::Relaxed) as usize;
+        let at = (from + ENTRY_HEAD + name.len().div_ceil(8)).next_multiple_of(LINE);
+        let end = (at + cell_words(needed)).next_multiple_of(LINE);
+        while end > self.reserved {
+            if end > words.len() || self.page.reserve(self.reserved + STEP).is_err() {
+                words.get(FULL)?.store(1, Ordering::Release);
+                return None;
+            }
+            self.reserved += STEP;
+        }
+        let head = [(end - from) as u64, type_word(variable_type, key.1), needed as u64, name.len() as u64];
+        let name = name.chunks(8).map(|part| {
+            let mut word = [0; 8];
+            word.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+            u64::from_le_bytes(word)
+        });
+        for (word, value) in words.get(from..)?.iter().zip(head.into_iter().chain(name)) {
+            word.store(value, Ordering::Relaxed);
+        }
+        used.store(end as u64, Ordering::Release);
+        let spot = Spot { variable_type, value_words: needed, at };
+        self.spots.insert(key.clone(), spot);
+        Some(spot)
+    }
+
+    fn cell(&self, spot: &Spot) -> Option<Cell<'_>> {
+        Cell::new(self.page.words().get(spot.at..)?, spot.value_words)
+    }
+
+    /// Shows what a variable holds now.
+    pub(crate) fn publish(&mut self, key: &Key, value: Option<&VariableValue>, seq: u64, time: Timestamp) {
+        let Some(value) = value else {
+            if let Some(cell) = self.spots.get(key).and_then(|spot| self.cell(spot)) {
+                cell.write(None, seq, time);
+            }
+            return;
+        };
+        let variable_type = value.variable_type();
+        let Some(spot) = self.spot(key, variable_type, value.byte_size()) else { return };
+        if let (Some(words), Some(cell)) =
+            (to_words(value, variable_type, spot.value_words), self.cell(&spot))
+        {
+            cell.write(Some(&words), seq, time);
+        }
+    }
+}
+
+/// Tells who reads an older page set that it is over, and takes its name away.
+pub(crate) fn retire(path: &Path) -> io::Result<()> {
+    let about = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        about => about?,
+    };
+    if about.is_file() && about.len() as usize >= HEAD * 8 {
+        let file = fs::File::options().read(true).write(true).open(path)?;
+        let mut magic = [0; 8];
+        file.read_exact_at(&mut magic, 0)?;
+        // The block is there, so nothing is taken of a full disk; who has it mapped sees the word change.
+        if magic == MAGIC.to_le_bytes() {
+            file.write_all_at(&REPLACED.to_le_bytes(), (STATE * 8) as u64)?;
+        }
+    }
+    fs::remove_file(path)
+}
+
+/// A reader's side.
+pub(crate) struct BoardReader {
+    path: PathBuf,
+    database: [u8; 16],
+    page: Option<Arc<SharedPage>>,
+    seen: usize,
+    spots: HashMap<Key, Spot>,
+}
+
+impl BoardReader {
+    pub(crate) fn new(path: PathBuf, database: [u8; 16]) -> BoardReader {
+        BoardReader { path, database, page: None, seen: HEAD, spots: HashMap::new() }
+    }
+
+    /// The page set in use, if there is one.
+    pub(crate) fn page(&mut self) -> Option<Arc<SharedPage>> {
+        if self.page.as_ref().is_none_or(|page| !is_in_use(page.words())) {
+            (self.page, self.seen) = (None, HEAD);
+            self.spots.clear();
+            let page = SharedPage::open(&self.path).ok()?;
+            let words = page.words();
+            let word = |at: usize| words.get(at).map_or(0, |word| word.load(Ordering::Acquire));
+            let is_ours =
+                [word(1), word(2)] == halves(self.database) && [word(3), word(4)] == halves(shared::boot());
+            if word(0) != MAGIC || !is_ours || !is_in_use(words) {
+                return None;
+            }
+            self.page = Some(Arc::new(page));
+        }
+        self.page.clone()
+    }
+
+    /// The place of a variable, looked for behind those that are known.
+    pub(crate) fn spot(&mut self, key: &Key) -> Option<(Arc<SharedPage>, Spot)> {
+        let page = self.page()?;
+        let words = page.words();
+        let used = words.get(USED)?.load(Ordering::Acquire) as usize;
+        while self.seen < used.min(words.len()) {
+            let Some((key, spot, end)) = entry(words, self.seen) else { break };
+            self.spots.insert(key, spot);
+            self.seen = end;
+        }
+        let spot = *self.spots.get(key)?;
+        Some((page, spot))
+    }
+
+    /// Names of all variables that stand there.
+    pub(crate) fn keys(&mut self) -> Vec<(Key, Spot)> {
+        let nobody = (Arc::new(Name::new(&super::Scope::Global, "")), true);
+        let _ = self.spot(&nobody);
+        self.spots.iter().map(|(key, spot)| (key.clone(), *spot)).collect()
+    }
+}
+
+pub(crate) fn is_in_use(words: &[AtomicU64]) -> bool {
+    words.get(STATE).is_some_and(|state| state.load(Ordering::Relaxed) == IN_USE)
+}
+
+/// The entry that begins here, and where the next one does; `None` where it makes no sense.
+fn entry(words: &[AtomicU64], from: usize) -> Option<(Key, Spot, usize)> {
+    let word = |at: usize| words.get(from + at).map(|word| word.load(Ordering::Relaxed));
+    let (length, bytes) = (usize::try_from(word(0)?).ok()?, usize::try_from(word(3)?).ok()?);
+    let (variable_type, is_logged) = type_of(word(1)?)?;
+    let value_words = usize::try_from(word(2)?).ok().filter(|words| *words <= VARIABLE_BYTES_MAX / 8 + 1)?;
+    let end =
+        from.checked_add(length).filter(|end| *end <= words.len() && length > ENTRY_HEAD && bytes <= 1024)?;
+    let name: Vec<u8> =
+        (0..bytes.div_ceil(8)).filter_map(|at| word(ENTRY_HEAD + at)).flat_map(u64::to_le_bytes).collect();
+    let name = name_of(name.get(..bytes)?)?;
+    let at = (from + ENTRY_HEAD + bytes.div_ceil(8)).next_multiple_of(LINE);
+    if at + cell_words(value_words) > end {
+        return None;
+    }
+    Some(((Arc::new(name), is_logged), Spot { variable_type, value_words, at }, end))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::Scope;
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        (Arc::new(Name::new(&Scope::asset("IBM"), name)), true)
+    }
+
+    fn value(reader: &mut BoardReader, name: &str) -> Option<VariableValue> {
+        let (page, spot) = reader.spot(&key(name))?;
+        let mut words = vec![0; spot.value_words];
+        Cell::new(&page.words()[spot.at..], spot.value_words)?.read(&mut words).1?;
+        super::super::cell::of_words(&words, spot.variable_type)
+    }
+
+    #[test]
+    fn what_is_published_is_found_and_changes_of_type_move_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(VARIABLES);
+        let mut board = Board::create(&path, [7; 16]).unwrap();
+        let mut reader = BoardReader::new(path.clone(), [7; 16]);
+        assert_eq!(value(&mut reader, "a"), None);
+        for (seq, new) in
+            [1.5.into(), 2.5.into(), VariableValue::from(3i64), vec![0u8; 9].into(), vec![1u8; 900].into()]
+                .into_iter()
+                .enumerate()
+        {
+            board.publish(&key("a"), Some(&new), seq as u64, Timestamp(0));
+            assert_eq!(value(&mut reader, "a"), Some(new));
+        }
+        board.publish(&key("a"), None, 9, Timestamp(0));
+        assert_eq!(value(&mut reader, "a"), None);
+        for n in 0..20_000 {
+            board.publish(&key(&format!("v{n}")), Some(&f64::from(n).into()), 1, Timestamp(0));
+        }
+        assert_eq!(value(&mut reader, "v19999"), Some(19_999.0.into()));
+        assert!(value(&mut BoardReader::new(path.clone(), [8; 16]), "v1").is_none(), "another database's");
+        // Another writer begins.
+        retire(&path).unwrap();
+        assert_eq!(value(&mut reader, "v1"), None);
+        let mut board = Board::create(&path, [7; 16]).unwrap();
+        board.publish(&key("v1"), Some(&7i64.into()), 1, Timestamp(0));
+        assert_eq!(value(&mut reader, "v1"), Some(7i64.into()));
+    }
+
+    /// Words that anybody could have written are never believed beyond the page.
+    #[test]
+    fn entries_that_lie_are_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(VARIABLES);
+        let mut board = Board::create(&path, [7; 16]).unwrap();
+        board.publish(&key("a"), Some(&vec![1.0, 2.0].into()), 1, Timestamp(0));
+        let words = board.page().words();
+        let used = words[USED].load(Ordering::Relaxed) as usize;
+        for word in &words[HEAD..used] {
+            let sound = word.load(Ordering::Relaxed);
+            for lie in [0, 1, 4, 7, 1 << 20, u64::MAX, u64::MAX >> 1, 4 | 513 << 8] {
+                word.store(lie, Ordering::Relaxed);
+                let _ = value(&mut BoardReader::new(path.clone(), [7; 16]), "a");
+            }
+            word.store(sound, Ordering::Relaxed);
+        }
+        words[USED].store(u64::MAX, Ordering::Relaxed);
+        assert!(value(&mut BoardReader::new(path.clone(), [7; 16]), "a").is_some());
+    }
+}

@@ -1,0 +1,524 @@
+//! Handles on one variable, of a type that is known.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use underbelly_storage::Timestamp;
+use underbelly_storage::page::SharedPage;
+
+use super::board::{BoardReader, Spot, is_in_use};
+use super::catalogue::Name;
+use super::cell::{Cell, of_words, to_words};
+use super::registry::{Held, read_value};
+use super::value::{Scope, VariableType, VariableValue};
+use crate::batch::{Batch, Row};
+use crate::core::{Commit, Core};
+use crate::database::Database;
+use crate::durability::Durability;
+use crate::error::{CommitError, ReadError};
+use crate::reader::Reader;
+use crate::transaction::transact;
+
+/// A type that variables hold: `bool`, `i64`, `f64`, `[f64; N]` and `Vec<u8>`.
+pub trait VariableKind: Sized {
+    /// What a variable of it holds.
+    fn variable_type() -> VariableType;
+
+    /// The value as any variable's.
+    fn into_value(self) -> VariableValue;
+
+    /// The value, where it is of this type.
+    fn of_value(value: &VariableValue) -> Option<Self>;
+
+    #[doc(hidden)]
+    fn of_word(_word: u64) -> Option<Self> {
+        None
+    }
+}
+
+macro_rules! kind {
+    ($($of:ty => $variant:ident, $word:expr);* $(;)?) => {$(
+        impl VariableKind for $of {
+            fn variable_type() -> VariableType {
+                VariableType::$variant
+            }
+
+            fn into_value(self) -> VariableValue {
+                VariableValue::$variant(self)
+            }
+
+            fn of_value(value: &VariableValue) -> Option<$of> {
+                match value {
+                    VariableValue::$variant(value) => Some(*value),
+                    _ => None,
+                }
+            }
+
+            #[inline]
+            fn of_word(word: u64) -> Option<$of> {
+                Some(($word)(word))
+            }
+        }
+    )*};
+}
+
+kind! {
+    bool => Bool, |word| word != 0;
+    i64 => I64, |word| word as i64;
+    f64 => F64, f64::from_bits;
+}
+
+impl<const N: usize> VariableKind for [f64; N] {
+    fn variable_type() -> VariableType {
+        VariableType::Array(N)
+    }
+
+    fn into_value(self) -> VariableValue {
+        VariableValue::Array(Arc::from(self))
+    }
+
+    fn of_value(value: &VariableValue) -> Option<[f64; N]> {
+        match value {
+            VariableValue::Array(values) => (**values).try_into().ok(),
+            _ => None,
+        }
+    }
+}
+
+impl VariableKind for Vec<u8> {
+    fn variable_type() -> VariableType {
+        VariableType::Bytes
+    }
+
+    fn into_value(self) -> VariableValue {
+        self.into()
+    }
+
+    fn of_value(value: &VariableValue) -> Option<Vec<u8>> {
+        match value {
+            VariableValue::Bytes(bytes) => Some(bytes.to_vec()),
+            _ => None,
+        }
+    }
+}
+
+/// A value, and the transaction that set it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Reading<T> {
+    /// The value.
+    pub value: T,
+    /// The transaction; 0 where the variable is in no log.
+    pub seq: u64,
+    /// Its time.
+    pub time: Timestamp,
+}
+
+#[inline]
+fn get<T: VariableKind>(held: &Held) -> Option<T> {
+    let cell = held.cell()?;
+    if T::variable_type() == VariableType::Bool
+        || T::variable_type() == VariableType::I64
+        || T::variable_type() == VariableType::F64
+    {
+        return T::of_word(cell.word()?);
+    }
+    T::of_value(&read_value(held).1?.0)
+}
+
+fn read<T: VariableKind>(held: &Held) -> (u64, Option<Reading<T>>) {
+    let (count, found) = read_value(held);
+    let reading =
+        found.and_then(|(value, seq, time)| Some(Reading { value: T::of_value(&value)?, seq, time }));
+    (count, reading)
+}
+
+fn checked(scope: &Scope, name: &str) -> Result<Arc<Name>, ReadError> {
+    let name = Name::new(scope, name);
+    match name.problem() {
+        Some((what, name, problem)) => Err(ReadError::Name { what, name, problem }),
+        None => Ok(Arc::new(name)),
+    }
+}
+
+/// A handle on a variable. Reads cost nanoseconds and wait for nobody; they show what is visible, as a snapshot taken now
+/// does. Made by [`Database::var`]; cheap to clone and to send.
+pub struct Var<T> {
+    core: Arc<Core>,
+    held: Arc<Held>,
+    name: Arc<Name>,
+    durability: Durability,
+    /// The series that gets a row with each value that is set through this handle.
+    history: Option<Arc<str>>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Var<T> {
+    fn clone(&self) -> Var<T> {
+        Var {
+            core: self.core.clone(),
+            held: self.held.clone(),
+            name: self.name.clone(),
+            durability: self.durability,
+            history: self.history.clone(),
+            of: PhantomData,
+        }
+    }
+}
+
+impl<T: VariableKind> Var<T> {
+    /// The value; `None` where the variable is not there, or holds another type by now.
+    #[inline]
+    pub fn get(&self) -> Option<T> {
+        get(&self.held)
+    }
+
+    /// The value with the transaction that set it.
+    pub fn read(&self) -> Option<Reading<T>> {
+        read(&self.held).1
+    }
+
+    /// When sets through this handle are answered; `Sync` unless set.
+    pub fn durability(mut self, durability: Durability) -> Var<T> {
+        self.durability = durability;
+        self
+    }
+
+    /// Lets each value that is set through this handle become a row of a series too, in the same transaction: at the time of
+    /// the clock, with the keys `scope` and `name` and the field `value`; an array's floats are `value0`, `value1` and so on.
+    pub fn with_history(mut self, series: &str) -> Var<T> {
+        self.history = Some(series.into());
+        self
+    }
+
+    fn fill(&self, batch: &mut Batch, value: T) -> Result<(), CommitError> {
+        let value = value.into_value();
+        if let Some(series) = &self.history {
+            let row = Row::new(series.clone(), self.core.options.clock.now())
+                .key("scope", self.name.scope.to_string())
+                .key("name", &*self.name.name);
+            batch.append(match &value {
+                VariableValue::Bool(value) => row.field("value", *value),
+                VariableValue::I64(value) => row.field("value", *value),
+                VariableValue::F64(value) => row.field("value", *value),
+                VariableValue::Array(values) => {
+                    let numbered = values.iter().enumerate();
+                    numbered.fold(row, |row, (at, value)| row.field(format!("value{at}"), *value))
+                }
+                VariableValue::Bytes(bytes) => {
+                    row.field("value", underbelly_storage::Value::Bytes(bytes.clone()))
+                }
+            })?;
+        }
+        batch.set_variable(self.name.scope.clone(), &self.name.name, value);
+        batch.durability(self.durability);
+        Ok(())
+    }
+
+    /// Sets the value.
+    ///
+    /// # Errors
+    /// As [`Database::commit`]; [`CommitError::VariableType`] where the variable holds another type.
+    pub fn set(&self, value: T) -> Result<Commit, CommitError> {
+        let mut batch = Batch::new();
+        self.fill(&mut batch, value)?;
+        self.core.commit(batch)
+    }
+
+    /// Sets the value where the variable holds `expected` until then, or is not there where that is `None`. Answers whether it
+    /// did. Floats are compared by their bits.
+    ///
+    /// # Errors
+    /// As [`Database::transact`].
+    pub fn compare_and_set(&self, expected: Option<T>, value: T) -> Result<bool, CommitError>
+    where
+        T: Clone,
+    {
+        let expected = expected.map(T::into_value);
+        let bits = |value: &VariableValue| to_words(value, value.variable_type(), usize::MAX);
+        let set = transact(&self.core, |tx| -> Result<bool, CommitError> {
+            let found = tx.variable(&self.name.scope, &self.name.name)?;
+            let is_same = match (&found, &expected) {
+                (Some(found), Some(expected)) => {
+                    found.variable_type() == expected.variable_type() && bits(found) == bits(expected)
+                }
+                (found, expected) => found.is_none() && expected.is_none(),
+            };
+            if is_same {
+                self.fill(tx.batch(), value.clone())?;
+            }
+            Ok(is_same)
+        })?;
+        Ok(set.0)
+    }
+
+    /// Removes the variable.
+    ///
+    /// # Errors
+    /// As [`Database::commit`].
+    pub fn remove(&self) -> Result<Commit, CommitError> {
+        let mut batch = Batch::new();
+        batch.remove_variable(self.name.scope.clone(), &self.name.name).durability(self.durability);
+        self.core.commit(batch)
+    }
+
+    /// Follows the variable from now on.
+    pub fn subscribe(&self) -> Changes<T> {
+        let seen = read::<T>(&self.held).0;
+        Changes { held: self.held.clone(), waits: Waits::Visible(self.core.clone()), seen, of: PhantomData }
+    }
+}
+
+/// A handle on a variable that is in no log: it is there as long as the process that made it, and a while longer for those
+/// who read it elsewhere. Sets and reads cost nanoseconds. Made by [`Database::unlogged_var`].
+pub struct UnloggedVar<T> {
+    core: Arc<Core>,
+    held: Arc<Held>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for UnloggedVar<T> {
+    fn clone(&self) -> UnloggedVar<T> {
+        UnloggedVar { core: self.core.clone(), held: self.held.clone(), of: PhantomData }
+    }
+}
+
+impl<T: VariableKind> UnloggedVar<T> {
+    /// The value; `None` before the first.
+    #[inline]
+    pub fn get(&self) -> Option<T> {
+        get(&self.held)
+    }
+
+    /// Sets the value.
+    ///
+    /// # Errors
+    /// [`CommitError::TooLarge`] where bytes are longer than a variable's may be.
+    pub fn set(&self, value: T) -> Result<(), CommitError> {
+        let value = value.into_value();
+        let words = to_words(&value, self.held.variable_type, self.held.value_words);
+        let words = words.ok_or(CommitError::TooLarge {
+            what: "the value of a variable in bytes",
+            found: value.byte_size() as u64,
+            limit: crate::limits::VARIABLE_BYTES_MAX as u64,
+            remedy: "put it as a model or into a slot",
+        })?;
+        self.held.set(&words, self.core.options.clock.now());
+        self.core.signals.registry.ring();
+        Ok(())
+    }
+
+    /// Follows the variable from now on.
+    pub fn subscribe(&self) -> Changes<T> {
+        let seen = read::<T>(&self.held).0;
+        Changes { held: self.held.clone(), waits: Waits::Rung(self.core.clone()), seen, of: PhantomData }
+    }
+}
+
+/// How a change makes itself heard.
+enum Waits {
+    /// With the visible seq.
+    Visible(Arc<Core>),
+    /// With the registry's bell.
+    Rung(Arc<Core>),
+}
+
+/// Follows a variable: the newest value each time, however many there were between. Whoever sets it waits for nobody.
+pub struct Changes<T> {
+    held: Arc<Held>,
+    waits: Waits,
+    /// Values that were there when it looked last.
+    seen: u64,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: VariableKind> Changes<T> {
+    /// Waits for a value that was set since the last call, or since the begin; `None` where `timeout` has passed. The value
+    /// inside is `None` where the variable was removed.
+    pub fn next(&mut self, timeout: Duration) -> Option<Option<Reading<T>>> {
+        // A time beyond the clock's end is no deadline.
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let visible = match &self.waits {
+                Waits::Visible(core) => core.signals.visible(),
+                Waits::Rung(_) => 0,
+            };
+            let (count, reading) = read::<T>(&self.held);
+            if count != self.seen {
+                self.seen = count;
+                return Some(reading);
+            }
+            let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return None;
+            }
+            match &self.waits {
+                Waits::Visible(core) if core.signals.is_hung_up() => return None,
+                Waits::Visible(core) => drop(core.signals.wait_beyond(visible, left)),
+                Waits::Rung(core) => {
+                    let (held, seen) = (&self.held, self.seen);
+                    core.signals.registry.wait(left, || held.cell().is_some_and(|cell| cell.count() == seen));
+                }
+            }
+        }
+    }
+}
+
+/// A variable as another process shows it: what is durable there, or in no log. Made by [`Reader::var`]. Reads cost
+/// nanoseconds and wait for nobody; the writer may be gone, then it shows what was there last.
+pub struct SharedVar<T> {
+    board: BoardReader,
+    key: (Arc<Name>, bool),
+    place: Option<(Arc<SharedPage>, Spot)>,
+    /// What was there when the reader read the log, for a variable that nobody changed since the writer began.
+    before: Option<VariableValue>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: VariableKind> SharedVar<T> {
+    /// The value; `None` where the variable is not there, or is of another type.
+    #[inline]
+    pub fn get(&mut self) -> Option<T> {
+        if let Some((page, spot)) = &self.place
+            && is_in_use(page.words())
+            && spot.variable_type == T::variable_type()
+            && let Some(cell) =
+                page.words().get(spot.at..).and_then(|words| Cell::new(words, spot.value_words))
+        {
+            if spot.value_words == 1
+                && let Some(word) = cell.word()
+                && let Some(value) = T::of_word(word)
+            {
+                return Some(value);
+            }
+            if let Some(reading) = shared(&cell, spot) {
+                return Some(reading.value);
+            }
+        }
+        self.look()
+    }
+
+    /// Looks for the variable anew: it may have moved, or another process writes by now.
+    #[cold]
+    fn look(&mut self) -> Option<T> {
+        self.place = self.board.spot(&self.key);
+        let Some((page, spot)) = &self.place else { return T::of_value(self.before.as_ref()?) };
+        let cell = page.words().get(spot.at..).and_then(|words| Cell::new(words, spot.value_words))?;
+        shared(&cell, spot).map(|reading| reading.value)
+    }
+
+    /// The value with the transaction that set it; `None` also where nobody changed it since the writer began.
+    pub fn read(&mut self) -> Option<Reading<T>> {
+        self.place = self.board.spot(&self.key);
+        let (page, spot) = self.place.as_ref()?;
+        let cell = page.words().get(spot.at..).and_then(|words| Cell::new(words, spot.value_words))?;
+        shared(&cell, spot)
+    }
+}
+
+fn shared<T: VariableKind>(cell: &Cell<'_>, spot: &Spot) -> Option<Reading<T>> {
+    let mut words = vec![0; spot.value_words];
+    let (seq, time) = cell.read(&mut words).1?;
+    Some(Reading { value: T::of_value(&of_words(&words, spot.variable_type)?)?, seq, time })
+}
+
+impl Database {
+    /// A handle on a variable, which need not be there yet.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use underbelly::{Database, Options, Scope, SimulatedDisk};
+    /// # let db = Database::create_on(Arc::new(SimulatedDisk::new()), Options::default())?;
+    /// let lag = db.var::<f64>(&Scope::asset("IBM"), "lag")?;
+    /// lag.set(0.25)?;
+    /// assert_eq!(lag.get(), Some(0.25));
+    /// assert!(lag.compare_and_set(Some(0.25), 0.5)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReadError::Name`] where no variable may have such a scope or name; [`ReadError::VariableType`] where it holds another
+    /// type.
+    pub fn var<T: VariableKind>(&self, scope: &Scope, name: &str) -> Result<Var<T>, ReadError> {
+        let (core, name) = (self.core(), checked(scope, name)?);
+        if let Some(found) = self.variable(scope, &name.name)?.map(|variable| variable.value.variable_type())
+            && found != T::variable_type()
+        {
+            let variable = name.to_string();
+            return Err(ReadError::VariableType { variable, expected: found, found: T::variable_type() });
+        }
+        let current = || {
+            let snapshot = core.view.snapshot();
+            let state = core.state();
+            state.variables.set_at(&name, snapshot.seq())
+        };
+        let held = core.signals.registry.hold(&name, T::variable_type(), current);
+        let (core, durability) = (core.clone(), Durability::Sync);
+        Ok(Var { core, held, name, durability, history: None, of: PhantomData })
+    }
+
+    /// A handle on a variable that is in no log, for what changes too often to be kept: progress, gauges, the newest price.
+    /// It has nothing to do with one of the same name that is in the log.
+    ///
+    /// # Errors
+    /// [`ReadError::Name`].
+    pub fn unlogged_var<T: VariableKind>(
+        &self,
+        scope: &Scope,
+        name: &str,
+    ) -> Result<UnloggedVar<T>, ReadError> {
+        let (core, name) = (self.core(), checked(scope, name)?);
+        let held = core.signals.registry.hold_unlogged(&name, T::variable_type());
+        Ok(UnloggedVar { core: core.clone(), held, of: PhantomData })
+    }
+}
+
+impl Reader {
+    fn board(&self) -> BoardReader {
+        let base = self.base();
+        let path = base.disk.path(super::board::VARIABLES).unwrap_or_default();
+        BoardReader::new(path, base.database)
+    }
+
+    /// A handle on a variable of the log as another process shows it, ahead of what this reader shows until it is refreshed.
+    ///
+    /// # Errors
+    /// [`ReadError::Name`].
+    pub fn var<T: VariableKind>(&self, scope: &Scope, name: &str) -> Result<SharedVar<T>, ReadError> {
+        let name = checked(scope, name)?;
+        let before = self.variable(scope, &name.name)?.map(|variable| variable.value);
+        Ok(SharedVar { board: self.board(), key: (name, true), place: None, before, of: PhantomData })
+    }
+
+    /// A handle on a variable that is in no log, as another process shows it.
+    ///
+    /// # Errors
+    /// [`ReadError::Name`].
+    pub fn unlogged_var<T: VariableKind>(
+        &self,
+        scope: &Scope,
+        name: &str,
+    ) -> Result<SharedVar<T>, ReadError> {
+        let key = (checked(scope, name)?, false);
+        Ok(SharedVar { board: self.board(), key, place: None, before: None, of: PhantomData })
+    }
+
+    /// Scopes, names and values of the variables that are in no log, as the process that writes shows them now.
+    pub fn unlogged_variables(&self) -> Vec<(Scope, Arc<str>, VariableValue)> {
+        let mut board = self.board();
+        let Some(page) = board.page() else { return Vec::new() };
+        let mut shown = Vec::new();
+        for ((name, is_logged), spot) in board.keys() {
+            let cell = page.words().get(spot.at..).and_then(|words| Cell::new(words, spot.value_words));
+            let mut words = vec![0; spot.value_words];
+            if is_logged || cell.is_none_or(|cell| cell.read(&mut words).1.is_none()) {
+                continue;
+            }
+            let value = of_words(&words, spot.variable_type);
+            shown.extend(value.map(|value| (name.scope.clone(), name.name.clone(), value)));
+        }
+        shown.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        shown
+    }
+}

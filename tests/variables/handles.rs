@@ -1,0 +1,236 @@
+//! Handles on variables: what they show, when, and to whom.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use underbelly::{Batch, CommitError, Database, Durability, Options, ReadError, Scope, Var, VariableType};
+use underbelly_tests::{in_memory, options};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn global<T: underbelly::VariableKind>(db: &Database, name: &str) -> Var<T> {
+    db.var(&Scope::Global, name).unwrap()
+}
+
+#[test]
+fn handles_show_what_is_visible_whoever_set_it() {
+    let (disk, db) = in_memory().unwrap();
+    let mut batch = Batch::new();
+    batch.set_variable(Scope::asset("IBM"), "lag", 0.5);
+    db.commit(batch).unwrap();
+    let lag = db.var::<f64>(&Scope::asset("IBM"), "lag").unwrap();
+    let other = lag.clone();
+    assert_eq!((lag.get(), global::<f64>(&db, "lag").get()), (Some(0.5), None));
+    let commit = lag.set(0.25).unwrap();
+    let reading = other.read().unwrap();
+    assert_eq!((reading.value, reading.seq, reading.time), (0.25, commit.seq, commit.time));
+    db.transact(|tx| -> Result<(), CommitError> {
+        tx.set_variable(Scope::asset("IBM"), "lag", f64::NAN);
+        assert_eq!(lag.get(), Some(0.25), "not before it is committed");
+        Ok(())
+    })
+    .unwrap();
+    assert!(lag.get().unwrap().is_nan());
+    lag.remove().unwrap();
+    assert_eq!((lag.get(), lag.read()), (None, None));
+    // All kinds, also after a crash.
+    global::<bool>(&db, "b").set(true).unwrap();
+    global::<i64>(&db, "i").set(-3).unwrap();
+    global::<[f64; 3]>(&db, "a").set([1.0, -0.0, f64::INFINITY]).unwrap();
+    global::<Vec<u8>>(&db, "y").set(vec![1, 2, 3]).unwrap();
+    let crashed = Database::open_on(Arc::new(disk.crash()), options()).unwrap();
+    for db in [&db, &crashed] {
+        assert_eq!(global::<bool>(db, "b").get(), Some(true));
+        assert_eq!(global::<i64>(db, "i").get(), Some(-3));
+        assert_eq!(global::<[f64; 3]>(db, "a").get(), Some([1.0, -0.0, f64::INFINITY]));
+        assert_eq!(global::<Vec<u8>>(db, "y").get(), Some(vec![1, 2, 3]));
+    }
+}
+
+#[test]
+fn a_handle_has_one_type() {
+    let (_, db) = in_memory().unwrap();
+    let lag = global::<f64>(&db, "lag");
+    lag.set(1.0).unwrap();
+    match db.var::<i64>(&Scope::Global, "lag").map(drop) {
+        Err(ReadError::VariableType { expected: VariableType::F64, found: VariableType::I64, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(db.var::<[f64; 2]>(&Scope::Global, "lag").is_err());
+    assert!(matches!(db.var::<f64>(&Scope::Global, "").map(drop), Err(ReadError::Name { .. })));
+    // Who holds on to a variable that became another sees none.
+    lag.remove().unwrap();
+    let count = global::<i64>(&db, "lag");
+    count.set(7).unwrap();
+    assert_eq!((lag.get(), count.get()), (None, Some(7)));
+    assert!(matches!(lag.set(1.0), Err(CommitError::VariableType { .. })));
+    assert!(matches!(global::<Vec<u8>>(&db, "y").set(vec![0; 5_000]), Err(CommitError::TooLarge { .. })));
+}
+
+#[test]
+fn compare_and_set_counts_every_step_once() {
+    let (_, db) = in_memory().unwrap();
+    let count = global::<i64>(&db, "count");
+    assert!(!count.compare_and_set(Some(0), 1).unwrap());
+    assert!(count.compare_and_set(None, 0).unwrap());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    while !count.get().is_some_and(|n| {
+                        // A conflict is a step that somebody else made.
+                        matches!(count.compare_and_set(Some(n), n + 1), Ok(true))
+                    }) {}
+                }
+            });
+        }
+    });
+    assert_eq!(count.get(), Some(100));
+    let float = global::<f64>(&db, "float");
+    float.set(-0.0).unwrap();
+    assert!(!float.compare_and_set(Some(0.0), 1.0).unwrap());
+    assert!(float.compare_and_set(Some(-0.0), f64::NAN).unwrap());
+    assert!(float.compare_and_set(Some(f64::NAN), 2.0).unwrap());
+}
+
+/// Who follows gets the newest value, and every end is told.
+#[test]
+fn subscriptions_give_the_newest_value() {
+    let (_, db) = in_memory().unwrap();
+    let price = global::<f64>(&db, "price");
+    let mut changes = price.subscribe();
+    assert!(changes.next(Duration::ZERO).is_none());
+    for n in 0..5 {
+        price.set(f64::from(n)).unwrap();
+    }
+    assert_eq!(changes.next(LONG).unwrap().unwrap().value, 4.0);
+    assert!(changes.next(Duration::ZERO).is_none());
+    price.remove().unwrap();
+    assert!(changes.next(LONG).unwrap().is_none());
+    let (started, setter) = (Arc::new(AtomicBool::new(false)), price.clone());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !started.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            setter.clone().durability(Durability::Buffered).set(7.0).unwrap();
+        });
+        started.store(true, Ordering::SeqCst);
+        assert_eq!(changes.next(LONG).unwrap().unwrap().value, 7.0);
+    });
+    let gauge = db.unlogged_var::<f64>(&Scope::Global, "gauge").unwrap();
+    let mut changes = gauge.subscribe();
+    assert!(changes.next(Duration::ZERO).is_none());
+    std::thread::scope(|scope| {
+        scope.spawn(|| gauge.set(3.0).unwrap());
+        assert_eq!(changes.next(LONG).unwrap().unwrap().value, 3.0);
+    });
+}
+
+#[test]
+fn history_is_a_series_in_the_same_transaction() {
+    let (_, db) = in_memory().unwrap();
+    let lag = db.var::<f64>(&Scope::episode("e1"), "lag").unwrap().with_history("lags");
+    for n in 0..3 {
+        lag.set(f64::from(n)).unwrap();
+    }
+    let failed = db.var::<i64>(&Scope::episode("e1"), "n").unwrap().with_history("lags").set(4);
+    assert!(failed.is_ok(), "{failed:?}");
+    let rows = db.snapshot().series("lags").unwrap().scan().collect().unwrap();
+    assert_eq!(rows.f64s("value").unwrap(), [0.0, 1.0, 2.0, 4.0]);
+    let array = db.var::<[f64; 2]>(&Scope::Global, "a").unwrap().with_history("arrays");
+    array.set([1.0, 2.0]).unwrap();
+    let rows = db.snapshot().series("arrays").unwrap().scan().collect().unwrap();
+    assert_eq!((rows.f64s("value0").unwrap(), rows.f64s("value1").unwrap()), (&[1.0][..], &[2.0][..]));
+}
+
+/// Another process sees what is durable at once, without refreshing, whatever becomes of the writer.
+#[test]
+fn other_processes_see_variables_as_they_become_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("db");
+    let quiet = || Options { buffered_delay: None, seal_after: None, ..options() };
+    let db = Database::create_with(&dir, quiet()).unwrap();
+    let (old, new) = (global::<f64>(&db, "old"), global::<f64>(&db, "new"));
+    old.set(1.0).unwrap();
+    drop((old, new));
+    drop(db);
+    let db = Database::open_with(&dir, quiet()).unwrap();
+    let reader = Database::open_read_only(&dir).unwrap();
+    let shared = |name: &str| reader.var::<f64>(&Scope::Global, name).unwrap();
+    let (mut seen_old, mut seen_new) = (shared("old"), shared("new"));
+    assert_eq!((seen_old.get(), seen_new.get()), (Some(1.0), None), "nobody changed them since");
+    let (old, new) = (global::<f64>(&db, "old"), global::<f64>(&db, "new"));
+    let commit = new.set(2.0).unwrap();
+    assert_eq!(seen_new.get(), Some(2.0));
+    let reading = seen_new.read().unwrap();
+    assert_eq!((reading.seq, reading.time), (commit.seq, commit.time));
+    // What is visible here and not durable is not shown there.
+    let buffered = old.clone().durability(Durability::Buffered).set(3.0).unwrap();
+    assert_eq!((old.get(), seen_old.get()), (Some(3.0), Some(1.0)));
+    db.wait_durable(buffered.seq).unwrap();
+    assert_eq!(seen_old.get(), Some(3.0));
+    old.remove().unwrap();
+    assert_eq!(seen_old.get(), None);
+    let array = global::<[f64; 40]>(&db, "array");
+    let mut seen_array = reader.var::<[f64; 40]>(&Scope::Global, "array").unwrap();
+    for n in 0..100 {
+        array.set([f64::from(n); 40]).unwrap();
+        assert_eq!(seen_array.get(), Some([f64::from(n); 40]));
+    }
+    let gauge = db.unlogged_var::<i64>(&Scope::asset("IBM"), "gauge").unwrap();
+    let mut seen_gauge = reader.unlogged_var::<i64>(&Scope::asset("IBM"), "gauge").unwrap();
+    assert_eq!(seen_gauge.get(), None);
+    gauge.set(9).unwrap();
+    assert_eq!((seen_gauge.get(), reader.unlogged_variables().len()), (Some(9), 1));
+    let head = db.head_seq();
+    gauge.set(10).unwrap();
+    assert_eq!(db.head_seq(), head, "it is in no log");
+    // The writer goes, and another comes.
+    drop((old, array, gauge, db));
+    assert_eq!((seen_new.get(), seen_gauge.get()), (Some(2.0), Some(10)));
+    let new = global::<f64>(&Database::open_with(&dir, quiet()).unwrap(), "new");
+    assert_eq!(new.get(), Some(2.0));
+    new.set(5.0).unwrap_err();
+    let db = Database::open_with(&dir, quiet()).unwrap();
+    global::<f64>(&db, "new").set(6.0).unwrap();
+    assert_eq!((seen_new.get(), seen_gauge.get()), (Some(6.0), None));
+}
+
+/// Readers beside a writer see whole values, in the order in which they were set.
+#[test]
+fn no_reader_sees_a_torn_or_an_older_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("db");
+    let db = Database::create_with(&dir, options()).unwrap();
+    let (array, over) = (global::<[f64; 20]>(&db, "a"), AtomicBool::new(false));
+    array.set([0.0; 20]).unwrap();
+    let reader = Database::open_read_only(&dir).unwrap();
+    std::thread::scope(|scope| {
+        let check = |mut read: Box<dyn FnMut() -> [f64; 20] + Send>| {
+            let over = &over;
+            scope.spawn(move || {
+                let mut last = 0.0;
+                while !over.load(Ordering::Relaxed) {
+                    let values = read();
+                    assert!(
+                        values.iter().all(|value| *value == values[0]) && values[0] >= last,
+                        "{values:?}"
+                    );
+                    last = values[0];
+                }
+            });
+        };
+        let here = array.clone();
+        check(Box::new(move || here.get().unwrap()));
+        let mut there = reader.var::<[f64; 20]>(&Scope::Global, "a").unwrap();
+        check(Box::new(move || there.get().unwrap()));
+        let buffered = array.clone().durability(Durability::Buffered);
+        for n in 1..3_000 {
+            buffered.set([f64::from(n); 20]).unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(array.read().unwrap().value[0], 2_999.0);
+}

@@ -1,0 +1,155 @@
+//! `ubctl var watch`: variables as they change, drawn as sparklines.
+
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use underbelly::{Database, Reader, Scope, VariableValue};
+
+use super::{ScopeArg, field};
+use crate::error::Failed;
+use crate::output::stdout;
+use crate::time::parse_duration;
+
+/// Values that a line shows.
+const WIDTH: usize = 60;
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// Draws variables as they change, those of no log among them, until this is interrupted
+///
+/// On a terminal each has a line with its last values, which is drawn anew; elsewhere a line is written for each change.
+#[derive(Args, Debug)]
+pub(crate) struct Watch {
+    /// The variables; all of the scope where none is named
+    names: Vec<String>,
+    #[command(flatten)]
+    scope: ScopeArg,
+    /// How often they are looked at, as 1s; the fraction of a second by default
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    every: Option<Duration>,
+    /// Ends after so many looks
+    #[arg(long, value_name = "N")]
+    looks: Option<u64>,
+}
+
+/// A variable and its last values.
+struct Line {
+    name: String,
+    value: VariableValue,
+    numbers: VecDeque<f64>,
+}
+
+/// What is drawn of a value: a number, the mean of several, the length of bytes.
+fn number(value: &VariableValue) -> f64 {
+    match value {
+        VariableValue::Bool(value) => f64::from(u8::from(*value)),
+        VariableValue::I64(value) => *value as f64,
+        VariableValue::F64(value) => *value,
+        VariableValue::Array(values) => values.iter().sum::<f64>() / values.len().max(1) as f64,
+        VariableValue::Bytes(bytes) => bytes.len() as f64,
+        _ => f64::NAN,
+    }
+}
+
+/// Numbers as bars between the least and the greatest of them; a dot for what is no number.
+fn sparkline(numbers: impl Iterator<Item = f64> + Clone) -> String {
+    let finite = numbers.clone().filter(|number| number.is_finite());
+    let (least, greatest) = finite
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), number| (low.min(number), high.max(number)));
+    let bar = |number: f64| {
+        if !number.is_finite() {
+            return '·';
+        }
+        let share = if greatest > least { (number - least) / (greatest - least) } else { 0.0 };
+        let at = (share * (BARS.len() - 1) as f64).round() as usize;
+        BARS.get(at).copied().unwrap_or('█')
+    };
+    numbers.map(bar).collect()
+}
+
+fn look(reader: &Reader, scope: &Scope) -> Vec<(String, VariableValue)> {
+    let logged = reader.variables().into_iter().filter(|variable| variable.scope == *scope);
+    let logged = logged.map(|variable| (variable.name.to_string(), variable.value));
+    let unlogged = reader.unlogged_variables().into_iter().filter(|(of, ..)| of == scope);
+    logged.chain(unlogged.map(|(_, name, value)| (name.to_string(), value))).collect()
+}
+
+impl Watch {
+    pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
+        let mut reader = Database::open_read_only(dir)?;
+        let every = self.every.unwrap_or(Duration::from_millis(200));
+        let (mut lines, mut drawn, is_terminal): (Vec<Line>, usize, _) =
+            (Vec::new(), 0, io::stdout().is_terminal());
+        let mut looks = 0;
+        loop {
+            let mut out = stdout();
+            let mut changed = Vec::new();
+            for (name, value) in look(&reader, &self.scope.scope) {
+                if !self.names.is_empty() && !self.names.contains(&name) {
+                    continue;
+                }
+                let at = lines.iter().position(|line| line.name == name).unwrap_or(lines.len());
+                if at == lines.len() {
+                    lines.push(Line { name, value: value.clone(), numbers: VecDeque::new() });
+                    changed.push(at);
+                }
+                let Some(line) = lines.get_mut(at) else { continue };
+                if line.value != value {
+                    changed.push(at);
+                }
+                line.numbers.push_back(number(&value));
+                line.value = value;
+                if line.numbers.len() > WIDTH {
+                    line.numbers.pop_front();
+                }
+            }
+            let shown: Vec<&Line> = match is_terminal {
+                true => lines.iter().collect(),
+                false => changed.iter().filter_map(|at| lines.get(*at)).collect(),
+            };
+            let mut text = String::new();
+            if is_terminal && drawn > 0 {
+                text.push_str(&format!("\x1b[{drawn}A"));
+            }
+            let longest = shown.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
+            for line in &shown {
+                let value = field(&line.value);
+                let value = value.plain();
+                match is_terminal {
+                    true => text.push_str(&format!(
+                        "\x1b[2K{:<longest$}  {:<WIDTH$}  {value}\n",
+                        line.name,
+                        sparkline(line.numbers.iter().copied())
+                    )),
+                    false => text.push_str(&format!("{}\t{value}\n", line.name)),
+                }
+            }
+            drawn = shown.len();
+            out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failed::output)?;
+            drop(out);
+            looks += 1;
+            if self.looks.is_some_and(|most| looks >= most) {
+                return Ok(());
+            }
+            thread::sleep(every);
+            reader.refresh()?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sparkline_goes_from_the_least_to_the_greatest() {
+        let line = |numbers: &[f64]| sparkline(numbers.iter().copied());
+        assert_eq!(line(&[0.0, 1.0, 2.0, 7.0]), "▁▂▃█");
+        assert_eq!(line(&[5.0, 5.0]), "▁▁");
+        assert_eq!(line(&[1.0, f64::NAN, 2.0]), "▁·█");
+        assert_eq!(line(&[]), "");
+    }
+}

@@ -23,15 +23,17 @@
 //! # Ok::<(), underbelly_storage::StorageError>(())
 //! ```
 
+mod alp;
 mod bits;
 mod codec;
-mod decimal;
 mod footer;
-mod integer;
+mod lanes;
+mod numbers;
 mod read;
 #[cfg(test)]
 mod tests;
 mod text;
+mod vector;
 mod write;
 mod zone;
 

@@ -3,9 +3,8 @@
 //! A block is a validity bitmap, where some rows are null and some are not, filled to a multiple of eight bytes;
 //! then the values in one encoding. Under a null stands whatever is cheapest; readers put the type's zero there.
 
-use super::integer::{self, Scheme};
 use super::zone::Zone;
-use super::{bits, decimal, text};
+use super::{bits, numbers, text};
 use crate::columns::{Column, Strings, Values};
 use crate::cursor::Cursor;
 use crate::error::Damage;
@@ -19,33 +18,27 @@ use crate::value::ColumnType;
 pub enum Encoding {
     /// All rows are null; no bytes.
     Null = 0,
-    /// As they are in memory, little-endian.
+    /// Text whole: where each begins, then the bytes.
     Plain = 1,
     /// One bit a row.
     Bitmap = 2,
     /// One value for all rows.
     Constant = 3,
-    /// Distance from the least value of each vector, bit-packed.
-    Packed = 4,
-    /// Steps from value to value, bit-packed.
-    Delta = 5,
-    /// Bit-packed codes of a sorted dictionary.
-    Dictionary = 6,
-    /// Decimals scaled to integers, with exceptions.
-    Decimal = 7,
+    /// Numbers in vectors of 1,024, each in a form of its own.
+    Vectors = 4,
+    /// Packed codes of a sorted dictionary of texts.
+    Dictionary = 5,
 }
 
 impl Encoding {
     /// All encodings, in the order of their tags.
-    pub const ALL: [Encoding; 8] = [
+    pub const ALL: [Encoding; 6] = [
         Encoding::Null,
         Encoding::Plain,
         Encoding::Bitmap,
         Encoding::Constant,
-        Encoding::Packed,
-        Encoding::Delta,
+        Encoding::Vectors,
         Encoding::Dictionary,
-        Encoding::Decimal,
     ];
 
     /// The byte that stands for this encoding on disk.
@@ -113,36 +106,23 @@ fn encode_values(column: &Column, out: &mut Vec<u8>) -> Encoding {
     }
 }
 
-fn encode_integers(values: &[i64], plain_bytes: usize, out: &mut Vec<u8>) -> Encoding {
+fn encode_integers(values: &[i64], raw_bytes: usize, out: &mut Vec<u8>) -> Encoding {
     if let Some(value) = constant(values) {
         out.extend_from_slice(&value.to_le_bytes());
         return Encoding::Constant;
     }
-    let (scheme, size) = integer::cheapest(values);
-    if size < values.len() * plain_bytes {
-        integer::encode(values, scheme, out);
-        return if scheme == Scheme::Delta { Encoding::Delta } else { Encoding::Packed };
-    }
-    for value in values {
-        out.extend_from_slice(value.to_le_bytes().get(..plain_bytes).unwrap_or_default());
-    }
-    Encoding::Plain
+    numbers::encode_integers(values, raw_bytes, out);
+    Encoding::Vectors
 }
 
 fn encode_floats(values: &[f64], out: &mut Vec<u8>) -> Encoding {
-    let as_bits: Vec<u64> = values.iter().map(|value| value.to_bits()).collect();
-    if let Some(value) = constant(&as_bits) {
-        out.extend_from_slice(&value.to_le_bytes());
+    let first = values.first().copied().unwrap_or_default().to_bits();
+    if values.iter().all(|value| value.to_bits() == first) {
+        out.extend_from_slice(&first.to_le_bytes());
         return Encoding::Constant;
     }
-    if let Some(bytes) = decimal::encode(values, values.len() * 8) {
-        out.extend_from_slice(&bytes);
-        return Encoding::Decimal;
-    }
-    for value in as_bits {
-        out.extend_from_slice(&value.to_le_bytes());
-    }
-    Encoding::Plain
+    numbers::encode_floats(values, out);
+    Encoding::Vectors
 }
 
 fn encode_strings(column: &Column, strings: &Strings, out: &mut Vec<u8>) -> Encoding {
@@ -225,20 +205,16 @@ fn decode_values(
             },
             _ => return Err(WRONG_ENCODING),
         }),
-        ColumnType::I64 => Values::I64(decode_integers(bytes, encoding, rows)?),
-        ColumnType::Timestamp => Values::Timestamp(decode_integers(bytes, encoding, rows)?),
-        ColumnType::Date if encoding == Encoding::Plain => {
-            Values::Date(plain::<4>(bytes, rows)?.iter().map(|day| i32::from_le_bytes(*day)).collect())
-        }
+        ColumnType::I64 => Values::I64(decode_integers(bytes, encoding, 8, rows)?),
+        ColumnType::Timestamp => Values::Timestamp(decode_integers(bytes, encoding, 8, rows)?),
         ColumnType::Date => {
-            let days = decode_integers(bytes, encoding, rows)?;
+            let days = decode_integers(bytes, encoding, 4, rows)?;
             let days: Result<Vec<i32>, _> = days.into_iter().map(i32::try_from).collect();
             Values::Date(days.map_err(|_| Damage("a date is out of range"))?)
         }
         ColumnType::F64 => Values::F64(match encoding {
-            Encoding::Plain => plain::<8>(bytes, rows)?.iter().map(|v| f64::from_le_bytes(*v)).collect(),
             Encoding::Constant => vec![f64::from_bits(single(bytes)?); rows],
-            Encoding::Decimal => decimal::decode(bytes, rows)?,
+            Encoding::Vectors => numbers::decode_floats(bytes, rows)?,
             _ => return Err(WRONG_ENCODING),
         }),
         ColumnType::Utf8 => Values::Utf8(decode_strings(bytes, encoding, rows)?),
@@ -246,12 +222,15 @@ fn decode_values(
     })
 }
 
-fn decode_integers(bytes: &[u8], encoding: Encoding, rows: usize) -> Result<Vec<i64>, Damage> {
+fn decode_integers(
+    bytes: &[u8],
+    encoding: Encoding,
+    raw_bytes: usize,
+    rows: usize,
+) -> Result<Vec<i64>, Damage> {
     match encoding {
-        Encoding::Plain => Ok(plain::<8>(bytes, rows)?.iter().map(|v| i64::from_le_bytes(*v)).collect()),
         Encoding::Constant => Ok(vec![single(bytes)?.cast_signed(); rows]),
-        Encoding::Packed => integer::decode(bytes, Scheme::Packed, rows),
-        Encoding::Delta => integer::decode(bytes, Scheme::Delta, rows),
+        Encoding::Vectors => numbers::decode_integers(bytes, raw_bytes, rows),
         _ => Err(WRONG_ENCODING),
     }
 }
@@ -263,13 +242,6 @@ fn decode_strings(bytes: &[u8], encoding: Encoding, rows: usize) -> Result<Strin
         Encoding::Dictionary => text::decode_dictionary(bytes, rows),
         _ => Err(WRONG_ENCODING),
     }
-}
-
-/// `rows` numbers of `N` bytes each, and nothing else.
-fn plain<const N: usize>(bytes: &[u8], rows: usize) -> Result<&[[u8; N]], Damage> {
-    let (numbers, rest) = bytes.as_chunks::<N>();
-    let whole = numbers.len() == rows && rest.is_empty();
-    whole.then_some(numbers).ok_or(Damage("plain values have a wrong length"))
 }
 
 /// One number of eight bytes, and nothing else.

@@ -277,16 +277,16 @@ fn the_cheapest_encoding_is_taken() {
         ("sym", Encoding::Dictionary),
         ("venue", Encoding::Constant),
         ("note", Encoding::Plain),
-        ("price", Encoding::Decimal),
-        ("noise", Encoding::Plain),
+        ("price", Encoding::Vectors),
+        ("noise", Encoding::Vectors),
         ("gap", Encoding::Constant),
-        ("volume", Encoding::Packed),
-        ("wild", Encoding::Plain),
+        ("volume", Encoding::Vectors),
+        ("wild", Encoding::Vectors),
         ("nothing", Encoding::Null),
         ("buy", Encoding::Bitmap),
         ("halted", Encoding::Constant),
-        ("sent", Encoding::Delta),
-        ("day", Encoding::Delta),
+        ("sent", Encoding::Vectors),
+        ("day", Encoding::Vectors),
     ] {
         assert_eq!(taken(name), encoding, "{name}");
     }

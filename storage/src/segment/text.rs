@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::bits;
+use super::{bits, lanes};
 use crate::columns::Strings;
 use crate::cursor::Cursor;
 use crate::error::Damage;
@@ -70,7 +70,7 @@ pub(super) fn encode_dictionary(strings: &Strings, limit: usize) -> Option<Vec<u
     }
     let width = bits::width_of(distinct.len().saturating_sub(1) as u64);
     let text: usize = distinct.iter().map(|string| string.len()).sum();
-    let size = 12 + (distinct.len() + 1) * 4 + text + bits::packed_bytes(strings.len(), width);
+    let size = 12 + (distinct.len() + 1) * 4 + text + lanes::packed_bytes(strings.len(), width);
     if size >= limit {
         return None;
     }
@@ -86,7 +86,8 @@ pub(super) fn encode_dictionary(strings: &Strings, limit: usize) -> Option<Vec<u
     }
     distinct.iter().for_each(|string| out.extend_from_slice(string));
     let code = |string| u64::from(codes.get(string).copied().unwrap_or_default());
-    bits::pack(strings.iter().map(code), width, &mut out);
+    let codes: Vec<u64> = strings.iter().map(code).collect();
+    codes.chunks(VECTOR_ROWS).for_each(|codes| lanes::pack(codes, width, &mut out));
     Some(out)
 }
 
@@ -105,8 +106,8 @@ pub(super) fn decode_dictionary(bytes: &[u8], rows: usize) -> Result<Strings, Da
     }
     let mut codes = vec![0u64; rows];
     for vector in codes.chunks_mut(VECTOR_ROWS) {
-        let packed = cursor.take(bits::packed_bytes(vector.len(), width))?;
-        bits::unpack(packed, width, vector)?;
+        let packed = cursor.take(lanes::packed_bytes(vector.len(), width))?;
+        lanes::unpack(packed, width, vector, |code| code)?;
     }
     cursor.end()?;
     let mut total = 0usize;

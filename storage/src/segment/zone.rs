@@ -37,20 +37,11 @@ impl Zone {
             Values::I64(v) | Values::Timestamp(v) => integers(column, v.iter().copied()),
             Values::Date(v) => integers(column, v.iter().map(|d| i64::from(*d))),
             Values::F64(v) => {
-                let mut range: Option<(f64, f64)> = None;
-                for value in present(column, v.iter().copied()) {
-                    if value.is_nan() {
-                        return None;
-                    }
-                    let (min, max) = range.get_or_insert((value, value));
-                    if value.total_cmp(min).is_lt() {
-                        *min = value;
-                    }
-                    if value.total_cmp(max).is_gt() {
-                        *max = value;
-                    }
+                if v.iter().any(|value| value.is_nan()) {
+                    return None;
                 }
-                range.map(|(min, max)| Zone::F64 { min, max })
+                let (min, max) = ends(present(column, v.iter().map(|value| rank(*value))))?;
+                Some(Zone::F64 { min: unranked(min), max: unranked(max) })
             }
             Values::Utf8(s) | Values::Bytes(s) => {
                 let (min, max) = ends(present(column, s.iter().map(Zone::prefix)))?;
@@ -77,6 +68,17 @@ impl Zone {
             (a, b) => a == b,
         }
     }
+}
+
+/// An integer that stands among others as a number among others, −0.0 before 0.0.
+fn rank(number: f64) -> i64 {
+    let bits = number.to_bits().cast_signed();
+    bits ^ (bits >> 63) & i64::MAX
+}
+
+/// The number with this rank.
+fn unranked(rank: i64) -> f64 {
+    f64::from_bits((rank ^ (rank >> 63) & i64::MAX).cast_unsigned())
 }
 
 fn integers(column: &Column, values: impl Iterator<Item = i64>) -> Option<Zone> {

@@ -1,0 +1,272 @@
+//! Blocks of numbers: a table with one entry for each vector of 1,024 values, then what each vector takes.
+//!
+//! Each vector has the form that suits it, and is read without its neighbours.
+
+use super::alp::{self, Decimals};
+use super::vector::{self, Entry, Form};
+use crate::cursor::Cursor;
+use crate::error::Damage;
+use crate::limits::VECTOR_ROWS;
+
+/// Length of a table entry.
+const ENTRY_BYTES: usize = 16;
+
+const WRONG_PLACES: Damage = Damage("the places of the vectors are wrong");
+
+/// A block that is being written.
+#[derive(Default)]
+struct Block {
+    table: Vec<u8>,
+    vectors: Vec<u8>,
+}
+
+impl Block {
+    /// Enters a vector whose bytes were appended.
+    fn enter(&mut self, entry: Entry) {
+        self.table.extend_from_slice(&(self.vectors.len() as u32).to_le_bytes());
+        self.table.extend_from_slice(&[entry.form as u8, entry.width as u8, entry.exponent, entry.factor]);
+        self.table.extend_from_slice(&entry.base.to_le_bytes());
+    }
+
+    fn finish(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.table);
+        out.extend_from_slice(&self.vectors);
+    }
+}
+
+/// Appends integers that take `raw_bytes` each, four or eight, as they are.
+pub(super) fn encode_integers(values: &[i64], raw_bytes: usize, out: &mut Vec<u8>) {
+    let mut block = Block::default();
+    for values in values.chunks(VECTOR_ROWS) {
+        let form = vector::choose(values, raw_bytes).form;
+        let entry = vector::encode(values, form, raw_bytes, &mut block.vectors);
+        block.enter(entry);
+    }
+    block.finish(out);
+}
+
+/// Appends floating-point numbers.
+pub(super) fn encode_floats(numbers: &[f64], out: &mut Vec<u8>) {
+    let mut block = Block::default();
+    let pairs = alp::pairs(numbers);
+    for numbers in numbers.chunks(VECTOR_ROWS) {
+        let as_bits: Vec<i64> = numbers.iter().map(|number| number.to_bits().cast_signed()).collect();
+        let as_they_are = vector::choose(&as_bits, 8);
+        let decimals = Decimals::of(numbers, &pairs);
+        let better =
+            decimals.filter(|decimals| as_they_are.or(decimals.choice()).form == decimals.choice().form);
+        let entry = match better {
+            Some(decimals) => decimals.encode(numbers, &mut block.vectors),
+            None => vector::encode(&as_bits, as_they_are.form, 8, &mut block.vectors),
+        };
+        block.enter(entry);
+    }
+    block.finish(out);
+}
+
+/// The vectors of a block with their entries; `bytes` holds nothing else.
+fn vectors(
+    bytes: &[u8],
+    rows: usize,
+) -> Result<impl Iterator<Item = Result<(Entry, &[u8]), Damage>>, Damage> {
+    let table_bytes = rows.div_ceil(VECTOR_ROWS).checked_mul(ENTRY_BYTES).ok_or(WRONG_PLACES)?;
+    let mut cursor = Cursor::new(bytes);
+    let mut table = Cursor::new(cursor.take(table_bytes)?);
+    let bodies = cursor.rest();
+    let mut start = 0;
+    let mut left = table_bytes / ENTRY_BYTES;
+    if left == 0 && !bodies.is_empty() {
+        return Err(WRONG_PLACES);
+    }
+    let mut next = move || {
+        let end = table.u32()? as usize;
+        let [form, width, exponent, factor] = table.array()?;
+        let form = Form::ALL.into_iter().find(|known| *known as u8 == form);
+        let form = form.ok_or(Damage("the form of a vector is unknown"))?;
+        let entry = Entry { form, width: u32::from(width), exponent, factor, base: table.i64()? };
+        let body = bodies.get(start..end).ok_or(WRONG_PLACES)?;
+        start = end;
+        left -= 1;
+        if left == 0 && end != bodies.len() {
+            return Err(WRONG_PLACES);
+        }
+        Ok((entry, body))
+    };
+    Ok((0..table_bytes / ENTRY_BYTES).map(move |_| next()))
+}
+
+/// Reads `rows` integers; `bytes` holds nothing else.
+pub(super) fn decode_integers(bytes: &[u8], raw_bytes: usize, rows: usize) -> Result<Vec<i64>, Damage> {
+    let vectors = vectors(bytes, rows)?;
+    let (mut values, mut scratch) = (Vec::with_capacity(rows), [0; VECTOR_ROWS]);
+    for vector in vectors {
+        let (entry, body) = vector?;
+        let some = &mut scratch[..(rows - values.len()).min(VECTOR_ROWS)];
+        vector::decode(entry, body, raw_bytes, some, |value| value)?;
+        values.extend_from_slice(some);
+    }
+    Ok(values)
+}
+
+/// Reads `rows` floating-point numbers; `bytes` holds nothing else.
+pub(super) fn decode_floats(bytes: &[u8], rows: usize) -> Result<Vec<f64>, Damage> {
+    let vectors = vectors(bytes, rows)?;
+    let (mut numbers, mut scratch) = (Vec::with_capacity(rows), [0.0; VECTOR_ROWS]);
+    for vector in vectors {
+        let (entry, body) = vector?;
+        let some = &mut scratch[..(rows - numbers.len()).min(VECTOR_ROWS)];
+        if matches!(entry.form, Form::Decimal | Form::DecimalDelta) {
+            alp::decode(entry, body, some)?;
+        } else {
+            vector::decode(entry, body, 8, some, |bits| f64::from_bits(bits.cast_unsigned()))?;
+        }
+        numbers.extend_from_slice(some);
+    }
+    Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The forms of a block's vectors.
+    fn forms(bytes: &[u8], rows: usize) -> Vec<Form> {
+        vectors(bytes, rows).unwrap().map(|vector| vector.unwrap().0.form).collect()
+    }
+
+    fn mix(i: i64) -> i64 {
+        let mixed = (i ^ i >> 30).wrapping_add(7).wrapping_mul(0x3f58_476d_1ce4_e5b9);
+        (mixed ^ mixed >> 27).wrapping_mul(0x14d0_49bb_1331_11eb).rotate_left(31)
+    }
+
+    /// Integers that take a form each, vector by vector, and a short vector behind them.
+    fn integers() -> Vec<i64> {
+        let of = |vector: i64, i: i64| match vector {
+            0 => 8,
+            1 => mix(i).rem_euclid(900),
+            2 => i * 1_000_000 + mix(i).rem_euclid(50),
+            3 => mix(i / 200),
+            4 => mix(mix(i).rem_euclid(3)),
+            5 => mix(i),
+            _ => i % 5,
+        };
+        (0..6 * 1_024 + 77).map(|i| of(i / 1_024, i % 1_024)).collect()
+    }
+
+    /// Numbers that take a form each, vector by vector, and a short vector behind them.
+    fn floats() -> Vec<f64> {
+        let of = |vector: i64, i: i64| match vector {
+            0 => f64::NAN,
+            1 => f64::from_bits(0x3ff0_0000_0000_0000 + mix(i).rem_euclid(1 << 40) as u64),
+            2 => (i / 200) as f64 * 0.1234567890123,
+            3 => [0.1234567890123, -1e300, f64::INFINITY][mix(i).rem_euclid(3) as usize],
+            4 => f64::from_bits(mix(i) as u64),
+            5 if i % 100 == 3 => f64::MIN_POSITIVE,
+            6 => (10_000 + i * 100 + i % 3) as f64 / 100.0,
+            _ => (10_000 + mix(i).rem_euclid(500)) as f64 / 100.0,
+        };
+        // Most of the block are decimals, as its sample shall see.
+        (0..30 * 1_024 + 77).map(|i| of(i / 1_024, i % 1_024)).collect()
+    }
+
+    #[test]
+    fn each_vector_has_a_form_of_its_own() {
+        let (integers, mut bytes) = (integers(), Vec::new());
+        encode_integers(&integers, 8, &mut bytes);
+        assert_eq!(decode_integers(&bytes, 8, integers.len()).unwrap(), integers);
+        use Form::*;
+        assert_eq!(forms(&bytes, integers.len()), [Constant, Packed, Delta, Runs, Dictionary, Raw, Packed]);
+
+        let (floats, mut bytes) = (floats(), Vec::new());
+        encode_floats(&floats, &mut bytes);
+        let back = decode_floats(&bytes, floats.len()).unwrap();
+        assert!(back.iter().zip(&floats).all(|(a, b)| a.to_bits() == b.to_bits()));
+        let found = forms(&bytes, floats.len());
+        assert_eq!(found[..7], [Constant, Packed, Runs, Dictionary, Raw, Decimal, DecimalDelta]);
+        assert!(found[7..].iter().all(|form| *form == Decimal));
+    }
+
+    #[test]
+    fn a_number_takes_the_bytes_that_it_needs() {
+        let (mut four, mut eight) = (Vec::new(), Vec::new());
+        let wild: Vec<i64> = (0..1_024).map(|i| i64::from(mix(i) as i32)).collect();
+        encode_integers(&wild, 4, &mut four);
+        encode_integers(&wild, 8, &mut eight);
+        assert_eq!(forms(&four, 1_024), [Form::Raw], "32 bits are four bytes");
+        let few: Vec<i64> = (0..1_024).map(|i| wild[(mix(i) & 127) as usize]).collect();
+        let mut dictionary = Vec::new();
+        encode_integers(&few, 4, &mut dictionary);
+        assert_eq!(forms(&dictionary, 1_024), [Form::Dictionary]);
+        assert_eq!(decode_integers(&dictionary, 4, 1_024).unwrap(), few);
+        assert!(decode_integers(&dictionary, 8, 1_024).is_err());
+    }
+
+    #[test]
+    fn the_bytes_of_all_forms_are_fixed() {
+        let (mut integers, mut floats) = (Vec::new(), Vec::new());
+        encode_integers(&self::integers(), 8, &mut integers);
+        encode_floats(&self::floats(), &mut floats);
+        let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
+        assert_eq!((integers.len(), &hash(&integers)[..16]), INTEGERS);
+        assert_eq!((floats.len(), &hash(&floats)[..16]), FLOATS);
+    }
+
+    const INTEGERS: (usize, &str) = (10861, "60b182342a51f3cc");
+    const FLOATS: (usize, &str) = (42312, "3d3a5f4b206d086a");
+
+    /// A block with one byte or one bit changed is read as as many values, or refused.
+    fn twins(bytes: &[u8], rows: usize, read: impl Fn(&[u8]) -> Option<usize>) {
+        assert_eq!(read(bytes), Some(rows));
+        let mut refused = 0;
+        for at in (0..bytes.len()).step_by(if bytes.len() > 10_000 { 37 } else { 1 }).chain(0..300) {
+            for mask in [0x01, 0x80, 0xff] {
+                let mut twin = bytes.to_vec();
+                twin[at] ^= mask;
+                match read(&twin) {
+                    Some(found) => assert_eq!(found, rows),
+                    None => refused += 1,
+                }
+            }
+        }
+        assert!(refused > 0);
+        assert_eq!(read(&bytes[..bytes.len() - 1]), None);
+        assert_eq!(read(&[bytes, &[0]].concat()), None);
+    }
+
+    #[test]
+    fn corrupt_twins_are_refused_or_as_many_values() {
+        let (mut bytes, integers) = (Vec::new(), integers());
+        encode_integers(&integers, 8, &mut bytes);
+        twins(&bytes, integers.len(), |bytes| Some(decode_integers(bytes, 8, integers.len()).ok()?.len()));
+        let (mut bytes, floats) = (Vec::new(), &floats()[..8 * 1_024 + 77]);
+        encode_floats(floats, &mut bytes);
+        twins(&bytes, floats.len(), |bytes| Some(decode_floats(bytes, floats.len()).ok()?.len()));
+    }
+
+    #[test]
+    fn nothing_is_nothing() {
+        let mut bytes = Vec::new();
+        encode_integers(&[], 8, &mut bytes);
+        encode_floats(&[], &mut bytes);
+        assert!(bytes.is_empty());
+        assert_eq!((decode_integers(&[], 8, 0), decode_floats(&[], 0)), (Ok(vec![]), Ok(vec![])));
+        assert!(decode_integers(&[0], 8, 0).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_numbers_or_damage(
+            bytes in proptest::collection::vec(prop_oneof![Just(0u8), 0u8..9, any::<u8>()], 0..200),
+            rows in 0usize..3000,
+        ) {
+            if let Ok(values) = decode_integers(&bytes, 8, rows) {
+                prop_assert_eq!(values.len(), rows);
+            }
+            if let Ok(numbers) = decode_floats(&bytes, rows) {
+                prop_assert_eq!(numbers.len(), rows);
+            }
+        }
+    }
+}

@@ -29,8 +29,9 @@ pub(super) const CLIENT: &str = "client";
 impl Graph {
     /// Applies an event: sequence number and commit time are those of its commit. On an error nothing changed.
     ///
-    /// The cost is proportional to what the event changes, except for [`Event::Register`], which joins the
-    /// existing cells, and [`Event::Attach`] and [`Event::Reopen`], which visit the open bundles.
+    /// The cost is proportional to what the event changes, except for [`Event::Register`], which joins the existing cells,
+    /// for it and [`Event::Deregister`], which work out for all bundles who may hold whom, and for [`Event::Attach`] and
+    /// [`Event::Reopen`], which visit the open bundles.
     pub fn apply(&mut self, seq: u64, now: Timestamp, event: &Event) -> Result<Effects, GraphError> {
         self.check(event)?;
         self.apply_checked(seq, now, event)

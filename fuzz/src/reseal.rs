@@ -82,7 +82,9 @@ pub fn chunks(file: &mut [u8], index: usize) {
         let place = u64_at(file, entry + 32).zip(u64_at(file, entry + 40));
         let Some((offset, stored)) = place.filter(|(_, stored)| *stored <= file.len() as u64) else { return };
         for part in (0..stored).step_by(BLOCK as usize) {
-            let Some(crc) = checksum(file, offset.saturating_add(part), BLOCK.min(stored - part)) else { return };
+            let Some(crc) = checksum(file, offset.saturating_add(part), BLOCK.min(stored - part)) else {
+                return;
+            };
             put(file, at, &crc.to_le_bytes());
             at += 4;
         }

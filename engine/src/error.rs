@@ -378,16 +378,14 @@ pub enum CommitError {
         found: Option<u64>,
     },
     /// A version that is not deleted alone.
-    #[error("version {version} of model {model} is {why} and stays; {remedy}")]
+    #[error("version {version} of model {model} stays: {why}")]
     VersionHeld {
         /// The model's identity.
         model: String,
         /// The version.
         version: u64,
-        /// What holds it.
+        /// What holds it, and what to do.
         why: &'static str,
-        /// What to do.
-        remedy: &'static str,
     },
     /// What a blob was to be read from failed.
     #[error("the source of a blob cannot be read: {source}; nothing of it was kept")]
@@ -395,9 +393,12 @@ pub enum CommitError {
         /// What it says.
         source: std::io::Error,
     },
-    /// A blob that was stored in another database.
-    #[error("the blob was stored in another database; store it in this one")]
+    /// A blob that was stored in another database, or before this one was opened.
+    #[error("the blob was stored in another database, or before this one was opened; store it again")]
     ForeignBlob,
+    /// A blob of which bytes could not be taken or written before.
+    #[error("the blob is not whole, since writing it failed before; store it again from its beginning")]
+    BlobFailed,
     /// What the transaction read was changed by others, again and again.
     #[error(
         "the transaction was tried {tries} times and {what} changed under it each time; try again or read less"

@@ -48,6 +48,11 @@ impl Pending {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether these are the pins of the same opening of a database.
+    pub(crate) fn is(&self, other: &Pending) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Pins for a transaction.
     pub(crate) fn pin(&self) -> Pins<'_> {
         Pins { pending: self, files: Vec::new(), objects: Vec::new() }
@@ -121,6 +126,13 @@ impl Pending {
     /// Whether a transaction counts on an object.
     pub(crate) fn is_pinned(&self, id: &ObjectId) -> bool {
         self.names().objects.contains_key(id)
+    }
+}
+
+impl OwnPins {
+    /// All pins of the database.
+    pub(crate) fn pending(&self) -> &Pending {
+        &self.pending
     }
 }
 

@@ -159,7 +159,7 @@ impl Core {
         pins: &mut Pins<'_>,
     ) -> Result<(ObjectId, u64, BlobChunks), CommitError> {
         let stored = match body {
-            Body::Stored(stored) if !stored.is_of(self.database) => return Err(CommitError::ForeignBlob),
+            Body::Stored(stored) if !stored.is_of(&self.pending) => return Err(CommitError::ForeignBlob),
             Body::Stored(stored) => stored,
             Body::Bytes(blob) if self.fits_inline(blob.len(), operations) => {
                 let bytes = blob.len() as u64;

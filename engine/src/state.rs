@@ -165,7 +165,7 @@ impl State {
             self.models.marks.set((seq, time), id, mark, value);
         }
         for (id, number) in operations.removed.drain(..) {
-            self.models.remove(seq, id, number);
+            self.models.remove(seq, time, id, number);
         }
         match operations.collects {
             true => self.models.retain_all(seq, time),

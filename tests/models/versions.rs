@@ -54,6 +54,52 @@ fn by(
     Some(model.info().version)
 }
 
+/// What is told of a model in the transaction that deletes and puts it is told of the new one, whenever the old is dropped.
+#[test]
+fn marks_of_a_new_life_outlive_the_old() {
+    let (disk, db, _) = clocked();
+    put(&db, smile("fx"), vec![1]).unwrap();
+    alias(&db, "production", 1).unwrap();
+    let fx = smile("fx");
+    commit(&db, |batch| {
+        batch.delete_model(&fx)?.put_model(fx.clone(), vec![1]);
+        batch.set_alias(&fx, "production", AliasTarget::Newest)?.pin_version(&fx, 1, true)?;
+        batch.set_retention(&fx, Some(Retention { keep_last: Some(1), ..Retention::default() })).map(drop)
+    })
+    .unwrap();
+    for version in [2, 3] {
+        put(&db, smile("fx"), vec![version]).unwrap();
+    }
+    db.checkpoint().unwrap();
+    let crashed = reopened(&disk);
+    for db in [db, crashed] {
+        assert_eq!(by(&db, |snapshot| snapshot.model_alias(&fx, "production")), Some(1));
+        assert_eq!(numbers(&db), [3, 1], "version 1 is pinned");
+    }
+}
+
+/// A version that was deleted alone takes its own marks with it, and not those of another of its number; what may be deleted
+/// does not hang on who still reads.
+#[test]
+fn marks_go_with_their_version_and_with_no_other() {
+    let (disk, db, _) = clocked();
+    let fx = smile("fx");
+    for version in [1, 2] {
+        put(&db, smile("fx"), vec![version]).unwrap();
+    }
+    let held = db.snapshot();
+    commit(&db, |batch| batch.delete_model_version(&fx, 1).map(drop)).unwrap();
+    commit(&db, |batch| batch.delete_model(&fx).map(drop)).unwrap();
+    put(&db, smile("fx"), vec![1]).unwrap();
+    commit(&db, |batch| batch.pin_version(&fx, 1, true).map(drop)).unwrap();
+    drop(held);
+    put(&db, smile("fx"), vec![2]).unwrap();
+    put(&db, smile("fx"), vec![3]).unwrap();
+    let error = commit(&db, |batch| batch.delete_model_version(&fx, 1).map(drop)).unwrap_err();
+    assert!(matches!(error, CommitError::VersionHeld { version: 1, .. }), "{error}");
+    assert_eq!(numbers(&reopened(&disk)), [3, 2, 1]);
+}
+
 #[test]
 fn versions_are_found_by_number_time_and_place() {
     let (disk, db, clock) = clocked();

@@ -62,8 +62,9 @@ pub(super) struct Tally {
     pub holding: Holding,
     /// Whether the part of its counters for which no edge is stored is not nothing.
     pub has_outer: bool,
-    /// Facts of the bundle have changed, or may have, since the work was last read from them.
+    /// Facts of the bundle may have changed since its work was copied: whoever notes that they will says so.
     pub moved: bool,
+    /// A copy of what [`Bundle::work`] says, so that settling a bundle of which only inputs moved does not look at it.
     pub work: Work,
     /// Every cell that it has ever given.
     pub outputs: Cells,
@@ -133,6 +134,7 @@ pub(super) struct Bundle {
     pub producer: ProducerId,
     pub date: SlotDate,
     pub key: Key,
+    /// The cells from which it has edges; see `edges`.
     pub sources: Cells,
     /// One for each required input of a group; empty otherwise.
     pub scopes: Vec<ScopeEdge>,

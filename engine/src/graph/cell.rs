@@ -41,7 +41,7 @@ pub(super) struct Cell {
     /// What its state is if that does not hang on its readers.
     pub fixed: Option<State>,
     pub state: State,
-    /// Its edges.
+    /// The edges that begin at it.
     pub readers: Readers,
     /// Readers' edges by what they show; see [`Shown`].
     pub notified: u32,

@@ -32,7 +32,7 @@ pub(super) enum Sight {
     Void,
 }
 
-/// A cell as its edges see it. The class of an edge is a function of this, its input and its token.
+/// A cell as its edges see it. The class of an edge is a function of this, its input and what is known of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub g: u64,
@@ -187,6 +187,11 @@ impl Counters {
         self.blocked = self.blocked.wrapping_add(by.0.blocked);
         self.unsatisfiable = self.unsatisfiable.wrapping_add(by.0.unsatisfiable);
         self.gone = self.gone.wrapping_add(by.0.gone);
+        debug_assert!(self.all().into_iter().all(|count| count < 1 << 31), "{self:?} fell below nothing");
+    }
+
+    fn all(self) -> [u32; 6] {
+        [self.changed, self.maybe, self.held, self.blocked, self.unsatisfiable, self.gone]
     }
 
     /// Whether an edge forbids that what rests on it is sound.

@@ -104,7 +104,8 @@ impl Graph {
         producer.attached = false;
         producer.host = None;
         self.unlink_producer(id);
-        for bundle in bundles {
+        // From the last one on: of a cell that all of them read, the edges then go from the end.
+        for bundle in bundles.into_iter().rev() {
             self.drop_bundle(pass, bundle);
         }
         waiting.into_iter().for_each(|bundle| self.touch_bundle(pass, bundle));

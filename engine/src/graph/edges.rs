@@ -87,7 +87,7 @@ impl Reader {
     }
 }
 
-/// What was read over the few edges that are too far behind to tell themselves.
+/// What was read over the edges that are too far behind to tell themselves.
 pub(super) type Far = HashMap<(BundleId, EdgeKey), u64>;
 
 /// The edges that begin at a cell, by bundle, then by input.
@@ -233,16 +233,13 @@ impl Graph {
     ) -> Option<(Known, Known)> {
         let cell = &mut self.cells[key.source.at()];
         let at = cell.readers.find(bundle, key.input).ok()?;
-        let behind = match token {
-            Some(token) => cell.g.checked_sub(token)?,
-            None => u64::from(NOTHING),
+        let age = match token {
+            Some(token) => u16::try_from(cell.g.checked_sub(token)?).unwrap_or(FAR).min(FAR),
+            None => NOTHING,
         };
         let edge = cell.readers.edges.get_mut(at)?;
         let before = *edge;
-        edge.age = match token {
-            Some(_) => u16::try_from(behind).unwrap_or(FAR).min(FAR),
-            None => NOTHING,
-        };
+        edge.age = age;
         let now = *edge;
         match token.filter(|_| now.age == FAR) {
             Some(token) => self.far.insert((bundle, key), token),
@@ -255,6 +252,7 @@ impl Graph {
     /// The generation of a cell has risen: what its readers have read is one more behind.
     pub(super) fn age_edges(&mut self, source: CellId) {
         let cell = &mut self.cells[source.at()];
+        self.far.reserve(cell.readers.edges.iter().filter(|edge| edge.age == FAR - 1).count());
         for edge in cell.readers.edges.iter_mut().filter(|edge| edge.age < FAR) {
             edge.age += 1;
             if edge.age == FAR {

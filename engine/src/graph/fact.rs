@@ -61,7 +61,7 @@ pub(super) enum Kind {
     Slot(SlotId, SlotDefinition),
     Producer(ProducerId, Registered),
     End(SlotDate),
-    /// The derived parts of the cell are those of a new one, and its content is not set.
+    /// The derived parts of the cell are those of a new one.
     Cell(CellId, Cell, Sheet),
     Bundle(BundleId, Box<BundleFacts>),
 }
@@ -214,11 +214,15 @@ fn tokens(cursor: &mut Cursor<'_>) -> Result<Vec<(EdgeKey, u64)>, Damage> {
     }
 }
 
+/// Lifts from here on are damage: one more is above each that is there.
+const LIFT_MAX: u32 = 1 << 31;
+
 /// How far something was lifted; nothing is written where it was not.
 fn lift(cursor: &mut Cursor<'_>) -> Result<u32, Damage> {
     match cursor.u32()? {
         0 => Err(Damage("a lift of nothing")),
-        lift => Ok(lift),
+        lift if lift < LIFT_MAX => Ok(lift),
+        _ => Err(Damage("a lift out of range")),
     }
 }
 

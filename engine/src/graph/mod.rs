@@ -15,7 +15,7 @@
 //! - A refused event, a fenced result among them, changes nothing.
 //!
 //! In reading order: `ids`, `key`, `definition`, `event`, `effect`, `state` and `error` are the vocabulary;
-//! `cell`, `candidate`, `bundle`, `cells`, `edges`, `slot` and `producer` the facts, `class` what follows from an edge; `register`,
+//! `cell`, `candidate`, `bundle`, `cells`, `edges`, `directory`, `slot` and `producer` the facts, `class` what follows from an edge; `register`,
 //! `check`, `apply` and `command` turn events into facts; `join` and `group` make bundles, `reach` finds their other
 //! inputs, `reads` what runs report, `above` better candidates, and `hold` what may still be made; `order` is that in which a `pass` reaches what
 //! depends on the facts, `propagate` moves edges and `settle` brings the rest up to date; `query`, `rows`, `lineage` and `why`
@@ -108,6 +108,7 @@ pub struct Graph {
     bundles: Vec<bundle::Bundle>,
     /// Of each bundle what a change of its inputs moves.
     tallies: Vec<bundle::Tally>,
+    /// What was read over edges that are too far behind to tell themselves.
     far: edges::Far,
     runs: BTreeMap<RunId, BundleId>,
     /// Ready bundles of attached producers by their place in the queue.

@@ -65,9 +65,16 @@ impl Queue {
             let found = self.buckets.binary_search_by_key(&place, |bucket| bucket.place);
             self.last = found.unwrap_or_else(|at| {
                 self.buckets.insert(at, Bucket { place, ..Bucket::default() });
+                self.first += usize::from(at < self.first);
                 at
             });
         }
+        &mut self.buckets[self.last]
+    }
+
+    /// The bucket of a place where there will be something to settle.
+    fn bucket_to_settle(&mut self, place: Place) -> &mut Bucket {
+        self.bucket(place);
         self.first = self.first.min(self.last);
         &mut self.buckets[self.last]
     }
@@ -77,10 +84,10 @@ impl Queue {
     pub fn push(&mut self, place: Place, node: Node) {
         match node {
             Node::Cell(cell) if self.cells.insert(cell.at(), cell.at()) => {
-                self.bucket(place).cells.push(cell);
+                self.bucket_to_settle(place).cells.push(cell);
             }
             Node::Bundle(bundle) if self.bundles.insert(bundle.at(), bundle.at()) => {
-                self.bucket(place).bundles.push(bundle);
+                self.bucket_to_settle(place).bundles.push(bundle);
             }
             _ => {}
         }

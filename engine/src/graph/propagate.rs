@@ -120,7 +120,10 @@ impl Graph {
         for key in edges {
             while left.next_if(|(at, _)| *at < key).is_some() {}
             let token = left.next_if(|(at, _)| *at == key).map(|(_, g)| *g);
-            let Some((before, now)) = self.set_token(bundle, key, token) else { continue };
+            let Some((before, now)) = self.set_token(bundle, key, token) else {
+                debug_assert!(false, "a run of {bundle} read a generation that {key:?} never had");
+                continue;
+            };
             if before == now {
                 continue;
             }

@@ -143,11 +143,14 @@ impl Graph {
     /// Listeners whose last run failed; each once, though it may have several inputs of the cell.
     fn failed_listeners(&self, id: CellId) -> u32 {
         let cell = &self.cells[id.at()];
-        let failed = |bundle: &BundleId| {
-            self.tallies[bundle.at()].status == PStatus::Failed
-                && self.members(*bundle).any(|member| member == id)
-        };
-        if cell.failed == 0 { 0 } else { cell.readers.bundles().filter(failed).count() as u32 }
+        if cell.failed == 0 || cell.expected {
+            return 0;
+        }
+        let edges = cell.readers.edges().iter().filter(|edge| edge.need().mode != Mode::Exclusive);
+        let mut failed: Vec<BundleId> = edges.map(|edge| edge.bundle).collect();
+        failed.dedup();
+        failed.retain(|bundle| self.tallies[bundle.at()].status == PStatus::Failed);
+        failed.len() as u32
     }
 
     /// The commit that gave a cell the contents that it has now, their generation, and the contents; `None` where it

@@ -262,9 +262,10 @@ impl Graph {
             false => self.members_of_tuple(id, owner, date, &key)?,
         };
         let (epoch, attached) = (owner.epoch, owner.attached);
-        // Touches of this pass are dropped: everything is settled when all facts are there.
+        // Nothing is touched in this pass: everything is settled when all facts are there.
         let cells = self.cells.len();
         let mut pass = Pass::new(Moment::NEVER, Queue::default());
+        pass.rebuilding = true;
         match is_group {
             true => self.create_group(&mut pass, producer, date, key, group),
             false => self.create_bundle(&mut pass, producer, date, key, members),
@@ -278,7 +279,9 @@ impl Graph {
             let is_cell = edge.source.at() < self.cells.len();
             if token.is_none() || !is_cell || self.set_token(id, edge, token).is_none() {
                 let cell = edge.source;
-                return wrong(format!("bundle {id} read cell {cell} as no member, or before it was so"));
+                return wrong(format!(
+                    "bundle {id} says that it read generation {g} of cell {cell}, which it does not read or which never had that"
+                ));
             }
         }
         let mut counters = Counters::default();

@@ -138,7 +138,8 @@ impl Graph {
         self.settle_outer(id);
         let owner = &self.producers[producer.at()];
         let (attached, deregistered) = (owner.attached, owner.deregistered);
-        let acknowledged = owner.attached || owner.acknowledges(&self.bundles[id.at()]);
+        // Asked first, as it looks at nothing of the bundle.
+        let acknowledged = attached || owner.acknowledges(&self.bundles[id.at()]);
         let ended = !owner.awaits_all() || self.missing_ends(&self.bundles[id.at()]).is_empty();
         let tally = &mut self.tallies[id.at()];
         if mem::replace(&mut tally.moved, false) {

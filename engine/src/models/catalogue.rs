@@ -68,6 +68,8 @@ struct Deleted {
     versions: Versions,
     /// How many of the versions are dropped already.
     dropped: usize,
+    /// What is told of the model before this place is of them.
+    marks: Place,
 }
 
 impl Line {
@@ -163,8 +165,9 @@ pub(crate) struct Models {
     live: usize,
     /// Transactions that deleted a model which a reader may still see, and that model; rising.
     queue: VecDeque<(u64, ModelId)>,
-    /// The same for versions that were taken out alone.
-    removed: VecDeque<(u64, ModelId)>,
+    /// The same for versions that were taken out alone, each with the place before which what is told of it is of that one:
+    /// a model that was deleted since may have another of its number.
+    removed: VecDeque<(u64, ModelId, Place)>,
     /// What is told of models beside their versions.
     pub marks: Marks,
     /// The transaction that the index of attributes reflects. What was deleted since is kept, since the index has to
@@ -211,14 +214,15 @@ impl Models {
     }
 
     /// Takes out a version that is not the newest, which readers before `seq` see until it is dropped.
-    pub(crate) fn remove(&mut self, seq: u64, id: ModelId, number: u64) {
+    pub(crate) fn remove(&mut self, seq: u64, time: Timestamp, id: ModelId, number: u64) {
         let Some(line) = self.by_id.get_mut(&id) else { return };
         let at = line.versions.iter().position(|version| version.number == number);
         let Some(at) = at.filter(|at| at + 1 < line.versions.len()) else { return };
         let version = Arc::make_mut(&mut line.versions).remove(at);
         self.unstored.deleted.push_back(Arc::new(vec![version.clone()]));
         line.removed.push_back((seq, version));
-        self.removed.push_back((seq, id));
+        let marks = self.marks.clear_version((seq, time), id, number);
+        self.removed.push_back((seq, id, marks));
     }
 
     /// Takes out the versions of a model that are not to be kept.
@@ -234,7 +238,7 @@ impl Models {
         let mut gone: Vec<u64> = gone.map(|(_, version)| version.number).collect();
         gone.retain(|number| !self.marks.is_held(&id, *number, seq));
         // Oldest first.
-        gone.into_iter().rev().for_each(|number| self.remove(seq, id, number));
+        gone.into_iter().rev().for_each(|number| self.remove(seq, time, id, number));
     }
 
     /// Takes out the versions of all models that are not to be kept.
@@ -248,11 +252,11 @@ impl Models {
         let Some(line) = self.by_id.get_mut(&id).filter(|line| !line.versions.is_empty()) else { return };
         let versions = std::mem::take(&mut line.versions);
         self.unstored.deleted.push_back(versions.clone());
-        line.deleted.push_back(Deleted { seq, versions, dropped: 0 });
+        let marks = self.marks.clear((seq, time), id);
+        line.deleted.push_back(Deleted { seq, versions, dropped: 0, marks });
         self.by_seq.insert((seq, id));
         self.queue.push_back((seq, id));
         self.live -= 1;
-        self.marks.clear((seq, time), id);
     }
 
     /// Whether deleted versions wait for readers to go.
@@ -262,8 +266,9 @@ impl Models {
 
     /// Whether deleted versions that no reader at `oldest_seq` or later sees wait for the index alone.
     pub(crate) fn wait_for_index(&self, oldest_seq: u64) -> bool {
-        let waits = |(seq, _): &(u64, ModelId)| *seq <= oldest_seq && *seq > self.indexed;
-        self.queue.front().is_some_and(waits) || self.removed.front().is_some_and(waits)
+        let waits = |seq: u64| seq <= oldest_seq && seq > self.indexed;
+        let (deleted, removed) = (self.queue.front(), self.removed.front());
+        deleted.is_some_and(|(seq, _)| waits(*seq)) || removed.is_some_and(|(seq, ..)| waits(*seq))
     }
 
     /// The index of attributes reflects this transaction; `u64::MAX` where there is no index.
@@ -292,6 +297,7 @@ impl Models {
         let Some(deleted) = line.deleted.front().filter(|_| is_last) else { return Some(version) };
         if deleted.dropped == deleted.versions.len() {
             self.queue.pop_front();
+            let marks = deleted.marks;
             line.deleted.pop_front();
             // The transaction may have put the next version, too.
             let next = line.deleted.front().map_or(&line.versions, |next| &next.versions).first();
@@ -301,14 +307,14 @@ impl Models {
             if line.deleted.is_empty() && line.versions.is_empty() && line.removed.is_empty() {
                 entry.remove();
             }
-            self.marks.forget(&id, seq);
+            self.marks.forget(&id, marks);
         }
         Some(version)
     }
 
     /// The same for versions that were taken out alone.
     fn drop_removed(&mut self, oldest_seq: u64) -> Option<Arc<Version>> {
-        let (seq, id) = *self.removed.front()?;
+        let (seq, id, marks) = *self.removed.front()?;
         if seq > oldest_seq.min(self.indexed) {
             return None;
         }
@@ -316,7 +322,7 @@ impl Models {
         let Entry::Occupied(mut entry) = self.by_id.entry(id) else { return None };
         let line = entry.get_mut();
         let (_, version) = line.removed.pop_front()?;
-        self.marks.forget_version(&id, version.number);
+        self.marks.forget_version(&id, version.number, marks);
         if !line.holds(version.seq) {
             self.by_seq.remove(&(version.seq, id));
         }
@@ -513,7 +519,7 @@ mod tests {
                 if capture == 5 {
                     let gone: Vec<u64> = models.versions(&id(0), seq).iter().map(|version| version.number).collect();
                     for number in gone {
-                        models.remove(seq, id(0), number);
+                        models.remove(seq, Timestamp(0), id(0), number);
                     }
                     if let Some(bytes) = now.get_mut(&0) {
                         let last = bytes.len() - 1;

@@ -127,21 +127,37 @@ impl Marks {
         self.by_model.entry(id).or_default().entry(mark).or_default().push(told);
     }
 
-    /// Takes away all marks of a model that is deleted.
-    pub(crate) fn clear(&mut self, at: (u64, Timestamp), id: ModelId) {
-        let names: Vec<MarkName> =
-            self.by_model.get(&id).into_iter().flatten().map(|(mark, _)| mark.clone()).collect();
+    /// Takes away all marks of a model that is deleted. What is told of it before the place that comes back is of what
+    /// was deleted.
+    pub(crate) fn clear(&mut self, at: (u64, Timestamp), id: ModelId) -> Place {
+        self.clear_where(at, id, |_| true)
+    }
+
+    /// The same for one version.
+    pub(crate) fn clear_version(&mut self, at: (u64, Timestamp), id: ModelId, version: u64) -> Place {
+        self.clear_where(at, id, |mark| mark.version == version)
+    }
+
+    fn clear_where(
+        &mut self,
+        at: (u64, Timestamp),
+        id: ModelId,
+        is_gone: impl Fn(&MarkName) -> bool,
+    ) -> Place {
+        let names = self.by_model.get(&id).into_iter().flat_map(|marks| marks.keys());
+        let names: Vec<MarkName> = names.filter(|mark| is_gone(mark)).cloned().collect();
         names.into_iter().for_each(|mark| self.set(at, id, mark, None));
+        if self.last.0 == at.0 { self.last } else { (at.0, 0) }
     }
 
-    /// Forgets what was told of a version that nobody sees any more.
-    pub(crate) fn forget_version(&mut self, id: &ModelId, version: u64) {
-        self.forget_where(id, |mark, _| mark.version == version);
+    /// Forgets what was told of a version before a place, which nobody sees any more.
+    pub(crate) fn forget_version(&mut self, id: &ModelId, version: u64, before: Place) {
+        self.forget_where(id, |mark, told| mark.version == version && told.place < before);
     }
 
-    /// Forgets what was told of a model up to a transaction, which nobody sees any more.
-    pub(crate) fn forget(&mut self, id: &ModelId, seq: u64) {
-        self.forget_where(id, |_, told| told.place.0 <= seq);
+    /// Forgets what was told of a model before a place, which nobody sees any more.
+    pub(crate) fn forget(&mut self, id: &ModelId, before: Place) {
+        self.forget_where(id, |_, told| told.place < before);
     }
 
     fn forget_where(&mut self, id: &ModelId, is_gone: impl Fn(&MarkName, &Told) -> bool) {
@@ -347,7 +363,7 @@ mod tests {
         let stored = marks.take_changed();
         let restored = Marks::restored(stored.into_values().flatten().collect());
         assert_eq!(restored.history(&ID, &alias("a"), 9), marks.history(&ID, &alias("a"), 9));
-        marks.forget(&ID, 6);
+        marks.forget(&ID, (6, 1));
         assert!(marks.by_model.is_empty() && marks.take_changed().values().all(Option::is_none));
     }
 

@@ -18,7 +18,7 @@ use crate::error::CommitError;
 use crate::files;
 use crate::limits::BLOB_BYTES_MAX;
 use crate::objects::{ChunkFile, Lent};
-use crate::pending::OwnPins;
+use crate::pending::{OwnPins, Pending};
 
 /// What the hash of a blob of several chunks begins with; the number is the version of the list behind it.
 const LIST_PREFIX: &[u8] = b"underbelly.blob.v1\0";
@@ -56,6 +56,8 @@ pub struct BlobWriter<'db> {
     /// The file under way, with its number.
     file: Option<(u64, ChunkWriter<'db>)>,
     bytes: u64,
+    /// Something of it could not be taken or written.
+    failed: bool,
 }
 
 impl<'db> BlobWriter<'db> {
@@ -72,6 +74,7 @@ impl<'db> BlobWriter<'db> {
             written: HashMap::new(),
             file: None,
             bytes: 0,
+            failed: false,
         }
     }
 
@@ -94,8 +97,17 @@ impl<'db> BlobWriter<'db> {
     ///
     /// # Errors
     /// [`CommitError::TooLarge`] above a tebibyte; [`CommitError::Storage`] where the disk refuses, a full one among the
-    /// reasons; [`CommitError::Closed`]. After an error nothing of the blob is left.
-    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), CommitError> {
+    /// reasons; [`CommitError::Closed`]. After an error there will be no blob: everything else answers [`CommitError::BlobFailed`].
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
+        if std::mem::replace(&mut self.failed, true) {
+            return Err(CommitError::BlobFailed);
+        }
+        self.take(bytes)?;
+        self.failed = false;
+        Ok(())
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) -> Result<(), CommitError> {
         let found = self.bytes.saturating_add(bytes.len() as u64);
         if found > BLOB_BYTES_MAX {
             let (what, remedy) = ("a blob in bytes", "put it as several models");
@@ -132,7 +144,10 @@ impl<'db> BlobWriter<'db> {
                 Ok(0) => return Ok(self.bytes - before),
                 Ok(read) => self.push(step.get(..read).unwrap_or_default())?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(CommitError::Source { source }),
+                Err(source) => {
+                    self.failed = true;
+                    return Err(CommitError::Source { source });
+                }
             }
         }
     }
@@ -171,9 +186,12 @@ impl<'db> BlobWriter<'db> {
     /// # Errors
     /// As [`BlobWriter::push`].
     pub fn finish(mut self) -> Result<StoredBlob, CommitError> {
+        if self.failed {
+            return Err(CommitError::BlobFailed);
+        }
         if self.cut.is_none() {
             let bytes = std::mem::take(&mut self.buffer);
-            return Ok(StoredBlob::small(bytes.into(), self.core.database, self.pins));
+            return Ok(StoredBlob::small(bytes.into(), self.pins));
         }
         if !self.buffer.is_empty() || self.chunks.is_empty() {
             self.end_chunk(self.buffer.len())?;
@@ -192,8 +210,7 @@ impl<'db> BlobWriter<'db> {
             file,
             written: self.written,
             small: None,
-            database: self.core.database,
-            _pins: self.pins,
+            pins: self.pins,
         })))
     }
 }
@@ -243,8 +260,7 @@ struct Stored {
     file: Option<Arc<ChunkFile>>,
     written: HashMap<ObjectId, u64>,
     small: Option<Blob>,
-    database: [u8; 16],
-    _pins: OwnPins,
+    pins: OwnPins,
 }
 
 impl fmt::Debug for StoredBlob {
@@ -254,7 +270,7 @@ impl fmt::Debug for StoredBlob {
 }
 
 impl StoredBlob {
-    fn small(blob: Blob, database: [u8; 16], pins: OwnPins) -> StoredBlob {
+    fn small(blob: Blob, pins: OwnPins) -> StoredBlob {
         StoredBlob(Arc::new(Stored {
             object: ObjectId::of(&blob),
             bytes: blob.len() as u64,
@@ -262,8 +278,7 @@ impl StoredBlob {
             file: None,
             written: HashMap::new(),
             small: Some(blob),
-            database,
-            _pins: pins,
+            pins,
         }))
     }
 
@@ -292,8 +307,9 @@ impl StoredBlob {
         &self.0.chunks
     }
 
-    pub(crate) fn is_of(&self, database: [u8; 16]) -> bool {
-        self.0.database == database
+    /// Whether it was stored since the database was opened so: nobody keeps for an earlier opening what is not named.
+    pub(crate) fn is_of(&self, pending: &Pending) -> bool {
+        self.0.pins.pending().is(pending)
     }
 
     /// The file with what was written, and that.

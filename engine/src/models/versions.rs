@@ -344,12 +344,12 @@ impl Models {
                 return Err(CommitError::UnknownVersion { model, version: version.to_string() });
             }
             let is_newest = self.newest(id, u64::MAX).is_some_and(|(newest, _)| newest == *version);
-            let (why, remedy) = match (is_newest, self.marks.is_held(id, *version, u64::MAX)) {
-                (true, _) => ("the newest", "delete the model, or put another version first"),
-                (_, true) => ("pinned or named by an alias", "take the pin or the alias away first"),
+            let why = match (is_newest, self.marks.is_held(id, *version, u64::MAX)) {
+                (true, _) => "it is the newest; delete the model, or put another version first",
+                (_, true) => "it is pinned or named by an alias; take that away first",
                 _ => continue,
             };
-            return Err(CommitError::VersionHeld { model, version: *version, why, remedy });
+            return Err(CommitError::VersionHeld { model, version: *version, why });
         }
         Ok(())
     }

@@ -402,8 +402,11 @@ fn save_record(
         return Ok(Ok(payload.to_vec()));
     }
     if candidate.without_image {
-        // Without the graph as it was, its events say nothing.
+        // Without the graph as it was its events say nothing, and numbers of versions are others without the models.
         record.event = None;
+        record.marks.clear();
+        record.removed.clear();
+        record.collects = false;
     }
     let encoded = record::encode(&record);
     Ok(encoded.map(|mut payload| {

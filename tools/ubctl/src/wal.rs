@@ -127,12 +127,12 @@ fn list_batches(files: &[FileInspection], format: FormatArg) -> Result<(), Faile
 /// Ends a dump at its last transaction.
 enum Stop {
     Enough,
-    Failed(Failed),
+    Failed(Box<Failed>),
 }
 
 impl From<underbelly::OpenError> for Stop {
     fn from(error: underbelly::OpenError) -> Stop {
-        Stop::Failed(error.into())
+        Stop::Failed(Box::new(error.into()))
     }
 }
 
@@ -167,12 +167,12 @@ fn dump(
             record.bytes.into(),
             record.does.join("; ").into(),
         ];
-        listing.row(row).map_err(Stop::Failed)
+        listing.row(row).map_err(|failed| Stop::Failed(Box::new(failed)))
     });
     let damage = match read {
         Ok(sound) => sound.damage,
         Err(Stop::Enough) => None,
-        Err(Stop::Failed(error)) => return Err(error),
+        Err(Stop::Failed(error)) => return Err(*error),
     };
     listing.end(None)?;
     Ok(damage.map(|damage| damage.to_string()))

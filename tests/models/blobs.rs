@@ -315,3 +315,35 @@ fn headers_of_tensors_are_not_believed() {
     let model = db.snapshot().model(&smile("net")).unwrap().unwrap();
     assert_eq!(*model.tensor("a").unwrap().data, [1, 2, 3, 4]);
 }
+
+/// What was stored ahead and not put goes with the opening: the next one has cleared it away.
+#[test]
+fn a_blob_that_was_stored_before_this_opening_is_refused() {
+    let (disk, db) = in_memory();
+    let mut writer = db.blob_writer();
+    writer.push(&vec![3; 3 * CHUNK]).unwrap();
+    let stored = writer.finish().unwrap();
+    db.close().unwrap();
+    let db = Database::open_on(Arc::new(disk), chunked()).unwrap();
+    let mut batch = Batch::new();
+    batch.put_model_stored(smile("fx"), &stored);
+    assert!(matches!(db.commit(batch), Err(CommitError::ForeignBlob)));
+    assert!(db.snapshot().models().is_empty());
+}
+
+/// A writer that failed once gives no blob, whatever came before and comes after.
+#[test]
+fn a_blob_that_failed_once_is_never_finished() {
+    struct Gone;
+    impl Read for Gone {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("gone"))
+        }
+    }
+    let (_, db) = in_memory();
+    let mut writer = db.blob_writer();
+    writer.push(&[1; 100]).unwrap();
+    assert!(matches!(writer.copy(Gone), Err(CommitError::Source { .. })));
+    assert!(matches!(writer.push(&[1; 100]), Err(CommitError::BlobFailed)));
+    assert!(matches!(writer.finish(), Err(CommitError::BlobFailed)));
+}

@@ -138,8 +138,7 @@ impl Graph {
         self.settle_outer(id);
         let owner = &self.producers[producer.at()];
         let (attached, deregistered) = (owner.attached, owner.deregistered);
-        // Asked first, as it looks at nothing of the bundle.
-        let acknowledged = attached || owner.acknowledges(&self.bundles[id.at()]);
+        let acknowledged = owner.acknowledges(&self.bundles[id.at()]);
         let ended = !owner.awaits_all() || self.missing_ends(&self.bundles[id.at()]).is_empty();
         let tally = &mut self.tallies[id.at()];
         if mem::replace(&mut tally.moved, false) {

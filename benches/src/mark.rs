@@ -89,7 +89,7 @@ impl Layers {
             })
         });
         let writes = all_keys.collect::<Result<Vec<Write>, Failed>>()?;
-        layers.apply(Event::Commit { writes, ends: Vec::new() })?;
+        layers.apply(Event::Commit { writes, ends: Vec::new(), backfill: false })?;
         let mut ready = layers.set_source(Some(1))?.ready;
         while !ready.is_empty() {
             let mut next = Vec::new();
@@ -113,7 +113,10 @@ impl Layers {
     /// Runs a bundle; what became ready by it.
     fn run(&mut self, bundle: BundleId, outputs: &[(ProducerId, SlotId)]) -> Result<Vec<BundleId>, Failed> {
         let run = RunId(self.seq);
-        let started = self.apply(Event::Start { bundle, run })?.started.ok_or("a run that did not start")?;
+        let started = self
+            .apply(Event::Start { bundle, run, batch: run })?
+            .started
+            .ok_or("a run that did not start")?;
         let slot = outputs.iter().find(|(producer, _)| *producer == started.producer).map(|(_, slot)| *slot);
         let output = OutputWrite::data(slot.ok_or("a run of nobody")?, started.key, content(self.seq));
         let (outcome, reads) = (Outcome::Data(vec![output]), Vec::new());
@@ -128,7 +131,7 @@ impl Layers {
             priority: 0,
             content: number.map(content),
         };
-        self.apply(Event::Commit { writes: vec![write], ends: Vec::new() })
+        self.apply(Event::Commit { writes: vec![write], ends: Vec::new(), backfill: false })
     }
 
     /// Takes the source back, or gives it back; all that depends on it is blocked, or out of date. Answers how long that

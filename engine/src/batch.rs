@@ -78,6 +78,7 @@ pub struct Batch {
     pub(crate) collects: bool,
     pub(crate) variables: Vec<Change>,
     pub(crate) ends: Vec<SlotDate>,
+    pub(crate) backfill: bool,
     pub(crate) durability: Durability,
     rows: usize,
 }
@@ -311,6 +312,13 @@ impl Batch {
     /// holds for good: what is committed for the date later makes them run again.
     pub fn end_of(&mut self, date: impl Into<SlotDate>) -> &mut Batch {
         self.ends.push(date.into());
+        self
+    }
+
+    /// Says that what it puts into slots is history: the work that it makes, at any distance, starts when nothing else is ready.
+    /// Work that a later batch makes on what is current overtakes it.
+    pub fn backfill(&mut self) -> &mut Batch {
+        self.backfill = true;
         self
     }
 

@@ -23,7 +23,7 @@ use crate::batch::Batch;
 use crate::checkpoint::Chain;
 use crate::durability::Durability;
 use crate::error::CommitError;
-use crate::graph::{Effects, Event, ProducerId, RunId, Started};
+use crate::graph::{Effects, Event, Outcome, ProducerId, RunId, Started};
 use crate::limits::{CHECKPOINT_LOG_BYTES, CHECKPOINT_RETRY, CLOCK_MAX, START_BYTES_MAX};
 use crate::models::LiveModels;
 use crate::open::RecoveryReport;
@@ -31,7 +31,7 @@ use crate::operations::Operations;
 use crate::options::Options;
 use crate::pending::{Pending, Pins};
 use crate::pool::Pool;
-use crate::producers::Closure;
+use crate::producers::Work;
 use crate::record;
 use crate::scribe::Duty;
 use crate::signals::{Publication, Signals};
@@ -45,6 +45,9 @@ const LOG_LOOK_TRANSACTIONS: u64 = 4096;
 
 /// Looks at a lock of the state that is taken before a commit waits in line for it.
 const STATE_TRIES: u32 = 4;
+
+/// Most bundles of a batch that are started at once.
+const BATCH_ADMISSIONS_MAX: usize = 1024;
 
 /// Pauses of the processor between two of them; some microseconds.
 const STATE_PAUSES: u32 = 200;
@@ -97,7 +100,7 @@ pub(crate) struct Core {
     pub options: Options,
     pub log: GroupCommit<Publication>,
     pub signals: Arc<Signals>,
-    pub closures: RwLock<BTreeMap<ProducerId, Closure>>,
+    pub closures: RwLock<BTreeMap<ProducerId, Work>>,
     pub report: RecoveryReport,
     pub next_file: AtomicU64,
     /// Files and objects that transactions under way are about to name.
@@ -295,9 +298,13 @@ impl Core {
             (name, set)
         };
         let variables: Vec<Shown> = names.into_iter().map(newest).collect();
-        let is_heard = !effects.transitions.is_empty() || !effects.ready.is_empty() || !variables.is_empty();
+        let is_heard = !effects.transitions.is_empty()
+            || !effects.ready.is_empty()
+            || !variables.is_empty()
+            || matches!(&operations.event, Some(Event::End { outcome: Outcome::Again { .. }, .. }));
         let publication = is_heard.then(|| Publication {
             sequenced: self.options.clock.instant(),
+            due: state.graph.next_due(),
             transitions: effects.transitions.clone(),
             ready: effects.ready.clone(),
             variables,
@@ -397,21 +404,52 @@ impl Core {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
     }
 
-    /// Starts the oldest ready bundle, if there is one. The start rides to the disk with the next commit. The
-    /// snapshot shows what the run reads once the log is durable up to its seq.
-    pub(crate) fn claim(self: &Arc<Core>) -> Result<Option<(Started, Snapshot)>, CommitError> {
+    /// Starts the ready bundles that make the next batch, if there are some. The starts ride to the disk with the next
+    /// commit. The snapshot shows what the runs read once the log is durable up to its seq.
+    pub(crate) fn claim(self: &Arc<Core>) -> Result<Option<(Vec<Started>, Snapshot)>, CommitError> {
         let _folder = self.enter()?;
-        let admission = self.log.admit(START_BYTES_MAX)?;
-        let now = self.options.clock.now();
-        let mut state = self.sound_state()?;
-        let Some(bundle) = state.graph.next_ready() else { return Ok(None) };
-        let snapshot = Snapshot::at(self.view.base(), state.head);
-        let event = Event::Start { bundle, run: RunId(state.next_run) };
+        let mut admissions = vec![self.log.admit(START_BYTES_MAX)?];
+        loop {
+            let now = self.options.clock.now();
+            let mut state = self.sound_state()?;
+            if state.graph.is_tick_due(now) {
+                self.follow(&mut state, Event::Tick, now, admissions.pop())?;
+            }
+            let mut bundles = state.graph.next_batch(now);
+            if bundles.is_empty() {
+                return Ok(None);
+            }
+            if admissions.len() < bundles.len().min(BATCH_ADMISSIONS_MAX) {
+                // Nobody waits for the log under the lock.
+                drop(state);
+                while admissions.len() < bundles.len().min(BATCH_ADMISSIONS_MAX) {
+                    admissions.push(self.log.admit(START_BYTES_MAX)?);
+                }
+                continue;
+            }
+            bundles.truncate(admissions.len());
+            let snapshot = Snapshot::at(self.view.base(), state.head);
+            let batch = RunId(state.next_run);
+            let mut started = Vec::with_capacity(bundles.len());
+            for bundle in bundles {
+                let event = Event::Start { bundle, run: RunId(state.next_run), batch };
+                started.extend(self.follow(&mut state, event, now, admissions.pop())?.started);
+            }
+            return Ok(Some((started, snapshot)));
+        }
+    }
+
+    /// Sequences an event for which nobody waits.
+    fn follow(
+        &self,
+        state: &mut State,
+        event: Event,
+        now: Timestamp,
+        admission: Option<Admission<'_, Publication>>,
+    ) -> Result<Effects, CommitError> {
         let operations = Operations { event: Some(event), ..Operations::default() };
         let mut prepared = self.encode(operations, self.pending.pin())?;
-        let admission = Some(admission);
-        let (_, effects) =
-            self.sequence_locked(&mut state, &mut prepared, now, admission, Promise::Nothing)?;
-        Ok(effects.started.map(|started| (started, snapshot)))
+        let (_, effects) = self.sequence_locked(state, &mut prepared, now, admission, Promise::Nothing)?;
+        Ok(effects)
     }
 }

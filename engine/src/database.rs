@@ -20,7 +20,7 @@ use crate::listing::TABLE_COLUMNS;
 use crate::models::{BlobWriter, IndexStatus, Metadata, Model};
 use crate::open::{self, RecoveryReport};
 use crate::options::Options;
-use crate::producers::{Finished, Outputs, Run, is_worker, run_ready, work};
+use crate::producers::{Finished, Outputs, Run, Work, is_worker, keep_time, run_ready, work};
 use crate::reader::attached;
 use crate::scribe;
 use crate::signals::Latencies;
@@ -170,6 +170,9 @@ impl Database {
                 let (core, duties) = (opened.core.clone(), opened.duties.clone());
                 let body = Box::new(move || scribe::serve(&core, &duties));
                 threads.push(spawn("underbelly-scribe".to_string(), body)?);
+                let (core, alarm) = (opened.core.clone(), opened.alarm.clone());
+                let body = Box::new(move || keep_time(&core, &alarm));
+                threads.push(spawn("underbelly-timer".to_string(), body)?);
             }
             Ok(())
         };
@@ -231,6 +234,28 @@ impl Database {
         producer: ProducerDefinition,
         closure: impl Fn(&Run) -> Result<Outputs, Failure> + Send + Sync + 'static,
     ) -> Result<(), SchemaError> {
+        self.attach(producer, Work::Each(Arc::new(closure)))
+    }
+
+    /// Registers a producer whose closure is called once for each batch, with all its runs, and answers each of them, in
+    /// their order. [`ProducerDefinition::max_batch`] says how many there may be, and
+    /// [`ProducerDefinition::independent`] how many it waits for.
+    ///
+    /// A closure that panics or fails as a whole has told nothing of single runs: the batch runs again in two halves, these in
+    /// quarters, and so on, until the run that brings it down is alone and has failed; the others have their outputs. A
+    /// closure that declines as a whole, or asks for another try, says so of each run.
+    ///
+    /// # Errors
+    /// As [`Database::register`].
+    pub fn register_batch(
+        &self,
+        producer: ProducerDefinition,
+        closure: impl Fn(&[Run]) -> Result<Vec<Result<Outputs, Failure>>, Failure> + Send + Sync + 'static,
+    ) -> Result<(), SchemaError> {
+        self.attach(producer, Work::Batch(Arc::new(closure)))
+    }
+
+    fn attach(&self, producer: ProducerDefinition, work: Work) -> Result<(), SchemaError> {
         crate::series::check_name("producer", &producer.name)?;
         let name = producer.name.clone();
         let known_at = {
@@ -246,7 +271,7 @@ impl Database {
         let replaced = {
             let _folder = self.core().enter()?;
             let mut closures = self.core().closures.write().unwrap_or_else(PoisonError::into_inner);
-            closures.insert(id, Arc::new(closure))
+            closures.insert(id, work)
         };
         // What the old closure holds may do anything when it is dropped, so no lock is held here.
         drop(replaced);

@@ -599,12 +599,28 @@ pub enum Failure {
     /// The production failed for good: outputs become invalid.
     #[error("{0}")]
     Fatal(String),
+    /// It failed, and may succeed later: the run is tried again as the producer's [`Retry`](crate::Retry) says.
+    #[error("to be tried again: {0}")]
+    Retry(String),
+    /// It was not taken up, since something that it needs is too busy: the run is tried again, and no attempt is used.
+    #[error("rejected: {0}")]
+    Rejected(String),
 }
 
 impl Failure {
     /// There is nothing to produce from these inputs, and that is fine.
     pub fn declined(reason: impl Into<String>) -> Failure {
         Failure::Declined(reason.into())
+    }
+
+    /// It failed, and may succeed later.
+    pub fn retry(reason: impl Into<String>) -> Failure {
+        Failure::Retry(reason.into())
+    }
+
+    /// It was not taken up, since something that it needs is too busy.
+    pub fn rejected(reason: impl Into<String>) -> Failure {
+        Failure::Rejected(reason.into())
     }
 
     /// The production failed for good.

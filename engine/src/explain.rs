@@ -81,7 +81,7 @@ impl View {
             writes.push(Write { slot, date, key: Key::new(put.key.clone())?, priority, content });
         }
         keep_last(&mut writes);
-        let event = Event::Commit { writes, ends: batch.ends.clone() };
+        let event = Event::Commit { writes, ends: batch.ends.clone(), backfill: batch.backfill };
         let states: Vec<State> = (0..).map_while(|cell| graph.state(CellId(cell))).collect();
         let effects = graph.apply(seq, Timestamp(0), &event)?;
         let made: BTreeSet<CellId> = effects.created.iter().copied().collect();

@@ -13,7 +13,7 @@ use underbelly_wal::{
 
 use crate::database::Database;
 use crate::error::OpenError;
-use crate::graph::{Event, Outcome};
+use crate::graph::{Event, Outcome, Setback};
 use crate::manifest::Stored;
 use crate::models::{Metadata, ModelId};
 use crate::open::no_manifest;
@@ -234,7 +234,7 @@ fn events(event: Event, does: &mut Vec<String>) {
             does.push(format!("attach producer {producer}{host}"));
         }
         Event::Reopen => does.push("open for writing".to_string()),
-        Event::Commit { writes, ends } => {
+        Event::Commit { writes, ends, backfill } => {
             for write in writes {
                 let what = write
                     .content
@@ -243,8 +243,15 @@ fn events(event: Event, does: &mut Vec<String>) {
                 does.push(format!("{what} in slot {slot}, {date} {key} at {}", write.priority));
             }
             does.extend(ends.into_iter().map(|date| format!("end of {date}")));
+            if backfill {
+                does.push("as a backfill".to_string());
+            }
         }
-        Event::Start { bundle, run } => does.push(format!("start run {} of bundle {}", run.0, bundle.0)),
+        Event::Start { bundle, run, batch } => {
+            let of = if run == batch { String::new() } else { format!(" in the batch of run {}", batch.0) };
+            does.push(format!("start run {} of bundle {}{of}", run.0, bundle.0));
+        }
+        Event::Tick => does.push("try again what has waited".to_string()),
         Event::Retract { cell, priority } => does.push(format!("retract cell {cell} at {priority}")),
         Event::Force(bundle) => does.push(format!("force bundle {bundle}")),
         Event::Cancel { bundle, reason } => does.push(format!("cancel bundle {bundle}: {reason}")),
@@ -253,6 +260,15 @@ fn events(event: Event, does: &mut Vec<String>) {
             Outcome::Data(outputs) => format!("end run {} with {} outputs", run.0, outputs.len()),
             Outcome::Declined(reason) => format!("run {} declined: {reason}", run.0),
             Outcome::Failed(reason) => format!("run {} failed: {reason}", run.0),
+            Outcome::Again { why: Setback::Rejected, message, until } => {
+                format!("run {} was rejected, again at {until}: {message}", run.0)
+            }
+            Outcome::Again { why: Setback::Failed, message, until } => {
+                format!("run {} failed, again at {until}: {message}", run.0)
+            }
+            Outcome::Again { why: Setback::Halved(most), message, .. } => {
+                format!("the batch of run {} died, again with {most} at most: {message}", run.0)
+            }
         }),
     }
 }

@@ -83,8 +83,8 @@ pub use feed::{
 };
 pub use graph::{
     Cause, CellId, CellInfo, Extent, Filter, FilterTest, GraphError, Group, Host, Input, Key, KeyError, Mode,
-    Output, PStatus, ProducerDefinition, RunId, SlotDate, SlotDefinition, SlotId, State, StateCounts, When,
-    Why, WhyKind,
+    Output, PStatus, ProducerDefinition, Proxy, Retry, RunId, SlotDate, SlotDefinition, SlotId, State,
+    StateCounts, Trigger, When, Why, WhyKind,
 };
 pub use journal::{LogInspection, LogRecord};
 pub use listing::{

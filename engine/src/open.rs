@@ -79,6 +79,7 @@ pub(crate) struct Opened {
     pub doorbell: Receiver<()>,
     pub maintenance: Receiver<Chore>,
     pub duties: Receiver<Duty>,
+    pub alarm: Receiver<()>,
 }
 
 fn check(options: &Options) -> Result<LogOptions, OpenError> {
@@ -301,8 +302,9 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     let (ring, doorbell) = crossbeam_channel::bounded(options.workers);
     let (ask, maintenance): (Sender<Chore>, Receiver<Chore>) = crossbeam_channel::bounded(1);
     let (asked, duties) = crossbeam_channel::bounded(DUTIES_MAX);
+    let (wake, alarm) = crossbeam_channel::bounded(1);
     let registry = Registry::new(disk.path(VARIABLES), database);
-    let signals = Arc::new(Signals::new(state.head, ring, asked, options.clock.clone(), registry));
+    let signals = Arc::new(Signals::new(state.head, ring, asked, wake, options.clock.clone(), registry));
     let record_bytes_max = log.options().record_max as usize;
     let log = GroupCommit::new(log, signals.clone());
     let notice = Notice::begin(&*disk, database, state.head, &report)?;
@@ -355,7 +357,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     // Replay closes sessions as live, so the event need not be durable before work goes on; and a full disk does not
     // keep anybody from reading.
     core.queue_event(Event::Reopen)?;
-    Ok(Opened { core, doorbell, maintenance, duties })
+    Ok(Opened { core, doorbell, maintenance, duties, alarm })
 }
 
 /// The manifest to go on from, and what it describes.

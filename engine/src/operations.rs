@@ -169,7 +169,7 @@ impl Operations {
             Rows::Segment { .. } => 1,
         };
         let (cells, others) = match &self.event {
-            Some(Event::Commit { writes, ends }) => (writes.len(), ends.len()),
+            Some(Event::Commit { writes, ends, .. }) => (writes.len(), ends.len()),
             Some(Event::End { outcome: Outcome::Data(outputs), .. }) => (outputs.len(), 1),
             Some(_) => (0, 1),
             None => (0, 0),

@@ -34,7 +34,8 @@ impl Core {
     pub(crate) fn prepare(&self, batch: Batch) -> Result<Prepared<'_>, CommitError> {
         batch.check()?;
         let mut pins = self.pending.pin();
-        let Batch { appends, deletes, cells, mut models, deleted_models, variables, ends, .. } = batch;
+        let Batch { appends, deletes, cells, mut models, deleted_models, variables, ends, backfill, .. } =
+            batch;
         let (marks, removed, collects) = (batch.marks, batch.removed, batch.collects);
         let mut operations = Operations::default();
         let mut writes = Vec::new();
@@ -55,7 +56,7 @@ impl Core {
             keep_last(&mut writes);
         }
         if !writes.is_empty() || !ends.is_empty() {
-            operations.event = Some(Event::Commit { writes, ends });
+            operations.event = Some(Event::Commit { writes, ends, backfill });
         }
         for change in &variables {
             check_change(&change.name, change.value.as_ref())?;

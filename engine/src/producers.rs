@@ -5,4 +5,4 @@ mod run;
 mod worker;
 
 pub use run::{InputCell, Outputs, Run};
-pub(crate) use worker::{Closure, Finished, bounded, is_worker, run_ready, work};
+pub(crate) use worker::{Finished, Work, bounded, is_worker, keep_time, run_ready, work};

@@ -177,7 +177,7 @@ mod tests {
                 name: "v".to_string(),
                 value: Some(VariableValue::Array(vec![1, 2])),
             }],
-            event: Some(EventV1::from(&Event::Commit { writes: vec![write], ends: vec![] })),
+            event: Some(EventV1::from(&Event::Commit { writes: vec![write], ends: vec![], backfill: false })),
         }
     }
 
@@ -230,8 +230,8 @@ mod tests {
             Event::Attach { producer: ProducerId(4), host: None },
             Event::Attach { producer: ProducerId(4), host },
             Event::Reopen,
-            Event::Commit { writes: vec![], ends: vec![SlotDate::Day(Date(-1))] },
-            Event::Start { bundle: BundleId(7), run: RunId(8) },
+            Event::Commit { writes: vec![], ends: vec![SlotDate::Day(Date(-1))], backfill: false },
+            Event::Start { bundle: BundleId(7), run: RunId(8), batch: RunId(6) },
             end(Outcome::Data(outputs)),
             end(Outcome::Declined("d".to_string())),
             end(Outcome::Failed("f".to_string())),

@@ -1,11 +1,12 @@
 //! What others wait for or look at: how far commits are visible and durable, work for the workers, latencies.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use underbelly_storage::Timestamp;
 use underbelly_wal::Publisher;
 
 use crate::clock::Clock;
@@ -17,6 +18,8 @@ use crate::variables::{Registry, Shown};
 /// What a committed transaction sets off once it is visible.
 pub(crate) struct Publication {
     pub sequenced: Instant,
+    /// The earliest time for which something waits.
+    pub due: Option<Timestamp>,
     pub transitions: Vec<Transition>,
     pub ready: Vec<BundleId>,
     /// Variables that it changed.
@@ -38,6 +41,10 @@ pub(crate) struct Signals {
     advanced: Condvar,
     doorbell: Mutex<Option<Sender<()>>>,
     duties: Mutex<Option<Sender<Duty>>>,
+    /// Wakes who looks at the times for which something waits.
+    alarm: Mutex<Option<Sender<()>>>,
+    /// When that one wakes by itself.
+    alarm_at: AtomicI64,
     /// Whether the last batch of the log is not acknowledged by another, and somebody was told.
     unsealed: AtomicBool,
     on_durable: OnceLock<Box<dyn Fn(u64) + Send + Sync>>,
@@ -85,6 +92,7 @@ impl Signals {
         durable: u64,
         doorbell: Sender<()>,
         duties: Sender<Duty>,
+        alarm: Sender<()>,
         clock: Arc<dyn Clock>,
         registry: Registry,
     ) -> Signals {
@@ -98,6 +106,8 @@ impl Signals {
             advanced: Condvar::new(),
             doorbell: Mutex::new(Some(doorbell)),
             duties: Mutex::new(Some(duties)),
+            alarm: Mutex::new(Some(alarm)),
+            alarm_at: AtomicI64::new(i64::MAX),
             unsealed: AtomicBool::new(false),
             on_durable: OnceLock::new(),
             latencies: Mutex::default(),
@@ -119,6 +129,11 @@ impl Signals {
         }
     }
 
+    /// Notes when the timer wakes by itself.
+    pub(crate) fn set_alarm(&self, at: Timestamp) {
+        self.alarm_at.store(at.0, Ordering::SeqCst);
+    }
+
     /// Asks the scribe; false where it has so much to do that this is forgotten. A write is then on its way.
     pub(crate) fn ask(&self, duty: Duty) -> bool {
         let duties = self.duties.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,6 +149,7 @@ impl Signals {
     pub(crate) fn hang_up(&self) {
         self.doorbell.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.duties.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.alarm.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Whoever looked at the bell before it was taken holds this lock until it waits.
         drop(self.gate());
         self.advanced.notify_all();
@@ -235,7 +251,7 @@ impl Signals {
 
 impl Publisher<Publication> for Arc<Signals> {
     fn publish(&self, seq: u64, items: &mut dyn Iterator<Item = (u64, Publication)>) {
-        let (mut is_work, mut are_changed) = (false, false);
+        let (mut is_work, mut due, mut are_changed) = (false, None, false);
         // Before: who sees the number sees the variables too.
         let items: Vec<(u64, Publication)> = items.collect();
         let mut publications = Vec::with_capacity(items.len());
@@ -255,10 +271,17 @@ impl Publisher<Publication> for Arc<Signals> {
             let now = self.clock.instant();
             self.latencies.lock().unwrap_or_else(PoisonError::into_inner).note(&publication, now);
             is_work |= !publication.ready.is_empty();
+            due = publication.due;
         }
         self.wake();
         if is_work {
             self.ring();
+        }
+        if due.is_some_and(|due: Timestamp| due.0 < self.alarm_at.load(Ordering::SeqCst))
+            && let Some(alarm) = &*self.alarm.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            // One ring that was not heard yet says all.
+            let _ = alarm.try_send(());
         }
     }
 

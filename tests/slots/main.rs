@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod aapl;
+mod batches;
 mod commands;
 mod desk;
 mod driven;

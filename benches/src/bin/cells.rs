@@ -81,7 +81,11 @@ fn committed(cells: u64) -> Result<Graph, Failed> {
             Ok(Write { slot, date, key, priority: 0, content: Some(content) })
         };
         let writes = (from..(from + BATCH).min(cells)).map(write).collect::<Result<Vec<Write>, Failed>>()?;
-        graph.apply(from + 2, Timestamp(from as i64), &Event::Commit { writes, ends: Vec::new() })?;
+        graph.apply(
+            from + 2,
+            Timestamp(from as i64),
+            &Event::Commit { writes, ends: Vec::new(), backfill: false },
+        )?;
     }
     Ok(graph)
 }

@@ -13,10 +13,10 @@ use super::definition::Mode;
 use super::edges::EdgeKey;
 use super::effect::{Effects, Ended, Interrupted, RunInput, Started};
 use super::error::GraphError;
-use super::event::{Event, Given, Host, Outcome, OutputWrite, Read, Used, Write};
+use super::event::{Event, Given, Host, Outcome, OutputWrite, Read, Setback, Used, Write};
 use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
-use super::order::Node;
+use super::order::{Lane, Node};
 use super::pass::Pass;
 use super::reads::REPORTED;
 use super::register::Known;
@@ -58,12 +58,16 @@ impl Graph {
             }
             Event::Attach { producer, host } => self.attach(&mut pass, *producer, host.as_ref()),
             Event::Reopen => self.reopen(&mut pass),
-            Event::Commit { writes, ends } => self.commit(&mut pass, writes, ends),
-            Event::Start { bundle, run } => self.start(&mut pass, *bundle, *run),
+            Event::Commit { writes, ends, backfill } => {
+                pass.lane = Some(if *backfill { Lane::Backfill } else { Lane::Live });
+                self.commit(&mut pass, writes, ends);
+            }
+            Event::Start { bundle, run, batch } => self.start(&mut pass, *bundle, *run, *batch),
             Event::End { run, outcome, reads, .. } => self.end(&mut pass, *run, outcome, reads),
             Event::Retract { cell, priority } => self.retract(&mut pass, *cell, *priority),
             Event::Force(bundle) => self.force(&mut pass, *bundle),
             Event::Cancel { bundle, reason } => self.cancel(&mut pass, *bundle, reason),
+            Event::Tick => self.tick(&mut pass),
             Event::Deregister(producer) => self.deregister(&mut pass, *producer),
         }
         self.settle(&mut pass);
@@ -90,9 +94,10 @@ impl Graph {
                 self.producer_mut(ProducerId(at as u32)).attached = false;
             }
         }
-        for bundle in self.ready.values() {
-            self.touch_bundle(pass, *bundle);
+        for bundle in self.ready().collect::<Vec<_>>() {
+            self.touch_bundle(pass, bundle);
         }
+        self.producers.iter_mut().for_each(|producer| producer.batches.clear());
         for (run, id) in std::mem::take(&mut self.runs) {
             let bundle = self.bundle_mut(id);
             bundle.interrupted += 1;
@@ -168,7 +173,7 @@ impl Graph {
         id
     }
 
-    fn start(&mut self, pass: &mut Pass, id: BundleId, run: RunId) {
+    fn start(&mut self, pass: &mut Pass, id: BundleId, run: RunId, batch: RunId) {
         let bundle = &self.bundles[id.at()];
         let producer = &self.producers[bundle.producer.at()];
         let (mut inputs, mut cells) = (Vec::new(), Vec::new());
@@ -196,26 +201,41 @@ impl Graph {
             producer: bundle.producer,
             date: bundle.date,
             key: bundle.key.clone(),
+            attempts: bundle.setbacks.as_ref().map_or(0, |setbacks| setbacks.attempts),
             inputs,
         });
-        let claim = Claim { run, epoch: producer.epoch, started: pass.moment.time, cells, scopes };
+        let (epoch, started) = (producer.epoch, pass.moment.time);
+        let claim = Claim { run, batch, epoch, started, cells, scopes };
         let bundle = self.bundle_mut(id);
         bundle.running = Some(Box::new(claim));
         bundle.runs += 1;
         let producer = bundle.producer;
-        self.producers[producer.at()].runs += 1;
+        let producer = &mut self.producers[producer.at()];
+        producer.runs += 1;
+        *producer.batches.entry(batch).or_default() += 1;
         self.runs.insert(run, id);
         self.touch_bundle(pass, id);
     }
 
     fn end(&mut self, pass: &mut Pass, run: RunId, outcome: &Outcome, reads: &[Read]) {
-        let Some(id) = self.runs.remove(&run) else { return };
+        let Some(id) = self.runs.get(&run).copied() else { return };
+        let producer = self.bundles[id.at()].producer;
+        pass.lane = Some(Lane::of(self.bundles[id.at()].order));
+        self.leave_batch(id);
+        self.runs.remove(&run);
         let (ending, outputs): (_, &[OutputWrite]) = match outcome {
             Outcome::Data(outputs) => (Ending::Data, outputs),
             Outcome::Declined(reason) => (Ending::Declined(reason.as_str().into()), &[]),
             Outcome::Failed(message) => (Ending::Failed(message.as_str().into()), &[]),
+            Outcome::Again { why, message, until } => match self.set_back(pass, id, *why, message, *until) {
+                Some(ending) => (ending, &[]),
+                None => {
+                    let (outputs, absent) = (Vec::new(), Vec::new());
+                    pass.effects.ended = Some(Ended { run, bundle: id, producer, outputs, absent });
+                    return;
+                }
+            },
         };
-        let producer = self.bundles[id.at()].producer;
         if !reads.is_empty() || self.bundles[id.at()].reported.is_some() {
             let reported = self.report(pass, id, reads);
             if let Some(claim) = &mut self.bundle_mut(id).running {
@@ -228,6 +248,72 @@ impl Graph {
         pass.effects.ended = Some(Ended { run, bundle: id, producer, outputs, absent });
     }
 
+    /// A run gave nothing: its bundle waits, unless its attempts are used up. Then how it ended.
+    fn set_back(
+        &mut self,
+        pass: &mut Pass,
+        id: BundleId,
+        why: Setback,
+        message: &str,
+        until: Timestamp,
+    ) -> Option<Ending> {
+        let attempts_max = self.producers[self.tallies[id.at()].producer.at()].definition.retry.max_attempts;
+        let bundle = self.bundle_mut(id);
+        let setbacks = bundle.setbacks.get_or_insert_default();
+        let attempts = setbacks.attempts.saturating_add(1);
+        match why {
+            Setback::Failed if attempts >= attempts_max => {
+                let times = if attempts == 1 { "" } else { "s" };
+                return Some(Ending::Failed(format!("{message} ({attempts} attempt{times})").into()));
+            }
+            Setback::Failed => setbacks.attempts = attempts,
+            Setback::Rejected => {}
+            Setback::Halved(most) => setbacks.batch_max = most.max(1),
+        }
+        setbacks.message = Some(message.into());
+        // What waits for a time that has come does not wait.
+        setbacks.until = Some(until).filter(|until| *until > pass.moment.time);
+        bundle.running = None;
+        bundle.interrupted = 0;
+        if let Some(until) = bundle.until() {
+            self.backing_off.insert((until, id));
+        }
+        self.touch_bundle(pass, id);
+        None
+    }
+
+    /// Has bundles start whose time has come.
+    fn tick(&mut self, pass: &mut Pass) {
+        let due: Vec<BundleId> =
+            self.backing_off.range(..=(pass.moment.time, BundleId(u32::MAX))).map(|(_, id)| *id).collect();
+        for id in due {
+            self.stop_waiting(id);
+            self.touch_bundle(pass, id);
+        }
+    }
+
+    /// A bundle waits for no time any more.
+    pub(super) fn stop_waiting(&mut self, id: BundleId) {
+        if let Some(until) = self.bundles[id.at()].until() {
+            self.backing_off.remove(&(until, id));
+            let setbacks = &mut self.bundle_mut(id).setbacks;
+            setbacks.iter_mut().for_each(|setbacks| setbacks.until = None);
+        }
+    }
+
+    /// A run in flight is one no more: its batch has one fewer.
+    pub(super) fn leave_batch(&mut self, id: BundleId) {
+        let bundle = &self.bundles[id.at()];
+        let Some(claim) = &bundle.running else { return };
+        let batches = &mut self.producers[bundle.producer.at()].batches;
+        if let Some(left) = batches.get_mut(&claim.batch) {
+            *left -= 1;
+            if *left == 0 {
+                batches.remove(&claim.batch);
+            }
+        }
+    }
+
     /// Gives every output candidate of a bundle its result, and the edges what the run read. Returns the cells
     /// that got data and those that lost it.
     pub(super) fn finish(
@@ -237,13 +323,13 @@ impl Graph {
         ending: Ending,
         outputs: &[OutputWrite],
     ) -> (Vec<CellId>, Vec<CellId>) {
-        let order = self.next_order;
-        self.next_order += 1;
+        let order = self.next_order(pass);
         let bundle = self.bundle_mut(id);
         let (producer, date) = (bundle.producer, bundle.date);
         let claim = bundle.running.take();
         bundle.ended = pass.moment;
         bundle.interrupted = 0;
+        bundle.end_setbacks(&ending);
         bundle.forced = false;
         bundle.lagging = true;
         bundle.order = order;

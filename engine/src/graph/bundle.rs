@@ -35,10 +35,25 @@ pub(super) enum Ending {
     Cancelled(Arc<str>),
 }
 
+/// What runs that gave nothing have left.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Setbacks {
+    /// Failures in a row.
+    pub attempts: u32,
+    /// Before this it does not start.
+    pub until: Option<Timestamp>,
+    /// Most bundles of its next batch; 0 for as many as the producer takes.
+    pub batch_max: u32,
+    /// What the last one said.
+    pub message: Option<Arc<str>>,
+}
+
 /// A run in flight: who it is and what it reads.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Claim {
     pub run: RunId,
+    /// The first run of its batch.
+    pub batch: RunId,
     pub epoch: u64,
     /// Commit time of its start.
     pub started: Timestamp,
@@ -95,7 +110,7 @@ impl Tally {
         } else if is_there && !acknowledged {
             PStatus::Notified
         } else if is_there && !self.counters.has_obstacle() && self.counters.held == 0 && ended {
-            PStatus::Ready
+            if self.work.backs_off { PStatus::RetryWait } else { PStatus::Ready }
         } else {
             match self.work.ended {
                 Some(status) if !is_there && !self.counters.has_obstacle() => status,
@@ -120,6 +135,8 @@ pub(super) struct Work {
     pub lagging: bool,
     /// Whether an output rests on some of its edges only.
     pub has_uses: bool,
+    /// It waits for its time.
+    pub backs_off: bool,
 }
 
 impl Work {
@@ -158,7 +175,10 @@ pub(super) struct Bundle {
     pub unseen: Option<u64>,
     /// Interruptions in a row.
     pub interrupted: u32,
+    pub setbacks: Option<Box<Setbacks>>,
     pub runs: u64,
+    /// Commit time of the event that made it ready last.
+    pub ready_at: Timestamp,
     /// Place in the queue; given when work opens.
     pub order: u64,
 }
@@ -183,8 +203,32 @@ impl Bundle {
             running: None,
             unseen: None,
             interrupted: 0,
+            setbacks: None,
             runs: 0,
+            ready_at: Timestamp(0),
             order: 0,
+        }
+    }
+
+    /// A result was left: data and a decision end all failures before; a failure is one more of them.
+    pub fn end_setbacks(&mut self, ending: &Ending) {
+        let attempts = self.setbacks.take().map_or(0, |setbacks| setbacks.attempts);
+        if let Ending::Failed(message) = ending {
+            let (attempts, message) = (attempts.saturating_add(1), Some(Arc::clone(message)));
+            self.setbacks = Some(Box::new(Setbacks { attempts, message, ..Setbacks::default() }));
+        }
+    }
+
+    /// Before this it does not start.
+    pub fn until(&self) -> Option<Timestamp> {
+        self.setbacks.as_ref().and_then(|setbacks| setbacks.until)
+    }
+
+    /// Most bundles of a batch in which it runs, of those that its producer takes.
+    pub fn batch_max(&self, most: u32) -> u32 {
+        match self.setbacks.as_ref().map_or(0, |setbacks| setbacks.batch_max) {
+            0 => most,
+            halved => halved.min(most),
         }
     }
 
@@ -197,7 +241,8 @@ impl Bundle {
             Ending::Cancelled(_) => PStatus::Cancelled,
         });
         let (running, has_uses) = (self.running.is_some(), self.has_uses);
-        Work { ended, running, forced: self.forced, lagging: self.lagging, has_uses }
+        let backs_off = self.until().is_some();
+        Work { ended, running, forced: self.forced, lagging: self.lagging, has_uses, backs_off }
     }
 }
 

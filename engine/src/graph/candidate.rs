@@ -139,7 +139,8 @@ impl Candidate {
         let counters = self.counters(tallies);
         // Where it rests on some edges only, its bundle may be about to run for others.
         let runs = |tally: &Tally| {
-            let is_ready = self.uses.is_some() && tally.status == PStatus::Ready;
+            let comes = matches!(tally.status, PStatus::Ready | PStatus::RetryWait);
+            let is_ready = self.uses.is_some() && comes;
             tally.face.is_running() || tally.face.is_forced() || is_ready
         };
         let active = || self.tally(tallies).is_some_and(runs);

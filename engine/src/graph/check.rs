@@ -25,12 +25,12 @@ impl Graph {
                 self.check_producer(definition).map(|_| ())
             }
             Event::Attach { producer, .. } => self.check_registered(*producer),
-            Event::Reopen => Ok(()),
+            Event::Reopen | Event::Tick => Ok(()),
             Event::Commit { writes, .. } => {
                 self.check_room(writes.len())?;
                 writes.iter().try_for_each(|write| self.check_write(write))
             }
-            Event::Start { bundle, run } => self.check_start(*bundle, *run),
+            Event::Start { bundle, run, batch } => self.check_start(*bundle, *run, *batch),
             Event::End { run, epoch, outcome, reads } => self.check_end(*run, *epoch, outcome, reads),
             Event::Retract { cell, priority } => self.check_retract(*cell, *priority),
             Event::Force(bundle) => self.check_bundle(*bundle),
@@ -89,7 +89,7 @@ impl Graph {
         Ok(())
     }
 
-    fn check_start(&self, bundle: BundleId, run: RunId) -> Result<(), GraphError> {
+    fn check_start(&self, bundle: BundleId, run: RunId, batch: RunId) -> Result<(), GraphError> {
         let Some(found) = self.bundles.get(bundle.at()) else {
             return Err(GraphError::UnknownBundle(bundle));
         };
@@ -99,7 +99,11 @@ impl Graph {
         let producer = &self.producers[found.producer.at()];
         let status = self.tallies[bundle.at()].status;
         if status == PStatus::Ready && producer.attached {
-            return Ok(());
+            let limit = producer.definition.proxy.max_running;
+            return match producer.has_room(batch) {
+                true => Ok(()),
+                false => Err(GraphError::Busy { producer: producer.definition.name.clone(), limit }),
+            };
         }
         let reason = match status {
             PStatus::Ready => format!("producer {} is detached", producer.definition.name),
@@ -118,7 +122,7 @@ impl Graph {
         }
         let outputs = match outcome {
             Outcome::Data(outputs) => outputs.as_slice(),
-            Outcome::Declined(_) | Outcome::Failed(_) => &[],
+            Outcome::Declined(_) | Outcome::Failed(_) | Outcome::Again { .. } => &[],
         };
         self.check_room(outputs.len().saturating_add(reads.len()))?;
         let mut seen = BTreeSet::new();

@@ -279,7 +279,7 @@ impl Shown {
         match status {
             _ if mode == Mode::Exclusive => Shown::Quiet,
             PStatus::Notified if known != Known::Current => Shown::Notified,
-            PStatus::Ready | PStatus::Processing => Shown::Active,
+            PStatus::Ready | PStatus::Processing | PStatus::RetryWait => Shown::Active,
             PStatus::Failed => Shown::Failed,
             _ => Shown::Quiet,
         }

@@ -1,5 +1,7 @@
 //! What is done by command: data taken back, work forced or cancelled, producers taken out.
 
+use underbelly_storage::Timestamp;
+
 use super::Graph;
 use super::bundle::{Claim, Ending};
 use super::class::{Counters, Face, Sight};
@@ -45,6 +47,8 @@ impl Graph {
         let bundle = self.bundle_mut(id);
         bundle.forced = true;
         bundle.interrupted = 0;
+        self.stop_waiting(id);
+        self.bundle_mut(id).setbacks = None;
         self.notify(id);
         self.touch_bundle(pass, id);
     }
@@ -76,9 +80,12 @@ impl Graph {
         if let Some(claim) = &bundle.running {
             self.runs.remove(&claim.run);
         }
+        self.leave_batch(id);
+        self.stop_waiting(id);
         // A result gives it another place in the queue.
-        self.ready.remove(&bundle.order);
-        let claim = Claim { run: RunId(0), epoch: 0, started: pass.moment.time, cells, scopes };
+        self.leave_queue(id);
+        let claim =
+            Claim { run: RunId(0), batch: RunId(0), epoch: 0, started: pass.moment.time, cells, scopes };
         self.bundle_mut(id).running = Some(Box::new(claim));
         self.finish(pass, id, Ending::Cancelled(reason.into()), &[]);
     }
@@ -133,9 +140,11 @@ impl Graph {
     }
 
     fn drop_bundle(&mut self, pass: &mut Pass, id: BundleId) {
+        self.leave_batch(id);
         if let Some(claim) = self.bundle_mut(id).running.take() {
             self.runs.remove(&claim.run);
         }
+        self.stop_waiting(id);
         self.unwatch(id);
         let edges: Vec<EdgeKey> = self.edges_of(id).map(|(edge, _)| edge).collect();
         for edge in edges {
@@ -154,6 +163,8 @@ impl Graph {
         bundle.lagging = false;
         bundle.forced = false;
         bundle.unseen = None;
+        bundle.setbacks = None;
+        bundle.ready_at = Timestamp(0);
         let producer = bundle.producer;
         for cell in outputs.iter() {
             let candidates = &self.sheets[cell.at()].candidates;

@@ -1,6 +1,7 @@
 //! What users declare: slots, and producers that turn slots into slots.
 
 use std::ops::{Bound, RangeBounds};
+use std::time::Duration;
 
 use underbelly_storage::{ColumnType, Value};
 
@@ -314,12 +315,96 @@ pub struct ProducerDefinition {
     pub group: Group,
     /// Provided slots, at least one, each slot once.
     pub outputs: Vec<Output>,
+    /// When ready bundles start, and how many at once.
+    pub proxy: Proxy,
+    /// How runs that failed and may succeed later are tried again.
+    pub retry: Retry,
+}
+
+/// What a producer's bundles wait for before they start, and how many of them start together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// When ready bundles start.
+    pub trigger: Trigger,
+    /// Most bundles of one batch; at least 1.
+    pub max_batch: u32,
+    /// Most batches that are in work at once; at least 1.
+    pub max_running: u32,
+}
+
+/// When the ready bundles of a producer start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trigger {
+    /// As soon as there are so many, or the oldest has been ready for so long.
+    Independent {
+        /// The seed's MIN_BATCH, at least 1.
+        min_batch: u32,
+        /// The seed's MAX_WAIT_TIME, at most ten years; no wait where a single bundle is enough.
+        max_wait_time: Duration,
+    },
+    /// When nothing upstream is in work for the date and the end of each required input's date was declared, as
+    /// [`When::Complete`] says of groups. A batch is of one date.
+    Dependent,
+}
+
+impl Default for Proxy {
+    /// Each bundle by itself as soon as it is ready, as many at once as there are workers.
+    fn default() -> Proxy {
+        let trigger = Trigger::Independent { min_batch: 1, max_wait_time: Duration::ZERO };
+        Proxy { trigger, max_batch: 1, max_running: u32::MAX }
+    }
+}
+
+/// How a run that failed, and may succeed later, is tried again: after [`Retry::backoff`], twice that, four times that, and
+/// so on up to [`Retry::max_backoff`], each a random part of a quarter shorter, so that what failed together does not come
+/// back together (AWS Architecture Blog, "Exponential backoff and jitter", 2015).
+///
+/// Attempts are failures in a row, whatever the inputs were. Once they are used up the failure stands as a fatal one; another
+/// input still gets one start. A run that gives data or declines, and a force, count anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts in a row before the failure stands; at least 1.
+    pub max_attempts: u32,
+    /// The wait after the first failure.
+    pub backoff: Duration,
+    /// The longest wait; at most ten years.
+    pub max_backoff: Duration,
+}
+
+/// Nanoseconds as they are stored.
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Default for Retry {
+    /// Five attempts, one second at first, at most five minutes.
+    fn default() -> Retry {
+        Retry { max_attempts: 5, backoff: Duration::from_secs(1), max_backoff: Duration::from_secs(300) }
+    }
+}
+
+impl Retry {
+    /// The wait after so many failures in a row. `chance`: any number; a quarter of the wait is left to it.
+    pub fn wait(&self, failures: u32, chance: u64) -> Duration {
+        let doubled = 2u32.checked_pow(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        let full = self.backoff.saturating_mul(doubled).min(self.max_backoff);
+        // 2^16 steps are fine enough to tell thousands of bundles apart.
+        full - full.mul_f64((chance % 65_536) as f64 / 65_536.0 / 4.0)
+    }
 }
 
 impl ProducerDefinition {
     /// A producer without inputs and outputs.
     pub fn new(name: impl Into<String>) -> ProducerDefinition {
-        ProducerDefinition { name: name.into(), inputs: Vec::new(), group: Group::Each, outputs: Vec::new() }
+        ProducerDefinition {
+            name: name.into(),
+            inputs: Vec::new(),
+            group: Group::Each,
+            outputs: Vec::new(),
+            proxy: Proxy::default(),
+            retry: Retry::default(),
+        }
     }
 
     /// Adds an input; the name of a slot alone is a required one.
@@ -362,6 +447,41 @@ impl ProducerDefinition {
     /// Adds a provided slot at this priority.
     pub fn provides_at(mut self, slot: impl Into<String>, priority: i32) -> ProducerDefinition {
         self.outputs.push(Output { slot: slot.into(), priority });
+        self
+    }
+
+    /// Starts ready bundles once there are so many (the seed's MIN_BATCH), or once the oldest has been ready for
+    /// `max_wait_time` (MAX_WAIT_TIME): an *independent* proxy. A batch has as many as there are, up to
+    /// [`ProducerDefinition::max_batch`], which is raised to `min_batch`.
+    pub fn independent(mut self, min_batch: u32, max_wait_time: Duration) -> ProducerDefinition {
+        self.proxy.trigger = Trigger::Independent { min_batch, max_wait_time };
+        self.proxy.max_batch = self.proxy.max_batch.max(min_batch);
+        self
+    }
+
+    /// Starts the bundles of a date once all that is upstream of the producer has ended for it: a *dependent* proxy. See
+    /// [`Trigger::Dependent`].
+    pub fn dependent(mut self) -> ProducerDefinition {
+        self.proxy.trigger = Trigger::Dependent;
+        self
+    }
+
+    /// Starts up to so many bundles together (the seed's MAX_BATCH), the oldest first. A closure that
+    /// [`Database::register_batch`](crate::Database::register_batch) took gets them in one call.
+    pub fn max_batch(mut self, bundles: u32) -> ProducerDefinition {
+        self.proxy.max_batch = bundles;
+        self
+    }
+
+    /// Has at most so many batches in work at once.
+    pub fn max_running(mut self, batches: u32) -> ProducerDefinition {
+        self.proxy.max_running = batches;
+        self
+    }
+
+    /// Tries failed runs again like this.
+    pub fn retry(mut self, retry: Retry) -> ProducerDefinition {
+        self.retry = retry;
         self
     }
 }

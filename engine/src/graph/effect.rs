@@ -74,6 +74,8 @@ pub struct Started {
     pub date: SlotDate,
     /// Its key values; see [`super::Graph::bundle_columns`] for their names.
     pub key: Key,
+    /// Failures in a row before it.
+    pub attempts: u32,
     /// What is read, by input, then by key.
     pub inputs: Vec<RunInput>,
 }

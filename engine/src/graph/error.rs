@@ -438,6 +438,24 @@ pub enum GraphError {
         /// What is wrong and where.
         what: String,
     },
+    /// A proxy or a retry policy that cannot work.
+    #[error("producer {producer:?} cannot be registered: {what}")]
+    Proxy {
+        /// The producer.
+        producer: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// As many batches of the producer are in work as may be.
+    #[error(
+        "producer {producer:?} has {limit} batches in work, and may have no more; wait until one ends, or raise max_running"
+    )]
+    Busy {
+        /// The producer.
+        producer: String,
+        /// The most that there may be.
+        limit: u32,
+    },
     /// A record that is no event.
     #[error("a graph event cannot be read: {what}; the log record is damaged or of a newer version")]
     Record {
@@ -480,6 +498,7 @@ impl GraphError {
             | GraphError::Cycle { .. }
             | GraphError::Endless { .. }
             | GraphError::UnknownProducer(_) => "Producers",
+            GraphError::Proxy { .. } | GraphError::Busy { .. } => "Proxies.",
             GraphError::GroupColumn { .. } => "Groups.",
             GraphError::UnknownBundle(_) | GraphError::NotReady { .. } | GraphError::RunTaken(_) => {
                 "A bundle is ready"

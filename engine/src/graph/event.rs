@@ -3,6 +3,7 @@
 use super::definition::{ProducerDefinition, SlotDefinition};
 use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
+use underbelly_storage::Timestamp;
 
 /// One sequenced change.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +28,8 @@ pub enum Event {
         writes: Vec<Write>,
         /// Dates for which no further keys are announced. Later commits for such a date are still accepted.
         ends: Vec<SlotDate>,
+        /// Work that it makes comes after all other.
+        backfill: bool,
     },
     /// A ready bundle starts.
     Start {
@@ -34,6 +37,8 @@ pub enum Event {
         bundle: BundleId,
         /// The number of the run.
         run: RunId,
+        /// The first run of its batch; its own number where it is the first.
+        batch: RunId,
     },
     /// A run returned.
     End {
@@ -62,6 +67,8 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Time has passed: what waited until now, or until an earlier time, waits no more.
+    Tick,
     /// The producer is no more: its runs are fenced, its bundles are dropped. Its data stays.
     Deregister(ProducerId),
 }
@@ -99,6 +106,26 @@ pub enum Outcome {
     Declined(String),
     /// The run failed for good (a fatal error or a panic), with its message. The last good data stays readable.
     Failed(String),
+    /// The run gave nothing and is to be tried again. No result is left, but where attempts are used up.
+    Again {
+        /// Why.
+        why: Setback,
+        /// Its message.
+        message: String,
+        /// The bundle does not start before.
+        until: Timestamp,
+    },
+}
+
+/// Why a run is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setback {
+    /// It failed, and may succeed later: an attempt is used.
+    Failed,
+    /// It was not taken up: no attempt is used.
+    Rejected,
+    /// Its batch died and told nothing of single bundles: it runs in a batch of at most so many, and no attempt is used.
+    Halved(u32),
 }
 
 /// One output cell of a run; its date is the bundle's.

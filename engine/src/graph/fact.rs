@@ -13,7 +13,7 @@ use self::bytes::{
     date, date_number, date_of_number, flag, flags, key, list, moment, option, put_count, put_date,
     put_flags, put_key, put_list, put_moment, put_option, put_text, text,
 };
-use super::bundle::{Bundle, Claim, Ending};
+use super::bundle::{Bundle, Claim, Ending, Setbacks};
 use super::candidate::{Candidate, Uses};
 use super::cell::{Cell, Moment, Sheet};
 use super::class::Counters;
@@ -78,8 +78,10 @@ pub(super) struct BundleFacts {
     pub lift: u32,
     pub unseen: Option<u64>,
     pub interrupted: u32,
+    pub setbacks: Option<Box<Setbacks>>,
     pub runs: u64,
     pub order: u64,
+    pub ready_at: Timestamp,
     /// Tokens of the edges that have one, in order.
     pub tokens: Vec<(EdgeKey, u64)>,
     /// What was read of each required input's scope; empty unless grouped.
@@ -131,6 +133,14 @@ fn put_members(out: &mut Vec<u8>, members: Members) {
     out.extend_from_slice(&members.sum.to_le_bytes());
 }
 
+fn put_setbacks(out: &mut Vec<u8>, setbacks: &Setbacks) {
+    out.extend_from_slice(&setbacks.attempts.to_le_bytes());
+    out.extend_from_slice(&setbacks.batch_max.to_le_bytes());
+    put_flags(out, [setbacks.until.is_some(), setbacks.message.is_some()]);
+    setbacks.until.iter().for_each(|until| out.extend_from_slice(&until.0.to_le_bytes()));
+    setbacks.message.iter().for_each(|message| put_text(out, message));
+}
+
 fn put_reported(out: &mut Vec<u8>, reported: &Reported) {
     put_count(out, reported.cells.len());
     reported.cells.iter().for_each(|cell| out.extend_from_slice(&cell.0.to_le_bytes()));
@@ -165,7 +175,8 @@ pub(super) fn put_bundle(out: &mut Vec<u8>, id: BundleId, bundle: &Bundle, lift:
         }
     }
     put_moment(out, bundle.ended);
-    put_flags(out, [bundle.forced, lift > 0, bundle.lagging, bundle.reported.is_some()]);
+    let has_setbacks = bundle.setbacks.is_some();
+    put_flags(out, [bundle.forced, lift > 0, bundle.lagging, bundle.reported.is_some(), has_setbacks]);
     if lift > 0 {
         out.extend_from_slice(&lift.to_le_bytes());
     }
@@ -173,6 +184,8 @@ pub(super) fn put_bundle(out: &mut Vec<u8>, id: BundleId, bundle: &Bundle, lift:
     out.extend_from_slice(&bundle.interrupted.to_le_bytes());
     out.extend_from_slice(&bundle.runs.to_le_bytes());
     out.extend_from_slice(&bundle.order.to_le_bytes());
+    out.extend_from_slice(&bundle.ready_at.0.to_le_bytes());
+    bundle.setbacks.iter().for_each(|setbacks| put_setbacks(out, setbacks));
     let tokens = edges.into(id, &bundle.sources).filter_map(|(edge, token)| Some((edge, token?)));
     put_count(out, tokens.clone().count());
     tokens.for_each(|token| put_token(out, &token));
@@ -185,6 +198,7 @@ pub(super) fn put_bundle(out: &mut Vec<u8>, id: BundleId, bundle: &Bundle, lift:
     out.push(u8::from(bundle.running.is_some()));
     let Some(claim) = &bundle.running else { return };
     out.extend_from_slice(&claim.run.0.to_le_bytes());
+    out.extend_from_slice(&claim.batch.0.to_le_bytes());
     out.extend_from_slice(&claim.epoch.to_le_bytes());
     out.extend_from_slice(&claim.started.0.to_le_bytes());
     put_list(out, &claim.cells, put_token);
@@ -282,7 +296,7 @@ fn bundle(cursor: &mut Cursor<'_>) -> Result<BundleFacts, Damage> {
         _ => return Err(Damage("a run ended in an unknown way")),
     };
     let ended = moment(cursor)?;
-    let [forced, is_lifted, lagging, has_reported] = flags(cursor)?;
+    let [forced, is_lifted, lagging, has_reported, has_setbacks] = flags(cursor)?;
     Ok(BundleFacts {
         producer,
         date,
@@ -296,11 +310,21 @@ fn bundle(cursor: &mut Cursor<'_>) -> Result<BundleFacts, Damage> {
         interrupted: cursor.u32()?,
         runs: cursor.u64()?,
         order: cursor.u64()?,
+        ready_at: Timestamp(cursor.i64()?),
+        setbacks: if has_setbacks { Some(Box::new(setbacks(cursor)?)) } else { None },
         tokens: tokens(cursor)?,
         scopes: list(cursor, |cursor| if flag(cursor)? { members(cursor).map(Some) } else { Ok(None) })?,
         reported: if has_reported { reported(cursor)? } else { Reported::default() },
         running: if flag(cursor)? { Some(claim(cursor)?) } else { None },
     })
+}
+
+fn setbacks(cursor: &mut Cursor<'_>) -> Result<Setbacks, Damage> {
+    let (attempts, batch_max) = (cursor.u32()?, cursor.u32()?);
+    let [waits, has_message] = flags(cursor)?;
+    let until = if waits { Some(Timestamp(cursor.i64()?)) } else { None };
+    let message = if has_message { Some(text(cursor)?.into()) } else { None };
+    Ok(Setbacks { attempts, until, batch_max, message })
 }
 
 fn reported(cursor: &mut Cursor<'_>) -> Result<Reported, Damage> {
@@ -325,6 +349,7 @@ fn members(cursor: &mut Cursor<'_>) -> Result<Members, Damage> {
 fn claim(cursor: &mut Cursor<'_>) -> Result<Claim, Damage> {
     Ok(Claim {
         run: RunId(cursor.u64()?),
+        batch: RunId(cursor.u64()?),
         epoch: cursor.u64()?,
         started: Timestamp(cursor.i64()?),
         cells: tokens(cursor)?,

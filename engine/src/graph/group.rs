@@ -107,7 +107,6 @@ impl Graph {
         let counts = owner.join.inputs.len() > 1;
         let id =
             self.create_bundle(pass, producer, date, key, edges.keys().map(|edge| (edge.input, edge.source)));
-        self.producers[producer.at()].by_date.entry(date).or_default().push(id);
         for (input, source) in apart {
             self.add_edge(pass, id, EdgeKey { source, input });
         }
@@ -262,10 +261,9 @@ impl Graph {
         dates.filter(|date| !self.ends.contains(date)).collect()
     }
 
-    /// The end of a date was declared: groups that wait for it look at it again.
+    /// The end of a date was declared: bundles that wait for it look at it again.
     pub(super) fn touch_ended(&mut self, pass: &mut Pass, date: SlotDate) {
-        for group in &self.groups {
-            let producer = &self.producers[group.at()];
+        for producer in self.producers.iter().filter(|producer| producer.awaits_all()) {
             for (input, _) in producer.required() {
                 let date = producer.bundle_date(usize::from(input), date);
                 let bundles = date.and_then(|date| producer.by_date.get(&date));

@@ -1,6 +1,7 @@
 //! Bundles wait for what may still be made. What was never made has no edges that would speak for it: so a bundle is held
 //! while a producer from which one of its optional, exclusive or grouped inputs is made, through any number of steps,
-//! has open work for the date that agrees on every key column which the steps between them carry over.
+//! has open work for the date that agrees on every key column which the steps between them carry over. Of a dependent
+//! producer each input holds, and keys do not matter.
 //!
 //! Work that has committed while its own inputs moved, and not settled since, holds only groups that wait for all: else a
 //! fast source would hold for ever. Where the way back turns in a circle through inputs of earlier dates, the latest date
@@ -21,7 +22,7 @@ use super::producer::Producer;
 #[derive(Clone, Debug)]
 pub(super) struct Hold {
     pub ancestor: ProducerId,
-    /// Whether it speaks of the scopes of a group, and not of optional and exclusive inputs.
+    /// Whether it speaks of required inputs, and not of optional and exclusive ones.
     of_group: bool,
     /// Whether work that lags holds too.
     all: bool,
@@ -99,7 +100,7 @@ impl Producer {
 
 impl Graph {
     /// What holds the bundles of a producer: each ancestor through the inputs that make no bundles, or through those of a
-    /// group, with the columns that are carried over from it, and how many days earlier its work is.
+    /// group or a dependent producer, with the columns that are carried over from it, and how many days earlier its work is.
     fn ancestors(&self, id: ProducerId, of_group: bool) -> BTreeMap<(ProducerId, Carried), u32> {
         let producer = &self.producers[id.at()];
         if producer.deregistered {
@@ -108,8 +109,13 @@ impl Graph {
         let mut left: BTreeSet<Step> = BTreeSet::new();
         for (input, slot) in producer.inputs.iter().enumerate() {
             let is_required = producer.reaches[input].is_none() && !producer.is_above(input);
-            if is_required == of_group && (!of_group || producer.is_group()) {
-                left.insert(producer.step(input, 0, *slot));
+            if is_required == of_group && (!of_group || producer.awaits_others()) {
+                let mut step = producer.step(input, 0, *slot);
+                if of_group && producer.is_dependent() {
+                    // All of the date.
+                    step.3.clear();
+                }
+                left.insert(step);
             }
         }
         let mut seen = BTreeSet::new();

@@ -17,13 +17,14 @@
 //! In reading order: `ids`, `key`, `definition`, `event`, `effect`, `state` and `error` are the vocabulary;
 //! `cell`, `candidate`, `bundle`, `cells`, `edges`, `directory`, `slot` and `producer` the facts, `class` what follows from an edge; `register`,
 //! `check`, `apply` and `command` turn events into facts; `join` and `group` make bundles, `reach` finds their other
-//! inputs, `reads` what runs report, `above` better candidates, and `hold` what may still be made; `order` is that in which a `pass` reaches what
+//! inputs, `reads` what runs report, `above` better candidates, and `hold` what may still be made; `batches` says what starts together; `order` is that in which a `pass` reaches what
 //! depends on the facts, `propagate` moves edges and `settle` brings the rest up to date; `query`, `rows`, `lineage` and `why`
 //! answer; `record` is the form in which events are stored, `fact` that of facts; `ledger` knows which facts changed, and
 //! `restore` makes a graph of stored ones.
 
 mod above;
 mod apply;
+mod batches;
 mod bits;
 mod bundle;
 mod candidate;
@@ -69,13 +70,15 @@ mod why;
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
+use underbelly_storage::Timestamp;
 
 pub use definition::{
-    Filter, FilterTest, Group, Input, Mode, Output, ProducerDefinition, SlotDefinition, When,
+    Filter, FilterTest, Group, Input, Mode, Output, ProducerDefinition, Proxy, Retry, SlotDefinition,
+    Trigger, When,
 };
 pub use effect::{Effects, Ended, Interrupted, RunInput, Started, Superseded, Transition};
 pub use error::GraphError;
-pub use event::{Event, Given, Host, Outcome, OutputWrite, Read, Used, Write};
+pub use event::{Event, Given, Host, Outcome, OutputWrite, Read, Setback, Used, Write};
 pub use fact::Fact;
 pub use ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 pub use info::{
@@ -111,8 +114,10 @@ pub struct Graph {
     /// What was read over edges that are too far behind to tell themselves.
     far: edges::Far,
     runs: BTreeMap<RunId, BundleId>,
-    /// Ready bundles of attached producers by their place in the queue.
-    ready: BTreeMap<u64, BundleId>,
+    /// Producers with ready bundles, by the place in the queue of the first of them.
+    heads: BTreeSet<(u64, ProducerId)>,
+    /// Bundles that wait for a time, and for which.
+    backing_off: BTreeSet<(Timestamp, BundleId)>,
     /// The next place in the queue; 0 is the place of bundles that never had one.
     next_order: u64,
     ends: BTreeSet<SlotDate>,
@@ -147,7 +152,8 @@ impl Graph {
             tallies: Vec::new(),
             far: HashMap::new(),
             runs: BTreeMap::new(),
-            ready: BTreeMap::new(),
+            heads: BTreeSet::new(),
+            backing_off: BTreeSet::new(),
             next_order: 1,
             ends: BTreeSet::new(),
             reporting: 0,

@@ -10,6 +10,7 @@ use std::mem;
 use super::Graph;
 use super::bits::Bits;
 use super::ids::{BundleId, CellId};
+use super::pass::Pass;
 use super::producer::Producer;
 
 /// How often one lift may lift a bundle above what may hold it. Beyond, it is settled before that: it is looked at again
@@ -18,6 +19,38 @@ const HOLD_LIFTS_MAX: u32 = 64;
 
 /// Places that are kept from pass to pass.
 const KEPT: usize = 512;
+
+/// Which work comes first. A bundle's place in the queue tells its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// What changes now.
+    Live,
+    /// History that is worked off when nothing else is ready.
+    Backfill,
+}
+
+impl Lane {
+    /// Places of a backfill are above all others.
+    const BACKFILL: u64 = 1 << 63;
+
+    /// The lane of a place.
+    pub fn of(order: u64) -> Lane {
+        if order >= Lane::BACKFILL { Lane::Backfill } else { Lane::Live }
+    }
+
+    /// The number of a place in its lane.
+    pub fn number(order: u64) -> u64 {
+        order & !Lane::BACKFILL
+    }
+
+    /// A place in this lane.
+    fn place(self, order: u64) -> u64 {
+        match self {
+            Lane::Live => order,
+            Lane::Backfill => order | Lane::BACKFILL,
+        }
+    }
+}
 
 /// A place in the order of settling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -175,6 +208,13 @@ impl Queue {
 }
 
 impl Graph {
+    /// The next place in the queue.
+    pub(super) fn next_order(&mut self, pass: &Pass) -> u64 {
+        let order = self.next_order;
+        self.next_order += 1;
+        pass.lane.unwrap_or(Lane::Live).place(order)
+    }
+
     pub(super) fn place_of_cell(&self, cell: CellId) -> Place {
         let cell = &self.cells[cell.at()];
         Place { lift: cell.lift, rank: self.slots[cell.slot.at()].rank }

@@ -6,7 +6,7 @@ use super::Graph;
 use super::cell::Moment;
 use super::effect::Effects;
 use super::ids::{BundleId, CellId, ContentId};
-use super::order::{Node, Queue};
+use super::order::{Lane, Node, Queue};
 
 /// One pass.
 pub(super) struct Pass {
@@ -17,6 +17,8 @@ pub(super) struct Pass {
     /// A cell whose facts do not follow from those of its candidates, when rebuilding.
     pub contradiction: Option<CellId>,
     pub queue: Queue,
+    /// The lane of the work that it makes; `None` where it makes none that is new.
+    pub lane: Option<Lane>,
     /// Effective contents that were replaced, of cells that are not settled since.
     contents: HashMap<CellId, Option<ContentId>>,
 }
@@ -30,6 +32,7 @@ impl Pass {
             rebuilding: false,
             contradiction: None,
             queue,
+            lane: None,
             contents: HashMap::new(),
         }
     }

@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use underbelly_storage::ColumnType;
+use underbelly_storage::{ColumnType, Timestamp};
 
 use super::above::Above;
 use super::bundle::Bundle;
 use super::class::Need;
-use super::definition::{Group, Mode, ProducerDefinition, When};
+use super::definition::{Group, Mode, ProducerDefinition, Trigger, When};
 use super::directory::Directory;
 use super::event::Host;
 use super::hold::{Hold, OpenBy};
-use super::ids::{BundleId, SlotDate, SlotId};
+use super::ids::{BundleId, RunId, SlotDate, SlotId};
 use super::input::Filters;
 use super::join::Join;
 use super::reach::Reach;
@@ -49,13 +49,19 @@ pub(super) struct Producer {
     pub host: Option<Host>,
     pub epoch: u64,
     pub bundles: Directory,
-    /// Of a group, its bundles by date.
+    /// Its bundles by date, where work upstream holds them.
     pub by_date: BTreeMap<SlotDate, Vec<BundleId>>,
     pub open_bundles: BTreeSet<BundleId>,
     /// Number of bundles in each status, by [`PStatus::place`].
     pub statuses: [u64; PStatus::ALL.len()],
     /// Runs that were started, of all bundles.
     pub runs: u64,
+    /// Its ready bundles by their places in the queue, while it is attached.
+    pub ready: BTreeMap<u64, BundleId>,
+    /// The same by the time since when they are ready, where they wait for others.
+    pub ready_since: BTreeSet<(Timestamp, BundleId)>,
+    /// Batches in work, and how many runs of each are in flight.
+    pub batches: BTreeMap<RunId, u32>,
 }
 
 impl Producer {
@@ -94,8 +100,18 @@ impl Producer {
         self.definition.group != Group::Each
     }
 
+    /// Whether its bundles start when nothing upstream is in work for their date.
+    pub fn is_dependent(&self) -> bool {
+        self.definition.proxy.trigger == Trigger::Dependent
+    }
+
+    /// Whether work upstream holds its bundles, whatever their inputs are.
+    pub fn awaits_others(&self) -> bool {
+        self.is_group() || self.is_dependent()
+    }
+
     /// Whether its bundles start only when their scope is closed.
     pub fn awaits_all(&self) -> bool {
-        matches!(self.definition.group, Group::By { when: When::Complete, .. })
+        self.is_dependent() || matches!(self.definition.group, Group::By { when: When::Complete, .. })
     }
 }

@@ -31,6 +31,9 @@ impl Graph {
         self.bundles.push(bundle);
         let (owner, bundles) = (&mut self.producers[producer.at()], &self.bundles);
         owner.bundles.insert(id.0, |number| bundle_address(bundles, number));
+        if owner.awaits_others() {
+            owner.by_date.entry(date).or_default().push(id);
+        }
         self.tallies.push(Tally::new(producer));
         self.bundle_mut(id);
         let members = members.into_iter();

@@ -1,6 +1,6 @@
 //! Answers about slots, cells, producers and bundles.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use underbelly_storage::{ColumnType, Timestamp};
 
@@ -291,8 +291,21 @@ impl Graph {
             (PStatus::Failed, Some(Ending::Failed(message))) => message.to_string(),
             (PStatus::Cancelled, Some(Ending::Cancelled(reason))) => reason.to_string(),
             (PStatus::Parked, _) => self.parked_reason(id),
+            (PStatus::RetryWait, _) => self.retry_reason(id),
             _ => String::new(),
         }
+    }
+
+    fn retry_reason(&self, id: BundleId) -> String {
+        let Some(setbacks) = &self.bundles[id.at()].setbacks else { return String::new() };
+        let until = setbacks.until.map_or_else(String::new, |until| format!(" until {until}"));
+        let attempts = match setbacks.attempts {
+            0 => "rejected".to_string(),
+            1 => "1 failure".to_string(),
+            times => format!("{times} failures in a row"),
+        };
+        let message = setbacks.message.as_deref().unwrap_or_default();
+        format!("waits{until} after {attempts}: {message}")
     }
 
     fn parked_reason(&self, id: BundleId) -> String {
@@ -326,6 +339,12 @@ impl Graph {
         }
         if let Some((cell, _)) = above.iter().find(|(_, class)| class.held) {
             return format!("waiting for better data of {}", self.label(*cell));
+        }
+        let producer = &self.producers[bundle.producer.at()];
+        let dependent = producer.is_dependent().then(|| self.held_by(id, true)).into_iter().flatten();
+        if let Some((ancestor, date, count)) = dependent.max_by_key(|(.., count)| *count) {
+            let name = self.producer_name(ancestor);
+            return format!("waiting for producer {name}, which has {count} bundles in work for {date}");
         }
         if let Some((ancestor, ..)) = self.held_by(id, false).next() {
             return format!(
@@ -383,18 +402,23 @@ impl Graph {
 
     /// The ready bundle of an attached producer that has waited longest.
     pub fn next_ready(&self) -> Option<BundleId> {
-        self.ready.first_key_value().map(|(_, bundle)| *bundle)
+        self.heads
+            .first()
+            .and_then(|(_, producer)| self.producers[producer.at()].ready.values().next())
+            .copied()
     }
 
     /// All ready bundles of attached producers, the one that has waited longest first.
     pub fn ready(&self) -> impl Iterator<Item = BundleId> + '_ {
-        self.ready.values().copied()
+        let heads = self.heads.iter().flat_map(|(_, producer)| &self.producers[producer.at()].ready);
+        let all: BTreeMap<u64, BundleId> = heads.map(|(order, bundle)| (*order, *bundle)).collect();
+        all.into_values()
     }
 
     /// Whether no bundle of an attached producer is ready and no run is in flight. Work for producers that the
     /// process does not have does not count.
     pub fn idle(&self) -> bool {
-        self.ready.is_empty() && self.runs.is_empty()
+        self.heads.is_empty() && self.runs.is_empty() && self.backing_off.is_empty()
     }
 
     /// How many bundles upstream of a group are notified, ready or processing, and so keep it from starting.

@@ -170,7 +170,10 @@ impl Graph {
             let found = reach.bundles.get(&(date, key.project(&reach.positions)));
             return found.into_iter().flatten().copied().collect();
         }
-        let bundles = owner.bundle_date(at, date).and_then(|date| owner.by_date.get(&date));
+        let bundles = owner
+            .bundle_date(at, date)
+            .filter(|_| owner.is_group())
+            .and_then(|date| owner.by_date.get(&date));
         let (columns, positions): (Vec<u16>, Vec<u16>) = owner.join.shared(input).into_iter().unzip();
         let wanted = key.project(&positions);
         let agrees = |bundle: &&BundleId| self.bundles[bundle.at()].key.project(&columns) == wanted;

@@ -216,7 +216,7 @@ impl Graph {
             let Some(found) = self.slots.get(slot.at()) else { continue };
             let readers = found.readers.iter().map(|(producer, input)| {
                 let reader = &self.producers[producer.at()];
-                (*producer, false, reader.is_group() || reader.need(*input).mode != Mode::Required)
+                (*producer, false, reader.awaits_others() || reader.need(*input).mode != Mode::Required)
             });
             let fillers = found.fillers.values().map(|producer| (*producer, false, true));
             let reads = self.read_names.range((slot, ProducerId(0))..=(slot, ProducerId(u32::MAX)));

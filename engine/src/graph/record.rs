@@ -1,15 +1,17 @@
 //! Events as they are logged: flat types of fixed-width integers.
 
 use std::ops::Bound;
+use std::time::Duration;
 
 use rkyv::{Archive, Deserialize, Serialize};
 use underbelly_storage::{ColumnType, Date, Timestamp, Value};
 
 use super::definition::{
-    Filter, FilterTest, Group, Input, Mode, Output, ProducerDefinition, SlotDefinition, When,
+    Filter, FilterTest, Group, Input, Mode, Output, ProducerDefinition, Proxy, Retry, SlotDefinition,
+    Trigger, When, nanoseconds,
 };
 use super::error::GraphError;
-use super::event::{Event, Given, Host, Outcome, OutputWrite, Read, Used, Write};
+use super::event::{Event, Given, Host, Outcome, OutputWrite, Read, Setback, Used, Write};
 use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
 
@@ -113,6 +115,30 @@ pub(super) struct ProducerV1 {
     /// `None` for a bundle for each joined tuple.
     group: Option<GroupV1>,
     outputs: Vec<OutputV1>,
+    proxy: ProxyV1,
+    retry: RetryV1,
+}
+
+/// Times in nanoseconds.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub(super) enum TriggerV1 {
+    Independent { min_batch: u32, max_wait_time: u64 },
+    Dependent,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub(super) struct ProxyV1 {
+    trigger: TriggerV1,
+    max_batch: u32,
+    max_running: u32,
+}
+
+/// Times in nanoseconds.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub(super) struct RetryV1 {
+    max_attempts: u32,
+    backoff: u64,
+    max_backoff: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -162,6 +188,19 @@ enum OutcomeV1 {
     Data(Vec<OutputWriteV1>),
     Declined(String),
     Failed(String),
+    /// `until`: ns since 1970.
+    Again {
+        why: SetbackV1,
+        message: String,
+        until: i64,
+    },
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+enum SetbackV1 {
+    Failed,
+    Rejected,
+    Halved(u32),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -170,12 +209,13 @@ enum KindV1 {
     Register(ProducerV1),
     Attach { producer: u32, host: Option<HostV1> },
     Reopen,
-    Commit { writes: Vec<WriteV1>, ends: Vec<DateV1> },
-    Start { bundle: u32, run: u64 },
+    Commit { writes: Vec<WriteV1>, ends: Vec<DateV1>, backfill: bool },
+    Start { bundle: u32, run: u64, batch: u64 },
     End { run: u64, epoch: u64, outcome: OutcomeV1, reads: Vec<ReadV1> },
     Retract { cell: u32, priority: i32 },
     Force(u32),
     Cancel { bundle: u32, reason: String },
+    Tick,
     Deregister(u32),
 }
 
@@ -213,11 +253,14 @@ impl From<&Event> for EventV1 {
                 KindV1::Attach { producer: producer.0, host }
             }
             Event::Reopen => KindV1::Reopen,
-            Event::Commit { writes, ends } => KindV1::Commit {
+            Event::Commit { writes, ends, backfill } => KindV1::Commit {
                 writes: writes.iter().map(WriteV1::from).collect(),
                 ends: ends.iter().map(|date| DateV1::from(*date)).collect(),
+                backfill: *backfill,
             },
-            Event::Start { bundle, run } => KindV1::Start { bundle: bundle.0, run: run.0 },
+            Event::Start { bundle, run, batch } => {
+                KindV1::Start { bundle: bundle.0, run: run.0, batch: batch.0 }
+            }
             Event::End { run, epoch, outcome, reads } => KindV1::End {
                 run: run.0,
                 epoch: *epoch,
@@ -228,11 +271,20 @@ impl From<&Event> for EventV1 {
                     }
                     Outcome::Declined(reason) => OutcomeV1::Declined(reason.clone()),
                     Outcome::Failed(message) => OutcomeV1::Failed(message.clone()),
+                    Outcome::Again { why, message, until } => {
+                        let why = match why {
+                            Setback::Failed => SetbackV1::Failed,
+                            Setback::Rejected => SetbackV1::Rejected,
+                            Setback::Halved(most) => SetbackV1::Halved(*most),
+                        };
+                        OutcomeV1::Again { why, message: message.clone(), until: until.0 }
+                    }
                 },
             },
             Event::Retract { cell, priority } => KindV1::Retract { cell: cell.0, priority: *priority },
             Event::Force(bundle) => KindV1::Force(bundle.0),
             Event::Cancel { bundle, reason } => KindV1::Cancel { bundle: bundle.0, reason: reason.clone() },
+            Event::Tick => KindV1::Tick,
             Event::Deregister(producer) => KindV1::Deregister(producer.0),
         };
         EventV1 { kind }
@@ -251,11 +303,14 @@ impl TryFrom<EventV1> for Event {
                 host: host.map(|h| Host { machine: h.machine, process: h.process }),
             },
             KindV1::Reopen => Event::Reopen,
-            KindV1::Commit { writes, ends } => Event::Commit {
+            KindV1::Commit { writes, ends, backfill } => Event::Commit {
+                backfill,
                 writes: writes.into_iter().map(Write::try_from).collect::<Result<_, _>>()?,
                 ends: ends.into_iter().map(SlotDate::try_from).collect::<Result<_, _>>()?,
             },
-            KindV1::Start { bundle, run } => Event::Start { bundle: BundleId(bundle), run: RunId(run) },
+            KindV1::Start { bundle, run, batch } => {
+                Event::Start { bundle: BundleId(bundle), run: RunId(run), batch: RunId(batch) }
+            }
             KindV1::End { run, epoch, outcome, reads } => Event::End {
                 run: RunId(run),
                 epoch,
@@ -266,11 +321,20 @@ impl TryFrom<EventV1> for Event {
                     ),
                     OutcomeV1::Declined(reason) => Outcome::Declined(reason),
                     OutcomeV1::Failed(message) => Outcome::Failed(message),
+                    OutcomeV1::Again { why, message, until } => {
+                        let why = match why {
+                            SetbackV1::Failed => Setback::Failed,
+                            SetbackV1::Rejected => Setback::Rejected,
+                            SetbackV1::Halved(most) => Setback::Halved(most),
+                        };
+                        Outcome::Again { why, message, until: Timestamp(until) }
+                    }
                 },
             },
             KindV1::Retract { cell, priority } => Event::Retract { cell: CellId(cell), priority },
             KindV1::Force(bundle) => Event::Force(BundleId(bundle)),
             KindV1::Cancel { bundle, reason } => Event::Cancel { bundle: BundleId(bundle), reason },
+            KindV1::Tick => Event::Tick,
             KindV1::Deregister(producer) => Event::Deregister(ProducerId(producer)),
         })
     }
@@ -553,7 +617,37 @@ impl From<&ProducerDefinition> for ProducerV1 {
             inputs: definition.inputs.iter().map(InputV1::from).collect(),
             group,
             outputs: definition.outputs.iter().map(output).collect(),
+            proxy: definition.proxy.into(),
+            retry: RetryV1 {
+                max_attempts: definition.retry.max_attempts,
+                backoff: nanoseconds(definition.retry.backoff),
+                max_backoff: nanoseconds(definition.retry.max_backoff),
+            },
         }
+    }
+}
+
+impl From<Proxy> for ProxyV1 {
+    fn from(proxy: Proxy) -> ProxyV1 {
+        let trigger = match proxy.trigger {
+            Trigger::Independent { min_batch, max_wait_time } => {
+                TriggerV1::Independent { min_batch, max_wait_time: nanoseconds(max_wait_time) }
+            }
+            Trigger::Dependent => TriggerV1::Dependent,
+        };
+        ProxyV1 { trigger, max_batch: proxy.max_batch, max_running: proxy.max_running }
+    }
+}
+
+impl From<ProxyV1> for Proxy {
+    fn from(proxy: ProxyV1) -> Proxy {
+        let trigger = match proxy.trigger {
+            TriggerV1::Independent { min_batch, max_wait_time } => {
+                Trigger::Independent { min_batch, max_wait_time: Duration::from_nanos(max_wait_time) }
+            }
+            TriggerV1::Dependent => Trigger::Dependent,
+        };
+        Proxy { trigger, max_batch: proxy.max_batch, max_running: proxy.max_running }
     }
 }
 
@@ -572,6 +666,12 @@ impl From<ProducerV1> for ProducerDefinition {
             inputs: producer.inputs.into_iter().map(Input::from).collect(),
             group,
             outputs: producer.outputs.into_iter().map(output).collect(),
+            proxy: producer.proxy.into(),
+            retry: Retry {
+                max_attempts: producer.retry.max_attempts,
+                backoff: Duration::from_nanos(producer.retry.backoff),
+                max_backoff: Duration::from_nanos(producer.retry.max_backoff),
+            },
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::time::Duration;
 
 use underbelly_storage::ColumnType;
 
@@ -9,13 +10,16 @@ use super::Graph;
 use super::above::Above;
 use super::apply::CLIENT;
 use super::class::Need;
-use super::definition::{Group, Input, Mode, ProducerDefinition, SlotDefinition};
+use super::definition::{Group, Input, Mode, ProducerDefinition, SlotDefinition, Trigger};
 use super::error::GraphError;
 use super::ids::{BundleId, CellId, ProducerId, SlotId};
 use super::pass::Pass;
 use super::producer::Producer;
 use super::slot::Slot;
 use super::state::PStatus;
+
+/// The longest that something may wait.
+const WAIT_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 /// Most columns of a slot, and most inputs or outputs of a producer.
 pub const DEFINITION_PARTS_MAX: usize = 4095;
@@ -97,6 +101,7 @@ impl Graph {
         if definition.outputs.is_empty() {
             return Err(GraphError::NoOutput { producer: name() });
         }
+        check_proxy(definition)?;
         let parts = definition.inputs.len().max(definition.outputs.len());
         if parts > DEFINITION_PARTS_MAX {
             return Err(too_large("producer", name(), parts));
@@ -162,6 +167,9 @@ impl Graph {
             host: None,
             statuses: [0; PStatus::ALL.len()],
             runs: 0,
+            ready: BTreeMap::new(),
+            ready_since: BTreeSet::new(),
+            batches: BTreeMap::new(),
             epoch: 0,
             bundles: Default::default(),
             by_date: BTreeMap::new(),
@@ -214,12 +222,15 @@ impl Graph {
         };
         // What waits for what may still be made follows from names: where something does, reads that runs have reported count as
         // inputs.
-        let waits = |definition: &ProducerDefinition| {
-            let of_input = |input: &Input| input.mode != Mode::Required;
-            definition.group != Group::Each || definition.inputs.iter().any(of_input)
+        let looks = |definition: &ProducerDefinition| {
+            definition.inputs.iter().any(|input: &Input| input.mode != Mode::Required)
         };
         let mut all = self.producers.iter().map(|producer| &producer.definition).chain([definition]);
-        let reported = if all.any(waits) { self.reported_reads() } else { BTreeSet::new() };
+        let reported = if all.any(|definition| waits(definition) || looks(definition)) {
+            self.reported_reads()
+        } else {
+            BTreeSet::new()
+        };
         let start = outputs.iter().map(|(slot, priority)| (*slot, *priority));
         let mut reached: BTreeMap<Given, Option<(Given, ProducerId)>> =
             start.clone().map(|at| (at, None)).collect();
@@ -258,10 +269,10 @@ impl Graph {
         if !self.reads_ahead() {
             return None;
         }
-        let is_group = definition.group != Group::Each;
+        let waits = waits(definition);
         let reads = |slot: SlotId| {
             let of_slot = definition.inputs.iter().zip(inputs).filter(|(_, own)| **own == slot);
-            of_slot.map(|(input, _)| (false, is_group || input.mode != Mode::Required)).max()
+            of_slot.map(|(input, _)| (false, waits || input.mode != Mode::Required)).max()
         };
         let way = self.cycle_ahead(outputs.keys().copied(), reads)?;
         let last = way.last().cloned();
@@ -419,6 +430,42 @@ impl Graph {
                 }
             }
         }
+    }
+}
+
+/// Whether work upstream holds its bundles, whatever their inputs are.
+fn waits(definition: &ProducerDefinition) -> bool {
+    definition.group != Group::Each || definition.proxy.trigger == Trigger::Dependent
+}
+
+/// A proxy that can never start anything is refused, and so is a wait without end.
+fn check_proxy(definition: &ProducerDefinition) -> Result<(), GraphError> {
+    let (proxy, retry) = (definition.proxy, definition.retry);
+    let wrong = |what: &'static str| Err(GraphError::Proxy { producer: definition.name.clone(), what });
+    if proxy.max_batch == 0 {
+        return wrong("its MAX_BATCH is 0, and no batch has fewer than one bundle");
+    }
+    if proxy.max_running == 0 {
+        return wrong("max_running is 0: it would never start");
+    }
+    if retry.max_attempts == 0 {
+        return wrong("max_attempts is 0, and a run is an attempt");
+    }
+    if retry.max_backoff > WAIT_MAX {
+        return wrong("max_backoff is above ten years");
+    }
+    if retry.backoff > retry.max_backoff {
+        return wrong("backoff is above max_backoff");
+    }
+    match proxy.trigger {
+        Trigger::Independent { min_batch: 0, .. } => wrong("its MIN_BATCH is 0; give at least 1"),
+        Trigger::Independent { min_batch, .. } if min_batch > proxy.max_batch => {
+            wrong("its MIN_BATCH is above its MAX_BATCH")
+        }
+        Trigger::Independent { max_wait_time, .. } if max_wait_time > WAIT_MAX => {
+            wrong("its MAX_WAIT_TIME is above ten years: the last bundles would wait for ever")
+        }
+        _ => Ok(()),
     }
 }
 

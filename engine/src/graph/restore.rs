@@ -14,7 +14,7 @@ use super::fact::{BundleFacts, Fact, Kind, Registered};
 use super::group::Groups;
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::key::Key;
-use super::order::{Node, Place, Queue};
+use super::order::{Lane, Node, Place, Queue};
 use super::pass::Pass;
 use super::producer::Producer;
 use super::reads::{REPORTED, Reported};
@@ -305,6 +305,12 @@ impl Graph {
         let runs = &mut self.producers[producer.at()].runs;
         *runs = bounded("a count of runs", runs.saturating_add(facts.runs))?;
         bundle.order = facts.order;
+        bundle.ready_at = facts.ready_at;
+        bundle.setbacks = facts.setbacks;
+        if let Some(until) = bundle.until() {
+            self.backing_off.insert((until, id));
+        }
+        let bundle = &self.bundles[id.at()];
         let scopes = bundle.scopes.len();
         for (held, lift) in self.note_lift(id) {
             self.lift(Node::Bundle(held), lift);
@@ -327,6 +333,7 @@ impl Graph {
         if scopes_differ || !in_order || !claim.cells.iter().all(fits) {
             return wrong(format!("run {} of bundle {id} reads what is not there", claim.run));
         }
+        *self.producers[producer.at()].batches.entry(claim.batch).or_default() += 1;
         if self.runs.insert(claim.run, id).is_some() {
             return wrong(format!("run {} has two bundles", claim.run));
         }
@@ -462,7 +469,7 @@ impl Graph {
     fn check_orders(&self) -> Result<(), GraphError> {
         let mut orders = BTreeSet::new();
         for bundle in self.bundles.iter().filter(|bundle| bundle.order > 0) {
-            if bundle.order >= self.next_order || !orders.insert(bundle.order) {
+            if Lane::number(bundle.order) >= self.next_order || !orders.insert(bundle.order) {
                 return wrong(format!("place {} in the queue", bundle.order));
             }
         }

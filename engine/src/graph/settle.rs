@@ -7,6 +7,7 @@
 use std::mem;
 
 use super::Graph;
+use super::batches::HAS_WAITED;
 use super::cell::Cell;
 use super::class::{Class, Counters, Sight};
 use super::definition::Mode;
@@ -14,7 +15,7 @@ use super::edges::EdgeKey;
 use super::effect::{Superseded, Transition};
 use super::hold::Holding;
 use super::ids::{BundleId, CellId};
-use super::order::Node;
+use super::order::{Lane, Node};
 use super::pass::Pass;
 use super::state::{PStatus, State};
 
@@ -152,10 +153,23 @@ impl Graph {
         let face = tally.derive_face();
         let face_changed = mem::replace(&mut tally.face, face) != face;
         let has_uses = tally.work.has_uses;
-        if status.is_open() && !before.is_open() && !pass.rebuilding {
-            let order = self.next_order;
-            self.next_order += 1;
+        let opens = status.is_open() && !before.is_open();
+        // What waits as a backfill and changes now is one no more.
+        let is_urged = status.is_open()
+            && !opens
+            && pass.lane == Some(Lane::Live)
+            && Lane::of(self.bundles[id.at()].order) == Lane::Backfill;
+        if (opens || is_urged) && !pass.rebuilding {
+            if is_urged {
+                self.leave_queue(id);
+            }
+            let order = self.next_order(pass);
             self.bundle_mut(id).order = order;
+        }
+        if status == PStatus::Ready && before != PStatus::Ready && !pass.rebuilding {
+            let bundle = self.bundle_mut(id);
+            let halved = bundle.setbacks.as_ref().is_some_and(|setbacks| setbacks.batch_max > 0);
+            bundle.ready_at = if halved { HAS_WAITED } else { pass.moment.time };
         }
         if has_uses {
             self.settle_uses(pass, id, status != before);
@@ -166,11 +180,10 @@ impl Graph {
             }
         }
         if status == PStatus::Ready && attached {
-            let order = self.bundles[id.at()].order;
-            if self.ready.insert(order, id).is_none() {
+            if self.enter_queue(id) && !(is_urged && before == PStatus::Ready) {
                 pass.effects.ready.push(id);
             }
-        } else if before == PStatus::Ready && self.ready.remove(&self.bundles[id.at()].order).is_some() {
+        } else if before == PStatus::Ready && self.leave_queue(id) {
             // One that is held by work which is settled behind it was ready for a moment.
             pass.effects.ready.retain(|ready| *ready != id);
         }
@@ -242,6 +255,10 @@ impl Graph {
         self.classes_above(id).into_iter().for_each(|(_, class)| outer.add(class));
         if self.held_by(id, false).next().is_some() {
             outer.add(Class { maybe: true, held: true, ..Class::CLEAN });
+        }
+        // It says nothing of what is there: the bundle's own inputs may be as they were.
+        if !producer.is_group() && self.held_by(id, true).next().is_some() {
+            outer.add(Class { held: true, ..Class::CLEAN });
         }
         let was = mem::replace(&mut self.bundles[id.at()].outer, outer);
         let tally = &mut self.tallies[id.at()];

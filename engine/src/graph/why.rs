@@ -221,6 +221,10 @@ impl Graph {
             let text = format!("run {} is in flight", claim.run);
             children.push(Why { run: Some(claim.run), ..Why::of(WhyKind::Running, text) });
         }
+        if status == PStatus::RetryWait {
+            let text = format!("producer {producer} is tried again later");
+            children.push(Why::of(WhyKind::Event, text));
+        }
         for date in self.missing_ends(bundle) {
             children.push(Why::leaf(format!("scope open: end_of({date}) not declared")));
         }
@@ -250,7 +254,10 @@ impl Graph {
             };
             children.push(Why { children: vec![self.why_cell(cell, seen)], ..Why::leaf(text) });
         }
-        let open: BTreeSet<ProducerId> = self.held_by(id, false).map(|(ancestor, ..)| ancestor).collect();
+        let of_scope = self.producers[bundle.producer.at()].is_dependent() && bundle.scopes.is_empty();
+        let held =
+            self.held_by(id, false).chain(of_scope.then(|| self.held_by(id, true)).into_iter().flatten());
+        let open: BTreeSet<ProducerId> = held.map(|(ancestor, ..)| ancestor).collect();
         for ancestor in open {
             let name = self.producer_name(ancestor);
             let text = format!("producer {name} has bundles in work for {date} that may make an input yet");

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::run::{CellAddress, InputCell, OutputCell, OutputResult, Outputs, Run};
 use crate::batch::Batch;
@@ -19,18 +19,27 @@ use crate::core::{Commit, Core, Prepared};
 use crate::durability::Durability;
 use crate::error::{CommitError, Failure};
 use crate::graph::{
-    Event, Given, GraphError, Key, Outcome, OutputWrite, ProducerDefinition, Read, Started, Used,
+    Event, Given, GraphError, Key, Outcome, OutputWrite, ProducerDefinition, Read, Setback, Started, Used,
 };
 use crate::limits::REASON_BYTES_MAX;
 use crate::operations::Operations;
 use crate::pending::Pins;
 use crate::runs;
 use crate::snapshot::Snapshot;
+use underbelly_storage::Timestamp;
 use underbelly_storage::error::StorageError;
 use underbelly_wal::WalError;
 
-/// A producer's work.
-pub(crate) type Closure = Arc<dyn Fn(&Run) -> Result<Outputs, Failure> + Send + Sync>;
+/// What a producer does.
+#[derive(Clone)]
+pub(crate) enum Work {
+    /// Called for each run.
+    Each(Arc<dyn Fn(&Run) -> Result<Outputs, Failure> + Send + Sync>),
+    /// Called for each batch.
+    Batch(Arc<BatchClosure>),
+}
+
+type BatchClosure = dyn Fn(&[Run]) -> Result<Vec<Result<Outputs, Failure>>, Failure> + Send + Sync;
 
 thread_local! {
     /// The address of the core whose closures this thread runs; 0 on other threads.
@@ -52,7 +61,7 @@ pub(crate) fn work(core: &Arc<Core>, doorbell: &Receiver<()>) {
                 Ok(Some((started, snapshot))) => {
                     // There may be more work than this worker can take: wake the next one.
                     core.signals.ring();
-                    run_guarded(core, &started, snapshot)
+                    run_guarded(core, started, &snapshot)
                 }
                 Ok(None) => break,
                 Err(error) => Err(error),
@@ -95,7 +104,13 @@ fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<u
         let finished = match waiting {
             Some(finished) => finished,
             None => match core.claim()? {
-                Some((started, snapshot)) => execute(core, started, snapshot)?,
+                Some((started, snapshot)) => {
+                    for each in batches_of(core, started) {
+                        let finished = execute(core, each, &snapshot)?;
+                        unfinished().extend(finished);
+                    }
+                    continue;
+                }
                 None => return Ok(ended),
             },
         };
@@ -107,24 +122,70 @@ fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<u
     }
 }
 
-/// Runs a bundle that a worker claimed; a panic of the engine itself ends the run as failed.
-fn run_guarded(core: &Arc<Core>, started: &Started, snapshot: Snapshot) -> Result<(), CommitError> {
-    let ended = catch_unwind(AssertUnwindSafe(|| {
-        let finished = execute(core, started.clone(), snapshot)?;
-        patiently(core, || conclude(core, &finished))
-    }));
-    ended.unwrap_or_else(|panic| {
-        let what = format!("the engine panicked: {}", told(panic));
-        let event = Event::End {
-            run: started.run,
-            epoch: started.epoch,
-            outcome: Outcome::Failed(what.clone()),
-            reads: Vec::new(),
+/// What is called once: a batch as a whole, or each of its runs.
+fn batches_of(core: &Core, started: Vec<Started>) -> Vec<Vec<Started>> {
+    let closures = core.closures.read().unwrap_or_else(PoisonError::into_inner);
+    let producer = started.first().map(|started| started.producer);
+    match producer.and_then(|producer| closures.get(&producer)) {
+        Some(Work::Batch(_)) => vec![started],
+        Some(Work::Each(_)) | None => started.into_iter().map(|started| vec![started]).collect(),
+    }
+}
+
+/// Runs what a worker claimed; a panic of the engine itself ends the runs as failed.
+fn run_guarded(core: &Arc<Core>, started: Vec<Started>, snapshot: &Snapshot) -> Result<(), CommitError> {
+    let mut outcome = Ok(());
+    for batch in batches_of(core, started) {
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let finished = execute(core, batch.clone(), snapshot)?;
+            finished.iter().try_for_each(|finished| patiently(core, || conclude(core, finished)))
+        }));
+        let ended = ended.unwrap_or_else(|panic| {
+            let what = format!("the engine panicked: {}", told(panic));
+            core.note_trouble(what.clone());
+            batch.iter().try_for_each(|started| {
+                let event = Event::End {
+                    run: started.run,
+                    epoch: started.epoch,
+                    outcome: Outcome::Failed(what.clone()),
+                    reads: Vec::new(),
+                };
+                core.commit_event(event).map(|_| ()).or_else(ignore_fenced)
+            })
+        });
+        if let Err(error) = ended {
+            if is_final(&error) {
+                return Err(error);
+            }
+            outcome = Err(error);
+        }
+    }
+    outcome
+}
+
+/// The life of the timer: rings for a worker when the time has come for which something waits.
+pub(crate) fn keep_time(core: &Core, alarm: &Receiver<()>) {
+    loop {
+        // Whoever is published from here on is compared with this, and rings where it is earlier.
+        core.signals.set_alarm(Timestamp(i64::MAX));
+        let due = core.state().graph.next_due();
+        core.signals.set_alarm(due.unwrap_or(Timestamp(i64::MAX)));
+        let left = due.map(|due| due.0.saturating_sub(core.options.clock.now().0));
+        let heard = match left {
+            None => alarm.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(left) => {
+                if left <= 0 {
+                    core.signals.ring();
+                }
+                // A worker that is busy takes its time, and clocks are set: it looks again.
+                let left = Duration::from_nanos(u64::try_from(left).unwrap_or_default());
+                alarm.recv_timeout(left.clamp(Duration::from_millis(20), Duration::from_secs(60)))
+            }
         };
-        let ended = core.commit_event(event);
-        core.note_trouble(what);
-        ended.map(|_| ()).or_else(ignore_fenced)
-    })
+        if heard == Err(RecvTimeoutError::Disconnected) {
+            return;
+        }
+    }
 }
 
 /// A run whose closure has returned, and that is to be ended by a commit.
@@ -132,29 +193,85 @@ pub(crate) struct Finished {
     started: Started,
     definition: ProducerDefinition,
     run: Run,
-    result: Result<Outputs, Failure>,
+    result: Result<Outputs, Ended>,
     waited: Duration,
     took: Duration,
 }
 
-/// Runs the closure of a bundle that was started, once what it reads is visible.
-fn execute(core: &Arc<Core>, started: Started, snapshot: Snapshot) -> Result<Finished, CommitError> {
+/// Runs the closure of bundles that were started together, once what they read is visible.
+fn execute(core: &Arc<Core>, batch: Vec<Started>, snapshot: &Snapshot) -> Result<Vec<Finished>, CommitError> {
     core.log.wait_visible(snapshot.seq())?;
-    let waited = core.signals.note_start(started.bundle);
+    let waited: Vec<Duration> = batch.iter().map(|started| core.signals.note_start(started.bundle)).collect();
     let clock = &core.options.clock;
     let began = clock.instant();
     let closure = {
         let closures = core.closures.read().unwrap_or_else(PoisonError::into_inner);
-        closures.get(&started.producer).cloned()
+        batch.first().and_then(|started| closures.get(&started.producer)).cloned()
     };
-    let (definition, run) = assemble(core, &started, snapshot)?;
-    let result = match closure {
-        Some(closure) => catch_unwind(AssertUnwindSafe(|| closure(&run)))
-            .unwrap_or_else(|panic| Err(Failure::Fatal(format!("panicked: {}", told(panic))))),
-        None => Err(Failure::Fatal("the producer has no closure in this process".to_string())),
-    };
+    let (mut definitions, mut runs) = (Vec::new(), Vec::new());
+    for started in &batch {
+        let (definition, run) = assemble(core, started, snapshot.clone())?;
+        definitions.push(definition);
+        runs.push(run);
+    }
+    let results = call(closure, &runs);
     let took = clock.instant().saturating_duration_since(began);
-    Ok(Finished { started, definition, run, result, waited, took })
+    let results = results.into_iter().zip(batch).zip(definitions.into_iter().zip(runs)).zip(waited);
+    let finished = results.map(|(((result, started), (definition, run)), waited)| Finished {
+        started,
+        definition,
+        run,
+        result,
+        waited,
+        took,
+    });
+    Ok(finished.collect())
+}
+
+/// What a producer gives for each run of a batch.
+fn call(closure: Option<Work>, runs: &[Run]) -> Vec<Result<Outputs, Ended>> {
+    let all = |ended: Ended| runs.iter().map(|_| Err(ended.clone())).collect();
+    let panicked = |panic| Failure::Fatal(format!("panicked: {}", told(panic)));
+    match closure {
+        Some(Work::Each(closure)) => runs
+            .iter()
+            .map(|run| {
+                let result = catch_unwind(AssertUnwindSafe(|| closure(run)));
+                result.unwrap_or_else(|panic| Err(panicked(panic))).map_err(Ended::Failed)
+            })
+            .collect(),
+        Some(Work::Batch(closure)) => {
+            let results = catch_unwind(AssertUnwindSafe(|| closure(runs)));
+            match results.unwrap_or_else(|panic| Err(panicked(panic))) {
+                Ok(results) if results.len() == runs.len() => {
+                    results.into_iter().map(|result| result.map_err(Ended::Failed)).collect()
+                }
+                Ok(results) => all(Ended::Failed(Failure::Fatal(format!(
+                    "the closure answered {} of {} runs; answer each, in their order",
+                    results.len(),
+                    runs.len()
+                )))),
+                Err(Failure::Fatal(message)) if runs.len() > 1 => {
+                    // The larger half of an odd number.
+                    let most = runs.len() - runs.len() / 2;
+                    all(Ended::Died { message, most: u32::try_from(most).unwrap_or(u32::MAX) })
+                }
+                Err(failure) => all(Ended::Failed(failure)),
+            }
+        }
+        None => all(Ended::Failed(Failure::Fatal("the producer has no closure in this process".to_string()))),
+    }
+}
+
+/// How a run ended that gave nothing.
+#[derive(Clone)]
+enum Ended {
+    Failed(Failure),
+    /// Its batch died: next it runs with so many at most.
+    Died {
+        message: String,
+        most: u32,
+    },
 }
 
 /// Commits the end of a run: its outputs, or as a failure why they cannot be. An error means that it is not ended: the
@@ -163,40 +280,68 @@ fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<(), CommitError> {
     let Finished { started, definition, run, result, waited, took } = finished;
     let (waited, took) = (*waited, *took);
     let mut report = runs::Report { run, waited, took, outcome: "completed", text: String::new() };
-    // What it has read is dropped where its outputs or reads were refused: they may close a cycle.
+    // What it has read is dropped where its outputs were refused: they may close a cycle.
     let mut reads = Vec::new();
-    let failure = match result {
+    let ended = match result {
         Ok(outputs) => match end(core, started, definition, outputs, &report) {
             Err(error) if !is_final(&error) && !is_transient(&error) && !is_fenced(&error) => {
-                Failure::Fatal(error.to_string())
+                Ended::Failed(Failure::Fatal(error.to_string()))
             }
             ended => return ended.map(|_| ()).or_else(ignore_fenced),
         },
-        Err(failure) => {
+        Err(ended) => {
             reads = run.reported();
-            failure.clone()
+            ended.clone()
         }
     };
     // The reason stands twice in the record, which must be small enough for the smallest log.
-    let reason_bytes = REASON_BYTES_MAX.min(core.record_bytes_max / 8);
-    let outcome = match failure {
-        Failure::Declined(reason) => {
-            (report.outcome, report.text) = ("declined", bounded(reason, reason_bytes));
-            Outcome::Declined(report.text.clone())
+    let bounded = |text| bounded(text, REASON_BYTES_MAX.min(core.record_bytes_max / 8));
+    let retry = definition.retry;
+    let after = |failures| {
+        let wait = retry.wait(failures, scrambled(started.run.0));
+        let wait = i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX);
+        Timestamp(core.options.clock.now().0.saturating_add(wait))
+    };
+    let (outcome, text, ended) = match ended {
+        Ended::Failed(Failure::Declined(reason)) => {
+            let reason = bounded(reason);
+            ("declined", reason.clone(), Outcome::Declined(reason))
         }
-        Failure::Fatal(error) => {
-            (report.outcome, report.text) = ("failed", bounded(error, reason_bytes));
-            Outcome::Failed(report.text.clone())
+        Ended::Failed(Failure::Fatal(error)) => {
+            let error = bounded(error);
+            ("failed", error.clone(), Outcome::Failed(error))
+        }
+        Ended::Failed(Failure::Retry(error)) => {
+            let (message, why, until) = (bounded(error), Setback::Failed, after(started.attempts + 1));
+            let outcome = if started.attempts + 1 < retry.max_attempts { "retry" } else { "failed" };
+            (outcome, message.clone(), Outcome::Again { why, message, until })
+        }
+        Ended::Failed(Failure::Rejected(reason)) => {
+            let (message, why, until) = (bounded(reason), Setback::Rejected, after(1));
+            ("rejected", message.clone(), Outcome::Again { why, message, until })
+        }
+        Ended::Died { message, most } => {
+            let (message, why, until) = (bounded(message), Setback::Halved(most), Timestamp(i64::MIN));
+            ("died", message.clone(), Outcome::Again { why, message, until })
         }
     };
-    match commit_end(core, started, outcome, reads, &report) {
+    (report.outcome, report.text) = (outcome, text);
+    match commit_end(core, started, ended, reads, &report) {
         Err(CommitError::Graph(error @ GraphError::CellCycle { .. })) => {
-            (report.outcome, report.text) = ("failed", bounded(error.to_string(), reason_bytes));
+            (report.outcome, report.text) = ("failed", bounded(error.to_string()));
             let outcome = Outcome::Failed(report.text.clone());
             commit_end(core, started, outcome, Vec::new(), &report).map(|_| ()).or_else(ignore_fenced)
         }
         ended => ended.map(|_| ()).or_else(ignore_fenced),
     }
+}
+
+/// A number that looks like chance, the same for the same run (the finalizer of Steele and others' SplitMix64, 2014).
+fn scrambled(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 /// Tries again while the disk refuses and the log is sound: the result is in memory.

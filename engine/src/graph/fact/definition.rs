@@ -1,14 +1,17 @@
 //! Records of slots and producers.
 
 use std::ops::Bound;
+use std::time::Duration;
 
 use underbelly_storage::cursor::Cursor;
 use underbelly_storage::error::Damage;
 use underbelly_storage::{ColumnType, Value};
 
 use super::bytes::{flags, list, put_flags, put_list, put_text, put_value, text, value};
+use crate::graph::definition::nanoseconds;
 use crate::graph::definition::{
-    Filter, FilterTest, Group, Input, Mode, Output, ProducerDefinition, SlotDefinition, When,
+    Filter, FilterTest, Group, Input, Mode, Output, ProducerDefinition, Proxy, Retry, SlotDefinition,
+    Trigger, When,
 };
 use crate::graph::event::Host;
 use crate::graph::producer::Producer;
@@ -64,10 +67,44 @@ pub(in crate::graph) fn put_producer(out: &mut Vec<u8>, producer: &Producer) {
         put_text(out, &output.slot);
         out.extend_from_slice(&output.priority.to_le_bytes());
     });
+    put_proxy(out, definition.proxy);
+    out.extend_from_slice(&definition.retry.max_attempts.to_le_bytes());
+    put_duration(out, definition.retry.backoff);
+    put_duration(out, definition.retry.max_backoff);
     if let Some(host) = &producer.host {
         put_text(out, &host.machine);
         out.extend_from_slice(&host.process.to_le_bytes());
     }
+}
+
+fn put_proxy(out: &mut Vec<u8>, proxy: Proxy) {
+    match proxy.trigger {
+        Trigger::Independent { min_batch, max_wait_time } => {
+            out.push(0);
+            out.extend_from_slice(&min_batch.to_le_bytes());
+            put_duration(out, max_wait_time);
+        }
+        Trigger::Dependent => out.push(1),
+    }
+    out.extend_from_slice(&proxy.max_batch.to_le_bytes());
+    out.extend_from_slice(&proxy.max_running.to_le_bytes());
+}
+
+fn put_duration(out: &mut Vec<u8>, duration: Duration) {
+    out.extend_from_slice(&nanoseconds(duration).to_le_bytes());
+}
+
+fn duration(cursor: &mut Cursor<'_>) -> Result<Duration, Damage> {
+    Ok(Duration::from_nanos(cursor.u64()?))
+}
+
+fn proxy(cursor: &mut Cursor<'_>) -> Result<Proxy, Damage> {
+    let trigger = match cursor.u8()? {
+        0 => Trigger::Independent { min_batch: cursor.u32()?, max_wait_time: duration(cursor)? },
+        1 => Trigger::Dependent,
+        _ => return Err(Damage("a producer starts its bundles in an unknown way")),
+    };
+    Ok(Proxy { trigger, max_batch: cursor.u32()?, max_running: cursor.u32()? })
 }
 
 fn put_input(out: &mut Vec<u8>, input: &Input) {
@@ -133,8 +170,11 @@ pub(in crate::graph) fn producer(cursor: &mut Cursor<'_>) -> Result<Registered, 
     };
     let inputs = list(cursor, input)?;
     let outputs = list(cursor, |cursor| Ok(Output { slot: owned(cursor)?, priority: cursor.i32()? }))?;
+    let proxy = proxy(cursor)?;
+    let (max_attempts, backoff, max_backoff) = (cursor.u32()?, duration(cursor)?, duration(cursor)?);
+    let retry = Retry { max_attempts, backoff, max_backoff };
     let host = if has_host { Some(Host { machine: owned(cursor)?, process: cursor.u32()? }) } else { None };
-    let definition = ProducerDefinition { name, inputs, group, outputs };
+    let definition = ProducerDefinition { name, inputs, group, outputs, proxy, retry };
     Ok(Registered { definition, attached, deregistered, epoch, host })
 }
 

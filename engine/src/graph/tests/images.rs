@@ -1,10 +1,13 @@
 //! Facts and records that no graph has written: a typed error, never a panic and never a graph that disagrees
 //! with itself. That true ones come back equal is checked at every event of the stage.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use underbelly_storage::image::Key as RecordKey;
-use underbelly_storage::{ColumnType, Date, Value};
+use underbelly_storage::{ColumnType, Date, Timestamp, Value};
 
+use super::super::bundle::Setbacks;
 use super::super::candidate::Uses;
 use super::super::class::Counters;
 use super::super::fact::{BundleFacts, Kind, Registered, end_key};
@@ -134,7 +137,7 @@ fn the_bytes_of_facts_are_fixed() {
         hasher.update(&(value.len() as u32).to_le_bytes()).update(&value);
     }
     let hash = hasher.finalize().to_hex();
-    assert_eq!(hash.as_str(), "1761bbdd2b352b54174414903f8f109d88297511cdbf08cf71a6b0f543332246");
+    assert_eq!(hash.as_str(), "8be7490ffa86d01319828dc365b3b0027d1d42b66a0415a22146d06163034ea5");
 }
 
 /// What a small graph does not have: every part of a producer, of a cell and of a bundle that may be left out.
@@ -150,7 +153,10 @@ fn the_bytes_of_every_part_of_a_fact_are_fixed() {
         .fault_tolerant();
     let definition = ProducerDefinition::new("p").broadcast("A").input(yesterday).input(filtered);
     let producer = &mut graph.producers[0];
-    producer.definition = definition.group_by(["z"], When::Any).provides_at("T", -3);
+    let retry =
+        Retry { max_attempts: 3, backoff: Duration::from_millis(4), max_backoff: Duration::from_secs(5) };
+    let definition = definition.group_by(["z"], When::Any).provides_at("T", -3).retry(retry).max_running(6);
+    producer.definition = definition.independent(7, Duration::from_nanos(8)).max_batch(9);
     producer.deregistered = true;
     producer.host = Some(Host { machine: "m".to_string(), process: 9 });
     let definition = producer.definition.clone();
@@ -166,6 +172,10 @@ fn the_bytes_of_every_part_of_a_fact_are_fixed() {
     let scanned = Scanned { slot: SlotId(1), date: day(2), columns: vec![0], key: key(&[5]) };
     let reported = Reported { cells: [CellId(1)].into(), scans: [scanned].into() };
     bundle.reported = Some(Box::new(reported.clone()));
+    let (until, message) = (Some(Timestamp(11)), Some("busy".into()));
+    let setbacks = Setbacks { attempts: 2, until, batch_max: 3, message };
+    bundle.setbacks = Some(Box::new(setbacks.clone()));
+    bundle.ready_at = Timestamp(10);
     bundle.ending = Some(bundle::Ending::Cancelled("enough".into()));
 
     let records = graph.to_records();
@@ -191,12 +201,13 @@ fn the_bytes_of_every_part_of_a_fact_are_fixed() {
                 assert_eq!(read.ending, graph.bundles[1].ending);
                 assert_eq!(read.reported, reported);
                 assert_eq!(read.tokens.len(), 1);
+                assert_eq!((read.setbacks.as_deref(), read.ready_at), (Some(&setbacks), Timestamp(10)));
             }
             other => panic!("{other:?}"),
         }
     }
     let hash = hasher.finalize().to_hex();
-    assert_eq!(hash.as_str(), "567604a2a33e0c9ecac652a9b001cea3660ca66438f6e0e27ea28e2d98745661");
+    assert_eq!(hash.as_str(), "4367cff9d2f77a835882d977ee6a16443e3375bb0477d6e353764f1036e78a37");
 }
 
 #[test]
@@ -235,7 +246,7 @@ fn every_date_and_key_value_comes_back() {
             priority: i32::MIN,
             content: Some([1; 32]),
         };
-        apply(Event::Commit { writes: dates.map(write).to_vec(), ends: dates.to_vec() });
+        apply(Event::Commit { writes: dates.map(write).to_vec(), ends: dates.to_vec(), backfill: false });
     }
     let records = graph.to_records();
     assert!(records.is_sorted_by(|a, b| a.0 < b.0));
@@ -255,7 +266,7 @@ fn a_key_of_an_ended_date_that_says_the_same_in_another_way_is_refused() {
 
 #[test]
 fn records_come_back_from_bytes_of_any_alignment() {
-    let event = Event::Start { bundle: BundleId(3), run: RunId(u64::MAX) };
+    let event = Event::Start { bundle: BundleId(3), run: RunId(u64::MAX), batch: RunId(7) };
     let bytes = EventV1::from(&event).to_bytes().unwrap();
     let shifted = [&[0u8][..], &bytes].concat();
     assert_eq!(Event::try_from(EventV1::from_bytes(&shifted[1..]).unwrap()).unwrap(), event);
@@ -282,7 +293,7 @@ proptest! {
     #[test]
     fn damaged_bytes_of_a_record_never_panic(at in any::<prop::sample::Index>(), value in any::<u8>(), cut in 0..64usize) {
         let write = Write { slot: SlotId(0), date: day(3), key: key(&[4]), priority: -1, content: Some(content(1)) };
-        let event = Event::Commit { writes: vec![write.clone(), write], ends: vec![day(3)] };
+        let event = Event::Commit { writes: vec![write.clone(), write], ends: vec![day(3)], backfill: false };
         let mut bytes = EventV1::from(&event).to_bytes().unwrap();
         let place = at.index(bytes.len());
         bytes[place] = value;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use underbelly_storage::Value;
+use underbelly_storage::{Timestamp, Value};
 
 use super::super::*;
 use super::oracle::{BundleName, bundle_name, shifted};
@@ -260,7 +260,7 @@ impl Play {
                     });
                 }
                 let ends = ends.iter().map(|date| day(*date)).collect();
-                let _refused = self.stage.apply(Event::Commit { writes: given, ends });
+                let _refused = self.stage.apply(Event::Commit { writes: given, ends, backfill: false });
             }
             Step::Register => {
                 if let Some(at) = self.late.pop() {
@@ -294,6 +294,15 @@ impl Play {
                 if let Some(started) = self.run(*run) {
                     self.end(&started, Outcome::Failed("division by zero".to_string()));
                 }
+            }
+            Step::Again { run, why, events } => {
+                if let Some(started) = self.run(*run) {
+                    let until = Timestamp(self.stage.now().0 + i64::from(*events) * 10);
+                    self.end(&started, Outcome::Again { why: *why, message: "busy".to_string(), until });
+                }
+            }
+            Step::Tick => {
+                self.stage.apply(Event::Tick).unwrap();
             }
             Step::Late(run) => {
                 if let Some(started) = self.run(*run) {
@@ -376,9 +385,14 @@ impl Play {
     /// Runs everything to rest with every producer attached and every date ended, and tells how many runs ended.
     pub fn drain(&mut self) -> u64 {
         self.attach_all();
-        self.stage.apply(Event::Commit { writes: vec![], ends: (-1..6).map(day).collect() }).unwrap();
+        self.stage
+            .apply(Event::Commit { writes: vec![], ends: (-1..6).map(day).collect(), backfill: false })
+            .unwrap();
         let mut ends = 0;
         while ends < 1000 {
+            while self.stage.graph.next_due().is_some() {
+                self.stage.apply(Event::Tick).unwrap();
+            }
             while let Some(bundle) = self.stage.graph.next_ready() {
                 self.start(bundle);
             }

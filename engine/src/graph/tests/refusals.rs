@@ -97,7 +97,7 @@ fn a_priority_has_one_owner() {
     let mut stage = stage();
     stage.register(ProducerDefinition::new("p").requires("A").provides("B"));
     let write = |slot| Write { slot, date: day(1), key: key(&[1]), priority: 0, content: Some(content(1)) };
-    let commit = |slot| Event::Commit { writes: vec![write(slot)], ends: vec![] };
+    let commit = |slot| Event::Commit { writes: vec![write(slot)], ends: vec![], backfill: false };
     assert!(
         matches!(refused(&mut stage, commit(SlotId(1))), GraphError::PriorityTaken { owner, .. } if owner == "p")
     );
@@ -113,7 +113,7 @@ fn commits_starts_and_results() {
     stage.register(one("p", "A", "B"));
     let commit = |slot, key| {
         let write = Write { slot, date: day(1), key, priority: 0, content: Some(content(1)) };
-        Event::Commit { writes: vec![write], ends: vec![] }
+        Event::Commit { writes: vec![write], ends: vec![], backfill: false }
     };
     let text = Key::new(vec![Value::from("one")]).unwrap();
     assert!(matches!(refused(&mut stage, commit(SlotId(9), key(&[1]))), GraphError::UnknownSlot(_)));
@@ -123,7 +123,7 @@ fn commits_starts_and_results() {
         refused(&mut stage, Event::Attach { producer: ProducerId(5), host: None }),
         GraphError::UnknownProducer(_)
     ));
-    let start = |bundle, run| Event::Start { bundle: BundleId(bundle), run: RunId(run) };
+    let start = |bundle, run| Event::Start { bundle: BundleId(bundle), run: RunId(run), batch: RunId(run) };
     assert!(matches!(refused(&mut stage, start(0, 1)), GraphError::UnknownBundle(_)));
     stage.write(SlotId(0), day(1), &key(&[1]), Some(content(1)));
     stage.write(SlotId(0), day(1), &key(&[2]), Some(content(1)));

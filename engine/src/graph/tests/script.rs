@@ -32,6 +32,8 @@ pub(super) struct Plan {
     pub reads: Vec<PlannedRead>,
     /// Whether what it gives to its first slot rests on its first input alone.
     pub uses: bool,
+    /// Whether it waits for all that is upstream of it for its date.
+    pub dependent: bool,
     /// Whether it is registered on the way and not at the beginning.
     pub late: bool,
 }
@@ -96,6 +98,13 @@ pub(super) enum Step {
     },
     Decline(usize),
     Fail(usize),
+    /// Ends a run in flight that is to be tried again, after so many events.
+    Again {
+        run: usize,
+        why: Setback,
+        events: u8,
+    },
+    Tick,
     /// A result with another epoch.
     Late(usize),
     /// Whether all producers are attached again at once.
@@ -137,6 +146,10 @@ impl Script {
             let when = if any { When::Any } else { When::Complete };
             definition = definition.group_by(columns(bits), when);
         }
+        if plan.dependent {
+            definition = definition.dependent();
+        }
+        definition = definition.retry(Retry { max_attempts: 2, ..Retry::default() });
         plan.outputs.iter().fold(definition, |definition, (slot, priority)| {
             definition.provides_at(format!("s{slot}"), *priority)
         })
@@ -178,6 +191,15 @@ impl Script {
                 "give" => Step::Give { run: number(0), salt: number(1) as u8 },
                 "decline" => Step::Decline(number(0)),
                 "fail" => Step::Fail(number(0)),
+                "again" | "reject" => {
+                    let why = if head == "again" { Setback::Failed } else { Setback::Rejected };
+                    Step::Again { run: number(0), why, events: number(1) as u8 }
+                }
+                "halve" => {
+                    let why = Setback::Halved(number(1) as u32);
+                    Step::Again { run: number(0), why, events: 0 }
+                }
+                "tick" => Step::Tick,
                 "late" => Step::Late(number(0)),
                 "reopen" => Step::Reopen(words == ["attached"]),
                 "retract" => Step::Retract(number(0)),
@@ -317,6 +339,7 @@ impl Plan {
                 ("group", _) => plan.group = Some(PlannedGroup::default()),
                 ("any", true) => plan.group.as_mut().unwrap().any = true,
                 ("late", _) => plan.late = true,
+                ("dependent", true) => plan.dependent = true,
                 ("uses", true) => plan.uses = true,
                 (word, true) if word.starts_with("read:") => plan.reads.push(PlannedRead::read(&word[5..])),
                 (word, true) => match word.strip_prefix("by:") {
@@ -355,6 +378,7 @@ impl fmt::Display for Plan {
             }
             f.write_str(if any { " any" } else { "" })?;
         }
+        f.write_str(if self.dependent { " dependent" } else { "" })?;
         f.write_str(if self.late { " late" } else { "" })
     }
 }
@@ -398,6 +422,10 @@ impl fmt::Display for Step {
             Step::Give { run, salt } => write!(f, "give {run} {salt}"),
             Step::Decline(run) => write!(f, "decline {run}"),
             Step::Fail(run) => write!(f, "fail {run}"),
+            Step::Again { run, why: Setback::Failed, events } => write!(f, "again {run} {events}"),
+            Step::Again { run, why: Setback::Rejected, events } => write!(f, "reject {run} {events}"),
+            Step::Again { run, why: Setback::Halved(most), .. } => write!(f, "halve {run} {most}"),
+            Step::Tick => f.write_str("tick"),
             Step::Late(run) => write!(f, "late {run}"),
             Step::Reopen(attached) => f.write_str(if *attached { "reopen attached" } else { "reopen" }),
             Step::Retract(nth) => write!(f, "retract {nth}"),
@@ -451,6 +479,7 @@ struct Picks {
     priority: i32,
     reads: Vec<PlannedRead>,
     uses: bool,
+    dependent: bool,
     /// Whether it reads beside its inputs what may be made of its outputs.
     loose: bool,
     /// Whether it fills in what nobody better gives.
@@ -528,7 +557,8 @@ impl Picks {
         });
         let reads = reads.collect();
         let outputs = outputs.into_iter().map(|slot| (slot, self.priority)).collect();
-        Plan { inputs, group, outputs, reads, uses: self.uses, late: false }
+        let (uses, dependent) = (self.uses, self.dependent);
+        Plan { inputs, group, outputs, reads, uses, dependent, late: false }
     }
 }
 
@@ -570,9 +600,9 @@ fn systems() -> impl Strategy<Value = (Vec<u8>, Vec<Picks>)> {
         .prop_map(|(slot, days, scan, odd)| PlannedRead { slot: usize::from(slot), days, scan, odd });
     let count = prop::sample::select(vec![0usize, 0, 0, 0, 1, 1, 2]);
     let reads = count.prop_flat_map(move |count| prop::collection::vec(read.clone(), count));
-    let beside = (reads, prop::bool::weighted(0.2), prop::bool::weighted(0.3));
+    let beside = (reads, prop::bool::weighted(0.2), prop::bool::weighted(0.3), prop::bool::weighted(0.15));
     let picks = (inputs, any::<u8>(), outputs, group, 1..4i32, beside, fills, wild).prop_map(
-        |(inputs, required, outputs, group, priority, (reads, uses, loose), fills, wild)| Picks {
+        |(inputs, required, outputs, group, priority, (reads, uses, loose, dependent), fills, wild)| Picks {
             inputs,
             required,
             outputs,
@@ -580,6 +610,7 @@ fn systems() -> impl Strategy<Value = (Vec<u8>, Vec<Picks>)> {
             priority,
             reads,
             uses,
+            dependent,
             loose,
             fills,
             wild,
@@ -600,6 +631,9 @@ fn steps(deterministic: bool, most: usize) -> impl Strategy<Value = Vec<Step>> {
     };
     let salt = if deterministic { 0..1u8 } else { 0..3u8 };
     let commit = |writes: Vec<Put>| Step::Commit { writes, ends: Vec::new() };
+    // Attempts that are used up leave a result that is no function of the sources.
+    let failed = if deterministic { Setback::Rejected } else { Setback::Failed };
+    let again = prop::sample::select(vec![failed, Setback::Rejected, Setback::Halved(1)]);
     let step = prop_oneof![
         6 => given().prop_map(move |given| commit(vec![given])),
         3 => prop::collection::vec(given(), 2..=3).prop_map(commit),
@@ -610,6 +644,11 @@ fn steps(deterministic: bool, most: usize) -> impl Strategy<Value = Vec<Step>> {
         10 => (0..4usize, salt).prop_map(|(run, salt)| Step::Give { run, salt }),
         1 => (0..4usize).prop_map(move |run| if deterministic { Step::Start(run) } else { Step::Decline(run) }),
         1 => (0..4usize).prop_map(move |run| if deterministic { Step::Start(run) } else { Step::Fail(run) }),
+        2 => (0..4usize, 0..4u8, again).prop_map(|(run, events, why)| {
+            let events = if matches!(why, Setback::Halved(_)) { 0 } else { events };
+            Step::Again { run, why, events }
+        }),
+        2 => Just(Step::Tick),
         1 => (0..4usize).prop_map(Step::Late),
         1 => prop::bool::weighted(0.8).prop_map(Step::Reopen),
         1 => (0..12usize).prop_map(Step::Retract),

@@ -242,7 +242,7 @@ fn at_rest_everything_equals_a_recompute_from_the_sources() {
         for (_, definition) in play.stage.graph.producers() {
             fresh.stage.register(definition.clone());
         }
-        fresh.stage.apply(Event::Commit { writes: play.sources(), ends: vec![] }).unwrap();
+        fresh.stage.apply(Event::Commit { writes: play.sources(), ends: vec![], backfill: false }).unwrap();
         fresh.drain();
         if !play.is_bound_to_history() && !fresh.is_bound_to_history() {
             assert_eq!(play.said(), fresh.said());
@@ -288,7 +288,11 @@ fn from_quiet_one_commit_starts_each_bundle_at_most_once() {
             play.stage.starts.clear();
             let content = Some(content((at % 4) as u8));
             play.stage
-                .apply(Event::Commit { writes: vec![Write { content, ..source }], ends: vec![] })
+                .apply(Event::Commit {
+                    writes: vec![Write { content, ..source }],
+                    ends: vec![],
+                    backfill: false,
+                })
                 .unwrap();
             let before = play.stage.log.len();
             play.drain();
@@ -366,7 +370,9 @@ fn behind_a_source_that_is_faster_than_any_run_everything_keeps_committing() {
                 let mut content = [0; 32];
                 content[..8].copy_from_slice(&number.to_le_bytes());
                 let write = Write { content: Some(content), ..source.clone() };
-                play.stage.apply(Event::Commit { writes: vec![write], ends: vec![] }).unwrap();
+                play.stage
+                    .apply(Event::Commit { writes: vec![write], ends: vec![], backfill: false })
+                    .unwrap();
             };
             for round in 0..rounds {
                 write(&mut play, 2 * round + 1);

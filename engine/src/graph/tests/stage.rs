@@ -125,7 +125,7 @@ impl Stage {
         let record = EventV1::from_bytes(&EventV1::from(&event).to_bytes().unwrap()).unwrap();
         assert_eq!(Event::try_from(record).unwrap(), event);
 
-        let now = Timestamp(self.seq as i64 * 10);
+        let now = self.now();
         let twin = before.as_ref().map(|before| restored(before).unwrap());
         let applied = self.graph.apply(self.seq, now, &event);
         assert_eq!(checked.clone().err(), applied.clone().err());
@@ -178,9 +178,14 @@ impl Stage {
         Ok(effects)
     }
 
+    /// The commit time of the next event.
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.seq as i64 * 10)
+    }
+
     /// Whether a commit gives each candidate what it has.
     fn changes_nothing(&self, event: &Event) -> bool {
-        let Event::Commit { writes, ends } = event else { return false };
+        let Event::Commit { writes, ends, .. } = event else { return false };
         let equal = |write: &Write| {
             let held = self.oracle.held(&(write.slot, write.date, write.key.clone()), write.priority);
             held.is_some() && held == write.content
@@ -204,7 +209,8 @@ impl Stage {
         };
         let name = |used: &Used| (usize::from(used.input), cell_name(&self.graph, used.cell));
         let of = |output: &OutputWrite| output.uses.as_ref().map(|uses| uses.iter().map(name).collect());
-        Subject { cell, bundle, uses: outputs.iter().map(of).collect(), moments: Vec::new() }
+        let now = self.now();
+        Subject { cell, bundle, now, uses: outputs.iter().map(of).collect(), moments: Vec::new() }
     }
 
     /// The groups that were made after so many bundles, and are still there.
@@ -292,7 +298,9 @@ impl Stage {
                     assert!(!row.superseded || row.status == PStatus::Processing);
                     match row.status {
                         PStatus::Notified => notified[row.cell.at()] += 1,
-                        PStatus::Ready | PStatus::Processing => active[row.cell.at()] += 1,
+                        PStatus::Ready | PStatus::Processing | PStatus::RetryWait => {
+                            active[row.cell.at()] += 1
+                        }
                         _ => {}
                     }
                 }
@@ -317,16 +325,16 @@ impl Stage {
 
     pub fn write(&mut self, slot: SlotId, date: SlotDate, key: &Key, content: Option<ContentId>) -> Effects {
         let write = Write { slot, date, key: key.clone(), priority: 0, content };
-        self.apply(Event::Commit { writes: vec![write], ends: vec![] }).unwrap()
+        self.apply(Event::Commit { writes: vec![write], ends: vec![], backfill: false }).unwrap()
     }
 
     pub fn end_of(&mut self, date: SlotDate) -> Effects {
-        self.apply(Event::Commit { writes: vec![], ends: vec![date] }).unwrap()
+        self.apply(Event::Commit { writes: vec![], ends: vec![date], backfill: false }).unwrap()
     }
 
     pub fn start(&mut self, bundle: BundleId) -> Result<Started, GraphError> {
         let run = RunId(self.next_run);
-        let started = self.apply(Event::Start { bundle, run })?.started.unwrap();
+        let started = self.apply(Event::Start { bundle, run, batch: run })?.started.unwrap();
         assert_eq!(started.run, run);
         Ok(started)
     }
@@ -379,12 +387,18 @@ struct Looked {
     /// By cell.
     states: BTreeMap<CellId, (State, u64)>,
     ready: Vec<BundleId>,
+    /// Of those, the ones that anything live overtakes.
+    backfill: BTreeSet<BundleId>,
 }
 
 impl Looked {
     fn at(graph: &Graph) -> Looked {
         let look = |cell| (cell, graph.cell_info(cell).map(|info| (info.state, info.g)).unwrap());
-        Looked { states: graph.cells().map(look).collect(), ready: graph.ready().collect() }
+        let is_backfill =
+            |bundle: &BundleId| order::Lane::of(graph.bundles[bundle.at()].order) == order::Lane::Backfill;
+        let ready: Vec<BundleId> = graph.ready().collect();
+        let backfill = ready.iter().copied().filter(is_backfill).collect();
+        Looked { states: graph.cells().map(look).collect(), ready, backfill }
     }
 
     /// Effects lead from what was to what is: transitions from state to state, generations by ones and by content
@@ -411,11 +425,14 @@ impl Looked {
             assert_eq!(self.states[&cell], (info.state, info.g), "every change of {cell} is told");
         }
         let queue: Vec<BundleId> = graph.ready().collect();
-        let (old, new): (Vec<BundleId>, Vec<BundleId>) =
+        let (mut old, new): (Vec<BundleId>, Vec<BundleId>) =
             queue.iter().partition(|bundle| self.ready.contains(bundle));
         let told: BTreeSet<BundleId> = effects.ready.iter().copied().collect();
         assert_eq!(new.into_iter().collect::<BTreeSet<_>>(), told, "what became ready is told");
         self.ready.retain(|bundle| queue.contains(bundle));
+        // What was a backfill and changes now may be one no more.
+        old.retain(|bundle| !self.backfill.contains(bundle));
+        self.ready.retain(|bundle| !self.backfill.contains(bundle));
         assert_eq!(old, self.ready, "what waits stays in its order");
     }
 }
@@ -427,7 +444,8 @@ fn twin_every() -> u64 {
 
 /// The leaves of a tree of reasons are root events.
 fn check_leaves(why: &Why) {
-    const ROOTS: [&str; 17] = [
+    const ROOTS: [&str; 18] = [
+        "is tried again later",
         "was retracted at seq",
         "was deregistered",
         "was told to run again",

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use underbelly_storage::Timestamp;
+
 use super::super::super::*;
 use super::join::EdgeName;
 use super::reads::{BESIDE, Reported};
@@ -64,6 +66,10 @@ pub(super) struct Work {
     /// Its last run ended while its inputs moved, and it has not settled since.
     pub lagging: bool,
     pub interrupted: u32,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Before this it does not start.
+    pub waits: Option<Timestamp>,
     pub runs: u64,
     pub outputs: BTreeSet<CellName>,
     /// What its last run has read beside its inputs.
@@ -110,7 +116,11 @@ impl Producer {
 
     /// Whether its bundles wait for all that may still be made.
     pub fn awaits_all(&self) -> bool {
-        matches!(self.definition.group, Group::By { when: When::Complete, .. })
+        matches!(self.definition.group, Group::By { when: When::Complete, .. }) || self.is_dependent()
+    }
+
+    pub fn is_dependent(&self) -> bool {
+        self.definition.proxy.trigger == Trigger::Dependent
     }
 
     pub fn is_group(&self) -> bool {
@@ -139,6 +149,8 @@ pub(in super::super) struct Oracle {
 pub(in super::super) struct Subject {
     pub cell: Option<CellName>,
     pub bundle: Option<BundleName>,
+    /// The commit time.
+    pub now: Timestamp,
     /// Of each output, the edges on which it rests if not on all.
     pub uses: Vec<Option<BTreeSet<EdgeName>>>,
     /// Groups that came to be within the event, though nothing need be left in them behind it: in which order members come
@@ -268,7 +280,23 @@ impl Facts {
         work.lagging = true;
         work.ending = Some(ending);
         work.interrupted = 0;
+        work.waits = None;
+        work.failures = if ending == Ending::Failed { work.failures + 1 } else { 0 };
         given
+    }
+
+    /// Whether a run gave nothing and its bundle is to be tried again: its attempts are not used up.
+    fn is_set_back(&mut self, name: &BundleName, outcome: &Outcome, now: Timestamp) -> bool {
+        let Outcome::Again { why, until, .. } = outcome else { return false };
+        let attempts = self.producers[name.0.at()].definition.retry.max_attempts;
+        let work = self.works.get_mut(name).unwrap();
+        if *why == Setback::Failed && work.failures + 1 >= attempts {
+            return false;
+        }
+        work.failures += u32::from(*why == Setback::Failed);
+        work.waits = Some(*until).filter(|until| *until > now);
+        (work.running, work.interrupted) = (None, 0);
+        true
     }
 
     /// Takes a producer out: its bundles are no more, and nobody has what they gave.
@@ -316,7 +344,7 @@ impl Oracle {
                 facts.producers[id.at()].attached = true;
             }
             Event::Reopen => given = facts.reopen(),
-            Event::Commit { writes, ends } => given = facts.commit(writes, ends),
+            Event::Commit { writes, ends, .. } => given = facts.commit(writes, ends),
             Event::Start { run, .. } => {
                 let name = subject.bundle.unwrap();
                 let read = facts.read_now(&self.shown, &name);
@@ -327,11 +355,15 @@ impl Oracle {
             Event::End { run, outcome, reads, .. } => {
                 let name = facts.run(*run).unwrap().clone();
                 let mut read = facts.works[&name].running.clone().unwrap().read;
-                facts.report(&name, &mut read, reads);
+                if !facts.is_set_back(&name, outcome, subject.now) {
+                    facts.report(&name, &mut read, reads);
+                }
                 given = match outcome {
                     Outcome::Data(outputs) => facts.finish(&name, read, Ending::Data, outputs, &subject.uses),
                     Outcome::Declined(_) => facts.finish(&name, read, Ending::Declined, &[], &[]),
                     Outcome::Failed(_) => facts.finish(&name, read, Ending::Failed, &[], &[]),
+                    Outcome::Again { .. } if facts.works[&name].running.is_none() => Results::new(),
+                    Outcome::Again { .. } => facts.finish(&name, read, Ending::Failed, &[], &[]),
                 };
             }
             Event::Retract { priority, .. } => {
@@ -342,11 +374,18 @@ impl Oracle {
             Event::Force(_) => {
                 let work = facts.works.get_mut(&subject.bundle.unwrap()).unwrap();
                 (work.forced, work.acknowledged, work.interrupted) = (true, false, 0);
+                (work.failures, work.waits) = (0, None);
             }
             Event::Cancel { .. } => {
                 let name = subject.bundle.unwrap();
                 let read = facts.read_so_far(&self.shown, &name);
                 given = facts.finish(&name, read, Ending::Cancelled, &[], &[]);
+            }
+            Event::Tick => {
+                facts
+                    .works
+                    .values_mut()
+                    .for_each(|work| work.waits = work.waits.filter(|at| *at > subject.now));
             }
             Event::Deregister(id) => facts.deregister(*id),
         }
@@ -500,7 +539,11 @@ impl Oracle {
     /// Bundles that a source keeps awake if it never rests, at any distance, but for groups, which wait for the end
     /// of their scope, and what has inputs that come and go. The graph is at rest.
     pub fn behind(&self, source: &CellName, priority: i32) -> BTreeSet<BundleName> {
-        let choosy = |name: &BundleName| self.facts.producers[name.0.at()].is_group() || self.is_choosy(name);
+        let waits = |name: &BundleName| {
+            let producer = &self.facts.producers[name.0.at()];
+            producer.is_group() || producer.is_dependent()
+        };
+        let choosy = |name: &BundleName| waits(name) || self.is_choosy(name);
         let awake = |cell: &CellName, bundles: &BTreeSet<BundleName>| {
             let effective = self.shown.cells[cell].standing.effective;
             let candidate = effective.map(|effective| &self.facts.cells[cell].candidates[&effective]);

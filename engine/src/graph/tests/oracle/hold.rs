@@ -48,10 +48,16 @@ impl Facts {
     pub fn ancestors(&self, name: &BundleName, of_group: bool) -> Vec<Ancestor> {
         let producer = &self.producers[name.0.at()];
         let values: BTreeMap<&String, &Value> = producer.columns.iter().zip(name.2.values()).collect();
-        let own: Carried = producer.columns.iter().map(|column| (column.clone(), column.clone())).collect();
+        let mut own: Carried =
+            producer.columns.iter().map(|column| (column.clone(), column.clone())).collect();
+        if of_group && producer.is_dependent() {
+            own.clear();
+        }
         let mut found = Found::new();
         for (at, port) in (0..).zip(&producer.inputs) {
-            if (port.mode == Mode::Required) == of_group && (!of_group || producer.is_group()) {
+            if (port.mode == Mode::Required) == of_group
+                && (!of_group || producer.is_group() || producer.is_dependent())
+            {
                 self.climb(name.0, at, 0, &own, &mut found);
             }
         }

@@ -207,11 +207,15 @@ impl Settling<'_> {
         let (mut counts, mut of_all) = (Counts::default(), Counts::default());
         let held = Class { maybe: true, held: true, ..Class::default() };
         let held = held_by.first().map(|_| &held);
+        // Of a dependent producer, work of the date holds a start and says nothing of what is there.
+        let barred = Class { held: true, ..Class::default() };
+        let is_barred = open > 0 && !self.facts.producers[name.0.at()].is_group();
+        let held = held.into_iter().chain(is_barred.then_some(&barred));
         let producer = &self.facts.producers[name.0.at()];
         let exclusive = edges.iter().filter(|(at, _)| producer.port(*at).mode == Mode::Exclusive);
         let exclusive: BTreeSet<EdgeName> = exclusive.cloned().collect();
         let barring = exclusive.iter().map(|edge| &cells[edge]);
-        above.values().chain(held).chain(barring).for_each(|class| of_all.add(*class));
+        above.values().chain(held.clone()).chain(barring).for_each(|class| of_all.add(*class));
         let classes = cells.values().chain(scopes.values()).chain(above.values()).chain(held);
         classes.for_each(|class| counts.add(*class));
         let status = self.status(name, &work, counts);
@@ -353,7 +357,10 @@ impl Settling<'_> {
         match work.ending {
             _ if work.running.is_some() => PStatus::Processing,
             _ if has_work && !work.acknowledged => PStatus::Notified,
-            _ if has_work && counts.held == 0 && !counts.forbid() && closed => PStatus::Ready,
+            _ if has_work && counts.held == 0 && !counts.forbid() && closed => match work.waits {
+                Some(_) => PStatus::RetryWait,
+                None => PStatus::Ready,
+            },
             _ if has_work || counts.forbid() => PStatus::Parked,
             Some(Ending::Data) => PStatus::Done,
             Some(Ending::Declined) => PStatus::Declined,
@@ -423,7 +430,7 @@ impl Counts {
 
 /// Ready, processing or waiting to be tried again, or not acknowledged: what keeps a scope open.
 fn is_open(status: PStatus) -> bool {
-    matches!(status, PStatus::Ready | PStatus::Processing | PStatus::Notified)
+    matches!(status, PStatus::Ready | PStatus::Processing | PStatus::Notified | PStatus::RetryWait)
 }
 
 impl Shown {
@@ -479,7 +486,7 @@ impl Shown {
 
     fn is_unsettled(&self, candidate: &Candidate) -> bool {
         self.owner(candidate).is_some_and(|owner| {
-            let active = matches!(owner.status, PStatus::Ready | PStatus::Processing);
+            let active = matches!(owner.status, PStatus::Ready | PStatus::Processing | PStatus::RetryWait);
             let counts = self.counts(candidate);
             !counts.forbid() && (counts.is_moving() || owner.forced || active)
         })
@@ -539,7 +546,9 @@ impl Oracle {
             State::Stale
         } else if statuses.clone().any(|status| status == PStatus::Notified) {
             State::Updated
-        } else if statuses.any(|status| matches!(status, PStatus::Ready | PStatus::Processing)) {
+        } else if statuses
+            .any(|status| matches!(status, PStatus::Ready | PStatus::Processing | PStatus::RetryWait))
+        {
             State::Pending
         } else {
             State::Current

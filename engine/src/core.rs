@@ -46,9 +46,6 @@ const LOG_LOOK_TRANSACTIONS: u64 = 4096;
 /// Looks at a lock of the state that is taken before a commit waits in line for it.
 const STATE_TRIES: u32 = 4;
 
-/// Most bundles of a batch that are started at once.
-const BATCH_ADMISSIONS_MAX: usize = 1024;
-
 /// Pauses of the processor between two of them; some microseconds.
 const STATE_PAUSES: u32 = 200;
 
@@ -301,10 +298,12 @@ impl Core {
         let is_heard = !effects.transitions.is_empty()
             || !effects.ready.is_empty()
             || !variables.is_empty()
+            || effects.freed
             || matches!(&operations.event, Some(Event::End { outcome: Outcome::Again { .. }, .. }));
         let publication = is_heard.then(|| Publication {
             sequenced: self.options.clock.instant(),
             due: state.graph.next_due(),
+            freed: effects.freed,
             transitions: effects.transitions.clone(),
             ready: effects.ready.clone(),
             variables,
@@ -410,30 +409,35 @@ impl Core {
         let _folder = self.enter()?;
         let mut admissions = vec![self.log.admit(START_BYTES_MAX)?];
         loop {
-            let now = self.options.clock.now();
             let mut state = self.sound_state()?;
+            // Commit times may be ahead of the clock, and what waits counts from one.
+            let now = self.options.clock.now().max(state.time);
             if state.graph.is_tick_due(now) {
                 self.follow(&mut state, Event::Tick, now, admissions.pop())?;
             }
-            let mut bundles = state.graph.next_batch(now);
+            let bundles = state.graph.next_batch(now);
             if bundles.is_empty() {
                 return Ok(None);
             }
-            if admissions.len() < bundles.len().min(BATCH_ADMISSIONS_MAX) {
+            if admissions.len() < bundles.len() {
                 // Nobody waits for the log under the lock.
                 drop(state);
-                while admissions.len() < bundles.len().min(BATCH_ADMISSIONS_MAX) {
+                while admissions.len() < bundles.len() {
                     admissions.push(self.log.admit(START_BYTES_MAX)?);
                 }
                 continue;
             }
-            bundles.truncate(admissions.len());
             let snapshot = Snapshot::at(self.view.base(), state.head);
             let batch = RunId(state.next_run);
             let mut started = Vec::with_capacity(bundles.len());
             for bundle in bundles {
                 let event = Event::Start { bundle, run: RunId(state.next_run), batch };
-                started.extend(self.follow(&mut state, event, now, admissions.pop())?.started);
+                match self.follow(&mut state, event, now, admissions.pop()) {
+                    Ok(effects) => started.extend(effects.started),
+                    Err(error) if started.is_empty() => return Err(error),
+                    // Those that were started are to be run.
+                    Err(_) => break,
+                }
             }
             return Ok(Some((started, snapshot)));
         }

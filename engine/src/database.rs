@@ -90,6 +90,9 @@ pub struct Status {
     pub recovery: RecoveryReport,
 }
 
+/// How often whoever waits without workers looks at the clock.
+const CLOCK_LOOK: Duration = Duration::from_millis(5);
+
 impl Database {
     /// Makes a database in a folder that is empty or not there, and opens it.
     ///
@@ -403,7 +406,7 @@ impl Database {
         Ok(ended)
     }
 
-    /// Waits until no bundle is ready and no run is in flight, and that is durable; false when `timeout` has passed
+    /// Waits until no bundle is ready or waits to be tried again and no run is in flight, and that is durable; false when `timeout` has passed
     /// before. Without [`workers`](Options::workers) it does first what [`Database::run_ready`] does, and is false where
     /// that fails.
     ///
@@ -411,16 +414,16 @@ impl Database {
     /// left but the log failed before that was durable. A closed database without work left is idle. A `timeout` of
     /// zero asks without waiting for work.
     pub fn wait_idle(&self, timeout: Duration) -> bool {
-        if self.core().options.workers == 0 && self.run_ready().is_err() {
-            return false;
-        }
         // A time beyond the clock's end is no deadline.
         let deadline = Instant::now().checked_add(timeout);
         loop {
+            if self.core().options.workers == 0 && self.run_ready().is_err() {
+                return false;
+            }
             let visible = self.core().signals.visible();
-            let idle_at = {
+            let (idle_at, is_timed) = {
                 let state = self.core().state();
-                state.graph.idle().then_some(state.head)
+                (state.graph.idle().then_some(state.head), state.graph.next_due().is_some())
             };
             if let Some(head) = idle_at {
                 return self.core().log.wait(head).is_ok();
@@ -430,7 +433,9 @@ impl Database {
             if left.is_zero() || self.core().signals.is_hung_up() || !is_sound {
                 return false;
             }
-            self.core().signals.wait_beyond(visible, left);
+            // Without workers nobody else looks at the clock.
+            let looks = self.core().options.workers == 0 && is_timed;
+            self.core().signals.wait_beyond(visible, if looks { left.min(CLOCK_LOOK) } else { left });
         }
     }
 

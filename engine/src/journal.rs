@@ -260,11 +260,11 @@ fn events(event: Event, does: &mut Vec<String>) {
             Outcome::Data(outputs) => format!("end run {} with {} outputs", run.0, outputs.len()),
             Outcome::Declined(reason) => format!("run {} declined: {reason}", run.0),
             Outcome::Failed(reason) => format!("run {} failed: {reason}", run.0),
-            Outcome::Again { why: Setback::Rejected, message, until } => {
-                format!("run {} was rejected, again at {until}: {message}", run.0)
+            Outcome::Again { why: Setback::Rejected, message, wait } => {
+                format!("run {} was rejected, again after {wait:?}: {message}", run.0)
             }
-            Outcome::Again { why: Setback::Failed, message, until } => {
-                format!("run {} failed, again at {until}: {message}", run.0)
+            Outcome::Again { why: Setback::Failed, message, wait } => {
+                format!("run {} failed, again after {wait:?}: {message}", run.0)
             }
             Outcome::Again { why: Setback::Halved(most), message, .. } => {
                 format!("the batch of run {} died, again with {most} at most: {message}", run.0)

@@ -20,6 +20,8 @@ pub(crate) struct Publication {
     pub sequenced: Instant,
     /// The earliest time for which something waits.
     pub due: Option<Timestamp>,
+    /// A producer that was at its limit may start a batch again.
+    pub freed: bool,
     pub transitions: Vec<Transition>,
     pub ready: Vec<BundleId>,
     /// Variables that it changed.
@@ -270,7 +272,7 @@ impl Publisher<Publication> for Arc<Signals> {
         for publication in publications {
             let now = self.clock.instant();
             self.latencies.lock().unwrap_or_else(PoisonError::into_inner).note(&publication, now);
-            is_work |= !publication.ready.is_empty();
+            is_work |= publication.freed || !publication.ready.is_empty();
             due = publication.due;
         }
         self.wake();

@@ -289,6 +289,11 @@ impl Transaction {
         self.batch.remove_variable(scope, name);
     }
 
+    /// Says that what it puts into slots is history. See [`Batch::backfill`].
+    pub fn backfill(&mut self) {
+        self.batch.backfill();
+    }
+
     /// Declares the end of a date. See [`Batch::end_of`].
     pub fn end_of(&mut self, date: impl Into<SlotDate>) {
         self.batch.end_of(date);

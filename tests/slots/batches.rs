@@ -51,7 +51,7 @@ fn outcomes(db: &Database) -> Vec<(String, Option<String>)> {
 #[test]
 fn a_retry_waits_for_its_time_across_a_restart() {
     let (disk, clock, db) = driven();
-    let retry = Retry { max_attempts: 4, backoff: seconds(10), max_backoff: seconds(100) };
+    let retry = Retry::new(4, seconds(10), seconds(100));
     let definition = ProducerDefinition::new("fetch").requires("A").provides("B").retry(retry);
     let calls = Arc::new(AtomicUsize::new(0));
     let closure = |calls: Arc<AtomicUsize>| {
@@ -92,7 +92,7 @@ fn a_retry_waits_for_its_time_across_a_restart() {
 #[test]
 fn when_attempts_are_used_up_the_failure_stands() {
     let (_, clock, db) = driven();
-    let retry = Retry { max_attempts: 2, backoff: seconds(1), max_backoff: seconds(1) };
+    let retry = Retry::new(2, seconds(1), seconds(1));
     let definition = ProducerDefinition::new("fetch").requires("A").provides("B").retry(retry);
     db.register(definition, |_| Err(Failure::retry("the line is down"))).unwrap();
     put(&db, "A", "x", 1);
@@ -103,7 +103,7 @@ fn when_attempts_are_used_up_the_failure_stands() {
     let down = Some("the line is down".to_string());
     assert_eq!(outcomes(&db), [("retry".to_string(), down.clone()), ("failed".to_string(), down)]);
     let why = db.why("B", day(), ["x"]).unwrap().to_string();
-    assert!(why.contains("the line is down (2 attempts)"), "{why}");
+    assert!(why.contains("the line is down (attempts used up: 2)"), "{why}");
 }
 
 /// Threads wait for the time and not for a caller.
@@ -113,7 +113,7 @@ fn a_worker_tries_again_by_itself() {
     for name in ["A", "B"] {
         db.define_slot(counter_slot(name)).unwrap();
     }
-    let retry = Retry { backoff: Duration::from_millis(5), ..Retry::default() };
+    let retry = Retry::new(5, Duration::from_millis(5), Duration::from_secs(1));
     let definition = ProducerDefinition::new("fetch").requires("A").provides("B").retry(retry);
     let calls = AtomicUsize::new(0);
     db.register(definition, move |run| match calls.fetch_add(1, Ordering::SeqCst) {
@@ -133,6 +133,51 @@ fn a_worker_tries_again_by_itself() {
     put(&db, "A", "y", 4);
     assert!(db.wait_idle(seconds(60)));
     assert_eq!((get(&db, "D", "x"), get(&db, "D", "y")), (Some(1), Some(1)));
+}
+
+/// What is tried again waits from the commit of its failure, which may be ahead of the clock: what is rejected is no endless loop.
+#[test]
+fn a_clock_that_goes_back_takes_no_wait_away() {
+    let (_, clock, db) = driven();
+    db.register(ProducerDefinition::new("b").requires("A").provides("B"), |_| {
+        Err(Failure::rejected("too busy"))
+    })
+    .unwrap();
+    clock.set(Timestamp(3_600_000_000_000));
+    put(&db, "A", "x", 1);
+    clock.set(Timestamp(0));
+    assert_eq!(db.run_ready().unwrap(), 1);
+    assert_eq!(db.run_ready().unwrap(), 0);
+}
+
+/// A run that hangs holds up those behind it until it is cancelled, and not longer.
+#[test]
+fn what_is_cancelled_makes_room() {
+    let (_, db) = underbelly_tests::in_memory().unwrap();
+    for name in ["A", "B"] {
+        db.define_slot(counter_slot(name)).unwrap();
+    }
+    let (free, hang) = std::sync::mpsc::channel::<()>();
+    let (begun, begins) = std::sync::mpsc::channel::<()>();
+    let hang = Mutex::new(hang);
+    let definition = ProducerDefinition::new("b").requires("A").provides("B").max_running(1);
+    db.register(definition, move |run| {
+        if run.key("name") == Some(&"hangs".into()) {
+            begun.send(()).unwrap();
+            let _freed = hang.lock().unwrap().recv();
+        }
+        twice(run)
+    })
+    .unwrap();
+    put(&db, "A", "hangs", 1);
+    begins.recv().unwrap();
+    put(&db, "A", "x", 4);
+    assert_eq!(get(&db, "B", "x"), None);
+    db.cancel("b", day(), ["hangs"], "it hangs").unwrap();
+    let idle = db.wait_idle(seconds(60));
+    free.send(()).unwrap();
+    assert!(idle);
+    assert_eq!(get(&db, "B", "x"), Some(8));
 }
 
 /// MIN_BATCH, MAX_WAIT_TIME and MAX_BATCH, as the closure sees them: one call for each batch, results for each run.

@@ -1,7 +1,8 @@
 //! Events become facts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use underbelly_storage::Timestamp;
 
@@ -22,6 +23,9 @@ use super::reads::REPORTED;
 use super::register::Known;
 use super::state::State;
 use super::{Graph, INTERRUPTIONS_MAX};
+
+/// Most bundles that one tick has start.
+const TICK_BUNDLES_MAX: usize = 256;
 
 /// The name under which clients' commits appear.
 pub(super) const CLIENT: &str = "client";
@@ -59,7 +63,9 @@ impl Graph {
             Event::Attach { producer, host } => self.attach(&mut pass, *producer, host.as_ref()),
             Event::Reopen => self.reopen(&mut pass),
             Event::Commit { writes, ends, backfill } => {
-                pass.lane = Some(if *backfill { Lane::Backfill } else { Lane::Live });
+                // An end alone makes no work of its own.
+                let lane = if *backfill { Lane::Backfill } else { Lane::Live };
+                pass.lane = Some(lane).filter(|_| !writes.is_empty());
                 self.commit(&mut pass, writes, ends);
             }
             Event::Start { bundle, run, batch } => self.start(&mut pass, *bundle, *run, *batch),
@@ -94,13 +100,25 @@ impl Graph {
                 self.producer_mut(ProducerId(at as u32)).attached = false;
             }
         }
-        for bundle in self.ready().collect::<Vec<_>>() {
-            self.touch_bundle(pass, bundle);
+        for bundle in self.producers.iter().flat_map(|producer| producer.all_ready()) {
+            self.touch_bundle(pass, bundle.1);
         }
-        self.producers.iter_mut().for_each(|producer| producer.batches.clear());
+        let mut batches: BTreeMap<RunId, u32> = BTreeMap::new();
+        for producer in &mut self.producers {
+            batches.append(&mut producer.batches);
+        }
+        (0..self.producers.len() as u32).for_each(|producer| self.restand(ProducerId(producer)));
         for (run, id) in std::mem::take(&mut self.runs) {
             let bundle = self.bundle_mut(id);
-            bundle.interrupted += 1;
+            let beside = bundle.running.as_ref().and_then(|claim| batches.get(&claim.batch)).copied();
+            match beside {
+                // Another of the batch may have cut it off: next time they are fewer.
+                Some(beside @ 2..) => {
+                    bundle.setbacks.get_or_insert_default().batch_max = beside - beside / 2;
+                }
+                _ => bundle.interrupted += 1,
+            }
+            let bundle = &self.bundles[id.at()];
             let in_a_row = bundle.interrupted;
             pass.effects.interrupted.push(Interrupted { run, bundle: id, in_a_row });
             if in_a_row >= INTERRUPTIONS_MAX {
@@ -210,31 +228,35 @@ impl Graph {
         bundle.running = Some(Box::new(claim));
         bundle.runs += 1;
         let producer = bundle.producer;
-        let producer = &mut self.producers[producer.at()];
+        let of = producer;
+        let producer = &mut self.producers[of.at()];
         producer.runs += 1;
         *producer.batches.entry(batch).or_default() += 1;
         self.runs.insert(run, id);
+        self.restand(of);
         self.touch_bundle(pass, id);
     }
 
     fn end(&mut self, pass: &mut Pass, run: RunId, outcome: &Outcome, reads: &[Read]) {
         let Some(id) = self.runs.get(&run).copied() else { return };
         let producer = self.bundles[id.at()].producer;
-        pass.lane = Some(Lane::of(self.bundles[id.at()].order));
-        self.leave_batch(id);
+        pass.lane = Some(self.tallies[id.at()].lane);
+        self.leave_batch(pass, id);
         self.runs.remove(&run);
         let (ending, outputs): (_, &[OutputWrite]) = match outcome {
             Outcome::Data(outputs) => (Ending::Data, outputs),
             Outcome::Declined(reason) => (Ending::Declined(reason.as_str().into()), &[]),
             Outcome::Failed(message) => (Ending::Failed(message.as_str().into()), &[]),
-            Outcome::Again { why, message, until } => match self.set_back(pass, id, *why, message, *until) {
-                Some(ending) => (ending, &[]),
-                None => {
+            Outcome::Again { why, message, wait } => {
+                if self.is_set_back(id, outcome) {
+                    self.set_back(pass, id, *why, message, *wait);
                     let (outputs, absent) = (Vec::new(), Vec::new());
                     pass.effects.ended = Some(Ended { run, bundle: id, producer, outputs, absent });
                     return;
                 }
-            },
+                let attempts = self.producers[producer.at()].definition.retry.max_attempts;
+                (Ending::Failed(format!("{message} (attempts used up: {attempts})").into()), &[])
+            }
         };
         if !reads.is_empty() || self.bundles[id.at()].reported.is_some() {
             let reported = self.report(pass, id, reads);
@@ -248,45 +270,30 @@ impl Graph {
         pass.effects.ended = Some(Ended { run, bundle: id, producer, outputs, absent });
     }
 
-    /// A run gave nothing: its bundle waits, unless its attempts are used up. Then how it ended.
-    fn set_back(
-        &mut self,
-        pass: &mut Pass,
-        id: BundleId,
-        why: Setback,
-        message: &str,
-        until: Timestamp,
-    ) -> Option<Ending> {
-        let attempts_max = self.producers[self.tallies[id.at()].producer.at()].definition.retry.max_attempts;
+    /// A run gave nothing: its bundle waits to be tried again.
+    fn set_back(&mut self, pass: &mut Pass, id: BundleId, why: Setback, message: &str, wait: Duration) {
         let bundle = self.bundle_mut(id);
         let setbacks = bundle.setbacks.get_or_insert_default();
-        let attempts = setbacks.attempts.saturating_add(1);
         match why {
-            Setback::Failed if attempts >= attempts_max => {
-                let times = if attempts == 1 { "" } else { "s" };
-                return Some(Ending::Failed(format!("{message} ({attempts} attempt{times})").into()));
-            }
-            Setback::Failed => setbacks.attempts = attempts,
+            Setback::Failed => setbacks.attempts = setbacks.attempts.saturating_add(1),
             Setback::Rejected => {}
             Setback::Halved(most) => setbacks.batch_max = most.max(1),
         }
         setbacks.message = Some(message.into());
-        // What waits for a time that has come does not wait.
-        setbacks.until = Some(until).filter(|until| *until > pass.moment.time);
+        let wait = i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX);
+        setbacks.until = (wait > 0).then_some(Timestamp(pass.moment.time.0.saturating_add(wait)));
         bundle.running = None;
         bundle.interrupted = 0;
         if let Some(until) = bundle.until() {
             self.backing_off.insert((until, id));
         }
         self.touch_bundle(pass, id);
-        None
     }
 
-    /// Has bundles start whose time has come.
+    /// Has bundles start whose time has come, those first that have waited for the earliest.
     fn tick(&mut self, pass: &mut Pass) {
-        let due: Vec<BundleId> =
-            self.backing_off.range(..=(pass.moment.time, BundleId(u32::MAX))).map(|(_, id)| *id).collect();
-        for id in due {
+        let due = self.backing_off.range(..=(pass.moment.time, BundleId(u32::MAX)));
+        for id in due.map(|(_, id)| *id).take(TICK_BUNDLES_MAX).collect::<Vec<_>>() {
             self.stop_waiting(id);
             self.touch_bundle(pass, id);
         }
@@ -302,14 +309,17 @@ impl Graph {
     }
 
     /// A run in flight is one no more: its batch has one fewer.
-    pub(super) fn leave_batch(&mut self, id: BundleId) {
+    pub(super) fn leave_batch(&mut self, pass: &mut Pass, id: BundleId) {
         let bundle = &self.bundles[id.at()];
         let Some(claim) = &bundle.running else { return };
-        let batches = &mut self.producers[bundle.producer.at()].batches;
+        let producer = bundle.producer;
+        let batches = &mut self.producers[producer.at()].batches;
         if let Some(left) = batches.get_mut(&claim.batch) {
             *left -= 1;
             if *left == 0 {
-                batches.remove(&claim.batch);
+                pass.effects.freed |= !self.producers[producer.at()].has_room_for_more();
+                self.producers[producer.at()].batches.remove(&claim.batch);
+                self.restand(producer);
             }
         }
     }
@@ -324,6 +334,7 @@ impl Graph {
         outputs: &[OutputWrite],
     ) -> (Vec<CellId>, Vec<CellId>) {
         let order = self.next_order(pass);
+        self.set_order(id, order);
         let bundle = self.bundle_mut(id);
         let (producer, date) = (bundle.producer, bundle.date);
         let claim = bundle.running.take();
@@ -332,7 +343,6 @@ impl Graph {
         bundle.end_setbacks(&ending);
         bundle.forced = false;
         bundle.lagging = true;
-        bundle.order = order;
         let (mut known, mut given) = (BTreeSet::new(), Vec::new());
         let mut uses = false;
         let mut absent = Vec::new();

@@ -1,15 +1,40 @@
-//! What starts together: the queue of ready bundles, and which of them make a batch now.
+//! What starts together: the ready bundles of each producer, and which of them make a batch now.
+//!
+//! A producer stands among those that may start a batch now, or among those that may at a time, or nowhere: it has nothing
+//! ready, or no room. So finding the next batch costs nothing for producers that wait.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use underbelly_storage::Timestamp;
 
 use super::Graph;
-use super::bundle::Bundle;
 use super::definition::Trigger;
-use super::ids::{BundleId, ProducerId, RunId};
+use super::ids::{BundleId, ProducerId, RunId, SlotDate};
+use super::order::Lane;
 use super::producer::Producer;
 
-/// Since when a bundle is ready of which the batch died: it has waited.
-pub(super) const HAS_WAITED: Timestamp = Timestamp(i64::MIN);
+/// The ready bundles of a producer, while it is attached.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ready {
+    /// By kind: how many may be in its batch where one died, else 0; of a dependent producer the date; then the place in the queue.
+    bundles: BTreeMap<(u32, Option<SlotDate>, u64), BundleId>,
+    /// How many are of no batch that died.
+    fresh: usize,
+    /// These by the time since when they are ready, where they wait for others.
+    since: BTreeSet<(Timestamp, BundleId)>,
+    stand: Stand,
+}
+
+/// Where a producer stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stand {
+    #[default]
+    Nowhere,
+    /// It may start a batch, of which the first has this place in the queue.
+    Now(u64),
+    /// It may at this time.
+    At(Timestamp),
+}
 
 impl Producer {
     /// Whether its bundles wait for others.
@@ -22,106 +47,175 @@ impl Producer {
         self.batches.contains_key(&batch) || self.has_room_for_more()
     }
 
-    fn has_room_for_more(&self) -> bool {
+    pub fn has_room_for_more(&self) -> bool {
         (self.batches.len() as u64) < u64::from(self.definition.proxy.max_running)
+    }
+
+    /// The first ready bundle of a batch that died, else the first.
+    fn first_ready(&self) -> Option<((u32, Option<SlotDate>, u64), BundleId)> {
+        let halved = self.ready.bundles.range((1, None, 0)..).next();
+        halved.or_else(|| self.ready.bundles.first_key_value()).map(|(kind, bundle)| (*kind, *bundle))
+    }
+
+    /// Where it is to stand, as its ready bundles and its room are.
+    fn stand(&self) -> Stand {
+        let Some(((halved, _, order), _)) = self.first_ready().filter(|_| self.has_room_for_more()) else {
+            return Stand::Nowhere;
+        };
+        match self.definition.proxy.trigger {
+            Trigger::Independent { min_batch, max_wait_time }
+                if halved == 0 && self.ready.fresh < min_batch as usize =>
+            {
+                let oldest = self.ready.since.first().map_or(i64::MIN, |(since, _)| since.0);
+                let wait = i64::try_from(max_wait_time.as_nanos()).unwrap_or(i64::MAX);
+                Stand::At(Timestamp(oldest.saturating_add(wait)))
+            }
+            _ => Stand::Now(order),
+        }
+    }
+
+    /// The bundles that it starts together: those of a batch that died by themselves, of a dependent producer those of one
+    /// date, and of a backfill no more than it waits for.
+    fn batch(&self) -> Vec<BundleId> {
+        let Some(((halved, date, first), _)) = self.first_ready() else { return Vec::new() };
+        let proxy = self.definition.proxy;
+        let size = if halved > 0 { halved.min(proxy.max_batch) } else { proxy.max_batch };
+        let min = match proxy.trigger {
+            Trigger::Independent { min_batch, .. } => min_batch as usize,
+            Trigger::Dependent => 0,
+        };
+        let kind = (halved, date, first)..=(halved, date, u64::MAX);
+        let lane = Lane::of(first);
+        let mut batch = Vec::new();
+        for ((.., order), bundle) in self.ready.bundles.range(kind).take(size as usize) {
+            if batch.len() >= min && Lane::of(*order) != lane {
+                break;
+            }
+            batch.push(*bundle);
+        }
+        batch
+    }
+
+    /// Why its ready bundles do not start.
+    pub fn waits_for(&self) -> Option<String> {
+        match self.ready.stand {
+            _ if !self.has_room_for_more() => {
+                Some(format!("{} batches are in work, and no more may be", self.batches.len()))
+            }
+            Stand::At(until) => {
+                let Trigger::Independent { min_batch, .. } = self.definition.proxy.trigger else {
+                    return None;
+                };
+                Some(format!("MIN_BATCH: {} of {min_batch} are ready; until {until}", self.ready.fresh))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether none of its bundles is ready.
+    pub fn has_none_ready(&self) -> bool {
+        self.ready.bundles.is_empty()
+    }
+
+    /// Its ready bundles, each with its place in the queue.
+    pub fn all_ready(&self) -> impl Iterator<Item = (u64, BundleId)> + '_ {
+        self.ready.bundles.iter().map(|((.., order), bundle)| (*order, *bundle))
     }
 }
 
 impl Graph {
+    /// How a ready bundle stands in its producer's queue.
+    fn kind(&self, id: BundleId) -> (u32, Option<SlotDate>, u64) {
+        let bundle = &self.bundles[id.at()];
+        let dependent = self.producers[bundle.producer.at()].is_dependent();
+        (bundle.halved(), dependent.then_some(bundle.date), bundle.order)
+    }
+
     /// Puts a ready bundle of an attached producer into the queue; false where it is there.
     pub(super) fn enter_queue(&mut self, id: BundleId) -> bool {
-        let bundle = &self.bundles[id.at()];
-        let (order, producer, since) = (bundle.order, bundle.producer, bundle.ready_at);
-        let target = &mut self.producers[producer.at()];
-        if target.gathers() {
-            target.ready_since.insert((since, id));
+        let (kind, since) = (self.kind(id), self.bundles[id.at()].ready_at);
+        let producer = self.tallies[id.at()].producer;
+        let owner = &mut self.producers[producer.at()];
+        if owner.ready.bundles.insert(kind, id).is_some() {
+            return false;
         }
-        self.move_head(producer, |ready| ready.insert(order, id).is_none())
+        if kind.0 == 0 {
+            owner.ready.fresh += 1;
+            if owner.gathers() {
+                owner.ready.since.insert((since, id));
+            }
+        }
+        self.restand(producer);
+        true
     }
 
     /// Takes a bundle out of the queue; false where it is not there.
     pub(super) fn leave_queue(&mut self, id: BundleId) -> bool {
-        let bundle = &self.bundles[id.at()];
-        let (order, producer, since) = (bundle.order, bundle.producer, bundle.ready_at);
-        self.producers[producer.at()].ready_since.remove(&(since, id));
-        self.move_head(producer, |ready| ready.remove(&order).is_some())
+        let (kind, since) = (self.kind(id), self.bundles[id.at()].ready_at);
+        let producer = self.tallies[id.at()].producer;
+        let ready = &mut self.producers[producer.at()].ready;
+        if ready.bundles.remove(&kind).is_none() {
+            return false;
+        }
+        if kind.0 == 0 {
+            ready.fresh -= 1;
+            ready.since.remove(&(since, id));
+        }
+        self.restand(producer);
+        true
     }
 
-    fn move_head(
-        &mut self,
-        id: ProducerId,
-        change: impl FnOnce(&mut std::collections::BTreeMap<u64, BundleId>) -> bool,
-    ) -> bool {
-        let ready = &mut self.producers[id.at()].ready;
-        let first = |ready: &std::collections::BTreeMap<u64, BundleId>| ready.keys().next().copied();
-        let before = first(ready);
-        let done = change(ready);
-        let now = first(ready);
-        if before != now {
-            if let Some(order) = before {
-                self.heads.remove(&(order, id));
-            }
-            self.heads.extend(now.map(|order| (order, id)));
+    /// The ready bundles or the room of a producer changed.
+    pub(super) fn restand(&mut self, id: ProducerId) {
+        let owner = &mut self.producers[id.at()];
+        let now = owner.stand();
+        let before = std::mem::replace(&mut owner.ready.stand, now);
+        if before == now {
+            return;
         }
-        done
+        match before {
+            Stand::Nowhere => {}
+            Stand::Now(order) => drop(self.firing.take(&(order, id))),
+            Stand::At(time) => drop(self.gathering.take(&(time, id))),
+        }
+        match now {
+            Stand::Nowhere => {}
+            Stand::Now(order) => self.firing.extend([(order, id)]),
+            Stand::At(time) => self.gathering.extend([(time, id)]),
+        }
     }
 
     /// The bundles that start together now: of the producers that may start some, those of the one whose first has waited
     /// longest. Empty where none may.
     pub fn next_batch(&self, now: Timestamp) -> Vec<BundleId> {
-        let batches = self.heads.iter().map(|(_, producer)| self.batch_of(*producer, now));
-        batches.into_iter().find(|batch| !batch.is_empty()).unwrap_or_default()
-    }
-
-    /// The bundles of a producer that start together now.
-    fn batch_of(&self, id: ProducerId, now: Timestamp) -> Vec<BundleId> {
-        let producer = &self.producers[id.at()];
-        let Some(first) = producer.ready.values().next() else { return Vec::new() };
-        if !producer.has_room_for_more() || Graph::fires_at(producer) > now {
-            return Vec::new();
-        }
-        let proxy = producer.definition.proxy;
-        let most = |bundle: &Bundle| bundle.batch_max(proxy.max_batch);
-        let first = &self.bundles[first.at()];
-        let size = most(first);
-        let fits = |id: &&BundleId| {
-            let bundle = &self.bundles[id.at()];
-            // Halves of a batch that died stay by themselves.
-            most(bundle) == size && (proxy.trigger != Trigger::Dependent || bundle.date == first.date)
-        };
-        producer.ready.values().filter(fits).take(size as usize).copied().collect()
-    }
-
-    /// When a producer with ready bundles starts the first of them, as far as they decide that.
-    fn fires_at(producer: &Producer) -> Timestamp {
-        match producer.definition.proxy.trigger {
-            Trigger::Independent { min_batch, max_wait_time }
-                if producer.ready.len() < min_batch as usize =>
-            {
-                let oldest = producer.ready_since.first().map_or(HAS_WAITED, |(since, _)| *since);
-                match oldest {
-                    HAS_WAITED => HAS_WAITED,
-                    Timestamp(since) => {
-                        let wait = i64::try_from(max_wait_time.as_nanos()).unwrap_or(i64::MAX);
-                        Timestamp(since.saturating_add(wait))
-                    }
-                }
-            }
-            _ => HAS_WAITED,
-        }
+        let aged = self.gathering.first().filter(|(time, _)| *time <= now);
+        let aged = aged.and_then(|(_, id)| Some((self.producers[id.at()].first_ready()?.0.2, *id)));
+        let first = self.firing.first().copied().into_iter().chain(aged).min();
+        first.map(|(_, producer)| self.producers[producer.at()].batch()).unwrap_or_default()
     }
 
     /// The earliest time at which something is due that no event brings about: a bundle that waited is tried again, or a batch
     /// starts because it has waited. Times that have passed are told too.
     pub fn next_due(&self) -> Option<Timestamp> {
         let retry = self.backing_off.first().map(|(until, _)| *until);
-        let waits = self.heads.iter().map(|(_, id)| &self.producers[id.at()]);
-        let waits = waits.filter(|producer| producer.has_room_for_more()).map(|p| Graph::fires_at(p));
-        retry.into_iter().chain(waits.filter(|at| *at > HAS_WAITED)).min()
+        let aged = self.gathering.first().map(|(time, _)| *time);
+        retry.into_iter().chain(aged).min()
     }
 
     /// Whether a bundle that waited is due to be tried again, for which there is [`super::Event::Tick`].
     pub fn is_tick_due(&self, now: Timestamp) -> bool {
         self.backing_off.first().is_some_and(|(until, _)| *until <= now)
+    }
+
+    /// The ready bundle of an attached producer that has waited longest, whether it may start or not.
+    pub fn next_ready(&self) -> Option<BundleId> {
+        self.producers.iter().flat_map(Producer::all_ready).min().map(|(_, bundle)| bundle)
+    }
+
+    /// All ready bundles of attached producers, the one that has waited longest first.
+    pub fn ready(&self) -> impl Iterator<Item = BundleId> + '_ {
+        let mut all: Vec<(u64, BundleId)> = self.producers.iter().flat_map(Producer::all_ready).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, bundle)| bundle)
     }
 }

@@ -13,6 +13,7 @@ use super::group::Members;
 use super::hold::Holding;
 use super::ids::{BundleId, ProducerId, RunId, SlotDate};
 use super::key::Key;
+use super::order::Lane;
 use super::reads::Reported;
 use super::state::PStatus;
 
@@ -72,6 +73,8 @@ pub(super) struct Tally {
     pub lift: u32,
     pub counters: Counters,
     pub status: PStatus,
+    /// The lane of its place in the queue.
+    pub lane: Lane,
     pub face: Face,
     /// What of its work holds others.
     pub holding: Holding,
@@ -92,6 +95,7 @@ impl Tally {
             lift: 0,
             counters: Counters::default(),
             status: PStatus::Parked,
+            lane: Lane::Live,
             face: Face::default(),
             holding: Holding::default(),
             has_outer: false,
@@ -213,10 +217,13 @@ impl Bundle {
     /// A result was left: data and a decision end all failures before; a failure is one more of them.
     pub fn end_setbacks(&mut self, ending: &Ending) {
         let attempts = self.setbacks.take().map_or(0, |setbacks| setbacks.attempts);
-        if let Ending::Failed(message) = ending {
-            let (attempts, message) = (attempts.saturating_add(1), Some(Arc::clone(message)));
-            self.setbacks = Some(Box::new(Setbacks { attempts, message, ..Setbacks::default() }));
-        }
+        let attempts = match ending {
+            Ending::Data | Ending::Declined(_) => return,
+            Ending::Failed(_) => attempts.saturating_add(1),
+            Ending::Cancelled(_) if attempts == 0 => return,
+            Ending::Cancelled(_) => attempts,
+        };
+        self.setbacks = Some(Box::new(Setbacks { attempts, ..Setbacks::default() }));
     }
 
     /// Before this it does not start.
@@ -224,12 +231,9 @@ impl Bundle {
         self.setbacks.as_ref().and_then(|setbacks| setbacks.until)
     }
 
-    /// Most bundles of a batch in which it runs, of those that its producer takes.
-    pub fn batch_max(&self, most: u32) -> u32 {
-        match self.setbacks.as_ref().map_or(0, |setbacks| setbacks.batch_max) {
-            0 => most,
-            halved => halved.min(most),
-        }
+    /// Most bundles of its next batch where the last one died; 0 where none did.
+    pub fn halved(&self) -> u32 {
+        self.setbacks.as_ref().map_or(0, |setbacks| setbacks.batch_max)
     }
 
     /// What its facts say of its work.

@@ -6,7 +6,7 @@ use super::Graph;
 use super::apply::CLIENT;
 use super::edges::EdgeKey;
 use super::error::GraphError;
-use super::event::{Event, Outcome, OutputWrite, Read, Used, Write};
+use super::event::{Event, Outcome, OutputWrite, Read, Setback, Used, Write};
 use super::ids::{BundleId, RunId, SlotId};
 use super::key::Key;
 use super::reads::REPORTED;
@@ -124,6 +124,10 @@ impl Graph {
             Outcome::Data(outputs) => outputs.as_slice(),
             Outcome::Declined(_) | Outcome::Failed(_) | Outcome::Again { .. } => &[],
         };
+        if self.is_set_back(*id, outcome) {
+            // What it has read is forgotten with it.
+            return Ok(());
+        }
         self.check_room(outputs.len().saturating_add(reads.len()))?;
         let mut seen = BTreeSet::new();
         for output in outputs {
@@ -139,6 +143,15 @@ impl Graph {
             }
         }
         self.check_reads(*id, outputs, reads)
+    }
+
+    /// Whether a run gives nothing and its bundle is to be tried again: its attempts are not used up.
+    pub(super) fn is_set_back(&self, id: BundleId, outcome: &Outcome) -> bool {
+        let Outcome::Again { why, .. } = outcome else { return false };
+        let bundle = &self.bundles[id.at()];
+        let attempts = bundle.setbacks.as_ref().map_or(0, |setbacks| setbacks.attempts).saturating_add(1);
+        let most = self.producers[bundle.producer.at()].definition.retry.max_attempts;
+        *why != Setback::Failed || attempts < most
     }
 
     /// An output rests on what its run read.

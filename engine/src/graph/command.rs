@@ -48,7 +48,11 @@ impl Graph {
         bundle.forced = true;
         bundle.interrupted = 0;
         self.stop_waiting(id);
+        let is_queued = self.leave_queue(id);
         self.bundle_mut(id).setbacks = None;
+        if is_queued {
+            self.enter_queue(id);
+        }
         self.notify(id);
         self.touch_bundle(pass, id);
     }
@@ -80,7 +84,7 @@ impl Graph {
         if let Some(claim) = &bundle.running {
             self.runs.remove(&claim.run);
         }
-        self.leave_batch(id);
+        self.leave_batch(pass, id);
         self.stop_waiting(id);
         // A result gives it another place in the queue.
         self.leave_queue(id);
@@ -140,7 +144,8 @@ impl Graph {
     }
 
     fn drop_bundle(&mut self, pass: &mut Pass, id: BundleId) {
-        self.leave_batch(id);
+        self.leave_batch(pass, id);
+        self.leave_queue(id);
         if let Some(claim) = self.bundle_mut(id).running.take() {
             self.runs.remove(&claim.run);
         }

@@ -323,10 +323,11 @@ pub struct ProducerDefinition {
 
 /// What a producer's bundles wait for before they start, and how many of them start together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Proxy {
     /// When ready bundles start.
     pub trigger: Trigger,
-    /// Most bundles of one batch; at least 1.
+    /// Most bundles of one batch; 1 to 1,024.
     pub max_batch: u32,
     /// Most batches that are in work at once; at least 1.
     pub max_running: u32,
@@ -363,10 +364,11 @@ impl Default for Proxy {
 /// Attempts are failures in a row, whatever the inputs were. Once they are used up the failure stands as a fatal one; another
 /// input still gets one start. A run that gives data or declines, and a force, count anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Retry {
     /// Attempts in a row before the failure stands; at least 1.
     pub max_attempts: u32,
-    /// The wait after the first failure.
+    /// The wait after the first failure; above 0.
     pub backoff: Duration,
     /// The longest wait; at most ten years.
     pub max_backoff: Duration,
@@ -385,6 +387,11 @@ impl Default for Retry {
 }
 
 impl Retry {
+    /// So many attempts, the first wait, and the longest.
+    pub fn new(max_attempts: u32, backoff: Duration, max_backoff: Duration) -> Retry {
+        Retry { max_attempts, backoff, max_backoff }
+    }
+
     /// The wait after so many failures in a row. `chance`: any number; a quarter of the wait is left to it.
     pub fn wait(&self, failures: u32, chance: u64) -> Duration {
         let doubled = 2u32.checked_pow(failures.saturating_sub(1)).unwrap_or(u32::MAX);

@@ -17,6 +17,8 @@ pub struct Effects {
     pub transitions: Vec<Transition>,
     /// Bundles that became ready to start.
     pub ready: Vec<BundleId>,
+    /// A producer has room for a batch that had none.
+    pub freed: bool,
     /// The run that was started.
     pub started: Option<Started>,
     /// The run that ended.

@@ -1,9 +1,10 @@
 //! What happens to the graph. The state is a fold of [`super::Graph::apply`] over these.
 
+use std::time::Duration;
+
 use super::definition::{ProducerDefinition, SlotDefinition};
 use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
-use underbelly_storage::Timestamp;
 
 /// One sequenced change.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +68,7 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// Time has passed: what waited until now, or until an earlier time, waits no more.
+    /// Time has passed: what waited until now, or until an earlier time, waits no more; of very many those that come first.
     Tick,
     /// The producer is no more: its runs are fenced, its bundles are dropped. Its data stays.
     Deregister(ProducerId),
@@ -112,8 +113,8 @@ pub enum Outcome {
         why: Setback,
         /// Its message.
         message: String,
-        /// The bundle does not start before.
-        until: Timestamp,
+        /// The bundle does not start before so much later.
+        wait: Duration,
     },
 }
 

@@ -22,7 +22,7 @@ use super::producer::Producer;
 #[derive(Clone, Debug)]
 pub(super) struct Hold {
     pub ancestor: ProducerId,
-    /// Whether it speaks of required inputs, and not of optional and exclusive ones.
+    /// Whether it speaks of required inputs, of a dependent producer of all, and not of optional and exclusive ones.
     of_group: bool,
     /// Whether work that lags holds too.
     all: bool,
@@ -109,9 +109,10 @@ impl Graph {
         let mut left: BTreeSet<Step> = BTreeSet::new();
         for (input, slot) in producer.inputs.iter().enumerate() {
             let is_required = producer.reaches[input].is_none() && !producer.is_above(input);
-            if is_required == of_group && (!of_group || producer.awaits_others()) {
+            let all = of_group && producer.is_dependent();
+            if all || (is_required == of_group && (!of_group || producer.is_group())) {
                 let mut step = producer.step(input, 0, *slot);
-                if of_group && producer.is_dependent() {
+                if all {
                     // All of the date.
                     step.3.clear();
                 }

@@ -114,8 +114,10 @@ pub struct Graph {
     /// What was read over edges that are too far behind to tell themselves.
     far: edges::Far,
     runs: BTreeMap<RunId, BundleId>,
-    /// Producers with ready bundles, by the place in the queue of the first of them.
-    heads: BTreeSet<(u64, ProducerId)>,
+    /// Producers that may start a batch, by the place in the queue of its first bundle.
+    firing: BTreeSet<(u64, ProducerId)>,
+    /// Producers that may start a batch at a time.
+    gathering: BTreeSet<(Timestamp, ProducerId)>,
     /// Bundles that wait for a time, and for which.
     backing_off: BTreeSet<(Timestamp, BundleId)>,
     /// The next place in the queue; 0 is the place of bundles that never had one.
@@ -152,7 +154,8 @@ impl Graph {
             tallies: Vec::new(),
             far: HashMap::new(),
             runs: BTreeMap::new(),
-            heads: BTreeSet::new(),
+            firing: BTreeSet::new(),
+            gathering: BTreeSet::new(),
             backing_off: BTreeSet::new(),
             next_order: 1,
             ends: BTreeSet::new(),

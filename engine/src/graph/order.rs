@@ -215,6 +215,12 @@ impl Graph {
         pass.lane.unwrap_or(Lane::Live).place(order)
     }
 
+    /// Gives a bundle its place in the queue, in which it is not.
+    pub(super) fn set_order(&mut self, id: BundleId, order: u64) {
+        self.bundle_mut(id).order = order;
+        self.tallies[id.at()].lane = Lane::of(order);
+    }
+
     pub(super) fn place_of_cell(&self, cell: CellId) -> Place {
         let cell = &self.cells[cell.at()];
         Place { lift: cell.lift, rank: self.slots[cell.slot.at()].rank }

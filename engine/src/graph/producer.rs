@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use underbelly_storage::{ColumnType, Timestamp};
+use underbelly_storage::ColumnType;
 
 use super::above::Above;
+use super::batches::Ready;
 use super::bundle::Bundle;
 use super::class::Need;
 use super::definition::{Group, Mode, ProducerDefinition, Trigger, When};
@@ -56,10 +57,7 @@ pub(super) struct Producer {
     pub statuses: [u64; PStatus::ALL.len()],
     /// Runs that were started, of all bundles.
     pub runs: u64,
-    /// Its ready bundles by their places in the queue, while it is attached.
-    pub ready: BTreeMap<u64, BundleId>,
-    /// The same by the time since when they are ready, where they wait for others.
-    pub ready_since: BTreeSet<(Timestamp, BundleId)>,
+    pub ready: Ready,
     /// Batches in work, and how many runs of each are in flight.
     pub batches: BTreeMap<RunId, u32>,
 }

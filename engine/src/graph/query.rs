@@ -1,6 +1,6 @@
 //! Answers about slots, cells, producers and bundles.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use underbelly_storage::{ColumnType, Timestamp};
 
@@ -13,6 +13,7 @@ use super::edges::EdgeKey;
 use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 use super::info::{BundleInfo, Cause, CellInfo, StateCounts};
 use super::key::Key;
+use super::producer::Producer;
 use super::state::{PStatus, State};
 use super::{Graph, View};
 
@@ -292,6 +293,7 @@ impl Graph {
             (PStatus::Cancelled, Some(Ending::Cancelled(reason))) => reason.to_string(),
             (PStatus::Parked, _) => self.parked_reason(id),
             (PStatus::RetryWait, _) => self.retry_reason(id),
+            (PStatus::Ready, _) => self.producers[bundle.producer.at()].waits_for().unwrap_or_default(),
             _ => String::new(),
         }
     }
@@ -300,12 +302,11 @@ impl Graph {
         let Some(setbacks) = &self.bundles[id.at()].setbacks else { return String::new() };
         let until = setbacks.until.map_or_else(String::new, |until| format!(" until {until}"));
         let attempts = match setbacks.attempts {
-            0 => "rejected".to_string(),
             1 => "1 failure".to_string(),
-            times => format!("{times} failures in a row"),
+            times => format!("{times} failures"),
         };
         let message = setbacks.message.as_deref().unwrap_or_default();
-        format!("waits{until} after {attempts}: {message}")
+        format!("waits{until}, {attempts} in a row: {message}")
     }
 
     fn parked_reason(&self, id: BundleId) -> String {
@@ -400,25 +401,14 @@ impl Graph {
         self.runs.get(&run).copied()
     }
 
-    /// The ready bundle of an attached producer that has waited longest.
-    pub fn next_ready(&self) -> Option<BundleId> {
-        self.heads
-            .first()
-            .and_then(|(_, producer)| self.producers[producer.at()].ready.values().next())
-            .copied()
-    }
-
-    /// All ready bundles of attached producers, the one that has waited longest first.
-    pub fn ready(&self) -> impl Iterator<Item = BundleId> + '_ {
-        let heads = self.heads.iter().flat_map(|(_, producer)| &self.producers[producer.at()].ready);
-        let all: BTreeMap<u64, BundleId> = heads.map(|(order, bundle)| (*order, *bundle)).collect();
-        all.into_values()
-    }
-
-    /// Whether no bundle of an attached producer is ready and no run is in flight. Work for producers that the
+    /// Whether no bundle of an attached producer is ready or waits to be tried again, and no run is in flight. Work for producers that the
     /// process does not have does not count.
     pub fn idle(&self) -> bool {
-        self.heads.is_empty() && self.runs.is_empty() && self.backing_off.is_empty()
+        let is_idle = |producer: &Producer| {
+            let waits = producer.attached && producer.statuses[PStatus::RetryWait.place()] > 0;
+            producer.has_none_ready() && !waits
+        };
+        self.runs.is_empty() && self.producers.iter().all(is_idle)
     }
 
     /// How many bundles upstream of a group are notified, ready or processing, and so keep it from starting.

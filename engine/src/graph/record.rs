@@ -188,11 +188,11 @@ enum OutcomeV1 {
     Data(Vec<OutputWriteV1>),
     Declined(String),
     Failed(String),
-    /// `until`: ns since 1970.
+    /// `wait`: ns.
     Again {
         why: SetbackV1,
         message: String,
-        until: i64,
+        wait: u64,
     },
 }
 
@@ -271,13 +271,13 @@ impl From<&Event> for EventV1 {
                     }
                     Outcome::Declined(reason) => OutcomeV1::Declined(reason.clone()),
                     Outcome::Failed(message) => OutcomeV1::Failed(message.clone()),
-                    Outcome::Again { why, message, until } => {
+                    Outcome::Again { why, message, wait } => {
                         let why = match why {
                             Setback::Failed => SetbackV1::Failed,
                             Setback::Rejected => SetbackV1::Rejected,
                             Setback::Halved(most) => SetbackV1::Halved(*most),
                         };
-                        OutcomeV1::Again { why, message: message.clone(), until: until.0 }
+                        OutcomeV1::Again { why, message: message.clone(), wait: nanoseconds(*wait) }
                     }
                 },
             },
@@ -321,13 +321,13 @@ impl TryFrom<EventV1> for Event {
                     ),
                     OutcomeV1::Declined(reason) => Outcome::Declined(reason),
                     OutcomeV1::Failed(message) => Outcome::Failed(message),
-                    OutcomeV1::Again { why, message, until } => {
+                    OutcomeV1::Again { why, message, wait } => {
                         let why = match why {
                             SetbackV1::Failed => Setback::Failed,
                             SetbackV1::Rejected => Setback::Rejected,
                             SetbackV1::Halved(most) => Setback::Halved(most),
                         };
-                        Outcome::Again { why, message, until: Timestamp(until) }
+                        Outcome::Again { why, message, wait: Duration::from_nanos(wait) }
                     }
                 },
             },

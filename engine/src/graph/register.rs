@@ -18,6 +18,9 @@ use super::producer::Producer;
 use super::slot::Slot;
 use super::state::PStatus;
 
+/// Most bundles of a batch. They are started together, while no other transaction is.
+const BATCH_MAX: u32 = 1024;
+
 /// The longest that something may wait.
 const WAIT_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
 
@@ -167,8 +170,7 @@ impl Graph {
             host: None,
             statuses: [0; PStatus::ALL.len()],
             runs: 0,
-            ready: BTreeMap::new(),
-            ready_since: BTreeSet::new(),
+            ready: Default::default(),
             batches: BTreeMap::new(),
             epoch: 0,
             bundles: Default::default(),
@@ -444,6 +446,12 @@ fn check_proxy(definition: &ProducerDefinition) -> Result<(), GraphError> {
     let wrong = |what: &'static str| Err(GraphError::Proxy { producer: definition.name.clone(), what });
     if proxy.max_batch == 0 {
         return wrong("its MAX_BATCH is 0, and no batch has fewer than one bundle");
+    }
+    if proxy.max_batch > BATCH_MAX {
+        return wrong("its MAX_BATCH is above 1,024");
+    }
+    if retry.backoff.is_zero() {
+        return wrong("backoff is 0: what is rejected would be tried again without end");
     }
     if proxy.max_running == 0 {
         return wrong("max_running is 0: it would never start");

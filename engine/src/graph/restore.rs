@@ -305,6 +305,7 @@ impl Graph {
         let runs = &mut self.producers[producer.at()].runs;
         *runs = bounded("a count of runs", runs.saturating_add(facts.runs))?;
         bundle.order = facts.order;
+        self.tallies[id.at()].lane = Lane::of(facts.order);
         bundle.ready_at = facts.ready_at;
         bundle.setbacks = facts.setbacks;
         if let Some(until) = bundle.until() {
@@ -319,6 +320,9 @@ impl Graph {
             return wrong(format!("bundle {id} was interrupted {} times", facts.interrupted));
         }
         let Some(claim) = facts.running else { return Ok(()) };
+        if self.bundles[id.at()].until().is_some() {
+            return wrong(format!("bundle {id} runs and waits to be tried again"));
+        }
         if !attached || epoch != claim.epoch {
             return wrong(format!("run {} of bundle {id} belongs to another session", claim.run));
         }
@@ -363,7 +367,12 @@ impl Graph {
     /// A bundle of a producer that was deregistered: it has an end, and nothing else.
     fn restore_dropped(&mut self, id: BundleId, facts: BundleFacts) -> Result<(), GraphError> {
         let idle = facts.tokens.is_empty() && facts.scopes.is_empty() && facts.running.is_none();
-        if !idle || facts.reported != Reported::default() || facts.forced || facts.unseen.is_some() {
+        if !idle
+            || facts.reported != Reported::default()
+            || facts.forced
+            || facts.unseen.is_some()
+            || facts.setbacks.is_some()
+        {
             return wrong(format!("bundle {id} works for a producer that is no more"));
         }
         let mut bundle = Bundle::new(facts.producer, facts.date, facts.key, 0);

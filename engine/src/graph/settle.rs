@@ -7,7 +7,6 @@
 use std::mem;
 
 use super::Graph;
-use super::batches::HAS_WAITED;
 use super::cell::Cell;
 use super::class::{Class, Counters, Sight};
 use super::definition::Mode;
@@ -158,18 +157,17 @@ impl Graph {
         let is_urged = status.is_open()
             && !opens
             && pass.lane == Some(Lane::Live)
-            && Lane::of(self.bundles[id.at()].order) == Lane::Backfill;
+            && self.tallies[id.at()].lane == Lane::Backfill;
         if (opens || is_urged) && !pass.rebuilding {
             if is_urged {
                 self.leave_queue(id);
             }
             let order = self.next_order(pass);
-            self.bundle_mut(id).order = order;
+            self.set_order(id, order);
         }
         if status == PStatus::Ready && before != PStatus::Ready && !pass.rebuilding {
             let bundle = self.bundle_mut(id);
-            let halved = bundle.setbacks.as_ref().is_some_and(|setbacks| setbacks.batch_max > 0);
-            bundle.ready_at = if halved { HAS_WAITED } else { pass.moment.time };
+            bundle.ready_at = pass.moment.time;
         }
         if has_uses {
             self.settle_uses(pass, id, status != before);
@@ -257,7 +255,7 @@ impl Graph {
             outer.add(Class { maybe: true, held: true, ..Class::CLEAN });
         }
         // It says nothing of what is there: the bundle's own inputs may be as they were.
-        if !producer.is_group() && self.held_by(id, true).next().is_some() {
+        if producer.is_dependent() && !producer.is_group() && self.held_by(id, true).next().is_some() {
             outer.add(Class { held: true, ..Class::CLEAN });
         }
         let was = mem::replace(&mut self.bundles[id.at()].outer, outer);

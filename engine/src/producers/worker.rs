@@ -98,7 +98,7 @@ impl Drop for Working {
 
 fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<usize, CommitError> {
     let unfinished = || unfinished.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut ended = 0;
+    let (mut ended, mut last) = (0, None);
     loop {
         let waiting = unfinished().pop_front();
         let finished = match waiting {
@@ -111,12 +111,20 @@ fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<u
                     }
                     continue;
                 }
-                None => return Ok(ended),
+                None => {
+                    if let Some(seq) = last {
+                        core.log.wait(seq)?;
+                    }
+                    return Ok(ended);
+                }
             },
         };
-        if let Err(error) = conclude(core, &finished) {
-            unfinished().push_front(finished);
-            return Err(error);
+        match conclude(core, &finished) {
+            Ok(commit) => last = commit.map(|commit| commit.seq).or(last),
+            Err(error) => {
+                unfinished().push_front(finished);
+                return Err(error);
+            }
         }
         ended += 1;
     }
@@ -132,35 +140,46 @@ fn batches_of(core: &Core, started: Vec<Started>) -> Vec<Vec<Started>> {
     }
 }
 
-/// Runs what a worker claimed; a panic of the engine itself ends the runs as failed.
+/// Runs what a worker claimed. Each run is ended, whatever becomes of the others, and all are durable on return; a panic of
+/// the engine itself ends those of its call as failed.
 fn run_guarded(core: &Arc<Core>, started: Vec<Started>, snapshot: &Snapshot) -> Result<(), CommitError> {
-    let mut outcome = Ok(());
+    let mut last = None;
+    let mut failed = None;
+    let mut take = |ended: Result<Option<Commit>, CommitError>| match ended {
+        Ok(commit) => last = commit.map(|commit| commit.seq).or(last),
+        Err(error) => drop(failed.get_or_insert(error)),
+    };
     for batch in batches_of(core, started) {
-        let ended = catch_unwind(AssertUnwindSafe(|| {
-            let finished = execute(core, batch.clone(), snapshot)?;
-            finished.iter().try_for_each(|finished| patiently(core, || conclude(core, finished)))
-        }));
-        let ended = ended.unwrap_or_else(|panic| {
-            let what = format!("the engine panicked: {}", told(panic));
-            core.note_trouble(what.clone());
-            batch.iter().try_for_each(|started| {
-                let event = Event::End {
-                    run: started.run,
-                    epoch: started.epoch,
-                    outcome: Outcome::Failed(what.clone()),
-                    reads: Vec::new(),
-                };
-                core.commit_event(event).map(|_| ()).or_else(ignore_fenced)
-            })
-        });
-        if let Err(error) = ended {
-            if is_final(&error) {
-                return Err(error);
+        let executed = catch_unwind(AssertUnwindSafe(|| execute(core, batch.clone(), snapshot)));
+        match executed {
+            Ok(Ok(finished)) => {
+                for finished in &finished {
+                    let conclude = || patiently(core, || conclude(core, finished));
+                    let ended = catch_unwind(AssertUnwindSafe(conclude));
+                    take(ended.unwrap_or_else(|panic| end_as_failed(core, &finished.started, &told(panic))));
+                }
             }
-            outcome = Err(error);
+            Ok(Err(error)) => take(Err(error)),
+            Err(panic) => {
+                let what = told(panic);
+                batch.iter().for_each(|started| take(end_as_failed(core, started, &what)));
+            }
         }
     }
-    outcome
+    if let Some(seq) = last {
+        core.log.wait(seq)?;
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Ends a run during which the engine panicked.
+fn end_as_failed(core: &Core, started: &Started, panic: &str) -> Result<Option<Commit>, CommitError> {
+    let what = format!("the engine panicked: {panic}");
+    core.note_trouble(what.clone());
+    let (run, epoch, reads) = (started.run, started.epoch, Vec::new());
+    let event = Event::End { run, epoch, outcome: Outcome::Failed(what), reads };
+    let ended = patiently(core, || core.commit_event(event.clone()));
+    ended.map(|(commit, _)| Some(commit)).or_else(ignore_fenced)
 }
 
 /// The life of the timer: rings for a worker when the time has come for which something waits.
@@ -168,18 +187,23 @@ pub(crate) fn keep_time(core: &Core, alarm: &Receiver<()>) {
     loop {
         // Whoever is published from here on is compared with this, and rings where it is earlier.
         core.signals.set_alarm(Timestamp(i64::MAX));
-        let due = core.state().graph.next_due();
+        let (due, time) = {
+            let state = core.state();
+            (state.graph.next_due(), state.time)
+        };
         core.signals.set_alarm(due.unwrap_or(Timestamp(i64::MAX)));
-        let left = due.map(|due| due.0.saturating_sub(core.options.clock.now().0));
+        let left = due.map(|due| due.0.saturating_sub(core.options.clock.now().max(time).0));
         let heard = match left {
             None => alarm.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            // A worker that is busy takes its time: the timer looks again.
+            Some(..=0) => {
+                core.signals.ring();
+                alarm.recv_timeout(Duration::from_millis(20))
+            }
+            // Clocks are set.
             Some(left) => {
-                if left <= 0 {
-                    core.signals.ring();
-                }
-                // A worker that is busy takes its time, and clocks are set: it looks again.
-                let left = Duration::from_nanos(u64::try_from(left).unwrap_or_default());
-                alarm.recv_timeout(left.clamp(Duration::from_millis(20), Duration::from_secs(60)))
+                let left = Duration::from_nanos(left.unsigned_abs());
+                alarm.recv_timeout(left.min(Duration::from_secs(60)))
             }
         };
         if heard == Err(RecvTimeoutError::Disconnected) {
@@ -274,9 +298,9 @@ enum Ended {
     },
 }
 
-/// Commits the end of a run: its outputs, or as a failure why they cannot be. An error means that it is not ended: the
-/// disk refuses, or nothing more can be committed.
-fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<(), CommitError> {
+/// Sequences the end of a run: its outputs, or as a failure why they cannot be; nothing where that came too late. An error
+/// means that it is not ended: the disk refuses, or nothing more can be committed.
+fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<Option<Commit>, CommitError> {
     let Finished { started, definition, run, result, waited, took } = finished;
     let (waited, took) = (*waited, *took);
     let mut report = runs::Report { run, waited, took, outcome: "completed", text: String::new() };
@@ -287,7 +311,7 @@ fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<(), CommitError> {
             Err(error) if !is_final(&error) && !is_transient(&error) && !is_fenced(&error) => {
                 Ended::Failed(Failure::Fatal(error.to_string()))
             }
-            ended => return ended.map(|_| ()).or_else(ignore_fenced),
+            ended => return ended.map(Some).or_else(ignore_fenced),
         },
         Err(ended) => {
             reads = run.reported();
@@ -297,11 +321,7 @@ fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<(), CommitError> {
     // The reason stands twice in the record, which must be small enough for the smallest log.
     let bounded = |text| bounded(text, REASON_BYTES_MAX.min(core.record_bytes_max / 8));
     let retry = definition.retry;
-    let after = |failures| {
-        let wait = retry.wait(failures, scrambled(started.run.0));
-        let wait = i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX);
-        Timestamp(core.options.clock.now().0.saturating_add(wait))
-    };
+    let after = |failures| retry.wait(failures, scrambled(started.run.0));
     let (outcome, text, ended) = match ended {
         Ended::Failed(Failure::Declined(reason)) => {
             let reason = bounded(reason);
@@ -312,17 +332,18 @@ fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<(), CommitError> {
             ("failed", error.clone(), Outcome::Failed(error))
         }
         Ended::Failed(Failure::Retry(error)) => {
-            let (message, why, until) = (bounded(error), Setback::Failed, after(started.attempts + 1));
-            let outcome = if started.attempts + 1 < retry.max_attempts { "retry" } else { "failed" };
-            (outcome, message.clone(), Outcome::Again { why, message, until })
+            let failures = started.attempts.saturating_add(1);
+            let (message, why, wait) = (bounded(error), Setback::Failed, after(failures));
+            let outcome = if failures < retry.max_attempts { "retry" } else { "failed" };
+            (outcome, message.clone(), Outcome::Again { why, message, wait })
         }
         Ended::Failed(Failure::Rejected(reason)) => {
-            let (message, why, until) = (bounded(reason), Setback::Rejected, after(1));
-            ("rejected", message.clone(), Outcome::Again { why, message, until })
+            let (message, why, wait) = (bounded(reason), Setback::Rejected, after(1));
+            ("rejected", message.clone(), Outcome::Again { why, message, wait })
         }
         Ended::Died { message, most } => {
-            let (message, why, until) = (bounded(message), Setback::Halved(most), Timestamp(i64::MIN));
-            ("died", message.clone(), Outcome::Again { why, message, until })
+            let (message, why, wait) = (bounded(message), Setback::Halved(most), Duration::ZERO);
+            ("died", message.clone(), Outcome::Again { why, message, wait })
         }
     };
     (report.outcome, report.text) = (outcome, text);
@@ -330,9 +351,9 @@ fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<(), CommitError> {
         Err(CommitError::Graph(error @ GraphError::CellCycle { .. })) => {
             (report.outcome, report.text) = ("failed", bounded(error.to_string()));
             let outcome = Outcome::Failed(report.text.clone());
-            commit_end(core, started, outcome, Vec::new(), &report).map(|_| ()).or_else(ignore_fenced)
+            commit_end(core, started, outcome, Vec::new(), &report).map(Some).or_else(ignore_fenced)
         }
-        ended => ended.map(|_| ()).or_else(ignore_fenced),
+        ended => ended.map(Some).or_else(ignore_fenced),
     }
 }
 
@@ -359,8 +380,8 @@ fn patiently<T>(core: &Core, mut commit: impl FnMut() -> Result<T, CommitError>)
 }
 
 /// A result that came too late changes nothing and concerns nobody.
-fn ignore_fenced(error: CommitError) -> Result<(), CommitError> {
-    if is_fenced(&error) { Ok(()) } else { Err(error) }
+fn ignore_fenced(error: CommitError) -> Result<Option<Commit>, CommitError> {
+    if is_fenced(&error) { Ok(None) } else { Err(error) }
 }
 
 fn is_fenced(error: &CommitError) -> bool {
@@ -564,10 +585,9 @@ fn prepare_end<'a>(
     core.encode(operations, pins)
 }
 
-/// Sequences the end of a run, leaves the folder, and waits until it is durable.
+/// Sequences the end of a run and leaves the folder.
 fn finish<F>(core: &Arc<Core>, folder: F, prepared: Prepared<'_>) -> Result<Commit, CommitError> {
     let (commit, _) = core.sequence(prepared, Durability::Sync, |_| Ok(()))?;
     drop(folder);
-    core.log.wait(commit.seq)?;
     Ok(commit)
 }

@@ -38,8 +38,8 @@ fn start_all(stage: &mut Stage, bundles: &[BundleId], first: u64) -> Vec<Started
     runs.map(start).collect()
 }
 
-fn again(why: Setback, until: Timestamp) -> Outcome {
-    Outcome::Again { why, message: "busy".to_string(), until }
+fn again(why: Setback, wait: u32) -> Outcome {
+    Outcome::Again { why, message: "busy".to_string(), wait: wait * NANOSECOND }
 }
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -69,6 +69,63 @@ fn a_batch_starts_when_there_are_enough_or_the_oldest_has_waited() {
     assert_eq!(keys(&stage, &batch), [0, 1, 2, 3].map(|x| key(&[x])), "the oldest, up to MAX_BATCH");
     start_all(&mut stage, &batch, 50);
     assert_eq!(stage.graph.next_batch(stage.now()).len(), 3);
+}
+
+/// Those of a batch that died have waited; what is fresh beside them has not.
+#[test]
+fn a_batch_that_died_takes_none_along_that_waits_for_others() {
+    let (mut stage, a, _) = one(|b| b.independent(3, 1_000_000 * NANOSECOND).max_batch(9));
+    for x in 0..5 {
+        write(&mut stage, a, x, 1);
+    }
+    let batch = stage.graph.next_batch(stage.now());
+    let started = start_all(&mut stage, &batch, 10);
+    write(&mut stage, a, 7, 1);
+    for started in &started {
+        stage.end(started.run, again(Setback::Halved(3), 0)).unwrap();
+    }
+    for size in [3, 2] {
+        let batch = stage.graph.next_batch(stage.now());
+        assert_eq!(batch.len(), size);
+        assert!(!keys(&stage, &batch).contains(&key(&[7])));
+        for started in start_all(&mut stage, &batch, 100 * size as u64) {
+            stage.give(&started, 3);
+        }
+    }
+    assert_eq!(stage.graph.next_batch(stage.now()), [], "one is too few");
+    write(&mut stage, a, 8, 1);
+    write(&mut stage, a, 9, 1);
+    assert_eq!(stage.graph.next_batch(stage.now()).len(), 3);
+}
+
+/// A batch that was cut off by the end of the process may have brought it down.
+#[test]
+fn a_batch_that_a_reopening_cut_off_is_halved_and_only_who_is_alone_counts() {
+    let (mut stage, a, producer) = one(|b| b.max_batch(4));
+    for x in 0..4 {
+        write(&mut stage, a, x, 1);
+    }
+    let mut sizes = Vec::new();
+    // The first brings the process down each time, until it has failed.
+    loop {
+        let batch = stage.graph.next_batch(stage.now());
+        if batch.is_empty() {
+            break;
+        }
+        sizes.push(batch.len());
+        let first = 10 * sizes.len() as u64;
+        let started = start_all(&mut stage, &batch, first);
+        if started.iter().any(|started| started.key == key(&[0])) {
+            stage.reopen();
+            stage.apply(Event::Attach { producer, host: None }).unwrap();
+        } else {
+            started.iter().for_each(|started| drop(stage.give(started, 3)));
+        }
+    }
+    assert_eq!(sizes, [4, 2, 1, 1, 1, 1, 2]);
+    let failed = |status: &PStatus| *status == PStatus::Failed;
+    assert_eq!(stage.statuses().iter().filter(|status| failed(status)).count(), 1);
+    assert_eq!(stage.statuses().iter().filter(|status| **status == PStatus::Done).count(), 3);
 }
 
 #[test]
@@ -107,7 +164,7 @@ fn a_failure_that_may_pass_is_tried_again_after_a_while_and_stands_when_attempts
         let started = stage.start(bundle).unwrap();
         assert_eq!(started.attempts, attempt - 1);
         let until = Timestamp(stage.now().0 + 35);
-        stage.end(started.run, again(Setback::Failed, until)).unwrap();
+        stage.end(started.run, again(Setback::Failed, 35)).unwrap();
         assert_eq!(status(&stage), PStatus::RetryWait);
         assert_eq!(stage.state(a, day(1), &key(&[0])), State::Pending, "its listener has work");
         assert!(stage.graph.bundle_info(bundle).unwrap().reason.contains("busy"));
@@ -125,19 +182,19 @@ fn a_failure_that_may_pass_is_tried_again_after_a_while_and_stands_when_attempts
         assert_eq!(status(&stage), PStatus::Ready);
     }
     let started = stage.start(bundle).unwrap();
-    stage.end(started.run, again(Setback::Failed, Timestamp(i64::MAX))).unwrap();
+    stage.end(started.run, again(Setback::Failed, u32::MAX)).unwrap();
     let info = stage.graph.bundle_info(bundle).unwrap();
-    assert_eq!((info.status, info.reason.as_str()), (PStatus::Failed, "busy (3 attempts)"));
+    assert_eq!((info.status, info.reason.as_str()), (PStatus::Failed, "busy (attempts used up: 3)"));
 
     // An exhausted one gets one start for each new input.
     write(&mut stage, a, 0, 2);
     let started = stage.start(bundle).unwrap();
-    stage.end(started.run, again(Setback::Failed, Timestamp(i64::MAX))).unwrap();
+    stage.end(started.run, again(Setback::Failed, u32::MAX)).unwrap();
     assert_eq!(status(&stage), PStatus::Failed);
     stage.apply(Event::Force(bundle)).unwrap();
     let started = stage.start(bundle).unwrap();
     assert_eq!(started.attempts, 0, "a force counts anew");
-    stage.end(started.run, again(Setback::Rejected, Timestamp(i64::MAX))).unwrap();
+    stage.end(started.run, again(Setback::Rejected, u32::MAX)).unwrap();
     assert_eq!(status(&stage), PStatus::RetryWait);
     stage.apply(Event::Force(bundle)).unwrap();
     assert_eq!(status(&stage), PStatus::Ready, "a force does not wait");
@@ -154,7 +211,7 @@ fn what_waits_can_be_cancelled_and_taken_out() {
     for x in 0..2 {
         write(&mut stage, a, x, 1);
         let started = stage.start_next();
-        stage.end(started.run, again(Setback::Failed, Timestamp(i64::MAX))).unwrap();
+        stage.end(started.run, again(Setback::Failed, u32::MAX)).unwrap();
         waiting.push(started.bundle);
     }
     stage.apply(Event::Cancel { bundle: waiting[0], reason: "enough".to_string() }).unwrap();
@@ -198,7 +255,7 @@ fn hunt(bundles: i64, poison: i64, most: u32) -> (Vec<usize>, Key) {
         }
         let half = (batch.len() - batch.len() / 2) as u32;
         for started in &started {
-            stage.end(started.run, again(Setback::Halved(half), Timestamp(i64::MIN))).unwrap();
+            stage.end(started.run, again(Setback::Halved(half), 0)).unwrap();
         }
     }
 }
@@ -304,6 +361,8 @@ fn proxies_that_cannot_work_are_refused() {
     let retry = |max_attempts, backoff| Retry { max_attempts, backoff, ..Retry::default() };
     let wrong = [
         own().max_batch(0),
+        own().max_batch(1025),
+        own().retry(retry(1, Duration::ZERO)),
         own().max_running(0),
         own().independent(0, NANOSECOND),
         own().independent(5, NANOSECOND).max_batch(4),

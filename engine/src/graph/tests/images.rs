@@ -137,7 +137,7 @@ fn the_bytes_of_facts_are_fixed() {
         hasher.update(&(value.len() as u32).to_le_bytes()).update(&value);
     }
     let hash = hasher.finalize().to_hex();
-    assert_eq!(hash.as_str(), "8be7490ffa86d01319828dc365b3b0027d1d42b66a0415a22146d06163034ea5");
+    assert_eq!(hash.as_str(), "30ff55411c67466819539d2b3d0bb341cbd68b79bab377a42f878b46e247e70a");
 }
 
 /// What a small graph does not have: every part of a producer, of a cell and of a bundle that may be left out.

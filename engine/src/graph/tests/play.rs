@@ -1,8 +1,9 @@
 //! Plays scripts on a stage.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use underbelly_storage::{Timestamp, Value};
+use underbelly_storage::Value;
 
 use super::super::*;
 use super::oracle::{BundleName, bundle_name, shifted};
@@ -297,8 +298,8 @@ impl Play {
             }
             Step::Again { run, why, events } => {
                 if let Some(started) = self.run(*run) {
-                    let until = Timestamp(self.stage.now().0 + i64::from(*events) * 10);
-                    self.end(&started, Outcome::Again { why: *why, message: "busy".to_string(), until });
+                    let wait = Duration::from_nanos(u64::from(*events) * 10);
+                    self.end(&started, Outcome::Again { why: *why, message: "busy".to_string(), wait });
                 }
             }
             Step::Tick => {

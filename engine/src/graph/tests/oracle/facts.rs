@@ -79,6 +79,7 @@ pub(super) struct Work {
 #[derive(Clone, Debug)]
 pub(super) struct Running {
     pub run: RunId,
+    pub batch: RunId,
     pub read: Reading,
 }
 
@@ -281,22 +282,27 @@ impl Facts {
         work.ending = Some(ending);
         work.interrupted = 0;
         work.waits = None;
-        work.failures = if ending == Ending::Failed { work.failures + 1 } else { 0 };
+        work.failures = match ending {
+            Ending::Failed => work.failures + 1,
+            Ending::Cancelled => work.failures,
+            Ending::Data | Ending::Declined => 0,
+        };
         given
     }
 
     /// Whether a run gave nothing and its bundle is to be tried again: its attempts are not used up.
-    fn is_set_back(&mut self, name: &BundleName, outcome: &Outcome, now: Timestamp) -> bool {
-        let Outcome::Again { why, until, .. } = outcome else { return false };
+    pub(super) fn is_set_back(&self, name: &BundleName, outcome: &Outcome) -> bool {
+        let Outcome::Again { why, .. } = outcome else { return false };
         let attempts = self.producers[name.0.at()].definition.retry.max_attempts;
+        *why != Setback::Failed || self.works[name].failures + 1 < attempts
+    }
+
+    fn set_back(&mut self, name: &BundleName, outcome: &Outcome, now: Timestamp) {
+        let Outcome::Again { why, wait, .. } = outcome else { return };
         let work = self.works.get_mut(name).unwrap();
-        if *why == Setback::Failed && work.failures + 1 >= attempts {
-            return false;
-        }
         work.failures += u32::from(*why == Setback::Failed);
-        work.waits = Some(*until).filter(|until| *until > now);
+        work.waits = (!wait.is_zero()).then(|| Timestamp(now.0 + wait.as_nanos() as i64));
         (work.running, work.interrupted) = (None, 0);
-        true
     }
 
     /// Takes a producer out: its bundles are no more, and nobody has what they gave.
@@ -309,11 +315,15 @@ impl Facts {
     fn reopen(&mut self) -> Results {
         self.producers.iter_mut().for_each(|producer| producer.attached = false);
         let mut given = Results::new();
+        let batches: Vec<RunId> =
+            self.works.values().filter_map(|work| Some(work.running.as_ref()?.batch)).collect();
         let running = self.works.iter().filter(|(_, work)| work.running.is_some());
         for name in running.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             let work = self.works.get_mut(&name).unwrap();
-            work.interrupted += 1;
             let running = work.running.take().unwrap();
+            // Of several it is not known who brought the process down.
+            let alone = batches.iter().filter(|batch| **batch == running.batch).count() == 1;
+            work.interrupted += u32::from(alone);
             if work.interrupted >= INTERRUPTIONS_MAX {
                 given.extend(self.finish(&name, running.read, Ending::Failed, &[], &[]));
             }
@@ -345,24 +355,26 @@ impl Oracle {
             }
             Event::Reopen => given = facts.reopen(),
             Event::Commit { writes, ends, .. } => given = facts.commit(writes, ends),
-            Event::Start { run, .. } => {
+            Event::Start { run, batch, .. } => {
                 let name = subject.bundle.unwrap();
                 let read = facts.read_now(&self.shown, &name);
                 let work = facts.works.get_mut(&name).unwrap();
-                work.running = Some(Running { run: *run, read });
+                work.running = Some(Running { run: *run, batch: *batch, read });
                 work.runs += 1;
             }
             Event::End { run, outcome, reads, .. } => {
                 let name = facts.run(*run).unwrap().clone();
                 let mut read = facts.works[&name].running.clone().unwrap().read;
-                if !facts.is_set_back(&name, outcome, subject.now) {
-                    facts.report(&name, &mut read, reads);
+                let is_set_back = facts.is_set_back(&name, outcome);
+                match is_set_back {
+                    true => facts.set_back(&name, outcome, subject.now),
+                    false => facts.report(&name, &mut read, reads),
                 }
                 given = match outcome {
                     Outcome::Data(outputs) => facts.finish(&name, read, Ending::Data, outputs, &subject.uses),
                     Outcome::Declined(_) => facts.finish(&name, read, Ending::Declined, &[], &[]),
                     Outcome::Failed(_) => facts.finish(&name, read, Ending::Failed, &[], &[]),
-                    Outcome::Again { .. } if facts.works[&name].running.is_none() => Results::new(),
+                    Outcome::Again { .. } if is_set_back => Results::new(),
                     Outcome::Again { .. } => facts.finish(&name, read, Ending::Failed, &[], &[]),
                 };
             }
@@ -483,7 +495,7 @@ impl Oracle {
             same(&mut work.read);
             work.running.iter_mut().for_each(|running| same(&mut running.read));
             work.runs = 0;
-            work.running.iter_mut().for_each(|running| running.run = RunId(0));
+            work.running.iter_mut().for_each(|running| (running.run, running.batch) = (RunId(0), RunId(0)));
         }
         facts
     }

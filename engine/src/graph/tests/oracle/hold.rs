@@ -55,9 +55,8 @@ impl Facts {
         }
         let mut found = Found::new();
         for (at, port) in (0..).zip(&producer.inputs) {
-            if (port.mode == Mode::Required) == of_group
-                && (!of_group || producer.is_group() || producer.is_dependent())
-            {
+            let all = of_group && producer.is_dependent();
+            if all || ((port.mode == Mode::Required) == of_group && (!of_group || producer.is_group())) {
                 self.climb(name.0, at, 0, &own, &mut found);
             }
         }

@@ -114,6 +114,9 @@ impl Oracle {
     pub fn closes_circle(&self, event: &Event) -> bool {
         let Event::End { run, outcome, reads, .. } = event else { return false };
         let Some(bundle) = self.facts.run(*run) else { return false };
+        if self.facts.is_set_back(bundle, outcome) {
+            return false;
+        }
         let reports = self.facts.works.values().any(|work| !work.reported.is_empty());
         if reads.is_empty() && !reports {
             return false;

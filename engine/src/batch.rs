@@ -399,8 +399,10 @@ impl Rows {
         for (i, (name, value)) in columns.into_iter().enumerate() {
             let Some(column_type) = value.column_type() else { continue };
             let column = self.column(name, i < keys, || Column::nulls(column_type, before));
-            if column.column_type() == ColumnType::I64 && column_type == ColumnType::F64 {
-                *column = std::mem::replace(column, Column::new(column_type)).widened();
+            let found = column.column_type();
+            if let Some(wide) = found.common(column_type).filter(|wide| *wide != found) {
+                let widened = std::mem::replace(column, Column::new(wide)).widened(wide);
+                *column = widened.unwrap_or_else(|| Column::nulls(wide, before));
             }
             // Checked above; what was not would be a null.
             let pushed = column.push(&value);
@@ -449,9 +451,13 @@ fn check_value(name: &str, column: &Column, value: &Value) -> Result<(), ColumnE
     let fits = match (column.values(), value) {
         (Values::Utf8(strings), Value::Utf8(text)) => return check_text(name, strings, text.len()),
         (Values::Bytes(strings), Value::Bytes(bytes)) => return check_text(name, strings, bytes.len()),
-        (Values::F64(_), Value::I64(number)) => Column::from(vec![*number]).fits_f64(),
-        (Values::I64(_), Value::F64(_)) => column.fits_f64(),
-        _ => column.column_type() == found,
+        _ => match column.column_type().common(found) {
+            Some(ColumnType::F64) => {
+                let number = if let Value::I64(number) = value { vec![*number] } else { Vec::new() };
+                column.fits_f64() && Column::from(number).fits_f64()
+            }
+            common => common.is_some(),
+        },
     };
     let expected = column.column_type();
     if fits { Ok(()) } else { Err(ColumnError::Type { column: name.to_string(), expected, found }) }

@@ -251,9 +251,12 @@ impl Core {
             )));
         }
         for (name, column) in columns.iter().take(keys) {
-            if let Values::F64(values) = column.values()
-                && let Some(row) = values.iter().position(|v| v.is_nan())
-            {
+            let nan = match column.values() {
+                Values::F64(values) => values.iter().position(|v| v.is_nan()),
+                Values::F32(values) => values.iter().position(|v| v.is_nan()),
+                _ => None,
+            };
+            if let Some(row) = nan {
                 return Err(wrong(format!("key column {name:?} is NaN in row {row}; give it a number")));
             }
         }

@@ -269,7 +269,7 @@ mod tests {
             hasher.update(&encode(&Record { variables, ..Record::default() }).unwrap());
         }
         let hash = hasher.finalize().to_hex();
-        assert_eq!(hash.as_str(), "d91f78e94568496c579f4a0962244dcd51a530f8263f8d093870795aac6ef6c1");
+        assert_eq!(hash.as_str(), "e3dd7b642e60f398f911dfc8ae8e3cd34b639cb0a07b57697d3f39a962a71250");
     }
 
     #[test]

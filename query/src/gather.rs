@@ -28,17 +28,18 @@ pub(crate) fn append(
     }
 }
 
-/// The column as the schema has it: unchanged, or `I64` widened to `F64`.
+/// The column as the schema has it: unchanged, or widened.
 pub(crate) fn fitted<'a>(
     column: Cow<'a, Column>,
     column_type: ColumnType,
     name: &str,
 ) -> Result<Cow<'a, Column>, QueryError> {
-    match (column_type, column.column_type()) {
-        (expected, found) if expected == found => Ok(column),
-        (ColumnType::F64, ColumnType::I64) => Ok(Cow::Owned(column.into_owned().widened())),
-        (expected, found) => Err(QueryError::ColumnType { name: name.to_string(), expected, found }),
+    let found = column.column_type();
+    if found == column_type {
+        return Ok(column);
     }
+    let wrong = || QueryError::ColumnType { name: name.to_string(), expected: column_type, found };
+    column.into_owned().widened(column_type).map(Cow::Owned).ok_or_else(wrong)
 }
 
 /// A batch under construction: timestamps and the columns asked for.

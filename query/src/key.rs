@@ -117,7 +117,7 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// The filter, once the schema agrees with it. An integer becomes a float where the key is one and holds it.
+    /// The filter, once the schema agrees with it. A number becomes one of the key's type where that holds it.
     pub(crate) fn new(schema: &Schema, name: &str, value: Value) -> Result<Filter, QueryError> {
         let column = schema.column(name)?;
         let value = match (column.column_type, value) {
@@ -129,6 +129,15 @@ impl Filter {
                     return Err(QueryError::KeyPrecision { name: name.to_string(), value });
                 }
                 Value::F64(float)
+            }
+            (ColumnType::F64, Value::I32(value)) if column.key => Value::F64(f64::from(value)),
+            (ColumnType::F64, Value::F32(value)) if column.key => Value::F64(f64::from(value)),
+            (ColumnType::I64, Value::I32(value)) if column.key => Value::I64(i64::from(value)),
+            (ColumnType::I32, Value::I64(value)) if column.key => {
+                i32::try_from(value).map_or(Value::I64(value), Value::I32)
+            }
+            (ColumnType::F32, Value::F64(value)) if column.key && same(f64::from(value as f32), value) => {
+                Value::F32(value as f32)
             }
             (_, value) => value,
         };
@@ -183,6 +192,10 @@ impl Filter {
                 selection.filter(|row| values[row] == key.0)
             }
             (Values::Date(values), Value::Date(key)) => selection.filter(|row| values[row] == key.0),
+            (Values::I32(values), Value::I32(key)) => selection.filter(|row| values[row] == *key),
+            (Values::F32(values), Value::F32(key)) => {
+                selection.filter(|row| same(f64::from(values[row]), f64::from(*key)))
+            }
             (Values::Utf8(values), Value::Utf8(key)) => equal_strings(values, key.as_bytes(), selection),
             (Values::Bytes(values), Value::Bytes(key)) => equal_strings(values, key, selection),
             _ => {
@@ -232,21 +245,11 @@ pub(crate) fn encode(column: Option<&Cow<'_, Column>>, row: usize, to: &mut Vec<
         Values::I64(values) | Values::Timestamp(values) => {
             to.extend_from_slice(&((values[row] as u64) ^ SIGN).to_be_bytes());
         }
-        Values::Date(values) => {
+        Values::Date(values) | Values::I32(values) => {
             to.extend_from_slice(&((i64::from(values[row]) as u64) ^ SIGN).to_be_bytes());
         }
-        Values::F64(values) => {
-            let value = values[row];
-            let bits = if value.is_nan() {
-                f64::NAN.to_bits() & !SIGN
-            } else if value == 0.0 {
-                0
-            } else {
-                value.to_bits()
-            };
-            let ordered = if bits & SIGN == 0 { bits ^ SIGN } else { !bits };
-            to.extend_from_slice(&ordered.to_be_bytes());
-        }
+        Values::F64(values) => to.extend_from_slice(&ordered(values[row]).to_be_bytes()),
+        Values::F32(values) => to.extend_from_slice(&ordered(f64::from(values[row])).to_be_bytes()),
         Values::Utf8(values) | Values::Bytes(values) => {
             let mut rest = values.get(row);
             while let Some(zero) = rest.iter().position(|byte| *byte == 0) {
@@ -258,6 +261,18 @@ pub(crate) fn encode(column: Option<&Cow<'_, Column>>, row: usize, to: &mut Vec<
             to.extend_from_slice(&[0, 0]);
         }
     }
+}
+
+/// Bits that compare as the numbers do, NaN last, both zeros the same.
+fn ordered(value: f64) -> u64 {
+    let bits = if value.is_nan() {
+        f64::NAN.to_bits() & !SIGN
+    } else if value == 0.0 {
+        0
+    } else {
+        value.to_bits()
+    };
+    if bits & SIGN == 0 { bits ^ SIGN } else { !bits }
 }
 
 #[cfg(test)]
@@ -279,6 +294,8 @@ mod tests {
         let columns = [Column::from(floats)];
         let all: Vec<_> = (0..8).map(|row| encoded(&columns, row)).collect();
         assert!(all.windows(2).all(|pair| pair[0] < pair[1]));
+        let short = [Column::from(vec![f32::NEG_INFINITY, -2.5, 0.0, 1e-30, 3.0, f32::INFINITY, f32::NAN])];
+        assert!((1..7).all(|row| encoded(&short, row - 1) < encoded(&short, row)));
         let zeros = [Column::from(vec![0.0, -0.0, f64::NAN, -f64::NAN])];
         assert_eq!(encoded(&zeros, 0), encoded(&zeros, 1));
         assert_eq!(encoded(&zeros, 2), encoded(&zeros, 3));

@@ -87,7 +87,7 @@ impl MemoryRun {
 
     /// The rows of all runs in one, for runs in commit order: sorted by (timestamp, seq, order of the runs,
     /// position in the run). It has every column that one of them has; where a run lacks it stand nulls, and
-    /// `I64` becomes `F64` where runs hold both.
+    /// numbers are widened where runs hold several types.
     ///
     /// # Errors
     /// [`QueryError::ColumnType`] where runs disagree otherwise, [`QueryError::TooLarge`] where a column would
@@ -282,13 +282,9 @@ fn column_types<'a>(runs: &[&'a MemoryRun]) -> Result<Vec<(&'a Arc<str>, ColumnT
         let found = column.column_type();
         match types.iter_mut().find(|(known, _)| *known == name) {
             None => types.push((name, found)),
-            Some((_, expected)) if *expected == found => {}
-            Some((_, ColumnType::F64)) if found == ColumnType::I64 => {}
-            Some((_, expected)) if (*expected, found) == (ColumnType::I64, ColumnType::F64) => {
-                *expected = found
-            }
             Some((_, expected)) => {
-                return Err(QueryError::ColumnType { name: name.to_string(), expected: *expected, found });
+                let wrong = || QueryError::ColumnType { name: name.to_string(), expected: *expected, found };
+                *expected = expected.common(found).ok_or_else(wrong)?;
             }
         }
     }

@@ -96,7 +96,7 @@ pub trait Source {
 pub struct SchemaColumn {
     /// The column's name.
     pub name: Arc<str>,
-    /// The type of its values. A run may hold `I64` where this is `F64`.
+    /// The type of its values. A run may hold one that widens to it.
     pub column_type: ColumnType,
     /// Whether the column is part of the key.
     pub key: bool,

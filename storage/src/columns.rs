@@ -74,6 +74,10 @@ pub enum Values {
     Timestamp(Vec<i64>),
     /// Days since 1970.
     Date(Vec<i32>),
+    /// Signed 32-bit integers.
+    I32(Vec<i32>),
+    /// IEEE 754 binary32.
+    F32(Vec<f32>),
 }
 
 /// Up to here every integer is an `f64`.
@@ -92,7 +96,8 @@ macro_rules! each_vector {
             Values::Bool($vector) => $plain,
             Values::I64($vector) | Values::Timestamp($vector) => $plain,
             Values::F64($vector) => $plain,
-            Values::Date($vector) => $plain,
+            Values::Date($vector) | Values::I32($vector) => $plain,
+            Values::F32($vector) => $plain,
             Values::Utf8($strings) | Values::Bytes($strings) => $text,
         }
     };
@@ -114,6 +119,8 @@ impl Column {
             ColumnType::Bytes => Values::Bytes(Strings::default()),
             ColumnType::Timestamp => Values::Timestamp(Vec::with_capacity(rows)),
             ColumnType::Date => Values::Date(Vec::with_capacity(rows)),
+            ColumnType::I32 => Values::I32(Vec::with_capacity(rows)),
+            ColumnType::F32 => Values::F32(Vec::with_capacity(rows)),
         };
         Column { values, validity: None }
     }
@@ -185,6 +192,8 @@ impl Column {
             Values::Bytes(_) => ColumnType::Bytes,
             Values::Timestamp(_) => ColumnType::Timestamp,
             Values::Date(_) => ColumnType::Date,
+            Values::I32(_) => ColumnType::I32,
+            Values::F32(_) => ColumnType::F32,
         }
     }
 
@@ -214,7 +223,8 @@ impl Column {
             Values::Bool(v) => v.len(),
             Values::I64(v) | Values::Timestamp(v) => v.len() * 8,
             Values::F64(v) => v.len() * 8,
-            Values::Date(v) => v.len() * 4,
+            Values::Date(v) | Values::I32(v) => v.len() * 4,
+            Values::F32(v) => v.len() * 4,
             Values::Utf8(s) | Values::Bytes(s) => s.offsets.len() * 4 + s.bytes.len(),
         };
         values + self.validity.as_ref().map_or(0, Vec::len)
@@ -233,6 +243,8 @@ impl Column {
             Values::Bytes(s) => Value::Bytes(s.get(i).into()),
             Values::Timestamp(v) => Value::Timestamp(Timestamp(v[i])),
             Values::Date(v) => Value::Date(Date(v[i])),
+            Values::I32(v) => Value::I32(v[i]),
+            Values::F32(v) => Value::F32(v[i]),
         }
     }
 
@@ -250,7 +262,7 @@ impl Column {
         values.iter().all(|value| value.unsigned_abs() <= F64_EXACT_MAX)
     }
 
-    /// Appends a value, an `I64` within ±2^53 also to an `F64` column.
+    /// Appends a value of the column's type, or of one that widens to it; an `I64` to an `F64` column only within ±2^53.
     pub fn push(&mut self, value: &Value) -> Result<(), ColumnError> {
         let fits = match (&mut self.values, value) {
             (_, Value::Null) => {
@@ -271,6 +283,26 @@ impl Column {
             }
             (Values::F64(v), Value::I64(x)) if x.unsigned_abs() <= F64_EXACT_MAX => {
                 v.push(*x as f64);
+                true
+            }
+            (Values::F64(v), Value::I32(x)) => {
+                v.push(f64::from(*x));
+                true
+            }
+            (Values::F64(v), Value::F32(x)) => {
+                v.push(f64::from(*x));
+                true
+            }
+            (Values::I64(v), Value::I32(x)) => {
+                v.push(i64::from(*x));
+                true
+            }
+            (Values::I32(v), Value::I32(x)) => {
+                v.push(*x);
+                true
+            }
+            (Values::F32(v), Value::F32(x)) => {
+                v.push(*x);
                 true
             }
             (Values::Timestamp(v), Value::Timestamp(x)) => {
@@ -325,7 +357,10 @@ impl Column {
                 a.extend_from_slice(&b[rows.clone()]);
             }
             (Values::F64(a), Values::F64(b)) => a.extend_from_slice(&b[rows.clone()]),
-            (Values::Date(a), Values::Date(b)) => a.extend_from_slice(&b[rows.clone()]),
+            (Values::Date(a), Values::Date(b)) | (Values::I32(a), Values::I32(b)) => {
+                a.extend_from_slice(&b[rows.clone()]);
+            }
+            (Values::F32(a), Values::F32(b)) => a.extend_from_slice(&b[rows.clone()]),
             (Values::Utf8(a), Values::Utf8(b)) | (Values::Bytes(a), Values::Bytes(b)) => {
                 let (from, to) = (b.offsets[rows.start], b.offsets[rows.end]);
                 let base = u32::try_from(a.bytes.len()).ok()?;
@@ -357,6 +392,8 @@ impl Column {
             Values::F64(v) => Values::F64(indices.iter().map(|i| v[pick(i)]).collect()),
             Values::Timestamp(v) => Values::Timestamp(indices.iter().map(|i| v[pick(i)]).collect()),
             Values::Date(v) => Values::Date(indices.iter().map(|i| v[pick(i)]).collect()),
+            Values::I32(v) => Values::I32(indices.iter().map(|i| v[pick(i)]).collect()),
+            Values::F32(v) => Values::F32(indices.iter().map(|i| v[pick(i)]).collect()),
             Values::Utf8(s) => Values::Utf8(s.take(indices)),
             Values::Bytes(s) => Values::Bytes(s.take(indices)),
         };
@@ -372,15 +409,18 @@ impl Column {
         column
     }
 
-    /// The same numbers as `F64`, rounded where [`Column::fits_f64`] says no; any other column unchanged.
-    pub fn widened(self) -> Column {
-        match self.values {
-            Values::I64(v) => Column {
-                values: Values::F64(v.into_iter().map(|x| x as f64).collect()),
-                validity: self.validity,
-            },
-            values => Column { values, validity: self.validity },
-        }
+    /// The same numbers in a type that this one [widens to](ColumnType::widens_to), rounded where [`Column::fits_f64`]
+    /// says no; `None` where it does not widen to it.
+    pub fn widened(self, wide: ColumnType) -> Option<Column> {
+        let values = match (self.values, wide) {
+            (Values::I64(v), ColumnType::F64) => Values::F64(v.into_iter().map(|x| x as f64).collect()),
+            (Values::I32(v), ColumnType::F64) => Values::F64(v.into_iter().map(f64::from).collect()),
+            (Values::F32(v), ColumnType::F64) => Values::F64(v.into_iter().map(f64::from).collect()),
+            (Values::I32(v), ColumnType::I64) => Values::I64(v.into_iter().map(i64::from).collect()),
+            (values, _) => values,
+        };
+        let column = Column { values, validity: self.validity };
+        (column.column_type() == wide).then_some(column)
     }
 }
 
@@ -514,6 +554,16 @@ impl Columns {
         if let Values::I64(v) = self.column(name)?.values() { Some(v) } else { None }
     }
 
+    /// Values of an `i32` column, or `None` where there is none of that name and type.
+    pub fn i32s(&self, name: &str) -> Option<&[i32]> {
+        if let Values::I32(v) = self.column(name)?.values() { Some(v) } else { None }
+    }
+
+    /// Values of an `f32` column, or `None` where there is none of that name and type.
+    pub fn f32s(&self, name: &str) -> Option<&[f32]> {
+        if let Values::F32(v) = self.column(name)?.values() { Some(v) } else { None }
+    }
+
     /// Nanoseconds of a timestamp column, or `None` where there is none of that name and type.
     pub fn timestamps(&self, name: &str) -> Option<&[i64]> {
         if let Values::Timestamp(v) = self.column(name)?.values() { Some(v) } else { None }
@@ -577,7 +627,7 @@ macro_rules! column_from {
     )*};
 }
 
-column_from! { bool => Bool, i64 => I64, f64 => F64 }
+column_from! { bool => Bool, i32 => I32, i64 => I64, f32 => F32, f64 => F64 }
 
 impl From<Vec<Timestamp>> for Column {
     fn from(values: Vec<Timestamp>) -> Column {
@@ -624,6 +674,8 @@ mod tests {
                 Values::Timestamp(rows.iter().map(|row| row.0).collect()),
                 Values::F64(rows.iter().map(|row| row.0 as f64).collect()),
                 Values::Date(rows.iter().map(|row| row.0 as i32).collect()),
+                Values::I32(rows.iter().map(|row| row.0 as i32).collect()),
+                Values::F32(rows.iter().map(|row| row.0 as f32).collect()),
                 Values::Bool(rows.iter().map(|row| row.0 % 2 == 0).collect()),
                 texts.into_parts().0,
                 bytes,
@@ -637,6 +689,33 @@ mod tests {
                 prop_assert_eq!(Column::from_parts(values, Some(validity.clone())).unwrap(), expected);
             }
         }
+    }
+
+    #[test]
+    fn columns_widen_as_their_types_do() {
+        let some = |column_type| {
+            let mut column = Column::nulls(column_type, 1);
+            let value = match column_type {
+                ColumnType::I32 => Value::I32(i32::MIN),
+                ColumnType::I64 => Value::I64(-(1 << 53)),
+                ColumnType::F32 => Value::F32(-0.1),
+                ColumnType::F64 => Value::F64(0.1),
+                _ => Value::Null,
+            };
+            column.push(&value).unwrap();
+            column
+        };
+        for (from, to) in ColumnType::ALL.iter().flat_map(|from| ColumnType::ALL.map(|to| (*from, to))) {
+            let (narrow, mut expected) = (some(from), Column::new(to));
+            let widened = narrow.clone().widened(to);
+            assert_eq!(widened.is_some(), from.widens_to(to), "{from} to {to}");
+            let Some(widened) = widened else { continue };
+            (0..2).for_each(|row| expected.push(&narrow.get(row)).unwrap());
+            assert_eq!(widened, expected, "{from} to {to}");
+            assert_eq!((widened.get(1).as_f64(), widened.null_count() > 0), (narrow.get(1).as_f64(), true));
+        }
+        assert!(some(ColumnType::I32).push(&Value::I64(1)).is_err(), "nothing is narrowed");
+        assert!(some(ColumnType::F32).push(&Value::F64(1.0)).is_err(), "nothing is narrowed");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Single values and their types.
 //!
-//! A value has one of seven types, or is null. The tag of a type is its byte on disk.
+//! A value has one of nine types, or is null. The tag of a type is its byte on disk.
 
 use std::fmt;
 use std::sync::Arc;
@@ -119,11 +119,15 @@ pub enum ColumnType {
     Timestamp = 6,
     /// Days since 1970.
     Date = 7,
+    /// Signed 32-bit integer.
+    I32 = 8,
+    /// IEEE 754 binary32.
+    F32 = 9,
 }
 
 impl ColumnType {
     /// All types, in the order of their tags.
-    pub const ALL: [ColumnType; 7] = [
+    pub const ALL: [ColumnType; 9] = [
         ColumnType::Bool,
         ColumnType::I64,
         ColumnType::F64,
@@ -131,6 +135,8 @@ impl ColumnType {
         ColumnType::Bytes,
         ColumnType::Timestamp,
         ColumnType::Date,
+        ColumnType::I32,
+        ColumnType::F32,
     ];
 
     /// The byte that stands for this type on disk.
@@ -153,12 +159,33 @@ impl ColumnType {
             ColumnType::Bytes => "bytes",
             ColumnType::Timestamp => "timestamp",
             ColumnType::Date => "date",
+            ColumnType::I32 => "i32",
+            ColumnType::F32 => "f32",
         }
     }
 
     /// The type with this name.
     pub fn from_name(name: &str) -> Option<ColumnType> {
         Self::ALL.into_iter().find(|t| t.name() == name)
+    }
+
+    /// The narrowest type that holds the values of both: integers widen to longer ones and to `f64`, `f32` to `f64`.
+    /// `None` where there is none. Only an `i64` that becomes `f64` may be rounded; [`Column::fits_f64`] tells.
+    ///
+    /// [`Column::fits_f64`]: crate::Column::fits_f64
+    pub fn common(self, other: ColumnType) -> Option<ColumnType> {
+        use ColumnType::{F32, F64, I32, I64};
+        match (self, other) {
+            (a, b) if a == b => Some(a),
+            (I32, I64) | (I64, I32) => Some(I64),
+            (I32 | I64 | F32 | F64, I32 | I64 | F32 | F64) => Some(F64),
+            _ => None,
+        }
+    }
+
+    /// Whether a column of this type may stand where another has `wide`.
+    pub fn widens_to(self, wide: ColumnType) -> bool {
+        self.common(wide) == Some(wide)
     }
 }
 
@@ -187,6 +214,10 @@ pub enum Value {
     Timestamp(Timestamp),
     /// Days since 1970.
     Date(Date),
+    /// Signed 32-bit integer.
+    I32(i32),
+    /// IEEE 754 binary32.
+    F32(f32),
 }
 
 impl Value {
@@ -201,6 +232,8 @@ impl Value {
             Value::Bytes(_) => ColumnType::Bytes,
             Value::Timestamp(_) => ColumnType::Timestamp,
             Value::Date(_) => ColumnType::Date,
+            Value::I32(_) => ColumnType::I32,
+            Value::F32(_) => ColumnType::F32,
         })
     }
 
@@ -209,11 +242,13 @@ impl Value {
         if let Value::Utf8(text) = self { Some(text) } else { None }
     }
 
-    /// The number of an `F64` or `I64` value.
+    /// The number of a value that is one.
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Value::F64(v) => Some(*v),
             Value::I64(v) => Some(*v as f64),
+            Value::I32(v) => Some(f64::from(*v)),
+            Value::F32(v) => Some(f64::from(*v)),
             _ => None,
         }
     }
@@ -233,6 +268,8 @@ impl fmt::Display for Value {
             }
             Value::Timestamp(v) => write!(f, "{v}"),
             Value::Date(v) => write!(f, "{v}"),
+            Value::I32(v) => write!(f, "{v}"),
+            Value::F32(v) => write!(f, "{v}"),
         }
     }
 }
@@ -253,6 +290,7 @@ value_from! {
     i32 => |v| Value::I64(i64::from(v)),
     u32 => |v| Value::I64(i64::from(v)),
     f64 => Value::F64,
+    f32 => Value::F32,
     &str => |v: &str| Value::Utf8(v.into()),
     String => |v: String| Value::Utf8(v.into()),
     Arc<str> => Value::Utf8,
@@ -283,6 +321,25 @@ mod tests {
         for wrong in ["2014-02-30", "2014-13-01", "2014-6-2", "x0140602", "", "201406021"] {
             assert_eq!(Date::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn numbers_widen_and_nothing_else_does() {
+        use ColumnType::{F32, F64, I32, I64};
+        for a in ColumnType::ALL {
+            for b in ColumnType::ALL {
+                let expected = match (a, b) {
+                    (a, b) if a == b => Some(a),
+                    (I32, I64) | (I64, I32) => Some(I64),
+                    (I32 | I64 | F32 | F64, I32 | I64 | F32 | F64) => Some(F64),
+                    _ => None,
+                };
+                assert_eq!(a.common(b), expected, "{a} and {b}");
+                assert_eq!(a.widens_to(b), expected == Some(b));
+            }
+        }
+        assert_eq!(ColumnType::ALL.map(|t| ColumnType::from_tag(t.tag())), ColumnType::ALL.map(Some));
+        assert_eq!(ColumnType::ALL.map(|t| ColumnType::from_name(t.name())), ColumnType::ALL.map(Some));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod damaged;
 mod deletes;
+mod types;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -185,13 +186,15 @@ fn bad_keys_and_names_are_refused() {
 #[test]
 fn extremes_come_back() {
     let (disk, db) = in_memory().unwrap();
-    let values: [(&str, [Value; 3]); 7] = [
+    let values: [(&str, [Value; 3]); 9] = [
         ("bool", [true.into(), false.into(), Value::Null]),
         ("i64", [i64::MIN.into(), i64::MAX.into(), Value::Null]),
         ("f64", [f64::NEG_INFINITY.into(), (-0.0).into(), f64::MIN_POSITIVE.into()]),
         ("text", ["".into(), "\0é\u{10ffff}".into(), Value::Null]),
         ("bytes", [Value::Bytes([].into()), Value::Bytes([0, 255].into()), Value::Null]),
         ("time", [Timestamp::MIN.into(), Timestamp::MAX.into(), Value::Null]),
+        ("i32", [Value::I32(i32::MIN), Value::I32(i32::MAX), Value::Null]),
+        ("f32", [f32::NEG_INFINITY.into(), (-0.0f32).into(), f32::from_bits(1).into()]),
         ("date", [underbelly::Date(i32::MIN).into(), underbelly::Date(i32::MAX).into(), Value::Null]),
     ];
     let times = [i64::MIN, 0, i64::MAX];

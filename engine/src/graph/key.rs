@@ -67,6 +67,8 @@ impl Key {
                 Value::Utf8(text) => found = found.saturating_add(text.len()),
                 Value::F64(number) if number.is_nan() => return Err(KeyError::NotANumber { position }),
                 Value::F64(number) if *number == 0.0 => *number = 0.0,
+                Value::F32(number) if number.is_nan() => return Err(KeyError::NotANumber { position }),
+                Value::F32(number) if *number == 0.0 => *number = 0.0,
                 _ => {}
             }
         }
@@ -130,6 +132,8 @@ pub(super) fn compare(a: &Value, b: &Value) -> Ordering {
         (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
         (Value::Timestamp(a), Value::Timestamp(b)) => a.cmp(b),
         (Value::Date(a), Value::Date(b)) => a.cmp(b),
+        (Value::I32(a), Value::I32(b)) => a.cmp(b),
+        (Value::F32(a), Value::F32(b)) => a.total_cmp(b),
         _ => tag(a).cmp(&tag(b)),
     }
 }
@@ -173,6 +177,8 @@ impl Hash for Key {
                 Value::Bytes(v) => v.hash(state),
                 Value::Timestamp(v) => v.hash(state),
                 Value::Date(v) => v.hash(state),
+                Value::I32(v) => v.hash(state),
+                Value::F32(v) => v.to_bits().hash(state),
             }
         }
     }

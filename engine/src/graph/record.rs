@@ -33,6 +33,9 @@ pub(super) enum ValueV1 {
     Timestamp(i64),
     /// Days since 1970.
     Date(i32),
+    I32(i32),
+    /// The bits of a binary32.
+    F32(u32),
 }
 
 /// A column's name, and its type's tag on disk.
@@ -464,6 +467,8 @@ fn value_of(value: &Value) -> ValueV1 {
         Value::Utf8(v) => ValueV1::Utf8(v.to_string()),
         Value::Timestamp(v) => ValueV1::Timestamp(v.0),
         Value::Date(v) => ValueV1::Date(v.0),
+        Value::I32(v) => ValueV1::I32(*v),
+        Value::F32(v) => ValueV1::F32(v.to_bits()),
     }
 }
 
@@ -476,6 +481,8 @@ impl From<ValueV1> for Value {
             ValueV1::Utf8(v) => Value::Utf8(v.into()),
             ValueV1::Timestamp(v) => Value::Timestamp(Timestamp(v)),
             ValueV1::Date(v) => Value::Date(Date(v)),
+            ValueV1::I32(v) => Value::I32(v),
+            ValueV1::F32(v) => Value::F32(f32::from_bits(v)),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Behind the record's prefix stands a `u16` with the number of appends, then for each: the series' name (`u8` length,
 //! bytes), `u32` rows, `u16` columns, the timestamps (`i64` a row), and for each column: `u8` length of its name, the
 //! name, `u8` type tag, `u8` flags (bit 0: a key, bit 1: a byte a row follows that is 0 where the row is null), the
-//! values: a byte for bool; 8 bytes for i64, f64 and timestamp; 4 for date; for text and bytes a `u32` end a row, then
+//! values: a byte for bool; 8 bytes for i64, f64 and timestamp; 4 for date, i32 and f32; for text and bytes a `u32` end a row, then
 //! the bytes. The last column ends with the record.
 
 use underbelly_storage::{Column, ColumnType, Strings, Values};
@@ -94,7 +94,8 @@ fn column(payload: &mut Vec<u8>, column_name: &str, values: &Column, key: bool) 
         Values::Bool(v) => payload.extend(v.iter().map(|value| u8::from(*value))),
         Values::I64(v) | Values::Timestamp(v) => numbers(payload, v, i64::to_le_bytes),
         Values::F64(v) => numbers(payload, v, f64::to_le_bytes),
-        Values::Date(v) => numbers(payload, v, i32::to_le_bytes),
+        Values::Date(v) | Values::I32(v) => numbers(payload, v, i32::to_le_bytes),
+        Values::F32(v) => numbers(payload, v, f32::to_le_bytes),
         Values::Utf8(strings) | Values::Bytes(strings) => {
             numbers(payload, strings.offsets().get(1..).unwrap_or_default(), u32::to_le_bytes);
             payload.extend_from_slice(strings.bytes());
@@ -185,6 +186,8 @@ impl<'a> Reader<'a> {
             ColumnType::F64 => ColumnValues::F64(self.numbers(rows, f64::from_le_bytes)?),
             ColumnType::Timestamp => ColumnValues::Timestamp(self.numbers(rows, i64::from_le_bytes)?),
             ColumnType::Date => ColumnValues::Date(self.numbers(rows, i32::from_le_bytes)?),
+            ColumnType::I32 => ColumnValues::I32(self.numbers(rows, i32::from_le_bytes)?),
+            ColumnType::F32 => ColumnValues::F32(self.numbers(rows, f32::from_le_bytes)?),
             ColumnType::Utf8 => {
                 self.strings(rows).map(|(offsets, bytes)| ColumnValues::Utf8(offsets, bytes))?
             }
@@ -224,6 +227,8 @@ mod tests {
             ColumnType::Bytes => Value::Bytes(s.into_bytes().into()),
             ColumnType::Timestamp => Value::Timestamp(underbelly_storage::Timestamp(i)),
             ColumnType::Date => Value::Date(underbelly_storage::Date(i as i32)),
+            ColumnType::I32 => Value::I32(i as i32),
+            ColumnType::F32 => Value::F32(f as f32),
         });
         prop_oneof![4 => some, 1 => Just(Value::Null)]
     }

@@ -141,6 +141,10 @@ pub enum ColumnValues {
     Timestamp(Vec<i64>),
     /// `date`
     Date(Vec<i32>),
+    /// `i32`
+    I32(Vec<i32>),
+    /// `f32`
+    F32(Vec<f32>),
 }
 
 /// Rows of a series that are deleted.
@@ -182,6 +186,10 @@ pub enum KeyValue {
     Timestamp(i64),
     /// Days since 1970.
     Date(i32),
+    /// A 32-bit integer.
+    I32(i32),
+    /// The bits of a binary32.
+    F32(u32),
 }
 
 impl TryFrom<&Value> for KeyValue {
@@ -196,6 +204,8 @@ impl TryFrom<&Value> for KeyValue {
             Value::Utf8(text) => KeyValue::Utf8(text.to_string()),
             Value::Timestamp(at) => KeyValue::Timestamp(at.0),
             Value::Date(day) => KeyValue::Date(day.0),
+            Value::I32(value) => KeyValue::I32(*value),
+            Value::F32(value) => KeyValue::F32(value.to_bits()),
             other => return Err(format!("{other} cannot be the value of a key")),
         })
     }
@@ -211,6 +221,8 @@ impl From<&KeyValue> for Value {
             KeyValue::Utf8(text) => text.as_str().into(),
             KeyValue::Timestamp(at) => Value::Timestamp(Timestamp(*at)),
             KeyValue::Date(day) => Value::Date(Date(*day)),
+            KeyValue::I32(value) => Value::I32(*value),
+            KeyValue::F32(bits) => Value::F32(f32::from_bits(*bits)),
         }
     }
 }
@@ -377,6 +389,8 @@ impl NamedColumn {
             Values::F64(v) => ColumnValues::F64(v),
             Values::Timestamp(v) => ColumnValues::Timestamp(v),
             Values::Date(v) => ColumnValues::Date(v),
+            Values::I32(v) => ColumnValues::I32(v),
+            Values::F32(v) => ColumnValues::F32(v),
             Values::Utf8(s) => {
                 let (offsets, bytes) = s.into_parts();
                 ColumnValues::Utf8(offsets, bytes)
@@ -401,6 +415,8 @@ impl NamedColumn {
             ColumnValues::F64(v) => Values::F64(v),
             ColumnValues::Timestamp(v) => Values::Timestamp(v),
             ColumnValues::Date(v) => Values::Date(v),
+            ColumnValues::I32(v) => Values::I32(v),
+            ColumnValues::F32(v) => Values::F32(v),
             ColumnValues::Utf8(offsets, bytes) => Values::Utf8(strings(offsets, bytes)?),
             ColumnValues::Bytes(offsets, bytes) => Values::Bytes(strings(offsets, bytes)?),
         };

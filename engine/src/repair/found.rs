@@ -63,16 +63,16 @@ impl Found {
 
     /// Takes the columns into those of the series, or says what contradicts them.
     pub(super) fn add_columns(&self, all: &mut Vec<v1::SchemaColumn>) -> Option<String> {
-        let (int, float) = (ColumnType::I64.tag(), ColumnType::F64.tag());
         let mut joined = all.clone();
         for column in self.columns() {
             let Some(known) = joined.iter_mut().find(|known| known.name == column.name) else {
                 joined.push(column);
                 continue;
             };
-            let widens = [known.column_type, column.column_type];
-            if known.key == column.key && !known.key && (widens == [int, float] || widens == [float, int]) {
-                known.column_type = float;
+            let types = (ColumnType::from_tag(known.column_type), ColumnType::from_tag(column.column_type));
+            let common = types.0.zip(types.1).and_then(|(a, b)| a.common(b));
+            if let Some(wide) = common.filter(|_| known.key == column.key && !known.key) {
+                known.column_type = wide.tag();
             } else if *known != column {
                 return Some(format!(
                     "its column {:?} is not what it is in the segments that were taken before",
@@ -134,5 +134,7 @@ fn hash_value(value: &Value, hasher: &mut blake3::Hasher) {
         Value::Bytes(value) => bytes(5, value),
         Value::Timestamp(value) => bytes(6, &value.0.to_le_bytes()),
         Value::Date(value) => bytes(7, &value.0.to_le_bytes()),
+        Value::I32(value) => bytes(8, &value.to_le_bytes()),
+        Value::F32(value) => bytes(9, &value.to_bits().to_le_bytes()),
     }
 }

@@ -160,10 +160,13 @@ impl Table {
                     schema.columns.insert(at, column);
                     self.added.insert(at, seq);
                 }
-                Some(i) if self.schema.columns[i].column_type != column_type => {
-                    Arc::make_mut(&mut self.schema).columns[i].column_type = ColumnType::F64;
+                Some(i) => {
+                    let known = self.schema.columns[i].column_type;
+                    let wide = known.common(column_type).unwrap_or(known);
+                    if known != wide {
+                        Arc::make_mut(&mut self.schema).columns[i].column_type = wide;
+                    }
                 }
-                Some(_) => {}
             }
         }
     }
@@ -344,19 +347,18 @@ pub(crate) fn check_append<'a>(
                 found: role(key),
             });
         }
-        let widens = |a, b| a == ColumnType::I64 && b == ColumnType::F64;
-        let fits = known.column_type == column_type
-            || (!key && (widens(known.column_type, column_type) || widens(column_type, known.column_type)));
-        if !fits {
+        let common = known.column_type.common(column_type);
+        let Some(wide) = common.filter(|_| !key || known.column_type == column_type) else {
             return Err(CommitError::SeriesType {
                 series: series.to_string(),
                 column: name.to_string(),
                 expected: known.column_type,
                 found: column_type,
             });
-        }
+        };
         let stored = table.is_some_and(|table| table.inexact.contains(name));
-        if known.column_type != column_type && (stored || inexact.iter().any(|given| given == name)) {
+        let is_rounded = wide == ColumnType::F64 && known.column_type != column_type;
+        if is_rounded && (stored || inexact.iter().any(|given| given == name)) {
             return Err(CommitError::SeriesPrecision {
                 series: series.to_string(),
                 column: name.to_string(),

@@ -35,18 +35,13 @@ pub(crate) fn conform(slot: &SlotDefinition, rows: Columns) -> Result<Columns, C
         let is_key = i < slot.row_keys.len();
         let column = match given.remove(name) {
             Some(column) if column.column_type() == *column_type => column,
-            Some(column)
-                if *column_type == ColumnType::F64
-                    && column.column_type() == ColumnType::I64
-                    && column.fits_f64() =>
-            {
-                column.widened()
-            }
             Some(column) => {
-                return Err(wrong(format!(
-                    "column {name:?} holds {column_type}, not {}; convert it",
-                    column.column_type()
-                )));
+                let found = column.column_type();
+                let is_whole = *column_type != ColumnType::F64 || column.fits_f64();
+                let widened = if is_whole { column.widened(*column_type) } else { None };
+                let refused =
+                    || wrong(format!("column {name:?} holds {column_type}, not {found}; convert it"));
+                widened.ok_or_else(refused)?
             }
             None if is_key => return Err(wrong(format!("row key {name:?} is missing; add the column"))),
             None => Column::nulls(*column_type, count),
@@ -55,9 +50,12 @@ pub(crate) fn conform(slot: &SlotDefinition, rows: Columns) -> Result<Columns, C
             if let Some(row) = (0..count).find(|row| column.is_null(*row)) {
                 return Err(wrong(format!("row key {name:?} is null in row {row}; give it a value")));
             }
-            if let Values::F64(values) = column.values()
-                && let Some(row) = values.iter().position(|v| v.is_nan())
-            {
+            let nan = match column.values() {
+                Values::F64(values) => values.iter().position(|v| v.is_nan()),
+                Values::F32(values) => values.iter().position(|v| v.is_nan()),
+                _ => None,
+            };
+            if let Some(row) = nan {
                 return Err(wrong(format!("row key {name:?} is NaN in row {row}; give it a number")));
             }
         }
@@ -92,6 +90,16 @@ fn normal(column: Column) -> Column {
             }
             Values::F64(v)
         }
+        Values::F32(mut v) => {
+            for x in &mut v {
+                if x.is_nan() {
+                    *x = f32::NAN;
+                } else if *x == 0.0 {
+                    *x = 0.0;
+                }
+            }
+            Values::F32(v)
+        }
         other => other,
     };
     let nulls = validity.filter(|v| v.iter().any(|valid| !valid));
@@ -106,7 +114,8 @@ fn compare(columns: &Columns, keys: usize, a: u32, b: u32) -> std::cmp::Ordering
             Values::Bool(v) => v[a].cmp(&v[b]),
             Values::I64(v) | Values::Timestamp(v) => v[a].cmp(&v[b]),
             Values::F64(v) => v[a].total_cmp(&v[b]),
-            Values::Date(v) => v[a].cmp(&v[b]),
+            Values::Date(v) | Values::I32(v) => v[a].cmp(&v[b]),
+            Values::F32(v) => v[a].total_cmp(&v[b]),
             Values::Utf8(s) | Values::Bytes(s) => s.get(a).cmp(s.get(b)),
         })
         .find(|order| order.is_ne())
@@ -139,7 +148,8 @@ pub(crate) fn encode(rows: &Columns) -> Vec<u8> {
             Values::Bool(v) => out.extend(v.iter().map(|x| u8::from(*x))),
             Values::I64(v) | Values::Timestamp(v) => v.iter().for_each(|x| out.extend(x.to_le_bytes())),
             Values::F64(v) => v.iter().for_each(|x| out.extend(x.to_bits().to_le_bytes())),
-            Values::Date(v) => v.iter().for_each(|x| out.extend(x.to_le_bytes())),
+            Values::Date(v) | Values::I32(v) => v.iter().for_each(|x| out.extend(x.to_le_bytes())),
+            Values::F32(v) => v.iter().for_each(|x| out.extend(x.to_bits().to_le_bytes())),
             Values::Utf8(s) | Values::Bytes(s) => {
                 s.offsets().iter().skip(1).for_each(|end| out.extend(end.to_le_bytes()));
                 out.extend_from_slice(s.bytes());
@@ -191,6 +201,10 @@ pub fn decode(bytes: &[u8]) -> Result<Columns, &'static str> {
                 Values::F64(reader.words(rows)?.map(|w| f64::from_bits(u64::from_le_bytes(w))).collect())
             }
             ColumnType::Date => Values::Date(reader.words(rows)?.map(i32::from_le_bytes).collect()),
+            ColumnType::I32 => Values::I32(reader.words(rows)?.map(i32::from_le_bytes).collect()),
+            ColumnType::F32 => {
+                Values::F32(reader.words(rows)?.map(|w| f32::from_bits(u32::from_le_bytes(w))).collect())
+            }
             ColumnType::Utf8 | ColumnType::Bytes => {
                 let mut offsets = Vec::with_capacity(rows + 1);
                 offsets.push(0);

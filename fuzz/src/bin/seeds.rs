@@ -193,6 +193,8 @@ fn segments() -> Done {
             ("raw", ColumnType::Bytes),
             ("at", ColumnType::Timestamp),
             ("day", ColumnType::Date),
+            ("lots", ColumnType::I32),
+            ("vol", ColumnType::F32),
         ])?;
         for n in 0..rows {
             let unless = |null: bool, value: Value| if null { Value::Null } else { value };
@@ -206,6 +208,8 @@ fn segments() -> Done {
                 vec![n as u8; n as usize % 4].into(),
                 Timestamp(n << 40).into(),
                 Date(16_000 + (n / 50) as i32).into(),
+                Value::I32(n as i32 * 3),
+                (n as f32 / 8.0).into(),
             ])?;
         }
         let timestamps: Vec<i64> = (0..rows).map(|n| n / 2 * 1000).collect();

@@ -38,8 +38,80 @@ const VECTOR_SAMPLES: usize = 32;
 /// Pairs of exponents that a block keeps.
 const PAIRS_MAX: usize = 4;
 
-/// Bytes of an exception: the number and its row.
-const EXCEPTION_BYTES: usize = 10;
+/// Bytes of an exception's row.
+const ROW_BYTES: usize = 2;
+
+/// A floating-point number of either length.
+pub(super) trait Float: Copy + Default {
+    /// Its length.
+    const BYTES: usize;
+
+    /// The same number.
+    fn wide(self) -> f64;
+
+    /// The number of this length that is nearest.
+    fn nearest(wide: f64) -> Self;
+
+    /// Its bits as an integer; those of the shorter one as an `i32`.
+    fn bits(self) -> i64;
+
+    /// The number of the low bits of an integer.
+    fn from_low_bits(bits: i64) -> Self;
+
+    /// The number of such bits; damage where there are too many.
+    fn from_bits(bits: i64) -> Result<Self, Damage> {
+        let number = Self::from_low_bits(bits);
+        if number.bits() == bits { Ok(number) } else { Err(Damage("a number has too many bits")) }
+    }
+}
+
+impl Float for f64 {
+    const BYTES: usize = 8;
+
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        self
+    }
+
+    #[inline(always)]
+    fn nearest(wide: f64) -> f64 {
+        wide
+    }
+
+    #[inline(always)]
+    fn bits(self) -> i64 {
+        self.to_bits().cast_signed()
+    }
+
+    #[inline(always)]
+    fn from_low_bits(bits: i64) -> f64 {
+        f64::from_bits(bits.cast_unsigned())
+    }
+}
+
+impl Float for f32 {
+    const BYTES: usize = 4;
+
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        f64::from(self)
+    }
+
+    #[inline(always)]
+    fn nearest(wide: f64) -> f32 {
+        wide as f32
+    }
+
+    #[inline(always)]
+    fn bits(self) -> i64 {
+        i64::from(self.to_bits().cast_signed())
+    }
+
+    #[inline(always)]
+    fn from_low_bits(bits: i64) -> f32 {
+        f32::from_bits(bits as u32)
+    }
+}
 
 /// Exponent and factor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,11 +143,11 @@ impl Pair {
 impl Scale {
     /// The integer that stands for a number, and whether it comes back bit for bit.
     #[inline(always)]
-    fn integer(self, number: f64) -> (i64, bool) {
-        let scaled = number * self.up * self.up_factor;
+    fn integer<T: Float>(self, number: T) -> (i64, bool) {
+        let scaled = number.wide() * self.up * self.up_factor;
         let integer = (scaled + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits()) as i64;
         let is_near = scaled.abs() < INTEGER_MAX as f64;
-        (integer, is_near & (self.number(integer).to_bits() == number.to_bits()))
+        (integer, is_near & (T::nearest(self.number(integer)).bits() == number.bits()))
     }
 
     /// The number that an integer within ±2^51 stands for.
@@ -86,7 +158,7 @@ impl Scale {
     }
 
     /// Bits that a sample takes, about, and how many of it are exceptions.
-    fn cost(self, sample: impl Iterator<Item = f64>) -> (usize, usize) {
+    fn cost<T: Float>(self, sample: impl Iterator<Item = T>) -> (usize, usize) {
         let (mut min, mut max, mut hits, mut misses) = (i64::MAX, i64::MIN, 0, 0);
         for number in sample {
             match self.integer(number) {
@@ -98,13 +170,13 @@ impl Scale {
             }
         }
         let width = if hits > 0 { vector::width_between((min, max)) as usize } else { 0 };
-        ((hits + misses) * width + misses * EXCEPTION_BYTES * 8, misses)
+        ((hits + misses) * width + misses * (T::BYTES + ROW_BYTES) * 8, misses)
     }
 }
 
 /// The pairs under which a sample of a block takes fewest bits, the best first; none where half of it are exceptions.
-pub(super) fn pairs(numbers: &[f64]) -> Vec<Pair> {
-    let sample: Vec<f64> =
+pub(super) fn pairs<T: Float>(numbers: &[T]) -> Vec<Pair> {
+    let sample: Vec<T> =
         numbers.iter().step_by((numbers.len() / BLOCK_SAMPLES).max(1)).take(BLOCK_SAMPLES).copied().collect();
     let mut found = Vec::new();
     for exponent in 0..POWERS.len() as u8 {
@@ -132,7 +204,7 @@ pub(super) struct Decimals {
 
 impl Decimals {
     /// One vector under the best of the pairs; `None` where none does.
-    pub(super) fn of(numbers: &[f64], pairs: &[Pair]) -> Option<Decimals> {
+    pub(super) fn of<T: Float>(numbers: &[T], pairs: &[Pair]) -> Option<Decimals> {
         let stride = (numbers.len() / VECTOR_SAMPLES).max(1);
         let cost = |pair: &&Pair| {
             let sample = numbers.iter().step_by(stride).copied();
@@ -158,7 +230,7 @@ impl Decimals {
         if choice.form == Form::Decimal && vector::width_between(ends) > WIDTH_MAX {
             return None;
         }
-        choice.bytes += 2 + misses.len() * EXCEPTION_BYTES;
+        choice.bytes += 2 + misses.len() * (T::BYTES + ROW_BYTES);
         Some(Decimals { pair, integers, misses, choice })
     }
 
@@ -168,11 +240,13 @@ impl Decimals {
     }
 
     /// Appends the vector.
-    pub(super) fn encode(&self, numbers: &[f64], out: &mut Vec<u8>) -> Entry {
+    pub(super) fn encode<T: Float>(&self, numbers: &[T], out: &mut Vec<u8>) -> Entry {
         out.extend_from_slice(&(self.misses.len() as u16).to_le_bytes());
         self.misses.iter().for_each(|row| out.extend_from_slice(&row.to_le_bytes()));
         let exceptions = self.misses.iter().filter_map(|row| numbers.get(usize::from(*row)));
-        exceptions.for_each(|number| out.extend_from_slice(&number.to_bits().to_le_bytes()));
+        exceptions.for_each(|number| {
+            out.extend_from_slice(number.bits().to_le_bytes().get(..T::BYTES).unwrap_or_default());
+        });
         let entry = vector::encode(&self.integers, self.choice.form, 8, out);
         Entry { exponent: self.pair.exponent, factor: self.pair.factor, ..entry }
     }
@@ -180,7 +254,7 @@ impl Decimals {
 
 /// Reads a vector of decimals of `out.len()` rows; `bytes` holds nothing else.
 #[inline(always)]
-pub(super) fn decode(entry: Entry, bytes: &[u8], out: &mut [f64]) -> Result<(), Damage> {
+pub(super) fn decode<T: Float>(entry: Entry, bytes: &[u8], out: &mut [T]) -> Result<(), Damage> {
     let pair = Pair { exponent: entry.exponent, factor: entry.factor };
     let scale = pair.scale().ok_or(Damage("the exponents of a vector are out of range"))?;
     let mut cursor = Cursor::new(bytes);
@@ -189,7 +263,7 @@ pub(super) fn decode(entry: Entry, bytes: &[u8], out: &mut [f64]) -> Result<(), 
         return Err(Damage("a vector has more exceptions than rows"));
     }
     let rows = cursor.take(count * 2)?.as_chunks::<2>().0;
-    let exceptions = cursor.take(count * 8)?.as_chunks::<8>().0;
+    let exceptions = cursor.take(count * T::BYTES)?.chunks_exact(T::BYTES);
     let base = entry.base;
     if entry.form == Form::DecimalDelta {
         let mut is_far = false;
@@ -198,7 +272,7 @@ pub(super) fn decode(entry: Entry, bytes: &[u8], out: &mut [f64]) -> Result<(), 
         vector::decode_delta(entry, cursor.rest(), integers, |integer| integer)?;
         for (to, integer) in out.iter_mut().zip(integers) {
             is_far |= integer.unsigned_abs() > INTEGER_MAX.unsigned_abs();
-            *to = scale.number(*integer);
+            *to = T::nearest(scale.number(*integer));
         }
         if is_far {
             return Err(TOO_FAR);
@@ -208,7 +282,7 @@ pub(super) fn decode(entry: Entry, bytes: &[u8], out: &mut [f64]) -> Result<(), 
             return Err(TOO_FAR);
         }
         super::lanes::unpack(cursor.rest(), entry.width, out, |number| {
-            scale.number(base.wrapping_add(number as i64))
+            T::nearest(scale.number(base.wrapping_add(number as i64)))
         })?;
     }
     let mut next = 0;
@@ -216,10 +290,15 @@ pub(super) fn decode(entry: Entry, bytes: &[u8], out: &mut [f64]) -> Result<(), 
         let row = usize::from(u16::from_le_bytes(*row));
         let place = out.get_mut(row).filter(|_| row >= next);
         *place.ok_or(Damage("the rows of exceptions do not rise, or one is in no row"))? =
-            f64::from_bits(u64::from_le_bytes(*exception));
+            T::from_low_bits(low(exception));
         next = row + 1;
     }
     Ok(())
+}
+
+/// The integer of so many little-endian bytes.
+fn low(bytes: &[u8]) -> i64 {
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | i64::from(*byte))
 }
 
 const TOO_FAR: Damage = Damage("the integer of a decimal is out of range");
@@ -230,16 +309,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn bits(numbers: &[f64]) -> Vec<u64> {
-        numbers.iter().map(|n| n.to_bits()).collect()
+    fn bits<T: Float>(numbers: &[T]) -> Vec<i64> {
+        numbers.iter().map(|n| n.bits()).collect()
     }
 
-    fn round_trip(numbers: &[f64]) -> Option<(Entry, usize)> {
+    fn round_trip<T: Float>(numbers: &[T]) -> Option<(Entry, usize)> {
         let decimals = Decimals::of(numbers, &pairs(numbers))?;
         let mut bytes = Vec::new();
         let entry = decimals.encode(numbers, &mut bytes);
         assert_eq!(bytes.len(), decimals.choice().bytes);
-        let mut back = vec![7.0; numbers.len()];
+        let mut back = vec![T::nearest(7.0); numbers.len()];
         decode(entry, &bytes, &mut back).unwrap();
         assert_eq!(self::bits(&back), self::bits(numbers));
         Some((entry, bytes.len()))
@@ -256,6 +335,20 @@ mod tests {
     }
 
     #[test]
+    fn short_numbers_are_decimals_too() {
+        let price = |i: i32| (f64::from(10_000 + i * 37 % 500) / 100.0) as f32;
+        let mut prices: Vec<f32> = (0..1_024).map(price).collect();
+        let (entry, bytes) = round_trip(&prices).unwrap();
+        assert_eq!((entry.form, entry.width, bytes), (Form::Decimal, 9, 2 + 128 * 9));
+        let strange =
+            [f32::NAN, f32::from_bits(0xffc0_1234), f32::NEG_INFINITY, -0.0, f32::MIN_POSITIVE, f32::MAX];
+        prices.splice(10..16, strange);
+        assert_eq!(round_trip(&prices).unwrap().1, bytes + 6 * 6, "six bytes each");
+        assert_eq!(<f32 as Float>::from_bits(1 << 32), Err(Damage("a number has too many bits")));
+        assert_eq!(<f32 as Float>::from_bits((-0.5f32).bits()), Ok(-0.5));
+    }
+
+    #[test]
     fn strange_numbers_are_exceptions() {
         let odd = f64::from_bits(0x7ff8_dead_beef_0001);
         let strange =
@@ -264,7 +357,7 @@ mod tests {
         numbers.extend((0..20).map(|i| f64::from(i) / 8.0));
         assert!(round_trip(&numbers).is_some());
         assert!(round_trip(&[f64::NAN, 1e300]).is_none());
-        assert!(round_trip(&[]).is_none());
+        assert!(round_trip::<f64>(&[]).is_none());
     }
 
     #[test]
@@ -317,6 +410,11 @@ mod tests {
     proptest! {
         #[test]
         fn any_numbers_come_back(numbers in proptest::collection::vec(any::<u64>().prop_map(f64::from_bits), 1..99)) {
+            round_trip(&numbers);
+        }
+
+        #[test]
+        fn any_short_numbers_come_back(numbers in proptest::collection::vec(any::<u32>().prop_map(f32::from_bits), 1..99)) {
             round_trip(&numbers);
         }
 

@@ -3,6 +3,7 @@
 //! A block is a validity bitmap, where some rows are null and some are not, filled to a multiple of eight bytes;
 //! then the values in one encoding. Under a null stands whatever is cheapest; readers put the type's zero there.
 
+use super::alp::Float;
 use super::zone::Zone;
 use super::{bits, numbers, text};
 use crate::columns::{Column, Strings, Values};
@@ -101,7 +102,12 @@ fn encode_values(column: &Column, out: &mut Vec<u8>) -> Encoding {
             let days: Vec<i64> = filled(column, v).iter().map(|day| i64::from(*day)).collect();
             encode_integers(&days, 4, out)
         }
+        Values::I32(v) => {
+            let wide: Vec<i64> = filled(column, v).iter().map(|value| i64::from(*value)).collect();
+            encode_integers(&wide, 4, out)
+        }
         Values::F64(v) => encode_floats(&filled(column, v), out),
+        Values::F32(v) => encode_floats(&filled(column, v), out),
         Values::Utf8(s) | Values::Bytes(s) => encode_strings(column, s, out),
     }
 }
@@ -115,9 +121,9 @@ fn encode_integers(values: &[i64], raw_bytes: usize, out: &mut Vec<u8>) -> Encod
     Encoding::Vectors
 }
 
-fn encode_floats(values: &[f64], out: &mut Vec<u8>) -> Encoding {
-    let first = values.first().copied().unwrap_or_default().to_bits();
-    if values.iter().all(|value| value.to_bits() == first) {
+fn encode_floats<T: Float>(values: &[T], out: &mut Vec<u8>) -> Encoding {
+    let first = values.first().map_or(0, |value| value.bits());
+    if values.iter().all(|value| value.bits() == first) {
         out.extend_from_slice(&first.to_le_bytes());
         return Encoding::Constant;
     }
@@ -212,11 +218,13 @@ fn decode_values(
             let days: Result<Vec<i32>, _> = days.into_iter().map(i32::try_from).collect();
             Values::Date(days.map_err(|_| Damage("a date is out of range"))?)
         }
-        ColumnType::F64 => Values::F64(match encoding {
-            Encoding::Constant => vec![f64::from_bits(single(bytes)?); rows],
-            Encoding::Vectors => numbers::decode_floats(bytes, rows)?,
-            _ => return Err(WRONG_ENCODING),
-        }),
+        ColumnType::I32 => {
+            let wide = decode_integers(bytes, encoding, 4, rows)?;
+            let narrow: Result<Vec<i32>, _> = wide.into_iter().map(i32::try_from).collect();
+            Values::I32(narrow.map_err(|_| Damage("an i32 is out of range"))?)
+        }
+        ColumnType::F64 => Values::F64(decode_floats(bytes, encoding, rows)?),
+        ColumnType::F32 => Values::F32(decode_floats(bytes, encoding, rows)?),
         ColumnType::Utf8 => Values::Utf8(decode_strings(bytes, encoding, rows)?),
         ColumnType::Bytes => Values::Bytes(decode_strings(bytes, encoding, rows)?),
     })
@@ -231,6 +239,14 @@ fn decode_integers(
     match encoding {
         Encoding::Constant => Ok(vec![single(bytes)?.cast_signed(); rows]),
         Encoding::Vectors => numbers::decode_integers(bytes, raw_bytes, rows),
+        _ => Err(WRONG_ENCODING),
+    }
+}
+
+fn decode_floats<T: Float>(bytes: &[u8], encoding: Encoding, rows: usize) -> Result<Vec<T>, Damage> {
+    match encoding {
+        Encoding::Constant => Ok(vec![T::from_bits(single(bytes)?.cast_signed())?; rows]),
+        Encoding::Vectors => numbers::decode_floats(bytes, rows),
         _ => Err(WRONG_ENCODING),
     }
 }
@@ -252,10 +268,12 @@ fn single(bytes: &[u8]) -> Result<u64, Damage> {
 
 /// Whether two columns hold the same bits, row by row.
 pub(super) fn same(a: &Column, b: &Column) -> bool {
+    fn same_bits<T: Float>(a: &[T], b: &[T]) -> bool {
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.bits() == b.bits())
+    }
     let values = match (a.values(), b.values()) {
-        (Values::F64(a), Values::F64(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
-        }
+        (Values::F64(a), Values::F64(b)) => same_bits(a, b),
+        (Values::F32(a), Values::F32(b)) => same_bits(a, b),
         (a, b) => a == b,
     };
     // A validity vector without a null says the same as none.

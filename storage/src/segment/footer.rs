@@ -239,7 +239,9 @@ impl Block {
             return Err(Damage("a block's rows, nulls, length or flags are wrong"));
         }
         let zone = (flags == HAS_ZONE).then(|| match column_type {
-            ColumnType::F64 => Zone::F64 { min: f64::from_le_bytes(min), max: f64::from_le_bytes(max) },
+            ColumnType::F64 | ColumnType::F32 => {
+                Zone::F64 { min: f64::from_le_bytes(min), max: f64::from_le_bytes(max) }
+            }
             ColumnType::Utf8 | ColumnType::Bytes => Zone::Prefix { min, max },
             _ => Zone::I64 { min: i64::from_le_bytes(min), max: i64::from_le_bytes(max) },
         });
@@ -372,7 +374,7 @@ mod tests {
     fn unknown_tags_are_refused() {
         let bytes = sound().encode();
         // The kind of seqs, the type of the column, and encoding and flags of the first block.
-        for (at, tag) in [(32, 2), (80, 0), (80, 8), (88 + 40 + 28, 8), (88 + 40 + 29, 2)] {
+        for (at, tag) in [(32, 2), (80, 0), (80, 10), (88 + 40 + 28, 6), (88 + 40 + 29, 2)] {
             let mut twin = bytes.clone();
             twin[at] = tag;
             assert!(Footer::decode(&twin, LIMIT).is_err(), "{tag} at {at}");

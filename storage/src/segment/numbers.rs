@@ -2,7 +2,7 @@
 //!
 //! Each vector has the form that suits it, and is read without its neighbours.
 
-use super::alp::{self, Decimals};
+use super::alp::{self, Decimals, Float};
 use super::vector::{self, Entry, Form};
 use crate::cursor::Cursor;
 use crate::error::Damage;
@@ -46,18 +46,18 @@ pub(super) fn encode_integers(values: &[i64], raw_bytes: usize, out: &mut Vec<u8
 }
 
 /// Appends floating-point numbers.
-pub(super) fn encode_floats(numbers: &[f64], out: &mut Vec<u8>) {
+pub(super) fn encode_floats<T: Float>(numbers: &[T], out: &mut Vec<u8>) {
     let mut block = Block::default();
     let pairs = alp::pairs(numbers);
     for numbers in numbers.chunks(VECTOR_ROWS) {
-        let as_bits: Vec<i64> = numbers.iter().map(|number| number.to_bits().cast_signed()).collect();
-        let as_they_are = vector::choose(&as_bits, 8);
+        let as_bits: Vec<i64> = numbers.iter().map(|number| number.bits()).collect();
+        let as_they_are = vector::choose(&as_bits, T::BYTES);
         let decimals = Decimals::of(numbers, &pairs);
         let better =
             decimals.filter(|decimals| as_they_are.or(decimals.choice()).form == decimals.choice().form);
         let entry = match better {
             Some(decimals) => decimals.encode(numbers, &mut block.vectors),
-            None => vector::encode(&as_bits, as_they_are.form, 8, &mut block.vectors),
+            None => vector::encode(&as_bits, as_they_are.form, T::BYTES, &mut block.vectors),
         };
         block.enter(entry);
     }
@@ -109,16 +109,16 @@ pub(super) fn decode_integers(bytes: &[u8], raw_bytes: usize, rows: usize) -> Re
 }
 
 /// Reads `rows` floating-point numbers; `bytes` holds nothing else.
-pub(super) fn decode_floats(bytes: &[u8], rows: usize) -> Result<Vec<f64>, Damage> {
+pub(super) fn decode_floats<T: Float>(bytes: &[u8], rows: usize) -> Result<Vec<T>, Damage> {
     let vectors = vectors(bytes, rows)?;
-    let (mut numbers, mut scratch) = (Vec::with_capacity(rows), [0.0; VECTOR_ROWS]);
+    let (mut numbers, mut scratch) = (Vec::with_capacity(rows), [T::default(); VECTOR_ROWS]);
     for vector in vectors {
         let (entry, body) = vector?;
         let some = &mut scratch[..(rows - numbers.len()).min(VECTOR_ROWS)];
         if matches!(entry.form, Form::Decimal | Form::DecimalDelta) {
             alp::decode(entry, body, some)?;
         } else {
-            vector::decode(entry, body, 8, some, |bits| f64::from_bits(bits.cast_unsigned()))?;
+            vector::decode(entry, body, T::BYTES, some, T::from_low_bits)?;
         }
         numbers.extend_from_slice(some);
     }
@@ -181,7 +181,7 @@ mod tests {
 
         let (floats, mut bytes) = (floats(), Vec::new());
         encode_floats(&floats, &mut bytes);
-        let back = decode_floats(&bytes, floats.len()).unwrap();
+        let back: Vec<f64> = decode_floats(&bytes, floats.len()).unwrap();
         assert!(back.iter().zip(&floats).all(|(a, b)| a.to_bits() == b.to_bits()));
         let found = forms(&bytes, floats.len());
         assert_eq!(found[..7], [Constant, Packed, Runs, Dictionary, Raw, Decimal, DecimalDelta]);
@@ -211,9 +211,14 @@ mod tests {
         let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
         assert_eq!((integers.len(), &hash(&integers)[..16]), INTEGERS);
         assert_eq!((floats.len(), &hash(&floats)[..16]), FLOATS);
+        let short: Vec<f32> = self::floats().iter().map(|number| *number as f32).collect();
+        let mut bytes = Vec::new();
+        encode_floats(&short, &mut bytes);
+        assert_eq!((bytes.len(), &hash(&bytes)[..16]), SHORT);
     }
 
     const INTEGERS: (usize, &str) = (10861, "60b182342a51f3cc");
+    const SHORT: (usize, &str) = (32504, "e61e354764b99abf");
     const FLOATS: (usize, &str) = (42312, "3d3a5f4b206d086a");
 
     /// A block with one byte or one bit changed is read as as many values, or refused.
@@ -242,16 +247,16 @@ mod tests {
         twins(&bytes, integers.len(), |bytes| Some(decode_integers(bytes, 8, integers.len()).ok()?.len()));
         let (mut bytes, floats) = (Vec::new(), &floats()[..8 * 1_024 + 77]);
         encode_floats(floats, &mut bytes);
-        twins(&bytes, floats.len(), |bytes| Some(decode_floats(bytes, floats.len()).ok()?.len()));
+        twins(&bytes, floats.len(), |bytes| Some(decode_floats::<f64>(bytes, floats.len()).ok()?.len()));
     }
 
     #[test]
     fn nothing_is_nothing() {
         let mut bytes = Vec::new();
         encode_integers(&[], 8, &mut bytes);
-        encode_floats(&[], &mut bytes);
+        encode_floats::<f64>(&[], &mut bytes);
         assert!(bytes.is_empty());
-        assert_eq!((decode_integers(&[], 8, 0), decode_floats(&[], 0)), (Ok(vec![]), Ok(vec![])));
+        assert_eq!((decode_integers(&[], 8, 0), decode_floats::<f64>(&[], 0)), (Ok(vec![]), Ok(vec![])));
         assert!(decode_integers(&[0], 8, 0).is_err());
     }
 
@@ -264,7 +269,10 @@ mod tests {
             if let Ok(values) = decode_integers(&bytes, 8, rows) {
                 prop_assert_eq!(values.len(), rows);
             }
-            if let Ok(numbers) = decode_floats(&bytes, rows) {
+            if let Ok(numbers) = decode_floats::<f64>(&bytes, rows) {
+                prop_assert_eq!(numbers.len(), rows);
+            }
+            if let Ok(numbers) = decode_floats::<f32>(&bytes, rows) {
                 prop_assert_eq!(numbers.len(), rows);
             }
         }

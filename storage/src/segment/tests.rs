@@ -103,6 +103,11 @@ fn varied(rows: usize) -> Rows {
     add("halted", ColumnType::Bool, &mut |row| if row % 9 == 4 { Value::Null } else { false.into() });
     add("sent", ColumnType::Timestamp, &mut |row| Timestamp(1_700_000_000_000 + row as i64 * 1000).into());
     add("day", ColumnType::Date, &mut |row| crate::value::Date(19_000 + row as i32 / 50).into());
+    add("lots", ColumnType::I32, &mut |row| {
+        if row % 5 == 1 { Value::Null } else { Value::I32(row as i32 * 3) }
+    });
+    add("vol", ColumnType::F32, &mut |row| ((row % 311) as f32 / 100.0).into());
+    add("hiss", ColumnType::F32, &mut |_| f32::from_bits(random() as u32).into());
     let timestamps = (0..rows as i64).map(|row| row / 3 * 1_000).collect();
     let seqs = Some((0..rows as u64).map(|row| row * 31 % 1_000).collect());
     Rows { timestamps, seqs, columns }
@@ -394,6 +399,18 @@ fn values_of(column_type: ColumnType) -> BoxedStrategy<Value> {
         ColumnType::Date => prop_oneof![any::<i32>(), 0i32..100, Just(i32::MIN), Just(i32::MAX)]
             .prop_map(|day| crate::value::Date(day).into())
             .boxed(),
+        ColumnType::I32 => {
+            prop_oneof![any::<i32>(), -5i32..5, Just(i32::MIN), Just(i32::MAX)].prop_map(Value::I32).boxed()
+        }
+        ColumnType::F32 => prop_oneof![
+            any::<u32>().prop_map(f32::from_bits),
+            (-999i16..999).prop_map(|n| f32::from(n) / 100.0),
+            Just(-0.0),
+            Just(f32::NAN),
+            Just(f32::from_bits(0xff80_0001)),
+        ]
+        .prop_map(Value::from)
+        .boxed(),
     }
 }
 

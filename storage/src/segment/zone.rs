@@ -12,7 +12,7 @@ pub enum Zone {
         /// Greatest value.
         max: i64,
     },
-    /// Floating-point numbers; a block with a NaN has no zone.
+    /// Floating-point numbers, those of 32 bits as 64; a block with a NaN has no zone.
     F64 {
         /// Least value; −0.0 comes before 0.0.
         min: f64,
@@ -35,14 +35,9 @@ impl Zone {
         match column.values() {
             Values::Bool(v) => integers(column, v.iter().map(|b| i64::from(*b))),
             Values::I64(v) | Values::Timestamp(v) => integers(column, v.iter().copied()),
-            Values::Date(v) => integers(column, v.iter().map(|d| i64::from(*d))),
-            Values::F64(v) => {
-                if v.iter().any(|value| value.is_nan()) {
-                    return None;
-                }
-                let (min, max) = ends(present(column, v.iter().map(|value| rank(*value))))?;
-                Some(Zone::F64 { min: unranked(min), max: unranked(max) })
-            }
+            Values::Date(v) | Values::I32(v) => integers(column, v.iter().map(|d| i64::from(*d))),
+            Values::F64(v) => floats(column, v.iter().copied()),
+            Values::F32(v) => floats(column, v.iter().map(|value| f64::from(*value))),
             Values::Utf8(s) | Values::Bytes(s) => {
                 let (min, max) = ends(present(column, s.iter().map(Zone::prefix)))?;
                 Some(Zone::Prefix { min, max })
@@ -79,6 +74,14 @@ fn rank(number: f64) -> i64 {
 /// The number with this rank.
 fn unranked(rank: i64) -> f64 {
     f64::from_bits((rank ^ (rank >> 63) & i64::MAX).cast_unsigned())
+}
+
+fn floats(column: &Column, values: impl Iterator<Item = f64> + Clone) -> Option<Zone> {
+    if values.clone().any(f64::is_nan) {
+        return None;
+    }
+    let (min, max) = ends(present(column, values.map(rank)))?;
+    Some(Zone::F64 { min: unranked(min), max: unranked(max) })
 }
 
 fn integers(column: &Column, values: impl Iterator<Item = i64>) -> Option<Zone> {

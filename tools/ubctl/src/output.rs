@@ -56,6 +56,9 @@ impl<'a> Field<'a> {
             Value::Bool(v) => Field::Bool(*v),
             Value::I64(v) => Field::I64(*v),
             Value::F64(v) => Field::F64(*v),
+            Value::I32(v) => Field::I64(i64::from(*v)),
+            // With as many digits as tell it from other numbers of its length.
+            Value::F32(v) => Field::F64(v.to_string().parse().unwrap_or(f64::from(*v))),
             other => Field::Text(other.to_string().into()),
         }
     }

@@ -70,6 +70,8 @@ pub(in crate::graph) fn put_value(out: &mut Vec<u8>, value: &Value) {
         Value::Utf8(v) => put_text(out, v),
         Value::Timestamp(v) => out.extend_from_slice(&v.0.to_le_bytes()),
         Value::Date(v) => out.extend_from_slice(&v.0.to_le_bytes()),
+        Value::I32(v) => out.extend_from_slice(&v.to_le_bytes()),
+        Value::F32(v) => out.extend_from_slice(&(v + 0.0).to_le_bytes()),
     }
 }
 
@@ -155,6 +157,14 @@ pub(in crate::graph) fn value(cursor: &mut Cursor<'_>) -> Result<Value, Damage> 
         ColumnType::Utf8 => Value::Utf8(text(cursor)?.into()),
         ColumnType::Timestamp => Value::Timestamp(Timestamp(cursor.i64()?)),
         ColumnType::Date => Value::Date(Date(cursor.i32()?)),
+        ColumnType::I32 => Value::I32(cursor.i32()?),
+        ColumnType::F32 => {
+            let bits = cursor.u32()?;
+            if bits == 1 << 31 {
+                return Err(Damage("a key value is negative zero"));
+            }
+            Value::F32(f32::from_bits(bits))
+        }
         ColumnType::Bytes => return Err(Damage("a key value is bytes")),
     })
 }

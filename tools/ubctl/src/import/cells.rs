@@ -20,6 +20,8 @@ enum Store {
     Bytes(Vec<u32>, Vec<u8>),
     Instants(Vec<i64>, Box<InstantReader>),
     Days(Vec<i32>),
+    I32(Vec<i32>),
+    F32(Vec<f32>),
 }
 
 impl Cells {
@@ -33,6 +35,8 @@ impl Cells {
             ColumnType::Bytes => Store::Bytes(vec![0], Vec::new()),
             ColumnType::Timestamp => Store::Instants(Vec::new(), Box::new(instants)),
             ColumnType::Date => Store::Days(Vec::new()),
+            ColumnType::I32 => Store::I32(Vec::new()),
+            ColumnType::F32 => Store::F32(Vec::new()),
         };
         Cells { store, validity: None }
     }
@@ -42,7 +46,8 @@ impl Cells {
             Store::Bool(v) => v.len(),
             Store::I64(v) | Store::Instants(v, _) => v.len(),
             Store::F64(v) => v.len(),
-            Store::Days(v) => v.len(),
+            Store::Days(v) | Store::I32(v) => v.len(),
+            Store::F32(v) => v.len(),
             Store::Text(offsets, _) | Store::Bytes(offsets, _) => offsets.len().saturating_sub(1),
         }
     }
@@ -68,6 +73,8 @@ impl Cells {
             Store::Bool(v) => v.push(parse_bool(trimmed()?).ok_or_else(|| no("bool"))?),
             Store::I64(v) => v.push(trimmed()?.parse().map_err(|_| no("i64"))?),
             Store::F64(v) => v.push(trimmed()?.parse().map_err(|_| no("f64"))?),
+            Store::I32(v) => v.push(trimmed()?.parse().map_err(|_| no("i32"))?),
+            Store::F32(v) => v.push(trimmed()?.parse().map_err(|_| no("f32"))?),
             Store::Days(v) => v.push(Date::parse(trimmed()?).ok_or_else(|| no("date"))?.0),
             Store::Instants(v, reader) => v.push(reader.read(utf8()?)?.0),
             Store::Text(offsets, bytes) => append(offsets, bytes, utf8()?.as_bytes())?,
@@ -91,7 +98,8 @@ impl Cells {
             Store::Bool(v) => v.push(false),
             Store::I64(v) | Store::Instants(v, _) => v.push(0),
             Store::F64(v) => v.push(0.0),
-            Store::Days(v) => v.push(0),
+            Store::Days(v) | Store::I32(v) => v.push(0),
+            Store::F32(v) => v.push(0.0),
             Store::Text(offsets, _) | Store::Bytes(offsets, _) => {
                 let end = offsets.last().copied().unwrap_or(0);
                 offsets.push(end);
@@ -105,7 +113,8 @@ impl Cells {
             Store::Bool(v) => v.truncate(rows),
             Store::I64(v) | Store::Instants(v, _) => v.truncate(rows),
             Store::F64(v) => v.truncate(rows),
-            Store::Days(v) => v.truncate(rows),
+            Store::Days(v) | Store::I32(v) => v.truncate(rows),
+            Store::F32(v) => v.truncate(rows),
             Store::Text(offsets, bytes) | Store::Bytes(offsets, bytes) => {
                 offsets.truncate(rows + 1);
                 bytes.truncate(offsets.last().map_or(0, |end| *end as usize));
@@ -118,7 +127,11 @@ impl Cells {
 
     /// Whether the newest value is NaN.
     pub(crate) fn ends_with_nan(&self) -> bool {
-        matches!(&self.store, Store::F64(v) if v.last().is_some_and(|v| v.is_nan()))
+        match &self.store {
+            Store::F64(v) => v.last().is_some_and(|v| v.is_nan()),
+            Store::F32(v) => v.last().is_some_and(|v| v.is_nan()),
+            _ => false,
+        }
     }
 
     /// Takes the rows so far as a column and begins anew.
@@ -132,6 +145,8 @@ impl Cells {
             Store::F64(v) => Values::F64(std::mem::take(v)),
             Store::Instants(v, _) => Values::Timestamp(std::mem::take(v)),
             Store::Days(v) => Values::Date(std::mem::take(v)),
+            Store::I32(v) => Values::I32(std::mem::take(v)),
+            Store::F32(v) => Values::F32(std::mem::take(v)),
             Store::Text(offsets, bytes) => Values::Utf8(strings(offsets, bytes)?),
             Store::Bytes(offsets, bytes) => Values::Bytes(strings(offsets, bytes)?),
         };
@@ -211,6 +226,8 @@ mod tests {
             (ColumnType::Bool, "yes"),
             (ColumnType::I64, "1.5"),
             (ColumnType::I64, "9223372036854775808"),
+            (ColumnType::I32, "2147483648"),
+            (ColumnType::F32, "1,5"),
             (ColumnType::F64, "1,5"),
             (ColumnType::Bytes, "0x123"),
             (ColumnType::Bytes, "12"),

@@ -250,7 +250,9 @@ impl Plan {
 
     /// A key of numbers that has a NaN somewhere, with the place.
     pub(super) fn nan_key(&self) -> Option<(&str, &str)> {
-        let is_float = |column: &&PlanColumn| self.column_type(column) == Some(ColumnType::F64);
+        let is_float = |column: &&PlanColumn| {
+            matches!(self.column_type(column), Some(ColumnType::F64 | ColumnType::F32))
+        };
         let mut keys = self.columns.iter().filter(|column| column.key).filter(is_float);
         keys.find_map(|column| Some((column.name.as_str(), column.guess.nan.as_deref()?)))
     }

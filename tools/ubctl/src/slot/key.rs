@@ -32,6 +32,8 @@ pub(crate) fn parse_value(name: &str, text: &str, expected: ColumnType) -> Resul
         ColumnType::Bool => parse_bool(text).map(Value::Bool),
         ColumnType::I64 => text.parse().ok().map(Value::I64),
         ColumnType::F64 => text.parse().ok().map(Value::F64),
+        ColumnType::I32 => text.parse().ok().map(Value::I32),
+        ColumnType::F32 => text.parse().ok().map(Value::F32),
         ColumnType::Utf8 => Some(Value::from(text)),
         ColumnType::Bytes => None,
         ColumnType::Timestamp => parse_instant(text).ok().map(Value::Timestamp),
@@ -43,7 +45,7 @@ pub(crate) fn parse_value(name: &str, text: &str, expected: ColumnType) -> Resul
         expected,
         remedy: match expected {
             ColumnType::Bool => "write true or false",
-            ColumnType::I64 | ColumnType::F64 => "write a number",
+            ColumnType::I64 | ColumnType::F64 | ColumnType::I32 | ColumnType::F32 => "write a number",
             ColumnType::Date => "write it like 2014-06-02",
             ColumnType::Timestamp => "write it like 2014-06-02T13:30:00Z",
             ColumnType::Utf8 | ColumnType::Bytes => "such a column cannot be asked for",

@@ -110,7 +110,7 @@ pub use signals::{Latencies, Percentiles};
 pub use slots::decode_content;
 pub use snapshot::{Cell, Snapshot};
 pub use transaction::Transaction;
-pub use underbelly_query::{Closed, QueryError, Scan, Schema, SchemaColumn};
+pub use underbelly_query::{AsOf, Closed, Direction, QueryError, Scan, Schema, SchemaColumn, TimedRows};
 pub use underbelly_storage::disk::{self, Disk, FaultyDisk, RealDisk, SimulatedDisk};
 pub use underbelly_storage::error::StorageError;
 pub use underbelly_storage::object::{Blob, ObjectId};

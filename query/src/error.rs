@@ -45,6 +45,32 @@ pub enum QueryError {
         /// The value asked for.
         value: i64,
     },
+    /// Keys of two inputs whose types have no value in common.
+    #[error(
+        "key {left:?} holds {left_type} and key {right:?} of the other input {right_type}; convert one of them"
+    )]
+    KeyTypes {
+        /// The key's name in the left input.
+        left: String,
+        /// Its type.
+        left_type: ColumnType,
+        /// The key's name in the right input.
+        right: String,
+        /// Its type.
+        right_type: ColumnType,
+    },
+    /// Rows whose column "timestamp" holds no timestamps.
+    #[error("column \"timestamp\" holds {found}; give the rows' time as a column of timestamps")]
+    TimeType {
+        /// The type of the column.
+        found: ColumnType,
+    },
+    /// A row without a timestamp.
+    #[error("row {row} has no timestamp; leave such rows out")]
+    NoTime {
+        /// The row.
+        row: usize,
+    },
     /// A range that ends before it starts.
     #[error("the range starts at {from} and ends before that, at {to}; exchange the two")]
     BadRange {

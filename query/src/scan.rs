@@ -10,7 +10,7 @@ use crate::group::{Keep, OpenGroup, Place, Wanted};
 use crate::interval::{Closed, Interval};
 use crate::merge::{Head, Heads, STRETCHES_MAX, Stretch};
 use crate::tombstone::Tombstones;
-use crate::{QueryError, Source};
+use crate::{AsOf, QueryError, Source, TimedRows};
 
 /// Rows in a batch unless another number is asked for.
 const BATCH_ROWS: usize = 65_536;
@@ -170,6 +170,11 @@ impl<'a> Scan<'a> {
             }
         }
         Ok(rows.min(rows_max))
+    }
+
+    /// Joins each row with a row of another input that was valid then; [`AsOf`] has the options.
+    pub fn asof(self, right: impl Into<TimedRows<'a>>) -> AsOf<'a> {
+        AsOf::new(self, right)
     }
 
     fn wanted(&self) -> Result<Wanted, QueryError> {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use underbelly_query::{QueryError, Run, Scan, Seqs, Zone, last_points, latest};
+use underbelly_query::{Direction, QueryError, Run, Scan, Seqs, Zone, last_points, latest};
 use underbelly_storage::{Column, ColumnError, ColumnType, Columns, Timestamp, Value};
 
 use crate::model::{self, NAMES, RunsOf};
@@ -215,5 +215,9 @@ proptest! {
             prop_assert!(newest.rows() <= 5);
         }
         let _ = last_points(&source);
+        for direction in [Direction::Backward, Direction::Forward, Direction::Nearest] {
+            let join = Scan::new(&source).batch_rows(batch_rows).asof(Scan::new(&source)).by("symbol");
+            let _ = join.direction(direction).batches().map(|batches| batches.count());
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Operators against a list of rows that is sorted and filtered in the plainest way.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod asof;
 mod deletes;
 mod hostile;
 mod latest;

@@ -156,6 +156,18 @@ pub fn listed(columns: &Columns) -> Vec<Vec<Value>> {
     (0..columns.rows()).map(|i| columns.row(i)).collect()
 }
 
+/// The rows as columns with "timestamp" first, in the order given.
+pub fn columns_of(rows: &[Row]) -> Columns {
+    let schema = schema();
+    let types = schema.columns.iter().map(|column| (&*column.name, column.column_type));
+    let types = std::iter::once(("timestamp", ColumnType::Timestamp)).chain(types);
+    let mut columns = Columns::with_types(types).unwrap();
+    for row in expected(rows, &NAMES) {
+        columns.push_row(&row).unwrap();
+    }
+    columns
+}
+
 pub fn times() -> impl Strategy<Value = i64> {
     let edges = prop::sample::select(vec![i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX]);
     prop_oneof![1 => edges, 6 => -4i64..5]
@@ -169,7 +181,7 @@ pub fn venues() -> impl Strategy<Value = Value> {
     prop::option::of(-1i64..2).prop_map(Value::from)
 }
 
-fn any_row() -> impl Strategy<Value = Row> {
+pub fn any_row() -> impl Strategy<Value = Row> {
     let price = prop::option::of(-3i32..4).prop_map(|price| Value::from(price.map(f64::from)));
     let note = prop::option::of(prop::collection::vec(any::<u8>(), 0..3)).prop_map(Value::from);
     let day = prop::option::of(0i32..3).prop_map(|day| Value::from(day.map(Date)));

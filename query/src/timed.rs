@@ -1,0 +1,124 @@
+//! Inputs of operators that take more than one series: rows in order of time, stored or in memory.
+
+use underbelly_storage::{Column, ColumnType, Columns, Values};
+
+use crate::{QueryError, Scan, TIMESTAMP};
+
+/// Rows in order of time: a [`Scan`], or [`Columns`] with a column "timestamp" that need not be sorted.
+///
+/// Columns that are not in order of time are sorted; rows of one instant stay in their order.
+#[derive(Clone)]
+pub struct TimedRows<'a>(Kind<'a>);
+
+#[derive(Clone)]
+enum Kind<'a> {
+    Scan(Scan<'a>),
+    Columns(Columns),
+}
+
+impl<'a> From<Scan<'a>> for TimedRows<'a> {
+    fn from(scan: Scan<'a>) -> TimedRows<'a> {
+        TimedRows(Kind::Scan(scan))
+    }
+}
+
+impl From<Columns> for TimedRows<'_> {
+    fn from(columns: Columns) -> Self {
+        TimedRows(Kind::Columns(columns))
+    }
+}
+
+/// Rows being read.
+pub(crate) struct Stream<'a> {
+    /// The columns, without rows; "timestamp" is among them.
+    pub(crate) header: Columns,
+    batches: Box<dyn Iterator<Item = Result<Columns, QueryError>> + 'a>,
+}
+
+impl<'a> TimedRows<'a> {
+    /// Begins to read.
+    pub(crate) fn open(self) -> Result<Stream<'a>, QueryError> {
+        match self.0 {
+            Kind::Scan(scan) => {
+                let header = scan.clone().rows_max(0).collect()?;
+                Ok(Stream { header, batches: Box::new(scan.batches()) })
+            }
+            Kind::Columns(columns) => {
+                let columns = sorted(columns)?;
+                let header = columns.slice(0..0);
+                let batch = (!columns.is_empty()).then_some(Ok(columns));
+                Ok(Stream { header, batches: Box::new(batch.into_iter()) })
+            }
+        }
+    }
+}
+
+impl Stream<'_> {
+    /// The next rows, at least one; `None` at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<Columns>, QueryError> {
+        self.batches.next().transpose()
+    }
+
+    /// The position of a column.
+    pub(crate) fn position(&self, name: &str) -> Result<usize, QueryError> {
+        self.header.index_of(name).ok_or_else(|| unknown(&self.header, name))
+    }
+}
+
+fn unknown(columns: &Columns, name: &str) -> QueryError {
+    QueryError::UnknownColumn {
+        name: name.to_string(),
+        known: columns.names().iter().map(|name| name.to_string()).collect(),
+    }
+}
+
+/// The timestamps of rows that a [`Stream`] gave.
+pub(crate) fn times(rows: &Columns) -> &[i64] {
+    rows.timestamps(TIMESTAMP).unwrap_or_default()
+}
+
+/// The rows in order of their timestamps, rows of one instant in the order that they had.
+fn sorted(rows: Columns) -> Result<Columns, QueryError> {
+    let column = rows.column(TIMESTAMP).ok_or_else(|| unknown(&rows, TIMESTAMP))?;
+    let Values::Timestamp(times) = column.values() else {
+        return Err(QueryError::TimeType { found: column.column_type() });
+    };
+    if let Some(row) = (0..column.len()).find(|row| column.is_null(*row)) {
+        return Err(QueryError::NoTime { row });
+    }
+    let end = u32::try_from(times.len()).map_err(|_| QueryError::TooManyRows { rows: times.len() })?;
+    if times.is_sorted() {
+        return Ok(rows);
+    }
+    let mut order: Vec<u32> = (0..end).collect();
+    order.sort_by_key(|row| times[*row as usize]);
+    Ok(rows.take(&order))
+}
+
+/// The rows of all batches in one piece; those of `header` where there is none.
+pub(crate) fn joined(
+    header: Columns,
+    batches: impl Iterator<Item = Result<Columns, QueryError>>,
+) -> Result<Columns, QueryError> {
+    let mut all: Option<Vec<(std::sync::Arc<str>, Column)>> = None;
+    for batch in batches {
+        let batch = batch?.into_columns();
+        let Some(all) = &mut all else {
+            all = Some(batch);
+            continue;
+        };
+        for ((name, to), (_, from)) in all.iter_mut().zip(&batch) {
+            crate::gather::append(to, Some(from), 0..from.len(), name)?;
+        }
+    }
+    let Some(all) = all else { return Ok(header) };
+    let mut columns = Columns::new();
+    all.into_iter().try_for_each(|(name, column)| columns.insert(name, column))?;
+    Ok(columns)
+}
+
+/// Whether keys of two types can be equal, so that each value of one is a value of the other's encoding.
+pub(crate) fn comparable(a: ColumnType, b: ColumnType) -> bool {
+    use ColumnType::{F32, F64, I32, I64};
+    a == b || matches!((a, b), (I32, I64) | (I64, I32) | (F32, F64) | (F64, F32))
+}

@@ -363,14 +363,12 @@ pub enum CommitError {
     },
     /// An alias that names another version than was expected.
     #[error(
-        "alias {alias:?} of model {model} names {}, not {}; read it again and decide anew",
+        "alias {alias:?} names {}, not {}; read it again and decide anew",
         version_or_none(found),
         version_or_none(expected)
     )]
     AliasMoved {
-        /// The model's identity.
-        model: String,
-        /// The alias.
+        /// The alias, as a place: `ID@ALIAS`.
         alias: String,
         /// The version that it was to name.
         expected: Option<u64>,

@@ -39,6 +39,7 @@ pub mod limits;
 mod listing;
 mod manifest;
 mod models;
+mod monitor;
 mod objects;
 mod open;
 mod operations;
@@ -98,6 +99,7 @@ pub use models::{
     ModelInfo, ModelName, ModelReader, Parts, Restored, Retention, StoredBlob, Tensor, TensorInfo, TrainedOn,
     Training, VersionInfo, Where, WhereError,
 };
+pub use monitor::{Histogram, Monitor, Sample};
 pub use open::RecoveryReport;
 pub use options::Options;
 pub use producers::{InputCell, Outputs, Run};

@@ -3,6 +3,7 @@
 
 mod copies;
 mod handles;
+mod monitors;
 
 use std::sync::Arc;
 

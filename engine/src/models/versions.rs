@@ -333,8 +333,8 @@ impl Models {
             if let Some(expected) = change.expected {
                 let found = self.marks.alias_at(&id, &change.mark.name, u64::MAX).filter(|_| !is_deleted);
                 if found != expected {
-                    let alias = change.mark.name.to_string();
-                    return Err(CommitError::AliasMoved { model: id.to_string(), alias, expected, found });
+                    let alias = format!("{id}@{}", change.mark.name);
+                    return Err(CommitError::AliasMoved { alias, expected, found });
                 }
             }
         }

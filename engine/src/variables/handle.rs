@@ -285,6 +285,12 @@ impl<T> Clone for UnloggedVar<T> {
 }
 
 impl<T: VariableKind> UnloggedVar<T> {
+    pub(crate) fn of(core: &Arc<Core>, scope: &Scope, name: &str) -> Result<UnloggedVar<T>, ReadError> {
+        let name = checked(scope, name)?;
+        let held = core.signals.registry.hold_unlogged(&name, T::variable_type());
+        Ok(UnloggedVar { core: core.clone(), held, of: PhantomData })
+    }
+
     /// The value; `None` before the first.
     #[inline]
     pub fn get(&self) -> Option<T> {
@@ -468,9 +474,7 @@ impl Database {
         scope: &Scope,
         name: &str,
     ) -> Result<UnloggedVar<T>, ReadError> {
-        let (core, name) = (self.core(), checked(scope, name)?);
-        let held = core.signals.registry.hold_unlogged(&name, T::variable_type());
-        Ok(UnloggedVar { core: core.clone(), held, of: PhantomData })
+        UnloggedVar::of(self.core(), scope, name)
     }
 }
 

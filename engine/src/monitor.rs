@@ -1,0 +1,332 @@
+//! Monitored values: scalars, arrays and histograms by name and step, which become rows of a series.
+//!
+//! Who records pushes into columns of its own; a thread of the pool commits them. So a value costs some tens of nanoseconds, and
+//! a process that dies loses those that were not handed over yet, of a fifth of a second at most where it goes on recording.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use underbelly_storage::{Column, ColumnType, Columns, Timestamp, Value};
+
+use crate::batch::Batch;
+use crate::core::Core;
+use crate::database::Database;
+use crate::durability::Durability;
+use crate::error::{CommitError, ReadError};
+use crate::variables::{Scope, UnloggedVar};
+
+/// Values that are handed over at once.
+const ROWS_MAX: usize = 4_096;
+/// Values between two looks at the clock for how old the first is.
+const LOOK_ROWS: usize = 64;
+/// How old the first may become.
+const AGE_MAX: Duration = Duration::from_millis(200);
+/// Parts into which a histogram cuts each doubling.
+const PARTS: f64 = 8.0;
+
+/// How often values fell where, in steps of an eighth of a doubling. Two are merged by adding them up.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histogram {
+    /// Counts of values by their place: that of 2^(n/8) to 2^((n+1)/8) is `n`, and of the negative ones apart.
+    above: BTreeMap<i32, u64>,
+    below: BTreeMap<i32, u64>,
+    zeros: u64,
+    sum: f64,
+}
+
+impl Histogram {
+    /// One without values.
+    pub fn new() -> Histogram {
+        Histogram::default()
+    }
+
+    /// Takes a value; NaN is left out.
+    pub fn add(&mut self, value: f64) {
+        let place = |value: f64| (value.log2() * PARTS).floor().clamp(-1e6, 1e6) as i32;
+        if value > 0.0 {
+            *self.above.entry(place(value)).or_default() += 1;
+        } else if value < 0.0 {
+            *self.below.entry(place(-value)).or_default() += 1;
+        } else if value == 0.0 {
+            self.zeros += 1;
+        } else {
+            return;
+        }
+        self.sum += value;
+    }
+
+    /// Takes the values of another.
+    pub fn merge(&mut self, other: &Histogram) {
+        other.above.iter().for_each(|(place, count)| *self.above.entry(*place).or_default() += count);
+        other.below.iter().for_each(|(place, count)| *self.below.entry(*place).or_default() += count);
+        self.zeros += other.zeros;
+        self.sum += other.sum;
+    }
+
+    /// How many values there are.
+    pub fn count(&self) -> u64 {
+        self.above.values().chain(self.below.values()).sum::<u64>() + self.zeros
+    }
+
+    /// Their mean; NaN where there are none.
+    pub fn mean(&self) -> f64 {
+        self.sum / self.count() as f64
+    }
+
+    /// A value that a share of all is at most, within an eighth of a doubling; NaN where there are none.
+    pub fn quantile(&self, share: f64) -> f64 {
+        let wanted = (share.clamp(0.0, 1.0) * self.count() as f64).ceil().max(1.0) as u64;
+        let middle = |place: &i32| ((f64::from(*place) + 0.5) / PARTS).exp2();
+        let below = self.below.iter().rev().map(|(place, count)| (-middle(place), *count));
+        let above = self.above.iter().map(|(place, count)| (middle(place), *count));
+        let mut seen = 0;
+        for (value, count) in below.chain([(0.0, self.zeros)]).chain(above) {
+            seen += count;
+            if count > 0 && seen >= wanted {
+                return value;
+            }
+        }
+        f64::NAN
+    }
+
+    /// As bytes: f64 sum, u64 zeros, then for each sign, the negative first, u32 how many places and each as i32 and u64 count.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.sum.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&self.zeros.to_le_bytes());
+        for places in [&self.below, &self.above] {
+            bytes.extend_from_slice(&(places.len() as u32).to_le_bytes());
+            for (place, count) in places {
+                bytes.extend_from_slice(&place.to_le_bytes());
+                bytes.extend_from_slice(&count.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    /// Reads what [`Histogram::to_bytes`] wrote; `None` for other bytes.
+    pub fn of_bytes(bytes: &[u8]) -> Option<Histogram> {
+        let (sum, bytes) = bytes.split_first_chunk::<8>()?;
+        let (zeros, mut rest) = bytes.split_first_chunk::<8>()?;
+        let mut read = || {
+            let (count, bytes) = rest.split_first_chunk::<4>()?;
+            rest = bytes;
+            let mut places = BTreeMap::new();
+            for _ in 0..u32::from_le_bytes(*count) {
+                let (place, bytes) = rest.split_first_chunk::<4>()?;
+                let (count, bytes) = bytes.split_first_chunk::<8>()?;
+                rest = bytes;
+                places.insert(i32::from_le_bytes(*place), u64::from_le_bytes(*count));
+            }
+            Some(places)
+        };
+        let (below, above) = (read()?, read()?);
+        let (zeros, sum) = (u64::from_le_bytes(*zeros), f64::from_le_bytes(*sum));
+        rest.is_empty().then_some(Histogram { above, below, zeros, sum })
+    }
+}
+
+/// A value that is monitored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sample {
+    /// A number.
+    Scalar(f64),
+    /// Numbers.
+    Array(Vec<f64>),
+    /// A distribution.
+    Histogram(Histogram),
+}
+
+impl From<f64> for Sample {
+    #[inline]
+    fn from(value: f64) -> Sample {
+        Sample::Scalar(value)
+    }
+}
+
+impl From<Vec<f64>> for Sample {
+    fn from(values: Vec<f64>) -> Sample {
+        Sample::Array(values)
+    }
+}
+
+impl From<Histogram> for Sample {
+    fn from(histogram: Histogram) -> Sample {
+        Sample::Histogram(histogram)
+    }
+}
+
+#[derive(Default)]
+struct Rows {
+    times: Vec<Timestamp>,
+    names: Vec<u32>,
+    steps: Vec<i64>,
+    values: Vec<f64>,
+    /// Arrays and histograms, with their rows and kinds.
+    data: Vec<(usize, &'static str, Vec<u8>)>,
+}
+
+/// Takes values of one thread and makes rows of a series of them: at the time of the clock, with the key `name` and the fields
+/// `step` and `value`; of an array or histogram the value is the mean, `kind` says which it is, and `data` holds its numbers
+/// or [`Histogram::to_bytes`]. The newest value of each name is a variable that is in no log, too, which `ubctl var watch`
+/// draws. Dropped, it hands over what it has.
+pub struct Monitor {
+    core: Arc<Core>,
+    series: Arc<str>,
+    ids: HashMap<Arc<str>, u32>,
+    names: Vec<(Arc<str>, UnloggedVar<f64>, f64)>,
+    rows: Rows,
+    began: Instant,
+}
+
+impl Monitor {
+    fn id(&mut self, name: &str) -> Option<u32> {
+        if let Some(id) = self.ids.get(name) {
+            return Some(*id);
+        }
+        let shown = UnloggedVar::of(&self.core, &Scope::Global, name).ok()?;
+        let (id, name): (u32, Arc<str>) = (self.names.len() as u32, name.into());
+        self.ids.insert(name.clone(), id);
+        self.names.push((name, shown, f64::NAN));
+        Some(id)
+    }
+
+    /// Takes a value. Names that no variable may have are left out.
+    #[inline]
+    pub fn record(&mut self, name: &str, step: i64, value: impl Into<Sample>) {
+        let Some(id) = self.id(name) else { return };
+        let row = self.rows.times.len();
+        let number = match value.into() {
+            Sample::Scalar(value) => value,
+            Sample::Array(values) => {
+                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                self.rows.data.push((row, "array", bytes));
+                values.iter().sum::<f64>() / values.len() as f64
+            }
+            Sample::Histogram(histogram) => {
+                self.rows.data.push((row, "histogram", histogram.to_bytes()));
+                histogram.mean()
+            }
+        };
+        self.rows.times.push(self.core.options.clock.now());
+        self.rows.names.push(id);
+        self.rows.steps.push(step);
+        self.rows.values.push(number);
+        if let Some((.., newest)) = self.names.get_mut(id as usize) {
+            *newest = number;
+        }
+        let is_old = row.is_multiple_of(LOOK_ROWS) && self.began.elapsed() >= AGE_MAX;
+        if row + 1 >= ROWS_MAX || is_old {
+            self.hand_over();
+        }
+    }
+
+    fn take(&mut self) -> Result<Batch, CommitError> {
+        let rows = std::mem::take(&mut self.rows);
+        self.began = Instant::now();
+        for (_, shown, newest) in &self.names {
+            let _ = shown.set(*newest);
+        }
+        let name = |id: &u32| self.names.get(*id as usize).map_or("", |(name, ..)| name);
+        let mut columns = Columns::new()
+            .with("name", rows.names.iter().map(name).collect::<Column>())?
+            .with("step", Column::from(rows.steps))?
+            .with("value", Column::from(rows.values))?;
+        if !rows.data.is_empty() {
+            let (mut kinds, mut data) = (Column::new(ColumnType::Utf8), Column::new(ColumnType::Bytes));
+            let mut given = rows.data.into_iter().peekable();
+            for row in 0..rows.names.len() {
+                match given.next_if(|(at, ..)| *at == row) {
+                    Some((_, kind, bytes)) => {
+                        kinds.push(&kind.into())?;
+                        data.push(&Value::Bytes(bytes.into()))?;
+                    }
+                    None => {
+                        kinds.push_null();
+                        data.push_null();
+                    }
+                }
+            }
+            columns = columns.with("kind", kinds)?.with("data", data)?;
+        }
+        let mut batch = Batch::new();
+        batch.append_columns(self.series.clone(), rows.times, columns, &["name"])?;
+        batch.durability(Durability::Buffered);
+        Ok(batch)
+    }
+
+    #[cold]
+    fn hand_over(&mut self) {
+        let core = self.core.clone();
+        match self.take() {
+            Ok(batch) if core.options.workers == 0 => note(&core, core.commit(batch).map(drop)),
+            Ok(batch) => {
+                let there = core.clone();
+                core.pool.spawn(move || note(&there, there.commit(batch).map(drop)));
+            }
+            Err(error) => note(&core, Err(error)),
+        }
+    }
+
+    /// Commits what was recorded and not handed over; visible on return.
+    ///
+    /// # Errors
+    /// As [`Database::commit`].
+    pub fn flush(&mut self) -> Result<(), CommitError> {
+        if self.rows.times.is_empty() {
+            return Ok(());
+        }
+        let batch = self.take()?;
+        self.core.commit(batch).map(drop)
+    }
+}
+
+fn note(core: &Core, done: Result<(), CommitError>) {
+    match done {
+        Ok(()) | Err(CommitError::Closed) => {}
+        Err(error) => core.note_trouble(format!("monitored values were not kept: {error}")),
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        let done = self.flush();
+        note(&self.core, done);
+    }
+}
+
+impl Database {
+    /// Monitors values as rows of a series, for one thread; others have monitors of their own.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use underbelly::{Database, Options, SimulatedDisk};
+    /// # let db = Database::create_on(Arc::new(SimulatedDisk::new()), Options::default())?;
+    /// let mut monitor = db.monitor("training")?;
+    /// monitor.record("loss", 1, 0.7);
+    /// monitor.record("weights", 1, vec![0.1, -0.2]);
+    /// monitor.flush()?;
+    /// assert_eq!(db.snapshot().series("training")?.count()?, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReadError::Name`] where no series may have this name.
+    pub fn monitor(&self, series: &str) -> Result<Monitor, ReadError> {
+        let problem = match series.starts_with('_') {
+            true => Some("begins with `_`, as the engine's own do"),
+            false => crate::series::name_problem("series", series),
+        };
+        if let Some(problem) = problem {
+            return Err(ReadError::Name { what: "series", name: series.to_string(), problem });
+        }
+        Ok(Monitor {
+            core: self.core().clone(),
+            series: series.into(),
+            ids: HashMap::new(),
+            names: Vec::new(),
+            rows: Rows::default(),
+            began: Instant::now(),
+        })
+    }
+}

@@ -1,0 +1,72 @@
+//! Monitored values become rows of a series, and their newest ones variables that others see.
+
+use underbelly::{Database, Histogram, ReadError, Scope};
+use underbelly_tests::{in_memory, options};
+
+#[test]
+fn recorded_values_are_rows_in_order_and_the_newest_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::create_with(dir.path().join("db"), options()).unwrap();
+    let reader = Database::open_read_only(dir.path().join("db")).unwrap();
+    let mut monitor = db.monitor("training").unwrap();
+    for step in 0..10_000 {
+        monitor.record("loss", step, 1.0 / (step + 1) as f64);
+    }
+    let mut histogram = Histogram::new();
+    (0..1_000).for_each(|n| histogram.add(f64::from(n)));
+    monitor.record("weights", 1, vec![1.0, 3.0]);
+    monitor.record("sizes", 1, histogram.clone());
+    monitor.flush().unwrap();
+    assert!(matches!(db.monitor("_runs").map(drop), Err(ReadError::Name { .. })));
+    // What the pool's thread commits may come behind the flush.
+    while db.snapshot().series("training").unwrap().count().unwrap() < 10_002 {
+        std::thread::yield_now();
+    }
+    let rows = db.snapshot().series("training").unwrap().scan().collect().unwrap();
+    let steps: Vec<i64> = rows.i64s("step").unwrap()[..10_000].to_vec();
+    let (mut sorted, values) = (steps.clone(), rows.f64s("value").unwrap());
+    sorted.sort_unstable();
+    assert_eq!(sorted, (0..10_000).collect::<Vec<i64>>());
+    assert!(steps.iter().zip(values).all(|(step, value)| *value == 1.0 / (step + 1) as f64));
+    assert_eq!((values[10_000], values[10_001]), (2.0, histogram.mean()));
+    let (kind, data) = (rows.column("kind").unwrap(), rows.column("data").unwrap());
+    assert_eq!(
+        (kind.str_at(10_000), kind.str_at(10_001), kind.str_at(0)),
+        (Some("array"), Some("histogram"), None)
+    );
+    let underbelly::Value::Bytes(bytes) = data.get(10_001) else { panic!("no histogram") };
+    assert_eq!(Histogram::of_bytes(&bytes), Some(histogram));
+    let mut shown = reader.unlogged_var::<f64>(&Scope::Global, "loss").unwrap();
+    assert_eq!(shown.get(), Some(1.0 / 10_000.0));
+}
+
+#[test]
+fn a_monitor_that_is_dropped_hands_over_what_it_has() {
+    let (disk, db) = in_memory().unwrap();
+    let mut monitor = db.monitor("m").unwrap();
+    monitor.record("x", 1, 2.0);
+    drop(monitor);
+    assert_eq!(db.snapshot().series("m").unwrap().count().unwrap(), 1);
+    db.close().unwrap();
+    let db = Database::open_on(std::sync::Arc::new(disk), options()).unwrap();
+    assert_eq!(db.snapshot().series("m").unwrap().count().unwrap(), 1);
+}
+
+#[test]
+fn histograms_merge_and_tell_quantiles_within_an_eighth_of_a_doubling() {
+    let (mut a, mut b) = (Histogram::new(), Histogram::new());
+    for n in -500..500 {
+        if n % 2 == 0 { a.add(f64::from(n)) } else { b.add(f64::from(n)) }
+    }
+    a.add(f64::NAN);
+    a.merge(&b);
+    assert_eq!((a.count(), a.mean()), (1_000, -0.5));
+    for (share, exact) in [(0.0, -500.0), (0.25, -250.0), (0.5, -0.5), (0.75, 250.0), (1.0, 499.0)] {
+        let near = a.quantile(share);
+        assert!((near - exact).abs() <= 0.1 * f64::abs(exact) + 1.0, "{share}: {near} for {exact}");
+    }
+    let bytes = a.to_bytes();
+    assert_eq!(Histogram::of_bytes(&bytes), Some(a));
+    assert!((0..bytes.len()).all(|cut| Histogram::of_bytes(&bytes[..cut]).is_none()));
+    assert!(Histogram::new().mean().is_nan() && Histogram::new().quantile(0.5).is_nan());
+}

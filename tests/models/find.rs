@@ -84,6 +84,36 @@ fn there_is_no_index_before_somebody_asks() {
 }
 
 /// What cannot be asked is refused by name, with and without an index.
+/// Alternatives and prefixes find what they should, each model once, and pages go from the newest on.
+#[test]
+fn alternatives_are_found_once_and_pages_go_from_the_newest_on() {
+    let (_, db) = underbelly_tests::in_memory().unwrap();
+    let mut batch = Batch::new();
+    for n in 0..10i64 {
+        let desk = if n < 5 { "fx-spot" } else { "rates" };
+        let metadata = Metadata::new("smile").with("n", n).with("desk", desk);
+        batch.put_model(metadata.with("timestamp", underbelly::Timestamp(n % 7)), vec![n as u8]);
+    }
+    db.commit(batch).unwrap();
+    let numbers = |found: Vec<underbelly::ModelInfo>| -> Vec<i64> {
+        let n = |info: &underbelly::ModelInfo| match info.metadata.entries()["n"] {
+            underbelly::MetaValue::I64(n) => n,
+            _ => panic!(),
+        };
+        found.iter().map(n).collect()
+    };
+    let wanted = Where::prefix("desk", "fx").or(Where::between("n", 4i64..7));
+    let mut found = numbers(db.snapshot().find_models_where(&wanted).unwrap());
+    found.sort_unstable();
+    assert_eq!(found, [0, 1, 2, 3, 4, 5, 6]);
+    let page = |skip, count| numbers(db.snapshot().find_models_newest(&Where::any(), skip, count).unwrap());
+    let newest: Vec<i64> = page(0, 3);
+    assert_eq!(newest, [6, 5, 4]);
+    assert_eq!([page(3, 3), page(6, 9)].concat().len(), 7);
+    let in_time = Where::equals("type", "smile").and(Where::between("timestamp", underbelly::Timestamp(5)..));
+    assert_eq!(numbers(db.snapshot().find_models_newest(&in_time, 0, 9).unwrap()), [6, 5]);
+}
+
 #[test]
 fn what_cannot_be_asked_is_refused() {
     let db = Database::create_on(Arc::new(SimulatedDisk::new()), indexed()).unwrap();

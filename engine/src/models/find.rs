@@ -1,6 +1,7 @@
 //! Finding models by their attributes.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fill::SLICE_MODELS;
 use super::wanted::{Condition, Where};
@@ -41,11 +42,39 @@ impl Snapshot {
     /// # Errors
     /// [`ReadError::Where`] where a path, value or range cannot be asked for.
     pub fn find_models_where(&self, wanted: &Where) -> Result<Vec<ModelInfo>, ReadError> {
-        let conditions = wanted.conditions()?;
-        Ok(match self.base().attributes.candidates(self.base(), &conditions, self.seq()) {
-            Some(ids) => self.check(&ids, &conditions),
-            None => self.scan(&conditions),
-        })
+        let mut found: BTreeMap<ModelId, ModelInfo> = BTreeMap::new();
+        let alternatives = wanted.alternatives()?;
+        let find = |conditions: &[Condition]| match self.base().attributes.candidates(
+            self.base(),
+            conditions,
+            self.seq(),
+        ) {
+            Some(ids) => self.check(&ids, conditions),
+            None => self.scan(conditions),
+        };
+        if let [conditions] = &alternatives[..] {
+            return Ok(find(conditions));
+        }
+        for conditions in &alternatives {
+            found.extend(find(conditions).into_iter().map(|info| (info.id, info)));
+        }
+        Ok(found.into_values().collect())
+    }
+
+    /// The same by falling timestamps of the metadata, of which the first `skip` are passed over and at most `count` answered: a
+    /// page. Of equal timestamps the one that was put later comes first.
+    ///
+    /// # Errors
+    /// As [`Snapshot::find_models_where`].
+    pub fn find_models_newest(
+        &self,
+        wanted: &Where,
+        skip: usize,
+        count: usize,
+    ) -> Result<Vec<ModelInfo>, ReadError> {
+        let mut found = self.find_models_where(wanted)?;
+        found.sort_by_key(|info| Reverse((info.timestamp, info.seq, info.id)));
+        Ok(found.into_iter().skip(skip).take(count).collect())
     }
 
     fn check(&self, ids: &BTreeSet<ModelId>, conditions: &[Condition]) -> Vec<ModelInfo> {

@@ -41,6 +41,9 @@ pub enum WhereError {
         /// The kind of value.
         kind: &'static str,
     },
+    /// Too many alternatives.
+    #[error("the conditions come to more than {ALTERNATIVES_MAX} alternatives; ask in several queries")]
+    Alternatives,
     /// A range from one kind of value to another.
     #[error("the range for {path:?} goes from {from} to {to}; give both ends of one kind")]
     Mixed {
@@ -53,7 +56,11 @@ pub enum WhereError {
     },
 }
 
-/// Conditions on the metadata of models, all of which must hold. Without one, every model is wanted.
+/// Alternatives of one query, at most.
+const ALTERNATIVES_MAX: usize = 64;
+
+/// Conditions on the metadata of models, all of which must hold, or one of several such sets. Without one, every model is
+/// wanted.
 ///
 /// Values are compared with their types, as in [`Metadata::id`]: `true`, `1`, `1.0` and `"1"` are four different
 /// values. In ranges, integers and floats are numbers alike.
@@ -68,6 +75,8 @@ pub enum WhereError {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Where {
     tests: Vec<(String, Test)>,
+    /// Sets of conditions one of which may hold instead.
+    others: Vec<Vec<(String, Test)>>,
 }
 
 /// What is asked of the values at a path.
@@ -86,35 +95,86 @@ impl Where {
 
     /// Models with this value at the path.
     pub fn equals(path: &str, value: impl Into<MetaValue>) -> Where {
-        Where { tests: vec![(path.to_string(), Test::Equals(value.into()))] }
+        Where::of(path, Test::Equals(value.into()))
     }
 
     /// Models with a value in this range at the path: numbers, text by its bytes, or timestamps.
     pub fn between<V: Into<MetaValue> + Clone>(path: &str, range: impl RangeBounds<V>) -> Where {
         let bound = |bound: Bound<&V>| bound.map(|value| value.clone().into());
         let test = Test::Between(bound(range.start_bound()), bound(range.end_bound()));
-        Where { tests: vec![(path.to_string(), test)] }
+        Where::of(path, test)
     }
 
     /// Models with anything at the path, be it null.
     pub fn exists(path: &str) -> Where {
-        Where { tests: vec![(path.to_string(), Test::Exists)] }
+        Where::of(path, Test::Exists)
+    }
+
+    /// Models with text at the path that begins with this.
+    pub fn prefix(path: &str, text: &str) -> Where {
+        let from = Bound::Included(MetaValue::from(text));
+        let to = after_all(text).map_or(Bound::Unbounded, |next| Bound::Excluded(MetaValue::from(next)));
+        Where::of(path, Test::Between(from, to))
+    }
+
+    fn of(path: &str, test: Test) -> Where {
+        Where { tests: vec![(path.to_string(), test)], others: Vec::new() }
+    }
+
+    fn sets(self) -> Vec<Vec<(String, Test)>> {
+        [self.tests].into_iter().chain(self.others).collect()
+    }
+
+    fn of_sets(mut sets: Vec<Vec<(String, Test)>>) -> Where {
+        let others = if sets.is_empty() { Vec::new() } else { sets.split_off(1) };
+        Where { tests: sets.pop().unwrap_or_default(), others }
     }
 
     /// These conditions and those.
-    pub fn and(mut self, other: Where) -> Where {
-        self.tests.extend(other.tests);
-        self
+    pub fn and(self, other: Where) -> Where {
+        let (ours, theirs) = (self.sets(), other.sets());
+        let both = ours.iter().flat_map(|ours| theirs.iter().map(move |theirs| [&ours[..], theirs].concat()));
+        // What is too much is refused when it is asked for.
+        Where::of_sets(both.take(ALTERNATIVES_MAX + 1).collect())
     }
 
-    /// The conditions, checked.
-    pub(crate) fn conditions(&self) -> Result<Vec<Condition>, WhereError> {
+    /// These conditions or those. [`Where::and`] behind it adds to both.
+    pub fn or(self, other: Where) -> Where {
+        Where::of_sets(self.sets().into_iter().chain(other.sets()).take(ALTERNATIVES_MAX + 1).collect())
+    }
+
+    /// The sets of conditions, checked.
+    pub(crate) fn alternatives(&self) -> Result<Vec<Vec<Condition>>, WhereError> {
+        if self.others.len() >= ALTERNATIVES_MAX {
+            return Err(WhereError::Alternatives);
+        }
         let condition = |(path, test): &(String, Test)| {
             check(path, test)?;
             Ok(Condition { steps: steps(path)?, test: test.clone() })
         };
-        self.tests.iter().map(condition).collect()
+        let all = [&self.tests].into_iter().chain(&self.others);
+        all.map(|set| set.iter().map(condition).collect()).collect()
     }
+
+    /// The conditions of a query without alternatives.
+    #[cfg(test)]
+    pub(crate) fn conditions(&self) -> Result<Vec<Condition>, WhereError> {
+        self.alternatives().map(|mut all| all.swap_remove(0))
+    }
+}
+
+/// The first text behind all that begin with this one; `None` where there is none.
+fn after_all(text: &str) -> Option<String> {
+    let mut letters: Vec<char> = text.chars().collect();
+    while let Some(last) = letters.pop() {
+        // Between the two ranges of letters are numbers that are none.
+        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(last as u32 + 1) };
+        if let Some(next) = next {
+            letters.push(next);
+            return Some(letters.into_iter().collect());
+        }
+    }
+    None
 }
 
 /// A condition whose path and values were checked.
@@ -292,6 +352,39 @@ mod tests {
             }
         }
         assert!(finds(r#"{"v":-0.0}"#, &Where::equals("v", 0.0)));
+    }
+
+    #[test]
+    fn prefixes_and_alternatives() {
+        let finds = |json: &str, wanted: &Where| {
+            let metadata = Metadata::from_json(json).unwrap();
+            let all = wanted.alternatives().unwrap();
+            all.iter().any(|set| set.iter().all(|condition| condition.holds(&metadata)))
+        };
+        for (text, prefix, expected) in [
+            ("fx-spot", "fx", true),
+            ("fx", "fx", true),
+            ("f", "fx", false),
+            ("fy", "fx", false),
+            ("", "", true),
+            ("a\u{d7ff}b", "a\u{d7ff}", true),
+            ("a\u{e000}", "a\u{d7ff}", false),
+            ("\u{10ffff}x", "\u{10ffff}", true),
+        ] {
+            let json = Metadata::new("m").with("v", text).to_json();
+            assert_eq!(finds(&json, &Where::prefix("v", prefix)), expected, "{text:?} {prefix:?}");
+        }
+        let either = Where::equals("a", 1i64).or(Where::equals("a", 2i64)).and(Where::exists("b"));
+        for (json, expected) in [
+            (r#"{"a":1,"b":0}"#, true),
+            (r#"{"a":2,"b":0}"#, true),
+            (r#"{"a":2}"#, false),
+            (r#"{"a":3,"b":0}"#, false),
+        ] {
+            assert_eq!(finds(json, &either), expected, "{json}");
+        }
+        let many = (0..80i64).fold(Where::equals("a", -1i64), |all, n| all.or(Where::equals("a", n)));
+        assert_eq!(many.alternatives().map(drop), Err(WhereError::Alternatives));
     }
 
     #[test]

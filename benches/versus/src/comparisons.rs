@@ -4,7 +4,9 @@ mod buffered;
 mod checkpoint;
 mod commits;
 mod mark;
+mod model;
 pub mod reopen;
+mod variable;
 
 use std::path::Path;
 
@@ -24,7 +26,15 @@ pub struct Entry {
 }
 
 /// All comparisons.
-pub const ALL: &[Entry] = &[commits::ENTRY, buffered::ENTRY, checkpoint::ENTRY, reopen::ENTRY, mark::ENTRY];
+pub const ALL: &[Entry] = &[
+    commits::ENTRY,
+    buffered::ENTRY,
+    checkpoint::ENTRY,
+    reopen::ENTRY,
+    mark::ENTRY,
+    model::ENTRY,
+    variable::ENTRY,
+];
 
 /// Says how long is measured and how each store is set up, a line each.
 fn print_terms(effort: &Effort, setup: Setup) {

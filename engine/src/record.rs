@@ -88,6 +88,8 @@ where
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
+    use std::time::Duration;
+
     use underbelly_storage::{Column, ColumnType, Date, Timestamp};
 
     use super::v1::{
@@ -97,7 +99,8 @@ mod tests {
     use super::*;
     use crate::graph::{
         BundleId, CellId, Event, EventV1, Filter, Given, Host, Input, Key, Outcome, OutputWrite,
-        ProducerDefinition, ProducerId, Read, RunId, SlotDate, SlotDefinition, SlotId, Used, When, Write,
+        ProducerDefinition, ProducerId, Read, Retry, RunId, Setback, SlotDate, SlotDefinition, SlotId, Used,
+        When, Write,
     };
 
     fn delete(seq: u64) -> Delete {
@@ -190,8 +193,8 @@ mod tests {
         assert_eq!(time, Timestamp(0x0102_0304));
         assert_eq!(encode(&read).unwrap()[PREFIX_BYTES..], payload[PREFIX_BYTES..]);
         let hash = blake3::hash(&payload).to_hex();
-        assert_eq!(payload.len(), 1312);
-        assert_eq!(hash.as_str(), "77f769e4920ea35286c0b758549f9db00efd8a74f836d9f8ccc3eed86b5d1777");
+        assert_eq!(payload.len(), 1360);
+        assert_eq!(hash.as_str(), "68ce0d3413ceb6d41a429d8a8d559613b78876e5a844380be9870d1877927df6");
     }
 
     /// Every kind of event, and every type of column and of variable.
@@ -222,10 +225,14 @@ mod tests {
             Read::Scan { slot: slot_read, date, columns: vec![5], key },
         ];
         let outcome = Outcome::Declined("r".to_string());
+        let again =
+            |why| end(Outcome::Again { why, message: "busy".to_string(), wait: Duration::from_nanos(9) });
+        let batched = producer.clone().independent(2, Duration::from_nanos(3)).max_batch(4).max_running(5);
+        let batched = batched.retry(Retry::new(6, Duration::from_nanos(7), Duration::from_nanos(8)));
         let events = [
             Event::DefineSlot(slot),
             Event::Register(producer.clone()),
-            Event::Register(producer.group_by_date()),
+            Event::Register(producer.clone().group_by_date()),
             Event::Register(wide),
             Event::Attach { producer: ProducerId(4), host: None },
             Event::Attach { producer: ProducerId(4), host },
@@ -240,6 +247,13 @@ mod tests {
             Event::Force(BundleId(3)),
             Event::Cancel { bundle: BundleId(4), reason: "c".to_string() },
             Event::Deregister(ProducerId(5)),
+            Event::Commit { writes: vec![], ends: vec![], backfill: true },
+            again(Setback::Failed),
+            again(Setback::Rejected),
+            again(Setback::Halved(3)),
+            Event::Tick,
+            Event::Register(batched),
+            Event::Register(producer.dependent()),
         ];
         let columns = ColumnType::ALL
             .into_iter()
@@ -269,7 +283,7 @@ mod tests {
             hasher.update(&encode(&Record { variables, ..Record::default() }).unwrap());
         }
         let hash = hasher.finalize().to_hex();
-        assert_eq!(hash.as_str(), "e3dd7b642e60f398f911dfc8ae8e3cd34b639cb0a07b57697d3f39a962a71250");
+        assert_eq!(hash.as_str(), "8d679c7a0b5a06c31e5cfcab850e7cce005fa39ecf068e7a45cffdf79ceb1f63");
     }
 
     #[test]

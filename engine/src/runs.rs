@@ -97,7 +97,8 @@ pub struct RunRecord {
     pub date: String,
     /// The key of its bundle.
     pub key: String,
-    /// `completed`, `declined`, `failed` or, where it was cancelled or its producer deregistered, `halted`.
+    /// `completed`, `declined`, `failed`; `retry` or `rejected` where it is tried again; `died` where its whole batch did; or,
+    /// where it was cancelled or its producer deregistered, `halted`.
     pub outcome: String,
     /// When it began.
     pub start_time: Timestamp,
@@ -107,7 +108,7 @@ pub struct RunRecord {
     pub waited: Duration,
     /// How long it took.
     pub took: Duration,
-    /// Why it declined, failed or was halted.
+    /// Why it did not complete.
     pub error: Option<String>,
 }
 

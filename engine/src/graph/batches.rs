@@ -13,11 +13,14 @@ use super::ids::{BundleId, ProducerId, RunId, SlotDate};
 use super::order::Lane;
 use super::producer::Producer;
 
+/// What may be in a batch together, in order: how many at most where their last batch died, else 0; of a dependent producer
+/// the date; then the place in the queue.
+type Kind = (u32, Option<SlotDate>, u64);
+
 /// The ready bundles of a producer, while it is attached.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ready {
-    /// By kind: how many may be in its batch where one died, else 0; of a dependent producer the date; then the place in the queue.
-    bundles: BTreeMap<(u32, Option<SlotDate>, u64), BundleId>,
+    bundles: BTreeMap<Kind, BundleId>,
     /// How many are of no batch that died.
     fresh: usize,
     /// These by the time since when they are ready, where they wait for others.
@@ -52,7 +55,7 @@ impl Producer {
     }
 
     /// The first ready bundle of a batch that died, else the first.
-    fn first_ready(&self) -> Option<((u32, Option<SlotDate>, u64), BundleId)> {
+    fn first_ready(&self) -> Option<(Kind, BundleId)> {
         let halved = self.ready.bundles.range((1, None, 0)..).next();
         halved.or_else(|| self.ready.bundles.first_key_value()).map(|(kind, bundle)| (*kind, *bundle))
     }
@@ -125,7 +128,7 @@ impl Producer {
 
 impl Graph {
     /// How a ready bundle stands in its producer's queue.
-    fn kind(&self, id: BundleId) -> (u32, Option<SlotDate>, u64) {
+    fn kind(&self, id: BundleId) -> Kind {
         let bundle = &self.bundles[id.at()];
         let dependent = self.producers[bundle.producer.at()].is_dependent();
         (bundle.halved(), dependent.then_some(bundle.date), bundle.order)
@@ -205,6 +208,12 @@ impl Graph {
     /// Whether a bundle that waited is due to be tried again, for which there is [`super::Event::Tick`].
     pub fn is_tick_due(&self, now: Timestamp) -> bool {
         self.backing_off.first().is_some_and(|(until, _)| *until <= now)
+    }
+
+    /// Since when the first ready bundle of a producer is ready.
+    pub fn waiting_since(&self, producer: ProducerId) -> Option<Timestamp> {
+        let (_, first) = self.producers.get(producer.at())?.first_ready()?;
+        Some(self.bundles[first.at()].ready_at)
     }
 
     /// The ready bundle of an attached producer that has waited longest, whether it may start or not.

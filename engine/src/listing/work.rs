@@ -1,6 +1,6 @@
 //! Producers with their bundles counted, and the table of each producer.
 
-use underbelly_storage::ColumnType;
+use underbelly_storage::{ColumnType, Timestamp};
 
 use super::page::{PAGE, Rows};
 use crate::error::ReadError;
@@ -19,6 +19,8 @@ pub struct ProducerSummary {
     pub attached: bool,
     /// Bundles in each status, in order of [`PStatus::ALL`].
     pub bundles: Vec<(PStatus, u64)>,
+    /// Since when the first of its ready bundles is ready.
+    pub waiting_since: Option<Timestamp>,
     /// Runs that were started.
     pub runs: u64,
 }
@@ -91,6 +93,7 @@ impl View {
                 definition: definition.clone(),
                 attached: graph.is_attached(id),
                 bundles: graph.status_counts(id).to_vec(),
+                waiting_since: graph.waiting_since(id),
                 runs: graph.run_count(id),
             })
             .collect()

@@ -4,7 +4,6 @@
 //! Awake, it claims bundle after bundle until none is left. No lock is held while a closure runs; a panic in a
 //! closure is a failure of its run. Without workers the same is done by whoever calls [`run_ready`].
 
-use std::any::Any;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,6 +12,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::closure::{Ended, Work, call, told};
 use super::run::{CellAddress, InputCell, OutputCell, OutputResult, Outputs, Run};
 use crate::batch::Batch;
 use crate::core::{Commit, Core, Prepared};
@@ -29,17 +29,6 @@ use crate::snapshot::Snapshot;
 use underbelly_storage::Timestamp;
 use underbelly_storage::error::StorageError;
 use underbelly_wal::WalError;
-
-/// What a producer does.
-#[derive(Clone)]
-pub(crate) enum Work {
-    /// Called for each run.
-    Each(Arc<dyn Fn(&Run) -> Result<Outputs, Failure> + Send + Sync>),
-    /// Called for each batch.
-    Batch(Arc<BatchClosure>),
-}
-
-type BatchClosure = dyn Fn(&[Run]) -> Result<Vec<Result<Outputs, Failure>>, Failure> + Send + Sync;
 
 thread_local! {
     /// The address of the core whose closures this thread runs; 0 on other threads.
@@ -252,52 +241,6 @@ fn execute(core: &Arc<Core>, batch: Vec<Started>, snapshot: &Snapshot) -> Result
     Ok(finished.collect())
 }
 
-/// What a producer gives for each run of a batch.
-fn call(closure: Option<Work>, runs: &[Run]) -> Vec<Result<Outputs, Ended>> {
-    let all = |ended: Ended| runs.iter().map(|_| Err(ended.clone())).collect();
-    let panicked = |panic| Failure::Fatal(format!("panicked: {}", told(panic)));
-    match closure {
-        Some(Work::Each(closure)) => runs
-            .iter()
-            .map(|run| {
-                let result = catch_unwind(AssertUnwindSafe(|| closure(run)));
-                result.unwrap_or_else(|panic| Err(panicked(panic))).map_err(Ended::Failed)
-            })
-            .collect(),
-        Some(Work::Batch(closure)) => {
-            let results = catch_unwind(AssertUnwindSafe(|| closure(runs)));
-            match results.unwrap_or_else(|panic| Err(panicked(panic))) {
-                Ok(results) if results.len() == runs.len() => {
-                    results.into_iter().map(|result| result.map_err(Ended::Failed)).collect()
-                }
-                Ok(results) => all(Ended::Failed(Failure::Fatal(format!(
-                    "the closure answered {} of {} runs; answer each, in their order",
-                    results.len(),
-                    runs.len()
-                )))),
-                Err(Failure::Fatal(message)) if runs.len() > 1 => {
-                    // The larger half of an odd number.
-                    let most = runs.len() - runs.len() / 2;
-                    all(Ended::Died { message, most: u32::try_from(most).unwrap_or(u32::MAX) })
-                }
-                Err(failure) => all(Ended::Failed(failure)),
-            }
-        }
-        None => all(Ended::Failed(Failure::Fatal("the producer has no closure in this process".to_string()))),
-    }
-}
-
-/// How a run ended that gave nothing.
-#[derive(Clone)]
-enum Ended {
-    Failed(Failure),
-    /// Its batch died: next it runs with so many at most.
-    Died {
-        message: String,
-        most: u32,
-    },
-}
-
 /// Sequences the end of a run: its outputs, or as a failure why they cannot be; nothing where that came too late. An error
 /// means that it is not ended: the disk refuses, or nothing more can be committed.
 fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<Option<Commit>, CommitError> {
@@ -415,16 +358,6 @@ pub(crate) fn bounded(mut reason: String, bytes_max: usize) -> String {
         reason.push('…');
     }
     reason
-}
-
-/// What a panic says. What it carries may panic too when it is dropped.
-fn told(panic: Box<dyn Any + Send>) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        std::mem::forget(again);
-    }
-    text.unwrap_or_else(|| "no message".to_string())
 }
 
 fn assemble(

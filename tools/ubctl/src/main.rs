@@ -3,7 +3,7 @@
 //! `ubctl [--db DIR] NOUN VERB`. Results go to standard output, errors to standard error with exit 1, misuse is
 //! exit 2, and a reader that closes the pipe ends the command quietly. What only reads opens the database beside its
 //! writer. In reading order: `output` and `error` are
-//! what all commands share; `time` reads instants; `tail` follows what is committed; `import` loads files; `series`, `slot`, `producer`, `model`
+//! what all commands share; `time` reads instants; `tail` follows what is committed, and `top` shows what works; `import` loads files; `series`, `slot`, `producer`, `model`
 //! and `variable` are the nouns; `drawing` draws the graph.
 
 mod backup;
@@ -22,6 +22,7 @@ mod status;
 mod stderr;
 mod tail;
 mod time;
+mod top;
 mod tree;
 mod variable;
 mod verify;
@@ -61,6 +62,7 @@ enum Noun {
     #[command(subcommand)]
     Wal(wal::Wal),
     Tail(tail::Tail),
+    Top(top::Top),
     Import(import::Import),
     Demo(demo::Demo),
     /// Rows by type and time
@@ -100,6 +102,7 @@ impl Cli {
             Noun::Repair(repair) => repair.run(&dir),
             Noun::Wal(wal) => wal.run(&dir),
             Noun::Tail(tail) => tail.run(&dir),
+            Noun::Top(top) => top.run(&dir),
             Noun::Checkpoint(checkpoint) => checkpoint.run(&write(&dir)?),
             Noun::Import(import) => import.run(write(&dir)?),
             Noun::Series(series) => series.run(&dir),

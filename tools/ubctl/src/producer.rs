@@ -2,6 +2,7 @@
 
 mod work;
 
+use std::io::Write;
 use std::path::Path;
 
 use clap::Subcommand;
@@ -10,7 +11,7 @@ use underbelly::{Database, PStatus, ReadError, SlotDate, Value, View};
 
 use crate::drawing::Drawing;
 use crate::error::Failed;
-use crate::output::{Facts, Field, Format, FormatArg, Listing};
+use crate::output::{Facts, Field, Format, FormatArg, Listing, printable, stdout};
 use crate::slot::parse_key;
 use crate::time::parse_slot_date;
 use crate::tree::{self, TreeArgs};
@@ -30,6 +31,14 @@ pub(crate) enum Producer {
         n: usize,
         #[command(flatten)]
         format: FormatArg,
+    },
+    /// Tells what runs came to, a line for each, the newest last, with whole errors
+    Log {
+        /// Only runs of this producer
+        name: Option<String>,
+        /// How many
+        #[arg(short, default_value_t = 100)]
+        n: usize,
     },
     /// Lists the runs in flight, as RUNNING_PROD: a row for each cell that one is known to make
     Running {
@@ -64,7 +73,8 @@ pub(crate) enum Producer {
     },
     /// Has a bundle run again although nothing changed
     ///
-    /// It runs in the process that has the producer, as soon as its inputs allow.
+    /// It runs in the process that has the producer, as soon as its inputs allow; one that waits to be tried again waits no more.
+    #[command(visible_alias = "retry")]
     Force(Bundle),
     /// Ends what a bundle has in work with an error on its outputs
     Cancel {
@@ -129,6 +139,7 @@ impl Producer {
             Producer::Force(_) | Producer::Cancel { .. } | Producer::Deregister { .. } => Ok(()),
             Producer::Ls(format) => list(db, *format),
             Producer::Runs { name, n, format } => runs(db, name.as_deref(), *n, *format),
+            Producer::Log { name, n } => log(db, name.as_deref(), *n),
             Producer::Running { name, format } => work::running(db, name.as_deref(), *format),
             Producer::Work { name, format } => work::obligations(db, name, *format),
             Producer::Why { name, date, key, extent } => {
@@ -200,6 +211,28 @@ fn runs(db: &View, producer: Option<&str>, n: usize, format: FormatArg) -> Resul
         ])?;
     }
     listing.end(None)
+}
+
+fn log(db: &View, producer: Option<&str>, n: usize) -> Result<(), Failed> {
+    if let Some(name) = producer {
+        check_name(db, name)?;
+    }
+    let mut out = stdout();
+    for run in db.runs(producer, n)?.into_iter().rev() {
+        let key = if run.key.is_empty() { String::new() } else { format!(" {}", run.key) };
+        let error = run.error.map_or_else(String::new, |error| format!(": {error}"));
+        let line = format!(
+            "{}  run {} of {} for {}{key} {} after {:.3} ms{error}",
+            run.end_time,
+            run.pid,
+            run.producer,
+            run.date,
+            run.outcome,
+            milliseconds(run.took)
+        );
+        writeln!(out, "{}", printable(&line)).map_err(Failed::output)?;
+    }
+    out.flush().map_err(Failed::output)
 }
 
 /// Refuses a name that no producer has.

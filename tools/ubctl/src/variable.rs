@@ -2,6 +2,8 @@
 
 mod watch;
 
+pub(crate) use self::watch::sparkline;
+
 use std::path::Path;
 
 use clap::{Subcommand, ValueEnum};

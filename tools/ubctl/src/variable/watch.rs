@@ -55,7 +55,7 @@ fn number(value: &VariableValue) -> f64 {
 }
 
 /// Numbers as bars between the least and the greatest of them; a dot for what is no number.
-fn sparkline(numbers: impl Iterator<Item = f64> + Clone) -> String {
+pub(crate) fn sparkline(numbers: impl Iterator<Item = f64> + Clone) -> String {
     let finite = numbers.clone().filter(|number| number.is_finite());
     let (least, greatest) = finite
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), number| (low.min(number), high.max(number)));

@@ -11,6 +11,7 @@ mod properties;
 mod series;
 mod slots;
 mod tail;
+mod top;
 mod variables;
 
 use std::ffi::OsStr;

@@ -1,0 +1,77 @@
+//! The closures of producers: what they are called with, and what becomes of their answers and panics.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::run::{Outputs, Run};
+use crate::error::Failure;
+
+/// What a producer does.
+#[derive(Clone)]
+pub(crate) enum Work {
+    /// Called for each run.
+    Each(Arc<EachClosure>),
+    /// Called for each batch.
+    Batch(Arc<BatchClosure>),
+}
+
+type EachClosure = dyn Fn(&Run) -> Result<Outputs, Failure> + Send + Sync;
+
+type BatchClosure = dyn Fn(&[Run]) -> Result<Vec<Result<Outputs, Failure>>, Failure> + Send + Sync;
+
+/// What a producer gives for each run of a batch.
+pub(super) fn call(closure: Option<Work>, runs: &[Run]) -> Vec<Result<Outputs, Ended>> {
+    let all = |ended: Ended| runs.iter().map(|_| Err(ended.clone())).collect();
+    let panicked = |panic| Failure::Fatal(format!("panicked: {}", told(panic)));
+    match closure {
+        Some(Work::Each(closure)) => runs
+            .iter()
+            .map(|run| {
+                let result = catch_unwind(AssertUnwindSafe(|| closure(run)));
+                result.unwrap_or_else(|panic| Err(panicked(panic))).map_err(Ended::Failed)
+            })
+            .collect(),
+        Some(Work::Batch(closure)) => {
+            let results = catch_unwind(AssertUnwindSafe(|| closure(runs)));
+            match results.unwrap_or_else(|panic| Err(panicked(panic))) {
+                Ok(results) if results.len() == runs.len() => {
+                    results.into_iter().map(|result| result.map_err(Ended::Failed)).collect()
+                }
+                Ok(results) => all(Ended::Failed(Failure::Fatal(format!(
+                    "the closure answered {} of {} runs; answer each, in their order",
+                    results.len(),
+                    runs.len()
+                )))),
+                Err(Failure::Fatal(message)) if runs.len() > 1 => {
+                    // The larger half of an odd number.
+                    let most = runs.len() - runs.len() / 2;
+                    all(Ended::Died { message, most: u32::try_from(most).unwrap_or(u32::MAX) })
+                }
+                Err(failure) => all(Ended::Failed(failure)),
+            }
+        }
+        None => all(Ended::Failed(Failure::Fatal("the producer has no closure in this process".to_string()))),
+    }
+}
+
+/// How a run ended that gave nothing.
+#[derive(Clone)]
+pub(super) enum Ended {
+    Failed(Failure),
+    /// Its batch died: next it runs with so many at most.
+    Died {
+        message: String,
+        most: u32,
+    },
+}
+
+/// What a panic says. What it carries may panic too when it is dropped.
+pub(super) fn told(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
+    text.unwrap_or_else(|| "no message".to_string())
+}

@@ -420,6 +420,14 @@ pub enum CommitError {
         /// Where it is.
         at: u64,
     },
+    /// A live model that cannot be begun, changed or saved.
+    #[error("live model {model}: {problem}")]
+    LiveModel {
+        /// Its identity.
+        model: String,
+        /// What is wrong and what to do.
+        problem: &'static str,
+    },
     /// The closure of a transaction gave up. The engine never makes this error: it is for closures given to
     /// [`Database::transact`](crate::Database::transact) to return.
     #[error("the transaction was abandoned: {reason}")]

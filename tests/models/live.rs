@@ -1,14 +1,15 @@
 //! Objects in memory are saved now and then, and go on from the newest version.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use underbelly::{
     CommitError, Database, LiveModel, LockedModel, ManualClock, Metadata, Model, Options, Parts,
     SimulatedDisk, Timestamp,
 };
-use underbelly_tests::options;
+use underbelly_tests::{in_memory, options};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -139,7 +140,7 @@ fn an_object_under_a_lock_is_saved_by_the_database() {
     let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
     let live: LockedModel<(f64, u64)> =
         db.live_model(metadata()).every(Duration::ZERO).start_locked(restore, serialise).unwrap();
-    live.change(|(sum, count)| (*sum, *count) = (5.0, 1));
+    live.change(|(sum, count)| (*sum, *count) = (5.0, 1)).unwrap();
     let mut seen = db.visible_seq();
     while versions(&db).is_empty() {
         let _ = db.wait_idle(Duration::ZERO);
@@ -147,13 +148,13 @@ fn an_object_under_a_lock_is_saved_by_the_database() {
         seen = seen.max(db.visible_seq());
     }
     assert!(seen > 0);
-    live.change(|(sum, count)| (*sum, *count) = (7.0, 2));
+    live.change(|(sum, count)| (*sum, *count) = (7.0, 2)).unwrap();
     db.close().unwrap();
     let db = Database::open_on(Arc::new(disk), options()).unwrap();
     let live = db.live_model(metadata()).start_locked(restore, serialise).unwrap();
     assert_eq!(live.with(|state| *state), (7.0, 2));
     assert!(live.restored().unwrap().was_closed);
-    live.change(|(sum, _)| *sum = 8.0);
+    live.change(|(sum, _)| *sum = 8.0).unwrap();
     live.save().unwrap();
     assert_eq!(restore(db.snapshot().model(&metadata()).unwrap().as_ref()).unwrap(), (8.0, 2));
 }
@@ -175,4 +176,167 @@ fn many_live_models_are_saved_beside_their_owner() {
         let model = db.snapshot().model(&of(n)).unwrap();
         assert_eq!(restore(model.as_ref()).unwrap(), (10.0, 5), "{n}");
     }
+}
+
+/// Waits for what a thread of the database does.
+fn until(what: &str, mut is_done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_done() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what} did not come");
+        std::thread::yield_now();
+    }
+}
+
+/// A serialiser that panics is told, harms no other object, and keeps the close from nothing.
+#[test]
+fn a_serialiser_that_panics_harms_no_other() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    let (bad, good) = (metadata().with("n", 1i64), metadata().with("n", 2i64));
+    let panics = |_: &(f64, u64)| -> Result<Parts, CommitError> { panic!("a serialiser of the caller's") };
+    let begin = |metadata: &Metadata| db.live_model(metadata.clone()).every(Duration::ZERO);
+    let bad_live = begin(&bad).start_locked(restore, panics).unwrap();
+    let good_live = begin(&good).start_locked(restore, serialise).unwrap();
+    bad_live.change(|state| state.1 = 1).unwrap();
+    let is_told =
+        || db.live_models().iter().any(|live| live.trouble.as_ref().is_some_and(|t| t.contains("panicked")));
+    until("the trouble", is_told);
+    good_live.change(|state| state.1 = 2).unwrap();
+    until("the other's version", || db.snapshot().model(&good).unwrap().is_some());
+    // On the caller's thread, too.
+    let mut owned = begin(&metadata()).start(restore, panics).unwrap();
+    add(&mut owned, 1.0);
+    assert!(matches!(owned.close(), Err(CommitError::LiveModel { .. })));
+    good_live.change(|state| state.1 = 3).unwrap();
+    db.close().unwrap();
+    let db = Database::open_on(Arc::new(disk), options()).unwrap();
+    assert_eq!(restore(db.snapshot().model(&good).unwrap().as_ref()).unwrap().1, 3);
+    assert!(db.snapshot().model(&bad).unwrap().is_none());
+}
+
+/// What a change left half done is neither changed further nor saved.
+#[test]
+fn an_object_that_a_change_left_half_done_is_saved_no_more() {
+    let (_, db) = in_memory().unwrap();
+    let live = db.live_model(metadata()).start_locked(restore, serialise).unwrap();
+    live.change(|state| *state = (1.0, 1)).unwrap();
+    live.save().unwrap();
+    let looked = std::panic::catch_unwind(AssertUnwindSafe(|| live.with(|_| panic!("who only looks"))));
+    assert!(looked.is_err());
+    live.change(|state| *state = (2.0, 2)).unwrap();
+    let changed = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        live.change(|state| {
+            state.0 = 3.0;
+            panic!("in the middle");
+        })
+    }));
+    assert!(changed.is_err());
+    for refused in [live.change(|_| ()), live.save(), live.clone().close()] {
+        assert!(matches!(refused, Err(CommitError::LiveModel { .. })), "{refused:?}");
+    }
+    assert_eq!(live.with(|state| *state), (3.0, 2));
+    drop(live);
+    let live = db.live_model(metadata()).start_locked(restore, serialise).unwrap();
+    assert_eq!(live.with(|state| *state), (1.0, 1));
+}
+
+/// What was handed over before a close is saved by it.
+#[test]
+fn the_close_saves_what_was_handed_over() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    let of = |n: i64| metadata().with("n", n);
+    // The metadata of one is too long for any version, which harms no other.
+    let long = metadata().with("tags", "x".repeat(70_000));
+    let every = |metadata| db.live_model(metadata).every(Duration::ZERO).start(restore, serialise).unwrap();
+    let mut lives: Vec<_> = (0..100).map(of).chain([long]).chain((100..200).map(of)).map(every).collect();
+    lives.iter_mut().for_each(|live| add(live, 1.0));
+    db.close().unwrap();
+    std::mem::forget(lives);
+    let db = Database::open_on(Arc::new(disk), options()).unwrap();
+    let missing: Vec<i64> = (0..200).filter(|n| db.snapshot().model(&of(*n)).unwrap().is_none()).collect();
+    assert_eq!(missing, [0; 0]);
+    assert!(db.snapshot().model(&metadata()).unwrap().is_none());
+}
+
+/// What may be lost is told by the interval of the life that crashed, and by its last save where later ones failed.
+#[test]
+fn what_may_be_lost_is_told_by_the_life_that_crashed() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::new(Timestamp(0))));
+    let open = |disk: &SimulatedDisk| {
+        let left = disk.crash();
+        (left.clone(), Database::open_on(Arc::new(left), driven(disk, &clock)).unwrap())
+    };
+    let db = Database::create_on(Arc::new(disk.clone()), driven(&disk, &clock)).unwrap();
+    let fails = Arc::new(AtomicBool::new(false));
+    let counted = fails.clone();
+    let serialise = move |state: &(f64, u64)| match counted.load(Ordering::SeqCst) {
+        true => Err(CommitError::Abandoned { reason: "not now".to_string() }),
+        false => serialise(state),
+    };
+    let seconds = Duration::from_secs;
+    let begin = |db: &Database, every: u64| {
+        db.live_model(metadata()).every(seconds(every)).start(restore, serialise.clone()).unwrap()
+    };
+    let mut live = begin(&db, 100);
+    let at = |live: &mut LiveModel<(f64, u64)>, second: i64| {
+        clock.set(Timestamp(second * SECOND));
+        add(live, 1.0);
+    };
+    at(&mut live, 100);
+    at(&mut live, 160);
+    let lost = |live: &LiveModel<(f64, u64)>| live.restored().unwrap().lost_at_most;
+    let (second_disk, second_db) = open(&disk);
+    let mut second = begin(&second_db, 10);
+    assert_eq!(lost(&second), seconds(60), "the first life was to save after 100 s");
+    at(&mut second, 170);
+    fails.store(true, Ordering::SeqCst);
+    at(&mut second, 180);
+    at(&mut second, 400);
+    second_db.wait_durable(second_db.head_seq()).unwrap();
+    std::mem::forget((live, second));
+    let (_, third_db) = open(&second_disk);
+    let third = begin(&third_db, 10);
+    assert_eq!(lost(&third), seconds(230), "nothing was saved since");
+    std::mem::forget(third);
+}
+
+/// A blob that is cut into chunks is known again after a restart.
+#[test]
+fn what_is_unchanged_is_not_written_by_the_next_life() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::new(Timestamp(0))));
+    let db = Database::create_on(Arc::new(disk.clone()), driven(&disk, &clock)).unwrap();
+    let large = |_: Option<&Model>| Ok(vec![7u8; (1 << 20) + 100_000]);
+    let parts = |bytes: &Vec<u8>| Ok(Parts::new().with("weights", bytes.clone()).with("labels", "ab"));
+    let begin = |db: &Database| db.live_model(metadata()).every(Duration::ZERO).start(large, parts).unwrap();
+    let mut live = begin(&db);
+    live.change(|_| ());
+    live.close().unwrap();
+    db.close().unwrap();
+    let db = Database::open_on(Arc::new(disk.clone()), driven(&disk, &clock)).unwrap();
+    let mut live = begin(&db);
+    live.change(|_| ());
+    live.save().unwrap();
+    assert_eq!(versions(&db), [1]);
+    live.change(|bytes| bytes[0] = 8);
+    assert_eq!(versions(&db), [2, 1]);
+}
+
+/// Two objects of one identity would save over each other.
+#[test]
+fn one_object_is_saved_under_an_identity() {
+    let (_, db) = in_memory().unwrap();
+    let begin = || db.live_model(metadata()).start(restore, serialise);
+    let live = begin().unwrap();
+    for second in [begin().map(drop), db.live_model(metadata()).start_locked(restore, serialise).map(drop)] {
+        assert!(matches!(second, Err(CommitError::LiveModel { .. })), "{second:?}");
+    }
+    live.close().unwrap();
+    let locked = db.live_model(metadata()).start_locked(restore, serialise).unwrap();
+    assert!(begin().is_err());
+    let other = locked.clone();
+    locked.close().unwrap();
+    assert!(matches!(other.change(|_| ()), Err(CommitError::LiveModel { .. })));
+    drop(begin().unwrap());
+    begin().unwrap();
 }

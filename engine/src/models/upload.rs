@@ -247,6 +247,13 @@ fn root(chunks: &[(ObjectId, u64)]) -> ObjectId {
     ObjectId::of(&list)
 }
 
+/// The hash of a blob that is cut into chunks so long, as [`BlobWriter::write`] does.
+pub(super) fn content_of(bytes: &[u8], chunk_bytes: usize) -> ObjectId {
+    let (first, rest) = bytes.split_at(first_cut(bytes, chunk_bytes).min(bytes.len()));
+    let chunks = std::iter::once(first).chain(rest.chunks(chunk_bytes));
+    root(&chunks.map(|chunk| (ObjectId::of(chunk), chunk.len() as u64)).collect::<Vec<_>>())
+}
+
 /// A blob that is stored and that transactions may put. Cheap to clone; what nobody puts goes once the last clone is
 /// dropped.
 #[derive(Clone)]

@@ -52,10 +52,14 @@ pub const TAIL_BYTES_MAX: usize = 16 << 20;
 pub const YOUNG_RUN_ROWS_MAX: usize = 1 << 13;
 /// Small segments of a type that are merged at the next checkpoint.
 pub const SMALL_SEGMENTS_MAX: usize = 8;
-/// Bytes below which a segment or pack counts as small.
+/// Bytes below which a segment, pack or chunk file counts as small.
 pub const SMALL_FILE_BYTES: u64 = 16 << 20;
 /// Small packs that are joined at the next checkpoint.
 pub const SMALL_PACKS_MAX: usize = 8;
+/// Small chunk files that are joined at the next checkpoint.
+pub const SMALL_CHUNK_FILES_MAX: usize = 64;
+/// Bytes of chunk files that a checkpoint joins, at most.
+pub const JOINED_CHUNK_BYTES_MAX: u64 = 256 << 20;
 /// Operations as which a delete of rows counts towards the next checkpoint.
 pub const DELETE_OPERATIONS: u64 = 1_000;
 /// Deletes of one series of which rows are still stored: until a checkpoint has left those out, scans look at each.

@@ -174,7 +174,8 @@ pub struct Monitor {
     core: Arc<Core>,
     series: Arc<str>,
     ids: HashMap<Arc<str>, u32>,
-    names: Vec<(Arc<str>, UnloggedVar<f64>, f64)>,
+    /// Each with what shows its newest value, unless a variable of that name is of another type, and that.
+    names: Vec<(Arc<str>, Option<UnloggedVar<f64>>, f64)>,
     rows: Rows,
     began: Instant,
 }
@@ -184,7 +185,11 @@ impl Monitor {
         if let Some(id) = self.ids.get(name) {
             return Some(*id);
         }
-        let shown = UnloggedVar::of(&self.core, &Scope::Global, name).ok()?;
+        let shown = match UnloggedVar::of(&self.core, &Scope::Global, name) {
+            Ok(shown) => Some(shown),
+            Err(ReadError::VariableType { .. }) => None,
+            Err(_) => return None,
+        };
         let (id, name): (u32, Arc<str>) = (self.names.len() as u32, name.into());
         self.ids.insert(name.clone(), id);
         self.names.push((name, shown, f64::NAN));
@@ -225,7 +230,7 @@ impl Monitor {
         let rows = std::mem::take(&mut self.rows);
         self.began = Instant::now();
         for (_, shown, newest) in &self.names {
-            let _ = shown.set(*newest);
+            let _ = shown.as_ref().map(|shown| shown.set(*newest));
         }
         let name = |id: &u32| self.names.get(*id as usize).map_or("", |(name, ..)| name);
         let mut columns = Columns::new()

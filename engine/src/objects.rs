@@ -8,7 +8,7 @@
 //! forgotten at the next checkpoint, unless a transaction under way counts on it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashMap;
@@ -68,11 +68,70 @@ impl PackFile {
 pub(crate) struct ChunkFile {
     pub file: u64,
     opened: OnceLock<Arc<Chunks>>,
+    stored: OnceLock<StoredBytes>,
+    /// A checkpoint found that it cannot be read.
+    is_damaged: AtomicBool,
+}
+
+/// How many bytes a chunk file holds, and how many of them are whose.
+pub(crate) struct StoredBytes {
+    pub all: u64,
+    of: BTreeMap<ObjectId, u64>,
+}
+
+impl StoredBytes {
+    /// Bytes of some of its objects.
+    pub(crate) fn of(&self, objects: &[(ObjectId, u64)]) -> u64 {
+        objects.iter().filter_map(|(id, _)| self.of.get(id)).sum()
+    }
 }
 
 impl ChunkFile {
     pub(crate) fn new(file: u64) -> ChunkFile {
-        ChunkFile { file, opened: OnceLock::new() }
+        ChunkFile {
+            file,
+            opened: OnceLock::new(),
+            stored: OnceLock::new(),
+            is_damaged: AtomicBool::new(false),
+        }
+    }
+
+    /// The file, which stays mapped no longer than the answer is held, unless somebody reads objects of it.
+    pub(crate) fn look(&self, disk: &dyn Disk, database: [u8; 16]) -> Result<Arc<Chunks>, ReadError> {
+        match self.opened.get() {
+            Some(opened) => Ok(opened.clone()),
+            None => Ok(Arc::new(Chunks::open(disk, &files::chunk(self.file), database)?)),
+        }
+    }
+
+    /// How much it holds, read once; `None` where it is damaged.
+    pub(crate) fn stored(
+        &self,
+        disk: &dyn Disk,
+        database: [u8; 16],
+    ) -> Result<Option<&StoredBytes>, ReadError> {
+        if self.is_damaged.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        if let Some(stored) = self.stored.get() {
+            return Ok(Some(stored));
+        }
+        let chunks = match self.look(disk, database) {
+            Ok(chunks) => chunks,
+            Err(error) if is_damage(&error) => {
+                self.note_damage();
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let of = chunks.objects().filter_map(|(id, _)| Some((id, chunks.stored(&id)?))).collect();
+        let stored = StoredBytes { all: chunks.stored_bytes(), of };
+        Ok(Some(self.stored.get_or_init(|| stored)))
+    }
+
+    /// Lets later checkpoints pass it over.
+    pub(crate) fn note_damage(&self) {
+        self.is_damaged.store(true, Ordering::Relaxed);
     }
 
     /// The mapped file, which stays readable as long as anybody holds the answer.
@@ -83,6 +142,12 @@ impl ChunkFile {
         let opened = Arc::new(Chunks::open(disk, &files::chunk(self.file), database)?);
         Ok(self.opened.get_or_init(|| opened).clone())
     }
+}
+
+/// Whether what is read is not what was written; anything else may go better another time.
+pub(crate) fn is_damage(error: &ReadError) -> bool {
+    let ReadError::Storage(error) = error else { return false };
+    matches!(error, StorageError::Corrupt { .. } | StorageError::Missing { .. })
 }
 
 /// A chunk file of which some object is known.

@@ -303,12 +303,12 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     let (ask, maintenance): (Sender<Chore>, Receiver<Chore>) = crossbeam_channel::bounded(1);
     let (asked, duties) = crossbeam_channel::bounded(DUTIES_MAX);
     let (wake, alarm) = crossbeam_channel::bounded(1);
-    let registry = Registry::new(disk.path(VARIABLES), database);
+    let trouble = Arc::new(Mutex::new(None));
+    let registry = Registry::new(disk.path(VARIABLES), database, trouble.clone());
     let signals = Arc::new(Signals::new(state.head, ring, asked, wake, options.clock.clone(), registry));
     let record_bytes_max = log.options().record_max as usize;
     let log = GroupCommit::new(log, signals.clone());
     let notice = Notice::begin(&*disk, database, state.head, &report)?;
-    let trouble = Arc::new(Mutex::new(None));
     let noted = trouble.clone();
     signals.on_durable(move |seq| {
         if let Err(error) = notice.publish(seq) {

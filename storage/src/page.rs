@@ -8,10 +8,13 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 /// Words that are shared between processes, or between the threads of this one alone.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ impl SharedPage {
             file.set_len((words * WORD_BYTES) as u64)?;
             let map = memmap2::MmapOptions::new().len(words * WORD_BYTES).map_raw(&file)?;
             // Before anybody can map it: some file systems take space where a page is read, too.
-            take(&file, first)?;
+            take(&file, 0..first)?;
             fs::rename(&new, path)?;
             Ok(map)
         };
@@ -66,23 +69,27 @@ impl SharedPage {
     /// # Errors
     /// What the operating system says; `InvalidData` where the file is no regular one or holds no word.
     pub fn open(path: &Path) -> io::Result<SharedPage> {
-        let about = fs::symlink_metadata(path)?;
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "it is no file of words");
+        // Before: opening a pipe waits for whoever writes into it.
+        if !fs::symlink_metadata(path)?.is_file() {
+            return Err(wrong());
+        }
         let file = fs::File::open(path)?;
         let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(0) / WORD_BYTES * WORD_BYTES;
-        if !about.is_file() || bytes == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file of words"));
+        if bytes == 0 {
+            return Err(wrong());
         }
         let map = memmap2::MmapOptions::new().len(bytes).map_raw_read_only(&file)?;
         Ok(SharedPage(Kind::File { map, file }))
     }
 
-    /// Takes space for words up to `end`, so that they can be written.
+    /// Takes space for words that nobody wrote yet, so that they can be written.
     ///
     /// # Errors
     /// What the operating system says, a full disk among it.
-    pub fn reserve(&self, end: usize) -> io::Result<()> {
+    pub fn reserve(&self, words: Range<usize>) -> io::Result<()> {
         match &self.0 {
-            Kind::File { file, .. } => take(file, end),
+            Kind::File { file, .. } => take(file, words),
             Kind::Memory(_) => Ok(()),
         }
     }
@@ -102,8 +109,13 @@ impl SharedPage {
     }
 }
 
-fn take(file: &fs::File, words: usize) -> io::Result<()> {
-    Ok(fallocate(file, FallocateFlags::KEEP_SIZE, 0, (words * WORD_BYTES) as u64)?)
+fn take(file: &fs::File, words: Range<usize>) -> io::Result<()> {
+    let (from, bytes) = ((words.start * WORD_BYTES) as u64, words.len() * WORD_BYTES);
+    match fallocate(file, FallocateFlags::KEEP_SIZE, from, bytes as u64) {
+        // A file system that cannot promise space takes it where zeros are written.
+        Err(Errno::OPNOTSUPP) => file.write_all_at(&vec![0; bytes], from),
+        taken => Ok(taken?),
+    }
 }
 
 #[cfg(test)]
@@ -118,7 +130,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("words");
         let page = SharedPage::create(&path, 1024, 8).unwrap();
-        page.reserve(1024).unwrap();
+        page.reserve(8..1024).unwrap();
         let reader = SharedPage::open(&path).unwrap();
         assert_eq!((page.words().len(), reader.words().len()), (1024, 1024));
         page.words()[1023].store(7, Ordering::Release);
@@ -132,5 +144,10 @@ mod tests {
         assert_eq!(SharedPage::open(&path).unwrap().words().len(), 8);
         fs::write(&path, b"short").unwrap();
         assert!(SharedPage::open(&path).is_err() && SharedPage::open(dir.path()).is_err());
+        // Nobody writes into it, so who opened it would wait.
+        let pipe = dir.path().join("pipe");
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        assert!(SharedPage::open(&pipe).is_err());
     }
 }

@@ -9,7 +9,7 @@ use underbelly::{
 };
 use underbelly_tests::options;
 
-use super::smile;
+use super::{get, smile};
 
 const CHUNK: usize = 64 << 10;
 
@@ -303,6 +303,10 @@ fn headers_of_tensors_are_not_believed() {
         safetensors(&entry("[-1,4]"), &[1, 2, 3, 4]),
         safetensors(&entry("[0]"), &[1, 2, 3, 4]),
         safetensors(r#"{"a":1}"#, &[1, 2, 3, 4]),
+        safetensors(
+            &entry("[0,4]").replace("\"shape\":[", &format!("\"shape\":[{}", "1,".repeat(65))),
+            &[1, 2, 3, 4],
+        ),
     ];
     for (n, body) in bad.into_iter().enumerate() {
         put(&db, smile("net"), &store(&db, &body));
@@ -346,4 +350,45 @@ fn a_blob_that_failed_once_is_never_finished() {
     assert!(matches!(writer.copy(Gone), Err(CommitError::Source { .. })));
     assert!(matches!(writer.push(&[1; 100]), Err(CommitError::BlobFailed)));
     assert!(matches!(writer.finish(), Err(CommitError::BlobFailed)));
+}
+
+/// Many small chunk files become one, so that their number does not grow with that of the blobs; what is lent stays.
+#[test]
+fn small_chunk_files_are_joined() {
+    let (disk, db) = in_memory();
+    let of = |n: u8| smile("fx").with("n", i64::from(n));
+    let bytes = |n: u8| (0..50_000u32).map(|at| (at >> 2) as u8 ^ n).collect::<Vec<u8>>();
+    let chunks = || disk.files().iter().filter(|name| name.starts_with("chunks/")).count();
+    for n in 0..100 {
+        super::put(&db, of(n), bytes(n)).unwrap();
+    }
+    let (held, lent) = (db.snapshot(), get(&db, &of(7)).1);
+    assert!(chunks() >= 64, "{}", chunks());
+    for _ in 0..3 {
+        db.checkpoint().unwrap();
+    }
+    assert_eq!(chunks(), 1);
+    let crashed = Database::open_on(Arc::new(disk.crash()), chunked()).unwrap();
+    for db in [&db, &crashed] {
+        assert!((0..100).all(|n| *get(db, &of(n)).1 == bytes(n)));
+        assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+    }
+    assert_eq!(
+        (&*lent, &*held.model(&of(9)).unwrap().unwrap().blob().unwrap()),
+        (&bytes(7)[..], &bytes(9)[..])
+    );
+    // A damaged one stays apart, and the others are joined without it.
+    for n in 100..200 {
+        super::put(&db, of(n), bytes(n)).unwrap();
+    }
+    let name = disk.files().into_iter().filter(|name| name.starts_with("chunks/")).nth(50).unwrap();
+    let mut damaged = disk.contents(&name).unwrap();
+    damaged[100] ^= 1;
+    disk.overwrite(&name, damaged);
+    for _ in 0..4 {
+        db.checkpoint().unwrap();
+    }
+    assert_eq!(chunks(), 2);
+    let sound = (0..200).filter(|n| db.snapshot().model(&of(*n)).is_ok_and(|model| model.is_some()));
+    assert_eq!(sound.count(), 199);
 }

@@ -293,6 +293,29 @@ fn single_versions_are_deleted_unless_something_holds_them() {
         assert_eq!(numbers(db), [5, 4, 2, 1]);
         assert_eq!(by(db, |s| s.model_back(&smile("fx"), 2)), Some(2));
     }
+    // What one transaction does counts together: it may free what it deletes, and hold it.
+    let both = |fill: fn(&mut Batch) -> Result<(), CommitError>| commit(&db, fill);
+    for hold in [
+        (|batch| batch.set_alias(&smile("fx"), "canary", 1)?.delete_model_version(&smile("fx"), 1).map(drop))
+            as fn(&mut Batch) -> Result<(), CommitError>,
+        |batch| batch.delete_model_version(&smile("fx"), 1)?.pin_version(&smile("fx"), 1, true).map(drop),
+    ] {
+        let held = both(hold);
+        assert!(matches!(held, Err(CommitError::VersionHeld { version: 1, .. })), "{held:?}");
+    }
+    both(|batch| {
+        batch.remove_alias(&smile("fx"), "production")?.delete_model_version(&smile("fx"), 2).map(drop)
+    })
+    .unwrap();
+    both(|batch| {
+        batch.put_model(smile("fx"), vec![6]);
+        batch.delete_model_version(&smile("fx"), 5).map(drop)
+    })
+    .unwrap();
+    let gone =
+        both(|batch| batch.delete_model(&smile("fx"))?.delete_model_version(&smile("fx"), 1).map(drop));
+    assert!(matches!(gone, Err(CommitError::UnknownVersion { .. })), "{gone:?}");
+    assert_eq!(numbers(&db), [6, 4, 1]);
     // What begins anew has nothing of what was before.
     commit(&db, |batch| batch.delete_model(&smile("fx")).map(drop)).unwrap();
     put(&db, smile("fx"), vec![1]).unwrap();
@@ -314,6 +337,58 @@ fn a_model_is_put_once_where_it_is_asked_for() {
     let (second, is_new) = db.put_model_once(&smile("fx").with("timestamp", Timestamp(9)), vec![2]).unwrap();
     assert!(!is_new && second.info().version == 1 && *second.blob().unwrap() == [1]);
     assert_eq!(numbers(&db), [1]);
+}
+
+/// What was told of a model that was deleted stays with whoever read before, and in no image.
+#[test]
+fn an_old_life_is_not_told_after_a_restart() {
+    let (disk, db, _) = clocked();
+    let fx = smile("fx");
+    put(&db, smile("fx"), vec![1]).unwrap();
+    for _ in 0..2 {
+        alias(&db, "best", 1).unwrap();
+        commit(&db, |batch| batch.remove_alias(&fx, "best").map(drop)).unwrap();
+    }
+    db.checkpoint().unwrap();
+    let held = db.snapshot();
+    commit(&db, |batch| batch.delete_model(&fx).map(drop)).unwrap();
+    put(&db, smile("fx"), vec![1]).unwrap();
+    // The reader keeps the old life from being dropped before the image is written.
+    db.checkpoint().unwrap();
+    assert_eq!(held.alias_history(&fx, "best").unwrap().len(), 4);
+    assert!(reopened(&disk).snapshot().alias_history(&fx, "best").unwrap().is_empty());
+}
+
+/// A repair without any image keeps what the log says of versions: marks, removals and retention.
+#[test]
+fn a_repair_without_an_image_keeps_what_is_told_of_versions() {
+    let (dir, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let db = Database::create_with(dir.path(), options()).unwrap();
+    let fx = smile("fx");
+    for n in 1..=5 {
+        put(&db, smile("fx"), vec![n]).unwrap();
+    }
+    commit(&db, |batch| {
+        batch.set_alias(&fx, "best", 2)?.pin_version(&fx, 3, true)?.delete_model_version(&fx, 4)?;
+        batch.annotate(&fx, Some(1.into()), "auc", 0.5).map(drop)
+    })
+    .unwrap();
+    commit(&db, |batch| batch.set_retention(&fx, Some(Retention::keep_last(2))).map(drop)).unwrap();
+    let told = |db: &Database| {
+        let snapshot = db.snapshot();
+        (
+            numbers(db),
+            snapshot.aliases(&fx).unwrap(),
+            snapshot.annotations(&fx).unwrap(),
+            snapshot.retention(&fx).unwrap(),
+        )
+    };
+    let before = told(&db);
+    assert_eq!(before.0, [5, 3, 2]);
+    drop(db);
+    std::fs::remove_dir_all(dir.path().join("images")).unwrap();
+    Database::repair(dir.path(), place.path().join("saved"), |_, _| ()).unwrap();
+    assert_eq!(told(&Database::open_with(place.path().join("saved"), options()).unwrap()), before);
 }
 
 /// Tags and metrics come later, are no part of the identity, and keep what they were.

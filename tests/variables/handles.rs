@@ -196,6 +196,36 @@ fn other_processes_see_variables_as_they_become_durable() {
     let db = Database::open_with(&dir, quiet()).unwrap();
     global::<f64>(&db, "new").set(6.0).unwrap();
     assert_eq!((seen_new.get(), seen_gauge.get()), (Some(6.0), None));
+    // What a writer showed stays where the next one changes other variables.
+    let old = global::<f64>(&db, "old");
+    old.set(8.0).unwrap();
+    assert_eq!(seen_old.get(), Some(8.0));
+    drop((old, db));
+    let db = Database::open_with(&dir, quiet()).unwrap();
+    global::<f64>(&db, "other").set(1.0).unwrap();
+    assert_eq!((seen_old.get(), seen_new.get()), (Some(8.0), Some(6.0)));
+    // A removal is shown, too, of one that this writer never set.
+    global::<f64>(&db, "old").remove().unwrap();
+    assert_eq!(seen_old.get(), None);
+}
+
+/// Two types of one name would be two values, of which others see one.
+#[test]
+fn a_variable_of_no_log_has_one_type() {
+    let (_, db) = in_memory().unwrap();
+    let gauge = db.unlogged_var::<f64>(&Scope::Global, "gauge").unwrap();
+    gauge.set(1.0).unwrap();
+    match db.unlogged_var::<i64>(&Scope::Global, "gauge").map(drop) {
+        Err(ReadError::VariableType { expected: VariableType::F64, found: VariableType::I64, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(db.unlogged_var::<f64>(&Scope::Global, "gauge").unwrap().get(), Some(1.0));
+    // Monitors keep their rows all the same.
+    db.unlogged_var::<i64>(&Scope::Global, "loss").unwrap().set(1).unwrap();
+    let mut monitor = db.monitor("training").unwrap();
+    monitor.record("loss", 1, 0.5);
+    monitor.flush().unwrap();
+    assert_eq!(db.snapshot().series("training").unwrap().count().unwrap(), 1);
 }
 
 /// Readers beside a writer see whole values, in the order in which they were set.

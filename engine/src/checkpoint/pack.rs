@@ -1,14 +1,15 @@
 //! Objects in memory become packs, and chunk files of which most is dead are written anew.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use underbelly_storage::object::{Blob, ChunkWriter, Chunks, ObjectId, Pack, Placement, write_pack};
+use underbelly_storage::object::{Blob, ChunkWriter, ObjectId, Pack, Placement, write_pack};
 
 use super::Attempt;
 use crate::error::CommitError;
 use crate::files;
-use crate::limits::{SMALL_FILE_BYTES, SMALL_PACKS_MAX};
-use crate::objects::{ChunkFile, LOST, PackFile};
+use crate::limits::{JOINED_CHUNK_BYTES_MAX, SMALL_CHUNK_FILES_MAX, SMALL_FILE_BYTES, SMALL_PACKS_MAX};
+use crate::objects::{ChunkFile, LOST, OfFile, PackFile};
 use crate::record::v1;
 
 /// What packing decided.
@@ -88,48 +89,67 @@ impl Attempt<'_> {
         Ok(packing)
     }
 
-    /// Writes the objects of chunk files that are less than half alive into new ones. Answers what moved, and what the
-    /// manifest says of all chunk files. One that is damaged stays as it is.
+    /// Writes the objects of chunk files that are less than half alive into new ones, and joins small files where there are
+    /// many. Answers what moved, and what the manifest says of all chunk files. One that is damaged stays as it is.
     fn move_chunks(&mut self) -> Result<(Vec<Moved>, Vec<v1::Chunk>), CommitError> {
         let core = self.core;
-        let (mut moved, mut named) = (Vec::new(), Vec::new());
-        for (chunk, objects) in core.objects.chunks() {
-            let to = match chunk.open(self.disk, core.database) {
-                Ok(opened) => self.move_objects(&opened, &objects)?,
-                Err(_) => None,
-            };
-            named.extend(rows(to.as_ref().map_or(chunk.file, |to| to.file), &objects));
-            if let Some(to) = to {
-                let objects = objects.iter().map(|(id, _)| *id).collect();
-                moved.push(Moved { from: chunk.file, to, objects });
+        let all = core.objects.chunks();
+        let (mut sparse, mut small) = (Vec::new(), Vec::new());
+        for (at, (chunk, objects)) in all.iter().enumerate() {
+            let Some(stored) = chunk.stored(self.disk, core.database)? else { continue };
+            let alive = stored.of(objects);
+            if alive * 2 < stored.all {
+                sparse.push(at);
+            } else if stored.all < SMALL_FILE_BYTES {
+                small.push((at, alive));
             }
         }
+        let mut groups: Vec<Vec<usize>> = sparse.into_iter().map(|at| vec![at]).collect();
+        if small.len() >= SMALL_CHUNK_FILES_MAX {
+            // As much as a checkpoint may write beside the rest.
+            let fits = small.iter().scan(0, |sum, (at, alive)| {
+                *sum += alive;
+                (*sum <= JOINED_CHUNK_BYTES_MAX).then_some(*at)
+            });
+            groups.push(fits.collect());
+        }
+        let (mut moved, mut places) = (Vec::new(), BTreeMap::new());
+        for group in groups {
+            let from: Vec<&OfFile> = group.iter().filter_map(|at| all.get(*at)).collect();
+            let Some(to) = self.move_objects(&from)? else { continue };
+            for (chunk, objects) in from {
+                places.insert(chunk.file, to.file);
+                let objects = objects.iter().map(|(id, _)| *id).collect();
+                moved.push(Moved { from: chunk.file, to: to.clone(), objects });
+            }
+        }
+        let file = |chunk: &ChunkFile| places.get(&chunk.file).copied().unwrap_or(chunk.file);
+        let named = all.iter().flat_map(|(chunk, objects)| rows(file(chunk), objects)).collect();
         Ok((moved, named))
     }
 
-    /// Writes objects of a file into a new one, where they are less than half of it and sound.
-    fn move_objects(
-        &mut self,
-        from: &Chunks,
-        objects: &[(ObjectId, u64)],
-    ) -> Result<Option<Arc<ChunkFile>>, CommitError> {
-        let alive: u64 = objects.iter().filter_map(|(id, _)| from.stored(id)).sum();
-        if alive * 2 >= from.stored_bytes() {
-            return Ok(None);
-        }
+    /// Writes objects of files into a new one; `None` where one of them is damaged.
+    fn move_objects(&mut self, from: &[&OfFile]) -> Result<Option<Arc<ChunkFile>>, CommitError> {
         let core = self.core;
         let file = core.new_file();
         let name = files::chunk(file);
         let mut writer = ChunkWriter::create(self.disk, &name, core.database)?;
-        // In their order in the file.
-        let mut objects: Vec<(ObjectId, u64)> = objects.to_vec();
-        objects.sort_by_key(|(id, _)| from.place(id).map(|place| place.start));
-        for (id, _) in &objects {
-            let Ok(Some(blob)) = from.get(id) else { return Ok(None) };
-            // As it lay within its page, so that blobs remain one stretch.
-            let place = from.place(id);
-            let placement = place.as_ref().map_or(Placement::Begin, |place| Placement::Behind(place.start));
-            writer.push(*id, &blob, placement, place.is_none())?;
+        for (chunk, objects) in from {
+            let chunks = chunk.look(self.disk, core.database)?;
+            // In their order in the file.
+            let mut objects: Vec<(ObjectId, u64)> = objects.clone();
+            objects.sort_by_key(|(id, _)| chunks.place(id).map(|place| place.start));
+            for (id, _) in &objects {
+                let Ok(Some(blob)) = chunks.get(id) else {
+                    chunk.note_damage();
+                    return Ok(None);
+                };
+                // As it lay within its page, so that blobs remain one stretch.
+                let place = chunks.place(id);
+                let placement =
+                    place.as_ref().map_or(Placement::Begin, |place| Placement::Behind(place.start));
+                writer.push(*id, &blob, placement, place.is_none())?;
+            }
         }
         self.report.bytes_written += writer.publish()?;
         self.note_made(name);

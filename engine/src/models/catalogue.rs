@@ -57,8 +57,8 @@ struct Line {
     versions: Versions,
     /// What was deleted and a reader may still see, oldest first.
     deleted: VecDeque<Deleted>,
-    /// Versions that were taken out alone and a reader may still see, in the order in which they were.
-    removed: VecDeque<(u64, Arc<Version>)>,
+    /// Versions that were taken out alone and a reader may still see, each with the transaction that did.
+    removed: BTreeMap<Place, (u64, Arc<Version>)>,
 }
 
 #[derive(Debug)]
@@ -81,8 +81,15 @@ impl Line {
 
     /// Versions that a reader at `seq` sees and that were taken out since.
     fn removed_after(&self, seq: u64) -> impl Iterator<Item = &Arc<Version>> {
-        let removed = self.removed.iter().filter(move |(at, version)| *at > seq && version.seq <= seq);
-        removed.map(|(_, version)| version)
+        self.removed_between((0, 0), seq)
+    }
+
+    /// The same of those from a place on; the newest comes last.
+    fn removed_between(&self, from: Place, seq: u64) -> impl DoubleEndedIterator<Item = &Arc<Version>> {
+        let last = (seq, u64::MAX);
+        let range = (from <= last).then(|| self.removed.range(from..=last));
+        let removed = range.into_iter().flatten().filter(move |(_, (at, _))| *at > seq);
+        removed.map(|(_, (_, version))| version)
     }
 
     /// What a reader at `seq` sees as the newest version.
@@ -90,8 +97,8 @@ impl Line {
         let versions = self.at(seq);
         let visible = versions.partition_point(|version| version.seq <= seq);
         let kept = visible.checked_sub(1).and_then(|last| versions.get(last));
-        let removed = self.removed_after(seq).max_by_key(|version| place(version));
-        kept.into_iter().chain(removed).max_by_key(|version| place(version))
+        let from = kept.map_or((0, 0), |version| place(version));
+        self.removed_between(from, seq).next_back().or(kept)
     }
 
     /// All versions that a reader at `seq` sees, oldest first.
@@ -104,10 +111,14 @@ impl Line {
         all
     }
 
+    /// Whether it holds a version that a transaction put.
     fn holds(&self, seq: u64) -> bool {
-        let deleted = self.deleted.iter().flat_map(|deleted| deleted.versions.iter().skip(deleted.dropped));
-        let removed = self.removed.iter().map(|(_, version)| version);
-        self.versions.iter().chain(deleted).chain(removed).any(|version| version.seq == seq)
+        let is_in =
+            |versions: &[Arc<Version>]| versions.binary_search_by_key(&seq, |version| version.seq).is_ok();
+        let mut deleted = self.deleted.iter().map(|deleted| deleted.versions.get(deleted.dropped..));
+        is_in(&self.versions)
+            || deleted.any(|versions| versions.is_some_and(is_in))
+            || self.removed.range((seq, 0)..=(seq, u64::MAX)).next().is_some()
     }
 }
 
@@ -152,6 +163,17 @@ impl Unstored {
     }
 }
 
+/// A version that was taken out alone.
+#[derive(Clone, Copy, Debug)]
+struct Removed {
+    /// The transaction that did.
+    seq: u64,
+    id: ModelId,
+    version: Place,
+    /// What is told of it is before this place: a model that was deleted since may have another of its number.
+    marks: Place,
+}
+
 /// Versions by identity.
 #[derive(Debug)]
 pub(crate) struct Models {
@@ -165,9 +187,8 @@ pub(crate) struct Models {
     live: usize,
     /// Transactions that deleted a model which a reader may still see, and that model; rising.
     queue: VecDeque<(u64, ModelId)>,
-    /// The same for versions that were taken out alone, each with the place before which what is told of it is of that one:
-    /// a model that was deleted since may have another of its number.
-    removed: VecDeque<(u64, ModelId, Place)>,
+    /// The same for versions that were taken out alone.
+    removed: VecDeque<Removed>,
     /// What is told of models beside their versions.
     pub marks: Marks,
     /// The transaction that the index of attributes reflects. What was deleted since is kept, since the index has to
@@ -216,13 +237,14 @@ impl Models {
     /// Takes out a version that is not the newest, which readers before `seq` see until it is dropped.
     pub(crate) fn remove(&mut self, seq: u64, time: Timestamp, id: ModelId, number: u64) {
         let Some(line) = self.by_id.get_mut(&id) else { return };
-        let at = line.versions.iter().position(|version| version.number == number);
-        let Some(at) = at.filter(|at| at + 1 < line.versions.len()) else { return };
+        let at = line.versions.binary_search_by_key(&number, |version| version.number);
+        let Some(at) = at.ok().filter(|at| at + 1 < line.versions.len()) else { return };
         let version = Arc::make_mut(&mut line.versions).remove(at);
         self.unstored.deleted.push_back(Arc::new(vec![version.clone()]));
-        line.removed.push_back((seq, version));
+        let place = place(&version);
+        line.removed.insert(place, (seq, version));
         let marks = self.marks.clear_version((seq, time), id, number);
-        self.removed.push_back((seq, id, marks));
+        self.removed.push_back(Removed { seq, id, version: place, marks });
     }
 
     /// Takes out the versions of a model that are not to be kept.
@@ -236,7 +258,9 @@ impl Models {
         let older = line.versions.iter().rev().enumerate().skip(1);
         let gone = older.filter(|(behind, version)| *behind >= keep || i128::from(version.time.0) < oldest);
         let mut gone: Vec<u64> = gone.map(|(_, version)| version.number).collect();
-        gone.retain(|number| !self.marks.is_held(&id, *number, seq));
+        let aliased = self.marks.aliases(&id, seq).map(|(_, version)| version);
+        let held: BTreeSet<u64> = aliased.chain(self.marks.pinned(&id, seq)).collect();
+        gone.retain(|number| !held.contains(number));
         // Oldest first.
         gone.into_iter().rev().for_each(|number| self.remove(seq, time, id, number));
     }
@@ -268,7 +292,7 @@ impl Models {
     pub(crate) fn wait_for_index(&self, oldest_seq: u64) -> bool {
         let waits = |seq: u64| seq <= oldest_seq && seq > self.indexed;
         let (deleted, removed) = (self.queue.front(), self.removed.front());
-        deleted.is_some_and(|(seq, _)| waits(*seq)) || removed.is_some_and(|(seq, ..)| waits(*seq))
+        deleted.is_some_and(|(seq, _)| waits(*seq)) || removed.is_some_and(|removed| waits(removed.seq))
     }
 
     /// The index of attributes reflects this transaction; `u64::MAX` where there is no index.
@@ -314,14 +338,14 @@ impl Models {
 
     /// The same for versions that were taken out alone.
     fn drop_removed(&mut self, oldest_seq: u64) -> Option<Arc<Version>> {
-        let (seq, id, marks) = *self.removed.front()?;
+        let Removed { seq, id, version, marks } = *self.removed.front()?;
         if seq > oldest_seq.min(self.indexed) {
             return None;
         }
         self.removed.pop_front();
         let Entry::Occupied(mut entry) = self.by_id.entry(id) else { return None };
         let line = entry.get_mut();
-        let (_, version) = line.removed.pop_front()?;
+        let (_, version) = line.removed.remove(&version)?;
         self.marks.forget_version(&id, version.number, marks);
         if !line.holds(version.seq) {
             self.by_seq.remove(&(version.seq, id));

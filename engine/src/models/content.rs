@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use underbelly_storage::object::{Blob, ObjectId};
 
-use super::tensors::{self, Tensor, TensorInfo};
+use super::tensors::{Header, Tensor, TensorInfo};
 use super::{Metadata, MetadataError, ModelId, ModelInfo};
 use crate::error::ReadError;
 use crate::objects::{Lent, Objects};
@@ -18,11 +18,13 @@ use crate::objects::{Lent, Objects};
 pub struct Model {
     info: ModelInfo,
     content: Content,
+    /// What the header of tensors says, once it was read.
+    header: Arc<OnceLock<Header>>,
 }
 
 impl Model {
     pub(crate) fn new(info: ModelInfo, content: Content) -> Model {
-        Model { info, content }
+        Model { info, content, header: Arc::default() }
     }
 
     /// A version that a transaction put and has not committed; its seq is 0.
@@ -43,7 +45,7 @@ impl Model {
             content: object,
             metadata: Arc::new(metadata.clone()),
         };
-        Ok(Model { info, content })
+        Ok(Model::new(info, content))
     }
 
     /// What is known of it.
@@ -84,7 +86,7 @@ impl Model {
     /// # Errors
     /// [`ReadError::Tensor`] where the blob is none; [`ReadError::Storage`] where its header is damaged or cannot be read.
     pub fn tensors(&self) -> Result<Vec<TensorInfo>, ReadError> {
-        tensors::read(&self.content)
+        self.header()?.tensors()
     }
 
     /// One tensor of a blob in the safetensors format. Nothing else of the blob is read but its header.
@@ -92,7 +94,17 @@ impl Model {
     /// # Errors
     /// As [`Model::tensors`]; [`ReadError::Tensor`] also where there is no such tensor.
     pub fn tensor(&self, name: &str) -> Result<Tensor, ReadError> {
-        tensors::find(&self.content, name)
+        let info = self.header()?.info(name)?;
+        let data = self.content.range(info.range.clone())?;
+        Ok(Tensor { info, data })
+    }
+
+    fn header(&self) -> Result<&Header, ReadError> {
+        if let Some(header) = self.header.get() {
+            return Ok(header);
+        }
+        let header = Header::read(&self.content)?;
+        Ok(self.header.get_or_init(|| header))
     }
 }
 

@@ -2,6 +2,7 @@
 //! an identity, all of it has a history.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,10 +30,11 @@ pub(crate) enum MarkKind {
 }
 
 impl MarkKind {
+    const ALL: [MarkKind; 5] =
+        [MarkKind::Alias, MarkKind::Note, MarkKind::Pin, MarkKind::Retention, MarkKind::Lineage];
+
     pub(crate) fn of(number: u8) -> Option<MarkKind> {
-        [MarkKind::Alias, MarkKind::Note, MarkKind::Pin, MarkKind::Retention, MarkKind::Lineage]
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
+        MarkKind::ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 }
 
@@ -130,49 +132,59 @@ impl Marks {
     /// Takes away all marks of a model that is deleted. What is told of it before the place that comes back is of what
     /// was deleted.
     pub(crate) fn clear(&mut self, at: (u64, Timestamp), id: ModelId) -> Place {
-        self.clear_where(at, id, |_| true)
+        let names = self.by_model.get(&id).map_or_else(Vec::new, |marks| marks.keys().cloned().collect());
+        self.clear_all(at, id, names)
     }
 
     /// The same for one version.
     pub(crate) fn clear_version(&mut self, at: (u64, Timestamp), id: ModelId, version: u64) -> Place {
-        self.clear_where(at, id, |mark| mark.version == version)
+        let names = self.names_of(&id, version);
+        self.clear_all(at, id, names)
     }
 
-    fn clear_where(
-        &mut self,
-        at: (u64, Timestamp),
-        id: ModelId,
-        is_gone: impl Fn(&MarkName) -> bool,
-    ) -> Place {
-        let names = self.by_model.get(&id).into_iter().flat_map(|marks| marks.keys());
-        let names: Vec<MarkName> = names.filter(|mark| is_gone(mark)).cloned().collect();
-        names.into_iter().for_each(|mark| self.set(at, id, mark, None));
+    fn clear_all(&mut self, at: (u64, Timestamp), id: ModelId, names: Vec<MarkName>) -> Place {
+        for mark in names {
+            self.set(at, id, mark.clone(), None);
+            // Who reads an older seq sees it until it is forgotten; what is restored from an image has no such reader.
+            let told = self.by_model.get(&id).and_then(|marks| marks.get(&mark));
+            self.changed.extend(told.into_iter().flatten().map(|told| (told.place, None)));
+        }
         if self.last.0 == at.0 { self.last } else { (at.0, 0) }
+    }
+
+    /// Names of the marks that are about one version.
+    fn names_of(&self, id: &ModelId, version: u64) -> Vec<MarkName> {
+        let Some(marks) = self.by_model.get(id) else { return Vec::new() };
+        let of_kind = |kind: MarkKind| {
+            let names = marks.range(MarkName::new(kind, version, "")..).map(|(mark, _)| mark);
+            names.take_while(move |mark| mark.kind == kind && mark.version == version).cloned()
+        };
+        MarkKind::ALL.into_iter().flat_map(of_kind).collect()
     }
 
     /// Forgets what was told of a version before a place, which nobody sees any more.
     pub(crate) fn forget_version(&mut self, id: &ModelId, version: u64, before: Place) {
-        self.forget_where(id, |mark, told| mark.version == version && told.place < before);
+        let names = self.names_of(id, version);
+        self.forget_all(id, names, before);
     }
 
     /// Forgets what was told of a model before a place, which nobody sees any more.
     pub(crate) fn forget(&mut self, id: &ModelId, before: Place) {
-        self.forget_where(id, |_, told| told.place < before);
+        let names = self.by_model.get(id).map_or_else(Vec::new, |marks| marks.keys().cloned().collect());
+        self.forget_all(id, names, before);
     }
 
-    fn forget_where(&mut self, id: &ModelId, is_gone: impl Fn(&MarkName, &Told) -> bool) {
+    fn forget_all(&mut self, id: &ModelId, names: Vec<MarkName>, before: Place) {
         let Some(marks) = self.by_model.get_mut(id) else { return };
-        let changed = &mut self.changed;
-        marks.retain(|mark, told| {
-            told.retain(|told| {
-                let is_gone = is_gone(mark, told);
-                if is_gone {
-                    changed.insert(told.place, None);
-                }
-                !is_gone
-            });
-            !told.is_empty()
-        });
+        for mark in names {
+            let Entry::Occupied(mut told) = marks.entry(mark) else { continue };
+            // In order of their places.
+            let gone = told.get().partition_point(|told| told.place < before);
+            self.changed.extend(told.get_mut().drain(..gone).map(|told| (told.place, None)));
+            if told.get().is_empty() {
+                told.remove();
+            }
+        }
         if marks.is_empty() {
             self.by_model.remove(id);
         }
@@ -195,7 +207,8 @@ impl Marks {
         kind: MarkKind,
         seq: u64,
     ) -> impl Iterator<Item = (&MarkName, &Told, &MetaValue)> {
-        let marks = self.by_model.get(id).into_iter().flatten().filter(move |(mark, _)| mark.kind == kind);
+        let marks = self.by_model.get(id).map(|marks| marks.range(MarkName::new(kind, MODEL, "")..));
+        let marks = marks.into_iter().flatten().take_while(move |(mark, _)| mark.kind == kind);
         marks.filter_map(move |(mark, told)| {
             let told = newest(told, seq)?;
             Some((mark, told, told.value.as_ref()?))
@@ -213,10 +226,15 @@ impl Marks {
         number(self.value_at(id, &MarkName::new(MarkKind::Alias, MODEL, alias), seq)?)
     }
 
-    /// Whether retention spares a version.
-    pub(crate) fn is_held(&self, id: &ModelId, version: u64, seq: u64) -> bool {
-        self.of_kind(id, MarkKind::Pin, seq).any(|(mark, ..)| mark.version == version)
-            || self.of_kind(id, MarkKind::Alias, seq).any(|(.., value)| number(value) == Some(version))
+    /// Versions that are pinned.
+    pub(crate) fn pinned(&self, id: &ModelId, seq: u64) -> impl Iterator<Item = u64> {
+        self.of_kind(id, MarkKind::Pin, seq).map(|(mark, ..)| mark.version)
+    }
+
+    /// Aliases with the versions that they name.
+    pub(crate) fn aliases(&self, id: &ModelId, seq: u64) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        let aliases = self.of_kind(id, MarkKind::Alias, seq);
+        aliases.filter_map(|(mark, _, value)| Some((&mark.name, number(value)?)))
     }
 
     /// Which versions of a model are kept.
@@ -374,8 +392,10 @@ mod tests {
             marks.set((5, Timestamp(0)), ID, alias(name), Some(1i64.into()));
         }
         marks.clear((6, Timestamp(0)), ID);
-        let places: Vec<Place> = marks.take_changed().into_keys().collect();
-        assert_eq!(places, [(5, 0), (5, 1), (6, 0), (6, 1)]);
+        let changed = marks.take_changed();
+        assert_eq!(changed.keys().copied().collect::<Vec<Place>>(), [(5, 0), (5, 1), (6, 0), (6, 1)]);
+        assert!(changed.values().all(Option::is_none), "no image holds what is of a deleted model");
+        assert_eq!(marks.alias_at(&ID, "a", 5), Some(1));
     }
 
     /// A change of these bytes is a change of the format on disk.

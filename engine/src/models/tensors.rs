@@ -1,11 +1,13 @@
 //! Blobs in the safetensors format: eight bytes with the length of the header, the header in JSON, the data.
 //!
-//! The header is read each time; nothing of the data is, but what is asked for. A header is believed as far as its
-//! offsets lie within the blob.
+//! The header is read once; of the data nothing is, but what is asked for. A header is believed as far as its offsets lie
+//! within the blob, and what it says takes no more memory than its text by a small factor.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
-use serde_json::Value as Json;
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use underbelly_storage::object::Blob;
 
 use super::content::Content;
@@ -13,6 +15,9 @@ use crate::error::ReadError;
 
 /// Bytes of a header, at most: what the format allows.
 pub(super) const HEADER_BYTES_MAX: u64 = 100_000_000;
+
+/// Dimensions of a tensor, at most.
+const DIMENSIONS_MAX: usize = 64;
 
 /// Bytes before the header.
 pub(super) const LENGTH_BYTES: u64 = 8;
@@ -53,48 +58,134 @@ pub(super) fn data_at(first: &[u8]) -> Option<u64> {
     is_header.then(|| LENGTH_BYTES + length)
 }
 
-fn header(content: &Content) -> Result<(Json, u64), ReadError> {
-    let none = || wrong("the blob does not begin as one of the safetensors format; read it as bytes");
-    let first = content.range(0..content.len().min(LENGTH_BYTES + 1))?;
-    let data = data_at(&first).filter(|data| *data <= content.len()).ok_or_else(none)?;
-    let text = content.range(LENGTH_BYTES..data)?;
-    let header: Json =
-        serde_json::from_slice(&text).map_err(|error| wrong(format!("the header is no JSON: {error}")))?;
-    Ok((header, data))
+/// What a header says, by name.
+#[derive(Debug)]
+pub(super) struct Header {
+    described: BTreeMap<String, Described>,
+    /// Where the data begins.
+    data: u64,
+    /// Where the blob ends.
+    bytes: u64,
 }
 
-fn tensor(name: &str, described: &Json, data: u64, bytes: u64) -> Result<TensorInfo, ReadError> {
-    let numbers = |field: &str| -> Option<Vec<u64>> {
-        described.get(field)?.as_array()?.iter().map(Json::as_u64).collect()
-    };
-    let read = || {
-        let dtype = described.get("dtype")?.as_str()?.to_string();
-        let shape = numbers("shape")?;
-        let [from, to] = numbers("data_offsets")?[..] else { return None };
-        let range = data.checked_add(from)?..data.checked_add(to)?;
-        let is_inside = range.start <= range.end && range.end <= bytes;
-        is_inside.then(|| TensorInfo { name: name.to_string(), dtype, shape, range })
-    };
-    read().ok_or_else(|| {
-        wrong(format!("the header does not say what tensor {name:?} is, or places it beyond the blob"))
-    })
+#[derive(Debug)]
+struct Described {
+    dtype: String,
+    shape: Vec<u64>,
+    offsets: [u64; 2],
 }
 
-/// All tensors, by name.
-pub(super) fn read(content: &Content) -> Result<Vec<TensorInfo>, ReadError> {
-    let (header, data) = header(content)?;
-    let entries = header.as_object().ok_or_else(|| wrong("the header is no JSON object"))?;
-    let named = entries.iter().filter(|(name, _)| *name != "__metadata__");
-    named.map(|(name, described)| tensor(name, described, data, content.len())).collect()
+/// Numbers, of which there are few.
+struct Numbers(Vec<u64>);
+
+impl<'de> Deserialize<'de> for Numbers {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Numbers, D::Error> {
+        struct Few;
+        impl<'de> Visitor<'de> for Few {
+            type Value = Numbers;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {DIMENSIONS_MAX} whole numbers")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Numbers, A::Error> {
+                let mut numbers = Vec::new();
+                while let Some(number) = list.next_element()? {
+                    numbers.push(number);
+                    if numbers.len() > DIMENSIONS_MAX {
+                        return Err(A::Error::invalid_length(numbers.len(), &self));
+                    }
+                }
+                Ok(Numbers(numbers))
+            }
+        }
+        from.deserialize_seq(Few)
+    }
 }
 
-/// One tensor.
-pub(super) fn find(content: &Content, name: &str) -> Result<Tensor, ReadError> {
-    let (header, data) = header(content)?;
-    let described = header.get(name).filter(|_| name != "__metadata__");
-    let described = described
-        .ok_or_else(|| wrong(format!("no tensor is named {name:?}; `Model::tensors` lists them")))?;
-    let info = tensor(name, described, data, content.len())?;
-    let data = content.range(info.range.clone())?;
-    Ok(Tensor { info, data })
+impl<'de> Deserialize<'de> for Described {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Described, D::Error> {
+        struct Tensor;
+        impl<'de> Visitor<'de> for Tensor {
+            type Value = Described;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a tensor with dtype, shape and two data_offsets")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Described, A::Error> {
+                let (mut dtype, mut shape, mut offsets) = (None, None, None);
+                while let Some(field) = map.next_key::<String>()? {
+                    match &*field {
+                        "dtype" => dtype = Some(map.next_value()?),
+                        "shape" => shape = Some(map.next_value::<Numbers>()?.0),
+                        "data_offsets" => offsets = <[u64; 2]>::try_from(map.next_value::<Numbers>()?.0).ok(),
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                let missing = || A::Error::missing_field("dtype, shape or data_offsets");
+                let (dtype, shape) = (dtype.ok_or_else(missing)?, shape.ok_or_else(missing)?);
+                Ok(Described { dtype, shape, offsets: offsets.ok_or_else(missing)? })
+            }
+        }
+        from.deserialize_map(Tensor)
+    }
+}
+
+/// All tensors that a header describes.
+struct All(BTreeMap<String, Described>);
+
+impl<'de> Deserialize<'de> for All {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<All, D::Error> {
+        struct Tensors;
+        impl<'de> Visitor<'de> for Tensors {
+            type Value = All;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("tensors by name")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<All, A::Error> {
+                let mut all = BTreeMap::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    match &*name {
+                        "__metadata__" => drop(map.next_value::<IgnoredAny>()?),
+                        _ => drop(all.insert(name, map.next_value()?)),
+                    }
+                }
+                Ok(All(all))
+            }
+        }
+        from.deserialize_map(Tensors)
+    }
+}
+
+impl Header {
+    /// Reads the header of a blob.
+    pub(super) fn read(content: &Content) -> Result<Header, ReadError> {
+        let none = || wrong("the blob does not begin as one of the safetensors format; read it as bytes");
+        let first = content.range(0..content.len().min(LENGTH_BYTES + 1))?;
+        let data = data_at(&first).filter(|data| *data <= content.len()).ok_or_else(none)?;
+        let text = content.range(LENGTH_BYTES..data)?;
+        let All(described) =
+            serde_json::from_slice(&text).map_err(|error| wrong(format!("the header is none: {error}")))?;
+        Ok(Header { described, data, bytes: content.len() })
+    }
+
+    /// All tensors, by name.
+    pub(super) fn tensors(&self) -> Result<Vec<TensorInfo>, ReadError> {
+        self.described.keys().map(|name| self.info(name)).collect()
+    }
+
+    /// Where one tensor lies.
+    pub(super) fn info(&self, name: &str) -> Result<TensorInfo, ReadError> {
+        let none = || wrong(format!("no tensor is named {name:?}; `Model::tensors` lists them"));
+        let Described { dtype, shape, offsets: [from, to] } = self.described.get(name).ok_or_else(none)?;
+        let beyond = || wrong(format!("the header places tensor {name:?} beyond the blob"));
+        let ends = self.data.checked_add(*from).zip(self.data.checked_add(*to));
+        let (start, end) =
+            ends.filter(|(start, end)| start <= end && *end <= self.bytes).ok_or_else(beyond)?;
+        let (name, dtype, shape) = (name.to_string(), dtype.clone(), shape.clone());
+        Ok(TensorInfo { name, dtype, shape, range: start..end })
+    }
 }

@@ -1,5 +1,6 @@
 //! Versions by number, by time, by alias and by place; and how they are told apart, kept and deleted.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -309,49 +310,99 @@ impl Models {
     /// Says what of the marks and removals of a transaction does not fit its models.
     pub(crate) fn check(&self, operations: &Operations) -> Result<(), CommitError> {
         for change in &operations.marks {
-            let id = change.id;
-            let is_deleted = operations.deleted_models.contains(&id);
-            let before = self.newest(&id, u64::MAX).filter(|_| !is_deleted).map_or(0, |(number, _)| number);
-            let newest = before + operations.models.iter().filter(|put| put.id == id).count() as u64;
-            let is_there = |version: u64| match version {
-                MODEL | NEWEST => newest > 0,
-                version if version > before => version <= newest,
-                version => !is_deleted && self.version(&id, version, u64::MAX).is_some(),
-            };
+            let after = After::of(self, operations, change.id);
             let about = match (change.mark.kind, &change.value) {
                 (MarkKind::Alias, Some(value)) => number(value).unwrap_or(NEWEST),
                 _ => change.mark.version,
             };
             // What is taken away need not be there.
             if change.value.is_some()
-                && (!is_there(about) || about == MODEL && change.mark.kind == MarkKind::Alias)
+                && (!after.holds(about) || about == MODEL && change.mark.kind == MarkKind::Alias)
             {
-                let version =
-                    if matches!(about, MODEL | NEWEST) { "newest".to_string() } else { about.to_string() };
-                return Err(CommitError::UnknownVersion { model: id.to_string(), version });
+                return Err(after.unknown(about));
             }
             if let Some(expected) = change.expected {
-                let found = self.marks.alias_at(&id, &change.mark.name, u64::MAX).filter(|_| !is_deleted);
+                let found = self.marks.alias_at(&change.id, &change.mark.name, u64::MAX);
+                let found = found.filter(|_| !after.is_deleted);
                 if found != expected {
-                    let alias = format!("{id}@{}", change.mark.name);
+                    let alias = format!("{}@{}", change.id, change.mark.name);
                     return Err(CommitError::AliasMoved { alias, expected, found });
                 }
             }
         }
+        let mut held: BTreeMap<ModelId, BTreeSet<u64>> = BTreeMap::new();
         for (id, version) in &operations.removed {
-            let model = id.to_string();
-            if self.version(id, *version, u64::MAX).is_none() {
-                return Err(CommitError::UnknownVersion { model, version: version.to_string() });
+            let after = After::of(self, operations, *id);
+            if *version == MODEL || !after.holds(*version) {
+                return Err(after.unknown(*version));
             }
-            let is_newest = self.newest(id, u64::MAX).is_some_and(|(newest, _)| newest == *version);
-            let why = match (is_newest, self.marks.is_held(id, *version, u64::MAX)) {
+            let held = held.entry(*id).or_insert_with(|| after.held(operations));
+            let why = match (*version == after.newest, held.contains(version)) {
                 (true, _) => "it is the newest; delete the model, or put another version first",
                 (_, true) => "it is pinned or named by an alias; take that away first",
                 _ => continue,
             };
-            return Err(CommitError::VersionHeld { model, version: *version, why });
+            return Err(CommitError::VersionHeld { model: id.to_string(), version: *version, why });
         }
         Ok(())
+    }
+}
+
+/// A model as a transaction leaves it before it deletes versions alone.
+struct After<'m> {
+    models: &'m Models,
+    id: ModelId,
+    /// The transaction deletes all versions that were there.
+    is_deleted: bool,
+    /// The newest of those that stay.
+    before: u64,
+    newest: u64,
+}
+
+impl<'m> After<'m> {
+    fn of(models: &'m Models, operations: &Operations, id: ModelId) -> After<'m> {
+        let is_deleted = operations.deleted_models.contains(&id);
+        let before = models.newest(&id, u64::MAX).filter(|_| !is_deleted).map_or(0, |(number, _)| number);
+        let newest = before + operations.models.iter().filter(|put| put.id == id).count() as u64;
+        After { models, id, is_deleted, before, newest }
+    }
+
+    fn holds(&self, version: u64) -> bool {
+        match version {
+            MODEL | NEWEST => self.newest > 0,
+            version if version > self.before => version <= self.newest,
+            version => !self.is_deleted && self.models.version(&self.id, version, u64::MAX).is_some(),
+        }
+    }
+
+    fn unknown(&self, version: u64) -> CommitError {
+        let version =
+            if matches!(version, MODEL | NEWEST) { "newest".to_string() } else { version.to_string() };
+        CommitError::UnknownVersion { model: self.id.to_string(), version }
+    }
+
+    /// Versions that are pinned or that an alias names.
+    fn held(&self, operations: &Operations) -> BTreeSet<u64> {
+        let marks = (!self.is_deleted).then_some(&self.models.marks);
+        let aliases = marks.into_iter().flat_map(|marks| marks.aliases(&self.id, u64::MAX));
+        let mut aliases: BTreeMap<Arc<str>, u64> =
+            aliases.map(|(name, version)| (name.clone(), version)).collect();
+        let pinned = marks.into_iter().flat_map(|marks| marks.pinned(&self.id, u64::MAX));
+        let mut pinned: BTreeSet<u64> = pinned.collect();
+        for MarkChange { mark, value, .. } in operations.marks.iter().filter(|change| change.id == self.id) {
+            let version = if mark.version == NEWEST { self.newest } else { mark.version };
+            match (mark.kind, value) {
+                (MarkKind::Alias, Some(value)) => {
+                    let _ = aliases.insert(mark.name.clone(), number(value).unwrap_or(self.newest));
+                }
+                (MarkKind::Alias, None) => drop(aliases.remove(&mark.name)),
+                (MarkKind::Pin, Some(_)) => drop(pinned.insert(version)),
+                (MarkKind::Pin, None) => drop(pinned.remove(&version)),
+                _ => {}
+            }
+        }
+        pinned.extend(aliases.into_values());
+        pinned
     }
 }
 
@@ -607,16 +658,15 @@ impl Snapshot {
         let (id, seq) = (model.model_id()?, self.seq());
         let state = self.base().state();
         let marks = &state.models.marks;
+        let mut aliases: HashMap<u64, Vec<Arc<str>>> = HashMap::new();
+        for (name, version) in marks.aliases(&id, seq) {
+            aliases.entry(version).or_default().push(name.clone());
+        }
+        let pinned: HashSet<u64> = marks.pinned(&id, seq).collect();
         let shown = |version: &Arc<Version>| VersionInfo {
             info: ModelInfo::new(id, version.number, version),
-            aliases: marks
-                .of_kind(&id, MarkKind::Alias, seq)
-                .filter(|(.., value)| number(value) == Some(version.number))
-                .map(|(mark, ..)| mark.name.clone())
-                .collect(),
-            is_pinned: marks
-                .of_kind(&id, MarkKind::Pin, seq)
-                .any(|(mark, ..)| mark.version == version.number),
+            aliases: aliases.remove(&version.number).unwrap_or_default(),
+            is_pinned: pinned.contains(&version.number),
         };
         Ok(state.models.versions(&id, seq).iter().rev().map(shown).collect())
     }

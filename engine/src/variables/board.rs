@@ -112,17 +112,20 @@ impl Board {
         &self.page
     }
 
-    /// The place of a variable of this type, made if need be; `None` where the page set is full.
-    pub(crate) fn spot(&mut self, key: &Key, variable_type: VariableType, bytes: usize) -> Option<Spot> {
-        let room = bytes.next_power_of_two().clamp(64, VARIABLE_BYTES_MAX);
-        let needed = value_words(variable_type, room);
-        if let Some(spot) = self.spots.get(key).copied() {
-            if spot.variable_type == variable_type && spot.value_words >= needed {
-                return Some(spot);
-            }
-            // Whoever reads the old place finds nothing there, and looks for the new one.
-            self.cell(&spot)?.write(None, 0, Timestamp(0));
-        }
+    /// A place for a variable that has none yet, without a value; `None` where the page set is full.
+    pub(crate) fn empty(&mut self, key: &Key, variable_type: VariableType, bytes: usize) -> Option<Spot> {
+        self.append(key, variable_type, bytes, |_| ())
+    }
+
+    /// Appends an entry, of which readers know once `fill` has written its cell.
+    fn append(
+        &mut self,
+        key: &Key,
+        variable_type: VariableType,
+        bytes: usize,
+        fill: impl FnOnce(&Cell<'_>),
+    ) -> Option<Spot> {
+        let needed = words_for(variable_type, bytes);
         let mut name = Vec::new();
         put_name(&mut name, &key.0);
         let words = self.page.words();
@@ -131,11 +134,12 @@ impl Board {
         let at = (from + ENTRY_HEAD + name.len().div_ceil(8)).next_multiple_of(LINE);
         let end = (at + cell_words(needed)).next_multiple_of(LINE);
         while end > self.reserved {
-            if end > words.len() || self.page.reserve(self.reserved + STEP).is_err() {
+            let next = self.reserved + STEP;
+            if end > words.len() || self.page.reserve(self.reserved..next).is_err() {
                 words.get(FULL)?.store(1, Ordering::Release);
                 return None;
             }
-            self.reserved += STEP;
+            self.reserved = next;
         }
         let head = [(end - from) as u64, type_word(variable_type, key.1), needed as u64, name.len() as u64];
         let name = name.chunks(8).map(|part| {
@@ -146,8 +150,9 @@ impl Board {
         for (word, value) in words.get(from..)?.iter().zip(head.into_iter().chain(name)) {
             word.store(value, Ordering::Relaxed);
         }
-        used.store(end as u64, Ordering::Release);
         let spot = Spot { variable_type, value_words: needed, at };
+        fill(&self.cell(&spot)?);
+        used.store(end as u64, Ordering::Release);
         self.spots.insert(key.clone(), spot);
         Some(spot)
     }
@@ -156,22 +161,45 @@ impl Board {
         Cell::new(self.page.words().get(spot.at..)?, spot.value_words)
     }
 
-    /// Shows what a variable holds now.
-    pub(crate) fn publish(&mut self, key: &Key, value: Option<&VariableValue>, seq: u64, time: Timestamp) {
+    /// Shows what a variable holds now; false where there is no room for it, and readers find no value.
+    pub(crate) fn publish(
+        &mut self,
+        key: &Key,
+        value: Option<&VariableValue>,
+        seq: u64,
+        time: Timestamp,
+    ) -> bool {
+        let before = self.spots.get(key).copied();
         let Some(value) = value else {
-            if let Some(cell) = self.spots.get(key).and_then(|spot| self.cell(spot)) {
+            // One that has no place may be known to readers from the log.
+            if let Some(cell) = before.and_then(|spot| self.cell(&spot)) {
                 cell.write(None, seq, time);
+                return true;
             }
-            return;
+            return self.append(key, VariableType::Bool, 0, |cell| cell.write(None, seq, time)).is_some();
         };
-        let variable_type = value.variable_type();
-        let Some(spot) = self.spot(key, variable_type, value.byte_size()) else { return };
-        if let (Some(words), Some(cell)) =
-            (to_words(value, variable_type, spot.value_words), self.cell(&spot))
-        {
-            cell.write(Some(&words), seq, time);
+        let (variable_type, bytes) = (value.variable_type(), value.byte_size());
+        let needed = words_for(variable_type, bytes);
+        let fits = |spot: &Spot| spot.variable_type == variable_type && spot.value_words >= needed;
+        if let Some(cell) = before.filter(fits).and_then(|spot| self.cell(&spot)) {
+            // Of a longer place the rest is not looked at.
+            let words = to_words(value, variable_type, usize::MAX);
+            cell.write(words.as_deref(), seq, time);
+            return true;
         }
+        let words = to_words(value, variable_type, needed);
+        let moved = self.append(key, variable_type, bytes, |cell| cell.write(words.as_deref(), seq, time));
+        // Whoever reads the old place finds nothing there by now, and looks for the new one.
+        if let Some(cell) = before.and_then(|spot| self.cell(&spot)) {
+            cell.write(None, seq, time);
+        }
+        moved.is_some()
     }
+}
+
+/// Words for the value of a variable of this type, with room for longer bytes than these.
+fn words_for(variable_type: VariableType, bytes: usize) -> usize {
+    value_words(variable_type, bytes.next_power_of_two().clamp(64, VARIABLE_BYTES_MAX))
 }
 
 /// Tells who reads an older page set that it is over, and takes its name away.
@@ -224,9 +252,21 @@ impl BoardReader {
         self.page.clone()
     }
 
+    /// Whether the page set in use has no room, so that there may be variables that it does not show.
+    pub(crate) fn is_full(&mut self) -> bool {
+        let page = self.page();
+        page.is_some_and(|page| page.words().get(FULL).is_some_and(|full| full.load(Ordering::Acquire) != 0))
+    }
+
     /// The place of a variable, looked for behind those that are known.
     pub(crate) fn spot(&mut self, key: &Key) -> Option<(Arc<SharedPage>, Spot)> {
-        let page = self.page()?;
+        self.page()?;
+        self.last_spot(key)
+    }
+
+    /// The same in the page set that was looked at last, which may be over.
+    pub(crate) fn last_spot(&mut self, key: &Key) -> Option<(Arc<SharedPage>, Spot)> {
+        let page = self.page.clone()?;
         let words = page.words();
         let used = words.get(USED)?.load(Ordering::Acquire) as usize;
         while self.seen < used.min(words.len()) {
@@ -313,6 +353,42 @@ mod tests {
         let mut board = Board::create(&path, [7; 16]).unwrap();
         board.publish(&key("v1"), Some(&7i64.into()), 1, Timestamp(0));
         assert_eq!(value(&mut reader, "v1"), Some(7i64.into()));
+    }
+
+    /// Whoever reads while a value moves finds the one before until the new one is whole.
+    #[test]
+    fn a_value_that_moves_is_always_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(VARIABLES);
+        let mut board = Board::create(&path, [7; 16]).unwrap();
+        board.publish(&key("a"), Some(&1.5.into()), 1, Timestamp(0));
+        let mut reader = BoardReader::new(path, [7; 16]);
+        let moved = board.append(&key("a"), VariableType::I64, 8, |cell| {
+            assert_eq!(value(&mut reader, "a"), Some(1.5.into()));
+            cell.write(Some(&[7]), 2, Timestamp(0));
+            assert_eq!(value(&mut reader, "a"), Some(1.5.into()));
+        });
+        assert!(moved.is_some());
+        assert_eq!(value(&mut reader, "a"), Some(7i64.into()));
+    }
+
+    /// A variable for which there is no room is shown by no older value.
+    #[test]
+    fn a_full_page_set_shows_nothing_rather_than_what_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(VARIABLES);
+        let mut board = Board::create(&path, [7; 16]).unwrap();
+        assert!(board.publish(&key("a"), Some(&1.5.into()), 1, Timestamp(0)));
+        assert!(board.publish(&key("b"), Some(&2.5.into()), 1, Timestamp(0)));
+        let mut reader = BoardReader::new(path, [7; 16]);
+        assert!(!reader.is_full());
+        board.page().words()[USED].store(WORDS as u64, Ordering::Relaxed);
+        assert!(!board.publish(&key("a"), Some(&3i64.into()), 2, Timestamp(0)), "it would have to move");
+        assert!(board.publish(&key("b"), Some(&3.5.into()), 2, Timestamp(0)));
+        assert!(!board.publish(&key("c"), Some(&4.5.into()), 2, Timestamp(0)));
+        assert!(!board.publish(&key("d"), None, 2, Timestamp(0)), "readers may know it from the log");
+        assert!(reader.is_full());
+        assert_eq!((value(&mut reader, "a"), value(&mut reader, "b")), (None, Some(3.5.into())));
     }
 
     /// Words that anybody could have written are never believed beyond the page.

@@ -288,6 +288,10 @@ impl<T: VariableKind> UnloggedVar<T> {
     pub(crate) fn of(core: &Arc<Core>, scope: &Scope, name: &str) -> Result<UnloggedVar<T>, ReadError> {
         let name = checked(scope, name)?;
         let held = core.signals.registry.hold_unlogged(&name, T::variable_type());
+        let held = held.map_err(|expected| {
+            let (variable, found) = (name.to_string(), T::variable_type());
+            ReadError::VariableType { variable, expected, found }
+        })?;
         Ok(UnloggedVar { core: core.clone(), held, of: PhantomData })
     }
 
@@ -377,20 +381,21 @@ pub struct SharedVar<T> {
     board: BoardReader,
     key: (Arc<Name>, bool),
     place: Option<(Arc<SharedPage>, Spot)>,
-    /// What was there when the reader read the log, for a variable that nobody changed since the writer began.
+    /// What the reader read in the log or an earlier writer showed last, for a variable that nobody changed since the writer
+    /// began.
     before: Option<VariableValue>,
     of: PhantomData<fn() -> T>,
 }
 
 impl<T: VariableKind> SharedVar<T> {
-    /// The value; `None` where the variable is not there, or is of another type.
+    /// The value; `None` where the variable is not there, is of another type, or has no room among those that are shown so
+    /// (a million or so): then a snapshot tells.
     #[inline]
     pub fn get(&mut self) -> Option<T> {
         if let Some((page, spot)) = &self.place
             && is_in_use(page.words())
             && spot.variable_type == T::variable_type()
-            && let Some(cell) =
-                page.words().get(spot.at..).and_then(|words| Cell::new(words, spot.value_words))
+            && let Some(cell) = cell_at(page, spot)
         {
             if spot.value_words == 1
                 && let Some(word) = cell.word()
@@ -408,19 +413,36 @@ impl<T: VariableKind> SharedVar<T> {
     /// Looks for the variable anew: it may have moved, or another process writes by now.
     #[cold]
     fn look(&mut self) -> Option<T> {
+        self.remember();
         self.place = self.board.spot(&self.key);
-        let Some((page, spot)) = &self.place else { return T::of_value(self.before.as_ref()?) };
-        let cell = page.words().get(spot.at..).and_then(|words| Cell::new(words, spot.value_words))?;
-        shared(&cell, spot).map(|reading| reading.value)
+        match &self.place {
+            Some((page, spot)) => shared(&cell_at(page, spot)?, spot).map(|reading| reading.value),
+            None if self.board.is_full() => None,
+            None => T::of_value(self.before.as_ref()?),
+        }
+    }
+
+    /// Keeps what the page set says that was read last: one of a later writer shows the variable once it changes.
+    fn remember(&mut self) {
+        let Some((page, spot)) = self.board.last_spot(&self.key).filter(|_| self.key.1) else { return };
+        if let Some(cell) = cell_at(&page, &spot).filter(|cell| cell.count() > 0) {
+            let mut words = vec![0; spot.value_words];
+            let found = cell.read(&mut words).1;
+            self.before = found.and_then(|_| of_words(&words, spot.variable_type));
+        }
     }
 
     /// The value with the transaction that set it; `None` also where nobody changed it since the writer began.
     pub fn read(&mut self) -> Option<Reading<T>> {
         self.place = self.board.spot(&self.key);
         let (page, spot) = self.place.as_ref()?;
-        let cell = page.words().get(spot.at..).and_then(|words| Cell::new(words, spot.value_words))?;
-        shared(&cell, spot)
+        shared(&cell_at(page, spot)?, spot)
     }
+}
+
+#[inline]
+fn cell_at<'p>(page: &'p SharedPage, spot: &Spot) -> Option<Cell<'p>> {
+    page.words().get(spot.at..).and_then(|words| Cell::new(words, spot.value_words))
 }
 
 fn shared<T: VariableKind>(cell: &Cell<'_>, spot: &Spot) -> Option<Reading<T>> {
@@ -454,10 +476,10 @@ impl Database {
             let variable = name.to_string();
             return Err(ReadError::VariableType { variable, expected: found, found: T::variable_type() });
         }
-        let current = || {
+        let current = |shown: u64| {
             let snapshot = core.view.snapshot();
             let state = core.state();
-            state.variables.set_at(&name, snapshot.seq())
+            state.variables.set_at(&name, snapshot.seq().max(shown))
         };
         let held = core.signals.registry.hold(&name, T::variable_type(), current);
         let (core, durability) = (core.clone(), Durability::Sync);
@@ -468,7 +490,7 @@ impl Database {
     /// It has nothing to do with one of the same name that is in the log.
     ///
     /// # Errors
-    /// [`ReadError::Name`].
+    /// [`ReadError::Name`]; [`ReadError::VariableType`] where this process has one of another type under that name.
     pub fn unlogged_var<T: VariableKind>(
         &self,
         scope: &Scope,
@@ -514,7 +536,7 @@ impl Reader {
         let Some(page) = board.page() else { return Vec::new() };
         let mut shown = Vec::new();
         for ((name, is_logged), spot) in board.keys() {
-            let cell = page.words().get(spot.at..).and_then(|words| Cell::new(words, spot.value_words));
+            let cell = cell_at(&page, &spot);
             let mut words = vec![0; spot.value_words];
             if is_logged || cell.is_none_or(|cell| cell.read(&mut words).1.is_none()) {
                 continue;

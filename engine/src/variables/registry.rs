@@ -1,19 +1,19 @@
 //! Which variables are held by handles of this process, and what other processes are shown.
 //!
-//! A change is shown to handles when it is visible and put on the board when it is durable, both in order of seqs.
+//! A change is shown to handles just before snapshots see it and put on the board when it is durable, both in order of seqs.
 //!
 //! The lock is the last that anybody takes: publishing holds it under the log's.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use underbelly_storage::Timestamp;
 use underbelly_storage::page::SharedPage;
 
-use super::board::{Board, retire};
+use super::board::{Board, VARIABLES, retire};
 use super::catalogue::{Name, Set};
 use super::cell::{Cell, cell_words, to_words, value_words};
 use super::value::{VariableType, VariableValue};
@@ -66,6 +66,8 @@ struct Inner {
     held: HashMap<(Arc<Name>, bool), Vec<Arc<Held>>>,
     /// Changes that are visible and not durable yet.
     waiting: VecDeque<(u64, Changed)>,
+    /// Changes up to here were shown to all handles that there were.
+    shown: u64,
     sharing: Sharing,
 }
 
@@ -73,6 +75,8 @@ struct Inner {
 pub(crate) struct Registry {
     inner: Mutex<Inner>,
     database: [u8; 16],
+    /// Where it is told that other processes are not shown everything.
+    trouble: Arc<Mutex<Option<String>>>,
     /// Who waits for a change of one that is in no log.
     waits: AtomicUsize,
     gate: Mutex<()>,
@@ -82,16 +86,25 @@ pub(crate) struct Registry {
 impl Registry {
     /// A registry that shares with other processes at this path, if there is one. What an earlier process shared is
     /// over.
-    pub(crate) fn new(path: Option<PathBuf>, database: [u8; 16]) -> Registry {
-        let sharing = match path {
+    pub(crate) fn new(
+        path: Option<PathBuf>,
+        database: [u8; 16],
+        trouble: Arc<Mutex<Option<String>>>,
+    ) -> Registry {
+        let sharing = match path.map(|path| (retire(&path), path)) {
+            None => Sharing::Never,
+            Some((Ok(()), path)) => Sharing::Unused(path),
             // What cannot be taken away is not written over either.
-            Some(path) if retire(&path).is_ok_or_absent() => Sharing::Unused(path),
-            _ => Sharing::Never,
+            Some((Err(error), _)) => {
+                note_unshared(&trouble, &error);
+                Sharing::Never
+            }
         };
-        let inner = Inner { held: HashMap::new(), waiting: VecDeque::new(), sharing };
+        let inner = Inner { held: HashMap::new(), waiting: VecDeque::new(), shown: 0, sharing };
         Registry {
             inner: Mutex::new(inner),
             database,
+            trouble,
             waits: AtomicUsize::new(0),
             gate: Mutex::default(),
             changed: Condvar::new(),
@@ -102,25 +115,27 @@ impl Registry {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The cell for a variable of the log; `current` reads what it holds now, where no change was shown meanwhile.
+    /// The cell for a variable of the log; `current` reads what it holds as of a seq or later, where no change was shown
+    /// meanwhile.
     pub(crate) fn hold(
         &self,
         name: &Arc<Name>,
         variable_type: VariableType,
-        current: impl FnOnce() -> Option<Arc<Set>>,
+        current: impl FnOnce(u64) -> Option<Arc<Set>>,
     ) -> Arc<Held> {
-        let held = {
+        let (held, shown) = {
             let mut inner = self.inner();
-            inner.find(name, variable_type, true).unwrap_or_else(|| {
+            let held = inner.find(name, variable_type, true).unwrap_or_else(|| {
                 let held = Arc::new(Held::of_memory(variable_type));
-                inner.held.entry((name.clone(), true)).or_default().push(held.clone());
+                inner.keep((name.clone(), true), held.clone());
                 held
-            })
+            });
+            (held, inner.shown)
         };
         let is_new = held.cell().is_some_and(|cell| cell.count() == 0);
         if is_new {
             // Outside the lock, which is the last that anybody takes.
-            let set = current();
+            let set = current(shown);
             let _inner = self.inner();
             if let Some(cell) = held.cell().filter(|cell| cell.count() == 0) {
                 show(&held, &cell, set.as_deref());
@@ -129,17 +144,28 @@ impl Registry {
         held
     }
 
-    /// The cell for a variable that is in no log.
-    pub(crate) fn hold_unlogged(&self, name: &Arc<Name>, variable_type: VariableType) -> Arc<Held> {
+    /// The cell for a variable that is in no log; its type where that is another.
+    pub(crate) fn hold_unlogged(
+        &self,
+        name: &Arc<Name>,
+        variable_type: VariableType,
+    ) -> Result<Arc<Held>, VariableType> {
         let mut inner = self.inner();
-        if let Some(held) = inner.find(name, variable_type, false) {
-            return held;
+        // Two types would be two cells, of which other processes see one.
+        if let Some(held) = inner.held.get(&(name.clone(), false)).and_then(|held| held.first()) {
+            return if held.variable_type == variable_type {
+                Ok(held.clone())
+            } else {
+                Err(held.variable_type)
+            };
         }
-        let database = self.database;
-        let board = inner.sharing.board(database);
+        let board = inner.sharing.board(self.database, &self.trouble);
         let spot = board.and_then(|board| {
-            let spot = board.spot(&(name.clone(), false), variable_type, VARIABLE_BYTES_MAX)?;
-            Some((board.page().clone(), spot))
+            let spot = board.empty(&(name.clone(), false), variable_type, VARIABLE_BYTES_MAX);
+            if spot.is_none() {
+                note_full(&self.trouble);
+            }
+            Some((board.page().clone(), spot?))
         });
         let held = Arc::new(match spot {
             Some((page, spot)) => Held {
@@ -151,13 +177,14 @@ impl Registry {
             },
             None => Held::of_memory(variable_type),
         });
-        inner.held.entry((name.clone(), false)).or_default().push(held.clone());
-        held
+        inner.keep((name.clone(), false), held.clone());
+        Ok(held)
     }
 
     /// Shows a change that is visible now.
     pub(crate) fn show(&self, seq: u64, changes: Vec<Changed>) {
         let mut inner = self.inner();
+        inner.shown = inner.shown.max(seq);
         for (name, set) in changes {
             let key = (name, true);
             for held in inner.held.get(&key).into_iter().flatten() {
@@ -176,15 +203,19 @@ impl Registry {
         let mut inner = self.inner();
         while inner.waiting.front().is_some_and(|(seq, _)| *seq <= durable) {
             let Some((seq, (name, set))) = inner.waiting.pop_front() else { return };
-            let Some(board) = inner.sharing.board(self.database) else { continue };
+            let Some(board) = inner.sharing.board(self.database, &self.trouble) else { continue };
             let (value, time) = set.as_ref().map_or((None, Timestamp(0)), |set| (Some(&set.value), set.time));
-            board.publish(&(name, true), value, seq, time);
+            if !board.publish(&(name, true), value, seq, time) {
+                note_full(&self.trouble);
+            }
         }
     }
 
     /// Tells who waits that a variable of no log changed.
     #[inline]
     pub(crate) fn ring(&self) {
+        // Who waits is counted before it looks at the value, which was set before.
+        fence(Ordering::SeqCst);
         if self.waits.load(Ordering::SeqCst) > 0 {
             drop(self.gate.lock());
             self.changed.notify_all();
@@ -200,20 +231,29 @@ impl Registry {
     }
 }
 
-trait Absent {
-    fn is_ok_or_absent(&self) -> bool;
+fn note(trouble: &Mutex<Option<String>>, what: String) {
+    *trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
 }
 
-impl Absent for std::io::Result<()> {
-    fn is_ok_or_absent(&self) -> bool {
-        self.as_ref().map_or_else(|error| error.kind() == std::io::ErrorKind::NotFound, |()| true)
-    }
+fn note_unshared(trouble: &Mutex<Option<String>>, error: &std::io::Error) {
+    note(trouble, format!("other processes do not see variables before they refresh: {VARIABLES}: {error}"));
+}
+
+fn note_full(trouble: &Mutex<Option<String>>) {
+    let what = "has no room for more; those that are new or grew are seen in snapshots alone";
+    note(trouble, format!("other processes do not see all variables: {VARIABLES} {what}"));
 }
 
 impl Sharing {
-    fn board(&mut self, database: [u8; 16]) -> Option<&mut Board> {
+    fn board(&mut self, database: [u8; 16], trouble: &Mutex<Option<String>>) -> Option<&mut Board> {
         if let Sharing::Unused(path) = self {
-            *self = Board::create(path, database).map_or(Sharing::Never, Sharing::Used);
+            *self = match Board::create(path, database) {
+                Ok(board) => Sharing::Used(board),
+                Err(error) => {
+                    note_unshared(trouble, &error);
+                    Sharing::Never
+                }
+            };
         }
         match self {
             Sharing::Used(board) => Some(board),
@@ -226,6 +266,17 @@ impl Inner {
     fn find(&self, name: &Arc<Name>, variable_type: VariableType, is_logged: bool) -> Option<Arc<Held>> {
         let held = self.held.get(&(name.clone(), is_logged))?;
         held.iter().find(|held| held.variable_type == variable_type).cloned()
+    }
+
+    /// Keeps a cell. Those of the log that no handle reads any more go when there are many.
+    fn keep(&mut self, key: (Arc<Name>, bool), held: Arc<Held>) {
+        if self.held.len() == self.held.capacity() {
+            self.held.retain(|(_, is_logged), cells| {
+                cells.retain(|held| !is_logged || Arc::strong_count(held) > 1);
+                !cells.is_empty()
+            });
+        }
+        self.held.entry(key).or_default().push(held);
     }
 }
 
@@ -243,4 +294,51 @@ pub(crate) fn read_value(held: &Held) -> (u64, Option<(VariableValue, u64, Times
     let value =
         at.and_then(|(seq, time)| Some((super::cell::of_words(&words, held.variable_type)?, seq, time)));
     (count, value)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use underbelly_storage::disk::SimulatedDisk;
+
+    use crate::batch::Batch;
+    use crate::database::Database;
+    use crate::durability::Durability;
+    use crate::options::Options;
+    use crate::variables::{Name, Scope};
+
+    use super::*;
+
+    /// A handle that is made between a change that other handles were shown and its seq shows it too.
+    #[test]
+    fn a_new_handle_shows_what_others_were_shown() {
+        let options = Options { workers: 0, ..Options::default() };
+        let db = Database::create_on(Arc::new(SimulatedDisk::new()), options).unwrap();
+        let core = db.core();
+        let mut batch = Batch::new();
+        batch.set_variable(Scope::Global, "n", 2i64);
+        let prepared = core.prepare(batch).unwrap();
+        let (commit, _) = core.sequence(prepared, Durability::Sync, |_| Ok(())).unwrap();
+        assert!(core.signals.visible() < commit.seq);
+        let name = Arc::new(Name::new(&Scope::Global, "n"));
+        let set = core.state().variables.newest(&name).cloned();
+        core.signals.registry.show(commit.seq, vec![(name, set)]);
+        assert_eq!(db.var::<i64>(&Scope::Global, "n").unwrap().get(), Some(2));
+        core.answer(commit.seq, Durability::Sync).unwrap();
+    }
+
+    #[test]
+    fn cells_that_nobody_reads_go() {
+        let registry = Registry::new(None, [0; 16], Arc::default());
+        let name = |n: i32| Arc::new(Name::new(&Scope::Global, &n.to_string()));
+        let read = registry.hold(&name(-1), VariableType::I64, |_| None);
+        registry.hold_unlogged(&name(-1), VariableType::I64).unwrap();
+        for n in 0..1_000 {
+            registry.hold(&name(n), VariableType::I64, |_| None);
+        }
+        assert!(registry.inner().held.len() < 20);
+        let again = registry.hold(&name(-1), VariableType::I64, |_| None);
+        assert!(Arc::ptr_eq(&read, &again));
+        assert!(registry.inner().held.contains_key(&(name(-1), false)), "it holds the only value");
+    }
 }

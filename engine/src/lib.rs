@@ -112,7 +112,10 @@ pub use signals::{Latencies, Percentiles};
 pub use slots::decode_content;
 pub use snapshot::{Cell, Snapshot};
 pub use transaction::Transaction;
-pub use underbelly_query::{AsOf, Closed, Direction, QueryError, Scan, Schema, SchemaColumn, TimedRows};
+pub use underbelly_query::{
+    Aggregate, AsOf, Closed, Direction, Every, Fill, Label, QueryError, Resample, Scan, Schema, SchemaColumn,
+    TimedRows, WindowEnd,
+};
 pub use underbelly_storage::disk::{self, Disk, FaultyDisk, RealDisk, SimulatedDisk};
 pub use underbelly_storage::error::StorageError;
 pub use underbelly_storage::object::{Blob, ObjectId};

@@ -71,6 +71,47 @@ pub enum QueryError {
         /// The row.
         row: usize,
     },
+    /// A name that the time-zone database does not have.
+    #[error("there is no time zone {name:?}; give a name of the IANA database, such as \"Europe/Berlin\"")]
+    UnknownZone {
+        /// The name asked for.
+        name: String,
+    },
+    /// Windows of no length.
+    #[error("a window lasts at least one nanosecond, or one day, week, month or year; give a longer one")]
+    EmptyWindow,
+    /// An aggregate of numbers over a column that holds none.
+    #[error("{aggregate} needs numbers, but column {column:?} holds {found}")]
+    NotNumber {
+        /// The aggregate.
+        aggregate: &'static str,
+        /// The column's name.
+        column: String,
+        /// The type of its values.
+        found: ColumnType,
+    },
+    /// A quantile that is none.
+    #[error("a quantile lies between 0 and 1, not at {quantile}")]
+    BadQuantile {
+        /// The quantile asked for.
+        quantile: f64,
+    },
+    /// A sum of integers that an `i64` does not hold.
+    #[error("the sum of column {column:?} passes the range of i64; sum shorter windows or fewer groups")]
+    SumTooLarge {
+        /// The column's name.
+        column: String,
+    },
+    /// A result with too many windows.
+    #[error(
+        "{windows} windows of {groups} groups are more than 100,000,000 rows; take longer windows, a shorter range, or leave empty windows out"
+    )]
+    TooManyWindows {
+        /// Number of windows, at most what the type holds.
+        windows: u64,
+        /// Number of groups.
+        groups: usize,
+    },
     /// A range that ends before it starts.
     #[error("the range starts at {from} and ends before that, at {to}; exchange the two")]
     BadRange {

@@ -1,4 +1,5 @@
-//! Operators over sorted runs of time-series rows: range scans, newest rows, last points, as-of joins.
+//! Operators over sorted runs of time-series rows: range scans, newest rows, last points, as-of joins,
+//! resampling.
 //!
 //! An operator reads a [`Source`]: the [`Run`]s of one series type as of one commit, and the type's [`Schema`].
 //! This crate knows columns, and nothing of files, snapshots or transactions.
@@ -16,12 +17,15 @@
 //! Modules in reading order: `run` (what is read), `error`, `interval` and `key` (what is asked), `tombstone`
 //! (what is hidden), `group` (one group read and filtered), `merge` and `gather` (how rows of several runs become one batch), then the
 //! operators [`scan`] and [`mod@latest`], and [`memory`], the run of young rows. Operators over any rows in order of time:
-//! `timed` (stored or in memory), `ids` (keys as numbers), `pick` (rows of several pieces put together), [`asof`].
+//! `timed` (stored or in memory), `ids` (keys as numbers), `pick` (rows of several pieces put together), [`asof`];
+//! `windows`, [`aggregate`] and `grouped` (what is computed of which rows), [`resample`].
 
+pub mod aggregate;
 pub mod asof;
 mod error;
 mod gather;
 mod group;
+mod grouped;
 mod ids;
 mod interval;
 mod key;
@@ -29,17 +33,22 @@ pub mod latest;
 pub mod memory;
 mod merge;
 mod pick;
+pub mod resample;
 mod run;
 pub mod scan;
 mod timed;
 mod tombstone;
+mod windows;
 
+pub use aggregate::Aggregate;
 pub use asof::{AsOf, AsOfBatches, Direction};
 pub use error::QueryError;
 pub use interval::Closed;
 pub use latest::{last_point, last_points, latest};
 pub use memory::MemoryRun;
+pub use resample::{Fill, Label, Resample, WindowEnd};
 pub use run::{Run, Schema, SchemaColumn, Seqs, Source, TIMESTAMP, Zone};
 pub use scan::{Batches, Scan};
 pub use timed::TimedRows;
 pub use tombstone::{Tombstone, Tombstones, hidden_rows};
+pub use windows::Every;

@@ -10,7 +10,7 @@ use crate::group::{Keep, OpenGroup, Place, Wanted};
 use crate::interval::{Closed, Interval};
 use crate::merge::{Head, Heads, STRETCHES_MAX, Stretch};
 use crate::tombstone::Tombstones;
-use crate::{AsOf, QueryError, Source, TimedRows};
+use crate::{AsOf, Every, QueryError, Resample, Source, TimedRows};
 
 /// Rows in a batch unless another number is asked for.
 const BATCH_ROWS: usize = 65_536;
@@ -175,6 +175,11 @@ impl<'a> Scan<'a> {
     /// Joins each row with a row of another input that was valid then; [`AsOf`] has the options.
     pub fn asof(self, right: impl Into<TimedRows<'a>>) -> AsOf<'a> {
         AsOf::new(self, right)
+    }
+
+    /// Sorts rows into windows of time and computes something of each; [`Resample`] has the options.
+    pub fn resample(self, every: Every) -> Resample<'a> {
+        Resample::new(self, every)
     }
 
     fn wanted(&self) -> Result<Wanted, QueryError> {

@@ -77,6 +77,11 @@ pub(crate) fn times(rows: &Columns) -> &[i64] {
     rows.timestamps(TIMESTAMP).unwrap_or_default()
 }
 
+/// Columns by their positions.
+pub(crate) fn columns_at<'c>(rows: &'c Columns, positions: &[usize]) -> Vec<&'c Column> {
+    positions.iter().map(|position| rows.column_at(*position)).collect()
+}
+
 /// The rows in order of their timestamps, rows of one instant in the order that they had.
 fn sorted(rows: Columns) -> Result<Columns, QueryError> {
     let column = rows.column(TIMESTAMP).ok_or_else(|| unknown(&rows, TIMESTAMP))?;

@@ -8,7 +8,7 @@ use crate::QueryError;
 use crate::asof::Direction;
 use crate::ids::KeyIds;
 use crate::pick::{Spot, pick};
-use crate::timed::{Stream, times};
+use crate::timed::{Stream, columns_at, times};
 
 /// Right rows that are held besides those that are needed, before the others are let go.
 const HELD_ROWS: usize = 4 * 65_536;
@@ -315,8 +315,4 @@ impl<'a> Matching<'a> {
         self.held = vec![rows];
         Ok(())
     }
-}
-
-fn columns_at<'c>(rows: &'c Columns, positions: &[usize]) -> Vec<&'c Column> {
-    positions.iter().map(|position| rows.column_at(*position)).collect()
 }

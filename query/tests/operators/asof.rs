@@ -1,51 +1,10 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use underbelly_query::{AsOf, Direction, QueryError, Scan, TimedRows};
+use underbelly_query::{AsOf, Direction, QueryError, Scan};
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp, Value};
 
-use crate::model::{self, NAMES, Row, RunOfRows, RunsOf};
-
-/// An input: runs that are scanned in batches of some size, or rows in memory in any order.
-#[derive(Clone, Debug)]
-enum Rows {
-    Stored(Vec<RunOfRows>, usize),
-    InMemory(Vec<Row>),
-}
-
-impl Rows {
-    fn source(&self) -> RunsOf {
-        match self {
-            Rows::Stored(runs, _) => model::source(runs, 4),
-            Rows::InMemory(_) => model::source(&[], 0),
-        }
-    }
-
-    fn rows<'a>(&self, source: &'a RunsOf) -> TimedRows<'a> {
-        match self {
-            Rows::Stored(_, batch_rows) => Scan::new(source).batch_rows(*batch_rows).into(),
-            Rows::InMemory(rows) => model::columns_of(rows).into(),
-        }
-    }
-
-    fn in_order(&self) -> Vec<Row> {
-        match self {
-            Rows::Stored(runs, _) => model::visible(runs, 4),
-            Rows::InMemory(rows) => {
-                let mut rows = rows.clone();
-                rows.sort_by_key(|row| row.ts);
-                rows
-            }
-        }
-    }
-}
-
-fn any_input() -> impl Strategy<Value = Rows> {
-    prop_oneof![
-        (model::any_runs(), 1usize..9).prop_map(|(runs, batch_rows)| Rows::Stored(runs, batch_rows)),
-        prop::collection::vec(model::any_row(), 0..24).prop_map(Rows::InMemory),
-    ]
-}
+use crate::model::{self, NAMES, Row, RunsOf, any_input};
 
 #[derive(Clone, Debug)]
 struct Options {

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use underbelly_query::{Direction, QueryError, Run, Scan, Seqs, Zone, last_points, latest};
+use underbelly_query::{
+    Aggregate, Direction, Every, Fill, QueryError, Run, Scan, Seqs, Zone, last_points, latest,
+};
 use underbelly_storage::{Column, ColumnError, ColumnType, Columns, Timestamp, Value};
 
 use crate::model::{self, NAMES, RunsOf};
@@ -219,5 +221,7 @@ proptest! {
             let join = Scan::new(&source).batch_rows(batch_rows).asof(Scan::new(&source)).by("symbol");
             let _ = join.direction(direction).batches().map(|batches| batches.count());
         }
+        let days = Scan::new(&source).resample(Every::days(1)).by("symbol").fill(Fill::None);
+        let _ = days.aggregates(NAMES.map(Aggregate::max)).collect();
     }
 }

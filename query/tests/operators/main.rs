@@ -8,4 +8,5 @@ mod latest;
 mod memory;
 mod model;
 mod pruning;
+mod resample;
 mod scan;

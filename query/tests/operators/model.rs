@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-use underbelly_query::{QueryError, Run, Schema, SchemaColumn, Seqs, Source, Zone};
+use underbelly_query::{QueryError, Run, Scan, Schema, SchemaColumn, Seqs, Source, TimedRows, Zone};
 use underbelly_storage::{Column, ColumnType, Columns, Date, Timestamp, Value};
 
 pub const NAMES: [&str; 5] = ["symbol", "venue", "price", "note", "day"];
@@ -226,4 +226,45 @@ pub fn any_keys() -> impl Strategy<Value = Keys> {
             symbol.map(|value| (0, value)).into_iter().chain(venue.map(|value| (1, value))).collect()
         },
     )
+}
+
+/// An input: runs that are scanned in batches of some size, or rows in memory in any order.
+#[derive(Clone, Debug)]
+pub enum Rows {
+    Stored(Vec<RunOfRows>, usize),
+    InMemory(Vec<Row>),
+}
+
+impl Rows {
+    pub fn source(&self) -> RunsOf {
+        match self {
+            Rows::Stored(runs, _) => source(runs, 4),
+            Rows::InMemory(_) => source(&[], 0),
+        }
+    }
+
+    pub fn rows<'a>(&self, source: &'a RunsOf) -> TimedRows<'a> {
+        match self {
+            Rows::Stored(_, batch_rows) => Scan::new(source).batch_rows(*batch_rows).into(),
+            Rows::InMemory(rows) => columns_of(rows).into(),
+        }
+    }
+
+    pub fn in_order(&self) -> Vec<Row> {
+        match self {
+            Rows::Stored(runs, _) => visible(runs, 4),
+            Rows::InMemory(rows) => {
+                let mut rows = rows.clone();
+                rows.sort_by_key(|row| row.ts);
+                rows
+            }
+        }
+    }
+}
+
+pub fn any_input() -> impl Strategy<Value = Rows> {
+    prop_oneof![
+        (any_runs(), 1usize..9).prop_map(|(runs, batch_rows)| Rows::Stored(runs, batch_rows)),
+        prop::collection::vec(any_row(), 0..24).prop_map(Rows::InMemory),
+    ]
 }

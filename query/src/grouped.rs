@@ -1,0 +1,100 @@
+//! Rows sorted into slots, and what aggregates make of them.
+
+use std::sync::Arc;
+
+use underbelly_storage::{Column, ColumnType, Columns};
+
+use crate::QueryError;
+use crate::aggregate::{Aggregate, State};
+use crate::ids::KeyIds;
+use crate::key::encode;
+use crate::timed::{Stream, columns_at};
+
+/// Groups of rows by key columns, and aggregates over them.
+pub(crate) struct Grouped {
+    /// Positions of the key columns.
+    keys: Vec<usize>,
+    ids: KeyIds,
+    /// A row of the key columns for each key, in order of their first rows.
+    seen: Vec<(Arc<str>, Column)>,
+    /// Each with the positions of its columns.
+    states: Vec<(Aggregate, Vec<usize>, State)>,
+}
+
+impl Grouped {
+    /// No rows yet.
+    pub(crate) fn new(
+        stream: &Stream<'_>,
+        by: &[Arc<str>],
+        aggregates: &[Aggregate],
+    ) -> Result<Grouped, QueryError> {
+        let keys: Vec<usize> = by.iter().map(|name| stream.position(name)).collect::<Result<_, _>>()?;
+        let header = &stream.header;
+        let ids = KeyIds::new(&columns_at(header, &keys));
+        let seen = by
+            .iter()
+            .zip(&keys)
+            .map(|(name, key)| (name.clone(), Column::new(header.column_at(*key).column_type())));
+        let seen = seen.collect();
+        let mut states = Vec::new();
+        for aggregate in aggregates {
+            let columns = aggregate.columns().into_iter().map(|name| stream.position(name));
+            let columns: Vec<usize> = columns.collect::<Result<_, _>>()?;
+            let types: Vec<ColumnType> =
+                columns.iter().map(|column| header.column_at(*column).column_type()).collect();
+            aggregate.check(&types)?;
+            states.push((aggregate.clone(), columns, State::new(aggregate, &types)));
+        }
+        Ok(Grouped { keys, ids, seen, states })
+    }
+
+    /// Numbers the keys of a batch: the first that comes is 0.
+    pub(crate) fn number(&mut self, rows: &Columns, to: &mut Vec<u32>) -> Result<(), QueryError> {
+        let new = self.ids.number(&columns_at(rows, &self.keys), rows.rows(), to);
+        for ((name, column), key) in self.seen.iter_mut().zip(&self.keys) {
+            for row in &new {
+                let row = *row as usize;
+                crate::gather::append(column, Some(rows.column_at(*key)), row..row + 1, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many keys there are; without key columns one as soon as there is a row.
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Takes the rows of a batch into their slots, of which there are `count`.
+    pub(crate) fn update(&mut self, rows: &Columns, slots: &[u32], count: usize) {
+        for (_, columns, state) in &mut self.states {
+            state.resize(count);
+            state.update(&columns_at(rows, columns), slots);
+        }
+    }
+
+    /// Lets go of what slots before `end` need to take more rows in.
+    pub(crate) fn close(&mut self, end: usize) {
+        self.states.iter_mut().for_each(|(_, _, state)| state.close(end));
+    }
+
+    /// The numbers of the keys in the order of the keys.
+    pub(crate) fn order(&self) -> Vec<u32> {
+        let columns: Vec<_> =
+            self.seen.iter().map(|(_, column)| std::borrow::Cow::Borrowed(column)).collect();
+        let mut order: Vec<u32> = (0..self.len() as u32).collect();
+        order.sort_by_cached_key(|id| {
+            let mut key = Vec::new();
+            columns.iter().for_each(|column| encode(Some(column), *id as usize, &mut key));
+            key
+        });
+        order
+    }
+
+    /// The key columns with a row for each key by its number, and the result of each aggregate with a row for each slot.
+    #[expect(clippy::type_complexity, reason = "columns with what they are called by")]
+    pub(crate) fn finish(self) -> Result<(Vec<(Arc<str>, Column)>, Vec<(Aggregate, Column)>), QueryError> {
+        let results = self.states.into_iter().map(|(aggregate, _, state)| Ok((aggregate, state.finish()?)));
+        Ok((self.seen, results.collect::<Result<_, QueryError>>()?))
+    }
+}

@@ -1,0 +1,337 @@
+//! Resampling: rows to windows of time, with aggregates and fills.
+//!
+//! The options are those of pandas' `resample` and Polars' `group_by_dynamic`; fills are those of InfluxDB and TimescaleDB.
+
+mod fill;
+
+use std::sync::Arc;
+
+use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
+
+use crate::aggregate::Aggregate;
+use crate::grouped::Grouped;
+use crate::pick::{Spot, pick};
+use crate::timed::{TimedRows, times};
+use crate::windows::{Every, Window};
+use crate::{QueryError, TIMESTAMP};
+
+pub use fill::Fill;
+
+/// Rows that a result may have.
+const ROWS_MAX: u128 = 100_000_000;
+
+/// Which end of a window gives its row the timestamp.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Label {
+    /// Its start.
+    #[default]
+    Left,
+    /// Its end.
+    Right,
+}
+
+/// Which end of a window belongs to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WindowEnd {
+    /// The start: a row at the border of two windows is in the later one.
+    #[default]
+    Left,
+    /// The end: a row at the border of two windows is in the earlier one.
+    Right,
+}
+
+/// A resampling that is being described.
+///
+/// The result has a row for each window and key, in order of windows, then of keys as in
+/// [`last_points`](crate::last_points): "timestamp", the keys, then a column for each aggregate. Every key has a row
+/// in every window from that of the first row to that of the last one, of whatever key, unless [`Fill::None`] leaves
+/// out those that are empty.
+///
+/// The input is read once, in batches; memory is needed for the result, and for the values of one window where
+/// quantiles are asked for.
+///
+/// ```
+/// use underbelly_query::{Aggregate, Every, QueryError, Resample};
+/// use underbelly_storage::{Column, Columns, Timestamp, Value};
+///
+/// # fn main() -> Result<(), QueryError> {
+/// let at = [0, 20, 150].map(|second| Timestamp(second * 1_000_000_000)).to_vec();
+/// let trades = Columns::new()
+///     .with("timestamp", Column::from(at))?
+///     .with("price", Column::from(vec![10.0, 12.0, 11.0]))?;
+/// let bars = Resample::new(trades, Every::minutes(1)).aggregates(Aggregate::ohlc("price")).collect()?;
+/// assert_eq!(bars.rows(), 3);
+/// assert_eq!(bars.row(0)[1..], [10.0, 12.0, 10.0, 12.0].map(Value::from));
+/// assert_eq!(bars.row(1)[1..], [Value::Null, Value::Null, Value::Null, Value::Null]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "a resampling reads nothing until it is collected"]
+pub struct Resample<'a> {
+    rows: TimedRows<'a>,
+    every: Every,
+    by: Vec<Arc<str>>,
+    aggregates: Vec<Aggregate>,
+    closed: WindowEnd,
+    label: Label,
+    fill: Fill,
+    span: Option<(Timestamp, Timestamp)>,
+}
+
+impl<'a> Resample<'a> {
+    /// Windows over all rows.
+    pub fn new(rows: impl Into<TimedRows<'a>>, every: Every) -> Resample<'a> {
+        Resample {
+            rows: rows.into(),
+            every,
+            by: Vec::new(),
+            aggregates: Vec::new(),
+            closed: WindowEnd::Left,
+            label: Label::Left,
+            fill: Fill::Null,
+            span: None,
+        }
+    }
+
+    /// Windows for each value of this column by itself; several columns make a key together.
+    pub fn by(mut self, name: &str) -> Resample<'a> {
+        self.by.push(name.into());
+        self
+    }
+
+    /// What to compute of each window.
+    pub fn aggregate(mut self, aggregate: Aggregate) -> Resample<'a> {
+        self.aggregates.push(aggregate);
+        self
+    }
+
+    /// Several such.
+    pub fn aggregates(mut self, aggregates: impl IntoIterator<Item = Aggregate>) -> Resample<'a> {
+        self.aggregates.extend(aggregates);
+        self
+    }
+
+    /// Which end of a window belongs to it: the start unless told otherwise.
+    pub fn closed(mut self, closed: WindowEnd) -> Resample<'a> {
+        self.closed = closed;
+        self
+    }
+
+    /// Which end of a window is its timestamp: the start unless told otherwise. An end beyond what a timestamp can be
+    /// becomes the earliest or the latest one.
+    pub fn label(mut self, label: Label) -> Resample<'a> {
+        self.label = label;
+        self
+    }
+
+    /// What stands where a window has no value: null unless told otherwise.
+    pub fn fill(mut self, fill: Fill) -> Resample<'a> {
+        self.fill = fill;
+        self
+    }
+
+    /// Windows from that of `from` to that of the last instant before `to`, even where there is no row; rows outside
+    /// have theirs too. Without keys that makes windows where there is no row at all.
+    pub fn span(mut self, from: Timestamp, to: Timestamp) -> Resample<'a> {
+        self.span = Some((from, to));
+        self
+    }
+
+    /// The result.
+    ///
+    /// # Errors
+    /// [`QueryError::UnknownColumn`] where the input lacks a column, [`QueryError::NotNumber`], [`QueryError::BadQuantile`]
+    /// and [`QueryError::SumTooLarge`] where an aggregate cannot be computed, [`QueryError::EmptyWindow`] and
+    /// [`QueryError::TooManyWindows`] where windows are too short, [`QueryError::BadRange`] where a span ends before it
+    /// starts, [`QueryError::Columns`] where two columns would bear one name or a constant does not fit a column, and
+    /// what reading the input reports.
+    pub fn collect(self) -> Result<Columns, QueryError> {
+        self.every.check()?;
+        let mut stream = self.rows.clone().open()?;
+        let mut grouped = Grouped::new(&stream, &self.by, &self.aggregates)?;
+        let mut slots = Slots::default();
+        while let Some(rows) = stream.next()? {
+            slots.assign(&self, &mut grouped, &rows)?;
+        }
+        self.result(grouped, slots)
+    }
+
+    /// The window that a row lies in.
+    fn window(&self, ts: i64) -> Window {
+        let before = i128::from(self.closed == WindowEnd::Right);
+        self.every.window(i128::from(ts) - before)
+    }
+
+    /// The last instant of a row in a window.
+    fn last(&self, window: Window) -> i64 {
+        let last = window.end - i128::from(self.closed == WindowEnd::Left);
+        i64::try_from(last).unwrap_or(i64::MAX)
+    }
+
+    /// The windows of the result.
+    fn windows(&self, slots: &Slots) -> Result<Option<(Window, Window)>, QueryError> {
+        let mut ends = slots.windows.first().copied().zip(slots.windows.last().copied());
+        if let Some((from, to)) = self.span {
+            if from > to {
+                return Err(QueryError::BadRange { from, to });
+            }
+            if from < to {
+                let (first, last) = (self.window(from.0), self.window(to.0 - 1));
+                ends = Some(match ends {
+                    None => (first, last),
+                    Some((a, b)) => (
+                        if first.index < a.index { first } else { a },
+                        if last.index > b.index { last } else { b },
+                    ),
+                });
+            }
+        }
+        Ok(ends)
+    }
+
+    fn result(self, grouped: Grouped, slots: Slots) -> Result<Columns, QueryError> {
+        let order = match self.by.is_empty() {
+            true => vec![0],
+            false => grouped.order(),
+        };
+        let places = self.places(&order, &slots)?;
+        let (keys, results) = grouped.finish()?;
+        let times: Vec<i64> = places.iter().map(|place| place.ts).collect();
+        let labels: Vec<Timestamp> = times.iter().copied().map(Timestamp).collect();
+        let mut columns = Columns::new().with(TIMESTAMP, Column::from(labels))?;
+        let ids: Vec<u32> = places.iter().map(|place| place.key).collect();
+        for (name, column) in keys {
+            columns.insert(name, column.take(&ids))?;
+        }
+        let spots: Vec<Spot> = places.iter().map(|place| place.spot).collect();
+        for (aggregate, column) in results {
+            let name = aggregate.name();
+            let mut column = pick(&[&column], &spots, column.column_type(), name)?;
+            column = match aggregate.is_count() {
+                true => {
+                    Column::from_parts(column.into_parts().0, None).unwrap_or(Column::new(ColumnType::I64))
+                }
+                false => self.fill.apply(column, order.len(), &times, name)?,
+            };
+            columns.insert(aggregate.shared_name(), column)?;
+        }
+        Ok(columns)
+    }
+
+    /// The rows of the result.
+    fn places(&self, order: &[u32], slots: &Slots) -> Result<Vec<Place>, QueryError> {
+        let mut rank = vec![0; order.len()];
+        for (place, id) in order.iter().enumerate() {
+            rank[*id as usize] = place;
+        }
+        let Some((first, last)) = self.windows(slots)?.filter(|_| !order.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let count = (last.index - first.index).unsigned_abs() + 1;
+        if self.fill != Fill::None && count.saturating_mul(order.len() as u128) > ROWS_MAX {
+            let windows = u64::try_from(count).unwrap_or(u64::MAX);
+            return Err(QueryError::TooManyWindows { windows, groups: order.len() });
+        }
+        let mut places: Vec<Place> = Vec::new();
+        if self.fill == Fill::None {
+            for (window, keys) in slots.windows.iter().zip(slots.by_window()) {
+                let (ts, start) = (self.timestamp(*window), places.len());
+                places.extend(keys.map(|(slot, key)| Place { ts, key, spot: Spot { part: 0, row: slot } }));
+                places[start..].sort_unstable_by_key(|place| rank[place.key as usize]);
+            }
+            return Ok(places);
+        }
+        let nothing = |window| {
+            let ts = self.timestamp(window);
+            order.iter().map(move |key| Place { ts, key: *key, spot: Spot::NOWHERE })
+        };
+        let mut next = first;
+        for (window, keys) in slots.windows.iter().zip(slots.by_window()) {
+            while next.index < window.index {
+                places.extend(nothing(next));
+                next = self.every.after(next);
+            }
+            let start = places.len();
+            places.extend(nothing(*window));
+            for (slot, key) in keys {
+                if let Some(place) = places.get_mut(start + rank[key as usize]) {
+                    place.spot = Spot { part: 0, row: slot };
+                }
+            }
+            next = self.every.after(*window);
+        }
+        while next.index <= last.index {
+            places.extend(nothing(next));
+            next = self.every.after(next);
+        }
+        Ok(places)
+    }
+
+    /// The timestamp of a window's rows.
+    fn timestamp(&self, window: Window) -> i64 {
+        let at = if self.label == Label::Left { window.start } else { window.end };
+        at.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+    }
+}
+
+/// A row of the result.
+struct Place {
+    ts: i64,
+    key: u32,
+    spot: Spot,
+}
+
+/// The windows and keys that have rows: a slot for each pair, in order of windows.
+#[derive(Default)]
+struct Slots {
+    windows: Vec<Window>,
+    /// The first slot of each window.
+    starts: Vec<u32>,
+    /// The key of each slot.
+    keys: Vec<u32>,
+    /// The newest slot of each key.
+    newest: Vec<u32>,
+    /// The last instant of the newest window.
+    last: i64,
+}
+
+impl Slots {
+    /// Finds the slots of a batch and takes its rows in.
+    fn assign(&mut self, of: &Resample<'_>, grouped: &mut Grouped, rows: &Columns) -> Result<(), QueryError> {
+        let mut ids = Vec::new();
+        grouped.number(rows, &mut ids)?;
+        self.newest.resize(grouped.len(), u32::MAX);
+        // Each key of the batch takes the place of its slot.
+        let mut start = self.starts.last().copied().unwrap_or(0);
+        for (ts, id) in times(rows).iter().zip(&mut ids) {
+            if self.windows.is_empty() || *ts > self.last {
+                let window = of.window(*ts);
+                self.last = of.last(window);
+                start = self.keys.len() as u32;
+                self.windows.push(window);
+                self.starts.push(start);
+            }
+            let newest = &mut self.newest[*id as usize];
+            if *newest == u32::MAX || *newest < start {
+                let slots = self.keys.len();
+                *newest = u32::try_from(slots).map_err(|_| QueryError::TooManyRows { rows: slots })?;
+                self.keys.push(*id);
+            }
+            *id = *newest;
+        }
+        grouped.update(rows, &ids, self.keys.len());
+        grouped.close(start as usize);
+        Ok(())
+    }
+
+    /// The slots of each window with their keys.
+    fn by_window(&self) -> impl Iterator<Item = impl Iterator<Item = (u32, u32)> + '_> + '_ {
+        let end = self.keys.len() as u32;
+        let ends = self.starts.iter().copied().skip(1).chain([end]);
+        self.starts.iter().zip(ends).map(|(start, end)| {
+            let keys = self.keys.get(*start as usize..end as usize).unwrap_or_default();
+            (*start..end).zip(keys.iter().copied())
+        })
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use underbelly_storage::{ColumnError, ColumnType, Timestamp};
+use underbelly_storage::{ColumnError, ColumnType, Timestamp, Value};
 
 /// Why a query was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +111,16 @@ pub enum QueryError {
         windows: u64,
         /// Number of groups.
         groups: usize,
+    },
+    /// A value that a column cannot hold, so that nothing compares to it.
+    #[error("column {name:?} holds {expected} and cannot hold {value:?}; convert the value")]
+    ValueType {
+        /// The column's name.
+        name: String,
+        /// The column's type.
+        expected: ColumnType,
+        /// The value.
+        value: Value,
     },
     /// A range that ends before it starts.
     #[error("the range starts at {from} and ends before that, at {to}; exchange the two")]

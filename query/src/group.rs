@@ -10,6 +10,7 @@ use crate::gather::fitted;
 use crate::interval::Interval;
 use crate::key::{Filter, Selection};
 use crate::merge::Ordered;
+use crate::predicate::Test;
 use crate::tombstone::Tombstones;
 use crate::{QueryError, Run, SchemaColumn, Seqs, Source, TIMESTAMP, Tombstone, Zone};
 
@@ -22,6 +23,8 @@ pub(crate) struct Wanted {
     pub(crate) seq: u64,
     /// All must hold.
     pub(crate) filters: Vec<Filter>,
+    /// All must hold.
+    pub(crate) tests: Vec<Test>,
     /// Columns of the result in their order, without the timestamp.
     pub(crate) columns: Vec<SchemaColumn>,
     /// What hides rows.
@@ -66,7 +69,7 @@ pub(crate) struct Place<'r> {
     pub(crate) position: usize,
 }
 
-/// The key columns of a group, each read once.
+/// The columns of a group that decide which rows pass, each read once.
 pub(crate) struct Keys<'r> {
     pub(crate) place: Place<'r>,
     pub(crate) group: usize,
@@ -115,7 +118,7 @@ impl Wanted {
         };
         let stand = |tombstone: &&Arc<Tombstone>| tombstone.seq() <= seq && tombstone.is_within(interval);
         let tombstones = Tombstones::new(source.tombstones().iter().filter(stand));
-        Ok(Wanted { interval, seq, filters, columns, tombstones })
+        Ok(Wanted { interval, seq, filters, tests: Vec::new(), columns, tombstones })
     }
 
     /// The groups of a run whose zones overlap the interval.
@@ -134,9 +137,18 @@ impl Wanted {
         zone.rows == 0 || zone.seq_min > self.seq || is_gone()
     }
 
+    /// Whether no row of a group passes, as far as zones tell.
+    pub(crate) fn passes_none(&self, run: &dyn Run, group: usize, zone: &Zone) -> bool {
+        let excludes = |test: &Test| {
+            run.column_zone(group, &test.name).is_some_and(|of_column| test.excludes(zone, &of_column))
+        };
+        self.hidden(zone) || self.tests.iter().any(excludes)
+    }
+
     /// Whether all rows of a group pass, as far as the zone tells.
     pub(crate) fn holds_all(&self, zone: &Zone) -> bool {
         self.filters.is_empty()
+            && self.tests.is_empty()
             && zone.seq_max <= self.seq
             && zone.ts_min >= self.interval.first
             && zone.ts_max <= self.interval.last
@@ -169,6 +181,12 @@ impl Wanted {
                 break;
             }
             selection = filter.apply(keys.column(&filter.name)?, selection)?;
+        }
+        for test in &self.tests {
+            if selection.len() == 0 {
+                break;
+            }
+            selection = test.apply(keys.column(&test.name)?, selection)?;
         }
         for tombstone in self.tombstones.over(&zone) {
             if selection.len() == 0 {

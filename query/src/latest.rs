@@ -6,14 +6,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use underbelly_storage::{Column, Columns, Value};
+use underbelly_storage::{Column, Columns, Timestamp, Value};
 
 use crate::gather::{Gather, fitted};
 use crate::group::{Keep, OpenGroup, Place, Wanted};
 use crate::interval::Interval;
 use crate::key::{Selection, encode};
 use crate::merge::{Head, Stretch};
-use crate::{QueryError, Seqs, Source};
+use crate::predicate::{Predicate, matching};
+use crate::timed::times;
+use crate::{QueryError, Scan, Seqs, Source};
 
 /// The newest `n` rows by (timestamp, seq, arrival), newest first, whose key columns have these values (null asks
 /// for rows without one). All columns of the schema, "timestamp" first.
@@ -24,9 +26,12 @@ use crate::{QueryError, Seqs, Source};
 /// [`QueryError::UnknownColumn`], [`QueryError::NotKey`], [`QueryError::KeyType`] or [`QueryError::KeyPrecision`]
 /// where a filter does not fit the schema; what reading reports; [`QueryError::TooLarge`] where a column would pass 4 GiB of text.
 pub fn latest(source: &dyn Source, n: usize, keys: &[(&str, Value)]) -> Result<Columns, QueryError> {
-    let keys: Vec<(Arc<str>, Value)> =
-        keys.iter().map(|(name, value)| ((*name).into(), value.clone())).collect();
-    let wanted = Wanted::new(source, Interval::ALL, &keys, None)?;
+    let keys = shared(keys);
+    newest(source, n, &Wanted::new(source, Interval::ALL, &keys, None)?)
+}
+
+/// The newest `n` rows that pass, newest first.
+fn newest(source: &dyn Source, n: usize, wanted: &Wanted) -> Result<Columns, QueryError> {
     let mut cursors: Vec<Cursor<'_>> = source
         .runs()
         .iter()
@@ -39,7 +44,7 @@ pub fn latest(source: &dyn Source, n: usize, keys: &[(&str, Value)]) -> Result<C
         .collect();
     // Each run that may have more rows stands once in the heap: with its newest row that is not used where a
     // group is open, else with a place at or after it.
-    let mut heap: BinaryHeap<Head> = cursors.iter_mut().filter_map(|c| c.next_head(&wanted)).collect();
+    let mut heap: BinaryHeap<Head> = cursors.iter_mut().filter_map(|c| c.next_head(wanted)).collect();
     let mut gather = Gather::new(&wanted.columns, 0);
     let mut room = n;
     while room > 0 {
@@ -52,7 +57,7 @@ pub fn latest(source: &dyn Source, n: usize, keys: &[(&str, Value)]) -> Result<C
             cursor.open = wanted.open(cursor.place, cursor.groups.end, Keep::Last(room), tied)?;
             heap.extend(match &cursor.open {
                 Some(group) => Some(group.ordered(head.run).head(group.rows.end - 1)),
-                None => cursor.next_head(&wanted),
+                None => cursor.next_head(wanted),
             });
             continue;
         };
@@ -63,7 +68,7 @@ pub fn latest(source: &dyn Source, n: usize, keys: &[(&str, Value)]) -> Result<C
         gather.extend_reversed(group, rows)?;
         heap.extend(if group.rows.is_empty() {
             cursor.open = None;
-            cursor.next_head(&wanted)
+            cursor.next_head(wanted)
         } else {
             Some(group.ordered(head.run).head(group.rows.end - 1))
         });
@@ -79,6 +84,69 @@ pub fn latest(source: &dyn Source, n: usize, keys: &[(&str, Value)]) -> Result<C
 pub fn last_point(source: &dyn Source, keys: &[(&str, Value)]) -> Result<Option<Columns>, QueryError> {
     let row = latest(source, 1, keys)?;
     Ok((!row.is_empty()).then_some(row))
+}
+
+/// The newest row at an instant or before it whose key columns have these values, as columns of one row; `None` where
+/// there is no such row.
+///
+/// # Errors
+/// As [`latest`].
+pub fn at_or_before(
+    source: &dyn Source,
+    at: Timestamp,
+    keys: &[(&str, Value)],
+) -> Result<Option<Columns>, QueryError> {
+    let until = Interval { last: at.0, ..Interval::ALL };
+    let row = newest(source, 1, &Wanted::new(source, until, &shared(keys), None)?)?;
+    Ok((!row.is_empty()).then_some(row))
+}
+
+/// The first row at an instant or after it by (timestamp, seq, arrival) whose key columns have these values, as columns
+/// of one row; `None` where there is no such row.
+///
+/// # Errors
+/// As [`latest`].
+pub fn at_or_after(
+    source: &dyn Source,
+    at: Timestamp,
+    keys: &[(&str, Value)],
+) -> Result<Option<Columns>, QueryError> {
+    let scan = keys.iter().fold(Scan::new(source), |scan, (name, value)| scan.key(name, value.clone()));
+    let row = scan.from(at).rows_max(1).collect()?;
+    Ok((!row.is_empty()).then_some(row))
+}
+
+/// The nearer of what [`at_or_before`] and [`at_or_after`] find; the earlier one where both are as near.
+///
+/// # Errors
+/// As [`latest`].
+pub fn nearest(
+    source: &dyn Source,
+    at: Timestamp,
+    keys: &[(&str, Value)],
+) -> Result<Option<Columns>, QueryError> {
+    let (before, after) = (at_or_before(source, at, keys)?, at_or_after(source, at, keys)?);
+    let distance = |row: &Columns| times(row).first().map_or(u64::MAX, |ts| ts.abs_diff(at.0));
+    Ok(match (before, after) {
+        (Some(before), Some(after)) if distance(&after) < distance(&before) => Some(after),
+        (before, after) => before.or(after),
+    })
+}
+
+fn shared(keys: &[(&str, Value)]) -> Vec<(Arc<str>, Value)> {
+    keys.iter().map(|(name, value)| ((*name).into(), value.clone())).collect()
+}
+
+/// Of the newest rows of each distinct key those that meet all predicates: the orders that are open, where each change
+/// of an order is a row. A key whose newest row does not is left out, whatever its older rows are.
+///
+/// # Errors
+/// As [`last_points`]; [`QueryError::UnknownColumn`] and [`QueryError::ValueType`] where a predicate does not fit.
+pub fn last_points_where(
+    source: &dyn Source,
+    predicates: &[(&str, Predicate)],
+) -> Result<Columns, QueryError> {
+    matching(last_points(source)?, predicates)
 }
 
 /// The newest row of each distinct key, sorted by the key columns in the order of the schema: nulls, which are a
@@ -145,7 +213,7 @@ fn note_newest(
     newest: &mut HashMap<Box<[u8]>, Spot>,
 ) -> Result<(), QueryError> {
     let zone = place.run.zone(group);
-    if wanted.hidden(&zone) {
+    if wanted.passes_none(place.run, group, &zone) {
         return Ok(());
     }
     let selected = wanted.select(place, group)?;
@@ -198,7 +266,7 @@ impl Cursor<'_> {
     fn next_head(&mut self, wanted: &Wanted) -> Option<Head> {
         while !self.groups.is_empty() {
             let zone = self.place.run.zone(self.groups.end - 1);
-            if !wanted.hidden(&zone) {
+            if !wanted.passes_none(self.place.run, self.groups.end - 1, &zone) {
                 let seq = zone.seq_max.min(wanted.seq);
                 return Some(Head { ts: zone.ts_max, seq, run: self.place.position });
             }

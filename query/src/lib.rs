@@ -14,7 +14,7 @@
 //! - What a run hands out is measured before it is used: a run that breaks its contract yields an error or rows
 //!   in a wrong order, never a panic.
 //!
-//! Modules in reading order: `run` (what is read), `error`, `interval` and `key` (what is asked), `tombstone`
+//! Modules in reading order: `run` (what is read), `error`, `interval`, `key` and `predicate` (what is asked), `tombstone`
 //! (what is hidden), `group` (one group read and filtered), `merge` and `gather` (how rows of several runs become one batch), then the
 //! operators [`scan`] and [`mod@latest`], and [`memory`], the run of young rows. Operators over any rows in order of time:
 //! `timed` (stored or in memory), `ids` (keys as numbers), `pick` (rows of several pieces put together), [`asof`];
@@ -33,6 +33,7 @@ pub mod latest;
 pub mod memory;
 mod merge;
 mod pick;
+mod predicate;
 pub mod resample;
 mod run;
 pub mod scan;
@@ -44,10 +45,11 @@ pub use aggregate::Aggregate;
 pub use asof::{AsOf, AsOfBatches, Direction};
 pub use error::QueryError;
 pub use interval::Closed;
-pub use latest::{last_point, last_points, latest};
+pub use latest::{at_or_after, at_or_before, last_point, last_points, last_points_where, latest, nearest};
 pub use memory::MemoryRun;
+pub use predicate::Predicate;
 pub use resample::{Fill, Label, Resample, WindowEnd};
-pub use run::{Run, Schema, SchemaColumn, Seqs, Source, TIMESTAMP, Zone};
+pub use run::{ColumnZone, Run, Schema, SchemaColumn, Seqs, Source, TIMESTAMP, Zone};
 pub use scan::{Batches, Scan};
 pub use timed::TimedRows;
 pub use tombstone::{Tombstone, Tombstones, hidden_rows};

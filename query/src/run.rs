@@ -25,6 +25,15 @@ pub struct Zone {
     pub seq_max: u64,
 }
 
+/// What is known of a column of a group without reading it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ColumnZone {
+    /// Number of nulls.
+    pub nulls: usize,
+    /// Between which ends the other values lie; `None` where that is not known.
+    pub values: Option<underbelly_storage::Zone>,
+}
+
 /// Sequence numbers of a group's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seqs<'a> {
@@ -72,6 +81,11 @@ pub trait Run: Send + Sync {
     /// # Errors
     /// [`QueryError::Source`] where the group cannot be read.
     fn column(&self, group: usize, name: &str) -> Result<Option<Cow<'_, Column>>, QueryError>;
+
+    /// What is known of a column of a group without reading it; `None` where that is nothing.
+    fn column_zone(&self, _group: usize, _name: &str) -> Option<ColumnZone> {
+        None
+    }
 }
 
 /// What an operator reads: the runs of one series type and its schema, as of one commit.

@@ -9,8 +9,9 @@ use crate::gather::Gather;
 use crate::group::{Keep, OpenGroup, Place, Wanted};
 use crate::interval::{Closed, Interval};
 use crate::merge::{Head, Heads, STRETCHES_MAX, Stretch};
+use crate::predicate::Test;
 use crate::tombstone::Tombstones;
-use crate::{AsOf, Every, QueryError, Resample, Source, TimedRows};
+use crate::{AsOf, Every, Predicate, QueryError, Resample, Source, TimedRows};
 
 /// Rows in a batch unless another number is asked for.
 const BATCH_ROWS: usize = 65_536;
@@ -57,6 +58,7 @@ pub struct Scan<'a> {
     to: Option<Timestamp>,
     closed: Closed,
     keys: Vec<(Arc<str>, Value)>,
+    predicates: Vec<(Arc<str>, Predicate)>,
     projection: Option<Vec<Arc<str>>>,
     rows_max: usize,
     batch_rows: usize,
@@ -71,6 +73,7 @@ impl<'a> Scan<'a> {
             to: None,
             closed: Closed::default(),
             keys: Vec::new(),
+            predicates: Vec::new(),
             projection: None,
             rows_max: usize::MAX,
             batch_rows: BATCH_ROWS,
@@ -101,6 +104,13 @@ impl<'a> Scan<'a> {
         self
     }
 
+    /// Only rows whose value in a column, be it a key or not, is what the predicate asks for. Several must all hold.
+    /// Groups whose zones exclude that are not read.
+    pub fn filter(mut self, name: &str, predicate: Predicate) -> Scan<'a> {
+        self.predicates.push((name.into(), predicate));
+        self
+    }
+
     /// Only these columns, in this order. "timestamp" comes first whether it is named or not.
     pub fn columns<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> Scan<'a> {
         self.projection = Some(names.into_iter().map(|name| name.as_ref().into()).collect());
@@ -122,7 +132,7 @@ impl<'a> Scan<'a> {
     /// Batches of at least one row each, "timestamp" first. At most one group of each run is in memory at a time.
     ///
     /// The iterator gives [`QueryError::BadRange`], [`QueryError::UnknownColumn`], [`QueryError::NotKey`],
-    /// [`QueryError::KeyType`] or [`QueryError::KeyPrecision`] where the scan does not fit the source, and what
+    /// [`QueryError::KeyType`], [`QueryError::KeyPrecision`] or [`QueryError::ValueType`] where the scan does not fit the source, and what
     /// reading reports; it ends after an error.
     pub fn batches(self) -> Batches<'a> {
         match self.wanted() {
@@ -159,7 +169,7 @@ impl<'a> Scan<'a> {
                     return Ok(rows_max);
                 }
                 let zone = place.run.zone(group);
-                if wanted.hidden(&zone) {
+                if wanted.passes_none(place.run, group, &zone) {
                     continue;
                 }
                 let passing = match wanted.holds_all(&zone) {
@@ -184,7 +194,10 @@ impl<'a> Scan<'a> {
 
     fn wanted(&self) -> Result<Wanted, QueryError> {
         let interval = Interval::new(self.from, self.to, self.closed)?;
-        let wanted = Wanted::new(self.source, interval, &self.keys, self.projection.as_deref())?;
+        let mut wanted = Wanted::new(self.source, interval, &self.keys, self.projection.as_deref())?;
+        for (name, predicate) in &self.predicates {
+            wanted.tests.push(Test::new(self.source.schema(), name, predicate)?);
+        }
         // Refuses a name that is asked for twice before anything is read.
         Gather::new(&wanted.columns, 0).finish()?;
         Ok(wanted)
@@ -203,7 +216,7 @@ impl Cursor<'_> {
     fn next_head(&mut self, wanted: &Wanted) -> Option<Head> {
         while !self.groups.is_empty() {
             let zone = self.place.run.zone(self.groups.start);
-            if !wanted.hidden(&zone) {
+            if !wanted.passes_none(self.place.run, self.groups.start, &zone) {
                 let ts = zone.ts_min.max(wanted.interval.first);
                 return Some(Head { ts, seq: zone.seq_min, run: self.place.position });
             }
@@ -234,6 +247,7 @@ impl<'a> Batches<'a> {
                 interval: nothing,
                 seq: 0,
                 filters: Vec::new(),
+                tests: Vec::new(),
                 columns: Vec::new(),
                 tombstones: Tombstones::default(),
             },

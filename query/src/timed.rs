@@ -61,15 +61,17 @@ impl Stream<'_> {
 
     /// The position of a column.
     pub(crate) fn position(&self, name: &str) -> Result<usize, QueryError> {
-        self.header.index_of(name).ok_or_else(|| unknown(&self.header, name))
+        position(&self.header, name)
     }
 }
 
-fn unknown(columns: &Columns, name: &str) -> QueryError {
-    QueryError::UnknownColumn {
+/// The position of a column.
+pub(crate) fn position(columns: &Columns, name: &str) -> Result<usize, QueryError> {
+    let unknown = || QueryError::UnknownColumn {
         name: name.to_string(),
         known: columns.names().iter().map(|name| name.to_string()).collect(),
-    }
+    };
+    columns.index_of(name).ok_or_else(unknown)
 }
 
 /// The timestamps of rows that a [`Stream`] gave.
@@ -84,7 +86,7 @@ pub(crate) fn columns_at<'c>(rows: &'c Columns, positions: &[usize]) -> Vec<&'c 
 
 /// The rows in order of their timestamps, rows of one instant in the order that they had.
 fn sorted(rows: Columns) -> Result<Columns, QueryError> {
-    let column = rows.column(TIMESTAMP).ok_or_else(|| unknown(&rows, TIMESTAMP))?;
+    let column = rows.column_at(position(&rows, TIMESTAMP)?);
     let Values::Timestamp(times) = column.values() else {
         return Err(QueryError::TimeType { found: column.column_type() });
     };

@@ -174,6 +174,7 @@ fn standing(tombstones: &[Arc<Tombstone>]) -> Wanted {
         interval: Interval::ALL,
         seq: u64::MAX,
         filters: Vec::new(),
+        tests: Vec::new(),
         columns: Vec::new(),
         tombstones: Tombstones::new(tombstones.iter()),
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use underbelly_query::{QueryError, Run, Seqs, Zone};
+use underbelly_query::{ColumnZone, QueryError, Run, Seqs, Zone};
 use underbelly_storage::Column;
 use underbelly_storage::segment::Segment;
 
@@ -86,6 +86,10 @@ impl Run for Metered<'_> {
         self.run.seqs(group)
     }
 
+    fn column_zone(&self, group: usize, name: &str) -> Option<ColumnZone> {
+        self.run.column_zone(group, name)
+    }
+
     fn column(&self, group: usize, name: &str) -> Result<Option<Cow<'_, Column>>, QueryError> {
         self.spend(self.run.segment.block(group, name).map_or(0, |block| block.bytes));
         self.run.column(group, name)
@@ -121,6 +125,10 @@ impl Run for SegmentRun {
             Some(seqs) => Seqs::Each(Cow::Owned(seqs)),
             None => Seqs::One(0),
         })
+    }
+
+    fn column_zone(&self, group: usize, name: &str) -> Option<ColumnZone> {
+        self.segment.block(group, name).map(|block| ColumnZone { nulls: block.nulls, values: block.zone })
     }
 
     fn column(&self, group: usize, name: &str) -> Result<Option<Cow<'_, Column>>, QueryError> {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use underbelly_query::{Run, Scan, Schema, Source, Tombstone, last_point, last_points, latest};
+use underbelly_query::{
+    Predicate, Run, Scan, Schema, Source, Tombstone, at_or_after, at_or_before, last_point, last_points,
+    last_points_where, latest, nearest,
+};
 use underbelly_storage::{Columns, Timestamp, Value};
 
 use crate::error::ReadError;
@@ -106,6 +109,39 @@ impl Series {
     /// `QueryError::TooLarge` where a column would pass 4 GiB of text.
     pub fn last_points(&self) -> Result<Columns, ReadError> {
         Ok(last_points(self)?)
+    }
+
+    /// Of the newest rows of each combination of keys those that meet all predicates: the orders that are open, where
+    /// each change of an order is a row.
+    ///
+    /// # Errors
+    /// As [`Series::last_points`]; `QueryError::UnknownColumn` and `QueryError::ValueType` where a predicate does not fit.
+    pub fn last_points_where(&self, predicates: &[(&str, Predicate)]) -> Result<Columns, ReadError> {
+        Ok(last_points_where(self, predicates)?)
+    }
+
+    /// The newest row with these keys at an instant or before it: one row, or `None`.
+    ///
+    /// # Errors
+    /// As [`Series::latest`].
+    pub fn at_or_before(&self, at: Timestamp, keys: &[(&str, Value)]) -> Result<Option<Columns>, ReadError> {
+        Ok(at_or_before(self, at, keys)?)
+    }
+
+    /// The first row with these keys at an instant or after it: one row, or `None`.
+    ///
+    /// # Errors
+    /// As [`Series::latest`].
+    pub fn at_or_after(&self, at: Timestamp, keys: &[(&str, Value)]) -> Result<Option<Columns>, ReadError> {
+        Ok(at_or_after(self, at, keys)?)
+    }
+
+    /// The nearest row with these keys to an instant, the earlier one of two as near: one row, or `None`.
+    ///
+    /// # Errors
+    /// As [`Series::latest`].
+    pub fn nearest(&self, at: Timestamp, keys: &[(&str, Value)]) -> Result<Option<Columns>, ReadError> {
+        Ok(nearest(self, at, keys)?)
     }
 
     /// Number of rows.

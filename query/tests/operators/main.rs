@@ -7,6 +7,7 @@ mod hostile;
 mod latest;
 mod memory;
 mod model;
+mod predicates;
 mod pruning;
 mod resample;
 mod scan;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-use underbelly_query::{QueryError, Run, Scan, Schema, SchemaColumn, Seqs, Source, TimedRows, Zone};
-use underbelly_storage::{Column, ColumnType, Columns, Date, Timestamp, Value};
+use underbelly_query::{
+    ColumnZone, QueryError, Run, Scan, Schema, SchemaColumn, Seqs, Source, TimedRows, Zone,
+};
+use underbelly_storage::{Column, ColumnType, Columns, Date, Timestamp, Value, Values, Zone as ZoneOfValues};
 
 pub const NAMES: [&str; 5] = ["symbol", "venue", "price", "note", "day"];
 
@@ -98,6 +100,31 @@ impl Run for CountedRun {
     fn column(&self, group: usize, name: &str) -> Result<Option<Cow<'_, Column>>, QueryError> {
         self.columns_read.fetch_add(1, Ordering::Relaxed);
         Ok(self.groups[group].2.column(name).map(Cow::Borrowed))
+    }
+
+    /// As sealed segments have it.
+    fn column_zone(&self, group: usize, name: &str) -> Option<ColumnZone> {
+        let column = self.groups[group].2.column(name)?;
+        let rows = (0..column.len()).filter(|row| !column.is_null(*row));
+        fn ends<T: Copy + PartialOrd>(values: impl Iterator<Item = T>) -> Option<(T, T)> {
+            values.fold(None, |ends, value| {
+                let (min, max) = ends.unwrap_or((value, value));
+                Some((if value < min { value } else { min }, if value > max { value } else { max }))
+            })
+        }
+        let values = match column.values() {
+            Values::I64(v) => ends(rows.map(|row| v[row])).map(|(min, max)| ZoneOfValues::I64 { min, max }),
+            Values::Date(v) => {
+                ends(rows.map(|row| v[row].into())).map(|(min, max)| ZoneOfValues::I64 { min, max })
+            }
+            Values::F64(v) if v.iter().all(|value| !value.is_nan()) => {
+                ends(rows.map(|row| v[row])).map(|(min, max)| ZoneOfValues::F64 { min, max })
+            }
+            Values::Utf8(v) | Values::Bytes(v) => ends(rows.map(|row| ZoneOfValues::prefix(v.get(row))))
+                .map(|(min, max)| ZoneOfValues::Prefix { min, max }),
+            _ => None,
+        };
+        Some(ColumnZone { nulls: column.null_count(), values })
     }
 }
 

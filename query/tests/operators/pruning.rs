@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use underbelly_query::{Run, Scan, last_points, latest};
+use underbelly_query::{Predicate, Run, Scan, last_points, latest};
 use underbelly_storage::{Date, Timestamp, Value};
 
 use crate::model::{self, CountedRun, Row, RunOfRows, RunsOf};
@@ -122,4 +122,17 @@ fn last_points_read_columns_where_the_newest_rows_are() {
     assert_eq!(points.timestamps("timestamp").unwrap(), [14, 159]);
     // Two keys of each of sixteen groups, then five columns of two groups.
     assert_eq!(read(&runs).2, 16 * 2 + 2 * 5);
+}
+
+#[test]
+fn predicates_read_the_groups_that_may_hold_what_they_ask_for() {
+    let (source, runs) = disjoint(4, 4);
+    let scan = |predicate| Scan::new(&source).filter("price", predicate).columns(["venue"]);
+    assert_eq!(scan(Predicate::Above(151.0.into())).collect().unwrap().rows(), 8);
+    assert_eq!(read(&runs), (1, 0, 2));
+    assert_eq!(scan(Predicate::Below(10i64.into())).collect().unwrap().rows(), 10);
+    assert_eq!(read(&runs), (1, 0, 2));
+    assert_eq!(scan(Predicate::Equal(200.0.into())).count().unwrap(), 0);
+    assert_eq!(scan(Predicate::IsNull).count().unwrap(), 0);
+    assert_eq!(read(&runs), (0, 0, 0));
 }

@@ -24,7 +24,7 @@ use crate::checkpoint::Chain;
 use crate::durability::Durability;
 use crate::error::CommitError;
 use crate::graph::{Effects, Event, Outcome, ProducerId, RunId, Started};
-use crate::limits::{CHECKPOINT_LOG_BYTES, CHECKPOINT_RETRY, CLOCK_MAX, START_BYTES_MAX};
+use crate::limits::{CHECKPOINT_LOG_BYTES, CHECKPOINT_RETRY, CLOCK_MAX, CONFLICT_RETRIES, START_BYTES_MAX};
 use crate::models::LiveModels;
 use crate::open::RecoveryReport;
 use crate::operations::Operations;
@@ -37,6 +37,7 @@ use crate::scribe::Duty;
 use crate::signals::{Publication, Signals};
 use crate::snapshot::Snapshot;
 use crate::state::State;
+use crate::transaction::Read;
 use crate::variables::{Name, Shown};
 use crate::view::{Base, View};
 
@@ -85,6 +86,8 @@ impl Chore {
 pub(crate) struct Prepared<'a> {
     pub operations: Operations,
     pub payload: Vec<u8>,
+    /// What it was prepared from, and which must not have changed.
+    pub rests_on: Vec<Read>,
     /// What must not be removed before the transaction is applied; held until then, not read.
     pub _pins: Pins<'a>,
 }
@@ -191,11 +194,25 @@ impl Core {
                 remedy: "commit in several transactions",
             });
         }
-        Ok(Prepared { operations, payload, _pins: pins })
+        Ok(Prepared { operations, payload, rests_on: Vec::new(), _pins: pins })
     }
 
     /// Commits a batch. See [`Database::commit`](crate::Database::commit).
     pub(crate) fn commit(&self, batch: Batch) -> Result<Commit, CommitError> {
+        // What a deletion takes back beside the model is found as it is prepared.
+        for _ in 1..CONFLICT_RETRIES {
+            if batch.deleted_models.is_empty() {
+                break;
+            }
+            match self.commit_once(batch.clone()) {
+                Err(CommitError::Conflict { .. }) => {}
+                done => return done,
+            }
+        }
+        self.commit_once(batch)
+    }
+
+    fn commit_once(&self, batch: Batch) -> Result<Commit, CommitError> {
         let folder = self.enter()?;
         let durability = batch.durability;
         let prepared = self.prepare(batch)?;
@@ -245,6 +262,9 @@ impl Core {
         let now = self.options.clock.now();
         let mut state = self.patient_state()?;
         validate(&state)?;
+        if let Some(what) = prepared.rests_on.iter().find_map(|read| read.changed(&state)) {
+            return Err(CommitError::Conflict { tries: CONFLICT_RETRIES, what });
+        }
         // What it leaves behind in `prepared` is dropped after the lock.
         self.sequence_locked(&mut state, &mut prepared, now, Some(admission), durability.promise())
     }

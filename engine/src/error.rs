@@ -577,6 +577,12 @@ pub enum ReadError {
         /// What is wrong.
         what: String,
     },
+    /// A cell that says no version of a model, or one that is gone.
+    #[error("no model can be read from a cell: {what}")]
+    NoModel {
+        /// What is wrong and what to do.
+        what: String,
+    },
     /// A producer asked for the one cell of an input that has several, or none.
     #[error("input {slot:?} of this run has {cells} cells, not one; read them with `Run::inputs`")]
     SeveralCells {

@@ -8,11 +8,12 @@ use underbelly_storage::object::ObjectId;
 use crate::batch::Batch;
 use crate::error::CommitError;
 use crate::graph::{BundleId, CellId, Event, Graph, Key, SlotDate, State, Write};
+use crate::models::writes_of;
 use crate::prepare::keep_last;
 use crate::slots::content;
 use crate::view::View;
 
-/// What a commit would do to slots and producers. Rows of series, models and variables wake nobody.
+/// What a commit would do to slots and producers. Rows of series, variables and models that are no cells wake nobody.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Explained {
@@ -66,9 +67,9 @@ impl View {
     /// Those with which [`Database::commit`](crate::Database::commit) would refuse the batch's cells and ends.
     pub fn explain_commit(&self, batch: &Batch) -> Result<Explained, CommitError> {
         batch.check()?;
-        let (mut graph, seq) = {
+        let (mut graph, of_models, seq) = {
             let state = self.base().state();
-            (state.graph.clone(), state.head + 1)
+            (state.graph.clone(), writes_of(&state, batch)?, state.head + 1)
         };
         let mut writes = Vec::new();
         for put in &batch.cells {
@@ -80,6 +81,7 @@ impl View {
             let (date, priority) = (put.date, put.priority);
             writes.push(Write { slot, date, key: Key::new(put.key.clone())?, priority, content });
         }
+        writes.extend(of_models);
         keep_last(&mut writes);
         let event = Event::Commit { writes, ends: batch.ends.clone(), backfill: batch.backfill };
         let states: Vec<State> = (0..).map_while(|cell| graph.state(CellId(cell))).collect();

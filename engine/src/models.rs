@@ -3,6 +3,7 @@
 mod attributes;
 mod catalogue;
 mod cbor;
+mod cells;
 mod content;
 mod entry;
 mod fill;
@@ -21,6 +22,7 @@ pub(crate) use attributes::Attributes;
 pub use attributes::{IndexState, IndexStatus};
 pub use catalogue::ModelInfo;
 pub(crate) use catalogue::{Models, Numbered, Unstored, Version};
+pub(crate) use cells::writes_of;
 pub(crate) use content::Content;
 pub use content::{Model, ModelReader};
 pub(crate) use live::LiveModels;

@@ -52,12 +52,6 @@ impl Core {
             };
             writes.push(Write { slot: *slot, date: put.date, key, priority: put.priority, content });
         }
-        if writes.len() > 1 {
-            keep_last(&mut writes);
-        }
-        if !writes.is_empty() || !ends.is_empty() {
-            operations.event = Some(Event::Commit { writes, ends, backfill });
-        }
         for change in &variables {
             check_change(&change.name, change.value.as_ref())?;
         }
@@ -71,7 +65,17 @@ impl Core {
             operations.deleted_models = take_out_deleted(&mut models, deleted_models)?;
         }
         self.prepare_data(appends, models, &mut operations, &mut pins)?;
-        self.encode(operations, pins)
+        let mut rests_on = Vec::new();
+        if !operations.models.is_empty() || !operations.deleted_models.is_empty() {
+            writes.extend(self.write_models(&mut operations, &mut pins, &mut rests_on)?);
+        }
+        if writes.len() > 1 {
+            keep_last(&mut writes);
+        }
+        if !writes.is_empty() || !ends.is_empty() {
+            operations.event = Some(Event::Commit { writes, ends, backfill });
+        }
+        Ok(Prepared { rests_on, ..self.encode(operations, pins)? })
     }
 
     /// What hides rows, as far as the series is there or the batch makes it, by series. Another commit may make it first, or

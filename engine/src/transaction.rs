@@ -31,7 +31,7 @@ pub struct Transaction {
 }
 
 /// Something that was read and the seq at which it was as read; 0 where it was not there.
-enum Read {
+pub(crate) enum Read {
     Cell { slot: SlotId, name: String, date: SlotDate, key: Key, seq: u64 },
     Model { id: ModelId, seq: u64 },
     Variable { name: Arc<Name>, seq: u64 },
@@ -302,7 +302,7 @@ impl Transaction {
 
 impl Read {
     /// What changed since it was read, if it did.
-    fn changed(&self, state: &State) -> Option<String> {
+    pub(crate) fn changed(&self, state: &State) -> Option<String> {
         match self {
             Read::Cell { slot, name, date, key, seq } => {
                 let newest = state
@@ -365,7 +365,7 @@ pub(crate) fn transact<T, E: From<CommitError>>(
                 core.answer(commit.seq, durability)?;
                 return Ok((answer, Some(commit)));
             }
-            (Err(_), Some(what)) => {
+            (Err(CommitError::Conflict { what, .. }), None) | (Err(_), Some(what)) => {
                 changed = what;
                 // The next try reads what won, so it waits until that is visible.
                 core.log.wait_visible(head).map_err(CommitError::from)?;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod blobs;
+mod cells;
 mod deletes;
 mod find;
 mod identity;

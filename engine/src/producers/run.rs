@@ -8,7 +8,7 @@ use underbelly_storage::{Columns, Timestamp, Value};
 use crate::batch::{Batch, Row};
 use crate::error::{CommitError, ReadError};
 use crate::graph::{ContentId, GraphError, Key, Read, RunId, SlotDate};
-use crate::models::{Metadata, StoredBlob};
+use crate::models::{Metadata, Model, StoredBlob};
 use crate::slots::content;
 use crate::snapshot::{Cell, Snapshot, cell_of, slot_of};
 use underbelly_storage::object::ObjectId;
@@ -65,6 +65,16 @@ impl InputCell {
     }
 }
 
+impl InputCell {
+    /// The version that the cell of a slot of models says, with its blob. See [`SlotDefinition::models`](crate::SlotDefinition::models).
+    ///
+    /// # Errors
+    /// As [`InputCell::rows`]; [`ReadError::NoModel`] where the slot is not one of models, or the version is deleted.
+    pub fn model(&self) -> Result<Model, ReadError> {
+        self.snapshot.model_of_cell(&self.rows()?)
+    }
+}
+
 impl Run {
     /// The run's unique number, which the history of runs calls `pid`.
     pub fn id(&self) -> RunId {
@@ -106,6 +116,17 @@ impl Run {
     pub fn input(&self, name: &str) -> Result<Columns, ReadError> {
         match self.inputs(name)? {
             [cell] => cell.rows(),
+            cells => Err(ReadError::SeveralCells { slot: name.to_string(), cells: cells.len() }),
+        }
+    }
+
+    /// The model that is the one cell of an input, with its blob. See [`SlotDefinition::models`](crate::SlotDefinition::models).
+    ///
+    /// # Errors
+    /// As [`Run::input`] and [`InputCell::model`].
+    pub fn model(&self, name: &str) -> Result<Model, ReadError> {
+        match self.inputs(name)? {
+            [cell] => cell.model(),
             cells => Err(ReadError::SeveralCells { slot: name.to_string(), cells: cells.len() }),
         }
     }
@@ -327,7 +348,8 @@ impl Outputs {
         self.give(slot, CellAddress::named(key), OutputResult::Data(rows))
     }
 
-    /// Puts a version of a model. The metadata needs `type` and `timestamp`.
+    /// Puts a version of a model. The metadata needs `type` and `timestamp`. Where the type is a slot of models, which the producer
+    /// provides then, it is the content of the cell of the bundle's date and of the attributes that are its keys.
     pub fn put_model(mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> Outputs {
         self.batch.put_model(metadata, blob);
         self

@@ -459,9 +459,12 @@ fn end(
         let uses = uses.as_ref().map(|uses| used(started, definition, name, uses, report.run)).transpose()?;
         writes.push(OutputWrite { uses, ..OutputWrite::new(slot, key, given) });
     }
+    let Batch { appends, models, .. } = outputs.batch.clone();
+    core.prepare_data(appends, models, &mut operations, &mut pins)?;
+    writes.extend(core.give_models(definition, &mut operations, &mut pins)?);
     let (run, epoch, reads) = (started.run, started.epoch, report.run.reported());
     let event = Event::End { run, epoch, outcome: Outcome::Data(writes), reads };
-    let prepared = prepare_end(core, event, operations, outputs.batch.clone(), report, pins)?;
+    let prepared = prepare_end(core, event, operations, report, pins)?;
     finish(core, folder, prepared)
 }
 
@@ -499,7 +502,7 @@ fn commit_end(
     let folder = core.enter()?;
     let (operations, pins) = (Operations::default(), core.pending.pin());
     let event = Event::End { run: started.run, epoch: started.epoch, outcome, reads };
-    let prepared = prepare_end(core, event, operations, Batch::new(), report, pins)?;
+    let prepared = prepare_end(core, event, operations, report, pins)?;
     finish(core, folder, prepared)
 }
 
@@ -507,13 +510,12 @@ fn prepare_end<'a>(
     core: &'a Arc<Core>,
     event: Event,
     mut operations: Operations,
-    mut batch: Batch,
     report: &runs::Report<'_>,
     mut pins: Pins<'a>,
 ) -> Result<Prepared<'a>, CommitError> {
+    let mut batch = Batch::new();
     batch.append(report.row(core.options.clock.now()))?;
-    let Batch { appends, models, .. } = batch;
-    core.prepare_data(appends, models, &mut operations, &mut pins)?;
+    core.prepare_data(batch.appends, Vec::new(), &mut operations, &mut pins)?;
     operations.event = Some(event);
     core.encode(operations, pins)
 }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use clap::Args;
 use underbelly::{
-    Alias, AliasTarget, Batch, CommitError, Database, Location, MetaValue, Metadata, Model, ModelId,
-    Retention, Snapshot, Timestamp, TrainedOn, VersionInfo, View,
+    Alias, AliasTarget, Batch, CommitError, Database, Extent, Lineage, Location, MetaValue, Metadata, Model,
+    ModelId, Retention, Snapshot, Timestamp, TrainedOn, VersionInfo, View,
 };
 
 use super::{metadata, not_found};
 use crate::error::Failed;
-use crate::output::{Facts, Field, Format, Listing};
+use crate::output::{Facts, Field, Format, Listing, printable};
 use crate::time::parse_instant;
 
 /// Which model: by its metadata or by its identity.
@@ -243,13 +243,29 @@ pub(crate) fn annotations(db: &View, which: &Which, format: Format) -> Result<()
     listing.end(None)
 }
 
-/// What a version was made from, and what that was made from.
+/// Appends the cells from which producers made one, and what those were made from.
+fn push_upstream(text: &mut String, indent: &str, found: &Lineage) {
+    for node in &found.children {
+        let key = node.key.as_ref().map_or_else(String::new, |key| format!(" {key}"));
+        let generation = node.read.map_or_else(String::new, |read| format!(", generation {read}"));
+        let by = node.producer.as_ref().map_or_else(String::new, |producer| format!(", by {producer}"));
+        let line = format!("slot {} {}{key}{generation}{by}", node.slot, node.date);
+        text.push_str(&format!("{indent}{}\n", printable(&line)));
+        push_upstream(text, &format!("{indent}  "), node);
+    }
+    if found.more > 0 {
+        text.push_str(&format!("{indent}… {} more\n", found.more));
+    }
+}
+
+/// What a version was made from, as was told and as producers made it, and what that was made from.
 pub(crate) fn why(db: &View, which: &Which, version: &WhichVersion, depth: usize) -> Result<(), Failed> {
     let snapshot = db.snapshot();
     let model = which.version(&snapshot, version)?;
     let (mut text, mut open) = (String::new(), vec![(0, model.info().id, model.info().version)]);
     while let Some((level, id, number)) = open.pop() {
         let indent = "  ".repeat(level);
+        let mut is_made = false;
         match snapshot.model_version(&id, number)? {
             Some(model) => {
                 let info = model.info();
@@ -258,10 +274,18 @@ pub(crate) fn why(db: &View, which: &Which, version: &WhichVersion, depth: usize
                     "{indent}model {kind} {id}@{number}, put {} (seq {})\n",
                     info.time, info.seq
                 ));
+                let extent = Extent { depth, ..Extent::default() };
+                if let Some(upstream) = db.model_upstream(info, extent)? {
+                    is_made = !upstream.children.is_empty();
+                    push_upstream(&mut text, &format!("{indent}  "), &upstream);
+                }
             }
             None => text.push_str(&format!("{indent}model {id}@{number}, deleted\n")),
         }
         let Some(training) = snapshot.training(&id, number)? else {
+            if is_made {
+                continue;
+            }
             text.push_str(&format!("{indent}  nobody told what it was made from\n"));
             continue;
         };

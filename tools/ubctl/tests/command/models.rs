@@ -236,6 +236,31 @@ fn versions_are_named_kept_and_told_about() {
     assert!(place.fails(["model", "versions", "--meta", r#"{"type":"none"}"#]).contains("no model"));
 }
 
+/// What a producer made a model from is told beside what was told by hand.
+#[test]
+fn why_follows_a_model_through_the_graph() {
+    let place = Place::new();
+    let scaler = r#"{"type":"scaler","symbol":"IBM","timestamp":1}"#;
+    let db = underbelly::Database::open(place.db()).unwrap();
+    let keyed = |slot: underbelly::SlotDefinition| slot.cell_key("symbol", underbelly::ColumnType::Utf8);
+    db.define_slot(keyed(underbelly::SlotDefinition::models("scaler"))).unwrap();
+    db.define_slot(keyed(underbelly::SlotDefinition::new("samples")).value("x", underbelly::ColumnType::I64))
+        .unwrap();
+    let trainer = underbelly::ProducerDefinition::new("trainer").requires("samples").provides("scaler");
+    let metadata = underbelly::Metadata::from_json(scaler).unwrap();
+    db.register(trainer, move |_| Ok(underbelly::Outputs::new().put_model(metadata.clone(), vec![1])))
+        .unwrap();
+    let mut batch = underbelly::Batch::new();
+    let rows = underbelly::Columns::new().with("x", underbelly::Column::from(vec![1i64])).unwrap();
+    batch.put_slot("samples", underbelly::Date(0), ["IBM"], rows);
+    db.commit(batch).unwrap();
+    assert!(db.wait_idle(std::time::Duration::from_secs(60)));
+    db.close().unwrap();
+    let why = place.ok(["model", "why", "--meta", scaler]);
+    assert!(why.contains("slot samples 1970-01-01 IBM, generation 1, by trainer"), "{why}");
+    assert!(!why.contains("nobody told"), "{why}");
+}
+
 #[test]
 fn a_tensor_is_written_alone() {
     let place = Place::new();

@@ -113,8 +113,8 @@ pub use slots::decode_content;
 pub use snapshot::{Cell, Snapshot};
 pub use transaction::Transaction;
 pub use underbelly_query::{
-    Aggregate, AsOf, Closed, Direction, Every, Fill, Label, Predicate, QueryError, Resample, Scan, Schema,
-    SchemaColumn, TimedRows, WindowEnd,
+    Aggregate, AsOf, Closed, Direction, Every, Fill, GroupBy, Label, Predicate, QueryError, Resample, Scan,
+    Schema, SchemaColumn, TimedRows, WindowEnd, WindowJoin,
 };
 pub use underbelly_storage::disk::{self, Disk, FaultyDisk, RealDisk, SimulatedDisk};
 pub use underbelly_storage::error::StorageError;

@@ -13,7 +13,7 @@ use crate::QueryError;
 use crate::TIMESTAMP;
 use crate::asof::matching::{Matched, Matching, Rule};
 use crate::pick::pick;
-use crate::timed::{TimedRows, comparable, joined};
+use crate::timed::{TimedRows, joined, key_positions};
 
 /// Which right row a left row is joined with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -138,21 +138,7 @@ impl<'a> AsOf<'a> {
     /// iterator gives what comes up later, and ends after an error.
     pub fn batches(self) -> Result<AsOfBatches<'a>, QueryError> {
         let (left, right) = (self.left.open()?, self.right.open()?);
-        let mut keys = (Vec::new(), Vec::new());
-        for (left_name, right_name) in &self.keys {
-            let (l, r) = (left.position(left_name)?, right.position(right_name)?);
-            let types = (left.header.column_at(l).column_type(), right.header.column_at(r).column_type());
-            if !comparable(types.0, types.1) {
-                return Err(QueryError::KeyTypes {
-                    left: left_name.to_string(),
-                    left_type: types.0,
-                    right: right_name.to_string(),
-                    right_type: types.1,
-                });
-            }
-            keys.0.push(l);
-            keys.1.push(r);
-        }
+        let keys = key_positions(&left, &right, &self.keys)?;
         let mut header = left.header.clone();
         let mut columns = Vec::new();
         for (position, (name, column)) in right.header.iter().enumerate() {

@@ -67,10 +67,15 @@ impl Grouped {
 
     /// Takes the rows of a batch into their slots, of which there are `count`.
     pub(crate) fn update(&mut self, rows: &Columns, slots: &[u32], count: usize) {
+        self.resize(count);
         for (_, columns, state) in &mut self.states {
-            state.resize(count);
             state.update(&columns_at(rows, columns), slots);
         }
+    }
+
+    /// Makes room for so many slots.
+    pub(crate) fn resize(&mut self, count: usize) {
+        self.states.iter_mut().for_each(|(_, _, state)| state.resize(count));
     }
 
     /// Lets go of what slots before `end` need to take more rows in.

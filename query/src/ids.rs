@@ -50,7 +50,7 @@ impl KeyIds {
 
     /// Numbers the keys of `rows` rows; gives back for each key that was not known the first row that has it.
     ///
-    /// The columns have the types of those that [`KeyIds::new`] saw, or [comparable](crate::timed::comparable) ones.
+    /// The columns have the types of those that [`KeyIds::new`] saw, or such as [`key_positions`](crate::timed::key_positions) lets stand beside them.
     pub(crate) fn number(&mut self, columns: &[&Column], rows: usize, to: &mut Vec<u32>) -> Vec<u32> {
         to.clear();
         let KeyIds { known, null, len } = self;

@@ -1,5 +1,5 @@
 //! Operators over sorted runs of time-series rows: range scans, newest rows, last points, as-of joins,
-//! resampling.
+//! window joins, rolling and grouped aggregates, resampling.
 //!
 //! An operator reads a [`Source`]: the [`Run`]s of one series type as of one commit, and the type's [`Schema`].
 //! This crate knows columns, and nothing of files, snapshots or transactions.
@@ -18,13 +18,14 @@
 //! (what is hidden), `group` (one group read and filtered), `merge` and `gather` (how rows of several runs become one batch), then the
 //! operators [`scan`] and [`mod@latest`], and [`memory`], the run of young rows. Operators over any rows in order of time:
 //! `timed` (stored or in memory), `ids` (keys as numbers), `pick` (rows of several pieces put together), [`asof`];
-//! `windows`, [`aggregate`] and `grouped` (what is computed of which rows), [`resample`].
+//! `windows`, [`aggregate`] and `grouped` (what is computed of which rows), [`resample`], [`group_by`], [`window_join`].
 
 pub mod aggregate;
 pub mod asof;
 mod error;
 mod gather;
 mod group;
+pub mod group_by;
 mod grouped;
 mod ids;
 mod interval;
@@ -39,11 +40,13 @@ mod run;
 pub mod scan;
 mod timed;
 mod tombstone;
+pub mod window_join;
 mod windows;
 
 pub use aggregate::Aggregate;
 pub use asof::{AsOf, AsOfBatches, Direction};
 pub use error::QueryError;
+pub use group_by::GroupBy;
 pub use interval::Closed;
 pub use latest::{at_or_after, at_or_before, last_point, last_points, last_points_where, latest, nearest};
 pub use memory::MemoryRun;
@@ -53,4 +56,5 @@ pub use run::{ColumnZone, Run, Schema, SchemaColumn, Seqs, Source, TIMESTAMP, Zo
 pub use scan::{Batches, Scan};
 pub use timed::TimedRows;
 pub use tombstone::{Tombstone, Tombstones, hidden_rows};
+pub use window_join::{WindowJoin, WindowJoinBatches};
 pub use windows::Every;

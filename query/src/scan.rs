@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use underbelly_storage::{Columns, Timestamp, Value};
 
@@ -11,7 +12,7 @@ use crate::interval::{Closed, Interval};
 use crate::merge::{Head, Heads, STRETCHES_MAX, Stretch};
 use crate::predicate::Test;
 use crate::tombstone::Tombstones;
-use crate::{AsOf, Every, Predicate, QueryError, Resample, Source, TimedRows};
+use crate::{AsOf, Every, GroupBy, Predicate, QueryError, Resample, Source, TimedRows, WindowJoin};
 
 /// Rows in a batch unless another number is asked for.
 const BATCH_ROWS: usize = 65_536;
@@ -190,6 +191,26 @@ impl<'a> Scan<'a> {
     /// Sorts rows into windows of time and computes something of each; [`Resample`] has the options.
     pub fn resample(self, every: Every) -> Resample<'a> {
         Resample::new(self, every)
+    }
+
+    /// Computes something of the rows of each key; [`GroupBy`] has the options.
+    pub fn group_by<S: AsRef<str>>(self, names: impl IntoIterator<Item = S>) -> GroupBy<'a> {
+        names.into_iter().fold(GroupBy::new(self), |group_by, name| group_by.by(name.as_ref()))
+    }
+
+    /// Computes something of each row and those less than `length` before it; [`WindowJoin`] has the options.
+    pub fn rolling(self, length: Duration) -> WindowJoin<'a> {
+        WindowJoin::rolling(self, length)
+    }
+
+    /// Computes something of the rows of another input around each row; [`WindowJoin`] has the options.
+    pub fn window_join(
+        self,
+        right: impl Into<TimedRows<'a>>,
+        before: Duration,
+        after: Duration,
+    ) -> WindowJoin<'a> {
+        WindowJoin::new(self, right, before, after)
     }
 
     fn wanted(&self) -> Result<Wanted, QueryError> {

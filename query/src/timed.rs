@@ -1,5 +1,7 @@
 //! Inputs of operators that take more than one series: rows in order of time, stored or in memory.
 
+use std::sync::Arc;
+
 use underbelly_storage::{Column, ColumnType, Columns, Values};
 
 use crate::{QueryError, Scan, TIMESTAMP};
@@ -107,7 +109,7 @@ pub(crate) fn joined(
     header: Columns,
     batches: impl Iterator<Item = Result<Columns, QueryError>>,
 ) -> Result<Columns, QueryError> {
-    let mut all: Option<Vec<(std::sync::Arc<str>, Column)>> = None;
+    let mut all: Option<Vec<(Arc<str>, Column)>> = None;
     for batch in batches {
         let batch = batch?.into_columns();
         let Some(all) = &mut all else {
@@ -124,8 +126,29 @@ pub(crate) fn joined(
     Ok(columns)
 }
 
-/// Whether keys of two types can be equal, so that each value of one is a value of the other's encoding.
-pub(crate) fn comparable(a: ColumnType, b: ColumnType) -> bool {
+/// The positions of key columns in a left and in a right input.
+pub(crate) fn key_positions(
+    left: &Stream<'_>,
+    right: &Stream<'_>,
+    names: &[(Arc<str>, Arc<str>)],
+) -> Result<(Vec<usize>, Vec<usize>), QueryError> {
+    let mut keys = (Vec::new(), Vec::new());
+    for (left_name, right_name) in names {
+        let (l, r) = (left.position(left_name)?, right.position(right_name)?);
+        let left_type = left.header.column_at(l).column_type();
+        let right_type = right.header.column_at(r).column_type();
+        if !comparable(left_type, right_type) {
+            let (left, right) = (left_name.to_string(), right_name.to_string());
+            return Err(QueryError::KeyTypes { left, left_type, right, right_type });
+        }
+        keys.0.push(l);
+        keys.1.push(r);
+    }
+    Ok(keys)
+}
+
+/// Whether keys of two types can be equal: they are numbered alike.
+fn comparable(a: ColumnType, b: ColumnType) -> bool {
     use ColumnType::{F32, F64, I32, I64};
     a == b || matches!((a, b), (I32, I64) | (I64, I32) | (F32, F64) | (F64, F32))
 }

@@ -11,3 +11,4 @@ mod predicates;
 mod pruning;
 mod resample;
 mod scan;
+mod windows;

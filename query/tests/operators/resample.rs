@@ -96,7 +96,7 @@ fn or_null(value: Option<&Value>) -> Value {
 }
 
 /// Aggregates of one column each, and what they should be.
-fn of_columns() -> Vec<(Aggregate, usize, Reduce)> {
+pub fn of_columns() -> Vec<(Aggregate, usize, Reduce)> {
     let count: Reduce = |values| Value::I64(values.len() as i64);
     let mut all: Vec<(Aggregate, usize, Reduce)> = Vec::new();
     for (i, name) in NAMES.into_iter().enumerate() {
@@ -130,7 +130,7 @@ fn vwap(rows: &[&Row]) -> Value {
 }
 
 /// The aggregates of the rows of one window: the number of rows and the counts apart from the others.
-fn reduce(rows: &[&Row]) -> Vec<Value> {
+pub fn reduce(rows: &[&Row]) -> Vec<Value> {
     let mut values = vec![Value::I64(rows.len() as i64), vwap(rows)];
     for (_, i, reduce) in of_columns() {
         let column: Vec<Value> =
@@ -241,7 +241,7 @@ fn expected(rows: &[Row], options: &Options) -> Option<Vec<Vec<Value>>> {
     Some(result)
 }
 
-fn is_close(a: &Value, b: &Value) -> bool {
+pub fn is_close(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::F64(a), Value::F64(b)) => {
             a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1.0)
@@ -251,7 +251,7 @@ fn is_close(a: &Value, b: &Value) -> bool {
 }
 
 /// Prices of 3 become NaN, where rows are in memory.
-fn with_nan(mut input: Rows) -> Rows {
+pub fn with_nan(mut input: Rows) -> Rows {
     if let Rows::InMemory(rows) = &mut input {
         for row in rows.iter_mut().filter(|row| row.values[2] == Value::F64(3.0)) {
             row.values[2] = Value::F64(f64::NAN);

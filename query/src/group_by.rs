@@ -1,0 +1,93 @@
+//! Aggregates of groups of rows, whatever their time.
+
+use std::sync::Arc;
+
+use underbelly_storage::Columns;
+
+use crate::QueryError;
+use crate::aggregate::Aggregate;
+use crate::grouped::Grouped;
+use crate::timed::TimedRows;
+
+/// Aggregates over the rows of each key that are being described.
+///
+/// The result has a row for each key, in order of the keys as in [`last_points`](crate::last_points): the keys, then a
+/// column for each aggregate. Without keys it has one row.
+///
+/// ```
+/// use underbelly_query::{Aggregate, GroupBy, QueryError};
+/// use underbelly_storage::{Column, Columns, Timestamp};
+///
+/// # fn main() -> Result<(), QueryError> {
+/// let at = [1, 2, 3].map(Timestamp).to_vec();
+/// let trades = Columns::new()
+///     .with("timestamp", Column::from(at))?
+///     .with("symbol", Column::from_iter(["IBM", "AIG", "IBM"]))?
+///     .with("size", Column::from(vec![10i64, 20, 30]))?;
+/// let sizes = GroupBy::new(trades).by("symbol").aggregate(Aggregate::sum("size")).collect()?;
+/// assert_eq!(sizes.i64s("size_sum"), Some(&[20, 40][..]));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "nothing is read until it is collected"]
+pub struct GroupBy<'a> {
+    rows: TimedRows<'a>,
+    by: Vec<Arc<str>>,
+    aggregates: Vec<Aggregate>,
+}
+
+impl<'a> GroupBy<'a> {
+    /// One group of all rows.
+    pub fn new(rows: impl Into<TimedRows<'a>>) -> GroupBy<'a> {
+        GroupBy { rows: rows.into(), by: Vec::new(), aggregates: Vec::new() }
+    }
+
+    /// A group for each value of this column; several columns make a key together.
+    pub fn by(mut self, name: &str) -> GroupBy<'a> {
+        self.by.push(name.into());
+        self
+    }
+
+    /// What to compute of each group.
+    pub fn aggregate(mut self, aggregate: Aggregate) -> GroupBy<'a> {
+        self.aggregates.push(aggregate);
+        self
+    }
+
+    /// Several such.
+    pub fn aggregates(mut self, aggregates: impl IntoIterator<Item = Aggregate>) -> GroupBy<'a> {
+        self.aggregates.extend(aggregates);
+        self
+    }
+
+    /// The result.
+    ///
+    /// # Errors
+    /// [`QueryError::UnknownColumn`] where the input lacks a column, [`QueryError::NotNumber`],
+    /// [`QueryError::BadQuantile`] and [`QueryError::SumTooLarge`] where an aggregate cannot be computed,
+    /// [`QueryError::Columns`] where two columns would bear one name, and what reading the input reports.
+    pub fn collect(self) -> Result<Columns, QueryError> {
+        let mut stream = self.rows.open()?;
+        let mut grouped = Grouped::new(&stream, &self.by, &self.aggregates)?;
+        if self.by.is_empty() {
+            grouped.resize(1);
+        }
+        let mut ids = Vec::new();
+        while let Some(rows) = stream.next()? {
+            grouped.number(&rows, &mut ids)?;
+            let groups = grouped.len();
+            grouped.update(&rows, &ids, groups);
+        }
+        let order = if self.by.is_empty() { vec![0] } else { grouped.order() };
+        let (keys, results) = grouped.finish()?;
+        let mut columns = Columns::new();
+        for (name, column) in keys {
+            columns.insert(name, column.take(&order))?;
+        }
+        for (aggregate, column) in results {
+            columns.insert(aggregate.shared_name(), column.take(&order))?;
+        }
+        Ok(columns)
+    }
+}

@@ -16,6 +16,7 @@ use underbelly_storage::object::ObjectId;
 /// One run of a producer over one bundle. All inputs belong to one snapshot.
 pub struct Run {
     pub(crate) id: RunId,
+    pub(crate) attempts: u32,
     pub(crate) producer: String,
     pub(crate) date: SlotDate,
     pub(crate) key: Key,
@@ -79,6 +80,11 @@ impl Run {
     /// The run's unique number, which the history of runs calls `pid`.
     pub fn id(&self) -> RunId {
         self.id
+    }
+
+    /// Failures in a row before it: 0 at first. See [`Failure::retry`](crate::Failure::retry).
+    pub fn attempts(&self) -> u32 {
+        self.attempts
     }
 
     /// The producer's name.

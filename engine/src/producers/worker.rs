@@ -90,6 +90,12 @@ fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<u
     let (mut ended, mut last) = (0, None);
     loop {
         let waiting = unfinished().pop_front();
+        // The end of a batch is durable before the next begins: else a crash would cut off many that were as good as done.
+        if waiting.is_none()
+            && let Some(seq) = last.take()
+        {
+            core.log.wait(seq)?;
+        }
         let finished = match waiting {
             Some(finished) => finished,
             None => match core.claim()? {
@@ -100,12 +106,7 @@ fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<u
                     }
                     continue;
                 }
-                None => {
-                    if let Some(seq) = last {
-                        core.log.wait(seq)?;
-                    }
-                    return Ok(ended);
-                }
+                None => return Ok(ended),
             },
         };
         match conclude(core, &finished) {
@@ -398,6 +399,7 @@ fn assemble(
     }
     let run = Run {
         id: started.run,
+        attempts: started.attempts,
         producer: definition.name.clone(),
         date: started.date,
         key: started.key.clone(),

@@ -7,7 +7,8 @@ use underbelly::{
 };
 
 use super::desk::{
-    self, DAYS, EXTRAS, FIRST, JOINED, KEY_TEXTS, KEYS, Made, OTHER, SECOND, SLOTS, SOURCE, TOTAL,
+    self, DAYS, EXTRAS, FIRST, JOINED, KEY_TEXTS, KEYS, Made, OTHER, SECOND, SLOTS, SOURCE, TOTAL, date,
+    key_of,
 };
 use super::life::Life;
 use super::model::{CellName, Model, RowOf};
@@ -201,7 +202,12 @@ pub(super) fn at_rest(db: &Database, model: &model::Model) -> Result<(), Trouble
     let expect = |cell: CellName, n: i64| -> Result<(), Trouble> {
         let (content, found) = (model.content(cell), state(cell)?);
         if content != Some(n) || found != Some(State::Current) {
-            return wrong(format!("at rest {cell:?} is {content:?} and {found:?}, not {n} and current"));
+            let why = db
+                .why(cell.0, date(cell.1), key_of(cell))
+                .map_or_else(|e| e.to_string(), |why| why.to_string());
+            return wrong(format!(
+                "at rest {cell:?} is {content:?} and {found:?}, not {n} and current:\n{why}"
+            ));
         }
         Ok(())
     };

@@ -1,4 +1,5 @@
-//! Slots and producers: a chain, a join that makes a diamond, and a group, of which some runs fail and some decline.
+//! Slots and producers: a chain, a join that makes a diamond, and a group, of which some runs fail, some decline and some are
+//! tried again.
 
 use underbelly::{
     CommitError, Database, Date, Failure, Outputs, ProducerDefinition, Row, Run, SchemaError, SlotDate,
@@ -138,7 +139,11 @@ fn work(run: &Run, name: &str, (day, key): (i32, u8), effects: &mut Vec<Effect>)
             Made::Failure => return Err(Failure::Fatal("cannot be done".to_string())),
         },
         "second" => (SECOND, number(run, FIRST)? + 10),
-        "joined" => (JOINED, number(run, FIRST)? + number(run, OTHER)?),
+        "joined" => match number(run, FIRST)? + number(run, OTHER)? {
+            n if n % 5 == 2 && run.attempts() < 2 => return Err(Failure::retry("not yet")),
+            n if n % 5 == 3 && run.id().0.is_multiple_of(2) => return Err(Failure::rejected("too busy")),
+            n => (JOINED, n),
+        },
         _ => {
             let mut sum = 0;
             for cell in run.inputs(SECOND)? {

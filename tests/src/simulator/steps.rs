@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use underbelly::disk::{Calls, Fault, FaultKind};
 use underbelly::{
-    AliasTarget, Batch, CommitError, Database, Delete, Durability, ReadError, Retention, SchemaError,
-    Timestamp, VariableValue,
+    AliasTarget, Batch, CommitError, Database, Delete, Durability, PStatus, ReadError, Retention,
+    SchemaError, Timestamp, VariableValue,
 };
 
 use super::check::VARIABLES;
@@ -23,6 +23,8 @@ const COUNTER: u8 = 0;
 const MODELS: u64 = 5;
 /// Changing calls within which a failure that is ordered comes, at most.
 const CALLS_AHEAD: u64 = 60;
+/// How often it is waited for what is to be tried again.
+const RETRIES: usize = 12;
 
 impl Life {
     /// Some steps, an end, and a recovery.
@@ -430,12 +432,34 @@ impl Life {
         }
     }
 
+    /// Whether some work waits to be tried again.
+    fn is_waiting(&self) -> Result<bool, Trouble> {
+        let producers = self.db()?.producers();
+        let mut bundles = producers.iter().flat_map(|producer| &producer.bundles);
+        Ok(bundles.any(|(status, count)| *status == PStatus::RetryWait && *count > 0))
+    }
+
     /// Drives until nothing is ready, and looks whether what was made is right.
     fn come_to_rest(&mut self) -> Result<(), Trouble> {
-        let rested = self.drive()?;
+        let mut rested = self.drive()?;
+        let mut is_waiting = self.is_waiting()?;
+        // What is to be tried again waits for its time; a rejection may follow on another.
+        for _ in 0..RETRIES {
+            if !(rested && is_waiting) {
+                break;
+            }
+            self.time += 400_000_000_000;
+            self.clock.set(Timestamp(self.time));
+            rested = self.drive()?;
+            is_waiting = self.is_waiting()?;
+        }
         let is_missing = |name: &&str| !self.model.producers.contains(*name);
         let producers = self.db()?.producers();
-        if rested && producers.iter().all(|found| found.attached) && !PRODUCERS.iter().any(is_missing) {
+        if rested
+            && !is_waiting
+            && producers.iter().all(|found| found.attached)
+            && !PRODUCERS.iter().any(is_missing)
+        {
             check::at_rest(self.db()?, &self.model)?;
         }
         Ok(())

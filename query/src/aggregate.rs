@@ -120,7 +120,7 @@ impl Aggregate {
     }
 
     /// The columns it reads.
-    pub(crate) fn columns(&self) -> Vec<&Arc<str>> {
+    pub fn columns(&self) -> Vec<&Arc<str>> {
         match &self.kind {
             Kind::Rows => Vec::new(),
             Kind::Vwap { price, size } => vec![price, size],

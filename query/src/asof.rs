@@ -178,6 +178,11 @@ pub struct AsOfBatches<'a> {
 }
 
 impl AsOfBatches<'_> {
+    /// The names of the columns, "timestamp" first where it is first in the left input.
+    pub fn names(&self) -> &[Arc<str>] {
+        self.header.names()
+    }
+
     fn batch(&mut self) -> Result<Option<Columns>, QueryError> {
         let Some(matching) = &mut self.matching else { return Ok(None) };
         while let Some(Matched { mut left, mut spots }) = matching.next()? {

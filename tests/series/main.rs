@@ -3,6 +3,7 @@
 
 mod damaged;
 mod deletes;
+mod ticks;
 mod types;
 
 use std::sync::Arc;

@@ -1,5 +1,8 @@
 //! `ubctl series`: rows by type and time.
 
+mod asof;
+mod resample;
+
 use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -30,6 +33,9 @@ pub(crate) enum Series {
         format: FormatArg,
     },
     Range(Range),
+    #[command(name = "asof")]
+    AsOf(asof::AsOfArgs),
+    Resample(Box<resample::ResampleArgs>),
     /// Shows the newest rows, newest first
     Latest {
         /// The series' type
@@ -172,6 +178,8 @@ impl Series {
             Series::Ls(format) => list(db, format.format),
             Series::Info { series, format } => info(db, series, format.format),
             Series::Range(range) => range.run(db),
+            Series::AsOf(asof) => asof.run(db),
+            Series::Resample(resample) => resample.run(db),
             Series::Latest { series, n, key, format } => {
                 let series = db.snapshot().series(series)?;
                 let keys = filters(series.schema(), key)?;

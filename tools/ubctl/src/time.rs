@@ -74,12 +74,16 @@ pub(crate) fn parse_instant(text: &str) -> Result<Timestamp, String> {
     })
 }
 
-/// Reads a length of time: a whole number and `s`, `m`, `h`, `d` or `w`.
+/// Reads a length of time: a whole number and `ns`, `us`, `ms`, `s`, `m`, `h`, `d` or `w`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let read = || {
         let at = text.find(|c: char| !c.is_ascii_digit())?;
         let (number, unit) = text.split_at(at);
+        let number = number.parse::<u64>().ok()?;
         let seconds: u64 = match unit {
+            "ns" => return Some(Duration::from_nanos(number)),
+            "us" => return Some(Duration::from_micros(number)),
+            "ms" => return Some(Duration::from_millis(number)),
             "s" => 1,
             "m" => 60,
             "h" => 3_600,
@@ -87,10 +91,10 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
             "w" => 604_800,
             _ => return None,
         };
-        number.parse::<u64>().ok()?.checked_mul(seconds).map(Duration::from_secs)
+        number.checked_mul(seconds).map(Duration::from_secs)
     };
     read().ok_or_else(|| {
-        format!("{text:?} is no length of time; write a whole number and s, m, h, d or w, as 36h")
+        format!("{text:?} is no length of time; write a whole number and ns, us, ms, s, m, h, d or w, as 36h")
     })
 }
 

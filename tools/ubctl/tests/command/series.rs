@@ -120,3 +120,75 @@ fn what_is_not_there_is_named() {
     assert!(place.fails(words("series range trade --from 20 --to 10")).contains("exchange the two"));
     assert_eq!(place.run(words("series range trade --from someday")).code, 2);
 }
+
+/// Trades and quotes of two symbols, in a file each.
+fn market() -> Place {
+    let place = Place::new();
+    place.write("t.csv", "time,symbol,price,size\n10,IBM,5.0,1\n20,AIG,3.0,2\n70,IBM,7.0,3\n200,IBM,6.0,4\n");
+    place.write("q.csv", "time,symbol,bid\n5,IBM,4.9\n20,AIG,2.9\n69,AIG,2.8\n71,IBM,6.9\n");
+    place.ok(words("import t.csv --series trade --time time --key symbol"));
+    place.ok(words("import q.csv --series quote --time time --key symbol"));
+    place
+}
+
+#[test]
+fn trades_are_shown_with_the_quotes_of_then() {
+    let place = market();
+    let bids = |options: &str| -> Vec<String> {
+        let command = format!("series asof trade quote --by symbol --columns price --format csv {options}");
+        place.csv(words(command.trim()))[1..].iter().map(|row| row[3..].join("@")).collect()
+    };
+    assert_eq!(bids(""), ["4.9", "2.9", "4.9", "6.9"]);
+    assert_eq!(bids("--direction forward"), ["6.9", "2.9", "6.9", ""]);
+    assert_eq!(bids("--direction nearest --tolerance 1500ms"), ["", "2.9", "6.9", ""]);
+    assert_eq!(bids("--direction forward --not-exact --inner"), ["6.9", "2.8", "6.9"]);
+    let then = ["1970-01-01T00:00:05Z@4.9", "1970-01-01T00:00:05Z@4.9"];
+    assert_eq!(bids("--key symbol=IBM --limit 2 --other-time at"), then);
+    let rows = place.csv(words("series asof trade quote --by symbol=symbol --from 200 --format csv"));
+    assert_eq!(rows[0], ["timestamp", "symbol", "price", "size", "bid"]);
+    assert_eq!(rows[1], ["1970-01-01T00:03:20Z", "IBM", "6.0", "4", "6.9"]);
+    let none = place.csv(words("series asof trade quote --from 900 --other-columns bid --format csv"));
+    assert_eq!(none, [["timestamp", "symbol", "price", "size", "bid"]]);
+    assert!(place.fails(words("series asof trade quote --by prise")).contains("price"));
+    assert_eq!(place.run(words("series asof trade quote --tolerance 5")).code, 2);
+}
+
+#[test]
+fn ticks_become_bars() {
+    let place = market();
+    let bars = |options: &str| {
+        place.csv(words(format!("series resample trade --every 1m --format csv {options}").trim()))
+    };
+    let all = bars("--by symbol --ohlc price --vwap price,size --sum size --rows --key symbol=IBM");
+    let names = ["timestamp", "symbol", "open", "high", "low", "close", "vwap", "size_sum", "rows"];
+    assert_eq!(all[0], names);
+    assert_eq!(all[1][1..], ["IBM", "5.0", "5.0", "5.0", "5.0", "5.0", "1", "1"]);
+    assert_eq!(all[3][..], ["1970-01-01T00:02:00Z", "IBM", "", "", "", "", "", "", "0"]);
+    assert_eq!(all.len(), 5);
+    let column =
+        |options: &str| -> Vec<String> { bars(options)[1..].iter().map(|row| row[1].clone()).collect() };
+    assert_eq!(column(""), ["2", "1", "0", "1"], "rows are counted");
+    assert_eq!(column("--fill none"), ["2", "1", "1"]);
+    assert_eq!(column("--last price --fill previous"), ["3.0", "7.0", "7.0", "6.0"]);
+    assert_eq!(column("--last price --fill linear"), ["3.0", "7.0", "6.5", "6.0"]);
+    assert_eq!(column("--mean size --fill -1"), ["1.5", "3.0", "-1.0", "4.0"]);
+    assert_eq!(column("--quantile price,0.5"), ["4.0", "7.0", "", "6.0"]);
+    assert_eq!(column("--origin 10 --closed right --label right --count price"), ["1", "2", "0", "0", "1"]);
+    assert_eq!(column("--from 60 --to 300"), ["1", "0", "1", "0"], "the range asked for");
+    let days = "series resample trade --every 1d --zone America/New_York --sum size --format csv";
+    assert_eq!(place.csv(words(days))[1..], [["1969-12-31T05:00:00Z", "10"]]);
+    let table = place.ok(words("series resample trade --every 1s"));
+    assert!(table.contains("141 more rows"), "{table}");
+    for (options, said) in [
+        ("--every 1", "1mo"),
+        ("--every 0m", "at least one nanosecond"),
+        ("--every 1d --zone Mars/Base", "Mars/Base"),
+        ("--every 1m --sum symbol", "utf8"),
+        ("--every 1m --fill later", "linear"),
+    ] {
+        let run = place.run(words(&format!("series resample trade {options}")));
+        let refused = run.stderr;
+        assert_ne!(run.code, 0);
+        assert!(refused.contains(said), "{refused}");
+    }
+}

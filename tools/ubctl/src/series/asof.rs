@@ -1,0 +1,159 @@
+//! `ubctl series asof`: rows with the rows of another series that were valid then.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use underbelly::{Direction, Scan, Timestamp, View};
+
+use super::{TABLE_ROWS, add, filters, parse_filter};
+use crate::error::Failed;
+use crate::output::{Format, FormatArg, Listing};
+use crate::time::{parse_duration, parse_instant};
+
+/// Shows rows with the row of another series that was valid then
+///
+/// Each row of TYPE is shown once, with the columns of the last row of OTHER at or before it; empty where there is none.
+/// A table shows 50 rows unless --limit says otherwise.
+#[derive(Args, Debug)]
+pub(crate) struct AsOfArgs {
+    /// The series' type
+    #[arg(value_name = "TYPE")]
+    series: String,
+    /// The type of the other series
+    #[arg(value_name = "OTHER")]
+    other: String,
+    /// Only rows of OTHER with the same value in these columns; LEFT=RIGHT where the column has another name there
+    #[arg(long, value_delimiter = ',', value_name = "COL,...")]
+    by: Vec<String>,
+    /// Which row of OTHER
+    #[arg(long, value_enum, default_value_t)]
+    direction: Toward,
+    /// Only rows of OTHER that are at most so far away: a number and ns, us, ms, s, m, h, d or w
+    #[arg(long, value_name = "LENGTH", value_parser = parse_duration)]
+    tolerance: Option<Duration>,
+    /// No rows of OTHER at the same instant
+    #[arg(long)]
+    not_exact: bool,
+    /// Leaves out rows without a match
+    #[arg(long)]
+    inner: bool,
+    /// Only these columns of TYPE
+    #[arg(long, value_delimiter = ',', value_name = "COL,...")]
+    columns: Option<Vec<String>>,
+    /// Only these columns of OTHER
+    #[arg(long, value_delimiter = ',', value_name = "COL,...")]
+    other_columns: Option<Vec<String>>,
+    /// Shows the time of the row of OTHER in a column of this name
+    #[arg(long, value_name = "NAME")]
+    other_time: Option<String>,
+    /// Only rows of TYPE at this time or later
+    #[arg(long, value_parser = parse_instant, allow_hyphen_values = true, value_name = "TIME")]
+    from: Option<Timestamp>,
+    /// Only rows of TYPE before this time
+    #[arg(long, value_parser = parse_instant, allow_hyphen_values = true, value_name = "TIME")]
+    to: Option<Timestamp>,
+    /// Only rows of TYPE whose key has this value; an empty value asks for rows without one
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_filter)]
+    key: Vec<(String, String)>,
+    /// At most so many rows, the earliest
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    #[command(flatten)]
+    format: FormatArg,
+}
+
+/// Which row of the other series a row is shown with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Toward {
+    /// The last at or before it.
+    #[default]
+    Backward,
+    /// The first at or after it.
+    Forward,
+    /// The nearer of the two.
+    Nearest,
+}
+
+/// The columns and those that are joined by.
+fn with_keys<'c>(columns: &'c [String], keys: impl Iterator<Item = &'c str>) -> Vec<&'c str> {
+    let mut all: Vec<&str> = columns.iter().map(String::as_str).collect();
+    keys.for_each(|key| {
+        if !all.contains(&key) {
+            all.push(key);
+        }
+    });
+    all
+}
+
+impl AsOfArgs {
+    pub(super) fn run(&self, db: &View) -> Result<(), Failed> {
+        let snapshot = db.snapshot();
+        let (series, other) = (snapshot.series(&self.series)?, snapshot.series(&self.other)?);
+        let by = || self.by.iter().map(|name| name.split_once('=').unwrap_or((name, name)));
+        let mut left: Scan<'_> = series.scan();
+        let mut right: Scan<'_> = other.scan();
+        if let Some(from) = self.from {
+            left = left.from(from);
+        }
+        if let Some(to) = self.to {
+            left = left.to(to);
+        }
+        for (name, value) in filters(series.schema(), &self.key)? {
+            // Other keys of the other series cannot match.
+            let pair =
+                by().find(|(left, _)| *left == name).and_then(|(_, right)| other.schema().column(right).ok());
+            if let Some(column) =
+                pair.filter(|column| column.key && value.column_type() == Some(column.column_type))
+            {
+                right = right.key(&column.name, value.clone());
+            }
+            left = left.key(&name, value);
+        }
+        if let Some(columns) = &self.columns {
+            left = left.columns(with_keys(columns, by().map(|(left, _)| left)));
+        }
+        if let Some(columns) = &self.other_columns {
+            right = right.columns(with_keys(columns, by().map(|(_, right)| right)));
+        }
+        let format = self.format.format;
+        let limit = match (self.limit, format) {
+            (None, Format::Table) => TABLE_ROWS,
+            (limit, _) => limit.unwrap_or(u64::MAX),
+        };
+        let direction = match self.direction {
+            Toward::Backward => Direction::Backward,
+            Toward::Forward => Direction::Forward,
+            Toward::Nearest => Direction::Nearest,
+        };
+        let mut join = left.asof(right).direction(direction).exact(!self.not_exact);
+        for (left, right) in by() {
+            join = join.by_pair(left, right);
+        }
+        if let Some(tolerance) = self.tolerance {
+            join = join.tolerance(tolerance);
+        }
+        if self.inner {
+            join = join.inner();
+        }
+        if let Some(name) = &self.other_time {
+            join = join.right_timestamp(name);
+        }
+        let batches = join.batches()?;
+        let mut listing = Listing::begin(format, batches.names().iter().map(|name| &**name))?;
+        let mut left_to_show = limit;
+        for batch in batches {
+            let batch = batch?;
+            let rows = batch.rows() as u64;
+            if rows > left_to_show {
+                add(&mut listing, &batch.slice(0..left_to_show as usize))?;
+                return match self.limit {
+                    Some(_) => listing.end(None),
+                    None => listing.end(Some("… more rows, use --limit or --format csv")),
+                };
+            }
+            add(&mut listing, &batch)?;
+            left_to_show -= rows;
+        }
+        listing.end(None)
+    }
+}

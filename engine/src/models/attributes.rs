@@ -288,8 +288,11 @@ impl Live {
         let Some(backend) = &*backend else { return Ok(None) };
         let max = max.max(ROUND_FIRST);
         let mut round = ROUND_FIRST;
+        // Most models have one of a few types, so what else is asked tells more.
+        let mut conditions: Vec<&Condition> = conditions.iter().collect();
+        conditions.sort_by_key(|condition| condition.is_about_type());
         loop {
-            for condition in conditions {
+            for condition in &conditions {
                 let mut ids = BTreeSet::new();
                 let mut seen = 0;
                 let mut foreign = false;

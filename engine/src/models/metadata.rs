@@ -221,10 +221,9 @@ impl Metadata {
     pub fn id(&self) -> Result<ModelId, MetadataError> {
         self.model_type()?;
         let identity = self.entries.iter().filter(|(name, _)| !OUTSIDE.contains(&name.as_str()));
-        let bytes = encode(&map_to_cbor(identity, "", 1)?)?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(IDENTITY_PREFIX).update(&bytes);
-        Ok(ModelId(*hasher.finalize().as_bytes()))
+        let mut bytes = IDENTITY_PREFIX.to_vec();
+        cbor::write(&mut bytes, identity)?;
+        Ok(ModelId(*blake3::hash(&bytes).as_bytes()))
     }
 
     /// The whole dict in deterministic CBOR.
@@ -233,7 +232,9 @@ impl Metadata {
     /// [`MetadataError::NotFinite`] for NaN and infinities, [`MetadataError::Depth`] above 32 levels,
     /// [`MetadataError::Size`] above 64 KiB.
     pub fn to_cbor(&self) -> Result<Vec<u8>, MetadataError> {
-        encode(&map_to_cbor(self.entries.iter(), "", 1)?)
+        let mut bytes = Vec::new();
+        cbor::write(&mut bytes, self.entries.iter())?;
+        Ok(bytes)
     }
 
     /// Reads what [`Metadata::to_cbor`] wrote.
@@ -279,61 +280,6 @@ impl Metadata {
 
 pub(super) fn join(path: &str, step: &str) -> String {
     if path.is_empty() { step.to_string() } else { format!("{path}.{step}") }
-}
-
-fn encode(cbor: &Cbor) -> Result<Vec<u8>, MetadataError> {
-    let mut bytes = Vec::new();
-    ciborium::into_writer(cbor, &mut bytes)
-        .map_err(|error| MetadataError::Damaged { what: error.to_string() })?;
-    if bytes.len() > METADATA_BYTES_MAX {
-        return Err(MetadataError::Size { bytes: bytes.len() });
-    }
-    Ok(bytes)
-}
-
-fn map_to_cbor<'a>(
-    entries: impl Iterator<Item = (&'a String, &'a MetaValue)>,
-    path: &str,
-    depth: usize,
-) -> Result<Cbor, MetadataError> {
-    let mut pairs = Vec::new();
-    for (name, value) in entries {
-        pairs.push((Cbor::Text(name.clone()), to_cbor(value, &join(path, name), depth)?));
-    }
-    // Encoded text keys begin with their length, so bytewise order of encodings is length first, then bytes.
-    pairs.sort_by(|(a, _), (b, _)| {
-        let (a, b) = (a.as_text().unwrap_or_default(), b.as_text().unwrap_or_default());
-        (a.len(), a.as_bytes()).cmp(&(b.len(), b.as_bytes()))
-    });
-    Ok(Cbor::Map(pairs))
-}
-
-fn to_cbor(value: &MetaValue, path: &str, depth: usize) -> Result<Cbor, MetadataError> {
-    if depth > METADATA_DEPTH_MAX {
-        return Err(MetadataError::Depth { path: path.to_string() });
-    }
-    Ok(match value {
-        MetaValue::Null => Cbor::Null,
-        MetaValue::Bool(v) => Cbor::Bool(*v),
-        MetaValue::I64(v) => Cbor::Integer((*v).into()),
-        MetaValue::F64(v) if v.is_finite() => Cbor::Float(if *v == 0.0 { 0.0 } else { *v }),
-        MetaValue::F64(v) => return Err(MetadataError::NotFinite { path: path.to_string(), value: *v }),
-        MetaValue::Text(v) => Cbor::Text(v.clone()),
-        MetaValue::Bytes(v) => Cbor::Bytes(v.clone()),
-        MetaValue::Timestamp(at) => {
-            let (secs, ns) = (at.0.div_euclid(1_000_000_000), at.0.rem_euclid(1_000_000_000));
-            let time = vec![(1.into(), Cbor::Integer(secs.into())), ((-9).into(), Cbor::Integer(ns.into()))];
-            Cbor::Tag(TIME_TAG, Box::new(Cbor::Map(time)))
-        }
-        MetaValue::List(items) => Cbor::Array(
-            items
-                .iter()
-                .enumerate()
-                .map(|(i, item)| to_cbor(item, &join(path, &i.to_string()), depth + 1))
-                .collect::<Result<_, _>>()?,
-        ),
-        MetaValue::Map(entries) => map_to_cbor(entries.iter(), path, depth + 1)?,
-    })
 }
 
 fn from_cbor(cbor: &Cbor, depth: usize) -> Result<MetaValue, MetadataError> {

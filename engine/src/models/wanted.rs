@@ -185,6 +185,11 @@ pub(crate) struct Condition {
 }
 
 impl Condition {
+    /// Whether it is about what every model has.
+    pub(crate) fn is_about_type(&self) -> bool {
+        matches!(&*self.steps, [step] if step == "type")
+    }
+
     /// Whether a value at the path passes.
     pub(crate) fn holds(&self, metadata: &Metadata) -> bool {
         let Some((first, rest)) = self.steps.split_first() else { return false };

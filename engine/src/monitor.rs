@@ -156,7 +156,6 @@ impl From<Histogram> for Sample {
     }
 }
 
-#[derive(Default)]
 struct Rows {
     times: Vec<Timestamp>,
     names: Vec<u32>,
@@ -164,6 +163,18 @@ struct Rows {
     values: Vec<f64>,
     /// Arrays and histograms, with their rows and kinds.
     data: Vec<(usize, &'static str, Vec<u8>)>,
+}
+
+impl Rows {
+    fn with_room() -> Rows {
+        Rows {
+            times: Vec::with_capacity(ROWS_MAX),
+            names: Vec::with_capacity(ROWS_MAX),
+            steps: Vec::with_capacity(ROWS_MAX),
+            values: Vec::with_capacity(ROWS_MAX),
+            data: Vec::new(),
+        }
+    }
 }
 
 /// Takes values of one thread and makes rows of a series of them: at the time of the clock, with the key `name` and the fields
@@ -176,12 +187,24 @@ pub struct Monitor {
     ids: HashMap<Arc<str>, u32>,
     /// Each with what shows its newest value, unless a variable of that name is of another type, and that.
     names: Vec<(Arc<str>, Option<UnloggedVar<f64>>, f64)>,
+    /// The name that was recorded last.
+    newest: u32,
     rows: Rows,
     began: Instant,
 }
 
 impl Monitor {
     fn id(&mut self, name: &str) -> Option<u32> {
+        // Mostly one name or a few in turn.
+        if self.names.get(self.newest as usize).is_some_and(|(newest, ..)| **newest == *name) {
+            return Some(self.newest);
+        }
+        let id = self.id_of(name)?;
+        self.newest = id;
+        Some(id)
+    }
+
+    fn id_of(&mut self, name: &str) -> Option<u32> {
         if let Some(id) = self.ids.get(name) {
             return Some(*id);
         }
@@ -226,50 +249,30 @@ impl Monitor {
         }
     }
 
-    fn take(&mut self) -> Result<Batch, CommitError> {
-        let rows = std::mem::take(&mut self.rows);
+    /// What was recorded, with the names. The newest values are shown.
+    fn take(&mut self) -> (Vec<Arc<str>>, Rows) {
         self.began = Instant::now();
         for (_, shown, newest) in &self.names {
             let _ = shown.as_ref().map(|shown| shown.set(*newest));
         }
-        let name = |id: &u32| self.names.get(*id as usize).map_or("", |(name, ..)| name);
-        let mut columns = Columns::new()
-            .with("name", rows.names.iter().map(name).collect::<Column>())?
-            .with("step", Column::from(rows.steps))?
-            .with("value", Column::from(rows.values))?;
-        if !rows.data.is_empty() {
-            let (mut kinds, mut data) = (Column::new(ColumnType::Utf8), Column::new(ColumnType::Bytes));
-            let mut given = rows.data.into_iter().peekable();
-            for row in 0..rows.names.len() {
-                match given.next_if(|(at, ..)| *at == row) {
-                    Some((_, kind, bytes)) => {
-                        kinds.push(&kind.into())?;
-                        data.push(&Value::Bytes(bytes.into()))?;
-                    }
-                    None => {
-                        kinds.push_null();
-                        data.push_null();
-                    }
-                }
-            }
-            columns = columns.with("kind", kinds)?.with("data", data)?;
-        }
-        let mut batch = Batch::new();
-        batch.append_columns(self.series.clone(), rows.times, columns, &["name"])?;
-        batch.durability(Durability::Buffered);
-        Ok(batch)
+        let names = self.names.iter().map(|(name, ..)| name.clone()).collect();
+        (names, std::mem::replace(&mut self.rows, Rows::with_room()))
     }
 
+    /// Lets a thread of the pool make rows of the series, so that the caller waits for nothing.
     #[cold]
     fn hand_over(&mut self) {
-        let core = self.core.clone();
-        match self.take() {
-            Ok(batch) if core.options.workers == 0 => note(&core, core.commit(batch).map(drop)),
-            Ok(batch) => {
-                let there = core.clone();
-                core.pool.spawn(move || note(&there, there.commit(batch).map(drop)));
+        let ((names, rows), series) = (self.take(), self.series.clone());
+        let commit = move |core: &Core| {
+            let done = batch_of(series, &names, rows).and_then(|batch| core.commit(batch).map(drop));
+            note(core, done);
+        };
+        match self.core.options.workers {
+            0 => commit(&self.core),
+            _ => {
+                let core = self.core.clone();
+                self.core.pool.spawn(move || commit(&core));
             }
-            Err(error) => note(&core, Err(error)),
         }
     }
 
@@ -281,9 +284,39 @@ impl Monitor {
         if self.rows.times.is_empty() {
             return Ok(());
         }
-        let batch = self.take()?;
-        self.core.commit(batch).map(drop)
+        let (names, rows) = self.take();
+        self.core.commit(batch_of(self.series.clone(), &names, rows)?).map(drop)
     }
+}
+
+/// The rows that a monitor recorded.
+fn batch_of(series: Arc<str>, names: &[Arc<str>], rows: Rows) -> Result<Batch, CommitError> {
+    let name = |id: &u32| names.get(*id as usize).map_or("", |name| name);
+    let mut columns = Columns::new()
+        .with("name", rows.names.iter().map(name).collect::<Column>())?
+        .with("step", Column::from(rows.steps))?
+        .with("value", Column::from(rows.values))?;
+    if !rows.data.is_empty() {
+        let (mut kinds, mut data) = (Column::new(ColumnType::Utf8), Column::new(ColumnType::Bytes));
+        let mut given = rows.data.into_iter().peekable();
+        for row in 0..rows.names.len() {
+            match given.next_if(|(at, ..)| *at == row) {
+                Some((_, kind, bytes)) => {
+                    kinds.push(&kind.into())?;
+                    data.push(&Value::Bytes(bytes.into()))?;
+                }
+                None => {
+                    kinds.push_null();
+                    data.push_null();
+                }
+            }
+        }
+        columns = columns.with("kind", kinds)?.with("data", data)?;
+    }
+    let mut batch = Batch::new();
+    batch.append_columns(series, rows.times, columns, &["name"])?;
+    batch.durability(Durability::Buffered);
+    Ok(batch)
 }
 
 fn note(core: &Core, done: Result<(), CommitError>) {
@@ -330,7 +363,8 @@ impl Database {
             series: series.into(),
             ids: HashMap::new(),
             names: Vec::new(),
-            rows: Rows::default(),
+            newest: 0,
+            rows: Rows::with_room(),
             began: Instant::now(),
         })
     }

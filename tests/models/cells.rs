@@ -256,5 +256,5 @@ fn what_a_model_would_wake_is_foretold() {
     batch.delete_model(&scaler("IBM", 100)).unwrap();
     let void = db.explain_commit(&batch).unwrap().cells.iter().any(|cell| cell.to == State::Void);
     assert!(void);
-    assert_eq!((foretold(2.0).cells.len(), !foretold(3.0).cells.is_empty()), (0, true));
+    assert!(foretold(2.0).cells.is_empty() && !foretold(3.0).cells.is_empty());
 }

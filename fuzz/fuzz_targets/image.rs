@@ -37,10 +37,12 @@ fuzz_target!(|bytes: &[u8]| {
     for run in 0..4 {
         let Some(bundle) = graph.next_ready() else { break };
         let run = RunId((1 << 62) + run);
-        if !apply(&mut graph, Event::Start { bundle, run }) {
+        if !apply(&mut graph, Event::Start { bundle, run, batch: run }) {
             break;
         }
     }
+    apply(&mut graph, Event::Tick);
+    let _ = (graph.next_batch(Timestamp(0)), graph.next_due());
     for cell in graph.cells() {
         let _ = graph.cell_info(cell);
     }

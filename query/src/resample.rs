@@ -146,9 +146,9 @@ impl<'a> Resample<'a> {
     /// [`QueryError::TooManyWindows`] where windows are too short, [`QueryError::BadRange`] where a span ends before it
     /// starts, [`QueryError::Columns`] where two columns would bear one name or a constant does not fit a column, and
     /// what reading the input reports.
-    pub fn collect(self) -> Result<Columns, QueryError> {
+    pub fn collect(mut self) -> Result<Columns, QueryError> {
         self.every.check()?;
-        let mut stream = self.rows.clone().open()?;
+        let mut stream = std::mem::replace(&mut self.rows, Columns::new().into()).open()?;
         let mut grouped = Grouped::new(&stream, &self.by, &self.aggregates)?;
         let mut slots = Slots::default();
         while let Some(rows) = stream.next()? {

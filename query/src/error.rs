@@ -80,6 +80,15 @@ pub enum QueryError {
     /// Windows of no length.
     #[error("a window lasts at least one nanosecond, or one day, week, month or year; give a longer one")]
     EmptyWindow,
+    /// A setting that says nothing of windows of this length.
+    #[error("{problem}")]
+    WindowSetting {
+        /// Which, and what to give.
+        problem: &'static str,
+    },
+    /// Windows beyond what calendars tell.
+    #[error("a window of days, weeks, months or years lasts at most 5,000 years; give a shorter one")]
+    LongWindow,
     /// An aggregate of numbers over a column that holds none.
     #[error("{aggregate} needs numbers, but column {column:?} holds {found}")]
     NotNumber {

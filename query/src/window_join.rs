@@ -96,7 +96,9 @@ impl<'a> WindowJoin<'a> {
     /// instant.
     pub fn rolling(rows: impl Into<TimedRows<'a>>, length: Duration) -> WindowJoin<'a> {
         let rows = rows.into();
-        WindowJoin::new(rows.clone(), rows, length, Duration::ZERO).closed(Closed::Right)
+        // A window of no length has the rows of its instant.
+        let closed = if length.is_zero() { Closed::Both } else { Closed::Right };
+        WindowJoin::new(rows.clone(), rows, length, Duration::ZERO).closed(closed)
     }
 
     /// Only right rows that have the left row's value in this column, which both inputs have; several must all agree.

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp as Instant, ToSpan};
+use jiff::{Span, Timestamp as Instant};
 use underbelly_storage::Timestamp;
 
 use crate::QueryError;
+
+/// The longest window in years.
+const YEARS_MAX: u32 = 5_000;
 
 /// How long each window of a [`Resample`](crate::Resample) lasts and where the first begins.
 ///
@@ -114,6 +117,18 @@ impl Every {
             Length::Fixed(0) | Length::Days(0) | Length::Weeks(0) | Length::Months(0) => {
                 Err(QueryError::EmptyWindow)
             }
+            Length::Fixed(_) if self.zone != TimeZone::UTC => Err(QueryError::WindowSetting {
+                problem: "windows of a fixed length have no time zone; give days, weeks, months or years, or an origin",
+            }),
+            Length::Days(_) | Length::Weeks(_) | Length::Months(_) if self.origin != 0 => {
+                Err(QueryError::WindowSetting {
+                    problem: "days, weeks, months and years begin where calendars say; give a fixed length for an origin, such as 24h",
+                })
+            }
+            // Calendars end with the year 9999.
+            Length::Days(n) if n > YEARS_MAX * 366 => Err(QueryError::LongWindow),
+            Length::Weeks(n) if n > YEARS_MAX * 53 => Err(QueryError::LongWindow),
+            Length::Months(n) if n > YEARS_MAX * 12 => Err(QueryError::LongWindow),
             _ => Ok(()),
         }
     }
@@ -144,6 +159,10 @@ impl Every {
 
     /// The window after one that has any length: a day that clocks skipped has none.
     pub(crate) fn after(&self, window: Window) -> Window {
+        if window.end > i128::from(i64::MAX) {
+            // Nothing lies in it.
+            return Window { index: window.index + 1, start: window.end, end: i128::MAX };
+        }
         self.window(window.end)
     }
 
@@ -169,8 +188,8 @@ impl Every {
 
     /// The first instant of a local day, counted from 1970-01-01.
     fn midnight(&self, day: i128) -> i128 {
-        let date =
-            i32::try_from(day).ok().and_then(|day| Date::constant(1970, 1, 1).checked_add(day.days()).ok());
+        let days = i64::try_from(day).ok().and_then(|day| Span::new().try_days(day).ok());
+        let date = days.and_then(|days| Date::constant(1970, 1, 1).checked_add(days).ok());
         date.map_or(beyond(day >= 0), |date| self.first_instant(date))
     }
 
@@ -281,7 +300,24 @@ mod tests {
         }
         let all = Every::of(Duration::MAX).window(-1);
         assert!(all.start < i128::from(i64::MIN) && all.end == 0);
-        assert!(Every::years(u32::MAX).window(0).end > i128::from(i64::MAX));
+        // Behind the last there is nothing, and nothing to look for.
+        for every in
+            [Every::years(5_000), Every::days(1_830_000), Every::weeks(265_000), Every::months(60_000)]
+        {
+            every.check().unwrap();
+            let mut window = every.window(i128::from(i64::MIN));
+            for _ in 0..4 {
+                let next = every.after(window);
+                assert!(next.index == window.index + 1 && next.start == window.end);
+                window = next;
+            }
+            assert!(window.start > i128::from(i64::MAX));
+        }
+        let long =
+            [Every::years(9_000), Every::years(u32::MAX), Every::days(u32::MAX), Every::weeks(1 << 30)];
+        for every in long {
+            assert!(matches!(every.check(), Err(QueryError::LongWindow)), "{every:?}");
+        }
     }
 
     #[test]
@@ -290,6 +326,10 @@ mod tests {
         let window = |at| (every.window(at).start, every.window(at).end);
         assert_eq!([window(2), window(3), window(12), window(-8)], [(-7, 3), (3, 13), (3, 13), (-17, -7)]);
         assert_eq!(Every::days(0).check().unwrap_err().to_string(), QueryError::EmptyWindow.to_string());
+        let refused = |every: Every| matches!(every.check(), Err(QueryError::WindowSetting { .. }));
+        assert!(refused(Every::hours(24).zone("America/New_York").unwrap()));
+        assert!(refused(Every::days(1).origin(Timestamp(5))));
+        assert!(!refused(Every::hours(24).zone("UTC").unwrap().origin(Timestamp(5))));
         assert!(matches!(Every::days(1).zone("Mars/Base"), Err(QueryError::UnknownZone { .. })));
     }
 }

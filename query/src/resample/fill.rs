@@ -73,13 +73,32 @@ fn linear(column: Column, stride: usize, times: &[i64]) -> Column {
     let (mut values, validity) = column.into_parts();
     let mut validity = validity.unwrap_or_else(|| vec![true; rows]);
     match &mut values {
-        Values::F64(v) => interpolate(v, &mut validity, stride, times, |x| x, |x| x),
-        Values::F32(v) => interpolate(v, &mut validity, stride, times, f64::from, |x| x as f32),
-        Values::I64(v) => interpolate(v, &mut validity, stride, times, |x| x as f64, |x| x.round() as i64),
-        Values::I32(v) => interpolate(v, &mut validity, stride, times, f64::from, |x| x.round() as i32),
+        Values::F64(v) => interpolate(v, &mut validity, stride, times, between_floats),
+        Values::F32(v) => interpolate(v, &mut validity, stride, times, |low, high, at, whole| {
+            between_floats(low.into(), high.into(), at, whole) as f32
+        }),
+        Values::I64(v) => interpolate(v, &mut validity, stride, times, between_integers),
+        Values::I32(v) => interpolate(v, &mut validity, stride, times, |low, high, at, whole| {
+            between_integers(low.into(), high.into(), at, whole) as i32
+        }),
         _ => {}
     }
     Column::from_parts(values, Some(validity)).unwrap_or(Column::new(column_type))
+}
+
+/// The value so far on the way from one to another, also where they are further apart than a float can be.
+fn between_floats(low: f64, high: f64, at: u64, whole: u64) -> f64 {
+    let part = at as f64 / whole as f64;
+    if low == high { low } else { low * (1.0 - part) + high * part }
+}
+
+/// The nearest integer so far on the way, the later of two that are as near.
+fn between_integers(low: i64, high: i64, at: u64, whole: u64) -> i64 {
+    let (at, whole) = (u128::from(at), u128::from(whole));
+    let step = (u128::from(high.abs_diff(low)) * at + whole / 2) / whole;
+    // At most the distance, which leads from one to the other.
+    let step = step as u64;
+    if high < low { low.wrapping_sub_unsigned(step) } else { low.wrapping_add_unsigned(step) }
 }
 
 fn interpolate<T: Copy>(
@@ -87,8 +106,7 @@ fn interpolate<T: Copy>(
     validity: &mut [bool],
     stride: usize,
     times: &[i64],
-    number: impl Fn(T) -> f64,
-    value: impl Fn(f64) -> T,
+    between: impl Fn(T, T, u64, u64) -> T,
 ) {
     for first in 0..stride.min(values.len()) {
         let mut before: Option<usize> = None;
@@ -97,15 +115,31 @@ fn interpolate<T: Copy>(
                 continue;
             }
             if let Some(before) = before {
-                let (low, high) = (number(values[before]), number(values[row]));
-                let whole = times[row].abs_diff(times[before]) as f64;
+                let whole = times[row].abs_diff(times[before]);
                 for gap in (before + stride..row).step_by(stride) {
-                    let part = times[gap].abs_diff(times[before]) as f64 / whole;
-                    values[gap] = value(low + (high - low) * part);
+                    let at = times[gap].abs_diff(times[before]);
+                    values[gap] = between(values[before], values[row], at, whole);
                     validity[gap] = true;
                 }
             }
             before = Some(row);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_between_two_values_lies_between_them() {
+        let large = (1 << 53) + 1;
+        assert_eq!(between_integers(large, large, 1, 3), large, "an i64 is no f64");
+        assert_eq!(between_integers(i64::MIN, i64::MAX, 1, 2), 0);
+        assert_eq!(between_integers(i64::MAX, i64::MIN, u64::MAX - 1, u64::MAX), i64::MIN + 1);
+        assert_eq!([1, 2, 3].map(|at| between_integers(10, 0, at, 4)), [7, 5, 2]);
+        assert_eq!(between_floats(-1e308, 1e308, 1, 2), 0.0);
+        assert_eq!(between_floats(f64::INFINITY, f64::INFINITY, 1, 2), f64::INFINITY);
+        assert_eq!(between_floats(1.0, 2.0, 1, 4), 1.25);
     }
 }

@@ -150,14 +150,15 @@ fn fill(column: &mut [Value], times: &[i128], fill: &Fill) {
         match (fill, before, after) {
             (Fill::Previous, Some((_, before)), _) => *value = before.clone(),
             (Fill::Linear, Some((a, low)), Some((b, high))) => {
-                if let (Some(x), Some(y)) = (low.as_f64(), high.as_f64()) {
-                    let part = (times[row] - times[*a]) as f64 / (times[*b] - times[*a]) as f64;
-                    let between = x + (y - x) * part;
-                    *value = if matches!(low, Value::I64(_)) {
-                        Value::I64(between.round() as i64)
-                    } else {
-                        between.into()
-                    };
+                let (at, whole) = (times[row] - times[*a], times[*b] - times[*a]);
+                if let (Value::I64(x), Value::I64(y)) = (low, high) {
+                    // Halves go to the later value.
+                    let doubled = i128::from(y - x).abs() * at * 2 + whole;
+                    let step = doubled.div_euclid(2 * whole) as i64;
+                    *value = Value::I64(x + (y - x).signum() * step);
+                } else if let (Some(x), Some(y)) = (low.as_f64(), high.as_f64()) {
+                    let part = at as f64 / whole as f64;
+                    *value = if x == y { x } else { x * (1.0 - part) + y * part }.into();
                 }
             }
             _ => {}

@@ -26,6 +26,7 @@ use crate::error::CommitError;
 use crate::graph::{Effects, Event, Outcome, ProducerId, RunId, Started};
 use crate::limits::{CHECKPOINT_LOG_BYTES, CHECKPOINT_RETRY, CLOCK_MAX, CONFLICT_RETRIES, START_BYTES_MAX};
 use crate::models::LiveModels;
+use crate::monitor::Handed;
 use crate::open::RecoveryReport;
 use crate::operations::Operations;
 use crate::options::Options;
@@ -131,7 +132,9 @@ pub(crate) struct Core {
     pub damaged: Mutex<Vec<String>>,
     /// Objects in memory that are saved now and then.
     pub live: LiveModels,
-    /// Encodes and merges run here, never on a caller's thread pool.
+    /// What monitors have handed over and is not committed yet.
+    pub handed: Handed,
+    /// Encodes and merges run here, never on a caller's thread pool; so do the commits of monitors.
     pub pool: Pool,
 }
 

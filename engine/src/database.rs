@@ -382,7 +382,7 @@ impl Database {
         transact(self.core(), body).map(|(answer, _)| answer)
     }
 
-    /// Runs ready producers on this thread until none is ready, makes a checkpoint if one is due, writes
+    /// Runs ready producers on this thread until none may start (what waits for a time that has not come is left), makes a checkpoint if one is due, writes
     /// what was committed as `Buffered`, and answers how many runs ended. What a database with no
     /// [`workers`](Options::workers) does, it does here; where there are workers, this thread helps them, and the rest
     /// is theirs.
@@ -527,11 +527,8 @@ impl Database {
     /// [`CommitError::Closed`] where another clone closed it before.
     pub fn close(self) -> Result<CheckpointReport, CommitError> {
         self.handle.stop();
+        self.handle.drop_closures();
         self.core().closed.store(true, Ordering::Release);
-        // A closure may hold a clone of this handle; it is dropped outside the lock.
-        let closures =
-            std::mem::take(&mut *self.core().closures.write().unwrap_or_else(PoisonError::into_inner));
-        drop(closures);
         let report = self.core().checkpoint_if_changed();
         let released = self.core().release();
         report.and_then(|report| released.map(|()| report))
@@ -550,6 +547,9 @@ impl Handle {
     /// Sends the threads home and waits for them; whoever comes second waits too. A worker, which may be here by a
     /// closure that closes or drops the database, waits for nobody.
     fn stop(&self) {
+        if !is_worker(&self.core) {
+            self.core.handed.wait();
+        }
         self.core.live.end(&self.core);
         self.core.signals.hang_up();
         self.core.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -564,10 +564,21 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// Drops what producers own, which may commit a last time: models that are saved, rows of monitors. A closure may hold a
+    /// handle of the database too; it is dropped outside the lock.
+    fn drop_closures(&self) {
+        let closures =
+            std::mem::take(&mut *self.core.closures.write().unwrap_or_else(PoisonError::into_inner));
+        drop(closures);
+    }
+}
+
 impl Drop for Handle {
     /// Without [`Database::close`] there is no checkpoint: the log is made durable, and opening replays it.
     fn drop(&mut self) {
         self.stop();
+        self.drop_closures();
         self.core.closed.store(true, Ordering::Release);
         let _ = self.core.release();
     }

@@ -4,7 +4,7 @@
 //! a process that dies loses those that were not handed over yet, of a fifth of a second at most where it goes on recording.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp, Value};
@@ -271,7 +271,12 @@ impl Monitor {
             0 => commit(&self.core),
             _ => {
                 let core = self.core.clone();
-                self.core.pool.spawn(move || commit(&core));
+                self.core.handed.begin();
+                self.core.pool.spawn(move || {
+                    // Also where it panics.
+                    let _ended = Ended(&core.handed);
+                    commit(&core);
+                });
             }
         }
     }
@@ -286,6 +291,34 @@ impl Monitor {
         }
         let (names, rows) = self.take();
         self.core.commit(batch_of(self.series.clone(), &names, rows)?).map(drop)
+    }
+}
+
+/// Rows that are on their way from monitors to the log, by which the close waits for them.
+#[derive(Default)]
+pub(crate) struct Handed {
+    under_way: Mutex<usize>,
+    ended: Condvar,
+}
+
+impl Handed {
+    fn begin(&self) {
+        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+
+    /// Returns when all that was handed over is committed, or refused and told.
+    pub(crate) fn wait(&self) {
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.ended.wait_while(under_way, |under_way| *under_way > 0));
+    }
+}
+
+struct Ended<'h>(&'h Handed);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        *self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.ended.notify_all();
     }
 }
 

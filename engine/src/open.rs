@@ -351,6 +351,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         damaged: Mutex::new(manifest.damaged),
         requested: Default::default(),
         live: Default::default(),
+        handed: Default::default(),
         pool,
     });
     logged.into_iter().for_each(|(file, seq)| core.pending.log(seq, &[file]));

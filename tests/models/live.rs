@@ -1,15 +1,15 @@
 //! Objects in memory are saved now and then, and go on from the newest version.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use underbelly::{
-    CommitError, Database, LiveModel, LockedModel, ManualClock, Metadata, Model, Options, Parts,
-    SimulatedDisk, Timestamp,
+    Batch, CommitError, Database, LiveModel, LockedModel, ManualClock, Metadata, Model, Options, Outputs,
+    Parts, ProducerDefinition, SimulatedDisk, Timestamp,
 };
-use underbelly_tests::{in_memory, options};
+use underbelly_tests::{counter_slot, day, in_memory, one, options};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -339,4 +339,51 @@ fn one_object_is_saved_under_an_identity() {
     assert!(matches!(other.change(|_| ()), Err(CommitError::LiveModel { .. })));
     drop(begin().unwrap());
     begin().unwrap();
+}
+
+/// Behind the last save nothing changes that would be lost.
+#[test]
+fn what_the_close_of_the_database_saved_takes_no_change_any_more() {
+    let (disk, db) = in_memory().unwrap();
+    let live = db.live_model(metadata()).start_locked(restore, serialise).unwrap();
+    live.change(|(_, count)| *count += 1).unwrap();
+    db.close().unwrap();
+    assert!(matches!(live.change(|(_, count)| *count += 1), Err(CommitError::LiveModel { .. })));
+    assert_eq!(live.with(|(_, count)| *count), 1);
+    drop(live);
+    let db = Database::open_on(Arc::new(disk), options()).unwrap();
+    let live = db.live_model(metadata()).start_locked(restore, serialise).unwrap();
+    assert_eq!(live.with(|(_, count)| *count), 1);
+    assert_eq!(live.restored().unwrap().lost_at_most, Duration::ZERO);
+}
+
+/// A producer's closure is dropped while the database still takes what its objects save last.
+#[test]
+fn what_a_closure_owns_is_saved_at_the_close_and_at_the_drop() {
+    for closes in [true, false] {
+        let (disk, db) = in_memory().unwrap();
+        for slot in ["A", "B"] {
+            db.define_slot(counter_slot(slot)).unwrap();
+        }
+        let live = Mutex::new(db.live_model(metadata()).start(restore, serialise).unwrap());
+        let definition = ProducerDefinition::new("learner").requires("A").provides("B");
+        db.register(definition, move |run| {
+            add(&mut live.lock().unwrap(), 2.5);
+            Ok(Outputs::new().put("B", run.input("A")?))
+        })
+        .unwrap();
+        let mut batch = Batch::new();
+        batch.put_slot("A", day(), ["x"], one("n", 1).unwrap());
+        db.commit(batch).unwrap();
+        assert!(db.wait_idle(Duration::from_secs(60)));
+        if closes {
+            db.close().unwrap();
+        } else {
+            drop(db);
+        }
+        let db = Database::open_on(Arc::new(disk), options()).unwrap();
+        let live = db.live_model(metadata()).start(restore, serialise).unwrap();
+        assert_eq!(*live.get(), (2.5, 1), "closed: {closes}");
+        assert!(live.restored().unwrap().was_closed);
+    }
 }

@@ -70,3 +70,19 @@ fn histograms_merge_and_tell_quantiles_within_an_eighth_of_a_doubling() {
     assert!((0..bytes.len()).all(|cut| Histogram::of_bytes(&bytes[..cut]).is_none()));
     assert!(Histogram::new().mean().is_nan() && Histogram::new().quantile(0.5).is_nan());
 }
+
+/// What a monitor handed over is on its way when the database is closed, and the close waits for it.
+#[test]
+fn the_close_waits_for_what_monitors_handed_over() {
+    let (disk, db) = in_memory().unwrap();
+    let mut monitor = db.monitor("m").unwrap();
+    for step in 0..20_000 {
+        monitor.record("x", step, 0.5);
+    }
+    // The last ones are still the monitor's, which is dropped too late.
+    db.close().unwrap();
+    drop(monitor);
+    let db = Database::open_on(std::sync::Arc::new(disk), options()).unwrap();
+    let kept = db.snapshot().series("m").unwrap().count().unwrap();
+    assert!(kept > 20_000 - 4_096, "{kept}");
+}

@@ -302,11 +302,12 @@ impl Graph {
         let Some(setbacks) = &self.bundles[id.at()].setbacks else { return String::new() };
         let until = setbacks.until.map_or_else(String::new, |until| format!(" until {until}"));
         let attempts = match setbacks.attempts {
-            1 => "1 failure".to_string(),
-            times => format!("{times} failures"),
+            0 => String::new(),
+            1 => ", 1 failure".to_string(),
+            times => format!(", {times} failures in a row"),
         };
         let message = setbacks.message.as_deref().unwrap_or_default();
-        format!("waits{until}, {attempts} in a row: {message}")
+        format!("waits{until}{attempts}: {message}")
     }
 
     fn parked_reason(&self, id: BundleId) -> String {

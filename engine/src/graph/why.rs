@@ -221,8 +221,8 @@ impl Graph {
             let text = format!("run {} is in flight", claim.run);
             children.push(Why { run: Some(claim.run), ..Why::of(WhyKind::Running, text) });
         }
-        if status == PStatus::RetryWait {
-            let text = format!("producer {producer} is tried again later");
+        if let Some(until) = bundle.until().filter(|_| status == PStatus::RetryWait) {
+            let text = format!("producer {producer} is tried again at {until}");
             children.push(Why::of(WhyKind::Event, text));
         }
         for date in self.missing_ends(bundle) {

@@ -93,8 +93,22 @@ impl<'db> LiveBuilder<'db> {
         restore: impl FnOnce(Option<&Model>) -> Result<T, CommitError>,
     ) -> Result<(T, Arc<Shared>, Option<Restored>), CommitError> {
         let id = self.metadata.id()?;
-        let snapshot = self.db.snapshot();
         let core = self.db.core();
+        let shared = Arc::new(Shared {
+            id,
+            metadata: self.metadata.clone(),
+            every: self.every,
+            keep_last: self.keep_last,
+            changes: AtomicU64::new(0),
+            is_busy: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            saved: Mutex::default(),
+            trouble: Mutex::default(),
+        });
+        // First: another object of the identity may save a last time until then.
+        core.live.begin(&shared)?;
+        let snapshot = self.db.snapshot();
         let found = snapshot.model(&id)?;
         let about = found.as_ref().map(Model::info);
         let life = about.and_then(|about| Life::of(&core.state().models, &id, about.version, snapshot.seq()));
@@ -114,25 +128,15 @@ impl<'db> LiveBuilder<'db> {
             }
         });
         let changes = restored.as_ref().map_or(0, |restored| restored.changes);
-        let shared = Arc::new(Shared {
-            id,
-            metadata: self.metadata.clone(),
-            every: self.every,
-            keep_last: self.keep_last,
-            changes: AtomicU64::new(changes),
-            is_busy: AtomicBool::new(false),
-            is_over: AtomicBool::new(false),
-            saved: Mutex::new(Saved {
-                content: about.map(|about| about.content),
-                restored: about.map(|about| about.content),
-                time: about.map(|about| about.time),
-                changes,
-                is_retained: false,
-                is_failing: false,
-            }),
-            trouble: Mutex::default(),
-        });
-        core.live.begin(&shared)?;
+        shared.changes.store(changes, Ordering::Relaxed);
+        *hold(&shared.saved) = Saved {
+            content: about.map(|about| about.content),
+            restored: about.map(|about| about.content),
+            time: about.map(|about| about.time),
+            changes,
+            is_retained: false,
+            is_failing: false,
+        };
         let object = restore(found.as_ref())?;
         // From now on something may be lost, and at most what this life takes for an interval.
         let goes_on = Life { changes, every: self.every, is_closed: false, is_failing: false };
@@ -332,7 +336,9 @@ impl<T> UnderLock<T> {
     /// The object, unless it is torn or was closed.
     fn sound(&self) -> Result<MutexGuard<'_, Kept<T>>, CommitError> {
         let kept = hold(&self.kept);
-        match (kept.is_torn, self.shared.is_over.load(Ordering::Acquire)) {
+        let is_closed =
+            self.shared.is_closed.load(Ordering::Acquire) || self.shared.is_over.load(Ordering::Acquire);
+        match (kept.is_torn, is_closed) {
             (true, _) => Err(self.shared.refused(TORN)),
             (_, true) => Err(self.shared.refused(OVER)),
             _ => Ok(kept),
@@ -343,6 +349,10 @@ impl<T> UnderLock<T> {
         let kept = self.sound()?;
         let changes = self.shared.changes.load(Ordering::Acquire);
         let parts = serialised(&self.shared, &kept.object, &self.serialise);
+        if is_closing && parts.is_ok() {
+            // Nothing changes behind what is saved last.
+            self.shared.is_closed.store(true, Ordering::Release);
+        }
         drop(kept);
         Ok(Job { live: self.shared.clone(), blob: parts?.to_blob().into(), changes, is_closing, _busy: None })
     }
@@ -420,14 +430,15 @@ impl<T: Send + 'static> LockedModel<T> {
         save(&self.core, &[job])
     }
 
-    /// Saves the object for the last time; other clones change and save it no more.
+    /// Saves the object for the last time; other clones change and save it no more, unless this fails.
     ///
     /// # Errors
     /// As [`LockedModel::save`].
     pub fn close(self) -> Result<(), CommitError> {
         let job = self.inner.job(true)?;
         let done = save(&self.core, &[job]);
-        self.inner.shared.is_over.store(true, Ordering::Release);
+        let over = if done.is_ok() { &self.inner.shared.is_over } else { &self.inner.shared.is_closed };
+        over.store(done.is_ok(), Ordering::Release);
         done
     }
 }

@@ -434,6 +434,8 @@ impl<T: VariableKind> SharedVar<T> {
 
     /// The value with the transaction that set it; `None` also where nobody changed it since the writer began.
     pub fn read(&mut self) -> Option<Reading<T>> {
+        // What was shown last is shown also where the next writer has not set it.
+        self.remember();
         self.place = self.board.spot(&self.key);
         let (page, spot) = self.place.as_ref()?;
         shared(&cell_at(page, spot)?, spot)

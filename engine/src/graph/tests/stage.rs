@@ -445,7 +445,7 @@ fn twin_every() -> u64 {
 /// The leaves of a tree of reasons are root events.
 fn check_leaves(why: &Why) {
     const ROOTS: [&str; 18] = [
-        "is tried again later",
+        "is tried again at",
         "was retracted at seq",
         "was deregistered",
         "was told to run again",

@@ -86,6 +86,7 @@ impl Life {
 }
 
 /// How far an object is saved.
+#[derive(Default)]
 pub(super) struct Saved {
     /// The hash of the bytes.
     pub content: Option<ObjectId>,
@@ -107,6 +108,8 @@ pub(crate) struct Shared {
     pub changes: AtomicU64,
     /// A save is under way.
     pub is_busy: AtomicBool,
+    /// It is saved for the last time: nobody changes it any more.
+    pub is_closed: AtomicBool,
     /// It was closed or dropped: another object may be saved under its identity.
     pub is_over: AtomicBool,
     pub saved: Mutex<Saved>,

@@ -90,13 +90,21 @@ impl Attempt<'_> {
     }
 
     /// Writes the objects of chunk files that are less than half alive into new ones, and joins small files where there are
-    /// many. Answers what moved, and what the manifest says of all chunk files. One that is damaged stays as it is.
+    /// many. Answers what moved, and what the manifest says of all chunk files. One that is damaged or cannot be read stays as it is.
     fn move_chunks(&mut self) -> Result<(Vec<Moved>, Vec<v1::Chunk>), CommitError> {
         let core = self.core;
         let all = core.objects.chunks();
         let (mut sparse, mut small) = (Vec::new(), Vec::new());
         for (at, (chunk, objects)) in all.iter().enumerate() {
-            let Some(stored) = chunk.stored(self.disk, core.database)? else { continue };
+            let stored = match chunk.stored(self.disk, core.database) {
+                Ok(Some(stored)) => stored,
+                Ok(None) => continue,
+                // Moving saves space; a checkpoint does not fail for it.
+                Err(error) => {
+                    core.note_trouble(format!("a chunk file stays as it is: {error}"));
+                    continue;
+                }
+            };
             let alive = stored.of(objects);
             if alive * 2 < stored.all {
                 sparse.push(at);
@@ -135,7 +143,13 @@ impl Attempt<'_> {
         let name = files::chunk(file);
         let mut writer = ChunkWriter::create(self.disk, &name, core.database)?;
         for (chunk, objects) in from {
-            let chunks = chunk.look(self.disk, core.database)?;
+            let chunks = match chunk.look(self.disk, core.database) {
+                Ok(chunks) => chunks,
+                Err(error) => {
+                    core.note_trouble(format!("a chunk file stays as it is: {error}"));
+                    return Ok(None);
+                }
+            };
             // In their order in the file.
             let mut objects: Vec<(ObjectId, u64)> = objects.clone();
             objects.sort_by_key(|(id, _)| chunks.place(id).map(|place| place.start));

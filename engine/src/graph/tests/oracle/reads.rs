@@ -189,7 +189,8 @@ impl Closing<'_> {
         // From a slot to a producer; whether that reads a later date, and waits.
         let mut ways: Vec<(SlotId, usize, bool, bool)> = Vec::new();
         for (at, producer) in facts.producers.iter().enumerate().filter(|(_, p)| !p.deregistered) {
-            let waits = |port: &Port| producer.is_group() || port.mode != Mode::Required;
+            let waits =
+                |port: &Port| producer.is_group() || producer.is_dependent() || port.mode != Mode::Required;
             ways.extend(producer.inputs.iter().map(|port| (port.slot, at, false, waits(port))));
         }
         for (name, work) in &facts.works {

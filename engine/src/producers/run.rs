@@ -120,10 +120,7 @@ impl Run {
     /// [`ReadError::UnknownInput`] where this run has no such input, [`ReadError::SeveralCells`] where it has not
     /// exactly one cell here; and as [`InputCell::rows`].
     pub fn input(&self, name: &str) -> Result<Columns, ReadError> {
-        match self.inputs(name)? {
-            [cell] => cell.rows(),
-            cells => Err(ReadError::SeveralCells { slot: name.to_string(), cells: cells.len() }),
-        }
+        self.only(name)?.rows()
     }
 
     /// The model that is the one cell of an input, with its blob. See [`SlotDefinition::models`](crate::SlotDefinition::models).
@@ -131,10 +128,7 @@ impl Run {
     /// # Errors
     /// As [`Run::input`] and [`InputCell::model`].
     pub fn model(&self, name: &str) -> Result<Model, ReadError> {
-        match self.inputs(name)? {
-            [cell] => cell.model(),
-            cells => Err(ReadError::SeveralCells { slot: name.to_string(), cells: cells.len() }),
-        }
+        self.only(name)?.model()
     }
 
     /// The rows of the one cell of an input, or `None` where it has none here: an optional input that is not there.
@@ -229,6 +223,14 @@ impl Run {
         }));
         self.report([Read::Scan { slot: id, date, columns, key }]);
         Ok(cells)
+    }
+
+    /// The one cell of an input.
+    fn only(&self, name: &str) -> Result<&InputCell, ReadError> {
+        match self.inputs(name)? {
+            [cell] => Ok(cell),
+            cells => Err(ReadError::SeveralCells { slot: name.to_string(), cells: cells.len() }),
+        }
     }
 
     fn report(&self, reads: impl IntoIterator<Item = Read>) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use underbelly::graph::{
     BundleId, ContentId, Effects, Event, Graph, Key, Outcome, OutputWrite, ProducerDefinition, ProducerId,
-    RunId, SlotDate, SlotDefinition, SlotId, Write,
+    RunId, SlotDate, SlotDefinition, SlotId, Submission, Write,
 };
 use underbelly::{ColumnType, Date, Timestamp, Value};
 
@@ -89,7 +89,7 @@ impl Layers {
             })
         });
         let writes = all_keys.collect::<Result<Vec<Write>, Failed>>()?;
-        layers.apply(Event::Commit { writes, ends: Vec::new(), backfill: false })?;
+        layers.apply(Event::Commit(Submission { writes, ..Submission::default() }))?;
         let mut ready = layers.set_source(Some(1))?.ready;
         while !ready.is_empty() {
             let mut next = Vec::new();
@@ -131,7 +131,7 @@ impl Layers {
             priority: 0,
             content: number.map(content),
         };
-        self.apply(Event::Commit { writes: vec![write], ends: Vec::new(), backfill: false })
+        self.apply(Event::Commit(Submission { writes: vec![write], ..Submission::default() }))
     }
 
     /// Takes the source back, or gives it back; all that depends on it is blocked, or out of date. Answers how long that

@@ -8,7 +8,7 @@ use underbelly_storage::{Column, ColumnError, ColumnType, Columns, Strings, Time
 
 use crate::durability::Durability;
 use crate::error::CommitError;
-use crate::graph::SlotDate;
+use crate::graph::{SlotDate, Stamp};
 use crate::limits::OPERATIONS_MAX;
 use crate::models::{Body, MarkChange, Metadata, ModelId, StoredBlob};
 use crate::series::Delete;
@@ -79,6 +79,11 @@ pub struct Batch {
     pub(crate) variables: Vec<Change>,
     pub(crate) ends: Vec<SlotDate>,
     pub(crate) backfill: bool,
+    pub(crate) as_of: Option<Timestamp>,
+    /// The session of a daemon in which it is committed.
+    pub(crate) session: Option<Stamp>,
+    /// Slots that are to be up to date for a date, and by when.
+    pub(crate) deadlines: Vec<(String, SlotDate, Timestamp)>,
     pub(crate) durability: Durability,
     rows: usize,
 }
@@ -110,11 +115,12 @@ impl Batch {
         Batch::default()
     }
 
-    /// Number of rows, cells, models, what is told of models, deletions, changes of variables and declared ends.
+    /// Number of rows, cells, models, what is told of models, deletions, changes of variables, declared ends and deadlines.
     pub fn len(&self) -> usize {
         let models = self.models.len() + self.deleted_models.len() + self.marks.len() + self.removed.len();
         let models = models + usize::from(self.collects);
-        self.rows + self.deletes.len() + self.cells.len() + models + self.variables.len() + self.ends.len()
+        let times = self.ends.len() + self.deadlines.len();
+        self.rows + self.deletes.len() + self.cells.len() + models + self.variables.len() + times
     }
 
     /// Whether there is nothing to commit.
@@ -319,6 +325,26 @@ impl Batch {
     /// Work that a later batch makes on what is current overtakes it.
     pub fn backfill(&mut self) -> &mut Batch {
         self.backfill = true;
+        self
+    }
+
+    /// Says when what it puts into slots was made; the time of the commit unless set. A slot that is
+    /// [`fresh_for`](crate::SlotDefinition::fresh_for) some time counts from here, and one with a
+    /// [`max_skew`](crate::SlotDefinition::max_skew) refuses what is too far ahead of the engine's clock.
+    pub fn as_of(&mut self, made: Timestamp) -> &mut Batch {
+        self.as_of = Some(made);
+        self
+    }
+
+    /// Has a slot be up to date for a date by a time: unless there are cells for it then, and all of them are settled and
+    /// sound, an alarm sounds, once. A later time for the same slot and date takes the place of this one.
+    pub fn due_by(
+        &mut self,
+        slot: impl Into<String>,
+        date: impl Into<SlotDate>,
+        due_by: Timestamp,
+    ) -> &mut Batch {
+        self.deadlines.push((slot.into(), date.into(), due_by));
         self
     }
 

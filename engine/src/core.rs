@@ -35,6 +35,7 @@ use crate::pool::Pool;
 use crate::producers::Work;
 use crate::record;
 use crate::scribe::Duty;
+use crate::sessions::Leases;
 use crate::signals::{Publication, Signals};
 use crate::snapshot::Snapshot;
 use crate::state::State;
@@ -101,6 +102,7 @@ pub(crate) struct Core {
     pub options: Options,
     pub log: GroupCommit<Publication>,
     pub signals: Arc<Signals>,
+    pub leases: Leases,
     pub closures: RwLock<BTreeMap<ProducerId, Work>>,
     pub report: RecoveryReport,
     pub next_file: AtomicU64,
@@ -144,6 +146,15 @@ impl Deref for Core {
 
     fn deref(&self) -> &Base {
         self.view.base()
+    }
+}
+
+/// Whether an event has something wait for a time, though it need not change anything else.
+fn sets_a_time(event: &Event) -> bool {
+    match event {
+        Event::End { outcome: Outcome::Again { .. }, .. } => true,
+        Event::Commit(submission) => !submission.deadlines.is_empty(),
+        _ => false,
     }
 }
 
@@ -322,7 +333,8 @@ impl Core {
             || !effects.ready.is_empty()
             || !variables.is_empty()
             || effects.freed
-            || matches!(&operations.event, Some(Event::End { outcome: Outcome::Again { .. }, .. }));
+            || !effects.alarms.is_empty()
+            || operations.event.as_ref().is_some_and(sets_a_time);
         let publication = is_heard.then(|| Publication {
             sequenced: self.options.clock.instant(),
             due: state.graph.next_due(),
@@ -435,8 +447,18 @@ impl Core {
             let mut state = self.sound_state()?;
             // Commit times may be ahead of the clock, and what waits counts from one.
             let now = self.options.clock.now().max(state.time);
-            if state.graph.is_tick_due(now) {
-                self.follow(&mut state, Event::Tick, now, admissions.pop())?;
+            let passed = match self.leases.take_lost(self.options.clock.instant()) {
+                Some((producer, epoch)) => Some(Event::Detach { producer, epoch, lost: true }),
+                None => state.graph.is_tick_due(now).then_some(Event::Tick),
+            };
+            if let Some(event) = passed {
+                // A session that has ended meanwhile is not lost.
+                if state.graph.check(&event).is_ok() {
+                    self.follow(&mut state, event, now, admissions.pop())?;
+                }
+                drop(state);
+                admissions.push(self.log.admit(START_BYTES_MAX)?);
+                continue;
             }
             let bundles = state.graph.next_batch(now);
             if bundles.is_empty() {

@@ -15,7 +15,7 @@ use crate::batch::Batch;
 use crate::checkpoint::CheckpointReport;
 use crate::core::{Chore, Commit, Core};
 use crate::error::{CommitError, Failure, OpenError, SchemaError};
-use crate::graph::{Event, ProducerDefinition, SlotDefinition};
+use crate::graph::{Event, GraphError, ProducerDefinition, ProducerId, SlotDefinition};
 use crate::listing::TABLE_COLUMNS;
 use crate::models::{BlobWriter, IndexStatus, Metadata, Model};
 use crate::open::{self, RecoveryReport};
@@ -258,7 +258,8 @@ impl Database {
         self.attach(producer, Work::Batch(Arc::new(closure)))
     }
 
-    fn attach(&self, producer: ProducerDefinition, work: Work) -> Result<(), SchemaError> {
+    /// Registers a producer, as it may be already.
+    pub(crate) fn enlist(&self, producer: ProducerDefinition) -> Result<ProducerId, SchemaError> {
         crate::series::check_name("producer", &producer.name)?;
         let name = producer.name.clone();
         let known_at = {
@@ -270,7 +271,14 @@ impl Database {
             None => drop(self.core().commit_event(Event::Register(producer))?),
         }
         let id = self.core().state().graph.producer_by_name(&name);
-        let id = id.ok_or_else(|| CommitError::Internal { what: format!("producer {name:?} vanished") })?;
+        Ok(id.ok_or_else(|| CommitError::Internal { what: format!("producer {name:?} vanished") })?)
+    }
+
+    fn attach(&self, producer: ProducerDefinition, work: Work) -> Result<(), SchemaError> {
+        if producer.daemon {
+            return Err(GraphError::DaemonRuns { producer: producer.name }.into());
+        }
+        let id = self.enlist(producer)?;
         let replaced = {
             let _folder = self.core().enter()?;
             let mut closures = self.core().closures.write().unwrap_or_else(PoisonError::into_inner);

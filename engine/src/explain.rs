@@ -7,7 +7,7 @@ use underbelly_storage::object::ObjectId;
 
 use crate::batch::Batch;
 use crate::error::CommitError;
-use crate::graph::{BundleId, CellId, Event, Graph, Key, SlotDate, State, Write};
+use crate::graph::{BundleId, CellId, Event, Graph, Key, SlotDate, State, Submission, Write};
 use crate::models::writes_of;
 use crate::prepare::keep_last;
 use crate::slots::content;
@@ -83,7 +83,10 @@ impl View {
         }
         writes.extend(of_models);
         keep_last(&mut writes);
-        let event = Event::Commit { writes, ends: batch.ends.clone(), backfill: batch.backfill };
+        let (ends, backfill, as_of, session) =
+            (batch.ends.clone(), batch.backfill, batch.as_of, batch.session);
+        let submission = Submission { writes, ends, backfill, as_of, session, deadlines: Vec::new() };
+        let event = Event::Commit(submission);
         let states: Vec<State> = (0..).map_while(|cell| graph.state(CellId(cell))).collect();
         let effects = graph.apply(seq, Timestamp(0), &event)?;
         let made: BTreeSet<CellId> = effects.created.iter().copied().collect();

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use underbelly_storage::Timestamp;
 
 use crate::graph::{CellId, Key, SlotDate, State};
+use crate::listing::Alarm;
 
 pub use cursor::CURSOR_PREFIX;
 pub use error::FeedError;
@@ -46,6 +47,8 @@ pub struct Committed {
     /// Cells that changed their state, in the order in which they did: sources before what is made of them. One cell may
     /// change several times. Those that are watched for alone.
     pub states: Vec<StateChange>,
+    /// What somebody is to look at since this transaction, whatever is watched for. Each alarm sounds once.
+    pub alarms: Vec<Alarm>,
     /// Transactions before this one that were passed over because the subscription was too slow; 0 but with
     /// [`Slow::Skip`].
     pub skipped: u64,

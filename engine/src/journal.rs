@@ -13,7 +13,7 @@ use underbelly_wal::{
 
 use crate::database::Database;
 use crate::error::OpenError;
-use crate::graph::{Event, Outcome, Setback};
+use crate::graph::{Deadline, Event, Outcome, Setback, Stamp, Submission};
 use crate::manifest::Stored;
 use crate::models::{Metadata, ModelId};
 use crate::open::no_manifest;
@@ -234,7 +234,19 @@ fn events(event: Event, does: &mut Vec<String>) {
             does.push(format!("attach producer {producer}{host}"));
         }
         Event::Reopen => does.push("open for writing".to_string()),
-        Event::Commit { writes, ends, backfill } => {
+        Event::Detach { producer, epoch, lost } => {
+            let how = if lost { "lose" } else { "end" };
+            does.push(format!("{how} session {epoch} of producer {producer}"));
+        }
+        Event::Commit(Submission { writes, ends, backfill, as_of, session, deadlines }) => {
+            does.extend(session.map(|stamp| {
+                let Stamp { producer, epoch, sequence } = stamp;
+                format!("commit {sequence} of daemon {producer} in session {epoch}")
+            }));
+            does.extend(as_of.map(|time| format!("as of {time}")));
+            does.extend(deadlines.into_iter().map(|Deadline { due_by, slot, date }| {
+                format!("have slot {slot} up to date for {date} by {due_by}")
+            }));
             for write in writes {
                 let what = write
                     .content
@@ -251,7 +263,7 @@ fn events(event: Event, does: &mut Vec<String>) {
             let of = if run == batch { String::new() } else { format!(" in the batch of run {}", batch.0) };
             does.push(format!("start run {} of bundle {}{of}", run.0, bundle.0));
         }
-        Event::Tick => does.push("try again what has waited".to_string()),
+        Event::Tick => does.push("time has passed".to_string()),
         Event::Retract { cell, priority } => does.push(format!("retract cell {cell} at {priority}")),
         Event::Force(bundle) => does.push(format!("force bundle {bundle}")),
         Event::Cancel { bundle, reason } => does.push(format!("cancel bundle {bundle}: {reason}")),

@@ -57,6 +57,7 @@ mod restore;
 mod runs;
 mod scribe;
 mod series;
+mod sessions;
 mod shared;
 mod signals;
 mod slots;
@@ -89,9 +90,9 @@ pub use graph::{
 };
 pub use journal::{LogInspection, LogRecord};
 pub use listing::{
-    CellEdge, CellGraph, CellNode, EdgeRole, GraphEdge, GraphNode, GraphView, Lineage, NodeKind,
-    ProducerNode, ProducerSummary, Rows, RunningRow, SlotCell, SlotCells, SlotNode, SlotRow, SlotSummary,
-    TABLE_COLUMNS, TreeRow, WorkRow,
+    Alarm, AlarmKind, CellEdge, CellGraph, CellNode, EdgeRole, GraphEdge, GraphNode, GraphView, Lineage,
+    NodeKind, ProducerNode, ProducerSummary, Rows, RunningRow, SlotCell, SlotCells, SlotNode, SlotRow,
+    SlotSummary, TABLE_COLUMNS, TreeRow, WorkRow,
 };
 pub use models::{
     Alias, AliasTarget, Annotation, BlobWriter, IDENTITY_PREFIX, IndexState, IndexStatus, LiveBuilder,
@@ -108,6 +109,7 @@ pub use repair::{Loss, RepairReport};
 pub use restore::Phases;
 pub use runs::{RUNS_SERIES, RunRecord};
 pub use series::{Delete, Series, SeriesInfo};
+pub use sessions::{Accepted, Session};
 pub use signals::{Latencies, Percentiles};
 pub use slots::decode_content;
 pub use snapshot::{Cell, Snapshot};

@@ -3,6 +3,7 @@
 //!
 //! States are those of the applied head; [`Status::head`](crate::Status::head) says which transaction that is.
 
+mod alarms;
 mod drawing;
 mod lineage;
 mod page;
@@ -12,6 +13,7 @@ mod slots;
 mod tree;
 mod work;
 
+pub use alarms::{Alarm, AlarmKind};
 pub use drawing::{
     CellEdge, CellGraph, CellNode, EdgeRole, GraphEdge, GraphNode, GraphView, NodeKind, ProducerNode,
     SlotNode,

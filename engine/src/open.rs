@@ -334,6 +334,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         options,
         log,
         signals,
+        leases: Default::default(),
         closures: RwLock::new(BTreeMap::new()),
         report,
         next_file: AtomicU64::new(next_file),

@@ -12,7 +12,7 @@ use underbelly_storage::segment::Segment;
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
 
 use crate::backlog::Load;
-use crate::graph::{ContentId, Event, EventV1, Outcome, OutputWrite, Write};
+use crate::graph::{ContentId, Event, EventV1, Outcome, OutputWrite, Submission, Write};
 use crate::limits::{FEW_COLUMNS_MAX, FEW_ROWS_MAX};
 use crate::models::{
     MarkChange, MarkKind, MarkName, Metadata, ModelId, StoredBlob, value_of_cbor, value_to_cbor,
@@ -136,7 +136,7 @@ impl Operations {
     /// Contents of cells that the transaction names.
     pub(crate) fn contents(&self) -> impl Iterator<Item = ContentId> {
         let (writes, outputs): (&[Write], &[OutputWrite]) = match &self.event {
-            Some(Event::Commit { writes, .. }) => (writes, &[]),
+            Some(Event::Commit(Submission { writes, .. })) => (writes, &[]),
             Some(Event::End { outcome: Outcome::Data(outputs), .. }) => (&[], outputs),
             _ => (&[], &[]),
         };
@@ -169,7 +169,7 @@ impl Operations {
             Rows::Segment { .. } => 1,
         };
         let (cells, others) = match &self.event {
-            Some(Event::Commit { writes, ends, .. }) => (writes.len(), ends.len()),
+            Some(Event::Commit(Submission { writes, ends, .. })) => (writes.len(), ends.len()),
             Some(Event::End { outcome: Outcome::Data(outputs), .. }) => (outputs.len(), 1),
             Some(_) => (0, 1),
             None => (0, 0),

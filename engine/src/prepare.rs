@@ -7,13 +7,13 @@ use underbelly_query::MemoryRun;
 use underbelly_storage::disk::Disk;
 use underbelly_storage::object::{Blob, ObjectId, write_chunk};
 use underbelly_storage::segment::{Segment, SegmentRows, Seqs, write_segment};
-use underbelly_storage::{ColumnError, Columns, Values};
+use underbelly_storage::{ColumnError, Columns, Timestamp, Values};
 
 use crate::batch::{Batch, Rows as BatchRows};
 use crate::core::{Core, Prepared};
 use crate::error::{CommitError, ReadError};
 use crate::files;
-use crate::graph::{Event, Key, SlotDefinition, Write};
+use crate::graph::{Deadline, Event, GraphError, Key, SlotDefinition, Submission, Write};
 use crate::limits::{
     DELETES_MAX, FEW_COLUMNS_MAX, FEW_ROWS_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, ROWS_MAX,
 };
@@ -29,6 +29,16 @@ use crate::variables::check_change;
 /// Ids and lengths of the chunks of a blob.
 type BlobChunks = Arc<[(ObjectId, u64)]>;
 
+/// Refuses a stamp that is too far ahead of the clock.
+fn check_skew(slot: &SlotDefinition, as_of: Timestamp, now: Timestamp) -> Result<(), CommitError> {
+    let Some(max_skew) = slot.max_skew else { return Ok(()) };
+    let ahead = i128::from(as_of.0) - i128::from(now.0);
+    if ahead <= max_skew.as_nanos() as i128 {
+        return Ok(());
+    }
+    Err(GraphError::Skew { slot: slot.name.clone(), as_of, now, max_skew }.into())
+}
+
 impl Core {
     /// Turns what a client wants into a record. The caller has entered the folder.
     pub(crate) fn prepare(&self, batch: Batch) -> Result<Prepared<'_>, CommitError> {
@@ -37,14 +47,17 @@ impl Core {
         let Batch { appends, deletes, cells, mut models, deleted_models, variables, ends, backfill, .. } =
             batch;
         let (marks, removed, collects) = (batch.marks, batch.removed, batch.collects);
+        let (as_of, session, deadlines) = (batch.as_of, batch.session, batch.deadlines);
         let mut operations = Operations::default();
         let mut writes = Vec::new();
         let mut slots = HashMap::new();
+        let now = self.options.clock.now();
         for put in cells {
             let (slot, definition) = match slots.get(&put.slot) {
                 Some(known) => known,
                 None => slots.entry(put.slot.clone()).or_insert(self.slot(&put.slot)?),
             };
+            as_of.map_or(Ok(()), |as_of| check_skew(definition, as_of, now))?;
             let key = Key::new(put.key)?;
             let content = match put.rows {
                 Some(rows) => Some(self.prepare_content(definition, rows, &mut operations, &mut pins)?),
@@ -72,8 +85,13 @@ impl Core {
         if writes.len() > 1 {
             keep_last(&mut writes);
         }
-        if !writes.is_empty() || !ends.is_empty() {
-            operations.event = Some(Event::Commit { writes, ends, backfill });
+        let mut due = Vec::with_capacity(deadlines.len());
+        for (slot, date, due_by) in deadlines {
+            due.push(Deadline { due_by, slot: self.slot(&slot)?.0, date });
+        }
+        if !writes.is_empty() || !ends.is_empty() || !due.is_empty() || session.is_some() {
+            let submission = Submission { writes, ends, backfill, as_of, session, deadlines: due };
+            operations.event = Some(Event::Commit(submission));
         }
         Ok(Prepared { rests_on, ..self.encode(operations, pins)? })
     }

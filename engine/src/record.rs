@@ -98,9 +98,9 @@ mod tests {
     };
     use super::*;
     use crate::graph::{
-        BundleId, CellId, Event, EventV1, Filter, Given, Host, Input, Key, Outcome, OutputWrite,
-        ProducerDefinition, ProducerId, Read, Retry, RunId, Setback, SlotDate, SlotDefinition, SlotId, Used,
-        When, Write,
+        BundleId, CellId, Deadline, Event, EventV1, Filter, Given, Host, Input, Key, Outcome, OutputWrite,
+        ProducerDefinition, ProducerId, Read, Retry, RunId, Setback, SlotDate, SlotDefinition, SlotId, Stamp,
+        Submission, Used, When, Write,
     };
 
     fn delete(seq: u64) -> Delete {
@@ -180,7 +180,11 @@ mod tests {
                 name: "v".to_string(),
                 value: Some(VariableValue::Array(vec![1, 2])),
             }],
-            event: Some(EventV1::from(&Event::Commit { writes: vec![write], ends: vec![], backfill: false })),
+            event: Some(EventV1::from(&Event::Commit(Submission {
+                writes: vec![write],
+                ends: vec![],
+                ..Submission::default()
+            }))),
         }
     }
 
@@ -193,8 +197,8 @@ mod tests {
         assert_eq!(time, Timestamp(0x0102_0304));
         assert_eq!(encode(&read).unwrap()[PREFIX_BYTES..], payload[PREFIX_BYTES..]);
         let hash = blake3::hash(&payload).to_hex();
-        assert_eq!(payload.len(), 1360);
-        assert_eq!(hash.as_str(), "68ce0d3413ceb6d41a429d8a8d559613b78876e5a844380be9870d1877927df6");
+        assert_eq!(payload.len(), 1384);
+        assert_eq!(hash.as_str(), "dc52e973f825d5b08c80d873a843b17544787380c34031f0fc197bfa6f704c88");
     }
 
     /// Every kind of event, and every type of column and of variable.
@@ -237,7 +241,11 @@ mod tests {
             Event::Attach { producer: ProducerId(4), host: None },
             Event::Attach { producer: ProducerId(4), host },
             Event::Reopen,
-            Event::Commit { writes: vec![], ends: vec![SlotDate::Day(Date(-1))], backfill: false },
+            Event::Commit(Submission {
+                writes: vec![],
+                ends: vec![SlotDate::Day(Date(-1))],
+                ..Submission::default()
+            }),
             Event::Start { bundle: BundleId(7), run: RunId(8), batch: RunId(6) },
             end(Outcome::Data(outputs)),
             end(Outcome::Declined("d".to_string())),
@@ -247,13 +255,41 @@ mod tests {
             Event::Force(BundleId(3)),
             Event::Cancel { bundle: BundleId(4), reason: "c".to_string() },
             Event::Deregister(ProducerId(5)),
-            Event::Commit { writes: vec![], ends: vec![], backfill: true },
+            Event::Commit(Submission {
+                writes: vec![],
+                ends: vec![],
+                backfill: true,
+                ..Submission::default()
+            }),
             again(Setback::Failed),
             again(Setback::Rejected),
             again(Setback::Halved(3)),
             Event::Tick,
             Event::Register(batched),
             Event::Register(producer.dependent()),
+            Event::Detach { producer: ProducerId(6), epoch: 7, lost: true },
+            Event::DefineSlot(
+                SlotDefinition::new("m")
+                    .member_key("who")
+                    .fresh_for(Duration::from_nanos(8))
+                    .max_skew(Duration::from_nanos(9)),
+            ),
+            Event::Register(
+                ProducerDefinition::daemon("d").provides_as("m", "x").lease(Duration::from_nanos(10)),
+            ),
+            Event::Register(
+                ProducerDefinition::new("q").requires("m").group_by(["c"], When::Quorum).provides("n"),
+            ),
+            Event::Commit(Submission {
+                as_of: Some(Timestamp(-11)),
+                session: Some(Stamp { producer: ProducerId(1), epoch: 2, sequence: 3 }),
+                deadlines: vec![Deadline {
+                    due_by: Timestamp(12),
+                    slot: SlotId(3),
+                    date: SlotDate::Instant(Timestamp(13)),
+                }],
+                ..Submission::default()
+            }),
         ];
         let columns = ColumnType::ALL
             .into_iter()
@@ -283,7 +319,7 @@ mod tests {
             hasher.update(&encode(&Record { variables, ..Record::default() }).unwrap());
         }
         let hash = hasher.finalize().to_hex();
-        assert_eq!(hash.as_str(), "8d679c7a0b5a06c31e5cfcab850e7cce005fa39ecf068e7a45cffdf79ceb1f63");
+        assert_eq!(hash.as_str(), "78cfc9915e4d88245f6f9de7cd389fdb6908e8c7a9d71399ba90d6675b04b51a");
     }
 
     #[test]

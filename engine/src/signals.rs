@@ -136,6 +136,14 @@ impl Signals {
         self.alarm_at.store(at.0, Ordering::SeqCst);
     }
 
+    /// Has the timer look anew at the times for which something waits.
+    pub(crate) fn ring_alarm(&self) {
+        if let Some(alarm) = &*self.alarm.lock().unwrap_or_else(PoisonError::into_inner) {
+            // One ring that was not heard yet says all.
+            let _ = alarm.try_send(());
+        }
+    }
+
     /// Asks the scribe; false where it has so much to do that this is forgotten. A write is then on its way.
     pub(crate) fn ask(&self, duty: Duty) -> bool {
         let duties = self.duties.lock().unwrap_or_else(PoisonError::into_inner);
@@ -279,11 +287,8 @@ impl Publisher<Publication> for Arc<Signals> {
         if is_work {
             self.ring();
         }
-        if due.is_some_and(|due: Timestamp| due.0 < self.alarm_at.load(Ordering::SeqCst))
-            && let Some(alarm) = &*self.alarm.lock().unwrap_or_else(PoisonError::into_inner)
-        {
-            // One ring that was not heard yet says all.
-            let _ = alarm.try_send(());
+        if due.is_some_and(|due: Timestamp| due.0 < self.alarm_at.load(Ordering::SeqCst)) {
+            self.ring_alarm();
         }
     }
 

@@ -188,7 +188,7 @@ impl State {
         if self.recent.is_full() {
             self.recent.close(&mut self.tables, self.capture);
         }
-        self.recent.push(seq, time, &effects.transitions);
+        self.recent.push(seq, time, &effects.transitions, &effects.alarms);
         self.head = seq;
         self.time = time;
         Ok(effects)

@@ -14,3 +14,4 @@ mod lifecycle;
 mod reads;
 mod runs;
 mod tables;
+mod trader;

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use underbelly::graph::{Event, Graph, Key, SlotDate, SlotDefinition, Write};
+use underbelly::graph::{Event, Graph, Key, SlotDate, SlotDefinition, Submission, Write};
 use underbelly::{ColumnType, Database, Date, Options, Timestamp, Value};
 use underbelly_benches::checkpoint::{Filling, fill};
 use underbelly_benches::mark::{Layers, Size};
@@ -84,7 +84,7 @@ fn committed(cells: u64) -> Result<Graph, Failed> {
         graph.apply(
             from + 2,
             Timestamp(from as i64),
-            &Event::Commit { writes, ends: Vec::new(), backfill: false },
+            &Event::Commit(Submission { writes, ..Submission::default() }),
         )?;
     }
     Ok(graph)

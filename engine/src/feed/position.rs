@@ -7,6 +7,7 @@ use underbelly_storage::{Column, Values};
 
 use crate::error::ReadError;
 use crate::graph::Transition;
+use crate::listing::Alarm;
 use crate::view::Base;
 
 use super::page::{Entry, Page};
@@ -110,7 +111,8 @@ impl Position {
             }
             let committed = self.named(base, entry)?;
             self.next = committed.seq + 1;
-            if !self.watched.is_narrow || !committed.states.is_empty() {
+            let is_told = !committed.states.is_empty() || !committed.alarms.is_empty();
+            if !self.watched.is_narrow || is_told {
                 return Ok(Some(committed));
             }
         }
@@ -160,7 +162,7 @@ impl Position {
 
     /// An entry with the names of its cells, as far as they are watched for.
     fn named(&self, base: &Base, entry: Entry) -> Result<Committed, FeedError> {
-        let Entry { seq, time, transitions } = entry;
+        let Entry { seq, time, transitions, alarms } = entry;
         let mut states = Vec::with_capacity(transitions.len());
         for part in transitions.chunks(NAMED_AT_ONCE) {
             let state = base.state();
@@ -181,6 +183,13 @@ impl Position {
                 states.push(StateChange { slot: name, date, key, sid, from: *from, to: *to, generation });
             }
         }
-        Ok(Committed { seq, time, states, skipped: 0 })
+        let alarms = match alarms.is_empty() {
+            true => Vec::new(),
+            false => {
+                let state = base.state();
+                alarms.into_iter().filter_map(|alarm| Alarm::named(&state.graph, alarm, time)).collect()
+            }
+        };
+        Ok(Committed { seq, time, states, alarms, skipped: 0 })
     }
 }

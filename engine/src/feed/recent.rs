@@ -5,7 +5,7 @@ use std::time::Duration;
 use underbelly_query::{Run, Tombstone};
 use underbelly_storage::{Column, ColumnType, Timestamp, Value};
 
-use crate::graph::Transition;
+use crate::graph::{Alarm, Transition};
 use crate::limits::{PAGE_BYTES_MAX, PAGE_TRANSACTIONS_MAX};
 use crate::series::{Few, Table, Tables};
 
@@ -26,13 +26,13 @@ pub(crate) struct Recent {
 
 impl Recent {
     /// Adds a transaction. The page has room for it: it was closed where it [had none](Recent::is_full).
-    pub(crate) fn push(&mut self, seq: u64, time: Timestamp, transitions: &[Transition]) {
+    pub(crate) fn push(&mut self, seq: u64, time: Timestamp, transitions: &[Transition], alarms: &[Alarm]) {
         let before = self.entries.last().map_or(time, |(before, _)| *before);
         if self.entries.is_empty() {
             self.first = seq;
         }
         // Commit times rise.
-        put_entry(&mut self.bytes, time.0.abs_diff(before.0), transitions);
+        put_entry(&mut self.bytes, time.0.abs_diff(before.0), transitions, alarms);
         self.entries.push((time, self.bytes.len()));
     }
 

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use underbelly_storage::Timestamp;
 
+use super::Graph;
 use super::bundle::{Claim, Ending};
-use super::candidate::Uses;
+use super::candidate::{Owner, Uses};
 use super::cell::{Cell, Moment, Sheet};
 use super::class::Counters;
 use super::definition::Mode;
 use super::edges::EdgeKey;
-use super::effect::{Effects, Ended, Interrupted, RunInput, Started};
+use super::effect::{Effects, Ended, RunInput, Started};
 use super::error::GraphError;
-use super::event::{Event, Given, Host, Outcome, OutputWrite, Read, Setback, Used, Write};
+use super::event::{Event, Given, Outcome, OutputWrite, Read, Setback, Submission, Used};
 use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
 use super::order::{Lane, Node};
@@ -22,9 +23,8 @@ use super::pass::Pass;
 use super::reads::REPORTED;
 use super::register::Known;
 use super::state::State;
-use super::{Graph, INTERRUPTIONS_MAX};
 
-/// Most bundles that one tick has start.
+/// Most bundles that one tick has start, and most of each that it makes old, gives up and lets pass.
 const TICK_BUNDLES_MAX: usize = 256;
 
 /// The name under which clients' commits appear.
@@ -57,16 +57,21 @@ impl Graph {
             Event::Register(definition) => {
                 pass.effects.producer = Some(match self.check_producer(definition)? {
                     Known::Same(id) => id,
-                    Known::New(producer) => self.register(&mut pass, *producer),
+                    Known::New(producer) => {
+                        let id = self.register(&mut pass, *producer);
+                        self.touch_quorums(&mut pass, id, None);
+                        id
+                    }
                 });
             }
             Event::Attach { producer, host } => self.attach(&mut pass, *producer, host.as_ref()),
             Event::Reopen => self.reopen(&mut pass),
-            Event::Commit { writes, ends, backfill } => {
+            Event::Detach { producer, lost, .. } => self.detach(&mut pass, *producer, *lost),
+            Event::Commit(submission) => {
                 // An end alone makes no work of its own.
-                let lane = if *backfill { Lane::Backfill } else { Lane::Live };
-                pass.lane = Some(lane).filter(|_| !writes.is_empty());
-                self.commit(&mut pass, writes, ends);
+                let lane = if submission.backfill { Lane::Backfill } else { Lane::Live };
+                pass.lane = Some(lane).filter(|_| !submission.writes.is_empty());
+                self.commit(&mut pass, submission);
             }
             Event::Start { bundle, run, batch } => self.start(&mut pass, *bundle, *run, *batch),
             Event::End { run, outcome, reads, .. } => self.end(&mut pass, *run, outcome, reads),
@@ -77,27 +82,20 @@ impl Graph {
             Event::Deregister(producer) => self.deregister(&mut pass, *producer),
         }
         self.settle(&mut pass);
+        if pass.is_due {
+            // As everything is now that it is settled.
+            self.pass_deadlines(&mut pass, TICK_BUNDLES_MAX);
+        }
         self.queue = pass.queue;
         Ok(pass.effects)
-    }
-
-    fn attach(&mut self, pass: &mut Pass, id: ProducerId, host: Option<&Host>) {
-        if self.producers[id.at()].attached {
-            return;
-        }
-        let producer = self.producer_mut(id);
-        producer.attached = true;
-        producer.host = host.cloned();
-        producer.epoch += 1;
-        for bundle in self.producers[id.at()].open_bundles.clone() {
-            self.touch_bundle(pass, bundle);
-        }
     }
 
     fn reopen(&mut self, pass: &mut Pass) {
         for at in 0..self.producers.len() {
             if self.producers[at].attached {
-                self.producer_mut(ProducerId(at as u32)).attached = false;
+                let id = ProducerId(at as u32);
+                self.producer_mut(id).attached = false;
+                self.await_session(pass, id);
             }
         }
         for bundle in self.producers.iter().flat_map(|producer| producer.all_ready()) {
@@ -118,21 +116,17 @@ impl Graph {
                 }
                 _ => bundle.interrupted += 1,
             }
-            let bundle = &self.bundles[id.at()];
-            let in_a_row = bundle.interrupted;
-            pass.effects.interrupted.push(Interrupted { run, bundle: id, in_a_row });
-            if in_a_row >= INTERRUPTIONS_MAX {
-                let reason = format!("interrupted {in_a_row} times in a row");
-                self.finish(pass, id, Ending::Failed(reason.into()), &[]);
-            } else {
-                self.bundle_mut(id).running = None;
-                self.touch_bundle(pass, id);
-            }
+            self.cut_off(pass, run, id);
         }
     }
 
-    fn commit(&mut self, pass: &mut Pass, writes: &[Write], ends: &[SlotDate]) {
-        for write in writes {
+    fn commit(&mut self, pass: &mut Pass, submission: &Submission) {
+        if let Some(stamp) = submission.session {
+            self.producer_mut(stamp.producer).sequence = stamp.sequence;
+        }
+        let owner = submission.session.map_or(Owner::Client, |stamp| Owner::Daemon(stamp.producer));
+        let made = submission.as_of.unwrap_or(pass.moment.time);
+        for write in &submission.writes {
             let existing = self.cell(write.slot, write.date, &write.key);
             let cell = match (existing, write.content) {
                 (Some(cell), _) => cell,
@@ -145,19 +139,23 @@ impl Graph {
             }
             let target = self.sheet_mut(cell);
             let is_effective = target.effective == Some(write.priority);
-            let candidate = target.candidate_mut(write.priority, None);
+            let candidate = target.candidate_mut(write.priority, owner);
             let before = std::mem::replace(&mut candidate.content, write.content);
             pass.note_contents(cell, is_effective, before, write.content);
-            candidate.owner = None;
+            candidate.owner = owner;
             candidate.uses = None;
             candidate.error = None;
             candidate.ended = pass.moment;
             candidate.written = write.content.is_some();
-            self.slots[write.slot.at()].client_priorities.insert(write.priority);
+            if owner == Owner::Client {
+                self.slots[write.slot.at()].client_priorities.insert(write.priority);
+            }
+            self.grow_old(pass, cell, write.priority, made);
             self.touch_cell(pass, cell);
             self.touch_below(pass, cell, write.priority);
         }
-        for date in ends {
+        submission.deadlines.iter().for_each(|deadline| self.expect_by(*deadline));
+        for date in &submission.ends {
             if self.ends.insert(*date) {
                 self.note_end(*date);
                 self.touch_ended(pass, *date);
@@ -290,8 +288,11 @@ impl Graph {
         self.touch_bundle(pass, id);
     }
 
-    /// Has bundles start whose time has come, those first that have waited for the earliest.
+    /// Has bundles start whose time has come, those first that have waited for the earliest, and lets pass what has its time.
     fn tick(&mut self, pass: &mut Pass) {
+        self.age(pass, TICK_BUNDLES_MAX);
+        self.give_up_sessions(pass, TICK_BUNDLES_MAX);
+        pass.is_due = true;
         let due = self.backing_off.range(..=(pass.moment.time, BundleId(u32::MAX)));
         for id in due.map(|(_, id)| *id).take(TICK_BUNDLES_MAX).collect::<Vec<_>>() {
             self.stop_waiting(id);
@@ -356,8 +357,8 @@ impl Graph {
                 self.producers[producer.at()].outputs.get(&output.slot).copied().unwrap_or_default();
             let target = self.sheet_mut(cell);
             let is_effective = target.effective == Some(priority);
-            let candidate = target.candidate_mut(priority, Some(id));
-            candidate.owner = Some(id);
+            let candidate = target.candidate_mut(priority, Owner::Bundle(id));
+            candidate.owner = Owner::Bundle(id);
             candidate.ended = pass.moment;
             candidate.answered = true;
             candidate.uses = output.uses.as_ref().map(|uses| {
@@ -383,9 +384,14 @@ impl Graph {
             Ending::Failed(message) | Ending::Cancelled(message) => Some(Arc::clone(message)),
             Ending::Data | Ending::Declined(_) => None,
         };
+        let declines = |ending: &Ending| matches!(ending, Ending::Declined(_));
+        let declined = declines(&ending) || self.bundles[id.at()].ending.as_ref().is_some_and(declines);
         // Noted above, when its run was taken.
         let bundle = &mut self.bundles[id.at()];
         bundle.ending = Some(ending);
+        if declined {
+            self.touch_quorums(pass, producer, Some(date));
+        }
         let tally = &mut self.tallies[id.at()];
         known.iter().for_each(|cell| tally.outputs.insert(*cell));
         let lift = tally.lift;
@@ -393,7 +399,7 @@ impl Graph {
         let all: Vec<CellId> = self.tallies[id.at()].outputs.iter().collect();
         for cell in all.iter().filter(|cell| !known.contains(cell)) {
             let target = self.sheet_mut(*cell);
-            let Some(candidate) = target.candidates.iter_mut().find(|c| c.owner == Some(id)) else {
+            let Some(candidate) = target.candidates.iter_mut().find(|c| c.owner == Owner::Bundle(id)) else {
                 continue;
             };
             candidate.ended = pass.moment;

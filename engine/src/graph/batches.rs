@@ -202,12 +202,20 @@ impl Graph {
     pub fn next_due(&self) -> Option<Timestamp> {
         let retry = self.backing_off.first().map(|(until, _)| *until);
         let aged = self.gathering.first().map(|(time, _)| *time);
-        retry.into_iter().chain(aged).min()
+        let waits = [retry, aged, self.next_tick()];
+        waits.into_iter().flatten().min()
     }
 
-    /// Whether a bundle that waited is due to be tried again, for which there is [`super::Event::Tick`].
+    /// Whether a time has come for which there is [`super::Event::Tick`].
     pub fn is_tick_due(&self, now: Timestamp) -> bool {
-        self.backing_off.first().is_some_and(|(until, _)| *until <= now)
+        let retry = self.backing_off.first().map(|(until, _)| *until);
+        [retry, self.next_tick()].into_iter().flatten().any(|time| time <= now)
+    }
+
+    /// When something is old, is given up, or is to be up to date.
+    fn next_tick(&self) -> Option<Timestamp> {
+        let awaited = self.awaited.first().map(|(until, _)| *until);
+        [self.ages.next(), self.deadlines.next(), awaited].into_iter().flatten().min()
     }
 
     /// Since when the first ready bundle of a producer is ready.

@@ -7,15 +7,32 @@ use super::bundle::Tally;
 use super::cell::{Cell, Moment, Sheet};
 use super::class::{Counters, Face, Sight};
 use super::edges::EdgeKey;
-use super::ids::{BundleId, ContentId};
+use super::ids::{BundleId, ContentId, ProducerId};
 use super::state::{PStatus, State};
+
+/// Who gives a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Client,
+    Daemon(ProducerId),
+    /// The bundle that makes it.
+    Bundle(BundleId),
+}
+
+impl Owner {
+    pub fn bundle(self) -> Option<BundleId> {
+        match self {
+            Owner::Bundle(bundle) => Some(bundle),
+            Owner::Client | Owner::Daemon(_) => None,
+        }
+    }
+}
 
 /// What one priority has for a cell. Its edges are those of the bundle that owns it; a client's has none.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub priority: i32,
-    /// The bundle that makes it; `None` for clients.
-    pub owner: Option<BundleId>,
+    pub owner: Owner,
     pub content: Option<ContentId>,
     pub error: Option<Arc<str>>,
     /// The last result that it got.
@@ -26,6 +43,8 @@ pub(super) struct Candidate {
     pub written: bool,
     /// It got a result in this event: data, or that there is none, or an error.
     pub answered: bool,
+    /// It is older than its slot says that it is fresh.
+    pub aged: bool,
 }
 
 /// The candidates of a cell by falling priority, each priority once. Most cells have one.
@@ -94,7 +113,7 @@ pub(super) struct Uses {
 }
 
 impl Candidate {
-    pub fn new(priority: i32, owner: Option<BundleId>) -> Candidate {
+    pub fn new(priority: i32, owner: Owner) -> Candidate {
         Candidate {
             priority,
             owner,
@@ -104,11 +123,12 @@ impl Candidate {
             uses: None,
             written: false,
             answered: false,
+            aged: false,
         }
     }
 
     fn tally<'t>(&self, tallies: &'t [Tally]) -> Option<&'t Tally> {
-        self.owner.and_then(|bundle| tallies.get(bundle.at()))
+        self.owner.bundle().and_then(|bundle| tallies.get(bundle.at()))
     }
 
     /// Counts of the edges on which it rests. Where it is to be made anew and another input forbids the start, it rests on all.
@@ -132,7 +152,7 @@ impl Candidate {
     }
 
     fn is_sound(&self, tallies: &[Tally]) -> bool {
-        self.content.is_some() && self.error.is_none() && !self.counters(tallies).has_obstacle()
+        self.content.is_some() && self.error.is_none() && !self.aged && !self.counters(tallies).has_obstacle()
     }
 
     fn is_unsettled(&self, tallies: &[Tally]) -> bool {
@@ -194,14 +214,14 @@ impl Standing {
         };
         let settled = !waiting && highest_sound.is_none();
         let mut held = candidates.iter().filter(|c| c.is_held());
-        let gone = settled && held.all(|c| c.owner.is_some() && c.counters(tallies).gone > 0);
+        let gone = settled && held.all(|c| c.owner.bundle().is_some() && c.counters(tallies).gone > 0);
         Standing { effective, sound: highest_sound.is_some(), better_coming, sight, gone }
     }
 }
 
 impl Sheet {
     /// The candidate of this priority, made where there is none.
-    pub fn candidate_mut(&mut self, priority: i32, owner: Option<BundleId>) -> &mut Candidate {
+    pub fn candidate_mut(&mut self, priority: i32, owner: Owner) -> &mut Candidate {
         let found = self.candidates.binary_search_by(|c| priority.cmp(&c.priority));
         let at = found.unwrap_or_else(|at| {
             self.candidates.insert(at, Candidate::new(priority, owner));
@@ -239,6 +259,7 @@ impl Cell {
         } else if candidate.content.is_none() {
             Some(State::Void)
         } else if !candidate.counters(tallies).is_clean()
+            || candidate.aged
             || candidate.is_forced(tallies)
             || standing.better_coming.is_some()
         {

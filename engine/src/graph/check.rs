@@ -6,7 +6,7 @@ use super::Graph;
 use super::apply::CLIENT;
 use super::edges::EdgeKey;
 use super::error::GraphError;
-use super::event::{Event, Outcome, OutputWrite, Read, Setback, Used, Write};
+use super::event::{Event, Outcome, OutputWrite, Read, Setback, Used};
 use super::ids::{BundleId, RunId, SlotId};
 use super::key::Key;
 use super::reads::REPORTED;
@@ -26,9 +26,10 @@ impl Graph {
             }
             Event::Attach { producer, .. } => self.check_registered(*producer),
             Event::Reopen | Event::Tick => Ok(()),
-            Event::Commit { writes, .. } => {
-                self.check_room(writes.len())?;
-                writes.iter().try_for_each(|write| self.check_write(write))
+            Event::Detach { producer, epoch, .. } => self.check_detach(*producer, *epoch),
+            Event::Commit(submission) => {
+                self.check_room(submission.writes.len())?;
+                self.check_submission(submission)
             }
             Event::Start { bundle, run, batch } => self.check_start(*bundle, *run, *batch),
             Event::End { run, epoch, outcome, reads } => self.check_end(*run, *epoch, outcome, reads),
@@ -47,19 +48,6 @@ impl Graph {
             return Err(GraphError::TooMany { what: "bundles", count: self.bundles.len() });
         }
         Ok(())
-    }
-
-    fn check_write(&self, write: &Write) -> Result<(), GraphError> {
-        self.check_key(write.slot, &write.key)?;
-        let slot = &self.slots[write.slot.at()];
-        match slot.providers.get(&write.priority) {
-            Some(producer) => Err(GraphError::PriorityTaken {
-                slot: slot.definition.name.clone(),
-                priority: write.priority,
-                owner: self.producer_name(*producer).to_string(),
-            }),
-            None => Ok(()),
-        }
     }
 
     /// Whether a key has the width and the types of the slot's cell keys.
@@ -198,7 +186,7 @@ impl Graph {
                 });
             }
         }
-        Ok(())
+        self.check_member(bundle.producer, output)
     }
 
     /// The name of a producer.

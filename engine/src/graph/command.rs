@@ -4,6 +4,7 @@ use underbelly_storage::Timestamp;
 
 use super::Graph;
 use super::bundle::{Claim, Ending};
+use super::candidate::Owner;
 use super::class::{Counters, Face, Sight};
 use super::definition::Mode;
 use super::edges::EdgeKey;
@@ -29,6 +30,7 @@ impl Graph {
         candidate.error = None;
         candidate.ended = pass.moment;
         pass.note_contents(id, target.effective == Some(priority), before, None);
+        self.stay_fresh(pass, id, priority);
         self.touch_cell(pass, id);
         self.touch_below(pass, id, priority);
     }
@@ -114,6 +116,11 @@ impl Graph {
         producer.epoch += 1;
         producer.attached = false;
         producer.host = None;
+        producer.lost_at = None;
+        self.stop_awaiting(id);
+        self.stop_growing_old(pass, id);
+        self.withdraw(pass, id);
+        self.touch_quorums(pass, id, None);
         self.unlink_producer(id);
         // From the last one on: of a cell that all of them read, the edges then go from the end.
         for bundle in bundles.into_iter().rev() {
@@ -173,8 +180,9 @@ impl Graph {
         let producer = bundle.producer;
         for cell in outputs.iter() {
             let candidates = &self.sheets[cell.at()].candidates;
-            if candidates.iter().any(|c| c.owner == Some(id) && c.uses.is_some()) {
-                let orphans = self.sheet_mut(cell).candidates.iter_mut().filter(|c| c.owner == Some(id));
+            if candidates.iter().any(|c| c.owner == Owner::Bundle(id) && c.uses.is_some()) {
+                let orphans =
+                    self.sheet_mut(cell).candidates.iter_mut().filter(|c| c.owner == Owner::Bundle(id));
                 orphans.for_each(|candidate| candidate.uses = None);
             }
             self.touch_output(pass, producer, cell);

@@ -16,12 +16,26 @@ pub struct SlotDefinition {
     pub row_keys: Vec<(String, ColumnType)>,
     /// The other columns, in order.
     pub values: Vec<(String, ColumnType)>,
+    /// The cell key that names who gives a cell, where several producers share the slot: see [`SlotDefinition::member_key`].
+    pub members: Option<String>,
+    /// How long what a client or a daemon committed counts as fresh: see [`SlotDefinition::fresh_for`].
+    pub fresh_for: Option<Duration>,
+    /// How far the stamp of a commit may be ahead of the engine's clock: see [`SlotDefinition::max_skew`].
+    pub max_skew: Option<Duration>,
 }
 
 impl SlotDefinition {
     /// A slot without columns.
     pub fn new(name: impl Into<String>) -> SlotDefinition {
-        SlotDefinition { name: name.into(), cell_keys: Vec::new(), row_keys: Vec::new(), values: Vec::new() }
+        SlotDefinition {
+            name: name.into(),
+            cell_keys: Vec::new(),
+            row_keys: Vec::new(),
+            values: Vec::new(),
+            members: None,
+            fresh_for: None,
+            max_skew: None,
+        }
     }
 
     /// Adds a key column that addresses cells. Bytes are refused when the slot is defined.
@@ -40,6 +54,36 @@ impl SlotDefinition {
     pub fn value(mut self, name: impl Into<String>, column_type: ColumnType) -> SlotDefinition {
         self.values.push((name.into(), column_type));
         self
+    }
+
+    /// Adds a cell key of text that says who gives a cell: each producer that is registered with
+    /// [`ProducerDefinition::provides_as`] is a member of the slot, and gives the cells that have its member's name here.
+    /// [`When::Quorum`] waits for all members.
+    pub fn member_key(mut self, name: impl Into<String>) -> SlotDefinition {
+        let name = name.into();
+        self.members = Some(name.clone());
+        self.cell_key(name, ColumnType::Utf8)
+    }
+
+    /// What a client or a daemon committed is stale once it is so old, and its dependents are not made from it, until it is
+    /// committed again, be it with equal contents. Counts from the commit's stamp
+    /// ([`Batch::as_of`](crate::Batch::as_of)), else from the commit. Of each key only what has the newest date grows old:
+    /// earlier dates are history.
+    pub fn fresh_for(mut self, age: Duration) -> SlotDefinition {
+        self.fresh_for = Some(age);
+        self
+    }
+
+    /// Refuses commits whose stamp ([`Batch::as_of`](crate::Batch::as_of)) is further ahead of the engine's clock.
+    pub fn max_skew(mut self, ahead: Duration) -> SlotDefinition {
+        self.max_skew = Some(ahead);
+        self
+    }
+
+    /// The position of the cell key that names members.
+    pub(super) fn member_position(&self) -> Option<usize> {
+        let members = self.members.as_ref()?;
+        self.cell_keys.iter().position(|(name, _)| name == members)
     }
 
     /// All columns: cell keys, row keys, values.
@@ -268,6 +312,11 @@ pub enum When {
     Complete,
     /// As soon as it has a tuple, and again with each that comes or goes.
     Any,
+    /// When each member has given its cell: of each required input whose slot has members
+    /// ([`SlotDefinition::member_key`]), the members that the input's filter lists, or else all that are registered at
+    /// that time. A member that declined is not waited for. Once it has given a result it runs again as [`When::Any`] does,
+    /// whoever registers later.
+    Quorum,
 }
 
 /// A slot that a producer provides.
@@ -276,8 +325,11 @@ pub struct Output {
     /// The slot's name.
     pub slot: String,
     /// The priority of the producer's data; the highest that is sound is effective. One slot and priority
-    /// has one owner. Clients write at 0 unless they say otherwise.
+    /// has one owner, or one for each member. Clients write at 0 unless they say otherwise.
     pub priority: i32,
+    /// The member as which it is provided; the producer then gives the cells that have this name in the slot's
+    /// [`SlotDefinition::member_key`].
+    pub member: Option<String>,
 }
 
 /// A process that turns bundles of input cells into output cells.
@@ -309,7 +361,7 @@ pub struct Output {
 pub struct ProducerDefinition {
     /// The name.
     pub name: String,
-    /// Inputs, at least one of them required, each alias once.
+    /// Inputs, at least one of them required, each alias once; none of a daemon.
     pub inputs: Vec<Input>,
     /// How cells make bundles.
     pub group: Group,
@@ -319,6 +371,10 @@ pub struct ProducerDefinition {
     pub proxy: Proxy,
     /// How runs that failed and may succeed later are tried again.
     pub retry: Retry,
+    /// Whether it has no inputs and commits when it likes: see [`ProducerDefinition::daemon`].
+    pub daemon: bool,
+    /// How long its session may give no sign of life: see [`ProducerDefinition::lease`].
+    pub lease: Option<Duration>,
 }
 
 /// What a producer's bundles wait for before they start, and how many of them start together.
@@ -411,7 +467,22 @@ impl ProducerDefinition {
             outputs: Vec::new(),
             proxy: Proxy::default(),
             retry: Retry::default(),
+            daemon: false,
+            lease: None,
         }
+    }
+
+    /// A *demoniac* producer: it has no inputs and no runs, and commits to the slots that it provides when it likes, in a
+    /// session ([`Database::open_session`](crate::Database::open_session)).
+    pub fn daemon(name: impl Into<String>) -> ProducerDefinition {
+        ProducerDefinition { daemon: true, ..ProducerDefinition::new(name) }
+    }
+
+    /// Its session counts as lost once it has given no sign of life for so long: its runs are fenced, it stays a member, and
+    /// an alarm names it. Without a lease a session ends when it is closed, or with the process.
+    pub fn lease(mut self, silence: Duration) -> ProducerDefinition {
+        self.lease = Some(silence);
+        self
     }
 
     /// Adds an input; the name of a slot alone is a required one.
@@ -453,7 +524,13 @@ impl ProducerDefinition {
 
     /// Adds a provided slot at this priority.
     pub fn provides_at(mut self, slot: impl Into<String>, priority: i32) -> ProducerDefinition {
-        self.outputs.push(Output { slot: slot.into(), priority });
+        self.outputs.push(Output { slot: slot.into(), priority, member: None });
+        self
+    }
+
+    /// Adds a slot that it provides at priority 0 as one of several members, under this name.
+    pub fn provides_as(mut self, slot: impl Into<String>, member: impl Into<String>) -> ProducerDefinition {
+        self.outputs.push(Output { slot: slot.into(), priority: 0, member: Some(member.into()) });
         self
     }
 

@@ -1,5 +1,6 @@
 //! What an applied event did, for the engine to act on and to log.
 
+use super::event::Deadline;
 use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
 use super::state::State;
@@ -23,8 +24,10 @@ pub struct Effects {
     pub started: Option<Started>,
     /// The run that ended.
     pub ended: Option<Ended>,
-    /// Runs that a reopening cut off.
+    /// Runs that a reopening or the end of a session cut off.
     pub interrupted: Vec<Interrupted>,
+    /// What somebody is to look at.
+    pub alarms: Vec<Alarm>,
     /// Cells whose effective content changed: the cell, its content now, its generation now.
     pub contents: Vec<(CellId, Option<ContentId>, u64)>,
     /// What those cells held before, where they held or had held something.
@@ -33,6 +36,18 @@ pub struct Effects {
     pub held: Vec<ContentId>,
     /// Contents that a candidate had and has no more.
     pub released: Vec<ContentId>,
+}
+
+/// What somebody is to look at. Each sounds once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Alarm {
+    /// A cell's data is older than its slot says that it is fresh.
+    Aged(CellId),
+    /// A slot was not up to date for a date when it should have been.
+    Overdue(Deadline),
+    /// A producer's session gave no sign of life.
+    Lost(ProducerId),
 }
 
 /// What a cell held before an event.
@@ -110,7 +125,7 @@ pub struct Ended {
     pub absent: Vec<CellId>,
 }
 
-/// A run that a reopening cut off.
+/// A run that a reopening or the end of a session cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupted {
     /// The run.

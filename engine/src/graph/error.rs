@@ -1,6 +1,8 @@
 //! Why the graph refuses an event or an image.
 
-use underbelly_storage::ColumnType;
+use std::time::Duration;
+
+use underbelly_storage::{ColumnType, Timestamp};
 
 use super::ids::{BundleId, CellId, ProducerId, RunId, SlotId};
 use super::key::{Key, KeyError};
@@ -83,6 +85,106 @@ pub enum GraphError {
     NoInput {
         /// The producer.
         producer: String,
+    },
+    /// A daemon with inputs.
+    #[error(
+        "daemon {producer:?} has inputs or groups them; take them away, or register a producer that runs"
+    )]
+    DaemonInput {
+        /// The producer.
+        producer: String,
+    },
+    /// A closure for a daemon.
+    #[error("producer {producer:?} is a daemon and has no runs; open a session for it")]
+    DaemonRuns {
+        /// The producer.
+        producer: String,
+    },
+    /// A commit in the session of a producer that is no daemon.
+    #[error("producer {producer:?} is no daemon: it gives its outputs where it runs")]
+    NoDaemon {
+        /// The producer.
+        producer: String,
+    },
+    /// The member key of a slot is no cell key of text.
+    #[error("member key {column:?} of slot {slot:?} is no cell key of text; add it with `member_key`")]
+    MemberKey {
+        /// The slot.
+        slot: String,
+        /// The column.
+        column: String,
+    },
+    /// A producer cannot provide a slot in this way.
+    #[error("producer {producer:?} cannot provide slot {slot:?}: {what}")]
+    Member {
+        /// The producer.
+        producer: String,
+        /// The slot.
+        slot: String,
+        /// Why, and what to do.
+        what: &'static str,
+    },
+    /// A group that waits for members of slots that have none.
+    #[error(
+        "producer {producer:?} waits for members, and no slot that it requires has a member key; give one a member key"
+    )]
+    NoMembers {
+        /// The producer.
+        producer: String,
+    },
+    /// A cell that a producer does not give.
+    #[error(
+        "producer {producer:?} does not give cell {key} of slot {slot:?} at priority {priority}; write what it provides, as the member that it is"
+    )]
+    NotProvided {
+        /// The producer.
+        producer: String,
+        /// The slot.
+        slot: String,
+        /// The cell's key.
+        key: Key,
+        /// The priority.
+        priority: i32,
+    },
+    /// A producer has a session already.
+    #[error("producer {producer:?} has a session already; end that one, or wait until its lease is over")]
+    SessionTaken {
+        /// The producer.
+        producer: String,
+    },
+    /// A session that is over: another began, it was lost, or its producer was deregistered.
+    #[error("fenced: the session of producer {producer:?} with epoch {epoch} is over; open another session")]
+    SessionOver {
+        /// The producer.
+        producer: String,
+        /// The epoch of the session.
+        epoch: u64,
+    },
+    /// A stamp that is too far ahead of the clock.
+    #[error(
+        "the data for slot {slot:?} is of {as_of}, more than {max_skew:?} ahead of the clock, which says {now}; set the clocks right"
+    )]
+    Skew {
+        /// The slot.
+        slot: String,
+        /// The stamp.
+        as_of: Timestamp,
+        /// The engine's clock.
+        now: Timestamp,
+        /// How far it may be ahead.
+        max_skew: Duration,
+    },
+    /// A commit of a daemon that was accepted before.
+    #[error(
+        "commit {sequence} of daemon {producer:?} was accepted before, as its commits are up to {last}; go on with the next"
+    )]
+    Duplicate {
+        /// The producer.
+        producer: String,
+        /// The commit's number.
+        sequence: u64,
+        /// The number of the last commit.
+        last: u64,
     },
     /// A producer without outputs.
     #[error("producer {producer:?} provides no slot; provide at least one")]
@@ -471,6 +573,7 @@ impl GraphError {
             GraphError::EmptyName { .. }
             | GraphError::DuplicateColumn { .. }
             | GraphError::KeyColumnType { .. }
+            | GraphError::MemberKey { .. }
             | GraphError::DefinitionTooLarge { .. }
             | GraphError::SlotChanged { .. }
             | GraphError::TableTaken { .. }
@@ -498,6 +601,15 @@ impl GraphError {
             | GraphError::Cycle { .. }
             | GraphError::Endless { .. }
             | GraphError::UnknownProducer(_) => "Producers",
+            GraphError::DaemonInput { .. }
+            | GraphError::DaemonRuns { .. }
+            | GraphError::NoDaemon { .. }
+            | GraphError::NotProvided { .. }
+            | GraphError::SessionOver { .. }
+            | GraphError::SessionTaken { .. }
+            | GraphError::Duplicate { .. } => "Sessions.",
+            GraphError::Member { .. } | GraphError::NoMembers { .. } => "Members.",
+            GraphError::Skew { .. } => "Freshness.",
             GraphError::Proxy { .. } | GraphError::Busy { .. } => "Proxies.",
             GraphError::GroupColumn { .. } => "Groups.",
             GraphError::UnknownBundle(_) | GraphError::NotReady { .. } | GraphError::RunTaken(_) => {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use underbelly_storage::Timestamp;
+
 use super::definition::{ProducerDefinition, SlotDefinition};
 use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
@@ -23,15 +25,17 @@ pub enum Event {
     },
     /// The process started again: every producer is detached, and runs in flight are interrupted.
     Reopen,
-    /// Data written and retracted by a client.
-    Commit {
-        /// Writes in order; of several to one candidate the last counts.
-        writes: Vec<Write>,
-        /// Dates for which no further keys are announced. Later commits for such a date are still accepted.
-        ends: Vec<SlotDate>,
-        /// Work that it makes comes after all other.
-        backfill: bool,
+    /// The session of an attached producer is over; it stays registered. Its epoch rises, and its runs are cut off.
+    Detach {
+        /// The producer.
+        producer: ProducerId,
+        /// The epoch of the session.
+        epoch: u64,
+        /// Whether it gave no sign of life, which is an alarm.
+        lost: bool,
     },
+    /// Data written and retracted by a client, or by a daemon.
+    Commit(Submission),
     /// A ready bundle starts.
     Start {
         /// The bundle.
@@ -81,6 +85,45 @@ pub struct Host {
     pub machine: String,
     /// The process on it.
     pub process: u32,
+}
+
+/// What a client or a daemon commits.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Submission {
+    /// Writes in order; of several to one candidate the last counts.
+    pub writes: Vec<Write>,
+    /// Dates for which no further keys are announced. Later commits for such a date are still accepted.
+    pub ends: Vec<SlotDate>,
+    /// Work that it makes comes after all other.
+    pub backfill: bool,
+    /// When its data was made; the time of the commit where it is not told.
+    pub as_of: Option<Timestamp>,
+    /// The daemon that commits, or `None` for a client.
+    pub session: Option<Stamp>,
+    /// Times by which slots are to be up to date.
+    pub deadlines: Vec<Deadline>,
+}
+
+/// In which session a daemon commits, and as which of its commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The daemon.
+    pub producer: ProducerId,
+    /// The epoch of its session.
+    pub epoch: u64,
+    /// Its own number of the commit, which rises: a commit whose number is not above the last one's was accepted before.
+    pub sequence: u64,
+}
+
+/// That a slot is to be up to date for a date by a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Deadline {
+    /// The time.
+    pub due_by: Timestamp,
+    /// The slot.
+    pub slot: SlotId,
+    /// The date.
+    pub date: SlotDate,
 }
 
 /// A client's write to one candidate of a cell.

@@ -1,5 +1,5 @@
 //! The graph's facts as records of a state image: plain little-endian, one record for each slot, producer, ended date,
-//! scope, cell and bundle. What follows from the facts (classes, counters, views, statuses, states, indexes) is left
+//! deadline, cell and bundle. What follows from the facts (classes, counters, views, statuses, states, indexes) is left
 //! out.
 
 use std::sync::Arc;
@@ -14,12 +14,14 @@ use self::bytes::{
     put_flags, put_key, put_list, put_moment, put_option, put_text, text,
 };
 use super::bundle::{Bundle, Claim, Ending, Setbacks};
-use super::candidate::{Candidate, Uses};
+use super::candidate::{Candidate, Owner, Uses};
 use super::cell::{Cell, Moment, Sheet};
 use super::class::Counters;
 use super::definition::SlotDefinition;
 use super::edges::{EdgeKey, Edges};
 use super::error::GraphError;
+use super::event::Deadline;
+use super::fresh::{Ages, Fresh};
 use super::group::Members;
 use super::ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
@@ -35,6 +37,7 @@ pub(super) const COUNTERS: u8 = 1;
 pub(super) const SLOT: u8 = 2;
 pub(super) const PRODUCER: u8 = 3;
 pub(super) const END: u8 = 4;
+pub(super) const DEADLINE: u8 = 5;
 pub(super) const CELL: u8 = 6;
 pub(super) const BUNDLE: u8 = 7;
 
@@ -46,7 +49,7 @@ impl Fact {
     /// Contents that a cell's candidates have.
     pub fn contents(&self) -> impl Iterator<Item = ContentId> + '_ {
         let candidates = match &self.0 {
-            Kind::Cell(_, _, sheet) => &sheet.candidates[..],
+            Kind::Cell(_, _, sheet, _) => &sheet.candidates[..],
             _ => &[],
         };
         candidates.iter().filter_map(|candidate| candidate.content)
@@ -61,8 +64,9 @@ pub(super) enum Kind {
     Slot(SlotId, SlotDefinition),
     Producer(ProducerId, Registered),
     End(SlotDate),
+    Deadline(Deadline, bool),
     /// The derived parts of the cell are those of a new one.
-    Cell(CellId, Cell, Sheet),
+    Cell(CellId, Cell, Sheet, Fresh),
     Bundle(BundleId, Box<BundleFacts>),
 }
 
@@ -95,7 +99,27 @@ pub(super) fn end_key(date: SlotDate) -> RecordKey {
     RecordKey { kind: END, major: instant, minor: number }
 }
 
-pub(super) fn put_cell(out: &mut Vec<u8>, cell: &Cell, sheet: &Sheet) {
+/// A slot and its date.
+pub(super) fn deadline_key(slot: SlotId, date: SlotDate) -> RecordKey {
+    let (instant, number) = date_number(date);
+    RecordKey { kind: DEADLINE, major: u64::from(slot.0) << 1 | instant, minor: number }
+}
+
+pub(super) fn deadline_of(record: RecordKey) -> Result<(SlotId, SlotDate), Damage> {
+    let slot = u32::try_from(record.major >> 1).map_err(|_| Damage("its slot's number is too large"))?;
+    Ok((SlotId(slot), date_of_number(record.major & 1, record.minor)?))
+}
+
+/// Until when, and whether that has passed.
+pub(super) fn put_deadline(out: &mut Vec<u8>, deadline: Option<(Timestamp, bool)>) {
+    if let Some((due_by, passed)) = deadline {
+        out.extend_from_slice(&due_by.0.to_le_bytes());
+        out.push(u8::from(passed));
+    }
+}
+
+/// `ages`: how long its candidates are fresh.
+pub(super) fn put_cell(out: &mut Vec<u8>, id: CellId, cell: &Cell, sheet: &Sheet, ages: &Ages) {
     out.extend_from_slice(&cell.slot.0.to_le_bytes());
     put_date(out, sheet.date);
     put_key(out, &sheet.key);
@@ -110,12 +134,28 @@ pub(super) fn put_cell(out: &mut Vec<u8>, cell: &Cell, sheet: &Sheet) {
     put_count(out, sheet.candidates.len());
     for candidate in sheet.candidates.iter() {
         out.extend_from_slice(&candidate.priority.to_le_bytes());
-        let (owner, content) = (candidate.owner.is_some(), candidate.content.is_some());
-        put_flags(out, [owner, content, candidate.error.is_some(), candidate.uses.is_some()]);
+        let (owned, daemon) = match candidate.owner {
+            Owner::Client => (None, None),
+            Owner::Daemon(producer) => (None, Some(producer)),
+            Owner::Bundle(bundle) => (Some(bundle), None),
+        };
+        let until = ages.until(id, candidate.priority);
+        put_flags(
+            out,
+            [
+                owned.is_some(),
+                candidate.content.is_some(),
+                candidate.error.is_some(),
+                candidate.uses.is_some(),
+                daemon.is_some(),
+                until.is_some(),
+                candidate.aged,
+            ],
+        );
         put_moment(out, candidate.ended);
-        if let Some(owner) = candidate.owner {
-            out.extend_from_slice(&owner.0.to_le_bytes());
-        }
+        owned.iter().for_each(|bundle| out.extend_from_slice(&bundle.0.to_le_bytes()));
+        daemon.iter().for_each(|producer| out.extend_from_slice(&producer.0.to_le_bytes()));
+        until.iter().for_each(|until| out.extend_from_slice(&until.0.to_le_bytes()));
         if let Some(content) = &candidate.content {
             out.extend_from_slice(content);
         }
@@ -248,23 +288,36 @@ fn uses(cursor: &mut Cursor<'_>) -> Result<Uses, Damage> {
     }
 }
 
-fn candidate(cursor: &mut Cursor<'_>) -> Result<Candidate, Damage> {
+/// A candidate, and until when it is fresh.
+fn candidate(cursor: &mut Cursor<'_>) -> Result<(Candidate, Option<Timestamp>), Damage> {
     let priority = cursor.i32()?;
-    let [owned, has_content, failed, has_uses] = flags(cursor)?;
+    let [owned, has_content, failed, has_uses, is_daemon, grows_old, aged] = flags(cursor)?;
     let ended = moment(cursor)?;
-    Ok(Candidate {
+    let owner = match (owned, is_daemon) {
+        (true, true) => return Err(Damage("a candidate has two owners")),
+        (true, false) => Owner::Bundle(BundleId(cursor.u32()?)),
+        (false, true) => Owner::Daemon(ProducerId(cursor.u32()?)),
+        (false, false) => Owner::Client,
+    };
+    let until = if grows_old { Some(Timestamp(cursor.i64()?)) } else { None };
+    if until.is_none() && aged {
+        return Err(Damage("a candidate is old that does not grow old"));
+    }
+    let candidate = Candidate {
         priority,
-        owner: if owned { Some(BundleId(cursor.u32()?)) } else { None },
+        owner,
         content: if has_content { Some(cursor.array()?) } else { None },
         error: if failed { Some(text(cursor)?.into()) } else { None },
         uses: if has_uses { Some(Box::new(uses(cursor)?)) } else { None },
         ended,
         written: false,
         answered: false,
-    })
+        aged,
+    };
+    Ok((candidate, until))
 }
 
-fn cell(cursor: &mut Cursor<'_>) -> Result<(Cell, Sheet), Damage> {
+fn cell(cursor: &mut Cursor<'_>) -> Result<(Cell, Sheet, Fresh), Damage> {
     let (slot, date, key) = (SlotId(cursor.u32()?), date(cursor)?, key(cursor)?);
     let (mut cell, mut sheet) = (Cell::new(slot), Sheet::new(date, key));
     let [has_effective, lagging, member, expected, is_lifted] = flags(cursor)?;
@@ -280,8 +333,11 @@ fn cell(cursor: &mut Cursor<'_>) -> Result<(Cell, Sheet), Damage> {
     cell.g = cursor.u64()?;
     sheet.changed = moment(cursor)?;
     sheet.verified = moment(cursor)?;
-    sheet.candidates = list(cursor, candidate)?.into_iter().collect();
-    Ok((cell, sheet))
+    let candidates = list(cursor, candidate)?;
+    let until = candidates.iter().filter_map(|(candidate, until)| Some((candidate.priority, (*until)?)));
+    let fresh = until.collect();
+    sheet.candidates = candidates.into_iter().map(|(candidate, _)| candidate).collect();
+    Ok((cell, sheet, fresh))
 }
 
 fn bundle(cursor: &mut Cursor<'_>) -> Result<BundleFacts, Damage> {
@@ -385,9 +441,14 @@ fn decode(record: RecordKey, value: &[u8]) -> Result<Kind, Damage> {
         SLOT => Kind::Slot(SlotId(id()?), definition::slot(&mut cursor)?),
         PRODUCER => Kind::Producer(ProducerId(id()?), definition::producer(&mut cursor)?),
         END => Kind::End(date_of_number(record.major, record.minor)?),
+        DEADLINE => {
+            let (slot, date) = deadline_of(record)?;
+            let due_by = Timestamp(cursor.i64()?);
+            Kind::Deadline(Deadline { due_by, slot, date }, flag(&mut cursor)?)
+        }
         CELL => {
-            let (cell, sheet) = cell(&mut cursor)?;
-            Kind::Cell(CellId(id()?), cell, sheet)
+            let (cell, sheet, fresh) = cell(&mut cursor)?;
+            Kind::Cell(CellId(id()?), cell, sheet, fresh)
         }
         BUNDLE => Kind::Bundle(BundleId(id()?), Box::new(bundle(&mut cursor)?)),
         _ => return Err(Damage("its kind is unknown")),

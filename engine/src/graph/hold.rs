@@ -125,11 +125,14 @@ impl Graph {
             if !seen.insert((slot, priority, carried.clone())) {
                 continue;
             }
-            for (own, provider) in &self.slots[slot.at()].providers {
+            for ((own, _), provider) in &self.slots[slot.at()].providers {
                 if priority.is_some_and(|priority| *own <= priority) {
                     continue;
                 }
                 let producer = &self.producers[provider.at()];
+                if producer.definition.daemon {
+                    continue;
+                }
                 let Some(positions) = producer.output_positions.get(&slot) else { continue };
                 let column = |at: u16| positions.iter().position(|own| *own == at).map(|at| at as u16);
                 let mut to: Carried =

@@ -139,6 +139,8 @@ pub enum Cause {
     Better(i32),
     /// This exclusive input is there.
     Unsatisfiable(CellId),
+    /// It is older than its slot says that it is fresh.
+    Aged,
     /// It is to be made again by command.
     Forced,
     /// Its producer was deregistered: nobody makes it again.

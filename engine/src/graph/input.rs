@@ -55,7 +55,7 @@ impl FilterTest {
         })
     }
 
-    fn passes(&self, value: &Value) -> bool {
+    pub(super) fn passes(&self, value: &Value) -> bool {
         let equals = |other: &Value| key::compare(value, other).is_eq();
         match self {
             FilterTest::OneOf(values) => values.iter().any(equals),

@@ -12,7 +12,7 @@ use super::Graph;
 use super::bits::Bits;
 use super::cell::{Cell, Sheet};
 use super::edges::Edges;
-use super::fact::{self, BUNDLE, CELL, COUNTERS, PRODUCER, SLOT};
+use super::fact::{self, BUNDLE, CELL, COUNTERS, DEADLINE, PRODUCER, SLOT};
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 
 /// Words of a set of bits that are looked at in one step.
@@ -109,7 +109,8 @@ impl Graph {
     pub(super) fn note_cell(&mut self, id: CellId) {
         let (bound, key) = (self.cells.len(), RecordKey::new(CELL, u64::from(id.0)));
         let (cell, sheet) = (&self.cells[id.at()], &self.sheets[id.at()]);
-        self.ledger.note(key, bound, |out| fact::put_cell(out, cell, sheet));
+        let ages = &self.ages;
+        self.ledger.note(key, bound, |out| fact::put_cell(out, id, cell, sheet, ages));
     }
 
     /// A cell whose facts are about to change.
@@ -151,6 +152,12 @@ impl Graph {
     /// The end of a date was declared; it never changes.
     pub(super) fn note_end(&mut self, date: SlotDate) {
         self.ledger.note(fact::end_key(date), 0, |_| ());
+    }
+
+    /// The deadline of a slot and date is about to change.
+    pub(super) fn note_deadline(&mut self, slot: SlotId, date: SlotDate) {
+        let known = self.deadlines.all.get(&(slot, date)).copied();
+        self.ledger.note(fact::deadline_key(slot, date), 0, |out| fact::put_deadline(out, known));
     }
 
     /// Begins a capture of the facts that changed since the last one, as they are now. One that went on is
@@ -223,9 +230,14 @@ impl Graph {
             COUNTERS => out.extend_from_slice(&self.next_order.to_le_bytes()),
             SLOT => self.slots.get(at).into_iter().for_each(|slot| fact::put_slot(out, &slot.definition)),
             PRODUCER => self.producers.get(at).into_iter().for_each(|p| fact::put_producer(out, p)),
+            DEADLINE => {
+                let known = fact::deadline_of(record).ok();
+                let known = known.and_then(|place| self.deadlines.all.get(&place)).copied();
+                fact::put_deadline(out, known);
+            }
             CELL => {
                 if let (Some(cell), Some(sheet)) = (self.cells.get(at), self.sheets.get(at)) {
-                    fact::put_cell(out, cell, sheet);
+                    fact::put_cell(out, CellId(at as u32), cell, sheet, &self.ages);
                 }
             }
             BUNDLE => {
@@ -244,6 +256,7 @@ impl Graph {
         keys.extend(numbered(SLOT, self.slots.len()));
         keys.extend(numbered(PRODUCER, self.producers.len()));
         keys.extend(self.ends.iter().map(|date| fact::end_key(*date)));
+        keys.extend(self.deadlines.all.keys().map(|(slot, date)| fact::deadline_key(*slot, *date)));
         keys.extend(numbered(CELL, self.cells.len()));
         keys.extend(numbered(BUNDLE, self.bundles.len()));
         let record = |key| {

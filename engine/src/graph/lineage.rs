@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Graph;
+use super::candidate::Owner;
 use super::edges::EdgeKey;
 use super::ids::{BundleId, CellId};
 use super::info::{Extent, Link, Tree, TreeNode};
@@ -31,7 +32,7 @@ impl Graph {
                     for output in tally.outputs.iter() {
                         let candidates =
                             self.sheets.get(output.at()).into_iter().flat_map(|s| s.candidates.iter());
-                        let mut own = candidates.filter(|candidate| candidate.owner == Some(id));
+                        let mut own = candidates.filter(|candidate| candidate.owner == Owner::Bundle(id));
                         if own.any(|candidate| candidate.rests_on(edge)) {
                             child(TreeNode::Cell(output), link);
                         }
@@ -46,7 +47,9 @@ impl Graph {
     pub fn upstream(&self, cell: CellId, extent: Extent) -> Option<Tree> {
         self.tree(cell, extent, &|cell, child| {
             let candidates = self.sheets.get(cell.at()).into_iter().flat_map(|sheet| sheet.candidates.iter());
-            for (id, candidate) in candidates.filter_map(|candidate| Some((candidate.owner?, candidate))) {
+            for (id, candidate) in
+                candidates.filter_map(|candidate| Some((candidate.owner.bundle()?, candidate)))
+            {
                 let Some(bundle) = self.bundles.get(id.at()) else { continue };
                 let producer = self.producers.get(bundle.producer.at());
                 let inputs = producer.into_iter().flat_map(|producer| producer.required());

@@ -40,6 +40,7 @@ mod effect;
 mod error;
 mod event;
 mod fact;
+mod fresh;
 mod group;
 mod hold;
 mod ids;
@@ -54,12 +55,14 @@ mod pass;
 mod producer;
 mod propagate;
 mod query;
+mod quorum;
 mod reach;
 mod reads;
 mod record;
 mod register;
 mod restore;
 mod rows;
+mod session;
 mod settle;
 mod slot;
 mod state;
@@ -76,9 +79,11 @@ pub use definition::{
     Filter, FilterTest, Group, Input, Mode, Output, ProducerDefinition, Proxy, Retry, SlotDefinition,
     Trigger, When,
 };
-pub use effect::{Effects, Ended, Interrupted, RunInput, Started, Superseded, Transition};
+pub use effect::{Alarm, Effects, Ended, Interrupted, RunInput, Started, Superseded, Transition};
 pub use error::GraphError;
-pub use event::{Event, Given, Host, Outcome, OutputWrite, Read, Setback, Used, Write};
+pub use event::{
+    Deadline, Event, Given, Host, Outcome, OutputWrite, Read, Setback, Stamp, Submission, Used, Write,
+};
 pub use fact::Fact;
 pub use ids::{BundleId, CellId, ContentId, ProducerId, RunId, SlotDate, SlotId};
 pub use info::{
@@ -120,6 +125,12 @@ pub struct Graph {
     gathering: BTreeSet<(Timestamp, ProducerId)>,
     /// Bundles that wait for a time, and for which.
     backing_off: BTreeSet<(Timestamp, BundleId)>,
+    /// What grows old.
+    ages: fresh::Ages,
+    /// Deadlines that have not passed unnoticed and were not met.
+    deadlines: fresh::Deadlines,
+    /// Producers whose session is awaited after the process started again, and until when.
+    awaited: BTreeSet<(Timestamp, ProducerId)>,
     /// The next place in the queue; 0 is the place of bundles that never had one.
     next_order: u64,
     ends: BTreeSet<SlotDate>,
@@ -157,6 +168,9 @@ impl Graph {
             firing: BTreeSet::new(),
             gathering: BTreeSet::new(),
             backing_off: BTreeSet::new(),
+            ages: Default::default(),
+            deadlines: Default::default(),
+            awaited: BTreeSet::new(),
             next_order: 1,
             ends: BTreeSet::new(),
             reporting: 0,

@@ -17,6 +17,8 @@ pub(super) struct Pass {
     /// A cell whose facts do not follow from those of its candidates, when rebuilding.
     pub contradiction: Option<CellId>,
     pub queue: Queue,
+    /// Time has passed.
+    pub is_due: bool,
     /// The lane of the work that it makes; `None` where it makes none that is new.
     pub lane: Option<Lane>,
     /// Effective contents that were replaced, of cells that are not settled since.
@@ -32,6 +34,7 @@ impl Pass {
             rebuilding: false,
             contradiction: None,
             queue,
+            is_due: false,
             lane: None,
             contents: HashMap::new(),
         }

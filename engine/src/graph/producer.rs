@@ -1,8 +1,9 @@
 //! A producer at work: its join plans, its place in the name graph and its open bundles.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use underbelly_storage::ColumnType;
+use underbelly_storage::{ColumnType, Timestamp};
 
 use super::above::Above;
 use super::batches::Ready;
@@ -26,6 +27,8 @@ pub(super) struct Producer {
     pub needs: Vec<Need>,
     /// Provided slots and their priorities.
     pub outputs: BTreeMap<SlotId, i32>,
+    /// As which member it provides a slot.
+    pub memberships: BTreeMap<SlotId, Arc<str>>,
     /// The columns by which bundles are addressed: those of the join, or of a group.
     pub columns: Vec<(String, ColumnType)>,
     /// What each input asks of a cell's key.
@@ -49,6 +52,12 @@ pub(super) struct Producer {
     /// Where its runs take place, if that is known.
     pub host: Option<Host>,
     pub epoch: u64,
+    /// Of a daemon, the number of its last commit.
+    pub sequence: u64,
+    /// When its session was given up, where none began since.
+    pub lost_at: Option<Timestamp>,
+    /// Until when a session is awaited after the process started again.
+    pub awaited: Option<Timestamp>,
     pub bundles: Directory,
     /// Its bundles by date, where work upstream holds them.
     pub by_date: BTreeMap<SlotDate, Vec<BundleId>>,
@@ -63,6 +72,11 @@ pub(super) struct Producer {
 }
 
 impl Producer {
+    /// As which member it provides a slot.
+    pub fn member(&self, slot: SlotId) -> Option<Arc<str>> {
+        self.memberships.get(&slot).cloned()
+    }
+
     /// All its bundles, in no order.
     pub fn all_bundles(&self) -> impl Iterator<Item = BundleId> + '_ {
         self.bundles.numbers().map(BundleId)

@@ -6,7 +6,7 @@ use underbelly_storage::{ColumnType, Timestamp};
 
 use super::apply::CLIENT;
 use super::bundle::{Ending, bundle_address};
-use super::candidate::Candidate;
+use super::candidate::{Candidate, Owner};
 use super::class::Class;
 use super::definition::{Mode, ProducerDefinition, SlotDefinition};
 use super::edges::EdgeKey;
@@ -116,9 +116,10 @@ impl Graph {
         let sheet = self.sheets.get(id.at())?;
         let effective = sheet.effective_candidate();
         let mut causes = Vec::new();
-        if let Some(owner) = effective.and_then(|c| c.owner) {
+        if let Some(owner) = effective.and_then(|c| c.owner.bundle()) {
             causes = self.causes(owner, effective);
         }
+        causes.extend(effective.filter(|c| c.aged).map(|_| Cause::Aged));
         causes.extend(sheet.standing(&self.tallies).better_coming.map(Cause::Better));
         Some(CellInfo {
             cell: id,
@@ -168,8 +169,14 @@ impl Graph {
         made.and_then(|_| self.sheets.get(id.at())).map(|sheet| sheet.changed.time)
     }
 
-    pub(super) fn owner_name(&self, owner: Option<BundleId>) -> &str {
-        owner.and_then(|b| self.bundles.get(b.at())).map_or(CLIENT, |b| self.producer_name(b.producer))
+    pub(super) fn owner_name(&self, owner: Owner) -> &str {
+        match owner {
+            Owner::Client => CLIENT,
+            Owner::Daemon(producer) => self.producer_name(producer),
+            Owner::Bundle(bundle) => {
+                self.bundles.get(bundle.at()).map_or(CLIENT, |bundle| self.producer_name(bundle.producer))
+            }
+        }
     }
 
     /// The cells that a run of a bundle may read, each once.
@@ -354,6 +361,9 @@ impl Graph {
                 self.producer_name(ancestor)
             );
         }
+        if self.awaits_quorum(bundle) {
+            return self.quorum(bundle).to_string();
+        }
         match self.missing_ends(bundle).first() {
             Some(date) => format!("scope open: end_of({date}) not declared"),
             None => "it waits for nothing".to_string(),
@@ -365,7 +375,7 @@ impl Graph {
         let own = self.label(cell);
         let mut at = cell;
         for _ in 0..DEPTH_MAX {
-            let owner = self.sheets[at.at()].candidates.iter().find_map(|c| c.owner);
+            let owner = self.sheets[at.at()].candidates.iter().find_map(|c| c.owner.bundle());
             let blocked = owner.and_then(|bundle| self.classes(bundle).find(|(_, class)| class.blocked));
             match blocked {
                 Some((edge, _)) => at = edge.source,
@@ -427,7 +437,7 @@ impl Graph {
     pub fn sources(&self, cell: CellId) -> Vec<(BundleId, CellId)> {
         let candidates = self.sheets.get(cell.at()).map_or(&[][..], |sheet| &*sheet.candidates);
         let mut sources = Vec::new();
-        for bundle in candidates.iter().filter_map(|c| c.owner) {
+        for bundle in candidates.iter().filter_map(|c| c.owner.bundle()) {
             sources.extend(self.bundles[bundle.at()].sources.iter().map(|input| (bundle, input)));
         }
         sources

@@ -11,7 +11,9 @@ use super::definition::{
     Trigger, When, nanoseconds,
 };
 use super::error::GraphError;
-use super::event::{Event, Given, Host, Outcome, OutputWrite, Read, Setback, Used, Write};
+use super::event::{
+    Deadline, Event, Given, Host, Outcome, OutputWrite, Read, Setback, Stamp, Submission, Used, Write,
+};
 use super::ids::{BundleId, CellId, ProducerId, RunId, SlotDate, SlotId};
 use super::key::Key;
 
@@ -51,6 +53,11 @@ pub(super) struct SlotV1 {
     cell_keys: Vec<ColumnV1>,
     row_keys: Vec<ColumnV1>,
     values: Vec<ColumnV1>,
+    members: Option<String>,
+    /// ns.
+    fresh_for: Option<u64>,
+    /// ns.
+    max_skew: Option<u64>,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -97,6 +104,7 @@ pub(super) struct InputV1 {
 pub(super) enum WhenV1 {
     Complete,
     Any,
+    Quorum,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -109,6 +117,7 @@ pub(super) struct GroupV1 {
 pub(super) struct OutputV1 {
     slot: String,
     priority: i32,
+    member: Option<String>,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -120,6 +129,9 @@ pub(super) struct ProducerV1 {
     outputs: Vec<OutputV1>,
     proxy: ProxyV1,
     retry: RetryV1,
+    daemon: bool,
+    /// ns.
+    lease: Option<u64>,
 }
 
 /// Times in nanoseconds.
@@ -206,13 +218,39 @@ enum SetbackV1 {
     Halved(u32),
 }
 
+/// Times in ns since 1970.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+struct SubmissionV1 {
+    writes: Vec<WriteV1>,
+    ends: Vec<DateV1>,
+    backfill: bool,
+    as_of: Option<i64>,
+    session: Option<StampV1>,
+    deadlines: Vec<DeadlineV1>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+struct StampV1 {
+    producer: u32,
+    epoch: u64,
+    sequence: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+struct DeadlineV1 {
+    due_by: i64,
+    slot: u32,
+    date: DateV1,
+}
+
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 enum KindV1 {
     DefineSlot(SlotV1),
     Register(ProducerV1),
     Attach { producer: u32, host: Option<HostV1> },
     Reopen,
-    Commit { writes: Vec<WriteV1>, ends: Vec<DateV1>, backfill: bool },
+    Detach { producer: u32, epoch: u64, lost: bool },
+    Commit(SubmissionV1),
     Start { bundle: u32, run: u64, batch: u64 },
     End { run: u64, epoch: u64, outcome: OutcomeV1, reads: Vec<ReadV1> },
     Retract { cell: u32, priority: i32 },
@@ -256,11 +294,10 @@ impl From<&Event> for EventV1 {
                 KindV1::Attach { producer: producer.0, host }
             }
             Event::Reopen => KindV1::Reopen,
-            Event::Commit { writes, ends, backfill } => KindV1::Commit {
-                writes: writes.iter().map(WriteV1::from).collect(),
-                ends: ends.iter().map(|date| DateV1::from(*date)).collect(),
-                backfill: *backfill,
-            },
+            Event::Detach { producer, epoch, lost } => {
+                KindV1::Detach { producer: producer.0, epoch: *epoch, lost: *lost }
+            }
+            Event::Commit(submission) => KindV1::Commit(submission.into()),
             Event::Start { bundle, run, batch } => {
                 KindV1::Start { bundle: bundle.0, run: run.0, batch: batch.0 }
             }
@@ -306,11 +343,10 @@ impl TryFrom<EventV1> for Event {
                 host: host.map(|h| Host { machine: h.machine, process: h.process }),
             },
             KindV1::Reopen => Event::Reopen,
-            KindV1::Commit { writes, ends, backfill } => Event::Commit {
-                backfill,
-                writes: writes.into_iter().map(Write::try_from).collect::<Result<_, _>>()?,
-                ends: ends.into_iter().map(SlotDate::try_from).collect::<Result<_, _>>()?,
-            },
+            KindV1::Detach { producer, epoch, lost } => {
+                Event::Detach { producer: ProducerId(producer), epoch, lost }
+            }
+            KindV1::Commit(submission) => Event::Commit(submission.try_into()?),
             KindV1::Start { bundle, run, batch } => {
                 Event::Start { bundle: BundleId(bundle), run: RunId(run), batch: RunId(batch) }
             }
@@ -339,6 +375,53 @@ impl TryFrom<EventV1> for Event {
             KindV1::Cancel { bundle, reason } => Event::Cancel { bundle: BundleId(bundle), reason },
             KindV1::Tick => Event::Tick,
             KindV1::Deregister(producer) => Event::Deregister(ProducerId(producer)),
+        })
+    }
+}
+
+impl From<&Submission> for SubmissionV1 {
+    fn from(submission: &Submission) -> SubmissionV1 {
+        let stamp = |stamp: Stamp| StampV1 {
+            producer: stamp.producer.0,
+            epoch: stamp.epoch,
+            sequence: stamp.sequence,
+        };
+        let deadline = |deadline: &Deadline| DeadlineV1 {
+            due_by: deadline.due_by.0,
+            slot: deadline.slot.0,
+            date: deadline.date.into(),
+        };
+        SubmissionV1 {
+            writes: submission.writes.iter().map(WriteV1::from).collect(),
+            ends: submission.ends.iter().map(|date| DateV1::from(*date)).collect(),
+            backfill: submission.backfill,
+            as_of: submission.as_of.map(|time| time.0),
+            session: submission.session.map(stamp),
+            deadlines: submission.deadlines.iter().map(deadline).collect(),
+        }
+    }
+}
+
+impl TryFrom<SubmissionV1> for Submission {
+    type Error = GraphError;
+
+    fn try_from(submission: SubmissionV1) -> Result<Submission, GraphError> {
+        let stamp = |stamp: StampV1| Stamp {
+            producer: ProducerId(stamp.producer),
+            epoch: stamp.epoch,
+            sequence: stamp.sequence,
+        };
+        let deadline = |deadline: DeadlineV1| {
+            let (due_by, slot) = (Timestamp(deadline.due_by), SlotId(deadline.slot));
+            Ok::<_, GraphError>(Deadline { due_by, slot, date: deadline.date.try_into()? })
+        };
+        Ok(Submission {
+            writes: submission.writes.into_iter().map(Write::try_from).collect::<Result<_, _>>()?,
+            ends: submission.ends.into_iter().map(SlotDate::try_from).collect::<Result<_, _>>()?,
+            backfill: submission.backfill,
+            as_of: submission.as_of.map(Timestamp),
+            session: submission.session.map(stamp),
+            deadlines: submission.deadlines.into_iter().map(deadline).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -505,6 +588,9 @@ impl From<&SlotDefinition> for SlotV1 {
             cell_keys: columns(&definition.cell_keys),
             row_keys: columns(&definition.row_keys),
             values: columns(&definition.values),
+            members: definition.members.clone(),
+            fresh_for: definition.fresh_for.map(nanoseconds),
+            max_skew: definition.max_skew.map(nanoseconds),
         }
     }
 }
@@ -527,6 +613,9 @@ impl TryFrom<SlotV1> for SlotDefinition {
             cell_keys: columns(slot.cell_keys)?,
             row_keys: columns(slot.row_keys)?,
             values: columns(slot.values)?,
+            members: slot.members,
+            fresh_for: slot.fresh_for.map(Duration::from_nanos),
+            max_skew: slot.max_skew.map(Duration::from_nanos),
             name,
         })
     }
@@ -608,13 +697,18 @@ impl From<InputV1> for Input {
 
 impl From<&ProducerDefinition> for ProducerV1 {
     fn from(definition: &ProducerDefinition) -> ProducerV1 {
-        let output = |output: &Output| OutputV1 { slot: output.slot.clone(), priority: output.priority };
+        let output = |output: &Output| OutputV1 {
+            slot: output.slot.clone(),
+            priority: output.priority,
+            member: output.member.clone(),
+        };
         let group = match &definition.group {
             Group::Each => None,
             Group::By { columns, when } => {
                 let when = match when {
                     When::Complete => WhenV1::Complete,
                     When::Any => WhenV1::Any,
+                    When::Quorum => WhenV1::Quorum,
                 };
                 Some(GroupV1 { columns: columns.clone(), when })
             }
@@ -630,6 +724,8 @@ impl From<&ProducerDefinition> for ProducerV1 {
                 backoff: nanoseconds(definition.retry.backoff),
                 max_backoff: nanoseconds(definition.retry.max_backoff),
             },
+            daemon: definition.daemon,
+            lease: definition.lease.map(nanoseconds),
         }
     }
 }
@@ -660,11 +756,13 @@ impl From<ProxyV1> for Proxy {
 
 impl From<ProducerV1> for ProducerDefinition {
     fn from(producer: ProducerV1) -> ProducerDefinition {
-        let output = |output: OutputV1| Output { slot: output.slot, priority: output.priority };
+        let output =
+            |output: OutputV1| Output { slot: output.slot, priority: output.priority, member: output.member };
         let group = producer.group.map_or(Group::Each, |group| {
             let when = match group.when {
                 WhenV1::Complete => When::Complete,
                 WhenV1::Any => When::Any,
+                WhenV1::Quorum => When::Quorum,
             };
             Group::By { columns: group.columns, when }
         });
@@ -679,6 +777,8 @@ impl From<ProducerV1> for ProducerDefinition {
                 backoff: Duration::from_nanos(producer.retry.backoff),
                 max_backoff: Duration::from_nanos(producer.retry.max_backoff),
             },
+            daemon: producer.daemon,
+            lease: producer.lease.map(Duration::from_nanos),
         }
     }
 }

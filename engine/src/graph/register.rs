@@ -1,7 +1,7 @@
 //! Definitions enter the graph: what is refused, and what is worked out once for each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
 use underbelly_storage::ColumnType;
@@ -10,7 +10,7 @@ use super::Graph;
 use super::above::Above;
 use super::apply::CLIENT;
 use super::class::Need;
-use super::definition::{Group, Input, Mode, ProducerDefinition, SlotDefinition, Trigger};
+use super::definition::{Group, Input, Mode, ProducerDefinition, SlotDefinition, Trigger, When};
 use super::error::GraphError;
 use super::ids::{BundleId, CellId, ProducerId, SlotId};
 use super::pass::Pass;
@@ -51,6 +51,12 @@ impl Graph {
             if *column_type == ColumnType::Bytes {
                 let (column, column_type) = (column.clone(), *column_type);
                 return Err(GraphError::KeyColumnType { slot: slot(), column, column_type });
+            }
+        }
+        if let Some(members) = &definition.members {
+            let is_text = |(name, of): &(String, ColumnType)| name == members && *of == ColumnType::Utf8;
+            if !definition.cell_keys.iter().any(is_text) {
+                return Err(GraphError::MemberKey { slot: slot(), column: members.clone() });
             }
         }
         let table = definition.table_name();
@@ -98,7 +104,10 @@ impl Graph {
         if u32::try_from(self.producers.len()).is_err() {
             return Err(GraphError::TooMany { what: "producers", count: self.producers.len() });
         }
-        if definition.inputs.iter().all(|input| input.mode != Mode::Required) {
+        if definition.daemon && !(definition.inputs.is_empty() && definition.group == Group::Each) {
+            return Err(GraphError::DaemonInput { producer: name() });
+        }
+        if !definition.daemon && definition.inputs.iter().all(|input| input.mode != Mode::Required) {
             return Err(GraphError::NoInput { producer: name() });
         }
         if definition.outputs.is_empty() {
@@ -126,20 +135,42 @@ impl Graph {
             }
             filters.push(self.check_input(definition, input, *id)?);
         }
-        let mut outputs = BTreeMap::new();
+        let (mut outputs, mut memberships) = (BTreeMap::new(), BTreeMap::new());
         for output in &definition.outputs {
             let id = find(&output.slot)?;
             if outputs.insert(id, output.priority).is_some() {
                 return Err(GraphError::DuplicateSlot { producer: name(), slot: output.slot.clone() });
             }
             let slot = &self.slots[id.at()];
-            let taken = slot.providers.get(&output.priority).map(|p| self.producer_name(*p).to_string());
+            let membership = |what| GraphError::Member { producer: name(), slot: output.slot.clone(), what };
+            if let Some(member) = &output.member {
+                if slot.definition.members.is_none() {
+                    return Err(membership("the slot has no member key; define it with one"));
+                }
+                if definition.inputs.iter().any(|i| i.mode == Mode::Exclusive && i.slot == output.slot) {
+                    return Err(membership(
+                        "a member cannot fill in what others give; take the exclusive input away",
+                    ));
+                }
+                memberships.insert(id, Arc::from(member.as_str()));
+            } else if slot.definition.members.is_some() && definition.daemon {
+                return Err(membership("the slot has members; say as which one with `provides_as`"));
+            }
+            let member = memberships.get(&id).cloned();
+            // One provides it for all, or each member for itself.
+            let taken = match &member {
+                Some(_) => slot.providers.get(&(output.priority, None)).copied(),
+                None => slot.any_provider(output.priority),
+            };
+            let taken = taken.or_else(|| slot.providers.get(&(output.priority, member)).copied());
+            let taken = taken.map(|p| self.producer_name(p).to_string());
             let client = slot.client_priorities.contains(&output.priority).then(|| CLIENT.to_string());
             if let Some(owner) = taken.or(client) {
                 let (slot, priority) = (output.slot.clone(), output.priority);
                 return Err(GraphError::PriorityTaken { slot, priority, owner });
             }
         }
+        self.check_quorum(definition, &inputs)?;
         let join = self.check_join(definition, &inputs)?;
         let columns = join.columns_at(&join.bundle_columns);
         let above = above(definition, &inputs, &outputs)?;
@@ -156,6 +187,7 @@ impl Graph {
             needs: definition.inputs.iter().map(Need::of).collect(),
             inputs,
             outputs,
+            memberships,
             columns,
             filters,
             join,
@@ -173,10 +205,24 @@ impl Graph {
             ready: Default::default(),
             batches: BTreeMap::new(),
             epoch: 0,
+            sequence: 0,
+            lost_at: None,
+            awaited: None,
             bundles: Default::default(),
             by_date: BTreeMap::new(),
             open_bundles: BTreeSet::new(),
         })))
+    }
+
+    /// A group that waits for members needs an input whose slot has some.
+    fn check_quorum(&self, definition: &ProducerDefinition, inputs: &[SlotId]) -> Result<(), GraphError> {
+        let Group::By { when: When::Quorum, .. } = definition.group else { return Ok(()) };
+        let required = definition.inputs.iter().zip(inputs).filter(|(input, _)| input.mode == Mode::Required);
+        let mut slots = required.map(|(_, slot)| &self.slots[slot.at()].definition);
+        match slots.any(|slot| slot.members.is_some()) {
+            true => Ok(()),
+            false => Err(GraphError::NoMembers { producer: definition.name.clone() }),
+        }
     }
 
     /// Where the bundle columns are among each output's cell keys.
@@ -288,7 +334,8 @@ impl Graph {
         inputs: &[SlotId],
         outputs: &BTreeMap<SlotId, i32>,
     ) -> bool {
-        let known = self.producers.iter().filter(|producer| !producer.deregistered);
+        let known =
+            self.producers.iter().filter(|producer| !producer.deregistered && !producer.definition.daemon);
         if definition.inputs.iter().all(|input| input.lag == 0) && !known.clone().any(Producer::reads_earlier)
         {
             return false;
@@ -364,7 +411,8 @@ impl Graph {
             self.slots[slot.at()].fillers.insert(above.priority, id);
         }
         for (slot, priority) in &producer.outputs {
-            self.slots[slot.at()].providers.insert(*priority, id);
+            let member = producer.memberships.get(slot).cloned();
+            self.slots[slot.at()].providers.insert((*priority, member), id);
         }
         if producer.is_group() {
             self.groups.push(id);
@@ -385,7 +433,7 @@ impl Graph {
     /// Ranks of slots and producers. The graph of names has no cycle but through inputs of earlier dates.
     pub(super) fn rank(&mut self) {
         let better = |graph: &Graph, slot: SlotId, priority: i32| {
-            graph.slots[slot.at()].providers.range((Bound::Excluded(priority), Bound::Unbounded)).count()
+            graph.slots[slot.at()].providers_above(priority).count()
         };
         let mut unranked: Vec<usize> = self.slots.iter().map(|slot| slot.providers.len()).collect();
         let missing = |producer: &Producer| {
@@ -464,6 +512,9 @@ fn check_proxy(definition: &ProducerDefinition) -> Result<(), GraphError> {
     }
     if retry.backoff > retry.max_backoff {
         return wrong("backoff is above max_backoff");
+    }
+    if definition.lease.is_some_and(|lease| lease.is_zero() || lease > WAIT_MAX) {
+        return wrong("its lease is 0, or above ten years");
     }
     match proxy.trigger {
         Trigger::Independent { min_batch: 0, .. } => wrong("its MIN_BATCH is 0; give at least 1"),

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use underbelly_storage::image::Key as RecordKey;
 
 use super::bundle::{Bundle, Tally};
+use super::candidate::Owner;
 use super::cell::{Cell, Moment, Sheet};
 use super::class::Counters;
 use super::edges::EdgeKey;
 use super::error::GraphError;
 use super::fact::{BundleFacts, Fact, Kind, Registered};
+use super::fresh::Fresh;
 use super::group::Groups;
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::key::Key;
@@ -81,7 +83,14 @@ impl Restorer {
             Kind::End(date) => {
                 graph.ends.insert(date);
             }
-            Kind::Cell(id, cell, sheet) => {
+            Kind::Deadline(deadline, passed) => {
+                if deadline.slot.at() >= graph.slots.len() {
+                    return wrong(format!("a deadline of slot {}", deadline.slot));
+                }
+                graph.index_on(deadline.slot, Vec::new());
+                graph.deadlines.set(deadline, passed);
+            }
+            Kind::Cell(id, cell, sheet, fresh) => {
                 expect("cell", id.0, graph.cells.len())?;
                 if self.indexed {
                     return wrong(format!("cell {id} comes behind a bundle"));
@@ -89,7 +98,7 @@ impl Restorer {
                 if cell.member && graph.slots.get(cell.slot.at()).is_some_and(|slot| slot.members.is_some()) {
                     self.members.entry((cell.slot, sheet.date)).or_default().push(id);
                 }
-                graph.restore_cell(id, cell, sheet)?;
+                graph.restore_cell(id, cell, sheet, &fresh)?;
             }
             Kind::Bundle(id, bundle) => {
                 expect("bundle", id.0, graph.bundles.len())?;
@@ -171,15 +180,43 @@ impl Graph {
         producer.attached = session.attached;
         producer.epoch = bounded("an epoch", session.epoch)?;
         producer.host = session.host;
+        producer.sequence = session.sequence;
+        producer.lost_at = session.lost_at;
+        producer.awaited = session.awaited;
+        let is_gone = session.deregistered || session.attached;
+        if is_gone && (session.lost_at.is_some() || session.awaited.is_some()) {
+            return wrong(format!(
+                "producer {:?} is there, or no more, and is awaited",
+                session.definition.name
+            ));
+        }
         let id = self.insert_producer(*producer);
+        self.awaited.extend(session.awaited.map(|until| (until, id)));
         if session.deregistered {
             self.unlink_producer(id);
         }
         Ok(())
     }
 
-    fn restore_cell(&mut self, id: CellId, cell: Cell, sheet: Sheet) -> Result<(), GraphError> {
+    fn restore_cell(
+        &mut self,
+        id: CellId,
+        cell: Cell,
+        sheet: Sheet,
+        fresh: &Fresh,
+    ) -> Result<(), GraphError> {
         self.check_key(cell.slot, &sheet.key)?;
+        let grows_old = self.slots[cell.slot.at()].definition.fresh_for.is_some();
+        for candidate in sheet.candidates.iter() {
+            let until = fresh.iter().find(|(priority, _)| *priority == candidate.priority);
+            let may = grows_old && candidate.owner.bundle().is_none() && candidate.content.is_some();
+            if let Some((priority, until)) = until {
+                let age = (*priority, *until, candidate.aged);
+                if !may || !self.restore_age(id, cell.slot, &sheet.key, age) {
+                    return wrong(format!("cell {id} grows old, against its slot or beside another"));
+                }
+            }
+        }
         if !sheet.candidates.is_sorted_by(|a, b| a.priority > b.priority) {
             return wrong(format!("candidates of cell {id} are not in order"));
         }
@@ -414,13 +451,27 @@ impl Graph {
         for id in 0..self.cells.len() {
             let (slot, sheet, id) = (self.cells[id].slot, &self.sheets[id], CellId(id as u32));
             for candidate in sheet.candidates.iter() {
-                let provider = self.slots[slot.at()].providers.get(&candidate.priority).copied();
-                let Some(owner) = candidate.owner else {
-                    if provider.is_some() {
-                        return wrong(format!("a client wrote cell {id} at a producer's priority"));
+                let provider = self.slots[slot.at()].provider(candidate.priority, &sheet.key);
+                let owner = match candidate.owner {
+                    Owner::Bundle(owner) => owner,
+                    Owner::Daemon(daemon) => {
+                        let known = self.producers.get(daemon.at()).filter(|p| p.definition.daemon);
+                        let provides = known.is_some_and(|known| match known.deregistered {
+                            true => known.outputs.get(&slot) == Some(&candidate.priority),
+                            false => provider == Some(daemon),
+                        });
+                        if !provides {
+                            return wrong(format!("producer {daemon} cannot commit cell {id}"));
+                        }
+                        continue;
                     }
-                    self.slots[slot.at()].client_priorities.insert(candidate.priority);
-                    continue;
+                    Owner::Client => {
+                        if self.slots[slot.at()].any_provider(candidate.priority).is_some() {
+                            return wrong(format!("a client wrote cell {id} at a producer's priority"));
+                        }
+                        self.slots[slot.at()].client_priorities.insert(candidate.priority);
+                        continue;
+                    }
                 };
                 let Some(bundle) = self.bundles.get_mut(owner.at()) else {
                     return wrong(format!("cell {id} belongs to bundle {owner}"));

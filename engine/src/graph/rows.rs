@@ -55,7 +55,7 @@ impl Graph {
         let candidate = self.sheets.get(cell.at())?.candidates.get(candidate)?;
         let owner = candidate.owner;
         let priority = candidate.priority;
-        Some(owner.into_iter().flat_map(move |id| {
+        Some(owner.bundle().into_iter().flat_map(move |id| {
             let edges = self.edges_after(id, after.map(Step::edge));
             let edges = edges.filter(|(edge, _)| candidate.rests_on(*edge));
             edges.map(move |(edge, token)| EdgeRow {

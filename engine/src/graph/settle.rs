@@ -7,6 +7,7 @@
 use std::mem;
 
 use super::Graph;
+use super::candidate::Owner;
 use super::cell::Cell;
 use super::class::{Class, Counters, Sight};
 use super::definition::Mode;
@@ -139,7 +140,8 @@ impl Graph {
         let owner = &self.producers[producer.at()];
         let (attached, deregistered) = (owner.attached, owner.deregistered);
         let acknowledged = owner.acknowledges(&self.bundles[id.at()]);
-        let ended = !owner.awaits_all() || self.missing_ends(&self.bundles[id.at()]).is_empty();
+        let ended = (!owner.awaits_all() || self.missing_ends(&self.bundles[id.at()]).is_empty())
+            && !self.awaits_quorum(&self.bundles[id.at()]);
         let tally = &mut self.tallies[id.at()];
         if mem::replace(&mut tally.moved, false) {
             tally.work = self.bundles[id.at()].work();
@@ -202,7 +204,7 @@ impl Graph {
         let producer = self.tallies[id.at()].producer;
         let classes: Vec<(EdgeKey, Class)> = self.classes(id).collect();
         for cell in self.tallies[id.at()].outputs.clone().iter() {
-            let found = self.sheets[cell.at()].candidates.iter().position(|c| c.owner == Some(id));
+            let found = self.sheets[cell.at()].candidates.iter().position(|c| c.owner == Owner::Bundle(id));
             let Some(at) = found else { continue };
             let Some(uses) = &self.sheets[cell.at()].candidates[at].uses else { continue };
             let counters = self.counters_of(id, &classes, &uses.edges);

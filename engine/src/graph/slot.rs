@@ -10,6 +10,7 @@ use super::directory::Directory;
 use super::ids::{BundleId, CellId, ProducerId, SlotDate};
 use super::info::StateCounts;
 use super::key::Key;
+use super::quorum::Provided;
 
 /// Cells by date and the values of some key columns.
 #[derive(Clone, Debug)]
@@ -42,8 +43,8 @@ pub(super) struct Slot {
     pub watched: Vec<Watched>,
     /// Producers that read it, and as which input.
     pub readers: Vec<(ProducerId, u16)>,
-    /// Producers that provide it, by priority.
-    pub providers: BTreeMap<i32, ProducerId>,
+    /// Producers that provide it, by priority; several at one where each is another member.
+    pub providers: BTreeMap<Provided, ProducerId>,
     /// Those of them that fill in what nobody better gives.
     pub fillers: BTreeMap<i32, ProducerId>,
     /// Priorities at which clients have written.

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 
 use super::Graph;
 use super::bundle::Ending;
-use super::candidate::Candidate;
-use super::cell::Sheet;
+use super::candidate::{Candidate, Owner};
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::info::{Extent, Why, WhyKind};
 use super::key::Key;
@@ -124,7 +123,7 @@ impl Graph {
         for candidate in sheet.candidates.iter() {
             let shown = sheet.effective.is_none() || Some(candidate.priority) >= sheet.effective;
             if shown {
-                children.push(self.why_candidate(sheet, candidate, better, seen));
+                children.push(self.why_candidate(id, candidate, better, seen));
             }
         }
         seen.depth -= 1;
@@ -138,18 +137,11 @@ impl Graph {
         Why { slot, date: Some(date), key: Some(key.clone()), ..Why::of(kind, text) }
     }
 
-    fn why_candidate(
-        &self,
-        sheet: &Sheet,
-        candidate: &Candidate,
-        better: Option<i32>,
-        seen: &mut Seen,
-    ) -> Why {
+    fn why_candidate(&self, id: CellId, candidate: &Candidate, better: Option<i32>, seen: &mut Seen) -> Why {
+        let sheet = &self.sheets[id.at()];
         let (seq, priority) = (candidate.ended.seq, candidate.priority);
-        let Some(owner) = candidate.owner else {
-            let done = if candidate.content.is_some() { "committed" } else { "retracted" };
-            let text = format!("client {done} at seq {seq} with priority {priority}");
-            return Why { seq: Some(seq), priority: Some(priority), ..Why::of(WhyKind::Client, text) };
+        let Some(owner) = candidate.owner.bundle() else {
+            return self.why_committed(id, candidate);
         };
         let mut why = self.why_work(owner, seen);
         let failed = |ending: &Ending| matches!(ending, Ending::Failed(_) | Ending::Cancelled(_));
@@ -170,6 +162,69 @@ impl Graph {
             why.text = format!("priority {priority}, {role}: {}", why.text);
         }
         why
+    }
+
+    /// What a client or a daemon has for a cell.
+    fn why_committed(&self, id: CellId, candidate: &Candidate) -> Why {
+        let (seq, priority) = (candidate.ended.seq, candidate.priority);
+        let done = if candidate.content.is_some() { "committed" } else { "retracted" };
+        let who = match candidate.owner {
+            Owner::Daemon(producer) => format!("daemon {}", self.producer_name(producer)),
+            Owner::Client | Owner::Bundle(_) => "client".to_string(),
+        };
+        let mut children = Vec::new();
+        if candidate.aged {
+            let until = self.ages.until(id, priority);
+            let until = until.map_or_else(String::new, |until| format!(": it was fresh until {until}"));
+            children.push(Why::leaf(format!("{} is too old{until}", self.label(id))));
+        }
+        if let Owner::Daemon(producer) = candidate.owner {
+            children.extend(self.why_absent(producer));
+        }
+        let text = format!("{who} {done} at seq {seq} with priority {priority}");
+        Why { seq: Some(seq), priority: Some(priority), children, ..Why::of(WhyKind::Client, text) }
+    }
+
+    /// Why a daemon does not commit; `None` where it has a session.
+    fn why_absent(&self, id: ProducerId) -> Option<Why> {
+        let producer = self.producers.get(id.at())?;
+        let name = &producer.definition.name;
+        let text = match producer.lost_at {
+            _ if producer.deregistered => format!("daemon {name} was deregistered"),
+            _ if producer.attached => return None,
+            Some(at) => format!("daemon {name} gives no sign of life since {at}"),
+            None => format!("daemon {name} has no session"),
+        };
+        let about = Why { producer: Some(name.clone()), ..Why::of(WhyKind::Producer, text) };
+        Some(about)
+    }
+
+    /// The members for which a group waits.
+    fn why_members(&self, id: BundleId, seen: &mut Seen) -> Option<Why> {
+        let bundle = &self.bundles[id.at()];
+        let quorum = self.awaits_quorum(bundle).then(|| self.quorum(bundle))?;
+        let mut children = Vec::new();
+        for missing in quorum.missing.iter().take(seen.extent.children) {
+            let reader = &self.producers[bundle.producer.at()];
+            let input = reader.required().find(|(_, slot)| *slot == missing.slot).map(|(input, _)| input);
+            let date = input.and_then(|input| reader.cell_date(usize::from(input), bundle.date));
+            let key = input.and_then(|input| self.cell_of_member(bundle, input, &missing.member));
+            children.push(match (missing.producer, date, key) {
+                (None, ..) => Why::leaf(format!("nobody is registered as {}", missing.member)),
+                (Some(_), Some(date), Some(key)) => self.why_name(missing.slot, date, &key, seen),
+                (Some(producer), ..) => {
+                    let name = self.producer_name(producer);
+                    Why::leaf(format!("producer {name} has not given a cell as {}", missing.member))
+                }
+            });
+        }
+        let left = quorum.missing.len().saturating_sub(children.len());
+        if left > 0 {
+            children.push(more(left, "members"));
+        }
+        let slot = quorum.missing.first().map(|missing| missing.slot);
+        let slot = slot.and_then(|slot| self.slot(slot)).map(|slot| slot.name.clone());
+        Some(Why { slot, children, ..Why::of(WhyKind::Scope, quorum.to_string()) })
     }
 
     fn why_work(&self, id: BundleId, seen: &mut Seen) -> Why {
@@ -232,6 +287,7 @@ impl Graph {
             let (slot, date) = (Some(slot.to_string()), Some(date));
             Why { slot, date, ..Why::of(WhyKind::Scope, text) }
         };
+        children.extend(self.why_members(id, seen));
         for (scope, slot) in
             bundle.scopes.iter().zip(self.producers[bundle.producer.at()].required().map(|(_, slot)| slot))
         {
@@ -316,9 +372,11 @@ impl Graph {
             return why;
         }
         seen.depth += 1;
-        let providers = &self.slots[slot.at()].providers;
+        let of = self.slots[slot.at()].member_of(key);
+        let providers = self.slots[slot.at()].providers.iter();
+        let given = providers.filter(|((_, member), _)| member.is_none() || *member == of);
         let mut children: Vec<Why> =
-            providers.values().rev().map(|p| self.why_not_given(*p, slot, date, key, seen)).collect();
+            given.rev().map(|(_, p)| self.why_not_given(*p, slot, date, key, seen)).collect();
         seen.depth -= 1;
         if children.is_empty() {
             children.push(Why::leaf("no producer provides it, and no client committed it"));
@@ -330,6 +388,13 @@ impl Graph {
     /// Why a producer has not given a cell that it might give.
     fn why_not_given(&self, id: ProducerId, slot: SlotId, date: SlotDate, key: &Key, seen: &mut Seen) -> Why {
         let producer = &self.producers[id.at()];
+        if producer.definition.daemon {
+            let name = &producer.definition.name;
+            let text = format!("daemon {name} has not committed it");
+            let children = self.why_absent(id).into_iter().collect();
+            let about = Why { producer: Some(name.clone()), ..Why::of(WhyKind::Producer, text) };
+            return Why { children, ..about };
+        }
         let positions = producer.output_positions.get(&slot).map_or(&[][..], |positions| positions);
         let bundle_key = key.project(positions);
         if let Some(bundle) = self.bundle(id, date, &bundle_key) {

@@ -15,8 +15,10 @@ use crate::view::View;
 pub struct ProducerSummary {
     /// Its definition.
     pub definition: ProducerDefinition,
-    /// Whether this process has its closure.
+    /// Whether this process has its closure, or it has a session.
     pub attached: bool,
+    /// Since when its session gives no sign of life; see [`ProducerDefinition::lease`].
+    pub lost_at: Option<Timestamp>,
     /// Bundles in each status, in order of [`PStatus::ALL`].
     pub bundles: Vec<(PStatus, u64)>,
     /// Since when the first of its ready bundles is ready.
@@ -92,6 +94,7 @@ impl View {
             .map(|(id, definition)| ProducerSummary {
                 definition: definition.clone(),
                 attached: graph.is_attached(id),
+                lost_at: graph.lost_at(id),
                 bundles: graph.status_counts(id).to_vec(),
                 waiting_since: graph.waiting_since(id),
                 runs: graph.run_count(id),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use underbelly_storage::cursor::Cursor;
 use underbelly_storage::error::Damage;
-use underbelly_storage::{ColumnType, Value};
+use underbelly_storage::{ColumnType, Timestamp, Value};
 
 use super::bytes::{flags, list, put_flags, put_list, put_text, put_value, text, value};
 use crate::graph::definition::nanoseconds;
@@ -23,6 +23,9 @@ pub(in crate::graph) struct Registered {
     pub deregistered: bool,
     pub epoch: u64,
     pub host: Option<Host>,
+    pub sequence: u64,
+    pub lost_at: Option<Timestamp>,
+    pub awaited: Option<Timestamp>,
 }
 
 pub(in crate::graph) fn put_slot(out: &mut Vec<u8>, slot: &SlotDefinition) {
@@ -33,6 +36,9 @@ pub(in crate::graph) fn put_slot(out: &mut Vec<u8>, slot: &SlotDefinition) {
             out.push(column_type.tag());
         });
     }
+    put_flags(out, [slot.members.is_some(), slot.fresh_for.is_some(), slot.max_skew.is_some()]);
+    slot.members.iter().for_each(|members| put_text(out, members));
+    slot.fresh_for.iter().chain(&slot.max_skew).for_each(|time| put_duration(out, *time));
 }
 
 pub(in crate::graph) fn slot(cursor: &mut Cursor<'_>) -> Result<SlotDefinition, Damage> {
@@ -44,20 +50,41 @@ pub(in crate::graph) fn slot(cursor: &mut Cursor<'_>) -> Result<SlotDefinition, 
             Ok((name, column_type.ok_or(Damage("a column has an unknown type"))?))
         })
     };
-    Ok(SlotDefinition { name, cell_keys: columns()?, row_keys: columns()?, values: columns()? })
+    let (cell_keys, row_keys, values) = (columns()?, columns()?, columns()?);
+    let [has_members, grows_old, has_skew] = flags(cursor)?;
+    let members = if has_members { Some(owned(cursor)?) } else { None };
+    let fresh_for = if grows_old { Some(duration(cursor)?) } else { None };
+    let max_skew = if has_skew { Some(duration(cursor)?) } else { None };
+    Ok(SlotDefinition { name, cell_keys, row_keys, values, members, fresh_for, max_skew })
 }
 
 pub(in crate::graph) fn put_producer(out: &mut Vec<u8>, producer: &Producer) {
     let definition = &producer.definition;
     put_text(out, &definition.name);
-    put_flags(out, [producer.attached, producer.deregistered, producer.host.is_some()]);
+    put_flags(
+        out,
+        [
+            producer.attached,
+            producer.deregistered,
+            producer.host.is_some(),
+            definition.daemon,
+            definition.lease.is_some(),
+            producer.lost_at.is_some(),
+            producer.awaited.is_some(),
+        ],
+    );
     out.extend_from_slice(&producer.epoch.to_le_bytes());
+    out.extend_from_slice(&producer.sequence.to_le_bytes());
+    definition.lease.iter().for_each(|lease| put_duration(out, *lease));
+    let times = producer.lost_at.iter().chain(&producer.awaited);
+    times.for_each(|time| out.extend_from_slice(&time.0.to_le_bytes()));
     match &definition.group {
         Group::Each => out.push(0),
         Group::By { columns, when } => {
             out.push(match when {
                 When::Complete => 1,
                 When::Any => 2,
+                When::Quorum => 3,
             });
             put_list(out, columns, |out, column| put_text(out, column));
         }
@@ -66,6 +93,8 @@ pub(in crate::graph) fn put_producer(out: &mut Vec<u8>, producer: &Producer) {
     put_list(out, &definition.outputs, |out, output| {
         put_text(out, &output.slot);
         out.extend_from_slice(&output.priority.to_le_bytes());
+        put_flags(out, [output.member.is_some()]);
+        output.member.iter().for_each(|member| put_text(out, member));
     });
     put_proxy(out, definition.proxy);
     out.extend_from_slice(&definition.retry.max_attempts.to_le_bytes());
@@ -160,22 +189,32 @@ fn owned(cursor: &mut Cursor<'_>) -> Result<String, Damage> {
 
 pub(in crate::graph) fn producer(cursor: &mut Cursor<'_>) -> Result<Registered, Damage> {
     let name = owned(cursor)?;
-    let [attached, deregistered, has_host] = flags(cursor)?;
-    let epoch = cursor.u64()?;
+    let [attached, deregistered, has_host, daemon, has_lease, is_lost, is_awaited] = flags(cursor)?;
+    let (epoch, sequence) = (cursor.u64()?, cursor.u64()?);
+    let lease = if has_lease { Some(duration(cursor)?) } else { None };
+    let lost_at = if is_lost { Some(Timestamp(cursor.i64()?)) } else { None };
+    let awaited = if is_awaited { Some(Timestamp(cursor.i64()?)) } else { None };
     let group = match cursor.u8()? {
         0 => Group::Each,
         1 => Group::By { columns: list(cursor, owned)?, when: When::Complete },
         2 => Group::By { columns: list(cursor, owned)?, when: When::Any },
+        3 => Group::By { columns: list(cursor, owned)?, when: When::Quorum },
         _ => return Err(Damage("a producer makes bundles in an unknown way")),
     };
     let inputs = list(cursor, input)?;
-    let outputs = list(cursor, |cursor| Ok(Output { slot: owned(cursor)?, priority: cursor.i32()? }))?;
+    let outputs = list(cursor, output)?;
     let proxy = proxy(cursor)?;
     let (max_attempts, backoff, max_backoff) = (cursor.u32()?, duration(cursor)?, duration(cursor)?);
     let retry = Retry { max_attempts, backoff, max_backoff };
     let host = if has_host { Some(Host { machine: owned(cursor)?, process: cursor.u32()? }) } else { None };
-    let definition = ProducerDefinition { name, inputs, group, outputs, proxy, retry };
-    Ok(Registered { definition, attached, deregistered, epoch, host })
+    let definition = ProducerDefinition { name, inputs, group, outputs, proxy, retry, daemon, lease };
+    Ok(Registered { definition, attached, deregistered, epoch, host, sequence, lost_at, awaited })
+}
+
+fn output(cursor: &mut Cursor<'_>) -> Result<Output, Damage> {
+    let (slot, priority) = (owned(cursor)?, cursor.i32()?);
+    let [is_member] = flags(cursor)?;
+    Ok(Output { slot, priority, member: if is_member { Some(owned(cursor)?) } else { None } })
 }
 
 fn input(cursor: &mut Cursor<'_>) -> Result<Input, Damage> {

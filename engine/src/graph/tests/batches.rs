@@ -334,7 +334,14 @@ fn a_backfill_comes_after_what_is_live_at_any_distance() {
         priority: 0,
         content: Some(content(1)),
     });
-    stage.apply(Event::Commit { writes: writes.collect(), ends: vec![], backfill: true }).unwrap();
+    stage
+        .apply(Event::Commit(Submission {
+            writes: writes.collect(),
+            ends: vec![],
+            backfill: true,
+            ..Submission::default()
+        }))
+        .unwrap();
     let first = stage.start_next();
     stage.give(&first, 2);
     write(&mut stage, a, 5, 1);

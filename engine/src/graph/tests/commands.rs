@@ -233,7 +233,9 @@ fn a_client_takes_over_what_a_deregistered_producer_gave() {
     run_all(&mut stage);
     stage.apply(Event::Deregister(first)).unwrap();
     let write = Write { slot: b, date: day(1), key: key(&[1]), priority: 1, content: Some(content(9)) };
-    stage.apply(Event::Commit { writes: vec![write], ends: vec![], backfill: false }).unwrap();
+    stage
+        .apply(Event::Commit(Submission { writes: vec![write], ends: vec![], ..Submission::default() }))
+        .unwrap();
     let info = stage.graph.cell_info(cell(&stage, b)).unwrap();
     assert_eq!((info.producer.as_deref(), info.causes), (Some("client"), vec![]));
 }

@@ -8,9 +8,10 @@ use underbelly_storage::image::Key as RecordKey;
 use underbelly_storage::{ColumnType, Date, Timestamp, Value};
 
 use super::super::bundle::Setbacks;
-use super::super::candidate::Uses;
+use super::super::candidate::{Owner, Uses};
 use super::super::class::Counters;
 use super::super::fact::{BundleFacts, Kind, Registered, end_key};
+use super::super::fresh::Fresh;
 use super::super::reads::{Reported, Scanned};
 use super::super::*;
 use super::stage::{Stage, content, day, key, restored};
@@ -46,7 +47,8 @@ struct Facts {
     slots: Vec<SlotDefinition>,
     producers: Vec<Registered>,
     ends: Vec<SlotDate>,
-    cells: Vec<(cell::Cell, cell::Sheet)>,
+    deadlines: Vec<(Deadline, bool)>,
+    cells: Vec<(cell::Cell, cell::Sheet, Fresh)>,
     bundles: Vec<BundleFacts>,
 }
 
@@ -59,7 +61,8 @@ impl Facts {
                 Kind::Slot(_, slot) => facts.slots.push(slot),
                 Kind::Producer(_, producer) => facts.producers.push(producer),
                 Kind::End(date) => facts.ends.push(date),
-                Kind::Cell(_, cell, sheet) => facts.cells.push((cell, sheet)),
+                Kind::Cell(_, cell, sheet, fresh) => facts.cells.push((cell, sheet, fresh)),
+                Kind::Deadline(deadline, passed) => facts.deadlines.push((deadline, passed)),
                 Kind::Bundle(_, bundle) => facts.bundles.push(*bundle),
             }
         }
@@ -75,8 +78,11 @@ impl Facts {
         let producers = self.producers.into_iter().enumerate();
         producers.map(|(at, p)| Kind::Producer(ProducerId(number(at)), p)).try_for_each(&mut add)?;
         self.ends.into_iter().map(Kind::End).try_for_each(&mut add)?;
+        let deadlines = self.deadlines.into_iter();
+        deadlines.map(|(deadline, passed)| Kind::Deadline(deadline, passed)).try_for_each(&mut add)?;
         let cells = self.cells.into_iter().enumerate();
-        let mut cells = cells.map(|(at, (cell, sheet))| Kind::Cell(CellId(number(at)), cell, sheet));
+        let mut cells =
+            cells.map(|(at, (cell, sheet, fresh))| Kind::Cell(CellId(number(at)), cell, sheet, fresh));
         cells.try_for_each(&mut add)?;
         let bundles = self.bundles.into_iter().enumerate();
         bundles
@@ -104,8 +110,8 @@ fn facts_that_contradict_each_other_are_refused() {
             let candidate = i.cells[0].1.candidates[0].clone();
             i.cells[0].1.candidates.insert(1, candidate);
         }),
-        ("owner of no bundle", |i| i.cells[0].1.candidates[0].owner = Some(BundleId(1000))),
-        ("owner that reads it", |i| i.cells[0].1.candidates[0].owner = Some(BundleId(0))),
+        ("owner of no bundle", |i| i.cells[0].1.candidates[0].owner = Owner::Bundle(BundleId(1000))),
+        ("owner that reads it", |i| i.cells[0].1.candidates[0].owner = Owner::Bundle(BundleId(0))),
         ("lagging at rest", |i| i.cells[0].0.lagging = true),
         ("no member", |i| i.cells[3].0.member = false),
         ("bundle twice", |i| i.bundles.push(i.bundles[0].clone())),
@@ -137,7 +143,7 @@ fn the_bytes_of_facts_are_fixed() {
         hasher.update(&(value.len() as u32).to_le_bytes()).update(&value);
     }
     let hash = hasher.finalize().to_hex();
-    assert_eq!(hash.as_str(), "30ff55411c67466819539d2b3d0bb341cbd68b79bab377a42f878b46e247e70a");
+    assert_eq!(hash.as_str(), "105ef3936f72809d961060821a1609037447234ae8fe7c02739c75ae1e3be508");
 }
 
 /// What a small graph does not have: every part of a producer, of a cell and of a bundle that may be left out.
@@ -159,12 +165,18 @@ fn the_bytes_of_every_part_of_a_fact_are_fixed() {
     producer.definition = definition.independent(7, Duration::from_nanos(8)).max_batch(9);
     producer.deregistered = true;
     producer.host = Some(Host { machine: "m".to_string(), process: 9 });
+    (producer.definition.daemon, producer.definition.lease) = (true, Some(Duration::from_nanos(12)));
+    producer.definition.outputs[0].member = Some("who".to_string());
+    (producer.sequence, producer.lost_at, producer.awaited) = (13, Some(Timestamp(14)), Some(Timestamp(15)));
     let definition = producer.definition.clone();
     let cell = &mut graph.cells[3];
     (cell.expected, cell.lift) = (true, 7);
     let edge = edges::EdgeKey { source: CellId(1), input: 2 };
     graph.sheets[3].candidates[0].uses =
         Some(Box::new(Uses { edges: vec![edge], counters: Counters::default() }));
+    graph.sheets[3].candidates[0].owner = Owner::Daemon(ProducerId(1));
+    graph.sheets[3].candidates[0].aged = true;
+    graph.ages.set(CellId(3), graph.sheets[3].candidates[0].priority, Some(Timestamp(16)), true);
     let bundle = &mut graph.bundles[1];
     bundle.forced = true;
     graph.tallies[1].lift = 3;
@@ -187,9 +199,15 @@ fn the_bytes_of_every_part_of_a_fact_are_fixed() {
         match Fact::decode(*key, value).unwrap().0 {
             Kind::Producer(_, read) => {
                 assert_eq!(read.definition, definition);
+                assert_eq!(
+                    (read.sequence, read.lost_at, read.awaited),
+                    (13, Some(Timestamp(14)), Some(Timestamp(15)))
+                );
                 assert_eq!((read.deregistered, read.host), (true, graph.producers[0].host.clone()));
             }
-            Kind::Cell(_, read, sheet) => {
+            Kind::Cell(_, read, sheet, fresh) => {
+                assert_eq!(fresh, [(sheet.candidates[0].priority, Timestamp(16))]);
+                assert_eq!(sheet.candidates[0].owner, Owner::Daemon(ProducerId(1)));
                 assert_eq!((read.expected, read.lift), (true, 7));
                 assert_eq!(
                     sheet.candidates[0].uses.as_ref().map(|uses| uses.edges.as_slice()),
@@ -207,7 +225,7 @@ fn the_bytes_of_every_part_of_a_fact_are_fixed() {
         }
     }
     let hash = hasher.finalize().to_hex();
-    assert_eq!(hash.as_str(), "4367cff9d2f77a835882d977ee6a16443e3375bb0477d6e353764f1036e78a37");
+    assert_eq!(hash.as_str(), "824276008582e1cf86fe7d3bc9d6ad5293c90b3d210e21c07be99404965f97dc");
 }
 
 #[test]
@@ -246,7 +264,11 @@ fn every_date_and_key_value_comes_back() {
             priority: i32::MIN,
             content: Some([1; 32]),
         };
-        apply(Event::Commit { writes: dates.map(write).to_vec(), ends: dates.to_vec(), backfill: false });
+        apply(Event::Commit(Submission {
+            writes: dates.map(write).to_vec(),
+            ends: dates.to_vec(),
+            ..Submission::default()
+        }));
     }
     let records = graph.to_records();
     assert!(records.is_sorted_by(|a, b| a.0 < b.0));
@@ -293,7 +315,7 @@ proptest! {
     #[test]
     fn damaged_bytes_of_a_record_never_panic(at in any::<prop::sample::Index>(), value in any::<u8>(), cut in 0..64usize) {
         let write = Write { slot: SlotId(0), date: day(3), key: key(&[4]), priority: -1, content: Some(content(1)) };
-        let event = Event::Commit { writes: vec![write.clone(), write], ends: vec![day(3)], backfill: false };
+        let event = Event::Commit(Submission { writes: vec![write.clone(), write], ends: vec![day(3)], ..Submission::default() });
         let mut bytes = EventV1::from(&event).to_bytes().unwrap();
         let place = at.index(bytes.len());
         bytes[place] = value;

@@ -12,5 +12,6 @@ mod refusals;
 mod scenarios;
 mod script;
 mod scripts;
+mod sessions;
 mod stage;
 mod tables;

@@ -261,7 +261,11 @@ impl Play {
                     });
                 }
                 let ends = ends.iter().map(|date| day(*date)).collect();
-                let _refused = self.stage.apply(Event::Commit { writes: given, ends, backfill: false });
+                let _refused = self.stage.apply(Event::Commit(Submission {
+                    writes: given,
+                    ends,
+                    ..Submission::default()
+                }));
             }
             Step::Register => {
                 if let Some(at) = self.late.pop() {
@@ -387,7 +391,11 @@ impl Play {
     pub fn drain(&mut self) -> u64 {
         self.attach_all();
         self.stage
-            .apply(Event::Commit { writes: vec![], ends: (-1..6).map(day).collect(), backfill: false })
+            .apply(Event::Commit(Submission {
+                writes: vec![],
+                ends: (-1..6).map(day).collect(),
+                ..Submission::default()
+            }))
             .unwrap();
         let mut ends = 0;
         while ends < 1000 {

@@ -97,7 +97,8 @@ fn a_priority_has_one_owner() {
     let mut stage = stage();
     stage.register(ProducerDefinition::new("p").requires("A").provides("B"));
     let write = |slot| Write { slot, date: day(1), key: key(&[1]), priority: 0, content: Some(content(1)) };
-    let commit = |slot| Event::Commit { writes: vec![write(slot)], ends: vec![], backfill: false };
+    let commit =
+        |slot| Event::Commit(Submission { writes: vec![write(slot)], ends: vec![], ..Submission::default() });
     assert!(
         matches!(refused(&mut stage, commit(SlotId(1))), GraphError::PriorityTaken { owner, .. } if owner == "p")
     );
@@ -113,7 +114,7 @@ fn commits_starts_and_results() {
     stage.register(one("p", "A", "B"));
     let commit = |slot, key| {
         let write = Write { slot, date: day(1), key, priority: 0, content: Some(content(1)) };
-        Event::Commit { writes: vec![write], ends: vec![], backfill: false }
+        Event::Commit(Submission { writes: vec![write], ends: vec![], ..Submission::default() })
     };
     let text = Key::new(vec![Value::from("one")]).unwrap();
     assert!(matches!(refused(&mut stage, commit(SlotId(9), key(&[1]))), GraphError::UnknownSlot(_)));

@@ -242,7 +242,14 @@ fn at_rest_everything_equals_a_recompute_from_the_sources() {
         for (_, definition) in play.stage.graph.producers() {
             fresh.stage.register(definition.clone());
         }
-        fresh.stage.apply(Event::Commit { writes: play.sources(), ends: vec![], backfill: false }).unwrap();
+        fresh
+            .stage
+            .apply(Event::Commit(Submission {
+                writes: play.sources(),
+                ends: vec![],
+                ..Submission::default()
+            }))
+            .unwrap();
         fresh.drain();
         if !play.is_bound_to_history() && !fresh.is_bound_to_history() {
             assert_eq!(play.said(), fresh.said());
@@ -288,11 +295,10 @@ fn from_quiet_one_commit_starts_each_bundle_at_most_once() {
             play.stage.starts.clear();
             let content = Some(content((at % 4) as u8));
             play.stage
-                .apply(Event::Commit {
+                .apply(Event::Commit(Submission {
                     writes: vec![Write { content, ..source }],
-                    ends: vec![],
-                    backfill: false,
-                })
+                    ..Submission::default()
+                }))
                 .unwrap();
             let before = play.stage.log.len();
             play.drain();
@@ -325,7 +331,10 @@ fn after_a_crash_at_any_record_the_contents_are_the_same_and_no_work_is_done_tha
             for event in after {
                 let again = matches!(
                     event,
-                    Event::Commit { .. } | Event::DefineSlot(_) | Event::Register(_) | Event::Deregister(_)
+                    Event::Commit(Submission { .. })
+                        | Event::DefineSlot(_)
+                        | Event::Register(_)
+                        | Event::Deregister(_)
                 );
                 match again.then(|| play.stage.apply(event.clone())) {
                     // In another order other reads were reported, which a registration may close to a circle.
@@ -371,7 +380,11 @@ fn behind_a_source_that_is_faster_than_any_run_everything_keeps_committing() {
                 content[..8].copy_from_slice(&number.to_le_bytes());
                 let write = Write { content: Some(content), ..source.clone() };
                 play.stage
-                    .apply(Event::Commit { writes: vec![write], ends: vec![], backfill: false })
+                    .apply(Event::Commit(Submission {
+                        writes: vec![write],
+                        ends: vec![],
+                        ..Submission::default()
+                    }))
                     .unwrap();
             };
             for round in 0..rounds {

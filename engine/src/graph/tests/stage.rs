@@ -185,10 +185,11 @@ impl Stage {
 
     /// Whether a commit gives each candidate what it has.
     fn changes_nothing(&self, event: &Event) -> bool {
-        let Event::Commit { writes, ends, .. } = event else { return false };
+        let Event::Commit(Submission { writes, ends, .. }) = event else { return false };
         let equal = |write: &Write| {
-            let held = self.oracle.held(&(write.slot, write.date, write.key.clone()), write.priority);
-            held.is_some() && held == write.content
+            let cell = (write.slot, write.date, write.key.clone());
+            let held = self.oracle.held(&cell, write.priority);
+            held.is_some() && held == write.content && !self.oracle.grows_old(&cell, write.priority)
         };
         ends.is_empty() && writes.iter().all(equal)
     }
@@ -325,11 +326,13 @@ impl Stage {
 
     pub fn write(&mut self, slot: SlotId, date: SlotDate, key: &Key, content: Option<ContentId>) -> Effects {
         let write = Write { slot, date, key: key.clone(), priority: 0, content };
-        self.apply(Event::Commit { writes: vec![write], ends: vec![], backfill: false }).unwrap()
+        self.apply(Event::Commit(Submission { writes: vec![write], ends: vec![], ..Submission::default() }))
+            .unwrap()
     }
 
     pub fn end_of(&mut self, date: SlotDate) -> Effects {
-        self.apply(Event::Commit { writes: vec![], ends: vec![date], backfill: false }).unwrap()
+        self.apply(Event::Commit(Submission { writes: vec![], ends: vec![date], ..Submission::default() }))
+            .unwrap()
     }
 
     pub fn start(&mut self, bundle: BundleId) -> Result<Started, GraphError> {
@@ -444,7 +447,14 @@ fn twin_every() -> u64 {
 
 /// The leaves of a tree of reasons are root events.
 fn check_leaves(why: &Why) {
-    const ROOTS: [&str; 18] = [
+    const ROOTS: [&str; 26] = [
+        "committed at seq",
+        "is too old",
+        "was fresh until",
+        "no sign of life",
+        "has no session",
+        "has not committed it",
+        "nobody is registered",
         "is tried again at",
         "was retracted at seq",
         "was deregistered",
@@ -454,6 +464,7 @@ fn check_leaves(why: &Why) {
         "client retracted at seq",
         "failed at seq",
         "declined at seq",
+        "retracted at seq",
         "is detached",
         "is in flight",
         "not declared",

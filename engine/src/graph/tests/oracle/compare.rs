@@ -54,9 +54,11 @@ impl Oracle {
             assert_eq!(graph.state(id), Some(state));
             let effective = shown.standing.effective;
             let effective = effective.map(|priority| &self.facts.cells[&name].candidates[&priority]);
-            let owner = effective.map(|candidate| match &candidate.owner {
-                None => "client",
-                Some(owner) => &self.facts.producers[owner.0.at()].definition.name,
+            let producer = |id: ProducerId| self.facts.producers[id.at()].definition.name.as_str();
+            let owner = effective.map(|candidate| match (&candidate.owner, candidate.daemon) {
+                (Some(owner), _) => producer(owner.0),
+                (None, Some(daemon)) => producer(daemon),
+                (None, None) => "client",
             });
             assert_eq!(info.priority, shown.standing.effective, "effective priority of {name:?}");
             assert_eq!(info.producer.as_deref(), owner, "owner of {name:?}");
@@ -107,6 +109,9 @@ impl Oracle {
         let effective = shown.standing.effective;
         let effective = effective.map(|priority| &self.facts.cells[name].candidates[&priority]);
         let Some(candidate) = effective else { return causes };
+        if candidate.aged {
+            causes.insert("Aged".to_string());
+        }
         let Some(owner) = &candidate.owner else { return causes };
         let Some(bundle) = self.shown.bundles.get(owner) else {
             causes.insert("Orphan".to_string());

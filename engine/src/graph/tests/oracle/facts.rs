@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use underbelly_storage::Timestamp;
+use underbelly_storage::{Timestamp, Value};
 
 use super::super::super::*;
 use super::join::EdgeName;
@@ -16,8 +16,12 @@ pub(in super::super) type BundleName = (ProducerId, SlotDate, Key);
 /// What one priority has for a cell.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Candidate {
-    /// The bundle that made it, also of a producer that is no more; `None` for clients.
+    /// The bundle that made it, also of a producer that is no more; `None` for clients and daemons.
     pub owner: Option<BundleName>,
+    pub daemon: Option<ProducerId>,
+    /// It is old from then on.
+    pub fresh_until: Option<Timestamp>,
+    pub aged: bool,
     pub content: Option<ContentId>,
     pub error: bool,
     /// The edges of its owner on which it rests; `None` for all.
@@ -216,21 +220,48 @@ impl Facts {
         self.producers.push(Producer { definition, inputs, joined, columns, attached, deregistered });
     }
 
-    fn commit(&mut self, writes: &[Write], ends: &[SlotDate]) -> Results {
+    fn commit(&mut self, submission: &Submission, now: Timestamp) -> Results {
         let mut given = Results::new();
-        for write in writes {
+        for write in &submission.writes {
             let name = (write.slot, write.date, write.key.clone());
             let known = self.cells.get(&name).is_some_and(|c| c.candidates.contains_key(&write.priority));
             if write.content.is_none() && !known {
                 continue;
             }
+            let age = self.newest_age(&name, write);
             let cell = self.cells.entry(name.clone()).or_default();
-            let candidate = Candidate { content: write.content, ..Candidate::default() };
+            let made = submission.as_of.unwrap_or(now);
+            let fresh_until = age.map(|age| Timestamp(made.0 + age.as_nanos() as i64));
+            let candidate = Candidate {
+                content: write.content,
+                daemon: submission.session.map(|stamp| stamp.producer),
+                fresh_until,
+                aged: fresh_until.is_some_and(|until| until <= now),
+                ..Candidate::default()
+            };
             cell.candidates.insert(write.priority, candidate);
             given.insert((name, write.priority));
         }
-        self.ends.extend(ends);
+        self.ends.extend(&submission.ends);
         given
+    }
+
+    /// How long what is written is fresh; `None` where it does not grow old. Those of earlier dates do not any more.
+    fn newest_age(&mut self, name: &CellName, write: &Write) -> Option<std::time::Duration> {
+        let age = self.slots[write.slot.at()].fresh_for.filter(|_| write.content.is_some())?;
+        let of_key = self.cells.iter_mut().filter(|(other, _)| other.0 == name.0 && other.2 == name.2);
+        let candidates = of_key.filter_map(|(other, cell)| {
+            Some((other.1, cell.candidates.get_mut(&write.priority).filter(|c| c.fresh_until.is_some())?))
+        });
+        let mut is_newest = true;
+        for (date, candidate) in candidates {
+            if date > name.1 {
+                is_newest = false;
+            } else {
+                (candidate.fresh_until, candidate.aged) = (None, false);
+            }
+        }
+        is_newest.then_some(age)
     }
 
     /// The end of the bundle's run: a result for each output that it knows, and what was read. An error keeps the
@@ -306,7 +337,24 @@ impl Facts {
     }
 
     /// Takes a producer out: its bundles are no more, and nobody has what they gave.
-    fn deregister(&mut self, id: ProducerId) {
+    /// What it gave as a member for groups that have given nothing goes with it. `read`: the cells that those read.
+    fn deregister(&mut self, id: ProducerId, read: &BTreeSet<CellName>) {
+        let slots: Vec<SlotId> = (self.producers[id.at()].definition.outputs.iter())
+            .filter(|output| output.member.is_some())
+            .map(|output| self.slot_id(&output.slot))
+            .collect();
+        for (name, cell) in &mut self.cells {
+            for candidate in cell.candidates.values_mut() {
+                let is_own =
+                    candidate.daemon == Some(id) || candidate.owner.as_ref().is_some_and(|o| o.0 == id);
+                if is_own && candidate.daemon.is_some() {
+                    (candidate.fresh_until, candidate.aged) = (None, false);
+                }
+                if is_own && slots.contains(&name.0) && read.contains(name) {
+                    (candidate.content, candidate.error) = (None, false);
+                }
+            }
+        }
         let producer = &mut self.producers[id.at()];
         (producer.attached, producer.deregistered) = (false, true);
         self.works.retain(|name, _| name.0 != id);
@@ -324,6 +372,77 @@ impl Facts {
             // Of several it is not known who brought the process down.
             let alone = batches.iter().filter(|batch| **batch == running.batch).count() == 1;
             work.interrupted += u32::from(alone);
+            if work.interrupted >= INTERRUPTIONS_MAX {
+                given.extend(self.finish(&name, running.read, Ending::Failed, &[], &[]));
+            }
+        }
+        given
+    }
+
+    /// Whether a member has not given what a bundle waits for: one that the input's filter lists, or else each that is
+    /// registered. Who declined is none.
+    pub fn lacks_members(&self, name: &BundleName, edges: &BTreeSet<EdgeName>) -> bool {
+        let producer = &self.producers[name.0.at()];
+        if !matches!(producer.definition.group, Group::By { when: When::Quorum, .. }) {
+            return false;
+        }
+        producer.required().any(|(at, port)| {
+            let slot = &self.slots[port.slot.at()];
+            let Some(members) = &slot.members else { return false };
+            let position = slot.cell_keys.iter().position(|(name, _)| name == members).unwrap();
+            let listed = port.filters.iter().filter(|filter| filter.column == *members);
+            let listed = listed.filter_map(|filter| match &filter.test {
+                FilterTest::OneOf(values) => Some(values.clone()),
+                _ => None,
+            });
+            let of_slot = |p: &&Producer| !p.deregistered;
+            let outputs = self.producers.iter().filter(of_slot).flat_map(|p| &p.definition.outputs);
+            let registered = outputs.filter(|output| output.slot == slot.name);
+            let registered: Vec<Value> =
+                registered.filter_map(|output| Some(Value::from(output.member.as_deref()?))).collect();
+            let asked = listed.last().unwrap_or(registered);
+            let given: Vec<&Value> = edges
+                .iter()
+                .filter(|(input, _)| *input == at)
+                .map(|(_, (.., key))| &key.values()[position])
+                .collect();
+            asked.iter().any(|member| !given.contains(&member) && !self.declined(slot, member, name))
+        })
+    }
+
+    /// Whether the work of a member on the key that a group tells of its cell was declined.
+    fn declined(&self, slot: &SlotDefinition, member: &Value, group: &BundleName) -> bool {
+        let reader = &self.producers[group.0.at()];
+        let value = |column: &String| match reader.columns.iter().position(|own| own == column) {
+            Some(at) => Some(group.2.values()[at].clone()),
+            None => slot.members.as_ref().filter(|own| *own == column).map(|_| member.clone()),
+        };
+        let key: Option<Vec<Value>> = slot.cell_keys.iter().map(|(column, _)| value(column)).collect();
+        let Some(key) = key else { return false };
+        self.works.iter().any(|(name, work)| {
+            let producer = &self.producers[name.0.at()];
+            let mut outputs = producer.definition.outputs.iter();
+            let is_member = outputs.any(|output| {
+                output.slot == slot.name && output.member.as_deref().map(Value::from).as_ref() == Some(member)
+            });
+            let column = |column: &String| slot.cell_keys.iter().position(|(own, _)| own == column);
+            let of_key = producer.columns.iter().map(|own| column(own).map(|at| &key[at]));
+            is_member
+                && name.1 == group.1
+                && work.ending == Some(Ending::Declined)
+                && of_key.eq(name.2.values().iter().map(Some))
+        })
+    }
+
+    /// A session ends: its runs are cut off.
+    fn detach(&mut self, id: ProducerId) -> Results {
+        self.producers[id.at()].attached = false;
+        let mut given = Results::new();
+        let running = self.works.iter().filter(|(name, work)| name.0 == id && work.running.is_some());
+        for name in running.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            let work = self.works.get_mut(&name).unwrap();
+            let running = work.running.take().unwrap();
+            work.interrupted += 1;
             if work.interrupted >= INTERRUPTIONS_MAX {
                 given.extend(self.finish(&name, running.read, Ending::Failed, &[], &[]));
             }
@@ -354,7 +473,8 @@ impl Oracle {
                 facts.producers[id.at()].attached = true;
             }
             Event::Reopen => given = facts.reopen(),
-            Event::Commit { writes, ends, .. } => given = facts.commit(writes, ends),
+            Event::Detach { producer: id, .. } => given = facts.detach(*id),
+            Event::Commit(submission) => given = facts.commit(submission, subject.now),
             Event::Start { run, batch, .. } => {
                 let name = subject.bundle.unwrap();
                 let read = facts.read_now(&self.shown, &name);
@@ -382,6 +502,7 @@ impl Oracle {
                 let candidates = &mut facts.cells.get_mut(&subject.cell.unwrap()).unwrap().candidates;
                 let candidate = candidates.get_mut(priority).unwrap();
                 (candidate.content, candidate.error) = (None, false);
+                (candidate.fresh_until, candidate.aged) = (None, false);
             }
             Event::Force(_) => {
                 let work = facts.works.get_mut(&subject.bundle.unwrap()).unwrap();
@@ -394,12 +515,26 @@ impl Oracle {
                 given = facts.finish(&name, read, Ending::Cancelled, &[], &[]);
             }
             Event::Tick => {
+                let candidates = facts.cells.values_mut().flat_map(|cell| cell.candidates.values_mut());
+                for candidate in candidates {
+                    candidate.aged |= candidate.fresh_until.is_some_and(|until| until <= subject.now);
+                }
                 facts
                     .works
                     .values_mut()
                     .for_each(|work| work.waits = work.waits.filter(|at| *at > subject.now));
             }
-            Event::Deregister(id) => facts.deregister(*id),
+            Event::Deregister(id) => {
+                let waits = |name: &BundleName| {
+                    let group = &facts.producers[name.0.at()].definition.group;
+                    let quorum = matches!(group, Group::By { when: When::Quorum, .. });
+                    quorum && facts.works.get(name).is_some_and(|work| work.ending.is_none())
+                };
+                let waiting = self.shown.bundles.iter().filter(|(name, _)| waits(name));
+                let edges = waiting.flat_map(|(_, bundle)| bundle.edges.iter());
+                let read: BTreeSet<CellName> = edges.map(|(_, cell)| cell.clone()).collect();
+                facts.deregister(*id, &read);
+            }
         }
         for name in moments {
             assert!(self.is_possible_group(&name), "no cells make {name:?}");
@@ -512,6 +647,12 @@ impl Oracle {
         let gone = |owner: &BundleName| self.facts.producers[owner.0.at()].deregistered;
         let orphans = self.candidates().filter(|(_, _, owner)| owner.is_some_and(gone));
         orphans.map(|(name, priority, _)| (name.clone(), priority)).collect()
+    }
+
+    /// Whether a candidate is old some time: what is committed again may be fresh, or old, where it was not.
+    pub fn grows_old(&self, cell: &CellName, priority: i32) -> bool {
+        let candidate = self.facts.cells.get(cell).and_then(|cell| cell.candidates.get(&priority));
+        candidate.is_some_and(|candidate| candidate.fresh_until.is_some())
     }
 
     /// The content of a candidate.

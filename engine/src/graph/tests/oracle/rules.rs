@@ -218,7 +218,8 @@ impl Settling<'_> {
         above.values().chain(held.clone()).chain(barring).for_each(|class| of_all.add(*class));
         let classes = cells.values().chain(scopes.values()).chain(above.values()).chain(held);
         classes.for_each(|class| counts.add(*class));
-        let status = self.status(name, &work, counts);
+        let lacks = work.ending.is_none() && self.facts.lacks_members(name, &edges);
+        let status = self.status(name, &work, counts, lacks);
         let forced = work.forced;
         self.facts.works.get_mut(name).unwrap().lagging &= counts.is_moving();
         let open_work = open;
@@ -349,11 +350,13 @@ impl Settling<'_> {
         producer.required().map(|(at, _)| class(at)).collect()
     }
 
-    fn status(&self, name: &BundleName, work: &Work, counts: Counts) -> PStatus {
+    /// `lacks`: whether it waits for members.
+    fn status(&self, name: &BundleName, work: &Work, counts: Counts, lacks: bool) -> PStatus {
         let has_work = work.ending.is_none() || counts.changed > 0 || work.forced;
         let producer = &self.facts.producers[name.0.at()];
         let mut dates = producer.required().map(|(_, port)| port.date(name.1));
         let closed = !producer.awaits_all() || dates.all(|date| self.facts.ends.contains(&date));
+        let closed = closed && !lacks;
         match work.ending {
             _ if work.running.is_some() => PStatus::Processing,
             _ if has_work && !work.acknowledged => PStatus::Notified,
@@ -481,7 +484,7 @@ impl Shown {
     }
 
     fn is_sound(&self, candidate: &Candidate) -> bool {
-        candidate.content.is_some() && !candidate.error && !self.counts(candidate).forbid()
+        candidate.content.is_some() && !candidate.error && !candidate.aged && !self.counts(candidate).forbid()
     }
 
     fn is_unsettled(&self, candidate: &Candidate) -> bool {
@@ -542,7 +545,12 @@ impl Oracle {
             State::Invalid
         } else if candidate.content.is_none() {
             State::Void
-        } else if counts.is_moving() || counts.forbid() || forced || !shown.standing.better.is_empty() {
+        } else if counts.is_moving()
+            || counts.forbid()
+            || candidate.aged
+            || forced
+            || !shown.standing.better.is_empty()
+        {
             State::Stale
         } else if statuses.clone().any(|status| status == PStatus::Notified) {
             State::Updated

@@ -263,7 +263,7 @@ fn a_group_at_any_time_waits_for_no_end_but_for_what_is_in_work() {
     stage.write(rate, date, &key(&[]), Some(content(1)));
     let write = |x, y| Write { slot: raw, date, key: key(&[x, y]), priority: 0, content: Some(content(1)) };
     let writes = vec![write(1, 10), write(1, 20), write(2, 10)];
-    stage.apply(Event::Commit { writes, ends: vec![], backfill: false }).unwrap();
+    stage.apply(Event::Commit(Submission { writes, ends: vec![], ..Submission::default() })).unwrap();
     let first = stage.start_next();
     stage.give(&first, 1);
     assert!(stage.graph.bundle(ProducerId(1), date, &key(&[1])).is_some());

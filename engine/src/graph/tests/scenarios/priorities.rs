@@ -49,7 +49,13 @@ fn what_fills_in_waits_while_something_better_is_being_made() {
     let [a, b, c] = filled(&mut stage);
     let (date, at) = (day(1), key(&[1]));
     let write = |slot| Write { slot, date, key: key(&[1]), priority: 0, content: Some(content(1)) };
-    stage.apply(Event::Commit { writes: vec![write(a), write(c)], ends: vec![], backfill: false }).unwrap();
+    stage
+        .apply(Event::Commit(Submission {
+            writes: vec![write(a), write(c)],
+            ends: vec![],
+            ..Submission::default()
+        }))
+        .unwrap();
     let reason = stage.graph.bundle_info(BundleId(1)).unwrap().reason;
     assert_eq!(reason, "waiting for producer ab, which may make an input yet");
     let better = stage.start_next();

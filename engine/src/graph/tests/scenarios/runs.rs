@@ -58,7 +58,9 @@ fn what_failed_is_tried_again_once_for_each_change_of_its_inputs() {
 
     let both =
         [a, b].map(|slot| Write { slot, date, key: at.clone(), priority: 0, content: Some(content(3)) });
-    stage.apply(Event::Commit { writes: both.to_vec(), ends: vec![], backfill: false }).unwrap();
+    stage
+        .apply(Event::Commit(Submission { writes: both.to_vec(), ends: vec![], ..Submission::default() }))
+        .unwrap();
     assert_eq!(fail(&mut stage), [3, 2], "one start for both");
 
     stage.write(b, date, &at, None);

@@ -1,0 +1,268 @@
+//! Sessions: how a daemon, or a producer whose runs take place in another process, works for the engine, and what happens
+//! when it gives no sign of life.
+//!
+//! Only the beginning and the end of a session are transactions. Signs of life renew its lease in memory; after another
+//! opening of the database each session that was there has one lease's time to come back.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::batch::Batch;
+use crate::core::{Commit, Core};
+use crate::database::Database;
+use crate::error::{CommitError, SchemaError};
+use crate::graph::{Event, GraphError, ProducerDefinition, ProducerId, Stamp};
+
+/// The leases of sessions that are open in this process.
+#[derive(Default)]
+pub(crate) struct Leases {
+    open: Mutex<BTreeMap<ProducerId, Lease>>,
+}
+
+#[derive(Clone, Copy)]
+struct Lease {
+    epoch: u64,
+    /// How long no sign of life is borne, and until when; `None` for ever.
+    silence: Option<(Duration, Instant)>,
+}
+
+impl Leases {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<ProducerId, Lease>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the next one is over.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.open().values().filter_map(|lease| lease.silence.map(|(_, until)| until)).min()
+    }
+
+    /// Takes out one that is over.
+    pub(crate) fn take_lost(&self, now: Instant) -> Option<(ProducerId, u64)> {
+        let mut open = self.open();
+        let is_over = |lease: &Lease| lease.silence.is_some_and(|(_, until)| until <= now);
+        let (id, lease) = open.iter().find(|(_, lease)| is_over(lease)).map(|(id, lease)| (*id, *lease))?;
+        open.remove(&id);
+        Some((id, lease.epoch))
+    }
+}
+
+/// What became of a daemon's commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Accepted {
+    /// It was committed now.
+    Now(Commit),
+    /// It was committed before: its number is not above that of the last commit.
+    Before,
+}
+
+/// The session of a daemon: see [`Database::open_session`].
+///
+/// A session that is dropped has given its last sign of life: it is lost when its lease is over, and ends at once where it
+/// has none. To end it without an alarm, [`Session::close`] it, or [`Session::leave`].
+pub struct Session {
+    core: Arc<Core>,
+    id: ProducerId,
+    producer: String,
+    epoch: u64,
+    /// The number of the last commit that was accepted.
+    sequence: Mutex<u64>,
+    is_over: AtomicBool,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Session { producer, epoch, .. } = self;
+        f.debug_struct("Session").field("producer", producer).field("epoch", epoch).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// Registers a daemon and opens its session, in which it commits to the slots that it provides. The definition is kept
+    /// in the database, and a daemon stays registered, and a member of the slots that it provides as one, until it
+    /// [leaves](Session::leave) or is [deregistered](Database::deregister).
+    ///
+    /// ```
+    /// use underbelly::{Batch, ColumnType, Columns, Database, Date, ProducerDefinition, SlotDefinition};
+    /// # let dir = tempfile::tempdir()?;
+    /// let db = Database::create(dir.path().join("db"))?;
+    /// db.define_slot(SlotDefinition::new("Signal").member_key("generator").value("x", ColumnType::F64))?;
+    /// let session = db.open_session(ProducerDefinition::daemon("gen-1000").provides_as("Signal", "1000"))?;
+    /// let mut batch = Batch::new();
+    /// let day = Date::parse("2024-01-02").ok_or("no date")?;
+    /// batch.put_slot("Signal", day, ["1000"], Columns::new().with("x", vec![0.5].into())?);
+    /// session.commit(batch)?;
+    /// session.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SchemaError::Graph`] with [`GraphError::SessionTaken`] where it has a session already, and as
+    /// [`Database::register`].
+    pub fn open_session(&self, daemon: ProducerDefinition) -> Result<Session, SchemaError> {
+        if !daemon.daemon {
+            return Err(GraphError::NoDaemon { producer: daemon.name }.into());
+        }
+        let id = self.enlist(daemon)?;
+        Ok(Session::open(self.core(), id)?)
+    }
+}
+
+impl Session {
+    /// Opens the session of a registered producer.
+    pub(crate) fn open(core: &Arc<Core>, id: ProducerId) -> Result<Session, CommitError> {
+        let (producer, lease, is_taken) = {
+            let state = core.state();
+            let unknown = || CommitError::Graph(GraphError::UnknownProducer(id));
+            let definition = state.graph.producer(id).ok_or_else(unknown)?;
+            (definition.name.clone(), definition.lease, state.graph.is_attached(id))
+        };
+        if is_taken {
+            return Err(GraphError::SessionTaken { producer }.into());
+        }
+        let (epoch, sequence) = core.attach_session(id)?;
+        let now = core.options.clock.instant();
+        let silence = lease.and_then(|lease| Some((lease, now.checked_add(lease)?)));
+        core.leases.open().insert(id, Lease { epoch, silence });
+        core.signals.ring_alarm();
+        let (core, sequence, is_over) = (core.clone(), Mutex::new(sequence), AtomicBool::new(false));
+        Ok(Session { core, id, producer, epoch, sequence, is_over })
+    }
+
+    /// The daemon's name.
+    pub fn producer(&self) -> &str {
+        &self.producer
+    }
+
+    /// The number of the session, higher than those of all sessions of the daemon before: what is committed with an older
+    /// one is refused.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The number of the daemon's last commit, in this session or before; 0 before the first.
+    pub fn last_sequence(&self) -> u64 {
+        *self.sequence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits a batch as the daemon's next one. It is a sign of life.
+    ///
+    /// # Errors
+    /// [`CommitError::Graph`] with [`GraphError::SessionOver`] where the session is over, with
+    /// [`GraphError::NotProvided`] where the batch writes what the daemon does not provide, and as [`Database::commit`].
+    pub fn commit(&self, batch: Batch) -> Result<Commit, CommitError> {
+        let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = sequence.checked_add(1);
+        let next =
+            next.ok_or_else(|| CommitError::Internal { what: "commit numbers have run out".into() })?;
+        let commit = self.commit_numbered(next, batch)?;
+        *sequence = next;
+        Ok(commit)
+    }
+
+    /// Commits a batch under a number of the daemon's own, such as its source's. Numbers rise; what has a number that is not
+    /// above the last one was accepted before and is not committed again, so that a daemon that does not know whether a
+    /// commit came through sends it again. It is a sign of life.
+    ///
+    /// # Errors
+    /// As [`Session::commit`].
+    pub fn commit_once(&self, number: u64, batch: Batch) -> Result<Accepted, CommitError> {
+        let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.commit_numbered(number, batch) {
+            Ok(commit) => {
+                *sequence = number;
+                Ok(Accepted::Now(commit))
+            }
+            Err(CommitError::Graph(GraphError::Duplicate { .. })) => Ok(Accepted::Before),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn commit_numbered(&self, sequence: u64, mut batch: Batch) -> Result<Commit, CommitError> {
+        self.beat()?;
+        batch.session = Some(Stamp { producer: self.id, epoch: self.epoch, sequence });
+        self.core.commit(batch)
+    }
+
+    /// Gives a sign of life. Costs a lock and no transaction.
+    ///
+    /// # Errors
+    /// [`CommitError::Graph`] with [`GraphError::SessionOver`] where the session is over: it was lost, or the daemon was
+    /// deregistered.
+    pub fn beat(&self) -> Result<(), CommitError> {
+        let now = self.core.options.clock.instant();
+        let mut open = self.core.leases.open();
+        let lease = open.get_mut(&self.id).filter(|lease| lease.epoch == self.epoch);
+        let is_live = |lease: &&mut Lease| lease.silence.is_none_or(|(_, until)| now < until);
+        let Some(lease) = lease.filter(is_live) else { return Err(self.over()) };
+        if let Some((silence, until)) = &mut lease.silence {
+            *until = now.checked_add(*silence).unwrap_or(*until);
+        }
+        Ok(())
+    }
+
+    fn over(&self) -> CommitError {
+        GraphError::SessionOver { producer: self.producer.clone(), epoch: self.epoch }.into()
+    }
+
+    /// Ends the session, and sounds no alarm. The daemon stays registered, and groups wait for it as before.
+    ///
+    /// # Errors
+    /// As [`Session::beat`], and as [`Database::commit`].
+    pub fn close(self) -> Result<(), CommitError> {
+        self.end(Event::Detach { producer: self.id, epoch: self.epoch, lost: false })
+    }
+
+    /// Ends the session and deregisters the daemon: it is no member any more, and groups do not wait for it. What it
+    /// committed stays.
+    ///
+    /// # Errors
+    /// As [`Session::close`].
+    pub fn leave(self) -> Result<(), CommitError> {
+        self.end(Event::Deregister(self.id))
+    }
+
+    fn end(&self, event: Event) -> Result<(), CommitError> {
+        self.beat()?;
+        self.core.commit_event(event)?;
+        self.is_over.store(true, Ordering::Release);
+        self.forget();
+        Ok(())
+    }
+
+    fn forget(&self) {
+        let mut open = self.core.leases.open();
+        if open.get(&self.id).is_some_and(|lease| lease.epoch == self.epoch) {
+            open.remove(&self.id);
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let has_lease = {
+            let open = self.core.leases.open();
+            open.get(&self.id).is_some_and(|lease| lease.epoch == self.epoch && lease.silence.is_some())
+        };
+        if self.is_over.load(Ordering::Acquire) || has_lease {
+            return;
+        }
+        self.forget();
+        let event = Event::Detach { producer: self.id, epoch: self.epoch, lost: false };
+        // Where it cannot be committed the database is closed or its log has failed, and the session is over with it.
+        let _ = self.core.commit_event(event);
+    }
+}
+
+impl Core {
+    /// Begins a session; its epoch, and the number of the daemon's last commit.
+    fn attach_session(&self, id: ProducerId) -> Result<(u64, u64), CommitError> {
+        let host = self.options.host.clone();
+        self.commit_event(Event::Attach { producer: id, host })?;
+        let state = self.state();
+        state.graph.session(id).ok_or_else(|| GraphError::UnknownProducer(id).into())
+    }
+}

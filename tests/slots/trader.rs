@@ -173,7 +173,8 @@ fn a_generator_that_stops_blocks_its_chain_alone_and_heals_it() {
     // The first one hangs: it lives, and gives nothing.
     for _ in 0..4 {
         desk.advance(seconds(25));
-        (first.beat().unwrap(), second.beat().unwrap());
+        first.beat().unwrap();
+        second.beat().unwrap();
     }
     second.commit(one("Signal", 2, "1001", Y)).unwrap();
     assert_eq!(desk.runs(), 1, "the other's strategy");
@@ -277,7 +278,8 @@ fn what_was_committed_before_a_restart_counts_after_it() {
     batch.due_by("Median", minute(1), minute(2));
     assert!(matches!(a.commit_once(77, batch.clone()).unwrap(), Accepted::Now(_)));
     assert_eq!(desk.runs(), 0);
-    (drop(a), drop(b));
+    drop(a);
+    drop(b);
     let desk = desk.reopen();
     // X comes back, and does not know whether its decision came through; Y does not come back.
     let a = desk.oracle("X");

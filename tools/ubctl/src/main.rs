@@ -3,9 +3,10 @@
 //! `ubctl [--db DIR] NOUN VERB`. Results go to standard output, errors to standard error with exit 1, misuse is
 //! exit 2, and a reader that closes the pipe ends the command quietly. What only reads opens the database beside its
 //! writer. In reading order: `output` and `error` are
-//! what all commands share; `time` reads instants; `tail` follows what is committed, and `top` shows what works; `import` loads files; `series`, `slot`, `producer`, `model`
+//! what all commands share; `time` reads instants; `tail` follows what is committed, `top` shows what works, and `alarms` what is to be looked at; `import` loads files; `series`, `slot`, `producer`, `model`
 //! and `variable` are the nouns; `drawing` draws the graph.
 
+mod alarms;
 mod backup;
 mod demo;
 mod drawing;
@@ -63,6 +64,7 @@ enum Noun {
     Wal(wal::Wal),
     Tail(tail::Tail),
     Top(top::Top),
+    Alarms(alarms::Alarms),
     Import(import::Import),
     Demo(demo::Demo),
     /// Rows by type and time
@@ -103,6 +105,7 @@ impl Cli {
             Noun::Wal(wal) => wal.run(&dir),
             Noun::Tail(tail) => tail.run(&dir),
             Noun::Top(top) => top.run(&dir),
+            Noun::Alarms(alarms) => alarms.run(&*Database::open_read_only(&dir)?),
             Noun::Checkpoint(checkpoint) => checkpoint.run(&write(&dir)?),
             Noun::Import(import) => import.run(write(&dir)?),
             Noun::Series(series) => series.run(&dir),

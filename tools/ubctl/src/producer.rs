@@ -152,27 +152,42 @@ impl Producer {
 }
 
 fn list(db: &View, format: FormatArg) -> Result<(), Failed> {
-    let names = ["producer", "inputs", "outputs", "group", "attached"].into_iter();
+    let names = ["producer", "inputs", "outputs", "group", "attached", "lost_at"].into_iter();
     let names = names.chain(PStatus::ALL.map(PStatus::name)).chain(["runs"]);
     let mut listing = Listing::begin(format.format, names)?;
     for producer in db.producers() {
+        let lost_at = producer.lost_at.map_or(Field::Null, Field::text);
         let definition = producer.definition;
         let inputs: Vec<&str> = definition.inputs.iter().map(|input| input.slot.as_str()).collect();
-        let output = |output: &underbelly::graph::Output| match output.priority {
-            0 => output.slot.clone(),
-            priority => format!("{} at {priority}", output.slot),
+        let output = |output: &underbelly::graph::Output| {
+            let member = output.member.as_ref().map_or_else(String::new, |member| format!(" as {member}"));
+            match output.priority {
+                0 => format!("{}{member}", output.slot),
+                priority => format!("{}{member} at {priority}", output.slot),
+            }
         };
         let outputs: Vec<String> = definition.outputs.iter().map(output).collect();
         let group = match &definition.group {
+            Group::Each if definition.daemon => "daemon".to_string(),
             Group::Each => "each".to_string(),
             Group::By { columns, when } => {
                 let by = columns.iter().fold("date".to_string(), |by, column| by + ", " + column);
-                if *when == When::Any { by + ", any" } else { by }
+                match when {
+                    When::Any => by + ", any",
+                    When::Quorum => by + ", quorum",
+                    _ => by,
+                }
             }
         };
         let (inputs, outputs) = (inputs.join(", "), outputs.join(", "));
-        let fields =
-            [definition.name.into(), inputs.into(), outputs.into(), group.into(), producer.attached.into()];
+        let fields = [
+            definition.name.into(),
+            inputs.into(),
+            outputs.into(),
+            group.into(),
+            producer.attached.into(),
+            lost_at,
+        ];
         let bundles = producer.bundles.iter().map(|(_, count)| Field::from(*count));
         listing.row(fields.into_iter().chain(bundles).chain([producer.runs.into()]))?;
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use underbelly::{CommitError, Committed, Database, SlotDate, Start, State, StateChange, Watch};
+use underbelly::{Alarm, CommitError, Committed, Database, SlotDate, Start, State, StateChange, Watch};
 
 use crate::error::Failed;
 use crate::output::stdout;
@@ -59,7 +59,7 @@ pub(crate) struct Tail {
 /// The form of what is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum TailFormat {
-    /// A line for each change of state, and for each transaction that changes none.
+    /// A line for each change of state and each alarm, and for each transaction that has none.
     #[default]
     Text,
     /// A line of JSON for each transaction.
@@ -134,10 +134,14 @@ impl Tail {
 }
 
 fn text(committed: &Committed) -> String {
-    let Committed { seq, time, states, .. } = committed;
-    if states.is_empty() {
+    let Committed { seq, time, states, alarms, .. } = committed;
+    if states.is_empty() && alarms.is_empty() {
         return format!("{seq}  {time}\n");
     }
+    let sounds = |alarm: &Alarm| {
+        let what: String = alarm.kind.to_string().chars().map(shown).collect();
+        format!("{seq}  {time}  ALARM: {what}\n")
+    };
     let line = |change: &StateChange| {
         let StateChange { slot, date, key, from, to, generation, .. } = change;
         let key = key.to_string();
@@ -145,7 +149,7 @@ fn text(committed: &Committed) -> String {
         let cell: String = format!("{slot} {date}{gap}{key}").chars().map(shown).collect();
         format!("{seq}  {time}  {cell}: {from} -> {to}, generation {generation}\n")
     };
-    states.iter().map(line).collect()
+    states.iter().map(line).chain(alarms.iter().map(sounds)).collect()
 }
 
 /// A control character would break the line or the terminal.
@@ -166,6 +170,9 @@ fn json(committed: &Committed) -> String {
         })
     };
     let states: Vec<_> = committed.states.iter().map(change).collect();
+    let alarm = |alarm: &Alarm| json!({ "alarm": alarm.kind.name(), "what": alarm.kind.to_string() });
+    let alarms: Vec<_> = committed.alarms.iter().map(alarm).collect();
     let time = committed.time.to_string();
-    format!("{}\n", json!({ "seq": committed.seq, "time": time, "states": states }))
+    let told = json!({ "seq": committed.seq, "time": time, "states": states, "alarms": alarms });
+    format!("{told}\n")
 }

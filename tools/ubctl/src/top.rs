@@ -29,7 +29,7 @@ const COLUMNS: [PStatus; 7] = [
     PStatus::Cancelled,
 ];
 
-/// Shows producers at work: what is ready, runs, waits and failed, since when, and how fast, until this is interrupted
+/// Shows producers at work: what is ready, runs, waits and failed, since when, and how fast, and alarms, until this is interrupted
 ///
 /// It reads beside whoever writes. On a terminal the picture is drawn anew; elsewhere one follows the other. Rates are runs that were started
 /// in a second.
@@ -41,7 +41,7 @@ pub(crate) struct Top {
     /// Ends after so many looks
     #[arg(long, value_name = "N")]
     looks: Option<u64>,
-    /// Most runs in flight, and most runs that went wrong, that are listed
+    /// Most alarms, runs in flight and runs that went wrong that are listed
     #[arg(short, default_value_t = 8)]
     n: usize,
 }
@@ -97,7 +97,7 @@ fn producers(producers: &[ProducerSummary], rates: &BTreeMap<String, Rate>, now:
         let rate = rates.get(name);
         let newest = rate.and_then(|rate| rate.rates.back()).copied().unwrap_or_default();
         let line = rate.map_or_else(String::new, |rate| sparkline(rate.rates.iter().copied()));
-        let attached = if producer.attached { "yes" } else { "no" };
+        let attached = attached(producer);
         let fields = [printable(name).into_owned(), attached.to_string()].into_iter().chain(counts);
         table.add_row(fields.chain([waits, producer.runs.to_string(), format!("{newest:.1}"), line]));
     }
@@ -107,6 +107,28 @@ fn producers(producers: &[ProducerSummary], rates: &BTreeMap<String, Rate>, now:
         }
     }
     format!("{}\n", table.trim_fmt())
+}
+
+/// Whether somebody works for a producer.
+fn attached(producer: &ProducerSummary) -> &'static str {
+    match (producer.attached, producer.lost_at) {
+        (true, _) => "yes",
+        (false, Some(_)) => "lost",
+        (false, None) => "no",
+    }
+}
+
+fn alarms(reader: &Reader, most: usize, now: Timestamp) -> String {
+    let all = reader.alarms();
+    let mut text = match all.len() {
+        0 => String::new(),
+        count => format!("\n{count} alarms\n"),
+    };
+    for alarm in all.iter().take(most) {
+        let line = format!("  {} {}: {}", alarm.kind.name(), age(now, alarm.since), alarm.kind);
+        text.push_str(&format!("{}\n", printable(&line)));
+    }
+    text
 }
 
 fn running(runs: &[RunningRow], most: usize, now: Timestamp) -> String {
@@ -155,6 +177,7 @@ impl Top {
             let rate = commits.rates.back().copied().unwrap_or_default();
             let mut text = format!("{}  seq {seq}  {rate:.0} commits/s\n\n", dir.display());
             text.push_str(&producers(&all, &rates, now));
+            text.push_str(&alarms(&reader, self.n, now));
             text.push_str(&running(&runs, self.n, now));
             text.push_str(&troubles(&reader, self.n, now)?);
             let mut out = stdout();

@@ -136,7 +136,7 @@ fn enumerated() -> Vec<System> {
         let made = |slot: &usize| producers.iter().any(|plan| plan.outputs[0].0 == *slot);
         let write = |slot| Put { slot, date: 0, key: [0; 3], priority: 0, content: Some(1) };
         let writes = used.iter().copied().filter(|slot| !made(slot)).map(write).collect();
-        let script = Script { slots: vec![0; used.len()], producers, steps: Vec::new() };
+        let script = Script { old: 0, slots: vec![0; used.len()], producers, steps: Vec::new() };
         systems.push(System { script, writes, ends: false, commands: false });
     }
     systems

@@ -276,6 +276,11 @@ impl Play {
                 let producer = ProducerId(*producer as u32);
                 let _unknown = self.stage.apply(Event::Attach { producer, host: None });
             }
+            Step::Detach(producer) => {
+                let producer = ProducerId(*producer as u32);
+                let Some((epoch, _)) = self.stage.graph.session(producer) else { return };
+                let _detached = self.stage.apply(Event::Detach { producer, epoch, lost: epoch % 2 == 0 });
+            }
             Step::Start(nth) => {
                 let ready: Vec<BundleId> = self.stage.graph.ready().collect();
                 if let Some(bundle) = ready.get(nth % ready.len().max(1)) {

@@ -3,11 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use underbelly_storage::{ColumnType, Value};
 
 use super::super::*;
+
+/// What grows old is old after so long: twelve events.
+const AGE: Duration = Duration::from_nanos(120);
 
 /// Names of key columns.
 pub(super) const COLUMNS: [&str; 3] = ["x", "y", "z"];
@@ -17,6 +21,8 @@ pub(super) const COLUMNS: [&str; 3] = ["x", "y", "z"];
 pub(super) struct Script {
     /// The slots' key columns, as bit sets over [`COLUMNS`].
     pub slots: Vec<u8>,
+    /// Those in which what clients commit grows old, a bit set.
+    pub old: u8,
     pub producers: Vec<Plan>,
     pub steps: Vec<Step>,
 }
@@ -89,6 +95,8 @@ pub(super) enum Step {
     /// Registers the next producer that is late, or that was deregistered; it stays detached.
     Register,
     Attach(usize),
+    /// Ends the session of a producer.
+    Detach(usize),
     /// Starts the ready bundle at this place in the queue.
     Start(usize),
     /// Ends a run in flight with what its producer makes of its inputs. Salt 0: of these alone.
@@ -130,7 +138,10 @@ pub(super) struct Put {
 
 impl Script {
     pub fn definition_of_slot(&self, at: usize) -> SlotDefinition {
-        let definition = SlotDefinition::new(format!("s{at}"));
+        let mut definition = SlotDefinition::new(format!("s{at}"));
+        if self.old & 1 << at != 0 {
+            definition = definition.fresh_for(AGE);
+        }
         columns(self.slots[at]).fold(definition, |slot, column| slot.cell_key(column, ColumnType::I64))
     }
 
@@ -163,14 +174,17 @@ impl Script {
 
     /// Reads what was printed; panics at a line that is none.
     pub fn read(text: &str) -> Script {
-        let mut script = Script { slots: Vec::new(), producers: Vec::new(), steps: Vec::new() };
+        let mut script = Script { slots: Vec::new(), old: 0, producers: Vec::new(), steps: Vec::new() };
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let (head, rest) = line.split_once(' ').unwrap_or((line, ""));
             let words: Vec<&str> = rest.split_whitespace().collect();
             let number = |at: usize| words[at].parse::<usize>().unwrap();
             let step = match head {
                 "slot" => {
-                    script.slots.push(words.iter().map(|word| 1 << column_bit(word)).sum());
+                    let is_old = words.contains(&"old");
+                    script.old |= u8::from(is_old) << script.slots.len();
+                    let names = words.iter().filter(|word| **word != "old");
+                    script.slots.push(names.map(|word| 1 << column_bit(word)).sum());
                     continue;
                 }
                 "producer" => {
@@ -187,6 +201,7 @@ impl Script {
                 }
                 "register" => Step::Register,
                 "attach" => Step::Attach(number(0)),
+                "detach" => Step::Detach(number(0)),
                 "start" => Step::Start(number(0)),
                 "give" => Step::Give { run: number(0), salt: number(1) as u8 },
                 "decline" => Step::Decline(number(0)),
@@ -418,6 +433,7 @@ impl fmt::Display for Step {
             }
             Step::Register => f.write_str("register"),
             Step::Attach(producer) => write!(f, "attach {producer}"),
+            Step::Detach(producer) => write!(f, "detach {producer}"),
             Step::Start(nth) => write!(f, "start {nth}"),
             Step::Give { run, salt } => write!(f, "give {run} {salt}"),
             Step::Decline(run) => write!(f, "decline {run}"),
@@ -438,9 +454,10 @@ impl fmt::Display for Step {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for bits in &self.slots {
+        for (at, bits) in self.slots.iter().enumerate() {
             let names: String = columns(*bits).map(|name| format!(" {name}")).collect();
-            writeln!(f, "slot{names}")?;
+            let old = if self.old & 1 << at != 0 { " old" } else { "" };
+            writeln!(f, "slot{names}{old}")?;
         }
         self.producers.iter().try_for_each(|plan| writeln!(f, "{plan}"))?;
         self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
@@ -640,6 +657,7 @@ fn steps(deterministic: bool, most: usize) -> impl Strategy<Value = Vec<Step>> {
         2 => (0..2i32).prop_map(|date| Step::Commit { writes: Vec::new(), ends: vec![date] }),
         1 => Just(Step::Register),
         3 => (0..4usize).prop_map(Step::Attach),
+        1 => (0..4usize).prop_map(move |at| if deterministic { Step::Start(at) } else { Step::Detach(at) }),
         12 => (0..4usize).prop_map(Step::Start),
         10 => (0..4usize, salt).prop_map(|(run, salt)| Step::Give { run, salt }),
         1 => (0..4usize).prop_map(move |run| if deterministic { Step::Start(run) } else { Step::Decline(run) }),
@@ -661,7 +679,7 @@ fn steps(deterministic: bool, most: usize) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..most)
 }
 
-fn fit(slots: Vec<u8>, picks: &[Picks], mut steps: Vec<Step>, deterministic: bool) -> Script {
+fn fit(slots: Vec<u8>, old: u8, picks: &[Picks], mut steps: Vec<Step>, deterministic: bool) -> Script {
     let mut producers: Vec<Plan> = picks.iter().map(|picks| picks.plan(&slots, deterministic)).collect();
     if let Some(last) = producers.last_mut() {
         last.late = true;
@@ -675,13 +693,17 @@ fn fit(slots: Vec<u8>, picks: &[Picks], mut steps: Vec<Step>, deterministic: boo
             }
         }
     }
-    Script { slots, producers, steps }
+    Script { slots, old, producers, steps }
 }
 
 /// Random scripts. `deterministic`: what producers give is a function of what they read.
 pub(super) fn scripts(deterministic: bool, most: usize) -> impl Strategy<Value = Script> {
-    (systems(), steps(deterministic, most)).prop_map(move |((mut slots, picks), steps)| {
+    // What is old is no function of the sources.
+    let old =
+        prop::option::weighted(0.3, 0..32u8).prop_map(move |old| old.filter(|_| !deterministic).unwrap_or(0));
+    (systems(), old, steps(deterministic, most)).prop_map(move |((mut slots, picks), old, steps)| {
         slots.sort_by_key(|columns| columns.count_ones());
-        fit(slots, &picks, steps, deterministic)
+        let old = old & (1 << slots.len()) as u8 - 1;
+        fit(slots, old, &picks, steps, deterministic)
     })
 }

@@ -11,6 +11,7 @@ mod failures;
 mod inputs;
 mod keys;
 mod lifecycle;
+mod minutes;
 mod reads;
 mod runs;
 mod tables;

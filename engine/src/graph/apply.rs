@@ -291,6 +291,7 @@ impl Graph {
     /// Has bundles start whose time has come, those first that have waited for the earliest, and lets pass what has its time.
     fn tick(&mut self, pass: &mut Pass) {
         self.age(pass, TICK_BUNDLES_MAX);
+        self.cut(pass, TICK_BUNDLES_MAX);
         self.give_up_sessions(pass, TICK_BUNDLES_MAX);
         pass.is_due = true;
         let due = self.backing_off.range(..=(pass.moment.time, BundleId(u32::MAX)));

@@ -215,7 +215,8 @@ impl Graph {
     /// When something is old, is given up, or is to be up to date.
     fn next_tick(&self) -> Option<Timestamp> {
         let awaited = self.awaited.first().map(|(until, _)| *until);
-        [self.ages.next(), self.deadlines.next(), awaited].into_iter().flatten().min()
+        let cutoff = self.cutoffs.first().map(|(at, _)| *at);
+        [self.ages.next(), self.deadlines.next(), awaited, cutoff].into_iter().flatten().min()
     }
 
     /// Since when the first ready bundle of a producer is ready.

@@ -177,6 +177,8 @@ pub(super) struct Bundle {
     /// The producer's epoch in which the newest work arrived while the producer was detached. An attachment
     /// raises the epoch, and so acknowledges the work of all bundles at once.
     pub unseen: Option<u64>,
+    /// The cutoff of its date has passed: no end is waited for.
+    pub is_cut: bool,
     /// Interruptions in a row.
     pub interrupted: u32,
     pub setbacks: Option<Box<Setbacks>>,
@@ -206,6 +208,7 @@ impl Bundle {
             lagging: false,
             running: None,
             unseen: None,
+            is_cut: false,
             interrupted: 0,
             setbacks: None,
             runs: 0,

@@ -157,6 +157,9 @@ impl Graph {
             self.runs.remove(&claim.run);
         }
         self.stop_waiting(id);
+        if let Some(at) = self.cutoff_of(id) {
+            self.cutoffs.remove(&(at, id));
+        }
         self.unwatch(id);
         let edges: Vec<EdgeKey> = self.edges_of(id).map(|(edge, _)| edge).collect();
         for edge in edges {
@@ -175,6 +178,7 @@ impl Graph {
         bundle.lagging = false;
         bundle.forced = false;
         bundle.unseen = None;
+        bundle.is_cut = false;
         bundle.setbacks = None;
         bundle.ready_at = Timestamp(0);
         let producer = bundle.producer;

@@ -387,6 +387,8 @@ pub struct Proxy {
     pub max_batch: u32,
     /// Most batches that are in work at once; at least 1.
     pub max_running: u32,
+    /// How long after its beginning a date counts as ended: see [`ProducerDefinition::cutoff`].
+    pub cutoff: Option<Duration>,
 }
 
 /// When the ready bundles of a producer start.
@@ -409,7 +411,7 @@ impl Default for Proxy {
     /// Each bundle by itself as soon as it is ready, as many at once as there are workers.
     fn default() -> Proxy {
         let trigger = Trigger::Independent { min_batch: 1, max_wait_time: Duration::ZERO };
-        Proxy { trigger, max_batch: 1, max_running: u32::MAX }
+        Proxy { trigger, max_batch: 1, max_running: u32::MAX, cutoff: None }
     }
 }
 
@@ -547,6 +549,14 @@ impl ProducerDefinition {
     /// [`Trigger::Dependent`].
     pub fn dependent(mut self) -> ProducerDefinition {
         self.proxy.trigger = Trigger::Dependent;
+        self
+    }
+
+    /// Waits for the end of a date ([`Batch::end_of`](crate::Batch::end_of)) until so long after the date's beginning at most:
+    /// midnight UTC of a day, an instant itself. It concerns producers that wait for ends: [`When::Complete`] and
+    /// [`ProducerDefinition::dependent`]. At most ten years.
+    pub fn cutoff(mut self, after: Duration) -> ProducerDefinition {
+        self.proxy.cutoff = Some(after);
         self
     }
 

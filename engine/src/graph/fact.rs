@@ -79,6 +79,7 @@ pub(super) struct BundleFacts {
     pub ended: Moment,
     pub forced: bool,
     pub lagging: bool,
+    pub is_cut: bool,
     pub lift: u32,
     pub unseen: Option<u64>,
     pub interrupted: u32,
@@ -216,7 +217,10 @@ pub(super) fn put_bundle(out: &mut Vec<u8>, id: BundleId, bundle: &Bundle, lift:
     }
     put_moment(out, bundle.ended);
     let has_setbacks = bundle.setbacks.is_some();
-    put_flags(out, [bundle.forced, lift > 0, bundle.lagging, bundle.reported.is_some(), has_setbacks]);
+    put_flags(
+        out,
+        [bundle.forced, lift > 0, bundle.lagging, bundle.reported.is_some(), has_setbacks, bundle.is_cut],
+    );
     if lift > 0 {
         out.extend_from_slice(&lift.to_le_bytes());
     }
@@ -352,7 +356,7 @@ fn bundle(cursor: &mut Cursor<'_>) -> Result<BundleFacts, Damage> {
         _ => return Err(Damage("a run ended in an unknown way")),
     };
     let ended = moment(cursor)?;
-    let [forced, is_lifted, lagging, has_reported, has_setbacks] = flags(cursor)?;
+    let [forced, is_lifted, lagging, has_reported, has_setbacks, is_cut] = flags(cursor)?;
     Ok(BundleFacts {
         producer,
         date,
@@ -361,6 +365,7 @@ fn bundle(cursor: &mut Cursor<'_>) -> Result<BundleFacts, Damage> {
         ended,
         forced,
         lagging,
+        is_cut,
         lift: if is_lifted { lift(cursor)? } else { 0 },
         unseen: option(cursor)?,
         interrupted: cursor.u32()?,

@@ -13,7 +13,7 @@ use super::Graph;
 use super::candidate::Owner;
 use super::effect::Alarm;
 use super::event::Deadline;
-use super::ids::{CellId, ProducerId, SlotDate, SlotId};
+use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::key::Key;
 use super::pass::Pass;
 use super::state::View;
@@ -159,6 +159,24 @@ impl Graph {
             pass.effects.alarms.push(Alarm::Aged(cell));
             self.touch_cell(pass, cell);
             self.touch_below(pass, cell, priority);
+        }
+    }
+
+    /// Until when a bundle waits for the end of its date; `None` for ever.
+    pub(super) fn cutoff_of(&self, id: BundleId) -> Option<Timestamp> {
+        let bundle = &self.bundles[id.at()];
+        let producer = &self.producers[bundle.producer.at()];
+        let cutoff = producer.definition.proxy.cutoff.filter(|_| producer.awaits_all())?;
+        Some(later(bundle.date.begins(), cutoff))
+    }
+
+    /// Lets bundles wait no more for the end of their date, and `most` at most.
+    pub(super) fn cut(&mut self, pass: &mut Pass, most: usize) {
+        let due = self.cutoffs.range(..=(pass.moment.time, BundleId(u32::MAX)));
+        for (at, id) in due.take(most).copied().collect::<Vec<_>>() {
+            self.cutoffs.remove(&(at, id));
+            self.bundle_mut(id).is_cut = true;
+            self.touch_bundle(pass, id);
         }
     }
 

@@ -256,7 +256,7 @@ impl Graph {
     /// The ends of dates for which a bundle waits and that were not declared.
     pub(super) fn missing_ends(&self, bundle: &Bundle) -> BTreeSet<SlotDate> {
         let producer = &self.producers[bundle.producer.at()];
-        let inputs = producer.required().filter(|_| producer.awaits_all());
+        let inputs = producer.required().filter(|_| producer.awaits_all() && !bundle.is_cut);
         let dates = inputs.filter_map(|(input, _)| producer.cell_date(usize::from(input), bundle.date));
         dates.filter(|date| !self.ends.contains(date)).collect()
     }

@@ -90,6 +90,14 @@ impl fmt::Display for SlotDate {
 const DAY: i64 = 86_400_000_000_000;
 
 impl SlotDate {
+    /// When it begins: midnight UTC of a day.
+    pub(super) fn begins(self) -> Timestamp {
+        match self {
+            SlotDate::Day(Date(day)) => Timestamp(i64::from(day).saturating_mul(DAY)),
+            SlotDate::Instant(instant) => instant,
+        }
+    }
+
     /// So many days later; `None` beyond the range.
     pub(super) fn later(self, days: u32) -> Option<SlotDate> {
         self.moved(i64::from(days))

@@ -129,6 +129,8 @@ pub struct Graph {
     ages: fresh::Ages,
     /// Deadlines that have not passed unnoticed and were not met.
     deadlines: fresh::Deadlines,
+    /// Bundles that wait for the end of their date, and until when at most.
+    cutoffs: BTreeSet<(Timestamp, BundleId)>,
     /// Producers whose session is awaited after the process started again, and until when.
     awaited: BTreeSet<(Timestamp, ProducerId)>,
     /// The next place in the queue; 0 is the place of bundles that never had one.
@@ -170,6 +172,7 @@ impl Graph {
             backing_off: BTreeSet::new(),
             ages: Default::default(),
             deadlines: Default::default(),
+            cutoffs: BTreeSet::new(),
             awaited: BTreeSet::new(),
             next_order: 1,
             ends: BTreeSet::new(),

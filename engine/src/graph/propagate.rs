@@ -35,6 +35,7 @@ impl Graph {
             owner.by_date.entry(date).or_default().push(id);
         }
         self.tallies.push(Tally::new(producer));
+        self.cutoffs.extend(self.cutoff_of(id).map(|at| (at, id)));
         self.bundle_mut(id);
         let members = members.into_iter();
         self.bundles[id.at()].sources.reserve(members.size_hint().0);

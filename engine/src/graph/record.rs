@@ -146,6 +146,8 @@ pub(super) struct ProxyV1 {
     trigger: TriggerV1,
     max_batch: u32,
     max_running: u32,
+    /// ns.
+    cutoff: Option<u64>,
 }
 
 /// Times in nanoseconds.
@@ -738,7 +740,8 @@ impl From<Proxy> for ProxyV1 {
             }
             Trigger::Dependent => TriggerV1::Dependent,
         };
-        ProxyV1 { trigger, max_batch: proxy.max_batch, max_running: proxy.max_running }
+        let cutoff = proxy.cutoff.map(nanoseconds);
+        ProxyV1 { trigger, max_batch: proxy.max_batch, max_running: proxy.max_running, cutoff }
     }
 }
 
@@ -750,7 +753,8 @@ impl From<ProxyV1> for Proxy {
             }
             TriggerV1::Dependent => Trigger::Dependent,
         };
-        Proxy { trigger, max_batch: proxy.max_batch, max_running: proxy.max_running }
+        let cutoff = proxy.cutoff.map(Duration::from_nanos);
+        Proxy { trigger, max_batch: proxy.max_batch, max_running: proxy.max_running, cutoff }
     }
 }
 

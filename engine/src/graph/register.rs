@@ -513,6 +513,9 @@ fn check_proxy(definition: &ProducerDefinition) -> Result<(), GraphError> {
     if retry.backoff > retry.max_backoff {
         return wrong("backoff is above max_backoff");
     }
+    if proxy.cutoff.is_some_and(|cutoff| cutoff > WAIT_MAX) {
+        return wrong("its cutoff is above ten years");
+    }
     if definition.lease.is_some_and(|lease| lease.is_zero() || lease > WAIT_MAX) {
         return wrong("its lease is 0, or above ten years");
     }

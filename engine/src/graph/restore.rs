@@ -333,6 +333,7 @@ impl Graph {
         bundle.ended = facts.ended;
         bundle.forced = facts.forced;
         bundle.lagging = facts.lagging;
+        bundle.is_cut = facts.is_cut;
         if facts.unseen.is_some_and(|unseen| unseen > epoch) {
             return wrong(format!("bundle {id} waits for a session that never was"));
         }
@@ -347,6 +348,12 @@ impl Graph {
         bundle.setbacks = facts.setbacks;
         if let Some(until) = bundle.until() {
             self.backing_off.insert((until, id));
+        }
+        if facts.is_cut {
+            let Some(at) = self.cutoff_of(id) else {
+                return wrong(format!("bundle {id} waits for no end, and is cut off"));
+            };
+            self.cutoffs.remove(&(at, id));
         }
         let bundle = &self.bundles[id.at()];
         let scopes = bundle.scopes.len();
@@ -407,6 +414,7 @@ impl Graph {
         if !idle
             || facts.reported != Reported::default()
             || facts.forced
+            || facts.is_cut
             || facts.unseen.is_some()
             || facts.setbacks.is_some()
         {

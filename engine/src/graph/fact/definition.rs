@@ -117,6 +117,8 @@ fn put_proxy(out: &mut Vec<u8>, proxy: Proxy) {
     }
     out.extend_from_slice(&proxy.max_batch.to_le_bytes());
     out.extend_from_slice(&proxy.max_running.to_le_bytes());
+    put_flags(out, [proxy.cutoff.is_some()]);
+    proxy.cutoff.iter().for_each(|cutoff| put_duration(out, *cutoff));
 }
 
 fn put_duration(out: &mut Vec<u8>, duration: Duration) {
@@ -133,7 +135,10 @@ fn proxy(cursor: &mut Cursor<'_>) -> Result<Proxy, Damage> {
         1 => Trigger::Dependent,
         _ => return Err(Damage("a producer starts its bundles in an unknown way")),
     };
-    Ok(Proxy { trigger, max_batch: cursor.u32()?, max_running: cursor.u32()? })
+    let (max_batch, max_running) = (cursor.u32()?, cursor.u32()?);
+    let [has_cutoff] = flags(cursor)?;
+    let cutoff = if has_cutoff { Some(duration(cursor)?) } else { None };
+    Ok(Proxy { trigger, max_batch, max_running, cutoff })
 }
 
 fn put_input(out: &mut Vec<u8>, input: &Input) {

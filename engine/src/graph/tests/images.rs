@@ -143,7 +143,7 @@ fn the_bytes_of_facts_are_fixed() {
         hasher.update(&(value.len() as u32).to_le_bytes()).update(&value);
     }
     let hash = hasher.finalize().to_hex();
-    assert_eq!(hash.as_str(), "105ef3936f72809d961060821a1609037447234ae8fe7c02739c75ae1e3be508");
+    assert_eq!(hash.as_str(), "caead695baeb8cb6f4b75874448b1bfb709749fe5b1448c8467297ca84e3ccf1");
 }
 
 /// What a small graph does not have: every part of a producer, of a cell and of a bundle that may be left out.
@@ -162,7 +162,8 @@ fn the_bytes_of_every_part_of_a_fact_are_fixed() {
     let retry =
         Retry { max_attempts: 3, backoff: Duration::from_millis(4), max_backoff: Duration::from_secs(5) };
     let definition = definition.group_by(["z"], When::Any).provides_at("T", -3).retry(retry).max_running(6);
-    producer.definition = definition.independent(7, Duration::from_nanos(8)).max_batch(9);
+    producer.definition =
+        definition.independent(7, Duration::from_nanos(8)).max_batch(9).cutoff(Duration::from_nanos(17));
     producer.deregistered = true;
     producer.host = Some(Host { machine: "m".to_string(), process: 9 });
     (producer.definition.daemon, producer.definition.lease) = (true, Some(Duration::from_nanos(12)));
@@ -178,7 +179,7 @@ fn the_bytes_of_every_part_of_a_fact_are_fixed() {
     graph.sheets[3].candidates[0].aged = true;
     graph.ages.set(CellId(3), graph.sheets[3].candidates[0].priority, Some(Timestamp(16)), true);
     let bundle = &mut graph.bundles[1];
-    bundle.forced = true;
+    (bundle.forced, bundle.is_cut) = (true, true);
     graph.tallies[1].lift = 3;
     let bundle = &mut graph.bundles[1];
     let scanned = Scanned { slot: SlotId(1), date: day(2), columns: vec![0], key: key(&[5]) };
@@ -225,7 +226,7 @@ fn the_bytes_of_every_part_of_a_fact_are_fixed() {
         }
     }
     let hash = hasher.finalize().to_hex();
-    assert_eq!(hash.as_str(), "824276008582e1cf86fe7d3bc9d6ad5293c90b3d210e21c07be99404965f97dc");
+    assert_eq!(hash.as_str(), "ff11346cb0f762c89ba02700e5fa0bbecdb37b61d1adebdeb47745ab005f6552");
 }
 
 #[test]

@@ -356,6 +356,35 @@ fn a_deadline_that_is_not_met_is_an_alarm_once() {
 }
 
 #[test]
+fn a_cutoff_ends_the_wait_for_a_date() {
+    let mut stage = Stage::new();
+    let a = stage.define(SlotDefinition::new("A"));
+    stage.define(SlotDefinition::new("B"));
+    stage.define(SlotDefinition::new("C"));
+    let group = ProducerDefinition::new("group").requires("A").group_by_date().provides("B");
+    stage.register(group.cutoff(ns(300)));
+    stage.register(
+        ProducerDefinition::new("dependent").requires("A").dependent().provides("C").cutoff(ns(400)),
+    );
+    stage.write(a, day(0), &Key::empty(), Some(content(1)));
+    assert_eq!(stage.statuses(), [PStatus::Parked; 2]);
+    assert_eq!(stage.graph.next_due(), Some(Timestamp(300)));
+    let mut ready = Vec::new();
+    while stage.now() < Timestamp(500) {
+        let now = stage.now();
+        for bundle in stage.apply(Event::Tick).unwrap().ready {
+            ready.push((now, stage.graph.bundle_info(bundle).unwrap().producer));
+        }
+    }
+    assert_eq!(ready, [(Timestamp(300), ProducerId(0)), (Timestamp(400), ProducerId(1))]);
+    stage.reopen();
+    assert_eq!(stage.graph.next_due(), None, "it has passed for good");
+    // Of a date that is over the first tick tells.
+    stage.write(a, day(-5), &Key::empty(), Some(content(1)));
+    assert!(stage.graph.is_tick_due(stage.now()));
+}
+
+#[test]
 fn wrong_members_and_daemons_are_refused() {
     let mut stage = Stage::new();
     stage.define(decisions());

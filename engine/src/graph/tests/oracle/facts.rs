@@ -61,6 +61,8 @@ pub(super) struct Work {
     /// The tokens of the last result.
     pub read: Reading,
     pub ending: Option<Ending>,
+    /// No end of the date is waited for any more.
+    pub is_cut: bool,
     pub running: Option<Running>,
     pub acknowledged: bool,
     /// Of a group, what it read from as of the last event.
@@ -515,6 +517,16 @@ impl Oracle {
                 given = facts.finish(&name, read, Ending::Cancelled, &[], &[]);
             }
             Event::Tick => {
+                for (name, work) in &mut facts.works {
+                    let cutoff = facts.producers[name.0.at()].definition.proxy.cutoff;
+                    let begins = match name.1 {
+                        SlotDate::Day(day) => i64::from(day.0) * 86_400_000_000_000,
+                        SlotDate::Instant(at) => at.0,
+                    };
+                    let passes =
+                        |cutoff: std::time::Duration| begins + cutoff.as_nanos() as i64 <= subject.now.0;
+                    work.is_cut |= cutoff.is_some_and(passes);
+                }
                 let candidates = facts.cells.values_mut().flat_map(|cell| cell.candidates.values_mut());
                 for candidate in candidates {
                     candidate.aged |= candidate.fresh_until.is_some_and(|until| until <= subject.now);

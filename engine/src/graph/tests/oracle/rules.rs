@@ -356,7 +356,7 @@ impl Settling<'_> {
         let producer = &self.facts.producers[name.0.at()];
         let mut dates = producer.required().map(|(_, port)| port.date(name.1));
         let closed = !producer.awaits_all() || dates.all(|date| self.facts.ends.contains(&date));
-        let closed = closed && !lacks;
+        let closed = (closed || work.is_cut) && !lacks;
         match work.ending {
             _ if work.running.is_some() => PStatus::Processing,
             _ if has_work && !work.acknowledged => PStatus::Notified,

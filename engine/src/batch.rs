@@ -337,7 +337,8 @@ impl Batch {
     }
 
     /// Has a slot be up to date for a date by a time: unless there are cells for it then, and all of them are settled and
-    /// sound, an alarm sounds, once. A later time for the same slot and date takes the place of this one.
+    /// sound, an alarm sounds, once. Another time for the same slot and date takes the place of this one; the same time again
+    /// changes nothing.
     pub fn due_by(
         &mut self,
         slot: impl Into<String>,

@@ -28,7 +28,7 @@ use underbelly_wal::Place;
 use crate::backlog::Load;
 use crate::core::Core;
 use crate::error::CommitError;
-use crate::graph::Captured;
+use crate::graph::{Captured, Fact};
 use crate::image::{Layer, Overlay, taken_in};
 use crate::manifest;
 use crate::models::{ChangedMarks, Unstored};
@@ -349,7 +349,10 @@ impl Attempt<'_> {
             })?;
             let mut from = 0;
             for (key, end) in &records {
-                overlay.push(*key, bytes.get(from..*end).unwrap_or_default())?;
+                match bytes.get(from..*end).unwrap_or_default() {
+                    gone if Fact::is_gone(*key, gone) => overlay.push_removed(*key)?,
+                    value => overlay.push(*key, value)?,
+                }
                 from = *end;
             }
         }

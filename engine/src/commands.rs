@@ -72,7 +72,8 @@ impl Database {
     }
 
     /// Takes a producer out: what its runs give is dropped, which the history calls `halted`, its bundles are forgotten, and its name and priorities are
-    /// free. What it gave stays.
+    /// free. What it gave stays, but for what it gave as a member for groups that wait for members, have given nothing yet and
+    /// have the cell of another member: that is taken back, since they are of the rest.
     ///
     /// # Errors
     /// [`CommitError::Producer`] where there is no such producer; and as [`Database::commit`].
@@ -84,6 +85,7 @@ impl Database {
             let mut closures = self.core().closures.write().unwrap_or_else(PoisonError::into_inner);
             closures.remove(&id)
         };
+        self.core().leases.remove(id);
         // What the closure holds may do anything when it is dropped, so no lock is held here.
         drop(closure);
         Ok(commit)

@@ -23,7 +23,7 @@ use crate::batch::Batch;
 use crate::checkpoint::Chain;
 use crate::durability::Durability;
 use crate::error::CommitError;
-use crate::graph::{Effects, Event, Outcome, ProducerId, RunId, Started};
+use crate::graph::{Effects, Event, ProducerId, RunId, Started};
 use crate::limits::{CHECKPOINT_LOG_BYTES, CHECKPOINT_RETRY, CLOCK_MAX, CONFLICT_RETRIES, START_BYTES_MAX};
 use crate::models::LiveModels;
 use crate::monitor::Handed;
@@ -146,15 +146,6 @@ impl Deref for Core {
 
     fn deref(&self) -> &Base {
         self.view.base()
-    }
-}
-
-/// Whether an event has something wait for a time, though it need not change anything else.
-fn sets_a_time(event: &Event) -> bool {
-    match event {
-        Event::End { outcome: Outcome::Again { .. }, .. } => true,
-        Event::Commit(submission) => !submission.deadlines.is_empty(),
-        _ => false,
     }
 }
 
@@ -323,7 +314,9 @@ impl Core {
         self.pending.log(seq, &operations.files());
         let names: BTreeSet<Arc<Name>> =
             operations.variables.iter().map(|change| change.name.clone()).collect();
+        let due_before = state.graph.next_due();
         let effects = state.apply(seq, time, operations, || self.oldest_reader(), &self.objects)?;
+        let due = state.graph.next_due();
         let newest = |name: Arc<Name>| {
             let set = state.variables.newest(&name).cloned();
             (name, set)
@@ -334,10 +327,10 @@ impl Core {
             || !variables.is_empty()
             || effects.freed
             || !effects.alarms.is_empty()
-            || operations.event.as_ref().is_some_and(sets_a_time);
+            || due.is_some_and(|due| due_before.is_none_or(|before| due < before));
         let publication = is_heard.then(|| Publication {
             sequenced: self.options.clock.instant(),
-            due: state.graph.next_due(),
+            due,
             freed: effects.freed,
             transitions: effects.transitions.clone(),
             ready: effects.ready.clone(),
@@ -441,25 +434,13 @@ impl Core {
     /// Starts the ready bundles that make the next batch, if there are some. The starts ride to the disk with the next
     /// commit. The snapshot shows what the runs read once the log is durable up to its seq.
     pub(crate) fn claim(self: &Arc<Core>) -> Result<Option<(Vec<Started>, Snapshot)>, CommitError> {
+        self.pass_time()?;
         let _folder = self.enter()?;
         let mut admissions = vec![self.log.admit(START_BYTES_MAX)?];
         loop {
             let mut state = self.sound_state()?;
             // Commit times may be ahead of the clock, and what waits counts from one.
             let now = self.options.clock.now().max(state.time);
-            let passed = match self.leases.take_lost(self.options.clock.instant()) {
-                Some((producer, epoch)) => Some(Event::Detach { producer, epoch, lost: true }),
-                None => state.graph.is_tick_due(now).then_some(Event::Tick),
-            };
-            if let Some(event) = passed {
-                // A session that has ended meanwhile is not lost.
-                if state.graph.check(&event).is_ok() {
-                    self.follow(&mut state, event, now, admissions.pop())?;
-                }
-                drop(state);
-                admissions.push(self.log.admit(START_BYTES_MAX)?);
-                continue;
-            }
             let bundles = state.graph.next_batch(now);
             if bundles.is_empty() {
                 return Ok(None);
@@ -486,6 +467,40 @@ impl Core {
             }
             return Ok(Some((started, snapshot)));
         }
+    }
+
+    /// Does what the clock has brought: sessions that gave no sign of life are lost, what has waited is tried again, what is
+    /// old is old. Alarms are durable on return, since nothing else may be committed for long.
+    pub(crate) fn pass_time(&self) -> Result<(), CommitError> {
+        let mut sounded = None;
+        let _folder = self.enter()?;
+        while self.is_time_due()? {
+            let admission = self.log.admit(START_BYTES_MAX)?;
+            let mut state = self.sound_state()?;
+            // Commit times may be ahead of the clock, and what waits counts from one.
+            let now = self.options.clock.now().max(state.time);
+            let lost = self.leases.lost(self.options.clock.instant());
+            let event = match lost {
+                Some((producer, epoch)) => Event::Detach { producer, epoch, lost: true },
+                None if state.graph.is_tick_due(now) => Event::Tick,
+                None => break,
+            };
+            // A session that has ended meanwhile is not lost.
+            if state.graph.check(&event).is_ok() {
+                let effects = self.follow(&mut state, event, now, Some(admission))?;
+                if !effects.alarms.is_empty() {
+                    sounded = Some(state.head);
+                }
+            }
+            lost.iter().for_each(|(producer, epoch)| self.leases.forget(*producer, *epoch));
+        }
+        sounded.map_or(Ok(()), |seq| Ok(self.log.wait(seq)?))
+    }
+
+    fn is_time_due(&self) -> Result<bool, CommitError> {
+        let state = self.sound_state()?;
+        let now = self.options.clock.now().max(state.time);
+        Ok(state.graph.is_tick_due(now) || self.leases.lost(self.options.clock.instant()).is_some())
     }
 
     /// Sequences an event for which nobody waits.

@@ -278,6 +278,9 @@ impl Database {
         if producer.daemon {
             return Err(GraphError::DaemonRuns { producer: producer.name }.into());
         }
+        if producer.lease.is_some() {
+            return Err(GraphError::ClosureLease { producer: producer.name }.into());
+        }
         let id = self.enlist(producer)?;
         let replaced = {
             let _folder = self.core().enter()?;

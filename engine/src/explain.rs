@@ -67,9 +67,11 @@ impl View {
     /// Those with which [`Database::commit`](crate::Database::commit) would refuse the batch's cells and ends.
     pub fn explain_commit(&self, batch: &Batch) -> Result<Explained, CommitError> {
         batch.check()?;
-        let (mut graph, of_models, seq) = {
+        let (mut graph, of_models, seq, time) = {
             let state = self.base().state();
-            (state.graph.clone(), writes_of(&state, batch)?, state.head + 1)
+            // The earliest commit time that it may get.
+            let time = Timestamp(state.time.0.saturating_add(1));
+            (state.graph.clone(), writes_of(&state, batch)?, state.head + 1, time)
         };
         let mut writes = Vec::new();
         for put in &batch.cells {
@@ -88,7 +90,7 @@ impl View {
         let submission = Submission { writes, ends, backfill, as_of, session, deadlines: Vec::new() };
         let event = Event::Commit(submission);
         let states: Vec<State> = (0..).map_while(|cell| graph.state(CellId(cell))).collect();
-        let effects = graph.apply(seq, Timestamp(0), &event)?;
+        let effects = graph.apply(seq, time, &event)?;
         let made: BTreeSet<CellId> = effects.created.iter().copied().collect();
         let changed: BTreeSet<CellId> = effects.contents.iter().map(|(cell, ..)| *cell).collect();
         let moved = effects.transitions.iter().map(|transition| transition.cell);

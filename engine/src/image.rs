@@ -112,7 +112,7 @@ impl<'i> Overlay<'i> {
     }
 
     /// Writes that a key has no record any more.
-    fn push_removed(&mut self, key: Key) -> Result<(), StorageError> {
+    pub(crate) fn push_removed(&mut self, key: Key) -> Result<(), StorageError> {
         self.advance(Some(key))?;
         if self.is_base { Ok(()) } else { self.writer.push(key, None) }
     }

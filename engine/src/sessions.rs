@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 use crate::batch::Batch;
 use crate::core::{Commit, Core};
 use crate::database::Database;
+use crate::durability::Durability;
 use crate::error::{CommitError, SchemaError};
 use crate::graph::{Event, GraphError, ProducerDefinition, ProducerId, Stamp};
+use crate::operations::Operations;
+use crate::state::State;
 
 /// The leases of sessions that are open in this process.
 #[derive(Default)]
@@ -27,6 +30,14 @@ struct Lease {
     epoch: u64,
     /// How long no sign of life is borne, and until when; `None` for ever.
     silence: Option<(Duration, Instant)>,
+    /// Its handle is gone: another session may take its place.
+    is_dropped: bool,
+}
+
+impl Lease {
+    fn is_over(&self, now: Instant) -> bool {
+        self.silence.is_some_and(|(_, until)| until <= now)
+    }
 }
 
 impl Leases {
@@ -39,13 +50,24 @@ impl Leases {
         self.open().values().filter_map(|lease| lease.silence.map(|(_, until)| until)).min()
     }
 
-    /// Takes out one that is over.
-    pub(crate) fn take_lost(&self, now: Instant) -> Option<(ProducerId, u64)> {
+    /// One that is over, with its epoch.
+    pub(crate) fn lost(&self, now: Instant) -> Option<(ProducerId, u64)> {
+        let open = self.open();
+        let mut over = open.iter().filter(|(_, lease)| lease.is_over(now));
+        over.next().map(|(id, lease)| (*id, lease.epoch))
+    }
+
+    /// Takes out that of a session, if it is there yet.
+    pub(crate) fn forget(&self, id: ProducerId, epoch: u64) {
         let mut open = self.open();
-        let is_over = |lease: &Lease| lease.silence.is_some_and(|(_, until)| until <= now);
-        let (id, lease) = open.iter().find(|(_, lease)| is_over(lease)).map(|(id, lease)| (*id, *lease))?;
-        open.remove(&id);
-        Some((id, lease.epoch))
+        if open.get(&id).is_some_and(|lease| lease.epoch == epoch) {
+            open.remove(&id);
+        }
+    }
+
+    /// Takes out that of a producer which is no more.
+    pub(crate) fn remove(&self, id: ProducerId) {
+        self.open().remove(&id);
     }
 }
 
@@ -61,15 +83,15 @@ pub enum Accepted {
 
 /// The session of a daemon: see [`Database::open_session`].
 ///
-/// A session that is dropped has given its last sign of life: it is lost when its lease is over, and ends at once where it
-/// has none. To end it without an alarm, [`Session::close`] it, or [`Session::leave`].
+/// A session that is dropped has given its last sign of life: it is lost when its lease is over, unless another is opened before,
+/// and ends at once where it has none. To end it without an alarm, [`Session::close`] it, or [`Session::leave`].
 pub struct Session {
     core: Arc<Core>,
     id: ProducerId,
     producer: String,
     epoch: u64,
     /// The number of the last commit that was accepted.
-    sequence: Mutex<u64>,
+    sequence: Mutex<Option<u64>>,
     is_over: AtomicBool,
 }
 
@@ -114,19 +136,31 @@ impl Database {
 impl Session {
     /// Opens the session of a registered producer.
     pub(crate) fn open(core: &Arc<Core>, id: ProducerId) -> Result<Session, CommitError> {
-        let (producer, lease, is_taken) = {
+        // One that is over by the clock is over.
+        core.pass_time()?;
+        let (producer, lease, known) = {
             let state = core.state();
             let unknown = || CommitError::Graph(GraphError::UnknownProducer(id));
             let definition = state.graph.producer(id).ok_or_else(unknown)?;
-            (definition.name.clone(), definition.lease, state.graph.is_attached(id))
+            let known = state.graph.session(id).filter(|_| state.graph.is_attached(id));
+            (definition.name.clone(), definition.lease, known)
         };
-        if is_taken {
-            return Err(GraphError::SessionTaken { producer }.into());
+        if let Some((epoch, _)) = known {
+            let is_dropped = |lease: &Lease| lease.epoch == epoch && lease.is_dropped;
+            if !core.leases.open().get(&id).is_some_and(is_dropped) {
+                return Err(GraphError::SessionTaken { producer }.into());
+            }
+            match core.commit_event(Event::Detach { producer: id, epoch, lost: false }) {
+                // Lost, or taken over, meanwhile.
+                Ok(_) | Err(CommitError::Graph(GraphError::SessionOver { .. })) => {}
+                Err(error) => return Err(error),
+            }
+            core.leases.forget(id, epoch);
         }
-        let (epoch, sequence) = core.attach_session(id)?;
+        let (epoch, sequence) = core.attach_session(id, &producer)?;
         let now = core.options.clock.instant();
         let silence = lease.and_then(|lease| Some((lease, now.checked_add(lease)?)));
-        core.leases.open().insert(id, Lease { epoch, silence });
+        core.leases.open().insert(id, Lease { epoch, silence, is_dropped: false });
         core.signals.ring_alarm();
         let (core, sequence, is_over) = (core.clone(), Mutex::new(sequence), AtomicBool::new(false));
         Ok(Session { core, id, producer, epoch, sequence, is_over })
@@ -143,8 +177,8 @@ impl Session {
         self.epoch
     }
 
-    /// The number of the daemon's last commit, in this session or before; 0 before the first.
-    pub fn last_sequence(&self) -> u64 {
+    /// The number of the daemon's last commit, in this session or before; `None` before the first.
+    pub fn last_sequence(&self) -> Option<u64> {
         *self.sequence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -155,15 +189,15 @@ impl Session {
     /// [`GraphError::NotProvided`] where the batch writes what the daemon does not provide, and as [`Database::commit`].
     pub fn commit(&self, batch: Batch) -> Result<Commit, CommitError> {
         let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = sequence.checked_add(1);
+        let next = sequence.map_or(Some(1), |last| last.checked_add(1));
         let next =
             next.ok_or_else(|| CommitError::Internal { what: "commit numbers have run out".into() })?;
         let commit = self.commit_numbered(next, batch)?;
-        *sequence = next;
+        *sequence = Some(next);
         Ok(commit)
     }
 
-    /// Commits a batch under a number of the daemon's own, such as its source's. Numbers rise; what has a number that is not
+    /// Commits a batch under a number of the daemon's own, such as its source's. Numbers rise, from whichever; what has a number that is not
     /// above the last one was accepted before and is not committed again, so that a daemon that does not know whether a
     /// commit came through sends it again. It is a sign of life.
     ///
@@ -171,12 +205,19 @@ impl Session {
     /// As [`Session::commit`].
     pub fn commit_once(&self, number: u64, batch: Batch) -> Result<Accepted, CommitError> {
         let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_buffered = batch.durability == Durability::Buffered;
         match self.commit_numbered(number, batch) {
             Ok(commit) => {
-                *sequence = number;
+                *sequence = Some(number);
                 Ok(Accepted::Now(commit))
             }
-            Err(CommitError::Graph(GraphError::Duplicate { .. })) => Ok(Accepted::Before),
+            Err(CommitError::Graph(GraphError::Duplicate { .. })) => {
+                if !is_buffered {
+                    let head = self.core.state().head;
+                    self.core.log.wait(head)?;
+                }
+                Ok(Accepted::Before)
+            }
             Err(error) => Err(error),
         }
     }
@@ -208,49 +249,52 @@ impl Session {
         GraphError::SessionOver { producer: self.producer.clone(), epoch: self.epoch }.into()
     }
 
-    /// Ends the session, and sounds no alarm. The daemon stays registered, and groups wait for it as before.
+    /// Ends the session, and sounds no alarm. The daemon stays registered, and groups wait for it as before. Where this fails
+    /// it can be tried again.
     ///
     /// # Errors
     /// As [`Session::beat`], and as [`Database::commit`].
-    pub fn close(self) -> Result<(), CommitError> {
+    pub fn close(&self) -> Result<(), CommitError> {
         self.end(Event::Detach { producer: self.id, epoch: self.epoch, lost: false })
     }
 
     /// Ends the session and deregisters the daemon: it is no member any more, and groups do not wait for it. What it
-    /// committed stays.
+    /// committed stays, as [`Database::deregister`] says. Where this fails it can be tried again.
     ///
     /// # Errors
     /// As [`Session::close`].
-    pub fn leave(self) -> Result<(), CommitError> {
+    pub fn leave(&self) -> Result<(), CommitError> {
         self.end(Event::Deregister(self.id))
     }
 
     fn end(&self, event: Event) -> Result<(), CommitError> {
         self.beat()?;
-        self.core.commit_event(event)?;
+        let epoch = self.epoch;
+        self.core.commit_checked(event, |state| {
+            let known = state.graph.session(self.id).filter(|_| state.graph.is_attached(self.id));
+            if known.is_some_and(|(known, _)| known == epoch) { Ok(()) } else { Err(self.over()) }
+        })?;
         self.is_over.store(true, Ordering::Release);
-        self.forget();
+        self.core.leases.forget(self.id, epoch);
         Ok(())
-    }
-
-    fn forget(&self) {
-        let mut open = self.core.leases.open();
-        if open.get(&self.id).is_some_and(|lease| lease.epoch == self.epoch) {
-            open.remove(&self.id);
-        }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let has_lease = {
-            let open = self.core.leases.open();
-            open.get(&self.id).is_some_and(|lease| lease.epoch == self.epoch && lease.silence.is_some())
-        };
-        if self.is_over.load(Ordering::Acquire) || has_lease {
+        if self.is_over.load(Ordering::Acquire) {
             return;
         }
-        self.forget();
+        {
+            let mut open = self.core.leases.open();
+            let lease = open.get_mut(&self.id).filter(|lease| lease.epoch == self.epoch);
+            let Some(lease) = lease else { return };
+            if lease.silence.is_some() {
+                lease.is_dropped = true;
+                return;
+            }
+        }
+        self.core.leases.forget(self.id, self.epoch);
         let event = Event::Detach { producer: self.id, epoch: self.epoch, lost: false };
         // Where it cannot be committed the database is closed or its log has failed, and the session is over with it.
         let _ = self.core.commit_event(event);
@@ -259,10 +303,30 @@ impl Drop for Session {
 
 impl Core {
     /// Begins a session; its epoch, and the number of the daemon's last commit.
-    fn attach_session(&self, id: ProducerId) -> Result<(u64, u64), CommitError> {
+    fn attach_session(&self, id: ProducerId, producer: &str) -> Result<(u64, Option<u64>), CommitError> {
         let host = self.options.host.clone();
-        self.commit_event(Event::Attach { producer: id, host })?;
-        let state = self.state();
-        state.graph.session(id).ok_or_else(|| GraphError::UnknownProducer(id).into())
+        let mut begun = None;
+        self.commit_checked(Event::Attach { producer: id, host }, |state| {
+            if state.graph.is_attached(id) {
+                return Err(GraphError::SessionTaken { producer: producer.to_string() }.into());
+            }
+            begun = state.graph.session(id).map(|(epoch, sequence)| (epoch + 1, sequence));
+            Ok(())
+        })?;
+        begun.ok_or_else(|| GraphError::UnknownProducer(id).into())
+    }
+
+    /// Commits an event where this still holds when it gets its place.
+    fn commit_checked(
+        &self,
+        event: Event,
+        holds: impl FnOnce(&State) -> Result<(), CommitError>,
+    ) -> Result<(), CommitError> {
+        let folder = self.enter()?;
+        let operations = Operations { event: Some(event), ..Operations::default() };
+        let prepared = self.encode(operations, self.pending.pin())?;
+        let (commit, _) = self.sequence(prepared, Durability::Sync, holds)?;
+        drop(folder);
+        Ok(self.log.wait(commit.seq)?)
     }
 }

@@ -294,6 +294,16 @@ impl Transaction {
         self.batch.backfill();
     }
 
+    /// Says when what it puts into slots was made. See [`Batch::as_of`].
+    pub fn as_of(&mut self, made: Timestamp) {
+        self.batch.as_of(made);
+    }
+
+    /// Has a slot be up to date for a date by a time. See [`Batch::due_by`].
+    pub fn due_by(&mut self, slot: impl Into<String>, date: impl Into<SlotDate>, due_by: Timestamp) {
+        self.batch.due_by(slot, date, due_by);
+    }
+
     /// Declares the end of a date. See [`Batch::end_of`].
     pub fn end_of(&mut self, date: impl Into<SlotDate>) {
         self.batch.end_of(date);

@@ -237,6 +237,81 @@ fn a_strategy_that_is_lost_is_missed_until_it_is_deregistered() {
     assert_eq!(sounded[0].kind, AlarmKind::Lost { producer: "Y".to_string() });
 }
 
+/// Nobody commits anything any more, and the only worker hangs: alarms sound all the same, also in other processes.
+#[test]
+fn alarms_sound_where_everything_is_silent() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { workers: 1, ..underbelly_tests::options() };
+    let db = Database::create_with(dir.path().join("db"), options).unwrap();
+    db.define_slot(SlotDefinition::new("Signal").member_key("g").value("x", ColumnType::F64)).unwrap();
+    db.define_slot(SlotDefinition::new("Out").cell_key("g", ColumnType::Utf8).value("x", ColumnType::F64))
+        .unwrap();
+    let (go_on, waits) = std::sync::mpsc::channel::<()>();
+    let waits = std::sync::Mutex::new(waits);
+    db.register(ProducerDefinition::new("hangs").requires("Signal").provides("Out"), move |_| {
+        let _gone = waits.lock().unwrap().recv();
+        Ok(Outputs::new())
+    })
+    .unwrap();
+    let mut feed = db.subscribe(&Watch::all(), Start::Now, Slow::CatchUp).unwrap();
+    let lease = Duration::from_millis(20);
+    let daemon = ProducerDefinition::daemon("d").provides_as("Signal", "1").lease(lease);
+    let session = db.open_session(daemon).unwrap();
+    session.commit(one("Signal", 1, "1", X)).unwrap();
+    std::mem::forget(session);
+    let mut sounded = None;
+    while sounded.is_none() {
+        let committed = feed.next_within(Duration::from_secs(60)).unwrap().expect("it sounds in time");
+        sounded = committed.alarms.into_iter().next();
+    }
+    assert_eq!(sounded.unwrap().kind, AlarmKind::Lost { producer: "d".to_string() });
+    let mut reader = Database::open_read_only(dir.path().join("db")).unwrap();
+    reader.refresh().unwrap();
+    assert_eq!(reader.alarms().len(), 1);
+    drop(go_on);
+    db.close().unwrap();
+}
+
+#[test]
+fn a_session_has_no_twin() {
+    let desk = Desk::new();
+    let definition = || ProducerDefinition::daemon("X").provides_as("Decision", "X");
+    for _ in 0..50 {
+        let opened: Vec<_> = std::thread::scope(|scope| {
+            let open = || scope.spawn(|| desk.db.open_session(definition()));
+            let both = [open(), open()];
+            both.map(|thread| thread.join().unwrap()).into_iter().collect()
+        });
+        let one = opened.iter().filter(|opened| opened.is_ok()).count();
+        assert_eq!(one, 1, "{opened:?}");
+    }
+}
+
+#[test]
+fn a_session_that_is_over_by_the_clock_gives_way() {
+    let desk = Desk::new();
+    let a = desk.oracle("X");
+    desk.advance(seconds(31));
+    assert!(a.beat().is_err());
+    let again = desk.oracle("X");
+    assert!(again.epoch() > a.epoch());
+    assert!(desk.alarms().is_empty(), "it is there");
+    // One whose handle is gone gives way at once.
+    drop(again);
+    let last = desk.oracle("X");
+    desk.db.deregister("X").unwrap();
+    let told = last.beat().unwrap_err();
+    assert!(matches!(told, CommitError::Graph(GraphError::SessionOver { .. })), "{told}");
+    // Numbers begin where the source begins.
+    let fresh = desk.oracle("X");
+    assert!(matches!(fresh.commit_once(0, one("Decision", 1, "X", X)).unwrap(), Accepted::Now(_)));
+    assert_eq!(fresh.commit_once(0, one("Decision", 1, "X", X)).unwrap(), Accepted::Before);
+    // A lease is not for closures, which give no signs of life.
+    let closure = ProducerDefinition::new("c").requires("Signal").provides("Median").lease(seconds(1));
+    let refused = desk.db.register(closure, |_| Ok(Outputs::new()));
+    assert!(matches!(refused, Err(SchemaError::Graph(GraphError::ClosureLease { .. }))), "{refused:?}");
+}
+
 #[test]
 fn a_clean_goodbye_is_no_alarm() {
     let desk = Desk::new();
@@ -253,7 +328,7 @@ fn a_clean_goodbye_is_no_alarm() {
     // It closes, and stays a member.
     a.close().unwrap();
     let a = desk.oracle("X");
-    assert_eq!(a.last_sequence(), 1);
+    assert_eq!(a.last_sequence(), Some(1));
     assert!(desk.alarms().is_empty());
 }
 
@@ -283,7 +358,7 @@ fn what_was_committed_before_a_restart_counts_after_it() {
     let desk = desk.reopen();
     // X comes back, and does not know whether its decision came through; Y does not come back.
     let a = desk.oracle("X");
-    assert_eq!(a.last_sequence(), 77);
+    assert_eq!(a.last_sequence(), Some(77));
     assert_eq!(a.commit_once(77, batch).unwrap(), Accepted::Before);
     assert_eq!((desk.runs(), desk.median(1)), (0, None));
     desk.advance(seconds(29));

@@ -92,9 +92,12 @@ impl Graph {
 
     fn reopen(&mut self, pass: &mut Pass) {
         for at in 0..self.producers.len() {
+            let id = ProducerId(at as u32);
             if self.producers[at].attached {
-                let id = ProducerId(at as u32);
                 self.producer_mut(id).attached = false;
+                self.await_session(pass, id);
+            } else if self.producers[at].awaited.is_some() {
+                // It has one lease's time after each opening.
                 self.await_session(pass, id);
             }
         }
@@ -122,7 +125,7 @@ impl Graph {
 
     fn commit(&mut self, pass: &mut Pass, submission: &Submission) {
         if let Some(stamp) = submission.session {
-            self.producer_mut(stamp.producer).sequence = stamp.sequence;
+            self.producer_mut(stamp.producer).sequence = Some(stamp.sequence);
         }
         let owner = submission.session.map_or(Owner::Client, |stamp| Owner::Daemon(stamp.producer));
         let made = submission.as_of.unwrap_or(pass.moment.time);
@@ -385,12 +388,10 @@ impl Graph {
             Ending::Failed(message) | Ending::Cancelled(message) => Some(Arc::clone(message)),
             Ending::Data | Ending::Declined(_) => None,
         };
-        let declines = |ending: &Ending| matches!(ending, Ending::Declined(_));
-        let declined = declines(&ending) || self.bundles[id.at()].ending.as_ref().is_some_and(declines);
         // Noted above, when its run was taken.
         let bundle = &mut self.bundles[id.at()];
         bundle.ending = Some(ending);
-        if declined {
+        if !self.producers[producer.at()].memberships.is_empty() {
             self.touch_quorums(pass, producer, Some(date));
         }
         let tally = &mut self.tallies[id.at()];

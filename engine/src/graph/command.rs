@@ -118,10 +118,12 @@ impl Graph {
         producer.host = None;
         producer.lost_at = None;
         self.stop_awaiting(id);
+        let readers = self.quorum_readers(id);
+        self.unlink_producer(id);
+        // Behind the ranks, which have moved.
         self.stop_growing_old(pass, id);
         self.withdraw(pass, id);
-        self.touch_quorums(pass, id, None);
-        self.unlink_producer(id);
+        readers.into_iter().for_each(|bundle| self.touch_bundle(pass, bundle));
         // From the last one on: of a cell that all of them read, the edges then go from the end.
         for bundle in bundles.into_iter().rev() {
             self.drop_bundle(pass, bundle);

@@ -314,8 +314,8 @@ pub enum When {
     Any,
     /// When each member has given its cell: of each required input whose slot has members
     /// ([`SlotDefinition::member_key`]), the members that the input's filter lists, or else all that are registered at
-    /// that time. A member that declined is not waited for. Once it has given a result it runs again as [`When::Any`] does,
-    /// whoever registers later.
+    /// that time. A member whose run declined, or gave nothing, is not waited for, where the group's columns tell the rest of its
+    /// key. Once the group has given a result it runs again as [`When::Any`] does, whoever registers later.
     Quorum,
 }
 

@@ -94,6 +94,14 @@ pub enum GraphError {
         /// The producer.
         producer: String,
     },
+    /// A lease on a producer that works in the process itself.
+    #[error(
+        "producer {producer:?} has a lease, and a closure in this process gives no signs of life; take the lease away"
+    )]
+    ClosureLease {
+        /// The producer.
+        producer: String,
+    },
     /// A closure for a daemon.
     #[error("producer {producer:?} is a daemon and has no runs; open a session for it")]
     DaemonRuns {
@@ -159,6 +167,14 @@ pub enum GraphError {
         producer: String,
         /// The epoch of the session.
         epoch: u64,
+    },
+    /// A time of a slot that is out of range.
+    #[error("{what} of slot {slot:?} is 0, or above ten years; choose a time between, or none")]
+    SlotTime {
+        /// The slot.
+        slot: String,
+        /// Which of its times.
+        what: &'static str,
     },
     /// A stamp that is too far ahead of the clock.
     #[error(
@@ -603,13 +619,14 @@ impl GraphError {
             | GraphError::UnknownProducer(_) => "Producers",
             GraphError::DaemonInput { .. }
             | GraphError::DaemonRuns { .. }
+            | GraphError::ClosureLease { .. }
             | GraphError::NoDaemon { .. }
             | GraphError::NotProvided { .. }
             | GraphError::SessionOver { .. }
             | GraphError::SessionTaken { .. }
             | GraphError::Duplicate { .. } => "Sessions.",
             GraphError::Member { .. } | GraphError::NoMembers { .. } => "Members.",
-            GraphError::Skew { .. } => "Freshness.",
+            GraphError::Skew { .. } | GraphError::SlotTime { .. } => "Freshness.",
             GraphError::Proxy { .. } | GraphError::Busy { .. } => "Proxies.",
             GraphError::GroupColumn { .. } => "Groups.",
             GraphError::UnknownBundle(_) | GraphError::NotReady { .. } | GraphError::RunTaken(_) => {

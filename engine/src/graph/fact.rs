@@ -111,7 +111,7 @@ pub(super) fn deadline_of(record: RecordKey) -> Result<(SlotId, SlotDate), Damag
     Ok((SlotId(slot), date_of_number(record.major & 1, record.minor)?))
 }
 
-/// Until when, and whether that has passed.
+/// By when, and whether that has passed and it was not met; nothing where there is none.
 pub(super) fn put_deadline(out: &mut Vec<u8>, deadline: Option<(Timestamp, bool)>) {
     if let Some((due_by, passed)) = deadline {
         out.extend_from_slice(&due_by.0.to_le_bytes());
@@ -419,6 +419,11 @@ fn claim(cursor: &mut Cursor<'_>) -> Result<Claim, Damage> {
 }
 
 impl Fact {
+    /// Whether a key that was captured with this value has no record any more: a deadline was met.
+    pub fn is_gone(record: RecordKey, value: &[u8]) -> bool {
+        record.kind == DEADLINE && value.is_empty()
+    }
+
     /// Whether the graph has records of this kind.
     pub fn is_of_graph(kind: u8) -> bool {
         (COUNTERS..=BUNDLE).contains(&kind)

@@ -53,7 +53,7 @@ pub(super) struct Producer {
     pub host: Option<Host>,
     pub epoch: u64,
     /// Of a daemon, the number of its last commit.
-    pub sequence: u64,
+    pub sequence: Option<u64>,
     /// When its session was given up, where none began since.
     pub lost_at: Option<Timestamp>,
     /// Until when a session is awaited after the process started again.

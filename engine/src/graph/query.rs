@@ -361,8 +361,8 @@ impl Graph {
                 self.producer_name(ancestor)
             );
         }
-        if self.awaits_quorum(bundle) {
-            return self.quorum(bundle).to_string();
+        if self.awaits_quorum(id) {
+            return self.quorum(id).to_string();
         }
         match self.missing_ends(bundle).first() {
             Some(date) => format!("scope open: end_of({date}) not declared"),

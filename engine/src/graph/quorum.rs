@@ -4,7 +4,7 @@
 //! Who is a member is read when a group is looked at: that a member comes or goes looks at the groups again that have
 //! given nothing yet, and changes nothing of the others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::Graph;
 use super::bundle::{Bundle, Ending};
 use super::candidate::Owner;
 use super::definition::{FilterTest, Group, When};
-use super::ids::{BundleId, ProducerId, SlotDate, SlotId};
+use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::key::Key;
 use super::pass::Pass;
 use super::producer::Producer;
@@ -96,32 +96,34 @@ impl fmt::Display for Quorum {
 
 impl Graph {
     /// Whether a bundle waits for members.
-    pub(super) fn awaits_quorum(&self, bundle: &Bundle) -> bool {
-        let producer = &self.producers[bundle.producer.at()];
-        producer.awaits_members() && bundle.ending.is_none() && !self.quorum(bundle).missing.is_empty()
+    pub(super) fn awaits_quorum(&self, id: BundleId) -> bool {
+        self.may_await_quorum(id) && !self.quorum(id).missing.is_empty()
+    }
+
+    /// Whether a bundle has given nothing yet, and waits for members where some are missing. What was cancelled has not.
+    fn may_await_quorum(&self, id: BundleId) -> bool {
+        let bundle = &self.bundles[id.at()];
+        let fired = !matches!(bundle.ending, None | Some(Ending::Cancelled(_)));
+        !fired && self.producers[bundle.producer.at()].awaits_members()
     }
 
     /// What members have given of what a bundle waits for.
-    pub(super) fn quorum(&self, bundle: &Bundle) -> Quorum {
+    pub(super) fn quorum(&self, id: BundleId) -> Quorum {
+        let bundle = &self.bundles[id.at()];
         let producer = &self.producers[bundle.producer.at()];
         let mut quorum = Quorum::default();
-        for (input, id) in producer.required().filter(|_| producer.awaits_members()) {
-            let slot = &self.slots[id.at()];
+        for (input, slot_id) in producer.required().filter(|_| producer.awaits_members()) {
+            let slot = &self.slots[slot_id.at()];
             let Some(position) = slot.definition.member_position() else { continue };
-            let asked = self.asked(producer, input, slot, position);
-            let from = |source: usize| self.cells[source].slot == id;
-            let sources = bundle.sources.iter().filter(|source| from(source.at()));
-            let taken =
-                sources.filter(|source| producer.passes(usize::from(input), &self.sheets[source.at()].key));
-            let given: BTreeSet<Arc<str>> =
-                taken.filter_map(|source| slot.member_of(&self.sheets[source.at()].key)).collect();
-            for (member, provider) in asked {
+            let given = self.given(id, input, slot);
+            for (member, providers) in self.asked(producer, input, slot, position) {
                 if given.contains(&member) {
                     quorum.given += 1;
-                } else if provider.is_some_and(|provider| self.has_declined(provider, id, bundle, input)) {
+                } else if self.have_answered(&providers, &member, slot_id, bundle, input) {
                     continue;
                 } else {
-                    quorum.missing.push(Missing { slot: id, member, producer: provider });
+                    let producer = providers.first().copied();
+                    quorum.missing.push(Missing { slot: slot_id, member, producer });
                 }
                 quorum.of += 1;
             }
@@ -129,42 +131,46 @@ impl Graph {
         quorum
     }
 
-    /// The members that an input takes: those that its filter lists, or else those that are registered.
+    /// The members whose cells a bundle has as this input.
+    fn given(&self, id: BundleId, input: u16, slot: &Slot) -> BTreeSet<Arc<str>> {
+        let is_input = |source: &CellId| {
+            let edges = self.cells[source.at()].readers.of(id);
+            edges.iter().any(|edge| edge.input() == input)
+        };
+        let sources = self.bundles[id.at()].sources.iter().filter(is_input);
+        sources.filter_map(|source| slot.member_of(&self.sheets[source.at()].key)).collect()
+    }
+
+    /// The members that an input takes, each with the producers that give its cells: those that its filter lists, or else
+    /// those that are registered.
     fn asked(
         &self,
         producer: &Producer,
         input: u16,
         slot: &Slot,
         position: usize,
-    ) -> Vec<(Arc<str>, Option<ProducerId>)> {
+    ) -> BTreeMap<Arc<str>, Vec<ProducerId>> {
         let filters = producer.filters.get(usize::from(input)).map_or(&[][..], |filters| filters);
         let own = filters.iter().filter(|(at, _)| usize::from(*at) == position).map(|(_, test)| test);
         let listed = own.clone().find_map(|test| match test {
             FilterTest::OneOf(values) => Some(values),
             FilterTest::NoneOf(_) | FilterTest::Between(..) => None,
         });
-        let passes = |member: &Arc<str>| own.clone().all(|test| test.passes(&Value::from(&**member)));
-        let registered = |member: &Arc<str>| slot.registered().find(|(own, _)| own == member);
-        match listed {
-            Some(values) => {
-                let names: BTreeSet<Arc<str>> = (values.iter())
-                    .filter_map(|value| match value {
-                        Value::Utf8(name) => Some(Arc::from(&**name)),
-                        _ => None,
-                    })
-                    .filter(passes)
-                    .collect();
-                let with = |name: Arc<str>| {
-                    let provider = registered(&name).map(|(_, provider)| provider);
-                    (name, provider)
-                };
-                names.into_iter().map(with).collect()
-            }
-            None => {
-                let all: BTreeSet<_> = slot.registered().filter(|(member, _)| passes(member)).collect();
-                all.into_iter().map(|(member, provider)| (member, Some(provider))).collect()
+        let mut asked: BTreeMap<Arc<str>, Vec<ProducerId>> = BTreeMap::new();
+        for value in listed.into_iter().flatten() {
+            if let Value::Utf8(name) = value {
+                asked.entry(Arc::from(&**name)).or_default();
             }
         }
+        for (member, provider) in slot.registered() {
+            match asked.get_mut(&member) {
+                Some(providers) => providers.push(provider),
+                None if listed.is_none() => drop(asked.insert(member, vec![provider])),
+                None => {}
+            }
+        }
+        asked.retain(|member, _| own.clone().all(|test| test.passes(&Value::from(&**member))));
+        asked
     }
 
     /// The cell that a member is to give for a group, where the group's columns tell all of its key.
@@ -185,58 +191,96 @@ impl Graph {
         Key::new(values?).ok()
     }
 
-    /// Whether a member declined to give its cell for a group.
-    fn has_declined(&self, provider: ProducerId, slot: SlotId, bundle: &Bundle, input: u16) -> bool {
-        let member = self.producers[provider.at()].member(slot);
+    /// Whether a member's producers have all ended for a group and given nothing: they declined, or left its cell out.
+    fn have_answered(
+        &self,
+        providers: &[ProducerId],
+        member: &Arc<str>,
+        slot: SlotId,
+        bundle: &Bundle,
+        input: u16,
+    ) -> bool {
         let reader = &self.producers[bundle.producer.at()];
-        let date = reader.cell_date(usize::from(input), bundle.date);
-        let (Some(member), Some(date)) = (member, date) else { return false };
-        let Some(key) = self.cell_of_member(bundle, input, &member) else { return false };
-        let positions = self.producers[provider.at()].output_positions.get(&slot);
-        let key = positions.map_or_else(Key::empty, |positions| key.project(positions));
-        let work = self.bundle(provider, date, &key);
-        work.is_some_and(|work| matches!(self.bundles[work.at()].ending, Some(Ending::Declined(_))))
+        let Some(date) = reader.cell_date(usize::from(input), bundle.date) else { return false };
+        let Some(key) = self.cell_of_member(bundle, input, member) else { return false };
+        let has_answered = |provider: &ProducerId| {
+            let positions = self.producers[provider.at()].output_positions.get(&slot);
+            let key = positions.map_or_else(Key::empty, |positions| key.project(positions));
+            let work = self.bundle(*provider, date, &key);
+            work.is_some_and(|work| {
+                matches!(self.bundles[work.at()].ending, Some(Ending::Declined(_) | Ending::Data))
+            })
+        };
+        !providers.is_empty() && providers.iter().all(has_answered)
     }
 
-    /// A member goes: what it gave for groups that have given nothing yet is taken back, since they are of the rest.
+    /// A member has gone: what it gave for groups that have given nothing yet, and for which another member gave too, is taken
+    /// back, since they are of the rest. Takes time in proportion to the cells of the slots that it shared.
     pub(super) fn withdraw(&mut self, pass: &mut Pass, id: ProducerId) {
         let is_own = |owner: Owner| match owner {
             Owner::Daemon(daemon) => daemon == id,
             Owner::Bundle(bundle) => self.bundles[bundle.at()].producer == id,
             Owner::Client => false,
         };
-        let waits = |bundle: BundleId| {
-            let found = &self.bundles[bundle.at()];
-            found.ending.is_none() && self.producers[found.producer.at()].awaits_members()
-        };
         let mut own = Vec::new();
         for slot in self.producers[id.at()].memberships.keys() {
             for cell in &self.slots[slot.at()].cells {
-                if self.cells[cell.at()].readers.edges().iter().any(|edge| waits(edge.bundle)) {
-                    let candidates = self.sheets[cell.at()].candidates.iter();
-                    own.extend(candidates.filter(|c| is_own(c.owner)).map(|c| (*cell, c.priority)));
+                let candidates = self.sheets[cell.at()].candidates.iter().filter(|c| is_own(c.owner));
+                let candidates: Vec<i32> =
+                    candidates.filter(|c| c.is_held()).map(|candidate| candidate.priority).collect();
+                if candidates.is_empty() {
+                    continue;
+                }
+                let of_the_rest = |bundle: BundleId| self.may_await_quorum(bundle) && self.has_others(bundle);
+                if self.cells[cell.at()].readers.bundles().any(of_the_rest) {
+                    own.extend(candidates.into_iter().map(|priority| (*cell, priority)));
                 }
             }
         }
         own.into_iter().for_each(|(cell, priority)| self.retract(pass, cell, priority));
     }
 
-    /// A member came, went or declined: groups that wait for members of the slots that it gives look again.
+    /// Whether a group has the cell of a member that is registered.
+    fn has_others(&self, id: BundleId) -> bool {
+        let producer = &self.producers[self.bundles[id.at()].producer.at()];
+        producer.required().any(|(input, slot)| {
+            let slot = &self.slots[slot.at()];
+            let given = self.given(id, input, slot);
+            slot.registered().any(|(member, _)| given.contains(&member))
+        })
+    }
+
+    /// Groups that have given nothing yet and wait for members of the slots that a producer gives.
+    pub(super) fn quorum_readers(&self, producer: ProducerId) -> Vec<BundleId> {
+        let mut bundles = Vec::new();
+        self.each_quorum_reader(producer, |reader, _| {
+            let all = reader.by_date.values().flatten().copied();
+            bundles.extend(all.filter(|bundle| self.may_await_quorum(*bundle)));
+        });
+        bundles
+    }
+
+    /// A member came, or ended for a date: groups that wait for members of the slots that it gives look again.
     pub(super) fn touch_quorums(&self, pass: &mut Pass, producer: ProducerId, date: Option<SlotDate>) {
+        let Some(date) = date else {
+            return self.quorum_readers(producer).into_iter().for_each(|b| self.touch_bundle(pass, b));
+        };
+        self.each_quorum_reader(producer, |reader, input| {
+            let date = reader.bundle_date(usize::from(input), date);
+            let bundles = date.and_then(|date| reader.by_date.get(&date)).into_iter().flatten();
+            let waits = |bundle: &&BundleId| self.may_await_quorum(**bundle);
+            bundles.filter(waits).for_each(|bundle| self.touch_bundle(pass, *bundle));
+        });
+    }
+
+    fn each_quorum_reader(&self, producer: ProducerId, mut look: impl FnMut(&Producer, u16)) {
         for slot in self.producers[producer.at()].outputs.keys() {
-            if self.slots[slot.at()].definition.members.is_none() {
-                continue;
-            }
-            for (reader, input) in &self.slots[slot.at()].readers {
+            let slot = &self.slots[slot.at()];
+            for (reader, input) in slot.readers.iter().filter(|_| slot.definition.members.is_some()) {
                 let reader = &self.producers[reader.at()];
-                if !reader.awaits_members() {
-                    continue;
+                if reader.awaits_members() {
+                    look(reader, *input);
                 }
-                let date = date.and_then(|date| reader.bundle_date(usize::from(*input), date));
-                let of_date = |at: &SlotDate| date.is_none_or(|date| *at == date);
-                let bundles = reader.by_date.iter().filter(|(at, _)| of_date(at)).flat_map(|(_, all)| all);
-                let waits = |bundle: &&BundleId| self.bundles[bundle.at()].ending.is_none();
-                bundles.filter(waits).for_each(|bundle| self.touch_bundle(pass, *bundle));
             }
         }
     }

@@ -59,6 +59,13 @@ impl Graph {
                 return Err(GraphError::MemberKey { slot: slot(), column: members.clone() });
             }
         }
+        let is_bound = |time: Option<Duration>| time.is_none_or(|time| time <= WAIT_MAX);
+        if definition.fresh_for.is_some_and(|age| age.is_zero()) || !is_bound(definition.fresh_for) {
+            return Err(GraphError::SlotTime { slot: slot(), what: "fresh_for" });
+        }
+        if !is_bound(definition.max_skew) {
+            return Err(GraphError::SlotTime { slot: slot(), what: "max_skew" });
+        }
         let table = definition.table_name();
         let Some(existing) = self.tables.get(&table).copied() else {
             return match u32::try_from(self.slots.len()) {
@@ -205,7 +212,7 @@ impl Graph {
             ready: Default::default(),
             batches: BTreeMap::new(),
             epoch: 0,
-            sequence: 0,
+            sequence: None,
             lost_at: None,
             awaited: None,
             bundles: Default::default(),
@@ -216,7 +223,19 @@ impl Graph {
 
     /// A group that waits for members needs an input whose slot has some.
     fn check_quorum(&self, definition: &ProducerDefinition, inputs: &[SlotId]) -> Result<(), GraphError> {
-        let Group::By { when: When::Quorum, .. } = definition.group else { return Ok(()) };
+        let Group::By { when: When::Quorum, columns } = &definition.group else { return Ok(()) };
+        for (input, id) in definition.inputs.iter().zip(inputs) {
+            let members = self.slots[id.at()].definition.members.as_deref();
+            let joined = members.map(|members| input.joined_name(members));
+            if input.mode == Mode::Required
+                && joined.is_some_and(|name| columns.iter().any(|own| own == name))
+            {
+                let (producer, slot) = (definition.name.clone(), input.slot.clone());
+                let what =
+                    "its groups are by member, and none would have all of them; group by other columns";
+                return Err(GraphError::Member { producer, slot, what });
+            }
+        }
         let required = definition.inputs.iter().zip(inputs).filter(|(input, _)| input.mode == Mode::Required);
         let mut slots = required.map(|(_, slot)| &self.slots[slot.at()].definition);
         match slots.any(|slot| slot.members.is_some()) {

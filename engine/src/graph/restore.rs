@@ -83,12 +83,12 @@ impl Restorer {
             Kind::End(date) => {
                 graph.ends.insert(date);
             }
-            Kind::Deadline(deadline, passed) => {
+            Kind::Deadline(deadline, missed) => {
                 if deadline.slot.at() >= graph.slots.len() {
                     return wrong(format!("a deadline of slot {}", deadline.slot));
                 }
                 graph.index_on(deadline.slot, Vec::new());
-                graph.deadlines.set(deadline, passed);
+                graph.deadlines.set(deadline, missed);
             }
             Kind::Cell(id, cell, sheet, fresh) => {
                 expect("cell", id.0, graph.cells.len())?;
@@ -132,6 +132,9 @@ impl Restorer {
             return wrong(format!("producer {name:?} has no bundle for {date}"));
         }
         graph.restore_owners()?;
+        if let Some(cell) = graph.restore_due() {
+            return wrong(format!("cell {cell} is old, and not of the newest date"));
+        }
         graph.check_joins()?;
         graph.check_orders()?;
         if let Some(bundle) = graph.misplaced() {
@@ -209,12 +212,17 @@ impl Graph {
         let grows_old = self.slots[cell.slot.at()].definition.fresh_for.is_some();
         for candidate in sheet.candidates.iter() {
             let until = fresh.iter().find(|(priority, _)| *priority == candidate.priority);
-            let may = grows_old && candidate.owner.bundle().is_none() && candidate.content.is_some();
+            let is_given = match candidate.owner {
+                Owner::Client => true,
+                Owner::Daemon(daemon) => self.producers.get(daemon.at()).is_some_and(|d| !d.deregistered),
+                Owner::Bundle(_) => false,
+            };
+            let may = grows_old && is_given && candidate.content.is_some();
             if let Some((priority, until)) = until {
-                let age = (*priority, *until, candidate.aged);
-                if !may || !self.restore_age(id, cell.slot, &sheet.key, age) {
-                    return wrong(format!("cell {id} grows old, against its slot or beside another"));
-                }
+                self.restore_age(id, cell.slot, &sheet.key, sheet.date, (*priority, *until));
+            }
+            if until.is_some() != may {
+                return wrong(format!("cell {id} grows old, or does not, against its slot"));
             }
         }
         if !sheet.candidates.is_sorted_by(|a, b| a.priority > b.priority) {

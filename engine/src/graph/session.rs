@@ -77,6 +77,7 @@ impl Graph {
 
     /// The process started again: the session of a producer that has a lease is awaited for so long.
     pub(super) fn await_session(&mut self, pass: &Pass, id: ProducerId) {
+        self.stop_awaiting(id);
         let Some(lease) = self.producers[id.at()].definition.lease else { return };
         let until = later(pass.moment.time, lease);
         self.producer_mut(id).awaited = Some(until);
@@ -84,6 +85,9 @@ impl Graph {
     }
 
     pub(super) fn stop_awaiting(&mut self, id: ProducerId) {
+        if self.producers[id.at()].awaited.is_none() {
+            return;
+        }
         if let Some(until) = self.producer_mut(id).awaited.take() {
             self.awaited.remove(&(until, id));
         }
@@ -111,7 +115,7 @@ impl Graph {
     }
 
     /// The epoch of a producer, and the number of a daemon's last commit.
-    pub fn session(&self, id: ProducerId) -> Option<(u64, u64)> {
+    pub fn session(&self, id: ProducerId) -> Option<(u64, Option<u64>)> {
         self.producers.get(id.at()).map(|producer| (producer.epoch, producer.sequence))
     }
 
@@ -126,8 +130,8 @@ impl Graph {
             if !producer.definition.daemon {
                 return Err(GraphError::NoDaemon { producer: producer.definition.name.clone() });
             }
-            if sequence <= producer.sequence {
-                let (producer, last) = (producer.definition.name.clone(), producer.sequence);
+            if let Some(last) = producer.sequence.filter(|last| sequence <= *last) {
+                let producer = producer.definition.name.clone();
                 return Err(GraphError::Duplicate { producer, sequence, last });
             }
         }

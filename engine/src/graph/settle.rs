@@ -141,7 +141,7 @@ impl Graph {
         let (attached, deregistered) = (owner.attached, owner.deregistered);
         let acknowledged = owner.acknowledges(&self.bundles[id.at()]);
         let ended = (!owner.awaits_all() || self.missing_ends(&self.bundles[id.at()]).is_empty())
-            && !self.awaits_quorum(&self.bundles[id.at()]);
+            && !self.awaits_quorum(id);
         let tally = &mut self.tallies[id.at()];
         if mem::replace(&mut tally.moved, false) {
             tally.work = self.bundles[id.at()].work();

@@ -202,7 +202,7 @@ impl Graph {
     /// The members for which a group waits.
     fn why_members(&self, id: BundleId, seen: &mut Seen) -> Option<Why> {
         let bundle = &self.bundles[id.at()];
-        let quorum = self.awaits_quorum(bundle).then(|| self.quorum(bundle))?;
+        let quorum = self.awaits_quorum(id).then(|| self.quorum(id))?;
         let mut children = Vec::new();
         for missing in quorum.missing.iter().take(seen.extent.children) {
             let reader = &self.producers[bundle.producer.at()];

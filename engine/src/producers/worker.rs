@@ -191,6 +191,12 @@ pub(crate) fn keep_time(core: &Core, alarm: &Receiver<()>) {
             None => alarm.recv().map_err(|_| RecvTimeoutError::Disconnected),
             // A worker that is busy takes its time: the timer looks again.
             Some(..=0) => {
+                if let Err(error) = core.pass_time()
+                    && !is_transient(&error)
+                    && !is_final(&error)
+                {
+                    core.note_trouble(format!("the timer could not commit: {error}"));
+                }
                 core.signals.ring();
                 alarm.recv_timeout(Duration::from_millis(20))
             }

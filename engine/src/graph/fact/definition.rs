@@ -23,7 +23,7 @@ pub(in crate::graph) struct Registered {
     pub deregistered: bool,
     pub epoch: u64,
     pub host: Option<Host>,
-    pub sequence: u64,
+    pub sequence: Option<u64>,
     pub lost_at: Option<Timestamp>,
     pub awaited: Option<Timestamp>,
 }
@@ -71,10 +71,11 @@ pub(in crate::graph) fn put_producer(out: &mut Vec<u8>, producer: &Producer) {
             definition.lease.is_some(),
             producer.lost_at.is_some(),
             producer.awaited.is_some(),
+            producer.sequence.is_some(),
         ],
     );
     out.extend_from_slice(&producer.epoch.to_le_bytes());
-    out.extend_from_slice(&producer.sequence.to_le_bytes());
+    producer.sequence.iter().for_each(|sequence| out.extend_from_slice(&sequence.to_le_bytes()));
     definition.lease.iter().for_each(|lease| put_duration(out, *lease));
     let times = producer.lost_at.iter().chain(&producer.awaited);
     times.for_each(|time| out.extend_from_slice(&time.0.to_le_bytes()));
@@ -194,8 +195,10 @@ fn owned(cursor: &mut Cursor<'_>) -> Result<String, Damage> {
 
 pub(in crate::graph) fn producer(cursor: &mut Cursor<'_>) -> Result<Registered, Damage> {
     let name = owned(cursor)?;
-    let [attached, deregistered, has_host, daemon, has_lease, is_lost, is_awaited] = flags(cursor)?;
-    let (epoch, sequence) = (cursor.u64()?, cursor.u64()?);
+    let [attached, deregistered, has_host, daemon, has_lease, is_lost, is_awaited, is_numbered] =
+        flags(cursor)?;
+    let epoch = cursor.u64()?;
+    let sequence = if is_numbered { Some(cursor.u64()?) } else { None };
     let lease = if has_lease { Some(duration(cursor)?) } else { None };
     let lost_at = if is_lost { Some(Timestamp(cursor.i64()?)) } else { None };
     let awaited = if is_awaited { Some(Timestamp(cursor.i64()?)) } else { None };

@@ -43,7 +43,7 @@ impl Desk {
     fn stamp(&self, at: usize) -> Stamp {
         let producer = self.daemons[at].0;
         let known = &self.stage.graph.producers[producer.at()];
-        Stamp { producer, epoch: known.epoch, sequence: known.sequence + 1 }
+        Stamp { producer, epoch: known.epoch, sequence: known.sequence.map_or(0, |last| last + 1) }
     }
 
     fn submission(&self, at: usize, number: u8) -> Submission {
@@ -238,22 +238,26 @@ fn what_has_a_later_date_is_history() {
 
 #[test]
 fn what_a_member_gave_for_groups_that_wait_goes_with_it() {
-    let mut desk = Desk::new(decisions(), &["X", "Y"]);
+    let mut desk = Desk::new(decisions(), &["X", "Y", "Z"]);
     desk.median();
-    for at in 0..2 {
+    for at in 0..3 {
         desk.submit(at, 1);
     }
     let run = desk.stage.start_next();
     desk.stage.give(&run, 9);
-    let mut early = desk.submission(1, 1);
-    early.writes[0].date = day(2);
-    desk.stage.apply(Event::Commit(early)).unwrap();
+    let commit = |desk: &mut Desk, at: usize, date: i32| {
+        let mut submission = desk.submission(at, 1);
+        submission.writes[0].date = day(date);
+        desk.stage.apply(Event::Commit(submission)).unwrap();
+    };
+    commit(&mut desk, 0, 2);
+    commit(&mut desk, 1, 2);
+    commit(&mut desk, 1, 3);
     desk.stage.apply(Event::Deregister(desk.daemons[1].0)).unwrap();
-    let mut rest = desk.submission(0, 1);
-    rest.writes[0].date = day(2);
-    desk.stage.apply(Event::Commit(rest)).unwrap();
+    commit(&mut desk, 2, 2);
     let run = desk.stage.start_next();
-    assert_eq!((run.date, run.inputs.len()), (day(2), 1), "of the rest");
+    assert_eq!((run.date, run.inputs.len()), (day(2), 2), "of the rest");
+    assert_eq!(desk.stage.state(desk.slot, day(3), &name("Y")), State::Current, "nobody else gave there");
     assert_eq!(desk.state_of(1), State::Current, "what was given for a group that has fired stays");
     assert_eq!(desk.stage.graph.next_ready(), None);
 }
@@ -264,7 +268,7 @@ fn what_a_daemon_commits_is_accepted_once_and_in_its_session() {
     let first = desk.submission(0, 1);
     desk.stage.apply(Event::Commit(first.clone())).unwrap();
     let again = desk.stage.apply(Event::Commit(first.clone()));
-    assert!(matches!(again, Err(GraphError::Duplicate { sequence: 1, last: 1, .. })), "{again:?}");
+    assert!(matches!(again, Err(GraphError::Duplicate { sequence: 0, last: 0, .. })), "{again:?}");
     // Of another member, at another priority, or of what is no daemon.
     let mut other = desk.submission(0, 1);
     other.writes[0].key = name("Y");
@@ -289,7 +293,7 @@ fn what_a_daemon_commits_is_accepted_once_and_in_its_session() {
     desk.stage.apply(Event::Attach { producer, host: None }).unwrap();
     assert_eq!(desk.stage.graph.alarms().count(), 0);
     desk.submit(0, 2);
-    assert_eq!(desk.stage.graph.producers[producer.at()].sequence, 2);
+    assert_eq!(desk.stage.graph.producers[producer.at()].sequence, Some(1));
 }
 
 #[test]
@@ -303,6 +307,14 @@ fn a_session_that_does_not_come_back_is_given_up() {
     let lost: Vec<Alarm> = desk.stage.graph.alarms().map(|(alarm, _)| alarm).collect();
     assert_eq!(lost, [Alarm::Lost(desk.daemons[1].0)], "the one that came back is not");
     assert_eq!(desk.stage.graph.next_due(), None);
+    // Each opening awaits anew.
+    let mut desk = Desk::new(decisions(), &["X"]);
+    desk.stage.reopen();
+    while !desk.stage.graph.is_tick_due(desk.stage.now()) {
+        desk.stage.define(decisions());
+    }
+    desk.stage.reopen();
+    assert!(!desk.stage.graph.is_tick_due(desk.stage.now()));
 }
 
 #[test]
@@ -355,6 +367,111 @@ fn a_deadline_that_is_not_met_is_an_alarm_once() {
     assert_eq!(desk.stage.graph.next_due(), None);
 }
 
+/// What the slot said before counts for an input of its own, and not for today's.
+#[test]
+fn each_input_waits_for_its_own_members() {
+    let mut desk = Desk::new(decisions(), &["X", "Y"]);
+    desk.stage.define(SlotDefinition::new("Median"));
+    let before = Input::optional("Decision").alias("before").lag(1).broadcast();
+    let median = ProducerDefinition::new("median").requires("Decision").input(before).provides("Median");
+    desk.stage.register(median.group_by::<String>([], When::Quorum));
+    let mut commit = |at: usize, date: i32| {
+        let mut submission = desk.submission(at, 1);
+        submission.writes[0].date = day(date);
+        desk.stage.apply(Event::Commit(submission)).unwrap();
+        desk.stage.graph.next_ready().is_some()
+    };
+    assert_eq!([commit(0, 1), commit(1, 1)], [false, true]);
+    let run = desk.stage.start_next();
+    desk.stage.give(&run, 9);
+    let mut commit = |at: usize, date: i32| {
+        let mut submission = desk.submission(at, 1);
+        submission.writes[0].date = day(date);
+        desk.stage.apply(Event::Commit(submission)).unwrap();
+        desk.stage.graph.next_ready().is_some()
+    };
+    assert_eq!([commit(0, 2), commit(1, 2)], [false, true]);
+}
+
+#[test]
+fn a_cancelled_group_has_not_fired() {
+    let mut desk = Desk::new(decisions(), &["X", "Y"]);
+    desk.median();
+    desk.submit(0, 1);
+    let bundle = desk.stage.graph.bundles().next().unwrap();
+    desk.stage.apply(Event::Cancel { bundle, reason: "enough".to_string() }).unwrap();
+    desk.submit(0, 2);
+    assert_eq!(desk.stage.graph.next_ready(), None, "never of a part");
+    desk.submit(1, 2);
+    assert_eq!(desk.stage.start_next().inputs.len(), 2);
+}
+
+/// A member that gave nothing has answered as one that declined.
+#[test]
+fn a_member_that_gives_nothing_is_not_waited_for() {
+    let mut stage = Stage::new();
+    let signal = stage.define(SlotDefinition::new("Signal"));
+    let slot = stage.define(decisions());
+    stage.define(SlotDefinition::new("Median"));
+    for member in ["X", "Y"] {
+        let strategy = ProducerDefinition::new(member).requires("Signal").provides_as("Decision", member);
+        stage.register(strategy);
+    }
+    let median = ProducerDefinition::new("median").requires("Decision").provides("Median");
+    let median = stage.register(median.group_by::<String>([], When::Quorum));
+    stage.write(signal, day(1), &Key::empty(), Some(content(1)));
+    let (x, y) = (stage.start_next(), stage.start_next());
+    stage.end(x.run, Outcome::Data(vec![OutputWrite::data(slot, name("X"), content(2))])).unwrap();
+    assert_eq!(stage.graph.next_ready(), None);
+    stage.end(y.run, Outcome::Data(vec![])).unwrap();
+    assert_eq!(stage.start_next().producer, median);
+}
+
+/// A tick that comes late judges each time as things were then.
+#[test]
+fn what_was_up_to_date_by_its_deadline_is_not_overdue() {
+    let mut desk = Desk::new(SlotDefinition::new("Signal").member_key("g").fresh_for(ns(100)), &["1"]);
+    let mut submission = desk.submission(0, 1);
+    let due_by = Timestamp(desk.stage.now().0 + 60);
+    let deadline = Deadline { due_by, slot: desk.slot, date: day(1) };
+    submission.deadlines.push(deadline);
+    desk.stage.apply(Event::Commit(submission)).unwrap();
+    while desk.stage.now().0 < due_by.0 + 100 {
+        desk.stage.define(decisions());
+    }
+    let mut sounded = Vec::new();
+    while desk.stage.graph.is_tick_due(desk.stage.now()) {
+        sounded.extend(desk.stage.apply(Event::Tick).unwrap().alarms);
+    }
+    let cell = desk.stage.graph.cell(desk.slot, day(1), &name("1")).unwrap();
+    assert_eq!(sounded, [Alarm::Aged(cell)]);
+    // Met, it is forgotten: what grows old later is not overdue. The same again is another deadline, and sounds once.
+    assert_eq!(desk.stage.graph.alarms().count(), 1);
+    let again = Submission { deadlines: vec![deadline], ..Submission::default() };
+    let mut sounded = Vec::new();
+    for _ in 0..3 {
+        desk.stage.apply(Event::Commit(again.clone())).unwrap();
+        sounded.extend(desk.stage.apply(Event::Tick).unwrap().alarms);
+    }
+    assert_eq!(sounded, [Alarm::Overdue(deadline)]);
+}
+
+/// What is taken back leaves the date before as the newest.
+#[test]
+fn the_newest_date_that_has_data_grows_old() {
+    let mut desk = Desk::new(SlotDefinition::new("Signal").member_key("g").fresh_for(ns(100)), &["1"]);
+    for date in [1, 2] {
+        let mut submission = desk.submission(0, 1);
+        submission.writes[0].date = day(date);
+        desk.stage.apply(Event::Commit(submission)).unwrap();
+    }
+    let cell = desk.stage.graph.cell(desk.slot, day(2), &name("1")).unwrap();
+    desk.stage.apply(Event::Retract { cell, priority: 0 }).unwrap();
+    let due = desk.stage.graph.next_due().unwrap();
+    desk.tick_at(due.0);
+    assert_eq!(desk.state_of(0), State::Stale);
+}
+
 #[test]
 fn a_cutoff_ends_the_wait_for_a_date() {
     let mut stage = Stage::new();
@@ -398,6 +515,8 @@ fn wrong_members_and_daemons_are_refused() {
     assert!(matches!(refused(daemon("a").provides_as("Plain", "X")), GraphError::Member { .. }));
     assert!(matches!(refused(daemon("a").provides("Decision")), GraphError::Member { .. }));
     assert!(matches!(refused(daemon("a").provides("Plain").lease(Duration::ZERO)), GraphError::Proxy { .. }));
+    let quorum = ProducerDefinition::new("q").requires("Decision").group_by(["strategy"], When::Quorum);
+    assert!(matches!(refused(quorum.provides("Decision")), GraphError::Member { .. }));
     let quorum = ProducerDefinition::new("q").requires("Plain").group_by::<String>([], When::Quorum);
     assert!(matches!(refused(quorum.provides("Decision")), GraphError::NoMembers { .. }));
     let fills = ProducerDefinition::new("f").requires("Plain").input(Input::exclusive("Decision"));
@@ -406,6 +525,13 @@ fn wrong_members_and_daemons_are_refused() {
     stage.register(daemon("x").provides_as("Decision", "X"));
     let twice = stage.apply(Event::Register(daemon("x2").provides_as("Decision", "X"))).unwrap_err();
     assert!(matches!(twice, GraphError::PriorityTaken { .. }), "{twice}");
+    for slot in
+        [decisions().fresh_for(Duration::ZERO), decisions().max_skew(Duration::from_secs(400_000_000))]
+    {
+        let wrong =
+            stage.apply(Event::DefineSlot(SlotDefinition { name: "T".to_string(), ..slot })).unwrap_err();
+        assert!(matches!(wrong, GraphError::SlotTime { .. }), "{wrong}");
+    }
     let mut slot = SlotDefinition::new("S").cell_key("n", ColumnType::I64);
     slot.members = Some("n".to_string());
     let wrong = stage.apply(Event::DefineSlot(slot)).unwrap_err();

@@ -62,7 +62,12 @@ impl Store {
                 }
                 Captured::Done => {
                     assert!(captured.is_sorted_by(|a, b| a.0 < b.0), "records come in order, each once");
-                    self.records.extend(captured.drain(..));
+                    for (key, value) in captured.drain(..) {
+                        match Fact::is_gone(key, &value) {
+                            true => drop(self.records.remove(&key)),
+                            false => drop(self.records.insert(key, value)),
+                        }
+                    }
                     let stored = self.records.clone().into_iter().collect::<Vec<_>>();
                     assert_eq!(stored, *expected, "a capture holds the facts as they were when it began");
                     graph.end_capture();
@@ -133,6 +138,8 @@ impl Stage {
             let records = self.graph.to_records();
             assert_eq!(twin.apply(self.seq, now, &event), applied, "a restored graph behaves the same");
             assert_eq!(twin.to_records(), records);
+            assert!(twin.alarms().eq(self.graph.alarms()), "alarms follow from facts");
+            assert_eq!(twin.next_due(), self.graph.next_due(), "times follow from facts");
             assert_eq!(restored(&records).unwrap().to_records(), records);
         }
         let Ok(effects) = applied else {
@@ -146,6 +153,12 @@ impl Stage {
         subject.moments = self.groups_behind(bundles);
         self.oracle.apply(&event, subject);
         self.oracle.compare(&self.graph);
+        let (old, missed) = self.oracle.alarms();
+        let alarms: Vec<Alarm> = self.graph.alarms().map(|(alarm, _)| alarm).collect();
+        let aged = alarms.iter().filter(|alarm| matches!(alarm, Alarm::Aged(_))).count();
+        let overdue = alarms.iter().filter(|alarm| matches!(alarm, Alarm::Overdue(_))).count();
+        assert_eq!(aged, old, "cells that are old");
+        assert!(overdue <= missed, "deadlines that were missed");
         if let Some(started) = &effects.started {
             self.check_snapshot(started);
             self.flying.insert(started.run, started.clone());

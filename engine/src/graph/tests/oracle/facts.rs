@@ -8,7 +8,7 @@ use underbelly_storage::{Timestamp, Value};
 use super::super::super::*;
 use super::join::EdgeName;
 use super::reads::{BESIDE, Reported};
-use super::rules::{BundleShown, Settling, Shown};
+use super::rules::{BundleShown, CellShown, Settling, Shown};
 
 pub(in super::super) type CellName = (SlotId, SlotDate, Key);
 pub(in super::super) type BundleName = (ProducerId, SlotDate, Key);
@@ -22,6 +22,10 @@ pub(super) struct Candidate {
     /// It is old from then on.
     pub fresh_until: Option<Timestamp>,
     pub aged: bool,
+    /// As of the last event: of its key, it has the newest date.
+    pub newest: bool,
+    /// It was committed in this event.
+    pub written: bool,
     pub content: Option<ContentId>,
     pub error: bool,
     /// The edges of its owner on which it rests; `None` for all.
@@ -142,6 +146,8 @@ pub(super) struct Facts {
     pub ends: BTreeSet<SlotDate>,
     pub cells: BTreeMap<CellName, Cell>,
     pub works: BTreeMap<BundleName, Work>,
+    /// By when a slot is to be up to date for a date, and whether it was not.
+    pub deadlines: BTreeMap<(SlotId, SlotDate), (Timestamp, bool)>,
 }
 
 /// Facts and what they show.
@@ -230,7 +236,7 @@ impl Facts {
             if write.content.is_none() && !known {
                 continue;
             }
-            let age = self.newest_age(&name, write);
+            let age = self.slots[write.slot.at()].fresh_for.filter(|_| write.content.is_some());
             let cell = self.cells.entry(name.clone()).or_default();
             let made = submission.as_of.unwrap_or(now);
             let fresh_until = age.map(|age| Timestamp(made.0 + age.as_nanos() as i64));
@@ -238,32 +244,48 @@ impl Facts {
                 content: write.content,
                 daemon: submission.session.map(|stamp| stamp.producer),
                 fresh_until,
-                aged: fresh_until.is_some_and(|until| until <= now),
+                written: true,
                 ..Candidate::default()
             };
             cell.candidates.insert(write.priority, candidate);
             given.insert((name, write.priority));
         }
         self.ends.extend(&submission.ends);
+        for Deadline { slot, date, due_by } in &submission.deadlines {
+            let known = self.deadlines.get(&(*slot, *date)).map(|(known, _)| known);
+            if known != Some(due_by) {
+                self.deadlines.insert((*slot, *date), (*due_by, false));
+            }
+        }
         given
     }
 
-    /// How long what is written is fresh; `None` where it does not grow old. Those of earlier dates do not any more.
-    fn newest_age(&mut self, name: &CellName, write: &Write) -> Option<std::time::Duration> {
-        let age = self.slots[write.slot.at()].fresh_for.filter(|_| write.content.is_some())?;
-        let of_key = self.cells.iter_mut().filter(|(other, _)| other.0 == name.0 && other.2 == name.2);
-        let candidates = of_key.filter_map(|(other, cell)| {
-            Some((other.1, cell.candidates.get_mut(&write.priority).filter(|c| c.fresh_until.is_some())?))
-        });
-        let mut is_newest = true;
-        for (date, candidate) in candidates {
-            if date > name.1 {
-                is_newest = false;
-            } else {
-                (candidate.fresh_until, candidate.aged) = (None, false);
+    /// Makes what is old old: of each key and priority the newest date that has data. What became old before stays so.
+    fn age(&mut self, now: Timestamp, ticks: bool) {
+        let mut newest: BTreeMap<(SlotId, Vec<u8>, i32), SlotDate> = BTreeMap::new();
+        let key = |name: &CellName| format!("{:?}", name.2).into_bytes();
+        let open = self.deadlines.values().filter(|(_, missed)| !missed).map(|(due_by, _)| *due_by);
+        let deadline = open.min();
+        for (name, cell) in &self.cells {
+            for (priority, _) in cell.candidates.iter().filter(|(_, c)| c.fresh_until.is_some()) {
+                let at = newest.entry((name.0, key(name), *priority)).or_insert(name.1);
+                *at = (*at).max(name.1);
             }
         }
-        is_newest.then_some(age)
+        for (name, cell) in &mut self.cells {
+            let of_key = key(name);
+            for (priority, candidate) in &mut cell.candidates {
+                let is_newest = newest.get(&(name.0, of_key.clone(), *priority)) == Some(&name.1);
+                let is_over = candidate.fresh_until.is_some_and(|until| until <= now);
+                let was_newest = std::mem::replace(&mut candidate.newest, is_newest);
+                let before = deadline
+                    .is_none_or(|deadline| candidate.fresh_until.is_some_and(|until| until < deadline));
+                let looks = (ticks && before) || !was_newest || candidate.written;
+                candidate.written = false;
+                candidate.aged =
+                    is_newest && candidate.fresh_until.is_some() && (candidate.aged || (is_over && looks));
+            }
+        }
     }
 
     /// The end of the bundle's run: a result for each output that it knows, and what was read. An error keeps the
@@ -431,7 +453,7 @@ impl Facts {
             let of_key = producer.columns.iter().map(|own| column(own).map(|at| &key[at]));
             is_member
                 && name.1 == group.1
-                && work.ending == Some(Ending::Declined)
+                && matches!(work.ending, Some(Ending::Declined | Ending::Data))
                 && of_key.eq(name.2.values().iter().map(Some))
         })
     }
@@ -527,10 +549,6 @@ impl Oracle {
                         |cutoff: std::time::Duration| begins + cutoff.as_nanos() as i64 <= subject.now.0;
                     work.is_cut |= cutoff.is_some_and(passes);
                 }
-                let candidates = facts.cells.values_mut().flat_map(|cell| cell.candidates.values_mut());
-                for candidate in candidates {
-                    candidate.aged |= candidate.fresh_until.is_some_and(|until| until <= subject.now);
-                }
                 facts
                     .works
                     .values_mut()
@@ -540,19 +558,71 @@ impl Oracle {
                 let waits = |name: &BundleName| {
                     let group = &facts.producers[name.0.at()].definition.group;
                     let quorum = matches!(group, Group::By { when: When::Quorum, .. });
-                    quorum && facts.works.get(name).is_some_and(|work| work.ending.is_none())
+                    quorum
+                        && facts
+                            .works
+                            .get(name)
+                            .is_some_and(|work| matches!(work.ending, None | Some(Ending::Cancelled)))
                 };
                 let waiting = self.shown.bundles.iter().filter(|(name, _)| waits(name));
-                let edges = waiting.flat_map(|(_, bundle)| bundle.edges.iter());
+                let others: BTreeSet<(String, String)> = (facts.producers.iter().enumerate())
+                    .filter(|(at, producer)| *at != id.at() && !producer.deregistered)
+                    .flat_map(|(_, producer)| &producer.definition.outputs)
+                    .filter_map(|output| Some((output.slot.clone(), output.member.clone()?)))
+                    .collect();
+                let is_of_others = |(slot, _, key): &CellName| {
+                    let slot = &facts.slots[slot.at()];
+                    let members = slot.cell_keys.iter().zip(key.values());
+                    let mut members = members.filter(|((name, _), _)| slot.members.as_ref() == Some(name));
+                    let member = members.next().map(|(_, value)| value);
+                    matches!(member, Some(Value::Utf8(name)) if others.contains(&(slot.name.clone(), name.to_string())))
+                };
+                let has_others =
+                    |bundle: &&BundleShown| bundle.edges.iter().any(|(_, cell)| is_of_others(cell));
+                let edges = waiting.map(|(_, bundle)| bundle).filter(has_others).flat_map(|b| b.edges.iter());
                 let read: BTreeSet<CellName> = edges.map(|(_, cell)| cell.clone()).collect();
                 facts.deregister(*id, &read);
             }
         }
+        self.facts.age(subject.now, matches!(event, Event::Tick));
         for name in moments {
             assert!(self.is_possible_group(&name), "no cells make {name:?}");
             self.facts.works.entry(name).or_default();
         }
         self.shown = Settling::settle(&mut self.facts, &given);
+        if *event == Event::Tick {
+            self.pass_deadlines(subject.now);
+        }
+    }
+
+    /// Deadlines that nothing grows old before pass: those that are met are forgotten.
+    fn pass_deadlines(&mut self, now: Timestamp) {
+        let candidates = self.facts.cells.values().flat_map(|cell| cell.candidates.values());
+        let young = candidates.filter(|c| c.newest && !c.aged).filter_map(|c| c.fresh_until);
+        let old = young.min();
+        let is_met = |shown: &Shown, (slot, date): &(SlotId, SlotDate)| {
+            let cells = shown.cells.iter().filter(|((own, at, _), _)| (own, at) == (slot, date));
+            let held: Vec<_> = cells.map(|(_, cell)| cell).filter(|cell| !cell.standing.gone).collect();
+            let is_good = |cell: &&CellShown| cell.standing.view == View::Usable || cell.lagging;
+            !held.is_empty() && held.iter().all(is_good)
+        };
+        let shown = &self.shown;
+        self.facts.deadlines.retain(|place, (due_by, missed)| {
+            let passes = !*missed && *due_by <= now && old.is_none_or(|old| *due_by <= old);
+            *missed |= passes && !is_met(shown, place);
+            !passes || *missed
+        });
+    }
+
+    /// What somebody is to look at, but for lost sessions: the cells whose effective candidate is old, and deadlines that were
+    /// missed.
+    pub fn alarms(&self) -> (usize, usize) {
+        let is_old = |(name, cell): &(&CellName, &Cell)| {
+            let effective = self.shown.cells.get(*name).and_then(|shown| shown.standing.effective);
+            effective.is_some_and(|priority| cell.candidates[&priority].aged)
+        };
+        let old = self.facts.cells.iter().filter(is_old).count();
+        (old, self.facts.deadlines.values().filter(|(_, missed)| *missed).count())
     }
 
     /// Whether this is a group that the cells which there are may make, or may have made.

@@ -218,7 +218,8 @@ impl Settling<'_> {
         above.values().chain(held.clone()).chain(barring).for_each(|class| of_all.add(*class));
         let classes = cells.values().chain(scopes.values()).chain(above.values()).chain(held);
         classes.for_each(|class| counts.add(*class));
-        let lacks = work.ending.is_none() && self.facts.lacks_members(name, &edges);
+        let waits = matches!(work.ending, None | Some(Ending::Cancelled));
+        let lacks = waits && self.facts.lacks_members(name, &edges);
         let status = self.status(name, &work, counts, lacks);
         let forced = work.forced;
         self.facts.works.get_mut(name).unwrap().lagging &= counts.is_moving();

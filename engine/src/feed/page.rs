@@ -264,7 +264,8 @@ mod tests {
     /// None, one or two, of any kind.
     fn alarms(seed: u64) -> Vec<Alarm> {
         let (id, time) = (seed as u32, Timestamp(seed as i64 * 7919));
-        let date = if seed % 2 == 0 { SlotDate::Day(Date(id as i32)) } else { SlotDate::Instant(time) };
+        let date =
+            if seed.is_multiple_of(2) { SlotDate::Day(Date(id as i32)) } else { SlotDate::Instant(time) };
         let overdue = Alarm::Overdue(Deadline { due_by: time, slot: SlotId(id), date });
         let all = [Alarm::Aged(CellId(id)), overdue, Alarm::Lost(ProducerId(id)), overdue];
         all.into_iter().skip(seed as usize % 4).take(seed as usize % 3).collect()

@@ -279,7 +279,8 @@ impl Play {
             Step::Detach(producer) => {
                 let producer = ProducerId(*producer as u32);
                 let Some((epoch, _)) = self.stage.graph.session(producer) else { return };
-                let _detached = self.stage.apply(Event::Detach { producer, epoch, lost: epoch % 2 == 0 });
+                let _detached =
+                    self.stage.apply(Event::Detach { producer, epoch, lost: epoch.is_multiple_of(2) });
             }
             Step::Start(nth) => {
                 let ready: Vec<BundleId> = self.stage.graph.ready().collect();

@@ -703,7 +703,7 @@ pub(super) fn scripts(deterministic: bool, most: usize) -> impl Strategy<Value =
         prop::option::weighted(0.3, 0..32u8).prop_map(move |old| old.filter(|_| !deterministic).unwrap_or(0));
     (systems(), old, steps(deterministic, most)).prop_map(move |((mut slots, picks), old, steps)| {
         slots.sort_by_key(|columns| columns.count_ones());
-        let old = old & (1 << slots.len()) as u8 - 1;
+        let old = old & ((1 << slots.len()) as u8 - 1);
         fit(slots, old, &picks, steps, deterministic)
     })
 }

@@ -424,7 +424,7 @@ impl Facts {
             let registered = outputs.filter(|output| output.slot == slot.name);
             let registered: Vec<Value> =
                 registered.filter_map(|output| Some(Value::from(output.member.as_deref()?))).collect();
-            let asked = listed.last().unwrap_or(registered);
+            let asked = listed.clone().next().unwrap_or(registered);
             let given: Vec<&Value> = edges
                 .iter()
                 .filter(|(input, _)| *input == at)

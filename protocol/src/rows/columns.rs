@@ -1,0 +1,168 @@
+//! Columns of Underbelly as arrays of Arrow, and back.
+
+use arrow2::array::{Array, BinaryArray, BooleanArray, PrimitiveArray, Utf8Array};
+use arrow2::bitmap::Bitmap;
+use arrow2::buffer::Buffer;
+use arrow2::datatypes::{DataType, TimeUnit};
+use arrow2::error::Error;
+use arrow2::offset::{Offset, OffsetsBuffer};
+use arrow2::types::NativeType;
+use underbelly_storage::{Column, ColumnType, Strings, Values};
+
+/// The array of a column.
+pub(super) fn to_arrow(column: Column) -> Result<Box<dyn Array>, Error> {
+    let (values, validity) = column.into_parts();
+    let validity = validity.map(Bitmap::from);
+    Ok(match values {
+        Values::Bool(v) => BooleanArray::try_new(DataType::Boolean, v.into(), validity)?.boxed(),
+        Values::I64(v) => primitive(DataType::Int64, v, validity)?,
+        Values::I32(v) => primitive(DataType::Int32, v, validity)?,
+        Values::F64(v) => primitive(DataType::Float64, v, validity)?,
+        Values::F32(v) => primitive(DataType::Float32, v, validity)?,
+        Values::Date(v) => primitive(DataType::Date32, v, validity)?,
+        Values::Timestamp(v) => {
+            let utc = Some("UTC".to_string());
+            primitive(DataType::Timestamp(TimeUnit::Nanosecond, utc), v, validity)?
+        }
+        Values::Utf8(v) => match short_offsets(&v) {
+            Some(offsets) => {
+                let (_, bytes) = v.into_parts();
+                Utf8Array::<i32>::try_new(DataType::Utf8, offsets, bytes.into(), validity)?.boxed()
+            }
+            None => {
+                let (offsets, bytes) = long_offsets(v)?;
+                Utf8Array::<i64>::try_new(DataType::LargeUtf8, offsets, bytes, validity)?.boxed()
+            }
+        },
+        Values::Bytes(v) => match short_offsets(&v) {
+            Some(offsets) => {
+                let (_, bytes) = v.into_parts();
+                BinaryArray::<i32>::try_new(DataType::Binary, offsets, bytes.into(), validity)?.boxed()
+            }
+            None => {
+                let (offsets, bytes) = long_offsets(v)?;
+                BinaryArray::<i64>::try_new(DataType::LargeBinary, offsets, bytes, validity)?.boxed()
+            }
+        },
+    })
+}
+
+fn primitive<T: NativeType>(
+    data_type: DataType,
+    values: Vec<T>,
+    validity: Option<Bitmap>,
+) -> Result<Box<dyn Array>, Error> {
+    Ok(PrimitiveArray::try_new(data_type, values.into(), validity)?.boxed())
+}
+
+/// Offsets of 32 bits, where they fit.
+fn short_offsets(strings: &Strings) -> Option<OffsetsBuffer<i32>> {
+    let offsets: Option<Vec<i32>> = strings.offsets().iter().map(|at| i32::try_from(*at).ok()).collect();
+    OffsetsBuffer::try_from(Buffer::from(offsets?)).ok()
+}
+
+fn long_offsets(strings: Strings) -> Result<(OffsetsBuffer<i64>, Buffer<u8>), Error> {
+    let (offsets, bytes) = strings.into_parts();
+    let offsets: Vec<i64> = offsets.into_iter().map(i64::from).collect();
+    Ok((OffsetsBuffer::try_from(Buffer::from(offsets))?, bytes.into()))
+}
+
+/// An empty column for arrays of this type; `None` for a column of nothing but nulls without a type.
+pub(super) fn empty(data_type: &DataType) -> Result<Option<Column>, String> {
+    let column_type = match data_type.to_logical_type() {
+        DataType::Null => return Ok(None),
+        DataType::Boolean => ColumnType::Bool,
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 | DataType::UInt16 | DataType::Int32 => {
+            ColumnType::I32
+        }
+        DataType::UInt32 | DataType::Int64 => ColumnType::I64,
+        DataType::Float32 => ColumnType::F32,
+        DataType::Float64 => ColumnType::F64,
+        DataType::Utf8 | DataType::LargeUtf8 => ColumnType::Utf8,
+        DataType::Binary | DataType::LargeBinary => ColumnType::Bytes,
+        DataType::Date32 => ColumnType::Date,
+        DataType::Timestamp(..) => ColumnType::Timestamp,
+        other => {
+            return Err(format!(
+                "is of the type {other:?}; use a bool, an integer of up to 64 bits, a float, text, bytes, date32 or a timestamp"
+            ));
+        }
+    };
+    Ok(Some(Column::new(column_type)))
+}
+
+/// Appends an array to the column of its type.
+pub(super) fn append(column: &mut Column, array: &dyn Array) -> Result<(), String> {
+    let values = match array.data_type().to_logical_type() {
+        DataType::Boolean => Values::Bool(cast::<BooleanArray>(array)?.values_iter().collect()),
+        DataType::Int8 => Values::I32(numbers::<i8, _>(array)?),
+        DataType::Int16 => Values::I32(numbers::<i16, _>(array)?),
+        DataType::Int32 => Values::I32(numbers::<i32, _>(array)?),
+        DataType::UInt8 => Values::I32(numbers::<u8, _>(array)?),
+        DataType::UInt16 => Values::I32(numbers::<u16, _>(array)?),
+        DataType::UInt32 => Values::I64(numbers::<u32, _>(array)?),
+        DataType::Int64 => Values::I64(numbers::<i64, _>(array)?),
+        DataType::Float32 => Values::F32(numbers::<f32, _>(array)?),
+        DataType::Float64 => Values::F64(numbers::<f64, _>(array)?),
+        DataType::Date32 => Values::Date(numbers::<i32, _>(array)?),
+        DataType::Timestamp(unit, _) => {
+            let scale = match unit {
+                TimeUnit::Second => 1_000_000_000,
+                TimeUnit::Millisecond => 1_000_000,
+                TimeUnit::Microsecond => 1_000,
+                TimeUnit::Nanosecond => 1,
+            };
+            Values::Timestamp(nanoseconds(cast::<PrimitiveArray<i64>>(array)?, scale)?)
+        }
+        DataType::Utf8 => {
+            let array = cast::<Utf8Array<i32>>(array)?;
+            Values::Utf8(strings(array.offsets(), array.values())?)
+        }
+        DataType::LargeUtf8 => {
+            let array = cast::<Utf8Array<i64>>(array)?;
+            Values::Utf8(strings(array.offsets(), array.values())?)
+        }
+        DataType::Binary => {
+            let array = cast::<BinaryArray<i32>>(array)?;
+            Values::Bytes(strings(array.offsets(), array.values())?)
+        }
+        DataType::LargeBinary => {
+            let array = cast::<BinaryArray<i64>>(array)?;
+            Values::Bytes(strings(array.offsets(), array.values())?)
+        }
+        other => return Err(format!("turned into the type {other:?}")),
+    };
+    let validity = array.validity().map(|bits| bits.iter().collect());
+    let more = Column::from_parts(values, validity).ok_or("has texts that are not UTF-8")?;
+    if column.is_empty() {
+        *column = more;
+        return Ok(());
+    }
+    let rows = more.len();
+    column.extend_range(&more, 0..rows).ok_or_else(|| "has texts of more than 4 GiB".to_string())
+}
+
+fn cast<A: Array>(array: &dyn Array) -> Result<&A, String> {
+    array.as_any().downcast_ref().ok_or_else(|| "is not what its type says".to_string())
+}
+
+fn numbers<T: NativeType, N: From<T>>(array: &dyn Array) -> Result<Vec<N>, String> {
+    Ok(cast::<PrimitiveArray<T>>(array)?.values_iter().map(|v| N::from(*v)).collect())
+}
+
+/// Times in nanoseconds. What stands under a null is of no interest.
+fn nanoseconds(array: &PrimitiveArray<i64>, scale: i64) -> Result<Vec<i64>, String> {
+    let scaled = array.iter().map(|v| v.map_or(Some(0), |v| v.checked_mul(scale)));
+    let all: Option<Vec<i64>> = scaled.collect();
+    all.ok_or_else(|| "has a time outside the years 1677 to 2262".to_string())
+}
+
+fn strings<O: Offset>(offsets: &OffsetsBuffer<O>, bytes: &Buffer<u8>) -> Result<Strings, String> {
+    let offsets = offsets.as_slice();
+    let (first, last) = (offsets.first().map_or(0, O::to_usize), offsets.last().map_or(0, O::to_usize));
+    let text = bytes.get(first..last).ok_or("has offsets beyond its text")?;
+    let moved = offsets.iter().map(|at| u32::try_from(at.to_usize().checked_sub(first)?).ok());
+    let moved: Option<Vec<u32>> = moved.collect();
+    let moved = moved.ok_or("has texts of more than 4 GiB, or offsets that fall")?;
+    Strings::from_parts(moved, text.to_vec()).ok_or_else(|| "has offsets that are not in order".to_string())
+}

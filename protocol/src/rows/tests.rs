@@ -1,0 +1,136 @@
+#![allow(clippy::unwrap_used)]
+
+use arrow2::array::{Int8Array, ListArray, MutableListArray, MutablePrimitiveArray, NullArray, PrimitiveArray, TryExtend};
+use arrow2::datatypes::{DataType, TimeUnit};
+use proptest::prelude::*;
+use underbelly_storage::{ColumnType, Date, Timestamp, Value};
+
+use super::*;
+
+fn all_types() -> Columns {
+    let mut rows = Columns::with_types([
+        ("b", ColumnType::Bool),
+        ("i", ColumnType::I64),
+        ("f", ColumnType::F64),
+        ("s", ColumnType::Utf8),
+        ("y", ColumnType::Bytes),
+        ("t", ColumnType::Timestamp),
+        ("d", ColumnType::Date),
+        ("j", ColumnType::I32),
+        ("g", ColumnType::F32),
+    ])
+    .unwrap();
+    let bytes = |bytes: &[u8]| Value::Bytes(bytes.into());
+    let full = |at: i64| {
+        [
+            true.into(),
+            at.into(),
+            f64::INFINITY.into(),
+            "smörgås".into(),
+            bytes(&[0, 255]),
+            Timestamp(at).into(),
+            Date(-3).into(),
+            Value::I32(i32::MIN),
+            Value::F32(1.5),
+        ]
+    };
+    rows.push_row(&full(i64::MAX)).unwrap();
+    rows.push_row(&vec![Value::Null; 9]).unwrap();
+    rows.push_row(&full(i64::MIN)).unwrap();
+    rows
+}
+
+fn encoded(rows: &Columns) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(rows.clone(), &mut bytes).unwrap();
+    bytes
+}
+
+fn written(arrays: Vec<Box<dyn Array>>, options: WriteOptions) -> Vec<u8> {
+    let fields: Vec<Field> =
+        arrays.iter().zip('a'..).map(|(a, n)| Field::new(n.to_string(), a.data_type().clone(), true)).collect();
+    let mut out = Vec::new();
+    let mut writer = StreamWriter::new(&mut out, options);
+    writer.start(&Schema::from(fields), None).unwrap();
+    writer.write(&Chunk::new(arrays), None).unwrap();
+    writer.finish().unwrap();
+    out
+}
+
+#[test]
+fn rows_of_every_type_come_back() {
+    let rows = all_types();
+    assert_eq!(decode(&encoded(&rows)).unwrap(), rows);
+    let none = decode(&encoded(&rows.slice(0..0))).unwrap();
+    assert_eq!((none.rows(), none.names()), (0, rows.names()));
+    assert_eq!(decode(&encoded(&Columns::new())).unwrap(), Columns::new());
+}
+
+#[test]
+fn record_batches_are_put_one_behind_another() {
+    let rows = all_types();
+    let bytes = encoded(&rows);
+    // The schema, then the batch twice, then the end.
+    let mut behind = &bytes[..];
+    read_stream_metadata(&mut behind).unwrap();
+    let schema = bytes.len() - behind.len();
+    let batch = &bytes[schema..bytes.len() - 8];
+    let twice = [&bytes[..schema], batch, batch, &bytes[bytes.len() - 8..]].concat();
+    let found = decode(&twice).unwrap();
+    assert_eq!(found.rows(), 6);
+    assert_eq!((found.slice(0..3), found.slice(3..6)), (rows.clone(), rows));
+}
+
+#[test]
+fn what_other_writers_write_is_taken_or_named() {
+    let small = Int8Array::from([Some(-1), None]).boxed();
+    let nulls = NullArray::new(DataType::Null, 2).boxed();
+    let seconds = PrimitiveArray::from_slice([5i64, -7]).to(DataType::Timestamp(TimeUnit::Second, None)).boxed();
+    let found = decode(&written(vec![small, nulls, seconds], WriteOptions::default())).unwrap();
+    let names: Vec<&str> = found.names().iter().map(|name| &**name).collect();
+    assert_eq!(names, ["a", "c"]);
+    assert_eq!(found.row(0), [Value::I32(-1), Timestamp(5_000_000_000).into()]);
+    assert_eq!(found.row(1), [Value::Null, Timestamp(-7_000_000_000).into()]);
+
+    let far = PrimitiveArray::from_slice([i64::MAX]).to(DataType::Timestamp(TimeUnit::Second, None)).boxed();
+    let refused = |array: Box<dyn Array>| {
+        decode(&written(vec![array], WriteOptions::default())).unwrap_err().to_string()
+    };
+    assert!(refused(far).contains("1677"));
+    let unsigned = PrimitiveArray::from_slice([1u64]).boxed();
+    assert!(refused(unsigned).contains("column \"a\" is of the type UInt64"));
+    let mut lists = MutableListArray::<i32, MutablePrimitiveArray<i32>>::new();
+    lists.try_extend([Some([Some(1)])]).unwrap();
+    let list: ListArray<i32> = lists.into();
+    assert!(refused(list.boxed()).contains("nested"));
+}
+
+
+#[test]
+fn lengths_that_lie_are_refused() {
+    let bytes = encoded(&all_types());
+    // Any 8 bytes of the stream as an absurd length: refused, or read, but no panic and no such memory.
+    for at in 0..bytes.len() - 8 {
+        for lie in [i64::MAX, i64::MIN, -1, 1 << 40] {
+            let mut lying = bytes.clone();
+            lying[at..at + 8].copy_from_slice(&lie.to_le_bytes());
+            let _ = decode(&lying);
+        }
+    }
+    for cut in 0..bytes.len() {
+        assert!(decode(&bytes[..cut]).is_err(), "{cut}");
+    }
+    assert!(decode(&[&bytes[..], b"more"].concat()).unwrap_err().to_string().contains("4 bytes are behind"));
+}
+
+proptest! {
+    #[test]
+    fn damaged_streams_are_refused_or_read(flips in prop::collection::vec((0usize..4096, 0u8..8), 1..4)) {
+        let mut bytes = encoded(&all_types());
+        for (at, bit) in flips {
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+        }
+        let _ = decode(&bytes);
+    }
+}

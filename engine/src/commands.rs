@@ -86,6 +86,8 @@ impl Database {
             closures.remove(&id)
         };
         self.core().leases.remove(id);
+        #[cfg(feature = "processes")]
+        self.core().take_out(id, closure.as_ref());
         // What the closure holds may do anything when it is dropped, so no lock is held here.
         drop(closure);
         Ok(commit)
@@ -128,6 +130,8 @@ impl Database {
             if !has_changed {
                 let (commit, _) = sequenced?;
                 core.log.wait(commit.seq)?;
+                #[cfg(feature = "processes")]
+                core.tell_cancelled(&halted.iter().map(Halted::run).collect::<Vec<_>>(), &reason);
                 return Ok(commit);
             }
         }

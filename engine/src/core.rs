@@ -84,6 +84,17 @@ impl Chore {
     }
 }
 
+/// Of which producers work is claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Of all.
+    All,
+    /// Of all that have no threads of their own; the others are told.
+    Shared,
+    /// Of this one.
+    Of(ProducerId),
+}
+
 /// A transaction that was checked and encoded.
 pub(crate) struct Prepared<'a> {
     pub operations: Operations,
@@ -328,12 +339,15 @@ impl Core {
             || effects.freed
             || !effects.alarms.is_empty()
             || due.is_some_and(|due| due_before.is_none_or(|before| due < before));
+        let (attended, is_shared_work) = self.signals.attended(&state.graph, &effects.ready);
         let publication = is_heard.then(|| Publication {
             sequenced: self.options.clock.instant(),
             due,
             freed: effects.freed,
             transitions: effects.transitions.clone(),
             ready: effects.ready.clone(),
+            attended,
+            is_shared_work,
             variables,
         });
         match self.log.enqueue(admission, seq, std::mem::take(payload), publication, promise)? {
@@ -431,9 +445,9 @@ impl Core {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
     }
 
-    /// Starts the ready bundles that make the next batch, if there are some. The starts ride to the disk with the next
+    /// Starts the ready bundles that make the next batch of those producers, if there are some. The starts ride to the disk with the next
     /// commit. The snapshot shows what the runs read once the log is durable up to its seq.
-    pub(crate) fn claim(self: &Arc<Core>) -> Result<Option<(Vec<Started>, Snapshot)>, CommitError> {
+    pub(crate) fn claim(self: &Arc<Core>, whose: Whose) -> Result<Option<(Vec<Started>, Snapshot)>, CommitError> {
         self.pass_time()?;
         let _folder = self.enter()?;
         let mut admissions = vec![self.log.admit(START_BYTES_MAX)?];
@@ -441,7 +455,11 @@ impl Core {
             let mut state = self.sound_state()?;
             // Commit times may be ahead of the clock, and what waits counts from one.
             let now = self.options.clock.now().max(state.time);
-            let bundles = state.graph.next_batch(now);
+            let bundles = match whose {
+                Whose::All => state.graph.next_batch(now),
+                Whose::Shared => state.graph.next_batch_where(now, |id| !self.signals.ring_for(id)),
+                Whose::Of(producer) => state.graph.next_batch_of(now, producer),
+            };
             if bundles.is_empty() {
                 return Ok(None);
             }

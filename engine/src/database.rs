@@ -258,6 +258,16 @@ impl Database {
         self.attach(producer, Work::Batch(Arc::new(closure)))
     }
 
+    /// Starts a thread that ends by itself when the signals are hung up or its bell is taken away.
+    #[cfg(feature = "processes")]
+    pub(crate) fn start_thread(&self, name: String, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        let thread = std::thread::Builder::new().name(name).spawn(body)?;
+        let mut threads = self.handle.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+        Ok(())
+    }
+
     /// Registers a producer, as it may be already.
     pub(crate) fn enlist(&self, producer: ProducerDefinition) -> Result<ProducerId, SchemaError> {
         crate::series::check_name("producer", &producer.name)?;
@@ -274,7 +284,7 @@ impl Database {
         Ok(id.ok_or_else(|| CommitError::Internal { what: format!("producer {name:?} vanished") })?)
     }
 
-    fn attach(&self, producer: ProducerDefinition, work: Work) -> Result<(), SchemaError> {
+    pub(crate) fn attach(&self, producer: ProducerDefinition, work: Work) -> Result<(), SchemaError> {
         if producer.daemon {
             return Err(GraphError::DaemonRuns { producer: producer.name }.into());
         }
@@ -285,8 +295,10 @@ impl Database {
         let replaced = {
             let _folder = self.core().enter()?;
             let mut closures = self.core().closures.write().unwrap_or_else(PoisonError::into_inner);
-            closures.insert(id, work)
+            closures.insert(id, work.clone())
         };
+        #[cfg(feature = "processes")]
+        self.hand_over(id, replaced.as_ref(), &work)?;
         // What the old closure holds may do anything when it is dropped, so no lock is held here.
         drop(replaced);
         let is_attached = self.core().state().graph.is_attached(id);
@@ -565,6 +577,8 @@ impl Handle {
         self.core.signals.hang_up();
         self.core.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.core.attributes.end();
+        #[cfg(feature = "processes")]
+        self.core.end_programs();
         if is_worker(&self.core) {
             return;
         }

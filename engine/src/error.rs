@@ -190,6 +190,14 @@ pub enum SchemaError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The program of a producer.
+    #[error("producer {producer:?}: {what}")]
+    Program {
+        /// The producer.
+        producer: String,
+        /// What is wrong with the program.
+        what: String,
+    },
     /// It could not be committed; whether it was kept is as [`CommitError`] says. Of a producer the definition may
     /// be kept and the attachment not.
     #[error(transparent)]

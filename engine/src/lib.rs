@@ -103,6 +103,8 @@ pub use models::{
 pub use monitor::{Histogram, Monitor, Sample};
 pub use open::RecoveryReport;
 pub use options::Options;
+#[cfg(feature = "processes")]
+pub use producers::Program;
 pub use producers::{InputCell, Outputs, Run};
 pub use reader::{Reader, ReaderStatus};
 pub use repair::{Loss, RepairReport};

@@ -32,6 +32,10 @@ pub const QUEUE_BYTES_MAX: usize = 128 << 20;
 pub const DUTIES_MAX: usize = 16;
 /// Bytes of the reason of a run that failed or declined; what is longer is cut.
 pub const REASON_BYTES_MAX: usize = 4 << 10;
+/// Bytes of what a child process wrote to standard error that are kept with a run; the last are.
+pub const STDERR_BYTES_MAX: usize = 4 << 10;
+/// Bytes of one line of it.
+pub const STDERR_LINE_BYTES_MAX: usize = 1 << 10;
 /// Times that a transaction is tried again after a conflict.
 pub const CONFLICT_RETRIES: usize = 16;
 /// Deltas of the state image over its base.

@@ -1,10 +1,18 @@
-//! Producers: closures that turn slots into slots, run by workers, or by whoever drives the database,
+//! Producers: closures and programs that turn slots into slots, run by workers, or by whoever drives the database,
 //! when a commit makes their inputs ready.
 
 mod closure;
+#[cfg(feature = "processes")]
+mod process;
+#[cfg(feature = "processes")]
+mod program;
+#[cfg(feature = "processes")]
+mod register;
 mod run;
 mod worker;
 
-pub(crate) use closure::Work;
+pub(crate) use closure::{Work, Worked};
+#[cfg(feature = "processes")]
+pub use program::Program;
 pub use run::{InputCell, Outputs, Run};
 pub(crate) use worker::{Finished, bounded, is_worker, keep_time, run_ready, work};

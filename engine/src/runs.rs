@@ -7,7 +7,7 @@ use underbelly_storage::{Columns, Timestamp, Value};
 use crate::batch::Row;
 use crate::error::ReadError;
 use crate::graph::{Graph, Key, RunId, RunInfo, SlotDate};
-use crate::producers::Run;
+use crate::producers::{Run, Worked};
 use crate::snapshot::Snapshot;
 
 /// The type of the series that holds the history of runs.
@@ -16,6 +16,8 @@ pub const RUNS_SERIES: &str = "_runs";
 /// What is known of a run at its end.
 pub(crate) struct Report<'a> {
     pub run: &'a Run,
+    /// The process that did it, where that is not this one.
+    pub worked: Option<&'a Worked>,
     pub waited: Duration,
     pub took: Duration,
     pub outcome: &'static str,
@@ -29,7 +31,7 @@ fn nanoseconds(duration: Duration) -> i64 {
 impl Report<'_> {
     pub(crate) fn row(&self, ended: Timestamp) -> Row {
         let took = nanoseconds(self.took);
-        Row::new(RUNS_SERIES, ended)
+        let row = Row::new(RUNS_SERIES, ended)
             .key("producer", self.run.producer())
             .field("pid", self.run.id().0 as i64)
             .field("date", self.run.date().to_string())
@@ -38,8 +40,30 @@ impl Report<'_> {
             .field("start_time", Timestamp(ended.0.saturating_sub(took)))
             .field("waited_ns", nanoseconds(self.waited))
             .field("took_ns", took)
-            .field("error", text_or_null(&self.text))
+            .field("error", text_or_null(&self.text));
+        // Those alone have the columns.
+        match self.worked {
+            Some(worked) => row
+                .field("process", i64::from(worked.process))
+                .field("stderr", text_or_null(&worked.stderr)),
+            None => row,
+        }
     }
+}
+
+/// A row that says that a process of a producer could not be started.
+#[cfg(feature = "processes")]
+pub(crate) fn unstarted(producer: &str, what: &str, at: Timestamp) -> Row {
+    Row::new(RUNS_SERIES, at)
+        .key("producer", producer)
+        .field("pid", 0i64)
+        .field("date", "")
+        .field("key", "")
+        .field("outcome", "unstarted")
+        .field("start_time", at)
+        .field("waited_ns", 0i64)
+        .field("took_ns", 0i64)
+        .field("error", what)
 }
 
 fn text_or_null(text: &str) -> Value {
@@ -67,6 +91,12 @@ impl Halted {
             key: run.key.clone(),
             started: run.started,
         }
+    }
+
+    /// The run.
+    #[cfg(feature = "processes")]
+    pub(crate) fn run(&self) -> RunId {
+        self.run
     }
 
     /// Its row of the history. How long it had waited, its worker alone knows.
@@ -98,7 +128,8 @@ pub struct RunRecord {
     /// The key of its bundle.
     pub key: String,
     /// `completed`, `declined`, `failed`; `retry` or `rejected` where it is tried again; `died` where its whole batch did; or,
-    /// where it was cancelled or its producer deregistered, `halted`.
+    /// where it was cancelled or its producer deregistered, `halted`. `unstarted` is no run: a process of the producer's program
+    /// could not be started, and `pid` is 0.
     pub outcome: String,
     /// When it began.
     pub start_time: Timestamp,
@@ -110,6 +141,10 @@ pub struct RunRecord {
     pub took: Duration,
     /// Why it did not complete.
     pub error: Option<String>,
+    /// The process in which it ran, where that is one of the producer's program.
+    pub process: Option<u32>,
+    /// What that process wrote to standard error since its last run; of much the last 4 KiB.
+    pub stderr: Option<String>,
 }
 
 /// The newest `n` runs, newest first; of one producer, or of all.
@@ -132,7 +167,11 @@ fn record(rows: &Columns, row: usize) -> RunRecord {
     let number = |name| rows.i64s(name).and_then(|v| v.get(row)).copied().unwrap_or_default();
     let time = |name| Timestamp(rows.timestamps(name).and_then(|v| v.get(row)).copied().unwrap_or_default());
     let duration = |name| Duration::from_nanos(u64::try_from(number(name)).unwrap_or_default());
-    let error = text("error");
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    let process = rows.value("process", row).and_then(|value| match value {
+        Value::I64(process) => u32::try_from(process).ok(),
+        _ => None,
+    });
     RunRecord {
         producer: text("producer"),
         pid: u64::try_from(number("pid")).unwrap_or_default(),
@@ -143,6 +182,8 @@ fn record(rows: &Columns, row: usize) -> RunRecord {
         end_time: time("timestamp"),
         waited: duration("waited_ns"),
         took: duration("took_ns"),
-        error: (!error.is_empty()).then_some(error),
+        error: some(text("error")),
+        process,
+        stderr: some(text("stderr")),
     }
 }

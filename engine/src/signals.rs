@@ -1,8 +1,8 @@
 //! What others wait for or look at: how far commits are visible and durable, work for the workers, latencies.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -10,7 +10,7 @@ use underbelly_storage::Timestamp;
 use underbelly_wal::Publisher;
 
 use crate::clock::Clock;
-use crate::graph::{BundleId, CellId, State as CellState, Transition};
+use crate::graph::{BundleId, CellId, Graph, ProducerId, State as CellState, Transition};
 use crate::limits::LATENCY_SAMPLES;
 use crate::scribe::Duty;
 use crate::variables::{Registry, Shown};
@@ -24,6 +24,10 @@ pub(crate) struct Publication {
     pub freed: bool,
     pub transitions: Vec<Transition>,
     pub ready: Vec<BundleId>,
+    /// Producers with threads of their own among those whose bundles became ready.
+    pub attended: Vec<ProducerId>,
+    /// Whether there is work for other threads.
+    pub is_shared_work: bool,
     /// Variables that it changed.
     pub variables: Vec<Shown>,
 }
@@ -42,6 +46,8 @@ pub(crate) struct Signals {
     gate: Mutex<()>,
     advanced: Condvar,
     doorbell: Mutex<Option<Sender<()>>>,
+    /// Of producers that have threads of their own.
+    bells: RwLock<BTreeMap<ProducerId, Sender<()>>>,
     duties: Mutex<Option<Sender<Duty>>>,
     /// Wakes who looks at the times for which something waits.
     alarm: Mutex<Option<Sender<()>>>,
@@ -107,6 +113,7 @@ impl Signals {
             gate: Mutex::default(),
             advanced: Condvar::new(),
             doorbell: Mutex::new(Some(doorbell)),
+            bells: RwLock::default(),
             duties: Mutex::new(Some(duties)),
             alarm: Mutex::new(Some(alarm)),
             alarm_at: AtomicI64::new(i64::MAX),
@@ -129,6 +136,48 @@ impl Signals {
         if let Some(doorbell) = &*self.doorbell.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = doorbell.try_send(());
         }
+    }
+
+    /// Gives a producer a bell of its own; the workers leave its work alone from then on.
+    pub(crate) fn hang_bell(&self, producer: ProducerId, bell: Sender<()>) {
+        let mut bells = self.bells.write().unwrap_or_else(PoisonError::into_inner);
+        if !self.is_hung_up() {
+            bells.insert(producer, bell);
+        }
+    }
+
+    /// Takes a producer's own bell away.
+    pub(crate) fn take_bell(&self, producer: ProducerId) {
+        self.bells.write().unwrap_or_else(PoisonError::into_inner).remove(&producer);
+    }
+
+    /// Wakes one of a producer's own threads; false where it has none.
+    pub(crate) fn ring_for(&self, producer: ProducerId) -> bool {
+        let bells = self.bells.read().unwrap_or_else(PoisonError::into_inner);
+        match bells.get(&producer) {
+            Some(bell) => {
+                let _ = bell.try_send(());
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The producers with threads of their own that have some of these bundles, and whether there are others.
+    pub(crate) fn attended(&self, graph: &Graph, ready: &[BundleId]) -> (Vec<ProducerId>, bool) {
+        let bells = self.bells.read().unwrap_or_else(PoisonError::into_inner);
+        if bells.is_empty() {
+            return (Vec::new(), !ready.is_empty());
+        }
+        let (mut attended, mut others) = (Vec::new(), false);
+        for producer in ready.iter().filter_map(|bundle| graph.producer_of(*bundle)) {
+            match bells.contains_key(&producer) {
+                true if attended.contains(&producer) => {}
+                true => attended.push(producer),
+                false => others = true,
+            }
+        }
+        (attended, others)
     }
 
     /// Notes when the timer wakes by itself.
@@ -158,6 +207,7 @@ impl Signals {
     /// Sends the workers and the scribe home.
     pub(crate) fn hang_up(&self) {
         self.doorbell.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.bells.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.duties.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.alarm.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Whoever looked at the bell before it was taken holds this lock until it waits.
@@ -280,7 +330,10 @@ impl Publisher<Publication> for Arc<Signals> {
         for publication in publications {
             let now = self.clock.instant();
             self.latencies.lock().unwrap_or_else(PoisonError::into_inner).note(&publication, now);
-            is_work |= publication.freed || !publication.ready.is_empty();
+            is_work |= publication.freed || publication.is_shared_work;
+            for producer in &publication.attended {
+                self.ring_for(*producer);
+            }
             due = publication.due;
         }
         self.wake();

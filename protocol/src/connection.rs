@@ -17,7 +17,7 @@ pub struct Connection<R, W> {
 impl<R: Read, W: Write> Connection<R, W> {
     /// A connection that reads here and writes there.
     pub fn new(input: R, output: W) -> Connection<R, W> {
-        Connection { receiver: Receiver { input }, sender: Sender { output } }
+        Connection { receiver: Receiver::new(input), sender: Sender::new(output) }
     }
 }
 
@@ -27,6 +27,11 @@ pub struct Receiver<R> {
 }
 
 impl<R: Read> Receiver<R> {
+    /// A receiver that reads here.
+    pub fn new(input: R) -> Receiver<R> {
+        Receiver { input }
+    }
+
     /// The next message, with the data that came with it.
     ///
     /// # Errors
@@ -48,6 +53,11 @@ pub struct Sender<W> {
 }
 
 impl<W: Write> Sender<W> {
+    /// A sender that writes there.
+    pub fn new(output: W) -> Sender<W> {
+        Sender { output }
+    }
+
     /// Sends a message.
     ///
     /// # Errors

@@ -37,8 +37,8 @@ pub enum ProtocolError {
         /// How long it may be.
         limit: u64,
     },
-    /// A control part is no message.
-    #[error("a message cannot be read: {what}")]
+    /// A control part is no message, or one that has no place here.
+    #[error("a message cannot be used: {what}")]
     Message {
         /// What is wrong.
         what: String,
@@ -47,14 +47,6 @@ pub enum ProtocolError {
     #[error("rows cannot be read: {what}")]
     Rows {
         /// What is wrong.
-        what: String,
-    },
-    /// A message that has no place here.
-    #[error("message {message:?} is out of place: {what}")]
-    OutOfPlace {
-        /// The message's name.
-        message: &'static str,
-        /// What was expected.
         what: String,
     },
     /// Another version.

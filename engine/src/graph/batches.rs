@@ -191,10 +191,30 @@ impl Graph {
     /// The bundles that start together now: of the producers that may start some, those of the one whose first has waited
     /// longest. Empty where none may.
     pub fn next_batch(&self, now: Timestamp) -> Vec<BundleId> {
-        let aged = self.gathering.first().filter(|(time, _)| *time <= now);
+        self.next_batch_where(now, |_| true)
+    }
+
+    /// The same of the producers for which `takes` says yes.
+    pub fn next_batch_where(&self, now: Timestamp, mut takes: impl FnMut(ProducerId) -> bool) -> Vec<BundleId> {
+        let aged = self.gathering.iter().take_while(|(time, _)| *time <= now).find(|(_, id)| takes(*id));
         let aged = aged.and_then(|(_, id)| Some((self.producers[id.at()].first_ready()?.0.2, *id)));
-        let first = self.firing.first().copied().into_iter().chain(aged).min();
+        let first = self.firing.iter().find(|(_, id)| takes(*id)).copied().into_iter().chain(aged).min();
         first.map(|(_, producer)| self.producers[producer.at()].batch()).unwrap_or_default()
+    }
+
+    /// The bundles that this producer starts together now. Empty where it may start none.
+    pub fn next_batch_of(&self, now: Timestamp, producer: ProducerId) -> Vec<BundleId> {
+        let Some(producer) = self.producers.get(producer.at()) else { return Vec::new() };
+        match producer.ready.stand {
+            Stand::Now(_) => producer.batch(),
+            Stand::At(time) if time <= now => producer.batch(),
+            Stand::At(_) | Stand::Nowhere => Vec::new(),
+        }
+    }
+
+    /// The producer of a bundle.
+    pub fn producer_of(&self, bundle: BundleId) -> Option<ProducerId> {
+        self.tallies.get(bundle.at()).map(|tally| tally.producer)
     }
 
     /// The earliest time at which something is due that no event brings about: a bundle that waited is tried again, or a batch

@@ -4,6 +4,8 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+#[cfg(feature = "processes")]
+use super::process::Pool;
 use super::run::{Outputs, Run};
 use crate::error::Failure;
 
@@ -14,6 +16,43 @@ pub(crate) enum Work {
     Each(Arc<EachClosure>),
     /// Called for each batch.
     Batch(Arc<BatchClosure>),
+    /// Done by a program for each batch.
+    #[cfg(feature = "processes")]
+    Program(Arc<Pool>),
+}
+
+impl Work {
+    /// The processes that do it.
+    #[cfg(feature = "processes")]
+    pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
+        if let Work::Program(pool) = self { Some(pool) } else { None }
+    }
+
+    /// Whether it is done for a batch as a whole.
+    pub(super) fn takes_batches(&self) -> bool {
+        !matches!(self, Work::Each(_))
+    }
+}
+
+/// What a producer gave for each run of a batch, and who did it.
+pub(super) struct Called {
+    pub results: Vec<Result<Outputs, Ended>>,
+    pub worked: Option<Worked>,
+}
+
+impl Called {
+    /// In this process, or in none.
+    pub fn here(results: Vec<Result<Outputs, Ended>>) -> Called {
+        Called { results, worked: None }
+    }
+}
+
+/// A process that did the work.
+#[derive(Clone, Debug)]
+pub(crate) struct Worked {
+    pub process: u32,
+    /// What it wrote to standard error.
+    pub stderr: String,
 }
 
 type EachClosure = dyn Fn(&Run) -> Result<Outputs, Failure> + Send + Sync;
@@ -21,7 +60,18 @@ type EachClosure = dyn Fn(&Run) -> Result<Outputs, Failure> + Send + Sync;
 type BatchClosure = dyn Fn(&[Run]) -> Result<Vec<Result<Outputs, Failure>>, Failure> + Send + Sync;
 
 /// What a producer gives for each run of a batch.
-pub(super) fn call(closure: Option<Work>, runs: &[Run]) -> Vec<Result<Outputs, Ended>> {
+pub(super) fn call(work: Option<Work>, runs: &[Run], epoch: u64) -> Called {
+    match work {
+        #[cfg(feature = "processes")]
+        Some(Work::Program(pool)) => pool.call(runs, epoch),
+        work => {
+            let _ = epoch;
+            Called::here(call_closure(work, runs))
+        }
+    }
+}
+
+fn call_closure(closure: Option<Work>, runs: &[Run]) -> Vec<Result<Outputs, Ended>> {
     let all = |ended: Ended| runs.iter().map(|_| Err(ended.clone())).collect();
     let panicked = |panic| Failure::Fatal(format!("panicked: {}", told(panic)));
     match closure {
@@ -51,7 +101,7 @@ pub(super) fn call(closure: Option<Work>, runs: &[Run]) -> Vec<Result<Outputs, E
                 Err(failure) => all(Ended::Failed(failure)),
             }
         }
-        None => all(Ended::Failed(Failure::Fatal("the producer has no closure in this process".to_string()))),
+        _ => all(Ended::Failed(Failure::Fatal("the producer has no closure in this process".to_string()))),
     }
 }
 

@@ -233,7 +233,7 @@ impl Run {
         }
     }
 
-    fn report(&self, reads: impl IntoIterator<Item = Read>) {
+    pub(super) fn report(&self, reads: impl IntoIterator<Item = Read>) {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).extend(reads);
     }
 

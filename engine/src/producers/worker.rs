@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::closure::{Ended, Work, call, told};
+use super::closure::{Called, Ended, Worked, call, told};
 use super::run::{CellAddress, InputCell, OutputCell, OutputResult, Outputs, Run};
 use crate::batch::Batch;
-use crate::core::{Commit, Core, Prepared};
+use crate::core::{Commit, Core, Prepared, Whose};
 use crate::durability::Durability;
 use crate::error::{CommitError, Failure};
 use crate::graph::{
-    Event, Given, GraphError, Key, Outcome, OutputWrite, ProducerDefinition, Read, Setback, Started, Used,
+    Event, Given, GraphError, Key, Outcome, OutputWrite, ProducerDefinition, ProducerId, Read, Setback,
+    Started, Used,
 };
 use crate::limits::REASON_BYTES_MAX;
 use crate::operations::Operations;
@@ -45,24 +46,57 @@ pub(crate) fn work(core: &Arc<Core>, doorbell: &Receiver<()>) {
     WORKS_FOR.set(Arc::as_ptr(core).addr());
     while doorbell.recv().is_ok() {
         while !core.signals.is_hung_up() {
-            let claimed = patiently(core, || core.claim());
-            let ended = match claimed {
-                Ok(Some((started, snapshot))) => {
-                    // There may be more work than this worker can take: wake the next one.
-                    core.signals.ring();
-                    run_guarded(core, started, &snapshot)
-                }
-                Ok(None) => break,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = ended {
-                let stops = is_final(&error);
-                core.note_trouble(format!("a worker could not commit: {error}"));
-                if stops {
-                    return;
-                }
+            // There may be more work than this worker can take: wake the next one.
+            match work_once(core, Whose::Shared, || core.signals.ring()) {
+                Next::More => {}
+                Next::Nothing => break,
+                Next::End => return,
             }
         }
+    }
+}
+
+/// Whether to go on after a batch.
+enum Next {
+    More,
+    Nothing,
+    End,
+}
+
+/// Claims a batch and runs it; `wake` is called in between.
+fn work_once(core: &Arc<Core>, whose: Whose, wake: impl FnOnce()) -> Next {
+    let claimed = patiently(core, || core.claim(whose));
+    let ended = match claimed {
+        Ok(Some((started, snapshot))) => {
+            wake();
+            run_guarded(core, started, &snapshot)
+        }
+        Ok(None) => return Next::Nothing,
+        Err(error) => Err(error),
+    };
+    match ended {
+        Ok(()) => Next::More,
+        Err(error) => {
+            let stops = is_final(&error);
+            core.note_trouble(format!("a worker could not commit: {error}"));
+            if stops { Next::End } else { Next::More }
+        }
+    }
+}
+
+/// Runs a batch of one producer; whether there was one, and `None` where nothing more can be committed.
+#[cfg(feature = "processes")]
+pub(super) fn work_for(core: &Arc<Core>, producer: ProducerId) -> Option<bool> {
+    if core.signals.is_hung_up() {
+        return None;
+    }
+    let wake = || {
+        core.signals.ring_for(producer);
+    };
+    match work_once(core, Whose::Of(producer), wake) {
+        Next::More => Some(true),
+        Next::Nothing => Some(false),
+        Next::End => None,
     }
 }
 
@@ -98,7 +132,7 @@ fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<u
         }
         let finished = match waiting {
             Some(finished) => finished,
-            None => match core.claim()? {
+            None => match core.claim(Whose::All)? {
                 Some((started, snapshot)) => {
                     for each in batches_of(core, started) {
                         let finished = execute(core, each, &snapshot)?;
@@ -125,8 +159,8 @@ fn batches_of(core: &Core, started: Vec<Started>) -> Vec<Vec<Started>> {
     let closures = core.closures.read().unwrap_or_else(PoisonError::into_inner);
     let producer = started.first().map(|started| started.producer);
     match producer.and_then(|producer| closures.get(&producer)) {
-        Some(Work::Batch(_)) => vec![started],
-        Some(Work::Each(_)) | None => started.into_iter().map(|started| vec![started]).collect(),
+        Some(work) if work.takes_batches() => vec![started],
+        _ => started.into_iter().map(|started| vec![started]).collect(),
     }
 }
 
@@ -218,6 +252,7 @@ pub(crate) struct Finished {
     definition: ProducerDefinition,
     run: Run,
     result: Result<Outputs, Ended>,
+    worked: Option<Worked>,
     waited: Duration,
     took: Duration,
 }
@@ -238,7 +273,8 @@ fn execute(core: &Arc<Core>, batch: Vec<Started>, snapshot: &Snapshot) -> Result
         definitions.push(definition);
         runs.push(run);
     }
-    let results = call(closure, &runs);
+    let epoch = batch.first().map_or(0, |started| started.epoch);
+    let Called { results, worked } = call(closure, &runs, epoch);
     let took = clock.instant().saturating_duration_since(began);
     let results = results.into_iter().zip(batch).zip(definitions.into_iter().zip(runs)).zip(waited);
     let finished = results.map(|(((result, started), (definition, run)), waited)| Finished {
@@ -246,6 +282,7 @@ fn execute(core: &Arc<Core>, batch: Vec<Started>, snapshot: &Snapshot) -> Result
         definition,
         run,
         result,
+        worked: worked.clone(),
         waited,
         took,
     });
@@ -255,9 +292,9 @@ fn execute(core: &Arc<Core>, batch: Vec<Started>, snapshot: &Snapshot) -> Result
 /// Sequences the end of a run: its outputs, or as a failure why they cannot be; nothing where that came too late. An error
 /// means that it is not ended: the disk refuses, or nothing more can be committed.
 fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<Option<Commit>, CommitError> {
-    let Finished { started, definition, run, result, waited, took } = finished;
-    let (waited, took) = (*waited, *took);
-    let mut report = runs::Report { run, waited, took, outcome: "completed", text: String::new() };
+    let Finished { started, definition, run, result, worked, waited, took } = finished;
+    let (waited, took, worked) = (*waited, *took, worked.as_ref());
+    let mut report = runs::Report { run, worked, waited, took, outcome: "completed", text: String::new() };
     // What it has read is dropped where its outputs were refused: they may close a cycle.
     let mut reads = Vec::new();
     let ended = match result {

@@ -1,0 +1,228 @@
+//! The streams of a child process, read and written with an eye on the time.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::limits::{STDERR_BYTES_MAX, STDERR_LINE_BYTES_MAX};
+use crate::producers::bounded;
+
+/// How long to wait for the other side.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Since the last byte.
+    pub grace: Duration,
+    /// Never beyond this.
+    pub until: Option<Instant>,
+}
+
+impl Patience {
+    /// No wait at all.
+    pub const NONE: Patience = Patience { grace: Duration::ZERO, until: None };
+
+    fn left(self) -> Timespec {
+        let until = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        timespec(until.map_or(self.grace, |until| until.min(self.grace)))
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    Timespec { tv_sec: seconds, tv_nsec: i64::from(duration.subsec_nanos()) }
+}
+
+/// What a child says on standard output, and on standard error meanwhile.
+pub(super) struct Ear {
+    output: ChildStdout,
+    errors: Option<ChildStderr>,
+    pub lines: Lines,
+    pub patience: Patience,
+}
+
+impl Ear {
+    pub fn new(output: ChildStdout, errors: ChildStderr, patience: Patience) -> io::Result<Ear> {
+        rustix::io::ioctl_fionbio(&errors, true)?;
+        Ok(Ear { output, errors: Some(errors), lines: Lines::default(), patience })
+    }
+
+    /// Whether something can be read within this time, the end among others; reads standard error meanwhile.
+    pub fn hears(&mut self, within: Timespec) -> io::Result<bool> {
+        let mut within = within;
+        loop {
+            let readable = |fd: &PollFd<'_>| !fd.revents().is_empty();
+            let (output, errors, polled) = match &self.errors {
+                Some(errors) => {
+                    let mut both =
+                        [PollFd::new(&self.output, PollFlags::IN), PollFd::new(errors, PollFlags::IN)];
+                    let polled = poll(&mut both, Some(&within));
+                    (readable(&both[0]), readable(&both[1]), polled)
+                }
+                None => {
+                    let mut one = [PollFd::new(&self.output, PollFlags::IN)];
+                    let polled = poll(&mut one, Some(&within));
+                    (readable(&one[0]), false, polled)
+                }
+            };
+            match polled {
+                Err(error) if error == rustix::io::Errno::INTR => continue,
+                Err(error) => return Err(error.into()),
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+            }
+            if errors {
+                self.read_errors();
+            }
+            if output {
+                return Ok(true);
+            }
+            if within.tv_sec == 0 && within.tv_nsec == 0 {
+                return Ok(false);
+            }
+            within = self.patience.left();
+        }
+    }
+
+    /// Reads what is there of standard error.
+    pub fn read_errors(&mut self) {
+        let mut buffer = [0; 4096];
+        while let Some(errors) = &mut self.errors {
+            match errors.read(&mut buffer) {
+                Ok(0) => self.errors = None,
+                Ok(got) => self.lines.push(&buffer[..got]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => self.errors = None,
+            }
+        }
+    }
+}
+
+impl Read for Ear {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.hears(self.patience.left())? {
+            true => self.output.read(buffer),
+            false => Err(ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+/// What a child is told on standard input.
+pub(super) struct Mouth {
+    input: ChildStdin,
+    pub patience: Patience,
+}
+
+impl Mouth {
+    pub fn new(input: ChildStdin, patience: Patience) -> io::Result<Mouth> {
+        // This end alone: the child's reads wait as ever.
+        rustix::io::ioctl_fionbio(&input, true)?;
+        Ok(Mouth { input, patience })
+    }
+}
+
+impl Write for Mouth {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.input.write(bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                written => return written,
+            }
+            let mut fds = [PollFd::new(&self.input, PollFlags::OUT)];
+            match poll(&mut fds, Some(&self.patience.left())) {
+                Ok(0) => return Err(ErrorKind::TimedOut.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The last lines of a child's standard error.
+#[derive(Default)]
+pub(super) struct Lines {
+    lines: VecDeque<String>,
+    bytes: usize,
+    /// A line that is not ended yet.
+    begun: Vec<u8>,
+    /// Lines that were forgotten.
+    dropped: usize,
+}
+
+impl Lines {
+    pub fn push(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            // What is cut off a long line is of no use.
+            let room = (STDERR_LINE_BYTES_MAX + 1).saturating_sub(self.begun.len());
+            self.begun.extend_from_slice(&part[..part.len().min(room)]);
+            if part.ends_with(b"\n") {
+                self.end_line();
+            }
+        }
+    }
+
+    pub fn push_line(&mut self, line: &str) {
+        self.begun.extend_from_slice(&line.as_bytes()[..line.len().min(STDERR_LINE_BYTES_MAX + 1)]);
+        self.end_line();
+    }
+
+    fn end_line(&mut self) {
+        let line = String::from_utf8_lossy(&std::mem::take(&mut self.begun)).trim_end().to_string();
+        let line = bounded(line, STDERR_LINE_BYTES_MAX);
+        self.bytes += line.len() + 1;
+        self.lines.push_back(line);
+        while self.bytes > STDERR_BYTES_MAX {
+            let Some(first) = self.lines.pop_front() else { break };
+            self.bytes -= first.len() + 1;
+            self.dropped += 1;
+        }
+    }
+
+    /// The last few lines, in one line.
+    pub fn last(&self) -> String {
+        let begun = String::from_utf8_lossy(&self.begun);
+        let all = self.lines.iter().map(String::as_str).chain([begun.trim_end()]);
+        let said: Vec<&str> = all.filter(|line| !line.is_empty()).collect();
+        said[said.len().saturating_sub(5)..].join(" | ")
+    }
+
+    /// Takes all lines; none is left.
+    pub fn take(&mut self) -> String {
+        if !self.begun.is_empty() {
+            self.end_line();
+        }
+        let Lines { lines, dropped, .. } = std::mem::take(self);
+        let lines = Vec::from(lines).join("\n");
+        match dropped {
+            0 => lines,
+            dropped => format!("({dropped} lines before)\n{lines}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_kept_within_bounds() {
+        let mut lines = Lines::default();
+        lines.push(b"one\ntw");
+        lines.push(b"o\r\nthree");
+        assert_eq!(lines.last(), "one | two | three");
+        assert_eq!(lines.take(), "one\ntwo\nthree");
+        assert_eq!(lines.take(), "");
+        lines.push(&vec![b'x'; 10 * STDERR_LINE_BYTES_MAX]);
+        lines.push(b"\n");
+        (0..10_000).for_each(|n| lines.push(format!("line {n}\n").as_bytes()));
+        let kept = lines.take();
+        assert!(kept.len() < STDERR_BYTES_MAX + 64 && kept.ends_with("line 9999"), "{}", kept.len());
+        assert!(kept.starts_with('('), "{kept}");
+    }
+}

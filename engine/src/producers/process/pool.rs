@@ -1,0 +1,341 @@
+//! The processes of a producer, and the threads that attend to them.
+//!
+//! Each process has a thread of its own in the engine, which claims batches of that producer alone, hands them over and waits
+//! for the answers; so a slow program keeps no other producer from running. A process is started before there is work for it,
+//! and again when it is gone; after one that could not start, later and later. While none could start, the work stays ready:
+//! no attempt is used for what is no fault of a bundle.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use underbelly_protocol::Message;
+use underbelly_protocol::message::Cancel;
+
+use super::super::closure::{Called, Ended, Worked};
+use super::super::run::{Outputs, Run};
+use super::super::worker::work_for;
+use super::child::{Child, Ending, Process, Speaker};
+use super::translate::{About, message};
+use crate::batch::{Batch, Row};
+use crate::core::Core;
+use crate::durability::Durability;
+use crate::error::{CommitError, Failure};
+use crate::graph::{Graph, ProducerDefinition, ProducerId, RunId};
+use crate::operations::Operations;
+use crate::producers::Program;
+use crate::runs;
+
+/// The processes of one producer.
+pub(crate) struct Pool {
+    program: Program,
+    producer: String,
+    about: OnceLock<About>,
+    places: Mutex<Places>,
+    /// A batch has ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Places {
+    /// Started and not greeted.
+    unborn: Vec<Child>,
+    /// Greeted, without work.
+    idle: Vec<Child>,
+    /// All that were started and are not gone, by their numbers.
+    live: BTreeMap<u32, Process>,
+    /// How many are being started.
+    starting: usize,
+    /// Runs in work: their batch, and who is to be told that one is cancelled.
+    working: BTreeMap<RunId, (u64, Speaker)>,
+    /// No process is started any more.
+    is_over: bool,
+    /// How many could not start in a row, and when the next is tried.
+    failures: u32,
+    next_start: Option<Instant>,
+}
+
+impl Pool {
+    /// A pool whose first process is started, and not greeted.
+    pub(crate) fn new(program: Program, producer: &str) -> Result<Pool, String> {
+        let pool = Pool {
+            program,
+            producer: producer.to_string(),
+            about: OnceLock::new(),
+            places: Mutex::default(),
+            ended: Condvar::new(),
+        };
+        let first = pool.spawn()?;
+        pool.places().unborn.push(first);
+        Ok(pool)
+    }
+
+    pub(crate) fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Says what the producer is, before the first batch.
+    pub(crate) fn introduce(&self, graph: &Graph, definition: &ProducerDefinition) {
+        self.about.get_or_init(|| About::new(graph, definition, &self.program));
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn(&self) -> Result<Child, String> {
+        let child = Child::spawn(&self.program, &self.producer).map_err(|error| {
+            let program = self.program.program.display();
+            let dir = self.program.dir.as_ref().map(|dir| format!(" in {}", dir.display()));
+            format!("program {program} cannot be started{}: {error}", dir.unwrap_or_default())
+        })?;
+        self.places().live.insert(child.process().id(), child.process().clone());
+        Ok(child)
+    }
+
+    fn forget(&self, child: &Child) {
+        self.places().live.remove(&child.process().id());
+    }
+
+    /// Starts a process and greets it.
+    fn start(&self) -> Result<Child, String> {
+        let unborn = self.places().unborn.pop();
+        let started = unborn.map_or_else(|| self.spawn(), Ok).and_then(|mut child| {
+            let welcome = self.about.get().map(|about| about.welcome.clone()).unwrap_or_default();
+            match child.greet(&self.program, welcome) {
+                Ok(()) => Ok(child),
+                Err(what) => {
+                    self.forget(&child);
+                    Err(format!("program {} {what}", self.program.program.display()))
+                }
+            }
+        });
+        let mut places = self.places();
+        match &started {
+            Ok(_) => (places.failures, places.next_start) = (0, None),
+            Err(_) => {
+                let doubled = 2u32.checked_pow(places.failures).unwrap_or(u32::MAX);
+                let wait = self.program.backoff.saturating_mul(doubled).min(self.program.max_backoff);
+                places.failures = places.failures.saturating_add(1);
+                places.next_start = Instant::now().checked_add(wait);
+            }
+        }
+        started
+    }
+
+    /// Sees to it that as many processes are there as there may be. An error says why not; then it is too early for the next.
+    fn fill(&self) -> Result<(), String> {
+        let mut unsound = Vec::new();
+        {
+            let mut places = self.places();
+            let idle = std::mem::take(&mut places.idle);
+            for mut child in idle {
+                match child.is_sound() {
+                    true => places.idle.push(child),
+                    false => {
+                        places.live.remove(&child.process().id());
+                        unsound.push(child);
+                    }
+                }
+            }
+            let there = places.live.len() - places.unborn.len() + places.starting;
+            if places.is_over || there >= self.program.processes {
+                return Ok(());
+            }
+            places.starting += 1;
+        }
+        drop(unsound);
+        let started = self.start();
+        let mut places = self.places();
+        places.starting -= 1;
+        places.idle.push(started?);
+        Ok(())
+    }
+
+    /// How long to wait before a process is tried again.
+    fn backoff(&self) -> Option<Duration> {
+        let next = self.places().next_start?;
+        Some(next.saturating_duration_since(Instant::now())).filter(|wait| !wait.is_zero())
+    }
+
+    /// A process for a batch.
+    fn take(&self) -> Result<Child, String> {
+        loop {
+            let idle = self.places().idle.pop();
+            let Some(mut child) = idle else { return self.start() };
+            if child.is_sound() {
+                return Ok(child);
+            }
+            self.forget(&child);
+        }
+    }
+
+    /// What the program gives for each run of a batch.
+    pub(in super::super) fn call(&self, runs: &[Run], epoch: u64) -> Called {
+        let all = |failure: Failure| runs.iter().map(|_| Err(Ended::Failed(failure.clone()))).collect();
+        let Some(about) = self.about.get() else {
+            return Called::here(all(Failure::rejected("the producer is not introduced")));
+        };
+        let (run, data) = match message(runs, epoch) {
+            Ok(message) => message,
+            Err(failure) => return Called::here(all(failure)),
+        };
+        let mut child = match self.take() {
+            Ok(child) => child,
+            Err(what) => return Called::here(all(Failure::Rejected(what))),
+        };
+        let speaker = child.speaker();
+        {
+            let mut places = self.places();
+            let batch = run.batch;
+            places.working.extend(runs.iter().map(|run| (run.id, (batch, speaker.clone()))));
+        }
+        drop(speaker);
+        let mut results: BTreeMap<RunId, Result<Outputs, Ended>> = BTreeMap::new();
+        let ending = child.work(&self.program, run, &data, |result, data| {
+            let id = RunId(result.pid);
+            if let Some(run) = runs.iter().find(|run| run.id == id) {
+                results.insert(id, about.outputs(run, result, data).map_err(Ended::Failed));
+            }
+        });
+        let process = child.process().id();
+        let ended = self.told(&ending, &mut child, runs.len() - results.len());
+        let stderr = child.take_lines();
+        let is_over = {
+            let mut places = self.places();
+            runs.iter().for_each(|run| drop(places.working.remove(&run.id)));
+            places.is_over
+        };
+        match ending {
+            Ending::Answered if !is_over => self.places().idle.push(child),
+            Ending::Answered => {
+                child.dismiss("no more work");
+                self.forget(&child);
+                child.end(self.program.close_grace);
+            }
+            Ending::Gone(_) | Ending::Nonsense(_) => self.forget(&child),
+        }
+        self.ended.notify_all();
+        let results = runs.iter().map(|run| results.remove(&run.id).unwrap_or_else(|| Err(ended.clone())));
+        Called { results: results.collect(), worked: Some(Worked { process, stderr }) }
+    }
+
+    /// What became of the runs that were not answered.
+    fn told(&self, ending: &Ending, child: &mut Child, unanswered: usize) -> Ended {
+        let (what, failure): (String, fn(String) -> Failure) = match ending {
+            Ending::Answered => (String::new(), Failure::Fatal),
+            Ending::Gone(what) => (format!("its process {what}"), Failure::Retry),
+            Ending::Nonsense(what) => {
+                (format!("its process broke the protocol and was killed: {what}"), Failure::Fatal)
+            }
+        };
+        if self.places().is_over {
+            return Ended::Failed(Failure::rejected("the producer's processes were ended"));
+        }
+        let lines = child.last_lines();
+        let message = if lines.is_empty() { what } else { format!("{what}; it last wrote: {lines}") };
+        match unanswered {
+            0 | 1 => Ended::Failed(failure(message)),
+            several => {
+                let most = u32::try_from(several - several / 2).unwrap_or(u32::MAX);
+                Ended::Died { message, most }
+            }
+        }
+    }
+
+    /// Tells processes that runs are cancelled.
+    pub(crate) fn cancel(&self, runs: &[RunId], reason: &str) {
+        let mut told: BTreeMap<u64, (Vec<u64>, Speaker)> = BTreeMap::new();
+        for (run, (batch, speaker)) in &self.places().working {
+            if runs.contains(run) {
+                told.entry(*batch).or_insert_with(|| (Vec::new(), speaker.clone())).0.push(run.0);
+            }
+        }
+        for (batch, (pids, speaker)) in told {
+            speaker.say(&Message::Cancel(Cancel { batch, pids, reason: reason.to_string() }));
+        }
+    }
+
+    /// Ends all processes: those without work at once, the others with their batch, and what has not ended then is killed.
+    pub(crate) fn end(&self) {
+        let grace = self.program.close_grace;
+        let (mut idle, unborn) = {
+            let mut places = self.places();
+            places.is_over = true;
+            (std::mem::take(&mut places.idle), std::mem::take(&mut places.unborn))
+        };
+        unborn.iter().chain(&idle).for_each(|child| self.forget(child));
+        drop(unborn);
+        idle.iter_mut().for_each(|child| child.dismiss("no more work"));
+        let deadline = Instant::now().checked_add(grace);
+        let left = || deadline.map_or(grace, |at| at.saturating_duration_since(Instant::now()));
+        idle.into_iter().for_each(|child| child.end(left()));
+        let places = self.places();
+        let working = self.ended.wait_timeout_while(places, left(), |places| !places.working.is_empty());
+        let (places, _) = working.unwrap_or_else(PoisonError::into_inner);
+        let rest: Vec<Process> = places.live.values().cloned().collect();
+        drop(places);
+        rest.iter().for_each(Process::kill);
+    }
+}
+
+/// The life of a thread that attends to a process of a producer, until the producer's bell is taken away.
+pub(crate) fn attend(core: &Arc<Core>, pool: &Pool, producer: ProducerId, bell: &Receiver<()>) {
+    let mut last_told = String::new();
+    loop {
+        if let Err(what) = pool.fill() {
+            if what != last_told {
+                tell_unstarted(core, pool, &what);
+                last_told = what;
+            }
+            if rest(pool, bell) { continue } else { return }
+        }
+        match work_for(core, producer) {
+            Some(true) => {}
+            Some(false) if bell.recv().is_ok() => {}
+            Some(false) | None => return,
+        }
+    }
+}
+
+/// Waits until another process may be tried; false where the bell is taken away.
+fn rest(pool: &Pool, bell: &Receiver<()>) -> bool {
+    while let Some(wait) = pool.backoff() {
+        if bell.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Notes in the history of runs, and in the status, that a process could not be started.
+fn tell_unstarted(core: &Core, pool: &Pool, what: &str) {
+    core.note_trouble(format!("producer {:?}: {what}; it is tried again", pool.producer));
+    let row = runs::unstarted(&pool.producer, what, core.options.clock.now());
+    // A disk that refuses is told of by whoever has work.
+    let _ = note(core, row);
+}
+
+/// Commits a row of the history.
+fn note(core: &Core, row: Row) -> Result<(), CommitError> {
+    let folder = core.enter()?;
+    let mut batch = Batch::new();
+    batch.append(row)?;
+    let (mut operations, mut pins) = (Operations::default(), core.pending.pin());
+    core.prepare_data(batch.appends, Vec::new(), &mut operations, &mut pins)?;
+    let prepared = core.encode(operations, pins)?;
+    let (commit, _) = core.sequence(prepared, Durability::Sync, |_| Ok(()))?;
+    drop(folder);
+    core.answer(commit.seq, Durability::Sync)
+}
+
+/// Ends a pool that was replaced or taken out, beside the caller.
+pub(crate) fn retire(pool: Arc<Pool>) {
+    let ended = pool.clone();
+    let spawned = thread::Builder::new().name("underbelly-farewell".to_string()).spawn(move || ended.end());
+    if spawned.is_err() {
+        pool.end();
+    }
+}

@@ -1,0 +1,121 @@
+//! Programs that do a producer's work: registered, replaced, and ended.
+
+use std::sync::{Arc, PoisonError};
+
+use super::closure::Work;
+use super::process::{Pool, attend, retire};
+use super::program::Program;
+use crate::core::Core;
+use crate::database::Database;
+use crate::error::{CommitError, SchemaError};
+use crate::graph::{ProducerDefinition, ProducerId, RunId};
+
+/// Most processes of one producer.
+const PROCESSES_MAX: usize = 1_024;
+
+impl Database {
+    /// Registers a producer whose work a program does, in processes of its own that this process starts and looks after;
+    /// `PROTOCOL.md` says how they are talked to, and the crate `underbelly-worker` does so for programs in Rust. As a closure
+    /// the program is given anew after each opening; the same definition again replaces it.
+    ///
+    /// A process that dies during a run, or is killed because it hangs or does not keep to the protocol, has failed that run
+    /// alone; a batch that it did not answer runs again in halves, as [`Database::register_batch`] says. Its standard error
+    /// is kept with the run. Processes end with this one, however that ends. Work waits while none can be started; why, the
+    /// history of runs says, as `unstarted`, and [`Status::trouble`](crate::Status::trouble).
+    ///
+    /// # Errors
+    /// As [`Database::register`]; [`SchemaError::Program`] where the program cannot be started, and the producer is not
+    /// registered then.
+    pub fn register_program(
+        &self,
+        producer: ProducerDefinition,
+        program: Program,
+    ) -> Result<(), SchemaError> {
+        crate::series::check_name("producer", &producer.name)?;
+        let name = producer.name.clone();
+        let refused = |what: String| SchemaError::Program { producer: name.clone(), what };
+        let usable = 1..=PROCESSES_MAX;
+        if !usable.contains(&program.processes) {
+            let found = program.processes;
+            return Err(refused(format!("{found} processes cannot be had; use 1 to {PROCESSES_MAX}")));
+        }
+        let pool = Arc::new(Pool::new(program, &producer.name).map_err(refused)?);
+        let attached = self.attach(producer, Work::Program(pool.clone()));
+        if attached.is_err() {
+            pool.end();
+        }
+        attached
+    }
+
+    /// Sends what attends to a producer's processes to work, where it has some now, and home where it had some before.
+    pub(crate) fn hand_over(
+        &self,
+        producer: ProducerId,
+        before: Option<&Work>,
+        now: &Work,
+    ) -> Result<(), SchemaError> {
+        let core = self.core();
+        core.signals.take_bell(producer);
+        if let Some(pool) = before.and_then(Work::pool) {
+            retire(pool.clone());
+        }
+        let Some(pool) = now.pool() else { return Ok(()) };
+        {
+            let state = core.state();
+            if let Some(definition) = state.graph.producer(producer) {
+                pool.introduce(&state.graph, definition);
+            }
+        }
+        if core.options.workers == 0 {
+            return Ok(());
+        }
+        let processes = pool.program().processes;
+        let (ring, bell) = crossbeam_channel::bounded(processes);
+        core.signals.hang_bell(producer, ring);
+        for number in 0..processes {
+            let (core, pool, bell) = (core.clone(), pool.clone(), bell.clone());
+            let body = move || attend(&core, &pool, producer, &bell);
+            self.start_thread(format!("underbelly-program-{number}"), body).map_err(|error| {
+                let what = format!("a thread for producer {producer} cannot be started: {error}");
+                SchemaError::from(Box::new(CommitError::Internal { what }))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    fn pools(&self) -> Vec<Arc<Pool>> {
+        let closures = self.closures.read().unwrap_or_else(PoisonError::into_inner);
+        closures.values().filter_map(Work::pool).cloned().collect()
+    }
+
+    /// Ends all processes of producers.
+    pub(crate) fn end_programs(&self) {
+        let pools = self.pools();
+        std::thread::scope(|scope| {
+            for pool in &pools {
+                // Where no thread is to be had, one after another.
+                let spawned = std::thread::Builder::new().spawn_scoped(scope, || pool.end());
+                if spawned.is_err() {
+                    pool.end();
+                }
+            }
+        });
+    }
+
+    /// Ends the processes of a producer that was taken out.
+    pub(crate) fn take_out(&self, producer: ProducerId, work: Option<&Work>) {
+        self.signals.take_bell(producer);
+        if let Some(pool) = work.and_then(Work::pool) {
+            retire(pool.clone());
+        }
+    }
+
+    /// Tells processes that runs of theirs are cancelled.
+    pub(crate) fn tell_cancelled(&self, runs: &[RunId], reason: &str) {
+        if !runs.is_empty() {
+            self.pools().iter().for_each(|pool| pool.cancel(runs, reason));
+        }
+    }
+}

@@ -1,0 +1,406 @@
+"""Producers of Underbelly in Python: the child's end of PROTOCOL.md, on the standard library and pyarrow.
+
+    import pyarrow as pa
+    import underbelly_worker as ub
+
+    def produce(run):
+        quotes = run.input("Quotes")                  # a pyarrow.Table
+        return {"Mean": pa.table({"mean": [sum(quotes["bid"].to_pylist()) / len(quotes)]})}
+
+    ub.serve(produce)
+
+The program is started by the engine, as `Database::register_program` was told. What is printed goes to standard error, which
+the engine keeps with the run. The process ends when the engine says goodbye or is gone, in the middle of a run too.
+"""
+
+import datetime
+import os
+import queue
+import struct
+import sys
+import threading
+import traceback
+
+import pyarrow as pa
+
+VERSION = 1
+MAGIC = b"UBF1"
+CONTROL_BYTES_MAX = 16 << 20
+DATA_BYTES_MAX = 1 << 30
+DEPTH_MAX = 16
+EPOCH = datetime.date(1970, 1, 1)
+
+
+class Declined(Exception):
+    """There is nothing to produce from these inputs, and that is fine: outputs become absent."""
+
+
+class Retry(Exception):
+    """It failed, and may succeed later: the run is tried again."""
+
+
+class Rejected(Exception):
+    """It was not taken up, since something that it needs is too busy: tried again, and no attempt is used."""
+
+
+class ProtocolError(Exception):
+    """The engine cannot be understood."""
+
+
+# CBOR, as far as messages need it (RFC 8949).
+
+
+def encode(value):
+    """The CBOR bytes of None, bools, integers, floats, texts, bytes, lists and dicts."""
+    out = bytearray()
+    _encode(value, out)
+    return bytes(out)
+
+
+def _head(major, number, out):
+    for code, form, limit in ((24, ">B", 1 << 8), (25, ">H", 1 << 16), (26, ">I", 1 << 32), (27, ">Q", 1 << 64)):
+        if number < 24:
+            out.append(major << 5 | number)
+            return
+        if number < limit:
+            out.append(major << 5 | code)
+            out += struct.pack(form, number)
+            return
+    raise ValueError("%d does not fit into 64 bits" % number)
+
+
+def _encode(value, out):
+    if value is None:
+        out.append(0xF6)
+    elif isinstance(value, bool):
+        out.append(0xF5 if value else 0xF4)
+    elif isinstance(value, int):
+        _head(0, value, out) if value >= 0 else _head(1, -1 - value, out)
+    elif isinstance(value, float):
+        out.append(0xFB)
+        out += struct.pack(">d", value)
+    elif isinstance(value, str):
+        text = value.encode()
+        _head(3, len(text), out)
+        out += text
+    elif isinstance(value, (bytes, bytearray)):
+        _head(2, len(value), out)
+        out += value
+    elif isinstance(value, (list, tuple)):
+        _head(4, len(value), out)
+        for item in value:
+            _encode(item, out)
+    elif isinstance(value, dict):
+        _head(5, len(value), out)
+        for key, item in value.items():
+            _encode(key, out)
+            _encode(item, out)
+    else:
+        raise ValueError("a %s cannot be said" % type(value).__name__)
+
+
+def decode(data):
+    """The value of CBOR bytes."""
+    value, at = _decode(memoryview(data), 0, 0)
+    if at != len(data):
+        raise ProtocolError("%d bytes are behind a message" % (len(data) - at))
+    return value
+
+
+def _decode(data, at, depth):
+    if depth > DEPTH_MAX:
+        raise ProtocolError("a message is nested deeper than %d levels" % DEPTH_MAX)
+    try:
+        first, at = data[at], at + 1
+        major, low = first >> 5, first & 31
+        if major == 7:
+            if low in (25, 26, 27):
+                form, size = {25: (">e", 2), 26: (">f", 4), 27: (">d", 8)}[low]
+                return struct.unpack_from(form, data, at)[0], at + size
+            return {20: False, 21: True, 22: None, 23: None}[low], at
+        if low < 24:
+            number = low
+        else:
+            form, size = {24: (">B", 1), 25: (">H", 2), 26: (">I", 4), 27: (">Q", 8)}[low]
+            number, at = struct.unpack_from(form, data, at)[0], at + size
+    except (IndexError, KeyError, struct.error):
+        raise ProtocolError("a message is cut short, or uses CBOR that this does not read") from None
+    if major == 0:
+        return number, at
+    if major == 1:
+        return -1 - number, at
+    if major in (2, 3):
+        part = bytes(data[at : at + number])
+        if len(part) < number:
+            raise ProtocolError("a message is cut short")
+        return (part if major == 2 else part.decode()), at + number
+    if major == 4:
+        items = []
+        for _ in range(number):
+            item, at = _decode(data, at, depth + 1)
+            items.append(item)
+        return items, at
+    if major == 5:
+        entries = {}
+        for _ in range(number):
+            key, at = _decode(data, at, depth + 1)
+            entries[key], at = _decode(data, at, depth + 1)
+        return entries, at
+    return _decode(data, at, depth + 1)  # a tag says nothing that is needed here
+
+
+# Frames.
+
+
+def _read(stream, count, part):
+    data = stream.read(count)
+    if len(data) < count:
+        raise EOFError("the connection was closed within the %s of a frame" % part)
+    return data
+
+
+def receive(stream):
+    """The next message: its name, its fields and the data beside it; None at the end."""
+    header = stream.read(16)
+    if not header:
+        return None
+    if header[:4] != MAGIC[: len(header)]:
+        raise ProtocolError("%r is no frame" % header)
+    control, data = struct.unpack_from("<IQ", header.ljust(16, b"\0"), 4)
+    if control > CONTROL_BYTES_MAX or data > DATA_BYTES_MAX:
+        raise ProtocolError("a frame of %d and %d bytes is too long" % (control, data))
+    message = decode(_read(stream, control, "control part"))
+    if not isinstance(message, dict) or len(message) != 1:
+        raise ProtocolError("no message: %r" % (message,))
+    ((name, fields),) = message.items()
+    return name, fields, _read(stream, data, "data part")
+
+
+def send(stream, name, fields, data=b""):
+    """Sends a message."""
+    control = encode({name: fields})
+    stream.write(MAGIC + struct.pack("<IQ", len(control), len(data)) + control + data)
+    stream.flush()
+
+
+# Values of keys and dates.
+
+
+def _value(field):
+    if isinstance(field, dict):
+        if "date" in field:
+            return EPOCH + datetime.timedelta(days=field["date"])
+        if "timestamp" in field:
+            return Nanoseconds(field["timestamp"])
+    return field
+
+
+def _field(value):
+    if isinstance(value, Nanoseconds):
+        return {"timestamp": int(value)}
+    if isinstance(value, datetime.datetime):
+        utc = value if value.tzinfo else value.replace(tzinfo=datetime.timezone.utc)
+        since = utc - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+        return {"timestamp": ((since.days * 86400 + since.seconds) * 10**6 + since.microseconds) * 1000}
+    if isinstance(value, datetime.date):
+        return {"date": (value - EPOCH).days}
+    return value
+
+
+class Nanoseconds(int):
+    """An instant: nanoseconds since 1970 UTC."""
+
+
+class Cell:
+    """A cell that a run reads: its key (a dict), its generation, and its rows (a pyarrow.Table)."""
+
+    def __init__(self, fields, data):
+        self.key = {name: _value(field) for name, field in fields["key"].items()}
+        self.generation = fields["generation"]
+        self._at, self._bytes, self._data = fields["rows"]["at"], fields["rows"]["bytes"], data
+
+    def rows(self):
+        """Its rows: row keys, then values, sorted by row key."""
+        part = pa.py_buffer(self._data).slice(self._at, self._bytes)
+        with pa.ipc.open_stream(part) as stream:
+            return stream.read_all()
+
+
+class Run:
+    """One run over one bundle: pid, attempts, date, key (a dict) and inputs. All inputs belong to one snapshot."""
+
+    def __init__(self, fields, data):
+        self.pid = fields["pid"]
+        self.attempts = fields["attempts"]
+        self.date = _value(fields["date"])
+        self.key = {name: _value(field) for name, field in fields["key"].items()}
+        self.cancelled = threading.Event()
+        self._inputs = {i["input"]: [Cell(cell, data) for cell in i["cells"]] for i in fields["inputs"]}
+
+    def inputs(self, name):
+        """All cells of an input, in order of their keys."""
+        if name not in self._inputs:
+            raise KeyError("the run has no input %r; its inputs are %s" % (name, ", ".join(self._inputs)))
+        return self._inputs[name]
+
+    def input(self, name):
+        """The rows of the one cell of an input, as a pyarrow.Table."""
+        cells = self.inputs(name)
+        if len(cells) != 1:
+            raise ValueError("input %r has %d cells; use `inputs`" % (name, len(cells)))
+        return cells[0].rows()
+
+    def optional(self, name):
+        """The same, or None where the input has no cell."""
+        return self.input(name) if self.inputs(name) else None
+
+
+class Outputs:
+    """What a run produces, where a dict of slots and tables does not say it: several cells of a slot, or errors."""
+
+    def __init__(self):
+        self._cells = []
+
+    def put(self, slot, rows, key=None, uses=None):
+        """Puts the rows of a cell. Key columns that are not named are the bundle's."""
+        return self._give(slot, key, uses, rows=rows)
+
+    def fail(self, slot, error, key=None, uses=None):
+        """Says that a cell could not be made, while others could."""
+        return self._give(slot, key, uses, error=str(error))
+
+    def _give(self, slot, key, uses, **result):
+        cell = {"slot": slot, "key": {name: _field(value) for name, value in (key or {}).items()}}
+        if uses is not None:
+            cell["uses"] = list(uses)
+        self._cells.append({**cell, **result})
+        return self
+
+    def _encode(self, data):
+        cells = []
+        for cell in self._cells:
+            if "rows" in cell:
+                sink = pa.BufferOutputStream()
+                with pa.ipc.new_stream(sink, cell["rows"].schema) as stream:
+                    stream.write(cell["rows"])
+                part = sink.getvalue()
+                cell = {**cell, "rows": {"at": len(data), "bytes": part.size}}
+                data += part
+            cells.append(cell)
+        return cells
+
+
+class _Worker:
+    def __init__(self, produce):
+        self.produce = produce
+        self.input = os.fdopen(os.dup(0), "rb")
+        self.output = os.fdopen(os.dup(1), "wb")
+        sys.stdout.flush()
+        os.dup2(2, 1)  # what is printed is not for the engine
+        self.lock = threading.Lock()
+        self.messages = queue.Queue()
+        self.working = threading.Event()
+        self.batch, self.runs = 0, {}
+
+    def send(self, name, fields, data=b""):
+        with self.lock:
+            send(self.output, name, fields, data)
+
+    def listen(self):
+        """Reads what comes, while a run is in work too."""
+        try:
+            while True:
+                message = receive(self.input)
+                if message is None:
+                    break
+                name, fields, _ = message
+                if name == "cancel":
+                    for pid in fields.get("pids", ()):
+                        run = self.runs.get(pid)
+                        if run:
+                            run.cancelled.set()
+                else:
+                    self.messages.put(message)
+        except Exception:
+            traceback.print_exc()
+        # The engine is gone: nobody wants what this process does.
+        sys.stderr.flush()
+        os._exit(0)
+
+    def beat(self, every):
+        """Tells that this process lives, while it has work."""
+        while True:
+            self.working.wait()
+            threading.Event().wait(every)
+            if self.working.is_set():
+                try:
+                    self.send("heartbeat", {"batch": self.batch})
+                except OSError:
+                    os._exit(0)
+
+    def serve(self):
+        hello = {"protocol": VERSION, "role": "worker", "process": os.getpid(), "language": "python"}
+        self.send("hello", {**hello, "producer": "", "capabilities": ["batch", "cancel"]})
+        message = receive(self.input)
+        if message is None:
+            return
+        name, welcome, _ = message
+        if name != "welcome" or welcome.get("protocol") != VERSION:
+            raise ProtocolError("%s %r instead of a welcome of version %d" % (name, welcome, VERSION))
+        every = max(welcome.get("heartbeat_ms", 1000), 1) / 1000
+        threading.Thread(target=self.listen, daemon=True).start()
+        threading.Thread(target=self.beat, args=(every,), daemon=True).start()
+        while True:
+            name, fields, data = self.messages.get()
+            if name == "run":
+                self.work(fields, data)
+            elif name == "goodbye":
+                return
+            elif name != "complaint":
+                self.send("complaint", {"about": name, "message": "a worker has no use for it"})
+
+    def work(self, fields, data):
+        runs = [Run(run, data) for run in fields["runs"]]
+        self.batch, self.runs = fields["batch"], {run.pid: run for run in runs}
+        self.working.set()
+        try:
+            for run in runs:
+                parts = bytearray()
+                result = {"pid": run.pid, **self.result(run, parts)}
+                answer = {"batch": fields["batch"], "epoch": fields["epoch"], "results": [result]}
+                self.send("results", answer, bytes(parts))
+        finally:
+            self.working.clear()
+            self.runs = {}
+
+    def result(self, run, data):
+        try:
+            given = self.produce(run)
+            if isinstance(given, dict):
+                outputs = Outputs()
+                for slot, rows in given.items():
+                    outputs.put(slot, rows)
+                given = outputs
+            elif given is None:
+                given = Outputs()
+            return {"outcome": "completed", "outputs": given._encode(data)}
+        except Exception as error:
+            data.clear()
+            kinds = ((Declined, "declined"), (Retry, "retry"), (Rejected, "rejected"))
+            outcome = next((outcome for kind, outcome in kinds if isinstance(error, kind)), "fatal")
+            if outcome == "fatal":
+                traceback.print_exc()
+            text = str(error) if outcome != "fatal" else "%s: %s" % (type(error).__name__, error)
+            return {"outcome": outcome, "message": text}
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+
+def serve(produce):
+    """Works for the engine that started this process: calls `produce` with each run, until the engine says goodbye.
+
+    It gives a dict of slots and tables for the bundle's own cells, or `Outputs`, or None for no output; or raises `Declined`,
+    `Retry` or `Rejected`. Any other exception is a fatal failure of the run.
+    """
+    _Worker(produce).serve()

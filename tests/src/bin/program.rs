@@ -1,0 +1,197 @@
+//! The program of producers in tests of processes: `program MODE [FOLDER]` turns slot A into slot B, each number doubled, or
+//! does not, as the mode says.
+
+use std::error::Error;
+use std::fs;
+use std::io::{self, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::time::Duration;
+
+use rustix::process::{Signal, getpid, kill_process};
+use underbelly_protocol::message::{
+    Goodbye, Hello, Log, Message, Outcome, OutputCell, Results, Run as RunMessage, RunResult, Span,
+};
+use underbelly_protocol::{Connection, Receiver, Sender, VERSION, frame};
+use underbelly_worker::{Columns, Failure, Outputs, Run, serve, serve_batch};
+
+type Done = Result<(), Box<dyn Error>>;
+
+fn name(run: &Run) -> String {
+    run.key("name").map(ToString::to_string).unwrap_or_default()
+}
+
+fn rows(n: i64) -> Result<Columns, Failure> {
+    Ok(Columns::new().with("n", vec![n].into())?)
+}
+
+fn number(run: &Run) -> Result<i64, Failure> {
+    let rows = run.input("A")?;
+    let numbers = rows.i64s("n").unwrap_or_default();
+    numbers.first().copied().ok_or_else(|| Failure::fatal("no number"))
+}
+
+fn twice(run: &Run) -> Result<Outputs, Failure> {
+    let n = number(run)?;
+    eprintln!("doubling {n}");
+    println!("this is for nobody");
+    Ok(Outputs::new().put("B", rows(2 * n)?))
+}
+
+/// What it comes to is in the name.
+fn kinds(run: &Run) -> Result<Outputs, Failure> {
+    match name(run).as_str() {
+        "declined" => Err(Failure::declined("nothing to do")),
+        "retry" if run.attempts() < 1 => Err(Failure::retry("the line is down")),
+        "fatal" => Err(Failure::fatal("no such thing")),
+        "panic" => panic!("at the disco"),
+        "error" => Ok(Outputs::new().fail("B", "half of it is missing")),
+        "absent" => Ok(Outputs::new()),
+        "other" => Ok(Outputs::new().put("C", rows(1)?)),
+        "type" => Ok(Outputs::new().put("B", Columns::new().with("n", vec![0.5f64].into())?)),
+        _ => twice(run),
+    }
+}
+
+fn batch(runs: &[Run]) -> Result<Vec<Result<Outputs, Failure>>, Failure> {
+    if runs.iter().any(|run| name(run) == "poison") {
+        eprintln!("cannot digest this");
+        process::exit(3);
+    }
+    Ok(runs.iter().map(twice).collect())
+}
+
+/// Dies the first time.
+fn once(run: &Run, folder: &Path) -> Result<Outputs, Failure> {
+    let mark = folder.join(name(run));
+    if !mark.exists() {
+        fs::write(mark, "").map_err(|error| Failure::fatal(error.to_string()))?;
+        let _ = kill_process(getpid(), Signal::KILL);
+    }
+    twice(run)
+}
+
+/// Waits for a file; leaves its own number behind.
+fn slow(run: &Run, folder: &Path) -> Result<Outputs, Failure> {
+    let file = folder.join(format!("{}.pid", process::id()));
+    fs::write(file, "").map_err(|error| Failure::fatal(error.to_string()))?;
+    while !folder.join("go").exists() {
+        if run.is_cancelled() {
+            let _ = fs::write(folder.join("cancelled"), "");
+            return Err(Failure::fatal("was cancelled"));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    twice(run)
+}
+
+type Raw = Connection<BufReader<io::Stdin>, io::Stdout>;
+
+/// A connection that has said hello and was welcomed.
+fn raw() -> Result<Raw, Box<dyn Error>> {
+    let mut raw = Connection::new(BufReader::new(io::stdin()), io::stdout());
+    raw.sender.send(&Message::Hello(Hello { protocol: VERSION, ..Hello::default() }))?;
+    let (welcome, _) = raw.receiver.receive()?;
+    match welcome {
+        Message::Welcome(_) => Ok(raw),
+        other => Err(format!("{other:?} instead of a welcome").into()),
+    }
+}
+
+/// The next batch; the end where there is none.
+fn receive(receiver: &mut Receiver<BufReader<io::Stdin>>) -> Result<RunMessage, Box<dyn Error>> {
+    match receiver.receive()? {
+        (Message::Run(run), _) => Ok(run),
+        _ => process::exit(0),
+    }
+}
+
+fn result(run: &RunMessage, rows: Option<Span>) -> Results {
+    let slot = "B".to_string();
+    let outputs = vec![OutputCell { slot, rows, ..OutputCell::default() }];
+    let pid = run.runs.first().map_or(0, |run| run.pid);
+    let result = RunResult { pid, outcome: Outcome::Completed, outputs, ..RunResult::default() };
+    Results { batch: run.batch, epoch: run.epoch, results: vec![result] }
+}
+
+/// What no program should say.
+fn nonsense(kind: &str) -> Done {
+    let Raw { mut receiver, mut sender } = raw()?;
+    let run = receive(&mut receiver)?;
+    let right = result(&run, None);
+    let out = |sender: &mut Sender<io::Stdout>, bytes: &[u8]| -> Done {
+        sender.output().write_all(bytes)?;
+        Ok(sender.output().flush()?)
+    };
+    match kind {
+        "text" => out(&mut sender, b"Traceback (most recent call last):\n  File \"vol.py\"\n")?,
+        "long" => out(&mut sender, &[&frame::MAGIC[..], &[0xff; 12]].concat())?,
+        "short" => {
+            out(&mut sender, &[&frame::MAGIC[..], &[9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]].concat())?;
+            return Ok(());
+        }
+        "cbor" => frame::write(sender.output(), &[0xff, 0xff], &[])?,
+        "run" => {
+            let mut wrong = right;
+            wrong.results.iter_mut().for_each(|result| result.pid += 77);
+            sender.send(&Message::Results(wrong))?;
+        }
+        "epoch" => sender.send(&Message::Results(Results { epoch: right.epoch + 1, ..right }))?,
+        "place" => sender.send(&Message::Hello(Hello::default()))?,
+        "arrow" => {
+            let wrong = result(&run, Some(Span { at: 0, bytes: 9 }));
+            sender.send_with(&Message::Results(wrong), b"not arrow")?;
+        }
+        "span" => {
+            let wrong = result(&run, Some(Span { at: u64::MAX, bytes: 9 }));
+            sender.send(&Message::Results(wrong))?;
+        }
+        other => return Err(format!("no nonsense {other:?}").into()),
+    }
+    // What is wrong with it ends it.
+    let _ = receiver.receive();
+    Ok(())
+}
+
+/// Says what this version does not know, and lines for the log; leaves by itself after a batch.
+fn strange() -> Done {
+    let Raw { mut receiver, mut sender } = raw()?;
+    let run = receive(&mut receiver)?;
+    sender.send(&Message::Unknown("dance".to_string()))?;
+    match receiver.receive()? {
+        (Message::Complaint(complaint), _) if complaint.about == "dance" => {}
+        other => return Err(format!("{other:?}").into()),
+    }
+    sender.send(&Message::Log(Log { line: "a line for the log".to_string() }))?;
+    sender.send(&Message::Results(result(&run, None)))?;
+    sender.send(&Message::Goodbye(Goodbye { reason: "that was enough".to_string() }))?;
+    Ok(())
+}
+
+fn main() -> Done {
+    let mut args = std::env::args().skip(1);
+    let mode = args.next().unwrap_or_default();
+    let argument = args.next().unwrap_or_default();
+    let folder = PathBuf::from(&argument);
+    match mode.as_str() {
+        "twice" => serve(twice)?,
+        "kinds" => serve(kinds)?,
+        "batch" => serve_batch(batch)?,
+        "once" => serve(|run| once(run, &folder))?,
+        "slow" => serve(|run| slow(run, &folder))?,
+        "nonsense" => nonsense(&argument)?,
+        "strange" => strange()?,
+        "hung" => {
+            let Raw { mut receiver, .. } = raw()?;
+            receive(&mut receiver)?;
+            std::thread::sleep(Duration::from_secs(3600));
+        }
+        "mute" => std::thread::sleep(Duration::from_secs(3600)),
+        "crash" => {
+            eprintln!("no module named pyarrow");
+            process::exit(7);
+        }
+        other => return Err(format!("no mode {other:?}").into()),
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! What runs give.
+
+use underbelly_protocol::message::{OutputCell, Span};
+use underbelly_protocol::{Field, ProtocolError, rows};
+use underbelly_storage::{ColumnError, Columns, Value};
+
+/// Why a run gives no outputs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// There is nothing to produce from these inputs, and that is fine: outputs become absent.
+    #[error("declined: {0}")]
+    Declined(String),
+    /// The production failed for good: outputs become invalid.
+    #[error("{0}")]
+    Fatal(String),
+    /// It failed, and may succeed later: the run is tried again.
+    #[error("to be tried again: {0}")]
+    Retry(String),
+    /// It was not taken up, since something that it needs is too busy: the run is tried again, and no attempt is used.
+    #[error("rejected: {0}")]
+    Rejected(String),
+}
+
+impl Failure {
+    /// There is nothing to produce from these inputs, and that is fine.
+    pub fn declined(reason: impl Into<String>) -> Failure {
+        Failure::Declined(reason.into())
+    }
+
+    /// The production failed for good.
+    pub fn fatal(reason: impl Into<String>) -> Failure {
+        Failure::Fatal(reason.into())
+    }
+
+    /// It failed, and may succeed later.
+    pub fn retry(reason: impl Into<String>) -> Failure {
+        Failure::Retry(reason.into())
+    }
+
+    /// It was not taken up, since something that it needs is too busy.
+    pub fn rejected(reason: impl Into<String>) -> Failure {
+        Failure::Rejected(reason.into())
+    }
+}
+
+impl From<ProtocolError> for Failure {
+    fn from(error: ProtocolError) -> Failure {
+        Failure::Fatal(error.to_string())
+    }
+}
+
+impl From<ColumnError> for Failure {
+    fn from(error: ColumnError) -> Failure {
+        Failure::Fatal(error.to_string())
+    }
+}
+
+/// What a run produces: cells.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    cells: Vec<(OutputCell, Option<Columns>)>,
+}
+
+impl Outputs {
+    /// No outputs yet.
+    pub fn new() -> Outputs {
+        Outputs::default()
+    }
+
+    fn give<V: Into<Value>>(
+        mut self,
+        slot: &str,
+        key: impl IntoIterator<Item = (&'static str, V)>,
+        rows: Option<Columns>,
+        error: Option<String>,
+    ) -> Outputs {
+        let key = key.into_iter().map(|(name, value)| (name.to_string(), Field(value.into()))).collect();
+        let cell = OutputCell { slot: slot.to_string(), key, error, ..OutputCell::default() };
+        self.cells.push((cell, rows));
+        self
+    }
+
+    /// Puts the rows of the cell with the bundle's own date and key.
+    pub fn put(self, slot: &str, rows: Columns) -> Outputs {
+        self.give::<Value>(slot, [], Some(rows), None)
+    }
+
+    /// Puts the rows of a cell whose key extends the bundle's: key columns that are not named are the bundle's.
+    pub fn put_at<V: Into<Value>>(
+        self,
+        slot: &str,
+        key: impl IntoIterator<Item = (&'static str, V)>,
+        rows: Columns,
+    ) -> Outputs {
+        self.give(slot, key, Some(rows), None)
+    }
+
+    /// Says that the cell with the bundle's own date and key could not be made, while other outputs could.
+    pub fn fail(self, slot: &str, error: impl Into<String>) -> Outputs {
+        self.give::<Value>(slot, [], None, Some(error.into()))
+    }
+
+    /// Says that a cell whose key extends the bundle's could not be made.
+    pub fn fail_at<V: Into<Value>>(
+        self,
+        slot: &str,
+        key: impl IntoIterator<Item = (&'static str, V)>,
+        error: impl Into<String>,
+    ) -> Outputs {
+        self.give(slot, key, None, Some(error.into()))
+    }
+
+    /// Says that the output given last rests on these inputs alone, and not on all that the run was given.
+    pub fn uses<'a>(mut self, inputs: impl IntoIterator<Item = &'a str>) -> Outputs {
+        if let Some((cell, _)) = self.cells.last_mut() {
+            cell.uses.get_or_insert_default().extend(inputs.into_iter().map(str::to_string));
+        }
+        self
+    }
+
+    /// As the message says it, with the rows in `data`.
+    pub(crate) fn encode(self, data: &mut Vec<u8>) -> Result<Vec<OutputCell>, ProtocolError> {
+        let mut cells = Vec::with_capacity(self.cells.len());
+        for (mut cell, given) in self.cells {
+            if let Some(given) = given {
+                let at = data.len() as u64;
+                rows::encode(given, data)?;
+                cell.rows = Some(Span { at, bytes: data.len() as u64 - at });
+            }
+            cells.push(cell);
+        }
+        Ok(cells)
+    }
+}

@@ -447,7 +447,10 @@ impl Core {
 
     /// Starts the ready bundles that make the next batch of those producers, if there are some. The starts ride to the disk with the next
     /// commit. The snapshot shows what the runs read once the log is durable up to its seq.
-    pub(crate) fn claim(self: &Arc<Core>, whose: Whose) -> Result<Option<(Vec<Started>, Snapshot)>, CommitError> {
+    pub(crate) fn claim(
+        self: &Arc<Core>,
+        whose: Whose,
+    ) -> Result<Option<(Vec<Started>, Snapshot)>, CommitError> {
         self.pass_time()?;
         let _folder = self.enter()?;
         let mut admissions = vec![self.log.admit(START_BYTES_MAX)?];

@@ -260,7 +260,11 @@ impl Database {
 
     /// Starts a thread that ends by itself when the signals are hung up or its bell is taken away.
     #[cfg(feature = "processes")]
-    pub(crate) fn start_thread(&self, name: String, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    pub(crate) fn start_thread(
+        &self,
+        name: String,
+        body: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
         let thread = std::thread::Builder::new().name(name).spawn(body)?;
         let mut threads = self.handle.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.retain(|thread| !thread.is_finished());

@@ -43,9 +43,9 @@ impl Report<'_> {
             .field("error", text_or_null(&self.text));
         // Those alone have the columns.
         match self.worked {
-            Some(worked) => row
-                .field("process", i64::from(worked.process))
-                .field("stderr", text_or_null(&worked.stderr)),
+            Some(worked) => {
+                row.field("process", i64::from(worked.process)).field("stderr", text_or_null(&worked.stderr))
+            }
             None => row,
         }
     }

@@ -104,7 +104,9 @@ fn work_waits_for_a_program_that_cannot_start_and_the_history_says_why() {
     until("it is told", || !history(&db).is_empty());
     let (key, outcome, error) = history(&db).remove(0);
     assert_eq!((key.as_str(), outcome.as_str()), ("", "unstarted"));
-    assert!(error.ends_with("exited with code 7 before it said hello; it last wrote: no module named pyarrow"));
+    assert!(
+        error.ends_with("exited with code 7 before it said hello; it last wrote: no module named pyarrow")
+    );
     assert!(db.status().trouble.unwrap().contains("no module named pyarrow"));
     // No attempt is used, and the same is not told again; one that can start does the work.
     db.register_program(twice(), program("twice")).unwrap();

@@ -57,7 +57,10 @@ fn processes_end_with_an_engine_that_is_killed_and_each_output_is_committed_once
         let cell = db.snapshot().slot("B", day(), [name.as_str()]).unwrap().unwrap();
         assert_eq!((number(&cell.rows), cell.generation), (2 * n, 1), "{before:?}");
         let history = history(&db);
-        assert_eq!(history.iter().filter(|(key, outcome, _)| *key == name && outcome == "completed").count(), 1);
+        assert_eq!(
+            history.iter().filter(|(key, outcome, _)| *key == name && outcome == "completed").count(),
+            1
+        );
     }
     let lost = (1..=8).filter(|n| interrupted(&format!("k{n}"))).count();
     assert!(lost <= 2, "{lost} of 8");

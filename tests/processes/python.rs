@@ -82,13 +82,16 @@ fn the_implied_volatilities_of_the_example_are_those_that_made_the_prices() {
         .value("vol", ColumnType::F64);
     [quotes, vol].into_iter().for_each(|slot| db.define_slot(slot).unwrap());
     let definition = ProducerDefinition::new("vol").input(Input::required("Quotes")).provides("Vol");
-    db.register_program(definition, script(python, "../examples/python/implied_vol.py").processes(2)).unwrap();
+    db.register_program(definition, script(python, "../examples/python/implied_vol.py").processes(2))
+        .unwrap();
 
     let columns = ["strike", "mid", "forward", "years"].map(|name| (name, ColumnType::F64));
     let mut rows = Columns::with_types([("right", ColumnType::Utf8)].into_iter().chain(columns)).unwrap();
     // Undiscounted at the money: the price of a straddle's half is F (2 N(s/2) - 1); with s = 0.2 and F = 100, 7.965567455.
-    rows.push_row(&["C".into(), 100.0.into(), 7.965_567_455_405_804.into(), 100.0.into(), 1.0.into()]).unwrap();
-    rows.push_row(&["P".into(), 100.0.into(), 7.965_567_455_405_804.into(), 100.0.into(), 1.0.into()]).unwrap();
+    rows.push_row(&["C".into(), 100.0.into(), 7.965_567_455_405_804.into(), 100.0.into(), 1.0.into()])
+        .unwrap();
+    rows.push_row(&["P".into(), 100.0.into(), 7.965_567_455_405_804.into(), 100.0.into(), 1.0.into()])
+        .unwrap();
     rows.push_row(&["C".into(), 90.0.into(), 1.0.into(), 100.0.into(), 1.0.into()]).unwrap();
     let expired = rows.slice(0..0);
     let mut batch = Batch::new();

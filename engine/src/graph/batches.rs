@@ -195,7 +195,11 @@ impl Graph {
     }
 
     /// The same of the producers for which `takes` says yes.
-    pub fn next_batch_where(&self, now: Timestamp, mut takes: impl FnMut(ProducerId) -> bool) -> Vec<BundleId> {
+    pub fn next_batch_where(
+        &self,
+        now: Timestamp,
+        mut takes: impl FnMut(ProducerId) -> bool,
+    ) -> Vec<BundleId> {
         let aged = self.gathering.iter().take_while(|(time, _)| *time <= now).find(|(_, id)| takes(*id));
         let aged = aged.and_then(|(_, id)| Some((self.producers[id.at()].first_ready()?.0.2, *id)));
         let first = self.firing.iter().find(|(_, id)| takes(*id)).copied().into_iter().chain(aged).min();

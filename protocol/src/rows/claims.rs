@@ -75,9 +75,7 @@ fn check_schema(schema: SchemaRef<'_>) -> Result<usize, ProtocolError> {
         let field = field.map_err(unreadable)?;
         let name = field.name().map_err(unreadable)?.unwrap_or_default();
         if field.children().map_err(unreadable)?.is_some_and(|children| !children.is_empty()) {
-            return Err(ProtocolError::rows(format!(
-                "column {name:?} has a nested type; use plain columns"
-            )));
+            return Err(ProtocolError::rows(format!("column {name:?} has a nested type; use plain columns")));
         }
         if field.dictionary().map_err(unreadable)?.is_some() {
             return Err(dictionary());
@@ -108,7 +106,8 @@ fn check_batch(batch: RecordBatchRef<'_>, columns: usize, body: usize) -> Result
     }
     for buffer in batch.buffers().map_err(unreadable)?.into_iter().flatten() {
         let (at, bytes) = (buffer.offset(), buffer.length());
-        let end = usize::try_from(at).ok().zip(usize::try_from(bytes).ok()).and_then(|(at, b)| at.checked_add(b));
+        let end =
+            usize::try_from(at).ok().zip(usize::try_from(bytes).ok()).and_then(|(at, b)| at.checked_add(b));
         if end.is_none_or(|end| end > body) {
             let what = format!("a buffer of {bytes} bytes at {at} in a body of {body}");
             return Err(ProtocolError::rows(what));

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
-use arrow2::array::{Int8Array, ListArray, MutableListArray, MutablePrimitiveArray, NullArray, PrimitiveArray, TryExtend};
+use arrow2::array::{
+    Int8Array, ListArray, MutableListArray, MutablePrimitiveArray, NullArray, PrimitiveArray, TryExtend,
+};
 use arrow2::datatypes::{DataType, TimeUnit};
 use proptest::prelude::*;
 use underbelly_storage::{ColumnType, Date, Timestamp, Value};
@@ -47,8 +49,11 @@ fn encoded(rows: &Columns) -> Vec<u8> {
 }
 
 fn written(arrays: Vec<Box<dyn Array>>, options: WriteOptions) -> Vec<u8> {
-    let fields: Vec<Field> =
-        arrays.iter().zip('a'..).map(|(a, n)| Field::new(n.to_string(), a.data_type().clone(), true)).collect();
+    let fields: Vec<Field> = arrays
+        .iter()
+        .zip('a'..)
+        .map(|(a, n)| Field::new(n.to_string(), a.data_type().clone(), true))
+        .collect();
     let mut out = Vec::new();
     let mut writer = StreamWriter::new(&mut out, options);
     writer.start(&Schema::from(fields), None).unwrap();
@@ -85,7 +90,8 @@ fn record_batches_are_put_one_behind_another() {
 fn what_other_writers_write_is_taken_or_named() {
     let small = Int8Array::from([Some(-1), None]).boxed();
     let nulls = NullArray::new(DataType::Null, 2).boxed();
-    let seconds = PrimitiveArray::from_slice([5i64, -7]).to(DataType::Timestamp(TimeUnit::Second, None)).boxed();
+    let seconds =
+        PrimitiveArray::from_slice([5i64, -7]).to(DataType::Timestamp(TimeUnit::Second, None)).boxed();
     let found = decode(&written(vec![small, nulls, seconds], WriteOptions::default())).unwrap();
     let names: Vec<&str> = found.names().iter().map(|name| &**name).collect();
     assert_eq!(names, ["a", "c"]);
@@ -104,7 +110,6 @@ fn what_other_writers_write_is_taken_or_named() {
     let list: ListArray<i32> = lists.into();
     assert!(refused(list.boxed()).contains("nested"));
 }
-
 
 #[test]
 fn lengths_that_lie_are_refused() {

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::process::{Pid, Signal, kill_process_group};
-use underbelly_protocol::message::{Complaint, Goodbye, Message, Results, Run as RunMessage, RunResult, Welcome};
+use underbelly_protocol::message::{
+    Complaint, Goodbye, Message, Results, Run as RunMessage, RunResult, Welcome,
+};
 use underbelly_protocol::{ProtocolError, Receiver, Sender, VERSION};
 
 use super::pipe::{Ear, Mouth, Patience};

@@ -204,6 +204,28 @@ pub enum SchemaError {
     Commit(#[from] Box<CommitError>),
 }
 
+/// A socket could not be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// Somebody serves there.
+    #[error("{path:?} is served by another process already; end that, or choose another path")]
+    Taken {
+        /// The socket.
+        path: std::path::PathBuf,
+    },
+    /// The operating system refused.
+    #[error("{action} the socket {path:?}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The socket.
+        path: std::path::PathBuf,
+        /// What it said.
+        source: std::io::Error,
+    },
+}
+
 /// A transaction was refused or could not be made durable.
 ///
 /// After [`Log`](CommitError::Log) with [`WalError::Poisoned`] the handle refuses further writes, reads go on, and

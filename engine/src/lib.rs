@@ -57,6 +57,8 @@ mod restore;
 mod runs;
 mod scribe;
 mod series;
+#[cfg(feature = "processes")]
+mod server;
 mod sessions;
 mod shared;
 mod signals;
@@ -76,7 +78,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use core::Commit;
 pub use database::{Database, Status};
 pub use durability::Durability;
-pub use error::{CommitError, CopyError, Failure, OpenError, ReadError, SchemaError};
+pub use error::{CommitError, CopyError, Failure, OpenError, ReadError, SchemaError, ServeError};
 pub use explain::{Explained, ForeseenCell, ForeseenWork};
 #[doc(hidden)]
 pub use feed::rewrite_page;
@@ -111,6 +113,8 @@ pub use repair::{Loss, RepairReport};
 pub use restore::Phases;
 pub use runs::{RUNS_SERIES, RunRecord};
 pub use series::{Delete, Series, SeriesInfo};
+#[cfg(feature = "processes")]
+pub use server::Server;
 pub use sessions::{Accepted, Session};
 pub use signals::{Latencies, Percentiles};
 pub use slots::decode_content;

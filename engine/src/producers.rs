@@ -13,6 +13,8 @@ mod worker;
 
 pub(crate) use closure::{Work, Worked};
 #[cfg(feature = "processes")]
+pub(crate) use process::{About, Remote, attend_remote, fitted, slot_date};
+#[cfg(feature = "processes")]
 pub use program::Program;
 pub use run::{InputCell, Outputs, Run};
 pub(crate) use worker::{Finished, bounded, is_worker, keep_time, run_ready, work};

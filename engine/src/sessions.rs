@@ -245,6 +245,12 @@ impl Session {
         Ok(())
     }
 
+    /// Whether it is lost when it gives no sign of life.
+    #[cfg(feature = "processes")]
+    pub(crate) fn has_lease(&self) -> bool {
+        self.core.leases.open().get(&self.id).is_some_and(|lease| lease.silence.is_some())
+    }
+
     fn over(&self) -> CommitError {
         GraphError::SessionOver { producer: self.producer.clone(), epoch: self.epoch }.into()
     }

@@ -10,6 +10,7 @@
 //! - Fields that are not known are ignored; a message that is not known is [`Message::Unknown`].
 
 pub mod connection;
+pub mod definition;
 pub mod error;
 pub mod field;
 pub mod frame;

@@ -10,6 +10,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::definition::Definition;
 use crate::error::ProtocolError;
 use crate::field::Field;
 use crate::limits::DEPTH_MAX;
@@ -45,7 +46,8 @@ pub type KeyFields = BTreeMap<String, Field>;
 pub struct Hello {
     /// The version of the protocol.
     pub protocol: u32,
-    /// What it is: `worker`.
+    /// What it is: `worker`, a child that works for its producer; `client`; or `producer`, which opens a session, of a daemon
+    /// or of a producer with runs.
     pub role: String,
     /// The producer for which it works; empty where the other side knows.
     pub producer: String,
@@ -55,6 +57,10 @@ pub struct Hello {
     pub language: String,
     /// What it can do beside what every one of its role can.
     pub capabilities: Vec<String>,
+    /// What the producer is, of a `producer`; where it is left out, one of this name is registered.
+    pub definition: Option<Definition>,
+    /// The last epoch that it had, 0 before the first: one that had a session does not register anew what was taken out.
+    pub epoch: u64,
 }
 
 /// The answer to a hello.
@@ -67,7 +73,9 @@ pub struct Welcome {
     pub producer: String,
     /// The epoch of its session.
     pub epoch: u64,
-    /// How often the other side tells that it lives while it has work, in milliseconds.
+    /// The number of the last commit of a daemon that was accepted.
+    pub last: u64,
+    /// How often the other side tells that it lives, in milliseconds: a worker while it has work, a session all the time.
     pub heartbeat_ms: u64,
     /// Its inputs.
     pub inputs: Vec<InputSlot>,
@@ -266,12 +274,14 @@ pub struct Log {
 pub struct Commit {
     /// The epoch of its session.
     pub epoch: u64,
-    /// Its own number of what it commits: greater than those before, whatever the epoch. 0 where it does not count.
+    /// Its own number of what it commits: greater than those before, whatever the epoch. 0 of a client, which does not count.
     pub source: u64,
     /// Cells with rows, or that are taken back.
     pub cells: Vec<CommitCell>,
     /// Dates for which it announces no further keys.
     pub end_of: Vec<Field>,
+    /// When it was made; now where it is left out.
+    pub as_of: Option<Field>,
 }
 
 /// A cell that is committed.
@@ -297,7 +307,7 @@ pub struct Answer {
     pub source: u64,
     /// What became of it.
     pub verdict: Verdict,
-    /// The transaction; of a duplicate the first, where that is known, else 0.
+    /// The transaction; 0 of a duplicate.
     pub seq: u64,
     /// Why it was refused.
     pub message: String,
@@ -318,6 +328,14 @@ pub enum Verdict {
     Refused,
 }
 
+/// A producer is to be taken out. The answer has the number 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Deregister {
+    /// The producer.
+    pub producer: String,
+}
+
 /// What the other side sent cannot be used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -326,6 +344,21 @@ pub struct Complaint {
     pub about: String,
     /// What is wrong with it.
     pub message: String,
+    /// What it means for who sent it.
+    pub code: Code,
+}
+
+/// What a complaint means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Code {
+    /// It was wrong, and will be again.
+    #[default]
+    Refused,
+    /// Somebody else has the session.
+    Taken,
+    /// The session is over, or its producer was taken out.
+    Over,
 }
 
 /// The last message of either side: no more work, or no more answers.
@@ -334,6 +367,8 @@ pub struct Complaint {
 pub struct Goodbye {
     /// Why, for people.
     pub reason: String,
+    /// The producer of the session is to be taken out.
+    pub leave: bool,
 }
 
 macro_rules! messages {
@@ -410,6 +445,8 @@ messages! {
     Commit = "commit",
     /// What became of it.
     Answer = "answer",
+    /// A producer is to be taken out.
+    Deregister = "deregister",
     /// What was sent cannot be used.
     Complaint = "complaint",
     /// The last.

@@ -7,6 +7,7 @@ mod deaths;
 mod ends;
 mod nonsense;
 mod python;
+mod remote;
 mod results;
 
 use std::time::Duration;

@@ -17,10 +17,14 @@
 //! }
 //! ```
 //!
+//! [`remote`] is for processes that the engine did not start: clients, daemons and producers that connect to a socket which
+//! `Database::serve` has made.
+//!
 //! Standard output belongs to the protocol: [`serve`] turns what is printed to standard error, which the engine keeps with
 //! the run. The process ends when the engine says goodbye or is gone, in the middle of a run too.
 
 mod outputs;
+pub mod remote;
 mod run;
 mod serve;
 
@@ -28,4 +32,5 @@ pub use outputs::{Failure, Outputs};
 pub use run::{Cell, Run};
 pub use serve::{serve, serve_batch};
 pub use underbelly_protocol::ProtocolError;
+pub use underbelly_protocol::definition::{Definition, InputDefinition, When};
 pub use underbelly_storage::{Column, ColumnError, ColumnType, Columns, Date, Timestamp, Value, Values};

@@ -32,13 +32,7 @@ use crate::run::Run;
 /// # Errors
 /// [`ProtocolError`] where the engine cannot be understood. Where it is gone during a run, the process ends.
 pub fn serve(produce: impl Fn(&Run) -> Result<Outputs, Failure>) -> Result<(), ProtocolError> {
-    serve_each(|runs, mut answer| {
-        for run in runs {
-            let result = catch_unwind(AssertUnwindSafe(|| produce(run)));
-            answer(run.pid(), result.unwrap_or_else(|panic| Err(panicked(panic))))?;
-        }
-        Ok(())
-    })
+    serve_each(|runs, answer| one_by_one(&produce, runs, answer))
 }
 
 /// The same for a producer that is called once for each batch, with all its runs, and answers each, in their order. A failure
@@ -70,14 +64,24 @@ fn panicked(panic: Box<dyn Any + Send>) -> Failure {
 }
 
 /// Answers one run.
-type Answer<'a> = Box<dyn FnMut(u64, Result<Outputs, Failure>) -> Result<(), ProtocolError> + 'a>;
+pub(crate) type Answer<'a> = Box<dyn FnMut(u64, Result<Outputs, Failure>) -> Result<(), ProtocolError> + 'a>;
 
 /// What both threads share.
-struct Shared {
+pub(crate) struct Shared {
     inbox: Mutex<Inbox>,
-    sender: Mutex<Sender<File>>,
+    sender: Arc<Mutex<Sender<File>>>,
     work: Mutex<Work>,
     begun: Condvar,
+    lost: Lost,
+}
+
+/// What the end of the connection during a run is to this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// Its own end.
+    Ends,
+    /// The end of the run: nobody wants what it gives.
+    Cancels,
 }
 
 /// Whoever holds this may read.
@@ -94,6 +98,8 @@ struct Work {
     runs: BTreeMap<u64, Arc<AtomicBool>>,
     /// The second thread waits for work, and is to be told.
     is_unwatched: bool,
+    /// There will be no more.
+    is_over: bool,
 }
 
 /// How long a run lasts before it is watched: waking a thread for each short run would cost more than most of them take.
@@ -138,16 +144,44 @@ fn serve_each(
             return Err(ProtocolError::Message { what });
         }
     };
+    serve_connection(receiver, Arc::new(Mutex::new(sender)), &welcome, Lost::Ends, produce)
+}
+
+/// Does what comes over a connection that was welcomed, until its end.
+pub(crate) fn serve_connection(
+    receiver: Receiver<BufReader<File>>,
+    sender: Arc<Mutex<Sender<File>>>,
+    welcome: &Welcome,
+    lost: Lost,
+    produce: impl Fn(&[Run], Answer<'_>) -> Result<(), ProtocolError>,
+) -> Result<(), ProtocolError> {
     let shared = Arc::new(Shared {
         inbox: Mutex::new(Inbox { receiver, waiting: VecDeque::new() }),
-        sender: Mutex::new(sender),
+        sender,
         work: Mutex::default(),
         begun: Condvar::new(),
+        lost,
     });
     let watched = shared.clone();
     let every = Duration::from_millis(welcome.heartbeat_ms.max(1));
     thread::Builder::new().name("underbelly-heartbeat".to_string()).spawn(move || watch(&watched, every))?;
-    listen(&shared, &welcome, produce)
+    let done = listen(&shared, welcome, produce);
+    lock(&shared.work).is_over = true;
+    shared.begun.notify_one();
+    done
+}
+
+/// Calls `produce` for each run of a batch and answers each.
+pub(crate) fn one_by_one(
+    produce: &impl Fn(&Run) -> Result<Outputs, Failure>,
+    runs: &[Run],
+    mut answer: Answer<'_>,
+) -> Result<(), ProtocolError> {
+    for run in runs {
+        let result = catch_unwind(AssertUnwindSafe(|| produce(run)));
+        answer(run.pid(), result.unwrap_or_else(|panic| Err(panicked(panic))))?;
+    }
+    Ok(())
 }
 
 fn listen(
@@ -180,7 +214,8 @@ fn listen(
 
 fn complain(shared: &Shared, message: &Message) -> Result<(), ProtocolError> {
     let about = message.name().to_string();
-    let complaint = Complaint { about, message: "a worker has no use for it".to_string() };
+    let complaint =
+        Complaint { about, message: "a worker has no use for it".to_string(), ..Complaint::default() };
     lock(&shared.sender).send(&Message::Complaint(complaint))
 }
 
@@ -245,8 +280,12 @@ fn watch(shared: &Shared, every: Duration) {
         let mut batch = {
             let mut work = lock(&shared.work);
             work.is_unwatched = work.batch.is_none();
-            let work = shared.begun.wait_while(work, |work| work.batch.is_none());
-            work.unwrap_or_else(PoisonError::into_inner).batch
+            let work = shared.begun.wait_while(work, |work| work.batch.is_none() && !work.is_over);
+            let work = work.unwrap_or_else(PoisonError::into_inner);
+            if work.is_over {
+                return;
+            }
+            work.batch
         };
         thread::sleep(UNWATCHED);
         let mut next = Instant::now() + every.saturating_sub(UNWATCHED);
@@ -257,11 +296,13 @@ fn watch(shared: &Shared, every: Duration) {
             if Instant::now() >= next {
                 let beat = Message::Heartbeat(Heartbeat { batch: number });
                 if lock(&shared.sender).send(&beat).is_err() {
-                    process::exit(0);
+                    lose(shared);
+                    break;
                 }
                 next = Instant::now() + every;
             }
-            batch = lock(&shared.work).batch;
+            let work = lock(&shared.work);
+            batch = work.batch.filter(|_| !work.is_over);
         }
     }
 }
@@ -300,7 +341,20 @@ fn take_message(shared: &Shared) {
             flags.for_each(|flag| flag.store(true, Ordering::Relaxed));
         }
         Ok(message) => inbox.waiting.push_back(message),
-        // The engine is gone: nobody wants what this process does.
-        Err(_) => process::exit(0),
+        Err(_) => {
+            drop(inbox);
+            lose(shared);
+        }
     }
+}
+
+/// The engine is gone: nobody wants what is in work.
+fn lose(shared: &Shared) {
+    if shared.lost == Lost::Ends {
+        process::exit(0);
+    }
+    let mut work = lock(&shared.work);
+    work.runs.values().for_each(|flag| flag.store(true, Ordering::Relaxed));
+    // It is not watched any more.
+    work.is_over = true;
 }

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 #[cfg(feature = "processes")]
-use super::process::Pool;
+use super::process::{Pool, Remote};
 use super::run::{Outputs, Run};
 use crate::error::Failure;
 
@@ -19,6 +19,9 @@ pub(crate) enum Work {
     /// Done by a program for each batch.
     #[cfg(feature = "processes")]
     Program(Arc<Pool>),
+    /// Done by a process that came over a socket.
+    #[cfg(feature = "processes")]
+    Remote(Arc<Remote>),
 }
 
 impl Work {
@@ -26,6 +29,12 @@ impl Work {
     #[cfg(feature = "processes")]
     pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
         if let Work::Program(pool) = self { Some(pool) } else { None }
+    }
+
+    /// The process that came over a socket and does it.
+    #[cfg(feature = "processes")]
+    pub(crate) fn remote(&self) -> Option<&Arc<Remote>> {
+        if let Work::Remote(remote) = self { Some(remote) } else { None }
     }
 
     /// Whether it is done for a batch as a whole.
@@ -64,6 +73,8 @@ pub(super) fn call(work: Option<Work>, runs: &[Run], epoch: u64) -> Called {
     match work {
         #[cfg(feature = "processes")]
         Some(Work::Program(pool)) => pool.call(runs, epoch),
+        #[cfg(feature = "processes")]
+        Some(Work::Remote(remote)) => remote.call(runs, epoch),
         work => {
             let _ = epoch;
             Called::here(call_closure(work, runs))

@@ -1,9 +1,13 @@
 //! Producers that run in child processes: `pool` keeps the processes of a producer and the threads that attend to them,
-//! `child` is one process, `pipe` its streams, `translate` turns runs into messages and answers into outputs.
+//! `child` is one process, `pipe` its streams, `translate` turns runs into messages and answers into outputs. `remote` is a
+//! producer whose process others have started, and which came over a socket.
 
 mod child;
 mod pipe;
 mod pool;
+mod remote;
 mod translate;
 
 pub(crate) use pool::{Pool, attend, retire};
+pub(crate) use remote::{Remote, attend_remote};
+pub(crate) use translate::{About, fitted, slot_date};

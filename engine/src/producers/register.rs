@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::closure::Work;
-use super::process::{Pool, attend, retire};
+use super::process::{Pool, Remote, attend, retire};
 use super::program::Program;
 use crate::core::Core;
 use crate::database::Database;
@@ -90,8 +90,14 @@ impl Core {
         closures.values().filter_map(Work::pool).cloned().collect()
     }
 
-    /// Ends all processes of producers.
+    fn remotes(&self) -> Vec<Arc<Remote>> {
+        let closures = self.closures.read().unwrap_or_else(PoisonError::into_inner);
+        closures.values().filter_map(Work::remote).cloned().collect()
+    }
+
+    /// Ends all processes of producers, and lets go of those that came by themselves.
     pub(crate) fn end_programs(&self) {
+        self.remotes().iter().for_each(|remote| remote.end("the database is closed"));
         let pools = self.pools();
         std::thread::scope(|scope| {
             for pool in &pools {
@@ -110,12 +116,16 @@ impl Core {
         if let Some(pool) = work.and_then(Work::pool) {
             retire(pool.clone());
         }
+        if let Some(remote) = work.and_then(Work::remote) {
+            remote.end("the producer was taken out");
+        }
     }
 
     /// Tells processes that runs of theirs are cancelled.
     pub(crate) fn tell_cancelled(&self, runs: &[RunId], reason: &str) {
         if !runs.is_empty() {
             self.pools().iter().for_each(|pool| pool.cancel(runs, reason));
+            self.remotes().iter().for_each(|remote| remote.cancel(runs, reason));
         }
     }
 }

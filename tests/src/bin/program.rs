@@ -1,4 +1,4 @@
-//! The program of producers in tests of processes: `program MODE [FOLDER]` turns slot A into slot B, each number doubled, or
+//! The program of producers in tests of processes: `program MODE [FOLDER [SOCKET]]` turns slot A into slot B, each number doubled, or
 //! does not, as the mode says.
 
 use std::error::Error;
@@ -13,7 +13,8 @@ use underbelly_protocol::message::{
     Goodbye, Hello, Log, Message, Outcome, OutputCell, Results, Run as RunMessage, RunResult, Span,
 };
 use underbelly_protocol::{Connection, Receiver, Sender, VERSION, frame};
-use underbelly_worker::{Columns, Failure, Outputs, Run, serve, serve_batch};
+use underbelly_worker::remote::Producer;
+use underbelly_worker::{Columns, Definition, Failure, Outputs, Run, serve, serve_batch};
 
 type Done = Result<(), Box<dyn Error>>;
 
@@ -83,6 +84,14 @@ fn slow(run: &Run, folder: &Path) -> Result<Outputs, Failure> {
         std::thread::sleep(Duration::from_millis(2));
     }
     twice(run)
+}
+
+/// Connects to an engine, as a producer that waits for a file.
+fn remote(folder: &Path, socket: &str) -> Done {
+    let (soon, patience) = (Duration::from_millis(1), Duration::from_secs(60));
+    let definition = Definition::new("twice").requires("A").provides("B");
+    let definition = definition.lease(Duration::from_secs(600)).retry(3, soon, soon);
+    Ok(Producer::connect(socket, definition, patience)?.serve(|run| slow(run, folder))?)
 }
 
 type Raw = Connection<BufReader<io::Stdin>, io::Stdout>;
@@ -164,7 +173,7 @@ fn strange() -> Done {
     }
     sender.send(&Message::Log(Log { line: "a line for the log".to_string() }))?;
     sender.send(&Message::Results(result(&run, None)))?;
-    sender.send(&Message::Goodbye(Goodbye { reason: "that was enough".to_string() }))?;
+    sender.send(&Message::Goodbye(Goodbye { reason: "that was enough".to_string(), leave: false }))?;
     Ok(())
 }
 
@@ -179,6 +188,7 @@ fn main() -> Done {
         "batch" => serve_batch(batch)?,
         "once" => serve(|run| once(run, &folder))?,
         "slow" => serve(|run| slow(run, &folder))?,
+        "remote" => remote(&folder, &args.next().unwrap_or_default())?,
         "nonsense" => nonsense(&argument)?,
         "strange" => strange()?,
         "hung" => {

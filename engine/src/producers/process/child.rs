@@ -271,7 +271,7 @@ impl Child {
                 }
                 Message::Unknown(about) => {
                     let message = format!("version {VERSION} has no such message");
-                    let complaint = Message::Complaint(Complaint { about, message });
+                    let complaint = Message::Complaint(Complaint { about, message, ..Complaint::default() });
                     match self.say(&complaint, &[], patience) {
                         Ok(()) => None,
                         Err(error) => return self.ending(error, program, until),
@@ -332,7 +332,7 @@ impl Child {
 
     /// Says goodbye. [`Child::end`] waits.
     pub fn dismiss(&mut self, reason: &str) {
-        let goodbye = Message::Goodbye(Goodbye { reason: reason.to_string() });
+        let goodbye = Message::Goodbye(Goodbye { reason: reason.to_string(), leave: false });
         let _ = self.say(&goodbye, &[], Patience::NONE);
     }
 

@@ -78,7 +78,7 @@ impl Pool {
 
     /// Says what the producer is, before the first batch.
     pub(crate) fn introduce(&self, graph: &Graph, definition: &ProducerDefinition) {
-        self.about.get_or_init(|| About::new(graph, definition, &self.program));
+        self.about.get_or_init(|| About::new(graph, definition, self.program.heartbeat));
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {

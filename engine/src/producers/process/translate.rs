@@ -1,6 +1,7 @@
 //! Runs as messages, and answers as outputs.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use underbelly_protocol::message::{
     BundleRun, CellRead, CellRows, InputCells, InputSlot, KeyFields, Outcome, OutputCell as Given,
@@ -12,17 +13,16 @@ use underbelly_storage::{ColumnType, Value};
 use super::super::run::{CellAddress, InputCell, OutputCell, OutputResult, Outputs, Run};
 use crate::error::Failure;
 use crate::graph::{Graph, Key, ProducerDefinition, Read, SlotDate, SlotDefinition};
-use crate::producers::Program;
 use crate::snapshot::slot_of;
 
 /// What is said of a producer, and needed to read what its processes say.
-pub(super) struct About {
+pub(crate) struct About {
     pub welcome: Welcome,
     outputs: BTreeMap<String, SlotDefinition>,
 }
 
 impl About {
-    pub fn new(graph: &Graph, definition: &ProducerDefinition, program: &Program) -> About {
+    pub fn new(graph: &Graph, definition: &ProducerDefinition, heartbeat: Duration) -> About {
         let find = |name: &str| graph.slot_by_name(name).and_then(|id| graph.slot(id)).cloned();
         let found = definition.outputs.iter().filter_map(|output| find(&output.slot));
         let outputs: BTreeMap<String, SlotDefinition> = found.map(|slot| (slot.name.clone(), slot)).collect();
@@ -34,7 +34,8 @@ impl About {
             protocol: VERSION,
             producer: definition.name.clone(),
             epoch: 0,
-            heartbeat_ms: u64::try_from(program.heartbeat.as_millis()).unwrap_or(u64::MAX).max(1),
+            last: 0,
+            heartbeat_ms: u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX).max(1),
             inputs: inputs.collect(),
             outputs: outputs.values().map(described).collect(),
         };
@@ -100,7 +101,7 @@ impl About {
 }
 
 /// Key values in the types of their columns, where they fit; the engine refuses what does not.
-fn fitted(key: KeyFields, columns: &[(String, ColumnType)]) -> BTreeMap<String, Value> {
+pub(crate) fn fitted(key: KeyFields, columns: &[(String, ColumnType)]) -> BTreeMap<String, Value> {
     let fit = |(name, field): (String, Field)| {
         let column_type = columns.iter().find(|(column, _)| *column == name).map(|(_, found)| *found);
         let value = column_type.and_then(|column_type| field.fit(column_type));
@@ -109,7 +110,7 @@ fn fitted(key: KeyFields, columns: &[(String, ColumnType)]) -> BTreeMap<String, 
     key.into_iter().map(fit).collect()
 }
 
-fn slot_date(field: &Field) -> Option<SlotDate> {
+pub(crate) fn slot_date(field: &Field) -> Option<SlotDate> {
     match field.0 {
         Value::Date(day) => Some(day.into()),
         Value::Timestamp(instant) => Some(instant.into()),
@@ -135,7 +136,7 @@ fn fields<S: AsRef<str>>(columns: &[S], key: &Key) -> KeyFields {
 }
 
 /// A batch as a message, with the rows of its inputs beside it: contents that several runs read are there once.
-pub(super) fn message(runs: &[Run], epoch: u64) -> Result<(RunMessage, Vec<u8>), Failure> {
+pub(crate) fn message(runs: &[Run], epoch: u64) -> Result<(RunMessage, Vec<u8>), Failure> {
     let mut data = Vec::new();
     let mut known = HashMap::new();
     let mut rows_of = |cell: &InputCell| -> Result<Span, Failure> {

@@ -1,0 +1,332 @@
+//! Processes that connect over a socket, in any order, and again when one side was gone.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::thread;
+
+use underbelly::{ServeError, SimulatedDisk, SlotDefinition};
+use underbelly_protocol::message::{Hello, Message};
+use underbelly_protocol::{Connection, VERSION};
+use underbelly_tests::options;
+use underbelly_worker::remote::{Accepted, Cells, Client, Daemon, Producer, RemoteError};
+use underbelly_worker::{Definition, InputDefinition, Outputs, When};
+
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(600);
+
+struct Hub {
+    _folder: tempfile::TempDir,
+    socket: PathBuf,
+    disk: SimulatedDisk,
+}
+
+impl Hub {
+    fn new() -> Hub {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, disk) = (folder.path().join("hub.socket"), SimulatedDisk::new());
+        let hub = Hub { _folder: folder, socket, disk };
+        let db = Database::create_on(Arc::new(hub.disk.clone()), options()).unwrap();
+        for name in ["A", "B", "C"] {
+            db.define_slot(counter_slot(name)).unwrap();
+        }
+        let members = SlotDefinition::new("M").member_key("who").value("n", underbelly::ColumnType::I64);
+        db.define_slot(members).unwrap();
+        db.close().unwrap();
+        hub
+    }
+
+    fn open(&self) -> Database {
+        Database::open_on(Arc::new(self.disk.clone()), options()).unwrap()
+    }
+}
+
+fn rows(n: i64) -> underbelly_worker::Columns {
+    underbelly_worker::Columns::new().with("n", vec![n].into()).unwrap()
+}
+
+fn cell(slot: &str, name: &'static str, n: i64) -> Cells {
+    Cells::new().put(slot, day(), [("name", name)], rows(n))
+}
+
+fn source() -> Definition {
+    Definition::daemon("source").provides("A").lease(LEASE)
+}
+
+fn doubler() -> Definition {
+    let soon = Duration::from_millis(1);
+    Definition::new("twice").requires("A").provides("B").lease(LEASE).retry(3, soon, soon)
+}
+
+fn twice(run: &underbelly_worker::Run) -> Result<Outputs, underbelly_worker::Failure> {
+    let n = run.input("A")?.i64s("n").unwrap_or_default()[0];
+    Ok(Outputs::new().put("B", rows(2 * n)))
+}
+
+#[test]
+fn processes_connect_in_any_order_and_work_together() {
+    let hub = Hub::new();
+    let socket = hub.socket.clone();
+    // Before there is an engine.
+    let producer = thread::spawn(move || {
+        let producer = Producer::connect(&socket, doubler(), PATIENCE).unwrap();
+        let stop = producer.stop_handle();
+        (stop, thread::spawn(move || producer.serve(twice)))
+    });
+    let socket = hub.socket.clone();
+    let daemon = thread::spawn(move || Daemon::connect(&socket, source(), PATIENCE).unwrap());
+    let db = hub.open();
+    let server = db.serve(&hub.socket).unwrap();
+    let mut daemon = daemon.join().unwrap();
+    let (stop, serving) = producer.join().unwrap();
+    assert!(matches!(daemon.commit_once(1, &cell("A", "a", 21)).unwrap(), Accepted::Now(_)));
+    assert_eq!(daemon.commit_once(1, &cell("A", "a", 99)).unwrap(), Accepted::Before);
+    until("it is doubled", || get(&db, "a") == Some(42));
+    settle(&db);
+    assert_eq!(state(&db, "A", "a"), Some(State::Current));
+    let run = db.runs(Some("twice"), 1).unwrap().remove(0);
+    assert_eq!(run.process, Some(std::process::id()));
+    // A daemon gives what it provides, and nothing else.
+    let refused = daemon.commit_once(2, &cell("C", "a", 1)).unwrap_err();
+    assert!(matches!(&refused, RemoteError::Refused(what) if what.contains("\"C\"")), "{refused}");
+    let wrong = daemon.commit_once(2, &Cells::new().put("A", day(), [("nome", "a")], rows(1))).unwrap_err();
+    assert!(wrong.to_string().contains("name each of its cell keys, [\"name\"]"), "{wrong}");
+    // A client does as clients do.
+    let mut client = Client::connect(&hub.socket, PATIENCE).unwrap();
+    assert!(client.commit(&cell("C", "a", 1)).unwrap() > 0);
+    assert_eq!(state(&db, "C", "a"), Some(State::Current));
+    assert_eq!(server.peers(), 3);
+
+    stop.stop(false);
+    serving.join().unwrap().unwrap();
+    daemon.close().unwrap();
+    drop(client);
+    until("they are gone", || server.peers() == 0);
+    assert_eq!(db.producers().iter().filter(|producer| producer.attached).count(), 0);
+    assert_eq!(db.alarms().len(), 0, "a clean goodbye is no alarm");
+    drop(server);
+    assert!(!hub.socket.exists());
+    db.close().unwrap();
+}
+
+#[test]
+fn a_second_process_of_a_producer_is_refused_and_one_that_was_taken_out_is_fenced() {
+    let hub = Hub::new();
+    let db = hub.open();
+    let _server = db.serve(&hub.socket).unwrap();
+    let mut daemon = Daemon::connect(&hub.socket, source(), PATIENCE).unwrap();
+    let second = Daemon::connect(&hub.socket, source(), Duration::from_millis(50)).map(drop);
+    assert!(matches!(second, Err(RemoteError::Taken(_))), "{second:?}");
+    let other = Daemon::connect(&hub.socket, source().provides("C"), PATIENCE).map(drop);
+    assert!(matches!(other, Err(RemoteError::Refused(_))), "{other:?}");
+    daemon.commit_once(1, &cell("A", "a", 1)).unwrap();
+    let mut client = Client::connect(&hub.socket, PATIENCE).unwrap();
+    client.deregister("source").unwrap();
+    let late = daemon.commit_once(2, &cell("A", "a", 2)).unwrap_err();
+    assert!(matches!(late, RemoteError::Fenced(_)), "{late}");
+    let unknown = client.deregister("source").unwrap_err();
+    assert!(unknown.to_string().contains("is not registered"), "{unknown}");
+    assert_eq!(db.snapshot().slot("A", day(), ["a"]).unwrap().map(|cell| number(&cell.rows)), Some(1));
+    // With its runs, and in the middle of one.
+    let producer = Producer::connect(&hub.socket, doubler(), PATIENCE).unwrap();
+    let serving = thread::spawn(move || producer.serve(twice));
+    until("it works", || get(&db, "a") == Some(2));
+    client.deregister("twice").unwrap();
+    let ended = serving.join().unwrap();
+    assert!(matches!(ended, Err(RemoteError::Fenced(_))), "{ended:?}");
+}
+
+#[test]
+fn a_blip_changes_nothing_and_what_was_sent_twice_is_committed_once() {
+    let hub = Hub::new();
+    let db = hub.open();
+    let _server = db.serve(&hub.socket).unwrap();
+    let mut daemon = Daemon::connect(&hub.socket, source(), PATIENCE).unwrap();
+    daemon.commit_once(5, &cell("A", "a", 5)).unwrap();
+    let epoch = daemon.epoch();
+    // It goes without a goodbye, and comes back within its lease.
+    drop(daemon);
+    let mut daemon = Daemon::connect(&hub.socket, source(), PATIENCE).unwrap();
+    assert_eq!((daemon.epoch(), daemon.last()), (epoch, 5));
+    assert_eq!(daemon.commit_once(5, &cell("A", "a", 6)).unwrap(), Accepted::Before);
+    assert!(matches!(daemon.commit_once(6, &cell("A", "a", 6)).unwrap(), Accepted::Now(_)));
+    assert_eq!(db.alarms().len(), 0);
+}
+
+#[test]
+fn whoever_is_connected_comes_back_to_an_engine_that_was_gone() {
+    let hub = Hub::new();
+    let db = hub.open();
+    let server = db.serve(&hub.socket).unwrap();
+    let mut daemon = Daemon::connect(&hub.socket, source(), PATIENCE).unwrap();
+    let producer = Producer::connect(&hub.socket, doubler(), PATIENCE).unwrap();
+    let stop = producer.stop_handle();
+    let serving = thread::spawn(move || producer.serve(twice));
+    daemon.commit_once(1, &cell("A", "a", 1)).unwrap();
+    until("it works", || get(&db, "a") == Some(2));
+    settle(&db);
+    let before = daemon.epoch();
+    drop(server);
+    db.close().unwrap();
+
+    // It is sent while there is no engine.
+    let sending = thread::spawn(move || {
+        let accepted = daemon.commit_once(2, &cell("A", "a", 2)).unwrap();
+        (daemon, accepted)
+    });
+    let db = hub.open();
+    let _server = db.serve(&hub.socket).unwrap();
+    let (daemon, accepted) = sending.join().unwrap();
+    assert!(matches!(accepted, Accepted::Now(_)));
+    assert!(daemon.epoch() > before);
+    until("it works again", || get(&db, "a") == Some(4));
+    settle(&db);
+    let cell = db.snapshot().slot("B", day(), ["a"]).unwrap().unwrap();
+    assert_eq!(cell.generation, 2);
+    stop.stop(true);
+    serving.join().unwrap().unwrap();
+    until("it is taken out", || db.producers().iter().all(|producer| producer.definition.name != "twice"));
+}
+
+#[test]
+fn members_that_connect_make_a_quorum() {
+    let hub = Hub::new();
+    let db = hub.open();
+    let total = underbelly::ProducerDefinition::new("total").requires("M").provides("D");
+    db.define_slot(SlotDefinition::new("D").value("n", underbelly::ColumnType::I64)).unwrap();
+    let total = total.group_by::<String>([], underbelly::When::Quorum);
+    db.register(total, |run| {
+        let cells = run.inputs("M")?;
+        let numbers = cells.iter().map(|cell| Ok(number(&cell.rows()?)));
+        let sum: i64 = numbers.collect::<Result<Vec<_>, underbelly::ReadError>>()?.into_iter().sum();
+        Ok(underbelly::Outputs::new().put("D", one("n", sum)?))
+    })
+    .unwrap();
+    let _server = db.serve(&hub.socket).unwrap();
+    let member = |name: &'static str| {
+        let definition = Definition::daemon(name).provides_as("M", name).lease(LEASE);
+        Daemon::connect(&hub.socket, definition, PATIENCE).unwrap()
+    };
+    let give = |daemon: &mut Daemon, name: &'static str, number: u64, n: i64| {
+        let cells = Cells::new().put("M", day(), [("who", name)], rows(n));
+        daemon.commit_once(number, &cells).unwrap();
+    };
+    let sum = || {
+        let cell = db.snapshot().slot("D", day(), [] as [&str; 0]).unwrap();
+        cell.map(|cell| number(&cell.rows))
+    };
+    let (mut x, mut y) = (member("x"), member("y"));
+    // One that reads the cell of another, and is no member itself.
+    db.define_slot(SlotDefinition::new("E").value("n", underbelly::ColumnType::I64)).unwrap();
+    let input = InputDefinition::required("M").equals("who", "x").alias("source");
+    let follower = Definition::new("z").input(input).group_by::<String>([], When::Quorum);
+    let circle = Producer::connect(&hub.socket, follower.clone().provides_as("M", "z"), PATIENCE).map(drop);
+    assert!(matches!(&circle, Err(RemoteError::Refused(what)) if what.contains("M → z → M")), "{circle:?}");
+    let follower = Producer::connect(&hub.socket, follower.provides("E"), PATIENCE).unwrap();
+    let stop = follower.stop_handle();
+    let following = thread::spawn(move || {
+        follower.serve(|run| Ok(Outputs::new().put("E", run.inputs("source")?[0].rows()?)))
+    });
+    give(&mut x, "x", 1, 1);
+    settle(&db);
+    assert_eq!(sum(), None);
+    let followed = db.snapshot().slot("E", day(), [] as [&str; 0]).unwrap();
+    assert_eq!(followed.map(|cell| number(&cell.rows)), Some(1));
+    give(&mut y, "y", 1, 10);
+    settle(&db);
+    assert_eq!(sum(), Some(11));
+    assert_eq!(db.runs(Some("z"), 10).unwrap().len(), 1);
+    stop.stop(true);
+    following.join().unwrap().unwrap();
+}
+
+/// A process of a producer with runs, which waits for a file in each.
+fn slow(socket: &Path, folder: &Path) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_program"));
+    command.arg("remote").arg(folder).arg(socket).spawn().unwrap()
+}
+
+#[test]
+fn a_process_that_is_killed_in_a_run_comes_back_and_its_output_is_committed_once() {
+    let hub = Hub::new();
+    let db = hub.open();
+    let _server = db.serve(&hub.socket).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = slow(&hub.socket, folder.path());
+    put(&db, &["a"]);
+    until("it works", || std::fs::read_dir(folder.path()).unwrap().count() == 1);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    until("its run is given up", || !history(&db).is_empty());
+    let (_, outcome, error) = history(&db).remove(0);
+    assert_eq!((outcome.as_str(), error.as_str()), ("rejected", "its connection was lost"));
+    std::fs::write(folder.path().join("go"), "").unwrap();
+    let mut second = slow(&hub.socket, folder.path());
+    settle(&db);
+    assert_eq!(get(&db, "a"), Some(2));
+    assert_eq!(db.snapshot().slot("B", day(), ["a"]).unwrap().unwrap().generation, 1);
+    second.kill().unwrap();
+    second.wait().unwrap();
+}
+
+#[test]
+fn nonsense_over_a_socket_is_answered_and_harms_nobody() {
+    let hub = Hub::new();
+    let db = hub.open();
+    let _server = db.serve(&hub.socket).unwrap();
+    let mut daemon = Daemon::connect(&hub.socket, source(), PATIENCE).unwrap();
+    let connect = || UnixStream::connect(&hub.socket).unwrap();
+    let said = |stream: UnixStream| -> String {
+        let mut connection = Connection::new(stream.try_clone().unwrap(), stream);
+        match connection.receiver.receive() {
+            Ok((Message::Complaint(complaint), _)) => complaint.message,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut text = connect();
+    text.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(said(text).contains("is no frame"));
+    let greeted = |hello: Hello| {
+        let stream = connect();
+        let mut connection = Connection::new(stream.try_clone().unwrap(), stream.try_clone().unwrap());
+        connection.sender.send(&Message::Hello(hello)).unwrap();
+        said(stream)
+    };
+    let hello = |protocol: u32, role: &str| Hello { protocol, role: role.to_string(), ..Hello::default() };
+    assert!(greeted(hello(9, "client")).contains("version 9"));
+    assert!(greeted(hello(VERSION, "dancer")).contains("no role \"dancer\""));
+    assert!(greeted(hello(VERSION, "producer")).contains("is not registered"));
+    // One that says hello, half a frame, and goes.
+    let mut half = connect();
+    half.write_all(b"UBF1\xff").unwrap();
+    drop(half);
+    let mut silent = connect();
+    silent.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(silent.read(&mut [0; 1]).unwrap(), 0);
+    daemon.commit_once(1, &cell("A", "a", 1)).unwrap();
+    assert_eq!(state(&db, "A", "a"), Some(State::Current));
+}
+
+#[test]
+fn a_socket_is_served_once_and_what_a_killed_process_left_is_replaced() {
+    let hub = Hub::new();
+    let db = hub.open();
+    let server = db.serve(&hub.socket).unwrap();
+    let second = db.serve(&hub.socket).map(drop);
+    assert!(matches!(second, Err(ServeError::Taken { .. })), "{second:?}");
+    drop(server);
+    drop(std::os::unix::net::UnixListener::bind(&hub.socket).unwrap());
+    assert!(hub.socket.exists());
+    let server = db.serve(&hub.socket).unwrap();
+    let long = hub.socket.with_file_name("x".repeat(200));
+    let refused = db.serve(&long).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("xxx"), "{refused}");
+    // Closing does not wait for whoever is connected.
+    let daemon = Daemon::connect(&hub.socket, source(), PATIENCE).unwrap();
+    db.close().unwrap();
+    drop(server);
+    drop(daemon);
+}

@@ -1,0 +1,523 @@
+//! Processes that connect to an engine over a Unix socket, in any order, and again when the engine was gone.
+//!
+//! A [`Daemon`] commits when it likes, each commit once; a [`Producer`] is given runs; a [`Client`] commits as anybody does,
+//! and takes producers out. All give a sign of life by themselves. One that is connected when the engine ends waits for
+//! the next engine there, as long as its patience lasts.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use underbelly_worker::remote::{Cells, Daemon};
+//! use underbelly_worker::{Columns, Definition, Timestamp};
+//!
+//! let definition = Definition::daemon("generator-1000").provides_as("Signal", "1000").lease(Duration::from_secs(30));
+//! let mut daemon = Daemon::connect("hub.socket", definition, Duration::from_secs(60))?;
+//! let minute = Timestamp(1_704_186_000_000_000_000);
+//! let rows = Columns::new().with("x", vec![0.5].into())?;
+//! daemon.commit_once(minute.0 as u64, &Cells::new().put("Signal", minute, [("generator", "1000")], rows))?;
+//! daemon.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::fs::File;
+use std::io::{BufReader, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use underbelly_protocol::definition::Definition;
+use underbelly_protocol::message::{
+    Answer, Code, Commit, CommitCell, Complaint, Deregister, Goodbye, Heartbeat, Hello, KeyFields, Message,
+    Span, Verdict, Welcome,
+};
+use underbelly_protocol::{Field, ProtocolError, Receiver, Sender, VERSION, rows};
+use underbelly_storage::{Columns, Timestamp, Value};
+
+use crate::outputs::{Failure, Outputs};
+use crate::run::Run;
+use crate::serve::{Lost, one_by_one, serve_connection};
+
+/// How long to wait before an engine is looked for again.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long a session that somebody has is asked for again: the engine may not have heard yet that its process is gone.
+const TAKEN: Duration = Duration::from_millis(500);
+
+/// Why something could not be done over a connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoteError {
+    /// No engine is there.
+    #[error("no engine answers at {path:?}: {what}")]
+    NoEngine {
+        /// The socket.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// Another process has the session of this producer.
+    #[error("{0}")]
+    Taken(String),
+    /// The session is over: it was lost, or its producer was taken out. Nothing was changed.
+    #[error("{0}")]
+    Fenced(String),
+    /// The engine refused. Nothing was changed.
+    #[error("{0}")]
+    Refused(String),
+    /// The engine cannot be understood.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+}
+
+/// What is committed together.
+#[derive(Clone, Debug, Default)]
+pub struct Cells {
+    cells: Vec<(CommitCell, Option<Columns>)>,
+    end_of: Vec<Field>,
+    as_of: Option<Field>,
+}
+
+impl Cells {
+    /// Nothing yet.
+    pub fn new() -> Cells {
+        Cells::default()
+    }
+
+    /// Puts the rows of a cell. The date is a [`Date`](crate::Date) or a [`Timestamp`].
+    pub fn put<V: Into<Value>>(
+        self,
+        slot: &str,
+        date: impl Into<Value>,
+        key: impl IntoIterator<Item = (&'static str, V)>,
+        rows: Columns,
+    ) -> Cells {
+        self.give(slot, date.into(), key, Some(rows))
+    }
+
+    /// Takes a cell back.
+    pub fn retract<V: Into<Value>>(
+        self,
+        slot: &str,
+        date: impl Into<Value>,
+        key: impl IntoIterator<Item = (&'static str, V)>,
+    ) -> Cells {
+        self.give(slot, date.into(), key, None)
+    }
+
+    fn give<V: Into<Value>>(
+        mut self,
+        slot: &str,
+        date: Value,
+        key: impl IntoIterator<Item = (&'static str, V)>,
+        rows: Option<Columns>,
+    ) -> Cells {
+        let key: KeyFields =
+            key.into_iter().map(|(name, value)| (name.to_string(), Field(value.into()))).collect();
+        self.cells.push((CommitCell { slot: slot.to_string(), date: Field(date), key, rows: None }, rows));
+        self
+    }
+
+    /// Says that no further keys come for a date.
+    pub fn end_of(mut self, date: impl Into<Value>) -> Cells {
+        self.end_of.push(Field(date.into()));
+        self
+    }
+
+    /// Says when it was made.
+    pub fn as_of(mut self, made: Timestamp) -> Cells {
+        self.as_of = Some(Field(Value::Timestamp(made)));
+        self
+    }
+
+    fn encode(&self, epoch: u64, source: u64) -> Result<(Message, Vec<u8>), ProtocolError> {
+        let mut data = Vec::new();
+        let mut cells = Vec::with_capacity(self.cells.len());
+        for (cell, given) in &self.cells {
+            let mut cell = cell.clone();
+            if let Some(given) = given {
+                let at = data.len() as u64;
+                rows::encode(given.clone(), &mut data)?;
+                cell.rows = Some(Span { at, bytes: data.len() as u64 - at });
+            }
+            cells.push(cell);
+        }
+        let (end_of, as_of) = (self.end_of.clone(), self.as_of.clone());
+        Ok((Message::Commit(Commit { epoch, source, cells, end_of, as_of }), data))
+    }
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It was committed now, as this transaction.
+    Now(u64),
+    /// It was committed before.
+    Before,
+}
+
+/// A connection that was welcomed.
+struct Link {
+    receiver: Receiver<BufReader<File>>,
+    sender: Arc<Mutex<Sender<File>>>,
+    welcome: Welcome,
+}
+
+fn lock(sender: &Mutex<Sender<File>>) -> MutexGuard<'_, Sender<File>> {
+    sender.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn of(complaint: Complaint) -> RemoteError {
+    match complaint.code {
+        Code::Taken => RemoteError::Taken(complaint.message),
+        Code::Over => RemoteError::Fenced(complaint.message),
+        Code::Refused => RemoteError::Refused(complaint.message),
+    }
+}
+
+impl Link {
+    /// Connects and says hello; waits for an engine as long as that.
+    fn open(path: &Path, hello: &Hello, patience: Duration) -> Result<Link, RemoteError> {
+        let began = Instant::now();
+        loop {
+            let error = match Link::try_open(path, hello) {
+                Err(error) => error,
+                opened => return opened,
+            };
+            let left = match &error {
+                RemoteError::NoEngine { .. } => patience,
+                RemoteError::Protocol(error) if error.is_end() => patience,
+                RemoteError::Taken(_) => patience.min(TAKEN),
+                _ => return Err(error),
+            };
+            if began.elapsed() >= left {
+                return Err(error);
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    fn try_open(path: &Path, hello: &Hello) -> Result<Link, RemoteError> {
+        let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                RemoteError::NoEngine { path: path.to_path_buf(), what: error.to_string() }
+            }
+            _ => ProtocolError::from(error).into(),
+        })?;
+        let input = File::from(OwnedFd::from(stream.try_clone().map_err(ProtocolError::from)?));
+        let output = File::from(OwnedFd::from(stream));
+        let mut receiver = Receiver::new(BufReader::new(input));
+        let mut sender = Sender::new(output);
+        sender.send(&Message::Hello(hello.clone()))?;
+        match receiver.receive()? {
+            (Message::Welcome(welcome), _) if welcome.protocol == VERSION => {
+                Ok(Link { receiver, sender: Arc::new(Mutex::new(sender)), welcome })
+            }
+            (Message::Welcome(welcome), _) => {
+                Err(ProtocolError::Version { found: welcome.protocol, ours: VERSION }.into())
+            }
+            (Message::Complaint(complaint), _) => Err(of(complaint)),
+            (Message::Goodbye(_), _) => Err(ProtocolError::Closed.into()),
+            (other, _) => {
+                let what = format!("{:?} came before a welcome", other.name());
+                Err(ProtocolError::Message { what }.into())
+            }
+        }
+    }
+
+    /// Sends what is answered.
+    fn ask(&mut self, message: &Message, data: &[u8]) -> Result<Answer, RemoteError> {
+        let source = if let Message::Commit(commit) = message { commit.source } else { 0 };
+        lock(&self.sender).send_with(message, data)?;
+        loop {
+            match self.receiver.receive()? {
+                (Message::Answer(answer), _) if answer.source == source => return Ok(answer),
+                (Message::Complaint(complaint), _) => return Err(of(complaint)),
+                (Message::Goodbye(_), _) => return Err(ProtocolError::Closed.into()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Says goodbye and waits for the answer.
+    fn part(&mut self, leave: bool) -> Result<(), RemoteError> {
+        lock(&self.sender).send(&Message::Goodbye(Goodbye { leave, ..Goodbye::default() }))?;
+        loop {
+            match self.receiver.receive()? {
+                (Message::Goodbye(_), _) => return Ok(()),
+                (Message::Complaint(complaint), _) => return Err(of(complaint)),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Gives signs of life until it is dropped.
+struct Pulse {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Pulse {
+    fn begin(link: &Link) -> Result<Pulse, ProtocolError> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (over, sender) = (is_over.clone(), link.sender.clone());
+        let every = Duration::from_millis(link.welcome.heartbeat_ms.max(1));
+        let thread = thread::Builder::new().name("underbelly-pulse".to_string()).spawn(move || {
+            loop {
+                thread::park_timeout(every);
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+                // A connection that is gone is noticed by whoever needs it.
+                if lock(&sender).send(&Message::Heartbeat(Heartbeat::default())).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Pulse { is_over, thread: Some(thread) })
+    }
+}
+
+impl Drop for Pulse {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A producer that commits when it likes, in a session.
+pub struct Daemon {
+    path: PathBuf,
+    hello: Hello,
+    patience: Duration,
+    link: Link,
+    pulse: Option<Pulse>,
+}
+
+fn hello_of(definition: Definition) -> Hello {
+    Hello {
+        protocol: VERSION,
+        role: "producer".to_string(),
+        producer: definition.name.clone(),
+        process: process::id(),
+        language: "rust".to_string(),
+        definition: Some(definition),
+        ..Hello::default()
+    }
+}
+
+impl Daemon {
+    /// Registers the daemon, unless it is, and opens its session. Waits for an engine as long as that, then and later.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn connect(
+        path: impl AsRef<Path>,
+        definition: Definition,
+        patience: Duration,
+    ) -> Result<Daemon, RemoteError> {
+        let (path, hello) = (path.as_ref().to_path_buf(), hello_of(definition));
+        let link = Link::open(&path, &hello, patience)?;
+        let mut daemon = Daemon { path, hello, patience, link, pulse: None };
+        daemon.begin()?;
+        Ok(daemon)
+    }
+
+    fn begin(&mut self) -> Result<(), RemoteError> {
+        self.hello.epoch = self.link.welcome.epoch;
+        self.pulse = Some(Pulse::begin(&self.link)?);
+        Ok(())
+    }
+
+    /// The number of its session.
+    pub fn epoch(&self) -> u64 {
+        self.link.welcome.epoch
+    }
+
+    /// The number of its last commit that was accepted before this connection; 0 where there was none.
+    pub fn last(&self) -> u64 {
+        self.link.welcome.last
+    }
+
+    /// Commits under a number of its own, which rise: what was accepted before is not committed again. Where the connection is
+    /// lost it connects again and sends it again, so that it is committed once.
+    ///
+    /// # Errors
+    /// [`RemoteError::Fenced`] where the session is over, [`RemoteError::Refused`] where it cannot be committed,
+    /// [`RemoteError::NoEngine`] where none came back in time.
+    pub fn commit_once(&mut self, number: u64, cells: &Cells) -> Result<Accepted, RemoteError> {
+        loop {
+            let (message, data) = cells.encode(self.epoch(), number)?;
+            match self.link.ask(&message, &data) {
+                Err(RemoteError::Protocol(error)) if error.is_end() => {
+                    self.pulse = None;
+                    self.link = Link::open(&self.path, &self.hello, self.patience)?;
+                    self.begin()?;
+                }
+                answered => return accepted(answered?),
+            }
+        }
+    }
+
+    /// Ends the session; the daemon stays registered, and a member.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn close(mut self) -> Result<(), RemoteError> {
+        self.link.part(false)
+    }
+
+    /// Ends the session and takes the daemon out.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn leave(mut self) -> Result<(), RemoteError> {
+        self.link.part(true)
+    }
+}
+
+fn accepted(answer: Answer) -> Result<Accepted, RemoteError> {
+    match answer.verdict {
+        Verdict::Accepted => Ok(Accepted::Now(answer.seq)),
+        Verdict::Duplicate => Ok(Accepted::Before),
+        Verdict::Fenced => Err(RemoteError::Fenced(answer.message)),
+        Verdict::Refused => Err(RemoteError::Refused(answer.message)),
+    }
+}
+
+/// A process that commits as anybody does.
+pub struct Client {
+    link: Link,
+}
+
+impl Client {
+    /// Connects; waits for an engine as long as that.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn connect(path: impl AsRef<Path>, patience: Duration) -> Result<Client, RemoteError> {
+        let role = "client".to_string();
+        let hello = Hello { protocol: VERSION, role, process: process::id(), ..Hello::default() };
+        Ok(Client { link: Link::open(path.as_ref(), &hello, patience)? })
+    }
+
+    /// Commits cells; answers the transaction. Where the connection is lost meanwhile it may have been committed or not.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn commit(&mut self, cells: &Cells) -> Result<u64, RemoteError> {
+        let (message, data) = cells.encode(0, 0)?;
+        match accepted(self.link.ask(&message, &data)?)? {
+            Accepted::Now(seq) => Ok(seq),
+            Accepted::Before => Ok(0),
+        }
+    }
+
+    /// Takes a producer out: its session is over, it is no member any more, and what it gave stays.
+    ///
+    /// # Errors
+    /// [`RemoteError::Refused`] where there is none of this name, and as [`RemoteError`] says.
+    pub fn deregister(&mut self, producer: &str) -> Result<(), RemoteError> {
+        let message = Message::Deregister(Deregister { producer: producer.to_string() });
+        accepted(self.link.ask(&message, &[])?).map(drop)
+    }
+}
+
+/// A producer that is given runs.
+pub struct Producer {
+    path: PathBuf,
+    hello: Hello,
+    patience: Duration,
+    link: Option<Link>,
+    stop: Stop,
+}
+
+/// Ends a [`Producer`] from another thread.
+#[derive(Clone, Default)]
+pub struct Stop(Arc<Mutex<Stopping>>);
+
+#[derive(Default)]
+struct Stopping {
+    sender: Option<Arc<Mutex<Sender<File>>>>,
+    leave: Option<bool>,
+}
+
+impl Stop {
+    fn state(&self) -> MutexGuard<'_, Stopping> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the session once its run has ended; where `leave` is true the producer is taken out, too.
+    pub fn stop(&self, leave: bool) {
+        let mut state = self.state();
+        state.leave = Some(leave);
+        if let Some(sender) = &state.sender {
+            // The engine answers with a goodbye, which ends the loop.
+            let goodbye = Message::Goodbye(Goodbye { leave, ..Goodbye::default() });
+            let _ = lock(sender).send(&goodbye);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.state().leave.is_some()
+    }
+}
+
+impl Producer {
+    /// Registers the producer, unless it is, and opens its session. Waits for an engine as long as that, then and later.
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn connect(
+        path: impl AsRef<Path>,
+        definition: Definition,
+        patience: Duration,
+    ) -> Result<Producer, RemoteError> {
+        let (path, hello) = (path.as_ref().to_path_buf(), hello_of(definition));
+        let link = Some(Link::open(&path, &hello, patience)?);
+        Ok(Producer { path, hello, patience, link, stop: Stop::default() })
+    }
+
+    /// What ends it from another thread.
+    pub fn stop_handle(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Calls `produce` for each run, until it is stopped or taken out. Where the connection is lost it connects again.
+    ///
+    /// # Errors
+    /// [`RemoteError::Fenced`] where it was taken out or its session was lost, [`RemoteError::NoEngine`] where no engine
+    /// came back in time.
+    pub fn serve(mut self, produce: impl Fn(&Run) -> Result<Outputs, Failure>) -> Result<(), RemoteError> {
+        loop {
+            let link = match self.link.take() {
+                Some(link) => link,
+                None => Link::open(&self.path, &self.hello, self.patience)?,
+            };
+            self.hello.epoch = link.welcome.epoch;
+            let pulse = Pulse::begin(&link)?;
+            let Link { receiver, sender, welcome } = link;
+            self.stop.state().sender = Some(sender.clone());
+            if let Some(leave) = self.stop.state().leave {
+                lock(&sender).send(&Message::Goodbye(Goodbye { leave, ..Goodbye::default() }))?;
+            }
+            let done = serve_connection(receiver, sender, &welcome, Lost::Cancels, |runs, answer| {
+                one_by_one(&produce, runs, answer)
+            });
+            drop(pulse);
+            self.stop.state().sender = None;
+            match done {
+                _ if self.stop.is_stopped() => return Ok(()),
+                Err(error) if !error.is_end() => return Err(error.into()),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+}

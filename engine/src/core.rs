@@ -92,6 +92,7 @@ pub(crate) enum Whose {
     /// Of all that have no threads of their own; the others are told.
     Shared,
     /// Of this one.
+    #[cfg(feature = "processes")]
     Of(ProducerId),
 }
 
@@ -461,6 +462,7 @@ impl Core {
             let bundles = match whose {
                 Whose::All => state.graph.next_batch(now),
                 Whose::Shared => state.graph.next_batch_where(now, |id| !self.signals.ring_for(id)),
+                #[cfg(feature = "processes")]
                 Whose::Of(producer) => state.graph.next_batch_of(now, producer),
             };
             if bundles.is_empty() {

@@ -139,6 +139,7 @@ impl Signals {
     }
 
     /// Gives a producer a bell of its own; the workers leave its work alone from then on.
+    #[cfg(feature = "processes")]
     pub(crate) fn hang_bell(&self, producer: ProducerId, bell: Sender<()>) {
         let mut bells = self.bells.write().unwrap_or_else(PoisonError::into_inner);
         if !self.is_hung_up() {
@@ -147,6 +148,7 @@ impl Signals {
     }
 
     /// Takes a producer's own bell away.
+    #[cfg(feature = "processes")]
     pub(crate) fn take_bell(&self, producer: ProducerId) {
         self.bells.write().unwrap_or_else(PoisonError::into_inner).remove(&producer);
     }

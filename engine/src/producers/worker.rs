@@ -19,8 +19,7 @@ use crate::core::{Commit, Core, Prepared, Whose};
 use crate::durability::Durability;
 use crate::error::{CommitError, Failure};
 use crate::graph::{
-    Event, Given, GraphError, Key, Outcome, OutputWrite, ProducerDefinition, ProducerId, Read, Setback,
-    Started, Used,
+    Event, Given, GraphError, Key, Outcome, OutputWrite, ProducerDefinition, Read, Setback, Started, Used,
 };
 use crate::limits::REASON_BYTES_MAX;
 use crate::operations::Operations;
@@ -86,7 +85,7 @@ fn work_once(core: &Arc<Core>, whose: Whose, wake: impl FnOnce()) -> Next {
 
 /// Runs a batch of one producer; whether there was one, and `None` where nothing more can be committed.
 #[cfg(feature = "processes")]
-pub(super) fn work_for(core: &Arc<Core>, producer: ProducerId) -> Option<bool> {
+pub(super) fn work_for(core: &Arc<Core>, producer: crate::graph::ProducerId) -> Option<bool> {
     if core.signals.is_hung_up() {
         return None;
     }

@@ -286,6 +286,9 @@ pub(crate) fn attend(core: &Arc<Core>, pool: &Pool, producer: ProducerId, bell: 
     let mut last_told = String::new();
     loop {
         if let Err(what) = pool.fill() {
+            if pool.places().is_over {
+                return;
+            }
             if what != last_told {
                 tell_unstarted(core, pool, &what);
                 last_told = what;

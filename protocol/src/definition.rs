@@ -44,6 +44,8 @@ pub struct Definition {
     pub max_running: Option<u32>,
     /// It waits until all that is upstream has ended for the date.
     pub dependent: bool,
+    /// How long after its beginning a date counts as ended, in milliseconds; for ever where it is left out.
+    pub cutoff_ms: Option<u64>,
     /// How failed runs are tried again; as ever where it is left out.
     pub retry: Option<RetryDefinition>,
 }
@@ -198,6 +200,24 @@ impl Definition {
     pub fn provides_as(mut self, slot: impl Into<String>, member: impl Into<String>) -> Definition {
         let (slot, member) = (slot.into(), Some(member.into()));
         self.outputs.push(OutputDefinition { slot, member, ..OutputDefinition::default() });
+        self
+    }
+
+    /// Most bundles of a batch.
+    pub fn max_batch(mut self, bundles: u32) -> Definition {
+        self.max_batch = bundles;
+        self
+    }
+
+    /// Waits until all that is upstream has ended for the date.
+    pub fn dependent(mut self) -> Definition {
+        self.dependent = true;
+        self
+    }
+
+    /// How long after its beginning a date counts as ended.
+    pub fn cutoff(mut self, after: Duration) -> Definition {
+        self.cutoff_ms = Some(milliseconds(after));
         self
     }
 

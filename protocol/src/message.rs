@@ -73,8 +73,8 @@ pub struct Welcome {
     pub producer: String,
     /// The epoch of its session.
     pub epoch: u64,
-    /// The number of the last commit of a daemon that was accepted.
-    pub last: u64,
+    /// The number of the last commit of a daemon that was accepted, if one was.
+    pub last: Option<u64>,
     /// How often the other side tells that it lives, in milliseconds: a worker while it has work, a session all the time.
     pub heartbeat_ms: u64,
     /// Its inputs.
@@ -274,7 +274,7 @@ pub struct Log {
 pub struct Commit {
     /// The epoch of its session.
     pub epoch: u64,
-    /// Its own number of what it commits: greater than those before, whatever the epoch. 0 of a client, which does not count.
+    /// Its own number of what it commits: greater than those before, whatever the epoch. That of a client says nothing.
     pub source: u64,
     /// Cells with rows, or that are taken back.
     pub cells: Vec<CommitCell>,

@@ -150,7 +150,7 @@ fn a_blip_changes_nothing_and_what_was_sent_twice_is_committed_once() {
     // It goes without a goodbye, and comes back within its lease.
     drop(daemon);
     let mut daemon = Daemon::connect(&hub.socket, source(), PATIENCE).unwrap();
-    assert_eq!((daemon.epoch(), daemon.last()), (epoch, 5));
+    assert_eq!((daemon.epoch(), daemon.last()), (epoch, Some(5)));
     assert_eq!(daemon.commit_once(5, &cell("A", "a", 6)).unwrap(), Accepted::Before);
     assert!(matches!(daemon.commit_once(6, &cell("A", "a", 6)).unwrap(), Accepted::Now(_)));
     assert_eq!(db.alarms().len(), 0);

@@ -341,8 +341,8 @@ impl Daemon {
         self.link.welcome.epoch
     }
 
-    /// The number of its last commit that was accepted before this connection; 0 where there was none.
-    pub fn last(&self) -> u64 {
+    /// The number of its last commit that was accepted before this connection, if one was.
+    pub fn last(&self) -> Option<u64> {
         self.link.welcome.last
     }
 

@@ -35,6 +35,7 @@ pub(super) fn definition(graph: &Graph, given: Definition) -> ProducerDefinition
         false => Trigger::Independent { min_batch, max_wait_time: Duration::from_millis(given.max_wait_ms) },
     };
     definition.proxy.max_batch = given.max_batch.max(min_batch);
+    definition.proxy.cutoff = given.cutoff_ms.map(Duration::from_millis);
     definition.proxy.max_running = given.max_running.unwrap_or(u32::MAX);
     if let Some(retry) = given.retry {
         let wait = Duration::from_millis;

@@ -32,7 +32,7 @@ pub(crate) enum Producer {
         #[command(flatten)]
         format: FormatArg,
     },
-    /// Tells what runs came to, a line for each, the newest last, with whole errors
+    /// Tells what runs came to, a line for each, the newest last, with whole errors and what processes wrote to standard error
     Log {
         /// Only runs of this producer
         name: Option<String>,
@@ -208,6 +208,7 @@ fn runs(db: &View, producer: Option<&str>, n: usize, format: FormatArg) -> Resul
         "end_time",
         "waited_ms",
         "took_ms",
+        "process",
         "error",
     ];
     let mut listing = Listing::begin(format.format, names)?;
@@ -222,6 +223,7 @@ fn runs(db: &View, producer: Option<&str>, n: usize, format: FormatArg) -> Resul
             Field::text(run.end_time),
             milliseconds(run.waited).into(),
             milliseconds(run.took).into(),
+            run.process.map(u64::from).into(),
             run.error.into(),
         ])?;
     }
@@ -236,8 +238,14 @@ fn log(db: &View, producer: Option<&str>, n: usize) -> Result<(), Failed> {
     for run in db.runs(producer, n)?.into_iter().rev() {
         let key = if run.key.is_empty() { String::new() } else { format!(" {}", run.key) };
         let error = run.error.map_or_else(String::new, |error| format!(": {error}"));
+        let process = run.process.map_or_else(String::new, |process| format!(" in process {process}"));
+        if run.outcome == "unstarted" {
+            let line = format!("{}  a process of {} could not start{error}", run.end_time, run.producer);
+            writeln!(out, "{}", printable(&line)).map_err(Failed::output)?;
+            continue;
+        }
         let line = format!(
-            "{}  run {} of {} for {}{key} {} after {:.3} ms{error}",
+            "{}  run {} of {} for {}{key} {}{process} after {:.3} ms{error}",
             run.end_time,
             run.pid,
             run.producer,
@@ -246,6 +254,9 @@ fn log(db: &View, producer: Option<&str>, n: usize) -> Result<(), Failed> {
             milliseconds(run.took)
         );
         writeln!(out, "{}", printable(&line)).map_err(Failed::output)?;
+        for line in run.stderr.iter().flat_map(|stderr| stderr.lines()) {
+            writeln!(out, "    {}", printable(line)).map_err(Failed::output)?;
+        }
     }
     out.flush().map_err(Failed::output)
 }

@@ -50,6 +50,8 @@ impl Speaker {
 pub(super) enum Ending {
     /// Every run was answered.
     Answered,
+    /// It had said goodbye before it got the batch.
+    Left,
     /// The process is gone, or was killed; why.
     Gone(String),
     /// It said what cannot be understood, and was killed; what.
@@ -232,8 +234,10 @@ impl Child {
         self.ear().patience = patience;
         let (batch, epoch) = (run.batch, run.epoch);
         let mut open: Vec<u64> = run.runs.iter().map(|run| run.pid).collect();
+        let runs = open.len();
         if let Err(error) = self.say(&Message::Run(run), data, patience) {
-            return self.ending(error, program, until);
+            let has_left = error.is_end() && matches!(self.ear.receive(), Ok((Message::Goodbye(_), _)));
+            return if has_left { Ending::Left } else { self.ending(error, program, until) };
         }
         while !open.is_empty() {
             let (message, data) = match self.ear.receive() {
@@ -265,6 +269,7 @@ impl Child {
                 Message::Complaint(complaint) => {
                     Some(format!("it cannot use {:?}: {}", complaint.about, complaint.message))
                 }
+                Message::Goodbye(_) if open.len() == runs => return Ending::Left,
                 Message::Goodbye(_) => {
                     self.process.kill();
                     return Ending::Gone("said goodbye in the middle of a batch".to_string());

@@ -182,24 +182,36 @@ impl Pool {
             Ok(message) => message,
             Err(failure) => return Called::here(all(failure)),
         };
-        let mut child = match self.take() {
-            Ok(child) => child,
-            Err(what) => return Called::here(all(Failure::Rejected(what))),
-        };
-        let speaker = child.speaker();
-        {
-            let mut places = self.places();
-            let batch = run.batch;
-            places.working.extend(runs.iter().map(|run| (run.id, (batch, speaker.clone()))));
-        }
-        drop(speaker);
         let mut results: BTreeMap<RunId, Result<Outputs, Ended>> = BTreeMap::new();
-        let ending = child.work(&self.program, run, &data, |result, data| {
-            let id = RunId(result.pid);
-            if let Some(run) = runs.iter().find(|run| run.id == id) {
-                results.insert(id, about.outputs(run, result, data).map_err(Ended::Failed));
+        let mut left = 0;
+        let (mut child, ending) = loop {
+            let mut child = match self.take() {
+                Ok(child) => child,
+                Err(what) => return Called::here(all(Failure::Rejected(what))),
+            };
+            let speaker = child.speaker();
+            {
+                let mut places = self.places();
+                let batch = run.batch;
+                places.working.extend(runs.iter().map(|run| (run.id, (batch, speaker.clone()))));
             }
-        });
+            drop(speaker);
+            let ending = child.work(&self.program, run.clone(), &data, |result, data| {
+                let id = RunId(result.pid);
+                if let Some(run) = runs.iter().find(|run| run.id == id) {
+                    results.insert(id, about.outputs(run, result, data).map_err(Ended::Failed));
+                }
+            });
+            match ending {
+                // Another one does it, but where none ever does anything.
+                Ending::Left if left < self.program.processes && !self.places().is_over => {
+                    left += 1;
+                    self.forget(&child);
+                    child.end(self.program.close_grace);
+                }
+                ending => break (child, ending),
+            }
+        };
         let process = child.process().id();
         let ended = self.told(&ending, &mut child, runs.len() - results.len());
         let stderr = child.take_lines();
@@ -215,7 +227,7 @@ impl Pool {
                 self.forget(&child);
                 child.end(self.program.close_grace);
             }
-            Ending::Gone(_) | Ending::Nonsense(_) => self.forget(&child),
+            Ending::Left | Ending::Gone(_) | Ending::Nonsense(_) => self.forget(&child),
         }
         self.ended.notify_all();
         let results = runs.iter().map(|run| results.remove(&run.id).unwrap_or_else(|| Err(ended.clone())));
@@ -225,7 +237,8 @@ impl Pool {
     /// What became of the runs that were not answered.
     fn told(&self, ending: &Ending, child: &mut Child, unanswered: usize) -> Ended {
         let (what, failure): (String, fn(String) -> Failure) = match ending {
-            Ending::Answered => (String::new(), Failure::Fatal),
+            Ending::Answered => (String::new(), Failure::Rejected),
+            Ending::Left => ("its processes said goodbye before they took it".to_string(), Failure::Rejected),
             Ending::Gone(what) => (format!("its process {what}"), Failure::Retry),
             Ending::Nonsense(what) => {
                 (format!("its process broke the protocol and was killed: {what}"), Failure::Fatal)

@@ -34,7 +34,7 @@ impl About {
             protocol: VERSION,
             producer: definition.name.clone(),
             epoch: 0,
-            last: 0,
+            last: None,
             heartbeat_ms: u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX).max(1),
             inputs: inputs.collect(),
             outputs: outputs.values().map(described).collect(),

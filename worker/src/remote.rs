@@ -346,6 +346,24 @@ impl Daemon {
         self.link.welcome.last
     }
 
+    /// Gives a sign of life, and connects again where the connection was lost. Signs of life go out by themselves; a daemon that
+    /// has nothing to commit for long calls this now and then, so that an engine which was gone finds it again.
+    ///
+    /// # Errors
+    /// As [`Daemon::commit_once`].
+    pub fn beat(&mut self) -> Result<(), RemoteError> {
+        if lock(&self.link.sender).send(&Message::Heartbeat(Heartbeat::default())).is_err() {
+            self.connect_again()?;
+        }
+        Ok(())
+    }
+
+    fn connect_again(&mut self) -> Result<(), RemoteError> {
+        self.pulse = None;
+        self.link = Link::open(&self.path, &self.hello, self.patience)?;
+        self.begin()
+    }
+
     /// Commits under a number of its own, which rise: what was accepted before is not committed again. Where the connection is
     /// lost it connects again and sends it again, so that it is committed once.
     ///
@@ -356,11 +374,7 @@ impl Daemon {
         loop {
             let (message, data) = cells.encode(self.epoch(), number)?;
             match self.link.ask(&message, &data) {
-                Err(RemoteError::Protocol(error)) if error.is_end() => {
-                    self.pulse = None;
-                    self.link = Link::open(&self.path, &self.hello, self.patience)?;
-                    self.begin()?;
-                }
+                Err(RemoteError::Protocol(error)) if error.is_end() => self.connect_again()?,
                 answered => return accepted(answered?),
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use underbelly::{Batch, Database, Metadata, SimulatedDisk, Timestamp};
+use underbelly::{Batch, Columns, Database, Metadata, Options, SimulatedDisk, Timestamp};
 use underbelly_tests::{BOOK, Numbers, day, define, one, options, shown};
 
 fn put(db: &Database, cells: impl IntoIterator<Item = (u64, i64)>) {
@@ -23,6 +23,39 @@ fn filled(cells: u64) -> (SimulatedDisk, Database) {
         put(&db, (from..(from + 50).min(cells)).map(|cell| (cell, cell as i64)));
     }
     (disk, db)
+}
+
+/// Many small segments, which appends too large for the log make, are merged a few at a time: no checkpoint takes long
+/// because of them, which would let the log behind it grow.
+#[test]
+fn small_segments_are_merged_a_few_at_a_time() {
+    const SEGMENTS: usize = 24;
+    const ROWS: usize = 4_000;
+    let disk = SimulatedDisk::new();
+    let options = Options { workers: 0, checkpoint_bytes: 1, ..options() };
+    let db = Database::create_on(Arc::new(disk.clone()), options.clone()).unwrap();
+    let segments = || disk.files().iter().filter(|name| name.starts_with("segments/s/")).count();
+    for n in 0..SEGMENTS {
+        let mut batch = Batch::new();
+        let columns = Columns::new().with("x", vec![n as f64; ROWS].into()).unwrap();
+        batch.append_columns("s", vec![Timestamp(n as i64); ROWS], columns, &[]).unwrap();
+        db.commit(batch).unwrap();
+    }
+    assert_eq!(segments(), SEGMENTS);
+    let mut found = Vec::new();
+    for _ in 0..6 {
+        db.checkpoint().unwrap();
+        found.push(segments());
+    }
+    // Eight become one each time, until too few are left; those eight go with the checkpoint after.
+    assert_eq!(found, [25, 18, 11, 3, 3, 3]);
+    assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+    drop(db);
+    let db = Database::open_on(Arc::new(disk.crash()), options).unwrap();
+    let rows = db.snapshot().series("s").unwrap().scan().collect().unwrap();
+    let xs = rows.f64s("x").unwrap();
+    assert_eq!(xs.len(), SEGMENTS * ROWS);
+    assert!(xs.iter().enumerate().all(|(at, x)| *x == (at / ROWS) as f64));
 }
 
 /// Checkpoints of a few changes write a few records, in few and short images, and merge them when they come to a

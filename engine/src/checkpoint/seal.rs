@@ -35,7 +35,9 @@ pub(super) struct Sealing {
 }
 
 impl Sealing {
-    fn new(name: Arc<str>, captured: CapturedTable) -> Sealing {
+    /// Small segments are taken in from the oldest on, at most `merged_bytes` of them where there are more than enough: the
+    /// rest is left to the next checkpoint, so that none takes long because of them.
+    fn new(name: Arc<str>, captured: CapturedTable, merged_bytes: u64) -> Sealing {
         // One that is damaged stays as it is, and does not call for a merge each time.
         let is_small = |run: &&Arc<SegmentRun>| {
             let reference = run.reference();
@@ -47,6 +49,12 @@ impl Sealing {
         if small.len() < SMALL_SEGMENTS_MAX {
             small.clear();
         }
+        let mut bytes = 0;
+        let fits = small.iter().take_while(|run| {
+            bytes += run.reference().bytes;
+            bytes <= merged_bytes
+        });
+        small.truncate(fits.count().max(SMALL_SEGMENTS_MAX));
         Sealing {
             name,
             captured,
@@ -108,13 +116,14 @@ impl Attempt<'_> {
     /// All series as they were after transaction `seq`.
     pub(super) fn capture_tables(&mut self, seq: u64) -> Result<Vec<Sealing>, CommitError> {
         let (number, mut tables) = (self.number, Vec::<Sealing>::new());
+        let merged_bytes = self.core.options.checkpoint_bytes;
         self.slices.all(|state| {
             let after = tables.last().map_or(Bound::Unbounded, |last| Bound::Excluded(&*last.name));
             let mut later = state.tables.range_mut::<str, _>((after, Bound::Unbounded));
             // A series that was made since is none of the capture.
             let Some((name, table)) = later.find(|(_, table)| table.is_known_at(seq)) else { return false };
             let Some(captured) = table.capture(number) else { return false };
-            tables.push(Sealing::new(name.clone(), captured));
+            tables.push(Sealing::new(name.clone(), captured, merged_bytes));
             true
         })?;
         Ok(tables)

@@ -123,6 +123,27 @@ fn anything_may_stand_in_a_files_place() {
     }
 }
 
+/// Nor does a reader beside the writer wait, which takes locks of manifests: of one that is there, and of a name that would
+/// be the newest.
+#[test]
+fn anything_may_stand_in_a_manifests_place_for_readers() {
+    let subject = Subject::closed();
+    let first = TempDir::new().unwrap();
+    let manifests = lay_out(&subject, first.path()).into_iter().filter(|name| name.starts_with("MANIFEST-"));
+    for name in manifests.chain(["MANIFEST-0000009999".to_string()]) {
+        for (what, replace) in replacements() {
+            let dir = TempDir::new().unwrap();
+            lay_out(&subject, dir.path());
+            let path = dir.path().join(&name);
+            if !path.exists() {
+                fs::copy(first.path().join("LOCK"), &path).unwrap();
+            }
+            replace(&path);
+            subject.read_only(dir.path(), &name, &format!("{what} in the place of {name}, for a reader"));
+        }
+    }
+}
+
 /// A file in the place of each folder, a link to a folder elsewhere, and a folder that is gone.
 #[test]
 fn anything_may_stand_in_a_folders_place() {

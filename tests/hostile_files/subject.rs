@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -159,6 +160,23 @@ impl Subject {
                     self.told(&told, name, what)
                 }
             }
+        }));
+        crate::memory::check(what);
+        outcome.unwrap_or_else(|_| panic!("{what}: a panic, or other data"))
+    }
+
+    /// Opens a damaged folder beside a writer, and reads all of it.
+    ///
+    /// # Panics
+    /// As [`Subject::read`].
+    pub fn read_only(&self, dir: &Path, name: &str, what: &str) -> Outcome {
+        let _watched = watch(what);
+        let outcome = catch_unwind(AssertUnwindSafe(|| match Database::open_read_only(dir) {
+            Ok(reader) => {
+                assert_eq!(shown(&reader).unwrap(), self.shown, "{what}: other data");
+                Outcome::Same
+            }
+            Err(error) => self.told(&error.to_string(), name, what),
         }));
         crate::memory::check(what);
         outcome.unwrap_or_else(|_| panic!("{what}: a panic, or other data"))

@@ -45,6 +45,19 @@ fn regular_or_none(path: &Path) -> io::Result<()> {
     }
 }
 
+/// A file, or the folder, of which a lock is to be taken. It is told to be gone only where its name is, too.
+fn open_to_lock(path: &Path) -> io::Result<fs::File> {
+    let about = fs::metadata(path);
+    if about.is_err() && fs::symlink_metadata(path).is_ok_and(|about| about.is_symlink()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a link that leads to no file"));
+    }
+    let about = about?;
+    if !about.is_dir() {
+        regular(&about)?;
+    }
+    fs::File::open(path)
+}
+
 /// Processes in the text of `/proc/locks` that hold a lock of the file with this device and inode. Lines read
 /// `1: FLOCK  ADVISORY  READ 4711 fd:01:1234 0 EOF`: the process, then the device's numbers in hexadecimal and the
 /// inode. A process that cannot be seen from here has the id 0, and `->` stands before one that waits.
@@ -199,7 +212,7 @@ impl Disk for RealDisk {
 
     fn share(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
         let path = self.path(name);
-        let file = fs::File::open(&path)?;
+        let file = open_to_lock(&path)?;
         match file.try_lock_shared() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Ok(None),
@@ -214,7 +227,7 @@ impl Disk for RealDisk {
     }
 
     fn claim(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
-        let file = fs::File::open(self.path(name))?;
+        let file = open_to_lock(&self.path(name))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Box::new(RealLock(file)))),
             Err(fs::TryLockError::WouldBlock) => Ok(None),

@@ -6,7 +6,7 @@ use clap::Args;
 use underbelly::{BackupOptions, Database, Reader};
 
 use crate::error::Failed;
-use crate::output::{Facts, Field, FormatArg};
+use crate::output::{Facts, Field, FormatArg, milliseconds};
 use crate::{progress, stderr};
 
 /// Makes a copy of the database while it is in use, and checks it; opening the copy is all that restoring takes
@@ -40,7 +40,7 @@ impl Backup {
         facts.add("log_records", report.records);
         facts.add("linked_files", report.linked).add("copied_files", report.copied);
         facts.add("checked_files", report.verified.files).add("checked_bytes", report.verified.bytes);
-        facts.add("took_ms", report.took.as_secs_f64() * 1e3);
+        facts.add("took_ms", milliseconds(report.took));
         facts.print(self.format.format)
     }
 }
@@ -74,7 +74,7 @@ impl Repair {
         facts.add("log_records", report.records).add("losses", report.losses.len());
         facts.add("rows", report.verified.rows).add("cells", report.verified.cells);
         facts.add("models", report.verified.models).add("lost_objects", report.verified.lost_objects);
-        facts.add("took_ms", report.took.as_secs_f64() * 1e3);
+        facts.add("took_ms", milliseconds(report.took));
         facts.print(self.format.format)?;
         match report.losses.len() {
             0 => Ok(()),

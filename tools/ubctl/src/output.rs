@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -287,6 +288,16 @@ fn csv_failed(error: csv::Error) -> Failed {
     }
 }
 
+/// Milliseconds, to a microsecond.
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
+    microseconds(duration).round() / 1e3
+}
+
+/// Microseconds, to a nanosecond.
+pub(crate) fn microseconds(duration: Duration) -> f64 {
+    duration.as_nanos() as f64 / 1e3
+}
+
 /// Named facts about one thing: a line each in a table or in CSV, one object in JSON.
 #[derive(Default)]
 pub(crate) struct Facts(Vec<(String, Field<'static>)>);
@@ -324,6 +335,13 @@ impl Facts {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_have_three_decimals() {
+        let duration = Duration::from_nanos(2_094_081);
+        assert_eq!((milliseconds(duration), microseconds(duration)), (2.094, 2_094.081));
+        assert_eq!(microseconds(Duration::from_nanos(17_923)), 17.923);
+    }
 
     fn written(format: Format) -> String {
         let mut out = Vec::new();

@@ -4,7 +4,7 @@ use clap::Args;
 use underbelly::Reader;
 
 use crate::error::Failed;
-use crate::output::{Facts, Field, FormatArg};
+use crate::output::{Facts, Field, FormatArg, milliseconds};
 
 /// Shows counts, the log, who else has the database open, and what its last opening for writing found
 #[derive(Args, Debug)]
@@ -48,11 +48,11 @@ impl Status {
         facts.add("recovered_replayed", known.map(|report| report.replayed));
         facts.add("recovered_seq", known.map(|report| report.last_seq));
         facts.add("removed_files", known.map(|report| report.removed_files));
-        facts.add("recovery_ms", known.map(|report| report.took.as_secs_f64() * 1e3));
-        facts.add("recovery_files_ms", known.map(|report| report.phases.files.as_secs_f64() * 1e3));
-        facts.add("recovery_image_ms", known.map(|report| report.phases.image.as_secs_f64() * 1e3));
-        facts.add("recovery_objects_ms", known.map(|report| report.phases.objects.as_secs_f64() * 1e3));
-        facts.add("recovery_log_ms", known.map(|report| report.phases.log.as_secs_f64() * 1e3));
+        facts.add("recovery_ms", known.map(|report| milliseconds(report.took)));
+        facts.add("recovery_files_ms", known.map(|report| milliseconds(report.phases.files)));
+        facts.add("recovery_image_ms", known.map(|report| milliseconds(report.phases.image)));
+        facts.add("recovery_objects_ms", known.map(|report| milliseconds(report.phases.objects)));
+        facts.add("recovery_log_ms", known.map(|report| milliseconds(report.phases.log)));
         facts.add("recovery_bytes_read", known.map(|report| report.phases.bytes_read));
         facts.add("torn_tail", known.and_then(|report| report.torn_tail.clone()));
         let rejected = recovery.map(|report| report.rejected_manifests).unwrap_or_default();

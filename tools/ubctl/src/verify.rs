@@ -6,7 +6,7 @@ use clap::Args;
 use underbelly::Database;
 
 use crate::error::Failed;
-use crate::output::{Facts, FormatArg};
+use crate::output::{Facts, FormatArg, microseconds, milliseconds};
 use crate::{progress, stderr};
 
 /// Reads every file and compares every checksum, also of a database that cannot be opened; exit 1 where something is
@@ -65,10 +65,10 @@ impl Checkpoint {
         facts.add("damaged_segments", report.damaged.len()).add("objects", report.objects);
         facts.add("records", report.records).add("image_bytes", report.image_bytes);
         facts.add("slices", report.slices);
-        facts.add("longest_slice_us", report.longest_slice.as_secs_f64() * 1e6);
-        facts.add("busiest_slice_us", report.busiest_slice.as_secs_f64() * 1e6);
+        facts.add("longest_slice_us", microseconds(report.longest_slice));
+        facts.add("busiest_slice_us", microseconds(report.busiest_slice));
         facts.add("reserve_bytes", report.reserve_bytes);
-        facts.add("took_ms", report.took.as_secs_f64() * 1e3);
+        facts.add("took_ms", milliseconds(report.took));
         facts.print(self.format.format)?;
         for damaged in &report.damaged {
             stderr::line(damaged);

@@ -1,6 +1,6 @@
 //! Rows as Arrow IPC streams: a schema, and record batches of plain columns.
 //!
-//! arrow2 reads and writes them. What comes from outside is looked through first, by [`claims`]: lengths that do not fit into
+//! arrow2 reads and writes them. What comes from outside is looked through first, by `claims`: lengths that do not fit into
 //! the bytes that are there, nested types and compressed bodies never get to it.
 
 mod claims;

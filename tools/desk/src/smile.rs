@@ -386,7 +386,9 @@ mod tests {
             // The fit looks at a grid; between its points `g` may be below zero by a hair.
             let between = smile.svi.butterfly(3.0 * svi.variance(0.0).sqrt(), 400).g_min;
             prop_assert!(between > -1e-3, "g is {between}");
-            prop_assert!((smile.atm_vol() - svi.vol(0.0, years)).abs() < 0.006);
+            // Three and a third times the noise of a quote, beside up to five quotes that are off by more than half.
+            let (fitted, known) = (smile.atm_vol(), svi.vol(0.0, years));
+            prop_assert!((fitted - known).abs() < 0.01, "{fitted} beside {known}");
             prop_assert!(smile.rms < 1.0, "rms {}", smile.rms);
         }
 

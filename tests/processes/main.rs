@@ -9,6 +9,7 @@ mod nonsense;
 mod python;
 mod remote;
 mod results;
+mod soak;
 
 use std::time::Duration;
 

@@ -225,6 +225,7 @@ pub fn run(settings: &Settings) -> Result<Report, Box<dyn Error>> {
         let quarters = began.elapsed().saturating_sub(time / 5).as_secs_f64() / (time * 4 / 5).as_secs_f64();
         if !engines && quarters * 4.0 >= report.memory.len() as f64 {
             report.memory.push(memory(engine.child.id())?);
+            report.inputs = soak.acknowledged.iter().map(|number| number.load(Ordering::Relaxed)).sum();
             println!("{:.0} s: {report}", began.elapsed().as_secs_f64());
         }
         let victim = match numbers.below(10) {
@@ -349,6 +350,7 @@ fn come_to_rest(soak: &Soak<'_>, mut reader: Reader) -> Done {
 fn check(soak: &Soak<'_>, report: &mut Report) -> Done {
     let db = Database::open_with(database(&soak.settings.folder), options())?;
     let shown = shown(&db)?;
+    let mut inputs = 0;
     for (at, acknowledged) in soak.acknowledged.iter().enumerate() {
         let acknowledged = acknowledged.load(Ordering::Relaxed);
         let own = shown.iter().filter(|((slot, who_gave, _), _)| slot == "A" && *who_gave == who(at));
@@ -360,7 +362,7 @@ fn check(soak: &Soak<'_>, report: &mut Report) -> Done {
         if own.count() as u64 != CELLS.min(last) {
             return Err(format!("daemon {at} gave {last} numbers to too few cells: {shown:?}").into());
         }
-        report.inputs += last;
+        inputs += last;
         for cell in 1..=CELLS.min(last) {
             // Of the numbers up to the last one those that this cell gets.
             let count = (last - cell) / CELLS + 1;
@@ -382,6 +384,7 @@ fn check(soak: &Soak<'_>, report: &mut Report) -> Done {
     for run in db.runs(None, usize::MAX)? {
         *report.runs.entry(run.outcome).or_default() += 1;
     }
+    report.inputs = inputs;
     let completed = report.runs.get("completed").copied().unwrap_or(0);
     let made: u64 = shown.iter().filter(|((slot, ..), _)| slot != "A").map(|(_, (_, g, _))| g).sum();
     // Each number differs from the one before it, so each success is another generation.
@@ -417,8 +420,8 @@ pub fn play(mut arguments: impl Iterator<Item = String>) -> Done {
                 // The one before it is thought to be there.
                 Err(RemoteError::Taken(_)) => thread::sleep(Duration::from_millis(50)),
                 connected => match connected?.serve(|run| make(run, "C", 3)) {
-                    Err(RemoteError::Fenced(_)) => {}
-                    ended => return Ok(ended?),
+                    Ok(()) => return Ok(()),
+                    Err(error) => eprintln!("the producer begins again: {error}"),
                 },
             }
         },

@@ -190,15 +190,17 @@ impl Model {
     fn leave(&mut self, daemon: u8) -> Vec<(CellName, Option<i64>)> {
         self.producers.remove(DAEMONS[usize::from(daemon)]);
         self.sent.remove(&daemon);
-        self.made.retain(|cell, _| cell.2 != daemon);
         let waits =
             |day: i32| self.producers.contains("median") && !self.cells.contains_key(&(MEDIAN, day, 0));
         let others = (0..).zip(DAEMONS).filter(|(_, name)| self.producers.contains(name));
         let others: Vec<u8> = others.map(|(other, _)| other).collect();
-        let gave = |day: i32, daemon: u8| self.content((SIGNAL, day, daemon)).is_some();
-        let days = DAYS
-            .filter(|day| waits(*day) && gave(*day, daemon) && others.iter().any(|other| gave(*day, *other)));
-        days.map(|day| ((SIGNAL, day, daemon), None)).collect()
+        let gave = |day: i32| others.iter().any(|other| self.content((SIGNAL, day, *other)).is_some());
+        // What one gave before that was called so stays.
+        let own = |day: &i32| self.made.contains_key(&(SIGNAL, *day, daemon));
+        let days = DAYS.filter(|day| waits(*day) && own(day) && gave(*day));
+        let taken = days.map(|day| ((SIGNAL, day, daemon), None)).collect();
+        self.made.retain(|cell, _| cell.2 != daemon);
+        taken
     }
 
     /// Whether what a daemon gave is too old: of each only what has the newest day.

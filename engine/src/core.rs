@@ -115,6 +115,8 @@ pub(crate) struct Core {
     pub log: GroupCommit<Publication>,
     pub signals: Arc<Signals>,
     pub leases: Leases,
+    #[cfg(feature = "processes")]
+    pub servers: Mutex<Vec<std::sync::Weak<crate::server::Shared>>>,
     pub closures: RwLock<BTreeMap<ProducerId, Work>>,
     pub report: RecoveryReport,
     pub next_file: AtomicU64,

@@ -13,8 +13,10 @@ mod worker;
 
 pub(crate) use closure::{Work, Worked};
 #[cfg(feature = "processes")]
-pub(crate) use process::{About, Remote, attend_remote, fitted, slot_date};
+pub(crate) use process::{About, Parting, Remote, attend_remote, fitted, slot_date};
 #[cfg(feature = "processes")]
 pub use program::Program;
 pub use run::{InputCell, Outputs, Run};
+#[cfg(feature = "processes")]
+pub(crate) use worker::is_final;
 pub(crate) use worker::{Finished, bounded, is_worker, keep_time, run_ready, work};

@@ -23,6 +23,8 @@ use crate::state::State;
 #[derive(Default)]
 pub(crate) struct Leases {
     open: Mutex<BTreeMap<ProducerId, Lease>>,
+    /// Held by whoever gives a producer to a process or a closure.
+    opening: Mutex<()>,
 }
 
 #[derive(Clone, Copy)]
@@ -38,11 +40,44 @@ impl Lease {
     fn is_over(&self, now: Instant) -> bool {
         self.silence.is_some_and(|(_, until)| until <= now)
     }
+
+    /// Takes a sign of life.
+    fn renew(&mut self, now: Instant) {
+        if let Some((silence, until)) = &mut self.silence {
+            *until = now.checked_add(*silence).unwrap_or(*until);
+        }
+    }
 }
 
 impl Leases {
     fn open(&self) -> MutexGuard<'_, BTreeMap<ProducerId, Lease>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While this is held nobody else gives a producer to a process or a closure.
+    pub(crate) fn opening(&self) -> MutexGuard<'_, ()> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a producer has a session.
+    pub(crate) fn is_open(&self, id: ProducerId) -> bool {
+        self.open().contains_key(&id)
+    }
+
+    /// Whether a session has a lease, and nobody its handle.
+    fn is_dropped(&self, id: ProducerId, epoch: u64) -> bool {
+        self.open().get(&id).is_some_and(|lease| lease.epoch == epoch && lease.is_dropped)
+    }
+
+    /// Renews the lease of a session that nobody has the handle of; false where there is no such session.
+    #[cfg(feature = "processes")]
+    fn take_up(&self, id: ProducerId, epoch: u64, now: Instant) -> bool {
+        let mut open = self.open();
+        let lease = open.get_mut(&id).filter(|lease| lease.epoch == epoch && lease.is_dropped);
+        let Some(lease) = lease.filter(|lease| !lease.is_over(now)) else { return false };
+        lease.is_dropped = false;
+        lease.renew(now);
+        true
     }
 
     /// When the next one is over.
@@ -146,8 +181,7 @@ impl Session {
             (definition.name.clone(), definition.lease, known)
         };
         if let Some((epoch, _)) = known {
-            let is_dropped = |lease: &Lease| lease.epoch == epoch && lease.is_dropped;
-            if !core.leases.open().get(&id).is_some_and(is_dropped) {
+            if !core.leases.is_dropped(id, epoch) {
                 return Err(GraphError::SessionTaken { producer }.into());
             }
             match core.commit_event(Event::Detach { producer: id, epoch, lost: false }) {
@@ -164,6 +198,41 @@ impl Session {
         core.signals.ring_alarm();
         let (core, sequence, is_over) = (core.clone(), Mutex::new(sequence), AtomicBool::new(false));
         Ok(Session { core, id, producer, epoch, sequence, is_over })
+    }
+
+    /// Goes on with the session of a producer whose handle was dropped and whose lease is not over, or else opens one.
+    #[cfg(feature = "processes")]
+    pub(crate) fn resume(core: &Arc<Core>, id: ProducerId) -> Result<Session, CommitError> {
+        let known = {
+            let state = core.state();
+            let name = state.graph.producer(id).map(|definition| definition.name.clone());
+            state.graph.session(id).zip(name)
+        };
+        match known {
+            Some(((epoch, sequence), producer))
+                if core.leases.take_up(id, epoch, core.options.clock.instant()) =>
+            {
+                let (core, sequence, is_over) = (core.clone(), Mutex::new(sequence), AtomicBool::new(false));
+                Ok(Session { core, id, producer, epoch, sequence, is_over })
+            }
+            _ => Session::open(core, id),
+        }
+    }
+
+    /// Refuses a producer that another has.
+    #[cfg(feature = "processes")]
+    pub(crate) fn check_free(core: &Core, id: ProducerId) -> Result<(), CommitError> {
+        // One that is over by the clock is over.
+        core.pass_time()?;
+        let state = core.state();
+        let held = state.graph.session(id).filter(|_| state.graph.is_attached(id));
+        match held {
+            Some((epoch, _)) if !core.leases.is_dropped(id, epoch) => {
+                let producer = state.graph.producer(id).map(|definition| definition.name.clone());
+                Err(GraphError::SessionTaken { producer: producer.unwrap_or_default() }.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The daemon's name.
@@ -237,18 +306,9 @@ impl Session {
         let now = self.core.options.clock.instant();
         let mut open = self.core.leases.open();
         let lease = open.get_mut(&self.id).filter(|lease| lease.epoch == self.epoch);
-        let is_live = |lease: &&mut Lease| lease.silence.is_none_or(|(_, until)| now < until);
-        let Some(lease) = lease.filter(is_live) else { return Err(self.over()) };
-        if let Some((silence, until)) = &mut lease.silence {
-            *until = now.checked_add(*silence).unwrap_or(*until);
-        }
+        let Some(lease) = lease.filter(|lease| !lease.is_over(now)) else { return Err(self.over()) };
+        lease.renew(now);
         Ok(())
-    }
-
-    /// Whether it is lost when it gives no sign of life.
-    #[cfg(feature = "processes")]
-    pub(crate) fn has_lease(&self) -> bool {
-        self.core.leases.open().get(&self.id).is_some_and(|lease| lease.silence.is_some())
     }
 
     fn over(&self) -> CommitError {

@@ -85,6 +85,27 @@ fn a_run_that_takes_too_long_is_killed_though_its_process_lives() {
 }
 
 #[test]
+fn a_process_that_never_stops_talking_is_killed_in_time() {
+    let limit = Duration::from_millis(300);
+    for mode in ["chatter", "noise"] {
+        let db = database();
+        db.register_program(twice(), program(mode).run_timeout(limit)).unwrap();
+        put(&db, &["a"]);
+        settle(&db);
+        let (_, outcome, error) = history(&db).pop().unwrap();
+        assert_eq!(outcome, "failed", "{mode}");
+        assert!(error.starts_with("its process did not end within 300ms and was killed"), "{mode}: {error}");
+    }
+    // What goes to standard error is no sign of life.
+    let db = database();
+    db.register_program(twice(), program("noise").heartbeat(limit, limit)).unwrap();
+    put(&db, &["a"]);
+    settle(&db);
+    let (.., error) = history(&db).pop().unwrap();
+    assert!(error.starts_with("its process was silent for 300ms and was killed"), "{error}");
+}
+
+#[test]
 fn a_program_that_is_not_there_is_refused_and_not_registered() {
     let db = database();
     let error = db.register_program(twice(), Program::new("/nowhere/at all")).unwrap_err().to_string();

@@ -371,10 +371,19 @@ impl Daemon {
     /// [`RemoteError::Fenced`] where the session is over, [`RemoteError::Refused`] where it cannot be committed,
     /// [`RemoteError::NoEngine`] where none came back in time.
     pub fn commit_once(&mut self, number: u64, cells: &Cells) -> Result<Accepted, RemoteError> {
+        let began = Instant::now();
+        let mut pause = Duration::ZERO;
         loop {
             let (message, data) = cells.encode(self.epoch(), number)?;
             match self.link.ask(&message, &data) {
-                Err(RemoteError::Protocol(error)) if error.is_end() => self.connect_again()?,
+                // An engine that cannot commit lets it in and ends the connection, again and again.
+                Err(RemoteError::Protocol(error))
+                    if error.is_end() && (pause.is_zero() || began.elapsed() < self.patience) =>
+                {
+                    thread::sleep(pause);
+                    pause = LOOK;
+                    self.connect_again()?;
+                }
                 answered => return accepted(answered?),
             }
         }

@@ -104,15 +104,12 @@ fn call_closure(closure: Option<Work>, runs: &[Run]) -> Vec<Result<Outputs, Ende
                     results.len(),
                     runs.len()
                 )))),
-                Err(Failure::Fatal(message)) if runs.len() > 1 => {
-                    // The larger half of an odd number.
-                    let most = runs.len() - runs.len() / 2;
-                    all(Ended::Died { message, most: u32::try_from(most).unwrap_or(u32::MAX) })
-                }
+                Err(Failure::Fatal(message)) if runs.len() > 1 => all(Ended::died(runs.len(), message)),
                 Err(failure) => all(Ended::Failed(failure)),
             }
         }
-        _ => all(Ended::Failed(Failure::Fatal("the producer has no closure in this process".to_string()))),
+        // It was taken away between the claim and here: the runs are another's.
+        _ => all(Ended::Failed(Failure::rejected("the producer has nothing that does its work now"))),
     }
 }
 
@@ -125,6 +122,23 @@ pub(super) enum Ended {
         message: String,
         most: u32,
     },
+}
+
+impl Ended {
+    /// A batch of several died: it runs again in halves.
+    fn died(runs: usize, message: String) -> Ended {
+        // The larger half of an odd number.
+        Ended::Died { message, most: u32::try_from(runs - runs / 2).unwrap_or(u32::MAX) }
+    }
+
+    /// The process is gone that had so many runs in work: a single one has failed and is tried again.
+    #[cfg(feature = "processes")]
+    pub fn gone(unanswered: usize, message: String) -> Ended {
+        match unanswered {
+            0 | 1 => Ended::Failed(Failure::Retry(message)),
+            several => Ended::died(several, message),
+        }
+    }
 }
 
 /// What a panic says. What it carries may panic too when it is dropped.

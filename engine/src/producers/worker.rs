@@ -388,7 +388,7 @@ fn is_transient(error: &CommitError) -> bool {
 }
 
 /// Errors after which nothing can be committed any more.
-fn is_final(error: &CommitError) -> bool {
+pub(crate) fn is_final(error: &CommitError) -> bool {
     matches!(
         error,
         CommitError::Log(WalError::Poisoned { .. } | WalError::NotDurable { .. })

@@ -14,9 +14,10 @@ use underbelly_storage::Value;
 use super::Shared;
 use super::definition::definition;
 use crate::batch::Batch;
+use crate::core::Core;
 use crate::error::{CommitError, SchemaError};
 use crate::graph::{GraphError, ProducerId};
-use crate::producers::{About, Remote, Work, attend_remote, fitted, slot_date};
+use crate::producers::{About, Parting, Remote, attend_remote, fitted, is_final, slot_date};
 use crate::sessions::{Accepted, Session};
 
 /// How long a process may take until it has said hello, and how long it may not listen.
@@ -27,21 +28,33 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 type Told = Arc<Mutex<Sender<UnixStream>>>;
 
+/// Tells what is refused.
+fn complain(sender: &Told, about: &str, refusal: Refusal) -> Result<(), ProtocolError> {
+    let Refusal::Told(code, message) = refusal else { return Err(ProtocolError::Closed) };
+    say(sender, &Message::Complaint(Complaint { about: about.to_string(), message, code }))
+}
+
 fn say(sender: &Told, message: &Message) -> Result<(), ProtocolError> {
     sender.lock().unwrap_or_else(PoisonError::into_inner).send(message)
 }
 
 /// Why something is refused, and what that means.
-struct Refusal(Code, String);
+enum Refusal {
+    Told(Code, String),
+    /// The database is closed, or its log has failed, and nobody knows what of it is durable. A process hears of it by the end
+    /// of the connection, and asks the next engine.
+    Over,
+}
 
 impl From<CommitError> for Refusal {
     fn from(error: CommitError) -> Refusal {
-        let code = match &error {
+        let why = match &error {
             CommitError::Graph(GraphError::SessionTaken { .. }) => Code::Taken,
-            CommitError::Graph(GraphError::SessionOver { .. }) | CommitError::Closed => Code::Over,
+            CommitError::Graph(GraphError::SessionOver { .. }) => Code::Over,
+            error if is_final(error) => return Refusal::Over,
             _ => Code::Refused,
         };
-        Refusal(code, error.to_string())
+        Refusal::Told(why, error.to_string())
     }
 }
 
@@ -49,20 +62,27 @@ impl From<SchemaError> for Refusal {
     fn from(error: SchemaError) -> Refusal {
         match error {
             SchemaError::Commit(error) => Refusal::from(*error),
-            error => Refusal(Code::Refused, error.to_string()),
+            error => refused(error.to_string()),
         }
     }
 }
 
 fn refused(what: impl Into<String>) -> Refusal {
-    Refusal(Code::Refused, what.into())
+    Refusal::Told(Code::Refused, what.into())
 }
 
 /// The session of a connection, and its runs where it has some.
 struct Open {
     session: Session,
     id: ProducerId,
-    runs: Option<Arc<Remote>>,
+    runs: Option<Runs>,
+}
+
+/// The runs of a connection.
+struct Runs {
+    remote: Arc<Remote>,
+    /// Ends with the thread that attends to them.
+    attended: crossbeam_channel::Receiver<()>,
 }
 
 /// Serves a connection until its end.
@@ -70,11 +90,9 @@ pub(super) fn serve(shared: &Shared, stream: UnixStream) -> Result<(), ProtocolE
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let sender: Told = Arc::new(Mutex::new(Sender::new(stream.try_clone()?)));
+    let own = stream.try_clone()?;
     let mut receiver = Receiver::new(BufReader::new(stream));
-    let refuse = |about: &str, Refusal(code, message): Refusal| {
-        let complaint = Complaint { about: about.to_string(), message, code };
-        say(&sender, &Message::Complaint(complaint))
-    };
+    let refuse = |about: &str, refusal: Refusal| complain(&sender, about, refusal);
     let hello = match receiver.receive() {
         Ok((Message::Hello(hello), _)) if hello.protocol == VERSION => hello,
         Ok((Message::Hello(hello), _)) => {
@@ -88,7 +106,7 @@ pub(super) fn serve(shared: &Shared, stream: UnixStream) -> Result<(), ProtocolE
     receiver.input().get_ref().set_read_timeout(None)?;
     let open = match hello.role.as_str() {
         "client" => None,
-        "producer" => match open(shared, hello, &sender) {
+        "producer" => match open(shared, hello, &sender, own) {
             Ok(open) => Some(open),
             Err(refusal) => return refuse("hello", refusal),
         },
@@ -117,13 +135,13 @@ pub(super) fn serve(shared: &Shared, stream: UnixStream) -> Result<(), ProtocolE
 }
 
 /// Opens the session of a producer and welcomes it.
-fn open(shared: &Shared, hello: Hello, sender: &Told) -> Result<Open, Refusal> {
+fn open(shared: &Shared, hello: Hello, sender: &Told, stream: UnixStream) -> Result<Open, Refusal> {
     let core = shared.db.core();
     let name = hello.definition.as_ref().map_or(hello.producer, |definition| definition.name.clone());
     let known = core.state().graph.producer_by_name(&name);
     let id = match (known, hello.definition) {
         (None, _) if hello.epoch > 0 => {
-            return Err(Refusal(Code::Over, format!("producer {name:?} was taken out")));
+            return Err(Refusal::Told(Code::Over, format!("producer {name:?} was taken out")));
         }
         (None, None) => return Err(refused(format!("producer {name:?} is not registered; say what it is"))),
         (Some(id), None) => id,
@@ -138,57 +156,69 @@ fn open(shared: &Shared, hello: Hello, sender: &Told) -> Result<Open, Refusal> {
     let about = About::new(&core.state().graph, &producer, heartbeat);
     let mut welcome = about.welcome.clone();
     // Whoever comes second finds the session of the first.
-    let opening = shared.opening.lock().unwrap_or_else(PoisonError::into_inner);
-    // A parked session that is over is as good as none.
-    let parked = shared.parked().remove(&name).filter(|session| session.beat().is_ok());
-    if parked.is_none() && core.state().graph.is_attached(id) {
-        return Err(CommitError::from(GraphError::SessionTaken { producer: name }).into());
-    }
-    let (ring, bell) = crossbeam_channel::bounded(1);
-    let runs = (!producer.daemon).then(|| Arc::new(Remote::new(about, hello.process, sender.clone())));
-    if let Some(remote) = &runs {
-        let mut closures = core.closures.write().unwrap_or_else(PoisonError::into_inner);
-        let before = closures.insert(id, Work::Remote(remote.clone()));
-        drop(closures);
-        drop(before);
-        core.signals.hang_bell(id, ring);
-    }
-    let session = parked.map_or_else(|| Session::open(core, id), Ok);
-    let begun = session.map_err(Refusal::from).and_then(|session| {
-        (welcome.epoch, welcome.last) = (session.epoch(), session.last_sequence());
-        // Before it is given work.
-        let told = say(sender, &Message::Welcome(welcome)).map_err(|error| refused(error.to_string()));
-        let begun = told.and_then(|()| match &runs {
-            None => Ok(()),
-            Some(_) => {
-                let core = core.clone();
-                let body = move || attend_remote(&core, id, &bell);
-                let started = shared.db.start_thread("underbelly-remote".to_string(), body);
-                started.map_err(|error| refused(format!("no thread for it: {error}")))
+    let opening = core.leases.opening();
+    Session::check_free(core, id)?;
+    let (done, attended) = crossbeam_channel::bounded(0);
+    let runs = (!producer.daemon).then(|| {
+        let (ring, bell) = crossbeam_channel::bounded(1);
+        let remote = Arc::new(Remote::new(about, hello.process, sender.clone(), stream));
+        // Before the session begins, so that no worker takes its work.
+        remote.install(core, id, ring);
+        (Runs { remote, attended }, bell)
+    });
+    let (runs, bell) = runs.unzip();
+    let session = match Session::resume(core, id) {
+        Ok(session) => session,
+        Err(error) => {
+            if let Some(runs) = &runs {
+                runs.remote.part(core, id, Parting::Ended);
+                runs.remote.remove(core, id);
             }
-        });
-        match begun {
-            Ok(()) => Ok(session),
-            Err(refusal) => {
-                park(shared, session);
-                Err(refusal)
-            }
+            return Err(error.into());
+        }
+    };
+    (welcome.epoch, welcome.last) = (session.epoch(), session.last_sequence());
+    let open = Open { session, id, runs };
+    // Before it is given work.
+    let told = say(sender, &Message::Welcome(welcome)).map_err(|error| refused(error.to_string()));
+    let begun = told.and_then(|()| match bell {
+        None => Ok(()),
+        Some(bell) => {
+            let core = core.clone();
+            let body = move || {
+                attend_remote(&core, id, &bell);
+                drop(done);
+            };
+            let started = shared.db.start_thread("underbelly-remote".to_string(), body);
+            started.map_err(|error| refused(format!("no thread for it: {error}")))
         }
     });
     drop(opening);
     match begun {
-        Ok(session) => Ok(Open { session, id, runs }),
+        Ok(()) => Ok(open),
         Err(refusal) => {
-            let_go(shared, id, runs.as_deref());
+            open.end(core, Parting::Lost, |session| drop(session));
             Err(refusal)
         }
     }
 }
 
-/// Keeps the session of a lost connection for its process to come back; one without a lease ends.
-fn park(shared: &Shared, session: Session) {
-    if session.beat().is_ok() && session.has_lease() {
-        shared.parked().insert(session.producer().to_string(), session);
+impl Open {
+    /// Ends the work of a connection, and then its session in a way.
+    fn end<T>(self, core: &Core, parting: Parting, end: impl FnOnce(Session) -> T) -> T {
+        let Open { session, id, runs } = self;
+        if let Some(Runs { remote, attended }) = &runs {
+            remote.part(core, id, parting);
+            // What it has in work is ended first: else the end of the session cuts it off.
+            let _ = attended.recv();
+        }
+        let ended = end(session);
+        if let Some(Runs { remote, .. }) = runs
+            && !core.state().graph.is_attached(id)
+        {
+            remote.remove(core, id);
+        }
+        ended
     }
 }
 
@@ -203,8 +233,8 @@ impl Peer<'_> {
         say(&self.sender, message)
     }
 
-    fn refuse(&self, about: &str, Refusal(code, message): Refusal) -> Result<(), ProtocolError> {
-        self.say(&Message::Complaint(Complaint { about: about.to_string(), message, code }))
+    fn refuse(&self, about: &str, refusal: Refusal) -> Result<(), ProtocolError> {
+        complain(&self.sender, about, refusal)
     }
 
     /// Does what a message asks; false where it was the last.
@@ -219,22 +249,21 @@ impl Peer<'_> {
                 }
             }
             Message::Commit(commit) => {
-                let answer = self.commit(commit, &data);
+                let answer = self.commit(commit, &data)?;
                 self.say(&Message::Answer(answer))?;
             }
             Message::Results(results) => match self.open.as_ref().and_then(|open| open.runs.as_ref()) {
-                Some(remote) => remote.take(results, data),
+                Some(runs) => runs.remote.take(results, data),
                 None => self.refuse("results", refused("it was given no runs"))?,
             },
             Message::Deregister(Deregister { producer }) => {
                 let done = self.shared.db.deregister(&producer).map(|commit| commit.seq);
-                self.say(&Message::Answer(answer(0, done.map(Some))))?;
+                self.say(&Message::Answer(answer(0, done.map(Some))?))?;
             }
             Message::Goodbye(Goodbye { leave, .. }) => {
-                if let Some(Open { session, id, runs }) = self.open.take() {
-                    let ended = if leave { session.leave() } else { session.close() };
-                    let_go(self.shared, id, runs.as_deref());
-                    if let Err(error) = ended {
+                if let Some(open) = self.open.take() {
+                    let end = |session: Session| if leave { session.leave() } else { session.close() };
+                    if let Err(error) = open.end(self.shared.db.core(), Parting::Ended, end) {
                         self.refuse("goodbye", error.into())?;
                     }
                 }
@@ -254,14 +283,15 @@ impl Peer<'_> {
         Ok(true)
     }
 
-    fn commit(&self, commit: Commit, data: &[u8]) -> Answer {
+    fn commit(&self, commit: Commit, data: &[u8]) -> Result<Answer, ProtocolError> {
         let source = commit.source;
         let epoch = commit.epoch;
         let batch = match self.batch(commit, data) {
             Ok(batch) => batch,
-            Err(Refusal(_, message)) => {
-                return Answer { source, verdict: Verdict::Refused, seq: 0, message };
+            Err(Refusal::Told(_, message)) => {
+                return Ok(Answer { source, verdict: Verdict::Refused, seq: 0, message });
             }
+            Err(Refusal::Over) => return Err(ProtocolError::Closed),
         };
         let done = match &self.open {
             None => self.shared.db.commit(batch).map(|commit| Some(commit.seq)),
@@ -313,47 +343,24 @@ impl Peer<'_> {
         Ok(batch)
     }
 
-    /// The connection ends without a goodbye, or after one.
+    /// The connection ends without a goodbye, or after one. A session with a lease waits for its process to come back.
     fn part(&mut self) {
-        let Some(Open { session, id, runs }) = self.open.take() else { return };
-        let core = self.shared.db.core();
-        if let Some(remote) = &runs {
-            // Its work is nobody's until its process comes back, or its lease is over.
-            let (ring, _) = crossbeam_channel::bounded(1);
-            core.signals.hang_bell(id, ring);
-            remote.hang_up();
-        }
-        park(self.shared, session);
-        if !core.state().graph.is_attached(id) {
-            let_go(self.shared, id, runs.as_deref());
+        let parting = if self.shared.is_over() { Parting::Ended } else { Parting::Lost };
+        if let Some(open) = self.open.take() {
+            open.end(self.shared.db.core(), parting, drop);
         }
     }
 }
 
-/// Takes the runs of a session that is over from a connection.
-fn let_go(shared: &Shared, id: ProducerId, runs: Option<&Remote>) {
-    let Some(remote) = runs else { return };
-    let core = shared.db.core();
-    let mut closures = core.closures.write().unwrap_or_else(PoisonError::into_inner);
-    let own = closures.get(&id).and_then(Work::remote).is_some_and(|work| std::ptr::eq(&**work, remote));
-    let work = if own { closures.remove(&id) } else { None };
-    drop(closures);
-    if work.is_some() {
-        core.signals.take_bell(id);
-    }
-    drop(work);
-    remote.hang_up();
-}
-
-fn answer(source: u64, done: Result<Option<u64>, CommitError>) -> Answer {
+fn answer(source: u64, done: Result<Option<u64>, CommitError>) -> Result<Answer, ProtocolError> {
     let (verdict, seq, message) = match done {
         Ok(Some(seq)) => (Verdict::Accepted, seq, String::new()),
         Ok(None) => (Verdict::Duplicate, 0, String::new()),
-        Err(error) => {
-            let Refusal(code, message) = error.into();
-            let verdict = if code == Code::Over { Verdict::Fenced } else { Verdict::Refused };
-            (verdict, 0, message)
-        }
+        Err(error) => match error.into() {
+            Refusal::Told(Code::Over, message) => (Verdict::Fenced, 0, message),
+            Refusal::Told(_, message) => (Verdict::Refused, 0, message),
+            Refusal::Over => return Err(ProtocolError::Closed),
+        },
     };
-    Answer { source, verdict, seq, message }
+    Ok(Answer { source, verdict, seq, message })
 }

@@ -196,6 +196,21 @@ fn main() -> Done {
             receive(&mut receiver)?;
             std::thread::sleep(Duration::from_secs(3600));
         }
+        // It never stops talking.
+        "chatter" => {
+            let Raw { mut receiver, mut sender } = raw()?;
+            receive(&mut receiver)?;
+            loop {
+                sender.send(&Message::Log(Log { line: "on and on".to_string() }))?;
+            }
+        }
+        "noise" => {
+            let Raw { mut receiver, .. } = raw()?;
+            receive(&mut receiver)?;
+            loop {
+                io::stderr().write_all(&[b'x'; 4096])?;
+            }
+        }
         "mute" => std::thread::sleep(Duration::from_secs(3600)),
         "crash" => {
             eprintln!("no module named pyarrow");

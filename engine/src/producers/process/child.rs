@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::Timespec;
 use rustix::process::{Pid, Signal, kill_process_group};
 use underbelly_protocol::message::{
     Complaint, Goodbye, Message, Results, Run as RunMessage, RunResult, Welcome,
@@ -19,6 +18,9 @@ use crate::producers::program::Program;
 
 /// How long a process that closed its output may take to end.
 const ENDING: Duration = Duration::from_secs(1);
+
+/// How much a process may say while it has no work.
+const IDLE_MESSAGES_MAX: usize = 256;
 
 /// A child that was greeted, or is to be.
 pub(super) struct Child {
@@ -77,7 +79,7 @@ impl Process {
         }
     }
 
-    fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         !matches!(self.child().try_wait(), Ok(None))
     }
 
@@ -197,28 +199,29 @@ impl Child {
         }
     }
 
-    /// Whether it can be given work. It may have ended, or said something, since it was last listened to.
+    /// Whether it can be given work. It may have ended, or said something, since it was last listened to. One that says more than
+    /// a little while it has no work is none to rely on, and killed.
     pub fn is_sound(&mut self) -> bool {
         if self.process.is_gone() {
             return false;
         }
-        loop {
+        let until = Instant::now().checked_add(ENDING);
+        for _ in 0..IDLE_MESSAGES_MAX {
             let has_more = !self.ear.input().buffer().is_empty();
-            let hears = self.ear().hears(Timespec { tv_sec: 0, tv_nsec: 0 });
+            let hears = self.ear().hears(Duration::ZERO);
             if !has_more && !hears.unwrap_or(true) {
                 return true;
             }
-            self.ear().patience = Patience { grace: ENDING, until: None };
+            self.ear().patience = Patience { grace: ENDING, until };
             match self.ear.receive() {
                 Ok((Message::Log(log), _)) => self.ear().lines.push_line(&log.line),
                 Ok((Message::Heartbeat(_), _)) => {}
                 // Goodbye, its end, or what nobody asked for.
-                _ => {
-                    self.process.kill();
-                    return false;
-                }
+                _ => break,
             }
         }
+        self.process.kill();
+        false
     }
 
     /// Gives it a batch, and each answer to `take`, until all are there.

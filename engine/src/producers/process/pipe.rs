@@ -10,6 +10,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::limits::{STDERR_BYTES_MAX, STDERR_LINE_BYTES_MAX};
 use crate::producers::bounded;
 
+/// More than a pipe holds.
+const ERRORS_AT_ONCE: usize = 256 << 10;
+
 /// How long to wait for the other side.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
@@ -23,9 +26,9 @@ impl Patience {
     /// No wait at all.
     pub const NONE: Patience = Patience { grace: Duration::ZERO, until: None };
 
-    fn left(self) -> Timespec {
+    fn left(self) -> Duration {
         let until = self.until.map(|until| until.saturating_duration_since(Instant::now()));
-        timespec(until.map_or(self.grace, |until| until.min(self.grace)))
+        until.map_or(self.grace, |until| until.min(self.grace))
     }
 }
 
@@ -49,20 +52,22 @@ impl Ear {
     }
 
     /// Whether something can be read within this time, the end among others; reads standard error meanwhile.
-    pub fn hears(&mut self, within: Timespec) -> io::Result<bool> {
-        let mut within = within;
+    pub fn hears(&mut self, within: Duration) -> io::Result<bool> {
+        // What it writes to standard error is no sign of life.
+        let began = Instant::now();
+        let mut left = within;
         loop {
             let readable = |fd: &PollFd<'_>| !fd.revents().is_empty();
             let (output, errors, polled) = match &self.errors {
                 Some(errors) => {
                     let mut both =
                         [PollFd::new(&self.output, PollFlags::IN), PollFd::new(errors, PollFlags::IN)];
-                    let polled = poll(&mut both, Some(&within));
+                    let polled = poll(&mut both, Some(&timespec(left)));
                     (readable(&both[0]), readable(&both[1]), polled)
                 }
                 None => {
                     let mut one = [PollFd::new(&self.output, PollFlags::IN)];
-                    let polled = poll(&mut one, Some(&within));
+                    let polled = poll(&mut one, Some(&timespec(left)));
                     (readable(&one[0]), false, polled)
                 }
             };
@@ -78,20 +83,24 @@ impl Ear {
             if output {
                 return Ok(true);
             }
-            if within.tv_sec == 0 && within.tv_nsec == 0 {
+            if left.is_zero() {
                 return Ok(false);
             }
-            within = self.patience.left();
+            left = within.saturating_sub(began.elapsed());
         }
     }
 
-    /// Reads what is there of standard error.
+    /// Reads what is there of standard error, and not for ever: who writes there may be quicker.
     pub fn read_errors(&mut self) {
         let mut buffer = [0; 4096];
-        while let Some(errors) = &mut self.errors {
+        let mut room = ERRORS_AT_ONCE;
+        while let Some(errors) = self.errors.as_mut().filter(|_| room > 0) {
             match errors.read(&mut buffer) {
                 Ok(0) => self.errors = None,
-                Ok(got) => self.lines.push(&buffer[..got]),
+                Ok(got) => {
+                    self.lines.push(&buffer[..got]);
+                    room = room.saturating_sub(got);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => self.errors = None,
@@ -102,7 +111,9 @@ impl Ear {
 
 impl Read for Ear {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.hears(self.patience.left())? {
+        // One that never stops talking is not done either.
+        let is_late = self.patience.until.is_some_and(|until| Instant::now() >= until);
+        match !is_late && self.hears(self.patience.left())? {
             true => self.output.read(buffer),
             false => Err(ErrorKind::TimedOut.into()),
         }
@@ -131,7 +142,7 @@ impl Write for Mouth {
                 written => return written,
             }
             let mut fds = [PollFd::new(&self.input, PollFlags::OUT)];
-            match poll(&mut fds, Some(&self.patience.left())) {
+            match poll(&mut fds, Some(&timespec(self.patience.left()))) {
                 Ok(0) => return Err(ErrorKind::TimedOut.into()),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

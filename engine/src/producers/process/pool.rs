@@ -127,16 +127,16 @@ impl Pool {
 
     /// Sees to it that as many processes are there as there may be. An error says why not; then it is too early for the next.
     fn fill(&self) -> Result<(), String> {
-        let mut unsound = Vec::new();
+        let mut gone = Vec::new();
         {
             let mut places = self.places();
             let idle = std::mem::take(&mut places.idle);
-            for mut child in idle {
-                match child.is_sound() {
-                    true => places.idle.push(child),
-                    false => {
+            for child in idle {
+                match child.process().is_gone() {
+                    false => places.idle.push(child),
+                    true => {
                         places.live.remove(&child.process().id());
-                        unsound.push(child);
+                        gone.push(child);
                     }
                 }
             }
@@ -146,7 +146,7 @@ impl Pool {
             }
             places.starting += 1;
         }
-        drop(unsound);
+        drop(gone);
         let started = self.start();
         let mut places = self.places();
         places.starting -= 1;
@@ -236,24 +236,27 @@ impl Pool {
 
     /// What became of the runs that were not answered.
     fn told(&self, ending: &Ending, child: &mut Child, unanswered: usize) -> Ended {
-        let (what, failure): (String, fn(String) -> Failure) = match ending {
-            Ending::Answered => (String::new(), Failure::Rejected),
-            Ending::Left => ("its processes said goodbye before they took it".to_string(), Failure::Rejected),
-            Ending::Gone(what) => (format!("its process {what}"), Failure::Retry),
-            Ending::Nonsense(what) => {
-                (format!("its process broke the protocol and was killed: {what}"), Failure::Fatal)
-            }
-        };
         if self.places().is_over {
             return Ended::Failed(Failure::rejected("the producer's processes were ended"));
         }
-        let lines = child.last_lines();
-        let message = if lines.is_empty() { what } else { format!("{what}; it last wrote: {lines}") };
-        match unanswered {
-            0 | 1 => Ended::Failed(failure(message)),
-            several => {
-                let most = u32::try_from(several - several / 2).unwrap_or(u32::MAX);
-                Ended::Died { message, most }
+        let mut with_lines = |what: String| match child.last_lines() {
+            lines if lines.is_empty() => what,
+            lines => format!("{what}; it last wrote: {lines}"),
+        };
+        match ending {
+            Ending::Answered => Ended::Failed(Failure::rejected("")),
+            Ending::Left => {
+                let what = "its processes said goodbye before they took it";
+                Ended::Failed(Failure::Rejected(with_lines(what.to_string())))
+            }
+            Ending::Gone(what) => Ended::gone(unanswered, with_lines(format!("its process {what}"))),
+            Ending::Nonsense(what) => {
+                let message = with_lines(format!("its process broke the protocol and was killed: {what}"));
+                if unanswered > 1 {
+                    Ended::gone(unanswered, message)
+                } else {
+                    Ended::Failed(Failure::Fatal(message))
+                }
             }
         }
     }

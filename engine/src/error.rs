@@ -214,6 +214,12 @@ pub enum ServeError {
         /// The socket.
         path: std::path::PathBuf,
     },
+    /// The database is closed.
+    #[error("the database is closed; open it again to serve it at {path:?}")]
+    Closed {
+        /// The socket.
+        path: std::path::PathBuf,
+    },
     /// A file of another kind stands there.
     #[error("{path:?} is no socket; remove it, or choose another path")]
     NoSocket {

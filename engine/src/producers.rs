@@ -11,9 +11,11 @@ mod register;
 mod run;
 mod worker;
 
+#[cfg(feature = "processes")]
+pub(crate) use closure::told;
 pub(crate) use closure::{Work, Worked};
 #[cfg(feature = "processes")]
-pub(crate) use process::{About, Parting, Remote, attend_remote, fitted, slot_date};
+pub(crate) use process::{About, Parting, Remote, Wire, attend_remote, fitted, slot_date};
 #[cfg(feature = "processes")]
 pub use program::Program;
 pub use run::{InputCell, Outputs, Run};

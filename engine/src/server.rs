@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,14 +18,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use underbelly_protocol::Sender;
-use underbelly_protocol::message::{Complaint, Message};
 
 use self::place::Place;
 use crate::core::Core;
 use crate::database::Database;
 use crate::error::ServeError;
 use crate::limits::PEERS_MAX;
+use crate::producers::{Wire, told};
 
 /// A socket that is served. It is closed, and whoever is connected is let go, when this is dropped; a session with a lease
 /// then is a lost one unless its process comes back in time.
@@ -46,9 +46,8 @@ pub(crate) struct Shared {
 
 /// A connection.
 struct Peer {
-    stream: UnixStream,
-    /// Not there until it was started.
-    thread: Option<JoinHandle<()>>,
+    wire: Wire,
+    thread: JoinHandle<()>,
 }
 
 impl Database {
@@ -70,6 +69,9 @@ impl Database {
             let path = path.clone();
             move |source: io::Error| ServeError::Io { action, path, source }
         };
+        let core = self.core();
+        // Whoever closes the database meanwhile waits, and ends this server too.
+        let _folder = core.enter().map_err(|_| ServeError::Closed { path: path.clone() })?;
         let (place, listener) = Place::take(&path)?;
         listener.set_nonblocking(true).map_err(failed("cannot listen at"))?;
         let (awake, over) = UnixStream::pair().map_err(failed("cannot make a pair for"))?;
@@ -88,7 +90,6 @@ impl Database {
             .spawn(move || listening.listen(&listener, &over))
             .map_err(failed("cannot start a thread for"))?;
         *shared.listener() = Some(thread);
-        let core = self.core();
         let mut servers = core.servers.lock().unwrap_or_else(PoisonError::into_inner);
         servers.retain(|server| server.strong_count() > 0);
         servers.push(Arc::downgrade(&shared));
@@ -104,7 +105,7 @@ impl Server {
 
     /// How many processes are connected.
     pub fn peers(&self) -> usize {
-        self.shared.peers().len()
+        self.shared.peers().values().filter(|peer| !peer.thread.is_finished()).count()
     }
 }
 
@@ -118,7 +119,7 @@ impl Drop for Server {
 impl Core {
     /// Ends the servers of a database that is closed; [`Shared::wait`] waits for their threads.
     pub(crate) fn end_servers(&self) -> Vec<Arc<Shared>> {
-        let servers = std::mem::take(&mut *self.servers.lock().unwrap_or_else(PoisonError::into_inner));
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let servers: Vec<Arc<Shared>> = servers.iter().filter_map(Weak::upgrade).collect();
         servers.iter().for_each(|server| server.end());
         servers
@@ -145,9 +146,7 @@ impl Shared {
         self.is_over.store(true, Ordering::SeqCst);
         let _ = self.awake.shutdown(Shutdown::Both);
         self.place.leave();
-        for peer in peers.values() {
-            let _ = peer.stream.shutdown(Shutdown::Both);
-        }
+        peers.values().for_each(|peer| peer.wire.end());
     }
 
     /// Waits for the threads of one that was ended. Whoever comes second waits too.
@@ -158,7 +157,7 @@ impl Shared {
         }
         let peers = std::mem::take(&mut *self.peers());
         for peer in peers.into_values() {
-            peer.thread.map(JoinHandle::join);
+            let _ = peer.thread.join();
         }
     }
 
@@ -190,34 +189,24 @@ impl Shared {
         if self.is_over() {
             return Ok(());
         }
+        peers.retain(|_, peer| !peer.thread.is_finished());
         if peers.len() >= PEERS_MAX {
-            drop(peers);
-            let message = format!("{PEERS_MAX} processes are connected, which is the most");
-            // Nothing was written to it yet, so that this does not wait.
-            let complaint = Complaint { message: message.clone(), ..Complaint::default() };
-            let _ = Sender::new(stream).send(&Message::Complaint(complaint));
-            return Err(io::Error::other(message));
+            // It comes again, as it would to an engine that is not there.
+            return Err(io::Error::other(format!("{PEERS_MAX} processes are connected, which is the most")));
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let own = stream.try_clone()?;
-        peers.insert(number, Peer { stream, thread: None });
-        let shared = self.clone();
-        let started = thread::Builder::new().name("underbelly-peer".to_string()).spawn(move || {
-            // What is wrong with a connection was told there.
-            let _ = peer::serve(&shared, own);
-            shared.peers().remove(&number);
-        });
-        match started {
-            Ok(thread) => {
-                if let Some(peer) = peers.get_mut(&number) {
-                    peer.thread = Some(thread);
-                }
-                Ok(())
+        let wire = Wire::new(stream);
+        let (shared, own) = (self.clone(), wire.clone());
+        let thread = thread::Builder::new().name("underbelly-peer".to_string()).spawn(move || {
+            // What is wrong with a connection is told there.
+            let served = catch_unwind(AssertUnwindSafe(|| peer::serve(&shared, &own)));
+            own.end();
+            if let Err(panic) = served {
+                let what = told(panic);
+                shared.db.core().note_trouble(format!("the engine panicked at a connection: {what}"));
             }
-            Err(error) => {
-                peers.remove(&number);
-                Err(error)
-            }
-        }
+        })?;
+        peers.insert(number, Peer { wire, thread });
+        Ok(())
     }
 }

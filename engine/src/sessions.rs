@@ -34,11 +34,13 @@ struct Lease {
     silence: Option<(Duration, Instant)>,
     /// Its handle is gone: another session may take its place.
     is_dropped: bool,
+    /// Commits of its that are on their way: it is not silent meanwhile, however long they take.
+    committing: usize,
 }
 
 impl Lease {
     fn is_over(&self, now: Instant) -> bool {
-        self.silence.is_some_and(|(_, until)| until <= now)
+        self.committing == 0 && self.silence.is_some_and(|(_, until)| until <= now)
     }
 
     /// Takes a sign of life.
@@ -194,7 +196,7 @@ impl Session {
         let (epoch, sequence) = core.attach_session(id, &producer)?;
         let now = core.options.clock.instant();
         let silence = lease.and_then(|lease| Some((lease, now.checked_add(lease)?)));
-        core.leases.open().insert(id, Lease { epoch, silence, is_dropped: false });
+        core.leases.open().insert(id, Lease { epoch, silence, is_dropped: false, committing: 0 });
         core.signals.ring_alarm();
         let (core, sequence, is_over) = (core.clone(), Mutex::new(sequence), AtomicBool::new(false));
         Ok(Session { core, id, producer, epoch, sequence, is_over })
@@ -293,6 +295,7 @@ impl Session {
 
     fn commit_numbered(&self, sequence: u64, mut batch: Batch) -> Result<Commit, CommitError> {
         self.beat()?;
+        let _committing = Committing::begin(self);
         batch.session = Some(Stamp { producer: self.id, epoch: self.epoch, sequence });
         self.core.commit(batch)
     }
@@ -346,6 +349,32 @@ impl Session {
     }
 }
 
+/// A commit that is on its way.
+struct Committing<'a>(&'a Session);
+
+impl Committing<'_> {
+    fn begin(session: &Session) -> Committing<'_> {
+        let committing = Committing(session);
+        committing.with_lease(|lease| lease.committing += 1);
+        committing
+    }
+
+    fn with_lease(&self, then: impl FnOnce(&mut Lease)) {
+        let Session { core, id, epoch, .. } = self.0;
+        core.leases.open().get_mut(id).filter(|lease| lease.epoch == *epoch).map(then);
+    }
+}
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        let now = self.0.core.options.clock.instant();
+        self.with_lease(|lease| {
+            lease.committing -= 1;
+            lease.renew(now);
+        });
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         if self.is_over.load(Ordering::Acquire) {
@@ -394,5 +423,21 @@ impl Core {
         let (commit, _) = self.sequence(prepared, Durability::Sync, holds)?;
         drop(folder);
         Ok(self.log.wait(commit.seq)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_not_lost_while_its_own_commit_is_on_its_way() {
+        let (leases, id, now) = (Leases::default(), ProducerId(0), Instant::now());
+        let silence = Some((Duration::ZERO, now));
+        let committing = Lease { epoch: 1, silence, is_dropped: false, committing: 1 };
+        leases.open().insert(id, committing);
+        assert_eq!(leases.lost(now), None);
+        leases.open().insert(id, Lease { committing: 0, ..committing });
+        assert_eq!(leases.lost(now), Some((id, 1)));
     }
 }

@@ -24,6 +24,29 @@ pub struct Span {
     pub bytes: u64,
 }
 
+/// Refuses parts of the data that are longer together than it is: each is read by itself, and bytes that several share would be read
+/// as often.
+///
+/// # Errors
+/// [`ProtocolError::Rows`].
+pub fn check_spans(spans: impl IntoIterator<Item = Span>, data: &[u8]) -> Result<(), ProtocolError> {
+    let all = spans.into_iter().fold(0u64, |all, span| all.saturating_add(span.bytes));
+    match all > data.len() as u64 {
+        false => Ok(()),
+        true => {
+            let what = format!("its parts have {all} bytes in all, of a data part of {} bytes", data.len());
+            Err(ProtocolError::rows(what))
+        }
+    }
+}
+
+impl Results {
+    /// Where its rows are.
+    pub fn spans(&self) -> impl Iterator<Item = Span> + '_ {
+        self.results.iter().flat_map(|result| &result.outputs).filter_map(|output| output.rows)
+    }
+}
+
 impl Span {
     /// These bytes of the data.
     pub fn of(self, data: &[u8]) -> Result<&[u8], ProtocolError> {

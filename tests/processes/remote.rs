@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use underbelly::{ServeError, SimulatedDisk, SlotDefinition};
-use underbelly_protocol::message::{Goodbye, Hello, Message};
+use underbelly_protocol::message::{Code, Complaint, Goodbye, Hello, Message, Results};
 use underbelly_protocol::{Connection, VERSION};
 use underbelly_tests::options;
 use underbelly_worker::remote::{Accepted, Cells, Client, Daemon, Producer, RemoteError};
@@ -133,23 +133,36 @@ fn a_second_process_of_a_producer_is_refused_and_one_that_was_taken_out_is_fence
     assert_eq!(db.snapshot().slot("A", day(), ["a"]).unwrap().map(|cell| number(&cell.rows)), Some(1));
     // With its runs, and in the middle of one.
     let producer = Producer::connect(&hub.socket, doubler(), PATIENCE).unwrap();
-    let serving = thread::spawn(move || producer.serve(twice));
-    until("it works", || get(&db, "a") == Some(2));
+    let (begun, begins) = std::sync::mpsc::channel();
+    let (go, goes) = std::sync::mpsc::channel::<()>();
+    let serving = thread::spawn(move || {
+        producer.serve(move |run| {
+            begun.send(()).unwrap();
+            let _ = goes.recv();
+            twice(run)
+        })
+    });
+    begins.recv().unwrap();
     client.deregister("twice").unwrap();
+    drop(go);
     let ended = serving.join().unwrap();
     assert!(matches!(ended, Err(RemoteError::Fenced(_))), "{ended:?}");
+    assert_eq!(get(&db, "a"), None);
+    let outcomes: Vec<_> = history(&db).into_iter().map(|(_, outcome, _)| outcome).collect();
+    assert_eq!(outcomes, ["halted"]);
 }
 
 #[test]
 fn a_blip_changes_nothing_and_what_was_sent_twice_is_committed_once() {
     let hub = Hub::new();
     let db = hub.open();
-    let _server = db.serve(&hub.socket).unwrap();
+    let server = db.serve(&hub.socket).unwrap();
     let mut daemon = Daemon::connect(&hub.socket, source(), PATIENCE).unwrap();
     daemon.commit_once(5, &cell("A", "a", 5)).unwrap();
     let epoch = daemon.epoch();
     // It goes without a goodbye, and comes back within its lease.
     drop(daemon);
+    until("it is gone", || server.peers() == 0);
     let mut daemon = Daemon::connect(&hub.socket, source(), PATIENCE).unwrap();
     assert_eq!((daemon.epoch(), daemon.last()), (epoch, Some(5)));
     assert_eq!(daemon.commit_once(5, &cell("A", "a", 6)).unwrap(), Accepted::Before);
@@ -295,8 +308,9 @@ fn outcomes_of(end: impl Fn(&mut Connection<UnixStream, UnixStream>)) -> Vec<Str
             if !matches!(connection.receiver.receive().unwrap().0, Message::Welcome(_)) {
                 return false;
             }
-            connection.sender.output().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-            if let Ok((Message::Run(_), _)) = connection.receiver.receive() {
+            // Nothing comes once its bundle has failed.
+            if history(&db).last().is_none_or(|(_, outcome, _)| outcome != "failed") {
+                assert!(matches!(connection.receiver.receive().unwrap().0, Message::Run(_)));
                 end(&mut connection);
             }
             true
@@ -316,6 +330,46 @@ fn a_process_that_dies_in_each_run_uses_its_attempts_up_and_one_that_says_goodby
         while !matches!(connection.receiver.receive(), Ok((Message::Goodbye(_), _)) | Err(_)) {}
     });
     assert_eq!(left, ["rejected"; 4]);
+    let nonsense = outcomes_of(|connection| {
+        let complaint = Complaint { about: "run".to_string(), ..Complaint::default() };
+        connection.sender.send(&Message::Complaint(complaint)).unwrap();
+        until("it is let go", || connection.receiver.receive().is_err());
+    });
+    assert_eq!(nonsense, ["failed"]);
+    let wrong = outcomes_of(|connection| {
+        let results = Results { batch: 1_000_000, ..Results::default() };
+        connection.sender.send(&Message::Results(results)).unwrap();
+        until("it is let go", || connection.receiver.receive().is_err());
+    });
+    assert_eq!(wrong, ["failed"]);
+}
+
+#[test]
+fn a_session_that_was_lost_is_not_gone_on_with() {
+    let hub = Hub::new();
+    let db = hub.open();
+    let server = db.serve(&hub.socket).unwrap();
+    let hello = |epoch: u64| Hello {
+        protocol: VERSION,
+        role: "producer".to_string(),
+        definition: Some(source().lease(Duration::from_millis(100))),
+        epoch,
+        ..Hello::default()
+    };
+    let ask = |epoch: u64| {
+        let stream = UnixStream::connect(&hub.socket).unwrap();
+        let mut connection = Connection::new(stream.try_clone().unwrap(), stream);
+        connection.sender.send(&Message::Hello(hello(epoch))).unwrap();
+        connection.receiver.receive().unwrap().0
+    };
+    let Message::Welcome(welcome) = ask(0) else { panic!("it is not welcome") };
+    until("it is lost", || db.alarms().len() == 1);
+    let Message::Complaint(over) = ask(welcome.epoch) else { panic!("it is welcome") };
+    assert_eq!((over.code, over.message.contains("no sign of life")), (Code::Over, true), "{over:?}");
+    // A process that begins anew is another one.
+    let Message::Welcome(anew) = ask(0) else { panic!("it is not welcome") };
+    assert!(anew.epoch > welcome.epoch);
+    drop(server);
 }
 
 #[test]
@@ -352,7 +406,8 @@ fn a_process_whose_session_was_lost_leaves_the_work_of_its_successor_alone() {
     let db = hub.open();
     let server = db.serve(&hub.socket).unwrap();
     let mut definition = doubler();
-    definition.lease_ms = Some(100);
+    // Long enough for its successor on a machine that is busy.
+    definition.lease_ms = Some(1000);
     // One that is welcomed, and silent from then on.
     let stream = UnixStream::connect(&hub.socket).unwrap();
     let mut silent = Connection::new(stream.try_clone().unwrap(), stream.try_clone().unwrap());
@@ -388,10 +443,11 @@ fn a_session_goes_on_over_another_server_of_the_database() {
     let hub = Hub::new();
     let db = hub.open();
     let (first, second) = (hub.socket.clone(), hub.socket.with_file_name("other.socket"));
-    let _servers = (db.serve(&first).unwrap(), db.serve(&second).unwrap());
+    let servers = (db.serve(&first).unwrap(), db.serve(&second).unwrap());
     let daemon = Daemon::connect(&first, source(), PATIENCE).unwrap();
     let epoch = daemon.epoch();
     drop(daemon);
+    until("it is gone", || servers.0.peers() == 0);
     let daemon = Daemon::connect(&second, source(), PATIENCE).unwrap();
     assert_eq!(daemon.epoch(), epoch);
 }
@@ -489,8 +545,9 @@ fn a_socket_is_served_once_and_what_a_killed_process_left_is_replaced() {
     assert!(refused.contains("xxx"), "{refused}");
     // Closing does not wait for whoever is connected.
     let daemon = Daemon::connect(&hub.socket, source(), PATIENCE).unwrap();
-    db.close().unwrap();
+    db.clone().close().unwrap();
     assert!(!hub.socket.exists());
+    assert!(matches!(db.serve(&hub.socket), Err(ServeError::Closed { .. })));
     drop(server);
     drop(daemon);
 }

@@ -126,9 +126,15 @@ pub(super) enum Ended {
 
 impl Ended {
     /// A batch of several died: it runs again in halves.
-    fn died(runs: usize, message: String) -> Ended {
+    pub fn died(runs: usize, message: String) -> Ended {
         // The larger half of an odd number.
         Ended::Died { message, most: u32::try_from(runs - runs / 2).unwrap_or(u32::MAX) }
+    }
+
+    /// A batch that something in it makes impossible, which is not known: what is to blame fails in the end alone, and for good.
+    #[cfg(feature = "processes")]
+    pub fn spoilt(runs: usize, message: String) -> Ended {
+        if runs > 1 { Ended::died(runs, message) } else { Ended::Failed(Failure::Fatal(message)) }
     }
 
     /// The process is gone that had so many runs in work: a single one has failed and is tried again.
@@ -142,7 +148,7 @@ impl Ended {
 }
 
 /// What a panic says. What it carries may panic too when it is dropped.
-pub(super) fn told(panic: Box<dyn Any + Send>) -> String {
+pub(crate) fn told(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {

@@ -9,5 +9,5 @@ mod remote;
 mod translate;
 
 pub(crate) use pool::{Pool, attend, retire};
-pub(crate) use remote::{Parting, Remote, attend_remote};
+pub(crate) use remote::{Parting, Remote, Wire, attend_remote};
 pub(crate) use translate::{About, fitted, slot_date};

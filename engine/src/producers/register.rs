@@ -39,6 +39,12 @@ impl Database {
             let found = program.processes;
             return Err(refused(format!("{found} processes cannot be had; use 1 to {PROCESSES_MAX}")));
         }
+        if program.heartbeat >= program.heartbeat_grace {
+            let Program { heartbeat, heartbeat_grace, .. } = program;
+            let what =
+                format!("a heartbeat each {heartbeat:?} is none within a grace of {heartbeat_grace:?}");
+            return Err(refused(format!("{what}; let the grace be some times as long")));
+        }
         let pool = Arc::new(Pool::new(program, &producer.name).map_err(refused)?);
         let attached = self.attach(producer, Work::Program(pool.clone()));
         if attached.is_err() {

@@ -1,12 +1,13 @@
 //! A process that is connected.
 
 use std::io::BufReader;
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crossbeam_channel::RecvTimeoutError;
 use underbelly_protocol::message::{
     Answer, Code, Commit, CommitCell, Complaint, Deregister, Goodbye, Hello, Message, Verdict, Welcome,
+    check_spans,
 };
 use underbelly_protocol::{Field, ProtocolError, Receiver, Sender, VERSION, rows};
 use underbelly_storage::Value;
@@ -14,10 +15,9 @@ use underbelly_storage::Value;
 use super::Shared;
 use super::definition::definition;
 use crate::batch::Batch;
-use crate::core::Core;
 use crate::error::{CommitError, SchemaError};
 use crate::graph::{GraphError, ProducerId};
-use crate::producers::{About, Parting, Remote, attend_remote, fitted, is_final, slot_date};
+use crate::producers::{About, Parting, Remote, Wire, attend_remote, fitted, is_final, slot_date};
 use crate::sessions::{Accepted, Session};
 
 /// How long a process may take until it has said hello, and how long it may not listen.
@@ -26,7 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a session without a lease tells that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-type Told = Arc<Mutex<Sender<UnixStream>>>;
+/// How often whoever waits looks whether the server is over.
+const LOOK: Duration = Duration::from_secs(1);
+
+type Told = Arc<Mutex<Sender<Wire>>>;
 
 /// Tells what is refused.
 fn complain(sender: &Told, about: &str, refusal: Refusal) -> Result<(), ProtocolError> {
@@ -86,12 +89,11 @@ struct Runs {
 }
 
 /// Serves a connection until its end.
-pub(super) fn serve(shared: &Shared, stream: UnixStream) -> Result<(), ProtocolError> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let sender: Told = Arc::new(Mutex::new(Sender::new(stream.try_clone()?)));
-    let own = stream.try_clone()?;
-    let mut receiver = Receiver::new(BufReader::new(stream));
+pub(super) fn serve(shared: &Shared, wire: &Wire) -> Result<(), ProtocolError> {
+    wire.stream().set_read_timeout(Some(PATIENCE))?;
+    wire.stream().set_write_timeout(Some(PATIENCE))?;
+    let sender: Told = Arc::new(Mutex::new(Sender::new(wire.clone())));
+    let mut receiver = Receiver::new(BufReader::new(wire.clone()));
     let refuse = |about: &str, refusal: Refusal| complain(&sender, about, refusal);
     let hello = match receiver.receive() {
         Ok((Message::Hello(hello), _)) if hello.protocol == VERSION => hello,
@@ -101,12 +103,15 @@ pub(super) fn serve(shared: &Shared, stream: UnixStream) -> Result<(), ProtocolE
         }
         Ok((other, _)) => return refuse(other.name(), refused("say hello first")),
         Err(error) if error.is_end() => return Ok(()),
+        Err(error) if error.is_timeout() => {
+            return refuse("", refused(format!("said no hello within {PATIENCE:?}")));
+        }
         Err(error) => return refuse("", refused(error.to_string())),
     };
-    receiver.input().get_ref().set_read_timeout(None)?;
+    wire.stream().set_read_timeout(None)?;
     let open = match hello.role.as_str() {
         "client" => None,
-        "producer" => match open(shared, hello, &sender, own) {
+        "producer" => match open(shared, hello, &sender, wire.clone()) {
             Ok(open) => Some(open),
             Err(refusal) => return refuse("hello", refusal),
         },
@@ -116,26 +121,26 @@ pub(super) fn serve(shared: &Shared, stream: UnixStream) -> Result<(), ProtocolE
         say(&sender, &Message::Welcome(Welcome { protocol: VERSION, ..Welcome::default() }))?;
     }
     let mut peer = Peer { shared, sender: sender.clone(), open };
-    let ended = loop {
+    let parting = loop {
         match receiver.receive() {
             Ok((message, data)) => match peer.hear(message, data) {
-                Ok(true) => {}
-                Ok(false) => break Ok(()),
-                Err(error) => break Err(error),
+                Ok(None) => {}
+                Ok(Some(parting)) => break parting,
+                Err(_) => break Parting::Lost,
             },
-            Err(error) if error.is_end() => break Ok(()),
-            Err(error) => {
-                let _ = refuse("", refused(error.to_string()));
-                break Err(error);
-            }
+            Err(error) if error.is_end() => break Parting::Lost,
+            Err(error) => break Parting::Nonsense(error.to_string()),
         }
     };
-    peer.part();
-    ended
+    if let Parting::Nonsense(what) = &parting {
+        let _ = refuse("", refused(what.as_str()));
+    }
+    peer.part(parting);
+    Ok(())
 }
 
 /// Opens the session of a producer and welcomes it.
-fn open(shared: &Shared, hello: Hello, sender: &Told, stream: UnixStream) -> Result<Open, Refusal> {
+fn open(shared: &Shared, hello: Hello, sender: &Told, wire: Wire) -> Result<Open, Refusal> {
     let core = shared.db.core();
     let name = hello.definition.as_ref().map_or(hello.producer, |definition| definition.name.clone());
     let known = core.state().graph.producer_by_name(&name);
@@ -158,10 +163,14 @@ fn open(shared: &Shared, hello: Hello, sender: &Told, stream: UnixStream) -> Res
     // Whoever comes second finds the session of the first.
     let opening = core.leases.opening();
     Session::check_free(core, id)?;
+    if hello.epoch > 0 && core.state().graph.lost_at(id).is_some() {
+        let what = "gave no sign of life for its lease, and its session is over";
+        return Err(Refusal::Told(Code::Over, format!("producer {name:?} {what}")));
+    }
     let (done, attended) = crossbeam_channel::bounded(0);
     let runs = (!producer.daemon).then(|| {
         let (ring, bell) = crossbeam_channel::bounded(1);
-        let remote = Arc::new(Remote::new(about, hello.process, sender.clone(), stream));
+        let remote = Arc::new(Remote::new(about, hello.process, sender.clone(), wire));
         // Before the session begins, so that no worker takes its work.
         remote.install(core, id, ring);
         (Runs { remote, attended }, bell)
@@ -170,13 +179,17 @@ fn open(shared: &Shared, hello: Hello, sender: &Told, stream: UnixStream) -> Res
     let session = match Session::resume(core, id) {
         Ok(session) => session,
         Err(error) => {
-            if let Some(runs) = &runs {
-                runs.remote.part(core, id, Parting::Ended);
-                runs.remote.remove(core, id);
+            if let Some(Runs { remote, .. }) = &runs {
+                remote.part(core, id, Parting::Ended);
+                if !core.state().graph.is_attached(id) {
+                    remote.remove(core, id);
+                }
             }
             return Err(error.into());
         }
     };
+    // From here on it has its session: nobody waits until it listens.
+    drop(opening);
     (welcome.epoch, welcome.last) = (session.epoch(), session.last_sequence());
     let open = Open { session, id, runs };
     // Before it is given work.
@@ -193,11 +206,10 @@ fn open(shared: &Shared, hello: Hello, sender: &Told, stream: UnixStream) -> Res
             started.map_err(|error| refused(format!("no thread for it: {error}")))
         }
     });
-    drop(opening);
     match begun {
         Ok(()) => Ok(open),
         Err(refusal) => {
-            open.end(core, Parting::Lost, |session| drop(session));
+            open.end(shared, Parting::Lost, drop);
             Err(refusal)
         }
     }
@@ -205,12 +217,14 @@ fn open(shared: &Shared, hello: Hello, sender: &Told, stream: UnixStream) -> Res
 
 impl Open {
     /// Ends the work of a connection, and then its session in a way.
-    fn end<T>(self, core: &Core, parting: Parting, end: impl FnOnce(Session) -> T) -> T {
+    fn end<T>(self, shared: &Shared, parting: Parting, end: impl FnOnce(Session) -> T) -> T {
+        let core = shared.db.core();
         let Open { session, id, runs } = self;
         if let Some(Runs { remote, attended }) = &runs {
             remote.part(core, id, parting);
             // What it has in work is ended first: else the end of the session cuts it off.
-            let _ = attended.recv();
+            // Nobody waits for a disk that is full at the end of the server.
+            while attended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) && !shared.is_over() {}
         }
         let ended = end(session);
         if let Some(Runs { remote, .. }) = runs
@@ -237,15 +251,15 @@ impl Peer<'_> {
         complain(&self.sender, about, refusal)
     }
 
-    /// Does what a message asks; false where it was the last.
-    fn hear(&mut self, message: Message, data: Vec<u8>) -> Result<bool, ProtocolError> {
+    /// Does what a message asks; how it parts where that was the last.
+    fn hear(&mut self, message: Message, data: Vec<u8>) -> Result<Option<Parting>, ProtocolError> {
         match message {
             Message::Heartbeat(_) => {
                 if let Some(open) = &self.open
                     && let Err(error) = open.session.beat()
                 {
                     self.refuse("heartbeat", error.into())?;
-                    return Ok(false);
+                    return Ok(Some(Parting::Lost));
                 }
             }
             Message::Commit(commit) => {
@@ -253,7 +267,7 @@ impl Peer<'_> {
                 self.say(&Message::Answer(answer))?;
             }
             Message::Results(results) => match self.open.as_ref().and_then(|open| open.runs.as_ref()) {
-                Some(runs) => runs.remote.take(results, data),
+                Some(runs) => return Ok(runs.remote.take(results, data).err().map(Parting::Nonsense)),
                 None => self.refuse("results", refused("it was given no runs"))?,
             },
             Message::Deregister(Deregister { producer }) => {
@@ -263,24 +277,30 @@ impl Peer<'_> {
             Message::Goodbye(Goodbye { leave, .. }) => {
                 if let Some(open) = self.open.take() {
                     let end = |session: Session| if leave { session.leave() } else { session.close() };
-                    if let Err(error) = open.end(self.shared.db.core(), Parting::Ended, end) {
+                    if let Err(error) = open.end(self.shared, Parting::Ended, end) {
                         self.refuse("goodbye", error.into())?;
                     }
                 }
                 self.say(&Message::Goodbye(Goodbye::default()))?;
-                return Ok(false);
+                return Ok(Some(Parting::Ended));
             }
+            // That of a daemon or a client has no place in the history.
             Message::Log(log) => {
-                let who = self.open.as_ref().map_or("a client", |open| open.session.producer());
-                self.shared.db.core().note_trouble(format!("{who}: {}", log.line));
+                if let Some(runs) = self.open.as_ref().and_then(|open| open.runs.as_ref()) {
+                    runs.remote.take_line(&log.line);
+                }
             }
-            Message::Complaint(_) => {}
+            Message::Complaint(complaint) => {
+                if let Some(runs) = self.open.as_ref().and_then(|open| open.runs.as_ref()) {
+                    return Ok(runs.remote.take_complaint(complaint).err().map(Parting::Nonsense));
+                }
+            }
             Message::Unknown(name) => {
                 self.refuse(&name, refused(format!("version {VERSION} has no such message")))?;
             }
             other => self.refuse(other.name(), refused("it has no place here"))?,
         }
-        Ok(true)
+        Ok(None)
     }
 
     fn commit(&self, commit: Commit, data: &[u8]) -> Result<Answer, ProtocolError> {
@@ -308,6 +328,8 @@ impl Peer<'_> {
     }
 
     fn batch(&self, commit: Commit, data: &[u8]) -> Result<Batch, Refusal> {
+        let spans = commit.cells.iter().filter_map(|cell| cell.rows);
+        check_spans(spans, data).map_err(|error| refused(error.to_string()))?;
         let mut batch = Batch::new();
         for cell in commit.cells {
             let CommitCell { slot, date, key, rows: span } = cell;
@@ -344,11 +366,18 @@ impl Peer<'_> {
     }
 
     /// The connection ends without a goodbye, or after one. A session with a lease waits for its process to come back.
-    fn part(&mut self) {
-        let parting = if self.shared.is_over() { Parting::Ended } else { Parting::Lost };
+    fn part(&mut self, parting: Parting) {
+        let parting = if self.shared.is_over() { Parting::Ended } else { parting };
         if let Some(open) = self.open.take() {
-            open.end(self.shared.db.core(), parting, drop);
+            open.end(self.shared, parting, drop);
         }
+    }
+}
+
+impl Drop for Peer<'_> {
+    /// Also where the engine panics in between.
+    fn drop(&mut self) {
+        self.part(Parting::Lost);
     }
 }
 

@@ -47,8 +47,14 @@ impl Place {
         };
         // A link may be too long to connect to.
         SocketAddr::from_pathname(path).map_err(failed("cannot make"))?;
-        let made = Aside::beside(path);
-        let listener = UnixListener::bind(&made.0).map_err(failed("cannot make"))?;
+        let (made, listener) = loop {
+            let made = Aside::beside(path);
+            match UnixListener::bind(&made.0) {
+                // A process that was killed, with this number too, left that name behind.
+                Err(error) if error.kind() == ErrorKind::AddrInUse => drop(made),
+                bound => break (made, bound.map_err(failed("cannot make"))?),
+            }
+        };
         fs::set_permissions(&made.0, Permissions::from_mode(0o600)).map_err(failed("cannot protect"))?;
         let file = number(&made.0).map_err(failed("cannot find"))?;
         // A link, unlike a rename, replaces nothing.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 use underbelly_protocol::message::{
-    Goodbye, Hello, Log, Message, Outcome, OutputCell, Results, Run as RunMessage, RunResult, Span,
+    Complaint, Goodbye, Hello, Log, Message, Outcome, OutputCell, Results, Run as RunMessage, RunResult, Span,
 };
 use underbelly_protocol::{Connection, Receiver, Sender, VERSION, frame};
 use underbelly_worker::remote::Producer;
@@ -153,7 +153,21 @@ fn nonsense(kind: &str) -> Done {
         }
         "span" => {
             let wrong = result(&run, Some(Span { at: u64::MAX, bytes: 9 }));
-            sender.send(&Message::Results(wrong))?;
+            sender.send_with(&Message::Results(wrong), b"not there")?;
+        }
+        "share" => {
+            let mut wrong = result(&run, Some(Span { at: 0, bytes: 9 }));
+            let outputs = &mut wrong.results[0].outputs;
+            outputs.push(outputs[0].clone());
+            sender.send_with(&Message::Results(wrong), b"not arrow")?;
+        }
+        "complaint" => {
+            let message = "it is too heavy".to_string();
+            sender.send(&Message::Complaint(Complaint {
+                about: "run".to_string(),
+                message,
+                ..Complaint::default()
+            }))?;
         }
         other => return Err(format!("no nonsense {other:?}").into()),
     }

@@ -7,8 +7,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::child::Process;
 use crate::limits::{STDERR_BYTES_MAX, STDERR_LINE_BYTES_MAX};
 use crate::producers::bounded;
+
+/// How long until it is looked whether a process that is silent is there at all.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// More than a pipe holds.
 const ERRORS_AT_ONCE: usize = 256 << 10;
@@ -41,14 +45,20 @@ fn timespec(duration: Duration) -> Timespec {
 pub(super) struct Ear {
     output: ChildStdout,
     errors: Option<ChildStderr>,
+    process: Process,
     pub lines: Lines,
     pub patience: Patience,
 }
 
 impl Ear {
-    pub fn new(output: ChildStdout, errors: ChildStderr, patience: Patience) -> io::Result<Ear> {
+    pub fn new(
+        output: ChildStdout,
+        errors: ChildStderr,
+        process: Process,
+        patience: Patience,
+    ) -> io::Result<Ear> {
         rustix::io::ioctl_fionbio(&errors, true)?;
-        Ok(Ear { output, errors: Some(errors), lines: Lines::default(), patience })
+        Ok(Ear { output, errors: Some(errors), process, lines: Lines::default(), patience })
     }
 
     /// Whether something can be read within this time, the end among others; reads standard error meanwhile.
@@ -58,23 +68,25 @@ impl Ear {
         let mut left = within;
         loop {
             let readable = |fd: &PollFd<'_>| !fd.revents().is_empty();
+            let look = timespec(left.min(LOOK));
             let (output, errors, polled) = match &self.errors {
                 Some(errors) => {
                     let mut both =
                         [PollFd::new(&self.output, PollFlags::IN), PollFd::new(errors, PollFlags::IN)];
-                    let polled = poll(&mut both, Some(&timespec(left)));
+                    let polled = poll(&mut both, Some(&look));
                     (readable(&both[0]), readable(&both[1]), polled)
                 }
                 None => {
                     let mut one = [PollFd::new(&self.output, PollFlags::IN)];
-                    let polled = poll(&mut one, Some(&timespec(left)));
+                    let polled = poll(&mut one, Some(&look));
                     (readable(&one[0]), false, polled)
                 }
             };
             match polled {
                 Err(error) if error == rustix::io::Errno::INTR => continue,
                 Err(error) => return Err(error.into()),
-                Ok(0) => return Ok(false),
+                // What it has started may hold the stream, which then has no end.
+                Ok(0) if self.process.is_gone() => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
             }
             if errors {
@@ -122,7 +134,7 @@ impl Read for Ear {
 
 /// What a child is told on standard input.
 pub(super) struct Mouth {
-    input: ChildStdin,
+    input: Option<ChildStdin>,
     pub patience: Patience,
 }
 
@@ -130,18 +142,24 @@ impl Mouth {
     pub fn new(input: ChildStdin, patience: Patience) -> io::Result<Mouth> {
         // This end alone: the child's reads wait as ever.
         rustix::io::ioctl_fionbio(&input, true)?;
-        Ok(Mouth { input, patience })
+        Ok(Mouth { input: Some(input), patience })
+    }
+
+    /// Ends the stream.
+    pub fn close(&mut self) {
+        self.input = None;
     }
 }
 
 impl Write for Mouth {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(input) = &mut self.input else { return Err(ErrorKind::BrokenPipe.into()) };
         loop {
-            match self.input.write(bytes) {
+            match input.write(bytes) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 written => return written,
             }
-            let mut fds = [PollFd::new(&self.input, PollFlags::OUT)];
+            let mut fds = [PollFd::new(input, PollFlags::OUT)];
             match poll(&mut fds, Some(&timespec(self.patience.left()))) {
                 Ok(0) => return Err(ErrorKind::TimedOut.into()),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}

@@ -5,6 +5,7 @@
 mod definition;
 mod peer;
 mod place;
+pub(crate) mod submit;
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};

@@ -47,6 +47,17 @@ impl Results {
     }
 }
 
+/// Until when there is to be something in a slot for a date.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Due {
+    /// The slot.
+    pub slot: String,
+    /// The date.
+    pub date: Field,
+    /// A timestamp.
+    pub by: Field,
+}
+
 impl Span {
     /// These bytes of the data.
     pub fn of(self, data: &[u8]) -> Result<&[u8], ProtocolError> {
@@ -303,6 +314,8 @@ pub struct Commit {
     pub cells: Vec<CommitCell>,
     /// Dates for which it announces no further keys.
     pub end_of: Vec<Field>,
+    /// Until when there is to be something for a date.
+    pub due: Vec<Due>,
     /// When it was made; now where it is left out.
     pub as_of: Option<Field>,
 }

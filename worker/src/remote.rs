@@ -31,8 +31,8 @@ use std::time::{Duration, Instant};
 
 use underbelly_protocol::definition::Definition;
 use underbelly_protocol::message::{
-    Answer, Code, Commit, CommitCell, Complaint, Deregister, Goodbye, Heartbeat, Hello, KeyFields, Message,
-    Span, Verdict, Welcome,
+    Answer, Code, Commit, CommitCell, Complaint, Deregister, Due, Goodbye, Heartbeat, Hello, KeyFields,
+    Message, Span, Verdict, Welcome,
 };
 use underbelly_protocol::{Field, ProtocolError, Receiver, Sender, VERSION, rows};
 use underbelly_storage::{Columns, Timestamp, Value};
@@ -78,6 +78,7 @@ pub enum RemoteError {
 pub struct Cells {
     cells: Vec<(CommitCell, Option<Columns>)>,
     end_of: Vec<Field>,
+    due: Vec<Due>,
     as_of: Option<Field>,
 }
 
@@ -127,6 +128,13 @@ impl Cells {
         self
     }
 
+    /// Says that something is to be in a slot for a date by then: an alarm sounds where nothing is.
+    pub fn due_by(mut self, slot: &str, date: impl Into<Value>, by: Timestamp) -> Cells {
+        let (slot, date) = (slot.to_string(), Field(date.into()));
+        self.due.push(Due { slot, date, by: Field(Value::Timestamp(by)) });
+        self
+    }
+
     /// Says when it was made.
     pub fn as_of(mut self, made: Timestamp) -> Cells {
         self.as_of = Some(Field(Value::Timestamp(made)));
@@ -145,8 +153,8 @@ impl Cells {
             }
             cells.push(cell);
         }
-        let (end_of, as_of) = (self.end_of.clone(), self.as_of.clone());
-        Ok((Message::Commit(Commit { epoch, source, cells, end_of, as_of }), data))
+        let (end_of, due, as_of) = (self.end_of.clone(), self.due.clone(), self.as_of.clone());
+        Ok((Message::Commit(Commit { epoch, source, cells, end_of, due, as_of }), data))
     }
 }
 

@@ -110,7 +110,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Standard input and output as they are, while what is printed from now on goes to standard error.
-fn take_streams() -> io::Result<Connection<BufReader<File>, File>> {
+pub(crate) fn take_streams() -> io::Result<Connection<BufReader<File>, File>> {
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     io::stdout().flush()?;

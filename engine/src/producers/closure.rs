@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 #[cfg(feature = "processes")]
-use super::process::{Pool, Remote};
+use super::process::{Keeper, Pool, Remote};
 use super::run::{Outputs, Run};
 use crate::error::Failure;
 
@@ -19,6 +19,9 @@ pub(crate) enum Work {
     /// Done by a program for each batch.
     #[cfg(feature = "processes")]
     Program(Arc<Pool>),
+    /// A daemon's program: there are no runs of it.
+    #[cfg(feature = "processes")]
+    Daemon(Arc<Keeper>),
     /// Done by a process that came over a socket.
     #[cfg(feature = "processes")]
     Remote(Arc<Remote>),
@@ -29,6 +32,12 @@ impl Work {
     #[cfg(feature = "processes")]
     pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
         if let Work::Program(pool) = self { Some(pool) } else { None }
+    }
+
+    /// What keeps a daemon's process.
+    #[cfg(feature = "processes")]
+    pub(crate) fn keeper(&self) -> Option<&Arc<Keeper>> {
+        if let Work::Daemon(keeper) = self { Some(keeper) } else { None }
     }
 
     /// The process that came over a socket and does it.

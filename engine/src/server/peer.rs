@@ -5,20 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
-use underbelly_protocol::message::{
-    Answer, Code, Commit, CommitCell, Complaint, Deregister, Goodbye, Hello, Message, Verdict, Welcome,
-    check_spans,
-};
-use underbelly_protocol::{Field, ProtocolError, Receiver, Sender, VERSION, rows};
-use underbelly_storage::Value;
+use underbelly_protocol::message::{Code, Complaint, Deregister, Goodbye, Hello, Message, Welcome};
+use underbelly_protocol::{ProtocolError, Receiver, Sender, VERSION};
 
 use super::Shared;
 use super::definition::definition;
-use crate::batch::Batch;
-use crate::error::{CommitError, SchemaError};
-use crate::graph::{GraphError, ProducerId};
-use crate::producers::{About, Parting, Remote, Wire, attend_remote, fitted, is_final, slot_date};
-use crate::sessions::{Accepted, Session};
+use super::submit::{self, Refusal, answer, refused};
+use crate::graph::ProducerId;
+use crate::producers::{About, Parting, Remote, Wire, attend_remote};
+use crate::sessions::Session;
 
 /// How long a process may take until it has said hello, and how long it may not listen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,39 +34,6 @@ fn complain(sender: &Told, about: &str, refusal: Refusal) -> Result<(), Protocol
 
 fn say(sender: &Told, message: &Message) -> Result<(), ProtocolError> {
     sender.lock().unwrap_or_else(PoisonError::into_inner).send(message)
-}
-
-/// Why something is refused, and what that means.
-enum Refusal {
-    Told(Code, String),
-    /// The database is closed, or its log has failed, and nobody knows what of it is durable. A process hears of it by the end
-    /// of the connection, and asks the next engine.
-    Over,
-}
-
-impl From<CommitError> for Refusal {
-    fn from(error: CommitError) -> Refusal {
-        let why = match &error {
-            CommitError::Graph(GraphError::SessionTaken { .. }) => Code::Taken,
-            CommitError::Graph(GraphError::SessionOver { .. }) => Code::Over,
-            error if is_final(error) => return Refusal::Over,
-            _ => Code::Refused,
-        };
-        Refusal::Told(why, error.to_string())
-    }
-}
-
-impl From<SchemaError> for Refusal {
-    fn from(error: SchemaError) -> Refusal {
-        match error {
-            SchemaError::Commit(error) => Refusal::from(*error),
-            error => refused(error.to_string()),
-        }
-    }
-}
-
-fn refused(what: impl Into<String>) -> Refusal {
-    Refusal::Told(Code::Refused, what.into())
 }
 
 /// The session of a connection, and its runs where it has some.
@@ -263,7 +225,8 @@ impl Peer<'_> {
                 }
             }
             Message::Commit(commit) => {
-                let answer = self.commit(commit, &data)?;
+                let session = self.open.as_ref().map(|open| &open.session);
+                let answer = submit::commit(self.shared.db.core(), session, commit, &data)?;
                 self.say(&Message::Answer(answer))?;
             }
             Message::Results(results) => match self.open.as_ref().and_then(|open| open.runs.as_ref()) {
@@ -303,68 +266,6 @@ impl Peer<'_> {
         Ok(None)
     }
 
-    fn commit(&self, commit: Commit, data: &[u8]) -> Result<Answer, ProtocolError> {
-        let source = commit.source;
-        let epoch = commit.epoch;
-        let batch = match self.batch(commit, data) {
-            Ok(batch) => batch,
-            Err(Refusal::Told(_, message)) => {
-                return Ok(Answer { source, verdict: Verdict::Refused, seq: 0, message });
-            }
-            Err(Refusal::Over) => return Err(ProtocolError::Closed),
-        };
-        let done = match &self.open {
-            None => self.shared.db.commit(batch).map(|commit| Some(commit.seq)),
-            Some(open) if open.session.epoch() != epoch => {
-                let producer = open.session.producer().to_string();
-                Err(GraphError::SessionOver { producer, epoch }.into())
-            }
-            Some(open) => open.session.commit_once(source, batch).map(|accepted| match accepted {
-                Accepted::Now(commit) => Some(commit.seq),
-                Accepted::Before => None,
-            }),
-        };
-        answer(source, done)
-    }
-
-    fn batch(&self, commit: Commit, data: &[u8]) -> Result<Batch, Refusal> {
-        let spans = commit.cells.iter().filter_map(|cell| cell.rows);
-        check_spans(spans, data).map_err(|error| refused(error.to_string()))?;
-        let mut batch = Batch::new();
-        for cell in commit.cells {
-            let CommitCell { slot, date, key, rows: span } = cell;
-            let (_, found) = self.shared.db.core().slot(&slot)?;
-            let date =
-                slot_date(&date).ok_or_else(|| refused(format!("slot {slot:?}: {} is no date", date.0)))?;
-            let mut values = fitted(key, &found.cell_keys);
-            let ordered: Option<Vec<Value>> =
-                found.cell_keys.iter().map(|(name, _)| values.remove(name)).collect();
-            let ordered = ordered.filter(|_| values.is_empty()).ok_or_else(|| {
-                let names: Vec<&str> = found.cell_keys.iter().map(|(name, _)| name.as_str()).collect();
-                refused(format!("slot {slot:?}: name each of its cell keys, {names:?}, and no other"))
-            })?;
-            match span {
-                Some(span) => {
-                    let rows = span.of(data).and_then(rows::decode);
-                    let rows = rows.map_err(|error| refused(format!("slot {slot:?}: {error}")))?;
-                    batch.put_slot(&slot, date, ordered, rows);
-                }
-                None => drop(batch.retract_slot(&slot, date, ordered)),
-            }
-        }
-        for date in commit.end_of {
-            let found = slot_date(&date)
-                .ok_or_else(|| refused(format!("the end of {}, which is no date", date.0)))?;
-            batch.end_of(found);
-        }
-        match commit.as_of {
-            None => {}
-            Some(Field(Value::Timestamp(made))) => drop(batch.as_of(made)),
-            Some(other) => return Err(refused(format!("as_of is {}, which is no timestamp", other.0))),
-        }
-        Ok(batch)
-    }
-
     /// The connection ends without a goodbye, or after one. A session with a lease waits for its process to come back.
     fn part(&mut self, parting: Parting) {
         let parting = if self.shared.is_over() { Parting::Ended } else { parting };
@@ -379,17 +280,4 @@ impl Drop for Peer<'_> {
     fn drop(&mut self) {
         self.part(Parting::Lost);
     }
-}
-
-fn answer(source: u64, done: Result<Option<u64>, CommitError>) -> Result<Answer, ProtocolError> {
-    let (verdict, seq, message) = match done {
-        Ok(Some(seq)) => (Verdict::Accepted, seq, String::new()),
-        Ok(None) => (Verdict::Duplicate, 0, String::new()),
-        Err(error) => match error.into() {
-            Refusal::Told(Code::Over, message) => (Verdict::Fenced, 0, message),
-            Refusal::Told(_, message) => (Verdict::Refused, 0, message),
-            Refusal::Over => return Err(ProtocolError::Closed),
-        },
-    };
-    Ok(Answer { source, verdict, seq, message })
 }

@@ -115,7 +115,7 @@ impl Process {
     }
 
     /// Waits for its end, and kills it where that takes longer; what it has started is killed in any case.
-    fn wait(&self, within: Duration) -> Option<ExitStatus> {
+    pub fn wait(&self, within: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now().checked_add(within);
         let mut pause = Duration::from_millis(1);
         while !self.is_gone() && deadline.is_some_and(|deadline| Instant::now() < deadline) {
@@ -376,6 +376,37 @@ impl Child {
             }
         }
         Ending::Answered
+    }
+
+    /// What it says next, within this time.
+    pub fn hear(&mut self, grace: Duration) -> Result<(Message, Vec<u8>), ProtocolError> {
+        self.ear().patience = Patience { grace, until: None };
+        self.ear.receive()
+    }
+
+    /// Says something to a child that has asked.
+    pub fn answer(&mut self, message: &Message, grace: Duration) -> Result<(), ProtocolError> {
+        self.say(message, &[], Patience { grace, until: None })
+    }
+
+    /// Keeps a line that it wrote.
+    pub fn keep_line(&mut self, line: &str) {
+        self.ear().lines.push_line(line);
+    }
+
+    /// What ended it, after it was killed where it is there yet, with what it last wrote.
+    pub fn parting(&mut self, error: ProtocolError, grace: Duration) -> String {
+        let what = match error {
+            error if error.is_end() => self.end_told(),
+            error => {
+                self.process.kill();
+                match error.is_timeout() {
+                    true => format!("was silent for {grace:?} and was killed"),
+                    false => format!("broke the protocol and was killed: {error}"),
+                }
+            }
+        };
+        self.with_lines(what)
     }
 
     fn ending(&mut self, error: ProtocolError, program: &Program, until: Option<Instant>) -> Ending {

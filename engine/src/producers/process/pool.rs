@@ -371,13 +371,13 @@ fn rest(pool: &Pool, bell: &Receiver<()>) -> bool {
 /// Notes in the history of runs, and in the status, that a process could not be started.
 fn tell_unstarted(core: &Core, pool: &Pool, what: &str) {
     core.note_trouble(format!("producer {:?}: {what}; it is tried again", pool.producer));
-    let row = runs::unstarted(&pool.producer, what, core.options.clock.now());
+    let row = runs::ended_process(&pool.producer, "unstarted", what, core.options.clock.now());
     // A disk that refuses is told of by whoever has work.
     let _ = note(core, row);
 }
 
 /// Commits a row of the history.
-fn note(core: &Core, row: Row) -> Result<(), CommitError> {
+pub(super) fn note(core: &Core, row: Row) -> Result<(), CommitError> {
     let folder = core.enter()?;
     let mut batch = Batch::new();
     batch.append(row)?;

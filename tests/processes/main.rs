@@ -9,6 +9,7 @@ mod nonsense;
 mod python;
 mod remote;
 mod results;
+mod worker;
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fs;
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process;
+use std::process::{self, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
@@ -48,6 +48,9 @@ fn kinds(run: &Run) -> Result<Outputs, Failure> {
         "panic" => panic!("at the disco"),
         "error" => Ok(Outputs::new().fail("B", "half of it is missing")),
         "absent" => Ok(Outputs::new()),
+        // More than a message takes.
+        "long" => Ok(Outputs::new().fail("B", "x".repeat(17 << 20))),
+        "verbose" => Err(Failure::declined("ü".repeat(9 << 20))),
         "other" => Ok(Outputs::new().put("C", rows(1)?)),
         "type" => Ok(Outputs::new().put("B", Columns::new().with("n", vec![0.5f64].into())?)),
         _ => twice(run),
@@ -60,6 +63,13 @@ fn batch(runs: &[Run]) -> Result<Vec<Result<Outputs, Failure>>, Failure> {
         process::exit(3);
     }
     Ok(runs.iter().map(twice).collect())
+}
+
+/// Starts another program, which reads its standard input to the end.
+fn inherit(run: &Run) -> Result<Outputs, Failure> {
+    let read = Command::new("cat").stdout(Stdio::null()).status();
+    let read = read.map_err(|error| Failure::fatal(error.to_string()))?;
+    if read.success() { twice(run) } else { Err(Failure::fatal(read.to_string())) }
 }
 
 /// Dies the first time.
@@ -200,6 +210,7 @@ fn main() -> Done {
         "twice" => serve(twice)?,
         "kinds" => serve(kinds)?,
         "batch" => serve_batch(batch)?,
+        "inherit" => serve(inherit)?,
         "once" => serve(|run| once(run, &folder))?,
         "slow" => serve(|run| slow(run, &folder))?,
         "remote" => remote(&folder, &args.next().unwrap_or_default())?,

@@ -87,8 +87,6 @@ impl Chore {
 /// Of which producers work is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whose {
-    /// Of all.
-    All,
     /// Of all that have no threads of their own; the others are told.
     Shared,
     /// Of this one.
@@ -115,6 +113,8 @@ pub(crate) struct Core {
     pub log: GroupCommit<Publication>,
     pub signals: Arc<Signals>,
     pub leases: Leases,
+    #[cfg(feature = "processes")]
+    pub servers: Mutex<Vec<std::sync::Weak<crate::server::Shared>>>,
     pub closures: RwLock<BTreeMap<ProducerId, Work>>,
     pub report: RecoveryReport,
     pub next_file: AtomicU64,
@@ -460,7 +460,6 @@ impl Core {
             // Commit times may be ahead of the clock, and what waits counts from one.
             let now = self.options.clock.now().max(state.time);
             let bundles = match whose {
-                Whose::All => state.graph.next_batch(now),
                 Whose::Shared => state.graph.next_batch_where(now, |id| !self.signals.ring_for(id)),
                 #[cfg(feature = "processes")]
                 Whose::Of(producer) => state.graph.next_batch_of(now, producer),

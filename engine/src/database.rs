@@ -295,7 +295,14 @@ impl Database {
         if producer.lease.is_some() {
             return Err(GraphError::ClosureLease { producer: producer.name }.into());
         }
+        let name = producer.name.clone();
         let id = self.enlist(producer)?;
+        let _opening = self.core().leases.opening();
+        // One that is over by the clock is over.
+        self.core().pass_time()?;
+        if self.core().leases.is_open(id) {
+            return Err(GraphError::SessionTaken { producer: name }.into());
+        }
         let replaced = {
             let _folder = self.core().enter()?;
             let mut closures = self.core().closures.write().unwrap_or_else(PoisonError::into_inner);
@@ -574,6 +581,8 @@ impl Handle {
     /// Sends the threads home and waits for them; whoever comes second waits too. A worker, which may be here by a
     /// closure that closes or drops the database, waits for nobody.
     fn stop(&self) {
+        #[cfg(feature = "processes")]
+        let servers = self.core.end_servers();
         if !is_worker(&self.core) {
             self.core.handed.wait();
         }
@@ -586,6 +595,8 @@ impl Handle {
         if is_worker(&self.core) {
             return;
         }
+        #[cfg(feature = "processes")]
+        servers.iter().for_each(|server| server.wait());
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {
             let _ = thread.join();

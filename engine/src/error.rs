@@ -214,6 +214,18 @@ pub enum ServeError {
         /// The socket.
         path: std::path::PathBuf,
     },
+    /// The database is closed.
+    #[error("the database is closed; open it again to serve it at {path:?}")]
+    Closed {
+        /// The socket.
+        path: std::path::PathBuf,
+    },
+    /// A file of another kind stands there.
+    #[error("{path:?} is no socket; remove it, or choose another path")]
+    NoSocket {
+        /// The file.
+        path: std::path::PathBuf,
+    },
     /// The operating system refused.
     #[error("{action} the socket {path:?}: {source}")]
     Io {

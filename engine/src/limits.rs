@@ -40,8 +40,8 @@ pub const REASON_BYTES_MAX: usize = 4 << 10;
 pub const STDERR_BYTES_MAX: usize = 4 << 10;
 /// Bytes of one line of it.
 pub const STDERR_LINE_BYTES_MAX: usize = 1 << 10;
-/// Processes that are connected to a server at once.
-pub const PEERS_MAX: usize = 1_024;
+/// Processes that are connected to a server at once: half of the files that a process may have open as a rule.
+pub const PEERS_MAX: usize = 512;
 /// Times that a transaction is tried again after a conflict.
 pub const CONFLICT_RETRIES: usize = 16;
 /// Deltas of the state image over its base.

@@ -335,6 +335,8 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         log,
         signals,
         leases: Default::default(),
+        #[cfg(feature = "processes")]
+        servers: Default::default(),
         closures: RwLock::new(BTreeMap::new()),
         report,
         next_file: AtomicU64::new(next_file),

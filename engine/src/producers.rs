@@ -11,10 +11,14 @@ mod register;
 mod run;
 mod worker;
 
+#[cfg(feature = "processes")]
+pub(crate) use closure::told;
 pub(crate) use closure::{Work, Worked};
 #[cfg(feature = "processes")]
-pub(crate) use process::{About, Remote, attend_remote, fitted, slot_date};
+pub(crate) use process::{About, Parting, Remote, Wire, attend_remote, fitted, slot_date};
 #[cfg(feature = "processes")]
 pub use program::Program;
 pub use run::{InputCell, Outputs, Run};
+#[cfg(feature = "processes")]
+pub(crate) use worker::is_final;
 pub(crate) use worker::{Finished, bounded, is_worker, keep_time, run_ready, work};

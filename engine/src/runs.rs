@@ -51,15 +51,15 @@ impl Report<'_> {
     }
 }
 
-/// A row that says that a process of a producer could not be started.
+/// A row that says that a process of a producer could not be started, or that one of a daemon has ended.
 #[cfg(feature = "processes")]
-pub(crate) fn unstarted(producer: &str, what: &str, at: Timestamp) -> Row {
+pub(crate) fn ended_process(producer: &str, outcome: &'static str, what: &str, at: Timestamp) -> Row {
     Row::new(RUNS_SERIES, at)
         .key("producer", producer)
         .field("pid", 0i64)
         .field("date", "")
         .field("key", "")
-        .field("outcome", "unstarted")
+        .field("outcome", outcome)
         .field("start_time", at)
         .field("waited_ns", 0i64)
         .field("took_ns", 0i64)
@@ -128,8 +128,8 @@ pub struct RunRecord {
     /// The key of its bundle.
     pub key: String,
     /// `completed`, `declined`, `failed`; `retry` or `rejected` where it is tried again; `died` where its whole batch did; or,
-    /// where it was cancelled or its producer deregistered, `halted`. `unstarted` is no run: a process of the producer's program
-    /// could not be started, and `pid` is 0.
+    /// where it was cancelled or its producer deregistered, `halted`. `unstarted` and `ended` are no runs, and `pid` is 0: a
+    /// process of the producer's program could not be started, or that of a daemon has ended without a goodbye.
     pub outcome: String,
     /// When it began.
     pub start_time: Timestamp,

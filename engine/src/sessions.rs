@@ -23,6 +23,8 @@ use crate::state::State;
 #[derive(Default)]
 pub(crate) struct Leases {
     open: Mutex<BTreeMap<ProducerId, Lease>>,
+    /// Held by whoever gives a producer to a process or a closure.
+    opening: Mutex<()>,
 }
 
 #[derive(Clone, Copy)]
@@ -32,17 +34,52 @@ struct Lease {
     silence: Option<(Duration, Instant)>,
     /// Its handle is gone: another session may take its place.
     is_dropped: bool,
+    /// Commits of its that are on their way: it is not silent meanwhile, however long they take.
+    committing: usize,
 }
 
 impl Lease {
     fn is_over(&self, now: Instant) -> bool {
-        self.silence.is_some_and(|(_, until)| until <= now)
+        self.committing == 0 && self.silence.is_some_and(|(_, until)| until <= now)
+    }
+
+    /// Takes a sign of life.
+    fn renew(&mut self, now: Instant) {
+        if let Some((silence, until)) = &mut self.silence {
+            *until = now.checked_add(*silence).unwrap_or(*until);
+        }
     }
 }
 
 impl Leases {
     fn open(&self) -> MutexGuard<'_, BTreeMap<ProducerId, Lease>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While this is held nobody else gives a producer to a process or a closure.
+    pub(crate) fn opening(&self) -> MutexGuard<'_, ()> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a producer has a session.
+    pub(crate) fn is_open(&self, id: ProducerId) -> bool {
+        self.open().contains_key(&id)
+    }
+
+    /// Whether a session has a lease, and nobody its handle.
+    fn is_dropped(&self, id: ProducerId, epoch: u64) -> bool {
+        self.open().get(&id).is_some_and(|lease| lease.epoch == epoch && lease.is_dropped)
+    }
+
+    /// Renews the lease of a session that nobody has the handle of; false where there is no such session.
+    #[cfg(feature = "processes")]
+    fn take_up(&self, id: ProducerId, epoch: u64, now: Instant) -> bool {
+        let mut open = self.open();
+        let lease = open.get_mut(&id).filter(|lease| lease.epoch == epoch && lease.is_dropped);
+        let Some(lease) = lease.filter(|lease| !lease.is_over(now)) else { return false };
+        lease.is_dropped = false;
+        lease.renew(now);
+        true
     }
 
     /// When the next one is over.
@@ -146,8 +183,7 @@ impl Session {
             (definition.name.clone(), definition.lease, known)
         };
         if let Some((epoch, _)) = known {
-            let is_dropped = |lease: &Lease| lease.epoch == epoch && lease.is_dropped;
-            if !core.leases.open().get(&id).is_some_and(is_dropped) {
+            if !core.leases.is_dropped(id, epoch) {
                 return Err(GraphError::SessionTaken { producer }.into());
             }
             match core.commit_event(Event::Detach { producer: id, epoch, lost: false }) {
@@ -160,10 +196,45 @@ impl Session {
         let (epoch, sequence) = core.attach_session(id, &producer)?;
         let now = core.options.clock.instant();
         let silence = lease.and_then(|lease| Some((lease, now.checked_add(lease)?)));
-        core.leases.open().insert(id, Lease { epoch, silence, is_dropped: false });
+        core.leases.open().insert(id, Lease { epoch, silence, is_dropped: false, committing: 0 });
         core.signals.ring_alarm();
         let (core, sequence, is_over) = (core.clone(), Mutex::new(sequence), AtomicBool::new(false));
         Ok(Session { core, id, producer, epoch, sequence, is_over })
+    }
+
+    /// Goes on with the session of a producer whose handle was dropped and whose lease is not over, or else opens one.
+    #[cfg(feature = "processes")]
+    pub(crate) fn resume(core: &Arc<Core>, id: ProducerId) -> Result<Session, CommitError> {
+        let known = {
+            let state = core.state();
+            let name = state.graph.producer(id).map(|definition| definition.name.clone());
+            state.graph.session(id).zip(name)
+        };
+        match known {
+            Some(((epoch, sequence), producer))
+                if core.leases.take_up(id, epoch, core.options.clock.instant()) =>
+            {
+                let (core, sequence, is_over) = (core.clone(), Mutex::new(sequence), AtomicBool::new(false));
+                Ok(Session { core, id, producer, epoch, sequence, is_over })
+            }
+            _ => Session::open(core, id),
+        }
+    }
+
+    /// Refuses a producer that another has.
+    #[cfg(feature = "processes")]
+    pub(crate) fn check_free(core: &Core, id: ProducerId) -> Result<(), CommitError> {
+        // One that is over by the clock is over.
+        core.pass_time()?;
+        let state = core.state();
+        let held = state.graph.session(id).filter(|_| state.graph.is_attached(id));
+        match held {
+            Some((epoch, _)) if !core.leases.is_dropped(id, epoch) => {
+                let producer = state.graph.producer(id).map(|definition| definition.name.clone());
+                Err(GraphError::SessionTaken { producer: producer.unwrap_or_default() }.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The daemon's name.
@@ -224,6 +295,7 @@ impl Session {
 
     fn commit_numbered(&self, sequence: u64, mut batch: Batch) -> Result<Commit, CommitError> {
         self.beat()?;
+        let _committing = Committing::begin(self);
         batch.session = Some(Stamp { producer: self.id, epoch: self.epoch, sequence });
         self.core.commit(batch)
     }
@@ -237,18 +309,9 @@ impl Session {
         let now = self.core.options.clock.instant();
         let mut open = self.core.leases.open();
         let lease = open.get_mut(&self.id).filter(|lease| lease.epoch == self.epoch);
-        let is_live = |lease: &&mut Lease| lease.silence.is_none_or(|(_, until)| now < until);
-        let Some(lease) = lease.filter(is_live) else { return Err(self.over()) };
-        if let Some((silence, until)) = &mut lease.silence {
-            *until = now.checked_add(*silence).unwrap_or(*until);
-        }
+        let Some(lease) = lease.filter(|lease| !lease.is_over(now)) else { return Err(self.over()) };
+        lease.renew(now);
         Ok(())
-    }
-
-    /// Whether it is lost when it gives no sign of life.
-    #[cfg(feature = "processes")]
-    pub(crate) fn has_lease(&self) -> bool {
-        self.core.leases.open().get(&self.id).is_some_and(|lease| lease.silence.is_some())
     }
 
     fn over(&self) -> CommitError {
@@ -283,6 +346,32 @@ impl Session {
         self.is_over.store(true, Ordering::Release);
         self.core.leases.forget(self.id, epoch);
         Ok(())
+    }
+}
+
+/// A commit that is on its way.
+struct Committing<'a>(&'a Session);
+
+impl Committing<'_> {
+    fn begin(session: &Session) -> Committing<'_> {
+        let committing = Committing(session);
+        committing.with_lease(|lease| lease.committing += 1);
+        committing
+    }
+
+    fn with_lease(&self, then: impl FnOnce(&mut Lease)) {
+        let Session { core, id, epoch, .. } = self.0;
+        core.leases.open().get_mut(id).filter(|lease| lease.epoch == *epoch).map(then);
+    }
+}
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        let now = self.0.core.options.clock.instant();
+        self.with_lease(|lease| {
+            lease.committing -= 1;
+            lease.renew(now);
+        });
     }
 }
 
@@ -334,5 +423,21 @@ impl Core {
         let (commit, _) = self.sequence(prepared, Durability::Sync, holds)?;
         drop(folder);
         Ok(self.log.wait(commit.seq)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_not_lost_while_its_own_commit_is_on_its_way() {
+        let (leases, id, now) = (Leases::default(), ProducerId(0), Instant::now());
+        let silence = Some((Duration::ZERO, now));
+        let committing = Lease { epoch: 1, silence, is_dropped: false, committing: 1 };
+        leases.open().insert(id, committing);
+        assert_eq!(leases.lost(now), None);
+        leases.open().insert(id, Lease { committing: 0, ..committing });
+        assert_eq!(leases.lost(now), Some((id, 1)));
     }
 }

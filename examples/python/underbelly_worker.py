@@ -9,8 +9,9 @@
 
     ub.serve(produce)
 
-The program is started by the engine, as `Database::register_program` was told. What is printed goes to standard error, which
-the engine keeps with the run. The process ends when the engine says goodbye or is gone, in the middle of a run too.
+The program is started by the engine, as `Database::register_program` was told. Standard input and output are the engine's: what
+is printed goes to standard error, which the engine keeps with the run, and there is nothing to read. The process ends when the
+engine says goodbye or is gone, in the middle of a run too.
 """
 
 import datetime
@@ -28,6 +29,8 @@ MAGIC = b"UBF1"
 CONTROL_BYTES_MAX = 16 << 20
 DATA_BYTES_MAX = 1 << 30
 DEPTH_MAX = 16
+REASON_CHARACTERS_MAX = 16 << 10
+HEARTBEAT_SECONDS_MAX = 3600
 EPOCH = datetime.date(1970, 1, 1)
 
 
@@ -176,11 +179,13 @@ def receive(stream):
     return name, fields, _read(stream, data, "data part")
 
 
-def send(stream, name, fields, data=b""):
-    """Sends a message."""
+def frame(name, fields, data=b""):
+    """A message as it is sent: what is before its data. ValueError where it cannot be said."""
     control = encode({name: fields})
-    stream.write(MAGIC + struct.pack("<IQ", len(control), len(data)) + control + data)
-    stream.flush()
+    for part, found, limit in (("control", len(control), CONTROL_BYTES_MAX), ("data", len(data), DATA_BYTES_MAX)):
+        if found > limit:
+            raise ValueError("a frame's %s part of %d bytes is longer than the %d that are allowed" % (part, found, limit))
+    return MAGIC + struct.pack("<IQ", len(control), len(data)) + control
 
 
 # Values of keys and dates.
@@ -189,22 +194,61 @@ def send(stream, name, fields, data=b""):
 def _value(field):
     if isinstance(field, dict):
         if "date" in field:
-            return EPOCH + datetime.timedelta(days=field["date"])
+            try:
+                return EPOCH + datetime.timedelta(days=field["date"])
+            except OverflowError:
+                raise ValueError("day %d from 1970 is not in Python's years, 1 to 9999" % field["date"]) from None
         if "timestamp" in field:
             return Nanoseconds(field["timestamp"])
     return field
 
 
+def _integer(number):
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError("%d does not fit into 64 bits" % number)
+    return int(number)
+
+
 def _field(value):
+    if getattr(getattr(value, "dtype", None), "kind", "") == "M":  # numpy.datetime64
+        return _numpy_time(value)
+    if hasattr(value, "item"):  # numpy's other scalars
+        value = value.item()
     if isinstance(value, Nanoseconds):
-        return {"timestamp": int(value)}
+        return {"timestamp": _integer(value)}
     if isinstance(value, datetime.datetime):
+        if value != value:
+            raise ValueError("NaT is no instant")
         utc = value if value.tzinfo else value.replace(tzinfo=datetime.timezone.utc)
         since = utc - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
-        return {"timestamp": ((since.days * 86400 + since.seconds) * 10**6 + since.microseconds) * 1000}
+        microseconds = (since.days * 86400 + since.seconds) * 10**6 + since.microseconds
+        return {"timestamp": _integer(microseconds * 1000 + getattr(value, "nanosecond", 0))}  # of pandas
     if isinstance(value, datetime.date):
         return {"date": (value - EPOCH).days}
+    if value is None or isinstance(value, (bool, float, str)):
+        return value
+    if isinstance(value, int):
+        return _integer(value)
+    raise ValueError("a %s is no value of a key" % type(value).__name__)
+
+
+def _numpy_time(value):
+    unit, form = ("date", "datetime64[D]") if value.dtype == "datetime64[D]" else ("timestamp", "datetime64[ns]")
+    found, bits = value.astype(form), 31 if unit == "date" else 63
+    number = int(found.astype("int64"))
+    if found.astype(value.dtype) != value or not -(1 << bits) <= number < 1 << bits:
+        raise ValueError("%s is no %s, or too far from 1970" % (value, unit))
+    return {unit: number}
+
+
+def _text(value):
+    if not isinstance(value, str):
+        raise ValueError("a %s is no name" % type(value).__name__)
     return value
+
+
+def _reason(text):
+    return text[:REASON_CHARACTERS_MAX].encode(errors="replace").decode()
 
 
 class Nanoseconds(int):
@@ -229,12 +273,12 @@ class Cell:
 class Run:
     """One run over one bundle: pid, attempts, date, key (a dict) and inputs. All inputs belong to one snapshot."""
 
-    def __init__(self, fields, data):
+    def __init__(self, fields, data, cancelled):
         self.pid = fields["pid"]
         self.attempts = fields["attempts"]
         self.date = _value(fields["date"])
         self.key = {name: _value(field) for name, field in fields["key"].items()}
-        self.cancelled = threading.Event()
+        self.cancelled = cancelled
         self._inputs = {i["input"]: [Cell(cell, data) for cell in i["cells"]] for i in fields["inputs"]}
 
     def inputs(self, name):
@@ -270,9 +314,9 @@ class Outputs:
         return self._give(slot, key, uses, error=str(error))
 
     def _give(self, slot, key, uses, **result):
-        cell = {"slot": slot, "key": {name: _field(value) for name, value in (key or {}).items()}}
+        cell = {"slot": _text(slot), "key": {_text(name): _field(value) for name, value in (key or {}).items()}}
         if uses is not None:
-            cell["uses"] = list(uses)
+            cell["uses"] = [_text(name) for name in uses]
         self._cells.append({**cell, **result})
         return self
 
@@ -295,16 +339,24 @@ class _Worker:
         self.produce = produce
         self.input = os.fdopen(os.dup(0), "rb")
         self.output = os.fdopen(os.dup(1), "wb")
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)  # what this process starts reads no frames
+        os.close(nothing)
         sys.stdout.flush()
         os.dup2(2, 1)  # what is printed is not for the engine
         self.lock = threading.Lock()
         self.messages = queue.Queue()
         self.working = threading.Event()
-        self.batch, self.runs = 0, {}
+        self.batch, self.cancelled = 0, {}
 
-    def send(self, name, fields, data=b""):
+    def send(self, name, fields):
+        self.write(frame(name, fields))
+
+    def write(self, head, data=b""):
         with self.lock:
-            send(self.output, name, fields, data)
+            self.output.write(head)
+            self.output.write(data)
+            self.output.flush()
 
     def listen(self):
         """Reads what comes, while a run is in work too."""
@@ -316,16 +368,20 @@ class _Worker:
                 name, fields, _ = message
                 if name == "cancel":
                     for pid in fields.get("pids", ()):
-                        run = self.runs.get(pid)
-                        if run:
-                            run.cancelled.set()
+                        cancelled = self.cancelled.get(pid)
+                        if cancelled:
+                            cancelled.set()
                 else:
                     self.messages.put(message)
         except Exception:
             traceback.print_exc()
-        # The engine is gone: nobody wants what this process does.
-        sys.stderr.flush()
-        os._exit(0)
+        # Nobody wants what this process does.
+        try:
+            if self.working.is_set():
+                print("the engine is gone: what is in work ends here", file=sys.stderr)
+            sys.stderr.flush()
+        finally:
+            os._exit(0)
 
     def beat(self, every):
         """Tells that this process lives, while it has work."""
@@ -347,7 +403,7 @@ class _Worker:
         name, welcome, _ = message
         if name != "welcome" or welcome.get("protocol") != VERSION:
             raise ProtocolError("%s %r instead of a welcome of version %d" % (name, welcome, VERSION))
-        every = max(welcome.get("heartbeat_ms", 1000), 1) / 1000
+        every = min(max(welcome.get("heartbeat_ms", 1000), 1) / 1000, HEARTBEAT_SECONDS_MAX)
         threading.Thread(target=self.listen, daemon=True).start()
         threading.Thread(target=self.beat, args=(every,), daemon=True).start()
         while True:
@@ -360,22 +416,26 @@ class _Worker:
                 self.send("complaint", {"about": name, "message": "a worker has no use for it"})
 
     def work(self, fields, data):
-        runs = [Run(run, data) for run in fields["runs"]]
-        self.batch, self.runs = fields["batch"], {run.pid: run for run in runs}
+        self.batch = fields["batch"]
+        self.cancelled = {run["pid"]: threading.Event() for run in fields["runs"]}
         self.working.set()
         try:
-            for run in runs:
-                parts = bytearray()
-                result = {"pid": run.pid, **self.result(run, parts)}
-                answer = {"batch": fields["batch"], "epoch": fields["epoch"], "results": [result]}
-                self.send("results", answer, bytes(parts))
+            for run in fields["runs"]:
+                self.write(*self.answer(fields, run, data))
         finally:
             self.working.clear()
-            self.runs = {}
+            self.cancelled = {}
 
-    def result(self, run, data):
+    def answer(self, batch, fields, data):
+        """What one run comes to, as it is sent."""
+
+        def said(result, parts=b""):
+            results = [{"pid": fields["pid"], **result}]
+            return frame("results", {"batch": batch["batch"], "epoch": batch["epoch"], "results": results}, parts), parts
+
         try:
-            given = self.produce(run)
+            parts = bytearray()
+            given = self.produce(Run(fields, data, self.cancelled[fields["pid"]]))
             if isinstance(given, dict):
                 outputs = Outputs()
                 for slot, rows in given.items():
@@ -383,15 +443,14 @@ class _Worker:
                 given = outputs
             elif given is None:
                 given = Outputs()
-            return {"outcome": "completed", "outputs": given._encode(data)}
+            return said({"outcome": "completed", "outputs": given._encode(parts)}, parts)
         except Exception as error:
-            data.clear()
             kinds = ((Declined, "declined"), (Retry, "retry"), (Rejected, "rejected"))
             outcome = next((outcome for kind, outcome in kinds if isinstance(error, kind)), "fatal")
             if outcome == "fatal":
                 traceback.print_exc()
             text = str(error) if outcome != "fatal" else "%s: %s" % (type(error).__name__, error)
-            return {"outcome": outcome, "message": text}
+            return said({"outcome": outcome, "message": _reason(text)})
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

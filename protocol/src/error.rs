@@ -85,6 +85,25 @@ impl ProtocolError {
 
     /// Whether the other side took too long.
     pub fn is_timeout(&self) -> bool {
-        matches!(self, ProtocolError::Io(error) if error.kind() == io::ErrorKind::TimedOut)
+        // A socket whose time is over says that it would block.
+        let late = |kind| matches!(kind, io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock);
+        matches!(self, ProtocolError::Io(error) if late(error.kind()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use crate::Receiver;
+
+    #[test]
+    fn a_socket_on_which_nothing_comes_in_time_is_a_timeout() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let error = Receiver::new(ours).receive().unwrap_err();
+        assert!(error.is_timeout() && !error.is_end(), "{error}");
     }
 }

@@ -24,6 +24,40 @@ pub struct Span {
     pub bytes: u64,
 }
 
+/// Refuses parts of the data that are longer together than it is: each is read by itself, and bytes that several share would be read
+/// as often.
+///
+/// # Errors
+/// [`ProtocolError::Rows`].
+pub fn check_spans(spans: impl IntoIterator<Item = Span>, data: &[u8]) -> Result<(), ProtocolError> {
+    let all = spans.into_iter().fold(0u64, |all, span| all.saturating_add(span.bytes));
+    match all > data.len() as u64 {
+        false => Ok(()),
+        true => {
+            let what = format!("its parts have {all} bytes in all, of a data part of {} bytes", data.len());
+            Err(ProtocolError::rows(what))
+        }
+    }
+}
+
+impl Results {
+    /// Where its rows are.
+    pub fn spans(&self) -> impl Iterator<Item = Span> + '_ {
+        self.results.iter().flat_map(|result| &result.outputs).filter_map(|output| output.rows)
+    }
+}
+
+/// Until when there is to be something in a slot for a date.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Due {
+    /// The slot.
+    pub slot: String,
+    /// The date.
+    pub date: Field,
+    /// A timestamp.
+    pub by: Field,
+}
+
 impl Span {
     /// These bytes of the data.
     pub fn of(self, data: &[u8]) -> Result<&[u8], ProtocolError> {
@@ -280,6 +314,8 @@ pub struct Commit {
     pub cells: Vec<CommitCell>,
     /// Dates for which it announces no further keys.
     pub end_of: Vec<Field>,
+    /// Until when there is to be something for a date.
+    pub due: Vec<Due>,
     /// When it was made; now where it is left out.
     pub as_of: Option<Field>,
 }

@@ -85,6 +85,27 @@ fn a_run_that_takes_too_long_is_killed_though_its_process_lives() {
 }
 
 #[test]
+fn a_process_that_never_stops_talking_is_killed_in_time() {
+    let limit = Duration::from_millis(300);
+    for mode in ["chatter", "noise"] {
+        let db = database();
+        db.register_program(twice(), program(mode).run_timeout(limit)).unwrap();
+        put(&db, &["a"]);
+        settle(&db);
+        let (_, outcome, error) = history(&db).pop().unwrap();
+        assert_eq!(outcome, "failed", "{mode}");
+        assert!(error.starts_with("its process did not end within 300ms and was killed"), "{mode}: {error}");
+    }
+    // What goes to standard error is no sign of life.
+    let db = database();
+    db.register_program(twice(), program("noise").heartbeat(limit / 3, limit)).unwrap();
+    put(&db, &["a"]);
+    settle(&db);
+    let (.., error) = history(&db).pop().unwrap();
+    assert!(error.starts_with("its process was silent for 300ms and was killed"), "{error}");
+}
+
+#[test]
 fn a_program_that_is_not_there_is_refused_and_not_registered() {
     let db = database();
     let error = db.register_program(twice(), Program::new("/nowhere/at all")).unwrap_err().to_string();
@@ -92,7 +113,30 @@ fn a_program_that_is_not_there_is_refused_and_not_registered() {
     assert!(error.contains("No such file"), "{error}");
     let none = db.register_program(twice(), program("twice").processes(0)).unwrap_err().to_string();
     assert!(none.contains("0 processes"), "{none}");
+    let short = program("twice").heartbeat(PATIENCE, PATIENCE);
+    let short = db.register_program(twice(), short).unwrap_err().to_string();
+    assert!(short.contains("a heartbeat each 60s is none within a grace of 60s"), "{short}");
     assert_eq!(db.producers().len(), 0);
+}
+
+/// What a process has started holds its streams when it is dead.
+#[test]
+fn what_a_process_has_started_ends_with_it_and_delays_nothing() {
+    let db = database();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("child");
+    let script =
+        format!("sleep 3600 & echo $! > {}; exec {} batch", file.display(), env!("CARGO_BIN_EXE_program"));
+    let shell = Program::new("sh").arg("-c").arg(script).heartbeat(Duration::from_secs(1), PATIENCE);
+    let mut definition = twice();
+    definition.retry = Retry::new(1, Duration::from_millis(1), Duration::from_millis(1));
+    db.register_program(definition, shell).unwrap();
+    put(&db, &["poison"]);
+    settle(&db);
+    let (.., error) = history(&db).pop().unwrap();
+    assert!(error.starts_with("its process exited with code 3"), "{error}");
+    let started = std::fs::read_to_string(file).unwrap();
+    until("it is gone too", || !ends::is_alive(started.trim().parse().unwrap()));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use underbelly_tests::options;
 
 use super::*;
 
-fn is_alive(process: u32) -> bool {
+pub(crate) fn is_alive(process: u32) -> bool {
     // A zombie is none any more.
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
@@ -71,6 +71,7 @@ fn processes_end_with_an_engine_that_is_killed_and_each_output_is_committed_once
 fn closing_lets_runs_end_and_kills_what_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let (disk, db) = in_memory().unwrap();
+    let disk = std::sync::Arc::new(disk);
     ["A", "B"].iter().for_each(|name| db.define_slot(counter_slot(name)).unwrap());
     let slow = program("slow").arg(folder.path().to_str().unwrap());
     db.register_program(twice(), slow.clone().close_grace(Duration::from_millis(50))).unwrap();
@@ -78,16 +79,21 @@ fn closing_lets_runs_end_and_kills_what_does_not() {
     until("it works", || !processes(folder.path()).is_empty());
     db.close().unwrap();
     assert!(!processes(folder.path()).into_iter().any(is_alive));
-    let db = Database::open_on(std::sync::Arc::new(disk), options()).unwrap();
+    let db = Database::open_on(disk.clone(), options()).unwrap();
     let (_, outcome, error) = history(&db).pop().unwrap();
     assert_eq!((outcome.as_str(), error.as_str()), ("rejected", "the producer's processes were ended"));
 
-    db.register_program(twice(), slow).unwrap();
+    db.register_program(twice(), slow.close_grace(PATIENCE)).unwrap();
     until("it works again", || processes(folder.path()).len() == 2);
-    std::fs::write(folder.path().join("go"), "").unwrap();
-    settle(&db);
-    db.close().unwrap();
+    let go = folder.path().join("go");
+    let closing = std::thread::spawn(move || db.close());
+    // It is closing, and the run ends.
+    std::thread::sleep(Duration::from_millis(50));
+    std::fs::write(go, "").unwrap();
+    closing.join().unwrap().unwrap();
     assert!(!processes(folder.path()).into_iter().any(is_alive));
+    let db = Database::open_on(disk, options()).unwrap();
+    assert_eq!(get(&db, "a"), Some(2));
 }
 
 #[test]

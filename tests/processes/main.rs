@@ -10,6 +10,7 @@ mod python;
 mod remote;
 mod results;
 mod soak;
+mod worker;
 
 use std::time::Duration;
 

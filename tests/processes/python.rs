@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use underbelly::{ColumnType, Date, Input, SlotDefinition, Value};
+use underbelly::{ColumnType, Date, Input, SlotDefinition, Timestamp, Value};
 
 use super::*;
 
@@ -62,6 +62,54 @@ fn a_producer_in_python_gives_every_kind_of_result() {
     let good = runs.iter().find(|run| run.key == "good").unwrap().stderr.as_deref();
     assert_eq!(good, Some("doubling 1"));
     db.close().unwrap();
+}
+
+#[test]
+fn what_a_producer_in_python_cannot_say_fails_its_run_alone() {
+    let Some(python) = python() else { return };
+    let db = database();
+    let instants = SlotDefinition::new("T").cell_key("name", ColumnType::Utf8);
+    db.define_slot(instants.cell_key("at", ColumnType::Timestamp).value("n", ColumnType::I64)).unwrap();
+    db.register_program(twice().provides("T"), script(python, "processes/kinds.py")).unwrap();
+    let cannot = [
+        ("far", "253370764800000000000 does not fit into 64 bits"),
+        ("decimal", "a Decimal is no value of a key"),
+        ("bytes", "a bytes is no value of a key"),
+        ("list", "a list is no value of a key"),
+        ("slot", "a int is no name"),
+        ("long", "is longer than the 16777216 that are allowed"),
+    ];
+    let can = ["nanoseconds", "scalar", "verbose", "surrogate", "inherit"];
+    put(&db, &cannot.map(|(name, _)| name));
+    put(&db, &can);
+    // Later than Python's dates.
+    let mut batch = Batch::new();
+    batch.put_slot("A", Date(4_000_000), ["late"], one("n", 1).unwrap());
+    db.commit(batch).unwrap();
+    settle(&db);
+    let runs = db.runs(None, 100).unwrap();
+    let of = |name: &str| {
+        let [run] = &runs.iter().filter(|run| run.key == name).collect::<Vec<_>>()[..] else {
+            panic!("not one run of {name}: {runs:?}")
+        };
+        (run.outcome.as_str(), run.error.clone().unwrap_or_default(), run.process)
+    };
+    for (name, why) in cannot.into_iter().chain([("late", "day 4000000 from 1970 is not in Python's years")])
+    {
+        let (outcome, error, _) = of(name);
+        assert!(outcome == "failed" && error.contains(why), "{name}: {outcome}: {error}");
+    }
+    assert_eq!(of("verbose").0, "declined");
+    assert!(of("verbose").1.starts_with("üüü"));
+    assert_eq!(of("surrogate").1, "half a ?");
+    assert_eq!(get(&db, "inherit"), Some(10));
+    let at = |name: &str, nanoseconds: i64| {
+        let key: [Value; 2] = [name.into(), Timestamp(nanoseconds).into()];
+        db.snapshot().slot("T", day(), key).unwrap().is_some()
+    };
+    assert!(at("nanoseconds", 1_704_153_600_123_456_789) && at("scalar", 7));
+    // One process did it all.
+    assert!(runs.iter().all(|run| run.process == runs[0].process), "{runs:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Processes that connect over a socket, in any order, and again when one side was gone.
 
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use underbelly::{ServeError, SimulatedDisk, SlotDefinition};
-use underbelly_protocol::message::{Hello, Message};
+use underbelly_protocol::message::{Code, Complaint, Goodbye, Hello, Message, Results};
 use underbelly_protocol::{Connection, VERSION};
 use underbelly_tests::options;
 use underbelly_worker::remote::{Accepted, Cells, Client, Daemon, Producer, RemoteError};
@@ -132,23 +133,36 @@ fn a_second_process_of_a_producer_is_refused_and_one_that_was_taken_out_is_fence
     assert_eq!(db.snapshot().slot("A", day(), ["a"]).unwrap().map(|cell| number(&cell.rows)), Some(1));
     // With its runs, and in the middle of one.
     let producer = Producer::connect(&hub.socket, doubler(), PATIENCE).unwrap();
-    let serving = thread::spawn(move || producer.serve(twice));
-    until("it works", || get(&db, "a") == Some(2));
+    let (begun, begins) = std::sync::mpsc::channel();
+    let (go, goes) = std::sync::mpsc::channel::<()>();
+    let serving = thread::spawn(move || {
+        producer.serve(move |run| {
+            begun.send(()).unwrap();
+            let _ = goes.recv();
+            twice(run)
+        })
+    });
+    begins.recv().unwrap();
     client.deregister("twice").unwrap();
+    drop(go);
     let ended = serving.join().unwrap();
     assert!(matches!(ended, Err(RemoteError::Fenced(_))), "{ended:?}");
+    assert_eq!(get(&db, "a"), None);
+    let outcomes: Vec<_> = history(&db).into_iter().map(|(_, outcome, _)| outcome).collect();
+    assert_eq!(outcomes, ["halted"]);
 }
 
 #[test]
 fn a_blip_changes_nothing_and_what_was_sent_twice_is_committed_once() {
     let hub = Hub::new();
     let db = hub.open();
-    let _server = db.serve(&hub.socket).unwrap();
+    let server = db.serve(&hub.socket).unwrap();
     let mut daemon = Daemon::connect(&hub.socket, source(), PATIENCE).unwrap();
     daemon.commit_once(5, &cell("A", "a", 5)).unwrap();
     let epoch = daemon.epoch();
     // It goes without a goodbye, and comes back within its lease.
     drop(daemon);
+    until("it is gone", || server.peers() == 0);
     let mut daemon = Daemon::connect(&hub.socket, source(), PATIENCE).unwrap();
     assert_eq!((daemon.epoch(), daemon.last()), (epoch, Some(5)));
     assert_eq!(daemon.commit_once(5, &cell("A", "a", 6)).unwrap(), Accepted::Before);
@@ -262,7 +276,7 @@ fn a_process_that_is_killed_in_a_run_comes_back_and_its_output_is_committed_once
     first.wait().unwrap();
     until("its run is given up", || !history(&db).is_empty());
     let (_, outcome, error) = history(&db).remove(0);
-    assert_eq!((outcome.as_str(), error.as_str()), ("rejected", "its connection was lost"));
+    assert_eq!((outcome.as_str(), error.as_str()), ("retry", "its process is gone: the connection was lost"));
     std::fs::write(folder.path().join("go"), "").unwrap();
     let mut second = slow(&hub.socket, folder.path());
     settle(&db);
@@ -270,6 +284,192 @@ fn a_process_that_is_killed_in_a_run_comes_back_and_its_output_is_committed_once
     assert_eq!(db.snapshot().slot("B", day(), ["a"]).unwrap().unwrap().generation, 1);
     second.kill().unwrap();
     second.wait().unwrap();
+}
+
+/// What runs of `twice` came to, when its process dies or leaves in the middle of each.
+fn outcomes_of(end: impl Fn(&mut Connection<UnixStream, UnixStream>)) -> Vec<String> {
+    let hub = Hub::new();
+    let db = hub.open();
+    let _server = db.serve(&hub.socket).unwrap();
+    put(&db, &["a"]);
+    let mut definition = doubler();
+    definition.lease_ms = None;
+    let hello = Hello {
+        protocol: VERSION,
+        role: "producer".to_string(),
+        definition: Some(definition),
+        ..Hello::default()
+    };
+    for time in 1..=4 {
+        until("it is let in", || {
+            let stream = UnixStream::connect(&hub.socket).unwrap();
+            let mut connection = Connection::new(stream.try_clone().unwrap(), stream);
+            connection.sender.send(&Message::Hello(hello.clone())).unwrap();
+            if !matches!(connection.receiver.receive().unwrap().0, Message::Welcome(_)) {
+                return false;
+            }
+            // Nothing comes once its bundle has failed.
+            if history(&db).last().is_none_or(|(_, outcome, _)| outcome != "failed") {
+                assert!(matches!(connection.receiver.receive().unwrap().0, Message::Run(_)));
+                end(&mut connection);
+            }
+            true
+        });
+        until("its session has ended", || !db.producers().iter().any(|producer| producer.attached));
+        let runs = history(&db).len();
+        assert!(runs <= time, "{runs} of {time}");
+    }
+    history(&db).into_iter().map(|(_, outcome, _)| outcome).collect()
+}
+
+#[test]
+fn a_process_that_dies_in_each_run_uses_its_attempts_up_and_one_that_says_goodbye_uses_none() {
+    assert_eq!(outcomes_of(|_| {}), ["retry", "retry", "failed"]);
+    let left = outcomes_of(|connection| {
+        connection.sender.send(&Message::Goodbye(Goodbye::default())).unwrap();
+        while !matches!(connection.receiver.receive(), Ok((Message::Goodbye(_), _)) | Err(_)) {}
+    });
+    assert_eq!(left, ["rejected"; 4]);
+    let nonsense = outcomes_of(|connection| {
+        let complaint = Complaint { about: "run".to_string(), ..Complaint::default() };
+        connection.sender.send(&Message::Complaint(complaint)).unwrap();
+        until("it is let go", || connection.receiver.receive().is_err());
+    });
+    assert_eq!(nonsense, ["failed"]);
+    let wrong = outcomes_of(|connection| {
+        let results = Results { batch: 1_000_000, ..Results::default() };
+        connection.sender.send(&Message::Results(results)).unwrap();
+        until("it is let go", || connection.receiver.receive().is_err());
+    });
+    assert_eq!(wrong, ["failed"]);
+}
+
+#[test]
+fn a_session_that_was_lost_is_not_gone_on_with() {
+    let hub = Hub::new();
+    let db = hub.open();
+    let server = db.serve(&hub.socket).unwrap();
+    let hello = |epoch: u64| Hello {
+        protocol: VERSION,
+        role: "producer".to_string(),
+        definition: Some(source().lease(Duration::from_millis(100))),
+        epoch,
+        ..Hello::default()
+    };
+    let ask = |epoch: u64| {
+        let stream = UnixStream::connect(&hub.socket).unwrap();
+        let mut connection = Connection::new(stream.try_clone().unwrap(), stream);
+        connection.sender.send(&Message::Hello(hello(epoch))).unwrap();
+        connection.receiver.receive().unwrap().0
+    };
+    let Message::Welcome(welcome) = ask(0) else { panic!("it is not welcome") };
+    until("it is lost", || db.alarms().len() == 1);
+    let Message::Complaint(over) = ask(welcome.epoch) else { panic!("it is welcome") };
+    assert_eq!((over.code, over.message.contains("no sign of life")), (Code::Over, true), "{over:?}");
+    // A process that begins anew is another one.
+    let Message::Welcome(anew) = ask(0) else { panic!("it is not welcome") };
+    assert!(anew.epoch > welcome.epoch);
+    drop(server);
+}
+
+#[test]
+fn an_engine_that_is_closed_in_each_run_uses_no_attempt() {
+    let hub = Hub::new();
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = slow(&hub.socket, folder.path());
+    let db = hub.open();
+    put(&db, &["a"]);
+    db.close().unwrap();
+    for time in 1..=4 {
+        let db = hub.open();
+        let server = db.serve(&hub.socket).unwrap();
+        until("it works", || db.running().count() == 1);
+        if time % 2 == 0 {
+            drop(server);
+        }
+        db.close().unwrap();
+    }
+    std::fs::write(folder.path().join("go"), "").unwrap();
+    let db = hub.open();
+    let _server = db.serve(&hub.socket).unwrap();
+    until("it is done", || get(&db, "a") == Some(2));
+    let outcomes: Vec<String> = history(&db).into_iter().map(|(_, outcome, _)| outcome).collect();
+    assert_eq!(outcomes.last().map(String::as_str), Some("completed"), "{outcomes:?}");
+    assert!(outcomes.iter().all(|outcome| outcome != "retry" && outcome != "failed"), "{outcomes:?}");
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
+#[test]
+fn a_process_whose_session_was_lost_leaves_the_work_of_its_successor_alone() {
+    let hub = Hub::new();
+    let db = hub.open();
+    let server = db.serve(&hub.socket).unwrap();
+    let mut definition = doubler();
+    // Long enough for its successor on a machine that is busy.
+    definition.lease_ms = Some(1000);
+    // One that is welcomed, and silent from then on.
+    let stream = UnixStream::connect(&hub.socket).unwrap();
+    let mut silent = Connection::new(stream.try_clone().unwrap(), stream.try_clone().unwrap());
+    let hello = Hello {
+        protocol: VERSION,
+        role: "producer".to_string(),
+        definition: Some(definition.clone()),
+        ..Hello::default()
+    };
+    silent.sender.send(&Message::Hello(hello)).unwrap();
+    assert!(matches!(silent.receiver.receive().unwrap().0, Message::Welcome(_)));
+    put(&db, &["a"]);
+    assert!(matches!(silent.receiver.receive().unwrap().0, Message::Run(_)));
+    until("it is lost", || db.alarms().len() == 1);
+    let producer = Producer::connect(&hub.socket, definition, PATIENCE).unwrap();
+    let stop = producer.stop_handle();
+    let serving = thread::spawn(move || producer.serve(twice));
+    until("its successor works", || get(&db, "a") == Some(2));
+    // The engine has ended the connection of the first by itself.
+    assert!(silent.receiver.receive().is_err());
+    drop((silent, stream));
+    until("it is gone", || server.peers() == 1);
+    put(&db, &["b"]);
+    until("its successor works on", || get(&db, "b") == Some(2));
+    assert_eq!(db.alarms().len(), 0);
+    stop.stop(false);
+    serving.join().unwrap().unwrap();
+    db.close().unwrap();
+}
+
+#[test]
+fn a_session_goes_on_over_another_server_of_the_database() {
+    let hub = Hub::new();
+    let db = hub.open();
+    let (first, second) = (hub.socket.clone(), hub.socket.with_file_name("other.socket"));
+    let servers = (db.serve(&first).unwrap(), db.serve(&second).unwrap());
+    let daemon = Daemon::connect(&first, source(), PATIENCE).unwrap();
+    let epoch = daemon.epoch();
+    drop(daemon);
+    until("it is gone", || servers.0.peers() == 0);
+    let daemon = Daemon::connect(&second, source(), PATIENCE).unwrap();
+    assert_eq!(daemon.epoch(), epoch);
+}
+
+#[test]
+fn a_closure_takes_no_work_from_a_process_that_has_it() {
+    let hub = Hub::new();
+    let db = hub.open();
+    let _server = db.serve(&hub.socket).unwrap();
+    let soon = Duration::from_millis(1);
+    let definition = Definition::new("twice").requires("A").provides("B").retry(3, soon, soon);
+    let producer = Producer::connect(&hub.socket, definition, PATIENCE).unwrap();
+    let stop = producer.stop_handle();
+    let serving = thread::spawn(move || producer.serve(twice));
+    let refused = db.register(super::twice(), |_| Ok(underbelly::Outputs::new())).unwrap_err();
+    assert!(refused.to_string().contains("has a session already"), "{refused}");
+    put(&db, &["a"]);
+    until("the process works", || get(&db, "a") == Some(2));
+    stop.stop(false);
+    serving.join().unwrap().unwrap();
+    until("its session has ended", || !db.producers().iter().any(|producer| producer.attached));
+    db.register(super::twice(), |_| Ok(underbelly::Outputs::new())).unwrap();
 }
 
 #[test]
@@ -318,15 +518,36 @@ fn a_socket_is_served_once_and_what_a_killed_process_left_is_replaced() {
     let second = db.serve(&hub.socket).map(drop);
     assert!(matches!(second, Err(ServeError::Taken { .. })), "{second:?}");
     drop(server);
+    assert!(!hub.socket.exists());
     drop(std::os::unix::net::UnixListener::bind(&hub.socket).unwrap());
     assert!(hub.socket.exists());
     let server = db.serve(&hub.socket).unwrap();
+    assert_eq!(std::fs::symlink_metadata(&hub.socket).unwrap().mode() & 0o777, 0o600);
+    let beside = std::fs::read_dir(hub.socket.parent().unwrap()).unwrap();
+    assert_eq!(beside.count(), 1, "nothing is left beside it");
+    // What is no socket is not touched.
+    let file = hub.socket.with_file_name("notes");
+    std::fs::write(&file, "to be kept").unwrap();
+    let refused = db.serve(&file).map(drop).unwrap_err();
+    assert!(matches!(refused, ServeError::NoSocket { .. }), "{refused}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "to be kept");
+    // Nor is that of another, where the own one was removed; and dropping a server does not hang then.
+    let lost = hub.socket.with_file_name("lost.socket");
+    let first = db.serve(&lost).unwrap();
+    std::fs::remove_file(&lost).unwrap();
+    let second = db.serve(&lost).unwrap();
+    drop(first);
+    Client::connect(&lost, Duration::ZERO).unwrap();
+    drop(second);
+    assert!(!lost.exists());
     let long = hub.socket.with_file_name("x".repeat(200));
     let refused = db.serve(&long).map(drop).unwrap_err().to_string();
     assert!(refused.contains("xxx"), "{refused}");
     // Closing does not wait for whoever is connected.
     let daemon = Daemon::connect(&hub.socket, source(), PATIENCE).unwrap();
-    db.close().unwrap();
+    db.clone().close().unwrap();
+    assert!(!hub.socket.exists());
+    assert!(matches!(db.serve(&hub.socket), Err(ServeError::Closed { .. })));
     drop(server);
     drop(daemon);
 }

@@ -20,13 +20,15 @@
 //! [`remote`] is for processes that the engine did not start: clients, daemons and producers that connect to a socket which
 //! `Database::serve` has made.
 //!
-//! Standard output belongs to the protocol: [`serve`] turns what is printed to standard error, which the engine keeps with
-//! the run. The process ends when the engine says goodbye or is gone, in the middle of a run too.
+//! Standard input and output belong to the protocol: [`serve`] turns what is printed to standard error, which the engine keeps
+//! with the run, and leaves nothing to read. The process ends when the engine says goodbye or is gone, in the middle of a run
+//! too.
 
 mod outputs;
 pub mod remote;
 mod run;
 mod serve;
+mod stream;
 
 pub use outputs::{Failure, Outputs};
 pub use run::{Cell, Run};

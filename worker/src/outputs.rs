@@ -119,13 +119,17 @@ impl Outputs {
         self
     }
 
-    /// As the message says it, with the rows in `data`.
-    pub(crate) fn encode(self, data: &mut Vec<u8>) -> Result<Vec<OutputCell>, ProtocolError> {
+    /// As the message says it, with the rows in `data`, which takes this many bytes.
+    pub(crate) fn encode(self, data: &mut Vec<u8>, limit: u64) -> Result<Vec<OutputCell>, ProtocolError> {
         let mut cells = Vec::with_capacity(self.cells.len());
         for (mut cell, given) in self.cells {
             if let Some(given) = given {
                 let at = data.len() as u64;
                 rows::encode(given, data)?;
+                let found = data.len() as u64;
+                if found > limit {
+                    return Err(ProtocolError::TooLong { part: "data", found, limit });
+                }
                 cell.rows = Some(Span { at, bytes: data.len() as u64 - at });
             }
             cells.push(cell);

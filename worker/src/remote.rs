@@ -18,9 +18,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::fs::File;
 use std::io::{BufReader, ErrorKind};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process;
@@ -31,21 +29,26 @@ use std::time::{Duration, Instant};
 
 use underbelly_protocol::definition::Definition;
 use underbelly_protocol::message::{
-    Answer, Code, Commit, CommitCell, Complaint, Deregister, Goodbye, Heartbeat, Hello, KeyFields, Message,
-    Span, Verdict, Welcome,
+    Answer, Code, Commit, CommitCell, Complaint, Deregister, Due, Goodbye, Heartbeat, Hello, KeyFields,
+    Message, Span, Verdict, Welcome,
 };
 use underbelly_protocol::{Field, ProtocolError, Receiver, Sender, VERSION, rows};
 use underbelly_storage::{Columns, Timestamp, Value};
 
 use crate::outputs::{Failure, Outputs};
 use crate::run::Run;
-use crate::serve::{Lost, one_by_one, serve_connection};
+use crate::serve::{End, Lost, heartbeat, one_by_one, serve_connection};
+use crate::stream::Stream;
 
 /// How long to wait before an engine is looked for again.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long a session that somebody has is asked for again: the engine may not have heard yet that its process is gone.
+/// How long a session that somebody has is asked for again: the engine may not have heard yet that its process is gone. Who had
+/// it before asks as long as its patience lasts.
 const TAKEN: Duration = Duration::from_millis(500);
+
+/// How long an engine that lets somebody in may take to say so, of whoever has less patience.
+const WELCOME: Duration = Duration::from_secs(10);
 
 /// Why something could not be done over a connection.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +65,8 @@ pub enum RemoteError {
     /// Another process has the session of this producer.
     #[error("{0}")]
     Taken(String),
-    /// The session is over: it was lost, or its producer was taken out. Nothing was changed.
+    /// The session is over: it was lost, or its producer was taken out. Nothing was changed. Whoever begins anew, with another
+    /// `connect`, gets another session.
     #[error("{0}")]
     Fenced(String),
     /// The engine refused. Nothing was changed.
@@ -78,6 +82,7 @@ pub enum RemoteError {
 pub struct Cells {
     cells: Vec<(CommitCell, Option<Columns>)>,
     end_of: Vec<Field>,
+    due: Vec<Due>,
     as_of: Option<Field>,
 }
 
@@ -127,6 +132,13 @@ impl Cells {
         self
     }
 
+    /// Says that something is to be in a slot for a date by then: an alarm sounds where nothing is.
+    pub fn due_by(mut self, slot: &str, date: impl Into<Value>, by: Timestamp) -> Cells {
+        let (slot, date) = (slot.to_string(), Field(date.into()));
+        self.due.push(Due { slot, date, by: Field(Value::Timestamp(by)) });
+        self
+    }
+
     /// Says when it was made.
     pub fn as_of(mut self, made: Timestamp) -> Cells {
         self.as_of = Some(Field(Value::Timestamp(made)));
@@ -145,8 +157,8 @@ impl Cells {
             }
             cells.push(cell);
         }
-        let (end_of, as_of) = (self.end_of.clone(), self.as_of.clone());
-        Ok((Message::Commit(Commit { epoch, source, cells, end_of, as_of }), data))
+        let (end_of, due, as_of) = (self.end_of.clone(), self.due.clone(), self.as_of.clone());
+        Ok((Message::Commit(Commit { epoch, source, cells, end_of, due, as_of }), data))
     }
 }
 
@@ -161,12 +173,12 @@ pub enum Accepted {
 
 /// A connection that was welcomed.
 struct Link {
-    receiver: Receiver<BufReader<File>>,
-    sender: Arc<Mutex<Sender<File>>>,
+    receiver: Receiver<BufReader<Stream>>,
+    sender: Arc<Mutex<Sender<Stream>>>,
     welcome: Welcome,
 }
 
-fn lock(sender: &Mutex<Sender<File>>) -> MutexGuard<'_, Sender<File>> {
+fn lock(sender: &Mutex<Sender<Stream>>) -> MutexGuard<'_, Sender<Stream>> {
     sender.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -179,39 +191,76 @@ fn of(complaint: Complaint) -> RemoteError {
 }
 
 impl Link {
-    /// Connects and says hello; waits for an engine as long as that.
-    fn open(path: &Path, hello: &Hello, patience: Duration) -> Result<Link, RemoteError> {
+    /// Connects and says hello; waits for an engine as long as that, or until it is stopped.
+    fn open(
+        path: &Path,
+        hello: &Hello,
+        patience: Duration,
+        stop: Option<&Stop>,
+    ) -> Result<Link, RemoteError> {
         let began = Instant::now();
         loop {
-            let error = match Link::try_open(path, hello) {
+            let left = patience.saturating_sub(began.elapsed());
+            let error = match Link::try_open(path, hello, left.max(WELCOME), stop) {
                 Err(error) => error,
                 opened => return opened,
             };
-            let left = match &error {
+            let is_stopped = stop.is_some_and(Stop::is_stopped);
+            let bound = match &error {
+                RemoteError::Taken(_) if hello.epoch > 0 && !is_stopped => patience,
+                RemoteError::Taken(_) => patience.min(TAKEN),
+                _ if is_stopped => return Err(error),
                 RemoteError::NoEngine { .. } => patience,
                 RemoteError::Protocol(error) if error.is_end() => patience,
-                RemoteError::Taken(_) => patience.min(TAKEN),
                 _ => return Err(error),
             };
-            if began.elapsed() >= left {
+            if began.elapsed() >= bound {
                 return Err(error);
             }
             thread::sleep(LOOK);
         }
     }
 
-    fn try_open(path: &Path, hello: &Hello) -> Result<Link, RemoteError> {
-        let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-                RemoteError::NoEngine { path: path.to_path_buf(), what: error.to_string() }
-            }
+    fn try_open(
+        path: &Path,
+        hello: &Hello,
+        within: Duration,
+        stop: Option<&Stop>,
+    ) -> Result<Link, RemoteError> {
+        let none = |what: String| RemoteError::NoEngine { path: path.to_path_buf(), what };
+        let socket = UnixStream::connect(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => none(error.to_string()),
             _ => ProtocolError::from(error).into(),
         })?;
-        let input = File::from(OwnedFd::from(stream.try_clone().map_err(ProtocolError::from)?));
-        let output = File::from(OwnedFd::from(stream));
-        let mut receiver = Receiver::new(BufReader::new(input));
+        let input = Stream::Socket(socket);
+        let output = input.try_clone().map_err(ProtocolError::from)?;
         let mut sender = Sender::new(output);
         sender.send(&Message::Hello(hello.clone()))?;
+        let began = Instant::now();
+        while !input.is_readable(LOOK) {
+            if began.elapsed() >= within || stop.is_some_and(Stop::is_stopped) {
+                return Err(none("it says no welcome".to_string()));
+            }
+        }
+        input.set_read_timeout(Some(within)).map_err(ProtocolError::from)?;
+        match Link::welcomed(Receiver::new(BufReader::new(input)), sender) {
+            Ok(mut link) => {
+                let input = link.receiver.input().get_ref();
+                input.set_read_timeout(None).map_err(ProtocolError::from)?;
+                Ok(link)
+            }
+            Err(RemoteError::Protocol(error)) if error.is_timeout() => {
+                Err(none("it says half a welcome".to_string()))
+            }
+            refused => refused,
+        }
+    }
+
+    /// Takes the answer to a hello.
+    fn welcomed(
+        mut receiver: Receiver<BufReader<Stream>>,
+        sender: Sender<Stream>,
+    ) -> Result<Link, RemoteError> {
         match receiver.receive()? {
             (Message::Welcome(welcome), _) if welcome.protocol == VERSION => {
                 Ok(Link { receiver, sender: Arc::new(Mutex::new(sender)), welcome })
@@ -228,10 +277,43 @@ impl Link {
         }
     }
 
+    /// Sends; where the connection is gone, it is over for the reason that the engine gave.
+    fn send(&mut self, message: &Message, data: &[u8]) -> Result<(), RemoteError> {
+        let sent = lock(&self.sender).send_with(message, data);
+        match sent {
+            Err(error) if error.is_end() => Err(self.last_word().unwrap_or_else(|| error.into())),
+            sent => Ok(sent?),
+        }
+    }
+
+    fn last_word(&mut self) -> Option<RemoteError> {
+        loop {
+            match self.receiver.receive().ok()?.0 {
+                Message::Complaint(complaint) if complaint.code == Code::Over => return Some(of(complaint)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes what came while nothing was asked.
+    fn look(&mut self) -> Result<(), RemoteError> {
+        loop {
+            let input = self.receiver.input();
+            if input.buffer().is_empty() && !input.get_ref().is_readable(Duration::ZERO) {
+                return Ok(());
+            }
+            match self.receiver.receive()?.0 {
+                Message::Complaint(complaint) if complaint.code == Code::Over => return Err(of(complaint)),
+                Message::Goodbye(_) => return Err(ProtocolError::Closed.into()),
+                _ => {}
+            }
+        }
+    }
+
     /// Sends what is answered.
     fn ask(&mut self, message: &Message, data: &[u8]) -> Result<Answer, RemoteError> {
         let source = if let Message::Commit(commit) = message { commit.source } else { 0 };
-        lock(&self.sender).send_with(message, data)?;
+        self.send(message, data)?;
         loop {
             match self.receiver.receive()? {
                 (Message::Answer(answer), _) if answer.source == source => return Ok(answer),
@@ -244,15 +326,25 @@ impl Link {
 
     /// Says goodbye and waits for the answer.
     fn part(&mut self, leave: bool) -> Result<(), RemoteError> {
-        lock(&self.sender).send(&Message::Goodbye(Goodbye { leave, ..Goodbye::default() }))?;
+        self.send(&goodbye(leave), &[])?;
         loop {
             match self.receiver.receive()? {
-                (Message::Goodbye(_), _) => return Ok(()),
+                (Message::Goodbye(goodbye), _) if is_answer(&goodbye) => return Ok(()),
+                (Message::Goodbye(_), _) => return Err(ProtocolError::Closed.into()),
                 (Message::Complaint(complaint), _) => return Err(of(complaint)),
                 _ => {}
             }
         }
     }
+}
+
+fn goodbye(leave: bool) -> Message {
+    Message::Goodbye(Goodbye { leave, ..Goodbye::default() })
+}
+
+/// Whether the engine answers a goodbye. Where it goes by itself it says why.
+fn is_answer(goodbye: &Goodbye) -> bool {
+    goodbye.reason.is_empty()
 }
 
 /// Gives signs of life until it is dropped.
@@ -265,7 +357,7 @@ impl Pulse {
     fn begin(link: &Link) -> Result<Pulse, ProtocolError> {
         let is_over = Arc::new(AtomicBool::new(false));
         let (over, sender) = (is_over.clone(), link.sender.clone());
-        let every = Duration::from_millis(link.welcome.heartbeat_ms.max(1));
+        let every = heartbeat(&link.welcome);
         let thread = thread::Builder::new().name("underbelly-pulse".to_string()).spawn(move || {
             loop {
                 thread::park_timeout(every);
@@ -324,7 +416,7 @@ impl Daemon {
         patience: Duration,
     ) -> Result<Daemon, RemoteError> {
         let (path, hello) = (path.as_ref().to_path_buf(), hello_of(definition));
-        let link = Link::open(&path, &hello, patience)?;
+        let link = Link::open(&path, &hello, patience, None)?;
         let mut daemon = Daemon { path, hello, patience, link, pulse: None };
         daemon.begin()?;
         Ok(daemon)
@@ -352,48 +444,67 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::commit_once`].
     pub fn beat(&mut self) -> Result<(), RemoteError> {
-        if lock(&self.link.sender).send(&Message::Heartbeat(Heartbeat::default())).is_err() {
-            self.connect_again()?;
+        let heartbeat = Message::Heartbeat(Heartbeat::default());
+        match self.link.look().and_then(|()| self.link.send(&heartbeat, &[])) {
+            Err(RemoteError::Protocol(error)) if error.is_end() => self.connect_again(),
+            given => given,
         }
-        Ok(())
     }
 
     fn connect_again(&mut self) -> Result<(), RemoteError> {
         self.pulse = None;
-        self.link = Link::open(&self.path, &self.hello, self.patience)?;
+        self.link = Link::open(&self.path, &self.hello, self.patience, None)?;
         self.begin()
     }
 
+    /// Asks, over another connection where it is lost before the answer.
+    fn ask<T>(&mut self, mut ask: impl FnMut(&mut Link) -> Result<T, RemoteError>) -> Result<T, RemoteError> {
+        let began = Instant::now();
+        let mut pause = Duration::ZERO;
+        loop {
+            match ask(&mut self.link) {
+                // An engine that cannot commit lets it in and ends the connection, again and again.
+                Err(RemoteError::Protocol(error))
+                    if error.is_end() && (pause.is_zero() || began.elapsed() < self.patience) =>
+                {
+                    thread::sleep(pause);
+                    pause = LOOK;
+                    self.connect_again()?;
+                }
+                answered => return answered,
+            }
+        }
+    }
+
     /// Commits under a number of its own, which rise: what was accepted before is not committed again. Where the connection is
-    /// lost it connects again and sends it again, so that it is committed once.
+    /// lost it connects again and sends it again, so that it is committed once. A session that was lost meanwhile is over.
     ///
     /// # Errors
     /// [`RemoteError::Fenced`] where the session is over, [`RemoteError::Refused`] where it cannot be committed,
     /// [`RemoteError::NoEngine`] where none came back in time.
     pub fn commit_once(&mut self, number: u64, cells: &Cells) -> Result<Accepted, RemoteError> {
-        loop {
-            let (message, data) = cells.encode(self.epoch(), number)?;
-            match self.link.ask(&message, &data) {
-                Err(RemoteError::Protocol(error)) if error.is_end() => self.connect_again()?,
-                answered => return accepted(answered?),
-            }
-        }
+        let answer = self.ask(|link| {
+            let (message, data) = cells.encode(link.welcome.epoch, number)?;
+            link.ask(&message, &data)
+        });
+        accepted(answer?)
     }
 
-    /// Ends the session; the daemon stays registered, and a member.
+    /// Ends the session; the daemon stays registered, and a member. Where the connection is lost it connects again and says
+    /// it again.
     ///
     /// # Errors
-    /// [`RemoteError`].
+    /// As [`Daemon::commit_once`]: the engine did not take the goodbye.
     pub fn close(mut self) -> Result<(), RemoteError> {
-        self.link.part(false)
+        self.ask(|link| link.part(false))
     }
 
-    /// Ends the session and takes the daemon out.
+    /// Ends the session and takes the daemon out. Where the connection is lost it connects again and says it again.
     ///
     /// # Errors
-    /// [`RemoteError`].
+    /// As [`Daemon::close`]. [`RemoteError::Fenced`] also where it was taken out, and the connection lost before the answer.
     pub fn leave(mut self) -> Result<(), RemoteError> {
-        self.link.part(true)
+        self.ask(|link| link.part(true))
     }
 }
 
@@ -419,7 +530,7 @@ impl Client {
     pub fn connect(path: impl AsRef<Path>, patience: Duration) -> Result<Client, RemoteError> {
         let role = "client".to_string();
         let hello = Hello { protocol: VERSION, role, process: process::id(), ..Hello::default() };
-        Ok(Client { link: Link::open(path.as_ref(), &hello, patience)? })
+        Ok(Client { link: Link::open(path.as_ref(), &hello, patience, None)? })
     }
 
     /// Commits cells; answers the transaction. Where the connection is lost meanwhile it may have been committed or not.
@@ -459,8 +570,20 @@ pub struct Stop(Arc<Mutex<Stopping>>);
 
 #[derive(Default)]
 struct Stopping {
-    sender: Option<Arc<Mutex<Sender<File>>>>,
+    /// That of the connection.
+    sender: Option<Arc<Mutex<Sender<Stream>>>>,
+    /// A batch is in work.
+    is_busy: bool,
     leave: Option<bool>,
+}
+
+impl Stopping {
+    /// Says goodbye where it is time to. The engine answers, which ends the loop; where it cannot be told, the loop finds out.
+    fn say(&self) {
+        if let (Some(leave), Some(sender), false) = (self.leave, &self.sender, self.is_busy) {
+            let _ = lock(sender).send(&goodbye(leave));
+        }
+    }
 }
 
 impl Stop {
@@ -468,19 +591,36 @@ impl Stop {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the session once its run has ended; where `leave` is true the producer is taken out, too.
+    /// Ends the session once what is in work has ended, whose results count; where `leave` is true the producer is taken out,
+    /// too. One that waits for an engine waits no more: it ends with an error, since nobody heard its goodbye.
     pub fn stop(&self, leave: bool) {
         let mut state = self.state();
         state.leave = Some(leave);
-        if let Some(sender) = &state.sender {
-            // The engine answers with a goodbye, which ends the loop.
-            let goodbye = Message::Goodbye(Goodbye { leave, ..Goodbye::default() });
-            let _ = lock(sender).send(&goodbye);
-        }
+        state.say();
     }
 
     fn is_stopped(&self) -> bool {
         self.state().leave.is_some()
+    }
+
+    /// A connection begins, on which nothing was said yet, or ends.
+    fn connect(&self, sender: Option<Arc<Mutex<Sender<Stream>>>>) {
+        let mut state = self.state();
+        state.sender = sender;
+        state.say();
+    }
+
+    /// Whether a batch is to be begun: after the goodbye it is nobody's.
+    fn begin(&self) -> bool {
+        let mut state = self.state();
+        state.is_busy = state.leave.is_none();
+        state.is_busy
+    }
+
+    fn finish(&self) {
+        let mut state = self.state();
+        state.is_busy = false;
+        state.say();
     }
 }
 
@@ -495,7 +635,7 @@ impl Producer {
         patience: Duration,
     ) -> Result<Producer, RemoteError> {
         let (path, hello) = (path.as_ref().to_path_buf(), hello_of(definition));
-        let link = Some(Link::open(&path, &hello, patience)?);
+        let link = Some(Link::open(&path, &hello, patience, None)?);
         Ok(Producer { path, hello, patience, link, stop: Stop::default() })
     }
 
@@ -508,30 +648,42 @@ impl Producer {
     ///
     /// # Errors
     /// [`RemoteError::Fenced`] where it was taken out or its session was lost, [`RemoteError::NoEngine`] where no engine
-    /// came back in time.
+    /// came back in time, [`RemoteError::Taken`] where another process has its session. Where it was stopped, any error says
+    /// that the engine did not take the goodbye.
     pub fn serve(mut self, produce: impl Fn(&Run) -> Result<Outputs, Failure>) -> Result<(), RemoteError> {
+        // Since when it could not say goodbye.
+        let mut unheard: Option<Instant> = None;
         loop {
             let link = match self.link.take() {
                 Some(link) => link,
-                None => Link::open(&self.path, &self.hello, self.patience)?,
+                None => Link::open(&self.path, &self.hello, self.patience, Some(&self.stop))?,
             };
             self.hello.epoch = link.welcome.epoch;
             let pulse = Pulse::begin(&link)?;
             let Link { receiver, sender, welcome } = link;
-            self.stop.state().sender = Some(sender.clone());
-            if let Some(leave) = self.stop.state().leave {
-                lock(&sender).send(&Message::Goodbye(Goodbye { leave, ..Goodbye::default() }))?;
-            }
-            let done = serve_connection(receiver, sender, &welcome, Lost::Cancels, |runs, answer| {
-                one_by_one(&produce, runs, answer)
+            self.stop.connect(Some(sender.clone()));
+            let ended = serve_connection(receiver, sender, &welcome, Lost::Cancels, |runs, answer| {
+                if !self.stop.begin() {
+                    return Ok(());
+                }
+                let done = one_by_one(&produce, runs, answer);
+                self.stop.finish();
+                done
             });
             drop(pulse);
-            self.stop.state().sender = None;
-            match done {
-                _ if self.stop.is_stopped() => return Ok(()),
+            self.stop.connect(None);
+            let is_stopped = self.stop.is_stopped();
+            let error = match ended {
+                Ok(End::Goodbye(goodbye)) if is_stopped && is_answer(&goodbye) => return Ok(()),
+                Ok(End::Complaint(complaint)) => return Err(of(complaint)),
                 Err(error) if !error.is_end() => return Err(error.into()),
-                Ok(()) | Err(_) => {}
+                Err(error) => error,
+                Ok(End::Goodbye(_) | End::Closed) => ProtocolError::Closed,
+            };
+            if is_stopped && unheard.get_or_insert_with(Instant::now).elapsed() > self.patience {
+                return Err(error.into());
             }
+            thread::sleep(LOOK);
         }
     }
 }

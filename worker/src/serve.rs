@@ -2,7 +2,7 @@
 //!
 //! The thread that serves reads messages itself while it has no work, so that a run begins as soon as it has come. While it
 //! works, a second thread tells the engine now and then that the process lives, and reads what comes meanwhile: a cancel, or
-//! the end of the connection, which ends the process.
+//! the end of the connection, which ends a child.
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -16,14 +16,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use underbelly_protocol::limits::DATA_BYTES_MAX;
 use underbelly_protocol::message::{
-    Complaint, Heartbeat, Hello, Message, Outcome, Results, Run as RunMessage, RunResult, Welcome,
+    Code, Complaint, Goodbye, Heartbeat, Hello, Message, Outcome, Results, Run as RunMessage, RunResult,
+    Welcome,
 };
 use underbelly_protocol::{Connection, ProtocolError, Receiver, Sender, VERSION};
 
 use crate::outputs::{Failure, Outputs};
 use crate::run::Run;
+use crate::stream::Stream;
 
 /// Works for the engine that started this process: calls `produce` for each run, until the engine says goodbye.
 ///
@@ -69,7 +71,7 @@ pub(crate) type Answer<'a> = Box<dyn FnMut(u64, Result<Outputs, Failure>) -> Res
 /// What both threads share.
 pub(crate) struct Shared {
     inbox: Mutex<Inbox>,
-    sender: Arc<Mutex<Sender<File>>>,
+    sender: Arc<Mutex<Sender<Stream>>>,
     work: Mutex<Work>,
     begun: Condvar,
     lost: Lost,
@@ -84,9 +86,33 @@ pub(crate) enum Lost {
     Cancels,
 }
 
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Without a word.
+    Closed,
+    /// The engine has said goodbye.
+    Goodbye(Goodbye),
+    /// The session is over, or a goodbye was refused.
+    Complaint(Complaint),
+}
+
+impl End {
+    /// The end that a message is, if it is one.
+    fn of(message: &Message) -> Option<End> {
+        match message {
+            Message::Goodbye(goodbye) => Some(End::Goodbye(goodbye.clone())),
+            Message::Complaint(complaint) if complaint.code == Code::Over || complaint.about == "goodbye" => {
+                Some(End::Complaint(complaint.clone()))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Whoever holds this may read.
 struct Inbox {
-    receiver: Receiver<BufReader<File>>,
+    receiver: Receiver<BufReader<Stream>>,
     /// What was read while there was work.
     waiting: VecDeque<(Message, Vec<u8>)>,
 }
@@ -109,13 +135,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Standard input and output as they are, while what is printed from now on goes to standard error.
-fn take_streams() -> io::Result<Connection<BufReader<File>, File>> {
+/// The longest time between two signs of life.
+const HEARTBEAT_MS_MAX: u64 = 3_600_000;
+
+/// How often the engine wants a sign of life.
+pub(crate) fn heartbeat(welcome: &Welcome) -> Duration {
+    Duration::from_millis(welcome.heartbeat_ms.clamp(1, HEARTBEAT_MS_MAX))
+}
+
+/// Standard input and output as they are. From now on what is printed goes to standard error, and there is nothing to read,
+/// for this process and for those that it starts.
+pub(crate) fn take_streams() -> io::Result<Connection<BufReader<Stream>, Stream>> {
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     io::stdout().flush()?;
     rustix::stdio::dup2_stdout(io::stderr().as_fd())?;
-    Ok(Connection::new(BufReader::new(input), output))
+    Ok(Connection::new(BufReader::new(Stream::Pipe(input)), Stream::Pipe(output)))
 }
 
 fn serve_each(
@@ -144,17 +180,17 @@ fn serve_each(
             return Err(ProtocolError::Message { what });
         }
     };
-    serve_connection(receiver, Arc::new(Mutex::new(sender)), &welcome, Lost::Ends, produce)
+    serve_connection(receiver, Arc::new(Mutex::new(sender)), &welcome, Lost::Ends, produce).map(drop)
 }
 
 /// Does what comes over a connection that was welcomed, until its end.
 pub(crate) fn serve_connection(
-    receiver: Receiver<BufReader<File>>,
-    sender: Arc<Mutex<Sender<File>>>,
+    receiver: Receiver<BufReader<Stream>>,
+    sender: Arc<Mutex<Sender<Stream>>>,
     welcome: &Welcome,
     lost: Lost,
     produce: impl Fn(&[Run], Answer<'_>) -> Result<(), ProtocolError>,
-) -> Result<(), ProtocolError> {
+) -> Result<End, ProtocolError> {
     let shared = Arc::new(Shared {
         inbox: Mutex::new(Inbox { receiver, waiting: VecDeque::new() }),
         sender,
@@ -163,12 +199,30 @@ pub(crate) fn serve_connection(
         lost,
     });
     let watched = shared.clone();
-    let every = Duration::from_millis(welcome.heartbeat_ms.max(1));
+    let every = heartbeat(welcome);
     thread::Builder::new().name("underbelly-heartbeat".to_string()).spawn(move || watch(&watched, every))?;
     let done = listen(&shared, welcome, produce);
     lock(&shared.work).is_over = true;
     shared.begun.notify_one();
-    done
+    match done {
+        // What the engine said before it ended the connection counts.
+        Err(error) if error.is_end() && lost == Lost::Cancels => last_word(&shared).ok_or(error),
+        done => done,
+    }
+}
+
+/// How the engine said that a connection is over that was found to be so.
+fn last_word(shared: &Shared) -> Option<End> {
+    let mut inbox = lock(&shared.inbox);
+    loop {
+        let message = match inbox.waiting.pop_front() {
+            Some((message, _)) => message,
+            None => inbox.receiver.receive().ok()?.0,
+        };
+        if let Some(end) = End::of(&message) {
+            return Some(end);
+        }
+    }
 }
 
 /// Calls `produce` for each run of a batch and answers each.
@@ -188,7 +242,7 @@ fn listen(
     shared: &Shared,
     welcome: &Welcome,
     produce: impl Fn(&[Run], Answer<'_>) -> Result<(), ProtocolError>,
-) -> Result<(), ProtocolError> {
+) -> Result<End, ProtocolError> {
     let producer: Arc<str> = welcome.producer.as_str().into();
     loop {
         let next = {
@@ -199,12 +253,14 @@ fn listen(
             }
         };
         let (message, data) = match next {
-            Err(ProtocolError::Closed) => return Ok(()),
+            Err(ProtocolError::Closed) => return Ok(End::Closed),
             next => next?,
         };
+        if let Some(end) = End::of(&message) {
+            return Ok(end);
+        }
         match message {
             Message::Run(run) => work(shared, &producer, run, data, &produce)?,
-            Message::Goodbye(_) => return Ok(()),
             // Its run has ended.
             Message::Cancel(_) | Message::Complaint(_) => {}
             other => complain(shared, &other)?,
@@ -246,9 +302,17 @@ fn work(
         .collect();
     let answer = |pid: u64, result: Result<Outputs, Failure>| {
         let mut data = Vec::new();
-        let result = told(pid, result, &mut data);
-        let results = Results { batch, epoch, results: vec![result] };
-        lock(&shared.sender).send_with(&Message::Results(results), &data)
+        let results = vec![told(pid, result, &mut data)];
+        let told_all = Message::Results(Results { batch, epoch, results });
+        let sent = lock(&shared.sender).send_with(&told_all, &data);
+        match sent {
+            // Nothing was sent.
+            Err(error @ ProtocolError::TooLong { .. }) => {
+                let results = vec![told(pid, Err(error.into()), &mut Vec::new())];
+                lock(&shared.sender).send(&Message::Results(Results { batch, epoch, results }))
+            }
+            sent => sent,
+        }
     };
     let done = produce(&runs, Box::new(answer));
     let mut work = lock(&shared.work);
@@ -256,11 +320,17 @@ fn work(
     done
 }
 
+/// Bytes of the reason of a failure that are told.
+const REASON_BYTES_MAX: usize = 64 << 10;
+
 /// A result as the message says it.
 fn told(pid: u64, result: Result<Outputs, Failure>, data: &mut Vec<u8>) -> RunResult {
-    let failed = |outcome, message| RunResult { pid, outcome, message, ..RunResult::default() };
+    let failed = |outcome, mut message: String| {
+        message.truncate(message.floor_char_boundary(REASON_BYTES_MAX));
+        RunResult { pid, outcome, message, ..RunResult::default() }
+    };
     match result {
-        Ok(outputs) => match outputs.encode(data) {
+        Ok(outputs) => match outputs.encode(data, DATA_BYTES_MAX) {
             Ok(outputs) => RunResult { pid, outcome: Outcome::Completed, outputs, ..RunResult::default() },
             Err(error) => {
                 data.clear();
@@ -319,19 +389,14 @@ fn hears(shared: &Shared, within: Duration) -> bool {
     }
     let Ok(input) = inbox.receiver.input().get_ref().try_clone() else { return false };
     drop(inbox);
-    is_readable(&input, within)
-}
-
-fn is_readable(input: &File, within: Duration) -> bool {
-    let timeout = Timespec { tv_sec: within.as_secs() as i64, tv_nsec: i64::from(within.subsec_nanos()) };
-    poll(&mut [PollFd::new(input, PollFlags::IN)], Some(&timeout)).is_ok_and(|ready| ready > 0)
+    input.is_readable(within)
 }
 
 /// Reads what came while there is work. The other thread may have been quicker, and must not be kept from reading.
 fn take_message(shared: &Shared) {
     let Ok(mut inbox) = shared.inbox.try_lock() else { return };
     let input = inbox.receiver.input();
-    if input.buffer().is_empty() && !is_readable(input.get_ref(), Duration::ZERO) {
+    if input.buffer().is_empty() && !input.get_ref().is_readable(Duration::ZERO) {
         return;
     }
     match inbox.receiver.receive() {
@@ -351,6 +416,8 @@ fn take_message(shared: &Shared) {
 /// The engine is gone: nobody wants what is in work.
 fn lose(shared: &Shared) {
     if shared.lost == Lost::Ends {
+        // Perhaps there is nobody to read it either.
+        let _ = writeln!(io::stderr(), "the engine is gone: what is in work ends here");
         process::exit(0);
     }
     let mut work = lock(&shared.work);

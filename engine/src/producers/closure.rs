@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 #[cfg(feature = "processes")]
-use super::process::{Pool, Remote};
+use super::process::{Keeper, Pool, Remote};
 use super::run::{Outputs, Run};
 use crate::error::Failure;
 
@@ -19,6 +19,9 @@ pub(crate) enum Work {
     /// Done by a program for each batch.
     #[cfg(feature = "processes")]
     Program(Arc<Pool>),
+    /// A daemon's program: there are no runs of it.
+    #[cfg(feature = "processes")]
+    Daemon(Arc<Keeper>),
     /// Done by a process that came over a socket.
     #[cfg(feature = "processes")]
     Remote(Arc<Remote>),
@@ -29,6 +32,12 @@ impl Work {
     #[cfg(feature = "processes")]
     pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
         if let Work::Program(pool) = self { Some(pool) } else { None }
+    }
+
+    /// What keeps a daemon's process.
+    #[cfg(feature = "processes")]
+    pub(crate) fn keeper(&self) -> Option<&Arc<Keeper>> {
+        if let Work::Daemon(keeper) = self { Some(keeper) } else { None }
     }
 
     /// The process that came over a socket and does it.
@@ -104,15 +113,12 @@ fn call_closure(closure: Option<Work>, runs: &[Run]) -> Vec<Result<Outputs, Ende
                     results.len(),
                     runs.len()
                 )))),
-                Err(Failure::Fatal(message)) if runs.len() > 1 => {
-                    // The larger half of an odd number.
-                    let most = runs.len() - runs.len() / 2;
-                    all(Ended::Died { message, most: u32::try_from(most).unwrap_or(u32::MAX) })
-                }
+                Err(Failure::Fatal(message)) if runs.len() > 1 => all(Ended::died(runs.len(), message)),
                 Err(failure) => all(Ended::Failed(failure)),
             }
         }
-        _ => all(Ended::Failed(Failure::Fatal("the producer has no closure in this process".to_string()))),
+        // It was taken away between the claim and here: the runs are another's.
+        _ => all(Ended::Failed(Failure::rejected("the producer has nothing that does its work now"))),
     }
 }
 
@@ -127,8 +133,31 @@ pub(super) enum Ended {
     },
 }
 
+impl Ended {
+    /// A batch of several died: it runs again in halves.
+    pub fn died(runs: usize, message: String) -> Ended {
+        // The larger half of an odd number.
+        Ended::Died { message, most: u32::try_from(runs - runs / 2).unwrap_or(u32::MAX) }
+    }
+
+    /// A batch that something in it makes impossible, which is not known: what is to blame fails in the end alone, and for good.
+    #[cfg(feature = "processes")]
+    pub fn spoilt(runs: usize, message: String) -> Ended {
+        if runs > 1 { Ended::died(runs, message) } else { Ended::Failed(Failure::Fatal(message)) }
+    }
+
+    /// The process is gone that had so many runs in work: a single one has failed and is tried again.
+    #[cfg(feature = "processes")]
+    pub fn gone(unanswered: usize, message: String) -> Ended {
+        match unanswered {
+            0 | 1 => Ended::Failed(Failure::Retry(message)),
+            several => Ended::died(several, message),
+        }
+    }
+}
+
 /// What a panic says. What it carries may panic too when it is dropped.
-pub(super) fn told(panic: Box<dyn Any + Send>) -> String {
+pub(crate) fn told(panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {

@@ -3,11 +3,13 @@
 //! producer whose process others have started, and which came over a socket.
 
 mod child;
+mod keeper;
 mod pipe;
 mod pool;
 mod remote;
 mod translate;
 
+pub(crate) use keeper::{Keeper, keep};
 pub(crate) use pool::{Pool, attend, retire};
-pub(crate) use remote::{Remote, attend_remote};
+pub(crate) use remote::{Parting, Remote, Wire, attend_remote};
 pub(crate) use translate::{About, fitted, slot_date};

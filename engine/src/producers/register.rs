@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::closure::Work;
-use super::process::{Pool, Remote, attend, retire};
+use super::process::{Keeper, Pool, Remote, attend, keep, retire};
 use super::program::Program;
 use crate::core::Core;
 use crate::database::Database;
@@ -20,8 +20,12 @@ impl Database {
     ///
     /// A process that dies during a run, or is killed because it hangs or does not keep to the protocol, has failed that run
     /// alone; a batch that it did not answer runs again in halves, as [`Database::register_batch`] says. Its standard error
-    /// is kept with the run. Processes end with this one, however that ends. Work waits while none can be started; why, the
-    /// history of runs says, as `unstarted`, and [`Status::trouble`](crate::Status::trouble).
+    /// is kept with the run. Processes that read their standard input end with this one, however that ends. Work waits while
+    /// none can be started; why, the history of runs says, as `unstarted`, and [`Status::trouble`](crate::Status::trouble).
+    ///
+    /// The program of a [daemon](ProducerDefinition::daemon) has no runs: it is started at once, commits when it likes in a
+    /// session of its own, and is started again when it has ended, later and later while it ends soon, unless it said goodbye.
+    /// How it ended the history says, as `ended`. It has one process.
     ///
     /// # Errors
     /// As [`Database::register`]; [`SchemaError::Program`] where the program cannot be started, and the producer is not
@@ -39,12 +43,49 @@ impl Database {
             let found = program.processes;
             return Err(refused(format!("{found} processes cannot be had; use 1 to {PROCESSES_MAX}")));
         }
+        if program.heartbeat >= program.heartbeat_grace {
+            let Program { heartbeat, heartbeat_grace, .. } = program;
+            let what =
+                format!("a heartbeat each {heartbeat:?} is none within a grace of {heartbeat_grace:?}");
+            return Err(refused(format!("{what}; let the grace be some times as long")));
+        }
+        if producer.daemon {
+            return match program.processes {
+                1 => self.keep_daemon(producer, program),
+                found => Err(refused(format!("{found} processes of a daemon cannot be had; it has one"))),
+            };
+        }
         let pool = Arc::new(Pool::new(program, &producer.name).map_err(refused)?);
         let attached = self.attach(producer, Work::Program(pool.clone()));
         if attached.is_err() {
             pool.end();
         }
         attached
+    }
+
+    /// Has a daemon's program run, in place of the one that did before.
+    fn keep_daemon(&self, daemon: ProducerDefinition, program: Program) -> Result<(), SchemaError> {
+        let core = self.core();
+        let keeper = Arc::new(Keeper::new(program, &daemon.name));
+        let id = self.enlist(daemon)?;
+        let before = {
+            let _folder = core.enter()?;
+            let mut closures = core.closures.write().unwrap_or_else(PoisonError::into_inner);
+            closures.insert(id, Work::Daemon(keeper.clone()))
+        };
+        if let Some(before) = before.as_ref().and_then(Work::keeper) {
+            before.end();
+        }
+        if core.options.workers == 0 {
+            return Ok(());
+        }
+        keeper.attend();
+        let (core, kept) = (core.clone(), keeper.clone());
+        let started = self.start_thread("underbelly-keeper".to_string(), move || keep(&core, &kept, id));
+        started.map_err(|error| {
+            let what = format!("a thread for producer {id} cannot be started: {error}");
+            SchemaError::from(Box::new(CommitError::Internal { what }))
+        })
     }
 
     /// Sends what attends to a producer's processes to work, where it has some now, and home where it had some before.
@@ -90,6 +131,11 @@ impl Core {
         closures.values().filter_map(Work::pool).cloned().collect()
     }
 
+    fn keepers(&self) -> Vec<Arc<Keeper>> {
+        let closures = self.closures.read().unwrap_or_else(PoisonError::into_inner);
+        closures.values().filter_map(Work::keeper).cloned().collect()
+    }
+
     fn remotes(&self) -> Vec<Arc<Remote>> {
         let closures = self.closures.read().unwrap_or_else(PoisonError::into_inner);
         closures.values().filter_map(Work::remote).cloned().collect()
@@ -98,13 +144,16 @@ impl Core {
     /// Ends all processes of producers, and lets go of those that came by themselves.
     pub(crate) fn end_programs(&self) {
         self.remotes().iter().for_each(|remote| remote.end("the database is closed"));
-        let pools = self.pools();
+        let (pools, keepers) = (self.pools(), self.keepers());
+        let pools = pools.iter().map(|pool| Box::new(|| pool.end()) as Box<dyn Fn() + Send + Sync>);
+        let keepers = keepers.iter().map(|keeper| Box::new(|| keeper.end()) as Box<dyn Fn() + Send + Sync>);
+        let ends: Vec<_> = pools.chain(keepers).collect();
         std::thread::scope(|scope| {
-            for pool in &pools {
+            for end in &ends {
                 // Where no thread is to be had, one after another.
-                let spawned = std::thread::Builder::new().spawn_scoped(scope, || pool.end());
+                let spawned = std::thread::Builder::new().spawn_scoped(scope, end);
                 if spawned.is_err() {
-                    pool.end();
+                    end();
                 }
             }
         });
@@ -115,6 +164,9 @@ impl Core {
         self.signals.take_bell(producer);
         if let Some(pool) = work.and_then(Work::pool) {
             retire(pool.clone());
+        }
+        if let Some(keeper) = work.and_then(Work::keeper) {
+            keeper.end();
         }
         if let Some(remote) = work.and_then(Work::remote) {
             remote.end("the producer was taken out");

@@ -40,9 +40,14 @@ pub(crate) fn is_worker(core: &Arc<Core>) -> bool {
     WORKS_FOR.get() == Arc::as_ptr(core).addr()
 }
 
+/// Notes that this thread runs closures of this database.
+pub(super) fn works_for(core: &Arc<Core>) {
+    WORKS_FOR.set(Arc::as_ptr(core).addr());
+}
+
 /// The life of a worker: until the doorbell is taken away or nothing more can be committed.
 pub(crate) fn work(core: &Arc<Core>, doorbell: &Receiver<()>) {
-    WORKS_FOR.set(Arc::as_ptr(core).addr());
+    works_for(core);
     while doorbell.recv().is_ok() {
         while !core.signals.is_hung_up() {
             // There may be more work than this worker can take: wake the next one.
@@ -131,7 +136,7 @@ fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<u
         }
         let finished = match waiting {
             Some(finished) => finished,
-            None => match core.claim(Whose::All)? {
+            None => match core.claim(Whose::Shared)? {
                 Some((started, snapshot)) => {
                     for each in batches_of(core, started) {
                         let finished = execute(core, each, &snapshot)?;
@@ -266,6 +271,10 @@ fn execute(core: &Arc<Core>, batch: Vec<Started>, snapshot: &Snapshot) -> Result
         let closures = core.closures.read().unwrap_or_else(PoisonError::into_inner);
         batch.first().and_then(|started| closures.get(&started.producer)).cloned()
     };
+    if closure.is_none() {
+        let id = batch.first().map(|started| started.producer);
+        core.note_trouble(format!("producer {id:?} has work, and nothing that does it; register it again"));
+    }
     let (mut definitions, mut runs) = (Vec::new(), Vec::new());
     for started in &batch {
         let (definition, run) = assemble(core, started, snapshot.clone())?;
@@ -388,7 +397,7 @@ fn is_transient(error: &CommitError) -> bool {
 }
 
 /// Errors after which nothing can be committed any more.
-fn is_final(error: &CommitError) -> bool {
+pub(crate) fn is_final(error: &CommitError) -> bool {
     matches!(
         error,
         CommitError::Log(WalError::Poisoned { .. } | WalError::NotDurable { .. })

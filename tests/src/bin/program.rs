@@ -5,12 +5,12 @@ use std::error::Error;
 use std::fs;
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process;
+use std::process::{self, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 use underbelly_protocol::message::{
-    Goodbye, Hello, Log, Message, Outcome, OutputCell, Results, Run as RunMessage, RunResult, Span,
+    Complaint, Goodbye, Hello, Log, Message, Outcome, OutputCell, Results, Run as RunMessage, RunResult, Span,
 };
 use underbelly_protocol::{Connection, Receiver, Sender, VERSION, frame};
 use underbelly_worker::remote::Producer;
@@ -48,6 +48,9 @@ fn kinds(run: &Run) -> Result<Outputs, Failure> {
         "panic" => panic!("at the disco"),
         "error" => Ok(Outputs::new().fail("B", "half of it is missing")),
         "absent" => Ok(Outputs::new()),
+        // More than a message takes.
+        "long" => Ok(Outputs::new().fail("B", "x".repeat(17 << 20))),
+        "verbose" => Err(Failure::declined("ü".repeat(9 << 20))),
         "other" => Ok(Outputs::new().put("C", rows(1)?)),
         "type" => Ok(Outputs::new().put("B", Columns::new().with("n", vec![0.5f64].into())?)),
         _ => twice(run),
@@ -60,6 +63,13 @@ fn batch(runs: &[Run]) -> Result<Vec<Result<Outputs, Failure>>, Failure> {
         process::exit(3);
     }
     Ok(runs.iter().map(twice).collect())
+}
+
+/// Starts another program, which reads its standard input to the end.
+fn inherit(run: &Run) -> Result<Outputs, Failure> {
+    let read = Command::new("cat").stdout(Stdio::null()).status();
+    let read = read.map_err(|error| Failure::fatal(error.to_string()))?;
+    if read.success() { twice(run) } else { Err(Failure::fatal(read.to_string())) }
 }
 
 /// Dies the first time.
@@ -153,7 +163,21 @@ fn nonsense(kind: &str) -> Done {
         }
         "span" => {
             let wrong = result(&run, Some(Span { at: u64::MAX, bytes: 9 }));
-            sender.send(&Message::Results(wrong))?;
+            sender.send_with(&Message::Results(wrong), b"not there")?;
+        }
+        "share" => {
+            let mut wrong = result(&run, Some(Span { at: 0, bytes: 9 }));
+            let outputs = &mut wrong.results[0].outputs;
+            outputs.push(outputs[0].clone());
+            sender.send_with(&Message::Results(wrong), b"not arrow")?;
+        }
+        "complaint" => {
+            let message = "it is too heavy".to_string();
+            sender.send(&Message::Complaint(Complaint {
+                about: "run".to_string(),
+                message,
+                ..Complaint::default()
+            }))?;
         }
         other => return Err(format!("no nonsense {other:?}").into()),
     }
@@ -186,6 +210,7 @@ fn main() -> Done {
         "twice" => serve(twice)?,
         "kinds" => serve(kinds)?,
         "batch" => serve_batch(batch)?,
+        "inherit" => serve(inherit)?,
         "once" => serve(|run| once(run, &folder))?,
         "slow" => serve(|run| slow(run, &folder))?,
         "remote" => remote(&folder, &args.next().unwrap_or_default())?,
@@ -195,6 +220,21 @@ fn main() -> Done {
             let Raw { mut receiver, .. } = raw()?;
             receive(&mut receiver)?;
             std::thread::sleep(Duration::from_secs(3600));
+        }
+        // It never stops talking.
+        "chatter" => {
+            let Raw { mut receiver, mut sender } = raw()?;
+            receive(&mut receiver)?;
+            loop {
+                sender.send(&Message::Log(Log { line: "on and on".to_string() }))?;
+            }
+        }
+        "noise" => {
+            let Raw { mut receiver, .. } = raw()?;
+            receive(&mut receiver)?;
+            loop {
+                io::stderr().write_all(&[b'x'; 4096])?;
+            }
         }
         "mute" => std::thread::sleep(Duration::from_secs(3600)),
         "crash" => {

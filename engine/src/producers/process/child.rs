@@ -3,14 +3,14 @@
 use std::io::{self, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child as OsChild, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::Timespec;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use underbelly_protocol::message::{
-    Complaint, Goodbye, Message, Results, Run as RunMessage, RunResult, Welcome,
+    Complaint, Goodbye, Message, Results, Run as RunMessage, RunResult, Welcome, check_spans,
 };
 use underbelly_protocol::{ProtocolError, Receiver, Sender, VERSION};
 
@@ -20,6 +20,9 @@ use crate::producers::program::Program;
 /// How long a process that closed its output may take to end.
 const ENDING: Duration = Duration::from_secs(1);
 
+/// How much is heard at once of what a process says while it has no work.
+const IDLE_MESSAGES_MAX: usize = 256;
+
 /// A child that was greeted, or is to be.
 pub(super) struct Child {
     process: Process,
@@ -27,22 +30,46 @@ pub(super) struct Child {
     mouth: Arc<Mutex<Sender<Mouth>>>,
 }
 
-/// The process, which others may kill.
+/// The process, which others may kill. The last who holds it leaves no process behind.
 #[derive(Clone)]
-pub(super) struct Process {
+pub(super) struct Process(Arc<Inner>);
+
+struct Inner {
+    /// The system may give its own number to another once this one was waited for.
+    number: u64,
     id: u32,
-    child: Arc<Mutex<OsChild>>,
+    child: Mutex<Waited>,
+}
+
+struct Waited {
+    child: OsChild,
+    /// How it ended, once that was asked for. Until then the system keeps its number.
+    status: Option<ExitStatus>,
 }
 
 /// Says something to a child whose batch somebody else waits for.
 #[derive(Clone)]
-pub(super) struct Speaker(Arc<Mutex<Sender<Mouth>>>);
+pub(super) struct Speaker {
+    mouth: Arc<Mutex<Sender<Mouth>>>,
+    process: Process,
+}
 
 impl Speaker {
-    /// Says it, unless the child does not listen.
+    /// Says it. A child that does not listen may have heard half of it, and is killed.
     pub fn say(&self, message: &Message) {
-        let mut sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = sender.send(message);
+        let mut sender = self.mouth.lock().unwrap_or_else(PoisonError::into_inner);
+        if sender.send(message).is_err() {
+            self.process.kill();
+        }
+    }
+
+    /// Says goodbye, and nothing more: its standard input ends.
+    pub fn dismiss(&self, reason: &str) {
+        let goodbye = Message::Goodbye(Goodbye { reason: reason.to_string(), leave: false });
+        let mut sender = self.mouth.lock().unwrap_or_else(PoisonError::into_inner);
+        sender.output().patience = Patience::NONE;
+        let _ = sender.send(&goodbye);
+        sender.output().close();
     }
 }
 
@@ -56,44 +83,84 @@ pub(super) enum Ending {
     Gone(String),
     /// It said what cannot be understood, and was killed; what.
     Nonsense(String),
+    /// The batch is too long to be sent, and nothing of it was.
+    TooLong(String),
 }
 
 impl Process {
-    fn child(&self) -> MutexGuard<'_, OsChild> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new(child: OsChild) -> Process {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let (number, id) = (NEXT.fetch_add(1, Ordering::Relaxed), child.id());
+        Process(Arc::new(Inner { number, id, child: Mutex::new(Waited { child, status: None }) }))
     }
 
+    /// A number that no other process of this engine has had.
+    pub fn number(&self) -> u64 {
+        self.0.number
+    }
+
+    /// The system's number.
     pub fn id(&self) -> u32 {
-        self.id
+        self.0.id
     }
 
     /// Kills it and what it has started, as far as that is in its group.
     pub fn kill(&self) {
-        let mut child = self.child();
-        if matches!(child.try_wait(), Ok(None)) {
-            // The process is there until it is waited for, and so nobody else has its number.
-            let _ = Pid::from_raw(self.id.cast_signed()).map(|id| kill_process_group(id, Signal::KILL));
-            let _ = child.kill();
-        }
+        self.0.waited().kill();
     }
 
-    fn is_gone(&self) -> bool {
-        !matches!(self.child().try_wait(), Ok(None))
+    /// Whether it has ended. What it has started may not have.
+    pub fn is_gone(&self) -> bool {
+        self.0.waited().is_gone()
     }
 
-    /// Waits for its end, and kills it where that takes longer.
-    fn wait(&self, within: Duration) -> Option<ExitStatus> {
+    /// Waits for its end, and kills it where that takes longer; what it has started is killed in any case.
+    pub fn wait(&self, within: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now().checked_add(within);
         let mut pause = Duration::from_millis(1);
-        while !self.is_gone() {
-            if deadline.is_none_or(|deadline| Instant::now() >= deadline) {
-                self.kill();
-                break;
-            }
+        while !self.is_gone() && deadline.is_some_and(|deadline| Instant::now() < deadline) {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
         }
-        self.child().wait().ok()
+        self.0.waited().end()
+    }
+}
+
+impl Inner {
+    fn waited(&self) -> MutexGuard<'_, Waited> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.waited().end();
+    }
+}
+
+impl Waited {
+    fn group(&self) -> Option<Pid> {
+        // The process is there, if only as one that was not waited for, and so nobody else has its number.
+        Pid::from_raw(self.child.id().cast_signed()).filter(|_| self.status.is_none())
+    }
+
+    fn is_gone(&self) -> bool {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.group().is_none_or(|id| !matches!(waitid(WaitId::Pid(id), look), Ok(None)))
+    }
+
+    fn kill(&mut self) {
+        if let Some(id) = self.group() {
+            let _ = kill_process_group(id, Signal::KILL);
+        }
+    }
+
+    fn end(&mut self) -> Option<ExitStatus> {
+        self.kill();
+        if self.status.is_none() {
+            self.status = self.child.wait().ok();
+        }
+        self.status
     }
 }
 
@@ -120,10 +187,13 @@ impl Child {
         let mut child = command.process_group(0).spawn()?;
         let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let streams = input.zip(output).zip(errors);
-        let process = Process { id: child.id(), child: Arc::new(Mutex::new(child)) };
+        let process = Process::new(child);
         let ((input, output), errors) = streams.ok_or_else(|| io::Error::other("no pipes"))?;
         let patience = Patience { grace: program.startup_timeout, until: None };
-        let ear = Receiver::new(BufReader::with_capacity(64 << 10, Ear::new(output, errors, patience)?));
+        let ear = Receiver::new(BufReader::with_capacity(
+            64 << 10,
+            Ear::new(output, errors, process.clone(), patience)?,
+        ));
         let mouth = Arc::new(Mutex::new(Sender::new(Mouth::new(input, patience)?)));
         Ok(Child { process, ear, mouth })
     }
@@ -133,7 +203,7 @@ impl Child {
     }
 
     pub fn speaker(&self) -> Speaker {
-        Speaker(self.mouth.clone())
+        Speaker { mouth: self.mouth.clone(), process: self.process.clone() }
     }
 
     fn ear(&mut self) -> &mut Ear {
@@ -147,14 +217,19 @@ impl Child {
     }
 
     /// Waits for its hello and answers it; says what is wrong where that fails. Then it is gone.
-    pub fn greet(&mut self, program: &Program, welcome: Welcome) -> Result<(), String> {
+    pub fn greet(
+        &mut self,
+        program: &Program,
+        producer: &str,
+        welcome: impl FnOnce() -> Result<Welcome, String>,
+    ) -> Result<(), String> {
         let until = Instant::now().checked_add(program.startup_timeout);
         let patience = Patience { grace: program.startup_timeout, until };
         self.ear().patience = patience;
-        let greeted = self.hear_hello(&welcome.producer).and_then(|()| {
-            let welcome = Message::Welcome(welcome);
-            self.say(&welcome, &[], patience)
-        });
+        let greeted = match self.hear_hello(producer) {
+            Ok(()) => self.say(&Message::Welcome(welcome()?), &[], patience),
+            Err(error) => Err(error),
+        };
         greeted.map_err(|error| match error {
             error if error.is_timeout() => {
                 self.process.kill();
@@ -202,13 +277,14 @@ impl Child {
         if self.process.is_gone() {
             return false;
         }
-        loop {
+        let until = Instant::now().checked_add(ENDING);
+        for _ in 0..IDLE_MESSAGES_MAX {
             let has_more = !self.ear.input().buffer().is_empty();
-            let hears = self.ear().hears(Timespec { tv_sec: 0, tv_nsec: 0 });
+            let hears = self.ear().hears(Duration::ZERO);
             if !has_more && !hears.unwrap_or(true) {
                 return true;
             }
-            self.ear().patience = Patience { grace: ENDING, until: None };
+            self.ear().patience = Patience { grace: ENDING, until };
             match self.ear.receive() {
                 Ok((Message::Log(log), _)) => self.ear().lines.push_line(&log.line),
                 Ok((Message::Heartbeat(_), _)) => {}
@@ -219,6 +295,8 @@ impl Child {
                 }
             }
         }
+        // There is more, and whoever gives it work hears that.
+        true
     }
 
     /// Gives it a batch, and each answer to `take`, until all are there.
@@ -236,6 +314,9 @@ impl Child {
         let mut open: Vec<u64> = run.runs.iter().map(|run| run.pid).collect();
         let runs = open.len();
         if let Err(error) = self.say(&Message::Run(run), data, patience) {
+            if matches!(error, ProtocolError::TooLong { .. }) {
+                return Ending::TooLong(error.to_string());
+            }
             let has_left = error.is_end() && matches!(self.ear.receive(), Ok((Message::Goodbye(_), _)));
             return if has_left { Ending::Left } else { self.ending(error, program, until) };
         }
@@ -250,17 +331,22 @@ impl Child {
                     self.ear().lines.push_line(&log.line);
                     None
                 }
-                Message::Results(Results { batch: of, epoch: at, results }) if of == batch && at == epoch => {
-                    results.into_iter().find_map(|result| {
-                        let pid = result.pid;
-                        match open.iter().position(|open| *open == pid) {
-                            Some(at) => {
-                                open.swap_remove(at);
-                                take(result, &data);
-                                None
+                Message::Results(said) if said.batch == batch && said.epoch == epoch => {
+                    let wrong = check_spans(said.spans(), &data).err().map(|error| error.to_string());
+                    wrong.or_else(|| {
+                        said.results.into_iter().find_map(|result| {
+                            let pid = result.pid;
+                            match open.iter().position(|open| *open == pid) {
+                                Some(at) => {
+                                    open.swap_remove(at);
+                                    take(result, &data);
+                                    None
+                                }
+                                None => {
+                                    Some(format!("it answered run {pid}, which it does not have in work"))
+                                }
                             }
-                            None => Some(format!("it answered run {pid}, which it does not have in work")),
-                        }
+                        })
                     })
                 }
                 Message::Results(Results { batch: of, epoch: at, .. }) => Some(format!(
@@ -290,6 +376,37 @@ impl Child {
             }
         }
         Ending::Answered
+    }
+
+    /// What it says next, within this time.
+    pub fn hear(&mut self, grace: Duration) -> Result<(Message, Vec<u8>), ProtocolError> {
+        self.ear().patience = Patience { grace, until: None };
+        self.ear.receive()
+    }
+
+    /// Says something to a child that has asked.
+    pub fn answer(&mut self, message: &Message, grace: Duration) -> Result<(), ProtocolError> {
+        self.say(message, &[], Patience { grace, until: None })
+    }
+
+    /// Keeps a line that it wrote.
+    pub fn keep_line(&mut self, line: &str) {
+        self.ear().lines.push_line(line);
+    }
+
+    /// What ended it, after it was killed where it is there yet, with what it last wrote.
+    pub fn parting(&mut self, error: ProtocolError, grace: Duration) -> String {
+        let what = match error {
+            error if error.is_end() => self.end_told(),
+            error => {
+                self.process.kill();
+                match error.is_timeout() {
+                    true => format!("was silent for {grace:?} and was killed"),
+                    false => format!("broke the protocol and was killed: {error}"),
+                }
+            }
+        };
+        self.with_lines(what)
     }
 
     fn ending(&mut self, error: ProtocolError, program: &Program, until: Option<Instant>) -> Ending {
@@ -335,27 +452,11 @@ impl Child {
         self.ear().lines.take()
     }
 
-    /// Says goodbye. [`Child::end`] waits.
-    pub fn dismiss(&mut self, reason: &str) {
-        let goodbye = Message::Goodbye(Goodbye { reason: reason.to_string(), leave: false });
-        let _ = self.say(&goodbye, &[], Patience::NONE);
-    }
-
-    /// Closes its input, waits for its end, and kills it where that takes longer.
+    /// Waits for its end, and kills it where that takes longer.
     pub fn end(self, within: Duration) {
         let Child { process, ear, mouth } = self;
         drop(mouth);
         process.wait(within);
         drop(ear);
-    }
-}
-
-impl Drop for Process {
-    /// The last who holds it leaves no process behind.
-    fn drop(&mut self) {
-        if Arc::strong_count(&self.child) == 1 {
-            self.kill();
-            let _ = self.child().wait();
-        }
     }
 }

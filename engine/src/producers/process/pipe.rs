@@ -7,8 +7,15 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::child::Process;
 use crate::limits::{STDERR_BYTES_MAX, STDERR_LINE_BYTES_MAX};
 use crate::producers::bounded;
+
+/// How long until it is looked whether a process that is silent is there at all.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// More than a pipe holds.
+const ERRORS_AT_ONCE: usize = 256 << 10;
 
 /// How long to wait for the other side.
 #[derive(Clone, Copy, Debug)]
@@ -23,9 +30,9 @@ impl Patience {
     /// No wait at all.
     pub const NONE: Patience = Patience { grace: Duration::ZERO, until: None };
 
-    fn left(self) -> Timespec {
+    fn left(self) -> Duration {
         let until = self.until.map(|until| until.saturating_duration_since(Instant::now()));
-        timespec(until.map_or(self.grace, |until| until.min(self.grace)))
+        until.map_or(self.grace, |until| until.min(self.grace))
     }
 }
 
@@ -38,38 +45,48 @@ fn timespec(duration: Duration) -> Timespec {
 pub(super) struct Ear {
     output: ChildStdout,
     errors: Option<ChildStderr>,
+    process: Process,
     pub lines: Lines,
     pub patience: Patience,
 }
 
 impl Ear {
-    pub fn new(output: ChildStdout, errors: ChildStderr, patience: Patience) -> io::Result<Ear> {
+    pub fn new(
+        output: ChildStdout,
+        errors: ChildStderr,
+        process: Process,
+        patience: Patience,
+    ) -> io::Result<Ear> {
         rustix::io::ioctl_fionbio(&errors, true)?;
-        Ok(Ear { output, errors: Some(errors), lines: Lines::default(), patience })
+        Ok(Ear { output, errors: Some(errors), process, lines: Lines::default(), patience })
     }
 
     /// Whether something can be read within this time, the end among others; reads standard error meanwhile.
-    pub fn hears(&mut self, within: Timespec) -> io::Result<bool> {
-        let mut within = within;
+    pub fn hears(&mut self, within: Duration) -> io::Result<bool> {
+        // What it writes to standard error is no sign of life.
+        let began = Instant::now();
+        let mut left = within;
         loop {
             let readable = |fd: &PollFd<'_>| !fd.revents().is_empty();
+            let look = timespec(left.min(LOOK));
             let (output, errors, polled) = match &self.errors {
                 Some(errors) => {
                     let mut both =
                         [PollFd::new(&self.output, PollFlags::IN), PollFd::new(errors, PollFlags::IN)];
-                    let polled = poll(&mut both, Some(&within));
+                    let polled = poll(&mut both, Some(&look));
                     (readable(&both[0]), readable(&both[1]), polled)
                 }
                 None => {
                     let mut one = [PollFd::new(&self.output, PollFlags::IN)];
-                    let polled = poll(&mut one, Some(&within));
+                    let polled = poll(&mut one, Some(&look));
                     (readable(&one[0]), false, polled)
                 }
             };
             match polled {
                 Err(error) if error == rustix::io::Errno::INTR => continue,
                 Err(error) => return Err(error.into()),
-                Ok(0) => return Ok(false),
+                // What it has started may hold the stream, which then has no end.
+                Ok(0) if self.process.is_gone() => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
             }
             if errors {
@@ -78,20 +95,24 @@ impl Ear {
             if output {
                 return Ok(true);
             }
-            if within.tv_sec == 0 && within.tv_nsec == 0 {
+            if left.is_zero() {
                 return Ok(false);
             }
-            within = self.patience.left();
+            left = within.saturating_sub(began.elapsed());
         }
     }
 
-    /// Reads what is there of standard error.
+    /// Reads what is there of standard error, and not for ever: who writes there may be quicker.
     pub fn read_errors(&mut self) {
         let mut buffer = [0; 4096];
-        while let Some(errors) = &mut self.errors {
+        let mut room = ERRORS_AT_ONCE;
+        while let Some(errors) = self.errors.as_mut().filter(|_| room > 0) {
             match errors.read(&mut buffer) {
                 Ok(0) => self.errors = None,
-                Ok(got) => self.lines.push(&buffer[..got]),
+                Ok(got) => {
+                    self.lines.push(&buffer[..got]);
+                    room = room.saturating_sub(got);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => self.errors = None,
@@ -102,7 +123,9 @@ impl Ear {
 
 impl Read for Ear {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.hears(self.patience.left())? {
+        // One that never stops talking is not done either.
+        let is_late = self.patience.until.is_some_and(|until| Instant::now() >= until);
+        match !is_late && self.hears(self.patience.left())? {
             true => self.output.read(buffer),
             false => Err(ErrorKind::TimedOut.into()),
         }
@@ -111,7 +134,7 @@ impl Read for Ear {
 
 /// What a child is told on standard input.
 pub(super) struct Mouth {
-    input: ChildStdin,
+    input: Option<ChildStdin>,
     pub patience: Patience,
 }
 
@@ -119,19 +142,25 @@ impl Mouth {
     pub fn new(input: ChildStdin, patience: Patience) -> io::Result<Mouth> {
         // This end alone: the child's reads wait as ever.
         rustix::io::ioctl_fionbio(&input, true)?;
-        Ok(Mouth { input, patience })
+        Ok(Mouth { input: Some(input), patience })
+    }
+
+    /// Ends the stream.
+    pub fn close(&mut self) {
+        self.input = None;
     }
 }
 
 impl Write for Mouth {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(input) = &mut self.input else { return Err(ErrorKind::BrokenPipe.into()) };
         loop {
-            match self.input.write(bytes) {
+            match input.write(bytes) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 written => return written,
             }
-            let mut fds = [PollFd::new(&self.input, PollFlags::OUT)];
-            match poll(&mut fds, Some(&self.patience.left())) {
+            let mut fds = [PollFd::new(input, PollFlags::OUT)];
+            match poll(&mut fds, Some(&timespec(self.patience.left()))) {
                 Ok(0) => return Err(ErrorKind::TimedOut.into()),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

@@ -10,13 +10,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use underbelly_protocol::Message;
 use underbelly_protocol::message::Cancel;
 
 use super::super::closure::{Called, Ended, Worked};
 use super::super::run::{Outputs, Run};
-use super::super::worker::work_for;
+use super::super::worker::{work_for, works_for};
 use super::child::{Child, Ending, Process, Speaker};
 use super::translate::{About, message};
 use crate::batch::{Batch, Row};
@@ -28,15 +28,21 @@ use crate::operations::Operations;
 use crate::producers::Program;
 use crate::runs;
 
+/// How often idle processes are listened to.
+const LISTEN: Duration = Duration::from_secs(1);
+
 /// The processes of one producer.
 pub(crate) struct Pool {
     program: Program,
     producer: String,
     about: OnceLock<About>,
     places: Mutex<Places>,
-    /// A batch has ended.
-    ended: Condvar,
+    /// A batch has ended, or a process is idle or gone.
+    changed: Condvar,
 }
+
+/// Why a process is not needed any more.
+const OVER: &str = "the producer's processes were ended";
 
 #[derive(Default)]
 struct Places {
@@ -45,7 +51,7 @@ struct Places {
     /// Greeted, without work.
     idle: Vec<Child>,
     /// All that were started and are not gone, by their numbers.
-    live: BTreeMap<u32, Process>,
+    live: BTreeMap<u64, Process>,
     /// How many are being started.
     starting: usize,
     /// Runs in work: their batch, and who is to be told that one is cancelled.
@@ -57,6 +63,13 @@ struct Places {
     next_start: Option<Instant>,
 }
 
+impl Places {
+    /// How many processes there are, or are being started.
+    fn there(&self) -> usize {
+        self.live.len() - self.unborn.len() + self.starting
+    }
+}
+
 impl Pool {
     /// A pool whose first process is started, and not greeted.
     pub(crate) fn new(program: Program, producer: &str) -> Result<Pool, String> {
@@ -65,7 +78,7 @@ impl Pool {
             producer: producer.to_string(),
             about: OnceLock::new(),
             places: Mutex::default(),
-            ended: Condvar::new(),
+            changed: Condvar::new(),
         };
         let first = pool.spawn()?;
         pool.places().unborn.push(first);
@@ -91,20 +104,26 @@ impl Pool {
             let dir = self.program.dir.as_ref().map(|dir| format!(" in {}", dir.display()));
             format!("program {program} cannot be started{}: {error}", dir.unwrap_or_default())
         })?;
-        self.places().live.insert(child.process().id(), child.process().clone());
+        let mut places = self.places();
+        if places.is_over {
+            return Err(OVER.to_string());
+        }
+        places.live.insert(child.process().number(), child.process().clone());
+        drop(places);
         Ok(child)
     }
 
     fn forget(&self, child: &Child) {
-        self.places().live.remove(&child.process().id());
+        self.places().live.remove(&child.process().number());
+        self.changed.notify_all();
     }
 
     /// Starts a process and greets it.
     fn start(&self) -> Result<Child, String> {
         let unborn = self.places().unborn.pop();
         let started = unborn.map_or_else(|| self.spawn(), Ok).and_then(|mut child| {
-            let welcome = self.about.get().map(|about| about.welcome.clone()).unwrap_or_default();
-            match child.greet(&self.program, welcome) {
+            let welcome = || Ok(self.about.get().map(|about| about.welcome.clone()).unwrap_or_default());
+            match child.greet(&self.program, &self.producer, welcome) {
                 Ok(()) => Ok(child),
                 Err(what) => {
                     self.forget(&child);
@@ -127,31 +146,51 @@ impl Pool {
 
     /// Sees to it that as many processes are there as there may be. An error says why not; then it is too early for the next.
     fn fill(&self) -> Result<(), String> {
-        let mut unsound = Vec::new();
+        self.listen();
         {
             let mut places = self.places();
-            let idle = std::mem::take(&mut places.idle);
-            for mut child in idle {
-                match child.is_sound() {
-                    true => places.idle.push(child),
-                    false => {
-                        places.live.remove(&child.process().id());
-                        unsound.push(child);
-                    }
-                }
-            }
-            let there = places.live.len() - places.unborn.len() + places.starting;
-            if places.is_over || there >= self.program.processes {
+            if places.is_over || places.there() >= self.program.processes {
                 return Ok(());
             }
             places.starting += 1;
         }
-        drop(unsound);
         let started = self.start();
         let mut places = self.places();
         places.starting -= 1;
-        places.idle.push(started?);
+        drop(places);
+        self.changed.notify_all();
+        self.come_back(started?);
         Ok(())
+    }
+
+    /// Hears what an idle process says, which each thread does now and then for one.
+    fn listen(&self) {
+        let mut places = self.places();
+        if places.idle.is_empty() {
+            return;
+        }
+        let mut child = places.idle.remove(0);
+        // Without the lock: it may take its time.
+        drop(places);
+        match child.is_sound() {
+            true => self.come_back(child),
+            false => self.forget(&child),
+        }
+    }
+
+    /// A process has no work.
+    fn come_back(&self, child: Child) {
+        let mut places = self.places();
+        if places.is_over {
+            drop(places);
+            child.speaker().dismiss(OVER);
+            self.forget(&child);
+            child.end(self.program.close_grace);
+        } else {
+            places.idle.push(child);
+            drop(places);
+        }
+        self.changed.notify_all();
     }
 
     /// How long to wait before a process is tried again.
@@ -160,10 +199,18 @@ impl Pool {
         Some(next.saturating_duration_since(Instant::now())).filter(|wait| !wait.is_zero())
     }
 
-    /// A process for a batch.
+    /// A process for a batch. Where as many are at work as there may be, one of them.
     fn take(&self) -> Result<Child, String> {
         loop {
-            let idle = self.places().idle.pop();
+            let mut places = self.places();
+            let idle = loop {
+                let idle = places.idle.pop();
+                if idle.is_some() || places.is_over || places.there() < self.program.processes {
+                    break idle;
+                }
+                places = self.changed.wait(places).unwrap_or_else(PoisonError::into_inner);
+            };
+            drop(places);
             let Some(mut child) = idle else { return self.start() };
             if child.is_sound() {
                 return Ok(child);
@@ -174,20 +221,21 @@ impl Pool {
 
     /// What the program gives for each run of a batch.
     pub(in super::super) fn call(&self, runs: &[Run], epoch: u64) -> Called {
-        let all = |failure: Failure| runs.iter().map(|_| Err(Ended::Failed(failure.clone()))).collect();
+        let all = |ended: Ended| runs.iter().map(|_| Err(ended.clone())).collect();
+        let rejected = |what: String| Called::here(all(Ended::Failed(Failure::Rejected(what))));
         let Some(about) = self.about.get() else {
-            return Called::here(all(Failure::rejected("the producer is not introduced")));
+            return rejected("the producer is not introduced".to_string());
         };
         let (run, data) = match message(runs, epoch) {
             Ok(message) => message,
-            Err(failure) => return Called::here(all(failure)),
+            Err(failure) => return Called::here(all(Ended::spoilt(runs.len(), failure.to_string()))),
         };
         let mut results: BTreeMap<RunId, Result<Outputs, Ended>> = BTreeMap::new();
         let mut left = 0;
         let (mut child, ending) = loop {
             let mut child = match self.take() {
                 Ok(child) => child,
-                Err(what) => return Called::here(all(Failure::Rejected(what))),
+                Err(what) => return rejected(what),
             };
             let speaker = child.speaker();
             {
@@ -202,6 +250,7 @@ impl Pool {
                     results.insert(id, about.outputs(run, result, data).map_err(Ended::Failed));
                 }
             });
+            runs.iter().for_each(|run| drop(self.places().working.remove(&run.id)));
             match ending {
                 // Another one does it, but where none ever does anything.
                 Ending::Left if left < self.program.processes && !self.places().is_over => {
@@ -215,46 +264,35 @@ impl Pool {
         let process = child.process().id();
         let ended = self.told(&ending, &mut child, runs.len() - results.len());
         let stderr = child.take_lines();
-        let is_over = {
-            let mut places = self.places();
-            runs.iter().for_each(|run| drop(places.working.remove(&run.id)));
-            places.is_over
-        };
         match ending {
-            Ending::Answered if !is_over => self.places().idle.push(child),
-            Ending::Answered => {
-                child.dismiss("no more work");
-                self.forget(&child);
-                child.end(self.program.close_grace);
-            }
+            Ending::Answered | Ending::TooLong(_) => self.come_back(child),
             Ending::Left | Ending::Gone(_) | Ending::Nonsense(_) => self.forget(&child),
         }
-        self.ended.notify_all();
         let results = runs.iter().map(|run| results.remove(&run.id).unwrap_or_else(|| Err(ended.clone())));
         Called { results: results.collect(), worked: Some(Worked { process, stderr }) }
     }
 
     /// What became of the runs that were not answered.
     fn told(&self, ending: &Ending, child: &mut Child, unanswered: usize) -> Ended {
-        let (what, failure): (String, fn(String) -> Failure) = match ending {
-            Ending::Answered => (String::new(), Failure::Rejected),
-            Ending::Left => ("its processes said goodbye before they took it".to_string(), Failure::Rejected),
-            Ending::Gone(what) => (format!("its process {what}"), Failure::Retry),
-            Ending::Nonsense(what) => {
-                (format!("its process broke the protocol and was killed: {what}"), Failure::Fatal)
-            }
-        };
         if self.places().is_over {
-            return Ended::Failed(Failure::rejected("the producer's processes were ended"));
+            return Ended::Failed(Failure::rejected(OVER));
         }
-        let lines = child.last_lines();
-        let message = if lines.is_empty() { what } else { format!("{what}; it last wrote: {lines}") };
-        match unanswered {
-            0 | 1 => Ended::Failed(failure(message)),
-            several => {
-                let most = u32::try_from(several - several / 2).unwrap_or(u32::MAX);
-                Ended::Died { message, most }
+        let mut with_lines = |what: String| match child.last_lines() {
+            lines if lines.is_empty() => what,
+            lines => format!("{what}; it last wrote: {lines}"),
+        };
+        match ending {
+            Ending::Answered => Ended::Failed(Failure::rejected("")),
+            Ending::Left => {
+                let what = "its processes said goodbye before they took it";
+                Ended::Failed(Failure::Rejected(with_lines(what.to_string())))
             }
+            Ending::Gone(what) => Ended::gone(unanswered, with_lines(format!("its process {what}"))),
+            Ending::Nonsense(what) => {
+                let what = format!("its process broke the protocol and was killed: {what}");
+                Ended::spoilt(unanswered, with_lines(what))
+            }
+            Ending::TooLong(what) => Ended::spoilt(unanswered, what.clone()),
         }
     }
 
@@ -274,19 +312,19 @@ impl Pool {
     /// Ends all processes: those without work at once, the others with their batch, and what has not ended then is killed.
     pub(crate) fn end(&self) {
         let grace = self.program.close_grace;
-        let (mut idle, unborn) = {
+        let (idle, unborn) = {
             let mut places = self.places();
             places.is_over = true;
             (std::mem::take(&mut places.idle), std::mem::take(&mut places.unborn))
         };
         unborn.iter().chain(&idle).for_each(|child| self.forget(child));
         drop(unborn);
-        idle.iter_mut().for_each(|child| child.dismiss("no more work"));
+        idle.iter().for_each(|child| child.speaker().dismiss(OVER));
         let deadline = Instant::now().checked_add(grace);
         let left = || deadline.map_or(grace, |at| at.saturating_duration_since(Instant::now()));
         idle.into_iter().for_each(|child| child.end(left()));
         let places = self.places();
-        let working = self.ended.wait_timeout_while(places, left(), |places| !places.working.is_empty());
+        let working = self.changed.wait_timeout_while(places, left(), |places| !places.working.is_empty());
         let (places, _) = working.unwrap_or_else(PoisonError::into_inner);
         let rest: Vec<Process> = places.live.values().cloned().collect();
         drop(places);
@@ -296,6 +334,7 @@ impl Pool {
 
 /// The life of a thread that attends to a process of a producer, until the producer's bell is taken away.
 pub(crate) fn attend(core: &Arc<Core>, pool: &Pool, producer: ProducerId, bell: &Receiver<()>) {
+    works_for(core);
     let mut last_told = String::new();
     loop {
         if let Err(what) = pool.fill() {
@@ -308,9 +347,12 @@ pub(crate) fn attend(core: &Arc<Core>, pool: &Pool, producer: ProducerId, bell: 
             }
             if rest(pool, bell) { continue } else { return }
         }
+        if bell.try_recv() == Err(TryRecvError::Disconnected) {
+            return;
+        }
         match work_for(core, producer) {
             Some(true) => {}
-            Some(false) if bell.recv().is_ok() => {}
+            Some(false) if bell.recv_timeout(LISTEN) != Err(RecvTimeoutError::Disconnected) => {}
             Some(false) | None => return,
         }
     }
@@ -329,13 +371,13 @@ fn rest(pool: &Pool, bell: &Receiver<()>) -> bool {
 /// Notes in the history of runs, and in the status, that a process could not be started.
 fn tell_unstarted(core: &Core, pool: &Pool, what: &str) {
     core.note_trouble(format!("producer {:?}: {what}; it is tried again", pool.producer));
-    let row = runs::unstarted(&pool.producer, what, core.options.clock.now());
+    let row = runs::ended_process(&pool.producer, "unstarted", what, core.options.clock.now());
     // A disk that refuses is told of by whoever has work.
     let _ = note(core, row);
 }
 
 /// Commits a row of the history.
-fn note(core: &Core, row: Row) -> Result<(), CommitError> {
+pub(super) fn note(core: &Core, row: Row) -> Result<(), CommitError> {
     let folder = core.enter()?;
     let mut batch = Batch::new();
     batch.append(row)?;

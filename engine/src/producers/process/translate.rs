@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use underbelly_protocol::limits::DATA_BYTES_MAX;
 use underbelly_protocol::message::{
     BundleRun, CellRead, CellRows, InputCells, InputSlot, KeyFields, Outcome, OutputCell as Given,
     Run as RunMessage, RunResult, SlotColumns, Span, Welcome,
@@ -145,6 +146,11 @@ pub(crate) fn message(runs: &[Run], epoch: u64) -> Result<(RunMessage, Vec<u8>),
         }
         let at = data.len() as u64;
         rows::encode(cell.rows()?, &mut data).map_err(|error| Failure::Fatal(error.to_string()))?;
+        if data.len() as u64 > DATA_BYTES_MAX {
+            let what =
+                format!("its inputs are longer than the {DATA_BYTES_MAX} bytes that a process can be sent");
+            return Err(Failure::Fatal(what));
+        }
         let span = Span { at, bytes: data.len() as u64 - at };
         known.insert(cell.content, span);
         Ok(span)

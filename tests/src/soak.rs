@@ -41,7 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LEASE: Duration = Duration::from_secs(5);
 /// How often a run that is cut off is tried again.
 const ATTEMPTS: u32 = 1_000;
-/// By how much the memory of the engine may grow after its first quarter, beside a quarter of itself.
+/// By how much the most memory of the engine in the last quarter may be above that in the second, beside a quarter of it: it rises
+/// and falls with the checkpoints.
 const GROWTH: u64 = 16 << 20;
 
 /// How long, and where.
@@ -67,7 +68,7 @@ pub struct Report {
     pub inputs: u64,
     /// Runs, by how they ended.
     pub runs: BTreeMap<String, u64>,
-    /// Bytes of memory of the engine that was not killed any more, at the beginning of each quarter and at the end.
+    /// The most bytes of memory that the engine which was not killed any more had in each quarter of its life.
     pub memory: Vec<u64>,
 }
 
@@ -222,11 +223,16 @@ pub fn run(settings: &Settings) -> Result<Report, Box<dyn Error>> {
     while began.elapsed() < time && settings.kills.is_none_or(|kills| killed < kills) {
         thread::sleep(Duration::from_millis(20 + numbers.below(400)));
         let engines = settings.kills.is_some() || began.elapsed() < time / 5;
-        let quarters = began.elapsed().saturating_sub(time / 5).as_secs_f64() / (time * 4 / 5).as_secs_f64();
-        if !engines && quarters * 4.0 >= report.memory.len() as f64 {
-            report.memory.push(memory(engine.child.id())?);
-            report.inputs = soak.acknowledged.iter().map(|number| number.load(Ordering::Relaxed)).sum();
-            println!("{:.0} s: {report}", began.elapsed().as_secs_f64());
+        if !engines {
+            let passed = began.elapsed().saturating_sub(time / 5).as_secs_f64();
+            let quarter = (4.0 * passed / (time * 4 / 5).as_secs_f64()) as usize;
+            let now = memory(engine.child.id())?;
+            if quarter >= report.memory.len() {
+                report.inputs = soak.acknowledged.iter().map(|number| number.load(Ordering::Relaxed)).sum();
+                println!("{:.0} s: {report}", began.elapsed().as_secs_f64());
+                report.memory.push(now);
+            }
+            report.memory.iter_mut().last().into_iter().for_each(|most| *most = now.max(*most));
         }
         let victim = match numbers.below(10) {
             0..2 if engines => {
@@ -266,7 +272,6 @@ pub fn run(settings: &Settings) -> Result<Report, Box<dyn Error>> {
     }
     let reader = Database::open_read_only(database(&settings.folder))?;
     come_to_rest(&soak, reader)?;
-    report.memory.push(memory(engine.child.id())?);
     producer.kill()?;
     // It closes when nobody speaks to it any more.
     engine.end()?;

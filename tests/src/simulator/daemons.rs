@@ -459,7 +459,8 @@ fn alarms(db: &Database, model: &model::Model, now: i64) -> Result<(), Trouble> 
             _ => {}
         }
     }
-    (old.sort(), found.sort());
+    old.sort();
+    found.sort();
     if found != old {
         return Err(format!("{found:?} are too old, not {old:?}").into());
     }

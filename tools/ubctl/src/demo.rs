@@ -87,7 +87,7 @@ impl Demo {
 
         let mut story = Vec::new();
         // The first day shows how it should be.
-        let late = (self.slow.is_some() && market.chains.len() > 1).then(|| market.chains.len() / 2);
+        let late = (self.slow.is_some() && market.chains.len() > 1).then_some(market.chains.len() / 2);
         for (at, chain) in market.chains.iter().enumerate() {
             let before = runs(&db);
             let started = Instant::now();

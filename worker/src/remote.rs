@@ -729,3 +729,39 @@ impl Producer {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// What becomes of a hello that is answered with these bytes, and nothing else.
+    fn answered(bytes: &[u8]) -> String {
+        let name = format!("underbelly-worker-{}-{}", process::id(), bytes.len());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        let (hello, within) = (hello_of(Definition::daemon("source")), Duration::from_millis(30));
+        let opening = thread::spawn({
+            let path = path.clone();
+            move || Link::try_open(&path, &hello, within, None).map(drop)
+        });
+        let (mut engine, _) = listener.accept().unwrap();
+        engine.write_all(bytes).unwrap();
+        let opened = opening.join().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        match opened {
+            Err(RemoteError::NoEngine { what, .. }) => what,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_engine_that_does_not_answer_is_none() {
+        assert_eq!(answered(b""), "it says no welcome");
+        assert_eq!(answered(b"UBF1\x10"), "it says half a welcome");
+    }
+}

@@ -536,6 +536,7 @@ impl Core {
         let operations = Operations { event: Some(event), ..Operations::default() };
         let mut prepared = self.encode(operations, self.pending.pin())?;
         let (_, effects) = self.sequence_locked(state, &mut prepared, now, admission, Promise::Nothing)?;
+        self.signals.show_start();
         Ok(effects)
     }
 }

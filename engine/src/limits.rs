@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use underbelly_storage::Timestamp;
 
+/// Time after which a run that goes on is in the log at the latest, where nothing else was committed, so that who reads beside the
+/// writer sees it.
+pub const START_SHOWN: Duration = Duration::from_millis(20);
+
 /// Bytes of a name (series, column, slot, producer).
 pub const NAME_BYTES_MAX: usize = 255;
 /// Columns of one series type or slot, keys included.

@@ -8,12 +8,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::core::Core;
 use crate::error::CommitError;
+use crate::limits::START_SHOWN;
 
 /// What the log needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Duty {
     /// Transactions are visible and not written.
     WriteSoon,
+    /// Runs have started, and nothing else was committed.
+    WriteLater,
     /// So many that they are worth a sync.
     WriteNow,
     /// Its last batch is not acknowledged by another.
@@ -26,6 +29,7 @@ pub(crate) enum Duty {
 pub(crate) fn serve(core: &Arc<Core>, duties: &Receiver<Duty>) {
     let options = &core.options;
     let mut write_at: Option<Instant> = None;
+    let soonest = |at: Option<Instant>, other: Option<Instant>| at.into_iter().chain(other).min();
     let mut seal_at: Option<Instant> = None;
     let mut durable = core.log.durable_seq();
     loop {
@@ -39,8 +43,9 @@ pub(crate) fn serve(core: &Arc<Core>, duties: &Receiver<Duty>) {
             Ok(Duty::WriteNow) => write_at = Some(now),
             // A delay beyond the clock's end is none.
             Ok(Duty::WriteSoon) => {
-                write_at = write_at.or(options.buffered_delay.and_then(|d| now.checked_add(d)))
+                write_at = soonest(write_at, options.buffered_delay.and_then(|d| now.checked_add(d)))
             }
+            Ok(Duty::WriteLater) => write_at = soonest(write_at, now.checked_add(START_SHOWN)),
             Ok(Duty::Seal) => seal_at = options.seal_after.and_then(|idle| now.checked_add(idle)),
             Ok(Duty::Prepare) => {
                 // It takes long, and transactions are written meanwhile.
@@ -56,6 +61,8 @@ pub(crate) fn serve(core: &Arc<Core>, duties: &Receiver<Duty>) {
         }
         if write_at.is_some_and(|at| at <= now) {
             write_at = None;
+            // Before: what starts from now on is told again.
+            core.signals.shown();
             note(core, "buffered transactions could not be written", |core| Ok(core.log.flush()?));
         }
         if seal_at.is_some_and(|at| at <= now) {

@@ -55,6 +55,8 @@ pub(crate) struct Signals {
     alarm_at: AtomicI64,
     /// Whether the last batch of the log is not acknowledged by another, and somebody was told.
     unsealed: AtomicBool,
+    /// Whether somebody was asked to write starts of runs that nothing else takes to the disk.
+    unshown: AtomicBool,
     on_durable: OnceLock<Box<dyn Fn(u64) + Send + Sync>>,
     latencies: Mutex<Samples>,
     /// Who reads variables without a snapshot.
@@ -118,6 +120,7 @@ impl Signals {
             alarm: Mutex::new(Some(alarm)),
             alarm_at: AtomicI64::new(i64::MAX),
             unsealed: AtomicBool::new(false),
+            unshown: AtomicBool::new(false),
             on_durable: OnceLock::new(),
             latencies: Mutex::default(),
             registry,
@@ -204,6 +207,18 @@ impl Signals {
     /// Notes that the log is being sealed, so that the next batch asks anew.
     pub(crate) fn sealed(&self) {
         self.unsealed.store(false, Ordering::SeqCst);
+    }
+
+    /// Has a start that rides with the next commit written in a while if none comes.
+    pub(crate) fn show_start(&self) {
+        if !self.unshown.swap(true, Ordering::SeqCst) && !self.ask(Duty::WriteLater) {
+            self.shown();
+        }
+    }
+
+    /// The starts are about to be written.
+    pub(crate) fn shown(&self) {
+        self.unshown.store(false, Ordering::SeqCst);
     }
 
     /// Sends the workers and the scribe home.

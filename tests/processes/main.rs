@@ -10,6 +10,7 @@ mod nonsense;
 mod python;
 mod remote;
 mod results;
+mod soak;
 mod worker;
 
 use std::time::Duration;

@@ -7,6 +7,7 @@ mod durable;
 mod model;
 mod pins;
 mod processes;
+mod runs;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

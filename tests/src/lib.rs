@@ -4,6 +4,7 @@
 pub mod desk;
 pub mod sample;
 pub mod simulator;
+pub mod soak;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

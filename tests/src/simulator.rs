@@ -8,6 +8,7 @@
 //! - [`model`]: what the database should show after each transaction.
 //! - `desk`: the slots and producers, and what they make of their inputs.
 //! - `clock`: how time passes, and what is done where the engine gives way.
+//! - `daemons`: members that commit in sessions, are lost and come back, and what grows old.
 //! - `life`: the database, its disk, and what is known of its transactions.
 //! - `steps`: what happens to it.
 //! - `meanwhile`, `readers`, `reads`, `backups`: transactions in the middle of a checkpoint, readers in other processes,
@@ -18,6 +19,7 @@
 mod backups;
 mod check;
 mod clock;
+mod daemons;
 mod desk;
 mod feed;
 mod life;

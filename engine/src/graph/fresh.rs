@@ -175,8 +175,10 @@ impl Graph {
         }
         let place = self.place_of_age(cell, priority);
         self.set_aged(pass, cell, priority, false);
+        let was_newest = self.ages.newest(&place) == Some(cell);
         self.ages.remove(&place, self.sheets[cell.at()].date, cell);
-        if let Some(newest) = self.ages.newest(&place) {
+        // What was the newest all along grows old with a tick.
+        if let Some(newest) = self.ages.newest(&place).filter(|_| was_newest) {
             self.become_newest(pass, newest, priority);
         }
     }

@@ -72,7 +72,8 @@ fn tell(out: &mut impl Write, figures: &Figures, began: Instant) -> Result<(), B
     writeln!(
         out,
         "{} cycles in {seconds:.1} s: {:.0} cycles/s; {} transactions, {} crashes, {} failed calls, {} recoveries \
-         cut short, {} transactions within checkpoints, {} looks of readers, {} backups, {} changing calls",
+         cut short, {} transactions within checkpoints, {} looks of readers, {} backups, {} commits of daemons and {} sent again, \
+         {} sessions lost, {} changing calls",
         figures.cycles,
         figures.cycles as f64 / seconds,
         figures.transactions,
@@ -82,6 +83,9 @@ fn tell(out: &mut impl Write, figures: &Figures, began: Instant) -> Result<(), B
         figures.meanwhile,
         figures.reads,
         figures.backups,
+        figures.sent,
+        figures.again,
+        figures.lost,
         figures.calls,
     )?;
     Ok(())

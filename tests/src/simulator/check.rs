@@ -7,12 +7,12 @@ use underbelly::{
 };
 
 use super::desk::{
-    self, DAYS, EXTRAS, FIRST, JOINED, KEY_TEXTS, KEYS, Made, OTHER, SECOND, SLOTS, SOURCE, TOTAL, date,
-    key_of,
+    self, DAYS, EXTRAS, FIRST, JOINED, KEY_TEXTS, KEYS, MEDIAN, Made, OTHER, SECOND, SLOTS, SOURCE, TOTAL,
+    date, key_of,
 };
 use super::life::Life;
 use super::model::{CellName, Model, RowOf};
-use super::{Trouble, model};
+use super::{Trouble, daemons, model};
 
 /// The identity of a model.
 pub(super) fn metadata(model: u8) -> Metadata {
@@ -122,7 +122,7 @@ pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble
     }
     let extras = EXTRAS.iter().flat_map(|extra| [extra.slot, extra.made]);
     for slot in SLOTS.into_iter().chain(extras).filter(|slot| model.slots.contains(*slot)) {
-        let keys = if slot == TOTAL { 0..1 } else { KEYS };
+        let keys = if desk::is_one(slot) { 0..1 } else { KEYS };
         for (day, key) in DAYS.flat_map(|day| keys.clone().map(move |key| (day, key))) {
             let cell = (slot, day, key);
             let found = snapshot.slot(slot, desk::date(day), desk::key_of(cell))?;
@@ -193,7 +193,7 @@ fn first_difference(found: &Columns, rows: &[RowOf]) -> Option<usize> {
 
 /// What holds when all producers are attached and none is ready: what could be made is what a recompute makes, and
 /// the states say so.
-pub(super) fn at_rest(db: &Database, model: &model::Model) -> Result<(), Trouble> {
+pub(super) fn at_rest(db: &Database, model: &model::Model, now: i64) -> Result<(), Trouble> {
     let snapshot = db.snapshot();
     let state = |cell: CellName| -> Result<Option<State>, Trouble> {
         let found = snapshot.slot(cell.0, desk::date(cell.1), desk::key_of(cell))?;
@@ -252,6 +252,9 @@ pub(super) fn at_rest(db: &Database, model: &model::Model) -> Result<(), Trouble
                     }
                 }
             }
+        }
+        if let Some(median) = daemons::median(model, day, now) {
+            expect((MEDIAN, day, 0), median)?;
         }
         if whole && sum > 0 && model.ended.contains(&day) {
             expect((TOTAL, day, 0), sum)?;

@@ -9,12 +9,14 @@ use underbelly::{Clock, ManualClock, Timestamp};
 
 type Meanwhile = Box<dyn FnMut() + Send>;
 
-/// A clock of which the wall time stands still until it is moved, while each look moves its other hand.
+/// A clock of which the wall time stands still until it is moved, while each look moves its other hand, too.
 pub(super) struct SimulatedClock {
     wall: ManualClock,
     began: Instant,
     looks: AtomicU64,
     look: Duration,
+    /// Nanoseconds that went by beside looks.
+    passed: AtomicU64,
     meanwhile: Mutex<Option<Meanwhile>>,
 }
 
@@ -25,6 +27,7 @@ impl SimulatedClock {
             wall: ManualClock::new(now),
             began: Instant::now(),
             looks: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
             look,
             meanwhile: Mutex::default(),
         }
@@ -33,6 +36,11 @@ impl SimulatedClock {
     /// Sets the wall time.
     pub fn set(&self, now: Timestamp) {
         self.wall.set(now);
+    }
+
+    /// Lets time go by for what is measured by it.
+    pub fn pass(&self, nanoseconds: u64) {
+        self.passed.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
     /// What is done from now on where the engine gives way.
@@ -52,7 +60,8 @@ impl Clock for SimulatedClock {
 
     fn instant(&self) -> Instant {
         let looks = self.looks.fetch_add(1, Ordering::Relaxed);
-        self.began + self.look * u32::try_from(looks).unwrap_or(u32::MAX)
+        let passed = Duration::from_nanos(self.passed.load(Ordering::Relaxed));
+        self.began + passed + self.look * u32::try_from(looks).unwrap_or(u32::MAX)
     }
 
     fn give_way(&self) {

@@ -1,18 +1,21 @@
-//! Slots and producers: a chain, a join that makes a diamond, and a group, of which some runs fail, some decline and some are
+//! Slots and producers: a chain, a join that makes a diamond, a group, and a quorum of daemons, of which some runs fail, some decline and some are
 //! tried again.
 
+use std::time::Duration;
+
 use underbelly::{
-    CommitError, Database, Date, Failure, Outputs, ProducerDefinition, Row, Run, SchemaError, SlotDate,
-    SlotDefinition, Timestamp,
+    ColumnType, CommitError, Database, Date, Failure, Outputs, ProducerDefinition, Row, Run, SchemaError,
+    SlotDate, SlotDefinition, Timestamp, When,
 };
 
+use super::daemons::{AGE, SKEW};
 use super::life::Journal;
 use super::model::{CellName, Effect, RowOf};
 use crate::{counter_slot, one};
 
 /// Days of all cells.
 pub const DAYS: std::ops::Range<i32> = 0..3;
-/// Keys of all cells but those of [`TOTAL`], whose key is 0.
+/// Keys of all cells but those of slots with one cell a day, whose key is 0.
 pub const KEYS: std::ops::Range<u8> = 0..4;
 /// What a key of cells and rows is called.
 pub const KEY_TEXTS: [&str; 4] = ["k0", "k1", "k2", "k3"];
@@ -28,8 +31,14 @@ pub const SECOND: &str = "Chain.Second";
 pub const JOINED: &str = "Joined";
 /// Made of all [`SECOND`] of a day.
 pub const TOTAL: &str = "Total";
+/// Given by daemons, its members.
+pub const SIGNAL: &str = "Signal";
+/// Made of all [`SIGNAL`] of a day, as soon as each member has given one.
+pub const MEDIAN: &str = "Median";
 /// All that are defined from the beginning.
-pub const SLOTS: [&str; 6] = [SOURCE, OTHER, FIRST, SECOND, JOINED, TOTAL];
+pub const SLOTS: [&str; 8] = [SOURCE, OTHER, FIRST, SECOND, JOINED, TOTAL, SIGNAL, MEDIAN];
+/// Daemons, each a member of [`SIGNAL`] under the key with its number.
+pub const DAEMONS: [&str; 3] = ["daemon 0", "daemon 1", "daemon 2"];
 /// A slot that is defined on the way, with a slot that is made of it and the producer that does so.
 pub struct Extra {
     /// Written by clients.
@@ -72,21 +81,30 @@ pub fn date(day: i32) -> SlotDate {
     Date(day).into()
 }
 
+/// Whether a slot has one cell a day.
+pub fn is_one(slot: &str) -> bool {
+    matches!(slot, TOTAL | MEDIAN)
+}
+
 /// The key values of a cell.
 pub fn key_of(cell: CellName) -> Vec<String> {
-    if cell.0 == TOTAL { Vec::new() } else { vec![format!("k{}", cell.2)] }
+    if is_one(cell.0) { Vec::new() } else { vec![format!("k{}", cell.2)] }
 }
 
 /// The definition of a slot.
 pub fn slot(name: &str) -> SlotDefinition {
     match name {
-        TOTAL => SlotDefinition::new(TOTAL).value("n", underbelly::ColumnType::I64),
+        name if is_one(name) => SlotDefinition::new(name).value("n", ColumnType::I64),
+        SIGNAL => {
+            let slot = SlotDefinition::new(SIGNAL).member_key("name").value("n", ColumnType::I64);
+            slot.fresh_for(Duration::from_nanos(AGE as u64)).max_skew(Duration::from_nanos(SKEW as u64))
+        }
         name => counter_slot(name),
     }
 }
 
 /// The producers in the order in which they are registered.
-pub const PRODUCERS: [&str; 4] = ["first", "second", "joined", "total"];
+pub const PRODUCERS: [&str; 5] = ["first", "second", "joined", "total", "median"];
 
 fn extra(producer: &str) -> Option<&'static Extra> {
     EXTRAS.iter().find(|extra| extra.producer == producer)
@@ -101,12 +119,21 @@ fn definition(name: &str) -> ProducerDefinition {
         "first" => new.requires(SOURCE).provides(FIRST),
         "second" => new.requires(FIRST).provides(SECOND),
         "joined" => new.requires(FIRST).requires(OTHER).provides(JOINED),
+        "median" => new.requires(SIGNAL).group_by::<String>([], When::Quorum).provides(MEDIAN),
         _ => new.requires(SECOND).group_by_date().provides(TOTAL),
     }
 }
 
 fn number(run: &Run, slot: &str) -> Result<i64, Failure> {
     Ok(run.input(slot)?.i64s("n").and_then(|n| n.first()).copied().unwrap_or_default())
+}
+
+fn sum(run: &Run, slot: &str) -> Result<i64, Failure> {
+    let mut sum = 0;
+    for cell in run.inputs(slot)? {
+        sum += cell.rows()?.i64s("n").and_then(|n| n.first()).copied().unwrap_or_default();
+    }
+    Ok(sum)
 }
 
 /// Registers a producer of which every run is written into the journal.
@@ -144,13 +171,8 @@ fn work(run: &Run, name: &str, (day, key): (i32, u8), effects: &mut Vec<Effect>)
             n if n % 5 == 3 && run.id().0.is_multiple_of(2) => return Err(Failure::rejected("too busy")),
             n => (JOINED, n),
         },
-        _ => {
-            let mut sum = 0;
-            for cell in run.inputs(SECOND)? {
-                sum += cell.rows()?.i64s("n").and_then(|n| n.first()).copied().unwrap_or_default();
-            }
-            (TOTAL, sum)
-        }
+        "median" => (MEDIAN, sum(run, SIGNAL)?),
+        _ => (TOTAL, sum(run, SECOND)?),
     };
     let mut outputs = Outputs::new().put(output, one("n", n)?);
     effects.push(Effect::Put((output, day, key), Some(n)));

@@ -10,6 +10,8 @@ use underbelly::{
 };
 
 use super::clock::SimulatedClock;
+use super::daemons::{self, Daemon};
+use super::desk::DAEMONS;
 use super::feed::Told;
 use super::model::{Effect, Model};
 use super::readers::Beside;
@@ -59,6 +61,12 @@ pub struct Figures {
     pub reads: u64,
     /// Backups that were opened and compared.
     pub backups: u64,
+    /// Commits of daemons that were accepted.
+    pub sent: u64,
+    /// Commits of daemons that had been accepted before.
+    pub again: u64,
+    /// Sessions that were lost.
+    pub lost: u64,
     /// Calls that changed the disk.
     pub calls: u64,
     /// A hash of what recoveries found: equal for equal seeds.
@@ -76,6 +84,9 @@ impl Figures {
         self.meanwhile += other.meanwhile;
         self.reads += other.reads;
         self.backups += other.backups;
+        self.sent += other.sent;
+        self.again += other.again;
+        self.lost += other.lost;
         self.calls += other.calls;
         self.digest = (self.digest ^ other.digest).wrapping_mul(0x0000_0100_0000_01b3);
     }
@@ -89,6 +100,11 @@ pub(super) struct Life {
     db: Option<Database>,
     pub clock: Arc<SimulatedClock>,
     pub time: i64,
+    /// Nanoseconds that went by for what is measured by the clock.
+    pub passed: i64,
+    pub daemons: [Daemon; DAEMONS.len()],
+    /// How often a day's median was wanted by some time.
+    pub dues: u64,
     pub options: Options,
     /// What is visible.
     pub model: Model,
@@ -161,6 +177,9 @@ impl Life {
             db: Some(db),
             clock,
             time: 1_000_000,
+            passed: 0,
+            daemons: Default::default(),
+            dues: 0,
             options,
             model: Model::default(),
             kept: Model::default(),
@@ -274,6 +293,15 @@ impl Life {
         }
     }
 
+    /// Lets time go by.
+    pub fn pass(&mut self, nanoseconds: i64) {
+        self.time += nanoseconds;
+        self.clock.set(Timestamp(self.time));
+        // The wall time may be set back; the other never goes back.
+        self.passed += nanoseconds.max(0);
+        self.clock.pass(nanoseconds.max(0) as u64);
+    }
+
     /// The last transaction that was sequenced.
     pub fn head(&self) -> Result<u64, Trouble> {
         Ok(self.db()?.head_seq())
@@ -353,6 +381,7 @@ impl Life {
     pub fn shut(&mut self) {
         self.unfinished = None;
         self.held.clear();
+        self.end_sessions();
         self.db = None;
     }
 
@@ -432,6 +461,7 @@ impl Life {
         self.sequenced = self.head()?;
         let digest = self.figures.digest ^ found ^ (self.disk.calls(Calls::Changing) << 32);
         self.figures.digest = digest.wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+        self.await_sessions()?;
         self.refresh_all()?;
         self.follow()?;
         check::whole(self)
@@ -440,7 +470,8 @@ impl Life {
     /// Reads the feed: it tells what is durable and visible, and what it told before.
     pub fn follow(&mut self) -> Result<(), Trouble> {
         let Some(db) = &self.db else { return Ok(()) };
-        self.told.read(db, db.visible_seq().min(db.durable_seq()))
+        self.told.read(db, db.visible_seq().min(db.durable_seq()))?;
+        daemons::sounded_once(self)
     }
 
     /// A failure for a recovery: the machine stops, or a call fails once.

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::desk::{DAEMONS, DAYS, MEDIAN, SIGNAL};
+
 /// A row of a series: time, key, value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowOf {
@@ -69,6 +71,14 @@ pub enum Effect {
     Producer(&'static str),
     /// Ends a run of a producer.
     Run(&'static str),
+    /// A daemon's commit of this number.
+    Sent(u8, u64),
+    /// When what a daemon gave to a cell was made.
+    Made(CellName, i64),
+    /// By when the median of a day is wanted.
+    Due(i32, i64),
+    /// Takes a daemon out.
+    Leave(u8),
 }
 
 /// What the database should show.
@@ -94,6 +104,12 @@ pub struct Model {
     pub producers: BTreeSet<&'static str>,
     /// Runs that ended, by producer.
     pub runs: BTreeMap<&'static str, u64>,
+    /// The number of the last commit of each daemon.
+    pub sent: BTreeMap<u8, u64>,
+    /// When what daemons gave was made, where it grows old.
+    pub made: BTreeMap<CellName, i64>,
+    /// By when the median of a day is wanted.
+    pub due: BTreeMap<i32, i64>,
 }
 
 impl Model {
@@ -148,6 +164,10 @@ impl Model {
                 Effect::Slot(name) => drop(self.slots.insert(name)),
                 Effect::Producer(name) => drop(self.producers.insert(name)),
                 Effect::Run(name) => *self.runs.entry(name).or_default() += 1,
+                Effect::Sent(daemon, number) => drop(self.sent.insert(daemon, number)),
+                Effect::Made(cell, made) => drop(self.made.insert(cell, made)),
+                Effect::Due(day, due_by) => drop(self.due.insert(day, due_by)),
+                Effect::Leave(daemon) => cells.extend(self.leave(daemon)),
             }
         }
         for (model, kept) in &self.kept {
@@ -163,6 +183,31 @@ impl Model {
                 *known = (content, known.1 + 1);
             }
         }
+    }
+
+    /// Takes a daemon out. Answers what is taken back with it: what it gave for a day of which no median was made yet, and
+    /// for which another member gave something.
+    fn leave(&mut self, daemon: u8) -> Vec<(CellName, Option<i64>)> {
+        self.producers.remove(DAEMONS[usize::from(daemon)]);
+        self.sent.remove(&daemon);
+        let waits =
+            |day: i32| self.producers.contains("median") && !self.cells.contains_key(&(MEDIAN, day, 0));
+        let others = (0..).zip(DAEMONS).filter(|(_, name)| self.producers.contains(name));
+        let others: Vec<u8> = others.map(|(other, _)| other).collect();
+        let gave = |day: i32| others.iter().any(|other| self.content((SIGNAL, day, *other)).is_some());
+        // What one gave before that was called so stays.
+        let own = |day: &i32| self.made.contains_key(&(SIGNAL, *day, daemon));
+        let days = DAYS.filter(|day| waits(*day) && own(day) && gave(*day));
+        let taken = days.map(|day| ((SIGNAL, day, daemon), None)).collect();
+        self.made.retain(|cell, _| cell.2 != daemon);
+        taken
+    }
+
+    /// Whether what a daemon gave is too old: of each only what has the newest day.
+    pub fn is_old(&self, cell: CellName, now: i64, age: i64) -> bool {
+        let newest = self.made.keys().filter(|other| other.2 == cell.2).map(|other| other.1).max();
+        let made = self.made.get(&cell).filter(|_| newest == Some(cell.1));
+        made.is_some_and(|made| made + age <= now)
     }
 
     /// What a cell holds.

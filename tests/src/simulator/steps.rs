@@ -46,6 +46,9 @@ impl Life {
             self.order(fault);
             self.attach()?;
         }
+        if !self.excused {
+            self.daemons_come()?;
+        }
         let steps = 2 + number(self, 10);
         for _ in 0..steps {
             self.step()?;
@@ -67,9 +70,9 @@ impl Life {
     }
 
     fn step(&mut self) -> Result<(), Trouble> {
-        self.time += [0, 1, 1_000, 60_000_000_000, -5_000][self.numbers.below(5) as usize];
-        self.clock.set(Timestamp(self.time));
-        match self.numbers.below(27) {
+        let passes = [0, 1, 1_000, 60_000_000_000, -5_000][self.numbers.below(5) as usize];
+        self.pass(passes);
+        match self.numbers.below(31) {
             0..8 => self.commit_some(),
             8 => self.commit_large(),
             9 if self.numbers.below(3) == 0 => self.tell_of_model(),
@@ -90,6 +93,7 @@ impl Life {
             23 => self.read(),
             24 if self.numbers.below(6) == 0 => self.back_up(),
             24 => self.read_and_fail(),
+            26..30 => self.daemon_step(),
             _ => {
                 // A disk that failed for a while is sound again.
                 if self.excused {
@@ -448,8 +452,7 @@ impl Life {
             if !(rested && is_waiting) {
                 break;
             }
-            self.time += 400_000_000_000;
-            self.clock.set(Timestamp(self.time));
+            self.pass(400_000_000_000);
             rested = self.drive()?;
             is_waiting = self.is_waiting()?;
         }
@@ -457,12 +460,12 @@ impl Life {
         let producers = self.db()?.producers();
         if rested
             && !is_waiting
-            && producers.iter().all(|found| found.attached)
+            && producers.iter().all(|found| found.attached || found.definition.daemon)
             && !PRODUCERS.iter().any(is_missing)
         {
-            check::at_rest(self.db()?, &self.model)?;
+            check::at_rest(self.db()?, &self.model, self.time)?;
         }
-        Ok(())
+        if rested { self.check_daemons() } else { Ok(()) }
     }
 
     /// Defines a slot on the way, or a producer where both its slots are there.

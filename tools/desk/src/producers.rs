@@ -1,5 +1,8 @@
 //! The desk on a database: its slots, its producers, and the transaction that loads a day.
 
+use std::thread;
+use std::time::Duration;
+
 use underbelly::{
     Batch, ColumnError, CommitError, Database, Date, Failure, MetaValue, Metadata, Outputs,
     ProducerDefinition, Row, Run, SchemaError, SlotDate, Timestamp, Value,
@@ -29,14 +32,26 @@ impl From<TableError> for Failure {
     }
 }
 
-/// Defines the slots and registers the producers. `underlying` is the name by which models are found.
-pub fn install(db: &Database, underlying: &str, settings: DeskSettings) -> Result<(), SchemaError> {
+/// Defines the slots and registers the producers. `underlying` is the name by which models are found; each run takes
+/// `pause` beside its work, for who wants to watch.
+pub fn install(
+    db: &Database,
+    underlying: &str,
+    settings: DeskSettings,
+    pause: Duration,
+) -> Result<(), SchemaError> {
     for slot in tables::slots() {
         db.define_slot(slot)?;
     }
+    let pause = move || {
+        if !pause.is_zero() {
+            thread::sleep(pause);
+        }
+    };
     db.register(
         ProducerDefinition::new(FORWARD_FITTER).requires(CHAIN).broadcast(SPOT).provides(FORWARD),
         move |run| {
+            pause();
             let expiry = tables::expiry(expiry(run)?, &run.input(CHAIN)?)?;
             let spot = tables::spot_close(&run.input(SPOT)?)?;
             // An expiry without live pairs has no forward today, which is no failure.
@@ -47,7 +62,8 @@ pub fn install(db: &Database, underlying: &str, settings: DeskSettings) -> Resul
     )?;
     db.register(
         ProducerDefinition::new(IMPLIED_VOL).requires(CHAIN).requires(FORWARD).provides(VOLATILITY),
-        |run| {
+        move |run| {
+            pause();
             let day = expiry(run)?;
             let quotes = tables::expiry(day, &run.input(CHAIN)?)?;
             let forward = tables::forward(day, &run.input(FORWARD)?)?;
@@ -58,6 +74,7 @@ pub fn install(db: &Database, underlying: &str, settings: DeskSettings) -> Resul
     db.register(
         ProducerDefinition::new(SMILE_FITTER).requires(VOLATILITY).provides(SMILE).provides(RESIDUAL),
         move |run| {
+            pause();
             let vols = tables::vols(expiry(run)?, &run.input(VOLATILITY)?)?;
             let smile =
                 smile::fit(&vols, &settings.smile).map_err(|error| Failure::declined(error.to_string()))?;
@@ -70,7 +87,8 @@ pub fn install(db: &Database, underlying: &str, settings: DeskSettings) -> Resul
     )?;
     db.register(
         ProducerDefinition::new(SURFACE_BUILDER).requires(SMILE).group_by_date().provides(SURFACE),
-        |run| {
+        move |run| {
+            pause();
             let smiles = run.inputs(SMILE)?.iter().map(|cell| {
                 let day = tables::day(cell.key("expiry"))
                     .ok_or_else(|| Failure::fatal("a smile without expiry"))?;
@@ -118,6 +136,13 @@ fn smile_blob(smile: &Smile) -> Vec<u8> {
 /// Everything of a day in one transaction: the underlying as series row and slot, each expiry's quotes as a cell,
 /// and the end of the date.
 pub fn load(chain: &Chain, underlying: &str) -> Result<Batch, CommitError> {
+    let mut batch = begin(chain, underlying, |_| true)?;
+    batch.end_of(chain.date);
+    Ok(batch)
+}
+
+/// The beginning of a day, to which more quotes come later: the underlying, and the expiries that are wanted.
+pub fn begin(chain: &Chain, underlying: &str, wanted: impl Fn(Date) -> bool) -> Result<Batch, CommitError> {
     let mut batch = Batch::new();
     let bar = chain.underlying.bar;
     batch.append(
@@ -130,8 +155,7 @@ pub fn load(chain: &Chain, underlying: &str) -> Result<Batch, CommitError> {
             .field("volume", Value::I64(chain.underlying.volume as i64)),
     )?;
     batch.put_slot(SPOT, chain.date, no_key(), tables::spot_rows(&chain.underlying)?);
-    quotes(&mut batch, chain, |_| true)?;
-    batch.end_of(chain.date);
+    quotes(&mut batch, chain, wanted)?;
     Ok(batch)
 }
 

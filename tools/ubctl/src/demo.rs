@@ -5,18 +5,22 @@ mod results;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use underbelly::{Batch, Database};
+use underbelly::{Batch, Clock, Database, Options, SystemClock, Timestamp};
+use underbelly_desk::chain::Chain;
 use underbelly_desk::desk::DeskSettings;
 use underbelly_desk::page::StoryLine;
 use underbelly_desk::producers::{self, FORWARD_FITTER, IMPLIED_VOL, SMILE_FITTER, SURFACE_BUILDER};
 use underbelly_desk::report;
 use underbelly_desk::simulate::{self, MarketSettings};
+use underbelly_desk::tables::SURFACE;
 
 use crate::error::Failed;
 use crate::output::print;
+use crate::time::parse_duration;
 use market::Market;
 use results::Totals;
 
@@ -39,10 +43,20 @@ pub(crate) struct Demo {
     /// Where to write the page
     #[arg(long, value_name = "FILE", default_value = "demo.html")]
     page: PathBuf,
+    /// So slowly that one can watch it with `ubctl top` in another terminal: a day in each TIME, 6s unless it says
+    /// otherwise. Runs take part of that, two at a time, and the quotes of one day are late
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "6s", value_parser = parse_duration)]
+    slow: Option<Duration>,
 }
 
 /// How long the desk may take for one commit before the demo gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs that take place at a time where somebody watches.
+const WATCHED_WORKERS: usize = 2;
+
+/// The part of a day that each run takes where somebody watches: a simulated day has 34 runs.
+const WATCHED_RUN: u32 = 24;
 
 type Runs = BTreeMap<String, u64>;
 
@@ -57,19 +71,34 @@ impl Demo {
             Some(data) => Market::read(data)?,
             None => Market::simulate(self.days, self.seed),
         };
-        let settings = DeskSettings::default();
-        let db = Database::create(&dir)?;
-        producers::install(&db, &market.underlying, settings)?;
+        let pace = self.slow.unwrap_or_default();
+        let pause = pace / WATCHED_RUN;
+        let options = match self.slow {
+            Some(_) => Options { workers: WATCHED_WORKERS, ..Options::default() },
+            None => Options::default(),
+        };
+        let db = Database::create_with(&dir, options)?;
+        producers::install(&db, &market.underlying, DeskSettings::default(), pause)?;
         say(&format!("A pricing desk on {} in {}", market.title, dir.display()))?;
+        if self.slow.is_some() {
+            say(&format!("Watch it in another terminal: ubctl --db {} top", dir.display()))?;
+            thread::sleep(pace);
+        }
 
         let mut story = Vec::new();
-        for chain in &market.chains {
+        // The first day shows how it should be.
+        let late = (self.slow.is_some() && market.chains.len() > 1).then(|| market.chains.len() / 2);
+        for (at, chain) in market.chains.iter().enumerate() {
             let before = runs(&db);
             let started = Instant::now();
-            let commit = db.commit(producers::load(chain, &market.underlying)?)?;
-            wait(&db)?;
+            let (batch, transactions) = match late == Some(at) {
+                true => (come_late(&db, &market, chain, pace)?, "two transactions"),
+                false => (producers::load(chain, &market.underlying)?, "one transaction"),
+            };
+            let commit = db.commit(batch)?;
+            wait(&db, pace)?;
             say(&format!(
-                "  {}  {:>2} expiries  {:>5} contracts  in one transaction, {} cells changed; all current after {:>4} ms; runs: {}",
+                "  {}  {:>2} expiries  {:>5} contracts  in {transactions}, {} cells changed; all current after {:>4} ms; runs: {}",
                 chain.date,
                 chain.expiries.len(),
                 chain.contracts(),
@@ -77,9 +106,11 @@ impl Demo {
                 started.elapsed().as_millis(),
                 show(&difference(&before, &runs(&db))),
             ))?;
+            thread::sleep(pace.saturating_sub(started.elapsed()));
         }
-        change_one(&db, &market, &mut story)?;
-        repeat(&db, &market, &mut story)?;
+        change_one(&db, &market, pace, &mut story)?;
+        thread::sleep(pace);
+        repeat(&db, &market, pace, &mut story)?;
         let reports =
             market.chains.iter().map(|chain| report::date(&db, chain.date)).collect::<Result<Vec<_>, _>>()?;
         let totals = Totals::of(&reports);
@@ -99,8 +130,33 @@ impl Demo {
     }
 }
 
+/// Commits half of a day's quotes and waits until its surface is overdue. Answers the rest.
+fn come_late(db: &Database, market: &Market, chain: &Chain, pace: Duration) -> Result<Batch, Failed> {
+    let early: Vec<_> =
+        chain.expiries.iter().map(|expiry| expiry.expiry).take(chain.expiries.len() / 2).collect();
+    let mut batch = producers::begin(chain, &market.underlying, |day| early.contains(&day))?;
+    batch.due_by(SURFACE, chain.date, from_now(pace / 2));
+    db.commit(batch)?;
+    thread::sleep(pace);
+    wait(db, pace)?;
+    let alarms: Vec<String> = db.alarms().iter().map(|alarm| alarm.kind.to_string()).collect();
+    let alarms = if alarms.is_empty() { "none".to_string() } else { alarms.join("; ") };
+    let (date, came, all) = (chain.date, early.len(), chain.expiries.len());
+    say(&format!("  {date}  only {came} of {all} expiries came so far; alarms: {alarms}"))?;
+    thread::sleep(pace / 2);
+    let mut rest = Batch::new();
+    producers::quotes(&mut rest, chain, |day| !early.contains(&day))?;
+    rest.end_of(chain.date);
+    Ok(rest)
+}
+
 /// Moves one expiry's quotes. Only its branch may run, and the surface that stands on it.
-fn change_one(db: &Database, market: &Market, story: &mut Vec<StoryLine>) -> Result<(), Failed> {
+fn change_one(
+    db: &Database,
+    market: &Market,
+    pace: Duration,
+    story: &mut Vec<StoryLine>,
+) -> Result<(), Failed> {
     let Some((chain, expiry)) = market.liveliest(db)? else {
         let what = "no expiry has a smile, so there is nothing to change; use other data";
         return Err(Failed::Demo(what.to_string()));
@@ -111,7 +167,7 @@ fn change_one(db: &Database, market: &Market, story: &mut Vec<StoryLine>) -> Res
     producers::quotes(&mut batch, &moved, |day| day == expiry)?;
     let before = runs(db);
     let commit = db.commit(batch)?;
-    wait(db)?;
+    wait(db, pace)?;
     let ran = difference(&before, &runs(db));
     say(&format!("\nOne expiry changes: {quotes} quotes of {expiry} on {}", chain.date))?;
     say(&format!("  {} cell changed; runs: {}", commit.changed, show(&ran)))?;
@@ -139,14 +195,14 @@ fn change_one(db: &Database, market: &Market, story: &mut Vec<StoryLine>) -> Res
 }
 
 /// Commits what is there already. Nothing may run.
-fn repeat(db: &Database, market: &Market, story: &mut Vec<StoryLine>) -> Result<(), Failed> {
+fn repeat(db: &Database, market: &Market, pace: Duration, story: &mut Vec<StoryLine>) -> Result<(), Failed> {
     let Some((chain, expiry)) = market.liveliest(db)? else { return Ok(()) };
     let mut batch = Batch::new();
     producers::quotes(&mut batch, chain, |day| day != expiry)?;
     let cells = batch.len();
     let before = runs(db);
     let commit = db.commit(batch)?;
-    wait(db)?;
+    wait(db, pace)?;
     let ran = difference(&before, &runs(db));
     say(&format!("\nThe same quotes again: {cells} cells of {} committed a second time", chain.date))?;
     say(&format!("  {} cells changed; runs: {}", commit.changed, show(&ran)))?;
@@ -160,6 +216,12 @@ fn repeat(db: &Database, market: &Market, story: &mut Vec<StoryLine>) -> Result<
     });
     Ok(())
 }
+
+/// An instant so far ahead.
+fn from_now(ahead: Duration) -> Timestamp {
+    Timestamp(SystemClock.now().0.saturating_add(i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX)))
+}
+
 /// Prints a line.
 fn say(line: &str) -> Result<(), Failed> {
     print(&format!("{line}\n"))
@@ -174,11 +236,12 @@ fn fresh_dir(base: &Path) -> PathBuf {
         .unwrap_or_else(|| base.to_path_buf())
 }
 
-fn wait(db: &Database) -> Result<(), Failed> {
-    match db.wait_idle(PATIENCE) {
+fn wait(db: &Database, pace: Duration) -> Result<(), Failed> {
+    let patience = PATIENCE.saturating_add(pace);
+    match db.wait_idle(patience) {
         true => Ok(()),
         false => {
-            let what = format!("producers were still at work after {} seconds", PATIENCE.as_secs());
+            let what = format!("producers were still at work after {} seconds", patience.as_secs());
             Err(Failed::Demo(what))
         }
     }

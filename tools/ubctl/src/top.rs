@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use underbelly::{Database, PStatus, ProducerSummary, Reader, RunningRow, Timestamp};
 
 use crate::error::Failed;
@@ -82,17 +82,22 @@ fn now() -> Timestamp {
     Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
-fn producers(producers: &[ProducerSummary], rates: &BTreeMap<String, Rate>, now: Timestamp) -> String {
+/// A line for each producer, with a column for each of these statuses.
+fn producers(
+    producers: &[ProducerSummary],
+    columns: &[PStatus],
+    rates: &BTreeMap<String, Rate>,
+    now: Timestamp,
+) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    let head = ["producer", "attached"].into_iter().chain(COLUMNS.map(PStatus::name));
+    // Lines that are too long are cut, not broken.
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    let head = ["producer", "attached"].into_iter().chain(columns.iter().map(|status| status.name()));
     table.set_header(head.chain(["waits", "runs", "runs/s", ""]));
     for producer in producers {
         let name = &producer.definition.name;
-        let of = |status: PStatus| {
-            producer.bundles.iter().find(|(own, _)| *own == status).map_or(0, |(_, count)| *count)
-        };
-        let counts = COLUMNS.map(|status| of(status).to_string());
+        let counts = columns.iter().map(|status| count(producer, *status).to_string());
         let waits = producer.waiting_since.map_or_else(String::new, |since| age(now, since));
         let rate = rates.get(name);
         let newest = rate.and_then(|rate| rate.rates.back()).copied().unwrap_or_default();
@@ -102,11 +107,16 @@ fn producers(producers: &[ProducerSummary], rates: &BTreeMap<String, Rate>, now:
         table.add_row(fields.chain([waits, producer.runs.to_string(), format!("{newest:.1}"), line]));
     }
     for (at, column) in table.column_iter_mut().enumerate() {
-        if at >= 2 && at < COLUMNS.len() + 5 {
+        if at >= 2 && at < columns.len() + 5 {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     format!("{}\n", table.trim_fmt())
+}
+
+/// Bundles of a producer in a status.
+fn count(producer: &ProducerSummary, status: PStatus) -> u64 {
+    producer.bundles.iter().find(|(own, _)| *own == status).map_or(0, |(_, count)| *count)
 }
 
 /// Whether somebody works for a producer.
@@ -122,10 +132,11 @@ fn alarms(reader: &Reader, most: usize, now: Timestamp) -> String {
     let all = reader.alarms();
     let mut text = match all.len() {
         0 => String::new(),
+        1 => "\n1 alarm\n".to_string(),
         count => format!("\n{count} alarms\n"),
     };
     for alarm in all.iter().take(most) {
-        let line = format!("  {} {}: {}", alarm.kind.name(), age(now, alarm.since), alarm.kind);
+        let line = format!("  {} for {}: {}", alarm.kind.name(), age(now, alarm.since), alarm.kind);
         text.push_str(&format!("{}\n", printable(&line)));
     }
     text
@@ -154,11 +165,26 @@ fn troubles(reader: &Reader, most: usize, now: Timestamp) -> Result<String, Fail
     Ok(if text.is_empty() { text } else { format!("\nlast runs that went wrong\n{text}") })
 }
 
+/// Characters in a line of the terminal.
+fn width() -> usize {
+    Table::new().width().map_or(usize::MAX, usize::from)
+}
+
+/// The first so many characters of each line.
+fn cut(text: &str, width: usize) -> String {
+    text.lines().flat_map(|line| line.chars().take(width).chain(['\n'])).collect()
+}
+
 impl Top {
     pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
         let mut reader = Database::open_read_only(dir)?;
         let every = self.every.unwrap_or(Duration::from_secs(1));
         let is_terminal = io::stdout().is_terminal();
+        // What has never been counted needs no room on a terminal; in a pipe every line has all columns.
+        let mut columns: Vec<PStatus> = match is_terminal {
+            true => vec![PStatus::Ready, PStatus::Processing],
+            false => COLUMNS.to_vec(),
+        };
         let mut rates: BTreeMap<String, Rate> = BTreeMap::new();
         let (mut looked, mut looks, mut commits) = (Instant::now(), 0u64, Rate::default());
         loop {
@@ -175,15 +201,21 @@ impl Top {
             runs.dedup_by_key(|run| run.pid);
             runs.sort_by_key(|run| run.start_time);
             let rate = commits.rates.back().copied().unwrap_or_default();
+            columns = COLUMNS
+                .into_iter()
+                .filter(|status| {
+                    columns.contains(status) || all.iter().any(|producer| count(producer, *status) > 0)
+                })
+                .collect();
             let mut text = format!("{}  seq {seq}  {rate:.0} commits/s\n\n", dir.display());
-            text.push_str(&producers(&all, &rates, now));
+            text.push_str(&producers(&all, &columns, &rates, now));
             text.push_str(&alarms(&reader, self.n, now));
             text.push_str(&running(&runs, self.n, now));
             text.push_str(&troubles(&reader, self.n, now)?);
             let mut out = stdout();
             // On a terminal: home, each line to its end, and what is below.
             let text = match is_terminal {
-                true => format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")),
+                true => format!("\x1b[H{}\x1b[J", cut(&text, width()).replace('\n', "\x1b[K\n")),
                 false => format!("{text}\n"),
             };
             if is_terminal && looks == 0 {
@@ -212,6 +244,11 @@ mod tests {
         let ages = [0.25, 1.5, 119.0, 600.0, 7_300.0, 200_000.0].map(told);
         assert_eq!(ages, ["250ms", "1.5s", "119.0s", "10min", "2h", "2d"]);
         assert_eq!(told(-5.0), "0ms", "a clock that was set back");
+    }
+
+    #[test]
+    fn lines_that_are_too_long_are_cut() {
+        assert_eq!(cut("▁▂▃▄\n\nab\n", 3), "▁▂▃\n\nab\n");
     }
 
     #[test]

@@ -26,8 +26,22 @@ struct System {
     commands: bool,
 }
 
+impl System {
+    /// The producers that commit when they like.
+    fn daemons(&self) -> Vec<usize> {
+        let producers = self.script.producers.iter().enumerate();
+        producers.filter(|(_, plan)| plan.daemon).map(|(at, _)| at).collect()
+    }
+}
+
+/// A daemon gives its cell of the first date.
+fn submit(daemon: usize, content: Option<u8>) -> Step {
+    let write = Put { slot: 0, date: 0, key: [0; 4], priority: 0, content };
+    Step::Submit { daemon, again: false, made: 0, writes: vec![write] }
+}
+
 /// Systems, and the cells that clients write.
-const LISTED: [(&str, &str); 20] = [
+const LISTED: [(&str, &str); 24] = [
     // A chain.
     ("slot x\n slot x\n slot x\n producer s0 -> s1@1\n producer s1 -> s2@1", "s0:d0:0,0,0@0"),
     // A diamond.
@@ -79,6 +93,21 @@ const LISTED: [(&str, &str); 20] = [
     ),
     // Two outputs, of which one rests on one input alone, and its reader.
     ("slot x\n slot x\n slot x\n slot x\n producer s0 s1 -> s2@1 s3@1 uses\n", "s0:d0:0,0,0@0 s1:d0:0,0,0@0"),
+    // Daemons: members of which a group waits for each, for each key by itself, or beside what a client gives.
+    (
+        "slot m\n slot\n producer daemon -> s0@0\n producer daemon -> s0@0 as:m1\n producer s0 -> s1@1 group quorum",
+        "",
+    ),
+    (
+        "slot x m\n slot x\n producer daemon -> s0@0\n producer daemon -> s0@0 as:m1\n producer s0 -> s1@1 group by:x quorum",
+        "",
+    ),
+    ("slot x\n slot x\n producer daemon -> s0@4\n producer s0 -> s1@1", "s0:d0:0,0,0@0"),
+    // Members with runs, which give something or nothing.
+    (
+        "slot\n slot m\n slot\n producer s0 -> s1@1\n producer s0 -> s1@1 as:m1\n producer s1 -> s2@1 group quorum",
+        "s0:d0:0,0,0@0",
+    ),
 ];
 
 fn listed() -> Vec<System> {
@@ -134,7 +163,7 @@ fn enumerated() -> Vec<System> {
             continue;
         }
         let made = |slot: &usize| producers.iter().any(|plan| plan.outputs[0].0 == *slot);
-        let write = |slot| Put { slot, date: 0, key: [0; 3], priority: 0, content: Some(1) };
+        let write = |slot| Put { slot, date: 0, key: [0; 4], priority: 0, content: Some(1) };
         let writes = used.iter().copied().filter(|slot| !made(slot)).map(write).collect();
         let script = Script { old: 0, slots: vec![0; used.len()], producers, steps: Vec::new() };
         systems.push(System { script, writes, ends: false, commands: false });
@@ -187,6 +216,15 @@ impl Search<'_> {
             let write =
                 |content| Step::Commit { writes: vec![Put { content, ..write.clone() }], ends: vec![] };
             steps.extend(contents.map(write));
+        }
+        let daemons = self.system.daemons();
+        for at in 0..daemons.len() {
+            steps.extend([Some(1), Some(2), None].map(|content| submit(at, content)));
+        }
+        if self.system.commands {
+            let come_and_go = |at: &usize| [Step::Attach(*at), Step::Detach(*at), Step::Deregister(*at)];
+            steps.extend(daemons.iter().flat_map(come_and_go));
+            steps.extend((!daemons.is_empty()).then_some(Step::Register));
         }
         if self.system.ends {
             steps.push(Step::Commit { writes: vec![], ends: vec![0] });
@@ -253,6 +291,7 @@ fn search(system: &System, depth: usize) -> (u64, u64) {
         if at_rest {
             let ends = if system.ends { vec![0] } else { Vec::new() };
             path.push(Step::Commit { writes: system.writes.clone(), ends });
+            path.extend((0..system.daemons().len()).map(|at| submit(at, Some(1))));
             path.iter().for_each(|step| play.take(step));
             while !play.stage.graph.idle() {
                 let next = [Step::Start(0), Step::Give { run: 0, salt: 0 }];

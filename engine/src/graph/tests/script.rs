@@ -13,8 +13,22 @@ use super::super::*;
 /// What grows old is old after so long: twelve events.
 const AGE: Duration = Duration::from_nanos(120);
 
-/// Names of key columns.
-pub(super) const COLUMNS: [&str; 3] = ["x", "y", "z"];
+/// How far the stamps of commits may be ahead where things grow old.
+const SKEW: Duration = Duration::from_nanos(50);
+
+/// How long a daemon may be awaited after the process started again.
+const LEASE: Duration = Duration::from_nanos(60);
+
+/// Names of key columns. The last names members, the others have numbers.
+pub(super) const COLUMNS: [&str; 4] = ["x", "y", "z", "m"];
+
+/// Where a slot has members, as a bit over [`COLUMNS`].
+const MEMBERS: u8 = 1 << 3;
+
+/// What a number is in a column.
+pub(super) fn value_in(column: usize, number: i64) -> Value {
+    if 1 << column == MEMBERS { Value::from(format!("m{number}")) } else { Value::I64(number) }
+}
 
 /// Slots `s0`, `s1`, …, producers `p0`, `p1`, … and steps.
 #[derive(Clone, PartialEq)]
@@ -42,6 +56,10 @@ pub(super) struct Plan {
     pub dependent: bool,
     /// Whether it is registered on the way and not at the beginning.
     pub late: bool,
+    /// Whether it commits when it likes.
+    pub daemon: bool,
+    /// As which member it gives to slots that have some.
+    pub member: i64,
 }
 
 #[derive(Clone, Default, Debug, PartialEq)]
@@ -82,8 +100,16 @@ pub(super) enum Test {
 pub(super) struct PlannedGroup {
     /// A bit set over [`COLUMNS`].
     pub columns: u8,
-    /// Whether it waits for no end.
-    pub any: bool,
+    pub wait: Wait,
+}
+
+/// For what a group waits.
+#[derive(Clone, Copy, Default, Debug, PartialEq)]
+pub(super) enum Wait {
+    #[default]
+    End,
+    Nothing,
+    Members,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -123,6 +149,20 @@ pub(super) enum Step {
     Force(usize),
     Cancel(usize),
     Deregister(usize),
+    /// A daemon commits, at its priority and as its member; `again`: under the number of its last commit. Made so many events
+    /// before.
+    Submit {
+        daemon: usize,
+        again: bool,
+        made: i64,
+        writes: Vec<Put>,
+    },
+    /// A slot is to be up to date for a date within so many events.
+    Due {
+        slot: usize,
+        date: i32,
+        events: i64,
+    },
 }
 
 /// A client's write; `content` is `None` to retract.
@@ -131,7 +171,7 @@ pub(super) struct Put {
     pub slot: usize,
     pub date: i32,
     /// A value for each of [`COLUMNS`]; a slot takes those that it has.
-    pub key: [i64; 3],
+    pub key: [i64; 4],
     pub priority: i32,
     pub content: Option<u8>,
 }
@@ -140,36 +180,51 @@ impl Script {
     pub fn definition_of_slot(&self, at: usize) -> SlotDefinition {
         let mut definition = SlotDefinition::new(format!("s{at}"));
         if self.old & 1 << at != 0 {
-            definition = definition.fresh_for(AGE);
+            definition = definition.fresh_for(AGE).max_skew(SKEW);
         }
-        columns(self.slots[at]).fold(definition, |slot, column| slot.cell_key(column, ColumnType::I64))
+        columns(self.slots[at]).fold(definition, |slot, column| match 1 << column_bit(column) {
+            MEMBERS => slot.member_key(column),
+            _ => slot.cell_key(column, ColumnType::I64),
+        })
     }
 
     pub fn definition_of_producer(&self, at: usize) -> ProducerDefinition {
         let plan = &self.producers[at];
-        let mut definition = ProducerDefinition::new(format!("p{at}"));
+        let mut definition = match plan.daemon {
+            true => ProducerDefinition::daemon(format!("p{at}")).lease(LEASE),
+            false => ProducerDefinition::new(format!("p{at}")),
+        };
         for (position, input) in plan.inputs.iter().enumerate() {
             definition.inputs.push(
                 input.definition(plan.inputs[..position].iter().filter(|i| i.slot == input.slot).count()),
             );
         }
-        if let Some(PlannedGroup { columns: bits, any }) = plan.group {
-            let when = if any { When::Any } else { When::Complete };
+        if let Some(PlannedGroup { columns: bits, wait }) = plan.group {
+            let when = match wait {
+                Wait::End => When::Complete,
+                Wait::Nothing => When::Any,
+                Wait::Members => When::Quorum,
+            };
             definition = definition.group_by(columns(bits), when);
         }
         if plan.dependent {
             definition = definition.dependent();
         }
-        definition = definition.retry(Retry { max_attempts: 2, ..Retry::default() });
-        plan.outputs.iter().fold(definition, |definition, (slot, priority)| {
-            definition.provides_at(format!("s{slot}"), *priority)
-        })
+        if !plan.daemon {
+            definition = definition.retry(Retry { max_attempts: 2, ..Retry::default() });
+        }
+        for (slot, priority) in &plan.outputs {
+            let has_members = self.slots[*slot] & MEMBERS != 0;
+            let member = has_members.then(|| format!("m{}", plan.member));
+            definition.outputs.push(Output { slot: format!("s{slot}"), priority: *priority, member });
+        }
+        definition
     }
 
     /// The key that a slot takes of these values.
-    pub fn key(&self, slot: usize, values: [i64; 3]) -> Key {
+    pub fn key(&self, slot: usize, values: [i64; 4]) -> Key {
         let own = (0..COLUMNS.len()).filter(|bit| self.slots[slot] & (1 << bit) != 0);
-        Key::new(own.map(|bit| Value::I64(values[bit])).collect()).unwrap()
+        Key::new(own.map(|bit| value_in(bit, values[bit])).collect()).unwrap()
     }
 
     /// Reads what was printed; panics at a line that is none.
@@ -221,6 +276,24 @@ impl Script {
                 "force" => Step::Force(number(0)),
                 "cancel" => Step::Cancel(number(0)),
                 "deregister" => Step::Deregister(number(0)),
+                "submit" => Step::Submit {
+                    daemon: number(0),
+                    again: words.contains(&"again"),
+                    made: words
+                        .iter()
+                        .find_map(|word| word.strip_prefix("made:"))
+                        .map_or(0, |made| made.parse().unwrap()),
+                    writes: words
+                        .iter()
+                        .filter(|word| word.starts_with('s'))
+                        .map(|word| Put::read(word))
+                        .collect(),
+                },
+                "due" => Step::Due {
+                    slot: number(0),
+                    date: words[1].parse().unwrap(),
+                    events: words[2].parse().unwrap(),
+                },
                 _ => panic!("no line of a script: {line}"),
             };
             script.steps.push(step);
@@ -250,7 +323,7 @@ impl PlannedInput {
             input = input.rename(COLUMNS[from], COLUMNS[to]);
         }
         if let Some((column, test, value)) = self.filter {
-            let column = COLUMNS[column];
+            let (column, value) = (COLUMNS[column], value_in(column, value));
             input = input.filter(match test {
                 Test::Is => Filter::equals(column, value),
                 Test::IsNot => Filter::differs(column, value),
@@ -352,7 +425,10 @@ impl Plan {
             match (*word, gives) {
                 ("->", _) => gives = true,
                 ("group", _) => plan.group = Some(PlannedGroup::default()),
-                ("any", true) => plan.group.as_mut().unwrap().any = true,
+                ("any", true) => plan.group.as_mut().unwrap().wait = Wait::Nothing,
+                ("quorum", true) => plan.group.as_mut().unwrap().wait = Wait::Members,
+                ("daemon", false) => plan.daemon = true,
+                (word, true) if word.starts_with("as:m") => plan.member = word[4..].parse().unwrap(),
                 ("late", _) => plan.late = true,
                 ("dependent", true) => plan.dependent = true,
                 ("uses", true) => plan.uses = true,
@@ -380,18 +456,25 @@ impl Plan {
 impl fmt::Display for Plan {
     /// `s0 s1 optional -> s2@1 read:s0:-1 uses group by:x any late`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("producer")?;
+        f.write_str(if self.daemon { "producer daemon" } else { "producer" })?;
         self.inputs.iter().try_for_each(|input| write!(f, " {input}"))?;
         f.write_str(" ->")?;
         self.outputs.iter().try_for_each(|(slot, priority)| write!(f, " s{slot}@{priority}"))?;
         self.reads.iter().try_for_each(|read| write!(f, " {read}"))?;
         f.write_str(if self.uses { " uses" } else { "" })?;
-        if let Some(PlannedGroup { columns: bits, any }) = self.group {
+        if self.member != 0 {
+            write!(f, " as:m{}", self.member)?;
+        }
+        if let Some(PlannedGroup { columns: bits, wait }) = self.group {
             f.write_str(" group")?;
             if bits > 0 {
                 write!(f, " by:{}", columns(bits).collect::<String>())?;
             }
-            f.write_str(if any { " any" } else { "" })?;
+            f.write_str(match wait {
+                Wait::End => "",
+                Wait::Nothing => " any",
+                Wait::Members => " quorum",
+            })?;
         }
         f.write_str(if self.dependent { " dependent" } else { "" })?;
         f.write_str(if self.late { " late" } else { "" })
@@ -407,7 +490,7 @@ impl Put {
         Put {
             slot: parts[0][1..].parse().unwrap(),
             date: parts[1][1..].parse().unwrap(),
-            key: [key[0], key[1], key[2]],
+            key: std::array::from_fn(|at| key.get(at).copied().unwrap_or(0)),
             priority: priority.parse().unwrap(),
             content: content.parse().ok(),
         }
@@ -417,9 +500,10 @@ impl Put {
 impl fmt::Display for Put {
     /// `s1:d0:0,1,0@0=2`, or `=-` to retract.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [x, y, z] = self.key;
+        let [x, y, z, m] = self.key;
+        let m = if m == 0 { String::new() } else { format!(",{m}") };
         let content = self.content.map_or("-".to_string(), |content| content.to_string());
-        write!(f, "s{}:d{}:{x},{y},{z}@{}={content}", self.slot, self.date, self.priority)
+        write!(f, "s{}:d{}:{x},{y},{z}{m}@{}={content}", self.slot, self.date, self.priority)
     }
 }
 
@@ -448,6 +532,14 @@ impl fmt::Display for Step {
             Step::Force(bundle) => write!(f, "force {bundle}"),
             Step::Cancel(bundle) => write!(f, "cancel {bundle}"),
             Step::Deregister(producer) => write!(f, "deregister {producer}"),
+            Step::Submit { daemon, again, made, writes } => {
+                write!(f, "submit {daemon}{}", if *again { " again" } else { "" })?;
+                if *made != 0 {
+                    write!(f, " made:{made}")?;
+                }
+                writes.iter().try_for_each(|given| write!(f, " {given}"))
+            }
+            Step::Due { slot, date, events } => write!(f, "due {slot} {date} {events}"),
         }
     }
 }
@@ -542,11 +634,21 @@ impl Picks {
         };
         let required = inputs.iter().filter(|input| input.mode == Mode::Required);
         let joined = required.fold(0, |columns, input| columns | own(input));
-        let group = self.group.map(|group| PlannedGroup { columns: group.columns & joined, ..group });
+        let has_members =
+            inputs.iter().any(|input| input.mode == Mode::Required && slots[input.slot] & MEMBERS != 0);
+        let group = self.group.map(|group| match group.wait {
+            Wait::Members if has_members => {
+                PlannedGroup { columns: group.columns & joined & !MEMBERS, ..group }
+            }
+            Wait::Members => PlannedGroup { columns: group.columns & joined, wait: Wait::Nothing },
+            _ => PlannedGroup { columns: group.columns & joined, ..group },
+        });
         let columns = group.map_or(joined, |group| group.columns);
         let fits = |slot: &usize| {
             let above = inputs.iter().all(|input| input.slot < *slot || input.lag > 0);
-            self.wild || (above && columns & !slots[*slot] == 0)
+            // Of two names that a bundle may have one is given.
+            let is_own = columns & slots[*slot] & MEMBERS == 0;
+            is_own && (self.wild || (above && columns & !slots[*slot] == 0))
         };
         let open: Vec<usize> = (0..slots.len()).filter(fits).collect();
         let outputs = self.outputs.iter().filter_map(|pick| open.get(usize::from(*pick) % open.len().max(1)));
@@ -575,11 +677,13 @@ impl Picks {
         let reads = reads.collect();
         let outputs = outputs.into_iter().map(|slot| (slot, self.priority)).collect();
         let (uses, dependent) = (self.uses, self.dependent);
-        Plan { inputs, group, outputs, reads, uses, dependent, late: false }
+        let member = i64::from(self.required % 2);
+        Plan { inputs, group, outputs, reads, uses, dependent, late: false, daemon: false, member }
     }
 }
 
-fn systems() -> impl Strategy<Value = (Vec<u8>, Vec<Picks>)> {
+/// `members`: some slots have members.
+fn systems(members: bool) -> impl Strategy<Value = (Vec<u8>, Vec<Picks>)> {
     let mode = prop::sample::select(vec![
         Mode::Required,
         Mode::Required,
@@ -589,10 +693,10 @@ fn systems() -> impl Strategy<Value = (Vec<u8>, Vec<Picks>)> {
         Mode::Exclusive,
     ]);
     let flag = || prop::bool::weighted(0.15);
-    let column = || 0..COLUMNS.len();
-    let rename = prop::option::weighted(0.2, (column(), column()));
+    // Names of members are no numbers.
+    let rename = prop::option::weighted(0.2, (0..3usize, 0..3usize));
     let test = prop::sample::select(vec![Test::Is, Test::IsNot, Test::Below]);
-    let filter = prop::option::weighted(0.15, (column(), test, 0..2i64));
+    let filter = prop::option::weighted(0.15, (0..if members { 4 } else { 3usize }, test, 0..2i64));
     let lag = prop::sample::select(vec![0u32, 0, 0, 0, 0, 1, 2]);
     let pick = (any::<u8>(), mode, flag(), flag(), rename, filter, lag).prop_map(
         |(slot, mode, fault_tolerant, accept_stale, rename, filter, lag)| Pick {
@@ -609,8 +713,14 @@ fn systems() -> impl Strategy<Value = (Vec<u8>, Vec<Picks>)> {
     let inputs = inputs.prop_flat_map(move |count| prop::collection::vec(pick.clone(), count));
     let outputs = prop::collection::vec(any::<u8>(), 1..=2);
     let group = prop::sample::select(vec![0u8, 0, 1, 1, 2, 3, 7]);
-    let group = (group, any::<bool>()).prop_map(|(columns, any)| PlannedGroup { columns, any });
-    let group = prop::option::weighted(0.35, group);
+    let waits = if members {
+        vec![Wait::End, Wait::Nothing, Wait::Members, Wait::Members]
+    } else {
+        vec![Wait::End, Wait::Nothing]
+    };
+    let group = (group, prop::sample::select(waits));
+    let group = group.prop_map(|(columns, wait)| PlannedGroup { columns, wait });
+    let group = prop::option::weighted(if members { 0.5 } else { 0.35 }, group);
     let (fills, wild) = (prop::bool::weighted(0.2), prop::bool::weighted(0.1));
     let days = prop::sample::select(vec![0i32, 0, 0, 0, 0, -1, 1]);
     let read = (any::<u8>(), days, prop::option::weighted(0.4, 0..8u8), prop::bool::weighted(0.3))
@@ -633,7 +743,11 @@ fn systems() -> impl Strategy<Value = (Vec<u8>, Vec<Picks>)> {
             wild,
         },
     );
-    let slots = prop::collection::vec(prop::sample::select(vec![0u8, 1, 1, 2, 3, 3, 3, 7]), 2..=5);
+    let mut kinds = vec![0u8, 1, 1, 2, 3, 3, 3, 7];
+    if members {
+        kinds.extend([MEMBERS, MEMBERS, MEMBERS | 1, MEMBERS | 1, MEMBERS | 3]);
+    }
+    let slots = prop::collection::vec(prop::sample::select(kinds), 2..=5);
     (slots, prop::collection::vec(picks, 1..=4))
 }
 
@@ -641,7 +755,7 @@ fn systems() -> impl Strategy<Value = (Vec<u8>, Vec<Picks>)> {
 fn steps(deterministic: bool, most: usize) -> impl Strategy<Value = Vec<Step>> {
     let low = || prop::sample::select(vec![0usize, 0, 0, 1, 1, 2, 3, 4]);
     let given = move || {
-        let key = [0..2i64, 0..2i64, 0..1i64];
+        let key = [0..2i64, 0..2i64, 0..1i64, 0..2i64];
         let priority = prop::sample::select(vec![0i32, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, -1]);
         (low(), 0..2i32, key, priority, prop::option::weighted(0.8, 0..3u8))
             .prop_map(|(slot, date, key, priority, content)| Put { slot, date, key, priority, content })
@@ -651,7 +765,14 @@ fn steps(deterministic: bool, most: usize) -> impl Strategy<Value = Vec<Step>> {
     // Attempts that are used up leave a result that is no function of the sources.
     let failed = if deterministic { Setback::Rejected } else { Setback::Failed };
     let again = prop::sample::select(vec![failed, Setback::Rejected, Setback::Halved(1)]);
+    let made = prop::sample::select(vec![0i64, 0, 0, 0, -3, -11, -20, 4, 9]);
+    let submit = (0..3usize, prop::bool::weighted(0.1), made, prop::collection::vec(given(), 1..=2));
+    let submit =
+        submit.prop_map(|(daemon, again, made, writes)| Step::Submit { daemon, again, made, writes });
+    let due = (low(), 0..2i32, -1..9i64).prop_map(|(slot, date, events)| Step::Due { slot, date, events });
     let step = prop_oneof![
+        if deterministic { 1 } else { 8 } => submit.prop_map(move |step| if deterministic { Step::Start(0) } else { step }),
+        1 => due.prop_map(move |step| if deterministic { Step::Start(0) } else { step }),
         6 => given().prop_map(move |given| commit(vec![given])),
         3 => prop::collection::vec(given(), 2..=3).prop_map(commit),
         2 => (0..2i32).prop_map(|date| Step::Commit { writes: Vec::new(), ends: vec![date] }),
@@ -679,13 +800,41 @@ fn steps(deterministic: bool, most: usize) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..most)
 }
 
-fn fit(slots: Vec<u8>, old: u8, picks: &[Picks], mut steps: Vec<Step>, deterministic: bool) -> Script {
+/// Who commits when they like: a slot and a member, and whether it comes late.
+type PickedDaemon = (u8, i64, bool);
+
+/// A daemon for a slot that has members, or where none has for any slot, at a priority of its own.
+fn daemon(slots: &[u8], (pick, member, late): PickedDaemon) -> Plan {
+    let with_members: Vec<usize> = (0..slots.len()).filter(|slot| slots[*slot] & MEMBERS != 0).collect();
+    let output = match with_members.get(usize::from(pick) % with_members.len().max(1)) {
+        Some(slot) => (*slot, 0),
+        None => (usize::from(pick) % slots.len(), 4),
+    };
+    let member = if with_members.is_empty() { 0 } else { member };
+    Plan { outputs: vec![output], daemon: true, member, late, ..Plan::default() }
+}
+
+fn fit(
+    slots: Vec<u8>,
+    old: u8,
+    (picks, daemons): (&[Picks], &[PickedDaemon]),
+    mut steps: Vec<Step>,
+    deterministic: bool,
+) -> Script {
     let mut producers: Vec<Plan> = picks.iter().map(|picks| picks.plan(&slots, deterministic)).collect();
     if let Some(last) = producers.last_mut() {
         last.late = true;
     }
+    producers.extend(daemons.iter().map(|picked| daemon(&slots, *picked)));
     for step in &mut steps {
-        let Step::Commit { writes, .. } = step else { continue };
+        let writes = match step {
+            Step::Commit { writes, .. } | Step::Submit { writes, .. } => writes,
+            Step::Due { slot, .. } => {
+                *slot %= slots.len();
+                continue;
+            }
+            _ => continue,
+        };
         for given in writes {
             given.slot %= slots.len();
             for (bit, value) in given.key.iter_mut().enumerate() {
@@ -701,9 +850,14 @@ pub(super) fn scripts(deterministic: bool, most: usize) -> impl Strategy<Value =
     // What is old is no function of the sources.
     let old =
         prop::option::weighted(0.3, 0..32u8).prop_map(move |old| old.filter(|_| !deterministic).unwrap_or(0));
-    (systems(), old, steps(deterministic, most)).prop_map(move |((mut slots, picks), old, steps)| {
-        slots.sort_by_key(|columns| columns.count_ones());
-        let old = old & ((1 << slots.len()) as u8 - 1);
-        fit(slots, old, &picks, steps, deterministic)
-    })
+    // Nor is who was a member when a group was looked at.
+    let daemons = (any::<u8>(), 0..2i64, prop::bool::weighted(0.2));
+    let daemons = prop::collection::vec(daemons, if deterministic { 0..=0 } else { 0..=3 });
+    (systems(!deterministic), daemons, old, steps(deterministic, most)).prop_map(
+        move |((mut slots, picks), daemons, old, steps)| {
+            slots.sort_by_key(|columns| columns.count_ones());
+            let old = old & ((1 << slots.len()) as u8 - 1);
+            fit(slots, old, (&picks, &daemons), steps, deterministic)
+        },
+    )
 }

@@ -460,13 +460,14 @@ fn twin_every() -> u64 {
 
 /// The leaves of a tree of reasons are root events.
 fn check_leaves(why: &Why) {
-    const ROOTS: [&str; 26] = [
+    const ROOTS: [&str; 27] = [
         "committed at seq",
         "is too old",
         "was fresh until",
         "no sign of life",
         "has no session",
         "has not committed it",
+        "has not given a cell as",
         "nobody is registered",
         "is tried again at",
         "was retracted at seq",

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use underbelly_storage::{Timestamp, Value};
+use underbelly_storage::Timestamp;
 
 use super::super::super::*;
 use super::join::EdgeName;
 use super::reads::{BESIDE, Reported};
-use super::rules::{BundleShown, CellShown, Settling, Shown};
+use super::rules::{BundleShown, Settling, Shown};
 
 pub(in super::super) type CellName = (SlotId, SlotDate, Key);
 pub(in super::super) type BundleName = (ProducerId, SlotDate, Key);
@@ -260,37 +260,9 @@ impl Facts {
         given
     }
 
-    /// Makes what is old old: of each key and priority the newest date that has data. What became old before stays so.
-    fn age(&mut self, now: Timestamp, ticks: bool) {
-        let mut newest: BTreeMap<(SlotId, Vec<u8>, i32), SlotDate> = BTreeMap::new();
-        let key = |name: &CellName| format!("{:?}", name.2).into_bytes();
-        let open = self.deadlines.values().filter(|(_, missed)| !missed).map(|(due_by, _)| *due_by);
-        let deadline = open.min();
-        for (name, cell) in &self.cells {
-            for (priority, _) in cell.candidates.iter().filter(|(_, c)| c.fresh_until.is_some()) {
-                let at = newest.entry((name.0, key(name), *priority)).or_insert(name.1);
-                *at = (*at).max(name.1);
-            }
-        }
-        for (name, cell) in &mut self.cells {
-            let of_key = key(name);
-            for (priority, candidate) in &mut cell.candidates {
-                let is_newest = newest.get(&(name.0, of_key.clone(), *priority)) == Some(&name.1);
-                let is_over = candidate.fresh_until.is_some_and(|until| until <= now);
-                let was_newest = std::mem::replace(&mut candidate.newest, is_newest);
-                let before = deadline
-                    .is_none_or(|deadline| candidate.fresh_until.is_some_and(|until| until < deadline));
-                let looks = (ticks && before) || !was_newest || candidate.written;
-                candidate.written = false;
-                candidate.aged =
-                    is_newest && candidate.fresh_until.is_some() && (candidate.aged || (is_over && looks));
-            }
-        }
-    }
-
     /// The end of the bundle's run: a result for each output that it knows, and what was read. An error keeps the
     /// last good data.
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         name: &BundleName,
         read: Reading,
@@ -403,77 +375,6 @@ impl Facts {
         given
     }
 
-    /// Whether a member has not given what a bundle waits for: one that the input's filter lists, or else each that is
-    /// registered. Who declined is none.
-    pub fn lacks_members(&self, name: &BundleName, edges: &BTreeSet<EdgeName>) -> bool {
-        let producer = &self.producers[name.0.at()];
-        if !matches!(producer.definition.group, Group::By { when: When::Quorum, .. }) {
-            return false;
-        }
-        producer.required().any(|(at, port)| {
-            let slot = &self.slots[port.slot.at()];
-            let Some(members) = &slot.members else { return false };
-            let position = slot.cell_keys.iter().position(|(name, _)| name == members).unwrap();
-            let listed = port.filters.iter().filter(|filter| filter.column == *members);
-            let listed = listed.filter_map(|filter| match &filter.test {
-                FilterTest::OneOf(values) => Some(values.clone()),
-                _ => None,
-            });
-            let of_slot = |p: &&Producer| !p.deregistered;
-            let outputs = self.producers.iter().filter(of_slot).flat_map(|p| &p.definition.outputs);
-            let registered = outputs.filter(|output| output.slot == slot.name);
-            let registered: Vec<Value> =
-                registered.filter_map(|output| Some(Value::from(output.member.as_deref()?))).collect();
-            let asked = listed.clone().next().unwrap_or(registered);
-            let given: Vec<&Value> = edges
-                .iter()
-                .filter(|(input, _)| *input == at)
-                .map(|(_, (.., key))| &key.values()[position])
-                .collect();
-            asked.iter().any(|member| !given.contains(&member) && !self.declined(slot, member, name))
-        })
-    }
-
-    /// Whether the work of a member on the key that a group tells of its cell was declined.
-    fn declined(&self, slot: &SlotDefinition, member: &Value, group: &BundleName) -> bool {
-        let reader = &self.producers[group.0.at()];
-        let value = |column: &String| match reader.columns.iter().position(|own| own == column) {
-            Some(at) => Some(group.2.values()[at].clone()),
-            None => slot.members.as_ref().filter(|own| *own == column).map(|_| member.clone()),
-        };
-        let key: Option<Vec<Value>> = slot.cell_keys.iter().map(|(column, _)| value(column)).collect();
-        let Some(key) = key else { return false };
-        self.works.iter().any(|(name, work)| {
-            let producer = &self.producers[name.0.at()];
-            let mut outputs = producer.definition.outputs.iter();
-            let is_member = outputs.any(|output| {
-                output.slot == slot.name && output.member.as_deref().map(Value::from).as_ref() == Some(member)
-            });
-            let column = |column: &String| slot.cell_keys.iter().position(|(own, _)| own == column);
-            let of_key = producer.columns.iter().map(|own| column(own).map(|at| &key[at]));
-            is_member
-                && name.1 == group.1
-                && matches!(work.ending, Some(Ending::Declined | Ending::Data))
-                && of_key.eq(name.2.values().iter().map(Some))
-        })
-    }
-
-    /// A session ends: its runs are cut off.
-    fn detach(&mut self, id: ProducerId) -> Results {
-        self.producers[id.at()].attached = false;
-        let mut given = Results::new();
-        let running = self.works.iter().filter(|(name, work)| name.0 == id && work.running.is_some());
-        for name in running.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-            let work = self.works.get_mut(&name).unwrap();
-            let running = work.running.take().unwrap();
-            work.interrupted += 1;
-            if work.interrupted >= INTERRUPTIONS_MAX {
-                given.extend(self.finish(&name, running.read, Ending::Failed, &[], &[]));
-            }
-        }
-        given
-    }
-
     pub fn run(&self, run: RunId) -> Option<&BundleName> {
         let flying = |work: &Work| work.running.as_ref().is_some_and(|running| running.run == run);
         self.works.iter().find(|(_, work)| flying(work)).map(|(name, _)| name)
@@ -555,33 +456,8 @@ impl Oracle {
                     .for_each(|work| work.waits = work.waits.filter(|at| *at > subject.now));
             }
             Event::Deregister(id) => {
-                let waits = |name: &BundleName| {
-                    let group = &facts.producers[name.0.at()].definition.group;
-                    let quorum = matches!(group, Group::By { when: When::Quorum, .. });
-                    quorum
-                        && facts
-                            .works
-                            .get(name)
-                            .is_some_and(|work| matches!(work.ending, None | Some(Ending::Cancelled)))
-                };
-                let waiting = self.shown.bundles.iter().filter(|(name, _)| waits(name));
-                let others: BTreeSet<(String, String)> = (facts.producers.iter().enumerate())
-                    .filter(|(at, producer)| *at != id.at() && !producer.deregistered)
-                    .flat_map(|(_, producer)| &producer.definition.outputs)
-                    .filter_map(|output| Some((output.slot.clone(), output.member.clone()?)))
-                    .collect();
-                let is_of_others = |(slot, _, key): &CellName| {
-                    let slot = &facts.slots[slot.at()];
-                    let members = slot.cell_keys.iter().zip(key.values());
-                    let mut members = members.filter(|((name, _), _)| slot.members.as_ref() == Some(name));
-                    let member = members.next().map(|(_, value)| value);
-                    matches!(member, Some(Value::Utf8(name)) if others.contains(&(slot.name.clone(), name.to_string())))
-                };
-                let has_others =
-                    |bundle: &&BundleShown| bundle.edges.iter().any(|(_, cell)| is_of_others(cell));
-                let edges = waiting.map(|(_, bundle)| bundle).filter(has_others).flat_map(|b| b.edges.iter());
-                let read: BTreeSet<CellName> = edges.map(|(_, cell)| cell.clone()).collect();
-                facts.deregister(*id, &read);
+                let read = self.read_by_waiting(*id);
+                self.facts.deregister(*id, &read);
             }
         }
         self.facts.age(subject.now, matches!(event, Event::Tick));
@@ -593,36 +469,6 @@ impl Oracle {
         if *event == Event::Tick {
             self.pass_deadlines(subject.now);
         }
-    }
-
-    /// Deadlines that nothing grows old before pass: those that are met are forgotten.
-    fn pass_deadlines(&mut self, now: Timestamp) {
-        let candidates = self.facts.cells.values().flat_map(|cell| cell.candidates.values());
-        let young = candidates.filter(|c| c.newest && !c.aged).filter_map(|c| c.fresh_until);
-        let old = young.min();
-        let is_met = |shown: &Shown, (slot, date): &(SlotId, SlotDate)| {
-            let cells = shown.cells.iter().filter(|((own, at, _), _)| (own, at) == (slot, date));
-            let held: Vec<_> = cells.map(|(_, cell)| cell).filter(|cell| !cell.standing.gone).collect();
-            let is_good = |cell: &&CellShown| cell.standing.view == View::Usable || cell.lagging;
-            !held.is_empty() && held.iter().all(is_good)
-        };
-        let shown = &self.shown;
-        self.facts.deadlines.retain(|place, (due_by, missed)| {
-            let passes = !*missed && *due_by <= now && old.is_none_or(|old| *due_by <= old);
-            *missed |= passes && !is_met(shown, place);
-            !passes || *missed
-        });
-    }
-
-    /// What somebody is to look at, but for lost sessions: the cells whose effective candidate is old, and deadlines that were
-    /// missed.
-    pub fn alarms(&self) -> (usize, usize) {
-        let is_old = |(name, cell): &(&CellName, &Cell)| {
-            let effective = self.shown.cells.get(*name).and_then(|shown| shown.standing.effective);
-            effective.is_some_and(|priority| cell.candidates[&priority].aged)
-        };
-        let old = self.facts.cells.iter().filter(is_old).count();
-        (old, self.facts.deadlines.values().filter(|(_, missed)| *missed).count())
     }
 
     /// Whether this is a group that the cells which there are may make, or may have made.

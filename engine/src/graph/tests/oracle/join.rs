@@ -165,17 +165,24 @@ impl Port {
     pub fn passes(&self, key: &Key) -> bool {
         let keys = self.keys.iter().zip(key.values());
         let values: BTreeMap<&String, &Value> = keys.collect();
-        self.filters.iter().all(|filter| match &filter.test {
-            FilterTest::OneOf(these) => these.contains(values[&filter.column]),
-            FilterTest::NoneOf(these) => !these.contains(values[&filter.column]),
-            FilterTest::Between(from, to) => {
-                let number = |value: &Value| match value {
-                    Value::I64(number) => *number,
-                    other => panic!("a range of {other:?}"),
-                };
-                let range = (from.as_ref().map(number), to.as_ref().map(number));
-                range.contains(&number(values[&filter.column]))
-            }
-        })
+        self.filters.iter().all(|filter| takes(filter, values[&filter.column]))
+    }
+}
+
+/// Whether a filter takes a value of its column.
+pub(super) fn takes(filter: &Filter, value: &Value) -> bool {
+    match &filter.test {
+        FilterTest::OneOf(these) => these.contains(value),
+        FilterTest::NoneOf(these) => !these.contains(value),
+        FilterTest::Between(from, to) => {
+            let number = |value: &Value| match value {
+                Value::I64(number) => *number,
+                // Members are called m0, m1, …
+                Value::Utf8(name) => name[1..].parse().unwrap(),
+                other => panic!("a range of {other:?}"),
+            };
+            let range = (from.as_ref().map(number), to.as_ref().map(number));
+            range.contains(&number(value))
+        }
     }
 }

@@ -23,8 +23,11 @@ use crate::batch::Batch;
 use crate::checkpoint::Chain;
 use crate::durability::Durability;
 use crate::error::CommitError;
-use crate::graph::{Effects, Event, ProducerId, RunId, Started};
-use crate::limits::{CHECKPOINT_LOG_BYTES, CHECKPOINT_RETRY, CLOCK_MAX, CONFLICT_RETRIES, START_BYTES_MAX};
+use crate::graph::{BundleId, Effects, Event, ProducerId, RunId, Started};
+use crate::limits::{
+    CHECKPOINT_LOG_BYTES, CHECKPOINT_RETRY, CLOCK_MAX, CONFLICT_RETRIES, RUNS_OF_RECORD_MAX, START_BYTES_MAX,
+    STARTS_BYTES_MAX,
+};
 use crate::models::LiveModels;
 use crate::monitor::Handed;
 use crate::open::RecoveryReport;
@@ -32,7 +35,7 @@ use crate::operations::Operations;
 use crate::options::Options;
 use crate::pending::{Pending, Pins};
 use crate::pool::Pool;
-use crate::producers::Work;
+use crate::producers::{Paces, Work};
 use crate::record;
 use crate::scribe::Duty;
 use crate::sessions::Leases;
@@ -116,6 +119,8 @@ pub(crate) struct Core {
     pub signals: Arc<Signals>,
     pub leases: Leases,
     pub closures: RwLock<BTreeMap<ProducerId, Work>>,
+    /// How long their runs take of late.
+    pub paces: Paces,
     pub report: RecoveryReport,
     pub next_file: AtomicU64,
     /// Files and objects that transactions under way are about to name.
@@ -446,7 +451,8 @@ impl Core {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
     }
 
-    /// Starts the ready bundles that make the next batch of those producers, if there are some. The starts ride to the disk with the next
+    /// Starts the ready bundles that make the next batch of those producers, if there are some; a worker takes several batches of
+    /// a producer whose runs are short. The starts ride to the disk with the next
     /// commit. The snapshot shows what the runs read once the log is durable up to its seq.
     pub(crate) fn claim(
         self: &Arc<Core>,
@@ -454,33 +460,43 @@ impl Core {
     ) -> Result<Option<(Vec<Started>, Snapshot)>, CommitError> {
         self.pass_time()?;
         let _folder = self.enter()?;
-        let mut admissions = vec![self.log.admit(START_BYTES_MAX)?];
+        let mut admissions = vec![self.log.admit(STARTS_BYTES_MAX)?];
         loop {
             let mut state = self.sound_state()?;
             // Commit times may be ahead of the clock, and what waits counts from one.
             let now = self.options.clock.now().max(state.time);
             let bundles = match whose {
                 Whose::All => state.graph.next_batch(now),
-                Whose::Shared => state.graph.next_batch_where(now, |id| !self.signals.ring_for(id)),
+                Whose::Shared => {
+                    let is_shared = |id| !self.signals.ring_for(id);
+                    state.graph.next_batch_where(now, is_shared, |id| self.paces.handful(id))
+                }
                 #[cfg(feature = "processes")]
                 Whose::Of(producer) => state.graph.next_batch_of(now, producer),
             };
             if bundles.is_empty() {
                 return Ok(None);
             }
-            if admissions.len() < bundles.len() {
+            let records = bundles.len().div_ceil(RUNS_OF_RECORD_MAX);
+            if admissions.len() < records {
                 // Nobody waits for the log under the lock.
                 drop(state);
-                while admissions.len() < bundles.len() {
-                    admissions.push(self.log.admit(START_BYTES_MAX)?);
+                while admissions.len() < records {
+                    admissions.push(self.log.admit(STARTS_BYTES_MAX)?);
                 }
                 continue;
             }
             let snapshot = Snapshot::at(self.view.base(), state.head);
             let batch = RunId(state.next_run);
             let mut started = Vec::with_capacity(bundles.len());
-            for bundle in bundles {
-                let event = Event::Start { bundle, run: RunId(state.next_run), batch };
+            for bundles in bundles.chunks(RUNS_OF_RECORD_MAX) {
+                let start = |(run, bundle): (u64, &BundleId)| Event::Start {
+                    bundle: *bundle,
+                    run: RunId(run),
+                    batch,
+                };
+                let mut starts: Vec<Event> = (state.next_run..).zip(bundles).map(start).collect();
+                let event = if starts.len() == 1 { starts.remove(0) } else { Event::Several(starts) };
                 match self.follow(&mut state, event, now, admissions.pop()) {
                     Ok(effects) => started.extend(effects.started),
                     Err(error) if started.is_empty() => return Err(error),

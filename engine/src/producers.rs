@@ -2,6 +2,7 @@
 //! when a commit makes their inputs ready.
 
 mod closure;
+mod pace;
 #[cfg(feature = "processes")]
 mod process;
 #[cfg(feature = "processes")]
@@ -12,6 +13,7 @@ mod run;
 mod worker;
 
 pub(crate) use closure::{Work, Worked};
+pub(crate) use pace::Paces;
 #[cfg(feature = "processes")]
 pub(crate) use process::{About, Remote, attend_remote, fitted, slot_date};
 #[cfg(feature = "processes")]

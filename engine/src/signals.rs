@@ -280,14 +280,17 @@ impl Signals {
         }
     }
 
-    /// Notes that a run over a bundle starts now, and answers how long ago the bundle became ready.
-    pub(crate) fn note_start(&self, bundle: BundleId) -> Duration {
+    /// Notes that runs over bundles start now, and answers how long ago each became ready.
+    pub(crate) fn note_starts(&self, bundles: impl Iterator<Item = BundleId>) -> Vec<Duration> {
         let now = self.clock.instant();
         let mut samples = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((sequenced, visible)) = samples.ready.remove(&bundle) else { return Duration::ZERO };
-        keep(&mut samples.commit_to_start, now.saturating_duration_since(sequenced));
-        keep(&mut samples.wake, now.saturating_duration_since(visible));
-        now.saturating_duration_since(sequenced)
+        let note = |bundle| {
+            let Some((sequenced, visible)) = samples.ready.remove(&bundle) else { return Duration::ZERO };
+            keep(&mut samples.commit_to_start, now.saturating_duration_since(sequenced));
+            keep(&mut samples.wake, now.saturating_duration_since(visible));
+            now.saturating_duration_since(sequenced)
+        };
+        bundles.map(note).collect()
     }
 
     pub(crate) fn latencies(&self) -> Latencies {

@@ -19,4 +19,4 @@ pub(crate) use process::{About, Remote, attend_remote, fitted, slot_date};
 #[cfg(feature = "processes")]
 pub use program::Program;
 pub use run::{InputCell, Outputs, Run};
-pub(crate) use worker::{Finished, bounded, is_worker, keep_time, run_ready, work};
+pub(crate) use worker::{Finished, Taken, bounded, is_worker, keep_time, run_ready, run_taken, work};

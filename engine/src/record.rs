@@ -338,7 +338,10 @@ mod tests {
             assert_eq!(Event::try_from(stored.clone()), Ok(event));
             hasher.update(&encode(&Record { event: Some(stored), ..Record::default() }).unwrap());
         }
-        assert_eq!(hasher.finalize().to_hex().as_str(), "c3ca9626f4979869e63375fd31dd0c3af35fe81c9259bf296b9fea0b6256c28b");
+        assert_eq!(
+            hasher.finalize().to_hex().as_str(),
+            "c3ca9626f4979869e63375fd31dd0c3af35fe81c9259bf296b9fea0b6256c28b"
+        );
     }
 
     #[test]

@@ -225,7 +225,7 @@ impl Session {
     fn commit_numbered(&self, sequence: u64, mut batch: Batch) -> Result<Commit, CommitError> {
         self.beat()?;
         batch.session = Some(Stamp { producer: self.id, epoch: self.epoch, sequence });
-        self.core.commit(batch)
+        self.core.commit_here(batch)
     }
 
     /// Gives a sign of life. Costs a lock and no transaction.

@@ -1,7 +1,7 @@
 //! Workers: threads that claim ready bundles, run closures and commit what they give.
 //!
-//! A worker sleeps on the doorbell, which the log's publisher rings after a commit that made bundles ready.
-//! Awake, it claims bundle after bundle until none is left. No lock is held while a closure runs; a panic in a
+//! A worker sleeps on the doorbell, which whoever commits rings once bundles are ready, before the log is written.
+//! Awake, it claims bundle after bundle until none is left, and starts them when what they read is visible. No lock is held while a closure runs; a panic in a
 //! closure is a failure of its run. Without workers the same is done by whoever calls [`run_ready`].
 
 use std::cell::Cell;
@@ -35,6 +35,8 @@ use underbelly_wal::WalError;
 thread_local! {
     /// The address of the core whose closures this thread runs; 0 on other threads.
     static WORKS_FOR: Cell<usize> = const { Cell::new(0) };
+    /// Whether this thread does inline work.
+    static IS_INLINE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whether this thread runs closures of this database.
@@ -42,10 +44,10 @@ pub(crate) fn is_worker(core: &Arc<Core>) -> bool {
     WORKS_FOR.get() == Arc::as_ptr(core).addr()
 }
 
-/// The life of a worker: until the doorbell is taken away or nothing more can be committed.
-pub(crate) fn work(core: &Arc<Core>, doorbell: &Receiver<()>) {
+/// The life of a worker: until the bell is hung up or nothing more can be committed.
+pub(crate) fn work(core: &Arc<Core>) {
     WORKS_FOR.set(Arc::as_ptr(core).addr());
-    while doorbell.recv().is_ok() {
+    while core.signals.doorbell.wait() {
         while !core.signals.is_hung_up() {
             // There may be more work than this worker can take: wake the next one.
             match work_once(core, Whose::Shared, || core.signals.ring()) {
@@ -164,6 +166,43 @@ fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<u
             }
         }
         ended += 1;
+    }
+}
+
+/// Inline work that a commit made ready and started.
+pub(crate) struct Taken {
+    pub started: Vec<Started>,
+    pub snapshot: Snapshot,
+}
+
+/// Does the inline work that this thread's commit made ready, and what that makes ready in turn. What goes wrong is told in
+/// the status, as a worker's; the caller learns of its own commit.
+pub(crate) fn run_taken(core: &Arc<Core>, taken: Option<Taken>) {
+    let Some(Taken { started, snapshot }) = taken else { return };
+    let _working = Working(WORKS_FOR.replace(Arc::as_ptr(core).addr()));
+    IS_INLINE.set(true);
+    work_inline(core, started, &snapshot);
+    IS_INLINE.set(false);
+}
+
+fn work_inline(core: &Arc<Core>, started: Vec<Started>, snapshot: &Snapshot) {
+    let mut ended = run_guarded(core, started, snapshot);
+    loop {
+        if let Err(error) = ended {
+            core.note_trouble(format!("an inline producer could not commit: {error}"));
+            if is_final(&error) {
+                return;
+            }
+        }
+        // What its ends have made ready is this thread's too.
+        match patiently(core, || core.claim(Whose::Inline)) {
+            Ok(Some((started, snapshot))) => ended = run_guarded(core, started, &snapshot),
+            Ok(None) => return,
+            Err(error) => {
+                core.note_trouble(format!("an inline producer could not start: {error}"));
+                return core.signals.ring();
+            }
+        }
     }
 }
 
@@ -671,7 +710,8 @@ fn prepare_end<'a>(
 }
 
 /// Sequences the end of a run and leaves the folder.
-fn finish<F>(core: &Arc<Core>, folder: F, prepared: Prepared<'_>) -> Result<Commit, CommitError> {
+fn finish<F>(core: &Arc<Core>, folder: F, mut prepared: Prepared<'_>) -> Result<Commit, CommitError> {
+    prepared.here = IS_INLINE.get();
     let (commit, _) = core.sequence(prepared, Durability::Sync, |_| Ok(()))?;
     drop(folder);
     Ok(commit)

@@ -172,7 +172,8 @@ fn a_daemon_in_python_commits_each_step_once_and_leaves() {
     until("it has left", || {
         db.slot_table(Some("Walk")).unwrap().count() == 20 && !db.producers()[0].attached
     });
-    let first = Timestamp::parse("2024-01-02T09:31:00Z").unwrap();
+    // 2024-01-02 09:31 UTC.
+    let first = Timestamp::from_secs(1_704_187_860).unwrap();
     let levels: Vec<f64> = (0..20)
         .map(|minute| {
             let at = Timestamp(first.0 + minute * 60_000_000_000);

@@ -4,7 +4,7 @@
 //! itself can do ([`raw`]) is measured in the same run and in the same folder.
 //!
 //! In reading order: [`place`] (where it is measured), [`raw`] (the machine's limits), [`commit`], [`append`],
-//! [`scan`], [`wake`], [`checkpoint`], [`mark`], [`figure`] (medians and how a figure is printed).
+//! [`scan`], [`wake`], [`runs`], [`checkpoint`], [`mark`], [`figure`] (medians and how a figure is printed).
 
 pub mod append;
 pub mod checkpoint;
@@ -13,6 +13,7 @@ pub mod figure;
 pub mod mark;
 pub mod place;
 pub mod raw;
+pub mod runs;
 pub mod scan;
 pub mod wake;
 

@@ -116,6 +116,7 @@ impl Layers {
         let started = self
             .apply(Event::Start { bundle, run, batch: run })?
             .started
+            .pop()
             .ok_or("a run that did not start")?;
         let slot = outputs.iter().find(|(producer, _)| *producer == started.producer).map(|(_, slot)| *slot);
         let output = OutputWrite::data(slot.ok_or("a run of nobody")?, started.key, content(self.seq));

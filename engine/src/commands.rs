@@ -86,6 +86,7 @@ impl Database {
             closures.remove(&id)
         };
         self.core().leases.remove(id);
+        self.core().signals.set_inline(id, false);
         #[cfg(feature = "processes")]
         self.core().take_out(id, closure.as_ref());
         // What the closure holds may do anything when it is dropped, so no lock is held here.

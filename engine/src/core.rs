@@ -1,9 +1,10 @@
 //! What all handles of an open database share, and how a transaction gets through it.
 //!
 //! A transaction is prepared outside any lock (checked, large payloads written beside the log, record encoded).
-//! Under the state's lock it is validated, gets its seq, is applied and queued. Then, outside, the log makes it
-//! durable; the leader publishes it, which makes it visible and wakes workers; and the caller is answered. A
-//! `Buffered` transaction is published as it is queued, unless one before it waits for the disk.
+//! Under the state's lock it is validated, gets its seq, is applied and queued. Then, outside, workers are woken, which
+//! claim what it made ready and wait; the log makes it durable; the leader publishes it, which makes it visible and lets them
+//! start; and the caller is answered. A `Buffered` transaction is published as it is queued, unless one before it waits for
+//! the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint;
@@ -23,8 +24,11 @@ use crate::batch::Batch;
 use crate::checkpoint::Chain;
 use crate::durability::Durability;
 use crate::error::CommitError;
-use crate::graph::{Effects, Event, ProducerId, RunId, Started};
-use crate::limits::{CHECKPOINT_LOG_BYTES, CHECKPOINT_RETRY, CLOCK_MAX, CONFLICT_RETRIES, START_BYTES_MAX};
+use crate::graph::{BundleId, Effects, Event, ProducerId, RunId, Started};
+use crate::limits::{
+    CHECKPOINT_LOG_BYTES, CHECKPOINT_RETRY, CLOCK_MAX, CONFLICT_RETRIES, RUNS_OF_RECORD_MAX, START_BYTES,
+    START_BYTES_MAX,
+};
 use crate::models::LiveModels;
 use crate::monitor::Handed;
 use crate::open::RecoveryReport;
@@ -32,7 +36,7 @@ use crate::operations::Operations;
 use crate::options::Options;
 use crate::pending::{Pending, Pins};
 use crate::pool::Pool;
-use crate::producers::Work;
+use crate::producers::{Paces, Taken, Work, is_worker, run_taken};
 use crate::record;
 use crate::scribe::Duty;
 use crate::sessions::Leases;
@@ -89,6 +93,8 @@ impl Chore {
 pub(crate) enum Whose {
     /// Of all that have no threads of their own; the others are told.
     Shared,
+    /// Of those whose work is done on the thread whose commit made it ready.
+    Inline,
     /// Of this one.
     #[cfg(feature = "processes")]
     Of(ProducerId),
@@ -100,6 +106,8 @@ pub(crate) struct Prepared<'a> {
     pub payload: Vec<u8>,
     /// What it was prepared from, and which must not have changed.
     pub rests_on: Vec<Read>,
+    /// Whether the thread that commits it does what is inline itself.
+    pub here: bool,
     /// What must not be removed before the transaction is applied; held until then, not read.
     pub _pins: Pins<'a>,
 }
@@ -116,6 +124,8 @@ pub(crate) struct Core {
     #[cfg(feature = "processes")]
     pub servers: Mutex<Vec<std::sync::Weak<crate::server::Shared>>>,
     pub closures: RwLock<BTreeMap<ProducerId, Work>>,
+    /// How long their runs take of late.
+    pub paces: Paces,
     pub report: RecoveryReport,
     pub next_file: AtomicU64,
     /// Files and objects that transactions under way are about to name.
@@ -211,32 +221,81 @@ impl Core {
                 remedy: "commit in several transactions",
             });
         }
-        Ok(Prepared { operations, payload, rests_on: Vec::new(), _pins: pins })
+        Ok(Prepared { operations, payload, rests_on: Vec::new(), here: false, _pins: pins })
     }
 
-    /// Commits a batch. See [`Database::commit`](crate::Database::commit).
+    /// Commits a batch; the workers do what it makes ready. See [`Database::commit`](crate::Database::commit).
     pub(crate) fn commit(&self, batch: Batch) -> Result<Commit, CommitError> {
+        self.try_commit(batch, |batch| {
+            let folder = self.enter()?;
+            let durability = batch.durability;
+            let prepared = self.prepare(batch)?;
+            let (commit, _) = self.sequence(prepared, durability, |_| Ok(()))?;
+            drop(folder);
+            self.answer(commit.seq, durability)?;
+            Ok(commit)
+        })
+    }
+
+    /// The same for a caller's own commit: this thread does what it makes ready of inline producers.
+    pub(crate) fn commit_here(self: &Arc<Core>, batch: Batch) -> Result<Commit, CommitError> {
+        self.try_commit(batch, |batch| {
+            let folder = self.enter()?;
+            let durability = batch.durability;
+            let prepared = self.prepare(batch)?;
+            let (commit, taken) = self.sequence_here(prepared, durability, |_| Ok(()))?;
+            drop(folder);
+            run_taken(self, taken);
+            self.answer(commit.seq, durability)?;
+            Ok(commit)
+        })
+    }
+
+    fn try_commit(
+        &self,
+        batch: Batch,
+        mut commit: impl FnMut(Batch) -> Result<Commit, CommitError>,
+    ) -> Result<Commit, CommitError> {
         // What a deletion takes back beside the model is found as it is prepared.
         for _ in 1..CONFLICT_RETRIES {
             if batch.deleted_models.is_empty() {
                 break;
             }
-            match self.commit_once(batch.clone()) {
+            match commit(batch.clone()) {
                 Err(CommitError::Conflict { .. }) => {}
                 done => return done,
             }
         }
-        self.commit_once(batch)
+        commit(batch)
     }
 
-    fn commit_once(&self, batch: Batch) -> Result<Commit, CommitError> {
-        let folder = self.enter()?;
-        let durability = batch.durability;
-        let prepared = self.prepare(batch)?;
-        let (commit, _) = self.sequence(prepared, durability, |_| Ok(()))?;
-        drop(folder);
-        self.answer(commit.seq, durability)?;
-        Ok(commit)
+    /// As [`Core::sequence`], for a caller's own commit: of the inline work that it makes, the first is this thread's, to be
+    /// done by [`run_taken`]. It is claimed under the same lock and rides to the disk with the commit.
+    pub(crate) fn sequence_here(
+        self: &Arc<Core>,
+        mut prepared: Prepared<'_>,
+        durability: Durability,
+        validate: impl FnOnce(&State) -> Result<(), CommitError>,
+    ) -> Result<(Commit, Option<Taken>), CommitError> {
+        // A closure's own commits leave it to the workers: nothing is nested.
+        prepared.here = self.signals.has_inline() && !is_worker(self);
+        if !prepared.here {
+            return self.sequence(prepared, durability, validate).map(|(commit, _)| (commit, None));
+        }
+        let start = self.log.admit(START_BYTES_MAX)?;
+        let mut taken = None;
+        let sequenced = self.sequence_and(prepared, durability, validate, |state, now, effects| {
+            let mut producers = effects.ready.iter().filter_map(|bundle| state.graph.producer_of(*bundle));
+            let Some(producer) = producers.find(|producer| self.signals.is_inline(*producer)) else { return };
+            let mut bundles = state.graph.next_batch_of(now, producer);
+            // The others are claimed behind it.
+            bundles.truncate(1);
+            let snapshot = Snapshot::at(self.view.base(), state.head);
+            // What cannot be started is claimed again there, and fails.
+            let started = self.start_all(state, &bundles, now, vec![start]).unwrap_or_default();
+            taken = Some(Taken { started, snapshot });
+        })?;
+        Ok((sequenced.0, taken))
     }
 
     /// Commits an event alone.
@@ -265,9 +324,20 @@ impl Core {
     /// [`Core::answer`] does.
     pub(crate) fn sequence(
         &self,
+        prepared: Prepared<'_>,
+        durability: Durability,
+        validate: impl FnOnce(&State) -> Result<(), CommitError>,
+    ) -> Result<(Commit, Effects), CommitError> {
+        self.sequence_and(prepared, durability, validate, |_, _, _| {})
+    }
+
+    /// The same, and does something more under the lock.
+    fn sequence_and(
+        &self,
         mut prepared: Prepared<'_>,
         durability: Durability,
         validate: impl FnOnce(&State) -> Result<(), CommitError>,
+        then: impl FnOnce(&mut State, Timestamp, &Effects),
     ) -> Result<(Commit, Effects), CommitError> {
         let admission = self.log.admit(prepared.payload.len() as u64).inspect_err(|error| {
             // A checkpoint gives log files back.
@@ -283,7 +353,14 @@ impl Core {
             return Err(CommitError::Conflict { tries: CONFLICT_RETRIES, what });
         }
         // What it leaves behind in `prepared` is dropped after the lock.
-        self.sequence_locked(&mut state, &mut prepared, now, Some(admission), durability.promise())
+        let sequenced =
+            self.sequence_locked(&mut state, &mut prepared, now, Some(admission), durability.promise())?;
+        then(&mut state, now, &sequenced.1);
+        let calls = self.signals.calls(&state.graph, &sequenced.1, prepared.here);
+        drop(state);
+        // They claim while the log is being written, and start when it is.
+        self.signals.call(&calls);
+        Ok(sequenced)
     }
 
     /// Returns when a transaction that was sequenced may be answered.
@@ -340,15 +417,11 @@ impl Core {
             || effects.freed
             || !effects.alarms.is_empty()
             || due.is_some_and(|due| due_before.is_none_or(|before| due < before));
-        let (attended, is_shared_work) = self.signals.attended(&state.graph, &effects.ready);
         let publication = is_heard.then(|| Publication {
             sequenced: self.options.clock.instant(),
             due,
-            freed: effects.freed,
             transitions: effects.transitions.clone(),
             ready: effects.ready.clone(),
-            attended,
-            is_shared_work,
             variables,
         });
         match self.log.enqueue(admission, seq, std::mem::take(payload), publication, promise)? {
@@ -446,7 +519,8 @@ impl Core {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
     }
 
-    /// Starts the ready bundles that make the next batch of those producers, if there are some. The starts ride to the disk with the next
+    /// Starts the ready bundles that make the next batch of those producers, if there are some; a worker takes several batches of
+    /// a producer whose runs are short. The starts ride to the disk with the next
     /// commit. The snapshot shows what the runs read once the log is durable up to its seq.
     pub(crate) fn claim(
         self: &Arc<Core>,
@@ -460,35 +534,63 @@ impl Core {
             // Commit times may be ahead of the clock, and what waits counts from one.
             let now = self.options.clock.now().max(state.time);
             let bundles = match whose {
-                Whose::Shared => state.graph.next_batch_where(now, |id| !self.signals.ring_for(id)),
+                Whose::Shared => {
+                    let is_shared = |id| !self.signals.ring_for(id);
+                    state.graph.next_batch_where(now, is_shared, |id| self.paces.handful(id))
+                }
+                Whose::Inline => state.graph.next_batch_where(now, |id| self.signals.is_inline(id), |_| 0),
                 #[cfg(feature = "processes")]
                 Whose::Of(producer) => state.graph.next_batch_of(now, producer),
             };
             if bundles.is_empty() {
                 return Ok(None);
             }
-            if admissions.len() < bundles.len() {
+            let several = self.starts_of_record();
+            // The first has room for a single start.
+            let records = if bundles.len() > 1 { bundles.len().div_ceil(several) } else { 0 };
+            if admissions.len() <= records {
                 // Nobody waits for the log under the lock.
                 drop(state);
-                while admissions.len() < bundles.len() {
-                    admissions.push(self.log.admit(START_BYTES_MAX)?);
+                while admissions.len() <= records {
+                    admissions.push(self.log.admit(START_BYTES_MAX + START_BYTES * several as u64)?);
                 }
                 continue;
             }
             let snapshot = Snapshot::at(self.view.base(), state.head);
-            let batch = RunId(state.next_run);
-            let mut started = Vec::with_capacity(bundles.len());
-            for bundle in bundles {
-                let event = Event::Start { bundle, run: RunId(state.next_run), batch };
-                match self.follow(&mut state, event, now, admissions.pop()) {
-                    Ok(effects) => started.extend(effects.started),
-                    Err(error) if started.is_empty() => return Err(error),
-                    // Those that were started are to be run.
-                    Err(_) => break,
-                }
-            }
+            let started = self.start_all(&mut state, &bundles, now, admissions)?;
             return Ok(Some((started, snapshot)));
         }
+    }
+
+    /// Starts that one record holds, in the smallest log too.
+    fn starts_of_record(&self) -> usize {
+        let room = self.record_bytes_max.saturating_sub(START_BYTES_MAX as usize) / START_BYTES as usize;
+        room.clamp(1, RUNS_OF_RECORD_MAX)
+    }
+
+    /// Starts bundles as one batch; an error where none was started.
+    fn start_all(
+        &self,
+        state: &mut State,
+        bundles: &[BundleId],
+        now: Timestamp,
+        mut admissions: Vec<Admission<'_, Publication>>,
+    ) -> Result<Vec<Started>, CommitError> {
+        let batch = RunId(state.next_run);
+        let mut started = Vec::with_capacity(bundles.len());
+        for bundles in bundles.chunks(self.starts_of_record()) {
+            let start =
+                |(run, bundle): (u64, &BundleId)| Event::Start { bundle: *bundle, run: RunId(run), batch };
+            let mut starts: Vec<Event> = (state.next_run..).zip(bundles).map(start).collect();
+            let event = if starts.len() == 1 { starts.remove(0) } else { Event::Several(starts) };
+            match self.follow(state, event, now, admissions.pop()) {
+                Ok(effects) => started.extend(effects.started),
+                Err(error) if started.is_empty() => return Err(error),
+                // Those that were started are to be run.
+                Err(_) => break,
+            }
+        }
+        Ok(started)
     }
 
     /// Does what the clock has brought: sessions that gave no sign of life are lost, what has waited is tried again, what is
@@ -537,6 +639,7 @@ impl Core {
         let mut prepared = self.encode(operations, self.pending.pin())?;
         let (_, effects) = self.sequence_locked(state, &mut prepared, now, admission, Promise::Nothing)?;
         self.signals.show_start();
+        self.signals.call(&self.signals.calls(&state.graph, &effects, false));
         Ok(effects)
     }
 }

@@ -157,8 +157,8 @@ impl Database {
             |name: String, body: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name).spawn(body);
         let mut start = || -> std::io::Result<()> {
             for number in 0..workers {
-                let (core, doorbell) = (opened.core.clone(), opened.doorbell.clone());
-                let body = Box::new(move || work(&core, &doorbell));
+                let core = opened.core.clone();
+                let body = Box::new(move || work(&core));
                 threads.push(spawn(format!("underbelly-worker-{number}"), body)?);
             }
             if workers > 0 {
@@ -240,6 +240,25 @@ impl Database {
         self.attach(producer, Work::Each(Arc::new(closure)))
     }
 
+    /// Registers a producer whose closure is called on the thread whose commit makes it ready, as soon as that commit is visible
+    /// and before [`Database::commit`] or [`Database::transact`] returns; what its outputs make ready of inline producers follows. No
+    /// other thread is woken. For short work whose answer the caller waits for anyway.
+    ///
+    /// A worker that is awake may take a part of it. Work that comes otherwise is the workers': from the commits of closures, sessions of other processes and
+    /// commands, from another try, and what an opening found ready. The caller's commit stays committed whatever becomes of
+    /// the closure. While the disk refuses the end of its run, the call waits as a worker does; closing the database ends
+    /// that.
+    ///
+    /// # Errors
+    /// As [`Database::register`].
+    pub fn register_inline(
+        &self,
+        producer: ProducerDefinition,
+        closure: impl Fn(&Run) -> Result<Outputs, Failure> + Send + Sync + 'static,
+    ) -> Result<(), SchemaError> {
+        self.attach(producer, Work::Inline(Arc::new(closure)))
+    }
+
     /// Registers a producer whose closure is called once for each batch, with all its runs, and answers each of them, in
     /// their order. [`ProducerDefinition::max_batch`] says how many there may be, and
     /// [`ProducerDefinition::independent`] how many it waits for.
@@ -308,6 +327,7 @@ impl Database {
             let mut closures = self.core().closures.write().unwrap_or_else(PoisonError::into_inner);
             closures.insert(id, work.clone())
         };
+        self.core().signals.set_inline(id, work.is_inline());
         #[cfg(feature = "processes")]
         self.hand_over(id, replaced.as_ref(), &work)?;
         // What the old closure holds may do anything when it is dropped, so no lock is held here.
@@ -338,7 +358,7 @@ impl Database {
     /// or [`CommitError::TooLarge`]; [`CommitError::Storage`] where a large value cannot be written beside the
     /// log; [`CommitError::Log`] where the log has no space or has failed.
     pub fn commit(&self, batch: Batch) -> Result<Commit, CommitError> {
-        self.core().commit(batch)
+        self.core().commit_here(batch)
     }
 
     /// Takes a blob as a stream, ahead of the transaction that puts it as a version of a model.

@@ -263,6 +263,7 @@ fn events(event: Event, does: &mut Vec<String>) {
             let of = if run == batch { String::new() } else { format!(" in the batch of run {}", batch.0) };
             does.push(format!("start run {} of bundle {}{of}", run.0, bundle.0));
         }
+        Event::Several(parts) => parts.into_iter().for_each(|part| events(part, does)),
         Event::Tick => does.push("time has passed".to_string()),
         Event::Retract { cell, priority } => does.push(format!("retract cell {cell} at {priority}")),
         Event::Force(bundle) => does.push(format!("force bundle {bundle}")),

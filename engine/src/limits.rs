@@ -82,6 +82,10 @@ pub const SEAL_BYTES_MAX: usize = 1 << 30;
 pub const SMALL_SEGMENT_ROWS: u64 = 1 << 17;
 /// Bytes of the record that starts a run, at most.
 pub const START_BYTES_MAX: u64 = 512;
+/// Starts, or plain ends of runs, of one record, at most.
+pub const RUNS_OF_RECORD_MAX: usize = 256;
+/// Bytes by which the record of several starts grows with each.
+pub const START_BYTES: u64 = 32;
 /// The latest time that the clock may show, a year before the end of time: every commit is later than the one before.
 pub const CLOCK_MAX: Timestamp = Timestamp(i64::MAX - 31_536_000_000_000_000);
 /// Bytes of log that a reader of another process keeps in memory before it takes a newer manifest instead.

@@ -29,6 +29,7 @@ use crate::limits::{DUTIES_MAX, QUEUE_BYTES_MAX};
 use crate::manifest::{self, Stored};
 use crate::objects::Objects;
 use crate::options::Options;
+use crate::parking::Bell;
 use crate::pending::Pending;
 use crate::pool::Pool;
 use crate::record::v1;
@@ -76,7 +77,6 @@ pub struct RecoveryReport {
 /// A core, and where its workers and its maintenance thread listen.
 pub(crate) struct Opened {
     pub core: Arc<Core>,
-    pub doorbell: Receiver<()>,
     pub maintenance: Receiver<Chore>,
     pub duties: Receiver<Duty>,
     pub alarm: Receiver<()>,
@@ -299,13 +299,13 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     };
     let backlog = Backlog::replayed(load, phases.log);
     let truth = Manifest { number: found.number, seq: manifest.seq };
-    let (ring, doorbell) = crossbeam_channel::bounded(options.workers);
+    let doorbell = Bell::new(options.workers);
     let (ask, maintenance): (Sender<Chore>, Receiver<Chore>) = crossbeam_channel::bounded(1);
     let (asked, duties) = crossbeam_channel::bounded(DUTIES_MAX);
     let (wake, alarm) = crossbeam_channel::bounded(1);
     let trouble = Arc::new(Mutex::new(None));
     let registry = Registry::new(disk.path(VARIABLES), database, trouble.clone());
-    let signals = Arc::new(Signals::new(state.head, ring, asked, wake, options.clock.clone(), registry));
+    let signals = Arc::new(Signals::new(state.head, doorbell, asked, wake, options.clock.clone(), registry));
     let record_bytes_max = log.options().record_max as usize;
     let log = GroupCommit::new(log, signals.clone());
     let notice = Notice::begin(&*disk, database, state.head, &report)?;
@@ -338,6 +338,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         #[cfg(feature = "processes")]
         servers: Default::default(),
         closures: RwLock::new(BTreeMap::new()),
+        paces: Default::default(),
         report,
         next_file: AtomicU64::new(next_file),
         pending: Pending::default(),
@@ -361,7 +362,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     // Replay closes sessions as live, so the event need not be durable before work goes on; and a full disk does not
     // keep anybody from reading.
     core.queue_event(Event::Reopen)?;
-    Ok(Opened { core, doorbell, maintenance, duties, alarm })
+    Ok(Opened { core, maintenance, duties, alarm })
 }
 
 /// The manifest to go on from, and what it describes.

@@ -132,16 +132,25 @@ impl Append {
     }
 }
 
+/// What the end of a run gives.
+fn outputs(event: &Event) -> &[OutputWrite] {
+    match event {
+        Event::End { outcome: Outcome::Data(outputs), .. } => outputs,
+        _ => &[],
+    }
+}
+
 impl Operations {
     /// Contents of cells that the transaction names.
     pub(crate) fn contents(&self) -> impl Iterator<Item = ContentId> {
-        let (writes, outputs): (&[Write], &[OutputWrite]) = match &self.event {
+        let (writes, ends): (&[Write], &[Event]) = match &self.event {
             Some(Event::Commit(Submission { writes, .. })) => (writes, &[]),
-            Some(Event::End { outcome: Outcome::Data(outputs), .. }) => (&[], outputs),
-            _ => (&[], &[]),
+            Some(Event::Several(ends)) => (&[], ends),
+            Some(event) => (&[], std::slice::from_ref(event)),
+            None => (&[], &[]),
         };
         let writes = writes.iter().filter_map(|write| write.content);
-        writes.chain(outputs.iter().filter_map(OutputWrite::content))
+        writes.chain(ends.iter().flat_map(outputs).filter_map(OutputWrite::content))
     }
 
     /// Numbers of the files that the transaction's record names.
@@ -170,7 +179,8 @@ impl Operations {
         };
         let (cells, others) = match &self.event {
             Some(Event::Commit(Submission { writes, ends, .. })) => (writes.len(), ends.len()),
-            Some(Event::End { outcome: Outcome::Data(outputs), .. }) => (outputs.len(), 1),
+            Some(Event::Several(parts)) => (parts.iter().map(|part| outputs(part).len()).sum(), parts.len()),
+            Some(event @ Event::End { .. }) => (outputs(event).len(), 1),
             Some(_) => (0, 1),
             None => (0, 0),
         };

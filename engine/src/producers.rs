@@ -2,6 +2,7 @@
 //! when a commit makes their inputs ready.
 
 mod closure;
+mod pace;
 #[cfg(feature = "processes")]
 mod process;
 #[cfg(feature = "processes")]
@@ -14,6 +15,7 @@ mod worker;
 #[cfg(feature = "processes")]
 pub(crate) use closure::told;
 pub(crate) use closure::{Work, Worked};
+pub(crate) use pace::Paces;
 #[cfg(feature = "processes")]
 pub(crate) use process::{About, Parting, Remote, Wire, attend_remote, fitted, slot_date};
 #[cfg(feature = "processes")]
@@ -21,4 +23,4 @@ pub use program::Program;
 pub use run::{InputCell, Outputs, Run};
 #[cfg(feature = "processes")]
 pub(crate) use worker::is_final;
-pub(crate) use worker::{Finished, bounded, is_worker, keep_time, run_ready, work};
+pub(crate) use worker::{Finished, Taken, bounded, is_worker, keep_time, run_ready, run_taken, work};

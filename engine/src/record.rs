@@ -327,6 +327,24 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_several_starts_and_ends_are_fixed() {
+        let start = |run| Event::Start { bundle: BundleId(7), run: RunId(run), batch: RunId(8) };
+        let end =
+            |outputs| Event::End { run: RunId(5), epoch: 6, outcome: Outcome::Data(outputs), reads: vec![] };
+        let output = OutputWrite::data(SlotId(2), Key::empty(), [4; 32]);
+        let mut hasher = blake3::Hasher::new();
+        for event in [vec![start(8), start(9)], vec![end(vec![output]), end(vec![])]].map(Event::Several) {
+            let stored = EventV1::from(&event);
+            assert_eq!(Event::try_from(stored.clone()), Ok(event));
+            hasher.update(&encode(&Record { event: Some(stored), ..Record::default() }).unwrap());
+        }
+        assert_eq!(
+            hasher.finalize().to_hex().as_str(),
+            "c3ca9626f4979869e63375fd31dd0c3af35fe81c9259bf296b9fea0b6256c28b"
+        );
+    }
+
+    #[test]
     fn the_bytes_of_a_manifest_are_fixed() {
         let manifest = super::v1::Manifest {
             seq: 2,

@@ -297,7 +297,7 @@ impl Session {
         self.beat()?;
         let _committing = Committing::begin(self);
         batch.session = Some(Stamp { producer: self.id, epoch: self.epoch, sequence });
-        self.core.commit(batch)
+        self.core.commit_here(batch)
     }
 
     /// Gives a sign of life. Costs a lock and no transaction.

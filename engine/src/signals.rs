@@ -1,8 +1,8 @@
 //! What others wait for or look at: how far commits are visible and durable, work for the workers, latencies.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -10,8 +10,9 @@ use underbelly_storage::Timestamp;
 use underbelly_wal::Publisher;
 
 use crate::clock::Clock;
-use crate::graph::{BundleId, CellId, Graph, ProducerId, State as CellState, Transition};
+use crate::graph::{BundleId, CellId, Effects, Graph, ProducerId, State as CellState, Transition};
 use crate::limits::LATENCY_SAMPLES;
+use crate::parking::{Bell, Gate};
 use crate::scribe::Duty;
 use crate::variables::{Registry, Shown};
 
@@ -20,16 +21,18 @@ pub(crate) struct Publication {
     pub sequenced: Instant,
     /// The earliest time for which something waits.
     pub due: Option<Timestamp>,
-    /// A producer that was at its limit may start a batch again.
-    pub freed: bool,
     pub transitions: Vec<Transition>,
     pub ready: Vec<BundleId>,
-    /// Producers with threads of their own among those whose bundles became ready.
-    pub attended: Vec<ProducerId>,
-    /// Whether there is work for other threads.
-    pub is_shared_work: bool,
     /// Variables that it changed.
     pub variables: Vec<Shown>,
+}
+
+/// Who is to be woken for work.
+pub(crate) struct Calls {
+    /// Producers with threads of their own.
+    attended: Vec<ProducerId>,
+    /// The threads of all others.
+    workers: bool,
 }
 
 /// Shared by the log's publisher, the workers and the handles.
@@ -39,15 +42,18 @@ pub(crate) struct Signals {
     visible: AtomicU64,
     /// Transactions up to here are durable: all that anybody outside this process may be shown.
     durable: AtomicU64,
-    /// Callers of [`Signals::wait_beyond`] and [`Signals::wait_told`]. Waking nobody would still be a system call.
-    waiting: AtomicUsize,
     /// Nothing is written any more.
     over: AtomicBool,
-    gate: Mutex<()>,
-    advanced: Condvar,
-    doorbell: Mutex<Option<Sender<()>>>,
+    /// Callers of [`Signals::wait_beyond`] and [`Signals::wait_told`].
+    gate: Gate,
+    /// Of the workers.
+    pub doorbell: Bell,
     /// Of producers that have threads of their own.
     bells: RwLock<BTreeMap<ProducerId, Sender<()>>>,
+    /// Producers whose work is done on the thread whose commit made it ready.
+    inline: RwLock<BTreeSet<ProducerId>>,
+    /// Whether there is such a one.
+    has_inline: AtomicBool,
     duties: Mutex<Option<Sender<Duty>>>,
     /// Wakes who looks at the times for which something waits.
     alarm: Mutex<Option<Sender<()>>>,
@@ -100,7 +106,7 @@ impl Signals {
     /// Signals of a database whose transactions up to `durable` are durable.
     pub(crate) fn new(
         durable: u64,
-        doorbell: Sender<()>,
+        doorbell: Bell,
         duties: Sender<Duty>,
         alarm: Sender<()>,
         clock: Arc<dyn Clock>,
@@ -110,12 +116,12 @@ impl Signals {
             clock,
             visible: AtomicU64::new(durable),
             durable: AtomicU64::new(durable),
-            waiting: AtomicUsize::new(0),
             over: AtomicBool::new(false),
-            gate: Mutex::default(),
-            advanced: Condvar::new(),
-            doorbell: Mutex::new(Some(doorbell)),
+            gate: Gate::new(),
+            doorbell,
             bells: RwLock::default(),
+            inline: RwLock::default(),
+            has_inline: AtomicBool::new(false),
             duties: Mutex::new(Some(duties)),
             alarm: Mutex::new(Some(alarm)),
             alarm_at: AtomicI64::new(i64::MAX),
@@ -133,12 +139,9 @@ impl Signals {
         self.on_durable.set(Box::new(hear)).is_ok()
     }
 
-    /// Wakes a worker. The bell holds one ring for each worker; more would say nothing new, since a worker that
-    /// wakes takes all work that there is.
+    /// Wakes a worker.
     pub(crate) fn ring(&self) {
-        if let Some(doorbell) = &*self.doorbell.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _ = doorbell.try_send(());
-        }
+        self.doorbell.ring();
     }
 
     /// Gives a producer a bell of its own; the workers leave its work alone from then on.
@@ -168,21 +171,55 @@ impl Signals {
         }
     }
 
-    /// The producers with threads of their own that have some of these bundles, and whether there are others.
-    pub(crate) fn attended(&self, graph: &Graph, ready: &[BundleId]) -> (Vec<ProducerId>, bool) {
-        let bells = self.bells.read().unwrap_or_else(PoisonError::into_inner);
-        if bells.is_empty() {
-            return (Vec::new(), !ready.is_empty());
+    /// Has a producer's work done on the thread whose commit made it ready, or by the workers.
+    pub(crate) fn set_inline(&self, producer: ProducerId, is_inline: bool) {
+        let mut inline = self.inline.write().unwrap_or_else(PoisonError::into_inner);
+        match is_inline {
+            true => drop(inline.insert(producer)),
+            false => drop(inline.remove(&producer)),
         }
-        let (mut attended, mut others) = (Vec::new(), false);
+        self.has_inline.store(!inline.is_empty(), Ordering::Release);
+    }
+
+    /// Whether the work of some producer is done on the thread whose commit made it ready.
+    pub(crate) fn has_inline(&self) -> bool {
+        self.has_inline.load(Ordering::Acquire)
+    }
+
+    /// Whether the work of this producer is.
+    pub(crate) fn is_inline(&self, producer: ProducerId) -> bool {
+        self.inline.read().unwrap_or_else(PoisonError::into_inner).contains(&producer)
+    }
+
+    /// Who is to be woken for what a transaction did. `here`: the thread that commits does itself what is inline.
+    pub(crate) fn calls(&self, graph: &Graph, effects: &Effects, here: bool) -> Calls {
+        let Effects { ready, freed, .. } = effects;
+        let bells = self.bells.read().unwrap_or_else(PoisonError::into_inner);
+        if bells.is_empty() && !here {
+            return Calls { attended: Vec::new(), workers: *freed || !ready.is_empty() };
+        }
+        let mut calls = Calls { attended: Vec::new(), workers: *freed };
         for producer in ready.iter().filter_map(|bundle| graph.producer_of(*bundle)) {
+            if here && self.is_inline(producer) {
+                continue;
+            }
             match bells.contains_key(&producer) {
-                true if attended.contains(&producer) => {}
-                true => attended.push(producer),
-                false => others = true,
+                true if calls.attended.contains(&producer) => {}
+                true => calls.attended.push(producer),
+                false => calls.workers = true,
             }
         }
-        (attended, others)
+        calls
+    }
+
+    /// Wakes them. What they are woken for is in the state: who claims afterwards finds it.
+    pub(crate) fn call(&self, calls: &Calls) {
+        for producer in &calls.attended {
+            self.ring_for(*producer);
+        }
+        if calls.workers {
+            self.ring();
+        }
     }
 
     /// Notes when the timer wakes by itself.
@@ -223,19 +260,17 @@ impl Signals {
 
     /// Sends the workers and the scribe home.
     pub(crate) fn hang_up(&self) {
-        self.doorbell.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.doorbell.hang_up();
         self.bells.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.duties.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.alarm.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Whoever looked at the bell before it was taken holds this lock until it waits.
-        drop(self.gate());
-        self.advanced.notify_all();
+        self.gate.wake_all();
     }
 
     /// Notes that nothing is written any more.
     pub(crate) fn end(&self) {
         self.over.store(true, Ordering::SeqCst);
-        self.wake();
+        self.gate.wake();
     }
 
     /// Whether nothing is written any more.
@@ -245,7 +280,7 @@ impl Signals {
 
     /// Whether the workers were sent home.
     pub(crate) fn is_hung_up(&self) -> bool {
-        self.doorbell.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.doorbell.is_hung_up()
     }
 
     /// The seq up to which transactions are visible to this process.
@@ -258,10 +293,6 @@ impl Signals {
         self.durable.load(Ordering::SeqCst)
     }
 
-    fn gate(&self) -> MutexGuard<'_, ()> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The seq up to which transactions are visible and durable.
     pub(crate) fn told(&self) -> u64 {
         self.visible().min(self.durable())
@@ -270,39 +301,26 @@ impl Signals {
     /// Waits until something is published or `timeout` has passed; true where something was published after
     /// `seen`.
     pub(crate) fn wait_beyond(&self, seen: u64, timeout: Duration) -> bool {
-        self.wait_while(timeout, || self.visible() <= seen && !self.is_hung_up());
+        self.gate.wait_while(timeout, || self.visible() <= seen && !self.is_hung_up());
         self.visible() > seen
     }
 
     /// Waits until a transaction after `seen` is visible and durable, nothing is written any more, or `timeout` has passed.
     pub(crate) fn wait_told(&self, seen: u64, timeout: Duration) {
-        self.wait_while(timeout, || self.told() <= seen && !self.is_over());
+        self.gate.wait_while(timeout, || self.told() <= seen && !self.is_over());
     }
 
-    fn wait_while(&self, timeout: Duration, waits: impl Fn() -> bool) {
-        // Counted before the number is looked at; who publishes sets the number before it looks at the count.
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let waits = |(): &mut ()| waits();
-        drop(self.advanced.wait_timeout_while(self.gate(), timeout, waits));
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    /// Wakes who waits for the numbers that were set.
-    fn wake(&self) {
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            drop(self.gate());
-            self.advanced.notify_all();
-        }
-    }
-
-    /// Notes that a run over a bundle starts now, and answers how long ago the bundle became ready.
-    pub(crate) fn note_start(&self, bundle: BundleId) -> Duration {
+    /// Notes that runs over bundles start now, and answers how long ago each became ready.
+    pub(crate) fn note_starts(&self, bundles: impl Iterator<Item = BundleId>) -> Vec<Duration> {
         let now = self.clock.instant();
         let mut samples = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((sequenced, visible)) = samples.ready.remove(&bundle) else { return Duration::ZERO };
-        keep(&mut samples.commit_to_start, now.saturating_duration_since(sequenced));
-        keep(&mut samples.wake, now.saturating_duration_since(visible));
-        now.saturating_duration_since(sequenced)
+        let note = |bundle| {
+            let Some((sequenced, visible)) = samples.ready.remove(&bundle) else { return Duration::ZERO };
+            keep(&mut samples.commit_to_start, now.saturating_duration_since(sequenced));
+            keep(&mut samples.wake, now.saturating_duration_since(visible));
+            now.saturating_duration_since(sequenced)
+        };
+        bundles.map(note).collect()
     }
 
     pub(crate) fn latencies(&self) -> Latencies {
@@ -328,7 +346,7 @@ impl Signals {
 
 impl Publisher<Publication> for Arc<Signals> {
     fn publish(&self, seq: u64, items: &mut dyn Iterator<Item = (u64, Publication)>) {
-        let (mut is_work, mut due, mut are_changed) = (false, None, false);
+        let (mut due, mut are_changed) = (None, false);
         // Before: who sees the number sees the variables too.
         let items: Vec<(u64, Publication)> = items.collect();
         let mut publications = Vec::with_capacity(items.len());
@@ -347,16 +365,9 @@ impl Publisher<Publication> for Arc<Signals> {
         for publication in publications {
             let now = self.clock.instant();
             self.latencies.lock().unwrap_or_else(PoisonError::into_inner).note(&publication, now);
-            is_work |= publication.freed || publication.is_shared_work;
-            for producer in &publication.attended {
-                self.ring_for(*producer);
-            }
             due = publication.due;
         }
-        self.wake();
-        if is_work {
-            self.ring();
-        }
+        self.gate.wake();
         if due.is_some_and(|due: Timestamp| due.0 < self.alarm_at.load(Ordering::SeqCst)) {
             self.ring_alarm();
         }
@@ -369,7 +380,7 @@ impl Publisher<Publication> for Arc<Signals> {
         }
         self.durable.store(seq, Ordering::SeqCst);
         self.registry.tell(seq.min(self.visible()));
-        self.wake();
+        self.gate.wake();
         if !self.unsealed.swap(true, Ordering::SeqCst) && !self.ask(Duty::Seal) {
             self.sealed();
         }

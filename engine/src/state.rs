@@ -182,7 +182,7 @@ impl State {
         }
         self.name_contents(seq, &effects, oldest_seq, objects);
         self.drop_versions(oldest_seq, 8 + 2 * changes, objects);
-        if let Some(started) = &effects.started {
+        for started in &effects.started {
             self.next_run = self.next_run.max(started.run.0 + 1);
         }
         if self.recent.is_full() {

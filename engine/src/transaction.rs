@@ -15,6 +15,7 @@ use crate::limits::CONFLICT_RETRIES;
 use crate::models::{
     AliasTarget, Body, Content, MetaValue, Metadata, Model, ModelId, ModelName, StoredBlob, Training,
 };
+use crate::producers::run_taken;
 use crate::series::{Delete, Series};
 use crate::snapshot::Snapshot;
 use crate::state::State;
@@ -361,7 +362,7 @@ pub(crate) fn transact<T, E: From<CommitError>>(
         let prepared = core.prepare(batch)?;
         let mut conflict = None;
         let mut head = 0;
-        let sequenced = core.sequence(prepared, durability, |state| {
+        let sequenced = core.sequence_here(prepared, durability, |state| {
             conflict = reads.iter().find_map(|read| read.changed(state));
             head = state.head;
             match &conflict {
@@ -371,7 +372,8 @@ pub(crate) fn transact<T, E: From<CommitError>>(
         });
         drop((snapshot, folder));
         match (sequenced, conflict) {
-            (Ok((commit, _)), _) => {
+            (Ok((commit, taken)), _) => {
+                run_taken(core, taken);
                 core.answer(commit.seq, durability)?;
                 return Ok((answer, Some(commit)));
             }

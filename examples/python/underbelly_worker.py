@@ -299,6 +299,17 @@ class Run:
         return self.input(name) if self.inputs(name) else None
 
 
+def _part(rows, data):
+    """Adds a table to the data of a message; where it is there."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write(rows)
+    part = sink.getvalue()
+    at = len(data)
+    data += part
+    return {"at": at, "bytes": part.size}
+
+
 class Outputs:
     """What a run produces, where a dict of slots and tables does not say it: several cells of a slot, or errors."""
 
@@ -324,19 +335,15 @@ class Outputs:
         cells = []
         for cell in self._cells:
             if "rows" in cell:
-                sink = pa.BufferOutputStream()
-                with pa.ipc.new_stream(sink, cell["rows"].schema) as stream:
-                    stream.write(cell["rows"])
-                part = sink.getvalue()
-                cell = {**cell, "rows": {"at": len(data), "bytes": part.size}}
-                data += part
+                cell = {**cell, "rows": _part(cell["rows"], data)}
             cells.append(cell)
         return cells
 
 
-class _Worker:
-    def __init__(self, produce):
-        self.produce = produce
+class _Connection:
+    """The engine that has started this process."""
+
+    def __init__(self):
         self.input = os.fdopen(os.dup(0), "rb")
         self.output = os.fdopen(os.dup(1), "wb")
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -345,9 +352,6 @@ class _Worker:
         sys.stdout.flush()
         os.dup2(2, 1)  # what is printed is not for the engine
         self.lock = threading.Lock()
-        self.messages = queue.Queue()
-        self.working = threading.Event()
-        self.batch, self.cancelled = 0, {}
 
     def send(self, name, fields):
         self.write(frame(name, fields))
@@ -357,6 +361,111 @@ class _Worker:
             self.output.write(head)
             self.output.write(data)
             self.output.flush()
+
+    def greet(self, capabilities):
+        """Says hello; the welcome, and how often to tell that this process lives, or None where the engine is gone."""
+        hello = {"protocol": VERSION, "role": "worker", "process": os.getpid(), "language": "python"}
+        self.send("hello", {**hello, "producer": "", "capabilities": capabilities})
+        message = receive(self.input)
+        if message is None:
+            return None
+        name, welcome, _ = message
+        if name != "welcome" or welcome.get("protocol") != VERSION:
+            raise ProtocolError("%s %r instead of a welcome of version %d" % (name, welcome, VERSION))
+        return welcome, min(max(welcome.get("heartbeat_ms", 1000), 1) / 1000, HEARTBEAT_SECONDS_MAX)
+
+
+class Refused(Exception):
+    """The engine did not take a commit. Nothing was changed."""
+
+
+class Fenced(Refused):
+    """The session is over: it was lost, or the daemon was taken out."""
+
+
+class Daemon(_Connection):
+    """The daemon whose program this process is: it commits when it likes, each commit once by its number.
+
+        daemon = ub.Daemon()
+        for number in range((daemon.last or 0) + 1, 1000):
+            daemon.commit(number, [("Quotes", datetime.date(2024, 1, 2), {"symbol": "AIG"}, table)])
+
+    The process ends when the engine says goodbye or is gone, wherever it is then: `last` tells the next where to begin.
+    """
+
+    def __init__(self):
+        super().__init__()
+        greeted = self.greet([])
+        if greeted is None:
+            os._exit(0)
+        welcome, every = greeted
+        self.epoch, self.last = welcome["epoch"], welcome["last"]
+        self.answers = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+        threading.Thread(target=self._beat, args=(every,), daemon=True).start()
+
+    def commit(self, number, cells, end_of=(), due=(), as_of=None):
+        """Commits cells, each (slot, date, key, pyarrow.Table or None to take it back), dates for which no further keys come, and
+        (slot, date, time) until when something is due. The transaction, or None where the number was accepted before."""
+        data, given = bytearray(), []
+        for slot, date, key, rows in cells:
+            key = {_text(name): _field(value) for name, value in (key or {}).items()}
+            cell = {"slot": _text(slot), "date": _field(date), "key": key}
+            if rows is not None:
+                cell["rows"] = _part(rows, data)
+            given.append(cell)
+        fields = {"epoch": self.epoch, "source": number, "cells": given}
+        fields["end_of"] = [_field(date) for date in end_of]
+        fields["due"] = [{"slot": slot, "date": _field(date), "by": _field(by)} for slot, date, by in due]
+        if as_of is not None:
+            fields["as_of"] = _field(as_of)
+        self.write(frame("commit", fields, data), data)
+        name, answer = self.answers.get()
+        if name == "complaint" or answer["verdict"] not in ("accepted", "duplicate"):
+            fenced = answer.get("code") == "over" or answer.get("verdict") == "fenced"
+            raise (Fenced if fenced else Refused)(answer["message"])
+        self.last = max(number, self.last or 0)
+        return answer["seq"] if answer["verdict"] == "accepted" else None
+
+    def close(self, leave=False):
+        """Ends the session, so that this program is not started again; with `leave` the daemon is taken out."""
+        self.send("goodbye", {"reason": "", "leave": leave})
+        name, answer = self.answers.get()
+        if name == "complaint":
+            raise Refused(answer["message"])
+
+    def _listen(self):
+        try:
+            while True:
+                message = receive(self.input)
+                if message is None or (message[0] == "goodbye" and message[1].get("reason")):
+                    break
+                name, fields, _ = message
+                if name in ("answer", "complaint", "goodbye"):
+                    self.answers.put((name, fields))
+        except Exception:
+            traceback.print_exc()
+        try:
+            sys.stderr.flush()
+        finally:
+            os._exit(0)
+
+    def _beat(self, every):
+        while True:
+            threading.Event().wait(every)
+            try:
+                self.send("heartbeat", {"batch": 0})
+            except OSError:
+                os._exit(0)
+
+
+class _Worker(_Connection):
+    def __init__(self, produce):
+        super().__init__()
+        self.produce = produce
+        self.messages = queue.Queue()
+        self.working = threading.Event()
+        self.batch, self.cancelled = 0, {}
 
     def listen(self):
         """Reads what comes, while a run is in work too."""
@@ -395,15 +504,10 @@ class _Worker:
                     os._exit(0)
 
     def serve(self):
-        hello = {"protocol": VERSION, "role": "worker", "process": os.getpid(), "language": "python"}
-        self.send("hello", {**hello, "producer": "", "capabilities": ["batch", "cancel"]})
-        message = receive(self.input)
-        if message is None:
+        greeted = self.greet(["batch", "cancel"])
+        if greeted is None:
             return
-        name, welcome, _ = message
-        if name != "welcome" or welcome.get("protocol") != VERSION:
-            raise ProtocolError("%s %r instead of a welcome of version %d" % (name, welcome, VERSION))
-        every = min(max(welcome.get("heartbeat_ms", 1000), 1) / 1000, HEARTBEAT_SECONDS_MAX)
+        _, every = greeted
         threading.Thread(target=self.listen, daemon=True).start()
         threading.Thread(target=self.beat, args=(every,), daemon=True).start()
         while True:

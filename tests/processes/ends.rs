@@ -16,7 +16,7 @@ pub(crate) fn is_alive(process: u32) -> bool {
 }
 
 /// The processes that are or were at work in this folder.
-fn processes(folder: &Path) -> Vec<u32> {
+pub(crate) fn processes(folder: &Path) -> Vec<u32> {
     let entries = std::fs::read_dir(folder).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter_map(|name| name.strip_suffix(".pid")?.parse().ok()).collect()

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod daemons;
 mod deaths;
 mod ends;
 mod nonsense;

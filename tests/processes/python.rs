@@ -161,3 +161,27 @@ fn the_implied_volatilities_of_the_example_are_those_that_made_the_prices() {
     assert_eq!(declined.len(), 1);
     assert_eq!(declined[0].2, "no quotes");
 }
+
+#[test]
+fn a_daemon_in_python_commits_each_step_once_and_leaves() {
+    let Some(python) = python() else { return };
+    let db = database();
+    db.define_slot(SlotDefinition::new("Walk").value("level", ColumnType::F64)).unwrap();
+    let daemon = ProducerDefinition::daemon("walk").provides("Walk").lease(PATIENCE);
+    db.register_program(daemon, script(python, "../examples/python/random_walk.py").arg("20")).unwrap();
+    until("it has left", || {
+        db.slot_table(Some("Walk")).unwrap().count() == 20 && !db.producers()[0].attached
+    });
+    // 2024-01-02 09:31 UTC.
+    let first = Timestamp::from_secs(1_704_187_860).unwrap();
+    let levels: Vec<f64> = (0..20)
+        .map(|minute| {
+            let at = Timestamp(first.0 + minute * 60_000_000_000);
+            let cell = db.snapshot().slot("Walk", at, [] as [&str; 0]).unwrap().unwrap();
+            assert_eq!(cell.generation, 1);
+            cell.rows.f64s("level").unwrap()[0]
+        })
+        .collect();
+    assert!(levels.windows(2).all(|pair| ((pair[0] - pair[1]).abs() - 0.01).abs() < 1e-9), "{levels:?}");
+    assert_eq!(history(&db), []);
+}

@@ -41,6 +41,7 @@ impl Engine {
     fn new() -> Engine {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("socket")).unwrap();
+        listener.set_nonblocking(true).unwrap();
         Engine { folder, listener }
     }
 
@@ -50,7 +51,14 @@ impl Engine {
 
     /// Somebody who has said hello.
     fn accept(&self) -> (Peer, Hello) {
-        let (stream, _) = self.listener.accept().unwrap();
+        let mut accepted = None;
+        until("somebody connects", || {
+            accepted = self.listener.accept().ok();
+            accepted.is_some()
+        });
+        let (stream, _) = accepted.unwrap();
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut peer = Connection::new(stream.try_clone().unwrap(), stream);
         match peer.receiver.receive().unwrap().0 {
             Message::Hello(hello) => (peer, hello),

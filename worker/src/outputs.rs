@@ -137,3 +137,21 @@ impl Outputs {
         Ok(cells)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_take_too_much_are_told() {
+        let rows = Columns::new().with("n", vec![1i64; 100].into()).unwrap();
+        let outputs = Outputs::new().put("A", rows.clone()).put("B", rows);
+        let mut data = Vec::new();
+        assert_eq!(outputs.clone().encode(&mut data, 1 << 20).unwrap().len(), 2);
+        let enough = data.len() as u64;
+        assert!(outputs.clone().encode(&mut Vec::new(), enough).is_ok());
+        let error = outputs.encode(&mut Vec::new(), enough - 1).unwrap_err();
+        assert!(matches!(error, ProtocolError::TooLong { part: "data", .. }), "{error}");
+    }
+}

@@ -32,12 +32,12 @@ use underbelly_protocol::message::{
     Answer, Code, Commit, CommitCell, Complaint, Deregister, Due, Goodbye, Heartbeat, Hello, KeyFields,
     Message, Span, Verdict, Welcome,
 };
-use underbelly_protocol::{Field, ProtocolError, Receiver, Sender, VERSION, rows};
+use underbelly_protocol::{Connection, Field, ProtocolError, Receiver, Sender, VERSION, rows};
 use underbelly_storage::{Columns, Timestamp, Value};
 
 use crate::outputs::{Failure, Outputs};
 use crate::run::Run;
-use crate::serve::{End, Lost, heartbeat, one_by_one, serve_connection};
+use crate::serve::{End, Lost, heartbeat, one_by_one, serve_connection, take_streams};
 use crate::stream::Stream;
 
 /// How long to wait before an engine is looked for again.
@@ -354,16 +354,28 @@ struct Pulse {
 }
 
 impl Pulse {
-    fn begin(link: &Link) -> Result<Pulse, ProtocolError> {
+    /// Where `ends` is true the process ends with its connection.
+    fn begin(link: &mut Link, ends: bool) -> Result<Pulse, ProtocolError> {
         let is_over = Arc::new(AtomicBool::new(false));
         let (over, sender) = (is_over.clone(), link.sender.clone());
         let every = heartbeat(&link.welcome);
+        let input = if ends { Some(link.receiver.input().get_ref().try_clone()?) } else { None };
         let thread = thread::Builder::new().name("underbelly-pulse".to_string()).spawn(move || {
+            let mut last = Instant::now();
             loop {
-                thread::park_timeout(every);
+                match &input {
+                    None => thread::park_timeout(every),
+                    Some(input) if input.is_closed(every.min(LOOK)) => process::exit(0),
+                    Some(_) => {}
+                }
                 if over.load(Ordering::SeqCst) {
                     return;
                 }
+                // Where it looks whether the engine is gone it looks more often than it is to tell that it lives.
+                if last.elapsed() < every {
+                    continue;
+                }
+                last = Instant::now();
                 // A connection that is gone is noticed by whoever needs it.
                 if lock(&sender).send(&Message::Heartbeat(Heartbeat::default())).is_err() {
                     return;
@@ -386,11 +398,17 @@ impl Drop for Pulse {
 
 /// A producer that commits when it likes, in a session.
 pub struct Daemon {
+    /// How it connects again, unless the engine has started it: then it ends with its connection.
+    way: Option<Way>,
+    link: Link,
+    pulse: Option<Pulse>,
+}
+
+/// How to connect to an engine.
+struct Way {
     path: PathBuf,
     hello: Hello,
     patience: Duration,
-    link: Link,
-    pulse: Option<Pulse>,
 }
 
 fn hello_of(definition: Definition) -> Hello {
@@ -415,16 +433,38 @@ impl Daemon {
         definition: Definition,
         patience: Duration,
     ) -> Result<Daemon, RemoteError> {
-        let (path, hello) = (path.as_ref().to_path_buf(), hello_of(definition));
-        let link = Link::open(&path, &hello, patience, None)?;
-        let mut daemon = Daemon { path, hello, patience, link, pulse: None };
+        let way = Way { path: path.as_ref().to_path_buf(), hello: hello_of(definition), patience };
+        let link = Link::open(&way.path, &way.hello, patience, None)?;
+        let mut daemon = Daemon { way: Some(way), link, pulse: None };
+        daemon.begin()?;
+        Ok(daemon)
+    }
+
+    /// The daemon whose program this process is, started by the engine as `Database::register_program` was told. Standard output
+    /// belongs to the protocol: what is printed goes to standard error. The process ends when the engine says goodbye or is gone,
+    /// wherever it is then: what was not answered is sent again by the next, which begins behind [`Daemon::last`].
+    ///
+    /// # Errors
+    /// [`RemoteError`].
+    pub fn supervised() -> Result<Daemon, RemoteError> {
+        let Connection { receiver, mut sender } = take_streams().map_err(ProtocolError::from)?;
+        sender.send(&Message::Hello(Hello {
+            protocol: VERSION,
+            role: "worker".to_string(),
+            process: process::id(),
+            language: "rust".to_string(),
+            ..Hello::default()
+        }))?;
+        let mut daemon = Daemon { way: None, link: Link::welcomed(receiver, sender)?, pulse: None };
         daemon.begin()?;
         Ok(daemon)
     }
 
     fn begin(&mut self) -> Result<(), RemoteError> {
-        self.hello.epoch = self.link.welcome.epoch;
-        self.pulse = Some(Pulse::begin(&self.link)?);
+        if let Some(way) = &mut self.way {
+            way.hello.epoch = self.link.welcome.epoch;
+        }
+        self.pulse = Some(Pulse::begin(&mut self.link, self.way.is_none())?);
         Ok(())
     }
 
@@ -453,7 +493,8 @@ impl Daemon {
 
     fn connect_again(&mut self) -> Result<(), RemoteError> {
         self.pulse = None;
-        self.link = Link::open(&self.path, &self.hello, self.patience, None)?;
+        let way = self.way.as_ref().ok_or(ProtocolError::Closed)?;
+        self.link = Link::open(&way.path, &way.hello, way.patience, None)?;
         self.begin()
     }
 
@@ -461,11 +502,12 @@ impl Daemon {
     fn ask<T>(&mut self, mut ask: impl FnMut(&mut Link) -> Result<T, RemoteError>) -> Result<T, RemoteError> {
         let began = Instant::now();
         let mut pause = Duration::ZERO;
+        let patience = self.way.as_ref().map_or(Duration::ZERO, |way| way.patience);
         loop {
             match ask(&mut self.link) {
                 // An engine that cannot commit lets it in and ends the connection, again and again.
                 Err(RemoteError::Protocol(error))
-                    if error.is_end() && (pause.is_zero() || began.elapsed() < self.patience) =>
+                    if error.is_end() && (pause.is_zero() || began.elapsed() < patience) =>
                 {
                     thread::sleep(pause);
                     pause = LOOK;
@@ -654,12 +696,12 @@ impl Producer {
         // Since when it could not say goodbye.
         let mut unheard: Option<Instant> = None;
         loop {
-            let link = match self.link.take() {
+            let mut link = match self.link.take() {
                 Some(link) => link,
                 None => Link::open(&self.path, &self.hello, self.patience, Some(&self.stop))?,
             };
             self.hello.epoch = link.welcome.epoch;
-            let pulse = Pulse::begin(&link)?;
+            let pulse = Pulse::begin(&mut link, false)?;
             let Link { receiver, sender, welcome } = link;
             self.stop.connect(Some(sender.clone()));
             let ended = serve_connection(receiver, sender, &welcome, Lost::Cancels, |runs, answer| {
@@ -685,5 +727,41 @@ impl Producer {
             }
             thread::sleep(LOOK);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// What becomes of a hello that is answered with these bytes, and nothing else.
+    fn answered(bytes: &[u8]) -> String {
+        let name = format!("underbelly-worker-{}-{}", process::id(), bytes.len());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        let (hello, within) = (hello_of(Definition::daemon("source")), Duration::from_millis(30));
+        let opening = thread::spawn({
+            let path = path.clone();
+            move || Link::try_open(&path, &hello, within, None).map(drop)
+        });
+        let (mut engine, _) = listener.accept().unwrap();
+        engine.write_all(bytes).unwrap();
+        let opened = opening.join().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        match opened {
+            Err(RemoteError::NoEngine { what, .. }) => what,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_engine_that_does_not_answer_is_none() {
+        assert_eq!(answered(b""), "it says no welcome");
+        assert_eq!(answered(b"UBF1\x10"), "it says half a welcome");
     }
 }

@@ -28,6 +28,13 @@ impl Stream {
         poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&timeout)).is_ok_and(|ready| ready > 0)
     }
 
+    /// Whether the other end is gone, after this time at most.
+    pub(crate) fn is_closed(&self, within: Duration) -> bool {
+        let timeout = Timespec { tv_sec: within.as_secs() as i64, tv_nsec: i64::from(within.subsec_nanos()) };
+        let mut fds = [PollFd::new(self, PollFlags::empty())];
+        poll(&mut fds, Some(&timeout)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+    }
+
     /// Bounds the time that a read takes, of a socket.
     pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         match self {

@@ -6,7 +6,9 @@ mod commits;
 mod mark;
 mod model;
 pub mod reopen;
+mod runs;
 mod variable;
+pub mod wake;
 
 use std::path::Path;
 
@@ -34,6 +36,8 @@ pub const ALL: &[Entry] = &[
     mark::ENTRY,
     model::ENTRY,
     variable::ENTRY,
+    wake::ENTRY,
+    runs::ENTRY,
 ];
 
 /// Says how long is measured and how each store is set up, a line each.

@@ -1,7 +1,8 @@
 //! Underbelly and its peers side by side: the same work, the same promise, the same file system, one run.
 //!
 //! In reading order: `record` (what is stored), `store` (what a peer must do), `stores` (each of them), `load`
-//! (threads that commit), `effort` (rounds), `folders`
+//! (threads that commit), `servers` (peers that are asked over
+//! sockets), `timed` (a disk that tells when a sync came back), `effort` (rounds), `folders`
 //! (copied and put out of the page cache), `line` (figures and their lines), `comparisons` (what is compared).
 
 mod comparisons;
@@ -10,15 +11,17 @@ mod folders;
 mod line;
 mod load;
 mod record;
+mod servers;
 mod store;
 mod stores;
+mod timed;
 
 use std::time::Duration;
 
 use clap::Parser;
 use underbelly_benches::{Failed, or_exit, place};
 
-use crate::comparisons::reopen;
+use crate::comparisons::{reopen, wake};
 use crate::effort::Effort;
 use crate::store::Peer;
 
@@ -49,6 +52,9 @@ fn main() {
     if std::env::args().nth(1).as_deref() == Some(reopen::TASK) {
         let task = reopen::Task::parse_from(std::env::args().skip(1));
         return or_exit(task.perform());
+    }
+    if std::env::args().nth(1).as_deref() == Some(wake::TASK) {
+        return or_exit(wake::produce());
     }
     let args = Args::parse();
     let Some(name) = &args.name else {

@@ -75,6 +75,7 @@ impl Graph {
             }
             Event::Start { bundle, run, batch } => self.start(&mut pass, *bundle, *run, *batch),
             Event::End { run, outcome, reads, .. } => self.end(&mut pass, *run, outcome, reads),
+            Event::Several(parts) => self.several(&mut pass, parts),
             Event::Retract { cell, priority } => self.retract(&mut pass, *cell, *priority),
             Event::Force(bundle) => self.force(&mut pass, *bundle),
             Event::Cancel { bundle, reason } => self.cancel(&mut pass, *bundle, reason),
@@ -88,6 +89,16 @@ impl Graph {
         }
         self.queue = pass.queue;
         Ok(pass.effects)
+    }
+
+    fn several(&mut self, pass: &mut Pass, parts: &[Event]) {
+        for part in parts {
+            match part {
+                Event::Start { bundle, run, batch } => self.start(pass, *bundle, *run, *batch),
+                Event::End { run, outcome, reads, .. } => self.end(pass, *run, outcome, reads),
+                _ => {}
+            }
+        }
     }
 
     fn reopen(&mut self, pass: &mut Pass) {
@@ -213,7 +224,7 @@ impl Graph {
             a.input.cmp(&b.input).then_with(|| key(a).cmp(key(b)))
         });
         let scopes = self.scopes_now(bundle);
-        pass.effects.started = Some(Started {
+        pass.effects.started.push(Started {
             run,
             epoch: producer.epoch,
             bundle: id,
@@ -252,7 +263,7 @@ impl Graph {
                 if self.is_set_back(id, outcome) {
                     self.set_back(pass, id, *why, message, *wait);
                     let (outputs, absent) = (Vec::new(), Vec::new());
-                    pass.effects.ended = Some(Ended { run, bundle: id, producer, outputs, absent });
+                    pass.effects.ended.push(Ended { run, bundle: id, producer, outputs, absent });
                     return;
                 }
                 let attempts = self.producers[producer.at()].definition.retry.max_attempts;
@@ -268,7 +279,7 @@ impl Graph {
             }
         }
         let (outputs, absent) = self.finish(pass, id, ending, outputs);
-        pass.effects.ended = Some(Ended { run, bundle: id, producer, outputs, absent });
+        pass.effects.ended.push(Ended { run, bundle: id, producer, outputs, absent });
     }
 
     /// A run gave nothing: its bundle waits to be tried again.

@@ -78,11 +78,16 @@ impl Producer {
     }
 
     /// The bundles that it starts together: those of a batch that died by themselves, of a dependent producer those of one
-    /// date, and of a backfill no more than it waits for.
-    fn batch(&self) -> Vec<BundleId> {
+    /// date, and of a backfill no more than it waits for. `handful`: so many where it may be more than a batch, of a producer
+    /// that waits for no number.
+    fn batch(&self, handful: u32) -> Vec<BundleId> {
         let Some(((halved, date, first), _)) = self.first_ready() else { return Vec::new() };
         let proxy = self.definition.proxy;
-        let size = if halved > 0 { halved.min(proxy.max_batch) } else { proxy.max_batch };
+        let size = match halved {
+            0 if self.gathers() => proxy.max_batch,
+            0 => proxy.max_batch.max(handful),
+            halved => halved.min(proxy.max_batch),
+        };
         let min = match proxy.trigger {
             Trigger::Independent { min_batch, .. } => min_batch as usize,
             Trigger::Dependent => 0,
@@ -192,27 +197,28 @@ impl Graph {
     /// longest. Empty where none may.
     #[cfg(test)]
     pub fn next_batch(&self, now: Timestamp) -> Vec<BundleId> {
-        self.next_batch_where(now, |_| true)
+        self.next_batch_where(now, |_| true, |_| 0)
     }
 
-    /// The same of the producers for which `takes` says yes.
+    /// The same of the producers for which `takes` says yes, and several batches of one whose `handful` is larger than a batch.
     pub fn next_batch_where(
         &self,
         now: Timestamp,
         mut takes: impl FnMut(ProducerId) -> bool,
+        handful: impl FnOnce(ProducerId) -> u32,
     ) -> Vec<BundleId> {
         let aged = self.gathering.iter().take_while(|(time, _)| *time <= now).find(|(_, id)| takes(*id));
         let aged = aged.and_then(|(_, id)| Some((self.producers[id.at()].first_ready()?.0.2, *id)));
         let first = self.firing.iter().find(|(_, id)| takes(*id)).copied().into_iter().chain(aged).min();
-        first.map(|(_, producer)| self.producers[producer.at()].batch()).unwrap_or_default()
+        first.map(|(_, id)| self.producers[id.at()].batch(handful(id))).unwrap_or_default()
     }
 
     /// The bundles that this producer starts together now. Empty where it may start none.
     pub fn next_batch_of(&self, now: Timestamp, producer: ProducerId) -> Vec<BundleId> {
         let Some(producer) = self.producers.get(producer.at()) else { return Vec::new() };
         match producer.ready.stand {
-            Stand::Now(_) => producer.batch(),
-            Stand::At(time) if time <= now => producer.batch(),
+            Stand::Now(_) => producer.batch(0),
+            Stand::At(time) if time <= now => producer.batch(0),
             Stand::At(_) | Stand::Nowhere => Vec::new(),
         }
     }

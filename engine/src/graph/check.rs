@@ -9,6 +9,7 @@ use super::error::GraphError;
 use super::event::{Event, Outcome, OutputWrite, Read, Setback, Used};
 use super::ids::{BundleId, RunId, SlotId};
 use super::key::Key;
+use super::order::Lane;
 use super::reads::REPORTED;
 use super::state::PStatus;
 
@@ -33,6 +34,7 @@ impl Graph {
             }
             Event::Start { bundle, run, batch } => self.check_start(*bundle, *run, *batch),
             Event::End { run, epoch, outcome, reads } => self.check_end(*run, *epoch, outcome, reads),
+            Event::Several(parts) => self.check_several(parts),
             Event::Retract { cell, priority } => self.check_retract(*cell, *priority),
             Event::Force(bundle) => self.check_bundle(*bundle),
             Event::Cancel { bundle, .. } => self.check_cancel(*bundle),
@@ -99,6 +101,41 @@ impl Graph {
         };
         let producer = producer.definition.name.clone();
         Err(GraphError::NotReady { bundle, producer, status, reason })
+    }
+
+    /// Whether each part would be accepted alone, and none could be refused after the others.
+    fn check_several(&self, parts: &[Event]) -> Result<(), GraphError> {
+        let apart = |what| Err(GraphError::Apart { what });
+        let (mut bundles, mut runs, mut cells) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut of_all = None;
+        for part in parts {
+            self.check(part)?;
+            let (bundle, run, batch) = match part {
+                Event::Start { bundle, run, batch } => (*bundle, run, Some(*batch)),
+                Event::End { run, outcome: Outcome::Data(outputs), reads, .. } if reads.is_empty() => {
+                    let bundle =
+                        self.bundle_of_run(*run).ok_or(GraphError::Apart { what: "a run is unknown" })?;
+                    if self.reporting > 0 || outputs.iter().any(|output| output.uses.is_some()) {
+                        return apart("what they rest on may close a cycle");
+                    }
+                    let date = self.bundles[bundle.at()].date;
+                    if !outputs.iter().all(|output| cells.insert((output.slot, date, &output.key))) {
+                        return apart("two of them give the same cell");
+                    }
+                    (bundle, run, None)
+                }
+                _ => return apart("one is neither a start nor a plain end"),
+            };
+            if !bundles.insert(bundle) || !runs.insert(*run) {
+                return apart("one is there twice");
+            }
+            let tally = &self.tallies[bundle.at()];
+            let of = (batch, tally.producer, batch.is_none().then_some(tally.lane == Lane::Live));
+            if *of_all.get_or_insert(of) != of {
+                return apart("they are of different batches, producers or lanes");
+            }
+        }
+        self.check_room(cells.len())
     }
 
     fn check_end(&self, run: RunId, epoch: u64, outcome: &Outcome, reads: &[Read]) -> Result<(), GraphError> {

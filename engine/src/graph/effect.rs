@@ -20,10 +20,10 @@ pub struct Effects {
     pub ready: Vec<BundleId>,
     /// A producer has room for a batch that had none.
     pub freed: bool,
-    /// The run that was started.
-    pub started: Option<Started>,
-    /// The run that ended.
-    pub ended: Option<Ended>,
+    /// The runs that were started.
+    pub started: Vec<Started>,
+    /// The runs that ended.
+    pub ended: Vec<Ended>,
     /// Runs that a reopening or the end of a session cut off.
     pub interrupted: Vec<Interrupted>,
     /// What somebody is to look at.

@@ -490,6 +490,12 @@ pub enum GraphError {
     /// A run number that is in use.
     #[error("run {0} is in flight already; number runs once")]
     RunTaken(RunId),
+    /// Starts or ends that cannot be one change.
+    #[error("these starts or ends cannot be one change: {what}; make them one after another")]
+    Apart {
+        /// Why not.
+        what: &'static str,
+    },
     /// A result of a run that no longer counts. It changed nothing.
     #[error(
         "the result of run {run} with epoch {epoch} was fenced: the run is not in flight in this session; drop the result"
@@ -633,6 +639,7 @@ impl GraphError {
                 "A bundle is ready"
             }
             GraphError::Fenced { .. }
+            | GraphError::Apart { .. }
             | GraphError::OutputSlot { .. }
             | GraphError::OutputKey { .. }
             | GraphError::UnreadUse { .. }

@@ -56,6 +56,8 @@ pub enum Event {
         /// What it read beside its inputs, whatever it returned.
         reads: Vec<Read>,
     },
+    /// Starts of the runs of one batch, or plain ends of runs of one producer, as one change: all of them or none.
+    Several(Vec<Event>),
     /// The data of one candidate of a cell is taken back, whoever owns it: its result is now absent.
     Retract {
         /// The cell.

@@ -260,6 +260,24 @@ enum KindV1 {
     Cancel { bundle: u32, reason: String },
     Tick,
     Deregister(u32),
+    Starts { runs: Vec<StartV1> },
+    Ends { runs: Vec<EndV1> },
+}
+
+/// A start among several.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+struct StartV1 {
+    bundle: u32,
+    run: u64,
+    batch: u64,
+}
+
+/// A plain end among several.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+struct EndV1 {
+    run: u64,
+    epoch: u64,
+    outputs: Vec<OutputWriteV1>,
 }
 
 /// An [`Event`] in the first form of the log.
@@ -323,6 +341,7 @@ impl From<&Event> for EventV1 {
                     }
                 },
             },
+            Event::Several(parts) => several(parts),
             Event::Retract { cell, priority } => KindV1::Retract { cell: cell.0, priority: *priority },
             Event::Force(bundle) => KindV1::Force(bundle.0),
             Event::Cancel { bundle, reason } => KindV1::Cancel { bundle: bundle.0, reason: reason.clone() },
@@ -331,6 +350,31 @@ impl From<&Event> for EventV1 {
         };
         EventV1 { kind }
     }
+}
+
+/// Starts, or plain ends; [`super::Graph::check`] refuses what is neither.
+fn several(parts: &[Event]) -> KindV1 {
+    let starts: Vec<StartV1> = parts
+        .iter()
+        .filter_map(|part| match part {
+            Event::Start { bundle, run, batch } => {
+                Some(StartV1 { bundle: bundle.0, run: run.0, batch: batch.0 })
+            }
+            _ => None,
+        })
+        .collect();
+    if !starts.is_empty() {
+        return KindV1::Starts { runs: starts };
+    }
+    let ends = parts.iter().filter_map(|part| match part {
+        Event::End { run, epoch, outcome: Outcome::Data(outputs), .. } => Some(EndV1 {
+            run: run.0,
+            epoch: *epoch,
+            outputs: outputs.iter().map(OutputWriteV1::from).collect(),
+        }),
+        _ => None,
+    });
+    KindV1::Ends { runs: ends.collect() }
 }
 
 impl TryFrom<EventV1> for Event {
@@ -372,6 +416,23 @@ impl TryFrom<EventV1> for Event {
                     }
                 },
             },
+            KindV1::Starts { runs } => {
+                let start = |start: StartV1| Event::Start {
+                    bundle: BundleId(start.bundle),
+                    run: RunId(start.run),
+                    batch: RunId(start.batch),
+                };
+                Event::Several(runs.into_iter().map(start).collect())
+            }
+            KindV1::Ends { runs } => {
+                let end = |end: EndV1| -> Result<Event, GraphError> {
+                    let outputs =
+                        end.outputs.into_iter().map(OutputWrite::try_from).collect::<Result<_, _>>()?;
+                    let (run, epoch, reads) = (RunId(end.run), end.epoch, Vec::new());
+                    Ok(Event::End { run, epoch, outcome: Outcome::Data(outputs), reads })
+                };
+                Event::Several(runs.into_iter().map(end).collect::<Result<_, _>>()?)
+            }
             KindV1::Retract { cell, priority } => Event::Retract { cell: CellId(cell), priority },
             KindV1::Force(bundle) => Event::Force(BundleId(bundle)),
             KindV1::Cancel { bundle, reason } => Event::Cancel { bundle: BundleId(bundle), reason },

@@ -14,6 +14,8 @@ use crate::error::Failure;
 pub(crate) enum Work {
     /// Called for each run.
     Each(Arc<EachClosure>),
+    /// Called for each run, on the thread whose commit made it ready.
+    Inline(Arc<EachClosure>),
     /// Called for each batch.
     Batch(Arc<BatchClosure>),
     /// Done by a program for each batch.
@@ -48,7 +50,12 @@ impl Work {
 
     /// Whether it is done for a batch as a whole.
     pub(super) fn takes_batches(&self) -> bool {
-        !matches!(self, Work::Each(_))
+        !matches!(self, Work::Each(_) | Work::Inline(_))
+    }
+
+    /// Whether it is done on the thread whose commit made it ready.
+    pub(crate) fn is_inline(&self) -> bool {
+        matches!(self, Work::Inline(_))
     }
 }
 
@@ -95,7 +102,7 @@ fn call_closure(closure: Option<Work>, runs: &[Run]) -> Vec<Result<Outputs, Ende
     let all = |ended: Ended| runs.iter().map(|_| Err(ended.clone())).collect();
     let panicked = |panic| Failure::Fatal(format!("panicked: {}", told(panic)));
     match closure {
-        Some(Work::Each(closure)) => runs
+        Some(Work::Each(closure) | Work::Inline(closure)) => runs
             .iter()
             .map(|run| {
                 let result = catch_unwind(AssertUnwindSafe(|| closure(run)));

@@ -17,10 +17,10 @@ use underbelly_storage::object::ObjectId;
 pub struct Run {
     pub(crate) id: RunId,
     pub(crate) attempts: u32,
-    pub(crate) producer: String,
+    pub(crate) producer: Arc<str>,
     pub(crate) date: SlotDate,
     pub(crate) key: Key,
-    pub(crate) key_columns: Vec<String>,
+    pub(crate) key_columns: Arc<[String]>,
     pub(crate) inputs: Vec<(String, Vec<InputCell>)>,
     pub(crate) snapshot: Snapshot,
     /// What it has read beside its inputs.
@@ -77,6 +77,11 @@ impl InputCell {
 }
 
 impl Run {
+    /// Whether it has read something beside its inputs that is recorded.
+    pub(crate) fn has_reported(&self) -> bool {
+        !self.reads.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// The run's unique number, which the history of runs calls `pid`.
     pub fn id(&self) -> RunId {
         self.id
@@ -290,6 +295,11 @@ impl CellAddress {
 }
 
 impl Outputs {
+    /// Whether it is cells alone, which rest on all that the run read.
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.stray_use && self.batch.is_empty() && self.cells.iter().all(|cell| cell.uses.is_none())
+    }
+
     /// No outputs yet.
     pub fn new() -> Outputs {
         Outputs::default()

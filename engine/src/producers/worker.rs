@@ -1,27 +1,29 @@
 //! Workers: threads that claim ready bundles, run closures and commit what they give.
 //!
-//! A worker sleeps on the doorbell, which the log's publisher rings after a commit that made bundles ready.
-//! Awake, it claims bundle after bundle until none is left. No lock is held while a closure runs; a panic in a
+//! A worker sleeps on the doorbell, which whoever commits rings once bundles are ready, before the log is written.
+//! Awake, it claims bundle after bundle until none is left, and starts them when what they read is visible. No lock is held while a closure runs; a panic in a
 //! closure is a failure of its run. Without workers the same is done by whoever calls [`run_ready`].
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::closure::{Called, Ended, Worked, call, told};
+use super::closure::{Called, Ended, Work, Worked, call, told};
+use super::pace::MOMENT;
 use super::run::{CellAddress, InputCell, OutputCell, OutputResult, Outputs, Run};
 use crate::batch::Batch;
 use crate::core::{Commit, Core, Prepared, Whose};
 use crate::durability::Durability;
 use crate::error::{CommitError, Failure};
 use crate::graph::{
-    Event, Given, GraphError, Key, Outcome, OutputWrite, ProducerDefinition, Read, Setback, Started, Used,
+    Event, Given, GraphError, Input, Key, Outcome, OutputWrite, ProducerDefinition, ProducerId, Read,
+    Setback, SlotDefinition, SlotId, Started, Used,
 };
-use crate::limits::REASON_BYTES_MAX;
+use crate::limits::{REASON_BYTES_MAX, RUNS_OF_RECORD_MAX};
 use crate::operations::Operations;
 use crate::pending::Pins;
 use crate::runs;
@@ -33,6 +35,8 @@ use underbelly_wal::WalError;
 thread_local! {
     /// The address of the core whose closures this thread runs; 0 on other threads.
     static WORKS_FOR: Cell<usize> = const { Cell::new(0) };
+    /// Whether this thread does inline work.
+    static IS_INLINE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whether this thread runs closures of this database.
@@ -45,10 +49,10 @@ pub(super) fn works_for(core: &Arc<Core>) {
     WORKS_FOR.set(Arc::as_ptr(core).addr());
 }
 
-/// The life of a worker: until the doorbell is taken away or nothing more can be committed.
-pub(crate) fn work(core: &Arc<Core>, doorbell: &Receiver<()>) {
+/// The life of a worker: until the bell is hung up or nothing more can be committed.
+pub(crate) fn work(core: &Arc<Core>) {
     works_for(core);
-    while doorbell.recv().is_ok() {
+    while core.signals.doorbell.wait() {
         while !core.signals.is_hung_up() {
             // There may be more work than this worker can take: wake the next one.
             match work_once(core, Whose::Shared, || core.signals.ring()) {
@@ -138,10 +142,22 @@ fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<u
             Some(finished) => finished,
             None => match core.claim(Whose::Shared)? {
                 Some((started, snapshot)) => {
+                    let mut finished = Vec::new();
                     for each in batches_of(core, started) {
-                        let finished = execute(core, each, &snapshot)?;
-                        unfinished().extend(finished);
+                        match execute(core, each, &snapshot) {
+                            Ok(more) => finished.extend(more),
+                            Err(error) => {
+                                unfinished().extend(finished);
+                                return Err(error);
+                            }
+                        }
                     }
+                    let (commit, is_ended) = end_together(core, &finished);
+                    last = commit.map(|commit| commit.seq);
+                    let all = finished.len();
+                    finished.retain(|finished| !(is_ended && finished.is_plain()));
+                    ended += all - finished.len();
+                    unfinished().extend(finished);
                     continue;
                 }
                 None => return Ok(ended),
@@ -158,46 +174,112 @@ fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<u
     }
 }
 
-/// What is called once: a batch as a whole, or each of its runs.
-fn batches_of(core: &Core, started: Vec<Started>) -> Vec<Vec<Started>> {
-    let closures = core.closures.read().unwrap_or_else(PoisonError::into_inner);
-    let producer = started.first().map(|started| started.producer);
-    match producer.and_then(|producer| closures.get(&producer)) {
-        Some(work) if work.takes_batches() => vec![started],
-        _ => started.into_iter().map(|started| vec![started]).collect(),
+/// Inline work that a commit made ready and started.
+pub(crate) struct Taken {
+    pub started: Vec<Started>,
+    pub snapshot: Snapshot,
+}
+
+/// Does the inline work that this thread's commit made ready, and what that makes ready in turn. What goes wrong is told in
+/// the status, as a worker's; the caller learns of its own commit.
+pub(crate) fn run_taken(core: &Arc<Core>, taken: Option<Taken>) {
+    let Some(Taken { started, snapshot }) = taken else { return };
+    let _working = Working(WORKS_FOR.replace(Arc::as_ptr(core).addr()));
+    IS_INLINE.set(true);
+    work_inline(core, started, &snapshot);
+    IS_INLINE.set(false);
+}
+
+fn work_inline(core: &Arc<Core>, started: Vec<Started>, snapshot: &Snapshot) {
+    let mut ended = run_guarded(core, started, snapshot);
+    loop {
+        if let Err(error) = ended {
+            core.note_trouble(format!("an inline producer could not commit: {error}"));
+            if is_final(&error) {
+                return;
+            }
+        }
+        // What its ends have made ready is this thread's too.
+        match patiently(core, || core.claim(Whose::Inline)) {
+            Ok(Some((started, snapshot))) => ended = run_guarded(core, started, &snapshot),
+            Ok(None) => return,
+            Err(error) => {
+                core.note_trouble(format!("an inline producer could not start: {error}"));
+                return core.signals.ring();
+            }
+        }
     }
+}
+
+/// What is called once: a batch as a whole, or each of its runs. A handful is several batches.
+fn batches_of(core: &Core, started: Vec<Started>) -> Vec<Vec<Started>> {
+    let Some(producer) = started.first().map(|started| started.producer) else { return Vec::new() };
+    let takes_batches = {
+        let closures = core.closures.read().unwrap_or_else(PoisonError::into_inner);
+        closures.get(&producer).is_some_and(Work::takes_batches)
+    };
+    let size = match takes_batches {
+        true => core.state().graph.producer(producer).map_or(1, |known| known.proxy.max_batch as usize),
+        false => 1,
+    };
+    started.chunks(size.max(1)).map(<[Started]>::to_vec).collect()
 }
 
 /// Runs what a worker claimed. Each run is ended, whatever becomes of the others, and all are durable on return; a panic of
 /// the engine itself ends those of its call as failed.
 fn run_guarded(core: &Arc<Core>, started: Vec<Started>, snapshot: &Snapshot) -> Result<(), CommitError> {
-    let mut last = None;
-    let mut failed = None;
-    let mut take = |ended: Result<Option<Commit>, CommitError>| match ended {
-        Ok(commit) => last = commit.map(|commit| commit.seq).or(last),
-        Err(error) => drop(failed.get_or_insert(error)),
-    };
+    let mut ends = Ends::default();
+    let (mut finished, mut since) = (Vec::new(), Instant::now());
     for batch in batches_of(core, started) {
         let executed = catch_unwind(AssertUnwindSafe(|| execute(core, batch.clone(), snapshot)));
         match executed {
-            Ok(Ok(finished)) => {
-                for finished in &finished {
-                    let conclude = || patiently(core, || conclude(core, finished));
-                    let ended = catch_unwind(AssertUnwindSafe(conclude));
-                    take(ended.unwrap_or_else(|panic| end_as_failed(core, &finished.started, &told(panic))));
-                }
-            }
-            Ok(Err(error)) => take(Err(error)),
+            Ok(Ok(more)) => finished.extend(more),
+            Ok(Err(error)) => ends.take(Err(error)),
             Err(panic) => {
                 let what = told(panic);
-                batch.iter().for_each(|started| take(end_as_failed(core, started, &what)));
+                batch.iter().for_each(|started| ends.take(end_as_failed(core, started, &what)));
             }
         }
+        if finished.len() >= RUNS_OF_RECORD_MAX || since.elapsed() >= MOMENT {
+            ends.conclude(core, std::mem::take(&mut finished));
+            since = Instant::now();
+        }
     }
-    if let Some(seq) = last {
+    ends.conclude(core, finished);
+    if let Some(seq) = ends.last {
         core.log.wait(seq)?;
     }
-    failed.map_or(Ok(()), Err)
+    ends.failed.map_or(Ok(()), Err)
+}
+
+/// How the runs of a batch ended so far.
+#[derive(Default)]
+struct Ends {
+    /// The last commit.
+    last: Option<u64>,
+    /// The first that could not be ended.
+    failed: Option<CommitError>,
+}
+
+impl Ends {
+    fn take(&mut self, ended: Result<Option<Commit>, CommitError>) {
+        match ended {
+            Ok(commit) => self.last = commit.map(|commit| commit.seq).or(self.last),
+            Err(error) => drop(self.failed.get_or_insert(error)),
+        }
+    }
+
+    /// Ends runs: together where that can be, else one by one.
+    fn conclude(&mut self, core: &Arc<Core>, finished: Vec<Finished>) {
+        let together = catch_unwind(AssertUnwindSafe(|| end_together(core, &finished)));
+        let (commit, is_ended) = together.unwrap_or_default();
+        self.take(Ok(commit));
+        for finished in finished.iter().filter(|finished| !(is_ended && finished.is_plain())) {
+            let conclude = || patiently(core, || conclude(core, finished));
+            let ended = catch_unwind(AssertUnwindSafe(conclude));
+            self.take(ended.unwrap_or_else(|panic| end_as_failed(core, &finished.started, &told(panic))));
+        }
+    }
 }
 
 /// Ends a run during which the engine panicked.
@@ -253,7 +335,7 @@ pub(crate) fn keep_time(core: &Core, alarm: &Receiver<()>) {
 /// A run whose closure has returned, and that is to be ended by a commit.
 pub(crate) struct Finished {
     started: Started,
-    definition: ProducerDefinition,
+    definition: Arc<ProducerDefinition>,
     run: Run,
     result: Result<Outputs, Ended>,
     worked: Option<Worked>,
@@ -261,33 +343,45 @@ pub(crate) struct Finished {
     took: Duration,
 }
 
+impl Finished {
+    /// Whether it may end in one record with others.
+    fn is_plain(&self) -> bool {
+        self.result.as_ref().is_ok_and(Outputs::is_plain) && !self.run.has_reported()
+    }
+
+    fn report(&self) -> runs::Report<'_> {
+        let Finished { run, worked, waited, took, .. } = self;
+        let (worked, waited, took) = (worked.as_ref(), *waited, *took);
+        runs::Report { run, worked, waited, took, outcome: "completed", text: String::new() }
+    }
+}
+
 /// Runs the closure of bundles that were started together, once what they read is visible.
 fn execute(core: &Arc<Core>, batch: Vec<Started>, snapshot: &Snapshot) -> Result<Vec<Finished>, CommitError> {
-    core.log.wait_visible(snapshot.seq())?;
-    let waited: Vec<Duration> = batch.iter().map(|started| core.signals.note_start(started.bundle)).collect();
-    let clock = &core.options.clock;
-    let began = clock.instant();
+    let Some(first) = batch.first() else { return Ok(Vec::new()) };
+    let (producer, epoch) = (first.producer, first.epoch);
     let closure = {
         let closures = core.closures.read().unwrap_or_else(PoisonError::into_inner);
-        batch.first().and_then(|started| closures.get(&started.producer)).cloned()
+        closures.get(&producer).cloned()
     };
     if closure.is_none() {
-        let id = batch.first().map(|started| started.producer);
-        core.note_trouble(format!("producer {id:?} has work, and nothing that does it; register it again"));
+        core.note_trouble(format!(
+            "producer {producer} has work, and nothing that does it; register it again"
+        ));
     }
-    let (mut definitions, mut runs) = (Vec::new(), Vec::new());
-    for started in &batch {
-        let (definition, run) = assemble(core, started, snapshot.clone())?;
-        definitions.push(definition);
-        runs.push(run);
-    }
-    let epoch = batch.first().map_or(0, |started| started.epoch);
+    // While the log is being written, as far as it is.
+    let (definition, runs) = assemble(core, producer, &batch, snapshot)?;
+    core.log.wait_visible(snapshot.seq())?;
+    let waited = core.signals.note_starts(batch.iter().map(|started| started.bundle));
+    let clock = &core.options.clock;
+    let began = clock.instant();
     let Called { results, worked } = call(closure, &runs, epoch);
     let took = clock.instant().saturating_duration_since(began);
-    let results = results.into_iter().zip(batch).zip(definitions.into_iter().zip(runs)).zip(waited);
-    let finished = results.map(|(((result, started), (definition, run)), waited)| Finished {
+    core.paces.note(producer, batch.len(), took);
+    let results = results.into_iter().zip(batch).zip(runs).zip(waited);
+    let finished = results.map(|(((result, started), run), waited)| Finished {
         started,
-        definition,
+        definition: definition.clone(),
         run,
         result,
         worked: worked.clone(),
@@ -297,16 +391,42 @@ fn execute(core: &Arc<Core>, batch: Vec<Started>, snapshot: &Snapshot) -> Result
     Ok(finished.collect())
 }
 
+/// Ends those of several runs of a producer that gave cells alone in one transaction; whether that was done.
+fn end_together(core: &Arc<Core>, finished: &[Finished]) -> (Option<Commit>, bool) {
+    if finished.iter().filter(|finished| finished.is_plain()).nth(1).is_none() {
+        return (None, false);
+    }
+    // Where it cannot be done, each learns by itself what is wrong.
+    end_plain(core, finished).map_or((None, false), |commit| (Some(commit), true))
+}
+
+fn end_plain(core: &Arc<Core>, finished: &[Finished]) -> Result<Commit, CommitError> {
+    let folder = core.enter()?;
+    let (mut operations, mut pins) = (Operations::default(), core.pending.pin());
+    let (mut rows, mut ends) = (Batch::new(), Vec::new());
+    let mut slots = Slots::default();
+    let now = core.options.clock.now();
+    for finished in finished.iter().filter(|finished| finished.is_plain()) {
+        let Finished { started, result: Ok(outputs), .. } = finished else { continue };
+        let writes = writes(core, finished, outputs, &mut slots, &mut operations, &mut pins)?;
+        let (run, epoch, reads) = (started.run, started.epoch, Vec::new());
+        ends.push(Event::End { run, epoch, outcome: Outcome::Data(writes), reads });
+        rows.append(finished.report().row(now))?;
+    }
+    core.prepare_data(rows.appends, Vec::new(), &mut operations, &mut pins)?;
+    operations.event = Some(Event::Several(ends));
+    finish(core, folder, core.encode(operations, pins)?)
+}
+
 /// Sequences the end of a run: its outputs, or as a failure why they cannot be; nothing where that came too late. An error
 /// means that it is not ended: the disk refuses, or nothing more can be committed.
 fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<Option<Commit>, CommitError> {
-    let Finished { started, definition, run, result, worked, waited, took } = finished;
-    let (waited, took, worked) = (*waited, *took, worked.as_ref());
-    let mut report = runs::Report { run, worked, waited, took, outcome: "completed", text: String::new() };
+    let Finished { started, definition, run, result, .. } = finished;
+    let mut report = finished.report();
     // What it has read is dropped where its outputs were refused: they may close a cycle.
     let mut reads = Vec::new();
     let ended = match result {
-        Ok(outputs) => match end(core, started, definition, outputs, &report) {
+        Ok(outputs) => match end(core, finished, outputs, &report) {
             Err(error) if !is_final(&error) && !is_transient(&error) && !is_fenced(&error) => {
                 Ended::Failed(Failure::Fatal(error.to_string()))
             }
@@ -416,74 +536,102 @@ pub(crate) fn bounded(mut reason: String, bytes_max: usize) -> String {
     reason
 }
 
+/// The runs of a batch, of which all is known but what they give.
 fn assemble(
     core: &Arc<Core>,
-    started: &Started,
-    snapshot: Snapshot,
-) -> Result<(ProducerDefinition, Run), CommitError> {
+    producer: ProducerId,
+    batch: &[Started],
+    snapshot: &Snapshot,
+) -> Result<(Arc<ProducerDefinition>, Vec<Run>), CommitError> {
     let state = core.state();
     let definition = state
         .graph
-        .producer(started.producer)
+        .producer(producer)
         .cloned()
         .ok_or_else(|| CommitError::Internal { what: "a run of an unknown producer".to_string() })?;
-    let key_columns =
-        state.graph.bundle_columns(started.producer).iter().map(|(name, _)| name.clone()).collect();
-    let mut inputs: Vec<(String, Vec<InputCell>)> = Vec::new();
-    for (position, input) in definition.inputs.iter().enumerate() {
+    let key_columns: Arc<[String]> =
+        state.graph.bundle_columns(producer).iter().map(|(name, _)| name.clone()).collect();
+    let name: Arc<str> = definition.name.as_str().into();
+    let columns = |input: &Input| -> Arc<[String]> {
         let slot = state.graph.slot_by_name(&input.slot).and_then(|slot| state.graph.slot(slot));
-        let columns: Arc<[String]> = slot
-            .map_or_else(Vec::new, |slot| slot.cell_keys.iter().map(|(name, _)| name.clone()).collect())
-            .into();
-        let mut cells: Vec<InputCell> = started
-            .inputs
-            .iter()
-            .filter(|read| read.input == position)
-            .filter_map(|read| {
-                Some(InputCell {
-                    key: state.graph.cell_info(read.cell)?.key,
-                    key_columns: columns.clone(),
-                    generation: read.g,
-                    content: read.content,
-                    snapshot: snapshot.clone(),
-                })
-            })
-            .collect();
-        cells.sort_by(|a, b| a.key.cmp(&b.key));
-        inputs.push((input.alias.clone(), cells));
-    }
-    let run = Run {
-        id: started.run,
-        attempts: started.attempts,
-        producer: definition.name.clone(),
-        date: started.date,
-        key: started.key.clone(),
-        key_columns,
-        inputs,
-        snapshot: snapshot.clone(),
-        reads: Mutex::default(),
+        slot.iter().flat_map(|slot| &slot.cell_keys).map(|(name, _)| name.clone()).collect()
     };
-    Ok((definition, run))
+    let columns: Vec<Arc<[String]>> = definition.inputs.iter().map(columns).collect();
+    let run = |started: &Started| {
+        let input = |(position, (input, columns)): (usize, (&Input, &Arc<[String]>))| {
+            let read = started.inputs.iter().filter(|read| read.input == position);
+            let mut cells: Vec<InputCell> = read
+                .filter_map(|read| {
+                    Some(InputCell {
+                        key: state.graph.cell_info(read.cell)?.key,
+                        key_columns: columns.clone(),
+                        generation: read.g,
+                        content: read.content,
+                        snapshot: snapshot.clone(),
+                    })
+                })
+                .collect();
+            cells.sort_by(|a, b| a.key.cmp(&b.key));
+            (input.alias.clone(), cells)
+        };
+        Run {
+            id: started.run,
+            attempts: started.attempts,
+            producer: name.clone(),
+            date: started.date,
+            key: started.key.clone(),
+            key_columns: key_columns.clone(),
+            inputs: definition.inputs.iter().zip(&columns).enumerate().map(input).collect(),
+            snapshot: snapshot.clone(),
+            reads: Mutex::default(),
+        }
+    };
+    let runs = batch.iter().map(run).collect();
+    drop(state);
+    Ok((Arc::new(definition), runs))
 }
 
 /// Commits outputs and the end of the run.
 fn end(
     core: &Arc<Core>,
-    started: &Started,
-    definition: &ProducerDefinition,
+    finished: &Finished,
     outputs: &Outputs,
     report: &runs::Report<'_>,
 ) -> Result<Commit, CommitError> {
+    let Finished { started, definition, .. } = finished;
     let folder = core.enter()?;
     outputs.batch.check()?;
     let mut operations = Operations::default();
     let mut pins = core.pending.pin();
-    let mut writes = Vec::new();
-    let reason_bytes = REASON_BYTES_MAX.min(core.record_bytes_max / 8);
     if outputs.stray_use {
         let what = "`Outputs::uses` speaks of the output before it, and there is none; put the output first";
         return Err(CommitError::Cell { slot: String::new(), what: what.to_string() });
     }
+    let mut writes = writes(core, finished, outputs, &mut Slots::default(), &mut operations, &mut pins)?;
+    let Batch { appends, models, .. } = outputs.batch.clone();
+    core.prepare_data(appends, models, &mut operations, &mut pins)?;
+    writes.extend(core.give_models(definition, &mut operations, &mut pins)?);
+    let (run, epoch, reads) = (started.run, started.epoch, report.run.reported());
+    let event = Event::End { run, epoch, outcome: Outcome::Data(writes), reads };
+    let prepared = prepare_end(core, event, operations, report, pins)?;
+    finish(core, folder, prepared)
+}
+
+/// Slots that were looked up, by name.
+type Slots = BTreeMap<String, (SlotId, SlotDefinition)>;
+
+/// The writes that a run's output cells are.
+fn writes(
+    core: &Core,
+    finished: &Finished,
+    outputs: &Outputs,
+    slots: &mut Slots,
+    operations: &mut Operations,
+    pins: &mut Pins<'_>,
+) -> Result<Vec<OutputWrite>, CommitError> {
+    let Finished { started, definition, run, .. } = finished;
+    let reason_bytes = REASON_BYTES_MAX.min(core.record_bytes_max / 8);
+    let mut writes = Vec::with_capacity(outputs.cells.len());
     for OutputCell { slot: name, address, result, uses } in &outputs.cells {
         if !definition.outputs.iter().any(|output| output.slot == *name) {
             let provided: Vec<&str> = definition.outputs.iter().map(|output| output.slot.as_str()).collect();
@@ -492,37 +640,31 @@ fn end(
                 what: format!("{} does not provide it; it provides {}", definition.name, provided.join(", ")),
             });
         }
-        let (slot, slot_definition) = core.slot(name)?;
+        if !slots.contains_key(name) {
+            slots.insert(name.clone(), core.slot(name)?);
+        }
+        let Some((slot, slot_definition)) = slots.get(name) else { continue };
         let key = slot_definition.cell_keys.iter().map(|(column, _)| {
             let given = match address {
                 CellAddress::Bundle => None,
                 CellAddress::Named(named) => named.get(column),
             };
-            given.or_else(|| report.run.key(column)).cloned().ok_or_else(|| CommitError::Cell {
+            given.or_else(|| run.key(column)).cloned().ok_or_else(|| CommitError::Cell {
                 slot: name.clone(),
                 what: format!("the bundle has no key {column:?}; name it with `Outputs::put_at`"),
             })
         });
         let key = Key::new(key.collect::<Result<_, _>>()?)?;
         let given = match result {
-            OutputResult::Data(rows) => Given::Data(core.prepare_content(
-                &slot_definition,
-                rows.clone(),
-                &mut operations,
-                &mut pins,
-            )?),
+            OutputResult::Data(rows) => {
+                Given::Data(core.prepare_content(slot_definition, rows.clone(), operations, pins)?)
+            }
             OutputResult::Error(error) => Given::Error(bounded(error.clone(), reason_bytes)),
         };
-        let uses = uses.as_ref().map(|uses| used(started, definition, name, uses, report.run)).transpose()?;
-        writes.push(OutputWrite { uses, ..OutputWrite::new(slot, key, given) });
+        let uses = uses.as_ref().map(|uses| used(started, definition, name, uses, run)).transpose()?;
+        writes.push(OutputWrite { uses, ..OutputWrite::new(*slot, key, given) });
     }
-    let Batch { appends, models, .. } = outputs.batch.clone();
-    core.prepare_data(appends, models, &mut operations, &mut pins)?;
-    writes.extend(core.give_models(definition, &mut operations, &mut pins)?);
-    let (run, epoch, reads) = (started.run, started.epoch, report.run.reported());
-    let event = Event::End { run, epoch, outcome: Outcome::Data(writes), reads };
-    let prepared = prepare_end(core, event, operations, report, pins)?;
-    finish(core, folder, prepared)
+    Ok(writes)
 }
 
 /// The cells of inputs, as a run found them.
@@ -578,7 +720,8 @@ fn prepare_end<'a>(
 }
 
 /// Sequences the end of a run and leaves the folder.
-fn finish<F>(core: &Arc<Core>, folder: F, prepared: Prepared<'_>) -> Result<Commit, CommitError> {
+fn finish<F>(core: &Arc<Core>, folder: F, mut prepared: Prepared<'_>) -> Result<Commit, CommitError> {
+    prepared.here = IS_INLINE.get();
     let (commit, _) = core.sequence(prepared, Durability::Sync, |_| Ok(()))?;
     drop(folder);
     Ok(commit)

@@ -159,6 +159,7 @@ fn open(shared: &Shared, hello: Hello, sender: &Told, wire: Wire) -> Result<Open
     let begun = told.and_then(|()| match bell {
         None => Ok(()),
         Some(bell) => {
+            open.runs.iter().for_each(|runs| runs.remote.welcome());
             let core = core.clone();
             let body = move || {
                 attend_remote(&core, id, &bell);

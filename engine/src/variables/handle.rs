@@ -223,7 +223,7 @@ impl<T: VariableKind> Var<T> {
     pub fn set(&self, value: T) -> Result<Commit, CommitError> {
         let mut batch = Batch::new();
         self.fill(&mut batch, value)?;
-        self.core.commit(batch)
+        self.core.commit_here(batch)
     }
 
     /// Sets the value where the variable holds `expected` until then, or is not there where that is `None`. Answers whether it
@@ -260,7 +260,7 @@ impl<T: VariableKind> Var<T> {
     pub fn remove(&self) -> Result<Commit, CommitError> {
         let mut batch = Batch::new();
         batch.remove_variable(self.name.scope.clone(), &self.name.name).durability(self.durability);
-        self.core.commit(batch)
+        self.core.commit_here(batch)
     }
 
     /// Follows the variable from now on.

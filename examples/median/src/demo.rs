@@ -18,21 +18,28 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Processes<'a> {
     folder: &'a Path,
     running: Vec<Child>,
+    hub: Option<Child>,
 }
 
 impl Processes<'_> {
-    /// Starts a part; its place among those that run.
-    fn start(&mut self, words: &[&str]) -> Result<usize, Box<dyn Error>> {
+    fn spawn(&self, words: &[&str]) -> Result<Child, Box<dyn Error>> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(words).arg("--socket").arg(self.folder.join("socket")).args(["--lease", "1500"]);
-        self.running.push(command.stdin(Stdio::piped()).spawn()?);
+        Ok(command.stdin(Stdio::piped()).spawn()?)
+    }
+
+    /// Starts a part that connects to the hub; its place among those that run.
+    fn start(&mut self, words: &[&str]) -> Result<usize, Box<dyn Error>> {
+        let child = self.spawn(words)?;
+        self.running.push(child);
         Ok(self.running.len() - 1)
     }
 }
 
 impl Drop for Processes<'_> {
     fn drop(&mut self) {
-        for child in self.running.iter_mut().rev() {
+        // The hub is the last: it hears the goodbyes of the others.
+        for child in self.running.iter_mut().rev().chain(&mut self.hub) {
             // Its standard input is closed: it says goodbye.
             drop(child.stdin.take());
             let _ = child.wait();
@@ -70,13 +77,13 @@ pub fn run() -> Result<(), Box<dyn Error>> {
 }
 
 fn show(folder: &Path) -> Result<(), Box<dyn Error>> {
-    let mut processes = Processes { folder, running: Vec::new() };
+    let mut processes = Processes { folder, running: Vec::new(), hub: None };
     let db = folder.join("db");
     // In an order in which nothing would work if it waited for what comes later.
     processes.start(&["strategy", "X", "--signals", "1000"])?;
     let victim = processes.start(&["strategy", "Y", "--signals", "1001,1002"])?;
     processes.start(&["trader"])?;
-    processes.start(&["hub", "--db", &db.to_string_lossy()])?;
+    processes.hub = Some(processes.spawn(&["hub", "--db", &db.to_string_lossy()])?);
     let registered = wait("the system", || {
         let Ok(reader) = Database::open_read_only(&db) else { return Ok(None) };
         Ok((reader.producers().iter().filter(|producer| producer.attached).count() == 3).then_some(reader))

@@ -122,7 +122,7 @@ fn serve(
         stop.stop(true);
     });
     match producer.serve(produce) {
-        // Somebody took it out, which is a clean end too.
+        // It was taken out, or given up after a silence: nobody waits for it.
         Err(RemoteError::Fenced(what)) => {
             eprintln!("{what}");
             Ok(())

@@ -13,8 +13,8 @@ use underbelly_protocol::message::{
     Complaint, Goodbye, Hello, Log, Message, Outcome, OutputCell, Results, Run as RunMessage, RunResult, Span,
 };
 use underbelly_protocol::{Connection, Receiver, Sender, VERSION, frame};
-use underbelly_worker::remote::Producer;
-use underbelly_worker::{Columns, Definition, Failure, Outputs, Run, serve, serve_batch};
+use underbelly_worker::remote::{Accepted, Cells, Daemon, Producer};
+use underbelly_worker::{Columns, Date, Definition, Failure, Outputs, Run, serve, serve_batch};
 
 type Done = Result<(), Box<dyn Error>>;
 
@@ -102,6 +102,31 @@ fn remote(folder: &Path, socket: &str) -> Done {
     let definition = Definition::new("twice").requires("A").provides("B");
     let definition = definition.lease(Duration::from_secs(600)).retry(3, soon, soon);
     Ok(Producer::connect(socket, definition, patience)?.serve(|run| slow(run, folder))?)
+}
+
+/// A daemon that counts up, from behind the last number that was accepted. It dies in the middle of each fifth, leaves at 23, and
+/// notes each start.
+fn daemon(folder: &Path) -> Done {
+    fs::write(folder.join(format!("{}.pid", process::id())), "")?;
+    let mut daemon = Daemon::supervised()?;
+    println!("counting from {:?}", daemon.last());
+    for number in daemon.last().unwrap_or(0) + 1..=23 {
+        let key = [("name", format!("n{number}"))];
+        let cells =
+            Cells::new().put("A", Date::parse("2024-01-02").ok_or("no date")?, key, rows(number as i64)?);
+        let accepted = daemon.commit_once(number, &cells)?;
+        if daemon.commit_once(number, &cells)? != Accepted::Before {
+            return Err("it was committed twice".into());
+        }
+        if number % 5 == 0 && matches!(accepted, Accepted::Now(_)) {
+            eprintln!("dying at {number}");
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
+    }
+    while !folder.join("go").exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(daemon.close()?)
 }
 
 type Raw = Connection<BufReader<io::Stdin>, io::Stdout>;
@@ -221,6 +246,7 @@ fn main() -> Done {
             receive(&mut receiver)?;
             std::thread::sleep(Duration::from_secs(3600));
         }
+        "daemon" => daemon(&folder)?,
         // It never stops talking.
         "chatter" => {
             let Raw { mut receiver, mut sender } = raw()?;

@@ -33,9 +33,79 @@ fn start_all(stage: &mut Stage, bundles: &[BundleId], first: u64) -> Vec<Started
     let runs = (first..).zip(bundles);
     let start = |(run, bundle): (u64, &BundleId)| {
         let event = Event::Start { bundle: *bundle, run: RunId(run), batch: RunId(first) };
-        stage.apply(event).unwrap().started.unwrap()
+        stage.apply(event).unwrap().started.remove(0)
     };
     runs.map(start).collect()
+}
+
+/// Ends runs with the same content each, as one change.
+fn ends(stage: &Stage, started: &[Started], number: u8) -> Event {
+    let slot = stage.graph.slot_by_name("B").unwrap();
+    let end = |started: &Started| Event::End {
+        run: started.run,
+        epoch: started.epoch,
+        outcome: Outcome::Data(vec![OutputWrite::data(slot, started.key.clone(), content(number))]),
+        reads: vec![],
+    };
+    Event::Several(started.iter().map(end).collect())
+}
+
+/// State, generation and content of each cell, and how each bundle stands.
+fn told(graph: &Graph) -> Vec<String> {
+    let cells = graph.cells().map(|cell| {
+        let (info, content) = (graph.cell_info(cell).unwrap(), graph.content_of(cell).unwrap());
+        format!("{:?} {:?} {:?} {:?}", info.key, info.state, content.1, content.2)
+    });
+    let bundles = (0..10)
+        .map_while(|n| graph.bundle_info(BundleId(n)))
+        .map(|info| format!("{:?} {:?}", info.key, info.status));
+    cells.chain(bundles).collect()
+}
+
+#[test]
+fn several_starts_and_ends_are_as_one_after_another() {
+    let (mut apart, a, _) = one(|b| b.max_batch(4));
+    let (mut together, ..) = one(|b| b.max_batch(4));
+    for x in 0..3 {
+        write(&mut apart, a, x, 1);
+        write(&mut together, a, x, 1);
+    }
+    let batch = apart.graph.next_batch(apart.now());
+    let one_by_one = start_all(&mut apart, &batch, 7);
+    let starts = (7..).zip(&batch);
+    let starts = starts.map(|(run, id)| Event::Start { bundle: *id, run: RunId(run), batch: RunId(7) });
+    let moment = together.now();
+    let several = Event::Several(starts.collect());
+    let effects = together.graph.apply(100, moment, &several).unwrap();
+    assert_eq!(effects.started, one_by_one);
+    for started in &one_by_one {
+        apart.give(started, 5);
+    }
+    let ended = together.graph.apply(101, moment, &ends(&together, &effects.started, 5)).unwrap();
+    assert_eq!((ended.ended.len(), ended.contents.len()), (3, 3));
+    assert_eq!(told(&apart.graph).len(), 9);
+    assert_eq!(told(&apart.graph), told(&together.graph));
+}
+
+#[test]
+fn several_are_refused_as_a_whole() {
+    let (mut stage, a, _) = one(|b| b.max_batch(4));
+    (0..3).for_each(|x| write(&mut stage, a, x, 1));
+    let batch = stage.graph.next_batch(stage.now());
+    let start = |at: usize, run, of| Event::Start { bundle: batch[at], run: RunId(run), batch: RunId(of) };
+    let refused = |parts: Vec<Event>| stage.graph.check(&Event::Several(parts)).unwrap_err();
+    let apart = |parts| matches!(refused(parts), GraphError::Apart { .. });
+    assert!(apart(vec![start(0, 7, 7), start(0, 8, 7)]), "one bundle twice");
+    assert!(apart(vec![start(0, 7, 7), start(1, 7, 7)]), "one number twice");
+    assert!(apart(vec![start(0, 7, 7), start(1, 8, 8)]), "two batches");
+    assert!(apart(vec![start(0, 7, 7), Event::Tick]), "a tick");
+    let started = start_all(&mut stage, &batch, 7);
+    let refused = |event: &Event| stage.graph.check(event).unwrap_err();
+    let twice = ends(&stage, &[started[0].clone(), started[0].clone()], 1);
+    assert!(matches!(refused(&twice), GraphError::Apart { .. }), "one end twice");
+    let late = Started { epoch: 99, ..started[0].clone() };
+    assert!(matches!(refused(&ends(&stage, &[started[1].clone(), late], 1)), GraphError::Fenced { .. }));
+    stage.graph.check(&ends(&stage, &started, 1)).unwrap();
 }
 
 fn again(why: Setback, wait: u32) -> Outcome {

@@ -253,7 +253,7 @@ fn one_output_fails_and_its_branch_alone_suffers() {
     stage.write(a, day(1), &at, Some(content(1)));
     let started = stage.start_next();
     let outputs = vec![output(b, Given::Data(content(2))), output(c, Given::Error("no bids".to_string()))];
-    let ended = stage.end(started.run, Outcome::Data(outputs)).unwrap().ended.unwrap();
+    let ended = stage.end(started.run, Outcome::Data(outputs)).unwrap().ended.remove(0);
     assert_eq!(ended.outputs.len(), 1);
     assert_eq!(stage.statuses()[0], PStatus::Done);
     assert_eq!(stage.state(b, day(1), &at), State::Current);
@@ -266,7 +266,7 @@ fn one_output_fails_and_its_branch_alone_suffers() {
     stage.write(a, day(1), &at, Some(content(3)));
     let started = stage.start_next();
     let outputs = vec![output(b, Given::Absent), output(c, Given::Data(content(4)))];
-    let ended = stage.end(started.run, Outcome::Data(outputs)).unwrap().ended.unwrap();
+    let ended = stage.end(started.run, Outcome::Data(outputs)).unwrap().ended.remove(0);
     assert_eq!((ended.outputs.len(), ended.absent.len()), (1, 1));
     assert_eq!(stage.state(b, day(1), &at), State::Void);
     let started = stage.start_next();

@@ -239,7 +239,7 @@ impl Play {
     pub fn again(script: &Script, log: &[Event]) -> Play {
         let mut play = Play::on(Stage::new(), script);
         for event in log {
-            if let Some(started) = play.stage.apply(event.clone()).unwrap().started {
+            for started in play.stage.apply(event.clone()).unwrap().started {
                 play.look_beside(&started);
             }
         }

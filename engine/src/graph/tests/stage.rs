@@ -159,13 +159,13 @@ impl Stage {
         let overdue = alarms.iter().filter(|alarm| matches!(alarm, Alarm::Overdue(_))).count();
         assert_eq!(aged, old, "cells that are old");
         assert!(overdue <= missed, "deadlines that were missed");
-        if let Some(started) = &effects.started {
+        for started in &effects.started {
             self.check_snapshot(started);
             self.flying.insert(started.run, started.clone());
             *self.starts.entry(started.bundle).or_default() += 1;
             self.next_run = self.next_run.max(started.run.0 + 1);
         }
-        if let Some(ended) = &effects.ended {
+        for ended in &effects.ended {
             self.flying.remove(&ended.run);
         }
         for cut in &effects.interrupted {
@@ -350,7 +350,7 @@ impl Stage {
 
     pub fn start(&mut self, bundle: BundleId) -> Result<Started, GraphError> {
         let run = RunId(self.next_run);
-        let started = self.apply(Event::Start { bundle, run, batch: run })?.started.unwrap();
+        let started = self.apply(Event::Start { bundle, run, batch: run })?.started.remove(0);
         assert_eq!(started.run, run);
         Ok(started)
     }

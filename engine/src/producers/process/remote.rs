@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +72,8 @@ pub(crate) struct Remote {
     sender: Arc<Mutex<Sender<Wire>>>,
     /// Held while it has a batch: it gets the next when all of its runs are answered.
     results: Mutex<Receiver<Said>>,
+    /// Whether it was welcomed, before which it is given nothing.
+    is_welcome: AtomicBool,
     /// Taken away with the connection.
     pass: Mutex<Option<Pass<Said>>>,
     parting: Mutex<Parting>,
@@ -109,6 +112,7 @@ impl Remote {
             wire,
             sender,
             results: Mutex::new(results),
+            is_welcome: AtomicBool::new(false),
             pass: Mutex::new(Some(pass)),
             parting: Mutex::new(Parting::Ended),
             working: Mutex::default(),
@@ -126,6 +130,11 @@ impl Remote {
         if let Some(before) = before.as_ref().and_then(Work::remote) {
             before.cut_off();
         }
+    }
+
+    /// It was welcomed.
+    pub(crate) fn welcome(&self) {
+        self.is_welcome.store(true, Ordering::SeqCst);
     }
 
     /// Takes its work from it: that is nobody's until its process comes back, or its session is over.
@@ -270,7 +279,7 @@ impl Remote {
         };
         let batch = run.batch;
         let said = self.results.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.pass().is_none() {
+        if !self.is_welcome.load(Ordering::SeqCst) || self.pass().is_none() {
             return Called::here(all(Ended::Failed(Failure::rejected("its process is away"))));
         }
         *self.working() = Working { batch, epoch, open: runs.iter().map(|run| run.id).collect() };

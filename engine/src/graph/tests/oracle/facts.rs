@@ -423,6 +423,7 @@ impl Oracle {
                     Outcome::Again { .. } => facts.finish(&name, read, Ending::Failed, &[], &[]),
                 };
             }
+            Event::Several(_) => unreachable!("scripts hold its parts"),
             Event::Retract { priority, .. } => {
                 let candidates = &mut facts.cells.get_mut(&subject.cell.unwrap()).unwrap().candidates;
                 let candidate = candidates.get_mut(priority).unwrap();

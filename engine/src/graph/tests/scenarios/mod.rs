@@ -243,7 +243,7 @@ fn declining_withdraws_outputs() {
     stage.write(a, day(1), &key(&[1]), Some(content(2)));
     let started = stage.start_next();
     let effects = stage.end(started.run, Outcome::Declined("holiday".to_string())).unwrap();
-    assert_eq!(effects.ended.unwrap().absent, [CellId(1)]);
+    assert_eq!(effects.ended[0].absent, [CellId(1)]);
     assert_eq!(stage.state(b, day(1), &key(&[1])), State::Void);
     assert_eq!(stage.statuses(), [PStatus::Declined]);
     assert_eq!(stage.graph.bundle_info(BundleId(0)).unwrap().reason, "holiday");
@@ -497,7 +497,7 @@ fn outputs_may_extend_the_bundles_key_and_vanish_when_they_are_not_given_again()
     assert_eq!(give(&mut stage, &[10, 20]).created.len(), 2);
     stage.write(a, day(1), &key(&[1]), Some(content(2)));
     let effects = give(&mut stage, &[20, 30]);
-    assert_eq!(effects.ended.unwrap().absent, [CellId(1)]);
+    assert_eq!(effects.ended[0].absent, [CellId(1)]);
     assert_eq!(stage.state(wide, day(1), &key(&[10, 1])), State::Void);
     assert_eq!(stage.graph.state_counts(wide).of(State::Current), 2);
     assert_eq!(stage.graph.state_counts(wide).worst(), Some(State::Void));

@@ -1,6 +1,8 @@
 //! No wake-up is lost, in whatever order threads go on: the engine's own places to sleep under a model checker, which tries
 //! every order up to a number of switches between threads.
 
+#![allow(clippy::unwrap_used)]
+
 // The engine's file as it is; what it uses of the standard library comes from the model checker.
 #[path = "../../engine/src/parking.rs"]
 #[allow(dead_code)]

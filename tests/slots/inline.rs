@@ -30,7 +30,9 @@ fn with_workers(workers: usize) -> (TempDir, Database) {
 
 fn put(keys: impl IntoIterator<Item = i64>, n: i64) -> Batch {
     let mut batch = Batch::new();
-    keys.into_iter().for_each(|x| drop(batch.put_slot("A", DAY, [x], number(n))));
+    for x in keys {
+        batch.put_slot("A", DAY, [x], number(n));
+    }
     batch
 }
 

@@ -184,7 +184,8 @@ fn a_goodbye_that_is_refused_is_no_success() {
     assert!(hear_goodbye(&mut peer));
     let about = "goodbye".to_string();
     peer.sender.send(&Message::Complaint(Complaint { about, ..Complaint::default() })).unwrap();
-    peer.sender.send(&goodbye("")).unwrap();
+    // It may have heard the complaint, and be gone.
+    let _ = peer.sender.send(&goodbye(""));
     let ended = join("it is gone", serving);
     assert!(matches!(ended, Err(RemoteError::Refused(_))), "{ended:?}");
 }
@@ -287,7 +288,10 @@ fn whoever_had_a_session_asks_for_it_while_another_connection_has_it() {
     let socket = engine.socket();
     let acting = thread::spawn(move || {
         let mut daemon = daemon(socket);
-        until("it is let in again", || daemon.beat().is_ok_and(|()| daemon.epoch() == 2));
+        while daemon.epoch() != 2 {
+            daemon.beat().unwrap();
+            thread::sleep(Duration::from_millis(2));
+        }
     });
     drop(engine.welcome(1));
     // Longer than a newcomer is borne.

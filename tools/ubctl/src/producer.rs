@@ -239,8 +239,13 @@ fn log(db: &View, producer: Option<&str>, n: usize) -> Result<(), Failed> {
         let key = if run.key.is_empty() { String::new() } else { format!(" {}", run.key) };
         let error = run.error.map_or_else(String::new, |error| format!(": {error}"));
         let process = run.process.map_or_else(String::new, |process| format!(" in process {process}"));
-        if run.outcome == "unstarted" {
-            let line = format!("{}  a process of {} could not start{error}", run.end_time, run.producer);
+        let process_only = match run.outcome.as_str() {
+            "unstarted" => Some("could not start"),
+            "ended" => Some("ended"),
+            _ => None,
+        };
+        if let Some(what) = process_only {
+            let line = format!("{}  a process of {} {what}{error}", run.end_time, run.producer);
             writeln!(out, "{}", printable(&line)).map_err(Failed::output)?;
             continue;
         }

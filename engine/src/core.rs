@@ -91,8 +91,10 @@ impl Chore {
 /// Of which producers work is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whose {
-    /// Of all that have no threads of their own; the others are told.
+    /// Of all that have no threads of their own; the others are told. Several batches at once where runs are short.
     Shared,
+    /// Of the same, one batch after another, as whoever drives the database by hand expects.
+    Driven,
     /// Of those whose work is done on the thread whose commit made it ready.
     Inline,
     /// Of this one.
@@ -538,6 +540,7 @@ impl Core {
                     let is_shared = |id| !self.signals.ring_for(id);
                     state.graph.next_batch_where(now, is_shared, |id| self.paces.handful(id))
                 }
+                Whose::Driven => state.graph.next_batch_where(now, |id| !self.signals.ring_for(id), |_| 0),
                 Whose::Inline => state.graph.next_batch_where(now, |id| self.signals.is_inline(id), |_| 0),
                 #[cfg(feature = "processes")]
                 Whose::Of(producer) => state.graph.next_batch_of(now, producer),

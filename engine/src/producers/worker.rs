@@ -140,7 +140,7 @@ fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<u
         }
         let finished = match waiting {
             Some(finished) => finished,
-            None => match core.claim(Whose::Shared)? {
+            None => match core.claim(Whose::Driven)? {
                 Some((started, snapshot)) => {
                     let mut finished = Vec::new();
                     for each in batches_of(core, started) {

@@ -42,7 +42,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     apply(&mut graph, Event::Tick);
-    let _ = (graph.next_batch(Timestamp(0)), graph.next_due());
+    let _ = (graph.next_batch_where(Timestamp(0), |_| true, |_| 0), graph.next_due());
     for cell in graph.cells() {
         let _ = graph.cell_info(cell);
     }

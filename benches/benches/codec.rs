@@ -1,4 +1,5 @@
-//! Sealed columns of numbers: encoding with the comparison that follows it, and decoding, in values a second on one core.
+//! Sealed columns of numbers: encoding with the comparison that follows it, and decoding, in values a second on one core
+//! and in each set of instructions that the processor has.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use underbelly_benches::or_exit;
 use underbelly_storage::disk::SimulatedDisk;
 use underbelly_storage::{
-    Column, Columns, Segment, SegmentInfo, SegmentRows, Seqs, StorageError, write_segment,
+    Column, Columns, Instructions, Segment, SegmentInfo, SegmentRows, Seqs, StorageError, write_segment,
 };
 
 /// Rows of a full group.
@@ -70,9 +71,15 @@ fn codec(criterion: &mut Criterion) {
         let segment = or_exit(Segment::open(&disk, "1.seg", [1; 16], None).map_err(Into::into));
         let bytes = segment.block(0, name).map_or(0, |block| block.bytes);
         println!("{name}: {:.2} bits a value", bytes as f64 * 8.0 / ROWS as f64);
-        group.bench_with_input(BenchmarkId::new("read", name), &segment, |bencher, segment| {
-            bencher.iter(|| or_exit(segment.column(0, name).map_err(Into::into)));
-        });
+        let best = Instructions::in_use();
+        for set in Instructions::all() {
+            set.choose();
+            let id = BenchmarkId::new(format!("read {}", set.name()), name);
+            group.bench_with_input(id, &segment, |bencher, segment| {
+                bencher.iter(|| or_exit(segment.column(0, name).map_err(Into::into)));
+            });
+        }
+        best.choose();
     }
     group.finish();
 }

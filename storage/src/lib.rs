@@ -47,7 +47,8 @@ pub use object::{
 };
 pub use sealed::{SealedWriter, remove_leftovers};
 pub use segment::{
-    BlockInfo, Encoding, GroupInfo, Replaced, Segment, SegmentInfo, SegmentRows, Seqs, Zone, write_segment,
+    BlockInfo, Encoding, GroupInfo, Instructions, Replaced, Segment, SegmentInfo, SegmentRows, Seqs, Zone,
+    write_segment,
 };
 pub use stamp::DatabaseId;
 pub use value::{ColumnType, Date, Timestamp, Value};

@@ -30,6 +30,7 @@ mod footer;
 mod lanes;
 mod numbers;
 mod read;
+mod simd;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -39,6 +40,7 @@ mod zone;
 
 pub use codec::Encoding;
 pub use read::{BlockInfo, Segment};
+pub use simd::Instructions;
 pub use write::write_segment;
 pub use zone::Zone;
 

@@ -67,21 +67,18 @@ pub(super) fn unpack<T>(
     }
     let mask = u64::MAX >> (64 - width);
     let words = packed.as_chunks::<8>().0.as_chunks::<LANES>().0;
-    let load = |word: &[u8; 8]| u64::from_le_bytes(*word);
     for (place, row) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let bit = place as u32 * width;
         let (at, shift) = ((bit / 64) as usize, bit % 64);
-        let low = &words[at];
-        if shift + width <= 64 {
-            for (to, low) in row.iter_mut().zip(low) {
-                *to = map(load(low) >> shift & mask);
-            }
+        // Whole rows at a time, each step for itself: so the compiler sees that nothing depends on what is stored.
+        let low = words[at].map(|word| u64::from_le_bytes(word) >> shift);
+        let numbers = if shift + width <= 64 {
+            low
         } else {
-            let high = &words[at + 1];
-            for (to, (low, high)) in row.iter_mut().zip(low.iter().zip(high)) {
-                *to = map((load(low) >> shift | load(high) << (64 - shift)) & mask);
-            }
-        }
+            let high = words[at + 1].map(|word| u64::from_le_bytes(word) << (64 - shift));
+            std::array::from_fn(|lane| low[lane] | high[lane])
+        };
+        *row = numbers.map(|number| map(number & mask));
     }
     Ok(())
 }

@@ -2,7 +2,10 @@
 //!
 //! Each vector has the form that suits it, and is read without its neighbours.
 
+use std::marker::PhantomData;
+
 use super::alp::{self, Decimals, Float};
+use super::simd::{Instructions, Work};
 use super::vector::{self, Entry, Form};
 use crate::cursor::Cursor;
 use crate::error::Damage;
@@ -97,32 +100,64 @@ fn vectors(
 
 /// Reads `rows` integers; `bytes` holds nothing else.
 pub(super) fn decode_integers(bytes: &[u8], raw_bytes: usize, rows: usize) -> Result<Vec<i64>, Damage> {
-    let vectors = vectors(bytes, rows)?;
-    let (mut values, mut scratch) = (Vec::with_capacity(rows), [0; VECTOR_ROWS]);
-    for vector in vectors {
-        let (entry, body) = vector?;
-        let some = &mut scratch[..(rows - values.len()).min(VECTOR_ROWS)];
-        vector::decode(entry, body, raw_bytes, some, |value| value)?;
-        values.extend_from_slice(some);
-    }
-    Ok(values)
+    Instructions::in_use().run(Integers { bytes, raw_bytes, rows })
 }
 
 /// Reads `rows` floating-point numbers; `bytes` holds nothing else.
 pub(super) fn decode_floats<T: Float>(bytes: &[u8], rows: usize) -> Result<Vec<T>, Damage> {
-    let vectors = vectors(bytes, rows)?;
-    let (mut numbers, mut scratch) = (Vec::with_capacity(rows), [T::default(); VECTOR_ROWS]);
-    for vector in vectors {
-        let (entry, body) = vector?;
-        let some = &mut scratch[..(rows - numbers.len()).min(VECTOR_ROWS)];
-        if matches!(entry.form, Form::Decimal | Form::DecimalDelta) {
-            alp::decode(entry, body, some)?;
-        } else {
-            vector::decode(entry, body, T::BYTES, some, T::from_low_bits)?;
+    Instructions::in_use().run(Floats { bytes, rows, length: PhantomData })
+}
+
+/// The reading of integers.
+struct Integers<'a> {
+    bytes: &'a [u8],
+    raw_bytes: usize,
+    rows: usize,
+}
+
+impl Work for Integers<'_> {
+    type Made = Result<Vec<i64>, Damage>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Made {
+        let Integers { bytes, raw_bytes, rows } = self;
+        let (mut values, mut scratch) = (Vec::with_capacity(rows), [0; VECTOR_ROWS]);
+        for vector in vectors(bytes, rows)? {
+            let (entry, body) = vector?;
+            let some = &mut scratch[..(rows - values.len()).min(VECTOR_ROWS)];
+            vector::decode(entry, body, raw_bytes, some, |value| value)?;
+            values.extend_from_slice(some);
         }
-        numbers.extend_from_slice(some);
+        Ok(values)
     }
-    Ok(numbers)
+}
+
+/// The reading of floating-point numbers.
+struct Floats<'a, T> {
+    bytes: &'a [u8],
+    rows: usize,
+    length: PhantomData<T>,
+}
+
+impl<T: Float> Work for Floats<'_, T> {
+    type Made = Result<Vec<T>, Damage>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Made {
+        let Floats { bytes, rows, .. } = self;
+        let (mut numbers, mut scratch) = (Vec::with_capacity(rows), [T::default(); VECTOR_ROWS]);
+        for vector in vectors(bytes, rows)? {
+            let (entry, body) = vector?;
+            let some = &mut scratch[..(rows - numbers.len()).min(VECTOR_ROWS)];
+            if matches!(entry.form, Form::Decimal | Form::DecimalDelta) {
+                alp::decode(entry, body, some)?;
+            } else {
+                vector::decode(entry, body, T::BYTES, some, T::from_low_bits)?;
+            }
+            numbers.extend_from_slice(some);
+        }
+        Ok(numbers)
+    }
 }
 
 #[cfg(test)]
@@ -250,6 +285,42 @@ mod tests {
         twins(&bytes, floats.len(), |bytes| Some(decode_floats::<f64>(bytes, floats.len()).ok()?.len()));
     }
 
+    /// What each set of instructions makes of a block is the same, damage too.
+    fn alike(bytes: &[u8], rows: usize) {
+        let sets = Instructions::all();
+        let [portable, better @ ..] = &sets[..] else { panic!("there is always the portable set") };
+        for raw_bytes in [4, 8] {
+            let integers = |set: &Instructions| set.run(Integers { bytes, raw_bytes, rows });
+            better.iter().for_each(|set| assert_eq!(integers(set), integers(portable), "{set:?}"));
+        }
+        fn floats<T: Float>(bytes: &[u8], rows: usize, set: &Instructions) -> Result<Vec<i64>, Damage> {
+            let made = set.run(Floats::<T> { bytes, rows, length: PhantomData })?;
+            Ok(made.into_iter().map(Float::bits).collect())
+        }
+        for set in better {
+            assert_eq!(floats::<f64>(bytes, rows, set), floats::<f64>(bytes, rows, portable), "{set:?}");
+            assert_eq!(floats::<f32>(bytes, rows, set), floats::<f32>(bytes, rows, portable), "{set:?}");
+        }
+    }
+
+    #[test]
+    fn all_sets_of_instructions_read_the_same() {
+        let (integers, floats) = (integers(), floats());
+        let short: Vec<f32> = floats.iter().map(|number| *number as f32).collect();
+        let (mut eight, mut long, mut four) = (Vec::new(), Vec::new(), Vec::new());
+        encode_integers(&integers, 8, &mut eight);
+        encode_floats(&floats, &mut long);
+        encode_floats(&short, &mut four);
+        for (bytes, rows) in [(eight, integers.len()), (long, floats.len()), (four, short.len())] {
+            alike(&bytes, rows);
+            for at in (0..bytes.len()).step_by(37) {
+                let mut wrong = bytes.clone();
+                wrong[at] ^= 1 << (at % 8);
+                alike(&wrong, rows);
+            }
+        }
+    }
+
     #[test]
     fn nothing_is_nothing() {
         let mut bytes = Vec::new();
@@ -266,6 +337,7 @@ mod tests {
             bytes in proptest::collection::vec(prop_oneof![Just(0u8), 0u8..9, any::<u8>()], 0..200),
             rows in 0usize..3000,
         ) {
+            alike(&bytes, rows);
             if let Ok(values) = decode_integers(&bytes, 8, rows) {
                 prop_assert_eq!(values.len(), rows);
             }

@@ -295,6 +295,7 @@ pub(super) fn decode_delta<T: Copy>(
     Ok(())
 }
 
+#[inline(always)]
 fn decode_runs<T: Copy>(
     entry: Entry,
     bytes: &[u8],
@@ -321,6 +322,7 @@ fn decode_runs<T: Copy>(
     if start == out.len() { Ok(()) } else { Err(Damage("the runs of a vector do not fill it")) }
 }
 
+#[inline(always)]
 fn decode_dictionary<T: Copy>(
     width: u32,
     bytes: &[u8],

@@ -8,7 +8,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use underbelly_benches::or_exit;
 use underbelly_storage::disk::SimulatedDisk;
 use underbelly_storage::{
-    Column, Columns, Instructions, Segment, SegmentInfo, SegmentRows, Seqs, StorageError, write_segment,
+    Alone, Column, Columns, Instructions, Segment, SegmentInfo, SegmentRows, Seqs, StorageError,
+    write_segment,
 };
 
 /// Rows of a full group.
@@ -53,7 +54,7 @@ fn write(disk: &SimulatedDisk, columns: &Columns, timestamps: &[i64]) -> Result<
     let keys = HashSet::new();
     let rows =
         SegmentRows { timestamps, seqs: Seqs::Assigned, columns, keys: &keys, after: 0, replaced: &[] };
-    write_segment(disk, "1.seg", [1; 16], &rows)
+    write_segment(disk, "1.seg", [1; 16], &rows, &Alone)
 }
 
 fn codec(criterion: &mut Criterion) {

@@ -4,7 +4,7 @@
 //! itself can do ([`raw`]) is measured in the same run and in the same folder.
 //!
 //! In reading order: [`place`] (where it is measured), [`raw`] (the machine's limits), [`commit`], [`append`],
-//! [`scan`], [`wake`], [`runs`], [`checkpoint`], [`mark`], [`figure`] (medians and how a figure is printed).
+//! [`scan`], [`ticks`], [`wake`], [`runs`], [`checkpoint`], [`mark`], [`figure`] (medians and how a figure is printed).
 
 pub mod append;
 pub mod checkpoint;
@@ -15,6 +15,7 @@ pub mod place;
 pub mod raw;
 pub mod runs;
 pub mod scan;
+pub mod ticks;
 pub mod wake;
 
 use std::error::Error;

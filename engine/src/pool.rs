@@ -1,5 +1,9 @@
 //! Threads for scans, encodes and decodes, or none.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use underbelly_storage::Workers;
+
 /// A private pool of threads; without threads everything runs where it is called.
 pub(crate) struct Pool(Option<rayon::ThreadPool>);
 
@@ -49,6 +53,32 @@ impl Pool {
     }
 }
 
+/// The caller and threads of their own, as many as the pool has: what the pool is busy with holds up nobody who waits for an
+/// answer here.
+impl Workers for Pool {
+    fn each(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+        let threads = self.0.as_ref().map_or(1, rayon::ThreadPool::current_num_threads).min(count);
+        let next = AtomicUsize::new(0);
+        let take = || {
+            while let Some(number) =
+                Some(next.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < count)
+            {
+                work(number);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                let builder = std::thread::Builder::new().name("underbelly-encode".to_string());
+                // Where there is no thread to be had, the others do all of it.
+                if builder.spawn_scoped(scope, take).is_err() {
+                    break;
+                }
+            }
+            take();
+        });
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -62,6 +92,9 @@ mod tests {
             assert_eq!(pool.map((0..100).collect(), double), Ok((0..100).map(|n| n * 2).collect::<Vec<_>>()));
             assert_eq!(pool.map(vec![1, u32::MAX], double), Err("too large"));
             assert_eq!(pool.join(|| 1, || "b"), (1, "b"));
+            let squares: Vec<_> = (0..100).map(|_| std::sync::OnceLock::new()).collect();
+            pool.each(100, &|n| squares[n].set(n * n).unwrap());
+            assert!(squares.iter().enumerate().all(|(n, square)| square.get() == Some(&(n * n))));
         }
     }
 }

@@ -340,7 +340,7 @@ impl Core {
     ) -> Result<(Segment, v1::SegmentRef), CommitError> {
         self.disk_dir(&files::segment_dir(series))?;
         let name = files::segment(series, file);
-        let info = write_segment(disk, &name, self.database, rows)?;
+        let info = write_segment(disk, &name, self.database, rows, &self.pool)?;
         let schema = rows.columns.iter().map(|(name, column)| v1::SchemaColumn {
             name: name.to_string(),
             column_type: column.column_type().tag(),

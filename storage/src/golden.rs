@@ -10,7 +10,7 @@ use crate::disk::{Disk, SimulatedDisk};
 use crate::framed::write_framed;
 use crate::manifest::{manifest_name, newest_manifest, write_manifest};
 use crate::object::{ObjectId, Pack, open_chunk, write_chunk, write_pack};
-use crate::segment::{Encoding, Replaced, Segment, SegmentRows, Seqs, write_segment};
+use crate::segment::{Alone, Encoding, Replaced, Segment, SegmentRows, Seqs, write_segment};
 use crate::twin::hex;
 use crate::value::{ColumnType, Date, Timestamp, Value};
 use crate::{Columns, read_framed};
@@ -129,7 +129,7 @@ fn segment() {
         after: 0,
         replaced: &[Replaced { file: 3, seq: 0 }, Replaced { file: 5, seq: 4 }],
     };
-    write_segment(&disk, "segments/1/1", DB, &rows).unwrap();
+    write_segment(&disk, "segments/1/1", DB, &rows, &Alone).unwrap();
     let disk = golden(&disk, "segments/1/1", SEGMENT);
     let segment = Segment::open(&disk, "segments/1/1", DB, None).unwrap();
     assert_eq!(segment.timestamps(0).unwrap(), timestamps);

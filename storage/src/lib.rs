@@ -47,8 +47,8 @@ pub use object::{
 };
 pub use sealed::{SealedWriter, remove_leftovers};
 pub use segment::{
-    BlockInfo, Encoding, GroupInfo, Instructions, Replaced, Segment, SegmentInfo, SegmentRows, Seqs, Zone,
-    write_segment,
+    Alone, BlockInfo, Encoding, GroupInfo, Instructions, Replaced, Segment, SegmentInfo, SegmentRows, Seqs,
+    Workers, Zone, write_segment,
 };
 pub use stamp::DatabaseId;
 pub use value::{ColumnType, Date, Timestamp, Value};

@@ -8,13 +8,13 @@
 //! ```
 //! use std::collections::HashSet;
 //! use underbelly_storage::disk::SimulatedDisk;
-//! use underbelly_storage::{Column, Columns, Segment, SegmentRows, Seqs, write_segment};
+//! use underbelly_storage::{Alone, Column, Columns, Segment, SegmentRows, Seqs, write_segment};
 //!
 //! let disk = SimulatedDisk::new();
 //! let columns = Columns::new().with("price", Column::from(vec![100.25, 100.5]))?;
 //! let (seqs, keys) = (Seqs::Each(&[7, 8]), &HashSet::new());
 //! let rows = SegmentRows { timestamps: &[1, 2], seqs, columns: &columns, keys, after: 0, replaced: &[] };
-//! let info = write_segment(&disk, "1.seg", [1; 16], &rows)?;
+//! let info = write_segment(&disk, "1.seg", [1; 16], &rows, &Alone)?;
 //!
 //! let segment = Segment::open(&disk, "1.seg", [1; 16], Some(&info))?;
 //! assert_eq!(segment.timestamps(0)?, [1, 2]);
@@ -41,7 +41,7 @@ mod zone;
 pub use codec::Encoding;
 pub use read::{BlockInfo, Segment};
 pub use simd::Instructions;
-pub use write::write_segment;
+pub use write::{Alone, Workers, write_segment};
 pub use zone::Zone;
 
 use std::collections::HashSet;

@@ -15,8 +15,8 @@ use underbelly::{
 };
 use underbelly_fuzz::{DATABASE, FILE, FRAMED_MAGIC, LOG, MANIFEST};
 use underbelly_storage::{
-    Column, ColumnType, Columns, Date, ImageWriter, ObjectId, SegmentRows, Seqs, write_chunk, write_framed,
-    write_manifest, write_pack, write_segment,
+    Alone, Column, ColumnType, Columns, Date, ImageWriter, ObjectId, SegmentRows, Seqs, write_chunk,
+    write_framed, write_manifest, write_pack, write_segment,
 };
 use underbelly_wal::{Log, LogOptions, Start, WalError};
 
@@ -228,6 +228,7 @@ fn segments() -> Done {
                     after: 0,
                     replaced: &[],
                 },
+                &Alone,
             )?;
             seed("segment", format!("{name}-{kind}"), file(&disk, FILE)?)?;
         }

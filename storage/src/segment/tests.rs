@@ -35,7 +35,7 @@ impl Rows {
         let seqs = self.seqs.as_ref().map_or(Seqs::Assigned, |seqs| Seqs::Each(seqs));
         let (timestamps, columns) = (&self.timestamps, &self.columns);
         let rows = SegmentRows { timestamps, seqs, columns, keys: &keys(), after: 0, replaced: &[] };
-        write(disk, name, DB, &rows, cut)
+        write(disk, name, DB, &rows, cut, &Alone)
     }
 
     fn read(segment: &Segment) -> Result<Rows, StorageError> {
@@ -187,6 +187,31 @@ fn damage_in_one_block_leaves_the_others_readable() {
     assert!(matches!(segment.verify(), Err(StorageError::Corrupt { .. })));
 }
 
+/// Whoever is last to be thought of goes first, and one piece is done by nobody.
+struct Backwards;
+
+impl Workers for Backwards {
+    fn each(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| {
+            (1..count).rev().for_each(|number| drop(scope.spawn(move || work(number))));
+        });
+    }
+}
+
+#[test]
+fn a_file_is_the_same_whoever_encodes_it() {
+    let rows = varied(1_000);
+    let of = |workers: &dyn Workers| {
+        let disk = SimulatedDisk::new();
+        let seqs = Seqs::Each(rows.seqs.as_ref().unwrap());
+        let (timestamps, columns) = (&rows.timestamps, &rows.columns);
+        let given = SegmentRows { timestamps, seqs, columns, keys: &keys(), after: 0, replaced: &[] };
+        write(&disk, "s", DB, &given, cut(64), workers).unwrap();
+        disk.contents("s").unwrap()
+    };
+    assert_eq!(of(&Backwards), of(&Alone));
+}
+
 #[test]
 fn a_real_file_is_read_by_many_threads() {
     let dir = tempfile::tempdir().unwrap();
@@ -196,7 +221,7 @@ fn a_real_file_is_read_by_many_threads() {
     let seqs = Seqs::Each(rows.seqs.as_ref().unwrap());
     let (timestamps, columns) = (&rows.timestamps, &rows.columns);
     let given = SegmentRows { timestamps, seqs, columns, keys: &keys(), after: 0, replaced: &[] };
-    let info = write_segment(&disk, "segments/1/1", DB, &given).unwrap();
+    let info = write_segment(&disk, "segments/1/1", DB, &given, &Alone).unwrap();
     let segment = Segment::open(&disk, "segments/1/1", DB, Some(&info)).unwrap();
     for ((name, _), is_key) in segment.schema().iter().zip(segment.keys()) {
         assert_eq!(*is_key, keys().contains(&**name), "{name}");

@@ -1,8 +1,9 @@
 //! Writing a segment, group by group.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
-use super::codec;
+use super::codec::{self, Encoded};
 use super::footer::{Block, Footer};
 use super::{GroupInfo, SEGMENT, SegmentInfo, SegmentRows, Seqs};
 use crate::columns::{Column, Values};
@@ -15,8 +16,28 @@ use crate::sealed::SealedWriter;
 use crate::stamp::{DatabaseId, Stamp};
 use crate::value::Timestamp;
 
+/// Who does pieces of work that do not depend on each other.
+pub trait Workers {
+    /// Does `work` for each number below `count`, in any order, several at a time or one after the other; returns when
+    /// all is done.
+    fn each(&self, count: usize, work: &(dyn Fn(usize) + Sync));
+}
+
+/// The caller alone, one piece after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone;
+
+impl Workers for Alone {
+    fn each(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+        (0..count).for_each(work);
+    }
+}
+
+/// Blocks that are in memory at a time, but for those of one group.
+const BLOCKS_AT_ONCE: usize = 64;
+
 /// Writes rows as a segment, durable on return. Every block is decoded and compared with what was given before
-/// the file is published.
+/// the file is published. Blocks are encoded by `workers`; the file is the same whoever they are.
 ///
 /// A row group has 131,072 rows, fewer where its text would pass the limit of a block.
 ///
@@ -27,8 +48,9 @@ pub fn write_segment(
     name: &str,
     db_id: DatabaseId,
     rows: &SegmentRows<'_>,
+    workers: &dyn Workers,
 ) -> Result<SegmentInfo, StorageError> {
-    write(disk, name, db_id, rows, Cut::FULL)
+    write(disk, name, db_id, rows, Cut::FULL, workers)
 }
 
 /// Where a row group ends.
@@ -52,6 +74,7 @@ pub(super) fn write(
     db_id: DatabaseId,
     rows: &SegmentRows<'_>,
     cut: Cut,
+    workers: &dyn Workers,
 ) -> Result<SegmentInfo, StorageError> {
     check(name, rows)?;
     let mut writer = SealedWriter::create(disk, name)?;
@@ -68,11 +91,17 @@ pub(super) fn write(
         groups: Vec::new(),
         blocks: Vec::new(),
     };
+    let mut groups = Vec::new();
     let mut start = 0;
     while start < times.len() {
         let range = start..group_end(name, rows, start, cut)?;
         start = range.end;
-        write_group(&mut writer, name, rows, range, &mut footer)?;
+        footer.groups.push(group_info(rows, range.clone()));
+        groups.push(range);
+    }
+    let columns = block_columns(rows);
+    for groups in groups.chunks((BLOCKS_AT_ONCE / columns.len()).max(1)) {
+        write_groups(&mut writer, name, &columns, groups, &mut footer, workers)?;
     }
     let bytes = footer.encode();
     StorageError::limit(name, "the footer's length in bytes", bytes.len() as u64, FOOTER_BYTES_MAX)?;
@@ -143,47 +172,82 @@ fn group_end(name: &str, rows: &SegmentRows<'_>, start: usize, cut: Cut) -> Resu
     Ok(end)
 }
 
-fn write_group(
-    writer: &mut SealedWriter<'_>,
-    name: &str,
-    rows: &SegmentRows<'_>,
-    range: Range<usize>,
-    footer: &mut Footer,
-) -> Result<(), StorageError> {
+fn group_info(rows: &SegmentRows<'_>, range: Range<usize>) -> GroupInfo {
     let times = &rows.timestamps[range.clone()];
-    let mut group = GroupInfo {
+    let seqs = if let Seqs::Each(seqs) = rows.seqs { &seqs[range] } else { &[] };
+    GroupInfo {
         rows: times.len(),
         ts_min: times.first().copied().unwrap_or_default(),
         ts_max: times.last().copied().unwrap_or_default(),
-        seq_min: 0,
-        seq_max: 0,
-    };
-    let mut columns = vec![Column::from(times.iter().copied().map(Timestamp).collect::<Vec<_>>())];
-    if let Seqs::Each(seqs) = rows.seqs {
-        let seqs = &seqs[range.clone()];
-        group.seq_min = seqs.iter().copied().min().unwrap_or_default();
-        group.seq_max = seqs.iter().copied().max().unwrap_or_default();
-        columns.push(Column::from(seqs.iter().map(|seq| seq.cast_signed()).collect::<Vec<i64>>()));
+        seq_min: seqs.iter().copied().min().unwrap_or_default(),
+        seq_max: seqs.iter().copied().max().unwrap_or_default(),
     }
-    footer.groups.push(group);
-    let columns =
-        columns.into_iter().chain(rows.columns.iter().map(|(_, column)| column.slice(range.clone())));
-    for column in columns {
-        let encoded = codec::encode(&column);
-        let back = codec::decode(&encoded.bytes, encoded.shape);
-        if !back.is_ok_and(|back| codec::same(&back, &column)) {
-            let (file, column_type) = (name.to_string(), column.column_type());
-            return Err(StorageError::Unfaithful { file, column_type });
+}
+
+/// A column as blocks are made of it.
+enum BlockColumn<'a> {
+    Times(&'a [i64]),
+    Seqs(&'a [u64]),
+    Named(&'a Column),
+}
+
+impl BlockColumn<'_> {
+    fn slice(&self, range: Range<usize>) -> Column {
+        match self {
+            BlockColumn::Times(times) => {
+                Column::from(times[range].iter().copied().map(Timestamp).collect::<Vec<_>>())
+            }
+            BlockColumn::Seqs(seqs) => {
+                Column::from(seqs[range].iter().map(|seq| seq.cast_signed()).collect::<Vec<i64>>())
+            }
+            BlockColumn::Named(column) => column.slice(range),
         }
+    }
+}
+
+/// The columns of a group in the order of its blocks.
+fn block_columns<'a>(rows: &SegmentRows<'a>) -> Vec<BlockColumn<'a>> {
+    let mut columns = vec![BlockColumn::Times(rows.timestamps)];
+    if let Seqs::Each(seqs) = rows.seqs {
+        columns.push(BlockColumn::Seqs(seqs));
+    }
+    columns.extend(rows.columns.iter().map(|(_, column)| BlockColumn::Named(column)));
+    columns
+}
+
+fn write_groups(
+    writer: &mut SealedWriter<'_>,
+    name: &str,
+    columns: &[BlockColumn<'_>],
+    groups: &[Range<usize>],
+    footer: &mut Footer,
+    workers: &dyn Workers,
+) -> Result<(), StorageError> {
+    let of_groups = groups.iter().flat_map(|range| columns.iter().map(move |column| (column, range.clone())));
+    let made: Vec<_> = of_groups.map(|(column, range)| (column, range, OnceLock::new())).collect();
+    workers.each(made.len(), &|number| {
+        let (column, range, block) = &made[number];
+        block.get_or_init(|| make_block(name, &column.slice(range.clone())));
+    });
+    for (column, range, block) in made {
+        let made = block.into_inner().unwrap_or_else(|| make_block(name, &column.slice(range)));
+        let (encoded, crc) = made?;
         let offset = writer.align()?;
         writer.append(&encoded.bytes)?;
-        footer.blocks.push(Block {
-            offset,
-            length: encoded.bytes.len() as u64,
-            crc: crc32fast::hash(&encoded.bytes),
-            shape: encoded.shape,
-            zone: encoded.zone,
-        });
+        let length = encoded.bytes.len() as u64;
+        footer.blocks.push(Block { offset, length, crc, shape: encoded.shape, zone: encoded.zone });
     }
     Ok(())
+}
+
+/// A block with its checksum, decoded and compared.
+fn make_block(name: &str, column: &Column) -> Result<(Encoded, u32), StorageError> {
+    let encoded = codec::encode(column);
+    let back = codec::decode(&encoded.bytes, encoded.shape);
+    if !back.is_ok_and(|back| codec::same(&back, column)) {
+        let (file, column_type) = (name.to_string(), column.column_type());
+        return Err(StorageError::Unfaithful { file, column_type });
+    }
+    let crc = crc32fast::hash(&encoded.bytes);
+    Ok((encoded, crc))
 }

@@ -1,6 +1,6 @@
 //! Text and bytes: whole, or as codes of a sorted dictionary.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use super::{bits, lanes};
 use crate::columns::Strings;
@@ -55,21 +55,21 @@ pub(super) fn repeated(string: &[u8], rows: usize) -> Result<Strings, Damage> {
 /// Strings as codes: number of distinct strings, bits a code, bytes of the distinct strings, their offsets,
 /// their bytes in rising order, then the codes. `None` where that takes `limit` bytes or more.
 pub(super) fn encode_dictionary(strings: &Strings, limit: usize) -> Option<Vec<u8>> {
-    let mut codes: HashMap<&[u8], u32> = HashMap::new();
+    let mut numbers: HashMap<&[u8], u32> = HashMap::new();
     let distinct_max = DICTIONARY_MAX.min(strings.len() / 2 + 1);
+    // Numbers in the order in which strings are met.
+    let mut met: Vec<u64> = Vec::with_capacity(strings.len());
     for string in strings.iter() {
-        codes.entry(string).or_default();
-        if codes.len() > distinct_max {
+        let next = numbers.len() as u32;
+        met.push(u64::from(*numbers.entry(string).or_insert(next)));
+        if numbers.len() > distinct_max {
             return None;
         }
     }
-    let mut distinct: Vec<&[u8]> = codes.keys().copied().collect();
+    let mut distinct: Vec<(&[u8], u32)> = numbers.into_iter().collect();
     distinct.sort_unstable();
-    for (code, string) in distinct.iter().enumerate() {
-        codes.insert(string, code as u32);
-    }
     let width = bits::width_of(distinct.len().saturating_sub(1) as u64);
-    let text: usize = distinct.iter().map(|string| string.len()).sum();
+    let text: usize = distinct.iter().map(|(string, _)| string.len()).sum();
     let size = 12 + (distinct.len() + 1) * 4 + text + lanes::packed_bytes(strings.len(), width);
     if size >= limit {
         return None;
@@ -80,14 +80,17 @@ pub(super) fn encode_dictionary(strings: &Strings, limit: usize) -> Option<Vec<u
     out.extend_from_slice(&(text as u32).to_le_bytes());
     let mut end = 0u32;
     out.extend_from_slice(&end.to_le_bytes());
-    for string in &distinct {
+    for (string, _) in &distinct {
         end += string.len() as u32;
         out.extend_from_slice(&end.to_le_bytes());
     }
-    distinct.iter().for_each(|string| out.extend_from_slice(string));
-    let code = |string| u64::from(codes.get(string).copied().unwrap_or_default());
-    let codes: Vec<u64> = strings.iter().map(code).collect();
-    codes.chunks(VECTOR_ROWS).for_each(|codes| lanes::pack(codes, width, &mut out));
+    let mut codes = vec![0u64; distinct.len()];
+    for ((string, number), code) in distinct.iter().zip(0..) {
+        out.extend_from_slice(string);
+        codes[*number as usize] = code;
+    }
+    met.iter_mut().for_each(|number| *number = codes[*number as usize]);
+    met.chunks(VECTOR_ROWS).for_each(|codes| lanes::pack(codes, width, &mut out));
     Some(out)
 }
 
@@ -120,12 +123,39 @@ pub(super) fn decode_dictionary(bytes: &[u8], rows: usize) -> Result<Strings, Da
             return Err(TOO_LONG);
         }
     }
-    let mut strings = Vec::with_capacity(total);
     let mut ends = Vec::with_capacity(rows + 1);
     ends.push(0);
+    let Some(padded) = padded(&distinct) else {
+        let mut strings = Vec::with_capacity(total);
+        for code in codes {
+            strings.extend_from_slice(distinct.get(code as usize));
+            ends.push(strings.len() as u32);
+        }
+        return Strings::from_parts(ends, strings).ok_or(TOO_LONG);
+    };
+    // A copy of always the same length, of which the next overwrites what is too much.
+    let (mut strings, mut end) = (vec![0; total + SHORT], 0);
     for code in codes {
-        strings.extend_from_slice(distinct.get(code as usize));
-        ends.push(strings.len() as u32);
+        let (string, length) = padded[code as usize];
+        if let Some(to) = strings.get_mut(end..end + SHORT) {
+            to.copy_from_slice(&string);
+        }
+        end += usize::from(length);
+        ends.push(end as u32);
     }
+    strings.truncate(total);
     Strings::from_parts(ends, strings).ok_or(TOO_LONG)
+}
+
+/// Bytes of a short string at most.
+const SHORT: usize = 16;
+
+/// All strings filled with zeros, with their lengths, if all are short.
+fn padded(strings: &Strings) -> Option<Vec<([u8; SHORT], u8)>> {
+    let pad = |string: &[u8]| {
+        let mut bytes = [0; SHORT];
+        bytes.get_mut(..string.len())?.copy_from_slice(string);
+        Some((bytes, string.len() as u8))
+    };
+    strings.iter().map(pad).collect()
 }

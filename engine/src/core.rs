@@ -36,7 +36,7 @@ use crate::operations::Operations;
 use crate::options::Options;
 use crate::pending::{Pending, Pins};
 use crate::pool::Pool;
-use crate::producers::{Paces, Taken, Work, is_worker, run_taken};
+use crate::producers::{Hands, Paces, Taken, Work, is_worker, run_taken};
 use crate::record;
 use crate::scribe::Duty;
 use crate::sessions::Leases;
@@ -102,13 +102,21 @@ pub(crate) enum Whose {
     Of(ProducerId),
 }
 
+/// A transaction that has its seq.
+pub(crate) struct Sequenced {
+    pub commit: Commit,
+    pub effects: Effects,
+    /// Inline bundles that it made ready, and that the thread that committed it does.
+    pub own: BTreeSet<BundleId>,
+}
+
 /// A transaction that was checked and encoded.
 pub(crate) struct Prepared<'a> {
     pub operations: Operations,
     pub payload: Vec<u8>,
     /// What it was prepared from, and which must not have changed.
     pub rests_on: Vec<Read>,
-    /// Whether the thread that commits it does what is inline itself.
+    /// Whether the thread that commits it does inline work, and so what is inline of what this makes ready.
     pub here: bool,
     /// What must not be removed before the transaction is applied; held until then, not read.
     pub _pins: Pins<'a>,
@@ -128,6 +136,8 @@ pub(crate) struct Core {
     pub closures: RwLock<BTreeMap<ProducerId, Work>>,
     /// How long their runs take of late.
     pub paces: Paces,
+    /// What workers have claimed together.
+    pub hands: Hands,
     pub report: RecoveryReport,
     pub next_file: AtomicU64,
     /// Files and objects that transactions under way are about to name.
@@ -271,8 +281,8 @@ impl Core {
         commit(batch)
     }
 
-    /// As [`Core::sequence`], for a caller's own commit: of the inline work that it makes, the first is this thread's, to be
-    /// done by [`run_taken`]. It is claimed under the same lock and rides to the disk with the commit.
+    /// As [`Core::sequence`], for a caller's own commit: the inline work that it makes is this thread's, to be done by
+    /// [`run_taken`]. The first batch is claimed under the same lock and rides to the disk with the commit.
     pub(crate) fn sequence_here(
         self: &Arc<Core>,
         mut prepared: Prepared<'_>,
@@ -284,20 +294,26 @@ impl Core {
         if !prepared.here {
             return self.sequence(prepared, durability, validate).map(|(commit, _)| (commit, None));
         }
-        let start = self.log.admit(START_BYTES_MAX)?;
-        let mut taken = None;
-        let sequenced = self.sequence_and(prepared, durability, validate, |state, now, effects| {
-            let mut producers = effects.ready.iter().filter_map(|bundle| state.graph.producer_of(*bundle));
-            let Some(producer) = producers.find(|producer| self.signals.is_inline(*producer)) else { return };
-            let mut bundles = state.graph.next_batch_of(now, producer);
-            // The others are claimed behind it.
-            bundles.truncate(1);
+        let admission = self.admit(prepared.payload.len() as u64)?;
+        let several = self.starts_of_record();
+        // Where the log has no room for the start as well, workers have the work when it has.
+        let mut start = self.admit(START_BYTES_MAX + START_BYTES * several as u64).ok();
+        prepared.here = start.is_some();
+        let mut first = None;
+        let sequenced = self.sequence_and(prepared, admission, durability, validate, |state, now, own| {
+            let Some(producer) = own.first().and_then(|bundle| state.graph.producer_of(*bundle)) else {
+                return;
+            };
+            // What one record cannot start is claimed by itself.
+            let bundles = state.graph.next_batch_of(now, producer);
+            let bundles = if bundles.len() <= several { bundles } else { Vec::new() };
             let snapshot = Snapshot::at(self.view.base(), state.head);
             // What cannot be started is claimed again there, and fails.
-            let started = self.start_all(state, &bundles, now, vec![start]).unwrap_or_default();
-            taken = Some(Taken { started, snapshot });
+            let started = self.start_all(state, &bundles, now, start.take().into_iter().collect());
+            first = Some((started.unwrap_or_default(), snapshot));
         })?;
-        Ok((sequenced.0, taken))
+        let Sequenced { commit, own, .. } = sequenced;
+        Ok((commit, first.map(|(started, snapshot)| Taken { started, snapshot, own })))
     }
 
     /// Commits an event alone.
@@ -330,24 +346,31 @@ impl Core {
         durability: Durability,
         validate: impl FnOnce(&State) -> Result<(), CommitError>,
     ) -> Result<(Commit, Effects), CommitError> {
-        self.sequence_and(prepared, durability, validate, |_, _, _| {})
+        let admission = self.admit(prepared.payload.len() as u64)?;
+        let sequenced = self.sequence_and(prepared, admission, durability, validate, |_, _, _| {})?;
+        Ok((sequenced.commit, sequenced.effects))
     }
 
-    /// The same, and does something more under the lock.
-    fn sequence_and(
-        &self,
-        mut prepared: Prepared<'_>,
-        durability: Durability,
-        validate: impl FnOnce(&State) -> Result<(), CommitError>,
-        then: impl FnOnce(&mut State, Timestamp, &Effects),
-    ) -> Result<(Commit, Effects), CommitError> {
-        let admission = self.log.admit(prepared.payload.len() as u64).inspect_err(|error| {
-            // A checkpoint gives log files back.
+    /// Room in the log for a record. Where there is none, a checkpoint is asked for: it gives log files back.
+    pub(crate) fn admit(&self, bytes: u64) -> Result<Admission<'_, Publication>, CommitError> {
+        let admission = self.log.admit(bytes).inspect_err(|error| {
             if matches!(error, WalError::DiskFull { .. }) {
                 self.wants_log.store(true, Ordering::Release);
                 self.request(Chore::Checkpoint);
             }
-        })?;
+        });
+        Ok(admission?)
+    }
+
+    /// As [`Core::sequence`] with room that was admitted; does something more under the lock with what is this thread's.
+    pub(crate) fn sequence_and(
+        &self,
+        mut prepared: Prepared<'_>,
+        admission: Admission<'_, Publication>,
+        durability: Durability,
+        validate: impl FnOnce(&State) -> Result<(), CommitError>,
+        then: impl FnOnce(&mut State, Timestamp, &BTreeSet<BundleId>),
+    ) -> Result<Sequenced, CommitError> {
         let now = self.options.clock.now();
         let mut state = self.patient_state()?;
         validate(&state)?;
@@ -355,14 +378,18 @@ impl Core {
             return Err(CommitError::Conflict { tries: CONFLICT_RETRIES, what });
         }
         // What it leaves behind in `prepared` is dropped after the lock.
-        let sequenced =
+        let (commit, effects) =
             self.sequence_locked(&mut state, &mut prepared, now, Some(admission), durability.promise())?;
-        then(&mut state, now, &sequenced.1);
-        let calls = self.signals.calls(&state.graph, &sequenced.1, prepared.here);
+        let own = match prepared.here {
+            true => self.signals.inline_of(&state.graph, &effects.ready),
+            false => BTreeSet::new(),
+        };
+        then(&mut state, now, &own);
+        let calls = self.signals.calls(&state.graph, &effects, &own);
         drop(state);
         // They claim while the log is being written, and start when it is.
         self.signals.call(&calls);
-        Ok(sequenced)
+        Ok(Sequenced { commit, effects, own })
     }
 
     /// Returns when a transaction that was sequenced may be answered.
@@ -416,7 +443,7 @@ impl Core {
         let is_heard = !effects.transitions.is_empty()
             || !effects.ready.is_empty()
             || !variables.is_empty()
-            || effects.freed
+            || !effects.freed.is_empty()
             || !effects.alarms.is_empty()
             || due.is_some_and(|due| due_before.is_none_or(|before| due < before));
         let publication = is_heard.then(|| Publication {
@@ -530,7 +557,7 @@ impl Core {
     ) -> Result<Option<(Vec<Started>, Snapshot)>, CommitError> {
         self.pass_time()?;
         let _folder = self.enter()?;
-        let mut admissions = vec![self.log.admit(START_BYTES_MAX)?];
+        let mut admissions = vec![self.admit(START_BYTES_MAX)?];
         loop {
             let mut state = self.sound_state()?;
             // Commit times may be ahead of the clock, and what waits counts from one.
@@ -555,7 +582,7 @@ impl Core {
                 // Nobody waits for the log under the lock.
                 drop(state);
                 while admissions.len() <= records {
-                    admissions.push(self.log.admit(START_BYTES_MAX + START_BYTES * several as u64)?);
+                    admissions.push(self.admit(START_BYTES_MAX + START_BYTES * several as u64)?);
                 }
                 continue;
             }
@@ -602,7 +629,7 @@ impl Core {
         let mut sounded = None;
         let _folder = self.enter()?;
         while self.is_time_due()? {
-            let admission = self.log.admit(START_BYTES_MAX)?;
+            let admission = self.admit(START_BYTES_MAX)?;
             let mut state = self.sound_state()?;
             // Commit times may be ahead of the clock, and what waits counts from one.
             let now = self.options.clock.now().max(state.time);
@@ -642,7 +669,7 @@ impl Core {
         let mut prepared = self.encode(operations, self.pending.pin())?;
         let (_, effects) = self.sequence_locked(state, &mut prepared, now, admission, Promise::Nothing)?;
         self.signals.show_start();
-        self.signals.call(&self.signals.calls(&state.graph, &effects, false));
+        self.signals.call(&self.signals.calls(&state.graph, &effects, &BTreeSet::new()));
         Ok(effects)
     }
 }

@@ -333,7 +333,9 @@ impl Core {
         let operations = Operations { event: Some(event), ..Operations::default() };
         let mut prepared = self.encode(operations, self.pending.pin())?;
         let now = self.options.clock.now();
-        self.sequence_locked(&mut *self.sound_state()?, &mut prepared, now, None, Promise::Nothing)?;
+        let (_, _, urge) =
+            self.sequence_locked(&mut *self.sound_state()?, &mut prepared, now, None, Promise::Nothing)?;
+        self.urge(urge);
         self.touched.store(false, Ordering::Release);
         Ok(())
     }
@@ -378,7 +380,7 @@ impl Core {
             return Err(CommitError::Conflict { tries: CONFLICT_RETRIES, what });
         }
         // What it leaves behind in `prepared` is dropped after the lock.
-        let (commit, effects) =
+        let (commit, effects, urge) =
             self.sequence_locked(&mut state, &mut prepared, now, Some(admission), durability.promise())?;
         let own = match prepared.here {
             true => self.signals.inline_of(&state.graph, &effects.ready),
@@ -389,6 +391,7 @@ impl Core {
         drop(state);
         // They claim while the log is being written, and start when it is.
         self.signals.call(&calls);
+        self.urge(urge);
         Ok(Sequenced { commit, effects, own })
     }
 
@@ -401,7 +404,7 @@ impl Core {
         Ok(())
     }
 
-    /// The same for a caller that holds the lock.
+    /// The same for a caller that holds the lock, and that passes on how urgent it is to write it.
     pub(crate) fn sequence_locked(
         &self,
         state: &mut State,
@@ -409,7 +412,7 @@ impl Core {
         now: Timestamp,
         admission: Option<Admission<'_, Publication>>,
         promise: Promise,
-    ) -> Result<(Commit, Effects), CommitError> {
+    ) -> Result<(Commit, Effects, Urge), CommitError> {
         let Prepared { operations, payload, .. } = prepared;
         if now > CLOCK_MAX {
             return Err(CommitError::Clock { now });
@@ -453,10 +456,10 @@ impl Core {
             ready: effects.ready.clone(),
             variables,
         });
-        match self.log.enqueue(admission, seq, std::mem::take(payload), publication, promise)? {
-            Urge::Now => drop(self.signals.ask(Duty::WriteNow)),
-            Urge::Soon => drop(self.signals.ask(Duty::WriteSoon)),
-            _ => {}
+        let urge = self.log.enqueue(admission, seq, std::mem::take(payload), publication, promise)?;
+        if urge > Urge::None && self.options.buffered_delay.is_some() {
+            // What starts from here on is shown with it.
+            self.signals.writes_soon();
         }
         let load = self.backlog.add(&load);
         // The log's length is looked at now and then.
@@ -464,7 +467,16 @@ impl Core {
             self.request(Chore::Checkpoint);
         }
         let commit = Commit { seq, time, changed: effects.contents.len(), woken: effects.ready.len() };
-        Ok((commit, effects))
+        Ok((commit, effects, urge))
+    }
+
+    /// Has the scribe write what nobody waits for.
+    fn urge(&self, urge: Urge) {
+        match urge {
+            Urge::Now => drop(self.signals.ask(Duty::WriteNow)),
+            Urge::Soon => drop(self.signals.ask(Duty::WriteSoon)),
+            _ => {}
+        }
     }
 
     /// Whether so much behind the last checkpoint calls for the next.
@@ -667,7 +679,9 @@ impl Core {
     ) -> Result<Effects, CommitError> {
         let operations = Operations { event: Some(event), ..Operations::default() };
         let mut prepared = self.encode(operations, self.pending.pin())?;
-        let (_, effects) = self.sequence_locked(state, &mut prepared, now, admission, Promise::Nothing)?;
+        let (_, effects, urge) =
+            self.sequence_locked(state, &mut prepared, now, admission, Promise::Nothing)?;
+        self.urge(urge);
         self.signals.show_start();
         self.signals.call(&self.signals.calls(&state.graph, &effects, &BTreeSet::new()));
         Ok(effects)

@@ -261,6 +261,11 @@ impl Signals {
         }
     }
 
+    /// Notes that the scribe writes in a while what is queued, so that starts need not ask for it.
+    pub(crate) fn writes_soon(&self) {
+        self.unshown.store(true, Ordering::SeqCst);
+    }
+
     /// The starts are about to be written.
     pub(crate) fn shown(&self) {
         self.unshown.store(false, Ordering::SeqCst);

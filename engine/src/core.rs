@@ -36,7 +36,7 @@ use crate::operations::Operations;
 use crate::options::Options;
 use crate::pending::{Pending, Pins};
 use crate::pool::Pool;
-use crate::producers::{Paces, Taken, Work, is_worker, run_taken};
+use crate::producers::{Hands, Paces, Taken, Work, is_worker, run_taken};
 use crate::record;
 use crate::scribe::Duty;
 use crate::sessions::Leases;
@@ -102,13 +102,21 @@ pub(crate) enum Whose {
     Of(ProducerId),
 }
 
+/// A transaction that has its seq.
+pub(crate) struct Sequenced {
+    pub commit: Commit,
+    pub effects: Effects,
+    /// Inline bundles that it made ready, and that the thread that committed it does.
+    pub own: BTreeSet<BundleId>,
+}
+
 /// A transaction that was checked and encoded.
 pub(crate) struct Prepared<'a> {
     pub operations: Operations,
     pub payload: Vec<u8>,
     /// What it was prepared from, and which must not have changed.
     pub rests_on: Vec<Read>,
-    /// Whether the thread that commits it does what is inline itself.
+    /// Whether the thread that commits it does inline work, and so what is inline of what this makes ready.
     pub here: bool,
     /// What must not be removed before the transaction is applied; held until then, not read.
     pub _pins: Pins<'a>,
@@ -128,6 +136,8 @@ pub(crate) struct Core {
     pub closures: RwLock<BTreeMap<ProducerId, Work>>,
     /// How long their runs take of late.
     pub paces: Paces,
+    /// What workers have claimed together.
+    pub hands: Hands,
     pub report: RecoveryReport,
     pub next_file: AtomicU64,
     /// Files and objects that transactions under way are about to name.
@@ -271,8 +281,8 @@ impl Core {
         commit(batch)
     }
 
-    /// As [`Core::sequence`], for a caller's own commit: of the inline work that it makes, the first is this thread's, to be
-    /// done by [`run_taken`]. It is claimed under the same lock and rides to the disk with the commit.
+    /// As [`Core::sequence`], for a caller's own commit: the inline work that it makes is this thread's, to be done by
+    /// [`run_taken`]. The first batch is claimed under the same lock and rides to the disk with the commit.
     pub(crate) fn sequence_here(
         self: &Arc<Core>,
         mut prepared: Prepared<'_>,
@@ -284,20 +294,26 @@ impl Core {
         if !prepared.here {
             return self.sequence(prepared, durability, validate).map(|(commit, _)| (commit, None));
         }
-        let start = self.log.admit(START_BYTES_MAX)?;
-        let mut taken = None;
-        let sequenced = self.sequence_and(prepared, durability, validate, |state, now, effects| {
-            let mut producers = effects.ready.iter().filter_map(|bundle| state.graph.producer_of(*bundle));
-            let Some(producer) = producers.find(|producer| self.signals.is_inline(*producer)) else { return };
-            let mut bundles = state.graph.next_batch_of(now, producer);
-            // The others are claimed behind it.
-            bundles.truncate(1);
+        let admission = self.admit(prepared.payload.len() as u64)?;
+        let several = self.starts_of_record();
+        // Where the log has no room for the start as well, workers have the work when it has.
+        let mut start = self.admit(START_BYTES_MAX + START_BYTES * several as u64).ok();
+        prepared.here = start.is_some();
+        let mut first = None;
+        let sequenced = self.sequence_and(prepared, admission, durability, validate, |state, now, own| {
+            let Some(producer) = own.first().and_then(|bundle| state.graph.producer_of(*bundle)) else {
+                return;
+            };
+            // What one record cannot start is claimed by itself.
+            let bundles = state.graph.next_batch_of(now, producer);
+            let bundles = if bundles.len() <= several { bundles } else { Vec::new() };
             let snapshot = Snapshot::at(self.view.base(), state.head);
             // What cannot be started is claimed again there, and fails.
-            let started = self.start_all(state, &bundles, now, vec![start]).unwrap_or_default();
-            taken = Some(Taken { started, snapshot });
+            let started = self.start_all(state, &bundles, now, start.take().into_iter().collect());
+            first = Some((started.unwrap_or_default(), snapshot));
         })?;
-        Ok((sequenced.0, taken))
+        let Sequenced { commit, own, .. } = sequenced;
+        Ok((commit, first.map(|(started, snapshot)| Taken { started, snapshot, own })))
     }
 
     /// Commits an event alone.
@@ -317,7 +333,9 @@ impl Core {
         let operations = Operations { event: Some(event), ..Operations::default() };
         let mut prepared = self.encode(operations, self.pending.pin())?;
         let now = self.options.clock.now();
-        self.sequence_locked(&mut *self.sound_state()?, &mut prepared, now, None, Promise::Nothing)?;
+        let (_, _, urge) =
+            self.sequence_locked(&mut *self.sound_state()?, &mut prepared, now, None, Promise::Nothing)?;
+        self.urge(urge);
         self.touched.store(false, Ordering::Release);
         Ok(())
     }
@@ -330,24 +348,31 @@ impl Core {
         durability: Durability,
         validate: impl FnOnce(&State) -> Result<(), CommitError>,
     ) -> Result<(Commit, Effects), CommitError> {
-        self.sequence_and(prepared, durability, validate, |_, _, _| {})
+        let admission = self.admit(prepared.payload.len() as u64)?;
+        let sequenced = self.sequence_and(prepared, admission, durability, validate, |_, _, _| {})?;
+        Ok((sequenced.commit, sequenced.effects))
     }
 
-    /// The same, and does something more under the lock.
-    fn sequence_and(
-        &self,
-        mut prepared: Prepared<'_>,
-        durability: Durability,
-        validate: impl FnOnce(&State) -> Result<(), CommitError>,
-        then: impl FnOnce(&mut State, Timestamp, &Effects),
-    ) -> Result<(Commit, Effects), CommitError> {
-        let admission = self.log.admit(prepared.payload.len() as u64).inspect_err(|error| {
-            // A checkpoint gives log files back.
+    /// Room in the log for a record. Where there is none, a checkpoint is asked for: it gives log files back.
+    pub(crate) fn admit(&self, bytes: u64) -> Result<Admission<'_, Publication>, CommitError> {
+        let admission = self.log.admit(bytes).inspect_err(|error| {
             if matches!(error, WalError::DiskFull { .. }) {
                 self.wants_log.store(true, Ordering::Release);
                 self.request(Chore::Checkpoint);
             }
-        })?;
+        });
+        Ok(admission?)
+    }
+
+    /// As [`Core::sequence`] with room that was admitted; does something more under the lock with what is this thread's.
+    pub(crate) fn sequence_and(
+        &self,
+        mut prepared: Prepared<'_>,
+        admission: Admission<'_, Publication>,
+        durability: Durability,
+        validate: impl FnOnce(&State) -> Result<(), CommitError>,
+        then: impl FnOnce(&mut State, Timestamp, &BTreeSet<BundleId>),
+    ) -> Result<Sequenced, CommitError> {
         let now = self.options.clock.now();
         let mut state = self.patient_state()?;
         validate(&state)?;
@@ -355,14 +380,19 @@ impl Core {
             return Err(CommitError::Conflict { tries: CONFLICT_RETRIES, what });
         }
         // What it leaves behind in `prepared` is dropped after the lock.
-        let sequenced =
+        let (commit, effects, urge) =
             self.sequence_locked(&mut state, &mut prepared, now, Some(admission), durability.promise())?;
-        then(&mut state, now, &sequenced.1);
-        let calls = self.signals.calls(&state.graph, &sequenced.1, prepared.here);
+        let own = match prepared.here {
+            true => self.signals.inline_of(&state.graph, &effects.ready),
+            false => BTreeSet::new(),
+        };
+        then(&mut state, now, &own);
+        let calls = self.signals.calls(&state.graph, &effects, &own);
         drop(state);
         // They claim while the log is being written, and start when it is.
         self.signals.call(&calls);
-        Ok(sequenced)
+        self.urge(urge);
+        Ok(Sequenced { commit, effects, own })
     }
 
     /// Returns when a transaction that was sequenced may be answered.
@@ -374,7 +404,7 @@ impl Core {
         Ok(())
     }
 
-    /// The same for a caller that holds the lock.
+    /// The same for a caller that holds the lock, and that passes on how urgent it is to write it.
     pub(crate) fn sequence_locked(
         &self,
         state: &mut State,
@@ -382,7 +412,7 @@ impl Core {
         now: Timestamp,
         admission: Option<Admission<'_, Publication>>,
         promise: Promise,
-    ) -> Result<(Commit, Effects), CommitError> {
+    ) -> Result<(Commit, Effects, Urge), CommitError> {
         let Prepared { operations, payload, .. } = prepared;
         if now > CLOCK_MAX {
             return Err(CommitError::Clock { now });
@@ -416,7 +446,7 @@ impl Core {
         let is_heard = !effects.transitions.is_empty()
             || !effects.ready.is_empty()
             || !variables.is_empty()
-            || effects.freed
+            || !effects.freed.is_empty()
             || !effects.alarms.is_empty()
             || due.is_some_and(|due| due_before.is_none_or(|before| due < before));
         let publication = is_heard.then(|| Publication {
@@ -426,10 +456,10 @@ impl Core {
             ready: effects.ready.clone(),
             variables,
         });
-        match self.log.enqueue(admission, seq, std::mem::take(payload), publication, promise)? {
-            Urge::Now => drop(self.signals.ask(Duty::WriteNow)),
-            Urge::Soon => drop(self.signals.ask(Duty::WriteSoon)),
-            _ => {}
+        let urge = self.log.enqueue(admission, seq, std::mem::take(payload), publication, promise)?;
+        if urge > Urge::None && self.options.buffered_delay.is_some() {
+            // What starts from here on is shown with it.
+            self.signals.writes_soon();
         }
         let load = self.backlog.add(&load);
         // The log's length is looked at now and then.
@@ -437,7 +467,16 @@ impl Core {
             self.request(Chore::Checkpoint);
         }
         let commit = Commit { seq, time, changed: effects.contents.len(), woken: effects.ready.len() };
-        Ok((commit, effects))
+        Ok((commit, effects, urge))
+    }
+
+    /// Has the scribe write what nobody waits for.
+    fn urge(&self, urge: Urge) {
+        match urge {
+            Urge::Now => drop(self.signals.ask(Duty::WriteNow)),
+            Urge::Soon => drop(self.signals.ask(Duty::WriteSoon)),
+            _ => {}
+        }
     }
 
     /// Whether so much behind the last checkpoint calls for the next.
@@ -530,7 +569,7 @@ impl Core {
     ) -> Result<Option<(Vec<Started>, Snapshot)>, CommitError> {
         self.pass_time()?;
         let _folder = self.enter()?;
-        let mut admissions = vec![self.log.admit(START_BYTES_MAX)?];
+        let mut admissions = vec![self.admit(START_BYTES_MAX)?];
         loop {
             let mut state = self.sound_state()?;
             // Commit times may be ahead of the clock, and what waits counts from one.
@@ -555,7 +594,7 @@ impl Core {
                 // Nobody waits for the log under the lock.
                 drop(state);
                 while admissions.len() <= records {
-                    admissions.push(self.log.admit(START_BYTES_MAX + START_BYTES * several as u64)?);
+                    admissions.push(self.admit(START_BYTES_MAX + START_BYTES * several as u64)?);
                 }
                 continue;
             }
@@ -602,7 +641,7 @@ impl Core {
         let mut sounded = None;
         let _folder = self.enter()?;
         while self.is_time_due()? {
-            let admission = self.log.admit(START_BYTES_MAX)?;
+            let admission = self.admit(START_BYTES_MAX)?;
             let mut state = self.sound_state()?;
             // Commit times may be ahead of the clock, and what waits counts from one.
             let now = self.options.clock.now().max(state.time);
@@ -640,9 +679,11 @@ impl Core {
     ) -> Result<Effects, CommitError> {
         let operations = Operations { event: Some(event), ..Operations::default() };
         let mut prepared = self.encode(operations, self.pending.pin())?;
-        let (_, effects) = self.sequence_locked(state, &mut prepared, now, admission, Promise::Nothing)?;
+        let (_, effects, urge) =
+            self.sequence_locked(state, &mut prepared, now, admission, Promise::Nothing)?;
+        self.urge(urge);
         self.signals.show_start();
-        self.signals.call(&self.signals.calls(&state.graph, &effects, false));
+        self.signals.call(&self.signals.calls(&state.graph, &effects, &BTreeSet::new()));
         Ok(effects)
     }
 }

@@ -244,7 +244,7 @@ impl Database {
     /// and before [`Database::commit`] or [`Database::transact`] returns; what its outputs make ready of inline producers follows. No
     /// other thread is woken. For short work whose answer the caller waits for anyway.
     ///
-    /// A worker that is awake may take a part of it. Work that comes otherwise is the workers': from the commits of closures, sessions of other processes and
+    /// A worker that is awake, or another caller, may take a part of it, which goes on when the call returns then. Work that comes otherwise is the workers': from the commits of closures, sessions of other processes and
     /// commands, from another try, and what an opening found ready. The caller's commit stays committed whatever becomes of
     /// the closure. While the disk refuses the end of its run, the call waits as a worker does; closing the database ends
     /// that.
@@ -334,6 +334,8 @@ impl Database {
         drop(replaced);
         let is_attached = self.core().state().graph.is_attached(id);
         if is_attached {
+            // What is ready may have been left to the thread that made it ready, while its closure was another.
+            self.core().signals.ring();
             return Ok(());
         }
         let host = self.core().options.host.clone();

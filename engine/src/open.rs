@@ -339,6 +339,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         servers: Default::default(),
         closures: RwLock::new(BTreeMap::new()),
         paces: Default::default(),
+        hands: Default::default(),
         report,
         next_file: AtomicU64::new(next_file),
         pending: Pending::default(),

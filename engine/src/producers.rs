@@ -2,6 +2,7 @@
 //! when a commit makes their inputs ready.
 
 mod closure;
+mod hand;
 mod pace;
 #[cfg(feature = "processes")]
 mod process;
@@ -15,6 +16,7 @@ mod worker;
 #[cfg(feature = "processes")]
 pub(crate) use closure::told;
 pub(crate) use closure::{Work, Worked};
+pub(crate) use hand::Hands;
 pub(crate) use pace::Paces;
 #[cfg(feature = "processes")]
 pub(crate) use process::{About, Parting, Remote, Wire, attend_remote, fitted, slot_date};

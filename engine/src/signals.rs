@@ -28,6 +28,7 @@ pub(crate) struct Publication {
 }
 
 /// Who is to be woken for work.
+#[derive(Default)]
 pub(crate) struct Calls {
     /// Producers with threads of their own.
     attended: Vec<ProducerId>,
@@ -191,18 +192,25 @@ impl Signals {
         self.inline.read().unwrap_or_else(PoisonError::into_inner).contains(&producer)
     }
 
-    /// Who is to be woken for what a transaction did. `here`: the thread that commits does itself what is inline.
-    pub(crate) fn calls(&self, graph: &Graph, effects: &Effects, here: bool) -> Calls {
+    /// Those of these bundles whose work is.
+    pub(crate) fn inline_of(&self, graph: &Graph, bundles: &[BundleId]) -> BTreeSet<BundleId> {
+        let inline = self.inline.read().unwrap_or_else(PoisonError::into_inner);
+        let is_inline =
+            |bundle: &BundleId| graph.producer_of(*bundle).is_some_and(|producer| inline.contains(&producer));
+        bundles.iter().copied().filter(is_inline).collect()
+    }
+
+    /// Who is to be woken for what a transaction did. `own`: bundles that the thread that commits does itself.
+    pub(crate) fn calls(&self, graph: &Graph, effects: &Effects, own: &BTreeSet<BundleId>) -> Calls {
         let Effects { ready, freed, .. } = effects;
         let bells = self.bells.read().unwrap_or_else(PoisonError::into_inner);
-        if bells.is_empty() && !here {
-            return Calls { attended: Vec::new(), workers: *freed || !ready.is_empty() };
+        if bells.is_empty() && own.is_empty() {
+            return Calls { attended: Vec::new(), workers: !freed.is_empty() || !ready.is_empty() };
         }
-        let mut calls = Calls { attended: Vec::new(), workers: *freed };
-        for producer in ready.iter().filter_map(|bundle| graph.producer_of(*bundle)) {
-            if here && self.is_inline(producer) {
-                continue;
-            }
+        let mut calls = Calls::default();
+        let ready = ready.iter().filter(|bundle| !own.contains(bundle));
+        let producers = ready.filter_map(|bundle| graph.producer_of(*bundle));
+        for producer in producers.chain(freed.iter().copied()) {
             match bells.contains_key(&producer) {
                 true if calls.attended.contains(&producer) => {}
                 true => calls.attended.push(producer),
@@ -251,6 +259,11 @@ impl Signals {
         if !self.unshown.swap(true, Ordering::SeqCst) && !self.ask(Duty::WriteLater) {
             self.shown();
         }
+    }
+
+    /// Notes that the scribe writes in a while what is queued, so that starts need not ask for it.
+    pub(crate) fn writes_soon(&self) {
+        self.unshown.store(true, Ordering::SeqCst);
     }
 
     /// The starts are about to be written.

@@ -9,9 +9,15 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use std::time::Duration;
 use tempfile::TempDir;
-use underbelly::{BackupOptions, CommitError, CopyError, Database, OpenError, StorageError, WalError};
-use underbelly_tests::{define, large_in_script, options, shown, transaction, transactions_shown};
+use underbelly::{
+    BackupOptions, Batch, CommitError, CopyError, Database, OpenError, Outputs, ProducerDefinition,
+    StorageError, WalError,
+};
+use underbelly_tests::{
+    counter_slot, day, define, large_in_script, one, options, shown, transaction, transactions_shown,
+};
 
 /// Says in the inner process where the small file system is.
 const INSIDE: &str = "UNDERBELLY_SMALL_DISK_AT";
@@ -251,6 +257,43 @@ fn a_full_tmpfs_loses_nothing_and_ends_nothing() {
 #[test]
 fn a_full_ext4_loses_nothing_and_ends_nothing() {
     on_small_disk("full::a_full_ext4_loses_nothing_and_ends_nothing", Kind::Ext4, fill);
+}
+
+/// With an inline producer there is a start to make room for with each commit.
+#[test]
+fn a_full_log_gets_room_again_by_itself_with_an_inline_producer() {
+    let test = "full::a_full_log_gets_room_again_by_itself_with_an_inline_producer";
+    on_small_disk(test, Kind::Tmpfs, |at| {
+        let db = Database::create_with(at.join("db"), options()).unwrap();
+        for name in ["A", "B"] {
+            db.define_slot(counter_slot(name)).unwrap();
+        }
+        let definition = ProducerDefinition::new("b").requires("A").provides("B");
+        db.register_inline(definition, |run| Ok(Outputs::new().put("B", run.input("A")?))).unwrap();
+        let commit = |n: i64| {
+            let mut batch = Batch::new();
+            batch.put_slot("A", day(), ["a"], one("n", n).unwrap());
+            db.commit(batch).map(drop)
+        };
+        commit(0).unwrap();
+        let _ballast = Ballast::fill(at, 1 << 20);
+        let (mut n, mut refused, mut since) = (0, 0, 0);
+        // All that it needs is what checkpoints give back, again and again.
+        while since < 1_000 {
+            n += 1;
+            match commit(n) {
+                Ok(()) => since += i32::from(refused > 0),
+                Err(error) => {
+                    assert!(is_full(&error), "{error:?}");
+                    refused += 1;
+                    let trouble = || db.status().trouble;
+                    assert!(refused < 3_000, "nobody gives the log its room back: {:?}", trouble());
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+            assert!(n < 1_000_000, "the log does not get full");
+        }
+    });
 }
 
 /// A file system that turns read-only under a running database, as ext4 does after an error of its device, ends

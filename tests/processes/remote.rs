@@ -6,9 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use underbelly::{ServeError, SimulatedDisk, SlotDefinition};
+use underbelly::{Durability, Options, ServeError, SimulatedDisk, SlotDefinition};
 use underbelly_protocol::message::{Code, Complaint, Goodbye, Hello, Message, Results};
 use underbelly_protocol::{Connection, VERSION};
 use underbelly_tests::options;
@@ -110,6 +111,32 @@ fn processes_connect_in_any_order_and_work_together() {
     assert_eq!(db.alarms().len(), 0, "a clean goodbye is no alarm");
     drop(server);
     assert!(!hub.socket.exists());
+    db.close().unwrap();
+}
+
+#[test]
+fn a_process_is_shown_what_is_durable() {
+    let hub = Hub::new();
+    let options = Options { buffered_delay: None, ..options() };
+    let db = Database::open_on(Arc::new(hub.disk.clone()), options).unwrap();
+    let _server = db.serve(&hub.socket).unwrap();
+    let producer = Producer::connect(&hub.socket, doubler(), PATIENCE).unwrap();
+    let stop = producer.stop_handle();
+    let (inner, durable) = (db.clone(), Arc::new(AtomicU64::new(0)));
+    let seen = durable.clone();
+    let serving = thread::spawn(move || {
+        producer.serve(move |run| {
+            seen.store(inner.durable_seq(), Ordering::SeqCst);
+            twice(run)
+        })
+    });
+    let mut batch = Batch::new();
+    batch.put_slot("A", day(), ["a"], one("n", 21).unwrap()).durability(Durability::Buffered);
+    let commit = db.commit(batch).unwrap();
+    until("it is doubled", || get(&db, "a") == Some(42));
+    assert!(durable.load(Ordering::SeqCst) >= commit.seq, "a process was shown what a crash takes back");
+    stop.stop(false);
+    serving.join().unwrap().unwrap();
     db.close().unwrap();
 }
 

@@ -180,3 +180,66 @@ fn a_batch_starts_and_ends_in_one_record_each() {
     assert_eq!(work.len(), 22);
     assert!(work.iter().all(|status| matches!(status, PStatus::Done | PStatus::Declined)), "{work:?}");
 }
+
+#[test]
+fn an_inline_producer_that_gathers_runs_its_whole_batch() {
+    let (_folder, db) = with_workers(0);
+    let wait = Duration::from_secs(3600);
+    let definition =
+        ProducerDefinition::new("b").requires("A").provides("B").max_batch(8).independent(3, wait);
+    db.register_inline(definition, |run| next(run, "A", "B")).unwrap();
+    db.commit(put(0..3, 5)).unwrap();
+    assert_eq!([0, 1, 2].map(|x| shown(&db, "B", x)), [Some(6); 3]);
+    db.commit(put(0..2, 7)).unwrap();
+    assert_eq!(shown(&db, "B", 0), Some(6), "two are too few");
+}
+
+#[test]
+fn a_caller_does_what_its_own_commit_made_ready_and_nothing_newer() {
+    let (_folder, db) = with_workers(0);
+    let inner = db.clone();
+    let definition = ProducerDefinition::new("b").requires("A").provides("B");
+    db.register_inline(definition, move |run| {
+        if let Some(Value::I64(x @ ..50)) = run.key("x") {
+            inner.commit(put([x + 1], 5)).map_err(|error| Failure::fatal(error.to_string()))?;
+        }
+        next(run, "A", "B")
+    })
+    .unwrap();
+    db.commit(put([0], 5)).unwrap();
+    assert_eq!([0, 1].map(|x| shown(&db, "B", x)), [Some(6), None]);
+    assert_eq!(db.run_ready().unwrap(), 50);
+    assert_eq!(shown(&db, "B", 50), Some(6));
+    db.close().unwrap();
+}
+
+#[test]
+fn one_run_that_cannot_be_ended_leaves_the_others_together() {
+    let (_folder, db) = with_workers(0);
+    let inner = db.clone();
+    let definition = ProducerDefinition::new("b").requires("A").provides("B").max_batch(16);
+    db.register(definition, move |run| match run.key("x") {
+        Some(Value::I64(1)) => {
+            Ok(Outputs::new().put("B", Columns::new().with("m", vec![1i64].into()).unwrap()))
+        }
+        Some(Value::I64(5)) => {
+            inner.cancel("b", DAY, [4i64], "no more").map_err(|error| Failure::fatal(error.to_string()))?;
+            next(run, "A", "B")
+        }
+        _ => next(run, "A", "B"),
+    })
+    .unwrap();
+    let before = db.head_seq();
+    db.commit(put(0..6, 5)).unwrap();
+    db.run_ready().unwrap();
+    assert_eq!(
+        db.head_seq(),
+        before + 5,
+        "a commit, a start, a cancellation, an end of four, and one that failed"
+    );
+    assert_eq!(
+        [0, 1, 2, 3, 4, 5].map(|x| shown(&db, "B", x)),
+        [Some(6), None, Some(6), Some(6), None, Some(6)]
+    );
+    db.close().unwrap();
+}

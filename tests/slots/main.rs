@@ -8,6 +8,7 @@ mod desk;
 mod driven;
 mod explain;
 mod failures;
+mod hands;
 mod inline;
 mod inputs;
 mod keys;

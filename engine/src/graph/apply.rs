@@ -333,7 +333,9 @@ impl Graph {
         if let Some(left) = batches.get_mut(&claim.batch) {
             *left -= 1;
             if *left == 0 {
-                pass.effects.freed |= !self.producers[producer.at()].has_room_for_more();
+                if !self.producers[producer.at()].has_room_for_more() {
+                    pass.effects.freed.push(producer);
+                }
                 self.producers[producer.at()].batches.remove(&claim.batch);
                 self.restand(producer);
             }

@@ -12,6 +12,7 @@ use super::definition::Trigger;
 use super::ids::{BundleId, ProducerId, RunId, SlotDate};
 use super::order::Lane;
 use super::producer::Producer;
+use super::state::PStatus;
 
 /// What may be in a batch together, in order: how many at most where their last batch died, else 0; of a dependent producer
 /// the date; then the place in the queue.
@@ -221,6 +222,11 @@ impl Graph {
             Stand::At(time) if time <= now => producer.batch(0),
             Stand::At(_) | Stand::Nowhere => Vec::new(),
         }
+    }
+
+    /// Whether a bundle is ready to start.
+    pub fn is_ready(&self, bundle: BundleId) -> bool {
+        self.tallies.get(bundle.at()).is_some_and(|tally| tally.status == PStatus::Ready)
     }
 
     /// The producer of a bundle.

@@ -18,8 +18,8 @@ pub struct Effects {
     pub transitions: Vec<Transition>,
     /// Bundles that became ready to start.
     pub ready: Vec<BundleId>,
-    /// A producer has room for a batch that had none.
-    pub freed: bool,
+    /// Producers that have room for a batch and had none.
+    pub freed: Vec<ProducerId>,
     /// The runs that were started.
     pub started: Vec<Started>,
     /// The runs that ended.

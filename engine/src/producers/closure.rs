@@ -48,6 +48,14 @@ impl Work {
         if let Work::Remote(remote) = self { Some(remote) } else { None }
     }
 
+    /// Whether another process is shown it.
+    pub(super) fn leaves_process(&self) -> bool {
+        #[cfg(feature = "processes")]
+        return matches!(self, Work::Program(_) | Work::Remote(_));
+        #[cfg(not(feature = "processes"))]
+        false
+    }
+
     /// Whether it is done for a batch as a whole.
     pub(super) fn takes_batches(&self) -> bool {
         !matches!(self, Work::Each(_) | Work::Inline(_))

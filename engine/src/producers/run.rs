@@ -300,6 +300,15 @@ impl Outputs {
         !self.stray_use && self.batch.is_empty() && self.cells.iter().all(|cell| cell.uses.is_none())
     }
 
+    /// Bytes of its cells, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let bytes = |cell: &OutputCell| match &cell.result {
+            OutputResult::Data(rows) => rows.byte_size(),
+            OutputResult::Error(text) => text.len(),
+        };
+        self.cells.iter().map(bytes).sum()
+    }
+
     /// No outputs yet.
     pub fn new() -> Outputs {
         Outputs::default()

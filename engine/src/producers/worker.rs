@@ -4,26 +4,25 @@
 //! Awake, it claims bundle after bundle until none is left, and starts them when what they read is visible. No lock is held while a closure runs; a panic in a
 //! closure is a failure of its run. Without workers the same is done by whoever calls [`run_ready`].
 
-use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::closure::{Called, Ended, Work, Worked, call, told};
-use super::pace::MOMENT;
 use super::run::{CellAddress, InputCell, OutputCell, OutputResult, Outputs, Run};
 use crate::batch::Batch;
-use crate::core::{Commit, Core, Prepared, Whose};
+use crate::core::{Commit, Core, Prepared, Sequenced, Whose};
 use crate::durability::Durability;
 use crate::error::{CommitError, Failure};
 use crate::graph::{
-    Event, Given, GraphError, Input, Key, Outcome, OutputWrite, ProducerDefinition, ProducerId, Read,
-    Setback, SlotDefinition, SlotId, Started, Used,
+    BundleId, Event, Given, GraphError, Input, Key, Outcome, OutputWrite, ProducerDefinition, ProducerId,
+    Read, RunId, Setback, SlotDefinition, SlotId, Started, Used,
 };
-use crate::limits::{REASON_BYTES_MAX, RUNS_OF_RECORD_MAX};
+use crate::limits::{REASON_BYTES_MAX, START_BYTES_MAX};
 use crate::operations::Operations;
 use crate::pending::Pins;
 use crate::runs;
@@ -32,11 +31,14 @@ use underbelly_storage::Timestamp;
 use underbelly_storage::error::StorageError;
 use underbelly_wal::WalError;
 
+/// Bytes of a run's end beside its outputs, about; its row in the history is among them.
+const END_BYTES: usize = 512;
+
 thread_local! {
     /// The address of the core whose closures this thread runs; 0 on other threads.
     static WORKS_FOR: Cell<usize> = const { Cell::new(0) };
-    /// Whether this thread does inline work.
-    static IS_INLINE: Cell<bool> = const { Cell::new(false) };
+    /// On a thread that does inline work of that core: bundles that its commits made ready, and that it is to do.
+    static OWN: RefCell<Option<BTreeSet<BundleId>>> = const { RefCell::new(None) };
 }
 
 /// Whether this thread runs closures of this database.
@@ -73,11 +75,15 @@ enum Next {
 
 /// Claims a batch and runs it; `wake` is called in between.
 fn work_once(core: &Arc<Core>, whose: Whose, wake: impl FnOnce()) -> Next {
-    let claimed = patiently(core, || core.claim(whose));
+    let taken_over = if whose == Whose::Shared { core.hands.take_over() } else { None };
+    let claimed = match taken_over {
+        Some(rest) => Ok(Some(rest)),
+        None => patiently(core, || core.claim(whose)),
+    };
     let ended = match claimed {
         Ok(Some((started, snapshot))) => {
             wake();
-            run_guarded(core, started, &snapshot)
+            run_guarded(core, started, &snapshot, true)
         }
         Ok(None) => return Next::Nothing,
         Err(error) => Err(error),
@@ -114,16 +120,26 @@ pub(crate) fn run_ready(
     core: &Arc<Core>,
     unfinished: &Mutex<VecDeque<Finished>>,
 ) -> Result<usize, CommitError> {
-    let _working = Working(WORKS_FOR.replace(Arc::as_ptr(core).addr()));
+    let _working = Working::for_core(core, None);
     run_all(core, unfinished)
 }
 
-/// While this lives the thread counts as a worker; it holds whose it was before.
-struct Working(usize);
+/// While this lives the thread counts as a worker; it holds what the thread was before.
+struct Working {
+    works_for: usize,
+    own: Option<BTreeSet<BundleId>>,
+}
+
+impl Working {
+    fn for_core(core: &Arc<Core>, own: Option<BTreeSet<BundleId>>) -> Working {
+        Working { works_for: WORKS_FOR.replace(Arc::as_ptr(core).addr()), own: OWN.replace(own) }
+    }
+}
 
 impl Drop for Working {
     fn drop(&mut self) {
-        WORKS_FOR.set(self.0);
+        WORKS_FOR.set(self.works_for);
+        OWN.replace(self.own.take());
     }
 }
 
@@ -152,12 +168,11 @@ fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<u
                             }
                         }
                     }
-                    let (commit, is_ended) = end_together(core, &finished);
-                    last = commit.map(|commit| commit.seq);
                     let all = finished.len();
-                    finished.retain(|finished| !(is_ended && finished.is_plain()));
-                    ended += all - finished.len();
-                    unfinished().extend(finished);
+                    let (commit, left) = end_together(core, finished);
+                    last = commit.map(|commit| commit.seq);
+                    ended += all - left.len();
+                    unfinished().extend(left);
                     continue;
                 }
                 None => return Ok(ended),
@@ -174,24 +189,23 @@ fn run_all(core: &Arc<Core>, unfinished: &Mutex<VecDeque<Finished>>) -> Result<u
     }
 }
 
-/// Inline work that a commit made ready and started.
+/// Inline work that a commit made ready: what of it was started, and all of it.
 pub(crate) struct Taken {
     pub started: Vec<Started>,
     pub snapshot: Snapshot,
+    pub own: BTreeSet<BundleId>,
 }
 
 /// Does the inline work that this thread's commit made ready, and what that makes ready in turn. What goes wrong is told in
 /// the status, as a worker's; the caller learns of its own commit.
 pub(crate) fn run_taken(core: &Arc<Core>, taken: Option<Taken>) {
-    let Some(Taken { started, snapshot }) = taken else { return };
-    let _working = Working(WORKS_FOR.replace(Arc::as_ptr(core).addr()));
-    IS_INLINE.set(true);
+    let Some(Taken { started, snapshot, own }) = taken else { return };
+    let _working = Working::for_core(core, Some(own));
     work_inline(core, started, &snapshot);
-    IS_INLINE.set(false);
 }
 
 fn work_inline(core: &Arc<Core>, started: Vec<Started>, snapshot: &Snapshot) {
-    let mut ended = run_guarded(core, started, snapshot);
+    let mut ended = run_guarded(core, started, snapshot, false);
     loop {
         if let Err(error) = ended {
             core.note_trouble(format!("an inline producer could not commit: {error}"));
@@ -199,9 +213,12 @@ fn work_inline(core: &Arc<Core>, started: Vec<Started>, snapshot: &Snapshot) {
                 return;
             }
         }
-        // What its ends have made ready is this thread's too.
+        // What its ends have made ready is this thread's too. What others make ready meanwhile is not, but for what is older.
+        if !has_own_ready(core) {
+            return;
+        }
         match patiently(core, || core.claim(Whose::Inline)) {
-            Ok(Some((started, snapshot))) => ended = run_guarded(core, started, &snapshot),
+            Ok(Some((started, snapshot))) => ended = run_guarded(core, started, &snapshot, false),
             Ok(None) => return,
             Err(error) => {
                 core.note_trouble(format!("an inline producer could not start: {error}"));
@@ -209,6 +226,16 @@ fn work_inline(core: &Arc<Core>, started: Vec<Started>, snapshot: &Snapshot) {
             }
         }
     }
+}
+
+/// Whether something is left of what this thread's commits made ready.
+fn has_own_ready(core: &Core) -> bool {
+    OWN.with_borrow_mut(|own| {
+        let Some(own) = own.as_mut().filter(|own| !own.is_empty()) else { return false };
+        let state = core.state();
+        own.retain(|bundle| state.graph.is_ready(*bundle));
+        !own.is_empty()
+    })
 }
 
 /// What is called once: a batch as a whole, or each of its runs. A handful is several batches.
@@ -226,35 +253,53 @@ fn batches_of(core: &Core, started: Vec<Started>) -> Vec<Vec<Started>> {
 }
 
 /// Runs what a worker claimed. Each run is ended, whatever becomes of the others, and all are durable on return; a panic of
-/// the engine itself ends those of its call as failed.
-fn run_guarded(core: &Arc<Core>, started: Vec<Started>, snapshot: &Snapshot) -> Result<(), CommitError> {
+/// the engine itself ends those of its call as failed. What others take over is theirs; what is not called when the workers are
+/// sent home is ready again. `is_shared`: whether it may be taken over.
+fn run_guarded(
+    core: &Arc<Core>,
+    started: Vec<Started>,
+    snapshot: &Snapshot,
+    is_shared: bool,
+) -> Result<(), CommitError> {
     let mut ends = Ends::default();
-    let (mut finished, mut since) = (Vec::new(), Instant::now());
-    for batch in batches_of(core, started) {
+    let hand = core.hands.take(&core.signals, batches_of(core, started), snapshot, is_shared);
+    while let Some(batch) = hand.next() {
+        if core.signals.is_hung_up() {
+            let rest = hand.rest();
+            batch.iter().chain(&rest).for_each(|started| ends.take(give_back(core, started)));
+            break;
+        }
         let executed = catch_unwind(AssertUnwindSafe(|| execute(core, batch.clone(), snapshot)));
         match executed {
-            Ok(Ok(more)) => finished.extend(more),
+            Ok(Ok(more)) => ends.conclude(core, hand.finish(more)),
             Ok(Err(error)) => ends.take(Err(error)),
             Err(panic) => {
                 let what = told(panic);
                 batch.iter().for_each(|started| ends.take(end_as_failed(core, started, &what)));
             }
         }
-        if finished.len() >= RUNS_OF_RECORD_MAX || since.elapsed() >= MOMENT {
-            ends.conclude(core, std::mem::take(&mut finished));
-            since = Instant::now();
-        }
     }
-    ends.conclude(core, finished);
-    if let Some(seq) = ends.last {
-        core.log.wait(seq)?;
-    }
-    ends.failed.map_or(Ok(()), Err)
+    core.hands.close(&hand);
+    ends.conclude(core, hand.close());
+    ends.settle(core)
+}
+
+/// Makes a run ready again that was claimed and not called.
+fn give_back(core: &Core, started: &Started) -> Result<Option<Commit>, CommitError> {
+    let folder = core.enter()?;
+    let message = "the workers were sent home before it was called".to_string();
+    let outcome = Outcome::Again { why: Setback::Rejected, message, wait: Duration::ZERO };
+    let event = Event::End { run: started.run, epoch: started.epoch, outcome, reads: Vec::new() };
+    let operations = Operations { event: Some(event), ..Operations::default() };
+    let prepared = core.encode(operations, core.pending.pin())?;
+    let given = core.sequence(prepared, Durability::Sync, |_| Ok(()));
+    drop(folder);
+    given.map(|(commit, _)| Some(commit)).or_else(ignore_fenced)
 }
 
 /// How the runs of a batch ended so far.
 #[derive(Default)]
-struct Ends {
+pub(super) struct Ends {
     /// The last commit.
     last: Option<u64>,
     /// The first that could not be ended.
@@ -270,15 +315,40 @@ impl Ends {
     }
 
     /// Ends runs: together where that can be, else one by one.
-    fn conclude(&mut self, core: &Arc<Core>, finished: Vec<Finished>) {
-        let together = catch_unwind(AssertUnwindSafe(|| end_together(core, &finished)));
-        let (commit, is_ended) = together.unwrap_or_default();
-        self.take(Ok(commit));
-        for finished in finished.iter().filter(|finished| !(is_ended && finished.is_plain())) {
-            let conclude = || patiently(core, || conclude(core, finished));
+    pub fn conclude(&mut self, core: &Arc<Core>, finished: Vec<Finished>) {
+        for finished in self.together(core, finished) {
+            let conclude = || patiently(core, || conclude(core, &finished));
             let ended = catch_unwind(AssertUnwindSafe(conclude));
             self.take(ended.unwrap_or_else(|panic| end_as_failed(core, &finished.started, &told(panic))));
         }
+    }
+
+    /// The same, and waits for no disk that refuses: answers the runs that it refused.
+    pub fn conclude_at_once(&mut self, core: &Arc<Core>, finished: Vec<Finished>) -> Vec<Finished> {
+        let mut refused = Vec::new();
+        for finished in self.together(core, finished) {
+            match catch_unwind(AssertUnwindSafe(|| conclude(core, &finished))) {
+                Ok(Err(error)) if is_transient(&error) => refused.push(finished),
+                Ok(ended) => self.take(ended),
+                Err(panic) => self.take(end_as_failed(core, &finished.started, &told(panic))),
+            }
+        }
+        refused
+    }
+
+    /// Ends those that can be ended together; answers the others.
+    fn together(&mut self, core: &Arc<Core>, finished: Vec<Finished>) -> Vec<Finished> {
+        let (commit, left) = end_together(core, finished);
+        self.take(Ok(commit));
+        left
+    }
+
+    /// Waits until all are durable; the first error, if there was one.
+    pub fn settle(self, core: &Core) -> Result<(), CommitError> {
+        if let Some(seq) = self.last {
+            core.log.wait(seq)?;
+        }
+        self.failed.map_or(Ok(()), Err)
     }
 }
 
@@ -293,8 +363,9 @@ fn end_as_failed(core: &Core, started: &Started, panic: &str) -> Result<Option<C
 }
 
 /// The life of the timer: rings for a worker when the time has come for which something waits.
-pub(crate) fn keep_time(core: &Core, alarm: &Receiver<()>) {
+pub(crate) fn keep_time(core: &Arc<Core>, alarm: &Receiver<()>) {
     loop {
+        let look = core.hands.look(core);
         // Whoever is published from here on is compared with this, and rings where it is earlier.
         core.signals.set_alarm(Timestamp(i64::MAX));
         let (due, time) = {
@@ -305,8 +376,8 @@ pub(crate) fn keep_time(core: &Core, alarm: &Receiver<()>) {
         let clock = &core.options.clock;
         let left = due.map(|due| due.0.saturating_sub(clock.now().max(time).0));
         let lease = core.leases.next().map(|until| until.saturating_duration_since(clock.instant()));
-        let lease = lease.map(|lease| i64::try_from(lease.as_nanos()).unwrap_or(i64::MAX));
-        let left = left.into_iter().chain(lease).min();
+        let nanos = |left: Duration| i64::try_from(left.as_nanos()).unwrap_or(i64::MAX);
+        let left = left.into_iter().chain(lease.map(nanos)).chain(look.map(nanos)).min();
         let heard = match left {
             None => alarm.recv().map_err(|_| RecvTimeoutError::Disconnected),
             // A worker that is busy takes its time: the timer looks again.
@@ -344,9 +415,10 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    /// Whether it may end in one record with others.
-    fn is_plain(&self) -> bool {
-        self.result.as_ref().is_ok_and(Outputs::is_plain) && !self.run.has_reported()
+    /// Bytes of its outputs, about, where it may end in one record with others.
+    fn plain_bytes(&self) -> Option<usize> {
+        let outputs = self.result.as_ref().ok().filter(|outputs| outputs.is_plain())?;
+        if self.run.has_reported() { None } else { Some(outputs.bytes()) }
     }
 
     fn report(&self) -> runs::Report<'_> {
@@ -356,10 +428,20 @@ impl Finished {
     }
 }
 
-/// Runs the closure of bundles that were started together, once what they read is visible.
-fn execute(core: &Arc<Core>, batch: Vec<Started>, snapshot: &Snapshot) -> Result<Vec<Finished>, CommitError> {
+/// Runs the closure of bundles that were started together and not ended since, once what they read is visible; for another
+/// process once it is durable.
+fn execute(
+    core: &Arc<Core>,
+    mut batch: Vec<Started>,
+    snapshot: &Snapshot,
+) -> Result<Vec<Finished>, CommitError> {
     let Some(first) = batch.first() else { return Ok(Vec::new()) };
     let (producer, epoch) = (first.producer, first.epoch);
+    // While the log is being written, as far as it is.
+    let (definition, runs) = assemble(core, producer, &mut batch, snapshot)?;
+    if batch.is_empty() {
+        return Ok(Vec::new());
+    }
     let closure = {
         let closures = core.closures.read().unwrap_or_else(PoisonError::into_inner);
         closures.get(&producer).cloned()
@@ -369,9 +451,10 @@ fn execute(core: &Arc<Core>, batch: Vec<Started>, snapshot: &Snapshot) -> Result
             "producer {producer} has work, and nothing that does it; register it again"
         ));
     }
-    // While the log is being written, as far as it is.
-    let (definition, runs) = assemble(core, producer, &batch, snapshot)?;
-    core.log.wait_visible(snapshot.seq())?;
+    match closure.as_ref().is_some_and(Work::leaves_process) {
+        true => core.log.wait(snapshot.seq())?,
+        false => core.log.wait_visible(snapshot.seq())?,
+    }
     let waited = core.signals.note_starts(batch.iter().map(|started| started.bundle));
     let clock = &core.options.clock;
     let began = clock.instant();
@@ -391,31 +474,67 @@ fn execute(core: &Arc<Core>, batch: Vec<Started>, snapshot: &Snapshot) -> Result
     Ok(finished.collect())
 }
 
-/// Ends those of several runs of a producer that gave cells alone in one transaction; whether that was done.
-fn end_together(core: &Arc<Core>, finished: &[Finished]) -> (Option<Commit>, bool) {
-    if finished.iter().filter(|finished| finished.is_plain()).nth(1).is_none() {
-        return (None, false);
+/// Ends those of several runs of a producer that gave cells alone in one transaction, as long as their outputs fit into its
+/// record; answers the runs that are left. Where it cannot be done, each learns by itself what is wrong.
+fn end_together(core: &Arc<Core>, finished: Vec<Finished>) -> (Option<Commit>, Vec<Finished>) {
+    let mut room = core.record_bytes_max / 4;
+    let fits = |finished: &Finished| {
+        let left = finished.plain_bytes().and_then(|bytes| room.checked_sub(bytes + END_BYTES));
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    let (plain, mut left): (Vec<Finished>, Vec<Finished>) = finished.into_iter().partition(fits);
+    if plain.len() < 2 {
+        left.extend(plain);
+        return (None, left);
     }
-    // Where it cannot be done, each learns by itself what is wrong.
-    end_plain(core, finished).map_or((None, false), |commit| (Some(commit), true))
+    let (commit, alone) = match catch_unwind(AssertUnwindSafe(|| end_plain(core, &plain))) {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(_)) | Err(_) => (None, plain.iter().map(|finished| finished.started.run).collect()),
+    };
+    left.extend(plain.into_iter().filter(|finished| alone.contains(&finished.started.run)));
+    (commit, left)
 }
 
-fn end_plain(core: &Arc<Core>, finished: &[Finished]) -> Result<Commit, CommitError> {
+/// Answers the runs too that could not be among them.
+fn end_plain(
+    core: &Arc<Core>,
+    finished: &[Finished],
+) -> Result<(Option<Commit>, BTreeSet<RunId>), CommitError> {
     let folder = core.enter()?;
     let (mut operations, mut pins) = (Operations::default(), core.pending.pin());
-    let (mut rows, mut ends) = (Batch::new(), Vec::new());
+    let (mut rows, mut ends, mut alone) = (Batch::new(), Vec::new(), BTreeSet::new());
     let mut slots = Slots::default();
     let now = core.options.clock.now();
-    for finished in finished.iter().filter(|finished| finished.is_plain()) {
+    let in_flight: BTreeSet<RunId> = {
+        let state = core.state();
+        let runs = finished.iter().map(|finished| finished.started.run);
+        runs.filter(|run| state.graph.bundle_of_run(*run).is_some()).collect()
+    };
+    for finished in finished {
         let Finished { started, result: Ok(outputs), .. } = finished else { continue };
-        let writes = writes(core, finished, outputs, &mut slots, &mut operations, &mut pins)?;
-        let (run, epoch, reads) = (started.run, started.epoch, Vec::new());
-        ends.push(Event::End { run, epoch, outcome: Outcome::Data(writes), reads });
-        rows.append(finished.report().row(now))?;
+        if !in_flight.contains(&started.run) {
+            alone.insert(started.run);
+            continue;
+        }
+        let mut given = Operations { inline_bytes: operations.inline_bytes, ..Operations::default() };
+        match writes(core, finished, outputs, &mut slots, &mut given, &mut pins) {
+            Ok(writes) => {
+                operations.inline_bytes = given.inline_bytes;
+                operations.objects.append(&mut given.objects);
+                let (run, epoch, reads) = (started.run, started.epoch, Vec::new());
+                ends.push(Event::End { run, epoch, outcome: Outcome::Data(writes), reads });
+                rows.append(finished.report().row(now))?;
+            }
+            Err(_) => drop(alone.insert(started.run)),
+        }
+    }
+    if ends.is_empty() {
+        return Ok((None, alone));
     }
     core.prepare_data(rows.appends, Vec::new(), &mut operations, &mut pins)?;
     operations.event = Some(Event::Several(ends));
-    finish(core, folder, core.encode(operations, pins)?)
+    Ok((Some(finish(core, folder, core.encode(operations, pins)?)?), alone))
 }
 
 /// Sequences the end of a run: its outputs, or as a failure why they cannot be; nothing where that came too late. An error
@@ -536,14 +655,15 @@ pub(crate) fn bounded(mut reason: String, bytes_max: usize) -> String {
     reason
 }
 
-/// The runs of a batch, of which all is known but what they give.
+/// The runs of a batch, of which all is known but what they give. Those that were cut off since are taken out of it.
 fn assemble(
     core: &Arc<Core>,
     producer: ProducerId,
-    batch: &[Started],
+    batch: &mut Vec<Started>,
     snapshot: &Snapshot,
 ) -> Result<(Arc<ProducerDefinition>, Vec<Run>), CommitError> {
     let state = core.state();
+    batch.retain(|started| state.graph.bundle_of_run(started.run).is_some());
     let definition = state
         .graph
         .producer(producer)
@@ -600,6 +720,10 @@ fn end(
 ) -> Result<Commit, CommitError> {
     let Finished { started, definition, .. } = finished;
     let folder = core.enter()?;
+    // Before large outputs are written, which nothing would name then: this comes back until there is room.
+    if !outputs.is_plain() || outputs.bytes() > core.inline_bytes_max() {
+        drop(core.admit(START_BYTES_MAX)?);
+    }
     outputs.batch.check()?;
     let mut operations = Operations::default();
     let mut pins = core.pending.pin();
@@ -721,8 +845,11 @@ fn prepare_end<'a>(
 
 /// Sequences the end of a run and leaves the folder.
 fn finish<F>(core: &Arc<Core>, folder: F, mut prepared: Prepared<'_>) -> Result<Commit, CommitError> {
-    prepared.here = IS_INLINE.get();
-    let (commit, _) = core.sequence(prepared, Durability::Sync, |_| Ok(()))?;
+    prepared.here = OWN.with_borrow(Option::is_some);
+    let admission = core.admit(prepared.payload.len() as u64)?;
+    let sequenced = core.sequence_and(prepared, admission, Durability::Sync, |_| Ok(()), |_, _, _| {});
+    let Sequenced { commit, own: made, .. } = sequenced?;
     drop(folder);
+    OWN.with_borrow_mut(|own| own.as_mut().map(|own| own.extend(made)));
     Ok(commit)
 }

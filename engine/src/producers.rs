@@ -17,7 +17,7 @@ pub(crate) use closure::told;
 pub(crate) use closure::{Work, Worked};
 pub(crate) use pace::Paces;
 #[cfg(feature = "processes")]
-pub(crate) use process::{About, Parting, Remote, Wire, attend_remote, fitted, slot_date};
+pub(crate) use process::{About, Parting, Remote, Wire, attend_remote, fitted, retire, slot_date};
 #[cfg(feature = "processes")]
 pub use program::Program;
 pub use run::{InputCell, Outputs, Run};

@@ -5,7 +5,6 @@
 mod definition;
 mod peer;
 mod place;
-pub(crate) mod submit;
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};

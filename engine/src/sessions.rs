@@ -15,6 +15,7 @@ use crate::core::{Commit, Core};
 use crate::database::Database;
 use crate::durability::Durability;
 use crate::error::{CommitError, SchemaError};
+use crate::explain::Explained;
 use crate::graph::{Event, GraphError, ProducerDefinition, ProducerId, Stamp};
 use crate::operations::Operations;
 use crate::producers::{Taken, run_taken};
@@ -336,6 +337,18 @@ impl Session {
         run_taken(&self.core, taken);
         self.core.answer(commit.seq, durability)?;
         Ok(commit)
+    }
+
+    /// What [`Session::commit`] would make stale and run with this batch; see
+    /// [`View::explain_commit`](crate::View::explain_commit).
+    ///
+    /// # Errors
+    /// As [`View::explain_commit`](crate::View::explain_commit), and those of [`Session::commit`] that are the session's.
+    pub fn explain_commit(&self, batch: &Batch) -> Result<Explained, CommitError> {
+        let mut batch = batch.clone();
+        let sequence = self.last_sequence().unwrap_or_default().saturating_add(1);
+        batch.session = Some(Stamp { producer: self.id, epoch: self.epoch, sequence });
+        self.core.view.explain_commit(&batch)
     }
 
     /// Gives a sign of life. Costs a lock and no transaction.

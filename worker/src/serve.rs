@@ -430,3 +430,16 @@ fn lose(shared: &Shared) {
     // It is not watched any more.
     work.is_over = true;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_of_life_are_given_within_bounds_whatever_the_engine_wants() {
+        let every = |heartbeat_ms| heartbeat(&Welcome { heartbeat_ms, ..Welcome::default() });
+        assert_eq!(every(0), Duration::from_millis(1));
+        assert_eq!(every(250), Duration::from_millis(250));
+        assert_eq!(every(u64::MAX), Duration::from_secs(3600));
+    }
+}

@@ -10,8 +10,8 @@ use underbelly_protocol::{ProtocolError, Receiver, Sender, VERSION};
 
 use super::Shared;
 use super::definition::definition;
-use super::submit::{self, Refusal, answer, refused};
 use crate::graph::ProducerId;
+use crate::producers::submit::{self, Refusal, answer, refused};
 use crate::producers::{About, Parting, Remote, Wire, attend_remote};
 use crate::sessions::Session;
 

@@ -14,12 +14,12 @@ use underbelly_protocol::{ProtocolError, VERSION};
 use super::super::closure::told;
 use super::child::{Child, Process, Speaker};
 use super::pool::note;
+use super::submit;
 use super::translate::About;
 use crate::core::Core;
 use crate::graph::ProducerId;
 use crate::producers::Program;
 use crate::runs;
-use crate::server::submit;
 use crate::sessions::Session;
 
 /// A daemon's program, and its process where one is there.

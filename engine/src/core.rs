@@ -238,47 +238,54 @@ impl Core {
 
     /// Commits a batch; the workers do what it makes ready. See [`Database::commit`](crate::Database::commit).
     pub(crate) fn commit(&self, batch: Batch) -> Result<Commit, CommitError> {
-        self.try_commit(batch, |batch| {
-            let folder = self.enter()?;
-            let durability = batch.durability;
-            let prepared = self.prepare(batch)?;
-            let (commit, _) = self.sequence(prepared, durability, |_| Ok(()))?;
-            drop(folder);
-            self.answer(commit.seq, durability)?;
-            Ok(commit)
-        })
+        let durability = batch.durability;
+        let commit = self.place(batch)?;
+        self.answer(commit.seq, durability)?;
+        Ok(commit)
     }
 
     /// The same for a caller's own commit: this thread does what it makes ready of inline producers.
     pub(crate) fn commit_here(self: &Arc<Core>, batch: Batch) -> Result<Commit, CommitError> {
-        self.try_commit(batch, |batch| {
-            let folder = self.enter()?;
-            let durability = batch.durability;
-            let prepared = self.prepare(batch)?;
-            let (commit, taken) = self.sequence_here(prepared, durability, |_| Ok(()))?;
-            drop(folder);
-            run_taken(self, taken);
-            self.answer(commit.seq, durability)?;
-            Ok(commit)
-        })
+        let durability = batch.durability;
+        let (commit, taken) = self.place_here(batch)?;
+        run_taken(self, taken);
+        self.answer(commit.seq, durability)?;
+        Ok(commit)
     }
 
-    fn try_commit(
+    /// Gives a batch its seq; the caller answers when [`Core::answer`] does.
+    pub(crate) fn place(&self, batch: Batch) -> Result<Commit, CommitError> {
+        let durability = batch.durability;
+        let placed = self.place_by(batch, |prepared| self.sequence(prepared, durability, |_| Ok(())));
+        placed.map(|(commit, _)| commit)
+    }
+
+    /// The same for a caller's own commit, which has [`run_taken`] do what it has taken before it answers.
+    pub(crate) fn place_here(self: &Arc<Core>, batch: Batch) -> Result<(Commit, Option<Taken>), CommitError> {
+        let durability = batch.durability;
+        self.place_by(batch, |prepared| self.sequence_here(prepared, durability, |_| Ok(())))
+    }
+
+    fn place_by<T>(
         &self,
         batch: Batch,
-        mut commit: impl FnMut(Batch) -> Result<Commit, CommitError>,
-    ) -> Result<Commit, CommitError> {
+        sequence: impl Fn(Prepared<'_>) -> Result<T, CommitError>,
+    ) -> Result<T, CommitError> {
+        let place = |batch: Batch| {
+            let _folder = self.enter()?;
+            sequence(self.prepare(batch)?)
+        };
         // What a deletion takes back beside the model is found as it is prepared.
         for _ in 1..CONFLICT_RETRIES {
             if batch.deleted_models.is_empty() {
                 break;
             }
-            match commit(batch.clone()) {
+            match place(batch.clone()) {
                 Err(CommitError::Conflict { .. }) => {}
                 done => return done,
             }
         }
-        commit(batch)
+        place(batch)
     }
 
     /// As [`Core::sequence`], for a caller's own commit: the inline work that it makes is this thread's, to be done by
@@ -645,9 +652,9 @@ impl Core {
             let mut state = self.sound_state()?;
             // Commit times may be ahead of the clock, and what waits counts from one.
             let now = self.options.clock.now().max(state.time);
-            let lost = self.leases.lost(self.options.clock.instant());
+            let lost = self.leases.over(self.options.clock.instant());
             let event = match lost {
-                Some((producer, epoch)) => Event::Detach { producer, epoch, lost: true },
+                Some((producer, epoch, lost)) => Event::Detach { producer, epoch, lost },
                 None if state.graph.is_tick_due(now) => Event::Tick,
                 None => break,
             };
@@ -658,7 +665,7 @@ impl Core {
                     sounded = Some(state.head);
                 }
             }
-            lost.iter().for_each(|(producer, epoch)| self.leases.forget(*producer, *epoch));
+            lost.iter().for_each(|(producer, epoch, _)| self.leases.forget(*producer, *epoch));
         }
         sounded.map_or(Ok(()), |seq| Ok(self.log.wait(seq)?))
     }
@@ -666,7 +673,7 @@ impl Core {
     fn is_time_due(&self) -> Result<bool, CommitError> {
         let state = self.sound_state()?;
         let now = self.options.clock.now().max(state.time);
-        Ok(state.graph.is_tick_due(now) || self.leases.lost(self.options.clock.instant()).is_some())
+        Ok(state.graph.is_tick_due(now) || self.leases.over(self.options.clock.instant()).is_some())
     }
 
     /// Sequences an event for which nobody waits.

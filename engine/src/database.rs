@@ -20,6 +20,8 @@ use crate::listing::TABLE_COLUMNS;
 use crate::models::{BlobWriter, IndexStatus, Metadata, Model};
 use crate::open::{self, RecoveryReport};
 use crate::options::Options;
+#[cfg(feature = "processes")]
+use crate::producers::retire;
 use crate::producers::{Finished, Outputs, Run, Work, is_worker, keep_time, run_ready, work};
 use crate::reader::attached;
 use crate::scribe;
@@ -316,36 +318,52 @@ impl Database {
         }
         let name = producer.name.clone();
         let id = self.enlist(producer)?;
-        let _opening = self.core().leases.opening();
+        let mut replaced = None;
+        let attached = self.give(id, name, &work, &mut replaced);
+        #[cfg(feature = "processes")]
+        if let Some(pool) = replaced.as_ref().and_then(Work::pool) {
+            retire(pool.clone());
+        }
+        // What a closure holds may do anything when it is dropped, so no lock is held here.
+        drop((replaced, work));
+        attached
+    }
+
+    /// Gives a producer its work, and hands back what it had before.
+    fn give(
+        &self,
+        id: ProducerId,
+        name: String,
+        work: &Work,
+        replaced: &mut Option<Work>,
+    ) -> Result<(), SchemaError> {
+        let core = self.core();
+        let _opening = core.leases.opening();
         // One that is over by the clock is over.
-        self.core().pass_time()?;
-        if self.core().leases.is_open(id) {
+        core.pass_time()?;
+        if core.leases.is_open(id) {
             return Err(GraphError::SessionTaken { producer: name }.into());
         }
-        let replaced = {
-            let _folder = self.core().enter()?;
-            let mut closures = self.core().closures.write().unwrap_or_else(PoisonError::into_inner);
+        *replaced = {
+            let _folder = core.enter()?;
+            let mut closures = core.closures.write().unwrap_or_else(PoisonError::into_inner);
             closures.insert(id, work.clone())
         };
-        self.core().signals.set_inline(id, work.is_inline());
+        core.signals.set_inline(id, work.is_inline());
         #[cfg(feature = "processes")]
-        self.hand_over(id, replaced.as_ref(), &work)?;
-        // What the old closure holds may do anything when it is dropped, so no lock is held here.
-        drop(replaced);
-        let is_attached = self.core().state().graph.is_attached(id);
+        self.hand_over(id, work)?;
+        let is_attached = core.state().graph.is_attached(id);
         if is_attached {
             // What is ready may have been left to the thread that made it ready, while its closure was another.
             self.core().signals.ring();
             return Ok(());
         }
-        let host = self.core().options.host.clone();
-        let attached = self.core().commit_event(Event::Attach { producer: id, host });
+        let host = core.options.host.clone();
+        let attached = core.commit_event(Event::Attach { producer: id, host });
         if attached.is_err() {
             // Closed meanwhile, perhaps: a closure that stays could keep the database alive.
-            let mut closures = self.core().closures.write().unwrap_or_else(PoisonError::into_inner);
-            let unused = closures.remove(&id);
-            drop(closures);
-            drop(unused);
+            let mut closures = core.closures.write().unwrap_or_else(PoisonError::into_inner);
+            closures.remove(&id);
         }
         attached?;
         Ok(())

@@ -61,7 +61,8 @@ impl View {
     /// What a batch would make stale and run if it were committed now. Nothing is written and nobody is woken.
     ///
     /// It works on a copy of the graph: that takes time and memory in proportion to its cells and bundles, and commits wait
-    /// while it is taken.
+    /// while it is taken. A view has no clock: stamps that are too far ahead of it are refused by the commit alone. What a daemon would
+    /// commit, [`Session::explain_commit`](crate::Session::explain_commit) explains.
     ///
     /// # Errors
     /// Those with which [`Database::commit`](crate::Database::commit) would refuse the batch's cells and ends.

@@ -19,10 +19,8 @@ pub(crate) use closure::{Work, Worked};
 pub(crate) use hand::Hands;
 pub(crate) use pace::Paces;
 #[cfg(feature = "processes")]
-pub(crate) use process::{About, Parting, Remote, Wire, attend_remote, fitted, slot_date};
+pub(crate) use process::{About, Parting, Remote, Wire, attend_remote, retire, submit};
 #[cfg(feature = "processes")]
 pub use program::Program;
 pub use run::{InputCell, Outputs, Run};
-#[cfg(feature = "processes")]
-pub(crate) use worker::is_final;
 pub(crate) use worker::{Finished, Taken, bounded, is_worker, keep_time, run_ready, run_taken, work};

@@ -5,7 +5,6 @@
 mod definition;
 mod peer;
 mod place;
-pub(crate) mod submit;
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -58,7 +57,7 @@ impl Database {
     ///
     /// What they commit is committed as what [`Database::commit`] or a [`Session`](crate::Session) commits. A producer with
     /// runs that connects is registered, and gets its runs, as one that [`Database::register`] takes; it is a lost session
-    /// when it has given no sign of life for its lease. Readers need no server: they open the folder with
+    /// when it has given no sign of life for its lease. Its runs may take any time while it does; [`Database::cancel`] ends one. Readers need no server: they open the folder with
     /// [`Database::open_read_only`].
     ///
     /// # Errors

@@ -15,8 +15,10 @@ use crate::core::{Commit, Core};
 use crate::database::Database;
 use crate::durability::Durability;
 use crate::error::{CommitError, SchemaError};
+use crate::explain::Explained;
 use crate::graph::{Event, GraphError, ProducerDefinition, ProducerId, Stamp};
 use crate::operations::Operations;
+use crate::producers::{Taken, run_taken};
 use crate::state::State;
 
 /// The leases of sessions that are open in this process.
@@ -34,6 +36,8 @@ struct Lease {
     silence: Option<(Duration, Instant)>,
     /// Its handle is gone: another session may take its place.
     is_dropped: bool,
+    /// Whether its end is a loss: one that has no lease just ends with its handle.
+    is_loss: bool,
     /// Commits of its that are on their way: it is not silent meanwhile, however long they take.
     committing: usize,
 }
@@ -82,16 +86,22 @@ impl Leases {
         true
     }
 
-    /// When the next one is over.
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.open().values().filter_map(|lease| lease.silence.map(|(_, until)| until)).min()
+    /// When to look next whether one is over.
+    pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
+        let open = self.open();
+        let nexts = open.values().filter_map(|lease| {
+            let (silence, until) = lease.silence?;
+            // Its silence begins anew when its commit has ended.
+            if lease.committing > 0 { now.checked_add(silence) } else { Some(until) }
+        });
+        nexts.min()
     }
 
-    /// One that is over, with its epoch.
-    pub(crate) fn lost(&self, now: Instant) -> Option<(ProducerId, u64)> {
+    /// One that is over, with its epoch, and whether it was lost.
+    pub(crate) fn over(&self, now: Instant) -> Option<(ProducerId, u64, bool)> {
         let open = self.open();
         let mut over = open.iter().filter(|(_, lease)| lease.is_over(now));
-        over.next().map(|(id, lease)| (*id, lease.epoch))
+        over.next().map(|(id, lease)| (*id, lease.epoch, lease.is_loss))
     }
 
     /// Takes out that of a session, if it is there yet.
@@ -127,8 +137,12 @@ pub struct Session {
     id: ProducerId,
     producer: String,
     epoch: u64,
-    /// The number of the last commit that was accepted.
+    /// The number of the last commit that was accepted. Held until a commit has its place, and not while it is written or
+    /// inline producers work for it.
     sequence: Mutex<Option<u64>>,
+    /// Whether its commits are a caller's own, whose thread does inline work. Those of other processes are not: who speaks with
+    /// them is to hear them meanwhile.
+    is_here: bool,
     is_over: AtomicBool,
 }
 
@@ -166,26 +180,16 @@ impl Database {
             return Err(GraphError::NoDaemon { producer: daemon.name }.into());
         }
         let id = self.enlist(daemon)?;
-        Ok(Session::open(self.core(), id)?)
+        let mut session = Session::open(self.core(), id)?;
+        session.is_here = true;
+        Ok(session)
     }
 }
 
 impl Session {
     /// Opens the session of a registered producer.
     pub(crate) fn open(core: &Arc<Core>, id: ProducerId) -> Result<Session, CommitError> {
-        // One that is over by the clock is over.
-        core.pass_time()?;
-        let (producer, lease, known) = {
-            let state = core.state();
-            let unknown = || CommitError::Graph(GraphError::UnknownProducer(id));
-            let definition = state.graph.producer(id).ok_or_else(unknown)?;
-            let known = state.graph.session(id).filter(|_| state.graph.is_attached(id));
-            (definition.name.clone(), definition.lease, known)
-        };
-        if let Some((epoch, _)) = known {
-            if !core.leases.is_dropped(id, epoch) {
-                return Err(GraphError::SessionTaken { producer }.into());
-            }
+        if let Some(epoch) = Session::check_free(core, id)? {
             match core.commit_event(Event::Detach { producer: id, epoch, lost: false }) {
                 // Lost, or taken over, meanwhile.
                 Ok(_) | Err(CommitError::Graph(GraphError::SessionOver { .. })) => {}
@@ -193,13 +197,23 @@ impl Session {
             }
             core.leases.forget(id, epoch);
         }
+        let (producer, lease) = {
+            let state = core.state();
+            let definition = state.graph.producer(id).ok_or(GraphError::UnknownProducer(id))?;
+            (definition.name.clone(), definition.lease)
+        };
         let (epoch, sequence) = core.attach_session(id, &producer)?;
         let now = core.options.clock.instant();
         let silence = lease.and_then(|lease| Some((lease, now.checked_add(lease)?)));
-        core.leases.open().insert(id, Lease { epoch, silence, is_dropped: false, committing: 0 });
+        let lease = Lease { epoch, silence, is_dropped: false, is_loss: true, committing: 0 };
+        core.leases.open().insert(id, lease);
         core.signals.ring_alarm();
+        Ok(Session::new(core, id, producer, epoch, sequence))
+    }
+
+    fn new(core: &Arc<Core>, id: ProducerId, producer: String, epoch: u64, sequence: Option<u64>) -> Session {
         let (core, sequence, is_over) = (core.clone(), Mutex::new(sequence), AtomicBool::new(false));
-        Ok(Session { core, id, producer, epoch, sequence, is_over })
+        Session { core, id, producer, epoch, sequence, is_here: false, is_over }
     }
 
     /// Goes on with the session of a producer whose handle was dropped and whose lease is not over, or else opens one.
@@ -214,26 +228,24 @@ impl Session {
             Some(((epoch, sequence), producer))
                 if core.leases.take_up(id, epoch, core.options.clock.instant()) =>
             {
-                let (core, sequence, is_over) = (core.clone(), Mutex::new(sequence), AtomicBool::new(false));
-                Ok(Session { core, id, producer, epoch, sequence, is_over })
+                Ok(Session::new(core, id, producer, epoch, sequence))
             }
             _ => Session::open(core, id),
         }
     }
 
-    /// Refuses a producer that another has.
-    #[cfg(feature = "processes")]
-    pub(crate) fn check_free(core: &Core, id: ProducerId) -> Result<(), CommitError> {
+    /// Refuses a producer that another has; the epoch of a session whose handle is gone.
+    pub(crate) fn check_free(core: &Core, id: ProducerId) -> Result<Option<u64>, CommitError> {
         // One that is over by the clock is over.
         core.pass_time()?;
         let state = core.state();
-        let held = state.graph.session(id).filter(|_| state.graph.is_attached(id));
-        match held {
+        let known = state.graph.session(id).filter(|_| state.graph.is_attached(id));
+        match known {
             Some((epoch, _)) if !core.leases.is_dropped(id, epoch) => {
                 let producer = state.graph.producer(id).map(|definition| definition.name.clone());
                 Err(GraphError::SessionTaken { producer: producer.unwrap_or_default() }.into())
             }
-            _ => Ok(()),
+            known => Ok(known.map(|(epoch, _)| epoch)),
         }
     }
 
@@ -250,7 +262,7 @@ impl Session {
 
     /// The number of the daemon's last commit, in this session or before; `None` before the first.
     pub fn last_sequence(&self) -> Option<u64> {
-        *self.sequence.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.sequence()
     }
 
     /// Commits a batch as the daemon's next one. It is a sign of life.
@@ -259,13 +271,19 @@ impl Session {
     /// [`CommitError::Graph`] with [`GraphError::SessionOver`] where the session is over, with
     /// [`GraphError::NotProvided`] where the batch writes what the daemon does not provide, and as [`Database::commit`].
     pub fn commit(&self, batch: Batch) -> Result<Commit, CommitError> {
-        let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = sequence.map_or(Some(1), |last| last.checked_add(1));
-        let next =
-            next.ok_or_else(|| CommitError::Internal { what: "commit numbers have run out".into() })?;
-        let commit = self.commit_numbered(next, batch)?;
-        *sequence = Some(next);
-        Ok(commit)
+        let durability = batch.durability;
+        self.beat()?;
+        let _committing = Committing::begin(self);
+        let (commit, taken) = {
+            let mut sequence = self.sequence();
+            let next = sequence.map_or(Some(1), |last| last.checked_add(1));
+            let next =
+                next.ok_or_else(|| CommitError::Internal { what: "commit numbers have run out".into() })?;
+            let placed = self.place(next, batch)?;
+            *sequence = Some(next);
+            placed
+        };
+        self.answer(commit, taken, durability)
     }
 
     /// Commits a batch under a number of the daemon's own, such as its source's. Numbers rise, from whichever; what has a number that is not
@@ -275,29 +293,62 @@ impl Session {
     /// # Errors
     /// As [`Session::commit`].
     pub fn commit_once(&self, number: u64, batch: Batch) -> Result<Accepted, CommitError> {
-        let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_buffered = batch.durability == Durability::Buffered;
-        match self.commit_numbered(number, batch) {
-            Ok(commit) => {
+        let durability = batch.durability;
+        self.beat()?;
+        let _committing = Committing::begin(self);
+        let placed = {
+            let mut sequence = self.sequence();
+            let placed = self.place(number, batch);
+            if placed.is_ok() {
                 *sequence = Some(number);
-                Ok(Accepted::Now(commit))
             }
+            placed
+        };
+        match placed {
+            Ok((commit, taken)) => self.answer(commit, taken, durability).map(Accepted::Now),
             Err(CommitError::Graph(GraphError::Duplicate { .. })) => {
-                if !is_buffered {
-                    let head = self.core.state().head;
-                    self.core.log.wait(head)?;
-                }
+                let head = self.core.state().head;
+                self.core.answer(head, durability)?;
                 Ok(Accepted::Before)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn commit_numbered(&self, sequence: u64, mut batch: Batch) -> Result<Commit, CommitError> {
-        self.beat()?;
-        let _committing = Committing::begin(self);
+    fn sequence(&self) -> MutexGuard<'_, Option<u64>> {
+        self.sequence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a batch its place among the daemon's commits.
+    fn place(&self, sequence: u64, mut batch: Batch) -> Result<(Commit, Option<Taken>), CommitError> {
         batch.session = Some(Stamp { producer: self.id, epoch: self.epoch, sequence });
-        self.core.commit_here(batch)
+        match self.is_here {
+            true => self.core.place_here(batch),
+            false => self.core.place(batch).map(|commit| (commit, None)),
+        }
+    }
+
+    fn answer(
+        &self,
+        commit: Commit,
+        taken: Option<Taken>,
+        durability: Durability,
+    ) -> Result<Commit, CommitError> {
+        run_taken(&self.core, taken);
+        self.core.answer(commit.seq, durability)?;
+        Ok(commit)
+    }
+
+    /// What [`Session::commit`] would make stale and run with this batch; see
+    /// [`View::explain_commit`](crate::View::explain_commit).
+    ///
+    /// # Errors
+    /// As [`View::explain_commit`](crate::View::explain_commit), and those of [`Session::commit`] that are the session's.
+    pub fn explain_commit(&self, batch: &Batch) -> Result<Explained, CommitError> {
+        let mut batch = batch.clone();
+        let sequence = self.last_sequence().unwrap_or_default().saturating_add(1);
+        batch.session = Some(Stamp { producer: self.id, epoch: self.epoch, sequence });
+        self.core.view.explain_commit(&batch)
     }
 
     /// Gives a sign of life. Costs a lock and no transaction.
@@ -380,19 +431,20 @@ impl Drop for Session {
         if self.is_over.load(Ordering::Acquire) {
             return;
         }
+        let now = self.core.options.clock.instant();
         {
             let mut open = self.core.leases.open();
             let lease = open.get_mut(&self.id).filter(|lease| lease.epoch == self.epoch);
             let Some(lease) = lease else { return };
+            lease.is_dropped = true;
             if lease.silence.is_some() {
-                lease.is_dropped = true;
                 return;
             }
+            (lease.silence, lease.is_loss) = (Some((Duration::ZERO, now)), false);
         }
-        self.core.leases.forget(self.id, self.epoch);
-        let event = Event::Detach { producer: self.id, epoch: self.epoch, lost: false };
-        // Where it cannot be committed the database is closed or its log has failed, and the session is over with it.
-        let _ = self.core.commit_event(event);
+        // A disk that refuses is tried again by the timer, and by whoever opens the next session.
+        let _ = self.core.pass_time();
+        self.core.signals.ring_alarm();
     }
 }
 
@@ -434,10 +486,22 @@ mod tests {
     fn a_session_is_not_lost_while_its_own_commit_is_on_its_way() {
         let (leases, id, now) = (Leases::default(), ProducerId(0), Instant::now());
         let silence = Some((Duration::ZERO, now));
-        let committing = Lease { epoch: 1, silence, is_dropped: false, committing: 1 };
+        let committing = Lease { epoch: 1, silence, is_dropped: false, is_loss: true, committing: 1 };
         leases.open().insert(id, committing);
-        assert_eq!(leases.lost(now), None);
+        assert_eq!(leases.over(now), None);
         leases.open().insert(id, Lease { committing: 0, ..committing });
-        assert_eq!(leases.lost(now), Some((id, 1)));
+        assert_eq!(leases.over(now), Some((id, 1, true)));
+    }
+
+    #[test]
+    fn nobody_looks_again_and_again_at_a_session_whose_commit_takes_long() {
+        let (leases, id, now) = (Leases::default(), ProducerId(0), Instant::now());
+        let (lease, later) = (Duration::from_secs(1), now + Duration::from_secs(60));
+        let silence = Some((lease, now + lease));
+        let committing = Lease { epoch: 1, silence, is_dropped: false, is_loss: true, committing: 1 };
+        leases.open().insert(id, committing);
+        assert_eq!(leases.next(later), Some(later + lease));
+        leases.open().insert(id, Lease { committing: 0, ..committing });
+        assert_eq!(leases.next(later), Some(now + lease));
     }
 }

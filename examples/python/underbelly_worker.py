@@ -400,7 +400,7 @@ class Daemon(_Connection):
             os._exit(0)
         welcome, every = greeted
         self.epoch, self.last = welcome["epoch"], welcome["last"]
-        self.answers = queue.Queue()
+        self.answers, self.parting = queue.Queue(), threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=self._beat, args=(every,), daemon=True).start()
 
@@ -420,19 +420,36 @@ class Daemon(_Connection):
         if as_of is not None:
             fields["as_of"] = _field(as_of)
         self.write(frame("commit", fields, data), data)
-        name, answer = self.answers.get()
-        if name == "complaint" or answer["verdict"] not in ("accepted", "duplicate"):
-            fenced = answer.get("code") == "over" or answer.get("verdict") == "fenced"
-            raise (Fenced if fenced else Refused)(answer["message"])
+        answer = self._answer(lambda name, fields: name == "answer" and fields["source"] == number, "commit")
+        if answer["verdict"] not in ("accepted", "duplicate"):
+            raise (Fenced if answer["verdict"] == "fenced" else Refused)(answer["message"])
         self.last = max(number, self.last or 0)
         return answer["seq"] if answer["verdict"] == "accepted" else None
 
     def close(self, leave=False):
-        """Ends the session, so that this program is not started again; with `leave` the daemon is taken out."""
-        self.send("goodbye", {"reason": "", "leave": leave})
-        name, answer = self.answers.get()
-        if name == "complaint":
-            raise Refused(answer["message"])
+        """Ends the session, so that this program is not started again; with `leave` the daemon is taken out. What the program does
+        yet it does within the engine's `close_grace`."""
+        # The engine ends the connection as soon as it has answered.
+        self.parting.set()
+        try:
+            self.send("goodbye", {"reason": "", "leave": leave})
+            self._answer(lambda name, fields: name == "goodbye", "goodbye")
+        except Exception:
+            self.parting.clear()
+            raise
+
+    def _answer(self, is_it, about):
+        """The answer to what was asked; other complaints are of what nobody waits for."""
+        while True:
+            name, fields = self.answers.get()
+            if name == "end":
+                os._exit(0)
+            if name == "complaint" and fields.get("code") == "over":
+                raise Fenced(fields["message"])
+            if name == "complaint" and fields.get("about") == about:
+                raise Refused(fields["message"])
+            if is_it(name, fields):
+                return fields
 
     def _listen(self):
         try:
@@ -445,18 +462,21 @@ class Daemon(_Connection):
                     self.answers.put((name, fields))
         except Exception:
             traceback.print_exc()
+        if self.parting.is_set():
+            self.answers.put(("end", {}))
+            return
         try:
             sys.stderr.flush()
         finally:
             os._exit(0)
 
     def _beat(self, every):
-        while True:
-            threading.Event().wait(every)
+        while not self.parting.wait(every):
             try:
                 self.send("heartbeat", {"batch": 0})
             except OSError:
-                os._exit(0)
+                if not self.parting.is_set():
+                    os._exit(0)
 
 
 class _Worker(_Connection):

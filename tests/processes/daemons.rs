@@ -93,3 +93,43 @@ fn a_daemon_that_cannot_start_is_told_of_and_one_that_is_silent_is_killed() {
     });
     db.close().unwrap();
 }
+
+#[test]
+fn a_daemon_whose_program_is_not_there_is_refused_and_not_registered() {
+    let db = database();
+    let refused = db.register_program(daemon(), Program::new("/nowhere/at all")).unwrap_err().to_string();
+    assert!(refused.contains("\"count\"") && refused.contains("/nowhere/at all"), "{refused}");
+    assert_eq!(db.producers().len(), 0);
+}
+
+/// The engine closes its streams as soon as it has answered the goodbye.
+#[test]
+fn what_a_daemon_does_after_its_goodbye_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = database();
+    db.register_program(daemon(), program("farewell").arg(folder.path().to_str().unwrap())).unwrap();
+    until("it has begun", || !processes(folder.path()).is_empty());
+    until("it has ended", || !processes(folder.path()).into_iter().any(is_alive));
+    assert!(folder.path().join("after").exists());
+}
+
+/// Inline work of what a daemon's program commits is the workers': the thread that looks after the program is not kept by it.
+#[test]
+fn inline_work_may_take_out_the_daemon_that_made_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = database();
+    let own = db.clone();
+    let copy = ProducerDefinition::new("copy").requires("A").provides("B");
+    db.register_inline(copy, move |run| {
+        // All but the first find it taken out.
+        let _ = own.deregister("count");
+        Ok(underbelly::Outputs::new().put("B", run.input("A")?))
+    })
+    .unwrap();
+    db.register_program(daemon(), counting(folder.path())).unwrap();
+    until("it is taken out", || db.producers().iter().all(|producer| producer.definition.name != "count"));
+    until("its process has ended", || !processes(folder.path()).into_iter().any(is_alive));
+    settle(&db);
+    assert_eq!(get(&db, "n1"), Some(1));
+    db.close().unwrap();
+}

@@ -106,6 +106,21 @@ fn a_process_that_never_stops_talking_is_killed_in_time() {
 }
 
 #[test]
+fn a_process_that_writes_while_it_is_sent_a_long_run_is_heard() {
+    let db = database();
+    let brief = program("loud").heartbeat(Duration::from_millis(100), Duration::from_secs(2));
+    db.register_program(twice(), brief).unwrap();
+    let mut batch = Batch::new();
+    // More than a pipe holds, of which the process takes a part and then writes more than a pipe holds.
+    let rows = Columns::new().with("n", (0..100_000i64).collect::<Vec<_>>().into()).unwrap();
+    batch.put_slot("A", day(), ["a"], rows);
+    db.commit(batch).unwrap();
+    settle(&db);
+    let outcomes: Vec<_> = history(&db).into_iter().map(|(_, outcome, error)| (outcome, error)).collect();
+    assert_eq!(outcomes, [("completed".to_string(), String::new())]);
+}
+
+#[test]
 fn a_program_that_is_not_there_is_refused_and_not_registered() {
     let db = database();
     let error = db.register_program(twice(), Program::new("/nowhere/at all")).unwrap_err().to_string();

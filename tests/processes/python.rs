@@ -185,3 +185,22 @@ fn a_daemon_in_python_commits_each_step_once_and_leaves() {
     assert!(levels.windows(2).all(|pair| ((pair[0] - pair[1]).abs() - 0.01).abs() < 1e-9), "{levels:?}");
     assert_eq!(history(&db), []);
 }
+
+#[test]
+fn what_a_daemon_in_python_does_after_its_goodbye_is_done() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("farewell.py");
+    let text = "import sys, time, underbelly_worker as ub\n\
+                daemon = ub.Daemon()\n\
+                daemon.close()\n\
+                time.sleep(0.3)\n\
+                open(sys.argv[1], 'w').close()\n";
+    std::fs::write(&file, text).unwrap();
+    let db = database();
+    let after = folder.path().join("after");
+    let program = script(python, file.to_str().unwrap()).arg(after.to_str().unwrap());
+    db.register_program(ProducerDefinition::daemon("walk").provides("A").lease(PATIENCE), program).unwrap();
+    until("it has done so", || after.exists());
+    assert_eq!(history(&db), []);
+}

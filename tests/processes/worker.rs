@@ -72,6 +72,14 @@ impl Engine {
         peer.sender.send(&welcome(epoch)).unwrap();
         (peer, hello)
     }
+
+    /// A producer that was welcomed, with this end of its connection.
+    fn producer(&self) -> (Producer, Peer) {
+        let socket = self.socket();
+        let connecting = thread::spawn(move || producer(socket));
+        let (peer, _) = self.welcome(1);
+        (join("a welcome", connecting), peer)
+    }
 }
 
 /// The goodbye that comes next; whether it is for good.
@@ -103,10 +111,7 @@ fn join<T>(what: &str, thread: JoinHandle<T>) -> T {
 #[test]
 fn a_producer_that_is_stopped_waits_for_no_engine() {
     let engine = Engine::new();
-    let socket = engine.socket();
-    let connecting = thread::spawn(move || producer(socket));
-    let (peer, _) = engine.welcome(1);
-    let producer = join("a welcome", connecting);
+    let (producer, peer) = engine.producer();
     let stop = producer.stop_handle();
     drop((peer, engine));
     let serving = thread::spawn(move || producer.serve(|_| Ok(Outputs::new())));
@@ -118,11 +123,9 @@ fn a_producer_that_is_stopped_waits_for_no_engine() {
 #[test]
 fn a_producer_that_is_stopped_does_not_wait_for_a_welcome() {
     let engine = Engine::new();
-    let socket = engine.socket();
-    let connecting = thread::spawn(move || producer(socket));
-    drop(engine.welcome(1));
-    let producer = join("a welcome", connecting);
+    let (producer, peer) = engine.producer();
     let stop = producer.stop_handle();
+    drop(peer);
     let serving = thread::spawn(move || producer.serve(|_| Ok(Outputs::new())));
     let (_silent, hello) = engine.accept();
     assert_eq!(hello.epoch, 1);
@@ -152,13 +155,9 @@ fn a_goodbye_that_is_not_answered_is_said_again() {
 
     // A producer with runs; the engine's own goodbye is no answer.
     let engine = Engine::new();
-    let socket = engine.socket();
-    let serving = thread::spawn(move || {
-        let producer = producer(socket);
-        producer.stop_handle().stop(true);
-        producer.serve(|_| Ok(Outputs::new()))
-    });
-    let (mut peer, _) = engine.welcome(1);
+    let (producer, mut peer) = engine.producer();
+    producer.stop_handle().stop(true);
+    let serving = thread::spawn(move || producer.serve(|_| Ok(Outputs::new())));
     assert!(hear_goodbye(&mut peer));
     peer.sender.send(&goodbye("the database is closed")).unwrap();
     drop(peer);
@@ -174,13 +173,9 @@ fn a_goodbye_that_is_not_answered_is_said_again() {
 #[test]
 fn a_goodbye_that_is_refused_is_no_success() {
     let engine = Engine::new();
-    let socket = engine.socket();
-    let serving = thread::spawn(move || {
-        let producer = producer(socket);
-        producer.stop_handle().stop(true);
-        producer.serve(|_| Ok(Outputs::new()))
-    });
-    let (mut peer, _) = engine.welcome(1);
+    let (producer, mut peer) = engine.producer();
+    producer.stop_handle().stop(true);
+    let serving = thread::spawn(move || producer.serve(|_| Ok(Outputs::new())));
     assert!(hear_goodbye(&mut peer));
     let about = "goodbye".to_string();
     peer.sender.send(&Message::Complaint(Complaint { about, ..Complaint::default() })).unwrap();
@@ -257,15 +252,14 @@ fn a_session_that_is_over_is_told_whoever_speaks_first() {
 fn a_producer_whose_session_is_over_ends() {
     let over = |is_busy: bool| {
         let engine = Engine::new();
-        let socket = engine.socket();
         let (go, goes) = mpsc::channel::<()>();
+        let (producer, mut peer) = engine.producer();
         let serving = thread::spawn(move || {
-            producer(socket).serve(|_| {
+            producer.serve(|_| {
                 let _ = goes.recv();
                 Ok(Outputs::new())
             })
         });
-        let (mut peer, _) = engine.welcome(1);
         if is_busy {
             peer.sender.send(&Message::Run(run(1))).unwrap();
         }
@@ -383,7 +377,7 @@ fn a_child_whose_engine_goes_in_a_run_says_so_and_ends() {
 }
 
 #[test]
-fn a_child_takes_any_time_between_heartbeats() {
+fn a_child_hears_a_cancel_between_heartbeats() {
     let mut working = Working::start(u64::MAX);
     // Once it is watched.
     thread::sleep(Duration::from_millis(100));

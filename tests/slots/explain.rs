@@ -79,3 +79,26 @@ fn a_commit_that_would_be_refused_is_refused() {
     batch.end_of(day());
     assert_eq!(db.explain_commit(&batch).unwrap(), Default::default(), "an end that nobody waits for");
 }
+
+#[test]
+fn what_a_daemon_would_commit_is_explained_in_its_session() {
+    let (_, db) = in_memory().unwrap();
+    for name in ["A", "B", "C"] {
+        db.define_slot(counter_slot(name)).unwrap();
+    }
+    let _counter: Counter = derive(&db, "ab", "A", "B", |n| Ok(n / 2));
+    let session = db.open_session(ProducerDefinition::daemon("source").provides("A")).unwrap();
+    let mut batch = Batch::new();
+    batch.put_slot("A", day(), ["x"], one("n", 3).unwrap());
+    let explained = session.explain_commit(&batch).unwrap();
+    assert_eq!(explained.cells.len(), 1);
+    assert_eq!(explained.runs.len(), 1);
+    assert_eq!(session.last_sequence(), None);
+    assert_eq!(session.commit(batch.clone()).unwrap().woken, 1);
+    batch.put_slot("C", day(), ["x"], one("n", 3).unwrap());
+    let refused = session.explain_commit(&batch).unwrap_err();
+    assert!(matches!(refused, CommitError::Graph(GraphError::NotProvided { .. })), "{refused}");
+    session.close().unwrap();
+    let over = session.explain_commit(&batch).unwrap_err();
+    assert!(matches!(over, CommitError::Graph(GraphError::SessionOver { .. })), "{over}");
+}

@@ -243,3 +243,51 @@ fn one_run_that_cannot_be_ended_leaves_the_others_together() {
     );
     db.close().unwrap();
 }
+
+#[test]
+fn inline_work_may_use_the_session_that_made_it() {
+    let (_folder, db) = with_workers(0);
+    let daemon = ProducerDefinition::daemon("source").provides("A").provides("C");
+    let session = Arc::new(db.open_session(daemon).unwrap());
+    let own = session.clone();
+    db.register_inline(ProducerDefinition::new("follow").requires("A").provides("B"), move |run| {
+        let last = own.last_sequence().unwrap_or_default();
+        let mut batch = Batch::new();
+        batch.put_slot("C", DAY, [1], number(last as i64));
+        own.commit(batch).map_err(|error| Failure::fatal(error.to_string()))?;
+        Ok(Outputs::new().put("B", run.input("A")?))
+    })
+    .unwrap();
+    session.commit(put([1], 7)).unwrap();
+    assert_eq!((shown(&db, "B", 1), shown(&db, "C", 1)), (Some(7), Some(1)));
+    assert_eq!(session.last_sequence(), Some(2));
+    session.commit_once(9, put([1], 8)).unwrap();
+    assert_eq!((shown(&db, "B", 1), shown(&db, "C", 1)), (Some(8), Some(9)));
+    assert_eq!(session.last_sequence(), Some(10));
+    db.close().unwrap();
+}
+
+/// What a closure holds may do anything when it is dropped.
+#[test]
+fn a_closure_that_is_replaced_may_register_another_as_it_goes() {
+    struct Heir(Database);
+    impl Drop for Heir {
+        fn drop(&mut self) {
+            let definition = ProducerDefinition::new("heir").requires("A").provides("C");
+            self.0.register(definition, |run| Ok(Outputs::new().put("C", run.input("A")?))).unwrap();
+        }
+    }
+    let (_folder, db) = with_workers(0);
+    let definition = ProducerDefinition::new("copy").requires("A").provides("B");
+    let heir = Heir(db.clone());
+    let copy = move |run: &Run| {
+        let _ = &heir;
+        Ok(Outputs::new().put("B", run.input("A")?))
+    };
+    db.register(definition.clone(), copy).unwrap();
+    db.register(definition, |run| Ok(Outputs::new().put("B", run.input("A")?))).unwrap();
+    db.commit(put([1], 5)).unwrap();
+    db.run_ready().unwrap();
+    assert_eq!((shown(&db, "B", 1), shown(&db, "C", 1)), (Some(5), Some(5)));
+    db.close().unwrap();
+}

@@ -37,7 +37,7 @@ use underbelly_storage::{Columns, Timestamp, Value};
 
 use crate::outputs::{Failure, Outputs};
 use crate::run::Run;
-use crate::serve::{End, Lost, heartbeat, one_by_one, serve_connection, take_streams};
+use crate::serve::{End, Lost, heartbeat, hello, one_by_one, serve_connection, take_streams};
 use crate::stream::Stream;
 
 /// How long to wait before an engine is looked for again.
@@ -412,15 +412,7 @@ struct Way {
 }
 
 fn hello_of(definition: Definition) -> Hello {
-    Hello {
-        protocol: VERSION,
-        role: "producer".to_string(),
-        producer: definition.name.clone(),
-        process: process::id(),
-        language: "rust".to_string(),
-        definition: Some(definition),
-        ..Hello::default()
-    }
+    Hello { producer: definition.name.clone(), definition: Some(definition), ..hello("producer") }
 }
 
 impl Daemon {
@@ -442,19 +434,14 @@ impl Daemon {
 
     /// The daemon whose program this process is, started by the engine as `Database::register_program` was told. Standard output
     /// belongs to the protocol: what is printed goes to standard error. The process ends when the engine says goodbye or is gone,
-    /// wherever it is then: what was not answered is sent again by the next, which begins behind [`Daemon::last`].
+    /// wherever it is then: what was not answered is sent again by the next, which begins behind [`Daemon::last`]. After
+    /// [`Daemon::close`] or [`Daemon::leave`] it has `close_grace` for what it does yet.
     ///
     /// # Errors
     /// [`RemoteError`].
     pub fn supervised() -> Result<Daemon, RemoteError> {
         let Connection { receiver, mut sender } = take_streams().map_err(ProtocolError::from)?;
-        sender.send(&Message::Hello(Hello {
-            protocol: VERSION,
-            role: "worker".to_string(),
-            process: process::id(),
-            language: "rust".to_string(),
-            ..Hello::default()
-        }))?;
+        sender.send(&Message::Hello(hello("worker")))?;
         let mut daemon = Daemon { way: None, link: Link::welcomed(receiver, sender)?, pulse: None };
         daemon.begin()?;
         Ok(daemon)
@@ -537,16 +524,24 @@ impl Daemon {
     ///
     /// # Errors
     /// As [`Daemon::commit_once`]: the engine did not take the goodbye.
-    pub fn close(mut self) -> Result<(), RemoteError> {
-        self.ask(|link| link.part(false))
+    pub fn close(self) -> Result<(), RemoteError> {
+        self.part(false)
     }
 
     /// Ends the session and takes the daemon out. Where the connection is lost it connects again and says it again.
     ///
     /// # Errors
     /// As [`Daemon::close`]. [`RemoteError::Fenced`] also where it was taken out, and the connection lost before the answer.
-    pub fn leave(mut self) -> Result<(), RemoteError> {
-        self.ask(|link| link.part(true))
+    pub fn leave(self) -> Result<(), RemoteError> {
+        self.part(true)
+    }
+
+    fn part(mut self, leave: bool) -> Result<(), RemoteError> {
+        if self.way.is_none() {
+            // The engine closes what it has started as soon as it has answered: this is no end of the process any more.
+            self.pulse = None;
+        }
+        self.ask(|link| link.part(leave))
     }
 }
 
@@ -570,9 +565,7 @@ impl Client {
     /// # Errors
     /// [`RemoteError`].
     pub fn connect(path: impl AsRef<Path>, patience: Duration) -> Result<Client, RemoteError> {
-        let role = "client".to_string();
-        let hello = Hello { protocol: VERSION, role, process: process::id(), ..Hello::default() };
-        Ok(Client { link: Link::open(path.as_ref(), &hello, patience, None)? })
+        Ok(Client { link: Link::open(path.as_ref(), &hello("client"), patience, None)? })
     }
 
     /// Commits cells; answers the transaction. Where the connection is lost meanwhile it may have been committed or not.

@@ -154,18 +154,23 @@ pub(crate) fn take_streams() -> io::Result<Connection<BufReader<Stream>, Stream>
     Ok(Connection::new(BufReader::new(Stream::Pipe(input)), Stream::Pipe(output)))
 }
 
+/// What this process says first.
+pub(crate) fn hello(role: &str) -> Hello {
+    Hello {
+        protocol: VERSION,
+        role: role.to_string(),
+        process: process::id(),
+        language: "rust".to_string(),
+        ..Hello::default()
+    }
+}
+
 fn serve_each(
     produce: impl Fn(&[Run], Answer<'_>) -> Result<(), ProtocolError>,
 ) -> Result<(), ProtocolError> {
     let Connection { mut receiver, mut sender } = take_streams()?;
-    sender.send(&Message::Hello(Hello {
-        protocol: VERSION,
-        role: "worker".to_string(),
-        process: process::id(),
-        language: "rust".to_string(),
-        capabilities: vec!["batch".to_string(), "cancel".to_string()],
-        ..Hello::default()
-    }))?;
+    let capabilities = vec!["batch".to_string(), "cancel".to_string()];
+    sender.send(&Message::Hello(Hello { capabilities, ..hello("worker") }))?;
     let welcome = match receiver.receive()? {
         (Message::Welcome(welcome), _) if welcome.protocol == VERSION => welcome,
         (Message::Welcome(welcome), _) => {
@@ -424,4 +429,17 @@ fn lose(shared: &Shared) {
     work.runs.values().for_each(|flag| flag.store(true, Ordering::Relaxed));
     // It is not watched any more.
     work.is_over = true;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_of_life_are_given_within_bounds_whatever_the_engine_wants() {
+        let every = |heartbeat_ms| heartbeat(&Welcome { heartbeat_ms, ..Welcome::default() });
+        assert_eq!(every(0), Duration::from_millis(1));
+        assert_eq!(every(250), Duration::from_millis(250));
+        assert_eq!(every(u64::MAX), Duration::from_secs(3600));
+    }
 }

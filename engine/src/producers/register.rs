@@ -8,7 +8,7 @@ use super::program::Program;
 use crate::core::Core;
 use crate::database::Database;
 use crate::error::{CommitError, SchemaError};
-use crate::graph::{ProducerDefinition, ProducerId, RunId};
+use crate::graph::{GraphError, ProducerDefinition, ProducerId, RunId};
 
 /// Most processes of one producer.
 const PROCESSES_MAX: usize = 1_024;
@@ -25,7 +25,7 @@ impl Database {
     ///
     /// The program of a [daemon](ProducerDefinition::daemon) has no runs: it is started at once, commits when it likes in a
     /// session of its own, and is started again when it has ended, later and later while it ends soon, unless it said goodbye.
-    /// How it ended the history says, as `ended`. It has one process.
+    /// How it ended the history says, as `ended`. It has one process, and none without [`workers`](crate::Options::workers).
     ///
     /// # Errors
     /// As [`Database::register`]; [`SchemaError::Program`] where the program cannot be started, and the producer is not
@@ -51,7 +51,7 @@ impl Database {
         }
         if producer.daemon {
             return match program.processes {
-                1 => self.keep_daemon(producer, program),
+                1 => self.keep_daemon(producer, Keeper::new(program, &name).map_err(refused)?),
                 found => Err(refused(format!("{found} processes of a daemon cannot be had; it has one"))),
             };
         }
@@ -64,42 +64,43 @@ impl Database {
     }
 
     /// Has a daemon's program run, in place of the one that did before.
-    fn keep_daemon(&self, daemon: ProducerDefinition, program: Program) -> Result<(), SchemaError> {
+    fn keep_daemon(&self, daemon: ProducerDefinition, keeper: Keeper) -> Result<(), SchemaError> {
         let core = self.core();
-        let keeper = Arc::new(Keeper::new(program, &daemon.name));
+        let keeper = Arc::new(keeper);
         let id = self.enlist(daemon)?;
         let before = {
             let _folder = core.enter()?;
             let mut closures = core.closures.write().unwrap_or_else(PoisonError::into_inner);
+            // Whoever takes it out from here on finds its keeper.
+            if !keeper.is_known(core, id) {
+                return Err(CommitError::Graph(GraphError::UnknownProducer(id)).into());
+            }
             closures.insert(id, Work::Daemon(keeper.clone()))
         };
         if let Some(before) = before.as_ref().and_then(Work::keeper) {
             before.end();
         }
         if core.options.workers == 0 {
+            keeper.end();
             return Ok(());
         }
-        keeper.attend();
-        let (core, kept) = (core.clone(), keeper.clone());
-        let started = self.start_thread("underbelly-keeper".to_string(), move || keep(&core, &kept, id));
-        started.map_err(|error| {
+        let (attendance, kept) = (keeper.attend(), core.clone());
+        let body = move || keep(&kept, &attendance, id);
+        self.start_thread("underbelly-keeper".to_string(), body).map_err(|error| {
+            let mut closures = core.closures.write().unwrap_or_else(PoisonError::into_inner);
+            let is_own = |work: &Work| work.keeper().is_some_and(|found| Arc::ptr_eq(found, &keeper));
+            let unused = if closures.get(&id).is_some_and(is_own) { closures.remove(&id) } else { None };
+            drop(closures);
+            drop(unused);
             let what = format!("a thread for producer {id} cannot be started: {error}");
-            SchemaError::from(Box::new(CommitError::Internal { what }))
+            CommitError::Internal { what }.into()
         })
     }
 
-    /// Sends what attends to a producer's processes to work, where it has some now, and home where it had some before.
-    pub(crate) fn hand_over(
-        &self,
-        producer: ProducerId,
-        before: Option<&Work>,
-        now: &Work,
-    ) -> Result<(), SchemaError> {
+    /// Sends what attends to a producer's processes to work, where it has some now, and home what attended to those before.
+    pub(crate) fn hand_over(&self, producer: ProducerId, now: &Work) -> Result<(), SchemaError> {
         let core = self.core();
         core.signals.take_bell(producer);
-        if let Some(pool) = before.and_then(Work::pool) {
-            retire(pool.clone());
-        }
         let Some(pool) = now.pool() else { return Ok(()) };
         {
             let state = core.state();

@@ -375,7 +375,8 @@ pub(crate) fn keep_time(core: &Arc<Core>, alarm: &Receiver<()>) {
         core.signals.set_alarm(due.unwrap_or(Timestamp(i64::MAX)));
         let clock = &core.options.clock;
         let left = due.map(|due| due.0.saturating_sub(clock.now().max(time).0));
-        let lease = core.leases.next().map(|until| until.saturating_duration_since(clock.instant()));
+        let lease =
+            core.leases.next(clock.instant()).map(|until| until.saturating_duration_since(clock.instant()));
         let nanos = |left: Duration| i64::try_from(left.as_nanos()).unwrap_or(i64::MAX);
         let left = left.into_iter().chain(lease.map(nanos)).chain(look.map(nanos)).min();
         let heard = match left {

@@ -1,8 +1,8 @@
 //! A process that is connected.
 
-use std::io::BufReader;
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use underbelly_protocol::message::{Code, Complaint, Deregister, Goodbye, Hello, Message, Welcome};
@@ -10,8 +10,8 @@ use underbelly_protocol::{ProtocolError, Receiver, Sender, VERSION};
 
 use super::Shared;
 use super::definition::definition;
-use super::submit::{self, Refusal, answer, refused};
 use crate::graph::ProducerId;
+use crate::producers::submit::{self, Refusal, answer, refused};
 use crate::producers::{About, Parting, Remote, Wire, attend_remote};
 use crate::sessions::Session;
 
@@ -36,6 +36,25 @@ fn say(sender: &Told, message: &Message) -> Result<(), ProtocolError> {
     sender.lock().unwrap_or_else(PoisonError::into_inner).send(message)
 }
 
+/// What a process says, until a time where there is one.
+struct Inlet {
+    wire: Wire,
+    until: Option<Instant>,
+}
+
+impl Read for Inlet {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(until) = self.until {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            self.wire.stream().set_read_timeout(Some(left))?;
+        }
+        self.wire.read(buffer)
+    }
+}
+
 /// The session of a connection, and its runs where it has some.
 struct Open {
     session: Session,
@@ -52,10 +71,10 @@ struct Runs {
 
 /// Serves a connection until its end.
 pub(super) fn serve(shared: &Shared, wire: &Wire) -> Result<(), ProtocolError> {
-    wire.stream().set_read_timeout(Some(PATIENCE))?;
     wire.stream().set_write_timeout(Some(PATIENCE))?;
     let sender: Told = Arc::new(Mutex::new(Sender::new(wire.clone())));
-    let mut receiver = Receiver::new(BufReader::new(wire.clone()));
+    let inlet = Inlet { wire: wire.clone(), until: Instant::now().checked_add(PATIENCE) };
+    let mut receiver = Receiver::new(BufReader::new(inlet));
     let refuse = |about: &str, refusal: Refusal| complain(&sender, about, refusal);
     let hello = match receiver.receive() {
         Ok((Message::Hello(hello), _)) if hello.protocol == VERSION => hello,
@@ -70,6 +89,7 @@ pub(super) fn serve(shared: &Shared, wire: &Wire) -> Result<(), ProtocolError> {
         }
         Err(error) => return refuse("", refused(error.to_string())),
     };
+    receiver.input().get_mut().until = None;
     wire.stream().set_read_timeout(None)?;
     let open = match hello.role.as_str() {
         "client" => None,
@@ -280,5 +300,30 @@ impl Drop for Peer<'_> {
     /// Also where the engine panics in between.
     fn drop(&mut self) {
         self.part(Parting::Lost);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_byte_now_and_then_is_no_hello() {
+        let (mut slow, stream) = UnixStream::pair().unwrap();
+        let dripping = thread::spawn(move || {
+            while slow.write_all(b"x").is_ok() {
+                thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let until = Some(Instant::now() + Duration::from_millis(50));
+        let mut inlet = Inlet { wire: Wire::new(stream), until };
+        let late = io::copy(&mut inlet, &mut io::sink()).unwrap_err();
+        assert!(matches!(late.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock), "{late}");
+        drop(inlet);
+        dripping.join().unwrap();
     }
 }

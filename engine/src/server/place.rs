@@ -1,14 +1,23 @@
 //! The file of a socket: made where nothing is, or in the place of one whose process is gone.
 
 use std::ffi::OsString;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use crate::error::ServeError;
+
+/// How long another may look for its place in a folder.
+const HELD: Duration = Duration::from_secs(1);
 
 /// A socket's file.
 pub(super) struct Place {
@@ -57,20 +66,12 @@ impl Place {
         };
         fs::set_permissions(&made.0, Permissions::from_mode(0o600)).map_err(failed("cannot protect"))?;
         let file = number(&made.0).map_err(failed("cannot find"))?;
-        // A link, unlike a rename, replaces nothing.
-        let linked = match fs::hard_link(&made.0, path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                clear(path)?;
-                fs::hard_link(&made.0, path)
-            }
-            linked => linked,
-        };
-        match linked {
+        let _held = hold(path).map_err(failed("cannot lock the folder of"))?;
+        clear(path)?;
+        match put(&made.0, path) {
             Ok(()) => Ok((Place { path: path.to_path_buf(), file }, listener)),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                Err(ServeError::Taken { path: path.to_path_buf() })
-            }
-            Err(error) => Err(failed("cannot make")(error)),
+            Err(Errno::EXIST) => Err(ServeError::Taken { path: path.to_path_buf() }),
+            Err(error) => Err(failed("cannot make")(error.into())),
         }
     }
 
@@ -80,9 +81,37 @@ impl Place {
 
     /// Removes the file, unless it is another's by now.
     pub fn leave(&self) {
+        let _held = hold(&self.path);
         if number(&self.path).is_ok_and(|found| found == self.file) {
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// While the answer is there nobody else takes or leaves a place in the folder: whoever finds a socket whose process is gone
+/// removes no other. `None` where the file system has no locks, or the folder cannot be read.
+fn hold(path: &Path) -> io::Result<Option<File>> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) else { return Ok(None) };
+    let began = Instant::now();
+    loop {
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(folder)),
+            Err(Errno::AGAIN | Errno::INTR) if began.elapsed() < HELD => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(error @ Errno::AGAIN) => return Err(error.into()),
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// Gives a file its name, where nothing has it.
+fn put(made: &Path, path: &Path) -> Result<(), Errno> {
+    match renameat_with(CWD, made, CWD, path, RenameFlags::NOREPLACE) {
+        // A file system that cannot; nothing was there a moment ago.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => rustix::fs::rename(made, path),
+        put => put,
     }
 }
 
@@ -92,35 +121,73 @@ fn clear(path: &Path) -> Result<(), ServeError> {
         move |source: io::Error| ServeError::Io { action, path: path.to_path_buf(), source }
     };
     let found = match fs::symlink_metadata(path) {
-        // Its process has ended meanwhile.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         found => found.map_err(failed("cannot look at"))?,
     };
     if !found.file_type().is_socket() {
         return Err(ServeError::NoSocket { path: path.to_path_buf() });
     }
-    if answers(path)? {
+    if answers(path).map_err(failed("cannot look at"))? {
         return Err(ServeError::Taken { path: path.to_path_buf() });
     }
-    // What is there now may be another's that looked at the same time: it is taken away first, and looked at then.
-    let old = Aside::beside(path);
-    match fs::rename(path, &old.0) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        renamed => renamed.map_err(failed("cannot replace"))?,
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(failed("cannot replace")),
     }
-    if answers(&old.0)? {
-        fs::hard_link(&old.0, path).map_err(failed("cannot give back"))?;
-        return Err(ServeError::Taken { path: path.to_path_buf() });
-    }
-    Ok(())
 }
 
-/// Whether a process is behind a socket. One that has no room for another is.
-fn answers(path: &Path) -> Result<bool, ServeError> {
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(false),
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(true),
-        Err(source) => Err(ServeError::Io { action: "cannot look at", path: path.to_path_buf(), source }),
+/// Whether a process is behind a socket. One that has no room for another is: nobody waits for it.
+fn answers(path: &Path) -> io::Result<bool> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) | Err(Errno::AGAIN) => Ok(true),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{bind, listen};
+
+    use super::*;
+
+    /// One that was stopped, perhaps.
+    #[test]
+    fn nobody_waits_for_a_process_that_lets_nobody_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let socket = |flags| socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        let address = SocketAddrUnix::new(&path).unwrap();
+        let stopped = socket(SocketFlags::CLOEXEC);
+        bind(&stopped, &address).unwrap();
+        listen(&stopped, 0).unwrap();
+        let waiting: Vec<_> = std::iter::repeat_with(|| socket(SocketFlags::NONBLOCK))
+            .take_while(|waiting| connect(waiting, &address).is_ok())
+            .collect();
+        let taken = Place::take(&path).map(drop);
+        assert!(matches!(taken, Err(ServeError::Taken { .. })), "{taken:?}");
+        drop((stopped, waiting));
+        let (place, _listener) = Place::take(&path).unwrap();
+        place.leave();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn of_many_who_come_at_once_one_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        for _ in 0..20 {
+            drop(UnixListener::bind(&path).unwrap());
+            let takes: Vec<_> = thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| Place::take(&path))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let taken: Vec<_> = takes.iter().flatten().collect();
+            let [(place, _)] = &taken[..] else { panic!("{} serve", taken.len()) };
+            assert!(answers(&path).unwrap());
+            place.leave();
+        }
     }
 }

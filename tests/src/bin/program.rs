@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use std::fs;
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
 use std::time::Duration;
@@ -129,6 +129,26 @@ fn daemon(folder: &Path) -> Done {
     Ok(daemon.close()?)
 }
 
+/// A daemon that has something to do when it has left.
+fn farewell(folder: &Path) -> Done {
+    let daemon = Daemon::supervised()?;
+    fs::write(folder.join(format!("{}.pid", process::id())), "")?;
+    daemon.close()?;
+    std::thread::sleep(Duration::from_millis(300));
+    Ok(fs::write(folder.join("after"), "")?)
+}
+
+/// Writes much to standard error before it has read its run.
+fn loud() -> Done {
+    let Raw { mut receiver, mut sender } = raw()?;
+    receiver.input().fill_buf()?;
+    io::stderr().write_all(&vec![b'x'; 1 << 20])?;
+    let run = receive(&mut receiver)?;
+    sender.send(&Message::Results(result(&run, None)))?;
+    let _ = receiver.receive();
+    Ok(())
+}
+
 type Raw = Connection<BufReader<io::Stdin>, io::Stdout>;
 
 /// A connection that has said hello and was welcomed.
@@ -247,6 +267,8 @@ fn main() -> Done {
             std::thread::sleep(Duration::from_secs(3600));
         }
         "daemon" => daemon(&folder)?,
+        "farewell" => farewell(&folder)?,
+        "loud" => loud()?,
         // It never stops talking.
         "chatter" => {
             let Raw { mut receiver, mut sender } = raw()?;

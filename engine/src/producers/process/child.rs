@@ -14,7 +14,7 @@ use underbelly_protocol::message::{
 };
 use underbelly_protocol::{ProtocolError, Receiver, Sender, VERSION};
 
-use super::pipe::{Ear, Mouth, Patience};
+use super::pipe::{Ear, Errors, Mouth, Patience};
 use crate::producers::program::Program;
 
 /// How long a process that closed its output may take to end.
@@ -27,6 +27,7 @@ const IDLE_MESSAGES_MAX: usize = 256;
 pub(super) struct Child {
     process: Process,
     ear: Receiver<BufReader<Ear>>,
+    errors: Arc<Errors>,
     mouth: Arc<Mutex<Sender<Mouth>>>,
 }
 
@@ -190,12 +191,11 @@ impl Child {
         let process = Process::new(child);
         let ((input, output), errors) = streams.ok_or_else(|| io::Error::other("no pipes"))?;
         let patience = Patience { grace: program.startup_timeout, until: None };
-        let ear = Receiver::new(BufReader::with_capacity(
-            64 << 10,
-            Ear::new(output, errors, process.clone(), patience)?,
-        ));
-        let mouth = Arc::new(Mutex::new(Sender::new(Mouth::new(input, patience)?)));
-        Ok(Child { process, ear, mouth })
+        let errors = Errors::new(errors)?;
+        let ear = Ear::new(output, errors.clone(), process.clone(), patience);
+        let ear = Receiver::new(BufReader::with_capacity(64 << 10, ear));
+        let mouth = Arc::new(Mutex::new(Sender::new(Mouth::new(input, errors.clone(), patience)?)));
+        Ok(Child { process, ear, errors, mouth })
     }
 
     pub fn process(&self) -> &Process {
@@ -259,7 +259,7 @@ impl Child {
                     let what = format!("it works for producer {:?}, not for {producer:?}", hello.producer);
                     return Err(ProtocolError::Message { what });
                 }
-                (Message::Log(log), _) => self.ear().lines.push_line(&log.line),
+                (Message::Log(log), _) => self.errors.lines().push_line(&log.line),
                 (Message::Goodbye(goodbye), _) => {
                     let what = format!("it said goodbye: {}", goodbye.reason);
                     return Err(ProtocolError::Message { what });
@@ -286,7 +286,7 @@ impl Child {
             }
             self.ear().patience = Patience { grace: ENDING, until };
             match self.ear.receive() {
-                Ok((Message::Log(log), _)) => self.ear().lines.push_line(&log.line),
+                Ok((Message::Log(log), _)) => self.errors.lines().push_line(&log.line),
                 Ok((Message::Heartbeat(_), _)) => {}
                 // Goodbye, its end, or what nobody asked for.
                 _ => {
@@ -328,7 +328,7 @@ impl Child {
             let wrong = match message {
                 Message::Heartbeat(_) => None,
                 Message::Log(log) => {
-                    self.ear().lines.push_line(&log.line);
+                    self.errors.lines().push_line(&log.line);
                     None
                 }
                 Message::Results(said) if said.batch == batch && said.epoch == epoch => {
@@ -391,7 +391,7 @@ impl Child {
 
     /// Keeps a line that it wrote.
     pub fn keep_line(&mut self, line: &str) {
-        self.ear().lines.push_line(line);
+        self.errors.lines().push_line(line);
     }
 
     /// What ended it, after it was killed where it is there yet, with what it last wrote.
@@ -428,13 +428,13 @@ impl Child {
     /// Waits for the end of a process that has closed its output.
     fn end_told(&mut self) -> String {
         let status = self.process.wait(ENDING);
-        self.ear().read_errors();
+        self.errors.read();
         told(status)
     }
 
     fn with_lines(&mut self, what: String) -> String {
-        self.ear().read_errors();
-        match self.ear().lines.last() {
+        self.errors.read();
+        match self.errors.lines().last() {
             lines if lines.is_empty() => what,
             lines => format!("{what}; it last wrote: {lines}"),
         }
@@ -442,21 +442,21 @@ impl Child {
 
     /// The last lines of its standard error, in one line.
     pub fn last_lines(&mut self) -> String {
-        self.ear().read_errors();
-        self.ear().lines.last()
+        self.errors.read();
+        self.errors.lines().last()
     }
 
     /// What it wrote to standard error since it was last asked.
     pub fn take_lines(&mut self) -> String {
-        self.ear().read_errors();
-        self.ear().lines.take()
+        self.errors.read();
+        self.errors.lines().take()
     }
 
     /// Waits for its end, and kills it where that takes longer.
     pub fn end(self, within: Duration) {
-        let Child { process, ear, mouth } = self;
+        let Child { process, ear, errors, mouth } = self;
         drop(mouth);
         process.wait(within);
-        drop(ear);
+        drop((ear, errors));
     }
 }

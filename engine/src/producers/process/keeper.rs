@@ -4,20 +4,22 @@
 //! numbers, though it is killed and starts anew. Where it ends without a goodbye it is started again, later and later while it
 //! ends soon.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use underbelly_protocol::message::{Complaint, Goodbye, Message};
 use underbelly_protocol::{ProtocolError, VERSION};
 
+use super::super::closure::told;
 use super::child::{Child, Process, Speaker};
 use super::pool::note;
+use super::submit;
 use super::translate::About;
 use crate::core::Core;
 use crate::graph::ProducerId;
 use crate::producers::Program;
 use crate::runs;
-use crate::server::submit;
 use crate::sessions::Session;
 
 /// A daemon's program, and its process where one is there.
@@ -34,7 +36,19 @@ struct Kept {
     is_over: bool,
     /// A thread looks after it.
     is_attended: bool,
+    /// Started, and not greeted, by whoever registered it.
+    first: Option<Child>,
     process: Option<(Process, Speaker)>,
+}
+
+/// A thread looks after a keeper, or is about to: whoever ends that waits until this is gone.
+pub(crate) struct Attendance(Arc<Keeper>);
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.0.kept().is_attended = false;
+        self.0.changed.notify_all();
+    }
 }
 
 /// How a process ended.
@@ -48,8 +62,17 @@ enum Ending {
 }
 
 impl Keeper {
-    pub(crate) fn new(program: Program, producer: &str) -> Keeper {
-        Keeper { program, producer: producer.to_string(), kept: Mutex::default(), changed: Condvar::new() }
+    /// With a process that is started, and not greeted.
+    pub(crate) fn new(program: Program, producer: &str) -> Result<Keeper, String> {
+        let (kept, changed) = (Mutex::default(), Condvar::new());
+        let keeper = Keeper { program, producer: producer.to_string(), kept, changed };
+        keeper.kept().first = Some(keeper.spawn()?);
+        Ok(keeper)
+    }
+
+    fn spawn(&self) -> Result<Child, String> {
+        Child::spawn(&self.program, &self.producer)
+            .map_err(|error| format!("program {} cannot be started: {error}", self.program.program.display()))
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -60,19 +83,27 @@ impl Keeper {
         self.kept().is_over
     }
 
-    /// A thread will look after it.
-    pub(crate) fn attend(&self) {
-        self.kept().is_attended = true;
+    /// Whether the producer was not taken out.
+    pub(crate) fn is_known(&self, core: &Core, id: ProducerId) -> bool {
+        core.state().graph.producer_by_name(&self.producer) == Some(id)
     }
 
-    /// Says goodbye to its process, and waits for its end; what has not ended in time is killed.
+    /// A thread will look after it.
+    pub(crate) fn attend(self: &Arc<Keeper>) -> Attendance {
+        self.kept().is_attended = true;
+        Attendance(self.clone())
+    }
+
+    /// Says goodbye to its process, and waits for its end; what has not ended in time is killed. The thread that looks after it
+    /// runs nobody's closures and waits for nobody who may be here.
     pub(crate) fn end(&self) {
-        let process = {
+        let (first, process) = {
             let mut kept = self.kept();
             kept.is_over = true;
-            kept.process.take()
+            (kept.first.take(), kept.process.take())
         };
         self.changed.notify_all();
+        drop(first);
         if let Some((process, speaker)) = process {
             speaker.dismiss("it is not needed any more");
             process.wait(self.program.close_grace);
@@ -83,10 +114,10 @@ impl Keeper {
 
     /// Starts the process and serves it until its end.
     fn live(&self, core: &Arc<Core>, id: ProducerId) -> Ending {
-        let program = self.program.program.display();
-        let mut child = match Child::spawn(&self.program, &self.producer) {
+        let first = self.kept().first.take();
+        let mut child = match first.map_or_else(|| self.spawn(), Ok) {
             Ok(child) => child,
-            Err(error) => return Ending::Ended(format!("program {program} cannot be started: {error}")),
+            Err(what) => return Ending::Ended(what),
         };
         {
             let mut kept = self.kept();
@@ -104,14 +135,15 @@ impl Keeper {
     }
 
     fn serve(&self, core: &Arc<Core>, id: ProducerId, child: &mut Child) -> Ending {
-        let Some(definition) = core.state().graph.producer(id).cloned() else { return Ending::Over };
+        let definition = core.state().graph.producer(id).filter(|_| self.is_known(core, id)).cloned();
+        let Some(definition) = definition else { return Ending::Over };
         let lease = definition.lease.unwrap_or(Duration::MAX);
         let (heartbeat, grace) =
             (self.program.heartbeat.min(lease / 4), self.program.heartbeat_grace.min(lease));
         let mut begun = None;
         let greeted = child.greet(&self.program, &self.producer, || {
             let opening = core.leases.opening();
-            let session = Session::check_free(core, id).and_then(|()| Session::resume(core, id));
+            let session = Session::check_free(core, id).and_then(|_| Session::resume(core, id));
             drop(opening);
             let session = session.map_err(|error| format!("got no session: {error}"))?;
             let mut welcome = About::new(&core.state().graph, &definition, heartbeat).welcome;
@@ -142,6 +174,17 @@ impl Keeper {
                     child.keep_line(&log.line);
                     Ok(None)
                 }
+                Message::Goodbye(Goodbye { leave, .. }) => {
+                    match if leave { session.leave() } else { session.close() } {
+                        Ok(()) => Ok(Some(Message::Goodbye(Goodbye::default()))),
+                        // It is here as before, and says so again, or ends and is started again.
+                        Err(error) => {
+                            let (about, message) = ("goodbye".to_string(), error.to_string());
+                            let complaint = Complaint { about, message, ..Complaint::default() };
+                            child.answer(&Message::Complaint(complaint), grace).map(|()| None)
+                        }
+                    }
+                }
                 other => Ok(Some(other)),
             });
             let last = match said {
@@ -153,18 +196,8 @@ impl Keeper {
                 Err(error) => return Ending::Ended(child.parting(error, grace)),
             };
             return match last {
-                Message::Goodbye(Goodbye { leave, .. }) => {
-                    let ended = if leave { session.leave() } else { session.close() };
-                    // It hears by a complaint that it is still registered.
-                    let answer = match ended {
-                        Ok(()) => Message::Goodbye(Goodbye::default()),
-                        Err(error) => Message::Complaint(Complaint {
-                            about: "goodbye".to_string(),
-                            message: error.to_string(),
-                            ..Complaint::default()
-                        }),
-                    };
-                    let _ = child.answer(&answer, grace);
+                goodbye @ Message::Goodbye(_) => {
+                    let _ = child.answer(&goodbye, grace);
                     Ending::Left
                 }
                 other => {
@@ -177,15 +210,19 @@ impl Keeper {
 }
 
 /// The life of a thread that looks after a daemon's program.
-pub(crate) fn keep(core: &Arc<Core>, keeper: &Keeper, id: ProducerId) {
+pub(crate) fn keep(core: &Arc<Core>, attendance: &Attendance, id: ProducerId) {
+    let Attendance(keeper) = attendance;
     let Program { backoff, max_backoff, .. } = keeper.program;
     let (mut last_told, mut pause) = (String::new(), backoff);
     while !keeper.is_over() {
         let began = Instant::now();
-        let ending = keeper.live(core, id);
-        let is_known = core.state().graph.producer(id).is_some();
+        let lived = catch_unwind(AssertUnwindSafe(|| keeper.live(core, id)));
+        let ending = lived.unwrap_or_else(|panic| {
+            keeper.kept().process = None;
+            Ending::Ended(format!("the engine panicked at it: {}", told(panic)))
+        });
         let Ending::Ended(what) = ending else { break };
-        if keeper.is_over() || core.signals.is_hung_up() || !is_known {
+        if keeper.is_over() || core.signals.is_hung_up() || !keeper.is_known(core, id) {
             break;
         }
         if began.elapsed() > max_backoff {
@@ -202,6 +239,17 @@ pub(crate) fn keep(core: &Arc<Core>, keeper: &Keeper, id: ProducerId) {
         drop(waited);
         pause = pause.saturating_mul(2).min(max_backoff);
     }
-    keeper.kept().is_attended = false;
-    keeper.changed.notify_all();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_was_not_to_be_had() {
+        let keeper = Arc::new(Keeper::new(Program::new("cat"), "source").unwrap());
+        drop(keeper.attend());
+        keeper.end();
+        assert!(keeper.kept().first.is_none());
+    }
 }

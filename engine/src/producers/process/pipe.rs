@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::child::Process;
 use crate::limits::{STDERR_BYTES_MAX, STDERR_LINE_BYTES_MAX};
@@ -41,82 +44,95 @@ fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: seconds, tv_nsec: i64::from(duration.subsec_nanos()) }
 }
 
-/// What a child says on standard output, and on standard error meanwhile.
+/// A child's standard error. Whoever waits for the child, to hear it or to be heard, reads it meanwhile: a child that cannot
+/// write does nothing else.
+pub(super) struct Errors {
+    input: ChildStderr,
+    has_ended: AtomicBool,
+    lines: Mutex<Lines>,
+}
+
+impl Errors {
+    pub fn new(input: ChildStderr) -> io::Result<Arc<Errors>> {
+        rustix::io::ioctl_fionbio(&input, true)?;
+        Ok(Arc::new(Errors { input, has_ended: AtomicBool::new(false), lines: Mutex::default() }))
+    }
+
+    /// The last lines of it.
+    pub fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what is there, and not for ever: who writes there may be quicker.
+    pub fn read(&self) {
+        let (mut buffer, mut lines) = ([0; 4096], self.lines());
+        let mut room = ERRORS_AT_ONCE;
+        while room > 0 && !self.has_ended.load(Ordering::Acquire) {
+            match rustix::io::read(&self.input, &mut buffer) {
+                Ok(got) if got > 0 => {
+                    lines.push(&buffer[..got]);
+                    room = room.saturating_sub(got);
+                }
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR) => {}
+                Ok(_) | Err(_) => self.has_ended.store(true, Ordering::Release),
+            }
+        }
+    }
+
+    /// Waits until a stream is ready, or what is there was read; whether the stream is, and `None` where the time is over.
+    fn poll_with(&self, stream: PollFd<'_>, within: Duration) -> io::Result<Option<bool>> {
+        let mut both = [stream, PollFd::new(&self.input, PollFlags::IN)];
+        let open = if self.has_ended.load(Ordering::Acquire) { 1 } else { 2 };
+        match poll(&mut both[..open], Some(&timespec(within))) {
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Some(false)),
+            Err(error) => return Err(error.into()),
+        }
+        if !both[1].revents().is_empty() {
+            self.read();
+        }
+        Ok(Some(!both[0].revents().is_empty()))
+    }
+}
+
+/// What a child says on standard output.
 pub(super) struct Ear {
     output: ChildStdout,
-    errors: Option<ChildStderr>,
+    errors: Arc<Errors>,
     process: Process,
-    pub lines: Lines,
     pub patience: Patience,
 }
 
 impl Ear {
-    pub fn new(
-        output: ChildStdout,
-        errors: ChildStderr,
-        process: Process,
-        patience: Patience,
-    ) -> io::Result<Ear> {
-        rustix::io::ioctl_fionbio(&errors, true)?;
-        Ok(Ear { output, errors: Some(errors), process, lines: Lines::default(), patience })
+    pub fn new(output: ChildStdout, errors: Arc<Errors>, process: Process, patience: Patience) -> Ear {
+        Ear { output, errors, process, patience }
     }
 
-    /// Whether something can be read within this time, the end among others; reads standard error meanwhile.
+    /// Whether something can be read within this time, the end among others.
     pub fn hears(&mut self, within: Duration) -> io::Result<bool> {
         // What it writes to standard error is no sign of life.
         let began = Instant::now();
-        let mut left = within;
+        let (mut left, mut is_gone) = (within, false);
         loop {
-            let readable = |fd: &PollFd<'_>| !fd.revents().is_empty();
-            let look = timespec(left.min(LOOK));
-            let (output, errors, polled) = match &self.errors {
-                Some(errors) => {
-                    let mut both =
-                        [PollFd::new(&self.output, PollFlags::IN), PollFd::new(errors, PollFlags::IN)];
-                    let polled = poll(&mut both, Some(&look));
-                    (readable(&both[0]), readable(&both[1]), polled)
-                }
-                None => {
-                    let mut one = [PollFd::new(&self.output, PollFlags::IN)];
-                    let polled = poll(&mut one, Some(&look));
-                    (readable(&one[0]), false, polled)
-                }
-            };
-            match polled {
-                Err(error) if error == rustix::io::Errno::INTR => continue,
-                Err(error) => return Err(error.into()),
+            let look = if is_gone { Duration::ZERO } else { left.min(LOOK) };
+            match self.errors.poll_with(PollFd::new(&self.output, PollFlags::IN), look)? {
+                Some(true) => return Ok(true),
+                Some(false) => {}
                 // What it has started may hold the stream, which then has no end.
-                Ok(0) if self.process.is_gone() => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
-            }
-            if errors {
-                self.read_errors();
-            }
-            if output {
-                return Ok(true);
+                None if is_gone => return Err(ErrorKind::UnexpectedEof.into()),
+                None if self.process.is_gone() => {
+                    // Its last words may have come since.
+                    is_gone = true;
+                    continue;
+                }
+                None => {}
             }
             if left.is_zero() {
                 return Ok(false);
             }
             left = within.saturating_sub(began.elapsed());
-        }
-    }
-
-    /// Reads what is there of standard error, and not for ever: who writes there may be quicker.
-    pub fn read_errors(&mut self) {
-        let mut buffer = [0; 4096];
-        let mut room = ERRORS_AT_ONCE;
-        while let Some(errors) = self.errors.as_mut().filter(|_| room > 0) {
-            match errors.read(&mut buffer) {
-                Ok(0) => self.errors = None,
-                Ok(got) => {
-                    self.lines.push(&buffer[..got]);
-                    room = room.saturating_sub(got);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => self.errors = None,
-            }
         }
     }
 }
@@ -135,14 +151,15 @@ impl Read for Ear {
 /// What a child is told on standard input.
 pub(super) struct Mouth {
     input: Option<ChildStdin>,
+    errors: Arc<Errors>,
     pub patience: Patience,
 }
 
 impl Mouth {
-    pub fn new(input: ChildStdin, patience: Patience) -> io::Result<Mouth> {
+    pub fn new(input: ChildStdin, errors: Arc<Errors>, patience: Patience) -> io::Result<Mouth> {
         // This end alone: the child's reads wait as ever.
         rustix::io::ioctl_fionbio(&input, true)?;
-        Ok(Mouth { input: Some(input), patience })
+        Ok(Mouth { input: Some(input), errors, patience })
     }
 
     /// Ends the stream.
@@ -154,16 +171,16 @@ impl Mouth {
 impl Write for Mouth {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(input) = &mut self.input else { return Err(ErrorKind::BrokenPipe.into()) };
+        let (began, within) = (Instant::now(), self.patience.left());
         loop {
             match input.write(bytes) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 written => return written,
             }
-            let mut fds = [PollFd::new(input, PollFlags::OUT)];
-            match poll(&mut fds, Some(&timespec(self.patience.left()))) {
-                Ok(0) => return Err(ErrorKind::TimedOut.into()),
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+            let left = within.saturating_sub(began.elapsed());
+            let polled = self.errors.poll_with(PollFd::new(input, PollFlags::OUT), left)?;
+            if polled != Some(true) && left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
             }
         }
     }

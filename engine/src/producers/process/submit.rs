@@ -6,11 +6,12 @@ use underbelly_protocol::message::{Answer, Code, Commit, CommitCell, Due, Verdic
 use underbelly_protocol::{Field, ProtocolError, rows};
 use underbelly_storage::Value;
 
+use super::super::worker::is_final;
+use super::translate::{fitted, slot_date};
 use crate::batch::Batch;
 use crate::core::Core;
 use crate::error::{CommitError, SchemaError};
 use crate::graph::GraphError;
-use crate::producers::{fitted, is_final, slot_date};
 use crate::sessions::{Accepted, Session};
 
 /// Why something is refused, and what that means.
@@ -42,7 +43,7 @@ impl From<SchemaError> for Refusal {
     }
 }
 
-pub(super) fn refused(what: impl Into<String>) -> Refusal {
+pub(crate) fn refused(what: impl Into<String>) -> Refusal {
     Refusal::Told(Code::Refused, what.into())
 }
 
@@ -121,7 +122,7 @@ fn batch(core: &Core, commit: Commit, data: &[u8]) -> Result<Batch, Refusal> {
     Ok(batch)
 }
 
-pub(super) fn answer(source: u64, done: Result<Option<u64>, CommitError>) -> Result<Answer, ProtocolError> {
+pub(crate) fn answer(source: u64, done: Result<Option<u64>, CommitError>) -> Result<Answer, ProtocolError> {
     let (verdict, seq, message) = match done {
         Ok(Some(seq)) => (Verdict::Accepted, seq, String::new()),
         Ok(None) => (Verdict::Duplicate, 0, String::new()),

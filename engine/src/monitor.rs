@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp, Value};
 
@@ -18,10 +17,12 @@ use crate::variables::{Scope, UnloggedVar};
 
 /// Values that are handed over at once.
 const ROWS_MAX: usize = 4_096;
-/// Values between two looks at the clock for how old the first is.
-const LOOK_ROWS: usize = 64;
-/// How old the first may become.
-const AGE_MAX: Duration = Duration::from_millis(200);
+/// Bytes of arrays and histograms that are handed over at once.
+const DATA_BYTES_MAX: usize = 4 << 20;
+/// How old the first may become, nanoseconds.
+const AGE_MAX_NS: u64 = 200_000_000;
+/// Hand-overs under way beyond which who records commits for himself: nobody's memory grows with what the disk does not take.
+const UNDER_WAY_MAX: usize = 16;
 /// Parts into which a histogram cuts each doubling.
 const PARTS: f64 = 8.0;
 
@@ -56,17 +57,21 @@ impl Histogram {
         self.sum += value;
     }
 
-    /// Takes the values of another.
+    /// Takes the values of another. Counts end at the greatest number.
     pub fn merge(&mut self, other: &Histogram) {
-        other.above.iter().for_each(|(place, count)| *self.above.entry(*place).or_default() += count);
-        other.below.iter().for_each(|(place, count)| *self.below.entry(*place).or_default() += count);
-        self.zeros += other.zeros;
+        let add = |count: &mut u64, more: u64| *count = count.saturating_add(more);
+        other.above.iter().for_each(|(place, count)| add(self.above.entry(*place).or_default(), *count));
+        other.below.iter().for_each(|(place, count)| add(self.below.entry(*place).or_default(), *count));
+        self.zeros = self.zeros.saturating_add(other.zeros);
         self.sum += other.sum;
     }
 
     /// How many values there are.
     pub fn count(&self) -> u64 {
-        self.above.values().chain(self.below.values()).sum::<u64>() + self.zeros
+        self.above
+            .values()
+            .chain(self.below.values())
+            .fold(self.zeros, |sum, count| sum.saturating_add(*count))
     }
 
     /// Their mean; NaN where there are none.
@@ -82,7 +87,7 @@ impl Histogram {
         let above = self.above.iter().map(|(place, count)| (middle(place), *count));
         let mut seen = 0;
         for (value, count) in below.chain([(0.0, self.zeros)]).chain(above) {
-            seen += count;
+            seen = u64::saturating_add(seen, count);
             if count > 0 && seen >= wanted {
                 return value;
             }
@@ -156,13 +161,25 @@ impl From<Histogram> for Sample {
     }
 }
 
+/// A name that was recorded.
+struct Named {
+    name: Arc<str>,
+    /// What shows its newest value, unless a variable of that name is of another type.
+    shown: Option<UnloggedVar<f64>>,
+    newest: f64,
+    /// Its place among the names of the rows that are not handed over; none where it is not there.
+    at: Option<u32>,
+}
+
 struct Rows {
     times: Vec<Timestamp>,
+    /// Places among the names that were touched.
     names: Vec<u32>,
     steps: Vec<i64>,
     values: Vec<f64>,
     /// Arrays and histograms, with their rows and kinds.
     data: Vec<(usize, &'static str, Vec<u8>)>,
+    data_bytes: usize,
 }
 
 impl Rows {
@@ -173,7 +190,13 @@ impl Rows {
             steps: Vec::with_capacity(ROWS_MAX),
             values: Vec::with_capacity(ROWS_MAX),
             data: Vec::new(),
+            data_bytes: 0,
         }
+    }
+
+    fn push(&mut self, row: usize, kind: &'static str, bytes: Vec<u8>) {
+        self.data_bytes += bytes.len();
+        self.data.push((row, kind, bytes));
     }
 }
 
@@ -185,18 +208,18 @@ pub struct Monitor {
     core: Arc<Core>,
     series: Arc<str>,
     ids: HashMap<Arc<str>, u32>,
-    /// Each with what shows its newest value, unless a variable of that name is of another type, and that.
-    names: Vec<(Arc<str>, Option<UnloggedVar<f64>>, f64)>,
+    names: Vec<Named>,
+    /// Names that were recorded since the last hand-over, by their numbers.
+    touched: Vec<u32>,
     /// The name that was recorded last.
     newest: u32,
     rows: Rows,
-    began: Instant,
 }
 
 impl Monitor {
     fn id(&mut self, name: &str) -> Option<u32> {
         // Mostly one name or a few in turn.
-        if self.names.get(self.newest as usize).is_some_and(|(newest, ..)| **newest == *name) {
+        if self.names.get(self.newest as usize).is_some_and(|newest| *newest.name == *name) {
             return Some(self.newest);
         }
         let id = self.id_of(name)?;
@@ -215,7 +238,7 @@ impl Monitor {
         };
         let (id, name): (u32, Arc<str>) = (self.names.len() as u32, name.into());
         self.ids.insert(name.clone(), id);
-        self.names.push((name, shown, f64::NAN));
+        self.names.push(Named { name, shown, newest: f64::NAN, at: None });
         Some(id)
     }
 
@@ -227,35 +250,48 @@ impl Monitor {
         let number = match value.into() {
             Sample::Scalar(value) => value,
             Sample::Array(values) => {
-                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                self.rows.data.push((row, "array", bytes));
+                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                self.rows.push(row, "array", bytes);
                 values.iter().sum::<f64>() / values.len() as f64
             }
             Sample::Histogram(histogram) => {
-                self.rows.data.push((row, "histogram", histogram.to_bytes()));
+                self.rows.push(row, "histogram", histogram.to_bytes());
                 histogram.mean()
             }
         };
-        self.rows.times.push(self.core.options.clock.now());
-        self.rows.names.push(id);
+        let now = self.core.options.clock.now();
+        let first = self.rows.times.first().map_or(now.0, |first| first.0);
+        self.rows.times.push(now);
         self.rows.steps.push(step);
         self.rows.values.push(number);
-        if let Some((.., newest)) = self.names.get_mut(id as usize) {
-            *newest = number;
+        if let Some(named) = self.names.get_mut(id as usize) {
+            named.newest = number;
+            let at = named.at.unwrap_or_else(|| {
+                let at = self.touched.len() as u32;
+                self.touched.push(id);
+                named.at = Some(at);
+                at
+            });
+            self.rows.names.push(at);
         }
-        let is_old = row.is_multiple_of(LOOK_ROWS) && self.began.elapsed() >= AGE_MAX;
-        if row + 1 >= ROWS_MAX || is_old {
+        // A clock that was set back or ahead lets rows go early.
+        if row + 1 >= ROWS_MAX
+            || self.rows.data_bytes >= DATA_BYTES_MAX
+            || now.0.abs_diff(first) >= AGE_MAX_NS
+        {
             self.hand_over();
         }
     }
 
-    /// What was recorded, with the names. The newest values are shown.
+    /// What was recorded, with its names. Their newest values are shown.
     fn take(&mut self) -> (Vec<Arc<str>>, Rows) {
-        self.began = Instant::now();
-        for (_, shown, newest) in &self.names {
-            let _ = shown.as_ref().map(|shown| shown.set(*newest));
+        let mut names = Vec::with_capacity(self.touched.len());
+        for id in self.touched.drain(..) {
+            let Some(named) = self.names.get_mut(id as usize) else { continue };
+            named.at = None;
+            let _ = named.shown.as_ref().map(|shown| shown.set(named.newest));
+            names.push(named.name.clone());
         }
-        let names = self.names.iter().map(|(name, ..)| name.clone()).collect();
         (names, std::mem::replace(&mut self.rows, Rows::with_room()))
     }
 
@@ -267,11 +303,10 @@ impl Monitor {
             let done = batch_of(series, &names, rows).and_then(|batch| core.commit(batch).map(drop));
             note(core, done);
         };
-        match self.core.options.workers {
-            0 => commit(&self.core),
-            _ => {
+        match self.core.options.workers > 0 && self.core.handed.begin() {
+            false => commit(&self.core),
+            true => {
                 let core = self.core.clone();
-                self.core.handed.begin();
                 self.core.pool.spawn(move || {
                     // Also where it panics.
                     let _ended = Ended(&core.handed);
@@ -297,19 +332,31 @@ impl Monitor {
 /// Rows that are on their way from monitors to the log, by which the close waits for them.
 #[derive(Default)]
 pub(crate) struct Handed {
-    under_way: Mutex<usize>,
+    under_way: Mutex<UnderWay>,
     ended: Condvar,
 }
 
+#[derive(Default)]
+struct UnderWay {
+    count: usize,
+    /// The database is being closed: who records goes on by himself.
+    is_over: bool,
+}
+
 impl Handed {
-    fn begin(&self) {
-        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    /// False where so many are under way that there is to be no other.
+    fn begin(&self) -> bool {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = under_way.count < UNDER_WAY_MAX && !under_way.is_over;
+        under_way.count += usize::from(has_room);
+        has_room
     }
 
-    /// Returns when all that was handed over is committed, or refused and told.
+    /// Returns when all that was handed over is committed, or refused and told. Nothing is handed over from now on.
     pub(crate) fn wait(&self) {
-        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.ended.wait_while(under_way, |under_way| *under_way > 0));
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.is_over = true;
+        drop(self.ended.wait_while(under_way, |under_way| under_way.count > 0));
     }
 }
 
@@ -317,7 +364,7 @@ struct Ended<'h>(&'h Handed);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        *self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner).count -= 1;
         self.0.ended.notify_all();
     }
 }
@@ -396,9 +443,9 @@ impl Database {
             series: series.into(),
             ids: HashMap::new(),
             names: Vec::new(),
+            touched: Vec::new(),
             newest: 0,
             rows: Rows::with_room(),
-            began: Instant::now(),
         })
     }
 }

@@ -76,7 +76,7 @@ pub fn redis(folder: &Path, synced: bool) -> Result<Server, Failed> {
     let mut command = Command::new(program);
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
     // A gibibyte is longer than what it takes by itself.
-    command.args(["--proto-max-bulk-len", "4gb"]);
+    command.args(["--proto-max-bulk-len", "4gb", "--client-query-buffer-limit", "4gb"]);
     command.args(["--appendfsync", if synced { "always" } else { "everysec" }]).arg("--dir").arg(folder);
     start(&mut command, port)
 }

@@ -225,6 +225,21 @@ pub(crate) fn writes_of(state: &State, batch: &Batch) -> Result<Vec<Write>, Comm
 }
 
 impl Snapshot {
+    /// The version that a cell of a slot of models says, with its blob; `None` where there is no such cell, or nothing in it.
+    ///
+    /// # Errors
+    /// [`ReadError::NoModel`] where the slot is none of models, and where retention or deletion took every version with this
+    /// content: the cell stays, and so does what was made from it. As [`Snapshot::slot`] and [`Snapshot::model`].
+    pub fn slot_model<V: Into<Value>>(
+        &self,
+        slot: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = V>,
+    ) -> Result<Option<Model>, ReadError> {
+        let cell = self.slot(slot, date, key)?;
+        cell.map(|cell| self.model_of_cell(&cell.rows)).transpose()
+    }
+
     /// The version that a cell of a slot of models says.
     pub(crate) fn model_of_cell(&self, rows: &Columns) -> Result<Model, ReadError> {
         let text = |column: &str| rows.column(column).and_then(|column| column.str_at(0));
@@ -239,7 +254,7 @@ impl Snapshot {
         };
         let version = found.ok_or_else(|| ReadError::NoModel {
             what: format!(
-                "no version of {id} with content {object} is left; keep more of them, or put it again"
+                "no version of {id} with content {object} is left; keep more of them, or put it again and force the run"
             ),
         })?;
         self.lend(ModelInfo::new(id, version.number, &version), &version.chunks)

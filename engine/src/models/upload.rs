@@ -171,7 +171,11 @@ impl<'db> BlobWriter<'db> {
                     let file = core.new_file();
                     self.pins.file(file);
                     core.disk_dir(files::CHUNKS_DIR)?;
-                    none.insert((file, ChunkWriter::create(&*core.disk, &files::chunk(file), core.database)?))
+                    let mut writer = ChunkWriter::create(&*core.disk, &files::chunk(file), core.database)?;
+                    if core.options.workers > 0 {
+                        writer.sync_aside();
+                    }
+                    none.insert((file, writer))
                 }
             };
             writer.push(id, chunk, placement, self.compress)?;

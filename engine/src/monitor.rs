@@ -1,11 +1,13 @@
 //! Monitored values: scalars, arrays and histograms by name and step, which become rows of a series.
 //!
-//! Who records pushes into columns of its own; a thread of the pool commits them. So a value costs some tens of nanoseconds, and
+//! Who records pushes into columns of its own; a thread of the database commits them. So a value costs some tens of nanoseconds, and
 //! a process that dies loses those that were not handed over yet, of a fifth of a second at most where it goes on recording.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
+use crossbeam_channel::{Sender, TrySendError, bounded};
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp, Value};
 
 use crate::batch::Batch;
@@ -21,7 +23,7 @@ const ROWS_MAX: usize = 4_096;
 const DATA_BYTES_MAX: usize = 4 << 20;
 /// How old the first may become, nanoseconds.
 const AGE_MAX_NS: u64 = 200_000_000;
-/// Hand-overs under way beyond which who records commits for himself: nobody's memory grows with what the disk does not take.
+/// Hand-overs that wait, beyond which who records commits for himself: nobody's memory grows with what the disk does not take.
 const UNDER_WAY_MAX: usize = 16;
 /// Parts into which a histogram cuts each doubling.
 const PARTS: f64 = 8.0;
@@ -295,24 +297,13 @@ impl Monitor {
         (names, std::mem::replace(&mut self.rows, Rows::with_room()))
     }
 
-    /// Lets a thread of the pool make rows of the series, so that the caller waits for nothing.
+    /// Lets a thread of the database make rows of the series, so that the caller waits for nothing, unless that one is far
+    /// behind.
     #[cold]
     fn hand_over(&mut self) {
         let ((names, rows), series) = (self.take(), self.series.clone());
-        let commit = move |core: &Core| {
-            let done = batch_of(series, &names, rows).and_then(|batch| core.commit(batch).map(drop));
-            note(core, done);
-        };
-        match self.core.options.workers > 0 && self.core.handed.begin() {
-            false => commit(&self.core),
-            true => {
-                let core = self.core.clone();
-                self.core.pool.spawn(move || {
-                    // Also where it panics.
-                    let _ended = Ended(&core.handed);
-                    commit(&core);
-                });
-            }
+        if let Err(job) = self.core.handed.send(&self.core, Box::new(Job { series, names, rows })) {
+            job.commit(&self.core);
         }
     }
 
@@ -329,43 +320,68 @@ impl Monitor {
     }
 }
 
+/// What was recorded, on its way to the log.
+struct Job {
+    series: Arc<str>,
+    names: Vec<Arc<str>>,
+    rows: Rows,
+}
+
+impl Job {
+    fn commit(self, core: &Core) {
+        let batch = batch_of(self.series, &self.names, self.rows);
+        note(core, batch.and_then(|batch| core.commit(batch).map(drop)));
+    }
+}
+
+/// The thread that commits what monitors hand over. It is none of the pool's: commits may have to wait for a checkpoint, which
+/// needs those.
+#[derive(Default)]
+enum Thread {
+    #[default]
+    Unused,
+    Runs(Sender<Box<Job>>, JoinHandle<()>),
+    /// The database is being closed.
+    Over,
+}
+
 /// Rows that are on their way from monitors to the log, by which the close waits for them.
 #[derive(Default)]
-pub(crate) struct Handed {
-    under_way: Mutex<UnderWay>,
-    ended: Condvar,
-}
-
-#[derive(Default)]
-struct UnderWay {
-    count: usize,
-    /// The database is being closed: who records goes on by himself.
-    is_over: bool,
-}
+pub(crate) struct Handed(Mutex<Thread>);
 
 impl Handed {
-    /// False where so many are under way that there is to be no other.
-    fn begin(&self) -> bool {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_room = under_way.count < UNDER_WAY_MAX && !under_way.is_over;
-        under_way.count += usize::from(has_room);
-        has_room
+    /// Hands over; gives back where there is no such thread, or it has too much to do.
+    fn send(&self, core: &Arc<Core>, job: Box<Job>) -> Result<(), Box<Job>> {
+        let mut thread = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*thread, Thread::Unused) && core.options.workers > 0 {
+            let (send, jobs) = bounded::<Box<Job>>(UNDER_WAY_MAX);
+            let weak = Arc::downgrade(core);
+            let serve = move || {
+                while let Some((core, job)) = jobs.recv().ok().and_then(|job| Some((weak.upgrade()?, job))) {
+                    job.commit(&core);
+                }
+            };
+            let builder = std::thread::Builder::new().name("underbelly-monitor".to_string());
+            if let Ok(running) = builder.spawn(serve) {
+                *thread = Thread::Runs(send, running);
+            }
+        }
+        match &*thread {
+            Thread::Runs(jobs, _) => jobs.try_send(job).map_err(TrySendError::into_inner),
+            _ => Err(job),
+        }
     }
 
     /// Returns when all that was handed over is committed, or refused and told. Nothing is handed over from now on.
-    pub(crate) fn wait(&self) {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.is_over = true;
-        drop(self.ended.wait_while(under_way, |under_way| under_way.count > 0));
-    }
-}
-
-struct Ended<'h>(&'h Handed);
-
-impl Drop for Ended<'_> {
-    fn drop(&mut self) {
-        self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner).count -= 1;
-        self.0.ended.notify_all();
+    pub(crate) fn end(&self) {
+        let thread =
+            std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), Thread::Over);
+        if let Thread::Runs(jobs, running) = thread {
+            drop(jobs);
+            if running.thread().id() != std::thread::current().id() {
+                let _ = running.join();
+            }
+        }
     }
 }
 

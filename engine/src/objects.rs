@@ -405,8 +405,16 @@ impl Objects {
         self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
+    fn place(&self, id: &ObjectId) -> Option<Place> {
+        self.read(id).get(id).map(|entry| entry.place.clone())
+    }
+
     pub(crate) fn get(&self, id: &ObjectId) -> Result<Blob, ReadError> {
-        let place = self.read(id).get(id).map(|entry| entry.place.clone());
+        self.bytes_at(id, self.place(id))
+    }
+
+    /// The bytes of an object that is at a place.
+    fn bytes_at(&self, id: &ObjectId, place: Option<Place>) -> Result<Blob, ReadError> {
         let missing = || ReadError::MissingObject { object: id.to_string() };
         match place.ok_or_else(missing)? {
             Place::Memory(blob) => Ok(blob),
@@ -434,12 +442,11 @@ impl Objects {
 
     /// An object, of which nothing is read where it is in a chunk file.
     pub(crate) fn lend(&self, id: &ObjectId) -> Result<Lent, ReadError> {
-        let place = self.read(id).get(id).map(|entry| entry.place.clone());
-        match place {
+        match self.place(id) {
             Some(Place::Chunk(chunk, bytes)) if chunk.file != LOST => {
                 self.open_chunk(&chunk, id, bytes).map(Lent::Chunk)
             }
-            _ => self.get(id).map(Lent::Blob),
+            place => self.bytes_at(id, place).map(Lent::Blob),
         }
     }
 
@@ -499,8 +506,7 @@ impl Objects {
         id: &ObjectId,
         within: Option<&PackFile>,
     ) -> Result<Option<Blob>, ReadError> {
-        let place = self.read(id).get(id).map(|entry| entry.place.clone());
-        match (place, within) {
+        match (self.place(id), within) {
             (Some(Place::Memory(blob)), None) => Ok(Some(blob)),
             (Some(Place::Pack(found, at)), Some(pack)) if found.file == pack.file => {
                 Ok(pack.pack.get_at(at as usize, id)?)

@@ -65,6 +65,24 @@ fn few_values_are_handed_over_once_they_are_old() {
     assert_eq!(count(), 5);
 }
 
+/// Several monitors that record as fast as they can, while one checkpoint follows another: everything is kept.
+#[test]
+fn monitors_that_outrun_the_disk_wait_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { workers: 2, checkpoint_bytes: 64 << 10, ..options() };
+    let db = Database::create_with(dir.path().join("db"), options).unwrap();
+    let steps = 60_000;
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c"] {
+            let mut monitor = db.monitor("m").unwrap();
+            scope.spawn(move || (0..steps).for_each(|step| monitor.record(name, step, step as f64)));
+        }
+    });
+    db.close().unwrap();
+    let db = Database::open(dir.path().join("db")).unwrap();
+    assert_eq!(db.snapshot().series("m").unwrap().count().unwrap(), 3 * steps as u64);
+}
+
 #[test]
 fn a_monitor_that_is_dropped_hands_over_what_it_has() {
     let (disk, db) = in_memory().unwrap();

@@ -19,12 +19,12 @@ pub struct Model {
     info: ModelInfo,
     content: Content,
     /// What the header of tensors says, once it was read.
-    header: Arc<OnceLock<Header>>,
+    header: OnceLock<Arc<Header>>,
 }
 
 impl Model {
     pub(crate) fn new(info: ModelInfo, content: Content) -> Model {
-        Model { info, content, header: Arc::default() }
+        Model { info, content, header: OnceLock::new() }
     }
 
     /// A version that a transaction put and has not committed; its seq is 0.
@@ -103,7 +103,7 @@ impl Model {
         if let Some(header) = self.header.get() {
             return Ok(header);
         }
-        let header = Header::read(&self.content)?;
+        let header = Arc::new(Header::read(&self.content)?);
         Ok(self.header.get_or_init(|| header))
     }
 }

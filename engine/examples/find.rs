@@ -1,4 +1,4 @@
-//! Finds models by their attributes with and without the index, and prints how long that takes:
+//! Finds models by identity, by metadata and by their attributes with and without the index, and prints how long that takes:
 //! `cargo run --release -p underbelly --example find -- [MODELS]`.
 
 use std::error::Error;
@@ -62,6 +62,29 @@ fn ask(db: &Database, how: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// How long the newest version of one among all takes, by its identity and by its metadata.
+fn newest(db: &Database, models: i64) -> Result<(), Box<dyn Error>> {
+    const GETS: i64 = 100_000;
+    let pick = |n: i64| model(n.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64).rem_euclid(models));
+    let dicts: Vec<Metadata> = (0..GETS).map(pick).collect();
+    let ids = dicts.iter().map(Metadata::id).collect::<Result<Vec<_>, _>>()?;
+    let snapshot = db.snapshot();
+    for (how, is_by_id) in [("identity", true), ("metadata", false)] {
+        let mut times = Vec::new();
+        for _ in 0..5 {
+            let began = Instant::now();
+            for (id, dict) in ids.iter().zip(&dicts) {
+                let found = if is_by_id { snapshot.model(id)? } else { snapshot.model(dict)? };
+                found.ok_or("a model is gone")?;
+            }
+            times.push(began.elapsed());
+        }
+        times.sort();
+        println!("newest by {how}: median {:.2} µs", times[2].as_secs_f64() * 1e6 / GETS as f64);
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let models: i64 = std::env::args().nth(1).map_or(Ok(100_000), |text| text.parse())?;
     let dir = std::env::temp_dir().join(format!("underbelly-find-{}", std::process::id()));
@@ -84,6 +107,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let began = Instant::now();
     db.wait_index(LONG);
     let grown = resident_mib().unwrap_or_default() - before.unwrap_or_default();
+    newest(&db, models)?;
     println!(
         "opened in {:.0} ms, index of {} keys built in {:.2} s, resident {grown:+.0} MiB",
         opened.as_secs_f64() * 1e3,

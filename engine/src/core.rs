@@ -523,6 +523,8 @@ impl Core {
             true => self.log.flush().map_err(CommitError::from).and_then(|()| self.seal()),
             false => Ok(()),
         };
+        // Who still holds a monitor puts no page set in the place of the next writer's.
+        self.signals.registry.end();
         folder.take();
         self.signals.end();
         sealed

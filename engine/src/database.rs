@@ -624,7 +624,7 @@ impl Handle {
         #[cfg(feature = "processes")]
         let servers = self.core.end_servers();
         if !is_worker(&self.core) {
-            self.core.handed.wait();
+            self.core.handed.end();
         }
         self.core.live.end(&self.core);
         self.core.signals.hang_up();

@@ -1,12 +1,13 @@
 //! Monitored values: scalars, arrays and histograms by name and step, which become rows of a series.
 //!
-//! Who records pushes into columns of its own; a thread of the pool commits them. So a value costs some tens of nanoseconds, and
+//! Who records pushes into columns of its own; a thread of the database commits them. So a value costs some tens of nanoseconds, and
 //! a process that dies loses those that were not handed over yet, of a fifth of a second at most where it goes on recording.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
+use crossbeam_channel::{Sender, TrySendError, bounded};
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp, Value};
 
 use crate::batch::Batch;
@@ -18,10 +19,12 @@ use crate::variables::{Scope, UnloggedVar};
 
 /// Values that are handed over at once.
 const ROWS_MAX: usize = 4_096;
-/// Values between two looks at the clock for how old the first is.
-const LOOK_ROWS: usize = 64;
-/// How old the first may become.
-const AGE_MAX: Duration = Duration::from_millis(200);
+/// Bytes of arrays and histograms that are handed over at once.
+const DATA_BYTES_MAX: usize = 4 << 20;
+/// How old the first may become, nanoseconds.
+const AGE_MAX_NS: u64 = 200_000_000;
+/// Hand-overs that wait, beyond which who records commits for himself: nobody's memory grows with what the disk does not take.
+const UNDER_WAY_MAX: usize = 16;
 /// Parts into which a histogram cuts each doubling.
 const PARTS: f64 = 8.0;
 
@@ -56,17 +59,21 @@ impl Histogram {
         self.sum += value;
     }
 
-    /// Takes the values of another.
+    /// Takes the values of another. Counts end at the greatest number.
     pub fn merge(&mut self, other: &Histogram) {
-        other.above.iter().for_each(|(place, count)| *self.above.entry(*place).or_default() += count);
-        other.below.iter().for_each(|(place, count)| *self.below.entry(*place).or_default() += count);
-        self.zeros += other.zeros;
+        let add = |count: &mut u64, more: u64| *count = count.saturating_add(more);
+        other.above.iter().for_each(|(place, count)| add(self.above.entry(*place).or_default(), *count));
+        other.below.iter().for_each(|(place, count)| add(self.below.entry(*place).or_default(), *count));
+        self.zeros = self.zeros.saturating_add(other.zeros);
         self.sum += other.sum;
     }
 
     /// How many values there are.
     pub fn count(&self) -> u64 {
-        self.above.values().chain(self.below.values()).sum::<u64>() + self.zeros
+        self.above
+            .values()
+            .chain(self.below.values())
+            .fold(self.zeros, |sum, count| sum.saturating_add(*count))
     }
 
     /// Their mean; NaN where there are none.
@@ -82,7 +89,7 @@ impl Histogram {
         let above = self.above.iter().map(|(place, count)| (middle(place), *count));
         let mut seen = 0;
         for (value, count) in below.chain([(0.0, self.zeros)]).chain(above) {
-            seen += count;
+            seen = u64::saturating_add(seen, count);
             if count > 0 && seen >= wanted {
                 return value;
             }
@@ -156,13 +163,25 @@ impl From<Histogram> for Sample {
     }
 }
 
+/// A name that was recorded.
+struct Named {
+    name: Arc<str>,
+    /// What shows its newest value, unless a variable of that name is of another type.
+    shown: Option<UnloggedVar<f64>>,
+    newest: f64,
+    /// Its place among the names of the rows that are not handed over; none where it is not there.
+    at: Option<u32>,
+}
+
 struct Rows {
     times: Vec<Timestamp>,
+    /// Places among the names that were touched.
     names: Vec<u32>,
     steps: Vec<i64>,
     values: Vec<f64>,
     /// Arrays and histograms, with their rows and kinds.
     data: Vec<(usize, &'static str, Vec<u8>)>,
+    data_bytes: usize,
 }
 
 impl Rows {
@@ -173,7 +192,13 @@ impl Rows {
             steps: Vec::with_capacity(ROWS_MAX),
             values: Vec::with_capacity(ROWS_MAX),
             data: Vec::new(),
+            data_bytes: 0,
         }
+    }
+
+    fn push(&mut self, row: usize, kind: &'static str, bytes: Vec<u8>) {
+        self.data_bytes += bytes.len();
+        self.data.push((row, kind, bytes));
     }
 }
 
@@ -185,18 +210,18 @@ pub struct Monitor {
     core: Arc<Core>,
     series: Arc<str>,
     ids: HashMap<Arc<str>, u32>,
-    /// Each with what shows its newest value, unless a variable of that name is of another type, and that.
-    names: Vec<(Arc<str>, Option<UnloggedVar<f64>>, f64)>,
+    names: Vec<Named>,
+    /// Names that were recorded since the last hand-over, by their numbers.
+    touched: Vec<u32>,
     /// The name that was recorded last.
     newest: u32,
     rows: Rows,
-    began: Instant,
 }
 
 impl Monitor {
     fn id(&mut self, name: &str) -> Option<u32> {
         // Mostly one name or a few in turn.
-        if self.names.get(self.newest as usize).is_some_and(|(newest, ..)| **newest == *name) {
+        if self.names.get(self.newest as usize).is_some_and(|newest| *newest.name == *name) {
             return Some(self.newest);
         }
         let id = self.id_of(name)?;
@@ -215,7 +240,7 @@ impl Monitor {
         };
         let (id, name): (u32, Arc<str>) = (self.names.len() as u32, name.into());
         self.ids.insert(name.clone(), id);
-        self.names.push((name, shown, f64::NAN));
+        self.names.push(Named { name, shown, newest: f64::NAN, at: None });
         Some(id)
     }
 
@@ -227,57 +252,58 @@ impl Monitor {
         let number = match value.into() {
             Sample::Scalar(value) => value,
             Sample::Array(values) => {
-                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                self.rows.data.push((row, "array", bytes));
+                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                self.rows.push(row, "array", bytes);
                 values.iter().sum::<f64>() / values.len() as f64
             }
             Sample::Histogram(histogram) => {
-                self.rows.data.push((row, "histogram", histogram.to_bytes()));
+                self.rows.push(row, "histogram", histogram.to_bytes());
                 histogram.mean()
             }
         };
-        self.rows.times.push(self.core.options.clock.now());
-        self.rows.names.push(id);
+        let now = self.core.options.clock.now();
+        let first = self.rows.times.first().map_or(now.0, |first| first.0);
+        self.rows.times.push(now);
         self.rows.steps.push(step);
         self.rows.values.push(number);
-        if let Some((.., newest)) = self.names.get_mut(id as usize) {
-            *newest = number;
+        if let Some(named) = self.names.get_mut(id as usize) {
+            named.newest = number;
+            let at = named.at.unwrap_or_else(|| {
+                let at = self.touched.len() as u32;
+                self.touched.push(id);
+                named.at = Some(at);
+                at
+            });
+            self.rows.names.push(at);
         }
-        let is_old = row.is_multiple_of(LOOK_ROWS) && self.began.elapsed() >= AGE_MAX;
-        if row + 1 >= ROWS_MAX || is_old {
+        // A clock that was set back or ahead lets rows go early.
+        if row + 1 >= ROWS_MAX
+            || self.rows.data_bytes >= DATA_BYTES_MAX
+            || now.0.abs_diff(first) >= AGE_MAX_NS
+        {
             self.hand_over();
         }
     }
 
-    /// What was recorded, with the names. The newest values are shown.
+    /// What was recorded, with its names. Their newest values are shown.
     fn take(&mut self) -> (Vec<Arc<str>>, Rows) {
-        self.began = Instant::now();
-        for (_, shown, newest) in &self.names {
-            let _ = shown.as_ref().map(|shown| shown.set(*newest));
+        let mut names = Vec::with_capacity(self.touched.len());
+        for id in self.touched.drain(..) {
+            let Some(named) = self.names.get_mut(id as usize) else { continue };
+            named.at = None;
+            let _ = named.shown.as_ref().map(|shown| shown.set(named.newest));
+            names.push(named.name.clone());
         }
-        let names = self.names.iter().map(|(name, ..)| name.clone()).collect();
         (names, std::mem::replace(&mut self.rows, Rows::with_room()))
     }
 
-    /// Lets a thread of the pool make rows of the series, so that the caller waits for nothing.
+    /// Lets a thread of the database make rows of the series, so that the caller waits for nothing, unless that one is far
+    /// behind.
     #[cold]
     fn hand_over(&mut self) {
         let ((names, rows), series) = (self.take(), self.series.clone());
-        let commit = move |core: &Core| {
-            let done = batch_of(series, &names, rows).and_then(|batch| core.commit(batch).map(drop));
-            note(core, done);
-        };
-        match self.core.options.workers {
-            0 => commit(&self.core),
-            _ => {
-                let core = self.core.clone();
-                self.core.handed.begin();
-                self.core.pool.spawn(move || {
-                    // Also where it panics.
-                    let _ended = Ended(&core.handed);
-                    commit(&core);
-                });
-            }
+        if let Err(job) = self.core.handed.send(&self.core, Box::new(Job { series, names, rows })) {
+            job.commit(&self.core);
         }
     }
 
@@ -294,31 +320,68 @@ impl Monitor {
     }
 }
 
+/// What was recorded, on its way to the log.
+struct Job {
+    series: Arc<str>,
+    names: Vec<Arc<str>>,
+    rows: Rows,
+}
+
+impl Job {
+    fn commit(self, core: &Core) {
+        let batch = batch_of(self.series, &self.names, self.rows);
+        note(core, batch.and_then(|batch| core.commit(batch).map(drop)));
+    }
+}
+
+/// The thread that commits what monitors hand over. It is none of the pool's: commits may have to wait for a checkpoint, which
+/// needs those.
+#[derive(Default)]
+enum Thread {
+    #[default]
+    Unused,
+    Runs(Sender<Box<Job>>, JoinHandle<()>),
+    /// The database is being closed.
+    Over,
+}
+
 /// Rows that are on their way from monitors to the log, by which the close waits for them.
 #[derive(Default)]
-pub(crate) struct Handed {
-    under_way: Mutex<usize>,
-    ended: Condvar,
-}
+pub(crate) struct Handed(Mutex<Thread>);
 
 impl Handed {
-    fn begin(&self) {
-        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    /// Hands over; gives back where there is no such thread, or it has too much to do.
+    fn send(&self, core: &Arc<Core>, job: Box<Job>) -> Result<(), Box<Job>> {
+        let mut thread = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*thread, Thread::Unused) && core.options.workers > 0 {
+            let (send, jobs) = bounded::<Box<Job>>(UNDER_WAY_MAX);
+            let weak = Arc::downgrade(core);
+            let serve = move || {
+                while let Some((core, job)) = jobs.recv().ok().and_then(|job| Some((weak.upgrade()?, job))) {
+                    job.commit(&core);
+                }
+            };
+            let builder = std::thread::Builder::new().name("underbelly-monitor".to_string());
+            if let Ok(running) = builder.spawn(serve) {
+                *thread = Thread::Runs(send, running);
+            }
+        }
+        match &*thread {
+            Thread::Runs(jobs, _) => jobs.try_send(job).map_err(TrySendError::into_inner),
+            _ => Err(job),
+        }
     }
 
-    /// Returns when all that was handed over is committed, or refused and told.
-    pub(crate) fn wait(&self) {
-        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.ended.wait_while(under_way, |under_way| *under_way > 0));
-    }
-}
-
-struct Ended<'h>(&'h Handed);
-
-impl Drop for Ended<'_> {
-    fn drop(&mut self) {
-        *self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.ended.notify_all();
+    /// Returns when all that was handed over is committed, or refused and told. Nothing is handed over from now on.
+    pub(crate) fn end(&self) {
+        let thread =
+            std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), Thread::Over);
+        if let Thread::Runs(jobs, running) = thread {
+            drop(jobs);
+            if running.thread().id() != std::thread::current().id() {
+                let _ = running.join();
+            }
+        }
     }
 }
 
@@ -396,9 +459,9 @@ impl Database {
             series: series.into(),
             ids: HashMap::new(),
             names: Vec::new(),
+            touched: Vec::new(),
             newest: 0,
             rows: Rows::with_room(),
-            began: Instant::now(),
         })
     }
 }

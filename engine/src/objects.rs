@@ -8,6 +8,7 @@
 //! forgotten at the next checkpoint, unless a transaction under way counts on it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -28,7 +29,8 @@ const SHARDS: usize = 256;
 #[derive(Clone)]
 pub(crate) enum Place {
     Memory(Blob),
-    Pack(Arc<PackFile>),
+    /// At this place of its directory.
+    Pack(Arc<PackFile>, u32),
     /// Here, with its length.
     Chunk(Arc<ChunkFile>, u64),
 }
@@ -271,7 +273,7 @@ impl Objects {
         }
         match &place {
             Place::Memory(_) => hold(&self.loose).push(id),
-            Place::Pack(pack) => {
+            Place::Pack(pack, _) => {
                 pack.live.fetch_add(1, Ordering::Relaxed);
             }
             Place::Chunk(chunk, _) if chunk.file == LOST => {
@@ -298,15 +300,17 @@ impl Objects {
         let ids: Vec<Vec<ObjectId>> = packs.iter().map(|pack| pack.pack.ids().collect()).collect();
         let add = |(first, shard): (usize, &RwLock<Shard>)| {
             let begin = |ids: &[ObjectId], first| ids.partition_point(|id| usize::from(id.0[0]) < first);
-            let parts = ids.iter().map(|ids| ids.get(begin(ids, first)..begin(ids, first + 1)));
-            let parts: Vec<&[ObjectId]> = parts.map(Option::unwrap_or_default).collect();
+            let part = |ids: &Vec<ObjectId>| begin(ids, first)..begin(ids, first + 1);
+            let parts: Vec<Range<usize>> = ids.iter().map(part).collect();
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             shard.reserve(parts.iter().map(|part| part.len()).sum());
-            for (pack, part) in packs.iter().zip(parts) {
+            for ((pack, ids), part) in packs.iter().zip(&ids).zip(parts) {
                 let mut live = 0;
-                for id in part {
+                let from = part.start;
+                for (id, at) in ids.get(part).unwrap_or_default().iter().zip(from as u32..) {
                     if let hashbrown::hash_map::Entry::Vacant(vacant) = shard.entry(*id) {
-                        vacant.insert(Entry { place: Place::Pack(pack.clone()), names: 0, listed: false });
+                        let place = Place::Pack(pack.clone(), at);
+                        vacant.insert(Entry { place, names: 0, listed: false });
                         live += 1;
                     }
                 }
@@ -362,7 +366,10 @@ impl Objects {
     pub(crate) fn unname(&self, id: &ObjectId) {
         let mut shard = self.write(id);
         let Some(entry) = shard.get_mut(id) else { return };
-        entry.names = entry.names.saturating_sub(1);
+        // One that was named so often stays for good: how often is not known any more.
+        if entry.names < u32::MAX {
+            entry.names = entry.names.saturating_sub(1);
+        }
         if entry.names == 0 && !entry.listed {
             entry.listed = true;
             hold(&self.unnamed).push(*id);
@@ -398,12 +405,20 @@ impl Objects {
         self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
+    fn place(&self, id: &ObjectId) -> Option<Place> {
+        self.read(id).get(id).map(|entry| entry.place.clone())
+    }
+
     pub(crate) fn get(&self, id: &ObjectId) -> Result<Blob, ReadError> {
-        let place = self.read(id).get(id).map(|entry| entry.place.clone());
+        self.bytes_at(id, self.place(id))
+    }
+
+    /// The bytes of an object that is at a place.
+    fn bytes_at(&self, id: &ObjectId, place: Option<Place>) -> Result<Blob, ReadError> {
         let missing = || ReadError::MissingObject { object: id.to_string() };
         match place.ok_or_else(missing)? {
             Place::Memory(blob) => Ok(blob),
-            Place::Pack(pack) => pack.pack.get(id)?.ok_or_else(missing),
+            Place::Pack(pack, at) => pack.pack.get_at(at as usize, id)?.ok_or_else(missing),
             Place::Chunk(chunk, _) if chunk.file == LOST => {
                 Err(ReadError::LostObject { object: id.to_string() })
             }
@@ -427,12 +442,11 @@ impl Objects {
 
     /// An object, of which nothing is read where it is in a chunk file.
     pub(crate) fn lend(&self, id: &ObjectId) -> Result<Lent, ReadError> {
-        let place = self.read(id).get(id).map(|entry| entry.place.clone());
-        match place {
+        match self.place(id) {
             Some(Place::Chunk(chunk, bytes)) if chunk.file != LOST => {
                 self.open_chunk(&chunk, id, bytes).map(Lent::Chunk)
             }
-            _ => self.get(id).map(Lent::Blob),
+            place => self.bytes_at(id, place).map(Lent::Blob),
         }
     }
 
@@ -464,7 +478,7 @@ impl Objects {
             } else {
                 match found.remove().place {
                     Place::Memory(_) => {}
-                    Place::Pack(pack) => {
+                    Place::Pack(pack, _) => {
                         pack.live.fetch_sub(1, Ordering::Relaxed);
                     }
                     Place::Chunk(chunk, _) if chunk.file == LOST => {
@@ -492,10 +506,11 @@ impl Objects {
         id: &ObjectId,
         within: Option<&PackFile>,
     ) -> Result<Option<Blob>, ReadError> {
-        let place = self.read(id).get(id).map(|entry| entry.place.clone());
-        match (place, within) {
+        match (self.place(id), within) {
             (Some(Place::Memory(blob)), None) => Ok(Some(blob)),
-            (Some(Place::Pack(found)), Some(pack)) if found.file == pack.file => Ok(pack.pack.get(id)?),
+            (Some(Place::Pack(found, at)), Some(pack)) if found.file == pack.file => {
+                Ok(pack.pack.get_at(at as usize, id)?)
+            }
             _ => Ok(None),
         }
     }
@@ -545,10 +560,12 @@ impl Objects {
         if let Some(pack) = pack {
             hold(&self.packs).insert(pack.file, pack.clone());
             for id in packed {
+                // At most 2^24.
+                let Some(at) = pack.pack.position(id) else { continue };
                 if let Some(entry) = self.write(id).get_mut(id) {
-                    let before = std::mem::replace(&mut entry.place, Place::Pack(pack.clone()));
+                    let before = std::mem::replace(&mut entry.place, Place::Pack(pack.clone(), at as u32));
                     pack.live.fetch_add(1, Ordering::Relaxed);
-                    if let Place::Pack(before) = before {
+                    if let Place::Pack(before, _) = before {
                         before.live.fetch_sub(1, Ordering::Relaxed);
                     }
                 }

@@ -304,7 +304,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     let (asked, duties) = crossbeam_channel::bounded(DUTIES_MAX);
     let (wake, alarm) = crossbeam_channel::bounded(1);
     let trouble = Arc::new(Mutex::new(None));
-    let registry = Registry::new(disk.path(VARIABLES), database, trouble.clone());
+    let registry = Registry::new(disk.path(VARIABLES), database, &state.variables, trouble.clone());
     let signals = Arc::new(Signals::new(state.head, doorbell, asked, wake, options.clock.clone(), registry));
     let record_bytes_max = log.options().record_max as usize;
     let log = GroupCommit::new(log, signals.clone());

@@ -161,7 +161,7 @@ impl Operations {
         });
         let chunks = self.objects.values().filter_map(|place| match place {
             Place::Chunk(chunk, _) => Some(chunk.file),
-            Place::Memory(_) | Place::Pack(_) => None,
+            Place::Memory(_) | Place::Pack(..) => None,
         });
         // The chunks of a blob share a file.
         let mut files: Vec<u64> = segments.chain(chunks).collect();
@@ -203,7 +203,7 @@ impl Operations {
         let object = |(id, place): (&ObjectId, &Place)| match place {
             Place::Memory(blob) => Ok(v1::Object::Inline { bytes: blob.to_vec() }),
             Place::Chunk(chunk, bytes) => Ok(v1::Object::Chunk { id: id.0, file: chunk.file, bytes: *bytes }),
-            Place::Pack(_) => Err(format!("object {id} is stored already")),
+            Place::Pack(..) => Err(format!("object {id} is stored already")),
         };
         let append = |append: &Append| v1::Append {
             series: append.series.to_string(),

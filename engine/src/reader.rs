@@ -31,6 +31,7 @@ use crate::objects::Objects;
 use crate::open::{RecoveryReport, no_manifest};
 use crate::pool::Pool;
 use crate::restore::{RestoreError, replay, restore};
+use crate::variables::{BoardReader, VARIABLES};
 use crate::view::{Base, View};
 use crate::{files, view};
 
@@ -56,6 +57,8 @@ pub struct Reader {
     shared_damage: Option<String>,
     /// Threads that read files of a manifest.
     threads: usize,
+    /// What the process that writes shows of variables; all handles look there.
+    pub(crate) board: Arc<Mutex<BoardReader>>,
 }
 
 /// What `ubctl status` shows.
@@ -313,6 +316,7 @@ impl Reader {
                 told: Box::new(move || told.load(Ordering::Acquire)),
                 _pin: Some(pin),
             });
+            let board = BoardReader::new(disk.path(VARIABLES).unwrap_or_default(), database);
             let mut reader = Reader {
                 view,
                 seq,
@@ -325,6 +329,7 @@ impl Reader {
                 damaged: manifest.damaged,
                 shared_damage: None,
                 threads,
+                board: Arc::new(Mutex::new(board)),
             };
             reader.follow()?;
             return Ok(reader);

@@ -187,7 +187,7 @@ impl Snapshot {
 
     /// A version with its blob.
     pub(crate) fn lend(&self, info: ModelInfo, chunks: &[(ObjectId, u64)]) -> Result<Model, ReadError> {
-        let content = Content::lend(&self.base().objects, &info.content, chunks)?;
+        let content = Content::lend(&self.base().objects, &info.content, info.bytes, chunks)?;
         Ok(Model::new(info, content))
     }
 

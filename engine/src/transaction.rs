@@ -216,8 +216,17 @@ impl Transaction {
         let own = self.written_models.get(&id);
         let before = match own {
             Some(own) => own.as_ref().map_or(0, |model| model.info().version),
-            // Read as any other model is, since the version's number follows from it.
-            None => self.model(&metadata)?.map_or(0, |model| model.info().version),
+            // It counts as read, since the version's number follows from it. Its blob may be damaged: this one takes its
+            // place.
+            None => {
+                let (before, seq) = {
+                    let state = self.snapshot.base().state();
+                    let newest = state.models.newest(&id, self.snapshot.seq());
+                    newest.map_or((0, 0), |(number, version)| (number, version.seq))
+                };
+                self.reads.push(Read::Model { id, seq });
+                before
+            }
         };
         let model = Model::unsaved(id, before + 1, &metadata, object, content)?;
         self.written_models.insert(id, Some(model));

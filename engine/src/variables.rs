@@ -8,7 +8,7 @@ mod record;
 mod registry;
 mod value;
 
-pub(crate) use board::VARIABLES;
+pub(crate) use board::{BoardReader, VARIABLES};
 pub(crate) use catalogue::{Change, Changed, Name, Stored, Variables, check_change};
 pub use handle::{Changes, Reading, SharedVar, UnloggedVar, Var, VariableKind};
 pub(crate) use record::{decode, encode};

@@ -403,7 +403,7 @@ fn verify_contents(view: &View, read: &BTreeSet<u64>, report: &mut VerifyReport)
             continue;
         }
         // Its chunks were read with their files.
-        match Content::lend(&base.objects, &version.object, &version.chunks) {
+        match Content::lend(&base.objects, &version.object, version.bytes, &version.chunks) {
             Ok(content) if content.len() == version.bytes => {}
             Ok(content) => report.damage(format!(
                 "model {id} of transaction {} has {} bytes, not {}",

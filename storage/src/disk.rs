@@ -82,6 +82,12 @@ pub trait Disk: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether a file is written sooner where its syncs go on on another thread. Where all calls are to come in one order, it
+    /// is not.
+    fn syncs_aside(&self) -> bool {
+        false
+    }
+
     /// Where a file is for the operating system, if it is anywhere.
     fn path(&self, _name: &str) -> Option<PathBuf> {
         None

@@ -3,6 +3,10 @@
 //! A sealed file is written under its name with `.tmp` behind it, synced, marked read-only, renamed, and its
 //! folder is synced. After a power cut at any point its name is either absent or names the whole file.
 
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
 use crate::disk::{Disk, File};
 use crate::error::StorageError;
 use crate::limits::ALIGNMENT_BYTES;
@@ -17,16 +21,24 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// Written bytes after which a long file is synced, so that its last sync is not a stall for others.
 const SYNC_EVERY_BYTES: u64 = 4 << 20;
 
+/// Bytes that may be written while a sync goes on aside.
+const AHEAD_BYTES_MAX: u64 = 32 << 20;
+
 /// A file on its way to being sealed. Dropped before [`SealedWriter::publish`], it leaves nothing behind, as
 /// far as the disk still takes orders.
 pub struct SealedWriter<'d> {
     disk: &'d dyn Disk,
-    file: Box<dyn File>,
+    file: Arc<dyn File>,
     name: String,
     temporary: String,
     buffer: Vec<u8>,
     written: u64,
+    /// How far it was written when a sync was begun last.
     synced: u64,
+    /// Whether syncs go on aside while more is written.
+    is_aside: bool,
+    /// The sync that goes on.
+    under_way: Option<JoinHandle<io::Result<()>>>,
     state: Progress,
 }
 
@@ -70,14 +82,21 @@ impl<'d> SealedWriter<'d> {
         .map_err(failed)?;
         Ok(SealedWriter {
             disk,
-            file,
+            file: Arc::from(file),
             name: name.to_string(),
             temporary,
             buffer: Vec::new(),
             written: 0,
             synced: 0,
+            is_aside: false,
+            under_way: None,
             state: Progress::Writing,
         })
+    }
+
+    /// Lets the syncs of a long file go on on threads of their own while more of it is written, where the disk gains by that.
+    pub fn sync_aside(&mut self) {
+        self.is_aside = self.disk.syncs_aside();
     }
 
     /// Length so far, bytes.
@@ -123,6 +142,7 @@ impl<'d> SealedWriter<'d> {
     /// `Io`, `DiskFull`. After an error the file is not published; its name may be written again.
     pub fn publish(mut self) -> Result<u64, StorageError> {
         self.flush()?;
+        self.end_sync()?;
         self.file.sync_all().map_err(|error| StorageError::io("sync", &self.temporary, error))?;
         self.disk.seal(&self.temporary).map_err(|error| StorageError::io("seal", &self.temporary, error))?;
         self.disk
@@ -152,16 +172,42 @@ impl<'d> SealedWriter<'d> {
             .write_at(bytes, self.written)
             .map_err(|error| StorageError::io("write", &self.temporary, error))?;
         self.written += bytes.len() as u64;
-        if self.written - self.synced >= SYNC_EVERY_BYTES {
-            self.file.sync_data().map_err(|error| StorageError::io("sync", &self.temporary, error))?;
-            self.synced = self.written;
+        if self.written - self.synced < SYNC_EVERY_BYTES {
+            return Ok(());
         }
-        Ok(())
+        let goes_on = self.under_way.as_ref().is_some_and(|sync| !sync.is_finished());
+        if goes_on && self.written - self.synced < AHEAD_BYTES_MAX {
+            return Ok(());
+        }
+        self.end_sync()?;
+        self.synced = self.written;
+        if self.is_aside {
+            let file = self.file.clone();
+            let sync = thread::Builder::new().name("underbelly-sync".to_string());
+            self.under_way = sync.spawn(move || file.sync_data()).ok();
+        }
+        // Where there is no other thread, here.
+        match self.under_way {
+            Some(_) => Ok(()),
+            None => self.file.sync_data().map_err(|error| self.sync_failed(error)),
+        }
+    }
+
+    fn sync_failed(&self, error: io::Error) -> StorageError {
+        StorageError::io("sync", &self.temporary, error)
+    }
+
+    /// Waits for the sync that goes on. One that failed is told once, here.
+    fn end_sync(&mut self) -> Result<(), StorageError> {
+        let Some(sync) = self.under_way.take() else { return Ok(()) };
+        let ended = sync.join().unwrap_or_else(|_| Err(io::Error::other("a sync panicked")));
+        ended.map_err(|error| self.sync_failed(error))
     }
 }
 
 impl Drop for SealedWriter<'_> {
     fn drop(&mut self) {
+        let _ = self.end_sync();
         // What cannot be removed here is removed by `remove_leftovers`, or was never durable.
         let _ = match self.state {
             Progress::Writing => self.disk.remove(&self.temporary),
@@ -252,6 +298,97 @@ mod tests {
             let again = write(&disk.crash(), "a", b"two");
             assert_eq!(again.unwrap(), 3, "call {call}");
         }
+    }
+
+    /// A disk that syncs aside, and whose syncs fail from the third on.
+    struct Aside(SimulatedDisk);
+
+    struct AsideFile(Box<dyn File>, Arc<std::sync::atomic::AtomicU64>);
+
+    impl File for AsideFile {
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+            self.0.read_at(buffer, offset)
+        }
+        fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            self.0.write_at(bytes, offset)
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            match self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                0..2 => self.0.sync_data(),
+                _ => Err(io::Error::other("the disk is gone")),
+            }
+        }
+        fn sync_all(&self) -> io::Result<()> {
+            self.0.sync_all()
+        }
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+    }
+
+    impl Disk for Aside {
+        fn create_dir(&self, name: &str) -> io::Result<()> {
+            self.0.create_dir(name)
+        }
+        fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
+            Ok(Box::new(AsideFile(self.0.create(name)?, Arc::default())))
+        }
+        fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
+            self.0.open(name)
+        }
+        fn map(&self, name: &str) -> io::Result<Mapped> {
+            self.0.map(name)
+        }
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.0.remove(name)
+        }
+        fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+            self.0.list(dir)
+        }
+        fn sync_dir(&self, dir: &str) -> io::Result<()> {
+            self.0.sync_dir(dir)
+        }
+        fn seal(&self, name: &str) -> io::Result<()> {
+            self.0.seal(name)
+        }
+        fn lock(&self, name: &str) -> io::Result<Result<Box<dyn crate::disk::Lock>, u32>> {
+            self.0.lock(name)
+        }
+        fn syncs_aside(&self) -> bool {
+            true
+        }
+        fn describe(&self) -> String {
+            self.0.describe()
+        }
+    }
+
+    /// A sync that fails while more is written is told by a later write or the end, and nothing is published.
+    #[test]
+    fn a_sync_that_fails_aside_is_told() {
+        let disk = Aside(SimulatedDisk::new());
+        let long = |parts: usize| {
+            let mut writer = SealedWriter::create(&disk, "a").unwrap();
+            writer.sync_aside();
+            let written = (0..parts).try_for_each(|_| {
+                let written = writer.append(&vec![7; SYNC_EVERY_BYTES as usize]);
+                // So that the next write begins another one.
+                while writer.under_way.as_ref().is_some_and(|sync| !sync.is_finished()) {
+                    thread::yield_now();
+                }
+                written
+            });
+            written.and_then(|()| writer.publish())
+        };
+        for parts in [3, 4, 9] {
+            let error = long(parts).unwrap_err();
+            assert!(matches!(error, StorageError::Io { .. }), "{error}");
+            assert_eq!(disk.0.files(), Vec::<String>::new());
+        }
+        assert_eq!(long(2).unwrap(), 2 * SYNC_EVERY_BYTES);
+        assert_eq!(disk.0.crash().contents("a").unwrap().len() as u64, 2 * SYNC_EVERY_BYTES);
     }
 
     #[test]

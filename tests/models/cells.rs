@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use underbelly::{
-    Batch, Column, ColumnType, Columns, CommitError, Database, Date, Extent, Failure, GraphError, Metadata,
-    Options, Outputs, ProducerDefinition, ReadError, Retention, Run, SimulatedDisk, SlotDefinition, State,
-    Timestamp,
+    Batch, Column, ColumnType, Columns, CommitError, Database, Date, Extent, Failure, GraphError,
+    ManualClock, Metadata, Options, Outputs, ProducerDefinition, ReadError, Retention, Run, SimulatedDisk,
+    SlotDefinition, Snapshot, State, Timestamp,
 };
 use underbelly_tests::options;
 
@@ -236,6 +236,89 @@ fn what_is_no_cell_is_told() {
     let why = format!("{:?}", db.why("scores", DAY, ["IBM"]).unwrap());
     assert!(why.contains("keep more of them"), "{why}");
     assert!(db.wait_idle(Duration::ZERO));
+}
+
+/// A cell whose version is gone stays, and what was made from it; who opens it is told, until the version is put again. It makes
+/// no difference who took it: retention, a deletion of one version, or the collection of what is too old.
+#[test]
+fn versions_that_cells_say_may_be_gone() {
+    for way in 0..3 {
+        let clock = Arc::new(ManualClock::new(Timestamp(0)));
+        let disk = SimulatedDisk::new();
+        let options = || Options { clock: clock.clone(), ..driven() };
+        let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+        with_scores(&db);
+        price(&db, "IBM", 10.0);
+        train(&db, scaler("IBM", 100), 2.0);
+        train(&db, scaler("IBM", 101), 3.0);
+        let before = db.snapshot();
+        let mut batch = Batch::new();
+        match way {
+            0 => drop(batch.set_retention(&scaler("IBM", 0), Some(Retention::keep_last(1))).unwrap()),
+            1 => drop(batch.delete_model_version(&scaler("IBM", 0), 1).unwrap()),
+            _ => {
+                let age = Retention::max_age(Duration::from_secs(1));
+                batch.set_retention(&scaler("IBM", 0), Some(age)).unwrap();
+                db.commit(std::mem::take(&mut batch)).unwrap();
+                clock.set(Timestamp(5_000_000_000));
+                batch.collect_models();
+            }
+        }
+        db.commit(batch).unwrap();
+        assert_eq!(db.run_ready().unwrap(), 0, "nobody has to do anything for it");
+        let said = |snapshot: &Snapshot| snapshot.slot_model("scaler", DAY, ["IBM"]);
+        assert_eq!(said(&before).unwrap().unwrap().info().version, 1, "it still sees it");
+        drop(before);
+        db.checkpoint().unwrap();
+        let crashed = Database::open_on(Arc::new(disk.crash()), options()).unwrap();
+        with_scores(&crashed);
+        for db in [&db, &crashed] {
+            db.run_ready().unwrap();
+            let gone = said(&db.snapshot());
+            assert!(matches!(&gone, Err(ReadError::NoModel { what }) if what.contains("force")), "{gone:?}");
+            assert!(db.snapshot().slot("scaler", DAY, ["IBM"]).unwrap().is_some());
+            assert_eq!(state_of(db, "scaler", "IBM"), Some(State::Current));
+            assert_eq!(
+                (score_of(db, "IBM"), state_of(db, "scores", "IBM")),
+                (Some(20.0), Some(State::Current))
+            );
+            // Only a run that would open it fails, and says why.
+            price(db, "IBM", 30.0);
+            assert_eq!(state_of(db, "scores", "IBM"), Some(State::Invalid));
+            assert!(format!("{:?}", db.why("scores", DAY, ["IBM"]).unwrap()).contains("keep more of them"));
+            assert_eq!(train(db, scaler("IBM", 100), 2.0), 0, "the cell says what it said");
+            db.force("score", DAY, ["IBM"]).unwrap();
+            assert_eq!((db.run_ready().unwrap(), score_of(db, "IBM")), (1, Some(60.0)));
+            assert_eq!(said(&db.snapshot()).unwrap().unwrap().info().version, 3);
+            assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+        }
+        assert!(matches!(db.snapshot().slot_model("prices", DAY, ["IBM"]), Err(ReadError::NoModel { .. })));
+        assert!(db.snapshot().slot_model("scaler", DAY, ["AAPL"]).unwrap().is_none());
+    }
+}
+
+/// What a client put is taken back with its model, though something better stands before it.
+#[test]
+fn a_deleted_model_is_no_fallback() {
+    let db = Database::create_on(Arc::new(SimulatedDisk::new()), driven()).unwrap();
+    with_scores(&db);
+    price(&db, "IBM", 10.0);
+    train(&db, scaler("IBM", 100), 2.0);
+    let better = scaler("IBM", 100).with("kind", "better");
+    train(&db, better.clone(), 5.0);
+    let said = db.snapshot().slot("scaler", DAY, ["IBM"]).unwrap().unwrap().rows;
+    train(&db, scaler("IBM", 100), 3.0);
+    let mut batch = Batch::new();
+    batch.put_slot_at("scaler", DAY, ["IBM"], 5, said);
+    db.commit(batch).unwrap();
+    db.run_ready().unwrap();
+    assert_eq!(score_of(&db, "IBM"), Some(50.0));
+    assert_eq!(delete(&db, &scaler("IBM", 100)), 0);
+    let mut batch = Batch::new();
+    batch.retract_slot_at("scaler", DAY, ["IBM"], 5);
+    db.commit(batch).unwrap();
+    db.run_ready().unwrap();
+    assert_eq!(state_of(&db, "scaler", "IBM"), Some(State::Void), "and not the model that is deleted");
 }
 
 /// A commit that is only explained tells of models too.

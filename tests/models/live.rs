@@ -387,3 +387,30 @@ fn what_a_closure_owns_is_saved_at_the_close_and_at_the_drop() {
         assert!(live.restored().unwrap().was_closed);
     }
 }
+
+/// Somebody else's version is not taken for the object's own: what the object holds is the newest again after its close.
+#[test]
+fn a_version_of_somebody_else_is_put_over() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::new(Timestamp(0))));
+    let db = Database::create_on(Arc::new(disk.clone()), driven(&disk, &clock)).unwrap();
+    let mut live = db.live_model(metadata()).keep_last(2).start(restore, serialise).unwrap();
+    add(&mut live, 4.0);
+    live.save().unwrap();
+    let mut batch = Batch::new();
+    batch.put_model(metadata().with("timestamp", Timestamp(7)), serialise(&(9.0, 9)).unwrap().to_blob());
+    db.commit(batch).unwrap();
+    live.save().unwrap();
+    let newest = |db: &Database| db.snapshot().model(&metadata()).unwrap().unwrap();
+    let own = serialise(live.get()).unwrap().to_blob();
+    assert_eq!((newest(&db).info().version, &*newest(&db).blob().unwrap()), (3, &own[..]));
+    live.save().unwrap();
+    assert_eq!(newest(&db).info().version, 3, "it is its own");
+    // A model that was deleted begins anew, with the retention that it was to have.
+    db.transact(|tx| tx.delete_model(&metadata())).unwrap();
+    for n in 0..4 {
+        add(&mut live, f64::from(n) + 1.0);
+        live.save().unwrap();
+    }
+    assert_eq!(db.snapshot().model_versions(&metadata()).unwrap().len(), 2);
+    live.close().unwrap();
+}

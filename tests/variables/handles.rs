@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use underbelly::{Batch, CommitError, Database, Durability, Options, ReadError, Scope, Var, VariableType};
+use underbelly::{
+    Batch, CommitError, Database, Durability, Options, ReadError, Scope, SharedVar, Var, VariableType,
+};
 use underbelly_tests::{in_memory, options};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -207,6 +209,69 @@ fn other_processes_see_variables_as_they_become_durable() {
     // A removal is shown, too, of one that this writer never set.
     global::<f64>(&db, "old").remove().unwrap();
     assert_eq!(seen_old.get(), None);
+}
+
+/// A handle that was not read while writers came and went shows what the log holds, not what the first of them showed.
+#[test]
+fn a_handle_that_slept_through_a_writer_is_not_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("db");
+    let db = Database::create_with(&dir, options()).unwrap();
+    global::<f64>(&db, "x").set(1.0).unwrap();
+    global::<f64>(&db, "gone").set(1.0).unwrap();
+    let reader = Database::open_read_only(&dir).unwrap();
+    let shared = |name: &str| reader.var::<f64>(&Scope::Global, name).unwrap();
+    // One looked before, one never did, and of one there is nothing yet.
+    let (mut seen, mut unseen, mut later, mut gone) =
+        (shared("x"), shared("x"), shared("later"), shared("gone"));
+    assert_eq!((seen.get(), gone.get()), (Some(1.0), Some(1.0)));
+    drop(db);
+    let db = Database::open_with(&dir, options()).unwrap();
+    let commit = global::<f64>(&db, "x").set(2.0).unwrap();
+    global::<f64>(&db, "later").set(3.0).unwrap();
+    global::<f64>(&db, "gone").remove().unwrap();
+    drop(db);
+    let db = Database::open_with(&dir, options()).unwrap();
+    let check = |seen: &mut SharedVar<f64>, unseen: &mut SharedVar<f64>| {
+        assert_eq!((seen.get(), unseen.get()), (Some(2.0), Some(2.0)));
+        let reading = unseen.read().unwrap();
+        assert_eq!((reading.seq, reading.time), (commit.seq, commit.time));
+    };
+    check(&mut seen, &mut unseen);
+    assert_eq!((later.get(), gone.get()), (Some(3.0), None));
+    global::<f64>(&db, "y").set(4.0).unwrap();
+    check(&mut seen, &mut unseen);
+    for name in ["x", "y", "later"] {
+        global::<f64>(&db, name).remove().unwrap();
+    }
+    drop(db);
+    let db = Database::open_with(&dir, options()).unwrap();
+    assert_eq!((seen.get(), unseen.get(), later.get()), (None, None, None), "nothing is left");
+    drop(db);
+}
+
+/// Handles of a reader share one mapping of what the writer shows.
+#[test]
+fn many_handles_open_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("db");
+    let db = Database::create_with(&dir, options()).unwrap();
+    for n in 0..200i64 {
+        let mut batch = Batch::new();
+        batch.set_variable(Scope::Global, &n.to_string(), n).durability(Durability::Buffered);
+        db.commit(batch).unwrap();
+    }
+    db.wait_durable(db.head_seq()).unwrap();
+    let reader = Database::open_read_only(&dir).unwrap();
+    let mut handles: Vec<SharedVar<i64>> =
+        (0..200).map(|n| reader.var(&Scope::Global, &n.to_string()).unwrap()).collect();
+    for (handle, n) in handles.iter_mut().zip(0i64..) {
+        assert_eq!(handle.get(), Some(n));
+    }
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let place = dir.canonicalize().unwrap().join("VARIABLES");
+    let maps = maps.lines().filter(|line| line.ends_with(place.to_str().unwrap())).count();
+    assert!(maps <= 2, "the writer's and the reader's, and not {maps}");
 }
 
 /// Two types of one name would be two values, of which others see one.

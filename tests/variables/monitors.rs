@@ -1,6 +1,8 @@
 //! Monitored values become rows of a series, and their newest ones variables that others see.
 
-use underbelly::{Database, Histogram, ReadError, Scope};
+use std::sync::Arc;
+
+use underbelly::{Database, Histogram, ManualClock, Options, ReadError, Scope, SimulatedDisk, Timestamp};
 use underbelly_tests::{in_memory, options};
 
 #[test]
@@ -38,6 +40,47 @@ fn recorded_values_are_rows_in_order_and_the_newest_is_shown() {
     assert_eq!(Histogram::of_bytes(&bytes), Some(histogram));
     let mut shown = reader.unlogged_var::<f64>(&Scope::Global, "loss").unwrap();
     assert_eq!(shown.get(), Some(1.0 / 10_000.0));
+}
+
+/// Who records now and then is not the later for it: what is old goes with the next value, however few there are.
+#[test]
+fn few_values_are_handed_over_once_they_are_old() {
+    let clock = Arc::new(ManualClock::new(Timestamp(1_000_000_000)));
+    let options = Options { clock: clock.clone(), workers: 0, ..options() };
+    let db = Database::create_on(Arc::new(SimulatedDisk::new()), options).unwrap();
+    let mut monitor = db.monitor("m").unwrap();
+    let count = || db.snapshot().series("m").map_or(0, |series| series.count().unwrap());
+    monitor.record("x", 0, 0.0);
+    clock.set(Timestamp(1_199_999_999));
+    monitor.record("x", 1, 1.0);
+    assert_eq!(count(), 0);
+    clock.set(Timestamp(1_200_000_000));
+    monitor.record("x", 2, 2.0);
+    assert_eq!(count(), 3);
+    assert_eq!(db.unlogged_var::<f64>(&Scope::Global, "x").unwrap().get(), Some(2.0));
+    // A clock that is set back.
+    monitor.record("x", 3, 3.0);
+    clock.set(Timestamp(0));
+    monitor.record("x", 4, 4.0);
+    assert_eq!(count(), 5);
+}
+
+/// Several monitors that record as fast as they can, while one checkpoint follows another: everything is kept.
+#[test]
+fn monitors_that_outrun_the_disk_wait_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { workers: 2, checkpoint_bytes: 64 << 10, ..options() };
+    let db = Database::create_with(dir.path().join("db"), options).unwrap();
+    let steps = 60_000;
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c"] {
+            let mut monitor = db.monitor("m").unwrap();
+            scope.spawn(move || (0..steps).for_each(|step| monitor.record(name, step, step as f64)));
+        }
+    });
+    db.close().unwrap();
+    let db = Database::open(dir.path().join("db")).unwrap();
+    assert_eq!(db.snapshot().series("m").unwrap().count().unwrap(), 3 * steps as u64);
 }
 
 #[test]

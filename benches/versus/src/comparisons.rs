@@ -7,7 +7,7 @@ mod mark;
 mod model;
 pub mod reopen;
 mod runs;
-mod variable;
+pub mod variable;
 pub mod wake;
 
 use std::path::Path;

@@ -21,7 +21,7 @@ use std::time::Duration;
 use clap::Parser;
 use underbelly_benches::{Failed, or_exit, place};
 
-use crate::comparisons::{reopen, wake};
+use crate::comparisons::{reopen, variable, wake};
 use crate::effort::Effort;
 use crate::store::Peer;
 
@@ -55,6 +55,9 @@ fn main() {
     }
     if std::env::args().nth(1).as_deref() == Some(wake::TASK) {
         return or_exit(wake::produce());
+    }
+    if std::env::args().nth(1).as_deref() == Some(variable::TASK) {
+        return or_exit(variable::read());
     }
     let args = Args::parse();
     let Some(name) = &args.name else {

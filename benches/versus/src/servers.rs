@@ -16,6 +16,9 @@ use underbelly_benches::Failed;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Bytes that are sent by themselves.
+const LONG_BYTES: usize = 64 << 10;
+
 /// A server that runs as long as this lives.
 pub struct Server {
     child: Child,
@@ -72,6 +75,8 @@ pub fn redis(folder: &Path, synced: bool) -> Result<Server, Failed> {
     fs::create_dir_all(folder)?;
     let mut command = Command::new(program);
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
+    // A gibibyte is longer than what it takes by itself.
+    command.args(["--proto-max-bulk-len", "4gb", "--client-query-buffer-limit", "4gb"]);
     command.args(["--appendfsync", if synced { "always" } else { "everysec" }]).arg("--dir").arg(folder);
     start(&mut command, port)
 }
@@ -175,6 +180,37 @@ impl Redis {
         Redis::encode(parts, &mut bytes);
         self.send(&bytes)?;
         self.receive()
+    }
+
+    /// Sends a command of bytes and takes the bytes of its answer; none where there is nothing.
+    pub fn ask_bytes(&mut self, parts: &[&[u8]]) -> Result<Vec<u8>, Failed> {
+        let mut head = format!("*{}\r\n", parts.len()).into_bytes();
+        for part in parts {
+            head.extend(format!("${}\r\n", part.len()).bytes());
+            // What is long is not copied together.
+            if part.len() > LONG_BYTES {
+                self.send(&head)?;
+                self.send(part)?;
+                head.clear();
+            } else {
+                head.extend_from_slice(part);
+            }
+            head.extend(b"\r\n");
+        }
+        self.send(&head)?;
+        let mut line = String::new();
+        self.0.read_line(&mut line)?;
+        let (kind, rest) = line.trim_end().split_at_checked(1).ok_or("redis closed the connection")?;
+        match (kind, rest.parse::<usize>()) {
+            ("$", Ok(length)) => {
+                let mut bytes = vec![0; length + 2];
+                self.0.read_exact(&mut bytes)?;
+                bytes.truncate(length);
+                Ok(bytes)
+            }
+            ("+" | ":" | "$", _) => Ok(Vec::new()),
+            _ => Err(format!("redis: {line}").into()),
+        }
     }
 
     /// Sends commands.

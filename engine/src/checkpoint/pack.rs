@@ -9,7 +9,7 @@ use super::Attempt;
 use crate::error::CommitError;
 use crate::files;
 use crate::limits::{JOINED_CHUNK_BYTES_MAX, SMALL_CHUNK_FILES_MAX, SMALL_FILE_BYTES, SMALL_PACKS_MAX};
-use crate::objects::{ChunkFile, LOST, OfFile, PackFile};
+use crate::objects::{ChunkFile, LOST, OfFile, PackFile, is_damage};
 use crate::record::v1;
 
 /// What packing decided.
@@ -48,18 +48,28 @@ impl Attempt<'_> {
         let is_small = |pack: &PackFile| pack.pack.info().bytes < SMALL_FILE_BYTES;
         let many_small =
             all.iter().filter(|pack| pack.live() > 0 && is_small(pack)).count() >= SMALL_PACKS_MAX;
-        let (full, sparse): (Vec<_>, Vec<_>) = all.into_iter().partition(|pack| {
+        let (mut full, mut sparse): (Vec<_>, Vec<_>) = all.into_iter().partition(|pack| {
             pack.live() * 2 >= (pack.pack.ids().len() as u64).max(1) && !(many_small && is_small(pack))
         });
         let mut bodies: Vec<(ObjectId, Blob)> = Vec::new();
         for id in loose {
             bodies.extend(objects.bytes_in(id, None)?.map(|blob| (*id, blob)));
         }
+        let mut damaged = Vec::new();
         for pack in sparse.iter().filter(|pack| pack.live() > 0) {
-            for id in pack.pack.ids() {
-                bodies.extend(objects.bytes_in(&id, Some(pack))?.map(|blob| (id, blob)));
+            let live = |id: ObjectId| objects.bytes_in(&id, Some(pack)).map(|blob| Some((id, blob?)));
+            let found = pack.pack.ids().filter_map(|id| live(id).transpose()).collect::<Result<Vec<_>, _>>();
+            match found {
+                Ok(found) => bodies.extend(found),
+                // Moving saves space; a checkpoint does not fail for it.
+                Err(error) if is_damage(&error) => {
+                    self.core.note_trouble(format!("a pack stays as it is: {error}"));
+                    damaged.push(pack.file);
+                }
+                Err(error) => return Err(error.into()),
             }
         }
+        full.extend(sparse.extract_if(.., |pack| damaged.contains(&pack.file)));
         let (moved, chunks) = self.move_chunks()?;
         let lost = objects.all_lost().into_iter().map(|id| v1::Chunk { id: id.0, file: LOST, bytes: 0 });
         let mut packing = Packing {
@@ -107,19 +117,22 @@ impl Attempt<'_> {
             };
             let alive = stored.of(objects);
             if alive * 2 < stored.all {
-                sparse.push(at);
+                sparse.push((at, alive));
             } else if stored.all < SMALL_FILE_BYTES {
                 small.push((at, alive));
             }
         }
-        let mut groups: Vec<Vec<usize>> = sparse.into_iter().map(|at| vec![at]).collect();
-        if small.len() >= SMALL_CHUNK_FILES_MAX {
-            // As much as a checkpoint may write beside the rest.
-            let fits = small.iter().scan(0, |sum, (at, alive)| {
+        // As much as a checkpoint may write beside the rest, and one file at least; the others wait for the next.
+        let fitting = |files: &[(usize, u64)]| -> Vec<usize> {
+            let fits = files.iter().enumerate().scan(0, |sum, (before, (at, alive))| {
                 *sum += alive;
-                (*sum <= JOINED_CHUNK_BYTES_MAX).then_some(*at)
+                (before == 0 || *sum <= JOINED_CHUNK_BYTES_MAX).then_some(*at)
             });
-            groups.push(fits.collect());
+            fits.collect()
+        };
+        let mut groups: Vec<Vec<usize>> = fitting(&sparse).into_iter().map(|at| vec![at]).collect();
+        if small.len() >= SMALL_CHUNK_FILES_MAX {
+            groups.push(fitting(&small));
         }
         let (mut moved, mut places) = (Vec::new(), BTreeMap::new());
         for group in groups {

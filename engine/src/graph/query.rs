@@ -163,6 +163,13 @@ impl Graph {
         Some((sheet.changed.seq, cell.g, sheet.content()))
     }
 
+    /// What clients gave a cell at priority 0, whichever candidate is effective.
+    pub(crate) fn client_content(&self, id: CellId) -> Option<ContentId> {
+        let candidates = &self.sheets.get(id.at())?.candidates;
+        let of_client = |candidate: &&Candidate| candidate.priority == 0 && candidate.owner == Owner::Client;
+        candidates.iter().find(of_client)?.content
+    }
+
     /// Commit time of the last change of a cell's contents; `None` where it never had any.
     pub fn changed_at(&self, id: CellId) -> Option<Timestamp> {
         let made = self.cells.get(id.at()).filter(|cell| cell.g > 0);

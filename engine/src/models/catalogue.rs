@@ -1,10 +1,11 @@
 //! Which versions of which models there are.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use hashbrown::hash_map::Entry;
+use hashbrown::{DefaultHashBuilder, HashMap};
 use underbelly_storage::Timestamp;
 use underbelly_storage::object::ObjectId;
 
@@ -47,14 +48,16 @@ pub(crate) struct Numbered {
     pub version: Arc<Version>,
 }
 
-/// Versions, oldest first.
-type Versions = Arc<Vec<Arc<Version>>>;
+/// Versions, oldest first; most that are taken out alone stand in front.
+type Versions = Arc<VecDeque<Arc<Version>>>;
 
 /// The versions of one model.
 #[derive(Default, Debug)]
 struct Line {
     /// Those since it was deleted last.
     versions: Versions,
+    /// The last of them, which is asked for most.
+    newest: Option<Arc<Version>>,
     /// What was deleted and a reader may still see, oldest first.
     deleted: VecDeque<Deleted>,
     /// Versions that were taken out alone and a reader may still see, each with the transaction that did.
@@ -74,13 +77,13 @@ struct Deleted {
 
 impl Line {
     /// What a reader at `seq` sees as all versions, later ones included.
-    fn at(&self, seq: u64) -> &[Arc<Version>] {
+    fn at(&self, seq: u64) -> &VecDeque<Arc<Version>> {
         let deleted = self.deleted.iter().find(|deleted| deleted.seq > seq);
         deleted.map_or(&self.versions, |deleted| &deleted.versions)
     }
 
     /// Versions that a reader at `seq` sees and that were taken out since.
-    fn removed_after(&self, seq: u64) -> impl Iterator<Item = &Arc<Version>> {
+    fn removed_after(&self, seq: u64) -> impl DoubleEndedIterator<Item = &Arc<Version>> {
         self.removed_between((0, 0), seq)
     }
 
@@ -94,6 +97,11 @@ impl Line {
 
     /// What a reader at `seq` sees as the newest version.
     fn newest(&self, seq: u64) -> Option<&Arc<Version>> {
+        // Versions that were taken out alone are older, so nobody else is newer where none was deleted.
+        let newest = self.newest.as_ref().filter(|newest| newest.seq <= seq && self.deleted.is_empty());
+        if newest.is_some() {
+            return newest;
+        }
         let versions = self.at(seq);
         let visible = versions.partition_point(|version| version.seq <= seq);
         let kept = visible.checked_sub(1).and_then(|last| versions.get(last));
@@ -101,23 +109,28 @@ impl Line {
         self.removed_between(from, seq).next_back().or(kept)
     }
 
-    /// All versions that a reader at `seq` sees, oldest first.
-    fn all(&self, seq: u64) -> Vec<Arc<Version>> {
+    /// All versions that a reader at `seq` sees, newest first.
+    fn newest_first(&self, seq: u64) -> impl Iterator<Item = &Arc<Version>> {
         let versions = self.at(seq);
         let visible = versions.partition_point(|version| version.seq <= seq);
-        let kept = versions.get(..visible).unwrap_or_default().iter();
-        let mut all: Vec<_> = kept.chain(self.removed_after(seq)).cloned().collect();
-        all.sort_by_key(|version| place(version));
-        all
+        let mut kept = versions.range(..visible).rev().peekable();
+        let mut removed = self.removed_after(seq).rev().peekable();
+        std::iter::from_fn(move || match (kept.peek(), removed.peek()) {
+            (Some(kept), Some(other)) if place(kept) < place(other) => removed.next(),
+            (Some(_), _) => kept.next(),
+            (None, _) => removed.next(),
+        })
     }
 
     /// Whether it holds a version that a transaction put.
     fn holds(&self, seq: u64) -> bool {
-        let is_in =
-            |versions: &[Arc<Version>]| versions.binary_search_by_key(&seq, |version| version.seq).is_ok();
-        let mut deleted = self.deleted.iter().map(|deleted| deleted.versions.get(deleted.dropped..));
-        is_in(&self.versions)
-            || deleted.any(|versions| versions.is_some_and(is_in))
+        let from = |versions: &VecDeque<Arc<Version>>| versions.partition_point(|version| version.seq < seq);
+        let is_in = |versions: &VecDeque<Arc<Version>>, at: usize| {
+            versions.get(at).is_some_and(|version| version.seq == seq)
+        };
+        let mut deleted = self.deleted.iter();
+        is_in(&self.versions, from(&self.versions))
+            || deleted.any(|deleted| is_in(&deleted.versions, from(&deleted.versions).max(deleted.dropped)))
             || self.removed.range((seq, 0)..=(seq, u64::MAX)).next().is_some()
     }
 }
@@ -174,10 +187,34 @@ struct Removed {
     marks: Place,
 }
 
+/// Lines by identity, divided by the first byte of their ids: so none is long in growing.
+#[derive(Debug)]
+struct Lines(Box<[HashMap<ModelId, Line>]>);
+
+impl Lines {
+    fn new() -> Lines {
+        Lines((0..=u8::MAX).map(|_| HashMap::new()).collect())
+    }
+
+    fn get(&self, id: &ModelId) -> Option<&Line> {
+        self.0[usize::from(id.0[0])].get(id)
+    }
+
+    fn get_mut(&mut self, id: &ModelId) -> Option<&mut Line> {
+        self.0[usize::from(id.0[0])].get_mut(id)
+    }
+
+    fn entry(&mut self, id: ModelId) -> Entry<'_, ModelId, Line, DefaultHashBuilder> {
+        self.0[usize::from(id.0[0])].entry(id)
+    }
+}
+
 /// Versions by identity.
 #[derive(Debug)]
 pub(crate) struct Models {
-    by_id: BTreeMap<ModelId, Line>,
+    by_id: Lines,
+    /// The same ids in order.
+    ids: BTreeSet<ModelId>,
     /// Which transaction put a version of which model, or deleted it.
     by_seq: BTreeSet<(u64, ModelId)>,
     unstored: Unstored,
@@ -199,7 +236,8 @@ pub(crate) struct Models {
 impl Default for Models {
     fn default() -> Models {
         Models {
-            by_id: BTreeMap::new(),
+            by_id: Lines::new(),
+            ids: BTreeSet::new(),
             by_seq: BTreeSet::new(),
             unstored: Unstored::default(),
             last: (0, 0),
@@ -219,8 +257,14 @@ impl Models {
     /// Puts a version, behind all others; its position is found here.
     pub(crate) fn push(&mut self, id: ModelId, version: Version) {
         let position = if self.last.0 == version.seq { self.last.1 } else { 0 };
-        let line = self.by_id.entry(id).or_default();
-        let number = line.versions.last().map_or(0, |last| last.number) + 1;
+        let line = match self.by_id.entry(id) {
+            Entry::Occupied(line) => line.into_mut(),
+            Entry::Vacant(vacant) => {
+                self.ids.insert(id);
+                vacant.insert(Line::default())
+            }
+        };
+        let number = line.versions.back().map_or(0, |last| last.number) + 1;
         let version = Arc::new(Version { position, number, ..version });
         let numbered = Numbered { id, version: version.clone() };
         match self.unstored.put.back_mut() {
@@ -231,7 +275,8 @@ impl Models {
         self.by_seq.insert((version.seq, id));
         self.live += usize::from(line.versions.is_empty());
         // Nobody else has them: what is deleted is taken out whole.
-        Arc::make_mut(&mut line.versions).push(version);
+        line.newest = Some(version.clone());
+        Arc::make_mut(&mut line.versions).push_back(version);
     }
 
     /// Takes out a version that is not the newest, which readers before `seq` see until it is dropped.
@@ -239,8 +284,8 @@ impl Models {
         let Some(line) = self.by_id.get_mut(&id) else { return };
         let at = line.versions.binary_search_by_key(&number, |version| version.number);
         let Some(at) = at.ok().filter(|at| at + 1 < line.versions.len()) else { return };
-        let version = Arc::make_mut(&mut line.versions).remove(at);
-        self.unstored.deleted.push_back(Arc::new(vec![version.clone()]));
+        let Some(version) = Arc::make_mut(&mut line.versions).remove(at) else { return };
+        self.unstored.deleted.push_back(Arc::new(VecDeque::from([version.clone()])));
         let place = place(&version);
         line.removed.insert(place, (seq, version));
         let marks = self.marks.clear_version((seq, time), id, number);
@@ -255,14 +300,16 @@ impl Models {
         let oldest = retention.max_age.map_or(i128::MIN, |age| {
             i128::from(time.0) - i128::try_from(age.as_nanos()).unwrap_or(i128::MAX)
         });
-        let older = line.versions.iter().rev().enumerate().skip(1);
-        let gone = older.filter(|(behind, version)| *behind >= keep || i128::from(version.time.0) < oldest);
-        let mut gone: Vec<u64> = gone.map(|(_, version)| version.number).collect();
+        // Numbers and times rise alike, so what goes stands in front.
+        let versions = &line.versions;
+        let is_older = |version: &Arc<Version>| i128::from(version.time.0) < oldest;
+        let gone = versions.len().saturating_sub(keep).max(versions.partition_point(is_older));
+        let gone = versions.range(..gone.min(versions.len().saturating_sub(1)));
+        let mut gone: Vec<u64> = gone.map(|version| version.number).collect();
         let aliased = self.marks.aliases(&id, seq).map(|(_, version)| version);
         let held: BTreeSet<u64> = aliased.chain(self.marks.pinned(&id, seq)).collect();
         gone.retain(|number| !held.contains(number));
-        // Oldest first.
-        gone.into_iter().rev().for_each(|number| self.remove(seq, time, id, number));
+        gone.into_iter().for_each(|number| self.remove(seq, time, id, number));
     }
 
     /// Takes out the versions of all models that are not to be kept.
@@ -275,6 +322,7 @@ impl Models {
     pub(crate) fn delete(&mut self, seq: u64, time: Timestamp, id: ModelId) {
         let Some(line) = self.by_id.get_mut(&id).filter(|line| !line.versions.is_empty()) else { return };
         let versions = std::mem::take(&mut line.versions);
+        line.newest = None;
         self.unstored.deleted.push_back(versions.clone());
         let marks = self.marks.clear((seq, time), id);
         line.deleted.push_back(Deleted { seq, versions, dropped: 0, marks });
@@ -324,12 +372,13 @@ impl Models {
             let marks = deleted.marks;
             line.deleted.pop_front();
             // The transaction may have put the next version, too.
-            let next = line.deleted.front().map_or(&line.versions, |next| &next.versions).first();
+            let next = line.deleted.front().map_or(&line.versions, |next| &next.versions).front();
             if next.is_none_or(|next| next.seq != seq) {
                 self.by_seq.remove(&(seq, id));
             }
             if line.deleted.is_empty() && line.versions.is_empty() && line.removed.is_empty() {
                 entry.remove();
+                self.ids.remove(&id);
             }
             self.marks.forget(&id, marks);
         }
@@ -352,6 +401,7 @@ impl Models {
         }
         if line.deleted.is_empty() && line.versions.is_empty() && line.removed.is_empty() {
             entry.remove();
+            self.ids.remove(&id);
         }
         Some(version)
     }
@@ -364,12 +414,17 @@ impl Models {
         versions.sort_by_key(|numbered| numbered.id);
         let model = |versions: &[Numbered]| {
             let id = versions.first()?.id;
+            let newest = versions.last().map(|newest| newest.version.clone());
             let versions = Arc::new(versions.iter().map(|numbered| numbered.version.clone()).collect());
-            Some((id, Line { versions, ..Line::default() }))
+            Some((id, Line { versions, newest, ..Line::default() }))
         };
-        let by_id: BTreeMap<_, _> = versions.chunk_by(|a, b| a.id == b.id).filter_map(model).collect();
+        let mut by_id = Lines::new();
+        for (id, line) in versions.chunk_by(|a, b| a.id == b.id).filter_map(model) {
+            by_id.entry(id).insert(line);
+        }
+        let ids: BTreeSet<ModelId> = versions.iter().map(|numbered| numbered.id).collect();
         let marks = Marks::restored(marks);
-        Models { live: by_id.len(), by_id, by_seq, last, marks, ..Models::default() }
+        Models { live: ids.len(), by_id, ids, by_seq, last, marks, ..Models::default() }
     }
 
     /// What is in no state image.
@@ -408,8 +463,8 @@ impl Models {
     /// Up to `n` models behind this one in order of their ids, or the first.
     pub(crate) fn slice_behind(&self, last: Option<&ModelId>, seq: u64, n: usize) -> Vec<Newest> {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        let slice = self.by_id.range((from, Bound::Unbounded)).take(n);
-        slice.map(|(id, _)| (*id, self.newest(id, seq).map(|(n, version)| (n, version.clone())))).collect()
+        let slice = self.ids.range((from, Bound::Unbounded)).take(n);
+        slice.map(|id| (*id, self.newest(id, seq).map(|(n, version)| (n, version.clone())))).collect()
     }
 
     /// The newest version with a seq up to `seq`, and its number counted from 1; a model that was deleted begins anew.
@@ -418,9 +473,9 @@ impl Models {
         Some((version.number, &**version))
     }
 
-    /// All versions with a seq up to `seq`, oldest first.
-    pub(crate) fn versions(&self, id: &ModelId, seq: u64) -> Vec<Arc<Version>> {
-        self.by_id.get(id).map_or_else(Vec::new, |line| line.all(seq))
+    /// All versions with a seq up to `seq`, newest first.
+    pub(crate) fn newest_first(&self, id: &ModelId, seq: u64) -> impl Iterator<Item = &Arc<Version>> {
+        self.by_id.get(id).into_iter().flat_map(move |line| line.newest_first(seq))
     }
 
     /// The version of this number that a reader at `seq` sees.
@@ -434,13 +489,14 @@ impl Models {
 
     /// All versions of all models that are not deleted, in order of their ids.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&ModelId, &Version)> {
-        self.by_id.iter().flat_map(|(id, line)| line.versions.iter().map(move |version| (id, &**version)))
+        let lines = self.ids.iter().filter_map(|id| Some((id, self.by_id.get(id)?)));
+        lines.flat_map(|(id, line)| line.versions.iter().map(move |version| (id, &**version)))
     }
 
     /// The newest visible version of each model, with its number.
     pub(crate) fn newest_of_each(&self, seq: u64) -> impl Iterator<Item = (&ModelId, u64, &Version)> {
-        self.by_id
-            .keys()
+        self.ids
+            .iter()
             .filter_map(move |id| self.newest(id, seq).map(|(number, version)| (id, number, version)))
     }
 }
@@ -541,7 +597,7 @@ mod tests {
                 }
                 // Sometimes all but the newest versions of a model are taken out.
                 if capture == 5 {
-                    let gone: Vec<u64> = models.versions(&id(0), seq).iter().map(|version| version.number).collect();
+                    let gone: Vec<u64> = models.newest_first(&id(0), seq).map(|version| version.number).collect();
                     for number in gone {
                         models.remove(seq, Timestamp(0), id(0), number);
                     }
@@ -582,7 +638,8 @@ mod tests {
                         let found = models.newest(&id(model), reader).map(|(_, v)| v.object.0[0]);
                         let newest = expected.get(&model).and_then(|all| all.last().copied());
                         prop_assert_eq!(found, newest, "model {} at {}", model, reader);
-                        let all = models.versions(&id(model), reader);
+                        let mut all: Vec<_> = models.newest_first(&id(model), reader).cloned().collect();
+                        all.reverse();
                         let bytes: Vec<u8> = all.iter().map(|version| version.object.0[0]).collect();
                         prop_assert_eq!(bytes, expected.get(&model).cloned().unwrap_or_default());
                         for version in &all {
@@ -607,7 +664,9 @@ mod tests {
             let mut expected = [0i64; 4];
             models.iter().for_each(|(_, version)| expected[usize::from(version.object.0[0])] += 1);
             prop_assert_eq!(named, expected);
-            prop_assert_eq!((models.by_id.len(), models.queue.len()), (models.len(), 0));
+            let lines: BTreeSet<_> = models.by_id.0.iter().flat_map(HashMap::keys).collect();
+            prop_assert_eq!((lines.len(), models.queue.len()), (models.len(), 0));
+            prop_assert!(lines == models.ids.iter().collect());
             let seqs: BTreeSet<_> = models.iter().map(|(id, version)| (version.seq, *id)).collect();
             prop_assert_eq!(&models.by_seq, &seqs);
         }
@@ -625,6 +684,11 @@ mod tests {
         models.note_indexed(2);
         assert!(!models.wait_for_index(9));
         assert_eq!(models.drop_deleted(9).unwrap().object, ObjectId([1; 32]));
-        assert!(!models.has_deleted() && models.by_id.is_empty() && models.by_seq.is_empty());
+        assert!(
+            !models.has_deleted()
+                && models.by_id.get(&id(1)).is_none()
+                && models.ids.is_empty()
+                && models.by_seq.is_empty()
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! Models as cells: a slot of models has a cell for each day and each value of some attributes, which says what the newest
 //! version put for it is. So a producer requires and provides models as it does any other data.
 
+use std::collections::HashSet;
+
 use underbelly_storage::object::ObjectId;
 use underbelly_storage::{Column, ColumnType, Columns, Date, Timestamp, Value};
 
@@ -179,18 +181,23 @@ fn retracted(
     for id in deleted {
         let seq = state.models.newest(id, u64::MAX).map_or(0, |(_, version)| version.seq);
         rests_on.push(Read::Model { id: *id, seq });
-        for version in state.models.versions(id, u64::MAX) {
+        let mut seen = HashSet::new();
+        for version in state.models.newest_first(id, u64::MAX) {
             let Some((slot, definition)) = slot_of(&state.graph, &version.metadata) else { continue };
             // One that was put before the slot was defined need not fit it.
             let Ok((date, key)) = address(definition, &version.metadata) else { continue };
-            let rows = content::conform(definition, row(id, &version.object)?)?;
-            let said = Some(ObjectId::of(&content::encode(&rows)));
-            let shown = state.graph.cell(slot, date, &key).and_then(|cell| state.cell_at(cell, u64::MAX));
-            let Some(shown) = shown.filter(|shown| shown.content == said) else { continue };
-            if is_provided(&state.graph, &definition.name) {
+            // A cell says the newest version that was put for it.
+            if !seen.insert((date, key.clone())) {
                 continue;
             }
-            let (name, seq) = (definition.name.clone(), shown.seq);
+            let rows = content::conform(definition, row(id, &version.object)?)?;
+            let said = ObjectId::of(&content::encode(&rows)).0;
+            let Some(cell) = state.graph.cell(slot, date, &key) else { continue };
+            if state.graph.client_content(cell) != Some(said) || is_provided(&state.graph, &definition.name) {
+                continue;
+            }
+            let seq = state.cell_at(cell, u64::MAX).map_or(0, |shown| shown.seq);
+            let name = definition.name.clone();
             rests_on.push(Read::Cell { slot, name, date, key: key.clone(), seq });
             writes.push(Write { slot, date, key, priority: 0, content: None });
         }
@@ -218,6 +225,21 @@ pub(crate) fn writes_of(state: &State, batch: &Batch) -> Result<Vec<Write>, Comm
 }
 
 impl Snapshot {
+    /// The version that a cell of a slot of models says, with its blob; `None` where there is no such cell, or nothing in it.
+    ///
+    /// # Errors
+    /// [`ReadError::NoModel`] where the slot is none of models, and where retention or deletion took every version with this
+    /// content: the cell stays, and so does what was made from it. As [`Snapshot::slot`] and [`Snapshot::model`].
+    pub fn slot_model<V: Into<Value>>(
+        &self,
+        slot: &str,
+        date: impl Into<SlotDate>,
+        key: impl IntoIterator<Item = V>,
+    ) -> Result<Option<Model>, ReadError> {
+        let cell = self.slot(slot, date, key)?;
+        cell.map(|cell| self.model_of_cell(&cell.rows)).transpose()
+    }
+
     /// The version that a cell of a slot of models says.
     pub(crate) fn model_of_cell(&self, rows: &Columns) -> Result<Model, ReadError> {
         let text = |column: &str| rows.column(column).and_then(|column| column.str_at(0));
@@ -228,12 +250,11 @@ impl Snapshot {
         let object = text(CONTENT).and_then(ObjectId::parse).ok_or_else(none)?;
         let found = {
             let state = self.base().state();
-            let versions = state.models.versions(&id, self.seq());
-            versions.into_iter().rev().find(|version| version.object == object)
+            state.models.newest_first(&id, self.seq()).find(|version| version.object == object).cloned()
         };
         let version = found.ok_or_else(|| ReadError::NoModel {
             what: format!(
-                "no version of {id} with content {object} is left; keep more of them, or put it again"
+                "no version of {id} with content {object} is left; keep more of them, or put it again and force the run"
             ),
         })?;
         self.lend(ModelInfo::new(id, version.number, &version), &version.chunks)

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use underbelly_storage::object::{Blob, ObjectId};
 
@@ -19,12 +19,12 @@ pub struct Model {
     info: ModelInfo,
     content: Content,
     /// What the header of tensors says, once it was read.
-    header: Arc<OnceLock<Header>>,
+    header: OnceLock<Arc<Header>>,
 }
 
 impl Model {
     pub(crate) fn new(info: ModelInfo, content: Content) -> Model {
-        Model { info, content, header: Arc::default() }
+        Model { info, content, header: OnceLock::new() }
     }
 
     /// A version that a transaction put and has not committed; its seq is 0.
@@ -103,7 +103,7 @@ impl Model {
         if let Some(header) = self.header.get() {
             return Ok(header);
         }
-        let header = Header::read(&self.content)?;
+        let header = Arc::new(Header::read(&self.content)?);
         Ok(self.header.get_or_init(|| header))
     }
 }
@@ -120,6 +120,9 @@ pub(crate) struct Chunked {
     pieces: Vec<Piece>,
     bytes: u64,
     whole: OnceLock<Blob>,
+    /// The compressed piece that was asked for last, by its number, as it was put: who reads it in small steps unpacks it
+    /// once.
+    unpacked: Mutex<Option<(usize, Blob)>>,
 }
 
 #[derive(Debug)]
@@ -136,6 +139,10 @@ impl Piece {
         self.start + self.bytes
     }
 
+    fn is_compressed(&self) -> bool {
+        matches!(&self.lent, Lent::Chunk(chunks) if chunks.place(&self.id).is_none())
+    }
+
     /// A part, counted from its begin.
     fn range(&self, range: Range<u64>) -> Result<Blob, ReadError> {
         let part = match &self.lent {
@@ -147,16 +154,20 @@ impl Piece {
 }
 
 impl Content {
-    /// The bytes of a blob; of its chunks nothing is read yet.
+    /// The bytes of a blob of this length; of its chunks nothing is read yet.
     pub(crate) fn lend(
         objects: &Objects,
         object: &ObjectId,
+        bytes: u64,
         chunks: &[(ObjectId, u64)],
     ) -> Result<Content, ReadError> {
-        if chunks.is_empty() {
-            return objects.get(object).map(Content::One);
+        if !chunks.is_empty() {
+            return Content::of(chunks, |id| objects.lend(id));
         }
-        Content::of(chunks, |id| objects.lend(id))
+        match objects.lend(object)? {
+            Lent::Blob(blob) => Ok(Content::One(blob)),
+            lent => Content::of(&[(*object, bytes)], |_| Ok(lent.clone())),
+        }
     }
 
     /// Chunks, each lent by `lend`.
@@ -169,7 +180,12 @@ impl Content {
             pieces.push(Piece { start, bytes: *bytes, id: *id, lent: lend(id)? });
             start += bytes;
         }
-        Ok(Content::Chunks(Arc::new(Chunked { pieces, bytes: start, whole: OnceLock::new() })))
+        Ok(Content::Chunks(Arc::new(Chunked {
+            pieces,
+            bytes: start,
+            whole: OnceLock::new(),
+            unpacked: Mutex::default(),
+        })))
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -242,7 +258,7 @@ impl Chunked {
             range.start.max(piece.start) - piece.start..range.end.min(piece.end()) - piece.start
         };
         if let [piece] = pieces {
-            return piece.range(within(piece));
+            return self.part(first, piece, within(piece));
         }
         if let Some(blob) = self.stretch(pieces, &range, within)? {
             return Ok(blob);
@@ -252,6 +268,25 @@ impl Chunked {
             bytes.extend_from_slice(&piece.range(within(piece))?);
         }
         Ok(bytes.into())
+    }
+
+    /// A part of one piece.
+    fn part(&self, number: usize, piece: &Piece, range: Range<u64>) -> Result<Blob, ReadError> {
+        if !piece.is_compressed() || range == (0..piece.bytes) {
+            return piece.range(range);
+        }
+        let last = || self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = last().as_ref().filter(|(known, _)| *known == number).map(|(_, blob)| blob.clone());
+        let blob = match known {
+            Some(blob) => blob,
+            None => {
+                let blob = piece.range(0..piece.bytes)?;
+                *last() = Some((number, blob.clone()));
+                blob
+            }
+        };
+        let part = blob.slice(range.start as usize..range.end as usize);
+        part.ok_or_else(|| ReadError::MissingObject { object: piece.id.to_string() })
     }
 
     /// Pieces that lie end to end in one file, checked.

@@ -42,21 +42,15 @@ impl Snapshot {
     /// # Errors
     /// [`ReadError::Where`] where a path, value or range cannot be asked for.
     pub fn find_models_where(&self, wanted: &Where) -> Result<Vec<ModelInfo>, ReadError> {
-        let mut found: BTreeMap<ModelId, ModelInfo> = BTreeMap::new();
         let alternatives = wanted.alternatives()?;
-        let find = |conditions: &[Condition]| match self.base().attributes.candidates(
-            self.base(),
-            conditions,
-            self.seq(),
-        ) {
-            Some(ids) => self.check(&ids, conditions),
-            None => self.scan(conditions),
-        };
         if let [conditions] = &alternatives[..] {
-            return Ok(find(conditions));
+            let mut found = Vec::new();
+            self.each_model(conditions, &mut |info| found.push(info));
+            return Ok(found);
         }
+        let mut found: BTreeMap<ModelId, ModelInfo> = BTreeMap::new();
         for conditions in &alternatives {
-            found.extend(find(conditions).into_iter().map(|info| (info.id, info)));
+            self.each_model(conditions, &mut |info| drop(found.insert(info.id, info)));
         }
         Ok(found.into_values().collect())
     }
@@ -72,14 +66,36 @@ impl Snapshot {
         skip: usize,
         count: usize,
     ) -> Result<Vec<ModelInfo>, ReadError> {
-        let mut found = self.find_models_where(wanted)?;
-        found.sort_by_key(|info| Reverse((info.timestamp, info.seq, info.id)));
-        Ok(found.into_iter().skip(skip).take(count).collect())
+        let wanted_count = skip.saturating_add(count);
+        let mut found: Vec<ModelInfo> = Vec::new();
+        // No more is kept than may be in the page.
+        let cut = |found: &mut Vec<ModelInfo>| {
+            found.sort_by_key(|info| Reverse((info.timestamp, info.seq, info.id)));
+            found.dedup_by_key(|info| info.id);
+            found.truncate(wanted_count);
+        };
+        for conditions in &wanted.alternatives()? {
+            self.each_model(conditions, &mut |info| {
+                found.push(info);
+                if found.len() >= wanted_count.saturating_mul(2).saturating_add(SLICE_MODELS) {
+                    cut(&mut found);
+                }
+            });
+        }
+        cut(&mut found);
+        Ok(found.into_iter().skip(skip).collect())
     }
 
-    fn check(&self, ids: &BTreeSet<ModelId>, conditions: &[Condition]) -> Vec<ModelInfo> {
+    /// The newest version of each model that fulfils all conditions, in order of their ids.
+    fn each_model(&self, conditions: &[Condition], take: &mut dyn FnMut(ModelInfo)) {
+        match self.base().attributes.candidates(self.base(), conditions, self.seq()) {
+            Some(ids) => self.check(&ids, conditions, take),
+            None => self.scan(conditions, take),
+        }
+    }
+
+    fn check(&self, ids: &BTreeSet<ModelId>, conditions: &[Condition], take: &mut dyn FnMut(ModelInfo)) {
         let ids: Vec<&ModelId> = ids.iter().collect();
-        let mut found = Vec::new();
         for slice in ids.chunks(SLICE_MODELS) {
             let versions: Vec<ModelInfo> = {
                 let state = self.base().state();
@@ -89,23 +105,21 @@ impl Snapshot {
                 };
                 slice.iter().filter_map(newest).collect()
             };
-            found.extend(versions.into_iter().filter(|info| fulfils(info, conditions)));
+            versions.into_iter().filter(|info| fulfils(info, conditions)).for_each(&mut *take);
         }
-        found
     }
 
     /// The state's lock is held for a slice at a time; what commits between two slices is behind the snapshot.
-    fn scan(&self, conditions: &[Condition]) -> Vec<ModelInfo> {
-        let mut found = Vec::new();
+    fn scan(&self, conditions: &[Condition], take: &mut dyn FnMut(ModelInfo)) {
         let mut last = None;
         loop {
             let slice = self.base().state().models.slice_behind(last.as_ref(), self.seq(), SLICE_MODELS);
-            let Some((id, _)) = slice.last() else { return found };
+            let Some((id, _)) = slice.last() else { return };
             last = Some(*id);
             let infos = slice.iter().filter_map(|(id, version)| {
                 version.as_ref().map(|(number, version)| ModelInfo::new(*id, *number, version))
             });
-            found.extend(infos.filter(|info| fulfils(info, conditions)));
+            infos.filter(|info| fulfils(info, conditions)).for_each(&mut *take);
         }
     }
 }

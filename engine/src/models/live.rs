@@ -42,8 +42,11 @@ pub struct Restored {
     pub changes: u64,
     /// Whether it was saved at a close, so that nothing is lost.
     pub was_closed: bool,
-    /// What is lost at most: the changes of so much time. Zero where it was closed; the interval of its saves, or all the time
-    /// since this version where a later save failed.
+    /// The interval of its saves, which is what a crash loses as a rule; `None` where a later save failed, or it was not saved
+    /// from a live model.
+    pub every: Option<Duration>,
+    /// What is lost at most: the changes of so much time. Zero where it was closed, else all the time since this version: a
+    /// disk that does not answer holds saves up, too.
     pub lost_at_most: Duration,
 }
 
@@ -116,7 +119,6 @@ impl<'db> LiveBuilder<'db> {
             let age = since(core.options.clock.now(), about.time);
             let lost_at_most = match life {
                 Some(Life { is_closed: true, .. }) => Duration::ZERO,
-                Some(Life { is_failing: false, every, .. }) => age.min(every),
                 _ => age,
             };
             Restored {
@@ -124,6 +126,7 @@ impl<'db> LiveBuilder<'db> {
                 saved: about.time,
                 changes: life.map_or(0, |life| life.changes),
                 was_closed: life.is_some_and(|life| life.is_closed),
+                every: life.filter(|life| !life.is_failing).map(|life| life.every),
                 lost_at_most,
             }
         });
@@ -133,6 +136,7 @@ impl<'db> LiveBuilder<'db> {
             content: about.map(|about| about.content),
             restored: about.map(|about| about.content),
             time: about.map(|about| about.time),
+            version: about.map(|about| about.version),
             changes,
             is_retained: false,
             is_failing: false,

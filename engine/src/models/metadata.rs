@@ -221,7 +221,8 @@ impl Metadata {
     pub fn id(&self) -> Result<ModelId, MetadataError> {
         self.model_type()?;
         let identity = self.entries.iter().filter(|(name, _)| !OUTSIDE.contains(&name.as_str()));
-        let mut bytes = IDENTITY_PREFIX.to_vec();
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(IDENTITY_PREFIX);
         cbor::write(&mut bytes, identity)?;
         Ok(ModelId(*blake3::hash(&bytes).as_bytes()))
     }

@@ -81,7 +81,9 @@ impl<'db> BlobWriter<'db> {
     /// The bytes of one blob that does not go into the log; the caller has entered the folder.
     pub(crate) fn write(core: &Core, bytes: &[u8]) -> Result<StoredBlob, CommitError> {
         let mut writer = BlobWriter { is_inside: true, ..BlobWriter::new(core) };
-        writer.cut = Some(first_cut(bytes, core.options.chunk_bytes));
+        // What would go into the log were there less beside it is the same object here.
+        let is_small = bytes.len() <= writer.small_max;
+        writer.cut = Some(if is_small { usize::MAX } else { first_cut(bytes, core.options.chunk_bytes) });
         writer.push(bytes)?;
         writer.finish()
     }
@@ -123,7 +125,9 @@ impl<'db> BlobWriter<'db> {
                 let mut cut =
                     self.cut.unwrap_or_else(|| first_cut(&self.buffer, self.core.options.chunk_bytes));
                 while self.buffer.len() >= cut {
-                    self.end_chunk(cut)?;
+                    // A short one stands in front; what follows begins with a page.
+                    let is_short = cut != self.core.options.chunk_bytes;
+                    self.end_chunk(cut, if is_short { Placement::End } else { Placement::Begin })?;
                     cut = self.core.options.chunk_bytes;
                 }
                 self.cut = Some(cut);
@@ -153,7 +157,7 @@ impl<'db> BlobWriter<'db> {
     }
 
     /// Writes so many bytes as a chunk, if it is not stored.
-    fn end_chunk(&mut self, bytes: usize) -> Result<(), CommitError> {
+    fn end_chunk(&mut self, bytes: usize, placement: Placement) -> Result<(), CommitError> {
         let chunk = self.buffer.get(..bytes).unwrap_or_default();
         let id = ObjectId::of(chunk);
         self.pins.object(id);
@@ -167,13 +171,14 @@ impl<'db> BlobWriter<'db> {
                     let file = core.new_file();
                     self.pins.file(file);
                     core.disk_dir(files::CHUNKS_DIR)?;
-                    none.insert((file, ChunkWriter::create(&*core.disk, &files::chunk(file), core.database)?))
+                    let mut writer = ChunkWriter::create(&*core.disk, &files::chunk(file), core.database)?;
+                    if core.options.workers > 0 {
+                        writer.sync_aside();
+                    }
+                    none.insert((file, writer))
                 }
             };
-            // A short one stands in front; what follows begins with a page.
-            let is_odd =
-                self.chunks.is_empty() && bytes < self.bytes as usize && bytes != core.options.chunk_bytes;
-            writer.push(id, chunk, if is_odd { Placement::End } else { Placement::Begin }, self.compress)?;
+            writer.push(id, chunk, placement, self.compress)?;
             self.written.insert(id, bytes as u64);
         }
         self.chunks.push((id, bytes as u64));
@@ -194,7 +199,7 @@ impl<'db> BlobWriter<'db> {
             return Ok(StoredBlob::small(bytes.into(), self.pins));
         }
         if !self.buffer.is_empty() || self.chunks.is_empty() {
-            self.end_chunk(self.buffer.len())?;
+            self.end_chunk(self.buffer.len(), Placement::Begin)?;
         }
         let mut file = None;
         if let Some((number, writer)) = self.file.take() {

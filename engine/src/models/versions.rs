@@ -309,15 +309,20 @@ impl MarkChange {
 impl Models {
     /// Says what of the marks and removals of a transaction does not fit its models.
     pub(crate) fn check(&self, operations: &Operations) -> Result<(), CommitError> {
+        if operations.marks.is_empty() && operations.removed.is_empty() {
+            return Ok(());
+        }
+        let changes = Changes::of(operations);
         for change in &operations.marks {
-            let after = After::of(self, operations, change.id);
+            let after = After::of(self, &changes, change.id);
             let about = match (change.mark.kind, &change.value) {
                 (MarkKind::Alias, Some(value)) => number(value).unwrap_or(NEWEST),
                 _ => change.mark.version,
             };
             // What is taken away need not be there.
             if change.value.is_some()
-                && (!after.holds(about) || about == MODEL && change.mark.kind == MarkKind::Alias)
+                && (!after.holds(about)
+                    || about == MODEL && matches!(change.mark.kind, MarkKind::Alias | MarkKind::Pin))
             {
                 return Err(after.unknown(about));
             }
@@ -332,11 +337,11 @@ impl Models {
         }
         let mut held: BTreeMap<ModelId, BTreeSet<u64>> = BTreeMap::new();
         for (id, version) in &operations.removed {
-            let after = After::of(self, operations, *id);
+            let after = After::of(self, &changes, *id);
             if *version == MODEL || !after.holds(*version) {
                 return Err(after.unknown(*version));
             }
-            let held = held.entry(*id).or_insert_with(|| after.held(operations));
+            let held = held.entry(*id).or_insert_with(|| after.held(&changes));
             let why = match (*version == after.newest, held.contains(version)) {
                 (true, _) => "it is the newest; delete the model, or put another version first",
                 (_, true) => "it is pinned or named by an alias; take that away first",
@@ -345,6 +350,25 @@ impl Models {
             return Err(CommitError::VersionHeld { model: id.to_string(), version: *version, why });
         }
         Ok(())
+    }
+}
+
+/// What a transaction does, by model.
+#[derive(Default)]
+struct Changes<'o> {
+    deleted: HashSet<ModelId>,
+    /// How many versions it puts.
+    puts: HashMap<ModelId, u64>,
+    marks: HashMap<ModelId, Vec<&'o MarkChange>>,
+}
+
+impl<'o> Changes<'o> {
+    fn of(operations: &'o Operations) -> Changes<'o> {
+        let deleted = operations.deleted_models.iter().copied().collect();
+        let mut changes = Changes { deleted, ..Changes::default() };
+        operations.models.iter().for_each(|put| *changes.puts.entry(put.id).or_default() += 1);
+        operations.marks.iter().for_each(|mark| changes.marks.entry(mark.id).or_default().push(mark));
+        changes
     }
 }
 
@@ -360,10 +384,10 @@ struct After<'m> {
 }
 
 impl<'m> After<'m> {
-    fn of(models: &'m Models, operations: &Operations, id: ModelId) -> After<'m> {
-        let is_deleted = operations.deleted_models.contains(&id);
+    fn of(models: &'m Models, changes: &Changes<'_>, id: ModelId) -> After<'m> {
+        let is_deleted = changes.deleted.contains(&id);
         let before = models.newest(&id, u64::MAX).filter(|_| !is_deleted).map_or(0, |(number, _)| number);
-        let newest = before + operations.models.iter().filter(|put| put.id == id).count() as u64;
+        let newest = before + changes.puts.get(&id).copied().unwrap_or_default();
         After { models, id, is_deleted, before, newest }
     }
 
@@ -382,14 +406,14 @@ impl<'m> After<'m> {
     }
 
     /// Versions that are pinned or that an alias names.
-    fn held(&self, operations: &Operations) -> BTreeSet<u64> {
+    fn held(&self, changes: &Changes<'_>) -> BTreeSet<u64> {
         let marks = (!self.is_deleted).then_some(&self.models.marks);
         let aliases = marks.into_iter().flat_map(|marks| marks.aliases(&self.id, u64::MAX));
         let mut aliases: BTreeMap<Arc<str>, u64> =
             aliases.map(|(name, version)| (name.clone(), version)).collect();
         let pinned = marks.into_iter().flat_map(|marks| marks.pinned(&self.id, u64::MAX));
         let mut pinned: BTreeSet<u64> = pinned.collect();
-        for MarkChange { mark, value, .. } in operations.marks.iter().filter(|change| change.id == self.id) {
+        for MarkChange { mark, value, .. } in changes.marks.get(&self.id).into_iter().flatten() {
             let version = if mark.version == NEWEST { self.newest } else { mark.version };
             match (mark.kind, value) {
                 (MarkKind::Alias, Some(value)) => {
@@ -603,7 +627,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::model`].
     pub fn model_back(&self, model: &impl ModelName, back: usize) -> Result<Option<Model>, ReadError> {
-        self.version_by(model, |models, id| models.versions(id, self.seq()).into_iter().rev().nth(back))
+        self.version_by(model, |models, id| models.newest_first(id, self.seq()).nth(back).cloned())
     }
 
     /// The version with the latest `timestamp` in its metadata that is at or before a time; of several the one that was
@@ -613,8 +637,10 @@ impl Snapshot {
     /// As [`Snapshot::model`].
     pub fn model_as_of(&self, model: &impl ModelName, at: Timestamp) -> Result<Option<Model>, ReadError> {
         self.version_by(model, |models, id| {
-            let versions = models.versions(id, self.seq()).into_iter();
-            versions.filter(|version| version.timestamp <= at).max_by_key(|version| version.timestamp)
+            let versions = models.newest_first(id, self.seq()).filter(|version| version.timestamp <= at);
+            versions
+                .reduce(|best, older| if older.timestamp > best.timestamp { older } else { best })
+                .cloned()
         })
     }
 
@@ -624,7 +650,7 @@ impl Snapshot {
     /// As [`Snapshot::model`].
     pub fn model_put_by(&self, model: &impl ModelName, at: Timestamp) -> Result<Option<Model>, ReadError> {
         self.version_by(model, |models, id| {
-            models.versions(id, self.seq()).into_iter().rev().find(|version| version.time <= at)
+            models.newest_first(id, self.seq()).find(|version| version.time <= at).cloned()
         })
     }
 
@@ -668,7 +694,7 @@ impl Snapshot {
             aliases: aliases.remove(&version.number).unwrap_or_default(),
             is_pinned: pinned.contains(&version.number),
         };
-        Ok(state.models.versions(&id, seq).iter().rev().map(shown).collect())
+        Ok(state.models.newest_first(&id, seq).map(shown).collect())
     }
 
     /// The aliases of a model, by name.

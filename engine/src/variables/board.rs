@@ -1,8 +1,8 @@
 //! The page set of variables: what reader processes see without asking anybody.
 //!
-//! A file of words (`VARIABLES`), made by the first change after an opening and never synced; recovery does not look at it.
-//! The writer appends an entry for each variable that changes and then writes its cell; readers look for entries behind
-//! those that they know. What is published here is durable, or belongs to no log. A file that another writer replaced says
+//! A file of words (`VARIABLES`), made by an opening, or by the first change where there was no variable and no such file before, and
+//! never synced; recovery does not look at it. All variables of the log stand in it, unless it says that it is full: the writer
+//! appends an entry for each that is new and then writes its cell; readers look for entries behind those that they know. What is published here is durable, or belongs to no log. A file that another writer replaced says
 //! so in its head; one of an earlier start of the machine says nothing.
 
 use std::collections::HashMap;
@@ -32,6 +32,8 @@ const HEAD: usize = 64;
 const STATE: usize = 5;
 const USED: usize = 6;
 const FULL: usize = 7;
+/// The states: what the log holds is being written, it is shown, another writer came.
+const FILLED: u64 = 0;
 const IN_USE: u64 = 1;
 const REPLACED: u64 = 2;
 /// Words of the whole file, most of which are never written.
@@ -94,18 +96,24 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    /// Puts an empty page set in the place of one that is there.
+    /// Puts an empty page set in the place of one that is there. Readers look at it once it is [`Board::begun`].
     pub(crate) fn create(path: &Path, database: [u8; 16]) -> io::Result<Board> {
         let page = SharedPage::create(path, WORDS, STEP)?;
         let [database_low, database_high] = halves(database);
         let [boot_low, boot_high] = halves(shared::boot());
-        let head = [MAGIC, database_low, database_high, boot_low, boot_high, IN_USE, HEAD as u64];
+        let head = [MAGIC, database_low, database_high, boot_low, boot_high, FILLED, HEAD as u64];
         for (word, value) in page.words().iter().zip(head).skip(1) {
             word.store(value, Ordering::Relaxed);
         }
         // Whoever sees the magic sees the rest.
         page.words().iter().take(1).for_each(|word| word.store(MAGIC, Ordering::Release));
         Ok(Board { page: Arc::new(page), spots: HashMap::new(), reserved: STEP })
+    }
+
+    /// Shows it to readers: all that the log holds stands in it.
+    pub(crate) fn begun(self) -> Board {
+        self.page.words().iter().skip(STATE).take(1).for_each(|state| state.store(IN_USE, Ordering::Release));
+        self
     }
 
     pub(crate) fn page(&self) -> &Arc<SharedPage> {
@@ -202,10 +210,10 @@ fn words_for(variable_type: VariableType, bytes: usize) -> usize {
     value_words(variable_type, bytes.next_power_of_two().clamp(64, VARIABLE_BYTES_MAX))
 }
 
-/// Tells who reads an older page set that it is over, and takes its name away.
-pub(crate) fn retire(path: &Path) -> io::Result<()> {
+/// Tells who reads an older page set that it is over, and takes its name away. Answers whether there was one.
+pub(crate) fn retire(path: &Path) -> io::Result<bool> {
     let about = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         about => about?,
     };
     if about.is_file() && about.len() as usize >= HEAD * 8 {
@@ -217,7 +225,7 @@ pub(crate) fn retire(path: &Path) -> io::Result<()> {
             file.write_all_at(&REPLACED.to_le_bytes(), (STATE * 8) as u64)?;
         }
     }
-    fs::remove_file(path)
+    fs::remove_file(path).map(|()| true)
 }
 
 /// A reader's side.
@@ -234,33 +242,34 @@ impl BoardReader {
         BoardReader { path, database, page: None, seen: HEAD, spots: HashMap::new() }
     }
 
-    /// The page set in use, if there is one.
-    pub(crate) fn page(&mut self) -> Option<Arc<SharedPage>> {
-        if self.page.as_ref().is_none_or(|page| !is_in_use(page.words())) {
-            (self.page, self.seen) = (None, HEAD);
-            self.spots.clear();
-            let page = SharedPage::open(&self.path).ok()?;
-            let words = page.words();
-            let word = |at: usize| words.get(at).map_or(0, |word| word.load(Ordering::Acquire));
-            let is_ours =
-                [word(1), word(2)] == halves(self.database) && [word(3), word(4)] == halves(shared::boot());
-            if word(0) != MAGIC || !is_ours || !is_in_use(words) {
-                return None;
-            }
-            self.page = Some(Arc::new(page));
+    /// The page set in use, if there is one. The one that was looked at last is kept until there is.
+    ///
+    /// # Errors
+    /// What the operating system says where there is one that cannot be looked at.
+    pub(crate) fn page(&mut self) -> io::Result<Option<Arc<SharedPage>>> {
+        if let Some(page) = self.page.as_ref().filter(|page| is_in_use(page.words())) {
+            return Ok(Some(page.clone()));
         }
-        self.page.clone()
+        let page = match SharedPage::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            page => page?,
+        };
+        let words = page.words();
+        let word = |at: usize| words.get(at).map_or(0, |word| word.load(Ordering::Acquire));
+        let is_ours =
+            [word(1), word(2)] == halves(self.database) && [word(3), word(4)] == halves(shared::boot());
+        if word(0) != MAGIC || !is_ours || !is_in_use(words) {
+            return Ok(None);
+        }
+        self.spots.clear();
+        (self.page, self.seen) = (Some(Arc::new(page)), HEAD);
+        Ok(self.page.clone())
     }
 
-    /// Whether the page set in use has no room, so that there may be variables that it does not show.
-    pub(crate) fn is_full(&mut self) -> bool {
-        let page = self.page();
-        page.is_some_and(|page| page.words().get(FULL).is_some_and(|full| full.load(Ordering::Acquire) != 0))
-    }
-
-    /// The place of a variable, looked for behind those that are known.
+    /// The place of a variable in the page set in use, looked for behind those that are known.
+    #[cfg(test)]
     pub(crate) fn spot(&mut self, key: &Key) -> Option<(Arc<SharedPage>, Spot)> {
-        self.page()?;
+        self.page().ok()??;
         self.last_spot(key)
     }
 
@@ -281,13 +290,13 @@ impl BoardReader {
     /// Names of all variables that stand there.
     pub(crate) fn keys(&mut self) -> Vec<(Key, Spot)> {
         let nobody = (Arc::new(Name::new(&super::Scope::Global, "")), true);
-        let _ = self.spot(&nobody);
+        let _ = self.last_spot(&nobody);
         self.spots.iter().map(|(key, spot)| (key.clone(), *spot)).collect()
     }
 }
 
 pub(crate) fn is_in_use(words: &[AtomicU64]) -> bool {
-    words.get(STATE).is_some_and(|state| state.load(Ordering::Relaxed) == IN_USE)
+    words.get(STATE).is_some_and(|state| state.load(Ordering::Acquire) == IN_USE)
 }
 
 /// The entry that begins here, and where the next one does; `None` where it makes no sense.
@@ -329,7 +338,7 @@ mod tests {
     fn what_is_published_is_found_and_changes_of_type_move_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(VARIABLES);
-        let mut board = Board::create(&path, [7; 16]).unwrap();
+        let mut board = Board::create(&path, [7; 16]).unwrap().begun();
         let mut reader = BoardReader::new(path.clone(), [7; 16]);
         assert_eq!(value(&mut reader, "a"), None);
         for (seq, new) in
@@ -350,7 +359,7 @@ mod tests {
         // Another writer begins.
         retire(&path).unwrap();
         assert_eq!(value(&mut reader, "v1"), None);
-        let mut board = Board::create(&path, [7; 16]).unwrap();
+        let mut board = Board::create(&path, [7; 16]).unwrap().begun();
         board.publish(&key("v1"), Some(&7i64.into()), 1, Timestamp(0));
         assert_eq!(value(&mut reader, "v1"), Some(7i64.into()));
     }
@@ -360,7 +369,7 @@ mod tests {
     fn a_value_that_moves_is_always_there() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(VARIABLES);
-        let mut board = Board::create(&path, [7; 16]).unwrap();
+        let mut board = Board::create(&path, [7; 16]).unwrap().begun();
         board.publish(&key("a"), Some(&1.5.into()), 1, Timestamp(0));
         let mut reader = BoardReader::new(path, [7; 16]);
         let moved = board.append(&key("a"), VariableType::I64, 8, |cell| {
@@ -377,17 +386,18 @@ mod tests {
     fn a_full_page_set_shows_nothing_rather_than_what_was() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(VARIABLES);
-        let mut board = Board::create(&path, [7; 16]).unwrap();
+        let mut board = Board::create(&path, [7; 16]).unwrap().begun();
         assert!(board.publish(&key("a"), Some(&1.5.into()), 1, Timestamp(0)));
         assert!(board.publish(&key("b"), Some(&2.5.into()), 1, Timestamp(0)));
         let mut reader = BoardReader::new(path, [7; 16]);
-        assert!(!reader.is_full());
+        let is_full = |board: &Board| board.page().words()[FULL].load(Ordering::Acquire) != 0;
+        assert!(!is_full(&board));
         board.page().words()[USED].store(WORDS as u64, Ordering::Relaxed);
         assert!(!board.publish(&key("a"), Some(&3i64.into()), 2, Timestamp(0)), "it would have to move");
         assert!(board.publish(&key("b"), Some(&3.5.into()), 2, Timestamp(0)));
         assert!(!board.publish(&key("c"), Some(&4.5.into()), 2, Timestamp(0)));
         assert!(!board.publish(&key("d"), None, 2, Timestamp(0)), "readers may know it from the log");
-        assert!(reader.is_full());
+        assert!(is_full(&board));
         assert_eq!((value(&mut reader, "a"), value(&mut reader, "b")), (None, Some(3.5.into())));
     }
 
@@ -396,7 +406,7 @@ mod tests {
     fn entries_that_lie_are_not_believed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(VARIABLES);
-        let mut board = Board::create(&path, [7; 16]).unwrap();
+        let mut board = Board::create(&path, [7; 16]).unwrap().begun();
         board.publish(&key("a"), Some(&vec![1.0, 2.0].into()), 1, Timestamp(0));
         let words = board.page().words();
         let used = words[USED].load(Ordering::Relaxed) as usize;

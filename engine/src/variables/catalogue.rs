@@ -214,6 +214,11 @@ impl Variables {
         self.by_name.get(name)?.newest.set.as_ref()
     }
 
+    /// All variables of the head with their values, by scope and name.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Arc<Name>, &Arc<Set>)> {
+        self.by_name.iter().filter_map(|(name, entry)| Some((name, entry.newest.set.as_ref()?)))
+    }
+
     fn version_at<'a>(&'a self, name: &Name, entry: &'a Entry, seq: u64) -> Option<&'a Arc<Set>> {
         let version = match entry.newest.seq <= seq {
             true => &entry.newest,

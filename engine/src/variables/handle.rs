@@ -1,7 +1,7 @@
 //! Handles on one variable, of a type that is known.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use underbelly_storage::Timestamp;
@@ -378,18 +378,17 @@ impl<T: VariableKind> Changes<T> {
 /// A variable as another process shows it: what is durable there, or in no log. Made by [`Reader::var`]. Reads cost
 /// nanoseconds and wait for nobody; the writer may be gone, then it shows what was there last.
 pub struct SharedVar<T> {
-    board: BoardReader,
+    board: Arc<Mutex<BoardReader>>,
     key: (Arc<Name>, bool),
     place: Option<(Arc<SharedPage>, Spot)>,
-    /// What the reader read in the log or an earlier writer showed last, for a variable that nobody changed since the writer
-    /// began.
+    /// What the reader read in the log, for as long as no page set was there.
     before: Option<VariableValue>,
     of: PhantomData<fn() -> T>,
 }
 
 impl<T: VariableKind> SharedVar<T> {
     /// The value; `None` where the variable is not there, is of another type, or has no room among those that are shown so
-    /// (a million or so): then a snapshot tells.
+    /// (half a million or so), or where they cannot be looked at: then a snapshot tells.
     #[inline]
     pub fn get(&mut self) -> Option<T> {
         if let Some((page, spot)) = &self.place
@@ -413,33 +412,47 @@ impl<T: VariableKind> SharedVar<T> {
     /// Looks for the variable anew: it may have moved, or another process writes by now.
     #[cold]
     fn look(&mut self) -> Option<T> {
-        self.remember();
-        self.place = self.board.spot(&self.key);
-        match &self.place {
-            Some((page, spot)) => shared(&cell_at(page, spot)?, spot).map(|reading| reading.value),
-            None if self.board.is_full() => None,
-            None => T::of_value(self.before.as_ref()?),
+        match self.find() {
+            Found::Place(page, spot) => {
+                let found = shared(&cell_at(&page, &spot)?, &spot).map(|reading| reading.value);
+                self.place = Some((page, spot));
+                found
+            }
+            Found::Nowhere => T::of_value(self.before.as_ref()?),
+            Found::Nothing => None,
         }
     }
 
-    /// Keeps what the page set says that was read last: one of a later writer shows the variable once it changes.
-    fn remember(&mut self) {
-        let Some((page, spot)) = self.board.last_spot(&self.key).filter(|_| self.key.1) else { return };
-        if let Some(cell) = cell_at(&page, &spot).filter(|cell| cell.count() > 0) {
-            let mut words = vec![0; spot.value_words];
-            let found = cell.read(&mut words).1;
-            self.before = found.and_then(|_| of_words(&words, spot.variable_type));
+    /// Where the variable stands now.
+    fn find(&mut self) -> Found {
+        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        let page = board.page();
+        let place = board.last_spot(&self.key);
+        match (page, place) {
+            (Ok(Some(_)), Some((page, spot))) => Found::Place(page, spot),
+            // Between two writers the older one's is right. What is in no log went with its writer.
+            (Ok(None), Some((page, spot))) if self.key.1 => Found::Place(page, spot),
+            (Ok(None), None) => Found::Nowhere,
+            _ => Found::Nothing,
         }
     }
 
-    /// The value with the transaction that set it; `None` also where nobody changed it since the writer began.
+    /// The value with the transaction that set it; `None` also where no process wrote since the machine began.
     pub fn read(&mut self) -> Option<Reading<T>> {
-        // What was shown last is shown also where the next writer has not set it.
-        self.remember();
-        self.place = self.board.spot(&self.key);
-        let (page, spot) = self.place.as_ref()?;
-        shared(&cell_at(page, spot)?, spot)
+        let Found::Place(page, spot) = self.find() else { return None };
+        let found = shared(&cell_at(&page, &spot)?, &spot);
+        self.place = Some((page, spot));
+        found
     }
+}
+
+/// What a page set says of a variable.
+enum Found {
+    Place(Arc<SharedPage>, Spot),
+    /// There is none.
+    Nowhere,
+    /// The variable is not there, or there was no room for it, or the page set cannot be looked at.
+    Nothing,
 }
 
 #[inline]
@@ -503,12 +516,6 @@ impl Database {
 }
 
 impl Reader {
-    fn board(&self) -> BoardReader {
-        let base = self.base();
-        let path = base.disk.path(super::board::VARIABLES).unwrap_or_default();
-        BoardReader::new(path, base.database)
-    }
-
     /// A handle on a variable of the log as another process shows it, ahead of what this reader shows until it is refreshed.
     ///
     /// # Errors
@@ -516,7 +523,7 @@ impl Reader {
     pub fn var<T: VariableKind>(&self, scope: &Scope, name: &str) -> Result<SharedVar<T>, ReadError> {
         let name = checked(scope, name)?;
         let before = self.variable(scope, &name.name)?.map(|variable| variable.value);
-        Ok(SharedVar { board: self.board(), key: (name, true), place: None, before, of: PhantomData })
+        Ok(SharedVar { board: self.board.clone(), key: (name, true), place: None, before, of: PhantomData })
     }
 
     /// A handle on a variable that is in no log, as another process shows it.
@@ -529,13 +536,13 @@ impl Reader {
         name: &str,
     ) -> Result<SharedVar<T>, ReadError> {
         let key = (checked(scope, name)?, false);
-        Ok(SharedVar { board: self.board(), key, place: None, before: None, of: PhantomData })
+        Ok(SharedVar { board: self.board.clone(), key, place: None, before: None, of: PhantomData })
     }
 
     /// Scopes, names and values of the variables that are in no log, as the process that writes shows them now.
     pub fn unlogged_variables(&self) -> Vec<(Scope, Arc<str>, VariableValue)> {
-        let mut board = self.board();
-        let Some(page) = board.page() else { return Vec::new() };
+        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(Some(page)) = board.page() else { return Vec::new() };
         let mut shown = Vec::new();
         for ((name, is_logged), spot) in board.keys() {
             let cell = cell_at(&page, &spot);

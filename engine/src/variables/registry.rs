@@ -5,7 +5,7 @@
 //! The lock is the last that anybody takes: publishing holds it under the log's.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use underbelly_storage::Timestamp;
 use underbelly_storage::page::SharedPage;
 
 use super::board::{Board, VARIABLES, retire};
-use super::catalogue::{Name, Set};
+use super::catalogue::{Name, Set, Variables};
 use super::cell::{Cell, cell_words, to_words, value_words};
 use super::value::{VariableType, VariableValue};
 use crate::limits::VARIABLE_BYTES_MAX;
@@ -85,15 +85,18 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// A registry that shares with other processes at this path, if there is one. What an earlier process shared is
-    /// over.
+    /// over; what the log holds is shared from the begin, so that no reader has to know what earlier ones showed.
     pub(crate) fn new(
         path: Option<PathBuf>,
         database: [u8; 16],
+        logged: &Variables,
         trouble: Arc<Mutex<Option<String>>>,
     ) -> Registry {
         let sharing = match path.map(|path| (retire(&path), path)) {
             None => Sharing::Never,
-            Some((Ok(()), path)) => Sharing::Unused(path),
+            // Nobody was shown anything that might be gone.
+            Some((Ok(false), path)) if logged.len() == 0 => Sharing::Unused(path),
+            Some((Ok(_), path)) => Sharing::begin(&path, database, logged, &trouble),
             // What cannot be taken away is not written over either.
             Some((Err(error), _)) => {
                 note_unshared(&trouble, &error);
@@ -113,6 +116,14 @@ impl Registry {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The folder is given up: from now on nothing is made there.
+    pub(crate) fn end(&self) {
+        let mut inner = self.inner();
+        if let Sharing::Unused(_) = inner.sharing {
+            inner.sharing = Sharing::Never;
+        }
     }
 
     /// The cell for a variable of the log; `current` reads what it holds as of a seq or later, where no change was shown
@@ -245,15 +256,32 @@ fn note_full(trouble: &Mutex<Option<String>>) {
 }
 
 impl Sharing {
+    /// A page set with all that the log holds.
+    fn begin(
+        path: &Path,
+        database: [u8; 16],
+        logged: &Variables,
+        trouble: &Mutex<Option<String>>,
+    ) -> Sharing {
+        let mut board = match Board::create(path, database) {
+            Ok(board) => board,
+            Err(error) => {
+                note_unshared(trouble, &error);
+                return Sharing::Never;
+            }
+        };
+        for (name, set) in logged.all() {
+            if !board.publish(&(name.clone(), true), Some(&set.value), set.seq, set.time) {
+                note_full(trouble);
+                break;
+            }
+        }
+        Sharing::Used(board.begun())
+    }
+
     fn board(&mut self, database: [u8; 16], trouble: &Mutex<Option<String>>) -> Option<&mut Board> {
         if let Sharing::Unused(path) = self {
-            *self = match Board::create(path, database) {
-                Ok(board) => Sharing::Used(board),
-                Err(error) => {
-                    note_unshared(trouble, &error);
-                    Sharing::Never
-                }
-            };
+            *self = Sharing::begin(path, database, &Variables::default(), trouble);
         }
         match self {
             Sharing::Used(board) => Some(board),
@@ -329,7 +357,7 @@ mod tests {
 
     #[test]
     fn cells_that_nobody_reads_go() {
-        let registry = Registry::new(None, [0; 16], Arc::default());
+        let registry = Registry::new(None, [0; 16], &Variables::default(), Arc::default());
         let name = |n: i32| Arc::new(Name::new(&Scope::Global, &n.to_string()));
         let read = registry.hold(&name(-1), VariableType::I64, |_| None);
         registry.hold_unlogged(&name(-1), VariableType::I64).unwrap();

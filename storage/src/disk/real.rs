@@ -107,6 +107,10 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 impl Disk for RealDisk {
+    fn syncs_aside(&self) -> bool {
+        true
+    }
+
     fn create_dir(&self, name: &str) -> io::Result<()> {
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path(name);

@@ -151,7 +151,7 @@ impl Pack {
 
     /// Whether the pack holds this object.
     pub fn contains(&self, id: &ObjectId) -> bool {
-        self.find(id).is_some()
+        self.position(id).is_some()
     }
 
     /// The bytes of an object without a copy, or `None` where the pack does not hold it.
@@ -159,7 +159,20 @@ impl Pack {
     /// # Errors
     /// `Corrupt` where the body does not match its checksum.
     pub fn get(&self, id: &ObjectId) -> Result<Option<Blob>, StorageError> {
-        let Some((part, entry)) = self.find(id) else { return Ok(None) };
+        self.position(id).map_or(Ok(None), |part| self.get_at(part, id))
+    }
+
+    /// The place of an object among those of the pack, by which [`Pack::get_at`] finds it without a search.
+    pub fn position(&self, id: &ObjectId) -> Option<usize> {
+        self.entries.binary_search_by(|entry| entry.id.cmp(id)).ok()
+    }
+
+    /// The bytes of the object at a place, or `None` where another one or none stands there.
+    ///
+    /// # Errors
+    /// As [`Pack::get`].
+    pub fn get_at(&self, part: usize, id: &ObjectId) -> Result<Option<Blob>, StorageError> {
+        let Some(entry) = self.entries.get(part).filter(|entry| entry.id == *id) else { return Ok(None) };
         let blob = self.body(entry)?;
         if !self.touched.contains(part) {
             if crc32fast::hash(&blob) != entry.crc {
@@ -189,11 +202,6 @@ impl Pack {
             }
         }
         Ok(self.file.len() as u64)
-    }
-
-    fn find(&self, id: &ObjectId) -> Option<(usize, &Entry)> {
-        let part = self.entries.binary_search_by(|entry| entry.id.cmp(id)).ok()?;
-        Some((part, self.entries.get(part)?))
     }
 
     fn body(&self, entry: &Entry) -> Result<Blob, StorageError> {

@@ -1,8 +1,11 @@
-//! Model blobs: put and got beside plain files and SQLite's blobs; found among many by identity and by attribute.
+//! Model blobs: put and got beside plain files, SQLite's blobs and Redis on loopback; found among many by identity and by
+//! attribute.
 //!
 //! Every put is durable when it is answered: ours and the file by a sync of file and folder, SQLite with `synchronous=FULL` and a
-//! write-ahead log. Blobs are noise, so that none is stored twice. Gets come from the page cache. The machine's limit of a
-//! put is one file that is written in steps of a mebibyte and synced.
+//! write-ahead log, Redis with `appendfsync always`. Blobs are noise, so that none is stored twice. Gets come from the page
+//! cache; the first byte is that of a database that was just opened. Redis has no index of attributes: its client keeps a set
+//! of identities for each value. The machine's limit of a put is one file that is written in steps of a mebibyte and synced;
+//! who comes first changes from round to round.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -17,6 +20,7 @@ use underbelly_benches::figure::median;
 use crate::comparisons::Entry;
 use crate::effort::Effort;
 use crate::line::Plain;
+use crate::servers::{self, Redis, Server};
 
 /// This comparison.
 pub const ENTRY: Entry = Entry {
@@ -45,8 +49,9 @@ impl Noise {
 }
 
 fn print(case: &str, unit: &str, is_rate: bool, figures: &[(&str, &[f64])]) {
-    let medians: Vec<(&str, f64)> =
-        figures.iter().map(|(name, rounds)| (*name, median(rounds.to_vec()))).collect();
+    // Who is not here has no figure.
+    let here = figures.iter().filter(|(_, rounds)| !rounds.is_empty());
+    let medians: Vec<(&str, f64)> = here.map(|(name, rounds)| (*name, median(rounds.to_vec()))).collect();
     let best = medians.iter().skip(1).map(|(_, value)| *value);
     let best = if is_rate { best.fold(0.0, f64::max) } else { best.fold(f64::INFINITY, f64::min) };
     let ours = medians.first().map_or(f64::NAN, |(_, value)| *value);
@@ -54,6 +59,20 @@ fn print(case: &str, unit: &str, is_rate: bool, figures: &[(&str, &[f64])]) {
     let shown: Vec<String> =
         medians.iter().map(|(name, value)| format!("{name} {} {unit}", Plain(*value))).collect();
     println!("versus model {case}: {} | ratio {ratio:.2}", shown.join(" | "));
+}
+
+/// Redis, where it is installed.
+fn redis(folder: &Path, synced: bool) -> Result<Option<(Server, Redis)>, Failed> {
+    match servers::redis(folder, synced) {
+        Ok(server) => {
+            let client = Redis::connect(&server)?;
+            Ok(Some((server, client)))
+        }
+        Err(error) => {
+            println!("redis is not here: {error}");
+            Ok(None)
+        }
+    }
 }
 
 fn micros(took: Duration, count: u64) -> f64 {
@@ -80,50 +99,75 @@ fn sqlite(path: &Path) -> Result<Connection, Failed> {
     Ok(connection)
 }
 
+/// Seconds that ours takes to make a blob durable.
+fn put_ours(place: &Path, bytes: &[u8], round: u64) -> Result<f64, Failed> {
+    let db = Database::create(place.join("db"))?;
+    let began = Instant::now();
+    let mut writer = db.blob_writer();
+    bytes.chunks(STEP).try_for_each(|step| writer.push(step))?;
+    let stored = writer.finish()?;
+    let mut batch = Batch::new();
+    batch.put_model_stored(metadata(round), &stored);
+    db.commit(batch)?;
+    Ok(began.elapsed().as_secs_f64())
+}
+
+/// The same of a plain file, whose name is durable too where it is `named`.
+fn put_file(place: &Path, bytes: &[u8], named: bool) -> Result<f64, Failed> {
+    let path = place.join("file");
+    let began = Instant::now();
+    let mut file = File::create(&path)?;
+    bytes.chunks(STEP).try_for_each(|step| file.write_all(step))?;
+    file.sync_data()?;
+    if named {
+        fs::rename(&path, place.join("renamed"))?;
+        File::open(place)?.sync_all()?;
+    }
+    Ok(began.elapsed().as_secs_f64())
+}
+
 fn puts(folder: &Path, effort: &Effort, large: usize) -> Result<(), Failed> {
     let mut noise = Noise(1);
     let mut bytes = vec![0; large];
-    let mut rounds: [Vec<f64>; 4] = Default::default();
-    for round in 0..effort.rounds as u64 {
-        let place = folder.join(format!("put-{round}"));
-        fs::create_dir_all(&place)?;
+    let mut rounds: [Vec<f64>; 5] = Default::default();
+    for round in 0..effort.rounds {
         noise.fill(&mut bytes);
-        let db = Database::create(place.join("db"))?;
-        let began = Instant::now();
-        let mut writer = db.blob_writer();
-        bytes.chunks(STEP).try_for_each(|step| writer.push(step))?;
-        let stored = writer.finish()?;
-        let mut batch = Batch::new();
-        batch.put_model_stored(metadata(round), &stored);
-        db.commit(batch)?;
-        let rate = |took: Duration| large as f64 / 1e6 / took.as_secs_f64();
-        rounds[0].push(rate(began.elapsed()));
-        let connection = sqlite(&place.join("sqlite"))?;
-        // SQLite's longest blob is a thousand million bytes.
-        let most = bytes.len().min(900 << 20);
-        let began = Instant::now();
-        connection.execute("insert into models values (1, ?1)", params![&bytes[..most]])?;
-        rounds[1].push(most as f64 / 1e6 / began.elapsed().as_secs_f64());
-        drop(connection);
-        for (at, synced) in [(2, true), (3, false)] {
-            let began = Instant::now();
-            let path = place.join("file");
-            let mut file = File::create(&path)?;
-            bytes.chunks(STEP).try_for_each(|step| file.write_all(step))?;
-            file.sync_data()?;
-            if synced {
-                fs::rename(&path, place.join("renamed"))?;
-                File::open(&place)?.sync_all()?;
-            }
-            rounds[at].push(rate(began.elapsed()));
+        for turn in 0..rounds.len() {
+            let who = (round + turn) % rounds.len();
+            let place = folder.join(format!("put-{round}-{who}"));
+            fs::create_dir_all(&place)?;
+            // SQLite's longest blob is a thousand million bytes.
+            let (mut put, short) = (bytes.len(), &bytes[..bytes.len().min(900 << 20)]);
+            let took = match who {
+                0 => put_ours(&place, &bytes, round as u64)?,
+                1 => {
+                    put = short.len();
+                    let connection = sqlite(&place.join("sqlite"))?;
+                    let began = Instant::now();
+                    connection.execute("insert into models values (1, ?1)", params![short])?;
+                    began.elapsed().as_secs_f64()
+                }
+                2 => put_file(&place, &bytes, true)?,
+                3 => put_file(&place, &bytes, false)?,
+                _ => {
+                    let Some((_server, mut client)) = redis(&place, true)? else { continue };
+                    let began = Instant::now();
+                    client.ask_bytes(&[b"SET", b"model", &bytes])?;
+                    began.elapsed().as_secs_f64()
+                }
+            };
+            rounds[who].push(put as f64 / 1e6 / took);
+            fs::remove_dir_all(&place)?;
         }
-        drop(db);
-        fs::remove_dir_all(&place)?;
     }
-    let [ours, sqlite, file, raw] = &rounds;
-    print("put", "MB/s", true, &[("underbelly", ours), ("sqlite", sqlite), ("file", file)]);
+    let [ours, sqlite, file, raw, redis] = &rounds;
+    let all: [(&str, &[f64]); 4] =
+        [("underbelly", ours), ("redis", redis), ("sqlite", sqlite), ("file", file)];
+    print("put", "MB/s", true, &all);
     let share = median(ours.clone()) / median(raw.clone());
+    let shown = |rates: &[f64]| rates.iter().map(|rate| format!("{rate:.0}")).collect::<Vec<_>>().join(" ");
     println!("raw write+fdatasync: {} MB/s; ours is {share:.2} of it", Plain(median(raw.clone())));
+    println!("in each round: ours {}; raw {}", shown(ours), shown(raw));
     Ok(())
 }
 
@@ -149,14 +193,23 @@ fn gets(folder: &Path, effort: &Effort, large: usize) -> Result<(), Failed> {
     }
     db.commit(batch)?;
     db.checkpoint()?;
+    db.close()?;
     fs::write(place.join("large"), &bytes)?;
+    let mut redis = redis(&place.join("redis"), false)?;
+    if let Some((_, client)) = &mut redis {
+        client.ask_bytes(&[b"SET", b"large", &bytes])?;
+        for n in 0..100 {
+            client.ask_bytes(&[b"SET", format!("small-{n}").as_bytes(), &bytes[n * SMALL..][..SMALL]])?;
+        }
+    }
     drop(bytes);
     let gets = (GETS / effort.divisor).max(100);
     let mut select = connection.prepare("select blob from models where id = ?1")?;
-    let mut rounds: [Vec<f64>; 5] = Default::default();
+    let mut rounds: [Vec<f64>; 7] = Default::default();
     let (mut sum, find) = (0u64, Metadata::new("large"));
     let finds: Vec<Metadata> = (0..100).map(metadata).collect();
     for _ in 0..effort.rounds {
+        let db = Database::open(place.join("db"))?;
         let began = Instant::now();
         let model = db.snapshot().model(&find)?.ok_or("the blob is gone")?;
         sum += u64::from(model.range(large as u64 / 2..large as u64 / 2 + 1)?[0]);
@@ -184,13 +237,31 @@ fn gets(folder: &Path, effort: &Effort, large: usize) -> Result<(), Failed> {
             sum += u64::from(fs::read(place.join(format!("file-{}", n % 100)))?[SMALL - 1]);
         }
         rounds[4].push(micros(began.elapsed(), gets));
+        if let Some((_, client)) = &mut redis {
+            let middle = (large / 2).to_string();
+            let began = Instant::now();
+            let byte = client.ask_bytes(&[b"GETRANGE", b"large", middle.as_bytes(), middle.as_bytes()])?;
+            sum += u64::from(byte[0]);
+            rounds[5].push(micros(began.elapsed(), 1));
+            let few = (gets / 10).max(100);
+            let began = Instant::now();
+            for n in 0..few {
+                let blob = client.ask_bytes(&[b"GET", format!("small-{}", n % 100).as_bytes()])?;
+                sum += u64::from(blob[SMALL - 1]);
+            }
+            rounds[6].push(micros(began.elapsed(), few));
+        }
     }
-    let [first, whole, ours, sqlite, file] = &rounds;
-    print("first-byte-of-large", "µs", false, &[("underbelly", first), ("file read whole", whole)]);
-    print("get-1KiB", "µs", false, &[("underbelly", ours), ("sqlite", sqlite), ("file", file)]);
+    let [first, whole, ours, sqlite, file, redis_first, redis_small] = &rounds;
+    let firsts: [(&str, &[f64]); 3] =
+        [("underbelly", first), ("redis", redis_first), ("file read whole", whole)];
+    print("first-byte-of-large", "µs", false, &firsts);
+    let smalls: [(&str, &[f64]); 4] =
+        [("underbelly", ours), ("redis", redis_small), ("sqlite", sqlite), ("file", file)];
+    print("get-1KiB", "µs", false, &smalls);
     println!("(checked by the sum {sum})");
     drop(select);
-    drop((connection, db));
+    drop((connection, redis));
     fs::remove_dir_all(place)?;
     Ok(())
 }
@@ -204,6 +275,7 @@ fn finds(folder: &Path, effort: &Effort) -> Result<(), Failed> {
     connection
         .execute("create table found (id integer primary key, identity text unique, desk integer)", [])?;
     connection.execute("create index desks on found (desk)", [])?;
+    let mut redis = redis(&place.join("redis"), false)?;
     // Each desk has a hundred models.
     let desks = count / 100;
     let of = |n: u64| metadata(n).with("desk", (n % desks) as i64);
@@ -220,6 +292,20 @@ fn finds(folder: &Path, effort: &Effort) -> Result<(), Failed> {
         }
         db.commit(batch)?;
         insert.commit()?;
+        if let Some((_, client)) = &mut redis {
+            let (mut commands, to) = (Vec::new(), (from + 10_000).min(count));
+            for n in from..to {
+                let (identity, desk, n) =
+                    (of(n).id()?.to_string(), format!("desk-{}", n % desks), n.to_string());
+                Redis::encode(&["SET", &identity, &n], &mut commands);
+                Redis::encode(&["SADD", &desk, &n], &mut commands);
+            }
+            client.send(&commands)?;
+            for _ in from..to {
+                client.receive()?;
+                client.receive()?;
+            }
+        }
     }
     db.checkpoint()?;
     if !db.wait_index(Duration::from_secs(600)) {
@@ -232,7 +318,7 @@ fn finds(folder: &Path, effort: &Effort) -> Result<(), Failed> {
     let dicts: Vec<Metadata> = picks.iter().map(|n| of(*n)).collect();
     let mut by_identity = connection.prepare("select id from found where identity = ?1")?;
     let mut by_desk = connection.prepare("select id from found where desk = ?1")?;
-    let mut rounds: [Vec<f64>; 5] = Default::default();
+    let mut rounds: [Vec<f64>; 7] = Default::default();
     for _ in 0..effort.rounds {
         let snapshot = db.snapshot();
         let began = Instant::now();
@@ -267,28 +353,44 @@ fn finds(folder: &Path, effort: &Effort) -> Result<(), Failed> {
             }
         }
         rounds[4].push(micros(began.elapsed(), queries));
+        if let Some((_, client)) = &mut redis {
+            let few = texts.get(..texts.len() / 10).unwrap_or_default();
+            let began = Instant::now();
+            for text in few {
+                client.ask(&["GET", text])?;
+            }
+            rounds[5].push(micros(began.elapsed(), few.len() as u64));
+            let began = Instant::now();
+            for n in 0..queries {
+                let found = client.ask(&["SMEMBERS", &format!("desk-{}", n % desks)])?;
+                if found.texts().len() != 100 {
+                    return Err("Redis does not find its hundred models".into());
+                }
+            }
+            rounds[6].push(micros(began.elapsed(), queries));
+        }
     }
-    let [id, dict, sqlite_id, desk, sqlite_desk] = &rounds;
+    let [id, dict, sqlite_id, desk, sqlite_desk, redis_id, redis_desk] = &rounds;
     print(
         &format!("latest-by-identity among {count}"),
         "µs",
         false,
-        &[("underbelly", id), ("sqlite", sqlite_id)],
+        &[("underbelly", id), ("redis", redis_id), ("sqlite", sqlite_id)],
     );
     print(
         &format!("latest-by-metadata among {count}"),
         "µs",
         false,
-        &[("underbelly", dict), ("sqlite", sqlite_id)],
+        &[("underbelly", dict), ("redis", redis_id), ("sqlite", sqlite_id)],
     );
     print(
         &format!("attribute with 100 hits among {count}"),
         "µs",
         false,
-        &[("underbelly", desk), ("sqlite", sqlite_desk)],
+        &[("underbelly", desk), ("redis", redis_desk), ("sqlite", sqlite_desk)],
     );
     drop((by_identity, by_desk));
-    drop((connection, db));
+    drop((connection, db, redis));
     fs::remove_dir_all(place)?;
     Ok(())
 }

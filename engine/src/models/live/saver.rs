@@ -93,6 +93,8 @@ pub(super) struct Saved {
     /// The hash of the blob that it began with, which may be one of several chunks.
     pub restored: Option<ObjectId>,
     pub time: Option<Timestamp>,
+    /// The version's number.
+    pub version: Option<u64>,
     pub changes: u64,
     pub is_retained: bool,
     /// The newest version tells that a save failed.
@@ -196,7 +198,9 @@ pub(super) fn save(core: &Core, jobs: &[Job]) -> Result<(), CommitError> {
         let content = ObjectId::of(blob);
         let is_same = saved.content == Some(content)
             || saved.restored.is_some_and(|before| before == content_of(blob, core.options.chunk_bytes));
-        let is_new = !is_same || core.state().models.newest(&live.id, u64::MAX).is_none();
+        // Somebody else may have put another, or deleted it with all that was told of the model.
+        let newest = core.state().models.newest(&live.id, u64::MAX).map(|(number, _)| number);
+        let is_new = !is_same || newest.is_none() || newest != saved.version;
         if is_new {
             batch.models.push((live.metadata.clone().with("timestamp", now), Body::Bytes(blob.clone())));
         }
@@ -204,19 +208,25 @@ pub(super) fn save(core: &Core, jobs: &[Job]) -> Result<(), CommitError> {
             let life = Life { is_closed: *is_closing, ..live.life(*changes) };
             life.tell(&mut batch, &live.id, AliasTarget::Newest)?;
         }
-        if let Some(keep) = live.keep_last.filter(|_| is_new && !saved.is_retained) {
+        if let Some(keep) = live.keep_last.filter(|_| is_new && !(saved.is_retained && newest.is_some())) {
             batch.set_retention(&live.id, Some(Retention::keep_last(keep)))?;
         }
         contents.push(Some((content, *changes, is_new)));
     }
-    let time = if batch.is_empty() { None } else { Some(core.commit(batch)?.time) };
+    let commit = if batch.is_empty() { None } else { Some(core.commit(batch)?) };
+    let version = |live: &Shared| {
+        let state = core.state();
+        state.models.newest(&live.id, commit.as_ref()?.seq).map(|(number, _)| number)
+    };
     for ((saved, content), job) in saved.iter_mut().zip(contents).zip(&jobs) {
         if let Some((content, changes, is_new)) = content {
             saved.content = Some(content);
             saved.changes = changes;
             saved.is_failing = false;
             if is_new {
-                (saved.time, saved.restored, saved.is_retained) = (time, None, true);
+                saved.time = commit.as_ref().map(|commit| commit.time);
+                saved.version = version(&job.live);
+                (saved.restored, saved.is_retained) = (None, true);
             }
         }
         *hold(&job.live.trouble) = None;
@@ -229,9 +239,18 @@ struct Group<'c> {
     core: &'c Core,
     jobs: Vec<Job>,
     bytes: usize,
+    /// What fails is not tried again.
+    is_last: bool,
 }
 
 impl Group<'_> {
+    fn note(&self, live: &Shared, error: &CommitError) {
+        if self.is_last {
+            self.core.note_trouble(format!("live model {} could not be saved: {error}", live.id));
+        }
+        live.note_failure(self.core, error);
+    }
+
     fn push(&mut self, job: Job) {
         let is_full = self.jobs.len() == GROUP_MAX
             || self.bytes.saturating_add(job.blob.len()) > self.core.record_bytes_max / 2;
@@ -248,11 +267,11 @@ impl Group<'_> {
         let jobs = std::mem::take(&mut self.jobs);
         let Err(error) = save(self.core, &jobs) else { return };
         if let [job] = &*jobs {
-            return job.live.note_failure(self.core, &error);
+            return self.note(&job.live, &error);
         }
         for job in &jobs {
             if let Err(error) = save(self.core, std::slice::from_ref(job)) {
-                job.live.note_failure(self.core, &error);
+                self.note(&job.live, &error);
             }
         }
     }
@@ -328,17 +347,15 @@ impl LiveModels {
         }
         let locked: Vec<Arc<dyn Locked>> =
             hold(&self.locked).drain(..).filter_map(|live| live.upgrade()).collect();
+        let mut group = Group { core, jobs: Vec::new(), bytes: 0, is_last: true };
         for live in locked {
-            let ended = match live.serialise(core.options.clock.instant(), true) {
-                Some(Ok(job)) => save(core, &[job]),
-                Some(Err(error)) => Err(error),
-                None => Ok(()),
-            };
-            if let Err(error) = ended {
-                core.note_trouble(format!("live model {} could not be saved: {error}", live.shared().id));
-                live.shared().note_failure(core, &error);
+            match live.serialise(core.options.clock.instant(), true) {
+                Some(Ok(job)) => group.push(job),
+                Some(Err(error)) => group.note(live.shared(), &error),
+                None => {}
             }
         }
+        group.save();
     }
 
     pub(super) fn status(&self, now: Timestamp) -> Vec<LiveStatus> {
@@ -372,7 +389,7 @@ fn serve(core: &Weak<Core>, jobs: &Receiver<Job>) {
             Err(RecvTimeoutError::Disconnected) => return,
         };
         let Some(core) = core.upgrade() else { return };
-        let mut group = Group { core: &core, jobs: Vec::new(), bytes: 0 };
+        let mut group = Group { core: &core, jobs: Vec::new(), bytes: 0, is_last: false };
         first.into_iter().chain(jobs.try_iter().take(JOBS_MAX)).for_each(|job| group.push(job));
         if looked.elapsed() >= LOOK {
             looked = Instant::now();

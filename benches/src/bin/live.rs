@@ -1,0 +1,190 @@
+//! How long a change of a live model holds its caller up while many are saved beside it, and what a monitored value costs:
+//! `cargo run --release -p underbelly-benches --bin live [MODELS [SECONDS]]`; 10,000 models of 100 KB and 30 seconds unless
+//! given.
+//!
+//! Two threads own the models, one half each: of these every second one is under a lock that a thread of the database takes.
+//! One in a hundred changes in each interval of a second, evenly spread. Between two changes the same is done to plain
+//! bytes, which tells what the machine does to a thread that has no database.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use underbelly::{CommitError, Database, LiveModel, LockedModel, Metadata, Model, Parts};
+use underbelly_benches::figure::median;
+use underbelly_benches::{Failed, or_exit, place};
+
+const MODELS: usize = 10_000;
+const BYTES: usize = 100_000;
+const SECONDS: u64 = 30;
+const INTERVAL: Duration = Duration::from_secs(1);
+const THREADS: usize = 2;
+/// Monitored values of a round.
+const VALUES: i64 = 4_000_000;
+const ROUNDS: usize = 5;
+
+fn main() {
+    let argument = |at: usize| std::env::args().nth(at).map(|text| text.parse::<u64>()).transpose();
+    let given = argument(1).and_then(|models| Ok((models, argument(2)?)));
+    let figures = given.map_err(Failed::from).and_then(|(models, seconds)| {
+        figures(models.map_or(MODELS, |models| models as usize), seconds.unwrap_or(SECONDS))
+    });
+    or_exit(figures);
+}
+
+fn figures(models: usize, seconds: u64) -> Result<(), Failed> {
+    let scratch = place::scratch()?;
+    println!("folder: {} ({})", scratch.path().display(), place::file_system(scratch.path()));
+    monitor(&Database::create(scratch.path().join("monitor"))?)?;
+    live(&Database::create(scratch.path().join("live"))?, models, seconds)
+}
+
+/// Nanoseconds that one call of many takes.
+fn each(count: i64, mut call: impl FnMut(i64)) -> f64 {
+    let began = Instant::now();
+    (0..count).for_each(&mut call);
+    began.elapsed().as_nanos() as f64 / count as f64
+}
+
+fn monitor(db: &Database) -> Result<(), Failed> {
+    let names: Vec<String> = (0..10).map(|n| format!("gauge{n}")).collect();
+    for (what, of) in [("one name", 1), ("ten names in turn", 10)] {
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            let mut monitor = db.monitor("training")?;
+            rounds.push(each(VALUES / ROUNDS as i64, |step| {
+                let name = names.get(step as usize % of).map_or("", String::as_str);
+                monitor.record(name, step, step as f64);
+            }));
+            monitor.flush()?;
+        }
+        println!("a monitored value, {what}: {:.0} ns", median(rounds));
+    }
+    Ok(())
+}
+
+enum Live {
+    Owned(LiveModel<Vec<u8>>),
+    Locked(LockedModel<Vec<u8>>),
+}
+
+fn restore(model: Option<&Model>) -> Result<Vec<u8>, CommitError> {
+    match model {
+        Some(model) => Ok(model.tensor("weights")?.data.to_vec()),
+        None => Ok(vec![0; BYTES]),
+    }
+}
+
+fn serialise(weights: &Vec<u8>) -> Result<Parts, CommitError> {
+    Ok(Parts::new().with("weights", weights.clone()))
+}
+
+/// Another content than before, as a step of learning leaves it.
+fn learn(weights: &mut [u8], step: u64) {
+    let mut noise = step.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for word in weights.as_chunks_mut::<8>().0 {
+        noise ^= noise << 13;
+        noise ^= noise >> 7;
+        noise ^= noise << 17;
+        *word = noise.to_le_bytes();
+    }
+}
+
+impl Live {
+    fn change(&mut self, step: u64) -> Result<(), CommitError> {
+        match self {
+            Live::Owned(live) => live.change(|weights| learn(weights, step)),
+            Live::Locked(live) => live.change(|weights| learn(weights, step))?,
+        }
+        Ok(())
+    }
+}
+
+fn live(db: &Database, models: usize, seconds: u64) -> Result<(), Failed> {
+    let began = Instant::now();
+    let mut all = Vec::with_capacity(models);
+    for n in 0..models {
+        let settings = db.live_model(Metadata::new("live").with("n", n as i64)).every(INTERVAL).keep_last(2);
+        let mut live = match n % 2 {
+            0 => Live::Owned(settings.start(restore, serialise)?),
+            _ => Live::Locked(settings.start_locked(restore, serialise)?),
+        };
+        live.change(n as u64 + 1)?;
+        all.push(live);
+    }
+    println!("{models} models of {BYTES} bytes began in {:.1} s", began.elapsed().as_secs_f64());
+    // What is changed at the begin is saved before it is measured.
+    let is_saved = || db.live_models().iter().filter(|live| live.saved_changes == live.changes).count();
+    while is_saved() < models / 2 && began.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let head = db.head_seq();
+    let share = models.div_ceil(THREADS).max(1);
+    let mut parts: Vec<&mut [Live]> = all.chunks_mut(share).collect();
+    let measured = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            parts.iter_mut().map(|part| scope.spawn(move || change(part, seconds))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or(Err(CommitError::Closed)))
+            .collect::<Vec<_>>()
+    });
+    let (mut ours, mut plain) = (Vec::new(), Vec::new());
+    for thread in measured {
+        let (changes, beside) = thread?;
+        ours.extend(changes);
+        plain.extend(beside);
+    }
+    let pending = db.live_models().iter().map(|live| live.changes - live.saved_changes).sum::<u64>();
+    print("a change of a live model", ours);
+    print("the same of plain bytes", plain);
+    println!("{} transactions in {seconds} s, {pending} changes not saved yet", db.head_seq() - head);
+    if let Some(trouble) = db.live_models().into_iter().find_map(|live| live.trouble) {
+        return Err(trouble.into());
+    }
+    let began = Instant::now();
+    for live in all {
+        match live {
+            Live::Owned(live) => live.close()?,
+            Live::Locked(live) => live.close()?,
+        }
+    }
+    println!("closed in {:.1} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Times of changes, and of what is done beside them.
+type Times = (Vec<Duration>, Vec<Duration>);
+
+fn change(models: &mut [Live], seconds: u64) -> Result<Times, CommitError> {
+    let pause = INTERVAL / (models.len() / 100).max(1) as u32;
+    let (mut ours, mut plain, mut bytes) = (Vec::new(), Vec::new(), vec![0; BYTES]);
+    let began = Instant::now();
+    for step in 1u32.. {
+        let due = began + pause * step;
+        if began.elapsed() >= Duration::from_secs(seconds) {
+            break;
+        }
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let Some(live) = models.get_mut(step as usize * 7919 % models.len()) else { break };
+        let before = Instant::now();
+        live.change(u64::from(step) << 20)?;
+        ours.push(before.elapsed());
+        let before = Instant::now();
+        learn(black_box(&mut bytes), u64::from(step));
+        plain.push(before.elapsed());
+    }
+    Ok((ours, plain))
+}
+
+fn print(what: &str, mut times: Vec<Duration>) {
+    times.sort_unstable();
+    let at = |share: f64| times.get((times.len() as f64 * share) as usize).or(times.last());
+    let shown = |at: Option<&Duration>| at.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3);
+    println!(
+        "{what}: {} times, p50 {:.3} ms, p99 {:.3} ms, longest {:.3} ms",
+        times.len(),
+        shown(at(0.5)),
+        shown(at(0.99)),
+        shown(times.last())
+    );
+}

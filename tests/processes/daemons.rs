@@ -130,6 +130,6 @@ fn inline_work_may_take_out_the_daemon_that_made_it() {
     until("it is taken out", || db.producers().iter().all(|producer| producer.definition.name != "count"));
     until("its process has ended", || !processes(folder.path()).into_iter().any(is_alive));
     settle(&db);
-    assert_eq!(get(&db, "n1"), Some(1));
+    assert_eq!(state(&db, "B", "n1"), Some(State::Current));
     db.close().unwrap();
 }

@@ -109,11 +109,13 @@ fn a_process_that_never_stops_talking_is_killed_in_time() {
 fn a_process_that_writes_while_it_is_sent_a_long_run_is_heard() {
     let db = database();
     let brief = program("loud").heartbeat(Duration::from_millis(100), Duration::from_secs(2));
-    db.register_program(twice(), brief).unwrap();
+    let long = underbelly::SlotDefinition::new("L").cell_key("name", underbelly::ColumnType::Utf8);
+    db.define_slot(long.row_key("n", underbelly::ColumnType::I64)).unwrap();
+    db.register_program(ProducerDefinition::new("loud").requires("L").provides("B"), brief).unwrap();
     let mut batch = Batch::new();
     // More than a pipe holds, of which the process takes a part and then writes more than a pipe holds.
     let rows = Columns::new().with("n", (0..100_000i64).collect::<Vec<_>>().into()).unwrap();
-    batch.put_slot("A", day(), ["a"], rows);
+    batch.put_slot("L", day(), ["a"], rows);
     db.commit(batch).unwrap();
     settle(&db);
     let outcomes: Vec<_> = history(&db).into_iter().map(|(_, outcome, error)| (outcome, error)).collect();

@@ -135,8 +135,10 @@ impl Keeper {
     }
 
     fn serve(&self, core: &Arc<Core>, id: ProducerId, child: &mut Child) -> Ending {
-        let definition = core.state().graph.producer(id).filter(|_| self.is_known(core, id)).cloned();
-        let Some(definition) = definition else { return Ending::Over };
+        if !self.is_known(core, id) {
+            return Ending::Over;
+        }
+        let Some(definition) = core.state().graph.producer(id).cloned() else { return Ending::Over };
         let lease = definition.lease.unwrap_or(Duration::MAX);
         let (heartbeat, grace) =
             (self.program.heartbeat.min(lease / 4), self.program.heartbeat_grace.min(lease));

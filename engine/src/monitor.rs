@@ -220,9 +220,14 @@ pub struct Monitor {
 
 impl Monitor {
     fn id(&mut self, name: &str) -> Option<u32> {
-        // Mostly one name or a few in turn.
-        if self.names.get(self.newest as usize).is_some_and(|newest| *newest.name == *name) {
-            return Some(self.newest);
+        // Mostly one name, or a few in turn.
+        let last = self.names.len().saturating_sub(1);
+        let next = if self.newest as usize >= last { 0 } else { self.newest + 1 };
+        for id in [self.newest, next] {
+            if self.names.get(id as usize).is_some_and(|named| *named.name == *name) {
+                self.newest = id;
+                return Some(id);
+            }
         }
         let id = self.id_of(name)?;
         self.newest = id;

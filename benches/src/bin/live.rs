@@ -74,8 +74,8 @@ fn restore(model: Option<&Model>) -> Result<Vec<u8>, CommitError> {
     }
 }
 
-fn serialise(weights: &Vec<u8>) -> Result<Parts, CommitError> {
-    Ok(Parts::new().with("weights", weights.clone()))
+fn serialise(weights: &[u8]) -> Result<Parts, CommitError> {
+    Ok(Parts::new().with("weights", weights))
 }
 
 /// Another content than before, as a step of learning leaves it.
@@ -105,8 +105,8 @@ fn live(db: &Database, models: usize, seconds: u64) -> Result<(), Failed> {
     for n in 0..models {
         let settings = db.live_model(Metadata::new("live").with("n", n as i64)).every(INTERVAL).keep_last(2);
         let mut live = match n % 2 {
-            0 => Live::Owned(settings.start(restore, serialise)?),
-            _ => Live::Locked(settings.start_locked(restore, serialise)?),
+            0 => Live::Owned(settings.start(restore, |weights| serialise(weights))?),
+            _ => Live::Locked(settings.start_locked(restore, |weights| serialise(weights))?),
         };
         live.change(n as u64 + 1)?;
         all.push(live);

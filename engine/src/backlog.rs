@@ -1,6 +1,6 @@
 //! What was committed since the last checkpoint, and when it calls for the next.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::limits::DELETE_OPERATIONS;
@@ -14,6 +14,8 @@ pub(crate) struct Load {
     pub deletes: u64,
     /// Writes of cells among the operations.
     pub cells: u64,
+    /// Segments among the operations.
+    pub segments: u64,
     /// Bytes of payload.
     pub bytes: u64,
 }
@@ -25,6 +27,7 @@ impl Load {
         self.operations += more.operations;
         self.deletes += more.deletes;
         self.cells += more.cells;
+        self.segments += more.segments;
         self.bytes += more.bytes;
     }
 
@@ -41,10 +44,13 @@ impl Load {
         const OPERATION_NS: u64 = 700;
         // A cell finds its listeners and its content, too.
         const CELL_NS: u64 = 2_300;
+        // A segment is a file that is opened, mapped and checked.
+        const SEGMENT_NS: u64 = 50_000;
         const KIB_NS: u64 = 1_000;
         let work = self.transactions.saturating_mul(TRANSACTION_NS);
         let work = work.saturating_add(self.operations.saturating_mul(OPERATION_NS));
         let work = work.saturating_add(self.cells.saturating_mul(CELL_NS));
+        let work = work.saturating_add(self.segments.saturating_mul(SEGMENT_NS));
         work.saturating_add((self.bytes / 1024).saturating_mul(KIB_NS))
     }
 }
@@ -55,7 +61,10 @@ pub(crate) struct Backlog {
     operations: AtomicU64,
     deletes: AtomicU64,
     cells: AtomicU64,
+    segments: AtomicU64,
     bytes: AtomicU64,
+    /// Whether the last checkpoint left segments to merge.
+    leaves_merges: AtomicBool,
     /// Bytes that the log had written when the last checkpoint ended.
     log_bytes: AtomicU64,
     /// How much slower than estimated the last replay was, in 1/1024; the machine's own measure.
@@ -76,7 +85,9 @@ impl Backlog {
             operations: AtomicU64::new(load.operations),
             deletes: AtomicU64::new(load.deletes),
             cells: AtomicU64::new(load.cells),
+            segments: AtomicU64::new(load.segments),
             bytes: AtomicU64::new(load.bytes),
+            leaves_merges: AtomicBool::new(false),
             log_bytes: AtomicU64::new(0),
             slowness,
         }
@@ -93,6 +104,7 @@ impl Backlog {
             operations: add(&self.operations, more.operations),
             deletes: add(&self.deletes, more.deletes),
             cells: add(&self.cells, more.cells),
+            segments: add(&self.segments, more.segments),
             bytes: add(&self.bytes, more.bytes),
         }
     }
@@ -103,6 +115,7 @@ impl Backlog {
             operations: self.operations.load(Ordering::Relaxed),
             deletes: self.deletes.load(Ordering::Relaxed),
             cells: self.cells.load(Ordering::Relaxed),
+            segments: self.segments.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
         }
     }
@@ -113,7 +126,18 @@ impl Backlog {
         self.operations.fetch_sub(load.operations, Ordering::Relaxed);
         self.deletes.fetch_sub(load.deletes, Ordering::Relaxed);
         self.cells.fetch_sub(load.cells, Ordering::Relaxed);
+        self.segments.fetch_sub(load.segments, Ordering::Relaxed);
         self.bytes.fetch_sub(load.bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the last checkpoint left segments to merge.
+    pub(crate) fn leaves_merges(&self) -> bool {
+        self.leaves_merges.load(Ordering::Relaxed)
+    }
+
+    /// A checkpoint left segments to merge, or none.
+    pub(crate) fn note_merges(&self, are_left: bool) {
+        self.leaves_merges.store(are_left, Ordering::Relaxed);
     }
 
     /// How long replaying so much would take.
@@ -163,16 +187,18 @@ mod tests {
         let rows = Load { transactions: 1, operations: 1_000, ..Load::default() };
         let cells = Load { cells: 1_000, ..rows };
         assert!(backlog.replay(&cells) > 4 * backlog.replay(&rows));
+        let segments = Load { segments: 1_000, ..rows };
+        assert_eq!(backlog.replay(&segments) - backlog.replay(&rows), Duration::from_millis(50));
     }
 
     #[test]
     fn what_a_checkpoint_holds_is_taken_off() {
         let backlog = Backlog::replayed(Load::default(), Duration::ZERO);
-        let first = Load { transactions: 1, operations: 3, deletes: 1, cells: 2, bytes: 100 };
-        let second = Load { transactions: 1, operations: 6, deletes: 2, cells: 4, bytes: 50 };
+        let first = Load { transactions: 1, operations: 3, deletes: 1, cells: 2, segments: 3, bytes: 100 };
+        let second = Load { transactions: 1, operations: 6, deletes: 2, cells: 4, segments: 1, bytes: 50 };
         backlog.add(&first);
         let captured = backlog.load();
-        let both = Load { transactions: 2, operations: 9, deletes: 3, cells: 6, bytes: 150 };
+        let both = Load { transactions: 2, operations: 9, deletes: 3, cells: 6, segments: 4, bytes: 150 };
         assert_eq!((captured, backlog.add(&second)), (first, both));
         backlog.subtract(&captured);
         assert_eq!(backlog.load(), second);

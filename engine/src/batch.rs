@@ -431,9 +431,9 @@ impl Rows {
                 let widened = std::mem::replace(column, Column::new(wide)).widened(wide);
                 *column = widened.unwrap_or_else(|| Column::nulls(wide, before));
             }
-            // Checked above; what was not would be a null.
+            // What was not checked above would be a null.
             let pushed = column.push(&value);
-            debug_assert!(pushed.is_ok(), "it was checked");
+            assert!(pushed.is_ok(), "it was checked");
         }
         self.fill(before + 1);
         self.timestamps.push(timestamp.0);
@@ -455,7 +455,7 @@ impl Rows {
         for (i, (name, column)) in added.columns.into_iter().enumerate() {
             let mine = self.column(name, i < added.keys, || Column::nulls(column.column_type(), before));
             let extended = mine.extend_range(&column, 0..rows);
-            debug_assert!(extended.is_some(), "types and sizes were checked");
+            assert!(extended.is_some(), "types and sizes were checked");
         }
         self.fill(before + rows);
         self.timestamps.extend(added.timestamps);

@@ -26,7 +26,7 @@ use underbelly_storage::object::ObjectId;
 use underbelly_wal::Place;
 
 use crate::backlog::Load;
-use crate::core::Core;
+use crate::core::{Chore, Core};
 use crate::error::CommitError;
 use crate::graph::{Captured, Fact};
 use crate::image::{Layer, Overlay, taken_in};
@@ -133,6 +133,8 @@ struct Written {
     layer: Layer,
     /// Older layers that stay.
     kept_layers: usize,
+    /// Whether there are segments for the next checkpoint to merge.
+    leaves_merges: bool,
 }
 
 impl Core {
@@ -200,6 +202,10 @@ impl Core {
         };
         // From here on the new manifest is the truth.
         self.backlog.subtract(&begun.load);
+        self.backlog.note_merges(written.leaves_merges);
+        if written.leaves_merges {
+            self.request(Chore::Checkpoint);
+        }
         let previous =
             std::mem::replace(&mut chain.truth, Manifest { number: attempt.number, seq: begun.seq });
         attempt.settle(written, chain);
@@ -290,6 +296,7 @@ impl Attempt<'_> {
         // Whoever reads at this seq or later sees what is deleted up to there no more.
         self.seal_tables(&mut tables, core.oldest_reader())?;
         self.report.damaged = seal::damaged(&tables);
+        let leaves_merges = tables.iter().any(Sealing::leaves_merges);
         let packing = self.pack(&begun.loose)?;
         let sizes: Vec<u64> = chain.layers.iter().map(|layer| layer.reference.bytes).collect();
         let records: u64 = chain.layers.iter().map(|layer| layer.reference.records).sum();
@@ -322,7 +329,7 @@ impl Attempt<'_> {
         // What is made so far may be needed by a manifest of which nobody knows whether it came through.
         self.made.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.report.bytes_written += manifest::write(self.disk, self.number, core.database, &manifest)?;
-        Ok(Written { tables, packing, layer, kept_layers })
+        Ok(Written { tables, packing, layer, kept_layers, leaves_merges })
     }
 
     /// Writes the image of what changed over the layers that it takes in.
@@ -366,7 +373,7 @@ impl Attempt<'_> {
 
     /// Puts the files in the place of what was captured.
     fn settle(&mut self, written: Written, chain: &mut Chain) {
-        let Written { tables, packing, layer, kept_layers } = written;
+        let Written { tables, packing, layer, kept_layers, .. } = written;
         chain.layers.truncate(kept_layers);
         for table in tables {
             self.put_in_place(table);

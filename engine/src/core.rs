@@ -26,8 +26,8 @@ use crate::durability::Durability;
 use crate::error::CommitError;
 use crate::graph::{BundleId, Effects, Event, ProducerId, RunId, Started};
 use crate::limits::{
-    CHECKPOINT_LOG_BYTES, CHECKPOINT_RETRY, CLOCK_MAX, CONFLICT_RETRIES, RUNS_OF_RECORD_MAX, START_BYTES,
-    START_BYTES_MAX,
+    CHECKPOINT_LOG_BYTES, CHECKPOINT_RETRY, CHECKPOINT_SEGMENTS, CLOCK_MAX, CONFLICT_RETRIES,
+    RUNS_OF_RECORD_MAX, START_BYTES, START_BYTES_MAX,
 };
 use crate::models::LiveModels;
 use crate::monitor::Handed;
@@ -490,6 +490,7 @@ impl Core {
     fn is_due(&self, load: &Load) -> bool {
         load.bytes >= self.options.checkpoint_bytes
             || load.weighed_operations() >= self.options.checkpoint_operations
+            || load.segments >= CHECKPOINT_SEGMENTS
             || self.backlog.replay(load) >= self.options.checkpoint_replay
     }
 
@@ -498,6 +499,7 @@ impl Core {
         let log_bytes = self.log.with_log(|log| log.stats().bytes);
         let is_due = self.wants_log.swap(false, Ordering::AcqRel)
             || self.is_due(&self.backlog.load())
+            || self.backlog.leaves_merges()
             || self.backlog.log_bytes(log_bytes) >= CHECKPOINT_LOG_BYTES;
         let retry_at = *self.retry_at.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_due || retry_at.is_some_and(|at| self.options.clock.instant() < at) {
@@ -538,7 +540,7 @@ impl Core {
     }
 
     /// Asks the maintenance thread, or whoever drives the database, unless the same was asked for.
-    fn request(&self, chore: Chore) {
+    pub(crate) fn request(&self, chore: Chore) {
         if self.requested[chore as usize].swap(true, Ordering::AcqRel) {
             return;
         }

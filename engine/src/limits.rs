@@ -48,6 +48,9 @@ pub const CONFLICT_RETRIES: usize = 16;
 pub const DELTAS_MAX: usize = 4;
 /// Bytes of log, padding included, after which a checkpoint is made in the background.
 pub const CHECKPOINT_LOG_BYTES: u64 = 1 << 30;
+/// Segments named by the log after which a checkpoint is made in the background: each is a file that is open and mapped, and
+/// that an opening opens.
+pub const CHECKPOINT_SEGMENTS: u64 = 256;
 /// Time after a checkpoint in the background that failed in which none is tried.
 pub const CHECKPOINT_RETRY: Duration = Duration::from_secs(2);
 /// Young runs of one size class that are merged into one.
@@ -60,9 +63,18 @@ pub const FEW_COLUMNS_MAX: usize = 64;
 pub const TAIL_BYTES_MAX: usize = 16 << 20;
 /// Rows above which a young run is left alone until it is sealed.
 pub const YOUNG_RUN_ROWS_MAX: usize = 1 << 13;
-/// Small segments of a type that are merged at the next checkpoint.
-pub const SMALL_SEGMENTS_MAX: usize = 8;
-/// Bytes below which a segment, pack or chunk file counts as small.
+/// Small segments of one size class and type that are merged at the next checkpoint.
+pub const SEGMENTS_PER_CLASS: usize = 8;
+/// Bytes below which segments are of the lowest size class; each other class ends at eight times the one below.
+pub const LOWEST_CLASS_BYTES: u64 = 128 << 10;
+/// Bytes below which a segment counts as small, where its rows do so too.
+pub const SMALL_SEGMENT_BYTES: u64 = 64 << 20;
+/// Bytes in memory, as far as they can be told unread, below which the rows of a segment count as few.
+pub const SMALL_ROWS_BYTES: u64 = 256 << 20;
+/// Bytes in memory, as far as they can be told unread, of the segments that one checkpoint merges; two are merged whatever
+/// they have.
+pub const MERGED_ROWS_BYTES: u64 = 512 << 20;
+/// Bytes below which a pack or chunk file counts as small.
 pub const SMALL_FILE_BYTES: u64 = 16 << 20;
 /// Small packs that are joined at the next checkpoint.
 pub const SMALL_PACKS_MAX: usize = 8;
@@ -78,8 +90,6 @@ pub const DELETES_MAX: usize = 1 << 14;
 pub const DAMAGED_TOLD_MAX: usize = 64;
 /// Bytes in memory of the rows that a checkpoint seals into one segment.
 pub const SEAL_BYTES_MAX: usize = 1 << 30;
-/// Rows below which a segment counts as small, where its bytes do so too.
-pub const SMALL_SEGMENT_ROWS: u64 = 1 << 17;
 /// Bytes of the record that starts a run, at most.
 pub const START_BYTES_MAX: u64 = 512;
 /// Starts, or plain ends of runs, of one record, at most.

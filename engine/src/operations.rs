@@ -184,6 +184,8 @@ impl Operations {
             Some(_) => (0, 1),
             None => (0, 0),
         };
+        let is_segment = |append: &&Append| matches!(append.rows, Rows::Segment { .. });
+        let segments = self.appends.iter().filter(is_segment).count();
         let deletes: usize = self.deletes.iter().map(|deletes| deletes.tombstones.len()).sum();
         let operations = self.appends.iter().map(rows).sum::<usize>()
             + deletes
@@ -194,8 +196,9 @@ impl Operations {
             + self.variables.len()
             + cells
             + others;
-        let [operations, deletes, cells] = [operations, deletes, cells].map(|count| count as u64);
-        Load { transactions: 1, operations, deletes, cells, bytes }
+        let counts = [operations, deletes, cells, segments];
+        let [operations, deletes, cells, segments] = counts.map(|count| count as u64);
+        Load { transactions: 1, operations, deletes, cells, segments, bytes }
     }
 
     /// The record of this transaction, and what cannot be written if there is such a thing.

@@ -10,7 +10,7 @@ mod view;
 
 pub use delete::Delete;
 pub(crate) use hiding::Hiding;
-pub(crate) use segment_run::{Metered, SegmentRun};
+pub(crate) use segment_run::{Metered, OneGroup, SegmentRun};
 pub(crate) use table::{CapturedTable, Table, Tables, check_append, check_name, name_problem};
 pub(crate) use tail::Few;
 pub use view::{Series, SeriesInfo};

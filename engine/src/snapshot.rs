@@ -101,9 +101,9 @@ impl Snapshot {
         let table = state.tables.get_mut(name).filter(|table| table.is_known_at(self.seq()));
         let table = table.ok_or_else(unknown)?;
         let (runs, tombstones) = (table.runs(), table.tombstones().clone());
-        let schema = table.schema_at(self.seq());
+        let (schema, last_points) = (table.schema_at(self.seq()), table.last_points());
         drop(state);
-        Ok(Series::new(shared, schema, runs, tombstones, self.clone()))
+        Ok(Series::new(shared, schema, runs, tombstones, last_points, self.clone()))
     }
 
     /// What is known of a series. Rows and times are those of the snapshot; segments, their bytes, young runs and deletes

@@ -12,6 +12,7 @@ use underbelly_storage::{Column, Columns};
 use crate::QueryError;
 use crate::TIMESTAMP;
 use crate::asof::matching::{Matched, Matching, Rule};
+use crate::gather::rows_taken;
 use crate::pick::pick;
 use crate::timed::{TimedRows, joined, key_positions};
 
@@ -188,7 +189,7 @@ impl AsOfBatches<'_> {
         while let Some(Matched { mut left, mut spots }) = matching.next()? {
             if self.inner && spots.iter().any(|spot| spot.is_nowhere()) {
                 let rows = spots.iter().enumerate().filter(|(_, spot)| !spot.is_nowhere());
-                left = left.take(&rows.map(|(row, _)| row as u32).collect::<Vec<_>>());
+                left = rows_taken(&left, &rows.map(|(row, _)| row as u32).collect::<Vec<_>>())?;
                 spots.retain(|spot| !spot.is_nowhere());
                 if spots.is_empty() {
                     continue;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use underbelly_storage::{Column, ColumnType, Columns, Values};
+use underbelly_storage::{Column, ColumnError, ColumnType, Columns, Values};
 
 use crate::group::OpenGroup;
 use crate::merge::Stretch;
@@ -26,6 +26,19 @@ pub(crate) fn append(
             Ok(())
         }
     }
+}
+
+/// Rows of a column in another order, perhaps some several times.
+pub(crate) fn taken(column: &Column, rows: &[u32], name: &str) -> Result<Column, QueryError> {
+    column.take(rows).ok_or_else(|| QueryError::TooLarge { column: name.to_string() })
+}
+
+/// The same of all columns.
+pub(crate) fn rows_taken(columns: &Columns, rows: &[u32]) -> Result<Columns, QueryError> {
+    columns.take(rows).map_err(|error| match error {
+        ColumnError::TooLarge { column } => QueryError::TooLarge { column },
+        other => other.into(),
+    })
 }
 
 /// The column as the schema has it: unchanged, or widened.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use underbelly_storage::{Column, Value};
 
-use crate::gather::fitted;
+use crate::gather::{fitted, taken};
 use crate::interval::Interval;
 use crate::key::{Filter, Selection};
 use crate::merge::Ordered;
@@ -19,12 +19,18 @@ use crate::{QueryError, Run, SchemaColumn, Seqs, Source, TIMESTAMP, Tombstone, Z
 pub(crate) struct Wanted {
     /// Timestamps of the rows.
     pub(crate) interval: Interval,
+    /// Rows of this commit and those before it do not pass; 0 where all do.
+    pub(crate) after: u64,
     /// Largest visible sequence number.
     pub(crate) seq: u64,
     /// All must hold.
     pub(crate) filters: Vec<Filter>,
     /// All must hold.
     pub(crate) tests: Vec<Test>,
+    /// The same as the filters, to be compared with zones.
+    pub(crate) of_filters: Vec<Test>,
+    /// Instants at which no row passes.
+    pub(crate) not_at: Vec<i64>,
     /// Columns of the result in their order, without the timestamp.
     pub(crate) columns: Vec<SchemaColumn>,
     /// What hides rows.
@@ -104,10 +110,12 @@ impl Wanted {
         if schema.columns.iter().any(|c| &*c.name == TIMESTAMP) {
             return Err(QueryError::ReservedColumn);
         }
-        let filters = keys
+        let filters: Vec<Filter> = keys
             .iter()
             .map(|(name, value)| Filter::new(schema, name, value.clone()))
             .collect::<Result<_, _>>()?;
+        let of_filter = |filter: &Filter| Test::new(schema, &filter.name, &filter.predicate());
+        let of_filters = filters.iter().map(of_filter).collect::<Result<_, _>>()?;
         let columns = match projection {
             None => schema.columns.clone(),
             Some(names) => names
@@ -116,9 +124,8 @@ impl Wanted {
                 .map(|name| schema.column(name).cloned())
                 .collect::<Result<_, _>>()?,
         };
-        let stand = |tombstone: &&Arc<Tombstone>| tombstone.seq() <= seq && tombstone.is_within(interval);
-        let tombstones = Tombstones::new(source.tombstones().iter().filter(stand));
-        Ok(Wanted { interval, seq, filters, tests: Vec::new(), columns, tombstones })
+        let (tests, not_at, tombstones) = (Vec::new(), Vec::new(), source.tombstones());
+        Ok(Wanted { interval, after: 0, seq, filters, tests, of_filters, not_at, columns, tombstones })
     }
 
     /// The groups of a run whose zones overlap the interval.
@@ -133,8 +140,9 @@ impl Wanted {
 
     /// Whether a group has no visible row.
     pub(crate) fn hidden(&self, zone: &Zone) -> bool {
-        let is_gone = || self.tombstones.over(zone).any(|tombstone| tombstone.hides_all(zone));
-        zone.rows == 0 || zone.seq_min > self.seq || is_gone()
+        let is_gone = || self.hiding(zone).any(|tombstone| tombstone.hides_all(zone));
+        let is_older = self.after > 0 && zone.seq_max <= self.after;
+        zone.rows == 0 || zone.seq_min > self.seq || is_older || is_gone()
     }
 
     /// Whether no row of a group passes, as far as zones tell.
@@ -142,7 +150,12 @@ impl Wanted {
         let excludes = |test: &Test| {
             run.column_zone(group, &test.name).is_some_and(|of_column| test.excludes(zone, &of_column))
         };
-        self.hidden(zone) || self.tests.iter().any(excludes)
+        self.hidden(zone) || self.tests.iter().chain(&self.of_filters).any(excludes)
+    }
+
+    /// The tombstones that may hide rows of a group, as far as the zone tells.
+    fn hiding(&self, zone: &Zone) -> impl Iterator<Item = &Tombstone> {
+        self.tombstones.over(zone).filter(|tombstone| tombstone.seq() <= self.seq)
     }
 
     /// Whether all rows of a group pass, as far as the zone tells.
@@ -150,9 +163,11 @@ impl Wanted {
         self.filters.is_empty()
             && self.tests.is_empty()
             && zone.seq_max <= self.seq
+            && (self.after == 0 || zone.seq_min > self.after)
             && zone.ts_min >= self.interval.first
             && zone.ts_max <= self.interval.last
-            && self.tombstones.over(zone).next().is_none()
+            && self.not_at.iter().all(|at| *at < zone.ts_min || *at > zone.ts_max)
+            && self.hiding(zone).next().is_none()
     }
 
     /// Reads timestamps, and sequence numbers and keys where they decide, and selects the rows that pass.
@@ -167,14 +182,25 @@ impl Wanted {
         let mut selection = Selection::Range(start..end);
         let mut seqs = None;
         let mut keys = Keys { place, group, zone, read: Vec::new() };
-        if zone.seq_max > self.seq && selection.len() > 0 {
+        let has_older = self.after > 0 && zone.seq_min <= self.after;
+        if (zone.seq_max > self.seq || has_older) && selection.len() > 0 {
             let read = place.seqs(group, &zone)?;
             selection = match &read {
-                Seqs::One(seq) if *seq <= self.seq => selection,
+                Seqs::One(seq) if *seq <= self.seq && (self.after == 0 || *seq > self.after) => selection,
                 Seqs::One(_) => Selection::Range(0..0),
-                Seqs::Each(seqs) => selection.filter(|row| seqs[row] <= self.seq),
+                Seqs::Each(seqs) => {
+                    let is_newer = |seq: u64| self.after == 0 || seq > self.after;
+                    selection.filter(|row| seqs[row] <= self.seq && is_newer(seqs[row]))
+                }
             };
             seqs = Some(read);
+        }
+        for at in &self.not_at {
+            let same = timestamps.partition_point(|ts| ts < at)..timestamps.partition_point(|ts| ts <= at);
+            selection = match same.is_empty() {
+                true => selection,
+                false => selection.filter(|row| !same.contains(&row)),
+            };
         }
         for filter in &self.filters {
             if selection.len() == 0 {
@@ -188,9 +214,12 @@ impl Wanted {
             }
             selection = test.apply(keys.column(&test.name)?, selection)?;
         }
-        for tombstone in self.tombstones.over(&zone) {
+        for tombstone in self.hiding(&zone) {
             if selection.len() == 0 {
                 break;
+            }
+            if tombstone.misses(place.run, group, &zone) {
+                continue;
             }
             selection = tombstone.apply(&mut keys, &timestamps, &mut seqs, selection)?;
         }
@@ -257,7 +286,7 @@ impl Wanted {
         let mut columns = Vec::with_capacity(self.columns.len());
         for SchemaColumn { name, column_type, .. } in &self.columns {
             let column = match (place.column(group, zone, name)?, picked) {
-                (Some(column), Some(rows)) => Some(Cow::Owned(column.take(rows))),
+                (Some(column), Some(rows)) => Some(Cow::Owned(taken(&column, rows, name)?)),
                 (column, _) => column,
             };
             columns.push(column.map(|column| fitted(column, *column_type, name)).transpose()?);

@@ -6,6 +6,7 @@ use underbelly_storage::Columns;
 
 use crate::QueryError;
 use crate::aggregate::Aggregate;
+use crate::gather::taken;
 use crate::grouped::Grouped;
 use crate::timed::TimedRows;
 
@@ -68,8 +69,9 @@ impl<'a> GroupBy<'a> {
     /// [`QueryError::BadQuantile`] and [`QueryError::SumTooLarge`] where an aggregate cannot be computed,
     /// [`QueryError::Columns`] where two columns would bear one name, and what reading the input reports.
     pub fn collect(self) -> Result<Columns, QueryError> {
-        let mut stream = self.rows.open()?;
-        let mut grouped = Grouped::new(&stream, &self.by, &self.aggregates)?;
+        let read = self.aggregates.iter().flat_map(Aggregate::columns);
+        let mut stream = self.rows.open_needed(self.by.iter().chain(read))?;
+        let mut grouped = Grouped::new(&stream, &self.by, &self.aggregates, None)?;
         if self.by.is_empty() {
             grouped.resize(1);
         }
@@ -83,10 +85,11 @@ impl<'a> GroupBy<'a> {
         let (keys, results) = grouped.finish()?;
         let mut columns = Columns::new();
         for (name, column) in keys {
-            columns.insert(name, column.take(&order))?;
+            let column = taken(&column, &order, &name)?;
+            columns.insert(name, column)?;
         }
         for (aggregate, column) in results {
-            columns.insert(aggregate.shared_name(), column.take(&order))?;
+            columns.insert(aggregate.shared_name(), taken(&column, &order, aggregate.name())?)?;
         }
         Ok(columns)
     }

@@ -1,8 +1,9 @@
 //! Rows sorted into slots, and what aggregates make of them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use underbelly_storage::{Column, ColumnType, Columns};
+use underbelly_storage::{Column, ColumnError, ColumnType, Columns};
 
 use crate::QueryError;
 use crate::aggregate::{Aggregate, State};
@@ -22,12 +23,18 @@ pub(crate) struct Grouped {
 }
 
 impl Grouped {
-    /// No rows yet.
+    /// No rows yet. Columns of the result that would bear one name are refused; `taken` is what stands before them.
     pub(crate) fn new(
         stream: &Stream<'_>,
         by: &[Arc<str>],
         aggregates: &[Aggregate],
+        taken: Option<&str>,
     ) -> Result<Grouped, QueryError> {
+        let mut names: HashSet<&str> = taken.into_iter().collect();
+        let of_result = by.iter().map(|name| &**name).chain(aggregates.iter().map(Aggregate::name));
+        if let Some(name) = of_result.into_iter().find(|name| !names.insert(name)) {
+            return Err(ColumnError::Duplicate { column: name.to_string() }.into());
+        }
         let keys: Vec<usize> = by.iter().map(|name| stream.position(name)).collect::<Result<_, _>>()?;
         let header = &stream.header;
         let ids = KeyIds::new(&columns_at(header, &keys));

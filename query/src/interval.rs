@@ -1,8 +1,8 @@
 //! Ranges of time.
 
-use underbelly_storage::Timestamp;
+use underbelly_storage::{ColumnType, Timestamp, Value};
 
-use crate::QueryError;
+use crate::{Predicate, QueryError, TIMESTAMP};
 
 /// Which ends of a range belong to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -55,6 +55,36 @@ impl Interval {
             (Some(first), Some(last)) => Interval { first, last },
             _ => Interval::EMPTY,
         })
+    }
+
+    /// Leaves out instants that a predicate about them excludes; answers one that it excludes alone.
+    pub(crate) fn narrow(&mut self, predicate: &Predicate) -> Result<Option<i64>, QueryError> {
+        let at = match predicate.value() {
+            None if *predicate == Predicate::NotNull => return Ok(None),
+            // No instant is null, and nothing stands to null in any way.
+            None | Some(Value::Null) => {
+                *self = Interval::EMPTY;
+                return Ok(None);
+            }
+            Some(Value::Timestamp(at)) => at.0,
+            Some(value) => {
+                let (name, expected) = (TIMESTAMP.to_string(), ColumnType::Timestamp);
+                return Err(QueryError::ValueType { name, expected, value: value.clone() });
+            }
+        };
+        let (first, last) = match predicate {
+            Predicate::Equal(_) => (Some(at), Some(at)),
+            Predicate::Below(_) => (Some(i64::MIN), at.checked_sub(1)),
+            Predicate::AtMost(_) => (Some(i64::MIN), Some(at)),
+            Predicate::Above(_) => (at.checked_add(1), Some(i64::MAX)),
+            Predicate::AtLeast(_) => (Some(at), Some(i64::MAX)),
+            _ => return Ok(Some(at)),
+        };
+        *self = match (first, last) {
+            (Some(first), Some(last)) => Interval { first: self.first.max(first), last: self.last.min(last) },
+            _ => Interval::EMPTY,
+        };
+        Ok(None)
     }
 
     /// Whether no instant is in it.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use underbelly_storage::{Column, ColumnType, Strings, Value, Values};
 
-use crate::{QueryError, Schema};
+use crate::predicate::Test;
+use crate::{Predicate, QueryError, Schema, SchemaColumn, TIMESTAMP};
 
 /// Rows of a group that are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,10 +120,9 @@ pub(crate) struct Filter {
 impl Filter {
     /// The filter, once the schema agrees with it. A number becomes one of the key's type where that holds it.
     pub(crate) fn new(schema: &Schema, name: &str, value: Value) -> Result<Filter, QueryError> {
-        let column = schema.column(name)?;
+        let column = Filter::key(schema, name)?;
         let value = match (column.column_type, value) {
-            // What is no key is refused as such.
-            (ColumnType::F64, Value::I64(value)) if column.key => {
+            (ColumnType::F64, Value::I64(value)) => {
                 let float = value as f64;
                 // An i128 holds every integer that an f64 made of an i64 can be.
                 if float as i128 != i128::from(value) {
@@ -130,13 +130,13 @@ impl Filter {
                 }
                 Value::F64(float)
             }
-            (ColumnType::F64, Value::I32(value)) if column.key => Value::F64(f64::from(value)),
-            (ColumnType::F64, Value::F32(value)) if column.key => Value::F64(f64::from(value)),
-            (ColumnType::I64, Value::I32(value)) if column.key => Value::I64(i64::from(value)),
-            (ColumnType::I32, Value::I64(value)) if column.key => {
+            (ColumnType::F64, Value::I32(value)) => Value::F64(f64::from(value)),
+            (ColumnType::F64, Value::F32(value)) => Value::F64(f64::from(value)),
+            (ColumnType::I64, Value::I32(value)) => Value::I64(i64::from(value)),
+            (ColumnType::I32, Value::I64(value)) => {
                 i32::try_from(value).map_or(Value::I64(value), Value::I32)
             }
-            (ColumnType::F32, Value::F64(value)) if column.key && same(f64::from(value as f32), value) => {
+            (ColumnType::F32, Value::F64(value)) if same(f64::from(value as f32), value) => {
                 Value::F32(value as f32)
             }
             (_, value) => value,
@@ -146,20 +146,39 @@ impl Filter {
         Ok(filter)
     }
 
+    fn key<'s>(schema: &'s Schema, name: &str) -> Result<&'s SchemaColumn, QueryError> {
+        // Every type has the timestamp, and none has it as a key.
+        let column = if name == TIMESTAMP { None } else { Some(schema.column(name)?) };
+        column.filter(|column| column.key).ok_or_else(|| QueryError::NotKey {
+            name: name.to_string(),
+            known: schema.keys().map(|c| c.name.to_string()).collect(),
+        })
+    }
+
     /// Says whether a schema has the key, with the type of the value.
     pub(crate) fn check(&self, schema: &Schema) -> Result<(), QueryError> {
-        let column = schema.column(&self.name)?;
+        let column = Filter::key(schema, &self.name)?;
         let name = || self.name.to_string();
-        if !column.key {
-            let known = schema.keys().map(|c| c.name.to_string()).collect();
-            return Err(QueryError::NotKey { name: name(), known });
-        }
         match self.value.column_type() {
             Some(found) if found != column.column_type => {
                 Err(QueryError::KeyType { name: name(), expected: column.column_type, found })
             }
             _ => Ok(()),
         }
+    }
+
+    /// What it asks for, as a predicate.
+    pub(crate) fn predicate(&self) -> Predicate {
+        match &self.value {
+            Value::Null => Predicate::IsNull,
+            value => Predicate::Equal(value.clone()),
+        }
+    }
+
+    /// The same for zones, of a column with values like its own; `None` where no predicate is about such values.
+    pub(crate) fn test(&self) -> Option<Test> {
+        let column_type = self.value.column_type().unwrap_or(ColumnType::I64);
+        Test::of(&self.name, column_type, &self.predicate()).ok()
     }
 
     /// A filter that was checked before.
@@ -250,17 +269,40 @@ pub(crate) fn encode(column: Option<&Cow<'_, Column>>, row: usize, to: &mut Vec<
         }
         Values::F64(values) => to.extend_from_slice(&ordered(values[row]).to_be_bytes()),
         Values::F32(values) => to.extend_from_slice(&ordered(f64::from(values[row])).to_be_bytes()),
-        Values::Utf8(values) | Values::Bytes(values) => {
-            let mut rest = values.get(row);
-            while let Some(zero) = rest.iter().position(|byte| *byte == 0) {
-                to.extend_from_slice(&rest[..zero]);
-                to.extend_from_slice(&[0, 0xff]);
-                rest = &rest[zero + 1..];
-            }
-            to.extend_from_slice(rest);
-            to.extend_from_slice(&[0, 0]);
-        }
+        Values::Utf8(values) | Values::Bytes(values) => encode_bytes(values.get(row), to),
     }
+}
+
+/// The same of a single value, as a column of its type would have it.
+pub(crate) fn encode_value(value: &Value, to: &mut Vec<u8>) {
+    let integer = |value: i64, to: &mut Vec<u8>| to.extend_from_slice(&((value as u64) ^ SIGN).to_be_bytes());
+    if *value == Value::Null {
+        to.push(NULL);
+        return;
+    }
+    to.push(PRESENT);
+    match value {
+        Value::Null => {}
+        Value::Bool(value) => to.push(u8::from(*value)),
+        Value::I64(value) => integer(*value, to),
+        Value::Timestamp(value) => integer(value.0, to),
+        Value::I32(value) => integer((*value).into(), to),
+        Value::Date(value) => integer(value.0.into(), to),
+        Value::F64(value) => to.extend_from_slice(&ordered(*value).to_be_bytes()),
+        Value::F32(value) => to.extend_from_slice(&ordered((*value).into()).to_be_bytes()),
+        Value::Utf8(text) => encode_bytes(text.as_bytes(), to),
+        Value::Bytes(bytes) => encode_bytes(bytes, to),
+    }
+}
+
+fn encode_bytes(mut rest: &[u8], to: &mut Vec<u8>) {
+    while let Some(zero) = rest.iter().position(|byte| *byte == 0) {
+        to.extend_from_slice(&rest[..zero]);
+        to.extend_from_slice(&[0, 0xff]);
+        rest = &rest[zero + 1..];
+    }
+    to.extend_from_slice(rest);
+    to.extend_from_slice(&[0, 0]);
 }
 
 /// Bits that compare as the numbers do, NaN last, both zeros the same.
@@ -312,6 +354,9 @@ mod tests {
                 columns[0].push(&Value::from(bytes.clone())).unwrap();
                 columns[1].push(&Value::from(*number)).unwrap();
             }
+            let mut single = Vec::new();
+            columns.iter().for_each(|column| encode_value(&column.get(0), &mut single));
+            prop_assert_eq!(single, encoded(&columns, 0));
             let expected = (&a.1, a.0).cmp(&(&b.1, b.0));
             prop_assert_eq!(encoded(&columns, 0).cmp(&encoded(&columns, 1)), expected);
         }

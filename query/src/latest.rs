@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use underbelly_storage::{Column, Columns, Timestamp, Value};
 
-use crate::gather::{Gather, fitted};
+use crate::gather::{Gather, fitted, rows_taken};
 use crate::group::{Keep, OpenGroup, Place, Wanted};
 use crate::interval::Interval;
 use crate::key::{Selection, encode};
@@ -162,10 +162,24 @@ pub fn last_points(source: &dyn Source) -> Result<Columns, QueryError> {
     if source.schema().keys().next().is_none() {
         return latest(source, 1, &[]);
     }
-    let wanted = Wanted::new(source, Interval::ALL, &[], None)?;
+    Ok(newest_rows(source, 0)?.rows)
+}
+
+/// The newest row of each key.
+pub(crate) struct NewestRows {
+    /// Encoded, in their order, with the commit of the row.
+    pub(crate) keys: Vec<(Box<[u8]>, u64)>,
+    /// A row for each, "timestamp" and all columns of the schema.
+    pub(crate) rows: Columns,
+}
+
+/// The newest row of each key among those of commits behind `after`; among all where that is 0.
+pub(crate) fn newest_rows(source: &dyn Source, after: u64) -> Result<NewestRows, QueryError> {
+    let wanted = Wanted { after, ..Wanted::new(source, Interval::ALL, &[], None)? };
     let mut newest: HashMap<Box<[u8]>, Spot> = HashMap::new();
     // From the newest end, so that most rows find their key taken by a newer one.
-    for (position, run) in source.runs().iter().enumerate().rev() {
+    let runs = source.runs().iter().enumerate().rev();
+    for (position, run) in runs.filter(|(_, run)| after == 0 || run.seq_max() > after) {
         let place = Place { run: &**run, position };
         for group in wanted.groups(place.run).rev() {
             note_newest(source, &wanted, place, group, &mut newest)?;
@@ -193,7 +207,9 @@ pub fn last_points(source: &dyn Source) -> Result<Columns, QueryError> {
     let end = u32::try_from(spots.len()).map_err(|_| QueryError::TooManyRows { rows: spots.len() })?;
     let mut order: Vec<u32> = (0..end).collect();
     order.sort_unstable_by_key(|i| &spots[*i as usize].0);
-    Ok(rows.take(&order))
+    let rows = rows_taken(&rows, &order)?;
+    spots.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(NewestRows { keys: spots.into_iter().map(|(key, spot)| (key, spot.head.seq)).collect(), rows })
 }
 
 /// Where a row stands: its place in the order of all rows, then its group and its position there.

@@ -16,7 +16,7 @@
 //!
 //! Modules in reading order: `run` (what is read), `error`, `interval`, `key` and `predicate` (what is asked), `tombstone`
 //! (what is hidden), `group` (one group read and filtered), `merge` and `gather` (how rows of several runs become one batch), then the
-//! operators [`scan`] and [`mod@latest`], and [`memory`], the run of young rows. Operators over any rows in order of time:
+//! operators [`scan`] and [`mod@latest`], [`LastPoints`] which keeps what one of them found, and [`memory`], the run of young rows. Operators over any rows in order of time:
 //! `timed` (stored or in memory), `ids` (keys as numbers), `pick` (rows of several pieces put together), [`asof`];
 //! `windows`, [`aggregate`] and `grouped` (what is computed of which rows), [`resample`], [`group_by`], [`window_join`].
 
@@ -30,6 +30,7 @@ mod grouped;
 mod ids;
 mod interval;
 mod key;
+mod last_points;
 pub mod latest;
 pub mod memory;
 mod merge;
@@ -48,9 +49,10 @@ pub use asof::{AsOf, AsOfBatches, Direction};
 pub use error::QueryError;
 pub use group_by::GroupBy;
 pub use interval::Closed;
+pub use last_points::LastPoints;
 pub use latest::{at_or_after, at_or_before, last_point, last_points, last_points_where, latest, nearest};
 pub use memory::MemoryRun;
-pub use predicate::Predicate;
+pub use predicate::{Predicate, matching};
 pub use resample::{Fill, Label, Resample, WindowEnd};
 pub use run::{ColumnZone, Run, Schema, SchemaColumn, Seqs, Source, TIMESTAMP, Zone};
 pub use scan::{Batches, Scan};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use underbelly_storage::{Column, ColumnType, Columns};
 
-use crate::gather::{append, fitted};
+use crate::gather::{append, fitted, rows_taken};
 use crate::merge::{Head, Heads, Ordered, STRETCHES_MAX, Stretch};
 use crate::{QueryError, Run, Schema, Seqs, TIMESTAMP, Zone};
 
@@ -46,7 +46,7 @@ impl MemoryRun {
         } else {
             let mut order: Vec<u32> = (0..row_end).collect();
             order.sort_by_key(|row| timestamps[*row as usize]);
-            (order.iter().map(|row| timestamps[*row as usize]).collect(), columns.take(&order))
+            (order.iter().map(|row| timestamps[*row as usize]).collect(), rows_taken(&columns, &order)?)
         };
         Ok(MemoryRun::sorted(timestamps, Seqs::One(seq), columns))
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use underbelly_storage::{self as storage, Column, ColumnType, Columns, Strings, Value, Values};
 
 use crate::aggregate::by_size;
-use crate::gather::fitted;
+use crate::gather::{fitted, rows_taken};
 use crate::key::Selection;
 use crate::run::ColumnZone;
 use crate::{QueryError, Schema, Zone};
@@ -43,7 +43,7 @@ pub(crate) struct Test {
 }
 
 impl Predicate {
-    fn value(&self) -> Option<&Value> {
+    pub(crate) fn value(&self) -> Option<&Value> {
         match self {
             Predicate::Equal(value)
             | Predicate::NotEqual(value)
@@ -90,7 +90,11 @@ impl Test {
         Test::of(&column.name, column.column_type, predicate)
     }
 
-    fn of(name: &Arc<str>, column_type: ColumnType, predicate: &Predicate) -> Result<Test, QueryError> {
+    pub(crate) fn of(
+        name: &Arc<str>,
+        column_type: ColumnType,
+        predicate: &Predicate,
+    ) -> Result<Test, QueryError> {
         let predicate = match predicate.value() {
             None => predicate.clone(),
             Some(value) => predicate.with_value(of_type(value, column_type, name)?),
@@ -222,7 +226,11 @@ fn of_type(value: &Value, column_type: ColumnType, name: &Arc<str>) -> Result<Va
 }
 
 /// The rows that meet all predicates.
-pub(crate) fn matching(rows: Columns, predicates: &[(&str, Predicate)]) -> Result<Columns, QueryError> {
+///
+/// # Errors
+/// [`QueryError::UnknownColumn`] and [`QueryError::ValueType`] where a predicate does not fit, [`QueryError::TooLarge`] never,
+/// as rows are left out alone.
+pub fn matching(rows: Columns, predicates: &[(&str, Predicate)]) -> Result<Columns, QueryError> {
     let mut selection = Selection::Range(0..rows.rows());
     for (name, predicate) in predicates {
         let position = crate::timed::position(&rows, name)?;
@@ -230,5 +238,5 @@ pub(crate) fn matching(rows: Columns, predicates: &[(&str, Predicate)]) -> Resul
         let test = Test::of(&rows.names()[position], column.column_type(), predicate)?;
         selection = test.apply(Some(column), selection)?;
     }
-    Ok(if selection.len() == rows.rows() { rows } else { rows.take(&selection.into_rows()) })
+    if selection.len() == rows.rows() { Ok(rows) } else { rows_taken(&rows, &selection.into_rows()) }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
 
 use crate::aggregate::Aggregate;
+use crate::gather::taken;
 use crate::grouped::Grouped;
 use crate::pick::{Spot, pick};
 use crate::timed::{TimedRows, times};
@@ -76,6 +77,8 @@ pub struct Resample<'a> {
     closed: WindowEnd,
     label: Label,
     fill: Fill,
+    /// Of columns that have one of their own.
+    fills: Vec<(Arc<str>, Fill)>,
     span: Option<(Timestamp, Timestamp)>,
 }
 
@@ -90,6 +93,7 @@ impl<'a> Resample<'a> {
             closed: WindowEnd::Left,
             label: Label::Left,
             fill: Fill::Null,
+            fills: Vec::new(),
             span: None,
         }
     }
@@ -131,6 +135,12 @@ impl<'a> Resample<'a> {
         self
     }
 
+    /// The same for the column of one aggregate, by its name; [`Fill::None`] leaves its nulls there.
+    pub fn fill_column(mut self, name: &str, fill: Fill) -> Resample<'a> {
+        self.fills.push((name.into(), fill));
+        self
+    }
+
     /// Windows from that of `from` to that of the last instant before `to`, even where there is no row; rows outside
     /// have theirs too. Without keys that makes windows where there is no row at all.
     pub fn span(mut self, from: Timestamp, to: Timestamp) -> Resample<'a> {
@@ -148,13 +158,26 @@ impl<'a> Resample<'a> {
     /// what reading the input reports.
     pub fn collect(mut self) -> Result<Columns, QueryError> {
         self.every.check()?;
-        let mut stream = std::mem::replace(&mut self.rows, Columns::new().into()).open()?;
-        let mut grouped = Grouped::new(&stream, &self.by, &self.aggregates)?;
+        let rows = std::mem::replace(&mut self.rows, Columns::new().into());
+        if let Some((name, _)) =
+            self.fills.iter().find(|(name, _)| self.aggregates.iter().all(|a| a.name() != &**name))
+        {
+            let known = self.aggregates.iter().map(|aggregate| aggregate.name().to_string()).collect();
+            return Err(QueryError::UnknownColumn { name: name.to_string(), known });
+        }
+        let read = self.aggregates.iter().flat_map(Aggregate::columns);
+        let mut stream = rows.open_needed(self.by.iter().chain(read))?;
+        let mut grouped = Grouped::new(&stream, &self.by, &self.aggregates, Some(TIMESTAMP))?;
         let mut slots = Slots::default();
         while let Some(rows) = stream.next()? {
             slots.assign(&self, &mut grouped, &rows)?;
         }
         self.result(grouped, slots)
+    }
+
+    /// What stands in a column where a window has no value.
+    fn fill_of(&self, name: &str) -> &Fill {
+        self.fills.iter().rev().find(|(of, _)| **of == *name).map_or(&self.fill, |(_, fill)| fill)
     }
 
     /// The window that a row lies in.
@@ -202,7 +225,8 @@ impl<'a> Resample<'a> {
         let mut columns = Columns::new().with(TIMESTAMP, Column::from(labels))?;
         let ids: Vec<u32> = places.iter().map(|place| place.key).collect();
         for (name, column) in keys {
-            columns.insert(name, column.take(&ids))?;
+            let column = taken(&column, &ids, &name)?;
+            columns.insert(name, column)?;
         }
         let spots: Vec<Spot> = places.iter().map(|place| place.spot).collect();
         for (aggregate, column) in results {
@@ -212,7 +236,7 @@ impl<'a> Resample<'a> {
                 true => {
                     Column::from_parts(column.into_parts().0, None).unwrap_or(Column::new(ColumnType::I64))
                 }
-                false => self.fill.apply(column, order.len(), &times, name)?,
+                false => self.fill_of(name).apply(column, order.len(), &times, name)?,
             };
             columns.insert(aggregate.shared_name(), column)?;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use underbelly_storage::{Column, ColumnType};
 
-use crate::{QueryError, Tombstone};
+use crate::{QueryError, Tombstones};
 
 /// The name of the first column of every result.
 pub const TIMESTAMP: &str = "timestamp";
@@ -64,6 +64,11 @@ pub trait Run: Send + Sync {
     /// What is known of a group without reading it.
     fn zone(&self, group: usize) -> Zone;
 
+    /// The largest sequence number of all groups; 0 where there is none.
+    fn seq_max(&self) -> u64 {
+        (0..self.groups()).map(|group| self.zone(group).seq_max).max().unwrap_or(0)
+    }
+
     /// Timestamps of a group in rising order, nanoseconds since 1970 UTC.
     ///
     /// # Errors
@@ -100,8 +105,8 @@ pub trait Source {
     fn seq(&self) -> u64;
 
     /// What hides rows; those with a larger sequence number hide nothing.
-    fn tombstones(&self) -> &[Arc<Tombstone>] {
-        &[]
+    fn tombstones(&self) -> Tombstones {
+        Tombstones::default()
     }
 }
 

@@ -12,7 +12,9 @@ use crate::interval::{Closed, Interval};
 use crate::merge::{Head, Heads, STRETCHES_MAX, Stretch};
 use crate::predicate::Test;
 use crate::tombstone::Tombstones;
-use crate::{AsOf, Every, GroupBy, Predicate, QueryError, Resample, Source, TimedRows, WindowJoin};
+use crate::{
+    AsOf, Every, GroupBy, Predicate, QueryError, Resample, Source, TIMESTAMP, TimedRows, WindowJoin,
+};
 
 /// Rows in a batch unless another number is asked for.
 const BATCH_ROWS: usize = 65_536;
@@ -105,7 +107,7 @@ impl<'a> Scan<'a> {
         self
     }
 
-    /// Only rows whose value in a column, be it a key or not, is what the predicate asks for. Several must all hold.
+    /// Only rows whose value in a column, be it a key, "timestamp" or another, is what the predicate asks for. Several must all hold.
     /// Groups whose zones exclude that are not read.
     pub fn filter(mut self, name: &str, predicate: Predicate) -> Scan<'a> {
         self.predicates.push((name.into(), predicate));
@@ -116,6 +118,11 @@ impl<'a> Scan<'a> {
     pub fn columns<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> Scan<'a> {
         self.projection = Some(names.into_iter().map(|name| name.as_ref().into()).collect());
         self
+    }
+
+    /// The same, where no columns are named yet.
+    pub(crate) fn columns_unless_named(self, names: Vec<Arc<str>>) -> Scan<'a> {
+        if self.projection.is_some() { self } else { self.columns(names) }
     }
 
     /// At most this many rows, the earliest.
@@ -217,6 +224,10 @@ impl<'a> Scan<'a> {
         let interval = Interval::new(self.from, self.to, self.closed)?;
         let mut wanted = Wanted::new(self.source, interval, &self.keys, self.projection.as_deref())?;
         for (name, predicate) in &self.predicates {
+            if &**name == TIMESTAMP {
+                wanted.not_at.extend(wanted.interval.narrow(predicate)?);
+                continue;
+            }
             wanted.tests.push(Test::new(self.source.schema(), name, predicate)?);
         }
         // Refuses a name that is asked for twice before anything is read.
@@ -266,9 +277,12 @@ impl<'a> Batches<'a> {
         Batches {
             wanted: Wanted {
                 interval: nothing,
+                after: 0,
                 seq: 0,
                 filters: Vec::new(),
                 tests: Vec::new(),
+                of_filters: Vec::new(),
+                not_at: Vec::new(),
                 columns: Vec::new(),
                 tombstones: Tombstones::default(),
             },

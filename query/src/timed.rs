@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use underbelly_storage::{Column, ColumnType, Columns, Values};
 
+use crate::gather::rows_taken;
 use crate::{QueryError, Scan, TIMESTAMP};
 
 /// Rows in order of time: a [`Scan`], or [`Columns`] with a column "timestamp" that need not be sorted.
@@ -38,10 +39,33 @@ pub(crate) struct Stream<'a> {
 }
 
 impl<'a> TimedRows<'a> {
-    /// Begins to read.
+    /// Begins to read, with all columns.
     pub(crate) fn open(self) -> Result<Stream<'a>, QueryError> {
+        self.open_with(None)
+    }
+
+    /// Begins to read what is asked for. A scan that names its columns gives all of these, another one reads those that are
+    /// needed alone; rows in memory are as they are.
+    pub(crate) fn open_needed<'n>(
+        self,
+        needed: impl IntoIterator<Item = &'n Arc<str>>,
+    ) -> Result<Stream<'a>, QueryError> {
+        let mut names: Vec<Arc<str>> = Vec::new();
+        for name in needed {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        self.open_with(Some(names))
+    }
+
+    fn open_with(self, needed: Option<Vec<Arc<str>>>) -> Result<Stream<'a>, QueryError> {
         match self.0 {
             Kind::Scan(scan) => {
+                let scan = match needed {
+                    Some(names) => scan.columns_unless_named(names),
+                    None => scan,
+                };
                 let header = scan.clone().rows_max(0).collect()?;
                 Ok(Stream { header, batches: Box::new(scan.batches()) })
             }
@@ -101,7 +125,7 @@ fn sorted(rows: Columns) -> Result<Columns, QueryError> {
     }
     let mut order: Vec<u32> = (0..end).collect();
     order.sort_by_key(|row| times[*row as usize]);
-    Ok(rows.take(&order))
+    rows_taken(&rows, &order)
 }
 
 /// The rows of all batches in one piece; those of `header` where there is none.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use underbelly_storage::{Timestamp, Value};
 
+use crate::gather::rows_taken;
 use crate::group::{Keys, Place, Wanted};
 use crate::interval::{Closed, Interval};
 use crate::key::{Filter, Selection};
@@ -71,6 +72,15 @@ impl Tombstone {
         self.filters.iter().map(|filter| (&*filter.name, &filter.value))
     }
 
+    pub(crate) fn filters(&self) -> &[Filter] {
+        &self.filters
+    }
+
+    /// Whether an instant lies in its range.
+    pub(crate) fn is_at(&self, ts: i64) -> bool {
+        ts >= self.interval.first && ts <= self.interval.last
+    }
+
     /// Whether it may hide rows of a group, as far as the zone tells.
     pub fn may_hide(&self, zone: &Zone) -> bool {
         zone.rows > 0
@@ -87,8 +97,12 @@ impl Tombstone {
             && zone.ts_max <= self.interval.last
     }
 
-    pub(crate) fn is_within(&self, interval: Interval) -> bool {
-        self.interval.first <= interval.last && self.interval.last >= interval.first
+    /// Whether it hides no row of a group, as far as the zones of the columns tell.
+    pub(crate) fn misses(&self, run: &dyn Run, group: usize, zone: &Zone) -> bool {
+        self.filters.iter().any(|filter| {
+            let (of_column, test) = (run.column_zone(group, &filter.name), filter.test());
+            of_column.zip(test).is_some_and(|(of_column, test)| test.excludes(zone, &of_column))
+        })
     }
 
     /// Takes the rows that it hides out of a selection, where it may hide some of the group. `seqs` are read where they
@@ -122,11 +136,13 @@ impl Tombstone {
 
 /// Tombstones in order of the starts of their ranges, so that those over a group are found without a look at those that
 /// begin after it, or at the first ones as far as all of them end before it. One that ends late has all behind it looked at.
+/// Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Tombstones {
-    by_first: Vec<Arc<Tombstone>>,
+    by_first: Arc<[Arc<Tombstone>]>,
     /// For each the latest end among those up to it, which rises.
-    latest_ends: Vec<i64>,
+    latest_ends: Arc<[i64]>,
+    seq_max: u64,
 }
 
 impl Tombstones {
@@ -139,7 +155,27 @@ impl Tombstones {
             Some(*latest)
         };
         let latest_ends = by_first.iter().scan(i64::MIN, latest).collect();
-        Tombstones { by_first, latest_ends }
+        let seq_max = by_first.iter().map(|tombstone| tombstone.seq).max().unwrap_or(0);
+        Tombstones { by_first: by_first.into(), latest_ends, seq_max }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_first.is_empty()
+    }
+
+    /// The last commit up to `seq` that one belongs to; 0 where none does.
+    pub(crate) fn last_seq(&self, seq: u64) -> u64 {
+        if self.seq_max <= seq {
+            return self.seq_max;
+        }
+        self.by_first.iter().map(|tombstone| tombstone.seq).filter(|of| *of <= seq).max().unwrap_or(0)
+    }
+
+    /// Those of commits behind `after`, up to `seq`.
+    pub(crate) fn between(&self, after: u64, seq: u64) -> Vec<&Tombstone> {
+        let tombstones = self.by_first.iter().map(|tombstone| &**tombstone);
+        tombstones.filter(|tombstone| tombstone.seq > after && tombstone.seq <= seq).collect()
     }
 
     /// Those that may hide rows of a group, as far as the zone tells.
@@ -172,9 +208,12 @@ impl Tombstones {
 fn standing(tombstones: &[Arc<Tombstone>]) -> Wanted {
     Wanted {
         interval: Interval::ALL,
+        after: 0,
         seq: u64::MAX,
         filters: Vec::new(),
         tests: Vec::new(),
+        of_filters: Vec::new(),
+        not_at: Vec::new(),
         columns: Vec::new(),
         tombstones: Tombstones::new(tombstones.iter()),
     }
@@ -218,7 +257,7 @@ impl MemoryRun {
         let timestamps = rows.iter().filter_map(|row| self.timestamps().get(at(row)).copied()).collect();
         let seqs = rows.iter().map(|row| self.seqs().get(at(row))).collect();
         // Sorted already.
-        MemoryRun::with_seqs(timestamps, seqs, self.columns().take(&rows))
+        MemoryRun::with_seqs(timestamps, seqs, rows_taken(self.columns(), &rows)?)
     }
 }
 

@@ -139,7 +139,9 @@ impl<'a> WindowJoin<'a> {
     /// columns would bear one name, and what reading the inputs reports; the iterator gives what comes up later, and
     /// ends after an error.
     pub fn batches(self) -> Result<WindowJoinBatches<'a>, QueryError> {
-        let (left, right) = (self.left.open()?, self.right.open()?);
+        let read = self.aggregates.iter().flat_map(Aggregate::columns);
+        let keys = self.keys.iter().map(|(_, right)| right);
+        let (left, right) = (self.left.open()?, self.right.open_needed(keys.chain(read))?);
         let keys = key_positions(&left, &right, &self.keys)?;
         let mut aggregates = Vec::new();
         let mut header = left.header.clone();
@@ -250,13 +252,13 @@ impl Joining<'_> {
                 rows.extend_from_slice(piece);
                 slots.resize(rows.len(), slot as u32);
                 if rows.len() >= BATCH_ROWS {
-                    update(&mut states, &self.aggregates, &self.near.rows, &rows, &slots);
+                    update(&mut states, &self.aggregates, &self.near.rows, &rows, &slots)?;
                     rows.clear();
                     slots.clear();
                 }
             }
         }
-        update(&mut states, &self.aggregates, &self.near.rows, &rows, &slots);
+        update(&mut states, &self.aggregates, &self.near.rows, &rows, &slots)?;
         for (state, Computed { aggregate, .. }) in states.into_iter().zip(&self.aggregates) {
             left.insert(aggregate.shared_name(), state.finish()?)?;
         }
@@ -317,17 +319,37 @@ impl Joining<'_> {
     }
 }
 
-/// Takes rows of `from` into the slots of all aggregates.
-fn update(states: &mut [State], aggregates: &[Computed], from: &Columns, rows: &[u32], slots: &[u32]) {
+/// Takes rows of `from` into the slots of all aggregates; where their text would pass 4 GiB, in two halves. Rows come slot by
+/// slot, so what slots before the last need to take more in is let go of.
+fn update(
+    states: &mut [State],
+    aggregates: &[Computed],
+    from: &Columns,
+    rows: &[u32],
+    slots: &[u32],
+) -> Result<(), QueryError> {
     let mut taken: Vec<Option<Column>> = vec![None; from.width()];
     for position in aggregates.iter().flat_map(|computed| &computed.columns) {
-        taken[*position].get_or_insert_with(|| from.column_at(*position).take(rows));
+        if taken[*position].is_some() {
+            continue;
+        }
+        taken[*position] = from.column_at(*position).take(rows);
+        if taken[*position].is_none() {
+            let middle = rows.len() / 2;
+            if middle == 0 {
+                return Err(QueryError::TooLarge { column: from.names()[*position].to_string() });
+            }
+            update(states, aggregates, from, &rows[..middle], &slots[..middle])?;
+            return update(states, aggregates, from, &rows[middle..], &slots[middle..]);
+        }
     }
     for (state, computed) in states.iter_mut().zip(aggregates) {
         let columns: Vec<&Column> =
             computed.columns.iter().filter_map(|position| taken[*position].as_ref()).collect();
         state.update(&columns, slots);
+        state.close(slots.last().map_or(0, |slot| *slot as usize));
     }
+    Ok(())
 }
 
 /// Rows sorted by their keys, in their order within a key.
@@ -356,5 +378,28 @@ impl ByKey {
     fn rows(&self, id: u32) -> &[u32] {
         let place = |id: usize| self.starts.get(id).copied().unwrap_or(0) as usize;
         self.rows.get(place(id as usize)..place(id as usize + 1)).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_hold_the_values_of_one_window() {
+        let aggregate = Aggregate::quantile("x", 0.5);
+        let types = vec![ColumnType::I64];
+        let mut states = vec![State::new(&aggregate, &types)];
+        states[0].resize(1_000);
+        let computed = [Computed { aggregate, columns: vec![0], types }];
+        let from = Columns::new().with("x", Column::from(vec![7i64; 10])).unwrap();
+        let rows: Vec<u32> = (0..10).collect();
+        for slot in 0..999 {
+            let slots: Vec<u32> = (0..10).map(|row| slot + u32::from(row > 6)).collect();
+            update(&mut states, &computed, &from, &rows, &slots).unwrap();
+            assert!(states[0].values_held() <= 10, "{} after slot {slot}", states[0].values_held());
+        }
+        assert_eq!(states.remove(0).finish().unwrap(), Column::from(vec![7.0; 1_000]));
     }
 }

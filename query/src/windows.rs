@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use jiff::{Span, Timestamp as Instant};
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{SignedDuration, Span, Timestamp as Instant};
 use underbelly_storage::Timestamp;
 
 use crate::QueryError;
@@ -194,10 +194,15 @@ impl Every {
     }
 
     fn first_instant(&self, date: Date) -> i128 {
-        match date.to_zoned(self.zone.clone()) {
-            Ok(midnight) => midnight.timestamp().as_nanosecond(),
-            Err(_) => beyond(date.year() >= 1970),
-        }
+        let midnight = self.zone.to_ambiguous_timestamp(date.at(0, 0, 0, 0));
+        let is_gap = matches!(midnight.offset(), AmbiguousOffset::Gap { .. });
+        let Ok(midnight) = midnight.compatible() else { return beyond(date.year() >= 1970) };
+        // A gap may begin before midnight, and the day then with the gap's end.
+        let transition = || {
+            let after = midnight.checked_add(SignedDuration::from_nanos(1)).ok()?;
+            self.zone.preceding(after).next().map(|transition| transition.timestamp())
+        };
+        is_gap.then(transition).flatten().unwrap_or(midnight).as_nanosecond()
     }
 
     fn date(&self, at: i128) -> Date {
@@ -253,6 +258,15 @@ mod tests {
 
     fn days(zone: &str, from: &str, n: usize) -> Vec<(String, i128)> {
         follow(&Every::days(1).zone(zone).unwrap(), from, n)
+    }
+
+    /// Toronto's clocks went from 23:30 to 00:30, so that the day began half an hour before what midnight would have been.
+    #[test]
+    fn a_day_whose_midnight_is_within_a_gap_begins_with_the_gaps_end() {
+        let expected = list(&[("1919-03-30T05:00:00Z", 24), ("1919-03-31T04:30:00Z", 24)]);
+        let found = days("America/Toronto", "1919-03-30T12:00:00Z", 2);
+        assert_eq!(found[1].0, expected[1].0);
+        assert_eq!(found[0].0, expected[0].0);
     }
 
     fn list(windows: &[(&str, i128)]) -> Vec<(String, i128)> {

@@ -383,8 +383,8 @@ impl Column {
         Some(())
     }
 
-    /// The rows at `indices`, in that order.
-    pub fn take(&self, indices: &[u32]) -> Column {
+    /// The rows at `indices`, in that order; `None` where the text would pass 4 GiB, as rows may be asked for several times.
+    pub fn take(&self, indices: &[u32]) -> Option<Column> {
         let pick = |i: &u32| *i as usize;
         let values = match &self.values {
             Values::Bool(v) => Values::Bool(indices.iter().map(|i| v[pick(i)]).collect()),
@@ -394,11 +394,11 @@ impl Column {
             Values::Date(v) => Values::Date(indices.iter().map(|i| v[pick(i)]).collect()),
             Values::I32(v) => Values::I32(indices.iter().map(|i| v[pick(i)]).collect()),
             Values::F32(v) => Values::F32(indices.iter().map(|i| v[pick(i)]).collect()),
-            Values::Utf8(s) => Values::Utf8(s.take(indices)),
-            Values::Bytes(s) => Values::Bytes(s.take(indices)),
+            Values::Utf8(s) => Values::Utf8(s.take(indices, u32::MAX)?),
+            Values::Bytes(s) => Values::Bytes(s.take(indices, u32::MAX)?),
         };
         let validity = self.validity.as_ref().map(|v| indices.iter().map(|i| v[pick(i)]).collect::<Vec<_>>());
-        Column { values, validity: validity.filter(|v| v.iter().any(|valid| !valid)) }
+        Some(Column { values, validity: validity.filter(|v| v.iter().any(|valid| !valid)) })
     }
 
     /// The rows of a range.
@@ -580,12 +580,17 @@ impl Columns {
     }
 
     /// The rows at `indices`, in that order.
-    pub fn take(&self, indices: &[u32]) -> Columns {
-        Columns {
+    ///
+    /// # Errors
+    /// [`ColumnError::TooLarge`] where a text column would pass 4 GiB, as rows may be asked for several times.
+    pub fn take(&self, indices: &[u32]) -> Result<Columns, ColumnError> {
+        let too_large = |name: &Arc<str>| ColumnError::TooLarge { column: name.to_string() };
+        let taken = |(name, column): (_, &Column)| column.take(indices).ok_or_else(|| too_large(name));
+        Ok(Columns {
             names: self.names.clone(),
-            columns: self.columns.iter().map(|c| c.take(indices)).collect(),
+            columns: self.iter().map(taken).collect::<Result<_, _>>()?,
             rows: indices.len(),
-        }
+        })
     }
 
     /// The rows of a range.

@@ -30,6 +30,7 @@ mod footer;
 mod lanes;
 mod numbers;
 mod read;
+mod rewrite;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ mod zone;
 
 pub use codec::Encoding;
 pub use read::{BlockInfo, Segment};
+pub use rewrite::SegmentWriter;
 pub use simd::Instructions;
 pub use write::{Alone, Workers, write_segment};
 pub use zone::Zone;

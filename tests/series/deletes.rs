@@ -46,7 +46,12 @@ fn numbers(snapshot: &Snapshot) -> Vec<i64> {
     let key = |row| rows.value("k", row).and_then(|key| key.as_str().map(str::to_string));
     let points: BTreeMap<Option<String>, i64> = (0..rows.rows()).map(|row| (key(row), x[row])).collect();
     let last = series.last_points().unwrap();
-    assert_eq!(last.i64s("x").unwrap_or_default(), points.into_values().collect::<Vec<_>>());
+    assert_eq!(last.i64s("x").unwrap_or_default(), points.values().copied().collect::<Vec<_>>());
+    for key in KEYS {
+        let found = series.last_point(&[("k", key.map_or(Value::Null, Value::from))]).unwrap();
+        let found = found.map(|row| row.i64s("x").unwrap_or_default().to_vec());
+        assert_eq!(found, points.get(&key.map(str::to_string)).map(|x| vec![*x]), "{key:?}");
+    }
     x
 }
 
@@ -404,6 +409,7 @@ fn live(steps: Vec<Step>) {
     let mut db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
     let (mut all, mut next) = (vec![(5, 1, 0)], 1);
     append(&db, [(5, Some("a"), 0)]);
+    let mut reader = Database::open_read_only_on(Arc::new(disk.clone())).unwrap();
     let mut held: Vec<(Snapshot, Vec<i64>)> = Vec::new();
     let shown = |all: &[(i64, u8, i64)]| {
         let mut rows = all.to_vec();
@@ -443,13 +449,17 @@ fn live(steps: Vec<Step>) {
             Step::Reopen => {
                 db.close().unwrap();
                 db = Database::open_on(Arc::new(disk.clone()), options()).unwrap();
+                reader = Database::open_read_only_on(Arc::new(disk.clone())).unwrap();
             }
             Step::Crash => {
                 disk = disk.crash();
                 db = Database::open_on(Arc::new(disk.clone()), options()).unwrap();
+                reader = Database::open_read_only_on(Arc::new(disk.clone())).unwrap();
             }
         }
         assert_eq!(numbers(&db.snapshot()), shown(&all));
+        reader.refresh().unwrap();
+        assert_eq!(numbers(&reader.snapshot()), shown(&all), "beside the writer");
         held.iter().for_each(|(snapshot, expected)| assert_eq!(numbers(snapshot), *expected));
     }
     assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());

@@ -299,6 +299,51 @@ fn runs_and_files_stay_few() {
     assert_eq!(all(&db).rows(), 2_040);
 }
 
+/// Large appends, each of which is a file at once, leave few: their number calls for checkpoints, which merge them by size.
+#[test]
+fn files_of_large_appends_stay_few() {
+    const APPENDS: usize = 3_000;
+    const ROWS: usize = 700;
+    let disk = SimulatedDisk::new();
+    // The smallest log, so that appends are large soon; driven by hand.
+    let by_hand = || Options { log_file_bytes: 32 << 10, workers: 0, ..options() };
+    let db = Database::create_on(Arc::new(disk.clone()), by_hand()).unwrap();
+    let (mut rows, mut segments_max, mut random) = (0, 0, 1u64);
+    for append in 0..APPENDS {
+        let times = (0..ROWS).map(|row| Timestamp((append * ROWS + row) as i64));
+        let mut bits = |_| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            random.cast_signed()
+        };
+        let columns = (0..2).fold(Columns::new(), |columns, i| {
+            let values: Vec<i64> = (0..ROWS).map(&mut bits).collect();
+            columns.with(format!("x{i}"), Column::from(values)).unwrap()
+        });
+        let mut batch = Batch::new();
+        batch.append_columns("s", times.collect(), columns, &[]).unwrap();
+        db.commit(batch).unwrap();
+        rows += ROWS as u64;
+        db.run_ready().unwrap();
+        if append % 50 == 49 {
+            segments_max = segments_max.max(db.snapshot().series_info("s").unwrap().segments);
+        }
+    }
+    let info = db.snapshot().series_info("s").unwrap();
+    assert_eq!((info.rows, info.young_runs), (rows, 0), "each append is a segment: {info:?}");
+    // Those since the last checkpoint, and fewer than eight of each size class.
+    assert!(segments_max > 100 && segments_max < 256 + 4 * 8, "{segments_max}");
+    let crashed = Database::open_on(Arc::new(disk.crash()), by_hand()).unwrap();
+    assert!(crashed.recovery_report().replayed <= 256, "{:?}", crashed.recovery_report());
+    assert_eq!(crashed.snapshot().series("s").unwrap().count().unwrap(), rows);
+    // Files that a manifest needed go once it is not the one before the newest.
+    for _ in 0..4 {
+        db.checkpoint().unwrap();
+    }
+    let info = db.snapshot().series_info("s").unwrap();
+    assert!(info.segments < 4 * 8, "{info:?}");
+    assert!(disk.files().len() < 100, "{}", disk.files().len());
+}
+
 /// Checkpoints come by themselves where the options ask for them, and the log does not grow without end: once they
 /// have caught up, fewer operations than the options say are left to replay, and few files of the log are kept.
 #[test]

@@ -1,23 +1,27 @@
 //! Rows of series become segments.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use underbelly_query::{MemoryRun, QueryError, Schema, Tombstone, Tombstones, hidden_rows};
+use underbelly_query::{
+    MemoryRun, QueryError, Run, Schema, SchemaColumn, Tombstone, Tombstones, hidden_rows,
+};
+use underbelly_storage::ColumnType;
 use underbelly_storage::error::StorageError;
-use underbelly_storage::segment::{Replaced, SegmentRows, Seqs};
+use underbelly_storage::segment::{Replaced, Segment, SegmentRows, SegmentWriter, Seqs};
 
 use super::Attempt;
 use crate::error::{CommitError, ReadError};
 use crate::feed::CHANGES_SERIES;
 use crate::files;
 use crate::limits::{
-    DAMAGED_TOLD_MAX, SEAL_BYTES_MAX, SMALL_FILE_BYTES, SMALL_SEGMENT_ROWS, SMALL_SEGMENTS_MAX,
+    DAMAGED_TOLD_MAX, LOWEST_CLASS_BYTES, MERGED_ROWS_BYTES, SEAL_BYTES_MAX, SEGMENTS_PER_CLASS,
+    SMALL_ROWS_BYTES, SMALL_SEGMENT_BYTES,
 };
 use crate::record::v1;
-use crate::series::{CapturedTable, Metered, SegmentRun};
+use crate::series::{CapturedTable, Metered, OneGroup, SegmentRun};
 
 /// A captured series, and the segments that it became.
 pub(super) struct Sealing {
@@ -35,26 +39,25 @@ pub(super) struct Sealing {
 }
 
 impl Sealing {
-    /// Small segments are taken in from the oldest on, at most `merged_bytes` of them where there are more than enough: the
-    /// rest is left to the next checkpoint, so that none takes long because of them.
-    fn new(name: Arc<str>, captured: CapturedTable, merged_bytes: u64) -> Sealing {
-        // One that is damaged stays as it is, and does not call for a merge each time.
-        let is_small = |run: &&Arc<SegmentRun>| {
-            let reference = run.reference();
-            reference.rows < SMALL_SEGMENT_ROWS
-                && reference.bytes < SMALL_FILE_BYTES
-                && run.damage().is_none()
-        };
-        let mut small: Vec<_> = captured.sealed.iter().filter(is_small).cloned().collect();
-        if small.len() < SMALL_SEGMENTS_MAX {
-            small.clear();
+    /// Of the lowest size class that is full, the segments are taken in from the oldest on, with those of the classes below:
+    /// eight, or as many as have `merged_bytes`, but none once they make a large one or their rows would take more than
+    /// `rows_left` in memory. The rest is left to the next checkpoint, so that none takes long because of them.
+    fn new(name: Arc<str>, captured: CapturedTable, merged_bytes: u64, rows_left: &mut u64) -> Sealing {
+        let mut small = Vec::new();
+        if let Some(full) = full_class(captured.sealed.iter()).filter(|_| *rows_left > 0) {
+            let (mut bytes, mut rows_bytes) = (0, 0);
+            for run in captured.sealed.iter().filter(|run| class_of(run).is_some_and(|class| class <= full)) {
+                let has_room = small.len() < SEGMENTS_PER_CLASS || bytes < merged_bytes;
+                let fits = bytes < SMALL_SEGMENT_BYTES && rows_bytes + rows_bytes_of(run) <= *rows_left;
+                if !has_room || (!fits && small.len() >= 2) {
+                    break;
+                }
+                bytes += run.reference().bytes;
+                rows_bytes += rows_bytes_of(run);
+                small.push(run.clone());
+            }
+            *rows_left = rows_left.saturating_sub(rows_bytes);
         }
-        let mut bytes = 0;
-        let fits = small.iter().take_while(|run| {
-            bytes += run.reference().bytes;
-            bytes <= merged_bytes
-        });
-        small.truncate(fits.count().max(SMALL_SEGMENTS_MAX));
         Sealing {
             name,
             captured,
@@ -76,6 +79,11 @@ impl Sealing {
         let taken_in = self.taken_in();
         let kept = self.captured.sealed.iter().filter(move |run| !taken_in.contains(&run.reference().file));
         kept.chain(&self.sealed)
+    }
+
+    /// Whether there are segments for the next checkpoint to merge.
+    pub(super) fn leaves_merges(&self) -> bool {
+        full_class(self.segments()).is_some()
     }
 
     /// The deletes that still wait.
@@ -112,18 +120,47 @@ impl Sealing {
     }
 }
 
+/// The size class of a segment that may be merged; `None` where it is large, or damaged: that one stays as it is, and does
+/// not call for a merge each time.
+fn class_of(run: &SegmentRun) -> Option<u32> {
+    let bytes = run.reference().bytes;
+    let is_small =
+        bytes < SMALL_SEGMENT_BYTES && rows_bytes_of(run) < SMALL_ROWS_BYTES && run.damage().is_none();
+    is_small.then(|| (bytes / LOWEST_CLASS_BYTES).checked_ilog(8).map_or(0, |class| class + 1))
+}
+
+/// Bytes that the rows of a segment take in memory, as far as the widths of their columns tell.
+fn rows_bytes_of(run: &SegmentRun) -> u64 {
+    let reference = run.reference();
+    let widths = reference.schema.iter().map(|column| match column.known_type() {
+        Ok(ColumnType::Bool) => 1,
+        Ok(ColumnType::Date | ColumnType::I32 | ColumnType::F32) => 4,
+        Ok(ColumnType::I64 | ColumnType::F64 | ColumnType::Timestamp) => 8,
+        Ok(ColumnType::Utf8 | ColumnType::Bytes) | Err(_) => 16,
+    });
+    // With timestamp and seq.
+    reference.rows.saturating_mul(16 + widths.sum::<u64>()).max(reference.bytes)
+}
+
+/// The lowest size class of which there are enough segments for a merge.
+fn full_class<'r>(runs: impl Iterator<Item = &'r Arc<SegmentRun>>) -> Option<u32> {
+    let mut counts = BTreeMap::new();
+    runs.filter_map(|run| class_of(run)).for_each(|class| *counts.entry(class).or_insert(0) += 1);
+    counts.into_iter().find(|(_, count)| *count >= SEGMENTS_PER_CLASS).map(|(class, _)| class)
+}
+
 impl Attempt<'_> {
     /// All series as they were after transaction `seq`.
     pub(super) fn capture_tables(&mut self, seq: u64) -> Result<Vec<Sealing>, CommitError> {
         let (number, mut tables) = (self.number, Vec::<Sealing>::new());
-        let merged_bytes = self.core.options.checkpoint_bytes;
+        let (merged_bytes, mut rows_left) = (self.core.options.checkpoint_bytes, MERGED_ROWS_BYTES);
         self.slices.all(|state| {
             let after = tables.last().map_or(Bound::Unbounded, |last| Bound::Excluded(&*last.name));
             let mut later = state.tables.range_mut::<str, _>((after, Bound::Unbounded));
             // A series that was made since is none of the capture.
             let Some((name, table)) = later.find(|(_, table)| table.is_known_at(seq)) else { return false };
             let Some(captured) = table.capture(number) else { return false };
-            tables.push(Sealing::new(name.clone(), captured, merged_bytes));
+            tables.push(Sealing::new(name.clone(), captured, merged_bytes, &mut rows_left));
             true
         })?;
         Ok(tables)
@@ -171,9 +208,15 @@ impl Attempt<'_> {
     ) -> Result<Vec<Arc<SegmentRun>>, CommitError> {
         // Rows, and the segment that held them; what became of those of which no row is left.
         let (mut runs, mut emptied) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
         for small in std::mem::take(&mut table.small) {
+            // Text may be longer than its place in the file told.
+            if bytes >= SEAL_BYTES_MAX && runs.len() >= 2 {
+                break;
+            }
             match MemoryRun::read(&*small, &table.captured.schema) {
                 Ok(rows) => {
+                    bytes += rows.byte_size();
                     runs.push((Arc::new(rows), replaced_by(&small)));
                     table.small.push(small);
                 }
@@ -230,7 +273,7 @@ impl Attempt<'_> {
         for run in others {
             let mut hiding = by_range.over_run(&*run);
             hiding.retain(|tombstone| tombstone.seq() > run.cleared());
-            let (hidden, left) = match left_of(&run, &table.captured.schema, &hiding, bytes_left) {
+            let (hidden, left) = match left_of(&run, &hiding, bytes_left) {
                 Ok(Left::All) => {
                     run.clear(last_seq);
                     continue;
@@ -239,7 +282,10 @@ impl Attempt<'_> {
                     waiting.extend(hiding.iter().map(|tombstone| tombstone.seq()));
                     continue;
                 }
-                Ok(Left::Some { hidden, rows }) => (hidden, Some(rows)),
+                Ok(Left::Some { hidden }) => {
+                    let rewritten = self.rewrite(&table.name, &run, &hiding, &hidden, bytes_left);
+                    (hidden.iter().sum(), Some(rewritten))
+                }
                 Ok(Left::Nothing) => (run.reference().rows, None),
                 Err(error) if is_damage(&error) => {
                     note_damaged(&table.name, &run, &error);
@@ -248,8 +294,16 @@ impl Attempt<'_> {
                 }
                 Err(error) => return Err(ReadError::from(error).into()),
             };
-            if let Some(rows) = left {
-                rewritten.push(self.seal_runs(table, &[Arc::new(rows)], replaced_by(&run))?);
+            match left {
+                Some(Ok(left)) => rewritten.push(left),
+                // A block that was not needed to find what is hidden.
+                Some(Err(CommitError::Read(ReadError::Query(error)))) if is_damage(&error) => {
+                    note_damaged(&table.name, &run, &error);
+                    waiting.extend(hiding.iter().map(|tombstone| tombstone.seq()));
+                    continue;
+                }
+                Some(Err(error)) => return Err(error),
+                None => {}
             }
             table.touched.insert(run.reference().file);
             table.rows_deleted += hidden;
@@ -257,6 +311,60 @@ impl Attempt<'_> {
         let done = tombstones.iter().map(|tombstone| tombstone.seq()).filter(|seq| !waiting.contains(seq));
         table.done = done.collect();
         Ok(rewritten)
+    }
+
+    /// Writes a segment anew without the rows that are `hidden` in each group: those of which none is are copied, the others
+    /// are in memory one at a time.
+    fn rewrite(
+        &self,
+        series: &str,
+        run: &SegmentRun,
+        hiding: &[Arc<Tombstone>],
+        hidden: &[u64],
+        bytes_left: &AtomicU64,
+    ) -> Result<Arc<SegmentRun>, CommitError> {
+        let (segment, metered) = (run.segment(), Metered { run, bytes_left });
+        let columns = segment.schema().iter().zip(segment.keys()).map(|((name, column_type), key)| {
+            SchemaColumn { name: name.clone(), column_type: *column_type, key: *key }
+        });
+        let schema = Schema { columns: columns.collect() };
+        let mut replaced = replaced_by(run);
+        replaced.sort_unstable();
+        replaced.dedup_by_key(|replaced| replaced.file);
+        let file = self.core.new_file();
+        let name = files::segment(series, file);
+        let mut writer = SegmentWriter::like(self.disk, &name, self.core.database, segment, &replaced)?;
+        for (group, hidden) in hidden.iter().enumerate() {
+            if *hidden == 0 {
+                metered.spend_group(group);
+                writer.copy(segment, group, run.reference().seq).map_err(|error| match error {
+                    // The other's damage.
+                    StorageError::Corrupt { .. } => {
+                        ReadError::from(QueryError::Source(Box::new(error))).into()
+                    }
+                    error => CommitError::from(error),
+                })?;
+            } else if *hidden < run.zone(group).rows as u64 {
+                let rows = MemoryRun::read(&OneGroup { run: &metered, group }, &schema);
+                let rows = rows.and_then(|rows| rows.without(hiding)).map_err(ReadError::from)?;
+                let seqs: Vec<u64> = (0..rows.rows()).map(|row| rows.seqs().get(row)).collect();
+                writer.append(rows.timestamps(), &seqs, rows.columns())?;
+            }
+        }
+        let info = writer.finish()?;
+        self.note_made(name.clone());
+        let reference = v1::SegmentRef {
+            file,
+            bytes: info.bytes,
+            rows: info.rows,
+            ts_min: info.ts_min,
+            ts_max: info.ts_max,
+            footer_hash: info.footer_hash,
+            seq: 0,
+            schema: run.reference().schema.clone(),
+        };
+        let segment = Segment::open(&*self.core.disk, &name, self.core.database, Some(&info))?;
+        Ok(Arc::new(SegmentRun::new(segment, reference)))
     }
 
     fn seal_runs(
@@ -315,9 +423,9 @@ pub(super) fn damaged(tables: &[Sealing]) -> Vec<String> {
 /// What of a segment is not deleted.
 enum Left {
     All,
+    /// How many rows of each group are hidden.
     Some {
-        hidden: u64,
-        rows: MemoryRun,
+        hidden: Vec<u64>,
     },
     Nothing,
     /// Nothing of it was read, as no bytes were left for that.
@@ -333,12 +441,7 @@ fn replaced_by(run: &SegmentRun) -> Vec<Replaced> {
 }
 
 /// Reads what tombstones leave of a segment, where `bytes_left` are left for that; the last segment is read to its end.
-fn left_of(
-    run: &SegmentRun,
-    schema: &Schema,
-    hiding: &[Arc<Tombstone>],
-    bytes_left: &AtomicU64,
-) -> Result<Left, QueryError> {
+fn left_of(run: &SegmentRun, hiding: &[Arc<Tombstone>], bytes_left: &AtomicU64) -> Result<Left, QueryError> {
     if hiding.is_empty() {
         return Ok(Left::All);
     }
@@ -349,14 +452,14 @@ fn left_of(
         return Ok(Left::Unknown);
     }
     let metered = Metered { run, bytes_left };
-    let hidden = hidden_rows(&metered, hiding)?;
-    if hidden == 0 {
-        return Ok(Left::All);
-    }
-    if hidden >= run.reference().rows {
-        return Ok(Left::Nothing);
-    }
-    Ok(Left::Some { hidden, rows: MemoryRun::read(&metered, schema)?.without(hiding)? })
+    let hidden_of = |group| hidden_rows(&OneGroup { run: &metered, group }, hiding);
+    let hidden = (0..run.groups()).map(hidden_of).collect::<Result<Vec<u64>, _>>()?;
+    let sum: u64 = hidden.iter().sum();
+    Ok(match sum {
+        0 => Left::All,
+        sum if sum >= run.reference().rows => Left::Nothing,
+        _ => Left::Some { hidden },
+    })
 }
 
 /// Whether a segment could not be read because its bytes are not what they were.

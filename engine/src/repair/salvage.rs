@@ -147,10 +147,10 @@ fn visible_rows(state: &mut State) -> u64 {
     let mut rows = 0;
     for table in state.tables.values_mut() {
         let tombstones: Vec<_> = table.tombstones().iter().cloned().collect();
-        for run in table.runs() {
+        for run in table.runs().iter() {
             rows += (0..run.groups()).map(|group| run.zone(group).rows as u64).sum::<u64>();
             // What cannot be read hides nothing.
-            rows -= hidden_rows(&*run, &tombstones).unwrap_or(0);
+            rows -= hidden_rows(&**run, &tombstones).unwrap_or(0);
         }
     }
     rows

@@ -1,8 +1,8 @@
 //! The deletes of a series that wait for a checkpoint.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use underbelly_query::Tombstone;
+use underbelly_query::{Tombstone, Tombstones};
 
 /// Tombstones of a chunk.
 const CHUNK: usize = 128;
@@ -12,6 +12,8 @@ const CHUNK: usize = 128;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hiding {
     chunks: Arc<Vec<Arc<Vec<Arc<Tombstone>>>>>,
+    /// The same in order of their ranges, made when somebody first asks.
+    by_range: Arc<OnceLock<Tombstones>>,
 }
 
 impl Hiding {
@@ -26,6 +28,11 @@ impl Hiding {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Tombstone>> {
         self.chunks.iter().flat_map(|chunk| chunk.iter())
+    }
+
+    /// All, in order of their ranges. Whoever asks first sorts them, for all who hold the same.
+    pub(crate) fn by_range(&self) -> Tombstones {
+        self.by_range.get_or_init(|| Tombstones::new(self.iter())).clone()
     }
 
     /// Those behind the first so many.
@@ -43,6 +50,7 @@ impl Hiding {
     }
 
     pub(crate) fn push(&mut self, tombstone: Arc<Tombstone>) {
+        self.by_range = Arc::default();
         let chunks = Arc::make_mut(&mut self.chunks);
         match chunks.last_mut() {
             Some(last) if last.len() < CHUNK => Arc::make_mut(last).push(tombstone),
@@ -83,6 +91,7 @@ mod tests {
             assert_eq!(seqs(held), (1..=len as u64).collect::<Vec<_>>());
             let shared = held.chunks.iter().zip(&*hiding.chunks).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
             assert_eq!(shared, len / CHUNK, "full chunks");
+            assert_eq!(held.by_range().is_empty(), len == 0);
             assert_eq!(hiding.behind(len).map(|t| t.seq()).next(), Some(len as u64 + 1));
             assert_eq!(hiding.behind(len).count(), hiding.len() - len);
             assert_eq!(hiding.count_after(len as u64), hiding.len() - len);

@@ -14,6 +14,7 @@ use crate::record::v1::SegmentRef;
 pub(crate) struct SegmentRun {
     segment: Segment,
     reference: SegmentRef,
+    seq_max: u64,
     /// Deletes up to this seq hide no row of it, as somebody found who read it; 0 where nobody did.
     cleared: AtomicU64,
     /// What is wrong with it, as a checkpoint found that read it.
@@ -22,7 +23,9 @@ pub(crate) struct SegmentRun {
 
 impl SegmentRun {
     pub(crate) fn new(segment: Segment, reference: SegmentRef) -> SegmentRun {
-        SegmentRun { segment, reference, cleared: AtomicU64::new(0), damage: OnceLock::new() }
+        let of_rows = (0..segment.groups()).map(|group| segment.group(group).seq_max).max().unwrap_or(0);
+        let seq_max = if reference.seq > 0 { reference.seq } else { of_rows };
+        SegmentRun { segment, reference, seq_max, cleared: AtomicU64::new(0), damage: OnceLock::new() }
     }
 
     /// What is wrong with it, where a checkpoint found something.
@@ -61,9 +64,49 @@ pub(crate) struct Metered<'a> {
 }
 
 impl Metered<'_> {
+    /// Takes the bytes of a whole group off.
+    pub(crate) fn spend_group(&self, group: usize) {
+        let segment = &self.run.segment;
+        let of_columns = segment.schema().iter().filter_map(|(name, _)| segment.block(group, name));
+        let of_columns: u64 = of_columns.map(|block| block.bytes).sum();
+        self.spend(segment.order_bytes(group) + of_columns);
+    }
+
     fn spend(&self, bytes: u64) {
         let left = |left: u64| Some(left.saturating_sub(bytes));
         let _ = self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+    }
+}
+
+/// A run of one group of another.
+pub(crate) struct OneGroup<'a> {
+    pub run: &'a Metered<'a>,
+    pub group: usize,
+}
+
+impl Run for OneGroup<'_> {
+    fn groups(&self) -> usize {
+        1
+    }
+
+    fn zone(&self, _group: usize) -> Zone {
+        self.run.zone(self.group)
+    }
+
+    fn timestamps(&self, _group: usize) -> Result<Cow<'_, [i64]>, QueryError> {
+        self.run.timestamps(self.group)
+    }
+
+    fn seqs(&self, _group: usize) -> Result<Seqs<'_>, QueryError> {
+        self.run.seqs(self.group)
+    }
+
+    fn column_zone(&self, _group: usize, name: &str) -> Option<ColumnZone> {
+        self.run.column_zone(self.group, name)
+    }
+
+    fn column(&self, _group: usize, name: &str) -> Result<Option<Cow<'_, Column>>, QueryError> {
+        self.run.column(self.group, name)
     }
 }
 
@@ -103,6 +146,10 @@ fn failed(error: underbelly_storage::error::StorageError) -> QueryError {
 impl Run for SegmentRun {
     fn groups(&self) -> usize {
         self.segment.groups()
+    }
+
+    fn seq_max(&self) -> u64 {
+        self.seq_max
     }
 
     fn zone(&self, group: usize) -> Zone {

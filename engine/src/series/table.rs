@@ -5,10 +5,10 @@
 //! pushed into a tail, which becomes a run when the table is read or captured, or when it is full. Rows keep their seq, so
 //! a reader at an older seq still sees what it saw. Runs that a checkpoint captured are left alone until it is done.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 
-use underbelly_query::{MemoryRun, Run, Schema, SchemaColumn, Tombstone};
+use underbelly_query::{LastPoints, MemoryRun, Run, Schema, SchemaColumn, Tombstone};
 use underbelly_storage::ColumnType;
 
 use super::tail::{Few, Tail};
@@ -24,8 +24,16 @@ pub(crate) struct Table {
     /// Integer fields that hold what an `f64` cannot.
     inexact: Arc<BTreeSet<String>>,
     schema: Arc<Schema>,
+    /// Where the columns of the schema stand.
+    places: HashMap<Arc<str>, usize>,
     sealed: Vec<Arc<SegmentRun>>,
     young: Vec<Arc<MemoryRun>>,
+    /// All of them as they were last listed; `None` once one came or went.
+    runs: Option<Arc<[Arc<dyn Run>]>>,
+    /// The newest rows, as far as somebody asked for them.
+    last_points: Arc<Mutex<LastPoints>>,
+    /// The last commit of which deletes were done and are not among the tombstones any more.
+    forgotten: u64,
     /// Rows of small commits behind the young runs.
     tail: Tail,
     /// What hides rows that some run may hold, in order of their seqs.
@@ -71,8 +79,12 @@ impl Default for Table {
         Table {
             inexact: Arc::default(),
             schema: Arc::new(Schema { columns: Vec::new() }),
+            places: HashMap::new(),
             sealed: Vec::new(),
             young: Vec::new(),
+            runs: None,
+            last_points: Arc::default(),
+            forgotten: 0,
             tail: Tail::default(),
             tombstones: Hiding::default(),
             capture: 0,
@@ -95,6 +107,7 @@ impl Table {
         Ok(Table {
             inexact: Arc::new(stored.inexact.iter().cloned().collect()),
             added: vec![0; columns.len()],
+            places: columns.iter().map(|column| column.name.clone()).zip(0..).collect(),
             schema: Arc::new(Schema { columns }),
             sealed,
             tombstones: stored.deletes.iter().map(|delete| Arc::new(delete.into())).collect(),
@@ -136,27 +149,37 @@ impl Table {
         &self.young
     }
 
+    /// The newest rows that are known, and the last commit of which deletes were done and are not among the tombstones any
+    /// more.
+    pub(crate) fn last_points(&self) -> (Arc<Mutex<LastPoints>>, u64) {
+        (self.last_points.clone(), self.forgotten)
+    }
+
     /// What hides rows of the runs.
     pub(crate) fn tombstones(&self) -> &Hiding {
         &self.tombstones
     }
 
     /// All rows in runs, the sealed ones first.
-    pub(crate) fn runs(&mut self) -> Vec<Arc<dyn Run>> {
+    pub(crate) fn runs(&mut self) -> Arc<[Arc<dyn Run>]> {
         self.close_tail();
-        let sealed = self.sealed.iter().map(|run| run.clone() as Arc<dyn Run>);
-        sealed.chain(self.young.iter().map(|run| run.clone() as Arc<dyn Run>)).collect()
+        let Table { runs, sealed, young, .. } = self;
+        let sealed = sealed.iter().map(|run| run.clone() as Arc<dyn Run>);
+        let young = young.iter().map(|run| run.clone() as Arc<dyn Run>);
+        runs.get_or_insert_with(|| sealed.chain(young).collect()).clone()
     }
 
     /// Takes columns into the schema. They were checked by [`check_append`].
     pub(crate) fn adopt<'a>(&mut self, seq: u64, columns: impl Iterator<Item = (&'a str, ColumnType, bool)>) {
         for (name, column_type, key) in columns {
-            match self.schema.columns.iter().position(|c| &*c.name == name) {
+            match self.places.get(name).copied() {
                 None => {
                     let column = SchemaColumn { name: name.into(), column_type, key };
                     let schema = Arc::make_mut(&mut self.schema);
                     let at =
                         if key { schema.columns.partition_point(|c| c.key) } else { schema.columns.len() };
+                    self.places.values_mut().filter(|place| **place >= at).for_each(|place| *place += 1);
+                    self.places.insert(column.name.clone(), at);
                     schema.columns.insert(at, column);
                     self.added.insert(at, seq);
                 }
@@ -206,6 +229,7 @@ impl Table {
         if self.tail.is_empty() {
             return;
         }
+        self.runs = None;
         match std::mem::take(&mut self.tail).into_run() {
             Ok(run) => self.young.push(Arc::new(run)),
             // Rows were answered for: rather nothing goes on than without them.
@@ -217,12 +241,14 @@ impl Table {
     pub(crate) fn push_young(&mut self, seq: u64, run: MemoryRun) {
         self.last_seq = seq;
         self.close_tail();
+        self.runs = None;
         self.young.push(Arc::new(run));
         self.merge_young();
     }
 
     pub(crate) fn push_segment(&mut self, seq: u64, run: Arc<SegmentRun>) {
         self.last_seq = seq;
+        self.runs = None;
         self.sealed.push(run);
     }
 
@@ -243,9 +269,13 @@ impl Table {
             if smaller == 0 && count < YOUNG_RUNS_PER_CLASS {
                 return;
             }
-            // Types were checked at the commit, so this fails only where a column would pass 4 GiB of text; the
-            // runs are as good unmerged.
+            // Types were checked at the commit, so this fails only where a column would pass 4 GiB of text: that is not
+            // tried at each commit anew. The runs are as good unmerged.
             let start = self.young.len() - count;
+            let bytes: usize = self.young[start..].iter().map(|run| run.byte_size()).sum();
+            if u32::try_from(bytes).is_err() {
+                return;
+            }
             let Ok(merged) = MemoryRun::merge(&self.young[start..]) else { return };
             self.young.truncate(start);
             self.young.push(Arc::new(merged));
@@ -290,7 +320,6 @@ impl Table {
         })
     }
 
-    /// Puts segments in the place of the captured young runs and of the segments that they took in, and what is left of the
     /// Puts segments in the place of the captured young runs and of the segments that they took in, and what is left of
     /// the captured tombstones in the place of these, where some hide nothing any more. Gives back what is no longer
     /// needed, to be dropped where nobody waits.
@@ -300,6 +329,7 @@ impl Table {
         taken_in: &HashSet<u64>,
         left: Option<Hiding>,
     ) -> Replaced {
+        self.runs = None;
         let young = self.young.drain(..self.frozen()).collect();
         let frozen = self.frozen.take();
         let (mut replaced, mut hid_rows) = (Vec::new(), Hiding::default());
@@ -307,6 +337,8 @@ impl Table {
             let since = self.tombstones.behind(frozen.tombstones.len());
             since.for_each(|tombstone| left.push(tombstone.clone()));
             hid_rows = std::mem::replace(&mut self.tombstones, left);
+            let captured = frozen.tombstones.iter().map(|tombstone| tombstone.seq());
+            self.forgotten = captured.last().unwrap_or(0).max(self.forgotten);
         }
         if !taken_in.is_empty() {
             replaced = self.sealed.extract_if(.., |run| taken_in.contains(&run.reference().file)).collect();
@@ -328,7 +360,8 @@ pub(crate) fn check_append<'a>(
     let role = |key| if key { "key" } else { "field" };
     let mut added = 0;
     for (name, column_type, key) in columns {
-        let Some(known) = schema.and_then(|s| s.columns.iter().find(|c| &*c.name == name)) else {
+        let place = table.and_then(|table| table.places.get(name));
+        let Some(known) = schema.zip(place).and_then(|(schema, place)| schema.columns.get(*place)) else {
             check_name("column", name)?;
             if key && column_type == ColumnType::Bytes {
                 return Err(CommitError::Series {

@@ -1,10 +1,10 @@
 //! A series as a snapshot shows it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use underbelly_query::{
-    Predicate, Run, Scan, Schema, Source, Tombstone, at_or_after, at_or_before, last_point, last_points,
-    last_points_where, latest, nearest,
+    LastPoints, Predicate, Run, Scan, Schema, Source, Tombstones, at_or_after, at_or_before, last_point,
+    last_points, latest, matching, nearest,
 };
 use underbelly_storage::{Columns, Timestamp, Value};
 
@@ -18,7 +18,9 @@ pub struct Series {
     name: Arc<str>,
     schema: Arc<Schema>,
     runs: Arc<[Arc<dyn Run>]>,
-    tombstones: Arc<[Arc<Tombstone>]>,
+    tombstones: Hiding,
+    /// What is known of the newest rows, and the last commit of which deletes were done and are not among `tombstones`.
+    last_points: (Arc<Mutex<LastPoints>>, u64),
     snapshot: Snapshot,
 }
 
@@ -48,11 +50,12 @@ impl Series {
     pub(crate) fn new(
         name: Arc<str>,
         schema: Arc<Schema>,
-        runs: Vec<Arc<dyn Run>>,
+        runs: Arc<[Arc<dyn Run>]>,
         tombstones: Hiding,
+        last_points: (Arc<Mutex<LastPoints>>, u64),
         snapshot: Snapshot,
     ) -> Series {
-        Series { name, schema, runs: runs.into(), tombstones: tombstones.iter().cloned().collect(), snapshot }
+        Series { name, schema, runs, tombstones, last_points, snapshot }
     }
 
     /// The type.
@@ -94,21 +97,32 @@ impl Series {
         Ok(latest(self, n, keys)?)
     }
 
-    /// The newest row with these keys: one row, or `None`.
+    /// The newest row with these keys: one row, or `None`. Where all keys are named, what was found is kept for the next
+    /// call, of any snapshot, which reads what was committed since.
     ///
     /// # Errors
     /// As [`Series::latest`].
     pub fn last_point(&self, keys: &[(&str, Value)]) -> Result<Option<Columns>, ReadError> {
-        Ok(last_point(self, keys)?)
+        let (known, forgotten) = &self.last_points;
+        match known.try_lock() {
+            Ok(mut known) => Ok(known.last_point(self, *forgotten, keys)?),
+            // Somebody reads for long. What panicked half-way is not gone on with.
+            Err(_) => Ok(last_point(self, keys)?),
+        }
     }
 
-    /// The newest row of each combination of keys, in order of the keys.
+    /// The newest row of each combination of keys, in order of the keys. What was found is kept for the next call, of any
+    /// snapshot, which reads what was committed since.
     ///
     /// # Errors
     /// [`ReadError::Query`]: `QueryError::Source` where stored rows are damaged or cannot be read,
     /// `QueryError::TooLarge` where a column would pass 4 GiB of text.
     pub fn last_points(&self) -> Result<Columns, ReadError> {
-        Ok(last_points(self)?)
+        let (known, forgotten) = &self.last_points;
+        match known.lock() {
+            Ok(mut known) => Ok(known.last_points(self, *forgotten)?),
+            Err(_) => Ok(last_points(self)?),
+        }
     }
 
     /// Of the newest rows of each combination of keys those that meet all predicates: the orders that are open, where
@@ -117,7 +131,7 @@ impl Series {
     /// # Errors
     /// As [`Series::last_points`]; `QueryError::UnknownColumn` and `QueryError::ValueType` where a predicate does not fit.
     pub fn last_points_where(&self, predicates: &[(&str, Predicate)]) -> Result<Columns, ReadError> {
-        Ok(last_points_where(self, predicates)?)
+        Ok(matching(self.last_points()?, predicates)?)
     }
 
     /// The newest row with these keys at an instant or before it: one row, or `None`.
@@ -177,7 +191,7 @@ impl Source for Series {
         self.snapshot.seq()
     }
 
-    fn tombstones(&self) -> &[Arc<Tombstone>] {
-        &self.tombstones
+    fn tombstones(&self) -> Tombstones {
+        self.tombstones.by_range()
     }
 }

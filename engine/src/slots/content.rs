@@ -73,7 +73,10 @@ pub(crate) fn conform(slot: &SlotDefinition, rows: Columns) -> Result<Columns, C
             }));
         }
     }
-    Ok(if order.is_sorted() { conformed } else { conformed.take(&order) })
+    if order.is_sorted() {
+        return Ok(conformed);
+    }
+    conformed.take(&order).map_err(|error| wrong(error.to_string()))
 }
 
 /// One NaN, one zero.

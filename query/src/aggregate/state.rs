@@ -244,6 +244,12 @@ impl State {
         }
     }
 
+    /// Values that are held until their slots are closed.
+    #[cfg(test)]
+    pub(crate) fn values_held(&self) -> usize {
+        if let State::Quantile { values, .. } = self { values.iter().map(Vec::len).sum() } else { 0 }
+    }
+
     /// The result of each slot.
     pub(crate) fn finish(mut self) -> Result<Column, QueryError> {
         if let State::Quantile { values, .. } = &self {

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use underbelly_query::{MemoryRun, Run, Scan, Schema, Source, Tombstone, hidden_rows, last_points, latest};
+use underbelly_query::{
+    MemoryRun, Run, Scan, Schema, Source, Tombstone, Tombstones, hidden_rows, last_points, latest,
+};
 use underbelly_storage::{Timestamp, Value};
 
 use crate::latest::key;
 use crate::model::{self, Keys, NAMES, Row, RunOfRows, RunsOf};
 
 /// Rows of a source, and what hides some of them.
-struct Without {
-    of: RunsOf,
-    tombstones: Vec<Arc<Tombstone>>,
+pub struct Without {
+    pub of: RunsOf,
+    pub tombstones: Vec<Arc<Tombstone>>,
 }
 
 impl Source for Without {
@@ -29,13 +31,13 @@ impl Source for Without {
         self.of.seq
     }
 
-    fn tombstones(&self) -> &[Arc<Tombstone>] {
-        &self.tombstones
+    fn tombstones(&self) -> Tombstones {
+        Tombstones::new(self.tombstones.iter())
     }
 }
 
 #[derive(Clone, Debug)]
-struct Delete {
+pub struct Delete {
     seq: u64,
     from: Option<i64>,
     to: Option<i64>,
@@ -50,7 +52,7 @@ impl Delete {
             && model::has_keys(row, &self.keys)
     }
 
-    fn tombstone(&self) -> Arc<Tombstone> {
+    pub fn tombstone(&self) -> Arc<Tombstone> {
         let keys: Vec<(Arc<str>, Value)> =
             self.keys.iter().map(|(i, value)| (NAMES[*i].into(), value.clone())).collect();
         let range = (self.from.map(Timestamp), self.to.map(Timestamp));
@@ -59,7 +61,7 @@ impl Delete {
 }
 
 prop_compose! {
-    fn any_delete()(
+    pub fn any_delete()(
         seq in 1u64..8,
         ends in (prop::option::of(model::times()), prop::option::of(model::times())),
         keys in model::any_keys(),
@@ -142,7 +144,11 @@ proptest! {
 fn deleted_groups_are_not_read() {
     use std::sync::atomic::Ordering::Relaxed;
 
-    let row = |ts: i64| Row { ts, seq: 1, values: vec![Value::Null; 5] };
+    let row = |ts: i64| {
+        let mut values = vec![Value::Null; 5];
+        values[0] = Value::from(if ts % 2 == 0 { "a" } else { "z" });
+        Row { ts, seq: 1, values }
+    };
     let rows = RunOfRows {
         rows: (0..40).map(row).collect(),
         present: [true; 5],
@@ -167,4 +173,11 @@ fn deleted_groups_are_not_read() {
     };
     assert_eq!(Scan::new(&source((0..50).map(keyed).collect())).count().unwrap(), 40);
     assert_eq!((built.timestamps_read.load(Relaxed), built.columns_read.load(Relaxed)), (3, 2));
+    // Nor where the zones tell that no row has the key.
+    let absent = |i: i64| {
+        let keys = vec![(0, Value::from(format!("zz{i}")))];
+        Delete { seq: 2, from: None, to: None, keys }.tombstone()
+    };
+    assert_eq!(Scan::new(&source((0..50).map(absent).collect())).count().unwrap(), 40);
+    assert_eq!(built.columns_read.load(Relaxed), 2);
 }

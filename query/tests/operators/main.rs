@@ -4,6 +4,7 @@
 mod asof;
 mod deletes;
 mod hostile;
+mod last_points;
 mod latest;
 mod memory;
 mod model;

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use underbelly_query::{Predicate, Run, Scan, last_points, latest};
-use underbelly_storage::{Date, Timestamp, Value};
+use underbelly_query::{
+    Aggregate, Every, Fill, GroupBy, Predicate, QueryError, Resample, Run, Scan, WindowJoin, last_points,
+    latest,
+};
+use underbelly_storage::{Column, Columns, Date, Timestamp, Value};
 
 use crate::model::{self, CountedRun, Row, RunOfRows, RunsOf};
 
@@ -94,9 +98,17 @@ fn counting_reads_the_groups_at_the_ends_alone() {
 fn a_key_that_a_group_lacks_costs_the_key_alone() {
     let (source, runs) = disjoint(4, 4);
     assert_eq!(Scan::new(&source).key("symbol", "early").count().unwrap(), 15);
-    assert_eq!(read(&runs), (16, 0, 16));
+    assert_eq!(read(&runs), (2, 0, 2), "zones exclude the others");
     assert_eq!(Scan::new(&source).key("symbol", "early").columns(["price"]).collect().unwrap().rows(), 15);
-    assert_eq!(read(&runs), (16, 0, 18));
+    assert_eq!(read(&runs), (2, 0, 4));
+    // Between both as zones tell.
+    assert_eq!(Scan::new(&source).key("symbol", "found").count().unwrap(), 0);
+    assert_eq!(read(&runs), (1, 0, 1));
+    for absent in ["a", "z"] {
+        assert_eq!(latest(&source, 1, &[("symbol", absent.into())]).unwrap().rows(), 0);
+    }
+    assert_eq!(Scan::new(&source).key("symbol", Value::Null).count().unwrap(), 0);
+    assert_eq!(read(&runs), (0, 0, 0));
 }
 
 #[test]
@@ -112,7 +124,83 @@ fn latest_reads_from_the_end_and_stops() {
     assert_eq!(read(&runs), (0, 0, 0));
     let newest = latest(&source, 1, &[("symbol", "early".into())]).unwrap();
     assert_eq!(newest.timestamps("timestamp").unwrap(), [14]);
-    assert_eq!(read(&runs), (15, 0, 15 + 5));
+    assert_eq!(read(&runs), (1, 0, 1 + 5));
+}
+
+/// Operators that give none of the columns back read those that they need.
+#[test]
+fn operators_read_the_columns_that_they_need() {
+    let (source, runs) = disjoint(4, 4);
+    let bars = || Resample::new(Scan::new(&source), Every::minutes(1)).aggregates(Aggregate::ohlc("price"));
+    assert_eq!(bars().collect().unwrap().rows(), 1);
+    assert_eq!(read(&runs), (16, 0, 16));
+    assert_eq!(bars().by("symbol").collect().unwrap().rows(), 2);
+    assert_eq!(read(&runs), (16, 0, 32));
+    let sums = Scan::new(&source).group_by(["symbol"]).aggregate(Aggregate::sum("price"));
+    assert_eq!(sums.collect().unwrap().rows(), 2);
+    assert_eq!(read(&runs), (16, 0, 32));
+    let last = Scan::new(&source).group_by([""; 0]).aggregate(Aggregate::last("timestamp"));
+    assert_eq!(last.collect().unwrap().row(0), [Value::Timestamp(Timestamp(159))]);
+    assert_eq!(read(&runs), (16, 0, 0));
+    let one = Columns::new().with("timestamp", Column::from(vec![Timestamp(5)])).unwrap();
+    let window = Duration::from_nanos(200);
+    let joined = WindowJoin::new(one, Scan::new(&source), window, window).aggregate(Aggregate::mean("price"));
+    assert_eq!(joined.collect().unwrap().rows(), 1);
+    assert_eq!(read(&runs), (16, 0, 16));
+    // A scan that names its columns has no others.
+    let named = Resample::new(Scan::new(&source).columns(["price"]), Every::minutes(1)).by("symbol");
+    assert!(matches!(named.collect(), Err(QueryError::UnknownColumn { .. })));
+    let unknown = GroupBy::new(Scan::new(&source)).by("nothing").collect().unwrap_err();
+    assert!(unknown.to_string().contains("timestamp, symbol"), "{unknown}");
+}
+
+/// "timestamp" is a column that can be filtered, and narrows the range that is read.
+#[test]
+fn timestamps_are_filtered_as_other_columns() {
+    let (source, runs) = disjoint(4, 4);
+    let at = |at: i64| Value::Timestamp(Timestamp(at));
+    let cases = [
+        (Predicate::Equal(at(42)), 1, 1),
+        (Predicate::NotEqual(at(42)), 159, 1),
+        (Predicate::NotEqual(at(500)), 160, 0),
+        (Predicate::Below(at(25)), 25, 1),
+        (Predicate::AtMost(at(25)), 26, 1),
+        (Predicate::Above(at(155)), 4, 1),
+        (Predicate::AtLeast(at(155)), 5, 1),
+        (Predicate::Below(at(i64::MIN)), 0, 0),
+        (Predicate::Above(at(i64::MAX)), 0, 0),
+        (Predicate::Equal(Value::Null), 0, 0),
+        (Predicate::IsNull, 0, 0),
+        (Predicate::NotNull, 160, 0),
+    ];
+    for (predicate, rows, groups) in cases {
+        let scan = Scan::new(&source).filter("timestamp", predicate.clone());
+        assert_eq!(scan.clone().count().unwrap(), rows, "{predicate:?}");
+        assert_eq!(read(&runs), (groups, 0, 0), "{predicate:?}");
+        assert_eq!(scan.collect().unwrap().rows() as u64, rows, "{predicate:?}");
+        read(&runs);
+    }
+    let both = Scan::new(&source).from(Timestamp(10)).filter("timestamp", Predicate::Below(at(15)));
+    assert_eq!(both.filter("timestamp", Predicate::NotEqual(at(12))).count().unwrap(), 4);
+    let wrong = Scan::new(&source).filter("timestamp", Predicate::Equal(Value::I64(1))).count();
+    assert!(matches!(wrong, Err(QueryError::ValueType { .. })));
+    let key = Scan::new(&source).key("timestamp", at(1)).count();
+    assert!(matches!(key, Err(QueryError::NotKey { .. })));
+}
+
+#[test]
+fn names_that_collide_are_found_before_anything_is_read() {
+    let (source, runs) = disjoint(1, 1);
+    let twice = || [Aggregate::min("price"), Aggregate::max("price").named("price_min")];
+    let scan = || Scan::new(&source);
+    assert!(matches!(scan().group_by(["symbol"]).aggregates(twice()).collect(), Err(QueryError::Columns(_))));
+    let bars = || scan().resample(Every::minutes(1));
+    assert!(matches!(bars().aggregates(twice()).collect(), Err(QueryError::Columns(_))));
+    let time = bars().aggregate(Aggregate::min("price").named("timestamp"));
+    assert!(matches!(time.collect(), Err(QueryError::Columns(_))));
+    let fill = bars().aggregate(Aggregate::min("price")).fill_column("price_max", Fill::Previous);
+    assert!(matches!(fill.collect(), Err(QueryError::UnknownColumn { .. })));
+    assert_eq!(read(&runs), (0, 0, 0));
 }
 
 #[test]

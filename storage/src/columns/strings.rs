@@ -66,14 +66,36 @@ impl Strings {
         (0..self.len()).map(|i| self.get(i))
     }
 
-    /// The strings at `indices`, in that order.
-    pub(super) fn take(&self, indices: &[u32]) -> Strings {
-        let mut taken = Strings { offsets: Vec::with_capacity(indices.len() + 1), bytes: Vec::new() };
+    /// The strings at `indices`, in that order; `None` where they have more than `bytes_max` bytes together.
+    pub(super) fn take(&self, indices: &[u32], bytes_max: u32) -> Option<Strings> {
+        let bytes: u64 = indices.iter().map(|i| self.get(*i as usize).len() as u64).sum();
+        if bytes > u64::from(bytes_max) {
+            return None;
+        }
+        let mut taken = Strings {
+            offsets: Vec::with_capacity(indices.len() + 1),
+            bytes: Vec::with_capacity(bytes as usize),
+        };
         taken.offsets.push(0);
         for i in indices {
             taken.bytes.extend_from_slice(self.get(*i as usize));
             taken.offsets.push(taken.bytes.len() as u32);
         }
-        taken
+        Some(taken)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_that_are_taken_several_times_have_a_limit() {
+        let strings = Strings::from_parts(vec![0, 2, 2, 5], b"abcde".to_vec()).unwrap();
+        let taken = strings.take(&[2, 0, 1, 2], 8).unwrap();
+        assert_eq!(taken.iter().collect::<Vec<_>>(), [&b"cde"[..], b"ab", b"", b"cde"]);
+        assert_eq!(strings.take(&[2, 0, 1, 2], 7), None);
+        assert_eq!(strings.take(&[], 0), Some(Strings::default()));
     }
 }

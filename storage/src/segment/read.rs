@@ -22,6 +22,8 @@ pub struct Segment {
     info: SegmentInfo,
     file: Mapped,
     footer: Box<Footer>,
+    /// The columns of the schema, by their names.
+    by_name: Box<[u16]>,
     touched: Touched,
 }
 
@@ -70,7 +72,10 @@ impl Segment {
             return Err(StorageError::corrupt(name, stamp.offset, "it is not the segment that is recorded"));
         }
         let touched = Touched::new(footer.blocks.len());
-        Ok(Segment { info, file, footer: Box::new(footer), touched })
+        // There are 4,096 at most.
+        let mut by_name: Box<[u16]> = (0..footer.schema.len() as u16).collect();
+        by_name.sort_unstable_by_key(|column| footer.schema.get(usize::from(*column)).map(|(name, _)| name));
+        Ok(Segment { info, file, footer: Box::new(footer), by_name, touched })
     }
 
     /// Number of rows.
@@ -208,9 +213,16 @@ impl Segment {
         Ok(self.file.len() as u64)
     }
 
+    /// The blocks of a group with their bytes, whose checksums were compared.
+    pub(super) fn checked_blocks(&self, group: usize) -> Result<Vec<(Block, &[u8])>, StorageError> {
+        let blocks = self.footer.blocks.chunks(self.footer.width()).nth(group).unwrap_or_default();
+        blocks.iter().map(|block| self.check_sum(block).map(|()| (*block, self.bytes_of(block)))).collect()
+    }
+
     fn position(&self, name: &str) -> Option<usize> {
-        let column = self.footer.schema.iter().position(|(n, _)| &**n == name)?;
-        Some(Footer::lead(self.footer.each_seq) + column)
+        let name_of = |column: &u16| self.footer.schema.get(usize::from(*column)).map(|(name, _)| &**name);
+        let at = self.by_name.binary_search_by(|column| name_of(column).cmp(&Some(name))).ok()?;
+        Some(Footer::lead(self.footer.each_seq) + usize::from(*self.by_name.get(at)?))
     }
 
     fn part(&self, group: usize, position: usize) -> Option<usize> {
@@ -218,7 +230,7 @@ impl Segment {
         (group < self.groups() && position < self.footer.width()).then_some(part)
     }
 
-    fn info_of(&self, group: usize) -> Result<GroupInfo, StorageError> {
+    pub(super) fn info_of(&self, group: usize) -> Result<GroupInfo, StorageError> {
         let info = self.footer.groups.get(group).copied();
         info.ok_or_else(|| StorageError::refused(&self.info.file, NO_GROUP))
     }

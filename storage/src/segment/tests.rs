@@ -70,7 +70,7 @@ impl Rows {
 
 /// Groups of so many rows.
 fn cut(rows: usize) -> Cut {
-    Cut { rows, text_bytes: BLOCK_BYTES_MAX }
+    Cut { rows, text_bytes: BLOCK_BYTES_MAX, jump_rows: usize::MAX }
 }
 
 /// Columns of every type and of many kinds of content, by a simple generator.
@@ -212,6 +212,57 @@ fn a_file_is_the_same_whoever_encodes_it() {
     assert_eq!(of(&Backwards), of(&Alone));
 }
 
+/// A segment is written anew from groups of another, copied, and from rows; what is copied is compared with its checksums.
+#[test]
+fn groups_are_copied_or_written_anew() {
+    for assigned in [false, true] {
+        let disk = SimulatedDisk::new();
+        let mut rows = varied(100);
+        if assigned {
+            rows.seqs = None;
+        }
+        rows.write(&disk, "s", cut(25)).unwrap();
+        let segment = Segment::open(&disk, "s", DB, None).unwrap();
+        let replaced = [Replaced { file: 3, seq: if assigned { 9 } else { 0 } }];
+        let mut writer = SegmentWriter::like(&disk, "t", DB, &segment, &replaced).unwrap();
+        writer.copy(&segment, 0, 9).unwrap();
+        // Rows of the third group without the first of them.
+        let seqs = rows.seqs.clone().unwrap_or(vec![9; 100]);
+        let left = rows.columns.slice(51..75);
+        writer.append(&rows.timestamps[51..75], &seqs[51..75], &left).unwrap();
+        assert!(matches!(writer.copy(&segment, 1, 9), Err(StorageError::Refused { .. })), "earlier rows");
+        assert!(matches!(writer.copy(&segment, 4, 9), Err(StorageError::Refused { .. })), "no such group");
+        let other = Columns::new().with("x", Column::from(vec![0i64; 1])).unwrap();
+        let refused = writer.append(&rows.timestamps[99..], &[9], &other);
+        assert!(matches!(refused, Err(StorageError::Refused { .. })), "other columns");
+        writer.copy(&segment, 3, 9).unwrap();
+        let info = writer.finish().unwrap();
+        let written = Segment::open(&disk, "t", DB, Some(&info)).unwrap();
+        assert_eq!(written.verify().unwrap(), info.bytes);
+        assert_eq!(
+            (written.groups(), written.keys(), written.replaced()),
+            (3, segment.keys(), &replaced[..])
+        );
+        let kept: Vec<u32> = (0..25).chain(51..100).collect();
+        Rows {
+            timestamps: kept.iter().map(|row| rows.timestamps[*row as usize]).collect(),
+            seqs: Some(kept.iter().map(|row| seqs[*row as usize]).collect()),
+            columns: rows.columns.take(&kept).unwrap(),
+        }
+        .assert_same(&Rows::read(&written).unwrap());
+        let mut bytes = disk.contents("s").unwrap();
+        let block = bytes[..footer_at(&bytes)].windows(4).rposition(|window| window == b"note").unwrap();
+        bytes[block] ^= 1;
+        disk.overwrite("s", bytes);
+        let damaged = Segment::open(&disk, "s", DB, None).unwrap();
+        let mut writer = SegmentWriter::like(&disk, "u", DB, &damaged, &[]).unwrap();
+        writer.copy(&damaged, 2, 9).unwrap();
+        assert!(matches!(writer.copy(&damaged, 3, 9), Err(StorageError::Corrupt { .. })));
+        drop(writer);
+        assert!(disk.files().iter().all(|file| !file.starts_with('u')), "{:?}", disk.files());
+    }
+}
+
 #[test]
 fn a_real_file_is_read_by_many_threads() {
     let dir = tempfile::tempdir().unwrap();
@@ -267,12 +318,12 @@ fn groups_end_before_their_text_is_too_long() {
     let texts: Column = ["aaaa", "bbbb", "cccccccc", "", "dd", "eeeeee"].into_iter().collect();
     let columns = Columns::new().with("text", texts).unwrap();
     let rows = Rows { timestamps: vec![1; 6], seqs: None, columns };
-    rows.write(&disk, "s", Cut { rows: 4, text_bytes: 8 }).unwrap();
+    rows.write(&disk, "s", Cut { rows: 4, text_bytes: 8, ..cut(4) }).unwrap();
     let segment = Segment::open(&disk, "s", DB, None).unwrap();
     let counts: Vec<usize> = (0..segment.groups()).map(|group| segment.group(group).rows).collect();
     assert_eq!(counts, [2, 2, 2]);
     rows.assert_same(&Rows::read(&segment).unwrap());
-    let refused = rows.write(&disk, "t", Cut { rows: 4, text_bytes: 7 });
+    let refused = rows.write(&disk, "t", Cut { rows: 4, text_bytes: 7, ..cut(4) });
     assert!(matches!(refused, Err(StorageError::TooLarge { found: 8, limit: 7, .. })));
     assert_eq!(disk.files(), ["s"], "a refused segment leaves nothing");
 }
@@ -521,7 +572,7 @@ proptest! {
             let column = if column.is_empty() {
                 Column::nulls(column.column_type(), rows)
             } else {
-                column.take(&(0..rows).map(|row| ((row + pick.index(column.len())) % column.len()) as u32).collect::<Vec<_>>())
+                column.take(&(0..rows).map(|row| ((row + pick.index(column.len())) % column.len()) as u32).collect::<Vec<_>>()).unwrap()
             };
             given.insert(format!("c{i}"), column).unwrap();
         }

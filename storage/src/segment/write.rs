@@ -39,7 +39,8 @@ const BLOCKS_AT_ONCE: usize = 64;
 /// Writes rows as a segment, durable on return. Every block is decoded and compared with what was given before
 /// the file is published. Blocks are encoded by `workers`; the file is the same whoever they are.
 ///
-/// A row group has 131,072 rows, fewer where its text would pass the limit of a block.
+/// A row group has 131,072 rows, fewer where its text would pass the limit of a block, or where time jumps: so one late row
+/// does not make a group of new ones reach back to it.
 ///
 /// # Errors
 /// `Refused` where lengths differ, timestamps fall or a name is empty; `TooLarge`; `Exists`; `Io`; `DiskFull`.
@@ -60,11 +61,13 @@ pub(super) struct Cut {
     pub(super) rows: usize,
     /// Bytes of text that one column of a group holds at most, 1 to the limit of a block.
     pub(super) text_bytes: usize,
+    /// Rows that more of are looked at for jumps in time.
+    pub(super) jump_rows: usize,
 }
 
 impl Cut {
     /// Groups as large as the format allows.
-    const FULL: Cut = Cut { rows: GROUP_ROWS_MAX, text_bytes: BLOCK_BYTES_MAX };
+    const FULL: Cut = Cut { rows: GROUP_ROWS_MAX, text_bytes: BLOCK_BYTES_MAX, jump_rows: 8_192 };
 }
 
 /// The same, with groups that may be smaller.
@@ -93,8 +96,10 @@ pub(super) fn write(
     };
     let mut groups = Vec::new();
     let mut start = 0;
+    let jumps = jumps(times, cut.jump_rows);
     while start < times.len() {
-        let range = start..group_end(name, rows, start, cut)?;
+        let end = jumps.get(jumps.partition_point(|jump| *jump <= start)).copied().unwrap_or(times.len());
+        let range = start..end.min(group_end(name, rows, start, cut)?);
         start = range.end;
         footer.groups.push(group_info(rows, range.clone()));
         groups.push(range);
@@ -103,6 +108,16 @@ pub(super) fn write(
     for groups in groups.chunks((BLOCKS_AT_ONCE / columns.len()).max(1)) {
         write_groups(&mut writer, name, &columns, groups, &mut footer, workers)?;
     }
+    finish(writer, name, db_id, &footer)
+}
+
+/// Writes the footer behind the groups and makes the file durable.
+pub(super) fn finish(
+    mut writer: SealedWriter<'_>,
+    name: &str,
+    db_id: DatabaseId,
+    footer: &Footer,
+) -> Result<SegmentInfo, StorageError> {
     let bytes = footer.encode();
     StorageError::limit(name, "the footer's length in bytes", bytes.len() as u64, FOOTER_BYTES_MAX)?;
     let offset = writer.align()?;
@@ -118,7 +133,7 @@ pub(super) fn write(
     })
 }
 
-fn check(name: &str, rows: &SegmentRows<'_>) -> Result<(), StorageError> {
+pub(super) fn check(name: &str, rows: &SegmentRows<'_>) -> Result<(), StorageError> {
     let count = rows.timestamps.len();
     StorageError::limit(name, "the number of rows", count as u64, SEGMENT_ROWS_MAX)?;
     StorageError::limit(name, "the number of columns", rows.columns.width() as u64, COLUMNS_MAX as u64)?;
@@ -154,6 +169,32 @@ fn check(name: &str, rows: &SegmentRows<'_>) -> Result<(), StorageError> {
     Ok(())
 }
 
+/// The rows, rising, before which time jumps: by more than an eighth of the time between the first and the last row, in all
+/// rows and then in what lies between two jumps, where these are more than `rows_max`. So each look finds seven at most.
+fn jumps(times: &[i64], rows_max: usize) -> Vec<usize> {
+    let mut jumps = Vec::new();
+    let mut pieces: Vec<Range<usize>> = std::iter::once(0..times.len()).collect();
+    while let Some(piece) = pieces.pop() {
+        let of_piece = times.get(piece.clone()).unwrap_or_default();
+        let (Some(first), Some(last)) = (of_piece.first(), of_piece.last()) else { continue };
+        if of_piece.len() <= rows_max {
+            continue;
+        }
+        let far = last.abs_diff(*first) / 8;
+        let pairs = of_piece.windows(2).enumerate();
+        let found = pairs.filter(|(_, pair)| matches!(pair, [a, b] if b.abs_diff(*a) > far));
+        let found: Vec<usize> = found.map(|(row, _)| piece.start + row + 1).collect();
+        if found.is_empty() {
+            continue;
+        }
+        let starts = std::iter::once(piece.start).chain(found.iter().copied());
+        pieces.extend(starts.zip(found.iter().copied().chain([piece.end])).map(|(start, end)| start..end));
+        jumps.extend(found);
+    }
+    jumps.sort_unstable();
+    jumps
+}
+
 /// Where the group that begins at row `start` ends: after the rows of a full group, or before the text of a
 /// column passes what a group holds.
 fn group_end(name: &str, rows: &SegmentRows<'_>, start: usize, cut: Cut) -> Result<usize, StorageError> {
@@ -170,6 +211,18 @@ fn group_end(name: &str, rows: &SegmentRows<'_>, start: usize, cut: Cut) -> Resu
         }
     }
     Ok(end)
+}
+
+/// Writes one group.
+pub(super) fn write_group(
+    writer: &mut SealedWriter<'_>,
+    name: &str,
+    rows: &SegmentRows<'_>,
+    range: Range<usize>,
+    footer: &mut Footer,
+) -> Result<(), StorageError> {
+    footer.groups.push(group_info(rows, range.clone()));
+    write_groups(writer, name, &block_columns(rows), &[range], footer, &Alone)
 }
 
 fn group_info(rows: &SegmentRows<'_>, range: Range<usize>) -> GroupInfo {
@@ -250,4 +303,29 @@ fn make_block(name: &str, column: &Column) -> Result<(Encoded, u32), StorageErro
     }
     let crc = crc32fast::hash(&encoded.bytes);
     Ok((encoded, crc))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_end_where_time_jumps() {
+        let today = || (0..1_000).map(|i| 1_000_000 + i);
+        let rows = |late: &[i64], early: &[i64]| {
+            late.iter().copied().chain(today()).chain(early.iter().copied()).collect::<Vec<i64>>()
+        };
+        assert_eq!(jumps(&rows(&[], &[]), 100), [0; 0]);
+        assert_eq!(jumps(&rows(&[7], &[]), 100), [1]);
+        assert_eq!(jumps(&rows(&[], &[i64::MAX]), 100), [1_000]);
+        assert_eq!(
+            jumps(&rows(&[i64::MIN, -5, 0, 900_000], &[2_000_000, i64::MAX]), 100),
+            [1, 3, 4, 1_004, 1_005]
+        );
+        // Rows that are few, of one instant, or as far from each other as all are.
+        assert_eq!(jumps(&rows(&[7], &[]), 2_000), [0; 0]);
+        assert_eq!(jumps(&[5; 300], 100), [0; 0]);
+        assert_eq!(jumps(&(0..300).map(|i| i * 1_000).collect::<Vec<_>>(), 100), [0; 0]);
+        assert_eq!(jumps(&[], 0), [0; 0]);
+    }
 }

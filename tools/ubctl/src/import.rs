@@ -33,7 +33,7 @@ use crate::{progress, stderr};
 ///
 /// The first line of each file names its columns; a leading `#` is left out. Files are read twice: first every line
 /// is checked and each column gets the narrowest of i64, f64 and utf8 that holds all its values without loss, then
-/// the rows are committed in transactions of 131,072. So a bad line is reported before anything is committed; if
+/// the rows are committed in transactions of 1,048,576. So a bad line is reported before anything is committed; if
 /// the disk fails later, the error says how many rows were committed. Rows with equal times keep their order.
 ///
 /// Errors name file:line:column, where the column counts fields from 1. A quote that is never closed, or text behind

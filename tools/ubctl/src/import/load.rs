@@ -11,7 +11,7 @@ use crate::error::Failed;
 use crate::progress;
 
 /// Rows of one transaction.
-const CHUNK_ROWS: usize = 131_072;
+const CHUNK_ROWS: usize = 1 << 20;
 /// Bytes of text in one column after which a transaction is full.
 const CHUNK_TEXT_BYTES: usize = 64 << 20;
 /// Transactions that are parsed ahead.

@@ -7,6 +7,7 @@ mod mark;
 mod model;
 pub mod reopen;
 mod runs;
+mod ticks;
 pub mod variable;
 pub mod wake;
 
@@ -38,6 +39,13 @@ pub const ALL: &[Entry] = &[
     variable::ENTRY,
     wake::ENTRY,
     runs::ENTRY,
+    ticks::INGEST,
+    ticks::SCAN,
+    ticks::RANGE,
+    ticks::RESAMPLE,
+    ticks::ASOF,
+    ticks::LAST_POINT,
+    ticks::SIZE,
 ];
 
 /// Says how long is measured and how each store is set up, a line each.

@@ -304,6 +304,7 @@ impl Drop for Peer<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;

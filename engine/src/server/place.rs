@@ -148,6 +148,7 @@ fn answers(path: &Path) -> io::Result<bool> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use rustix::net::{bind, listen};
 

@@ -244,6 +244,7 @@ pub(crate) fn keep(core: &Arc<Core>, attendance: &Attendance, id: ProducerId) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
 

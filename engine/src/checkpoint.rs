@@ -296,7 +296,8 @@ impl Attempt<'_> {
         // Whoever reads at this seq or later sees what is deleted up to there no more.
         self.seal_tables(&mut tables, core.oldest_reader())?;
         self.report.damaged = seal::damaged(&tables);
-        let leaves_merges = tables.iter().any(Sealing::leaves_merges);
+        let leaves_merges =
+            tables.iter().any(Sealing::has_merged) && tables.iter().any(Sealing::leaves_merges);
         let packing = self.pack(&begun.loose)?;
         let sizes: Vec<u64> = chain.layers.iter().map(|layer| layer.reference.bytes).collect();
         let records: u64 = chain.layers.iter().map(|layer| layer.reference.records).sum();

@@ -623,9 +623,8 @@ impl Handle {
     fn stop(&self) {
         #[cfg(feature = "processes")]
         let servers = self.core.end_servers();
-        if !is_worker(&self.core) {
-            self.core.handed.end();
-        }
+        // Its thread calls no closure, and needs no worker.
+        self.core.handed.end();
         self.core.live.end(&self.core);
         self.core.signals.hang_up();
         self.core.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();

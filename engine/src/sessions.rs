@@ -180,7 +180,10 @@ impl Database {
             return Err(GraphError::NoDaemon { producer: daemon.name }.into());
         }
         let id = self.enlist(daemon)?;
+        // A process that takes up its session meanwhile is not fenced by this.
+        let opening = self.core().leases.opening();
         let mut session = Session::open(self.core(), id)?;
+        drop(opening);
         session.is_here = true;
         Ok(session)
     }

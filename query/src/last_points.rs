@@ -25,6 +25,12 @@ const ROWS_MAX: usize = 1 << 17;
 /// Rows that no key has any more and that are kept beside as many as there are keys.
 const STALE_MAX: usize = 1_024;
 
+/// Keys that lost their rows and are searched for one by one; where there are more all is found anew.
+const LOST_MAX: usize = 64;
+
+/// Bytes of rows that are kept at most; of a series with more nothing is.
+const BYTES_MAX: usize = 256 << 20;
+
 /// The newest rows of a series, as far as they were asked for. They belong to one series: all sources that are given are this
 /// one at some commit.
 #[derive(Debug, Default)]
@@ -109,7 +115,13 @@ impl LastPoints {
             }
             return self.fill(source, forgotten);
         }
+        if self.known.values().filter(|known| known.is_lost).count() > LOST_MAX {
+            return if self.seq == source.seq() { self.fill(source, forgotten) } else { last_points(source) };
+        }
         self.search_lost(source)?;
+        if !self.is_complete {
+            return last_points(source);
+        }
         let mut rows = Vec::with_capacity(self.known.len());
         for known in self.known.values() {
             if known.is_lost || known.seq > source.seq() {
@@ -140,6 +152,10 @@ impl LastPoints {
             rows += zones.filter(|zone| zone.seq_max > self.seq).map(|zone| zone.rows).sum::<usize>();
         }
         if rows > rows_max || !self.lose(source)? {
+            // All keys are not forgotten for the sake of one.
+            if self.is_complete && rows_max < usize::MAX {
+                return Ok(false);
+            }
             self.clear(source, forgotten);
             return Ok(true);
         }
@@ -218,7 +234,7 @@ impl LastPoints {
     fn fill(&mut self, source: &dyn Source, forgotten: u64) -> Result<Columns, QueryError> {
         self.clear(source, forgotten);
         let NewestRows { keys, rows } = newest_rows(source, 0)?;
-        if keys.len() > KEYS_MAX {
+        if keys.len() > KEYS_MAX || rows.byte_size() > BYTES_MAX {
             return Ok(rows);
         }
         self.times = times(&rows).to_vec();
@@ -242,6 +258,13 @@ impl LastPoints {
         if self.times.len() > 2 * self.known.len() + STALE_MAX {
             self.drop_stale()?;
         }
+        if self.byte_size() + rows.byte_size() > BYTES_MAX {
+            self.drop_stale()?;
+            if self.byte_size() + rows.byte_size() > BYTES_MAX {
+                *self = LastPoints::default();
+                return Ok(());
+            }
+        }
         let (Some(ts), Ok(to)) = (times(rows).get(row), u32::try_from(self.times.len())) else {
             return Err(QueryError::TooManyRows { rows: self.times.len() });
         };
@@ -256,6 +279,10 @@ impl LastPoints {
         self.times.push(*ts);
         self.known.insert(key, Known { row: to, seq, is_lost: false });
         Ok(())
+    }
+
+    fn byte_size(&self) -> usize {
+        self.columns.iter().map(Column::byte_size).sum()
     }
 
     /// Drops rows that no key has any more.

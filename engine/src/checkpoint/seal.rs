@@ -44,16 +44,20 @@ impl Sealing {
     /// `rows_left` in memory. The rest is left to the next checkpoint, so that none takes long because of them.
     fn new(name: Arc<str>, captured: CapturedTable, merged_bytes: u64, rows_left: &mut u64) -> Sealing {
         let mut small = Vec::new();
-        if let Some(full) = full_class(captured.sealed.iter()).filter(|_| *rows_left > 0) {
+        let columns = captured.schema.columns.len();
+        if let Some(full) = full_class(captured.sealed.iter(), columns).filter(|_| *rows_left > 0) {
             let (mut bytes, mut rows_bytes) = (0, 0);
-            for run in captured.sealed.iter().filter(|run| class_of(run).is_some_and(|class| class <= full)) {
+            for run in
+                captured.sealed.iter().filter(|run| class_of(run, columns).is_some_and(|class| class <= full))
+            {
                 let has_room = small.len() < SEGMENTS_PER_CLASS || bytes < merged_bytes;
-                let fits = bytes < SMALL_SEGMENT_BYTES && rows_bytes + rows_bytes_of(run) <= *rows_left;
+                let fits =
+                    bytes < SMALL_SEGMENT_BYTES && rows_bytes + rows_bytes_of(run, columns) <= *rows_left;
                 if !has_room || (!fits && small.len() >= 2) {
                     break;
                 }
                 bytes += run.reference().bytes;
-                rows_bytes += rows_bytes_of(run);
+                rows_bytes += rows_bytes_of(run, columns);
                 small.push(run.clone());
             }
             *rows_left = rows_left.saturating_sub(rows_bytes);
@@ -81,9 +85,16 @@ impl Sealing {
         kept.chain(&self.sealed)
     }
 
-    /// Whether there are segments for the next checkpoint to merge.
+    /// Whether segments that were there before are left for the next checkpoint to merge.
     pub(super) fn leaves_merges(&self) -> bool {
-        full_class(self.segments()).is_some()
+        let taken_in = self.taken_in();
+        let left = self.captured.sealed.iter().filter(|run| !taken_in.contains(&run.reference().file));
+        full_class(left, self.captured.schema.columns.len()).is_some()
+    }
+
+    /// Whether there are fewer small segments than before: else the next checkpoint would merge the same again.
+    pub(super) fn has_merged(&self) -> bool {
+        self.sealed.len() < self.small.len()
     }
 
     /// The deletes that still wait.
@@ -122,15 +133,16 @@ impl Sealing {
 
 /// The size class of a segment that may be merged; `None` where it is large, or damaged: that one stays as it is, and does
 /// not call for a merge each time.
-fn class_of(run: &SegmentRun) -> Option<u32> {
+fn class_of(run: &SegmentRun, columns: usize) -> Option<u32> {
     let bytes = run.reference().bytes;
-    let is_small =
-        bytes < SMALL_SEGMENT_BYTES && rows_bytes_of(run) < SMALL_ROWS_BYTES && run.damage().is_none();
+    let is_small = bytes < SMALL_SEGMENT_BYTES
+        && rows_bytes_of(run, columns) < SMALL_ROWS_BYTES
+        && run.damage().is_none();
     is_small.then(|| (bytes / LOWEST_CLASS_BYTES).checked_ilog(8).map_or(0, |class| class + 1))
 }
 
-/// Bytes that the rows of a segment take in memory, as far as the widths of their columns tell.
-fn rows_bytes_of(run: &SegmentRun) -> u64 {
+/// Bytes that the rows of a segment take in memory in a series of so many columns, as far as the widths of these tell.
+fn rows_bytes_of(run: &SegmentRun, columns: usize) -> u64 {
     let reference = run.reference();
     let widths = reference.schema.iter().map(|column| match column.known_type() {
         Ok(ColumnType::Bool) => 1,
@@ -138,14 +150,16 @@ fn rows_bytes_of(run: &SegmentRun) -> u64 {
         Ok(ColumnType::I64 | ColumnType::F64 | ColumnType::Timestamp) => 8,
         Ok(ColumnType::Utf8 | ColumnType::Bytes) | Err(_) => 16,
     });
+    // A column of the series that the segment has not is read as nulls.
+    let nulls = 9 * columns.saturating_sub(reference.schema.len()) as u64;
     // With timestamp and seq.
-    reference.rows.saturating_mul(16 + widths.sum::<u64>()).max(reference.bytes)
+    reference.rows.saturating_mul(16 + nulls + widths.sum::<u64>()).max(reference.bytes)
 }
 
 /// The lowest size class of which there are enough segments for a merge.
-fn full_class<'r>(runs: impl Iterator<Item = &'r Arc<SegmentRun>>) -> Option<u32> {
+fn full_class<'r>(runs: impl Iterator<Item = &'r Arc<SegmentRun>>, columns: usize) -> Option<u32> {
     let mut counts = BTreeMap::new();
-    runs.filter_map(|run| class_of(run)).for_each(|class| *counts.entry(class).or_insert(0) += 1);
+    runs.filter_map(|run| class_of(run, columns)).for_each(|class| *counts.entry(class).or_insert(0) += 1);
     counts.into_iter().find(|(_, count)| *count >= SEGMENTS_PER_CLASS).map(|(class, _)| class)
 }
 

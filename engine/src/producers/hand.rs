@@ -30,11 +30,20 @@ struct Open {
     is_watched: bool,
 }
 
+/// What other threads may do with a hand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    Nothing,
+    /// End what has finished.
+    End,
+    /// End what has finished, and call the rest.
+    TakeOver,
+}
+
 /// What one thread has claimed together.
 pub(super) struct Hand {
     snapshot: Snapshot,
-    /// Whether other workers may take over its rest.
-    is_shared: bool,
+    others: Others,
     held: Mutex<Held>,
 }
 
@@ -110,16 +119,16 @@ impl Hands {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a hand of such batches. Of a single one there is nothing to take over.
+    /// Opens a hand of such batches. Of a single one there is nothing for others to do.
     pub(super) fn take(
         &self,
         signals: &Signals,
         batches: Vec<Vec<Started>>,
         snapshot: &Snapshot,
-        is_shared: bool,
+        others: Others,
     ) -> Arc<Hand> {
         let now = Instant::now();
-        let is_alone = batches.len() < 2;
+        let is_alone = batches.len() < 2 || others == Others::Nothing;
         let held = Held {
             rest: batches.into(),
             finished: Vec::new(),
@@ -127,7 +136,7 @@ impl Hands {
             concluded: now,
             is_closed: false,
         };
-        let hand = Arc::new(Hand { snapshot: snapshot.clone(), is_shared, held: Mutex::new(held) });
+        let hand = Arc::new(Hand { snapshot: snapshot.clone(), others, held: Mutex::new(held) });
         if is_alone {
             return hand;
         }
@@ -152,7 +161,7 @@ impl Hands {
         let open = self.open();
         let rest = |hand: &Arc<Hand>| {
             let mut held = hand.held();
-            if !hand.is_shared || held.rest.is_empty() || !held.is_held_up() {
+            if hand.others != Others::TakeOver || held.rest.is_empty() || !held.is_held_up() {
                 return None;
             }
             Some((held.rest.drain(..).flatten().collect(), hand.snapshot.clone()))
@@ -180,7 +189,7 @@ impl Hands {
                 }
                 (held.conclude(), !held.rest.is_empty())
             };
-            if has_rest && hand.is_shared {
+            if has_rest && hand.others == Others::TakeOver {
                 core.signals.ring();
             }
             let mut ends = Ends::default();

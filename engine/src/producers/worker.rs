@@ -13,6 +13,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::closure::{Called, Ended, Work, Worked, call, told};
+use super::hand::Others;
 use super::run::{CellAddress, InputCell, OutputCell, OutputResult, Outputs, Run};
 use crate::batch::Batch;
 use crate::core::{Commit, Core, Prepared, Sequenced, Whose};
@@ -254,7 +255,7 @@ fn batches_of(core: &Core, started: Vec<Started>) -> Vec<Vec<Started>> {
 
 /// Runs what a worker claimed. Each run is ended, whatever becomes of the others, and all are durable on return; a panic of
 /// the engine itself ends those of its call as failed. What others take over is theirs; what is not called when the workers are
-/// sent home is ready again. `is_shared`: whether it may be taken over.
+/// sent home is ready again. `is_shared`: whether others look at it; inline work is done when its caller goes on.
 fn run_guarded(
     core: &Arc<Core>,
     started: Vec<Started>,
@@ -262,7 +263,12 @@ fn run_guarded(
     is_shared: bool,
 ) -> Result<(), CommitError> {
     let mut ends = Ends::default();
-    let hand = core.hands.take(&core.signals, batches_of(core, started), snapshot, is_shared);
+    let others = match is_shared {
+        false => Others::Nothing,
+        true if is_limited(core, &started) => Others::End,
+        true => Others::TakeOver,
+    };
+    let hand = core.hands.take(&core.signals, batches_of(core, started), snapshot, others);
     while let Some(batch) = hand.next() {
         if core.signals.is_hung_up() {
             let rest = hand.rest();
@@ -282,6 +288,13 @@ fn run_guarded(
     core.hands.close(&hand);
     ends.conclude(core, hand.close());
     ends.settle(core)
+}
+
+/// Whether no more than some batches of the producer may be in work. A handful is one: others that took over its rest would be more.
+fn is_limited(core: &Core, started: &[Started]) -> bool {
+    let state = core.state();
+    let producer = started.first().and_then(|started| state.graph.producer(started.producer));
+    producer.is_some_and(|producer| producer.proxy.max_running < u32::MAX)
 }
 
 /// Makes a run ready again that was claimed and not called.
@@ -390,7 +403,8 @@ pub(crate) fn keep_time(core: &Arc<Core>, alarm: &Receiver<()>) {
                     core.note_trouble(format!("the timer could not commit: {error}"));
                 }
                 core.signals.ring();
-                alarm.recv_timeout(Duration::from_millis(20))
+                let again = Duration::from_millis(20);
+                alarm.recv_timeout(look.map_or(again, |look| look.min(again)))
             }
             // Clocks are set.
             Some(left) => {

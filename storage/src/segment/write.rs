@@ -33,6 +33,9 @@ impl Workers for Alone {
     }
 }
 
+/// Values that are encoded before another thread would have begun.
+const FEW_VALUES: usize = 1 << 16;
+
 /// Blocks that are in memory at a time, but for those of one group.
 const BLOCKS_AT_ONCE: usize = 64;
 
@@ -105,6 +108,7 @@ pub(super) fn write(
         groups.push(range);
     }
     let columns = block_columns(rows);
+    let workers = if times.len() * columns.len() < FEW_VALUES { &Alone } else { workers };
     for groups in groups.chunks((BLOCKS_AT_ONCE / columns.len()).max(1)) {
         write_groups(&mut writer, name, &columns, groups, &mut footer, workers)?;
     }

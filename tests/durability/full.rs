@@ -259,43 +259,6 @@ fn a_full_ext4_loses_nothing_and_ends_nothing() {
     on_small_disk("full::a_full_ext4_loses_nothing_and_ends_nothing", Kind::Ext4, fill);
 }
 
-/// With an inline producer there is a start to make room for with each commit.
-#[test]
-fn a_full_log_gets_room_again_by_itself_with_an_inline_producer() {
-    let test = "full::a_full_log_gets_room_again_by_itself_with_an_inline_producer";
-    on_small_disk(test, Kind::Tmpfs, |at| {
-        let db = Database::create_with(at.join("db"), options()).unwrap();
-        for name in ["A", "B"] {
-            db.define_slot(counter_slot(name)).unwrap();
-        }
-        let definition = ProducerDefinition::new("b").requires("A").provides("B");
-        db.register_inline(definition, |run| Ok(Outputs::new().put("B", run.input("A")?))).unwrap();
-        let commit = |n: i64| {
-            let mut batch = Batch::new();
-            batch.put_slot("A", day(), ["a"], one("n", n).unwrap());
-            db.commit(batch).map(drop)
-        };
-        commit(0).unwrap();
-        let _ballast = Ballast::fill(at, 1 << 20);
-        let (mut n, mut refused, mut since) = (0, 0, 0);
-        // All that it needs is what checkpoints give back, again and again.
-        while since < 100 {
-            n += 1;
-            match commit(n) {
-                Ok(()) => since += i32::from(refused > 0),
-                Err(error) => {
-                    assert!(is_full(&error), "{error:?}");
-                    refused += 1;
-                    let trouble = || db.status().trouble;
-                    assert!(refused < 3_000, "nobody gives the log its room back: {since}, {:?}", trouble());
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-            }
-            assert!(n < 1_000_000, "the log does not get full");
-        }
-    });
-}
-
 /// A file system that turns read-only under a running database, as ext4 does after an error of its device, ends
 /// writing with a typed error and not reading; mounted again it has all that was acknowledged.
 #[test]

@@ -9,15 +9,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use std::time::Duration;
 use tempfile::TempDir;
-use underbelly::{
-    BackupOptions, Batch, CommitError, CopyError, Database, OpenError, Outputs, ProducerDefinition,
-    StorageError, WalError,
-};
-use underbelly_tests::{
-    counter_slot, day, define, large_in_script, one, options, shown, transaction, transactions_shown,
-};
+use underbelly::{BackupOptions, CommitError, CopyError, Database, OpenError, StorageError, WalError};
+use underbelly_tests::{define, large_in_script, options, shown, transaction, transactions_shown};
 
 /// Says in the inner process where the small file system is.
 const INSIDE: &str = "UNDERBELLY_SMALL_DISK_AT";

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use underbelly_query::MemoryRun;
 use underbelly_storage::disk::Disk;
 use underbelly_storage::object::{Blob, ObjectId, write_chunk};
-use underbelly_storage::segment::{Segment, SegmentRows, Seqs, write_segment};
+use underbelly_storage::segment::{Segment, SegmentInfo, SegmentRows, Seqs, write_segment};
 use underbelly_storage::{ColumnError, Columns, Timestamp, Values};
 
 use crate::batch::{Batch, Rows as BatchRows};
@@ -346,6 +346,16 @@ impl Core {
             column_type: column.column_type().tag(),
             key: rows.keys.contains(&**name),
         });
+        self.open_written(&info, file, schema.collect())
+    }
+
+    /// Opens a segment that was written just now. The reference has no seq.
+    pub(crate) fn open_written(
+        &self,
+        info: &SegmentInfo,
+        file: u64,
+        schema: Vec<v1::SchemaColumn>,
+    ) -> Result<(Segment, v1::SegmentRef), CommitError> {
         let reference = v1::SegmentRef {
             file,
             bytes: info.bytes,
@@ -354,9 +364,9 @@ impl Core {
             ts_max: info.ts_max,
             footer_hash: info.footer_hash,
             seq: 0,
-            schema: schema.collect(),
+            schema,
         };
-        Ok((Segment::open(&*self.disk, &name, self.database, Some(&info))?, reference))
+        Ok((Segment::open(&*self.disk, &info.file, self.database, Some(info))?, reference))
     }
 }
 

@@ -10,7 +10,7 @@ use underbelly_query::{
 };
 use underbelly_storage::ColumnType;
 use underbelly_storage::error::StorageError;
-use underbelly_storage::segment::{Replaced, Segment, SegmentRows, SegmentWriter, Seqs};
+use underbelly_storage::segment::{Replaced, SegmentRows, SegmentWriter, Seqs};
 
 use super::Attempt;
 use crate::error::{CommitError, ReadError};
@@ -367,17 +367,7 @@ impl Attempt<'_> {
         }
         let info = writer.finish()?;
         self.note_made(name.clone());
-        let reference = v1::SegmentRef {
-            file,
-            bytes: info.bytes,
-            rows: info.rows,
-            ts_min: info.ts_min,
-            ts_max: info.ts_max,
-            footer_hash: info.footer_hash,
-            seq: 0,
-            schema: run.reference().schema.clone(),
-        };
-        let segment = Segment::open(&*self.core.disk, &name, self.core.database, Some(&info))?;
+        let (segment, reference) = self.core.open_written(&info, file, run.reference().schema.clone())?;
         Ok(Arc::new(SegmentRun::new(segment, reference)))
     }
 

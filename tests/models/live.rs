@@ -152,7 +152,7 @@ fn an_object_under_a_lock_is_saved_by_the_database() {
     db.close().unwrap();
     let db = Database::open_on(Arc::new(disk), options()).unwrap();
     let live = db.live_model(metadata()).start_locked(restore, serialise).unwrap();
-    assert_eq!(live.with(|state| *state), (7.0, 2));
+    assert_eq!(live.with(|state| *state).unwrap(), (7.0, 2));
     assert!(live.restored().unwrap().was_closed);
     live.change(|(sum, _)| *sum = 8.0).unwrap();
     live.save().unwrap();
@@ -234,10 +234,10 @@ fn an_object_that_a_change_left_half_done_is_saved_no_more() {
     for refused in [live.change(|_| ()), live.save(), live.clone().close()] {
         assert!(matches!(refused, Err(CommitError::LiveModel { .. })), "{refused:?}");
     }
-    assert_eq!(live.with(|state| *state), (3.0, 2));
+    assert_eq!(live.with(|state| *state).unwrap(), (3.0, 2));
     drop(live);
     let live = db.live_model(metadata()).start_locked(restore, serialise).unwrap();
-    assert_eq!(live.with(|state| *state), (1.0, 1));
+    assert_eq!(live.with(|state| *state).unwrap(), (1.0, 1));
 }
 
 /// What was handed over before a close is saved by it.
@@ -349,11 +349,11 @@ fn what_the_close_of_the_database_saved_takes_no_change_any_more() {
     live.change(|(_, count)| *count += 1).unwrap();
     db.close().unwrap();
     assert!(matches!(live.change(|(_, count)| *count += 1), Err(CommitError::LiveModel { .. })));
-    assert_eq!(live.with(|(_, count)| *count), 1);
+    assert_eq!(live.with(|(_, count)| *count).unwrap(), 1);
     drop(live);
     let db = Database::open_on(Arc::new(disk), options()).unwrap();
     let live = db.live_model(metadata()).start_locked(restore, serialise).unwrap();
-    assert_eq!(live.with(|(_, count)| *count), 1);
+    assert_eq!(live.with(|(_, count)| *count).unwrap(), 1);
     assert_eq!(live.restored().unwrap().lost_at_most, Duration::ZERO);
 }
 
@@ -413,4 +413,77 @@ fn a_version_of_somebody_else_is_put_over() {
     }
     assert_eq!(db.snapshot().model_versions(&metadata()).unwrap().len(), 2);
     live.close().unwrap();
+}
+
+/// Out of memory is neither unsaved nor deleted: the next use makes it from the newest version, whoever put that.
+#[test]
+fn an_evicted_object_is_restored_by_its_next_use() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), Options { workers: 0, ..options() }).unwrap();
+    let (held, fails) = (Arc::new(()), Arc::new(AtomicBool::new(false)));
+    let restores = {
+        let (held, fails) = (held.clone(), fails.clone());
+        move |saved: Option<&Model>| match fails.load(Ordering::Relaxed) {
+            true => Err(CommitError::Closed),
+            false => Ok((restore(saved)?, held.clone())),
+        }
+    };
+    let live = db
+        .live_model(metadata())
+        .start_locked(restores, |(state, _): &((f64, u64), Arc<()>)| serialise(state))
+        .unwrap();
+    let in_memory = || (db.live_models()[0].is_in_memory, Arc::strong_count(&held) == 3);
+    let add = |value: f64| live.change(|((sum, count), _)| (*sum, *count) = (*sum + value, *count + 1));
+    add(5.0).unwrap();
+    assert_eq!(in_memory(), (true, true));
+    live.evict().unwrap();
+    assert_eq!(in_memory(), (false, false));
+    // What is not in memory needs no saving, and may be evicted again.
+    live.evict().unwrap();
+    assert_eq!(versions(&db), [1]);
+    fails.store(true, Ordering::Relaxed);
+    assert!(matches!(live.with(|(state, _)| *state), Err(CommitError::Closed)));
+    assert!(matches!(add(1.0), Err(CommitError::Closed)));
+    fails.store(false, Ordering::Relaxed);
+    add(2.0).unwrap();
+    assert_eq!(live.with(|(state, _)| *state).unwrap(), (7.0, 2));
+    assert_eq!(in_memory(), (true, true));
+    live.evict().unwrap();
+
+    let other = metadata().with("timestamp", Timestamp(1));
+    let mut batch = Batch::new();
+    batch.put_model(other, serialise(&(100.0, 50)).unwrap().to_blob());
+    db.commit(batch).unwrap();
+    assert_eq!(live.with(|(state, _)| *state).unwrap(), (100.0, 50));
+    live.evict().unwrap();
+    let count = versions(&db).len();
+    db.close().unwrap();
+    let db = Database::open_on(Arc::new(disk), options()).unwrap();
+    assert_eq!(versions(&db).len(), count, "a close writes no version of what is not in memory");
+    let live = db.live_model(metadata()).start_locked(restore, serialise).unwrap();
+    assert!(live.restored().unwrap().was_closed);
+    assert_eq!(live.with(|state| *state).unwrap(), (100.0, 50));
+}
+
+/// What changed is saved first, and what never was saved stays.
+#[test]
+fn what_nobody_uses_is_evicted_by_the_database() {
+    let (_, db) = in_memory().unwrap();
+    let begin = |name: &str| {
+        let live = db.live_model(Metadata::new(name)).every(Duration::ZERO).evict_after(Duration::ZERO);
+        live.start_locked(restore, serialise).unwrap()
+    };
+    let (changed, unchanged) = (begin("changed"), begin("unchanged"));
+    changed.change(|state| *state = (3.0, 1)).unwrap();
+    let status = |live_type: &str| {
+        let is = |metadata: &Metadata| metadata.entries().get("type") == Some(&live_type.into());
+        db.live_models().into_iter().find(|live| is(&live.metadata)).unwrap()
+    };
+    while status("changed").is_in_memory {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(status("changed").saved_changes, 1);
+    assert!(status("unchanged").is_in_memory);
+    assert_eq!(changed.with(|state| *state).unwrap(), (3.0, 1));
+    drop(unchanged);
 }

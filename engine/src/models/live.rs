@@ -28,6 +28,7 @@ const EVERY: Duration = Duration::from_secs(60);
 
 const TORN: &str = "a change panicked half-way; begin it anew from its newest version";
 const OVER: &str = "it was closed; begin it anew";
+const RESTORE_PANICKED: &str = "what restores it from its newest version panicked; it stays out of memory";
 const PANICKED: &str = "what serialises it panicked; the version before stays the newest";
 
 /// What was found when a live model began.
@@ -68,6 +69,8 @@ pub struct LiveStatus {
     pub age: Option<Duration>,
     /// What went wrong with the last attempt, if anything did.
     pub trouble: Option<String>,
+    /// Whether the object is in memory; false where it was evicted until its next use.
+    pub is_in_memory: bool,
 }
 
 /// Settings of a live model; made by [`Database::live_model`].
@@ -76,6 +79,7 @@ pub struct LiveBuilder<'db> {
     metadata: Metadata,
     every: Duration,
     keep_last: Option<u64>,
+    evict_after: Option<Duration>,
 }
 
 impl<'db> LiveBuilder<'db> {
@@ -88,6 +92,15 @@ impl<'db> LiveBuilder<'db> {
     /// Keeps the newest so many versions. Default: all.
     pub fn keep_last(mut self, count: u64) -> LiveBuilder<'db> {
         self.keep_last = Some(count);
+        self
+    }
+
+    /// Takes an object under a lock out of memory once it is saved and nobody used it for so long; its next use restores it
+    /// from the newest version. Its versions and the database's are not touched: what is in memory, what is kept
+    /// ([`LiveBuilder::keep_last`], [`Batch::set_retention`]) and what is deleted are three things. It needs
+    /// [`workers`](crate::Options::workers); an object that one thread owns stays. Default: never.
+    pub fn evict_after(mut self, unused: Duration) -> LiveBuilder<'db> {
+        self.evict_after = Some(unused);
         self
     }
 
@@ -106,6 +119,7 @@ impl<'db> LiveBuilder<'db> {
             is_busy: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
+            is_in_memory: AtomicBool::new(true),
             saved: Mutex::default(),
             trouble: Mutex::default(),
         });
@@ -175,22 +189,25 @@ impl<'db> LiveBuilder<'db> {
 
     /// Begins with an object under a lock of the caller's, which a thread of the database takes to serialise it where it
     /// changed and it is time, and which the close of the database takes. The object counts as changed where what is
-    /// serialised is another than before. Without [`workers`](crate::Options::workers) it is saved by [`LockedModel::save`]
+    /// serialised is another than before. `restore` is called again where the object was taken out of memory
+    /// ([`LiveBuilder::evict_after`], [`LockedModel::evict`]). Without [`workers`](crate::Options::workers) it is saved by [`LockedModel::save`]
     /// and at the close.
     ///
     /// # Errors
     /// As [`LiveBuilder::start`].
     pub fn start_locked<T: Send + 'static>(
         self,
-        restore: impl FnOnce(Option<&Model>) -> Result<T, CommitError>,
+        restore: impl Fn(Option<&Model>) -> Result<T, CommitError> + Send + Sync + 'static,
         serialise: impl Fn(&T) -> Result<Parts, CommitError> + Send + Sync + 'static,
     ) -> Result<LockedModel<T>, CommitError> {
-        let (object, shared, restored) = self.begin(restore)?;
+        let (object, shared, restored) = self.begin(&restore)?;
         let core = self.db.core().clone();
         let now = core.options.clock.instant();
         let inner = Arc::new(UnderLock {
-            kept: Mutex::new(Kept { object, is_torn: false }),
+            kept: Mutex::new(Kept { object: Some(object), is_torn: false, used: now }),
+            restore: Box::new(restore),
             serialise: Box::new(serialise),
+            evict_after: self.evict_after,
             saved_at: Mutex::new(now),
             shared,
         });
@@ -205,6 +222,9 @@ impl<'db> LiveBuilder<'db> {
 type Serialise<T> = dyn Fn(&T) -> Result<Parts, CommitError> + Send;
 /// The same for any thread.
 type SharedSerialise<T> = dyn Fn(&T) -> Result<Parts, CommitError> + Send + Sync;
+
+/// Makes an object from a version.
+type Restore<T> = dyn Fn(Option<&Model>) -> Result<T, CommitError> + Send + Sync;
 
 /// Serialises an object. What panics is an error: the thread that saves others goes on.
 fn serialised<T>(
@@ -260,7 +280,7 @@ impl<T> LiveModel<T> {
         }
         let blob = serialised(&self.shared, &self.object, &self.serialise)?.to_blob().into();
         let changes = self.shared.changes.load(Ordering::Relaxed);
-        Ok(Job { live: self.shared.clone(), blob, changes, is_closing, _busy: busy })
+        Ok(Job { live: self.shared.clone(), blob: Some(blob), changes, is_closing, _busy: busy })
     }
 
     /// Serialises the object and gives it to the thread; what cannot be done now is tried at the next change.
@@ -324,14 +344,19 @@ impl<T> Drop for LiveModel<T> {
 }
 
 struct Kept<T> {
-    object: T,
+    /// `None` where it was evicted: it is what the newest version is.
+    object: Option<T>,
     /// A change began and has not ended.
     is_torn: bool,
+    /// When it was looked at or changed last.
+    used: Instant,
 }
 
 struct UnderLock<T> {
     kept: Mutex<Kept<T>>,
+    restore: Box<Restore<T>>,
     serialise: Box<SharedSerialise<T>>,
+    evict_after: Option<Duration>,
     saved_at: Mutex<Instant>,
     shared: Arc<Shared>,
 }
@@ -340,25 +365,67 @@ impl<T> UnderLock<T> {
     /// The object, unless it is torn or was closed.
     fn sound(&self) -> Result<MutexGuard<'_, Kept<T>>, CommitError> {
         let kept = hold(&self.kept);
-        let is_closed =
-            self.shared.is_closed.load(Ordering::Acquire) || self.shared.is_over.load(Ordering::Acquire);
-        match (kept.is_torn, is_closed) {
+        match (kept.is_torn, self.is_over()) {
             (true, _) => Err(self.shared.refused(TORN)),
             (_, true) => Err(self.shared.refused(OVER)),
             _ => Ok(kept),
         }
     }
 
+    fn is_over(&self) -> bool {
+        self.shared.is_closed.load(Ordering::Acquire) || self.shared.is_over.load(Ordering::Acquire)
+    }
+
+    /// The object for a use, made from the newest version where it is not in memory.
+    fn used<'k>(&self, core: &Core, kept: &'k mut Kept<T>) -> Result<&'k mut T, CommitError> {
+        kept.used = core.options.clock.instant();
+        if kept.object.is_none() {
+            if self.is_over() {
+                return Err(self.shared.refused(OVER));
+            }
+            let found = core.view.snapshot().model(&self.shared.id)?;
+            let restored = catch_unwind(AssertUnwindSafe(|| (self.restore)(found.as_ref())));
+            kept.object = Some(restored.unwrap_or_else(|_| Err(self.shared.refused(RESTORE_PANICKED)))?);
+            let about = found.as_ref().map(Model::info);
+            let mut saved = hold(&self.shared.saved);
+            saved.content = about.map(|about| about.content);
+            saved.restored = saved.content;
+            (saved.time, saved.version) = (about.map(|about| about.time), about.map(|about| about.version));
+            self.shared.is_in_memory.store(true, Ordering::Release);
+        }
+        kept.object.as_mut().ok_or_else(|| self.shared.refused(OVER))
+    }
+
     fn job(&self, is_closing: bool) -> Result<Job, CommitError> {
         let kept = self.sound()?;
         let changes = self.shared.changes.load(Ordering::Acquire);
-        let parts = serialised(&self.shared, &kept.object, &self.serialise);
+        let parts =
+            kept.object.as_ref().map(|object| serialised(&self.shared, object, &self.serialise)).transpose();
         if is_closing && parts.is_ok() {
             // Nothing changes behind what is saved last.
             self.shared.is_closed.store(true, Ordering::Release);
         }
         drop(kept);
-        Ok(Job { live: self.shared.clone(), blob: parts?.to_blob().into(), changes, is_closing, _busy: None })
+        let blob = parts?.map(|parts| parts.to_blob().into());
+        Ok(Job { live: self.shared.clone(), blob, changes, is_closing, _busy: None })
+    }
+
+    /// Takes the object out of memory, where all of it is in a version and `is_wanted` says so.
+    fn evict(&self, is_wanted: impl FnOnce(&Kept<T>) -> bool) {
+        // What drops it may take locks of its own.
+        let evicted = {
+            let mut kept = hold(&self.kept);
+            let is_saved = {
+                let saved = hold(&self.shared.saved);
+                saved.version.is_some() && saved.changes == self.shared.changes.load(Ordering::Acquire)
+            };
+            if kept.is_torn || kept.object.is_none() || !is_saved || !is_wanted(&kept) {
+                return;
+            }
+            self.shared.is_in_memory.store(false, Ordering::Release);
+            kept.object.take()
+        };
+        drop(evicted);
     }
 }
 
@@ -377,6 +444,12 @@ impl<T: Send + 'static> Locked for UnderLock<T> {
         }
         *saved_at = now;
         Some(self.job(is_closing))
+    }
+
+    fn evict_unused(&self, now: Instant) {
+        if let Some(unused) = self.evict_after {
+            self.evict(|kept| now.saturating_duration_since(kept.used) >= unused);
+        }
     }
 }
 
@@ -402,8 +475,13 @@ impl<T> Clone for LockedModel<T> {
 
 impl<T: Send + 'static> LockedModel<T> {
     /// Looks at the object, as a change left it that panicked where one did.
-    pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> R {
-        look(&hold(&self.inner.kept).object)
+    ///
+    /// # Errors
+    /// Where the object is not in memory: what `restore` answers, [`CommitError::Read`], [`CommitError::LiveModel`] where that
+    /// panicked or the object was closed.
+    pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> Result<R, CommitError> {
+        let mut kept = hold(&self.inner.kept);
+        Ok(look(self.inner.used(&self.core, &mut kept)?))
     }
 
     /// What was found at the begin; `None` where no version was there.
@@ -414,12 +492,15 @@ impl<T: Send + 'static> LockedModel<T> {
     /// Changes the object under its lock.
     ///
     /// # Errors
-    /// [`CommitError::LiveModel`] where it was closed or an earlier change panicked; nothing is changed then.
+    /// [`CommitError::LiveModel`] where it was closed or an earlier change panicked, and as [`LockedModel::with`]; nothing is
+    /// changed then.
     pub fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, CommitError> {
         let mut kept = self.inner.sound()?;
+        self.inner.used(&self.core, &mut kept)?;
         kept.is_torn = true;
-        let answer = change(&mut kept.object);
+        let answer = kept.object.as_mut().map(change);
         kept.is_torn = false;
+        let answer = answer.ok_or_else(|| self.inner.shared.refused(OVER))?;
         self.inner.shared.changes.fetch_add(1, Ordering::Release);
         Ok(answer)
     }
@@ -432,6 +513,17 @@ impl<T: Send + 'static> LockedModel<T> {
         let job = self.inner.job(false)?;
         *hold(&self.inner.saved_at) = self.core.options.clock.instant();
         save(&self.core, &[job])
+    }
+
+    /// Saves the object and takes it out of memory, until its next use restores it from the newest version. One that changes
+    /// meanwhile stays.
+    ///
+    /// # Errors
+    /// As [`LockedModel::save`].
+    pub fn evict(&self) -> Result<(), CommitError> {
+        self.save()?;
+        self.inner.evict(|_| true);
+        Ok(())
     }
 
     /// Saves the object for the last time; other clones change and save it no more, unless this fails.
@@ -467,7 +559,7 @@ impl Database {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn live_model(&self, metadata: Metadata) -> LiveBuilder<'_> {
-        LiveBuilder { db: self, metadata, every: EVERY, keep_last: None }
+        LiveBuilder { db: self, metadata, every: EVERY, keep_last: None, evict_after: None }
     }
 
     /// The live models of this process, and how far each is saved.

@@ -4,7 +4,7 @@ mod versions;
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -134,17 +134,28 @@ pub(crate) enum ModelCommand {
     },
     /// Deletes versions that are not to be kept and gives their space back
     Gc,
-    /// Lists the newest version of each model
+    /// Lists the newest version of each model, by falling timestamps
     Ls {
         /// Only models of this type
         #[arg(long = "type", value_name = "TYPE")]
         model_type: Option<String>,
-        /// Only models with this value in their metadata; repeated, all must hold
+        /// Only models whose metadata fulfils this; repeated, all must hold
         ///
-        /// PATH leads into nested objects by dots (fit.desk), and a list stands for each of its elements. VALUE is a
-        /// JSON number, true, false, null or quoted text, else plain text; 1, 1.0 and "1" are different values.
-        #[arg(long = "where", value_name = "PATH=VALUE", value_parser = condition)]
+        /// A condition is PATH=VALUE, PATH<VALUE, PATH<=VALUE, PATH>VALUE, PATH>=VALUE, PATH^=TEXT (begins with) or PATH
+        /// alone (exists). PATH leads into nested objects by dots (fit.desk), and a list stands for each of its elements.
+        /// VALUE is a JSON number, true, false, null or quoted text, else plain text; 1, 1.0 and "1" are different values,
+        /// but not in ranges. That of "timestamp" is an instant.
+        #[arg(long = "where", value_name = "CONDITION", value_parser = condition)]
         wanted: Vec<Where>,
+        /// Only models that fulfil one of these conditions; repeated
+        #[arg(long, value_name = "CONDITION", value_parser = condition)]
+        any: Vec<Where>,
+        /// At most so many
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        /// Passes over so many first: with --limit, a page
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        skip: usize,
         #[command(flatten)]
         format: FormatArg,
     },
@@ -200,9 +211,12 @@ impl ModelCommand {
             ModelCommand::Gc => versions::collect(&write(dir)?),
             ModelCommand::Id { meta } => print(&format!("{}\n", metadata(meta)?.id()?)),
             ModelCommand::Rm { meta } => remove(&write(dir)?, meta),
-            ModelCommand::Ls { model_type, wanted, format } => {
-                let db = Database::open_read_only(dir)?;
-                list(&db, model_type.as_deref(), wanted.clone(), format.format)
+            ModelCommand::Ls { model_type, wanted, any, limit, skip, format } => {
+                let all = wanted.iter().cloned().chain(any.iter().cloned().reduce(Where::or));
+                let of_type = model_type.as_deref().map(|wanted| Where::equals("type", wanted));
+                let wanted = all.chain(of_type).fold(Where::any(), Where::and);
+                let page = (*skip, limit.unwrap_or(usize::MAX));
+                list(&*Database::open_read_only(dir)?, &wanted, page, format.format)
             }
         }
     }
@@ -298,34 +312,47 @@ fn remove(db: &Database, meta: &str) -> Result<(), Failed> {
     facts.print(Format::Table)
 }
 
-/// A condition from the command line. The entry "timestamp" is an instant where its text is one.
+/// A condition from the command line.
 fn condition(given: &str) -> Result<Where, String> {
-    let (path, text) = given.split_once('=').ok_or("there is no \"=\"; write PATH=VALUE, as fit.desk=fx")?;
-    let is_scalar = |json: &serde_json::Value| !json.is_array() && !json.is_object();
-    let value = match serde_json::from_str(text).ok().filter(is_scalar) {
-        // As metadata is read, so that numbers are what they are there.
-        Some(_) => {
-            let read = Metadata::from_json(&format!("{{\"v\":{text}}}"));
-            let read = read.map_err(|error| error.to_string())?;
-            read.entries().get("v").cloned().unwrap_or(MetaValue::Null)
-        }
-        None => text.into(),
+    let Some(at) = given.find(['=', '<', '>', '^']) else { return Ok(Where::exists(given)) };
+    let (path, rest) = given.split_at(at);
+    // The longer ones first.
+    let operators = ["<=", ">=", "^=", "<", ">", "="];
+    let Some((operator, text)) = operators.iter().find_map(|sign| Some((*sign, rest.strip_prefix(sign)?)))
+    else {
+        return Err("\"^\" stands alone; write PATH^=TEXT for text that begins so".to_string());
     };
-    Ok(match (path, &value) {
-        ("timestamp", MetaValue::Text(text)) => match parse_instant(text) {
-            Ok(instant) => Where::equals(path, instant),
-            Err(_) => Where::equals(path, value),
-        },
+    if operator == "^=" {
+        return Ok(Where::prefix(path, text));
+    }
+    let value = value(path, text)?;
+    Ok(match operator {
+        "<" => Where::between(path, (Bound::Unbounded, Bound::Excluded(value))),
+        "<=" => Where::between(path, (Bound::Unbounded, Bound::Included(value))),
+        ">" => Where::between(path, (Bound::Excluded(value), Bound::Unbounded)),
+        ">=" => Where::between(path, (Bound::Included(value), Bound::Unbounded)),
         _ => Where::equals(path, value),
     })
 }
 
-fn list(db: &View, model_type: Option<&str>, wanted: Vec<Where>, format: Format) -> Result<(), Failed> {
-    let mut wanted = wanted.into_iter().fold(Where::any(), Where::and);
-    if let Some(model_type) = model_type {
-        wanted = wanted.and(Where::equals("type", model_type));
+/// A value from the command line. That of the entry "timestamp" is an instant where its text is one.
+fn value(path: &str, text: &str) -> Result<MetaValue, String> {
+    let is_scalar = |json: &serde_json::Value| !json.is_array() && !json.is_object();
+    if serde_json::from_str(text).ok().filter(is_scalar).is_none() {
+        let instant = if path == "timestamp" { parse_instant(text).ok() } else { None };
+        return Ok(instant.map_or_else(|| text.into(), MetaValue::from));
     }
-    let models = db.snapshot().find_models_where(&wanted)?;
+    // As metadata is read, so that numbers are what they are there.
+    let read = Metadata::from_json(&format!("{{\"v\":{text}}}")).map_err(|error| error.to_string())?;
+    let value = read.entries().get("v").cloned().unwrap_or(MetaValue::Null);
+    Ok(match &value {
+        MetaValue::Text(text) if path == "timestamp" => parse_instant(text).map_or(value, MetaValue::from),
+        _ => value,
+    })
+}
+
+fn list(db: &View, wanted: &Where, (skip, count): (usize, usize), format: Format) -> Result<(), Failed> {
+    let models = db.snapshot().find_models_newest(wanted, skip, count)?;
     let mut listing = Listing::begin(format, ["type", "timestamp", "version", "bytes", "id", "metadata"])?;
     for model in models {
         listing.row([

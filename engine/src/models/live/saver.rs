@@ -114,6 +114,8 @@ pub(crate) struct Shared {
     pub is_closed: AtomicBool,
     /// It was closed or dropped: another object may be saved under its identity.
     pub is_over: AtomicBool,
+    /// False where the object was evicted.
+    pub is_in_memory: AtomicBool,
     pub saved: Mutex<Saved>,
     pub trouble: Mutex<Option<String>>,
 }
@@ -163,11 +165,18 @@ impl Drop for Busy {
 /// What was serialised.
 pub(crate) struct Job {
     pub live: Arc<Shared>,
-    pub blob: Blob,
+    /// `None` where the object was evicted, and is what the newest version is.
+    pub blob: Option<Blob>,
     pub changes: u64,
     pub is_closing: bool,
     /// Held until it is saved or given up.
     pub _busy: Option<Busy>,
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        self.blob.as_ref().map_or(0, |blob| blob.len())
+    }
 }
 
 /// An object under a lock of the caller's, which the thread may take.
@@ -175,6 +184,8 @@ pub(super) trait Locked: Send + Sync {
     fn shared(&self) -> &Arc<Shared>;
     /// Takes the lock, serialises, and lets go; `None` where nothing changed or it is not time.
     fn serialise(&self, now: Instant, is_closing: bool) -> Option<Result<Job, CommitError>>;
+    /// Takes the object out of memory, where that was asked for and it is time.
+    fn evict_unused(&self, now: Instant);
 }
 
 /// Commits what was serialised, all of it in one transaction, without what is saved already or was overtaken.
@@ -195,16 +206,18 @@ pub(super) fn save(core: &Core, jobs: &[Job]) -> Result<(), CommitError> {
             contents.push(None);
             continue;
         }
-        let content = ObjectId::of(blob);
-        let is_same = saved.content == Some(content)
-            || saved.restored.is_some_and(|before| before == content_of(blob, core.options.chunk_bytes));
+        let content = blob.as_ref().map(|blob| ObjectId::of(blob)).or(saved.content);
+        let is_same = saved.content == content
+            || blob.as_ref().is_some_and(|blob| {
+                saved.restored.is_some_and(|before| before == content_of(blob, core.options.chunk_bytes))
+            });
         // Somebody else may have put another, or deleted it with all that was told of the model.
         let newest = core.state().models.newest(&live.id, u64::MAX).map(|(number, _)| number);
-        let is_new = !is_same || newest.is_none() || newest != saved.version;
-        if is_new {
+        let is_new = blob.is_some() && (!is_same || newest.is_none() || newest != saved.version);
+        if let Some(blob) = blob.as_ref().filter(|_| is_new) {
             batch.models.push((live.metadata.clone().with("timestamp", now), Body::Bytes(blob.clone())));
         }
-        if is_new || *is_closing || saved.is_failing {
+        if is_new || (newest.is_some() && (*is_closing || saved.is_failing)) {
             let life = Life { is_closed: *is_closing, ..live.life(*changes) };
             life.tell(&mut batch, &live.id, AliasTarget::Newest)?;
         }
@@ -220,7 +233,7 @@ pub(super) fn save(core: &Core, jobs: &[Job]) -> Result<(), CommitError> {
     };
     for ((saved, content), job) in saved.iter_mut().zip(contents).zip(&jobs) {
         if let Some((content, changes, is_new)) = content {
-            saved.content = Some(content);
+            saved.content = content;
             saved.changes = changes;
             saved.is_failing = false;
             if is_new {
@@ -253,11 +266,11 @@ impl Group<'_> {
 
     fn push(&mut self, job: Job) {
         let is_full = self.jobs.len() == GROUP_MAX
-            || self.bytes.saturating_add(job.blob.len()) > self.core.record_bytes_max / 2;
+            || self.bytes.saturating_add(job.bytes()) > self.core.record_bytes_max / 2;
         if is_full {
             self.save();
         }
-        self.bytes = self.bytes.saturating_add(job.blob.len());
+        self.bytes = self.bytes.saturating_add(job.bytes());
         self.jobs.push(job);
     }
 
@@ -370,6 +383,7 @@ impl LiveModels {
                 saved: saved.time,
                 age: saved.time.map(|saved| since(now, saved)),
                 trouble: hold(&live.trouble).clone(),
+                is_in_memory: live.is_in_memory.load(Ordering::Acquire),
             }
         };
         let open = all.into_iter().filter(|live| !live.is_over.load(Ordering::Acquire));
@@ -400,6 +414,7 @@ fn serve(core: &Weak<Core>, jobs: &Receiver<Job>) {
             };
             let now = core.options.clock.instant();
             for live in locked {
+                live.evict_unused(now);
                 match live.serialise(now, false) {
                     Some(Ok(job)) => group.push(job),
                     Some(Err(error)) => live.shared().note_failure(&core, &error),

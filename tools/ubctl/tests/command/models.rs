@@ -66,15 +66,18 @@ fn models_are_listed_by_their_attributes() {
         let meta = format!(r#"{{"type":"smile","i":{i},"fit":{fit},"timestamp":"2014-06-02T20:00:0{i}Z"}}"#);
         place.ok(["model", "put", "blob", "--meta", &meta]);
     }
-    let found = |conditions: &[&str]| {
-        let given = conditions.iter().flat_map(|condition| ["--where", condition]);
-        let models = place.json(["model", "ls", "--format", "json"].into_iter().chain(given));
+    let listed = |given: &[&str]| -> Vec<i64> {
+        let models = place.json(["model", "ls", "--format", "json"].iter().chain(given));
         let number = |model: &serde_json::Value| {
             let metadata: serde_json::Value =
                 serde_json::from_str(model["metadata"].as_str().unwrap()).unwrap();
             metadata["i"].as_i64().unwrap()
         };
-        let mut numbers: Vec<i64> = models.as_array().unwrap().iter().map(number).collect();
+        models.as_array().unwrap().iter().map(number).collect()
+    };
+    let found = |conditions: &[&str]| {
+        let given: Vec<&str> = conditions.iter().flat_map(|condition| ["--where", condition]).collect();
+        let mut numbers = listed(&given);
         numbers.sort_unstable();
         numbers
     };
@@ -88,12 +91,22 @@ fn models_are_listed_by_their_attributes() {
     assert_eq!(found(&["fit.desk=\"1\""]), [2]);
     assert_eq!(found(&["timestamp=2014-06-02T20:00:01Z"]), [1]);
     assert_eq!(found(&["type=other"]), [0; 0]);
+    assert_eq!(found(&["fit.k>=1"]), [0, 1]);
+    assert_eq!(found(&["i>0", "i<=1"]), [1]);
+    assert_eq!(found(&["i<1"]), [0]);
+    assert_eq!(found(&["fit.desk^=f"]), [0, 1]);
+    assert_eq!(found(&["fit.desk"]), [0, 1, 2]);
+    assert_eq!(found(&["timestamp>=2014-06-02T20:00:01Z"]), [1, 2]);
+    assert_eq!(listed(&["--any", "i=0", "--any", "fit.desk=eq"]), [2, 0]);
+    assert_eq!(listed(&["--any", "i=0", "--any", "fit.desk=eq", "--where", "fit.k=true"]), [2]);
+    assert_eq!(listed(&["--limit", "2"]), [2, 1]);
+    assert_eq!(listed(&["--skip", "2", "--limit", "2"]), [0]);
     for form in ["table", "csv"] {
         let listed = place.ok(["model", "ls", "--where", "i=2", "--format", form]);
         assert_eq!(listed.lines().count(), 2, "{listed}");
     }
     assert!(place.fails(["model", "ls", "--where", "a..b=1"]).contains("a step is empty"));
-    for (condition, expected) in [("desk", "PATH=VALUE"), ("a=99999999999999999999", "64 signed bits")] {
+    for (condition, expected) in [("desk^x", "PATH^=TEXT"), ("a=99999999999999999999", "64 signed bits")] {
         let ended = place.run(["model", "ls", "--where", condition]);
         assert!(ended.code == 2 && ended.stderr.contains(expected), "{}", ended.stderr);
     }

@@ -1,14 +1,16 @@
 //! What a worker claims together holds nobody up: neither a run that waits for another of the same, nor one that takes long.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use underbelly::disk::Act;
 use underbelly::{
-    Batch, ColumnType, Columns, CommitError, Database, Date, Failure, Options, Outputs, PStatus,
-    ProducerDefinition, Run, SlotDefinition, Value,
+    Batch, ColumnType, Columns, CommitError, Database, Date, Failure, FaultyDisk, Options, Outputs, PStatus,
+    ProducerDefinition, Run, SimulatedDisk, SlotDefinition, Value,
 };
+use underbelly_tests::options;
 
 const DAY: Date = Date(20_000);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -178,5 +180,74 @@ fn closing_waits_for_one_run_and_not_for_all_that_were_claimed() {
     assert!(db.wait_idle(PATIENCE));
     assert!((0..RUNS).all(|x| shown(&db, x) == Some(7)));
     assert!(db.producer_table("b").unwrap().all(|row| row.status == PStatus::Done));
+    db.close().unwrap();
+}
+
+/// A run that the timer wants to end while the disk has no room is left to the worker that called it: alarms, waits and
+/// retries of all others go on.
+#[test]
+fn the_timer_waits_for_no_disk() {
+    let disk = FaultyDisk::new(SimulatedDisk::new());
+    let (is_full, is_tried, has_ended) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let (full, tried, ended) = (is_full.clone(), is_tried.clone(), has_ended.clone());
+    disk.watch(move |call| {
+        if call.act != Act::Create || !call.name.starts_with("chunks/") || !full.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        tried.store(true, Ordering::SeqCst);
+        let _ = until("the run behind it has ended", || ended.load(Ordering::SeqCst));
+        // As long as its worker may take to look.
+        std::thread::sleep(Duration::from_millis(50));
+        Err(std::io::ErrorKind::StorageFull.into())
+    });
+    let db = Database::create_on(Arc::new(disk), Options { workers: 2, ..options() }).unwrap();
+    for slot in ["A", "B", "C", "D"] {
+        let slot = SlotDefinition::new(slot).cell_key("x", ColumnType::I64).value("n", ColumnType::I64);
+        db.define_slot(slot).unwrap();
+    }
+    let long = SlotDefinition::new("LONG").cell_key("x", ColumnType::I64).value("text", ColumnType::Utf8);
+    db.define_slot(long).unwrap();
+    // Too long for a record of the log.
+    let text = "x".repeat(100 << 10);
+    db.register(b().provides("LONG"), move |run| {
+        let n = number(run)?;
+        if key(run) == 0 {
+            return Ok(Outputs::new()
+                .put("LONG", Columns::new().with("text", [&text].into_iter().collect()).unwrap()));
+        }
+        if key(run) == 1 {
+            until("the timer ends the one before", || is_tried.load(Ordering::SeqCst))?;
+            has_ended.store(true, Ordering::SeqCst);
+        }
+        Ok(give(n))
+    })
+    .unwrap();
+    let waits = ProducerDefinition::new("d").requires("C").provides("D");
+    let waits = waits.independent(2, Duration::from_millis(300));
+    db.register(waits, |run| {
+        Ok(Outputs::new().put("D", Columns::new().with("n", vec![key(run)].into()).unwrap()))
+    })
+    .unwrap();
+    quicken(&db);
+    is_full.store(true, Ordering::SeqCst);
+    db.commit(put(0..2, 7)).unwrap();
+    let shown_in = |slot: &str, x: i64| {
+        let cell = db.snapshot().slot(slot, DAY, [x]).unwrap();
+        cell.and_then(|cell| cell.rows.i64s("n").map(|n| n[0]))
+    };
+    until("the second has ended", || shown_in("B", 1) == Some(7)).unwrap();
+    let mut batch = Batch::new();
+    batch.put_slot("C", DAY, [5], Columns::new().with("n", vec![1i64].into()).unwrap());
+    db.commit(batch).unwrap();
+    until("what waited for its time has run", || shown_in("D", 5) == Some(5)).unwrap();
+    let has_long = || db.snapshot().slot("LONG", DAY, [0]).unwrap().is_some();
+    assert!(!has_long());
+    is_full.store(false, Ordering::SeqCst);
+    assert!(db.wait_idle(PATIENCE));
+    assert!(has_long());
     db.close().unwrap();
 }

@@ -5,7 +5,7 @@
 //! worker, which takes over the rest.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::pace::MOMENT;
@@ -45,6 +45,8 @@ pub(super) struct Hand {
     snapshot: Snapshot,
     others: Others,
     held: Mutex<Held>,
+    /// Rung when what the timer took is back.
+    back: Condvar,
 }
 
 struct Held {
@@ -56,7 +58,30 @@ struct Held {
     called: Instant,
     /// Since when runs may lie among the finished.
     concluded: Instant,
+    /// The timer is ending some of the finished.
+    is_lent: bool,
+    /// The last commit of the timer's.
+    last: Option<u64>,
     is_closed: bool,
+}
+
+/// Runs that the timer has taken out of a hand to end them. Whose hand it is waits for them before it is closed, and ends what
+/// the disk refused: the timer waits for no disk.
+struct Loan<'h> {
+    hand: &'h Hand,
+    refused: Vec<Finished>,
+    last: Option<u64>,
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        let mut held = self.hand.held();
+        held.finished.append(&mut self.refused);
+        held.last = held.last.max(self.last);
+        held.is_lent = false;
+        drop(held);
+        self.hand.back.notify_all();
+    }
 }
 
 impl Hand {
@@ -84,21 +109,15 @@ impl Hand {
         if is_time { held.conclude() } else { Vec::new() }
     }
 
-    /// Takes all that have finished. From then on nobody looks at it.
-    pub fn close(&self) -> Vec<Finished> {
+    /// Takes all that have finished, once the timer has given back what it took; and the last commit in which it ended some.
+    /// From then on nobody looks at it.
+    pub fn close(&self) -> (Vec<Finished>, Option<u64>) {
         let mut held = self.held();
         held.is_closed = true;
-        held.conclude()
-    }
-
-    /// Gives back what could not be ended; answers it where nobody looks at it any more.
-    fn put_back(&self, runs: Vec<Finished>) -> Vec<Finished> {
-        let mut held = self.held();
-        if held.is_closed {
-            return runs;
+        while held.is_lent {
+            held = self.back.wait(held).unwrap_or_else(PoisonError::into_inner);
         }
-        held.finished.extend(runs);
-        Vec::new()
+        (held.conclude(), held.last)
     }
 }
 
@@ -134,9 +153,12 @@ impl Hands {
             finished: Vec::new(),
             called: now,
             concluded: now,
+            is_lent: false,
+            last: None,
             is_closed: false,
         };
-        let hand = Arc::new(Hand { snapshot: snapshot.clone(), others, held: Mutex::new(held) });
+        let held = Mutex::new(held);
+        let hand = Arc::new(Hand { snapshot: snapshot.clone(), others, held, back: Condvar::new() });
         if is_alone {
             return hand;
         }
@@ -184,21 +206,23 @@ impl Hands {
         for hand in hands {
             let (finished, has_rest) = {
                 let mut held = hand.held();
-                if !held.is_held_up() {
+                if held.is_closed || !held.is_held_up() {
                     continue;
                 }
+                held.is_lent = true;
                 (held.conclude(), !held.rest.is_empty())
             };
+            let mut loan = Loan { hand: &hand, refused: Vec::new(), last: None };
             if has_rest && hand.others == Others::TakeOver {
                 core.signals.ring();
             }
             let mut ends = Ends::default();
-            let refused = ends.conclude_at_once(core, finished);
-            if !refused.is_empty() {
-                // The thread whose hand it is waits for the disk, unless it has gone on.
-                ends.conclude(core, hand.put_back(refused));
+            loan.refused = ends.conclude_at_once(core, finished);
+            loan.last = ends.last();
+            if !loan.refused.is_empty() {
                 again = PAUSE;
             }
+            drop(loan);
             if let Err(error) = ends.settle(core) {
                 core.note_trouble(format!("the timer could not commit: {error}"));
             }

@@ -286,7 +286,9 @@ fn run_guarded(
         }
     }
     core.hands.close(&hand);
-    ends.conclude(core, hand.close());
+    let (finished, last) = hand.close();
+    ends.last = ends.last.max(last);
+    ends.conclude(core, finished);
     ends.settle(core)
 }
 
@@ -327,6 +329,11 @@ impl Ends {
         }
     }
 
+    /// The last commit.
+    pub fn last(&self) -> Option<u64> {
+        self.last
+    }
+
     /// Ends runs: together where that can be, else one by one.
     pub fn conclude(&mut self, core: &Arc<Core>, finished: Vec<Finished>) {
         for finished in self.together(core, finished) {
@@ -340,8 +347,16 @@ impl Ends {
     pub fn conclude_at_once(&mut self, core: &Arc<Core>, finished: Vec<Finished>) -> Vec<Finished> {
         let mut refused = Vec::new();
         for finished in self.together(core, finished) {
+            // What the disk refuses once it refuses of the next one too.
+            if !refused.is_empty() {
+                refused.push(finished);
+                continue;
+            }
             match catch_unwind(AssertUnwindSafe(|| conclude(core, &finished))) {
-                Ok(Err(error)) if is_transient(&error) => refused.push(finished),
+                Ok(Err(error)) if is_transient(&error) => {
+                    core.note_trouble(format!("a run waits to be ended: {error}"));
+                    refused.push(finished);
+                }
                 Ok(ended) => self.take(ended),
                 Err(panic) => self.take(end_as_failed(core, &finished.started, &told(panic))),
             }

@@ -30,6 +30,7 @@ pub(crate) enum State {
     },
     /// Sums of price times size and of size.
     Vwap(Vec<(f64, f64)>),
+    SumProduct(Vec<Option<f64>>),
     Integers(Choice, ColumnType, Vec<Option<i64>>),
     Floats(Choice, ColumnType, Vec<Option<f64>>),
     Texts(Choice, ColumnType, String, Vec<Option<Box<[u8]>>>),
@@ -53,6 +54,50 @@ impl Choice {
             Choice::Min => order().is_lt(),
             Choice::Max => order().is_gt(),
         }
+    }
+
+    /// Keeps one of two values, of which the other one is later.
+    fn merge<T>(self, kept: &mut Option<T>, later: Option<T>, order: impl Fn(&T, &T) -> Ordering) {
+        let Some(later) = later else { return };
+        if kept.as_ref().is_none_or(|kept| self.takes(|| order(&later, kept))) {
+            *kept = Some(later);
+        }
+    }
+}
+
+/// Parts of a sum: so many numbers are added at a time.
+const LANES: usize = 16;
+
+/// The sum of what `number` makes of values; `None` of none.
+fn sum<T>(values: &[T], number: impl Fn(&T) -> f64) -> Option<f64> {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut parts = [0.0; LANES];
+    for chunk in chunks {
+        parts.iter_mut().zip(chunk).for_each(|(part, value)| *part += number(value));
+    }
+    parts.iter_mut().zip(rest).for_each(|(part, value)| *part += number(value));
+    (!values.is_empty()).then(|| parts.iter().sum())
+}
+
+/// The same of the products of prices and what `number` makes of sizes.
+fn sum_of_products<T: Copy>(prices: &[f64], sizes: &[T], number: impl Fn(T) -> f64) -> Option<f64> {
+    let ((prices, more_prices), (sizes, more_sizes)) =
+        (prices.as_chunks::<LANES>(), sizes.as_chunks::<LANES>());
+    let mut parts = [0.0; LANES];
+    for (prices, sizes) in prices.iter().zip(sizes) {
+        for ((part, price), size) in parts.iter_mut().zip(prices).zip(sizes) {
+            *part += price * number(*size);
+        }
+    }
+    for ((part, price), size) in parts.iter_mut().zip(more_prices).zip(more_sizes) {
+        *part += price * number(*size);
+    }
+    (!prices.is_empty() || !more_prices.is_empty()).then(|| parts.iter().sum())
+}
+
+fn add(to: &mut Option<f64>, sum: Option<f64>) {
+    if let Some(sum) = sum {
+        *to.get_or_insert(0.0) += sum;
     }
 }
 
@@ -134,6 +179,7 @@ impl State {
                 State::Quantile { quantile: *quantile, values: Vec::new(), closed: Vec::new() }
             }
             Kind::Vwap { .. } => State::Vwap(Vec::new()),
+            Kind::SumProduct { .. } => State::SumProduct(Vec::new()),
             Kind::First(column) => chosen(Choice::First, column),
             Kind::Last(column) => chosen(Choice::Last, column),
             Kind::Min(column) => chosen(Choice::Min, column),
@@ -146,7 +192,7 @@ impl State {
         match self {
             State::Rows(v) | State::Count(v) => v.resize(slots, 0),
             State::SumIntegers { sums, .. } => sums.resize(slots, None),
-            State::SumFloats(v) => v.resize(slots, None),
+            State::SumFloats(v) | State::SumProduct(v) => v.resize(slots, None),
             State::Mean(v) => v.resize(slots, (0.0, 0)),
             State::MeanIntegers(v) => v.resize(slots, (0, 0)),
             State::Std(v) => v.resize(slots, Spread::default()),
@@ -196,6 +242,14 @@ impl State {
             State::Quantile { values, .. } => {
                 each_number!(column, slots, f64, |slot, value| values[slot].push(value));
             }
+            State::SumProduct(sums) => {
+                let Some(sizes) = columns.get(1) else { return };
+                for ((slot, price), size) in slots.iter().zip(numbers(column)).zip(numbers(sizes)) {
+                    if let (Some(price), Some(size)) = (price, size) {
+                        *sums[*slot as usize].get_or_insert(0.0) += price * size;
+                    }
+                }
+            }
             State::Vwap(sums) => {
                 let Some(sizes) = columns.get(1) else { return };
                 for ((slot, price), size) in slots.iter().zip(numbers(column)).zip(numbers(sizes)) {
@@ -235,6 +289,99 @@ impl State {
         }
     }
 
+    /// Takes `rows` rows into one slot. Sums of floats are those of [`LANES`] parts, every so-many-th value in one.
+    pub(crate) fn update_one(&mut self, columns: &[&Column], slot: usize, rows: usize) {
+        let no_nulls = columns.iter().all(|column| column.validity().is_none());
+        match (&mut *self, columns) {
+            (State::Rows(counts), _) => counts[slot] += rows as i64,
+            (State::Count(counts), [column]) => counts[slot] += (column.len() - column.null_count()) as i64,
+            (State::SumFloats(sums), [column]) if no_nulls && let Values::F64(values) = column.values() => {
+                add(&mut sums[slot], sum(values, |value| *value));
+            }
+            (State::Mean(means), [column]) if no_nulls && let Values::F64(values) = column.values() => {
+                let (to, n) = &mut means[slot];
+                *to += sum(values, |value| *value).unwrap_or(0.0);
+                *n += values.len() as u64;
+            }
+            (State::SumProduct(sums), [prices, sizes])
+                if no_nulls && let Values::F64(prices) = prices.values() =>
+            {
+                let products = match sizes.values() {
+                    Values::I64(sizes) => sum_of_products(prices, sizes, |size| size as f64),
+                    Values::F64(sizes) => sum_of_products(prices, sizes, |size| size),
+                    Values::I32(sizes) => sum_of_products(prices, sizes, f64::from),
+                    _ => return self.update(columns, &vec![slot as u32; rows]),
+                };
+                add(&mut sums[slot], products);
+            }
+            _ => self.update(columns, &vec![slot as u32; rows]),
+        }
+    }
+
+    /// Takes in what later rows came to; `slots` has the slot of each of theirs.
+    pub(crate) fn merge(&mut self, later: State, slots: &[u32]) {
+        let slots = slots.iter().map(|slot| *slot as usize);
+        match (self, later) {
+            (State::Rows(to), State::Rows(from)) | (State::Count(to), State::Count(from)) => {
+                slots.zip(from).for_each(|(slot, count)| to[slot] += count);
+            }
+            (State::SumIntegers { sums, .. }, State::SumIntegers { sums: from, .. }) => {
+                for (slot, sum) in slots.zip(from) {
+                    if let Some(sum) = sum {
+                        *sums[slot].get_or_insert(0) += sum;
+                    }
+                }
+            }
+            (State::SumFloats(to), State::SumFloats(from))
+            | (State::SumProduct(to), State::SumProduct(from)) => {
+                slots.zip(from).for_each(|(slot, sum)| add(&mut to[slot], sum));
+            }
+            (State::Mean(to), State::Mean(from)) => {
+                for (slot, (sum, n)) in slots.zip(from) {
+                    to[slot] = (to[slot].0 + sum, to[slot].1 + n);
+                }
+            }
+            (State::MeanIntegers(to), State::MeanIntegers(from)) => {
+                for (slot, (sum, n)) in slots.zip(from) {
+                    to[slot] = (to[slot].0 + sum, to[slot].1 + n);
+                }
+            }
+            (State::Std(to), State::Std(from)) => {
+                slots.zip(from).for_each(|(slot, spread)| to[slot].merge(spread));
+            }
+            (State::Quantile { values, .. }, State::Quantile { values: from, .. }) => {
+                for (slot, mut from) in slots.zip(from) {
+                    match values[slot].is_empty() {
+                        true => values[slot] = from,
+                        false => values[slot].append(&mut from),
+                    }
+                }
+            }
+            (State::Vwap(to), State::Vwap(from)) => {
+                for (slot, (products, sizes)) in slots.zip(from) {
+                    to[slot] = (to[slot].0 + products, to[slot].1 + sizes);
+                }
+            }
+            (State::Integers(choice, _, to), State::Integers(_, _, from)) => {
+                for (slot, value) in slots.zip(from) {
+                    choice.merge(&mut to[slot], value, Ord::cmp);
+                }
+            }
+            (State::Floats(choice, _, to), State::Floats(_, _, from)) => {
+                for (slot, value) in slots.zip(from) {
+                    choice.merge(&mut to[slot], value, |a, b| by_size(*a, *b));
+                }
+            }
+            (State::Texts(choice, _, _, to), State::Texts(_, _, _, from)) => {
+                for (slot, text) in slots.zip(from) {
+                    choice.merge(&mut to[slot], text, Ord::cmp);
+                }
+            }
+            // Both are states of the same aggregate.
+            _ => {}
+        }
+    }
+
     /// Lets go of what slots before `end` need to take more rows in.
     pub(crate) fn close(&mut self, end: usize) {
         if let State::Quantile { quantile, values, closed } = self {
@@ -263,7 +410,7 @@ impl State {
                 let sums: Result<Vec<_>, _> = sums.into_iter().map(sum).collect();
                 nullable(sums.map_err(|_| QueryError::SumTooLarge { column })?, Values::I64)
             }
-            State::SumFloats(sums) => nullable(sums, Values::F64),
+            State::SumFloats(sums) | State::SumProduct(sums) => nullable(sums, Values::F64),
             State::Mean(means) => {
                 let mean = |(sum, n)| (n > 0).then(|| sum / n as f64);
                 nullable(means.into_iter().map(mean).collect(), Values::F64)
@@ -312,6 +459,19 @@ impl State {
 }
 
 impl Spread {
+    /// Takes in the spread of other numbers (Chan, Golub and LeVeque 1979).
+    fn merge(&mut self, other: Spread) {
+        if self.n == 0 || other.n == 0 {
+            *self = if self.n == 0 { other } else { *self };
+            return;
+        }
+        let (mine, theirs) = (self.n as f64, other.n as f64);
+        let distance = other.mean - self.mean;
+        self.n += other.n;
+        self.mean += distance * (theirs / (mine + theirs));
+        self.squares += other.squares + distance * distance * (mine * theirs / (mine + theirs));
+    }
+
     fn add(&mut self, value: f64) {
         self.n += 1;
         let distance = value - self.mean;

@@ -162,7 +162,7 @@ impl<'a> AsOf<'a> {
             {
                 let headers = (left.header, right.header);
                 let wanted = Wanted { headers, keys, columns, rule: self.rule };
-                Joining::Sliced(Sliced::new(left_slices, right_slices, wanted))
+                Joining::Sliced(Box::new(Sliced::new(left_slices, right_slices, wanted)))
             }
             _ => Joining::One(Box::new(Matching::new(left, right, keys, columns, self.rule))),
         };
@@ -191,7 +191,7 @@ pub struct AsOfBatches<'a> {
 /// How rows are joined.
 enum Joining<'a> {
     One(Box<Matching<'a>>),
-    Sliced(Sliced<'a>),
+    Sliced(Box<Sliced<'a>>),
 }
 
 impl AsOfBatches<'_> {

@@ -86,23 +86,6 @@ impl<'a> Gather<'a> {
         }
     }
 
-    /// Makes room for so many rows, where there is none yet.
-    pub(crate) fn reserve(&mut self, rows: usize) {
-        if self.timestamps.is_empty() {
-            *self = Gather::new(self.schema, rows);
-        }
-    }
-
-    /// Appends the rows of a batch that was made of the same columns.
-    pub(crate) fn extend_columns(&mut self, rows: &Columns) -> Result<(), QueryError> {
-        self.timestamps.extend_from_slice(rows.timestamps(TIMESTAMP).unwrap_or_default());
-        for ((column, schema), (_, from)) in self.columns.iter_mut().zip(self.schema).zip(rows.iter().skip(1))
-        {
-            append(column, Some(from), 0..from.len(), &schema.name)?;
-        }
-        Ok(())
-    }
-
     /// Number of rows so far.
     pub(crate) fn rows(&self) -> usize {
         self.timestamps.len()

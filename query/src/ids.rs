@@ -69,27 +69,22 @@ impl KeyIds {
     }
 
     fn number_codes(&mut self, of: &Codes, to: &mut Vec<u32>) -> Vec<u32> {
-        let known = self.texts.take().filter(|(distinct, _)| Arc::ptr_eq(distinct, &of.distinct));
-        let distinct = || (of.distinct.clone(), vec![u32::MAX; of.distinct.len()]);
-        let (texts, mut ids) = known.unwrap_or_else(distinct);
-        let (mut fresh, mut single) = (Vec::new(), Vec::new());
+        let KeyIds { known, len, texts, .. } = self;
+        let same = texts.take().filter(|(distinct, _)| Arc::ptr_eq(distinct, &of.distinct));
+        let (distinct, mut ids) =
+            same.unwrap_or_else(|| (of.distinct.clone(), vec![u32::MAX; of.distinct.len()]));
+        let mut fresh = Fresh { len, rows: Vec::new() };
         to.clear();
         to.reserve(of.codes.len());
         for (row, code) in of.codes.iter().enumerate() {
             let id = &mut ids[*code as usize];
             if *id == u32::MAX {
-                let before = self.len;
-                let text = texts.slice(*code as usize..*code as usize + 1);
-                self.number(&[&text], 1, &mut single);
-                *id = single.first().copied().unwrap_or_default();
-                if self.len > before {
-                    fresh.push(row as u32);
-                }
+                *id = known.number_text(&distinct, *code as usize, row, &mut fresh);
             }
             to.push(*id);
         }
-        self.texts = Some((texts, ids));
-        fresh
+        *texts = Some((distinct, ids));
+        fresh.rows
     }
 
     /// Numbers the keys of `rows` rows; gives back for each key that was not known the first row that has it.
@@ -154,6 +149,28 @@ impl KeyIds {
         debug_assert_eq!(to.len(), rows, "the columns are those that were announced");
         to.resize(rows, 0);
         fresh.rows
+    }
+}
+
+impl Known {
+    /// The number of a text, or of anything that is no null.
+    fn number_text(&mut self, distinct: &Column, at: usize, row: usize, fresh: &mut Fresh<'_>) -> u32 {
+        match (self, distinct.values()) {
+            (Known::Texts { short, long }, Values::Utf8(texts) | Values::Bytes(texts)) => {
+                let text = texts.get(at);
+                match packed(text) {
+                    Some(text) => *short.entry(text).or_insert_with(|| fresh.next(row)),
+                    None => number_bytes(long, text, row, fresh),
+                }
+            }
+            (Known::Encoded(known), _) => {
+                let mut key = Vec::new();
+                encode(Some(&Cow::Borrowed(distinct)), at, &mut key);
+                number_bytes(known, &key, row, fresh)
+            }
+            // No other key is a text.
+            _ => 0,
+        }
     }
 }
 

@@ -37,6 +37,14 @@ impl<'r> Lane<'r> {
         }
     }
 
+    /// Number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        match self {
+            Lane::Values(column) => column.len(),
+            Lane::Codes(of) => of.codes.len(),
+        }
+    }
+
     /// The rows at `rows`.
     pub(crate) fn taken(&self, rows: &[u32], name: &str) -> Result<Lane<'static>, QueryError> {
         Ok(match self {
@@ -123,6 +131,15 @@ impl<'r> Batch<'r> {
             *lane = Lane::Values(Cow::Owned(taken(&of.distinct, &of.codes, &name)?));
         }
         Ok(())
+    }
+
+    /// The values of a column, which is empty afterwards.
+    pub(crate) fn take(&mut self, position: usize) -> Result<Column, QueryError> {
+        let empty = Lane::Values(Cow::Owned(Column::new(ColumnType::I64)));
+        match (self.lanes.get_mut(position), self.names.get(position)) {
+            (Some(lane), Some(name)) => Ok(std::mem::replace(lane, empty).column(name)?.into_owned()),
+            _ => Ok(Column::new(ColumnType::I64)),
+        }
     }
 
     /// The values of a column; none where it is kept as codes.

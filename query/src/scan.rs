@@ -161,29 +161,21 @@ impl<'a> Scan<'a> {
     /// As [`Scan::batches`], and [`QueryError::TooLarge`] where a column would pass 4 GiB of text.
     pub fn collect(self) -> Result<Columns, QueryError> {
         let wanted = self.wanted()?;
-        let mut gather = Gather::new(&wanted.columns, 0);
         if self.rows_max < usize::MAX {
-            let empty = gather.finish()?;
+            let empty = Gather::new(&wanted.columns, 0).finish()?;
             let batch = Batches::new(self.source.runs(), wanted, self.rows_max, usize::MAX).next();
             return batch.unwrap_or(Ok(empty));
         }
-        let slices = Slices::new(self.source, wanted.clone())?;
-        let mut parts = Vec::new();
+        let slices = Slices::new(self.source, wanted)?;
+        let mut pieces = Vec::new();
         slices.each(
-            |batches| Batches { batch_rows: usize::MAX, ..batches }.next().transpose(),
-            |part| {
-                parts.extend(part);
+            |batches| Batches { batch_rows: usize::MAX, ..batches }.pieces(),
+            |of_slice| {
+                pieces.extend(of_slice);
                 Ok(())
             },
         )?;
-        match <[Columns; 1]>::try_from(parts) {
-            Ok([part]) => Ok(part),
-            Err(parts) => {
-                gather.reserve(parts.iter().map(Columns::rows).sum());
-                parts.into_iter().try_for_each(|part| gather.extend_columns(&part))?;
-                gather.finish()
-            }
-        }
+        slices.joined(pieces)
     }
 
     /// The number of rows. Groups that lie in the range, are all visible and are not filtered are not read.
@@ -498,6 +490,15 @@ impl<'a> Batches<'a> {
             }
             return Ok(Some(Batch::new(names, lanes, rows)));
         }
+    }
+
+    /// All rows, as they were read where that can be.
+    fn pieces(mut self) -> Result<Vec<Batch<'a>>, QueryError> {
+        let mut pieces = Vec::new();
+        while let Some(piece) = self.next_batch()? {
+            pieces.push(piece);
+        }
+        Ok(pieces)
     }
 
     /// The next rows, as they were read where that can be; `None` at the end.

@@ -5,14 +5,19 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use underbelly_storage::Workers;
+use underbelly_storage::{Alone, Column, ColumnType, Columns, Workers};
 
+use crate::gather::Gather;
 use crate::group::Wanted;
 use crate::interval::Interval;
-use crate::{Batches, QueryError, Run, Source};
+use crate::lane::Batch;
+use crate::{Batches, QueryError, Run, Source, TIMESTAMP};
 
 /// Slices whose results are in memory at a time.
 const AT_ONCE: usize = 32;
+
+/// Rows that are put together before another thread would have begun.
+const FEW_ROWS: usize = 32_768;
 
 /// Slices of a scan in order of time.
 pub(crate) struct Slices<'a> {
@@ -67,6 +72,33 @@ impl<'a> Slices<'a> {
     /// What is asked of all.
     pub(crate) fn wanted(&self) -> &Wanted {
         &self.wanted
+    }
+
+    /// The rows of all pieces: column by column, several at a time.
+    pub(crate) fn joined(&self, pieces: Vec<Batch<'a>>) -> Result<Columns, QueryError> {
+        let pieces = match <[Batch<'a>; 1]>::try_from(pieces) {
+            Ok([piece]) => return piece.into_columns(),
+            Err(pieces) if pieces.is_empty() => return Gather::new(&self.wanted.columns, 0).finish(),
+            Err(pieces) => pieces,
+        };
+        let rows = pieces.iter().map(Batch::rows).sum();
+        let mut wanted: Vec<(usize, Arc<str>, ColumnType)> =
+            vec![(0, TIMESTAMP.into(), ColumnType::Timestamp)];
+        let columns = (1..).zip(&self.wanted.columns);
+        wanted.extend(columns.map(|(position, column)| (position, column.name.clone(), column.column_type)));
+        let join = |(position, name, column_type): &(usize, Arc<str>, ColumnType)| {
+            let mut all = Column::with_capacity(*column_type, rows);
+            for lane in pieces.iter().filter_map(|piece| piece.lane(*position)) {
+                lane.append_to(&mut all, 0..lane.rows(), name)?;
+            }
+            Ok(all)
+        };
+        let workers: &dyn Workers = if rows < FEW_ROWS { &Alone } else { self.workers };
+        let mut columns = Columns::new();
+        for ((_, name, _), column) in wanted.iter().zip(at_once(workers, &wanted, &join)) {
+            columns.insert(name.clone(), column?)?;
+        }
+        Ok(columns)
     }
 
     /// Does something with the rows of each slice, several at a time, and takes what it made in the order of the slices.

@@ -1,12 +1,16 @@
 //! What is done with a day of trades and quotes, a line each: `cargo run --release -p underbelly-benches --bin ticks [ROWS] [WORK …]`; 10,000,000
 //! of each unless given. Where works are named these alone are done. `benches/versus/run ticks` shows the same beside peers.
 
+use std::time::{Duration, Instant};
+
 use underbelly_benches::figure::{Short, median, rate};
 use underbelly_benches::ticks::{ROW_BYTES, Rows, Ticks, WORKS};
 use underbelly_benches::{Failed, or_exit, place};
 
 const ROWS: usize = 10_000_000;
 const ROUNDS: usize = 5;
+/// How long work that is named is repeated.
+const LONG: Duration = Duration::from_secs(3);
 
 fn main() {
     let rows = std::env::args().nth(1).map_or(Ok(ROWS), |text| text.parse().map_err(Failed::from));
@@ -38,8 +42,9 @@ fn figures(count: usize, named: &[String]) -> Result<(), Failed> {
     {
         work(&ticks)?;
         let mut took = Vec::new();
-        for _ in 0..if named.is_empty() { ROUNDS } else { 5 * ROUNDS } {
-            let began = std::time::Instant::now();
+        let until = Instant::now() + LONG;
+        while took.len() < ROUNDS || (!named.is_empty() && Instant::now() < until) {
+            let began = Instant::now();
             std::hint::black_box(work(&ticks)?);
             took.push(began.elapsed().as_secs_f64());
         }

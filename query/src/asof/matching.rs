@@ -72,6 +72,12 @@ impl Held {
     }
 }
 
+/// The last right rows of some keys, with the keys as [`encode`](crate::key::encode) has them.
+pub(super) struct LastRows {
+    pub(super) held: Held,
+    pub(super) keys: Vec<Box<[u8]>>,
+}
+
 /// The last right row of a key that was read.
 #[derive(Clone, Copy)]
 pub(super) struct Last {
@@ -175,13 +181,13 @@ impl<'a> Matching<'a> {
 
     /// Reads the right input to its end. Gives the last row of each key, and the keys as [`encode`] has them; for a rule that
     /// looks back alone.
-    pub(super) fn finish(mut self) -> Result<(Held, Vec<(i64, Box<[u8]>)>), QueryError> {
+    pub(super) fn finish(mut self) -> Result<LastRows, QueryError> {
         self.read_right(i64::MAX, true)?;
         let last: Vec<(Last, Box<[u8]>)> =
             self.last.into_iter().zip(self.seen).filter(|(last, _)| !last.spot.is_nowhere()).collect();
         let spots: Vec<Spot> = last.iter().map(|(last, _)| last.spot).collect();
         let held = Held::picked(&self.held, &spots, &self.of_wanted)?;
-        Ok((held, last.into_iter().map(|(last, key)| (last.ts, key)).collect()))
+        Ok(LastRows { held, keys: last.into_iter().map(|(_, key)| key).collect() })
     }
 
     /// The keys by their numbers.
@@ -302,7 +308,8 @@ impl<'a> Matching<'a> {
             }
             batch.spots.push(spot);
             let is_exact = || rule.exact && !spot.is_nowhere() && self.last[id].ts == *ts;
-            if !self.right_ended && !(rule.looks_back() && is_exact()) {
+            let is_known = self.right_ended || (rule.looks_back() && is_exact());
+            if !is_known {
                 batch.waiting += 1;
                 let mine = Spot { part: number, row: row as u32 };
                 let queue = &mut self.queues[id];
@@ -423,8 +430,7 @@ impl<'a> Matching<'a> {
         let times = rows.times().to_vec();
         let mut columns = Vec::with_capacity(self.wanted.len());
         for position in &self.wanted {
-            rows.expand(*position)?;
-            columns.push(rows.column(*position).cloned().unwrap_or(Column::new(ColumnType::I64)));
+            columns.push(rows.take(*position)?);
         }
         self.held.push(Held { times, columns });
         Ok(())

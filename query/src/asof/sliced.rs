@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use underbelly_storage::{Column, ColumnType, Columns};
 
 use crate::QueryError;
-use crate::asof::matching::{Held, Last, Matched, Matching, Rule};
+use crate::asof::matching::{Held, Last, LastRows, Matched, Matching, Rule};
 use crate::interval::Interval;
 use crate::pick::{Spot, pick};
 use crate::slices::{Slices, at_once, of_interval};
@@ -46,8 +46,8 @@ struct Part {
     joined: VecDeque<Joined>,
     /// The keys by their numbers.
     keys: Vec<Box<[u8]>>,
-    /// The last right row of each key that has one, when it was, and the key.
-    last: (Held, Vec<(i64, Box<[u8]>)>),
+    /// The last right row of each key that has one.
+    last: LastRows,
 }
 
 /// A join on its way through the slices.
@@ -136,10 +136,12 @@ impl<'a> Sliced<'a> {
 
     /// Keeps the last right rows of the first part, which is done.
     fn carry(&mut self) -> Result<(), QueryError> {
-        let Some(Part { last: (held, keys), .. }) = self.parts.pop_front() else { return Ok(()) };
+        let Some(Part { last: LastRows { held, keys }, .. }) = self.parts.pop_front() else {
+            return Ok(());
+        };
         let part = self.held.len() as u32;
-        for (row, (ts, key)) in (0..).zip(keys) {
-            self.last.insert(key, Last { ts, spot: Spot { part, row } });
+        for ((row, ts), key) in (0..).zip(&held.times).zip(keys) {
+            self.last.insert(key, Last { ts: *ts, spot: Spot { part, row } });
         }
         self.held_rows += held.times.len();
         self.held.push(held);

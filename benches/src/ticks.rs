@@ -133,15 +133,10 @@ impl Ticks {
 
     /// The sum of price × size over all trades.
     pub fn scan(&self) -> Result<f64, Failed> {
-        let mut sum = 0.0;
-        for batch in self.series("trade")?.scan().columns(["price", "size"]).batches() {
-            let batch = batch?;
-            let (Some(prices), Some(sizes)) = (batch.f64s("price"), batch.i64s("size")) else {
-                return Err("the columns are of other types".into());
-            };
-            sum += prices.iter().zip(sizes).map(|(price, size)| price * *size as f64).sum::<f64>();
-        }
-        Ok(sum)
+        let trades = self.series("trade")?;
+        let sum =
+            trades.scan().group_by([""; 0]).aggregate(Aggregate::turnover("price", "size")).collect()?;
+        sum.f64s("turnover").and_then(|sums| sums.first().copied()).ok_or_else(|| "there is no sum".into())
     }
 
     /// All trades of an hour in time order; answers how many.

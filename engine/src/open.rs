@@ -31,7 +31,7 @@ use crate::objects::Objects;
 use crate::options::Options;
 use crate::parking::Bell;
 use crate::pending::Pending;
-use crate::pool::Pool;
+use crate::pool::{Pool, Threads};
 use crate::record::v1;
 use crate::restore::{Phases, RestoreError, Restored, restore};
 use crate::scribe::Duty;
@@ -324,6 +324,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         objects,
         attributes: Default::default(),
         index_models_min: if options.workers == 0 { usize::MAX } else { options.index_models_min },
+        threads: Threads(pool.threads()),
         readers: Mutex::default(),
         visible: Box::new(move || published.visible()),
         told: Box::new(move || told.told()),

@@ -19,6 +19,11 @@ impl Pool {
         Ok(Pool(if threads == 0 { None } else { Some(build(threads)?) }))
     }
 
+    /// How many threads it has, or one where everything runs where it is called.
+    pub(crate) fn threads(&self) -> usize {
+        self.0.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
+    }
+
     /// The answers for all items in their order, or one of the errors.
     pub(crate) fn map<T: Send, R: Send, E: Send>(
         &self,
@@ -53,11 +58,20 @@ impl Pool {
     }
 }
 
-/// The caller and threads of their own, as many as the pool has: what the pool is busy with holds up nobody who waits for an
-/// answer here.
+/// The caller and threads of their own, as many as the pool has.
 impl Workers for Pool {
     fn each(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
-        let threads = self.0.as_ref().map_or(1, rayon::ThreadPool::current_num_threads).min(count);
+        Threads(self.threads()).each(count, work);
+    }
+}
+
+/// The caller and threads that are made for one piece of work, so many in all: what the pool is busy with holds up nobody who
+/// waits for an answer here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Threads(pub usize);
+
+impl Workers for Threads {
+    fn each(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
         let next = AtomicUsize::new(0);
         let take = || {
             while let Some(number) =
@@ -67,8 +81,8 @@ impl Workers for Pool {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..threads {
-                let builder = std::thread::Builder::new().name("underbelly-encode".to_string());
+            for _ in 1..self.0.min(count) {
+                let builder = std::thread::Builder::new().name("underbelly-work".to_string());
                 // Where there is no thread to be had, the others do all of it.
                 if builder.spawn_scoped(scope, take).is_err() {
                     break;

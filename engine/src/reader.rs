@@ -29,7 +29,7 @@ use crate::limits::{READER_REPLAY_BYTES, READER_TRIES};
 use crate::manifest::Stored;
 use crate::objects::Objects;
 use crate::open::{RecoveryReport, no_manifest};
-use crate::pool::Pool;
+use crate::pool::{Pool, Threads};
 use crate::restore::{RestoreError, replay, restore};
 use crate::variables::{BoardReader, VARIABLES};
 use crate::view::{Base, View};
@@ -311,6 +311,7 @@ impl Reader {
                 // The index belongs to the writer.
                 attributes: Default::default(),
                 index_models_min: usize::MAX,
+                threads: Threads(pool.threads()),
                 readers: Mutex::default(),
                 visible: Box::new(move || shown.load(Ordering::Acquire)),
                 told: Box::new(move || told.load(Ordering::Acquire)),

@@ -10,6 +10,7 @@ use crate::feed::CHANGES_SERIES;
 use crate::graph::{SlotDefinition, SlotId};
 use crate::models::{Attributes, IndexStatus};
 use crate::objects::Objects;
+use crate::pool::Threads;
 use crate::runs::{self, RunRecord};
 use crate::snapshot::Snapshot;
 use crate::state::State;
@@ -25,6 +26,8 @@ pub(crate) struct Base {
     pub attributes: Arc<Attributes>,
     /// Models from which on there is an index.
     pub index_models_min: usize,
+    /// Who shares the work of those who read.
+    pub threads: Threads,
     /// Seqs that snapshots read at, with the number of snapshots.
     pub readers: Mutex<BTreeMap<u64, usize>>,
     /// The seq up to which transactions are visible.

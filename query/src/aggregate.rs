@@ -35,6 +35,7 @@ pub(crate) enum Kind {
     Std(Arc<str>),
     Quantile(Arc<str>, f64),
     Vwap { price: Arc<str>, size: Arc<str> },
+    SumProduct { price: Arc<str>, size: Arc<str> },
     First(Arc<str>),
     Last(Arc<str>),
     Min(Arc<str>),
@@ -89,6 +90,12 @@ impl Aggregate {
         Aggregate { kind: Kind::Vwap { price: price.into(), size: size.into() }, name: "vwap".into() }
     }
 
+    /// The sum of a price times a size, over rows that have both, as `f64` and as the column "turnover"; null where no row has.
+    pub fn turnover(price: &str, size: &str) -> Aggregate {
+        let kind = Kind::SumProduct { price: price.into(), size: size.into() };
+        Aggregate { kind, name: "turnover".into() }
+    }
+
     /// First, largest, smallest and last value, as the columns "open", "high", "low" and "close".
     pub fn ohlc(price: &str) -> [Aggregate; 4] {
         [
@@ -123,7 +130,7 @@ impl Aggregate {
     pub fn columns(&self) -> Vec<&Arc<str>> {
         match &self.kind {
             Kind::Rows => Vec::new(),
-            Kind::Vwap { price, size } => vec![price, size],
+            Kind::Vwap { price, size } | Kind::SumProduct { price, size } => vec![price, size],
             Kind::Count(column)
             | Kind::Sum(column)
             | Kind::Mean(column)
@@ -147,6 +154,7 @@ impl Aggregate {
             Kind::Mean(_) => "a mean",
             Kind::Std(_) => "a standard deviation",
             Kind::Vwap { .. } => "a weighted mean",
+            Kind::SumProduct { .. } => "a sum of products",
             _ => return Ok(()),
         };
         let is_number = |found: &ColumnType| {

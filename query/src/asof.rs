@@ -3,6 +3,7 @@
 //! The idea is kdb+'s `aj`, with the options of pandas' `merge_asof` and Polars' `join_asof`.
 
 mod matching;
+mod sliced;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,9 @@ use underbelly_storage::{Column, Columns};
 
 use crate::QueryError;
 use crate::TIMESTAMP;
-use crate::asof::matching::{Matched, Matching, Rule};
+use crate::asof::matching::{Matching, Rule};
+use crate::asof::sliced::{Joined, Sliced, Wanted, joined_of};
 use crate::gather::rows_taken;
-use crate::pick::pick;
 use crate::timed::{TimedRows, joined, key_positions};
 
 /// Which right row a left row is joined with.
@@ -138,6 +139,7 @@ impl<'a> AsOf<'a> {
     /// [`QueryError::Columns`] where two columns would bear one name, and what reading the inputs reports; the
     /// iterator gives what comes up later, and ends after an error.
     pub fn batches(self) -> Result<AsOfBatches<'a>, QueryError> {
+        let slices = (self.left.slices()?, self.right.slices()?);
         let (left, right) = (self.left.open()?, self.right.open()?);
         let keys = key_positions(&left, &right, &self.keys)?;
         let mut header = left.header.clone();
@@ -153,8 +155,18 @@ impl<'a> AsOf<'a> {
             header.insert(name, Column::new(column.column_type()))?;
             columns.push(position);
         }
-        let matching = Matching::new(left, right, keys, self.rule);
-        Ok(AsOfBatches { matching: Some(matching), header, columns, inner: self.inner })
+        let joining = match slices {
+            (Some(left_slices), Some(right_slices))
+                if self.rule.direction == Direction::Backward
+                    && left_slices.len().max(right_slices.len()) > 1 =>
+            {
+                let headers = (left.header, right.header);
+                let wanted = Wanted { headers, keys, columns, rule: self.rule };
+                Joining::Sliced(Box::new(Sliced::new(left_slices, right_slices, wanted)))
+            }
+            _ => Joining::One(Box::new(Matching::new(left, right, keys, columns, self.rule))),
+        };
+        Ok(AsOfBatches { joining: Some(joining), header, inner: self.inner })
     }
 
     /// All rows at once; columns without rows where there is none.
@@ -170,12 +182,16 @@ impl<'a> AsOf<'a> {
 /// The batches of an [`AsOf`] join.
 pub struct AsOfBatches<'a> {
     /// `None` after an error and at the end.
-    matching: Option<Matching<'a>>,
+    joining: Option<Joining<'a>>,
     /// The columns of the result, without rows.
     header: Columns,
-    /// Positions in the right input of the columns behind the left ones.
-    columns: Vec<usize>,
     inner: bool,
+}
+
+/// How rows are joined.
+enum Joining<'a> {
+    One(Box<Matching<'a>>),
+    Sliced(Box<Sliced<'a>>),
 }
 
 impl AsOfBatches<'_> {
@@ -185,27 +201,21 @@ impl AsOfBatches<'_> {
     }
 
     fn batch(&mut self) -> Result<Option<Columns>, QueryError> {
-        let Some(matching) = &mut self.matching else { return Ok(None) };
-        while let Some(Matched { mut left, mut spots }) = matching.next()? {
+        let Some(joining) = &mut self.joining else { return Ok(None) };
+        loop {
+            let joined = match joining {
+                Joining::One(matching) => joined_of(matching, &self.header)?,
+                Joining::Sliced(sliced) => sliced.next(&self.header)?,
+            };
+            let Some(Joined { mut rows, spots, .. }) = joined else { return Ok(None) };
             if self.inner && spots.iter().any(|spot| spot.is_nowhere()) {
-                let rows = spots.iter().enumerate().filter(|(_, spot)| !spot.is_nowhere());
-                left = rows_taken(&left, &rows.map(|(row, _)| row as u32).collect::<Vec<_>>())?;
-                spots.retain(|spot| !spot.is_nowhere());
-                if spots.is_empty() {
-                    continue;
-                }
+                let matched = spots.iter().enumerate().filter(|(_, spot)| !spot.is_nowhere());
+                rows = rows_taken(&rows, &matched.map(|(row, _)| row as u32).collect::<Vec<_>>())?;
             }
-            let width = left.width();
-            for (at, position) in self.columns.iter().enumerate() {
-                let Some(name) = self.header.names().get(width + at) else { continue };
-                let column_type = self.header.column_at(width + at).column_type();
-                let parts: Vec<&Column> =
-                    matching.held().iter().map(|part| part.column_at(*position)).collect();
-                left.insert(name.clone(), pick(&parts, &spots, column_type, name)?)?;
+            if !rows.is_empty() {
+                return Ok(Some(rows));
             }
-            return Ok(Some(left));
         }
-        Ok(None)
     }
 }
 
@@ -215,7 +225,7 @@ impl Iterator for AsOfBatches<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.batch().transpose();
         if !matches!(batch, Some(Ok(_))) {
-            self.matching = None;
+            self.joining = None;
         }
         batch
     }

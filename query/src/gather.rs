@@ -6,6 +6,7 @@ use std::ops::Range;
 use underbelly_storage::{Column, ColumnError, ColumnType, Columns, Values};
 
 use crate::group::OpenGroup;
+use crate::lane::Lane;
 use crate::merge::Stretch;
 use crate::{QueryError, SchemaColumn, TIMESTAMP};
 
@@ -25,6 +26,19 @@ pub(crate) fn append(
             rows.for_each(|_| to.push_null());
             Ok(())
         }
+    }
+}
+
+/// The same of a lane.
+fn append_lane(
+    to: &mut Column,
+    from: Option<&Lane<'_>>,
+    rows: Range<usize>,
+    name: &str,
+) -> Result<(), QueryError> {
+    match from {
+        Some(lane) => lane.append_to(to, rows, name),
+        None => append(to, None, rows, name),
     }
 }
 
@@ -91,7 +105,7 @@ impl<'a> Gather<'a> {
         for (i, (column, schema)) in self.columns.iter_mut().zip(self.schema).enumerate() {
             for Stretch { run, rows } in stretches {
                 if let Some(group) = groups(*run) {
-                    append(column, group.columns[i].as_deref(), rows.clone(), &schema.name)?;
+                    append_lane(column, group.columns[i].as_ref(), rows.clone(), &schema.name)?;
                 }
             }
         }
@@ -107,7 +121,7 @@ impl<'a> Gather<'a> {
         self.timestamps.extend(group.timestamps[rows.clone()].iter().rev());
         for ((column, schema), from) in self.columns.iter_mut().zip(self.schema).zip(&group.columns) {
             for row in rows.clone().rev() {
-                append(column, from.as_deref(), row..row + 1, &schema.name)?;
+                append_lane(column, from.as_ref(), row..row + 1, &schema.name)?;
             }
         }
         Ok(())

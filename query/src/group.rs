@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use underbelly_storage::{Column, Value};
 
-use crate::gather::{fitted, taken};
 use crate::interval::Interval;
 use crate::key::{Filter, Selection};
+use crate::lane::{Codes, Lane};
 use crate::merge::Ordered;
 use crate::predicate::Test;
 use crate::tombstone::Tombstones;
@@ -35,6 +35,8 @@ pub(crate) struct Wanted {
     pub(crate) columns: Vec<SchemaColumn>,
     /// What hides rows.
     pub(crate) tombstones: Tombstones,
+    /// Whether nobody looks at the timestamps of the rows, so that they need not be read.
+    pub(crate) untimed: bool,
 }
 
 /// Which rows of a group to keep where no more than some number can be used.
@@ -44,12 +46,21 @@ pub(crate) enum Keep {
     Last(usize),
 }
 
-/// A group's rows that pass, before their columns are read.
+/// Whether another run may have rows among those of a piece.
+pub(crate) enum Tied<F> {
+    Never,
+    Where(F),
+}
+
+/// Rows of a piece that pass, before their columns are read. They count from the start of the piece.
 pub(crate) struct Selected<'r> {
-    pub(crate) timestamps: Cow<'r, [i64]>,
+    /// Read where they decided.
+    pub(crate) timestamps: Option<Cow<'r, [i64]>>,
     /// Read where visibility needed them.
     pub(crate) seqs: Option<Seqs<'r>>,
     pub(crate) selection: Selection,
+    /// The columns that decided, by their names.
+    read: Vec<(Arc<str>, Option<Lane<'r>>)>,
 }
 
 /// Rows of a group, ready to be merged. `rows` of each vector are not yet used.
@@ -57,7 +68,7 @@ pub(crate) struct OpenGroup<'r> {
     pub(crate) timestamps: Cow<'r, [i64]>,
     pub(crate) seqs: Seqs<'r>,
     /// In the order of [`Wanted::columns`] and of their types; `None` stands for nulls.
-    pub(crate) columns: Vec<Option<Cow<'r, Column>>>,
+    pub(crate) columns: Vec<Option<Lane<'r>>>,
     pub(crate) rows: Range<usize>,
 }
 
@@ -75,26 +86,238 @@ pub(crate) struct Place<'r> {
     pub(crate) position: usize,
 }
 
-/// The columns of a group that decide which rows pass, each read once.
-pub(crate) struct Keys<'r> {
+/// A group that is read piece by piece.
+pub(crate) struct Group<'r> {
     pub(crate) place: Place<'r>,
-    pub(crate) group: usize,
+    pub(crate) number: usize,
     pub(crate) zone: Zone,
-    read: Vec<(Arc<str>, Option<Cow<'r, Column>>)>,
+    /// Those that are not read yet, at both ends.
+    pub(crate) rows: Range<usize>,
+    /// Whether all of `rows` lie in the interval that is asked for.
+    is_within: bool,
+    /// The distinct texts of columns that are kept as places among them.
+    dictionaries: Vec<(Arc<str>, Option<Arc<Column>>)>,
+    /// Which distinct texts pass each filter, then each test.
+    hits: Vec<Option<Hits>>,
 }
 
-impl Keys<'_> {
+/// Which distinct texts pass.
+pub(crate) enum Hits {
+    One(u32),
+    Each(Vec<bool>),
+}
+
+impl Hits {
+    /// Those that are selected.
+    pub(crate) fn of(selection: Selection, distinct: usize) -> Hits {
+        match &selection.into_rows()[..] {
+            [one] => Hits::One(*one),
+            rows => {
+                let mut each = vec![false; distinct];
+                rows.iter().for_each(|row| each[*row as usize] = true);
+                Hits::Each(each)
+            }
+        }
+    }
+
+    fn is_none(&self) -> bool {
+        matches!(self, Hits::Each(each) if !each.contains(&true))
+    }
+
+    /// The selected rows whose code passes.
+    pub(crate) fn apply(&self, codes: &[u32], selection: Selection) -> Selection {
+        match self {
+            Hits::One(code) => selection.equal(codes, *code),
+            Hits::Each(each) => selection.filter(|row| each[codes[row] as usize]),
+        }
+    }
+}
+
+impl<'r> Group<'r> {
+    /// All rows of a group.
+    pub(crate) fn new(place: Place<'r>, number: usize) -> Result<Group<'r>, QueryError> {
+        let zone = place.run.zone(number);
+        if u32::try_from(zone.rows).is_err() {
+            return Err(QueryError::TooManyRows { rows: zone.rows });
+        }
+        let (dictionaries, hits) = (Vec::new(), Vec::new());
+        Ok(Group { place, number, zone, rows: 0..zone.rows, is_within: false, dictionaries, hits })
+    }
+
+    fn piece_rows(&self) -> usize {
+        self.place.run.piece_rows().max(1)
+    }
+
+    /// The next rows that are read at a time, from the start.
+    pub(crate) fn first_piece(&mut self) -> Range<usize> {
+        let each = self.piece_rows();
+        let end = (self.rows.start / each + 1).saturating_mul(each).min(self.rows.end);
+        let piece = self.rows.start..end;
+        self.rows.start = end;
+        piece
+    }
+
+    /// The same from the end.
+    pub(crate) fn last_piece(&mut self) -> Range<usize> {
+        let each = self.piece_rows();
+        let start = (self.rows.end.saturating_sub(1) / each * each).max(self.rows.start);
+        let piece = start..self.rows.end;
+        self.rows.end = start;
+        piece
+    }
+
+    fn is_whole(&self, rows: &Range<usize>) -> bool {
+        *rows == (0..self.zone.rows)
+    }
+
+    /// Timestamps of some rows.
+    pub(crate) fn timestamps(&self, rows: &Range<usize>) -> Result<Cow<'r, [i64]>, QueryError> {
+        let run = self.place.run;
+        let timestamps = match self.is_whole(rows) {
+            true => run.timestamps(self.number)?,
+            false => run.timestamps_of(self.number, rows.clone())?,
+        };
+        self.announced(TIMESTAMP, rows, timestamps.len())?;
+        Ok(timestamps)
+    }
+
+    /// Sequence numbers of some rows.
+    pub(crate) fn seqs(&self, rows: &Range<usize>) -> Result<Seqs<'r>, QueryError> {
+        if self.zone.seq_min == self.zone.seq_max {
+            return Ok(Seqs::One(self.zone.seq_min));
+        }
+        let run = self.place.run;
+        let seqs = match self.is_whole(rows) {
+            true => run.seqs(self.number)?,
+            false => run.seqs_of(self.number, rows.clone())?,
+        };
+        if let Seqs::Each(seqs) = &seqs {
+            self.announced("the sequence numbers", rows, seqs.len())?;
+        }
+        Ok(seqs)
+    }
+
+    /// Some rows of a column; `None` where the run lacks it.
+    pub(crate) fn lane(
+        &mut self,
+        name: &Arc<str>,
+        rows: &Range<usize>,
+    ) -> Result<Option<Lane<'r>>, QueryError> {
+        let run = self.place.run;
+        if let Some(distinct) = self.dictionary(name)? {
+            let codes = run.codes(self.number, name, rows.clone())?;
+            self.announced(name, rows, codes.len())?;
+            let greatest = codes.iter().fold(0, |greatest, code| *code.max(&greatest)) as usize;
+            if !codes.is_empty() && greatest >= distinct.len() {
+                let (run, group) = (self.place.position, self.number);
+                let (what, expected, found) = (format!("the texts of {name}"), distinct.len(), greatest);
+                return Err(QueryError::Malformed { run, group, what, expected, found });
+            }
+            return Ok(Some(Lane::Codes(Codes { codes, distinct })));
+        }
+        let column = match self.is_whole(rows) {
+            true => run.column(self.number, name)?,
+            false => run.column_of(self.number, name, rows.clone())?,
+        };
+        if let Some(column) = &column {
+            self.announced(name, rows, column.len())?;
+        }
+        Ok(column.map(Lane::Values))
+    }
+
+    /// The same of rows that rise and count from the start of `rows`.
+    fn lane_at(
+        &mut self,
+        name: &Arc<str>,
+        rows: &Range<usize>,
+        picked: &[u32],
+    ) -> Result<Option<Lane<'r>>, QueryError> {
+        let (Some(first), Some(last)) = (picked.first(), picked.last()) else {
+            return self.lane(name, &(rows.start..rows.start));
+        };
+        // A run that has whole groups has them at hand.
+        if self.piece_rows() >= self.zone.rows {
+            let lane = self.lane(name, rows)?;
+            return lane.map(|lane| lane.taken(picked, name)).transpose();
+        }
+        if self.dictionary(name)?.is_some() {
+            let span = rows.start + *first as usize..rows.start + *last as usize + 1;
+            let picked: Vec<u32> = picked.iter().map(|row| row - first).collect();
+            let lane = self.lane(name, &span)?;
+            return lane.map(|lane| lane.taken(&picked, name)).transpose();
+        }
+        // Rows of a group are below 2^32.
+        let of_group: Vec<u32> = picked.iter().map(|row| rows.start as u32 + row).collect();
+        let column = self.place.run.column_at(self.number, name, &of_group)?;
+        if let Some(column) = &column {
+            self.announced(name, &(0..picked.len()), column.len())?;
+        }
+        Ok(column.map(|column| Lane::Values(Cow::Owned(column))))
+    }
+
+    /// The distinct texts of a column that is kept as places among them.
+    fn dictionary(&mut self, name: &Arc<str>) -> Result<Option<Arc<Column>>, QueryError> {
+        if let Some((_, known)) = self.dictionaries.iter().find(|(known, _)| known == name) {
+            return Ok(known.clone());
+        }
+        let distinct = self.place.run.dictionary(self.number, name)?.map(Arc::new);
+        let distinct = distinct.filter(|distinct| distinct.null_count() == 0);
+        self.dictionaries.push((name.clone(), distinct.clone()));
+        Ok(distinct)
+    }
+
+    fn announced(&self, what: &str, rows: &Range<usize>, found: usize) -> Result<(), QueryError> {
+        if found == rows.len() {
+            return Ok(());
+        }
+        let (run, group, what) = (self.place.position, self.number, what.to_string());
+        Err(QueryError::Malformed { run, group, what, expected: rows.len(), found })
+    }
+}
+
+/// The columns of a piece that decide which rows pass, each read once.
+pub(crate) struct Keys<'k, 'r> {
+    pub(crate) group: &'k mut Group<'r>,
+    pub(crate) rows: Range<usize>,
+    read: Vec<(Arc<str>, Option<Lane<'r>>)>,
+}
+
+impl<'r> Keys<'_, 'r> {
     /// A column; `None` where the run lacks it.
-    pub(crate) fn column(&mut self, name: &Arc<str>) -> Result<Option<&Column>, QueryError> {
+    pub(crate) fn lane(&mut self, name: &Arc<str>) -> Result<Option<&Lane<'r>>, QueryError> {
         let at = match self.read.iter().position(|(known, _)| known == name) {
             Some(at) => at,
             None => {
-                let column = self.place.column(self.group, &self.zone, name)?;
-                self.read.push((name.clone(), column));
+                let lane = self.group.lane(name, &self.rows)?;
+                self.read.push((name.clone(), lane));
                 self.read.len() - 1
             }
         };
-        Ok(self.read.get(at).and_then(|(_, column)| column.as_deref()))
+        Ok(self.read.get(at).and_then(|(_, lane)| lane.as_ref()))
+    }
+
+    /// The rows that pass a condition, the `number`-th among filters and tests.
+    fn apply(
+        &mut self,
+        number: usize,
+        name: &Arc<str>,
+        selection: Selection,
+        apply: impl Fn(Option<&Column>, Selection) -> Result<Selection, QueryError>,
+    ) -> Result<Selection, QueryError> {
+        if selection.len() == 0 {
+            return Ok(selection);
+        }
+        self.lane(name)?;
+        let lane = self.read.iter().find(|(known, _)| known == name).and_then(|(_, lane)| lane.as_ref());
+        match (lane, self.group.hits.get(number)) {
+            (Some(Lane::Codes(of)), Some(Some(hits))) => Ok(hits.apply(&of.codes, selection)),
+            (Some(Lane::Codes(of)), _) => {
+                let passing = apply(Some(&of.distinct), Selection::Range(0..of.distinct.len()))?;
+                Ok(Hits::of(passing, of.distinct.len()).apply(&of.codes, selection))
+            }
+            (Some(Lane::Values(column)), _) => apply(Some(column), selection),
+            (None, _) => apply(None, selection),
+        }
     }
 }
 
@@ -125,7 +348,8 @@ impl Wanted {
                 .collect::<Result<_, _>>()?,
         };
         let (tests, not_at, tombstones) = (Vec::new(), Vec::new(), source.tombstones());
-        Ok(Wanted { interval, after: 0, seq, filters, tests, of_filters, not_at, columns, tombstones })
+        let (after, untimed) = (0, false);
+        Ok(Wanted { interval, after, seq, filters, tests, of_filters, not_at, columns, tombstones, untimed })
     }
 
     /// The groups of a run whose zones overlap the interval.
@@ -170,21 +394,63 @@ impl Wanted {
             && self.hiding(zone).next().is_none()
     }
 
-    /// Reads timestamps, and sequence numbers and keys where they decide, and selects the rows that pass.
-    pub(crate) fn select<'r>(&self, place: Place<'r>, group: usize) -> Result<Selected<'r>, QueryError> {
-        let zone = place.run.zone(group);
-        if u32::try_from(zone.rows).is_err() {
-            return Err(QueryError::TooManyRows { rows: zone.rows });
+    /// Begins to read a group: without rows that the interval leaves out, as far as that is cheap to tell, and without any
+    /// where no text of a column passes what is asked of it.
+    pub(crate) fn begin<'r>(&self, place: Place<'r>, number: usize) -> Result<Group<'r>, QueryError> {
+        let mut group = Group::new(place, number)?;
+        let Interval { first, last } = self.interval;
+        group.is_within = group.zone.ts_min >= first && group.zone.ts_max <= last;
+        for filter in &self.filters {
+            let distinct = group.dictionary(&filter.name)?;
+            let passing = |column: &Column| filter.apply(Some(column), Selection::Range(0..column.len()));
+            group.note(distinct, passing)?;
         }
-        let timestamps = place.timestamps(group, &zone)?;
-        let start = timestamps.partition_point(|ts| *ts < self.interval.first);
-        let end = timestamps.partition_point(|ts| *ts <= self.interval.last).max(start);
-        let mut selection = Selection::Range(start..end);
+        for test in &self.tests {
+            let distinct = group.dictionary(&test.name)?;
+            let passing = |column: &Column| test.apply(Some(column), Selection::Range(0..column.len()));
+            group.note(distinct, passing)?;
+        }
+        if !group.is_within && !group.rows.is_empty() && group.piece_rows() < group.zone.rows {
+            let start = match group.zone.ts_min < first {
+                true => group.first_row(|ts| ts >= first)?,
+                false => 0,
+            };
+            let end = match group.zone.ts_max > last {
+                true => group.first_row(|ts| ts > last)?,
+                false => group.zone.rows,
+            };
+            group.rows = start..end.max(start);
+            group.is_within = true;
+        }
+        Ok(group)
+    }
+
+    /// Selects the rows of a piece that pass: reads timestamps, sequence numbers and keys where they decide.
+    pub(crate) fn select<'r>(
+        &self,
+        group: &mut Group<'r>,
+        rows: Range<usize>,
+    ) -> Result<Selected<'r>, QueryError> {
+        let zone = group.zone;
+        let mut selection = Selection::Range(0..rows.len());
+        let mut timestamps = None;
+        if !group.is_within || !self.not_at.is_empty() {
+            let read = timestamps.insert(group.timestamps(&rows)?);
+            let start = read.partition_point(|ts| *ts < self.interval.first);
+            let end = read.partition_point(|ts| *ts <= self.interval.last).max(start);
+            selection = Selection::Range(start..end);
+            for at in &self.not_at {
+                let same = read.partition_point(|ts| ts < at)..read.partition_point(|ts| ts <= at);
+                selection = match same.is_empty() {
+                    true => selection,
+                    false => selection.filter(|row| !same.contains(&row)),
+                };
+            }
+        }
         let mut seqs = None;
-        let mut keys = Keys { place, group, zone, read: Vec::new() };
         let has_older = self.after > 0 && zone.seq_min <= self.after;
         if (zone.seq_max > self.seq || has_older) && selection.len() > 0 {
-            let read = place.seqs(group, &zone)?;
+            let read = group.seqs(&rows)?;
             selection = match &read {
                 Seqs::One(seq) if *seq <= self.seq && (self.after == 0 || *seq > self.after) => selection,
                 Seqs::One(_) => Selection::Range(0..0),
@@ -195,49 +461,54 @@ impl Wanted {
             };
             seqs = Some(read);
         }
-        for at in &self.not_at {
-            let same = timestamps.partition_point(|ts| ts < at)..timestamps.partition_point(|ts| ts <= at);
-            selection = match same.is_empty() {
-                true => selection,
-                false => selection.filter(|row| !same.contains(&row)),
-            };
+        let mut keys = Keys { group, rows, read: Vec::new() };
+        for (number, filter) in self.filters.iter().enumerate() {
+            selection =
+                keys.apply(number, &filter.name, selection, |column, rows| filter.apply(column, rows))?;
         }
-        for filter in &self.filters {
-            if selection.len() == 0 {
-                break;
-            }
-            selection = filter.apply(keys.column(&filter.name)?, selection)?;
-        }
-        for test in &self.tests {
-            if selection.len() == 0 {
-                break;
-            }
-            selection = test.apply(keys.column(&test.name)?, selection)?;
+        for (number, test) in (self.filters.len()..).zip(&self.tests) {
+            selection = keys.apply(number, &test.name, selection, |column, rows| test.apply(column, rows))?;
         }
         for tombstone in self.hiding(&zone) {
             if selection.len() == 0 {
                 break;
             }
-            if tombstone.misses(place.run, group, &zone) {
+            if tombstone.misses(keys.group.place.run, keys.group.number, &zone) {
                 continue;
             }
-            selection = tombstone.apply(&mut keys, &timestamps, &mut seqs, selection)?;
+            if timestamps.is_none() {
+                timestamps = Some(keys.group.timestamps(&keys.rows)?);
+            }
+            let at = timestamps.as_deref().unwrap_or_default();
+            selection = tombstone.apply(&mut keys, at, &mut seqs, selection)?;
         }
-        Ok(Selected { timestamps, seqs, selection })
+        Ok(Selected { timestamps, seqs, selection, read: keys.read })
     }
 
-    /// Opens a group: selects its rows and reads the columns asked for; `None` where no row passes.
+    /// How many rows of a group pass.
+    pub(crate) fn selected(&self, place: Place<'_>, number: usize) -> Result<usize, QueryError> {
+        let mut group = self.begin(place, number)?;
+        let mut passing = 0;
+        while !group.rows.is_empty() {
+            let piece = group.first_piece();
+            passing += self.select(&mut group, piece)?.selection.len();
+        }
+        Ok(passing)
+    }
+
+    /// Opens a piece of a group: selects its rows and reads the columns asked for; `None` where no row passes.
     ///
     /// Sequence numbers are read only where `tied` says, given the first and the last timestamp selected, that
-    /// another run may have rows among these; without them all stand as 0.
+    /// another run may have rows among these; without them all stand as 0. Where no other run may, and nobody looks at
+    /// timestamps, there are none where they did not decide.
     pub(crate) fn open<'r>(
         &self,
-        place: Place<'r>,
-        group: usize,
+        group: &mut Group<'r>,
+        piece: Range<usize>,
         keep: Keep,
-        tied: impl FnOnce(i64, i64) -> bool,
+        tied: Tied<impl FnOnce(i64, i64) -> bool>,
     ) -> Result<Option<OpenGroup<'r>>, QueryError> {
-        let Selected { timestamps, seqs, selection } = self.select(place, group)?;
+        let Selected { timestamps, seqs, selection, mut read } = self.select(group, piece.clone())?;
         let selection = match keep {
             Keep::First(n) => selection.first(n),
             Keep::Last(n) => selection.last(n),
@@ -250,21 +521,40 @@ impl Wanted {
                 _ => return Ok(None),
             },
         };
-        let zone = place.run.zone(group);
+        let is_all = selection.len() == piece.len() || matches!(selection, Selection::Rows(_));
+        let timestamps = match timestamps {
+            Some(timestamps) => timestamps,
+            None if self.untimed && is_all && matches!(tied, Tied::Never) => Cow::Borrowed(&[][..]),
+            None => group.timestamps(&piece)?,
+        };
+        let is_tied = || match tied {
+            Tied::Never => false,
+            Tied::Where(tied) => tied(timestamps[first], timestamps[last]),
+        };
         let seqs = match seqs {
             Some(seqs) => seqs,
-            None if tied(timestamps[first], timestamps[last]) => place.seqs(group, &zone)?,
+            None if is_tied() => group.seqs(&piece)?,
             None => Seqs::One(0),
         };
         let picked = match &selection {
             Selection::Range(_) => None,
             Selection::Rows(rows) => Some(rows.as_slice()),
         };
-        let columns = self.read(place, group, &zone, picked)?;
+        let mut columns = Vec::with_capacity(self.columns.len());
+        for SchemaColumn { name, column_type, .. } in &self.columns {
+            let known = read.iter().position(|(known, _)| known == name).map(|at| read.swap_remove(at).1);
+            let lane = match (known, picked) {
+                (Some(lane), None) => lane,
+                (Some(lane), Some(rows)) => lane.map(|lane| lane.taken(rows, name)).transpose()?,
+                (None, None) => group.lane(name, &piece)?,
+                (None, Some(rows)) => group.lane_at(name, &piece, rows)?,
+            };
+            columns.push(lane.map(|lane| lane.fitted(*column_type, name)).transpose()?);
+        }
         Ok(Some(match selection {
             Selection::Range(rows) => OpenGroup { timestamps, seqs, columns, rows },
             Selection::Rows(rows) => OpenGroup {
-                timestamps: rows.iter().map(|row| timestamps[*row as usize]).collect(),
+                timestamps: rows.iter().filter_map(|row| timestamps.get(*row as usize).copied()).collect(),
                 seqs: match seqs {
                     Seqs::One(seq) => Seqs::One(seq),
                     Seqs::Each(seqs) => Seqs::Each(rows.iter().map(|row| seqs[*row as usize]).collect()),
@@ -275,66 +565,49 @@ impl Wanted {
         }))
     }
 
-    /// Reads the columns asked for, all rows of the group or those at `picked`.
+    /// Reads the columns asked for at some rows of a group, which rise.
     pub(crate) fn read<'r>(
         &self,
-        place: Place<'r>,
-        group: usize,
-        zone: &Zone,
-        picked: Option<&[u32]>,
-    ) -> Result<Vec<Option<Cow<'r, Column>>>, QueryError> {
+        group: &mut Group<'r>,
+        picked: &[u32],
+    ) -> Result<Vec<Option<Lane<'r>>>, QueryError> {
+        let whole = 0..group.zone.rows;
         let mut columns = Vec::with_capacity(self.columns.len());
         for SchemaColumn { name, column_type, .. } in &self.columns {
-            let column = match (place.column(group, zone, name)?, picked) {
-                (Some(column), Some(rows)) => Some(Cow::Owned(taken(&column, rows, name)?)),
-                (column, _) => column,
-            };
-            columns.push(column.map(|column| fitted(column, *column_type, name)).transpose()?);
+            let lane = group.lane_at(name, &whole, picked)?;
+            columns.push(lane.map(|lane| lane.fitted(*column_type, name)).transpose()?);
         }
         Ok(columns)
     }
 }
 
-impl<'r> Place<'r> {
-    /// A group's timestamps, as many as its zone announced.
-    pub(crate) fn timestamps(&self, group: usize, zone: &Zone) -> Result<Cow<'r, [i64]>, QueryError> {
-        let timestamps = self.run.timestamps(group)?;
-        self.announced(group, TIMESTAMP, zone, timestamps.len())?;
-        Ok(timestamps)
+impl Group<'_> {
+    /// Notes which distinct texts pass a condition; lets the rows go where none does.
+    fn note(
+        &mut self,
+        distinct: Option<Arc<Column>>,
+        passing: impl FnOnce(&Column) -> Result<Selection, QueryError>,
+    ) -> Result<(), QueryError> {
+        let hits = match distinct {
+            Some(distinct) => Some(Hits::of(passing(&distinct)?, distinct.len())),
+            None => None,
+        };
+        if hits.as_ref().is_some_and(Hits::is_none) {
+            self.rows = 0..0;
+        }
+        self.hits.push(hits);
+        Ok(())
     }
 
-    /// A group's sequence numbers, as many as its zone announced.
-    pub(crate) fn seqs(&self, group: usize, zone: &Zone) -> Result<Seqs<'r>, QueryError> {
-        if zone.seq_min == zone.seq_max {
-            return Ok(Seqs::One(zone.seq_min));
+    /// The first row whose timestamp is `found`, which then holds for all after it.
+    fn first_row(&self, found: impl Fn(i64) -> bool) -> Result<usize, QueryError> {
+        let mut rows = 0..self.zone.rows;
+        while !rows.is_empty() {
+            let middle = rows.start + rows.len() / 2;
+            let is_found = self.timestamps(&(middle..middle + 1))?.first().is_none_or(|ts| found(*ts));
+            if is_found { rows.end = middle } else { rows.start = middle + 1 }
         }
-        let seqs = self.run.seqs(group)?;
-        if let Seqs::Each(seqs) = &seqs {
-            self.announced(group, "the sequence numbers", zone, seqs.len())?;
-        }
-        Ok(seqs)
-    }
-
-    /// A group's column, as long as its zone announced.
-    pub(crate) fn column(
-        &self,
-        group: usize,
-        zone: &Zone,
-        name: &str,
-    ) -> Result<Option<Cow<'r, Column>>, QueryError> {
-        let column = self.run.column(group, name)?;
-        if let Some(column) = &column {
-            self.announced(group, name, zone, column.len())?;
-        }
-        Ok(column)
-    }
-
-    fn announced(&self, group: usize, what: &str, zone: &Zone, found: usize) -> Result<(), QueryError> {
-        if found == zone.rows {
-            return Ok(());
-        }
-        let what = what.to_string();
-        Err(QueryError::Malformed { run: self.position, group, what, expected: zone.rows, found })
+        Ok(rows.start)
     }
 }
 

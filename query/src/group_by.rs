@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use underbelly_storage::Columns;
 
-use crate::QueryError;
 use crate::aggregate::Aggregate;
 use crate::gather::taken;
 use crate::grouped::Grouped;
-use crate::timed::TimedRows;
+use crate::timed::{Parts, Stream, TimedRows};
+use crate::{QueryError, TIMESTAMP};
 
 /// Aggregates over the rows of each key that are being described.
 ///
@@ -70,16 +70,38 @@ impl<'a> GroupBy<'a> {
     /// [`QueryError::Columns`] where two columns would bear one name, and what reading the input reports.
     pub fn collect(self) -> Result<Columns, QueryError> {
         let read = self.aggregates.iter().flat_map(Aggregate::columns);
-        let mut stream = self.rows.open_needed(self.by.iter().chain(read))?;
-        let mut grouped = Grouped::new(&stream, &self.by, &self.aggregates, None)?;
+        let is_timed = self.by.iter().chain(read.clone()).any(|name| &**name == TIMESTAMP);
+        let parts = match self.rows.parts(self.by.iter().chain(read))? {
+            Parts::Many(header, slices) if !is_timed => Parts::Many(header, slices.untimed()),
+            parts => parts,
+        };
+        let header = match &parts {
+            Parts::One(stream) => &stream.header,
+            Parts::Many(header, _) => header,
+        };
+        let none = || Grouped::new(header, &self.by, &self.aggregates, None);
+        let mut grouped = none()?;
+        match &parts {
+            Parts::One(_) => {}
+            Parts::Many(header, slices) => slices.each(
+                |batches| {
+                    let mut grouped = none()?;
+                    take_in(&mut grouped, Stream::of_slice(header.clone(), batches))?;
+                    Ok(grouped)
+                },
+                |later| {
+                    let slots = grouped.adopt(&later)?;
+                    let count = grouped.len();
+                    grouped.merge(later, &slots, count);
+                    Ok(())
+                },
+            )?,
+        }
+        if let Parts::One(stream) = parts {
+            take_in(&mut grouped, stream)?;
+        }
         if self.by.is_empty() {
             grouped.resize(1);
-        }
-        let mut ids = Vec::new();
-        while let Some(rows) = stream.next()? {
-            grouped.number(&rows, &mut ids)?;
-            let groups = grouped.len();
-            grouped.update(&rows, &ids, groups);
         }
         let order = if self.by.is_empty() { vec![0] } else { grouped.order() };
         let (keys, results) = grouped.finish()?;
@@ -93,4 +115,17 @@ impl<'a> GroupBy<'a> {
         }
         Ok(columns)
     }
+}
+
+/// Groups all rows.
+fn take_in(grouped: &mut Grouped, mut rows: Stream<'_>) -> Result<(), QueryError> {
+    let mut ids = Vec::new();
+    while let Some(mut rows) = rows.next_batch()? {
+        grouped.number(&mut rows, &mut ids)?;
+        match grouped.len() {
+            1 => grouped.update_one(&rows, 0),
+            groups => grouped.update(&rows, &ids, groups),
+        }
+    }
+    Ok(())
 }

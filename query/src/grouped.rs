@@ -9,7 +9,8 @@ use crate::QueryError;
 use crate::aggregate::{Aggregate, State};
 use crate::ids::KeyIds;
 use crate::key::encode;
-use crate::timed::{Stream, columns_at};
+use crate::lane::Batch;
+use crate::timed::{columns_at, position};
 
 /// Groups of rows by key columns, and aggregates over them.
 pub(crate) struct Grouped {
@@ -25,7 +26,7 @@ pub(crate) struct Grouped {
 impl Grouped {
     /// No rows yet. Columns of the result that would bear one name are refused; `taken` is what stands before them.
     pub(crate) fn new(
-        stream: &Stream<'_>,
+        header: &Columns,
         by: &[Arc<str>],
         aggregates: &[Aggregate],
         taken: Option<&str>,
@@ -35,8 +36,7 @@ impl Grouped {
         if let Some(name) = of_result.into_iter().find(|name| !names.insert(name)) {
             return Err(ColumnError::Duplicate { column: name.to_string() }.into());
         }
-        let keys: Vec<usize> = by.iter().map(|name| stream.position(name)).collect::<Result<_, _>>()?;
-        let header = &stream.header;
+        let keys: Vec<usize> = by.iter().map(|name| position(header, name)).collect::<Result<_, _>>()?;
         let ids = KeyIds::new(&columns_at(header, &keys));
         let seen = by
             .iter()
@@ -45,7 +45,7 @@ impl Grouped {
         let seen = seen.collect();
         let mut states = Vec::new();
         for aggregate in aggregates {
-            let columns = aggregate.columns().into_iter().map(|name| stream.position(name));
+            let columns = aggregate.columns().into_iter().map(|name| position(header, name));
             let columns: Vec<usize> = columns.collect::<Result<_, _>>()?;
             let types: Vec<ColumnType> =
                 columns.iter().map(|column| header.column_at(*column).column_type()).collect();
@@ -55,16 +55,19 @@ impl Grouped {
         Ok(Grouped { keys, ids, seen, states })
     }
 
-    /// Numbers the keys of a batch: the first that comes is 0.
-    pub(crate) fn number(&mut self, rows: &Columns, to: &mut Vec<u32>) -> Result<(), QueryError> {
-        let new = self.ids.number(&columns_at(rows, &self.keys), rows.rows(), to);
+    /// Numbers the keys of a batch: the first that comes is 0. Makes values of the columns that aggregates read.
+    pub(crate) fn number(&mut self, rows: &mut Batch<'_>, to: &mut Vec<u32>) -> Result<(), QueryError> {
+        let new = self.ids.number_lanes(&rows.lanes_at(&self.keys), rows.rows(), to)?;
         for ((name, column), key) in self.seen.iter_mut().zip(&self.keys) {
             for row in &new {
                 let row = *row as usize;
-                crate::gather::append(column, Some(rows.column_at(*key)), row..row + 1, name)?;
+                if let Some(lane) = rows.lane(*key) {
+                    lane.append_to(column, row..row + 1, name)?;
+                }
             }
         }
-        Ok(())
+        let read = self.states.iter().flat_map(|(_, columns, _)| columns);
+        read.into_iter().try_for_each(|position| rows.expand(*position))
     }
 
     /// How many keys there are; without key columns one as soon as there is a row.
@@ -73,10 +76,41 @@ impl Grouped {
     }
 
     /// Takes the rows of a batch into their slots, of which there are `count`.
-    pub(crate) fn update(&mut self, rows: &Columns, slots: &[u32], count: usize) {
+    pub(crate) fn update(&mut self, rows: &Batch<'_>, slots: &[u32], count: usize) {
         self.resize(count);
         for (_, columns, state) in &mut self.states {
-            state.update(&columns_at(rows, columns), slots);
+            let columns: Vec<&Column> = columns.iter().filter_map(|at| rows.column(*at)).collect();
+            state.update(&columns, slots);
+        }
+    }
+
+    /// Takes all rows of a batch into one slot.
+    pub(crate) fn update_one(&mut self, rows: &Batch<'_>, slot: usize) {
+        self.resize(slot + 1);
+        for (_, columns, state) in &mut self.states {
+            let columns: Vec<&Column> = columns.iter().filter_map(|at| rows.column(*at)).collect();
+            state.update_one(&columns, slot, rows.rows());
+        }
+    }
+
+    /// Numbers the keys of rows that come behind all others and were grouped by themselves; gives the number of each.
+    pub(crate) fn adopt(&mut self, later: &Grouped) -> Result<Vec<u32>, QueryError> {
+        let columns: Vec<&Column> = later.seen.iter().map(|(_, column)| column).collect();
+        let mut ids = Vec::new();
+        let new = self.ids.number(&columns, later.len(), &mut ids);
+        for ((name, column), (_, from)) in self.seen.iter_mut().zip(&later.seen) {
+            for row in &new {
+                crate::gather::append(column, Some(from), *row as usize..*row as usize + 1, name)?;
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Takes in what such rows came to; `slots` has the slot of each of theirs, of which there are `count`.
+    pub(crate) fn merge(&mut self, later: Grouped, slots: &[u32], count: usize) {
+        self.resize(count);
+        for ((_, _, state), (_, _, later)) in self.states.iter_mut().zip(later.states) {
+            state.merge(later, slots);
         }
     }
 

@@ -1,17 +1,22 @@
 //! Dense numbers for keys: the first key that is seen is 0, the next new one 1, and so on.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use underbelly_storage::{Column, Values};
 
+use crate::QueryError;
 use crate::key::encode;
+use crate::lane::{Codes, Lane};
 
 /// The keys seen so far. Null is a key too and equals null; NaN equals NaN, zero equals negative zero.
 pub(crate) struct KeyIds {
     known: Known,
     null: Option<u32>,
     len: u32,
+    /// The numbers of distinct texts that were looked up last; `u32::MAX` for one that was not met.
+    texts: Option<(Arc<Column>, Vec<u32>)>,
 }
 
 /// What a key is looked up by.
@@ -40,7 +45,7 @@ impl KeyIds {
             },
             _ => Known::Encoded(HashMap::new()),
         };
-        KeyIds { known, null: None, len: 0 }
+        KeyIds { known, null: None, len: 0, texts: None }
     }
 
     /// How many keys are known.
@@ -48,12 +53,46 @@ impl KeyIds {
         self.len as usize
     }
 
+    /// The same of columns as they were read.
+    pub(crate) fn number_lanes(
+        &mut self,
+        lanes: &[&Lane<'_>],
+        rows: usize,
+        to: &mut Vec<u32>,
+    ) -> Result<Vec<u32>, QueryError> {
+        if let [Lane::Codes(of)] = lanes {
+            return Ok(self.number_codes(of, to));
+        }
+        let columns = lanes.iter().map(|lane| (*lane).clone().column("a key"));
+        let columns: Vec<Cow<'_, Column>> = columns.collect::<Result<_, _>>()?;
+        Ok(self.number(&columns.iter().map(|column| &**column).collect::<Vec<_>>(), rows, to))
+    }
+
+    fn number_codes(&mut self, of: &Codes, to: &mut Vec<u32>) -> Vec<u32> {
+        let KeyIds { known, len, texts, .. } = self;
+        let same = texts.take().filter(|(distinct, _)| Arc::ptr_eq(distinct, &of.distinct));
+        let (distinct, mut ids) =
+            same.unwrap_or_else(|| (of.distinct.clone(), vec![u32::MAX; of.distinct.len()]));
+        let mut fresh = Fresh { len, rows: Vec::new() };
+        to.clear();
+        to.reserve(of.codes.len());
+        for (row, code) in of.codes.iter().enumerate() {
+            let id = &mut ids[*code as usize];
+            if *id == u32::MAX {
+                *id = known.number_text(&distinct, *code as usize, row, &mut fresh);
+            }
+            to.push(*id);
+        }
+        *texts = Some((distinct, ids));
+        fresh.rows
+    }
+
     /// Numbers the keys of `rows` rows; gives back for each key that was not known the first row that has it.
     ///
     /// The columns have the types of those that [`KeyIds::new`] saw, or such as [`key_positions`](crate::timed::key_positions) lets stand beside them.
     pub(crate) fn number(&mut self, columns: &[&Column], rows: usize, to: &mut Vec<u32>) -> Vec<u32> {
         to.clear();
-        let KeyIds { known, null, len } = self;
+        let KeyIds { known, null, len, .. } = self;
         let mut fresh = Fresh { len, rows: Vec::new() };
         match (known, columns) {
             (Known::One, _) => {
@@ -110,6 +149,28 @@ impl KeyIds {
         debug_assert_eq!(to.len(), rows, "the columns are those that were announced");
         to.resize(rows, 0);
         fresh.rows
+    }
+}
+
+impl Known {
+    /// The number of a text, or of anything that is no null.
+    fn number_text(&mut self, distinct: &Column, at: usize, row: usize, fresh: &mut Fresh<'_>) -> u32 {
+        match (self, distinct.values()) {
+            (Known::Texts { short, long }, Values::Utf8(texts) | Values::Bytes(texts)) => {
+                let text = texts.get(at);
+                match packed(text) {
+                    Some(text) => *short.entry(text).or_insert_with(|| fresh.next(row)),
+                    None => number_bytes(long, text, row, fresh),
+                }
+            }
+            (Known::Encoded(known), _) => {
+                let mut key = Vec::new();
+                encode(Some(&Cow::Borrowed(distinct)), at, &mut key);
+                number_bytes(known, &key, row, fresh)
+            }
+            // No other key is a text.
+            _ => 0,
+        }
     }
 }
 

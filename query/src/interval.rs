@@ -28,7 +28,8 @@ pub(crate) struct Interval {
 impl Interval {
     /// All of time.
     pub(crate) const ALL: Interval = Interval { first: i64::MIN, last: i64::MAX };
-    const EMPTY: Interval = Interval { first: i64::MAX, last: i64::MIN };
+    /// No instant.
+    pub(crate) const EMPTY: Interval = Interval { first: i64::MAX, last: i64::MIN };
 
     /// The range between two ends; an end that is not given does not limit it, whatever is closed.
     pub(crate) fn new(

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use underbelly_storage::{Column, ColumnType, Strings, Value, Values};
 
+use crate::group::Hits;
+use crate::lane::Lane;
 use crate::predicate::Test;
 use crate::{Predicate, QueryError, Schema, SchemaColumn, TIMESTAMP};
 
@@ -44,6 +46,22 @@ impl Selection {
             (None, _) => Selection::Range(0..0),
             _ => Selection::Rows(rows),
         }
+    }
+
+    /// The rows of the selection whose code is `code`.
+    pub(crate) fn equal(self, codes: &[u32], code: u32) -> Selection {
+        let Selection::Range(range) = self else { return self.filter(|row| codes[row] == code) };
+        let mut rows = Vec::new();
+        // Most stretches have no such row, which is told of all their rows at once.
+        let stretches = codes.get(range.clone()).unwrap_or_default().chunks(32);
+        for (start, stretch) in (range.start..).step_by(32).zip(stretches) {
+            if stretch.iter().fold(false, |any, found| any | (*found == code)) {
+                let of_code = stretch.iter().zip(start as u32..).filter(|(found, _)| **found == code);
+                rows.extend(of_code.map(|(_, row)| row));
+            }
+        }
+        // A stretch where the rows are one.
+        Selection::Rows(rows).filter(|_| true)
     }
 
     /// The rows of the selection within a stretch.
@@ -186,7 +204,24 @@ impl Filter {
         Filter { name, value }
     }
 
-    /// The selected rows whose key is the filter's value; `column` is the whole group's.
+    /// The same of a lane.
+    pub(crate) fn apply_lane(
+        &self,
+        lane: Option<&Lane<'_>>,
+        selection: Selection,
+    ) -> Result<Selection, QueryError> {
+        match lane {
+            None => self.apply(None, selection),
+            Some(Lane::Values(column)) => self.apply(Some(column), selection),
+            Some(Lane::Codes(of)) => {
+                let distinct = of.distinct.len();
+                let passing = self.apply(Some(&of.distinct), Selection::Range(0..distinct))?;
+                Ok(Hits::of(passing, distinct).apply(&of.codes, selection))
+            }
+        }
+    }
+
+    /// The selected rows whose key is the filter's value; `column` has all rows that are selected from.
     pub(crate) fn apply(
         &self,
         column: Option<&Column>,

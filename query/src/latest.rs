@@ -8,10 +8,11 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use underbelly_storage::{Column, Columns, Timestamp, Value};
 
-use crate::gather::{Gather, fitted, rows_taken};
-use crate::group::{Keep, OpenGroup, Place, Wanted};
+use crate::gather::{Gather, rows_taken};
+use crate::group::{Group, Keep, OpenGroup, Place, Tied, Wanted};
 use crate::interval::Interval;
 use crate::key::{Selection, encode};
+use crate::lane::Lane;
 use crate::merge::{Head, Stretch};
 use crate::predicate::{Predicate, matching};
 use crate::timed::times;
@@ -39,6 +40,8 @@ fn newest(source: &dyn Source, n: usize, wanted: &Wanted) -> Result<Columns, Que
         .map(|(position, run)| Cursor {
             place: Place { run: &**run, position },
             groups: wanted.groups(&**run),
+            group: None,
+            after: 0,
             open: None,
         })
         .collect();
@@ -52,9 +55,8 @@ fn newest(source: &dyn Source, n: usize, wanted: &Wanted) -> Result<Columns, Que
         let next = heap.peek().copied();
         let Some(cursor) = cursors.get_mut(head.run) else { break };
         let Some(group) = &mut cursor.open else {
-            cursor.groups.end -= 1;
             let tied = |first, _| next.is_some_and(|next| next.ts >= first);
-            cursor.open = wanted.open(cursor.place, cursor.groups.end, Keep::Last(room), tied)?;
+            cursor.open_last(wanted, room, tied)?;
             heap.extend(match &cursor.open {
                 Some(group) => Some(group.ordered(head.run).head(group.rows.end - 1)),
                 None => cursor.next_head(wanted),
@@ -193,12 +195,12 @@ pub(crate) fn newest_rows(source: &dyn Source, after: u64) -> Result<NewestRows,
         let [(_, Spot { head, group, .. }), ..] = of_group else { continue };
         let Some(run) = source.runs().get(head.run) else { continue };
         let place = Place { run: &**run, position: head.run };
-        let zone = place.run.zone(*group);
+        let mut group = Group::new(place, *group)?;
         let picked: Vec<u32> = of_group.iter().map(|(_, spot)| spot.row as u32).collect();
         let opened = OpenGroup {
             timestamps: of_group.iter().map(|(_, spot)| spot.head.ts).collect(),
             seqs: Seqs::One(0),
-            columns: wanted.read(place, *group, &zone, Some(&picked))?,
+            columns: wanted.read(&mut group, &picked)?,
             rows: 0..picked.len(),
         };
         gather.extend(&[Stretch { run: 0, rows: 0..picked.len() }], |_| Some(&opened))?;
@@ -232,40 +234,71 @@ fn note_newest(
     if wanted.passes_none(place.run, group, &zone) {
         return Ok(());
     }
-    let selected = wanted.select(place, group)?;
+    let mut opened = Group::new(place, group)?;
+    let whole = opened.rows.clone();
+    let selected = wanted.select(&mut opened, whole.clone())?;
     if selected.selection.len() == 0 {
         return Ok(());
     }
+    let timestamps = match selected.timestamps {
+        Some(timestamps) => timestamps,
+        None => opened.timestamps(&whole)?,
+    };
     let seqs = match selected.seqs {
         Some(seqs) => seqs,
-        None => place.seqs(group, &zone)?,
+        None => opened.seqs(&whole)?,
     };
-    let mut keys: Vec<Option<Cow<'_, Column>>> = Vec::new();
+    let mut lanes: Vec<Option<Lane<'_>>> = Vec::new();
     for key in source.schema().keys() {
-        let column = place.column(group, &zone, &key.name)?;
-        keys.push(column.map(|column| fitted(column, key.column_type, &key.name)).transpose()?);
+        let lane = opened.lane(&key.name, &whole)?;
+        lanes.push(lane.map(|lane| lane.fitted(key.column_type, &key.name)).transpose()?);
     }
-    let (mut key, mut previous) = (Vec::new(), Vec::new());
-    let mut note = |row: usize| {
+    let mut note = |key: &[u8], row: usize| {
+        let head = Head { ts: timestamps[row], seq: seqs.get(row), run: place.position };
+        let spot = Spot { head, group, row };
+        match newest.get_mut(key) {
+            Some(known) => *known = spot.max(*known),
+            None => {
+                newest.insert(key.into(), spot);
+            }
+        }
+    };
+    let rows: Box<dyn Iterator<Item = usize>> = match &selected.selection {
+        Selection::Range(rows) => Box::new(rows.clone().rev()),
+        Selection::Rows(rows) => Box::new(rows.iter().rev().map(|row| *row as usize)),
+    };
+    let mut key = Vec::new();
+    if let [Some(Lane::Codes(of))] = &lanes[..] {
+        // Rows come newest first, so of each text the first is the newest.
+        let distinct = Some(Cow::Borrowed(&*of.distinct));
+        let (mut is_noted, mut left) = (vec![false; of.distinct.len()], of.distinct.len());
+        for row in rows {
+            let code = of.codes[row] as usize;
+            if !std::mem::replace(&mut is_noted[code], true) {
+                key.clear();
+                encode(distinct.as_ref(), code, &mut key);
+                note(&key, row);
+                left -= 1;
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        return Ok(());
+    }
+    let mut keys: Vec<Option<Cow<'_, Column>>> = Vec::new();
+    for (lane, schema) in lanes.into_iter().zip(source.schema().keys()) {
+        keys.push(lane.map(|lane| lane.column(&schema.name)).transpose()?);
+    }
+    let mut previous = Vec::new();
+    for row in rows {
         std::mem::swap(&mut key, &mut previous);
         key.clear();
         keys.iter().for_each(|column| encode(column.as_ref(), row, &mut key));
         // Rows come newest first, so a row of the same key as the one before is older.
-        if key == previous {
-            return;
+        if key != previous {
+            note(&key, row);
         }
-        let head = Head { ts: selected.timestamps[row], seq: seqs.get(row), run: place.position };
-        let spot = Spot { head, group, row };
-        match newest.get_mut(key.as_slice()) {
-            Some(known) => *known = spot.max(*known),
-            None => {
-                newest.insert(key.as_slice().into(), spot);
-            }
-        }
-    };
-    match &selected.selection {
-        Selection::Range(rows) => rows.clone().rev().for_each(&mut note),
-        Selection::Rows(rows) => rows.iter().rev().for_each(|row| note(*row as usize)),
     }
     Ok(())
 }
@@ -274,12 +307,20 @@ fn note_newest(
 struct Cursor<'r> {
     place: Place<'r>,
     groups: Range<usize>,
+    /// The group that is read piece by piece.
+    group: Option<Group<'r>>,
+    /// No row of the group that is not read yet is after this instant.
+    after: i64,
     open: Option<OpenGroup<'r>>,
 }
 
 impl Cursor<'_> {
-    /// A place at or after the newest visible row of the last group that may hold any.
+    /// A place at or after the newest visible row that may come.
     fn next_head(&mut self, wanted: &Wanted) -> Option<Head> {
+        if self.group.as_ref().is_some_and(|group| !group.rows.is_empty()) {
+            return Some(Head { ts: self.after, seq: u64::MAX, run: self.place.position });
+        }
+        self.group = None;
         while !self.groups.is_empty() {
             let zone = self.place.run.zone(self.groups.end - 1);
             if !wanted.passes_none(self.place.run, self.groups.end - 1, &zone) {
@@ -289,5 +330,32 @@ impl Cursor<'_> {
             self.groups.end -= 1;
         }
         None
+    }
+
+    /// Opens the last piece that is not read yet.
+    fn open_last(
+        &mut self,
+        wanted: &Wanted,
+        room: usize,
+        tied: impl FnOnce(i64, i64) -> bool,
+    ) -> Result<(), QueryError> {
+        let group = match &mut self.group {
+            Some(group) => group,
+            None => {
+                self.groups.end -= 1;
+                let group = wanted.begin(self.place, self.groups.end)?;
+                self.after = group.zone.ts_max;
+                self.group.insert(group)
+            }
+        };
+        let piece = group.last_piece();
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.open = wanted.open(group, piece, Keep::Last(room), Tied::Where(tied))?;
+        if let Some(first) = self.open.as_ref().and_then(|open| open.timestamps.first()) {
+            self.after = *first;
+        }
+        Ok(())
     }
 }

@@ -15,9 +15,9 @@
 //!   in a wrong order, never a panic.
 //!
 //! Modules in reading order: `run` (what is read), `error`, `interval`, `key` and `predicate` (what is asked), `tombstone`
-//! (what is hidden), `group` (one group read and filtered), `merge` and `gather` (how rows of several runs become one batch), then the
+//! (what is hidden), `lane` (a column as it is read), `group` (one group read and filtered, piece by piece), `merge` and `gather` (how rows of several runs become one batch), then the
 //! operators [`scan`] and [`mod@latest`], [`LastPoints`] which keeps what one of them found, and [`memory`], the run of young rows. Operators over any rows in order of time:
-//! `timed` (stored or in memory), `ids` (keys as numbers), `pick` (rows of several pieces put together), [`asof`];
+//! `slices` (of time, for several workers), `timed` (stored or in memory), `ids` (keys as numbers), `pick` (rows of several pieces put together), [`asof`];
 //! `windows`, [`aggregate`] and `grouped` (what is computed of which rows), [`resample`], [`group_by`], [`window_join`].
 
 pub mod aggregate;
@@ -30,6 +30,7 @@ mod grouped;
 mod ids;
 mod interval;
 mod key;
+mod lane;
 mod last_points;
 pub mod latest;
 pub mod memory;
@@ -39,6 +40,7 @@ mod predicate;
 pub mod resample;
 mod run;
 pub mod scan;
+mod slices;
 mod timed;
 mod tombstone;
 pub mod window_join;

@@ -11,8 +11,9 @@ use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
 use crate::aggregate::Aggregate;
 use crate::gather::taken;
 use crate::grouped::Grouped;
+use crate::lane::Batch;
 use crate::pick::{Spot, pick};
-use crate::timed::{TimedRows, times};
+use crate::timed::{Parts, TimedRows};
 use crate::windows::{Every, Window};
 use crate::{QueryError, TIMESTAMP};
 
@@ -166,12 +167,38 @@ impl<'a> Resample<'a> {
             return Err(QueryError::UnknownColumn { name: name.to_string(), known });
         }
         let read = self.aggregates.iter().flat_map(Aggregate::columns);
-        let mut stream = rows.open_needed(self.by.iter().chain(read))?;
-        let mut grouped = Grouped::new(&stream, &self.by, &self.aggregates, Some(TIMESTAMP))?;
+        let parts = rows.parts(self.by.iter().chain(read))?;
+        let (by, aggregates, cut) = (&self.by, &self.aggregates, self.cut());
+        let none = |header| Grouped::new(header, by, aggregates, Some(TIMESTAMP));
         let mut slots = Slots::default();
-        while let Some(rows) = stream.next()? {
-            slots.assign(&self, &mut grouped, &rows)?;
-        }
+        let grouped = match parts {
+            Parts::One(mut stream) => {
+                let mut grouped = none(&stream.header)?;
+                while let Some(mut rows) = stream.next_batch()? {
+                    slots.assign(&cut, &mut grouped, &mut rows)?;
+                    slots.close(&mut grouped);
+                }
+                grouped
+            }
+            Parts::Many(header, slices) => {
+                let mut grouped = none(&header)?;
+                slices.each(
+                    |mut batches| {
+                        let (mut grouped, mut slots) = (none(&header)?, Slots::default());
+                        while let Some(mut rows) = batches.next_batch()? {
+                            slots.assign(&cut, &mut grouped, &mut rows)?;
+                        }
+                        Ok((grouped, slots))
+                    },
+                    |(later, of_later)| {
+                        slots.merge(&mut grouped, later, of_later)?;
+                        slots.close(&mut grouped);
+                        Ok(())
+                    },
+                )?;
+                grouped
+            }
+        };
         self.result(grouped, slots)
     }
 
@@ -180,16 +207,8 @@ impl<'a> Resample<'a> {
         self.fills.iter().rev().find(|(of, _)| **of == *name).map_or(&self.fill, |(_, fill)| fill)
     }
 
-    /// The window that a row lies in.
-    fn window(&self, ts: i64) -> Window {
-        let before = i128::from(self.closed == WindowEnd::Right);
-        self.every.window(i128::from(ts) - before)
-    }
-
-    /// The last instant of a row in a window.
-    fn last(&self, window: Window) -> i64 {
-        let last = window.end - i128::from(self.closed == WindowEnd::Left);
-        i64::try_from(last).unwrap_or(i64::MAX)
+    fn cut(&self) -> Cut {
+        Cut { every: self.every.clone(), closed: self.closed }
     }
 
     /// The windows of the result.
@@ -200,7 +219,7 @@ impl<'a> Resample<'a> {
                 return Err(QueryError::BadRange { from, to });
             }
             if from < to {
-                let (first, last) = (self.window(from.0), self.window(to.0 - 1));
+                let (first, last) = (self.cut().window(from.0), self.cut().window(to.0 - 1));
                 ends = Some(match ends {
                     None => (first, last),
                     Some((a, b)) => (
@@ -299,6 +318,26 @@ impl<'a> Resample<'a> {
     }
 }
 
+/// How time is cut into windows.
+struct Cut {
+    every: Every,
+    closed: WindowEnd,
+}
+
+impl Cut {
+    /// The window that a row lies in.
+    fn window(&self, ts: i64) -> Window {
+        let before = i128::from(self.closed == WindowEnd::Right);
+        self.every.window(i128::from(ts) - before)
+    }
+
+    /// The last instant of a row in a window.
+    fn last(&self, window: Window) -> i64 {
+        let last = window.end - i128::from(self.closed == WindowEnd::Left);
+        i64::try_from(last).unwrap_or(i64::MAX)
+    }
+}
+
 /// A row of the result.
 struct Place {
     ts: i64,
@@ -322,30 +361,68 @@ struct Slots {
 
 impl Slots {
     /// Finds the slots of a batch and takes its rows in.
-    fn assign(&mut self, of: &Resample<'_>, grouped: &mut Grouped, rows: &Columns) -> Result<(), QueryError> {
+    fn assign(&mut self, of: &Cut, grouped: &mut Grouped, rows: &mut Batch<'_>) -> Result<(), QueryError> {
         let mut ids = Vec::new();
         grouped.number(rows, &mut ids)?;
         self.newest.resize(grouped.len(), u32::MAX);
-        // Each key of the batch takes the place of its slot.
-        let mut start = self.starts.last().copied().unwrap_or(0);
-        for (ts, id) in times(rows).iter().zip(&mut ids) {
+        // Each key of the batch takes the place of its slot, window by window.
+        let (times, mut row) = (rows.times(), 0);
+        while let Some(ts) = times.get(row) {
             if self.windows.is_empty() || *ts > self.last {
                 let window = of.window(*ts);
                 self.last = of.last(window);
-                start = self.keys.len() as u32;
-                self.windows.push(window);
-                self.starts.push(start);
+                self.open(window);
             }
-            let newest = &mut self.newest[*id as usize];
-            if *newest == u32::MAX || *newest < start {
-                let slots = self.keys.len();
-                *newest = u32::try_from(slots).map_err(|_| QueryError::TooManyRows { rows: slots })?;
-                self.keys.push(*id);
+            let start = self.starts.last().copied().unwrap_or(0);
+            let behind = times.get(row..).unwrap_or_default().partition_point(|ts| *ts <= self.last);
+            // Rows whose times fall are rows of the window that is open.
+            let end = row + behind.max(1);
+            for id in ids.get_mut(row..end).unwrap_or_default() {
+                let newest = &mut self.newest[*id as usize];
+                if *newest == u32::MAX || *newest < start {
+                    *newest = next_slot(&mut self.keys, *id)?;
+                }
+                *id = *newest;
             }
-            *id = *newest;
+            row = end;
         }
         grouped.update(rows, &ids, self.keys.len());
-        grouped.close(start as usize);
+        Ok(())
+    }
+
+    fn open(&mut self, window: Window) {
+        self.windows.push(window);
+        self.starts.push(self.keys.len() as u32);
+    }
+
+    /// Lets go of what windows before the last need to take more rows in.
+    fn close(&self, grouped: &mut Grouped) {
+        grouped.close(self.starts.last().copied().unwrap_or(0) as usize);
+    }
+
+    /// Takes in rows that come behind all others and were sorted into slots by themselves.
+    fn merge(&mut self, grouped: &mut Grouped, later: Grouped, of_later: Slots) -> Result<(), QueryError> {
+        let ids = grouped.adopt(&later)?;
+        self.newest.resize(grouped.len(), u32::MAX);
+        let mut slots = Vec::with_capacity(of_later.keys.len());
+        for (window, keys) in of_later.windows.iter().zip(of_later.by_window()) {
+            if self.windows.last().is_none_or(|last| last.index < window.index) {
+                self.open(*window);
+            }
+            let start = self.starts.last().copied().unwrap_or(0);
+            for (_, key) in keys {
+                let id = ids[key as usize];
+                let newest = &mut self.newest[id as usize];
+                if *newest == u32::MAX || *newest < start {
+                    *newest = next_slot(&mut self.keys, id)?;
+                }
+                slots.push(*newest);
+            }
+        }
+        if !of_later.windows.is_empty() {
+            self.last = of_later.last;
+        }
+        grouped.merge(later, &slots, self.keys.len());
         Ok(())
     }
 
@@ -358,4 +435,11 @@ impl Slots {
             (*start..end).zip(keys.iter().copied())
         })
     }
+}
+
+/// A slot for a key.
+fn next_slot(keys: &mut Vec<u32>, key: u32) -> Result<u32, QueryError> {
+    let slot = u32::try_from(keys.len()).map_err(|_| QueryError::TooManyRows { rows: keys.len() })?;
+    keys.push(key);
+    Ok(slot)
 }

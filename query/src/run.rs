@@ -1,9 +1,10 @@
 //! What operators read: sorted runs, cut into groups with zones.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
-use underbelly_storage::{Column, ColumnType};
+use underbelly_storage::{Alone, Column, ColumnType, Workers};
 
 use crate::{QueryError, Tombstones};
 
@@ -87,9 +88,87 @@ pub trait Run: Send + Sync {
     /// [`QueryError::Source`] where the group cannot be read.
     fn column(&self, group: usize, name: &str) -> Result<Option<Cow<'_, Column>>, QueryError>;
 
+    /// Rows of a group that are best read at a time, from the group's start on; whole groups unless a run says otherwise.
+    fn piece_rows(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Timestamps of some rows of a group.
+    ///
+    /// # Errors
+    /// As [`Run::timestamps`].
+    fn timestamps_of(&self, group: usize, rows: Range<usize>) -> Result<Cow<'_, [i64]>, QueryError> {
+        Ok(part(self.timestamps(group)?, rows))
+    }
+
+    /// Sequence numbers of some rows of a group.
+    ///
+    /// # Errors
+    /// As [`Run::seqs`].
+    fn seqs_of(&self, group: usize, rows: Range<usize>) -> Result<Seqs<'_>, QueryError> {
+        Ok(match self.seqs(group)? {
+            Seqs::One(seq) => Seqs::One(seq),
+            Seqs::Each(seqs) => Seqs::Each(part(seqs, rows)),
+        })
+    }
+
+    /// Some rows of a column of a group.
+    ///
+    /// # Errors
+    /// As [`Run::column`].
+    fn column_of(
+        &self,
+        group: usize,
+        name: &str,
+        rows: Range<usize>,
+    ) -> Result<Option<Cow<'_, Column>>, QueryError> {
+        let column = self.column(group, name)?;
+        Ok(column.map(|column| match rows.start.min(column.len())..rows.end.min(column.len()) {
+            all if all.len() == column.len() => column,
+            some => Cow::Owned(column.slice(some)),
+        }))
+    }
+
+    /// Single rows of a column of a group, which rise.
+    ///
+    /// # Errors
+    /// As [`Run::column`].
+    fn column_at(&self, group: usize, name: &str, rows: &[u32]) -> Result<Option<Column>, QueryError> {
+        let Some(column) = self.column(group, name)? else { return Ok(None) };
+        let rows: Vec<u32> = rows.iter().copied().filter(|row| (*row as usize) < column.len()).collect();
+        column.take(&rows).ok_or_else(|| QueryError::TooLarge { column: name.to_string() }).map(Some)
+    }
+
+    /// The distinct texts of a column of a group where it is kept as places among them and has no null, so that these can be
+    /// read in their stead; `None` where it is not, or there is no such column. They are few beside the rows.
+    ///
+    /// # Errors
+    /// As [`Run::column`].
+    fn dictionary(&self, _group: usize, _name: &str) -> Result<Option<Column>, QueryError> {
+        Ok(None)
+    }
+
+    /// For some rows of a column that has a [`Run::dictionary`], the place of the text in it.
+    ///
+    /// # Errors
+    /// As [`Run::column`].
+    fn codes(&self, _group: usize, _name: &str, _rows: Range<usize>) -> Result<Vec<u32>, QueryError> {
+        Ok(Vec::new())
+    }
+
     /// What is known of a column of a group without reading it; `None` where that is nothing.
     fn column_zone(&self, _group: usize, _name: &str) -> Option<ColumnZone> {
         None
+    }
+}
+
+/// The elements of a range, as far as there are some.
+fn part<T: Copy>(all: Cow<'_, [T]>, range: Range<usize>) -> Cow<'_, [T]> {
+    let range = range.start.min(all.len())..range.end.min(all.len());
+    match all {
+        all if range.len() == all.len() => all,
+        Cow::Borrowed(all) => Cow::Borrowed(all.get(range).unwrap_or_default()),
+        Cow::Owned(all) => Cow::Owned(all.get(range).unwrap_or_default().to_vec()),
     }
 }
 
@@ -107,6 +186,16 @@ pub trait Source {
     /// What hides rows; those with a larger sequence number hide nothing.
     fn tombstones(&self) -> Tombstones {
         Tombstones::default()
+    }
+
+    /// Who shares the work of an operator; the caller alone unless a source says otherwise. Results are the same whoever does.
+    fn workers(&self) -> &dyn Workers {
+        &Alone
+    }
+
+    /// Rows that a worker takes at a time, about. Sums of floating-point numbers are summed up in slices of so many rows.
+    fn slice_rows(&self) -> usize {
+        131_072
     }
 }
 

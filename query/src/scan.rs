@@ -1,23 +1,29 @@
 //! Range scans: the rows of all runs in one order, in batches.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use underbelly_storage::{Columns, Timestamp, Value};
+use underbelly_storage::{Column, ColumnType, Columns, Timestamp, Value, Values};
 
 use crate::gather::Gather;
-use crate::group::{Keep, OpenGroup, Place, Wanted};
+use crate::group::{Group, Keep, OpenGroup, Place, Tied, Wanted};
 use crate::interval::{Closed, Interval};
+use crate::lane::{Batch, Lane};
 use crate::merge::{Head, Heads, STRETCHES_MAX, Stretch};
 use crate::predicate::Test;
+use crate::slices::Slices;
 use crate::tombstone::Tombstones;
 use crate::{
-    AsOf, Every, GroupBy, Predicate, QueryError, Resample, Source, TIMESTAMP, TimedRows, WindowJoin,
+    AsOf, Every, GroupBy, Predicate, QueryError, Resample, Run, Source, TIMESTAMP, TimedRows, WindowJoin,
 };
 
 /// Rows in a batch unless another number is asked for.
 const BATCH_ROWS: usize = 65_536;
+
+/// Rows that room is made for before they are read, at most.
+const EXPECTED_ROWS_MAX: usize = 1 << 20;
 
 /// A range scan that is being described.
 ///
@@ -144,7 +150,7 @@ impl<'a> Scan<'a> {
     /// reading reports; it ends after an error.
     pub fn batches(self) -> Batches<'a> {
         match self.wanted() {
-            Ok(wanted) => Batches::new(self.source, wanted, self.rows_max, self.batch_rows),
+            Ok(wanted) => Batches::new(self.source.runs(), wanted, self.rows_max, self.batch_rows),
             Err(error) => Batches { failed: Some(error), ..Batches::none() },
         }
     }
@@ -155,11 +161,21 @@ impl<'a> Scan<'a> {
     /// As [`Scan::batches`], and [`QueryError::TooLarge`] where a column would pass 4 GiB of text.
     pub fn collect(self) -> Result<Columns, QueryError> {
         let wanted = self.wanted()?;
-        let empty = Gather::new(&wanted.columns, 0).finish()?;
-        match Batches::new(self.source, wanted, self.rows_max, usize::MAX).next() {
-            Some(batch) => batch,
-            None => Ok(empty),
+        if self.rows_max < usize::MAX {
+            let empty = Gather::new(&wanted.columns, 0).finish()?;
+            let batch = Batches::new(self.source.runs(), wanted, self.rows_max, usize::MAX).next();
+            return batch.unwrap_or(Ok(empty));
         }
+        let slices = Slices::new(self.source, wanted)?;
+        let mut pieces = Vec::new();
+        slices.each(
+            |batches| Batches { batch_rows: usize::MAX, ..batches }.pieces(),
+            |of_slice| {
+                pieces.extend(of_slice);
+                Ok(())
+            },
+        )?;
+        slices.joined(pieces)
     }
 
     /// The number of rows. Groups that lie in the range, are all visible and are not filtered are not read.
@@ -182,7 +198,7 @@ impl<'a> Scan<'a> {
                 }
                 let passing = match wanted.holds_all(&zone) {
                     true => zone.rows,
-                    false => wanted.select(place, group)?.selection.len(),
+                    false => wanted.selected(place, group)?,
                 };
                 rows = rows.saturating_add(passing as u64);
             }
@@ -220,6 +236,12 @@ impl<'a> Scan<'a> {
         WindowJoin::new(self, right, before, after)
     }
 
+    /// The scan in slices of time; `None` where not all of its rows are asked for.
+    pub(crate) fn slices(&self) -> Result<Option<Slices<'a>>, QueryError> {
+        let wanted = self.wanted()?;
+        if self.rows_max < usize::MAX { Ok(None) } else { Slices::new(self.source, wanted).map(Some) }
+    }
+
     fn wanted(&self) -> Result<Wanted, QueryError> {
         let interval = Interval::new(self.from, self.to, self.closed)?;
         let mut wanted = Wanted::new(self.source, interval, &self.keys, self.projection.as_deref())?;
@@ -240,12 +262,20 @@ impl<'a> Scan<'a> {
 struct Cursor<'a> {
     place: Place<'a>,
     groups: Range<usize>,
+    /// The group that is read piece by piece.
+    group: Option<Group<'a>>,
+    /// No row of the group that is not read yet is before this instant.
+    before: i64,
     open: Option<OpenGroup<'a>>,
 }
 
 impl Cursor<'_> {
-    /// A place at or before the first row of the next group that may hold visible rows.
+    /// A place at or before the next visible row.
     fn next_head(&mut self, wanted: &Wanted) -> Option<Head> {
+        if self.group.as_ref().is_some_and(|group| !group.rows.is_empty()) {
+            return Some(Head { ts: self.before, seq: 0, run: self.place.position });
+        }
+        self.group = None;
         while !self.groups.is_empty() {
             let zone = self.place.run.zone(self.groups.start);
             if !wanted.passes_none(self.place.run, self.groups.start, &zone) {
@@ -255,6 +285,39 @@ impl Cursor<'_> {
             self.groups.start += 1;
         }
         None
+    }
+
+    /// Opens the next piece; it may have no row that passes. Up to `untimed_max` rows may do without timestamps.
+    fn open_next(
+        &mut self,
+        wanted: &Wanted,
+        rows_max: usize,
+        untimed_max: usize,
+        next: Option<Head>,
+    ) -> Result<(), QueryError> {
+        let group = match &mut self.group {
+            Some(group) => group,
+            None => {
+                let group = wanted.begin(self.place, self.groups.start)?;
+                self.groups.start += 1;
+                self.before = group.zone.ts_min;
+                self.group.insert(group)
+            }
+        };
+        let piece = group.first_piece();
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let is_behind = next.is_none_or(|next| next.ts > group.zone.ts_max);
+        let tied = match is_behind && piece.len() <= untimed_max {
+            true => Tied::Never,
+            false => Tied::Where(move |_, last| next.is_some_and(|next| next.ts <= last)),
+        };
+        self.open = wanted.open(group, piece, Keep::First(rows_max), tied)?;
+        if let Some(last) = self.open.as_ref().and_then(|open| open.timestamps.last()) {
+            self.before = *last;
+        }
+        Ok(())
     }
 }
 
@@ -273,10 +336,9 @@ pub struct Batches<'a> {
 
 impl<'a> Batches<'a> {
     fn none() -> Batches<'a> {
-        let nothing = Interval { first: i64::MAX, last: i64::MIN };
         Batches {
             wanted: Wanted {
-                interval: nothing,
+                interval: Interval::EMPTY,
                 after: 0,
                 seq: 0,
                 filters: Vec::new(),
@@ -285,6 +347,7 @@ impl<'a> Batches<'a> {
                 not_at: Vec::new(),
                 columns: Vec::new(),
                 tombstones: Tombstones::default(),
+                untimed: false,
             },
             cursors: Vec::new(),
             heads: Heads::default(),
@@ -294,14 +357,20 @@ impl<'a> Batches<'a> {
         }
     }
 
-    fn new(source: &'a dyn Source, wanted: Wanted, rows_max: usize, batch_rows: usize) -> Batches<'a> {
-        let mut cursors: Vec<Cursor<'a>> = source
-            .runs()
+    /// All rows that are asked for.
+    pub(crate) fn of(runs: &'a [Arc<dyn Run>], wanted: Wanted) -> Batches<'a> {
+        Batches::new(runs, wanted, usize::MAX, BATCH_ROWS)
+    }
+
+    fn new(runs: &'a [Arc<dyn Run>], wanted: Wanted, rows_max: usize, batch_rows: usize) -> Batches<'a> {
+        let mut cursors: Vec<Cursor<'a>> = runs
             .iter()
             .enumerate()
             .map(|(position, run)| Cursor {
                 place: Place { run: &**run, position },
                 groups: wanted.groups(&**run),
+                group: None,
+                before: i64::MIN,
                 open: None,
             })
             .collect();
@@ -309,27 +378,48 @@ impl<'a> Batches<'a> {
         Batches { wanted, cursors, heads, rows_left: rows_max, batch_rows, failed: None }
     }
 
+    /// Rows that may come, as far as zones tell; 0 where they are filtered.
+    fn rows_expected(&self) -> usize {
+        if !self.wanted.filters.is_empty() || !self.wanted.tests.is_empty() {
+            return 0;
+        }
+        if self.batch_rows < usize::MAX {
+            return self.batch_rows;
+        }
+        let of_cursor = |cursor: &Cursor<'_>| {
+            let Interval { first, last } = self.wanted.interval;
+            let rows = |group: usize| {
+                let zone = cursor.place.run.zone(group);
+                match zone.ts_min >= first && zone.ts_max <= last {
+                    true => zone.rows,
+                    false => 0,
+                }
+            };
+            cursor.groups.clone().map(rows).fold(0, usize::saturating_add)
+        };
+        self.cursors.iter().map(of_cursor).fold(0, usize::saturating_add).min(EXPECTED_ROWS_MAX)
+    }
+
     fn batch(&mut self) -> Result<Option<Columns>, QueryError> {
-        let Batches { wanted, cursors, heads, rows_left, batch_rows, .. } = self;
+        let mut room = self.batch_rows.min(self.rows_left);
+        let expected = self.rows_expected();
+        let Batches { wanted, cursors, heads, rows_left, .. } = self;
         let mut gather: Option<Gather<'_>> = None;
         let mut stretches = Vec::new();
-        let mut room = (*batch_rows).min(*rows_left);
         while room > 0 {
             let (Some(Head { run, .. }), next) = (heads.first(), heads.second()) else { break };
             let Some(cursor) = cursors.get_mut(run) else { break };
             let Some(group) = &mut cursor.open else {
-                let tied = |_, last| next.is_some_and(|next| next.ts <= last);
-                let keep = Keep::First(*rows_left);
-                cursor.open = wanted.open(cursor.place, cursor.groups.start, keep, tied)?;
-                cursor.groups.start += 1;
+                cursor.open_next(wanted, *rows_left, 0, next)?;
                 heads.advance(match &cursor.open {
                     Some(group) => Some(group.ordered(run).head(group.rows.start)),
                     None => cursor.next_head(wanted),
                 });
                 continue;
             };
-            let gather =
-                gather.get_or_insert_with(|| Gather::new(&wanted.columns, room.min(group.rows.len())));
+            let gather = gather.get_or_insert_with(|| {
+                Gather::new(&wanted.columns, room.min(expected.saturating_add(group.rows.len())))
+            });
             let end = group.ordered(run).before(group.rows.clone(), next);
             let rows = group.rows.start..end.min(group.rows.start.saturating_add(room));
             room -= rows.len();
@@ -356,6 +446,74 @@ impl<'a> Batches<'a> {
         gather.extend(&stretches, |run| cursors.get(run)?.open.as_ref())?;
         debug_assert!(gather.rows() > 0);
         gather.finish().map(Some)
+    }
+
+    /// The next piece as it was read, where all of its rows come next and are asked for.
+    fn piece(&mut self) -> Result<Option<Batch<'a>>, QueryError> {
+        loop {
+            let (Some(Head { run, .. }), next) = (self.heads.first(), self.heads.second()) else {
+                return Ok(None);
+            };
+            let Some(cursor) = self.cursors.get_mut(run) else { return Ok(None) };
+            if self.rows_left == 0 {
+                return Ok(None);
+            }
+            let Some(group) = &cursor.open else {
+                let untimed_max = self.batch_rows.min(self.rows_left);
+                cursor.open_next(&self.wanted, self.rows_left, untimed_max, next)?;
+                if cursor.open.as_ref().is_none_or(|group| !group.timestamps.is_empty()) {
+                    self.heads.advance(match &cursor.open {
+                        Some(group) => Some(group.ordered(run).head(group.rows.start)),
+                        None => cursor.next_head(&self.wanted),
+                    });
+                }
+                continue;
+            };
+            let rows = group.rows.len();
+            // Without timestamps all rows come next.
+            let is_next = || group.ordered(run).before(group.rows.clone(), next) == rows;
+            let is_whole =
+                group.timestamps.is_empty() || group.rows == (0..group.timestamps.len()) && is_next();
+            if !is_whole || rows > self.batch_rows.min(self.rows_left) {
+                return Ok(None);
+            }
+            let Some(group) = cursor.open.take() else { return Ok(None) };
+            self.rows_left -= rows;
+            self.heads.advance(cursor.next_head(&self.wanted));
+            let timestamps = Column::from_parts(Values::Timestamp(group.timestamps.into_owned()), None);
+            let timestamps = timestamps.unwrap_or(Column::new(ColumnType::Timestamp));
+            let (mut names, mut lanes) = (vec![TIMESTAMP.into()], vec![Lane::Values(Cow::Owned(timestamps))]);
+            for (schema, lane) in self.wanted.columns.iter().zip(group.columns) {
+                names.push(schema.name.clone());
+                let nulls = || Lane::Values(Cow::Owned(Column::nulls(schema.column_type, rows)));
+                lanes.push(lane.unwrap_or_else(nulls));
+            }
+            return Ok(Some(Batch::new(names, lanes, rows)));
+        }
+    }
+
+    /// All rows, as they were read where that can be.
+    fn pieces(mut self) -> Result<Vec<Batch<'a>>, QueryError> {
+        let mut pieces = Vec::new();
+        while let Some(piece) = self.next_batch()? {
+            pieces.push(piece);
+        }
+        Ok(pieces)
+    }
+
+    /// The next rows, as they were read where that can be; `None` at the end.
+    pub(crate) fn next_batch(&mut self) -> Result<Option<Batch<'a>>, QueryError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let batch = match self.piece() {
+            Ok(None) => self.batch().map(|batch| batch.map(Batch::from)),
+            piece => piece,
+        };
+        if batch.is_err() {
+            *self = Batches::none();
+        }
+        batch
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use underbelly_storage::{Column, ColumnType, Columns, Values};
 
 use crate::gather::rows_taken;
-use crate::{QueryError, Scan, TIMESTAMP};
+use crate::lane::Batch;
+use crate::slices::Slices;
+use crate::{Batches, QueryError, Scan, TIMESTAMP};
 
 /// Rows in order of time: a [`Scan`], or [`Columns`] with a column "timestamp" that need not be sorted.
 ///
@@ -35,13 +37,36 @@ impl From<Columns> for TimedRows<'_> {
 pub(crate) struct Stream<'a> {
     /// The columns, without rows; "timestamp" is among them.
     pub(crate) header: Columns,
-    batches: Box<dyn Iterator<Item = Result<Columns, QueryError>> + 'a>,
+    rows: Left<'a>,
+}
+
+/// What is left of them.
+enum Left<'a> {
+    Scan(Box<Batches<'a>>),
+    Columns(Option<Columns>),
+}
+
+/// Rows to be read, by one or several.
+pub(crate) enum Parts<'a> {
+    One(Stream<'a>),
+    /// In slices, with the header of each.
+    Many(Columns, Slices<'a>),
 }
 
 impl<'a> TimedRows<'a> {
     /// Begins to read, with all columns.
     pub(crate) fn open(self) -> Result<Stream<'a>, QueryError> {
-        self.open_with(None)
+        match self.0 {
+            Kind::Scan(scan) => {
+                let header = scan.clone().rows_max(0).collect()?;
+                Ok(Stream { header, rows: Left::Scan(Box::new(scan.batches())) })
+            }
+            Kind::Columns(columns) => {
+                let columns = sorted(columns)?;
+                let header = columns.slice(0..0);
+                Ok(Stream { header, rows: Left::Columns((!columns.is_empty()).then_some(columns)) })
+            }
+        }
     }
 
     /// Begins to read what is asked for. A scan that names its columns gives all of these, another one reads those that are
@@ -50,39 +75,63 @@ impl<'a> TimedRows<'a> {
         self,
         needed: impl IntoIterator<Item = &'n Arc<str>>,
     ) -> Result<Stream<'a>, QueryError> {
+        self.with_needed(needed).open()
+    }
+
+    /// The same, in slices where there are several.
+    pub(crate) fn parts<'n>(
+        self,
+        needed: impl IntoIterator<Item = &'n Arc<str>>,
+    ) -> Result<Parts<'a>, QueryError> {
+        let rows = self.with_needed(needed);
+        match rows.slices()? {
+            Some(slices) if slices.len() > 1 => Ok(Parts::Many(rows.open()?.header, slices)),
+            _ => rows.open().map(Parts::One),
+        }
+    }
+
+    /// Slices of a scan.
+    pub(crate) fn slices(&self) -> Result<Option<Slices<'a>>, QueryError> {
+        match &self.0 {
+            Kind::Scan(scan) => scan.slices(),
+            Kind::Columns(_) => Ok(None),
+        }
+    }
+
+    fn with_needed<'n>(self, needed: impl IntoIterator<Item = &'n Arc<str>>) -> TimedRows<'a> {
         let mut names: Vec<Arc<str>> = Vec::new();
         for name in needed {
             if !names.contains(name) {
                 names.push(name.clone());
             }
         }
-        self.open_with(Some(names))
-    }
-
-    fn open_with(self, needed: Option<Vec<Arc<str>>>) -> Result<Stream<'a>, QueryError> {
         match self.0 {
-            Kind::Scan(scan) => {
-                let scan = match needed {
-                    Some(names) => scan.columns_unless_named(names),
-                    None => scan,
-                };
-                let header = scan.clone().rows_max(0).collect()?;
-                Ok(Stream { header, batches: Box::new(scan.batches()) })
-            }
-            Kind::Columns(columns) => {
-                let columns = sorted(columns)?;
-                let header = columns.slice(0..0);
-                let batch = (!columns.is_empty()).then_some(Ok(columns));
-                Ok(Stream { header, batches: Box::new(batch.into_iter()) })
-            }
+            Kind::Scan(scan) => TimedRows(Kind::Scan(scan.columns_unless_named(names))),
+            rows => TimedRows(rows),
         }
     }
 }
 
-impl Stream<'_> {
+impl<'a> Stream<'a> {
+    /// The rows of a slice.
+    pub(crate) fn of_slice(header: Columns, batches: Batches<'a>) -> Stream<'a> {
+        Stream { header, rows: Left::Scan(Box::new(batches)) }
+    }
+
     /// The next rows, at least one; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Columns>, QueryError> {
-        self.batches.next().transpose()
+        match &mut self.rows {
+            Left::Scan(batches) => batches.next().transpose(),
+            Left::Columns(columns) => Ok(columns.take()),
+        }
+    }
+
+    /// The same, as they were read where that can be.
+    pub(crate) fn next_batch(&mut self) -> Result<Option<Batch<'a>>, QueryError> {
+        match &mut self.rows {
+            Left::Scan(batches) => batches.next_batch(),
+            Left::Columns(columns) => Ok(columns.take().map(Batch::from)),
+        }
     }
 
     /// The position of a column.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use underbelly_storage::{Timestamp, Value};
 
 use crate::gather::rows_taken;
-use crate::group::{Keys, Place, Wanted};
+use crate::group::{Group, Keys, Place, Wanted};
 use crate::interval::{Closed, Interval};
 use crate::key::{Filter, Selection};
 use crate::{MemoryRun, QueryError, Run, Schema, Seqs, Zone};
@@ -109,7 +109,7 @@ impl Tombstone {
     /// are needed.
     pub(crate) fn apply<'r>(
         &self,
-        keys: &mut Keys<'r>,
+        keys: &mut Keys<'_, 'r>,
         timestamps: &[i64],
         seqs: &mut Option<Seqs<'r>>,
         selection: Selection,
@@ -117,10 +117,10 @@ impl Tombstone {
         let start = timestamps.partition_point(|ts| *ts < self.interval.first);
         let end = timestamps.partition_point(|ts| *ts <= self.interval.last).max(start);
         let mut hidden = selection.within(&(start..end));
-        if keys.zone.seq_max >= self.seq && hidden.len() > 0 {
+        if keys.group.zone.seq_max >= self.seq && hidden.len() > 0 {
             let seqs = match seqs {
                 Some(seqs) => seqs,
-                None => seqs.insert(keys.place.seqs(keys.group, &keys.zone)?),
+                None => seqs.insert(keys.group.seqs(&keys.rows)?),
             };
             hidden = hidden.filter(|row| seqs.get(row) < self.seq);
         }
@@ -128,7 +128,7 @@ impl Tombstone {
             if hidden.len() == 0 {
                 return Ok(selection);
             }
-            hidden = filter.apply(keys.column(&filter.name)?, hidden)?;
+            hidden = filter.apply_lane(keys.lane(&filter.name)?, hidden)?;
         }
         Ok(selection.without(&hidden))
     }
@@ -216,6 +216,7 @@ fn standing(tombstones: &[Arc<Tombstone>]) -> Wanted {
         not_at: Vec::new(),
         columns: Vec::new(),
         tombstones: Tombstones::new(tombstones.iter()),
+        untimed: false,
     }
 }
 
@@ -232,7 +233,7 @@ pub fn hidden_rows(run: &dyn Run, tombstones: &[Arc<Tombstone>]) -> Result<u64, 
         let rows = match () {
             _ if wanted.hidden(&zone) => zone.rows,
             _ if wanted.holds_all(&zone) => 0,
-            _ => zone.rows - wanted.select(place, group)?.selection.len(),
+            _ => zone.rows - wanted.selected(place, group)?,
         };
         hidden = hidden.saturating_add(rows as u64);
     }
@@ -248,7 +249,9 @@ impl MemoryRun {
         if self.rows() == 0 || !tombstones.iter().any(|tombstone| tombstone.may_hide(&self.zone())) {
             return Ok(self.clone());
         }
-        let selection = standing(tombstones).select(Place { run: self, position: 0 }, 0)?.selection;
+        let mut group = Group::new(Place { run: self, position: 0 }, 0)?;
+        let whole = group.rows.clone();
+        let selection = standing(tombstones).select(&mut group, whole)?.selection;
         if selection.len() == self.rows() {
             return Ok(self.clone());
         }

@@ -383,6 +383,24 @@ impl Column {
         Some(())
     }
 
+    /// Appends the rows at `indices` of a column of the same type that has no nulls, in that order; `None`, and nothing changed,
+    /// where the types differ, a row is null or the text would pass 4 GiB.
+    pub fn extend_taken(&mut self, other: &Column, indices: &[u32]) -> Option<()> {
+        if other.null_count() > 0 {
+            return None;
+        }
+        match (&mut self.values, &other.values) {
+            (Values::Utf8(to), Values::Utf8(from)) | (Values::Bytes(to), Values::Bytes(from)) => {
+                to.extend_taken(from, indices)?;
+            }
+            _ => return self.extend_range(&other.take(indices)?, 0..indices.len()),
+        }
+        if let Some(validity) = &mut self.validity {
+            validity.resize(validity.len() + indices.len(), true);
+        }
+        Some(())
+    }
+
     /// The rows at `indices`, in that order; `None` where the text would pass 4 GiB, as rows may be asked for several times.
     pub fn take(&self, indices: &[u32]) -> Option<Column> {
         let pick = |i: &u32| *i as usize;

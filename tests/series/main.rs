@@ -3,6 +3,7 @@
 
 mod damaged;
 mod deletes;
+mod threads;
 mod ticks;
 mod types;
 

@@ -1,6 +1,7 @@
 //! A sealed segment as a run that operators read.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,6 +10,9 @@ use underbelly_storage::Column;
 use underbelly_storage::segment::Segment;
 
 use crate::record::v1::SegmentRef;
+
+/// Rows that are read of a segment at a time: eight vectors, of which some columns fit into the cache of a core.
+const PIECE_ROWS: usize = 8_192;
 
 /// A segment with what the engine knows about it.
 pub(crate) struct SegmentRun {
@@ -172,6 +176,43 @@ impl Run for SegmentRun {
             Some(seqs) => Seqs::Each(Cow::Owned(seqs)),
             None => Seqs::One(0),
         })
+    }
+
+    fn piece_rows(&self) -> usize {
+        PIECE_ROWS
+    }
+
+    fn timestamps_of(&self, group: usize, rows: Range<usize>) -> Result<Cow<'_, [i64]>, QueryError> {
+        self.segment.timestamps_of(group, rows).map(Cow::Owned).map_err(failed)
+    }
+
+    fn seqs_of(&self, group: usize, rows: Range<usize>) -> Result<Seqs<'_>, QueryError> {
+        if self.reference.seq > 0 {
+            return Ok(Seqs::One(self.reference.seq));
+        }
+        let seqs = self.segment.seqs_of(group, rows).map_err(failed)?;
+        Ok(seqs.map_or(Seqs::One(0), |seqs| Seqs::Each(Cow::Owned(seqs))))
+    }
+
+    fn column_of(
+        &self,
+        group: usize,
+        name: &str,
+        rows: Range<usize>,
+    ) -> Result<Option<Cow<'_, Column>>, QueryError> {
+        Ok(self.segment.column_of(group, name, rows).map_err(failed)?.map(Cow::Owned))
+    }
+
+    fn column_at(&self, group: usize, name: &str, rows: &[u32]) -> Result<Option<Column>, QueryError> {
+        self.segment.column_at(group, name, rows).map_err(failed)
+    }
+
+    fn dictionary(&self, group: usize, name: &str) -> Result<Option<Column>, QueryError> {
+        self.segment.dictionary(group, name).map_err(failed)
+    }
+
+    fn codes(&self, group: usize, name: &str, rows: Range<usize>) -> Result<Vec<u32>, QueryError> {
+        self.segment.codes(group, name, rows).map_err(failed)
     }
 
     fn column_zone(&self, group: usize, name: &str) -> Option<ColumnZone> {

@@ -6,7 +6,7 @@ use underbelly_query::{
     LastPoints, Predicate, Run, Scan, Schema, Source, Tombstones, at_or_after, at_or_before, last_point,
     last_points, latest, matching, nearest,
 };
-use underbelly_storage::{Columns, Timestamp, Value};
+use underbelly_storage::{Columns, Timestamp, Value, Workers};
 
 use crate::error::ReadError;
 use crate::series::Hiding;
@@ -193,5 +193,9 @@ impl Source for Series {
 
     fn tombstones(&self) -> Tombstones {
         self.tombstones.by_range()
+    }
+
+    fn workers(&self) -> &dyn Workers {
+        &self.snapshot.base().threads
     }
 }

@@ -14,9 +14,9 @@ pub(crate) enum State {
     Count(Vec<i64>),
     SumIntegers {
         column: String,
-        sums: Vec<Option<i128>>,
+        sums: Kept<i128>,
     },
-    SumFloats(Vec<Option<f64>>),
+    SumFloats(Kept<f64>),
     /// Sum and number.
     Mean(Vec<(f64, u64)>),
     /// Sum and number of integers.
@@ -30,9 +30,59 @@ pub(crate) enum State {
     },
     /// Sums of price times size and of size.
     Vwap(Vec<(f64, f64)>),
-    Integers(Choice, ColumnType, Vec<Option<i64>>),
-    Floats(Choice, ColumnType, Vec<Option<f64>>),
+    SumProduct(Kept<f64>),
+    Integers(Choice, ColumnType, Kept<i64>),
+    Floats(Choice, ColumnType, Kept<f64>),
     Texts(Choice, ColumnType, String, Vec<Option<Box<[u8]>>>),
+}
+
+/// A number for each slot, and whether it has had a value. The two lie apart, so that most updates are made without a branch.
+pub(crate) struct Kept<T> {
+    values: Vec<T>,
+    seen: Vec<bool>,
+    /// What stands where there was no value.
+    nothing: T,
+}
+
+impl<T: Copy> Kept<T> {
+    fn new(nothing: T) -> Kept<T> {
+        Kept { values: Vec::new(), seen: Vec::new(), nothing }
+    }
+
+    fn resize(&mut self, slots: usize) {
+        self.values.resize(slots, self.nothing);
+        self.seen.resize(slots, false);
+    }
+
+    /// Makes `with` of what is kept and whether that was a value.
+    #[inline(always)]
+    fn update(&mut self, slot: usize, with: impl FnOnce(T, bool) -> T) {
+        if let (Some(value), Some(seen)) = (self.values.get_mut(slot), self.seen.get_mut(slot)) {
+            *value = with(*value, *seen);
+            *seen = true;
+        }
+    }
+
+    /// Takes in later values, of slots of their own; `with` makes one of two.
+    fn merge(&mut self, slots: impl Iterator<Item = usize>, later: Kept<T>, with: impl Fn(T, T) -> T) {
+        for ((slot, value), seen) in slots.zip(later.values).zip(later.seen) {
+            if seen {
+                self.update(slot, |kept, seen| if seen { with(kept, value) } else { value });
+            }
+        }
+    }
+
+    fn into_options(self) -> Vec<Option<T>> {
+        self.values.into_iter().zip(self.seen).map(|(value, seen)| seen.then_some(value)).collect()
+    }
+}
+
+impl Kept<f64> {
+    fn add(&mut self, slot: usize, sum: Option<f64>) {
+        if let Some(sum) = sum {
+            self.update(slot, |before, _| before + sum);
+        }
+    }
 }
 
 /// Which of several values stays.
@@ -54,6 +104,36 @@ impl Choice {
             Choice::Max => order().is_gt(),
         }
     }
+}
+
+/// Parts of a sum: so many numbers are added at a time.
+const LANES: usize = 16;
+
+/// The sum of what `number` makes of values; `None` of none.
+fn sum<T>(values: &[T], number: impl Fn(&T) -> f64) -> Option<f64> {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut parts = [0.0; LANES];
+    for chunk in chunks {
+        parts.iter_mut().zip(chunk).for_each(|(part, value)| *part += number(value));
+    }
+    parts.iter_mut().zip(rest).for_each(|(part, value)| *part += number(value));
+    (!values.is_empty()).then(|| parts.iter().sum())
+}
+
+/// The same of the products of prices and what `number` makes of sizes.
+fn sum_of_products<T: Copy>(prices: &[f64], sizes: &[T], number: impl Fn(T) -> f64) -> Option<f64> {
+    let ((prices, more_prices), (sizes, more_sizes)) =
+        (prices.as_chunks::<LANES>(), sizes.as_chunks::<LANES>());
+    let mut parts = [0.0; LANES];
+    for (prices, sizes) in prices.iter().zip(sizes) {
+        for ((part, price), size) in parts.iter_mut().zip(prices).zip(sizes) {
+            *part += price * number(*size);
+        }
+    }
+    for ((part, price), size) in parts.iter_mut().zip(more_prices).zip(more_sizes) {
+        *part += price * number(*size);
+    }
+    (!prices.is_empty() || !more_prices.is_empty()).then(|| parts.iter().sum())
 }
 
 /// Number, mean, and sum of squared distances from the mean (Welford 1962).
@@ -99,16 +179,30 @@ macro_rules! each_number {
     }};
 }
 
-/// Keeps values by choice.
+/// Keeps values by choice; `$less` and `$greater` say whether the first number goes before the second.
 macro_rules! choose {
-    ($choice:expr, $kept:expr, $column:expr, $slots:expr, $number:ty, $order:expr) => {
-        each_number!($column, $slots, $number, |slot, value| {
-            let kept = &mut $kept[slot];
-            if kept.is_none_or(|kept| $choice.takes(|| $order(&value, &kept))) {
-                *kept = Some(value);
-            }
-        })
+    ($choice:expr, $kept:expr, $column:expr, $slots:expr, $number:ty, $less:expr, $greater:expr) => {
+        match $choice {
+            Choice::First => each_number!($column, $slots, $number, |slot, value| {
+                $kept.update(slot, |kept, seen| if seen { kept } else { value });
+            }),
+            Choice::Last => each_number!($column, $slots, $number, |slot, value| {
+                $kept.update(slot, |_, _| value);
+            }),
+            Choice::Min => each_number!($column, $slots, $number, |slot, value| {
+                $kept.update(slot, |kept, _| if $less(value, kept) { value } else { kept });
+            }),
+            Choice::Max => each_number!($column, $slots, $number, |slot, value| {
+                $kept.update(slot, |kept, _| if $greater(value, kept) { value } else { kept });
+            }),
+        }
     };
+}
+
+/// Whether a number is smaller; NaN is the greatest.
+#[inline(always)]
+fn is_less(a: f64, b: f64) -> bool {
+    (a < b) | (b.is_nan() & !a.is_nan())
 }
 
 impl State {
@@ -118,15 +212,22 @@ impl State {
         let found = types.first().copied().unwrap_or(ColumnType::I64);
         let chosen = |choice, column: &str| match found {
             Utf8 | Bytes => State::Texts(choice, found, column.to_string(), Vec::new()),
-            F32 | F64 => State::Floats(choice, found, Vec::new()),
-            _ => State::Integers(choice, found, Vec::new()),
+            // What any value takes the place of, or is equal to.
+            F32 | F64 => {
+                let nothing = if choice == Choice::Max { f64::NEG_INFINITY } else { f64::NAN };
+                State::Floats(choice, found, Kept::new(nothing))
+            }
+            _ => {
+                let nothing = if choice == Choice::Max { i64::MIN } else { i64::MAX };
+                State::Integers(choice, found, Kept::new(nothing))
+            }
         };
         let is_float = matches!(found, F32 | F64);
         match &aggregate.kind {
             Kind::Rows => State::Rows(Vec::new()),
             Kind::Count(_) => State::Count(Vec::new()),
-            Kind::Sum(_) if is_float => State::SumFloats(Vec::new()),
-            Kind::Sum(column) => State::SumIntegers { column: column.to_string(), sums: Vec::new() },
+            Kind::Sum(_) if is_float => State::SumFloats(Kept::new(0.0)),
+            Kind::Sum(column) => State::SumIntegers { column: column.to_string(), sums: Kept::new(0) },
             Kind::Mean(_) if is_float => State::Mean(Vec::new()),
             Kind::Mean(_) => State::MeanIntegers(Vec::new()),
             Kind::Std(_) => State::Std(Vec::new()),
@@ -134,6 +235,7 @@ impl State {
                 State::Quantile { quantile: *quantile, values: Vec::new(), closed: Vec::new() }
             }
             Kind::Vwap { .. } => State::Vwap(Vec::new()),
+            Kind::SumProduct { .. } => State::SumProduct(Kept::new(0.0)),
             Kind::First(column) => chosen(Choice::First, column),
             Kind::Last(column) => chosen(Choice::Last, column),
             Kind::Min(column) => chosen(Choice::Min, column),
@@ -145,15 +247,15 @@ impl State {
     pub(crate) fn resize(&mut self, slots: usize) {
         match self {
             State::Rows(v) | State::Count(v) => v.resize(slots, 0),
-            State::SumIntegers { sums, .. } => sums.resize(slots, None),
-            State::SumFloats(v) => v.resize(slots, None),
+            State::SumIntegers { sums, .. } => sums.resize(slots),
+            State::SumFloats(v) | State::SumProduct(v) => v.resize(slots),
             State::Mean(v) => v.resize(slots, (0.0, 0)),
             State::MeanIntegers(v) => v.resize(slots, (0, 0)),
             State::Std(v) => v.resize(slots, Spread::default()),
             State::Quantile { values, .. } => values.resize(slots, Vec::new()),
             State::Vwap(v) => v.resize(slots, (0.0, 0.0)),
-            State::Integers(.., v) => v.resize(slots, None),
-            State::Floats(.., v) => v.resize(slots, None),
+            State::Integers(.., v) => v.resize(slots),
+            State::Floats(.., v) => v.resize(slots),
             State::Texts(.., v) => v.resize(slots, None),
         }
     }
@@ -176,11 +278,12 @@ impl State {
             },
             // 2^63 values of up to 2^63 each stay below 2^127.
             State::SumIntegers { sums, .. } => {
-                each_number!(column, slots, i64, |slot, value| *sums[slot].get_or_insert(0) +=
-                    i128::from(value));
+                each_number!(column, slots, i64, |slot, value| {
+                    sums.update(slot, |sum, _| sum + i128::from(value));
+                });
             }
             State::SumFloats(sums) => {
-                each_number!(column, slots, f64, |slot, value| *sums[slot].get_or_insert(0.0) += value);
+                each_number!(column, slots, f64, |slot, value| sums.update(slot, |sum, _| sum + value));
             }
             State::Mean(means) => each_number!(column, slots, f64, |slot, value| {
                 let (sum, n) = &mut means[slot];
@@ -196,6 +299,14 @@ impl State {
             State::Quantile { values, .. } => {
                 each_number!(column, slots, f64, |slot, value| values[slot].push(value));
             }
+            State::SumProduct(sums) => {
+                let Some(sizes) = columns.get(1) else { return };
+                for ((slot, price), size) in slots.iter().zip(numbers(column)).zip(numbers(sizes)) {
+                    if let (Some(price), Some(size)) = (price, size) {
+                        sums.update(*slot as usize, |sum, _| sum + price * size);
+                    }
+                }
+            }
             State::Vwap(sums) => {
                 let Some(sizes) = columns.get(1) else { return };
                 for ((slot, price), size) in slots.iter().zip(numbers(column)).zip(numbers(sizes)) {
@@ -208,18 +319,21 @@ impl State {
             }
             State::Integers(choice, _, kept) => match column.values() {
                 Values::Bool(values) => {
-                    for ((row, slot), value) in slots.iter().enumerate().zip(values) {
-                        let kept = &mut kept[*slot as usize];
-                        let value = i64::from(*value);
-                        if !column.is_null(row) && kept.is_none_or(|kept| choice.takes(|| value.cmp(&kept))) {
-                            *kept = Some(value);
-                        }
+                    let rows = slots.iter().zip(values).enumerate();
+                    for (_, (slot, value)) in rows.filter(|(row, _)| !column.is_null(*row)) {
+                        let (slot, value) = (*slot as usize, i64::from(*value));
+                        kept.update(slot, |kept, seen| match seen && !choice.takes(|| value.cmp(&kept)) {
+                            true => kept,
+                            false => value,
+                        });
                     }
                 }
-                _ => choose!(choice, kept, column, slots, i64, Ord::cmp),
+                _ => {
+                    choose!(choice, kept, column, slots, i64, |a: i64, b: i64| a < b, |a: i64, b: i64| a > b)
+                }
             },
             State::Floats(choice, _, kept) => {
-                choose!(choice, kept, column, slots, f64, |a: &f64, b: &f64| by_size(*a, *b));
+                choose!(choice, kept, column, slots, f64, is_less, |a: f64, b: f64| is_less(b, a));
             }
             State::Texts(choice, _, _, kept) => {
                 if let Values::Utf8(texts) | Values::Bytes(texts) = column.values() {
@@ -232,6 +346,102 @@ impl State {
                     }
                 }
             }
+        }
+    }
+
+    /// Takes `rows` rows into one slot. Sums of floats are those of [`LANES`] parts, every so-many-th value in one.
+    pub(crate) fn update_one(&mut self, columns: &[&Column], slot: usize, rows: usize) {
+        let no_nulls = columns.iter().all(|column| column.validity().is_none());
+        match (&mut *self, columns) {
+            (State::Rows(counts), _) => counts[slot] += rows as i64,
+            (State::Count(counts), [column]) => counts[slot] += (column.len() - column.null_count()) as i64,
+            (State::SumFloats(sums), [column]) if no_nulls && let Values::F64(values) = column.values() => {
+                sums.add(slot, sum(values, |value| *value));
+            }
+            (State::Mean(means), [column]) if no_nulls && let Values::F64(values) = column.values() => {
+                let (to, n) = &mut means[slot];
+                *to += sum(values, |value| *value).unwrap_or(0.0);
+                *n += values.len() as u64;
+            }
+            (State::SumProduct(sums), [prices, sizes])
+                if no_nulls && let Values::F64(prices) = prices.values() =>
+            {
+                let products = match sizes.values() {
+                    Values::I64(sizes) => sum_of_products(prices, sizes, |size| size as f64),
+                    Values::F64(sizes) => sum_of_products(prices, sizes, |size| size),
+                    Values::I32(sizes) => sum_of_products(prices, sizes, f64::from),
+                    _ => return self.update(columns, &vec![slot as u32; rows]),
+                };
+                sums.add(slot, products);
+            }
+            _ => self.update(columns, &vec![slot as u32; rows]),
+        }
+    }
+
+    /// Takes in what later rows came to; `slots` has the slot of each of theirs.
+    pub(crate) fn merge(&mut self, later: State, slots: &[u32]) {
+        let slots = slots.iter().map(|slot| *slot as usize);
+        match (self, later) {
+            (State::Rows(to), State::Rows(from)) | (State::Count(to), State::Count(from)) => {
+                slots.zip(from).for_each(|(slot, count)| to[slot] += count);
+            }
+            (State::SumIntegers { sums, .. }, State::SumIntegers { sums: from, .. }) => {
+                sums.merge(slots, from, |sum, later| sum + later);
+            }
+            (State::SumFloats(to), State::SumFloats(from))
+            | (State::SumProduct(to), State::SumProduct(from)) => {
+                to.merge(slots, from, |sum, later| sum + later);
+            }
+            (State::Mean(to), State::Mean(from)) => {
+                for (slot, (sum, n)) in slots.zip(from) {
+                    to[slot] = (to[slot].0 + sum, to[slot].1 + n);
+                }
+            }
+            (State::MeanIntegers(to), State::MeanIntegers(from)) => {
+                for (slot, (sum, n)) in slots.zip(from) {
+                    to[slot] = (to[slot].0 + sum, to[slot].1 + n);
+                }
+            }
+            (State::Std(to), State::Std(from)) => {
+                slots.zip(from).for_each(|(slot, spread)| to[slot].merge(spread));
+            }
+            (State::Quantile { values, .. }, State::Quantile { values: from, .. }) => {
+                for (slot, mut from) in slots.zip(from) {
+                    match values[slot].is_empty() {
+                        true => values[slot] = from,
+                        false => values[slot].append(&mut from),
+                    }
+                }
+            }
+            (State::Vwap(to), State::Vwap(from)) => {
+                for (slot, (products, sizes)) in slots.zip(from) {
+                    to[slot] = (to[slot].0 + products, to[slot].1 + sizes);
+                }
+            }
+            (State::Integers(choice, _, to), State::Integers(_, _, from)) => {
+                to.merge(slots, from, |kept, later| match choice.takes(|| later.cmp(&kept)) {
+                    true => later,
+                    false => kept,
+                });
+            }
+            (State::Floats(choice, _, to), State::Floats(_, _, from)) => {
+                to.merge(slots, from, |kept, later| match choice.takes(|| by_size(later, kept)) {
+                    true => later,
+                    false => kept,
+                });
+            }
+            (State::Texts(choice, _, _, to), State::Texts(_, _, _, from)) => {
+                for (slot, text) in slots.zip(from) {
+                    let kept = &mut to[slot];
+                    if let Some(text) = text
+                        && kept.as_ref().is_none_or(|kept| choice.takes(|| text.cmp(kept)))
+                    {
+                        *kept = Some(text);
+                    }
+                }
+            }
+            // Both are states of the same aggregate.
+            _ => {}
         }
     }
 
@@ -260,10 +470,10 @@ impl State {
             State::Rows(counts) | State::Count(counts) => Column::from(counts),
             State::SumIntegers { column, sums } => {
                 let sum = |sum: Option<i128>| sum.map(i64::try_from).transpose();
-                let sums: Result<Vec<_>, _> = sums.into_iter().map(sum).collect();
+                let sums: Result<Vec<_>, _> = sums.into_options().into_iter().map(sum).collect();
                 nullable(sums.map_err(|_| QueryError::SumTooLarge { column })?, Values::I64)
             }
-            State::SumFloats(sums) => nullable(sums, Values::F64),
+            State::SumFloats(sums) | State::SumProduct(sums) => nullable(sums.into_options(), Values::F64),
             State::Mean(means) => {
                 let mean = |(sum, n)| (n > 0).then(|| sum / n as f64);
                 nullable(means.into_iter().map(mean).collect(), Values::F64)
@@ -282,17 +492,23 @@ impl State {
                 nullable(sums.into_iter().map(vwap).collect(), Values::F64)
             }
             State::Integers(_, column_type, kept) => match column_type {
-                ColumnType::Bool => nullable(kept, |v| Values::Bool(v.into_iter().map(|x| x != 0).collect())),
-                ColumnType::I32 => nullable(kept, |v| Values::I32(v.into_iter().map(|x| x as i32).collect())),
-                ColumnType::Date => {
-                    nullable(kept, |v| Values::Date(v.into_iter().map(|x| x as i32).collect()))
+                ColumnType::Bool => {
+                    nullable(kept.into_options(), |v| Values::Bool(v.into_iter().map(|x| x != 0).collect()))
                 }
-                ColumnType::Timestamp => nullable(kept, Values::Timestamp),
-                _ => nullable(kept, Values::I64),
+                ColumnType::I32 => {
+                    nullable(kept.into_options(), |v| Values::I32(v.into_iter().map(|x| x as i32).collect()))
+                }
+                ColumnType::Date => {
+                    nullable(kept.into_options(), |v| Values::Date(v.into_iter().map(|x| x as i32).collect()))
+                }
+                ColumnType::Timestamp => nullable(kept.into_options(), Values::Timestamp),
+                _ => nullable(kept.into_options(), Values::I64),
             },
             State::Floats(_, column_type, kept) => match column_type {
-                ColumnType::F32 => nullable(kept, |v| Values::F32(v.into_iter().map(|x| x as f32).collect())),
-                _ => nullable(kept, Values::F64),
+                ColumnType::F32 => {
+                    nullable(kept.into_options(), |v| Values::F32(v.into_iter().map(|x| x as f32).collect()))
+                }
+                _ => nullable(kept.into_options(), Values::F64),
             },
             State::Texts(_, column_type, column, kept) => {
                 let too_large = || QueryError::TooLarge { column: column.clone() };
@@ -312,6 +528,19 @@ impl State {
 }
 
 impl Spread {
+    /// Takes in the spread of other numbers (Chan, Golub and LeVeque 1979).
+    fn merge(&mut self, other: Spread) {
+        if self.n == 0 || other.n == 0 {
+            *self = if self.n == 0 { other } else { *self };
+            return;
+        }
+        let (mine, theirs) = (self.n as f64, other.n as f64);
+        let distance = other.mean - self.mean;
+        self.n += other.n;
+        self.mean += distance * (theirs / (mine + theirs));
+        self.squares += other.squares + distance * distance * (mine * theirs / (mine + theirs));
+    }
+
     fn add(&mut self, value: f64) {
         self.n += 1;
         let distance = value - self.mean;

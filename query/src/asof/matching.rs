@@ -1,14 +1,16 @@
 //! Which right row belongs to which left row: one pass over both inputs in order of time.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use underbelly_storage::{Column, Columns};
+use underbelly_storage::{Column, ColumnType};
 
 use crate::QueryError;
 use crate::asof::Direction;
 use crate::ids::KeyIds;
+use crate::lane::Batch;
 use crate::pick::{Spot, pick};
-use crate::timed::{Stream, columns_at, times};
+use crate::timed::{Stream, columns_at};
 
 /// Right rows that are held besides those that are needed, before the others are let go.
 const HELD_ROWS: usize = 4 * 65_536;
@@ -39,16 +41,53 @@ impl Rule {
 }
 
 /// A batch of left rows with the places of their right rows in [`Matching::held`].
-pub(super) struct Matched {
-    pub(super) left: Columns,
+pub(super) struct Matched<'a> {
+    pub(super) left: Batch<'a>,
     pub(super) spots: Vec<Spot>,
+    /// The numbers of the left rows' keys.
+    pub(super) ids: Vec<u32>,
+}
+
+/// Right rows that are kept: when, and the columns of the result.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) times: Vec<i64>,
+    pub(super) columns: Vec<Column>,
+}
+
+impl Held {
+    /// The rows at `spots` of several, which are somewhere.
+    pub(super) fn picked(
+        parts: &[Held],
+        spots: &[Spot],
+        of: &[(Arc<str>, ColumnType)],
+    ) -> Result<Held, QueryError> {
+        let time = |spot: &Spot| parts.get(spot.part as usize)?.times.get(spot.row as usize).copied();
+        let times = spots.iter().map(|spot| time(spot).unwrap_or_default()).collect();
+        let columns = of.iter().enumerate().map(|(at, (name, column_type))| {
+            let columns: Vec<&Column> = parts.iter().filter_map(|part| part.columns.get(at)).collect();
+            pick(&columns, spots, *column_type, name)
+        });
+        Ok(Held { times, columns: columns.collect::<Result<_, _>>()? })
+    }
+}
+
+/// The last right rows of some keys, with the keys as [`encode`](crate::key::encode) has them.
+pub(super) struct LastRows {
+    pub(super) held: Held,
+    pub(super) keys: Vec<Box<[u8]>>,
 }
 
 /// The last right row of a key that was read.
 #[derive(Clone, Copy)]
-struct Last {
-    ts: i64,
-    spot: Spot,
+pub(super) struct Last {
+    pub(super) ts: i64,
+    pub(super) spot: Spot,
+}
+
+impl Last {
+    /// No row was read.
+    pub(super) const NONE: Last = Last { ts: 0, spot: Spot::NOWHERE };
 }
 
 /// Left rows of a key that wait for a later right row, in order; each points to the next.
@@ -59,8 +98,8 @@ struct Queue {
 }
 
 /// A batch of left rows, some of which may wait.
-struct Batch {
-    rows: Columns,
+struct Waiting<'a> {
+    rows: Batch<'a>,
     times: Vec<i64>,
     ids: Vec<u32>,
     spots: Vec<Spot>,
@@ -79,11 +118,15 @@ pub(super) struct Matching<'a> {
     ids: KeyIds,
     left_ended: bool,
     right_ended: bool,
+    /// Positions, names and types of the right columns of the result.
+    wanted: Vec<usize>,
+    of_wanted: Vec<(Arc<str>, ColumnType)>,
+    /// The keys by their numbers, as [`encode`] has them.
+    seen: Vec<Box<[u8]>>,
     /// Right rows that a left row matches or may match; those being read are the last piece.
-    held: Vec<Columns>,
+    held: Vec<Held>,
     held_rows: usize,
-    /// Of the piece being read: times, keys, and the next row.
-    times: Vec<i64>,
+    /// Of the piece being read: keys, and the next row.
     right_ids: Vec<u32>,
     at: usize,
     /// By key, where the rule looks back.
@@ -91,7 +134,7 @@ pub(super) struct Matching<'a> {
     /// By key, where it looks ahead.
     queues: Vec<Queue>,
     /// Left rows that are not given back yet; the first batch has the number `first`.
-    batches: VecDeque<Batch>,
+    batches: VecDeque<Waiting<'a>>,
     first: u32,
 }
 
@@ -100,9 +143,15 @@ impl<'a> Matching<'a> {
         left: Stream<'a>,
         right: Stream<'a>,
         keys: (Vec<usize>, Vec<usize>),
+        wanted: Vec<usize>,
         rule: Rule,
     ) -> Matching<'a> {
         let ids = KeyIds::new(&columns_at(&left.header, &keys.0));
+        let of = |position: &usize| {
+            let column_type = right.header.column_at(*position).column_type();
+            right.header.names().get(*position).map(|name| (name.clone(), column_type))
+        };
+        let of_wanted = wanted.iter().filter_map(of).collect();
         Matching {
             rule,
             left,
@@ -111,9 +160,11 @@ impl<'a> Matching<'a> {
             ids,
             left_ended: false,
             right_ended: false,
+            wanted,
+            of_wanted,
+            seen: Vec::new(),
             held: Vec::new(),
             held_rows: 0,
-            times: Vec::new(),
             right_ids: Vec::new(),
             at: 0,
             last: Vec::new(),
@@ -124,12 +175,33 @@ impl<'a> Matching<'a> {
     }
 
     /// The right rows that places point to.
-    pub(super) fn held(&self) -> &[Columns] {
+    pub(super) fn held(&self) -> &[Held] {
         &self.held
     }
 
+    /// Reads the right input to its end. Gives the last row of each key, and the keys as [`encode`] has them; for a rule that
+    /// looks back alone.
+    pub(super) fn finish(mut self) -> Result<LastRows, QueryError> {
+        self.read_right(i64::MAX, true)?;
+        let last: Vec<(Last, Box<[u8]>)> =
+            self.last.into_iter().zip(self.seen).filter(|(last, _)| !last.spot.is_nowhere()).collect();
+        let spots: Vec<Spot> = last.iter().map(|(last, _)| last.spot).collect();
+        let held = Held::picked(&self.held, &spots, &self.of_wanted)?;
+        Ok(LastRows { held, keys: last.into_iter().map(|(_, key)| key).collect() })
+    }
+
+    /// The keys by their numbers.
+    pub(super) fn seen(&self) -> &[Box<[u8]>] {
+        &self.seen
+    }
+
+    /// Times of the piece being read.
+    fn times(&self) -> &[i64] {
+        self.held.last().map_or(&[], |held| &held.times)
+    }
+
     /// The next left rows whose matches are known; `None` at the end. Their places hold until the next call.
-    pub(super) fn next(&mut self) -> Result<Option<Matched>, QueryError> {
+    pub(super) fn next(&mut self) -> Result<Option<Matched<'a>>, QueryError> {
         loop {
             if self.is_first_known() {
                 return Ok(self.give());
@@ -148,14 +220,15 @@ impl<'a> Matching<'a> {
     fn is_first_known(&self) -> bool {
         let Some(batch) = self.batches.front() else { return false };
         let expired = || {
-            let now = self.times.get(self.at).or(self.times.last());
+            let times = self.times();
+            let now = times.get(self.at).or(times.last());
             now.zip(batch.times.last())
                 .is_some_and(|(now, last)| now > last && now.abs_diff(*last) > self.rule.tolerance)
         };
         batch.waiting == 0 || self.right_ended || expired()
     }
 
-    fn give(&mut self) -> Option<Matched> {
+    fn give(&mut self) -> Option<Matched<'a>> {
         let batch = self.batches.pop_front()?;
         if batch.waiting > 0 {
             // Its rows that wait are the first of their queues.
@@ -167,42 +240,76 @@ impl<'a> Matching<'a> {
             }
         }
         self.first += 1;
-        Some(Matched { left: batch.rows, spots: batch.spots })
+        Some(Matched { left: batch.rows, spots: batch.spots, ids: batch.ids })
     }
 
     /// Reads a batch of left rows, and right rows as far as these need.
     fn read_left(&mut self) -> Result<(), QueryError> {
-        let Some(rows) = self.left.next()? else {
+        let Some(rows) = self.left.next_batch()? else {
             self.left_ended = true;
             return Ok(());
         };
         let mut ids = Vec::new();
-        self.ids.number(&columns_at(&rows, &self.keys.0), rows.rows(), &mut ids);
-        self.make_room_for_keys();
+        self.number(&rows, true, &mut ids)?;
         let number = self.first + self.batches.len() as u32;
         let (count, rule) = (rows.rows(), self.rule);
+        let times = rows.times().to_vec();
         let next = if rule.looks_ahead() { vec![Spot::NOWHERE; count] } else { Vec::new() };
+        if rule.looks_ahead() {
+            let spots = Vec::with_capacity(count);
+            let (of_batch, keys) = (times.clone(), ids.clone());
+            self.batches.push_back(Waiting { rows, times: of_batch, ids: keys, spots, next, waiting: 0 });
+            return self.read_ahead(number, &times, &ids);
+        }
         let spots = Vec::with_capacity(count);
-        let times = times(&rows).to_vec();
-        self.batches.push_back(Batch { rows, times, ids, spots, next, waiting: 0 });
-        let at = self.batches.len() - 1;
-        for row in 0..count {
-            let ts = self.batches[at].times[row];
-            if self.times.get(self.at).is_none_or(|next| *next <= ts) {
-                self.read_right(ts, rule.right_first())?;
+        self.batches.push_back(Waiting { rows, times: Vec::new(), ids: Vec::new(), spots, next, waiting: 0 });
+        let (mut spots, mut bound) = (self.swap_spots(Vec::new()), i64::MIN);
+        for (ts, id) in times.iter().zip(&ids) {
+            if *ts >= bound {
+                if !self.read_piece(*ts, rule.right_first()) {
+                    // Places change where right rows are let go.
+                    self.swap_spots(spots);
+                    self.read_right(*ts, rule.right_first())?;
+                    spots = self.swap_spots(Vec::new());
+                }
+                bound = self.times().get(self.at).copied().unwrap_or(i64::MAX);
+            }
+            let last = self.last.get(*id as usize).copied().unwrap_or(Last::NONE);
+            let is_near = last.ts.abs_diff(*ts) <= rule.tolerance;
+            spots.push(if is_near { last.spot } else { Spot::NOWHERE });
+        }
+        self.swap_spots(spots);
+        if let Some(batch) = self.batches.back_mut() {
+            (batch.times, batch.ids) = (times, ids);
+        }
+        Ok(())
+    }
+
+    /// Puts places into the last batch in the stead of its own.
+    fn swap_spots(&mut self, spots: Vec<Spot>) -> Vec<Spot> {
+        self.batches.back_mut().map_or(Vec::new(), |batch| std::mem::replace(&mut batch.spots, spots))
+    }
+
+    /// The same where left rows may have to wait for right ones.
+    fn read_ahead(&mut self, number: u32, times: &[i64], ids: &[u32]) -> Result<(), QueryError> {
+        let (at, rule) = (self.batches.len() - 1, self.rule);
+        for (row, (ts, id)) in times.iter().zip(ids).enumerate() {
+            if self.times().get(self.at).is_none_or(|next| next <= ts) {
+                self.read_right(*ts, rule.right_first())?;
             }
             let batch = &mut self.batches[at];
-            let id = batch.ids[row] as usize;
+            let id = *id as usize;
             let mut spot = Spot::NOWHERE;
             if rule.looks_back() {
                 let last = self.last[id];
-                if !last.spot.is_nowhere() && last.ts.abs_diff(ts) <= rule.tolerance {
+                if !last.spot.is_nowhere() && last.ts.abs_diff(*ts) <= rule.tolerance {
                     spot = last.spot;
                 }
             }
             batch.spots.push(spot);
-            let is_exact = || rule.exact && !spot.is_nowhere() && self.last[id].ts == ts;
-            if rule.looks_ahead() && !self.right_ended && !(rule.looks_back() && is_exact()) {
+            let is_exact = || rule.exact && !spot.is_nowhere() && self.last[id].ts == *ts;
+            let is_known = self.right_ended || (rule.looks_back() && is_exact());
+            if !is_known {
                 batch.waiting += 1;
                 let mine = Spot { part: number, row: row as u32 };
                 let queue = &mut self.queues[id];
@@ -218,9 +325,22 @@ impl<'a> Matching<'a> {
         Ok(())
     }
 
+    /// Numbers the keys of a batch.
+    fn number(&mut self, rows: &Batch<'_>, is_left: bool, to: &mut Vec<u32>) -> Result<(), QueryError> {
+        let keys = if is_left { &self.keys.0 } else { &self.keys.1 };
+        let lanes = rows.lanes_at(keys);
+        for row in self.ids.number_lanes(&lanes, rows.rows(), to)? {
+            let mut key = Vec::new();
+            lanes.iter().for_each(|lane| lane.encode(row as usize, &mut key));
+            self.seen.push(key.into());
+        }
+        self.make_room_for_keys();
+        Ok(())
+    }
+
     fn make_room_for_keys(&mut self) {
         if self.rule.looks_back() {
-            self.last.resize(self.ids.len(), Last { ts: 0, spot: Spot::NOWHERE });
+            self.last.resize(self.ids.len(), Last::NONE);
         }
         if self.rule.looks_ahead() {
             self.queues.resize(self.ids.len(), Queue { first: Spot::NOWHERE, last: Spot::NOWHERE });
@@ -238,16 +358,35 @@ impl<'a> Matching<'a> {
     /// The same within the piece being read; whether there is a row behind them.
     fn read_piece(&mut self, bound: i64, inclusive: bool) -> bool {
         let part = self.held.len().saturating_sub(1) as u32;
-        while let Some(ts) = self.times.get(self.at).copied() {
+        if !self.rule.looks_ahead() {
+            let Matching { held, right_ids, at, last, .. } = self;
+            let Some(held) = held.last() else { return false };
+            let start = *at;
+            let rows = held
+                .times
+                .get(start..)
+                .unwrap_or_default()
+                .iter()
+                .zip(right_ids.get(start..).unwrap_or_default());
+            for (row, (ts, id)) in (start as u32..).zip(rows) {
+                if *ts > bound || (*ts == bound && !inclusive) {
+                    return true;
+                }
+                *at += 1;
+                if let Some(last) = last.get_mut(*id as usize) {
+                    *last = Last { ts: *ts, spot: Spot { part, row } };
+                }
+            }
+            return false;
+        }
+        while let Some(ts) = self.times().get(self.at).copied() {
             if ts > bound || (ts == bound && !inclusive) {
                 return true;
             }
             let id = self.right_ids[self.at] as usize;
             let spot = Spot { part, row: self.at as u32 };
             self.at += 1;
-            if self.rule.looks_ahead() {
-                self.answer(id, ts, spot);
-            }
+            self.answer(id, ts, spot);
             if self.rule.looks_back() {
                 self.last[id] = Last { ts, spot };
             }
@@ -269,7 +408,7 @@ impl<'a> Matching<'a> {
             batch.waiting -= 1;
             let distance = ts.abs_diff(waited_from);
             let before = batch.spots[row];
-            let before = self.held.get(before.part as usize).map(|part| times(part)[before.row as usize]);
+            let before = self.held.get(before.part as usize).map(|part| part.times[before.row as usize]);
             let is_nearer = before.is_none_or(|before| distance < waited_from.abs_diff(before));
             if is_nearer && distance <= self.rule.tolerance {
                 batch.spots[row] = spot;
@@ -279,17 +418,21 @@ impl<'a> Matching<'a> {
 
     fn next_right(&mut self) -> Result<(), QueryError> {
         self.let_go()?;
-        let Some(rows) = self.right.next()? else {
+        let Some(mut rows) = self.right.next_batch()? else {
             self.right_ended = true;
             return Ok(());
         };
-        self.ids.number(&columns_at(&rows, &self.keys.1), rows.rows(), &mut self.right_ids);
-        self.make_room_for_keys();
-        self.times.clear();
-        self.times.extend_from_slice(times(&rows));
+        let mut ids = std::mem::take(&mut self.right_ids);
+        self.number(&rows, false, &mut ids)?;
+        self.right_ids = ids;
         self.at = 0;
         self.held_rows += rows.rows();
-        self.held.push(rows);
+        let times = rows.times().to_vec();
+        let mut columns = Vec::with_capacity(self.wanted.len());
+        for position in &self.wanted {
+            columns.push(rows.take(*position)?);
+        }
+        self.held.push(Held { times, columns });
         Ok(())
     }
 
@@ -306,13 +449,12 @@ impl<'a> Matching<'a> {
             let row = u32::try_from(spots.len()).map_err(|_| QueryError::TooManyRows { rows: needed })?;
             spots.push(std::mem::replace(place, Spot { part: 0, row }));
         }
-        let mut rows = Columns::new();
-        for (position, (name, column)) in self.right.header.iter().enumerate() {
-            let parts: Vec<&Column> = self.held.iter().map(|part| part.column_at(position)).collect();
-            rows.insert(name.clone(), pick(&parts, &spots, column.column_type(), name)?)?;
-        }
-        self.held_rows = rows.rows();
-        self.held = vec![rows];
+        let held = Held::picked(&self.held, &spots, &self.of_wanted)?;
+        self.held_rows = held.times.len();
+        self.held = vec![held];
+        // What is being read was read to its end.
+        self.at = self.held_rows;
+        self.right_ids.clear();
         Ok(())
     }
 }

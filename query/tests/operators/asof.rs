@@ -130,7 +130,7 @@ fn rare_keys_are_found_behind_many_others() {
         key: false,
     });
     let schema = underbelly_query::Schema { columns: columns.collect() };
-    let source = RunsOf { schema, runs: vec![std::sync::Arc::new(run)], seq: 1 };
+    let source = RunsOf { schema, runs: vec![std::sync::Arc::new(run)], seq: 1, slice_rows: model::MANY };
     let wanted: Vec<(i64, i64)> =
         (0..40).map(|i| (i * 17_500, if i % 2 == 0 { 1_000 + i % 5 } else { i % 3 })).collect();
     let left = at(&wanted.iter().map(|(ts, _)| *ts).collect::<Vec<_>>());

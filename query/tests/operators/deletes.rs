@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use underbelly_query::{
     MemoryRun, Run, Scan, Schema, Source, Tombstone, Tombstones, hidden_rows, last_points, latest,
 };
-use underbelly_storage::{Timestamp, Value};
+use underbelly_storage::{Timestamp, Value, Workers};
 
 use crate::latest::key;
 use crate::model::{self, Keys, NAMES, Row, RunOfRows, RunsOf};
@@ -33,6 +33,14 @@ impl Source for Without {
 
     fn tombstones(&self) -> Tombstones {
         Tombstones::new(self.tombstones.iter())
+    }
+
+    fn workers(&self) -> &dyn Workers {
+        self.of.workers()
+    }
+
+    fn slice_rows(&self) -> usize {
+        self.of.slice_rows()
     }
 }
 
@@ -149,15 +157,15 @@ fn deleted_groups_are_not_read() {
         values[0] = Value::from(if ts % 2 == 0 { "a" } else { "z" });
         Row { ts, seq: 1, values }
     };
-    let rows = RunOfRows {
-        rows: (0..40).map(row).collect(),
-        present: [true; 5],
-        whole_prices: false,
-        group_rows: 10,
-    };
+    let rows = RunOfRows { rows: (0..40).map(row).collect(), group_rows: 10, ..RunOfRows::default() };
     let built = Arc::new(rows.build());
     let source = |tombstones| Without {
-        of: RunsOf { schema: model::schema(), runs: vec![built.clone() as Arc<dyn Run>], seq: 9 },
+        of: RunsOf {
+            schema: model::schema(),
+            runs: vec![built.clone() as Arc<dyn Run>],
+            seq: 9,
+            slice_rows: model::MANY,
+        },
         tombstones,
     };
     let delete = |from, to| Delete { seq: 2, from: Some(from), to: Some(to), keys: Vec::new() }.tombstone();

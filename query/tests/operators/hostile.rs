@@ -1,6 +1,7 @@
 //! Queries that do not fit, and runs that lie.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -19,6 +20,9 @@ struct Liar {
     seqs: Option<Vec<u64>>,
     columns: Columns,
     fails: bool,
+    /// Rows that are read at a time, and codes of the texts "a" and "b".
+    piece_rows: usize,
+    codes: Option<Vec<u32>>,
 }
 
 impl Run for Liar {
@@ -44,6 +48,20 @@ impl Run for Liar {
         }
         Ok(self.columns.column(name).map(Cow::Borrowed))
     }
+
+    fn piece_rows(&self) -> usize {
+        self.piece_rows
+    }
+
+    fn dictionary(&self, _group: usize, name: &str) -> Result<Option<Column>, QueryError> {
+        let is_coded = self.codes.is_some() && name == "symbol";
+        Ok(is_coded.then(|| Column::from_iter(["a", "b"])))
+    }
+
+    fn codes(&self, _group: usize, _name: &str, rows: Range<usize>) -> Result<Vec<u32>, QueryError> {
+        let codes = self.codes.as_deref().unwrap_or_default();
+        Ok(codes.iter().copied().skip(rows.start).take(rows.len()).collect())
+    }
 }
 
 fn honest() -> Liar {
@@ -54,12 +72,14 @@ fn honest() -> Liar {
         seqs: Some(vec![1, 2]),
         columns,
         fails: false,
+        piece_rows: usize::MAX,
+        codes: None,
     }
 }
 
 fn source(runs: Vec<Liar>) -> RunsOf {
     let runs = runs.into_iter().map(|run| Arc::new(run) as Arc<dyn Run>).collect();
-    RunsOf { schema: model::schema(), runs, seq: 9 }
+    RunsOf { schema: model::schema(), runs, seq: 9, slice_rows: 2 }
 }
 
 /// The same error from each operator.
@@ -151,6 +171,24 @@ fn vectors_of_wrong_length_are_named() {
 }
 
 #[test]
+fn texts_that_there_are_not_are_named() {
+    for (codes, found) in [(vec![0, 2], 2), (vec![9, 0], 9)] {
+        for error in errors(Liar { codes: Some(codes.clone()), ..honest() }) {
+            match error {
+                QueryError::Malformed { run: 1, group: 0, what, expected: 2, found: place } => {
+                    assert_eq!((what.as_str(), place), ("the texts of symbol", found));
+                }
+                other => panic!("{other}"),
+            }
+        }
+    }
+    for error in errors(Liar { codes: Some(vec![0]), ..honest() }) {
+        let QueryError::Malformed { what, expected: 2, found: 1, .. } = error else { panic!("{error}") };
+        assert_eq!(what, "symbol");
+    }
+}
+
+#[test]
 fn columns_of_another_type_are_named() {
     let numbers = Columns::new().with("symbol", Column::from(vec![1i64, 2])).unwrap();
     let run = Liar { columns: numbers, ..honest() };
@@ -175,6 +213,8 @@ prop_compose! {
         seqs in prop::option::of(prop::collection::vec(0u64..12, 0..4)),
         symbols in prop::collection::vec(model::symbols(), 0..4),
         fit in prop::bool::weighted(0.8),
+        piece_rows in prop_oneof![Just(0usize), Just(1), Just(2), Just(usize::MAX)],
+        codes in prop::option::of(prop::collection::vec(0u32..3, 0..5)),
     ) -> Liar {
         let mut column = Column::new(ColumnType::Utf8);
         symbols.iter().for_each(|symbol| column.push(symbol).unwrap());
@@ -190,7 +230,7 @@ prop_compose! {
             seqs
         });
         let columns = Columns::new().with("symbol", column).unwrap();
-        Liar { zones: zones.collect(), timestamps, seqs, columns, fails: false }
+        Liar { zones: zones.collect(), timestamps, seqs, columns, fails: false, piece_rows, codes }
     }
 }
 

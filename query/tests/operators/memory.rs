@@ -57,14 +57,14 @@ proptest! {
                 prop_assert_eq!(Some(zone.seq_max), rows.iter().map(|row| row.seq).max());
                 prop_assert_eq!((zone.ts_min, zone.ts_max), (rows[0].ts, rows[rows.len() - 1].ts));
             }
-            let source = RunsOf { schema: model::schema(), runs: vec![Arc::new(merged)], seq: 9 };
+            let source = RunsOf { schema: model::schema(), runs: vec![Arc::new(merged)], seq: 9, slice_rows: model::MANY };
             let scanned = Scan::new(&source).collect().unwrap();
             prop_assert_eq!(model::listed(&scanned), model::expected(&rows, &NAMES));
         }
 
         // Scanning the commits gives what scanning their merge gives.
         let runs = commits.iter().map(|run| run.clone() as Arc<dyn Run>).collect();
-        let source = RunsOf { schema: model::schema(), runs, seq: 9 };
+        let source = RunsOf { schema: model::schema(), runs, seq: 9, slice_rows: model::MANY };
         let scanned = Scan::new(&source).collect().unwrap();
         prop_assert_eq!(model::listed(&scanned), model::expected(&rows, &NAMES));
     }

@@ -1,6 +1,7 @@
 //! Rows as a list, runs made of them, and what operators should answer.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,7 +9,9 @@ use proptest::prelude::*;
 use underbelly_query::{
     ColumnZone, QueryError, Run, Scan, Schema, SchemaColumn, Seqs, Source, TimedRows, Zone,
 };
-use underbelly_storage::{Column, ColumnType, Columns, Date, Timestamp, Value, Values, Zone as ZoneOfValues};
+use underbelly_storage::{
+    Column, ColumnType, Columns, Date, Timestamp, Value, Values, Workers, Zone as ZoneOfValues,
+};
 
 pub const NAMES: [&str; 5] = ["symbol", "venue", "price", "note", "day"];
 
@@ -39,12 +42,26 @@ pub struct RunOfRows {
     /// Prices, which are whole numbers, as `I64`.
     pub whole_prices: bool,
     pub group_rows: usize,
+    /// Rows that are read at a time.
+    pub piece_rows: usize,
+    /// Whether symbols are kept as places among distinct ones, where none is null.
+    pub coded: bool,
+}
+
+impl Default for RunOfRows {
+    fn default() -> RunOfRows {
+        let (rows, present, group_rows) = (Vec::new(), [true; 5], usize::MAX);
+        RunOfRows { rows, present, whole_prices: false, group_rows, piece_rows: usize::MAX, coded: false }
+    }
 }
 
 /// A run in memory that counts what is read of it.
 #[derive(Default)]
 pub struct CountedRun {
     pub groups: Vec<(Vec<i64>, Vec<u64>, Columns)>,
+    /// As in [`RunOfRows`]; 0 for whole groups.
+    pub piece_rows: usize,
+    pub coded: bool,
     pub timestamps_read: AtomicUsize,
     pub seqs_read: AtomicUsize,
     pub columns_read: AtomicUsize,
@@ -67,7 +84,8 @@ impl RunOfRows {
             }
             (rows.iter().map(|row| row.ts).collect(), rows.iter().map(|row| row.seq).collect(), columns)
         });
-        CountedRun { groups: groups.collect(), ..CountedRun::default() }
+        let (piece_rows, coded) = (self.piece_rows, self.coded);
+        CountedRun { groups: groups.collect(), piece_rows, coded, ..CountedRun::default() }
     }
 }
 
@@ -102,6 +120,22 @@ impl Run for CountedRun {
         Ok(self.groups[group].2.column(name).map(Cow::Borrowed))
     }
 
+    fn piece_rows(&self) -> usize {
+        if self.piece_rows == 0 { usize::MAX } else { self.piece_rows }
+    }
+
+    /// Among the distinct texts are some that no row has.
+    fn dictionary(&self, group: usize, name: &str) -> Result<Option<Column>, QueryError> {
+        let column = self.groups[group].2.column(name).filter(|column| column.null_count() == 0);
+        Ok(column.filter(|_| self.coded && name == "symbol").map(|_| SYMBOLS.into_iter().collect()))
+    }
+
+    fn codes(&self, group: usize, name: &str, rows: Range<usize>) -> Result<Vec<u32>, QueryError> {
+        let column = self.groups[group].2.column(name).unwrap();
+        let place = |row| SYMBOLS.iter().position(|symbol| Some(*symbol) == column.str_at(row));
+        Ok(rows.map(|row| place(row).unwrap() as u32).collect())
+    }
+
     /// As sealed segments have it.
     fn column_zone(&self, group: usize, name: &str) -> Option<ColumnZone> {
         let column = self.groups[group].2.column(name)?;
@@ -132,7 +166,27 @@ pub struct RunsOf {
     pub schema: Schema,
     pub runs: Vec<Arc<dyn Run>>,
     pub seq: u64,
+    pub slice_rows: usize,
 }
+
+/// The last first, on a thread of its own and on that of the caller.
+pub struct Backwards;
+
+impl Workers for Backwards {
+    fn each(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+        let behind = count / 2;
+        std::thread::scope(|scope| {
+            scope.spawn(|| (behind..count).rev().for_each(work));
+            (0..behind).rev().for_each(work);
+        });
+    }
+}
+
+/// Rows of a slice: so few that the runs of a property are cut into several.
+const FEW: usize = 4;
+
+/// So many that there is one slice.
+pub const MANY: usize = 1 << 20;
 
 impl Source for RunsOf {
     fn schema(&self) -> &Schema {
@@ -146,11 +200,19 @@ impl Source for RunsOf {
     fn seq(&self) -> u64 {
         self.seq
     }
+
+    fn workers(&self) -> &dyn Workers {
+        &Backwards
+    }
+
+    fn slice_rows(&self) -> usize {
+        self.slice_rows
+    }
 }
 
 pub fn source(runs: &[RunOfRows], seq: u64) -> RunsOf {
     let runs = runs.iter().map(|run| Arc::new(run.build()) as Arc<dyn Run>).collect();
-    RunsOf { schema: schema(), runs, seq }
+    RunsOf { schema: schema(), runs, seq, slice_rows: FEW }
 }
 
 /// All visible rows in order.
@@ -200,8 +262,11 @@ pub fn times() -> impl Strategy<Value = i64> {
     prop_oneof![1 => edges, 6 => -4i64..5]
 }
 
+/// All symbols, and some that no row has.
+const SYMBOLS: [&str; 7] = ["", "A", "AA", "AB", "B\0", "early", "late"];
+
 pub fn symbols() -> impl Strategy<Value = Value> {
-    prop::option::of(prop::sample::select(vec!["", "A", "AB", "B\0"])).prop_map(Value::from)
+    prop::option::weighted(0.8, prop::sample::select(vec!["", "A", "AB", "B\0"])).prop_map(Value::from)
 }
 
 pub fn venues() -> impl Strategy<Value = Value> {
@@ -229,9 +294,15 @@ prop_compose! {
         whole_prices in any::<bool>(),
         group_rows in 1usize..7,
         one_seq in prop::option::of(1u64..6),
+        piece_rows in prop_oneof![1usize..4, Just(usize::MAX)],
+        coded in any::<bool>(),
+        no_null in any::<bool>(),
     ) -> RunOfRows {
         for row in &mut rows {
             row.seq = one_seq.unwrap_or(row.seq);
+            if no_null && row.values[0] == Value::Null {
+                row.values[0] = "A".into();
+            }
             for (value, present) in row.values.iter_mut().zip(present) {
                 if !present {
                     *value = Value::Null;
@@ -239,7 +310,7 @@ prop_compose! {
             }
         }
         rows.sort_by_key(|row| (row.ts, row.seq));
-        RunOfRows { rows, present, whole_prices, group_rows }
+        RunOfRows { rows, present, whole_prices, group_rows, piece_rows, coded }
     }
 }
 

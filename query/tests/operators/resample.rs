@@ -129,9 +129,15 @@ fn vwap(rows: &[&Row]) -> Value {
     if sizes == 0.0 { Value::Null } else { (products / sizes).into() }
 }
 
+fn turnover(rows: &[&Row]) -> Value {
+    let product = |row: &&Row| Some(row.values[2].as_f64()? * row.values[1].as_f64()?);
+    let products: Vec<f64> = rows.iter().filter_map(product).collect();
+    if products.is_empty() { Value::Null } else { products.iter().sum::<f64>().into() }
+}
+
 /// The aggregates of the rows of one window: the number of rows and the counts apart from the others.
 pub fn reduce(rows: &[&Row]) -> Vec<Value> {
-    let mut values = vec![Value::I64(rows.len() as i64), vwap(rows)];
+    let mut values = vec![Value::I64(rows.len() as i64), vwap(rows), turnover(rows)];
     for (_, i, reduce) in of_columns() {
         let column: Vec<Value> =
             rows.iter().map(|row| row.values[i].clone()).filter(|value| *value != Value::Null).collect();
@@ -207,7 +213,7 @@ fn expected(rows: &[Row], options: &Options) -> Option<Vec<Vec<Value>>> {
     };
     let times: Vec<i128> = indices.iter().map(|index| label(*index)).collect();
     // By key, by column: a value for each window.
-    let counts: Vec<bool> = [true, false]
+    let counts: Vec<bool> = [true, false, false]
         .into_iter()
         .chain(of_columns().iter().map(|(a, ..)| a.name().ends_with("_count")))
         .collect();
@@ -267,7 +273,11 @@ fn resample<'a>(rows: underbelly_query::TimedRows<'a>, options: &Options) -> Res
         .closed(options.closed)
         .label(options.label)
         .fill(options.fill.clone())
-        .aggregates([Aggregate::rows(), Aggregate::vwap("price", "venue")])
+        .aggregates([
+            Aggregate::rows(),
+            Aggregate::vwap("price", "venue"),
+            Aggregate::turnover("price", "venue"),
+        ])
         .aggregates(of_columns().into_iter().map(|(aggregate, ..)| aggregate));
     for key in &options.by {
         resample = resample.by(NAMES[*key]);

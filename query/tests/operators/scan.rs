@@ -116,7 +116,12 @@ fn long_runs_interleave_row_by_row_and_in_blocks() {
         numbers((0..30_000).map(|i| i * 3 + 2).collect(), 3),
         numbers((90_000..200_000).collect(), 4),
     ];
-    let source = RunsOf { schema: numbers_schema(ColumnType::I64, false), runs: runs.to_vec(), seq: 9 };
+    let source = RunsOf {
+        schema: numbers_schema(ColumnType::I64, false),
+        runs: runs.to_vec(),
+        seq: 9,
+        slice_rows: model::MANY,
+    };
     let all = Scan::new(&source).collect().unwrap();
     assert_eq!(all.timestamps(TIMESTAMP).unwrap(), (0..200_000).collect::<Vec<_>>());
     assert_eq!(all.i64s("n"), all.timestamps(TIMESTAMP));
@@ -127,7 +132,8 @@ fn long_runs_interleave_row_by_row_and_in_blocks() {
 #[test]
 fn integers_widen_in_columns_and_in_keys() {
     let runs = vec![numbers(vec![1, 2, 2, 3], 1)];
-    let source = RunsOf { schema: numbers_schema(ColumnType::F64, true), runs, seq: 1 };
+    let source =
+        RunsOf { schema: numbers_schema(ColumnType::F64, true), runs, seq: 1, slice_rows: model::MANY };
     assert_eq!(Scan::new(&source).collect().unwrap().f64s("n").unwrap(), [1.0, 2.0, 2.0, 3.0]);
     assert_eq!(Scan::new(&source).key("n", 2.0).count().unwrap(), 2);
     assert_eq!(Scan::new(&source).key("n", 2).collect().unwrap().f64s("n").unwrap(), [2.0, 2.0]);
@@ -140,7 +146,12 @@ fn integers_widen_in_columns_and_in_keys() {
 fn integers_that_a_key_cannot_hold_are_refused() {
     let columns = Columns::new().with("n", Column::from(vec![(1u64 << 53) as f64])).unwrap();
     let run: Arc<dyn Run> = Arc::new(MemoryRun::new(vec![1], columns, 1).unwrap());
-    let source = RunsOf { schema: numbers_schema(ColumnType::F64, true), runs: vec![run], seq: 1 };
+    let source = RunsOf {
+        schema: numbers_schema(ColumnType::F64, true),
+        runs: vec![run],
+        seq: 1,
+        slice_rows: model::MANY,
+    };
     assert_eq!(Scan::new(&source).key("n", 1i64 << 53).count().unwrap(), 1);
     let beyond = (1i64 << 53) + 1;
     let refused = Scan::new(&source).key("n", beyond).count().unwrap_err();
@@ -153,14 +164,19 @@ fn integers_that_a_key_cannot_hold_are_refused() {
 fn nan_and_negative_zero_are_keys() {
     let columns = Columns::new().with("n", Column::from(vec![f64::NAN, -0.0, 0.0, 1.0])).unwrap();
     let run: Arc<dyn Run> = Arc::new(MemoryRun::new(vec![1, 2, 3, 4], columns, 1).unwrap());
-    let source = RunsOf { schema: numbers_schema(ColumnType::F64, true), runs: vec![run], seq: 1 };
+    let source = RunsOf {
+        schema: numbers_schema(ColumnType::F64, true),
+        runs: vec![run],
+        seq: 1,
+        slice_rows: model::MANY,
+    };
     assert_eq!(Scan::new(&source).key("n", f64::NAN).count().unwrap(), 1);
     assert_eq!(Scan::new(&source).key("n", 0.0).count().unwrap(), 2);
 }
 
 #[test]
 fn the_timestamp_may_be_named_and_comes_first() {
-    let source = RunsOf { schema: model::schema(), runs: Vec::new(), seq: 1 };
+    let source = RunsOf { schema: model::schema(), runs: Vec::new(), seq: 1, slice_rows: model::MANY };
     let names = |columns: Columns| columns.names().iter().map(|n| n.to_string()).collect::<Vec<_>>();
     let empty = Scan::new(&source).columns(["price", "timestamp", "symbol"]).collect().unwrap();
     assert_eq!(names(empty), ["timestamp", "price", "symbol"]);

@@ -14,7 +14,8 @@ use crate::model::{self, NAMES, Row, RunsOf, any_input};
 use crate::resample::{is_close, of_columns, reduce, with_nan};
 
 fn all() -> impl Iterator<Item = Aggregate> {
-    let of_rows = [Aggregate::rows(), Aggregate::vwap("price", "venue")];
+    let of_rows =
+        [Aggregate::rows(), Aggregate::vwap("price", "venue"), Aggregate::turnover("price", "venue")];
     of_rows.into_iter().chain(of_columns().into_iter().map(|(aggregate, ..)| aggregate))
 }
 
@@ -132,7 +133,7 @@ fn long_inputs_are_joined_piece_by_piece() {
     let schema = Schema {
         columns: vec![SchemaColumn { name: "value".into(), column_type: ColumnType::I64, key: false }],
     };
-    let source = RunsOf { schema, runs: vec![std::sync::Arc::new(run)], seq: 1 };
+    let source = RunsOf { schema, runs: vec![std::sync::Arc::new(run)], seq: 1, slice_rows: model::MANY };
     let right = Scan::new(&source).batch_rows(10_000);
     let left = Column::from(times.iter().copied().map(Timestamp).collect::<Vec<_>>());
     let left = Columns::new().with("timestamp", left).unwrap();

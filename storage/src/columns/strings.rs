@@ -67,23 +67,68 @@ impl Strings {
     }
 
     /// The strings at `indices`, in that order; `None` where they have more than `bytes_max` bytes together.
-    pub(super) fn take(&self, indices: &[u32], bytes_max: u32) -> Option<Strings> {
-        let bytes: u64 = indices.iter().map(|i| self.get(*i as usize).len() as u64).sum();
-        if bytes > u64::from(bytes_max) {
-            return None;
-        }
-        let mut taken = Strings {
-            offsets: Vec::with_capacity(indices.len() + 1),
-            bytes: Vec::with_capacity(bytes as usize),
-        };
+    pub(crate) fn take(&self, indices: &[u32], bytes_max: u32) -> Option<Strings> {
+        let mut taken = Strings { offsets: Vec::with_capacity(indices.len() + 1), bytes: Vec::new() };
         taken.offsets.push(0);
-        for i in indices {
-            taken.bytes.extend_from_slice(self.get(*i as usize));
-            taken.offsets.push(taken.bytes.len() as u32);
-        }
+        taken.extend_within(self, indices, bytes_max)?;
         Some(taken)
     }
+
+    /// Appends the strings at `indices` of others, in that order; `None`, and nothing changed, where the bytes would pass 4 GiB.
+    pub(super) fn extend_taken(&mut self, from: &Strings, indices: &[u32]) -> Option<()> {
+        self.extend_within(from, indices, u32::MAX)
+    }
+
+    fn extend_within(&mut self, from: &Strings, indices: &[u32], bytes_max: u32) -> Option<()> {
+        let length = |i: &u32| from.offsets[*i as usize + 1] - from.offsets[*i as usize];
+        let bytes: u64 = indices.iter().map(|i| u64::from(length(i))).sum();
+        if self.bytes.len() as u64 + bytes > u64::from(bytes_max) {
+            return None;
+        }
+        self.bytes.reserve(bytes as usize + SHORT);
+        let are_many = indices.len() >= from.len();
+        match are_many.then(|| from.padded()).flatten() {
+            Some(padded) => self.extend_padded(&padded, indices, bytes as usize),
+            None => {
+                for i in indices {
+                    self.bytes.extend_from_slice(from.get(*i as usize));
+                    self.offsets.push(self.bytes.len() as u32);
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// All strings filled with zeros, with their lengths, if all are short.
+    fn padded(&self) -> Option<Vec<([u8; SHORT], u8)>> {
+        let pad = |string: &[u8]| {
+            let mut bytes = [0; SHORT];
+            bytes.get_mut(..string.len())?.copy_from_slice(string);
+            Some((bytes, string.len() as u8))
+        };
+        self.iter().map(pad).collect()
+    }
+
+    /// Appends short strings that have so many bytes together: copies of always the same length, of which the next overwrites
+    /// what is too much.
+    fn extend_padded(&mut self, padded: &[([u8; SHORT], u8)], indices: &[u32], bytes: usize) {
+        let mut end = self.bytes.len();
+        let whole = end + bytes;
+        self.bytes.resize(whole + SHORT, 0);
+        self.offsets.extend(indices.iter().map(|i| {
+            let (string, length) = padded[*i as usize];
+            if let Some(to) = self.bytes.get_mut(end..end + SHORT) {
+                to.copy_from_slice(&string);
+            }
+            end += usize::from(length);
+            end as u32
+        }));
+        self.bytes.truncate(whole);
+    }
 }
+
+/// Bytes of a short string at most.
+const SHORT: usize = 16;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -296,6 +296,18 @@ pub(super) fn decode<T: Float>(entry: Entry, bytes: &[u8], out: &mut [T]) -> Res
     Ok(())
 }
 
+/// A number of a full vector of decimals; `None` where that is not told by its own bits alone.
+pub(super) fn single<T: Float>(entry: Entry, bytes: &[u8], i: usize) -> Option<T> {
+    let scale = Pair { exponent: entry.exponent, factor: entry.factor }.scale()?;
+    let packed = bytes.strip_prefix(&[0, 0])?;
+    let is_near = entry.width <= WIDTH_MAX && entry.base.unsigned_abs() <= INTEGER_MAX.unsigned_abs();
+    if entry.form != Form::Decimal || !is_near {
+        return None;
+    }
+    let number = super::lanes::number(packed, entry.width, i)?;
+    Some(T::nearest(scale.number(entry.base.wrapping_add(number as i64))))
+}
+
 /// The integer of so many little-endian bytes.
 fn low(bytes: &[u8]) -> i64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | i64::from(*byte))

@@ -3,6 +3,8 @@
 //! A block is a validity bitmap, where some rows are null and some are not, filled to a multiple of eight bytes;
 //! then the values in one encoding. Under a null stands whatever is cheapest; readers put the type's zero there.
 
+use std::ops::Range;
+
 use super::alp::Float;
 use super::zone::Zone;
 use super::{bits, numbers, text};
@@ -169,64 +171,136 @@ fn filled<'a, T: Copy>(column: &Column, values: &'a [T]) -> std::borrow::Cow<'a,
 
 /// Reads a block. Allocates no more than its rows, or for text the limit of a block, call for.
 pub(super) fn decode(bytes: &[u8], shape: Shape) -> Result<Column, Damage> {
+    decode_rows(bytes, shape, 0..shape.rows)
+}
+
+/// The same of some rows, which lie in the block: of numbers and codes those vectors alone are read that hold some. What can be
+/// told of a whole block alone, such as the number of its nulls, is not compared.
+pub(super) fn decode_rows(bytes: &[u8], shape: Shape, range: Range<usize>) -> Result<Column, Damage> {
     let Shape { column_type, encoding, rows, nulls } = shape;
     if rows > GROUP_ROWS_MAX || nulls > rows {
         return Err(Damage("a block has too many rows or nulls"));
     }
+    if range.start > range.end || range.end > rows {
+        return Err(NO_ROWS);
+    }
     let mut cursor = Cursor::new(bytes);
     if encoding == Encoding::Null {
         cursor.end()?;
-        return if nulls == rows { Ok(Column::nulls(column_type, rows)) } else { Err(WRONG_NULLS) };
+        return if nulls == rows { Ok(Column::nulls(column_type, range.len())) } else { Err(WRONG_NULLS) };
     }
     let validity = if nulls > 0 {
         let packed = cursor.take(rows.div_ceil(8))?;
         cursor.zeros(rows.div_ceil(8).next_multiple_of(8) - rows.div_ceil(8))?;
-        let validity = bits::unpack_flags(packed, rows)?;
-        if validity.iter().filter(|valid| !**valid).count() != nulls || nulls == rows {
+        let validity = unpack_flags(packed, rows, &range)?;
+        let is_whole = range.len() == rows;
+        if nulls == rows || (is_whole && validity.iter().filter(|valid| !**valid).count() != nulls) {
             return Err(WRONG_NULLS);
         }
         Some(validity)
     } else {
         None
     };
-    let values = decode_values(cursor.rest(), column_type, encoding, rows)?;
+    let values = decode_values(cursor.rest(), shape, range)?;
     Column::from_parts(values, validity).ok_or(Damage("text is not UTF-8"))
+}
+
+/// The same of single rows, which rise.
+pub(super) fn decode_at(bytes: &[u8], shape: Shape, at: &[u32]) -> Result<Column, Damage> {
+    let Shape { column_type, encoding, rows, nulls } = shape;
+    let (Some(first), Some(last)) = (at.first(), at.last()) else {
+        return Ok(Column::new(column_type));
+    };
+    if *last as usize >= rows || !at.is_sorted() || rows > GROUP_ROWS_MAX {
+        return Err(NO_ROWS);
+    }
+    if encoding == Encoding::Vectors && nulls == 0 {
+        let values = match column_type {
+            ColumnType::I64 => Some(Values::I64(numbers::integers_at(bytes, 8, rows, at)?)),
+            ColumnType::Timestamp => Some(Values::Timestamp(numbers::integers_at(bytes, 8, rows, at)?)),
+            ColumnType::F64 => Some(Values::F64(numbers::floats_at(bytes, rows, at)?)),
+            ColumnType::F32 => Some(Values::F32(numbers::floats_at(bytes, rows, at)?)),
+            _ => None,
+        };
+        if let Some(column) = values.and_then(|values| Column::from_parts(values, None)) {
+            return Ok(column);
+        }
+    }
+    let span = decode_rows(bytes, shape, *first as usize..*last as usize + 1)?;
+    let picked: Vec<u32> = at.iter().map(|row| row - first).collect();
+    span.take(&picked).ok_or(Damage("text is longer than a block may hold"))
+}
+
+/// The distinct texts of a block that has codes of them, or one text for all rows, and no null; `None` for any other.
+pub(super) fn dictionary(bytes: &[u8], shape: Shape) -> Result<Option<Column>, Damage> {
+    let texts = match shape {
+        Shape { nulls: 1.., .. } => return Ok(None),
+        Shape { encoding: Encoding::Dictionary, .. } => text::Coded::of(bytes, shape.rows)?.distinct()?,
+        Shape { encoding: Encoding::Constant, .. } => text::repeated(bytes, 1)?,
+        _ => return Ok(None),
+    };
+    let values = match shape.column_type {
+        ColumnType::Utf8 => Values::Utf8(texts),
+        ColumnType::Bytes => Values::Bytes(texts),
+        _ => return Ok(None),
+    };
+    Column::from_parts(values, None).ok_or(Damage("text is not UTF-8")).map(Some)
+}
+
+/// For each of some rows, the place of its text among those of [`dictionary`].
+pub(super) fn codes(bytes: &[u8], shape: Shape, range: Range<usize>) -> Result<Vec<u32>, Damage> {
+    if range.start > range.end || range.end > shape.rows {
+        return Err(NO_ROWS);
+    }
+    match shape.encoding {
+        Encoding::Dictionary if shape.nulls == 0 => text::Coded::of(bytes, shape.rows)?.codes(range),
+        Encoding::Constant if shape.nulls == 0 => Ok(vec![0; range.len()]),
+        _ => Err(WRONG_ENCODING),
+    }
+}
+
+/// Flags of some rows, of which the bits of all are given.
+fn unpack_flags(packed: &[u8], rows: usize, range: &Range<usize>) -> Result<Vec<bool>, Damage> {
+    if range.len() == rows {
+        return bits::unpack_flags(packed, rows);
+    }
+    let is_set = |row: usize| packed.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1);
+    if packed.len() != rows.div_ceil(8) {
+        return Err(Damage("a bitmap has a wrong length"));
+    }
+    Ok(range.clone().map(is_set).collect())
 }
 
 const WRONG_NULLS: Damage = Damage("the number of nulls is wrong");
 const WRONG_ENCODING: Damage = Damage("the encoding is not one for this type");
+const NO_ROWS: Damage = Damage("there are no such rows in the block");
 
-fn decode_values(
-    bytes: &[u8],
-    column_type: ColumnType,
-    encoding: Encoding,
-    rows: usize,
-) -> Result<Values, Damage> {
+fn decode_values(bytes: &[u8], shape: Shape, range: Range<usize>) -> Result<Values, Damage> {
+    let Shape { column_type, encoding, rows, .. } = shape;
+    let integers = |raw_bytes| decode_integers(bytes, encoding, raw_bytes, rows, range.clone());
     Ok(match column_type {
         ColumnType::Bool => Values::Bool(match encoding {
-            Encoding::Bitmap => bits::unpack_flags(bytes, rows)?,
+            Encoding::Bitmap => unpack_flags(bytes, rows, &range)?,
             Encoding::Constant => match bytes {
-                [value @ (0 | 1)] => vec![*value == 1; rows],
+                [value @ (0 | 1)] => vec![*value == 1; range.len()],
                 _ => return Err(Damage("a constant has a wrong length or value")),
             },
             _ => return Err(WRONG_ENCODING),
         }),
-        ColumnType::I64 => Values::I64(decode_integers(bytes, encoding, 8, rows)?),
-        ColumnType::Timestamp => Values::Timestamp(decode_integers(bytes, encoding, 8, rows)?),
+        ColumnType::I64 => Values::I64(integers(8)?),
+        ColumnType::Timestamp => Values::Timestamp(integers(8)?),
         ColumnType::Date => {
-            let days = decode_integers(bytes, encoding, 4, rows)?;
-            let days: Result<Vec<i32>, _> = days.into_iter().map(i32::try_from).collect();
+            let days: Result<Vec<i32>, _> = integers(4)?.into_iter().map(i32::try_from).collect();
             Values::Date(days.map_err(|_| Damage("a date is out of range"))?)
         }
         ColumnType::I32 => {
-            let wide = decode_integers(bytes, encoding, 4, rows)?;
-            let narrow: Result<Vec<i32>, _> = wide.into_iter().map(i32::try_from).collect();
+            let narrow: Result<Vec<i32>, _> = integers(4)?.into_iter().map(i32::try_from).collect();
             Values::I32(narrow.map_err(|_| Damage("an i32 is out of range"))?)
         }
-        ColumnType::F64 => Values::F64(decode_floats(bytes, encoding, rows)?),
-        ColumnType::F32 => Values::F32(decode_floats(bytes, encoding, rows)?),
-        ColumnType::Utf8 => Values::Utf8(decode_strings(bytes, encoding, rows)?),
-        ColumnType::Bytes => Values::Bytes(decode_strings(bytes, encoding, rows)?),
+        ColumnType::F64 => Values::F64(decode_floats(bytes, encoding, rows, range)?),
+        ColumnType::F32 => Values::F32(decode_floats(bytes, encoding, rows, range)?),
+        ColumnType::Utf8 => Values::Utf8(decode_strings(bytes, encoding, rows, range)?),
+        ColumnType::Bytes => Values::Bytes(decode_strings(bytes, encoding, rows, range)?),
     })
 }
 
@@ -235,27 +309,38 @@ fn decode_integers(
     encoding: Encoding,
     raw_bytes: usize,
     rows: usize,
+    range: Range<usize>,
 ) -> Result<Vec<i64>, Damage> {
     match encoding {
-        Encoding::Constant => Ok(vec![single(bytes)?.cast_signed(); rows]),
-        Encoding::Vectors => numbers::decode_integers(bytes, raw_bytes, rows),
+        Encoding::Constant => Ok(vec![single(bytes)?.cast_signed(); range.len()]),
+        Encoding::Vectors => numbers::decode_integers(bytes, raw_bytes, rows, range),
         _ => Err(WRONG_ENCODING),
     }
 }
 
-fn decode_floats<T: Float>(bytes: &[u8], encoding: Encoding, rows: usize) -> Result<Vec<T>, Damage> {
+fn decode_floats<T: Float>(
+    bytes: &[u8],
+    encoding: Encoding,
+    rows: usize,
+    range: Range<usize>,
+) -> Result<Vec<T>, Damage> {
     match encoding {
-        Encoding::Constant => Ok(vec![T::from_bits(single(bytes)?.cast_signed())?; rows]),
-        Encoding::Vectors => numbers::decode_floats(bytes, rows),
+        Encoding::Constant => Ok(vec![T::from_bits(single(bytes)?.cast_signed())?; range.len()]),
+        Encoding::Vectors => numbers::decode_floats(bytes, rows, range),
         _ => Err(WRONG_ENCODING),
     }
 }
 
-fn decode_strings(bytes: &[u8], encoding: Encoding, rows: usize) -> Result<Strings, Damage> {
+fn decode_strings(
+    bytes: &[u8],
+    encoding: Encoding,
+    rows: usize,
+    range: Range<usize>,
+) -> Result<Strings, Damage> {
     match encoding {
-        Encoding::Plain => text::decode_plain(&mut Cursor::new(bytes), rows),
-        Encoding::Constant => text::repeated(bytes, rows),
-        Encoding::Dictionary => text::decode_dictionary(bytes, rows),
+        Encoding::Plain => text::decode_plain(&mut Cursor::new(bytes), rows, range),
+        Encoding::Constant => text::repeated(bytes, range.len()),
+        Encoding::Dictionary => text::Coded::of(bytes, rows)?.decode(range),
         _ => Err(WRONG_ENCODING),
     }
 }

@@ -83,6 +83,18 @@ pub(super) fn unpack<T>(
     Ok(())
 }
 
+/// One number of a full vector of numbers of `width` bits, below 64.
+pub(super) fn number(packed: &[u8], width: u32, i: usize) -> Option<u64> {
+    let bit = i / LANES * width as usize;
+    let (at, shift) = (bit / 64 * LANES + i % LANES, bit as u32 % 64);
+    let words = packed.as_chunks::<8>().0;
+    let word = |at: usize| words.get(at).copied().map(u64::from_le_bytes);
+    let mask = u64::MAX.checked_shr(64 - width).unwrap_or(0);
+    let low = if width == 0 { 0 } else { word(at)? >> shift };
+    let high = if shift + width > 64 { word(at + LANES)? << (64 - shift) } else { 0 };
+    Some((low | high) & mask)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -109,8 +121,13 @@ mod tests {
             for count in [0, 1, 16, 1_023, VECTOR_ROWS] {
                 let numbers = numbers(count, width);
                 let mut back = vec![7; count];
-                unpack(&packed(&numbers, width), width, &mut back, |number| number).unwrap();
+                let packed = packed(&numbers, width);
+                unpack(&packed, width, &mut back, |number| number).unwrap();
                 assert_eq!(back, numbers, "{count} of {width} bits");
+                if count == VECTOR_ROWS {
+                    let single = |i| super::number(&packed, width, i).unwrap();
+                    assert!((0..count).all(|i| single(i) == numbers[i]), "{width} bits one by one");
+                }
             }
         }
     }

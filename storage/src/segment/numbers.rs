@@ -3,8 +3,10 @@
 //! Each vector has the form that suits it, and is read without its neighbours.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::alp::{self, Decimals, Float};
+use super::lanes;
 use super::simd::{Instructions, Work};
 use super::vector::{self, Entry, Form};
 use crate::cursor::Cursor;
@@ -67,20 +69,28 @@ pub(super) fn encode_floats<T: Float>(numbers: &[T], out: &mut Vec<u8>) {
     block.finish(out);
 }
 
-/// The vectors of a block with their entries; `bytes` holds nothing else.
+/// The vectors of a block from the `first` on, with their entries; `bytes` holds nothing else.
 fn vectors(
     bytes: &[u8],
     rows: usize,
+    first: usize,
 ) -> Result<impl Iterator<Item = Result<(Entry, &[u8]), Damage>>, Damage> {
     let table_bytes = rows.div_ceil(VECTOR_ROWS).checked_mul(ENTRY_BYTES).ok_or(WRONG_PLACES)?;
     let mut cursor = Cursor::new(bytes);
     let mut table = Cursor::new(cursor.take(table_bytes)?);
     let bodies = cursor.rest();
     let mut start = 0;
-    let mut left = table_bytes / ENTRY_BYTES;
-    if left == 0 && !bodies.is_empty() {
+    let mut left = (table_bytes / ENTRY_BYTES).saturating_sub(first);
+    if table_bytes == 0 && !bodies.is_empty() {
         return Err(WRONG_PLACES);
     }
+    if first > 0 {
+        // A vector begins where the one before ends.
+        table.take((first - 1) * ENTRY_BYTES)?;
+        start = table.u32()? as usize;
+        table.take(ENTRY_BYTES - 4)?;
+    }
+    let count = left;
     let mut next = move || {
         let end = table.u32()? as usize;
         let [form, width, exponent, factor] = table.array()?;
@@ -95,17 +105,109 @@ fn vectors(
         }
         Ok((entry, body))
     };
-    Ok((0..table_bytes / ENTRY_BYTES).map(move |_| next()))
+    Ok((0..count).map(move |_| next()))
 }
 
-/// Reads `rows` integers; `bytes` holds nothing else.
-pub(super) fn decode_integers(bytes: &[u8], raw_bytes: usize, rows: usize) -> Result<Vec<i64>, Damage> {
-    Instructions::in_use().run(Integers { bytes, raw_bytes, rows })
+/// Reads integers of a block that has `rows`, those of `range`; `bytes` holds nothing else.
+pub(super) fn decode_integers(
+    bytes: &[u8],
+    raw_bytes: usize,
+    rows: usize,
+    range: Range<usize>,
+) -> Result<Vec<i64>, Damage> {
+    Instructions::in_use().run(Integers { bytes, raw_bytes, rows, range })
 }
 
-/// Reads `rows` floating-point numbers; `bytes` holds nothing else.
-pub(super) fn decode_floats<T: Float>(bytes: &[u8], rows: usize) -> Result<Vec<T>, Damage> {
-    Instructions::in_use().run(Floats { bytes, rows, length: PhantomData })
+/// The same of floating-point numbers.
+pub(super) fn decode_floats<T: Float>(
+    bytes: &[u8],
+    rows: usize,
+    range: Range<usize>,
+) -> Result<Vec<T>, Damage> {
+    Instructions::in_use().run(Floats { bytes, rows, range, length: PhantomData })
+}
+
+/// Reads vectors into `scratch` one by one and keeps of each the numbers that lie in `range`.
+#[inline(always)]
+fn gather<T: Copy + Default>(
+    bytes: &[u8],
+    rows: usize,
+    range: Range<usize>,
+    decode: impl Fn(Entry, &[u8], &mut [T]) -> Result<(), Damage>,
+) -> Result<Vec<T>, Damage> {
+    let (mut numbers, mut scratch) = (Vec::with_capacity(range.len()), [T::default(); VECTOR_ROWS]);
+    let first = range.start / VECTOR_ROWS;
+    let count = range.end.div_ceil(VECTOR_ROWS).saturating_sub(first);
+    let mut start = first * VECTOR_ROWS;
+    for vector in vectors(bytes, rows, first)?.take(count) {
+        let (entry, body) = vector?;
+        let some = &mut scratch[..(rows - start).min(VECTOR_ROWS)];
+        decode(entry, body, some)?;
+        let wanted = range.start.saturating_sub(start)..(range.end - start).min(some.len());
+        numbers.extend_from_slice(some.get(wanted).unwrap_or_default());
+        start += VECTOR_ROWS;
+    }
+    Ok(numbers)
+}
+
+/// Rows of a vector that are read one by one rather than with all others.
+const FEW: usize = 64;
+
+/// Integers of a block at rows that rise.
+pub(super) fn integers_at(
+    bytes: &[u8],
+    raw_bytes: usize,
+    rows: usize,
+    at: &[u32],
+) -> Result<Vec<i64>, Damage> {
+    let single = |entry: Entry, body: &[u8], i: usize| match entry.form {
+        Form::Constant => Some(entry.base),
+        Form::Packed => Some(entry.base.wrapping_add(lanes::number(body, entry.width, i)? as i64)),
+        _ => None,
+    };
+    at_rows(bytes, rows, at, single, |range| decode_integers(bytes, raw_bytes, rows, range))
+}
+
+/// The same of floating-point numbers.
+pub(super) fn floats_at<T: Float>(bytes: &[u8], rows: usize, at: &[u32]) -> Result<Vec<T>, Damage> {
+    let single = |entry: Entry, body: &[u8], i: usize| match entry.form {
+        Form::Decimal => alp::single(entry, body, i),
+        _ => None,
+    };
+    at_rows(bytes, rows, at, single, |range| decode_floats(bytes, rows, range))
+}
+
+/// Takes numbers out of full vectors by `single` where they are few, else out of what `decode` makes of a vector.
+fn at_rows<T: Copy>(
+    bytes: &[u8],
+    rows: usize,
+    at: &[u32],
+    single: impl Fn(Entry, &[u8], usize) -> Option<T>,
+    decode: impl Fn(Range<usize>) -> Result<Vec<T>, Damage>,
+) -> Result<Vec<T>, Damage> {
+    let mut numbers = Vec::with_capacity(at.len());
+    for of_vector in at.chunk_by(|a, b| *a as usize / VECTOR_ROWS == *b as usize / VECTOR_ROWS) {
+        let first = of_vector.first().map_or(0, |row| *row as usize / VECTOR_ROWS);
+        let range = first * VECTOR_ROWS..rows.min((first + 1) * VECTOR_ROWS);
+        let before = numbers.len();
+        if of_vector.len() <= FEW && range.len() == VECTOR_ROWS {
+            let (entry, body) = vectors(bytes, rows, first)?.next().ok_or(WRONG_PLACES)??;
+            // What a reader of all would refuse is left to it.
+            let is_sound = body.len() >= lanes::packed_bytes(VECTOR_ROWS, entry.width) && entry.width < 64;
+            if is_sound {
+                let found =
+                    of_vector.iter().map_while(|row| single(entry, body, *row as usize % VECTOR_ROWS));
+                numbers.extend(found);
+            }
+        }
+        if numbers.len() - before < of_vector.len() {
+            numbers.truncate(before);
+            let all = decode(range.clone())?;
+            let place = |row: &u32| all.get(*row as usize - range.start).copied();
+            numbers.extend(of_vector.iter().filter_map(place));
+        }
+    }
+    if numbers.len() < at.len() { Err(WRONG_PLACES) } else { Ok(numbers) }
 }
 
 /// The reading of integers.
@@ -113,6 +215,7 @@ struct Integers<'a> {
     bytes: &'a [u8],
     raw_bytes: usize,
     rows: usize,
+    range: Range<usize>,
 }
 
 impl Work for Integers<'_> {
@@ -120,15 +223,10 @@ impl Work for Integers<'_> {
 
     #[inline(always)]
     fn run(self) -> Self::Made {
-        let Integers { bytes, raw_bytes, rows } = self;
-        let (mut values, mut scratch) = (Vec::with_capacity(rows), [0; VECTOR_ROWS]);
-        for vector in vectors(bytes, rows)? {
-            let (entry, body) = vector?;
-            let some = &mut scratch[..(rows - values.len()).min(VECTOR_ROWS)];
-            vector::decode(entry, body, raw_bytes, some, |value| value)?;
-            values.extend_from_slice(some);
-        }
-        Ok(values)
+        let Integers { bytes, raw_bytes, rows, range } = self;
+        gather(bytes, rows, range, |entry, body, to| {
+            vector::decode(entry, body, raw_bytes, to, |value| value)
+        })
     }
 }
 
@@ -136,6 +234,7 @@ impl Work for Integers<'_> {
 struct Floats<'a, T> {
     bytes: &'a [u8],
     rows: usize,
+    range: Range<usize>,
     length: PhantomData<T>,
 }
 
@@ -144,19 +243,14 @@ impl<T: Float> Work for Floats<'_, T> {
 
     #[inline(always)]
     fn run(self) -> Self::Made {
-        let Floats { bytes, rows, .. } = self;
-        let (mut numbers, mut scratch) = (Vec::with_capacity(rows), [T::default(); VECTOR_ROWS]);
-        for vector in vectors(bytes, rows)? {
-            let (entry, body) = vector?;
-            let some = &mut scratch[..(rows - numbers.len()).min(VECTOR_ROWS)];
+        let Floats { bytes, rows, range, .. } = self;
+        gather(bytes, rows, range, |entry, body, to| {
             if matches!(entry.form, Form::Decimal | Form::DecimalDelta) {
-                alp::decode(entry, body, some)?;
+                alp::decode(entry, body, to)
             } else {
-                vector::decode(entry, body, T::BYTES, some, T::from_low_bits)?;
+                vector::decode(entry, body, T::BYTES, to, T::from_low_bits)
             }
-            numbers.extend_from_slice(some);
-        }
-        Ok(numbers)
+        })
     }
 }
 
@@ -166,9 +260,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// All of a block.
+    fn decode_integers(bytes: &[u8], raw_bytes: usize, rows: usize) -> Result<Vec<i64>, Damage> {
+        super::decode_integers(bytes, raw_bytes, rows, 0..rows)
+    }
+
+    /// All of a block.
+    fn decode_floats<T: Float>(bytes: &[u8], rows: usize) -> Result<Vec<T>, Damage> {
+        super::decode_floats(bytes, rows, 0..rows)
+    }
+
     /// The forms of a block's vectors.
     fn forms(bytes: &[u8], rows: usize) -> Vec<Form> {
-        vectors(bytes, rows).unwrap().map(|vector| vector.unwrap().0.form).collect()
+        vectors(bytes, rows, 0).unwrap().map(|vector| vector.unwrap().0.form).collect()
     }
 
     fn mix(i: i64) -> i64 {
@@ -290,11 +394,11 @@ mod tests {
         let sets = Instructions::all();
         let [portable, better @ ..] = &sets[..] else { panic!("there is always the portable set") };
         for raw_bytes in [4, 8] {
-            let integers = |set: &Instructions| set.run(Integers { bytes, raw_bytes, rows });
+            let integers = |set: &Instructions| set.run(Integers { bytes, raw_bytes, rows, range: 0..rows });
             better.iter().for_each(|set| assert_eq!(integers(set), integers(portable), "{set:?}"));
         }
         fn floats<T: Float>(bytes: &[u8], rows: usize, set: &Instructions) -> Result<Vec<i64>, Damage> {
-            let made = set.run(Floats::<T> { bytes, rows, length: PhantomData })?;
+            let made = set.run(Floats::<T> { bytes, rows, range: 0..rows, length: PhantomData })?;
             Ok(made.into_iter().map(Float::bits).collect())
         }
         for set in better {

@@ -1,5 +1,6 @@
 //! Reading a segment.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::codec::{self, Encoding};
@@ -147,12 +148,23 @@ impl Segment {
     /// # Errors
     /// `Corrupt`; `Refused` where there is no such group.
     pub fn timestamps(&self, group: usize) -> Result<Vec<i64>, StorageError> {
-        let (column, block) = self.read(group, 0)?;
-        let times = integers(column);
+        self.timestamps_of(group, 0..self.info_of(group)?.rows)
+    }
+
+    /// The same of some rows of a group.
+    ///
+    /// # Errors
+    /// As [`Segment::timestamps`].
+    pub fn timestamps_of(&self, group: usize, rows: Range<usize>) -> Result<Vec<i64>, StorageError> {
         let info = self.info_of(group)?;
-        let ends = times.first().copied().zip(times.last().copied());
+        let (column, block) = self.read(group, 0, Some(rows.clone()))?;
+        let times = integers(column);
         let zone = Some(Zone::I64 { min: info.ts_min, max: info.ts_max });
-        if !times.is_sorted() || ends != Some((info.ts_min, info.ts_max)) || block.zone != zone {
+        let first = times.first().filter(|_| rows.start == 0).is_none_or(|first| *first == info.ts_min);
+        let last = times.last().filter(|_| rows.end == info.rows).is_none_or(|last| *last == info.ts_max);
+        let within = |at: Option<&i64>| at.is_none_or(|at| (info.ts_min..=info.ts_max).contains(at));
+        let is_within = within(times.first()) && within(times.last());
+        if !times.is_sorted() || !first || !last || !is_within || block.zone != zone {
             return Err(self.damage(&block, "timestamps fall or are not those of the directory"));
         }
         Ok(times)
@@ -168,10 +180,27 @@ impl Segment {
         if !self.footer.each_seq {
             return Ok(None);
         }
-        let (column, block) = self.read(group, 1)?;
+        let (column, block) = self.read(group, 1, None)?;
         let seqs: Vec<u64> = integers(column).into_iter().map(i64::cast_unsigned).collect();
         let ends = seqs.iter().copied().min().zip(seqs.iter().copied().max());
         if ends != Some((info.seq_min, info.seq_max)) {
+            return Err(self.damage(&block, "seqs are not those of the directory"));
+        }
+        Ok(Some(seqs))
+    }
+
+    /// The same of some rows of a group.
+    ///
+    /// # Errors
+    /// As [`Segment::seqs`].
+    pub fn seqs_of(&self, group: usize, rows: Range<usize>) -> Result<Option<Vec<u64>>, StorageError> {
+        let info = self.info_of(group)?;
+        if !self.footer.each_seq {
+            return Ok(None);
+        }
+        let (column, block) = self.read(group, 1, Some(rows))?;
+        let seqs: Vec<u64> = integers(column).into_iter().map(i64::cast_unsigned).collect();
+        if seqs.iter().any(|seq| !(info.seq_min..=info.seq_max).contains(seq)) {
             return Err(self.damage(&block, "seqs are not those of the directory"));
         }
         Ok(Some(seqs))
@@ -183,7 +212,55 @@ impl Segment {
     /// `Corrupt`; `Refused` where there is no such group.
     pub fn column(&self, group: usize, name: &str) -> Result<Option<Column>, StorageError> {
         let Some(position) = self.position(name) else { return Ok(None) };
-        Ok(Some(self.read(group, position)?.0))
+        Ok(Some(self.read(group, position, None)?.0))
+    }
+
+    /// Some rows of a column of a group. Of numbers, and of texts that are written as codes, those vectors alone are decoded
+    /// that hold one of them.
+    ///
+    /// # Errors
+    /// As [`Segment::column`].
+    pub fn column_of(
+        &self,
+        group: usize,
+        name: &str,
+        rows: Range<usize>,
+    ) -> Result<Option<Column>, StorageError> {
+        let Some(position) = self.position(name) else { return Ok(None) };
+        Ok(Some(self.read(group, position, Some(rows))?.0))
+    }
+
+    /// Single rows of a column of a group, which rise.
+    ///
+    /// # Errors
+    /// As [`Segment::column`].
+    pub fn column_at(&self, group: usize, name: &str, rows: &[u32]) -> Result<Option<Column>, StorageError> {
+        let Some(position) = self.position(name) else { return Ok(None) };
+        let block = self.checked(group, position)?;
+        let column = codec::decode_at(self.bytes_of(&block), block.shape, rows);
+        column.map_err(|damage| damage.at(&self.info.file, block.offset)).map(Some)
+    }
+
+    /// The distinct texts of a column of a group, where it is written as codes of them and has no null.
+    ///
+    /// # Errors
+    /// As [`Segment::column`].
+    pub fn dictionary(&self, group: usize, name: &str) -> Result<Option<Column>, StorageError> {
+        let Some(position) = self.position(name) else { return Ok(None) };
+        let block = self.checked(group, position)?;
+        codec::dictionary(self.bytes_of(&block), block.shape)
+            .map_err(|damage| damage.at(&self.info.file, block.offset))
+    }
+
+    /// For some rows of a column that has a [`Segment::dictionary`], the places of their texts in it.
+    ///
+    /// # Errors
+    /// As [`Segment::column`], and `Corrupt` where it has none.
+    pub fn codes(&self, group: usize, name: &str, rows: Range<usize>) -> Result<Vec<u32>, StorageError> {
+        let position = self.position(name).unwrap_or(usize::MAX);
+        let block = self.checked(group, position)?;
+        codec::codes(self.bytes_of(&block), block.shape, rows)
+            .map_err(|damage| damage.at(&self.info.file, block.offset))
     }
 
     /// Reads everything and compares it with its checksums, zones and order; the bytes between blocks are zero.
@@ -204,7 +281,7 @@ impl Segment {
             self.timestamps(group)?;
             self.seqs(group)?;
             for position in 0..self.footer.width() {
-                let (column, block) = self.read(group, position)?;
+                let (column, block) = self.read(group, position, None)?;
                 if !Zone::same(&Zone::of(&column), &block.zone) {
                     return Err(self.damage(&block, "a zone is not that of the values"));
                 }
@@ -235,17 +312,29 @@ impl Segment {
         info.ok_or_else(|| StorageError::refused(&self.info.file, NO_GROUP))
     }
 
-    /// Decodes a block, its checksum compared at the first time.
-    fn read(&self, group: usize, position: usize) -> Result<(Column, Block), StorageError> {
+    /// Decodes a block, or some rows of it.
+    fn read(
+        &self,
+        group: usize,
+        position: usize,
+        rows: Option<Range<usize>>,
+    ) -> Result<(Column, Block), StorageError> {
+        let block = self.checked(group, position)?;
+        let rows = rows.unwrap_or(0..block.shape.rows);
+        let column = codec::decode_rows(self.bytes_of(&block), block.shape, rows)
+            .map_err(|damage| damage.at(&self.info.file, block.offset))?;
+        Ok((column, block))
+    }
+
+    /// A block, its checksum compared at the first time.
+    fn checked(&self, group: usize, position: usize) -> Result<Block, StorageError> {
         let found = self.part(group, position).and_then(|part| Some((part, *self.footer.blocks.get(part)?)));
         let (part, block) = found.ok_or_else(|| StorageError::refused(&self.info.file, NO_GROUP))?;
         if !self.touched.contains(part) {
             self.check_sum(&block)?;
             self.touched.insert(part);
         }
-        let column = codec::decode(self.bytes_of(&block), block.shape)
-            .map_err(|damage| damage.at(&self.info.file, block.offset))?;
-        Ok((column, block))
+        Ok(block)
     }
 
     fn check_sum(&self, block: &Block) -> Result<(), StorageError> {

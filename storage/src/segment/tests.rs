@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use std::collections::HashSet;
 
-use super::codec::{self, Shape, decode, encode, same};
+use super::codec::{self, Shape, decode, decode_rows, encode, same};
 use super::footer::Footer;
 use super::write::{Cut, write};
 use super::*;
@@ -537,6 +537,48 @@ proptest! {
             prop_assert_eq!(read.len(), column.len());
         }
         let _ = decode(&twin[..cut.index(twin.len())], encoded.shape);
+        let range = cut.index(column.len())..column.len();
+        let at: Vec<u32> = range.clone().step_by(7).map(|row| row as u32).collect();
+        if let Ok(read) = codec::decode_at(&twin, encoded.shape, &at) {
+            prop_assert_eq!(read.len(), at.len());
+        }
+        if let Ok(read) = decode_rows(&twin, encoded.shape, range.clone()) {
+            prop_assert_eq!(read.len(), range.len());
+        }
+        if let (Ok(Some(distinct)), Ok(codes)) =
+            (codec::dictionary(&twin, encoded.shape), codec::codes(&twin, encoded.shape, range))
+        {
+            prop_assert!(codes.iter().all(|code| (*code as usize) < distinct.len()));
+        }
+    }
+
+    #[test]
+    fn some_rows_are_those_of_the_whole(
+        column in any_column(),
+        rows in 1usize..3_000,
+        ends in (any::<proptest::sample::Index>(), any::<proptest::sample::Index>()),
+    ) {
+        prop_assume!(!column.is_empty());
+        let column = column.take(&(0..rows as u32).map(|row| row % column.len() as u32).collect::<Vec<_>>()).unwrap();
+        let ends = (ends.0.index(rows + 1), ends.1.index(rows + 1));
+        let range = ends.0.min(ends.1)..ends.0.max(ends.1);
+        let encoded = encode(&column);
+        let some = decode_rows(&encoded.bytes, encoded.shape, range.clone()).unwrap();
+        prop_assert!(same(&some, &column.slice(range.clone())), "{:?}", encoded.shape);
+        let distinct = codec::dictionary(&encoded.bytes, encoded.shape).unwrap();
+        let is_coded = matches!(encoded.shape.encoding, Encoding::Dictionary | Encoding::Constant);
+        let is_text = matches!(column.values(), Values::Utf8(_) | Values::Bytes(_));
+        prop_assert_eq!(distinct.is_some(), is_coded && is_text && encoded.shape.nulls == 0);
+        if let Some(distinct) = distinct {
+            let codes = codec::codes(&encoded.bytes, encoded.shape, range.clone()).unwrap();
+            prop_assert!(same(&distinct.take(&codes).unwrap(), &column.slice(range)));
+        }
+        let at: Vec<u32> = (ends.0.min(ends.1)..ends.0.max(ends.1)).step_by(1 + ends.0 % 40).map(|row| row as u32).collect();
+        let single = codec::decode_at(&encoded.bytes, encoded.shape, &at).unwrap();
+        prop_assert!(same(&single, &column.take(&at).unwrap()), "{:?}", encoded.shape);
+        prop_assert!(codec::decode_at(&encoded.bytes, encoded.shape, &[rows as u32]).is_err());
+        let beyond = rows..rows + 1;
+        prop_assert!(decode_rows(&encoded.bytes, encoded.shape, beyond).is_err());
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Text and bytes: whole, or as codes of a sorted dictionary.
 
+use std::ops::Range;
+
 use hashbrown::HashMap;
 
+use super::simd::{Instructions, Work};
 use super::{bits, lanes};
 use crate::columns::Strings;
 use crate::cursor::Cursor;
@@ -23,20 +26,28 @@ pub(super) fn encode_plain(strings: &Strings) -> Vec<u8> {
     out
 }
 
-/// Reads `rows` strings, which take everything that is left.
-pub(super) fn decode_plain(cursor: &mut Cursor<'_>, rows: usize) -> Result<Strings, Damage> {
-    let offsets = offsets(cursor, rows)?;
+/// Reads those of `rows` strings that lie in `range`; the strings take everything that is left.
+pub(super) fn decode_plain(
+    cursor: &mut Cursor<'_>,
+    rows: usize,
+    range: Range<usize>,
+) -> Result<Strings, Damage> {
+    let places = cursor.take((rows + 1) * 4)?.as_chunks::<4>().0;
     let bytes = cursor.rest();
     if bytes.len() > BLOCK_BYTES_MAX {
         return Err(TOO_LONG);
     }
-    Strings::from_parts(offsets, bytes.to_vec()).ok_or(Damage("the offsets of text are wrong"))
-}
-
-fn offsets(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<u32>, Damage> {
-    let bytes = cursor.take((count + 1) * 4)?;
-    let (offsets, _) = bytes.as_chunks::<4>();
-    Ok(offsets.iter().map(|offset| u32::from_le_bytes(*offset)).collect())
+    let wrong = || Damage("the offsets of text are wrong");
+    let is_whole = range.len() == rows;
+    let places = places.get(range.start..=range.end).unwrap_or_default();
+    let mut offsets: Vec<u32> = places.iter().map(|place| u32::from_le_bytes(*place)).collect();
+    let (first, last) = offsets.first().copied().zip(offsets.last().copied()).ok_or_else(wrong)?;
+    if is_whole && (first, last as usize) != (0, bytes.len()) {
+        return Err(wrong());
+    }
+    let bytes = bytes.get(first as usize..last as usize).ok_or_else(wrong)?;
+    offsets.iter_mut().for_each(|offset| *offset = offset.wrapping_sub(first));
+    Strings::from_parts(offsets, bytes.to_vec()).ok_or_else(wrong)
 }
 
 /// One string for `rows` rows.
@@ -94,68 +105,88 @@ pub(super) fn encode_dictionary(strings: &Strings, limit: usize) -> Option<Vec<u
     Some(out)
 }
 
-/// Reads `rows` strings; `bytes` holds nothing else.
-pub(super) fn decode_dictionary(bytes: &[u8], rows: usize) -> Result<Strings, Damage> {
-    let mut cursor = Cursor::new(bytes);
-    let (count, width, text) = (cursor.u32()? as usize, cursor.u32()?, cursor.u32()? as usize);
-    if count > DICTIONARY_MAX || width != bits::width_of(count.saturating_sub(1) as u64) {
-        return Err(Damage("the dictionary's size is wrong"));
-    }
-    let offsets = offsets(&mut cursor, count)?;
-    let distinct = Strings::from_parts(offsets, cursor.take(text)?.to_vec())
-        .ok_or(Damage("the offsets of the dictionary are wrong"))?;
-    if !distinct.iter().is_sorted_by(|a, b| a < b) {
-        return Err(Damage("the dictionary is not in order"));
-    }
-    let mut codes = vec![0u64; rows];
-    for vector in codes.chunks_mut(VECTOR_ROWS) {
-        let packed = cursor.take(lanes::packed_bytes(vector.len(), width))?;
-        lanes::unpack(packed, width, vector, |code| code)?;
-    }
-    cursor.end()?;
-    let mut total = 0usize;
-    for code in &codes {
-        if *code >= count as u64 {
-            return Err(Damage("a code is not in the dictionary"));
-        }
-        total += distinct.get(*code as usize).len();
-        if total > BLOCK_BYTES_MAX {
-            return Err(TOO_LONG);
-        }
-    }
-    let mut ends = Vec::with_capacity(rows + 1);
-    ends.push(0);
-    let Some(padded) = padded(&distinct) else {
-        let mut strings = Vec::with_capacity(total);
-        for code in codes {
-            strings.extend_from_slice(distinct.get(code as usize));
-            ends.push(strings.len() as u32);
-        }
-        return Strings::from_parts(ends, strings).ok_or(TOO_LONG);
-    };
-    // A copy of always the same length, of which the next overwrites what is too much.
-    let (mut strings, mut end) = (vec![0; total + SHORT], 0);
-    for code in codes {
-        let (string, length) = padded[code as usize];
-        if let Some(to) = strings.get_mut(end..end + SHORT) {
-            to.copy_from_slice(&string);
-        }
-        end += usize::from(length);
-        ends.push(end as u32);
-    }
-    strings.truncate(total);
-    Strings::from_parts(ends, strings).ok_or(TOO_LONG)
+/// Strings as [`encode_dictionary`] wrote them.
+pub(super) struct Coded<'a> {
+    count: usize,
+    width: u32,
+    /// Of the distinct strings.
+    offsets: &'a [[u8; 4]],
+    text: &'a [u8],
+    codes: &'a [u8],
+    rows: usize,
 }
 
-/// Bytes of a short string at most.
-const SHORT: usize = 16;
+impl<'a> Coded<'a> {
+    /// `rows` strings; `bytes` holds nothing else.
+    pub(super) fn of(bytes: &'a [u8], rows: usize) -> Result<Coded<'a>, Damage> {
+        let mut cursor = Cursor::new(bytes);
+        let (count, width, text) = (cursor.u32()? as usize, cursor.u32()?, cursor.u32()? as usize);
+        if count > DICTIONARY_MAX || width != bits::width_of(count.saturating_sub(1) as u64) {
+            return Err(Damage("the dictionary's size is wrong"));
+        }
+        let offsets = cursor.take((count + 1) * 4)?.as_chunks::<4>().0;
+        let (text, codes) = (cursor.take(text)?, cursor.rest());
+        // Full vectors, which are as long as their number says, and one that is not full.
+        let full = rows / VECTOR_ROWS * lanes::packed_bytes(VECTOR_ROWS, width);
+        if codes.len() != full + lanes::packed_bytes(rows % VECTOR_ROWS, width) {
+            return Err(Damage("the codes of text have a wrong length"));
+        }
+        Ok(Coded { count, width, offsets, text, codes, rows })
+    }
 
-/// All strings filled with zeros, with their lengths, if all are short.
-fn padded(strings: &Strings) -> Option<Vec<([u8; SHORT], u8)>> {
-    let pad = |string: &[u8]| {
-        let mut bytes = [0; SHORT];
-        bytes.get_mut(..string.len())?.copy_from_slice(string);
-        Some((bytes, string.len() as u8))
-    };
-    strings.iter().map(pad).collect()
+    /// The distinct strings, rising.
+    pub(super) fn distinct(&self) -> Result<Strings, Damage> {
+        let offsets = self.offsets.iter().map(|offset| u32::from_le_bytes(*offset)).collect();
+        let distinct = Strings::from_parts(offsets, self.text.to_vec())
+            .ok_or(Damage("the offsets of the dictionary are wrong"))?;
+        if !distinct.iter().is_sorted_by(|a, b| a < b) {
+            return Err(Damage("the dictionary is not in order"));
+        }
+        Ok(distinct)
+    }
+
+    /// Codes of some rows; each is below the number of distinct strings.
+    pub(super) fn codes(&self, range: Range<usize>) -> Result<Vec<u32>, Damage> {
+        Instructions::in_use().run(Codes { of: self, range })
+    }
+
+    /// Strings of some rows.
+    pub(super) fn decode(&self, range: Range<usize>) -> Result<Strings, Damage> {
+        let (distinct, codes) = (self.distinct()?, self.codes(range)?);
+        let strings = distinct.take(&codes, BLOCK_BYTES_MAX as u32);
+        strings.ok_or(TOO_LONG)
+    }
+}
+
+/// The reading of codes.
+struct Codes<'a> {
+    of: &'a Coded<'a>,
+    range: Range<usize>,
+}
+
+impl Work for Codes<'_> {
+    type Made = Result<Vec<u32>, Damage>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Made {
+        let Codes { of, range } = self;
+        let (mut codes, mut scratch) = (Vec::with_capacity(range.len()), [0u32; VECTOR_ROWS]);
+        let mut start = range.start / VECTOR_ROWS * VECTOR_ROWS;
+        let mut greatest = 0;
+        while start < range.end {
+            let some = &mut scratch[..(of.rows - start).min(VECTOR_ROWS)];
+            let at = start / VECTOR_ROWS * lanes::packed_bytes(VECTOR_ROWS, of.width);
+            let packed = of.codes.get(at..at + lanes::packed_bytes(some.len(), of.width));
+            lanes::unpack(packed.unwrap_or_default(), of.width, some, |code| code as u32)?;
+            let wanted = range.start.saturating_sub(start)..(range.end - start).min(some.len());
+            let wanted = some.get(wanted).unwrap_or_default();
+            greatest = wanted.iter().fold(greatest, |greatest, code| *code.max(&greatest));
+            codes.extend_from_slice(wanted);
+            start += VECTOR_ROWS;
+        }
+        if !codes.is_empty() && greatest as usize >= of.count {
+            return Err(Damage("a code is not in the dictionary"));
+        }
+        Ok(codes)
+    }
 }

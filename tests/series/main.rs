@@ -3,8 +3,11 @@
 
 mod damaged;
 mod deletes;
+mod lent;
+mod recorded;
 mod ticks;
 mod types;
+mod zones;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -6,6 +6,7 @@ mod deletes;
 mod lent;
 mod recorded;
 mod ticks;
+mod tsbs;
 mod types;
 mod zones;
 

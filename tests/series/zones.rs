@@ -106,7 +106,7 @@ proptest! {
         let times: Vec<Timestamp> = times.into_iter().map(Timestamp).collect();
         let rows = Columns::new().with("timestamp", Column::from(times)).unwrap();
         let every = every.zone(zone).unwrap();
-        let found = Resample::new(&rows, every).aggregate(Aggregate::rows()).collect().unwrap();
+        let found = Resample::new(rows, every).aggregate(Aggregate::rows()).collect().unwrap();
         let count = |row| match found.value("rows", row) {
             Some(Value::I64(count)) => count,
             _ => 0,

@@ -22,7 +22,7 @@ use crate::output::{Facts, Format};
 use crate::series::{filters, parse_filter};
 use crate::slot::parse_value;
 use crate::time::parse_instant;
-use crate::{output, progress, stderr};
+use crate::{progress, stderr};
 
 /// Bytes that are written at once.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -131,7 +131,8 @@ impl Export {
         let form =
             self.format.or_else(|| self.output.as_deref().and_then(Form::of_name)).unwrap_or(Form::Csv);
         let Some(path) = &self.output else {
-            return self.write(db, form, output::stdout()).map(|_| ());
+            let out = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout());
+            return self.write(db, form, out).map(|_| ());
         };
         let file = File::create_new(path).map_err(|error| Failed::file("make", path, error))?;
         let written = self.write(db, form, BufWriter::with_capacity(BUFFER_BYTES, file)).and_then(|rows| {

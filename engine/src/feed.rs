@@ -11,10 +11,11 @@
 
 mod cursor;
 mod error;
-
+mod mirror;
 mod page;
 mod position;
 mod recent;
+mod rows;
 mod subscription;
 mod watch;
 
@@ -27,9 +28,11 @@ use crate::listing::Alarm;
 
 pub use cursor::CURSOR_PREFIX;
 pub use error::FeedError;
+pub use mirror::{Kept, Mirror, Mirrored};
 #[doc(hidden)]
 pub use page::rewrite_page;
 pub(crate) use recent::{Recent, expire};
+pub use rows::{Appended, SeriesFeed, SeriesSubscription};
 pub use subscription::{Feed, Subscription};
 pub use watch::Watch;
 

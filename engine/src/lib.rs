@@ -17,6 +17,8 @@
 //! Reading order: [`batch`](Batch), `prepare`, `operations`, `core`, `scribe`, `state`, `graph`, `feed`, `producers`, `open`,
 //! `checkpoint`, [`snapshot`](Snapshot), [`database`](Database).
 
+#[cfg(feature = "arrow")]
+pub mod arrow;
 mod backlog;
 mod backup;
 mod batch;
@@ -85,7 +87,8 @@ pub use explain::{Explained, ForeseenCell, ForeseenWork};
 #[doc(hidden)]
 pub use feed::rewrite_page;
 pub use feed::{
-    CHANGES_SERIES, CURSOR_PREFIX, Committed, Feed, FeedError, Slow, Start, StateChange, Subscription, Watch,
+    Appended, CHANGES_SERIES, CURSOR_PREFIX, Committed, Feed, FeedError, Kept, Mirror, Mirrored, SeriesFeed,
+    SeriesSubscription, Slow, Start, StateChange, Subscription, Watch,
 };
 pub use graph::{
     Cause, CellId, CellInfo, Extent, Filter, FilterTest, GraphError, Group, Host, Input, Key, KeyError, Mode,

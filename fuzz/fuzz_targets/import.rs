@@ -15,6 +15,7 @@ use underbelly::{Database, Options, SimulatedDisk};
 #[path = "../../tools/ubctl/src"]
 mod ubctl {
     pub(crate) mod error;
+    pub(crate) mod form;
     pub(crate) mod import;
     pub(crate) mod output;
     pub(crate) mod progress;
@@ -22,7 +23,7 @@ mod ubctl {
     pub(crate) mod time;
 }
 
-use ubctl::{error, import, output, progress, stderr, time};
+use ubctl::{error, form, import, output, progress, stderr, time};
 
 #[derive(Parser)]
 struct Command {

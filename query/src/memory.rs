@@ -227,6 +227,10 @@ impl Run for MemoryRun {
         usize::from(!self.timestamps.is_empty())
     }
 
+    fn is_in_memory(&self) -> bool {
+        true
+    }
+
     fn zone(&self, _group: usize) -> Zone {
         self.zone
     }

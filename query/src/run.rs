@@ -70,6 +70,11 @@ pub trait Run: Send + Sync {
         (0..self.groups()).map(|group| self.zone(group).seq_max).max().unwrap_or(0)
     }
 
+    /// Whether its rows are in memory and [`Run::timestamps`] and [`Run::column`] lend them.
+    fn is_in_memory(&self) -> bool {
+        false
+    }
+
     /// Timestamps of a group in rising order, nanoseconds since 1970 UTC.
     ///
     /// # Errors

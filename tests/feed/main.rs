@@ -6,6 +6,7 @@ mod cursors;
 mod kept;
 mod order;
 mod readers;
+mod series;
 mod slow;
 
 use std::collections::BTreeMap;

@@ -3,9 +3,13 @@
 
 mod damaged;
 mod deletes;
+mod lent;
+mod recorded;
 mod threads;
 mod ticks;
+mod tsbs;
 mod types;
+mod zones;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

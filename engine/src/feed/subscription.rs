@@ -16,7 +16,7 @@ use super::{Committed, FeedError, Slow, Start, Watch};
 
 impl Start {
     /// The transaction to begin with.
-    fn seq(&self, base: &Base) -> Result<u64, FeedError> {
+    pub(super) fn seq(&self, base: &Base) -> Result<u64, FeedError> {
         let newest = base.state().head;
         match self {
             Start::Now => Ok(newest + 1),

@@ -43,6 +43,9 @@ pub(crate) enum Failed {
     /// A scan was refused or failed.
     #[error(transparent)]
     Query(#[from] QueryError),
+    /// Rows that could not be read or written as Arrow.
+    #[error(transparent)]
+    Arrow(underbelly::arrow::ArrowError),
     /// Columns that do not fit together.
     #[error(transparent)]
     Column(#[from] ColumnError),
@@ -135,6 +138,15 @@ pub(crate) enum Failed {
 /// So many damages.
 fn counted(damages: usize) -> String {
     format!("{damages} damage{}", if damages == 1 { "" } else { "s" })
+}
+
+impl From<underbelly::arrow::ArrowError> for Failed {
+    fn from(error: underbelly::arrow::ArrowError) -> Failed {
+        match error {
+            underbelly::arrow::ArrowError::Io(error) => Failed::output(error),
+            other => Failed::Arrow(other),
+        }
+    }
 }
 
 impl Failed {

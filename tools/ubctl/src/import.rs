@@ -1,15 +1,20 @@
 //! `ubctl import`: rows of files into a series.
 //!
-//! Each file is read twice. The first time every line is checked and the types are found that lose nothing, so
-//! that a bad line ends the import before anything is committed; the second time the rows are committed.
+//! A file of text is read twice. The first time every line is checked and the types are found that lose nothing, so
+//! that a bad line ends the import before anything is committed; the second time the rows are committed. Arrow and Parquet have
+//! types, and are read once.
 
 mod cells;
 mod guess;
+mod json;
 mod load;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod plan;
 mod quotes;
 mod rejected;
 mod source;
+mod typed;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -25,19 +30,23 @@ use rejected::Rejected;
 pub(crate) use source::{Lines, Problem, Source};
 
 use crate::error::Failed;
+use crate::form::Form;
 use crate::output::{Facts, Field, FormatArg};
 use crate::time::{Notation, Unit, parse_zone};
 use crate::{progress, stderr};
 
-/// Loads rows from CSV files, plain or gzip'd, into a series
+/// Loads rows from files of CSV, JSON lines, Arrow or Parquet into a series
 ///
-/// The first line of each file names its columns; a leading `#` is left out. Files are read twice: first every line
-/// is checked and each column gets the narrowest of i64, f64 and utf8 that holds all its values without loss, then
+/// CSV and JSON lines may be gzip'd. The first line of CSV names its columns; a leading `#` is left out. Text is read twice: first every
+/// line is checked and each column gets the narrowest of i64, f64 and utf8 (in JSON bool, too) that holds all its values without loss, then
 /// the rows are committed in transactions of 1,048,576. So a bad line is reported before anything is committed; if
 /// the disk fails later, the error says how many rows were committed. Rows with equal times keep their order.
 ///
 /// Errors name file:line:column, where the column counts fields from 1. A quote that is never closed, or text behind
 /// a closing quote, ends the import even with --on-error skip, since it is unknown where lines end then.
+///
+/// Arrow files and streams, and Parquet files, hold their types and are read once: damage that is found on the way ends the import with
+/// how many rows were committed before it.
 #[derive(Args, Debug)]
 pub(crate) struct Import {
     /// Files, in the order in which their rows arrive
@@ -71,11 +80,14 @@ pub(crate) struct Import {
     rejected: Option<PathBuf>,
     /// The form of the files, whatever their names say
     #[arg(long, value_enum)]
-    from: Option<From>,
+    from: Option<Form>,
     /// Texts that stand for null, besides the empty one
     #[arg(long, value_delimiter = ',', value_name = "TEXT,...")]
     null: Vec<String>,
-    /// Types of columns: bool, i64, f64, utf8, bytes, timestamp or date
+    /// An empty field is an empty text, and no null
+    #[arg(long)]
+    keep_empty: bool,
+    /// Types of columns: bool, i32, i64, f32, f64, utf8, bytes, timestamp or date
     #[arg(long, value_delimiter = ',', value_parser = parse_type, value_name = "NAME:TYPE,...")]
     columns: Vec<(String, ColumnType)>,
     /// Names that columns get in the series
@@ -96,13 +108,6 @@ enum OnError {
     Fail,
     /// Set it aside, and go on.
     Skip,
-}
-
-/// The form of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum From {
-    /// Comma-separated values; gzip'd where the name ends in .gz.
-    Csv,
 }
 
 fn parse_type(text: &str) -> Result<(String, ColumnType), String> {
@@ -131,7 +136,11 @@ pub(crate) fn parse_delimiter(text: &str) -> Result<u8, String> {
 impl Import {
     pub(crate) fn run(self, db: Database) -> Result<(), Failed> {
         let started = Instant::now();
+        let form = self.form()?;
         let sources = self.sources()?;
+        if form != Form::Csv {
+            return self.run_typed(db, form, &sources, started);
+        }
         let skip = self.on_error == OnError::Skip;
         let rejected = self.rejected_files(&sources)?;
         let schema = existing(&db, &self.series)?;
@@ -154,10 +163,78 @@ impl Import {
             rows: loaded.rows,
         })?;
         plan.remarks().iter().for_each(|remark| stderr::line(remark));
-        self.report(&plan, &loaded, started.elapsed().as_secs_f64())
+        self.report(plan.stored(), &loaded, started.elapsed().as_secs_f64())
     }
 
-    fn report(&self, plan: &Plan, loaded: &load::Loaded, seconds: f64) -> Result<(), Failed> {
+    /// Files that are no CSV.
+    fn run_typed(self, db: Database, form: Form, sources: &[Source], started: Instant) -> Result<(), Failed> {
+        let is_text = form == Form::Jsonl;
+        let refused = [
+            ("--on-error skip", self.on_error == OnError::Skip),
+            ("--rejected", self.rejected.is_some()),
+            ("--delimiter", self.delimiter != b','),
+            ("--null", !self.null.is_empty()),
+            ("--keep-empty", self.keep_empty),
+            ("--columns", !is_text && !self.columns.is_empty()),
+            ("--time-format", !is_text && self.time_format.is_some()),
+            ("--zone", !is_text && self.zone.is_some()),
+        ];
+        if let Some((option, _)) = refused.iter().find(|(_, is_given)| *is_given) {
+            return Err(Failed::Usage(format!("{option} is nothing for files of this form; leave it out")));
+        }
+        let wishes = self.wishes();
+        let surveyed = match form {
+            Form::Jsonl => Some(json::survey(sources, &wishes, existing(&db, &self.series)?.as_ref())?),
+            _ => None,
+        };
+        let keys: Vec<&str> = wishes.keys.iter().map(|key| wishes.stored(key)).collect();
+        let loaded = load::committed(&db, &self.series, &keys, |send| {
+            let mut chunks = typed::Chunks::new(&wishes, send);
+            for source in sources {
+                let bar = progress::bytes(source.bytes(), format!("loading {}", source.path().display()));
+                match (form, &surveyed) {
+                    (Form::Jsonl, Some(surveyed)) => {
+                        json::load(source, surveyed, &wishes, &bar, &mut chunks)?
+                    }
+                    #[cfg(feature = "parquet")]
+                    (Form::Parquet, _) => parquet::load(source, &bar, &mut chunks)?,
+                    #[cfg(not(feature = "parquet"))]
+                    (Form::Parquet, _) => return Err(Failed::Usage(crate::form::NO_PARQUET.to_string())),
+                    _ => typed::load_arrow(source, &bar, &mut chunks)?,
+                }
+                bar.finish_and_clear();
+            }
+            chunks.finish()
+        });
+        let loaded = loaded.map_err(hinted)?;
+        db.close().map_err(|error| Failed::Import {
+            cause: Box::new(error.into()),
+            series: self.series.clone(),
+            rows: loaded.rows,
+        })?;
+        surveyed.iter().flat_map(json::Surveyed::remarks).for_each(|remark| stderr::line(&remark));
+        let stored = loaded.stored.clone();
+        self.report(stored, &loaded, started.elapsed().as_secs_f64())
+    }
+
+    /// The form of all files.
+    fn form(&self) -> Result<Form, Failed> {
+        let mut forms = Vec::new();
+        for path in &self.files {
+            let form = self.from.or_else(|| Form::of_name(path));
+            forms.push(form.ok_or_else(|| {
+                let ends = ".csv, .jsonl, .arrow, .arrows and .parquet";
+                Failed::input(path, format!("its name ends in none of {ends}; say what it is with --from"))
+            })?);
+        }
+        let first = forms.first().copied().unwrap_or(Form::Csv);
+        match forms.iter().all(|form| *form == first) {
+            true => Ok(first),
+            false => Err(Failed::Usage("the files have several forms; import them one by one".to_string())),
+        }
+    }
+
+    fn report(&self, stored: String, loaded: &load::Loaded, seconds: f64) -> Result<(), Failed> {
         let mut facts = Facts::default();
         facts.add("series", self.series.clone()).add("files", self.files.len());
         facts.add("rows", loaded.rows);
@@ -168,19 +245,13 @@ impl Import {
         }
         facts.add("first", loaded.bounds.map(|(first, _)| Field::text(first)));
         facts.add("last", loaded.bounds.map(|(_, last)| Field::text(last)));
-        facts.add("columns", plan.stored());
+        facts.add("columns", stored);
         facts.add("seconds", (seconds * 1e3).round() / 1e3);
         facts.add("rows_per_second", (loaded.rows as f64 / seconds.max(1e-9)).round() as u64);
         facts.print(self.format.format)
     }
 
     fn sources(&self) -> Result<Vec<Source>, Failed> {
-        for path in &self.files {
-            let name = path.to_string_lossy().to_ascii_lowercase();
-            if self.from.is_none() && !name.ends_with(".csv") && !name.ends_with(".csv.gz") {
-                return Err(Failed::input(path, "its name ends in neither .csv nor .csv.gz; say --from csv"));
-            }
-        }
         self.files.iter().map(|path| Source::new(path, self.delimiter)).collect()
     }
 
@@ -219,6 +290,7 @@ impl Import {
             types: self.columns.clone(),
             renames: self.rename.clone(),
             nulls: self.null.clone(),
+            keep_empty: self.keep_empty,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! `ubctl [--db DIR] NOUN VERB`. Results go to standard output, errors to standard error with exit 1, misuse is
 //! exit 2, and a reader that closes the pipe ends the command quietly. What only reads opens the database beside its
 //! writer. In reading order: `output` and `error` are
-//! what all commands share; `time` reads instants; `tail` follows what is committed, `top` shows what works, and `alarms` what is to be looked at; `import` loads files; `series`, `slot`, `producer`, `model`
+//! what all commands share; `time` reads instants; `tail` follows what is committed, `top` shows what works, and `alarms` what is to be looked at; `import` loads files and `export` writes them; `series`, `slot`, `producer`, `model`
 //! and `variable` are the nouns; `drawing` draws the graph.
 
 mod alarms;
@@ -11,6 +11,8 @@ mod backup;
 mod demo;
 mod drawing;
 mod error;
+mod export;
+mod form;
 mod import;
 mod init;
 mod model;
@@ -66,6 +68,7 @@ enum Noun {
     Top(top::Top),
     Alarms(alarms::Alarms),
     Import(import::Import),
+    Export(Box<export::Export>),
     Demo(demo::Demo),
     /// Rows by type and time
     #[command(subcommand)]
@@ -107,6 +110,7 @@ impl Cli {
             Noun::Top(top) => top.run(&dir),
             Noun::Alarms(alarms) => alarms.run(&*Database::open_read_only(&dir)?),
             Noun::Checkpoint(checkpoint) => checkpoint.run(&write(&dir)?),
+            Noun::Export(export) => export.run(&*Database::open_read_only(&dir)?),
             Noun::Import(import) => import.run(write(&dir)?),
             Noun::Series(series) => series.run(&dir),
             Noun::Slot(slot) => slot.run(&dir),

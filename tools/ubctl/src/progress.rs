@@ -16,6 +16,12 @@ pub(crate) fn bytes(total: u64, what: String) -> ProgressBar {
     styled(bar, "{msg} {wide_bar} {bytes}/{total_bytes} {eta}").with_message(what)
 }
 
+/// A bar over rows.
+pub(crate) fn rows(total: u64, what: String) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    styled(bar, "{msg} {wide_bar} {human_pos}/{human_len} rows {per_sec} {eta}").with_message(what)
+}
+
 /// A bar over steps; the number of steps is told as they are made.
 pub(crate) fn steps(what: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());

@@ -143,13 +143,13 @@ pub(crate) struct Rm {
     all: bool,
 }
 
-fn parse_filter(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parse_filter(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     Ok((key.to_string(), value.to_string()))
 }
 
 /// Filters with values of their keys' types.
-fn filters(schema: &Schema, given: &[(String, String)]) -> Result<Vec<(String, Value)>, Failed> {
+pub(crate) fn filters(schema: &Schema, given: &[(String, String)]) -> Result<Vec<(String, Value)>, Failed> {
     let typed = |(name, text): &(String, String)| {
         let column = schema.column(name)?;
         // Whether a key of floats can hold an integer is the engine's to say; as a float it would be rounded.

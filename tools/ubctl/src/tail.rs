@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use underbelly::{Alarm, CommitError, Committed, Database, SlotDate, Start, State, StateChange, Watch};
+use underbelly::{
+    Alarm, Columns, CommitError, Committed, Database, ReadError, Reader, SlotDate, Start, State, StateChange,
+    Watch,
+};
 
 use crate::error::Failed;
-use crate::output::stdout;
+use crate::output::{Field, stdout};
 use crate::slot::parse_state;
 use crate::time::parse_slot_date;
 use crate::write;
@@ -19,15 +22,19 @@ use crate::write;
 /// How often a database that another process writes is looked at. Nobody outside the writer is woken by it.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Shows what the newest transactions changed, and with --follow what later ones do
+/// Shows what the newest transactions changed, and with --follow what later ones do; or the newest rows of a series
 ///
-/// Each transaction is shown once, in order, without a gap, as soon as it is durable.
+/// Each transaction is shown once, in order, without a gap, as soon as it is durable. With the type of a series the rows that it got are
+/// shown: the newest by time first of all, and then, or with --from or --cursor alone, those of each transaction.
 #[derive(Args, Debug)]
 pub(crate) struct Tail {
+    /// Show the rows of this series
+    #[arg(value_name = "TYPE", conflicts_with_all = ["slot", "date", "to", "states"])]
+    series: Option<String>,
     /// Go on with later transactions until this is interrupted
     #[arg(long, short)]
     follow: bool,
-    /// Begin with so many of the newest transactions
+    /// Begin with so many of the newest transactions, or rows
     #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
     last: usize,
     /// Begin with this transaction: its number, `oldest` for the oldest that is kept, or `now`
@@ -59,10 +66,10 @@ pub(crate) struct Tail {
 /// The form of what is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum TailFormat {
-    /// A line for each change of state and each alarm, and for each transaction that has none.
+    /// A line for each change of state and each alarm, and for each transaction that has none; of a series, for each row.
     #[default]
     Text,
-    /// A line of JSON for each transaction.
+    /// A line of JSON for each transaction; of a series, for each row.
     Json,
 }
 
@@ -84,6 +91,9 @@ impl Tail {
 
     pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
         let mut reader = Database::open_read_only(dir)?;
+        if let Some(series) = &self.series {
+            return self.rows(dir, reader, series);
+        }
         let (watch, mut out) = (self.watch(), stdout());
         let put = |out: &mut dyn Write, committed: &Committed| {
             let text = match self.format {
@@ -122,6 +132,50 @@ impl Tail {
         }
     }
 
+    /// Shows the rows of a series.
+    fn rows(&self, dir: &Path, mut reader: Reader, series: &str) -> Result<(), Failed> {
+        let mut out = stdout();
+        let mut put = |rows: &Columns, seq: Option<u64>| {
+            (0..rows.rows()).try_for_each(|row| {
+                out.write_all(row_line(rows, row, seq, self.format).as_bytes()).map_err(Failed::output)
+            })?;
+            out.flush().map_err(Failed::output)
+        };
+        let mut start = match (&self.cursor, &self.from) {
+            (Some(name), _) => Start::Cursor(name.clone()),
+            (None, Some(from)) => from.clone(),
+            (None, None) => {
+                let snapshot = reader.snapshot();
+                match snapshot.series(series) {
+                    Ok(series) => {
+                        let newest = series.latest(self.last, &[])?;
+                        (0..newest.rows())
+                            .rev()
+                            .try_for_each(|row| put(&newest.slice(row..row + 1), None))?;
+                    }
+                    Err(ReadError::UnknownSeries { .. }) if self.follow => {}
+                    Err(error) => return Err(error.into()),
+                }
+                Start::Seq(snapshot.seq() + 1)
+            }
+        };
+        loop {
+            let mut feed = reader.series_feed(series, start)?;
+            for appended in feed.by_ref() {
+                let appended = appended?;
+                put(&appended.rows, Some(appended.seq))?;
+            }
+            let next = feed.next_seq();
+            if !self.follow {
+                return self.acknowledge(dir, next - 1);
+            }
+            while reader.refresh()? < next {
+                thread::sleep(LOOK);
+            }
+            start = Start::Seq(next);
+        }
+    }
+
     /// Moves the cursor, where that is asked for and it is not there yet.
     fn acknowledge(&self, dir: &Path, consumed: u64) -> Result<(), Failed> {
         let Some(name) = self.cursor.as_ref().filter(|_| self.ack) else { return Ok(()) };
@@ -131,6 +185,27 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+/// A row: its transaction, where it is known, then its values by name; nulls are left out of text.
+fn row_line(rows: &Columns, row: usize, seq: Option<u64>, format: TailFormat) -> String {
+    let fields = rows.iter().map(|(name, column)| (name, Field::of(column, row)));
+    if format == TailFormat::Json {
+        let mut line = serde_json::Map::new();
+        seq.into_iter().for_each(|seq| drop(line.insert("_seq".to_string(), seq.into())));
+        fields.for_each(|(name, field)| drop(line.insert(name.to_string(), field.json())));
+        return format!("{}\n", serde_json::Value::Object(line));
+    }
+    let mut line = seq.map_or_else(String::new, |seq| format!("{seq}  "));
+    for (at, (name, field)) in fields.filter(|(_, field)| *field != Field::Null).enumerate() {
+        let plain: String = field.plain().chars().map(shown).collect();
+        match at {
+            0 => line.push_str(&plain),
+            _ => line.push_str(&format!("  {name} {plain}")),
+        }
+    }
+    line.push('\n');
+    line
 }
 
 fn text(committed: &Committed) -> String {

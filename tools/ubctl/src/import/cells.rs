@@ -41,7 +41,8 @@ impl Cells {
         Cells { store, validity: None }
     }
 
-    fn len(&self) -> usize {
+    /// Number of rows.
+    pub(crate) fn len(&self) -> usize {
         match &self.store {
             Store::Bool(v) => v.len(),
             Store::I64(v) | Store::Instants(v, _) => v.len(),
@@ -75,7 +76,7 @@ impl Cells {
             Store::F64(v) => v.push(trimmed()?.parse().map_err(|_| no("f64"))?),
             Store::I32(v) => v.push(trimmed()?.parse().map_err(|_| no("i32"))?),
             Store::F32(v) => v.push(trimmed()?.parse().map_err(|_| no("f32"))?),
-            Store::Days(v) => v.push(Date::parse(trimmed()?).ok_or_else(|| no("date"))?.0),
+            Store::Days(v) => v.push(parse_date(trimmed()?).ok_or_else(|| no("date"))?.0),
             Store::Instants(v, reader) => v.push(reader.read(utf8()?)?.0),
             Store::Text(offsets, bytes) => append(offsets, bytes, utf8()?.as_bytes())?,
             Store::Bytes(offsets, bytes) => {
@@ -162,6 +163,25 @@ fn append(offsets: &mut Vec<u32>, bytes: &mut Vec<u8>, value: &[u8]) -> Result<(
     Ok(())
 }
 
+/// Reads a day as it is written, also one of a year below 0 or beyond 9999.
+fn parse_date(text: &str) -> Option<Date> {
+    /// The calendar repeats itself, to the day.
+    const DAYS_OF_400_YEARS: i64 = 146_097;
+    if let Some(date) = Date::parse(text) {
+        return Some(date);
+    }
+    let mut parts = text.rsplitn(3, '-');
+    let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_plain = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_plain(day) || !is_plain(month) {
+        return None;
+    }
+    let year: i32 = year.parse().ok()?;
+    let near = Date::from_ymd(2000 + year.rem_euclid(400), month.parse().ok()?, day.parse().ok()?)?;
+    let eras = i64::from(year.div_euclid(400)) - 5;
+    i32::try_from(i64::from(near.0) + eras * DAYS_OF_400_YEARS).ok().map(Date)
+}
+
 /// Reads `true`, `false`, `1` or `0`.
 pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
@@ -217,6 +237,16 @@ mod tests {
             let column = cells.take().unwrap();
             assert_eq!((column.get(0), column.get(1)), (Value::Null, value));
             assert_eq!(cells.take().unwrap().len(), 0);
+        }
+    }
+
+    #[test]
+    fn days_of_every_year_are_read() {
+        for days in [i32::MIN, -719_529, -1, 0, 2_932_897, i32::MAX] {
+            assert_eq!(parse_date(&Date(days).to_string()), Some(Date(days)), "{}", Date(days));
+        }
+        for wrong in ["12014-02-30", "-1-1-1", "12014-13-01", "x-01-01", "99999999-01-01"] {
+            assert_eq!(parse_date(wrong), None, "{wrong}");
         }
     }
 

@@ -11,16 +11,16 @@ use crate::error::Failed;
 use crate::progress;
 
 /// Rows of one transaction.
-const CHUNK_ROWS: usize = 1 << 20;
+pub(super) const CHUNK_ROWS: usize = 1 << 20;
 /// Bytes of text in one column after which a transaction is full.
-const CHUNK_TEXT_BYTES: usize = 64 << 20;
+pub(super) const CHUNK_TEXT_BYTES: usize = 64 << 20;
 /// Transactions that are parsed ahead.
 const CHUNKS_AHEAD: usize = 2;
 
 /// Rows of one transaction, in order of arrival.
-struct Chunk {
-    timestamps: Vec<Timestamp>,
-    columns: Columns,
+pub(super) struct Chunk {
+    pub(super) timestamps: Vec<Timestamp>,
+    pub(super) columns: Columns,
 }
 
 /// What was loaded.
@@ -29,6 +29,8 @@ pub(super) struct Loaded {
     pub(super) rows: u64,
     /// Earliest and latest time.
     pub(super) bounds: Option<(Timestamp, Timestamp)>,
+    /// Columns with their types, where the files say them.
+    pub(super) stored: String,
     /// Rejected lines of each file that has some, and where they are.
     pub(super) rejected: Vec<(u64, std::path::PathBuf)>,
 }
@@ -42,17 +44,27 @@ pub(super) fn load(
     layouts: Vec<super::Layout>,
     rejected: Vec<Option<Rejected>>,
 ) -> Result<Loaded, Failed> {
-    let (send, receive) = sync_channel(CHUNKS_AHEAD);
     let names = plan.names();
     let keys: Vec<&str> = names.iter().filter(|(_, key)| *key).map(|(name, _)| *name).collect();
-    let (parsed, (rows, committed)) = std::thread::scope(|scope| {
-        let committer = scope.spawn(|| commit(db, series, &keys, receive));
-        let parsed = parse(plan, sources, layouts, rejected, send);
+    committed(db, series, &keys, |send| parse(plan, sources, layouts, rejected, send))
+}
+
+/// Commits chunks as they are made.
+pub(super) fn committed(
+    db: &Database,
+    series: &str,
+    keys: &[&str],
+    make: impl FnOnce(SyncSender<Chunk>) -> Result<Loaded, Failed>,
+) -> Result<Loaded, Failed> {
+    let (send, receive) = sync_channel(CHUNKS_AHEAD);
+    let (made, (rows, committed)) = std::thread::scope(|scope| {
+        let committer = scope.spawn(|| commit(db, series, keys, receive));
+        let made = make(send);
         let panicked = || (0, Err(Failed::Usage("the thread that commits ended early".to_string())));
-        (parsed, committer.join().unwrap_or_else(|_| panicked()))
+        (made, committer.join().unwrap_or_else(|_| panicked()))
     });
-    // Parsing stops early where committing has failed, so that error is the cause.
-    let outcome = committed.and(parsed);
+    // Making stops early where committing has failed, so that error is the cause.
+    let outcome = committed.and(made);
     outcome.map_err(|cause| match rows {
         0 => cause,
         rows => Failed::Import { cause: Box::new(cause), series: series.to_string(), rows },

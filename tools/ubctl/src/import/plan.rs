@@ -43,15 +43,28 @@ pub(super) struct Wishes {
     pub(super) renames: Vec<(String, String)>,
     /// Texts that stand for null, besides the empty one.
     pub(super) nulls: Vec<String>,
+    /// Whether the empty text is one, and no null.
+    pub(super) keep_empty: bool,
 }
 
 impl Wishes {
     fn is_null(&self, text: &[u8]) -> bool {
-        text.is_empty() || self.nulls.iter().any(|null| null.as_bytes() == text)
+        (text.is_empty() && !self.keep_empty) || self.nulls.iter().any(|null| null.as_bytes() == text)
+    }
+
+    /// The name that a column gets in the series.
+    pub(super) fn stored<'a>(&'a self, name: &'a str) -> &'a str {
+        self.renames.iter().find(|(old, _)| old == name).map_or(name, |(_, new)| new)
+    }
+
+    /// How the time column is written: in what its name says, unless something else is said.
+    pub(super) fn time_notation(&self) -> Notation {
+        let unit = self.notation.unit.or_else(|| Unit::of_name(&self.time));
+        Notation { unit: unit.filter(|_| self.notation.form.is_none()), ..self.notation.clone() }
     }
 
     /// How a timestamp column that is not the time is written.
-    fn notation_of(&self, name: &str) -> Notation {
+    pub(super) fn notation_of(&self, name: &str) -> Notation {
         Notation { unit: Unit::of_name(name), zone: self.notation.zone.clone(), form: None }
     }
 }
@@ -102,9 +115,7 @@ impl Plan {
         }
         wishes.types.iter().try_for_each(|(name, _)| find("--columns", name).map(|_| ()))?;
         wishes.renames.iter().try_for_each(|(name, _)| find("--rename", name).map(|_| ()))?;
-        let unit = wishes.notation.unit.or_else(|| Unit::of_name(&wishes.time));
-        let unit = if wishes.notation.form.is_some() { None } else { unit };
-        let notation = Notation { unit, ..wishes.notation.clone() };
+        let notation = wishes.time_notation();
         let mut fields = Vec::new();
         for (field, name) in names.iter().enumerate().filter(|(field, _)| *field != time) {
             fields.push((field, self.column(name)));
@@ -122,8 +133,7 @@ impl Plan {
 
     /// The position of a column in the plan, which gets it if it is new.
     fn column(&mut self, name: &str) -> usize {
-        let renamed = self.wishes.renames.iter().find(|(old, _)| old == name);
-        let stored = renamed.map_or(name, |(_, new)| new);
+        let stored = self.wishes.stored(name);
         if let Some(at) = self.columns.iter().position(|column| column.name == stored) {
             return at;
         }

@@ -47,13 +47,17 @@ impl Source {
         self.bytes
     }
 
-    /// Opens the file and reads its header. `bar` advances with the bytes that are read.
-    pub(crate) fn open(&self, bar: &ProgressBar) -> Result<Lines, Failed> {
+    /// Opens the file, unzipped where it is zipped. `bar` advances with the bytes that are read.
+    pub(super) fn bytes_of(&self, bar: &ProgressBar) -> Result<Box<dyn Read + Send>, Failed> {
         let file = File::open(&self.path).map_err(|error| Failed::file("open", &self.path, error))?;
         let file = bar.wrap_read(file);
         let zipped = self.path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gz"));
-        let input: Box<dyn Read + Send> =
-            if zipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+        Ok(if zipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
+    }
+
+    /// Opens the file and reads its header. `bar` advances with the bytes that are read.
+    pub(crate) fn open(&self, bar: &ProgressBar) -> Result<Lines, Failed> {
+        let input = self.bytes_of(bar)?;
         let ahead = Ahead::new(Box::new(Quotes::new(input, self.delimiter)))
             .map_err(|error| Failed::file("start a thread for", &self.path, error))?;
         let reader = csv::ReaderBuilder::new()

@@ -5,6 +5,7 @@
 mod alarms;
 mod copies;
 mod demo;
+mod export;
 mod import;
 mod misuse;
 mod models;

@@ -129,3 +129,25 @@ fn following_shows_what_a_live_writer_commits() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn the_rows_of_a_series_are_followed_by_transaction() {
+    let place = Place::new();
+    place.write("a.csv", "time_ns,sym,price\n3,IBM,1.5\n1,AIG,\n2,IBM,2.5\n");
+    place.ok(words("import a.csv --series trade --time time_ns --key sym"));
+    let newest = "1970-01-01T00:00:00.000000002Z  sym IBM  price 2.5\n1970-01-01T00:00:00.000000003Z  sym IBM  price 1.5\n";
+    assert_eq!(place.ok(words("tail trade -n 2")), newest);
+    place.write("b.csv", "time_ns,sym,price\n2,AIG,7\n");
+    place.ok(words("import b.csv --series trade --time time_ns --key sym"));
+    let lines = place.ok(words("tail trade --from oldest --format json"));
+    let rows: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let prices: Vec<&serde_json::Value> = rows.iter().map(|row| &row["price"]).collect();
+    assert_eq!(prices, [&serde_json::Value::Null, &2.5.into(), &1.5.into(), &7.0.into()]);
+    let (first, last) = (rows[0]["_seq"].as_u64().unwrap(), rows[3]["_seq"].as_u64().unwrap());
+    assert!(first < last && rows[2]["_seq"] == first);
+    let after = place.ok(words(&format!("tail trade --from {}", first + 1)));
+    assert_eq!(after, format!("{last}  1970-01-01T00:00:00.000000002Z  sym AIG  price 7.0\n"));
+    assert!(place.fails(words("tail none")).contains("no series has the type \"none\""));
+    assert_eq!(place.run(words("tail trade --slot x")).code, 2);
+}

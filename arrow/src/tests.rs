@@ -1,13 +1,18 @@
 #![allow(clippy::unwrap_used)]
 
 use arrow2::array::{
-    Int8Array, ListArray, MutableListArray, MutablePrimitiveArray, NullArray, PrimitiveArray, TryExtend,
+    DictionaryArray, Int8Array, ListArray, MutableListArray, MutablePrimitiveArray, NullArray,
+    PrimitiveArray, TryExtend, Utf8Array,
 };
 use arrow2::datatypes::{DataType, TimeUnit};
 use proptest::prelude::*;
 use underbelly_storage::{ColumnType, Date, Timestamp, Value};
 
 use super::*;
+
+fn decode(bytes: &[u8]) -> Result<Columns, ArrowError> {
+    super::decode(bytes, Limits::default())
+}
 
 fn all_types() -> Columns {
     let mut rows = Columns::with_types([
@@ -46,6 +51,14 @@ fn encoded(rows: &Columns) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode(rows.clone(), &mut bytes).unwrap();
     bytes
+}
+
+/// A file of the rows twice, in two batches.
+fn file(rows: &Columns) -> Vec<u8> {
+    let mut writer = Writer::file(Vec::new(), rows).unwrap();
+    writer.write(rows.clone()).unwrap();
+    writer.write(rows.clone()).unwrap();
+    writer.finish().unwrap()
 }
 
 fn written(arrays: Vec<Box<dyn Array>>, options: WriteOptions) -> Vec<u8> {
@@ -109,6 +122,73 @@ fn what_other_writers_write_is_taken_or_named() {
     lists.try_extend([Some([Some(1)])]).unwrap();
     let list: ListArray<i32> = lists.into();
     assert!(refused(list.boxed()).contains("nested"));
+}
+
+#[test]
+fn files_and_streams_are_read_a_batch_at_a_time() {
+    let rows = all_types();
+    let mut stream = Writer::stream(Vec::new(), &rows).unwrap();
+    stream.write(rows.slice(0..1)).unwrap();
+    stream.write(rows.slice(1..3)).unwrap();
+    let stream = stream.finish().unwrap();
+    let read = |bytes: &[u8]| {
+        let reader = Reader::new(bytes, Limits::default()).unwrap();
+        let empty = reader.empty().unwrap();
+        let types = |rows: &Columns| rows.iter().map(|(_, column)| column.column_type()).collect::<Vec<_>>();
+        assert_eq!((empty.names(), types(&empty), empty.rows()), (rows.names(), types(&rows), 0));
+        let lines = |rows: Columns| (0..rows.rows()).map(|row| rows.row(row)).collect::<Vec<_>>();
+        reader.map(|batch| lines(batch.unwrap())).collect::<Vec<_>>()
+    };
+    let (first, second, third) = (rows.row(0), rows.row(1), rows.row(2));
+    let all = vec![first.clone(), second.clone(), third.clone()];
+    assert_eq!(read(&stream), [vec![first], vec![second, third]]);
+    assert_eq!(read(&file(&rows)), [all.clone(), all]);
+    // arrow2 finds the batches by the list at the file's end.
+    let bytes = file(&rows);
+    let mut behind = std::io::Cursor::new(&bytes);
+    let metadata = arrow2::io::ipc::read::read_file_metadata(&mut behind).unwrap();
+    assert_eq!(arrow2::io::ipc::read::FileReader::new(behind, metadata, None, None).count(), 2);
+    let other = Columns::new().with("b", Column::from(vec![1i64])).unwrap();
+    assert!(Writer::file(Vec::new(), &rows).unwrap().write(other).unwrap_err().to_string().contains("\"b\""));
+}
+
+#[test]
+fn dictionaries_are_read_as_what_they_stand_for() {
+    let values = Utf8Array::<i32>::from([Some("IBM"), None, Some("AIG")]).boxed();
+    let keys = PrimitiveArray::from([Some(2u8), Some(0), None, Some(1), Some(2)]);
+    let array = DictionaryArray::try_from_keys(keys, values).unwrap().boxed();
+    let bytes = written(vec![array], WriteOptions::default());
+    let found = decode(&bytes).unwrap();
+    let texts: Vec<Option<&str>> = (0..5).map(|row| found.column("a").unwrap().str_at(row)).collect();
+    assert_eq!(texts, [Some("AIG"), Some("IBM"), None, None, Some("AIG")]);
+    let plain = Limits { dictionaries: false, ..Limits::default() };
+    assert!(super::decode(&bytes, plain).unwrap_err().to_string().contains("dictionary"));
+    let small = Limits { body_bytes: 8, ..Limits::default() };
+    assert!(super::decode(&bytes, small).is_err());
+    assert!(super::decode(&bytes, Limits { rows: 4, ..Limits::default() }).is_err());
+}
+
+#[test]
+fn a_byte_that_changes_is_refused_or_read_and_never_a_panic() {
+    let values = Utf8Array::<i32>::from([Some("IBM"), None]).boxed();
+    let keys = PrimitiveArray::from([Some(1i32), Some(0), None]);
+    let array = DictionaryArray::try_from_keys(keys, values).unwrap().boxed();
+    let rows = all_types();
+    let dictionary = written(vec![array], WriteOptions::default());
+    let mut unread = 0;
+    for bytes in [encoded(&rows), file(&rows), dictionary] {
+        for at in 0..bytes.len() {
+            for to in [0, 1, 0x7f, 0x80, 0xff, bytes[at] ^ 1, bytes[at].wrapping_add(1)] {
+                let mut damaged = bytes.clone();
+                damaged[at] = to;
+                unread += usize::from(decode(&damaged).is_err());
+            }
+        }
+        for cut in 0..bytes.len() {
+            assert!(decode(&bytes[..cut]).is_err(), "{cut}");
+        }
+    }
+    assert!(unread > 0);
 }
 
 #[test]

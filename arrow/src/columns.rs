@@ -1,9 +1,11 @@
 //! Columns of Underbelly as arrays of Arrow, and back.
 
-use arrow2::array::{Array, BinaryArray, BooleanArray, PrimitiveArray, Utf8Array};
+use arrow2::array::{
+    Array, BinaryArray, BooleanArray, DictionaryArray, DictionaryKey, PrimitiveArray, Utf8Array,
+};
 use arrow2::bitmap::Bitmap;
 use arrow2::buffer::Buffer;
-use arrow2::datatypes::{DataType, TimeUnit};
+use arrow2::datatypes::{DataType, IntegerType, TimeUnit};
 use arrow2::error::Error;
 use arrow2::offset::{Offset, OffsetsBuffer};
 use arrow2::types::NativeType;
@@ -82,6 +84,7 @@ pub(super) fn empty(data_type: &DataType) -> Result<Option<Column>, String> {
         DataType::Binary | DataType::LargeBinary => ColumnType::Bytes,
         DataType::Date32 => ColumnType::Date,
         DataType::Timestamp(..) => ColumnType::Timestamp,
+        DataType::Dictionary(_, values, _) => return empty(values),
         other => {
             return Err(format!(
                 "is of the type {other:?}; use a bool, an integer of up to 64 bits, a float, text, bytes, date32 or a timestamp"
@@ -93,6 +96,29 @@ pub(super) fn empty(data_type: &DataType) -> Result<Option<Column>, String> {
 
 /// Appends an array to the column of its type.
 pub(super) fn append(column: &mut Column, array: &dyn Array) -> Result<(), String> {
+    let more = plain(array)?;
+    if column.is_empty() {
+        *column = more;
+        return Ok(());
+    }
+    let rows = more.len();
+    column.extend_range(&more, 0..rows).ok_or_else(|| "has texts of more than 4 GiB".to_string())
+}
+
+/// The column of an array.
+fn plain(array: &dyn Array) -> Result<Column, String> {
+    if let DataType::Dictionary(key, ..) = array.data_type().to_logical_type() {
+        return match key {
+            IntegerType::Int8 => of_dictionary::<i8>(array),
+            IntegerType::Int16 => of_dictionary::<i16>(array),
+            IntegerType::Int32 => of_dictionary::<i32>(array),
+            IntegerType::Int64 => of_dictionary::<i64>(array),
+            IntegerType::UInt8 => of_dictionary::<u8>(array),
+            IntegerType::UInt16 => of_dictionary::<u16>(array),
+            IntegerType::UInt32 => of_dictionary::<u32>(array),
+            IntegerType::UInt64 => of_dictionary::<u64>(array),
+        };
+    }
     let values = match array.data_type().to_logical_type() {
         DataType::Boolean => Values::Bool(cast::<BooleanArray>(array)?.values_iter().collect()),
         DataType::Int8 => Values::I32(numbers::<i8, _>(array)?),
@@ -133,13 +159,37 @@ pub(super) fn append(column: &mut Column, array: &dyn Array) -> Result<(), Strin
         other => return Err(format!("turned into the type {other:?}")),
     };
     let validity = array.validity().map(|bits| bits.iter().collect());
-    let more = Column::from_parts(values, validity).ok_or("has texts that are not UTF-8")?;
-    if column.is_empty() {
-        *column = more;
-        return Ok(());
+    Column::from_parts(values, validity).ok_or_else(|| "has texts that are not UTF-8".to_string())
+}
+
+/// The column of an array whose values stand in a dictionary.
+fn of_dictionary<K: DictionaryKey>(array: &dyn Array) -> Result<Column, String> {
+    let array = cast::<DictionaryArray<K>>(array)?;
+    let values = plain(&**array.values())?;
+    let keys = array.keys().iter().map(|key| key.map(|key| (*key).try_into().ok()));
+    let keys: Vec<Option<usize>> = keys
+        .map(|key| key.map(|key: Option<usize>| key.ok_or("has a place that is no number")).transpose())
+        .collect::<Result<_, _>>()?;
+    at_places(&values, &keys)
+}
+
+/// The values of a dictionary at places; `None` is null.
+pub(super) fn at_places(values: &Column, places: &[Option<usize>]) -> Result<Column, String> {
+    if values.is_empty() {
+        let is_all_null = places.iter().all(Option::is_none);
+        let nulls = || Column::nulls(values.column_type(), places.len());
+        return is_all_null.then(nulls).ok_or_else(|| "points behind its dictionary".to_string());
     }
-    let rows = more.len();
-    column.extend_range(&more, 0..rows).ok_or_else(|| "has texts of more than 4 GiB".to_string())
+    let place = |place: &Option<usize>| {
+        let place = place.unwrap_or(0);
+        u32::try_from(place).ok().filter(|_| place < values.len())
+    };
+    let rows: Option<Vec<u32>> = places.iter().map(place).collect();
+    let rows = rows.ok_or("points behind its dictionary")?;
+    let validity = places.iter().map(|place| place.is_some_and(|place| !values.is_null(place))).collect();
+    let taken = values.take(&rows).ok_or("has texts of more than 4 GiB")?;
+    Column::from_parts(taken.into_parts().0, Some(validity))
+        .ok_or_else(|| "cannot be put together".to_string())
 }
 
 fn cast<A: Array>(array: &dyn Array) -> Result<&A, String> {

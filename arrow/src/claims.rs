@@ -1,0 +1,118 @@
+//! What a message of Arrow IPC says of itself, compared with the bytes that are there, before anything believes it.
+
+use arrow_format::ipc::planus::{self, ReadAsRoot};
+use arrow_format::ipc::{MessageHeaderRef, MessageRef, RecordBatchRef, SchemaRef};
+
+use crate::error::ArrowError;
+use crate::ipc::Limits;
+
+/// What a message is, as far as it may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Names and types of so many columns.
+    Schema { columns: usize },
+    /// So many rows.
+    Batch { rows: usize },
+    /// Texts that batches behind it point into.
+    Dictionary,
+}
+
+/// Bytes of the body that belongs to a message's metadata.
+pub(crate) fn body_bytes(metadata: &[u8]) -> Result<u64, ArrowError> {
+    let message = MessageRef::read_as_root(metadata).map_err(unreadable)?;
+    let bytes = message.body_length().map_err(unreadable)?;
+    u64::try_from(bytes).map_err(|_| ArrowError::rows(format!("the body of a message has {bytes} bytes")))
+}
+
+/// Refuses what is no schema, or no batch of plain, uncompressed columns whose buffers lie within its body. `columns` is how many
+/// the schema has, where there was one.
+pub(crate) fn check(
+    metadata: &[u8],
+    body: usize,
+    columns: Option<usize>,
+    limits: &Limits,
+) -> Result<Kind, ArrowError> {
+    let message = MessageRef::read_as_root(metadata).map_err(unreadable)?;
+    match (message.header().map_err(unreadable)?, columns) {
+        (Some(MessageHeaderRef::Schema(schema)), None) => {
+            Ok(Kind::Schema { columns: check_schema(schema, limits)? })
+        }
+        (Some(MessageHeaderRef::RecordBatch(batch)), Some(columns)) => {
+            Ok(Kind::Batch { rows: check_batch(batch, columns, body, limits)? })
+        }
+        (Some(MessageHeaderRef::DictionaryBatch(_)), _) if !limits.dictionaries => Err(dictionary()),
+        (Some(MessageHeaderRef::DictionaryBatch(batch)), Some(_)) => {
+            let values = batch.data().map_err(unreadable)?;
+            let values = values.ok_or_else(|| ArrowError::rows("a dictionary has no values"))?;
+            check_batch(values, 1, body, limits)?;
+            Ok(Kind::Dictionary)
+        }
+        (None, None) => Err(ArrowError::rows("the stream has no schema")),
+        _ => Err(ArrowError::rows("not a schema and then record batches")),
+    }
+}
+
+/// How many columns there are.
+fn check_schema(schema: SchemaRef<'_>, limits: &Limits) -> Result<usize, ArrowError> {
+    let Some(fields) = schema.fields().map_err(unreadable)? else { return Ok(0) };
+    let count = fields.len();
+    if count > limits.columns {
+        return Err(ArrowError::rows(format!("{count} columns are more than {}", limits.columns)));
+    }
+    for field in fields {
+        let field = field.map_err(unreadable)?;
+        let name = field.name().map_err(unreadable)?.unwrap_or_default();
+        if field.children().map_err(unreadable)?.is_some_and(|children| !children.is_empty()) {
+            return Err(ArrowError::rows(format!("column {name:?} has a nested type; use plain columns")));
+        }
+        if !limits.dictionaries && field.dictionary().map_err(unreadable)?.is_some() {
+            return Err(dictionary());
+        }
+    }
+    Ok(count)
+}
+
+/// How many rows there are.
+fn check_batch(
+    batch: RecordBatchRef<'_>,
+    columns: usize,
+    body: usize,
+    limits: &Limits,
+) -> Result<usize, ArrowError> {
+    if batch.compression().map_err(unreadable)?.is_some() {
+        return Err(ArrowError::rows("a record batch is compressed; write without compression"));
+    }
+    let length = batch.length().map_err(unreadable)?;
+    let rows = usize::try_from(length).ok().filter(|rows| *rows <= limits.rows);
+    let rows = rows.ok_or_else(|| ArrowError::rows(format!("a record batch of {length} rows")))?;
+    let nodes = batch.nodes().map_err(unreadable)?;
+    let described = nodes.map_or(0, |nodes| nodes.len());
+    if described != columns {
+        return Err(ArrowError::rows(format!("{described} columns where the schema has {columns}")));
+    }
+    for node in nodes.into_iter().flatten() {
+        if node.length() != length || !(0..=length).contains(&node.null_count()) {
+            let (found, nulls) = (node.length(), node.null_count());
+            let what = format!("a column of {found} rows with {nulls} nulls in a record batch of {length}");
+            return Err(ArrowError::rows(what));
+        }
+    }
+    for buffer in batch.buffers().map_err(unreadable)?.into_iter().flatten() {
+        let (at, bytes) = (buffer.offset(), buffer.length());
+        let end =
+            usize::try_from(at).ok().zip(usize::try_from(bytes).ok()).and_then(|(at, b)| at.checked_add(b));
+        if end.is_none_or(|end| end > body) {
+            let what = format!("a buffer of {bytes} bytes at {at} in a body of {body}");
+            return Err(ArrowError::rows(what));
+        }
+    }
+    Ok(rows)
+}
+
+fn dictionary() -> ArrowError {
+    ArrowError::rows("a column is dictionary-encoded; cast it to its plain type")
+}
+
+fn unreadable(error: planus::Error) -> ArrowError {
+    ArrowError::rows(format!("the metadata of a message cannot be read: {error}"))
+}

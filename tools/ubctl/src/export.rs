@@ -1,0 +1,223 @@
+//! `ubctl export`: rows of a series into a file.
+//!
+//! One thread reads and decodes, this one writes. Each form has a writer of its own below; what it writes, `import` reads back
+//! as it was.
+
+#[cfg(feature = "parquet")]
+mod parquet;
+mod text;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
+
+use clap::Args;
+use underbelly::{Columns, Predicate, QueryError, Scan, Schema, Timestamp, Value, View, arrow};
+
+use crate::error::Failed;
+use crate::form::Form;
+use crate::output::{Facts, Format};
+use crate::series::{filters, parse_filter};
+use crate::slot::parse_value;
+use crate::time::parse_instant;
+use crate::{progress, stderr};
+
+/// Bytes that are written at once.
+const BUFFER_BYTES: usize = 1 << 20;
+/// Batches that are read ahead.
+const BATCHES_AHEAD: usize = 4;
+
+/// Writes rows of a series to a file or to standard output
+///
+/// Rows come in order of time and arrival, `timestamp` first. `ubctl import` reads back what this writes: Arrow and Parquet with
+/// their types, text with those that --columns of the import names. In CSV a null is an empty field, and so is an empty text, unless
+/// --null says what a null is; then `import --null TEXT --keep-empty` tells them apart.
+#[derive(Args, Debug)]
+pub(crate) struct Export {
+    /// The series' type
+    #[arg(value_name = "TYPE")]
+    series: String,
+    /// Start of the range
+    #[arg(long, value_parser = parse_instant, allow_hyphen_values = true, value_name = "TIME")]
+    from: Option<Timestamp>,
+    /// End of the range, which does not belong to it
+    #[arg(long, value_parser = parse_instant, allow_hyphen_values = true, value_name = "TIME")]
+    to: Option<Timestamp>,
+    /// Only rows whose key has this value; an empty value asks for rows without one
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_filter)]
+    key: Vec<(String, String)>,
+    /// Only rows where this holds, such as "price>=2.5"; =, !=, <, <=, > and >=, and nothing behind = or != for null
+    #[arg(long = "where", value_name = "COL<OP>VALUE", value_parser = parse_condition)]
+    conditions: Vec<Condition>,
+    /// Only these columns, in this order, behind the timestamp
+    #[arg(long, value_delimiter = ',', value_name = "COL,...")]
+    columns: Option<Vec<String>>,
+    /// The form of the output; otherwise what the name of the file ends in, else csv
+    #[arg(long, value_enum, value_name = "FORM")]
+    format: Option<Form>,
+    /// The file, which must not be there yet; standard output otherwise
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// In CSV, what stands for null; no text may be the same
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    null: String,
+}
+
+/// A column, how its values must stand to a value, and that value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condition {
+    column: String,
+    relation: &'static str,
+    value: String,
+}
+
+fn parse_condition(text: &str) -> Result<Condition, String> {
+    // Longer ones first: a `<=` is no `<`.
+    let relations = ["!=", "<=", ">=", "=", "<", ">"];
+    let found = relations.iter().filter_map(|relation| Some((text.find(relation)?, *relation)));
+    let first = found.min_by_key(|(at, relation)| (*at, std::cmp::Reverse(relation.len())));
+    let (at, relation) =
+        first.filter(|(at, _)| *at > 0).ok_or("write a column, one of =, !=, <, <=, >, >=, and a value")?;
+    let (column, value) = (text[..at].trim().to_string(), text[at + relation.len()..].trim().to_string());
+    Ok(Condition { column, relation, value })
+}
+
+impl Condition {
+    fn predicate(&self, schema: &Schema) -> Result<Predicate, Failed> {
+        match (self.relation, self.value.is_empty()) {
+            ("=", true) => return Ok(Predicate::IsNull),
+            ("!=", true) => return Ok(Predicate::NotNull),
+            _ => {}
+        }
+        let value = match self.column.as_str() {
+            "timestamp" => Value::Timestamp(parse_instant(&self.value).map_err(Failed::Usage)?),
+            name => parse_value(&format!("column {name:?}"), &self.value, schema.column(name)?.column_type)?,
+        };
+        Ok(match self.relation {
+            "=" => Predicate::Equal(value),
+            "!=" => Predicate::NotEqual(value),
+            "<" => Predicate::Below(value),
+            "<=" => Predicate::AtMost(value),
+            ">" => Predicate::Above(value),
+            _ => Predicate::AtLeast(value),
+        })
+    }
+}
+
+/// Writes batches in some form.
+pub(super) trait Sink {
+    fn write(&mut self, rows: Columns) -> Result<(), Failed>;
+
+    /// Writes what is left; what people should know.
+    fn finish(self: Box<Self>) -> Result<Vec<String>, Failed>;
+}
+
+impl<W: Write> Sink for arrow::Writer<W> {
+    fn write(&mut self, rows: Columns) -> Result<(), Failed> {
+        Ok(arrow::Writer::write(self, rows)?)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<String>, Failed> {
+        arrow::Writer::finish(*self)?.flush().map_err(Failed::output)?;
+        Ok(Vec::new())
+    }
+}
+
+impl Export {
+    pub(crate) fn run(&self, db: &View) -> Result<(), Failed> {
+        let started = Instant::now();
+        let form =
+            self.format.or_else(|| self.output.as_deref().and_then(Form::of_name)).unwrap_or(Form::Csv);
+        let Some(path) = &self.output else {
+            let out = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout());
+            return self.write(db, form, out).map(|_| ());
+        };
+        let file = File::create_new(path).map_err(|error| Failed::file("make", path, error))?;
+        let written = self.write(db, form, BufWriter::with_capacity(BUFFER_BYTES, file)).and_then(|rows| {
+            let synced = File::open(path).and_then(|file| file.sync_all().map(|()| file.metadata()));
+            let bytes =
+                synced.and_then(|about| about).map_err(|error| Failed::file("write", path, error))?.len();
+            Ok((rows, bytes))
+        });
+        let (rows, bytes) = written.inspect_err(|_| {
+            // Half a file is of no use to anybody; that it cannot be removed is no news then.
+            let _ = std::fs::remove_file(path);
+        })?;
+        let seconds = started.elapsed().as_secs_f64();
+        let mut facts = Facts::default();
+        facts.add("series", self.series.clone()).add("file", path.display().to_string());
+        facts.add("rows", rows).add("bytes", bytes).add("seconds", (seconds * 1e3).round() / 1e3);
+        facts.add("rows_per_second", (rows as f64 / seconds.max(1e-9)).round() as u64);
+        facts.print(Format::Table)
+    }
+
+    /// Writes the rows; answers how many.
+    fn write<'o>(&self, db: &View, form: Form, out: impl Write + Send + 'o) -> Result<u64, Failed> {
+        let series = db.snapshot().series(&self.series)?;
+        let keys = filters(series.schema(), &self.key)?;
+        let conditions =
+            self.conditions.iter().map(|c| Ok((c.column.as_str(), c.predicate(series.schema())?)));
+        let conditions = conditions.collect::<Result<Vec<_>, Failed>>()?;
+        let scan = || -> Scan<'_> {
+            let scan = self.from.into_iter().fold(series.scan(), Scan::from);
+            let scan = self.to.into_iter().fold(scan, Scan::to);
+            let scan = keys.iter().fold(scan, |scan, (name, value)| scan.key(name, value.clone()));
+            let scan =
+                conditions.iter().fold(scan, |scan, (name, predicate)| scan.filter(name, predicate.clone()));
+            self.columns.iter().fold(scan, |scan, names| scan.columns(names))
+        };
+        // Refuses what does not fit before anything is written.
+        let types = scan().rows_max(0).collect()?;
+        let mut sink: Box<dyn Sink + 'o> = match form {
+            Form::Csv => Box::new(text::Csv::new(out, &types, self.null.clone())?),
+            Form::Jsonl => Box::new(text::Jsonl::new(out, &types)),
+            Form::Arrow => Box::new(arrow::Writer::file(out, &types)?),
+            Form::ArrowStream => Box::new(arrow::Writer::stream(out, &types)?),
+            #[cfg(feature = "parquet")]
+            Form::Parquet => Box::new(parquet::Parquet::new(out, &types)?),
+            #[cfg(not(feature = "parquet"))]
+            Form::Parquet => return Err(Failed::Usage(crate::form::NO_PARQUET.to_string())),
+        };
+        let total =
+            if keys.is_empty() && conditions.is_empty() { scan().count()? } else { series.count()? };
+        let bar = progress::rows(total, format!("exporting {}", self.series));
+        let (send, receive) = sync_channel::<Result<Columns, QueryError>>(BATCHES_AHEAD);
+        let written = std::thread::scope(|scope| {
+            let read = &scan;
+            scope.spawn(move || {
+                // Nobody receives any more where writing has failed, and says why.
+                let _ = read().batches().try_for_each(|batch| send.send(batch));
+            });
+            let mut written = 0;
+            for batch in receive {
+                let batch = batch?;
+                let rows = batch.rows() as u64;
+                sink.write(batch)?;
+                written += rows;
+                bar.inc(rows);
+            }
+            Ok::<_, Failed>(written)
+        })?;
+        sink.finish()?.iter().for_each(|remark| stderr::line(remark));
+        bar.finish_and_clear();
+        Ok(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_a_column_a_relation_and_a_value() {
+        let read = |text| parse_condition(text).map(|c| (c.column, c.relation, c.value));
+        let is = |column: &str, relation, value: &str| Ok((column.to_string(), relation, value.to_string()));
+        assert_eq!(read("price>=2.5"), is("price", ">=", "2.5"));
+        assert_eq!(read("a < b=c"), is("a", "<", "b=c"));
+        assert_eq!(read("s!="), is("s", "!=", ""));
+        assert_eq!(read("s=!="), is("s", "=", "!="));
+        assert!(read("=3").is_err() && read("price").is_err());
+    }
+}

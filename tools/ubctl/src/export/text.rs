@@ -1,0 +1,157 @@
+//! Rows as text: CSV and JSON lines.
+
+use std::io::Write;
+
+use underbelly::{Column, Columns, Date, Timestamp, Values};
+
+use super::Sink;
+use crate::error::Failed;
+
+/// Writes the value of a row, which is not null and no text, as it reads back.
+fn put(out: &mut Vec<u8>, column: &Column, row: usize) {
+    // Writing to memory cannot fail.
+    let _ = match column.values() {
+        Values::Bool(v) => write!(out, "{}", v[row]),
+        Values::I64(v) => write!(out, "{}", v[row]),
+        Values::I32(v) => write!(out, "{}", v[row]),
+        // A float keeps its point, so that it reads back as one.
+        Values::F64(v) => write!(out, "{:?}", v[row]),
+        Values::F32(v) => write!(out, "{:?}", v[row]),
+        Values::Timestamp(v) => write!(out, "{}", Timestamp(v[row])),
+        Values::Date(v) => write!(out, "{}", Date(v[row])),
+        Values::Utf8(v) => out.write_all(v.get(row)),
+        Values::Bytes(v) => {
+            out.extend_from_slice(b"0x");
+            v.get(row).iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+        }
+    };
+}
+
+/// Comma-separated values.
+pub(super) struct Csv<W: Write> {
+    writer: csv::Writer<W>,
+    null: String,
+    /// For each column, whether an empty text was written as nothing.
+    has_empty: Vec<bool>,
+    names: Vec<String>,
+    field: Vec<u8>,
+}
+
+impl<W: Write> Csv<W> {
+    /// Writes the header.
+    pub(super) fn new(out: W, types: &Columns, null: String) -> Result<Csv<W>, Failed> {
+        let mut writer = csv::Writer::from_writer(out);
+        let names: Vec<String> = types.names().iter().map(|name| name.to_string()).collect();
+        writer.write_record(&names).map_err(failed)?;
+        Ok(Csv { writer, null, has_empty: vec![false; names.len()], names, field: Vec::new() })
+    }
+}
+
+impl<W: Write> Sink for Csv<W> {
+    fn write(&mut self, rows: Columns) -> Result<(), Failed> {
+        for row in 0..rows.rows() {
+            for ((at, (name, column)), has_empty) in rows.iter().enumerate().zip(&mut self.has_empty) {
+                debug_assert_eq!(self.names.get(at).map(String::as_str), Some(&**name));
+                if column.is_null(row) {
+                    self.writer.write_field(&self.null).map_err(failed)?;
+                    continue;
+                }
+                self.field.clear();
+                put(&mut self.field, column, row);
+                if self.field == self.null.as_bytes() {
+                    if !self.field.is_empty() {
+                        let null = &self.null;
+                        return Err(Failed::Usage(format!(
+                            "column {name:?} holds {null:?}, which --null makes a null; choose another text"
+                        )));
+                    }
+                    *has_empty = true;
+                }
+                self.writer.write_field(&self.field).map_err(failed)?;
+            }
+            self.writer.write_record(None::<&[u8]>).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<Vec<String>, Failed> {
+        self.writer.flush().map_err(Failed::output)?;
+        let alike = self.names.iter().zip(&self.has_empty).filter(|(_, has_empty)| **has_empty);
+        let remark = |name: &String| {
+            format!("column {name:?} has empty texts, which look like nulls; --null TEXT tells them apart")
+        };
+        Ok(alike.map(|(name, _)| remark(name)).collect())
+    }
+}
+
+fn failed(error: csv::Error) -> Failed {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => Failed::output(error),
+        other => Failed::Output(std::io::Error::other(format!("{other:?}"))),
+    }
+}
+
+/// A JSON object in each line.
+pub(super) struct Jsonl<W: Write> {
+    out: W,
+    /// `"name":` of each column, with the comma before it.
+    names: Vec<Vec<u8>>,
+    line: Vec<u8>,
+}
+
+impl<W: Write> Jsonl<W> {
+    pub(super) fn new(out: W, types: &Columns) -> Jsonl<W> {
+        let name = |(at, name): (usize, &std::sync::Arc<str>)| {
+            let comma = if at == 0 { "" } else { "," };
+            format!("{comma}{}:", serde_json::Value::from(&**name)).into_bytes()
+        };
+        Jsonl { out, names: types.names().iter().enumerate().map(name).collect(), line: Vec::new() }
+    }
+}
+
+impl<W: Write> Sink for Jsonl<W> {
+    fn write(&mut self, rows: Columns) -> Result<(), Failed> {
+        for row in 0..rows.rows() {
+            self.line.clear();
+            self.line.push(b'{');
+            for (name, (_, column)) in self.names.iter().zip(rows.iter()) {
+                self.line.extend_from_slice(name);
+                put_json(&mut self.line, column, row)?;
+            }
+            self.line.extend_from_slice(b"}\n");
+            self.out.write_all(&self.line).map_err(Failed::output)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<Vec<String>, Failed> {
+        self.out.flush().map_err(Failed::output)?;
+        Ok(Vec::new())
+    }
+}
+
+fn put_json(line: &mut Vec<u8>, column: &Column, row: usize) -> Result<(), Failed> {
+    if column.is_null(row) {
+        line.extend_from_slice(b"null");
+        return Ok(());
+    }
+    let is_text = match column.values() {
+        Values::Utf8(_) => {
+            let text = column.str_at(row).unwrap_or_default();
+            return serde_json::to_writer(line, text).map_err(|error| Failed::output(error.into()));
+        }
+        Values::F64(v) => !v[row].is_finite(),
+        Values::F32(v) => !v[row].is_finite(),
+        Values::Bytes(_) | Values::Timestamp(_) | Values::Date(_) => true,
+        Values::Bool(_) | Values::I64(_) | Values::I32(_) => false,
+    };
+    // None of these has a character that JSON escapes.
+    if is_text {
+        line.push(b'"');
+    }
+    put(line, column, row);
+    if is_text {
+        line.push(b'"');
+    }
+    Ok(())
+}

@@ -1,0 +1,393 @@
+//! JSON lines: an object in each line, whose members are columns.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{BufRead, BufReader};
+
+use indicatif::ProgressBar;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use underbelly::{Column, ColumnType, Columns, Schema, Timestamp, Values};
+
+use super::cells::Cells;
+use super::guess::{Kind, kind};
+use super::plan::{NAN_KEY, Wishes};
+use super::source::Source;
+use super::typed::Chunks;
+use crate::error::Failed;
+use crate::progress;
+use crate::time::InstantReader;
+
+/// Bytes of a line: more are no row.
+const LINE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes that are read at once.
+const BUFFER_BYTES: usize = 1 << 20;
+/// Rows that are put together before they go on.
+const BATCH_ROWS: usize = 1 << 16;
+
+/// The columns of all files.
+pub(super) struct Surveyed {
+    columns: Vec<JsonColumn>,
+    places: HashMap<String, usize>,
+}
+
+struct JsonColumn {
+    name: String,
+    key: bool,
+    column_type: Option<ColumnType>,
+    seen: Seen,
+}
+
+/// What kinds of values a column has, each with its first place.
+#[derive(Default)]
+struct Seen {
+    bools: Option<String>,
+    integers: Option<String>,
+    /// Integers that an `f64` does not hold.
+    inexact: Option<String>,
+    decimals: Option<String>,
+    /// `"NaN"`, `"inf"` and `"-inf"`.
+    not_finite: Option<String>,
+    texts: Option<String>,
+}
+
+impl Seen {
+    fn note(&mut self, value: &Scalar<'_>, place: impl Fn() -> String) {
+        let slot = match value {
+            Scalar::Null => return,
+            Scalar::Bool(_) => &mut self.bools,
+            Scalar::Number(text) => match kind(text) {
+                Kind::Integer { exact: false } => {
+                    self.inexact.get_or_insert_with(&place);
+                    &mut self.integers
+                }
+                Kind::Integer { .. } => &mut self.integers,
+                Kind::Decimal { .. } => &mut self.decimals,
+                // A number that fits no type: as text it would not be a number any more.
+                Kind::Text => {
+                    self.inexact.get_or_insert_with(&place);
+                    &mut self.decimals
+                }
+            },
+            Scalar::Text(text) if matches!(&**text, "NaN" | "inf" | "-inf") => &mut self.not_finite,
+            Scalar::Text(_) => &mut self.texts,
+        };
+        slot.get_or_insert_with(place);
+    }
+
+    /// The type that holds all values; `None` where all are null.
+    fn column_type(&self, name: &str) -> Result<Option<ColumnType>, Failed> {
+        let Seen { bools, integers, inexact, decimals, not_finite, texts } = self;
+        let numbers = decimals.as_ref().or(integers.as_ref());
+        let mixed = |a: &String, b: &String| {
+            Err(Failed::Line {
+                place: b.clone(),
+                what: format!(
+                    "column {name:?} has another kind of value than at {a}; say its type with --columns"
+                ),
+            })
+        };
+        Ok(Some(match (bools, numbers, texts) {
+            (Some(a), Some(b), _) | (Some(a), None, Some(b)) | (None, Some(a), Some(b)) => {
+                return mixed(a, b);
+            }
+            (Some(a), None, None) => match not_finite {
+                Some(b) => return mixed(a, b),
+                None => ColumnType::Bool,
+            },
+            (None, Some(_), None) => match (decimals.as_ref().or(not_finite.as_ref()), inexact) {
+                (Some(_), Some(place)) => {
+                    return Err(Failed::Line {
+                        place: place.clone(),
+                        what: format!(
+                            "column {name:?} holds decimals, and a number here that f64 does not hold; say its type with --columns"
+                        ),
+                    });
+                }
+                (Some(_), None) => ColumnType::F64,
+                (None, _) => ColumnType::I64,
+            },
+            (None, None, Some(_)) => ColumnType::Utf8,
+            (None, None, None) => match not_finite {
+                Some(_) => ColumnType::F64,
+                None => return Ok(None),
+            },
+        }))
+    }
+}
+
+impl Surveyed {
+    /// What people should know about the columns.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        let nothing = self.columns.iter().filter(|column| column.column_type.is_none());
+        let remark = |column: &JsonColumn| {
+            let name = &column.name;
+            format!(
+                "column {name:?} has no value and is not stored; give its type with --columns to store it"
+            )
+        };
+        nothing.map(remark).collect()
+    }
+}
+
+/// A value of a member.
+enum Scalar<'a> {
+    Null,
+    Bool(&'a str),
+    Number(&'a str),
+    Text(Cow<'a, str>),
+}
+
+impl<'a> Scalar<'a> {
+    fn of(raw: &'a RawValue) -> Result<Scalar<'a>, String> {
+        let text = raw.get();
+        match text.as_bytes().first() {
+            Some(b'n') => Ok(Scalar::Null),
+            Some(b't' | b'f') => Ok(Scalar::Bool(text)),
+            Some(b'"') => match text.get(1..text.len() - 1).filter(|inner| !inner.contains('\\')) {
+                Some(plain) => Ok(Scalar::Text(Cow::Borrowed(plain))),
+                None => serde_json::from_str::<String>(text)
+                    .map(|text| Scalar::Text(text.into()))
+                    .map_err(|error| error.to_string()),
+            },
+            Some(b'{' | b'[') => Err("is an object or a list; give each of its values a column".to_string()),
+            _ => Ok(Scalar::Number(text)),
+        }
+    }
+
+    fn text(&self) -> Option<&str> {
+        match self {
+            Scalar::Null => None,
+            Scalar::Bool(text) | Scalar::Number(text) => Some(text),
+            Scalar::Text(text) => Some(text),
+        }
+    }
+}
+
+/// The members of an object, as they stand there.
+struct Members<'a>(Vec<(Name<'a>, &'a RawValue)>);
+
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Texts;
+        impl<'de> Visitor<'de> for Texts {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(text.to_string())))
+            }
+        }
+        deserializer.deserialize_str(Texts)
+    }
+}
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Objects;
+        impl<'de> Visitor<'de> for Objects {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Objects)
+    }
+}
+
+/// Goes through the lines of a file.
+fn each_line(
+    source: &Source,
+    bar: &ProgressBar,
+    mut line: impl FnMut(Members<'_>, &dyn Fn() -> String) -> Result<bool, Failed>,
+) -> Result<(), Failed> {
+    let path = source.path();
+    let failed = |error| Failed::file("read", path, error);
+    let mut input = BufReader::with_capacity(BUFFER_BYTES, source.bytes_of(bar)?);
+    let mut bytes = Vec::new();
+    for number in 1u64.. {
+        bytes.clear();
+        let mut limited = std::io::Read::take(&mut input, LINE_BYTES_MAX + 1);
+        if limited.read_until(b'\n', &mut bytes).map_err(failed)? == 0 {
+            break;
+        }
+        let place = || format!("{}:{number}", path.display());
+        let wrong = |what: String| Failed::Line { place: place(), what };
+        if bytes.len() as u64 > LINE_BYTES_MAX {
+            return Err(wrong(format!("the line is longer than {LINE_BYTES_MAX} bytes")));
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|_| wrong("the line is not UTF-8".to_string()))?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let members = serde_json::from_str(text);
+        let members = members.map_err(|error| wrong(format!("the line is no JSON object: {error}")))?;
+        if !line(members, &place)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn at(place: &dyn Fn() -> String, name: &str, what: impl fmt::Display) -> Failed {
+    Failed::Line { place: format!("{}: column {name:?}", place()), what: what.to_string() }
+}
+
+/// Looks at every line of all files, and finds the types that hold all values.
+pub(super) fn survey(
+    sources: &[Source],
+    wishes: &Wishes,
+    schema: Option<&Schema>,
+) -> Result<Surveyed, Failed> {
+    let mut surveyed = Surveyed { columns: Vec::new(), places: HashMap::new() };
+    for source in sources {
+        let bar = progress::bytes(source.bytes(), format!("checking {}", source.path().display()));
+        let mut instants = InstantReader::new(wishes.time_notation());
+        each_line(source, &bar, |members, place| {
+            let mut time = None;
+            for (Name(name), raw) in &members.0 {
+                let value = Scalar::of(raw).map_err(|what| at(place, name, what))?;
+                if **name == *wishes.time {
+                    time = value.text().map(|text| instants.read(text).map(|_| ()));
+                    continue;
+                }
+                let found = surveyed.places.get(&**name).copied();
+                let column = found.unwrap_or_else(|| {
+                    let key = wishes.keys.iter().any(|key| **key == **name);
+                    let name = name.to_string();
+                    surveyed.places.insert(name.clone(), surveyed.columns.len());
+                    surveyed.columns.push(JsonColumn { name, key, column_type: None, seen: Seen::default() });
+                    surveyed.columns.len() - 1
+                });
+                if let Some(column) = surveyed.columns.get_mut(column) {
+                    column.seen.note(&value, || format!("{}: column {name:?}", place()));
+                }
+            }
+            let read =
+                time.ok_or_else(|| at(place, &wishes.time, "the time is missing; give every line one"))?;
+            read.map_err(|what| at(place, &wishes.time, what))?;
+            Ok(true)
+        })?;
+        bar.finish_and_clear();
+    }
+    for name in wishes.keys.iter().chain(wishes.types.iter().map(|(name, _)| name)) {
+        if !surveyed.places.contains_key(name) {
+            return Err(Failed::Usage(format!("no line has the column {name:?}; correct its name")));
+        }
+    }
+    for column in &mut surveyed.columns {
+        let given = wishes.types.iter().find(|(name, _)| *name == column.name).map(|(_, given)| *given);
+        let stored = wishes.stored(&column.name);
+        let known = schema.and_then(|schema| schema.columns.iter().find(|known| *known.name == *stored));
+        let known = known.map(|known| known.column_type);
+        column.column_type = match (given, known) {
+            (Some(given), _) => Some(given),
+            // What widens a field is the engine's to say.
+            (None, Some(ColumnType::I64)) | (None, None) => column.seen.column_type(&column.name)?,
+            (None, Some(known)) => Some(known),
+        };
+    }
+    Ok(surveyed)
+}
+
+/// Reads the rows of a file.
+pub(super) fn load(
+    source: &Source,
+    surveyed: &Surveyed,
+    wishes: &Wishes,
+    bar: &ProgressBar,
+    chunks: &mut Chunks<'_>,
+) -> Result<(), Failed> {
+    let mut instants = InstantReader::new(wishes.time_notation());
+    let cells = |column: &JsonColumn| {
+        let notation = || InstantReader::new(wishes.notation_of(&column.name));
+        column.column_type.map(|column_type| Cells::new(column_type, notation()))
+    };
+    let mut filling: Vec<Option<Cells>> = surveyed.columns.iter().map(cells).collect();
+    let mut times: Vec<i64> = Vec::new();
+    each_line(source, bar, |members, place| {
+        let mut time = None;
+        for (order, (Name(name), raw)) in members.0.iter().enumerate() {
+            let value = Scalar::of(raw).map_err(|what| at(place, name, what))?;
+            if **name == *wishes.time {
+                let text = value.text().unwrap_or_default();
+                let read = instants.read(text).map_err(|what| at(place, name, what))?;
+                if time.replace(read).is_some() {
+                    return Err(at(place, name, "the name stands there twice; leave one out"));
+                }
+                continue;
+            }
+            // Members mostly stand in the same order, the time among them.
+            let near = [order, order.wrapping_sub(1)];
+            let named = |at: &&usize| surveyed.columns.get(**at).is_some_and(|c| *c.name == **name);
+            let found = near.iter().find(named).or_else(|| surveyed.places.get(&**name));
+            let column = found.and_then(|at| Some((surveyed.columns.get(*at)?, filling.get_mut(*at)?)));
+            let Some((column, Some(cells))) = column else { continue };
+            if cells.len() != times.len() {
+                return Err(at(place, name, "the name stands there twice; leave one out"));
+            }
+            match value.text() {
+                None => cells.push_null(),
+                Some(text) => cells.push(text.as_bytes()).map_err(|what| at(place, name, what))?,
+            }
+            if column.key && cells.ends_with_nan() {
+                return Err(at(place, name, NAN_KEY));
+            }
+        }
+        let time: Timestamp = time.ok_or_else(|| at(place, &wishes.time, "the time is missing"))?;
+        times.push(time.0);
+        for cells in filling.iter_mut().flatten() {
+            if cells.len() < times.len() {
+                cells.push_null();
+            }
+        }
+        match times.len() < BATCH_ROWS {
+            true => Ok(true),
+            false => chunks.add(source.path(), taken(surveyed, wishes, &mut times, &mut filling)?),
+        }
+    })?;
+    if !times.is_empty() {
+        chunks.add(source.path(), taken(surveyed, wishes, &mut times, &mut filling)?)?;
+    }
+    Ok(())
+}
+
+/// The rows so far.
+fn taken(
+    surveyed: &Surveyed,
+    wishes: &Wishes,
+    times: &mut Vec<i64>,
+    filling: &mut [Option<Cells>],
+) -> Result<Columns, Failed> {
+    let broken = |name: &str| {
+        Failed::Usage(format!("column {name:?} did not come together; please report this fault"))
+    };
+    let times = Column::from_parts(Values::Timestamp(std::mem::take(times)), None);
+    let mut rows = Columns::new();
+    rows.insert(wishes.time.as_str(), times.ok_or_else(|| broken(&wishes.time))?)?;
+    for (column, cells) in surveyed.columns.iter().zip(filling) {
+        if let Some(cells) = cells {
+            rows.insert(column.name.as_str(), cells.take().ok_or_else(|| broken(&column.name))?)?;
+        }
+    }
+    Ok(rows)
+}

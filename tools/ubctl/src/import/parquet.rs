@@ -1,0 +1,236 @@
+//! Parquet files, a stretch of a row group at a time.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use indicatif::ProgressBar;
+use parquet::basic::{ConvertedType, LogicalType, Repetition, TimeUnit, Type as Physical};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::data_type::DataType;
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::types::{ColumnDescriptor, Type};
+use underbelly::{Column, Columns, Strings, Values};
+
+use super::source::Source;
+use super::typed::Chunks;
+use crate::error::Failed;
+
+/// Rows that are read at once.
+const BATCH_ROWS: usize = 1 << 16;
+/// Columns of a file.
+const COLUMNS_MAX: usize = 4_096;
+
+/// What a column becomes.
+#[derive(Clone, Copy)]
+enum Meaning {
+    Bool,
+    I32,
+    I64,
+    F32,
+    F64,
+    Utf8,
+    Bytes,
+    Date,
+    /// Nanoseconds of each number.
+    Timestamp(i64),
+}
+
+fn meaning(column: &Type) -> Option<Meaning> {
+    let info = column.get_basic_info();
+    let (logical, converted) = (info.logical_type_ref(), info.converted_type());
+    let scale = |unit: &TimeUnit| match unit {
+        TimeUnit::MILLIS => 1_000_000,
+        TimeUnit::MICROS => 1_000,
+        TimeUnit::NANOS => 1,
+    };
+    Some(match (column.get_physical_type(), logical, converted) {
+        (Physical::BOOLEAN, None, ConvertedType::NONE) => Meaning::Bool,
+        (Physical::FLOAT, None, ConvertedType::NONE) => Meaning::F32,
+        (Physical::DOUBLE, None, ConvertedType::NONE) => Meaning::F64,
+        (Physical::INT32, Some(LogicalType::Date), _) | (Physical::INT32, None, ConvertedType::DATE) => {
+            Meaning::Date
+        }
+        (Physical::INT32, Some(LogicalType::Integer(int)), _) => match (int.is_signed, int.bit_width) {
+            (true, _) | (false, 8 | 16) => Meaning::I32,
+            _ => return None,
+        },
+        (
+            Physical::INT32,
+            None,
+            ConvertedType::NONE | ConvertedType::INT_8 | ConvertedType::INT_16 | ConvertedType::INT_32,
+        ) => Meaning::I32,
+        (Physical::INT64, Some(LogicalType::Timestamp(of)), _) => Meaning::Timestamp(scale(&of.unit)),
+        (Physical::INT64, Some(LogicalType::Integer(int)), _) if int.is_signed => Meaning::I64,
+        (Physical::INT64, None, ConvertedType::TIMESTAMP_MILLIS) => Meaning::Timestamp(1_000_000),
+        (Physical::INT64, None, ConvertedType::TIMESTAMP_MICROS) => Meaning::Timestamp(1_000),
+        (Physical::INT64, None, ConvertedType::NONE | ConvertedType::INT_64) => Meaning::I64,
+        (Physical::BYTE_ARRAY, Some(LogicalType::String | LogicalType::Enum | LogicalType::Json), _)
+        | (Physical::BYTE_ARRAY, None, ConvertedType::UTF8 | ConvertedType::ENUM | ConvertedType::JSON) => {
+            Meaning::Utf8
+        }
+        (Physical::BYTE_ARRAY, None, ConvertedType::NONE) => Meaning::Bytes,
+        _ => return None,
+    })
+}
+
+/// Reads a file.
+pub(super) fn load(source: &Source, bar: &ProgressBar, chunks: &mut Chunks<'_>) -> Result<(), Failed> {
+    let path = source.path();
+    let file = File::open(path).map_err(|error| Failed::file("open", path, error))?;
+    let refused = |what: String| Failed::input(path, what);
+    // What is damaged must not take more down than the import.
+    let caught = |read: &mut dyn FnMut() -> Result<(), Failed>| match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(done) => done,
+        Err(_) => Err(refused("the Parquet reader gave up on it; write it anew".to_string())),
+    };
+    let mut file = Some(file);
+    caught(&mut || {
+        let Some(file) = file.take() else { return Ok(()) };
+        let reader = SerializedFileReader::new(file).map_err(|error| refused(error.to_string()))?;
+        let schema = reader.metadata().file_metadata().schema_descr();
+        let mut meanings = Vec::new();
+        if schema.num_columns() > COLUMNS_MAX {
+            return Err(refused(format!("{} columns are more than {COLUMNS_MAX}", schema.num_columns())));
+        }
+        for column in schema.columns() {
+            let name = column.name().to_string();
+            let kind = format!("column {name:?} ({})", column.path().string());
+            let own = column.self_type();
+            let is_plain =
+                column.path().parts().len() == 1 && own.get_basic_info().repetition() != Repetition::REPEATED;
+            if !is_plain {
+                return Err(refused(format!("{kind} is nested; give each of its values a column")));
+            }
+            let found = meaning(own).ok_or_else(|| {
+                refused(format!("{kind} has a type that cannot be taken; use a bool, an integer of up to 64 bits, a float, text, bytes, a date or a timestamp"))
+            })?;
+            meanings.push((name, found));
+        }
+        let groups = reader.num_row_groups();
+        for group in 0..groups {
+            let group_reader = reader.get_row_group(group).map_err(|error| refused(error.to_string()))?;
+            let rows = usize::try_from(group_reader.metadata().num_rows());
+            let rows = rows.map_err(|_| refused("a row group has fewer than no rows".to_string()))?;
+            let mut readers = Vec::with_capacity(meanings.len());
+            for at in 0..meanings.len() {
+                readers.push(group_reader.get_column_reader(at).map_err(|error| refused(error.to_string()))?);
+            }
+            let mut left = rows;
+            while left > 0 {
+                let count = left.min(BATCH_ROWS);
+                let mut batch = Columns::new();
+                for (((name, meaning), reader), column) in
+                    meanings.iter().zip(&mut readers).zip(schema.columns())
+                {
+                    let read = read(reader, column, *meaning, count);
+                    let read = read.map_err(|what| refused(format!("column {name:?} {what}")))?;
+                    batch.insert(name.as_str(), read)?;
+                }
+                left -= count;
+                if !chunks.add(path, batch)? {
+                    return Ok(());
+                }
+            }
+            bar.set_position(source.bytes() * (group as u64 + 1) / groups as u64);
+        }
+        Ok(())
+    })
+}
+
+/// The next `count` values of a column, and which of them are not null.
+fn next<T: DataType>(
+    reader: &mut ColumnReaderImpl<T>,
+    column: &ColumnDescriptor,
+    count: usize,
+) -> Result<(Vec<T::T>, Option<Vec<bool>>), String>
+where
+    T::T: Default,
+{
+    let (mut values, mut levels) = (Vec::new(), Vec::new());
+    let is_optional = column.max_def_level() > 0;
+    let mut got = 0;
+    while got < count {
+        let levels = is_optional.then_some(&mut levels);
+        let read = reader.read_records(count - got, levels, None, &mut values);
+        match read.map_err(|error: ParquetError| error.to_string())? {
+            (0, ..) => return Err(format!("ends {} rows early", count - got)),
+            (records, ..) => got += records,
+        }
+    }
+    if !is_optional {
+        return match values.len() == count {
+            true => Ok((values, None)),
+            false => Err("has too few values".to_string()),
+        };
+    }
+    let validity: Vec<bool> = levels.iter().map(|level| *level == column.max_def_level()).collect();
+    let valid = validity.iter().filter(|valid| **valid).count();
+    if validity.len() != count || valid != values.len() {
+        return Err("has values that do not go with its nulls".to_string());
+    }
+    if valid == count {
+        return Ok((values, None));
+    }
+    let mut values = values.into_iter();
+    let spread =
+        validity.iter().map(|valid| if *valid { values.next().unwrap_or_default() } else { T::T::default() });
+    Ok((spread.collect(), Some(validity)))
+}
+
+fn read(
+    reader: &mut ColumnReader,
+    column: &ColumnDescriptor,
+    meaning: Meaning,
+    count: usize,
+) -> Result<Column, String> {
+    let (values, validity) = match (reader, meaning) {
+        (ColumnReader::BoolColumnReader(reader), Meaning::Bool) => {
+            let (values, validity) = next(reader, column, count)?;
+            (Values::Bool(values), validity)
+        }
+        (ColumnReader::Int32ColumnReader(reader), Meaning::I32) => {
+            let (values, validity) = next(reader, column, count)?;
+            (Values::I32(values), validity)
+        }
+        (ColumnReader::Int32ColumnReader(reader), Meaning::Date) => {
+            let (values, validity) = next(reader, column, count)?;
+            (Values::Date(values), validity)
+        }
+        (ColumnReader::Int64ColumnReader(reader), Meaning::I64) => {
+            let (values, validity) = next(reader, column, count)?;
+            (Values::I64(values), validity)
+        }
+        (ColumnReader::Int64ColumnReader(reader), Meaning::Timestamp(scale)) => {
+            let (values, validity) = next(reader, column, count)?;
+            let scaled: Option<Vec<i64>> = values.into_iter().map(|time| time.checked_mul(scale)).collect();
+            (Values::Timestamp(scaled.ok_or("has a time outside the years 1677 to 2262")?), validity)
+        }
+        (ColumnReader::FloatColumnReader(reader), Meaning::F32) => {
+            let (values, validity) = next(reader, column, count)?;
+            (Values::F32(values), validity)
+        }
+        (ColumnReader::DoubleColumnReader(reader), Meaning::F64) => {
+            let (values, validity) = next(reader, column, count)?;
+            (Values::F64(values), validity)
+        }
+        (ColumnReader::ByteArrayColumnReader(reader), Meaning::Utf8 | Meaning::Bytes) => {
+            let (values, validity) = next(reader, column, count)?;
+            let mut strings = Strings::default();
+            for (row, value) in values.iter().enumerate() {
+                // A value of no null has its bytes; asking one that has none would be a fault.
+                let is_null = validity.as_ref().is_some_and(|valid| valid.get(row) != Some(&true));
+                let bytes = if is_null { &[][..] } else { value.data() };
+                if !strings.push(bytes) {
+                    return Err("has more than 4 GiB of text".to_string());
+                }
+            }
+            match meaning {
+                Meaning::Utf8 => (Values::Utf8(strings), validity),
+                _ => (Values::Bytes(strings), validity),
+            }
+        }
+        _ => return Err("is not what its type says".to_string()),
+    };
+    Column::from_parts(values, validity).ok_or_else(|| "has texts that are not UTF-8".to_string())
+}

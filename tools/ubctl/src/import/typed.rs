@@ -1,0 +1,173 @@
+//! Rows with types, as Arrow and Parquet hold them: from batches to commits.
+
+use std::io::BufReader;
+use std::path::Path;
+use std::sync::mpsc::SyncSender;
+
+use indicatif::ProgressBar;
+use underbelly::{Column, Columns, Timestamp, Values, arrow};
+
+use super::load::{CHUNK_ROWS, CHUNK_TEXT_BYTES, Chunk, Loaded};
+use super::plan::Wishes;
+use super::source::Source;
+use crate::error::Failed;
+use crate::time::Unit;
+
+/// Bytes that are read at once.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Batches on their way to the thread that commits: small ones are put together.
+pub(super) struct Chunks<'a> {
+    wishes: &'a Wishes,
+    send: SyncSender<Chunk>,
+    timestamps: Vec<Timestamp>,
+    /// Columns of the rows that wait, in order.
+    waiting: Vec<(String, Column)>,
+    loaded: Loaded,
+    /// Whether the thread that commits has ended.
+    is_over: bool,
+}
+
+impl<'a> Chunks<'a> {
+    pub(super) fn new(wishes: &'a Wishes, send: SyncSender<Chunk>) -> Chunks<'a> {
+        let (timestamps, waiting, loaded) = (Vec::new(), Vec::new(), Loaded::default());
+        Chunks { wishes, send, timestamps, waiting, loaded, is_over: false }
+    }
+
+    /// Adds the rows of a batch of a file; false where nobody takes any more.
+    pub(super) fn add(&mut self, path: &Path, rows: Columns) -> Result<bool, Failed> {
+        let wishes = self.wishes;
+        for name in wishes.keys.iter().chain(wishes.renames.iter().map(|(old, _)| old)).chain([&wishes.time])
+        {
+            if rows.index_of(name).is_none() {
+                let names: Vec<&str> = rows.names().iter().map(|name| &**name).collect();
+                let names = names.join(", ");
+                return Err(Failed::input(
+                    path,
+                    format!("there is no column {name:?}, and there are: {names}"),
+                ));
+            }
+        }
+        if wishes.keys.contains(&wishes.time) {
+            let what = "the time cannot be a key too, leave it out of --key";
+            return Err(Failed::Usage(what.to_string()));
+        }
+        let mut columns = Vec::with_capacity(rows.width());
+        let mut times = Vec::new();
+        for (name, column) in rows.into_columns() {
+            match *name == *wishes.time {
+                true => times = instants(column, wishes).map_err(|what| Failed::input(path, what))?,
+                false => columns.push((wishes.stored(&name).to_string(), column)),
+            }
+        }
+        if !self.extends(&columns) {
+            self.send()?;
+        }
+        for time in &times {
+            let (first, last) = self.loaded.bounds.unwrap_or((*time, *time));
+            self.loaded.bounds = Some((first.min(*time), last.max(*time)));
+        }
+        self.loaded.rows += times.len() as u64;
+        if self.timestamps.is_empty() {
+            (self.timestamps, self.waiting) = (times, columns);
+        } else {
+            let mut times = times;
+            for ((name, column), (_, more)) in self.waiting.iter_mut().zip(&columns) {
+                let extended = column.extend_range(more, 0..more.len());
+                extended
+                    .ok_or_else(|| Failed::input(path, format!("column {name:?} did not come together")))?;
+            }
+            self.timestamps.append(&mut times);
+        }
+        if self.timestamps.len() >= CHUNK_ROWS
+            || self.waiting.iter().any(|(_, column)| column.byte_size() >= CHUNK_TEXT_BYTES)
+        {
+            self.send()?;
+        }
+        Ok(!self.is_over)
+    }
+
+    /// Whether rows have the columns of those that wait.
+    fn extends(&self, columns: &[(String, Column)]) -> bool {
+        let mut pairs = self.waiting.iter().zip(columns);
+        self.waiting.len() == columns.len()
+            && pairs.all(|((a, x), (b, y))| a == b && x.column_type() == y.column_type())
+    }
+
+    fn send(&mut self) -> Result<(), Failed> {
+        if self.timestamps.is_empty() {
+            return Ok(());
+        }
+        let mut columns = Columns::new();
+        let types: Vec<String> = self
+            .waiting
+            .iter()
+            .map(|(name, column)| {
+                let key = self.wishes.keys.iter().any(|key| self.wishes.stored(key) == name);
+                format!("{name} {}{}", column.column_type(), if key { " key" } else { "" })
+            })
+            .collect();
+        self.loaded.stored = types.join(", ");
+        for (name, column) in std::mem::take(&mut self.waiting) {
+            columns.insert(name, column)?;
+        }
+        let timestamps = std::mem::take(&mut self.timestamps);
+        // Where nobody receives it, committing has failed and says why.
+        self.is_over |= self.send.send(Chunk { timestamps, columns }).is_err();
+        Ok(())
+    }
+
+    /// Hands over what waits; what was loaded.
+    pub(super) fn finish(mut self) -> Result<Loaded, Failed> {
+        self.send()?;
+        Ok(self.loaded)
+    }
+}
+
+/// The times of a column of times, of days, or of numbers of the unit that was given.
+fn instants(column: Column, wishes: &Wishes) -> Result<Vec<Timestamp>, String> {
+    const DAY_NS: i64 = 86_400_000_000_000;
+    let name = &wishes.time;
+    if column.null_count() > 0 {
+        return Err(format!("column {name:?} has rows without a time; give every row one"));
+    }
+    let number_ns = match wishes.time_notation().unit.unwrap_or(Unit::S) {
+        Unit::S => 1_000_000_000,
+        Unit::Ms => 1_000_000,
+        Unit::Us => 1_000,
+        Unit::Ns => 1,
+    };
+    let scaled = |numbers: Vec<i64>, scale: i64| -> Option<Vec<Timestamp>> {
+        numbers.into_iter().map(|number| number.checked_mul(scale).map(Timestamp)).collect()
+    };
+    let wide = |numbers: Vec<i32>| numbers.into_iter().map(i64::from).collect();
+    let found = column.column_type();
+    let times = match column.into_parts().0 {
+        Values::Timestamp(times) => scaled(times, 1),
+        Values::I64(numbers) => scaled(numbers, number_ns),
+        Values::I32(numbers) => scaled(wide(numbers), number_ns),
+        Values::Date(days) => scaled(wide(days), DAY_NS),
+        _ => {
+            return Err(format!(
+                "column {name:?} holds {found}; the time is a timestamp, a date or a whole number"
+            ));
+        }
+    };
+    times.ok_or_else(|| format!("column {name:?} has a time outside the years 1677 to 2262; see --unit"))
+}
+
+/// Reads an Arrow file or stream.
+pub(super) fn load_arrow(source: &Source, bar: &ProgressBar, chunks: &mut Chunks<'_>) -> Result<(), Failed> {
+    let path = source.path();
+    let failed = |error: arrow::ArrowError| match error {
+        arrow::ArrowError::Io(error) => Failed::file("read", path, error),
+        other => Failed::input(path, other.to_string()),
+    };
+    let input = BufReader::with_capacity(BUFFER_BYTES, source.bytes_of(bar)?);
+    for batch in arrow::Reader::new(input, arrow::Limits::default()).map_err(failed)? {
+        if !chunks.add(path, batch.map_err(failed)?)? {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -4,8 +4,18 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use underbelly::arrow::{self, Lent};
-use underbelly::{Batch, Column, ColumnType, Columns, Database, Delete, Series, Timestamp, Values};
-use underbelly_tests::{in_memory, options};
+use underbelly::{
+    Batch, Column, ColumnType, Columns, Database, Delete, Options, Series, SimulatedDisk, Timestamp, Values,
+};
+use underbelly_tests::options;
+
+/// A database whose log has room for what is appended here, which would be sealed at once otherwise.
+fn roomy() -> (SimulatedDisk, Database) {
+    let disk = SimulatedDisk::new();
+    let options = Options { log_file_bytes: 8 << 20, ..options() };
+    let db = Database::create_on(Arc::new(disk.clone()), options).unwrap();
+    (disk, db)
+}
 
 /// One commit: its first time, the step from row to row, and how many rows.
 type Append = (i64, i64, usize);
@@ -62,7 +72,7 @@ fn place(batch: &arrow::Batch) -> usize {
 
 #[test]
 fn young_rows_lie_where_they_lay_and_stay_while_they_are_held() {
-    let (disk, db) = in_memory().unwrap();
+    let (disk, db) = roomy();
     append(&db, (0, 10, 20_000), 0);
     let held: Vec<arrow::Batch> =
         series(&db).lent_rows().batch_rows(8_192).batches().map(Result::unwrap).collect();
@@ -86,7 +96,7 @@ fn young_rows_lie_where_they_lay_and_stay_while_they_are_held() {
 
 #[test]
 fn rows_that_others_come_between_are_in_order() {
-    let (_disk, db) = in_memory().unwrap();
+    let (_disk, db) = roomy();
     append(&db, (0, 10, 20_000), 0);
     append(&db, (200_000, 10, 20_000), 20_000);
     // Two runs: one large enough is left alone. A late row splits the second, and a tied one the first.
@@ -104,7 +114,7 @@ fn rows_that_others_come_between_are_in_order() {
 
 #[test]
 fn streams_hold_what_a_scan_holds() {
-    let (_disk, db) = in_memory().unwrap();
+    let (_disk, db) = roomy();
     append(&db, (0, 3, 5_000), 0);
     db.checkpoint().unwrap();
     append(&db, (10_000, 3, 5_000), 5_000);
@@ -132,7 +142,7 @@ proptest! {
         (from, length) in (prop::option::of(0i64..30_000), prop::option::of(0i64..30_000)),
         batch_rows in 1usize..5_000,
     ) {
-        let (_disk, db) = in_memory().unwrap();
+        let (_disk, db) = roomy();
         let mut from_row = 0;
         for (at, step) in appends.iter().enumerate() {
             append(&db, *step, from_row);

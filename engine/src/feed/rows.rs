@@ -111,7 +111,7 @@ fn rows_of(series: &Series, after: u64, until: u64) -> Result<Vec<(u64, Columns)
         for group in 0..run.groups() {
             let zone = run.zone(group);
             if zone.seq_max > after && zone.seq_min <= until {
-                pieces.extend(rows_of_group(&**run, group, schema, after..=until)?);
+                pieces.extend(rows_of_group(&**run, group, schema, after + 1..=until)?);
             }
         }
     }

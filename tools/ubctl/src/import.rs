@@ -224,7 +224,10 @@ impl Import {
             let form = self.from.or_else(|| Form::of_name(path));
             forms.push(form.ok_or_else(|| {
                 let ends = ".csv, .jsonl, .arrow, .arrows and .parquet";
-                Failed::input(path, format!("its name ends in none of {ends}; say what it is with --from"))
+                Failed::input(
+                    path,
+                    format!("its name ends in none of {ends}; say what it is, as with --from csv"),
+                )
             })?);
         }
         let first = forms.first().copied().unwrap_or(Form::Csv);

@@ -163,7 +163,7 @@ fn parts_of_a_series_are_chosen() {
     assert_eq!(text.lines().next(), Some("timestamp,price,sym"));
     assert_eq!(text.lines().nth(1), Some("1970-01-01T00:00:00.00000001Z,1.5,IBM"));
     let rows = |options: &str| {
-        let text = place.ok(words(&format!("export s --format jsonl --columns price {options}")));
+        let text = place.ok(words(format!("export s --format jsonl --columns price {options}").trim()));
         let prices = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         prices.map(|row| row["price"].to_string()).collect::<Vec<_>>()
     };

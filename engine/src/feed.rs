@@ -16,6 +16,7 @@ mod page;
 mod position;
 mod recent;
 mod subscription;
+mod times;
 mod watch;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use error::FeedError;
 pub use page::rewrite_page;
 pub(crate) use recent::{Recent, expire};
 pub use subscription::{Feed, Subscription};
+pub(crate) use times::seq_at;
 pub use watch::Watch;
 
 /// The type of the series that holds the changes of transactions, many in each row, in a form of its own.

@@ -1,16 +1,23 @@
 //! Series: rows keyed by type, timestamp and key columns.
 
+mod definition;
 mod delete;
+mod gate;
 mod hiding;
 pub(crate) mod inexact;
+mod past;
 mod segment_run;
 mod table;
 mod tail;
 mod view;
 
+pub(crate) use definition::Rules;
+pub use definition::SeriesDefinition;
 pub use delete::Delete;
+pub(crate) use gate::{Gates, Passed};
 pub(crate) use hiding::Hiding;
+pub use past::Past;
 pub(crate) use segment_run::{Metered, OneGroup, SegmentRun};
-pub(crate) use table::{CapturedTable, Table, Tables, check_append, check_name, name_problem};
+pub(crate) use table::{CapturedTable, Table, Tables, check_append, check_name, name_problem, rules_at};
 pub(crate) use tail::Few;
 pub use view::{Series, SeriesInfo};

@@ -239,6 +239,11 @@ impl Life {
         let has_rows = !self.model.bare.contains(series);
         let key = (self.numbers.below(3) > 0 && has_rows).then(|| self.numbers.below(3) as u8);
         let key_at_most = (self.numbers.below(3) == 0 && has_rows).then(|| self.numbers.below(3) as u8);
+        // There each row that a predicate finds is a delete of its own, and the smallest log takes few.
+        let (from, to) = match key_at_most.filter(|_| series == LAST_WINS) {
+            Some(_) => (Some(from.unwrap_or(7)), Some(from.unwrap_or(7) + 1)),
+            None => (from, to),
+        };
         let mut delete = Delete::all();
         delete = from.map(Timestamp).into_iter().fold(delete, Delete::from);
         delete = to.map(Timestamp).into_iter().fold(delete, Delete::to);

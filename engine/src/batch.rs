@@ -385,6 +385,18 @@ impl Rows {
         Schema { columns: columns.collect() }
     }
 
+    /// Some of the rows.
+    pub(crate) fn taken(self, rows: &[u32]) -> Result<Rows, CommitError> {
+        let timestamps = rows.iter().filter_map(|row| self.timestamps.get(*row as usize).copied()).collect();
+        let taken = |(name, column): (Arc<str>, Column)| {
+            let taken = column.take(rows);
+            let column = name.to_string();
+            taken.map(|taken| (name, taken)).ok_or(ColumnError::TooLarge { column })
+        };
+        let columns = self.columns.into_iter().map(taken).collect::<Result<_, _>>()?;
+        Ok(Rows { series: self.series, timestamps, columns, keys: self.keys })
+    }
+
     /// The place of a key or a field.
     fn find(&self, name: &Arc<str>, key: bool) -> Option<usize> {
         let (from, to) = if key { (0, self.keys) } else { (self.keys, self.columns.len()) };

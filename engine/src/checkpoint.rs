@@ -10,6 +10,7 @@
 //! tables), and what only grows is cut where it ended then.
 
 mod cleanup;
+mod expire;
 mod pack;
 mod reserve;
 mod seal;
@@ -19,6 +20,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use underbelly_storage::Timestamp;
 use underbelly_storage::disk::{Disk, PacedDisk};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::image::{ImageWriter, Key, Merge};
@@ -151,6 +153,10 @@ impl Core {
         let rate = self.options.background_bytes_per_second.filter(|_| paced);
         let paced = rate.map(|rate| PacedDisk::new(self.disk.clone(), rate));
         let disk = paced.as_ref().map_or(&*self.disk, |paced| paced as &dyn Disk);
+        if let Err(error) = self.expire_rows() {
+            // The next checkpoint tries again.
+            self.note_trouble(format!("old rows could not be deleted: {error}"));
+        }
         match self.attempt(&mut chain, disk) {
             Err(error) if is_disk_full(&error) => {
                 // What the reserve frees is for the checkpoint and not for the next log file.
@@ -264,6 +270,9 @@ impl Attempt<'_> {
         let (kept, kept_bytes) = (self.core.options.changes_kept, self.core.options.changes_kept_bytes);
         let begun = self.slices.once(|state| {
             state.recent.close(&mut state.tables, 0);
+            // Which transactions were then tells what may go.
+            let histories = state.tables.values().map(|table| table.rules().history);
+            let kept = histories.fold(kept, Duration::max);
             feed::expire(&mut state.tables, state.head, state.time, kept, kept_bytes);
             state.capture = number;
             state.graph.begin_capture();
@@ -294,7 +303,8 @@ impl Attempt<'_> {
             _ => begun.place,
         };
         // Whoever reads at this seq or later sees what is deleted up to there no more.
-        self.seal_tables(&mut tables, core.oldest_reader())?;
+        let now = core.options.clock.now().max(Timestamp(begun.time));
+        self.seal_tables(&mut tables, core.oldest_reader(), now)?;
         self.report.damaged = seal::damaged(&tables);
         let leaves_merges =
             tables.iter().any(Sealing::has_merged) && tables.iter().any(Sealing::leaves_merges);

@@ -39,6 +39,7 @@ use crate::pool::Pool;
 use crate::producers::{Hands, Paces, Taken, Work, is_worker, run_taken};
 use crate::record;
 use crate::scribe::Duty;
+use crate::series::Gates;
 use crate::sessions::Leases;
 use crate::signals::{Publication, Signals};
 use crate::snapshot::Snapshot;
@@ -140,6 +141,8 @@ pub(crate) struct Core {
     pub hands: Hands,
     pub report: RecoveryReport,
     pub next_file: AtomicU64,
+    /// For appends that look at the rows which are there.
+    pub gates: Gates,
     /// Files and objects that transactions under way are about to name.
     pub pending: Pending,
     /// Held by whoever makes a checkpoint, or gives up the folder; what a checkpoint goes on from.
@@ -277,7 +280,10 @@ impl Core {
         };
         // What a deletion takes back beside the model is found as it is prepared.
         for _ in 1..CONFLICT_RETRIES {
-            if batch.deleted_models.is_empty() {
+            // So are the rows that a delete with predicates finds.
+            if batch.deleted_models.is_empty()
+                && !batch.deletes.iter().any(|(_, delete)| delete.is_filtered())
+            {
                 break;
             }
             match place(batch.clone()) {
@@ -425,7 +431,8 @@ impl Core {
             return Err(CommitError::Clock { now });
         }
         state.check(operations)?;
-        state.check_deletes(&operations.deletes, || self.oldest_snapshot())?;
+        let Operations { deletes, appends, .. } = &*operations;
+        state.check_since(deletes, appends, || self.oldest_snapshot())?;
         if !self.touched.load(Ordering::Relaxed) {
             self.touched.store(true, Ordering::Release);
         }

@@ -14,17 +14,20 @@ use underbelly_wal::Stalls;
 use crate::batch::Batch;
 use crate::checkpoint::CheckpointReport;
 use crate::core::{Chore, Commit, Core};
+use crate::durability::Durability;
 use crate::error::{CommitError, Failure, OpenError, SchemaError};
 use crate::graph::{Event, GraphError, ProducerDefinition, ProducerId, SlotDefinition};
 use crate::listing::TABLE_COLUMNS;
 use crate::models::{BlobWriter, IndexStatus, Metadata, Model};
 use crate::open::{self, RecoveryReport};
+use crate::operations::Operations;
 use crate::options::Options;
 #[cfg(feature = "processes")]
 use crate::producers::retire;
 use crate::producers::{Finished, Outputs, Run, Work, is_worker, keep_time, run_ready, work};
 use crate::reader::attached;
 use crate::scribe;
+use crate::series::SeriesDefinition;
 use crate::signals::Latencies;
 use crate::transaction::{Transaction, transact};
 use crate::view::View;
@@ -216,6 +219,63 @@ impl Database {
             None => drop(self.core().commit_event(Event::DefineSlot(slot))?),
         }
         Ok(())
+    }
+
+    /// Decides what becomes of the rows of a series type, before it has any. The same definition again is no change.
+    ///
+    /// # Errors
+    /// [`SchemaError::Name`] where the name cannot be used; [`SchemaError::SeriesDefined`] where the type is there and has other
+    /// rules, be they the defaults; [`SchemaError::Commit`] where it cannot be committed, as [`Database::commit`] says.
+    pub fn define_series(&self, series: SeriesDefinition) -> Result<(), SchemaError> {
+        self.define(series, false)
+    }
+
+    /// Gives a series type other rules. They count from this transaction on: earlier snapshots go by those that they had. Rows
+    /// that are there stay, those too that [`Duplicates::Reject`](crate::Duplicates::Reject) would have refused.
+    ///
+    /// # Errors
+    /// As [`Database::define_series`], and [`SchemaError::SeriesResolved`] where superseded rows of the type may be gone and the new
+    /// rules would show them, or others of them.
+    pub fn redefine_series(&self, series: SeriesDefinition) -> Result<(), SchemaError> {
+        self.define(series, true)
+    }
+
+    fn define(&self, series: SeriesDefinition, again: bool) -> Result<(), SchemaError> {
+        let core = self.core();
+        let SeriesDefinition { name, rules } = series;
+        crate::series::check_name("series", &name)?;
+        if name.starts_with('_') {
+            let problem = "begins with `_`, as the engine's own do";
+            return Err(SchemaError::Name { what: "series", name, problem });
+        }
+        let name: Arc<str> = name.into();
+        // Nobody looks at its rows by the old rules until it has the new ones.
+        let mut gates = vec![core.gates.pass(&name)];
+        let (known, head) = {
+            let state = core.state();
+            (state.tables.get(&name).map(|table| (table.rules(), table.is_defined())), state.head)
+        };
+        match known {
+            Some((known, true)) if known == rules => {
+                drop(gates);
+                return Ok(self.make_durable(head)?);
+            }
+            Some((known, _)) if known != rules && !again => {
+                let (known, given) = (known.to_string(), rules.to_string());
+                return Err(SchemaError::SeriesDefined { series: name.to_string(), known, given });
+            }
+            Some((known, _)) => known.check_change(&name, &rules)?,
+            None => {}
+        }
+        if rules.checks_appends() {
+            core.gates.want();
+        }
+        let _folder = core.enter()?;
+        let rules = vec![(name, rules)];
+        let operations = Operations { rules, gates: std::mem::take(&mut gates), ..Operations::default() };
+        let prepared = core.encode(operations, core.pending.pin())?;
+        let (commit, _) = core.sequence(prepared, Durability::Sync, |_| Ok(()))?;
+        Ok(core.answer(commit.seq, Durability::Sync)?)
     }
 
     /// Waits until what the head showed is durable.

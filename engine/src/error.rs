@@ -1,10 +1,11 @@
 //! Errors, one enum for each family of operations. Each message says what went wrong, where, and what to do.
 
-use underbelly_query::QueryError;
+use underbelly_query::{Duplicates, QueryError};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::{ColumnError, ColumnType, Timestamp};
+use underbelly_storage::{ColumnError, ColumnType, Timestamp, Value};
 use underbelly_wal::WalError;
 
+use crate::feed::FeedError;
 use crate::graph::{GraphError, KeyError};
 use crate::models::{MetadataError, WhereError};
 use crate::variables::VariableType;
@@ -189,6 +190,31 @@ pub enum SchemaError {
         name: String,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// A series type that is there and has other rules.
+    #[error(
+        "series {series:?} is there with {known}, not {given}; change it with `redefine_series`, or give what it has"
+    )]
+    SeriesDefined {
+        /// The type.
+        series: String,
+        /// What it has.
+        known: String,
+        /// What was given.
+        given: String,
+    },
+    /// A series type whose superseded rows may be gone cannot show them again.
+    #[error(
+        "series {series:?} is {from} and cannot become {to}: rows that were superseded may be gone; append to \
+         another type"
+    )]
+    SeriesResolved {
+        /// The type.
+        series: String,
+        /// What becomes of its duplicates.
+        from: Duplicates,
+        /// What was to become of them.
+        to: Duplicates,
     },
     /// The program of a producer.
     #[error("producer {producer:?}: {what}")]
@@ -378,6 +404,27 @@ pub enum CommitError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A row of a type that refuses duplicates, with the keys and the timestamp of a row that is there, or of one before it in
+    /// the transaction. Nothing of the transaction is committed.
+    #[error(
+        "series {series:?} has a row with {} at {timestamp} already and refuses another; delete that one first, leave this one out, or \
+         define the type to keep both",
+        keys_or_none(keys)
+    )]
+    Duplicate {
+        /// The series' type.
+        series: String,
+        /// Names and values of the keys.
+        keys: Vec<(String, Value)>,
+        /// The timestamp.
+        timestamp: Timestamp,
+    },
+    /// The rules of a series type changed while rows for it were checked.
+    #[error("the rules of series {series:?} changed meanwhile; commit again")]
+    SeriesChanged {
+        /// The series' type.
+        series: String,
+    },
     /// Deletes of a series that wait for a checkpoint would be more than [`DELETES_MAX`](crate::limits::DELETES_MAX). One
     /// waits, whether or not it hides a row, until a checkpoint was made while no snapshot was older, and until every segment
     /// that may hold rows of it was read, which a damaged one cannot be.
@@ -494,6 +541,11 @@ pub enum CommitError {
     },
 }
 
+fn keys_or_none(keys: &[(String, Value)]) -> String {
+    let keys: Vec<String> = keys.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    if keys.is_empty() { "no keys".to_string() } else { keys.join(", ") }
+}
+
 fn remedy_for_deletes(held: &Option<(u64, usize)>) -> String {
     match held {
         Some((seq, deletes)) => format!(
@@ -535,6 +587,43 @@ pub enum ReadError {
         /// The type.
         series: String,
     },
+    /// A transaction that is not visible yet.
+    #[error("transaction {seq} is not visible yet, the newest is {newest}; wait for it, or ask for that one")]
+    NotYet {
+        /// The transaction.
+        seq: u64,
+        /// The newest that is visible.
+        newest: u64,
+    },
+    /// Rows that were shown at that transaction may be gone.
+    #[error(
+        "series {series:?} cannot be shown as it was known at transaction {seq}: what was deleted or superseded before {oldest} is gone; ask for \
+         {oldest} or later, and define the type with more `history` to keep more"
+    )]
+    BeforeHorizon {
+        /// The series' type.
+        series: String,
+        /// The transaction.
+        seq: u64,
+        /// The oldest transaction that can be read.
+        oldest: u64,
+    },
+    /// An instant of which no commit time is kept any more.
+    #[error(
+        "which transaction was the last at {at} is not known any more: commit times are kept from {oldest} on, which is that of \
+         transaction {seq}; ask for that or later, or for a transaction by its number"
+    )]
+    TimeBeforeHorizon {
+        /// The instant.
+        at: Timestamp,
+        /// The oldest commit time that is kept.
+        oldest: Timestamp,
+        /// Its transaction.
+        seq: u64,
+    },
+    /// What the feed keeps could not be read.
+    #[error(transparent)]
+    Feed(#[from] Box<FeedError>),
     /// No cell key of this name.
     #[error("slot {slot:?} has no cell key {column:?}; name one that it has")]
     UnknownColumn {

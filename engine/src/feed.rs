@@ -17,6 +17,7 @@ mod position;
 mod recent;
 mod rows;
 mod subscription;
+mod times;
 mod watch;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use page::rewrite_page;
 pub(crate) use recent::{Recent, expire};
 pub use rows::{Appended, SeriesFeed, SeriesSubscription};
 pub use subscription::{Feed, Subscription};
+pub(crate) use times::seq_at;
 pub use watch::Watch;
 
 /// The type of the series that holds the changes of transactions, many in each row, in a form of its own.

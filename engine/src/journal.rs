@@ -187,7 +187,15 @@ fn parts(record: v1::Record) -> Vec<String> {
     does.extend(record.deletes.into_iter().map(|v1::SeriesDelete { series, delete }| {
         let keys = delete.keys.iter().map(|(name, value)| format!(" of {name} {}", Value::from(value)));
         let (first, last) = (Timestamp(delete.first), Timestamp(delete.last));
-        format!("delete rows of series {series:?}{} from {first} to {last}", keys.collect::<String>())
+        let filtered = if delete.predicates.is_empty() { "" } else { " that are filtered" };
+        format!(
+            "delete rows of series {series:?}{}{filtered} from {first} to {last}",
+            keys.collect::<String>()
+        )
+    }));
+    does.extend(record.rules.into_iter().map(|rules| match rules.rules() {
+        Ok(known) => format!("define series {:?}: {known}", rules.series),
+        Err(what) => what,
     }));
     for append in record.appends {
         let series = append.series;

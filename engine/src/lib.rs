@@ -117,7 +117,7 @@ pub use reader::{Reader, ReaderStatus};
 pub use repair::{Loss, RepairReport};
 pub use restore::Phases;
 pub use runs::{RUNS_SERIES, RunRecord};
-pub use series::{Delete, Series, SeriesInfo};
+pub use series::{Delete, Past, Series, SeriesDefinition, SeriesInfo};
 #[cfg(feature = "processes")]
 pub use server::Server;
 pub use sessions::{Accepted, Session};
@@ -126,8 +126,8 @@ pub use slots::decode_content;
 pub use snapshot::{Cell, Snapshot};
 pub use transaction::Transaction;
 pub use underbelly_query::{
-    Aggregate, AsOf, Closed, Direction, Every, Fill, GroupBy, Label, Predicate, QueryError, Resample, Scan,
-    Schema, SchemaColumn, TimedRows, WindowEnd, WindowJoin,
+    Aggregate, AsOf, Closed, Direction, Duplicates, Every, Fill, GroupBy, Label, Predicate, QueryError,
+    Resample, Scan, Schema, SchemaColumn, TimedRows, WindowEnd, WindowJoin,
 };
 pub use underbelly_storage::disk::{self, Disk, FaultyDisk, RealDisk, SimulatedDisk};
 pub use underbelly_storage::error::StorageError;

@@ -35,6 +35,7 @@ use crate::pool::{Pool, Threads};
 use crate::record::v1;
 use crate::restore::{Phases, RestoreError, Restored, restore};
 use crate::scribe::Duty;
+use crate::series::Gates;
 use crate::shared::{self, Notice, SHARED};
 use crate::signals::Signals;
 use crate::variables::{Registry, VARIABLES};
@@ -316,6 +317,10 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
             *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
         }
     });
+    let gates = Gates::default();
+    if state.tables.values().any(|table| table.rules().checks_appends()) {
+        gates.want();
+    }
     let (published, told) = (signals.clone(), signals.clone());
     let view = View::new(Base {
         disk,
@@ -343,6 +348,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         hands: Default::default(),
         report,
         next_file: AtomicU64::new(next_file),
+        gates,
         pending: Pending::default(),
         chain: Mutex::new(Chain { last_number, truth, layers }),
         backlog,

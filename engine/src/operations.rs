@@ -19,7 +19,7 @@ use crate::models::{
 };
 use crate::objects::{ChunkFile, Place};
 use crate::record::v1;
-use crate::series::{Few, Table, inexact};
+use crate::series::{Few, Passed, Rules, Table, inexact};
 use crate::variables::{Change, check_change};
 
 /// What a transaction does.
@@ -41,6 +41,10 @@ pub(crate) struct Operations {
     /// In their order: a variable may be changed several times.
     pub variables: Vec<Change>,
     pub event: Option<Event>,
+    /// Rules that series types get, before everything else.
+    pub rules: Vec<(Arc<str>, Rules)>,
+    /// Gates of the types whose rows were looked at, held until the transaction has its seq.
+    pub gates: Vec<Passed>,
     /// Blobs that were written ahead, held until the transaction is applied.
     pub stored: Vec<StoredBlob>,
     /// Bytes of rows and objects that the record will hold.
@@ -61,6 +65,8 @@ pub(crate) struct Append {
     pub rows: Rows,
     /// Columns with integers that an `f64` cannot hold.
     pub inexact: Vec<String>,
+    /// Whether its rows were compared with those that are there.
+    pub checked: bool,
 }
 
 pub(crate) enum Rows {
@@ -194,6 +200,7 @@ impl Operations {
             + self.marks.len()
             + self.removed.len()
             + self.variables.len()
+            + self.rules.len()
             + cells
             + others;
         let counts = [operations, deletes, cells, segments];
@@ -269,6 +276,7 @@ impl Operations {
             collects: self.collects,
             variables: self.variables.iter().map(v1::Variable::from).collect(),
             event: self.event.as_ref().map(EventV1::from),
+            rules: self.rules.iter().map(|(series, rules)| v1::SeriesRules::new(series, 0, rules)).collect(),
         })
     }
 
@@ -278,6 +286,9 @@ impl Operations {
         mut open: impl FnMut(&str, &v1::SegmentRef) -> Result<Segment, E>,
     ) -> Result<Operations, E> {
         let mut operations = Operations::default();
+        for rules in &record.rules {
+            operations.rules.push((rules.series.as_str().into(), rules.rules()?));
+        }
         let mut files: BTreeMap<u64, Arc<ChunkFile>> = BTreeMap::new();
         for object in record.objects {
             let (id, place) = match object {
@@ -290,7 +301,7 @@ impl Operations {
             operations.objects.insert(id, place);
         }
         for v1::SeriesDelete { series, delete } in record.deletes {
-            let tombstone = Tombstone::from(&delete);
+            let tombstone = Tombstone::try_from(&delete)?;
             match operations.deletes.last_mut() {
                 Some(last) if *last.series == *series => last.tombstones.push(tombstone),
                 _ => operations.deletes.push(Deletes {
@@ -317,7 +328,7 @@ impl Operations {
                 Rows::Inline { run, .. } => inexact::in_columns(run.columns().iter()),
                 Rows::Segment { segment, .. } => inexact::in_segment(segment),
             };
-            operations.appends.push(Append { series: append.series.into(), rows, inexact });
+            operations.appends.push(Append { series: append.series.into(), rows, inexact, checked: true });
         }
         operations.deleted_models = record.deleted_models.into_iter().map(ModelId).collect();
         for model in record.models {

@@ -1,13 +1,13 @@
 //! From a batch to operations: what can be checked, converted and written before a transaction is sequenced.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use underbelly_query::MemoryRun;
+use underbelly_query::{Closed, Duplicates, MemoryRun, Same, SchemaColumn, TIMESTAMP, Tombstone, repeated};
 use underbelly_storage::disk::Disk;
 use underbelly_storage::object::{Blob, ObjectId, write_chunk};
 use underbelly_storage::segment::{Segment, SegmentInfo, SegmentRows, Seqs, write_segment};
-use underbelly_storage::{ColumnError, Columns, Timestamp, Values};
+use underbelly_storage::{ColumnError, Columns, Timestamp, Value, Values};
 
 use crate::batch::{Batch, Rows as BatchRows};
 use crate::core::{Core, Prepared};
@@ -22,8 +22,10 @@ use crate::objects::{ChunkFile, Place};
 use crate::operations::{Append, Deletes, Operations, PutModel, Rows};
 use crate::pending::Pins;
 use crate::record::v1;
-use crate::series::{Delete, Few, check_append, inexact};
+use crate::series::{Delete, Few, Rules, check_append, inexact};
 use crate::slots::content;
+use crate::snapshot::Snapshot;
+use crate::transaction::Read;
 use crate::variables::check_change;
 
 /// Ids and lengths of the chunks of a blob.
@@ -73,12 +75,13 @@ impl Core {
         }
         (operations.marks, operations.removed, operations.collects) = (marks, removed, collects);
         operations.variables = variables;
-        operations.deletes = self.prepare_deletes(deletes, &appends)?;
+        self.pass_gates(&appends, &mut operations);
+        let mut rests_on = Vec::new();
+        operations.deletes = self.prepare_deletes(deletes, &appends, &mut rests_on)?;
         if !deleted_models.is_empty() {
             operations.deleted_models = take_out_deleted(&mut models, deleted_models)?;
         }
         self.prepare_data(appends, models, &mut operations, &mut pins)?;
-        let mut rests_on = Vec::new();
         if !operations.models.is_empty() || !operations.deleted_models.is_empty() {
             writes.extend(self.write_models(&mut operations, &mut pins, &mut rests_on)?);
         }
@@ -97,11 +100,12 @@ impl Core {
     }
 
     /// What hides rows, as far as the series is there or the batch makes it, by series. Another commit may make it first, or
-    /// delete, of which [`State::check_deletes`](crate::state::State::check_deletes) takes care.
+    /// delete, of which [`State::check_since`](crate::state::State::check_since) takes care.
     fn prepare_deletes(
         &self,
         deletes: Vec<(Arc<str>, Delete)>,
         appends: &[BatchRows],
+        rests_on: &mut Vec<Read>,
     ) -> Result<Vec<Deletes>, CommitError> {
         let mut of_series = BTreeMap::<Arc<str>, Vec<Delete>>::new();
         for (series, delete) in deletes {
@@ -118,9 +122,12 @@ impl Core {
                     held: None,
                 });
             }
-            let there = self.state().tables.get(&series).map(|table| table.schema_at(u64::MAX));
-            let schema = match there {
-                Some(schema) => schema,
+            let there = {
+                let state = self.state();
+                state.tables.get(&series).map(|table| (table.schema_at(u64::MAX), table.rules(), state.head))
+            };
+            let schema = match &there {
+                Some((schema, ..)) => schema.clone(),
                 None => {
                     let makes = |rows: &&BatchRows| rows.series == series && !rows.timestamps.is_empty();
                     let unknown = || ReadError::UnknownSeries { series: series.to_string() };
@@ -132,10 +139,116 @@ impl Core {
                 }
             };
             let tombstones = deletes.iter().map(|delete| delete.tombstone(&schema));
-            let tombstones = tombstones.collect::<Result<_, _>>().map_err(ReadError::from)?;
+            let mut tombstones: Vec<Tombstone> =
+                tombstones.collect::<Result<_, _>>().map_err(ReadError::from)?;
+            if let Some((.., head)) = there.filter(|(_, rules, _)| rules.duplicates.resolves()) {
+                let (filtered, mut others): (Vec<_>, Vec<_>) =
+                    tombstones.into_iter().partition(|tombstone| tombstone.predicates().next().is_some());
+                if !filtered.is_empty() {
+                    rests_on.push(Read::Series { name: series.to_string(), seq: head });
+                    others.append(&mut self.shown_rows(&series, head, &filtered)?);
+                }
+                tombstones = others;
+            }
             checked.push(Deletes { series, tombstones, schema: Some(schema) });
         }
         Ok(checked)
+    }
+
+    /// Of rows of which one is shown for several, predicates are about that one; and where it goes, so do all that it stands
+    /// for. So what hides them names each by its keys and its timestamp.
+    fn shown_rows(
+        &self,
+        series: &Arc<str>,
+        head: u64,
+        filtered: &[Tombstone],
+    ) -> Result<Vec<Tombstone>, CommitError> {
+        let shown = Snapshot::at(self.view.base(), head).series(series)?;
+        let keys: Vec<&SchemaColumn> = shown.schema().keys().collect();
+        let mut found = Vec::new();
+        for tombstone in filtered {
+            let (first, last) = tombstone.range();
+            if first > last {
+                continue;
+            }
+            let mut scan = shown.scan().from(first).to(last).closed(Closed::Both);
+            for (name, value) in tombstone.keys() {
+                scan = scan.key(name, value.clone());
+            }
+            for (name, predicate) in tombstone.predicates() {
+                scan = scan.filter(name, predicate.clone());
+            }
+            for batch in scan.columns(keys.iter().map(|key| &*key.name)).batches() {
+                let batch = batch.map_err(ReadError::from)?;
+                for (row, ts) in batch.timestamps(TIMESTAMP).unwrap_or_default().iter().enumerate() {
+                    let key = |key: &&SchemaColumn| {
+                        (key.name.clone(), batch.value(&key.name, row).unwrap_or(Value::Null))
+                    };
+                    let keys = keys.iter().map(key).collect();
+                    found.push(Tombstone::restored(0, Timestamp(*ts), Timestamp(*ts), keys));
+                }
+                if found.len() > DELETES_MAX {
+                    let (series, found, limit) = (series.to_string(), found.len(), DELETES_MAX);
+                    return Err(CommitError::TooManyDeletes { series, found, limit, held: None });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Waits until nobody else appends to the types whose appends look at what is there.
+    fn pass_gates(&self, appends: &[BatchRows], operations: &mut Operations) {
+        if !self.gates.is_wanted() || !operations.gates.is_empty() {
+            return;
+        }
+        let wanted: BTreeSet<&Arc<str>> = {
+            let state = self.state();
+            let is_wanted = |series: &Arc<str>| {
+                state.tables.get(series).is_some_and(|table| table.rules().checks_appends())
+            };
+            appends.iter().map(|rows| &rows.series).filter(|series| is_wanted(series)).collect()
+        };
+        operations.gates = wanted.into_iter().map(|series| self.gates.pass(series)).collect();
+    }
+
+    /// Compares rows with those that are there, as far as the rules of their type want that: refuses duplicates, and leaves out
+    /// what is there already. The gate of the type was passed, so that nobody appends to it meanwhile.
+    fn compare(&self, rows: BatchRows, operations: &Operations) -> Result<(BatchRows, bool), CommitError> {
+        if !self.gates.is_wanted() {
+            return Ok((rows, false));
+        }
+        let (there, head) = {
+            let state = self.state();
+            (state.tables.get(&rows.series).map(|table| table.rules()), state.head)
+        };
+        let Some(rules) = there.filter(Rules::checks_appends) else { return Ok((rows, false)) };
+        let series = Snapshot::at(self.view.base(), head).series(&rows.series)?;
+        let deletes = operations.deletes.iter().filter(|deletes| deletes.series == rows.series);
+        let series = series.without(deletes.flat_map(|deletes| &deletes.tombstones));
+        let mut rows = rows;
+        if rules.skip_identical {
+            let columns: Vec<_> = rows.columns.iter().map(|(name, column)| (name, column)).collect();
+            let same = if rules.duplicates.resolves() { Same::Shown } else { Same::Row };
+            let known = repeated(&series, &rows.timestamps, &columns, same).map_err(ReadError::from)?;
+            if known.contains(&true) {
+                let left = (0u32..).zip(&known).filter(|(_, known)| !**known).map(|(row, _)| row);
+                rows = rows.taken(&left.collect::<Vec<_>>())?;
+            }
+        }
+        if rules.duplicates == Duplicates::Reject {
+            let keys = rows.columns.iter().take(rows.keys).map(|(name, column)| (name, column));
+            let keys: Vec<_> = keys.collect();
+            let known =
+                repeated(&series, &rows.timestamps, &keys, Same::Identity).map_err(ReadError::from)?;
+            if let Some(row) = known.iter().position(|known| *known) {
+                return Err(CommitError::Duplicate {
+                    series: rows.series.to_string(),
+                    keys: keys.iter().map(|(name, column)| (name.to_string(), column.get(row))).collect(),
+                    timestamp: Timestamp(rows.timestamps.get(row).copied().unwrap_or_default()),
+                });
+            }
+        }
+        Ok((rows, true))
     }
 
     /// Rows and models, for clients and producers alike.
@@ -153,6 +266,7 @@ impl Core {
             let metadata = Arc::new(metadata);
             operations.models.push(PutModel { id, metadata, cbor, timestamp, object, bytes, chunks });
         }
+        self.pass_gates(&appends, operations);
         operations.appends.reserve_exact(appends.len());
         for rows in appends {
             if let Some(append) = self.prepare_append(rows, operations, pins)? {
@@ -261,6 +375,10 @@ impl Core {
         operations: &mut Operations,
         pins: &mut Pins<'_>,
     ) -> Result<Option<Append>, CommitError> {
+        if rows.timestamps.is_empty() {
+            return Ok(None);
+        }
+        let (rows, checked) = self.compare(rows, operations)?;
         let BatchRows { series, timestamps, columns, keys } = rows;
         if timestamps.is_empty() {
             return Ok(None);
@@ -299,7 +417,7 @@ impl Core {
             operations.inline_bytes += bytes;
             let inexact = inexact::in_columns(columns.iter().map(|(name, column)| (name, column)));
             let rows = Rows::Few(Few { timestamps, columns, keys });
-            return Ok(Some(Append { series, rows, inexact }));
+            return Ok(Some(Append { series, rows, inexact, checked }));
         }
         let mut named = Columns::new();
         for (name, column) in columns {
@@ -319,7 +437,7 @@ impl Core {
         let inexact = inexact::in_columns(run.columns().iter());
         if self.fits_inline(bytes, operations) {
             operations.inline_bytes += bytes;
-            return Ok(Some(Append { series, rows: Rows::Inline { run, keys }, inexact }));
+            return Ok(Some(Append { series, rows: Rows::Inline { run, keys }, inexact, checked }));
         }
         let keys = run.columns().names()[..keys].iter().map(|name| &**name).collect();
         let file = self.new_file();
@@ -327,7 +445,7 @@ impl Core {
         let (timestamps, columns, seqs) = (run.timestamps(), run.columns(), Seqs::Assigned);
         let rows = SegmentRows { timestamps, seqs, columns, keys: &keys, after, replaced: &[] };
         let (segment, reference) = self.write_segment(&*self.disk, &series, file, &rows)?;
-        Ok(Some(Append { series, rows: Rows::Segment { segment, reference }, inexact }))
+        Ok(Some(Append { series, rows: Rows::Segment { segment, reference }, inexact, checked }))
     }
 
     /// Seals rows. The reference has no seq, which is right where each row has its own.
@@ -402,15 +520,13 @@ pub(crate) fn keep_last(writes: &mut Vec<Write>) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use underbelly_query::QueryError;
-    use underbelly_storage::disk::SimulatedDisk;
-    use underbelly_storage::{Timestamp, Value};
-
     use super::*;
     use crate::batch::Row;
     use crate::database::Database;
     use crate::durability::Durability;
     use crate::options::Options;
+    use underbelly_query::QueryError;
+    use underbelly_storage::disk::SimulatedDisk;
 
     fn row(at: i64, key: &str, x: i64) -> Row {
         Row::new("s", Timestamp(at)).key(key.to_string(), "a").field("x", x)

@@ -90,11 +90,12 @@ where
 mod tests {
     use std::time::Duration;
 
-    use underbelly_storage::{Column, ColumnType, Date, Timestamp};
+    use underbelly_query::Duplicates;
+    use underbelly_storage::{Column, ColumnType, Date, Timestamp, Value};
 
     use super::v1::{
-        Append, Delete, KeyValue, Mark, Model, NamedColumn, Object, Part, Record, Removed, Rows,
-        SchemaColumn, Scope, SegmentRef, SeriesDelete, Variable, VariableValue,
+        Append, Delete, KeyValue, Mark, Model, NamedColumn, Object, Part, Predicate, Record, Removed, Rows,
+        SchemaColumn, Scope, SegmentRef, SeriesDelete, SeriesRules, Variable, VariableValue,
     };
     use super::*;
     use crate::graph::{
@@ -102,6 +103,7 @@ mod tests {
         ProducerDefinition, ProducerId, Read, Retry, RunId, Setback, SlotDate, SlotDefinition, SlotId, Stamp,
         Submission, Used, When, Write,
     };
+    use crate::series::Rules;
 
     fn delete(seq: u64) -> Delete {
         let keys = vec![
@@ -113,7 +115,58 @@ mod tests {
             ("f".to_string(), KeyValue::Timestamp(3)),
             ("g".to_string(), KeyValue::Date(4)),
         ];
-        Delete { seq, first: -5, last: i64::MAX, keys }
+        let predicate = |kind, value| Predicate { column: "x".to_string(), kind, value };
+        let predicates = vec![
+            predicate(0, KeyValue::Bytes(vec![1])),
+            predicate(1, KeyValue::I32(2)),
+            predicate(2, KeyValue::F32(3)),
+            predicate(7, KeyValue::Null),
+        ];
+        Delete { seq, first: -5, last: i64::MAX, keys, predicates }
+    }
+
+    fn rules(seq: u64) -> SeriesRules {
+        let rules = Rules {
+            duplicates: Duplicates::LastNonNull,
+            skip_identical: true,
+            history: Duration::from_nanos(5),
+            retention: Some(Duration::from_nanos(6)),
+        };
+        let stored = SeriesRules::new("trade", seq, &rules);
+        assert_eq!(stored.rules(), Ok(rules));
+        stored
+    }
+
+    #[test]
+    fn every_rule_and_predicate_comes_back() {
+        use underbelly_query::{Predicate as Of, Tombstone};
+        let rules = |duplicates| Rules { duplicates, ..Rules::default() };
+        use Duplicates::{KeepAll, LastNonNull, LastWins, Reject};
+        for rules in [KeepAll, LastWins, LastNonNull, Reject].map(rules) {
+            assert_eq!(SeriesRules::new("s", 0, &rules).rules(), Ok(rules));
+        }
+        assert!(
+            SeriesRules { duplicates: 4, ..SeriesRules::new("s", 0, &Rules::default()) }.rules().is_err()
+        );
+        let value = || Value::Utf8("a".into());
+        let predicates = [
+            Of::Equal(value()),
+            Of::NotEqual(value()),
+            Of::Below(value()),
+            Of::AtMost(value()),
+            Of::Above(value()),
+            Of::AtLeast(Value::Bytes(vec![1].into())),
+            Of::IsNull,
+            Of::NotNull,
+        ];
+        let predicates = predicates.into_iter().map(|predicate| ("x".into(), predicate)).collect();
+        let tombstone = Tombstone::restored(3, Timestamp(1), Timestamp(2), Vec::new());
+        let tombstone = tombstone.with_predicates(predicates);
+        let stored = Delete::try_from(&tombstone).unwrap();
+        assert_eq!(Tombstone::try_from(&stored), Ok(tombstone));
+        let mut unknown = stored;
+        unknown.predicates[0].kind = 8;
+        assert!(Tombstone::try_from(&unknown).is_err());
     }
 
     fn record() -> Record {
@@ -185,6 +238,7 @@ mod tests {
                 ends: vec![],
                 ..Submission::default()
             }))),
+            rules: vec![rules(0)],
         }
     }
 
@@ -197,7 +251,7 @@ mod tests {
         assert_eq!(time, Timestamp(0x0102_0304));
         assert_eq!(encode(&read).unwrap()[PREFIX_BYTES..], payload[PREFIX_BYTES..]);
         let hash = blake3::hash(&payload).to_hex();
-        assert_eq!(payload.len(), 1400);
+        assert_eq!(payload.len(), 1592);
         assert_eq!(hash.as_str(), "fdbf0ecd784cf3500c4451526af5bb95e7cf924bd9e1cf9634d737786f53c881");
     }
 
@@ -323,7 +377,7 @@ mod tests {
             hasher.update(&encode(&Record { variables, ..Record::default() }).unwrap());
         }
         let hash = hasher.finalize().to_hex();
-        assert_eq!(hash.as_str(), "457078953de2f9171b0dc7e5770d641102b770e2e38f6c9f08b080795ee87833");
+        assert_eq!(hash.as_str(), "76170b604956b652881da54efb3ee5863dee40b2d9e9fa7d25e689ea614eb8ce");
     }
 
     #[test]
@@ -340,7 +394,7 @@ mod tests {
         }
         assert_eq!(
             hasher.finalize().to_hex().as_str(),
-            "c3ca9626f4979869e63375fd31dd0c3af35fe81c9259bf296b9fea0b6256c28b"
+            "9fea947dde38c4dd6c0383e9f5c04eaccaebe9ed5a56c7171211a815f89ddd91"
         );
     }
 
@@ -361,6 +415,12 @@ mod tests {
                 last_seq: 2,
                 deletes: vec![delete(2)],
                 inexact: vec!["x".to_string()],
+                made: 1,
+                added: vec![1],
+                horizon: 2,
+                rules: vec![rules(1)],
+                appended_bytes: 3,
+                written_bytes: 4,
             }],
             packs: vec![5],
             chunks: vec![super::v1::Chunk { id: [8; 32], file: 6, bytes: 7 }],
@@ -370,7 +430,7 @@ mod tests {
             damaged: vec!["a segment".to_string()],
         };
         let hash = blake3::hash(&to_archive(&manifest).unwrap()).to_hex();
-        assert_eq!(hash.as_str(), "d29d750d7bf678a4fb3925c8092cad422bf647bd1b08b100676f89ee6412b1dc");
+        assert_eq!(hash.as_str(), "2c891357857e02fb5982bbb7b64ae1b5d94cc317dcfa164cfb5c5308b45c4031");
     }
 
     #[test]

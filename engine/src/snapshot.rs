@@ -3,13 +3,13 @@
 use std::sync::{Arc, PoisonError};
 
 use underbelly_storage::object::ObjectId;
-use underbelly_storage::{Columns, Value};
+use underbelly_storage::{Columns, Timestamp, Value};
 
 use crate::error::ReadError;
 use crate::feed::CHANGES_SERIES;
 use crate::graph::{CellId, CellInfo, Key, SlotDate, SlotId};
 use crate::models::{Content, Model, ModelInfo, ModelName};
-use crate::series::{Series, SeriesInfo};
+use crate::series::{Series, SeriesDefinition, SeriesInfo};
 use crate::slots::content;
 use crate::state::State;
 use crate::variables::{Name, Scope, Variable};
@@ -100,10 +100,15 @@ impl Snapshot {
         let shared = known.clone();
         let table = state.tables.get_mut(name).filter(|table| table.is_known_at(self.seq()));
         let table = table.ok_or_else(unknown)?;
+        if table.horizon() > self.seq() {
+            let (seq, oldest) = (self.seq(), table.horizon());
+            return Err(ReadError::BeforeHorizon { series: name.to_string(), seq, oldest });
+        }
         let (runs, tombstones) = (table.runs(), table.tombstones().clone());
         let (schema, last_points) = (table.schema_at(self.seq()), table.last_points());
+        let duplicates = table.rules_at(self.seq()).duplicates;
         drop(state);
-        Ok(Series::new(shared, schema, runs, tombstones, last_points, self.clone()))
+        Ok(Series::new(shared, schema, runs, tombstones, last_points, duplicates, self.clone()))
     }
 
     /// What is known of a series. Rows and times are those of the snapshot; segments, their bytes, young runs and deletes
@@ -114,14 +119,17 @@ impl Snapshot {
     /// its rows cannot be read.
     pub fn series_info(&self, name: &str) -> Result<SeriesInfo, ReadError> {
         let series = self.series(name)?;
-        let (segments, segment_bytes, young_runs, deletes) = {
+        let (segments, segment_bytes, young_runs, deletes, (appended_bytes, written_bytes), horizon, rules) = {
             let state = self.base().state();
-            state.tables.get(name).map_or((0, 0, 0, 0), |table| {
-                let bytes = table.sealed().iter().map(|run| run.reference().bytes).sum();
-                (table.sealed().len(), bytes, table.young().len(), table.tombstones().len())
-            })
+            let unknown = || ReadError::UnknownSeries { series: name.to_string() };
+            let table = state.tables.get(name).ok_or_else(unknown)?;
+            let bytes = table.sealed().iter().map(|run| run.reference().bytes).sum();
+            let counts = (table.sealed().len(), bytes, table.young().len(), table.tombstones().len());
+            let (segments, bytes, young, deletes) = counts;
+            (segments, bytes, young, deletes, table.bytes_moved(), table.horizon(), table.rules())
         };
         let bounds = series.bounds()?;
+        let newest = bounds.map(|(_, last)| last);
         Ok(SeriesInfo {
             name: name.to_string(),
             rows: series.count()?,
@@ -131,6 +139,11 @@ impl Snapshot {
             segment_bytes,
             young_runs,
             deletes,
+            appended_bytes,
+            written_bytes,
+            horizon,
+            definition: SeriesDefinition { name: name.to_string(), rules },
+            kept_from: newest.and_then(|newest| rules.kept_from(Timestamp::MAX, newest)),
         })
     }
 

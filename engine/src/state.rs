@@ -60,6 +60,11 @@ impl State {
 
     /// Says what [`State::apply`] would refuse.
     pub(crate) fn check(&self, operations: &Operations) -> Result<(), CommitError> {
+        for (series, rules) in &operations.rules {
+            let known = self.tables.get(series).map(Table::rules).unwrap_or_default();
+            let changed = |_| CommitError::SeriesChanged { series: series.to_string() };
+            known.check_change(series, rules).map_err(changed)?;
+        }
         for append in &operations.appends {
             let table = self.tables.get(&*append.series);
             if !table.is_some_and(|table| append.goes_on(table)) {
@@ -76,14 +81,21 @@ impl State {
         Ok(())
     }
 
-    /// Says whether deletes that were prepared fit series which others may have made or deleted from since; asks for the
-    /// seq of the oldest snapshot, if there is one, where they are too many. Not for a replay: a repair may have lost what
+    /// Says whether deletes that were prepared fit series which others may have made or deleted from since, and whether appends
+    /// were compared with what is there as far as the rules want that; asks for the seq of the oldest snapshot, if there is one, where they are too many. Not for a replay: a repair may have lost what
     /// made the columns, and then there is nothing to hide.
-    pub(crate) fn check_deletes(
+    pub(crate) fn check_since(
         &self,
         deletes: &[Deletes],
+        appends: &[Append],
         oldest_snapshot: impl FnOnce() -> Option<u64>,
     ) -> Result<(), CommitError> {
+        for append in appends.iter().filter(|append| !append.checked) {
+            let is_to_be = |table: &Table| table.rules().checks_appends();
+            if self.tables.get(&append.series).is_some_and(is_to_be) {
+                return Err(CommitError::SeriesChanged { series: append.series.to_string() });
+            }
+        }
         for Deletes { series, tombstones, schema } in deletes {
             let Some(table) = self.tables.get(series) else { continue };
             let (waiting, limit) = (table.tombstones(), DELETES_MAX);
@@ -122,6 +134,11 @@ impl State {
             Some(event) => self.graph.apply_checked(seq, time, event)?,
             None => Effects::default(),
         };
+        for (series, rules) in operations.rules.drain(..) {
+            let table = self.tables.entry(series).or_insert_with(|| Table::made_at(seq));
+            table.note(self.capture);
+            table.define(seq, rules);
+        }
         for Deletes { series, tombstones, .. } in &mut operations.deletes {
             // A series that a repair did not find has no rows that could be hidden.
             let Some(table) = self.tables.get_mut(series) else { continue };

@@ -35,7 +35,7 @@ pub enum Predicate {
 }
 
 /// A predicate about a column of a schema, with a value of the column's type.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Test {
     pub(crate) name: Arc<str>,
     column_type: ColumnType,
@@ -100,6 +100,38 @@ impl Test {
             Some(value) => predicate.with_value(of_type(value, column_type, name)?),
         };
         Ok(Test { name: name.clone(), column_type, predicate })
+    }
+
+    /// A test that was made before, of a column with values like the predicate's.
+    pub(crate) fn stored(name: Arc<str>, predicate: Predicate) -> Test {
+        let column_type = predicate.value().and_then(Value::column_type).unwrap_or(ColumnType::I64);
+        Test { name, column_type, predicate }
+    }
+
+    pub(crate) fn predicate(&self) -> &Predicate {
+        &self.predicate
+    }
+
+    /// The same as [`Test::apply`] for a column that was widened since the test was made, or was not yet.
+    pub(crate) fn apply_to_any(
+        &self,
+        column: Option<&Column>,
+        selection: Selection,
+    ) -> Result<Selection, QueryError> {
+        let Some(of) = column else { return self.apply(None, selection) };
+        let found = of.column_type();
+        if found == self.column_type || self.predicate.value().is_none() {
+            return Test { column_type: found, ..self.clone() }.apply(column, selection);
+        }
+        // No float may stand for a large integer.
+        if let (Values::F64(floats), Some(Value::I64(value))) = (of.values(), self.predicate.value()) {
+            let selection = selection.filter(|row| !of.is_null(row));
+            return Ok(selection.filter(|row| self.predicate.holds(float_to_integer(floats[row], *value))));
+        }
+        match self.column_type.common(found) {
+            Some(wide) => Test::of(&self.name, wide, &self.predicate)?.apply(column, selection),
+            None => self.apply(column, selection),
+        }
     }
 
     /// The selected rows of a whole column that pass; no column is one of nulls.
@@ -195,6 +227,16 @@ impl Test {
             Predicate::Above(_) | Predicate::AtLeast(_) => max < prefix,
             Predicate::NotEqual(_) | Predicate::IsNull | Predicate::NotNull => false,
         }
+    }
+}
+
+/// How a float stands to an integer; NaN is greater than each.
+fn float_to_integer(float: f64, integer: i64) -> Ordering {
+    const BEYOND: f64 = 9_223_372_036_854_775_808.0;
+    match float {
+        float if float.is_nan() || float >= BEYOND => Ordering::Greater,
+        float if float < -BEYOND => Ordering::Less,
+        float => (float.trunc() as i64).cmp(&integer).then(by_size(float.fract(), 0.0)),
     }
 }
 

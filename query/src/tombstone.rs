@@ -9,14 +9,17 @@ use crate::gather::rows_taken;
 use crate::group::{Group, Keys, Place, Wanted};
 use crate::interval::{Closed, Interval};
 use crate::key::{Filter, Selection};
-use crate::{MemoryRun, QueryError, Run, Schema, Seqs, Zone};
+use crate::predicate::Test;
+use crate::{MemoryRun, Predicate, QueryError, Run, Schema, Seqs, Zone};
 
-/// Hides rows of earlier commits: those whose key columns have some values and whose timestamps lie in a range.
+/// Hides rows of earlier commits: those whose key columns have some values, whose timestamps lie in a range and whose columns
+/// meet some predicates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tombstone {
     seq: u64,
     interval: Interval,
     filters: Vec<Filter>,
+    tests: Vec<Test>,
 }
 
 impl Tombstone {
@@ -34,7 +37,24 @@ impl Tombstone {
     ) -> Result<Tombstone, QueryError> {
         let filter = |(name, value): &(Arc<str>, Value)| Filter::new(schema, name, value.clone());
         let filters = keys.iter().map(filter).collect::<Result<_, _>>()?;
-        Ok(Tombstone { seq: 0, interval: Interval::new(from, to, Closed::Left)?, filters })
+        let interval = Interval::new(from, to, Closed::Left)?;
+        Ok(Tombstone { seq: 0, interval, filters, tests: Vec::new() })
+    }
+
+    /// The same for those rows alone that meet all of these predicates, which are compared with rows as they are stored.
+    ///
+    /// # Errors
+    /// [`QueryError::UnknownColumn`], also for "timestamp", which the range is about, and [`QueryError::ValueType`] where a
+    /// predicate does not fit the schema.
+    pub fn matching(
+        mut self,
+        schema: &Schema,
+        predicates: &[(Arc<str>, Predicate)],
+    ) -> Result<Tombstone, QueryError> {
+        for (name, predicate) in predicates {
+            self.tests.push(Test::new(schema, name, predicate)?);
+        }
+        Ok(self)
     }
 
     /// Says whether a schema has its keys, with the types of their values.
@@ -42,13 +62,20 @@ impl Tombstone {
     /// # Errors
     /// As [`Tombstone::new`] for the keys.
     pub fn check(&self, schema: &Schema) -> Result<(), QueryError> {
-        self.filters.iter().try_for_each(|filter| filter.check(schema))
+        self.filters.iter().try_for_each(|filter| filter.check(schema))?;
+        self.tests.iter().try_for_each(|test| Test::new(schema, &test.name, test.predicate()).map(drop))
     }
 
     /// The same as it was stored: `first` and `last` belong to the range.
     pub fn restored(seq: u64, first: Timestamp, last: Timestamp, keys: Vec<(Arc<str>, Value)>) -> Tombstone {
         let filters = keys.into_iter().map(|(name, value)| Filter::stored(name, value)).collect();
-        Tombstone { seq, interval: Interval { first: first.0, last: last.0 }, filters }
+        Tombstone { seq, interval: Interval { first: first.0, last: last.0 }, filters, tests: Vec::new() }
+    }
+
+    /// The same with predicates as they were stored.
+    pub fn with_predicates(mut self, predicates: Vec<(Arc<str>, Predicate)>) -> Tombstone {
+        self.tests = predicates.into_iter().map(|(name, predicate)| Test::stored(name, predicate)).collect();
+        self
     }
 
     /// The same of commit `seq`: rows of that commit and of later ones are not hidden.
@@ -72,6 +99,11 @@ impl Tombstone {
         self.filters.iter().map(|filter| (&*filter.name, &filter.value))
     }
 
+    /// The predicates that rows have to meet.
+    pub fn predicates(&self) -> impl Iterator<Item = (&str, &Predicate)> {
+        self.tests.iter().map(|test| (&*test.name, test.predicate()))
+    }
+
     pub(crate) fn filters(&self) -> &[Filter] {
         &self.filters
     }
@@ -92,6 +124,7 @@ impl Tombstone {
     /// Whether it hides all rows of a group, as far as the zone tells.
     pub fn hides_all(&self, zone: &Zone) -> bool {
         self.filters.is_empty()
+            && self.tests.is_empty()
             && zone.seq_max < self.seq
             && zone.ts_min >= self.interval.first
             && zone.ts_max <= self.interval.last
@@ -102,6 +135,8 @@ impl Tombstone {
         self.filters.iter().any(|filter| {
             let (of_column, test) = (run.column_zone(group, &filter.name), filter.test());
             of_column.zip(test).is_some_and(|(of_column, test)| test.excludes(zone, &of_column))
+        }) || self.tests.iter().any(|test| {
+            run.column_zone(group, &test.name).is_some_and(|of_column| test.excludes(zone, &of_column))
         })
     }
 
@@ -129,6 +164,12 @@ impl Tombstone {
                 return Ok(selection);
             }
             hidden = filter.apply_lane(keys.lane(&filter.name)?, hidden)?;
+        }
+        for test in &self.tests {
+            if hidden.len() == 0 {
+                return Ok(selection);
+            }
+            hidden = test.apply_to_any(keys.column(&test.name)?, hidden)?;
         }
         Ok(selection.without(&hidden))
     }

@@ -3,6 +3,8 @@
 
 mod damaged;
 mod deletes;
+mod duplicates;
+mod known;
 mod lent;
 mod recorded;
 mod threads;

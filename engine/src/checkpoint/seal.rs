@@ -4,24 +4,25 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use underbelly_query::{
     MemoryRun, QueryError, Run, Schema, SchemaColumn, Tombstone, Tombstones, hidden_rows,
 };
-use underbelly_storage::ColumnType;
 use underbelly_storage::error::StorageError;
 use underbelly_storage::segment::{Replaced, SegmentRows, SegmentWriter, Seqs};
+use underbelly_storage::{ColumnType, Timestamp};
 
 use super::Attempt;
 use crate::error::{CommitError, ReadError};
-use crate::feed::CHANGES_SERIES;
+use crate::feed::{CHANGES_SERIES, seq_at};
 use crate::files;
 use crate::limits::{
     DAMAGED_TOLD_MAX, LOWEST_CLASS_BYTES, MERGED_ROWS_BYTES, SEAL_BYTES_MAX, SEGMENTS_PER_CLASS,
     SMALL_ROWS_BYTES, SMALL_SEGMENT_BYTES,
 };
 use crate::record::v1;
-use crate::series::{CapturedTable, Metered, OneGroup, SegmentRun};
+use crate::series::{CapturedTable, Metered, OneGroup, SegmentRun, rules_at};
 
 /// A captured series, and the segments that it became.
 pub(super) struct Sealing {
@@ -36,6 +37,10 @@ pub(super) struct Sealing {
     done: HashSet<u64>,
     /// Deleted rows that are left out.
     rows_deleted: u64,
+    /// Readers of transactions before this one would miss rows that are left out; 0 where none would.
+    horizon: u64,
+    /// The oldest transaction at which it is to be read.
+    oldest_seq: u64,
 }
 
 impl Sealing {
@@ -70,6 +75,8 @@ impl Sealing {
             touched: HashSet::new(),
             done: HashSet::new(),
             rows_deleted: 0,
+            horizon: 0,
+            oldest_seq: 0,
         }
     }
 
@@ -127,6 +134,18 @@ impl Sealing {
                 .map(|tombstone| v1::Delete::try_from(&**tombstone))
                 .collect::<Result<_, _>>()?,
             inexact: self.captured.inexact.iter().cloned().collect(),
+            made: self.captured.made,
+            added: self.captured.added.clone(),
+            horizon: self.captured.horizon.max(self.horizon),
+            rules: self
+                .captured
+                .rules
+                .iter()
+                .map(|(seq, rules)| v1::SeriesRules::new(&self.name, *seq, rules))
+                .collect(),
+            appended_bytes: self.captured.appended_bytes,
+            written_bytes: self.captured.written_bytes
+                + self.sealed.iter().map(|run| run.reference().bytes).sum::<u64>(),
         })
     }
 }
@@ -181,8 +200,16 @@ impl Attempt<'_> {
     }
 
     /// Writes the young rows of each series, and the small segments that they take in, as segments; and those that hold
-    /// rows which no reader at `oldest_seq` or later sees, without these.
-    pub(super) fn seal_tables(&mut self, tables: &mut [Sealing], oldest_seq: u64) -> Result<(), CommitError> {
+    /// rows which no reader sees, nor anybody who asks as known at a transaction that is kept, without these.
+    pub(super) fn seal_tables(
+        &mut self,
+        tables: &mut [Sealing],
+        oldest_reader: u64,
+        now: Timestamp,
+    ) -> Result<(), CommitError> {
+        for table in &mut *tables {
+            table.oldest_seq = self.oldest_seq(table, oldest_reader, now)?;
+        }
         let is_due = |table: &&mut Sealing| {
             let captured = &table.captured;
             !captured.young.is_empty() || !table.small.is_empty() || !captured.tombstones.is_empty()
@@ -190,16 +217,21 @@ impl Attempt<'_> {
         let tables = tables.iter_mut().filter(is_due);
         let (this, bytes_left) = (&*self, AtomicU64::new(self.core.options.checkpoint_bytes.max(1)));
         let seal = |table: &mut Sealing| {
+            let oldest_seq = table.oldest_seq;
             let seen = |tombstone: &&Arc<Tombstone>| tombstone.seq() <= oldest_seq;
             let tombstones: Vec<Arc<Tombstone>> =
                 table.captured.tombstones.iter().filter(seen).cloned().collect();
-            let mut sealed = this.seal_table(table, &tombstones)?;
+            let mut sealed = this.seal_table(table, &tombstones, oldest_seq)?;
             if let Some(last) = tombstones.last() {
                 sealed.append(&mut this.delete_rows(table, &tombstones, last.seq(), &bytes_left)?);
                 // They were written without what is deleted.
                 sealed.iter().for_each(|run| run.clear(last.seq()));
             }
             table.sealed = sealed;
+            if table.rows_deleted > 0 {
+                let last = tombstones.last().map_or(0, |tombstone| tombstone.seq());
+                table.horizon = table.horizon.max(last);
+            }
             let bytes = table.sealed.iter().map(|run| run.reference().bytes).sum::<u64>();
             // Nobody deleted what the feed keeps no more.
             let rows_deleted = if &*table.name == CHANGES_SERIES { 0 } else { table.rows_deleted };
@@ -213,12 +245,32 @@ impl Attempt<'_> {
         Ok(())
     }
 
+    /// The oldest transaction at which the series is to be read from now on.
+    fn oldest_seq(&self, table: &Sealing, oldest_reader: u64, now: Timestamp) -> Result<u64, CommitError> {
+        let rules = rules_at(&table.captured.rules, u64::MAX);
+        let is_asked = rules.duplicates.resolves() || !table.captured.tombstones.is_empty();
+        if rules.history == Duration::ZERO || !is_asked {
+            return Ok(oldest_reader);
+        }
+        let since = now.0.saturating_sub(i64::try_from(rules.history.as_nanos()).unwrap_or(i64::MAX));
+        match seq_at(self.core.view.base(), Timestamp(since)) {
+            Ok(Ok(seq)) => Ok(seq.min(oldest_reader)),
+            Ok(Err((_, first))) => Ok(first.saturating_sub(1).min(oldest_reader)),
+            // Rather nothing goes.
+            Err(error) => {
+                self.core.note_trouble(format!("the history of series {:?} is kept: {error}", table.name));
+                Ok(0)
+            }
+        }
+    }
+
     /// Merges what was captured of a series into one segment, or into several where it is large; without small segments
     /// that are damaged.
     fn seal_table(
         &self,
         table: &mut Sealing,
         tombstones: &[Arc<Tombstone>],
+        oldest_seq: u64,
     ) -> Result<Vec<Arc<SegmentRun>>, CommitError> {
         // Rows, and the segment that held them; what became of those of which no row is left.
         let (mut runs, mut emptied) = (Vec::new(), Vec::new());
@@ -261,7 +313,9 @@ impl Attempt<'_> {
             let replaced = now.iter().flat_map(|(_, replaced)| replaced.iter().copied());
             let replaced = replaced.chain(std::mem::take(&mut emptied)).collect();
             let now: Vec<_> = now.iter().map(|(run, _)| run.clone()).collect();
-            sealed.push(self.seal_runs(table, &now, replaced)?);
+            let (merged, superseded) = merged(table, &now, oldest_seq)?;
+            table.horizon = table.horizon.max(superseded);
+            sealed.push(self.seal_rows(table, &merged, replaced)?);
             rest = later;
         }
         Ok(sealed)
@@ -371,18 +425,14 @@ impl Attempt<'_> {
         Ok(Arc::new(SegmentRun::new(segment, reference)))
     }
 
-    fn seal_runs(
+    fn seal_rows(
         &self,
         table: &Sealing,
-        runs: &[Arc<MemoryRun>],
+        merged: &MemoryRun,
         mut replaced: Vec<Replaced>,
     ) -> Result<Arc<SegmentRun>, CommitError> {
         replaced.sort_unstable();
         replaced.dedup_by_key(|replaced| replaced.file);
-        let merged = match runs {
-            [one] => one.clone(),
-            several => Arc::new(MemoryRun::merge(several).map_err(ReadError::from)?),
-        };
         let seqs: Vec<u64> = (0..merged.rows()).map(|row| merged.seqs().get(row)).collect();
         let keys = table.captured.schema.keys().map(|column| &*column.name).collect();
         let file = self.core.new_file();
@@ -398,14 +448,34 @@ impl Attempt<'_> {
         let taken_in = table.taken_in();
         // Where nobody waits.
         let left = (!table.done.is_empty()).then(|| table.waiting().cloned().collect());
-        let Sealing { name, sealed, captured, .. } = table;
+        let Sealing { name, sealed, captured, horizon, .. } = table;
         let mut replaced = None;
         self.slices.once_even_if_poisoned(|state| {
-            replaced = state.tables.get_mut(&name).map(|table| table.seal(sealed, &taken_in, left));
+            replaced = state.tables.get_mut(&name).map(|table| table.seal(sealed, &taken_in, left, horizon));
         });
         // Memory and maps are given back here, where nobody waits.
         drop((replaced, captured));
     }
+}
+
+/// Runs in one, without the rows that no reader at `oldest_seq` or later sees because of others of them; and the last commit
+/// that one of these others belongs to.
+fn merged(
+    table: &Sealing,
+    runs: &[Arc<MemoryRun>],
+    oldest_seq: u64,
+) -> Result<(Arc<MemoryRun>, u64), CommitError> {
+    let merged = match runs {
+        [one] => one.clone(),
+        several => Arc::new(MemoryRun::merge(several).map_err(ReadError::from)?),
+    };
+    let duplicates = rules_at(&table.captured.rules, oldest_seq).duplicates;
+    if !duplicates.resolves() {
+        return Ok((merged, 0));
+    }
+    let left = merged.without_superseded(&table.captured.schema, duplicates, oldest_seq);
+    let (left, last) = left.map_err(ReadError::from)?;
+    Ok((Arc::new(left), last))
 }
 
 fn note_damaged(series: &str, run: &SegmentRun, error: &QueryError) {

@@ -48,11 +48,11 @@ impl Group {
     }
 }
 
-fn damaged(seq: u64, what: impl Into<String>) -> FeedError {
+pub(super) fn damaged(seq: u64, what: impl Into<String>) -> FeedError {
     FeedError::Damaged { seq, what: what.into() }
 }
 
-fn read(error: QueryError) -> FeedError {
+pub(super) fn read(error: QueryError) -> FeedError {
     FeedError::Read(ReadError::from(error))
 }
 

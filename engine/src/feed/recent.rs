@@ -46,6 +46,17 @@ impl Recent {
         (!self.entries.is_empty()).then_some(self.first)
     }
 
+    /// The same with its commit time.
+    pub(super) fn first_with_time(&self) -> Option<(u64, Timestamp)> {
+        self.entries.first().map(|(time, _)| (self.first, *time))
+    }
+
+    /// The last transaction whose commit time is `at` or earlier, where it is in the page.
+    pub(super) fn seq_at(&self, at: Timestamp) -> Option<u64> {
+        let count = self.entries.partition_point(|(time, _)| *time <= at) as u64;
+        (count > 0).then(|| self.first + count - 1)
+    }
+
     /// Makes the page a row of its series, where it holds anything. `capture` is the number of the capture that goes on.
     pub(crate) fn close(&mut self, tables: &mut Tables, capture: u64) {
         let (Some((first_time, _)), Some((last_time, _))) = (self.entries.first(), self.entries.last())

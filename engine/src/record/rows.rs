@@ -32,13 +32,19 @@ pub(crate) fn encode(operations: &Operations) -> Option<Vec<u8>> {
         collects,
         variables,
         event,
+        rules,
         inline_bytes,
         stored: _,
+        gates: _,
     } = operations;
     let has_marks = !marks.is_empty() || !removed.is_empty() || *collects;
     let has_models = !models.is_empty() || !deleted_models.is_empty() || has_marks;
-    let is_more =
-        !objects.is_empty() || has_models || !variables.is_empty() || !deletes.is_empty() || event.is_some();
+    let is_more = !objects.is_empty()
+        || has_models
+        || !variables.is_empty()
+        || !deletes.is_empty()
+        || event.is_some()
+        || !rules.is_empty();
     if appends.is_empty() || is_more {
         return None;
     }
@@ -260,6 +266,7 @@ mod tests {
             series: series.into(),
             rows,
             inexact: Vec::new(),
+            checked: true,
         });
         Operations { appends: appends.collect(), ..Operations::default() }
     }

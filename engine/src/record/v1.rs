@@ -5,11 +5,15 @@
 // The types that the derives make beside these carry no documentation.
 #![allow(missing_docs)]
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use rkyv::{Archive, Deserialize, Serialize};
-use underbelly_query::Tombstone;
+use underbelly_query::{self as query, Duplicates, Tombstone};
 use underbelly_storage::{Column, ColumnType, Date, Strings, Timestamp, Value, Values};
 
 use crate::graph::EventV1;
+use crate::series::Rules;
 use crate::variables;
 
 /// A transaction.
@@ -35,6 +39,8 @@ pub struct Record {
     pub variables: Vec<Variable>,
     /// What happens to the graph.
     pub event: Option<EventV1>,
+    /// Rules of series types, before everything else.
+    pub rules: Vec<SeriesRules>,
 }
 
 /// An object that becomes known.
@@ -147,6 +153,57 @@ pub enum ColumnValues {
     F32(Vec<f32>),
 }
 
+/// What becomes of the rows of a series type.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct SeriesRules {
+    /// The series' type.
+    pub series: String,
+    /// The transaction that made them; 0 in a record.
+    pub seq: u64,
+    /// Of rows with the same keys and timestamp: 0 keep all, 1 last wins, 2 last non-null, 3 reject.
+    pub duplicates: u8,
+    /// Whether appends leave out rows that are there already.
+    pub skip_identical: bool,
+    /// Nanoseconds for which rows that are not shown any more are kept.
+    pub history_ns: u64,
+    /// Nanoseconds by which rows may lie behind the newest; 0 where they stay.
+    pub retention_ns: u64,
+}
+
+impl SeriesRules {
+    /// Persisted form of the rules of transaction `seq`.
+    pub(crate) fn new(series: &str, seq: u64, rules: &Rules) -> SeriesRules {
+        let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        SeriesRules {
+            series: series.to_string(),
+            seq,
+            duplicates: match rules.duplicates {
+                Duplicates::KeepAll => 0,
+                Duplicates::LastWins => 1,
+                Duplicates::LastNonNull => 2,
+                Duplicates::Reject => 3,
+            },
+            skip_identical: rules.skip_identical,
+            history_ns: ns(rules.history),
+            retention_ns: rules.retention.map_or(0, ns),
+        }
+    }
+
+    /// The rules, or what is wrong with them.
+    pub(crate) fn rules(&self) -> Result<Rules, String> {
+        let duplicates = match self.duplicates {
+            0 => Duplicates::KeepAll,
+            1 => Duplicates::LastWins,
+            2 => Duplicates::LastNonNull,
+            3 => Duplicates::Reject,
+            other => return Err(format!("series {:?}: unknown rule {other} for duplicates", self.series)),
+        };
+        let retention = (self.retention_ns > 0).then(|| Duration::from_nanos(self.retention_ns));
+        let history = Duration::from_nanos(self.history_ns);
+        Ok(Rules { duplicates, skip_identical: self.skip_identical, history, retention })
+    }
+}
+
 /// Rows of a series that are deleted.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub struct SeriesDelete {
@@ -167,6 +224,51 @@ pub struct Delete {
     pub last: i64,
     /// Key columns and their values.
     pub keys: Vec<(String, KeyValue)>,
+    /// Columns and what their values have to be.
+    pub predicates: Vec<Predicate>,
+}
+
+/// What the value of a column has to be.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct Predicate {
+    /// The column.
+    pub column: String,
+    /// 0 equal, 1 not equal, 2 below, 3 at most, 4 above, 5 at least, 6 null, 7 not null.
+    pub kind: u8,
+    /// What it is compared with; null where that is nothing.
+    pub value: KeyValue,
+}
+
+impl Predicate {
+    fn new((column, predicate): (&str, &query::Predicate)) -> Result<Predicate, String> {
+        let (kind, value) = match predicate {
+            query::Predicate::Equal(value) => (0, value),
+            query::Predicate::NotEqual(value) => (1, value),
+            query::Predicate::Below(value) => (2, value),
+            query::Predicate::AtMost(value) => (3, value),
+            query::Predicate::Above(value) => (4, value),
+            query::Predicate::AtLeast(value) => (5, value),
+            query::Predicate::IsNull => (6, &Value::Null),
+            query::Predicate::NotNull => (7, &Value::Null),
+        };
+        Ok(Predicate { column: column.to_string(), kind, value: value.try_into()? })
+    }
+
+    fn restored(&self) -> Result<(Arc<str>, query::Predicate), String> {
+        let value = Value::from(&self.value);
+        let predicate = match self.kind {
+            0 => query::Predicate::Equal(value),
+            1 => query::Predicate::NotEqual(value),
+            2 => query::Predicate::Below(value),
+            3 => query::Predicate::AtMost(value),
+            4 => query::Predicate::Above(value),
+            5 => query::Predicate::AtLeast(value),
+            6 => query::Predicate::IsNull,
+            7 => query::Predicate::NotNull,
+            other => return Err(format!("column {:?}: unknown predicate {other}", self.column)),
+        };
+        Ok((self.column.as_str().into(), predicate))
+    }
 }
 
 /// The value of a key column.
@@ -190,6 +292,8 @@ pub enum KeyValue {
     I32(i32),
     /// The bits of a binary32.
     F32(u32),
+    /// Bytes, of a predicate alone.
+    Bytes(Vec<u8>),
 }
 
 impl TryFrom<&Value> for KeyValue {
@@ -206,7 +310,7 @@ impl TryFrom<&Value> for KeyValue {
             Value::Date(day) => KeyValue::Date(day.0),
             Value::I32(value) => KeyValue::I32(*value),
             Value::F32(value) => KeyValue::F32(value.to_bits()),
-            other => return Err(format!("{other} cannot be the value of a key")),
+            Value::Bytes(bytes) => KeyValue::Bytes(bytes.to_vec()),
         })
     }
 }
@@ -223,6 +327,7 @@ impl From<&KeyValue> for Value {
             KeyValue::Date(day) => Value::Date(Date(*day)),
             KeyValue::I32(value) => Value::I32(*value),
             KeyValue::F32(bits) => Value::F32(f32::from_bits(*bits)),
+            KeyValue::Bytes(bytes) => Value::Bytes(bytes.as_slice().into()),
         }
     }
 }
@@ -234,14 +339,19 @@ impl TryFrom<&Tombstone> for Delete {
         let (first, last) = tombstone.range();
         let key = |(name, value): (&str, &Value)| Ok::<_, String>((name.to_string(), value.try_into()?));
         let keys = tombstone.keys().map(key).collect::<Result<_, _>>()?;
-        Ok(Delete { seq: tombstone.seq(), first: first.0, last: last.0, keys })
+        let predicates = tombstone.predicates().map(Predicate::new).collect::<Result<_, _>>()?;
+        Ok(Delete { seq: tombstone.seq(), first: first.0, last: last.0, keys, predicates })
     }
 }
 
-impl From<&Delete> for Tombstone {
-    fn from(delete: &Delete) -> Tombstone {
+impl TryFrom<&Delete> for Tombstone {
+    type Error = String;
+
+    fn try_from(delete: &Delete) -> Result<Tombstone, String> {
         let keys = delete.keys.iter().map(|(name, value)| (name.as_str().into(), value.into()));
-        Tombstone::restored(delete.seq, Timestamp(delete.first), Timestamp(delete.last), keys.collect())
+        let (first, last) = (Timestamp(delete.first), Timestamp(delete.last));
+        let predicates = delete.predicates.iter().map(Predicate::restored).collect::<Result<_, _>>()?;
+        Ok(Tombstone::restored(delete.seq, first, last, keys.collect()).with_predicates(predicates))
     }
 }
 
@@ -501,6 +611,18 @@ pub struct Series {
     pub deletes: Vec<Delete>,
     /// Fields that hold, or held, integers beyond what an `f64` can: such a field stays one of integers.
     pub inexact: Vec<String>,
+    /// The transaction that made it; 0 where that is not known.
+    pub made: u64,
+    /// For each column the transaction that added it; 0 where that is not known.
+    pub added: Vec<u64>,
+    /// Readers of transactions before this one would miss rows that are gone.
+    pub horizon: u64,
+    /// Its rules, the oldest first.
+    pub rules: Vec<SeriesRules>,
+    /// Bytes of rows that were appended.
+    pub appended_bytes: u64,
+    /// Bytes of segments that were written.
+    pub written_bytes: u64,
 }
 
 /// A chunk file.

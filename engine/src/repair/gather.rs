@@ -56,6 +56,8 @@ struct Survey {
     named: BTreeMap<u64, u64>,
     /// Deletes in each series, by rising seqs.
     deletes: BTreeMap<String, Vec<v1::Delete>>,
+    /// Rules of each series, by rising seqs.
+    rules: BTreeMap<String, Vec<v1::SeriesRules>>,
 }
 
 /// Makes up a manifest from the files that are there; `None` where nothing can be told from them.
@@ -204,6 +206,10 @@ impl Survey {
         for v1::SeriesDelete { series, delete } in record.deletes {
             self.deletes.entry(series).or_default().push(v1::Delete { seq, ..delete });
         }
+        for rules in record.rules {
+            let of_series = self.rules.entry(rules.series.clone()).or_default();
+            of_series.push(v1::SeriesRules { seq, ..rules });
+        }
     }
 }
 
@@ -332,6 +338,12 @@ impl Gathered {
             last_seq,
             deletes: told.deletes.get(&series).cloned().unwrap_or_default(),
             inexact: inexact.into_iter().collect(),
+            made: 0,
+            added: Vec::new(),
+            horizon: last_seq,
+            rules: told.rules.get(&series).cloned().unwrap_or_default(),
+            appended_bytes: 0,
+            written_bytes: 0,
         });
         self.covered.insert(series, covered);
         Ok(())

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use underbelly_query::{QueryError, Schema, Tombstone};
+use underbelly_query::{Predicate, QueryError, Schema, Tombstone};
 use underbelly_storage::{Timestamp, Value};
 
-/// Rows to delete: those of a range of time, with some values of key columns.
+/// Rows to delete: those of a range of time, with some values of key columns, and with values that meet some predicates.
 ///
 /// ```
 /// use underbelly::{Batch, Delete, Timestamp};
@@ -18,6 +18,7 @@ pub struct Delete {
     keys: Vec<(Arc<str>, Value)>,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
+    predicates: Vec<(Arc<str>, Predicate)>,
 }
 
 impl Delete {
@@ -44,8 +45,20 @@ impl Delete {
         self
     }
 
+    /// Only rows in which the value of this column, a key or a field, is what the predicate says; several must all hold. Of a type
+    /// whose duplicates are resolved the row counts that is shown, and all that it stands for go with it; there each
+    /// row that is found counts as a delete.
+    pub fn filter(mut self, name: impl Into<Arc<str>>, predicate: Predicate) -> Delete {
+        self.predicates.push((name.into(), predicate));
+        self
+    }
+
+    pub(crate) fn is_filtered(&self) -> bool {
+        !self.predicates.is_empty()
+    }
+
     /// What hides these rows, of no commit yet, once the schema agrees.
     pub(crate) fn tombstone(&self, schema: &Schema) -> Result<Tombstone, QueryError> {
-        Tombstone::new(schema, self.from, self.to, &self.keys)
+        Tombstone::new(schema, self.from, self.to, &self.keys)?.matching(schema, &self.predicates)
     }
 }

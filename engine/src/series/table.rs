@@ -12,7 +12,7 @@ use underbelly_query::{LastPoints, MemoryRun, Run, Schema, SchemaColumn, Tombsto
 use underbelly_storage::ColumnType;
 
 use super::tail::{Few, Tail};
-use super::{Hiding, SegmentRun};
+use super::{Hiding, Rules, SegmentRun};
 use crate::error::CommitError;
 use crate::limits::{COLUMNS_MAX, NAME_BYTES_MAX, YOUNG_RUN_ROWS_MAX, YOUNG_RUNS_PER_CLASS};
 use crate::record::v1;
@@ -43,10 +43,18 @@ pub(crate) struct Table {
     /// What that capture sees.
     frozen: Option<Frozen>,
     last_seq: u64,
-    /// For each column of the schema, the seq that added it; 0 where it was there when the database was opened.
+    /// For each column of the schema, the seq that added it; 0 where that is not known.
     added: Vec<u64>,
-    /// The seq that made the table; 0 where it was there when the database was opened.
+    /// The seq that made the table; 0 where that is not known.
     made: u64,
+    /// Readers of transactions before this one would miss rows that are gone.
+    horizon: u64,
+    /// Its rules, each with the seq that made them, the oldest first; without any it has the defaults.
+    rules: Arc<Vec<(u64, Rules)>>,
+    /// Bytes of rows that were appended: as they are in memory, of large appends as they are in their segments.
+    appended_bytes: u64,
+    /// Bytes of segments that were written.
+    written_bytes: u64,
 }
 
 /// What a table was when a capture began.
@@ -59,6 +67,10 @@ struct Frozen {
     inexact: Arc<BTreeSet<String>>,
     tombstones: Hiding,
     last_seq: u64,
+    added: Vec<u64>,
+    rules: Arc<Vec<(u64, Rules)>>,
+    appended_bytes: u64,
+    written_bytes: u64,
 }
 
 /// Runs, segments and tombstones that a checkpoint replaced, to be dropped where nobody waits.
@@ -72,6 +84,12 @@ pub(crate) struct CapturedTable {
     pub inexact: Arc<BTreeSet<String>>,
     pub tombstones: Hiding,
     pub last_seq: u64,
+    pub made: u64,
+    pub added: Vec<u64>,
+    pub horizon: u64,
+    pub rules: Arc<Vec<(u64, Rules)>>,
+    pub appended_bytes: u64,
+    pub written_bytes: u64,
 }
 
 impl Default for Table {
@@ -92,6 +110,10 @@ impl Default for Table {
             last_seq: 0,
             added: Vec::new(),
             made: 0,
+            horizon: 0,
+            rules: Arc::default(),
+            appended_bytes: 0,
+            written_bytes: 0,
         }
     }
 }
@@ -104,13 +126,25 @@ impl Table {
             Ok::<_, String>(SchemaColumn { name: column.name.as_str().into(), column_type, key: column.key })
         };
         let columns = stored.columns.iter().map(column).collect::<Result<Vec<_>, _>>()?;
+        let mut added = stored.added.clone();
+        added.resize(columns.len(), 0);
+        let rules = stored.rules.iter().map(|rules| Ok::<_, String>((rules.seq, rules.rules()?)));
         Ok(Table {
             inexact: Arc::new(stored.inexact.iter().cloned().collect()),
-            added: vec![0; columns.len()],
+            added,
+            made: stored.made,
+            horizon: stored.horizon,
+            appended_bytes: stored.appended_bytes,
+            written_bytes: stored.written_bytes,
+            rules: Arc::new(rules.collect::<Result<_, _>>()?),
             places: columns.iter().map(|column| column.name.clone()).zip(0..).collect(),
             schema: Arc::new(Schema { columns }),
             sealed,
-            tombstones: stored.deletes.iter().map(|delete| Arc::new(delete.into())).collect(),
+            tombstones: stored
+                .deletes
+                .iter()
+                .map(|delete| Ok::<_, String>(Arc::new(delete.try_into()?)))
+                .collect::<Result<Hiding, _>>()?,
             last_seq: stored.last_seq,
             ..Table::default()
         })
@@ -124,6 +158,36 @@ impl Table {
     /// Whether a reader at `seq` knows of it.
     pub(crate) fn is_known_at(&self, seq: u64) -> bool {
         self.made <= seq
+    }
+
+    /// Gives it rules.
+    pub(crate) fn define(&mut self, seq: u64, rules: Rules) {
+        Arc::make_mut(&mut self.rules).push((seq, rules));
+    }
+
+    /// Its rules now.
+    pub(crate) fn rules(&self) -> Rules {
+        self.rules.last().map_or(Rules::default(), |(_, rules)| *rules)
+    }
+
+    /// Its rules as a reader at `seq` has them.
+    pub(crate) fn rules_at(&self, seq: u64) -> Rules {
+        rules_at(&self.rules, seq)
+    }
+
+    /// Whether somebody gave it rules.
+    pub(crate) fn is_defined(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    /// Bytes of rows that were appended, and of segments that were written.
+    pub(crate) fn bytes_moved(&self) -> (u64, u64) {
+        (self.appended_bytes, self.written_bytes)
+    }
+
+    /// Readers of transactions before this one would miss rows that are gone.
+    pub(crate) fn horizon(&self) -> u64 {
+        self.horizon
     }
 
     /// The columns that a reader at `seq` knows of. A field that was widened since is wide for all.
@@ -215,6 +279,8 @@ impl Table {
     /// Pushes the rows of a small commit, or takes them out of `few`.
     pub(crate) fn push_few(&mut self, seq: u64, few: &mut Few) {
         self.last_seq = seq;
+        let columns = few.columns.iter().map(|(_, column)| column.byte_size()).sum::<usize>();
+        self.appended_bytes += (columns + few.timestamps.len() * 8) as u64;
         if !self.tail.is_empty() && !self.tail.takes(few) {
             self.close_tail();
         }
@@ -240,6 +306,7 @@ impl Table {
 
     pub(crate) fn push_young(&mut self, seq: u64, run: MemoryRun) {
         self.last_seq = seq;
+        self.appended_bytes += run.byte_size() as u64;
         self.close_tail();
         self.runs = None;
         self.young.push(Arc::new(run));
@@ -248,6 +315,8 @@ impl Table {
 
     pub(crate) fn push_segment(&mut self, seq: u64, run: Arc<SegmentRun>) {
         self.last_seq = seq;
+        self.appended_bytes += run.reference().bytes;
+        self.written_bytes += run.reference().bytes;
         self.runs = None;
         self.sealed.push(run);
     }
@@ -303,6 +372,10 @@ impl Table {
             inexact: self.inexact.clone(),
             tombstones: self.tombstones.clone(),
             last_seq: self.last_seq,
+            added: self.added.clone(),
+            rules: self.rules.clone(),
+            appended_bytes: self.appended_bytes,
+            written_bytes: self.written_bytes,
         });
     }
 
@@ -317,19 +390,27 @@ impl Table {
             inexact: frozen.inexact.clone(),
             tombstones: frozen.tombstones.clone(),
             last_seq: frozen.last_seq,
+            made: self.made,
+            added: frozen.added.clone(),
+            horizon: self.horizon,
+            rules: frozen.rules.clone(),
+            appended_bytes: frozen.appended_bytes,
+            written_bytes: frozen.written_bytes,
         })
     }
 
     /// Puts segments in the place of the captured young runs and of the segments that they took in, and what is left of
-    /// the captured tombstones in the place of these, where some hide nothing any more. Gives back what is no longer
-    /// needed, to be dropped where nobody waits.
+    /// the captured tombstones in the place of these, where some hide nothing any more. Readers before `horizon` would miss rows.
+    /// Gives back what is no longer needed, to be dropped where nobody waits.
     pub(crate) fn seal(
         &mut self,
         segments: Vec<Arc<SegmentRun>>,
         taken_in: &HashSet<u64>,
         left: Option<Hiding>,
+        horizon: u64,
     ) -> Replaced {
         self.runs = None;
+        self.horizon = self.horizon.max(horizon);
         let young = self.young.drain(..self.frozen()).collect();
         let frozen = self.frozen.take();
         let (mut replaced, mut hid_rows) = (Vec::new(), Hiding::default());
@@ -343,9 +424,16 @@ impl Table {
         if !taken_in.is_empty() {
             replaced = self.sealed.extract_if(.., |run| taken_in.contains(&run.reference().file)).collect();
         }
+        self.written_bytes += segments.iter().map(|run| run.reference().bytes).sum::<u64>();
         self.sealed.extend(segments);
         (young, replaced, hid_rows)
     }
+}
+
+/// The rules that a reader at `seq` has.
+pub(crate) fn rules_at(rules: &[(u64, Rules)], seq: u64) -> Rules {
+    let before = rules.partition_point(|(since, _)| *since <= seq);
+    before.checked_sub(1).and_then(|at| rules.get(at)).map_or(Rules::default(), |(_, rules)| *rules)
 }
 
 /// Checks rows against the schema of their type, if it exists.
@@ -487,7 +575,7 @@ mod tests {
         table.push_few(14, &mut few(14, "x"));
         let captured = table.capture(1).unwrap();
         assert_eq!(captured.young.iter().map(|run| run.rows()).sum::<usize>(), 14);
-        table.seal(Vec::new(), &HashSet::new(), None);
+        table.seal(Vec::new(), &HashSet::new(), None, 0);
         let full = YOUNG_RUN_ROWS_MAX as u64;
         (1..=full + 1).for_each(|seq| table.push_few(14 + seq, &mut few(seq as i64, "x")));
         assert_eq!(sizes(&table), [YOUNG_RUN_ROWS_MAX]);
@@ -505,7 +593,7 @@ mod tests {
         table.delete(3, delete());
         assert_eq!((seqs(&captured), seqs(table.tombstones())), (vec![1, 2], vec![1, 2, 3]));
         let left = captured.iter().filter(|tombstone| tombstone.seq() == 2).cloned().collect();
-        let (_, _, replaced) = table.seal(Vec::new(), &HashSet::new(), Some(left));
+        let (_, _, replaced) = table.seal(Vec::new(), &HashSet::new(), Some(left), 0);
         assert_eq!((seqs(&replaced), seqs(table.tombstones())), (vec![1, 2, 3], vec![2, 3]));
     }
 
@@ -520,7 +608,7 @@ mod tests {
         table.push_young(8, run(8, YOUNG_RUN_ROWS_MAX + 1));
         table.push_young(9, run(9, 3));
         assert_eq!(sizes(&table), [1, 1, 1, 1, 1, 1, 1, YOUNG_RUN_ROWS_MAX + 1, 3]);
-        assert_eq!(table.seal(Vec::new(), &HashSet::new(), None).0.len(), 7);
+        assert_eq!(table.seal(Vec::new(), &HashSet::new(), None, 0).0.len(), 7);
         assert_eq!(sizes(&table), [YOUNG_RUN_ROWS_MAX + 1, 3]);
     }
 
@@ -539,7 +627,7 @@ mod tests {
         table.push_young(3, run(3, 1));
         let captured = table.capture(2).unwrap();
         assert_eq!(captured.young.iter().map(|run| run.rows()).sum::<usize>(), 9);
-        table.seal(Vec::new(), &HashSet::new(), None);
+        table.seal(Vec::new(), &HashSet::new(), None, 0);
         table.note(2);
         table.push_young(4, run(4, 2));
         assert_eq!(sizes(&table), [2]);

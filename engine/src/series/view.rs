@@ -3,25 +3,35 @@
 use std::sync::{Arc, Mutex};
 
 use underbelly_query::{
-    LastPoints, Predicate, Run, Scan, Schema, Source, Tombstones, at_or_after, at_or_before, last_point,
-    last_points, latest, matching, nearest,
+    Duplicates, LastPoints, Predicate, Run, Scan, Schema, Source, Tombstone, Tombstones, at_or_after,
+    at_or_before, last_point, last_points, latest, matching, nearest, resolved,
 };
 use underbelly_storage::{Columns, Timestamp, Value, Workers};
 
 use crate::error::ReadError;
-use crate::series::Hiding;
+use crate::series::{Hiding, SeriesDefinition};
 use crate::snapshot::Snapshot;
 
-/// One series type, as of a snapshot. Holds the snapshot; cheap to clone.
+/// One series type, as of a snapshot: of a type whose duplicates are resolved the rows that are left. Holds the snapshot; cheap to
+/// clone.
 #[derive(Clone)]
 pub struct Series {
     name: Arc<str>,
     schema: Arc<Schema>,
+    /// As they are stored.
+    stored: Arc<[Arc<dyn Run>]>,
+    /// As they are shown.
     runs: Arc<[Arc<dyn Run>]>,
     tombstones: Hiding,
-    /// What is known of the newest rows, and the last commit of which deletes were done and are not among `tombstones`.
-    last_points: (Arc<Mutex<LastPoints>>, u64),
-    snapshot: Snapshot,
+    /// What is known of the newest rows, and the last commit of which deletes were done and are not among `tombstones`; `None`
+    /// where one row may be shown for several.
+    last_points: Option<(Arc<Mutex<LastPoints>>, u64)>,
+    /// Rows of later commits are not shown.
+    seq: u64,
+    /// What becomes of rows with the same keys and timestamp.
+    duplicates: Duplicates,
+    /// Keeps what is shown.
+    _snapshot: Snapshot,
 }
 
 /// What `ubctl series info` shows.
@@ -44,6 +54,23 @@ pub struct SeriesInfo {
     pub young_runs: usize,
     /// Deletes that hide rows which are still stored; a later checkpoint leaves these out.
     pub deletes: usize,
+    /// Bytes of rows that were appended: as they are in memory, of large appends as they are in their segments.
+    pub appended_bytes: u64,
+    /// Bytes of segments that were written, those of appends, checkpoints and merges.
+    pub written_bytes: u64,
+    /// The oldest transaction at which it can be [read as known](crate::View::as_known_at).
+    pub horizon: u64,
+    /// What becomes of its rows, as of now.
+    pub definition: SeriesDefinition,
+    /// Rows before this instant are deleted by the next checkpoint, or were by an earlier one; `None` where none are.
+    pub kept_from: Option<Timestamp>,
+}
+
+impl SeriesInfo {
+    /// Bytes of segments that were written for each byte of rows that was appended; `None` where nothing was.
+    pub fn write_amplification(&self) -> Option<f64> {
+        (self.appended_bytes > 0).then(|| self.written_bytes as f64 / self.appended_bytes as f64)
+    }
 }
 
 impl Series {
@@ -53,9 +80,45 @@ impl Series {
         runs: Arc<[Arc<dyn Run>]>,
         tombstones: Hiding,
         last_points: (Arc<Mutex<LastPoints>>, u64),
+        duplicates: Duplicates,
         snapshot: Snapshot,
     ) -> Series {
-        Series { name, schema, runs, tombstones, last_points, snapshot }
+        let seq = snapshot.seq();
+        let last_points = (!duplicates.resolves()).then_some(last_points);
+        let stored = runs.clone();
+        let series = Series {
+            name,
+            schema,
+            stored,
+            runs,
+            tombstones,
+            last_points,
+            seq,
+            duplicates,
+            _snapshot: snapshot,
+        };
+        series.resolved()
+    }
+
+    /// Shows one row of several, where the rules of the type say so.
+    fn resolved(mut self) -> Series {
+        if self.duplicates.resolves() {
+            let (stored, schema) = (self.stored.clone(), self.schema.clone());
+            let tombstones = self.tombstones.by_range();
+            self.runs = Arc::from([resolved(stored, schema, tombstones, self.seq, self.duplicates)]);
+        }
+        self
+    }
+
+    /// The same without the rows that a transaction behind the last one is to delete.
+    pub(crate) fn without<'t>(mut self, tombstones: impl Iterator<Item = &'t Tombstone>) -> Series {
+        let before = self.seq;
+        for tombstone in tombstones {
+            self.seq = before + 1;
+            self.tombstones.push(Arc::new(tombstone.clone().with_seq(self.seq)));
+            self.last_points = None;
+        }
+        if self.seq > before { self.resolved() } else { self }
     }
 
     /// The type.
@@ -103,11 +166,11 @@ impl Series {
     /// # Errors
     /// As [`Series::latest`].
     pub fn last_point(&self, keys: &[(&str, Value)]) -> Result<Option<Columns>, ReadError> {
-        let (known, forgotten) = &self.last_points;
-        match known.try_lock() {
-            Ok(mut known) => Ok(known.last_point(self, *forgotten, keys)?),
-            // Somebody reads for long. What panicked half-way is not gone on with.
-            Err(_) => Ok(last_point(self, keys)?),
+        // Where somebody reads for long this one looks itself. What panicked half-way is not gone on with.
+        let known = self.last_points.as_ref();
+        match known.and_then(|(known, forgotten)| Some((known.try_lock().ok()?, *forgotten))) {
+            Some((mut known, forgotten)) => Ok(known.last_point(self, forgotten, keys)?),
+            None => Ok(last_point(self, keys)?),
         }
     }
 
@@ -118,10 +181,10 @@ impl Series {
     /// [`ReadError::Query`]: `QueryError::Source` where stored rows are damaged or cannot be read,
     /// `QueryError::TooLarge` where a column would pass 4 GiB of text.
     pub fn last_points(&self) -> Result<Columns, ReadError> {
-        let (known, forgotten) = &self.last_points;
-        match known.lock() {
-            Ok(mut known) => Ok(known.last_points(self, *forgotten)?),
-            Err(_) => Ok(last_points(self)?),
+        let known = self.last_points.as_ref();
+        match known.and_then(|(known, forgotten)| Some((known.lock().ok()?, *forgotten))) {
+            Some((mut known, forgotten)) => Ok(known.last_points(self, forgotten)?),
+            None => Ok(last_points(self)?),
         }
     }
 
@@ -188,11 +251,12 @@ impl Source for Series {
     }
 
     fn seq(&self) -> u64 {
-        self.snapshot.seq()
+        self.seq
     }
 
     fn tombstones(&self) -> Tombstones {
-        self.tombstones.by_range()
+        // What is resolved is without them.
+        if self.duplicates.resolves() { Tombstones::default() } else { self.tombstones.by_range() }
     }
 
     fn workers(&self) -> &dyn Workers {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use underbelly_query::{
-    MemoryRun, Run, Scan, Schema, Source, Tombstone, Tombstones, hidden_rows, last_points, latest,
+    MemoryRun, Predicate, Run, Scan, Schema, Source, Tombstone, Tombstones, hidden_rows, last_points, latest,
 };
 use underbelly_storage::{Timestamp, Value, Workers};
 
@@ -50,21 +50,28 @@ pub struct Delete {
     from: Option<i64>,
     to: Option<i64>,
     keys: Keys,
+    /// Prices below this alone.
+    price_below: Option<f64>,
 }
 
 impl Delete {
     fn hides(&self, row: &Row) -> bool {
+        let is_below = |below: f64| matches!(row.values[2], Value::F64(price) if price < below);
         row.seq < self.seq
             && self.from.is_none_or(|from| row.ts >= from)
             && self.to.is_none_or(|to| row.ts < to)
             && model::has_keys(row, &self.keys)
+            && self.price_below.is_none_or(is_below)
     }
 
     pub fn tombstone(&self) -> Arc<Tombstone> {
         let keys: Vec<(Arc<str>, Value)> =
             self.keys.iter().map(|(i, value)| (NAMES[*i].into(), value.clone())).collect();
         let range = (self.from.map(Timestamp), self.to.map(Timestamp));
-        Tombstone::new(&model::schema(), range.0, range.1, &keys).unwrap().with_seq(self.seq).into()
+        let tombstone = Tombstone::new(&model::schema(), range.0, range.1, &keys).unwrap();
+        let predicate = self.price_below.map(|below| ("price".into(), Predicate::Below(below.into())));
+        let predicates: Vec<(Arc<str>, Predicate)> = predicate.into_iter().collect();
+        tombstone.matching(&model::schema(), &predicates).unwrap().with_seq(self.seq).into()
     }
 }
 
@@ -73,16 +80,17 @@ prop_compose! {
         seq in 1u64..8,
         ends in (prop::option::of(model::times()), prop::option::of(model::times())),
         keys in model::any_keys(),
+        price_below in prop::option::weighted(0.3, (-2i32..4).prop_map(f64::from)),
     ) -> Delete {
         let (from, to) = match ends {
             (Some(from), Some(to)) => (Some(from.min(to)), Some(from.max(to))),
             ends => ends,
         };
-        Delete { seq, from, to, keys }
+        Delete { seq, from, to, keys, price_below }
     }
 }
 
-fn left(runs: &[RunOfRows], seq: u64, deletes: &[Delete]) -> Vec<Row> {
+pub fn left(runs: &[RunOfRows], seq: u64, deletes: &[Delete]) -> Vec<Row> {
     let stands = |row: &Row| !deletes.iter().any(|delete| delete.seq <= seq && delete.hides(row));
     model::visible(runs, seq).into_iter().filter(stands).collect()
 }
@@ -168,7 +176,9 @@ fn deleted_groups_are_not_read() {
         },
         tombstones,
     };
-    let delete = |from, to| Delete { seq: 2, from: Some(from), to: Some(to), keys: Vec::new() }.tombstone();
+    let delete = |from, to| {
+        Delete { seq: 2, from: Some(from), to: Some(to), keys: Vec::new(), price_below: None }.tombstone()
+    };
     assert_eq!(Scan::new(&source(Vec::new())).count().unwrap(), 40);
     assert_eq!(Scan::new(&source(vec![delete(10, 30)])).count().unwrap(), 20);
     assert_eq!(built.timestamps_read.load(Relaxed), 0);
@@ -177,14 +187,14 @@ fn deleted_groups_are_not_read() {
     // Many that name a key: its column is read once, and in no group that none of them overlaps.
     let keyed = |i: i64| {
         let keys = vec![(0, Value::from(format!("k{i}")))];
-        Delete { seq: 2, from: Some(20 - i % 5), to: Some(21 + i % 9), keys }.tombstone()
+        Delete { seq: 2, from: Some(20 - i % 5), to: Some(21 + i % 9), keys, price_below: None }.tombstone()
     };
     assert_eq!(Scan::new(&source((0..50).map(keyed).collect())).count().unwrap(), 40);
     assert_eq!((built.timestamps_read.load(Relaxed), built.columns_read.load(Relaxed)), (3, 2));
     // Nor where the zones tell that no row has the key.
     let absent = |i: i64| {
         let keys = vec![(0, Value::from(format!("zz{i}")))];
-        Delete { seq: 2, from: None, to: None, keys }.tombstone()
+        Delete { seq: 2, from: None, to: None, keys, price_below: None }.tombstone()
     };
     assert_eq!(Scan::new(&source((0..50).map(absent).collect())).count().unwrap(), 40);
     assert_eq!(built.columns_read.load(Relaxed), 2);

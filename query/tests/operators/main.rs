@@ -3,6 +3,7 @@
 
 mod asof;
 mod deletes;
+mod duplicates;
 mod hostile;
 mod last_points;
 mod latest;

@@ -34,6 +34,8 @@ pub struct Doomed {
     pub to: Option<i64>,
     /// Only rows of this key.
     pub key: Option<u8>,
+    /// Only rows of this key or one before it, as a predicate.
+    pub key_at_most: Option<u8>,
 }
 
 impl Doomed {
@@ -41,6 +43,7 @@ impl Doomed {
         self.from.is_none_or(|from| row.at >= from)
             && self.to.is_none_or(|to| row.at < to)
             && self.key.is_none_or(|key| row.key == key)
+            && self.key_at_most.is_none_or(|key| row.key <= key)
     }
 }
 
@@ -51,6 +54,8 @@ pub enum Effect {
     Rows(&'static str, Vec<RowOf>),
     /// Deletes rows.
     Delete(Doomed),
+    /// Of rows of a series with the same key and time the last is shown.
+    LastWins(&'static str),
     /// Gives a cell a number, or none.
     Put(CellName, Option<i64>),
     /// Puts a version of a model: its number, the byte from which its blob follows, and the blob's length.
@@ -86,6 +91,10 @@ pub enum Effect {
 pub struct Model {
     /// Rows in order of time and arrival.
     pub series: BTreeMap<&'static str, Vec<RowOf>>,
+    /// Series that are defined and never had a row.
+    pub bare: BTreeSet<&'static str>,
+    /// Series of which the last of several rows is shown.
+    pub last_wins: BTreeSet<&'static str>,
     /// Contents and generations.
     pub cells: BTreeMap<CellName, (Option<i64>, u64)>,
     /// Number, byte and length of each version.
@@ -112,6 +121,13 @@ pub struct Model {
     pub due: BTreeMap<i32, i64>,
 }
 
+/// Of rows with the same key and time the last.
+fn keep_last(rows: &mut Vec<RowOf>) {
+    let mut seen = BTreeSet::new();
+    let mut stays: Vec<bool> = rows.iter().rev().map(|row| seen.insert((row.at, row.key))).collect();
+    rows.retain(|_| stays.pop().unwrap_or(true));
+}
+
 impl Model {
     /// Makes all changes of a transaction.
     pub fn apply(&mut self, effects: Vec<Effect>) {
@@ -129,6 +145,7 @@ impl Model {
             match effect {
                 Effect::Rows(series, rows) => {
                     let known = self.series.entry(series).or_default();
+                    self.bare.remove(series);
                     if rows.len() > FEW_ROWS {
                         known.extend(rows);
                         known.sort_by_key(|row| row.at);
@@ -137,8 +154,18 @@ impl Model {
                             known.insert(known.partition_point(|before| before.at <= row.at), row);
                         }
                     }
+                    if self.last_wins.contains(series) {
+                        keep_last(known);
+                    }
                 }
                 Effect::Delete(_) => {}
+                Effect::LastWins(series) => {
+                    if !self.series.contains_key(series) {
+                        self.bare.insert(series);
+                    }
+                    self.last_wins.insert(series);
+                    keep_last(self.series.entry(series).or_default());
+                }
                 Effect::DeleteModel(model) => {
                     self.models.remove(&model);
                     self.aliases.remove(&model);

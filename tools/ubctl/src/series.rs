@@ -1,6 +1,7 @@
 //! `ubctl series`: rows by type and time.
 
 mod asof;
+mod define;
 mod resample;
 
 use std::path::Path;
@@ -51,6 +52,7 @@ pub(crate) enum Series {
         format: FormatArg,
     },
     Rm(Rm),
+    Define(define::Define),
     /// Shows the newest row of each combination of keys
     Last {
         /// The series' type
@@ -92,6 +94,12 @@ pub(crate) struct Range {
     /// The number of rows alone
     #[arg(long, conflicts_with = "columns")]
     count: bool,
+    /// As known when this transaction was the last
+    #[arg(long, value_name = "SEQ", conflicts_with = "as_known")]
+    as_known_at: Option<u64>,
+    /// As known at this time of the database's clock
+    #[arg(long, value_parser = parse_instant, allow_hyphen_values = true, value_name = "TIME")]
+    as_known: Option<Timestamp>,
     #[command(flatten)]
     format: FormatArg,
 }
@@ -169,12 +177,15 @@ impl Series {
         if let Series::Rm(rm) = self {
             return rm.run(&write(dir)?);
         }
+        if let Series::Define(define) = self {
+            return define.run(&write(dir)?);
+        }
         self.show(&*Database::open_read_only(dir)?)
     }
 
     fn show(&self, db: &View) -> Result<(), Failed> {
         match self {
-            Series::Rm(_) => Ok(()),
+            Series::Rm(_) | Series::Define(_) => Ok(()),
             Series::Ls(format) => list(db, format.format),
             Series::Info { series, format } => info(db, series, format.format),
             Series::Range(range) => range.run(db),
@@ -226,11 +237,21 @@ fn info(db: &View, name: &str, format: Format) -> Result<(), Failed> {
         columns.map(|column| format!("{} {}", column.name, column.column_type)).collect::<Vec<_>>().join(", ")
     };
     let mut facts = Facts::default();
-    facts.add("type", info.name).add("rows", info.rows);
+    facts.add("type", info.name.as_str()).add("rows", info.rows);
     facts.add("first", info.first.map(Field::text)).add("last", info.last.map(Field::text));
     facts.add("keys", columns(true)).add("fields", columns(false));
     facts.add("segments", info.segments).add("segment_bytes", info.segment_bytes);
     facts.add("young_runs", info.young_runs).add("deletes", info.deletes);
+    let amplification = info.write_amplification().map(|ratio| format!("{ratio:.2}"));
+    facts.add("appended_bytes", info.appended_bytes).add("written_bytes", info.written_bytes);
+    facts.add("write_amplification", amplification);
+    let rules = &info.definition;
+    facts.add("duplicates", rules.duplicates_policy().name());
+    facts.add("skip_identical", if rules.skips_identical() { "yes" } else { "no" });
+    facts
+        .add("history", rules.kept_history().as_secs())
+        .add("retention", rules.kept_rows().map(|d| d.as_secs()));
+    facts.add("kept_from", info.kept_from.map(Field::text)).add("horizon", info.horizon);
     facts.print(format)
 }
 
@@ -274,7 +295,11 @@ impl Rm {
 
 impl Range {
     fn run(&self, db: &View) -> Result<(), Failed> {
-        let series = db.snapshot().series(&self.series)?;
+        let series = match (self.as_known_at, self.as_known) {
+            (Some(seq), _) => db.as_known_at(seq)?.series(&self.series)?,
+            (None, Some(at)) => db.as_known_at_time(at)?.series(&self.series)?,
+            (None, None) => db.snapshot().series(&self.series)?,
+        };
         let keys = filters(series.schema(), &self.key)?;
         let scan = || {
             let mut scan: Scan<'_> = series.scan().closed(self.closed.into());

@@ -192,3 +192,33 @@ fn ticks_become_bars() {
         assert!(refused.contains(said), "{refused}");
     }
 }
+
+/// A type's rules are given, shown, kept and changed by name; rows are shown as they were known.
+#[test]
+fn a_type_is_defined_and_read_as_it_was_known() {
+    let place = Place::new();
+    place.ok(words("init"));
+    place.ok(words("series define s --duplicates last-wins --history 7d --retention 30d"));
+    place.ok(words("series define s --duplicates last-wins --history 7d --retention 30d"));
+    let refused = place.fails(words("series define s --duplicates reject"));
+    assert!(refused.contains("redefine_series") && refused.contains("last-wins"), "{refused}");
+    assert!(
+        place.fails(words("series define s --duplicates reject --again")).contains("cannot become reject")
+    );
+    place.write("rows.csv", "t,k,x\n1000000000,a,1\n1000000000,b,2\n");
+    place.ok(words("import rows.csv --series s --time t --key k"));
+    let seq = place.json(words("status --format json"))["seq"].as_u64().unwrap();
+    place.write("rows.csv", "t,k,x\n1000000000,a,3\n");
+    place.ok(words("import rows.csv --series s --time t --key k"));
+    let x = |options: &str| -> Vec<String> {
+        let rows = place.csv(words(&format!("series range s --format csv --columns x {options}")));
+        rows[1..].iter().map(|row| row[1].clone()).collect()
+    };
+    assert_eq!(x(""), ["2", "3"]);
+    assert_eq!(x(&format!("--as-known-at {seq}")), ["1", "2"]);
+    assert_eq!(x("--as-known now"), ["2", "3"]);
+    assert!(place.fails(words("series range s --as-known-at 999999")).contains("not visible"));
+    let info = place.json(words("series info s --format json"));
+    assert_eq!((info["duplicates"].as_str(), info["history"].as_u64()), (Some("last-wins"), Some(604_800)));
+    assert_eq!((info["rows"].as_u64(), info["retention"].as_u64()), (Some(2), Some(2_592_000)));
+}

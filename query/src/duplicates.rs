@@ -1,0 +1,582 @@
+//! Rows of one identity (keys and timestamp): which of several are shown.
+//!
+//! What hides a row here is another row, so it is found where the runs meet. [`resolved`] makes of the runs of a type one run
+//! that shows the rows which are left: its groups are slices of time, each read when somebody asks for it. A group has room for
+//! all rows that its slice may hold; behind those that are left stand rows of a seq that no reader reaches.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashbrown::{HashMap, HashSet};
+use underbelly_storage::{Column, Columns, Timestamp};
+
+use crate::gather::{append, fitted, rows_taken};
+use crate::group::{Place, Wanted};
+use crate::ids::KeyIds;
+use crate::interval::{Closed, Interval};
+use crate::key::encode;
+use crate::{
+    ColumnZone, MemoryRun, QueryError, Run, Scan, Schema, SchemaColumn, Seqs, Source, TIMESTAMP, Tombstones,
+    Zone,
+};
+
+/// What becomes of rows of a series type that have the same keys and the same timestamp.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Duplicates {
+    /// All stay, in order of commit and arrival.
+    #[default]
+    KeepAll,
+    /// The last row is shown, as it was given: a field that it leaves out is null.
+    LastWins,
+    /// One row is shown, at the place of the last: in each field the last value that is not null.
+    LastNonNull,
+    /// A second row is refused, and with it its whole transaction. Rows that were there before this was asked for stay.
+    Reject,
+}
+
+impl Duplicates {
+    /// Whether a reader sees fewer rows than are stored.
+    pub fn resolves(self) -> bool {
+        matches!(self, Duplicates::LastWins | Duplicates::LastNonNull)
+    }
+
+    /// As it is called in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Duplicates::KeepAll => "keep-all",
+            Duplicates::LastWins => "last-wins",
+            Duplicates::LastNonNull => "last-non-null",
+            Duplicates::Reject => "reject",
+        }
+    }
+}
+
+impl std::fmt::Display for Duplicates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The seq of rows that only fill a group up.
+const NOBODYS: u64 = u64::MAX;
+/// Rows from which on a slice ends at the next group.
+const SLICE_ROWS: usize = 131_072;
+/// Slices that are kept after they were read.
+const KEPT_SLICES: usize = 4;
+
+/// A group, or the part of it that lies in a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Part {
+    run: usize,
+    group: usize,
+}
+
+/// A stretch of time, and the groups that may hold rows of it.
+struct Slice {
+    interval: Interval,
+    /// In the order of runs.
+    parts: Vec<Part>,
+    zone: Zone,
+}
+
+/// Where a row stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct At {
+    ts: i64,
+    seq: u64,
+    part: u32,
+    row: u32,
+}
+
+/// What of a slice is shown.
+enum Shown {
+    /// Its one group, as it is.
+    Whole(Part),
+    Some {
+        rows: Vec<At>,
+        /// For rows that stand for several the others, the newest first.
+        older: HashMap<u32, Vec<At>>,
+    },
+}
+
+struct Resolved {
+    runs: Arc<[Arc<dyn Run>]>,
+    schema: Arc<Schema>,
+    slices: Vec<Slice>,
+    duplicates: Duplicates,
+    tombstones: Tombstones,
+    seq: u64,
+    /// The slices that were read last.
+    read: Mutex<VecDeque<(usize, Arc<Shown>)>>,
+}
+
+/// The rows that a reader at `seq` sees of the runs of a type whose duplicates are resolved, as one run: without the rows that
+/// `tombstones` hide, and of those with the same keys and timestamp one. A reader of it needs no tombstones.
+pub fn resolved(
+    runs: Arc<[Arc<dyn Run>]>,
+    schema: Arc<Schema>,
+    tombstones: Tombstones,
+    seq: u64,
+    duplicates: Duplicates,
+) -> Arc<dyn Run> {
+    let slices = slices(&runs);
+    Arc::new(Resolved { runs, schema, slices, duplicates, tombstones, seq, read: Mutex::default() })
+}
+
+/// Cuts time where groups begin, so that rows of one timestamp are in one slice, and a group in as few as may be.
+fn slices(runs: &[Arc<dyn Run>]) -> Vec<Slice> {
+    let groups = |(run, of): (usize, &Arc<dyn Run>)| {
+        (0..of.groups()).map(|group| (of.zone(group), Part { run, group })).collect::<Vec<_>>()
+    };
+    let mut groups: Vec<(Zone, Part)> = runs.iter().enumerate().flat_map(groups).collect();
+    groups.retain(|(zone, _)| zone.rows > 0);
+    groups.sort_by_key(|(zone, part)| (zone.ts_min, *part));
+    let mut slices = Vec::new();
+    // Groups that reach into the slice that is made.
+    let mut open: Vec<(Zone, Part)> = Vec::new();
+    let mut from = groups.first().map_or(0, |(zone, _)| zone.ts_min);
+    for (zone, part) in groups {
+        let rows = open.iter().map(|(zone, _)| zone.rows).sum::<usize>();
+        let is_apart = open.iter().all(|(before, _)| before.ts_max < zone.ts_min);
+        if zone.ts_min > from && !open.is_empty() && (rows >= SLICE_ROWS || is_apart) {
+            slices.push(Slice::new(from, zone.ts_min - 1, &open));
+            open.retain(|(before, _)| before.ts_max >= zone.ts_min);
+            from = zone.ts_min;
+        }
+        open.push((zone, part));
+    }
+    if let Some(last) = open.iter().map(|(zone, _)| zone.ts_max).max() {
+        slices.push(Slice::new(from, last, &open));
+    }
+    slices
+}
+
+impl Slice {
+    fn new(first: i64, last: i64, groups: &[(Zone, Part)]) -> Slice {
+        let mut parts: Vec<Part> = groups.iter().map(|(_, part)| *part).collect();
+        parts.sort_unstable();
+        let zones = || groups.iter().map(|(zone, _)| zone);
+        let zone = Zone {
+            rows: zones().map(|zone| zone.rows).sum(),
+            ts_min: zones().map(|zone| zone.ts_min.max(first)).min().unwrap_or(first),
+            ts_max: zones().map(|zone| zone.ts_max.min(last)).max().unwrap_or(last),
+            seq_min: zones().map(|zone| zone.seq_min).min().unwrap_or(0),
+            // Not known before it is read, and never that of all rows.
+            seq_max: NOBODYS,
+        };
+        Slice { interval: Interval { first, last }, parts, zone }
+    }
+}
+
+impl Resolved {
+    fn slice(&self, at: usize) -> Result<&Slice, QueryError> {
+        let gone = || QueryError::Malformed {
+            run: 0,
+            group: at,
+            what: "the slice".to_string(),
+            expected: self.slices.len(),
+            found: at,
+        };
+        self.slices.get(at).ok_or_else(gone)
+    }
+
+    fn run(&self, part: Part) -> Option<Place<'_>> {
+        self.runs.get(part.run).map(|run| Place { run: &**run, position: part.run })
+    }
+
+    /// What of a slice is shown, read unless it was among the last.
+    fn shown(&self, at: usize) -> Result<Arc<Shown>, QueryError> {
+        let known = |read: &VecDeque<(usize, Arc<Shown>)>| {
+            read.iter().find(|(slice, _)| *slice == at).map(|(_, shown)| shown.clone())
+        };
+        let lock = || self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shown) = known(&lock()) {
+            return Ok(shown);
+        }
+        let shown = Arc::new(self.resolve(self.slice(at)?)?);
+        let mut read = lock();
+        if known(&read).is_none() {
+            read.truncate(KEPT_SLICES - 1);
+            read.push_front((at, shown.clone()));
+        }
+        Ok(shown)
+    }
+
+    fn resolve(&self, slice: &Slice) -> Result<Shown, QueryError> {
+        let wanted = Wanted {
+            interval: slice.interval,
+            after: 0,
+            seq: self.seq,
+            filters: Vec::new(),
+            tests: Vec::new(),
+            of_filters: Vec::new(),
+            not_at: Vec::new(),
+            columns: Vec::new(),
+            tombstones: self.tombstones.clone(),
+        };
+        let mut rows: Vec<At> = Vec::new();
+        for (part, of) in (0..).zip(&slice.parts) {
+            let Some(place) = self.run(*of) else { continue };
+            let zone = place.run.zone(of.group);
+            if wanted.hidden(&zone) {
+                continue;
+            }
+            let selected = wanted.select(place, of.group)?;
+            if selected.selection.len() == 0 {
+                continue;
+            }
+            let seqs = match selected.seqs {
+                Some(seqs) => seqs,
+                None => place.seqs(of.group, &zone)?,
+            };
+            let at = |row: u32| {
+                let ts = selected.timestamps.get(row as usize).copied().unwrap_or(zone.ts_max);
+                At { ts, seq: seqs.get(row as usize), part, row }
+            };
+            rows.extend(selected.selection.into_rows().into_iter().map(at));
+        }
+        if slice.parts.len() > 1 {
+            rows.sort_unstable();
+        }
+        let tied = tied(&rows);
+        let (superseded, older) = match tied.is_empty() {
+            true => Default::default(),
+            false => superseded(&rows, &tied, &self.key_ids(slice, &rows, &tied)?),
+        };
+        match slice.parts[..] {
+            [part] if rows.len() == slice.zone.rows && superseded.is_empty() => Ok(Shown::Whole(part)),
+            _ if self.duplicates == Duplicates::LastNonNull => Ok(without(rows, &superseded, older)),
+            _ => Ok(without(rows, &superseded, HashMap::new())),
+        }
+    }
+
+    /// Numbers of the keys of rows that are not alone at their time.
+    fn key_ids(&self, slice: &Slice, rows: &[At], tied: &[u32]) -> Result<Vec<u32>, QueryError> {
+        let mut keys = Vec::new();
+        for key in self.schema.keys() {
+            let parts = self.parts_of(slice, key)?;
+            let mut column = Column::with_capacity(key.column_type, tied.len());
+            for at in tied.iter().filter_map(|row| rows.get(*row as usize)) {
+                let from = parts.get(at.part as usize).and_then(Option::as_deref);
+                append(&mut column, from, at.row as usize..at.row as usize + 1, &key.name)?;
+            }
+            keys.push(column);
+        }
+        Ok(numbered(&keys, tied.len()))
+    }
+
+    /// A column of each part of a slice, with the type of the schema.
+    fn parts_of(
+        &self,
+        slice: &Slice,
+        column: &SchemaColumn,
+    ) -> Result<Vec<Option<Cow<'_, Column>>>, QueryError> {
+        let part = |part: &Part| {
+            let Some(place) = self.run(*part) else { return Ok(None) };
+            let read = place.column(part.group, &place.run.zone(part.group), &column.name)?;
+            read.map(|read| fitted(read, column.column_type, &column.name)).transpose()
+        };
+        slice.parts.iter().map(part).collect()
+    }
+}
+
+fn numbered(keys: &[Column], rows: usize) -> Vec<u32> {
+    let (keys, mut ids) = (keys.iter().collect::<Vec<_>>(), Vec::new());
+    KeyIds::new(&keys).number(&keys, rows, &mut ids);
+    ids
+}
+
+/// The places of rows that are not alone at their time, rising. Rows are below 2^32, as the groups' opening checks.
+fn tied(rows: &[At]) -> Vec<u32> {
+    let ts = |row: usize| rows.get(row).map(|row| row.ts);
+    let has_twin = |row: &usize| ts(row + 1) == ts(*row) || *row > 0 && ts(row - 1) == ts(*row);
+    (0..rows.len()).filter(has_twin).map(|row| row as u32).collect()
+}
+
+/// The places of rows behind which another of their time and key stands, and for each that is left the others, the newest
+/// first. `ids` number the keys of those that are tied.
+fn superseded(rows: &[At], tied: &[u32], ids: &[u32]) -> (HashSet<u32>, HashMap<u32, Vec<At>>) {
+    let (mut superseded, mut older) = (HashSet::new(), HashMap::<u32, Vec<At>>::new());
+    // For each key the row that is left at the time that is looked at.
+    let mut left: HashMap<u32, (i64, u32)> = HashMap::new();
+    for (place, id) in tied.iter().zip(ids).rev() {
+        let Some(row) = rows.get(*place as usize) else { continue };
+        match left.get(id) {
+            Some((ts, newest)) if *ts == row.ts => {
+                superseded.insert(*place);
+                older.entry(*newest).or_default().push(*row);
+            }
+            _ => drop(left.insert(*id, (row.ts, *place))),
+        }
+    }
+    (superseded, older)
+}
+
+/// The rows that are left, and the others by their new places.
+fn without(rows: Vec<At>, superseded: &HashSet<u32>, mut older: HashMap<u32, Vec<At>>) -> Shown {
+    let (mut left, mut moved) = (Vec::with_capacity(rows.len() - superseded.len()), HashMap::new());
+    for (place, row) in (0..).zip(rows) {
+        if superseded.contains(&place) {
+            continue;
+        }
+        if let Some(others) = older.remove(&place) {
+            moved.insert(left.len() as u32, others);
+        }
+        left.push(row);
+    }
+    Shown::Some { rows: left, older: moved }
+}
+
+impl Run for Resolved {
+    fn groups(&self) -> usize {
+        self.slices.len()
+    }
+
+    fn zone(&self, group: usize) -> Zone {
+        self.slices.get(group).map_or(Zone::default(), |slice| slice.zone)
+    }
+
+    fn timestamps(&self, group: usize) -> Result<Cow<'_, [i64]>, QueryError> {
+        let zone = self.slice(group)?.zone;
+        match &*self.shown(group)? {
+            Shown::Whole(part) => match self.run(*part) {
+                Some(place) => place.timestamps(part.group, &zone),
+                None => Ok(Cow::Borrowed(&[])),
+            },
+            Shown::Some { rows, .. } => {
+                let mut timestamps: Vec<i64> = rows.iter().map(|row| row.ts).collect();
+                timestamps.resize(zone.rows, zone.ts_max);
+                Ok(Cow::Owned(timestamps))
+            }
+        }
+    }
+
+    fn seqs(&self, group: usize) -> Result<Seqs<'_>, QueryError> {
+        let zone = self.slice(group)?.zone;
+        match &*self.shown(group)? {
+            Shown::Whole(part) => match self.run(*part) {
+                Some(place) => place.seqs(part.group, &place.run.zone(part.group)),
+                None => Ok(Seqs::One(NOBODYS)),
+            },
+            Shown::Some { rows, .. } => {
+                let mut seqs: Vec<u64> = rows.iter().map(|row| row.seq).collect();
+                seqs.resize(zone.rows, NOBODYS);
+                Ok(Seqs::Each(Cow::Owned(seqs)))
+            }
+        }
+    }
+
+    fn column(&self, group: usize, name: &str) -> Result<Option<Cow<'_, Column>>, QueryError> {
+        let slice = self.slice(group)?;
+        let shown = self.shown(group)?;
+        let (rows, older) = match &*shown {
+            Shown::Whole(part) => {
+                return self.run(*part).map_or(Ok(None), |place| place.column(part.group, &slice.zone, name));
+            }
+            Shown::Some { rows, older } => (rows, older),
+        };
+        let Some(column) = self.schema.columns.iter().find(|column| &*column.name == name) else {
+            return Ok(None);
+        };
+        let parts = self.parts_of(slice, column)?;
+        if parts.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let part = |at: &At| parts.get(at.part as usize).and_then(Option::as_deref);
+        let is_there = |at: &&At| part(at).is_some_and(|column| !column.is_null(at.row as usize));
+        let mut to = Column::with_capacity(column.column_type, slice.zone.rows);
+        let mut rest = rows.as_slice();
+        let mut place = 0u32;
+        while let Some(at) = rest.first() {
+            // Rows that follow each other in one part go together.
+            let follow = rest.iter().zip(0..).take_while(|(next, i)| {
+                next.part == at.part
+                    && next.row == at.row + i
+                    && (*i == 0 || !older.contains_key(&(place + i)))
+            });
+            let mut count = follow.count().max(1);
+            let mut from = at;
+            if let Some(others) = older.get(&place) {
+                count = 1;
+                from = Some(at).filter(is_there).or_else(|| others.iter().find(is_there)).unwrap_or(at);
+            }
+            append(&mut to, part(from), from.row as usize..from.row as usize + count, name)?;
+            place += count as u32;
+            rest = rest.get(count..).unwrap_or_default();
+        }
+        append(&mut to, None, 0..slice.zone.rows - rows.len(), name)?;
+        Ok(Some(Cow::Owned(to)))
+    }
+
+    fn column_zone(&self, group: usize, name: &str) -> Option<ColumnZone> {
+        // What is shown of one group has values of that group. Null may be filled by a value of the same group too.
+        match self.slices.get(group)?.parts[..] {
+            [part] => self.run(part)?.run.column_zone(part.group, name),
+            _ => None,
+        }
+    }
+}
+
+impl MemoryRun {
+    /// The rows without those that no reader at `seq` or later sees because of others of this run, and the last commit that one
+    /// of these others belongs to; 0 where all stay. Of `LastNonNull` a row goes where each of its values has one of a
+    /// later row over it, as another run may hold what stands between the two.
+    ///
+    /// # Errors
+    /// [`QueryError::ColumnType`] and [`QueryError::TooLarge`] as for a scan.
+    pub fn without_superseded(
+        &self,
+        schema: &Schema,
+        duplicates: Duplicates,
+        seq: u64,
+    ) -> Result<(MemoryRun, u64), QueryError> {
+        let rows: Vec<At> = (0..)
+            .zip(self.timestamps())
+            .map(|(row, ts)| At { ts: *ts, seq: self.seqs().get(row as usize), part: 0, row })
+            .collect();
+        let tied = tied(&rows);
+        if !duplicates.resolves() || tied.is_empty() {
+            return Ok((self.clone(), 0));
+        }
+        let mut keys = Vec::new();
+        for key in schema.keys() {
+            keys.push(match self.columns().column(&key.name) {
+                Some(column) => {
+                    let column = fitted(Cow::Borrowed(column), key.column_type, &key.name)?;
+                    crate::gather::taken(&column, &tied, &key.name)?
+                }
+                None => Column::nulls(key.column_type, tied.len()),
+            });
+        }
+        let ids = numbered(&keys, tied.len());
+        let fields: Vec<&Column> = match duplicates {
+            Duplicates::LastNonNull => {
+                let is_key = |name: &str| schema.keys().any(|key| &*key.name == name);
+                self.columns().iter().filter(|(name, _)| !is_key(name)).map(|(_, column)| column).collect()
+            }
+            _ => Vec::new(),
+        };
+        // For each key the time that is looked at, the last commit over it, and which fields have a value there.
+        let mut over: HashMap<u32, (i64, u64, Vec<bool>)> = HashMap::new();
+        let (mut gone, mut last_seq) = (HashSet::new(), 0);
+        for (place, id) in tied.iter().zip(&ids).rev() {
+            let Some(row) = rows.get(*place as usize) else { continue };
+            let is_null = |field: &Column| field.is_null(*place as usize);
+            if let Some((ts, by, has)) = over.get(id)
+                && *ts == row.ts
+                && fields.iter().zip(has).all(|(field, has)| *has || is_null(field))
+            {
+                gone.insert(*place);
+                last_seq = last_seq.max(*by);
+            }
+            if row.seq > seq {
+                continue;
+            }
+            match over.get_mut(id) {
+                Some((ts, _, has)) if *ts == row.ts => {
+                    has.iter_mut().zip(&fields).for_each(|(has, field)| *has |= !is_null(field));
+                }
+                _ => {
+                    let has = fields.iter().map(|field| !is_null(field)).collect();
+                    over.insert(*id, (row.ts, row.seq, has));
+                }
+            }
+        }
+        if gone.is_empty() {
+            return Ok((self.clone(), 0));
+        }
+        let left: Vec<u32> = rows.iter().map(|row| row.row).filter(|row| !gone.contains(row)).collect();
+        let at = |row: &u32| *row as usize;
+        let timestamps = left.iter().filter_map(|row| self.timestamps().get(at(row)).copied()).collect();
+        let seqs = left.iter().map(|row| self.seqs().get(at(row))).collect();
+        Ok((MemoryRun::with_seqs(timestamps, seqs, rows_taken(self.columns(), &left)?)?, last_seq))
+    }
+}
+
+/// Instants up to which each is looked for by itself.
+const INSTANTS_APART: usize = 16;
+/// Instants that are looked for together.
+const INSTANTS_TOGETHER: usize = 1_024;
+
+/// When a row counts as one that is there already. Null equals null, NaN equals NaN, zero equals negative zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Same {
+    /// Where a row, of the source or before it, has its timestamp and keys.
+    Identity,
+    /// Where such a row has its fields too.
+    Row,
+    /// Where the row of the source that has its timestamp and keys has its fields too, and no row before it changes that.
+    Shown,
+}
+
+/// Whether each of some rows is there already: in the source, or before it among the rows. A column that is not given is null;
+/// for [`Same::Identity`] the keys are to be given alone.
+///
+/// # Errors
+/// As a scan of the source; [`QueryError::ColumnType`] where a column is none that widens to the source's.
+pub fn repeated(
+    source: &dyn Source,
+    timestamps: &[i64],
+    columns: &[(&Arc<str>, &Column)],
+    same: Same,
+) -> Result<Vec<bool>, QueryError> {
+    let whole = same != Same::Identity;
+    let compared: Vec<&SchemaColumn> = source.schema().columns.iter().filter(|c| c.key || whole).collect();
+    let given = |column: &&SchemaColumn| {
+        let found = columns.iter().find(|(name, _)| **name == column.name);
+        let fit = |(_, found): &(&Arc<str>, &'_ Column)| {
+            fitted(Cow::Owned((*found).clone()), column.column_type, &column.name)
+        };
+        found.map(fit).transpose()
+    };
+    let given = compared.iter().map(given).collect::<Result<Vec<_>, _>>()?;
+    // Columns that the source has not yet are told apart as they are; what it stores has none.
+    let is_new = |name: &&Arc<str>| source.schema().columns.iter().all(|column| column.name != **name);
+    let new: Vec<Cow<'_, Column>> =
+        columns.iter().filter(|(name, _)| is_new(name)).map(|(_, column)| Cow::Borrowed(*column)).collect();
+    let identity = |ts: i64, columns: &[Option<Cow<'_, Column>>], new: &[Cow<'_, Column>], row: usize| {
+        let mut bytes = ts.to_le_bytes().to_vec();
+        columns.iter().for_each(|column| encode(column.as_ref(), row, &mut bytes));
+        // A value that no stored row can have.
+        if new.iter().any(|column| !column.is_null(row)) {
+            new.iter().for_each(|column| encode(Some(column), row, &mut bytes));
+        }
+        bytes
+    };
+    let mut known: HashSet<Vec<u8>> = HashSet::new();
+    let mut instants: Vec<i64> = timestamps.to_vec();
+    instants.sort_unstable();
+    instants.dedup();
+    let together = if instants.len() <= INSTANTS_APART { 1 } else { INSTANTS_TOGETHER };
+    for chunk in instants.chunks(together) {
+        let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { continue };
+        let scan = Scan::new(source).from(Timestamp(*first)).to(Timestamp(*last)).closed(Closed::Both);
+        for batch in scan.columns(compared.iter().map(|column| &*column.name)).batches() {
+            let batch: Columns = batch?;
+            let Some(times) = batch.timestamps(TIMESTAMP) else { continue };
+            let stored: Vec<Option<Cow<'_, Column>>> =
+                compared.iter().map(|column| batch.column(&column.name).map(Cow::Borrowed)).collect();
+            for (row, ts) in times.iter().enumerate().filter(|(_, ts)| chunk.binary_search(ts).is_ok()) {
+                known.insert(identity(*ts, &stored, &[], row));
+            }
+        }
+    }
+    if same != Same::Shown {
+        let is_known = |(row, ts): (usize, &i64)| !known.insert(identity(*ts, &given, &new, row));
+        return Ok(timestamps.iter().enumerate().map(is_known).collect());
+    }
+    let is_key = compared.iter().map(|column| column.key);
+    let keys: Vec<_> =
+        given.iter().zip(is_key).filter(|(_, key)| *key).map(|(column, _)| column.clone()).collect();
+    let mut changed: HashSet<Vec<u8>> = HashSet::new();
+    let is_shown = |(row, ts): (usize, &i64)| {
+        let keys = identity(*ts, &keys, &new, row);
+        let is_shown = !changed.contains(&keys) && known.contains(&identity(*ts, &given, &new, row));
+        if !is_shown {
+            changed.insert(keys);
+        }
+        is_shown
+    };
+    Ok(timestamps.iter().enumerate().map(is_shown).collect())
+}

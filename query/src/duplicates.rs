@@ -12,7 +12,7 @@ use hashbrown::{HashMap, HashSet};
 use underbelly_storage::{Column, Columns, Timestamp};
 
 use crate::gather::{append, fitted, rows_taken};
-use crate::group::{Place, Wanted};
+use crate::group::{Group, Place, Wanted};
 use crate::ids::KeyIds;
 use crate::interval::{Closed, Interval};
 use crate::key::encode;
@@ -214,6 +214,7 @@ impl Resolved {
             not_at: Vec::new(),
             columns: Vec::new(),
             tombstones: self.tombstones.clone(),
+            untimed: false,
         };
         let mut rows: Vec<At> = Vec::new();
         for (part, of) in (0..).zip(&slice.parts) {
@@ -222,16 +223,21 @@ impl Resolved {
             if wanted.hidden(&zone) {
                 continue;
             }
-            let selected = wanted.select(place, of.group)?;
+            let (mut group, all) = (Group::new(place, of.group)?, 0..zone.rows);
+            let selected = wanted.select(&mut group, all.clone())?;
             if selected.selection.len() == 0 {
                 continue;
             }
             let seqs = match selected.seqs {
                 Some(seqs) => seqs,
-                None => place.seqs(of.group, &zone)?,
+                None => group.seqs(&all)?,
+            };
+            let timestamps = match selected.timestamps {
+                Some(timestamps) => timestamps,
+                None => group.timestamps(&all)?,
             };
             let at = |row: u32| {
-                let ts = selected.timestamps.get(row as usize).copied().unwrap_or(zone.ts_max);
+                let ts = timestamps.get(row as usize).copied().unwrap_or(zone.ts_max);
                 At { ts, seq: seqs.get(row as usize), part, row }
             };
             rows.extend(selected.selection.into_rows().into_iter().map(at));
@@ -274,11 +280,22 @@ impl Resolved {
     ) -> Result<Vec<Option<Cow<'_, Column>>>, QueryError> {
         let part = |part: &Part| {
             let Some(place) = self.run(*part) else { return Ok(None) };
-            let read = place.column(part.group, &place.run.zone(part.group), &column.name)?;
+            let read = column_of(place, part.group, &column.name)?;
             read.map(|read| fitted(read, column.column_type, &column.name)).transpose()
         };
         slice.parts.iter().map(part).collect()
     }
+}
+
+/// A whole column of a group.
+fn column_of<'r>(
+    place: Place<'r>,
+    number: usize,
+    name: &Arc<str>,
+) -> Result<Option<Cow<'r, Column>>, QueryError> {
+    let mut group = Group::new(place, number)?;
+    let all = 0..group.zone.rows;
+    group.lane(name, &all)?.map(|lane| lane.column(name)).transpose()
 }
 
 fn numbered(keys: &[Column], rows: usize) -> Vec<u32> {
@@ -341,7 +358,7 @@ impl Run for Resolved {
         let zone = self.slice(group)?.zone;
         match &*self.shown(group)? {
             Shown::Whole(part) => match self.run(*part) {
-                Some(place) => place.timestamps(part.group, &zone),
+                Some(place) => Group::new(place, part.group)?.timestamps(&(0..zone.rows)),
                 None => Ok(Cow::Borrowed(&[])),
             },
             Shown::Some { rows, .. } => {
@@ -356,7 +373,7 @@ impl Run for Resolved {
         let zone = self.slice(group)?.zone;
         match &*self.shown(group)? {
             Shown::Whole(part) => match self.run(*part) {
-                Some(place) => place.seqs(part.group, &place.run.zone(part.group)),
+                Some(place) => Group::new(place, part.group)?.seqs(&(0..zone.rows)),
                 None => Ok(Seqs::One(NOBODYS)),
             },
             Shown::Some { rows, .. } => {
@@ -372,7 +389,7 @@ impl Run for Resolved {
         let shown = self.shown(group)?;
         let (rows, older) = match &*shown {
             Shown::Whole(part) => {
-                return self.run(*part).map_or(Ok(None), |place| place.column(part.group, &slice.zone, name));
+                return self.run(*part).map_or(Ok(None), |place| column_of(place, part.group, &name.into()));
             }
             Shown::Some { rows, older } => (rows, older),
         };

@@ -283,6 +283,23 @@ pub(crate) struct Keys<'k, 'r> {
 }
 
 impl<'r> Keys<'_, 'r> {
+    /// The selected rows that pass, by values, or by the distinct texts that pass.
+    pub(crate) fn select(
+        &mut self,
+        name: &Arc<str>,
+        selection: Selection,
+        apply: impl Fn(Option<&Column>, Selection) -> Result<Selection, QueryError>,
+    ) -> Result<Selection, QueryError> {
+        match self.lane(name)? {
+            None => apply(None, selection),
+            Some(Lane::Values(column)) => apply(Some(column), selection),
+            Some(Lane::Codes(of)) => {
+                let passing = apply(Some(&of.distinct), Selection::Range(0..of.distinct.len()))?;
+                Ok(Hits::of(passing, of.distinct.len()).apply(&of.codes, selection))
+            }
+        }
+    }
+
     /// A column; `None` where the run lacks it.
     pub(crate) fn lane(&mut self, name: &Arc<str>) -> Result<Option<&Lane<'r>>, QueryError> {
         let at = match self.read.iter().position(|(known, _)| known == name) {
@@ -311,12 +328,7 @@ impl<'r> Keys<'_, 'r> {
         let lane = self.read.iter().find(|(known, _)| known == name).and_then(|(_, lane)| lane.as_ref());
         match (lane, self.group.hits.get(number)) {
             (Some(Lane::Codes(of)), Some(Some(hits))) => Ok(hits.apply(&of.codes, selection)),
-            (Some(Lane::Codes(of)), _) => {
-                let passing = apply(Some(&of.distinct), Selection::Range(0..of.distinct.len()))?;
-                Ok(Hits::of(passing, of.distinct.len()).apply(&of.codes, selection))
-            }
-            (Some(Lane::Values(column)), _) => apply(Some(column), selection),
-            (None, _) => apply(None, selection),
+            _ => self.select(name, selection, apply),
         }
     }
 }

@@ -7,8 +7,6 @@ use std::sync::Arc;
 
 use underbelly_storage::{Column, ColumnType, Strings, Value, Values};
 
-use crate::group::Hits;
-use crate::lane::Lane;
 use crate::predicate::Test;
 use crate::{Predicate, QueryError, Schema, SchemaColumn, TIMESTAMP};
 
@@ -202,23 +200,6 @@ impl Filter {
     /// A filter that was checked before.
     pub(crate) fn stored(name: Arc<str>, value: Value) -> Filter {
         Filter { name, value }
-    }
-
-    /// The same of a lane.
-    pub(crate) fn apply_lane(
-        &self,
-        lane: Option<&Lane<'_>>,
-        selection: Selection,
-    ) -> Result<Selection, QueryError> {
-        match lane {
-            None => self.apply(None, selection),
-            Some(Lane::Values(column)) => self.apply(Some(column), selection),
-            Some(Lane::Codes(of)) => {
-                let distinct = of.distinct.len();
-                let passing = self.apply(Some(&of.distinct), Selection::Range(0..distinct))?;
-                Ok(Hits::of(passing, distinct).apply(&of.codes, selection))
-            }
-        }
     }
 
     /// The selected rows whose key is the filter's value; `column` has all rows that are selected from.

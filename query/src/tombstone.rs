@@ -163,13 +163,13 @@ impl Tombstone {
             if hidden.len() == 0 {
                 return Ok(selection);
             }
-            hidden = filter.apply_lane(keys.lane(&filter.name)?, hidden)?;
+            hidden = keys.select(&filter.name, hidden, |column, rows| filter.apply(column, rows))?;
         }
         for test in &self.tests {
             if hidden.len() == 0 {
                 return Ok(selection);
             }
-            hidden = test.apply_to_any(keys.column(&test.name)?, hidden)?;
+            hidden = keys.select(&test.name, hidden, |column, rows| test.apply_to_any(column, rows))?;
         }
         Ok(selection.without(&hidden))
     }

@@ -51,8 +51,10 @@ fn bare(rows: Columns) -> Columns {
 fn read_by_arrow2(array: ArrowArray, schema: ArrowSchema) -> Columns {
     // SAFETY: both have the layout of the interface; each is dropped once, by arrow2.
     let array = unsafe {
-        let (array, schema): (arrow2::ffi::ArrowArray, arrow2::ffi::ArrowSchema) =
-            (std::mem::transmute(array), std::mem::transmute(schema));
+        let (array, schema): (arrow2::ffi::ArrowArray, arrow2::ffi::ArrowSchema) = (
+            std::mem::transmute::<ArrowArray, arrow2::ffi::ArrowArray>(array),
+            std::mem::transmute::<ArrowSchema, arrow2::ffi::ArrowSchema>(schema),
+        );
         let field = arrow2::ffi::import_field_from_c(&schema).unwrap();
         arrow2::ffi::import_array_from_c(array, field.data_type).unwrap()
     };
@@ -75,7 +77,12 @@ fn made_by_arrow2(arrays: Vec<(&str, Box<dyn Array>)>) -> (ArrowArray, ArrowSche
     let schema = arrow2::ffi::export_field_to_c(&Field::new("", data_type, false));
     let array = arrow2::ffi::export_array_to_c(records.boxed());
     // SAFETY: as above.
-    unsafe { (std::mem::transmute(array), std::mem::transmute(schema)) }
+    unsafe {
+        (
+            std::mem::transmute::<arrow2::ffi::ArrowArray, ArrowArray>(array),
+            std::mem::transmute::<arrow2::ffi::ArrowSchema, ArrowSchema>(schema),
+        )
+    }
 }
 
 /// What we read of it.
@@ -244,7 +251,8 @@ fn streams_go_both_ways_and_tell_what_went_wrong() {
     // SAFETY: it has the layout of the interface; arrow2 drops it.
     let read = unsafe {
         let stream = export_stream::<String>(types.clone(), batches.into_iter()).unwrap();
-        let stream: Box<arrow2::ffi::ArrowArrayStream> = Box::new(std::mem::transmute(stream));
+        let stream: Box<arrow2::ffi::ArrowArrayStream> =
+            Box::new(std::mem::transmute::<ArrowArrayStream, arrow2::ffi::ArrowArrayStream>(stream));
         let mut reader = arrow2::ffi::ArrowArrayStreamReader::try_new(stream).unwrap();
         std::iter::from_fn(|| reader.next()).map(|array| array.unwrap().len()).collect::<Vec<_>>()
     };

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::missing_transmute_annotations)] // The types stand beside each.
 
 use std::sync::Arc;
 

@@ -44,7 +44,7 @@ fn resolve(of: &RunsOf, deletes: &[Delete], duplicates: Duplicates) -> RunsOf {
     let tombstones = Tombstones::new(tombstones.iter());
     let schema = Arc::new(of.schema.clone());
     let run = resolved(of.runs.clone().into(), schema, tombstones, of.seq, duplicates);
-    RunsOf { schema: of.schema.clone(), runs: vec![run], seq: of.seq }
+    RunsOf { schema: of.schema.clone(), runs: vec![run], seq: of.seq, slice_rows: of.slice_rows }
 }
 
 proptest! {
@@ -152,8 +152,11 @@ fn groups_that_stand_alone_are_not_copied() {
         present: [true; 5],
         whole_prices: false,
         group_rows: 10,
+        piece_rows: usize::MAX,
+        coded: false,
     };
-    let source = RunsOf { schema: model::schema(), runs: vec![Arc::new(rows.build())], seq: 9 };
+    let source =
+        RunsOf { schema: model::schema(), runs: vec![Arc::new(rows.build())], seq: 9, slice_rows: 4 };
     let source = resolve(&source, &[], Duplicates::LastWins);
     let run = &source.runs[0];
     assert_eq!(run.groups(), 4);

@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(encode(&read).unwrap()[PREFIX_BYTES..], payload[PREFIX_BYTES..]);
         let hash = blake3::hash(&payload).to_hex();
         assert_eq!(payload.len(), 1592);
-        assert_eq!(hash.as_str(), "fdbf0ecd784cf3500c4451526af5bb95e7cf924bd9e1cf9634d737786f53c881");
+        assert_eq!(hash.as_str(), "e7d34c4223c178e3be30588266a9f516b641e4ce08c5b4c2747ae9c433fbf484");
     }
 
     /// Every kind of event, and every type of column and of variable.

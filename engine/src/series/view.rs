@@ -30,8 +30,8 @@ pub struct Series {
     seq: u64,
     /// What becomes of rows with the same keys and timestamp.
     duplicates: Duplicates,
-    /// Keeps what is shown.
-    _snapshot: Snapshot,
+    /// Keeps what is shown, and knows who shares the work.
+    snapshot: Snapshot,
 }
 
 /// What `ubctl series info` shows.
@@ -95,7 +95,7 @@ impl Series {
             last_points,
             seq,
             duplicates,
-            _snapshot: snapshot,
+            snapshot,
         };
         series.resolved()
     }

@@ -237,7 +237,7 @@ fn info(db: &View, name: &str, format: Format) -> Result<(), Failed> {
         columns.map(|column| format!("{} {}", column.name, column.column_type)).collect::<Vec<_>>().join(", ")
     };
     let mut facts = Facts::default();
-    facts.add("type", info.name.as_str()).add("rows", info.rows);
+    facts.add("type", info.name.clone()).add("rows", info.rows);
     facts.add("first", info.first.map(Field::text)).add("last", info.last.map(Field::text));
     facts.add("keys", columns(true)).add("fields", columns(false));
     facts.add("segments", info.segments).add("segment_bytes", info.segment_bytes);

@@ -168,6 +168,14 @@ pub enum QueryError {
         /// Rows found.
         found: usize,
     },
+    /// A run broke its contract: rows are not in order of time.
+    #[error("run {run}, group {group}: a row is earlier than one before it; verify the run's data")]
+    Disordered {
+        /// Position of the run in its source.
+        run: usize,
+        /// Position of the group in its run.
+        group: usize,
+    },
     /// More rows in one commit or one group than can be addressed.
     #[error("{rows} rows in one piece are more than 4,294,967,295; cut them into smaller commits or groups")]
     TooManyRows {

@@ -353,7 +353,12 @@ impl Cursor<'_> {
             return Ok(());
         }
         self.open = wanted.open(group, piece, Keep::Last(room), Tied::Where(tied))?;
-        if let Some(first) = self.open.as_ref().and_then(|open| open.timestamps.first()) {
+        let times = self.open.as_ref().map(|open| &*open.timestamps).unwrap_or_default();
+        if let (Some(first), Some(last)) = (times.first(), times.last()) {
+            // Pieces are read apart: that each is in order does not say that all are.
+            if *last > self.after {
+                return Err(QueryError::Disordered { run: self.place.position, group: group.number });
+            }
             self.after = *first;
         }
         Ok(())

@@ -314,7 +314,12 @@ impl Cursor<'_> {
             false => Tied::Where(move |_, last| next.is_some_and(|next| next.ts <= last)),
         };
         self.open = wanted.open(group, piece, Keep::First(rows_max), tied)?;
-        if let Some(last) = self.open.as_ref().and_then(|open| open.timestamps.last()) {
+        let times = self.open.as_ref().map(|open| &*open.timestamps).unwrap_or_default();
+        if let (Some(first), Some(last)) = (times.first(), times.last()) {
+            // Pieces are read apart: that each is in order does not say that all are.
+            if *first < self.before {
+                return Err(QueryError::Disordered { run: self.place.position, group: group.number });
+            }
             self.before = *last;
         }
         Ok(())

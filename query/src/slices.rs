@@ -54,6 +54,13 @@ impl<'a> Slices<'a> {
         self.intervals.len()
     }
 
+    /// The latest time that a row may have, as far as zones tell; `None` where there is no row.
+    pub(crate) fn last(&self) -> Option<i64> {
+        let last =
+            |run: &Arc<dyn Run>| self.wanted.groups(&**run).next_back().map(|group| run.zone(group).ts_max);
+        self.runs.iter().filter_map(last).max()
+    }
+
     /// The interval of a slice.
     pub(crate) fn interval(&self, number: usize) -> Interval {
         self.intervals.get(number).copied().unwrap_or(Interval::EMPTY)

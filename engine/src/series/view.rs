@@ -86,17 +86,8 @@ impl Series {
         let seq = snapshot.seq();
         let last_points = (!duplicates.resolves()).then_some(last_points);
         let stored = runs.clone();
-        let series = Series {
-            name,
-            schema,
-            stored,
-            runs,
-            tombstones,
-            last_points,
-            seq,
-            duplicates,
-            snapshot,
-        };
+        let series =
+            Series { name, schema, stored, runs, tombstones, last_points, seq, duplicates, snapshot };
         series.resolved()
     }
 

@@ -73,6 +73,7 @@ impl Held {
 }
 
 /// The last right rows of some keys, with the keys as [`encode`](crate::key::encode) has them.
+#[derive(Default)]
 pub(super) struct LastRows {
     pub(super) held: Held,
     pub(super) keys: Vec<Box<[u8]>>,

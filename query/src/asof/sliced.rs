@@ -55,7 +55,8 @@ pub(super) struct Sliced<'a> {
     slices: (Slices<'a>, Slices<'a>),
     wanted: Wanted,
     of_columns: Vec<(Arc<str>, ColumnType)>,
-    intervals: Vec<(Interval, Interval)>,
+    /// Of the left and of the right input, and whether right rows are wanted behind the last left one.
+    intervals: Vec<(Interval, Interval, bool)>,
     at: usize,
     parts: VecDeque<Part>,
     /// The last right rows of the slices before.
@@ -66,16 +67,21 @@ pub(super) struct Sliced<'a> {
 
 impl<'a> Sliced<'a> {
     pub(super) fn new(left: Slices<'a>, right: Slices<'a>, wanted: Wanted) -> Sliced<'a> {
-        let cut = if left.len() >= right.len() { &left } else { &right };
         let (of_left, of_right) = (left.wanted().interval, right.wanted().interval);
-        let mut intervals = Vec::new();
-        for number in 0..cut.len() {
-            // All of time between them, so that no row of either is left out.
-            let first = if number == 0 { i64::MIN } else { cut.interval(number).first };
-            let last = if number + 1 == cut.len() { i64::MAX } else { cut.interval(number).last };
-            let within = |of: Interval| Interval { first: of.first.max(first), last: of.last.min(last) };
-            intervals.push((within(of_left), within(of_right)));
-        }
+        // Nobody looks for a right row behind the last left one.
+        let end = left.last().unwrap_or(i64::MIN).min(of_left.last);
+        // Cut by both inputs, as either may have many rows where the other has few; before the first cut, all of time.
+        let starts = |of: &Slices<'_>| (1..of.len()).map(|number| of.interval(number).first).collect();
+        let mut firsts: Vec<i64> = [vec![i64::MIN], starts(&left), starts(&right)].concat();
+        firsts.sort_unstable();
+        firsts.dedup();
+        firsts.truncate(firsts.partition_point(|first| *first <= end).max(1));
+        let lasts = firsts.iter().skip(1).map(|first| first - 1).chain([end]);
+        let interval = |(number, (first, last)): (usize, (&i64, i64))| {
+            let within = |of: Interval| Interval { first: of.first.max(*first), last: of.last.min(last) };
+            (within(of_left), within(of_right), number + 1 < firsts.len())
+        };
+        let intervals = firsts.iter().zip(lasts).enumerate().map(interval).collect();
         let of = |position: &usize| {
             let column_type = wanted.headers.1.column_at(*position).column_type();
             wanted.headers.1.names().get(*position).map(|name| (name.clone(), column_type))
@@ -115,7 +121,7 @@ impl<'a> Sliced<'a> {
                 (self.slices.1.runs(), self.slices.1.wanted()),
             );
             let wanted = &self.wanted;
-            let work = |(of_left, of_right): &(Interval, Interval)| {
+            let work = |(of_left, of_right, goes_on): &(Interval, Interval, bool)| {
                 let left = Stream::of_slice(wanted.headers.0.clone(), of_interval(left.0, left.1, *of_left));
                 let right =
                     Stream::of_slice(wanted.headers.1.clone(), of_interval(right.0, right.1, *of_right));
@@ -126,7 +132,8 @@ impl<'a> Sliced<'a> {
                     joined.push_back(next);
                 }
                 let keys = matching.seen().to_vec();
-                Ok(Part { joined, keys, last: matching.finish()? })
+                let last = if *goes_on { matching.finish()? } else { LastRows::default() };
+                Ok(Part { joined, keys, last })
             };
             let made = at_once(self.slices.0.workers(), some, &work);
             self.at += made.len();

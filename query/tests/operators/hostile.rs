@@ -265,3 +265,17 @@ proptest! {
         let _ = days.aggregates(NAMES.map(Aggregate::max)).collect();
     }
 }
+
+/// Each piece is in order, and they are not.
+#[test]
+fn pieces_that_stand_in_a_wrong_order_are_refused() {
+    let prices: Vec<f64> = (0..6).map(f64::from).collect();
+    let columns = Columns::new().with("price", prices.into()).unwrap();
+    let groups = vec![(vec![0, 5, 7, 8, 2, 9], vec![1; 6], columns)];
+    let run = model::CountedRun { groups, piece_rows: 2, ..model::CountedRun::default() };
+    let source =
+        RunsOf { schema: model::schema(), runs: vec![Arc::new(run)], seq: 9, slice_rows: model::MANY };
+    let is_refused = |error: QueryError| matches!(error, QueryError::Disordered { run: 0, group: 0 });
+    assert!(is_refused(Scan::new(&source).collect().unwrap_err()));
+    assert!(is_refused(latest(&source, 6, &[]).unwrap_err()));
+}

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use underbelly_query::{
-    Aggregate, Every, Fill, GroupBy, Predicate, QueryError, Resample, Run, Scan, WindowJoin, last_points,
-    latest,
+    Aggregate, AsOf, Every, Fill, GroupBy, Predicate, QueryError, Resample, Run, Scan, WindowJoin,
+    last_points, latest,
 };
 use underbelly_storage::{Column, Columns, Date, Timestamp, Value};
 
@@ -222,4 +222,26 @@ fn predicates_read_the_groups_that_may_hold_what_they_ask_for() {
     assert_eq!(scan(Predicate::Equal(200.0.into())).count().unwrap(), 0);
     assert_eq!(scan(Predicate::IsNull).count().unwrap(), 0);
     assert_eq!(read(&runs), (0, 0, 0));
+}
+
+/// Whether the join is cut into slices or not.
+#[test]
+fn a_join_reads_no_right_rows_behind_the_left_ones() {
+    for slice_rows in [10, model::MANY] {
+        let (mut left, _) = disjoint(1, 4);
+        let (mut right, runs) = disjoint(4, 4);
+        (left.slice_rows, right.slice_rows) = (slice_rows, slice_rows);
+        let join = |from: i64, to: i64| {
+            let left = Scan::new(&left).from(Timestamp(from)).to(Timestamp(to)).columns(["price"]);
+            AsOf::new(left, Scan::new(&right).columns(["price"])).collect().unwrap()
+        };
+        let joined = join(5, 25);
+        assert_eq!(joined.rows(), 20);
+        assert_eq!(joined.column("price"), joined.column("price_right"));
+        let (timestamps, _, columns) = read(&runs);
+        assert!(timestamps <= 4 && columns <= 4, "{timestamps} and {columns} of 16 groups");
+        assert_eq!(join(500, 600).rows(), 0);
+        let (timestamps, _, columns) = read(&runs);
+        assert!(timestamps <= 1 && columns <= 1, "{timestamps} and {columns} where nothing is asked for");
+    }
 }

@@ -236,7 +236,10 @@ pub(super) fn dictionary(bytes: &[u8], shape: Shape) -> Result<Option<Column>, D
     let texts = match shape {
         Shape { nulls: 1.., .. } => return Ok(None),
         Shape { encoding: Encoding::Dictionary, .. } => text::Coded::of(bytes, shape.rows)?.distinct()?,
-        Shape { encoding: Encoding::Constant, .. } => text::repeated(bytes, 1)?,
+        Shape { encoding: Encoding::Constant, .. } => {
+            text::check_repeated(bytes, shape.rows)?;
+            text::repeated(bytes, 1)?
+        }
         _ => return Ok(None),
     };
     let values = match shape.column_type {
@@ -254,7 +257,10 @@ pub(super) fn codes(bytes: &[u8], shape: Shape, range: Range<usize>) -> Result<V
     }
     match shape.encoding {
         Encoding::Dictionary if shape.nulls == 0 => text::Coded::of(bytes, shape.rows)?.codes(range),
-        Encoding::Constant if shape.nulls == 0 => Ok(vec![0; range.len()]),
+        Encoding::Constant if shape.nulls == 0 => {
+            text::check_repeated(bytes, shape.rows)?;
+            Ok(vec![0; range.len()])
+        }
         _ => Err(WRONG_ENCODING),
     }
 }
@@ -339,7 +345,10 @@ fn decode_strings(
 ) -> Result<Strings, Damage> {
     match encoding {
         Encoding::Plain => text::decode_plain(&mut Cursor::new(bytes), rows, range),
-        Encoding::Constant => text::repeated(bytes, range.len()),
+        Encoding::Constant => {
+            text::check_repeated(bytes, rows)?;
+            text::repeated(bytes, range.len())
+        }
         Encoding::Dictionary => text::Coded::of(bytes, rows)?.decode(range),
         _ => Err(WRONG_ENCODING),
     }

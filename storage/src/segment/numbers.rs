@@ -161,8 +161,11 @@ pub(super) fn integers_at(
     at: &[u32],
 ) -> Result<Vec<i64>, Damage> {
     let single = |entry: Entry, body: &[u8], i: usize| match entry.form {
-        Form::Constant => Some(entry.base),
-        Form::Packed => Some(entry.base.wrapping_add(lanes::number(body, entry.width, i)? as i64)),
+        _ if (entry.exponent, entry.factor) != (0, 0) => None,
+        Form::Constant if entry.width == 0 && body.is_empty() => Some(entry.base),
+        Form::Packed if body.len() == lanes::packed_bytes(VECTOR_ROWS, entry.width) => {
+            Some(entry.base.wrapping_add(lanes::number(body, entry.width, i)? as i64))
+        }
         _ => None,
     };
     at_rows(bytes, rows, at, single, |range| decode_integers(bytes, raw_bytes, rows, range))

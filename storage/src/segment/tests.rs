@@ -634,6 +634,10 @@ fn short_blocks_do_not_become_long_columns() {
     let constant = vec![b'x'; BLOCK_BYTES_MAX / GROUP_ROWS_MAX + 1];
     let refused = decode(&constant, shape(ColumnType::Utf8, Encoding::Constant));
     assert!(refused.is_err(), "one text for all rows would pass the limit of a block");
+    let of_constant = shape(ColumnType::Utf8, Encoding::Constant);
+    assert!(codec::decode_rows(&constant, of_constant, 0..8).is_err());
+    assert!(codec::dictionary(&constant, of_constant).is_err());
+    assert!(codec::codes(&constant, of_constant, 0..8).is_err());
     let strings = Strings::from_parts(vec![0, 1 << 20], vec![b'x'; 1 << 20]).unwrap();
     let mut dictionary = Vec::new();
     dictionary.extend_from_slice(&1u32.to_le_bytes());
@@ -643,7 +647,12 @@ fn short_blocks_do_not_become_long_columns() {
     dictionary.extend_from_slice(strings.bytes());
     let one = Shape { rows: 1, ..shape(ColumnType::Bytes, Encoding::Dictionary) };
     assert_eq!(codec::decode(&dictionary, one).unwrap().values(), &Values::Bytes(strings));
-    assert!(decode(&dictionary, shape(ColumnType::Bytes, Encoding::Dictionary)).is_err());
+    let of_dictionary = shape(ColumnType::Bytes, Encoding::Dictionary);
+    assert!(decode(&dictionary, of_dictionary).is_err());
+    let fits = BLOCK_BYTES_MAX >> 20;
+    assert_eq!(codec::codes(&dictionary, of_dictionary, 0..fits).unwrap(), vec![0; fits]);
+    assert!(codec::codes(&dictionary, of_dictionary, 7..8 + fits).is_err());
+    assert!(codec::decode_rows(&dictionary, of_dictionary, 7..8 + fits).is_err());
 }
 
 /// A segment of one group of four rows whose block `part` holds `column` in place of what was written, or

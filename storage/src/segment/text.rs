@@ -50,9 +50,14 @@ pub(super) fn decode_plain(
     Strings::from_parts(offsets, bytes.to_vec()).ok_or_else(wrong)
 }
 
+/// How long so many times a string are, where a block may hold that.
+pub(super) fn check_repeated(string: &[u8], rows: usize) -> Result<usize, Damage> {
+    string.len().checked_mul(rows).filter(|total| *total <= BLOCK_BYTES_MAX).ok_or(TOO_LONG)
+}
+
 /// One string for `rows` rows.
 pub(super) fn repeated(string: &[u8], rows: usize) -> Result<Strings, Damage> {
-    let total = string.len().checked_mul(rows).filter(|total| *total <= BLOCK_BYTES_MAX).ok_or(TOO_LONG)?;
+    let total = check_repeated(string, rows)?;
     let mut strings = Vec::with_capacity(total);
     let mut offsets = Vec::with_capacity(rows + 1);
     offsets.push(0);
@@ -145,9 +150,19 @@ impl<'a> Coded<'a> {
         Ok(distinct)
     }
 
-    /// Codes of some rows; each is below the number of distinct strings.
+    /// Codes of some rows; each is below the number of distinct strings, and their strings are no longer than a block's may be.
     pub(super) fn codes(&self, range: Range<usize>) -> Result<Vec<u32>, Damage> {
-        Instructions::in_use().run(Codes { of: self, range })
+        let codes = Instructions::in_use().run(Codes { of: self, range })?;
+        // None is longer than all distinct ones.
+        if self.text.len().saturating_mul(codes.len()) > BLOCK_BYTES_MAX {
+            let place = |code: usize| self.offsets.get(code).map_or(0, |place| u32::from_le_bytes(*place));
+            let length =
+                |code: &u32| place(*code as usize + 1).saturating_sub(place(*code as usize)) as usize;
+            if codes.iter().map(length).fold(0, usize::saturating_add) > BLOCK_BYTES_MAX {
+                return Err(TOO_LONG);
+            }
+        }
+        Ok(codes)
     }
 
     /// Strings of some rows.

@@ -222,6 +222,16 @@ impl Core {
             (state.tables.get(&rows.series).map(|table| table.rules()), state.head)
         };
         let Some(rules) = there.filter(Rules::checks_appends) else { return Ok((rows, false)) };
+        // What may not be appended at all is not the same as anything.
+        {
+            let described = rows.columns.iter().enumerate();
+            let described =
+                described.map(|(i, (name, column))| (&**name, column.column_type(), i < rows.keys));
+            let inexact = inexact::in_columns(rows.columns.iter().map(|(name, column)| (name, column)));
+            check_append(self.state().tables.get(&rows.series), &rows.series, described, &inexact)?;
+        }
+        // Rules that came behind the gate find out when the transaction is sequenced that nobody waited there.
+        let is_gated = operations.gates.iter().any(|gate| gate.series == rows.series);
         let series = Snapshot::at(self.view.base(), head).series(&rows.series)?;
         let deletes = operations.deletes.iter().filter(|deletes| deletes.series == rows.series);
         let series = series.without(deletes.flat_map(|deletes| &deletes.tombstones));
@@ -248,7 +258,7 @@ impl Core {
                 });
             }
         }
-        Ok((rows, true))
+        Ok((rows, is_gated))
     }
 
     /// Rows and models, for clients and producers alike.

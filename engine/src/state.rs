@@ -98,6 +98,10 @@ impl State {
         }
         for Deletes { series, tombstones, schema } in deletes {
             let Some(table) = self.tables.get(series) else { continue };
+            // Where one row is shown for several, a delete hides all of an identity: else one that was superseded came back.
+            if table.rules().duplicates.resolves() && tombstones.iter().any(Tombstone::is_by_values) {
+                return Err(CommitError::SeriesChanged { series: series.to_string() });
+            }
             let (waiting, limit) = (table.tombstones(), DELETES_MAX);
             let found = waiting.len() + tombstones.len();
             if found > limit {

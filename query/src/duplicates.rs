@@ -543,7 +543,9 @@ pub fn repeated(
     let given = |column: &&SchemaColumn| {
         let found = columns.iter().find(|(name, _)| **name == column.name);
         let fit = |(_, found): &(&Arc<str>, &'_ Column)| {
-            fitted(Cow::Owned((*found).clone()), column.column_type, &column.name)
+            // What is there is widened where the given column is the wider one.
+            let common = column.column_type.common(found.column_type()).unwrap_or(column.column_type);
+            fitted(Cow::Owned((*found).clone()), common, &column.name)
         };
         found.map(fit).transpose()
     };
@@ -572,8 +574,13 @@ pub fn repeated(
         for batch in scan.columns(compared.iter().map(|column| &*column.name)).batches() {
             let batch: Columns = batch?;
             let Some(times) = batch.timestamps(TIMESTAMP) else { continue };
+            let of_batch = |(column, given): (&&SchemaColumn, &Option<Cow<'_, Column>>)| {
+                let wanted = given.as_ref().map_or(column.column_type, |given| given.column_type());
+                let stored = batch.column(&column.name).map(Cow::Borrowed);
+                stored.map(|stored| fitted(stored, wanted, &column.name)).transpose()
+            };
             let stored: Vec<Option<Cow<'_, Column>>> =
-                compared.iter().map(|column| batch.column(&column.name).map(Cow::Borrowed)).collect();
+                compared.iter().zip(&given).map(of_batch).collect::<Result<_, _>>()?;
             for (row, ts) in times.iter().enumerate().filter(|(_, ts)| chunk.binary_search(ts).is_ok()) {
                 known.insert(identity(*ts, &stored, &[], row));
             }

@@ -66,6 +66,11 @@ impl Tombstone {
         self.tests.iter().try_for_each(|test| Test::new(schema, &test.name, test.predicate()).map(drop))
     }
 
+    /// Whether values beside keys and time say which rows it hides.
+    pub fn is_by_values(&self) -> bool {
+        !self.tests.is_empty()
+    }
+
     /// The same as it was stored: `first` and `last` belong to the range.
     pub fn restored(seq: u64, first: Timestamp, last: Timestamp, keys: Vec<(Arc<str>, Value)>) -> Tombstone {
         let filters = keys.into_iter().map(|(name, value)| Filter::stored(name, value)).collect();

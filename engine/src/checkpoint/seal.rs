@@ -458,8 +458,8 @@ impl Attempt<'_> {
     }
 }
 
-/// Runs in one, without the rows that no reader at `oldest_seq` or later sees because of others of them; and the last commit
-/// that one of these others belongs to.
+/// Runs in one, without the rows that no reader at `oldest_seq` or later sees because of others of them; and the first
+/// transaction from which on no reader misses them.
 fn merged(
     table: &Sealing,
     runs: &[Arc<MemoryRun>],
@@ -475,7 +475,11 @@ fn merged(
     }
     let left = merged.without_superseded(&table.captured.schema, duplicates, oldest_seq);
     let (left, last) = left.map_err(ReadError::from)?;
-    Ok((Arc::new(left), last))
+    // Who reads as it was known before these rules saw the rows, whatever stood over them.
+    let rules = table.captured.rules.iter().rev();
+    let since =
+        rules.take_while(|(_, rules)| rules.duplicates == duplicates).last().map_or(0, |(seq, _)| *seq);
+    Ok((Arc::new(left), if last > 0 { last.max(since) } else { 0 }))
 }
 
 fn note_damaged(series: &str, run: &SegmentRun, error: &QueryError) {

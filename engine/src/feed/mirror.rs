@@ -126,7 +126,14 @@ fn keep(core: &Arc<Core>, series: &str, kept: Kept, mut seen: u64, shared: &Shar
             let snapshot = Snapshot::at(base, told);
             let last = base.state().tables.get(series).map_or(0, |table| table.last_seq());
             // What came behind `told` is read the next time.
-            let rows = if last > seen { Some(kept.read(&snapshot, series)?) } else { None };
+            let rows = match (last > seen).then(|| kept.read(&snapshot, series)).transpose() {
+                // A checkpoint came between the look and the snapshot.
+                Err(ReadError::BeforeHorizon { .. }) => {
+                    core.signals.wait_told(told, FEED_LOOK);
+                    continue;
+                }
+                rows => rows?,
+            };
             let mut shown = shared.shown();
             let rows = rows.unwrap_or_else(|| shown.copy.rows.clone());
             shown.copy = Arc::new(Mirrored { seq: told, rows });

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use underbelly_query::{MemoryRun, QueryError, Run, SchemaColumn, Source, TIMESTAMP};
+use underbelly_query::{MemoryRun, QueryError, Run, SchemaColumn, TIMESTAMP};
 use underbelly_storage::{Column, ColumnType, Columns, Values};
 
 use crate::core::Core;
@@ -71,10 +71,11 @@ impl Place {
         self.read.front().map_or(self.next, |(seq, _)| *seq)
     }
 
-    /// The next rows of transactions up to `until`, which are visible.
-    fn advance(&mut self, base: &Arc<Base>, until: u64) -> Result<Option<(u64, Columns)>, FeedError> {
+    /// The next rows of transactions that a snapshot shows: as they were appended, whatever was put over them since.
+    fn advance(&mut self, snapshot: &Snapshot) -> Result<Option<(u64, Columns)>, FeedError> {
+        let until = snapshot.seq();
         while self.read.is_empty() && self.next <= until {
-            let series = match Snapshot::at(base, until).series(&self.series) {
+            let series = match snapshot.series(&self.series) {
                 Ok(series) => series,
                 // It is made by its first rows.
                 Err(ReadError::UnknownSeries { .. }) => {
@@ -85,7 +86,7 @@ impl Place {
             };
             let after = self.next - 1;
             let mut end = until;
-            while end - after > 1 && rows_at_most(series.runs(), after, end) > READ_ROWS {
+            while end - after > 1 && rows_at_most(series.stored().0, after, end) > READ_ROWS {
                 end = after + (end - after) / 2;
             }
             self.read = rows_of(&series, after, end).map_err(ReadError::from)?.into();
@@ -104,10 +105,10 @@ fn rows_at_most(runs: &[Arc<dyn Run>], after: u64, until: u64) -> u64 {
 
 /// The rows of transactions behind `after` up to `until`, one after another, those of each in order of (timestamp, arrival).
 fn rows_of(series: &Series, after: u64, until: u64) -> Result<Vec<(u64, Columns)>, QueryError> {
-    let tombstones = series.tombstones();
+    let (runs, tombstones) = series.stored();
     let schema = &series.schema().columns;
     let mut pieces = Vec::new();
-    for run in series.runs().iter().filter(|run| run.seq_max() > after) {
+    for run in runs.iter().filter(|run| run.seq_max() > after) {
         for group in 0..run.groups() {
             let zone = run.zone(group);
             if zone.seq_max > after && zone.seq_min <= until {
@@ -192,22 +193,23 @@ impl View {
     /// is no such series yet. Who reads a database that another process writes follows it by a
     /// [`refresh`](crate::Reader::refresh) and another feed from [`next_seq`](SeriesFeed::next_seq) on.
     ///
-    /// [`Start::Oldest`] is the oldest row that is kept. Rows that were deleted before they were told are not told.
+    /// [`Start::Oldest`] is the oldest row that is kept. Rows are told as they were appended, also those over which others were put since; what
+    /// was deleted, or left out by a checkpoint because of others, before it was told is not told.
     ///
     /// # Errors
     /// [`FeedError::Ahead`] where there is no such transaction yet; [`FeedError::Commit`] where no cursor may have such a name.
     pub fn series_feed(&self, series: &str, start: Start) -> Result<SeriesFeed, FeedError> {
         let base = self.base().clone();
-        let until = (base.told)();
-        Ok(SeriesFeed { place: Place::new(&base, series, &start)?, base, until, is_over: false })
+        let snapshot = Snapshot::at(&base, (base.told)());
+        Ok(SeriesFeed { place: Place::new(&base, series, &start)?, snapshot, is_over: false })
     }
 }
 
 /// What transactions appended to a series, up to a newest one: made by [`View::series_feed`]. It ends after an error.
 pub struct SeriesFeed {
-    base: Arc<Base>,
     place: Place,
-    until: u64,
+    /// Holds what is to be told.
+    snapshot: Snapshot,
     is_over: bool,
 }
 
@@ -225,7 +227,7 @@ impl Iterator for SeriesFeed {
         if self.is_over {
             return None;
         }
-        let next = self.place.advance(&self.base, self.until).transpose();
+        let next = self.place.advance(&self.snapshot).transpose();
         self.is_over = !matches!(next, Some(Ok(_)));
         next.map(|next| next.map(|(seq, rows)| Appended { seq, rows, skipped: 0 }))
     }
@@ -277,8 +279,11 @@ impl SeriesSubscription {
         loop {
             let is_closed = self.core.signals.is_over();
             let told = self.core.signals.told();
-            if let Some(appended) = self.next_told(told)? {
-                return Ok(Some(appended));
+            match self.next_told(told) {
+                Ok(Some(appended)) => return Ok(Some(appended)),
+                // A checkpoint came between the look and the snapshot: what it left out is not told.
+                Err(FeedError::Read(ReadError::BeforeHorizon { .. })) => {}
+                none => drop(none?),
             }
             if is_closed {
                 return Err(CommitError::Closed.into());
@@ -307,7 +312,7 @@ impl SeriesSubscription {
             }
             _ => {}
         }
-        let next = self.place.advance(self.core.view.base(), told)?;
+        let next = self.place.advance(&Snapshot::at(self.core.view.base(), told))?;
         let skipped = &mut self.skipped;
         Ok(next.map(|(seq, rows)| Appended { seq, rows, skipped: std::mem::take(skipped) }))
     }

@@ -325,6 +325,13 @@ impl Gathered {
         if segments.is_empty() {
             return Ok(());
         }
+        let rules_of = |of: &Survey| of.rules.contains_key(&series);
+        if log.is_none_or(|log| log.first > 1) && !log.is_some_and(rules_of) && !rules_of(told) {
+            self.assumed.push(format!(
+                "nothing that is left says what becomes of duplicates of series {series:?}, nor how long its rows are kept; all \
+                 rows are kept and shown until `Database::redefine_series` or `ubctl series define` says so anew"
+            ));
+        }
         columns.sort_by_key(|column: &v1::SchemaColumn| !column.key);
         segments.sort_unstable_by_key(|segment| segment.file);
         let assigned = segments.iter().map(|segment| segment.seq).max();

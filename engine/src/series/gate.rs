@@ -18,8 +18,11 @@ struct Gate {
     freed: Condvar,
 }
 
-/// A gate that was passed, until it is dropped.
-pub(crate) struct Passed(Arc<Gate>);
+/// The gate of a type that was passed, until it is dropped.
+pub(crate) struct Passed {
+    pub series: Arc<str>,
+    gate: Arc<Gate>,
+}
 
 impl Gates {
     /// From now on appends ask.
@@ -43,13 +46,13 @@ impl Gates {
         }
         *taken = true;
         drop(taken);
-        Passed(gate)
+        Passed { series: series.clone(), gate }
     }
 }
 
 impl Drop for Passed {
     fn drop(&mut self) {
-        *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.0.freed.notify_one();
+        *self.gate.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.gate.freed.notify_one();
     }
 }

@@ -162,6 +162,10 @@ impl Table {
 
     /// Gives it rules.
     pub(crate) fn define(&mut self, seq: u64, rules: Rules) {
+        // What is shown changes with how duplicates are resolved.
+        if rules.duplicates != self.rules().duplicates {
+            self.last_seq = seq;
+        }
         Arc::make_mut(&mut self.rules).push((seq, rules));
     }
 

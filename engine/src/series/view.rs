@@ -91,6 +91,11 @@ impl Series {
         series.resolved()
     }
 
+    /// The runs as they are stored, and what hides rows of them: without what the rules of the type resolve.
+    pub(crate) fn stored(&self) -> (&[Arc<dyn Run>], Tombstones) {
+        (&self.stored, self.tombstones.by_range())
+    }
+
     /// Shows one row of several, where the rules of the type say so.
     fn resolved(mut self) -> Series {
         if self.duplicates.resolves() {

@@ -345,9 +345,7 @@ pub(super) fn survey(
         };
         if let (None, Some(float), Some(place)) = (given(name), found.filter(|t| is_float(*t)), &seen.inexact)
         {
-            let what = format!(
-                "column {name:?} is {float}, which does not hold the number here; say its type with --columns"
-            );
+            let what = format!("{float} does not hold the number here; say its type with --columns");
             return Err(Failed::Line { place: place.clone(), what });
         }
         if let (true, Some(ColumnType::F64), Some(place)) = (column.key, found, &seen.nan) {

@@ -1,10 +1,15 @@
 //! What a message of Arrow IPC says of itself, compared with the bytes that are there, before anything believes it.
 
 use arrow_format::ipc::planus::{self, ReadAsRoot};
-use arrow_format::ipc::{MessageHeaderRef, MessageRef, RecordBatchRef, SchemaRef};
+use arrow_format::ipc::{KeyValueRef, MessageHeaderRef, MessageRef, RecordBatchRef, SchemaRef, TypeRef};
 
 use crate::error::ArrowError;
 use crate::ipc::Limits;
+
+/// Bytes that each pair of a name and a text takes at least in the metadata.
+const PAIR_BYTES: usize = 4;
+
+type Pairs<'a> = planus::Vector<'a, planus::Result<KeyValueRef<'a>>>;
 
 /// What a message is, as far as it may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +18,8 @@ pub(crate) enum Kind {
     Schema { columns: usize },
     /// So many rows.
     Batch { rows: usize },
-    /// Texts that batches behind it point into.
-    Dictionary,
+    /// Texts that batches behind it point into, in place of those that had its number.
+    Dictionary { id: i64 },
 }
 
 /// Bytes of the body that belongs to a message's metadata.
@@ -35,25 +40,31 @@ pub(crate) fn check(
     let message = MessageRef::read_as_root(metadata).map_err(unreadable)?;
     match (message.header().map_err(unreadable)?, columns) {
         (Some(MessageHeaderRef::Schema(schema)), None) => {
-            Ok(Kind::Schema { columns: check_schema(schema, limits)? })
+            Ok(Kind::Schema { columns: check_schema(schema, metadata.len(), limits)? })
         }
         (Some(MessageHeaderRef::RecordBatch(batch)), Some(columns)) => {
             Ok(Kind::Batch { rows: check_batch(batch, columns, body, limits)? })
         }
         (Some(MessageHeaderRef::DictionaryBatch(_)), _) if !limits.dictionaries => Err(dictionary()),
         (Some(MessageHeaderRef::DictionaryBatch(batch)), Some(_)) => {
+            if batch.is_delta().map_err(unreadable)? {
+                return Err(ArrowError::rows("a dictionary adds to another; write it whole each time"));
+            }
             let values = batch.data().map_err(unreadable)?;
             let values = values.ok_or_else(|| ArrowError::rows("a dictionary has no values"))?;
             check_batch(values, 1, body, limits)?;
-            Ok(Kind::Dictionary)
+            Ok(Kind::Dictionary { id: batch.id().map_err(unreadable)? })
         }
         (None, None) => Err(ArrowError::rows("the stream has no schema")),
         _ => Err(ArrowError::rows("not a schema and then record batches")),
     }
 }
 
-/// How many columns there are.
-fn check_schema(schema: SchemaRef<'_>, limits: &Limits) -> Result<usize, ArrowError> {
+/// How many columns there are. Whoever reads a schema copies its texts. Several fields may point at the same bytes of the metadata,
+/// but no writer does that, so that all texts together are no longer than the metadata.
+fn check_schema(schema: SchemaRef<'_>, metadata: usize, limits: &Limits) -> Result<usize, ArrowError> {
+    let mut left = metadata;
+    take_pairs(&mut left, schema.custom_metadata().map_err(unreadable)?)?;
     let Some(fields) = schema.fields().map_err(unreadable)? else { return Ok(0) };
     let count = fields.len();
     if count > limits.columns {
@@ -62,7 +73,14 @@ fn check_schema(schema: SchemaRef<'_>, limits: &Limits) -> Result<usize, ArrowEr
     for field in fields {
         let field = field.map_err(unreadable)?;
         let name = field.name().map_err(unreadable)?.unwrap_or_default();
-        if field.children().map_err(unreadable)?.is_some_and(|children| !children.is_empty()) {
+        take(&mut left, name.len())?;
+        take_pairs(&mut left, field.custom_metadata().map_err(unreadable)?)?;
+        let found = field.type_().map_err(unreadable)?;
+        if let Some(TypeRef::Timestamp(time)) = found {
+            take(&mut left, time.timezone().map_err(unreadable)?.map_or(0, str::len))?;
+        }
+        let has_children = field.children().map_err(unreadable)?.is_some_and(|children| !children.is_empty());
+        if has_children || matches!(found, Some(TypeRef::Union(_))) {
             return Err(ArrowError::rows(format!("column {name:?} has a nested type; use plain columns")));
         }
         if !limits.dictionaries && field.dictionary().map_err(unreadable)?.is_some() {
@@ -70,6 +88,21 @@ fn check_schema(schema: SchemaRef<'_>, limits: &Limits) -> Result<usize, ArrowEr
         }
     }
     Ok(count)
+}
+
+fn take(left: &mut usize, bytes: usize) -> Result<(), ArrowError> {
+    let rest = left.checked_sub(bytes);
+    *left = rest.ok_or_else(|| ArrowError::rows("the texts of the schema are longer than the schema"))?;
+    Ok(())
+}
+
+fn take_pairs(left: &mut usize, pairs: Option<Pairs<'_>>) -> Result<(), ArrowError> {
+    for pair in pairs.into_iter().flatten() {
+        let pair = pair.map_err(unreadable)?;
+        let (key, value) = (pair.key().map_err(unreadable)?, pair.value().map_err(unreadable)?);
+        take(left, PAIR_BYTES + key.map_or(0, str::len) + value.map_or(0, str::len))?;
+    }
+    Ok(())
 }
 
 /// How many rows there are.

@@ -3,6 +3,7 @@
 //! A file is a stream between two marks, with a list of its batches at the end; it is read as one, from its beginning. arrow2
 //! decodes and encodes the messages, one at a time.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -23,6 +24,8 @@ const CONTINUATION: [u8; 4] = [0xff; 4];
 const MARK: [u8; 6] = *b"ARROW1";
 /// A message without metadata ends the stream.
 const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+/// Dictionaries of a stream. arrow2 calls itself for each that it reads before a batch, so that they are not without bound.
+const DICTIONARIES_MAX: usize = 256;
 /// Bytes that are made room for before they have come.
 const AHEAD_BYTES_MAX: u64 = 1 << 20;
 
@@ -60,8 +63,8 @@ pub struct Reader<R> {
     is_file: bool,
     schema: StreamMetadata,
     rows: usize,
-    /// Messages of dictionaries, as they came.
-    dictionaries: Vec<u8>,
+    /// Messages of dictionaries, the newest of each number.
+    dictionaries: Vec<(i64, Vec<u8>)>,
     is_over: bool,
 }
 
@@ -182,14 +185,19 @@ impl<R: Read> Reader<R> {
             let Messages { head, body, limits, .. } = &self.messages;
             match self.messages.kind(Some(self.schema.schema.fields.len()))? {
                 Kind::Schema { .. } => return Err(ArrowError::rows("not a schema and then record batches")),
-                Kind::Dictionary => {
-                    let bytes = self.dictionaries.len() + head.len() + body.len();
-                    if bytes as u64 > limits.body_bytes {
+                Kind::Dictionary { id } => {
+                    self.dictionaries.retain(|(known, _)| *known != id);
+                    let kept = self.dictionaries.iter().map(|(_, message)| message.len()).sum::<usize>();
+                    if (kept + head.len() + body.len()) as u64 > limits.body_bytes {
                         let limit = limits.body_bytes;
                         return Err(ArrowError::rows(format!("dictionaries are longer than {limit} bytes")));
                     }
-                    self.dictionaries.extend_from_slice(head);
-                    self.dictionaries.extend_from_slice(body);
+                    if self.dictionaries.len() == DICTIONARIES_MAX {
+                        let what =
+                            format!("more than {DICTIONARIES_MAX} dictionaries; write some as plain texts");
+                        return Err(ArrowError::rows(what));
+                    }
+                    self.dictionaries.push((id, [&head[..], &body[..]].concat()));
                 }
                 Kind::Batch { rows } => {
                     self.rows = self.rows.saturating_add(rows);
@@ -197,16 +205,17 @@ impl<R: Read> Reader<R> {
                         let limit = limits.rows;
                         return Err(ArrowError::rows(format!("more than {limit} rows; use smaller cells")));
                     }
-                    return self.batch().map(Some);
+                    return self.batch(rows).map(Some);
                 }
             }
         }
     }
 
-    /// Decodes the batch that was read.
-    fn batch(&self) -> Result<Columns, ArrowError> {
+    /// Decodes the batch of `rows` rows that was read.
+    fn batch(&self, rows: usize) -> Result<Columns, ArrowError> {
         let Messages { head, body, .. } = &self.messages;
-        let bytes = self.dictionaries.as_slice().chain(&head[..]).chain(&body[..]).chain(&END[..]);
+        let dictionaries = Parts(self.dictionaries.iter().map(|(_, message)| &message[..]).collect());
+        let bytes = dictionaries.chain(&head[..]).chain(&body[..]).chain(&END[..]);
         let fields = &self.schema.schema.fields;
         let mut found = self.found()?;
         caught(|| {
@@ -217,6 +226,11 @@ impl<R: Read> Reader<R> {
                 return Err(ArrowError::rows("a record batch is none"));
             };
             for ((array, column), field) in chunk.into_arrays().into_iter().zip(&mut found).zip(fields) {
+                // Where offsets are missing, arrow2 makes an array without rows.
+                if array.len() != rows {
+                    let what = format!("holds {} rows in a record batch of {rows}", array.len());
+                    return Err(of_column(field, what));
+                }
                 let Some(column) = column else { continue };
                 columns::append(column, &*array as &dyn Array).map_err(|what| of_column(field, what))?;
             }
@@ -251,6 +265,18 @@ impl<R: Read> Iterator for Reader<R> {
         let next = self.advance().transpose();
         self.is_over = !matches!(next, Some(Ok(_)));
         next
+    }
+}
+
+/// Slices, read one behind another.
+struct Parts<'a>(VecDeque<&'a [u8]>);
+
+impl Read for Parts<'_> {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        while self.0.front().is_some_and(|part| part.is_empty()) {
+            self.0.pop_front();
+        }
+        self.0.front_mut().map_or(Ok(0), |part| part.read(to))
     }
 }
 

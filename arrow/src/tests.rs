@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use arrow_format::ipc::planus::{Builder, ReadAsRoot, WriteAsOffset};
+use arrow_format::ipc::{self, Message, MessageHeader, MessageRef};
 use arrow2::array::{
     DictionaryArray, Int8Array, ListArray, MutableListArray, MutablePrimitiveArray, NullArray,
     PrimitiveArray, TryExtend, Utf8Array,
@@ -166,6 +168,122 @@ fn dictionaries_are_read_as_what_they_stand_for() {
     let small = Limits { body_bytes: 8, ..Limits::default() };
     assert!(super::decode(&bytes, small).is_err());
     assert!(super::decode(&bytes, Limits { rows: 4, ..Limits::default() }).is_err());
+}
+
+/// The messages of a stream, with their bodies.
+fn messages(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut messages = Vec::new();
+    while bytes.len() > 8 {
+        let metadata = i32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize;
+        let body = claims::body_bytes(&bytes[8..8 + metadata]).unwrap() as usize;
+        let (message, rest) = bytes.split_at(8 + metadata + body);
+        messages.push(message);
+        bytes = rest;
+    }
+    messages
+}
+
+/// The message with another header; its body stays.
+fn with_header(message: &[u8], change: impl FnOnce(&mut MessageHeader)) -> Vec<u8> {
+    let metadata = i32::from_le_bytes(message[4..8].try_into().unwrap()) as usize;
+    let read = MessageRef::read_as_root(&message[8..8 + metadata]).unwrap();
+    let mut read = Message::try_from(read).unwrap();
+    change(read.header.as_mut().unwrap());
+    let made = message_of(Builder::new(), &read);
+    [&made[..], &message[8 + metadata..]].concat()
+}
+
+fn message_of(mut builder: Builder, message: impl ipc::planus::WriteAsOffset<Message>) -> Vec<u8> {
+    let mut metadata = builder.finish(message, None).to_vec();
+    metadata.resize(metadata.len().next_multiple_of(8), 0);
+    [&CONTINUATION[..], &(metadata.len() as i32).to_le_bytes(), &metadata].concat()
+}
+
+/// A stream of one column of texts that stand in a dictionary.
+fn two_texts(texts: [&str; 2]) -> Vec<u8> {
+    let values = Utf8Array::<i32>::from([Some(texts[0]), Some(texts[1])]).boxed();
+    let keys = PrimitiveArray::from([Some(1i32), Some(0), None]);
+    written(vec![DictionaryArray::try_from_keys(keys, values).unwrap().boxed()], WriteOptions::default())
+}
+
+#[test]
+fn a_dictionary_replaces_the_one_before_it() {
+    let (first, second) = (two_texts(["a", "b"]), two_texts(["c", "d"]));
+    let [schema, ab, batch] = messages(&first)[..] else { panic!("three messages") };
+    let cd = messages(&second)[1];
+    let stream = |middle: &[&[u8]]| [&[schema], middle, &[&END]].concat().concat();
+    let texts = |bytes: &[u8]| -> Vec<String> {
+        let found = decode(bytes).unwrap();
+        let column = found.column("a").unwrap();
+        (0..found.rows()).map(|row| column.str_at(row).unwrap_or("-").to_string()).collect()
+    };
+    assert_eq!(texts(&stream(&[ab, batch, cd, batch, batch])), ["b", "a", "-", "d", "c", "-", "d", "c", "-"]);
+    // As many as one likes, in the memory of one and on a small stack.
+    let mut many = vec![ab; 20_000];
+    many.extend([cd, batch]);
+    assert_eq!(texts(&stream(&many)), ["d", "c", "-"]);
+    let limits = Limits { body_bytes: 2 * ab.len() as u64, ..Limits::default() };
+    assert_eq!(super::decode(&stream(&many), limits).unwrap().rows(), 3);
+    // Each with a number of its own: bounded.
+    let numbered = |id| {
+        with_header(ab, |header| match header {
+            MessageHeader::DictionaryBatch(dictionary) => dictionary.id = id,
+            _ => panic!("a dictionary"),
+        })
+    };
+    let others: Vec<Vec<u8>> = (1..DICTIONARIES_MAX as i64 + 1).map(numbered).collect();
+    let mut many: Vec<&[u8]> = others.iter().map(Vec::as_slice).collect();
+    many.extend([ab, batch]);
+    let refused = decode(&stream(&many)).unwrap_err().to_string();
+    assert!(refused.contains("more than 256 dictionaries"), "{refused}");
+    let delta = with_header(cd, |header| match header {
+        MessageHeader::DictionaryBatch(dictionary) => dictionary.is_delta = true,
+        _ => panic!("a dictionary"),
+    });
+    let refused = decode(&stream(&[ab, &delta, batch])).unwrap_err().to_string();
+    assert!(refused.contains("a dictionary adds to another"), "{refused}");
+}
+
+#[test]
+fn texts_that_fields_share_are_refused_before_they_are_copied() {
+    let text = "x".repeat(1 << 16);
+    let field = |builder: &mut Builder, name: &str, pairs: usize| {
+        let (key, value) = ("key".prepare(builder), text.as_str().prepare(builder));
+        let pair = ipc::KeyValue::create(builder, key, value);
+        let (name, none) = (name.prepare(builder), Vec::<ipc::planus::Offset<ipc::Field>>::new());
+        let bool_type = ipc::Type::Bool(Box::new(ipc::Bool {}));
+        ipc::Field::create(builder, name, true, bool_type, (), none, vec![pair; pairs])
+    };
+    let schema = |names: &[&str], times: usize, pairs: usize| {
+        let mut builder = Builder::new();
+        let fields: Vec<_> = names.iter().map(|name| field(&mut builder, name, pairs)).collect();
+        let schema = ipc::Schema::create(&mut builder, ipc::Endianness::Little, fields.repeat(times), (), ());
+        let header = ipc::planus::UnionOffset::new(1, schema.downcast());
+        let message = Message::create(&mut builder, ipc::MetadataVersion::V5, header, 0i64, ());
+        message_of(builder, message)
+    };
+    let refused = |bytes: Vec<u8>| decode(&[&bytes[..], &END].concat()).unwrap_err().to_string();
+    for bytes in [schema(&[&text], 4_096, 0), schema(&["a"], 4_096, 1), schema(&["a"], 1, 1_000_000)] {
+        let what = refused(bytes);
+        assert!(what.contains("the texts of the schema are longer than the schema"), "{what}");
+    }
+    let honest = schema(&["a", "b"], 1, 1);
+    assert_eq!(decode(&[&honest[..], &END].concat()).unwrap().width(), 2);
+}
+
+#[test]
+fn a_batch_whose_columns_lack_rows_is_refused() {
+    let mut texts = Columns::with_types([("s", ColumnType::Utf8)]).unwrap();
+    texts.push_row(&["a".into()]).unwrap();
+    let bytes = encoded(&texts);
+    let [schema, batch] = messages(&bytes)[..] else { panic!("two messages") };
+    let short = with_header(batch, |header| match header {
+        MessageHeader::RecordBatch(batch) => batch.buffers.as_mut().unwrap()[1].length = 0,
+        _ => panic!("a batch"),
+    });
+    assert_eq!(decode(&[schema, batch, &END].concat()).unwrap(), texts);
+    let refused = decode(&[schema, &short, &END].concat()).unwrap_err().to_string();
+    assert!(refused.contains("column \"s\""), "{refused}");
 }
 
 #[test]

@@ -45,6 +45,9 @@ pub unsafe fn import(array: ArrowArray, schema: &ArrowSchema) -> Result<Columns,
         let mut rows = Columns::new();
         for at in 0..count as usize {
             let (field, values) = (child(schema.children, at)?, child(array.children, at)?);
+            if field.release.is_none() {
+                return Err(ArrowError::rows("the schema of a column was released"));
+            }
             let name = text(field.name)?;
             let named = |what: String| ArrowError::rows(format!("column {name:?} {what}"));
             if let Some(column) = column(values, field, slice.offset, slice.rows).map_err(named)? {
@@ -103,7 +106,8 @@ impl Slice {
         Ok(Slice { offset: array.offset as usize + skip, rows: rows as usize })
     }
 
-    /// A copy of the values in a buffer, which may be null where there are none.
+    /// A copy of the values in a buffer, which may be null where there are none. Of an array without rows it is not looked at: even
+    /// its first offset may be missing.
     unsafe fn values<T: Copy + Default>(
         self,
         array: &ArrowArray,
@@ -113,11 +117,11 @@ impl Slice {
         // SAFETY: of the caller.
         let from = unsafe { buffer(array, at) }.map_err(|error| error.to_string())?;
         let count = self.rows + more;
-        let Some(from) = from else {
-            let is_none = self.rows == 0;
-            return is_none.then(|| vec![T::default(); count]).ok_or_else(|| "has no values".to_string());
-        };
         let mut values = vec![T::default(); count];
+        if self.rows == 0 {
+            return Ok(values);
+        }
+        let from = from.ok_or("has no values")?;
         // SAFETY: the buffer has so many values behind the offset; bytes are copied, so that it need not be aligned. Every
         // pattern of bits is a `T`, since this is called for numbers alone.
         unsafe {
@@ -129,6 +133,9 @@ impl Slice {
 
     /// The bits of a buffer, a bool each.
     unsafe fn bits(self, from: *const c_void) -> Vec<bool> {
+        if self.rows == 0 {
+            return Vec::new();
+        }
         // SAFETY: the buffer has so many bits.
         let bytes = unsafe {
             let bytes = (self.offset + self.rows).div_ceil(8);
@@ -182,6 +189,9 @@ unsafe fn column(
                 .collect::<Result<_, _>>()?;
             let (values, field) = (array.dictionary.as_ref(), schema.dictionary.as_ref());
             let (values, field) = values.zip(field).ok_or("lacks its dictionary")?;
+            if field.release.is_none() {
+                return Err("has a dictionary whose schema was released".to_string());
+            }
             if !field.dictionary.is_null() {
                 return Err("has a dictionary of dictionaries".to_string());
             }

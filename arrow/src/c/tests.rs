@@ -128,6 +128,45 @@ fn what_is_exported_lies_where_it_lay() {
     }
 }
 
+#[test]
+fn buffers_of_arrays_without_rows_are_not_looked_at() {
+    for array in [
+        Utf8Array::<i32>::new_empty(DataType::Utf8).boxed(),
+        Utf8Array::<i64>::new_empty(DataType::LargeUtf8).boxed(),
+    ] {
+        let (array, schema) = made_by_arrow2(vec![("s", array)]);
+        // What lies behind a pointer to no bytes is somebody else's.
+        let others = [-1i64];
+        // SAFETY: of arrow2's export, which has three buffers; it does not follow these pointers when it is released.
+        unsafe {
+            let child = &**array.children;
+            *child.buffers.add(1).cast_mut() = others.as_ptr().cast();
+        }
+        let rows = read((array, schema)).unwrap();
+        assert_eq!((rows.rows(), rows.column("s").unwrap().column_type()), (0, ColumnType::Utf8));
+    }
+}
+
+#[test]
+fn schemas_of_columns_that_were_moved_away_are_refused() {
+    let (array, schema) = export(&Batch::from(all_types(3))).unwrap();
+    // SAFETY: of our own export, which has columns.
+    let moved = unsafe { std::mem::replace(&mut **schema.children, ArrowSchema::empty()) };
+    let refused = read((array, schema)).unwrap_err().to_string();
+    assert!(refused.contains("the schema of a column was released"), "{refused}");
+    drop(moved);
+
+    let values = Utf8Array::<i32>::from([Some("a")]).boxed();
+    let keys = PrimitiveArray::from([Some(0i32)]);
+    let texts = DictionaryArray::try_from_keys(keys, values).unwrap().boxed();
+    let (array, schema) = made_by_arrow2(vec![("s", texts)]);
+    // SAFETY: of arrow2's export, whose column has a dictionary.
+    let moved = unsafe { std::mem::replace(&mut *(**schema.children).dictionary, ArrowSchema::empty()) };
+    let refused = read((array, schema)).unwrap_err().to_string();
+    assert!(refused.contains("a dictionary whose schema was released"), "{refused}");
+    drop(moved);
+}
+
 trait RemoveNulls {
     fn remove_nulls(self) -> Columns;
 }

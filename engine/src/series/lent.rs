@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
@@ -119,13 +119,7 @@ impl LentRows {
     pub fn stream(self) -> Result<ArrowArrayStream, ArrowError> {
         let unfit = |error: ReadError| ArrowError::Unfit { what: error.to_string() };
         let types = self.empty().map_err(unfit)?;
-        let (send, receive) = sync_channel(BATCHES_AHEAD);
-        let make = move || {
-            // Nobody receives them any more where sending fails.
-            let _ = self.batches().try_for_each(|batch| send.send(batch));
-        };
-        std::thread::Builder::new().name("underbelly-arrow".to_string()).spawn(make)?;
-        export_stream(types, receive.into_iter())
+        export_stream(types, ahead(move |send| self.batches().try_for_each(send))?)
     }
 
     fn scan(&self, from: Option<Timestamp>, to: Option<Timestamp>) -> Scan<'_> {
@@ -197,6 +191,39 @@ impl LentRows {
     }
 }
 
+/// What `make` sends from a thread of its own, until it may not send any more or has sent all. Where the thread ends otherwise, that is
+/// an error and no end.
+fn ahead(
+    make: impl FnOnce(&mut dyn FnMut(Result<Batch, ReadError>) -> ControlFlow<()>) -> ControlFlow<()>
+    + Send
+    + 'static,
+) -> std::io::Result<impl Iterator<Item = Result<Batch, String>> + Send> {
+    let (send, receive) = sync_channel(BATCHES_AHEAD);
+    let run = move || {
+        // Nobody receives them any more where sending fails.
+        let mut put = |batch| match send.send(Some(batch)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        };
+        if make(&mut put).is_continue() {
+            let _ = send.send(None);
+        }
+    };
+    std::thread::Builder::new().name("underbelly-arrow".to_string()).spawn(run)?;
+    let mut is_over = false;
+    Ok(std::iter::from_fn(move || {
+        if is_over {
+            return None;
+        }
+        let next = match receive.recv() {
+            Ok(next) => next.map(|batch: Result<Batch, ReadError>| batch.map_err(|error| error.to_string())),
+            Err(_) => Some(Err("the thread that reads ended early".to_string())),
+        };
+        is_over = !matches!(next, Some(Ok(_)));
+        next
+    }))
+}
+
 /// Batches of rows where they lie: made by [`LentRows::batches`].
 pub struct LentBatches<'a> {
     rows: &'a LentRows,
@@ -261,5 +288,29 @@ impl Iterator for LentBatches<'_> {
             (self.is_over, self.scan, self.lent, self.stretches) = (true, None, None, Some(VecDeque::new()));
         }
         next
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_is_an_error_of_its_stream_and_no_end() {
+        let batch = || Ok(Batch::from(Columns::new()));
+        let made = |panics: bool| {
+            let make = move |send: &mut dyn FnMut(_) -> ControlFlow<()>| {
+                send(batch())?;
+                assert!(!panics, "a panic on purpose");
+                send(batch())
+            };
+            ahead(make).unwrap().map(|batch| batch.map(|_| ())).collect()
+        };
+        let whole: Vec<Result<(), String>> = made(false);
+        assert_eq!(whole, [Ok(()), Ok(())]);
+        let cut = made(true);
+        assert_eq!(cut.len(), 2);
+        assert!(cut[0].is_ok() && cut[1].as_ref().unwrap_err().contains("ended early"), "{cut:?}");
     }
 }

@@ -8,12 +8,14 @@ mod parquet;
 mod text;
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use clap::Args;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use underbelly::{Columns, Predicate, QueryError, Scan, Schema, Timestamp, Value, View, arrow};
 
 use crate::error::Failed;
@@ -57,7 +59,7 @@ pub(crate) struct Export {
     /// The form of the output; otherwise what the name of the file ends in, else csv
     #[arg(long, value_enum, value_name = "FORM")]
     format: Option<Form>,
-    /// The file, which must not be there yet; standard output otherwise
+    /// The file, which must not be there yet, gzip'd where its name ends in .gz; standard output otherwise
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// In CSV, what stands for null; no text may be the same
@@ -125,6 +127,29 @@ impl<W: Write> Sink for arrow::Writer<W> {
     }
 }
 
+/// Where a file is written before it has its name: whoever is interrupted leaves nothing that looks whole.
+fn part_of(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}.part", std::process::id()))
+}
+
+/// Gives a file that is written its name, which nobody may have by now; its length.
+fn name(part: &Path, path: &Path) -> std::io::Result<u64> {
+    let file = File::open(part)?;
+    file.sync_all()?;
+    match std::fs::hard_link(part, path) {
+        Ok(()) => std::fs::remove_file(part)?,
+        // Not every file system gives a file two names.
+        Err(error) if error.kind() != ErrorKind::AlreadyExists && path.symlink_metadata().is_err() => {
+            std::fs::rename(part, path)?;
+        }
+        Err(error) => return Err(error),
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(file.metadata()?.len())
+}
+
 impl Export {
     pub(crate) fn run(&self, db: &View) -> Result<(), Failed> {
         let started = Instant::now();
@@ -134,16 +159,33 @@ impl Export {
             let out = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout());
             return self.write(db, form, out).map(|_| ());
         };
-        let file = File::create_new(path).map_err(|error| Failed::file("make", path, error))?;
-        let written = self.write(db, form, BufWriter::with_capacity(BUFFER_BYTES, file)).and_then(|rows| {
-            let synced = File::open(path).and_then(|file| file.sync_all().map(|()| file.metadata()));
-            let bytes =
-                synced.and_then(|about| about).map_err(|error| Failed::file("write", path, error))?.len();
+        if path.symlink_metadata().is_ok() {
+            return Err(Failed::file("make", path, ErrorKind::AlreadyExists.into()));
+        }
+        let is_zipped = path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gz"));
+        if is_zipped && form == Form::Parquet {
+            return Err(Failed::Usage("Parquet is compressed by itself; leave out .gz".to_string()));
+        }
+        let part = part_of(path);
+        let file = File::create_new(&part).map_err(|error| Failed::file("make", &part, error))?;
+        let out = BufWriter::with_capacity(BUFFER_BYTES, file);
+        let written = match is_zipped {
+            false => self.write(db, form, out),
+            true => {
+                let mut zipped = GzEncoder::new(out, Compression::default());
+                self.write(db, form, &mut zipped).and_then(|rows| {
+                    let ended = zipped.finish().and_then(|mut out| out.flush());
+                    ended.map(|()| rows).map_err(|error| Failed::file("write", &part, error))
+                })
+            }
+        };
+        let named = written.and_then(|rows| {
+            let bytes = name(&part, path).map_err(|error| Failed::file("write", path, error))?;
             Ok((rows, bytes))
         });
-        let (rows, bytes) = written.inspect_err(|_| {
+        let (rows, bytes) = named.inspect_err(|_| {
             // Half a file is of no use to anybody; that it cannot be removed is no news then.
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(&part);
         })?;
         let seconds = started.elapsed().as_secs_f64();
         let mut facts = Facts::default();

@@ -187,6 +187,18 @@ impl Import {
             Form::Jsonl => Some(json::survey(sources, &wishes, existing(&db, &self.series)?.as_ref())?),
             _ => None,
         };
+        // What the beginnings of files tell is said before any of them is committed.
+        for source in sources {
+            let columns = match form {
+                Form::Jsonl | Form::Csv => break,
+                #[cfg(feature = "parquet")]
+                Form::Parquet => parquet::columns_of(source)?,
+                #[cfg(not(feature = "parquet"))]
+                Form::Parquet => return Err(Failed::Usage(crate::form::NO_PARQUET.to_string())),
+                Form::Arrow | Form::ArrowStream => typed::columns_of_arrow(source)?,
+            };
+            typed::check(source.path(), &columns, &wishes)?;
+        }
         let keys: Vec<&str> = wishes.keys.iter().map(|key| wishes.stored(key)).collect();
         let loaded = load::committed(&db, &self.series, &keys, |send| {
             let mut chunks = typed::Chunks::new(&wishes, send);

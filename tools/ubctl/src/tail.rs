@@ -134,6 +134,10 @@ impl Tail {
 
     /// Shows the rows of a series.
     fn rows(&self, dir: &Path, mut reader: Reader, series: &str) -> Result<(), Failed> {
+        if !self.follow {
+            // A name that is mistyped has no rows, and must not move a cursor behind those of others.
+            reader.snapshot().series(series)?;
+        }
         let mut out = stdout();
         let mut put = |rows: &Columns, seq: Option<u64>| {
             (0..rows.rows()).try_for_each(|row| {

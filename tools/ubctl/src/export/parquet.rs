@@ -27,7 +27,14 @@ pub(super) struct Parquet<W: Write + Send> {
 }
 
 fn failed(error: ParquetError) -> Failed {
-    Failed::output(std::io::Error::other(error))
+    Failed::output(match error {
+        // A reader that went away is told from other errors by its kind.
+        ParquetError::External(cause) => match cause.downcast::<std::io::Error>() {
+            Ok(error) => *error,
+            Err(cause) => std::io::Error::other(cause),
+        },
+        other => std::io::Error::other(other),
+    })
 }
 
 impl<W: Write + Send> Parquet<W> {
@@ -132,5 +139,33 @@ fn write_column<W: Write + Send>(
         Values::F32(v) => write::<_, FloatType>(group, v, validity),
         Values::F64(v) => write::<_, DoubleType>(group, v, validity),
         Values::Utf8(v) | Values::Bytes(v) => write::<_, ByteArrayType>(group, &texts(v), validity),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_error_of_the_file() {
+        let rows = Columns::new().with("x", vec![1i64; GROUP_ROWS].into()).unwrap();
+        let ended = Parquet::new(Closed, &rows).and_then(|mut file| {
+            file.write(rows.clone())?;
+            Box::new(file).finish()
+        });
+        assert!(matches!(ended, Err(Failed::ClosedPipe)), "{ended:?}");
     }
 }

@@ -37,6 +37,8 @@ struct JsonColumn {
     key: bool,
     column_type: Option<ColumnType>,
     seen: Seen,
+    /// The line that has it, counted over all files.
+    last_line: u64,
 }
 
 /// What kinds of values a column has, each with its first place.
@@ -49,6 +51,8 @@ struct Seen {
     decimals: Option<String>,
     /// `"NaN"`, `"inf"` and `"-inf"`.
     not_finite: Option<String>,
+    /// `"NaN"` alone.
+    nan: Option<String>,
     texts: Option<String>,
 }
 
@@ -70,7 +74,12 @@ impl Seen {
                     &mut self.decimals
                 }
             },
-            Scalar::Text(text) if matches!(&**text, "NaN" | "inf" | "-inf") => &mut self.not_finite,
+            Scalar::Text(text) if matches!(&**text, "NaN" | "inf" | "-inf") => {
+                if text == "NaN" {
+                    self.nan.get_or_insert_with(&place);
+                }
+                &mut self.not_finite
+            }
             Scalar::Text(_) => &mut self.texts,
         };
         slot.get_or_insert_with(place);
@@ -78,7 +87,7 @@ impl Seen {
 
     /// The type that holds all values; `None` where all are null.
     fn column_type(&self, name: &str) -> Result<Option<ColumnType>, Failed> {
-        let Seen { bools, integers, inexact, decimals, not_finite, texts } = self;
+        let Seen { bools, integers, inexact, decimals, not_finite, texts, .. } = self;
         let numbers = decimals.as_ref().or(integers.as_ref());
         let mixed = |a: &String, b: &String| {
             Err(Failed::Line {
@@ -259,31 +268,64 @@ pub(super) fn survey(
     schema: Option<&Schema>,
 ) -> Result<Surveyed, Failed> {
     let mut surveyed = Surveyed { columns: Vec::new(), places: HashMap::new() };
+    let known = |name: &str| {
+        let stored = wishes.stored(name);
+        let known = schema.and_then(|schema| schema.columns.iter().find(|known| *known.name == *stored));
+        known.map(|known| known.column_type)
+    };
+    let given = |name: &str| wishes.types.iter().find(|(of, _)| of == name).map(|(_, given)| *given);
+    // What widens a field is the engine's to say.
+    let fixed = |name: &str| given(name).or_else(|| known(name).filter(|known| *known != ColumnType::I64));
+    let mut line = 0;
     for source in sources {
         let bar = progress::bytes(source.bytes(), format!("checking {}", source.path().display()));
         let mut instants = InstantReader::new(wishes.time_notation());
+        // Of columns whose types are fixed: each value is tried as it is going to be read.
+        let scratch = |name: &str| {
+            let notation = || InstantReader::new(wishes.notation_of(name));
+            fixed(name).map(|column_type| Cells::new(column_type, notation()))
+        };
+        let mut tried: Vec<Option<Cells>> =
+            surveyed.columns.iter().map(|column| scratch(&column.name)).collect();
         each_line(source, &bar, |members, place| {
+            line += 1;
             let mut time = None;
             for (Name(name), raw) in &members.0 {
+                let twice = || at(place, name, "the name stands there twice; leave one out");
                 let value = Scalar::of(raw).map_err(|what| at(place, name, what))?;
                 if **name == *wishes.time {
-                    time = value.text().map(|text| instants.read(text).map(|_| ()));
+                    if time.is_some() {
+                        return Err(twice());
+                    }
+                    time = Some(value.text().map(|text| instants.read(text).map(|_| ())));
                     continue;
                 }
                 let found = surveyed.places.get(&**name).copied();
-                let column = found.unwrap_or_else(|| {
+                let found = found.unwrap_or_else(|| {
                     let key = wishes.keys.iter().any(|key| **key == **name);
                     let name = name.to_string();
+                    tried.push(scratch(&name));
                     surveyed.places.insert(name.clone(), surveyed.columns.len());
-                    surveyed.columns.push(JsonColumn { name, key, column_type: None, seen: Seen::default() });
+                    let seen = Seen::default();
+                    surveyed.columns.push(JsonColumn { name, key, column_type: None, seen, last_line: 0 });
                     surveyed.columns.len() - 1
                 });
-                if let Some(column) = surveyed.columns.get_mut(column) {
-                    column.seen.note(&value, || format!("{}: column {name:?}", place()));
+                let Some(column) = surveyed.columns.get_mut(found) else { continue };
+                if std::mem::replace(&mut column.last_line, line) == line {
+                    return Err(twice());
+                }
+                column.seen.note(&value, || format!("{}: column {name:?}", place()));
+                if let (Some(Some(cells)), Some(text)) = (tried.get_mut(found), value.text()) {
+                    cells.push(text.as_bytes()).map_err(|what| at(place, name, what))?;
+                    if column.key && cells.ends_with_nan() {
+                        return Err(at(place, name, NAN_KEY));
+                    }
+                    cells.truncate(0);
                 }
             }
+            let read = time.flatten();
             let read =
-                time.ok_or_else(|| at(place, &wishes.time, "the time is missing; give every line one"))?;
+                read.ok_or_else(|| at(place, &wishes.time, "the time is missing; give every line one"))?;
             read.map_err(|what| at(place, &wishes.time, what))?;
             Ok(true)
         })?;
@@ -295,16 +337,21 @@ pub(super) fn survey(
         }
     }
     for column in &mut surveyed.columns {
-        let given = wishes.types.iter().find(|(name, _)| *name == column.name).map(|(_, given)| *given);
-        let stored = wishes.stored(&column.name);
-        let known = schema.and_then(|schema| schema.columns.iter().find(|known| *known.name == *stored));
-        let known = known.map(|known| known.column_type);
-        column.column_type = match (given, known) {
-            (Some(given), _) => Some(given),
-            // What widens a field is the engine's to say.
-            (None, Some(ColumnType::I64)) | (None, None) => column.seen.column_type(&column.name)?,
-            (None, Some(known)) => Some(known),
+        let (name, seen) = (&column.name, &column.seen);
+        let is_float = |found: ColumnType| matches!(found, ColumnType::F64 | ColumnType::F32);
+        let found = match fixed(name) {
+            Some(fixed) => Some(fixed),
+            None => seen.column_type(name)?,
         };
+        if let (None, Some(float), Some(place)) = (given(name), found.filter(|t| is_float(*t)), &seen.inexact)
+        {
+            let what = format!("{float} does not hold the number here; say its type with --columns");
+            return Err(Failed::Line { place: place.clone(), what });
+        }
+        if let (true, Some(ColumnType::F64), Some(place)) = (column.key, found, &seen.nan) {
+            return Err(Failed::Line { place: place.clone(), what: NAN_KEY.to_string() });
+        }
+        column.column_type = found;
     }
     Ok(surveyed)
 }
@@ -390,4 +437,45 @@ fn taken(
         }
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::time::Notation;
+
+    /// What the first reading says, before which nothing is committed.
+    fn surveyed(lines: &str) -> Result<(), String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.jsonl");
+        std::fs::write(&path, lines).unwrap();
+        let wishes = Wishes {
+            time: "t".to_string(),
+            notation: Notation { unit: None, zone: None, form: None },
+            keys: vec!["k".to_string()],
+            types: vec![("d".to_string(), ColumnType::Date)],
+            renames: Vec::new(),
+            nulls: Vec::new(),
+            keep_empty: false,
+        };
+        let sources = [Source::new(&path, b',').unwrap()];
+        survey(&sources, &wishes, None).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn lines_that_cannot_be_loaded_are_found_when_they_are_checked() {
+        let good = "{\"t\":0,\"k\":1.5,\"d\":\"2014-06-02\",\"x\":1}\n";
+        assert_eq!(surveyed(&good.repeat(2)), Ok(()));
+        for (bad, what) in [
+            ("{\"t\":1,\"k\":2.5,\"d\":\"today\"}", "x.jsonl:2: column \"d\": \"today\" is no date"),
+            ("{\"t\":1,\"x\":1,\"x\":2}", "x.jsonl:2: column \"x\": the name stands there twice"),
+            ("{\"t\":1,\"x\":1,\"t\":1}", "x.jsonl:2: column \"t\": the name stands there twice"),
+            ("{\"t\":1,\"k\":\"NaN\"}", "x.jsonl:2: column \"k\": "),
+            ("{\"t\":1,\"k\":9007199254740993}", "x.jsonl:2: column \"k\": "),
+        ] {
+            let said = surveyed(&format!("{good}{bad}\n{good}")).unwrap_err();
+            assert!(said.contains(what), "{said}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use parquet::data_type::DataType;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, Type};
-use underbelly::{Column, Columns, Strings, Values};
+use underbelly::{Column, ColumnType, Columns, Strings, Values};
 
 use super::source::Source;
 use super::typed::Chunks;
@@ -34,6 +34,22 @@ enum Meaning {
     Date,
     /// Nanoseconds of each number.
     Timestamp(i64),
+}
+
+impl Meaning {
+    fn column_type(self) -> ColumnType {
+        match self {
+            Meaning::Bool => ColumnType::Bool,
+            Meaning::I32 => ColumnType::I32,
+            Meaning::I64 => ColumnType::I64,
+            Meaning::F32 => ColumnType::F32,
+            Meaning::F64 => ColumnType::F64,
+            Meaning::Utf8 => ColumnType::Utf8,
+            Meaning::Bytes => ColumnType::Bytes,
+            Meaning::Date => ColumnType::Date,
+            Meaning::Timestamp(_) => ColumnType::Timestamp,
+        }
+    }
 }
 
 fn meaning(column: &Type) -> Option<Meaning> {
@@ -74,39 +90,61 @@ fn meaning(column: &Type) -> Option<Meaning> {
     })
 }
 
-/// Reads a file.
-pub(super) fn load(source: &Source, bar: &ProgressBar, chunks: &mut Chunks<'_>) -> Result<(), Failed> {
+/// The columns of a file, without rows.
+pub(super) fn columns_of(source: &Source) -> Result<Columns, Failed> {
+    let mut columns = Columns::new();
+    caught(source, &mut || {
+        let (_, meanings) = opened(source)?;
+        for (name, meaning) in meanings {
+            columns.insert(name, Column::new(meaning.column_type()))?;
+        }
+        Ok(())
+    })?;
+    Ok(columns)
+}
+
+/// What is damaged must not take more down than the import.
+fn caught(source: &Source, read: &mut dyn FnMut() -> Result<(), Failed>) -> Result<(), Failed> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        Err(Failed::input(source.path(), "the Parquet reader gave up on it; write it anew"))
+    })
+}
+
+/// A file, and what its columns become.
+fn opened(source: &Source) -> Result<(SerializedFileReader<File>, Vec<(String, Meaning)>), Failed> {
     let path = source.path();
     let file = File::open(path).map_err(|error| Failed::file("open", path, error))?;
     let refused = |what: String| Failed::input(path, what);
-    // What is damaged must not take more down than the import.
-    let caught = |read: &mut dyn FnMut() -> Result<(), Failed>| match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(done) => done,
-        Err(_) => Err(refused("the Parquet reader gave up on it; write it anew".to_string())),
-    };
-    let mut file = Some(file);
-    caught(&mut || {
-        let Some(file) = file.take() else { return Ok(()) };
-        let reader = SerializedFileReader::new(file).map_err(|error| refused(error.to_string()))?;
+    let reader = SerializedFileReader::new(file).map_err(|error| refused(error.to_string()))?;
+    let schema = reader.metadata().file_metadata().schema_descr();
+    let mut meanings = Vec::new();
+    if schema.num_columns() > COLUMNS_MAX {
+        return Err(refused(format!("{} columns are more than {COLUMNS_MAX}", schema.num_columns())));
+    }
+    for column in schema.columns() {
+        let name = column.name().to_string();
+        let kind = format!("column {name:?} ({})", column.path().string());
+        let own = column.self_type();
+        let is_plain =
+            column.path().parts().len() == 1 && own.get_basic_info().repetition() != Repetition::REPEATED;
+        if !is_plain {
+            return Err(refused(format!("{kind} is nested; give each of its values a column")));
+        }
+        let found = meaning(own).ok_or_else(|| {
+            refused(format!("{kind} has a type that cannot be taken; use a bool, an integer of up to 64 bits, a float, text, bytes, a date or a timestamp"))
+        })?;
+        meanings.push((name, found));
+    }
+    Ok((reader, meanings))
+}
+
+/// Reads a file.
+pub(super) fn load(source: &Source, bar: &ProgressBar, chunks: &mut Chunks<'_>) -> Result<(), Failed> {
+    let path = source.path();
+    let refused = |what: String| Failed::input(path, what);
+    caught(source, &mut || {
+        let (reader, meanings) = opened(source)?;
         let schema = reader.metadata().file_metadata().schema_descr();
-        let mut meanings = Vec::new();
-        if schema.num_columns() > COLUMNS_MAX {
-            return Err(refused(format!("{} columns are more than {COLUMNS_MAX}", schema.num_columns())));
-        }
-        for column in schema.columns() {
-            let name = column.name().to_string();
-            let kind = format!("column {name:?} ({})", column.path().string());
-            let own = column.self_type();
-            let is_plain =
-                column.path().parts().len() == 1 && own.get_basic_info().repetition() != Repetition::REPEATED;
-            if !is_plain {
-                return Err(refused(format!("{kind} is nested; give each of its values a column")));
-            }
-            let found = meaning(own).ok_or_else(|| {
-                refused(format!("{kind} has a type that cannot be taken; use a bool, an integer of up to 64 bits, a float, text, bytes, a date or a timestamp"))
-            })?;
-            meanings.push((name, found));
-        }
         let groups = reader.num_row_groups();
         for group in 0..groups {
             let group_reader = reader.get_row_group(group).map_err(|error| refused(error.to_string()))?;

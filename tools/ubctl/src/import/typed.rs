@@ -1,6 +1,6 @@
 //! Rows with types, as Arrow and Parquet hold them: from batches to commits.
 
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::mpsc::SyncSender;
 
@@ -37,21 +37,7 @@ impl<'a> Chunks<'a> {
     /// Adds the rows of a batch of a file; false where nobody takes any more.
     pub(super) fn add(&mut self, path: &Path, rows: Columns) -> Result<bool, Failed> {
         let wishes = self.wishes;
-        for name in wishes.keys.iter().chain(wishes.renames.iter().map(|(old, _)| old)).chain([&wishes.time])
-        {
-            if rows.index_of(name).is_none() {
-                let names: Vec<&str> = rows.names().iter().map(|name| &**name).collect();
-                let names = names.join(", ");
-                return Err(Failed::input(
-                    path,
-                    format!("there is no column {name:?}, and there are: {names}"),
-                ));
-            }
-        }
-        if wishes.keys.contains(&wishes.time) {
-            let what = "the time cannot be a key too, leave it out of --key";
-            return Err(Failed::Usage(what.to_string()));
-        }
+        check(path, &rows, wishes)?;
         let mut columns = Vec::with_capacity(rows.width());
         let mut times = Vec::new();
         for (name, column) in rows.into_columns() {
@@ -124,6 +110,23 @@ impl<'a> Chunks<'a> {
     }
 }
 
+/// Refuses columns that are not those which the options name, or whose types are none for it; without rows, too.
+pub(super) fn check(path: &Path, rows: &Columns, wishes: &Wishes) -> Result<(), Failed> {
+    for name in wishes.keys.iter().chain(wishes.renames.iter().map(|(old, _)| old)).chain([&wishes.time]) {
+        if rows.index_of(name).is_none() {
+            let names: Vec<&str> = rows.names().iter().map(|name| &**name).collect();
+            let names = names.join(", ");
+            return Err(Failed::input(path, format!("there is no column {name:?}, and there are: {names}")));
+        }
+    }
+    if wishes.keys.contains(&wishes.time) {
+        let what = "the time cannot be a key too, leave it out of --key";
+        return Err(Failed::Usage(what.to_string()));
+    }
+    let time = rows.column(&wishes.time).map(|column| Column::new(column.column_type()));
+    time.map_or(Ok(()), |time| instants(time, wishes).map(|_| ()).map_err(|what| Failed::input(path, what)))
+}
+
 /// The times of a column of times, of days, or of numbers of the unit that was given.
 fn instants(column: Column, wishes: &Wishes) -> Result<Vec<Timestamp>, String> {
     const DAY_NS: i64 = 86_400_000_000_000;
@@ -156,18 +159,35 @@ fn instants(column: Column, wishes: &Wishes) -> Result<Vec<Timestamp>, String> {
     times.ok_or_else(|| format!("column {name:?} has a time outside the years 1677 to 2262; see --unit"))
 }
 
+/// The columns of an Arrow file or stream, without rows.
+pub(super) fn columns_of_arrow(source: &Source) -> Result<Columns, Failed> {
+    let input = BufReader::with_capacity(BUFFER_BYTES, source.bytes_of(&ProgressBar::hidden())?);
+    let reader = arrow::Reader::new(input, arrow::Limits::default());
+    reader.and_then(|reader| reader.empty()).map_err(|error| failed(source.path(), error))
+}
+
+fn failed(path: &Path, error: arrow::ArrowError) -> Failed {
+    match error {
+        arrow::ArrowError::Io(error) => Failed::file("read", path, error),
+        other => Failed::input(path, other.to_string()),
+    }
+}
+
 /// Reads an Arrow file or stream.
 pub(super) fn load_arrow(source: &Source, bar: &ProgressBar, chunks: &mut Chunks<'_>) -> Result<(), Failed> {
     let path = source.path();
-    let failed = |error: arrow::ArrowError| match error {
-        arrow::ArrowError::Io(error) => Failed::file("read", path, error),
-        other => Failed::input(path, other.to_string()),
-    };
-    let input = BufReader::with_capacity(BUFFER_BYTES, source.bytes_of(bar)?);
-    for batch in arrow::Reader::new(input, arrow::Limits::default()).map_err(failed)? {
+    let failed = |error| failed(path, error);
+    let mut input = BufReader::with_capacity(BUFFER_BYTES, source.bytes_of(bar)?);
+    for batch in arrow::Reader::new(&mut input, arrow::Limits::default()).map_err(failed)? {
         if !chunks.add(path, batch.map_err(failed)?)? {
-            break;
+            return Ok(());
         }
     }
-    Ok(())
+    match input.fill_buf() {
+        Ok([]) => Ok(()),
+        Ok(_) => {
+            Err(Failed::input(path, "bytes stand behind the end of the stream; keep one stream in a file"))
+        }
+        Err(error) => Err(Failed::file("read", path, error)),
+    }
 }

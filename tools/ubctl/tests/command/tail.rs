@@ -151,3 +151,14 @@ fn the_rows_of_a_series_are_followed_by_transaction() {
     assert!(place.fails(words("tail none")).contains("no series has the type \"none\""));
     assert_eq!(place.run(words("tail trade --slot x")).code, 2);
 }
+
+#[test]
+fn a_name_of_no_series_moves_no_cursor() {
+    let (place, _) = quoted();
+    for options in ["--from oldest", "--cursor c --ack", ""] {
+        let error = place.fails(words(format!("tail none {options}").trim()));
+        assert!(error.contains("no series has the type \"none\""), "{error}");
+    }
+    let db = open(&place);
+    assert_eq!(db.cursor("c").unwrap(), None);
+}

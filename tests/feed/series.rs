@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use underbelly::{
-    Appended, Batch, Columns, CommitError, Database, Delete, FeedError, Kept, Row, Slow, Start, Timestamp,
-    Value,
+    Appended, Batch, Columns, CommitError, Database, Delete, Duplicates, FeedError, Kept, Row,
+    SeriesDefinition, Slow, Start, Timestamp, Value,
 };
 use underbelly_tests::{in_memory, options};
 
@@ -234,4 +234,26 @@ fn a_mirror_of_a_closed_database_shows_what_it_showed_last() {
     assert!(mirror.get_at(u64::MAX, LONG).is_none());
     assert!(matches!(*mirror.ended().unwrap(), FeedError::Commit(CommitError::Closed)));
     assert_eq!(mirror.get().rows.i64s("x").unwrap(), [3]);
+}
+
+/// Whatever is shown of them, and whatever a checkpoint leaves out while they are told.
+#[test]
+fn rows_are_told_as_they_were_appended() {
+    let (_disk, db) = in_memory().unwrap();
+    db.define_series(SeriesDefinition::new("s").duplicates(Duplicates::LastWins)).unwrap();
+    let mut following = db.subscribe_series("s", Start::Oldest, Slow::CatchUp).unwrap();
+    let seqs: Vec<u64> = (0..4).map(|x| commit(&db, &[(1, "a", x), (2 + x, "b", x)])).collect();
+    let expected: Vec<(u64, Vec<i64>)> = seqs.iter().zip(0..).map(|(seq, x)| (*seq, vec![x, x])).collect();
+    assert_eq!(db.snapshot().series("s").unwrap().count().unwrap(), 5);
+    assert_eq!(told(&db, Start::Oldest), expected);
+    let mut feed = db.series_feed("s", Start::Oldest).unwrap();
+    assert_eq!(xs(&feed.next().unwrap().unwrap()), expected[0]);
+    let mut batch = Batch::new();
+    batch.delete_rows("s", Delete::all().from(Timestamp(0)).to(Timestamp(3)));
+    db.commit(batch).unwrap();
+    db.checkpoint().unwrap();
+    let rest: Vec<_> = feed.map(|appended| xs(&appended.unwrap())).collect();
+    assert_eq!(rest, expected[1..]);
+    let heard: Vec<_> = (0..3).map(|_| following.next_within(LONG).unwrap().unwrap().seq).collect();
+    assert_eq!(heard, seqs[1..], "what was deleted before it was told is not told");
 }

@@ -421,3 +421,24 @@ proptest! {
         live(policy, skips, keeps, steps);
     }
 }
+
+/// A wider number is compared as such, and one that its field does not hold is refused though it looks the same when it is
+/// rounded.
+#[test]
+fn rows_of_other_number_types_are_compared_by_their_values() {
+    let (_, db) = in_memory().unwrap();
+    db.define_series(defined(Duplicates::KeepAll, true)).unwrap();
+    let put = |ts: i64, x: Value| {
+        let mut batch = Batch::new();
+        batch.append(Row::new("s", Timestamp(ts)).key("k", 0i64).field("x", x))?;
+        db.commit(batch)
+    };
+    put(1, Value::I64(1)).unwrap();
+    put(1, Value::F64(1.5)).unwrap();
+    put(1, Value::F64(1.0)).unwrap();
+    let rows = db.snapshot().series("s").unwrap().scan().collect().unwrap();
+    assert_eq!(rows.f64s("x").unwrap(), [1.0, 1.5]);
+    put(2, Value::F64(9_007_199_254_740_992.0)).unwrap();
+    let refused = put(2, Value::I64(9_007_199_254_740_993)).unwrap_err();
+    assert!(!matches!(refused, CommitError::SeriesChanged { .. }), "{refused}");
+}

@@ -253,3 +253,20 @@ fn bytes_of_appends_and_segments_are_counted() {
     assert_eq!(info(&db).written_bytes, written);
     assert!(info(&db).appended_bytes > appended);
 }
+
+/// Rows that stood side by side until rules came are missed by who asks for the time before, and that is told.
+#[test]
+fn what_rules_left_out_is_gone_for_the_time_before_them() {
+    let (_, db) = in_memory().unwrap();
+    append(&db, "s", 1, 1);
+    let both = append(&db, "s", 1, 2);
+    let later = append(&db, "s", 2, 3);
+    db.redefine_series(SeriesDefinition::new("s").duplicates(Duplicates::LastWins)).unwrap();
+    let since = db.visible_seq();
+    assert_eq!(known(&db, "s", both).unwrap(), [1, 2]);
+    db.checkpoint().unwrap();
+    for before in [both, later] {
+        assert!(is_gone(known(&db, "s", before), since), "{:?}", known(&db, "s", before));
+    }
+    assert_eq!(known(&db, "s", since).unwrap(), [2, 3]);
+}

@@ -197,7 +197,6 @@ fn ticks_become_bars() {
 #[test]
 fn a_type_is_defined_and_read_as_it_was_known() {
     let place = Place::new();
-    place.ok(words("init"));
     place.ok(words("series define s --duplicates last-wins --history 7d --retention 30d"));
     place.ok(words("series define s --duplicates last-wins --history 7d --retention 30d"));
     let refused = place.fails(words("series define s --duplicates reject"));

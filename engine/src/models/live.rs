@@ -120,6 +120,7 @@ impl<'db> LiveBuilder<'db> {
             is_closed: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             is_in_memory: AtomicBool::new(true),
+            restores: AtomicU64::new(0),
             saved: Mutex::default(),
             trouble: Mutex::default(),
         });
@@ -280,7 +281,7 @@ impl<T> LiveModel<T> {
         }
         let blob = serialised(&self.shared, &self.object, &self.serialise)?.to_blob().into();
         let changes = self.shared.changes.load(Ordering::Relaxed);
-        Ok(Job { live: self.shared.clone(), blob: Some(blob), changes, is_closing, _busy: busy })
+        Ok(Job { live: self.shared.clone(), blob: Some(blob), changes, restores: 0, is_closing, _busy: busy })
     }
 
     /// Serialises the object and gives it to the thread; what cannot be done now is tried at the next change.
@@ -392,6 +393,8 @@ impl<T> UnderLock<T> {
             saved.restored = saved.content;
             (saved.time, saved.version) = (about.map(|about| about.time), about.map(|about| about.version));
             self.shared.is_in_memory.store(true, Ordering::Release);
+            // What was serialised before is of an object that is gone.
+            self.shared.restores.fetch_add(1, Ordering::AcqRel);
         }
         kept.object.as_mut().ok_or_else(|| self.shared.refused(OVER))
     }
@@ -399,6 +402,7 @@ impl<T> UnderLock<T> {
     fn job(&self, is_closing: bool) -> Result<Job, CommitError> {
         let kept = self.sound()?;
         let changes = self.shared.changes.load(Ordering::Acquire);
+        let restores = self.shared.restores.load(Ordering::Acquire);
         let parts =
             kept.object.as_ref().map(|object| serialised(&self.shared, object, &self.serialise)).transpose();
         if is_closing && parts.is_ok() {
@@ -407,25 +411,32 @@ impl<T> UnderLock<T> {
         }
         drop(kept);
         let blob = parts?.map(|parts| parts.to_blob().into());
-        Ok(Job { live: self.shared.clone(), blob, changes, is_closing, _busy: None })
+        Ok(Job { live: self.shared.clone(), blob, changes, restores, is_closing, _busy: None })
     }
 
-    /// Takes the object out of memory, where all of it is in a version and `is_wanted` says so.
-    fn evict(&self, is_wanted: impl FnOnce(&Kept<T>) -> bool) {
-        // What drops it may take locks of its own.
+    /// Takes the object out of memory, where it was not used for so long and all of it is in the newest version. Waits for nobody: an
+    /// object that is in use or being saved stays.
+    fn evict(&self, core: &Core, unused: Duration) {
         let evicted = {
-            let mut kept = hold(&self.kept);
-            let is_saved = {
-                let saved = hold(&self.shared.saved);
-                saved.version.is_some() && saved.changes == self.shared.changes.load(Ordering::Acquire)
-            };
-            if kept.is_torn || kept.object.is_none() || !is_saved || !is_wanted(&kept) {
+            let Ok(mut kept) = self.kept.try_lock() else { return };
+            let Ok(saved) = self.shared.saved.try_lock() else { return };
+            let is_unused = core.options.clock.instant().saturating_duration_since(kept.used) >= unused;
+            if !is_unused || kept.is_torn || kept.object.is_none() || self.is_over() {
+                return;
+            }
+            // Somebody else's version would come back in its stead.
+            let newest = core.state().models.newest(&self.shared.id, u64::MAX).map(|(number, _)| number);
+            let is_newest = saved.version.is_some() && saved.version == newest;
+            if !is_newest || saved.changes != self.shared.changes.load(Ordering::Acquire) {
                 return;
             }
             self.shared.is_in_memory.store(false, Ordering::Release);
             kept.object.take()
         };
-        drop(evicted);
+        // What drops it may take locks of its own, and panic.
+        if catch_unwind(AssertUnwindSafe(|| drop(evicted))).is_err() {
+            core.note_trouble(format!("live model {} panicked when it was dropped", self.shared.id));
+        }
     }
 }
 
@@ -446,9 +457,9 @@ impl<T: Send + 'static> Locked for UnderLock<T> {
         Some(self.job(is_closing))
     }
 
-    fn evict_unused(&self, now: Instant) {
+    fn evict_unused(&self, core: &Core) {
         if let Some(unused) = self.evict_after {
-            self.evict(|kept| now.saturating_duration_since(kept.used) >= unused);
+            self.evict(core, unused);
         }
     }
 }
@@ -515,14 +526,14 @@ impl<T: Send + 'static> LockedModel<T> {
         save(&self.core, &[job])
     }
 
-    /// Saves the object and takes it out of memory, until its next use restores it from the newest version. One that changes
-    /// meanwhile stays.
+    /// Saves the object and takes it out of memory, until its next use restores it from the newest version. One that is used or
+    /// changes meanwhile stays.
     ///
     /// # Errors
     /// As [`LockedModel::save`].
     pub fn evict(&self) -> Result<(), CommitError> {
         self.save()?;
-        self.inner.evict(|_| true);
+        self.inner.evict(&self.core, Duration::ZERO);
         Ok(())
     }
 

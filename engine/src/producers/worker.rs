@@ -345,20 +345,22 @@ impl Ends {
 
     /// The same, and waits for no disk that refuses: answers the runs that it refused.
     pub fn conclude_at_once(&mut self, core: &Arc<Core>, finished: Vec<Finished>) -> Vec<Finished> {
-        let mut refused = Vec::new();
+        let (mut refused, mut is_full) = (Vec::new(), false);
         for finished in self.together(core, finished) {
-            // What the disk refuses once it refuses of the next one too.
-            if !refused.is_empty() {
+            // A log that has no room has none for the next one either.
+            if is_full {
                 refused.push(finished);
                 continue;
             }
             match catch_unwind(AssertUnwindSafe(|| conclude(core, &finished))) {
                 Ok(Err(error)) if is_transient(&error) => {
                     core.note_trouble(format!("a run waits to be ended: {error}"));
+                    is_full = matches!(error, CommitError::Log(_));
                     refused.push(finished);
                 }
                 Ok(ended) => self.take(ended),
-                Err(panic) => self.take(end_as_failed(core, &finished.started, &told(panic))),
+                // To end it as failed waits for the disk: that is its owner's.
+                Err(_) => refused.push(finished),
             }
         }
         refused

@@ -128,7 +128,7 @@ impl<W: Write> Sink for arrow::Writer<W> {
 }
 
 /// Where a file is written before it has its name: whoever is interrupted leaves nothing that looks whole.
-fn part_of(path: &Path) -> PathBuf {
+pub(crate) fn part_of(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{}.part", std::process::id()))
 }

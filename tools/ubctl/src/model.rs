@@ -15,6 +15,7 @@ use underbelly::{
 };
 
 use crate::error::Failed;
+use crate::export::part_of;
 use crate::output::{Facts, Field, Format, FormatArg, Listing, print, stdout};
 use crate::time::{parse_duration, parse_instant};
 use crate::write;
@@ -98,7 +99,8 @@ pub(crate) enum ModelCommand {
     },
     /// Says which versions of a model are kept; all where nothing is given
     ///
-    /// The newest version, pinned ones and those that an alias names stay in any case.
+    /// What is not to be kept is deleted at once, and from then on at each put. With both, a version is kept that is among the
+    /// newest so many and no older than that. The newest version, pinned ones and those that an alias names stay in any case.
     Keep {
         #[command(flatten)]
         which: Which,
@@ -272,8 +274,20 @@ fn get(
     };
     match output {
         Some(path) => {
-            let mut file = File::create(path).map_err(|error| Failed::file("write", path, error))?;
-            send(&model, range, &mut file, |error| Failed::file("write", path, error))
+            let failed = |error| Failed::file("write", path, error);
+            // What is no file, such as a pipe or /dev/null, is written to; of a file the old one stays until the new one is whole.
+            if path.metadata().is_ok_and(|about| !about.is_file()) {
+                return send(&model, range, &mut File::create(path).map_err(failed)?, failed);
+            }
+            let part = part_of(path);
+            let mut file = File::create_new(&part).map_err(|error| Failed::file("make", &part, error))?;
+            let written = send(&model, range, &mut file, failed);
+            let named = written
+                .and_then(|()| file.sync_all().and_then(|()| std::fs::rename(&part, path)).map_err(failed));
+            named.inspect_err(|_| {
+                // Half a file is of no use to anybody; that it cannot be removed is no news then.
+                let _ = std::fs::remove_file(&part);
+            })
         }
         None => send(&model, range, &mut stdout(), Failed::output),
     }
@@ -322,8 +336,15 @@ fn condition(given: &str) -> Result<Where, String> {
     else {
         return Err("\"^\" stands alone; write PATH^=TEXT for text that begins so".to_string());
     };
+    let is_other = path.ends_with('!') || operator == "=" && text.starts_with('=') || text.starts_with('>');
+    if is_other {
+        return Err("there are =, <, <=, >, >= and ^=; quote a value that begins with = or >".to_string());
+    }
     if operator == "^=" {
-        return Ok(Where::prefix(path, text));
+        return match path {
+            "timestamp" => Err("an instant has no begin; write timestamp>=TIME".to_string()),
+            _ => Ok(Where::prefix(path, text)),
+        };
     }
     let value = value(path, text)?;
     Ok(match operator {
@@ -335,20 +356,28 @@ fn condition(given: &str) -> Result<Where, String> {
     })
 }
 
-/// A value from the command line. That of the entry "timestamp" is an instant where its text is one.
+/// A value from the command line. That of the entry "timestamp" is an instant.
 fn value(path: &str, text: &str) -> Result<MetaValue, String> {
-    let is_scalar = |json: &serde_json::Value| !json.is_array() && !json.is_object();
-    if serde_json::from_str(text).ok().filter(is_scalar).is_none() {
-        let instant = if path == "timestamp" { parse_instant(text).ok() } else { None };
-        return Ok(instant.map_or_else(|| text.into(), MetaValue::from));
+    match serde_json::from_str(text) {
+        Ok(serde_json::Value::Array(_) | serde_json::Value::Object(_)) => {
+            return Err(format!(
+                "{text} is several values; a list is found by each of its elements, an object by its paths"
+            ));
+        }
+        Ok(_) => {}
+        Err(_) if text.starts_with('"') => {
+            return Err(format!("{text} is no JSON text; end it with a quote"));
+        }
+        Err(_) if path == "timestamp" => return parse_instant(text).map(MetaValue::from),
+        Err(_) => return Ok(text.into()),
     }
     // As metadata is read, so that numbers are what they are there.
     let read = Metadata::from_json(&format!("{{\"v\":{text}}}")).map_err(|error| error.to_string())?;
     let value = read.entries().get("v").cloned().unwrap_or(MetaValue::Null);
-    Ok(match &value {
-        MetaValue::Text(text) if path == "timestamp" => parse_instant(text).map_or(value, MetaValue::from),
-        _ => value,
-    })
+    match &value {
+        MetaValue::Text(text) if path == "timestamp" => parse_instant(text).map(MetaValue::from),
+        _ => Ok(value),
+    }
 }
 
 fn list(db: &View, wanted: &Where, (skip, count): (usize, usize), format: Format) -> Result<(), Failed> {

@@ -115,7 +115,7 @@ impl Kind {
         match self {
             Kind::Bool => text.parse::<bool>().ok().map(Into::into),
             Kind::I64 => text.parse::<i64>().ok().map(Into::into),
-            Kind::F64 => text.parse::<f64>().ok().map(Into::into),
+            Kind::F64 => number(text).map(Into::into),
             Kind::Array => floats(text).map(Into::into),
             Kind::Text => Some(text.as_bytes().into()),
             Kind::Hex => hex(text).map(Into::into),
@@ -136,6 +136,15 @@ impl Kind {
     fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string())
     }
+}
+
+/// A number of eight bytes: not one that is another when it is rounded to whole numbers, or too large for it.
+fn number(text: &str) -> Option<f64> {
+    let value = text.parse::<f64>().ok()?;
+    let is_digits = text.bytes().any(|byte| byte.is_ascii_digit());
+    let whole = text.parse::<i128>().ok();
+    let is_kept = whole.is_none_or(|whole| value as i128 == whole);
+    (is_kept && !(is_digits && value.is_infinite())).then_some(value)
 }
 
 /// The value of a text: of the type that is asked for, else that of the variable where it fits, else the first that it

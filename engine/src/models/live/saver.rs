@@ -116,6 +116,8 @@ pub(crate) struct Shared {
     pub is_over: AtomicBool,
     /// False where the object was evicted.
     pub is_in_memory: AtomicBool,
+    /// How often the object was restored after it was evicted.
+    pub restores: AtomicU64,
     pub saved: Mutex<Saved>,
     pub trouble: Mutex<Option<String>>,
 }
@@ -168,6 +170,8 @@ pub(crate) struct Job {
     /// `None` where the object was evicted, and is what the newest version is.
     pub blob: Option<Blob>,
     pub changes: u64,
+    /// As the object was then.
+    pub restores: u64,
     pub is_closing: bool,
     /// Held until it is saved or given up.
     pub _busy: Option<Busy>,
@@ -185,7 +189,7 @@ pub(super) trait Locked: Send + Sync {
     /// Takes the lock, serialises, and lets go; `None` where nothing changed or it is not time.
     fn serialise(&self, now: Instant, is_closing: bool) -> Option<Result<Job, CommitError>>;
     /// Takes the object out of memory, where that was asked for and it is time.
-    fn evict_unused(&self, now: Instant);
+    fn evict_unused(&self, core: &Core);
 }
 
 /// Commits what was serialised, all of it in one transaction, without what is saved already or was overtaken.
@@ -200,9 +204,10 @@ pub(super) fn save(core: &Core, jobs: &[Job]) -> Result<(), CommitError> {
     let mut saved: Vec<MutexGuard<'_, Saved>> = jobs.iter().map(|job| hold(&job.live.saved)).collect();
     let now = core.options.clock.now();
     let (mut batch, mut contents) = (Batch::new(), Vec::with_capacity(jobs.len()));
-    for (Job { live, blob, changes, is_closing, .. }, saved) in jobs.iter().zip(&saved) {
+    for (Job { live, blob, changes, restores, is_closing, .. }, saved) in jobs.iter().zip(&saved) {
         // One that is over was saved at its end, and another may have begun.
-        if *changes < saved.changes || (live.is_over.load(Ordering::Acquire) && !is_closing) {
+        let is_gone = *restores != live.restores.load(Ordering::Acquire);
+        if is_gone || *changes < saved.changes || (live.is_over.load(Ordering::Acquire) && !is_closing) {
             contents.push(None);
             continue;
         }
@@ -414,11 +419,10 @@ fn serve(core: &Weak<Core>, jobs: &Receiver<Job>) {
             };
             let now = core.options.clock.instant();
             for live in locked {
-                live.evict_unused(now);
                 match live.serialise(now, false) {
                     Some(Ok(job)) => group.push(job),
                     Some(Err(error)) => live.shared().note_failure(&core, &error),
-                    None => {}
+                    None => live.evict_unused(&core),
                 }
             }
         }

@@ -70,7 +70,9 @@ impl Which {
     pub(crate) fn version(&self, snapshot: &Snapshot, version: &WhichVersion) -> Result<Model, Failed> {
         let WhichVersion { version, back, alias, as_of, put_by } = version;
         let location = self.location()?;
-        let id = location.id;
+        let is_named = version.is_some() || back.is_some() || alias.is_some() || as_of.is_some();
+        // What names a version already is not to name another.
+        let id = if is_named || put_by.is_some() { self.model()? } else { location.id };
         let found = match (version, back, alias, as_of, put_by) {
             (Some(version), ..) => snapshot.model_version(&id, *version)?,
             (_, Some(back), ..) => snapshot.model_back(&id, *back)?,
@@ -151,6 +153,9 @@ pub(crate) fn set_alias(
     expected: Option<&str>,
 ) -> Result<(), Failed> {
     let id = which.model()?;
+    if matches!(name, "newest" | "none") {
+        return Err(Failed::Usage(format!("{name:?} says a version and is no alias; take another name")));
+    }
     let number = |text: &str| -> Result<u64, Failed> {
         text.parse()
             .map_err(|_| Failed::Usage(format!("{text:?} is no version; give a number, newest or none")))
@@ -187,9 +192,20 @@ pub(crate) fn keep(
     age: Option<Duration>,
 ) -> Result<(), Failed> {
     let id = which.model()?;
+    if last == Some(0) {
+        return Err(Failed::Usage("the newest version is kept in any case; say --last 1".to_string()));
+    }
+    let before = versions(&db.snapshot(), id)?.len();
     let retention = Retention { keep_last: last, max_age: age };
     let retention = (retention != Retention::default()).then_some(retention);
-    change(db, |batch| batch.set_retention(&id, retention).map(drop))
+    let mut batch = Batch::new();
+    batch.set_retention(&id, retention)?;
+    let seq = db.commit(batch)?.seq;
+    // Nobody else writes.
+    let kept = versions(&db.snapshot(), id)?.len();
+    let mut facts = Facts::default();
+    facts.add("seq", seq).add("kept", kept).add("deleted", before.saturating_sub(kept));
+    facts.print(Format::Table)
 }
 
 pub(crate) fn annotate(

@@ -97,7 +97,7 @@ impl Watch {
                     changed.push(at);
                 }
                 let Some(line) = lines.get_mut(at) else { continue };
-                if line.value != value {
+                if !is_same(&line.value, &value) {
                     changed.push(at);
                 }
                 line.numbers.push_back(number(&value));
@@ -137,6 +137,16 @@ impl Watch {
             thread::sleep(every);
             reader.refresh()?;
         }
+    }
+}
+
+/// Whether two values are the same to the bit: what is no number does not change by itself.
+fn is_same(a: &VariableValue, b: &VariableValue) -> bool {
+    let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    match (a, b) {
+        (VariableValue::F64(a), VariableValue::F64(b)) => a.to_bits() == b.to_bits(),
+        (VariableValue::Array(a), VariableValue::Array(b)) => bits(a) == bits(b),
+        _ => a == b,
     }
 }
 

@@ -210,7 +210,7 @@ fn a_type_is_defined_and_read_as_it_was_known() {
     place.write("rows.csv", "t,k,x\n1000000000,a,3\n");
     place.ok(words("import rows.csv --series s --time t --key k"));
     let x = |options: &str| -> Vec<String> {
-        let rows = place.csv(words(&format!("series range s --format csv --columns x {options}")));
+        let rows = place.csv(words(format!("series range s --format csv --columns x {options}").trim_end()));
         rows[1..].iter().map(|row| row[1].clone()).collect()
     };
     assert_eq!(x(""), ["2", "3"]);

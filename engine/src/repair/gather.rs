@@ -113,7 +113,7 @@ pub(super) fn gather(
             "no manifest is left, so that the segments and packs in the folders were taken, and of segments that hold rows of \
              the same transactions the newest; the segments hold transactions up to {stored}; where the log does not delete \
              them once more, deleted rows are back if no checkpoint had applied the delete yet, if all rows of their \
-             segment were deleted, or if the segment that was written without them is damaged"
+             segment were deleted, or if the segment that was written without them is damaged; rules of series that the log does not tell are gone: all rows are kept and shown until `redefine_series` says otherwise"
         ),
     );
     Ok(Some(gathered))
@@ -324,13 +324,6 @@ impl Gathered {
         }
         if segments.is_empty() {
             return Ok(());
-        }
-        let rules_of = |of: &Survey| of.rules.contains_key(&series);
-        if log.is_none_or(|log| log.first > 1) && !log.is_some_and(rules_of) && !rules_of(told) {
-            self.assumed.push(format!(
-                "nothing that is left says what becomes of duplicates of series {series:?}, nor how long its rows are kept; all \
-                 rows are kept and shown until `Database::redefine_series` or `ubctl series define` says so anew"
-            ));
         }
         columns.sort_by_key(|column: &v1::SchemaColumn| !column.key);
         segments.sort_unstable_by_key(|segment| segment.file);

@@ -658,14 +658,18 @@ impl Database {
     /// # Errors
     /// As [`Database::checkpoint`], and [`CommitError::Log`] where the log cannot be sealed. The folder is given
     /// up all the same; what was acknowledged is in the log, and the next opening replays it.
-    /// [`CommitError::Closed`] where another clone closed it before.
+    /// [`CommitError::Closed`] where another clone closed it before. [`CommitError::Unsaved`] where all that was done, and a
+    /// [`LiveModel`](crate::LiveModel) or [`Monitor`](crate::Monitor) of somebody was open that held what cannot be saved now.
     pub fn close(self) -> Result<CheckpointReport, CommitError> {
         self.handle.stop();
         self.handle.drop_closures();
-        self.core().closed.store(true, Ordering::Release);
-        let report = self.core().checkpoint_if_changed();
-        let released = self.core().release();
-        report.and_then(|report| released.map(|()| report))
+        let core = self.core();
+        let was_closed = core.closed.swap(true, Ordering::AcqRel);
+        let unsaved = core.live.unsaved().or_else(|| core.handed.unsaved()).filter(|_| !was_closed);
+        let report = core.checkpoint_if_changed();
+        let released = core.release();
+        let report = report.and_then(|report| released.map(|()| report))?;
+        unsaved.map_or(Ok(report), Err)
     }
 }
 

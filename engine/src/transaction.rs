@@ -238,9 +238,9 @@ impl Transaction {
     ///
     /// # Errors
     /// As [`Batch::delete_model`].
-    pub fn delete_model(&mut self, metadata: &Metadata) -> Result<(), CommitError> {
-        self.batch.delete_model(metadata)?;
-        self.written_models.insert(metadata.id()?, None);
+    pub fn delete_model(&mut self, model: &impl ModelName) -> Result<(), CommitError> {
+        self.batch.delete_model(model)?;
+        self.written_models.insert(model.model_id()?, None);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use underbelly_storage::{Columns, Timestamp, Value};
 use crate::error::ReadError;
 use crate::feed::CHANGES_SERIES;
 use crate::graph::{CellId, CellInfo, Key, SlotDate, SlotId};
-use crate::models::{Content, Model, ModelInfo, ModelName};
+use crate::models::{Content, Model, ModelInfo, ModelName, Version};
 use crate::series::{Series, SeriesDefinition, SeriesInfo};
 use crate::slots::content;
 use crate::state::State;
@@ -193,9 +193,13 @@ impl Snapshot {
         let found = {
             let state = self.base().state();
             let newest = state.models.newest(&id, self.seq());
-            newest.map(|(number, version)| (version.chunks.clone(), ModelInfo::new(id, number, version)))
+            // Most blobs have none, and a count that is not touched is not read from memory.
+            let chunks = |version: &Version| (!version.chunks.is_empty()).then(|| version.chunks.clone());
+            newest.map(|(number, version)| (chunks(version), ModelInfo::new(id, number, version)))
         };
-        found.map_or(Ok(None), |(chunks, info)| self.lend(info, &chunks).map(Some))
+        found.map_or(Ok(None), |(chunks, info)| {
+            self.lend(info, chunks.as_deref().unwrap_or_default()).map(Some)
+        })
     }
 
     /// A version with its blob.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use underbelly_storage::object::ObjectId;
-use underbelly_storage::{Columns, Timestamp, Value};
+use underbelly_storage::{Columns, Value};
 
 use crate::error::ReadError;
 use crate::feed::CHANGES_SERIES;
@@ -128,14 +128,23 @@ impl Snapshot {
     /// its rows cannot be read.
     pub fn series_info(&self, name: &str) -> Result<SeriesInfo, ReadError> {
         let series = self.series(name)?;
-        let (segments, segment_bytes, young_runs, deletes, (appended_bytes, written_bytes), horizon, rules) = {
+        let (
+            segments,
+            segment_bytes,
+            young_runs,
+            deletes,
+            (appended_bytes, written_bytes),
+            horizon,
+            (rules, now),
+        ) = {
             let state = self.base().state();
             let unknown = || ReadError::UnknownSeries { series: name.to_string() };
             let table = state.tables.get(name).ok_or_else(unknown)?;
             let bytes = table.sealed().iter().map(|run| run.reference().bytes).sum();
             let counts = (table.sealed().len(), bytes, table.young().len(), table.tombstones().len());
             let (segments, bytes, young, deletes) = counts;
-            (segments, bytes, young, deletes, table.bytes_moved(), table.horizon(), table.rules())
+            let rules = (table.rules(), state.time);
+            (segments, bytes, young, deletes, table.bytes_moved(), table.horizon(), rules)
         };
         let bounds = series.bounds()?;
         let newest = bounds.map(|(_, last)| last);
@@ -152,7 +161,7 @@ impl Snapshot {
             written_bytes,
             horizon,
             definition: SeriesDefinition { name: name.to_string(), rules },
-            kept_from: newest.and_then(|newest| rules.kept_from(Timestamp::MAX, newest)),
+            kept_from: newest.and_then(|newest| rules.kept_from(now, newest)),
         })
     }
 

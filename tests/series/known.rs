@@ -232,6 +232,21 @@ fn a_wrong_stamp_far_ahead_deletes_nothing_that_the_clock_keeps() {
         17,
         "from hour 984 on, and the wrong one"
     );
+    let info = db.snapshot().series_info("s").unwrap();
+    assert_eq!(info.kept_from, Some(Timestamp(984 * hour)));
+}
+
+/// What is longer than any time that is stored comes back as the definition has it.
+#[test]
+fn definitions_for_ever_are_the_same_after_an_opening() {
+    let (disk, db) = in_memory().unwrap();
+    let definition = || SeriesDefinition::new("s").history(Duration::MAX).retention(Duration::MAX);
+    db.define_series(definition()).unwrap();
+    db.define_series(definition()).unwrap();
+    append(&db, "s", 0, 1);
+    let db = Database::open_on(Arc::new(disk.crash()), options()).unwrap();
+    db.define_series(definition()).unwrap();
+    assert_eq!(db.snapshot().series_info("s").unwrap().definition, definition());
 }
 
 /// Bytes that came in and bytes that were written are counted, over checkpoints and openings.

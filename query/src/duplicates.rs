@@ -62,7 +62,7 @@ impl std::fmt::Display for Duplicates {
 const NOBODYS: u64 = u64::MAX;
 /// Rows from which on a slice ends at the next group.
 const SLICE_ROWS: usize = 131_072;
-/// Slices that are kept after they were read.
+/// Slices that are kept after they were read, for each who shares the work: times, seqs and columns are asked for one after another.
 const KEPT_SLICES: usize = 4;
 
 /// A group, or the part of it that lies in a slice.
@@ -107,21 +107,25 @@ struct Resolved {
     duplicates: Duplicates,
     tombstones: Tombstones,
     seq: u64,
+    /// How many share the work.
+    workers: usize,
     /// The slices that were read last.
     read: Mutex<VecDeque<(usize, Arc<Shown>)>>,
 }
 
 /// The rows that a reader at `seq` sees of the runs of a type whose duplicates are resolved, as one run: without the rows that
-/// `tombstones` hide, and of those with the same keys and timestamp one. A reader of it needs no tombstones.
+/// `tombstones` hide, and of those with the same keys and timestamp one. A reader of it needs no tombstones. `workers`: how many
+/// read it at once.
 pub fn resolved(
     runs: Arc<[Arc<dyn Run>]>,
     schema: Arc<Schema>,
     tombstones: Tombstones,
     seq: u64,
     duplicates: Duplicates,
+    workers: usize,
 ) -> Arc<dyn Run> {
     let slices = slices(&runs);
-    Arc::new(Resolved { runs, schema, slices, duplicates, tombstones, seq, read: Mutex::default() })
+    Arc::new(Resolved { runs, schema, slices, duplicates, tombstones, seq, workers, read: Mutex::default() })
 }
 
 /// Cuts time where groups begin, so that rows of one timestamp are in one slice, and a group in as few as may be.
@@ -137,7 +141,9 @@ fn slices(runs: &[Arc<dyn Run>]) -> Vec<Slice> {
     let mut open: Vec<(Zone, Part)> = Vec::new();
     let mut from = groups.first().map_or(0, |(zone, _)| zone.ts_min);
     for (zone, part) in groups {
-        let rows = open.iter().map(|(zone, _)| zone.rows).sum::<usize>();
+        // Those that begin in it: one that reaches over all of time fills no slice by itself.
+        let begun = open.iter().filter(|(before, _)| before.ts_min >= from);
+        let rows = begun.map(|(before, _)| before.rows).sum::<usize>();
         let is_apart = open.iter().all(|(before, _)| before.ts_max < zone.ts_min);
         if zone.ts_min > from && !open.is_empty() && (rows >= SLICE_ROWS || is_apart) {
             slices.push(Slice::new(from, zone.ts_min - 1, &open));
@@ -197,7 +203,7 @@ impl Resolved {
         let shown = Arc::new(self.resolve(self.slice(at)?)?);
         let mut read = lock();
         if known(&read).is_none() {
-            read.truncate(KEPT_SLICES - 1);
+            read.truncate((KEPT_SLICES * self.workers).max(1) - 1);
             read.push_front((at, shown.clone()));
         }
         Ok(shown)
@@ -751,6 +757,21 @@ mod tests {
         // One group over all of time is no gap.
         let long = stored(&[(0, 30_000)]);
         assert_eq!(chunks(&long, &instants), [&instants[..]]);
+    }
+
+    /// A group that reaches over all of time does not cut it wherever another begins.
+    #[test]
+    fn one_long_group_makes_no_more_slices() {
+        let short: Vec<(i64, usize)> = (0..64).map(|at| (1_000 * at, 1_000)).collect();
+        let mut groups = vec![(0, SLICE_ROWS)];
+        groups.extend(&short);
+        let cuts = |groups: &[(i64, usize)]| {
+            slices(&stored(groups).1).iter().map(|slice| slice.parts.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(cuts(&groups), [2, 64]);
+        assert_eq!(cuts(&short), [1; 64]);
+        let full: Vec<(i64, usize)> = (0..4).map(|at| (at, SLICE_ROWS)).collect();
+        assert_eq!(cuts(&full), [1, 2, 3, 4]);
     }
 
     /// Rows of few keys are looked for by these.

@@ -43,7 +43,7 @@ fn resolve(of: &RunsOf, deletes: &[Delete], duplicates: Duplicates) -> RunsOf {
     let tombstones: Vec<Arc<Tombstone>> = deletes.iter().map(Delete::tombstone).collect();
     let tombstones = Tombstones::new(tombstones.iter());
     let schema = Arc::new(of.schema.clone());
-    let run = resolved(of.runs.clone().into(), schema, tombstones, of.seq, duplicates);
+    let run = resolved(of.runs.clone().into(), schema, tombstones, of.seq, duplicates, 1);
     RunsOf { schema: of.schema.clone(), runs: vec![run], seq: of.seq, slice_rows: of.slice_rows }
 }
 

@@ -266,7 +266,8 @@ impl Core {
         self.place_by(batch, |prepared| self.sequence_here(prepared, durability, |_| Ok(())))
     }
 
-    fn place_by<T>(
+    /// Prepares a batch, and has it sequenced; again where others changed what it was prepared from.
+    pub(crate) fn place_by<T>(
         &self,
         batch: Batch,
         sequence: impl Fn(Prepared<'_>) -> Result<T, CommitError>,

@@ -561,7 +561,8 @@ mod tests {
     use crate::durability::Durability;
     use crate::options::Options;
     use crate::series::SeriesDefinition;
-    use underbelly_query::QueryError;
+    use std::cell::Cell;
+    use underbelly_query::{Predicate, QueryError};
     use underbelly_storage::disk::SimulatedDisk;
 
     fn skipping() -> SeriesDefinition {
@@ -583,6 +584,35 @@ mod tests {
         let overtaken = core.sequence(append, Durability::Sync, |_| Ok(())).map(drop).unwrap_err();
         assert!(matches!(overtaken, CommitError::Conflict { .. }), "{overtaken}");
         db.commit(batch([row(1, "k", 1)], [])).unwrap();
+        assert_eq!(numbers(&db), [1]);
+    }
+
+    /// What meets another state of its series than it was prepared from is prepared again.
+    #[test]
+    fn what_was_overtaken_is_prepared_again() {
+        let by_value = || batch([], [Delete::all().filter("x", Predicate::Equal(2i64.into()))]);
+        let last_wins = || SeriesDefinition::new("s").duplicates(Duplicates::LastWins);
+        let db = Database::create_on(Arc::new(SimulatedDisk::new()), Options::default()).unwrap();
+        let core = db.core();
+        let place = |batch: Batch, overtake: &dyn Fn()| {
+            let is_first = Cell::new(true);
+            let placed = core.place_by(batch, |mut prepared| {
+                // As if whoever overtakes had passed the gate before.
+                prepared.operations.gates.clear();
+                if is_first.take() {
+                    overtake();
+                }
+                core.sequence(prepared, Durability::Sync, |_| Ok(()))
+            });
+            core.answer(placed.unwrap().0.seq, Durability::Sync).unwrap();
+        };
+        db.commit(batch([row(1, "k", 1), row(1, "k", 2)], [])).unwrap();
+        place(by_value(), &|| db.redefine_series(last_wins()).unwrap());
+        assert_eq!(numbers(&db), Vec::<i64>::new(), "what is shown goes with what it stands for");
+        db.redefine_series(last_wins().skip_identical()).unwrap();
+        let own = || batch([row(1, "k", 1)], []);
+        db.commit(own()).unwrap();
+        place(own(), &|| assert_eq!(db.commit(batch([], [Delete::all()])).unwrap().changed, 0));
         assert_eq!(numbers(&db), [1]);
     }
 

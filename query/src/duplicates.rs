@@ -533,7 +533,7 @@ pub enum Same {
     Identity,
     /// Where such a row has its fields too.
     Row,
-    /// Where the row of the source that has its timestamp and keys has its fields too, and no row before it changes that.
+    /// Where the last row that has its timestamp and keys, among the rows before it or else in the source, has its fields too.
     Shown,
 }
 
@@ -616,14 +616,18 @@ pub fn repeated<'c>(
     let is_key = compared.iter().map(|column| column.key);
     let keys: Vec<_> =
         given.iter().zip(is_key).filter(|(_, key)| *key).map(|(column, _)| column.clone()).collect();
-    let mut changed: HashSet<Vec<u8>> = HashSet::new();
+    // The rows that come to stand over those of the source.
+    let mut last: HashMap<Vec<u8>, usize> = HashMap::new();
     let is_shown = |((row, ts), id): ((usize, &i64), &usize)| {
-        let mut identity_bytes = Vec::new();
-        identity(*ts, &keys, row, &mut identity_bytes);
-        encode_new(row, &mut identity_bytes);
-        let is_shown = !changed.contains(&identity_bytes) && is_there.get(*id).is_some_and(|there| *there);
+        let mut bytes = Vec::new();
+        identity(*ts, &keys, row, &mut bytes);
+        encode_new(row, &mut bytes);
+        let is_shown = match last.get(&bytes) {
+            Some(last) => last == id,
+            None => is_there.get(*id).is_some_and(|there| *there),
+        };
         if !is_shown {
-            changed.insert(identity_bytes);
+            last.insert(bytes, *id);
         }
         is_shown
     };

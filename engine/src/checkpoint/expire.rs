@@ -47,10 +47,10 @@ impl Core {
         Ok(with_retention.map(kept).collect())
     }
 
+    /// The folder stays as long as the checkpoint holds `chain`, in the one of a close too.
     fn expire(&self, kept: &Kept, tombstone: Tombstone) -> Result<(), CommitError> {
         let (series, tombstones) = (kept.series.clone(), vec![tombstone]);
         let deletes = vec![Deletes { series: series.clone(), tombstones, schema: None }];
-        let _folder = self.enter()?;
         // Who leaves rows out because of those that are there commits before.
         let gates = if kept.rules.skip_identical { vec![self.gates.pass(&series)] } else { Vec::new() };
         let operations = Operations { deletes, gates, ..Operations::default() };

@@ -249,15 +249,16 @@ impl Database {
             return Err(SchemaError::Name { what: "series", name, problem });
         }
         let name: Arc<str> = name.into();
+        let folder = core.enter()?;
         // Nobody looks at its rows by the old rules until it has the new ones.
-        let mut gates = vec![core.gates.pass(&name)];
+        let gates = vec![core.gates.pass(&name)];
         let (known, head) = {
             let state = core.state();
             (state.tables.get(&name).map(|table| (table.rules(), table.is_defined())), state.head)
         };
         match known {
             Some((known, true)) if known == rules => {
-                drop(gates);
+                drop((gates, folder));
                 return Ok(self.make_durable(head)?);
             }
             Some((known, _)) if known != rules && !again => {
@@ -270,11 +271,11 @@ impl Database {
         if rules.checks_appends() {
             core.gates.want();
         }
-        let _folder = core.enter()?;
         let rules = vec![(name, rules)];
-        let operations = Operations { rules, gates: std::mem::take(&mut gates), ..Operations::default() };
+        let operations = Operations { rules, gates, ..Operations::default() };
         let prepared = core.encode(operations, core.pending.pin())?;
         let (commit, _) = core.sequence(prepared, Durability::Sync, |_| Ok(()))?;
+        drop(folder);
         Ok(core.answer(commit.seq, Durability::Sync)?)
     }
 

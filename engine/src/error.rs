@@ -552,6 +552,13 @@ pub enum CommitError {
     },
 }
 
+impl CommitError {
+    /// Whether others changed what the transaction was prepared from, so that it is to be prepared again.
+    pub(crate) fn is_overtaken(&self) -> bool {
+        matches!(self, CommitError::Conflict { .. } | CommitError::SeriesChanged { .. })
+    }
+}
+
 fn keys_or_none(keys: &[(String, Value)]) -> String {
     let keys: Vec<String> = keys.iter().map(|(name, value)| format!("{name} = {value}")).collect();
     if keys.is_empty() { "no keys".to_string() } else { keys.join(", ") }

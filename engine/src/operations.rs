@@ -21,6 +21,7 @@ use crate::models::{
 use crate::objects::{ChunkFile, Place};
 use crate::record::v1;
 use crate::series::{Few, Passed, Rules, Table, inexact};
+use crate::transaction::Read;
 use crate::variables::{Change, check_change};
 
 /// What a transaction does.
@@ -46,6 +47,8 @@ pub(crate) struct Operations {
     pub rules: Vec<(Arc<str>, Rules)>,
     /// Gates of the types whose rows were looked at, held until the transaction has its seq.
     pub gates: Vec<Passed>,
+    /// What it was prepared from, and which must not have changed.
+    pub rests_on: Vec<Read>,
     /// Blobs that were written ahead, held until the transaction is applied.
     pub stored: Vec<StoredBlob>,
     /// Bytes of rows and objects that the record will hold.

@@ -15,7 +15,7 @@ use crate::database::Database;
 use crate::error::OpenError;
 use crate::graph::{Deadline, Event, Outcome, Setback, Stamp, Submission};
 use crate::manifest::Stored;
-use crate::models::{MarkKind, Metadata, ModelId};
+use crate::models::{MarkKind, Metadata, ModelId, value_of_cbor};
 use crate::open::no_manifest;
 use crate::record::{self, v1};
 use crate::variables::Change;
@@ -263,9 +263,13 @@ fn mark(mark: v1::Mark) -> String {
         u64::MAX => format!("the newest version of model {}", ModelId(id)),
         version => format!("version {version} of model {}", ModelId(id)),
     };
-    let value = value.map(|cbor| match Metadata::from_cbor(&cbor) {
-        Ok(dict) => dict.to_json().to_string(),
-        Err(error) => error.to_string(),
+    let json = |value| Metadata::from_entries([("v".to_string(), value)].into()).to_json();
+    let value = value.map(|cbor| match value_of_cbor(&cbor).map(json) {
+        // The dict around it is not shown.
+        Ok(json) => {
+            json.strip_prefix("{\"v\":").and_then(|json| json.strip_suffix('}')).unwrap_or(&json).to_string()
+        }
+        Err(what) => what,
     });
     match (MarkKind::of(kind), value) {
         (Some(MarkKind::Alias), Some(value)) => format!("let alias {name:?} of {model} name {value}"),

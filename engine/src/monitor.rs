@@ -3,7 +3,7 @@
 //! Who records pushes into columns of its own; a thread of the database commits them. So a value costs some tens of nanoseconds, and
 //! a process that dies loses those that were not handed over yet, of a fifth of a second at most where it goes on recording.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -207,7 +207,8 @@ impl Rows {
 /// Takes values of one thread and makes rows of a series of them: at the time of the clock, with the key `name` and the fields
 /// `step` and `value`; of an array or histogram the value is the mean, `kind` says which it is, and `data` holds its numbers
 /// or [`Histogram::to_bytes`]. The newest value of each name is a variable that is in no log, too, which `ubctl var watch`
-/// draws. Dropped, it hands over what it has.
+/// draws. Dropped, it hands over what it has. What [`Monitor::flush`] commits is kept where that is refused; of what the
+/// database's thread could not commit [`Status::trouble`](crate::Status::trouble) tells.
 pub struct Monitor {
     core: Arc<Core>,
     series: Arc<str>,
@@ -221,7 +222,7 @@ pub struct Monitor {
     /// Whether there are rows that are not handed over, as the close of the database asks.
     holds: Arc<AtomicBool>,
     /// What a commit refused, until one takes it.
-    refused: Vec<Job>,
+    refused: VecDeque<Job>,
     /// Why a name was left out.
     left_out: Option<ReadError>,
 }
@@ -325,26 +326,46 @@ impl Monitor {
     #[cold]
     fn hand_over(&mut self) {
         let job = Box::new(self.take());
-        let sent = self.core.handed.send(&self.core, job);
-        self.holds.store(!self.refused.is_empty(), Ordering::Release);
-        if let Err(job) = sent {
-            note(&self.core, job.commit(&self.core));
+        if let Err(job) = self.core.handed.send(&self.core, job)
+            && let Err(error) = job.commit(&self.core)
+        {
+            note(&self.core, Err(error));
+            self.keep(*job);
         }
+        self.holds.store(!self.refused.is_empty(), Ordering::Release);
     }
 
-    /// Commits what was recorded and not handed over; visible on return. What is refused is kept for the next call.
+    /// Keeps what a commit refused. Nobody's memory grows with what the disk does not take, so the oldest goes then.
+    fn keep(&mut self, job: Job) {
+        if self.refused.len() == UNDER_WAY_MAX
+            && let Some(lost) = self.refused.pop_front()
+        {
+            let rows = lost.rows.times.len();
+            self.core.note_trouble(format!(
+                "{rows} monitored values of series {:?} are lost: the disk takes none",
+                lost.series
+            ));
+        }
+        self.refused.push_back(job);
+    }
+
+    /// Commits what was recorded and not handed over; visible on return. What is refused is kept for the next call, the newest
+    /// 65,536 values at least.
     ///
     /// # Errors
     /// As [`Database::commit`]. [`CommitError::Read`] with [`ReadError::Name`] where all that is committed, and values were
     /// left out since the last call since no variable may have their name.
     pub fn flush(&mut self) -> Result<(), CommitError> {
+        while let Some(job) = self.refused.front() {
+            job.commit(&self.core)?;
+            self.refused.pop_front();
+        }
         if !self.rows.times.is_empty() {
             let job = self.take();
-            self.refused.push(job);
-        }
-        while let Some(job) = self.refused.first() {
-            job.commit(&self.core)?;
-            self.refused.remove(0);
+            if let Err(error) = job.commit(&self.core) {
+                self.keep(job);
+                return Err(error);
+            }
         }
         self.holds.store(false, Ordering::Release);
         self.left_out.take().map_or(Ok(()), |error| Err(error.into()))
@@ -520,7 +541,7 @@ impl Database {
             newest: 0,
             rows: Rows::with_room(),
             holds: self.core().handed.begin(&series),
-            refused: Vec::new(),
+            refused: VecDeque::new(),
             left_out: None,
             series,
         })

@@ -203,13 +203,14 @@ impl Core {
         if !self.gates.is_wanted() {
             return Ok((rows, false));
         }
-        let (there, head) = {
+        let checking = {
             let state = self.state();
             let rules = state.tables.get(&rows.series).map(|table| table.rules());
             // Pinned under the lock: no checkpoint that begins later leaves out what it shows.
-            (rules, Snapshot::at(self.view.base(), state.head))
+            let checking = rules.filter(Rules::checks_appends);
+            checking.map(|rules| (rules, Snapshot::at(self.view.base(), state.head)))
         };
-        let Some(rules) = there.filter(Rules::checks_appends) else { return Ok((rows, false)) };
+        let Some((rules, head)) = checking else { return Ok((rows, false)) };
         // What may not be appended at all is not the same as anything.
         {
             let described = rows.columns.iter().enumerate();
@@ -226,7 +227,10 @@ impl Core {
         let mut rows = rows;
         if rules.skip_identical {
             let columns: Vec<_> = rows.columns.iter().map(|(name, column)| (name, column)).collect();
-            let same = if rules.duplicates.resolves() { Same::Shown } else { Same::Row };
+            let same = match rules.duplicates.resolves() {
+                true => Same::Shown { keys: rows.keys },
+                false => Same::Row,
+            };
             let known = repeated(&series, &rows.timestamps, &columns, same).map_err(ReadError::from)?;
             if known.contains(&true) {
                 let left = (0u32..).zip(&known).filter(|(_, known)| !**known).map(|(row, _)| row);

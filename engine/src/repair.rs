@@ -77,8 +77,9 @@ impl Database {
         progress: impl FnMut(u64, u64),
     ) -> Result<RepairReport, CopyError> {
         let began = Instant::now();
-        let worn = Arc::new(WornDisk::new(disk));
-        let disk: SharedDisk = worn.clone();
+        let worn = Arc::new(WornDisk::new(disk.clone()));
+        // Files are copied from the disk as it is, so that no zeros get into a file that was found sound.
+        let (original, disk): (SharedDisk, SharedDisk) = (disk, worn.clone());
         let dir = disk.describe();
         if disk.path("").is_some_and(|path| !path.is_dir()) {
             return Err(OpenError::NotFound { dir }.into());
@@ -92,7 +93,7 @@ impl Database {
             let pid = disk.holders("").into_iter().next().unwrap_or(0);
             return Err(OpenError::Locked { dir, pid }.into());
         };
-        let copy = Copy::begin(&disk, dest.as_ref(), BackupOptions { copy: true })?;
+        let copy = Copy::begin(&original, dest.as_ref(), BackupOptions { copy: true })?;
         let Left { mut losses, candidates, database } = match Left::find(&disk) {
             Ok(left) => left,
             Err(error) => {
@@ -162,18 +163,18 @@ impl Database {
 }
 
 /// Whether an attempt is better than another. With manifests: one with the graph, if it saved anything, then the one that
-/// leads further. Without: the one that saved the greater share of what either did.
+/// leads further. Where one goes without: the one that saved the greater share of what either did.
 fn is_better(this: (&Candidate, &Saved), other: (&Candidate, &Saved)) -> bool {
     let rank = |(candidate, saved): (&Candidate, &Saved)| {
         let has_graph = !candidate.without_image;
         (has_graph && saved.seq > 0, saved.seq, has_graph)
     };
     match (this.0.number, other.0.number) {
-        (0, 0) => share(this, other.1) > share(other, this.1),
-        // The log alone, which reaches as far and loses less.
-        (0, _) if !other.0.without_image && this.1.seq == other.1.seq => {
-            this.1.losses.len() < other.1.losses.len()
+        // The log alone, which reaches as far, holds no fewer rows, and loses less.
+        (0, 1..) if !other.0.without_image && this.1.seq == other.1.seq => {
+            this.1.rows >= other.1.rows && this.1.losses.len() < other.1.losses.len()
         }
+        (0, _) | (_, 0) => share(this, other.1) > share(other, this.1),
         _ => rank(this) > rank(other),
     }
 }

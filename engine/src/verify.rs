@@ -150,8 +150,9 @@ impl Database {
         let mut report = VerifyReport::default();
         let (worn, disk) = worn(&self.core().disk);
         let read = verify_files(&disk, Some(self.core().database), &mut report, &mut progress)?;
-        if !report.note_unreadable(&worn) {
-            // What the open database has mapped cannot be looked at where it cannot be read.
+        if report.note_unreadable(&worn) {
+            report.damage("cells, models and rows were not read, since what this process has mapped cannot be: close the database, and verify it then");
+        } else {
             verify_contents(self, &read, &mut report);
         }
         Ok(report)

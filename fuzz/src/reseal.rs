@@ -111,13 +111,15 @@ pub fn footer(file: &mut [u8], index: usize) {
 }
 
 fn footer_blocks(file: &mut [u8], index: usize) -> Option<()> {
-    const HEAD: usize = 40;
+    const HEAD: usize = 48;
+    const REPLACED: usize = 16;
     const GROUP: usize = 40;
     const BLOCK: usize = 48;
     let end = file.len() - STAMP;
     let columns = u32_at(file, index)? as usize;
     let each_seq = usize::from(*file.get(index + 32)? != 0);
-    let mut at = index + HEAD;
+    let replaced = (u32_at(file, index + 36)? as usize).min(file.len() / REPLACED);
+    let mut at = index + HEAD + replaced * REPLACED;
     for _ in 0..columns.min(4096) {
         at += 2 + usize::from(*file.get(at + 1)?);
     }

@@ -534,7 +534,10 @@ pub enum Same {
     /// Where such a row has its fields too.
     Row,
     /// Where the last row that has its timestamp and keys, among the rows before it or else in the source, has its fields too.
-    Shown,
+    Shown {
+        /// How many of the columns that are given are keys; they come first.
+        keys: usize,
+    },
 }
 
 /// Whether each of some rows is there already: in the source, or before it among the rows. A column that is not given is null;
@@ -562,20 +565,22 @@ pub fn repeated<'c>(
     let given = compared.iter().map(given).collect::<Result<Vec<_>, _>>()?;
     // Columns that the source has not yet are told apart as they are; what it stores has none.
     let is_new = |name: &&Arc<str>| source.schema().columns.iter().all(|column| column.name != **name);
-    let new: Vec<Cow<'_, Column>> =
-        columns.iter().filter(|(name, _)| is_new(name)).map(|(_, column)| Cow::Borrowed(*column)).collect();
+    let new_of = |columns: &[(&Arc<str>, &'c Column)]| -> Vec<Cow<'_, Column>> {
+        columns.iter().filter(|(name, _)| is_new(name)).map(|(_, column)| Cow::Borrowed(*column)).collect()
+    };
     // A value that no stored row can have.
-    let encode_new = |row: usize, bytes: &mut Vec<u8>| {
+    let encode_new = |new: &[Cow<'_, Column>], row: usize, bytes: &mut Vec<u8>| {
         if new.iter().any(|column| !column.is_null(row)) {
             new.iter().for_each(|column| encode(Some(column), row, bytes));
         }
     };
+    let new = new_of(columns);
     // What is kept is one entry for each row that is given, however many are read.
     let mut ids: HashMap<Vec<u8>, usize> = HashMap::new();
     let id = |(row, ts): (usize, &i64)| {
         let mut bytes = Vec::new();
         identity(*ts, &given, row, &mut bytes);
-        encode_new(row, &mut bytes);
+        encode_new(&new, row, &mut bytes);
         let next = ids.len();
         *ids.entry(bytes).or_insert(next)
     };
@@ -608,11 +613,12 @@ pub fn repeated<'c>(
             }
         }
     }
-    if same != Same::Shown {
+    let Same::Shown { keys: given_keys } = same else {
         // The next one of the rows finds this one.
         let is_known = |id: &usize| is_there.get_mut(*id).is_some_and(|there| std::mem::replace(there, true));
         return Ok(of_rows.iter().map(is_known).collect());
-    }
+    };
+    let new_keys = new_of(columns.get(..given_keys).unwrap_or(columns));
     let is_key = compared.iter().map(|column| column.key);
     let keys: Vec<_> =
         given.iter().zip(is_key).filter(|(_, key)| *key).map(|(column, _)| column.clone()).collect();
@@ -621,7 +627,7 @@ pub fn repeated<'c>(
     let is_shown = |((row, ts), id): ((usize, &i64), &usize)| {
         let mut bytes = Vec::new();
         identity(*ts, &keys, row, &mut bytes);
-        encode_new(row, &mut bytes);
+        encode_new(&new_keys, row, &mut bytes);
         let is_shown = match last.get(&bytes) {
             Some(last) => last == id,
             None => is_there.get(*id).is_some_and(|there| *there),

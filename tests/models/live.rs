@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use underbelly::{
-    Batch, CommitError, Database, LiveModel, LockedModel, ManualClock, Metadata, Model, Options, Outputs,
-    Parts, ProducerDefinition, SimulatedDisk, Timestamp,
+    Batch, CommitError, Database, LiveModel, LockedModel, ManualClock, MetaValue, Metadata, Model, Options,
+    Outputs, Parts, ProducerDefinition, SimulatedDisk, Timestamp,
 };
 use underbelly_tests::{counter_slot, day, in_memory, one, options};
 
@@ -515,8 +515,9 @@ fn an_object_in_use_keeps_no_other_from_being_saved() {
         state.1 = 7;
     })
     .unwrap();
+    // It is in use all the time, so that nobody but who has it in use can have serialised it.
     let saved = || restore(db.snapshot().model(&metadata().with("n", 1i64)).unwrap().as_ref()).unwrap().1;
-    until("what the change left", || saved() == 7);
+    busy.change(|_| until("what the change left", || saved() == 7)).unwrap();
 }
 
 /// The last handle that goes saves the object, as that of one which a thread owns does.
@@ -561,6 +562,39 @@ fn a_close_tells_of_what_is_not_saved() {
     assert!(matches!(live.save(), Err(CommitError::Closed)));
 }
 
+/// The same of one under a lock that the close took and could not save.
+#[test]
+fn a_close_tells_of_what_was_refused() {
+    let (_, db) = in_memory().unwrap();
+    let long = metadata().with("fit", "long").with("tags", "x".repeat(70_000));
+    let live = db.live_model(long.clone()).start_locked(restore, serialise).unwrap();
+    live.change(|state| state.1 = 1).unwrap();
+    let unsaved = format!("live model {}", long.id().unwrap());
+    assert!(matches!(db.close(), Err(CommitError::Unsaved { what }) if what == unsaved));
+}
+
+/// An object that is always in use is saved once an interval, and not at each look.
+#[test]
+fn an_object_that_is_always_in_use_is_saved_once_an_interval() {
+    let clock = Arc::new(ManualClock::new(Timestamp(0)));
+    let options = Options { clock: clock.clone(), ..options() };
+    let db = Database::create_on(Arc::new(SimulatedDisk::new()), options).unwrap();
+    let live =
+        db.live_model(metadata()).every(Duration::from_secs(10)).start_locked(restore, serialise).unwrap();
+    live.change(|state| state.1 = 1).unwrap();
+    clock.set(Timestamp(10 * SECOND));
+    // The thread finds it in use; who lets go of it hands it over, and that counts as the save of this interval.
+    live.with(|_| std::thread::sleep(Duration::from_millis(2_500))).unwrap();
+    until("the first version", || versions(&db) == [1]);
+    live.change(|state| state.1 = 2).unwrap();
+    live.with(|_| std::thread::sleep(Duration::from_millis(2_500))).unwrap();
+    live.change(|state| state.1 = 3).unwrap();
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(versions(&db), [1], "the interval has not passed");
+    clock.set(Timestamp(20 * SECOND));
+    until("the second version", || versions(&db) == [2, 1]);
+}
+
 /// What no reader of the format would find is not written.
 #[test]
 fn parts_have_names_under_which_they_are_found() {
@@ -585,6 +619,13 @@ fn an_object_goes_on_from_an_older_version() {
     live.close().unwrap();
     let mut live = db.live_model(metadata()).from_version(2).start(restore, serialise).unwrap();
     assert_eq!((*live.get(), live.restored().unwrap().version), ((3.0, 2), 2));
+    // Until it is saved the newest is another, of which nobody is told any more that nothing is lost behind it.
+    let life = |version| {
+        let notes = db.snapshot().annotations(&metadata().id().unwrap()).unwrap();
+        let note = notes.into_iter().rfind(|note| note.version == Some(version)).unwrap();
+        matches!(note.value, Some(MetaValue::Map(told)) if told["closed"] == MetaValue::Bool(true))
+    };
+    assert!(!life(2) && !life(3));
     live.save().unwrap();
     assert_eq!(versions(&db), [4, 3, 2, 1]);
     assert_eq!(restore(db.snapshot().model(&metadata()).unwrap().as_ref()).unwrap(), (3.0, 2));

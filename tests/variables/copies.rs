@@ -59,8 +59,13 @@ fn repair_saves_the_variables() {
     for entry in fs::read_dir(dir.path().join("images")).unwrap() {
         fs::remove_file(entry.unwrap().path()).unwrap();
     }
+    // Nor does the log hold all from the first transaction on: its second is damaged, behind the header and the first.
+    let log = dir.path().join("wal/0000000001.wal");
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[2 * 4096 + 70] ^= 1;
+    fs::write(&log, bytes).unwrap();
     let saved = Database::repair(dir.path(), place.path().join("rest"), |_, _| ()).unwrap();
-    assert!(saved.losses.iter().any(|loss| loss.lost.contains("variables")), "{:?}", saved.losses);
+    assert!(saved.losses.iter().any(|loss| loss.lost.contains("all variables")), "{:?}", saved.losses);
     let rest = Database::open_with(place.path().join("rest"), options()).unwrap();
     assert_eq!(rest.variables(), shown, "all were set again behind the checkpoint");
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use underbelly_storage::Timestamp;
 
 use super::parts::Parts;
-use super::{Metadata, Model, ModelId};
+use super::{AliasTarget, Metadata, Model, ModelId};
 use crate::batch::Batch;
 use crate::core::Core;
 use crate::database::Database;
@@ -173,9 +173,14 @@ impl<'db> LiveBuilder<'db> {
         let object = restore(found.as_ref())?;
         // From now on something may be lost, and at most what this life takes for an interval.
         let goes_on = Life { changes, every: self.every, is_closed: false, is_failing: false };
-        if let Some(about) = about.filter(|_| life.is_some_and(|life| life != goes_on)) {
+        let is_other = self.version.is_some();
+        if let Some(about) = about.filter(|_| life.is_some_and(|life| life != goes_on || is_other)) {
             let mut batch = Batch::new();
             goes_on.tell(&mut batch, &id, about.version.into())?;
+            if is_other {
+                // Whoever goes on from the newest after a crash is told that this life was not closed.
+                goes_on.tell(&mut batch, &id, AliasTarget::Newest)?;
+            }
             core.commit(batch)?;
         }
         Ok((object, shared, restored))
@@ -231,7 +236,7 @@ impl<'db> LiveBuilder<'db> {
         let locked: Arc<dyn Locked> = inner.clone();
         core.live.look_at(&locked);
         core.live.sender(&core);
-        Ok(LockedModel { owner: Arc::new(Owner { core, inner }), restored })
+        Ok(LockedModel { owner: Arc::new(Owner { core, inner, is_ended: AtomicBool::new(false) }), restored })
     }
 }
 
@@ -445,15 +450,23 @@ impl<T> UnderLock<T> {
     }
 
     /// Serialises the object for the thread, which found it in use when it was time; called by who has it in use.
-    fn hand_over(&self, core: &Arc<Core>, kept: &Kept<T>) {
+    fn hand_over(&self, core: &Arc<Core>, kept: MutexGuard<'_, Kept<T>>) {
         if kept.is_torn || self.is_over() || !self.is_awaited.swap(false, Ordering::AcqRel) {
             return;
         }
         // Where there is no room, or no thread any more, it stays as it is until the next look.
         let Some(jobs) = core.live.sender(core).filter(|jobs| !jobs.is_full()) else { return };
-        match self.job_of(kept, false) {
-            Ok(job) => drop(jobs.try_send(job)),
-            Err(error) => *hold(&self.shared.trouble) = Some(error.to_string()),
+        let job = self.job_of(&kept, false);
+        drop(kept);
+        let is_given = match job {
+            Ok(job) => jobs.try_send(job).is_ok(),
+            Err(error) => {
+                self.shared.note_failure(core, &error);
+                true
+            }
+        };
+        if is_given {
+            *hold(&self.saved_at) = core.options.clock.instant();
         }
     }
 
@@ -489,7 +502,7 @@ impl<T: Send + 'static> Locked for UnderLock<T> {
     }
 
     fn serialise(&self, now: Instant, is_closing: bool) -> Option<Result<Job, CommitError>> {
-        if self.shared.is_over.load(Ordering::Acquire) {
+        if self.is_over() {
             return None;
         }
         if is_closing {
@@ -532,11 +545,14 @@ impl<T> Drop for UnderLock<T> {
 struct Owner<T> {
     core: Arc<Core>,
     inner: Arc<UnderLock<T>>,
+    /// Somebody closed it, and was told how that went.
+    is_ended: AtomicBool,
 }
 
 impl<T> Owner<T> {
     /// Saves the object for the last time.
     fn end(&self) -> Result<(), CommitError> {
+        self.is_ended.store(true, Ordering::Release);
         let job = self.inner.job(true)?;
         let done = save(&self.core, &[job]);
         let over = if done.is_ok() { &self.inner.shared.is_over } else { &self.inner.shared.is_closed };
@@ -547,7 +563,9 @@ impl<T> Owner<T> {
 
 impl<T> Drop for Owner<T> {
     fn drop(&mut self) {
-        let is_left = self.inner.is_over() || hold(&self.inner.kept).is_torn || std::thread::panicking();
+        // A panic elsewhere in this thread makes a sound object no worse.
+        let is_left =
+            self.is_ended.load(Ordering::Acquire) || self.inner.is_over() || hold(&self.inner.kept).is_torn;
         if !is_left && let Err(error) = self.end() {
             self.inner.shared.note_failure(&self.core, &error);
         }
@@ -556,7 +574,7 @@ impl<T> Drop for Owner<T> {
 }
 
 /// A live model under a lock. Cheap to clone. When the last clone is dropped it is saved as far as the database still takes
-/// it; [`LockedModel::close`] says whether it did.
+/// it, which waits for its lock and the disk; [`LockedModel::close`] says whether it did.
 pub struct LockedModel<T> {
     owner: Arc<Owner<T>>,
     restored: Option<Restored>,
@@ -575,10 +593,10 @@ impl<T: Send + 'static> LockedModel<T> {
     /// Where the object is not in memory: what `restore` answers, [`CommitError::Read`], [`CommitError::LiveModel`] where that
     /// panicked or the object was closed.
     pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> Result<R, CommitError> {
-        let Owner { core, inner } = &*self.owner;
+        let Owner { core, inner, .. } = &*self.owner;
         let mut kept = hold(&inner.kept);
         let answer = look(inner.used(core, &mut kept)?);
-        inner.hand_over(core, &kept);
+        inner.hand_over(core, kept);
         Ok(answer)
     }
 
@@ -593,7 +611,7 @@ impl<T: Send + 'static> LockedModel<T> {
     /// [`CommitError::LiveModel`] where it was closed or an earlier change panicked, and as [`LockedModel::with`]; nothing is
     /// changed then.
     pub fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, CommitError> {
-        let Owner { core, inner } = &*self.owner;
+        let Owner { core, inner, .. } = &*self.owner;
         let mut kept = inner.sound()?;
         inner.used(core, &mut kept)?;
         kept.is_torn = true;
@@ -601,7 +619,7 @@ impl<T: Send + 'static> LockedModel<T> {
         kept.is_torn = false;
         let answer = answer.ok_or_else(|| inner.shared.refused(OVER))?;
         inner.shared.changes.fetch_add(1, Ordering::Release);
-        inner.hand_over(core, &kept);
+        inner.hand_over(core, kept);
         Ok(answer)
     }
 
@@ -610,8 +628,9 @@ impl<T: Send + 'static> LockedModel<T> {
     /// # Errors
     /// As [`LiveModel::save`]; [`CommitError::LiveModel`] also where it was closed.
     pub fn save(&self) -> Result<(), CommitError> {
-        let Owner { core, inner } = &*self.owner;
+        let Owner { core, inner, .. } = &*self.owner;
         let job = inner.job(false)?;
+        inner.is_awaited.store(false, Ordering::Release);
         *hold(&inner.saved_at) = core.options.clock.instant();
         save(core, &[job])
     }

@@ -40,8 +40,8 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// Manifests to go out from, newest first: as they are, then without their images; where none can be read, the log
-    /// where it begins with the first transaction, then what the files say of themselves.
+    /// Manifests to go out from, newest first: as they are, then the log where it begins with the first transaction, then
+    /// manifests without their images; where none can be read, that log, then what the files say of themselves.
     pub(super) fn find(disk: &SharedDisk) -> Result<Left, CopyError> {
         let (mut losses, mut candidates) = (Vec::new(), Vec::new());
         let mut database = None;
@@ -69,6 +69,7 @@ impl Left {
         };
         if let Some(Candidate { number, manifest, .. }) = candidates.first() {
             let (number, manifest) = (*number, manifest.clone());
+            // What is wrong with the log is told by whoever goes out from a manifest.
             let inspected = inspect(disk.clone(), database).unwrap_or_default();
             // Where what the manifests name is damaged, a log that holds all from the first transaction on may do without.
             candidates.extend(from_the_first(&inspected, manifest.seq));

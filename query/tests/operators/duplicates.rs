@@ -8,7 +8,7 @@ use underbelly_query::{
     Duplicates, MemoryRun, Predicate, Same, Scan, Tombstone, Tombstones, last_points, latest, repeated,
     resolved,
 };
-use underbelly_storage::{Column, Timestamp, Value};
+use underbelly_storage::{Column, ColumnType, Timestamp, Value};
 
 use crate::deletes::{Delete, any_delete, left};
 use crate::latest::key;
@@ -167,7 +167,7 @@ proptest! {
         let given: Vec<(&Arc<str>, &Column)> =
             names.iter().map(|name| (name, columns.column(name).unwrap())).collect();
         let times: Vec<i64> = more.iter().map(|row| row.ts).collect();
-        let found = repeated(&source, &times, &given, Same::Shown).unwrap();
+        let found = repeated(&source, &times, &given, Same::Shown { keys: 2 }).unwrap();
         let shown = model::listed(&Scan::new(&source).columns(NAMES).collect().unwrap());
         let given = model::expected(more.iter(), &NAMES);
         let mut last = BTreeMap::new();
@@ -206,4 +206,32 @@ fn groups_that_stand_alone_are_not_copied() {
         assert!(matches!(run.column(group, "symbol").unwrap(), Some(std::borrow::Cow::Borrowed(_))));
     }
     assert_eq!(Scan::new(&source).from(Timestamp(5)).to(Timestamp(35)).count().unwrap(), 30);
+}
+
+/// A field that the source has not yet is none of a row's identity, and a key is.
+#[test]
+fn columns_that_are_new_tell_rows_apart() {
+    let row = |ts: i64| Row { ts, seq: 1, values: vec![Value::Null; 5] };
+    let columns = model::columns_of(&[row(1), row(1), row(1)]);
+    let mut extra = Column::new(ColumnType::I64);
+    [Value::I64(5), Value::Null, Value::I64(5)].iter().for_each(|value| extra.push(value).unwrap());
+    let source = RunsOf { schema: model::schema(), runs: Vec::new(), seq: 9, slice_rows: 4 };
+    let source = resolve(&source, &[], Duplicates::LastWins);
+    let names: Vec<Arc<str>> = NAMES.iter().copied().chain(["extra"]).map(Into::into).collect();
+    let known = |name: &str| columns.column(name).unwrap();
+    let [first, second] = [&names[..2], &names[2..5]];
+    let found = |is_key: bool| {
+        let field = (&names[5], &extra);
+        let keys = first.iter().map(|name| (name, known(name)));
+        let fields = second.iter().map(|name| (name, known(name)));
+        let given: Vec<(&Arc<str>, &Column)> = match is_key {
+            true => keys.chain([field]).chain(fields).collect(),
+            false => keys.chain(fields).chain([field]).collect(),
+        };
+        repeated(&source, &[1; 3], &given, Same::Shown { keys: if is_key { 3 } else { 2 } }).unwrap()
+    };
+    // The third is put over the second, which was put over the first.
+    assert_eq!(found(false), [false, false, false]);
+    // Of the same key as the first, over which nothing was put.
+    assert_eq!(found(true), [false, false, true]);
 }

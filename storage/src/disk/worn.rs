@@ -10,6 +10,8 @@ use crate::map::Mapped;
 /// Bytes that are read at once, and that are given up at once where they cannot be.
 const STEP_BYTES: usize = 1 << 20;
 const BLOCK_BYTES: usize = 4096;
+/// Bytes of a file with such places, beyond which it is not put into memory.
+const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// A stretch of a file that the disk does not give.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +26,8 @@ pub struct Unreadable {
     pub error: String,
 }
 
-/// Another disk, for reading alone. Bytes that it cannot read are zeros here, which no checksum takes for sound, and
-/// [`WornDisk::unreadable`] says where they are. A file that has such places is mapped as bytes in memory: touching a page
+/// Another disk, for reading alone. Bytes that it cannot read are zeros here, which no checksum takes for sound (but a log for
+/// space that was never written, so ask), and [`WornDisk::unreadable`] says where they are. A file that has such places is mapped as bytes in memory: touching a page
 /// that cannot be read would end the process.
 pub struct WornDisk {
     disk: SharedDisk,
@@ -85,12 +87,21 @@ impl Disk for WornDisk {
         let mut at = 0;
         while at < length {
             let (read, is_whole) = file.read(&mut step, at)?;
+            if !is_whole && length > MEMORY_BYTES_MAX {
+                let what = format!(
+                    "it cannot be read at some places, and is too long ({length} bytes) to be held without them"
+                );
+                return Err(io::Error::other(what));
+            }
             if !is_whole {
                 let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
                 file.read(&mut bytes, 0)?;
                 return Ok(Mapped::memory(bytes));
             }
-            at += read.max(1) as u64;
+            if read == 0 {
+                break;
+            }
+            at += read as u64;
         }
         self.disk.map(name)
     }
@@ -152,18 +163,22 @@ impl WornFile {
         let left = usize::try_from(self.file.len()?.saturating_sub(offset)).unwrap_or(usize::MAX);
         let length = left.min(buffer.len());
         let buffer = buffer.get_mut(..length).unwrap_or_default();
-        if self.file.read_at(buffer, offset).is_ok() {
-            return Ok((length, true));
+        if let Ok(read) = self.file.read_at(buffer, offset) {
+            return Ok((read, true));
         }
         let (mut done, mut is_whole) = (0, true);
         while done < length {
             let at = offset + done as u64;
             let block = (BLOCK_BYTES - (at % BLOCK_BYTES as u64) as usize).min(length - done);
             let part = buffer.get_mut(done..done + block).unwrap_or_default();
-            if let Err(error) = self.file.read_at(part, at) {
+            // A place that is known is not asked for again: a disk that fails takes seconds to say so.
+            let read = if self.is_known(at, block) { None } else { Some(self.file.read_at(part, at)) };
+            if !matches!(read, Some(Ok(_))) {
                 part.fill(0);
-                self.note(at, block, &error);
                 is_whole = false;
+            }
+            if let Some(Err(error)) = read {
+                self.note(at, block, &error);
             }
             done += block;
         }
@@ -179,12 +194,16 @@ impl WornFile {
             last.bytes += bytes;
             return;
         }
-        let is_known = |place: &Unreadable| {
-            place.file == self.name && place.offset <= offset && offset + bytes <= place.offset + place.bytes
+        found.push(Unreadable { file: self.name.clone(), offset, bytes, error });
+    }
+
+    fn is_known(&self, offset: u64, bytes: usize) -> bool {
+        let is_there = |place: &Unreadable| {
+            place.file == self.name
+                && place.offset <= offset
+                && offset + bytes as u64 <= place.offset + place.bytes
         };
-        if !found.iter().any(is_known) {
-            found.push(Unreadable { file: self.name.clone(), offset, bytes, error });
-        }
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).iter().any(is_there)
     }
 }
 
@@ -223,8 +242,9 @@ mod tests {
         disk.overwrite("a", bytes.clone());
         let disk = FaultyDisk::new(disk);
         disk.watch(move |call| {
-            let range = call.offset..call.offset + call.bytes;
-            match call.act == Act::Read && bad.iter().any(|at| range.contains(at)) {
+            let end = call.offset + call.bytes;
+            let is_in = |at: &u64| call.offset < at / 4_096 * 4_096 + 4_096 && at / 4_096 * 4_096 < end;
+            match call.act == Act::Read && bad.iter().any(is_in) {
                 true => Err(io::Error::other("bad sector")),
                 false => Ok(()),
             }

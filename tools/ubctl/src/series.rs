@@ -253,10 +253,14 @@ fn info(db: &View, name: &str, format: Format) -> Result<(), Failed> {
 
 /// What becomes of the rows of a type; times in seconds.
 fn add_rules(facts: &mut Facts, rules: &SeriesDefinition) {
+    let seconds = |kept: std::time::Duration| match kept.subsec_nanos() {
+        0 => Field::from(kept.as_secs()),
+        _ => Field::F64(kept.as_secs_f64()),
+    };
     facts.add("duplicates", rules.duplicates_policy().name());
     facts.add("skip_identical", if rules.skips_identical() { "yes" } else { "no" });
-    facts.add("history_seconds", rules.kept_history().as_secs());
-    facts.add("retention_seconds", rules.kept_rows().map(|kept| kept.as_secs()));
+    facts.add("history_seconds", seconds(rules.kept_history()));
+    facts.add("retention_seconds", rules.kept_rows().map(seconds));
 }
 
 /// Shows rows that are in memory.

@@ -381,8 +381,9 @@ impl LiveModels {
     pub(crate) fn unsaved(&self) -> Option<CommitError> {
         let all: Vec<Arc<Shared>> = hold(&self.all).values().filter_map(Weak::upgrade).collect();
         let is_unsaved = |live: &&Arc<Shared>| {
-            let is_open = !live.is_over.load(Ordering::Acquire) && !live.is_closed.load(Ordering::Acquire);
-            is_open && hold(&live.saved).changes != live.changes.load(Ordering::Acquire)
+            // Of one whose last save is under way this waits for it; of one whose last save was refused it tells.
+            !live.is_over.load(Ordering::Acquire)
+                && hold(&live.saved).changes != live.changes.load(Ordering::Acquire)
         };
         all.iter()
             .find(is_unsaved)

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use underbelly::{Batch, Columns, Database, ReadError, SeriesDefinition, Timestamp};
+use underbelly::{Batch, Columns, Database, Duplicates, ReadError, SeriesInfo, Timestamp};
 
 use super::plan::{Filling, Plan};
 use super::rejected::Rejected;
@@ -72,14 +72,18 @@ pub(super) fn committed(
         0 => cause,
         rows => Failed::Import { cause: Box::new(cause), series: series.to_string(), rows },
     });
+    let loaded = outcome?;
     let added = before.zip(shown(db, series)?).map(|(before, after)| after.saturating_sub(before));
-    outcome.map(|loaded| Loaded { added, ..loaded })
+    Ok(Loaded { added, ..loaded })
 }
 
-/// How many rows a series shows, where its rules may leave out some that are appended.
+/// How many rows a series shows, where its rules may leave out or replace some that are appended, and delete none by their age.
 fn shown(db: &Database, series: &str) -> Result<Option<u64>, Failed> {
     match db.snapshot().series_info(series) {
-        Ok(info) if info.definition != SeriesDefinition::new(series) => {
+        Ok(SeriesInfo { definition: rules, .. })
+            if rules.kept_rows().is_none()
+                && (rules.skips_identical() || rules.duplicates_policy() != Duplicates::KeepAll) =>
+        {
             Ok(Some(db.snapshot().series(series)?.count()?))
         }
         Ok(_) | Err(ReadError::UnknownSeries { .. }) => Ok(None),

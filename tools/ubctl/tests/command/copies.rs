@@ -315,6 +315,8 @@ fn the_log_says_what_each_transaction_does() {
     drop(db);
     let dump = place.json(words("wal dump --format json"));
     let does: String = dump.as_array().unwrap().iter().map(|record| record["does"].to_string()).collect();
+    let best = format!("let alias \\\"best\\\" of model {model} name 1\"");
+    assert!(does.contains(&best), "{best}: {does}");
     let marks = [
         "let alias \\\"best\\\" of model",
         "pin version 1 of model",

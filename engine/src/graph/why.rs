@@ -342,23 +342,23 @@ impl Graph {
         for date in self.missing_ends(bundle) {
             children.push(Why::leaf(format!("scope open: end_of({date}) not declared")));
         }
-        let about_scope = |text: String, slot: &str| {
-            let (slot, date) = (Some(slot.to_string()), Some(date));
-            Why { slot, date, ..Why::of(WhyKind::Scope, text) }
-        };
         children.extend(self.why_members(id, seen));
-        for (scope, slot) in
-            bundle.scopes.iter().zip(self.producers[bundle.producer.at()].required().map(|(_, slot)| slot))
-        {
+        let owner = &self.producers[bundle.producer.at()];
+        for (scope, (input, slot)) in bundle.scopes.iter().zip(owner.required()) {
             let slot = &self.slots[slot.at()].definition.name;
-            if scope.class.held {
-                children.push(self.why_open(id, slot));
+            let date = owner.cell_date(usize::from(input), date).unwrap_or(date);
+            let text = if scope.class.held {
+                children.push(self.why_open(id, slot, date));
+                continue;
             } else if scope.class.blocked {
-                children.push(about_scope(format!("no cell of {slot} has data for {date}"), slot));
+                self.empty_scope(id, input)
             } else if scope.class.changed && bundle.ending.is_some() {
-                let text = format!("cells of {slot} appeared or vanished for {date}");
-                children.push(about_scope(text, slot));
-            }
+                format!("cells of {slot} appeared or vanished for {date}")
+            } else {
+                continue;
+            };
+            let (slot, date) = (Some(slot.clone()), Some(date));
+            children.push(Why { slot, date, ..Why::of(WhyKind::Scope, text) });
         }
         let all = self.classes(id).all(|(_, class)| class.is_clean()) && children.is_empty();
         let there = |cell: CellId| Some(format!("exclusive input {} is there", self.label(cell)));
@@ -372,8 +372,9 @@ impl Graph {
         let of_scope = self.producers[bundle.producer.at()].is_dependent() && bundle.scopes.is_empty();
         let held =
             self.held_by(id, false).chain(of_scope.then(|| self.held_by(id, true)).into_iter().flatten());
-        let open: BTreeSet<ProducerId> = held.map(|(ancestor, ..)| ancestor).collect();
-        for ancestor in open {
+        let open: BTreeSet<(ProducerId, SlotDate)> =
+            held.map(|(ancestor, date, _)| (ancestor, date)).collect();
+        for (ancestor, date) in open {
             let name = self.producer_name(ancestor);
             let text = format!("producer {name} has bundles in work for {date} that may make an input yet");
             children.push(Why::leaf(text));
@@ -393,8 +394,7 @@ impl Graph {
         Why { children, ..about }
     }
 
-    fn why_open(&self, group: BundleId, slot: &str) -> Why {
-        let date = self.bundles[group.at()].date;
+    fn why_open(&self, group: BundleId, slot: &str, date: SlotDate) -> Why {
         let open = self.held_by(group, true).map(|(upstream, date, count)| {
             let producer = &self.producers[upstream.at()];
             let attached = if producer.attached { "" } else { ", and it is detached" };

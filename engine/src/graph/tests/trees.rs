@@ -135,3 +135,18 @@ fn reasons_are_bounded_and_what_is_left_out_is_counted() {
         assert!(cells + more >= CELLS as u64, "{cells} cells and {more} more");
     }
 }
+
+/// What forbids a run is not what something was made of, nor is a cell that nobody has made.
+#[test]
+fn sources_are_what_was_read() {
+    let mut stage = Stage::new();
+    let [a, e, b] = ["A", "E", "B"].map(|name| keyed(&mut stage, name));
+    let definition = ProducerDefinition::new("b").requires("A").input(Input::optional("O"));
+    keyed(&mut stage, "O");
+    stage.register(definition.input(Input::exclusive("E")).provides("B"));
+    stage.write(a, day(0), &key(&[0]), Some(content(1)));
+    run(&mut stage, 1);
+    stage.write(e, day(0), &key(&[0]), Some(content(1)));
+    let sources = stage.graph.sources(cell(&stage, b));
+    assert_eq!(sources, [(BundleId(0), cell(&stage, a))]);
+}

@@ -250,12 +250,21 @@ impl Copy {
             }
         }
         self.has_copied.store(true, Ordering::Relaxed);
-        let bytes = self.source.map(name).map_err(|error| StorageError::io("open", name, error))?;
+        // Read and not mapped: what the disk cannot read is an error then, and a signal that ends the process otherwise.
+        let file = self.source.open_read(name).map_err(|error| StorageError::io("open", name, error))?;
         let mut writer = match SealedWriter::create(&*self.dest, name) {
             Err(StorageError::Exists { .. }) => return Ok(Placed::Copied),
             writer => writer?,
         };
-        writer.append(&bytes)?;
+        let mut part = vec![0; COPY_BYTES];
+        loop {
+            let read = file.read_at(&mut part, writer.length());
+            let read = read.map_err(|error| StorageError::io("read", name, error))?;
+            writer.append(part.get(..read).unwrap_or_default())?;
+            if read < part.len() {
+                break;
+            }
+        }
         writer.publish()?;
         Ok(Placed::Copied)
     }

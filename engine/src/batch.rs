@@ -10,7 +10,7 @@ use crate::durability::Durability;
 use crate::error::CommitError;
 use crate::graph::{SlotDate, Stamp};
 use crate::limits::OPERATIONS_MAX;
-use crate::models::{Body, MarkChange, Metadata, ModelId, StoredBlob};
+use crate::models::{Body, MarkChange, Metadata, ModelId, ModelName, StoredBlob};
 use crate::series::Delete;
 use crate::variables::{Change, Name, Scope, VariableValue};
 
@@ -292,8 +292,8 @@ impl Batch {
     ///
     /// # Errors
     /// [`CommitError::Metadata`] where the metadata has no identity, as [`Metadata::id`] says.
-    pub fn delete_model(&mut self, metadata: &Metadata) -> Result<&mut Batch, CommitError> {
-        self.deleted_models.push((metadata.id()?, self.models.len()));
+    pub fn delete_model(&mut self, model: &impl ModelName) -> Result<&mut Batch, CommitError> {
+        self.deleted_models.push((model.model_id()?, self.models.len()));
         Ok(self)
     }
 

@@ -44,7 +44,6 @@ use crate::sessions::Leases;
 use crate::signals::{Publication, Signals};
 use crate::snapshot::Snapshot;
 use crate::state::State;
-use crate::transaction::Read;
 use crate::variables::{Name, Shown};
 use crate::view::{Base, View};
 
@@ -115,15 +114,13 @@ pub(crate) struct Sequenced {
 pub(crate) struct Prepared<'a> {
     pub operations: Operations,
     pub payload: Vec<u8>,
-    /// What it was prepared from, and which must not have changed.
-    pub rests_on: Vec<Read>,
     /// Whether the thread that commits it does inline work, and so what is inline of what this makes ready.
     pub here: bool,
     /// What must not be removed before the transaction is applied; held until then, not read.
     pub _pins: Pins<'a>,
 }
 
-/// Who takes several locks takes them in this order: `chain`, `folder`, `closures`, the state, the log's own; all others are
+/// Who takes several locks takes them in this order: `chain`, `folder`, `gates`, `closures`, the state, the log's own; all others are
 /// held for a moment, and nothing is taken under them. Neither `folder` nor the state is taken by a thread that has it. A
 /// checkpoint holds `chain` alone while it gives way.
 pub(crate) struct Core {
@@ -236,7 +233,7 @@ impl Core {
                 remedy: "commit in several transactions",
             });
         }
-        Ok(Prepared { operations, payload, rests_on: Vec::new(), here: false, _pins: pins })
+        Ok(Prepared { operations, payload, here: false, _pins: pins })
     }
 
     /// Commits a batch; the workers do what it makes ready. See [`Database::commit`](crate::Database::commit).
@@ -269,7 +266,8 @@ impl Core {
         self.place_by(batch, |prepared| self.sequence_here(prepared, durability, |_| Ok(())))
     }
 
-    fn place_by<T>(
+    /// Prepares a batch, and has it sequenced; again where others changed what it was prepared from.
+    pub(crate) fn place_by<T>(
         &self,
         batch: Batch,
         sequence: impl Fn(Prepared<'_>) -> Result<T, CommitError>,
@@ -278,16 +276,13 @@ impl Core {
             let _folder = self.enter()?;
             sequence(self.prepare(batch)?)
         };
-        // What a deletion takes back beside the model is found as it is prepared.
+        // What a deletion takes back beside the model is found as it is prepared, and so are rows.
         for _ in 1..CONFLICT_RETRIES {
-            // So are the rows that a delete with predicates finds.
-            if batch.deleted_models.is_empty()
-                && !batch.deletes.iter().any(|(_, delete)| delete.is_filtered())
-            {
+            if !self.may_be_overtaken(&batch) {
                 break;
             }
             match place(batch.clone()) {
-                Err(CommitError::Conflict { .. }) => {}
+                Err(error) if error.is_overtaken() => {}
                 done => return done,
             }
         }
@@ -389,7 +384,7 @@ impl Core {
         let now = self.options.clock.now();
         let mut state = self.patient_state()?;
         validate(&state)?;
-        if let Some(what) = prepared.rests_on.iter().find_map(|read| read.changed(&state)) {
+        if let Some(what) = prepared.operations.rests_on.iter().find_map(|read| read.changed(&state)) {
             return Err(CommitError::Conflict { tries: CONFLICT_RETRIES, what });
         }
         // What it leaves behind in `prepared` is dropped after the lock.

@@ -249,15 +249,16 @@ impl Database {
             return Err(SchemaError::Name { what: "series", name, problem });
         }
         let name: Arc<str> = name.into();
+        let folder = core.enter()?;
         // Nobody looks at its rows by the old rules until it has the new ones.
-        let mut gates = vec![core.gates.pass(&name)];
+        let gates = vec![core.gates.pass(&name)];
         let (known, head) = {
             let state = core.state();
             (state.tables.get(&name).map(|table| (table.rules(), table.is_defined())), state.head)
         };
         match known {
             Some((known, true)) if known == rules => {
-                drop(gates);
+                drop((gates, folder));
                 return Ok(self.make_durable(head)?);
             }
             Some((known, _)) if known != rules && !again => {
@@ -270,11 +271,11 @@ impl Database {
         if rules.checks_appends() {
             core.gates.want();
         }
-        let _folder = core.enter()?;
         let rules = vec![(name, rules)];
-        let operations = Operations { rules, gates: std::mem::take(&mut gates), ..Operations::default() };
+        let operations = Operations { rules, gates, ..Operations::default() };
         let prepared = core.encode(operations, core.pending.pin())?;
         let (commit, _) = core.sequence(prepared, Durability::Sync, |_| Ok(()))?;
+        drop(folder);
         Ok(core.answer(commit.seq, Durability::Sync)?)
     }
 
@@ -658,14 +659,18 @@ impl Database {
     /// # Errors
     /// As [`Database::checkpoint`], and [`CommitError::Log`] where the log cannot be sealed. The folder is given
     /// up all the same; what was acknowledged is in the log, and the next opening replays it.
-    /// [`CommitError::Closed`] where another clone closed it before.
+    /// [`CommitError::Closed`] where another clone closed it before. [`CommitError::Unsaved`] where all that was done, and a
+    /// [`LiveModel`](crate::LiveModel) or [`Monitor`](crate::Monitor) of somebody was open that held what cannot be saved now.
     pub fn close(self) -> Result<CheckpointReport, CommitError> {
         self.handle.stop();
         self.handle.drop_closures();
-        self.core().closed.store(true, Ordering::Release);
-        let report = self.core().checkpoint_if_changed();
-        let released = self.core().release();
-        report.and_then(|report| released.map(|()| report))
+        let core = self.core();
+        let was_closed = core.closed.swap(true, Ordering::AcqRel);
+        let unsaved = core.live.unsaved().or_else(|| core.handed.unsaved()).filter(|_| !was_closed);
+        let report = core.checkpoint_if_changed();
+        let released = core.release();
+        let report = report.and_then(|report| released.map(|()| report))?;
+        unsaved.map_or(Ok(report), Err)
     }
 }
 

@@ -10,6 +10,11 @@ use crate::graph::{GraphError, KeyError};
 use crate::models::{MetadataError, WhereError};
 use crate::variables::VariableType;
 
+/// A process by its id, which may not be known.
+fn process(pid: u32) -> String {
+    if pid == 0 { "another process".to_string() } else { format!("process {pid}") }
+}
+
 /// Making or opening a database failed. Nothing was changed, except that an interrupted recovery may have begun.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -35,7 +40,7 @@ pub enum OpenError {
         found: String,
     },
     /// Another process writes.
-    #[error("{dir} is open for writing in process {pid}; close it there first")]
+    #[error("{dir} is open for writing in {}; close it there first", process(*.pid))]
     Locked {
         /// The folder.
         dir: String,
@@ -517,6 +522,12 @@ pub enum CommitError {
         /// What is wrong and what to do.
         problem: &'static str,
     },
+    /// What was not saved when the database was closed. All else is, and the folder is given up.
+    #[error("{what} held changes that are lost: the database was closed before; close it (or drop it) first")]
+    Unsaved {
+        /// A live model, or the monitor of a series.
+        what: String,
+    },
     /// The closure of a transaction gave up. The engine never makes this error: it is for closures given to
     /// [`Database::transact`](crate::Database::transact) to return.
     #[error("the transaction was abandoned: {reason}")]
@@ -539,6 +550,13 @@ pub enum CommitError {
         /// What does not hold.
         what: String,
     },
+}
+
+impl CommitError {
+    /// Whether others changed what the transaction was prepared from, so that it is to be prepared again.
+    pub(crate) fn is_overtaken(&self) -> bool {
+        matches!(self, CommitError::Conflict { .. } | CommitError::SeriesChanged { .. })
+    }
 }
 
 fn keys_or_none(keys: &[(String, Value)]) -> String {
@@ -581,6 +599,18 @@ pub enum ReadError {
     /// A query on the attributes of models was refused.
     #[error(transparent)]
     Where(#[from] WhereError),
+    /// A variable of a type whose values are too long.
+    #[error(
+        "variable {variable} cannot have {found} bytes, at most {limit}; put it as a model or into a slot"
+    )]
+    VariableSize {
+        /// The variable.
+        variable: String,
+        /// Bytes of a value.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// No series of this type.
     #[error("no series has the type {series:?}; `ubctl series ls` lists them")]
     UnknownSeries {

@@ -11,6 +11,7 @@
 
 mod cursor;
 mod error;
+mod follower;
 mod mirror;
 mod page;
 mod position;

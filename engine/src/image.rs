@@ -13,7 +13,7 @@ use crate::graph::{Fact, Graph, Restorer};
 use crate::limits::DELTAS_MAX;
 use crate::models::{
     ChangedMarks, Metadata, MetadataError, ModelId, Numbered, StoredMark, Unstored, Version, decode_mark,
-    encode_mark,
+    encode_mark, hash_of_chunks,
 };
 use crate::objects::Names;
 use crate::pool::Pool;
@@ -208,8 +208,10 @@ fn head_of_model(cursor: &mut Cursor<'_>) -> Result<ModelHead, Damage> {
         sum = sum.checked_add(bytes).ok_or(Damage("the chunks of a blob are too long"))?;
         chunks.push((id, bytes));
     }
-    if number == 0 || !chunks.is_empty() && sum != bytes {
-        return Err(Damage("a version of a model has no number, or its chunks do not make its bytes"));
+    if number == 0 || !chunks.is_empty() && (sum != bytes || hash_of_chunks(&chunks).0 != object) {
+        return Err(Damage(
+            "a version of a model has no number, or its chunks do not make its bytes or hash",
+        ));
     }
     Ok((id, object, bytes, timestamp, number, time, chunks.into()))
 }

@@ -15,7 +15,7 @@ use crate::database::Database;
 use crate::error::OpenError;
 use crate::graph::{Deadline, Event, Outcome, Setback, Stamp, Submission};
 use crate::manifest::Stored;
-use crate::models::{Metadata, ModelId};
+use crate::models::{MarkKind, Metadata, ModelId};
 use crate::open::no_manifest;
 use crate::record::{self, v1};
 use crate::variables::Change;
@@ -173,8 +173,22 @@ fn describe(seq: u64, payload: &[u8]) -> LogRecord {
 }
 
 fn parts(record: v1::Record) -> Vec<String> {
+    // By name, so that none is forgotten.
+    let v1::Record {
+        objects,
+        deletes,
+        appends,
+        deleted_models,
+        models,
+        marks,
+        removed,
+        collects,
+        variables,
+        event,
+        rules,
+    } = record;
     let mut does = Vec::new();
-    for object in record.objects {
+    for object in objects {
         does.push(match object {
             v1::Object::Inline { bytes } => {
                 format!("object {} of {} bytes", ObjectId::of(&bytes), bytes.len())
@@ -184,7 +198,7 @@ fn parts(record: v1::Record) -> Vec<String> {
             }
         });
     }
-    does.extend(record.deletes.into_iter().map(|v1::SeriesDelete { series, delete }| {
+    does.extend(deletes.into_iter().map(|v1::SeriesDelete { series, delete }| {
         let keys = delete.keys.iter().map(|(name, value)| format!(" of {name} {}", Value::from(value)));
         let (first, last) = (Timestamp(delete.first), Timestamp(delete.last));
         let filtered = if delete.predicates.is_empty() { "" } else { " that are filtered" };
@@ -193,11 +207,11 @@ fn parts(record: v1::Record) -> Vec<String> {
             keys.collect::<String>()
         )
     }));
-    does.extend(record.rules.into_iter().map(|rules| match rules.rules() {
+    does.extend(rules.into_iter().map(|rules| match rules.rules() {
         Ok(known) => format!("define series {:?}: {known}", rules.series),
         Err(what) => what,
     }));
-    for append in record.appends {
+    for append in appends {
         let series = append.series;
         does.push(match append.rows {
             v1::Rows::Inline { timestamps, columns } => {
@@ -209,13 +223,22 @@ fn parts(record: v1::Record) -> Vec<String> {
             }
         });
     }
-    does.extend(record.deleted_models.into_iter().map(|id| format!("delete model {}", ModelId(id))));
-    for model in record.models {
+    does.extend(deleted_models.into_iter().map(|id| format!("delete model {}", ModelId(id))));
+    for model in models {
         let metadata = Metadata::from_cbor(&model.metadata).map(|metadata| metadata.to_json().to_string());
         let metadata = metadata.unwrap_or_else(|error| error.to_string());
         does.push(format!("put model {metadata}, {} bytes", model.bytes));
     }
-    does.extend(record.variables.into_iter().map(|variable| {
+    does.extend(marks.into_iter().map(mark));
+    does.extend(
+        removed
+            .into_iter()
+            .map(|v1::Removed { id, number }| format!("delete version {number} of model {}", ModelId(id))),
+    );
+    if collects {
+        does.push("delete the versions of models that are not to be kept".to_string());
+    }
+    does.extend(variables.into_iter().map(|variable| {
         let Change { name, value } = variable.into();
         match value {
             Some(value) => {
@@ -224,13 +247,39 @@ fn parts(record: v1::Record) -> Vec<String> {
             None => format!("remove variable {name}"),
         }
     }));
-    if let Some(event) = record.event {
+    if let Some(event) = event {
         match Event::try_from(event) {
             Ok(event) => events(event, &mut does),
             Err(error) => does.push(format!("an event that cannot be read: {error}")),
         }
     }
     does
+}
+
+fn mark(mark: v1::Mark) -> String {
+    let v1::Mark { id, kind, version, name, value } = mark;
+    let model = match version {
+        0 => format!("model {}", ModelId(id)),
+        u64::MAX => format!("the newest version of model {}", ModelId(id)),
+        version => format!("version {version} of model {}", ModelId(id)),
+    };
+    let value = value.map(|cbor| match Metadata::from_cbor(&cbor) {
+        Ok(dict) => dict.to_json().to_string(),
+        Err(error) => error.to_string(),
+    });
+    match (MarkKind::of(kind), value) {
+        (Some(MarkKind::Alias), Some(value)) => format!("let alias {name:?} of {model} name {value}"),
+        (Some(MarkKind::Alias), None) => format!("take away alias {name:?} of {model}"),
+        (Some(MarkKind::Note), Some(value)) => format!("tell {name:?} of {model}: {value}"),
+        (Some(MarkKind::Note), None) => format!("take back {name:?} of {model}"),
+        (Some(MarkKind::Pin), Some(_)) => format!("pin {model}"),
+        (Some(MarkKind::Pin), None) => format!("unpin {model}"),
+        (Some(MarkKind::Retention), Some(value)) => format!("keep versions of {model}: {value}"),
+        (Some(MarkKind::Retention), None) => format!("keep all versions of {model}"),
+        (Some(MarkKind::Lineage), Some(value)) => format!("tell what {model} was made from: {value}"),
+        (Some(MarkKind::Lineage), None) => format!("take back what {model} was made from"),
+        (None, _) => format!("a mark of the unknown kind {kind} on {model}"),
+    }
 }
 
 fn events(event: Event, does: &mut Vec<String>) {

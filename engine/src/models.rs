@@ -35,7 +35,7 @@ pub(crate) use marks::{decode as decode_mark, encode as encode_mark};
 pub use metadata::{IDENTITY_PREFIX, MetaValue, Metadata, MetadataError, ModelId};
 pub use parts::Parts;
 pub use tensors::{Tensor, TensorInfo};
-pub(crate) use upload::Body;
 pub use upload::{BlobWriter, StoredBlob};
+pub(crate) use upload::{Body, hash_of_chunks};
 pub use versions::{Alias, AliasTarget, Annotation, Location, ModelName, TrainedOn, Training, VersionInfo};
 pub use wanted::{Where, WhereError};

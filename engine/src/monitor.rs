@@ -4,10 +4,12 @@
 //! a process that dies loses those that were not handed over yet, of a fifth of a second at most where it goes on recording.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
+use underbelly_query::Schema;
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp, Value};
 
 use crate::batch::Batch;
@@ -216,6 +218,12 @@ pub struct Monitor {
     /// The name that was recorded last.
     newest: u32,
     rows: Rows,
+    /// Whether there are rows that are not handed over, as the close of the database asks.
+    holds: Arc<AtomicBool>,
+    /// What a commit refused, until one takes it.
+    refused: Vec<Job>,
+    /// Why a name was left out.
+    left_out: Option<ReadError>,
 }
 
 impl Monitor {
@@ -241,7 +249,13 @@ impl Monitor {
         let shown = match UnloggedVar::of(&self.core, &Scope::Global, name) {
             Ok(shown) => Some(shown),
             Err(ReadError::VariableType { .. }) => None,
-            Err(_) => return None,
+            Err(error) => {
+                if self.left_out.is_none() {
+                    self.core.note_trouble(format!("a monitored value is left out: {error}"));
+                }
+                self.left_out = Some(error);
+                return None;
+            }
         };
         let (id, name): (u32, Arc<str>) = (self.names.len() as u32, name.into());
         self.ids.insert(name.clone(), id);
@@ -249,7 +263,7 @@ impl Monitor {
         Some(id)
     }
 
-    /// Takes a value. Names that no variable may have are left out.
+    /// Takes a value. What has a name that no variable may have is left out, as [`Monitor::flush`] tells.
     #[inline]
     pub fn record(&mut self, name: &str, step: i64, value: impl Into<Sample>) {
         let Some(id) = self.id(name) else { return };
@@ -268,6 +282,9 @@ impl Monitor {
         };
         let now = self.core.options.clock.now();
         let first = self.rows.times.first().map_or(now.0, |first| first.0);
+        if row == 0 {
+            self.holds.store(true, Ordering::Release);
+        }
         self.rows.times.push(now);
         self.rows.steps.push(step);
         self.rows.values.push(number);
@@ -291,7 +308,7 @@ impl Monitor {
     }
 
     /// What was recorded, with its names. Their newest values are shown.
-    fn take(&mut self) -> (Vec<Arc<str>>, Rows) {
+    fn take(&mut self) -> Job {
         let mut names = Vec::with_capacity(self.touched.len());
         for id in self.touched.drain(..) {
             let Some(named) = self.names.get_mut(id as usize) else { continue };
@@ -299,29 +316,38 @@ impl Monitor {
             let _ = named.shown.as_ref().map(|shown| shown.set(named.newest));
             names.push(named.name.clone());
         }
-        (names, std::mem::replace(&mut self.rows, Rows::with_room()))
+        let rows = std::mem::replace(&mut self.rows, Rows::with_room());
+        Job { series: self.series.clone(), names, rows }
     }
 
     /// Lets a thread of the database make rows of the series, so that the caller waits for nothing, unless that one is far
     /// behind.
     #[cold]
     fn hand_over(&mut self) {
-        let ((names, rows), series) = (self.take(), self.series.clone());
-        if let Err(job) = self.core.handed.send(&self.core, Box::new(Job { series, names, rows })) {
-            job.commit(&self.core);
+        let job = Box::new(self.take());
+        let sent = self.core.handed.send(&self.core, job);
+        self.holds.store(!self.refused.is_empty(), Ordering::Release);
+        if let Err(job) = sent {
+            note(&self.core, job.commit(&self.core));
         }
     }
 
-    /// Commits what was recorded and not handed over; visible on return.
+    /// Commits what was recorded and not handed over; visible on return. What is refused is kept for the next call.
     ///
     /// # Errors
-    /// As [`Database::commit`].
+    /// As [`Database::commit`]. [`CommitError::Read`] with [`ReadError::Name`] where all that is committed, and values were
+    /// left out since the last call since no variable may have their name.
     pub fn flush(&mut self) -> Result<(), CommitError> {
-        if self.rows.times.is_empty() {
-            return Ok(());
+        if !self.rows.times.is_empty() {
+            let job = self.take();
+            self.refused.push(job);
         }
-        let (names, rows) = self.take();
-        self.core.commit(batch_of(self.series.clone(), &names, rows)?).map(drop)
+        while let Some(job) = self.refused.first() {
+            job.commit(&self.core)?;
+            self.refused.remove(0);
+        }
+        self.holds.store(false, Ordering::Release);
+        self.left_out.take().map_or(Ok(()), |error| Err(error.into()))
     }
 }
 
@@ -333,9 +359,8 @@ struct Job {
 }
 
 impl Job {
-    fn commit(self, core: &Core) {
-        let batch = batch_of(self.series, &self.names, self.rows);
-        note(core, batch.and_then(|batch| core.commit(batch).map(drop)));
+    fn commit(&self, core: &Core) -> Result<(), CommitError> {
+        core.commit(batch_of(self.series.clone(), &self.names, &self.rows)?).map(drop)
     }
 }
 
@@ -352,18 +377,43 @@ enum Thread {
 
 /// Rows that are on their way from monitors to the log, by which the close waits for them.
 #[derive(Default)]
-pub(crate) struct Handed(Mutex<Thread>);
+pub(crate) struct Handed {
+    thread: Mutex<Thread>,
+    /// Of each monitor whether it holds rows, with its series.
+    monitors: Mutex<Vec<(Weak<AtomicBool>, Arc<str>)>>,
+}
 
 impl Handed {
+    /// Notes a monitor of a series; answers where it is to say whether it holds rows.
+    fn begin(&self, series: &Arc<str>) -> Arc<AtomicBool> {
+        let holds = Arc::new(AtomicBool::new(false));
+        let mut monitors = self.monitors.lock().unwrap_or_else(PoisonError::into_inner);
+        if monitors.len() == monitors.capacity() {
+            monitors.retain(|(holds, _)| holds.strong_count() > 0);
+        }
+        monitors.push((Arc::downgrade(&holds), series.clone()));
+        holds
+    }
+
+    /// A monitor that holds rows.
+    pub(crate) fn unsaved(&self) -> Option<CommitError> {
+        let monitors = self.monitors.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unsaved = monitors
+            .iter()
+            .filter(|(holds, _)| holds.upgrade().is_some_and(|holds| holds.load(Ordering::Acquire)));
+        let what = |(_, series): &(_, Arc<str>)| format!("a monitor of series {series:?}");
+        unsaved.next().map(|monitor| CommitError::Unsaved { what: what(monitor) })
+    }
+
     /// Hands over; gives back where there is no such thread, or it has too much to do.
     fn send(&self, core: &Arc<Core>, job: Box<Job>) -> Result<(), Box<Job>> {
-        let mut thread = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*thread, Thread::Unused) && core.options.workers > 0 {
             let (send, jobs) = bounded::<Box<Job>>(UNDER_WAY_MAX);
             let weak = Arc::downgrade(core);
             let serve = move || {
                 while let Some((core, job)) = jobs.recv().ok().and_then(|job| Some((weak.upgrade()?, job))) {
-                    job.commit(&core);
+                    note(&core, job.commit(&core));
                 }
             };
             let builder = std::thread::Builder::new().name("underbelly-monitor".to_string());
@@ -380,7 +430,7 @@ impl Handed {
     /// Returns when all that was handed over is committed, or refused and told. Nothing is handed over from now on.
     pub(crate) fn end(&self) {
         let thread =
-            std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), Thread::Over);
+            std::mem::replace(&mut *self.thread.lock().unwrap_or_else(PoisonError::into_inner), Thread::Over);
         if let Thread::Runs(jobs, running) = thread {
             drop(jobs);
             if running.thread().id() != std::thread::current().id() {
@@ -391,20 +441,20 @@ impl Handed {
 }
 
 /// The rows that a monitor recorded.
-fn batch_of(series: Arc<str>, names: &[Arc<str>], rows: Rows) -> Result<Batch, CommitError> {
+fn batch_of(series: Arc<str>, names: &[Arc<str>], rows: &Rows) -> Result<Batch, CommitError> {
     let name = |id: &u32| names.get(*id as usize).map_or("", |name| name);
     let mut columns = Columns::new()
         .with("name", rows.names.iter().map(name).collect::<Column>())?
-        .with("step", Column::from(rows.steps))?
-        .with("value", Column::from(rows.values))?;
+        .with("step", Column::from(rows.steps.clone()))?
+        .with("value", Column::from(rows.values.clone()))?;
     if !rows.data.is_empty() {
         let (mut kinds, mut data) = (Column::new(ColumnType::Utf8), Column::new(ColumnType::Bytes));
-        let mut given = rows.data.into_iter().peekable();
+        let mut given = rows.data.iter().peekable();
         for row in 0..rows.names.len() {
             match given.next_if(|(at, ..)| *at == row) {
                 Some((_, kind, bytes)) => {
-                    kinds.push(&kind.into())?;
-                    data.push(&Value::Bytes(bytes.into()))?;
+                    kinds.push(&(*kind).into())?;
+                    data.push(&Value::Bytes(bytes.as_slice().into()))?;
                 }
                 None => {
                     kinds.push_null();
@@ -415,7 +465,7 @@ fn batch_of(series: Arc<str>, names: &[Arc<str>], rows: Rows) -> Result<Batch, C
         columns = columns.with("kind", kinds)?.with("data", data)?;
     }
     let mut batch = Batch::new();
-    batch.append_columns(series, rows.times, columns, &["name"])?;
+    batch.append_columns(series, rows.times.clone(), columns, &["name"])?;
     batch.durability(Durability::Buffered);
     Ok(batch)
 }
@@ -450,23 +500,43 @@ impl Database {
     /// ```
     ///
     /// # Errors
-    /// [`ReadError::Name`] where no series may have this name.
+    /// [`ReadError::Name`] where no series may have this name, or one of that name has rows that are none of monitors.
     pub fn monitor(&self, series: &str) -> Result<Monitor, ReadError> {
         let problem = match series.starts_with('_') {
             true => Some("begins with `_`, as the engine's own do"),
             false => crate::series::name_problem("series", series),
         };
+        let problem =
+            problem.or_else(|| self.snapshot().series(series).ok().and_then(|there| unfit(there.schema())));
         if let Some(problem) = problem {
             return Err(ReadError::Name { what: "series", name: series.to_string(), problem });
         }
+        let series: Arc<str> = series.into();
         Ok(Monitor {
             core: self.core().clone(),
-            series: series.into(),
             ids: HashMap::new(),
             names: Vec::new(),
             touched: Vec::new(),
             newest: 0,
             rows: Rows::with_room(),
+            holds: self.core().handed.begin(&series),
+            refused: Vec::new(),
+            left_out: None,
+            series,
         })
     }
+}
+
+/// Why a series that is there takes no rows of monitors.
+fn unfit(schema: &Schema) -> Option<&'static str> {
+    let is_of = |name: &str, wanted: ColumnType| {
+        let column = schema.columns.iter().find(|column| *column.name == *name);
+        column.is_none_or(|column| column.column_type == wanted)
+    };
+    let is_fit = schema.keys().map(|column| &*column.name).eq(["name"])
+        && is_of("step", ColumnType::I64)
+        && is_of("value", ColumnType::F64)
+        && is_of("kind", ColumnType::Utf8)
+        && is_of("data", ColumnType::Bytes);
+    (!is_fit).then_some("has other keys or fields than rows of monitors; take another name")
 }

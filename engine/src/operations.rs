@@ -15,11 +15,13 @@ use crate::backlog::Load;
 use crate::graph::{ContentId, Event, EventV1, Outcome, OutputWrite, Submission, Write};
 use crate::limits::{FEW_COLUMNS_MAX, FEW_ROWS_MAX};
 use crate::models::{
-    MarkChange, MarkKind, MarkName, Metadata, ModelId, StoredBlob, value_of_cbor, value_to_cbor,
+    MarkChange, MarkKind, MarkName, Metadata, ModelId, StoredBlob, hash_of_chunks, value_of_cbor,
+    value_to_cbor,
 };
 use crate::objects::{ChunkFile, Place};
 use crate::record::v1;
 use crate::series::{Few, Passed, Rules, Table, inexact};
+use crate::transaction::Read;
 use crate::variables::{Change, check_change};
 
 /// What a transaction does.
@@ -45,6 +47,8 @@ pub(crate) struct Operations {
     pub rules: Vec<(Arc<str>, Rules)>,
     /// Gates of the types whose rows were looked at, held until the transaction has its seq.
     pub gates: Vec<Passed>,
+    /// What it was prepared from, and which must not have changed.
+    pub rests_on: Vec<Read>,
     /// Blobs that were written ahead, held until the transaction is applied.
     pub stored: Vec<StoredBlob>,
     /// Bytes of rows and objects that the record will hold.
@@ -337,8 +341,12 @@ impl Operations {
             let timestamp = metadata.timestamp().map_err(|error| error.to_string())?;
             let chunks: Arc<[_]> = model.chunks.iter().map(|part| (ObjectId(part.id), part.bytes)).collect();
             let sum = chunks.iter().try_fold(0u64, |sum, (_, bytes)| sum.checked_add(*bytes));
-            if !chunks.is_empty() && sum != Some(model.bytes) {
-                return Err(format!("the chunks of model {id} do not make its {} bytes", model.bytes).into());
+            if !chunks.is_empty() && (sum != Some(model.bytes) || hash_of_chunks(&chunks).0 != model.object) {
+                return Err(format!(
+                    "the chunks of model {id} do not make its {} bytes, or their hash",
+                    model.bytes
+                )
+                .into());
             }
             operations.models.push(PutModel {
                 id,

@@ -22,7 +22,7 @@ use crate::objects::{ChunkFile, Place};
 use crate::operations::{Append, Deletes, Operations, PutModel, Rows};
 use crate::pending::Pins;
 use crate::record::v1;
-use crate::series::{Delete, Few, Rules, check_append, inexact};
+use crate::series::{Delete, Few, Rules, Series, check_append, inexact};
 use crate::slots::content;
 use crate::snapshot::Snapshot;
 use crate::transaction::Read;
@@ -75,15 +75,14 @@ impl Core {
         }
         (operations.marks, operations.removed, operations.collects) = (marks, removed, collects);
         operations.variables = variables;
-        self.pass_gates(&appends, &mut operations);
-        let mut rests_on = Vec::new();
-        operations.deletes = self.prepare_deletes(deletes, &appends, &mut rests_on)?;
+        self.pass_gates(&appends, &deletes, &mut operations);
+        operations.deletes = self.prepare_deletes(deletes, &appends, &mut operations.rests_on)?;
         if !deleted_models.is_empty() {
             operations.deleted_models = take_out_deleted(&mut models, deleted_models)?;
         }
         self.prepare_data(appends, models, &mut operations, &mut pins)?;
         if !operations.models.is_empty() || !operations.deleted_models.is_empty() {
-            writes.extend(self.write_models(&mut operations, &mut pins, &mut rests_on)?);
+            writes.extend(self.write_models(&mut operations, &mut pins)?);
         }
         if writes.len() > 1 {
             keep_last(&mut writes);
@@ -96,7 +95,7 @@ impl Core {
             let submission = Submission { writes, ends, backfill, as_of, session, deadlines: due };
             operations.event = Some(Event::Commit(submission));
         }
-        Ok(Prepared { rests_on, ..self.encode(operations, pins)? })
+        self.encode(operations, pins)
     }
 
     /// What hides rows, as far as the series is there or the batch makes it, by series. Another commit may make it first, or
@@ -124,10 +123,15 @@ impl Core {
             }
             let there = {
                 let state = self.state();
-                state.tables.get(&series).map(|table| (table.schema_at(u64::MAX), table.rules(), state.head))
+                // Pinned under the lock: no checkpoint that begins later leaves out what it shows.
+                let head = || Snapshot::at(self.view.base(), state.head);
+                state.tables.get(&series).map(|table| {
+                    let rules = table.rules();
+                    (table.schema_at(u64::MAX), rules.duplicates.resolves().then(head))
+                })
             };
             let schema = match &there {
-                Some((schema, ..)) => schema.clone(),
+                Some((schema, _)) => schema.clone(),
                 None => {
                     let makes = |rows: &&BatchRows| rows.series == series && !rows.timestamps.is_empty();
                     let unknown = || ReadError::UnknownSeries { series: series.to_string() };
@@ -141,12 +145,12 @@ impl Core {
             let tombstones = deletes.iter().map(|delete| delete.tombstone(&schema));
             let mut tombstones: Vec<Tombstone> =
                 tombstones.collect::<Result<_, _>>().map_err(ReadError::from)?;
-            if let Some((.., head)) = there.filter(|(_, rules, _)| rules.duplicates.resolves()) {
+            if let Some(head) = there.and_then(|(_, head)| head) {
                 let (filtered, mut others): (Vec<_>, Vec<_>) =
                     tombstones.into_iter().partition(|tombstone| tombstone.predicates().next().is_some());
                 if !filtered.is_empty() {
-                    rests_on.push(Read::Series { name: series.to_string(), seq: head });
-                    others.append(&mut self.shown_rows(&series, head, &filtered)?);
+                    rests_on.push(Read::Series { name: series.to_string(), seq: head.seq() });
+                    others.append(&mut shown_rows(&head.series(&series)?, &filtered)?);
                 }
                 tombstones = others;
             }
@@ -155,71 +159,55 @@ impl Core {
         Ok(checked)
     }
 
-    /// Of rows of which one is shown for several, predicates are about that one; and where it goes, so do all that it stands
-    /// for. So what hides them names each by its keys and its timestamp.
-    fn shown_rows(
-        &self,
-        series: &Arc<str>,
-        head: u64,
-        filtered: &[Tombstone],
-    ) -> Result<Vec<Tombstone>, CommitError> {
-        let shown = Snapshot::at(self.view.base(), head).series(series)?;
-        let keys: Vec<&SchemaColumn> = shown.schema().keys().collect();
-        let mut found = Vec::new();
-        for tombstone in filtered {
-            let (first, last) = tombstone.range();
-            if first > last {
-                continue;
-            }
-            let mut scan = shown.scan().from(first).to(last).closed(Closed::Both);
-            for (name, value) in tombstone.keys() {
-                scan = scan.key(name, value.clone());
-            }
-            for (name, predicate) in tombstone.predicates() {
-                scan = scan.filter(name, predicate.clone());
-            }
-            for batch in scan.columns(keys.iter().map(|key| &*key.name)).batches() {
-                let batch = batch.map_err(ReadError::from)?;
-                for (row, ts) in batch.timestamps(TIMESTAMP).unwrap_or_default().iter().enumerate() {
-                    let key = |key: &&SchemaColumn| {
-                        (key.name.clone(), batch.value(&key.name, row).unwrap_or(Value::Null))
-                    };
-                    let keys = keys.iter().map(key).collect();
-                    found.push(Tombstone::restored(0, Timestamp(*ts), Timestamp(*ts), keys));
-                }
-                if found.len() > DELETES_MAX {
-                    let (series, found, limit) = (series.to_string(), found.len(), DELETES_MAX);
-                    return Err(CommitError::TooManyDeletes { series, found, limit, held: None });
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// Waits until nobody else appends to the types whose appends look at what is there.
-    fn pass_gates(&self, appends: &[BatchRows], operations: &mut Operations) {
+    /// Waits until nobody else appends to the types whose appends look at what is there, nor deletes what they may have found.
+    fn pass_gates(&self, appends: &[BatchRows], deletes: &[(Arc<str>, Delete)], operations: &mut Operations) {
         if !self.gates.is_wanted() || !operations.gates.is_empty() {
             return;
         }
         let wanted: BTreeSet<&Arc<str>> = {
             let state = self.state();
-            let is_wanted = |series: &Arc<str>| {
-                state.tables.get(series).is_some_and(|table| table.rules().checks_appends())
+            let is_wanted = |series: &Arc<str>, wants: fn(&Rules) -> bool| {
+                state.tables.get(series).is_some_and(|table| wants(&table.rules()))
             };
-            appends.iter().map(|rows| &rows.series).filter(|series| is_wanted(series)).collect()
+            let appended = appends.iter().map(|rows| &rows.series);
+            let appended = appended.filter(|series| is_wanted(series, Rules::checks_appends));
+            let deleted = deletes.iter().map(|(series, _)| series);
+            let deleted = deleted.filter(|series| is_wanted(series, |rules| rules.skip_identical));
+            appended.chain(deleted).collect()
         };
         operations.gates = wanted.into_iter().map(|series| self.gates.pass(series)).collect();
     }
 
+    /// Whether others may change what the rows and deletes of a batch are prepared from, so that it is to be prepared again.
+    pub(crate) fn may_be_overtaken(&self, batch: &Batch) -> bool {
+        let is_checked = || {
+            let state = self.state();
+            let is_checked = |rows: &BatchRows| {
+                state.tables.get(&rows.series).is_some_and(|table| table.rules().checks_appends())
+            };
+            batch.appends.iter().any(is_checked)
+        };
+        !batch.deleted_models.is_empty()
+            || batch.deletes.iter().any(|(_, delete)| delete.is_filtered())
+            || self.gates.is_wanted() && is_checked()
+    }
+
     /// Compares rows with those that are there, as far as the rules of their type want that: refuses duplicates, and leaves out
-    /// what is there already. The gate of the type was passed, so that nobody appends to it meanwhile.
-    fn compare(&self, rows: BatchRows, operations: &Operations) -> Result<(BatchRows, bool), CommitError> {
+    /// what is there already. The gate of the type was passed, so that nobody appends to it meanwhile, or deletes where rows are
+    /// left out.
+    fn compare(
+        &self,
+        rows: BatchRows,
+        operations: &mut Operations,
+    ) -> Result<(BatchRows, bool), CommitError> {
         if !self.gates.is_wanted() {
             return Ok((rows, false));
         }
         let (there, head) = {
             let state = self.state();
-            (state.tables.get(&rows.series).map(|table| table.rules()), state.head)
+            let rules = state.tables.get(&rows.series).map(|table| table.rules());
+            // Pinned under the lock: no checkpoint that begins later leaves out what it shows.
+            (rules, Snapshot::at(self.view.base(), state.head))
         };
         let Some(rules) = there.filter(Rules::checks_appends) else { return Ok((rows, false)) };
         // What may not be appended at all is not the same as anything.
@@ -232,7 +220,7 @@ impl Core {
         }
         // Rules that came behind the gate find out when the transaction is sequenced that nobody waited there.
         let is_gated = operations.gates.iter().any(|gate| gate.series == rows.series);
-        let series = Snapshot::at(self.view.base(), head).series(&rows.series)?;
+        let series = head.series(&rows.series)?;
         let deletes = operations.deletes.iter().filter(|deletes| deletes.series == rows.series);
         let series = series.without(deletes.flat_map(|deletes| &deletes.tombstones));
         let mut rows = rows;
@@ -243,6 +231,8 @@ impl Core {
             if known.contains(&true) {
                 let left = (0u32..).zip(&known).filter(|(_, known)| !**known).map(|(row, _)| row);
                 rows = rows.taken(&left.collect::<Vec<_>>())?;
+                // Who deletes by rules of before waited at no gate.
+                operations.rests_on.push(Read::Series { name: rows.series.to_string(), seq: head.seq() });
             }
         }
         if rules.duplicates == Duplicates::Reject {
@@ -276,7 +266,7 @@ impl Core {
             let metadata = Arc::new(metadata);
             operations.models.push(PutModel { id, metadata, cbor, timestamp, object, bytes, chunks });
         }
-        self.pass_gates(&appends, operations);
+        self.pass_gates(&appends, &[], operations);
         operations.appends.reserve_exact(appends.len());
         for rows in appends {
             if let Some(append) = self.prepare_append(rows, operations, pins)? {
@@ -498,6 +488,41 @@ impl Core {
     }
 }
 
+/// Of rows of which one is shown for several, predicates are about that one; and where it goes, so do all that it stands
+/// for. So what hides them names each by its keys and its timestamp.
+fn shown_rows(shown: &Series, filtered: &[Tombstone]) -> Result<Vec<Tombstone>, CommitError> {
+    let keys: Vec<&SchemaColumn> = shown.schema().keys().collect();
+    let mut found = Vec::new();
+    for tombstone in filtered {
+        let (first, last) = tombstone.range();
+        if first > last {
+            continue;
+        }
+        let mut scan = shown.scan().from(first).to(last).closed(Closed::Both);
+        for (name, value) in tombstone.keys() {
+            scan = scan.key(name, value.clone());
+        }
+        for (name, predicate) in tombstone.predicates() {
+            scan = scan.filter(name, predicate.clone());
+        }
+        for batch in scan.columns(keys.iter().map(|key| &*key.name)).batches() {
+            let batch = batch.map_err(ReadError::from)?;
+            for (row, ts) in batch.timestamps(TIMESTAMP).unwrap_or_default().iter().enumerate() {
+                let key = |key: &&SchemaColumn| {
+                    (key.name.clone(), batch.value(&key.name, row).unwrap_or(Value::Null))
+                };
+                let keys = keys.iter().map(key).collect();
+                found.push(Tombstone::restored(0, Timestamp(*ts), Timestamp(*ts), keys));
+            }
+            if found.len() > DELETES_MAX {
+                let (series, found, limit) = (shown.name().to_string(), found.len(), DELETES_MAX);
+                return Err(CommitError::TooManyDeletes { series, found, limit, held: None });
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Takes out puts that a deletion follows; answers the models that are deleted before the others are put.
 fn take_out_deleted(
     models: &mut Vec<(Metadata, Body)>,
@@ -535,8 +560,76 @@ mod tests {
     use crate::database::Database;
     use crate::durability::Durability;
     use crate::options::Options;
-    use underbelly_query::QueryError;
+    use crate::series::SeriesDefinition;
+    use std::cell::Cell;
+    use underbelly_query::{Predicate, QueryError};
     use underbelly_storage::disk::SimulatedDisk;
+
+    fn skipping() -> SeriesDefinition {
+        SeriesDefinition::new("s").skip_identical()
+    }
+
+    /// Where an append leaves out rows that others delete meanwhile, it is prepared again: who deletes waits at the gate of such a
+    /// type, but not where it was none yet.
+    #[test]
+    fn rows_are_not_left_out_because_of_others_that_go() {
+        let db = Database::create_on(Arc::new(SimulatedDisk::new()), Options::default()).unwrap();
+        let core = db.core();
+        db.commit(batch([row(1, "k", 1)], [])).unwrap();
+        let delete = core.prepare(batch([], [Delete::all()])).unwrap();
+        db.redefine_series(skipping()).unwrap();
+        let append = core.prepare(batch([row(1, "k", 1)], [])).unwrap();
+        assert!(append.operations.appends.is_empty());
+        core.sequence(delete, Durability::Sync, |_| Ok(())).unwrap();
+        let overtaken = core.sequence(append, Durability::Sync, |_| Ok(())).map(drop).unwrap_err();
+        assert!(matches!(overtaken, CommitError::Conflict { .. }), "{overtaken}");
+        db.commit(batch([row(1, "k", 1)], [])).unwrap();
+        assert_eq!(numbers(&db), [1]);
+    }
+
+    /// What meets another state of its series than it was prepared from is prepared again.
+    #[test]
+    fn what_was_overtaken_is_prepared_again() {
+        let by_value = || batch([], [Delete::all().filter("x", Predicate::Equal(2i64.into()))]);
+        let last_wins = || SeriesDefinition::new("s").duplicates(Duplicates::LastWins);
+        let db = Database::create_on(Arc::new(SimulatedDisk::new()), Options::default()).unwrap();
+        let core = db.core();
+        let place = |batch: Batch, overtake: &dyn Fn()| {
+            let is_first = Cell::new(true);
+            let placed = core.place_by(batch, |mut prepared| {
+                // As if whoever overtakes had passed the gate before.
+                prepared.operations.gates.clear();
+                if is_first.take() {
+                    overtake();
+                }
+                core.sequence(prepared, Durability::Sync, |_| Ok(()))
+            });
+            core.answer(placed.unwrap().0.seq, Durability::Sync).unwrap();
+        };
+        db.commit(batch([row(1, "k", 1), row(1, "k", 2)], [])).unwrap();
+        place(by_value(), &|| db.redefine_series(last_wins()).unwrap());
+        assert_eq!(numbers(&db), Vec::<i64>::new(), "what is shown goes with what it stands for");
+        db.redefine_series(last_wins().skip_identical()).unwrap();
+        let own = || batch([row(1, "k", 1)], []);
+        db.commit(own()).unwrap();
+        place(own(), &|| assert_eq!(db.commit(batch([], [Delete::all()])).unwrap().changed, 0));
+        assert_eq!(numbers(&db), [1]);
+    }
+
+    /// So it is where the rows are to be left out no more.
+    #[test]
+    fn rows_are_not_left_out_by_rules_of_before() {
+        let db = Database::create_on(Arc::new(SimulatedDisk::new()), Options::default()).unwrap();
+        db.define_series(skipping()).unwrap();
+        db.commit(batch([row(1, "k", 1)], [])).unwrap();
+        let core = db.core();
+        let mut append = core.prepare(batch([row(1, "k", 1)], [])).unwrap();
+        // As if the new rules had been on their way before.
+        append.operations.gates.clear();
+        db.redefine_series(SeriesDefinition::new("s")).unwrap();
+        let overtaken = core.sequence(append, Durability::Sync, |_| Ok(())).map(drop).unwrap_err();
+        assert!(matches!(overtaken, CommitError::Conflict { .. }), "{overtaken}");
+    }
 
     fn row(at: i64, key: &str, x: i64) -> Row {
         Row::new("s", Timestamp(at)).key(key.to_string(), "a").field("x", x)

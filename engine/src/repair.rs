@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use underbelly_storage::disk::{RealDisk, SharedDisk};
+use underbelly_storage::disk::{RealDisk, SharedDisk, WornDisk};
 
 use crate::backup::{BackupOptions, Copy};
 use crate::database::Database;
@@ -64,10 +64,23 @@ impl Database {
         dest: impl AsRef<Path>,
         progress: impl FnMut(u64, u64),
     ) -> Result<RepairReport, CopyError> {
+        Database::repair_on(Arc::new(RealDisk::new(dir)), dest, progress)
+    }
+
+    /// As [`Database::repair`], from any disk. What of it cannot be read at all is taken for damage, and listed.
+    ///
+    /// # Errors
+    /// As [`Database::repair`].
+    pub fn repair_on(
+        disk: SharedDisk,
+        dest: impl AsRef<Path>,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<RepairReport, CopyError> {
         let began = Instant::now();
-        let disk: SharedDisk = Arc::new(RealDisk::new(dir));
+        let worn = Arc::new(WornDisk::new(disk));
+        let disk: SharedDisk = worn.clone();
         let dir = disk.describe();
-        if !disk.path("").is_some_and(|path| path.is_dir()) {
+        if disk.path("").is_some_and(|path| !path.is_dir()) {
             return Err(OpenError::NotFound { dir }.into());
         }
         // No writer begins meanwhile.
@@ -139,6 +152,7 @@ impl Database {
             losses.iter_mut().for_each(|loss| loss.lost.clone_from(&whole));
         }
         losses.extend(saved.losses);
+        losses.extend(worn.unreadable().into_iter().map(Loss::unreadable));
         let verified = copy.verify(progress)?;
         let manifest = (candidate.number > 0).then_some(candidate.number);
         let (seq, records) = (saved.seq, saved.records);
@@ -156,6 +170,10 @@ fn is_better(this: (&Candidate, &Saved), other: (&Candidate, &Saved)) -> bool {
     };
     match (this.0.number, other.0.number) {
         (0, 0) => share(this, other.1) > share(other, this.1),
+        // The log alone, which reaches as far and loses less.
+        (0, _) if !other.0.without_image && this.1.seq == other.1.seq => {
+            this.1.losses.len() < other.1.losses.len()
+        }
         _ => rank(this) > rank(other),
     }
 }

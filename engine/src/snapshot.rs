@@ -3,12 +3,12 @@
 use std::sync::{Arc, PoisonError};
 
 use underbelly_storage::object::ObjectId;
-use underbelly_storage::{Columns, Timestamp, Value};
+use underbelly_storage::{Columns, Value};
 
 use crate::error::ReadError;
 use crate::feed::CHANGES_SERIES;
 use crate::graph::{CellId, CellInfo, Key, SlotDate, SlotId};
-use crate::models::{Content, Model, ModelInfo, ModelName};
+use crate::models::{Content, Model, ModelInfo, ModelName, Version};
 use crate::series::{Series, SeriesDefinition, SeriesInfo};
 use crate::slots::content;
 use crate::state::State;
@@ -57,16 +57,25 @@ pub struct Cell {
 impl Snapshot {
     /// What is visible now.
     pub(crate) fn now(base: &Arc<Base>) -> Snapshot {
-        let mut readers = base.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        let seq = (base.visible)();
-        *readers.entry(seq).or_insert(0) += 1;
-        drop(readers);
-        Snapshot { pin: Arc::new(Pin { base: base.clone(), seq }) }
+        Snapshot::pinned(base, || (base.visible)())
+    }
+
+    /// What is visible and durable now.
+    pub(crate) fn told(base: &Arc<Base>) -> Snapshot {
+        Snapshot::pinned(base, || (base.told)())
     }
 
     /// What a run reads: the head at its claim, which the caller has waited for.
     pub(crate) fn at(base: &Arc<Base>, seq: u64) -> Snapshot {
-        *base.readers.lock().unwrap_or_else(PoisonError::into_inner).entry(seq).or_insert(0) += 1;
+        Snapshot::pinned(base, || seq)
+    }
+
+    /// Asks for the seq where nobody asks for the oldest reader meanwhile: a checkpoint leaves out nothing that it shows.
+    fn pinned(base: &Arc<Base>, seq: impl FnOnce() -> u64) -> Snapshot {
+        let mut readers = base.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let seq = seq();
+        *readers.entry(seq).or_insert(0) += 1;
+        drop(readers);
         Snapshot { pin: Arc::new(Pin { base: base.clone(), seq }) }
     }
 
@@ -119,14 +128,23 @@ impl Snapshot {
     /// its rows cannot be read.
     pub fn series_info(&self, name: &str) -> Result<SeriesInfo, ReadError> {
         let series = self.series(name)?;
-        let (segments, segment_bytes, young_runs, deletes, (appended_bytes, written_bytes), horizon, rules) = {
+        let (
+            segments,
+            segment_bytes,
+            young_runs,
+            deletes,
+            (appended_bytes, written_bytes),
+            horizon,
+            (rules, now),
+        ) = {
             let state = self.base().state();
             let unknown = || ReadError::UnknownSeries { series: name.to_string() };
             let table = state.tables.get(name).ok_or_else(unknown)?;
             let bytes = table.sealed().iter().map(|run| run.reference().bytes).sum();
             let counts = (table.sealed().len(), bytes, table.young().len(), table.tombstones().len());
             let (segments, bytes, young, deletes) = counts;
-            (segments, bytes, young, deletes, table.bytes_moved(), table.horizon(), table.rules())
+            let rules = (table.rules(), state.time);
+            (segments, bytes, young, deletes, table.bytes_moved(), table.horizon(), rules)
         };
         let bounds = series.bounds()?;
         let newest = bounds.map(|(_, last)| last);
@@ -143,7 +161,7 @@ impl Snapshot {
             written_bytes,
             horizon,
             definition: SeriesDefinition { name: name.to_string(), rules },
-            kept_from: newest.and_then(|newest| rules.kept_from(Timestamp::MAX, newest)),
+            kept_from: newest.and_then(|newest| rules.kept_from(now, newest)),
         })
     }
 
@@ -193,9 +211,13 @@ impl Snapshot {
         let found = {
             let state = self.base().state();
             let newest = state.models.newest(&id, self.seq());
-            newest.map(|(number, version)| (version.chunks.clone(), ModelInfo::new(id, number, version)))
+            // Most blobs have none, and a count that is not touched is not read from memory.
+            let chunks = |version: &Version| (!version.chunks.is_empty()).then(|| version.chunks.clone());
+            newest.map(|(number, version)| (chunks(version), ModelInfo::new(id, number, version)))
         };
-        found.map_or(Ok(None), |(chunks, info)| self.lend(info, &chunks).map(Some))
+        found.map_or(Ok(None), |(chunks, info)| {
+            self.lend(info, chunks.as_deref().unwrap_or_default()).map(Some)
+        })
     }
 
     /// A version with its blob.
@@ -244,4 +266,49 @@ pub(crate) fn cell_of(
 
 pub(crate) fn slot_of(state: &State, slot: &str) -> Result<SlotId, ReadError> {
     state.graph.slot_by_name(slot).ok_or_else(|| ReadError::UnknownSlot { slot: slot.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, OnceLock, Weak};
+
+    use underbelly_storage::disk::{SharedDisk, SimulatedDisk};
+
+    use super::*;
+    use crate::objects::Objects;
+    use crate::pool::Threads;
+
+    /// A seq that was looked at and not pinned yet would be one that a checkpoint does not know of.
+    #[test]
+    fn nobody_asks_who_reads_between_the_look_and_the_pin() {
+        let own: Arc<OnceLock<Weak<Base>>> = Arc::default();
+        let seq = |seq: u64| {
+            let own = own.clone();
+            move || {
+                let base = own.get().and_then(Weak::upgrade);
+                assert!(base.is_some_and(|base| base.readers.try_lock().is_err()), "the lock is held");
+                seq
+            }
+        };
+        let disk: SharedDisk = Arc::new(SimulatedDisk::new());
+        let base = Arc::new(Base {
+            objects: Objects::new(disk.clone(), [0; 16]),
+            disk,
+            database: [0; 16],
+            state: Mutex::new(State::new()),
+            attributes: Default::default(),
+            index_models_min: usize::MAX,
+            threads: Threads(1),
+            readers: Mutex::default(),
+            visible: Box::new(seq(7)),
+            told: Box::new(seq(5)),
+            _pin: None,
+        });
+        assert!(own.set(Arc::downgrade(&base)).is_ok());
+        let (now, told) = (Snapshot::now(&base), Snapshot::told(&base));
+        assert_eq!((now.seq(), told.seq()), (7, 5));
+        assert_eq!(base.oldest_snapshot(), Some(5));
+        drop(told);
+        assert_eq!(base.oldest_snapshot(), Some(7));
+    }
 }

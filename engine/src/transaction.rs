@@ -238,9 +238,9 @@ impl Transaction {
     ///
     /// # Errors
     /// As [`Batch::delete_model`].
-    pub fn delete_model(&mut self, metadata: &Metadata) -> Result<(), CommitError> {
-        self.batch.delete_model(metadata)?;
-        self.written_models.insert(metadata.id()?, None);
+    pub fn delete_model(&mut self, model: &impl ModelName) -> Result<(), CommitError> {
+        self.batch.delete_model(model)?;
+        self.written_models.insert(model.model_id()?, None);
         Ok(())
     }
 
@@ -386,13 +386,12 @@ pub(crate) fn transact<T, E: From<CommitError>>(
                 core.answer(commit.seq, durability)?;
                 return Ok((answer, Some(commit)));
             }
-            (Err(CommitError::Conflict { what, .. }), None) | (Err(_), Some(what)) => {
-                changed = what;
-                // The next try reads what won, so it waits until that is visible.
-                core.log.wait_visible(head).map_err(CommitError::from)?;
-            }
+            (Err(CommitError::Conflict { what, .. }), None) | (Err(_), Some(what)) => changed = what,
+            (Err(CommitError::SeriesChanged { series }), None) => changed = format!("series {series}"),
             (Err(error), None) => return Err(error.into()),
         }
+        // The next try reads what won, so it waits until that is visible.
+        core.log.wait_visible(head).map_err(CommitError::from)?;
     }
     Err(CommitError::Conflict { tries: CONFLICT_RETRIES, what: changed }.into())
 }

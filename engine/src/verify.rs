@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use underbelly_storage::disk::{Disk, Lock, RealDisk, SharedDisk};
+use underbelly_storage::disk::{Disk, Lock, RealDisk, SharedDisk, Unreadable, WornDisk};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::manifest::{manifest_name, manifest_numbers};
 use underbelly_storage::object::{Chunks, ObjectId, Pack};
@@ -108,6 +108,15 @@ impl VerifyReport {
             self.damages.push(what);
         }
     }
+
+    /// Adds the places that cannot be read; answers whether there are any.
+    fn note_unreadable(&mut self, disk: &WornDisk) -> bool {
+        let places = disk.unreadable();
+        for Unreadable { file, offset, bytes, error } in &places {
+            self.damage(format!("{file} cannot be read at byte {offset} ({bytes} bytes): {error}; `ubctl repair` saves the rest"));
+        }
+        !places.is_empty()
+    }
 }
 
 impl VerifyReport {
@@ -139,8 +148,12 @@ impl Database {
         // Nothing is unlinked.
         let _hold = self.core().pending.hold();
         let mut report = VerifyReport::default();
-        let read = verify_files(&self.core().disk, Some(self.core().database), &mut report, &mut progress)?;
-        verify_contents(self, &read, &mut report);
+        let (worn, disk) = worn(&self.core().disk);
+        let read = verify_files(&disk, Some(self.core().database), &mut report, &mut progress)?;
+        if !report.note_unreadable(&worn) {
+            // What the open database has mapped cannot be looked at where it cannot be read.
+            verify_contents(self, &read, &mut report);
+        }
         Ok(report)
     }
 
@@ -166,13 +179,21 @@ impl Database {
         mut progress: impl FnMut(u64, u64),
     ) -> Result<VerifyReport, OpenError> {
         let mut report = VerifyReport::default();
+        let (worn, disk) = worn(&disk);
         let read = verify_files(&disk, None, &mut report, &mut progress)?;
         match Database::open_read_only_on(disk) {
             Ok(reader) => verify_contents(&reader, &read, &mut report),
             Err(error) => report.refusal(error),
         }
+        report.note_unreadable(&worn);
         Ok(report)
     }
+}
+
+/// The disk as it is read where some of it cannot be.
+fn worn(disk: &SharedDisk) -> (Arc<WornDisk>, SharedDisk) {
+    let worn = Arc::new(WornDisk::new(disk.clone()));
+    (worn.clone(), worn)
 }
 
 /// Verifies what the manifests name, and the log; answers the numbers of the segments and chunk files that it read.

@@ -5,11 +5,11 @@
 //! all rows that its slice may hold; behind those that are left stand rows of a seq that no reader reaches.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::{HashMap, HashSet};
-use underbelly_storage::{Column, Columns, Timestamp};
+use underbelly_storage::{Column, Columns, Timestamp, Value};
 
 use crate::gather::{append, fitted, rows_taken};
 use crate::group::{Group, Place, Wanted};
@@ -62,7 +62,7 @@ impl std::fmt::Display for Duplicates {
 const NOBODYS: u64 = u64::MAX;
 /// Rows from which on a slice ends at the next group.
 const SLICE_ROWS: usize = 131_072;
-/// Slices that are kept after they were read.
+/// Slices that are kept after they were read, for each who shares the work: times, seqs and columns are asked for one after another.
 const KEPT_SLICES: usize = 4;
 
 /// A group, or the part of it that lies in a slice.
@@ -107,21 +107,25 @@ struct Resolved {
     duplicates: Duplicates,
     tombstones: Tombstones,
     seq: u64,
+    /// How many share the work.
+    workers: usize,
     /// The slices that were read last.
     read: Mutex<VecDeque<(usize, Arc<Shown>)>>,
 }
 
 /// The rows that a reader at `seq` sees of the runs of a type whose duplicates are resolved, as one run: without the rows that
-/// `tombstones` hide, and of those with the same keys and timestamp one. A reader of it needs no tombstones.
+/// `tombstones` hide, and of those with the same keys and timestamp one. A reader of it needs no tombstones. `workers`: how many
+/// read it at once.
 pub fn resolved(
     runs: Arc<[Arc<dyn Run>]>,
     schema: Arc<Schema>,
     tombstones: Tombstones,
     seq: u64,
     duplicates: Duplicates,
+    workers: usize,
 ) -> Arc<dyn Run> {
     let slices = slices(&runs);
-    Arc::new(Resolved { runs, schema, slices, duplicates, tombstones, seq, read: Mutex::default() })
+    Arc::new(Resolved { runs, schema, slices, duplicates, tombstones, seq, workers, read: Mutex::default() })
 }
 
 /// Cuts time where groups begin, so that rows of one timestamp are in one slice, and a group in as few as may be.
@@ -137,7 +141,9 @@ fn slices(runs: &[Arc<dyn Run>]) -> Vec<Slice> {
     let mut open: Vec<(Zone, Part)> = Vec::new();
     let mut from = groups.first().map_or(0, |(zone, _)| zone.ts_min);
     for (zone, part) in groups {
-        let rows = open.iter().map(|(zone, _)| zone.rows).sum::<usize>();
+        // Those that begin in it: one that reaches over all of time fills no slice by itself.
+        let begun = open.iter().filter(|(before, _)| before.ts_min >= from);
+        let rows = begun.map(|(before, _)| before.rows).sum::<usize>();
         let is_apart = open.iter().all(|(before, _)| before.ts_max < zone.ts_min);
         if zone.ts_min > from && !open.is_empty() && (rows >= SLICE_ROWS || is_apart) {
             slices.push(Slice::new(from, zone.ts_min - 1, &open));
@@ -197,7 +203,7 @@ impl Resolved {
         let shown = Arc::new(self.resolve(self.slice(at)?)?);
         let mut read = lock();
         if known(&read).is_none() {
-            read.truncate(KEPT_SLICES - 1);
+            read.truncate((KEPT_SLICES * self.workers).max(1) - 1);
             read.push_front((at, shown.clone()));
         }
         Ok(shown)
@@ -515,6 +521,10 @@ impl MemoryRun {
 const INSTANTS_APART: usize = 16;
 /// Instants that are looked for together.
 const INSTANTS_TOGETHER: usize = 1_024;
+/// Rows of whole groups between two instants from which on these are not looked for together.
+const GAP_ROWS: usize = 4_096;
+/// Keys up to which each is looked for by itself.
+const KEYS_APART: usize = 16;
 
 /// When a row counts as one that is there already. Null equals null, NaN equals NaN, zero equals negative zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -523,7 +533,7 @@ pub enum Same {
     Identity,
     /// Where such a row has its fields too.
     Row,
-    /// Where the row of the source that has its timestamp and keys has its fields too, and no row before it changes that.
+    /// Where the last row that has its timestamp and keys, among the rows before it or else in the source, has its fields too.
     Shown,
 }
 
@@ -532,20 +542,20 @@ pub enum Same {
 ///
 /// # Errors
 /// As a scan of the source; [`QueryError::ColumnType`] where a column is none that widens to the source's.
-pub fn repeated(
+pub fn repeated<'c>(
     source: &dyn Source,
     timestamps: &[i64],
-    columns: &[(&Arc<str>, &Column)],
+    columns: &[(&Arc<str>, &'c Column)],
     same: Same,
 ) -> Result<Vec<bool>, QueryError> {
     let whole = same != Same::Identity;
     let compared: Vec<&SchemaColumn> = source.schema().columns.iter().filter(|c| c.key || whole).collect();
     let given = |column: &&SchemaColumn| {
         let found = columns.iter().find(|(name, _)| **name == column.name);
-        let fit = |(_, found): &(&Arc<str>, &'_ Column)| {
+        let fit = |(_, found): &(&Arc<str>, &'c Column)| {
             // What is there is widened where the given column is the wider one.
             let common = column.column_type.common(found.column_type()).unwrap_or(column.column_type);
-            fitted(Cow::Owned((*found).clone()), common, &column.name)
+            fitted(Cow::Borrowed(*found), common, &column.name)
         };
         found.map(fit).transpose()
     };
@@ -554,53 +564,236 @@ pub fn repeated(
     let is_new = |name: &&Arc<str>| source.schema().columns.iter().all(|column| column.name != **name);
     let new: Vec<Cow<'_, Column>> =
         columns.iter().filter(|(name, _)| is_new(name)).map(|(_, column)| Cow::Borrowed(*column)).collect();
-    let identity = |ts: i64, columns: &[Option<Cow<'_, Column>>], new: &[Cow<'_, Column>], row: usize| {
-        let mut bytes = ts.to_le_bytes().to_vec();
-        columns.iter().for_each(|column| encode(column.as_ref(), row, &mut bytes));
-        // A value that no stored row can have.
+    // A value that no stored row can have.
+    let encode_new = |row: usize, bytes: &mut Vec<u8>| {
         if new.iter().any(|column| !column.is_null(row)) {
-            new.iter().for_each(|column| encode(Some(column), row, &mut bytes));
+            new.iter().for_each(|column| encode(Some(column), row, bytes));
         }
-        bytes
     };
-    let mut known: HashSet<Vec<u8>> = HashSet::new();
-    let mut instants: Vec<i64> = timestamps.to_vec();
-    instants.sort_unstable();
-    instants.dedup();
-    let together = if instants.len() <= INSTANTS_APART { 1 } else { INSTANTS_TOGETHER };
-    for chunk in instants.chunks(together) {
-        let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { continue };
-        let scan = Scan::new(source).from(Timestamp(*first)).to(Timestamp(*last)).closed(Closed::Both);
-        for batch in scan.columns(compared.iter().map(|column| &*column.name)).batches() {
-            let batch: Columns = batch?;
-            let Some(times) = batch.timestamps(TIMESTAMP) else { continue };
-            let of_batch = |(column, given): (&&SchemaColumn, &Option<Cow<'_, Column>>)| {
-                let wanted = given.as_ref().map_or(column.column_type, |given| given.column_type());
-                let stored = batch.column(&column.name).map(Cow::Borrowed);
-                stored.map(|stored| fitted(stored, wanted, &column.name)).transpose()
-            };
-            let stored: Vec<Option<Cow<'_, Column>>> =
-                compared.iter().zip(&given).map(of_batch).collect::<Result<_, _>>()?;
-            for (row, ts) in times.iter().enumerate().filter(|(_, ts)| chunk.binary_search(ts).is_ok()) {
-                known.insert(identity(*ts, &stored, &[], row));
+    // What is kept is one entry for each row that is given, however many are read.
+    let mut ids: HashMap<Vec<u8>, usize> = HashMap::new();
+    let id = |(row, ts): (usize, &i64)| {
+        let mut bytes = Vec::new();
+        identity(*ts, &given, row, &mut bytes);
+        encode_new(row, &mut bytes);
+        let next = ids.len();
+        *ids.entry(bytes).or_insert(next)
+    };
+    let of_rows: Vec<usize> = timestamps.iter().enumerate().map(id).collect();
+    let mut is_there = vec![false; ids.len()];
+    let mut bytes = Vec::new();
+    for sought in sought(timestamps, &compared, &given) {
+        for instants in chunks(source, &sought.instants) {
+            let (Some(first), Some(last)) = (instants.first(), instants.last()) else { continue };
+            let scan = Scan::new(source).from(Timestamp(*first)).to(Timestamp(*last)).closed(Closed::Both);
+            let scan = sought.keys.iter().fold(scan, |scan, (name, value)| scan.key(name, value.clone()));
+            for batch in scan.columns(compared.iter().map(|column| &*column.name)).batches() {
+                let batch: Columns = batch?;
+                let Some(times) = batch.timestamps(TIMESTAMP) else { continue };
+                let of_batch = |(column, given): (&&SchemaColumn, &Option<Cow<'_, Column>>)| {
+                    let wanted = given.as_ref().map_or(column.column_type, |given| given.column_type());
+                    let stored = batch.column(&column.name).map(Cow::Borrowed);
+                    stored.map(|stored| fitted(stored, wanted, &column.name)).transpose()
+                };
+                let stored: Vec<Option<Cow<'_, Column>>> =
+                    compared.iter().zip(&given).map(of_batch).collect::<Result<_, _>>()?;
+                for (row, ts) in times.iter().enumerate().filter(|(_, ts)| instants.binary_search(ts).is_ok())
+                {
+                    bytes.clear();
+                    identity(*ts, &stored, row, &mut bytes);
+                    if let Some(there) = ids.get(&*bytes).and_then(|id| is_there.get_mut(*id)) {
+                        *there = true;
+                    }
+                }
             }
         }
     }
     if same != Same::Shown {
-        let is_known = |(row, ts): (usize, &i64)| !known.insert(identity(*ts, &given, &new, row));
-        return Ok(timestamps.iter().enumerate().map(is_known).collect());
+        // The next one of the rows finds this one.
+        let is_known = |id: &usize| is_there.get_mut(*id).is_some_and(|there| std::mem::replace(there, true));
+        return Ok(of_rows.iter().map(is_known).collect());
     }
     let is_key = compared.iter().map(|column| column.key);
     let keys: Vec<_> =
         given.iter().zip(is_key).filter(|(_, key)| *key).map(|(column, _)| column.clone()).collect();
-    let mut changed: HashSet<Vec<u8>> = HashSet::new();
-    let is_shown = |(row, ts): (usize, &i64)| {
-        let keys = identity(*ts, &keys, &new, row);
-        let is_shown = !changed.contains(&keys) && known.contains(&identity(*ts, &given, &new, row));
+    // The rows that come to stand over those of the source.
+    let mut last: HashMap<Vec<u8>, usize> = HashMap::new();
+    let is_shown = |((row, ts), id): ((usize, &i64), &usize)| {
+        let mut bytes = Vec::new();
+        identity(*ts, &keys, row, &mut bytes);
+        encode_new(row, &mut bytes);
+        let is_shown = match last.get(&bytes) {
+            Some(last) => last == id,
+            None => is_there.get(*id).is_some_and(|there| *there),
+        };
         if !is_shown {
-            changed.insert(keys);
+            last.insert(bytes, *id);
         }
         is_shown
     };
-    Ok(timestamps.iter().enumerate().map(is_shown).collect())
+    Ok(timestamps.iter().enumerate().zip(&of_rows).map(is_shown).collect())
+}
+
+/// What tells a row apart from others.
+fn identity(ts: i64, columns: &[Option<Cow<'_, Column>>], row: usize, bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&ts.to_le_bytes());
+    columns.iter().for_each(|column| encode(column.as_ref(), row, bytes));
+}
+
+/// Rows that are looked for by one key, or whatever their keys are.
+struct Sought {
+    keys: Vec<(Arc<str>, Value)>,
+    /// Rising, each once.
+    instants: Vec<i64>,
+}
+
+/// What is looked for: of few keys each by itself, so that of others no row is read; of many all together.
+fn sought(timestamps: &[i64], compared: &[&SchemaColumn], given: &[Option<Cow<'_, Column>>]) -> Vec<Sought> {
+    let keys: Vec<(&SchemaColumn, Option<&Cow<'_, Column>>)> = compared
+        .iter()
+        .copied()
+        .zip(given.iter().map(Option::as_ref))
+        .filter(|(column, _)| column.key)
+        .collect();
+    // A key of another type is compared as what both are widened to.
+    let is_typed =
+        keys.iter().all(|(key, given)| given.is_none_or(|given| given.column_type() == key.column_type));
+    let mut by_key: HashMap<Vec<u8>, Sought> = HashMap::new();
+    let mut bytes = Vec::new();
+    for (row, ts) in timestamps.iter().enumerate().filter(|_| is_typed) {
+        bytes.clear();
+        keys.iter().for_each(|(_, given)| encode(*given, row, &mut bytes));
+        if let Some(sought) = by_key.get_mut(&*bytes) {
+            sought.instants.push(*ts);
+            continue;
+        }
+        let value = |(key, given): &(&SchemaColumn, Option<&Cow<'_, Column>>)| {
+            (key.name.clone(), given.map_or(Value::Null, |given| given.get(row)))
+        };
+        let sought = Sought { keys: keys.iter().map(value).collect(), instants: vec![*ts] };
+        by_key.insert(bytes.clone(), sought);
+        if by_key.len() > KEYS_APART {
+            break;
+        }
+    }
+    let mut sought: Vec<Sought> = match by_key.len() {
+        1..=KEYS_APART => by_key.into_values().collect(),
+        _ => vec![Sought { keys: Vec::new(), instants: timestamps.to_vec() }],
+    };
+    for sought in &mut sought {
+        sought.instants.sort_unstable();
+        sought.instants.dedup();
+    }
+    sought
+}
+
+/// Instants that are looked for by one scan each: few each by itself, others as far as little lies between them.
+fn chunks<'i>(source: &dyn Source, instants: &'i [i64]) -> Vec<&'i [i64]> {
+    if instants.len() <= INSTANTS_APART {
+        return instants.chunks(1).collect();
+    }
+    // Rows of groups that lie whole before an instant and behind the one before it.
+    let mut between: BTreeMap<usize, usize> = BTreeMap::new();
+    for run in source.runs() {
+        for zone in (0..run.groups()).map(|group| run.zone(group)) {
+            let next = instants.partition_point(|ts| *ts < zone.ts_min);
+            if instants.get(next).is_some_and(|ts| *ts > zone.ts_max) {
+                *between.entry(next).or_default() += zone.rows;
+            }
+        }
+    }
+    let mut chunks = Vec::new();
+    let mut rest = instants;
+    for (at, rows) in between {
+        if rows >= GAP_ROWS {
+            let (before, behind) = rest.split_at(at - (instants.len() - rest.len()));
+            chunks.extend(before.chunks(INSTANTS_TOGETHER));
+            rest = behind;
+        }
+    }
+    chunks.extend(rest.chunks(INSTANTS_TOGETHER));
+    chunks
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use underbelly_storage::ColumnType;
+
+    struct Stored(Schema, Vec<Arc<dyn Run>>);
+
+    impl Source for Stored {
+        fn schema(&self) -> &Schema {
+            &self.0
+        }
+
+        fn runs(&self) -> &[Arc<dyn Run>] {
+            &self.1
+        }
+
+        fn seq(&self) -> u64 {
+            9
+        }
+    }
+
+    /// Each run is one group of so many rows, a nanosecond apart.
+    fn stored(groups: &[(i64, usize)]) -> Stored {
+        let key = SchemaColumn { name: "k".into(), column_type: ColumnType::I64, key: true };
+        let run = |(from, rows): &(i64, usize)| {
+            let keys = Columns::new().with("k", Column::from(vec![0i64; *rows])).unwrap();
+            Arc::new(MemoryRun::new((*from..).take(*rows).collect(), keys, 1).unwrap()) as Arc<dyn Run>
+        };
+        Stored(Schema { columns: vec![key] }, groups.iter().map(run).collect())
+    }
+
+    /// What lies whole between two instants is not read, if it is worth another scan.
+    #[test]
+    fn instants_far_apart_are_not_looked_for_together() {
+        let source = stored(&[(0, 100), (1_000, GAP_ROWS), (10_000, GAP_ROWS - 1), (20_000, 100)]);
+        // Ten years ago, and today.
+        let instants: Vec<i64> = (0..10).chain(9_000..9_010).chain(20_000..20_010).collect();
+        assert_eq!(chunks(&source, &instants), [&instants[..10], &instants[10..]]);
+        let few = &instants[..INSTANTS_APART];
+        assert_eq!(chunks(&source, few), few.chunks(1).collect::<Vec<_>>());
+        let many: Vec<i64> = (20_000..20_000 + INSTANTS_TOGETHER as i64 + 5).collect();
+        assert_eq!(chunks(&source, &many).iter().map(|chunk| chunk.len()).collect::<Vec<_>>(), [1024, 5]);
+        // One group over all of time is no gap.
+        let long = stored(&[(0, 30_000)]);
+        assert_eq!(chunks(&long, &instants), [&instants[..]]);
+    }
+
+    /// A group that reaches over all of time does not cut it wherever another begins.
+    #[test]
+    fn one_long_group_makes_no_more_slices() {
+        let short: Vec<(i64, usize)> = (0..64).map(|at| (1_000 * at, 1_000)).collect();
+        let mut groups = vec![(0, SLICE_ROWS)];
+        groups.extend(&short);
+        let cuts = |groups: &[(i64, usize)]| {
+            slices(&stored(groups).1).iter().map(|slice| slice.parts.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(cuts(&groups), [2, 64]);
+        assert_eq!(cuts(&short), [1; 64]);
+        let full: Vec<(i64, usize)> = (0..4).map(|at| (at, SLICE_ROWS)).collect();
+        assert_eq!(cuts(&full), [1, 2, 3, 4]);
+    }
+
+    /// Rows of few keys are looked for by these.
+    #[test]
+    fn few_keys_are_looked_for_by_themselves() {
+        let source = stored(&[(0, 100)]);
+        let compared: Vec<&SchemaColumn> = source.0.columns.iter().collect();
+        let sought = |keys: Vec<i64>| {
+            let times: Vec<i64> = (0..keys.len() as i64).map(|at| 50 - at / 2).collect();
+            let mut found = super::sought(&times, &compared, &[Some(Cow::Owned(Column::from(keys)))]);
+            found.sort_by_key(|sought| sought.instants.clone());
+            found
+        };
+        let found = sought(vec![7, 8, 7, 7]);
+        let found: Vec<_> =
+            found.iter().map(|sought| (sought.keys[0].1.clone(), &*sought.instants)).collect();
+        assert_eq!(found, [(Value::I64(7), &[49, 50][..]), (Value::I64(8), &[50][..])]);
+        let many = sought((0..=KEYS_APART as i64).collect());
+        assert_eq!((many.len(), many[0].keys.len(), many[0].instants.len()), (1, 0, 9));
+    }
 }

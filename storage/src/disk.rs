@@ -13,6 +13,7 @@ mod faulty;
 mod paced;
 mod real;
 mod simulated;
+mod worn;
 
 use std::io;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub use faulty::{Act, Call, Calls, Fault, FaultKind, FaultyDisk};
 pub use paced::PacedDisk;
 pub use real::RealDisk;
 pub use simulated::SimulatedDisk;
+pub use worn::{Unreadable, WornDisk};
 
 pub use crate::map::Mapped;
 

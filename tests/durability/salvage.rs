@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
+use underbelly::disk::Act;
 use underbelly::{
-    Batch, Column, ColumnType, Columns, Database, Delete, Disk, Metadata, Options, RepairReport, Row,
-    SimulatedDisk, Snapshot, Timestamp, View,
+    Batch, Column, ColumnType, Columns, Database, Delete, Disk, FaultyDisk, Metadata, Options, RepairReport,
+    Row, SimulatedDisk, Snapshot, Timestamp, View,
 };
 use underbelly_tests::sample::lay_out;
-use underbelly_tests::{BULK_ROWS, blob_of, define, options, transaction};
+use underbelly_tests::{BULK_ROWS, blob_of, define, options, transaction, transactions_shown};
 
 /// A killed database after many checkpoints, some of which merged segments, with transactions behind the last. The `large`
 /// transactions append rows that get a segment of their own.
@@ -71,6 +72,8 @@ fn packed_objects_are_there_for_what_later_transactions_name() {
         bytes[3] ^= 1;
         disk.overwrite(&name, bytes);
     }
+    // Nor does the log hold them all from the first transaction on.
+    damage_log(&disk, 3 * 4096);
     let (report, saved) = repaired(&disk);
     assert!(
         report.losses.iter().any(|loss| loss.lost.contains("all slots and cells")),
@@ -86,6 +89,68 @@ fn packed_objects_are_there_for_what_later_transactions_name() {
     db.checkpoint().unwrap();
     assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
     assert_eq!(values(&db, "tick", "x"), [1, 2, 3]);
+}
+
+/// A place that the disk does not give costs what stood in it, whatever file it is in; it is named, and all else is saved.
+#[test]
+fn an_unreadable_place_costs_what_stood_in_it() {
+    let sound = killed(12, 5, |i| i == 7);
+    let (mut told, mut whole) = (0, 0);
+    for name in sound.files() {
+        let length = sound.contents(&name).unwrap().len() as u64;
+        let places = [0, length / 2, length.saturating_sub(1)].map(|at| at / 4_096 * 4_096);
+        for place in BTreeSet::from(places) {
+            let disk = FaultyDisk::new(sound.clone());
+            let bad = (name.clone(), place..(place + 4_096).min(length));
+            disk.watch(move |call| {
+                let is_there = call.offset < bad.1.end && call.offset + call.bytes > bad.1.start;
+                match call.act == Act::Read && call.name == bad.0 && is_there {
+                    true => Err(std::io::Error::other("bad sector")),
+                    false => Ok(()),
+                }
+            });
+            let damages = Database::verify_on(Arc::new(disk.clone()), |_, _| ()).unwrap().damages;
+            let what = format!("{name} cannot be read at byte {place} ");
+            let is_told = damages.iter().any(|damage| damage.starts_with(&what));
+            let saved = TempDir::new().unwrap();
+            let report = Database::repair_on(Arc::new(disk), saved.path(), |_, _| ()).unwrap();
+            let is_lost =
+                report.losses.iter().any(|loss| loss.file == name && loss.damage.contains("bad sector"));
+            told += usize::from(is_told && is_lost);
+            let db = Database::open_with(saved.path(), options()).unwrap();
+            assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+            let (rows, all): (_, Vec<i64>) = (values(&db, "tick", "x"), (1..=12).collect());
+            if is_lost && (name.starts_with("wal/") || name.starts_with("segments/")) {
+                assert!(
+                    rows.is_sorted_by(|a, b| a < b) && rows.iter().all(|row| all.contains(row)),
+                    "{name}: {rows:?}"
+                );
+                assert!(rows.len() > 4, "{name} at {place}: {rows:?}, {:?}", report.losses);
+            } else {
+                assert_eq!(rows, all, "{name} at {place}: {:?}", report.losses);
+                whole += 1;
+            }
+        }
+    }
+    assert!(told > 8 && whole > 8, "{told} {whole}");
+}
+
+/// What the newest manifest names is not needed where the log holds all from the first transaction on.
+#[test]
+fn a_whole_log_is_worth_more_than_a_manifest_without_its_files() {
+    for (kind, cut) in [("images/", 0), ("packs/", 1), ("segments/", 0)] {
+        let disk = killed(9, 4, |_| false);
+        for name in disk.files().into_iter().filter(|name| name.starts_with(kind)) {
+            let mut bytes = disk.contents(&name).unwrap();
+            bytes.truncate((bytes.len() - 1) * cut);
+            disk.overwrite(&name, bytes);
+        }
+        let (report, saved) = repaired(&disk);
+        let db = Database::open_with(saved.path(), options()).unwrap();
+        // With all their parts: rows, cells, models, variables.
+        assert_eq!(transactions_shown(&db.snapshot(), |_| false).unwrap(), 9, "{kind}: {:?}", report.losses);
+        assert_eq!(report.verified.lost_objects, 0, "{kind}: {:?}", report.losses);
+    }
 }
 
 /// Without any manifest all rows of sound segments and of the log behind them are there, each once, with their keys.

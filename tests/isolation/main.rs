@@ -7,5 +7,6 @@ mod conflicts;
 mod cuts;
 mod histories;
 mod history;
+mod left_out;
 mod overtaken;
 mod snapshots;

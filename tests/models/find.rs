@@ -26,6 +26,13 @@ fn found(snapshot: &Snapshot, wanted: &Where) -> Vec<(String, u64, u64)> {
     snapshot.find_models_where(wanted).unwrap().into_iter().map(short).collect()
 }
 
+/// The same by falling timestamps, in pages of three.
+fn pages(snapshot: &Snapshot, wanted: &Where) -> Vec<(String, u64, u64)> {
+    let short = |info: ModelInfo| (info.id.to_string(), info.version, info.seq);
+    let page = |skip| snapshot.find_models_newest(wanted, skip, 3).unwrap();
+    (0..).step_by(3).map(page).take_while(|page| !page.is_empty()).flatten().map(short).collect()
+}
+
 fn put(db: &Database, metadata: &Metadata) {
     let mut batch = Batch::new();
     batch.put_model(metadata.clone(), vec![1]);
@@ -83,7 +90,6 @@ fn there_is_no_index_before_somebody_asks() {
     assert_eq!((status.state, status.keys, status.set_aside), (IndexState::Stored, 2, vec![]));
 }
 
-/// What cannot be asked is refused by name, with and without an index.
 /// Alternatives and prefixes find what they should, each model once, and pages go from the newest on.
 #[test]
 fn alternatives_are_found_once_and_pages_go_from_the_newest_on() {
@@ -112,8 +118,15 @@ fn alternatives_are_found_once_and_pages_go_from_the_newest_on() {
     assert_eq!([page(3, 3), page(6, 9)].concat().len(), 7);
     let in_time = Where::equals("type", "smile").and(Where::between("timestamp", underbelly::Timestamp(5)..));
     assert_eq!(numbers(db.snapshot().find_models_newest(&in_time, 0, 9).unwrap()), [6, 5]);
+    // Seconds that were given as a number are an instant.
+    put(&db, &Metadata::new("smile").with("n", 99i64).with("timestamp", 1_401_715_800i64));
+    let later = Where::between("timestamp", underbelly::Timestamp(1_401_715_799_999_999_999)..);
+    assert_eq!(numbers(db.snapshot().find_models_where(&later).unwrap()), [99]);
+    let given = Where::equals("timestamp", 1_401_715_800i64);
+    assert_eq!(numbers(db.snapshot().find_models_where(&given).unwrap()), [99]);
 }
 
+/// What cannot be asked is refused by name.
 #[test]
 fn what_cannot_be_asked_is_refused() {
     let db = Database::create_on(Arc::new(SimulatedDisk::new()), indexed()).unwrap();
@@ -147,7 +160,8 @@ fn metadata() -> impl Strategy<Value = Metadata> {
     // The name is outside the identity, so models get several versions that differ in it.
     (0i64..6, value(), value()).prop_map(|(x, name, v)| {
         let v = if x < 3 { MetaValue::Null } else { v };
-        let at = Timestamp(x);
+        // A bare number is seconds, and found as the instant that it is.
+        let at: MetaValue = if x == 5 { 0i64.into() } else { Timestamp(x).into() };
         Metadata::new("m").with("x", x).with("v", v).with("name", name).with("timestamp", at)
     })
 }
@@ -164,9 +178,12 @@ fn wanted() -> impl Strategy<Value = Where> {
             Where::between(&path, (from, to))
         }),
         (path(), "[ab]{0,2}").prop_map(|(path, to)| Where::between(&path, ..to)),
+        (path(), "[ab]{0,2}").prop_map(|(path, begin)| Where::prefix(&path, &begin)),
+        (0i64..4).prop_map(|to| Where::between("timestamp", ..Timestamp(to))),
     ];
-    (one.clone(), proptest::option::of(one)).prop_map(|(first, second)| match second {
-        Some(second) => first.and(second),
+    (one.clone(), proptest::option::of((any::<bool>(), one))).prop_map(|(first, second)| match second {
+        Some((true, second)) => first.and(second),
+        Some((false, second)) => first.or(second),
         None => first,
     })
 }
@@ -228,6 +245,10 @@ proptest! {
                     let expected = found(scan, wanted);
                     prop_assert_eq!(&found(memory, wanted), &expected, "memory, round {}: {:?}", round, wanted);
                     prop_assert_eq!(&found(sled, wanted), &expected, "sled, round {}: {:?}", round, wanted);
+                    let paged = pages(scan, wanted);
+                    prop_assert_eq!(paged.len(), expected.len());
+                    prop_assert_eq!(&pages(memory, wanted), &paged, "memory, round {}: {:?}", round, wanted);
+                    prop_assert_eq!(&pages(sled, wanted), &paged, "sled, round {}: {:?}", round, wanted);
                 }
             }
             prop_assert!(databases[1].wait_index(LONG) && databases[2].wait_index(LONG));

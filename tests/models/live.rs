@@ -208,7 +208,8 @@ fn a_serialiser_that_panics_harms_no_other() {
     add(&mut owned, 1.0);
     assert!(matches!(owned.close(), Err(CommitError::LiveModel { .. })));
     good_live.change(|state| state.1 = 3).unwrap();
-    db.close().unwrap();
+    let unsaved = format!("live model {}", bad.id().unwrap());
+    assert!(matches!(db.close(), Err(CommitError::Unsaved { what }) if what == unsaved));
     let db = Database::open_on(Arc::new(disk), options()).unwrap();
     assert_eq!(restore(db.snapshot().model(&good).unwrap().as_ref()).unwrap().1, 3);
     assert!(db.snapshot().model(&bad).unwrap().is_none());
@@ -247,16 +248,17 @@ fn the_close_saves_what_was_handed_over() {
     let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
     let of = |n: i64| metadata().with("n", n);
     // The metadata of one is too long for any version, which harms no other.
-    let long = metadata().with("tags", "x".repeat(70_000));
+    let long = metadata().with("fit", "long").with("tags", "x".repeat(70_000));
+    let unsaved = format!("live model {}", long.id().unwrap());
     let every = |metadata| db.live_model(metadata).every(Duration::ZERO).start(restore, serialise).unwrap();
     let mut lives: Vec<_> = (0..100).map(of).chain([long]).chain((100..200).map(of)).map(every).collect();
     lives.iter_mut().for_each(|live| add(live, 1.0));
-    db.close().unwrap();
+    assert!(matches!(db.close(), Err(CommitError::Unsaved { what }) if what == unsaved));
     std::mem::forget(lives);
     let db = Database::open_on(Arc::new(disk), options()).unwrap();
     let missing: Vec<i64> = (0..200).filter(|n| db.snapshot().model(&of(*n)).unwrap().is_none()).collect();
     assert_eq!(missing, [0; 0]);
-    assert!(db.snapshot().model(&metadata()).unwrap().is_none());
+    assert!(db.snapshot().model(&metadata().with("fit", "long")).unwrap().is_none());
 }
 
 /// What may be lost is told by the interval of the life that crashed, and by its last save where later ones failed.
@@ -486,4 +488,110 @@ fn what_nobody_uses_is_evicted_by_the_database() {
     assert!(status("unchanged").is_in_memory);
     assert_eq!(changed.with(|state| *state).unwrap(), (3.0, 1));
     drop(unchanged);
+}
+
+/// Who has an object in use keeps no other from being saved, and serialises it when he lets go of it.
+#[test]
+fn an_object_in_use_keeps_no_other_from_being_saved() {
+    let (_, db) = in_memory().unwrap();
+    let start = |n: i64| {
+        let metadata = metadata().with("n", n);
+        db.live_model(metadata).every(Duration::ZERO).start_locked(restore, serialise).unwrap()
+    };
+    let is_saved = |n: i64| db.snapshot().model(&metadata().with("n", n)).unwrap().is_some();
+    let (busy, other) = (start(1), start(2));
+    // One change, so that it is time; the next holds the lock.
+    busy.change(|state| state.1 = 1).unwrap();
+    busy.change(|state| {
+        let began = Instant::now();
+        other.change(|state| state.1 = 1).unwrap();
+        until("the other's version", || is_saved(2));
+        // The thread looked at both: it passed over this one.
+        until("another version of it", || {
+            other.change(|state| state.1 += 1).unwrap();
+            db.snapshot().model_versions(&metadata().with("n", 2i64)).unwrap().len() > 2
+        });
+        assert!(began.elapsed() < Duration::from_secs(60));
+        state.1 = 7;
+    })
+    .unwrap();
+    let saved = || restore(db.snapshot().model(&metadata().with("n", 1i64)).unwrap().as_ref()).unwrap().1;
+    until("what the change left", || saved() == 7);
+}
+
+/// The last handle that goes saves the object, as that of one which a thread owns does.
+#[test]
+fn a_dropped_handle_saves_what_is_under_the_lock() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::new(Timestamp(0))));
+    let db = Database::create_on(Arc::new(disk.clone()), driven(&disk, &clock)).unwrap();
+    let live = db.live_model(metadata()).start_locked(restore, serialise).unwrap();
+    let clone = live.clone();
+    live.change(|state| *state = (3.0, 1)).unwrap();
+    drop(live);
+    assert!(db.snapshot().model(&metadata()).unwrap().is_none());
+    clone.change(|state| state.1 = 2).unwrap();
+    drop(clone);
+    assert_eq!(restore(db.snapshot().model(&metadata()).unwrap().as_ref()).unwrap(), (3.0, 2));
+    // Another takes the identity at once.
+    let again = db.live_model(metadata()).start_locked(restore, serialise).unwrap();
+    assert!(again.restored().unwrap().was_closed);
+}
+
+/// The close of the database cannot save what somebody owns, and says so.
+#[test]
+fn a_close_tells_of_what_is_not_saved() {
+    let (disk, db) = in_memory().unwrap();
+    let mut live = db.live_model(metadata()).start(restore, serialise).unwrap();
+    add(&mut live, 1.0);
+    live.save().unwrap();
+    add(&mut live, 2.0);
+    match db.close() {
+        Err(CommitError::Unsaved { what }) => assert!(what.contains("live model"), "{what}"),
+        other => panic!("{other:?}"),
+    }
+    drop(live);
+    // All else is.
+    let db = Database::open_on(Arc::new(disk.clone()), options()).unwrap();
+    let mut live = db.live_model(metadata()).start(restore, serialise).unwrap();
+    assert_eq!(*live.get(), (1.0, 1));
+    add(&mut live, 2.0);
+    live.save().unwrap();
+    db.close().unwrap();
+    add(&mut live, 4.0);
+    assert!(matches!(live.save(), Err(CommitError::Closed)));
+}
+
+/// What no reader of the format would find is not written.
+#[test]
+fn parts_have_names_under_which_they_are_found() {
+    let (_, db) = in_memory().unwrap();
+    let reserved = |_: &(f64, u64)| Ok(Parts::new().with("__metadata__", vec![1]));
+    let mut live = db.live_model(metadata()).start(restore, reserved).unwrap();
+    add(&mut live, 1.0);
+    let error = live.save().unwrap_err();
+    assert!(error.to_string().contains("__metadata__"), "{error}");
+    assert!(db.snapshot().model(&metadata()).unwrap().is_none());
+}
+
+/// A newest version that cannot be read is passed over where that is said.
+#[test]
+fn an_object_goes_on_from_an_older_version() {
+    let (_, db) = in_memory().unwrap();
+    let mut live = db.live_model(metadata()).start(restore, serialise).unwrap();
+    for value in [1.0, 2.0, 4.0] {
+        add(&mut live, value);
+        live.save().unwrap();
+    }
+    live.close().unwrap();
+    let mut live = db.live_model(metadata()).from_version(2).start(restore, serialise).unwrap();
+    assert_eq!((*live.get(), live.restored().unwrap().version), ((3.0, 2), 2));
+    live.save().unwrap();
+    assert_eq!(versions(&db), [4, 3, 2, 1]);
+    assert_eq!(restore(db.snapshot().model(&metadata()).unwrap().as_ref()).unwrap(), (3.0, 2));
+    add(&mut live, 1.0);
+    live.close().unwrap();
+    match db.live_model(metadata()).from_version(9).start(restore, serialise).map(drop) {
+        Err(CommitError::UnknownVersion { version, .. }) => assert_eq!(version, "9"),
+        other => panic!("{other:?}"),
+    }
 }

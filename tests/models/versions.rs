@@ -166,6 +166,22 @@ fn aliases_move_by_compare_and_set_and_keep_their_history() {
         other => panic!("{other:?}"),
     }
     assert!(moved(None, AliasTarget::Newest).is_err());
+    let removed =
+        |expected| commit(&db, |batch| batch.remove_alias_if(&smile("fx"), "best", expected).map(drop));
+    assert!(matches!(removed(Some(1)), Err(CommitError::AliasMoved { found: Some(2), .. })));
+    assert!(matches!(removed(None), Err(CommitError::AliasMoved { found: Some(2), .. })));
+    // No version has the numbers that stand for others within.
+    for version in [0, u64::MAX] {
+        let refused = [
+            commit(&db, |batch| batch.pin_version(&smile("fx"), version, true).map(drop)),
+            commit(&db, |batch| batch.annotate(&smile("fx"), Some(version.into()), "auc", 1.0).map(drop)),
+            commit(&db, |batch| batch.delete_model_version(&smile("fx"), version).map(drop)),
+            alias(&db, "other", version),
+        ];
+        for refused in refused {
+            assert!(matches!(refused, Err(CommitError::UnknownVersion { .. })), "{version}: {refused:?}");
+        }
+    }
     db.checkpoint().unwrap();
     let second = moved(Some(2), AliasTarget::Newest).unwrap();
     // A version and its alias in one transaction.

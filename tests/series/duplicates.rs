@@ -279,8 +279,11 @@ impl Table {
     /// False where the policy refuses the rows; then nothing is changed.
     fn append(&mut self, rows: &[RowOf]) -> bool {
         let mut after = self.rows.clone();
-        for row in rows {
-            if self.skips && after.contains(row) {
+        for (i, row) in rows.iter().enumerate() {
+            // Of rows of which one is shown the last of the transaction counts, as it was given.
+            let is_twin = |before: &&RowOf| (before.0, before.1) == (row.0, row.1);
+            let given = rows[..i].iter().rfind(is_twin).filter(|_| self.policy.resolves());
+            if self.skips && given.map_or_else(|| after.contains(row), |given| given == row) {
                 continue;
             }
             let twin = after.iter().position(|before| (before.0, before.1) == (row.0, row.1));

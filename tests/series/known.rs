@@ -232,6 +232,34 @@ fn a_wrong_stamp_far_ahead_deletes_nothing_that_the_clock_keeps() {
         17,
         "from hour 984 on, and the wrong one"
     );
+    let info = db.snapshot().series_info("s").unwrap();
+    assert_eq!(info.kept_from, Some(Timestamp(984 * hour)));
+}
+
+/// So they do with the checkpoint of a close.
+#[test]
+fn a_close_deletes_old_rows_too() {
+    let (disk, db) = in_memory().unwrap();
+    db.define_series(SeriesDefinition::new("s").retention(Duration::from_nanos(16))).unwrap();
+    for at in [0, 100] {
+        append(&db, "s", at, at);
+    }
+    db.close().unwrap();
+    let db = Database::open_on(Arc::new(disk), options()).unwrap();
+    assert_eq!(db.snapshot().series("s").unwrap().count().unwrap(), 1);
+}
+
+/// What is longer than any time that is stored comes back as the definition has it.
+#[test]
+fn definitions_for_ever_are_the_same_after_an_opening() {
+    let (disk, db) = in_memory().unwrap();
+    let definition = || SeriesDefinition::new("s").history(Duration::MAX).retention(Duration::MAX);
+    db.define_series(definition()).unwrap();
+    db.define_series(definition()).unwrap();
+    append(&db, "s", 0, 1);
+    let db = Database::open_on(Arc::new(disk.crash()), options()).unwrap();
+    db.define_series(definition()).unwrap();
+    assert_eq!(db.snapshot().series_info("s").unwrap().definition, definition());
 }
 
 /// Bytes that came in and bytes that were written are counted, over checkpoints and openings.

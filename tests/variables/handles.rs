@@ -329,3 +329,19 @@ fn no_reader_sees_a_torn_or_an_older_value() {
     });
     assert_eq!(array.read().unwrap().value[0], 2_999.0);
 }
+
+/// One variable that no board can hold hides no other from other processes.
+#[test]
+fn a_variable_that_is_too_long_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::create_with(dir.path().join("db"), options()).unwrap();
+    match db.unlogged_var::<[f64; 513]>(&Scope::Global, "weights").map(drop) {
+        Err(ReadError::VariableSize { found: 4_104, limit: 4_096, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    db.unlogged_var::<[f64; 512]>(&Scope::Global, "weights").unwrap().set([1.0; 512]).unwrap();
+    global::<f64>(&db, "later").set(2.0).unwrap();
+    let reader = Database::open_read_only(dir.path().join("db")).unwrap();
+    assert_eq!(reader.unlogged_var::<[f64; 512]>(&Scope::Global, "weights").unwrap().get(), Some([1.0; 512]));
+    assert_eq!(reader.var::<f64>(&Scope::Global, "later").unwrap().get(), Some(2.0));
+}

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use underbelly::{Database, Histogram, ManualClock, Options, ReadError, Scope, SimulatedDisk, Timestamp};
+use underbelly::{
+    Batch, CommitError, Database, Histogram, ManualClock, Options, ReadError, Row, Scope, SimulatedDisk,
+    Timestamp,
+};
 use underbelly_tests::{in_memory, options};
 
 #[test]
@@ -122,10 +125,39 @@ fn the_close_waits_for_what_monitors_handed_over() {
     for step in 0..20_000 {
         monitor.record("x", step, 0.5);
     }
-    // The last ones are still the monitor's, which is dropped too late.
-    db.close().unwrap();
+    // The last ones are still the monitor's, which is dropped too late; and the close says so.
+    match db.close() {
+        Err(CommitError::Unsaved { what }) => assert!(what.contains("monitor of series \"m\""), "{what}"),
+        other => panic!("{other:?}"),
+    }
     drop(monitor);
     let db = Database::open_on(std::sync::Arc::new(disk), options()).unwrap();
     let kept = db.snapshot().series("m").unwrap().count().unwrap();
     assert!(kept > 20_000 - 4_096, "{kept}");
+}
+
+/// What a commit refuses is kept for the next flush, and what has no name for a variable is told.
+#[test]
+fn what_is_not_kept_is_told() {
+    let (_, db) = in_memory().unwrap();
+    let mut monitor = db.monitor("m").unwrap();
+    monitor.record("x", 1, 1.0);
+    monitor.record("", 1, 2.0);
+    assert!(matches!(monitor.flush(), Err(CommitError::Read(ReadError::Name { .. }))));
+    monitor.flush().unwrap();
+    assert_eq!(db.snapshot().series("m").unwrap().count().unwrap(), 1);
+    // Rows of others under that type.
+    let mut other = db.monitor("n").unwrap();
+    other.record("x", 1, 1.0);
+    let mut batch = Batch::new();
+    batch.append(Row::new("n", Timestamp(1)).key("name", "x").field("value", "high")).unwrap();
+    db.commit(batch).unwrap();
+    match db.monitor("n").map(drop) {
+        Err(ReadError::Name { problem, .. }) => assert!(problem.contains("other keys"), "{problem}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(other.flush().is_err());
+    assert!(other.flush().is_err(), "it still has them");
+    assert!(matches!(db.close(), Err(CommitError::Unsaved { .. })));
+    assert!(matches!(other.flush(), Err(CommitError::Closed)));
 }

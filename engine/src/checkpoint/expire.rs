@@ -2,59 +2,157 @@
 
 use std::sync::Arc;
 
-use underbelly_query::{Run, Tombstone};
+use underbelly_query::{Run, Tombstone, Zone};
 use underbelly_storage::Timestamp;
 
 use crate::core::Core;
 use crate::durability::Durability;
 use crate::error::CommitError;
 use crate::operations::{Deletes, Operations};
-use crate::series::Table;
+use crate::series::{Hiding, Rules, Table};
+use crate::state::State;
+
+/// What is looked at of a type that keeps its rows for a time.
+struct Kept {
+    series: Arc<str>,
+    rules: Rules,
+    runs: Arc<[Arc<dyn Run>]>,
+    tombstones: Hiding,
+}
 
 impl Core {
-    /// One transaction for all types: what it hides is hidden as a whole, and the checkpoint that follows gives the space back.
+    /// One transaction for each type, so that one which cannot be deleted from keeps no other from it; the checkpoint that
+    /// follows gives the space back. Answers the first error.
     pub(super) fn expire_rows(&self) -> Result<(), CommitError> {
         let now = self.options.clock.now();
-        let mut deletes = Vec::new();
-        {
-            let mut state = self.sound_state()?;
-            for (series, table) in &mut state.tables {
-                if let Some(tombstone) = expired(table, now) {
-                    let (series, tombstones) = (series.clone(), vec![tombstone]);
-                    deletes.push(Deletes { series, tombstones, schema: None });
-                }
+        let mut expired = Ok(());
+        for kept in &self.kept_for_a_time()? {
+            if let Some(tombstone) = kept.expired(now) {
+                expired = expired.and(self.expire(kept, tombstone));
             }
         }
-        if deletes.is_empty() {
-            return Ok(());
-        }
-        let _folder = self.enter()?;
-        let operations = Operations { deletes, ..Operations::default() };
+        expired
+    }
+
+    /// What is looked at, outside the lock: a type may have many zones.
+    fn kept_for_a_time(&self) -> Result<Vec<Kept>, CommitError> {
+        let mut state = self.sound_state()?;
+        let with_retention = state.tables.iter_mut().filter(|(_, table)| table.rules().retention.is_some());
+        let kept = |(series, table): (&Arc<str>, &mut Table)| Kept {
+            series: series.clone(),
+            rules: table.rules(),
+            runs: table.runs(),
+            tombstones: table.tombstones().clone(),
+        };
+        Ok(with_retention.map(kept).collect())
+    }
+
+    /// The folder stays as long as the checkpoint holds `chain`, in the one of a close too.
+    fn expire(&self, kept: &Kept, tombstone: Tombstone) -> Result<(), CommitError> {
+        let (series, tombstones) = (kept.series.clone(), vec![tombstone]);
+        let deletes = vec![Deletes { series: series.clone(), tombstones, schema: None }];
+        // Who leaves rows out because of those that are there commits before.
+        let gates = if kept.rules.skip_identical { vec![self.gates.pass(&series)] } else { Vec::new() };
+        let operations = Operations { deletes, gates, ..Operations::default() };
         let prepared = self.encode(operations, self.pending.pin())?;
+        let is_still_so = |state: &State| match state.tables.get(&series).map(Table::rules) {
+            Some(rules) if rules == kept.rules => Ok(()),
+            _ => Err(CommitError::SeriesChanged { series: series.to_string() }),
+        };
         // The checkpoint waits for it.
-        self.sequence(prepared, Durability::Buffered, |_| Ok(())).map(drop)
+        match self.sequence(prepared, Durability::Buffered, is_still_so) {
+            // The next checkpoint goes by the new rules.
+            Err(CommitError::SeriesChanged { .. }) => Ok(()),
+            sequenced => sequenced.map(drop),
+        }
     }
 }
 
-/// What hides the rows of a type that lie too far behind, where there are some that nothing hides yet.
-fn expired(table: &mut Table, now: Timestamp) -> Option<Tombstone> {
-    let rules = table.rules();
-    rules.retention?;
-    let runs = table.runs();
-    let zones = |run: &Arc<dyn Run>| (0..run.groups()).map(|group| run.zone(group)).collect::<Vec<_>>();
-    let zones: Vec<_> = runs.iter().flat_map(zones).filter(|zone| zone.rows > 0).collect();
-    let newest = zones.iter().map(|zone| zone.ts_max).max()?;
-    let from = rules.kept_from(now, Timestamp(newest))?;
-    let last = Timestamp(from.0.checked_sub(1)?);
-    let is_whole = |tombstone: &Arc<Tombstone>| {
-        tombstone.keys().next().is_none()
-            && tombstone.predicates().next().is_none()
-            && tombstone.range().0 == Timestamp::MIN
-            && tombstone.range().1 >= last
-    };
-    let hidden_to = table.tombstones().iter().filter(|tombstone| is_whole(tombstone)).map(|t| t.seq()).max();
-    let is_old = |zone: &underbelly_query::Zone| {
-        zone.ts_min <= last.0 && hidden_to.is_none_or(|hidden| zone.seq_max >= hidden)
-    };
-    zones.iter().any(is_old).then(|| Tombstone::restored(0, Timestamp::MIN, last, Vec::new()))
+impl Kept {
+    /// What hides the rows that lie too far behind, where there are some that nothing hides yet.
+    fn expired(&self, now: Timestamp) -> Option<Tombstone> {
+        let zones = || {
+            let zones = self.runs.iter().flat_map(|run| (0..run.groups()).map(|group| run.zone(group)));
+            zones.filter(|zone| zone.rows > 0)
+        };
+        let newest = zones().map(|zone| zone.ts_max).max()?;
+        let from = self.rules.kept_from(now, Timestamp(newest))?;
+        let last = Timestamp(from.0.checked_sub(1)?);
+        let is_whole = |tombstone: &Arc<Tombstone>| {
+            tombstone.keys().next().is_none()
+                && tombstone.predicates().next().is_none()
+                && tombstone.range().0 == Timestamp::MIN
+                && tombstone.range().1 >= last
+        };
+        let hidden_to = self.tombstones.iter().filter(|tombstone| is_whole(tombstone)).map(|t| t.seq()).max();
+        let is_old =
+            |zone: Zone| zone.ts_min <= last.0 && hidden_to.is_none_or(|hidden| zone.seq_max >= hidden);
+        zones().any(is_old).then(|| Tombstone::restored(0, Timestamp::MIN, last, Vec::new()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use underbelly_storage::disk::SimulatedDisk;
+
+    use super::*;
+    use crate::batch::{Batch, Row};
+    use crate::database::Database;
+    use crate::limits::DELETES_MAX;
+    use crate::options::Options;
+    use crate::series::{Delete, SeriesDefinition};
+
+    fn database() -> Database {
+        let options = Options { workers: 0, ..Options::default() };
+        let db = Database::create_on(Arc::new(SimulatedDisk::new()), options).unwrap();
+        for series in ["a", "b"] {
+            db.define_series(SeriesDefinition::new(series).retention(Duration::from_nanos(16))).unwrap();
+            let mut batch = Batch::new();
+            for at in [0, 1, 100] {
+                batch.append(Row::new(series, Timestamp(at)).field("x", at)).unwrap();
+            }
+            db.commit(batch).unwrap();
+        }
+        db
+    }
+
+    fn rows(db: &Database, series: &str) -> u64 {
+        db.snapshot().series(series).unwrap().count().unwrap()
+    }
+
+    /// A type that takes no delete more keeps no other from its own.
+    #[test]
+    fn one_type_that_is_full_stops_no_other() {
+        let db = database();
+        let mut batch = Batch::new();
+        for _ in 0..DELETES_MAX {
+            batch.delete_rows("a", Delete::all().from(Timestamp(50)).to(Timestamp(51)));
+        }
+        db.commit(batch).unwrap();
+        let full = db.core().expire_rows().unwrap_err();
+        let is_a = |series: &str| series == "a";
+        assert!(matches!(&full, CommitError::TooManyDeletes { series, .. } if is_a(series)), "{full}");
+        assert_eq!((rows(&db, "a"), rows(&db, "b")), (3, 1));
+        // A checkpoint makes room, and the next one deletes there, too.
+        (0..2).for_each(|_| drop(db.checkpoint().unwrap()));
+        assert_eq!((rows(&db, "a"), rows(&db, "b")), (1, 1));
+    }
+
+    /// Rows of which somebody was told that they stay do stay.
+    #[test]
+    fn rules_that_come_between_the_look_and_the_delete_count() {
+        let db = database();
+        let core = db.core();
+        let kept = core.kept_for_a_time().unwrap();
+        let tombstone = || kept[0].expired(core.options.clock.now()).unwrap();
+        db.redefine_series(SeriesDefinition::new("a")).unwrap();
+        core.expire(&kept[0], tombstone()).unwrap();
+        assert_eq!(rows(&db, "a"), 3);
+        db.redefine_series(SeriesDefinition::new("a").retention(Duration::from_nanos(16))).unwrap();
+        core.expire(&kept[0], tombstone()).unwrap();
+        assert_eq!(rows(&db, "a"), 1);
+    }
 }

@@ -9,7 +9,7 @@ use underbelly_storage::error::StorageError;
 
 use crate::files::RESERVE;
 
-/// Bytes that are written at a time, and for which a reserve is worth holding.
+/// Bytes that are written at a time, and the least that is held.
 const PIECE_BYTES: u64 = 1 << 20;
 
 /// Makes room. False where nothing was held.
@@ -27,11 +27,11 @@ pub(super) fn give_up(disk: &dyn Disk) -> Result<bool, StorageError> {
 /// Holds as much as a checkpoint wrote, at most `bytes_max`, and what is held already; answers how much that is. A
 /// disk that is too full for it is no error: it is tried again with the next checkpoint.
 pub(super) fn hold(disk: &dyn Disk, written: u64, bytes_max: u64) -> Result<u64, StorageError> {
-    let wanted = written.min(bytes_max) / PIECE_BYTES * PIECE_BYTES;
+    // Even a small database needs some for the checkpoint that is to free its space.
+    let wanted = (written.min(bytes_max) / PIECE_BYTES).max(1) * PIECE_BYTES;
     let io = |source| StorageError::io("write", RESERVE, source);
     let file = match disk.open(RESERVE) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && wanted == 0 => return Ok(0),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             match disk.create(RESERVE).map_err(io) {
                 Err(StorageError::DiskFull { .. }) => return Ok(0),
@@ -68,9 +68,7 @@ mod tests {
     #[test]
     fn a_reserve_grows_and_is_given_up_once() {
         let disk = SimulatedDisk::new();
-        assert_eq!(hold(&disk, PIECE_BYTES - 1, u64::MAX).unwrap(), 0);
-        assert!(disk.files().is_empty());
-        for (written, limit, held) in [(2, 9, 2), (1, 9, 2), (5, 3, 3), (0, 9, 3)] {
+        for (written, limit, held) in [(0, 9, 1), (0, 0, 1), (2, 9, 2), (1, 9, 2), (5, 3, 3), (0, 9, 3)] {
             assert_eq!(hold(&disk, written * PIECE_BYTES, limit * PIECE_BYTES).unwrap(), held * PIECE_BYTES);
             assert_eq!(disk.contents(RESERVE).unwrap().len() as u64, held * PIECE_BYTES);
         }

@@ -95,8 +95,9 @@ impl Database {
     /// [`FeedError::Read`] where rows cannot be read; [`FeedError::Commit`] with [`CommitError::Closed`] where there is no thread.
     pub fn mirror(&self, series: &str, kept: Kept) -> Result<Mirror, FeedError> {
         let core = self.core().clone();
-        let seq = core.signals.told();
-        let rows = kept.read(&Snapshot::at(core.view.base(), seq), series)?;
+        let snapshot = Snapshot::told(core.view.base());
+        let (seq, rows) = (snapshot.seq(), kept.read(&snapshot, series)?);
+        drop(snapshot);
         let shown = Shown { copy: Arc::new(Mirrored { seq, rows }), ended: None };
         let shared = Arc::new(Shared {
             shown: Mutex::new(shown),
@@ -120,20 +121,13 @@ impl Database {
 fn keep(core: &Arc<Core>, series: &str, kept: Kept, mut seen: u64, shared: &Shared) -> Result<(), FeedError> {
     while !shared.is_dropped.load(Ordering::Acquire) {
         let is_closed = core.signals.is_over();
-        let told = core.signals.told();
+        let base = core.view.base();
+        let snapshot = Snapshot::told(base);
+        let told = snapshot.seq();
         if told > seen {
-            let base = core.view.base();
-            let snapshot = Snapshot::at(base, told);
             let last = base.state().tables.get(series).map_or(0, |table| table.last_seq());
             // What came behind `told` is read the next time.
-            let rows = match (last > seen).then(|| kept.read(&snapshot, series)).transpose() {
-                // A checkpoint came between the look and the snapshot.
-                Err(ReadError::BeforeHorizon { .. }) => {
-                    core.signals.wait_told(told, FEED_LOOK);
-                    continue;
-                }
-                rows => rows?,
-            };
+            let rows = (last > seen).then(|| kept.read(&snapshot, series)).transpose()?;
             let mut shown = shared.shown();
             let rows = rows.unwrap_or_else(|| shown.copy.rows.clone());
             shown.copy = Arc::new(Mirrored { seq: told, rows });
@@ -141,6 +135,7 @@ fn keep(core: &Arc<Core>, series: &str, kept: Kept, mut seen: u64, shared: &Shar
             seen = told;
             continue;
         }
+        drop(snapshot);
         if is_closed {
             return Err(CommitError::Closed.into());
         }

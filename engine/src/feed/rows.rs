@@ -5,19 +5,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use underbelly_query::{MemoryRun, QueryError, Run, SchemaColumn, TIMESTAMP};
 use underbelly_storage::{Column, ColumnType, Columns, Values};
 
-use crate::core::Core;
 use crate::database::Database;
-use crate::error::{CommitError, ReadError};
-use crate::limits::FEED_LOOK;
+use crate::error::ReadError;
 use crate::series::Series;
 use crate::snapshot::Snapshot;
 use crate::view::{Base, View};
 
+use super::follower::{Follower, Place as _};
 use super::{FeedError, Slow, Start, cursor};
 
 /// Rows that are read at once, about, by whoever is far behind.
@@ -59,19 +58,21 @@ impl Place {
         };
         Ok(Place { series: series.to_string(), next, read: VecDeque::new() })
     }
+}
 
-    /// Goes on with another transaction.
-    fn skip_to(&mut self, next: u64) {
-        self.read.retain(|(seq, _)| *seq >= next);
-        self.next = self.next.max(next);
-    }
+impl super::follower::Place for Place {
+    type Told = (u64, Columns);
 
-    /// The transaction behind what was told.
     fn next_seq(&self) -> u64 {
         self.read.front().map_or(self.next, |(seq, _)| *seq)
     }
 
-    /// The next rows of transactions that a snapshot shows: as they were appended, whatever was put over them since.
+    fn go_to(&mut self, next: u64) {
+        self.read.retain(|(seq, _)| *seq >= next);
+        self.next = self.next.max(next);
+    }
+
+    /// Rows as they were appended, whatever was put over them since.
     fn advance(&mut self, snapshot: &Snapshot) -> Result<Option<(u64, Columns)>, FeedError> {
         let until = snapshot.seq();
         while self.read.is_empty() && self.next <= until {
@@ -200,7 +201,7 @@ impl View {
     /// [`FeedError::Ahead`] where there is no such transaction yet; [`FeedError::Commit`] where no cursor may have such a name.
     pub fn series_feed(&self, series: &str, start: Start) -> Result<SeriesFeed, FeedError> {
         let base = self.base().clone();
-        let snapshot = Snapshot::at(&base, (base.told)());
+        let snapshot = Snapshot::told(&base);
         Ok(SeriesFeed { place: Place::new(&base, series, &start)?, snapshot, is_over: false })
     }
 }
@@ -229,7 +230,7 @@ impl Iterator for SeriesFeed {
         }
         let next = self.place.advance(&self.snapshot).transpose();
         self.is_over = !matches!(next, Some(Ok(_)));
-        next.map(|next| next.map(|(seq, rows)| Appended { seq, rows, skipped: 0 }))
+        next.map(|next| next.map(|told| appended((told, 0))))
     }
 }
 
@@ -250,7 +251,7 @@ impl Database {
     ) -> Result<SeriesSubscription, FeedError> {
         let core = self.core().clone();
         let place = Place::new(core.view.base(), series, &start)?;
-        Ok(SeriesSubscription { core, place, slow, skipped: 0, is_over: false })
+        Ok(SeriesSubscription { follower: Follower::new(core, place, slow) })
     }
 }
 
@@ -258,12 +259,7 @@ impl Database {
 ///
 /// As an iterator it waits for each next transaction, and ends when the database is closed, or after an error.
 pub struct SeriesSubscription {
-    core: Arc<Core>,
-    place: Place,
-    slow: Slow,
-    /// Transactions that were skipped and not told yet.
-    skipped: u64,
-    is_over: bool,
+    follower: Follower<Place>,
 }
 
 impl SeriesSubscription {
@@ -274,52 +270,13 @@ impl SeriesSubscription {
     /// [`FeedError::TooSlow`] where the subscription was too slow; [`FeedError::Read`] where rows cannot be read; and once
     /// everything was told, [`FeedError::Commit`] where the database was closed or its log has failed.
     pub fn next_within(&mut self, timeout: Duration) -> Result<Option<Appended>, FeedError> {
-        // A time beyond the clock's end is no deadline.
-        let deadline = Instant::now().checked_add(timeout);
-        loop {
-            let is_closed = self.core.signals.is_over();
-            let told = self.core.signals.told();
-            match self.next_told(told) {
-                Ok(Some(appended)) => return Ok(Some(appended)),
-                // A checkpoint came between the look and the snapshot: what it left out is not told.
-                Err(FeedError::Read(ReadError::BeforeHorizon { .. })) => {}
-                none => drop(none?),
-            }
-            if is_closed {
-                return Err(CommitError::Closed.into());
-            }
-            self.core.log.with_log(|log| log.check_health()).map_err(CommitError::from)?;
-            let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                return Ok(None);
-            }
-            self.core.signals.wait_told(told, left.min(FEED_LOOK));
-        }
-    }
-
-    /// The next rows of transactions up to `told`.
-    fn next_told(&mut self, told: u64) -> Result<Option<Appended>, FeedError> {
-        let next = self.place.next_seq();
-        let behind = (told + 1).saturating_sub(next);
-        match self.slow {
-            Slow::Fail { behind: allowed } if behind > allowed.max(1) => {
-                return Err(FeedError::TooSlow { next, behind, allowed });
-            }
-            Slow::Skip { behind: allowed } if behind > allowed.max(1) => {
-                let to = told + 1 - allowed.max(1);
-                self.skipped += to - next;
-                self.place.skip_to(to);
-            }
-            _ => {}
-        }
-        let next = self.place.advance(&Snapshot::at(self.core.view.base(), told))?;
-        let skipped = &mut self.skipped;
-        Ok(next.map(|(seq, rows)| Appended { seq, rows, skipped: std::mem::take(skipped) }))
+        let next = self.follower.next_within(timeout)?;
+        Ok(next.map(appended))
     }
 
     /// The transaction behind what was told or passed over: where to go on with [`Start::Seq`].
     pub fn next_seq(&self) -> u64 {
-        self.place.next_seq()
+        self.follower.place.next_seq()
     }
 }
 
@@ -327,17 +284,10 @@ impl Iterator for SeriesSubscription {
     type Item = Result<Appended, FeedError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.is_over {
-            match self.next_within(FEED_LOOK) {
-                Ok(None) => {}
-                Ok(Some(appended)) => return Some(Ok(appended)),
-                Err(error) => {
-                    self.is_over = true;
-                    let is_closed = matches!(error, FeedError::Commit(CommitError::Closed));
-                    return (!is_closed).then_some(Err(error));
-                }
-            }
-        }
-        None
+        self.follower.next().map(|next| next.map(appended))
     }
+}
+
+fn appended(((seq, rows), skipped): ((u64, Columns), u64)) -> Appended {
+    Appended { seq, rows, skipped }
 }

@@ -1,16 +1,16 @@
 //! Following the feed: up to what there is, or waiting for more.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::core::Core;
 use crate::database::Database;
 use crate::error::CommitError;
-use crate::limits::FEED_LOOK;
+use crate::snapshot::Snapshot;
 use crate::transaction::{Transaction, transact};
 use crate::view::{Base, View};
 
 use super::cursor;
+use super::follower::{Follower, Place};
 use super::position::Position;
 use super::{Committed, FeedError, Slow, Start, Watch};
 
@@ -103,7 +103,7 @@ impl Database {
             Start::Cursor(name) => Some(name),
             _ => None,
         };
-        Ok(Subscription { core, position, slow, cursor, skipped: 0, is_over: false })
+        Ok(Subscription { follower: Follower::new(core, position, slow), cursor })
     }
 }
 
@@ -111,13 +111,8 @@ impl Database {
 ///
 /// As an iterator it waits for each next transaction, and ends when the database is closed, or after an error.
 pub struct Subscription {
-    core: Arc<Core>,
-    position: Position,
-    slow: Slow,
+    follower: Follower<Position>,
     cursor: Option<String>,
-    /// Transactions that were skipped and not told yet.
-    skipped: u64,
-    is_over: bool,
 }
 
 impl Subscription {
@@ -129,57 +124,13 @@ impl Subscription {
     /// [`FeedError::Read`] where what is kept cannot be read; and once everything was told, [`FeedError::Commit`] where the
     /// database was closed or its log has failed.
     pub fn next_within(&mut self, timeout: Duration) -> Result<Option<Committed>, FeedError> {
-        // A time beyond the clock's end is no deadline.
-        let deadline = Instant::now().checked_add(timeout);
-        loop {
-            let is_closed = self.core.signals.is_over();
-            let told = self.core.signals.told();
-            if let Some(committed) = self.next_told(told)? {
-                return Ok(Some(committed));
-            }
-            if is_closed {
-                return Err(CommitError::Closed.into());
-            }
-            self.core.log.with_log(|log| log.check_health()).map_err(CommitError::from)?;
-            let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                return Ok(None);
-            }
-            self.core.signals.wait_told(told, left.min(FEED_LOOK));
-        }
-    }
-
-    /// The next transaction up to `told`.
-    fn next_told(&mut self, told: u64) -> Result<Option<Committed>, FeedError> {
-        let behind = (told + 1).saturating_sub(self.position.next);
-        match self.slow {
-            Slow::Fail { behind: allowed } if behind > allowed.max(1) => {
-                return Err(FeedError::TooSlow { next: self.position.next, behind, allowed });
-            }
-            Slow::Skip { behind: allowed } if behind > allowed.max(1) => {
-                self.skip_to(told + 1 - allowed.max(1));
-            }
-            _ => {}
-        }
-        let base = self.core.view.base().clone();
-        let next = match (self.position.next(&base, told), self.slow) {
-            (Err(FeedError::TooOld { oldest, .. }), Slow::Skip { .. }) => {
-                self.skip_to(oldest);
-                self.position.next(&base, told)
-            }
-            (next, _) => next,
-        };
-        Ok(next?.map(|committed| Committed { skipped: std::mem::take(&mut self.skipped), ..committed }))
-    }
-
-    fn skip_to(&mut self, next: u64) {
-        self.skipped += next - self.position.next;
-        self.position.go_to(next);
+        let next = self.follower.next_within(timeout)?;
+        Ok(next.map(committed))
     }
 
     /// The transaction behind what was told or passed over: where to go on with [`Start::Seq`].
     pub fn next_seq(&self) -> u64 {
-        self.position.next
+        self.follower.place.next
     }
 
     /// Moves the cursor that the subscription started at behind all that was told or passed over, durably. What was done
@@ -194,12 +145,13 @@ impl Subscription {
     /// [`Database::transact`] says.
     pub fn ack(&mut self) -> Result<(), FeedError> {
         let name = self.cursor.as_ref().ok_or(FeedError::NoCursor)?;
-        let consumed = self.position.next - 1;
-        if cursor::get(self.core.view.base(), name)? == Some(consumed) {
+        let Follower { core, place, .. } = &self.follower;
+        let consumed = place.next - 1;
+        if cursor::get(core.view.base(), name)? == Some(consumed) {
             return Ok(());
         }
         let advance = |tx: &mut Transaction| tx.advance_cursor(name, consumed);
-        Ok(transact::<_, CommitError>(&self.core, advance).map(|_| ())?)
+        Ok(transact::<_, CommitError>(core, advance).map(|_| ())?)
     }
 }
 
@@ -207,17 +159,26 @@ impl Iterator for Subscription {
     type Item = Result<Committed, FeedError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.is_over {
-            match self.next_within(FEED_LOOK) {
-                Ok(None) => {}
-                Ok(Some(committed)) => return Some(Ok(committed)),
-                Err(error) => {
-                    self.is_over = true;
-                    let is_closed = matches!(error, FeedError::Commit(CommitError::Closed));
-                    return (!is_closed).then_some(Err(error));
-                }
-            }
-        }
-        None
+        self.follower.next().map(|next| next.map(committed))
+    }
+}
+
+fn committed((committed, skipped): (Committed, u64)) -> Committed {
+    Committed { skipped, ..committed }
+}
+
+impl Place for Position {
+    type Told = Committed;
+
+    fn next_seq(&self) -> u64 {
+        self.next
+    }
+
+    fn go_to(&mut self, seq: u64) {
+        Position::go_to(self, seq);
+    }
+
+    fn advance(&mut self, snapshot: &Snapshot) -> Result<Option<Committed>, FeedError> {
+        self.next(snapshot.base(), snapshot.seq())
     }
 }

@@ -58,11 +58,20 @@ struct Line {
     versions: Versions,
     /// The last of them, which is asked for most.
     newest: Option<Arc<Version>>,
-    /// What was deleted and a reader may still see, oldest first.
+    /// Few models have any, and who asks for the newest version of one of many is to touch little memory.
+    gone: Option<Box<Gone>>,
+}
+
+/// Versions of a model that are there for older readers alone.
+#[derive(Default, Debug)]
+struct Gone {
+    /// What was deleted, oldest first.
     deleted: VecDeque<Deleted>,
-    /// Versions that were taken out alone and a reader may still see, each with the transaction that did.
+    /// Versions that were taken out alone, each with the transaction that did.
     removed: BTreeMap<Place, (u64, Arc<Version>)>,
 }
+
+static NOTHING: Gone = Gone { deleted: VecDeque::new(), removed: BTreeMap::new() };
 
 #[derive(Debug)]
 struct Deleted {
@@ -76,9 +85,23 @@ struct Deleted {
 }
 
 impl Line {
+    fn gone(&self) -> &Gone {
+        self.gone.as_deref().unwrap_or(&NOTHING)
+    }
+
+    fn gone_mut(&mut self) -> &mut Gone {
+        self.gone.get_or_insert_default()
+    }
+
+    /// Whether nobody sees a version of it.
+    fn is_empty(&self) -> bool {
+        let gone = self.gone();
+        self.versions.is_empty() && gone.deleted.is_empty() && gone.removed.is_empty()
+    }
+
     /// What a reader at `seq` sees as all versions, later ones included.
     fn at(&self, seq: u64) -> &VecDeque<Arc<Version>> {
-        let deleted = self.deleted.iter().find(|deleted| deleted.seq > seq);
+        let deleted = self.gone().deleted.iter().find(|deleted| deleted.seq > seq);
         deleted.map_or(&self.versions, |deleted| &deleted.versions)
     }
 
@@ -90,7 +113,7 @@ impl Line {
     /// The same of those from a place on; the newest comes last.
     fn removed_between(&self, from: Place, seq: u64) -> impl DoubleEndedIterator<Item = &Arc<Version>> {
         let last = (seq, u64::MAX);
-        let range = (from <= last).then(|| self.removed.range(from..=last));
+        let range = (from <= last).then(|| self.gone().removed.range(from..=last));
         let removed = range.into_iter().flatten().filter(move |(_, (at, _))| *at > seq);
         removed.map(|(_, (_, version))| version)
     }
@@ -98,7 +121,9 @@ impl Line {
     /// What a reader at `seq` sees as the newest version.
     fn newest(&self, seq: u64) -> Option<&Arc<Version>> {
         // Versions that were taken out alone are older, so nobody else is newer where none was deleted.
-        let newest = self.newest.as_ref().filter(|newest| newest.seq <= seq && self.deleted.is_empty());
+        let newest = self.newest.as_ref().filter(|newest| {
+            newest.seq <= seq && self.gone.as_ref().is_none_or(|gone| gone.deleted.is_empty())
+        });
         if newest.is_some() {
             return newest;
         }
@@ -128,10 +153,10 @@ impl Line {
         let is_in = |versions: &VecDeque<Arc<Version>>, at: usize| {
             versions.get(at).is_some_and(|version| version.seq == seq)
         };
-        let mut deleted = self.deleted.iter();
+        let mut deleted = self.gone().deleted.iter();
         is_in(&self.versions, from(&self.versions))
             || deleted.any(|deleted| is_in(&deleted.versions, from(&deleted.versions).max(deleted.dropped)))
-            || self.removed.range((seq, 0)..=(seq, u64::MAX)).next().is_some()
+            || self.gone().removed.range((seq, 0)..=(seq, u64::MAX)).next().is_some()
     }
 }
 
@@ -287,7 +312,7 @@ impl Models {
         let Some(version) = Arc::make_mut(&mut line.versions).remove(at) else { return };
         self.unstored.deleted.push_back(Arc::new(VecDeque::from([version.clone()])));
         let place = place(&version);
-        line.removed.insert(place, (seq, version));
+        line.gone_mut().removed.insert(place, (seq, version));
         let marks = self.marks.clear_version((seq, time), id, number);
         self.removed.push_back(Removed { seq, id, version: place, marks });
     }
@@ -325,7 +350,7 @@ impl Models {
         line.newest = None;
         self.unstored.deleted.push_back(versions.clone());
         let marks = self.marks.clear((seq, time), id);
-        line.deleted.push_back(Deleted { seq, versions, dropped: 0, marks });
+        line.gone_mut().deleted.push_back(Deleted { seq, versions, dropped: 0, marks });
         self.by_seq.insert((seq, id));
         self.queue.push_back((seq, id));
         self.live -= 1;
@@ -359,24 +384,24 @@ impl Models {
         }
         let Entry::Occupied(mut entry) = self.by_id.entry(id) else { return None };
         let line = entry.get_mut();
-        let deleted = line.deleted.front_mut()?;
+        let deleted = line.gone_mut().deleted.front_mut()?;
         let version = deleted.versions.get(deleted.dropped)?.clone();
         deleted.dropped += 1;
         let is_last = deleted.dropped == deleted.versions.len();
         if !line.holds(version.seq) {
             self.by_seq.remove(&(version.seq, id));
         }
-        let Some(deleted) = line.deleted.front().filter(|_| is_last) else { return Some(version) };
+        let Some(deleted) = line.gone().deleted.front().filter(|_| is_last) else { return Some(version) };
         if deleted.dropped == deleted.versions.len() {
             self.queue.pop_front();
             let marks = deleted.marks;
-            line.deleted.pop_front();
+            line.gone_mut().deleted.pop_front();
             // The transaction may have put the next version, too.
-            let next = line.deleted.front().map_or(&line.versions, |next| &next.versions).front();
+            let next = line.gone().deleted.front().map_or(&line.versions, |next| &next.versions).front();
             if next.is_none_or(|next| next.seq != seq) {
                 self.by_seq.remove(&(seq, id));
             }
-            if line.deleted.is_empty() && line.versions.is_empty() && line.removed.is_empty() {
+            if line.is_empty() {
                 entry.remove();
                 self.ids.remove(&id);
             }
@@ -394,12 +419,12 @@ impl Models {
         self.removed.pop_front();
         let Entry::Occupied(mut entry) = self.by_id.entry(id) else { return None };
         let line = entry.get_mut();
-        let (_, version) = line.removed.remove(&version)?;
+        let (_, version) = line.gone_mut().removed.remove(&version)?;
         self.marks.forget_version(&id, version.number, marks);
         if !line.holds(version.seq) {
             self.by_seq.remove(&(version.seq, id));
         }
-        if line.deleted.is_empty() && line.versions.is_empty() && line.removed.is_empty() {
+        if line.is_empty() {
             entry.remove();
             self.ids.remove(&id);
         }

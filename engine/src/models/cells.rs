@@ -133,9 +133,8 @@ impl Core {
         &self,
         operations: &mut Operations,
         pins: &mut Pins<'_>,
-        rests_on: &mut Vec<Read>,
     ) -> Result<Vec<Write>, CommitError> {
-        let mut writes = retracted(&self.state(), &operations.deleted_models, rests_on)?;
+        let mut writes = retracted(&self.state(), &operations.deleted_models, &mut operations.rests_on)?;
         for OfModel { slot, definition, date, key, rows } in self.cells_of_models(operations)? {
             let content = Some(self.prepare_content(&definition, rows, operations, pins)?);
             writes.push(Write { slot, date, key, priority: 0, content });

@@ -103,6 +103,9 @@ pub(crate) fn keys_of(id: &ModelId, metadata: &Metadata) -> Vec<Vec<u8>> {
         let mut path = Vec::new();
         push_step(&mut path, name);
         walk(&mut keys, &mut path, value, id);
+        if let Some(at) = metadata.timestamp_of_number().filter(|_| name == "timestamp") {
+            walk(&mut keys, &mut path, &MetaValue::Timestamp(at), id);
+        }
     }
     keys.sort_unstable();
     keys.dedup();

@@ -8,7 +8,7 @@ mod saver;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use underbelly_storage::Timestamp;
@@ -29,6 +29,7 @@ const EVERY: Duration = Duration::from_secs(60);
 const TORN: &str = "a change panicked half-way; begin it anew from its newest version";
 const OVER: &str = "it was closed; begin it anew";
 const RESTORE_PANICKED: &str = "what restores it from its newest version panicked; it stays out of memory";
+const RESERVED: &str = "no part may be named `__metadata__`, under which the safetensors format keeps no data; take another name";
 const PANICKED: &str = "what serialises it panicked; the version before stays the newest";
 
 /// What was found when a live model began.
@@ -80,6 +81,7 @@ pub struct LiveBuilder<'db> {
     every: Duration,
     keep_last: Option<u64>,
     evict_after: Option<Duration>,
+    version: Option<u64>,
 }
 
 impl<'db> LiveBuilder<'db> {
@@ -101,6 +103,13 @@ impl<'db> LiveBuilder<'db> {
     /// [`workers`](crate::Options::workers); an object that one thread owns stays. Default: never.
     pub fn evict_after(mut self, unused: Duration) -> LiveBuilder<'db> {
         self.evict_after = Some(unused);
+        self
+    }
+
+    /// Goes on from this version instead of the newest, as where that cannot be read any more. What is saved next is the newest
+    /// then.
+    pub fn from_version(mut self, version: u64) -> LiveBuilder<'db> {
+        self.version = Some(version);
         self
     }
 
@@ -127,7 +136,12 @@ impl<'db> LiveBuilder<'db> {
         // First: another object of the identity may save a last time until then.
         core.live.begin(&shared)?;
         let snapshot = self.db.snapshot();
-        let found = snapshot.model(&id)?;
+        let found = match self.version {
+            None => snapshot.model(&id)?,
+            Some(version) => Some(snapshot.model_version(&id, version)?.ok_or_else(|| {
+                CommitError::UnknownVersion { model: id.to_string(), version: version.to_string() }
+            })?),
+        };
         let about = found.as_ref().map(Model::info);
         let life = about.and_then(|about| Life::of(&core.state().models, &id, about.version, snapshot.seq()));
         let restored = about.map(|about| {
@@ -174,8 +188,8 @@ impl<'db> LiveBuilder<'db> {
     /// a lock ([`LiveBuilder::start_locked`]), or by [`LiveModel::save`].
     ///
     /// # Errors
-    /// [`CommitError::Metadata`], [`CommitError::Read`]; what `restore` answers; [`CommitError::LiveModel`] where another object
-    /// is saved under this identity.
+    /// [`CommitError::Metadata`], [`CommitError::Read`], [`CommitError::UnknownVersion`]; what `restore` answers;
+    /// [`CommitError::LiveModel`] where another object is saved under this identity.
     pub fn start<T>(
         self,
         restore: impl FnOnce(Option<&Model>) -> Result<T, CommitError>,
@@ -189,7 +203,8 @@ impl<'db> LiveBuilder<'db> {
     }
 
     /// Begins with an object under a lock of the caller's, which a thread of the database takes to serialise it where it
-    /// changed and it is time, and which the close of the database takes. The object counts as changed where what is
+    /// changed and it is time, and which the close of the database takes. Where it is in use then, whoever uses it serialises
+    /// it afterwards: others are saved meanwhile. The object counts as changed where what is
     /// serialised is another than before. `restore` is called again where the object was taken out of memory
     /// ([`LiveBuilder::evict_after`], [`LockedModel::evict`]). Without [`workers`](crate::Options::workers) it is saved by [`LockedModel::save`]
     /// and at the close.
@@ -210,12 +225,13 @@ impl<'db> LiveBuilder<'db> {
             serialise: Box::new(serialise),
             evict_after: self.evict_after,
             saved_at: Mutex::new(now),
+            is_awaited: AtomicBool::new(false),
             shared,
         });
         let locked: Arc<dyn Locked> = inner.clone();
         core.live.look_at(&locked);
         core.live.sender(&core);
-        Ok(LockedModel { core, inner, restored })
+        Ok(LockedModel { owner: Arc::new(Owner { core, inner }), restored })
     }
 }
 
@@ -233,11 +249,16 @@ fn serialised<T>(
     object: &T,
     serialise: &dyn Fn(&T) -> Result<Parts, CommitError>,
 ) -> Result<Parts, CommitError> {
-    catch_unwind(AssertUnwindSafe(|| serialise(object))).unwrap_or_else(|_| Err(live.refused(PANICKED)))
+    let parts = catch_unwind(AssertUnwindSafe(|| serialise(object)));
+    let parts = parts.unwrap_or_else(|_| Err(live.refused(PANICKED)))?;
+    if parts.names().any(|name| name == super::tensors::METADATA) {
+        return Err(live.refused(RESERVED));
+    }
+    Ok(parts)
 }
 
 /// A live model that one thread at a time owns. Dropped, it is saved as far as the database still takes it;
-/// [`LiveModel::close`] says whether it did. One of which a change panicked is saved no more.
+/// [`LiveModel::close`] says whether it did, and [`Database::close`] tells of one that was still open. One of which a change panicked is saved no more.
 pub struct LiveModel<T> {
     core: Arc<Core>,
     object: T,
@@ -318,7 +339,8 @@ impl<T> LiveModel<T> {
         Ok(())
     }
 
-    /// Saves the object for the last time.
+    /// Saves the object for the last time. Where this fails the object is gone; whoever wants it then calls [`LiveModel::save`]
+    /// first.
     ///
     /// # Errors
     /// As [`LiveModel::save`].
@@ -359,6 +381,8 @@ struct UnderLock<T> {
     serialise: Box<SharedSerialise<T>>,
     evict_after: Option<Duration>,
     saved_at: Mutex<Instant>,
+    /// It is time, but the object was in use: who lets go of it serialises it.
+    is_awaited: AtomicBool,
     shared: Arc<Shared>,
 }
 
@@ -366,10 +390,14 @@ impl<T> UnderLock<T> {
     /// The object, unless it is torn or was closed.
     fn sound(&self) -> Result<MutexGuard<'_, Kept<T>>, CommitError> {
         let kept = hold(&self.kept);
+        self.check(&kept).map(|()| kept)
+    }
+
+    fn check(&self, kept: &Kept<T>) -> Result<(), CommitError> {
         match (kept.is_torn, self.is_over()) {
             (true, _) => Err(self.shared.refused(TORN)),
             (_, true) => Err(self.shared.refused(OVER)),
-            _ => Ok(kept),
+            _ => Ok(()),
         }
     }
 
@@ -400,7 +428,10 @@ impl<T> UnderLock<T> {
     }
 
     fn job(&self, is_closing: bool) -> Result<Job, CommitError> {
-        let kept = self.sound()?;
+        self.job_of(&*self.sound()?, is_closing)
+    }
+
+    fn job_of(&self, kept: &Kept<T>, is_closing: bool) -> Result<Job, CommitError> {
         let changes = self.shared.changes.load(Ordering::Acquire);
         let restores = self.shared.restores.load(Ordering::Acquire);
         let parts =
@@ -409,9 +440,21 @@ impl<T> UnderLock<T> {
             // Nothing changes behind what is saved last.
             self.shared.is_closed.store(true, Ordering::Release);
         }
-        drop(kept);
         let blob = parts?.map(|parts| parts.to_blob().into());
         Ok(Job { live: self.shared.clone(), blob, changes, restores, is_closing, _busy: None })
+    }
+
+    /// Serialises the object for the thread, which found it in use when it was time; called by who has it in use.
+    fn hand_over(&self, core: &Arc<Core>, kept: &Kept<T>) {
+        if kept.is_torn || self.is_over() || !self.is_awaited.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        // Where there is no room, or no thread any more, it stays as it is until the next look.
+        let Some(jobs) = core.live.sender(core).filter(|jobs| !jobs.is_full()) else { return };
+        match self.job_of(kept, false) {
+            Ok(job) => drop(jobs.try_send(job)),
+            Err(error) => *hold(&self.shared.trouble) = Some(error.to_string()),
+        }
     }
 
     /// Takes the object out of memory, where it was not used for so long and all of it is in the newest version. Waits for nobody: an
@@ -446,15 +489,30 @@ impl<T: Send + 'static> Locked for UnderLock<T> {
     }
 
     fn serialise(&self, now: Instant, is_closing: bool) -> Option<Result<Job, CommitError>> {
+        if self.shared.is_over.load(Ordering::Acquire) {
+            return None;
+        }
+        if is_closing {
+            return Some(self.job(true));
+        }
         let changes = self.shared.changes.load(Ordering::Acquire);
         let is_changed = hold(&self.shared.saved).changes != changes;
         let mut saved_at = hold(&self.saved_at);
-        let is_time = is_changed && now.saturating_duration_since(*saved_at) >= self.shared.every;
-        if self.shared.is_over.load(Ordering::Acquire) || !(is_closing || is_time) {
+        if !is_changed || now.saturating_duration_since(*saved_at) < self.shared.every {
             return None;
         }
+        let kept = match self.kept.try_lock() {
+            Ok(kept) => kept,
+            Err(TryLockError::Poisoned(kept)) => kept.into_inner(),
+            // Others are not to wait for it.
+            Err(TryLockError::WouldBlock) => {
+                self.is_awaited.store(true, Ordering::Release);
+                return None;
+            }
+        };
+        self.is_awaited.store(false, Ordering::Release);
         *saved_at = now;
-        Some(self.job(is_closing))
+        Some(self.check(&kept).and_then(|()| self.job_of(&kept, false)))
     }
 
     fn evict_unused(&self, core: &Core) {
@@ -470,17 +528,43 @@ impl<T> Drop for UnderLock<T> {
     }
 }
 
-/// A live model under a lock. Cheap to clone; when the last clone is dropped it is saved no more, so close it or the database
-/// before.
-pub struct LockedModel<T> {
+/// What the clones of a handle have together.
+struct Owner<T> {
     core: Arc<Core>,
     inner: Arc<UnderLock<T>>,
+}
+
+impl<T> Owner<T> {
+    /// Saves the object for the last time.
+    fn end(&self) -> Result<(), CommitError> {
+        let job = self.inner.job(true)?;
+        let done = save(&self.core, &[job]);
+        let over = if done.is_ok() { &self.inner.shared.is_over } else { &self.inner.shared.is_closed };
+        over.store(done.is_ok(), Ordering::Release);
+        done
+    }
+}
+
+impl<T> Drop for Owner<T> {
+    fn drop(&mut self) {
+        let is_left = self.inner.is_over() || hold(&self.inner.kept).is_torn || std::thread::panicking();
+        if !is_left && let Err(error) = self.end() {
+            self.inner.shared.note_failure(&self.core, &error);
+        }
+        self.inner.shared.is_over.store(true, Ordering::Release);
+    }
+}
+
+/// A live model under a lock. Cheap to clone. When the last clone is dropped it is saved as far as the database still takes
+/// it; [`LockedModel::close`] says whether it did.
+pub struct LockedModel<T> {
+    owner: Arc<Owner<T>>,
     restored: Option<Restored>,
 }
 
 impl<T> Clone for LockedModel<T> {
     fn clone(&self) -> LockedModel<T> {
-        LockedModel { core: self.core.clone(), inner: self.inner.clone(), restored: self.restored.clone() }
+        LockedModel { owner: self.owner.clone(), restored: self.restored.clone() }
     }
 }
 
@@ -491,8 +575,11 @@ impl<T: Send + 'static> LockedModel<T> {
     /// Where the object is not in memory: what `restore` answers, [`CommitError::Read`], [`CommitError::LiveModel`] where that
     /// panicked or the object was closed.
     pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> Result<R, CommitError> {
-        let mut kept = hold(&self.inner.kept);
-        Ok(look(self.inner.used(&self.core, &mut kept)?))
+        let Owner { core, inner } = &*self.owner;
+        let mut kept = hold(&inner.kept);
+        let answer = look(inner.used(core, &mut kept)?);
+        inner.hand_over(core, &kept);
+        Ok(answer)
     }
 
     /// What was found at the begin; `None` where no version was there.
@@ -506,13 +593,15 @@ impl<T: Send + 'static> LockedModel<T> {
     /// [`CommitError::LiveModel`] where it was closed or an earlier change panicked, and as [`LockedModel::with`]; nothing is
     /// changed then.
     pub fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, CommitError> {
-        let mut kept = self.inner.sound()?;
-        self.inner.used(&self.core, &mut kept)?;
+        let Owner { core, inner } = &*self.owner;
+        let mut kept = inner.sound()?;
+        inner.used(core, &mut kept)?;
         kept.is_torn = true;
         let answer = kept.object.as_mut().map(change);
         kept.is_torn = false;
-        let answer = answer.ok_or_else(|| self.inner.shared.refused(OVER))?;
-        self.inner.shared.changes.fetch_add(1, Ordering::Release);
+        let answer = answer.ok_or_else(|| inner.shared.refused(OVER))?;
+        inner.shared.changes.fetch_add(1, Ordering::Release);
+        inner.hand_over(core, &kept);
         Ok(answer)
     }
 
@@ -521,9 +610,10 @@ impl<T: Send + 'static> LockedModel<T> {
     /// # Errors
     /// As [`LiveModel::save`]; [`CommitError::LiveModel`] also where it was closed.
     pub fn save(&self) -> Result<(), CommitError> {
-        let job = self.inner.job(false)?;
-        *hold(&self.inner.saved_at) = self.core.options.clock.instant();
-        save(&self.core, &[job])
+        let Owner { core, inner } = &*self.owner;
+        let job = inner.job(false)?;
+        *hold(&inner.saved_at) = core.options.clock.instant();
+        save(core, &[job])
     }
 
     /// Saves the object and takes it out of memory, until its next use restores it from the newest version. One that is used or
@@ -533,7 +623,7 @@ impl<T: Send + 'static> LockedModel<T> {
     /// As [`LockedModel::save`].
     pub fn evict(&self) -> Result<(), CommitError> {
         self.save()?;
-        self.inner.evict(&self.core, Duration::ZERO);
+        self.owner.inner.evict(&self.owner.core, Duration::ZERO);
         Ok(())
     }
 
@@ -542,11 +632,7 @@ impl<T: Send + 'static> LockedModel<T> {
     /// # Errors
     /// As [`LockedModel::save`].
     pub fn close(self) -> Result<(), CommitError> {
-        let job = self.inner.job(true)?;
-        let done = save(&self.core, &[job]);
-        let over = if done.is_ok() { &self.inner.shared.is_over } else { &self.inner.shared.is_closed };
-        over.store(done.is_ok(), Ordering::Release);
-        done
+        self.owner.end()
     }
 }
 
@@ -570,7 +656,7 @@ impl Database {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn live_model(&self, metadata: Metadata) -> LiveBuilder<'_> {
-        LiveBuilder { db: self, metadata, every: EVERY, keep_last: None, evict_after: None }
+        LiveBuilder { db: self, metadata, every: EVERY, keep_last: None, evict_after: None, version: None }
     }
 
     /// The live models of this process, and how far each is saved.

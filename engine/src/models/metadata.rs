@@ -213,6 +213,14 @@ impl Metadata {
         }
     }
 
+    /// The instant that a bare number as the entry `timestamp` means; `None` where that is none.
+    pub(crate) fn timestamp_of_number(&self) -> Option<Timestamp> {
+        match self.entries.get("timestamp") {
+            Some(MetaValue::I64(_) | MetaValue::F64(_)) => self.timestamp().ok(),
+            _ => None,
+        }
+    }
+
     /// The hash of the identity.
     ///
     /// # Errors

@@ -16,10 +16,15 @@ impl Parts {
         Parts::default()
     }
 
-    /// The same with one more; one of that name is replaced.
+    /// The same with one more; one of that name is replaced. A live model cannot be saved with one named `__metadata__`, under
+    /// which the format keeps no data.
     pub fn with(mut self, name: &str, bytes: impl Into<Vec<u8>>) -> Parts {
         self.0.insert(name.to_string(), bytes.into());
         self
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     /// The blob.

@@ -46,6 +46,9 @@ pub struct Tensor {
     pub data: Blob,
 }
 
+/// Under this name the header has text about the blob, and no tensor.
+pub(super) const METADATA: &str = "__metadata__";
+
 fn wrong(what: impl Into<String>) -> ReadError {
     ReadError::Tensor { what: what.into() }
 }
@@ -149,8 +152,14 @@ impl<'de> Deserialize<'de> for All {
                 let mut all = BTreeMap::new();
                 while let Some(name) = map.next_key::<String>()? {
                     match &*name {
-                        "__metadata__" => drop(map.next_value::<IgnoredAny>()?),
-                        _ => drop(all.insert(name, map.next_value()?)),
+                        METADATA => drop(map.next_value::<IgnoredAny>()?),
+                        _ => {
+                            let described = map.next_value()?;
+                            if all.contains_key(&name) {
+                                return Err(Error::custom(format!("tensor {name:?} is there twice")));
+                            }
+                            all.insert(name, described);
+                        }
                     }
                 }
                 Ok(All(all))

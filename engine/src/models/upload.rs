@@ -208,7 +208,7 @@ impl<'db> BlobWriter<'db> {
             file = Some(Arc::new(ChunkFile::new(number)));
         }
         Ok(StoredBlob(Arc::new(Stored {
-            object: root(&self.chunks),
+            object: hash_of_chunks(&self.chunks),
             bytes: self.bytes,
             // One chunk is the blob.
             chunks: if self.chunks.len() == 1 { Arc::default() } else { self.chunks.into() },
@@ -240,7 +240,7 @@ fn first_cut(first: &[u8], chunk_bytes: usize) -> usize {
 }
 
 /// The hash of a blob: that of its one chunk, or of the list of its chunks.
-fn root(chunks: &[(ObjectId, u64)]) -> ObjectId {
+pub(crate) fn hash_of_chunks(chunks: &[(ObjectId, u64)]) -> ObjectId {
     if let [(id, _)] = chunks {
         return *id;
     }
@@ -256,7 +256,7 @@ fn root(chunks: &[(ObjectId, u64)]) -> ObjectId {
 pub(super) fn content_of(bytes: &[u8], chunk_bytes: usize) -> ObjectId {
     let (first, rest) = bytes.split_at(first_cut(bytes, chunk_bytes).min(bytes.len()));
     let chunks = std::iter::once(first).chain(rest.chunks(chunk_bytes));
-    root(&chunks.map(|chunk| (ObjectId::of(chunk), chunk.len() as u64)).collect::<Vec<_>>())
+    hash_of_chunks(&chunks.map(|chunk| (ObjectId::of(chunk), chunk.len() as u64)).collect::<Vec<_>>())
 }
 
 /// A blob that is stored and that transactions may put. Cheap to clone; what nobody puts goes once the last clone is
@@ -378,11 +378,11 @@ mod tests {
     #[test]
     fn the_hash_of_a_list_of_chunks_is_fixed() {
         let (a, b) = (ObjectId::of(b"a"), ObjectId::of(b"b"));
-        assert_eq!(root(&[(a, 1)]), a);
+        assert_eq!(hash_of_chunks(&[(a, 1)]), a);
         let mut list = b"underbelly.blob.v1\0\x01\0\0\0\0\0\0\0".to_vec();
         list.extend_from_slice(&a.0);
         list.extend_from_slice(&[2, 0, 0, 0, 0, 0, 0, 0]);
         list.extend_from_slice(&b.0);
-        assert_eq!(root(&[(a, 1), (b, 2)]), ObjectId::of(&list));
+        assert_eq!(hash_of_chunks(&[(a, 1), (b, 2)]), ObjectId::of(&list));
     }
 }

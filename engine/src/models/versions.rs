@@ -338,7 +338,7 @@ impl Models {
         let mut held: BTreeMap<ModelId, BTreeSet<u64>> = BTreeMap::new();
         for (id, version) in &operations.removed {
             let after = After::of(self, &changes, *id);
-            if *version == MODEL || !after.holds(*version) {
+            if !after.holds(*version) {
                 return Err(after.unknown(*version));
             }
             let held = held.entry(*id).or_insert_with(|| after.held(&changes));
@@ -493,6 +493,19 @@ impl Batch {
         self.mark(model, MarkName::new(MarkKind::Alias, MODEL, alias), None, None)
     }
 
+    /// As [`Batch::remove_alias`], where the alias names the version `expected` until then, or none.
+    ///
+    /// # Errors
+    /// [`CommitError::Metadata`]; the commit answers [`CommitError::AliasMoved`] where it names another.
+    pub fn remove_alias_if(
+        &mut self,
+        model: &impl ModelName,
+        alias: &str,
+        expected: Option<u64>,
+    ) -> Result<&mut Batch, CommitError> {
+        self.mark(model, MarkName::new(MarkKind::Alias, MODEL, alias), None, Some(expected))
+    }
+
     /// Pins a version, so that retention spares it, or takes the pin away.
     ///
     /// # Errors
@@ -503,7 +516,8 @@ impl Batch {
         version: u64,
         is_pinned: bool,
     ) -> Result<&mut Batch, CommitError> {
-        self.mark(model, MarkName::new(MarkKind::Pin, version, ""), is_pinned.then_some(true.into()), None)
+        let mark = MarkName::new(MarkKind::Pin, about(model, Some(version.into()))?, "");
+        self.mark(model, mark, is_pinned.then_some(true.into()), None)
     }
 
     /// Tells something of a model, or of one of its versions: a tag, a metric. It is no part of the identity. What was
@@ -518,7 +532,12 @@ impl Batch {
         name: &str,
         value: impl Into<MetaValue>,
     ) -> Result<&mut Batch, CommitError> {
-        self.mark(model, MarkName::new(MarkKind::Note, about(version), name), Some(value.into()), None)
+        self.mark(
+            model,
+            MarkName::new(MarkKind::Note, about(model, version)?, name),
+            Some(value.into()),
+            None,
+        )
     }
 
     /// Takes back what was told under a name; the history keeps it.
@@ -531,7 +550,7 @@ impl Batch {
         version: Option<AliasTarget>,
         name: &str,
     ) -> Result<&mut Batch, CommitError> {
-        self.mark(model, MarkName::new(MarkKind::Note, about(version), name), None, None)
+        self.mark(model, MarkName::new(MarkKind::Note, about(model, version)?, name), None, None)
     }
 
     /// Tells what a version was made from.
@@ -544,7 +563,7 @@ impl Batch {
         version: AliasTarget,
         training: &Training,
     ) -> Result<&mut Batch, CommitError> {
-        let mark = MarkName::new(MarkKind::Lineage, about(Some(version)), "");
+        let mark = MarkName::new(MarkKind::Lineage, about(model, Some(version))?, "");
         self.mark(model, mark, Some(training.to_value()), None)
     }
 
@@ -572,7 +591,7 @@ impl Batch {
         model: &impl ModelName,
         version: u64,
     ) -> Result<&mut Batch, CommitError> {
-        self.removed.push((model.model_id()?, version));
+        self.removed.push((model.model_id()?, about(model, Some(version.into()))?));
         Ok(self)
     }
 
@@ -583,11 +602,16 @@ impl Batch {
     }
 }
 
-fn about(version: Option<AliasTarget>) -> u64 {
+/// What a mark is about. No version has the numbers that stand for the model and for its newest version.
+fn about(model: &impl ModelName, version: Option<AliasTarget>) -> Result<u64, CommitError> {
     match version {
-        None => MODEL,
-        Some(AliasTarget::Newest) => NEWEST,
-        Some(AliasTarget::Version(version)) => version,
+        None => Ok(MODEL),
+        Some(AliasTarget::Newest) => Ok(NEWEST),
+        Some(AliasTarget::Version(version @ (MODEL | NEWEST))) => Err(CommitError::UnknownVersion {
+            model: model.model_id()?.to_string(),
+            version: version.to_string(),
+        }),
+        Some(AliasTarget::Version(version)) => Ok(version),
     }
 }
 

@@ -63,7 +63,8 @@ const ALTERNATIVES_MAX: usize = 64;
 /// wanted.
 ///
 /// Values are compared with their types, as in [`Metadata::id`]: `true`, `1`, `1.0` and `"1"` are four different
-/// values. In ranges, integers and floats are numbers alike.
+/// values. In ranges, integers and floats are numbers alike. The entry `timestamp` is found as an instant, too, where a number
+/// of seconds was given.
 ///
 /// ```
 /// use underbelly::Where;
@@ -193,7 +194,9 @@ impl Condition {
     /// Whether a value at the path passes.
     pub(crate) fn holds(&self, metadata: &Metadata) -> bool {
         let Some((first, rest)) = self.steps.split_first() else { return false };
-        metadata.entries().get(first).is_some_and(|value| self.reaches(value, rest))
+        let is_found = metadata.entries().get(first).is_some_and(|value| self.reaches(value, rest));
+        let instant = metadata.timestamp_of_number().filter(|_| first == "timestamp");
+        is_found || instant.is_some_and(|at| self.reaches(&MetaValue::Timestamp(at), rest))
     }
 
     /// Metadata is nested at most [`METADATA_DEPTH_MAX`] deep, so this ends.

@@ -18,6 +18,8 @@ use crate::snapshot::Snapshot;
 
 /// How soon the timer tries again where the disk refused.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How soon it does at the latest.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The hands that are open.
 #[derive(Default)]
@@ -54,6 +56,9 @@ struct Held {
     rest: VecDeque<Vec<Started>>,
     /// Runs that are not ended yet.
     finished: Vec<Finished>,
+    /// Of those the ones that the disk refused, which lie for a while before they are tried again.
+    refused: Vec<Finished>,
+    pause: Pause,
     /// Since when the batch runs that was called last.
     called: Instant,
     /// Since when runs may lie among the finished.
@@ -63,6 +68,27 @@ struct Held {
     /// The last commit of the timer's.
     last: Option<u64>,
     is_closed: bool,
+}
+
+/// Since when something lies, and for how long: twice as long each time.
+struct Pause {
+    since: Instant,
+    length: Duration,
+}
+
+impl Pause {
+    fn none(now: Instant) -> Pause {
+        Pause { since: now, length: Duration::ZERO }
+    }
+
+    fn again(&mut self, now: Instant) {
+        self.since = now;
+        self.length = (self.length * 2).clamp(PAUSE, PAUSE_MAX);
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= self.length
+    }
 }
 
 /// Runs that the timer has taken out of a hand to end them. Whose hand it is waits for them before it is closed, and ends what
@@ -76,7 +102,14 @@ struct Loan<'h> {
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
         let mut held = self.hand.held();
-        held.finished.append(&mut self.refused);
+        let now = Instant::now();
+        match self.refused.is_empty() {
+            // What lies there still was not tried.
+            true if !held.refused.is_empty() => {}
+            true => held.pause = Pause::none(now),
+            false => held.pause.again(now),
+        }
+        held.refused.append(&mut self.refused);
         held.last = held.last.max(self.last);
         held.is_lent = false;
         drop(held);
@@ -117,6 +150,7 @@ impl Hand {
         while held.is_lent {
             held = self.back.wait(held).unwrap_or_else(PoisonError::into_inner);
         }
+        held.pause = Pause::none(Instant::now());
         (held.conclude(), held.last)
     }
 }
@@ -124,7 +158,12 @@ impl Hand {
 impl Held {
     fn conclude(&mut self) -> Vec<Finished> {
         self.concluded = Instant::now();
-        std::mem::take(&mut self.finished)
+        let mut runs = Vec::new();
+        if self.pause.is_over(self.concluded) {
+            runs.append(&mut self.refused);
+        }
+        runs.append(&mut self.finished);
+        runs
     }
 
     /// Whether a run has taken so long that the others do not wait for it.
@@ -151,6 +190,8 @@ impl Hands {
         let held = Held {
             rest: batches.into(),
             finished: Vec::new(),
+            refused: Vec::new(),
+            pause: Pause::none(now),
             called: now,
             concluded: now,
             is_lent: false,
@@ -202,7 +243,6 @@ impl Hands {
             }
             open.hands.clone()
         };
-        let mut again = MOMENT;
         for hand in hands {
             let (finished, has_rest) = {
                 let mut held = hand.held();
@@ -219,14 +259,30 @@ impl Hands {
             let mut ends = Ends::default();
             loan.refused = ends.conclude_at_once(core, finished);
             loan.last = ends.last();
-            if !loan.refused.is_empty() {
-                again = PAUSE;
-            }
             drop(loan);
             if let Err(error) = ends.settle(core) {
                 core.note_trouble(format!("the timer could not commit: {error}"));
             }
         }
-        Some(again)
+        Some(MOMENT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the disk refuses again and again is tried less and less often, and at once when it got through.
+    #[test]
+    fn pauses_double_up_to_a_second() {
+        let start = Instant::now();
+        let mut pause = Pause::none(start);
+        assert!(pause.is_over(start));
+        for milliseconds in [20, 40, 80, 160, 320, 640, 1000, 1000] {
+            pause.again(start);
+            let length = Duration::from_millis(milliseconds);
+            assert!(pause.is_over(start + length));
+            assert!(!pause.is_over(start + length - Duration::from_millis(1)));
+        }
     }
 }

@@ -23,7 +23,7 @@ use crate::graph::{
     BundleId, Event, Given, GraphError, Input, Key, Outcome, OutputWrite, ProducerDefinition, ProducerId,
     Read, RunId, Setback, SlotDefinition, SlotId, Started, Used,
 };
-use crate::limits::{REASON_BYTES_MAX, START_BYTES_MAX};
+use crate::limits::{CONFLICT_RETRIES, REASON_BYTES_MAX, START_BYTES_MAX};
 use crate::operations::Operations;
 use crate::pending::Pins;
 use crate::runs;
@@ -577,7 +577,7 @@ fn conclude(core: &Arc<Core>, finished: &Finished) -> Result<Option<Commit>, Com
     // What it has read is dropped where its outputs were refused: they may close a cycle.
     let mut reads = Vec::new();
     let ended = match result {
-        Ok(outputs) => match end(core, finished, outputs, &report) {
+        Ok(outputs) => match end_again(core, finished, outputs, &report) {
             Err(error) if !is_final(&error) && !is_transient(&error) && !is_fenced(&error) => {
                 Ended::Failed(Failure::Fatal(error.to_string()))
             }
@@ -741,6 +741,22 @@ fn assemble(
     let runs = batch.iter().map(run).collect();
     drop(state);
     Ok((Arc::new(definition), runs))
+}
+
+/// As [`end`], again where others changed what it was prepared from.
+fn end_again(
+    core: &Arc<Core>,
+    finished: &Finished,
+    outputs: &Outputs,
+    report: &runs::Report<'_>,
+) -> Result<Commit, CommitError> {
+    for _ in 1..CONFLICT_RETRIES {
+        match end(core, finished, outputs, report) {
+            Err(error) if error.is_overtaken() => {}
+            ended => return ended,
+        }
+    }
+    end(core, finished, outputs, report)
 }
 
 /// Commits outputs and the end of the run.

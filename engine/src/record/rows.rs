@@ -36,6 +36,7 @@ pub(crate) fn encode(operations: &Operations) -> Option<Vec<u8>> {
         inline_bytes,
         stored: _,
         gates: _,
+        rests_on: _,
     } = operations;
     let has_marks = !marks.is_empty() || !removed.is_empty() || *collects;
     let has_models = !models.is_empty() || !deleted_models.is_empty() || has_marks;

@@ -69,6 +69,9 @@ impl Left {
         };
         if let Some(Candidate { number, manifest, .. }) = candidates.first() {
             let (number, manifest) = (*number, manifest.clone());
+            let inspected = inspect(disk.clone(), database).unwrap_or_default();
+            // Where what the manifests name is damaged, a log that holds all from the first transaction on may do without.
+            candidates.extend(from_the_first(&inspected, manifest.seq));
             candidates.push(Candidate { number, manifest, without_image: true, ..Candidate::default() });
             return Ok(Left { losses, candidates, database });
         }
@@ -79,16 +82,19 @@ impl Left {
         }
         let inspected = inspect(disk.clone(), database).map_err(OpenError::from)?;
         let gathered = gathered(disk, database, &inspected)?;
-        let mut headers = inspected.iter().filter_map(|file| file.header.as_ref().ok());
-        if let Some(first) = headers.next().filter(|header| header.first_seq == 1) {
-            let (next_file, next_run, log_file_bytes) = (1, 1, first.file_len);
-            let manifest = v1::Manifest { next_file, next_run, log_file_bytes, ..v1::Manifest::default() };
-            let stored = gathered.as_ref().map_or(0, |gathered| gathered.stored);
-            candidates.push(Candidate { manifest, stored, ..Candidate::default() });
-        }
+        let stored = gathered.as_ref().map_or(0, |gathered| gathered.stored);
+        candidates.extend(from_the_first(&inspected, stored));
         candidates.extend(gathered);
         Ok(Left { losses, candidates, database })
     }
+}
+
+/// The log alone, where it begins with the first transaction; it is to reach `stored`.
+fn from_the_first(inspected: &[FileInspection], stored: u64) -> Option<Candidate> {
+    let first = inspected.iter().find_map(|file| file.header.as_ref().ok())?;
+    let (next_file, next_run, log_file_bytes) = (1, 1, first.file_len);
+    let manifest = v1::Manifest { next_file, next_run, log_file_bytes, ..v1::Manifest::default() };
+    (first.first_seq == 1).then(|| Candidate { manifest, stored, ..Candidate::default() })
 }
 
 fn gathered(

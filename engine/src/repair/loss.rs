@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use underbelly_storage::Timestamp;
-use underbelly_storage::disk::SharedDisk;
+use underbelly_storage::disk::{SharedDisk, Unreadable};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::object::ObjectId;
 use underbelly_wal::{FileInspection, Sound, WalError, inspect};
@@ -47,6 +47,14 @@ impl Loss {
             other => (None, other.brief()),
         };
         Loss { file: file.into(), offset, damage: what, lost: lost.into() }
+    }
+
+    /// A place that the disk does not give. What stood in it is missed by whoever needs it.
+    pub(super) fn unreadable(place: Unreadable) -> Loss {
+        let Unreadable { file, offset, bytes, error } = place;
+        let damage = format!("{bytes} bytes cannot be read: {error}");
+        let lost = "what stood there, as the other losses say; nothing where they do not, as of files that are not needed".to_string();
+        Loss { file, offset: Some(offset), damage, lost }
     }
 }
 

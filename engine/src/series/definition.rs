@@ -7,6 +7,9 @@ use underbelly_storage::Timestamp;
 
 use crate::error::SchemaError;
 
+/// The longest time that is stored, some 584 years.
+const LONGEST: Duration = Duration::from_nanos(u64::MAX);
+
 /// Into how many steps a retention is cut.
 const RETENTION_STEPS: i64 = 16;
 
@@ -57,9 +60,9 @@ impl SeriesDefinition {
 
     /// How long rows that were deleted or superseded are kept for who asks
     /// [as known at](crate::View::as_known_at) a transaction before that; at most as far back as the feed keeps commit times, which
-    /// is this long at least where its bytes allow that. Default: zero, until the next checkpoint that no snapshot needs them for.
+    /// is this long at least where its bytes allow that. Longer than 584 years is as long. Default: zero, until the next checkpoint that no snapshot needs them for.
     pub fn history(mut self, history: Duration) -> SeriesDefinition {
-        self.rules.history = history;
+        self.rules.history = history.min(LONGEST);
         self
     }
 
@@ -67,7 +70,7 @@ impl SeriesDefinition {
     /// is earlier, so that a row that is dated far ahead deletes nothing. A late row that lies behind goes with the next. Up to a
     /// sixteenth more is kept, so that few files are written anew. Default: rows stay. Zero is the same.
     pub fn retention(mut self, retention: Duration) -> SeriesDefinition {
-        self.rules.retention = (retention > Duration::ZERO).then_some(retention);
+        self.rules.retention = (retention > Duration::ZERO).then_some(retention.min(LONGEST));
         self
     }
 

@@ -162,8 +162,9 @@ impl Table {
 
     /// Gives it rules.
     pub(crate) fn define(&mut self, seq: u64, rules: Rules) {
-        // What is shown changes with how duplicates are resolved.
-        if rules.duplicates != self.rules().duplicates {
+        // What is shown changes with how duplicates are resolved, and what an append leaves out with the rest.
+        let known = self.rules();
+        if (rules.duplicates, rules.skip_identical) != (known.duplicates, known.skip_identical) {
             self.last_seq = seq;
         }
         Arc::make_mut(&mut self.rules).push((seq, rules));
@@ -203,7 +204,7 @@ impl Table {
         Arc::new(Schema { columns: known.map(|(column, _)| column.clone()).collect() })
     }
 
-    /// The seq of the last commit that appended or deleted here.
+    /// The seq of the last commit that appended or deleted here, or changed what is shown or left out.
     pub(crate) fn last_seq(&self) -> u64 {
         self.last_seq
     }

@@ -62,7 +62,7 @@ pub struct SeriesInfo {
     pub horizon: u64,
     /// What becomes of its rows, as of now.
     pub definition: SeriesDefinition,
-    /// Rows before this instant are deleted by the next checkpoint, or were by an earlier one; `None` where none are.
+    /// Rows before this instant are deleted by the next checkpoint, or were by an earlier one, as of the last commit time; `None` where none are.
     pub kept_from: Option<Timestamp>,
 }
 
@@ -101,7 +101,8 @@ impl Series {
         if self.duplicates.resolves() {
             let (stored, schema) = (self.stored.clone(), self.schema.clone());
             let tombstones = self.tombstones.by_range();
-            self.runs = Arc::from([resolved(stored, schema, tombstones, self.seq, self.duplicates)]);
+            let (seq, workers) = (self.seq, self.snapshot.base().threads.0);
+            self.runs = Arc::from([resolved(stored, schema, tombstones, seq, self.duplicates, workers)]);
         }
         self
     }

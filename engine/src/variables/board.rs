@@ -279,8 +279,11 @@ impl BoardReader {
         let words = page.words();
         let used = words.get(USED)?.load(Ordering::Acquire) as usize;
         while self.seen < used.min(words.len()) {
-            let Some((key, spot, end)) = entry(words, self.seen) else { break };
-            self.spots.insert(key, spot);
+            // How long an entry is stands first: one of a type that is not known here is passed over.
+            let Some(end) = end_of(words, self.seen) else { break };
+            if let Some((key, spot)) = entry(words, self.seen, end) {
+                self.spots.insert(key, spot);
+            }
             self.seen = end;
         }
         let spot = *self.spots.get(key)?;
@@ -299,14 +302,18 @@ pub(crate) fn is_in_use(words: &[AtomicU64]) -> bool {
     words.get(STATE).is_some_and(|state| state.load(Ordering::Acquire) == IN_USE)
 }
 
-/// The entry that begins here, and where the next one does; `None` where it makes no sense.
-fn entry(words: &[AtomicU64], from: usize) -> Option<(Key, Spot, usize)> {
+/// Where the entry that begins here ends; `None` where that makes no sense.
+fn end_of(words: &[AtomicU64], from: usize) -> Option<usize> {
+    let length = usize::try_from(words.get(from)?.load(Ordering::Relaxed)).ok()?;
+    from.checked_add(length).filter(|end| *end <= words.len() && length > ENTRY_HEAD)
+}
+
+/// The entry that lies there; `None` where it makes no sense.
+fn entry(words: &[AtomicU64], from: usize, end: usize) -> Option<(Key, Spot)> {
     let word = |at: usize| words.get(from + at).map(|word| word.load(Ordering::Relaxed));
-    let (length, bytes) = (usize::try_from(word(0)?).ok()?, usize::try_from(word(3)?).ok()?);
     let (variable_type, is_logged) = type_of(word(1)?)?;
     let value_words = usize::try_from(word(2)?).ok().filter(|words| *words <= VARIABLE_BYTES_MAX / 8 + 1)?;
-    let end =
-        from.checked_add(length).filter(|end| *end <= words.len() && length > ENTRY_HEAD && bytes <= 1024)?;
+    let bytes = usize::try_from(word(3)?).ok().filter(|bytes| *bytes <= 1024)?;
     let name: Vec<u8> =
         (0..bytes.div_ceil(8)).filter_map(|at| word(ENTRY_HEAD + at)).flat_map(u64::to_le_bytes).collect();
     let name = name_of(name.get(..bytes)?)?;
@@ -314,7 +321,7 @@ fn entry(words: &[AtomicU64], from: usize) -> Option<(Key, Spot, usize)> {
     if at + cell_words(value_words) > end {
         return None;
     }
-    Some(((Arc::new(name), is_logged), Spot { variable_type, value_words, at }, end))
+    Some(((Arc::new(name), is_logged), Spot { variable_type, value_words, at }))
 }
 
 #[cfg(test)]
@@ -399,6 +406,22 @@ mod tests {
         assert!(!board.publish(&key("d"), None, 2, Timestamp(0)), "readers may know it from the log");
         assert!(is_full(&board));
         assert_eq!((value(&mut reader, "a"), value(&mut reader, "b")), (None, Some(3.5.into())));
+    }
+
+    /// A type of a later program hides none of the variables behind it.
+    #[test]
+    fn an_entry_of_no_known_type_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(VARIABLES);
+        let mut board = Board::create(&path, [7; 16]).unwrap().begun();
+        board.publish(&key("a"), Some(&1.5.into()), 1, Timestamp(0));
+        let used = board.page().words()[USED].load(Ordering::Relaxed) as usize;
+        board.publish(&key("b"), Some(&2.5.into()), 1, Timestamp(0));
+        board.page().words()[used + 1].store(99, Ordering::Relaxed);
+        board.publish(&key("c"), Some(&3.5.into()), 1, Timestamp(0));
+        let mut reader = BoardReader::new(path, [7; 16]);
+        let values = ["a", "b", "c"].map(|name| value(&mut reader, name));
+        assert_eq!(values, [Some(1.5.into()), None, Some(3.5.into())]);
     }
 
     /// Words that anybody could have written are never believed beyond the page.

@@ -9,7 +9,7 @@ use underbelly_storage::page::SharedPage;
 
 use super::board::{BoardReader, Spot, is_in_use};
 use super::catalogue::Name;
-use super::cell::{Cell, of_words, to_words};
+use super::cell::{Cell, of_words, to_words, value_words};
 use super::registry::{Held, read_value};
 use super::value::{Scope, VariableType, VariableValue};
 use crate::batch::{Batch, Row};
@@ -287,6 +287,10 @@ impl<T> Clone for UnloggedVar<T> {
 impl<T: VariableKind> UnloggedVar<T> {
     pub(crate) fn of(core: &Arc<Core>, scope: &Scope, name: &str) -> Result<UnloggedVar<T>, ReadError> {
         let name = checked(scope, name)?;
+        let (found, limit) = (8 * value_words(T::variable_type(), 0), crate::limits::VARIABLE_BYTES_MAX);
+        if found > limit {
+            return Err(ReadError::VariableSize { variable: name.to_string(), found, limit });
+        }
         let held = core.signals.registry.hold_unlogged(&name, T::variable_type());
         let held = held.map_err(|expected| {
             let (variable, found) = (name.to_string(), T::variable_type());

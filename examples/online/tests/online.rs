@@ -17,11 +17,20 @@ fn run(arguments: &[&str]) -> String {
     text
 }
 
+/// How many rows were in a version when it was killed, and how many that were not; of the line that tells so.
+fn saved_and_lost(text: &str) -> Vec<u64> {
+    let line =
+        text.lines().find(|line| line.starts_with("killed after row")).expect("it tells when it was killed");
+    let numbers = line.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+    numbers.map(|part| part.parse().unwrap()).skip(2).collect()
+}
+
 /// Killed in the middle, it goes on and ends with what a run knows that never stopped and missed the same rows.
 #[test]
 fn a_killed_learner_goes_on_as_if_it_had_missed_some_rows() {
     let text = run(&["--rows", "20000"]);
     assert!(text.contains("both know the same") && text.contains('█'), "{text}");
+    assert!(saved_and_lost(&text)[0] > 0, "it went on from nothing: {text}");
 }
 
 #[test]
@@ -35,4 +44,5 @@ fn a_killed_learner_of_electricity_prices_goes_on() {
     }
     let text = run(&["--data", file.to_str().unwrap()]);
     assert!(text.contains("both know the same") && text.contains("of 45312"), "{text}");
+    assert!(saved_and_lost(&text)[0] > 0, "it went on from nothing: {text}");
 }

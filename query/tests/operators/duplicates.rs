@@ -43,8 +43,16 @@ fn resolve(of: &RunsOf, deletes: &[Delete], duplicates: Duplicates) -> RunsOf {
     let tombstones: Vec<Arc<Tombstone>> = deletes.iter().map(Delete::tombstone).collect();
     let tombstones = Tombstones::new(tombstones.iter());
     let schema = Arc::new(of.schema.clone());
-    let run = resolved(of.runs.clone().into(), schema, tombstones, of.seq, duplicates);
+    let run = resolved(of.runs.clone().into(), schema, tombstones, of.seq, duplicates, 1);
     RunsOf { schema: of.schema.clone(), runs: vec![run], seq: of.seq, slice_rows: of.slice_rows }
+}
+
+/// Rows at so many instants that they are looked for together.
+fn widened(mut rows: Vec<Row>, is_wide: bool) -> Vec<Row> {
+    if is_wide && let Some(row) = rows.first().cloned() {
+        rows.extend((100..120).map(|ts| Row { ts, ..row.clone() }));
+    }
+    rows
 }
 
 proptest! {
@@ -121,9 +129,11 @@ proptest! {
     #[test]
     fn rows_that_are_there_already_are_found(
         runs in model::any_runs(),
-        more in prop::collection::vec(model::any_row(), 0..20),
+        more in prop::collection::vec(model::any_row(), 0..60),
         whole in any::<bool>(),
+        wide in any::<bool>(),
     ) {
+        let more = widened(more, wide);
         let source = model::source(&runs, 9);
         let known = model::visible(&runs, 9);
         let columns = model::columns_of(&more);
@@ -140,6 +150,35 @@ proptest! {
             known.iter().chain(&more[..i]).any(|before| is_same(before, row))
         });
         prop_assert_eq!(found, expected.collect::<Vec<_>>());
+    }
+
+    /// Where one row is shown for several it is the one that counts, until one of the same append is put over it, which then counts.
+    #[test]
+    fn rows_that_are_shown_already_are_found(
+        runs in model::any_runs(),
+        more in prop::collection::vec(model::any_row(), 0..60),
+        wide in any::<bool>(),
+        duplicates in any_policy(),
+    ) {
+        let more = widened(more, wide);
+        let source = resolve(&model::source(&runs, 9), &[], duplicates);
+        let columns = model::columns_of(&more);
+        let names: Vec<Arc<str>> = NAMES.iter().map(|name| (*name).into()).collect();
+        let given: Vec<(&Arc<str>, &Column)> =
+            names.iter().map(|name| (name, columns.column(name).unwrap())).collect();
+        let times: Vec<i64> = more.iter().map(|row| row.ts).collect();
+        let found = repeated(&source, &times, &given, Same::Shown).unwrap();
+        let shown = model::listed(&Scan::new(&source).columns(NAMES).collect().unwrap());
+        let given = model::expected(more.iter(), &NAMES);
+        let mut last = BTreeMap::new();
+        for ((row, listed), found) in more.iter().zip(&given).zip(found) {
+            let of_source = || shown.contains(listed);
+            let is_shown = last.get(&(row.ts, key(row))).map_or_else(of_source, |last| *last == listed);
+            if !is_shown {
+                last.insert((row.ts, key(row)), listed);
+            }
+            prop_assert_eq!(found, is_shown, "{:?}", row);
+        }
     }
 }
 

@@ -106,11 +106,15 @@ pub struct Call<'a> {
     pub is_new: bool,
     /// Bytes by which a write makes the file longer; 0 for all else.
     pub grows: u64,
+    /// Where a read or write begins; 0 for all else.
+    pub offset: u64,
+    /// How many bytes it asks for or has; 0 for all else.
+    pub bytes: u64,
 }
 
 impl<'a> Call<'a> {
     fn new(act: Act, name: &'a str) -> Call<'a> {
-        Call { act, name, to: "", is_new: false, grows: 0 }
+        Call { act, name, to: "", is_new: false, grows: 0, offset: 0, bytes: 0 }
     }
 }
 
@@ -338,13 +342,15 @@ impl FaultyFile {
 
 impl File for FaultyFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        make(&self.faults, self.call(Act::Read), || self.file.read_at(buffer, offset))
+        let call = Call { offset, bytes: buffer.len() as u64, ..self.call(Act::Read) };
+        make(&self.faults, call, || self.file.read_at(buffer, offset))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let end = offset.saturating_add(bytes.len() as u64);
         let grows = || end.saturating_sub(self.file.len().unwrap_or(end));
-        match count(&self.faults, self.call(Act::Write), grows)? {
+        let call = Call { offset, bytes: bytes.len() as u64, ..self.call(Act::Write) };
+        match count(&self.faults, call, grows)? {
             None => self.file.write_at(bytes, offset),
             Some(kind) => {
                 let done = match kind {

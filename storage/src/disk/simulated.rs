@@ -216,6 +216,10 @@ impl Disk for SimulatedDisk {
         Ok(self.file(content))
     }
 
+    fn open_read(&self, name: &str) -> io::Result<Box<dyn File>> {
+        Ok(self.file(hold(&self.state).names.get(name)?.clone()))
+    }
+
     fn map(&self, name: &str) -> io::Result<Mapped> {
         let state = hold(&self.state);
         let content = hold(state.names.get(name)?);

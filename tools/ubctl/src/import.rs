@@ -253,6 +253,9 @@ impl Import {
         let mut facts = Facts::default();
         facts.add("series", self.series.clone()).add("files", self.files.len());
         facts.add("rows", loaded.rows);
+        if let Some(added) = loaded.added {
+            facts.add("added", added);
+        }
         facts.add("rejected", loaded.rejected.iter().map(|(rows, _)| rows).sum::<u64>());
         for (i, (_, path)) in loaded.rejected.iter().enumerate() {
             let name = if i == 0 { "rejected_file".to_string() } else { format!("rejected_file_{}", i + 1) };

@@ -56,9 +56,8 @@ pub(crate) enum ModelCommand {
     },
     /// Deletes all versions of a model
     Rm {
-        /// The metadata as JSON, or `@FILE`; "timestamp", "name" and "tags" do not matter
-        #[arg(long, value_name = "JSON")]
-        meta: String,
+        #[command(flatten)]
+        which: Which,
     },
     /// Prints the identity of metadata: the hash by which a model is found
     Id {
@@ -201,8 +200,8 @@ impl ModelCommand {
             }
             ModelCommand::Pin { which, version, off } => versions::pin(&write(dir)?, which, *version, !off),
             ModelCommand::Keep { which, last, age } => versions::keep(&write(dir)?, which, *last, *age),
-            ModelCommand::Tag { which, pairs, format, .. } if pairs.is_empty() => {
-                versions::annotations(&*Database::open_read_only(dir)?, which, format.format)
+            ModelCommand::Tag { which, pairs, version, format } if pairs.is_empty() => {
+                versions::annotations(&*Database::open_read_only(dir)?, which, *version, format.format)
             }
             ModelCommand::Tag { which, pairs, version, .. } => {
                 versions::annotate(&write(dir)?, which, *version, pairs)
@@ -212,7 +211,7 @@ impl ModelCommand {
             }
             ModelCommand::Gc => versions::collect(&write(dir)?),
             ModelCommand::Id { meta } => print(&format!("{}\n", metadata(meta)?.id()?)),
-            ModelCommand::Rm { meta } => remove(&write(dir)?, meta),
+            ModelCommand::Rm { which } => remove(&write(dir)?, which),
             ModelCommand::Ls { model_type, wanted, any, limit, skip, format } => {
                 let all = wanted.iter().cloned().chain(any.iter().cloned().reduce(Where::or));
                 let of_type = model_type.as_deref().map(|wanted| Where::equals("type", wanted));
@@ -313,16 +312,14 @@ fn not_found(id: ModelId) -> Failed {
     Failed::NotFound(format!("no model has this identity ({id}); `ubctl model ls` lists them"))
 }
 
-fn remove(db: &Database, meta: &str) -> Result<(), Failed> {
-    let metadata = metadata(meta)?;
-    let id = metadata.id()?;
-    // Nobody else writes.
-    let model = db.snapshot().model(&metadata)?.ok_or_else(|| not_found(id))?;
+fn remove(db: &Database, which: &Which) -> Result<(), Failed> {
+    let id = which.model()?;
+    // Nobody else writes; and a blob that is damaged or lost is none to be read for this.
+    let versions = versions::versions(&db.snapshot(), id)?.len();
     let mut batch = Batch::new();
-    batch.delete_model(&metadata)?;
+    batch.delete_model(&id)?;
     let mut facts = Facts::default();
-    facts.add("id", id.to_string()).add("versions", model.info().version);
-    facts.add("seq", db.commit(batch)?.seq);
+    facts.add("id", id.to_string()).add("versions", versions).add("seq", db.commit(batch)?.seq);
     facts.print(Format::Table)
 }
 
@@ -358,6 +355,9 @@ fn condition(given: &str) -> Result<Where, String> {
 
 /// A value from the command line. That of the entry "timestamp" is an instant.
 fn value(path: &str, text: &str) -> Result<MetaValue, String> {
+    if path == "timestamp" && !text.starts_with('"') {
+        return parse_instant(text).map(MetaValue::from);
+    }
     match serde_json::from_str(text) {
         Ok(serde_json::Value::Array(_) | serde_json::Value::Object(_)) => {
             return Err(format!(
@@ -368,7 +368,6 @@ fn value(path: &str, text: &str) -> Result<MetaValue, String> {
         Err(_) if text.starts_with('"') => {
             return Err(format!("{text} is no JSON text; end it with a quote"));
         }
-        Err(_) if path == "timestamp" => return parse_instant(text).map(MetaValue::from),
         Err(_) => return Ok(text.into()),
     }
     // As metadata is read, so that numbers are what they are there.
@@ -390,7 +389,7 @@ fn list(db: &View, wanted: &Where, (skip, count): (usize, usize), format: Format
             model.version.into(),
             model.bytes.into(),
             Field::text(model.id),
-            model.metadata.to_json().into(),
+            Field::Json(model.metadata.to_json()),
         ])?;
     }
     listing.end(None)

@@ -39,6 +39,8 @@ pub(crate) enum Field<'a> {
     I64(i64),
     F64(f64),
     Text(Cow<'a, str>),
+    /// A value of several, as JSON writes it.
+    Json(String),
 }
 
 impl<'a> Field<'a> {
@@ -78,6 +80,7 @@ impl<'a> Field<'a> {
             Field::I64(v) => v.to_string().into(),
             Field::F64(v) => format!("{v:?}").into(),
             Field::Text(v) => Cow::Borrowed(v),
+            Field::Json(v) => Cow::Borrowed(v),
         }
     }
 
@@ -90,6 +93,7 @@ impl<'a> Field<'a> {
             Field::F64(v) if v.is_finite() => (*v).into(),
             Field::F64(_) => self.plain().into_owned().into(),
             Field::Text(v) => v.as_ref().into(),
+            Field::Json(text) => serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()),
         }
     }
 

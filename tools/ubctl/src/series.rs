@@ -8,7 +8,8 @@ use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
 use underbelly::{
-    Batch, Closed, ColumnType, Columns, Database, Delete, Scan, Schema, Timestamp, Value, View,
+    Batch, Closed, ColumnType, Columns, Database, Delete, Scan, Schema, SeriesDefinition, Timestamp, Value,
+    View,
 };
 
 use crate::error::Failed;
@@ -245,14 +246,17 @@ fn info(db: &View, name: &str, format: Format) -> Result<(), Failed> {
     let amplification = info.write_amplification().map(|ratio| format!("{ratio:.2}"));
     facts.add("appended_bytes", info.appended_bytes).add("written_bytes", info.written_bytes);
     facts.add("write_amplification", amplification);
-    let rules = &info.definition;
-    facts.add("duplicates", rules.duplicates_policy().name());
-    facts.add("skip_identical", if rules.skips_identical() { "yes" } else { "no" });
-    facts
-        .add("history", rules.kept_history().as_secs())
-        .add("retention", rules.kept_rows().map(|d| d.as_secs()));
+    add_rules(&mut facts, &info.definition);
     facts.add("kept_from", info.kept_from.map(Field::text)).add("horizon", info.horizon);
     facts.print(format)
+}
+
+/// What becomes of the rows of a type; times in seconds.
+fn add_rules(facts: &mut Facts, rules: &SeriesDefinition) {
+    facts.add("duplicates", rules.duplicates_policy().name());
+    facts.add("skip_identical", if rules.skips_identical() { "yes" } else { "no" });
+    facts.add("history_seconds", rules.kept_history().as_secs());
+    facts.add("retention_seconds", rules.kept_rows().map(|kept| kept.as_secs()));
 }
 
 /// Shows rows that are in memory.

@@ -91,6 +91,14 @@ impl Tail {
 
     pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
         let mut reader = Database::open_read_only(dir)?;
+        if let Some(name) = self.cursor.as_ref().filter(|_| !self.ack)
+            && reader.cursor(name)?.is_none()
+        {
+            let what = format!(
+                "no cursor is named {name:?}; --ack makes it, and begins with the oldest that is kept"
+            );
+            return Err(Failed::NotFound(what));
+        }
         if let Some(series) = &self.series {
             return self.rows(dir, reader, series);
         }

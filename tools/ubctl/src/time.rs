@@ -64,6 +64,10 @@ pub(crate) fn parse_instant(text: &str) -> Result<Timestamp, String> {
     if text == "now" {
         return Ok(SystemClock.now());
     }
+    // Four digits are meant as a year, and would be within the first hours of 1970.
+    if text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("{text} may be a year; write {text}-01-01, or {text}.0 for seconds since 1970"));
+    }
     let read = match compact_day(text).is_none() && is_number(text) {
         true => number::parse(text, Unit::S),
         false => text::parse(text, &TimeZone::UTC),
@@ -213,6 +217,15 @@ mod tests {
         let mut mixed = reader(None, None, None);
         mixed.read("1400000000").unwrap();
         assert_eq!(mixed.read("20140602").unwrap(), Timestamp(20_140_602_000_000_000));
+    }
+
+    #[test]
+    fn a_year_is_no_number_of_seconds() {
+        let error = parse_instant("2015").unwrap_err();
+        assert!(error.contains("2015-01-01") && error.contains("2015.0"), "{error}");
+        assert_eq!(parse_instant("2015.0").unwrap(), Timestamp(2_015_000_000_000));
+        assert_eq!(parse_instant("20150").unwrap(), Timestamp(20_150_000_000_000));
+        assert!(parse_slot_date("2015").is_err());
     }
 
     #[test]

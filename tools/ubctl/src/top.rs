@@ -166,12 +166,12 @@ fn troubles(reader: &Reader, most: usize, now: Timestamp) -> Result<String, Fail
 }
 
 /// Characters in a line of the terminal.
-fn width() -> usize {
+pub(crate) fn width() -> usize {
     Table::new().width().map_or(usize::MAX, usize::from)
 }
 
 /// The first so many characters of each line.
-fn cut(text: &str, width: usize) -> String {
+pub(crate) fn cut(text: &str, width: usize) -> String {
     text.lines().flat_map(|line| line.chars().take(width).chain(['\n'])).collect()
 }
 

@@ -98,7 +98,7 @@ fn floats(text: &str) -> Option<Vec<f64>> {
     let inner = text.trim().strip_prefix('[')?.strip_suffix(']')?.trim();
     match inner {
         "" => Some(Vec::new()),
-        inner => inner.split(',').map(|number| number.trim().parse().ok()).collect(),
+        inner => inner.split(',').map(|text| number(text.trim())).collect(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What was serialised becomes versions: several at a time, on a thread of the database.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -376,6 +377,18 @@ impl LiveModels {
         group.save();
     }
 
+    /// An object that is open and holds changes that are in no version.
+    pub(crate) fn unsaved(&self) -> Option<CommitError> {
+        let all: Vec<Arc<Shared>> = hold(&self.all).values().filter_map(Weak::upgrade).collect();
+        let is_unsaved = |live: &&Arc<Shared>| {
+            let is_open = !live.is_over.load(Ordering::Acquire) && !live.is_closed.load(Ordering::Acquire);
+            is_open && hold(&live.saved).changes != live.changes.load(Ordering::Acquire)
+        };
+        all.iter()
+            .find(is_unsaved)
+            .map(|live| CommitError::Unsaved { what: format!("live model {}", live.id) })
+    }
+
     pub(super) fn status(&self, now: Timestamp) -> Vec<LiveStatus> {
         let all: Vec<Arc<Shared>> = hold(&self.all).values().filter_map(Weak::upgrade).collect();
         let status = |live: Arc<Shared>| {
@@ -423,6 +436,10 @@ fn serve(core: &Weak<Core>, jobs: &Receiver<Job>) {
                     Some(Ok(job)) => group.push(job),
                     Some(Err(error)) => live.shared().note_failure(&core, &error),
                     None => live.evict_unused(&core),
+                }
+                // The last handle may be gone meanwhile, and what drops an object may panic.
+                if catch_unwind(AssertUnwindSafe(|| drop(live))).is_err() {
+                    core.note_trouble("a live model panicked when it was dropped".to_string());
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use underbelly::{Batch, Columns, Database, Timestamp};
+use underbelly::{Batch, Columns, Database, ReadError, SeriesDefinition, Timestamp};
 
 use super::plan::{Filling, Plan};
 use super::rejected::Rejected;
@@ -33,6 +33,8 @@ pub(super) struct Loaded {
     pub(super) stored: String,
     /// Rejected lines of each file that has some, and where they are.
     pub(super) rejected: Vec<(u64, std::path::PathBuf)>,
+    /// Rows that were not there before, where the rules of the series leave out or replace some.
+    pub(super) added: Option<u64>,
 }
 
 /// Reads all files again and commits their rows. A bad line ends it, unless `rejected` has a place for each file.
@@ -56,6 +58,7 @@ pub(super) fn committed(
     keys: &[&str],
     make: impl FnOnce(SyncSender<Chunk>) -> Result<Loaded, Failed>,
 ) -> Result<Loaded, Failed> {
+    let before = shown(db, series)?;
     let (send, receive) = sync_channel(CHUNKS_AHEAD);
     let (made, (rows, committed)) = std::thread::scope(|scope| {
         let committer = scope.spawn(|| commit(db, series, keys, receive));
@@ -65,10 +68,23 @@ pub(super) fn committed(
     });
     // Making stops early where committing has failed, so that error is the cause.
     let outcome = committed.and(made);
-    outcome.map_err(|cause| match rows {
+    let outcome = outcome.map_err(|cause| match rows {
         0 => cause,
         rows => Failed::Import { cause: Box::new(cause), series: series.to_string(), rows },
-    })
+    });
+    let added = before.zip(shown(db, series)?).map(|(before, after)| after.saturating_sub(before));
+    outcome.map(|loaded| Loaded { added, ..loaded })
+}
+
+/// How many rows a series shows, where its rules may leave out some that are appended.
+fn shown(db: &Database, series: &str) -> Result<Option<u64>, Failed> {
+    match db.snapshot().series_info(series) {
+        Ok(info) if info.definition != SeriesDefinition::new(series) => {
+            Ok(Some(db.snapshot().series(series)?.count()?))
+        }
+        Ok(_) | Err(ReadError::UnknownSeries { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Commits chunks until there are no more; answers the rows that were committed, whatever happened then.

@@ -1,5 +1,6 @@
 //! `ubctl model versions|alias|pin|keep|tag|why|gc`: versions of a model and what is told of them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -81,10 +82,18 @@ impl Which {
             (.., Some(at)) => snapshot.model_put_by(&id, *at)?,
             _ => snapshot.model_at(&location)?,
         };
-        let gone = || match snapshot.model(&id) {
-            Ok(Some(_)) => {
-                Failed::NotFound(format!("model {id} has no such version; `ubctl model versions` lists them"))
-            }
+        let asked = match (version, back, alias, as_of, put_by) {
+            (Some(version), ..) => format!("version {version}"),
+            (_, Some(back), ..) => format!("version {back} before the newest"),
+            (_, _, Some(alias), ..) => format!("alias {alias:?}"),
+            (_, _, _, Some(at), _) => format!("version of a timestamp up to {at}"),
+            (.., Some(at)) => format!("version that had been put by {at}"),
+            _ => format!("version {location}"),
+        };
+        let gone = || match snapshot.model_versions(&id) {
+            Ok(all) if !all.is_empty() => Failed::NotFound(format!(
+                "model {id} has no {asked}; `ubctl model versions` lists what there is"
+            )),
             _ => not_found(id),
         };
         found.ok_or_else(gone)
@@ -92,7 +101,7 @@ impl Which {
 }
 
 /// The versions of a model, which is there.
-fn versions(snapshot: &Snapshot, id: ModelId) -> Result<Vec<VersionInfo>, Failed> {
+pub(crate) fn versions(snapshot: &Snapshot, id: ModelId) -> Result<Vec<VersionInfo>, Failed> {
     let versions = snapshot.model_versions(&id)?;
     if versions.is_empty() { Err(not_found(id)) } else { Ok(versions) }
 }
@@ -174,7 +183,8 @@ pub(crate) fn set_alias(
         match (target, expected) {
             (Some(target), Some(expected)) => batch.set_alias_if(&id, name, expected, target)?,
             (Some(target), None) => batch.set_alias(&id, name, target)?,
-            (None, _) => batch.remove_alias(&id, name)?,
+            (None, Some(expected)) => batch.remove_alias_if(&id, name, expected)?,
+            (None, None) => batch.remove_alias(&id, name)?,
         };
         Ok(())
     })
@@ -239,11 +249,17 @@ pub(crate) fn pair(given: &str) -> Result<(String, Option<MetaValue>), String> {
     Ok((name.to_string(), read.entries().get("v").cloned()))
 }
 
-pub(crate) fn annotations(db: &View, which: &Which, format: Format) -> Result<(), Failed> {
+pub(crate) fn annotations(
+    db: &View,
+    which: &Which,
+    version: Option<u64>,
+    format: Format,
+) -> Result<(), Failed> {
     let (snapshot, id) = (db.snapshot(), which.model()?);
     versions(&snapshot, id)?;
     let mut listing = Listing::begin(format, ["version", "name", "value", "seq", "time"])?;
-    for note in snapshot.annotations(&id)? {
+    let notes = snapshot.annotations(&id)?.into_iter();
+    for note in notes.filter(|note| version.is_none() || note.version == version) {
         let value =
             note.value.map(|value| Metadata::from_entries([("v".to_string(), value)].into()).to_json());
         // The dict around it is not shown.
@@ -279,13 +295,20 @@ pub(crate) fn why(db: &View, which: &Which, version: &WhichVersion, depth: usize
     let snapshot = db.snapshot();
     let model = which.version(&snapshot, version)?;
     let (mut text, mut open) = (String::new(), vec![(0, model.info().id, model.info().version)]);
+    let mut seen = BTreeSet::new();
     while let Some((level, id, number)) = open.pop() {
         let indent = "  ".repeat(level);
+        if !seen.insert((id, number)) {
+            text.push_str(&format!("{indent}model {id}@{number}, as above\n"));
+            continue;
+        }
         let mut is_made = false;
-        match snapshot.model_version(&id, number)? {
-            Some(model) => {
+        match snapshot.model_version(&id, number) {
+            // What it was made from is told all the same.
+            Err(error) => text.push_str(&format!("{indent}model {id}@{number}, cannot be read: {error}\n")),
+            Ok(Some(model)) => {
                 let info = model.info();
-                let kind = info.metadata.model_type().unwrap_or("?").to_string();
+                let kind = printable(info.metadata.model_type().unwrap_or("?")).to_string();
                 text.push_str(&format!(
                     "{indent}model {kind} {id}@{number}, put {} (seq {})\n",
                     info.time, info.seq
@@ -296,7 +319,7 @@ pub(crate) fn why(db: &View, which: &Which, version: &WhichVersion, depth: usize
                     push_upstream(&mut text, &format!("{indent}  "), &upstream);
                 }
             }
-            None => text.push_str(&format!("{indent}model {id}@{number}, deleted\n")),
+            Ok(None) => text.push_str(&format!("{indent}model {id}@{number}, deleted\n")),
         }
         let Some(training) = snapshot.training(&id, number)? else {
             if is_made {
@@ -308,12 +331,14 @@ pub(crate) fn why(db: &View, which: &Which, version: &WhichVersion, depth: usize
         for part in training.parts() {
             match part {
                 TrainedOn::Series { series, from, to, seq } => {
+                    let series = printable(series);
                     text.push_str(&format!(
                         "{indent}  series {series} from {from} to {to}, as of seq {seq}\n"
                     ));
                 }
                 TrainedOn::Slot { slot, date, key, generation } => {
-                    text.push_str(&format!("{indent}  slot {slot} {date} {key}, generation {generation}\n"));
+                    let line = format!("slot {slot} {date} {key}, generation {generation}");
+                    text.push_str(&format!("{indent}  {}\n", printable(&line)));
                 }
                 TrainedOn::Model { id, version } if level < depth => open.push((level + 1, *id, *version)),
                 TrainedOn::Model { id, version } => {

@@ -3,42 +3,43 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use underbelly::{Database, Duplicates, SeriesDefinition};
+use underbelly::{Database, Duplicates, ReadError, SeriesDefinition};
 
+use super::add_rules;
 use crate::error::Failed;
+use crate::output::{Facts, Format};
 use crate::time::parse_duration;
 
 /// Decides what becomes of the rows of a series type
 ///
-/// A type that is there and has other rules, be they the defaults, is changed with --again alone. A type that shows the last of
-/// several rows cannot show them all again.
+/// A type that is there and has other rules, be they the defaults, is changed with --again alone; what is not said stays as it
+/// was then. A type that shows the last of several rows cannot show them all again.
 #[derive(Args, Debug)]
 pub(crate) struct Define {
     /// The series' type
     #[arg(value_name = "TYPE")]
     series: String,
     /// What becomes of rows with the same keys and timestamp
-    #[arg(long, value_enum, default_value_t)]
-    duplicates: Policy,
-    /// Leave out appended rows that are there already, with all their values
-    #[arg(long)]
-    skip_identical: bool,
-    /// Keep deleted and superseded rows so long, for --as-known-at
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
-    history: Option<Duration>,
-    /// Delete rows that lie further behind the newest
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
-    retention: Option<Duration>,
+    #[arg(long, value_enum)]
+    duplicates: Option<Policy>,
+    /// Leave out appended rows that are there already, with all their values, be they of the same file
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false")]
+    skip_identical: Option<bool>,
+    /// Keep deleted and superseded rows so long, for --as-known-at, or `none`
+    #[arg(long, value_parser = parse_kept, value_name = "TIME")]
+    history: Option<Kept>,
+    /// Delete rows that lie further behind the newest, or behind the present where that is earlier, or `none`
+    #[arg(long, value_parser = parse_kept, value_name = "TIME")]
+    retention: Option<Kept>,
     /// Change the rules of a type that is there
     #[arg(long)]
     again: bool,
 }
 
 /// What becomes of rows with the same keys and timestamp.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Policy {
     /// All stay.
-    #[default]
     KeepAll,
     /// The last is shown.
     LastWins,
@@ -48,22 +49,40 @@ enum Policy {
     Reject,
 }
 
+/// How long something is kept; `None` where that is no rule.
+type Kept = Option<Duration>;
+
+fn parse_kept(text: &str) -> Result<Kept, String> {
+    if text == "none" { Ok(None) } else { parse_duration(text).map(Some) }
+}
+
 impl Define {
     pub(crate) fn run(&self, db: &Database) -> Result<(), Failed> {
-        let duplicates = match self.duplicates {
+        let before = match db.snapshot().series_info(&self.series) {
+            Ok(info) if self.again => info.definition,
+            Ok(_) | Err(ReadError::UnknownSeries { .. }) => SeriesDefinition::new(&self.series),
+            Err(error) => return Err(error.into()),
+        };
+        let duplicates = self.duplicates.map_or(before.duplicates_policy(), |policy| match policy {
             Policy::KeepAll => Duplicates::KeepAll,
             Policy::LastWins => Duplicates::LastWins,
             Policy::LastNonNull => Duplicates::LastNonNull,
             Policy::Reject => Duplicates::Reject,
-        };
+        });
         let mut definition = SeriesDefinition::new(&self.series).duplicates(duplicates);
-        definition = if self.skip_identical { definition.skip_identical() } else { definition };
-        definition = self.history.into_iter().fold(definition, SeriesDefinition::history);
-        definition = self.retention.into_iter().fold(definition, SeriesDefinition::retention);
+        if self.skip_identical.unwrap_or(before.skips_identical()) {
+            definition = definition.skip_identical();
+        }
+        let known = Some(before.kept_history()).filter(|history| !history.is_zero());
+        definition = self.history.unwrap_or(known).into_iter().fold(definition, SeriesDefinition::history);
+        let kept = self.retention.unwrap_or(before.kept_rows());
+        definition = kept.into_iter().fold(definition, SeriesDefinition::retention);
         match self.again {
             true => db.redefine_series(definition)?,
             false => db.define_series(definition)?,
         }
-        Ok(())
+        let mut facts = Facts::default();
+        add_rules(&mut facts, &db.snapshot().series_info(&self.series)?.definition);
+        facts.print(Format::Table)
     }
 }

@@ -11,8 +11,10 @@ use underbelly::{Database, Reader, Scope, VariableValue};
 
 use super::{ScopeArg, field};
 use crate::error::Failed;
-use crate::output::stdout;
+use crate::output::{printable, stdout};
+use crate::stderr;
 use crate::time::parse_duration;
+use crate::top::{cut, width};
 
 /// Values that a line shows.
 const WIDTH: usize = 60;
@@ -38,6 +40,7 @@ pub(crate) struct Watch {
 /// A variable and its last values.
 struct Line {
     name: String,
+    is_logged: bool,
     value: VariableValue,
     numbers: VecDeque<f64>,
 }
@@ -70,64 +73,83 @@ pub(crate) fn sparkline(numbers: impl Iterator<Item = f64> + Clone) -> String {
     numbers.map(bar).collect()
 }
 
-fn look(reader: &Reader, scope: &Scope) -> Vec<(String, VariableValue)> {
+fn look(reader: &Reader, scope: &Scope) -> Vec<(String, bool, VariableValue)> {
     let logged = reader.variables().into_iter().filter(|variable| variable.scope == *scope);
-    let logged = logged.map(|variable| (variable.name.to_string(), variable.value));
+    let logged = logged.map(|variable| (variable.name.to_string(), true, variable.value));
     let unlogged = reader.unlogged_variables().into_iter().filter(|(of, ..)| of == scope);
-    logged.chain(unlogged.map(|(_, name, value)| (name.to_string(), value))).collect()
+    logged.chain(unlogged.map(|(_, name, value)| (name.to_string(), false, value))).collect()
+}
+
+/// The lines of a terminal of this width.
+fn drawn(lines: &[Line], width: usize) -> String {
+    let longest = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
+    let line = |line: &Line| {
+        let (name, bars) = (printable(&line.name), sparkline(line.numbers.iter().copied()));
+        format!("{name:<longest$}  {bars:<WIDTH$}  {}\n", printable(&field(&line.value).plain()))
+    };
+    cut(&lines.iter().map(line).collect::<String>(), width)
 }
 
 impl Watch {
+    /// Takes what was found at a look; answers which lines are new or changed. What is gone has no line any more.
+    fn take(&self, lines: &mut Vec<Line>, found: Vec<(String, bool, VariableValue)>) -> Vec<usize> {
+        lines.retain(|line| {
+            found.iter().any(|(name, logged, _)| (name, *logged) == (&line.name, line.is_logged))
+        });
+        let mut changed = Vec::new();
+        for (name, is_logged, value) in found {
+            if !self.names.is_empty() && !self.names.contains(&name) {
+                continue;
+            }
+            let known = lines.iter().position(|line| line.name == name && line.is_logged == is_logged);
+            let at = known.unwrap_or(lines.len());
+            if known.is_none() {
+                lines.push(Line { name, is_logged, value: value.clone(), numbers: VecDeque::new() });
+                changed.push(at);
+            }
+            let Some(line) = lines.get_mut(at) else { continue };
+            if !is_same(&line.value, &value) {
+                changed.push(at);
+            }
+            line.numbers.push_back(number(&value));
+            line.value = value;
+            if line.numbers.len() > WIDTH {
+                line.numbers.pop_front();
+            }
+        }
+        changed
+    }
+
     pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
         let mut reader = Database::open_read_only(dir)?;
         let every = self.every.unwrap_or(Duration::from_millis(200));
-        let (mut lines, mut drawn, is_terminal): (Vec<Line>, usize, _) =
+        let (mut lines, mut rows, is_terminal): (Vec<Line>, usize, _) =
             (Vec::new(), 0, io::stdout().is_terminal());
         let mut looks = 0;
         loop {
-            let mut out = stdout();
-            let mut changed = Vec::new();
-            for (name, value) in look(&reader, &self.scope.scope) {
-                if !self.names.is_empty() && !self.names.contains(&name) {
-                    continue;
-                }
-                let at = lines.iter().position(|line| line.name == name).unwrap_or(lines.len());
-                if at == lines.len() {
-                    lines.push(Line { name, value: value.clone(), numbers: VecDeque::new() });
-                    changed.push(at);
-                }
-                let Some(line) = lines.get_mut(at) else { continue };
-                if !is_same(&line.value, &value) {
-                    changed.push(at);
-                }
-                line.numbers.push_back(number(&value));
-                line.value = value;
-                if line.numbers.len() > WIDTH {
-                    line.numbers.pop_front();
+            let found = look(&reader, &self.scope.scope);
+            if looks == 0 {
+                for name in self.names.iter().filter(|name| !found.iter().any(|(there, ..)| there == *name)) {
+                    let scope = &self.scope.scope;
+                    stderr::line(&format!(
+                        "no variable of scope {scope} is named {name:?} yet; it is shown once it is there"
+                    ));
                 }
             }
-            let shown: Vec<&Line> = match is_terminal {
-                true => lines.iter().collect(),
-                false => changed.iter().filter_map(|at| lines.get(*at)).collect(),
-            };
+            let changed = self.take(&mut lines, found);
             let mut text = String::new();
-            if is_terminal && drawn > 0 {
-                text.push_str(&format!("\x1b[{drawn}A"));
-            }
-            let longest = shown.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
-            for line in &shown {
-                let value = field(&line.value);
-                let value = value.plain();
-                match is_terminal {
-                    true => text.push_str(&format!(
-                        "\x1b[2K{:<longest$}  {:<WIDTH$}  {value}\n",
-                        line.name,
-                        sparkline(line.numbers.iter().copied())
-                    )),
-                    false => text.push_str(&format!("{}\t{value}\n", line.name)),
+            if is_terminal {
+                if rows > 0 {
+                    text.push_str(&format!("\x1b[{rows}A\x1b[J"));
+                }
+                rows = lines.len();
+                text.push_str(&drawn(&lines, width()));
+            } else {
+                for line in changed.iter().filter_map(|at| lines.get(*at)) {
+                    text.push_str(&format!("{}\t{}\n", line.name, field(&line.value).plain()));
                 }
             }
-            drawn = shown.len();
+            let mut out = stdout();
             out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failed::output)?;
             drop(out);
             looks += 1;
@@ -153,6 +175,32 @@ fn is_same(a: &VariableValue, b: &VariableValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_has_a_line_for_each_variable_that_is_there() {
+        let watch =
+            Watch { names: Vec::new(), scope: ScopeArg { scope: Scope::Global }, every: None, looks: None };
+        let found = |names: &[(&str, bool)]| {
+            let value = |n: usize| VariableValue::from(vec![n as f64; 40]);
+            names
+                .iter()
+                .enumerate()
+                .map(|(n, (name, logged))| (name.to_string(), *logged, value(n)))
+                .collect()
+        };
+        let mut lines = Vec::new();
+        assert_eq!(
+            watch.take(&mut lines, found(&[("loss", true), ("loss", false), ("x", false)])),
+            [0, 1, 2]
+        );
+        assert_eq!(watch.take(&mut lines, found(&[("loss", true), ("loss", false), ("x", false)])), [0; 0]);
+        let text = drawn(&lines, 40);
+        assert!(text.lines().count() == 3 && text.lines().all(|line| line.chars().count() == 40), "{text}");
+        assert!(text.starts_with("loss  ▁▁ "), "{text}");
+        // The second is another variable than the first, and only its own value is drawn.
+        watch.take(&mut lines, found(&[("loss", true)]));
+        assert_eq!(drawn(&lines, 12), "loss  ▁▁▁   \n");
+    }
 
     #[test]
     fn a_sparkline_goes_from_the_least_to_the_greatest() {

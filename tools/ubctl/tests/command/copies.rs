@@ -307,10 +307,21 @@ fn the_log_says_what_each_transaction_does() {
     let slot = SlotDefinition::new("Book").cell_key("name", ColumnType::Utf8).value("n", ColumnType::I64);
     db.define_slot(slot).unwrap();
     commit(&db, 1, false);
+    let model = db.snapshot().models()[0].id;
+    let mut batch = underbelly::Batch::new();
+    batch.set_alias(&model, "best", 1).unwrap().pin_version(&model, 1, true).unwrap();
+    batch.annotate(&model, None, "auc", 0.5).unwrap().collect_models();
+    db.commit(batch).unwrap();
     drop(db);
     let dump = place.json(words("wal dump --format json"));
     let does: String = dump.as_array().unwrap().iter().map(|record| record["does"].to_string()).collect();
-    for part in ["define slot", "append 1 rows", "put model", "in slot 0", "object "] {
+    let marks = [
+        "let alias \\\"best\\\" of model",
+        "pin version 1 of model",
+        "tell \\\"auc\\\" of model",
+        "delete the versions",
+    ];
+    for part in ["define slot", "append 1 rows", "put model", "in slot 0", "object "].iter().chain(&marks) {
         assert!(does.contains(part), "{part}: {does}");
     }
     let seqs: Vec<u64> =

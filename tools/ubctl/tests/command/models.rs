@@ -218,13 +218,15 @@ fn versions_are_named_kept_and_told_about() {
     assert_eq!(get(&["--meta", find, "--as-of", "2014-06-03"]), "5");
     let none = |arguments: &[&str]| place.fails([&["model", "get"], arguments].concat());
     assert!(none(&["--meta", find, "--as-of", "2014-06-01"]).contains("model versions"));
-    assert!(none(&["--meta", find, "--alias", "production"]).contains("no such version"));
+    assert!(none(&["--meta", find, "--alias", "production"]).contains("no alias \"production\""));
     place.ok(["model", "alias", "--meta", find, "production", "2"]);
     assert!(
         place
             .fails(["model", "alias", "--meta", find, "production", "newest", "--expect", "1"])
             .contains("version 2")
     );
+    let removed = place.fails(["model", "alias", "--meta", find, "production", "none", "--expect", "1"]);
+    assert!(removed.contains("version 2"), "{removed}");
     place.ok(["model", "alias", "--meta", find, "production", "newest", "--expect", "2"]);
     assert_eq!(get(&["--id", &format!("{id}@production")]), "5");
     let history = place.json(["model", "alias", "--meta", find, "production", "--format", "json"]);

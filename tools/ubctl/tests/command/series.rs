@@ -218,6 +218,33 @@ fn a_type_is_defined_and_read_as_it_was_known() {
     assert_eq!(x("--as-known now"), ["2", "3"]);
     assert!(place.fails(words("series range s --as-known-at 999999")).contains("not visible"));
     let info = place.json(words("series info s --format json"));
-    assert_eq!((info["duplicates"].as_str(), info["history"].as_u64()), (Some("last-wins"), Some(604_800)));
-    assert_eq!((info["rows"].as_u64(), info["retention"].as_u64()), (Some(2), Some(2_592_000)));
+    assert_eq!(
+        (info["duplicates"].as_str(), info["history_seconds"].as_u64()),
+        (Some("last-wins"), Some(604_800))
+    );
+    assert_eq!((info["rows"].as_u64(), info["retention_seconds"].as_u64()), (Some(2), Some(2_592_000)));
+    // What is not said again stays.
+    let told = place.ok(words("series define s --skip-identical --again"));
+    for rule in ["duplicates         last-wins", "skip identical     yes", "history seconds    604800"] {
+        assert!(told.contains(rule), "{told}");
+    }
+    let told = place.ok(words("series define s --skip-identical=false --retention none --again"));
+    for rule in ["skip identical     no", "history seconds    604800", "retention seconds\n"] {
+        assert!(told.contains(rule), "{told}");
+    }
+    assert_eq!(x(&format!("--as-known-at {seq}")), ["1", "2"]);
+}
+
+/// An import says how many of its rows were added where some may be there already.
+#[test]
+fn rows_that_are_there_already_are_told() {
+    let place = Place::new();
+    place.ok(words("series define s --skip-identical"));
+    place.write("rows.csv", "t,x\n1000000000,1\n1000000000,1\n1000000001,2\n");
+    for added in [2, 0] {
+        let told = place.json(words("import rows.csv --series s --time t --format json"));
+        assert_eq!((told["rows"].as_u64(), told["added"].as_u64()), (Some(3), Some(added)));
+    }
+    let told = place.json(words("import rows.csv --series other --time t --format json"));
+    assert_eq!((told["rows"].as_u64(), told.get("added")), (Some(3), None));
 }

@@ -1,0 +1,266 @@
+//! A disk some places of which cannot be read, for who saves what is left.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Disk, File, Lock, SharedDisk};
+use crate::map::Mapped;
+
+/// Bytes that are read at once, and that are given up at once where they cannot be.
+const STEP_BYTES: usize = 1 << 20;
+const BLOCK_BYTES: usize = 4096;
+
+/// A stretch of a file that the disk does not give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The file.
+    pub file: String,
+    /// Where it begins.
+    pub offset: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// What the system said of its beginning.
+    pub error: String,
+}
+
+/// Another disk, for reading alone. Bytes that it cannot read are zeros here, which no checksum takes for sound, and
+/// [`WornDisk::unreadable`] says where they are. A file that has such places is mapped as bytes in memory: touching a page
+/// that cannot be read would end the process.
+pub struct WornDisk {
+    disk: SharedDisk,
+    found: Found,
+}
+
+type Found = Arc<Mutex<Vec<Unreadable>>>;
+
+impl WornDisk {
+    /// Looks at a disk.
+    pub fn new(disk: SharedDisk) -> WornDisk {
+        WornDisk { disk, found: Found::default() }
+    }
+
+    /// The places that could not be read so far, by file and offset.
+    pub fn unreadable(&self) -> Vec<Unreadable> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        found.sort_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
+        found.dedup_by(|later, first| {
+            let end = first.offset + first.bytes;
+            let is_one = later.file == first.file && later.offset <= end;
+            if is_one {
+                first.bytes = first.bytes.max(later.offset + later.bytes - first.offset);
+            }
+            is_one
+        });
+        found
+    }
+
+    fn file(&self, name: &str) -> io::Result<WornFile> {
+        let file = self.disk.open_read(name)?;
+        Ok(WornFile { file, name: name.to_string(), found: self.found.clone() })
+    }
+}
+
+fn refused<T>() -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "what is left of a disk is only read"))
+}
+
+impl Disk for WornDisk {
+    fn create_dir(&self, _name: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn create(&self, _name: &str) -> io::Result<Box<dyn File>> {
+        refused()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
+        Ok(Box::new(self.file(name)?))
+    }
+
+    fn map(&self, name: &str) -> io::Result<Mapped> {
+        let file = self.file(name)?;
+        let length = file.len()?;
+        let mut step = vec![0; STEP_BYTES];
+        let mut at = 0;
+        while at < length {
+            let (read, is_whole) = file.read(&mut step, at)?;
+            if !is_whole {
+                let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+                file.read(&mut bytes, 0)?;
+                return Ok(Mapped::memory(bytes));
+            }
+            at += read.max(1) as u64;
+        }
+        self.disk.map(name)
+    }
+
+    fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn remove(&self, _name: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+
+    fn sync_dir(&self, _dir: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn seal(&self, _name: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Result<Box<dyn Lock>, u32>> {
+        self.disk.lock(name)
+    }
+
+    fn share(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        self.disk.share(name)
+    }
+
+    fn claim(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        self.disk.claim(name)
+    }
+
+    fn holders(&self, name: &str) -> Vec<u32> {
+        self.disk.holders(name)
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.disk.path(name)
+    }
+
+    fn describe(&self) -> String {
+        self.disk.describe()
+    }
+}
+
+struct WornFile {
+    file: Box<dyn File>,
+    name: String,
+    found: Found,
+}
+
+impl WornFile {
+    /// Fills the buffer as far as the file goes; also answers whether all of that could be read.
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<(usize, bool)> {
+        let left = usize::try_from(self.file.len()?.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let length = left.min(buffer.len());
+        let buffer = buffer.get_mut(..length).unwrap_or_default();
+        if self.file.read_at(buffer, offset).is_ok() {
+            return Ok((length, true));
+        }
+        let (mut done, mut is_whole) = (0, true);
+        while done < length {
+            let at = offset + done as u64;
+            let block = (BLOCK_BYTES - (at % BLOCK_BYTES as u64) as usize).min(length - done);
+            let part = buffer.get_mut(done..done + block).unwrap_or_default();
+            if let Err(error) = self.file.read_at(part, at) {
+                part.fill(0);
+                self.note(at, block, &error);
+                is_whole = false;
+            }
+            done += block;
+        }
+        Ok((length, is_whole))
+    }
+
+    fn note(&self, offset: u64, bytes: usize, error: &io::Error) {
+        let (bytes, error) = (bytes as u64, error.to_string());
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let before =
+            found.last_mut().filter(|last| last.file == self.name && last.offset + last.bytes == offset);
+        if let Some(last) = before {
+            last.bytes += bytes;
+            return;
+        }
+        let is_known = |place: &Unreadable| {
+            place.file == self.name && place.offset <= offset && offset + bytes <= place.offset + place.bytes
+        };
+        if !found.iter().any(is_known) {
+            found.push(Unreadable { file: self.name.clone(), offset, bytes, error });
+        }
+    }
+}
+
+impl File for WornFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read(buffer, offset).map(|(read, _)| read)
+    }
+
+    fn write_at(&self, _bytes: &[u8], _offset: u64) -> io::Result<()> {
+        refused()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        refused()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        refused()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::disk::{Act, FaultyDisk, SimulatedDisk};
+
+    /// A disk with a file of three blocks and a half, of which the places are bad.
+    fn worn(bad: &'static [u64]) -> (WornDisk, Vec<u8>) {
+        let bytes: Vec<u8> = (0..14_336u32).map(|n| (n % 251) as u8 + 1).collect();
+        let disk = SimulatedDisk::new();
+        disk.overwrite("a", bytes.clone());
+        let disk = FaultyDisk::new(disk);
+        disk.watch(move |call| {
+            let range = call.offset..call.offset + call.bytes;
+            match call.act == Act::Read && bad.iter().any(|at| range.contains(at)) {
+                true => Err(io::Error::other("bad sector")),
+                false => Ok(()),
+            }
+        });
+        (WornDisk::new(Arc::new(disk)), bytes)
+    }
+
+    fn places(disk: &WornDisk) -> Vec<(u64, u64)> {
+        disk.unreadable().iter().map(|place| (place.offset, place.bytes)).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_zeros_and_told() {
+        let (disk, mut bytes) = worn(&[5_000, 8_192, 14_000]);
+        bytes[4_096..].fill(0);
+        for _ in 0..2 {
+            assert_eq!(&*disk.map("a").unwrap(), &bytes[..]);
+            assert_eq!(places(&disk), [(4_096, 10_240)]);
+        }
+        let file = disk.open_read("a").unwrap();
+        let mut part = [7; 100];
+        assert_eq!(file.read_at(&mut part, 4_090).unwrap(), 100);
+        assert_eq!(part[..6], bytes[4_090..4_096]);
+        assert_eq!(part[6..], [0; 94]);
+        assert_eq!(file.read_at(&mut part, 14_300).unwrap(), 36);
+        assert_eq!(places(&disk), [(4_096, 10_240)]);
+        assert_eq!(disk.unreadable()[0].error, "bad sector");
+        assert_eq!(disk.create("b").map(drop).unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+    }
+
+    #[test]
+    fn places_apart_are_told_apart_and_a_sound_file_is_as_it_is() {
+        let (disk, bytes) = worn(&[0, 13_000]);
+        assert_eq!(disk.map("a").unwrap()[4_096..12_288], bytes[4_096..12_288]);
+        assert_eq!(places(&disk), [(0, 4_096), (12_288, 2_048)]);
+        let (disk, bytes) = worn(&[]);
+        assert_eq!((&*disk.map("a").unwrap(), places(&disk)), (&bytes[..], vec![]));
+    }
+}

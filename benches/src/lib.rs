@@ -4,8 +4,9 @@
 //! itself can do ([`raw`]) is measured in the same run and in the same folder.
 //!
 //! In reading order: [`place`] (where it is measured), [`raw`] (the machine's limits), [`commit`], [`append`],
-//! [`scan`], [`ticks`], [`wake`], [`runs`], [`checkpoint`], [`mark`], [`figure`] (medians and how a figure is printed).
+//! [`scan`], [`ticks`], [`wake`], [`runs`], [`checkpoint`], [`mark`], [`allocations`], [`figure`] (medians and how a figure is printed).
 
+pub mod allocations;
 pub mod append;
 pub mod checkpoint;
 pub mod commit;

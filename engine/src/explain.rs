@@ -7,7 +7,7 @@ use underbelly_storage::object::ObjectId;
 
 use crate::batch::Batch;
 use crate::error::CommitError;
-use crate::graph::{BundleId, CellId, Event, Graph, Key, SlotDate, State, Submission, Write};
+use crate::graph::{BundleId, CellId, Event, Graph, Key, ProducerId, SlotDate, State, Submission, Write};
 use crate::models::writes_of;
 use crate::prepare::keep_last;
 use crate::slots::content;
@@ -19,7 +19,8 @@ use crate::view::View;
 pub struct Explained {
     /// The cells that it would make, change, or bring into another state, in the order of their SIDs.
     pub cells: Vec<ForeseenCell>,
-    /// Work that would become ready at once.
+    /// Work that would become ready at once, or where its producer is detached, as soon as that is attached. What is due already is not
+    /// among it.
     pub runs: Vec<ForeseenWork>,
     /// Work behind it that exists: it runs where what it reads comes out different.
     pub may_run: Vec<ForeseenWork>,
@@ -61,7 +62,7 @@ impl View {
     /// What a batch would make stale and run if it were committed now. Nothing is written and nobody is woken.
     ///
     /// It works on a copy of the graph: that takes time and memory in proportion to its cells and bundles, and commits wait
-    /// while it is taken. A view has no clock: stamps that are too far ahead of it are refused by the commit alone. What a daemon would
+    /// while it is taken. Where producers are detached there is a second copy, with all of them attached. A view has no clock: stamps that are too far ahead of it are refused by the commit alone. What a daemon would
     /// commit, [`Session::explain_commit`](crate::Session::explain_commit) explains.
     ///
     /// # Errors
@@ -90,6 +91,7 @@ impl View {
             (batch.ends.clone(), batch.backfill, batch.as_of, batch.session);
         let submission = Submission { writes, ends, backfill, as_of, session, deadlines: Vec::new() };
         let event = Event::Commit(submission);
+        let awake = awake(&graph, seq, time)?;
         let states: Vec<State> = (0..).map_while(|cell| graph.state(CellId(cell))).collect();
         let effects = graph.apply(seq, time, &event)?;
         let made: BTreeSet<CellId> = effects.created.iter().copied().collect();
@@ -108,9 +110,29 @@ impl View {
             let (date, key, to) = (row.date, row.key.clone(), row.state);
             explained.cells.push(ForeseenCell { slot, date, key, from, to, changed });
         }
-        explained.follow(&graph, &effects.ready);
+        match awake {
+            Some(mut awake) => {
+                let ready = awake.apply(seq, time, &event)?.ready;
+                explained.follow(&awake, &ready);
+            }
+            None => explained.follow(&graph, &effects.ready),
+        }
         Ok(explained)
     }
+}
+
+/// The graph with every producer attached that has runs; `None` where they are.
+fn awake(graph: &Graph, seq: u64, time: Timestamp) -> Result<Option<Graph>, CommitError> {
+    let producers = graph.producers().filter(|(_, definition)| !definition.daemon).map(|(id, _)| id);
+    let detached: Vec<ProducerId> = producers.filter(|id| !graph.is_attached(*id)).collect();
+    if detached.is_empty() {
+        return Ok(None);
+    }
+    let mut awake = graph.clone();
+    for producer in detached {
+        awake.apply(seq, time, &Event::Attach { producer, host: None })?;
+    }
+    Ok(Some(awake))
 }
 
 impl Explained {

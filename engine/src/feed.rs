@@ -74,7 +74,7 @@ pub struct StateChange {
     pub sid: CellId,
     /// Before.
     pub from: State,
-    /// After.
+    /// After. New data makes a cell updated, also one that was updated before.
     pub to: State,
     /// How often the contents had changed, this transaction included.
     pub generation: u64,

@@ -315,7 +315,13 @@ pub(crate) fn read(layers: &[Layer], pool: &Pool) -> Result<Taken, StorageError>
     let mut decode_next = || {
         let records = merge.take(RESTORE_RECORDS)?;
         let parts: Vec<&[(Key, &[u8])]> = records.chunks(RESTORE_RECORDS / 16).collect();
-        let decoded = pool.map(parts, |part| part.iter().copied().map(decode).collect::<Result<Vec<_>, _>>());
+        let decode_part = |part: &[(Key, &[u8])]| {
+            // Room for all at once: what cannot be decoded ends it, so that the iterator does not know how many come.
+            let mut decoded = Vec::with_capacity(part.len());
+            part.iter().try_for_each(|record| decode(*record).map(|part| decoded.push(part)))?;
+            Ok::<_, String>(decoded)
+        };
+        let decoded = pool.map(parts, decode_part);
         decoded.map_err(wrong)
     };
     let mut taken = Taken { name: name.clone(), ..Taken::default() };

@@ -89,7 +89,8 @@ impl Shadow {
         for change in &committed.states {
             let (state, g) = self.cells.get(&change.sid).copied().unwrap_or((State::Void, 0));
             assert_eq!(change.from, state, "cell {} at {}", change.sid, committed.seq);
-            assert_ne!(change.from, change.to, "cell {} at {}", change.sid, committed.seq);
+            let is_news = change.from != change.to || (change.to == State::Updated && change.generation > g);
+            assert!(is_news, "cell {} at {}", change.sid, committed.seq);
             assert!(change.generation >= g);
             self.cells.insert(change.sid, (change.to, change.generation));
         }

@@ -46,6 +46,29 @@ fn every_transaction_is_told_with_its_changes_of_state() {
     check_all(&db, &told(&db, Start::Oldest), 1);
 }
 
+/// Nobody has attached the listener: its source stays updated, and each of its generations is told.
+#[test]
+fn new_data_of_what_is_updated_is_told() {
+    let (disk, db) = create(settings());
+    define(&db);
+    drop(db);
+    let db = Database::open_on(Arc::new(disk), settings()).unwrap();
+    let from = db.head_seq() + 1;
+    for n in [1, 2, 2, 3] {
+        db.commit(quote("a", n, Durability::Sync)).unwrap();
+    }
+    let states: Vec<_> = told(&db, Start::Seq(from))
+        .iter()
+        .map(|committed| {
+            let change = |change: &underbelly::StateChange| (change.from, change.to, change.generation);
+            committed.states.iter().map(change).collect::<Vec<_>>()
+        })
+        .collect();
+    let again = |g| vec![(State::Updated, State::Updated, g)];
+    assert_eq!(states, [vec![(State::Void, State::Updated, 1)], again(2), vec![], again(3)]);
+    check_all(&db, &told(&db, Start::Oldest), 1);
+}
+
 #[test]
 fn filters_let_pass_what_they_say() {
     let (_, db) = create(settings());

@@ -1,7 +1,11 @@
 //! What a commit would do, told without doing it.
 
-use underbelly::{Batch, CommitError, GraphError, Outputs, ProducerDefinition, Run, State};
-use underbelly_tests::{counter_slot, day, in_memory, one};
+use std::sync::Arc;
+
+use underbelly::{
+    Batch, CommitError, Database, ForeseenWork, GraphError, Outputs, ProducerDefinition, Run, State,
+};
+use underbelly_tests::{counter_slot, day, in_memory, one, options};
 
 use crate::desk::{Counter, derive, get, number, put, settle};
 
@@ -58,6 +62,58 @@ fn a_commit_is_explained_and_not_made() {
     settle(&db);
     assert_eq!(counters.iter().map(Counter::take).collect::<Vec<_>>(), [2, 1], "B x came out equal");
     assert_eq!(get(&db, "C", "y"), Some(2));
+}
+
+/// As a shell finds a database: nobody has attached the producers.
+#[test]
+fn work_of_detached_producers_is_foreseen() {
+    let (disk, db) = in_memory().unwrap();
+    for name in ["A", "B", "C"] {
+        db.define_slot(counter_slot(name)).unwrap();
+    }
+    let attach = |db: &Database| -> [Counter; 2] {
+        [derive(db, "ab", "A", "B", |n| Ok(n / 2)), derive(db, "bc", "B", "C", |n| Ok(n + 1))]
+    };
+    attach(&db);
+    put(&db, "A", "x", 2);
+    settle(&db);
+    db.close().unwrap();
+    let db = Database::open_on(Arc::new(disk), options()).unwrap();
+
+    let mut batch = Batch::new();
+    batch.put_slot("A", day(), ["x"], one("n", 8).unwrap());
+    batch.put_slot("A", day(), ["y"], one("n", 8).unwrap());
+    let work = |work: &[ForeseenWork]| -> Vec<_> {
+        work.iter().map(|work| (work.producer.clone(), work.key.to_string())).collect()
+    };
+    let named = |works: &[(&str, &str)]| -> Vec<_> {
+        works.iter().map(|(producer, key)| (producer.to_string(), key.to_string())).collect()
+    };
+    let explained = db.explain_commit(&batch).unwrap();
+    assert_eq!(work(&explained.runs), named(&[("ab", "x"), ("ab", "y")]));
+    assert_eq!(work(&explained.may_run), named(&[("bc", "x")]));
+    let states: Vec<_> =
+        explained.cells.iter().map(|cell| (cell.slot.as_str(), cell.from, cell.to)).collect();
+    let expected = [
+        ("A", Some(State::Current), State::Updated),
+        ("B", Some(State::Current), State::Stale),
+        ("C", Some(State::Current), State::Stale),
+        ("A", None, State::Updated),
+    ];
+    assert_eq!(states, expected, "as long as nobody attaches them");
+
+    assert_eq!(db.commit(batch).unwrap().woken, 0);
+    let table = |db: &Database| -> Vec<_> {
+        db.slot_table(None).unwrap().map(|row| (row.slot, row.key, row.state)).collect()
+    };
+    let of_cells: Vec<_> = explained.cells.into_iter().map(|cell| (cell.slot, cell.key, cell.to)).collect();
+    assert!(of_cells.iter().all(|cell| table(&db).contains(cell)), "it was right");
+    let mut again = Batch::new();
+    again.put_slot("A", day(), ["y"], one("n", 9).unwrap());
+    assert_eq!(db.explain_commit(&again).unwrap().runs, [], "what is due runs anyway");
+    let counters = attach(&db);
+    settle(&db);
+    assert_eq!(counters.iter().map(Counter::take).collect::<Vec<_>>(), [2, 2]);
 }
 
 #[test]

@@ -220,6 +220,7 @@ fn explanations_and_lineage_name_the_root() {
             && first.oldest_change <= first.newest_change
     );
     let cells = db.cell_graph(None, None).unwrap();
+    assert_eq!(db.cell_count(None, None).unwrap(), cells.cells.len() as u64);
     let place = |slot: &str| {
         let found =
             cells.cells.iter().position(|cell| cells.slots[cell.slot] == slot && cell.key.to_string() == "x");
@@ -229,5 +230,8 @@ fn explanations_and_lineage_name_the_root() {
     assert!(cells.edges.contains(&CellEdge::new(a, b, "double")), "{:?}", cells.edges);
     assert!(cells.edges.iter().all(|edge| cells.cells[edge.from].slot < cells.cells[edge.to].slot));
     let one = db.cell_graph(Some("B"), Some(day().into())).unwrap();
+    assert_eq!(db.cell_count(Some("B"), Some(day().into())).unwrap(), one.cells.len() as u64);
+    assert_eq!(db.cell_count(Some("B"), Some(underbelly::Date(1).into())).unwrap(), 0);
+    assert!(db.cell_count(Some("Z"), None).is_err());
     assert!(one.slots == ["B"] && one.edges.is_empty() && !one.cells.is_empty());
 }

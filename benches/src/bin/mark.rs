@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use underbelly_benches::allocations::{self, Counting};
 use underbelly_benches::figure::{Short, median, rate};
 use underbelly_benches::mark::{Layers, Size};
 use underbelly_benches::{Failed, or_exit, place};
@@ -17,6 +18,11 @@ const SIZES: [Size; 5] = [
 /// Times that the source goes and comes back.
 const ROUNDS: usize = 5;
 const COMMITS: u64 = 200_000;
+/// Allocations of a mark that makes nothing ready, however large the graph: the lists of what changed. More is a failure.
+const ALLOCATIONS_MAX: u64 = 32;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
 
 fn main() {
     or_exit(figures());
@@ -29,20 +35,30 @@ fn figures() -> Result<(), Failed> {
         let edges = size.edges() as u64;
         let (mut blocked, mut stale) = (Vec::new(), Vec::new());
         let mut states = 0;
+        // Of the last round.
+        let mut allocated = [0; 2];
         for _ in 0..ROUNDS {
+            let before = allocations::so_far().0;
             let (took, _) = layers.mark(false)?;
             blocked.push(rate(edges, took));
+            let between = allocations::so_far().0;
             let (took, changed) = layers.mark(true)?;
             stale.push(rate(edges, took));
             states = changed;
+            allocated = [between - before, allocations::so_far().0 - between];
+        }
+        if allocated[0] > ALLOCATIONS_MAX {
+            return Err(format!("{} allocations as the source of {edges} edges goes", allocated[0]).into());
         }
         let nothing: Duration = layers.commit_nothing(COMMITS)?;
         println!(
             "mark {} cells, {edges} edges: {} edges/s as the source goes, {} edges/s as it comes back ({states} transitions) | \
-             a commit of equal contents {:.0} ns",
+             {} and {} allocations | a commit of equal contents {:.0} ns",
             size.cells(),
             Short(median(blocked)),
             Short(median(stale)),
+            allocated[0],
+            allocated[1],
             nothing.as_nanos() as f64 / COMMITS as f64,
         );
     }

@@ -21,7 +21,8 @@ impl Watch {
         Watch::default()
     }
 
-    /// Transactions that change the state of some cell.
+    /// Transactions that change the state of some cell, or give one that is updated other data, which is told as a change from
+    /// updated to updated.
     pub fn states() -> Watch {
         Watch { is_narrow: true, ..Watch::default() }
     }

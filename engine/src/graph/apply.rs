@@ -34,8 +34,9 @@ impl Graph {
     /// Applies an event: sequence number and commit time are those of its commit. On an error nothing changed.
     ///
     /// The cost is proportional to what the event changes, except for [`Event::Register`], which joins the existing cells,
-    /// for it and [`Event::Deregister`], which work out for all bundles who may hold whom, and for [`Event::Attach`] and
-    /// [`Event::Reopen`], which visit the open bundles.
+    /// for it and [`Event::Deregister`], which work out for all bundles who may hold whom, for [`Event::Attach`] and
+    /// [`Event::Reopen`], which visit the open bundles, and for an [`Event::End`] that reports a read which the last run of its bundle did
+    /// not, or gives a new cell while others report reads: it visits all that is behind its outputs, to find circles.
     pub fn apply(&mut self, seq: u64, now: Timestamp, event: &Event) -> Result<Effects, GraphError> {
         self.check(event)?;
         self.apply_checked(seq, now, event)
@@ -140,6 +141,7 @@ impl Graph {
         }
         let owner = submission.session.map_or(Owner::Client, |stamp| Owner::Daemon(stamp.producer));
         let made = submission.as_of.unwrap_or(pass.moment.time);
+        let mut ageing: Vec<(CellId, i32)> = Vec::new();
         for write in &submission.writes {
             let existing = self.cell(write.slot, write.date, &write.key);
             let cell = match (existing, write.content) {
@@ -164,10 +166,13 @@ impl Graph {
             if owner == Owner::Client {
                 self.slots[write.slot.at()].client_priorities.insert(write.priority);
             }
-            self.grow_old(pass, cell, write.priority, made);
+            if self.slots[write.slot.at()].definition.fresh_for.is_some() {
+                ageing.push((cell, write.priority));
+            }
             self.touch_cell(pass, cell);
             self.touch_below(pass, cell, write.priority);
         }
+        self.grow_all_old(pass, &ageing, made);
         submission.deadlines.iter().for_each(|deadline| self.expect_by(*deadline));
         for date in &submission.ends {
             if self.ends.insert(*date) {

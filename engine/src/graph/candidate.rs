@@ -133,15 +133,21 @@ impl Candidate {
 
     /// Counts of the edges on which it rests. Where it is to be made anew and another input forbids the start, it rests on all.
     pub fn counters(&self, tallies: &[Tally]) -> Counters {
-        let tally = self.tally(tallies);
-        let all = tally.map(|tally| tally.counters).unwrap_or_default();
-        let Some(Uses { counters, .. }) = self.uses.as_deref() else { return all };
-        let again = |face: Face| !face.is_running() && (counters.changed > 0 || face.is_forced());
-        let is_forbidden = all.has_obstacle() && counters.maybe == 0 && tally.is_some_and(|t| again(t.face));
-        if is_forbidden { all } else { *counters }
+        match self.uses.as_deref() {
+            Some(uses) if !self.rests_on_all(tallies) => uses.counters,
+            _ => self.tally(tallies).map(|tally| tally.counters).unwrap_or_default(),
+        }
     }
 
-    /// Whether it rests on an edge of its bundle.
+    /// Whether it rests on all edges of its bundle, as it is now.
+    pub fn rests_on_all(&self, tallies: &[Tally]) -> bool {
+        let Some(Uses { counters, .. }) = self.uses.as_deref() else { return true };
+        let again = |face: Face| !face.is_running() && (counters.changed > 0 || face.is_forced());
+        let is_forbidden = |tally: &Tally| tally.counters.has_obstacle() && again(tally.face);
+        counters.maybe == 0 && self.tally(tallies).is_some_and(is_forbidden)
+    }
+
+    /// Whether it rests on an edge of its bundle, where that makes it anew on the same edges.
     pub fn rests_on(&self, edge: EdgeKey) -> bool {
         self.uses.as_ref().is_none_or(|uses| uses.edges.binary_search(&edge).is_ok())
     }

@@ -63,7 +63,7 @@ pub struct Superseded {
     pub content: Option<ContentId>,
 }
 
-/// A cell's change of state.
+/// A cell's change of state, or of its data while it is updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
     /// The cell.

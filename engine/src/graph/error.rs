@@ -588,9 +588,52 @@ pub enum GraphError {
     },
 }
 
+macro_rules! rules {
+    ($($rule:ident $words:literal)*) => {
+        /// The parts of the specification by which events, images and records are refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum Rule {
+            $($rule),*
+        }
+
+        impl Rule {
+            #[cfg(test)]
+            pub const ALL: &[Rule] = &[$(Rule::$rule),*];
+
+            /// The words with which it begins.
+            pub const fn words(self) -> &'static str {
+                match self {
+                    $(Rule::$rule => $words),*
+                }
+            }
+        }
+    };
+}
+
+rules! {
+    Cells "Cells."
+    Candidates "Candidates."
+    Producers "Producers"
+    Sessions "Sessions."
+    Members "Members."
+    Freshness "Freshness."
+    Proxies "Proxies."
+    Groups "Groups."
+    Ready "A bundle is ready"
+    Ends "A run ends"
+    Reads "Reported reads."
+    Commands "Commands."
+    Image "State image"
+    Records "Records"
+}
+
 impl GraphError {
     /// The part of the specification that says so: the words with which the paragraph of SPEC.md begins.
     pub fn rule(&self) -> &'static str {
+        self.part().words()
+    }
+
+    fn part(&self) -> Rule {
         match self {
             GraphError::EmptyName { .. }
             | GraphError::DuplicateColumn { .. }
@@ -604,8 +647,8 @@ impl GraphError {
             | GraphError::KeyWidth { .. }
             | GraphError::KeyType { .. }
             | GraphError::Key(_)
-            | GraphError::TooMany { .. } => "Cells.",
-            GraphError::PriorityTaken { .. } | GraphError::NoCandidate { .. } => "Candidates.",
+            | GraphError::TooMany { .. } => Rule::Cells,
+            GraphError::PriorityTaken { .. } | GraphError::NoCandidate { .. } => Rule::Candidates,
             GraphError::ProducerChanged { .. }
             | GraphError::ReservedName { .. }
             | GraphError::NoInput { .. }
@@ -622,7 +665,7 @@ impl GraphError {
             | GraphError::OutputColumn { .. }
             | GraphError::Cycle { .. }
             | GraphError::Endless { .. }
-            | GraphError::UnknownProducer(_) => "Producers",
+            | GraphError::UnknownProducer(_) => Rule::Producers,
             GraphError::DaemonInput { .. }
             | GraphError::DaemonRuns { .. }
             | GraphError::ClosureLease { .. }
@@ -630,26 +673,26 @@ impl GraphError {
             | GraphError::NotProvided { .. }
             | GraphError::SessionOver { .. }
             | GraphError::SessionTaken { .. }
-            | GraphError::Duplicate { .. } => "Sessions.",
-            GraphError::Member { .. } | GraphError::NoMembers { .. } => "Members.",
-            GraphError::Skew { .. } | GraphError::SlotTime { .. } => "Freshness.",
-            GraphError::Proxy { .. } | GraphError::Busy { .. } => "Proxies.",
-            GraphError::GroupColumn { .. } => "Groups.",
+            | GraphError::Duplicate { .. } => Rule::Sessions,
+            GraphError::Member { .. } | GraphError::NoMembers { .. } => Rule::Members,
+            GraphError::Skew { .. } | GraphError::SlotTime { .. } => Rule::Freshness,
+            GraphError::Proxy { .. } | GraphError::Busy { .. } => Rule::Proxies,
+            GraphError::GroupColumn { .. } => Rule::Groups,
             GraphError::UnknownBundle(_) | GraphError::NotReady { .. } | GraphError::RunTaken(_) => {
-                "A bundle is ready"
+                Rule::Ready
             }
             GraphError::Fenced { .. }
             | GraphError::Apart { .. }
             | GraphError::OutputSlot { .. }
             | GraphError::OutputKey { .. }
             | GraphError::UnreadUse { .. }
-            | GraphError::DuplicateOutput { .. } => "A run ends",
+            | GraphError::DuplicateOutput { .. } => Rule::Ends,
             GraphError::CellCycle { .. } | GraphError::ScanKey { .. } | GraphError::UnmadeRead { .. } => {
-                "Reported reads."
+                Rule::Reads
             }
-            GraphError::NothingToCancel { .. } | GraphError::Deregistered { .. } => "Commands.",
-            GraphError::Image { .. } => "State image",
-            GraphError::Record { .. } => "Records",
+            GraphError::NothingToCancel { .. } | GraphError::Deregistered { .. } => Rule::Commands,
+            GraphError::Image { .. } => Rule::Image,
+            GraphError::Record { .. } => Rule::Records,
         }
     }
 }

@@ -116,8 +116,20 @@ impl Graph {
         (self.cells[cell.at()].slot, self.sheets[cell.at()].key.clone(), priority)
     }
 
-    /// A client or a daemon committed a candidate that was made at this time, or took it back.
-    pub(super) fn grow_old(&mut self, pass: &mut Pass, cell: CellId, priority: i32, made: Timestamp) {
+    /// Candidates were committed that were made at this time, or taken back, each as it is now: which is of the newest date of its
+    /// key is looked at once all are there, and those that went come last.
+    pub(super) fn grow_all_old(&mut self, pass: &mut Pass, candidates: &[(CellId, i32)], made: Timestamp) {
+        for is_there in [true, false] {
+            for (cell, priority) in candidates {
+                let mut held = self.sheets[cell.at()].candidates.iter();
+                if held.any(|c| c.priority == *priority && c.content.is_some()) == is_there {
+                    self.grow_old(pass, *cell, *priority, made);
+                }
+            }
+        }
+    }
+
+    fn grow_old(&mut self, pass: &mut Pass, cell: CellId, priority: i32, made: Timestamp) {
         let slot = self.cells[cell.at()].slot;
         let Some(fresh_for) = self.slots[slot.at()].definition.fresh_for else { return };
         let candidates = &self.sheets[cell.at()].candidates;

@@ -304,7 +304,7 @@ pub struct Tree {
     pub link: Option<Link>,
     /// What is next. Empty where the cell was expanded elsewhere in the tree; see `repeated`.
     pub children: Vec<Tree>,
-    /// Whether the cell is expanded elsewhere in the tree.
+    /// Whether the cell is expanded elsewhere in the tree, where it is no deeper.
     pub repeated: bool,
     /// How many children were left out.
     pub more: u64,

@@ -12,16 +12,8 @@ use super::query::DEPTH_MAX;
 /// Most nodes of a tree; what would go beyond is counted.
 const NODES_MAX: usize = 100_000;
 
-/// A walk under way.
-struct Walk {
-    extent: Extent,
-    /// Cells that were expanded.
-    seen: BTreeSet<CellId>,
-    nodes: usize,
-}
-
 impl Graph {
-    /// The cells that depend on a cell, through the outputs of its readers. Each is expanded once.
+    /// The cells that depend on a cell, through the outputs of its readers. Each is expanded once, where it is nearest.
     pub fn downstream(&self, cell: CellId, extent: Extent) -> Option<Tree> {
         self.tree(cell, extent, &|cell, child| {
             let Some(source) = self.cells.get(cell.at()) else { return };
@@ -43,7 +35,7 @@ impl Graph {
     }
 
     /// What a cell depends on, through the inputs of every bundle that gives it: cells, and for groups the scopes
-    /// that they read. Each cell is expanded once.
+    /// that they read. Each cell is expanded once, where it is nearest.
     pub fn upstream(&self, cell: CellId, extent: Extent) -> Option<Tree> {
         self.tree(cell, extent, &|cell, child| {
             let candidates = self.sheets.get(cell.at()).into_iter().flat_map(|sheet| sheet.candidates.iter());
@@ -86,39 +78,55 @@ impl Graph {
         behind
     }
 
+    /// Grown level by level, so that what lies within the depth is there, by whichever way it is met first.
     fn tree(&self, root: CellId, extent: Extent, next: &Next<'_>) -> Option<Tree> {
         self.cells.get(root.at())?;
-        let extent = Extent { depth: extent.depth.min(DEPTH_MAX), ..extent };
-        let mut walk = Walk { extent, seen: BTreeSet::new(), nodes: 0 };
-        Some(grow(TreeNode::Cell(root), None, 0, &mut walk, next))
+        let depth = extent.depth.min(DEPTH_MAX);
+        let mut expanded = BTreeSet::new();
+        let mut grown = vec![Grown { tree: leaf(TreeNode::Cell(root), None), parent: 0, depth: 0 }];
+        let mut at = 0;
+        while let Some(Grown { tree, depth: own, .. }) = grown.get_mut(at) {
+            let own = *own;
+            if let TreeNode::Cell(cell) = tree.node {
+                tree.repeated = !expanded.insert(cell);
+                let (mut steps, mut more) = (Vec::new(), 0);
+                if !tree.repeated {
+                    next(cell, &mut |node, link| match own < depth && steps.len() < extent.children {
+                        true => steps.push((node, link)),
+                        false => more += 1,
+                    });
+                }
+                let shown = steps.len().min(NODES_MAX.saturating_sub(grown.len()));
+                let left = (steps.len() - shown) as u64;
+                grown[at].tree.more = more + left;
+                let children = steps.into_iter().take(shown);
+                let child = |(node, link)| Grown { tree: leaf(node, Some(link)), parent: at, depth: own + 1 };
+                grown.extend(children.map(child));
+            }
+            at += 1;
+        }
+        // What has no children left to come goes to its parent, the last first.
+        while grown.len() > 1 {
+            let Some(Grown { mut tree, parent, .. }) = grown.pop() else { break };
+            tree.children.reverse();
+            grown.get_mut(parent)?.tree.children.push(tree);
+        }
+        let mut tree = grown.pop()?.tree;
+        tree.children.reverse();
+        Some(tree)
     }
 }
 
 /// Tells the children of a cell.
 type Next<'a> = dyn Fn(CellId, &mut dyn FnMut(TreeNode, Link)) + 'a;
 
-fn grow(node: TreeNode, link: Option<Link>, depth: usize, walk: &mut Walk, next: &Next<'_>) -> Tree {
-    walk.nodes += 1;
-    let mut tree = Tree { node, link, children: Vec::new(), repeated: false, more: 0 };
-    let TreeNode::Cell(cell) = node else { return tree };
-    if !walk.seen.insert(cell) {
-        tree.repeated = true;
-        return tree;
-    }
-    let mut steps = Vec::new();
-    next(cell, &mut |node, link| {
-        if depth < walk.extent.depth && steps.len() < walk.extent.children {
-            steps.push((node, link));
-        } else {
-            tree.more += 1;
-        }
-    });
-    for (node, link) in steps {
-        if walk.nodes < NODES_MAX {
-            tree.children.push(grow(node, Some(link), depth + 1, walk, next));
-        } else {
-            tree.more += 1;
-        }
-    }
-    tree
+/// A node of a tree that grows.
+struct Grown {
+    tree: Tree,
+    parent: usize,
+    depth: usize,
+}
+
+fn leaf(node: TreeNode, link: Option<Link>) -> Tree {
+    Tree { node, link, children: Vec::new(), repeated: false, more: 0 }
 }

@@ -171,6 +171,11 @@ impl Queue {
         }
     }
 
+    /// How many cells there are whose state may differ.
+    pub fn restated(&self) -> usize {
+        self.buckets.iter().map(|bucket| bucket.restate.len()).sum()
+    }
+
     /// Takes out the cells whose state may differ, sources before what depends on them, in portions of which each has a
     /// number, from 0 on. Their memory is to be given back.
     pub fn take_restated(&mut self, number: usize) -> Option<Vec<CellId>> {

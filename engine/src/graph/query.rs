@@ -338,17 +338,18 @@ impl Graph {
         if let Some((cell, _)) = edges.chain(above.clone()).find(|(_, class)| class.unsatisfiable) {
             return format!("exclusive input {} is there", self.label(cell));
         }
-        for (scope, slot) in
-            bundle.scopes.iter().zip(self.producers[bundle.producer.at()].required().map(|(_, slot)| slot))
-        {
-            if scope.class.blocked {
-                let slot = &self.slots[slot.at()].definition.name;
-                return format!("no cell of {slot} has data for {}", bundle.date);
-            }
+        let inputs = self.producers[bundle.producer.at()].required().map(|(input, _)| input);
+        if let Some((_, input)) = bundle.scopes.iter().zip(inputs).find(|(scope, _)| scope.class.blocked) {
+            return self.empty_scope(id, input);
         }
         if bundle.scopes.iter().any(|scope| scope.class.held) {
             let open: u32 = self.held_by(id, true).map(|(.., count)| count).sum();
-            return format!("scope open: {open} upstream bundles are in work for {}", bundle.date);
+            let dates: BTreeSet<SlotDate> = self.held_by(id, true).map(|(_, date, _)| date).collect();
+            let dates = match (dates.first(), dates.last()) {
+                (Some(first), Some(last)) if first < last => format!("{first} to {last}"),
+                (first, _) => first.unwrap_or(&bundle.date).to_string(),
+            };
+            return format!("scope open: {open} upstream bundles are in work for {dates}");
         }
         if let Some((edge, _)) = held {
             return format!("waiting for {}", self.label(edge.source));
@@ -377,15 +378,37 @@ impl Graph {
         }
     }
 
+    /// That there is nothing of which a group is made, among the cells of an input that it takes.
+    pub(super) fn empty_scope(&self, id: BundleId, input: u16) -> String {
+        let bundle = &self.bundles[id.at()];
+        let producer = &self.producers[bundle.producer.at()];
+        let date = producer.cell_date(usize::from(input), bundle.date).unwrap_or(bundle.date);
+        let columns: Vec<u16> = producer.join.shared(input).into_iter().map(|(column, _)| column).collect();
+        let key = bundle.key.project(&columns);
+        let slot = producer.inputs.get(usize::from(input)).and_then(|slot| self.slot(*slot));
+        let slot = slot.map_or("", |slot| &slot.name);
+        let gap = if key.values().is_empty() { "" } else { " " };
+        format!("no cell of {slot}{gap}{key} has data for {date}")
+    }
+
+    /// An input that is not usable and on which it rests that this cell is not.
+    fn lost_input(&self, cell: CellId) -> Option<CellId> {
+        let sheet = &self.sheets[cell.at()];
+        let made = || sheet.candidates.iter().find(|candidate| candidate.owner.bundle().is_some());
+        let candidate = sheet.effective_candidate().or_else(made)?;
+        let all = candidate.rests_on_all(&self.tallies);
+        let mut blocked = self.classes(candidate.owner.bundle()?).filter(|(_, class)| class.blocked);
+        let found = blocked.find(|(edge, _)| all || candidate.rests_on(*edge));
+        found.map(|(edge, _)| edge.source)
+    }
+
     /// That an input is not usable, and the source on which that rests.
     fn unusable(&self, cell: CellId) -> String {
         let own = self.label(cell);
         let mut at = cell;
         for _ in 0..DEPTH_MAX {
-            let owner = self.sheets[at.at()].candidates.iter().find_map(|c| c.owner.bundle());
-            let blocked = owner.and_then(|bundle| self.classes(bundle).find(|(_, class)| class.blocked));
-            match blocked {
-                Some((edge, _)) => at = edge.source,
+            match self.lost_input(at) {
+                Some(input) => at = input,
                 None => break,
             }
         }
@@ -440,12 +463,23 @@ impl Graph {
         self.ends.contains(&date)
     }
 
-    /// The inputs of every bundle that gives a cell.
+    /// The cells of which a cell is made, with the bundles that make it of them.
     pub fn sources(&self, cell: CellId) -> Vec<(BundleId, CellId)> {
         let candidates = self.sheets.get(cell.at()).map_or(&[][..], |sheet| &*sheet.candidates);
         let mut sources = Vec::new();
-        for bundle in candidates.iter().filter_map(|c| c.owner.bundle()) {
-            sources.extend(self.bundles[bundle.at()].sources.iter().map(|input| (bundle, input)));
+        for candidate in candidates {
+            let Some(bundle) = candidate.owner.bundle() else { continue };
+            let Some(producer) = self.bundle_producer(bundle).and_then(|id| self.producers.get(id.at()))
+            else {
+                continue;
+            };
+            let is_read = |edge: &EdgeKey| {
+                let is_source = producer.need(edge.input).mode != Mode::Exclusive;
+                is_source && self.is_made(edge.source) && candidate.rests_on(*edge)
+            };
+            let cells = self.edges_of(bundle).map(|(edge, _)| edge).filter(is_read).map(|edge| edge.source);
+            sources.extend(cells.map(|source| (bundle, source)));
+            sources.dedup();
         }
         sources
     }

@@ -9,6 +9,8 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
+use hashbrown::{HashMap, HashSet};
+
 use super::Graph;
 use super::definition::Mode;
 use super::edges::EdgeKey;
@@ -284,7 +286,18 @@ impl Graph {
             }
         }
         let known = &self.tallies[id.at()].outputs;
-        let date = self.bundles[id.at()].date;
+        let (date, reported) = (self.bundles[id.at()].date, self.bundles[id.at()].reported.as_deref());
+        let is_new_read = |read: &Read| match read {
+            Read::Cell { slot, date, key, .. } => {
+                let cell = self.find(*slot, *date, key);
+                !cell.is_some_and(|cell| reported.is_some_and(|reported| reported.cells.contains(&cell)))
+            }
+            Read::Scan { slot, date, columns, key } => {
+                let (columns, key) = (columns.clone(), key.clone());
+                let scan = Scanned { slot: *slot, date: *date, columns, key };
+                !reported.is_some_and(|reported| reported.scans.contains(&scan))
+            }
+        };
         let is_new = |output: &OutputWrite| {
             if output.given == Given::Absent {
                 return false;
@@ -292,10 +305,11 @@ impl Graph {
             let cell = self.find(output.slot, date, &output.key);
             cell.is_none_or(|cell| !known.contains(cell))
         };
-        // Without new edges nothing closes.
-        let may_close = !reads.is_empty() || (self.reporting > 0 && outputs.iter().any(is_new));
+        // Without new edges nothing closes: what its last run reported, and has given, closed nothing then.
+        let reads_on = reads.iter().any(is_new_read);
+        let may_close = reads_on || (self.reporting > 0 && outputs.iter().any(is_new));
         let mut cycle = if may_close { self.cycle_of_cells(id, outputs, reads) } else { None };
-        if cycle.is_none() && !reads.is_empty() {
+        if cycle.is_none() && reads_on {
             cycle = self.cycle_of_names(id, reads);
         }
         match cycle {
@@ -357,16 +371,22 @@ impl Graph {
             false
         };
         from_bundles(&mut passed, self.may_hold(id), None);
+        let mut cells: HashSet<(SlotId, SlotDate, &Key)> = HashSet::new();
+        let mut scans: HashMap<(SlotId, SlotDate, &[u16]), HashSet<&Key>> = HashMap::new();
+        for read in reads {
+            match read {
+                Read::Cell { slot, date, key, .. } => drop(cells.insert((*slot, *date, key))),
+                Read::Scan { slot, date, columns, key } => {
+                    scans.entry((*slot, *date, columns)).or_default().insert(key);
+                }
+            }
+        }
         let mut at = 0;
         while let Some(cell) = passed.get(at) {
-            let is_read = reads.iter().any(|read| match read {
-                Read::Cell { slot, date, key, .. } => {
-                    (*slot, *date, key) == (cell.slot, cell.date, &cell.key)
-                }
-                Read::Scan { slot, date, columns, key } => {
-                    (*slot, *date) == (cell.slot, cell.date) && cell.key.project(columns) == *key
-                }
-            });
+            let mut scans =
+                scans.iter().filter(|((slot, date, _), _)| (*slot, *date) == (cell.slot, cell.date));
+            let is_read = cells.contains(&(cell.slot, cell.date, &cell.key))
+                || scans.any(|((.., columns), keys)| keys.contains(&cell.key.project(columns)));
             let (readers, is_input) = self.readers_of(id, cell);
             if is_read || is_input || from_bundles(&mut passed, readers.into_iter().collect(), Some(at)) {
                 return Some(self.path_to(&passed, at));

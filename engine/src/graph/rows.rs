@@ -118,6 +118,12 @@ impl Graph {
         self.bundles.get(bundle.at()).map(|bundle| bundle.producer)
     }
 
+    /// The transaction with which a bundle failed, where it has.
+    pub fn failed_at(&self, bundle: BundleId) -> Option<u64> {
+        let has_failed = self.tallies.get(bundle.at())?.status == PStatus::Failed;
+        self.bundles.get(bundle.at()).filter(|_| has_failed).map(|bundle| bundle.ended.seq)
+    }
+
     /// The date and key of a bundle.
     pub fn bundle_address(&self, bundle: BundleId) -> Option<(SlotDate, &Key)> {
         self.bundles.get(bundle.at()).map(|bundle| (bundle.date, &bundle.key))

@@ -19,6 +19,9 @@ use super::order::{Lane, Node};
 use super::pass::Pass;
 use super::state::{PStatus, State};
 
+/// Cells from which on the list of their changes is given its room at once.
+const LONG: usize = 1_000;
+
 impl Graph {
     /// Settles everything that was touched, then derives states.
     pub(super) fn settle(&mut self, pass: &mut Pass) {
@@ -38,6 +41,10 @@ impl Graph {
                 }
             }
             pass.queue.give_back(bucket);
+        }
+        let restated = pass.queue.restated();
+        if restated > LONG && !pass.rebuilding {
+            pass.effects.transitions.reserve(restated);
         }
         let mut number = 0;
         while let Some(cells) = pass.queue.take_restated(number) {

@@ -1,23 +1,38 @@
 //! Why a thing is as it is: a tree from the thing down to root events, such as a client's commit, a failure, or
 //! a declaration that is missing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Graph;
 use super::bundle::Ending;
 use super::candidate::{Candidate, Owner};
+use super::class::Class;
 use super::ids::{BundleId, CellId, ProducerId, SlotDate, SlotId};
 use super::info::{Extent, Why, WhyKind};
 use super::key::Key;
 use super::query::DEPTH_MAX;
 use super::state::PStatus;
 
-/// What was explained already; each cell is explained once.
+/// Most nodes of a tree; what would go beyond is counted.
+const NODES_MAX: usize = 10_000;
+
+/// What was explained already. Each cell is explained once, and again where it is met nearer to the root and something behind
+/// it was too deep.
 #[derive(Default)]
 struct Seen {
-    cells: BTreeSet<CellId>,
+    cells: BTreeMap<CellId, Explained>,
     depth: usize,
     extent: Extent,
+    /// How many cells and bundles the tree has.
+    nodes: usize,
+    /// How often something was too deep.
+    cuts: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Explained {
+    depth: usize,
+    is_cut: bool,
 }
 
 impl Seen {
@@ -28,6 +43,10 @@ impl Seen {
     /// Whether deeper reasons are left out; trees are walked by recursion, so there is an end to what may be asked for.
     fn is_deep(&self) -> bool {
         self.depth >= self.extent.depth.min(DEPTH_MAX)
+    }
+
+    fn is_full(&self) -> bool {
+        self.nodes >= NODES_MAX
     }
 }
 
@@ -82,8 +101,13 @@ impl Graph {
         open.sort_unstable();
         let mut seen = Seen { depth: 1, ..Seen::new(extent) };
         let shown = if extent.depth == 0 { 0 } else { extent.children };
-        let left = open.len().saturating_sub(shown);
-        why.children = open.into_iter().take(shown).map(|(_, id)| self.why_work(id, &mut seen)).collect();
+        for (_, bundle) in open.iter().take(shown) {
+            if seen.is_full() {
+                break;
+            }
+            why.children.push(self.why_work(*bundle, &mut seen));
+        }
+        let left = open.len() - why.children.len();
         if left > 0 {
             why.children.push(more(left, "bundles"));
         }
@@ -108,15 +132,21 @@ impl Graph {
             priority: sheet.effective,
             ..self.about_cell(WhyKind::Cell, text, cell.slot, sheet.date, &sheet.key)
         };
-        if !seen.cells.insert(id) {
+        seen.nodes += 1;
+        let before = seen.cells.get(&id).copied();
+        if let Some(before) = before.filter(|before| !before.is_cut || before.depth <= seen.depth) {
+            seen.cuts += usize::from(before.is_cut);
             why.text += ", as explained above";
             return why;
         }
-        if seen.is_deep() {
+        if seen.is_deep() || seen.is_full() {
+            seen.cuts += 1;
             why.text += "; deeper reasons are left out";
             why.more = sheet.candidates.len() as u64;
             return why;
         }
+        let (depth, cuts) = (seen.depth, seen.cuts);
+        seen.cells.insert(id, Explained { depth, is_cut: false });
         seen.depth += 1;
         let mut children = Vec::new();
         let better = sheet.standing(&self.tallies).better_coming;
@@ -127,8 +157,36 @@ impl Graph {
             }
         }
         seen.depth -= 1;
+        seen.cells.insert(id, Explained { depth, is_cut: seen.cuts > cuts });
         why.children = children;
         why
+    }
+
+    /// Explains cells, as many as there is room for, and tells how many of them are left.
+    fn why_each(
+        &self,
+        children: &mut Vec<Why>,
+        cells: &[CellId],
+        what: &str,
+        seen: &mut Seen,
+        about: impl Fn(CellId) -> Option<String>,
+    ) {
+        let mut shown = 0;
+        for cell in cells.iter().take(seen.extent.children) {
+            if seen.is_full() {
+                break;
+            }
+            let why = self.why_cell(*cell, seen);
+            children.push(match about(*cell) {
+                Some(text) => Why { children: vec![why], ..Why::leaf(text) },
+                None => why,
+            });
+            shown += 1;
+        }
+        let left = cells.len() - shown;
+        if left > 0 {
+            children.push(more(left, what));
+        }
     }
 
     /// A node about the cell of this address.
@@ -228,6 +286,7 @@ impl Graph {
     }
 
     fn why_work(&self, id: BundleId, seen: &mut Seen) -> Why {
+        seen.nodes += 1;
         let bundle = &self.bundles[id.at()];
         let producer = self.producer_name(bundle.producer);
         let reason = self.reason(id);
@@ -283,46 +342,46 @@ impl Graph {
         for date in self.missing_ends(bundle) {
             children.push(Why::leaf(format!("scope open: end_of({date}) not declared")));
         }
-        let about_scope = |text: String, slot: &str| {
-            let (slot, date) = (Some(slot.to_string()), Some(date));
-            Why { slot, date, ..Why::of(WhyKind::Scope, text) }
-        };
         children.extend(self.why_members(id, seen));
-        for (scope, slot) in
-            bundle.scopes.iter().zip(self.producers[bundle.producer.at()].required().map(|(_, slot)| slot))
-        {
+        let owner = &self.producers[bundle.producer.at()];
+        for (scope, (input, slot)) in bundle.scopes.iter().zip(owner.required()) {
             let slot = &self.slots[slot.at()].definition.name;
-            if scope.class.held {
-                children.push(self.why_open(id, slot));
+            let date = owner.cell_date(usize::from(input), date).unwrap_or(date);
+            let text = if scope.class.held {
+                children.push(self.why_open(id, slot, date));
+                continue;
             } else if scope.class.blocked {
-                children.push(about_scope(format!("no cell of {slot} has data for {date}"), slot));
+                self.empty_scope(id, input)
             } else if scope.class.changed && bundle.ending.is_some() {
-                let text = format!("cells of {slot} appeared or vanished for {date}");
-                children.push(about_scope(text, slot));
-            }
+                format!("cells of {slot} appeared or vanished for {date}")
+            } else {
+                continue;
+            };
+            let (slot, date) = (Some(slot.clone()), Some(date));
+            children.push(Why { slot, date, ..Why::of(WhyKind::Scope, text) });
         }
         let all = self.classes(id).all(|(_, class)| class.is_clean()) && children.is_empty();
-        for (cell, class) in self.classes_above(id).into_iter().filter(|(_, class)| !class.is_clean()) {
-            let label = self.label(cell);
-            let text = match class.unsatisfiable {
-                true => format!("exclusive input {label} is there"),
-                false => format!("better data of {label} is being made"),
-            };
-            children.push(Why { children: vec![self.why_cell(cell, seen)], ..Why::leaf(text) });
-        }
+        let there = |cell: CellId| Some(format!("exclusive input {} is there", self.label(cell)));
+        let above = self.classes_above(id).into_iter().filter(|(_, class)| !class.is_clean());
+        let (barring, made): (Vec<_>, Vec<_>) = above.partition(|(_, class)| class.unsatisfiable);
+        let cells = |of: Vec<(CellId, Class)>| of.into_iter().map(|(cell, _)| cell).collect::<Vec<_>>();
+        self.why_each(&mut children, &cells(barring), "exclusive inputs", seen, there);
+        self.why_each(&mut children, &cells(made), "cells that better data may come to", seen, |cell| {
+            Some(format!("better data of {} is being made", self.label(cell)))
+        });
         let of_scope = self.producers[bundle.producer.at()].is_dependent() && bundle.scopes.is_empty();
         let held =
             self.held_by(id, false).chain(of_scope.then(|| self.held_by(id, true)).into_iter().flatten());
-        let open: BTreeSet<ProducerId> = held.map(|(ancestor, ..)| ancestor).collect();
-        for ancestor in open {
+        let open: BTreeSet<(ProducerId, SlotDate)> =
+            held.map(|(ancestor, date, _)| (ancestor, date)).collect();
+        for (ancestor, date) in open {
             let name = self.producer_name(ancestor);
             let text = format!("producer {name} has bundles in work for {date} that may make an input yet");
             children.push(Why::leaf(text));
         }
-        for (edge, _) in self.classes(id).filter(|(_, class)| class.unsatisfiable) {
-            let text = format!("exclusive input {} is there", self.label(edge.source));
-            children.push(Why { children: vec![self.why_cell(edge.source, seen)], ..Why::leaf(text) });
-        }
+        let barring = self.classes(id).filter(|(_, class)| class.unsatisfiable);
+        let barring: Vec<CellId> = barring.map(|(edge, _)| edge.source).collect();
+        self.why_each(&mut children, &barring, "exclusive inputs", seen, there);
         let shown = self.classes(id).filter(|(edge, class)| {
             self.is_made(edge.source) && !class.unsatisfiable && (all || !class.is_clean())
         });
@@ -330,17 +389,12 @@ impl Graph {
             shown.map(|(edge, c)| (!c.is_obstacle(), edge.source)).collect();
         inputs.sort_unstable();
         inputs.dedup();
-        let left = inputs.len().saturating_sub(seen.extent.children);
-        let shown = inputs.into_iter().take(seen.extent.children);
-        children.extend(shown.map(|(_, cell)| self.why_cell(cell, seen)));
-        if left > 0 {
-            children.push(more(left, "inputs"));
-        }
+        let inputs: Vec<CellId> = inputs.into_iter().map(|(_, cell)| cell).collect();
+        self.why_each(&mut children, &inputs, "inputs", seen, |_| None);
         Why { children, ..about }
     }
 
-    fn why_open(&self, group: BundleId, slot: &str) -> Why {
-        let date = self.bundles[group.at()].date;
+    fn why_open(&self, group: BundleId, slot: &str, date: SlotDate) -> Why {
         let open = self.held_by(group, true).map(|(upstream, date, count)| {
             let producer = &self.producers[upstream.at()];
             let attached = if producer.attached { "" } else { ", and it is detached" };
@@ -366,7 +420,9 @@ impl Graph {
             why.children.push(Why::leaf(error.to_string()));
             return why;
         }
-        if seen.is_deep() {
+        seen.nodes += 1;
+        if seen.is_deep() || seen.is_full() {
+            seen.cuts += 1;
             why.text += "; deeper reasons are left out";
             why.more = 1;
             return why;

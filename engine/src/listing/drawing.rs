@@ -260,9 +260,13 @@ fn changes(graph: &Graph, slot: SlotId) -> (Option<Timestamp>, Option<Timestamp>
 
 /// Why the newest failed bundle of a producer failed.
 fn newest_error(graph: &Graph, producer: ProducerId) -> Option<String> {
-    let bundles = graph.bundles_of(producer).into_iter().filter_map(|bundle| graph.bundle_info(bundle));
-    let failed = bundles.filter(|bundle| bundle.status == PStatus::Failed);
-    failed.max_by_key(|bundle| bundle.ended_seq).map(|bundle| bundle.reason)
+    let bundles = graph.bundles_of(producer).into_iter();
+    let (_, newest) = bundles.filter_map(|bundle| Some((graph.failed_at(bundle)?, bundle))).max()?;
+    graph.bundle_info(newest).map(|bundle| bundle.reason)
+}
+
+fn known_slot(graph: &Graph, name: &str) -> Result<SlotId, ReadError> {
+    graph.slot_by_name(name).ok_or_else(|| ReadError::UnknownSlot { slot: name.to_string() })
 }
 
 impl View {
@@ -315,7 +319,27 @@ impl View {
         view
     }
 
-    /// Cells of one slot or of all, of one date or of all, with what was made from what among them, for a drawing.
+    /// How many cells [`View::cell_graph`] would show.
+    ///
+    /// # Errors
+    /// [`ReadError::UnknownSlot`] where `slot` names none.
+    pub fn cell_count(&self, slot: Option<&str>, date: Option<SlotDate>) -> Result<u64, ReadError> {
+        let state = self.base().state();
+        let graph = &state.graph;
+        let slots: Vec<SlotId> = match slot {
+            Some(name) => vec![known_slot(graph, name)?],
+            None => graph.slots().map(|(id, _)| id).collect(),
+        };
+        let is_of_date = |cell: &CellId| graph.address(*cell).is_some_and(|(_, own, _)| date == Some(own));
+        let count = |slot: SlotId| match date {
+            Some(_) => graph.cells_of(slot).filter(is_of_date).count() as u64,
+            None => graph.state_counts(slot).total(),
+        };
+        Ok(slots.into_iter().map(count).sum())
+    }
+
+    /// Cells of one slot or of all, of one date or of all, with what was made from what among them, for a drawing. Takes time in
+    /// proportion to them and their inputs.
     ///
     /// # Errors
     /// [`ReadError::UnknownSlot`] where `slot` names none.
@@ -325,8 +349,7 @@ impl View {
         let graph = &state.graph;
         let mut slots: Vec<(usize, SlotId)> = match slot {
             Some(name) => {
-                let id = graph.slot_by_name(name);
-                vec![(0, id.ok_or_else(|| ReadError::UnknownSlot { slot: name.to_string() })?)]
+                vec![(0, known_slot(graph, name)?)]
             }
             None => {
                 let level = |id: SlotId| names.nodes.get(id.0 as usize).map_or(0, |node| node.level);
@@ -337,21 +360,21 @@ impl View {
         let mut view = CellGraph::default();
         let mut ids: Vec<CellId> = Vec::new();
         for (at, (_, slot)) in slots.into_iter().enumerate() {
-            let infos = graph.cells_of(slot).filter_map(|cell| graph.cell_info(cell));
-            let mut infos: Vec<_> = infos.filter(|info| date.is_none_or(|date| info.date == date)).collect();
-            infos.sort_by(|a, b| (a.date, &a.key).cmp(&(b.date, &b.key)));
+            let rows = graph.cells_of(slot).filter_map(|cell| Some((cell, graph.cell_row(cell)?)));
+            let mut rows: Vec<_> = rows.filter(|(_, row)| date.is_none_or(|date| row.date == date)).collect();
+            rows.sort_by(|(_, a), (_, b)| (a.date, a.key).cmp(&(b.date, b.key)));
             view.slots.push(slot_name(graph, slot));
-            for info in infos {
-                ids.push(info.cell);
+            for (cell, row) in rows {
+                ids.push(cell);
                 view.cells.push(CellNode {
                     slot: at,
-                    date: info.date,
-                    key: info.key,
-                    state: info.state,
-                    generation: info.g,
-                    last_updated: (info.g > 0).then_some(info.changed_at),
-                    producer: info.producer,
-                    error: info.error,
+                    date: row.date,
+                    key: row.key.clone(),
+                    state: row.state,
+                    generation: row.g,
+                    last_updated: (row.g > 0).then_some(row.changed_at),
+                    producer: row.producer.map(str::to_string),
+                    error: row.error.map(str::to_string),
                 });
             }
         }
@@ -359,7 +382,7 @@ impl View {
         for (to, cell) in ids.iter().enumerate() {
             for (bundle, source) in graph.sources(*cell) {
                 let Some(from) = places.get(&source) else { continue };
-                let producer = graph.bundle_info(bundle).and_then(|info| graph.producer(info.producer));
+                let producer = graph.bundle_producer(bundle).and_then(|id| graph.producer(id));
                 let producer = producer.map(|definition| definition.name.clone()).unwrap_or_default();
                 view.edges.push(CellEdge { from: *from, to, producer });
             }

@@ -34,15 +34,15 @@ pub struct Lineage {
     pub producer: Option<String>,
     /// The name of the input through which it does.
     pub input: Option<String>,
-    /// What the input is to it.
+    /// What the input is to it; `None` for the first, and where a run has read it beside its inputs.
     pub mode: Option<Mode>,
     /// The generation that it read of whichever of the two it read, or how many cells the set then had; `None` where it read nothing, or has not run since.
     pub read: Option<u64>,
     /// The run of it that is in flight there.
     pub run: Option<RunId>,
-    /// What is behind; empty where that was listed before.
+    /// What is behind; empty where that is listed elsewhere in the tree.
     pub children: Vec<Lineage>,
-    /// Whether it was listed before.
+    /// Whether it is listed elsewhere in the tree, where it is no further from the first.
     pub repeated: bool,
     /// How much behind it was left out.
     pub more: u64,

@@ -13,11 +13,11 @@ pub struct TreeRow {
     pub source: CellId,
     /// SID2: the cell that was made.
     pub target: CellId,
-    /// GENERATION that was read; `None` where the source came after the last run.
+    /// GENERATION that was read; `None` where the source came after the last run, or was found absent.
     pub generation: Option<u64>,
     /// PRODUCER that made the target from it.
     pub producer: String,
-    /// INPUT: the name under which the producer read it.
+    /// INPUT: the name under which the producer read it; empty where a run has read it beside its inputs.
     pub input: String,
     /// PRIORITY at which it made it.
     pub priority: i32,

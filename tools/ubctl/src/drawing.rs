@@ -14,7 +14,7 @@ use crate::output::print;
 use crate::time::parse_slot_date;
 
 /// Cells that one drawing shows at most.
-const CELLS_MAX: usize = 20_000;
+const CELLS_MAX: u64 = 20_000;
 
 /// What is drawn, and how.
 #[derive(Args, Debug)]
@@ -62,13 +62,13 @@ impl Drawing {
         let now = SystemClock.now();
         let terminal = terminal(self.output.is_some());
         let text = if self.cells {
-            let graph = db.cell_graph(self.slot.as_deref(), self.date)?;
-            if graph.cells.len() > CELLS_MAX {
+            let cells = db.cell_count(self.slot.as_deref(), self.date)?;
+            if cells > CELLS_MAX {
                 return Err(Failed::Usage(format!(
-                    "a drawing shows at most {CELLS_MAX} cells, and these are {}; choose some with --slot and --date",
-                    graph.cells.len()
+                    "a drawing shows at most {CELLS_MAX} cells, and these are {cells}; choose some with --slot and --date"
                 )));
             }
+            let graph = db.cell_graph(self.slot.as_deref(), self.date)?;
             match self.format {
                 Form::Text => cells_text(&graph, now, terminal),
                 Form::Dot => cells_dot(&graph, now),

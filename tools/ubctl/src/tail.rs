@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use underbelly::{
-    Alarm, Columns, CommitError, Committed, Database, ReadError, Reader, SlotDate, Start, State, StateChange,
-    Watch,
+    Alarm, Columns, CommitError, Committed, Database, FeedError, ReadError, Reader, SlotDate, Start, State,
+    StateChange, Watch,
 };
 
 use crate::error::Failed;
@@ -112,20 +112,14 @@ impl Tail {
         };
         let start = match (&self.cursor, &self.from) {
             (Some(name), _) => Start::Cursor(name.clone()),
-            (None, from) => from.clone().unwrap_or(Start::Oldest),
+            (None, Some(from)) => from.clone(),
+            (None, None) => {
+                let (newest, next) = self.newest(&reader, &watch)?;
+                newest.iter().try_for_each(|committed| put(&mut out, committed))?;
+                Start::Seq(next)
+            }
         };
         let mut feed = reader.feed(&watch, start)?;
-        if self.cursor.is_none() && self.from.is_none() {
-            let mut newest = VecDeque::new();
-            for committed in feed.by_ref() {
-                if newest.len() == self.last {
-                    newest.pop_front();
-                }
-                newest.push_back(committed?);
-                newest.truncate(self.last);
-            }
-            newest.iter().try_for_each(|committed| put(&mut out, committed))?;
-        }
         loop {
             feed.by_ref().try_for_each(|committed| put(&mut out, &committed?))?;
             out.flush().map_err(Failed::output)?;
@@ -138,6 +132,36 @@ impl Tail {
             }
             feed = reader.feed(&watch, Start::Seq(next))?;
         }
+    }
+
+    /// The newest transactions that pass, and the seq behind them. Of a watch that lets few pass, it looks further and further back.
+    fn newest(&self, reader: &Reader, watch: &Watch) -> Result<(VecDeque<Committed>, u64), Failed> {
+        let next = reader.feed(watch, Start::Now)?.next_seq();
+        let mut newest = VecDeque::new();
+        let mut span = (self.last as u64).min(next);
+        let mut first = next - span;
+        while span > 0 {
+            newest.clear();
+            let mut feed = reader.feed(watch, Start::Seq(first.max(1)))?;
+            let mut is_whole = first <= 1;
+            while let Some(committed) = feed.next() {
+                match committed {
+                    // What is older is not kept, or is missing.
+                    Err(FeedError::TooOld { oldest, .. }) if newest.is_empty() && oldest > first => {
+                        (is_whole, first) = (true, oldest);
+                        feed = reader.feed(watch, Start::Seq(oldest))?;
+                    }
+                    committed => newest.push_back(committed?),
+                }
+                newest.drain(..newest.len().saturating_sub(self.last));
+            }
+            if is_whole || newest.len() == self.last {
+                return Ok((newest, feed.next_seq()));
+            }
+            span = span.saturating_mul(2);
+            first = next.saturating_sub(span);
+        }
+        Ok((newest, next))
     }
 
     /// Shows the rows of a series.

@@ -107,8 +107,9 @@ pub(crate) fn upstream(found: &Lineage, format: TreeFormat) -> Result<(), Failed
     lineage(found, format, |node, producer, input| {
         let read = match (node.read, node.mode) {
             (Some(read), _) => format!("generation {read} read"),
-            (None, Some(Mode::Required) | None) => "not read yet".to_string(),
-            (None, Some(_)) => "found absent".to_string(),
+            (None, Some(Mode::Required)) => "not read yet".to_string(),
+            // Also what a run looked for beside its inputs.
+            (None, _) => "found absent".to_string(),
         };
         format!(", {read} by {producer}{input}")
     })
@@ -116,9 +117,10 @@ pub(crate) fn upstream(found: &Lineage, format: TreeFormat) -> Result<(), Failed
 
 /// Prints what was made from a cell.
 pub(crate) fn downstream(found: &Lineage, format: TreeFormat) -> Result<(), Failed> {
-    lineage(found, format, |node, producer, input| match node.read {
-        Some(read) => format!(", made by {producer} from generation {read}{input}"),
-        None => format!(", made by {producer}, which has not read it{input}"),
+    lineage(found, format, |node, producer, input| match (node.read, node.mode) {
+        (Some(read), _) => format!(", made by {producer} from generation {read}{input}"),
+        (None, Some(Mode::Required)) => format!(", made by {producer}, which has not read it{input}"),
+        (None, _) => format!(", made by {producer}, which found it absent{input}"),
     })
 }
 
@@ -174,7 +176,7 @@ fn lineage(
             let _ = write!(text, "; run {run} is in flight");
         }
         if node.repeated {
-            text += "; listed above";
+            text += "; shown elsewhere";
         }
         text
     };

@@ -1,7 +1,7 @@
 //! Small systems, searched whole: every order of every few events from nothing, and from rest, each step on a stage.
 //!
 //! `UNDERBELLY_DEPTH` says how many events (4 for the systems that are listed, 3 with commands, and 2 for those that
-//! are enumerated). Two states are the same where the facts by names are, and the order of the queue; of generations it
+//! are enumerated; those of four slots take three fewer, and without it one in a hundred of them takes two). Two states are the same where the facts by names are, and the order of the queue; of generations it
 //! counts alone whether what was read is what is there now. Of the states
 //! with which a search ends one in eight is run to rest.
 
@@ -120,12 +120,12 @@ fn listed() -> Vec<System> {
     plain.chain(LISTED.iter().map(|listed| with(listed, true))).collect()
 }
 
-/// All systems of up to three slots without keys and up to three producers with one output each, whose inputs have each
-/// mode: each once, whatever its slots are called.
-fn enumerated() -> Vec<System> {
-    const SLOTS: usize = 3;
+/// All systems of so many slots without keys, or of fewer, and up to three producers with one output each, whose inputs have
+/// each mode: each once, whatever its slots are called.
+fn enumerated(slots: usize) -> Vec<System> {
+    let orders = orders(slots);
     let mut plans = Vec::new();
-    for output in 1..SLOTS {
+    for output in 1..slots {
         let modes = [None, Some(Mode::Required), Some(Mode::Optional), Some(Mode::Exclusive)];
         for number in 0..modes.len().pow(output as u32) {
             let mode = |slot: usize| modes[number / modes.len().pow(slot as u32) % modes.len()];
@@ -158,7 +158,7 @@ fn enumerated() -> Vec<System> {
             .collect();
         if producers.is_empty()
             || !used.iter().copied().eq(0..used.len())
-            || !seen.insert(names_apart(&producers))
+            || !seen.insert(names_apart(&producers, &orders))
         {
             continue;
         }
@@ -174,10 +174,22 @@ fn enumerated() -> Vec<System> {
 /// A producer's output, how many give it less, and its inputs with their modes.
 type NamedApart = (usize, usize, Vec<(usize, String)>);
 
+/// All orders of so many numbers.
+fn orders(numbers: usize) -> Vec<Vec<usize>> {
+    let Some(last) = numbers.checked_sub(1) else { return vec![Vec::new()] };
+    let with_last = |order: Vec<usize>| {
+        (0..numbers).map(move |at| {
+            let mut order = order.clone();
+            order.insert(at, last);
+            order
+        })
+    };
+    orders(last).into_iter().flat_map(with_last).collect()
+}
+
 /// A system as it is under the names of slots that give the least; of priorities the order alone counts.
-fn names_apart(producers: &[Plan]) -> Vec<NamedApart> {
-    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-    let under = |names: &[usize; 3]| {
+fn names_apart(producers: &[Plan], orders: &[Vec<usize>]) -> Vec<NamedApart> {
+    let under = |names: &Vec<usize>| {
         let mut plans: Vec<_> = producers
             .iter()
             .map(|plan| {
@@ -339,11 +351,30 @@ fn systems_that_are_listed_are_right_in_every_order() {
 
 #[test]
 fn every_small_system_is_right_in_every_order() {
-    let systems = enumerated();
+    let systems = enumerated(3);
     let by_producers = systems.iter().fold(BTreeMap::new(), |mut counts: BTreeMap<usize, u32>, system| {
         *counts.entry(system.script.producers.len()).or_default() += 1;
         counts
     });
     assert_eq!(by_producers.keys().copied().collect::<Vec<_>>(), [1, 2, 3], "{by_producers:?}");
     search_all("enumerated", &systems, depth(2));
+}
+
+#[test]
+fn small_systems_of_four_slots_are_right_in_every_order() {
+    let mut systems = enumerated(4);
+    systems.retain(|system| system.script.slots.len() == 4);
+    let all = systems.len();
+    let depth = match depth(0) {
+        0 => {
+            let mut at = 0;
+            systems.retain(|_| {
+                at += 1;
+                at % 100 == 0
+            });
+            2
+        }
+        depth => depth.saturating_sub(3).max(1),
+    };
+    search_all(&format!("of four slots, of {all}"), &systems, depth);
 }

@@ -15,3 +15,4 @@ mod scripts;
 mod sessions;
 mod stage;
 mod tables;
+mod trees;

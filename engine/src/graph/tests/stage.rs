@@ -7,7 +7,7 @@ use underbelly_storage::image::Key as RecordKey;
 use underbelly_storage::{Date, Timestamp, Value};
 
 use super::super::*;
-use super::oracle::{BESIDE, BundleName, Oracle, Subject, bundle_name, cell_name};
+use super::oracle::{BESIDE, BundleName, CellName, Oracle, Subject, bundle_name, cell_name};
 
 #[derive(Clone)]
 pub(super) struct Stage {
@@ -22,9 +22,11 @@ pub(super) struct Stage {
     pub flying: BTreeMap<RunId, Started>,
     /// How often each bundle was started.
     pub starts: BTreeMap<BundleId, u64>,
-    /// How many events there were when a result last came to a cell where other data had stood in for it or that
-    /// somebody had looked for, or of a run that read other cells beside its inputs than the one before.
-    pub stood_in: usize,
+    /// Bundles behind a result that came to a cell where other data had stood in for it or that somebody had looked for, or
+    /// of a run that read other cells beside its inputs than the one before; how many events there were when it last did.
+    surprised: BTreeMap<BundleName, usize>,
+    /// How many results each bundle gave.
+    pub ends: BTreeMap<BundleName, u64>,
     /// Every event that was accepted.
     pub log: Vec<Event>,
     /// What the last one did.
@@ -105,7 +107,8 @@ impl Stage {
             next_run: 1,
             flying: BTreeMap::new(),
             starts: BTreeMap::new(),
-            stood_in: 0,
+            surprised: BTreeMap::new(),
+            ends: BTreeMap::new(),
             log: Vec::new(),
             last: None,
             store: Store::default(),
@@ -149,7 +152,7 @@ impl Stage {
         };
         self.seq += 1;
         self.store.step(&mut self.graph, self.seq);
-        let stood_in = self.oracle.stands_in(&event) || self.oracle.moves_reads(&event);
+        let surprises = self.oracle.surprises(&event);
         subject.moments = self.groups_behind(bundles);
         self.oracle.apply(&event, subject);
         self.oracle.compare(&self.graph);
@@ -167,6 +170,7 @@ impl Stage {
         }
         for ended in &effects.ended {
             self.flying.remove(&ended.run);
+            *self.ends.entry(bundle_name(&self.graph, ended.bundle)).or_default() += 1;
         }
         for cut in &effects.interrupted {
             self.flying.remove(&cut.run);
@@ -176,8 +180,8 @@ impl Stage {
         }
         self.log.push(event);
         self.last = Some(effects.clone());
-        if stood_in {
-            self.stood_in = self.log.len();
+        for name in self.behind(surprises) {
+            self.surprised.insert(name, self.log.len());
         }
         looked.check(&effects, &self.graph);
         if quiet {
@@ -189,6 +193,32 @@ impl Stage {
         self.check_tables();
         self.check_cycles();
         Ok(effects)
+    }
+
+    /// Bundles that a surprise since so many events may have started a second time.
+    pub fn surprised_since(&self, events: usize) -> BTreeSet<BundleName> {
+        let since = self.surprised.iter().filter(|(_, at)| **at > events);
+        since.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The readers of cells, a bundle, and whatever is behind them, made already or not.
+    fn behind(&self, (cells, bundle): (Vec<CellName>, Option<BundleName>)) -> BTreeSet<BundleName> {
+        let graph = &self.graph;
+        let readers = |cell: CellId| {
+            let fills = |bundle: &BundleId| graph.classes_above(*bundle).iter().any(|(own, _)| *own == cell);
+            graph.cells[cell.at()].readers.bundles().chain(graph.bundles().filter(fills)).collect::<Vec<_>>()
+        };
+        let cells = cells.iter().filter_map(|(slot, date, key)| graph.cell(*slot, *date, key));
+        let own = bundle.and_then(|(producer, date, key)| graph.bundle(producer, date, &key));
+        let mut left: Vec<BundleId> = cells.flat_map(readers).chain(own).collect();
+        let mut behind = BTreeSet::new();
+        while let Some(bundle) = left.pop() {
+            if behind.insert(bundle_name(graph, bundle)) {
+                left.extend(graph.tallies[bundle.at()].outputs.iter().flat_map(readers));
+                left.extend(graph.may_hold(bundle));
+            }
+        }
+        behind
     }
 
     /// The commit time of the next event.
@@ -260,17 +290,51 @@ impl Stage {
     fn check_reasons(&self) {
         for cell in self.graph.cells() {
             let why = self.graph.why(cell).unwrap();
-            check_leaves(&why);
+            self.check_why(&why, usize::MAX);
             assert!(!why.children.is_empty(), "{why}");
             let info = self.graph.cell_info(cell).unwrap();
             assert_eq!(self.graph.why_at(info.slot, info.date, &info.key), Some(why));
+            let near = Extent { depth: 2, ..Extent::default() };
+            self.check_why(
+                &self.graph.why_within(info.slot, info.date, &info.key, near).unwrap(),
+                near.depth,
+            );
             if info.state == State::Stale {
                 assert!(!info.causes.is_empty(), "a stale cell has causes");
             }
         }
         for bundle in self.graph.bundles() {
-            check_leaves(&self.graph.why_bundle(bundle).unwrap());
+            self.check_why(&self.graph.why_bundle(bundle).unwrap(), usize::MAX);
         }
+    }
+
+    /// A tree of reasons ends in root events or in what is explained elsewhere in it, each cell above this depth is explained, and
+    /// what is said of work is so.
+    fn check_why(&self, why: &Why, depth: usize) {
+        let mut levels = BTreeMap::new();
+        let mut explained = BTreeSet::new();
+        look_at_cells(why, 0, &mut levels, &mut explained);
+        let near = levels.iter().filter(|(_, level)| **level < depth).map(|(cell, _)| cell);
+        near.for_each(|cell| assert!(explained.contains(cell), "cell {cell} is explained nowhere: {why}"));
+        self.check_leaves(why, &explained, depth);
+    }
+
+    fn check_leaves(&self, why: &Why, explained: &BTreeSet<CellId>, depth: usize) {
+        let is_above = || why.sid.is_some_and(|cell| explained.contains(&cell));
+        let is_cut = depth < usize::MAX && why.more > 0;
+        let is_root = match why.kind {
+            WhyKind::Client | WhyKind::Ended => why.seq.is_some(),
+            WhyKind::Running => why.run.is_some(),
+            WhyKind::More => why.more > 0,
+            WhyKind::Cell => is_above() || is_cut,
+            WhyKind::Missing => is_cut,
+            _ => ROOTS.iter().any(|root| why.text.contains(root)),
+        };
+        assert!(is_root || !why.children.is_empty(), "no root event: {}", why.text);
+        if why.kind == WhyKind::Work {
+            self.oracle.check_work(why);
+        }
+        why.children.iter().for_each(|child| self.check_leaves(child, explained, depth));
     }
 
     /// From a cell one comes back to it over no edges.
@@ -458,39 +522,38 @@ fn twin_every() -> u64 {
     std::env::var("UNDERBELLY_TWINS").ok().map_or(1, |text| text.parse().unwrap())
 }
 
-/// The leaves of a tree of reasons are root events.
-fn check_leaves(why: &Why) {
-    const ROOTS: [&str; 27] = [
-        "committed at seq",
-        "is too old",
-        "was fresh until",
-        "no sign of life",
-        "has no session",
-        "has not committed it",
-        "has not given a cell as",
-        "nobody is registered",
-        "is tried again at",
-        "was retracted at seq",
-        "was deregistered",
-        "was told to run again",
-        "was cancelled at seq",
-        "client committed at seq",
-        "client retracted at seq",
-        "failed at seq",
-        "declined at seq",
-        "retracted at seq",
-        "is detached",
-        "is in flight",
-        "not declared",
-        "no cell of",
-        "appeared or vanished",
-        "as explained above",
-        "bundles in work",
-        "and no client committed it",
-        "inputs more",
-    ];
-    if why.children.is_empty() {
-        assert!(ROOTS.iter().any(|root| why.text.contains(root)), "no root event: {}", why.text);
+/// The cells of a tree of reasons, at how many cells under the root each is first, and which are explained.
+fn look_at_cells(
+    why: &Why,
+    level: usize,
+    levels: &mut BTreeMap<CellId, usize>,
+    explained: &mut BTreeSet<CellId>,
+) {
+    let is_cell = matches!(why.kind, WhyKind::Cell | WhyKind::Missing);
+    if let (WhyKind::Cell, Some(cell)) = (why.kind, why.sid) {
+        let first = levels.entry(cell).or_insert(level);
+        *first = level.min(*first);
+        explained.extend((!why.children.is_empty()).then_some(cell));
     }
-    why.children.iter().for_each(check_leaves);
+    let below = level + usize::from(is_cell);
+    why.children.iter().for_each(|child| look_at_cells(child, below, levels, explained));
 }
+
+/// What sentences say that no further reason is behind, besides those of a client or the end of a run.
+const ROOTS: [&str; 15] = [
+    "is too old",
+    "no sign of life",
+    "has no session",
+    "has not committed it",
+    "has not given a cell as",
+    "nobody is registered",
+    "is tried again at",
+    "was deregistered",
+    "was told to run again",
+    "is detached",
+    "not declared",
+    "no cell of",
+    "appeared or vanished",
+    "bundles in work",
+    "and no client committed it",
+];

@@ -41,6 +41,13 @@ fn info(play: &Play, slot: u32) -> CellInfo {
 const CHAIN: &str =
     "slot x; slot x; slot x; slot x; producer s0 -> s1@1; producer s1 -> s2@1; producer s2 -> s3@1";
 const RUN: &str = "start 0; give 0 0;";
+/// s0 → s1, and what clients put into s0 is old after twelve events.
+const AGEING: &str = "slot x old; slot x; producer s0 -> s1@1";
+
+/// So many events with which time passes.
+fn ticks(events: usize) -> String {
+    "tick;".repeat(events)
+}
 
 /// Content, error and state of s1, and the status of the bundle that makes it.
 type Left = (Option<u8>, bool, State, PStatus);
@@ -228,6 +235,26 @@ fn views() {
     }
 }
 
+/// The views of what was committed too long ago, and of what was made while an exclusive input was not there.
+#[test]
+fn views_of_what_time_and_other_data_have_spoilt() {
+    let excluded = "slot x; slot x; slot x; producer s0 s1 exclusive -> s2@1";
+    let rows = [
+        ("usable", AGEING, format!("commit s0=1; {RUN} {}", ticks(9)), 0, View::Usable),
+        ("aged", AGEING, format!("commit s0=1; {RUN} {}", ticks(10)), 0, View::Unusable),
+        ("of aged data", AGEING, format!("commit s0=1; {RUN} {}", ticks(10)), 1, View::Unusable),
+        ("usable", excluded, format!("commit s0=1; {RUN}"), 2, View::Usable),
+        ("unsatisfiable", excluded, format!("commit s0=1; {RUN} commit s1=1"), 2, View::Unusable),
+    ];
+    for (row, system, steps, slot, view) in rows {
+        let play = play(system, &steps);
+        let cell = cell(&play, slot).unwrap();
+        let state = if view == View::Usable { State::Current } else { State::Stale };
+        assert_eq!(play.stage.graph.view(cell), Some(view), "{row}");
+        assert_eq!(play.stage.graph.state(cell), Some(state), "{row}");
+    }
+}
+
 #[test]
 fn classes() {
     const MAYBE: [&str; 3] = ["maybe held", "maybe", "maybe changed"];
@@ -293,12 +320,15 @@ fn states() {
         (excluded, format!("commit s0=1; {RUN} commit s1=1"), 2, Stale, 1),
         (better, format!("commit s0=1; {RUN} commit s1=1; {RUN} commit s1=2"), 2, Stale, 1),
         (better, format!("commit s1=1; {RUN} commit s0=1; {RUN} commit s0=2"), 2, Current, 0),
+        (AGEING, format!("commit s0=1; {RUN} {}", ticks(10)), 0, Stale, 1),
+        (AGEING, format!("commit s0=1; {RUN} {}", ticks(10)), 1, Stale, 1),
         // 4
         (late, "register; commit s0=1".to_string(), 0, Updated, 0),
         (CHAIN, format!("{made} reopen; commit s0=2"), 0, Updated, 0),
         // 5
         (CHAIN, "commit s0=1".to_string(), 0, Pending, 0),
         (CHAIN, "commit s0=1; start 0".to_string(), 0, Pending, 0),
+        (CHAIN, "commit s0=1; start 0; again 0 3".to_string(), 0, Pending, 0),
         // 6
         (join, "commit s0=1".to_string(), 0, Current, 0),
         (CHAIN, format!("commit s0=1; {RUN}"), 0, Current, 0),
@@ -311,6 +341,15 @@ fn states() {
         let play = play(system, &steps);
         let info = info(&play, slot);
         assert_eq!((info.state, info.causes.len()), (state, causes), "{steps}: {:?}", info.causes);
+    }
+    for (steps, status) in [
+        ("commit s0=1", PStatus::Ready),
+        ("commit s0=1; start 0", PStatus::Processing),
+        ("commit s0=1; start 0; again 0 3", PStatus::RetryWait),
+    ] {
+        let play = play(CHAIN, steps);
+        let status_of = play.stage.graph.bundle_info(BundleId(0)).unwrap().status;
+        assert_eq!(status_of, status, "each that holds a cell pending");
     }
 }
 
@@ -360,6 +399,17 @@ fn what_a_user_sees() {
         ),
         (CHAIN, failed.clone(), "commit s0=3", 1, &[Invalid, Stale]),
         (CHAIN, failed.clone(), "force 0", 1, &[Invalid, Stale]),
+        // Too old.
+        (AGEING, format!("commit s0=1; {RUN} {}", ticks(9)), "tick", 0, &[Current, Stale]),
+        (AGEING, format!("commit s0=1; {RUN} {}", ticks(9)), "tick", 1, &[Current, Stale]),
+        (AGEING, format!("commit s0=1; start 0; {}", ticks(10)), "tick", 0, &[Pending, Stale]),
+        (
+            AGEING,
+            format!("commit s0=1; {RUN} reopen; commit s0=2; {}", ticks(11)),
+            "tick",
+            0,
+            &[Updated, Stale],
+        ),
         // Inputs settled without change, and no run was needed.
         (CHAIN, format!("{made} commit s0=5; start 0;"), "give 0 0", 2, &[Stale, Current]),
         (

@@ -243,6 +243,24 @@ fn lineage_says_what_was_read_and_what_is_left_out() {
     assert_eq!(cut, "B 2014-06-02 x is current; deeper reasons are left out\n");
 }
 
+/// A shell has no producers: what it would have run, it says all the same.
+#[test]
+fn a_dry_run_says_what_detached_producers_would_do() {
+    let place = doubled();
+    place.write("n.csv", "n\n4\n");
+    let dry = |name: &str| {
+        let line = format!("slot put A 2014-06-02 {name} n.csv --dry-run --format csv");
+        let rows = place.csv(line.split(' '));
+        rows[1..].iter().map(|row| row.join(",")).collect::<Vec<_>>()
+    };
+    let x = ["changed,A,2014-06-02,x,current,updated", "state,B,2014-06-02,x,current,stale"];
+    let runs = |name: &str| format!("runs,double,2014-06-02,{name},,");
+    assert_eq!(dry("x"), [&x.map(String::from)[..], &[runs("x")]].concat());
+    place.ok(words("slot put A 2014-06-02 z n.csv"));
+    assert_eq!(dry("w"), ["made,A,2014-06-02,w,,updated".to_string(), runs("w")]);
+    assert_eq!(dry("x"), [&x.map(String::from)[..], &[runs("x")]].concat(), "whatever else is due");
+}
+
 /// What a producer has to do, its work on one bundle, and why there is none.
 #[test]
 fn the_work_of_producers_is_explained() {

@@ -72,6 +72,31 @@ fn the_newest_transactions_are_shown_for_people_and_for_programs() {
     assert_eq!(place.ok(words("tail --from now")), "");
 }
 
+/// However far back they are.
+#[test]
+fn the_newest_that_pass_are_found_behind_many_that_do_not() {
+    let (place, [first, _, second]) = quoted();
+    let db = open(&place);
+    let mut last = 0;
+    for x in 0..100 {
+        last = set(&db, x);
+    }
+    db.close().unwrap();
+    let seqs = |line: &str| -> Vec<u64> {
+        let text = place.ok(words(line));
+        let mut seqs: Vec<u64> =
+            text.lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
+        seqs.dedup();
+        seqs
+    };
+    assert_eq!(seqs("tail"), (last - 9..=last).collect::<Vec<u64>>());
+    assert_eq!(seqs("tail --states"), [first, second]);
+    assert_eq!(seqs("tail --states -n 1"), [second]);
+    assert!(seqs("tail --slot Other").is_empty());
+    assert!(seqs("tail -n 0").is_empty());
+    assert_eq!(seqs("tail -n 1000"), (1..=last).collect::<Vec<u64>>());
+}
+
 #[test]
 fn what_cannot_be_shown_is_explained() {
     let (place, _) = quoted();

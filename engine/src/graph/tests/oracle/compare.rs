@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::super::reads::REPORTED;
 use super::super::super::*;
-use super::facts::{BundleName, CellName, Oracle};
+use super::facts::{BundleName, CellName, Ending, Oracle};
 use super::join::EdgeName;
+use super::reads::BESIDE;
 use super::rules::{Class, Counts, Obligation};
 
 /// What a graph has named, by the numbers that it gave.
@@ -148,7 +150,117 @@ impl Oracle {
         causes
     }
 
+    /// What a parked bundle may say truly: each of the things that forbid its start.
+    fn reasons(&self, name: &BundleName, obligations: &[Obligation]) -> BTreeSet<String> {
+        let (shown, producer) = (&self.shown.bundles[name], &self.facts.producers[name.0.at()]);
+        let work = &self.facts.works[name];
+        let named = |id: &ProducerId| &self.facts.producers[id.at()].definition.name;
+        let mut reasons = BTreeSet::new();
+        for ((_, cell), class) in &shown.cells {
+            let label = self.label(cell);
+            if class.blocked {
+                for root in self.roots(cell) {
+                    let state = self.state(&root, obligations);
+                    reasons.insert(match root == *cell {
+                        true => format!("input {label} is {state}"),
+                        false => format!("input {label} is not usable: {} is {state}", self.label(&root)),
+                    });
+                }
+            }
+            reasons.extend(class.unsatisfiable.then(|| format!("exclusive input {label} is there")));
+            reasons.extend(class.held.then(|| format!("waiting for {label}")));
+        }
+        for ((_, cell), class) in &shown.above {
+            let label = self.label(cell);
+            reasons.extend(class.unsatisfiable.then(|| format!("exclusive input {label} is there")));
+            reasons.extend(class.held.then(|| format!("waiting for better data of {label}")));
+        }
+        for (at, class) in &shown.scopes {
+            let port = producer.port(*at);
+            let (slot, date) = (&self.facts.slots[port.slot.at()].name, port.date(name.1));
+            let own = producer.columns.iter().zip(name.2.values());
+            let own = own.filter(|(column, _)| port.columns.contains(column)).map(|(_, value)| value.clone());
+            let key = Key::new(own.collect()).unwrap();
+            let gap = if key.values().is_empty() { "" } else { " " };
+            reasons.extend(class.blocked.then(|| format!("no cell of {slot}{gap}{key} has data for {date}")));
+            if class.held {
+                let dates: BTreeSet<SlotDate> = shown.open.iter().map(|(_, date, _)| *date).collect();
+                let (first, last) = (dates.first().unwrap(), dates.last().unwrap());
+                let dates = if first == last { first.to_string() } else { format!("{first} to {last}") };
+                let open = shown.open_work;
+                reasons.insert(format!("scope open: {open} upstream bundles are in work for {dates}"));
+            }
+        }
+        for (ancestor, date, count) in shown.open.iter().filter(|_| producer.is_dependent()) {
+            let of = named(ancestor);
+            reasons
+                .insert(format!("waiting for producer {of}, which has {count} bundles in work for {date}"));
+        }
+        for ancestor in &shown.held_by {
+            reasons.insert(format!("waiting for producer {}, which may make an input yet", named(ancestor)));
+        }
+        if let Some((given, missing)) = &shown.quorum {
+            let of = given + missing.len();
+            reasons.insert(format!("quorum {given}/{of}: {} missing", missing.join(", ")));
+        }
+        for date in producer.required().map(|(_, port)| port.date(name.1)) {
+            let awaited = producer.awaits_all() && !work.is_cut && !self.facts.ends.contains(&date);
+            reasons.extend(awaited.then(|| format!("scope open: end_of({date}) not declared")));
+        }
+        reasons
+    }
+
+    fn label(&self, (slot, date, key): &CellName) -> String {
+        let gap = if key.values().is_empty() { "" } else { " " };
+        format!("{} {date}{gap}{key}", self.facts.slots[slot.at()].name)
+    }
+
+    /// The cells on which it rests, through any number of steps, that a cell is not usable.
+    fn roots(&self, cell: &CellName) -> BTreeSet<CellName> {
+        let effective = self.shown.cells[cell].standing.effective;
+        let lost = self.shown.lost_inputs(&self.facts.cells[cell].candidates, effective);
+        match lost.is_empty() {
+            true => BTreeSet::from([cell.clone()]),
+            false => lost.iter().flat_map(|input| self.roots(input)).collect(),
+        }
+    }
+
+    /// What a bundle owes its members: each as of the generation that its run reads, else the one that it has.
+    fn compare_obligations(&self, graph: &Graph, id: BundleId, name: &BundleName) {
+        let (shown, work) = (&self.shown.bundles[name], &self.facts.works[name]);
+        let producer = &self.facts.producers[name.0.at()];
+        let read = shown.edges.iter().filter(|(at, _)| producer.port(*at).mode != Mode::Exclusive);
+        let owed = read.map(|edge| {
+            let g = self.shown.cells[&edge.1].g;
+            let of_run = work.running.as_ref().and_then(|running| running.read.cells.get(edge));
+            let is_seen = work.read.cells.get(edge) == Some(&g);
+            let status = match (shown.status, work.ending) {
+                (PStatus::Notified, Some(ending)) if is_seen => match ending {
+                    Ending::Data => PStatus::Done,
+                    Ending::Declined => PStatus::Declined,
+                    Ending::Failed => PStatus::Failed,
+                    Ending::Cancelled => PStatus::Cancelled,
+                },
+                (status, _) => status,
+            };
+            let old = of_run.copied().filter(|read| *read < g);
+            (edge.0, edge.1.clone(), old.unwrap_or(g), status, old.is_some())
+        });
+        let at = |input: u16| if input == REPORTED { BESIDE } else { usize::from(input) };
+        let told = graph
+            .obligations(id, None)
+            .map(|row| (at(row.input), cell_name(graph, row.cell), row.g, row.status, row.superseded));
+        let (mut owed, mut told): (Vec<_>, Vec<_>) = (owed.collect(), told.collect());
+        let order = |a: &(usize, CellName, u64, PStatus, bool), b: &(usize, CellName, u64, PStatus, bool)| {
+            (a.0, &a.1).cmp(&(b.0, &b.1))
+        };
+        owed.sort_by(order);
+        told.sort_by(order);
+        assert_eq!(told, owed, "what {name:?} owes");
+    }
+
     fn compare_bundles(&self, graph: &Graph) {
+        let obligations = self.obligations();
         let mut names = BTreeSet::new();
         let mut runs = BTreeMap::new();
         for id in graph.bundles() {
@@ -176,6 +288,15 @@ impl Oracle {
             assert_eq!(info.ended_seq.is_some(), work.ending.is_some(), "result of {name:?}");
             assert_eq!(info.run, work.running.as_ref().map(|running| running.run), "run of {name:?}");
             assert_eq!(graph.open_work(id), shown.open_work, "open work of {name:?}");
+            if info.status == PStatus::Parked {
+                let true_ones = self.reasons(&name, &obligations);
+                assert!(
+                    true_ones.contains(&info.reason),
+                    "{name:?}: {:?} is none of {true_ones:?}",
+                    info.reason
+                );
+            }
+            self.compare_obligations(graph, id, &name);
             runs.extend(info.run.map(|run| (run, id)));
             let startable = info.status == PStatus::Ready && graph.is_attached(name.0);
             assert_eq!(graph.ready().any(|ready| ready == id), startable, "queue and {name:?}");

@@ -510,6 +510,12 @@ impl Oracle {
         work.ending.is_some() && work.read == self.reading(bundle)
     }
 
+    /// Whether a bundle may read a cell.
+    pub fn is_read(&self, cell: &CellName) -> bool {
+        let mut bundles = self.shown.bundles.values();
+        bundles.any(|bundle| bundle.edges.difference(&bundle.exclusive).any(|(_, source)| source == cell))
+    }
+
     /// Whether the bundle has inputs that come and go.
     pub fn is_choosy(&self, bundle: &BundleName) -> bool {
         let producer = &self.facts.producers[bundle.0.at()];
@@ -603,19 +609,55 @@ impl Oracle {
         writes
     }
 
-    /// Whether a result comes to a cell for the first time where other data stands in for it, or where somebody has
-    /// looked for it and found nothing.
-    pub fn stands_in(&self, event: &Event) -> bool {
-        let Event::End { run, outcome: Outcome::Data(outputs), .. } = event else { return false };
-        let Some(bundle) = self.facts.run(*run) else { return false };
+    /// The cells to which a result comes for the first time where other data stands in for it, or where somebody has
+    /// looked for it and found nothing; and its bundle, where that has read other cells beside its inputs than before.
+    pub fn surprises(&self, event: &Event) -> (Vec<CellName>, Option<BundleName>) {
+        let Event::End { run, outcome, reads, .. } = event else { return (Vec::new(), None) };
+        let Some(bundle) = self.facts.run(*run) else { return (Vec::new(), None) };
         let work = &self.facts.works[bundle];
-        outputs.iter().any(|output| {
-            let name = (output.slot, bundle.1, output.key.clone());
-            let cell = self.facts.cells.get(&name);
+        let outputs = match outcome {
+            Outcome::Data(outputs) => outputs.as_slice(),
+            _ => &[],
+        };
+        let names = outputs.iter().map(|output| (output.slot, bundle.1, output.key.clone()));
+        let is_surprise = |name: &CellName| {
+            let cell = self.facts.cells.get(name);
             let stood_in = cell.is_some_and(|cell| cell.content.is_some());
-            let looked_for = || self.facts.works.values().any(|work| work.reported.takes(&name));
-            !work.outputs.contains(&name) && (stood_in || looked_for())
-        })
+            let looked_for = || self.facts.works.values().any(|work| work.reported.takes(name));
+            !work.outputs.contains(name) && (stood_in || looked_for())
+        };
+        (names.filter(is_surprise).collect(), self.moves_reads(bundle, reads).then(|| bundle.clone()))
+    }
+
+    /// What is said of work: whether it was told to run again, how it ended, and for what it waits.
+    pub fn check_work(&self, why: &Why) {
+        let said = |root: &str| why.children.iter().any(|child| child.text.contains(root));
+        let name = why.producer.as_deref().unwrap();
+        let registered = |producer: &Producer| !producer.deregistered && producer.definition.name == name;
+        let Some(at) = self.facts.producers.iter().position(registered).filter(|_| !said("was deregistered"))
+        else {
+            return;
+        };
+        let name = (ProducerId(at as u32), why.date.unwrap(), why.key.clone().unwrap());
+        let Some(shown) = self.shown.bundles.get(&name) else {
+            assert_eq!(why.status, None, "no tuple makes {name:?}");
+            return;
+        };
+        let work = &self.facts.works[&name];
+        assert_eq!(why.status, Some(shown.status), "{why}");
+        assert_eq!(why.run, work.running.as_ref().map(|running| running.run), "{why}");
+        let awaits = matches!(shown.status, PStatus::Notified | PStatus::Ready);
+        let rows = [
+            ("was told to run again", shown.forced),
+            ("is detached; attach it", awaits && !self.facts.producers[at].attached),
+            ("declined at seq", work.ending == Some(Ending::Declined)),
+            ("was cancelled at seq", work.ending == Some(Ending::Cancelled)),
+            ("is tried again at", shown.status == PStatus::RetryWait),
+            ("is in flight", work.running.is_some()),
+        ];
+        for (text, is_so) in rows {
+            assert_eq!(said(text), is_so, "{text}: {why}");
+        }
     }
 
     /// Bundles that a source keeps awake if it never rests, at any distance, but for groups, which wait for the end

@@ -13,6 +13,6 @@ mod rules;
 mod sessions;
 
 pub(super) use compare::{bundle_name, cell_name};
-pub(super) use facts::{BundleName, Oracle, Subject};
+pub(super) use facts::{BundleName, CellName, Oracle, Subject};
 pub(super) use join::shifted;
 pub(super) use reads::BESIDE;

@@ -131,10 +131,8 @@ impl Oracle {
     }
 
     /// Whether a result has its bundle read other cells beside its inputs than before.
-    pub fn moves_reads(&self, event: &Event) -> bool {
-        let Event::End { run, reads, .. } = event else { return false };
-        let bundle = self.facts.run(*run);
-        bundle.is_some_and(|bundle| self.facts.works[bundle].reported != Reported::of(reads))
+    pub(super) fn moves_reads(&self, bundle: &BundleName, reads: &[Read]) -> bool {
+        self.facts.works[bundle].reported != Reported::of(reads)
     }
 
     /// What a run in flight reports if it reads beside its inputs what the last one of its bundle has read.

@@ -109,6 +109,10 @@ pub(in super::super) struct BundleShown {
     pub(super) held_by: BTreeSet<ProducerId>,
     /// Of a group, how much work upstream may still make one of its cells.
     pub open_work: u64,
+    /// Whose that is, of which date, and how much.
+    pub(super) open: Vec<(ProducerId, SlotDate, u64)>,
+    /// What members have given that a group waits for, and who has not.
+    pub(super) quorum: Option<(usize, Vec<String>)>,
     pub counts: Counts,
     /// The part of them that concerns each output, whatever it rests on.
     of_all: Counts,
@@ -193,12 +197,13 @@ impl Settling<'_> {
             }
         }
         let all = self.facts.producers[name.0.at()].awaits_all();
-        let open: u64 = self.holding(name, true, all).iter().map(|(_, count)| count).sum();
+        let open_for = self.holding(name, true, all);
+        let open: u64 = open_for.iter().map(|(.., count)| count).sum();
         self.acknowledge(name, &edges);
 
         let (above, stale_above) = self.above(name);
         let held_by: BTreeSet<ProducerId> =
-            self.holding(name, false, false).into_iter().map(|(ancestor, _)| ancestor).collect();
+            self.holding(name, false, false).into_iter().map(|(ancestor, ..)| ancestor).collect();
 
         let work = self.facts.works[name].clone();
         let cells: BTreeMap<EdgeName, Class> =
@@ -219,8 +224,8 @@ impl Settling<'_> {
         let classes = cells.values().chain(scopes.values()).chain(above.values()).chain(held);
         classes.for_each(|class| counts.add(*class));
         let waits = matches!(work.ending, None | Some(Ending::Cancelled));
-        let lacks = waits && self.facts.lacks_members(name, &edges);
-        let status = self.status(name, &work, counts, lacks);
+        let quorum = self.facts.quorum(name, &edges).filter(|(_, missing)| waits && !missing.is_empty());
+        let status = self.status(name, &work, counts, quorum.is_some());
         let forced = work.forced;
         self.facts.works.get_mut(name).unwrap().lagging &= counts.is_moving();
         let open_work = open;
@@ -232,6 +237,8 @@ impl Settling<'_> {
             stale_above,
             held_by,
             open_work,
+            open: open_for,
+            quorum,
             counts,
             of_all,
             exclusive,
@@ -268,7 +275,7 @@ impl Settling<'_> {
     }
 
     /// Whose work may still make inputs of the bundle, and how much of it there is; of `all`, or of what does not lag.
-    fn holding(&mut self, name: &BundleName, of_group: bool, all: bool) -> Vec<(ProducerId, u64)> {
+    fn holding(&mut self, name: &BundleName, of_group: bool, all: bool) -> Vec<(ProducerId, SlotDate, u64)> {
         let mut holding = Vec::new();
         for (ancestor, date, values) in self.facts.ancestors(name, of_group) {
             let columns = self.facts.producers[ancestor.at()].columns.clone();
@@ -283,7 +290,7 @@ impl Settling<'_> {
                 }
             }
             if count > 0 {
-                holding.push((ancestor, count));
+                holding.push((ancestor, date, count));
             }
         }
         holding
@@ -446,18 +453,40 @@ impl Shown {
     /// How many edges on which a candidate rests are of each class; scopes belong to the inputs on which it rests.
     fn counts(&self, candidate: &Candidate) -> Counts {
         let Some(owner) = self.owner(candidate) else { return Counts::default() };
-        if candidate.uses.is_none() {
-            return owner.counts;
-        }
-        let all = owner.counts;
+        if self.rests_on_all(candidate, owner) { owner.counts } else { self.counts_of_uses(candidate, owner) }
+    }
+
+    /// Whether it rests on all edges of its bundle: on those that it names alone it does not where it is to be made anew and
+    /// another input forbids that.
+    fn rests_on_all(&self, candidate: &Candidate, owner: &BundleShown) -> bool {
+        let counts = self.counts_of_uses(candidate, owner);
+        let again = (counts.changed > 0 || owner.forced) && owner.status != PStatus::Processing;
+        candidate.uses.is_none() || (owner.counts.forbid() && counts.maybe == 0 && again)
+    }
+
+    fn counts_of_uses(&self, candidate: &Candidate, owner: &BundleShown) -> Counts {
         let mut counts = owner.of_all;
         let rests_on = |edge: &&EdgeName| candidate.rests_on(edge) && !owner.exclusive.contains(*edge);
         owner.edges.iter().filter(rests_on).for_each(|edge| counts.add(owner.cells[edge]));
         let scopes = owner.scopes.iter().filter(|(at, _)| candidate.rests_on_input(**at));
         scopes.for_each(|(_, class)| counts.add(*class));
-        // To be made anew, which another input forbids.
-        let again = (counts.changed > 0 || owner.forced) && owner.status != PStatus::Processing;
-        if all.forbid() && counts.maybe == 0 && again { all } else { counts }
+        counts
+    }
+
+    /// The inputs that are not usable and on which it rests that a cell is not.
+    pub(super) fn lost_inputs(
+        &self,
+        candidates: &BTreeMap<i32, Candidate>,
+        effective: Option<i32>,
+    ) -> Vec<CellName> {
+        let made = || candidates.values().rev().find(|candidate| candidate.owner.is_some());
+        let effective = effective.map(|priority| &candidates[&priority]);
+        let Some(candidate) = effective.or_else(made) else { return Vec::new() };
+        let Some(owner) = self.owner(candidate) else { return Vec::new() };
+        let all = self.rests_on_all(candidate, owner);
+        let rests_on = |edge: &EdgeName| all || candidate.rests_on(edge);
+        let blocked = owner.cells.iter().filter(|(edge, class)| class.blocked && rests_on(edge));
+        blocked.map(|((_, cell), _)| cell.clone()).collect()
     }
 
     /// Views, and which candidate is effective. With none sound, any that is unsettled makes the cell so.

@@ -38,16 +38,17 @@ impl Facts {
         }
     }
 
-    /// Whether a member has not given what a bundle waits for: one that the input's filter lists, or else each that is
-    /// registered and that the filter takes. Who has answered without a cell is none.
-    pub fn lacks_members(&self, name: &BundleName, edges: &BTreeSet<EdgeName>) -> bool {
+    /// How many members have given what a bundle waits for, and which have not: those that the input's filter lists, or else
+    /// each that is registered and that the filter takes. Who has answered without a cell is none. `None` where it waits for no members.
+    pub fn quorum(&self, name: &BundleName, edges: &BTreeSet<EdgeName>) -> Option<(usize, Vec<String>)> {
         let producer = &self.producers[name.0.at()];
         if !matches!(producer.definition.group, Group::By { when: When::Quorum, .. }) {
-            return false;
+            return None;
         }
-        producer.required().any(|(at, port)| {
+        let (mut given_of_all, mut missing) = (0, Vec::new());
+        for (at, port) in producer.required() {
             let slot = &self.slots[port.slot.at()];
-            let Some(members) = &slot.members else { return false };
+            let Some(members) = &slot.members else { continue };
             let position = slot.cell_keys.iter().position(|(name, _)| name == members).unwrap();
             let filters: Vec<&Filter> = port.filters.iter().filter(|f| f.column == *members).collect();
             let listed = filters.iter().find_map(|filter| match &filter.test {
@@ -59,8 +60,17 @@ impl Facts {
             asked.retain(|member| filters.iter().all(|filter| takes(filter, member)));
             let given = edges.iter().filter(|(input, _)| *input == at);
             let given: Vec<&Value> = given.map(|(_, (.., key))| &key.values()[position]).collect();
-            asked.iter().any(|member| !given.contains(&member) && !self.has_answered(port, member, name))
-        })
+            let asked: BTreeSet<String> = asked.iter().map(|member| member.to_string()).collect();
+            for member in asked {
+                let value = Value::from(member.as_str());
+                if given.contains(&&value) {
+                    given_of_all += 1;
+                } else if !self.has_answered(port, &value, name) {
+                    missing.push(member);
+                }
+            }
+        }
+        Some((given_of_all, missing))
     }
 
     /// Who is registered to give a slot's cells, and under which name.
@@ -120,10 +130,7 @@ impl Facts {
 impl Oracle {
     /// Whether a group has given nothing and waits for somebody.
     pub fn waits_for_members(&self) -> bool {
-        self.shown.bundles.iter().any(|(name, bundle)| {
-            let ending = self.facts.works[name].ending;
-            matches!(ending, None | Some(Ending::Cancelled)) && self.facts.lacks_members(name, &bundle.edges)
-        })
+        self.shown.bundles.values().any(|bundle| bundle.quorum.is_some())
     }
 
     /// What groups read that have given nothing, and for which others than this member gave something.
@@ -147,8 +154,13 @@ impl Oracle {
             let member = members.next().map(|(_, value)| value);
             matches!(member, Some(Value::Utf8(name)) if others.contains(&(slot.name.clone(), name.to_string())))
         };
-        let has_others = |bundle: &&BundleShown| bundle.edges.iter().any(|(_, cell)| is_of_others(cell));
-        let edges = waiting.map(|(_, bundle)| bundle).filter(has_others).flat_map(|b| b.edges.iter());
+        // An optional input has an edge from each cell that was made, also from one that has nothing.
+        let is_given =
+            |name: &BundleName, at: usize| self.facts.producers[name.0.at()].port(at).mode == Mode::Required;
+        let has_others = |(name, bundle): &(&BundleName, &BundleShown)| {
+            bundle.edges.iter().any(|(at, cell)| is_given(name, *at) && is_of_others(cell))
+        };
+        let edges = waiting.filter(has_others).flat_map(|(_, bundle)| bundle.edges.iter());
         edges.map(|(_, cell)| cell.clone()).collect()
     }
 

@@ -7,7 +7,9 @@ use underbelly_storage::object::ObjectId;
 
 use crate::batch::Batch;
 use crate::error::CommitError;
-use crate::graph::{BundleId, CellId, Event, Graph, Key, ProducerId, SlotDate, State, Submission, Write};
+use crate::graph::{
+    BundleId, CellId, Effects, Event, Graph, Key, ProducerId, SlotDate, State, Submission, Write,
+};
 use crate::models::writes_of;
 use crate::prepare::keep_last;
 use crate::slots::content;
@@ -112,10 +114,10 @@ impl View {
         }
         match awake {
             Some(mut awake) => {
-                let ready = awake.apply(seq, time, &event)?.ready;
-                explained.follow(&awake, &ready);
+                let effects = awake.apply(seq, time, &event)?;
+                explained.follow(&awake, &effects);
             }
-            None => explained.follow(&graph, &effects.ready),
+            None => explained.follow(&graph, &effects),
         }
         Ok(explained)
     }
@@ -136,14 +138,16 @@ fn awake(graph: &Graph, seq: u64, time: Timestamp) -> Result<Option<Graph>, Comm
 }
 
 impl Explained {
-    /// Lists work that is ready, and what is behind it.
-    fn follow(&mut self, graph: &Graph, ready: &[BundleId]) {
+    /// Lists work that is ready, and what is behind it or waits for something else than what is changed.
+    fn follow(&mut self, graph: &Graph, effects: &Effects) {
+        let ready = &effects.ready;
+        let changed: Vec<CellId> = effects.contents.iter().map(|(cell, ..)| *cell).collect();
         let work = |bundle: &BundleId| {
             let producer = graph.producer(graph.bundle_producer(*bundle)?)?.name.clone();
             let (date, key) = graph.bundle_address(*bundle)?;
             Some(ForeseenWork { producer, date, key: key.clone() })
         };
-        let behind = graph.bundles_behind(ready);
+        let behind = graph.bundles_behind(ready, &changed);
         self.runs = ready.iter().filter_map(work).collect();
         self.may_run = behind.iter().filter_map(work).collect();
         // By slot, the producers that read it.
@@ -157,7 +161,8 @@ impl Explained {
             outputs.insert(&definition.name, slots.collect());
         }
         let mut found: BTreeSet<&str> = BTreeSet::new();
-        let mut left: Vec<&str> = self.runs.iter().map(|work| work.producer.as_str()).collect();
+        let known = self.runs.iter().chain(&self.may_run);
+        let mut left: Vec<&str> = known.map(|work| work.producer.as_str()).collect();
         while let Some(producer) = left.pop() {
             for slot in outputs.get(producer).into_iter().flatten() {
                 for reader in readers.get(slot).into_iter().flatten() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use underbelly::Database;
-use underbelly_tests::sample::{describe, fill, kept, options};
+use underbelly_tests::sample::{describe, fill, is_kept, kept, options};
 use underbelly_tests::{desk, shown};
 
 /// Bytes that all kept databases may have.
@@ -81,7 +81,7 @@ fn kept_databases_are_what_is_written_today() {
         assert_eq!(describe(&db).unwrap(), expected, "{name}");
         let dir = TempDir::new().unwrap();
         copy(&root().join(name), dir.path());
-        for file in disk.files().into_iter().filter(|file| !file.contains("/spare-")) {
+        for file in disk.files().into_iter().filter(|file| is_kept(file)) {
             let path = dir.path().join(&file);
             assert!(path.is_file(), "{file} is written and not kept");
             fs::remove_file(path).unwrap();

@@ -49,13 +49,12 @@ pub fn kind_of(name: &str) -> &'static Kind {
     found.unwrap_or_else(|| panic!("{name} is of no kind that is listed in kinds.rs"))
 }
 
-/// The databases here have files of all kinds but the lock and the index, which a disk in memory does not have, and the
-/// reserve, which small checkpoints do not need.
+/// The databases here have files of all kinds but the lock and the index, which a disk in memory does not have.
 #[test]
 fn every_kind_is_there() {
     let subject = Subject::closed();
     let files = subject.disk.files();
-    for kind in KINDS.iter().filter(|kind| !["lock", "index", "reserve"].contains(&kind.name)) {
+    for kind in KINDS.iter().filter(|kind| !["lock", "index"].contains(&kind.name)) {
         let mut mine = files.iter().filter(|name| kind_of(name).name == kind.name).peekable();
         assert!(mine.peek().is_some(), "{}: {files:?}", kind.name);
         assert_eq!(mine.any(|name| subject.is_needed(name)), kind.is_needed, "{}", kind.name);

@@ -51,7 +51,12 @@ impl Subject {
     fn of(original: &Memory) -> Subject {
         let disk = Memory::new();
         for name in original.files() {
-            disk.overwrite(&name, original.contents(&name).unwrap());
+            let mut bytes = original.contents(&name).unwrap();
+            if name == "RESERVE" {
+                // One of any length is one, and it takes long to damage each of its bytes.
+                bytes.truncate(64);
+            }
+            disk.overwrite(&name, bytes);
         }
         let db = Database::open_on(Arc::new(disk.crash()), options()).unwrap();
         let shown = shown(&db).unwrap();

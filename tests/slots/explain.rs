@@ -110,10 +110,40 @@ fn work_of_detached_producers_is_foreseen() {
     assert!(of_cells.iter().all(|cell| table(&db).contains(cell)), "it was right");
     let mut again = Batch::new();
     again.put_slot("A", day(), ["y"], one("n", 9).unwrap());
-    assert_eq!(db.explain_commit(&again).unwrap().runs, [], "what is due runs anyway");
+    let explained = db.explain_commit(&again).unwrap();
+    assert_eq!(explained.runs, [], "what is due runs anyway");
+    assert_eq!(work(&explained.may_run), named(&[("ab", "y")]), "and is told as what reads it");
     let counters = attach(&db);
     settle(&db);
     assert_eq!(counters.iter().map(Counter::take).collect::<Vec<_>>(), [2, 2]);
+}
+
+/// What reads a changed cell and waits for something else is foreseen, too.
+#[test]
+fn work_that_waits_for_another_input_is_foreseen() {
+    let (disk, db) = in_memory().unwrap();
+    for name in ["A", "B", "D", "E"] {
+        db.define_slot(counter_slot(name)).unwrap();
+    }
+    derive(&db, "ab", "A", "B", |n| Ok(n / 2));
+    let join = ProducerDefinition::new("join").requires("B").requires("D").provides("E");
+    db.register(join, |run: &Run| {
+        let n = number(&run.input("B")?) + number(&run.input("D")?);
+        Ok(Outputs::new().put("E", one("n", n)?))
+    })
+    .unwrap();
+    put(&db, "A", "x", 2);
+    put(&db, "D", "x", 1);
+    settle(&db);
+    db.close().unwrap();
+    // Nobody is attached, so that what is due stays so.
+    let db = Database::open_on(Arc::new(disk), options()).unwrap();
+    put(&db, "A", "x", 3);
+    let mut batch = Batch::new();
+    batch.put_slot("D", day(), ["x"], one("n", 5).unwrap());
+    let explained = db.explain_commit(&batch).unwrap();
+    let producers: Vec<_> = explained.may_run.iter().map(|work| work.producer.as_str()).collect();
+    assert_eq!((explained.runs.len(), producers), (0, vec!["join"]));
 }
 
 #[test]

@@ -119,6 +119,11 @@ pub fn kept() -> Result<Vec<(&'static str, SimulatedDisk)>, Failed> {
     Ok(vec![("closed", closed), ("killed", killed)])
 }
 
+/// Whether a file is one of a kept database: spares and the reserve are made anew.
+pub fn is_kept(file: &str) -> bool {
+    !file.contains("/spare-") && file != "RESERVE"
+}
+
 /// All that a database shows, as text: what opening found, definitions, states, rows, cells and models.
 pub fn describe(db: &Database) -> Result<String, ReadError> {
     let mut text = String::new();

@@ -9,8 +9,10 @@ use underbelly_storage::error::StorageError;
 
 use crate::files::RESERVE;
 
-/// Bytes that are written at a time, and the least that is held.
+/// Bytes that are written at a time.
 const PIECE_BYTES: u64 = 1 << 20;
+/// What is held is a multiple of this: even a small database needs some for the checkpoint that is to free its space.
+const STEP_BYTES: u64 = 64 << 10;
 
 /// Makes room. False where nothing was held.
 pub(super) fn give_up(disk: &dyn Disk) -> Result<bool, StorageError> {
@@ -27,8 +29,7 @@ pub(super) fn give_up(disk: &dyn Disk) -> Result<bool, StorageError> {
 /// Holds as much as a checkpoint wrote, at most `bytes_max`, and what is held already; answers how much that is. A
 /// disk that is too full for it is no error: it is tried again with the next checkpoint.
 pub(super) fn hold(disk: &dyn Disk, written: u64, bytes_max: u64) -> Result<u64, StorageError> {
-    // Even a small database needs some for the checkpoint that is to free its space.
-    let wanted = (written.min(bytes_max) / PIECE_BYTES).max(1) * PIECE_BYTES;
+    let wanted = written.min(bytes_max).max(1).next_multiple_of(STEP_BYTES);
     let io = |source| StorageError::io("write", RESERVE, source);
     let file = match disk.open(RESERVE) {
         Ok(file) => file,
@@ -40,13 +41,14 @@ pub(super) fn hold(disk: &dyn Disk, written: u64, bytes_max: u64) -> Result<u64,
         }
         Err(source) => return Err(io(source)),
     };
-    let mut held = file.len().map_err(io)? / PIECE_BYTES * PIECE_BYTES;
+    let mut held = file.len().map_err(io)?;
     if held >= wanted {
         return Ok(held);
     }
-    let zeros = vec![0; PIECE_BYTES as usize];
+    let zeros = vec![0; PIECE_BYTES.min(wanted) as usize];
     while held < wanted {
-        match file.write_at(&zeros, held).and_then(|()| file.sync_all()).map_err(io) {
+        let piece = zeros.get(..(wanted - held).min(PIECE_BYTES) as usize).unwrap_or(&zeros);
+        match file.write_at(piece, held).and_then(|()| file.sync_all()).map_err(io) {
             Err(StorageError::DiskFull { .. }) => {
                 // The last free bytes are the log's.
                 give_up(disk)?;
@@ -54,7 +56,7 @@ pub(super) fn hold(disk: &dyn Disk, written: u64, bytes_max: u64) -> Result<u64,
             }
             done => done?,
         }
-        held += PIECE_BYTES;
+        held += piece.len() as u64;
     }
     Ok(held)
 }
@@ -68,9 +70,17 @@ mod tests {
     #[test]
     fn a_reserve_grows_and_is_given_up_once() {
         let disk = SimulatedDisk::new();
-        for (written, limit, held) in [(0, 9, 1), (0, 0, 1), (2, 9, 2), (1, 9, 2), (5, 3, 3), (0, 9, 3)] {
-            assert_eq!(hold(&disk, written * PIECE_BYTES, limit * PIECE_BYTES).unwrap(), held * PIECE_BYTES);
-            assert_eq!(disk.contents(RESERVE).unwrap().len() as u64, held * PIECE_BYTES);
+        let step = STEP_BYTES;
+        for (written, limit, held) in [
+            (0, u64::MAX, step),
+            (9, 0, step),
+            (step + 1, u64::MAX, 2 * step),
+            (2 * PIECE_BYTES + 1, u64::MAX, 2 * PIECE_BYTES + step),
+            (1, 9, 2 * PIECE_BYTES + step),
+            (9 * PIECE_BYTES, 3 * PIECE_BYTES, 3 * PIECE_BYTES),
+        ] {
+            assert_eq!(hold(&disk, written, limit).unwrap(), held);
+            assert_eq!(disk.contents(RESERVE).unwrap().len() as u64, held);
         }
         assert!(give_up(&disk).unwrap());
         assert!(!give_up(&disk).unwrap());

@@ -60,11 +60,14 @@ impl Graph {
         })
     }
 
-    /// The bundles that read what these give, through any number of steps, by number. Those that are asked for are not among them.
-    pub fn bundles_behind(&self, bundles: &[BundleId]) -> BTreeSet<BundleId> {
+    /// The bundles that read what these give or these cells hold, through any number of steps, by number. Those that are
+    /// asked for are not among them.
+    pub fn bundles_behind(&self, bundles: &[BundleId], cells: &[CellId]) -> BTreeSet<BundleId> {
         let mut seen: BTreeSet<BundleId> = bundles.iter().copied().collect();
-        let mut left: Vec<BundleId> = bundles.to_vec();
-        let mut behind = BTreeSet::new();
+        let cells = cells.iter().filter_map(|cell| self.cells.get(cell.at()));
+        let readers = cells.flat_map(|cell| cell.readers.bundles());
+        let mut behind: BTreeSet<BundleId> = readers.filter(|reader| seen.insert(*reader)).collect();
+        let mut left: Vec<BundleId> = bundles.iter().chain(&behind).copied().collect();
         while let Some(id) = left.pop() {
             let Some(tally) = self.tallies.get(id.at()) else { continue };
             let cells = tally.outputs.iter().filter_map(|cell| self.cells.get(cell.at()));

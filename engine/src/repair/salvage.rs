@@ -66,7 +66,10 @@ pub(super) fn salvage(
         let image = files::image(image.file);
         match copy.place(&image) {
             Ok(_) => {}
-            Err(error @ StorageError::Missing { .. }) => {
+            // Files of other kinds were found sound before.
+            Err(
+                error @ (StorageError::Missing { .. } | StorageError::Io { action: "read" | "open", .. }),
+            ) => {
                 return Err(Unusable::This(Loss::new(image, &error.into(), IMAGE_LOST)));
             }
             Err(error) => return Err(error.into()),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use underbelly::Database;
-use underbelly_tests::sample::{Failed, describe, kept, options};
+use underbelly_tests::sample::{Failed, describe, is_kept, kept, options};
 
 fn main() -> Result<(), Failed> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1");
@@ -16,7 +16,7 @@ fn main() -> Result<(), Failed> {
     let mut bytes = 0;
     for (name, disk) in kept()? {
         // An opening makes spares anew, and a disk in memory has no lock file.
-        for file in disk.files().into_iter().filter(|file| !file.contains("/spare-")) {
+        for file in disk.files().into_iter().filter(|file| is_kept(file)) {
             let path = root.join(name).join(&file);
             fs::create_dir_all(path.parent().unwrap_or(&root))?;
             let contents = disk.contents(&file).ok_or("a file that vanished")?;

@@ -83,7 +83,7 @@ fn hold(name: &str, rarely: u64, deterministic: bool, least: u64, property: impl
     let (scripts, events) = (seen.into_inner(), events.into_inner());
     let (compared, skipped) = (compared.into_inner(), skipped.into_inner());
     println!("{name}: {scripts} scripts, {events} events, compared {compared} times, skipped {skipped}");
-    assert!(compared * 100 >= (compared + skipped) * least, "{name} compares too seldom");
+    assert!(compared > 0 && compared * 100 >= (compared + skipped) * least, "{name} compares too seldom");
 }
 
 /// Plays a printed script and then to rest.

@@ -68,11 +68,7 @@ fn models_are_listed_by_their_attributes() {
     }
     let listed = |given: &[&str]| -> Vec<i64> {
         let models = place.json(["model", "ls", "--format", "json"].iter().chain(given));
-        let number = |model: &serde_json::Value| {
-            let metadata: serde_json::Value =
-                serde_json::from_str(model["metadata"].as_str().unwrap()).unwrap();
-            metadata["i"].as_i64().unwrap()
-        };
+        let number = |model: &serde_json::Value| model["metadata"]["i"].as_i64().unwrap();
         models.as_array().unwrap().iter().map(number).collect()
     };
     let found = |conditions: &[&str]| {

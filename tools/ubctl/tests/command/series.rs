@@ -72,9 +72,9 @@ fn ranges_have_ends_keys_columns_and_limits() {
         rows,
         [["timestamp", "price"], ["1970-01-01T00:00:03Z", "3.5"], ["1970-01-01T00:00:04Z", "4.5"]]
     );
-    let none = place.csv(words("series range trade --from 1000 --format csv"));
+    let none = place.csv(words("series range trade --from 1000.0 --format csv"));
     assert_eq!(none, [["timestamp", "symbol", "price"]]);
-    assert_eq!(place.json(words("series range trade --from 1000 --format json")), serde_json::json!([]));
+    assert_eq!(place.json(words("series range trade --from 1000.0 --format json")), serde_json::json!([]));
     assert_eq!(place.json(words("series range trade --count --format json"))["rows"], 60);
 }
 

@@ -338,7 +338,12 @@ impl Core {
         }
         let id = ObjectId::of(&bytes);
         pins.object(id);
-        if self.objects.contains(&id) || operations.objects.contains_key(&id) {
+        if self.objects.contains(&id) {
+            // Of bytes whose file is gone or damaged no other version is made: nobody could read it.
+            self.objects.lend(&id)?;
+            return Ok(id);
+        }
+        if operations.objects.contains_key(&id) {
             return Ok(id);
         }
         let place = if !self.fits_inline(bytes.len(), operations) {

@@ -4,8 +4,8 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
 use underbelly::{
-    Batch, CommitError, Database, Metadata, Options, Parts, ReadError, SimulatedDisk, StorageError,
-    StoredBlob, Timestamp,
+    Batch, CommitError, Database, Disk, Metadata, Options, Parts, ReadError, Retention, SimulatedDisk,
+    StorageError, StoredBlob, Timestamp,
 };
 use underbelly_tests::options;
 
@@ -473,4 +473,39 @@ fn a_damaged_pack_ends_no_checkpoint() {
     assert!(packs().contains(&before[0]) && packs().len() > 1, "{:?}", packs());
     assert!(reads(sound[0]) && reads(22) && !reads(broken[0]));
     assert!(db.status().trouble.is_some_and(|trouble| trouble.contains("a pack stays as it is")));
+}
+
+/// Bytes whose file is gone make no version that nobody could read, and let no retention delete the one before it.
+#[test]
+fn bytes_whose_file_is_gone_are_not_put() {
+    let (disk, db) = in_memory();
+    let sound = Metadata::new("net").with("timestamp", Timestamp(1));
+    let put = |db: &Database, bytes: Vec<u8>| {
+        let mut batch = Batch::new();
+        batch.put_model(sound.clone(), bytes);
+        db.commit(batch)
+    };
+    put(&db, vec![7; 1 << 20]).unwrap();
+    put(&db, vec![8; 1 << 20]).unwrap();
+    let mut batch = Batch::new();
+    batch.set_retention(&sound, Some(Retention::keep_last(1))).unwrap();
+    let mut other = Metadata::new("other").with("timestamp", Timestamp(1));
+    other = other.with("n", 1i64);
+    batch.put_model(other, vec![7; 1 << 20]);
+    db.commit(batch).unwrap();
+    db.close().unwrap();
+    // The file of the sevens, which another model still names.
+    let chunks: Vec<String> = disk.files().into_iter().filter(|name| name.starts_with("chunks/")).collect();
+    let sevens = chunks
+        .iter()
+        .find(|name| disk.contents(name).unwrap().iter().filter(|byte| **byte == 7).count() > 10_000);
+    let sevens = sevens.unwrap();
+    disk.remove(sevens).unwrap();
+    let db = Database::open_on(Arc::new(disk), chunked()).unwrap();
+    assert!(matches!(put(&db, vec![7; 1 << 20]), Err(CommitError::Read(_))));
+    let mut writer = db.blob_writer();
+    let streamed = writer.write_all(&vec![7; 1 << 20]);
+    assert!(streamed.is_err() || writer.finish().is_err());
+    let left = db.snapshot().model(&sound).unwrap().unwrap();
+    assert_eq!((left.info().version, left.blob().unwrap()[..] == vec![8; 1 << 20]), (2, true));
 }

@@ -161,7 +161,12 @@ impl<'db> BlobWriter<'db> {
         let chunk = self.buffer.get(..bytes).unwrap_or_default();
         let id = ObjectId::of(chunk);
         self.pins.object(id);
-        if !self.written.contains_key(&id) && !self.core.objects.contains(&id) {
+        let is_stored = self.core.objects.contains(&id);
+        if is_stored {
+            // Of bytes whose file is gone or damaged no other version is made: nobody could read it.
+            self.core.objects.lend(&id)?;
+        }
+        if !self.written.contains_key(&id) && !is_stored {
             // Not held in between, so that who closes the database waits for a chunk and not for the blob.
             let _folder = if self.is_inside { None } else { Some(self.core.enter()?) };
             let core = self.core;

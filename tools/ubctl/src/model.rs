@@ -73,6 +73,8 @@ pub(crate) enum ModelCommand {
         format: FormatArg,
     },
     /// Lists the aliases of a model, or the history of one, or lets one name a version
+    ///
+    /// A version that an alias named, and which is not to be kept, is deleted at once where the alias moves on.
     Alias {
         #[command(flatten)]
         which: Which,
@@ -86,7 +88,7 @@ pub(crate) enum ModelCommand {
         #[command(flatten)]
         format: FormatArg,
     },
-    /// Pins a version, so that no retention deletes it
+    /// Pins a version, so that no retention deletes it; taken away, one that is not to be kept is deleted at once
     Pin {
         #[command(flatten)]
         which: Which,
@@ -234,9 +236,16 @@ fn put(db: &Database, file: &Path, meta: &str, now: bool, compress: bool) -> Res
         MetadataError::Timestamp if absent => Failed::Usage(format!("{error}, or say --now")),
         error => error.into(),
     })?;
-    let source: Box<dyn Read> = match file.as_os_str() == "-" {
-        true => Box::new(io::stdin().lock()),
-        false => Box::new(File::open(file).map_err(|error| Failed::file("read", file, error))?),
+    let (source, opened): (Box<dyn Read>, _) = match file.as_os_str() == "-" {
+        true => (Box::new(io::stdin().lock()), None),
+        false => {
+            let failed = |error| Failed::file("read", file, error);
+            let opened = File::open(file).map_err(failed)?;
+            (
+                Box::new(opened.try_clone().map_err(failed)?),
+                Some((opened.metadata().map_err(failed)?, opened)),
+            )
+        }
     };
     let mut writer = db.blob_writer().compressed(compress);
     writer.copy(source).map_err(|error| match error {
@@ -244,6 +253,16 @@ fn put(db: &Database, file: &Path, meta: &str, now: bool, compress: bool) -> Res
         other => other.into(),
     })?;
     let stored = writer.finish()?;
+    if let Some((before, opened)) = opened.filter(|(before, _)| before.is_file()) {
+        let after = opened.metadata().map_err(|error| Failed::file("read", file, error))?;
+        let is_whole = after.len() == stored.bytes() && after.modified().ok() == before.modified().ok();
+        if !is_whole {
+            return Err(Failed::input(
+                file,
+                "it changed while it was read, and nothing was put; put it once it is whole",
+            ));
+        }
+    }
     let mut batch = Batch::new();
     batch.put_model_stored(metadata.clone(), &stored);
     let commit = db.commit(batch)?;
@@ -325,22 +344,28 @@ fn remove(db: &Database, which: &Which) -> Result<(), Failed> {
 
 /// A condition from the command line.
 fn condition(given: &str) -> Result<Where, String> {
-    let Some(at) = given.find(['=', '<', '>', '^']) else { return Ok(Where::exists(given)) };
+    let Some(at) = given.find(['=', '<', '>', '^']) else { return Ok(Where::exists(given.trim())) };
     let (path, rest) = given.split_at(at);
+    let path = path.trim();
     // The longer ones first.
     let operators = ["<=", ">=", "^=", "<", ">", "="];
     let Some((operator, text)) = operators.iter().find_map(|sign| Some((*sign, rest.strip_prefix(sign)?)))
     else {
         return Err("\"^\" stands alone; write PATH^=TEXT for text that begins so".to_string());
     };
-    let is_other = path.ends_with('!') || operator == "=" && text.starts_with('=') || text.starts_with('>');
+    let text = text.trim();
+    let is_other =
+        path.ends_with(['!', '~']) || operator == "=" && text.starts_with('=') || text.starts_with('>');
     if is_other {
         return Err("there are =, <, <=, >, >= and ^=; quote a value that begins with = or >".to_string());
     }
     if operator == "^=" {
         return match path {
             "timestamp" => Err("an instant has no begin; write timestamp>=TIME".to_string()),
-            _ => Ok(Where::prefix(path, text)),
+            _ => match value(path, text)? {
+                MetaValue::Text(begin) => Ok(Where::prefix(path, &begin)),
+                _ => Ok(Where::prefix(path, text)),
+            },
         };
     }
     let value = value(path, text)?;

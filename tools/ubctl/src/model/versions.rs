@@ -126,12 +126,23 @@ pub(crate) fn list(db: &View, which: &Which, format: Format) -> Result<(), Faile
     listing.end(None)
 }
 
-/// Changes something of a model and says when.
-fn change(db: &Database, fill: impl FnOnce(&mut Batch) -> Result<(), CommitError>) -> Result<(), Failed> {
+/// Changes something of a model and says when, and how many versions that let go of, as retention says.
+fn change(
+    db: &Database,
+    id: ModelId,
+    fill: impl FnOnce(&mut Batch) -> Result<(), CommitError>,
+) -> Result<(), Failed> {
+    // Nobody else writes.
+    let count = || db.snapshot().model_versions(&id).map(|versions| versions.len());
+    let before = count()?;
     let mut batch = Batch::new();
     fill(&mut batch)?;
     let mut facts = Facts::default();
     facts.add("seq", db.commit(batch)?.seq);
+    let deleted = before.saturating_sub(count()?);
+    if deleted > 0 {
+        facts.add("deleted", deleted);
+    }
     facts.print(Format::Table)
 }
 
@@ -179,7 +190,7 @@ pub(crate) fn set_alias(
         "none" => None,
         text => Some(number(text)?.into()),
     };
-    change(db, |batch| {
+    change(db, id, |batch| {
         match (target, expected) {
             (Some(target), Some(expected)) => batch.set_alias_if(&id, name, expected, target)?,
             (Some(target), None) => batch.set_alias(&id, name, target)?,
@@ -192,7 +203,7 @@ pub(crate) fn set_alias(
 
 pub(crate) fn pin(db: &Database, which: &Which, version: u64, is_pinned: bool) -> Result<(), Failed> {
     let id = which.model()?;
-    change(db, |batch| batch.pin_version(&id, version, is_pinned).map(drop))
+    change(db, id, |batch| batch.pin_version(&id, version, is_pinned).map(drop))
 }
 
 pub(crate) fn keep(
@@ -225,7 +236,7 @@ pub(crate) fn annotate(
     pairs: &[(String, Option<MetaValue>)],
 ) -> Result<(), Failed> {
     let (id, version) = (which.model()?, version.map(AliasTarget::Version));
-    change(db, |batch| {
+    change(db, id, |batch| {
         for (name, value) in pairs {
             match value {
                 Some(value) => batch.annotate(&id, version, name, value.clone())?,

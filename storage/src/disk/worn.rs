@@ -1,6 +1,7 @@
 //! A disk some places of which cannot be read, for who saves what is left.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +11,8 @@ use crate::map::Mapped;
 /// Bytes that are read at once, and that are given up at once where they cannot be.
 const STEP_BYTES: usize = 1 << 20;
 const BLOCK_BYTES: usize = 4096;
+/// How many times as long as what it has on the disk a file is that is taken for a hole; compression makes none so short.
+const HOLLOW: u64 = 1024;
 /// Bytes of a file with such places, beyond which it is not put into memory.
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
@@ -57,6 +60,12 @@ impl WornDisk {
         found
     }
 
+    /// Whether a file has next to nothing on the disk: a hole can be read anywhere, and a long one for ever.
+    fn is_hollow(&self, name: &str, length: u64) -> bool {
+        let about = self.disk.path(name).and_then(|path| std::fs::metadata(path).ok());
+        about.is_some_and(|about| about.blocks().saturating_mul(512 * HOLLOW) < length)
+    }
+
     fn file(&self, name: &str) -> io::Result<WornFile> {
         let file = self.disk.open_read(name)?;
         Ok(WornFile { file, name: name.to_string(), found: self.found.clone() })
@@ -83,6 +92,9 @@ impl Disk for WornDisk {
     fn map(&self, name: &str) -> io::Result<Mapped> {
         let file = self.file(name)?;
         let length = file.len()?;
+        if self.is_hollow(name, length) {
+            return self.disk.map(name);
+        }
         let mut step = vec![0; STEP_BYTES];
         let mut at = 0;
         while at < length {
@@ -280,6 +292,12 @@ mod tests {
         let (disk, bytes) = worn(&[0, 13_000]);
         assert_eq!(disk.map("a").unwrap()[4_096..12_288], bytes[4_096..12_288]);
         assert_eq!(places(&disk), [(0, 4_096), (12_288, 2_048)]);
+        // A hole is not read through: of a tebibyte that would take minutes.
+        let dir = tempfile::tempdir().unwrap();
+        let hole = std::fs::File::create(dir.path().join("hole")).unwrap();
+        hole.set_len(1 << 40).unwrap();
+        let real = WornDisk::new(Arc::new(crate::disk::RealDisk::new(dir.path())));
+        assert_eq!(real.map("hole").unwrap().len(), 1 << 40);
         let (disk, bytes) = worn(&[]);
         assert_eq!((&*disk.map("a").unwrap(), places(&disk)), (&bytes[..], vec![]));
     }

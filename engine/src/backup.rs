@@ -256,7 +256,9 @@ impl Copy {
             Err(StorageError::Exists { .. }) => return Ok(Placed::Copied),
             writer => writer?,
         };
-        let mut part = vec![0; COPY_BYTES];
+        let length = file.len().map_err(|error| StorageError::io("measure", name, error))?;
+        // With room for one byte more, so that a whole file is read at once.
+        let mut part = vec![0; usize::try_from(length).unwrap_or(COPY_BYTES).min(COPY_BYTES) + 1];
         loop {
             let read = file.read_at(&mut part, writer.length());
             let read = read.map_err(|error| StorageError::io("read", name, error))?;

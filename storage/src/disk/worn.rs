@@ -95,7 +95,7 @@ impl Disk for WornDisk {
         if self.is_hollow(name, length) {
             return self.disk.map(name);
         }
-        let mut step = vec![0; STEP_BYTES];
+        let mut step = vec![0; STEP_BYTES.min(usize::try_from(length).unwrap_or(STEP_BYTES))];
         let mut at = 0;
         while at < length {
             let (read, is_whole) = file.read(&mut step, at)?;

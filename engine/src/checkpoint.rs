@@ -12,12 +12,13 @@
 mod cleanup;
 mod expire;
 mod pack;
+mod rebase;
 mod reserve;
 mod seal;
 mod slices;
 
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use underbelly_storage::Timestamp;
@@ -41,6 +42,7 @@ use crate::{feed, files};
 
 pub(crate) use cleanup::{all_files, kept_files, kept_manifests, named_files, remove_files};
 use pack::Packing;
+pub(crate) use rebase::Rebase;
 use seal::Sealing;
 use slices::Slices;
 
@@ -98,8 +100,10 @@ pub(crate) struct Chain {
     pub last_number: u64,
     /// The manifest that is the truth.
     pub truth: Manifest,
-    /// The state image of the truth, base first.
-    pub layers: Vec<Layer>,
+    /// The state image of the truth, base first; or the same with a new base.
+    pub layers: Vec<Arc<Layer>>,
+    /// A new base, what it takes in.
+    pub rebase: Rebase,
 }
 
 /// What is captured when a capture begins.
@@ -142,29 +146,45 @@ struct Written {
 impl Core {
     /// Makes a checkpoint, at the pace that the settings give where it is `paced`.
     pub(crate) fn checkpoint(&self, paced: bool) -> Result<CheckpointReport, CommitError> {
-        // What a checkpoint that panicked had taken over is in no manifest; the log keeps it.
-        let what = "an earlier checkpoint panicked half-way; open the database again";
-        let mut chain = self.chain.lock().map_err(|_| CommitError::Internal { what: what.to_string() })?;
+        let mut chain = self.sound_chain()?;
         // Not held: where the checkpoint gives way, this thread may commit and enters the folder itself. The folder stays
         // as long as `chain` is held.
         if self.folder.read().unwrap_or_else(PoisonError::into_inner).is_none() {
             return Err(CommitError::Closed);
         }
-        let rate = self.options.background_bytes_per_second.filter(|_| paced);
-        let paced = rate.map(|rate| PacedDisk::new(self.disk.clone(), rate));
+        // Who waits for it, as a close does, has the base written too.
+        let base_bytes_max = if paced { self.options.checkpoint_bytes } else { u64::MAX };
+        let paced = if paced { self.paced_disk() } else { None };
         let disk = paced.as_ref().map_or(&*self.disk, |paced| paced as &dyn Disk);
         if let Err(error) = self.expire_rows() {
             // The next checkpoint tries again.
             self.note_trouble(format!("old rows could not be deleted: {error}"));
         }
-        match self.attempt(&mut chain, disk) {
+        match self.attempt(&mut chain, disk, base_bytes_max) {
             Err(error) if is_disk_full(&error) => {
                 // What the reserve frees is for the checkpoint and not for the next log file.
                 let _kept = self.log.keep_space();
-                if reserve::give_up(&*self.disk)? { self.attempt(&mut chain, disk) } else { Err(error) }
+                if reserve::give_up(&*self.disk)? {
+                    self.attempt(&mut chain, disk, base_bytes_max)
+                } else {
+                    Err(error)
+                }
             }
             done => done,
         }
+    }
+
+    /// What checkpoints go on from, for who makes one.
+    fn sound_chain(&self) -> Result<MutexGuard<'_, Chain>, CommitError> {
+        // What a checkpoint that panicked had taken over is in no manifest; the log keeps it.
+        let what = "an earlier checkpoint panicked half-way; open the database again";
+        self.chain.lock().map_err(|_| CommitError::Internal { what: what.to_string() })
+    }
+
+    /// The disk at the pace of the background, where the settings give one.
+    fn paced_disk(&self) -> Option<PacedDisk> {
+        let rate = self.options.background_bytes_per_second?;
+        Some(PacedDisk::new(self.disk.clone(), rate))
     }
 
     /// Makes a checkpoint, unless the last one holds everything but the record of the opening, which each opening makes
@@ -175,7 +195,7 @@ impl Core {
             || !self.report.rejected_manifests.is_empty();
         let is_open = self.folder.read().unwrap_or_else(PoisonError::into_inner).is_some();
         match self.chain.lock() {
-            Ok(chain) if is_open && !is_changed => {
+            Ok(chain) if is_open && !is_changed && !chain.rebase.is_unnamed() => {
                 let damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 Ok(CheckpointReport { seq: chain.truth.seq, damaged, ..Default::default() })
             }
@@ -186,7 +206,13 @@ impl Core {
         }
     }
 
-    fn attempt(&self, chain: &mut Chain, disk: &dyn Disk) -> Result<CheckpointReport, CommitError> {
+    /// `base_bytes_max`: a base that would be longer is left to [`Core::rebase_if_due`].
+    fn attempt(
+        &self,
+        chain: &mut Chain,
+        disk: &dyn Disk,
+        base_bytes_max: u64,
+    ) -> Result<CheckpointReport, CommitError> {
         let started = self.options.clock.instant();
         chain.last_number += 1;
         let mut attempt = Attempt {
@@ -199,7 +225,7 @@ impl Core {
         };
         attempt.tidy()?;
         let begun = attempt.begin()?;
-        let written = match attempt.write(chain, &begun) {
+        let written = match attempt.write(chain, &begun, base_bytes_max) {
             Ok(written) => written,
             Err(error) => {
                 attempt.abandon(begun);
@@ -293,7 +319,7 @@ impl Attempt<'_> {
         Ok(begun)
     }
 
-    fn write(&mut self, chain: &Chain, begun: &Begun) -> Result<Written, CommitError> {
+    fn write(&mut self, chain: &Chain, begun: &Begun, base_bytes_max: u64) -> Result<Written, CommitError> {
         let core = self.core;
         let mut tables = self.capture_tables(begun.seq)?;
         core.log.wait(begun.seq)?;
@@ -312,14 +338,15 @@ impl Attempt<'_> {
         let sizes: Vec<u64> = chain.layers.iter().map(|layer| layer.reference.bytes).collect();
         let records: u64 = chain.layers.iter().map(|layer| layer.reference.records).sum();
         let each = sizes.iter().sum::<u64>().checked_div(records).unwrap_or(RECORD_BYTES);
-        let taken = taken_in(&sizes, each * self.report.records);
+        let taken = taken_in(&sizes, each * self.report.records, chain.rebase.layers(), base_bytes_max);
         let (kept, below) = chain.layers.split_at(chain.layers.len() - taken);
         let layer = self.write_image(below, kept.is_empty(), begun)?;
         self.report.images_taken_in = taken;
         self.report.image_bytes = layer.reference.bytes;
         self.report.bytes_written += layer.reference.bytes;
         let kept_layers = kept.len();
-        let images = kept.iter().chain([&layer]).map(|layer| layer.reference.clone()).collect();
+        let kept = kept.iter().map(|layer| &**layer);
+        let images = kept.chain([&layer]).map(|layer| layer.reference.clone()).collect();
         let series = tables.iter().map(Sealing::series).collect::<Result<_, _>>();
         let manifest = v1::Manifest {
             seq: begun.seq,
@@ -344,7 +371,12 @@ impl Attempt<'_> {
     }
 
     /// Writes the image of what changed over the layers that it takes in.
-    fn write_image(&mut self, below: &[Layer], is_base: bool, begun: &Begun) -> Result<Layer, CommitError> {
+    fn write_image(
+        &mut self,
+        below: &[Arc<Layer>],
+        is_base: bool,
+        begun: &Begun,
+    ) -> Result<Layer, CommitError> {
         let core = self.core;
         let file = core.new_file();
         core.disk_dir(files::IMAGES_DIR)?;
@@ -400,7 +432,8 @@ impl Attempt<'_> {
         });
         // Where nobody waits.
         drop(ended);
-        chain.layers.push(layer);
+        chain.layers.push(Arc::new(layer));
+        chain.rebase.named();
     }
 
     /// Counts what was captured as not stored, and removes what was made.

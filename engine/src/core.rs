@@ -497,7 +497,7 @@ impl Core {
     }
 
     /// A checkpoint in the background, if one is due and none failed a moment ago.
-    fn checkpoint_if_due(&self) -> Result<(), CommitError> {
+    pub(crate) fn checkpoint_if_due(&self) -> Result<(), CommitError> {
         let log_bytes = self.log.with_log(|log| log.stats().bytes);
         let is_due = self.wants_log.swap(false, Ordering::AcqRel)
             || self.is_due(&self.backlog.load())
@@ -559,7 +559,7 @@ impl Core {
             return Ok(());
         }
         let done = match chore {
-            Chore::Checkpoint => self.checkpoint_if_due(),
+            Chore::Checkpoint => self.checkpoint_if_due().and_then(|()| self.rebase_if_due()),
         };
         match &done {
             Ok(()) | Err(CommitError::Closed) => {}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use underbelly_storage::Timestamp;
 use underbelly_storage::cursor::Cursor;
 use underbelly_storage::error::{Damage, StorageError};
-use underbelly_storage::image::{Image, ImageWriter, Key, Merge};
+use underbelly_storage::image::{Image, ImageWriter, Key, Merge, Record};
 use underbelly_storage::object::ObjectId;
 
 use crate::files;
@@ -30,7 +30,7 @@ const VARIABLE: u8 = 9;
 const MARK: u8 = 10;
 
 /// Records that are decoded at once.
-const RESTORE_RECORDS: usize = 1 << 14;
+const RESTORE_RECORDS: usize = 1 << 12;
 
 /// An open file of the state image.
 pub(crate) struct Layer {
@@ -63,11 +63,12 @@ impl Layer {
 /// base.
 ///
 /// Deltas that are not much longer than what is written are taken in, so that lengths fall from delta to delta and a
-/// record is written a few times in all; and a base is written where deltas come to more than a quarter of it.
-pub(crate) fn taken_in(layers: &[u64], bytes: u64) -> usize {
-    let Some((base, deltas)) = layers.split_first() else { return 0 };
-    let all: u64 = deltas.iter().sum::<u64>() + bytes;
-    if all > base / 4 {
+/// record is written a few times in all; and a base is written where deltas come to more than a quarter of it, unless it
+/// would have more than `base_bytes_max`, or another is being made of the first `rebasing` layers.
+pub(crate) fn taken_in(layers: &[u64], bytes: u64, rebasing: usize, base_bytes_max: u64) -> usize {
+    let Some((base, deltas)) = layers.split_at_checked(rebasing.max(1)) else { return 0 };
+    let (base, all) = (base.iter().sum::<u64>(), deltas.iter().sum::<u64>() + bytes);
+    if rebasing == 0 && is_outgrown(base, all) && base + all <= base_bytes_max {
         return layers.len();
     }
     let (mut taken, mut length) = (0, bytes);
@@ -79,6 +80,11 @@ pub(crate) fn taken_in(layers: &[u64], bytes: u64) -> usize {
         taken += 1;
     }
     taken
+}
+
+/// Whether deltas have outgrown their base.
+pub(crate) fn is_outgrown(base: u64, deltas: u64) -> bool {
+    deltas > base / 4
 }
 
 /// An image that is being written over those that it takes in.
@@ -98,11 +104,28 @@ impl<'i> Overlay<'i> {
     fn advance(&mut self, key: Option<Key>) -> Result<(), StorageError> {
         while self.below.peek().is_some_and(|next| key.is_none_or(|key| next <= key)) {
             let Some(record) = self.below.pop()? else { break };
-            if Some(record.key) != key && !(self.is_base && record.value.is_none()) {
-                self.writer.push(record.key, record.value)?;
+            if Some(record.key) != key {
+                self.push_below(record)?;
             }
         }
         Ok(())
+    }
+
+    /// Writes at most so many records of what is below; whether that was all.
+    pub(crate) fn advance_by(&mut self, records: usize) -> Result<bool, StorageError> {
+        for _ in 0..records {
+            let Some(record) = self.below.pop()? else { return Ok(true) };
+            self.push_below(record)?;
+        }
+        Ok(false)
+    }
+
+    fn push_below(&mut self, record: Record<'i>) -> Result<(), StorageError> {
+        if self.is_base && record.value.is_none() {
+            Ok(())
+        } else {
+            self.writer.push(record.key, record.value)
+        }
     }
 
     /// Writes a record that changed. Records come in order.
@@ -238,6 +261,7 @@ fn model(key: Key, value: &[u8]) -> Result<Numbered, String> {
 }
 
 enum Part {
+    // By far the most; each is moved several times.
     Fact(Fact),
     Model(Numbered),
     Variable(Stored),
@@ -298,7 +322,7 @@ impl Taken {
 }
 
 /// Reads the layers of a state image. Records are decoded by the pool's threads while others are taken in.
-pub(crate) fn read(layers: &[Layer], pool: &Pool) -> Result<Taken, StorageError> {
+pub(crate) fn read(layers: &[Arc<Layer>], pool: &Pool) -> Result<Taken, StorageError> {
     let name = layers.last().map_or_else(String::new, |layer| files::image(layer.reference.file));
     let wrong = |what: String| StorageError::corrupt(&name, 0, what);
     // Its block is whole, so the place says less than the key.
@@ -343,6 +367,7 @@ mod tests {
     #[test]
     fn deltas_stay_few_and_short_and_falling() {
         // No image yet; a base alone; a small change; a quarter passed.
+        let taken_in = |layers: &[u64], bytes| super::taken_in(layers, bytes, 0, 5_000_000);
         assert_eq!(taken_in(&[], 10), 0);
         assert_eq!(taken_in(&[1000], 10), 0);
         assert_eq!(taken_in(&[1000], 251), 1);
@@ -353,6 +378,20 @@ mod tests {
         // No more than four, whatever their lengths.
         assert_eq!(taken_in(&[1_000_000, 80_000, 20_000, 5_000, 1_000], 10), 1);
         assert_eq!(taken_in(&[1_000_000, 80_000, 20_000, 5_000], 10), 0);
+        // A base that would be too long is not written, and the deltas stay few all the same.
+        assert_eq!(taken_in(&[4_000_000, 999_000], 1_000), 2);
+        assert_eq!(taken_in(&[4_000_000, 999_000], 1_001), 0);
+        assert_eq!(taken_in(&[4_000_000, 3_000_000, 900_000, 200_000, 50_000], 1_001), 1);
+        assert_eq!(taken_in(&[4_000_000, 1_999_000], 1_001_000), 1);
+    }
+
+    #[test]
+    fn of_what_a_new_base_is_made_nothing_is_taken_in() {
+        let layers = [1_000, 100, 200, 20, 20];
+        let taken = |rebasing| super::taken_in(&layers, 20, rebasing, u64::MAX);
+        assert_eq!([1, 2, 3, 4, 5].map(taken), [2, 2, 2, 1, 0]);
+        assert_eq!(super::taken_in(&layers, 500_000, 3, u64::MAX), 2);
+        assert_eq!(super::taken_in(&layers[..2], 20, 3, u64::MAX), 0);
     }
 
     /// Written bytes stay a small multiple of changed bytes, however many checkpoints there are.
@@ -361,7 +400,7 @@ mod tests {
         let (mut layers, mut written, mut changed) = (vec![1_000_000u64], 0, 0);
         for _ in 0..1000 {
             let bytes = 1000;
-            let taken = taken_in(&layers, bytes);
+            let taken = taken_in(&layers, bytes, 0, u64::MAX);
             let base = layers.len() == taken;
             let merged: u64 = layers.split_off(layers.len() - taken).iter().sum::<u64>() + bytes;
             // A new base is as long as the old one: the same records change again and again.

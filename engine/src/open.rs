@@ -20,7 +20,7 @@ use underbelly_storage::sealed::remove_leftovers;
 use underbelly_wal::{GroupCommit, Log, LogOptions, Recovery};
 
 use crate::backlog::Backlog;
-use crate::checkpoint::{Chain, Manifest, all_files, kept_files, kept_manifests, remove_files};
+use crate::checkpoint::{Chain, Manifest, Rebase, all_files, kept_files, kept_manifests, remove_files};
 use crate::core::{Chore, Core};
 use crate::error::OpenError;
 use crate::files;
@@ -350,7 +350,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         next_file: AtomicU64::new(next_file),
         gates,
         pending: Pending::default(),
-        chain: Mutex::new(Chain { last_number, truth, layers }),
+        chain: Mutex::new(Chain { last_number, truth, layers, rebase: Rebase::default() }),
         backlog,
         wants_log: AtomicBool::new(false),
         retry_at: Mutex::default(),

@@ -29,7 +29,7 @@ pub(crate) struct Restored {
     pub state: State,
     pub objects: Objects,
     /// The state image, base first.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<Arc<Layer>>,
     /// The number of the next new file, as far as is known.
     pub next_file: u64,
     /// Files that replayed transactions name, with their seqs.
@@ -160,7 +160,7 @@ pub(crate) fn restore(
     restored.phases.files = began.elapsed();
     let began = Instant::now();
     for reference in &manifest.images {
-        restored.layers.push(Layer::open(&**disk, database, reference)?);
+        restored.layers.push(Arc::new(Layer::open(&**disk, database, reference)?));
         restored.phases.bytes_read += reference.bytes;
     }
     let mut taken = image::read(&restored.layers, pool)?;

@@ -1,10 +1,10 @@
 //! A checkpoint writes what changed, and what is stored in several layers comes back.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
-use underbelly::{Batch, Columns, Database, Metadata, Options, SimulatedDisk, Timestamp};
+use underbelly::{Batch, Clock, Columns, Database, Metadata, Options, SimulatedDisk, Timestamp};
 use underbelly_tests::{BOOK, Numbers, day, define, one, options, shown};
 
 fn put(db: &Database, cells: impl IntoIterator<Item = (u64, i64)>) {
@@ -95,6 +95,87 @@ fn a_checkpoint_writes_what_changed_and_not_what_exists() {
     db.checkpoint().unwrap();
     let report = db.checkpoint().unwrap();
     assert!(report.records <= 1 && report.objects == 0 && report.segments == 0, "{report:?}");
+}
+
+/// A clock whose holder commits wherever a checkpoint gives way.
+#[derive(Default)]
+struct Busy {
+    /// What is committed to, and its disk.
+    db: Mutex<Option<(Weak<Database>, SimulatedDisk)>>,
+    commits: AtomicI64,
+    /// Images that were being written, with the manifests that were the newest meanwhile.
+    written: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    /// What a crash would have left in the middle, and the number of commits then.
+    left: Mutex<Option<(SimulatedDisk, i64)>>,
+}
+
+impl Clock for Busy {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+
+    fn give_way(&self) {
+        let held = self.db.lock().unwrap().clone();
+        let Some((db, disk)) = held.and_then(|(db, disk)| Some((db.upgrade()?, disk))) else { return };
+        let files = disk.files();
+        let manifest = files.iter().filter(|name| name.starts_with("MANIFEST-")).max().unwrap();
+        let n = self.commits.load(Ordering::Relaxed);
+        for image in files.iter().filter(|name| name.starts_with("images/") && name.ends_with(".tmp")) {
+            let mut written = self.written.lock().unwrap();
+            let manifests = written.entry(image.clone()).or_default();
+            manifests.insert(manifest.clone());
+            if manifests.len() > 2 {
+                self.left.lock().unwrap().get_or_insert_with(|| (disk.crash(), n));
+            }
+        }
+        self.commits.store(n + 1, Ordering::Relaxed);
+        put(&db, (0..8).map(|cell| (cell * 200 + n as u64 % 200, n + 1)));
+    }
+}
+
+/// Where the base is long a new one is made beside checkpoints: however long it takes, these are made as they are due, so
+/// that the log behind them stays short.
+#[test]
+fn a_long_base_is_made_beside_checkpoints() {
+    const CELLS: u64 = 2_000;
+    let clock = Arc::new(Busy::default());
+    let options = Options { workers: 0, checkpoint_bytes: 8 << 10, clock: clock.clone(), ..options() };
+    let disk = SimulatedDisk::new();
+    let db = Arc::new(Database::create_on(Arc::new(disk.clone()), options.clone()).unwrap());
+    define(&db).unwrap();
+    (0..CELLS).step_by(50).for_each(|from| put(&db, (from..from + 50).map(|cell| (cell, -1))));
+    db.checkpoint().unwrap();
+    let images = || disk.files().into_iter().filter(|name| name.starts_with("images/"));
+    let base = images().next().unwrap();
+    assert_eq!(images().count(), 1);
+    *clock.db.lock().unwrap() = Some((Arc::downgrade(&db), disk.clone()));
+    let mut rounds = 0;
+    while disk.contents(&base).is_some() {
+        rounds += 1;
+        assert!(rounds < 200, "{:?}", disk.files());
+        put(&db, (0..50).map(|cell| (rounds * 7 + cell, rounds as i64)));
+        db.run_ready().unwrap();
+    }
+    *clock.db.lock().unwrap() = None;
+    let written = std::mem::take(&mut *clock.written.lock().unwrap());
+    let (new, manifests) = written.iter().max_by_key(|(_, manifests)| manifests.len()).unwrap();
+    assert!(manifests.len() > 2, "checkpoints were made meanwhile: {written:?}");
+    assert!(disk.contents(new.trim_end_matches(".tmp")).is_some(), "{new} of {:?}", disk.files());
+    assert!(images().all(|name| !name.ends_with(".tmp")));
+    let (left, commits) = clock.left.lock().unwrap().take().unwrap();
+    let expected = shown(&db).unwrap();
+    assert_eq!(db.status().trouble, None);
+    assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+    drop(db);
+    let open = |disk: SimulatedDisk| Database::open_on(Arc::new(disk), options.clone()).unwrap();
+    assert_eq!(shown(&open(disk.crash())).unwrap(), expected);
+    // Amid the writing: the file is gone, and nothing is missing.
+    let db = open(left.clone());
+    assert!(left.files().iter().all(|name| !name.ends_with(".tmp")), "{:?}", left.files());
+    let cell = format!("cell {}", (commits as u64 - 1) % 200);
+    let found = db.snapshot().slot(BOOK, day(), [cell]).unwrap().unwrap();
+    assert_eq!(found.rows.i64s("n").unwrap(), [commits]);
+    assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
 }
 
 /// Commits that go on beside checkpoints end up in one or the other, and none is there in part.

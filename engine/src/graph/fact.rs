@@ -61,8 +61,9 @@ pub(super) enum Kind {
     Counters {
         next_order: u64,
     },
-    Slot(SlotId, SlotDefinition),
-    Producer(ProducerId, Registered),
+    // Cells are by far the most: what is larger than they are is boxed, since each fact is moved several times.
+    Slot(SlotId, Box<SlotDefinition>),
+    Producer(ProducerId, Box<Registered>),
     End(SlotDate),
     Deadline(Deadline, bool),
     /// The derived parts of the cell are those of a new one.
@@ -448,8 +449,8 @@ fn decode(record: RecordKey, value: &[u8]) -> Result<Kind, Damage> {
     };
     let fact = match record.kind {
         COUNTERS if record == RecordKey::new(COUNTERS, 0) => Kind::Counters { next_order: cursor.u64()? },
-        SLOT => Kind::Slot(SlotId(id()?), definition::slot(&mut cursor)?),
-        PRODUCER => Kind::Producer(ProducerId(id()?), definition::producer(&mut cursor)?),
+        SLOT => Kind::Slot(SlotId(id()?), Box::new(definition::slot(&mut cursor)?)),
+        PRODUCER => Kind::Producer(ProducerId(id()?), Box::new(definition::producer(&mut cursor)?)),
         END => Kind::End(date_of_number(record.major, record.minor)?),
         DEADLINE => {
             let (slot, date) = deadline_of(record)?;

@@ -78,7 +78,7 @@ impl Restorer {
             }
             Kind::Producer(id, session) => {
                 expect("producer", id.0, graph.producers.len())?;
-                graph.restore_producer(session)?;
+                graph.restore_producer(*session)?;
             }
             Kind::End(date) => {
                 graph.ends.insert(date);

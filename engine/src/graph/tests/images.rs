@@ -58,8 +58,8 @@ impl Facts {
         for (record, value) in graph.to_records() {
             match Fact::decode(record, &value).unwrap().0 {
                 Kind::Counters { next_order } => facts.next_order = Some(next_order),
-                Kind::Slot(_, slot) => facts.slots.push(slot),
-                Kind::Producer(_, producer) => facts.producers.push(producer),
+                Kind::Slot(_, slot) => facts.slots.push(*slot),
+                Kind::Producer(_, producer) => facts.producers.push(*producer),
                 Kind::End(date) => facts.ends.push(date),
                 Kind::Cell(_, cell, sheet, fresh) => facts.cells.push((cell, sheet, fresh)),
                 Kind::Deadline(deadline, passed) => facts.deadlines.push((deadline, passed)),
@@ -74,9 +74,12 @@ impl Facts {
         let mut add = |kind| restorer.add(Fact(kind));
         self.next_order.into_iter().try_for_each(|next_order| add(Kind::Counters { next_order }))?;
         let number = |at: usize| at as u32;
-        self.slots.into_iter().enumerate().try_for_each(|(at, s)| add(Kind::Slot(SlotId(number(at)), s)))?;
+        let slots = self.slots.into_iter().enumerate();
+        slots.map(|(at, s)| Kind::Slot(SlotId(number(at)), Box::new(s))).try_for_each(&mut add)?;
         let producers = self.producers.into_iter().enumerate();
-        producers.map(|(at, p)| Kind::Producer(ProducerId(number(at)), p)).try_for_each(&mut add)?;
+        producers
+            .map(|(at, p)| Kind::Producer(ProducerId(number(at)), Box::new(p)))
+            .try_for_each(&mut add)?;
         self.ends.into_iter().map(Kind::End).try_for_each(&mut add)?;
         let deadlines = self.deadlines.into_iter();
         deadlines.map(|(deadline, passed)| Kind::Deadline(deadline, passed)).try_for_each(&mut add)?;

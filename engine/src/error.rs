@@ -599,6 +599,18 @@ pub enum ReadError {
     /// A query on the attributes of models was refused.
     #[error(transparent)]
     Where(#[from] WhereError),
+    /// More than is drawn one by one.
+    #[error(
+        "{limit} {what} at most are drawn one by one, and there are {found} or more; choose one slot or one date"
+    )]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there are at least.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// A variable of a type whose values are too long.
     #[error(
         "variable {variable} cannot have {found} bytes, at most {limit}; put it as a model or into a slot"

@@ -118,3 +118,7 @@ pub const INDEX_MODEL_KEYS_MAX: usize = 1_024;
 pub const INDEX_TAIL_MAX: usize = 1_024;
 /// How long closing waits for the index to be put away; one that is not is built anew.
 pub const INDEX_CLOSE_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+/// Cells that are drawn one by one.
+pub const DRAWN_CELLS_MAX: u64 = 20_000;
+/// Edges between them.
+pub const DRAWN_EDGES_MAX: u64 = 200_000;

@@ -36,14 +36,25 @@ fn figures(cells: u64) -> Result<(), Failed> {
     drop(resident("restored graph", cells, restore)?);
     drop(records);
     let keys = usize::try_from(cells / 110)?.max(1);
+    let mut of_widths = Vec::new();
     for width in [1, 10] {
         let size = Size { width, layers: 110 / width, keys };
         let before = place::resident_memory();
         let layers = Layers::build(size)?;
         let taken = place::resident_memory().saturating_sub(before);
         let (cells, edges) = (size.cells() as u64, size.edges() as u64);
-        println!("layers: {cells} cells and bundles, {edges} edges: {taken} bytes, {} a cell", taken / cells);
+        println!(
+            "layers: {cells} cells and bundles, {edges} edges: {taken} bytes, {} a cell with its bundle",
+            taken / cells
+        );
+        of_widths.push((edges, taken));
         drop(layers);
+    }
+    if let [(few, less), (many, more)] = of_widths[..] {
+        println!(
+            "layers: {:.1} bytes an edge",
+            more.saturating_sub(less) as f64 / (many - few).max(1) as f64
+        );
     }
     let scratch = place::scratch()?;
     let folder = scratch.path().join("cells");
@@ -51,7 +62,12 @@ fn figures(cells: u64) -> Result<(), Failed> {
     for _ in 0..ROUNDS {
         let began = Instant::now();
         let db = Database::open(&folder)?;
-        println!("database: {cells} cells opened in {:.2} s", began.elapsed().as_secs_f64());
+        let took = began.elapsed().as_secs_f64();
+        let phases = db.recovery_report().phases;
+        println!(
+            "database: {cells} cells opened in {took:.2} s (files {:.2?}, image {:.2?}, objects and what follows {:.2?}, log {:.2?})",
+            phases.files, phases.image, phases.objects, phases.log
+        );
         db.close()?;
     }
     Ok(())

@@ -44,6 +44,8 @@ pub(super) struct Reader {
     age: u16,
 }
 
+const _: () = assert!(size_of::<Reader>() == 8);
+
 /// The age of an edge over which nothing was read.
 const NOTHING: u16 = u16::MAX;
 /// The age from which on [`Far`] tells what was read.

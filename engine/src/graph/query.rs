@@ -1,6 +1,6 @@
 //! Answers about slots, cells, producers and bundles.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use underbelly_storage::{ColumnType, Timestamp};
 
@@ -463,24 +463,39 @@ impl Graph {
         self.ends.contains(&date)
     }
 
-    /// The cells of which a cell is made, with the bundles that make it of them.
-    pub fn sources(&self, cell: CellId) -> Vec<(BundleId, CellId)> {
-        let candidates = self.sheets.get(cell.at()).map_or(&[][..], |sheet| &*sheet.candidates);
-        let mut sources = Vec::new();
-        for candidate in candidates {
-            let Some(bundle) = candidate.owner.bundle() else { continue };
+    /// Of which of these cells others of them are made: `found` is told the bundle, the cell that it read and the one that it
+    /// made, each once, and answers whether that was not enough. Looks at the inputs of a bundle once, however many of
+    /// the cells it made.
+    pub fn sources(&self, cells: &[CellId], mut found: impl FnMut(BundleId, CellId, CellId) -> bool) {
+        let shown: HashSet<CellId> = cells.iter().copied().collect();
+        let mut made = BTreeMap::<BundleId, Vec<(CellId, &Candidate)>>::new();
+        for cell in cells {
+            let candidates = self.sheets.get(cell.at()).map_or(&[][..], |sheet| &*sheet.candidates);
+            for candidate in candidates {
+                if let Some(bundle) = candidate.owner.bundle() {
+                    made.entry(bundle).or_default().push((*cell, candidate));
+                }
+            }
+        }
+        for (bundle, made) in made {
             let Some(producer) = self.bundle_producer(bundle).and_then(|id| self.producers.get(id.at()))
             else {
                 continue;
             };
             let is_read = |edge: &EdgeKey| {
                 let is_source = producer.need(edge.input).mode != Mode::Exclusive;
-                is_source && self.is_made(edge.source) && candidate.rests_on(*edge)
+                shown.contains(&edge.source) && is_source && self.is_made(edge.source)
             };
-            let cells = self.edges_of(bundle).map(|(edge, _)| edge).filter(is_read).map(|edge| edge.source);
-            sources.extend(cells.map(|source| (bundle, source)));
-            sources.dedup();
+            let read: Vec<EdgeKey> = self.edges_of(bundle).map(|(edge, _)| edge).filter(is_read).collect();
+            for (cell, candidate) in made {
+                let mut last = None;
+                for edge in read.iter().filter(|edge| candidate.rests_on(**edge)) {
+                    let is_told = last.replace(edge.source) == Some(edge.source);
+                    if !is_told && !found(bundle, edge.source, cell) {
+                        return;
+                    }
+                }
+            }
         }
-        sources
     }
 }

@@ -7,6 +7,7 @@ use underbelly_storage::Timestamp;
 use super::slot_name;
 use crate::error::ReadError;
 use crate::graph::{CellId, Graph, Key, Mode, PStatus, ProducerId, SlotDate, SlotId, State, StateCounts};
+use crate::limits::{DRAWN_CELLS_MAX, DRAWN_EDGES_MAX};
 use crate::view::View;
 
 /// The graph for a drawing: slots in order of their definition, then producers in order of their registration.
@@ -319,30 +320,12 @@ impl View {
         view
     }
 
-    /// How many cells [`View::cell_graph`] would show.
-    ///
-    /// # Errors
-    /// [`ReadError::UnknownSlot`] where `slot` names none.
-    pub fn cell_count(&self, slot: Option<&str>, date: Option<SlotDate>) -> Result<u64, ReadError> {
-        let state = self.base().state();
-        let graph = &state.graph;
-        let slots: Vec<SlotId> = match slot {
-            Some(name) => vec![known_slot(graph, name)?],
-            None => graph.slots().map(|(id, _)| id).collect(),
-        };
-        let is_of_date = |cell: &CellId| graph.address(*cell).is_some_and(|(_, own, _)| date == Some(own));
-        let count = |slot: SlotId| match date {
-            Some(_) => graph.cells_of(slot).filter(is_of_date).count() as u64,
-            None => graph.state_counts(slot).total(),
-        };
-        Ok(slots.into_iter().map(count).sum())
-    }
-
     /// Cells of one slot or of all, of one date or of all, with what was made from what among them, for a drawing. Takes time in
-    /// proportion to them and their inputs.
+    /// proportion to the cells of the slots and the inputs of what made them.
     ///
     /// # Errors
-    /// [`ReadError::UnknownSlot`] where `slot` names none.
+    /// [`ReadError::UnknownSlot`] where `slot` names none; [`ReadError::TooMany`] for more than 20,000 cells, or 200,000 edges between
+    /// them.
     pub fn cell_graph(&self, slot: Option<&str>, date: Option<SlotDate>) -> Result<CellGraph, ReadError> {
         let names = self.graph_view();
         let state = self.base().state();
@@ -357,11 +340,22 @@ impl View {
             }
         };
         slots.sort();
+        let is_of_date = |cell: &CellId| {
+            date.is_none_or(|date| graph.address(*cell).is_some_and(|(_, own, _)| own == date))
+        };
+        let count = |slot: SlotId| match date {
+            Some(_) => graph.cells_of(slot).filter(is_of_date).count() as u64,
+            None => graph.state_counts(slot).total(),
+        };
+        let (found, limit) = (slots.iter().map(|(_, slot)| count(*slot)).sum(), DRAWN_CELLS_MAX);
+        if found > limit {
+            return Err(ReadError::TooMany { what: "cells", found, limit });
+        }
         let mut view = CellGraph::default();
         let mut ids: Vec<CellId> = Vec::new();
         for (at, (_, slot)) in slots.into_iter().enumerate() {
-            let rows = graph.cells_of(slot).filter_map(|cell| Some((cell, graph.cell_row(cell)?)));
-            let mut rows: Vec<_> = rows.filter(|(_, row)| date.is_none_or(|date| row.date == date)).collect();
+            let cells = graph.cells_of(slot).filter(is_of_date);
+            let mut rows: Vec<_> = cells.filter_map(|cell| Some((cell, graph.cell_row(cell)?))).collect();
             rows.sort_by(|(_, a), (_, b)| (a.date, a.key).cmp(&(b.date, b.key)));
             view.slots.push(slot_name(graph, slot));
             for (cell, row) in rows {
@@ -379,14 +373,22 @@ impl View {
             }
         }
         let places: HashMap<CellId, usize> = ids.iter().enumerate().map(|(at, cell)| (*cell, at)).collect();
-        for (to, cell) in ids.iter().enumerate() {
-            for (bundle, source) in graph.sources(*cell) {
-                let Some(from) = places.get(&source) else { continue };
-                let producer = graph.bundle_producer(bundle).and_then(|id| graph.producer(id));
-                let producer = producer.map(|definition| definition.name.clone()).unwrap_or_default();
-                view.edges.push(CellEdge { from: *from, to, producer });
-            }
+        let mut edges = Vec::new();
+        graph.sources(&ids, |bundle, from, to| {
+            edges.push((to, bundle, from));
+            edges.len() as u64 <= DRAWN_EDGES_MAX
+        });
+        let (found, limit) = (edges.len() as u64, DRAWN_EDGES_MAX);
+        if found > limit {
+            return Err(ReadError::TooMany { what: "edges", found, limit });
         }
+        for (to, bundle, from) in edges {
+            let (Some(from), Some(to)) = (places.get(&from), places.get(&to)) else { continue };
+            let producer = graph.bundle_producer(bundle).and_then(|id| graph.producer(id));
+            let producer = producer.map(|definition| definition.name.clone()).unwrap_or_default();
+            view.edges.push(CellEdge { from: *from, to: *to, producer });
+        }
+        view.edges.sort_by(|a, b| (a.to, &a.producer, a.from).cmp(&(b.to, &b.producer, b.from)));
         Ok(view)
     }
 }

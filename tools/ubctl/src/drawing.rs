@@ -13,9 +13,6 @@ use crate::error::Failed;
 use crate::output::print;
 use crate::time::parse_slot_date;
 
-/// Cells that one drawing shows at most.
-const CELLS_MAX: u64 = 20_000;
-
 /// What is drawn, and how.
 #[derive(Args, Debug)]
 pub(crate) struct Drawing {
@@ -62,12 +59,6 @@ impl Drawing {
         let now = SystemClock.now();
         let terminal = terminal(self.output.is_some());
         let text = if self.cells {
-            let cells = db.cell_count(self.slot.as_deref(), self.date)?;
-            if cells > CELLS_MAX {
-                return Err(Failed::Usage(format!(
-                    "a drawing shows at most {CELLS_MAX} cells, and these are {cells}; choose some with --slot and --date"
-                )));
-            }
             let graph = db.cell_graph(self.slot.as_deref(), self.date)?;
             match self.format {
                 Form::Text => cells_text(&graph, now, terminal),

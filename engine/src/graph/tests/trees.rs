@@ -147,6 +147,15 @@ fn sources_are_what_was_read() {
     stage.write(a, day(0), &key(&[0]), Some(content(1)));
     run(&mut stage, 1);
     stage.write(e, day(0), &key(&[0]), Some(content(1)));
-    let sources = stage.graph.sources(cell(&stage, b));
-    assert_eq!(sources, [(BundleId(0), cell(&stage, a))]);
+    let all: Vec<_> = [a, e, b].map(|slot| cell(&stage, slot)).into();
+    let sources = |cells: &[CellId]| {
+        let mut found = Vec::new();
+        stage.graph.sources(cells, |bundle, from, to| {
+            found.push((bundle, from, to));
+            true
+        });
+        found
+    };
+    assert_eq!(sources(&all), [(BundleId(0), all[0], all[2])]);
+    assert_eq!(sources(&all[1..]), []);
 }

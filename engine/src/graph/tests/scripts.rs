@@ -179,6 +179,23 @@ fn one_that_fills_in_twice() {
     );
 }
 
+/// A cell for which filters keep the bundle away that would give it.
+#[test]
+fn a_cell_whose_inputs_do_not_pass_is_explained() {
+    replay(
+        "
+        slot y
+        slot x y m
+        slot x y z
+        producer s0 if:y=0 -> s1@1 as:m1
+        producer s1 -> s2@1 group by:xy quorum late
+        producer daemon -> s1@0
+        register
+        submit 0 s0:d0:0,1,0@0=0
+        ",
+    );
+}
+
 /// Members that come and go in one event may leave a group with nothing in it.
 #[test]
 fn a_group_that_was_there_for_a_moment() {

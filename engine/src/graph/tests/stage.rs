@@ -540,7 +540,7 @@ fn look_at_cells(
 }
 
 /// What sentences say that no further reason is behind, besides those of a client or the end of a run.
-const ROOTS: [&str; 15] = [
+const ROOTS: [&str; 17] = [
     "is too old",
     "no sign of life",
     "has no session",
@@ -553,6 +553,8 @@ const ROOTS: [&str; 15] = [
     "is detached",
     "not declared",
     "no cell of",
+    "is so much earlier than",
+    "does not pass the filters of its input",
     "appeared or vanished",
     "bundles in work",
     "and no client committed it",

@@ -152,20 +152,22 @@ impl Core {
         if self.folder.read().unwrap_or_else(PoisonError::into_inner).is_none() {
             return Err(CommitError::Closed);
         }
-        // Who waits for it, as a close does, has the base written too.
-        let base_bytes_max = if paced { self.options.checkpoint_bytes } else { u64::MAX };
+        // Who waits for it, as a close does, has a long base written too.
+        let is_short = paced || chain.rebase.is_cut_short();
+        let image_bytes_max = if is_short { self.options.checkpoint_bytes } else { u64::MAX };
         let paced = if paced { self.paced_disk() } else { None };
         let disk = paced.as_ref().map_or(&*self.disk, |paced| paced as &dyn Disk);
         if let Err(error) = self.expire_rows() {
             // The next checkpoint tries again.
             self.note_trouble(format!("old rows could not be deleted: {error}"));
         }
-        match self.attempt(&mut chain, disk, base_bytes_max) {
+        match self.attempt(&mut chain, disk, image_bytes_max) {
             Err(error) if is_disk_full(&error) => {
                 // What the reserve frees is for the checkpoint and not for the next log file.
                 let _kept = self.log.keep_space();
-                if reserve::give_up(&*self.disk)? {
-                    self.attempt(&mut chain, disk, base_bytes_max)
+                // Nothing but what changed, as the disk has no room for more.
+                if reserve::give_up(&*self.disk)? || image_bytes_max == u64::MAX {
+                    self.attempt(&mut chain, disk, 0)
                 } else {
                     Err(error)
                 }
@@ -206,12 +208,12 @@ impl Core {
         }
     }
 
-    /// `base_bytes_max`: a base that would be longer is left to [`Core::rebase_if_due`].
+    /// `image_bytes_max`: an image that would be longer is left to [`Core::rebase_if_due`].
     fn attempt(
         &self,
         chain: &mut Chain,
         disk: &dyn Disk,
-        base_bytes_max: u64,
+        image_bytes_max: u64,
     ) -> Result<CheckpointReport, CommitError> {
         let started = self.options.clock.instant();
         chain.last_number += 1;
@@ -225,7 +227,7 @@ impl Core {
         };
         attempt.tidy()?;
         let begun = attempt.begin()?;
-        let written = match attempt.write(chain, &begun, base_bytes_max) {
+        let written = match attempt.write(chain, &begun, image_bytes_max) {
             Ok(written) => written,
             Err(error) => {
                 attempt.abandon(begun);
@@ -319,7 +321,7 @@ impl Attempt<'_> {
         Ok(begun)
     }
 
-    fn write(&mut self, chain: &Chain, begun: &Begun, base_bytes_max: u64) -> Result<Written, CommitError> {
+    fn write(&mut self, chain: &Chain, begun: &Begun, image_bytes_max: u64) -> Result<Written, CommitError> {
         let core = self.core;
         let mut tables = self.capture_tables(begun.seq)?;
         core.log.wait(begun.seq)?;
@@ -338,7 +340,7 @@ impl Attempt<'_> {
         let sizes: Vec<u64> = chain.layers.iter().map(|layer| layer.reference.bytes).collect();
         let records: u64 = chain.layers.iter().map(|layer| layer.reference.records).sum();
         let each = sizes.iter().sum::<u64>().checked_div(records).unwrap_or(RECORD_BYTES);
-        let taken = taken_in(&sizes, each * self.report.records, chain.rebase.layers(), base_bytes_max);
+        let taken = taken_in(&sizes, each * self.report.records, chain.rebase.layers(), image_bytes_max);
         let (kept, below) = chain.layers.split_at(chain.layers.len() - taken);
         let layer = self.write_image(below, kept.is_empty(), begun)?;
         self.report.images_taken_in = taken;

@@ -16,7 +16,7 @@ pub trait Clock: Send + Sync + 'static {
     }
 
     /// Lets others go on. Called where long work stops for a moment: a checkpoint before each time that it holds commits
-    /// up, when commits may go on. Whoever drives a database without threads ([`Options::workers`](crate::Options::workers))
+    /// up, when commits may go on, and the making of a long state image. Whoever drives a database without threads ([`Options::workers`](crate::Options::workers))
     /// may commit here, so that nothing waits for the end of a checkpoint, and only that: another checkpoint, a driving or a
     /// close would wait for the one that calls.
     fn give_way(&self) {

@@ -496,22 +496,27 @@ impl Core {
             || self.backlog.replay(load) >= self.options.checkpoint_replay
     }
 
-    /// A checkpoint in the background, if one is due and none failed a moment ago.
-    pub(crate) fn checkpoint_if_due(&self) -> Result<(), CommitError> {
+    /// Whether a checkpoint in the background failed a moment ago.
+    pub(crate) fn is_checkpoint_put_off(&self) -> bool {
+        let retry_at = *self.retry_at.lock().unwrap_or_else(PoisonError::into_inner);
+        retry_at.is_some_and(|at| self.options.clock.instant() < at)
+    }
+
+    /// A checkpoint in the background, if one is due and none failed a moment ago; whether there was one.
+    pub(crate) fn checkpoint_if_due(&self) -> Result<bool, CommitError> {
         let log_bytes = self.log.with_log(|log| log.stats().bytes);
         let is_due = self.wants_log.swap(false, Ordering::AcqRel)
             || self.is_due(&self.backlog.load())
             || self.backlog.leaves_merges()
             || self.backlog.log_bytes(log_bytes) >= CHECKPOINT_LOG_BYTES;
-        let retry_at = *self.retry_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if !is_due || retry_at.is_some_and(|at| self.options.clock.instant() < at) {
-            return Ok(());
+        if !is_due || self.is_checkpoint_put_off() {
+            return Ok(false);
         }
         let done = self.checkpoint(true);
         let retry_at = done.is_err().then(|| self.options.clock.instant() + CHECKPOINT_RETRY);
         *self.retry_at.lock().unwrap_or_else(PoisonError::into_inner) = retry_at;
         self.backlog.note_log_bytes(log_bytes);
-        done.map(|_| ())
+        done.map(|_| true)
     }
 
     /// Seals the log and gives up the folder, unless that is done. Nothing is written after it. A checkpoint that goes on
@@ -559,7 +564,7 @@ impl Core {
             return Ok(());
         }
         let done = match chore {
-            Chore::Checkpoint => self.checkpoint_if_due().and_then(|()| self.rebase_if_due()),
+            Chore::Checkpoint => self.checkpoint_if_due().and_then(|_| self.rebase_if_due()),
         };
         match &done {
             Ok(()) | Err(CommitError::Closed) => {}

@@ -601,7 +601,7 @@ pub enum ReadError {
     Where(#[from] WhereError),
     /// More than is drawn one by one.
     #[error(
-        "{limit} {what} at most are drawn one by one, and there are {found} or more; choose one slot or one date"
+        "{limit} {what} at most are drawn one by one, and there are at least {found}; draw one slot of one date"
     )]
     TooMany {
         /// What there is too much of.

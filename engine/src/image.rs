@@ -63,17 +63,18 @@ impl Layer {
 /// base.
 ///
 /// Deltas that are not much longer than what is written are taken in, so that lengths fall from delta to delta and a
-/// record is written a few times in all; and a base is written where deltas come to more than a quarter of it, unless it
-/// would have more than `base_bytes_max`, or another is being made of the first `rebasing` layers.
-pub(crate) fn taken_in(layers: &[u64], bytes: u64, rebasing: usize, base_bytes_max: u64) -> usize {
+/// record is written a few times in all; and a base is written where deltas come to more than a quarter of it. Nothing is
+/// taken in that would make more than `bytes_max` of it, nor of the first `rebasing` layers, of which a new base is being made.
+pub(crate) fn taken_in(layers: &[u64], bytes: u64, rebasing: usize, bytes_max: u64) -> usize {
     let Some((base, deltas)) = layers.split_at_checked(rebasing.max(1)) else { return 0 };
     let (base, all) = (base.iter().sum::<u64>(), deltas.iter().sum::<u64>() + bytes);
-    if rebasing == 0 && is_outgrown(base, all) && base + all <= base_bytes_max {
+    if rebasing == 0 && is_outgrown(base, all) && base + all <= bytes_max {
         return layers.len();
     }
     let (mut taken, mut length) = (0, bytes);
     for delta in deltas.iter().rev() {
-        if *delta > 2 * length && deltas.len() - taken < DELTAS_MAX {
+        let is_short = *delta <= 2 * length || deltas.len() - taken >= DELTAS_MAX;
+        if !is_short || length + delta > bytes_max {
             break;
         }
         length += delta;
@@ -111,13 +112,18 @@ impl<'i> Overlay<'i> {
         Ok(())
     }
 
-    /// Writes at most so many records of what is below; whether that was all.
-    pub(crate) fn advance_by(&mut self, records: usize) -> Result<bool, StorageError> {
-        for _ in 0..records {
+    /// Writes about so many bytes of what is below, a record at least; whether that was all.
+    pub(crate) fn advance_by(&mut self, bytes: u64) -> Result<bool, StorageError> {
+        let mut left = bytes;
+        loop {
             let Some(record) = self.below.pop()? else { return Ok(true) };
+            let length = record.value.map_or(0, <[u8]>::len) as u64;
             self.push_below(record)?;
+            match left.checked_sub(length.max(1)) {
+                Some(less) if less > 0 => left = less,
+                _ => return Ok(false),
+            }
         }
-        Ok(false)
     }
 
     fn push_below(&mut self, record: Record<'i>) -> Result<(), StorageError> {
@@ -378,11 +384,12 @@ mod tests {
         // No more than four, whatever their lengths.
         assert_eq!(taken_in(&[1_000_000, 80_000, 20_000, 5_000, 1_000], 10), 1);
         assert_eq!(taken_in(&[1_000_000, 80_000, 20_000, 5_000], 10), 0);
-        // A base that would be too long is not written, and the deltas stay few all the same.
-        assert_eq!(taken_in(&[4_000_000, 999_000], 1_000), 2);
-        assert_eq!(taken_in(&[4_000_000, 999_000], 1_001), 0);
-        assert_eq!(taken_in(&[4_000_000, 3_000_000, 900_000, 200_000, 50_000], 1_001), 1);
-        assert_eq!(taken_in(&[4_000_000, 1_999_000], 1_001_000), 1);
+        // What would be too long is not written, a base as little as a delta.
+        assert_eq!(taken_in(&[3_900_000, 1_099_000], 1_000), 2);
+        assert_eq!(taken_in(&[3_900_000, 1_099_000], 1_001), 0);
+        assert_eq!(taken_in(&[9_000_000, 3_000_000, 900_000, 200_000, 50_000], 100_000), 2);
+        assert_eq!(taken_in(&[9_000_000, 2_500_000, 2_000_000, 300_000, 100_000], 2_000_000), 3);
+        assert_eq!(taken_in(&[9_000_000, 4_500_000, 4_500_000, 4_500_000, 4_500_000], 4_500_000), 0);
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub const STDERR_LINE_BYTES_MAX: usize = 1 << 10;
 pub const PEERS_MAX: usize = 512;
 /// Times that a transaction is tried again after a conflict.
 pub const CONFLICT_RETRIES: usize = 16;
-/// Deltas of the state image over its base.
+/// Deltas of the state image over its base, from which on they are merged or become a new base.
 pub const DELTAS_MAX: usize = 4;
 /// Bytes of log, padding included, after which a checkpoint is made in the background.
 pub const CHECKPOINT_LOG_BYTES: u64 = 1 << 30;

@@ -13,7 +13,8 @@ use crate::graph::Host;
 pub struct Options {
     /// Bytes of one log file, a multiple of 4,096. Default 64 MiB. Decided when the database is made.
     pub log_file_bytes: u64,
-    /// Log payload after which a checkpoint is made in the background. Default 64 MiB.
+    /// Log payload after which a checkpoint is made in the background, and the longest state image that one writes: a longer one
+    /// is made beside checkpoints. Default 64 MiB.
     pub checkpoint_bytes: u64,
     /// Operations after which a checkpoint is made in the background. Default 500,000.
     pub checkpoint_operations: u64,

@@ -2,10 +2,11 @@
 //!
 //! A base is as long as all that is stored. A checkpoint that wrote a long one would let as much log grow meanwhile as
 //! commits make of it, and an opening would replay that. So a checkpoint in the background writes what changed, and where
-//! deltas have outgrown a long base the images there are become a new one in steps, between which checkpoints are made that
-//! are due. Nothing names it before the next manifest does.
+//! deltas have outgrown a long base, or are too many, the images there are become a new one in steps, between which checkpoints
+//! are made that are due. Nothing names it before the next manifest does.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use underbelly_storage::disk::Disk;
 use underbelly_storage::image::{ImageWriter, Merge};
@@ -15,10 +16,17 @@ use crate::core::Core;
 use crate::error::CommitError;
 use crate::files;
 use crate::image::{Layer, Overlay, is_outgrown};
+use crate::limits::DELTAS_MAX;
 use crate::pending::OwnPins;
 
-/// Records that are written between two looks at whether a checkpoint is due.
-const STEP_RECORDS: usize = 256;
+/// Steps that a base of [`checkpoint_bytes`](crate::Options::checkpoint_bytes) takes; a longer one takes more.
+const STEPS: u64 = 64;
+
+/// Steps behind a checkpoint in which nobody looks whether another is due, so that the base is ended also where one always is.
+const STEPS_ALONE: u32 = 4;
+
+/// Time after a failure before another try.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// A new base that is being made, or was.
 #[derive(Default)]
@@ -27,8 +35,10 @@ pub(crate) struct Rebase {
     layers: usize,
     /// Keeps the file of one that no manifest names yet.
     unnamed: Option<OwnPins>,
-    /// Bytes of deltas from which on it is tried again after a failure.
-    retry_bytes: u64,
+    /// When it is tried again after a failure.
+    retry_at: Option<Instant>,
+    /// The close came in between. It does not begin anew what took so long.
+    is_cut_short: bool,
 }
 
 impl Rebase {
@@ -42,88 +52,141 @@ impl Rebase {
         self.unnamed.is_some()
     }
 
+    /// Whether a close came in between.
+    pub(super) fn is_cut_short(&self) -> bool {
+        self.is_cut_short
+    }
+
     /// A manifest names all layers.
     pub(super) fn named(&mut self) {
         self.unnamed = None;
     }
 }
 
-impl Chain {
-    /// The layers that a new base is to be made of, if one is due that no checkpoint in the background writes.
-    fn layers_to_rebase(&self, base_bytes_max: u64) -> Option<Vec<Arc<Layer>>> {
-        let (base, deltas) = self.layers.split_first()?;
-        let (base, deltas) = (base.reference.bytes, delta_bytes(deltas));
-        let is_due = is_outgrown(base, deltas) && base + deltas > base_bytes_max;
-        let is_free = self.rebase.layers == 0 && !self.rebase.is_unnamed();
-        (is_due && is_free && deltas >= self.rebase.retry_bytes).then(|| self.layers.clone())
+/// Frees the layers where the making of a base panics.
+struct Reserved<'c>(&'c Core);
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.chain.lock().unwrap_or_else(PoisonError::into_inner).rebase.layers = 0;
+        }
     }
 }
 
-fn delta_bytes(deltas: &[Arc<Layer>]) -> u64 {
-    deltas.iter().map(|delta| delta.reference.bytes).sum()
+/// How the making of a base ended.
+enum Ending {
+    Made(Layer, OwnPins),
+    /// It failed itself.
+    Failed(CommitError),
+    /// A checkpoint that was due failed, or the database is being closed.
+    Stopped(CommitError),
+}
+
+impl From<CommitError> for Ending {
+    fn from(error: CommitError) -> Ending {
+        match error {
+            CommitError::Closed => Ending::Stopped(error),
+            error => Ending::Failed(error),
+        }
+    }
 }
 
 impl Core {
-    /// Makes a new base of the state image where the deltas have outgrown one that is too long for a checkpoint.
+    /// Makes a new base of the state image where the deltas have outgrown one that is too long for a checkpoint, or are many,
+    /// and a checkpoint that names it.
     ///
-    /// What fails here is told in the status, and tried again once there are twice as many bytes of deltas: nothing but the
-    /// time of an opening and the space of the deltas hangs on it.
+    /// What fails in the making is told in the status and tried again a minute later: nothing but the time of an opening and
+    /// the space of the deltas hangs on it. An error of a checkpoint is answered.
     pub(crate) fn rebase_if_due(&self) -> Result<(), CommitError> {
+        let now = self.options.clock.instant();
+        // The disk may be full, and what is left on it is for the checkpoint.
+        if self.is_checkpoint_put_off() {
+            return Ok(());
+        }
         let layers = {
             let mut chain = self.sound_chain()?;
-            let Some(layers) = chain.layers_to_rebase(self.options.checkpoint_bytes) else { return Ok(()) };
+            if chain.rebase.retry_at.is_some_and(|at| now < at) {
+                return Ok(());
+            }
+            let Some(layers) = chain.layers_to_rebase() else { return Ok(()) };
             chain.rebase.layers = layers.len();
             layers
         };
-        let made = self.rebase(&layers);
-        let mut chain = self.sound_chain()?;
-        chain.rebase.layers = 0;
-        match made {
-            Ok((base, pins)) => {
-                chain.layers.splice(..layers.len(), [Arc::new(base)]);
-                chain.rebase = Rebase { unnamed: Some(pins), ..Rebase::default() };
-                Ok(())
-            }
-            Err(CommitError::Closed) => Err(CommitError::Closed),
-            Err(error) => {
-                chain.rebase.retry_bytes = 2 * delta_bytes(layers.get(1..).unwrap_or_default());
-                self.note_trouble(format!("no new base of the state image could be written: {error}"));
-                Ok(())
+        let reserved = Reserved(self);
+        let ending =
+            self.rebase(&layers).map_or_else(|ending| ending, |(base, pins)| Ending::Made(base, pins));
+        drop(reserved);
+        {
+            let mut chain = self.sound_chain()?;
+            chain.rebase.layers = 0;
+            match ending {
+                Ending::Made(base, pins) => {
+                    chain.layers.splice(..layers.len(), [Arc::new(base)]);
+                    chain.rebase = Rebase { unnamed: Some(pins), ..Rebase::default() };
+                }
+                Ending::Failed(error) => {
+                    chain.rebase.retry_at = Some(self.options.clock.instant() + RETRY);
+                    self.note_trouble(format!("no new base of the state image could be written: {error}"));
+                    return Ok(());
+                }
+                Ending::Stopped(error) => {
+                    chain.rebase.is_cut_short = true;
+                    return Err(error);
+                }
             }
         }
+        drop(layers);
+        self.checkpoint(true).map(drop)
     }
 
-    fn rebase(&self, layers: &[Arc<Layer>]) -> Result<(Layer, OwnPins), CommitError> {
+    fn rebase(&self, layers: &[Arc<Layer>]) -> Result<(Layer, OwnPins), Ending> {
         let paced = self.paced_disk();
         let disk = paced.as_ref().map_or(&*self.disk, |paced| paced as &dyn Disk);
         let file = self.new_file();
         let mut pins = self.pending.pin_ahead();
         pins.file(file);
-        let below = Merge::new(layers.iter().map(|layer| &layer.image))?;
+        let merge = Merge::new(layers.iter().map(|layer| &layer.image)).map_err(CommitError::from)?;
         let mut overlay = {
             let _folder = self.enter()?;
-            let writer = ImageWriter::create(disk, &files::image(file), self.database)?;
-            Overlay::new(below, writer, true)
+            let writer = ImageWriter::create(disk, &files::image(file), self.database);
+            Overlay::new(merge, writer.map_err(CommitError::from)?, true)
         };
+        let step_bytes = self.options.checkpoint_bytes / STEPS;
+        let mut alone = 0;
         loop {
             self.options.clock.give_way();
             let checkpoint = match self.signals.is_hung_up() {
                 true => Err(CommitError::Closed),
+                false if alone > 0 => Ok(false),
                 false => self.checkpoint_if_due(),
             };
+            alone = if matches!(checkpoint, Ok(true)) { STEPS_ALONE } else { alone.saturating_sub(1) };
             let Ok(_folder) = self.enter() else {
                 // What it removes in the end may be another writer's.
                 std::mem::forget(overlay);
-                return Err(CommitError::Closed);
+                return Err(Ending::Stopped(CommitError::Closed));
             };
             // Dropped before the folder is left.
             let mut writing = overlay;
-            checkpoint?;
-            if writing.advance_by(STEP_RECORDS)? {
-                let reference = writing.finish(file)?;
-                return Ok((Layer::open(disk, self.database, &reference)?, pins));
+            checkpoint.map_err(Ending::Stopped)?;
+            if writing.advance_by(step_bytes).map_err(CommitError::from)? {
+                let reference = writing.finish(file).map_err(CommitError::from)?;
+                let base = Layer::open(disk, self.database, &reference).map_err(CommitError::from)?;
+                return Ok((base, pins));
             }
             overlay = writing;
         }
+    }
+}
+
+impl Chain {
+    /// The layers that a new base is to be made of, if one is due.
+    fn layers_to_rebase(&self) -> Option<Vec<Arc<Layer>>> {
+        let (base, deltas) = self.layers.split_first()?;
+        let bytes = deltas.iter().map(|delta| delta.reference.bytes).sum();
+        let is_due = is_outgrown(base.reference.bytes, bytes) || deltas.len() > DELTAS_MAX;
+        let is_free = self.rebase.layers == 0 && !self.rebase.is_unnamed();
+        (is_due && is_free && !deltas.is_empty()).then(|| self.layers.clone())
     }
 }

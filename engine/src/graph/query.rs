@@ -464,7 +464,7 @@ impl Graph {
     }
 
     /// Of which of these cells others of them are made: `found` is told the bundle, the cell that it read and the one that it
-    /// made, each once, and answers whether that was not enough. Looks at the inputs of a bundle once, however many of
+    /// made, each once, and answers whether to go on. Looks at the inputs of a bundle once, however many of
     /// the cells it made.
     pub fn sources(&self, cells: &[CellId], mut found: impl FnMut(BundleId, CellId, CellId) -> bool) {
         let shown: HashSet<CellId> = cells.iter().copied().collect();
@@ -486,10 +486,14 @@ impl Graph {
                 let is_source = producer.need(edge.input).mode != Mode::Exclusive;
                 shown.contains(&edge.source) && is_source && self.is_made(edge.source)
             };
-            let read: Vec<EdgeKey> = self.edges_of(bundle).map(|(edge, _)| edge).filter(is_read).collect();
+            let read: BTreeSet<EdgeKey> =
+                self.edges_of(bundle).map(|(edge, _)| edge).filter(is_read).collect();
             for (cell, candidate) in made {
+                let own =
+                    candidate.uses.as_ref().map(|uses| uses.edges.iter().filter(|edge| read.contains(edge)));
+                let all = own.is_none().then(|| read.iter());
                 let mut last = None;
-                for edge in read.iter().filter(|edge| candidate.rests_on(**edge)) {
+                for edge in own.into_iter().flatten().chain(all.into_iter().flatten()) {
                     let is_told = last.replace(edge.source) == Some(edge.source);
                     if !is_told && !found(bundle, edge.source, cell) {
                         return;

@@ -196,6 +196,43 @@ fn a_cell_whose_inputs_do_not_pass_is_explained() {
     );
 }
 
+/// What a run reads again closes no way by names: that is for reads of dates that nobody has read yet.
+#[test]
+fn what_is_read_again_closes_nothing_by_names() {
+    for script in [
+        "
+        slot x
+        slot x
+        slot m
+        slot x
+        slot x
+        producer s0 -> s3@1 read:s4 read:s3:1
+        producer s3 -> s4@1 group by:x
+        producer s0 -> s1@1 late
+        commit s0:d0:1,0,0@0=1
+        start 0
+        commit s0:d0:1,0,0@0=0
+        submit 0 s0:d0:0,0,0@0=-
+        submit 0 s0:d0:0,0,0@0=-
+        submit 0 s0:d0:0,0,0@0=-
+        ",
+        "
+        slot
+        slot
+        slot
+        producer s0 -> s1@1 read:s2 read:s1:1
+        producer s1 s2 exclusive -> s2@1 late
+        commit s0:d0:0,0,0@0=0
+        register
+        start 0
+        give 0 0
+        retract 0
+        ",
+    ] {
+        replay(script);
+    }
+}
+
 /// Members that come and go in one event may leave a group with nothing in it.
 #[test]
 fn a_group_that_was_there_for_a_moment() {

@@ -70,6 +70,11 @@ impl Reported {
     pub fn is_empty(&self) -> bool {
         *self == Reported::default()
     }
+
+    /// Whether all of it is of another.
+    fn is_within(&self, other: &Reported) -> bool {
+        self.cells.is_subset(&other.cells) && self.scans.is_subset(&other.scans)
+    }
 }
 
 impl Producer {
@@ -127,7 +132,8 @@ impl Oracle {
             let given = outputs.iter().filter(|output| output.given != Given::Absent);
             first.extend(given.map(|output| (output.slot, bundle.1, output.key.clone())));
         }
-        closing.leads_back(first) || closing.leads_back_by_names()
+        let is_new = !closing.reported.is_within(&self.facts.works[bundle].reported);
+        closing.leads_back(first) || is_new && closing.leads_back_by_names()
     }
 
     /// Whether a result has its bundle read other cells beside its inputs than before.

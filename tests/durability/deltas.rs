@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use underbelly::{Batch, Clock, Columns, Database, Metadata, Options, SimulatedDisk, Timestamp};
+use underbelly::{Batch, Clock, Columns, Database, ManualClock, Metadata, Options, SimulatedDisk, Timestamp};
 use underbelly_tests::{BOOK, Numbers, day, define, one, options, shown};
 
 fn put(db: &Database, cells: impl IntoIterator<Item = (u64, i64)>) {
@@ -189,6 +189,60 @@ fn a_long_base_is_made_beside_checkpoints() {
     let found = db.snapshot().slot(BOOK, day(), [cell]).unwrap().unwrap();
     assert_eq!(found.rows.i64s("n").unwrap(), [commits]);
     assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+}
+
+/// Whatever fails while a base is made, its own writes and those of checkpoints between them: nothing is lost, and a later
+/// drive makes one.
+#[test]
+fn a_base_that_cannot_be_made_is_made_later() {
+    const CELLS: u64 = 300;
+    let clock = Arc::new(ManualClock::new(Timestamp(0)));
+    let options = Options { workers: 0, checkpoint_bytes: 4 << 10, clock: clock.clone(), ..options() };
+    let prepared = || {
+        let disk = SimulatedDisk::new();
+        let db = Database::create_on(Arc::new(disk.clone()), options.clone()).unwrap();
+        define(&db).unwrap();
+        (0..CELLS).step_by(50).for_each(|from| put(&db, (from..from + 50).map(|cell| (cell, -1))));
+        db.checkpoint().unwrap();
+        put(&db, (0..CELLS / 2).map(|cell| (cell, 1)));
+        (disk, db)
+    };
+    let images = |disk: &SimulatedDisk| {
+        disk.files().into_iter().filter(|name| name.starts_with("images/")).collect::<Vec<_>>()
+    };
+    let (disk, db) = prepared();
+    let (old, first) = (images(&disk), disk.calls());
+    db.run_ready().unwrap();
+    let calls = disk.calls() - first;
+    // The delta, the new base over both, and what the checkpoint that names it wrote.
+    assert_eq!(images(&disk).len() - old.len(), 3, "{:?}", images(&disk));
+    let expected = shown(&db).unwrap();
+    let (mut failures, mut minutes) = (0, 0);
+    for call in (0..calls).step_by(3) {
+        let (disk, db) = prepared();
+        let old = images(&disk);
+        disk.fail_at(Some(disk.calls() + 1 + call));
+        let refused = db.run_ready().is_err();
+        disk.fail_at(None);
+        failures += usize::from(refused || db.status().trouble.is_some());
+        assert_eq!(shown(&db).unwrap(), expected);
+        if db.run_ready().is_ok() {
+            // A minute later, with something to checkpoint.
+            minutes += 2;
+            clock.set(Timestamp(minutes * 60_000_000_000));
+            put(&db, [(0, 1)]);
+            db.run_ready().unwrap();
+            db.checkpoint().unwrap();
+            db.checkpoint().unwrap();
+            assert!(disk.contents(&old[0]).is_none(), "call {call}: {:?}", images(&disk));
+        }
+        drop(db);
+        let db = Database::open_on(Arc::new(disk.crash()), options.clone()).unwrap();
+        assert_eq!(shown(&db).unwrap().len(), expected.len());
+        assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+        assert!(images(&disk).iter().all(|name| !name.ends_with(".tmp")), "call {call}: {:?}", images(&disk));
+    }
+    assert!(failures > 3, "{failures} of {calls}");
 }
 
 /// Commits that go on beside checkpoints end up in one or the other, and none is there in part.

@@ -475,11 +475,15 @@ impl Graph {
                     producer.join.shared(input).into_iter().unzip();
                 let wanted = bundle_key.project(&columns);
                 let members = self.slots[source.at()].members.as_ref().and_then(|of| of.get(&date));
-                let found = members.into_iter().flatten().map(|cell| &self.sheets[cell.at()].key);
-                if !found.into_iter().any(|key| key.project(&positions) == wanted) {
-                    let gap = if wanted.values().is_empty() { "" } else { " " };
-                    children.push(Why::leaf(format!("no cell of {name}{gap}{wanted} has data for {date}")));
-                }
+                let keys = members.into_iter().flatten().map(|cell| &self.sheets[cell.at()].key);
+                let of_group: Vec<&Key> = keys.filter(|key| key.project(&positions) == wanted).collect();
+                let gap = if wanted.values().is_empty() { "" } else { " " };
+                let lacks = match of_group.iter().any(|key| producer.passes(usize::from(input), key)) {
+                    true => continue,
+                    false if of_group.is_empty() => "has data",
+                    false => "passes the filters of its input",
+                };
+                children.push(Why::leaf(format!("no cell of {name}{gap}{wanted} {lacks} for {date}")));
                 continue;
             }
             let needed = bundle_key.project(&producer.join.input_columns[usize::from(input)]);

@@ -196,6 +196,22 @@ fn a_cell_whose_inputs_do_not_pass_is_explained() {
     );
 }
 
+/// A group for which filters leave no member.
+#[test]
+fn a_group_whose_members_do_not_pass_is_explained() {
+    replay(
+        "
+        slot x
+        slot x m
+        slot x m
+        producer s0 optional broadcast lag:1 s0 if:x!0 -> s1@1 as:m1 group
+        producer s1 -> s2@1 group by:x quorum late
+        commit s1:d0:0,0,0@0=0 s0:d0:0,0,0@0=0
+        register
+        ",
+    );
+}
+
 /// What a run reads again closes no way by names: that is for reads of dates that nobody has read yet.
 #[test]
 fn what_is_read_again_closes_nothing_by_names() {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use underbelly_storage::disk::SharedDisk;
 
 use crate::batch::BatchHeader;
-use crate::chain::{Chain, open_file, whole_batch};
+use crate::chain::{Chain, Search, open_file, whole_batch};
 use crate::error::WalError;
 use crate::header::FileHeader;
 use crate::layout::{BLOCK, log_name};
@@ -317,7 +317,7 @@ impl FileInspection {
         let declared_end = next.map(|next| next.previous.end);
         let behind = match declared_end {
             Some(declared) if declared == end => Behind::Nothing,
-            _ => match (Rest::examine(header, window, end)?, declared_end) {
+            _ => match (Rest::examine(header, window, end, &chain)?, declared_end) {
                 (Rest::Damage { offset, .. }, _) if offset < stop => {
                     behind_damage(header, window, offset..stop, &mut batches)?;
                     Behind::Damage { next_whole: offset }
@@ -360,12 +360,11 @@ fn behind_damage(
     range: Range<u64>,
     batches: &mut Vec<BatchInspection>,
 ) -> Result<(), WalError> {
-    let mut offset = range.start;
+    let (mut offset, mut search) = (range.start, Search::new(header));
     // What has to stand at `offset`, where the batch before is whole.
     let mut chain: Option<Chain> = None;
     while offset < range.end {
-        let whole = whole_batch(window, header.file_len, offset)?;
-        let Some((batch, _)) = whole.filter(|(batch, _)| batch.salt == header.salt) else {
+        let Some(batch) = search.whole((header, window), offset, header.first_seq, |_| true)? else {
             chain = None;
             offset += BLOCK;
             continue;

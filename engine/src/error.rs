@@ -25,6 +25,12 @@ pub enum OpenError {
         /// The folder.
         dir: String,
     },
+    /// A backup or a repair was cut short there.
+    #[error("{dir} holds a copy of a database that was cut short; delete the folder and make the copy again")]
+    Unfinished {
+        /// The folder.
+        dir: String,
+    },
     /// There is one already.
     #[error("{dir} holds an Underbelly database already; open it, or choose another folder")]
     Exists {
@@ -135,6 +141,12 @@ pub enum CopyError {
         dir: String,
         /// One of its entries.
         found: String,
+    },
+    /// The folder holds a copy that was cut short.
+    #[error("{dir} holds a copy that was cut short; delete the folder, then make the copy again")]
+    Unfinished {
+        /// The folder.
+        dir: String,
     },
     /// The folder lies in that of the database.
     #[error("{dir} lies inside of the database; name a folder elsewhere")]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use crossbeam_utils::sync::ShardedLock;
-use underbelly_storage::disk::SharedDisk;
+use underbelly_storage::disk::{Disk, SharedDisk};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::limits::{CHUNK_PACKED_BYTES_MAX, PAGE_BYTES};
 use underbelly_storage::manifest::{
@@ -191,9 +191,17 @@ pub(crate) fn create(disk: &SharedDisk, options: &Options) -> Result<(), OpenErr
     Ok(())
 }
 
+/// Whether a folder without a manifest is a copy that was cut short.
+pub(crate) fn is_unfinished(disk: &dyn Disk) -> bool {
+    disk.list("").is_ok_and(|names| names.iter().any(|name| name == files::UNFINISHED))
+}
+
 /// What it means that a folder has no manifest.
 pub(crate) fn no_manifest(disk: &SharedDisk) -> OpenError {
     let dir = disk.describe();
+    if is_unfinished(&**disk) {
+        return OpenError::Unfinished { dir };
+    }
     // An interrupted creation leaves the first log file and spares, and nothing that is sealed.
     let logs = disk.list(files::WAL_DIR).unwrap_or_default();
     let later = logs.iter().find(|name| name.ends_with(".wal") && *name != "0000000001.wal");

@@ -16,10 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use underbelly_storage::disk::{RealDisk, SharedDisk, WornDisk};
+use underbelly_storage::manifest::newest_manifest;
 
 use crate::backup::{BackupOptions, Copy};
 use crate::database::Database;
 use crate::error::{CopyError, OpenError};
+use crate::open::is_unfinished;
 use crate::verify::VerifyReport;
 
 use candidates::{Candidate, Left, nothing};
@@ -93,7 +95,11 @@ impl Database {
             let pid = disk.holders("").into_iter().next().unwrap_or(0);
             return Err(OpenError::Locked { dir, pid }.into());
         };
+        if is_unfinished(&*disk) && matches!(newest_manifest(&*disk), Ok(None)) {
+            return Err(OpenError::Unfinished { dir }.into());
+        }
         let copy = Copy::begin(&original, dest.as_ref(), BackupOptions { copy: true })?;
+        copy.mark()?;
         let Left { mut losses, candidates, database } = match Left::find(&disk) {
             Ok(left) => left,
             Err(error) => {

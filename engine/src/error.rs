@@ -26,7 +26,9 @@ pub enum OpenError {
         dir: String,
     },
     /// A backup or a repair was cut short there.
-    #[error("{dir} holds a copy of a database that was cut short; delete the folder and make the copy again")]
+    #[error(
+        "{dir} holds a copy of a database that was cut short; delete the folder and make the copy again, or, where the original is gone, remove UNFINISHED from it and save what is there with `ubctl repair DEST`"
+    )]
     Unfinished {
         /// The folder.
         dir: String,

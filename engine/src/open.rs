@@ -233,6 +233,11 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         source: std::io::Error::other(error),
     })?;
     let found = find(&disk, &pool)?;
+    // A copy that was cut short behind its manifest is whole. Its mark would be believed on the day that all manifests are lost.
+    if is_unfinished(&*disk) {
+        let removed = disk.remove(files::UNFINISHED);
+        removed.map_err(|source| StorageError::io("remove", files::UNFINISHED, source))?;
+    }
     // A process that died may have renamed the manifest and not synced the folder. It must not vanish any more once what
     // builds on it is acknowledged, or what only the one before it names is removed.
     disk.sync_dir("").map_err(|source| StorageError::io("sync", &dir, source))?;

@@ -157,7 +157,9 @@ impl Life {
     /// Asks what was known at an earlier transaction: what then was shown, or, where that may be gone, that it is.
     pub(super) fn look_back(&mut self) -> Result<(), Trouble> {
         let (first, last) = (self.db()?.recovery_report().checkpoint_seq, self.db()?.visible_seq());
-        let seq = first + self.numbers.below(last - first + 1);
+        // Of what is further behind the history may be gone.
+        let far = 1 << self.numbers.below(7);
+        let seq = last - self.numbers.below((last - first + 1).min(far));
         let model = self.model_at(seq)?;
         let next = self.times.iter().rev().find(|(head, _)| *head <= seq).map(|(_, time)| *time);
         let is_near = seq == last || next.is_some_and(|next| next > self.latest + AHEAD - HISTORY);

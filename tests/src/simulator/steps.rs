@@ -83,7 +83,10 @@ impl Life {
             10 if self.numbers.below(2) == 0 => self.count_up(),
             10..12 => self.transact(),
             12..17 => self.come_to_rest(),
-            17..19 => self.checkpoint(),
+            17..19 => {
+                self.checkpoint()?;
+                self.look_back()
+            }
             19 | 25 => self.define(),
             20 => self.refuse(),
             21 => {
@@ -561,6 +564,13 @@ impl Life {
             let expired = vec![Effect::Expire(self.time)];
             let closed =
                 self.attempt_with(Durability::Buffered, "close", expired, |db| db.clone().close())?;
+            if closed.as_ref().is_some_and(|report| report.bytes_written > 0)
+                && self.model.is_expired(self.time)
+                && !self.excused
+                && self.disk.struck() == 0
+            {
+                return Err("a close leaves rows that lie too far behind".into());
+            }
             if let Some(report) = closed
                 && (report.bytes_written > 0 && self.durable < self.head()? || self.durable < report.seq)
             {

@@ -98,7 +98,7 @@ impl View {
 impl Copy {
     fn back_up(self, progress: impl FnMut(u64, u64)) -> Result<BackupReport, CopyError> {
         let (began, disk, copy) = (Instant::now(), &self.source, &self);
-        copy.mark()?;
+        copy.mark().map_err(|error| copy.give_up(error))?;
         let mut made = Err(OpenError::Overtaken { dir: disk.describe() });
         for _ in 0..READER_TRIES {
             made = copy.make_backup();
@@ -195,10 +195,13 @@ impl Copy {
         Ok(self.dest.sync_dir("").map_err(io("sync the folder of"))?)
     }
 
+    /// Takes the mark away, which a full disk may not have taken.
     fn unmark(&self) -> Result<(), OpenError> {
-        let io = |action| move |source| StorageError::io(action, files::UNFINISHED, source);
-        self.dest.remove(files::UNFINISHED).map_err(io("remove"))?;
-        Ok(self.dest.sync_dir("").map_err(io("sync the folder of"))?)
+        let failed = |action| move |source| StorageError::io(action, files::UNFINISHED, source);
+        match self.dest.remove(files::UNFINISHED) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove")(error).into()),
+            _ => Ok(self.dest.sync_dir("").map_err(failed("sync the folder of"))?),
+        }
     }
 
     /// Removes all that was put there, the mark last.

@@ -99,7 +99,7 @@ impl Database {
             return Err(OpenError::Unfinished { dir }.into());
         }
         let copy = Copy::begin(&original, dest.as_ref(), BackupOptions { copy: true })?;
-        copy.mark()?;
+        copy.mark().map_err(|error| copy.give_up(error))?;
         let Left { mut losses, candidates, database } = match Left::find(&disk) {
             Ok(left) => left,
             Err(error) => {

@@ -215,6 +215,9 @@ fn leads_to(
     let behind = whole_batch(window, header.file_len, place.offset)?.map(|(batch, _)| batch).filter(own);
     let mut search = Search::new(header);
     let (mut before, behind) = (None, behind.map(|batch| Chain::before(&batch)));
+    if place.is_shown(None, behind) {
+        return Ok(true);
+    }
     while offset < place.offset {
         let whole = search.whole((header, window), offset, place.seq, own)?;
         offset += whole.as_ref().map_or(BLOCK, BatchHeader::bytes);

@@ -248,7 +248,7 @@ fn a_right_checksum_does_not_replace_the_chain() {
 /// A record that holds a copy of the live log, block by block, tears like any other.
 #[test]
 fn a_copy_of_the_log_within_a_torn_record_is_no_later_batch() {
-    for (torn, damaged) in [(4, None), (4, Some(2)), (5, None)] {
+    for (torn, damaged) in [(4, None), (4, Some(2)), (5, None), (5, Some(4))] {
         let disk = SimulatedDisk::new();
         let mut log = Log::create(shared(&disk), DB, 1, options(1 << 16)).unwrap();
         (1..=3).for_each(|seq| log.write(&records(seq..=seq, 20)).unwrap());
@@ -260,7 +260,10 @@ fn a_copy_of_the_log_within_a_torn_record_is_no_later_batch() {
         log.write(&records(5..=5, 20)).unwrap();
         let mut bytes = disk.contents(name).unwrap();
         let at = [1, 2, 3, 4, 8];
-        bytes[at[torn - 1] * BLOCK + 30] ^= 1;
+        // Where the record with the copy is damaged, the one behind it is whole.
+        if damaged != Some(4) {
+            bytes[at[torn - 1] * BLOCK + 30] ^= 1;
+        }
         if torn == 4 {
             // What was not acknowledged has nothing behind it.
             bytes[at[4] * BLOCK..].fill(0);
@@ -273,7 +276,12 @@ fn a_copy_of_the_log_within_a_torn_record_is_no_later_batch() {
                 assert!(recovery.torn.is_some());
             }
             Err(error) => {
-                assert!(damaged.is_some() && matches!(error, WalError::Corrupt { seq: 2, .. }), "{error}")
+                assert!(
+                    damaged.is_some_and(
+                        |at| matches!(&error, WalError::Corrupt { seq, .. } if *seq == at as u64)
+                    ),
+                    "{error}"
+                )
             }
         }
     }
@@ -304,6 +312,10 @@ fn forged_claims_do_not_take_for_ever() {
         assert!(matches!(error, WalError::Corrupt { seq: 2, .. }), "{error}");
         assert!(error.to_string().contains("more batches begin"), "{error}");
     }
+    // Who looks at each file is shown what is sound of it.
+    let files = underbelly_wal::inspect(shared(&disk), DB).unwrap();
+    assert_eq!((files.len(), files[0].batches.len()), (1, 1));
+    assert!(matches!(files[0].behind, underbelly_wal::Behind::Damage { .. }), "{:?}", files[0].behind);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use underbelly_query::{Run, TIMESTAMP, Tombstone, Zone};
-use underbelly_storage::Timestamp;
+use underbelly_storage::{Columns, Timestamp};
 
 use crate::core::Core;
 use crate::durability::Durability;
@@ -63,13 +63,18 @@ impl Core {
         let gates = if kept.rules.skip_identical { vec![self.gates.pass(&series)] } else { Vec::new() };
         let operations = Operations { deletes, gates, ..Operations::default() };
         let prepared = self.encode(operations, self.pending.pin())?;
-        let is_still_so = |state: &State| match state.tables.get(&series).map(Table::rules) {
-            Some(rules) if rules == kept.rules => Ok(()),
+        // By the same rules, and by a newest row that nobody deleted since the look.
+        let seen = kept.snapshot.seq();
+        let is_same = |table: &&Table| {
+            table.rules() == kept.rules && table.tombstones().iter().all(|tombstone| tombstone.seq() <= seen)
+        };
+        let is_still_so = |state: &State| match state.tables.get(&series).filter(is_same) {
+            Some(_) => Ok(()),
             _ => Err(CommitError::SeriesChanged { series: series.to_string() }),
         };
         // The checkpoint waits for it.
         match self.sequence(prepared, Durability::Buffered, is_still_so) {
-            // The next checkpoint goes by the new rules.
+            // The next checkpoint looks again.
             Err(CommitError::SeriesChanged { .. }) => Ok(()),
             sequenced => sequenced.map(drop),
         }
@@ -84,10 +89,31 @@ impl Kept {
         if newest.and_then(|newest| self.last_expired(now, newest)).is_none() {
             return Ok(None);
         }
-        let rows = self.snapshot.series(&self.series)?.latest(1, &[])?;
-        let newest = rows.timestamps(TIMESTAMP).and_then(|times| times.first().copied());
-        let last = newest.and_then(|newest| self.last_expired(now, newest));
+        let last = self.newest()?.and_then(|newest| self.last_expired(now, newest));
         Ok(last.map(|last| Tombstone::restored(0, Timestamp::MIN, last, Vec::new())))
+    }
+
+    /// The time of the newest row that is shown. No field is read.
+    fn newest(&self) -> Result<Option<i64>, ReadError> {
+        let series = self.snapshot.series(&self.series)?;
+        let mut zones: Vec<(i64, i64)> = self.zones().map(|zone| (zone.ts_max, zone.ts_min)).collect();
+        zones.sort_unstable_by(|a, b| b.cmp(a));
+        let mut looked_from = None;
+        for (_, from) in zones {
+            if looked_from.is_some_and(|looked_from| looked_from <= from) {
+                continue;
+            }
+            looked_from = Some(from);
+            let mut newest = None;
+            for rows in series.scan().from(Timestamp(from)).columns([""; 0]).batches() {
+                let rows: Columns = rows.map_err(ReadError::from)?;
+                newest = rows.timestamps(TIMESTAMP).and_then(|times| times.last().copied()).or(newest);
+            }
+            if newest.is_some() {
+                return Ok(newest);
+            }
+        }
+        Ok(None)
     }
 
     /// Up to where rows lie too far behind, where the newest is at `newest` and some that nothing hides are there.
@@ -175,6 +201,20 @@ mod tests {
         db.redefine_series(SeriesDefinition::new("a").retention(Duration::from_nanos(16))).unwrap();
         core.expire(&kept[0], tombstone()).unwrap();
         assert_eq!(rows(&db, "a"), 1);
+    }
+
+    /// A row that is deleted between the look and the delete expires no other.
+    #[test]
+    fn a_delete_that_comes_between_the_look_and_the_expiry_counts() {
+        let db = database();
+        let core = db.core();
+        let kept = core.kept_for_a_time().unwrap();
+        let tombstone = kept[0].expired(core.options.clock.now()).unwrap().unwrap();
+        let mut batch = Batch::new();
+        batch.delete_rows("a", Delete::all().from(Timestamp(50)));
+        db.commit(batch).unwrap();
+        core.expire(&kept[0], tombstone).unwrap();
+        assert_eq!(rows(&db, "a"), 2);
     }
 
     /// A row that is deleted, as one that was dated wrongly may be, is nobody's newest.

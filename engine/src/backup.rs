@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use underbelly_storage::disk::{Disk, RealDisk, SharedDisk};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::manifest::{newest_manifest, pin_newest_manifest};
+use underbelly_storage::manifest::pin_newest_manifest;
 use underbelly_storage::sealed::SealedWriter;
 use underbelly_wal::{Follower, Log, LogOptions, WalError};
 
@@ -25,7 +25,7 @@ use crate::error::{CopyError, OpenError};
 use crate::files;
 use crate::limits::{COPY_BYTES, READER_TRIES};
 use crate::manifest::{self, Stored};
-use crate::open::{is_unfinished, no_manifest};
+use crate::open::{check_finished, no_manifest};
 use crate::reader::is_overtaken;
 use crate::record::{self, v1};
 use crate::verify::VerifyReport;
@@ -155,7 +155,7 @@ impl Copy {
         }
     }
 
-    fn begin_on(
+    pub(crate) fn begin_on(
         source: &SharedDisk,
         dest: SharedDisk,
         root: Option<PathBuf>,
@@ -173,7 +173,7 @@ impl Copy {
             }
             entries => {
                 if let Some(found) = entries.map_err(io("cannot list"))?.into_iter().next() {
-                    if is_unfinished(&*copy.dest) && matches!(newest_manifest(&*copy.dest), Ok(None)) {
+                    if check_finished(&*copy.dest).is_err() {
                         return Err(CopyError::Unfinished { dir });
                     }
                     return Err(CopyError::NotEmpty { dir, found });
@@ -187,12 +187,14 @@ impl Copy {
         Ok(copy)
     }
 
-    /// Says, durably and before anything else is there, that it is not whole: a process that is killed leaves all else
-    /// as a database has it, but for the manifest.
+    /// Says, durably and before anything else is there, that it is not finished: it counts by itself, whatever else a process
+    /// that is killed leaves.
     pub(crate) fn mark(&self) -> Result<(), OpenError> {
-        let io = |action| move |source| StorageError::io(action, files::UNFINISHED, source);
-        self.dest.create(files::UNFINISHED).map_err(io("make"))?;
-        Ok(self.dest.sync_dir("").map_err(io("sync the folder of"))?)
+        let failed = |action| move |source| StorageError::io(action, files::UNFINISHED, source);
+        match self.dest.create(files::UNFINISHED) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("make")(error).into()),
+            _ => Ok(self.dest.sync_dir("").map_err(failed("sync the folder of"))?),
+        }
     }
 
     /// Takes the mark away, which a full disk may not have taken.
@@ -204,18 +206,37 @@ impl Copy {
         }
     }
 
-    /// Removes all that was put there, the mark last.
+    /// Removes all that was put there: manifests first and the mark last, each durably before what follows.
     pub(crate) fn clear(&self) -> Result<(), OpenError> {
+        let failed = |action| move |source| StorageError::io(action, &self.dest.describe(), source);
+        // It may be gone from a copy that was nearly finished; where it cannot be made, little is there.
+        self.mark().ok();
+        for name in self.dest.list("").map_err(failed("list"))? {
+            if name.starts_with("MANIFEST-") {
+                self.dest.remove(&name).map_err(failed("empty"))?;
+            }
+        }
+        self.dest.sync_dir("").map_err(failed("sync"))?;
         self.restart()?;
+        self.sync_all("").map_err(failed("sync"))?;
         self.unmark()?;
         let Some(root) = &self.root else { return Ok(()) };
-        for entry in
-            self.dest.list("").map_err(|source| StorageError::io("list", &self.dest.describe(), source))?
-        {
+        for entry in self.dest.list("").map_err(failed("list"))? {
             let removed = fs::remove_dir_all(root.join(&entry));
             removed.map_err(|source| StorageError::io("remove", &entry, source))?;
         }
         Ok(())
+    }
+
+    /// Syncs the folders that are left.
+    fn sync_all(&self, dir: &str) -> io::Result<()> {
+        for entry in self.dest.list(dir)? {
+            let name = if dir.is_empty() { entry } else { format!("{dir}/{entry}") };
+            if name != files::UNFINISHED {
+                self.sync_all(&name)?;
+            }
+        }
+        self.dest.sync_dir(dir)
     }
 
     /// Takes the copy back because of an error, and answers what to tell of it.
@@ -365,7 +386,7 @@ impl Copy {
 
     /// Checks the whole copy; takes it back where something is wrong with it, and says where not that it is whole.
     pub(crate) fn verify(&self, progress: impl FnMut(u64, u64)) -> Result<VerifyReport, CopyError> {
-        let verified = Database::verify_on(self.dest.clone(), progress);
+        let verified = Database::verify_copy(self.dest.clone(), progress);
         let damages = match verified {
             Ok(report) if report.damages.is_empty() => {
                 return self.unmark().map(|()| report).map_err(|e| self.give_up(e));

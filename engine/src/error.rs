@@ -25,9 +25,9 @@ pub enum OpenError {
         /// The folder.
         dir: String,
     },
-    /// A backup or a repair was cut short there.
+    /// A backup or a repair is at work there, or was cut short.
     #[error(
-        "{dir} holds a copy of a database that was cut short; delete the folder and make the copy again, or, where the original is gone, remove UNFINISHED from it and save what is there with `ubctl repair DEST`"
+        "{dir} holds a copy of a database that is being made, or was cut short; if nobody is at it, delete the folder and make the copy again, or, where the original is gone, remove UNFINISHED from it and save what is there with `ubctl repair DEST`"
     )]
     Unfinished {
         /// The folder.
@@ -144,8 +144,10 @@ pub enum CopyError {
         /// One of its entries.
         found: String,
     },
-    /// The folder holds a copy that was cut short.
-    #[error("{dir} holds a copy that was cut short; delete the folder, then make the copy again")]
+    /// The folder holds a copy that is being made, or was cut short.
+    #[error(
+        "{dir} holds a copy that is being made, or was cut short; if nobody is at it, delete the folder, then make the copy again"
+    )]
     Unfinished {
         /// The folder.
         dir: String,

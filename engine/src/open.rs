@@ -191,17 +191,19 @@ pub(crate) fn create(disk: &SharedDisk, options: &Options) -> Result<(), OpenErr
     Ok(())
 }
 
-/// Whether a folder without a manifest is a copy that was cut short.
-pub(crate) fn is_unfinished(disk: &dyn Disk) -> bool {
-    disk.list("").is_ok_and(|names| names.iter().any(|name| name == files::UNFINISHED))
+/// Refuses a copy that is not finished, whatever is there of it already. Where the folder cannot be listed, the look at
+/// manifests says so.
+pub(crate) fn check_finished(disk: &dyn Disk) -> Result<(), OpenError> {
+    let names = disk.list("").unwrap_or_default();
+    match names.iter().any(|name| name == files::UNFINISHED) {
+        true => Err(OpenError::Unfinished { dir: disk.describe() }),
+        false => Ok(()),
+    }
 }
 
 /// What it means that a folder has no manifest.
 pub(crate) fn no_manifest(disk: &SharedDisk) -> OpenError {
     let dir = disk.describe();
-    if is_unfinished(&**disk) {
-        return OpenError::Unfinished { dir };
-    }
     // An interrupted creation leaves the first log file and spares, and nothing that is sealed.
     let logs = disk.list(files::WAL_DIR).unwrap_or_default();
     let later = logs.iter().find(|name| name.ends_with(".wal") && *name != "0000000001.wal");
@@ -221,6 +223,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     let dir = disk.describe();
     let corrupt = |what: String| OpenError::Corrupt { dir: dir.clone(), what };
     check(&options)?;
+    check_finished(&*disk)?;
     // Before the lock, so that looking at a folder that holds no database leaves nothing in it. An error may come
     // from a manifest that its writer has just replaced; the look behind the lock decides.
     if let Ok(None) = newest_manifest(&*disk) {
@@ -233,11 +236,6 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         source: std::io::Error::other(error),
     })?;
     let found = find(&disk, &pool)?;
-    // A copy that was cut short behind its manifest is whole. Its mark would be believed on the day that all manifests are lost.
-    if is_unfinished(&*disk) {
-        let removed = disk.remove(files::UNFINISHED);
-        removed.map_err(|source| StorageError::io("remove", files::UNFINISHED, source))?;
-    }
     // A process that died may have renamed the manifest and not synced the folder. It must not vanish any more once what
     // builds on it is acknowledged, or what only the one before it names is removed.
     disk.sync_dir("").map_err(|source| StorageError::io("sync", &dir, source))?;

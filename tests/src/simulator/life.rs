@@ -320,13 +320,14 @@ impl Life {
         if let Some(effects) = self.unfinished.take() {
             self.journal.add(self.head()? + 1, effects);
         }
+        let before = self.head()?;
         let gave_way = Arc::new(AtomicBool::new(false));
         let gives = gave_way.clone();
         self.clock.do_meanwhile(Some(Box::new(move || gives.store(true, Ordering::Relaxed))));
         let driven = self.db()?.run_ready();
         self.clock.do_meanwhile(None);
         self.unfinished = self.journal.take_above(self.head()?);
-        self.note_expiry_at_end(gave_way.load(Ordering::Relaxed))?;
+        self.note_expiry_at_end(before, gave_way.load(Ordering::Relaxed))?;
         match driven {
             Ok(runs) => {
                 self.tell(|| format!("drive: {runs} runs"));

@@ -102,6 +102,8 @@ pub struct Model {
     pub bare: BTreeSet<&'static str>,
     /// Rules of series.
     pub rules: BTreeMap<&'static str, Rules>,
+    /// Series that lost rows, or show one of several.
+    pub losing: BTreeSet<&'static str>,
     /// Contents and generations.
     pub cells: BTreeMap<CellName, (Option<i64>, u64)>,
     /// Number, byte and length of each version.
@@ -165,6 +167,9 @@ impl Model {
     pub fn apply(&mut self, effects: Vec<Effect>) -> Result<(), String> {
         // A transaction deletes no rows of its own.
         for effect in &effects {
+            if let Effect::Delete(doomed) = effect {
+                self.losing.insert(doomed.series);
+            }
             if let Effect::Delete(doomed) = effect
                 && let Some(rows) = self.series.get_mut(doomed.series)
             {
@@ -193,6 +198,9 @@ impl Model {
                         self.bare.insert(series);
                     }
                     self.rules.insert(series, rules);
+                    if rules.duplicates.resolves() || rules.retention.is_some() {
+                        self.losing.insert(series);
+                    }
                     let known = self.series.entry(series).or_default();
                     if rules.duplicates.resolves() {
                         let rules = Rules { skips_identical: false, ..rules };
@@ -261,7 +269,13 @@ impl Model {
             |series| self.rules.get(series).is_some_and(|rules| rules.duplicates == Duplicates::Reject);
         let mut effects_on_rows = effects.iter();
         effects_on_rows.any(|effect| matches!(effect, Effect::Rows(series, _) if rejects(series)))
-            && self.clone().apply(effects.to_vec()).is_err()
+            && self.of_series().apply(effects.to_vec()).is_err()
+    }
+
+    /// The same, of series alone.
+    fn of_series(&self) -> Model {
+        let (series, bare, rules) = (self.series.clone(), self.bare.clone(), self.rules.clone());
+        Model { series, bare, rules, ..Model::default() }
     }
 
     /// The times before which rows go at a checkpoint, by series.

@@ -16,7 +16,7 @@ const HISTORY: i64 = 130_000_000_000;
 /// By how much commit times may be ahead of the clock, at most: it is set back now and then.
 const AHEAD: i64 = 10_000_000;
 /// How far rows may lie behind the newest.
-const RETENTIONS: [i64; 3] = [3, 9, 40];
+const RETENTIONS: [i64; 3] = [3, 40, 200];
 
 /// What is decided of a series. The default is what holds where nothing is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,10 +130,10 @@ impl Life {
     }
 
     /// The same where it is not known whether there was a checkpoint; if so, it came last.
-    pub(super) fn note_expiry_at_end(&mut self, gave_way: bool) -> Result<(), Trouble> {
+    pub(super) fn note_expiry_at_end(&mut self, before: u64, gave_way: bool) -> Result<(), Trouble> {
         self.settle()?;
         let head = self.head()?;
-        if !gave_way || !self.model.is_expired(self.time) || self.journal.has(head) {
+        if !gave_way || head == before || !self.model.is_expired(self.time) || self.journal.has(head) {
             return Ok(());
         }
         let is_shown = self.db()?.visible_seq() == head;
@@ -174,7 +174,13 @@ impl Life {
             let is_kept = seq == last || is_near && rules.history > 0;
             match past.series(name) {
                 Ok(series) => check::rows(seq, name, &series, rows)?,
-                Err(ReadError::BeforeHorizon { .. }) if !is_kept => continue,
+                // It can be read from the horizon on, and one that lost nothing has none.
+                Err(ReadError::BeforeHorizon { oldest, .. })
+                    if !is_kept && oldest <= last && self.model.losing.contains(name) =>
+                {
+                    self.db()?.as_known_at(oldest)?.series(name)?;
+                    continue;
+                }
                 Err(error) => return Err(error.into()),
             }
             self.figures.known += u64::from(seq < last);

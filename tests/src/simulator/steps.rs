@@ -153,17 +153,27 @@ impl Life {
         4 * self.figures.cycles as i64 + self.numbers.below(INSTANTS) as i64
     }
 
+    /// Of few values, so that rows are there already, or of many, so that those of others are told apart.
+    fn value(&mut self) -> i64 {
+        let values = if self.numbers.below(2) == 0 { 4 } else { 1000 };
+        self.numbers.below(values) as i64
+    }
+
     fn rows(&mut self, series: &'static str, count: u64) -> Vec<RowOf> {
         // Many rows of which none may be there already: behind all others.
         let rejects =
             self.model.rules.get(series).is_some_and(|rules| rules.duplicates == Duplicates::Reject);
         let fresh = (rejects && count > 8).then(|| 1000 * (1 + self.numbers.below(1000) as i64));
+        // By a row that is far ahead it is the clock that counts, so some rows are about where that is.
+        let far = (self.numbers.below(50) == 0).then(|| self.numbers.below(count) as i64);
+        let is_now = self.numbers.below(20) == 0;
         let row = |life: &mut Life, number: i64| {
-            let x = (life.numbers.below(5) > 0).then(|| life.numbers.below(4) as i64);
+            let x = (life.numbers.below(5) > 0).then(|| life.value());
             let texts = series == "trades";
             let y = (texts && life.numbers.below(2) == 0).then(|| format!("y{}", life.numbers.below(3)));
             let (at, key) = (life.instant(), life.numbers.below(3) as u8);
-            let at = if life.numbers.below(200) == 0 { FAR_AHEAD } else { at };
+            let at = if is_now { life.time - life.numbers.below(60) as i64 } else { at };
+            let at = if far == Some(number) { FAR_AHEAD } else { at };
             match fresh {
                 Some(first) => RowOf { at: first + number / 3, key: (number % 3) as u8, x, y },
                 None => RowOf { at, key, x, y },

@@ -1,6 +1,6 @@
 //! Copies of a database that is in use.
 //!
-//! Order: a manifest is pinned, so that its files stay; they are linked or copied; the records behind it that are
+//! Order: the copy is marked as unfinished; a manifest is pinned, so that its files stay; they are linked or copied; the records behind it that are
 //! durable are written into a log of their own, with the files that they name; folders are synced; the manifest comes
 //! last, and is taken back where the copy turns out not to verify. A backup that is cut short is no database.
 
@@ -25,7 +25,7 @@ use crate::error::{CopyError, OpenError};
 use crate::files;
 use crate::limits::{COPY_BYTES, READER_TRIES};
 use crate::manifest::{self, Stored};
-use crate::open::no_manifest;
+use crate::open::{check_finished, no_manifest};
 use crate::reader::is_overtaken;
 use crate::record::{self, v1};
 use crate::verify::VerifyReport;
@@ -68,7 +68,7 @@ impl View {
     /// time. They never change; but what rots on the disk rots in both. [`BackupOptions::copy`] avoids that.
     ///
     /// # Errors
-    /// [`CopyError::NotEmpty`] or [`CopyError::Inside`] where the folder cannot be used; [`CopyError::Damaged`] where
+    /// [`CopyError::NotEmpty`], [`CopyError::Unfinished`] or [`CopyError::Inside`] where the folder cannot be used; [`CopyError::Damaged`] where
     /// the copy does not verify, since the original is damaged; [`CopyError::Full`] where it needs more space than there is;
     /// [`CopyError::Open`] where the original cannot be read
     /// or the copy cannot be written. In each case there is no database in the folder.
@@ -98,6 +98,7 @@ impl View {
 impl Copy {
     fn back_up(self, progress: impl FnMut(u64, u64)) -> Result<BackupReport, CopyError> {
         let (began, disk, copy) = (Instant::now(), &self.source, &self);
+        copy.mark().map_err(|error| copy.give_up(error))?;
         let mut made = Err(OpenError::Overtaken { dir: disk.describe() });
         for _ in 0..READER_TRIES {
             made = copy.make_backup();
@@ -154,7 +155,7 @@ impl Copy {
         }
     }
 
-    fn begin_on(
+    pub(crate) fn begin_on(
         source: &SharedDisk,
         dest: SharedDisk,
         root: Option<PathBuf>,
@@ -172,6 +173,9 @@ impl Copy {
             }
             entries => {
                 if let Some(found) = entries.map_err(io("cannot list"))?.into_iter().next() {
+                    if check_finished(&*copy.dest).is_err() {
+                        return Err(CopyError::Unfinished { dir });
+                    }
                     return Err(CopyError::NotEmpty { dir, found });
                 }
             }
@@ -183,17 +187,56 @@ impl Copy {
         Ok(copy)
     }
 
-    /// Removes all that was put there.
+    /// Says, durably and before anything else is there, that it is not finished: it counts by itself, whatever else a process
+    /// that is killed leaves.
+    pub(crate) fn mark(&self) -> Result<(), OpenError> {
+        let failed = |action| move |source| StorageError::io(action, files::UNFINISHED, source);
+        match self.dest.create(files::UNFINISHED) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("make")(error).into()),
+            _ => Ok(self.dest.sync_dir("").map_err(failed("sync the folder of"))?),
+        }
+    }
+
+    /// Takes the mark away, which a full disk may not have taken.
+    fn unmark(&self) -> Result<(), OpenError> {
+        let failed = |action| move |source| StorageError::io(action, files::UNFINISHED, source);
+        match self.dest.remove(files::UNFINISHED) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove")(error).into()),
+            _ => Ok(self.dest.sync_dir("").map_err(failed("sync the folder of"))?),
+        }
+    }
+
+    /// Removes all that was put there: manifests first and the mark last, each durably before what follows.
     pub(crate) fn clear(&self) -> Result<(), OpenError> {
+        let failed = |action| move |source| StorageError::io(action, &self.dest.describe(), source);
+        // It may be gone from a copy that was nearly finished; where it cannot be made, little is there.
+        self.mark().ok();
+        for name in self.dest.list("").map_err(failed("list"))? {
+            if name.starts_with("MANIFEST-") {
+                self.dest.remove(&name).map_err(failed("empty"))?;
+            }
+        }
+        self.dest.sync_dir("").map_err(failed("sync"))?;
         self.restart()?;
+        self.sync_all("").map_err(failed("sync"))?;
+        self.unmark()?;
         let Some(root) = &self.root else { return Ok(()) };
-        for entry in
-            self.dest.list("").map_err(|source| StorageError::io("list", &self.dest.describe(), source))?
-        {
+        for entry in self.dest.list("").map_err(failed("list"))? {
             let removed = fs::remove_dir_all(root.join(&entry));
             removed.map_err(|source| StorageError::io("remove", &entry, source))?;
         }
         Ok(())
+    }
+
+    /// Syncs the folders that are left.
+    fn sync_all(&self, dir: &str) -> io::Result<()> {
+        for entry in self.dest.list(dir)? {
+            let name = if dir.is_empty() { entry } else { format!("{dir}/{entry}") };
+            if name != files::UNFINISHED {
+                self.sync_all(&name)?;
+            }
+        }
+        self.dest.sync_dir(dir)
     }
 
     /// Takes the copy back because of an error, and answers what to tell of it.
@@ -223,7 +266,7 @@ impl Copy {
         logs.chain(sealed).map(length).sum()
     }
 
-    /// Removes the files that were put there, for another attempt.
+    /// Removes the files that were put there but the mark, for another attempt.
     pub(crate) fn restart(&self) -> Result<(), OpenError> {
         let removed = match &self.root {
             Some(root) => remove_files(root),
@@ -341,11 +384,13 @@ impl Copy {
         Ok(report)
     }
 
-    /// Checks the whole copy; takes it back where something is wrong with it.
+    /// Checks the whole copy; takes it back where something is wrong with it, and says where not that it is whole.
     pub(crate) fn verify(&self, progress: impl FnMut(u64, u64)) -> Result<VerifyReport, CopyError> {
-        let verified = Database::verify_on(self.dest.clone(), progress);
+        let verified = Database::verify_copy(self.dest.clone(), progress);
         let damages = match verified {
-            Ok(report) if report.damages.is_empty() => return Ok(report),
+            Ok(report) if report.damages.is_empty() => {
+                return self.unmark().map(|()| report).map_err(|e| self.give_up(e));
+            }
             Ok(report) => report.damages,
             Err(error) => vec![error.to_string()],
         };
@@ -360,6 +405,7 @@ fn remove_files(folder: &Path) -> io::Result<()> {
         let entry = entry?;
         match entry.file_type()?.is_dir() {
             true => remove_files(&entry.path())?,
+            false if entry.file_name() == files::UNFINISHED => {}
             false => fs::remove_file(entry.path())?,
         }
     }
@@ -375,6 +421,9 @@ fn remove_names(disk: &dyn Disk, dir: &str) -> io::Result<()> {
 fn remove_listed(disk: &dyn Disk, dir: &str, names: Vec<String>) -> io::Result<()> {
     for entry in names {
         let name = if dir.is_empty() { entry } else { format!("{dir}/{entry}") };
+        if name == files::UNFINISHED {
+            continue;
+        }
         let Err(error) = disk.remove(&name) else { continue };
         let is_folder = matches!(
             error.kind(),

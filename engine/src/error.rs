@@ -25,6 +25,14 @@ pub enum OpenError {
         /// The folder.
         dir: String,
     },
+    /// A backup or a repair is at work there, or was cut short.
+    #[error(
+        "{dir} holds a copy of a database that is being made, or was cut short; if nobody is at it, delete the folder and make the copy again, or, where the original is gone, remove UNFINISHED from it and save what is there with `ubctl repair DEST`"
+    )]
+    Unfinished {
+        /// The folder.
+        dir: String,
+    },
     /// There is one already.
     #[error("{dir} holds an Underbelly database already; open it, or choose another folder")]
     Exists {
@@ -135,6 +143,14 @@ pub enum CopyError {
         dir: String,
         /// One of its entries.
         found: String,
+    },
+    /// The folder holds a copy that is being made, or was cut short.
+    #[error(
+        "{dir} holds a copy that is being made, or was cut short; if nobody is at it, delete the folder, then make the copy again"
+    )]
+    Unfinished {
+        /// The folder.
+        dir: String,
     },
     /// The folder lies in that of the database.
     #[error("{dir} lies inside of the database; name a folder elsewhere")]

@@ -16,6 +16,8 @@ pub(crate) const CHUNKS_DIR: &str = "chunks";
 pub(crate) const RESERVE: &str = "RESERVE";
 /// Folder of the index of attributes, which may be removed at any time.
 pub(crate) const INDEX_DIR: &str = "index";
+/// Stands in a copy until that is whole and checked.
+pub(crate) const UNFINISHED: &str = "UNFINISHED";
 /// The lock file.
 pub(crate) const LOCK: &str = "LOCK";
 

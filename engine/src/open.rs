@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use crossbeam_utils::sync::ShardedLock;
-use underbelly_storage::disk::SharedDisk;
+use underbelly_storage::disk::{Disk, SharedDisk};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::limits::{CHUNK_PACKED_BYTES_MAX, PAGE_BYTES};
 use underbelly_storage::manifest::{
@@ -191,6 +191,16 @@ pub(crate) fn create(disk: &SharedDisk, options: &Options) -> Result<(), OpenErr
     Ok(())
 }
 
+/// Refuses a copy that is not finished, whatever is there of it already. Where the folder cannot be listed, the look at
+/// manifests says so.
+pub(crate) fn check_finished(disk: &dyn Disk) -> Result<(), OpenError> {
+    let names = disk.list("").unwrap_or_default();
+    match names.iter().any(|name| name == files::UNFINISHED) {
+        true => Err(OpenError::Unfinished { dir: disk.describe() }),
+        false => Ok(()),
+    }
+}
+
 /// What it means that a folder has no manifest.
 pub(crate) fn no_manifest(disk: &SharedDisk) -> OpenError {
     let dir = disk.describe();
@@ -213,6 +223,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     let dir = disk.describe();
     let corrupt = |what: String| OpenError::Corrupt { dir: dir.clone(), what };
     check(&options)?;
+    check_finished(&*disk)?;
     // Before the lock, so that looking at a folder that holds no database leaves nothing in it. An error may come
     // from a manifest that its writer has just replaced; the look behind the lock decides.
     if let Ok(None) = newest_manifest(&*disk) {

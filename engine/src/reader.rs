@@ -28,7 +28,7 @@ use crate::error::{OpenError, ReadError};
 use crate::limits::{READER_REPLAY_BYTES, READER_TRIES};
 use crate::manifest::Stored;
 use crate::objects::Objects;
-use crate::open::{RecoveryReport, no_manifest};
+use crate::open::{RecoveryReport, check_finished, no_manifest};
 use crate::pool::{Pool, Threads};
 use crate::restore::{RestoreError, replay, restore};
 use crate::variables::{BoardReader, VARIABLES};
@@ -118,12 +118,11 @@ impl Database {
     /// As [`Database::open_read_only`], on any disk: what [`Database::open_on`] is for writing.
     ///
     /// # Errors
-    /// [`OpenError::NotFound`] where there is no database; [`OpenError::Corrupt`], [`OpenError::Storage`] or
+    /// [`OpenError::NotFound`] where there is no database; [`OpenError::Unfinished`] where it is a copy that is not finished; [`OpenError::Corrupt`], [`OpenError::Storage`] or
     /// [`OpenError::Log`] where a file is damaged, missing or cannot be read; [`OpenError::Overtaken`] where
     /// checkpoints of the writer follow each other faster than the database is read.
     pub fn open_read_only_on(disk: SharedDisk) -> Result<Reader, OpenError> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
-        Database::open_read_only_with(disk, threads)
+        Database::open_read_only_with(disk, threads())
     }
 
     /// As [`Database::open_read_only_on`], with so many threads to read files with. With 0 no thread is started, neither now
@@ -133,6 +132,7 @@ impl Database {
     /// # Errors
     /// As [`Database::open_read_only_on`].
     pub fn open_read_only_with(disk: SharedDisk, threads: usize) -> Result<Reader, OpenError> {
+        check_finished(&*disk)?;
         Reader::load(&disk, threads)
     }
 }
@@ -143,6 +143,11 @@ impl Deref for Reader {
     fn deref(&self) -> &View {
         &self.view
     }
+}
+
+/// Threads of a reader for which nobody asked for a number.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(8)
 }
 
 /// Whether an error says that the writer went on meanwhile.
@@ -241,7 +246,7 @@ impl Reader {
         Ok(manifest_numbers(&**disk)?.last().is_some_and(|newest| *newest > self.manifest.0))
     }
 
-    fn load(disk: &SharedDisk, threads: usize) -> Result<Reader, OpenError> {
+    pub(crate) fn load(disk: &SharedDisk, threads: usize) -> Result<Reader, OpenError> {
         let newest = || manifest_numbers(&**disk).map(|numbers| numbers.last().copied());
         let dir = disk.describe();
         for _ in 0..READER_TRIES {

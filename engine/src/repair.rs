@@ -20,6 +20,7 @@ use underbelly_storage::disk::{RealDisk, SharedDisk, WornDisk};
 use crate::backup::{BackupOptions, Copy};
 use crate::database::Database;
 use crate::error::{CopyError, OpenError};
+use crate::open::check_finished;
 use crate::verify::VerifyReport;
 
 use candidates::{Candidate, Left, nothing};
@@ -76,6 +77,16 @@ impl Database {
         dest: impl AsRef<Path>,
         progress: impl FnMut(u64, u64),
     ) -> Result<RepairReport, CopyError> {
+        let options = BackupOptions { copy: true };
+        Database::repair_with(disk, progress, |original| Copy::begin(original, dest.as_ref(), options))
+    }
+
+    /// The same into whatever copy is begun.
+    fn repair_with(
+        disk: SharedDisk,
+        progress: impl FnMut(u64, u64),
+        begin: impl FnOnce(&SharedDisk) -> Result<Copy, CopyError>,
+    ) -> Result<RepairReport, CopyError> {
         let began = Instant::now();
         let worn = Arc::new(WornDisk::new(disk.clone()));
         // Files are copied from the disk as it is, so that no zeros get into a file that was found sound.
@@ -93,7 +104,9 @@ impl Database {
             let pid = disk.holders("").into_iter().next().unwrap_or(0);
             return Err(OpenError::Locked { dir, pid }.into());
         };
-        let copy = Copy::begin(&original, dest.as_ref(), BackupOptions { copy: true })?;
+        check_finished(&*disk)?;
+        let copy = begin(&original)?;
+        copy.mark().map_err(|error| copy.give_up(error))?;
         let Left { mut losses, candidates, database } = match Left::find(&disk) {
             Ok(left) => left,
             Err(error) => {
@@ -185,4 +198,98 @@ fn share((candidate, saved): (&Candidate, &Saved), other: &Saved) -> f64 {
     let of = |own: u64, other: u64| own as f64 / own.max(other).max(1) as f64;
     let has_others = saved.has_others && !candidate.without_image;
     of(saved.rows, other.rows) + if has_others { of(saved.seq, other.seq) } else { 0.0 }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use underbelly_storage::Timestamp;
+    use underbelly_storage::disk::{Calls, Fault, FaultKind, FaultyDisk, SimulatedDisk};
+
+    use super::*;
+    use crate::batch::{Batch, Row};
+    use crate::options::Options;
+
+    /// A database whose newest manifest cannot be read.
+    fn damaged() -> SimulatedDisk {
+        let disk = SimulatedDisk::new();
+        let options = Options { workers: 0, log_file_bytes: 16 << 10, ..Options::default() };
+        let db = Database::create_on(Arc::new(disk.clone()), options).unwrap();
+        for at in 0..4 {
+            let mut batch = Batch::new();
+            batch.append(Row::new("a", Timestamp(at)).field("x", at)).unwrap();
+            db.commit(batch).unwrap();
+            db.checkpoint().unwrap();
+        }
+        drop(db);
+        let newest = disk.files().into_iter().rfind(|name| name.starts_with("MANIFEST-")).unwrap();
+        let mut bytes = disk.contents(&newest).unwrap();
+        bytes[100] ^= 1;
+        disk.overwrite(&newest, bytes);
+        disk
+    }
+
+    fn rows(disk: &SimulatedDisk) -> Result<u64, OpenError> {
+        let reader = Database::open_read_only_with(Arc::new(disk.clone()), 0)?;
+        Ok(reader.snapshot().series("a").unwrap().count().unwrap())
+    }
+
+    fn copy(original: &SharedDisk, dest: &FaultyDisk<SimulatedDisk>) -> Result<Copy, CopyError> {
+        Copy::begin_on(original, Arc::new(dest.clone()), None, BackupOptions { copy: true })
+    }
+
+    /// Wherever a repair or a backup stops, also while it takes back what it made because a call failed, what is left is
+    /// whole, says that it is not finished, or is nothing.
+    #[test]
+    fn a_copy_that_is_cut_short_is_no_database() {
+        let disk: SharedDisk = Arc::new(damaged());
+        let sound: SharedDisk = Arc::new(SimulatedDisk::new());
+        let options = Options { workers: 0, log_file_bytes: 16 << 10, ..Options::default() };
+        let db = Database::create_on(sound.clone(), options).unwrap();
+        let mut batch = Batch::new();
+        for at in 0..4 {
+            batch.append(Row::new("a", Timestamp(at)).field("x", at)).unwrap();
+        }
+        db.commit(batch).unwrap();
+        let mut unfinished = 0;
+        for is_repair in [true, false] {
+            let run = |dest: &FaultyDisk<SimulatedDisk>| match is_repair {
+                true => {
+                    Database::repair_with(disk.clone(), |_, _| (), |original| copy(original, dest)).is_ok()
+                }
+                false => db.backup_on(Arc::new(dest.clone()), |_, _| ()).is_ok(),
+            };
+            let whole = FaultyDisk::new(SimulatedDisk::new());
+            assert!(run(&whole));
+            assert_eq!(rows(&whole.inner().crash()).unwrap(), 4);
+            let calls = whole.calls(Calls::Changing);
+            let mut check = |left: &SimulatedDisk, at: &str| match rows(left) {
+                Ok(found) => assert_eq!(found, 4, "{at}"),
+                Err(OpenError::Unfinished { .. }) => unfinished += 1,
+                Err(OpenError::NotFound { .. }) => assert_eq!(left.files(), Vec::<String>::new(), "{at}"),
+                Err(error) => panic!("{at}: {error}"),
+            };
+            for failed in 0..calls {
+                for then in [0, 1, 2, 4, 9, 1000] {
+                    let memory = SimulatedDisk::new();
+                    let dest = FaultyDisk::new(memory.clone());
+                    dest.order(Some(Fault {
+                        calls: Calls::Changing,
+                        after: failed,
+                        kind: FaultKind::Io,
+                        sticky: false,
+                    }));
+                    memory.fail_at(Some(failed + then));
+                    run(&dest);
+                    let at = format!(
+                        "repair {is_repair}, call {failed} of {calls} failed, cut {then} calls later"
+                    );
+                    check(&memory.crash(), &at);
+                    check(&memory.crash_keeping_all(), &at);
+                    check(&memory.crash_with(failed * 64 + then), &at);
+                }
+            }
+        }
+        assert!(unfinished > 100, "{unfinished}");
+    }
 }

@@ -22,7 +22,8 @@ use crate::journal::{damages, look};
 use crate::manifest::Stored;
 use crate::models::Content;
 use crate::objects::{LOST, Place};
-use crate::open::no_manifest;
+use crate::open::{check_finished, no_manifest};
+use crate::reader::{Reader, threads};
 use crate::record::v1;
 use crate::restore::open_segment;
 use crate::shared;
@@ -162,7 +163,7 @@ impl Database {
     /// meanwhile.
     ///
     /// # Errors
-    /// [`OpenError::NotFound`] where there is no database; [`OpenError::Storage`] where its folders cannot be listed.
+    /// [`OpenError::NotFound`] where there is no database, [`OpenError::Unfinished`] where it is a copy that is not finished; [`OpenError::Storage`] where its folders cannot be listed.
     /// Damage is no error: the report names it.
     pub fn verify_dir(
         dir: impl AsRef<Path>,
@@ -175,14 +176,20 @@ impl Database {
     ///
     /// # Errors
     /// As [`Database::verify_dir`].
-    pub fn verify_on(
+    pub fn verify_on(disk: SharedDisk, progress: impl FnMut(u64, u64)) -> Result<VerifyReport, OpenError> {
+        check_finished(&*disk)?;
+        Database::verify_copy(disk, progress)
+    }
+
+    /// The same of a copy that is not marked as finished yet.
+    pub(crate) fn verify_copy(
         disk: SharedDisk,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<VerifyReport, OpenError> {
         let mut report = VerifyReport::default();
         let (worn, disk) = worn(&disk);
         let read = verify_files(&disk, None, &mut report, &mut progress)?;
-        match Database::open_read_only_on(disk) {
+        match Reader::load(&disk, threads()) {
             Ok(reader) => verify_contents(&reader, &read, &mut report),
             Err(error) => report.refusal(error),
         }

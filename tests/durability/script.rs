@@ -2,13 +2,15 @@
 //! calls each time. Whatever fails, the script goes on with the next operation.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use underbelly::disk::{Calls, Disk};
 use underbelly::{
-    Batch, Column, Columns, CommitError, Database, FaultyDisk, ManualClock, Metadata, OpenError, Options,
-    Outputs, ProducerDefinition, ReadError, Run, SimulatedDisk, Timestamp,
+    Batch, Column, Columns, CommitError, Database, Duplicates, FaultyDisk, ManualClock, Metadata, OpenError,
+    Options, Outputs, ProducerDefinition, ReadError, Row, Run, SchemaError, SeriesDefinition, SimulatedDisk,
+    Timestamp,
 };
-use underbelly_tests::{BOOK, counter_slot, define, one, transaction, transactions_shown};
+use underbelly_tests::{BOOK, counter_slot, one, transaction, transactions_shown};
 
 /// Rows that a wide transaction appends: more than such a log takes.
 const WIDE_ROWS: usize = 300;
@@ -16,6 +18,13 @@ const WIDE_ROWS: usize = 300;
 const BLOB_BYTES: usize = 20_000;
 /// The slot that the producer makes of [`BOOK`].
 const DOUBLED: &str = "Desk.Doubled";
+
+/// A series whose appends leave out what is there, and whose checkpoints delete what lies too far behind.
+const KEPT: &str = "kept";
+/// How far that is, in nanoseconds.
+const BEHIND: i64 = 6;
+/// A series of which no row is there twice.
+const SOLE: &str = "sole";
 
 /// Settings of the script.
 pub fn settings() -> Options {
@@ -31,9 +40,22 @@ fn wide_model() -> Metadata {
     Metadata::new("wide").with("timestamp", Timestamp(0))
 }
 
+/// What the script needs, rules of series among it.
+fn define(db: &Database) -> Result<(), SchemaError> {
+    underbelly_tests::define(db)?;
+    let behind = Duration::from_nanos(BEHIND.unsigned_abs());
+    db.redefine_series(SeriesDefinition::new(KEPT).skip_identical().retention(behind))?;
+    db.redefine_series(SeriesDefinition::new(SOLE).duplicates(Duplicates::Reject))
+}
+
 /// Transaction `i`, by turns with rows and a blob that have files of their own.
 pub fn numbered(i: u64) -> Result<Batch, CommitError> {
     let mut batch = transaction(i, false)?;
+    batch.append(Row::new(SOLE, Timestamp(i as i64)).field("x", i as i64))?;
+    // The first of them is there already.
+    for at in [i as i64 - 1, i as i64] {
+        batch.append(Row::new(KEPT, Timestamp(at)).field("x", at))?;
+    }
     if is_wide(i) {
         let times = (0..WIDE_ROWS).map(|row| Timestamp(row as i64)).collect();
         let columns = Columns::new().with("x", Column::from(vec![i as i64; WIDE_ROWS]))?;
@@ -67,6 +89,7 @@ pub fn run<D: Disk + Clone>(disk: &D) -> Script<D> {
     script.drive();
     script.with(|db| db.checkpoint().map(|_| ()).map_err(Into::into));
     (0..3).for_each(|_| script.commit());
+    script.be_refused();
     script.drive();
     script.with(|db| db.checkpoint().map(|_| ()).map_err(Into::into));
     script.commit();
@@ -137,6 +160,25 @@ impl<D: Disk + Clone> Script<D> {
         self.acknowledged += u64::from(done);
     }
 
+    /// A transaction of which one row is there already: nothing of it stays.
+    fn be_refused(&mut self) {
+        let (last, next) = (self.acknowledged, self.acknowledged + 1);
+        if last == 0 {
+            return;
+        }
+        self.with(|db| {
+            let mut batch = numbered(next)?;
+            batch.append(Row::new(SOLE, Timestamp(last as i64)).field("x", 7))?;
+            let head = db.head_seq();
+            let refused = db.commit(batch);
+            assert!(refused.is_err() && db.head_seq() == head, "{refused:?}");
+            match refused {
+                Err(CommitError::Duplicate { .. }) => Ok(()),
+                done => Ok(done.map(|_| ())?),
+            }
+        });
+    }
+
     fn attach(&mut self) {
         self.with(|db| {
             let producer = ProducerDefinition::new("doubled").requires(BOOK).provides(DOUBLED);
@@ -157,6 +199,18 @@ impl<D: Disk + Clone> Script<D> {
     }
 }
 
+/// The rows that are kept for a time.
+fn kept(db: &Database) -> Result<Vec<i64>, ReadError> {
+    let rows = db.snapshot().series(KEPT)?.range(Timestamp::MIN, Timestamp::MAX)?;
+    assert_eq!(rows.i64s("x"), rows.timestamps("timestamp"));
+    Ok(rows.i64s("x").unwrap_or_default().to_vec())
+}
+
+/// The oldest of them after a checkpoint behind so many transactions.
+fn first_kept(shown: u64) -> i64 {
+    (shown as i64 - BEHIND).max(0)
+}
+
 /// Number of transactions that a database shows, each with all its parts.
 fn shown(db: &Database) -> Result<u64, ReadError> {
     let snapshot = db.snapshot();
@@ -167,6 +221,13 @@ fn shown(db: &Database) -> Result<u64, ReadError> {
         series => series?.count()? as usize,
     };
     assert_eq!(rows, wide * WIDE_ROWS, "rows of {wide} wide transactions");
+    if shown > 0 {
+        let sole = snapshot.series(SOLE)?.range(Timestamp::MIN, Timestamp::MAX)?;
+        assert!(sole.i64s("x").unwrap().iter().copied().eq(1..=shown as i64), "{sole:?}");
+        let (kept, first) = (kept(db)?, first_kept(shown));
+        assert!(kept.first().is_some_and(|at| (0..=first).contains(at)), "{kept:?} of {shown}");
+        assert!(kept.iter().copied().eq(kept[0]..=shown as i64), "{kept:?} of {shown}");
+    }
     let model = snapshot.model(&wide_model())?;
     let newest = (1..=shown).rev().find(|i| is_wide(*i));
     assert_eq!(model.map(|model| model.blob().unwrap().to_vec()), newest.map(|i| vec![i as u8; BLOB_BYTES]));
@@ -188,6 +249,9 @@ pub fn check<D: Disk + Clone>(disk: &SimulatedDisk, script: &Script<D>, at: &str
     drop(db);
     let db = Database::open_on(Arc::new(disk.crash()), settings()).unwrap();
     assert_eq!(shown(&db).unwrap(), found + 1, "{at}, after one more transaction and a crash");
+    db.checkpoint().unwrap();
+    assert_eq!(kept(&db).unwrap().first(), Some(&first_kept(found + 1)), "{at}, after a checkpoint");
+    assert_eq!(shown(&db).unwrap(), found + 1, "{at}, after a checkpoint");
 }
 
 /// Calls that the script makes where nothing disturbs it.

@@ -12,6 +12,7 @@ fn the_simulator_finds_nothing() {
     assert!(figures.cycles > 200 && figures.transactions > 1000, "{figures:?}");
     assert!(figures.faults > 100 && figures.interrupted > 20, "{figures:?}");
     assert!(figures.sent > 100 && figures.again > 10 && figures.lost > 3, "{figures:?}");
+    assert!(figures.refused > 10 && figures.expired > 20 && figures.known > 100, "{figures:?}");
     assert!(figures.meanwhile > 100 && figures.reads > 100 && figures.backups > 1, "{figures:?}");
 }
 

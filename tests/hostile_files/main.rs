@@ -12,6 +12,7 @@
 
 mod damage;
 mod entries;
+mod folder;
 mod kinds;
 mod log;
 mod memory;

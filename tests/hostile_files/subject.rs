@@ -73,6 +73,11 @@ impl Subject {
         subject
     }
 
+    /// A database that lies elsewhere and shows this; no file of it is needed.
+    pub fn showing(shown: Shown) -> Subject {
+        Subject { disk: Memory::new(), shown, needed: BTreeSet::new() }
+    }
+
     /// Whether damage to a file must be told.
     pub fn is_needed(&self, name: &str) -> bool {
         self.needed.contains(name)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 use underbelly::disk::Act;
-use underbelly::{BackupOptions, CopyError, Database, FaultyDisk, Options, SimulatedDisk, View};
+use underbelly::{BackupOptions, CopyError, Database, FaultyDisk, OpenError, Options, SimulatedDisk, View};
 use underbelly_tests::{define, options, shown, transaction};
 
 fn without_threads() -> Options {
@@ -103,6 +103,51 @@ fn a_backup_on_a_disk_that_fails_leaves_no_database() {
         assert_eq!(memory.files(), Vec::<String>::new(), "{place}: {error}");
         assert!(Database::open_read_only_on(Arc::new(memory)).is_err());
     }
+}
+
+/// Wherever a backup is cut short by a power cut, what is there is told as what it is, or is whole.
+#[test]
+fn a_backup_that_is_cut_short_says_so() {
+    let disk = SimulatedDisk::new();
+    let db = filled(&disk);
+    let expected = shown(&db).unwrap();
+    let (mut unfinished, mut whole) = (0, 0);
+    for call in 0.. {
+        let dest = SimulatedDisk::new();
+        dest.fail_at(Some(call));
+        let made = db.backup_on(Arc::new(dest.clone()), |_, _| ()).is_ok();
+        for left in [dest.crash(), dest.crash_keeping_all(), dest.crash_with(call)] {
+            match Database::open_read_only_with(Arc::new(left.clone()), 0) {
+                Ok(copy) => {
+                    assert_eq!(shown(&copy).unwrap(), expected, "cut short at call {call}");
+                    whole += 1;
+                    assert!(!left.files().contains(&"UNFINISHED".to_string()), "call {call}");
+                }
+                Err(OpenError::NotFound { .. }) => {
+                    let files: Vec<_> = left.files();
+                    assert!(files.is_empty() && !made, "cut short at call {call}: {files:?}");
+                }
+                Err(OpenError::Unfinished { .. }) => {
+                    assert!(!made, "call {call}");
+                    unfinished += 1;
+                    let again = db.backup_on(Arc::new(left.clone()), |_, _| ()).map(|_| ());
+                    assert!(matches!(again, Err(CopyError::Unfinished { .. })), "{again:?}");
+                    let opened = Database::open_on(Arc::new(left.clone()), without_threads()).map(|_| ());
+                    assert!(matches!(opened, Err(OpenError::Unfinished { .. })), "{opened:?}");
+                    // What it lacks nobody could list.
+                    let saved = TempDir::new().unwrap();
+                    let repaired = Database::repair_on(Arc::new(left), saved.path(), |_, _| ()).map(|_| ());
+                    let is_refused = matches!(repaired, Err(CopyError::Open(OpenError::Unfinished { .. })));
+                    assert!(is_refused, "{repaired:?}");
+                }
+                Err(error) => panic!("cut short at call {call}: {error}"),
+            }
+        }
+        if made {
+            break;
+        }
+    }
+    assert!(unfinished > 20 && whole >= 3, "{unfinished} {whole}");
 }
 
 /// A folder of the database is refused as a place for a copy, and stays, be it empty.

@@ -270,13 +270,15 @@ pub fn shown_by(snapshot: &Snapshot, cells: &[Address]) -> Result<BTreeMap<Strin
 
 /// Columns as text: names, types and all values. Long ones end in the hash of the rest.
 pub fn text_of(columns: &Columns) -> String {
-    let mut text = String::new();
+    // One buffer for all values: a test that reads a database some ten thousand times takes half the time for it.
+    let (mut text, mut value) = (String::new(), String::new());
     // FNV-1a, which is the same in every release of the standard library.
     let mut rest = 0xcbf2_9ce4_8422_2325u64;
     for (name, column) in columns.iter() {
         let _ = write!(text, "{name}:{}", column.column_type());
         for row in 0..column.len() {
-            let value = format!(" {:?}", column.get(row));
+            value.clear();
+            let _ = write!(value, " {:?}", column.get(row));
             if row < 100 {
                 text.push_str(&value);
             } else {

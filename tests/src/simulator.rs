@@ -11,6 +11,7 @@
 //! - `daemons`: members that commit in sessions, are lost and come back, and what grows old.
 //! - `life`: the database, its disk, and what is known of its transactions.
 //! - `steps`: what happens to it.
+//! - `rules`: what is decided of series, and what follows from it.
 //! - `meanwhile`, `readers`, `reads`, `backups`: transactions in the middle of a checkpoint, readers in other processes,
 //!   reads that fail, copies.
 //! - `feed`: what the feed tells, and told before.
@@ -27,6 +28,7 @@ mod meanwhile;
 pub mod model;
 mod readers;
 mod reads;
+mod rules;
 mod steps;
 
 use std::fmt;

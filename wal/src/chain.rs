@@ -2,7 +2,7 @@
 
 use underbelly_storage::disk::SharedDisk;
 
-use crate::batch::{BatchHeader, Link};
+use crate::batch::{BATCH_MAX, BatchHeader, Link};
 use crate::error::WalError;
 use crate::header::FileHeader;
 use crate::layout::{BLOCK, log_name};
@@ -83,4 +83,38 @@ pub(crate) fn whole_batch(
     }
     let bytes = window.at(offset, batch.bytes() as usize)?;
     Ok(batch.is_whole(bytes).then_some((batch, bytes)))
+}
+
+/// A look for batches where nobody knows where they begin. Those that were written claim no byte twice, but for a length that
+/// rotted; who claims more in all is forged, and would be compared with its checksums for hours.
+pub(crate) struct Search {
+    bytes_left: u64,
+}
+
+impl Search {
+    pub fn new(header: &FileHeader) -> Search {
+        Search { bytes_left: header.file_len.saturating_mul(2).saturating_add(BATCH_MAX) }
+    }
+
+    /// As [`whole_batch`], for batches of the file's present use that `is_sought` asks for. `seq` was expected where the look began.
+    pub fn whole(
+        &mut self,
+        (header, window): (&FileHeader, &mut Window),
+        offset: u64,
+        seq: u64,
+        is_sought: impl Fn(&BatchHeader) -> bool,
+    ) -> Result<Option<BatchHeader>, WalError> {
+        let peeked = BatchHeader::peek(window.at(offset, BLOCK as usize)?);
+        let Some(batch) = peeked.filter(|batch| batch.salt == header.salt && is_sought(batch)) else {
+            return Ok(None);
+        };
+        match self.bytes_left.checked_sub(batch.bytes()) {
+            Some(left) => self.bytes_left = left,
+            None => {
+                let what = "more batches begin here than there is room for".to_string();
+                return Err(WalError::Corrupt { file: log_name(header.number), offset, seq, what });
+            }
+        }
+        Ok(whole_batch(window, header.file_len, offset)?.map(|(batch, _)| batch))
+    }
 }

@@ -138,7 +138,7 @@ impl Follower {
             match self.next_file()? {
                 None if upto == u64::MAX => {
                     // Whoever asks for everything asks for what recovery would give: damage is no end.
-                    let rest = Rest::examine(&self.header, &mut self.window, self.offset)?;
+                    let rest = Rest::examine(&self.header, &mut self.window, self.offset, &self.chain)?;
                     if matches!(rest, Rest::Damage { .. }) && !settled {
                         // A writer may have begun between the two looks.
                         self.window.forget();
@@ -350,9 +350,11 @@ pub fn visit_sound<E: From<WalError>>(
     if let Some(damage) = damage.or_else(missing) {
         return Ok(Sound { next_seq, torn_bytes: 0, damage: Some(damage) });
     }
-    match Rest::examine(header, window, *offset)?.torn_bytes(header, *offset, next_seq) {
+    let rest = Rest::examine(header, window, *offset, chain);
+    match rest.and_then(|rest| rest.torn_bytes(header, *offset, next_seq)) {
         Ok(torn_bytes) => Ok(Sound { next_seq, torn_bytes, damage: None }),
-        Err(damage) => Ok(Sound { next_seq, torn_bytes: 0, damage: Some(damage) }),
+        Err(damage @ WalError::Corrupt { .. }) => Ok(Sound { next_seq, torn_bytes: 0, damage: Some(damage) }),
+        Err(error) => Err(error.into()),
     }
 }
 

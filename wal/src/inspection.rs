@@ -5,7 +5,7 @@ use std::ops::Range;
 use underbelly_storage::disk::SharedDisk;
 
 use crate::batch::BatchHeader;
-use crate::chain::{Chain, open_file, whole_batch};
+use crate::chain::{Chain, Search, open_file, whole_batch};
 use crate::error::WalError;
 use crate::header::FileHeader;
 use crate::layout::{BLOCK, log_name};
@@ -317,15 +317,17 @@ impl FileInspection {
         let declared_end = next.map(|next| next.previous.end);
         let behind = match declared_end {
             Some(declared) if declared == end => Behind::Nothing,
-            _ => match (Rest::examine(header, window, end)?, declared_end) {
-                (Rest::Damage { offset, .. }, _) if offset < stop => {
+            _ => match (looked_at(Rest::examine(header, window, end, &chain))?, declared_end) {
+                (None, Some(declared_end)) => Behind::Short { declared_end },
+                (None, None) => Behind::Damage { next_whole: end },
+                (Some(Rest::Damage { offset, .. }), _) if offset < stop => {
                     behind_damage(header, window, offset..stop, &mut batches)?;
                     Behind::Damage { next_whole: offset }
                 }
-                (Rest::Damage { .. }, None) => Behind::Nothing,
+                (Some(Rest::Damage { .. }), None) => Behind::Nothing,
                 (_, Some(declared_end)) => Behind::Short { declared_end },
-                (Rest::Torn(bytes), None) => Behind::Torn { bytes },
-                (Rest::Nothing, None) => Behind::Nothing,
+                (Some(Rest::Torn(bytes)), None) => Behind::Torn { bytes },
+                (Some(Rest::Nothing), None) => Behind::Nothing,
             },
         };
         let &FileHeader { file_len, salt, reused, first_seq, first_batch, .. } = header;
@@ -353,6 +355,14 @@ impl FileInspection {
     }
 }
 
+/// What stands behind `end`; `None` where it is forged, and no whole batch was found before that.
+fn looked_at(rest: Result<Rest, WalError>) -> Result<Option<Rest>, WalError> {
+    match rest {
+        Err(WalError::Corrupt { .. }) => Ok(None),
+        rest => rest.map(Some),
+    }
+}
+
 /// Adds the whole batches of this use of the file in `range`.
 fn behind_damage(
     header: &FileHeader,
@@ -360,12 +370,16 @@ fn behind_damage(
     range: Range<u64>,
     batches: &mut Vec<BatchInspection>,
 ) -> Result<(), WalError> {
-    let mut offset = range.start;
+    let (mut offset, mut search) = (range.start, Search::new(header));
     // What has to stand at `offset`, where the batch before is whole.
     let mut chain: Option<Chain> = None;
     while offset < range.end {
-        let whole = whole_batch(window, header.file_len, offset)?;
-        let Some((batch, _)) = whole.filter(|(batch, _)| batch.salt == header.salt) else {
+        // What is forged ends the look: the damage before it is told already.
+        let found = match search.whole((header, window), offset, header.first_seq, |_| true) {
+            Err(WalError::Corrupt { .. }) => break,
+            found => found?,
+        };
+        let Some(batch) = found else {
             chain = None;
             offset += BLOCK;
             continue;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::batch::{BatchHeader, Link};
-use crate::chain::{Chain, whole_batch};
+use crate::chain::{Chain, Search, whole_batch};
 use crate::error::WalError;
 use crate::header::FileHeader;
 use crate::layout::{BLOCK, NUMBER_MAX, log_name};
@@ -213,9 +213,13 @@ fn leads_to(
 ) -> Result<bool, WalError> {
     let own = |batch: &BatchHeader| batch.salt == header.salt && batch.file == header.number;
     let behind = whole_batch(window, header.file_len, place.offset)?.map(|(batch, _)| batch).filter(own);
+    let mut search = Search::new(header);
     let (mut before, behind) = (None, behind.map(|batch| Chain::before(&batch)));
+    if place.is_shown(None, behind) {
+        return Ok(true);
+    }
     while offset < place.offset {
-        let whole = whole_batch(window, header.file_len, offset)?.map(|(batch, _)| batch).filter(own);
+        let whole = search.whole((header, window), offset, place.seq, own)?;
         offset += whole.as_ref().map_or(BLOCK, BatchHeader::bytes);
         before = whole.filter(|_| offset == place.offset).map(|batch| Chain::behind(&batch));
     }

@@ -144,7 +144,7 @@ fn read_log<E: From<WalError>>(
             continue;
         }
         let end = last_batch.map_or(begin, |(offset, bytes)| offset + bytes);
-        let rest = Rest::examine(&header, &mut window, end)?;
+        let rest = Rest::examine(&header, &mut window, end, &reader.chain)?;
         let torn_bytes = rest.torn_bytes(&header, end, reader.chain.next_seq)?;
         let durable = min_durable_seq.max(start.seq - 1);
         if reader.chain.next_seq <= durable {

@@ -1,7 +1,7 @@
 //! What stands behind the last batch of the last file.
 
 use crate::batch::{self, BATCH_MAX, BatchHeader};
-use crate::chain::whole_batch;
+use crate::chain::{Chain, Search, whole_batch};
 use crate::error::WalError;
 use crate::header::FileHeader;
 use crate::layout::{BLOCK, log_name};
@@ -19,9 +19,16 @@ pub(crate) enum Rest {
 }
 
 impl Rest {
-    /// Looks at everything from `end` on. A whole batch of the file's present use there means that acknowledged
-    /// records before it were damaged. Otherwise what is there is a tear or nothing.
-    pub fn examine(header: &FileHeader, window: &mut Window, end: u64) -> Result<Rest, WalError> {
+    /// Looks at everything from `end` on, where `chain` was expected. A whole batch of the file's present use there means that
+    /// acknowledged records before it were damaged; but for an earlier one behind `end`, which is a copy within what was
+    /// being written. Otherwise what is there is a tear or nothing.
+    pub fn examine(
+        header: &FileHeader,
+        window: &mut Window,
+        end: u64,
+        chain: &Chain,
+    ) -> Result<Rest, WalError> {
+        let mut search = Search::new(header);
         let mut used_until = end;
         let mut torn_bytes = 0;
         let mut offset = end;
@@ -35,11 +42,12 @@ impl Rest {
                 used_until = offset + nonzero as u64 + 1;
             }
             let declared = BatchHeader::peek(block).map_or(BLOCK, |batch| batch.bytes());
-            if own
-                && begins
-                && let Some((batch, _)) = whole_batch(window, header.file_len, offset)?
-            {
-                return Ok(Rest::Damage { batch, offset });
+            let is_later = |batch: &BatchHeader| offset == end || batch.number >= chain.link.number;
+            if own && begins {
+                let found = search.whole((header, window), offset, chain.next_seq, is_later)?;
+                if let Some(batch) = found {
+                    return Ok(Rest::Damage { batch, offset });
+                }
             }
             if offset == end && header.reused {
                 // Zeros do not mark the unused part of a recycled file. A batch of an earlier use is still whole

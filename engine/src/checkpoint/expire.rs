@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use underbelly_query::{Run, Tombstone, Zone};
-use underbelly_storage::Timestamp;
+use underbelly_query::{Run, TIMESTAMP, Tombstone, Zone};
+use underbelly_storage::{Columns, Timestamp};
 
 use crate::core::Core;
 use crate::durability::Durability;
-use crate::error::CommitError;
+use crate::error::{CommitError, ReadError};
 use crate::operations::{Deletes, Operations};
 use crate::series::{Hiding, Rules, Table};
+use crate::snapshot::Snapshot;
 use crate::state::State;
 
 /// What is looked at of a type that keeps its rows for a time.
@@ -18,6 +19,8 @@ struct Kept {
     rules: Rules,
     runs: Arc<[Arc<dyn Run>]>,
     tombstones: Hiding,
+    /// At the head.
+    snapshot: Snapshot,
 }
 
 impl Core {
@@ -27,9 +30,11 @@ impl Core {
         let now = self.options.clock.now();
         let mut expired = Ok(());
         for kept in &self.kept_for_a_time()? {
-            if let Some(tombstone) = kept.expired(now) {
-                expired = expired.and(self.expire(kept, tombstone));
-            }
+            let done = match kept.expired(now) {
+                Ok(Some(tombstone)) => self.expire(kept, tombstone),
+                none => none.map(drop).map_err(CommitError::from),
+            };
+            expired = expired.and(done);
         }
         expired
     }
@@ -37,12 +42,15 @@ impl Core {
     /// What is looked at, outside the lock: a type may have many zones.
     fn kept_for_a_time(&self) -> Result<Vec<Kept>, CommitError> {
         let mut state = self.sound_state()?;
+        // Pinned under the lock: no checkpoint that begins later leaves out what it shows.
+        let snapshot = Snapshot::at(self.view.base(), state.head);
         let with_retention = state.tables.iter_mut().filter(|(_, table)| table.rules().retention.is_some());
         let kept = |(series, table): (&Arc<str>, &mut Table)| Kept {
             series: series.clone(),
             rules: table.rules(),
             runs: table.runs(),
             tombstones: table.tombstones().clone(),
+            snapshot: snapshot.clone(),
         };
         Ok(with_retention.map(kept).collect())
     }
@@ -55,13 +63,18 @@ impl Core {
         let gates = if kept.rules.skip_identical { vec![self.gates.pass(&series)] } else { Vec::new() };
         let operations = Operations { deletes, gates, ..Operations::default() };
         let prepared = self.encode(operations, self.pending.pin())?;
-        let is_still_so = |state: &State| match state.tables.get(&series).map(Table::rules) {
-            Some(rules) if rules == kept.rules => Ok(()),
+        // By the same rules, and by a newest row that nobody deleted since the look.
+        let seen = kept.snapshot.seq();
+        let is_same = |table: &&Table| {
+            table.rules() == kept.rules && table.tombstones().iter().all(|tombstone| tombstone.seq() <= seen)
+        };
+        let is_still_so = |state: &State| match state.tables.get(&series).filter(is_same) {
+            Some(_) => Ok(()),
             _ => Err(CommitError::SeriesChanged { series: series.to_string() }),
         };
         // The checkpoint waits for it.
         match self.sequence(prepared, Durability::Buffered, is_still_so) {
-            // The next checkpoint goes by the new rules.
+            // The next checkpoint looks again.
             Err(CommitError::SeriesChanged { .. }) => Ok(()),
             sequenced => sequenced.map(drop),
         }
@@ -70,12 +83,41 @@ impl Core {
 
 impl Kept {
     /// What hides the rows that lie too far behind, where there are some that nothing hides yet.
-    fn expired(&self, now: Timestamp) -> Option<Tombstone> {
-        let zones = || {
-            let zones = self.runs.iter().flat_map(|run| (0..run.groups()).map(|group| run.zone(group)));
-            zones.filter(|zone| zone.rows > 0)
-        };
-        let newest = zones().map(|zone| zone.ts_max).max()?;
+    fn expired(&self, now: Timestamp) -> Result<Option<Tombstone>, ReadError> {
+        let newest = self.zones().map(|zone| zone.ts_max).max();
+        // Rows are read only where it may be that some lie too far behind: of zones nobody knows which rows are shown.
+        if newest.and_then(|newest| self.last_expired(now, newest)).is_none() {
+            return Ok(None);
+        }
+        let last = self.newest()?.and_then(|newest| self.last_expired(now, newest));
+        Ok(last.map(|last| Tombstone::restored(0, Timestamp::MIN, last, Vec::new())))
+    }
+
+    /// The time of the newest row that is shown. No field is read.
+    fn newest(&self) -> Result<Option<i64>, ReadError> {
+        let series = self.snapshot.series(&self.series)?;
+        let mut zones: Vec<(i64, i64)> = self.zones().map(|zone| (zone.ts_max, zone.ts_min)).collect();
+        zones.sort_unstable_by(|a, b| b.cmp(a));
+        let mut looked_from = None;
+        for (_, from) in zones {
+            if looked_from.is_some_and(|looked_from| looked_from <= from) {
+                continue;
+            }
+            looked_from = Some(from);
+            let mut newest = None;
+            for rows in series.scan().from(Timestamp(from)).columns([""; 0]).batches() {
+                let rows: Columns = rows.map_err(ReadError::from)?;
+                newest = rows.timestamps(TIMESTAMP).and_then(|times| times.last().copied()).or(newest);
+            }
+            if newest.is_some() {
+                return Ok(newest);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Up to where rows lie too far behind, where the newest is at `newest` and some that nothing hides are there.
+    fn last_expired(&self, now: Timestamp, newest: i64) -> Option<Timestamp> {
         let from = self.rules.kept_from(now, Timestamp(newest))?;
         let last = Timestamp(from.0.checked_sub(1)?);
         let is_whole = |tombstone: &Arc<Tombstone>| {
@@ -87,7 +129,12 @@ impl Kept {
         let hidden_to = self.tombstones.iter().filter(|tombstone| is_whole(tombstone)).map(|t| t.seq()).max();
         let is_old =
             |zone: Zone| zone.ts_min <= last.0 && hidden_to.is_none_or(|hidden| zone.seq_max >= hidden);
-        zones().any(is_old).then(|| Tombstone::restored(0, Timestamp::MIN, last, Vec::new()))
+        self.zones().any(is_old).then_some(last)
+    }
+
+    fn zones(&self) -> impl Iterator<Item = Zone> {
+        let zones = self.runs.iter().flat_map(|run| (0..run.groups()).map(|group| run.zone(group)));
+        zones.filter(|zone| zone.rows > 0)
     }
 }
 
@@ -147,12 +194,42 @@ mod tests {
         let db = database();
         let core = db.core();
         let kept = core.kept_for_a_time().unwrap();
-        let tombstone = || kept[0].expired(core.options.clock.now()).unwrap();
+        let tombstone = || kept[0].expired(core.options.clock.now()).unwrap().unwrap();
         db.redefine_series(SeriesDefinition::new("a")).unwrap();
         core.expire(&kept[0], tombstone()).unwrap();
         assert_eq!(rows(&db, "a"), 3);
         db.redefine_series(SeriesDefinition::new("a").retention(Duration::from_nanos(16))).unwrap();
         core.expire(&kept[0], tombstone()).unwrap();
+        assert_eq!(rows(&db, "a"), 1);
+    }
+
+    /// A row that is deleted between the look and the delete expires no other.
+    #[test]
+    fn a_delete_that_comes_between_the_look_and_the_expiry_counts() {
+        let db = database();
+        let core = db.core();
+        let kept = core.kept_for_a_time().unwrap();
+        let tombstone = kept[0].expired(core.options.clock.now()).unwrap().unwrap();
+        let mut batch = Batch::new();
+        batch.delete_rows("a", Delete::all().from(Timestamp(50)));
+        db.commit(batch).unwrap();
+        core.expire(&kept[0], tombstone).unwrap();
+        assert_eq!(rows(&db, "a"), 2);
+    }
+
+    /// A row that is deleted, as one that was dated wrongly may be, is nobody's newest.
+    #[test]
+    fn a_row_that_is_deleted_expires_no_other() {
+        let db = database();
+        let mut batch = Batch::new();
+        batch.delete_rows("a", Delete::all().from(Timestamp(50)));
+        db.commit(batch).unwrap();
+        db.checkpoint().unwrap();
+        assert_eq!((rows(&db, "a"), rows(&db, "b")), (2, 1));
+        let mut batch = Batch::new();
+        batch.append(Row::new("a", Timestamp(40)).field("x", 7)).unwrap();
+        db.commit(batch).unwrap();
+        db.checkpoint().unwrap();
         assert_eq!(rows(&db, "a"), 1);
     }
 }

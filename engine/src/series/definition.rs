@@ -66,7 +66,7 @@ impl SeriesDefinition {
         self
     }
 
-    /// Rows whose timestamps lie further behind are deleted, at checkpoints: behind the newest row, or behind the clock where that
+    /// Rows whose timestamps lie further behind are deleted, at checkpoints: behind the newest row that is shown, or behind the clock where that
     /// is earlier, so that a row that is dated far ahead deletes nothing. A late row that lies behind goes with the next. Up to a
     /// sixteenth more is kept, so that few files are written anew. Default: rows stay. Zero is the same.
     pub fn retention(mut self, retention: Duration) -> SeriesDefinition {

@@ -73,7 +73,7 @@ fn tell(out: &mut impl Write, figures: &Figures, began: Instant) -> Result<(), B
         out,
         "{} cycles in {seconds:.1} s: {:.0} cycles/s; {} transactions, {} crashes, {} failed calls, {} recoveries \
          cut short, {} transactions within checkpoints, {} looks of readers, {} backups, {} commits of daemons and {} sent again, \
-         {} sessions lost, {} changing calls",
+         {} sessions lost, {} transactions refused, {} expiries, {} series as they were known, {} changing calls",
         figures.cycles,
         figures.cycles as f64 / seconds,
         figures.transactions,
@@ -86,6 +86,9 @@ fn tell(out: &mut impl Write, figures: &Figures, began: Instant) -> Result<(), B
         figures.sent,
         figures.again,
         figures.lost,
+        figures.refused,
+        figures.expired,
+        figures.known,
         figures.calls,
     )?;
     Ok(())

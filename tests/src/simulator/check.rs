@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use underbelly::{
-    Columns, Database, Metadata, ReadError, Scope, Snapshot, State, Timestamp, Value, VariableValue,
+    Columns, Database, Metadata, ReadError, Scope, Series, Snapshot, State, Timestamp, Value, VariableValue,
 };
 
 use super::desk::{
@@ -108,17 +108,7 @@ pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble
         return wrong(format!("seq {at} shows series {names:?}, not {:?}", model.series.keys()));
     }
     for (name, rows) in &model.series {
-        let series = snapshot.series(name)?;
-        let (found, count) = (series.range(Timestamp::MIN, Timestamp::MAX)?, series.count()?);
-        if count != rows.len() as u64 {
-            return wrong(format!("seq {at}: {count} rows of {name} are counted, not {}", rows.len()));
-        }
-        if let Some(row) = first_difference(&found, rows) {
-            let (found, expected) = (found.rows(), rows.len());
-            return wrong(format!(
-                "seq {at}: {found} rows of {name}, {expected} expected; row {row} differs"
-            ));
-        }
+        self::rows(at, name, &snapshot.series(name)?, rows)?;
     }
     let extras = EXTRAS.iter().flat_map(|extra| [extra.slot, extra.made]);
     for slot in SLOTS.into_iter().chain(extras).filter(|slot| model.slots.contains(*slot)) {
@@ -172,6 +162,34 @@ pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble
         }
     }
     Ok(())
+}
+
+/// The rows of a series.
+pub(super) fn rows(at: u64, name: &str, series: &Series, rows: &[RowOf]) -> Result<(), Trouble> {
+    let (found, count) = (series.range(Timestamp::MIN, Timestamp::MAX)?, series.count()?);
+    if count != rows.len() as u64 {
+        let times = found.timestamps("timestamp").unwrap_or_default();
+        let expected: Vec<i64> = rows.iter().map(|row| row.at).collect();
+        return wrong(format!("seq {at}: rows of {name} are at {times:?}, not {expected:?}"));
+    }
+    match first_difference(&found, rows) {
+        None => Ok(()),
+        Some(row) => {
+            let (found, expected) = (found.rows(), rows.len());
+            wrong(format!("seq {at}: {found} rows of {name}, {expected} expected; row {row} differs"))
+        }
+    }
+}
+
+/// Whether each series has as many rows. A read that fails does so once.
+pub(super) fn counts_as(snapshot: &Snapshot, model: &Model) -> Result<bool, Trouble> {
+    for (name, rows) in &model.series {
+        let count = || snapshot.series(name)?.count();
+        if count().or_else(|_| count())? != rows.len() as u64 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The first row that differs, or the end of the shorter ones where one has more; `None` where all are equal.

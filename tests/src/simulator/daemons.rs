@@ -122,7 +122,7 @@ impl Life {
             9 => self.close_session(daemon),
             10 if self.numbers.below(2) == 0 => self.leave(daemon),
             _ => {
-                self.pass(400_000_000_000);
+                self.pass(400_000_000_000)?;
                 Ok(())
             }
         }

@@ -1,5 +1,6 @@
 //! A database with its disk, and what is known of its transactions.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::desk::DAEMONS;
 use super::feed::Told;
 use super::model::{Effect, Model};
 use super::readers::Beside;
+use super::rules::{Rules, SERIES};
 use super::{Trouble, check};
 use crate::Numbers;
 
@@ -33,6 +35,24 @@ impl Journal {
     /// Adds the newest transaction.
     pub fn add(&self, seq: u64, effects: Vec<Effect>) {
         self.entries().push((seq, effects));
+    }
+
+    /// Adds what a checkpoint that began behind `before` deleted first, unless that seq is another's.
+    pub fn note_expiry(&self, before: u64, head: u64, now: i64) -> bool {
+        let is_made = head > before && !self.has(before + 1);
+        if is_made {
+            let mut entries = self.entries();
+            let at = entries.partition_point(|(seq, _)| *seq <= before);
+            entries.insert(at, (before + 1, vec![Effect::Expire(now)]));
+        }
+        is_made
+    }
+
+    /// Whether the transaction with this seq is known and in doubt.
+    pub fn has(&self, seq: u64) -> bool {
+        // What was refused has no seq of its own.
+        let is_other = |effects: &[Effect]| !matches!(effects, [Effect::Refused(_)]);
+        self.entries().iter().any(|(known, effects)| *known == seq && is_other(effects))
     }
 
     /// Takes back the newest transaction if its seq is above `head`: it was not sequenced.
@@ -65,6 +85,12 @@ pub struct Figures {
     pub sent: u64,
     /// Commits of daemons that had been accepted before.
     pub again: u64,
+    /// Transactions that the rules of a series refused.
+    pub refused: u64,
+    /// Checkpoints that deleted rows which lay too far behind.
+    pub expired: u64,
+    /// Series that were read as known at an earlier transaction.
+    pub known: u64,
     /// Sessions that were lost.
     pub lost: u64,
     /// Calls that changed the disk.
@@ -86,6 +112,9 @@ impl Figures {
         self.backups += other.backups;
         self.sent += other.sent;
         self.again += other.again;
+        self.refused += other.refused;
+        self.expired += other.expired;
+        self.known += other.known;
         self.lost += other.lost;
         self.calls += other.calls;
         self.digest = (self.digest ^ other.digest).wrapping_mul(0x0000_0100_0000_01b3);
@@ -105,6 +134,12 @@ pub(super) struct Life {
     pub daemons: [Daemon; DAEMONS.len()],
     /// How often a day's median was wanted by some time.
     pub dues: u64,
+    /// The rules that the series of clients are to have.
+    pub rules: [Rules; SERIES.len()],
+    /// For each step of the clock: the last transaction before it, and the time that it showed then.
+    pub times: Vec<(u64, i64)>,
+    /// The latest time that the clock showed.
+    pub latest: i64,
     pub options: Options,
     /// What is visible.
     pub model: Model,
@@ -169,6 +204,7 @@ impl Life {
         if trace {
             eprintln!("{options:?}");
         }
+        let rules = Rules::draw(&mut numbers);
         let disk = FaultyDisk::new(SimulatedDisk::new());
         let (disk, db) = create(disk, &options, &mut numbers)?;
         Ok(Life {
@@ -180,6 +216,9 @@ impl Life {
             passed: 0,
             daemons: Default::default(),
             dues: 0,
+            rules,
+            times: vec![(0, 1_000_000)],
+            latest: 1_000_000,
             options,
             model: Model::default(),
             kept: Model::default(),
@@ -281,9 +320,14 @@ impl Life {
         if let Some(effects) = self.unfinished.take() {
             self.journal.add(self.head()? + 1, effects);
         }
+        let before = self.head()?;
+        let gave_way = Arc::new(AtomicBool::new(false));
+        let gives = gave_way.clone();
+        self.clock.do_meanwhile(Some(Box::new(move || gives.store(true, Ordering::Relaxed))));
         let driven = self.db()?.run_ready();
+        self.clock.do_meanwhile(None);
         self.unfinished = self.journal.take_above(self.head()?);
-        self.settle()?;
+        self.note_expiry_at_end(before, gave_way.load(Ordering::Relaxed))?;
         match driven {
             Ok(runs) => {
                 self.tell(|| format!("drive: {runs} runs"));
@@ -294,12 +338,13 @@ impl Life {
     }
 
     /// Lets time go by.
-    pub fn pass(&mut self, nanoseconds: i64) {
+    pub fn pass(&mut self, nanoseconds: i64) -> Result<(), Trouble> {
         self.time += nanoseconds;
         self.clock.set(Timestamp(self.time));
         // The wall time may be set back; the other never goes back.
         self.passed += nanoseconds.max(0);
         self.clock.pass(nanoseconds.max(0) as u64);
+        self.note_time()
     }
 
     /// The last transaction that was sequenced.
@@ -318,30 +363,31 @@ impl Life {
             return Err(format!("seq {visible} is visible, {durable} durable after {}", self.durable).into());
         }
         self.sequenced = self.sequenced.max(head);
-        self.show(visible);
-        self.keep(durable);
-        Ok(())
+        self.show(visible)?;
+        self.keep(durable)
     }
 
     /// The transactions up to `seq` are visible.
-    fn show(&mut self, seq: u64) {
+    fn show(&mut self, seq: u64) -> Result<(), Trouble> {
         let mut entries = self.journal.entries();
         let visible = entries.iter().take_while(|(known, _)| *known <= seq).count();
         for (seq, effects) in entries.drain(..visible) {
-            self.model.apply(effects.clone());
+            self.model.apply(effects.clone())?;
             self.since.push((seq, effects));
             self.figures.transactions += 1;
         }
+        Ok(())
     }
 
     /// The transactions up to `seq` are durable.
-    fn keep(&mut self, seq: u64) {
+    fn keep(&mut self, seq: u64) -> Result<(), Trouble> {
         let durable = self.since.iter().take_while(|(known, _)| *known <= seq).count();
         for (seq, effects) in self.since.drain(..durable) {
-            self.kept.apply(effects.clone());
+            self.kept.apply(effects.clone())?;
             self.trail.push((seq, effects));
         }
         self.durable = seq;
+        Ok(())
     }
 
     /// What the database showed after transaction `seq`, which is none before the last checkpoint that a recovery found.
@@ -350,17 +396,18 @@ impl Life {
         let entries = self.journal.entries();
         let all = self.trail.iter().chain(&self.since).chain(entries.iter());
         for (_, effects) in all.take_while(|(known, _)| *known <= seq) {
-            model.apply(effects.clone());
+            model.apply(effects.clone())?;
         }
         Ok(model)
     }
 
     /// The checkpoint with this seq, or a later one, is what everybody begins with from now on.
-    fn forget_before(&mut self, seq: u64) {
+    fn forget_before(&mut self, seq: u64) -> Result<(), Trouble> {
         let older = self.trail.iter().take_while(|(known, _)| *known <= seq).count();
         for (_, effects) in self.trail.drain(..older) {
-            self.behind.apply(effects);
+            self.behind.apply(effects)?;
         }
+        Ok(())
     }
 
     /// Whether a process writes.
@@ -448,8 +495,8 @@ impl Life {
             let what = format!("recovery shows seq {found}; {durable} was durable, {sequenced} sequenced");
             return Err(what.into());
         }
-        self.show(found);
-        self.keep(found);
+        self.show(found)?;
+        self.keep(found)?;
         if !self.since.is_empty() {
             // What was visible and is lost.
             self.model = self.kept.clone();
@@ -457,7 +504,9 @@ impl Life {
         }
         self.journal.entries().clear();
         let checkpoint = self.db()?.recovery_report().checkpoint_seq;
-        self.forget_before(checkpoint);
+        self.forget_before(checkpoint)?;
+        self.times.retain(|(seq, _)| *seq < found);
+        self.note_time()?;
         self.sequenced = self.head()?;
         let digest = self.figures.digest ^ found ^ (self.disk.calls(Calls::Changing) << 32);
         self.figures.digest = digest.wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);

@@ -28,6 +28,7 @@ struct Outcome {
 pub(super) struct Other {
     db: Database,
     journal: Journal,
+    now: i64,
     /// The last one is the next.
     ready: Vec<Ready>,
     outcome: Arc<Mutex<Outcome>>,
@@ -48,6 +49,8 @@ impl Other {
         let done = self.db.commit(batch);
         if self.db.head_seq() > before {
             self.journal.add(before + 1, effects);
+        } else if matches!(done, Err(CommitError::Duplicate { .. })) {
+            self.journal.add(before, vec![Effect::Refused(effects)]);
         }
         let mut outcome = hold(&self.outcome);
         outcome.commits += 1;
@@ -56,14 +59,16 @@ impl Other {
                 let what = format!("seq {} is acknowledged before it is {durability:?}", commit.seq);
                 outcome.trouble = Some(what);
             }
-            Ok(_) => {}
+            Ok(_) | Err(CommitError::Duplicate { .. }) => {}
             Err(error) => outcome.failed.push(error),
         }
     }
 
     /// Makes a checkpoint.
     pub(super) fn checkpoint(&mut self) {
+        let before = self.db.head_seq();
         let done = self.db.checkpoint();
+        self.journal.note_expiry(before, self.db.head_seq(), self.now);
         hold(&self.outcome).failed.extend(done.err());
     }
 }
@@ -78,7 +83,8 @@ impl Life {
         }
         let outcome = Arc::new(Mutex::new(Outcome::default()));
         let (db, journal) = (self.db()?.clone(), self.journal.clone());
-        Ok((Other { db, journal, ready, outcome: outcome.clone() }, Meanwhile(outcome)))
+        let now = self.time;
+        Ok((Other { db, journal, now, ready, outcome: outcome.clone() }, Meanwhile(outcome)))
     }
 
     /// Takes note of what was done meanwhile.
@@ -108,9 +114,11 @@ impl Life {
             Some(pause) => *pause -= 1,
             None => {}
         })));
+        let before = self.head()?;
         let done = self.db()?.checkpoint();
         self.clock.do_meanwhile(None);
         self.tell(|| format!("checkpoint: {done:?}"));
+        self.note_expiry(before, done.is_ok())?;
         self.account(meanwhile)?;
         if let Err(error) = done {
             self.excuse("checkpoint", &error)?;

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use underbelly::Duplicates;
+
 use super::desk::{DAEMONS, DAYS, MEDIAN, SIGNAL};
+pub use super::rules::Rules;
 
 /// A row of a series: time, key, value.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,8 +57,12 @@ pub enum Effect {
     Rows(&'static str, Vec<RowOf>),
     /// Deletes rows.
     Delete(Doomed),
-    /// Of rows of a series with the same key and time the last is shown.
-    LastWins(&'static str),
+    /// Decides the rules of a series.
+    Rules(&'static str, Rules),
+    /// Deletes the rows that lie too far behind at this time.
+    Expire(i64),
+    /// Is refused with all that it would have done, by the rules of a series.
+    Refused(Vec<Effect>),
     /// Gives a cell a number, or none.
     Put(CellName, Option<i64>),
     /// Puts a version of a model: its number, the byte from which its blob follows, and the blob's length.
@@ -93,8 +100,10 @@ pub struct Model {
     pub series: BTreeMap<&'static str, Vec<RowOf>>,
     /// Series that are defined and never had a row.
     pub bare: BTreeSet<&'static str>,
-    /// Series of which the last of several rows is shown.
-    pub last_wins: BTreeSet<&'static str>,
+    /// Rules of series.
+    pub rules: BTreeMap<&'static str, Rules>,
+    /// Series that lost rows, or show one of several.
+    pub losing: BTreeSet<&'static str>,
     /// Contents and generations.
     pub cells: BTreeMap<CellName, (Option<i64>, u64)>,
     /// Number, byte and length of each version.
@@ -121,18 +130,46 @@ pub struct Model {
     pub due: BTreeMap<i32, i64>,
 }
 
-/// Of rows with the same key and time the last.
-fn keep_last(rows: &mut Vec<RowOf>) {
-    let mut seen = BTreeSet::new();
-    let mut stays: Vec<bool> = rows.iter().rev().map(|row| seen.insert((row.at, row.key))).collect();
-    rows.retain(|_| stays.pop().unwrap_or(true));
+/// What a transaction gave to a series: the last row of each time and key.
+type Given = BTreeMap<(i64, u8), RowOf>;
+
+/// Puts a row where its time and its arrival have it, by the rules of its series.
+fn append(rows: &mut Vec<RowOf>, rules: &Rules, given: &mut Given, mut row: RowOf) -> Result<(), String> {
+    let (begin, mut end) =
+        (rows.partition_point(|r| r.at < row.at), rows.partition_point(|r| r.at <= row.at));
+    let mut same = (begin..end).filter(|at| rows.get(*at).is_some_and(|r| r.key == row.key));
+    if rules.skips_identical {
+        let last = given.get(&(row.at, row.key)).filter(|_| rules.duplicates.resolves());
+        if last.map_or_else(|| same.clone().any(|at| rows.get(at) == Some(&row)), |last| *last == row) {
+            return Ok(());
+        }
+        given.insert((row.at, row.key), row.clone());
+    }
+    if let Some(at) = same.next_back() {
+        match rules.duplicates {
+            Duplicates::Reject => return Err(format!("{row:?} is there already and is taken")),
+            Duplicates::LastWins | Duplicates::LastNonNull => {
+                let older = rows.remove(at);
+                end -= 1;
+                if rules.duplicates == Duplicates::LastNonNull {
+                    row = RowOf { x: row.x.or(older.x), y: row.y.or(older.y), ..row };
+                }
+            }
+            _ => {}
+        }
+    }
+    rows.insert(end, row);
+    Ok(())
 }
 
 impl Model {
-    /// Makes all changes of a transaction.
-    pub fn apply(&mut self, effects: Vec<Effect>) {
+    /// Makes all changes of a transaction, or says why it should have been refused.
+    pub fn apply(&mut self, effects: Vec<Effect>) -> Result<(), String> {
         // A transaction deletes no rows of its own.
         for effect in &effects {
+            if let Effect::Delete(doomed) = effect {
+                self.losing.insert(doomed.series);
+            }
             if let Effect::Delete(doomed) = effect
                 && let Some(rows) = self.series.get_mut(doomed.series)
             {
@@ -140,32 +177,45 @@ impl Model {
             }
         }
         // Of several writes to one cell in a transaction the last counts.
-        let mut cells = BTreeMap::new();
+        let (mut cells, mut given) = (BTreeMap::new(), BTreeMap::<_, Given>::new());
         for effect in effects {
             match effect {
                 Effect::Rows(series, rows) => {
-                    let known = self.series.entry(series).or_default();
+                    let rules = self.rules.get(series).copied().unwrap_or_default();
+                    let (known, given) = (self.series.entry(series).or_default(), given.entry(series));
                     self.bare.remove(series);
-                    if rows.len() > FEW_ROWS {
+                    if rows.len() > FEW_ROWS && !rules.looks() {
                         known.extend(rows);
                         known.sort_by_key(|row| row.at);
-                    } else {
-                        for row in rows {
-                            known.insert(known.partition_point(|before| before.at <= row.at), row);
-                        }
+                        continue;
                     }
-                    if self.last_wins.contains(series) {
-                        keep_last(known);
-                    }
+                    let given = given.or_default();
+                    rows.into_iter().try_for_each(|row| append(known, &rules, given, row))?;
                 }
                 Effect::Delete(_) => {}
-                Effect::LastWins(series) => {
+                Effect::Rules(series, rules) => {
                     if !self.series.contains_key(series) {
                         self.bare.insert(series);
                     }
-                    self.last_wins.insert(series);
-                    keep_last(self.series.entry(series).or_default());
+                    self.rules.insert(series, rules);
+                    if rules.duplicates.resolves() || rules.retention.is_some() {
+                        self.losing.insert(series);
+                    }
+                    let known = self.series.entry(series).or_default();
+                    if rules.duplicates.resolves() {
+                        let rules = Rules { skips_identical: false, ..rules };
+                        let rows = std::mem::take(known);
+                        let given = &mut Given::new();
+                        rows.into_iter().try_for_each(|row| append(known, &rules, given, row))?;
+                    }
                 }
+                Effect::Expire(now) => {
+                    for (series, from) in self.kept_from(now) {
+                        self.series.entry(series).or_default().retain(|row| row.at >= from);
+                    }
+                }
+                Effect::Refused(effects) if self.refuses(&effects) => {}
+                Effect::Refused(effects) => return Err(format!("{effects:?} is refused")),
                 Effect::DeleteModel(model) => {
                     self.models.remove(&model);
                     self.aliases.remove(&model);
@@ -210,6 +260,38 @@ impl Model {
                 *known = (content, known.1 + 1);
             }
         }
+        Ok(())
+    }
+
+    /// Whether the rules of a series refuse a transaction.
+    pub fn refuses(&self, effects: &[Effect]) -> bool {
+        let rejects =
+            |series| self.rules.get(series).is_some_and(|rules| rules.duplicates == Duplicates::Reject);
+        let mut effects_on_rows = effects.iter();
+        effects_on_rows.any(|effect| matches!(effect, Effect::Rows(series, _) if rejects(series)))
+            && self.of_series().apply(effects.to_vec()).is_err()
+    }
+
+    /// The same, of series alone.
+    fn of_series(&self) -> Model {
+        let (series, bare, rules) = (self.series.clone(), self.bare.clone(), self.rules.clone());
+        Model { series, bare, rules, ..Model::default() }
+    }
+
+    /// The times before which rows go at a checkpoint, by series.
+    fn kept_from(&self, now: i64) -> Vec<(&'static str, i64)> {
+        let kept_from = |(series, rules): (&&'static str, &Rules)| {
+            let (retention, newest) = (rules.retention?, self.series.get(series)?.last()?.at);
+            let from = now.min(newest) - retention;
+            Some((*series, from - from.rem_euclid((retention / 16).max(1))))
+        };
+        self.rules.iter().filter_map(kept_from).collect()
+    }
+
+    /// Whether a checkpoint has rows to delete.
+    pub fn is_expired(&self, now: i64) -> bool {
+        let first = |series| self.series.get(series).and_then(|rows| rows.first());
+        self.kept_from(now).iter().any(|(series, from)| first(*series).is_some_and(|row| row.at < *from))
     }
 
     /// Takes a daemon out. Answers what is taken back with it: what it gave for a day of which no median was made yet, and

@@ -5,20 +5,21 @@ use std::cell::Cell;
 use underbelly::disk::{Calls, Fault, FaultKind};
 use underbelly::{
     AliasTarget, Batch, CommitError, Database, Delete, Duplicates, Durability, PStatus, Predicate, ReadError,
-    Retention, SchemaError, SeriesDefinition, Timestamp, VariableValue,
+    Retention, SchemaError, Timestamp, VariableValue,
 };
 
 use super::check::VARIABLES;
 use super::desk::{self, DAYS, EXTRAS, KEYS, OTHER, PRODUCERS, SLOTS, SOURCE};
 use super::life::Life;
 use super::model::{CellName, Doomed, Effect, RowOf};
+use super::rules::SERIES;
 use super::{Trouble, check};
 use crate::{counter_slot, one};
 
-/// Types of the series that clients write.
-const SERIES: [&str; 3] = ["quotes", "rates", "trades"];
-/// The one of them of which the last of several rows with one key and time is shown.
-const LAST_WINS: &str = "rates";
+/// At how many times rows of a cycle are.
+const INSTANTS: u64 = 12;
+/// A time that no clock shows.
+const FAR_AHEAD: i64 = 1 << 60;
 /// The variable that transactions count up.
 const COUNTER: u8 = 0;
 /// Models that are put.
@@ -73,8 +74,8 @@ impl Life {
 
     fn step(&mut self) -> Result<(), Trouble> {
         let passes = [0, 1, 1_000, 60_000_000_000, -5_000][self.numbers.below(5) as usize];
-        self.pass(passes);
-        match self.numbers.below(31) {
+        self.pass(passes)?;
+        match self.numbers.below(32) {
             0..8 => self.commit_some(),
             8 => self.commit_large(),
             9 if self.numbers.below(3) == 0 => self.tell_of_model(),
@@ -82,7 +83,10 @@ impl Life {
             10 if self.numbers.below(2) == 0 => self.count_up(),
             10..12 => self.transact(),
             12..17 => self.come_to_rest(),
-            17..19 => self.checkpoint(),
+            17..19 => {
+                self.checkpoint()?;
+                self.look_back()
+            }
             19 | 25 => self.define(),
             20 => self.refuse(),
             21 => {
@@ -96,6 +100,7 @@ impl Life {
             24 if self.numbers.below(6) == 0 => self.back_up(),
             24 => self.read_and_fail(),
             26..30 => self.daemon_step(),
+            30 => self.look_back(),
             _ => {
                 // A disk that failed for a while is sound again.
                 if self.excused {
@@ -115,9 +120,7 @@ impl Life {
                 return Ok(());
             }
         }
-        let rules = SeriesDefinition::new(LAST_WINS).duplicates(Duplicates::LastWins);
-        let effects = vec![Effect::LastWins(LAST_WINS)];
-        if self.attempt("define series", effects, |db| db.redefine_series(rules))?.is_none() {
+        if !self.define_series()? {
             return Ok(());
         }
         let extras = EXTRAS.iter().map(|extra| extra.producer);
@@ -145,13 +148,38 @@ impl Life {
         }
     }
 
-    fn rows(&mut self, count: u64, texts: bool) -> Vec<RowOf> {
-        let row = |life: &mut Life| {
-            let x = (life.numbers.below(5) > 0).then(|| life.numbers.below(1000) as i64);
-            let y = (texts && life.numbers.below(2) == 0).then(|| format!("y{}", life.numbers.below(9)));
-            RowOf { at: life.numbers.below(50) as i64, key: life.numbers.below(3) as u8, x, y }
+    /// A time at which rows are: later ones in later cycles, and few at a time, so that many rows have the same.
+    fn instant(&mut self) -> i64 {
+        4 * self.figures.cycles as i64 + self.numbers.below(INSTANTS) as i64
+    }
+
+    /// Of few values, so that rows are there already, or of many, so that those of others are told apart.
+    fn value(&mut self) -> i64 {
+        let values = if self.numbers.below(2) == 0 { 4 } else { 1000 };
+        self.numbers.below(values) as i64
+    }
+
+    fn rows(&mut self, series: &'static str, count: u64) -> Vec<RowOf> {
+        // Many rows of which none may be there already: behind all others.
+        let rejects =
+            self.model.rules.get(series).is_some_and(|rules| rules.duplicates == Duplicates::Reject);
+        let fresh = (rejects && count > 8).then(|| 1000 * (1 + self.numbers.below(1000) as i64));
+        // By a row that is far ahead it is the clock that counts, so some rows are about where that is.
+        let far = (self.numbers.below(50) == 0).then(|| self.numbers.below(count) as i64);
+        let is_now = self.numbers.below(20) == 0;
+        let row = |life: &mut Life, number: i64| {
+            let x = (life.numbers.below(5) > 0).then(|| life.value());
+            let texts = series == "trades";
+            let y = (texts && life.numbers.below(2) == 0).then(|| format!("y{}", life.numbers.below(3)));
+            let (at, key) = (life.instant(), life.numbers.below(3) as u8);
+            let at = if is_now { life.time - life.numbers.below(60) as i64 } else { at };
+            let at = if far == Some(number) { FAR_AHEAD } else { at };
+            match fresh {
+                Some(first) => RowOf { at: first + number / 3, key: (number % 3) as u8, x, y },
+                None => RowOf { at, key, x, y },
+            }
         };
-        (0..count).map(|_| row(self)).collect()
+        (0..count as i64).map(|number| row(self, number)).collect()
     }
 
     fn client_cell(&mut self) -> CellName {
@@ -169,12 +197,12 @@ impl Life {
     fn part(&mut self, batch: &mut Batch, large: bool) -> Result<Effect, Trouble> {
         let log = self.options.log_file_bytes;
         let is_known = |life: &Life, cell: CellName| life.model.slots.contains(cell.0);
-        match self.numbers.below(if large { 2 } else { 13 }) {
-            0 => {
+        match self.numbers.below(if large { 2 } else { 16 }) {
+            0 | 13..16 => {
                 let series = SERIES[self.numbers.below(3) as usize];
                 let count =
                     if large { log / 80 + self.numbers.below(100) } else { 1 + self.numbers.below(8) };
-                let rows = self.rows(count, series == "trades");
+                let rows = self.rows(series, count);
                 rows.iter().try_for_each(|row| batch.append(desk::row_of(series, row)?).map(|_| ()))?;
                 Ok(Effect::Rows(series, rows))
             }
@@ -205,7 +233,7 @@ impl Life {
                 batch.delete_model(&check::metadata(model))?;
                 Ok(Effect::DeleteModel(model))
             }
-            10..12 => {
+            10 | 11 => {
                 let (number, n) = (self.numbers.below(VARIABLES) as u8, self.numbers.below(9) as i64);
                 let (scope, name) = check::variable(number);
                 let n = (self.numbers.below(4) > 0).then_some(n);
@@ -231,7 +259,7 @@ impl Life {
         let known = self.model.series.len() as u64;
         let at = self.numbers.below(known) as usize;
         let Some(series) = self.model.series.keys().nth(at).copied() else { return self.part(batch, true) };
-        let end = |life: &mut Life| (life.numbers.below(2) == 0).then(|| life.numbers.below(50) as i64);
+        let end = |life: &mut Life| (life.numbers.below(2) == 0).then(|| life.instant());
         let (from, to) = match (end(self), end(self)) {
             (Some(from), Some(to)) => (Some(from.min(to)), Some(from.max(to))),
             ends => ends,
@@ -240,8 +268,12 @@ impl Life {
         let key = (self.numbers.below(3) > 0 && has_rows).then(|| self.numbers.below(3) as u8);
         let key_at_most = (self.numbers.below(3) == 0 && has_rows).then(|| self.numbers.below(3) as u8);
         // There each row that a predicate finds is a delete of its own, and the smallest log takes few.
-        let (from, to) = match key_at_most.filter(|_| series == LAST_WINS) {
-            Some(_) => (Some(from.unwrap_or(7)), Some(from.unwrap_or(7) + 1)),
+        let resolves = self.model.rules.get(series).is_some_and(|rules| rules.duplicates.resolves());
+        let (from, to) = match key_at_most.filter(|_| resolves) {
+            Some(_) => {
+                let one = self.instant();
+                (Some(one), Some(one + 1))
+            }
             None => (from, to),
         };
         let mut delete = Delete::all();
@@ -267,7 +299,7 @@ impl Life {
     fn commit_some(&mut self) -> Result<(), Trouble> {
         let (batch, effects, durability) = self.some_batch()?;
         self.tell(|| format!("{durability:?} commit {effects:?}"));
-        self.attempt_with(durability, "commit", effects, |db| db.commit(batch)).map(|_| ())
+        self.commit(durability, batch, effects)
     }
 
     /// More than the log takes: files beside it.
@@ -278,7 +310,7 @@ impl Life {
             effects.push(self.part(&mut batch, false)?);
         }
         self.tell(|| format!("commit {} large parts", effects.len()));
-        self.attempt("large commit", effects, |db| db.commit(batch)).map(|_| ())
+        self.commit(Durability::Sync, batch, effects)
     }
 
     /// An alias of a model, or how many of its versions are kept; sometimes with a new version, sometimes moved by somebody else
@@ -468,7 +500,7 @@ impl Life {
             if !(rested && is_waiting) {
                 break;
             }
-            self.pass(400_000_000_000);
+            self.pass(400_000_000_000)?;
             rested = self.drive()?;
             is_waiting = self.is_waiting()?;
         }
@@ -539,8 +571,16 @@ impl Life {
         if self.numbers.below(2) == 0 {
             self.tell(|| "close".to_string());
             // Where nothing was committed, the record of the opening is left to the next one.
+            let expired = vec![Effect::Expire(self.time)];
             let closed =
-                self.attempt_with(Durability::Buffered, "close", Vec::new(), |db| db.clone().close())?;
+                self.attempt_with(Durability::Buffered, "close", expired, |db| db.clone().close())?;
+            if closed.as_ref().is_some_and(|report| report.bytes_written > 0)
+                && self.model.is_expired(self.time)
+                && !self.excused
+                && self.disk.struck() == 0
+            {
+                return Err("a close leaves rows that lie too far behind".into());
+            }
             if let Some(report) = closed
                 && (report.bytes_written > 0 && self.durable < self.head()? || self.durable < report.seq)
             {

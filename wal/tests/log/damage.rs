@@ -245,6 +245,79 @@ fn a_right_checksum_does_not_replace_the_chain() {
     }
 }
 
+/// A record that holds a copy of the live log, block by block, tears like any other.
+#[test]
+fn a_copy_of_the_log_within_a_torn_record_is_no_later_batch() {
+    for (torn, damaged) in [(4, None), (4, Some(2)), (5, None), (5, Some(4))] {
+        let disk = SimulatedDisk::new();
+        let mut log = Log::create(shared(&disk), DB, 1, options(1 << 16)).unwrap();
+        (1..=3).for_each(|seq| log.write(&records(seq..=seq, 20)).unwrap());
+        let name = "wal/0000000001.wal";
+        // The first frame begins behind 68 bytes of its block.
+        let mut copy = vec![7; BLOCK - 68];
+        copy.extend_from_slice(&disk.contents(name).unwrap()[BLOCK..4 * BLOCK]);
+        log.write(&[(4, copy)]).unwrap();
+        log.write(&records(5..=5, 20)).unwrap();
+        let mut bytes = disk.contents(name).unwrap();
+        let at = [1, 2, 3, 4, 8];
+        // Where the record with the copy is damaged, the one behind it is whole.
+        if damaged != Some(4) {
+            bytes[at[torn - 1] * BLOCK + 30] ^= 1;
+        }
+        if torn == 4 {
+            // What was not acknowledged has nothing behind it.
+            bytes[at[4] * BLOCK..].fill(0);
+        }
+        damaged.into_iter().for_each(|seq: usize| bytes[at[seq - 1] * BLOCK + 70] ^= 1);
+        disk.overwrite(name, bytes);
+        match open(&disk, 1, 0, options_of(1, 1 << 16)) {
+            Ok((_, recovery, seen)) => {
+                assert_eq!((seen.len(), damaged), (torn - 1, None));
+                assert!(recovery.torn.is_some());
+            }
+            Err(error) => {
+                assert!(
+                    damaged.is_some_and(
+                        |at| matches!(&error, WalError::Corrupt { seq, .. } if *seq == at as u64)
+                    ),
+                    "{error}"
+                )
+            }
+        }
+    }
+}
+
+/// Batches that claim all that is behind them, each from its own block on, are not compared one by one: by their lengths that would be
+/// 2 TiB.
+#[test]
+fn forged_claims_do_not_take_for_ever() {
+    let len = 128 << 20;
+    let disk = SimulatedDisk::new();
+    let mut log = Log::create(shared(&disk), DB, 1, options(1 << 16)).unwrap();
+    log.write(&records(1..=1, 20)).unwrap();
+    let name = "wal/0000000001.wal";
+    let mut bytes = disk.contents(name).unwrap();
+    // The header of the file says how long it is.
+    bytes[48..56].copy_from_slice(&(len as u64).to_le_bytes());
+    let crc = crc32fast::hash(&bytes[..BLOCK - 4]);
+    bytes[BLOCK - 4..BLOCK].copy_from_slice(&crc.to_le_bytes());
+    let mut claim = bytes[BLOCK..2 * BLOCK].to_vec();
+    claim[24..32].copy_from_slice(&9u64.to_le_bytes());
+    claim[44..48].copy_from_slice(&((16u32 << 20) - 100).to_le_bytes());
+    bytes.resize(len, 0);
+    bytes[2 * BLOCK..].chunks_mut(BLOCK).for_each(|block| block.copy_from_slice(&claim));
+    disk.overwrite(name, bytes);
+    for from in [1, 2] {
+        let error = open(&disk, from, 0, options_of(1, len as u64)).err().unwrap();
+        assert!(matches!(error, WalError::Corrupt { seq: 2, .. }), "{error}");
+        assert!(error.to_string().contains("more batches begin"), "{error}");
+    }
+    // Who looks at each file is shown what is sound of it.
+    let files = underbelly_wal::inspect(shared(&disk), DB).unwrap();
+    assert_eq!((files.len(), files[0].batches.len()), (1, 1));
+    assert!(matches!(files[0].behind, underbelly_wal::Behind::Damage { .. }), "{:?}", files[0].behind);
+}
+
 #[test]
 fn a_file_that_does_not_follow_on_is_told() {
     for (at, what) in [(56, "first seq"), (64, "first batch"), (80, "salt"), (88, "end"), (96, "checksum")] {

@@ -262,12 +262,35 @@ impl Objects {
         }
     }
 
-    /// Stores an object that nothing names yet, unless it is stored. One that was lost is stored anew.
+    /// Whether a place gives way to another one of the same object: a chunk file to a newer one, and else what cannot be read.
+    fn gives_way(&self, id: &ObjectId, known: &Place, new: &Place) -> bool {
+        match (known, new) {
+            (Place::Chunk(known, _), Place::Chunk(new, _)) => known.file < new.file,
+            (Place::Memory(_), _) => false,
+            _ => !new.is_lost() && self.bytes_at(id, Some(known.clone())).is_err(),
+        }
+    }
+
+    /// An object is found at a place no more.
+    fn leave(&self, id: &ObjectId, place: Place) {
+        match place {
+            Place::Memory(_) => {}
+            Place::Pack(pack, _) => {
+                pack.live.fetch_sub(1, Ordering::Relaxed);
+            }
+            Place::Chunk(chunk, _) if chunk.file == LOST => {
+                hold(&self.lost).remove(id);
+            }
+            Place::Chunk(chunk, _) => self.forget_chunk(id, chunk.file),
+        }
+    }
+
+    /// Stores an object, unless it is stored. One that was lost or cannot be read is stored anew, for all that name it.
     pub(crate) fn insert(&self, id: ObjectId, place: Place) {
         let mut shard = self.write(&id);
         let entry = shard.entry(id);
         if let hashbrown::hash_map::Entry::Occupied(known) = &entry
-            && (!known.get().place.is_lost() || place.is_lost())
+            && !self.gives_way(&id, &known.get().place, &place)
         {
             return;
         }
@@ -283,8 +306,8 @@ impl Objects {
         }
         match entry {
             hashbrown::hash_map::Entry::Occupied(mut known) => {
-                hold(&self.lost).remove(&id);
-                known.get_mut().place = place;
+                let before = std::mem::replace(&mut known.get_mut().place, place);
+                self.leave(&id, before);
             }
             hashbrown::hash_map::Entry::Vacant(vacant) => {
                 vacant.insert(Entry { place, names: 0, listed: true });
@@ -293,7 +316,7 @@ impl Objects {
         }
     }
 
-    /// Stores all objects of packs that are not stored; of several packs the first counts. They are not listed as
+    /// Stores all objects of packs that are not stored; of several packs the newest counts. They are not listed as
     /// unnamed: see [`Objects::list_unnamed`].
     pub(crate) fn add_packs(&self, packs: &[Arc<PackFile>], pool: &Pool) {
         hold(&self.packs).extend(packs.iter().map(|pack| (pack.file, pack.clone())));
@@ -308,11 +331,20 @@ impl Objects {
                 let mut live = 0;
                 let from = part.start;
                 for (id, at) in ids.get(part).unwrap_or_default().iter().zip(from as u32..) {
-                    if let hashbrown::hash_map::Entry::Vacant(vacant) = shard.entry(*id) {
-                        let place = Place::Pack(pack.clone(), at);
-                        vacant.insert(Entry { place, names: 0, listed: false });
-                        live += 1;
+                    let place = Place::Pack(pack.clone(), at);
+                    match shard.entry(*id) {
+                        hashbrown::hash_map::Entry::Vacant(vacant) => {
+                            vacant.insert(Entry { place, names: 0, listed: false });
+                        }
+                        hashbrown::hash_map::Entry::Occupied(mut known) => match &known.get().place {
+                            Place::Pack(before, _) if before.file < pack.file => {
+                                before.live.fetch_sub(1, Ordering::Relaxed);
+                                known.get_mut().place = place;
+                            }
+                            _ => continue,
+                        },
                     }
+                    live += 1;
                 }
                 pack.live.fetch_add(live, Ordering::Relaxed);
             }
@@ -384,6 +416,11 @@ impl Objects {
     /// Whether an object is stored. One that was lost is not, so that it is stored anew when it is put again.
     pub(crate) fn contains(&self, id: &ObjectId) -> bool {
         self.read(id).get(id).is_some_and(|entry| !entry.place.is_lost())
+    }
+
+    /// Whether an object is stored and all of it can be read. One that cannot is stored anew when it is put again.
+    pub(crate) fn is_sound(&self, id: &ObjectId) -> bool {
+        self.contains(id) && self.get(id).is_ok()
     }
 
     /// Whether an object may be named: it is stored, or known to be lost.
@@ -476,16 +513,7 @@ impl Objects {
             } else if pending.is_pinned(&id) {
                 hold(&self.unnamed).push(id);
             } else {
-                match found.remove().place {
-                    Place::Memory(_) => {}
-                    Place::Pack(pack, _) => {
-                        pack.live.fetch_sub(1, Ordering::Relaxed);
-                    }
-                    Place::Chunk(chunk, _) if chunk.file == LOST => {
-                        hold(&self.lost).remove(&id);
-                    }
-                    Place::Chunk(chunk, _) => self.forget_chunk(&id, chunk.file),
-                }
+                self.leave(&id, found.remove().place);
             }
         }
     }
@@ -565,9 +593,7 @@ impl Objects {
                 if let Some(entry) = self.write(id).get_mut(id) {
                     let before = std::mem::replace(&mut entry.place, Place::Pack(pack.clone(), at as u32));
                     pack.live.fetch_add(1, Ordering::Relaxed);
-                    if let Place::Pack(before, _) = before {
-                        before.live.fetch_sub(1, Ordering::Relaxed);
-                    }
+                    self.leave(id, before);
                 }
             }
         }

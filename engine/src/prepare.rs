@@ -312,7 +312,7 @@ impl Core {
             return self.prepare_body(Body::Bytes(blob.clone()), operations, pins);
         }
         for (id, bytes, file) in stored.written() {
-            if !self.objects.contains(id) {
+            if !self.objects.is_sound(id) {
                 operations.objects.insert(*id, Place::Chunk(file.clone(), bytes));
             }
         }
@@ -338,12 +338,8 @@ impl Core {
         }
         let id = ObjectId::of(&bytes);
         pins.object(id);
-        if self.objects.contains(&id) {
-            // Of bytes whose file is gone or damaged no other version is made: nobody could read it.
-            self.objects.lend(&id)?;
-            return Ok(id);
-        }
-        if operations.objects.contains_key(&id) {
+        // What is stored and damaged or gone is stored anew, which mends whatever else names it.
+        if operations.objects.contains_key(&id) || self.objects.is_sound(&id) {
             return Ok(id);
         }
         let place = if !self.fits_inline(bytes.len(), operations) {

@@ -475,37 +475,73 @@ fn a_damaged_pack_ends_no_checkpoint() {
     assert!(db.status().trouble.is_some_and(|trouble| trouble.contains("a pack stays as it is")));
 }
 
-/// Bytes whose file is gone make no version that nobody could read, and let no retention delete the one before it.
+/// The files that hold a kilobyte of one byte.
+fn files_of(disk: &SimulatedDisk, byte: u8) -> Vec<String> {
+    let files =
+        disk.files().into_iter().filter(|name| name.starts_with("chunks/") || name.starts_with("packs/"));
+    let holds = |name: &String| disk.contents(name).unwrap().windows(1_000).any(|run| run == [byte; 1_000]);
+    files.filter(holds).collect()
+}
+
+/// Bytes that are put again are written anew where what is stored of them is gone or damaged, and all versions of them can be
+/// read again: at once, after a crash, and after checkpoints.
 #[test]
-fn bytes_whose_file_is_gone_are_not_put() {
-    let (disk, db) = in_memory();
-    let sound = Metadata::new("net").with("timestamp", Timestamp(1));
-    let put = |db: &Database, bytes: Vec<u8>| {
+fn bytes_whose_file_is_gone_or_damaged_are_written_anew() {
+    let of = |n: u8| smile("fx").with("n", i64::from(n));
+    // In the chunk file of a stream, in one of its own, in a pack.
+    let body = |byte: u8| [vec![byte; 2 * CHUNK], noise(7, CHUNK)].concat();
+    for (gone, way) in [(true, 0), (false, 0), (true, 1), (false, 1), (false, 2)] {
+        let (disk, db) = in_memory();
+        let bytes = |byte: u8| match way {
+            0 => body(byte),
+            1 => vec![byte; 2 << 20],
+            _ => vec![byte; 3_000],
+        };
+        let put_again = |db: &Database, n: u8, byte: u8| match way {
+            0 => put(db, of(n), &store(db, &bytes(byte))),
+            _ => super::put(db, of(n), bytes(byte)).map(drop).unwrap(),
+        };
+        put_again(&db, 1, 7);
+        put_again(&db, 2, 8);
         let mut batch = Batch::new();
-        batch.put_model(sound.clone(), bytes);
-        db.commit(batch)
-    };
-    put(&db, vec![7; 1 << 20]).unwrap();
-    put(&db, vec![8; 1 << 20]).unwrap();
-    let mut batch = Batch::new();
-    batch.set_retention(&sound, Some(Retention::keep_last(1))).unwrap();
-    let mut other = Metadata::new("other").with("timestamp", Timestamp(1));
-    other = other.with("n", 1i64);
-    batch.put_model(other, vec![7; 1 << 20]);
-    db.commit(batch).unwrap();
-    db.close().unwrap();
-    // The file of the sevens, which another model still names.
-    let chunks: Vec<String> = disk.files().into_iter().filter(|name| name.starts_with("chunks/")).collect();
-    let sevens = chunks
-        .iter()
-        .find(|name| disk.contents(name).unwrap().iter().filter(|byte| **byte == 7).count() > 10_000);
-    let sevens = sevens.unwrap();
-    disk.remove(sevens).unwrap();
-    let db = Database::open_on(Arc::new(disk), chunked()).unwrap();
-    assert!(matches!(put(&db, vec![7; 1 << 20]), Err(CommitError::Read(_))));
-    let mut writer = db.blob_writer();
-    let streamed = writer.write_all(&vec![7; 1 << 20]);
-    assert!(streamed.is_err() || writer.finish().is_err());
-    let left = db.snapshot().model(&sound).unwrap().unwrap();
-    assert_eq!((left.info().version, left.blob().unwrap()[..] == vec![8; 1 << 20]), (2, true));
+        batch.set_retention(&of(1), Some(Retention::keep_last(1))).unwrap();
+        db.commit(batch).unwrap();
+        db.close().unwrap();
+        for name in files_of(&disk, 7) {
+            let mut damaged = disk.contents(&name).unwrap();
+            let at = damaged.windows(1_000).position(|run| run == [7; 1_000]).unwrap();
+            damaged[at + 9] ^= 1;
+            match gone {
+                true => disk.remove(&name).unwrap(),
+                false => disk.overwrite(&name, damaged),
+            }
+        }
+        let db = Database::open_on(Arc::new(disk.clone()), chunked()).unwrap();
+        let sound = |db: &Database, n: u8, byte: u8| {
+            let blob = db.snapshot().model(&of(n)).and_then(|model| model.unwrap().blob());
+            blob.map(|blob| assert!(blob[..] == bytes(byte)[..])).is_ok()
+        };
+        // The streams share a chunk.
+        assert!(!sound(&db, 1, 7) && sound(&db, 2, 8) == !(gone && way == 0), "{gone} {way}");
+        put_again(&db, 3, 7);
+        let check = |db: &Database| {
+            assert!(sound(db, 1, 7) && sound(db, 2, 8) && sound(db, 3, 7), "{gone} {way}");
+        };
+        check(&db);
+        check(&Database::open_on(Arc::new(disk.crash()), chunked()).unwrap());
+        for _ in 0..3 {
+            db.checkpoint().unwrap();
+            check(&db);
+            check(&Database::open_on(Arc::new(disk.crash()), chunked()).unwrap());
+        }
+        // A version more of the one that was damaged, and its retention.
+        put_again(&db, 1, 9);
+        assert!(sound(&db, 1, 9) && sound(&db, 3, 7));
+        db.close().unwrap();
+        let found = Database::verify_on(Arc::new(disk.clone()), |_, _| {}).unwrap().damages;
+        // A file that also holds what is sound stays.
+        assert!(found.len() <= usize::from(!gone && way != 1), "{gone} {way}: {found:?}");
+        let db = Database::open_on(Arc::new(disk), chunked()).unwrap();
+        assert!(sound(&db, 1, 9) && sound(&db, 3, 7));
+    }
 }

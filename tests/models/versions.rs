@@ -100,6 +100,61 @@ fn marks_go_with_their_version_and_with_no_other() {
     assert_eq!(numbers(&reopened(&disk)), [3, 2, 1]);
 }
 
+/// What there is much of is read a part at a time, and nothing of it is left out or told twice, whatever is deleted beside.
+#[test]
+fn many_versions_and_what_is_told_of_them_are_read_whole() {
+    const MANY: u64 = 700;
+    let (disk, db, clock) = clocked();
+    let fx = smile("fx");
+    let all = |numbers: std::ops::RangeInclusive<u64>| numbers.rev().collect::<Vec<u64>>();
+    for number in 1..=MANY {
+        clock.set(Timestamp(number as i64 * SECOND));
+        commit(&db, |batch| {
+            batch.put_model(fx.clone().with("timestamp", Timestamp(number as i64)), vec![number as u8]);
+            batch.annotate(&fx, Some(AliasTarget::Newest), "auc", number as i64)?;
+            batch.pin_version(&fx, number, number % 7 == 0).map(drop)
+        })
+        .unwrap();
+    }
+    let held = db.snapshot();
+    let whole = |snapshot: &underbelly::Snapshot| {
+        let versions = snapshot.model_versions(&fx).unwrap();
+        let numbers: Vec<u64> = versions.iter().map(|version| version.info.version).collect();
+        assert!(versions.iter().all(|version| version.is_pinned == (version.info.version % 7 == 0)));
+        let told = snapshot.annotations(&fx).unwrap();
+        assert!(told.iter().all(|told| told.value == Some(MetaValue::I64(told.version.unwrap() as i64))));
+        let mut of: Vec<u64> = told.iter().filter_map(|told| told.version).collect();
+        of.reverse();
+        assert_eq!(of, numbers);
+        for number in [1, 255, 256, 257, 400, MANY, MANY + 9] {
+            let newest = numbers.iter().find(|known| **known <= number).copied();
+            let found = |found: Result<Option<underbelly::Model>, ReadError>| {
+                found.unwrap().map(|model| model.info().version)
+            };
+            assert_eq!(found(snapshot.model_as_of(&fx, Timestamp(number as i64))), newest);
+            assert_eq!(found(snapshot.model_put_by(&fx, Timestamp(number as i64 * SECOND))), newest);
+            let back = numbers.get(number as usize).copied();
+            assert_eq!(found(snapshot.model_back(&fx, number as usize)), back);
+        }
+        numbers
+    };
+    assert_eq!(whole(&held), all(1..=MANY));
+    keep(&db, Some(Retention::keep_last(300)));
+    let left: Vec<u64> = all(1..=MANY).into_iter().filter(|n| *n > MANY - 300 || n % 7 == 0).collect();
+    assert_eq!((whole(&held), whole(&db.snapshot())), (all(1..=MANY), left.clone()));
+    assert_eq!(whole(&reopened(&disk).snapshot()), left);
+    commit(&db, |batch| batch.delete_model(&fx).map(drop)).unwrap();
+    assert_eq!((whole(&held), whole(&db.snapshot())), (all(1..=MANY), Vec::new()));
+    drop(held);
+    commit(&db, |batch| {
+        (0..MANY as i64).for_each(|n| drop(batch.put_model(fx.clone().with("n", n), vec![1])));
+        Ok(())
+    })
+    .unwrap();
+    let models: Vec<_> = db.snapshot().models().iter().map(|info| info.id).collect();
+    assert!(models.len() == MANY as usize && models.is_sorted());
+}
+
 #[test]
 fn versions_are_found_by_number_time_and_place() {
     let (disk, db, clock) = clocked();

@@ -14,7 +14,7 @@
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use underbelly_storage::Timestamp;
 use underbelly_storage::disk::{RealDisk, SharedDisk};
@@ -182,7 +182,10 @@ impl Reader {
         if let Some(what) = other.or(back) {
             return Err(OpenError::Corrupt { dir: disk.describe(), what });
         }
-        *self = fresh;
+        // Handles on variables look at both.
+        let board = self.board.clone();
+        board.lock().unwrap_or_else(PoisonError::into_inner).own = Arc::downgrade(fresh.base());
+        *self = Reader { board, ..fresh };
         Ok(self.seq())
     }
 
@@ -317,7 +320,8 @@ impl Reader {
                 told: Box::new(move || told.load(Ordering::Acquire)),
                 _pin: Some(pin),
             });
-            let board = BoardReader::new(disk.path(VARIABLES).unwrap_or_default(), database);
+            let mut board = BoardReader::new(disk.path(VARIABLES).unwrap_or_default(), database);
+            board.own = Arc::downgrade(view.base());
             let mut reader = Reader {
                 view,
                 seq,

@@ -74,9 +74,13 @@ fn what_was_loaded_behind_the_index_is_found() {
     let db = Database::create_on(Arc::new(SimulatedDisk::new()), indexed()).unwrap();
     let of = |n: i64| Metadata::new("smile").with("timestamp", Timestamp(n)).with("n", n).with("odd", n % 2);
     let load = |numbers: std::ops::Range<i64>| {
-        let mut batch = Batch::new();
-        numbers.for_each(|n| drop(batch.put_model(of(n), vec![1])));
-        db.commit(batch).unwrap();
+        for from in numbers.clone().step_by(100) {
+            let mut batch = Batch::new();
+            for n in from..from + 100 {
+                batch.put_model(of(n), vec![1]);
+            }
+            db.commit(batch).unwrap();
+        }
     };
     load(0..2_000);
     assert!(db.wait_index(LONG));

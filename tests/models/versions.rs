@@ -146,11 +146,9 @@ fn many_versions_and_what_is_told_of_them_are_read_whole() {
     commit(&db, |batch| batch.delete_model(&fx).map(drop)).unwrap();
     assert_eq!((whole(&held), whole(&db.snapshot())), (all(1..=MANY), Vec::new()));
     drop(held);
-    commit(&db, |batch| {
-        (0..MANY as i64).for_each(|n| drop(batch.put_model(fx.clone().with("n", n), vec![1])));
-        Ok(())
-    })
-    .unwrap();
+    for n in 0..MANY as i64 {
+        put(&db, fx.clone().with("n", n), vec![1]).unwrap();
+    }
     let models: Vec<_> = db.snapshot().models().iter().map(|info| info.id).collect();
     assert!(models.len() == MANY as usize && models.is_sorted());
 }

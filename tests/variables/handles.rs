@@ -1,5 +1,6 @@
 //! Handles on variables: what they show, when, and to whom.
 
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -248,6 +249,114 @@ fn a_handle_that_slept_through_a_writer_is_not_behind() {
     let db = Database::open_with(&dir, options()).unwrap();
     assert_eq!((seen.get(), unseen.get(), later.get()), (None, None, None), "nothing is left");
     drop(db);
+}
+
+/// Where the process that writes can show nothing, handles of readers show what their reader does, and what an earlier writer showed
+/// where that is newer.
+#[test]
+fn handles_of_readers_are_as_new_as_their_reader_where_the_writer_shows_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for shown_before in [false, true] {
+        let dir = dir.path().join(format!("db-{shown_before}"));
+        let db = Database::create_with(&dir, options()).unwrap();
+        let behind = Database::open_read_only(&dir).unwrap();
+        let mut slept = behind.var::<f64>(&Scope::Global, "x").unwrap();
+        let set = |db: &Database, name: &str, value: f64| global::<f64>(db, name).set(value).unwrap().seq;
+        if shown_before {
+            set(&db, "x", 1.0);
+            set(&db, "gone", 1.0);
+        }
+        let mut reader = Database::open_read_only(&dir).unwrap();
+        let shared = |name: &str| reader.var::<f64>(&Scope::Global, name).unwrap();
+        let (mut x, mut gone, mut new) = (shared("x"), shared("gone"), shared("new"));
+        if shown_before {
+            assert_eq!((slept.get(), x.get(), gone.get()), (Some(1.0), Some(1.0), Some(1.0)));
+            set(&db, "x", 2.0);
+        }
+        drop(db);
+        let shown = shown_before.then_some(2.0);
+        assert_eq!((slept.get(), x.get()), (shown, shown));
+        // What was shown is over, and no other file can be made: a folder is in its place.
+        let file = dir.join("VARIABLES");
+        if shown_before {
+            let page = std::fs::File::options().write(true).open(&file).unwrap();
+            page.write_all_at(&2u64.to_le_bytes(), 40).unwrap();
+            std::fs::remove_file(&file).unwrap();
+        }
+        std::fs::create_dir(&file).unwrap();
+        let db = Database::open_with(&dir, options()).unwrap();
+        let commit = set(&db, "x", 3.0);
+        set(&db, "new", 4.0);
+        global::<f64>(&db, "gone").remove().unwrap();
+        assert!(db.status().trouble.is_some_and(|trouble| trouble.contains("VARIABLES")));
+        assert_eq!((slept.get(), x.get()), (shown, shown), "before a refresh");
+        reader.refresh().unwrap();
+        assert_eq!((x.get(), gone.get(), new.get()), (Some(3.0), None, Some(4.0)));
+        assert_eq!(x.read().map(|reading| (reading.value, reading.seq)), Some((3.0, commit)));
+        assert_eq!(slept.get(), shown, "its reader was not refreshed");
+        // Also where the reader began anew with another manifest.
+        set(&db, "x", 5.0);
+        for _ in 0..4 {
+            set(&db, "other", 1.0);
+            db.checkpoint().unwrap();
+        }
+        reader.refresh().unwrap();
+        assert_eq!((x.get(), gone.get()), (Some(5.0), None));
+        drop(db);
+        // The next writer can.
+        std::fs::remove_dir(&file).unwrap();
+        let db = Database::open_with(&dir, options()).unwrap();
+        set(&db, "x", 6.0);
+        assert_eq!((x.get(), gone.get(), new.get(), slept.get()), (Some(6.0), None, Some(4.0), Some(6.0)));
+    }
+}
+
+/// What was removed makes room for others in what other processes see, and handles go on.
+#[test]
+fn removed_variables_make_room_for_others() {
+    // A place for a value of 4,096 bytes takes some 1,040 of 16 Mi words.
+    const MANY: i64 = 16_500;
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("db");
+    let db = Database::create_with(&dir, Options::default()).unwrap();
+    let reader = Database::open_read_only(&dir).unwrap();
+    let gauge = db.unlogged_var::<i64>(&Scope::Global, "gauge").unwrap();
+    gauge.set(1).unwrap();
+    let mut seen_gauge = reader.unlogged_var::<i64>(&Scope::Global, "gauge").unwrap();
+    let name = |kind: &str, n: i64| format!("{kind}{n}");
+    let change = |kind: &str, numbers: std::ops::Range<i64>, value: Option<&[f64; 512]>| {
+        for from in numbers.clone().step_by(1_000) {
+            let mut batch = Batch::new();
+            batch.durability(Durability::Buffered);
+            for n in from..numbers.end.min(from + 1_000) {
+                match value {
+                    Some(value) => batch.set_variable(Scope::Global, &name(kind, n), value.to_vec()),
+                    None => batch.remove_variable(Scope::Global, &name(kind, n)),
+                };
+            }
+            db.commit(batch).unwrap();
+        }
+        db.wait_durable(db.head_seq()).unwrap();
+    };
+    change("a", 0..MANY / 2, Some(&[1.0; 512]));
+    let mut seen = reader.var::<[f64; 512]>(&Scope::Global, "a7").unwrap();
+    let mut last = reader.var::<[f64; 512]>(&Scope::Global, &name("b", MANY / 2 - 1)).unwrap();
+    assert_eq!((seen.get(), seen_gauge.get()), (Some([1.0; 512]), Some(1)));
+    change("a", 8..MANY / 2, None);
+    change("b", 0..MANY / 2, Some(&[2.0; 512]));
+    assert_eq!(db.status().trouble, None);
+    assert_eq!((seen.get(), last.get()), (Some([1.0; 512]), Some([2.0; 512])));
+    // What is in no log goes on in the new place, too.
+    assert_eq!((gauge.get(), seen_gauge.get()), (Some(1), Some(1)));
+    gauge.set(2).unwrap();
+    let late = db.unlogged_var::<i64>(&Scope::Global, "late").unwrap();
+    late.set(3).unwrap();
+    let mut seen_late = reader.unlogged_var::<i64>(&Scope::Global, "late").unwrap();
+    assert_eq!((gauge.get(), seen_gauge.get(), seen_late.get()), (Some(2), Some(2), Some(3)));
+    let mut a8 = reader.var::<[f64; 512]>(&Scope::Global, "a8").unwrap();
+    assert_eq!(a8.get(), None);
+    change("a", 8..9, Some(&[3.0; 512]));
+    assert_eq!(a8.get(), Some([3.0; 512]));
 }
 
 /// Handles of a reader share one mapping of what the writer shows.

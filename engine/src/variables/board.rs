@@ -10,8 +10,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use underbelly_storage::Timestamp;
 use underbelly_storage::page::SharedPage;
@@ -22,6 +22,7 @@ use super::record::{name_of, put_name};
 use super::value::{VariableType, VariableValue};
 use crate::limits::VARIABLE_BYTES_MAX;
 use crate::shared;
+use crate::view::Base;
 
 /// The file's name.
 pub(crate) const VARIABLES: &str = "VARIABLES";
@@ -93,6 +94,10 @@ pub(crate) struct Board {
     page: Arc<SharedPage>,
     spots: HashMap<Key, Spot>,
     reserved: usize,
+    /// Words of places that hold no value.
+    empty: usize,
+    path: PathBuf,
+    database: [u8; 16],
 }
 
 impl Board {
@@ -107,7 +112,41 @@ impl Board {
         }
         // Whoever sees the magic sees the rest.
         page.words().iter().take(1).for_each(|word| word.store(MAGIC, Ordering::Release));
-        Ok(Board { page: Arc::new(page), spots: HashMap::new(), reserved: STEP })
+        let (page, spots, path) = (Arc::new(page), HashMap::new(), path.to_path_buf());
+        Ok(Board { page, spots, reserved: STEP, empty: 0, path, database })
+    }
+
+    /// Whether it is full and so much of it holds no value that another one has room for more.
+    pub(crate) fn is_worth_renewal(&self) -> bool {
+        self.is_full() && self.empty * 4 >= self.page.words().len()
+    }
+
+    fn is_full(&self) -> bool {
+        is_full(self.page.words())
+    }
+
+    /// Another one, with what variables of the log hold here; those in no log are the caller's to add before it begins.
+    pub(crate) fn renewed(&self) -> io::Result<Board> {
+        let mut new = Board::create(&self.path, self.database)?;
+        for (key, spot) in self.spots.iter().filter(|(key, _)| key.1) {
+            let Some(cell) = self.cell(spot) else { continue };
+            let mut words = vec![0; spot.value_words];
+            let Some((seq, time)) = cell.read(&mut words).1 else { continue };
+            new.append_words(key, spot.variable_type, spot.value_words, |cell| {
+                cell.write(Some(&words), seq, time);
+            });
+        }
+        Ok(new)
+    }
+
+    /// Tells who reads it that there is another one.
+    pub(crate) fn replaced(&self) {
+        self.page
+            .words()
+            .iter()
+            .skip(STATE)
+            .take(1)
+            .for_each(|state| state.store(REPLACED, Ordering::Release));
     }
 
     /// Shows it to readers: all that the log holds stands in it.
@@ -133,7 +172,17 @@ impl Board {
         bytes: usize,
         fill: impl FnOnce(&Cell<'_>),
     ) -> Option<Spot> {
-        let needed = words_for(variable_type, bytes);
+        self.append_words(key, variable_type, words_for(variable_type, bytes), fill)
+    }
+
+    /// The same for a value of so many words.
+    fn append_words(
+        &mut self,
+        key: &Key,
+        variable_type: VariableType,
+        needed: usize,
+        fill: impl FnOnce(&Cell<'_>),
+    ) -> Option<Spot> {
         let mut name = Vec::new();
         put_name(&mut name, &key.0);
         let words = self.page.words();
@@ -180,28 +229,42 @@ impl Board {
         let before = self.spots.get(key).copied();
         let Some(value) = value else {
             // One that has no place may be known to readers from the log.
-            if let Some(cell) = before.and_then(|spot| self.cell(&spot)) {
-                cell.write(None, seq, time);
+            if let Some(spot) = before {
+                self.clear(&spot, seq, time);
                 return true;
             }
-            return self.append(key, VariableType::Bool, 0, |cell| cell.write(None, seq, time)).is_some();
+            let spot = self.append(key, VariableType::Bool, 0, |cell| cell.write(None, seq, time));
+            self.empty += spot.map_or(0, |spot| cell_words(spot.value_words));
+            return spot.is_some();
         };
         let (variable_type, bytes) = (value.variable_type(), value.byte_size());
         let needed = words_for(variable_type, bytes);
         let fits = |spot: &Spot| spot.variable_type == variable_type && spot.value_words >= needed;
-        if let Some(cell) = before.filter(fits).and_then(|spot| self.cell(&spot)) {
+        if let Some(spot) = before.filter(fits)
+            && let Some(cell) = self.cell(&spot)
+        {
+            let was_empty = cell.read(&mut []).1.is_none();
             // Of a longer place the rest is not looked at.
             let words = to_words(value, variable_type, usize::MAX);
             cell.write(words.as_deref(), seq, time);
+            self.empty -= if was_empty { cell_words(spot.value_words).min(self.empty) } else { 0 };
             return true;
         }
         let words = to_words(value, variable_type, needed);
         let moved = self.append(key, variable_type, bytes, |cell| cell.write(words.as_deref(), seq, time));
         // Whoever reads the old place finds nothing there by now, and looks for the new one.
-        if let Some(cell) = before.and_then(|spot| self.cell(&spot)) {
-            cell.write(None, seq, time);
+        if let Some(spot) = before {
+            self.clear(&spot, seq, time);
         }
         moved.is_some()
+    }
+
+    /// Leaves a place without a value.
+    fn clear(&mut self, spot: &Spot, seq: u64, time: Timestamp) {
+        let Some(cell) = self.cell(spot) else { return };
+        let was_empty = cell.read(&mut []).1.is_none();
+        cell.write(None, seq, time);
+        self.empty += if was_empty { 0 } else { cell_words(spot.value_words) };
     }
 }
 
@@ -235,11 +298,13 @@ pub(crate) struct BoardReader {
     page: Option<Arc<SharedPage>>,
     seen: usize,
     spots: HashMap<Key, Spot>,
+    /// What the reader shows of the log.
+    pub own: Weak<Base>,
 }
 
 impl BoardReader {
     pub(crate) fn new(path: PathBuf, database: [u8; 16]) -> BoardReader {
-        BoardReader { path, database, page: None, seen: HEAD, spots: HashMap::new() }
+        BoardReader { path, database, page: None, seen: HEAD, spots: HashMap::new(), own: Weak::new() }
     }
 
     /// The page set in use, if there is one. The one that was looked at last is kept until there is.
@@ -296,6 +361,11 @@ impl BoardReader {
         let _ = self.last_spot(&nobody);
         self.spots.iter().map(|(key, spot)| (key.clone(), *spot)).collect()
     }
+}
+
+/// Whether a variable had no room.
+pub(crate) fn is_full(words: &[AtomicU64]) -> bool {
+    words.get(FULL).is_some_and(|full| full.load(Ordering::Acquire) != 0)
 }
 
 pub(crate) fn is_in_use(words: &[AtomicU64]) -> bool {
@@ -397,14 +467,13 @@ mod tests {
         assert!(board.publish(&key("a"), Some(&1.5.into()), 1, Timestamp(0)));
         assert!(board.publish(&key("b"), Some(&2.5.into()), 1, Timestamp(0)));
         let mut reader = BoardReader::new(path, [7; 16]);
-        let is_full = |board: &Board| board.page().words()[FULL].load(Ordering::Acquire) != 0;
-        assert!(!is_full(&board));
+        assert!(!board.is_full());
         board.page().words()[USED].store(WORDS as u64, Ordering::Relaxed);
         assert!(!board.publish(&key("a"), Some(&3i64.into()), 2, Timestamp(0)), "it would have to move");
         assert!(board.publish(&key("b"), Some(&3.5.into()), 2, Timestamp(0)));
         assert!(!board.publish(&key("c"), Some(&4.5.into()), 2, Timestamp(0)));
         assert!(!board.publish(&key("d"), None, 2, Timestamp(0)), "readers may know it from the log");
-        assert!(is_full(&board));
+        assert!(board.is_full() && !board.is_worth_renewal());
         assert_eq!((value(&mut reader, "a"), value(&mut reader, "b")), (None, Some(3.5.into())));
     }
 

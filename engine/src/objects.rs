@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashMap;
@@ -71,8 +71,8 @@ pub(crate) struct ChunkFile {
     pub file: u64,
     opened: OnceLock<Arc<Chunks>>,
     stored: OnceLock<StoredBytes>,
-    /// A checkpoint found that it cannot be read.
-    is_damaged: AtomicBool,
+    /// What is wrong, where a checkpoint found that it cannot be read.
+    damage: OnceLock<String>,
 }
 
 /// How many bytes a chunk file holds, and how many of them are whose.
@@ -90,12 +90,7 @@ impl StoredBytes {
 
 impl ChunkFile {
     pub(crate) fn new(file: u64) -> ChunkFile {
-        ChunkFile {
-            file,
-            opened: OnceLock::new(),
-            stored: OnceLock::new(),
-            is_damaged: AtomicBool::new(false),
-        }
+        ChunkFile { file, opened: OnceLock::new(), stored: OnceLock::new(), damage: OnceLock::new() }
     }
 
     /// The file, which stays mapped no longer than the answer is held, unless somebody reads objects of it.
@@ -112,7 +107,7 @@ impl ChunkFile {
         disk: &dyn Disk,
         database: [u8; 16],
     ) -> Result<Option<&StoredBytes>, ReadError> {
-        if self.is_damaged.load(Ordering::Relaxed) {
+        if self.damage().is_some() {
             return Ok(None);
         }
         if let Some(stored) = self.stored.get() {
@@ -121,7 +116,7 @@ impl ChunkFile {
         let chunks = match self.look(disk, database) {
             Ok(chunks) => chunks,
             Err(error) if is_damage(&error) => {
-                self.note_damage();
+                self.note_damage(&error);
                 return Ok(None);
             }
             Err(error) => return Err(error),
@@ -132,8 +127,14 @@ impl ChunkFile {
     }
 
     /// Lets later checkpoints pass it over.
-    pub(crate) fn note_damage(&self) {
-        self.is_damaged.store(true, Ordering::Relaxed);
+    pub(crate) fn note_damage(&self, error: &ReadError) {
+        let name = files::chunk(self.file);
+        let _ = self.damage.set(format!("{name} cannot be written anew and stays as it is: {error}"));
+    }
+
+    /// What is wrong with it, as far as checkpoints know.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
     }
 
     /// The mapped file, which stays readable as long as anybody holds the answer.

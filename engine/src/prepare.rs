@@ -12,6 +12,7 @@ use underbelly_storage::{ColumnError, Columns, Timestamp, Value, Values};
 use crate::batch::{Batch, Rows as BatchRows};
 use crate::core::{Core, Prepared};
 use crate::error::{CommitError, ReadError};
+use crate::feed::check_set;
 use crate::files;
 use crate::graph::{Deadline, Event, GraphError, Key, SlotDefinition, Submission, Write};
 use crate::limits::{
@@ -69,6 +70,7 @@ impl Core {
         }
         for change in &variables {
             check_change(&change.name, change.value.as_ref())?;
+            change.value.as_ref().map_or(Ok(()), |value| check_set(&change.name, value))?;
         }
         for change in &marks {
             change.check()?;

@@ -11,6 +11,7 @@
 //! - Sealed files are mapped and never change; the log is read into memory. So nothing that the writer does can take
 //!   pages from under a reader.
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +28,7 @@ use crate::durable::{self, Durable};
 use crate::error::{OpenError, ReadError};
 use crate::limits::{READER_REPLAY_BYTES, READER_TRIES};
 use crate::manifest::Stored;
-use crate::objects::Objects;
+use crate::objects::{Objects, is_damage};
 use crate::open::{RecoveryReport, no_manifest};
 use crate::pool::{Pool, Threads};
 use crate::restore::{RestoreError, replay, restore};
@@ -46,12 +47,14 @@ pub struct Reader {
     is_sound: bool,
     /// The manifest that was read, and the last transaction in it.
     manifest: (u64, u64),
+    /// The newest manifest that was there then.
+    newest: u64,
     next_file: u64,
     /// Transactions read from the log behind the manifest, and their bytes.
     replayed: (u64, u64),
     /// What the last opening for writing found.
     recovery: Option<RecoveryReport>,
-    /// Damaged segments, as the manifest tells them.
+    /// Damaged segments and chunk files, as the manifest tells them, and chunk files that the log behind it names.
     damaged: Vec<String>,
     /// What is wrong with `SHARED`.
     shared_damage: Option<String>,
@@ -95,8 +98,8 @@ pub struct ReaderStatus {
     pub readers: Vec<(u32, u64)>,
     /// Damage in a part of the log that the manifest holds: nothing is lost by it.
     pub log_damage: Option<String>,
-    /// Damaged segments, as the checkpoint told them that wrote the manifest: see
-    /// [`CheckpointReport::damaged`](crate::CheckpointReport::damaged).
+    /// Damaged segments and chunk files, as the checkpoint told them that wrote the manifest: see
+    /// [`CheckpointReport::damaged`](crate::CheckpointReport::damaged); and chunk files that were put since.
     pub damaged: Vec<String>,
     /// What is wrong with `SHARED`. The transactions of the last batch are shown only once something later in the log
     /// acknowledges them, until a database that is opened for writing makes the file anew.
@@ -281,6 +284,7 @@ impl Reader {
         if numbers.is_empty() {
             return Err(no_manifest(disk));
         }
+        let newest = numbers.last().copied().unwrap_or_default();
         // As an opening for writing does: a damaged manifest is passed over for the one before.
         let mut rejected: Option<OpenError> = None;
         while let Some(number) = numbers.pop() {
@@ -328,6 +332,7 @@ impl Reader {
                 follower,
                 is_sound: true,
                 manifest: (number, manifest.seq),
+                newest,
                 next_file: restored.next_file,
                 replayed: (0, 0),
                 recovery: None,
@@ -348,6 +353,8 @@ impl Reader {
         let base = self.view.base().clone();
         let dir = base.disk.describe();
         let (next_file, replayed) = (&mut self.next_file, &mut self.replayed);
+        let mut damaged: BTreeSet<String> = BTreeSet::new();
+        let newest_known = self.newest;
         let mut apply = |seq: u64, payload: &[u8]| {
             let oldest = base.oldest_reader();
             let done = {
@@ -364,10 +371,21 @@ impl Reader {
             };
             // A chunk file is named by no manifest yet that is pinned here, so it is mapped while it is there.
             for chunk in done.map_err(|error| error.named(&dir))?.chunks {
-                base.objects.lend(&chunk).map(drop).map_err(|error| match error {
-                    ReadError::Storage(error) => OpenError::Storage(error),
-                    other => OpenError::Corrupt { dir: dir.clone(), what: other.to_string() },
-                })?;
+                match base.objects.lend(&chunk) {
+                    Ok(_) => {}
+                    // Where no checkpoint took it away it is lost, which is for those to know who want what lies there.
+                    Err(error) if is_damage(&error) => {
+                        if manifest_numbers(&*base.disk)?.last().is_some_and(|newest| *newest > newest_known)
+                        {
+                            return Err(OpenError::Overtaken { dir: dir.clone() });
+                        }
+                        damaged.insert(error.to_string());
+                    }
+                    Err(ReadError::Storage(error)) => return Err(error.into()),
+                    Err(other) => {
+                        return Err(OpenError::Corrupt { dir: dir.clone(), what: other.to_string() });
+                    }
+                }
             }
             replayed.0 += 1;
             replayed.1 += payload.len() as u64;
@@ -375,6 +393,8 @@ impl Reader {
         };
         let Durable { told, shared_damage, .. } =
             durable::read(&base.disk, base.database, &mut self.follower, self.manifest, &mut apply)?;
+        damaged.retain(|damage| !self.damaged.contains(damage));
+        self.damaged.extend(damaged);
         let head = base.state().head;
         self.recovery = told.and_then(|told| told.report);
         self.shared_damage = shared_damage;

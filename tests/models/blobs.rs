@@ -545,3 +545,66 @@ fn bytes_whose_file_is_gone_or_damaged_are_written_anew() {
         assert!(sound(&db, 1, 9) && sound(&db, 3, 7));
     }
 }
+
+/// A chunk file that is gone or damaged keeps nobody from what does not lie in it, whether the log or a manifest names it; who
+/// looks for damage is told.
+#[test]
+fn a_lost_chunk_file_keeps_nobody_from_the_rest() {
+    for (is_gone, is_logged) in [(true, true), (false, true), (true, false), (false, false)] {
+        let (disk, db) = in_memory();
+        super::put(&db, smile("small"), vec![3; 6]).unwrap();
+        put(&db, smile("large"), &store(&db, &noise(1, 3 * CHUNK)));
+        let other = noise(2, 3 * CHUNK);
+        put(&db, smile("other"), &store(&db, &other));
+        let mut batch = Batch::new();
+        batch.set_variable(underbelly::Scope::Global, "x", 1i64);
+        db.commit(batch).unwrap();
+        if !is_logged {
+            db.checkpoint().unwrap();
+        }
+        drop(db);
+        let disk = disk.crash();
+        let name = chunk_files(&disk).remove(0);
+        match is_gone {
+            true => disk.remove(&name).unwrap(),
+            false => disk.overwrite(&name, disk.contents(&name).unwrap()[..CHUNK].to_vec()),
+        }
+        let check = |view: &underbelly::View| {
+            let snapshot = view.snapshot();
+            assert_eq!((snapshot.models().len(), view.variables().len()), (3, 1));
+            let blob = |desk: &str| snapshot.model(&smile(desk)).and_then(|model| model.unwrap().blob());
+            assert_eq!((&*blob("small").unwrap(), &*blob("other").unwrap()), (&[3; 6][..], &other[..]));
+            assert!(matches!(
+                blob("large").unwrap_err(),
+                ReadError::Storage(StorageError::Missing { .. } | StorageError::Corrupt { .. })
+            ));
+        };
+        let mut reader = Database::open_read_only_on(Arc::new(disk.clone())).unwrap();
+        check(&reader);
+        let told = |damaged: &[String]| damaged.iter().filter(|damage| damage.contains(&name)).count();
+        assert_eq!(told(&reader.status().unwrap().damaged), usize::from(is_logged), "{is_gone}");
+        let db = Database::open_on(Arc::new(disk.clone()), chunked()).unwrap();
+        check(&db);
+        assert!(told(&db.verify(|_, _| ()).unwrap().damages) > 0);
+        for _ in 0..2 {
+            assert_eq!(told(&db.checkpoint().unwrap().damaged), 1);
+            reader.refresh().unwrap();
+            check(&reader);
+        }
+        drop(reader);
+        let reader = Database::open_read_only_on(Arc::new(disk.clone())).unwrap();
+        check(&reader);
+        assert_eq!(told(&reader.status().unwrap().damaged), 1, "the manifest says so");
+        // It is put again.
+        put(&db, smile("large"), &store(&db, &noise(1, 3 * CHUNK)));
+        for n in 0..2i64 {
+            let mut batch = Batch::new();
+            batch.set_variable(underbelly::Scope::Global, "x", n);
+            db.commit(batch).unwrap();
+            assert_eq!(db.checkpoint().unwrap().damaged, Vec::<String>::new());
+        }
+        drop(reader);
+        drop(db);
+        assert_eq!(Database::verify_on(Arc::new(disk), |_, _| {}).unwrap().damages, Vec::<String>::new());
+    }
+}

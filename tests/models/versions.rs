@@ -100,6 +100,37 @@ fn marks_go_with_their_version_and_with_no_other() {
     assert_eq!(numbers(&reopened(&disk)), [3, 2, 1]);
 }
 
+/// What an alias named, and what was told, before a model was deleted is not told of the one that is put under its identity.
+#[test]
+fn the_history_of_a_deleted_model_is_not_that_of_the_next() {
+    let (disk, db, _) = clocked();
+    let fx = smile("fx");
+    let told = |snapshot: &underbelly::Snapshot| {
+        let aliases = snapshot.alias_history(&fx, "production").unwrap();
+        let notes = snapshot.annotation_history(&fx, None, "auc").unwrap();
+        let aliases: Vec<_> = aliases.iter().map(|alias| alias.version).collect();
+        (aliases, notes.into_iter().map(|note| note.value).collect::<Vec<_>>())
+    };
+    let tell = |auc: i64| {
+        put(&db, smile("fx"), vec![1]).unwrap();
+        alias(&db, "production", 1).unwrap();
+        commit(&db, |batch| batch.annotate(&fx, None, "auc", auc).map(drop)).unwrap();
+    };
+    tell(1);
+    let held = db.snapshot();
+    commit(&db, |batch| batch.delete_model(&fx).map(drop)).unwrap();
+    put(&db, smile("fx"), vec![1]).unwrap();
+    assert_eq!(told(&db.snapshot()), (Vec::new(), Vec::new()));
+    tell(2);
+    let expected = (vec![Some(1)], vec![Some(MetaValue::I64(2))]);
+    assert_eq!(told(&db.snapshot()), expected);
+    assert_eq!(told(&held), (vec![Some(1)], vec![Some(MetaValue::I64(1))]));
+    assert_eq!(told(&reopened(&disk).snapshot()), expected);
+    drop(held);
+    db.checkpoint().unwrap();
+    assert_eq!((told(&db.snapshot()), told(&reopened(&disk).snapshot())), (expected.clone(), expected));
+}
+
 /// What there is much of is read a part at a time, and nothing of it is left out or told twice, whatever is deleted beside.
 #[test]
 fn many_versions_and_what_is_told_of_them_are_read_whole() {

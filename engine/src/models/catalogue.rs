@@ -590,6 +590,12 @@ impl Models {
         self.last_before(id, seq, 0, |version| version.timestamp <= at)
     }
 
+    /// From where on what is told of a model is of the one that a reader at `seq` sees, and not of one that was deleted before.
+    pub(crate) fn told_from(&self, id: &ModelId, seq: u64) -> Place {
+        let deleted = self.by_id.get(id).into_iter().flat_map(|line| line.gone().deleted.iter());
+        deleted.take_while(|deleted| deleted.seq <= seq).last().map_or((0, 0), |deleted| deleted.marks)
+    }
+
     /// The version of this number that a reader at `seq` sees.
     pub(crate) fn version(&self, id: &ModelId, number: u64, seq: u64) -> Option<Arc<Version>> {
         let line = self.by_id.get(id)?;

@@ -19,6 +19,9 @@ pub(super) const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// Dimensions of a tensor, at most.
 const DIMENSIONS_MAX: usize = 64;
 
+/// Names of tensors that an error tells.
+const TENSORS_TOLD: usize = 16;
+
 /// Bytes before the header.
 pub(super) const LENGTH_BYTES: u64 = 8;
 
@@ -188,7 +191,12 @@ impl Header {
 
     /// Where one tensor lies.
     pub(super) fn info(&self, name: &str) -> Result<TensorInfo, ReadError> {
-        let none = || wrong(format!("no tensor is named {name:?}; `Model::tensors` lists them"));
+        let none = || {
+            let all: Vec<&str> = self.described.keys().map(|name| &**name).collect();
+            let (told, rest) = all.split_at(all.len().min(TENSORS_TOLD));
+            let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+            wrong(format!("no tensor is named {name:?}; there are {}{more}", told.join(", ")))
+        };
         let Described { dtype, shape, offsets: [from, to] } = self.described.get(name).ok_or_else(none)?;
         let beyond = || wrong(format!("the header places tensor {name:?} beyond the blob"));
         let ends = self.data.checked_add(*from).zip(self.data.checked_add(*to));

@@ -643,6 +643,15 @@ impl Snapshot {
         self.lend(ModelInfo::new(id, version.number, version), &version.chunks).map(Some)
     }
 
+    /// What was told of a mark of a model, since that was deleted last.
+    fn history(&self, id: &ModelId, mark: &MarkName) -> Vec<Told> {
+        let state = self.base().state();
+        let from = state.models.told_from(id, self.seq());
+        let mut told = state.models.marks.history(id, mark, self.seq());
+        told.retain(|told| told.place >= from);
+        told
+    }
+
     /// All versions of a model, newest first, a slice at a time: a model may have many, and commits wait for the state's lock.
     fn slices(&self, id: ModelId) -> impl Iterator<Item = Vec<Arc<Version>>> {
         let mut before = END;
@@ -781,13 +790,13 @@ impl Snapshot {
         Ok(aliases.map(|(mark, told, _)| alias(&mark.name, told)).collect())
     }
 
-    /// What an alias named over time, oldest first.
+    /// What an alias named over time, oldest first; of a model that was deleted and put again, since then.
     ///
     /// # Errors
     /// [`ReadError::Metadata`].
     pub fn alias_history(&self, model: &impl ModelName, name: &str) -> Result<Vec<Alias>, ReadError> {
         let mark = MarkName::new(MarkKind::Alias, MODEL, name);
-        let told = self.base().state().models.marks.history(&model.model_id()?, &mark, self.seq());
+        let told = self.history(&model.model_id()?, &mark);
         Ok(told.iter().map(|told| alias(&mark.name, told)).collect())
     }
 
@@ -800,7 +809,7 @@ impl Snapshot {
         Ok(notes.iter().map(|(mark, told)| annotation(mark, told)).collect())
     }
 
-    /// What was told under a name over time, oldest first.
+    /// What was told under a name over time, oldest first; of a model that was deleted and put again, since then.
     ///
     /// # Errors
     /// [`ReadError::Metadata`].
@@ -811,7 +820,7 @@ impl Snapshot {
         name: &str,
     ) -> Result<Vec<Annotation>, ReadError> {
         let mark = MarkName::new(MarkKind::Note, version.unwrap_or(MODEL), name);
-        let told = self.base().state().models.marks.history(&model.model_id()?, &mark, self.seq());
+        let told = self.history(&model.model_id()?, &mark);
         Ok(told.iter().map(|told| annotation(&mark, told)).collect())
     }
 

@@ -522,7 +522,7 @@ fn bytes_whose_file_is_gone_or_damaged_are_written_anew() {
             blob.map(|blob| assert!(blob[..] == bytes(byte)[..])).is_ok()
         };
         // The streams share a chunk.
-        assert!(!sound(&db, 1, 7) && sound(&db, 2, 8) == !(gone && way == 0), "{gone} {way}");
+        assert!(!sound(&db, 1, 7) && sound(&db, 2, 8) != (gone && way == 0), "{gone} {way}");
         put_again(&db, 3, 7);
         let check = |db: &Database| {
             assert!(sound(db, 1, 7) && sound(db, 2, 8) && sound(db, 3, 7), "{gone} {way}");

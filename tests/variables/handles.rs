@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use underbelly::{
-    Batch, CommitError, Database, Durability, Options, ReadError, Scope, SharedVar, Var, VariableType,
+    Batch, CommitError, Database, Durability, Options, ReadError, Reader, Scope, SharedVar, Var, VariableType,
 };
 use underbelly_tests::{in_memory, options};
 
@@ -123,6 +123,8 @@ fn subscriptions_give_the_newest_value() {
         assert_eq!(changes.next(LONG).unwrap().unwrap().value, 7.0);
     });
     let gauge = db.unlogged_var::<f64>(&Scope::Global, "gauge").unwrap();
+    let engines_own = db.unlogged_var::<f64>(&Scope::Global, "_gauge").map(drop);
+    assert!(matches!(engines_own, Err(ReadError::Name { .. })), "{engines_own:?}");
     let mut changes = gauge.subscribe();
     assert!(changes.next(Duration::ZERO).is_none());
     std::thread::scope(|scope| {
@@ -311,52 +313,55 @@ fn handles_of_readers_are_as_new_as_their_reader_where_the_writer_shows_nothing(
     }
 }
 
-/// What was removed makes room for others in what other processes see, and handles go on.
+/// What has no room in a full page set is what the reader shows, whatever stood there before; what has a place goes on.
 #[test]
-fn removed_variables_make_room_for_others() {
-    // A place for a value of 4,096 bytes takes some 1,040 of 16 Mi words.
-    const MANY: i64 = 16_500;
+fn who_finds_no_room_is_shown_what_its_reader_shows() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("db");
-    let db = Database::create_with(&dir, Options::default()).unwrap();
-    let reader = Database::open_read_only(&dir).unwrap();
-    let gauge = db.unlogged_var::<i64>(&Scope::Global, "gauge").unwrap();
-    gauge.set(1).unwrap();
-    let mut seen_gauge = reader.unlogged_var::<i64>(&Scope::Global, "gauge").unwrap();
-    let name = |kind: &str, n: i64| format!("{kind}{n}");
-    let change = |kind: &str, numbers: std::ops::Range<i64>, value: Option<&[f64; 512]>| {
-        for from in numbers.clone().step_by(1_000) {
-            let mut batch = Batch::new();
-            batch.durability(Durability::Buffered);
-            for n in from..numbers.end.min(from + 1_000) {
-                match value {
-                    Some(value) => batch.set_variable(Scope::Global, &name(kind, n), value.to_vec()),
-                    None => batch.remove_variable(Scope::Global, &name(kind, n)),
-                };
-            }
-            db.commit(batch).unwrap();
-        }
-        db.wait_durable(db.head_seq()).unwrap();
+    let db = Database::create_with(&dir, options()).unwrap();
+    let set = |name: &str, value: &[u8]| global::<Vec<u8>>(&db, name).set(value.to_vec()).unwrap().seq;
+    for name in ["grows", "stays", "goes"] {
+        set(name, &[1; 8]);
+    }
+    let mut reader = Database::open_read_only(&dir).unwrap();
+    let shared = |reader: &Reader, name: &str| reader.var::<Vec<u8>>(&Scope::Global, name).unwrap();
+    let [mut grows, mut stays, mut goes, mut new] =
+        ["grows", "stays", "goes", "new"].map(|name| shared(&reader, name));
+    let mut check = |expected: [Option<&[u8]>; 4], reader: &Reader| {
+        let found = [&mut grows, &mut stays, &mut goes, &mut new].map(|handle| handle.get());
+        assert_eq!(found.each_ref().map(Option::as_deref), expected);
+        let read = [&mut grows, &mut stays, &mut goes, &mut new].map(|handle| handle.read());
+        assert_eq!(read.map(|reading| reading.map(|reading| reading.value)), found);
+        // A handle that is made now says the same.
+        assert_eq!(["grows", "stays", "goes", "new"].map(|name| shared(reader, name).get()), found);
     };
-    change("a", 0..MANY / 2, Some(&[1.0; 512]));
-    let mut seen = reader.var::<[f64; 512]>(&Scope::Global, "a7").unwrap();
-    let mut last = reader.var::<[f64; 512]>(&Scope::Global, &name("b", MANY / 2 - 1)).unwrap();
-    assert_eq!((seen.get(), seen_gauge.get()), (Some([1.0; 512]), Some(1)));
-    change("a", 8..MANY / 2, None);
-    change("b", 0..MANY / 2, Some(&[2.0; 512]));
-    assert_eq!(db.status().trouble, None);
-    assert_eq!((seen.get(), last.get()), (Some([1.0; 512]), Some([2.0; 512])));
-    // What is in no log goes on in the new place, too.
-    assert_eq!((gauge.get(), seen_gauge.get()), (Some(1), Some(1)));
-    gauge.set(2).unwrap();
-    let late = db.unlogged_var::<i64>(&Scope::Global, "late").unwrap();
-    late.set(3).unwrap();
-    let mut seen_late = reader.unlogged_var::<i64>(&Scope::Global, "late").unwrap();
-    assert_eq!((gauge.get(), seen_gauge.get(), seen_late.get()), (Some(2), Some(2), Some(3)));
-    let mut a8 = reader.var::<[f64; 512]>(&Scope::Global, "a8").unwrap();
-    assert_eq!(a8.get(), None);
-    change("a", 8..9, Some(&[3.0; 512]));
-    assert_eq!(a8.get(), Some([3.0; 512]));
+    let one: Option<&[u8]> = Some(&[1; 8]);
+    check([one, one, one, None], &reader);
+    // As if others took all that is left: no entry has room any more.
+    let page = std::fs::File::options().write(true).open(dir.join("VARIABLES")).unwrap();
+    page.write_all_at(&(16u64 << 20).to_le_bytes(), 48).unwrap();
+    set("stays", &[2; 8]);
+    set("grows", &[2; 900]);
+    set("goes", &[2; 900]);
+    set("new", &[2; 8]);
+    assert!(db.status().trouble.is_some_and(|trouble| trouble.contains("no room")));
+    check([one, Some(&[2; 8]), one, None], &reader);
+    reader.refresh().unwrap();
+    check([Some(&[2; 900]), Some(&[2; 8]), Some(&[2; 900]), Some(&[2; 8])], &reader);
+    let last = set("grows", &[3; 900]);
+    set("stays", &[3; 8]);
+    set("new", &[3; 8]);
+    global::<Vec<u8>>(&db, "goes").remove().unwrap();
+    check([Some(&[2; 900]), Some(&[3; 8]), None, Some(&[2; 8])], &reader);
+    reader.refresh().unwrap();
+    check([Some(&[3; 900]), Some(&[3; 8]), None, Some(&[3; 8])], &reader);
+    assert_eq!(shared(&reader, "grows").read().map(|reading| reading.seq), Some(last));
+    // It has room in its old place again.
+    set("grows", &[4; 8]);
+    global::<Vec<u8>>(&db, "new").remove().unwrap();
+    check([Some(&[4; 8]), Some(&[3; 8]), None, Some(&[3; 8])], &reader);
+    reader.refresh().unwrap();
+    check([Some(&[4; 8]), Some(&[3; 8]), None, None], &reader);
 }
 
 /// Handles of a reader share one mapping of what the writer shows.

@@ -11,6 +11,9 @@ use super::FeedError;
 /// transaction that was consumed.
 pub const CURSOR_PREFIX: &str = "_cursor.";
 
+/// Why other names that begin so are refused.
+pub(crate) const ENGINES_OWN: &str = "begins with `_`, as the engine's own do";
+
 fn variable(name: &str) -> String {
     format!("{CURSOR_PREFIX}{name}")
 }
@@ -32,8 +35,8 @@ pub(crate) fn check_set(variable: &Name, value: &VariableValue) -> Result<(), Co
     match variable.name.strip_prefix(CURSOR_PREFIX).filter(|_| variable.scope == Scope::Global) {
         Some(cursor) => consumed(cursor, value).map(drop),
         None => {
-            let (name, problem) = (variable.name.to_string(), "begins with `_`, as the engine's own do");
-            Err(CommitError::Name { what: "variable", name, problem })
+            let (what, name, problem) = ("variable", variable.name.to_string(), ENGINES_OWN);
+            Err(CommitError::Name { what, name, problem })
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The page set of variables: what reader processes see without asking anybody.
 //!
-//! A file of words (`VARIABLES`), made by an opening, or by the first change where there was no variable and no such file before, and
-//! never synced; recovery does not look at it. All variables of the log stand in it, unless it says that it is full: the writer
-//! appends an entry for each that is new and then writes its cell; readers look for entries behind those that they know. What is published here is durable, or belongs to no log. A file that another writer replaced says
-//! so in its head; one of an earlier start of the machine says nothing.
+//! A file of words (`VARIABLES`), made by an opening, or by the first change where there was no variable and no such file
+//! before, and never synced; recovery does not look at it. All variables of the log stand in it, unless it says that it is
+//! full: the writer appends an entry for each that is new and then writes its cell; readers look for entries behind those
+//! that they know. What is published here is durable, or belongs to no log. A file that another writer replaced says so in
+//! its head; one of an earlier start of the machine says nothing.
 
 use std::collections::HashMap;
 use std::fs;
@@ -94,10 +95,6 @@ pub(crate) struct Board {
     page: Arc<SharedPage>,
     spots: HashMap<Key, Spot>,
     reserved: usize,
-    /// Words of places that hold no value.
-    empty: usize,
-    path: PathBuf,
-    database: [u8; 16],
 }
 
 impl Board {
@@ -112,41 +109,7 @@ impl Board {
         }
         // Whoever sees the magic sees the rest.
         page.words().iter().take(1).for_each(|word| word.store(MAGIC, Ordering::Release));
-        let (page, spots, path) = (Arc::new(page), HashMap::new(), path.to_path_buf());
-        Ok(Board { page, spots, reserved: STEP, empty: 0, path, database })
-    }
-
-    /// Whether it is full and so much of it holds no value that another one has room for more.
-    pub(crate) fn is_worth_renewal(&self) -> bool {
-        self.is_full() && self.empty * 4 >= self.page.words().len()
-    }
-
-    fn is_full(&self) -> bool {
-        is_full(self.page.words())
-    }
-
-    /// Another one, with what variables of the log hold here; those in no log are the caller's to add before it begins.
-    pub(crate) fn renewed(&self) -> io::Result<Board> {
-        let mut new = Board::create(&self.path, self.database)?;
-        for (key, spot) in self.spots.iter().filter(|(key, _)| key.1) {
-            let Some(cell) = self.cell(spot) else { continue };
-            let mut words = vec![0; spot.value_words];
-            let Some((seq, time)) = cell.read(&mut words).1 else { continue };
-            new.append_words(key, spot.variable_type, spot.value_words, |cell| {
-                cell.write(Some(&words), seq, time);
-            });
-        }
-        Ok(new)
-    }
-
-    /// Tells who reads it that there is another one.
-    pub(crate) fn replaced(&self) {
-        self.page
-            .words()
-            .iter()
-            .skip(STATE)
-            .take(1)
-            .for_each(|state| state.store(REPLACED, Ordering::Release));
+        Ok(Board { page: Arc::new(page), spots: HashMap::new(), reserved: STEP })
     }
 
     /// Shows it to readers: all that the log holds stands in it.
@@ -172,17 +135,7 @@ impl Board {
         bytes: usize,
         fill: impl FnOnce(&Cell<'_>),
     ) -> Option<Spot> {
-        self.append_words(key, variable_type, words_for(variable_type, bytes), fill)
-    }
-
-    /// The same for a value of so many words.
-    fn append_words(
-        &mut self,
-        key: &Key,
-        variable_type: VariableType,
-        needed: usize,
-        fill: impl FnOnce(&Cell<'_>),
-    ) -> Option<Spot> {
+        let needed = words_for(variable_type, bytes);
         let mut name = Vec::new();
         put_name(&mut name, &key.0);
         let words = self.page.words();
@@ -229,42 +182,29 @@ impl Board {
         let before = self.spots.get(key).copied();
         let Some(value) = value else {
             // One that has no place may be known to readers from the log.
-            if let Some(spot) = before {
-                self.clear(&spot, seq, time);
+            if let Some(cell) = before.and_then(|spot| self.cell(&spot)) {
+                cell.write(None, seq, time);
                 return true;
             }
-            let spot = self.append(key, VariableType::Bool, 0, |cell| cell.write(None, seq, time));
-            self.empty += spot.map_or(0, |spot| cell_words(spot.value_words));
-            return spot.is_some();
+            return self.append(key, VariableType::Bool, 0, |cell| cell.write(None, seq, time)).is_some();
         };
         let (variable_type, bytes) = (value.variable_type(), value.byte_size());
         let needed = words_for(variable_type, bytes);
         let fits = |spot: &Spot| spot.variable_type == variable_type && spot.value_words >= needed;
-        if let Some(spot) = before.filter(fits)
-            && let Some(cell) = self.cell(&spot)
-        {
-            let was_empty = cell.read(&mut []).1.is_none();
+        if let Some(cell) = before.filter(fits).and_then(|spot| self.cell(&spot)) {
             // Of a longer place the rest is not looked at.
             let words = to_words(value, variable_type, usize::MAX);
             cell.write(words.as_deref(), seq, time);
-            self.empty -= if was_empty { cell_words(spot.value_words).min(self.empty) } else { 0 };
             return true;
         }
         let words = to_words(value, variable_type, needed);
         let moved = self.append(key, variable_type, bytes, |cell| cell.write(words.as_deref(), seq, time));
-        // Whoever reads the old place finds nothing there by now, and looks for the new one.
-        if let Some(spot) = before {
-            self.clear(&spot, seq, time);
+        // Whoever reads the old place finds nothing there by now, and looks for the new one; where that has no room, nobody changed
+        // the old one, and what readers know from the log counts.
+        if let Some(cell) = before.and_then(|spot| self.cell(&spot)) {
+            cell.write(None, if moved.is_some() { seq } else { 0 }, time);
         }
         moved.is_some()
-    }
-
-    /// Leaves a place without a value.
-    fn clear(&mut self, spot: &Spot, seq: u64, time: Timestamp) {
-        let Some(cell) = self.cell(spot) else { return };
-        let was_empty = cell.read(&mut []).1.is_none();
-        cell.write(None, seq, time);
-        self.empty += if was_empty { 0 } else { cell_words(spot.value_words) };
     }
 }
 
@@ -467,14 +407,18 @@ mod tests {
         assert!(board.publish(&key("a"), Some(&1.5.into()), 1, Timestamp(0)));
         assert!(board.publish(&key("b"), Some(&2.5.into()), 1, Timestamp(0)));
         let mut reader = BoardReader::new(path, [7; 16]);
-        assert!(!board.is_full());
+        assert!(!is_full(board.page().words()));
         board.page().words()[USED].store(WORDS as u64, Ordering::Relaxed);
         assert!(!board.publish(&key("a"), Some(&3i64.into()), 2, Timestamp(0)), "it would have to move");
         assert!(board.publish(&key("b"), Some(&3.5.into()), 2, Timestamp(0)));
         assert!(!board.publish(&key("c"), Some(&4.5.into()), 2, Timestamp(0)));
         assert!(!board.publish(&key("d"), None, 2, Timestamp(0)), "readers may know it from the log");
-        assert!(board.is_full() && !board.is_worth_renewal());
+        assert!(is_full(board.page().words()));
         assert_eq!((value(&mut reader, "a"), value(&mut reader, "b")), (None, Some(3.5.into())));
+        let changed = |board: &Board, name: &str| board.cell(&board.spots[&key(name)]).unwrap().changed();
+        assert_eq!((changed(&board, "a"), changed(&board, "b")), (Some(0), Some(2)), "the log counts");
+        assert!(board.publish(&key("a"), Some(&5.5.into()), 3, Timestamp(0)), "it fits again");
+        assert_eq!((value(&mut reader, "a"), changed(&board, "a")), (Some(5.5.into()), Some(3)));
     }
 
     /// A type of a later program hides none of the variables behind it.

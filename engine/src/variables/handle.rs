@@ -17,6 +17,7 @@ use crate::core::{Commit, Core};
 use crate::database::Database;
 use crate::durability::Durability;
 use crate::error::{CommitError, ReadError};
+use crate::feed::ENGINES_OWN;
 use crate::reader::Reader;
 use crate::snapshot::Snapshot;
 use crate::transaction::transact;
@@ -220,7 +221,8 @@ impl<T: VariableKind> Var<T> {
     /// Sets the value.
     ///
     /// # Errors
-    /// As [`Database::commit`]; [`CommitError::VariableType`] where the variable holds another type.
+    /// As [`Database::commit`]; [`CommitError::VariableType`] where the variable holds another type; [`CommitError::Name`] where
+    /// its name begins with `_` and it is no cursor.
     pub fn set(&self, value: T) -> Result<Commit, CommitError> {
         let mut batch = Batch::new();
         self.fill(&mut batch, value)?;
@@ -288,6 +290,10 @@ impl<T> Clone for UnloggedVar<T> {
 impl<T: VariableKind> UnloggedVar<T> {
     pub(crate) fn of(core: &Arc<Core>, scope: &Scope, name: &str) -> Result<UnloggedVar<T>, ReadError> {
         let name = checked(scope, name)?;
+        if name.name.starts_with('_') {
+            let (what, name, problem) = ("variable", name.to_string(), ENGINES_OWN);
+            return Err(ReadError::Name { what, name, problem });
+        }
         let (found, limit) = (8 * value_words(T::variable_type(), 0), crate::limits::VARIABLE_BYTES_MAX);
         if found > limit {
             return Err(ReadError::VariableSize { variable: name.to_string(), found, limit });
@@ -427,31 +433,31 @@ impl<T: VariableKind> SharedVar<T> {
     }
 
     fn find(&mut self) -> Option<Reading<T>> {
-        let (place, is_whole, own) = {
+        let (page, place, own) = {
             let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
             let page = board.page().ok().flatten();
-            let is_whole = page.as_ref().is_some_and(|page| !is_full(page.words()));
             // What is in no log went with its writer.
             let place = board.last_spot(&self.key).filter(|_| self.key.1 || page.is_some());
-            (place, is_whole, board.own.upgrade())
+            (page, place, board.own.upgrade())
         };
-        let cell = place.as_ref().and_then(|(page, spot)| cell_at(page, spot));
-        if self.key.1 && !is_whole {
+        let cell = place.as_ref().and_then(|(page, spot)| Some((cell_at(page, spot)?, spot)));
+        let found = cell.as_ref().and_then(|(cell, spot)| shared(cell, spot));
+        // The writer keeps what has a place as it is.
+        let is_told = page.is_some_and(|page| found.is_some() || !is_full(page.words()));
+        if self.key.1 && !is_told {
             // Between two writers the older one's may be right, and what has no room stands in the log alone.
             let snapshot = own.as_ref().map(Snapshot::now);
             let (seq, variable) = match &snapshot {
                 Some(own) => (own.seq(), own.variable(&self.key.0.scope, &self.key.0.name).ok()?),
                 None => self.before.clone(),
             };
-            if cell.and_then(|cell| cell.changed()).is_none_or(|changed| changed <= seq) {
+            if cell.and_then(|(cell, _)| cell.changed()).is_none_or(|changed| changed <= seq) {
                 let variable = variable?;
                 let value = T::of_value(&variable.value)?;
                 return Some(Reading { value, seq: variable.seq, time: variable.time });
             }
         }
-        let (page, spot) = place?;
-        let found = shared(&cell_at(&page, &spot)?, &spot);
-        self.place = Some((page, spot));
+        self.place = place;
         found
     }
 }
@@ -506,7 +512,8 @@ impl Database {
     /// It has nothing to do with one of the same name that is in the log.
     ///
     /// # Errors
-    /// [`ReadError::Name`]; [`ReadError::VariableType`] where this process has one of another type under that name.
+    /// [`ReadError::Name`], also where the name begins with `_`; [`ReadError::VariableType`] where this process has one of
+    /// another type under that name.
     pub fn unlogged_var<T: VariableKind>(
         &self,
         scope: &Scope,

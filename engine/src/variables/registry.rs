@@ -13,7 +13,7 @@ use std::time::Duration;
 use underbelly_storage::Timestamp;
 use underbelly_storage::page::SharedPage;
 
-use super::board::{Board, Spot, VARIABLES, retire};
+use super::board::{Board, VARIABLES, retire};
 use super::catalogue::{Name, Set, Variables};
 use super::cell::{Cell, cell_words, to_words, value_words};
 use super::value::{VariableType, VariableValue};
@@ -25,14 +25,8 @@ pub(crate) struct Held {
     at: usize,
     pub variable_type: VariableType,
     pub value_words: usize,
-    /// Held by who writes one that is in no log: where else its value is to be, since the page set was renewed.
-    writing: Mutex<Option<Elsewhere>>,
-}
-
-/// A cell in another page set.
-struct Elsewhere {
-    page: Arc<SharedPage>,
-    spot: Spot,
+    /// Who writes one that is in no log.
+    writing: Mutex<()>,
 }
 
 impl Held {
@@ -49,34 +43,10 @@ impl Held {
 
     /// Sets one that is in no log.
     pub(crate) fn set(&self, words: &[u64], time: Timestamp) {
-        let elsewhere = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cell) = self.cell() {
             cell.write(Some(words), 0, time);
         }
-        if let Some(cell) = elsewhere.as_ref().and_then(Elsewhere::cell) {
-            cell.write(Some(words), 0, time);
-        }
-    }
-
-    /// Lets other processes find its value in another page set from now on; false where that has no room for it.
-    fn show_in(&self, board: &mut Board, name: &Arc<Name>) -> bool {
-        let mut elsewhere = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let spot = board.empty(&(name.clone(), false), self.variable_type, VARIABLE_BYTES_MAX);
-        *elsewhere = spot.map(|spot| Elsewhere { page: board.page().clone(), spot });
-        let mut words = vec![0; self.value_words];
-        let found = self.cell().and_then(|cell| cell.read(&mut words).1);
-        if let Some(cell) = elsewhere.as_ref().and_then(Elsewhere::cell)
-            && let Some((seq, time)) = found
-        {
-            cell.write(Some(&words), seq, time);
-        }
-        elsewhere.is_some()
-    }
-}
-
-impl Elsewhere {
-    fn cell(&self) -> Option<Cell<'_>> {
-        Cell::new(self.page.words().get(self.spot.at..)?, self.spot.value_words)
     }
 }
 
@@ -200,22 +170,14 @@ impl Registry {
                 Err(held.variable_type)
             };
         }
-        let key = (name.clone(), false);
-        let place = |board: &mut Board| {
-            let spot = board.empty(&key, variable_type, VARIABLE_BYTES_MAX)?;
-            Some((board.page().clone(), spot))
-        };
         let board = inner.sharing.board(self.database, &self.trouble);
-        let is_shared = board.is_some();
-        let mut spot = board.and_then(place);
-        if spot.is_none() && is_shared {
-            if inner.renew(&self.trouble) {
-                spot = inner.sharing.used().and_then(place);
-            }
+        let spot = board.and_then(|board| {
+            let spot = board.empty(&(name.clone(), false), variable_type, VARIABLE_BYTES_MAX);
             if spot.is_none() {
                 note_full(&self.trouble);
             }
-        }
+            Some((board.page().clone(), spot?))
+        });
         let held = Arc::new(match spot {
             Some((page, spot)) => Held {
                 page,
@@ -254,13 +216,7 @@ impl Registry {
             let Some((seq, (name, set))) = inner.waiting.pop_front() else { return };
             let Some(board) = inner.sharing.board(self.database, &self.trouble) else { continue };
             let (value, time) = set.as_ref().map_or((None, Timestamp(0)), |set| (Some(&set.value), set.time));
-            let key = (name, true);
-            if board.publish(&key, value, seq, time) {
-                continue;
-            }
-            let is_there = inner.renew(&self.trouble)
-                && inner.sharing.used().is_some_and(|board| board.publish(&key, value, seq, time));
-            if !is_there {
+            if !board.publish(&(name, true), value, seq, time) {
                 note_full(&self.trouble);
             }
         }
@@ -327,10 +283,6 @@ impl Sharing {
         if let Sharing::Unused(path) = self {
             *self = Sharing::begin(path, database, &Variables::default(), trouble);
         }
-        self.used()
-    }
-
-    fn used(&mut self) -> Option<&mut Board> {
         match self {
             Sharing::Used(board) => Some(board),
             _ => None,
@@ -339,31 +291,6 @@ impl Sharing {
 }
 
 impl Inner {
-    /// Puts another page set in the place of one that is full where much of it holds no value; false where it does not. Who reads
-    /// finds each value in the old one until the new one holds all.
-    fn renew(&mut self, trouble: &Mutex<Option<String>>) -> bool {
-        let Some(old) = self.sharing.used().filter(|board| board.is_worth_renewal()) else { return false };
-        let mut new = match old.renewed() {
-            Ok(new) => new,
-            Err(error) => {
-                note_unshared(trouble, &error);
-                return false;
-            }
-        };
-        for ((name, is_logged), held) in &self.held {
-            for held in held.iter().filter(|_| !is_logged) {
-                if !held.show_in(&mut new, name) {
-                    note_full(trouble);
-                }
-            }
-        }
-        let new = new.begun();
-        if let Sharing::Used(old) = std::mem::replace(&mut self.sharing, Sharing::Used(new)) {
-            old.replaced();
-        }
-        true
-    }
-
     fn find(&self, name: &Arc<Name>, variable_type: VariableType, is_logged: bool) -> Option<Arc<Held>> {
         let held = self.held.get(&(name.clone(), is_logged))?;
         held.iter().find(|held| held.variable_type == variable_type).cloned()

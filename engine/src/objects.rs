@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockRea
 use hashbrown::HashMap;
 use underbelly_storage::disk::{Disk, SharedDisk};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::object::{Blob, Chunks, ObjectId, Pack};
+use underbelly_storage::object::{Blob, Chunks, ObjectId, Pack, is_stored_in_chunk};
 
 use crate::error::ReadError;
 use crate::files;
@@ -71,8 +71,8 @@ pub(crate) struct ChunkFile {
     pub file: u64,
     opened: OnceLock<Arc<Chunks>>,
     stored: OnceLock<StoredBytes>,
-    /// What is wrong, where a checkpoint found that it cannot be read.
-    damage: OnceLock<String>,
+    /// What is wrong, where a checkpoint found that it cannot be read, until an object of it is found elsewhere.
+    damage: Mutex<Option<String>>,
 }
 
 /// How many bytes a chunk file holds, and how many of them are whose.
@@ -90,7 +90,7 @@ impl StoredBytes {
 
 impl ChunkFile {
     pub(crate) fn new(file: u64) -> ChunkFile {
-        ChunkFile { file, opened: OnceLock::new(), stored: OnceLock::new(), damage: OnceLock::new() }
+        ChunkFile { file, opened: OnceLock::new(), stored: OnceLock::new(), damage: Mutex::default() }
     }
 
     /// The file, which stays mapped no longer than the answer is held, unless somebody reads objects of it.
@@ -129,12 +129,12 @@ impl ChunkFile {
     /// Lets later checkpoints pass it over.
     pub(crate) fn note_damage(&self, error: &ReadError) {
         let name = files::chunk(self.file);
-        let _ = self.damage.set(format!("{name} cannot be written anew and stays as it is: {error}"));
+        *hold(&self.damage) = Some(format!("{name} cannot be written anew and stays as it is: {error}"));
     }
 
     /// What is wrong with it, as far as checkpoints know.
-    pub(crate) fn damage(&self) -> Option<&str> {
-        self.damage.get().map(String::as_str)
+    pub(crate) fn damage(&self) -> Option<String> {
+        hold(&self.damage).clone()
     }
 
     /// The mapped file, which stays readable as long as anybody holds the answer.
@@ -150,7 +150,10 @@ impl ChunkFile {
 /// Whether what is read is not what was written; anything else may go better another time.
 pub(crate) fn is_damage(error: &ReadError) -> bool {
     let ReadError::Storage(error) = error else { return false };
-    matches!(error, StorageError::Corrupt { .. } | StorageError::Missing { .. })
+    matches!(
+        error,
+        StorageError::Corrupt { .. } | StorageError::Missing { .. } | StorageError::ForeignDatabase { .. }
+    )
 }
 
 /// A chunk file of which some object is known.
@@ -257,18 +260,23 @@ impl Objects {
         let mut chunks = hold(&self.chunks);
         if let Some(entry) = chunks.get_mut(&file) {
             entry.live.remove(id);
+            // It may have been what was damaged.
+            *hold(&entry.file.damage) = None;
             if entry.live.is_empty() {
                 chunks.remove(&file);
             }
         }
     }
 
-    /// Whether a place gives way to another one of the same object: a chunk file to a newer one, and else what cannot be read.
-    fn gives_way(&self, id: &ObjectId, known: &Place, new: &Place) -> bool {
-        match (known, new) {
-            (Place::Chunk(known, _), Place::Chunk(new, _)) => known.file < new.file,
-            (Place::Memory(_), _) => false,
-            _ => !new.is_lost() && self.bytes_at(id, Some(known.clone())).is_err(),
+    /// Whether an object can be read at a place, as the disk is by now.
+    fn is_stored(&self, id: &ObjectId, place: &Place) -> bool {
+        match place {
+            Place::Memory(_) => true,
+            Place::Pack(pack, at) => pack.pack.is_stored(&*self.disk, *at as usize, id),
+            Place::Chunk(chunk, _) if chunk.file == LOST => false,
+            Place::Chunk(chunk, bytes) => {
+                is_stored_in_chunk(&*self.disk, &files::chunk(chunk.file), self.database, id, *bytes)
+            }
         }
     }
 
@@ -286,14 +294,29 @@ impl Objects {
         }
     }
 
-    /// Stores an object, unless it is stored. One that was lost or cannot be read is stored anew, for all that name it.
+    /// Stores an object as a manifest or the log says, for all that name it: of several places the one that is told last counts if
+    /// it can be read.
     pub(crate) fn insert(&self, id: ObjectId, place: Place) {
+        self.place_at(id, place, |place| self.is_stored(&id, place));
+    }
+
+    /// Stores an object that was written just now, since [`Objects::is_sound`] said that it is to be.
+    pub(crate) fn put(&self, id: ObjectId, place: Place) {
+        self.place_at(id, place, |_| true);
+    }
+
+    fn place_at(&self, id: ObjectId, place: Place, is_stored: impl Fn(&Place) -> bool) {
         let mut shard = self.write(&id);
         let entry = shard.entry(id);
-        if let hashbrown::hash_map::Entry::Occupied(known) = &entry
-            && !self.gives_way(&id, &known.get().place, &place)
-        {
-            return;
+        if let hashbrown::hash_map::Entry::Occupied(known) = &entry {
+            let stays = match (&known.get().place, &place) {
+                (Place::Memory(_), _) => true,
+                (Place::Chunk(known, _), Place::Chunk(new, _)) if known.file == new.file => true,
+                (known, new) => !known.is_lost() && !is_stored(new),
+            };
+            if stays {
+                return;
+            }
         }
         match &place {
             Place::Memory(_) => hold(&self.loose).push(id),
@@ -414,14 +437,10 @@ impl Objects {
         *hold(&self.missing)
     }
 
-    /// Whether an object is stored. One that was lost is not, so that it is stored anew when it is put again.
-    pub(crate) fn contains(&self, id: &ObjectId) -> bool {
-        self.read(id).get(id).is_some_and(|entry| !entry.place.is_lost())
-    }
-
-    /// Whether an object is stored and all of it can be read. One that cannot is stored anew when it is put again.
+    /// Whether an object is stored and all of it can be read, as the disk is by now. One that cannot is stored anew when it is put
+    /// again.
     pub(crate) fn is_sound(&self, id: &ObjectId) -> bool {
-        self.contains(id) && self.get(id).is_ok()
+        self.place(id).is_some_and(|place| self.is_stored(id, &place))
     }
 
     /// Whether an object may be named: it is stored, or known to be lost.

@@ -11,7 +11,7 @@
 //! - Sealed files are mapped and never change; the log is read into memory. So nothing that the writer does can take
 //!   pages from under a reader.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +21,7 @@ use underbelly_storage::Timestamp;
 use underbelly_storage::disk::{RealDisk, SharedDisk};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::manifest::{manifest_name, manifest_numbers, pin_manifest};
+use underbelly_storage::object::ObjectId;
 use underbelly_wal::{Follower, WalError};
 
 use crate::database::Database;
@@ -54,8 +55,10 @@ pub struct Reader {
     replayed: (u64, u64),
     /// What the last opening for writing found.
     recovery: Option<RecoveryReport>,
-    /// Damaged segments and chunk files, as the manifest tells them, and chunk files that the log behind it names.
+    /// Damaged segments and chunk files, as the manifest tells them.
     damaged: Vec<String>,
+    /// Objects of the log behind it that cannot be read, and why.
+    unread: BTreeMap<ObjectId, String>,
     /// What is wrong with `SHARED`.
     shared_damage: Option<String>,
     /// Threads that read files of a manifest.
@@ -214,6 +217,9 @@ impl Reader {
         let (log_file, log_offset) = self.follower.place();
         let (manifest, checkpoint_seq) = self.manifest;
         let time = base.state().time;
+        let mut damaged = self.damaged.clone();
+        let unread: BTreeSet<&String> = self.unread.values().collect();
+        damaged.extend(unread.into_iter().filter(|text| !self.damaged.contains(text)).cloned());
         Ok(ReaderStatus {
             dir: disk.describe(),
             database: base.database,
@@ -232,7 +238,7 @@ impl Reader {
             log_offset,
             writer: disk.holders("").into_iter().next(),
             readers: attached(disk)?,
-            damaged: self.damaged.clone(),
+            damaged,
             shared_damage: self.shared_damage.clone(),
             log_damage: self.follower.passed_over().map(ToString::to_string),
             recovery: self.recovery.clone(),
@@ -337,6 +343,7 @@ impl Reader {
                 replayed: (0, 0),
                 recovery: None,
                 damaged: manifest.damaged,
+                unread: BTreeMap::new(),
                 shared_damage: None,
                 threads,
                 board: Arc::new(Mutex::new(board)),
@@ -353,7 +360,7 @@ impl Reader {
         let base = self.view.base().clone();
         let dir = base.disk.describe();
         let (next_file, replayed) = (&mut self.next_file, &mut self.replayed);
-        let mut damaged: BTreeSet<String> = BTreeSet::new();
+        let unread = &mut self.unread;
         let newest_known = self.newest;
         let mut apply = |seq: u64, payload: &[u8]| {
             let oldest = base.oldest_reader();
@@ -379,7 +386,7 @@ impl Reader {
                         {
                             return Err(OpenError::Overtaken { dir: dir.clone() });
                         }
-                        damaged.insert(error.to_string());
+                        unread.insert(chunk, error.to_string());
                     }
                     Err(ReadError::Storage(error)) => return Err(error.into()),
                     Err(other) => {
@@ -393,8 +400,8 @@ impl Reader {
         };
         let Durable { told, shared_damage, .. } =
             durable::read(&base.disk, base.database, &mut self.follower, self.manifest, &mut apply)?;
-        damaged.retain(|damage| !self.damaged.contains(damage));
-        self.damaged.extend(damaged);
+        // What a later transaction stored anew is damaged no more.
+        self.unread.retain(|id, _| base.objects.lend(id).is_err_and(|error| is_damage(&error)));
         let head = base.state().head;
         self.recovery = told.and_then(|told| told.report);
         self.shared_damage = shared_damage;

@@ -3,9 +3,10 @@
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
+use underbelly::disk::Act;
 use underbelly::{
-    Batch, CommitError, Database, Disk, Metadata, Options, Parts, ReadError, Retention, SimulatedDisk,
-    StorageError, StoredBlob, Timestamp,
+    Batch, CommitError, Database, Disk, FaultyDisk, Metadata, Options, Parts, ReadError, Retention,
+    SimulatedDisk, StorageError, StoredBlob, Timestamp,
 };
 use underbelly_tests::options;
 
@@ -483,6 +484,14 @@ fn files_of(disk: &SimulatedDisk, byte: u8) -> Vec<String> {
     files.filter(holds).collect()
 }
 
+/// Changes a bit of bytes that a file holds.
+fn spoil(disk: &SimulatedDisk, name: &str, bytes: &[u8]) {
+    let mut damaged = disk.contents(name).unwrap();
+    let at = damaged.windows(bytes.len()).position(|run| run == bytes).unwrap();
+    damaged[at + 9] ^= 1;
+    disk.overwrite(name, damaged);
+}
+
 /// Bytes that are put again are written anew where what is stored of them is gone or damaged, and all versions of them can be
 /// read again: at once, after a crash, and after checkpoints.
 #[test]
@@ -507,13 +516,11 @@ fn bytes_whose_file_is_gone_or_damaged_are_written_anew() {
         batch.set_retention(&of(1), Some(Retention::keep_last(1))).unwrap();
         db.commit(batch).unwrap();
         db.close().unwrap();
-        for name in files_of(&disk, 7) {
-            let mut damaged = disk.contents(&name).unwrap();
-            let at = damaged.windows(1_000).position(|run| run == [7; 1_000]).unwrap();
-            damaged[at + 9] ^= 1;
+        let left = files_of(&disk, 7);
+        for name in &left {
             match gone {
-                true => disk.remove(&name).unwrap(),
-                false => disk.overwrite(&name, damaged),
+                true => disk.remove(name).unwrap(),
+                false => spoil(&disk, name, &[7; 1_000]),
             }
         }
         let db = Database::open_on(Arc::new(disk.clone()), chunked()).unwrap();
@@ -540,7 +547,8 @@ fn bytes_whose_file_is_gone_or_damaged_are_written_anew() {
         db.close().unwrap();
         let found = Database::verify_on(Arc::new(disk.clone()), |_, _| {}).unwrap().damages;
         // A file that also holds what is sound stays.
-        assert!(found.len() <= usize::from(!gone && way != 1), "{gone} {way}: {found:?}");
+        let is_left = |damage: &String| left.iter().any(|name| !gone && way != 1 && damage.contains(name));
+        assert!(found.iter().all(is_left) && found.len() <= 1, "{gone} {way}: {found:?}");
         let db = Database::open_on(Arc::new(disk), chunked()).unwrap();
         assert!(sound(&db, 1, 9) && sound(&db, 3, 7));
     }
@@ -607,5 +615,137 @@ fn a_lost_chunk_file_keeps_nobody_from_the_rest() {
         }
         drop(db);
         assert_eq!(Database::verify_on(Arc::new(disk), |_, _| {}).unwrap().damages, Vec::<String>::new());
+    }
+}
+
+/// So it is where the file goes, rots or can be read no more under a database that is open and has read it before.
+#[test]
+fn bytes_that_go_under_an_open_database_are_written_anew() {
+    const GONE: usize = 0;
+    const ROTTEN: usize = 1;
+    const UNREADABLE: usize = 2;
+    for (harm, way) in (GONE..=UNREADABLE).flat_map(|harm| (0..3).map(move |way| (harm, way))) {
+        let disk = SimulatedDisk::new();
+        let faulty = Arc::new(FaultyDisk::new(disk.clone()));
+        let db = Database::create_on(faulty.clone(), chunked()).unwrap();
+        // In the chunk file of a stream, in one of its own, in a pack.
+        let bytes = match way {
+            0 => [vec![7; CHUNK], noise(7, CHUNK)].concat(),
+            1 => vec![7; 2 << 20],
+            _ => vec![7; 3_000],
+        };
+        let put_again = |n: i64| match way {
+            0 => put(&db, smile("fx").with("n", n), &store(&db, &bytes)),
+            _ => super::put(&db, smile("fx").with("n", n), bytes.clone()).map(drop).unwrap(),
+        };
+        let read = |db: &Database, n: i64| {
+            let model = db.snapshot().model(&smile("fx").with("n", n)).unwrap().unwrap();
+            assert!(model.blob().unwrap()[..] == bytes[..], "{harm} {way} {n}");
+        };
+        put_again(1);
+        db.checkpoint().unwrap();
+        read(&db, 1);
+        let [name] = &files_of(&disk, 7)[..] else { panic!("it is in one file") };
+        match harm {
+            GONE => disk.remove(name).unwrap(),
+            ROTTEN => spoil(&disk, name, &[7; 1_000]),
+            _ => {
+                let name = name.clone();
+                faulty.watch(move |call| match call.act {
+                    Act::Read if call.name == name => Err(std::io::Error::other("the device gives nothing")),
+                    _ => Ok(()),
+                });
+            }
+        }
+        put_again(2);
+        read(&db, 2);
+        let after_crash = disk.crash();
+        db.close().unwrap();
+        for disk in [after_crash, disk] {
+            if harm == UNREADABLE && disk.files().contains(name) {
+                spoil(&disk, name, &[7; 1_000]);
+            }
+            // Without the log's checkpoint a lost pack is what the manifest names.
+            let Ok(db) = Database::open_on(Arc::new(disk), chunked()) else {
+                assert!(harm == GONE && way == 2);
+                continue;
+            };
+            read(&db, 1);
+            read(&db, 2);
+        }
+    }
+}
+
+/// Of two chunk files that hold an object the one that can be read counts, whichever was begun first.
+#[test]
+fn of_two_files_with_an_object_the_sound_one_counts() {
+    let (disk, db) = in_memory();
+    let (own, shared) = (noise(1, CHUNK), noise(2, CHUNK));
+    let blobs = [[own.clone(), shared.clone()].concat(), [shared.clone(), noise(3, CHUNK)].concat()];
+    let mut writer = db.blob_writer();
+    // The first chunk gives the file its number.
+    writer.write_all(&blobs[0][..CHUNK + 9]).unwrap();
+    put(&db, smile("late"), &store(&db, &blobs[1]));
+    let sealed = |disk: &SimulatedDisk| -> Vec<String> {
+        chunk_files(disk).into_iter().filter(|name| name.ends_with(".chunk")).collect()
+    };
+    let [late] = &sealed(&disk)[..] else { panic!("one file is whole") };
+    let sound = disk.contents(late).unwrap();
+    spoil(&disk, late, &shared);
+    writer.write_all(&blobs[0][CHUNK + 9..]).unwrap();
+    put(&db, smile("early"), &writer.finish().unwrap());
+    let [early, _] = &sealed(&disk)[..] else { panic!("both are whole") };
+    assert!(early < late);
+    let check = |db: &Database| {
+        for (name, blob) in ["early", "late"].into_iter().zip(&blobs) {
+            let model = db.snapshot().model(&smile(name)).unwrap().unwrap();
+            assert!(model.blob().unwrap()[..] == blob[..], "{name}");
+        }
+    };
+    check(&db);
+    // An opening reads both of the log, and so it is where the other one is damaged by then.
+    let other = disk.crash();
+    other.overwrite(late, sound);
+    spoil(&other, early, &shared);
+    for disk in [disk.crash(), other] {
+        let db = Database::open_on(Arc::new(disk.clone()), chunked()).unwrap();
+        check(&db);
+        db.checkpoint().unwrap();
+        check(&Database::open_on(Arc::new(disk.crash()), chunked()).unwrap());
+        db.close().unwrap();
+        check(&Database::open_on(Arc::new(disk), chunked()).unwrap());
+    }
+}
+
+/// Damage that was mended is told no more, and the file that held it gives its space back.
+#[test]
+fn mended_damage_is_told_no_more() {
+    let (disk, db) = in_memory();
+    let chunk = |n: u32| noise(2 * n + 1, CHUNK);
+    put(&db, smile("all"), &store(&db, &(1..=6).flat_map(chunk).collect::<Vec<u8>>()));
+    let [name] = &chunk_files(&disk)[..] else { panic!("it is one file") };
+    let rest = [chunk(1), chunk(2), chunk(9)].concat();
+    put(&db, smile("rest"), &store(&db, &rest));
+    db.close().unwrap();
+    spoil(&disk, name, &chunk(1));
+    let db = Database::open_on(Arc::new(disk.clone()), chunked()).unwrap();
+    let mut batch = Batch::new();
+    batch.delete_model(&smile("all")).unwrap();
+    db.commit(batch).unwrap();
+    let checkpoint = || {
+        let mut batch = Batch::new();
+        batch.set_variable(underbelly::Scope::Global, "x", 1i64);
+        db.commit(batch).unwrap();
+        db.checkpoint().unwrap().damaged
+    };
+    let told = [checkpoint(), checkpoint()].concat();
+    assert!(!told.is_empty() && told.iter().all(|damage| damage.contains(name)), "{told:?}");
+    put(&db, smile("again"), &store(&db, &rest));
+    for _ in 0..3 {
+        assert_eq!(checkpoint(), Vec::<String>::new());
+    }
+    assert!(!disk.files().contains(name), "what was sound in it was moved");
+    for name in ["rest", "again"] {
+        assert!(db.snapshot().model(&smile(name)).unwrap().unwrap().blob().unwrap()[..] == rest[..]);
     }
 }

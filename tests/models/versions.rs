@@ -131,32 +131,81 @@ fn the_history_of_a_deleted_model_is_not_that_of_the_next() {
     assert_eq!((told(&db.snapshot()), told(&reopened(&disk).snapshot())), (expected.clone(), expected));
 }
 
-/// What there is much of is read a part at a time, and nothing of it is left out or told twice, whatever is deleted beside.
+/// Puts the version of this number, and tells of it in the same transaction.
+fn put_told(db: &Database, clock: &ManualClock, number: u64) {
+    clock.set(Timestamp(number as i64 * SECOND));
+    let fx = smile("fx");
+    commit(db, |batch| {
+        batch.put_model(fx.clone().with("timestamp", Timestamp(number as i64)), vec![number as u8]);
+        batch.annotate(&fx, Some(AliasTarget::Newest), "auc", number as i64)?;
+        batch.pin_version(&fx, number, number % 7 == 0).map(drop)
+    })
+    .unwrap();
+}
+
+/// The numbers of all versions that [`put_told`] put, newest first, each with what was told of it and with no other's.
+fn whole(snapshot: &underbelly::Snapshot) -> Vec<u64> {
+    let fx = smile("fx");
+    let versions = snapshot.model_versions(&fx).unwrap();
+    let numbers: Vec<u64> = versions.iter().map(|version| version.info.version).collect();
+    assert!(versions.iter().all(|version| version.is_pinned == (version.info.version % 7 == 0)));
+    let told = snapshot.annotations(&fx).unwrap();
+    assert!(told.iter().all(|told| told.value == Some(MetaValue::I64(told.version.unwrap() as i64))));
+    let mut of: Vec<u64> = told.iter().filter_map(|told| told.version).collect();
+    of.reverse();
+    assert_eq!(of, numbers);
+    numbers
+}
+
+/// What there is much of is read a part at a time, and nothing of it is left out or told twice, whatever is put, deleted and
+/// dropped beside.
+#[test]
+fn listings_are_whole_whatever_goes_on_beside() {
+    const MANY: u64 = 700;
+    let (_, db, clock) = clocked();
+    put_told(&db, &clock, 1);
+    keep(&db, Some(Retention::keep_last(300)));
+    (2..=MANY).for_each(|number| put_told(&db, &clock, number));
+    let kept = |newest: u64| -> Vec<u64> {
+        (1..=newest).rev().filter(|n| *n + 300 > newest || n % 7 == 0).collect()
+    };
+    let held = db.snapshot();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let newest = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            let mut number = MANY;
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) || number < MANY + 50 {
+                number += 1;
+                put_told(&db, &clock, number);
+                if number % 25 == 0 {
+                    db.checkpoint().unwrap();
+                }
+            }
+            number
+        });
+        for _ in 0..100 {
+            let snapshot = db.snapshot();
+            let numbers = whole(&snapshot);
+            assert_eq!(numbers, kept(numbers[0]));
+            assert_eq!(whole(&held), kept(MANY));
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        beside.join().unwrap()
+    });
+    assert_eq!((whole(&db.snapshot()), whole(&held)), (kept(newest), kept(MANY)));
+}
+
+/// What there is much of is read a part at a time, and nothing of it is left out or told twice.
 #[test]
 fn many_versions_and_what_is_told_of_them_are_read_whole() {
     const MANY: u64 = 700;
     let (disk, db, clock) = clocked();
     let fx = smile("fx");
     let all = |numbers: std::ops::RangeInclusive<u64>| numbers.rev().collect::<Vec<u64>>();
-    for number in 1..=MANY {
-        clock.set(Timestamp(number as i64 * SECOND));
-        commit(&db, |batch| {
-            batch.put_model(fx.clone().with("timestamp", Timestamp(number as i64)), vec![number as u8]);
-            batch.annotate(&fx, Some(AliasTarget::Newest), "auc", number as i64)?;
-            batch.pin_version(&fx, number, number % 7 == 0).map(drop)
-        })
-        .unwrap();
-    }
+    (1..=MANY).for_each(|number| put_told(&db, &clock, number));
     let held = db.snapshot();
     let whole = |snapshot: &underbelly::Snapshot| {
-        let versions = snapshot.model_versions(&fx).unwrap();
-        let numbers: Vec<u64> = versions.iter().map(|version| version.info.version).collect();
-        assert!(versions.iter().all(|version| version.is_pinned == (version.info.version % 7 == 0)));
-        let told = snapshot.annotations(&fx).unwrap();
-        assert!(told.iter().all(|told| told.value == Some(MetaValue::I64(told.version.unwrap() as i64))));
-        let mut of: Vec<u64> = told.iter().filter_map(|told| told.version).collect();
-        of.reverse();
-        assert_eq!(of, numbers);
+        let numbers = whole(snapshot);
         for number in [1, 255, 256, 257, 400, MANY, MANY + 9] {
             let newest = numbers.iter().find(|known| **known <= number).copied();
             let found = |found: Result<Option<underbelly::Model>, ReadError>| {

@@ -75,7 +75,7 @@ impl Attempt<'_> {
         let (moved, chunks) = self.move_chunks()?;
         let files = objects.chunks();
         let mut damaged = files.iter().filter_map(|(chunk, _)| chunk.damage());
-        self.report.damaged.extend(damaged.by_ref().take(DAMAGED_TOLD_MAX).map(str::to_string));
+        self.report.damaged.extend(damaged.by_ref().take(DAMAGED_TOLD_MAX));
         match damaged.count() {
             0 => {}
             others => {
@@ -183,8 +183,12 @@ impl Attempt<'_> {
                 let read = chunks.get(id).map_err(ReadError::from);
                 let blob = match read.and_then(|blob| blob.ok_or_else(missing)) {
                     Ok(blob) => blob,
-                    Err(error) => {
+                    Err(error) if is_damage(&error) => {
                         chunk.note_damage(&error);
+                        return Ok(None);
+                    }
+                    Err(error) => {
+                        core.note_trouble(format!("a chunk file stays as it is: {error}"));
                         return Ok(None);
                     }
                 };

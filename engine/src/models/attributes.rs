@@ -202,6 +202,8 @@ impl Attributes {
         let after = live.stamp.load(Ordering::Acquire);
         // A slice at a time, so that nobody waits for a query after a bulk load.
         let (mut last, mut tail) = (behind(before.min(seq)), 0);
+        // So long a tail calls for the index first.
+        let tail_max = INDEX_TAIL_MAX.max(models / 4);
         loop {
             let changed = base.state().models.changed_behind(last, after.max(seq), SLICE_MODELS);
             let Some(newest) = changed.last() else { break };
@@ -210,7 +212,7 @@ impl Attributes {
             if tail > INDEX_TAIL_MAX {
                 self.update(|shared| shared.is_wanted = true);
             }
-            if tail > models / 4 {
+            if tail > tail_max {
                 return None;
             }
             ids.extend(changed.into_iter().map(|(_, id)| id));

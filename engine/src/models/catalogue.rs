@@ -666,7 +666,7 @@ mod tests {
             seq,
             position: 0,
             number: 0,
-            time: Timestamp(0),
+            time: Timestamp(seq as i64),
             metadata: Arc::new(Metadata::new("m")),
             cbor: Arc::from([byte]),
             timestamp: Timestamp(i64::from(byte)),
@@ -741,6 +741,23 @@ mod tests {
                             found.entry(id.0[0]).or_default().push(version.object.0[0]);
                         }
                         prop_assert_eq!(&found, &history[at as usize]);
+                        // Nothing waits to be dropped here, so all searches answer, but where times fall.
+                        for model in 0..3 {
+                            let all = restored.versions_before(&id(model), at, END, 99);
+                            let found = |found: Result<Option<Arc<Version>>, LookAtAll>| found.map(|v| v.map(|v| place(&v))).ok();
+                            prop_assert_eq!(found(restored.back(&id(model), at, 1)), Some(all.get(1).map(|v| place(v))));
+                            for time in 0..=at as i64 {
+                                let newest = all.iter().find(|version| version.time.0 <= time);
+                                let put_by = restored.put_by(&id(model), at, Timestamp(time));
+                                prop_assert_eq!(found(put_by), Some(newest.map(|v| place(v))));
+                            }
+                            for time in 0..5 {
+                                let newest = all.iter().find(|version| version.timestamp.0 <= time);
+                                let rises = all.iter().rev().is_sorted_by_key(|version| version.timestamp);
+                                let as_of = restored.as_of(&id(model), at, Timestamp(time));
+                                prop_assert_eq!(found(as_of), rises.then(|| newest.map(|v| place(v))));
+                            }
+                        }
                     }
                     (_, kept) => captured = kept,
                 }
@@ -767,6 +784,12 @@ mod tests {
                         if let Ok(found) = models.back(&id(model), reader, 1) {
                             prop_assert_eq!(found.map(|v| place(&v)), all.get(1).map(|v| place(v)));
                         }
+                        for at in 0..=seq as i64 {
+                            if let Ok(found) = models.put_by(&id(model), reader, Timestamp(at)) {
+                                let newest = all.iter().find(|version| version.time.0 <= at);
+                                prop_assert_eq!(found.map(|v| place(&v)), newest.map(|v| place(v)));
+                            }
+                        }
                         all.reverse();
                         let bytes: Vec<u8> = all.iter().map(|version| version.object.0[0]).collect();
                         prop_assert_eq!(bytes, expected.get(&model).cloned().unwrap_or_default());
@@ -789,6 +812,9 @@ mod tests {
             }
             while let Some(version) = models.drop_deleted(u64::MAX) {
                 named[usize::from(version.object.0[0])] -= 1;
+            }
+            for model in 0..3 {
+                prop_assert!(models.back(&id(model), u64::MAX, 0).is_ok(), "nothing waits to be dropped");
             }
             let mut expected = [0i64; 4];
             models.iter().for_each(|(_, version)| expected[usize::from(version.object.0[0])] += 1);

@@ -652,19 +652,21 @@ impl Snapshot {
         told
     }
 
-    /// All versions of a model, newest first, a slice at a time: a model may have many, and commits wait for the state's lock.
-    fn slices(&self, id: ModelId) -> impl Iterator<Item = Vec<Arc<Version>>> {
-        let mut before = END;
+    /// All versions of a model, newest first, a slice at a time, the first of so many: a model may have many, and commits wait for the state's lock.
+    fn slices(&self, id: ModelId, first: usize) -> impl Iterator<Item = Vec<Arc<Version>>> {
+        let (mut before, mut count) = (END, first);
         std::iter::from_fn(move || {
             let state = self.base().state();
-            let slice = state.models.versions_before(&id, self.seq(), before, SLICE_MODELS);
+            let slice = state.models.versions_before(&id, self.seq(), before, count);
+            count = SLICE_MODELS;
             before = slice.last().map(|last| (last.seq, last.position))?;
             Some(slice)
         })
     }
 
+    /// The same one by one, for who is likely to want the newest alone.
     pub(crate) fn newest_first(&self, id: ModelId) -> impl Iterator<Item = Arc<Version>> {
-        self.slices(id).flatten()
+        self.slices(id, 1).flatten()
     }
 
     /// Marks of one kind of the versions from one to another that a model has, in order, a slice at a time.
@@ -766,7 +768,7 @@ impl Snapshot {
             aliases.entry(version).or_default().push(name.clone());
         }
         let mut all = Vec::new();
-        for slice in self.slices(id) {
+        for slice in self.slices(id, SLICE_MODELS) {
             let (Some(newest), Some(oldest)) = (slice.first(), slice.last()) else { continue };
             let pinned = self.marks(&id, MarkKind::Pin, oldest.number..=newest.number);
             let pinned: HashSet<u64> = pinned.into_iter().map(|(mark, _)| mark.version).collect();

@@ -233,7 +233,7 @@ impl Var {
 fn keep_cursor(name: &str, scope: &Scope, force: bool) -> Result<(), Failed> {
     match name.strip_prefix(CURSOR_PREFIX).filter(|_| *scope == Scope::Global && !force) {
         Some(cursor) => Err(Failed::Usage(format!(
-            "{name} is where `ubctl tail --cursor {cursor}` stands, and who consumes under that name goes by it; \
+            "{name} is the cursor of `ubctl tail --cursor {cursor}`, and who consumes under that name goes by it; \
              say --force to move or remove it all the same"
         ))),
         None => Ok(()),

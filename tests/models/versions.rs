@@ -138,7 +138,7 @@ fn put_told(db: &Database, clock: &ManualClock, number: u64) {
     commit(db, |batch| {
         batch.put_model(fx.clone().with("timestamp", Timestamp(number as i64)), vec![number as u8]);
         batch.annotate(&fx, Some(AliasTarget::Newest), "auc", number as i64)?;
-        batch.pin_version(&fx, number, number % 7 == 0).map(drop)
+        batch.pin_version(&fx, number, number.is_multiple_of(7)).map(drop)
     })
     .unwrap();
 }
@@ -177,7 +177,7 @@ fn listings_are_whole_whatever_goes_on_beside() {
             while !is_over.load(std::sync::atomic::Ordering::Relaxed) || number < MANY + 50 {
                 number += 1;
                 put_told(&db, &clock, number);
-                if number % 25 == 0 {
+                if number.is_multiple_of(25) {
                     db.checkpoint().unwrap();
                 }
             }

@@ -298,7 +298,8 @@ impl Batch {
     }
 
     /// Sets a variable. What a variable holds is fixed as long as it is there: another type, or an array of another
-    /// length, is refused at the commit. Of several values that a batch sets the last counts.
+    /// length, is refused at the commit, as are names that begin with `_` but those of durable cursors. Of several values that a
+    /// batch sets the last counts.
     pub fn set_variable(&mut self, scope: Scope, name: &str, value: impl Into<VariableValue>) -> &mut Batch {
         let name = Name { scope, name: name.into() }.into();
         self.variables.push(Change { name, value: Some(value.into()) });

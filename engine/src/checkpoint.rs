@@ -61,8 +61,8 @@ pub struct CheckpointReport {
     pub segments: usize,
     /// Rows that were deleted and that it left out of the segments.
     pub rows_deleted: u64,
-    /// Segments that are damaged, as this checkpoint or an earlier one since the opening found: they stay as they are, and
-    /// so do the deletes that may hide rows of them. `ubctl repair` makes a copy without what cannot be read.
+    /// Segments and chunk files that are damaged or gone, as this checkpoint or an earlier one since the opening found: they stay as
+    /// they are, and so do the deletes that may hide rows of such segments. `ubctl repair` makes a copy without what cannot be read.
     pub damaged: Vec<String>,
     /// Objects that it packed.
     pub objects: usize,

@@ -439,7 +439,7 @@ impl Core {
         record::stamp(payload, time);
         let load = operations.load(payload.len() as u64);
         for (id, place) in &operations.objects {
-            self.objects.insert(*id, place.clone());
+            self.objects.put(*id, place.clone());
         }
         self.pending.log(seq, &operations.files());
         let names: BTreeSet<Arc<Name>> =

@@ -214,7 +214,7 @@ pub enum SchemaError {
     },
     /// A series type that is there and has other rules.
     #[error(
-        "series {series:?} is there with {known}, not {given}; change it with `redefine_series`, or give what it has"
+        "series {series:?} is there with {known}, not {given}; change it with `ubctl series define {series} --again` (`redefine_series`), or give what it has"
     )]
     SeriesDefined {
         /// The type.
@@ -408,7 +408,9 @@ pub enum CommitError {
         column: String,
     },
     /// No slot of this name.
-    #[error("no slot is named {slot:?}; define it first with `define_slot`")]
+    #[error(
+        "no slot is named {slot:?}; `ubctl slot ls` lists them, and a program defines them (`define_slot`)"
+    )]
     UnknownSlot {
         /// The name.
         slot: String,
@@ -529,6 +531,17 @@ pub enum CommitError {
         seq: u64,
         /// Where it is.
         at: u64,
+    },
+    /// What is to be or is the place of a durable cursor and is no transaction.
+    #[error(
+        "cursor {cursor:?} stands at a transaction, an i64; `_cursor.{cursor}` holds {found}, or was to: \
+         remove it with `ubctl var rm --force _cursor.{cursor}`, and begin anew"
+    )]
+    CursorValue {
+        /// The cursor's name.
+        cursor: String,
+        /// What was found: the type, or the number.
+        found: String,
     },
     /// A live model that cannot be begun, changed or saved.
     #[error("live model {model}: {problem}")]

@@ -29,6 +29,7 @@ use crate::graph::{CellId, Key, SlotDate, State};
 use crate::listing::Alarm;
 
 pub use cursor::CURSOR_PREFIX;
+pub(crate) use cursor::{ENGINES_OWN, check_set};
 pub use error::FeedError;
 pub use mirror::{Kept, Mirror, Mirrored};
 #[doc(hidden)]

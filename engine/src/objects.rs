@@ -9,13 +9,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashMap;
 use underbelly_storage::disk::{Disk, SharedDisk};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::object::{Blob, Chunks, ObjectId, Pack};
+use underbelly_storage::object::{Blob, Chunks, ObjectId, Pack, is_stored_in_chunk};
 
 use crate::error::ReadError;
 use crate::files;
@@ -71,8 +71,8 @@ pub(crate) struct ChunkFile {
     pub file: u64,
     opened: OnceLock<Arc<Chunks>>,
     stored: OnceLock<StoredBytes>,
-    /// A checkpoint found that it cannot be read.
-    is_damaged: AtomicBool,
+    /// What is wrong, where a checkpoint found that it cannot be read, until an object of it is found elsewhere.
+    damage: Mutex<Option<String>>,
 }
 
 /// How many bytes a chunk file holds, and how many of them are whose.
@@ -90,12 +90,7 @@ impl StoredBytes {
 
 impl ChunkFile {
     pub(crate) fn new(file: u64) -> ChunkFile {
-        ChunkFile {
-            file,
-            opened: OnceLock::new(),
-            stored: OnceLock::new(),
-            is_damaged: AtomicBool::new(false),
-        }
+        ChunkFile { file, opened: OnceLock::new(), stored: OnceLock::new(), damage: Mutex::default() }
     }
 
     /// The file, which stays mapped no longer than the answer is held, unless somebody reads objects of it.
@@ -112,7 +107,7 @@ impl ChunkFile {
         disk: &dyn Disk,
         database: [u8; 16],
     ) -> Result<Option<&StoredBytes>, ReadError> {
-        if self.is_damaged.load(Ordering::Relaxed) {
+        if self.damage().is_some() {
             return Ok(None);
         }
         if let Some(stored) = self.stored.get() {
@@ -121,7 +116,7 @@ impl ChunkFile {
         let chunks = match self.look(disk, database) {
             Ok(chunks) => chunks,
             Err(error) if is_damage(&error) => {
-                self.note_damage();
+                self.note_damage(&error);
                 return Ok(None);
             }
             Err(error) => return Err(error),
@@ -132,8 +127,14 @@ impl ChunkFile {
     }
 
     /// Lets later checkpoints pass it over.
-    pub(crate) fn note_damage(&self) {
-        self.is_damaged.store(true, Ordering::Relaxed);
+    pub(crate) fn note_damage(&self, error: &ReadError) {
+        let name = files::chunk(self.file);
+        *hold(&self.damage) = Some(format!("{name} cannot be written anew and stays as it is: {error}"));
+    }
+
+    /// What is wrong with it, as far as checkpoints know.
+    pub(crate) fn damage(&self) -> Option<String> {
+        hold(&self.damage).clone()
     }
 
     /// The mapped file, which stays readable as long as anybody holds the answer.
@@ -149,7 +150,10 @@ impl ChunkFile {
 /// Whether what is read is not what was written; anything else may go better another time.
 pub(crate) fn is_damage(error: &ReadError) -> bool {
     let ReadError::Storage(error) = error else { return false };
-    matches!(error, StorageError::Corrupt { .. } | StorageError::Missing { .. })
+    matches!(
+        error,
+        StorageError::Corrupt { .. } | StorageError::Missing { .. } | StorageError::ForeignDatabase { .. }
+    )
 }
 
 /// A chunk file of which some object is known.
@@ -256,20 +260,63 @@ impl Objects {
         let mut chunks = hold(&self.chunks);
         if let Some(entry) = chunks.get_mut(&file) {
             entry.live.remove(id);
+            // It may have been what was damaged.
+            *hold(&entry.file.damage) = None;
             if entry.live.is_empty() {
                 chunks.remove(&file);
             }
         }
     }
 
-    /// Stores an object that nothing names yet, unless it is stored. One that was lost is stored anew.
+    /// Whether an object can be read at a place, as the disk is by now.
+    fn is_stored(&self, id: &ObjectId, place: &Place) -> bool {
+        match place {
+            Place::Memory(_) => true,
+            Place::Pack(pack, at) => pack.pack.is_stored(&*self.disk, *at as usize, id),
+            Place::Chunk(chunk, _) if chunk.file == LOST => false,
+            Place::Chunk(chunk, bytes) => {
+                is_stored_in_chunk(&*self.disk, &files::chunk(chunk.file), self.database, id, *bytes)
+            }
+        }
+    }
+
+    /// An object is found at a place no more.
+    fn leave(&self, id: &ObjectId, place: Place) {
+        match place {
+            Place::Memory(_) => {}
+            Place::Pack(pack, _) => {
+                pack.live.fetch_sub(1, Ordering::Relaxed);
+            }
+            Place::Chunk(chunk, _) if chunk.file == LOST => {
+                hold(&self.lost).remove(id);
+            }
+            Place::Chunk(chunk, _) => self.forget_chunk(id, chunk.file),
+        }
+    }
+
+    /// Stores an object as a manifest or the log says, for all that name it: of several places the one that is told last counts if
+    /// it can be read.
     pub(crate) fn insert(&self, id: ObjectId, place: Place) {
+        self.place_at(id, place, |place| self.is_stored(&id, place));
+    }
+
+    /// Stores an object that was written just now, since [`Objects::is_sound`] said that it is to be.
+    pub(crate) fn put(&self, id: ObjectId, place: Place) {
+        self.place_at(id, place, |_| true);
+    }
+
+    fn place_at(&self, id: ObjectId, place: Place, is_stored: impl Fn(&Place) -> bool) {
         let mut shard = self.write(&id);
         let entry = shard.entry(id);
-        if let hashbrown::hash_map::Entry::Occupied(known) = &entry
-            && (!known.get().place.is_lost() || place.is_lost())
-        {
-            return;
+        if let hashbrown::hash_map::Entry::Occupied(known) = &entry {
+            let stays = match (&known.get().place, &place) {
+                (Place::Memory(_), _) => true,
+                (Place::Chunk(known, _), Place::Chunk(new, _)) if known.file == new.file => true,
+                (known, new) => !known.is_lost() && !is_stored(new),
+            };
+            if stays {
+                return;
+            }
         }
         match &place {
             Place::Memory(_) => hold(&self.loose).push(id),
@@ -283,8 +330,8 @@ impl Objects {
         }
         match entry {
             hashbrown::hash_map::Entry::Occupied(mut known) => {
-                hold(&self.lost).remove(&id);
-                known.get_mut().place = place;
+                let before = std::mem::replace(&mut known.get_mut().place, place);
+                self.leave(&id, before);
             }
             hashbrown::hash_map::Entry::Vacant(vacant) => {
                 vacant.insert(Entry { place, names: 0, listed: true });
@@ -293,7 +340,7 @@ impl Objects {
         }
     }
 
-    /// Stores all objects of packs that are not stored; of several packs the first counts. They are not listed as
+    /// Stores all objects of packs that are not stored; of several packs the newest counts. They are not listed as
     /// unnamed: see [`Objects::list_unnamed`].
     pub(crate) fn add_packs(&self, packs: &[Arc<PackFile>], pool: &Pool) {
         hold(&self.packs).extend(packs.iter().map(|pack| (pack.file, pack.clone())));
@@ -308,11 +355,20 @@ impl Objects {
                 let mut live = 0;
                 let from = part.start;
                 for (id, at) in ids.get(part).unwrap_or_default().iter().zip(from as u32..) {
-                    if let hashbrown::hash_map::Entry::Vacant(vacant) = shard.entry(*id) {
-                        let place = Place::Pack(pack.clone(), at);
-                        vacant.insert(Entry { place, names: 0, listed: false });
-                        live += 1;
+                    let place = Place::Pack(pack.clone(), at);
+                    match shard.entry(*id) {
+                        hashbrown::hash_map::Entry::Vacant(vacant) => {
+                            vacant.insert(Entry { place, names: 0, listed: false });
+                        }
+                        hashbrown::hash_map::Entry::Occupied(mut known) => match &known.get().place {
+                            Place::Pack(before, _) if before.file < pack.file => {
+                                before.live.fetch_sub(1, Ordering::Relaxed);
+                                known.get_mut().place = place;
+                            }
+                            _ => continue,
+                        },
                     }
+                    live += 1;
                 }
                 pack.live.fetch_add(live, Ordering::Relaxed);
             }
@@ -381,9 +437,10 @@ impl Objects {
         *hold(&self.missing)
     }
 
-    /// Whether an object is stored. One that was lost is not, so that it is stored anew when it is put again.
-    pub(crate) fn contains(&self, id: &ObjectId) -> bool {
-        self.read(id).get(id).is_some_and(|entry| !entry.place.is_lost())
+    /// Whether an object is stored and all of it can be read, as the disk is by now. One that cannot is stored anew when it is put
+    /// again.
+    pub(crate) fn is_sound(&self, id: &ObjectId) -> bool {
+        self.place(id).is_some_and(|place| self.is_stored(id, &place))
     }
 
     /// Whether an object may be named: it is stored, or known to be lost.
@@ -476,16 +533,7 @@ impl Objects {
             } else if pending.is_pinned(&id) {
                 hold(&self.unnamed).push(id);
             } else {
-                match found.remove().place {
-                    Place::Memory(_) => {}
-                    Place::Pack(pack, _) => {
-                        pack.live.fetch_sub(1, Ordering::Relaxed);
-                    }
-                    Place::Chunk(chunk, _) if chunk.file == LOST => {
-                        hold(&self.lost).remove(&id);
-                    }
-                    Place::Chunk(chunk, _) => self.forget_chunk(&id, chunk.file),
-                }
+                self.leave(&id, found.remove().place);
             }
         }
     }
@@ -565,9 +613,7 @@ impl Objects {
                 if let Some(entry) = self.write(id).get_mut(id) {
                     let before = std::mem::replace(&mut entry.place, Place::Pack(pack.clone(), at as u32));
                     pack.live.fetch_add(1, Ordering::Relaxed);
-                    if let Place::Pack(before, _) = before {
-                        before.live.fetch_sub(1, Ordering::Relaxed);
-                    }
+                    self.leave(id, before);
                 }
             }
         }

@@ -12,6 +12,7 @@ use underbelly_storage::{ColumnError, Columns, Timestamp, Value, Values};
 use crate::batch::{Batch, Rows as BatchRows};
 use crate::core::{Core, Prepared};
 use crate::error::{CommitError, ReadError};
+use crate::feed::check_set;
 use crate::files;
 use crate::graph::{Deadline, Event, GraphError, Key, SlotDefinition, Submission, Write};
 use crate::limits::{
@@ -69,6 +70,7 @@ impl Core {
         }
         for change in &variables {
             check_change(&change.name, change.value.as_ref())?;
+            change.value.as_ref().map_or(Ok(()), |value| check_set(&change.name, value))?;
         }
         for change in &marks {
             change.check()?;
@@ -312,7 +314,7 @@ impl Core {
             return self.prepare_body(Body::Bytes(blob.clone()), operations, pins);
         }
         for (id, bytes, file) in stored.written() {
-            if !self.objects.contains(id) {
+            if !self.objects.is_sound(id) {
                 operations.objects.insert(*id, Place::Chunk(file.clone(), bytes));
             }
         }
@@ -338,12 +340,8 @@ impl Core {
         }
         let id = ObjectId::of(&bytes);
         pins.object(id);
-        if self.objects.contains(&id) {
-            // Of bytes whose file is gone or damaged no other version is made: nobody could read it.
-            self.objects.lend(&id)?;
-            return Ok(id);
-        }
-        if operations.objects.contains_key(&id) {
+        // What is stored and damaged or gone is stored anew, which mends whatever else names it.
+        if operations.objects.contains_key(&id) || self.objects.is_sound(&id) {
             return Ok(id);
         }
         let place = if !self.fits_inline(bytes.len(), operations) {

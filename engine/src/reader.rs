@@ -11,15 +11,17 @@
 //! - Sealed files are mapped and never change; the log is read into memory. So nothing that the writer does can take
 //!   pages from under a reader.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use underbelly_storage::Timestamp;
 use underbelly_storage::disk::{RealDisk, SharedDisk};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::manifest::{manifest_name, manifest_numbers, pin_manifest};
+use underbelly_storage::object::ObjectId;
 use underbelly_wal::{Follower, WalError};
 
 use crate::database::Database;
@@ -27,7 +29,7 @@ use crate::durable::{self, Durable};
 use crate::error::{OpenError, ReadError};
 use crate::limits::{READER_REPLAY_BYTES, READER_TRIES};
 use crate::manifest::Stored;
-use crate::objects::Objects;
+use crate::objects::{Objects, is_damage};
 use crate::open::{RecoveryReport, check_finished, no_manifest};
 use crate::pool::{Pool, Threads};
 use crate::restore::{RestoreError, replay, restore};
@@ -46,13 +48,17 @@ pub struct Reader {
     is_sound: bool,
     /// The manifest that was read, and the last transaction in it.
     manifest: (u64, u64),
+    /// The newest manifest that was there then.
+    newest: u64,
     next_file: u64,
     /// Transactions read from the log behind the manifest, and their bytes.
     replayed: (u64, u64),
     /// What the last opening for writing found.
     recovery: Option<RecoveryReport>,
-    /// Damaged segments, as the manifest tells them.
+    /// Damaged segments and chunk files, as the manifest tells them.
     damaged: Vec<String>,
+    /// Objects of the log behind it that cannot be read, and why.
+    unread: BTreeMap<ObjectId, String>,
     /// What is wrong with `SHARED`.
     shared_damage: Option<String>,
     /// Threads that read files of a manifest.
@@ -95,8 +101,8 @@ pub struct ReaderStatus {
     pub readers: Vec<(u32, u64)>,
     /// Damage in a part of the log that the manifest holds: nothing is lost by it.
     pub log_damage: Option<String>,
-    /// Damaged segments, as the checkpoint told them that wrote the manifest: see
-    /// [`CheckpointReport::damaged`](crate::CheckpointReport::damaged).
+    /// Damaged segments and chunk files, as the checkpoint told them that wrote the manifest: see
+    /// [`CheckpointReport::damaged`](crate::CheckpointReport::damaged); and chunk files that were put since.
     pub damaged: Vec<String>,
     /// What is wrong with `SHARED`. The transactions of the last batch are shown only once something later in the log
     /// acknowledges them, until a database that is opened for writing makes the file anew.
@@ -187,7 +193,10 @@ impl Reader {
         if let Some(what) = other.or(back) {
             return Err(OpenError::Corrupt { dir: disk.describe(), what });
         }
-        *self = fresh;
+        // Handles on variables look at both.
+        let board = self.board.clone();
+        board.lock().unwrap_or_else(PoisonError::into_inner).own = Arc::downgrade(fresh.base());
+        *self = Reader { board, ..fresh };
         Ok(self.seq())
     }
 
@@ -213,6 +222,9 @@ impl Reader {
         let (log_file, log_offset) = self.follower.place();
         let (manifest, checkpoint_seq) = self.manifest;
         let time = base.state().time;
+        let mut damaged = self.damaged.clone();
+        let unread: BTreeSet<&String> = self.unread.values().collect();
+        damaged.extend(unread.into_iter().filter(|text| !self.damaged.contains(text)).cloned());
         Ok(ReaderStatus {
             dir: disk.describe(),
             database: base.database,
@@ -231,7 +243,7 @@ impl Reader {
             log_offset,
             writer: disk.holders("").into_iter().next(),
             readers: attached(disk)?,
-            damaged: self.damaged.clone(),
+            damaged,
             shared_damage: self.shared_damage.clone(),
             log_damage: self.follower.passed_over().map(ToString::to_string),
             recovery: self.recovery.clone(),
@@ -283,6 +295,7 @@ impl Reader {
         if numbers.is_empty() {
             return Err(no_manifest(disk));
         }
+        let newest = numbers.last().copied().unwrap_or_default();
         // As an opening for writing does: a damaged manifest is passed over for the one before.
         let mut rejected: Option<OpenError> = None;
         while let Some(number) = numbers.pop() {
@@ -322,17 +335,20 @@ impl Reader {
                 told: Box::new(move || told.load(Ordering::Acquire)),
                 _pin: Some(pin),
             });
-            let board = BoardReader::new(disk.path(VARIABLES).unwrap_or_default(), database);
+            let mut board = BoardReader::new(disk.path(VARIABLES).unwrap_or_default(), database);
+            board.own = Arc::downgrade(view.base());
             let mut reader = Reader {
                 view,
                 seq,
                 follower,
                 is_sound: true,
                 manifest: (number, manifest.seq),
+                newest,
                 next_file: restored.next_file,
                 replayed: (0, 0),
                 recovery: None,
                 damaged: manifest.damaged,
+                unread: BTreeMap::new(),
                 shared_damage: None,
                 threads,
                 board: Arc::new(Mutex::new(board)),
@@ -349,6 +365,8 @@ impl Reader {
         let base = self.view.base().clone();
         let dir = base.disk.describe();
         let (next_file, replayed) = (&mut self.next_file, &mut self.replayed);
+        let unread = &mut self.unread;
+        let newest_known = self.newest;
         let mut apply = |seq: u64, payload: &[u8]| {
             let oldest = base.oldest_reader();
             let done = {
@@ -365,10 +383,21 @@ impl Reader {
             };
             // A chunk file is named by no manifest yet that is pinned here, so it is mapped while it is there.
             for chunk in done.map_err(|error| error.named(&dir))?.chunks {
-                base.objects.lend(&chunk).map(drop).map_err(|error| match error {
-                    ReadError::Storage(error) => OpenError::Storage(error),
-                    other => OpenError::Corrupt { dir: dir.clone(), what: other.to_string() },
-                })?;
+                match base.objects.lend(&chunk) {
+                    Ok(_) => {}
+                    // Where no checkpoint took it away it is lost, which is for those to know who want what lies there.
+                    Err(error) if is_damage(&error) => {
+                        if manifest_numbers(&*base.disk)?.last().is_some_and(|newest| *newest > newest_known)
+                        {
+                            return Err(OpenError::Overtaken { dir: dir.clone() });
+                        }
+                        unread.insert(chunk, error.to_string());
+                    }
+                    Err(ReadError::Storage(error)) => return Err(error.into()),
+                    Err(other) => {
+                        return Err(OpenError::Corrupt { dir: dir.clone(), what: other.to_string() });
+                    }
+                }
             }
             replayed.0 += 1;
             replayed.1 += payload.len() as u64;
@@ -376,6 +405,8 @@ impl Reader {
         };
         let Durable { told, shared_damage, .. } =
             durable::read(&base.disk, base.database, &mut self.follower, self.manifest, &mut apply)?;
+        // What a later transaction stored anew is damaged no more.
+        self.unread.retain(|id, _| base.objects.lend(id).is_err_and(|error| is_damage(&error)));
         let head = base.state().head;
         self.recovery = told.and_then(|told| told.report);
         self.shared_damage = shared_damage;

@@ -242,13 +242,6 @@ impl Snapshot {
     pub fn variables(&self) -> Vec<Variable> {
         self.base().state().variables.all_at(self.seq())
     }
-
-    /// The newest version of each model, in order of their ids.
-    pub fn models(&self) -> Vec<ModelInfo> {
-        let state = self.base().state();
-        let newest = state.models.newest_of_each(self.seq());
-        newest.map(|(id, number, version)| ModelInfo::new(*id, number, version)).collect()
-    }
 }
 
 /// The slot of this name.

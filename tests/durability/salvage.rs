@@ -921,3 +921,35 @@ proptest! {
         salvage_and_compare(steps, log, checkpoint_bytes);
     }
 }
+
+/// What was put again is stored in a later pack, and what is damaged of it in an earlier one is no loss.
+#[test]
+fn what_was_mended_is_no_loss() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    let of = |n: i64| underbelly::Metadata::new("m").with("timestamp", Timestamp(1)).with("n", n);
+    let put = |n: i64, byte: u8| {
+        let mut batch = underbelly::Batch::new();
+        batch.put_model(of(n), vec![byte; 3_000]);
+        db.commit(batch).unwrap();
+    };
+    put(1, 7);
+    put(2, 8);
+    db.checkpoint().unwrap();
+    let pack = disk.files().into_iter().find(|name| name.starts_with("packs/")).unwrap();
+    let mut damaged = disk.contents(&pack).unwrap();
+    let at = damaged.windows(1_000).position(|run| run == [7; 1_000]).unwrap();
+    damaged[at] ^= 1;
+    disk.overwrite(&pack, damaged);
+    put(3, 7);
+    db.checkpoint().unwrap();
+    drop(db);
+    assert!(disk.files().contains(&pack), "it holds what is sound, too");
+    let (report, saved) = repaired(&disk);
+    assert_eq!(report.losses, Vec::new());
+    let db = Database::open(saved.path()).unwrap();
+    for (n, byte) in [(1i64, 7), (2, 8), (3, 7)] {
+        let model = db.snapshot().model(&of(n)).unwrap().unwrap();
+        assert_eq!(*model.blob().unwrap(), [byte; 3_000]);
+    }
+}

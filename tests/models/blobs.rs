@@ -3,9 +3,10 @@
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
+use underbelly::disk::Act;
 use underbelly::{
-    Batch, CommitError, Database, Disk, Metadata, Options, Parts, ReadError, Retention, SimulatedDisk,
-    StorageError, StoredBlob, Timestamp,
+    Batch, CommitError, Database, Disk, FaultyDisk, Metadata, Options, Parts, ReadError, Retention,
+    SimulatedDisk, StorageError, StoredBlob, Timestamp,
 };
 use underbelly_tests::options;
 
@@ -475,37 +476,276 @@ fn a_damaged_pack_ends_no_checkpoint() {
     assert!(db.status().trouble.is_some_and(|trouble| trouble.contains("a pack stays as it is")));
 }
 
-/// Bytes whose file is gone make no version that nobody could read, and let no retention delete the one before it.
+/// The files that hold a kilobyte of one byte.
+fn files_of(disk: &SimulatedDisk, byte: u8) -> Vec<String> {
+    let files =
+        disk.files().into_iter().filter(|name| name.starts_with("chunks/") || name.starts_with("packs/"));
+    let holds = |name: &String| disk.contents(name).unwrap().windows(1_000).any(|run| run == [byte; 1_000]);
+    files.filter(holds).collect()
+}
+
+/// Changes a bit of bytes that a file holds.
+fn spoil(disk: &SimulatedDisk, name: &str, bytes: &[u8]) {
+    let mut damaged = disk.contents(name).unwrap();
+    let at = damaged.windows(bytes.len()).position(|run| run == bytes).unwrap();
+    damaged[at + 9] ^= 1;
+    disk.overwrite(name, damaged);
+}
+
+/// Bytes that are put again are written anew where what is stored of them is gone or damaged, and all versions of them can be
+/// read again: at once, after a crash, and after checkpoints.
 #[test]
-fn bytes_whose_file_is_gone_are_not_put() {
-    let (disk, db) = in_memory();
-    let sound = Metadata::new("net").with("timestamp", Timestamp(1));
-    let put = |db: &Database, bytes: Vec<u8>| {
+fn bytes_whose_file_is_gone_or_damaged_are_written_anew() {
+    let of = |n: u8| smile("fx").with("n", i64::from(n));
+    // In the chunk file of a stream, in one of its own, in a pack.
+    let body = |byte: u8| [vec![byte; 2 * CHUNK], noise(7, CHUNK)].concat();
+    for (gone, way) in [(true, 0), (false, 0), (true, 1), (false, 1), (false, 2)] {
+        let (disk, db) = in_memory();
+        let bytes = |byte: u8| match way {
+            0 => body(byte),
+            1 => vec![byte; 2 << 20],
+            _ => vec![byte; 3_000],
+        };
+        let put_again = |db: &Database, n: u8, byte: u8| match way {
+            0 => put(db, of(n), &store(db, &bytes(byte))),
+            _ => super::put(db, of(n), bytes(byte)).map(drop).unwrap(),
+        };
+        put_again(&db, 1, 7);
+        put_again(&db, 2, 8);
         let mut batch = Batch::new();
-        batch.put_model(sound.clone(), bytes);
-        db.commit(batch)
-    };
-    put(&db, vec![7; 1 << 20]).unwrap();
-    put(&db, vec![8; 1 << 20]).unwrap();
-    let mut batch = Batch::new();
-    batch.set_retention(&sound, Some(Retention::keep_last(1))).unwrap();
-    let mut other = Metadata::new("other").with("timestamp", Timestamp(1));
-    other = other.with("n", 1i64);
-    batch.put_model(other, vec![7; 1 << 20]);
-    db.commit(batch).unwrap();
-    db.close().unwrap();
-    // The file of the sevens, which another model still names.
-    let chunks: Vec<String> = disk.files().into_iter().filter(|name| name.starts_with("chunks/")).collect();
-    let sevens = chunks
-        .iter()
-        .find(|name| disk.contents(name).unwrap().iter().filter(|byte| **byte == 7).count() > 10_000);
-    let sevens = sevens.unwrap();
-    disk.remove(sevens).unwrap();
-    let db = Database::open_on(Arc::new(disk), chunked()).unwrap();
-    assert!(matches!(put(&db, vec![7; 1 << 20]), Err(CommitError::Read(_))));
+        batch.set_retention(&of(1), Some(Retention::keep_last(1))).unwrap();
+        db.commit(batch).unwrap();
+        db.close().unwrap();
+        let left = files_of(&disk, 7);
+        for name in &left {
+            match gone {
+                true => disk.remove(name).unwrap(),
+                false => spoil(&disk, name, &[7; 1_000]),
+            }
+        }
+        let db = Database::open_on(Arc::new(disk.clone()), chunked()).unwrap();
+        let sound = |db: &Database, n: u8, byte: u8| {
+            let blob = db.snapshot().model(&of(n)).and_then(|model| model.unwrap().blob());
+            blob.map(|blob| assert!(blob[..] == bytes(byte)[..])).is_ok()
+        };
+        // The streams share a chunk.
+        assert!(!sound(&db, 1, 7) && sound(&db, 2, 8) != (gone && way == 0), "{gone} {way}");
+        put_again(&db, 3, 7);
+        let check = |db: &Database| {
+            assert!(sound(db, 1, 7) && sound(db, 2, 8) && sound(db, 3, 7), "{gone} {way}");
+        };
+        check(&db);
+        check(&Database::open_on(Arc::new(disk.crash()), chunked()).unwrap());
+        for _ in 0..3 {
+            db.checkpoint().unwrap();
+            check(&db);
+            check(&Database::open_on(Arc::new(disk.crash()), chunked()).unwrap());
+        }
+        // A version more of the one that was damaged, and its retention.
+        put_again(&db, 1, 9);
+        assert!(sound(&db, 1, 9) && sound(&db, 3, 7));
+        db.close().unwrap();
+        let found = Database::verify_on(Arc::new(disk.clone()), |_, _| {}).unwrap().damages;
+        // A file that also holds what is sound stays.
+        let is_left = |damage: &String| left.iter().any(|name| !gone && way != 1 && damage.contains(name));
+        assert!(found.iter().all(is_left) && found.len() <= 1, "{gone} {way}: {found:?}");
+        let db = Database::open_on(Arc::new(disk), chunked()).unwrap();
+        assert!(sound(&db, 1, 9) && sound(&db, 3, 7));
+    }
+}
+
+/// A chunk file that is gone or damaged keeps nobody from what does not lie in it, whether the log or a manifest names it; who
+/// looks for damage is told.
+#[test]
+fn a_lost_chunk_file_keeps_nobody_from_the_rest() {
+    for (is_gone, is_logged) in [(true, true), (false, true), (true, false), (false, false)] {
+        let (disk, db) = in_memory();
+        super::put(&db, smile("small"), vec![3; 6]).unwrap();
+        put(&db, smile("large"), &store(&db, &noise(1, 3 * CHUNK)));
+        let other = noise(2, 3 * CHUNK);
+        put(&db, smile("other"), &store(&db, &other));
+        let mut batch = Batch::new();
+        batch.set_variable(underbelly::Scope::Global, "x", 1i64);
+        db.commit(batch).unwrap();
+        if !is_logged {
+            db.checkpoint().unwrap();
+        }
+        drop(db);
+        let disk = disk.crash();
+        let name = chunk_files(&disk).remove(0);
+        match is_gone {
+            true => disk.remove(&name).unwrap(),
+            false => disk.overwrite(&name, disk.contents(&name).unwrap()[..CHUNK].to_vec()),
+        }
+        let check = |view: &underbelly::View| {
+            let snapshot = view.snapshot();
+            assert_eq!((snapshot.models().len(), view.variables().len()), (3, 1));
+            let blob = |desk: &str| snapshot.model(&smile(desk)).and_then(|model| model.unwrap().blob());
+            assert_eq!((&*blob("small").unwrap(), &*blob("other").unwrap()), (&[3; 6][..], &other[..]));
+            assert!(matches!(
+                blob("large").unwrap_err(),
+                ReadError::Storage(StorageError::Missing { .. } | StorageError::Corrupt { .. })
+            ));
+        };
+        let mut reader = Database::open_read_only_on(Arc::new(disk.clone())).unwrap();
+        check(&reader);
+        let told = |damaged: &[String]| damaged.iter().filter(|damage| damage.contains(&name)).count();
+        assert_eq!(told(&reader.status().unwrap().damaged), usize::from(is_logged), "{is_gone}");
+        let db = Database::open_on(Arc::new(disk.clone()), chunked()).unwrap();
+        check(&db);
+        assert!(told(&db.verify(|_, _| ()).unwrap().damages) > 0);
+        for _ in 0..2 {
+            assert_eq!(told(&db.checkpoint().unwrap().damaged), 1);
+            reader.refresh().unwrap();
+            check(&reader);
+        }
+        drop(reader);
+        let reader = Database::open_read_only_on(Arc::new(disk.clone())).unwrap();
+        check(&reader);
+        assert_eq!(told(&reader.status().unwrap().damaged), 1, "the manifest says so");
+        // It keeps the manifest that names the file.
+        drop(reader);
+        // It is put again.
+        put(&db, smile("large"), &store(&db, &noise(1, 3 * CHUNK)));
+        for n in 0..2i64 {
+            let mut batch = Batch::new();
+            batch.set_variable(underbelly::Scope::Global, "x", n);
+            db.commit(batch).unwrap();
+            assert_eq!(db.checkpoint().unwrap().damaged, Vec::<String>::new());
+        }
+        drop(db);
+        assert_eq!(Database::verify_on(Arc::new(disk), |_, _| {}).unwrap().damages, Vec::<String>::new());
+    }
+}
+
+/// So it is where the file goes, rots or can be read no more under a database that is open and has read it before.
+#[test]
+fn bytes_that_go_under_an_open_database_are_written_anew() {
+    const GONE: usize = 0;
+    const ROTTEN: usize = 1;
+    const UNREADABLE: usize = 2;
+    for (harm, way) in (GONE..=UNREADABLE).flat_map(|harm| (0..3).map(move |way| (harm, way))) {
+        let disk = SimulatedDisk::new();
+        let faulty = Arc::new(FaultyDisk::new(disk.clone()));
+        let db = Database::create_on(faulty.clone(), chunked()).unwrap();
+        // In the chunk file of a stream, in one of its own, in a pack.
+        let bytes = match way {
+            0 => [vec![7; CHUNK], noise(7, CHUNK)].concat(),
+            1 => vec![7; 2 << 20],
+            _ => vec![7; 3_000],
+        };
+        let put_again = |n: i64| match way {
+            0 => put(&db, smile("fx").with("n", n), &store(&db, &bytes)),
+            _ => super::put(&db, smile("fx").with("n", n), bytes.clone()).map(drop).unwrap(),
+        };
+        let read = |db: &Database, n: i64| {
+            let model = db.snapshot().model(&smile("fx").with("n", n)).unwrap().unwrap();
+            assert!(model.blob().unwrap()[..] == bytes[..], "{harm} {way} {n}");
+        };
+        put_again(1);
+        db.checkpoint().unwrap();
+        read(&db, 1);
+        let [name] = &files_of(&disk, 7)[..] else { panic!("it is in one file") };
+        match harm {
+            GONE => disk.remove(name).unwrap(),
+            ROTTEN => spoil(&disk, name, &[7; 1_000]),
+            _ => {
+                let name = name.clone();
+                faulty.watch(move |call| match call.act {
+                    Act::Read if call.name == name => Err(std::io::Error::other("the device gives nothing")),
+                    _ => Ok(()),
+                });
+            }
+        }
+        put_again(2);
+        read(&db, 2);
+        let after_crash = disk.crash();
+        db.close().unwrap();
+        for disk in [after_crash, disk] {
+            if harm == UNREADABLE && disk.files().contains(name) {
+                spoil(&disk, name, &[7; 1_000]);
+            }
+            // Without the log's checkpoint a lost pack is what the manifest names.
+            let Ok(db) = Database::open_on(Arc::new(disk), chunked()) else {
+                assert!(harm == GONE && way == 2);
+                continue;
+            };
+            read(&db, 1);
+            read(&db, 2);
+        }
+    }
+}
+
+/// Of two chunk files that hold an object the one that can be read counts, whichever was begun first.
+#[test]
+fn of_two_files_with_an_object_the_sound_one_counts() {
+    let (disk, db) = in_memory();
+    let (own, shared) = (noise(1, CHUNK), noise(2, CHUNK));
+    let blobs = [[own.clone(), shared.clone()].concat(), [shared.clone(), noise(3, CHUNK)].concat()];
     let mut writer = db.blob_writer();
-    let streamed = writer.write_all(&vec![7; 1 << 20]);
-    assert!(streamed.is_err() || writer.finish().is_err());
-    let left = db.snapshot().model(&sound).unwrap().unwrap();
-    assert_eq!((left.info().version, left.blob().unwrap()[..] == vec![8; 1 << 20]), (2, true));
+    // The first chunk gives the file its number.
+    writer.write_all(&blobs[0][..CHUNK + 9]).unwrap();
+    put(&db, smile("late"), &store(&db, &blobs[1]));
+    let sealed = |disk: &SimulatedDisk| -> Vec<String> {
+        chunk_files(disk).into_iter().filter(|name| name.ends_with(".chunk")).collect()
+    };
+    let [late] = &sealed(&disk)[..] else { panic!("one file is whole") };
+    let sound = disk.contents(late).unwrap();
+    spoil(&disk, late, &shared);
+    writer.write_all(&blobs[0][CHUNK + 9..]).unwrap();
+    put(&db, smile("early"), &writer.finish().unwrap());
+    let [early, _] = &sealed(&disk)[..] else { panic!("both are whole") };
+    assert!(early < late);
+    let check = |db: &Database| {
+        for (name, blob) in ["early", "late"].into_iter().zip(&blobs) {
+            let model = db.snapshot().model(&smile(name)).unwrap().unwrap();
+            assert!(model.blob().unwrap()[..] == blob[..], "{name}");
+        }
+    };
+    check(&db);
+    // An opening reads both of the log, and so it is where the other one is damaged by then.
+    let other = disk.crash();
+    other.overwrite(late, sound);
+    spoil(&other, early, &shared);
+    for disk in [disk.crash(), other] {
+        let db = Database::open_on(Arc::new(disk.clone()), chunked()).unwrap();
+        check(&db);
+        db.checkpoint().unwrap();
+        check(&Database::open_on(Arc::new(disk.crash()), chunked()).unwrap());
+        db.close().unwrap();
+        check(&Database::open_on(Arc::new(disk), chunked()).unwrap());
+    }
+}
+
+/// Damage that was mended is told no more, and the file that held it gives its space back.
+#[test]
+fn mended_damage_is_told_no_more() {
+    let (disk, db) = in_memory();
+    let chunk = |n: u32| noise(2 * n + 1, CHUNK);
+    put(&db, smile("all"), &store(&db, &(1..=6).flat_map(chunk).collect::<Vec<u8>>()));
+    let [name] = &chunk_files(&disk)[..] else { panic!("it is one file") };
+    let rest = [chunk(1), chunk(2), chunk(9)].concat();
+    put(&db, smile("rest"), &store(&db, &rest));
+    db.close().unwrap();
+    spoil(&disk, name, &chunk(1));
+    let db = Database::open_on(Arc::new(disk.clone()), chunked()).unwrap();
+    let mut batch = Batch::new();
+    batch.delete_model(&smile("all")).unwrap();
+    db.commit(batch).unwrap();
+    let checkpoint = || {
+        let mut batch = Batch::new();
+        batch.set_variable(underbelly::Scope::Global, "x", 1i64);
+        db.commit(batch).unwrap();
+        db.checkpoint().unwrap().damaged
+    };
+    let told = [checkpoint(), checkpoint()].concat();
+    assert!(!told.is_empty() && told.iter().all(|damage| damage.contains(name)), "{told:?}");
+    put(&db, smile("again"), &store(&db, &rest));
+    for _ in 0..3 {
+        assert_eq!(checkpoint(), Vec::<String>::new());
+    }
+    assert!(!disk.files().contains(name), "what was sound in it was moved");
+    for name in ["rest", "again"] {
+        assert!(db.snapshot().model(&smile(name)).unwrap().unwrap().blob().unwrap()[..] == rest[..]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -66,6 +66,39 @@ fn queries_see_the_newest_version_as_of_their_snapshot() {
     check();
     db.close().unwrap();
     check();
+}
+
+/// What was put since the index looked is found, be it more than a query looks through one by one.
+#[test]
+fn what_was_loaded_behind_the_index_is_found() {
+    let db = Database::create_on(Arc::new(SimulatedDisk::new()), indexed()).unwrap();
+    let of = |n: i64| Metadata::new("smile").with("timestamp", Timestamp(n)).with("n", n).with("odd", n % 2);
+    let load = |numbers: std::ops::Range<i64>| {
+        for from in numbers.clone().step_by(100) {
+            let mut batch = Batch::new();
+            for n in from..from + 100 {
+                batch.put_model(of(n), vec![1]);
+            }
+            db.commit(batch).unwrap();
+        }
+    };
+    load(0..2_000);
+    assert!(db.wait_index(LONG));
+    for (to, more) in [(2_000, 300), (2_300, 1_500), (3_800, 5_000)] {
+        let before = db.snapshot();
+        load(to..to + more);
+        let (last, odd) = (Where::equals("n", to + more - 1), Where::equals("odd", 1i64));
+        assert_eq!(found(&db.snapshot(), &last).len(), 1);
+        assert_eq!(found(&db.snapshot(), &odd).len() as i64, (to + more) / 2);
+        assert_eq!((found(&before, &last).len(), found(&before, &odd).len() as i64), (0, to / 2));
+        // Who passes over so many calls for the index, which moves on by itself.
+        let deadline = Instant::now() + LONG;
+        while more > 1_024 && db.status().index.stamp < Some(db.head_seq()) {
+            assert!(Instant::now() < deadline, "the index stays at {:?}", db.status().index.stamp);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(found(&db.snapshot(), &last).len(), 1);
+    }
 }
 
 /// Nobody who does not ask pays: no thread, no folder.

@@ -100,6 +100,139 @@ fn marks_go_with_their_version_and_with_no_other() {
     assert_eq!(numbers(&reopened(&disk)), [3, 2, 1]);
 }
 
+/// What an alias named, and what was told, before a model was deleted is not told of the one that is put under its identity.
+#[test]
+fn the_history_of_a_deleted_model_is_not_that_of_the_next() {
+    let (disk, db, _) = clocked();
+    let fx = smile("fx");
+    let told = |snapshot: &underbelly::Snapshot| {
+        let aliases = snapshot.alias_history(&fx, "production").unwrap();
+        let notes = snapshot.annotation_history(&fx, None, "auc").unwrap();
+        let aliases: Vec<_> = aliases.iter().map(|alias| alias.version).collect();
+        (aliases, notes.into_iter().map(|note| note.value).collect::<Vec<_>>())
+    };
+    let tell = |auc: i64| {
+        put(&db, smile("fx"), vec![1]).unwrap();
+        alias(&db, "production", 1).unwrap();
+        commit(&db, |batch| batch.annotate(&fx, None, "auc", auc).map(drop)).unwrap();
+    };
+    tell(1);
+    let held = db.snapshot();
+    commit(&db, |batch| batch.delete_model(&fx).map(drop)).unwrap();
+    put(&db, smile("fx"), vec![1]).unwrap();
+    assert_eq!(told(&db.snapshot()), (Vec::new(), Vec::new()));
+    tell(2);
+    let expected = (vec![Some(1)], vec![Some(MetaValue::I64(2))]);
+    assert_eq!(told(&db.snapshot()), expected);
+    assert_eq!(told(&held), (vec![Some(1)], vec![Some(MetaValue::I64(1))]));
+    assert_eq!(told(&reopened(&disk).snapshot()), expected);
+    drop(held);
+    db.checkpoint().unwrap();
+    assert_eq!((told(&db.snapshot()), told(&reopened(&disk).snapshot())), (expected.clone(), expected));
+}
+
+/// Puts the version of this number, and tells of it in the same transaction.
+fn put_told(db: &Database, clock: &ManualClock, number: u64) {
+    clock.set(Timestamp(number as i64 * SECOND));
+    let fx = smile("fx");
+    commit(db, |batch| {
+        batch.put_model(fx.clone().with("timestamp", Timestamp(number as i64)), vec![number as u8]);
+        batch.annotate(&fx, Some(AliasTarget::Newest), "auc", number as i64)?;
+        batch.pin_version(&fx, number, number.is_multiple_of(7)).map(drop)
+    })
+    .unwrap();
+}
+
+/// The numbers of all versions that [`put_told`] put, newest first, each with what was told of it and with no other's.
+fn whole(snapshot: &underbelly::Snapshot) -> Vec<u64> {
+    let fx = smile("fx");
+    let versions = snapshot.model_versions(&fx).unwrap();
+    let numbers: Vec<u64> = versions.iter().map(|version| version.info.version).collect();
+    assert!(versions.iter().all(|version| version.is_pinned == (version.info.version % 7 == 0)));
+    let told = snapshot.annotations(&fx).unwrap();
+    assert!(told.iter().all(|told| told.value == Some(MetaValue::I64(told.version.unwrap() as i64))));
+    let mut of: Vec<u64> = told.iter().filter_map(|told| told.version).collect();
+    of.reverse();
+    assert_eq!(of, numbers);
+    numbers
+}
+
+/// What there is much of is read a part at a time, and nothing of it is left out or told twice, whatever is put, deleted and
+/// dropped beside.
+#[test]
+fn listings_are_whole_whatever_goes_on_beside() {
+    const MANY: u64 = 700;
+    let (_, db, clock) = clocked();
+    put_told(&db, &clock, 1);
+    keep(&db, Some(Retention::keep_last(300)));
+    (2..=MANY).for_each(|number| put_told(&db, &clock, number));
+    let kept = |newest: u64| -> Vec<u64> {
+        (1..=newest).rev().filter(|n| *n + 300 > newest || n % 7 == 0).collect()
+    };
+    let held = db.snapshot();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let newest = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            let mut number = MANY;
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) || number < MANY + 50 {
+                number += 1;
+                put_told(&db, &clock, number);
+                if number.is_multiple_of(25) {
+                    db.checkpoint().unwrap();
+                }
+            }
+            number
+        });
+        for _ in 0..100 {
+            let snapshot = db.snapshot();
+            let numbers = whole(&snapshot);
+            assert_eq!(numbers, kept(numbers[0]));
+            assert_eq!(whole(&held), kept(MANY));
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        beside.join().unwrap()
+    });
+    assert_eq!((whole(&db.snapshot()), whole(&held)), (kept(newest), kept(MANY)));
+}
+
+/// What there is much of is read a part at a time, and nothing of it is left out or told twice.
+#[test]
+fn many_versions_and_what_is_told_of_them_are_read_whole() {
+    const MANY: u64 = 700;
+    let (disk, db, clock) = clocked();
+    let fx = smile("fx");
+    let all = |numbers: std::ops::RangeInclusive<u64>| numbers.rev().collect::<Vec<u64>>();
+    (1..=MANY).for_each(|number| put_told(&db, &clock, number));
+    let held = db.snapshot();
+    let whole = |snapshot: &underbelly::Snapshot| {
+        let numbers = whole(snapshot);
+        for number in [1, 255, 256, 257, 400, MANY, MANY + 9] {
+            let newest = numbers.iter().find(|known| **known <= number).copied();
+            let found = |found: Result<Option<underbelly::Model>, ReadError>| {
+                found.unwrap().map(|model| model.info().version)
+            };
+            assert_eq!(found(snapshot.model_as_of(&fx, Timestamp(number as i64))), newest);
+            assert_eq!(found(snapshot.model_put_by(&fx, Timestamp(number as i64 * SECOND))), newest);
+            let back = numbers.get(number as usize).copied();
+            assert_eq!(found(snapshot.model_back(&fx, number as usize)), back);
+        }
+        numbers
+    };
+    assert_eq!(whole(&held), all(1..=MANY));
+    keep(&db, Some(Retention::keep_last(300)));
+    let left: Vec<u64> = all(1..=MANY).into_iter().filter(|n| *n > MANY - 300 || n % 7 == 0).collect();
+    assert_eq!((whole(&held), whole(&db.snapshot())), (all(1..=MANY), left.clone()));
+    assert_eq!(whole(&reopened(&disk).snapshot()), left);
+    commit(&db, |batch| batch.delete_model(&fx).map(drop)).unwrap();
+    assert_eq!((whole(&held), whole(&db.snapshot())), (all(1..=MANY), Vec::new()));
+    drop(held);
+    for n in 0..MANY as i64 {
+        put(&db, fx.clone().with("n", n), vec![1]).unwrap();
+    }
+    let models: Vec<_> = db.snapshot().models().iter().map(|info| info.id).collect();
+    assert!(models.len() == MANY as usize && models.is_sorted());
+}
+
 #[test]
 fn versions_are_found_by_number_time_and_place() {
     let (disk, db, clock) = clocked();

@@ -1,11 +1,12 @@
 //! Handles on variables: what they show, when, and to whom.
 
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use underbelly::{
-    Batch, CommitError, Database, Durability, Options, ReadError, Scope, SharedVar, Var, VariableType,
+    Batch, CommitError, Database, Durability, Options, ReadError, Reader, Scope, SharedVar, Var, VariableType,
 };
 use underbelly_tests::{in_memory, options};
 
@@ -122,6 +123,8 @@ fn subscriptions_give_the_newest_value() {
         assert_eq!(changes.next(LONG).unwrap().unwrap().value, 7.0);
     });
     let gauge = db.unlogged_var::<f64>(&Scope::Global, "gauge").unwrap();
+    let engines_own = db.unlogged_var::<f64>(&Scope::Global, "_gauge").map(drop);
+    assert!(matches!(engines_own, Err(ReadError::Name { .. })), "{engines_own:?}");
     let mut changes = gauge.subscribe();
     assert!(changes.next(Duration::ZERO).is_none());
     std::thread::scope(|scope| {
@@ -248,6 +251,117 @@ fn a_handle_that_slept_through_a_writer_is_not_behind() {
     let db = Database::open_with(&dir, options()).unwrap();
     assert_eq!((seen.get(), unseen.get(), later.get()), (None, None, None), "nothing is left");
     drop(db);
+}
+
+/// Where the process that writes can show nothing, handles of readers show what their reader does, and what an earlier writer showed
+/// where that is newer.
+#[test]
+fn handles_of_readers_are_as_new_as_their_reader_where_the_writer_shows_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for shown_before in [false, true] {
+        let dir = dir.path().join(format!("db-{shown_before}"));
+        let db = Database::create_with(&dir, options()).unwrap();
+        let behind = Database::open_read_only(&dir).unwrap();
+        let mut slept = behind.var::<f64>(&Scope::Global, "x").unwrap();
+        let set = |db: &Database, name: &str, value: f64| global::<f64>(db, name).set(value).unwrap().seq;
+        if shown_before {
+            set(&db, "x", 1.0);
+            set(&db, "gone", 1.0);
+        }
+        let mut reader = Database::open_read_only(&dir).unwrap();
+        let shared = |name: &str| reader.var::<f64>(&Scope::Global, name).unwrap();
+        let (mut x, mut gone, mut new) = (shared("x"), shared("gone"), shared("new"));
+        if shown_before {
+            assert_eq!((slept.get(), x.get(), gone.get()), (Some(1.0), Some(1.0), Some(1.0)));
+            set(&db, "x", 2.0);
+        }
+        drop(db);
+        let shown = shown_before.then_some(2.0);
+        assert_eq!((slept.get(), x.get()), (shown, shown));
+        // What was shown is over, and no other file can be made: a folder is in its place.
+        let file = dir.join("VARIABLES");
+        if shown_before {
+            let page = std::fs::File::options().write(true).open(&file).unwrap();
+            page.write_all_at(&2u64.to_le_bytes(), 40).unwrap();
+            std::fs::remove_file(&file).unwrap();
+        }
+        std::fs::create_dir(&file).unwrap();
+        let db = Database::open_with(&dir, options()).unwrap();
+        let commit = set(&db, "x", 3.0);
+        set(&db, "new", 4.0);
+        global::<f64>(&db, "gone").remove().unwrap();
+        assert!(db.status().trouble.is_some_and(|trouble| trouble.contains("VARIABLES")));
+        assert_eq!((slept.get(), x.get()), (shown, shown), "before a refresh");
+        reader.refresh().unwrap();
+        assert_eq!((x.get(), gone.get(), new.get()), (Some(3.0), None, Some(4.0)));
+        assert_eq!(x.read().map(|reading| (reading.value, reading.seq)), Some((3.0, commit)));
+        assert_eq!(slept.get(), shown, "its reader was not refreshed");
+        // Also where the reader began anew with another manifest.
+        set(&db, "x", 5.0);
+        for _ in 0..4 {
+            set(&db, "other", 1.0);
+            db.checkpoint().unwrap();
+        }
+        reader.refresh().unwrap();
+        assert_eq!((x.get(), gone.get()), (Some(5.0), None));
+        drop(db);
+        // The next writer can.
+        std::fs::remove_dir(&file).unwrap();
+        let db = Database::open_with(&dir, options()).unwrap();
+        set(&db, "x", 6.0);
+        assert_eq!((x.get(), gone.get(), new.get(), slept.get()), (Some(6.0), None, Some(4.0), Some(6.0)));
+    }
+}
+
+/// What has no room in a full page set is what the reader shows, whatever stood there before; what has a place goes on.
+#[test]
+fn who_finds_no_room_is_shown_what_its_reader_shows() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("db");
+    let db = Database::create_with(&dir, options()).unwrap();
+    let set = |name: &str, value: &[u8]| global::<Vec<u8>>(&db, name).set(value.to_vec()).unwrap().seq;
+    for name in ["grows", "stays", "goes"] {
+        set(name, &[1; 8]);
+    }
+    let mut reader = Database::open_read_only(&dir).unwrap();
+    let shared = |reader: &Reader, name: &str| reader.var::<Vec<u8>>(&Scope::Global, name).unwrap();
+    let [mut grows, mut stays, mut goes, mut new] =
+        ["grows", "stays", "goes", "new"].map(|name| shared(&reader, name));
+    let mut check = |expected: [Option<&[u8]>; 4], reader: &Reader| {
+        let found = [&mut grows, &mut stays, &mut goes, &mut new].map(|handle| handle.get());
+        assert_eq!(found.each_ref().map(Option::as_deref), expected);
+        let read = [&mut grows, &mut stays, &mut goes, &mut new].map(|handle| handle.read());
+        assert_eq!(read.map(|reading| reading.map(|reading| reading.value)), found);
+        // A handle that is made now says the same.
+        assert_eq!(["grows", "stays", "goes", "new"].map(|name| shared(reader, name).get()), found);
+    };
+    let one: Option<&[u8]> = Some(&[1; 8]);
+    check([one, one, one, None], &reader);
+    // As if others took all that is left: no entry has room any more.
+    let page = std::fs::File::options().write(true).open(dir.join("VARIABLES")).unwrap();
+    page.write_all_at(&(16u64 << 20).to_le_bytes(), 48).unwrap();
+    set("stays", &[2; 8]);
+    set("grows", &[2; 900]);
+    set("goes", &[2; 900]);
+    set("new", &[2; 8]);
+    assert!(db.status().trouble.is_some_and(|trouble| trouble.contains("no room")));
+    check([one, Some(&[2; 8]), one, None], &reader);
+    reader.refresh().unwrap();
+    check([Some(&[2; 900]), Some(&[2; 8]), Some(&[2; 900]), Some(&[2; 8])], &reader);
+    let last = set("grows", &[3; 900]);
+    set("stays", &[3; 8]);
+    set("new", &[3; 8]);
+    global::<Vec<u8>>(&db, "goes").remove().unwrap();
+    check([Some(&[2; 900]), Some(&[3; 8]), None, Some(&[2; 8])], &reader);
+    reader.refresh().unwrap();
+    check([Some(&[3; 900]), Some(&[3; 8]), None, Some(&[3; 8])], &reader);
+    assert_eq!(shared(&reader, "grows").read().map(|reading| reading.seq), Some(last));
+    // It has room in its old place again.
+    set("grows", &[4; 8]);
+    global::<Vec<u8>>(&db, "new").remove().unwrap();
+    check([Some(&[4; 8]), Some(&[3; 8]), None, Some(&[3; 8])], &reader);
+    reader.refresh().unwrap();
+    check([Some(&[4; 8]), Some(&[3; 8]), None, None], &reader);
 }
 
 /// Handles of a reader share one mapping of what the writer shows.

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use underbelly_storage::object::{Blob, ChunkWriter, ObjectId, Pack, Placement, write_pack};
 
 use super::Attempt;
-use crate::error::CommitError;
+use crate::error::{CommitError, ReadError};
 use crate::files;
-use crate::limits::{JOINED_CHUNK_BYTES_MAX, SMALL_CHUNK_FILES_MAX, SMALL_FILE_BYTES, SMALL_PACKS_MAX};
+use crate::limits::{
+    DAMAGED_TOLD_MAX, JOINED_CHUNK_BYTES_MAX, SMALL_CHUNK_FILES_MAX, SMALL_FILE_BYTES, SMALL_PACKS_MAX,
+};
 use crate::objects::{ChunkFile, LOST, OfFile, PackFile, is_damage};
 use crate::record::v1;
 
@@ -71,6 +73,16 @@ impl Attempt<'_> {
         }
         full.extend(sparse.extract_if(.., |pack| damaged.contains(&pack.file)));
         let (moved, chunks) = self.move_chunks()?;
+        let files = objects.chunks();
+        let mut damaged = files.iter().filter_map(|(chunk, _)| chunk.damage());
+        self.report.damaged.extend(damaged.by_ref().take(DAMAGED_TOLD_MAX));
+        match damaged.count() {
+            0 => {}
+            others => {
+                let told = format!("{others} chunk files more are damaged; `ubctl verify` names them");
+                self.report.damaged.push(told);
+            }
+        }
         let lost = objects.all_lost().into_iter().map(|id| v1::Chunk { id: id.0, file: LOST, bytes: 0 });
         let mut packing = Packing {
             packs: full.iter().map(|pack| pack.file).collect(),
@@ -167,9 +179,18 @@ impl Attempt<'_> {
             let mut objects: Vec<(ObjectId, u64)> = objects.clone();
             objects.sort_by_key(|(id, _)| chunks.place(id).map(|place| place.start));
             for (id, _) in &objects {
-                let Ok(Some(blob)) = chunks.get(id) else {
-                    chunk.note_damage();
-                    return Ok(None);
+                let missing = || ReadError::MissingObject { object: id.to_string() };
+                let read = chunks.get(id).map_err(ReadError::from);
+                let blob = match read.and_then(|blob| blob.ok_or_else(missing)) {
+                    Ok(blob) => blob,
+                    Err(error) if is_damage(&error) => {
+                        chunk.note_damage(&error);
+                        return Ok(None);
+                    }
+                    Err(error) => {
+                        core.note_trouble(format!("a chunk file stays as it is: {error}"));
+                        return Ok(None);
+                    }
                 };
                 // As it lay within its page, so that blobs remain one stretch.
                 let place = chunks.place(id);

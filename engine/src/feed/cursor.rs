@@ -2,7 +2,7 @@
 
 use crate::error::CommitError;
 use crate::transaction::Transaction;
-use crate::variables::{Name, Scope, VariableType, VariableValue};
+use crate::variables::{Name, Scope, VariableValue};
 use crate::view::Base;
 
 use super::FeedError;
@@ -11,30 +11,42 @@ use super::FeedError;
 /// transaction that was consumed.
 pub const CURSOR_PREFIX: &str = "_cursor.";
 
+/// Why other names that begin so are refused.
+pub(crate) const ENGINES_OWN: &str = "begins with `_`, as the engine's own do";
+
 fn variable(name: &str) -> String {
     format!("{CURSOR_PREFIX}{name}")
 }
 
-/// The transaction that a cursor's value says.
-fn consumed(variable: &str, value: &VariableValue) -> Result<u64, CommitError> {
-    let seq = match value {
-        VariableValue::I64(seq) => u64::try_from(*seq).ok(),
-        _ => None,
+/// The transaction that the value of a cursor of this name says.
+fn consumed(cursor: &str, value: &VariableValue) -> Result<u64, CommitError> {
+    let found = match value {
+        VariableValue::I64(seq) => u64::try_from(*seq).map_err(|_| seq.to_string()),
+        other => Err(other.variable_type().to_string()),
     };
-    seq.ok_or_else(|| CommitError::VariableType {
-        variable: variable.to_string(),
-        expected: VariableType::I64,
-        found: value.variable_type(),
-    })
+    found.map_err(|found| CommitError::CursorValue { cursor: cursor.to_string(), found })
+}
+
+/// Refuses names and values that are the engine's own, to who sets a variable.
+pub(crate) fn check_set(variable: &Name, value: &VariableValue) -> Result<(), CommitError> {
+    if !variable.name.starts_with('_') {
+        return Ok(());
+    }
+    match variable.name.strip_prefix(CURSOR_PREFIX).filter(|_| variable.scope == Scope::Global) {
+        Some(cursor) => consumed(cursor, value).map(drop),
+        None => {
+            let (what, name, problem) = ("variable", variable.name.to_string(), ENGINES_OWN);
+            Err(CommitError::Name { what, name, problem })
+        }
+    }
 }
 
 /// The last transaction that was consumed, as is visible now.
 pub(super) fn get(base: &Base, name: &str) -> Result<Option<u64>, FeedError> {
-    let variable = variable(name);
-    let name = Name::new(&Scope::Global, &variable);
-    name.check()?;
-    let found = base.state().variables.at(&name, (base.visible)());
-    Ok(found.map(|found| consumed(&variable, &found.value)).transpose()?)
+    let variable = Name::new(&Scope::Global, &variable(name));
+    variable.check()?;
+    let found = base.state().variables.at(&variable, (base.visible)());
+    Ok(found.map(|found| consumed(name, &found.value)).transpose()?)
 }
 
 impl Transaction {
@@ -44,16 +56,52 @@ impl Transaction {
     ///
     /// # Errors
     /// [`CommitError::Consumed`] where it is there or further already; [`CommitError::Name`] where no cursor may have
-    /// such a name; [`CommitError::VariableType`] where the variable is no cursor.
+    /// such a name; [`CommitError::CursorValue`] where its variable holds no transaction.
     pub fn advance_cursor(&mut self, name: &str, seq: u64) -> Result<(), CommitError> {
         let variable = variable(name);
         let before = self.variable(&Scope::Global, &variable)?;
-        let before = before.map(|value| consumed(&variable, &value)).transpose()?;
+        let before = before.map(|value| consumed(name, &value)).transpose()?;
         if let Some(at) = before.filter(|at| *at >= seq) {
             return Err(CommitError::Consumed { cursor: name.to_string(), seq, at });
         }
         let value = i64::try_from(seq).unwrap_or(i64::MAX);
         self.set_variable(Scope::Global, &variable, value);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// The error names the cursor, and what stands there is what was found.
+    #[test]
+    fn what_is_no_transaction_is_no_place_of_a_cursor() {
+        let cursor = Name::new(&Scope::Global, "_cursor.job");
+        for (value, found) in [(b"abc".to_vec().into(), "bytes"), (0.5.into(), "f64"), ((-3i64).into(), "-3")]
+        {
+            for refused in [consumed("job", &value).map(drop), check_set(&cursor, &value)] {
+                let text = refused.unwrap_err().to_string();
+                assert!(
+                    text.contains("cursor \"job\"") && text.contains(&format!("holds {found},")),
+                    "{text}"
+                );
+            }
+        }
+        assert_eq!(consumed("job", &7i64.into()).unwrap(), 7);
+        check_set(&cursor, &7i64.into()).unwrap();
+        for (scope, name, is_refused) in [
+            (Scope::Global, "_x", true),
+            (Scope::asset("a"), "_cursor.job", true),
+            (Scope::asset("_a"), "x", false),
+            (Scope::Global, "x_", false),
+        ] {
+            assert_eq!(
+                check_set(&Name::new(&scope, name), &7i64.into()).is_err(),
+                is_refused,
+                "{scope} {name}"
+            );
+        }
     }
 }

@@ -9,7 +9,7 @@ pub enum FeedError {
     /// The transaction is not kept any more.
     #[error(
         "the changes of transaction {asked} are not kept any more, the oldest kept are those of {oldest}: read what is \
-         there now and go on with `Start::Seq({oldest})`; a longer `Options::changes_kept` keeps more from now on"
+         there now and go on with {oldest} (`ubctl tail --from {oldest}`, `Start::Seq`); a longer `Options::changes_kept` keeps more from now on"
     )]
     TooOld {
         /// The transaction that was to be told next.

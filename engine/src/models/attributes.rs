@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 use underbelly_storage::index::{Index, IndexError, IndexFolder, MemoryIndex, SledIndex};
 
 use super::ModelId;
+use super::catalogue::behind;
 use super::entry::{crowded, model_of, stretches};
-use super::fill;
+use super::fill::{self, SLICE_MODELS};
 use super::wanted::Condition;
 use crate::files;
 use crate::limits::{INDEX_CLOSE_MAX, INDEX_TAIL_MAX};
@@ -199,10 +200,22 @@ impl Attributes {
             }
         };
         let after = live.stamp.load(Ordering::Acquire);
-        let proposed = ids.len();
-        ids.extend(base.state().models.changed_between(before.min(seq), after.max(seq)));
-        if ids.len() - proposed > INDEX_TAIL_MAX {
-            self.update(|shared| shared.is_wanted = true);
+        // A slice at a time, so that nobody waits for a query after a bulk load.
+        let (mut last, mut tail) = (behind(before.min(seq)), 0);
+        // So long a tail calls for the index first.
+        let tail_max = INDEX_TAIL_MAX.max(models / 4);
+        loop {
+            let changed = base.state().models.changed_behind(last, after.max(seq), SLICE_MODELS);
+            let Some(newest) = changed.last() else { break };
+            last = *newest;
+            tail += changed.len();
+            if tail > INDEX_TAIL_MAX {
+                self.update(|shared| shared.is_wanted = true);
+            }
+            if tail > tail_max {
+                return None;
+            }
+            ids.extend(changed.into_iter().map(|(_, id)| id));
         }
         Some(ids)
     }

@@ -62,16 +62,18 @@ struct Line {
     gone: Option<Box<Gone>>,
 }
 
-/// Versions of a model that are there for older readers alone.
+/// Versions of a model that are there for older readers alone, and what else few models have.
 #[derive(Default, Debug)]
 struct Gone {
     /// What was deleted, oldest first.
     deleted: VecDeque<Deleted>,
     /// Versions that were taken out alone, each with the transaction that did.
     removed: BTreeMap<Place, (u64, Arc<Version>)>,
+    /// Some version was put with an earlier timestamp than one before it.
+    falls: bool,
 }
 
-static NOTHING: Gone = Gone { deleted: VecDeque::new(), removed: BTreeMap::new() };
+static NOTHING: Gone = Gone { deleted: VecDeque::new(), removed: BTreeMap::new(), falls: false };
 
 #[derive(Debug)]
 struct Deleted {
@@ -105,15 +107,15 @@ impl Line {
         deleted.map_or(&self.versions, |deleted| &deleted.versions)
     }
 
-    /// Versions that a reader at `seq` sees and that were taken out since.
-    fn removed_after(&self, seq: u64) -> impl DoubleEndedIterator<Item = &Arc<Version>> {
-        self.removed_between((0, 0), seq)
-    }
-
-    /// The same of those from a place on; the newest comes last.
-    fn removed_between(&self, from: Place, seq: u64) -> impl DoubleEndedIterator<Item = &Arc<Version>> {
-        let last = (seq, u64::MAX);
-        let range = (from <= last).then(|| self.gone().removed.range(from..=last));
+    /// Versions between two places, the latter left out, that a reader at `seq` sees and that were taken out since; the newest comes last.
+    fn removed_between(
+        &self,
+        from: Place,
+        before: Place,
+        seq: u64,
+    ) -> impl DoubleEndedIterator<Item = &Arc<Version>> {
+        let before = before.min((seq.saturating_add(1), 0));
+        let range = (from <= before).then(|| self.gone().removed.range(from..before));
         let removed = range.into_iter().flatten().filter(move |(_, (at, _))| *at > seq);
         removed.map(|(_, (_, version))| version)
     }
@@ -131,20 +133,26 @@ impl Line {
         let visible = versions.partition_point(|version| version.seq <= seq);
         let kept = visible.checked_sub(1).and_then(|last| versions.get(last));
         let from = kept.map_or((0, 0), |version| place(version));
-        self.removed_between(from, seq).next_back().or(kept)
+        self.removed_between(from, END, seq).next_back().or(kept)
     }
 
-    /// All versions that a reader at `seq` sees, newest first.
-    fn newest_first(&self, seq: u64) -> impl Iterator<Item = &Arc<Version>> {
+    /// All versions before a place that a reader at `seq` sees, newest first.
+    fn newest_first(&self, seq: u64, before: Place) -> impl Iterator<Item = &Arc<Version>> {
         let versions = self.at(seq);
-        let visible = versions.partition_point(|version| version.seq <= seq);
+        let visible = versions.partition_point(|version| version.seq <= seq && place(version) < before);
         let mut kept = versions.range(..visible).rev().peekable();
-        let mut removed = self.removed_after(seq).rev().peekable();
+        let mut removed = self.removed_between((0, 0), before, seq).rev().peekable();
         std::iter::from_fn(move || match (kept.peek(), removed.peek()) {
             (Some(kept), Some(other)) if place(kept) < place(other) => removed.next(),
             (Some(_), _) => kept.next(),
             (None, _) => removed.next(),
         })
+    }
+
+    /// All versions that anybody sees, where none waits to be dropped.
+    fn whole(&self) -> Option<&VecDeque<Arc<Version>>> {
+        let gone = self.gone();
+        (gone.deleted.is_empty() && gone.removed.is_empty()).then_some(&*self.versions)
     }
 
     /// Whether it holds a version that a transaction put.
@@ -171,6 +179,9 @@ pub(crate) struct Unstored {
 
 /// Seq and position of a version, under which the state image holds it.
 pub(crate) type Place = (u64, u64);
+
+/// Behind all versions.
+pub(crate) const END: Place = (u64::MAX, u64::MAX);
 
 fn place(version: &Version) -> Place {
     (version.seq, version.position)
@@ -275,6 +286,17 @@ impl Default for Models {
     }
 }
 
+/// A transaction that put a version of a model or deleted it, and the model.
+pub(crate) type ChangedAt = (u64, ModelId);
+
+/// Behind all changes of a transaction.
+pub(crate) fn behind(seq: u64) -> ChangedAt {
+    (seq, ModelId([0xff; 32]))
+}
+
+/// No search answers what is asked.
+pub(crate) struct LookAtAll;
+
 /// A model and its newest version as of a seq, with its number; `None` where it had none then.
 pub(crate) type Newest = (ModelId, Option<(u64, Version)>);
 
@@ -289,7 +311,11 @@ impl Models {
                 vacant.insert(Line::default())
             }
         };
-        let number = line.versions.back().map_or(0, |last| last.number) + 1;
+        let last = line.versions.back();
+        let number = last.map_or(0, |last| last.number) + 1;
+        if last.is_some_and(|last| last.timestamp > version.timestamp) {
+            line.gone_mut().falls = true;
+        }
         let version = Arc::new(Version { position, number, ..version });
         let numbered = Numbered { id, version: version.clone() };
         match self.unstored.put.back_mut() {
@@ -331,6 +357,9 @@ impl Models {
         let gone = versions.len().saturating_sub(keep).max(versions.partition_point(is_older));
         let gone = versions.range(..gone.min(versions.len().saturating_sub(1)));
         let mut gone: Vec<u64> = gone.map(|version| version.number).collect();
+        if gone.is_empty() {
+            return;
+        }
         let aliased = self.marks.aliases(&id, seq).map(|(_, version)| version);
         let held: BTreeSet<u64> = aliased.chain(self.marks.pinned(&id, seq)).collect();
         gone.retain(|number| !held.contains(number));
@@ -339,7 +368,7 @@ impl Models {
 
     /// Takes out the versions of all models that are not to be kept.
     pub(crate) fn retain_all(&mut self, seq: u64, time: Timestamp) {
-        self.marks.retained(seq).into_iter().for_each(|id| self.retain(seq, time, id));
+        self.marks.retained().into_iter().for_each(|id| self.retain(seq, time, id));
     }
 
     /// Deletes all versions of a model, which readers before `seq` see until they are dropped. One that has none stays
@@ -440,8 +469,10 @@ impl Models {
         let model = |versions: &[Numbered]| {
             let id = versions.first()?.id;
             let newest = versions.last().map(|newest| newest.version.clone());
+            let falls = !versions.is_sorted_by_key(|numbered| numbered.version.timestamp);
+            let gone = falls.then(|| Box::new(Gone { falls, ..Gone::default() }));
             let versions = Arc::new(versions.iter().map(|numbered| numbered.version.clone()).collect());
-            Some((id, Line { versions, newest, ..Line::default() }))
+            Some((id, Line { versions, newest, gone }))
         };
         let mut by_id = Lines::new();
         for (id, line) in versions.chunk_by(|a, b| a.id == b.id).filter_map(model) {
@@ -469,20 +500,16 @@ impl Models {
         self.live
     }
 
-    /// Models with a version of a seq above `low` and up to `high`, or that were deleted there; a model may come several
-    /// times.
-    pub(crate) fn changed_between(&self, low: u64, high: u64) -> impl Iterator<Item = ModelId> {
-        let (first, last) = (ModelId([0; 32]), ModelId([0xff; 32]));
-        // Nothing is above the largest seq, which no commit has.
-        let low = low.saturating_add(1);
-        let range = (low <= high).then(|| self.by_seq.range((low, first)..=(high, last)));
-        range.into_iter().flatten().map(|(_, id)| *id)
+    /// Models with a version of a seq up to `high`, or that were deleted there: the first `n` behind a place of this order. A
+    /// model may come several times.
+    pub(crate) fn changed_behind(&self, last: ChangedAt, high: u64, n: usize) -> Vec<ChangedAt> {
+        let changed = self.by_seq.range((Bound::Excluded(last), Bound::Unbounded));
+        changed.take_while(|(seq, _)| *seq <= high).take(n).copied().collect()
     }
 
     /// The seq of the `n`th version or deletion above `seq`; `None` where there are fewer.
     pub(crate) fn seq_after(&self, seq: u64, n: usize) -> Option<u64> {
-        let behind = (Bound::Excluded((seq, ModelId([0xff; 32]))), Bound::Unbounded);
-        self.by_seq.range(behind).nth(n).map(|(seq, _)| *seq)
+        self.by_seq.range((Bound::Excluded(behind(seq)), Bound::Unbounded)).nth(n).map(|(seq, _)| *seq)
     }
 
     /// Up to `n` models behind this one in order of their ids, or the first.
@@ -500,7 +527,73 @@ impl Models {
 
     /// All versions with a seq up to `seq`, newest first.
     pub(crate) fn newest_first(&self, id: &ModelId, seq: u64) -> impl Iterator<Item = &Arc<Version>> {
-        self.by_id.get(id).into_iter().flat_map(move |line| line.newest_first(seq))
+        self.by_id.get(id).into_iter().flat_map(move |line| line.newest_first(seq, END))
+    }
+
+    /// The newest `n` versions before a place that a reader at `seq` sees, newest first.
+    pub(crate) fn versions_before(
+        &self,
+        id: &ModelId,
+        seq: u64,
+        before: Place,
+        n: usize,
+    ) -> Vec<Arc<Version>> {
+        let versions = self.by_id.get(id).into_iter().flat_map(|line| line.newest_first(seq, before));
+        versions.take(n).cloned().collect()
+    }
+
+    /// The newest version of which `is_before` holds, as it does of all before that, and that a reader at `seq` sees; then so many back.
+    /// An error where versions wait to be dropped: who asks has to look at all.
+    fn last_before(
+        &self,
+        id: &ModelId,
+        seq: u64,
+        back: usize,
+        is_before: impl Fn(&Version) -> bool,
+    ) -> Result<Option<Arc<Version>>, LookAtAll> {
+        let Some(line) = self.by_id.get(id) else { return Ok(None) };
+        let versions = line.whole().ok_or(LookAtAll)?;
+        let found = versions.partition_point(|version| version.seq <= seq && is_before(version));
+        Ok(found.checked_sub(1).and_then(|last| versions.get(last.checked_sub(back)?)).cloned())
+    }
+
+    /// The version so many before the newest.
+    pub(crate) fn back(
+        &self,
+        id: &ModelId,
+        seq: u64,
+        back: usize,
+    ) -> Result<Option<Arc<Version>>, LookAtAll> {
+        self.last_before(id, seq, back, |_| true)
+    }
+
+    /// The newest version that was committed by a time.
+    pub(crate) fn put_by(
+        &self,
+        id: &ModelId,
+        seq: u64,
+        at: Timestamp,
+    ) -> Result<Option<Arc<Version>>, LookAtAll> {
+        self.last_before(id, seq, 0, |version| version.time <= at)
+    }
+
+    /// The version with the latest timestamp up to a time.
+    pub(crate) fn as_of(
+        &self,
+        id: &ModelId,
+        seq: u64,
+        at: Timestamp,
+    ) -> Result<Option<Arc<Version>>, LookAtAll> {
+        if self.by_id.get(id).is_some_and(|line| line.gone().falls) {
+            return Err(LookAtAll);
+        }
+        self.last_before(id, seq, 0, |version| version.timestamp <= at)
+    }
+
+    /// From where on what is told of a model is of the one that a reader at `seq` sees, and not of one that was deleted before.
+    pub(crate) fn told_from(&self, id: &ModelId, seq: u64) -> Place {
+        let deleted = self.by_id.get(id).into_iter().flat_map(|line| line.gone().deleted.iter());
+        deleted.take_while(|deleted| deleted.seq <= seq).last().map_or((0, 0), |deleted| deleted.marks)
     }
 
     /// The version of this number that a reader at `seq` sees.
@@ -509,20 +602,14 @@ impl Models {
         let versions = line.at(seq);
         let found = versions.binary_search_by_key(&number, |version| version.number).ok();
         let kept = found.and_then(|at| versions.get(at)).filter(|version| version.seq <= seq);
-        kept.or_else(|| line.removed_after(seq).find(|version| version.number == number)).cloned()
+        kept.or_else(|| line.removed_between((0, 0), END, seq).find(|version| version.number == number))
+            .cloned()
     }
 
     /// All versions of all models that are not deleted, in order of their ids.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&ModelId, &Version)> {
         let lines = self.ids.iter().filter_map(|id| Some((id, self.by_id.get(id)?)));
         lines.flat_map(|(id, line)| line.versions.iter().map(move |version| (id, &**version)))
-    }
-
-    /// The newest visible version of each model, with its number.
-    pub(crate) fn newest_of_each(&self, seq: u64) -> impl Iterator<Item = (&ModelId, u64, &Version)> {
-        self.ids
-            .iter()
-            .filter_map(move |id| self.newest(id, seq).map(|(number, version)| (id, number, version)))
     }
 }
 
@@ -579,10 +666,10 @@ mod tests {
             seq,
             position: 0,
             number: 0,
-            time: Timestamp(0),
+            time: Timestamp(seq as i64),
             metadata: Arc::new(Metadata::new("m")),
             cbor: Arc::from([byte]),
-            timestamp: Timestamp(0),
+            timestamp: Timestamp(i64::from(byte)),
             object: ObjectId([byte; 32]),
             bytes: 1,
             chunks: Arc::default(),
@@ -608,7 +695,7 @@ mod tests {
             let mut captured: Option<(Unstored, u64)> = None;
             let mut named = [0i64; 4];
             let mut oldest = 0;
-            for (seq, (changes, behind, capture)) in (1u64..).zip(steps) {
+            for (seq, (changes, lag, capture)) in (1u64..).zip(steps) {
                 let mut now = history.last().unwrap().clone();
                 // A transaction deletes before it puts.
                 for (model, _) in changes.iter().filter(|(_, put)| put.is_none()) {
@@ -622,7 +709,7 @@ mod tests {
                 }
                 // Sometimes all but the newest versions of a model are taken out.
                 if capture == 5 {
-                    let gone: Vec<u64> = models.newest_first(&id(0), seq).map(|version| version.number).collect();
+                    let gone: Vec<u64> = models.versions_before(&id(0), seq, END, 99).iter().map(|v| v.number).collect();
                     for number in gone {
                         models.remove(seq, Timestamp(0), id(0), number);
                     }
@@ -632,7 +719,7 @@ mod tests {
                     }
                 }
                 history.push(now);
-                oldest = oldest.max(seq.saturating_sub(behind));
+                oldest = oldest.max(seq.saturating_sub(lag));
                 while let Some(version) = models.drop_deleted(oldest) {
                     named[usize::from(version.object.0[0])] -= 1;
                 }
@@ -654,6 +741,23 @@ mod tests {
                             found.entry(id.0[0]).or_default().push(version.object.0[0]);
                         }
                         prop_assert_eq!(&found, &history[at as usize]);
+                        // Nothing waits to be dropped here, so all searches answer, but where times fall.
+                        for model in 0..3 {
+                            let all = restored.versions_before(&id(model), at, END, 99);
+                            let found = |found: Result<Option<Arc<Version>>, LookAtAll>| found.map(|v| v.map(|v| place(&v))).ok();
+                            prop_assert_eq!(found(restored.back(&id(model), at, 1)), Some(all.get(1).map(|v| place(v))));
+                            for time in 0..=at as i64 {
+                                let newest = all.iter().find(|version| version.time.0 <= time);
+                                let put_by = restored.put_by(&id(model), at, Timestamp(time));
+                                prop_assert_eq!(found(put_by), Some(newest.map(|v| place(v))));
+                            }
+                            for time in 0..5 {
+                                let newest = all.iter().find(|version| version.timestamp.0 <= time);
+                                let rises = all.iter().rev().is_sorted_by_key(|version| version.timestamp);
+                                let as_of = restored.as_of(&id(model), at, Timestamp(time));
+                                prop_assert_eq!(found(as_of), rises.then(|| newest.map(|v| place(v))));
+                            }
+                        }
                     }
                     (_, kept) => captured = kept,
                 }
@@ -663,7 +767,29 @@ mod tests {
                         let found = models.newest(&id(model), reader).map(|(_, v)| v.object.0[0]);
                         let newest = expected.get(&model).and_then(|all| all.last().copied());
                         prop_assert_eq!(found, newest, "model {} at {}", model, reader);
-                        let mut all: Vec<_> = models.newest_first(&id(model), reader).cloned().collect();
+                        let mut all = models.versions_before(&id(model), reader, END, 99);
+                        let halves = all.split_at(all.len() / 2);
+                        let before = halves.0.last().map_or(END, |last| place(last));
+                        prop_assert_eq!(
+                            models.versions_before(&id(model), reader, before, 99).iter().map(|v| place(v)).collect::<Vec<_>>(),
+                            halves.1.iter().map(|v| place(v)).collect::<Vec<_>>()
+                        );
+                        for at in [0, 1, 2, 3, 4] {
+                            let known = all.iter().filter(|version| version.timestamp.0 <= at);
+                            let best = known.max_by_key(|version| (version.timestamp, place(version)));
+                            if let Ok(found) = models.as_of(&id(model), reader, Timestamp(at)) {
+                                prop_assert_eq!(found.map(|v| place(&v)), best.map(|v| place(v)));
+                            }
+                        }
+                        if let Ok(found) = models.back(&id(model), reader, 1) {
+                            prop_assert_eq!(found.map(|v| place(&v)), all.get(1).map(|v| place(v)));
+                        }
+                        for at in 0..=seq as i64 {
+                            if let Ok(found) = models.put_by(&id(model), reader, Timestamp(at)) {
+                                let newest = all.iter().find(|version| version.time.0 <= at);
+                                prop_assert_eq!(found.map(|v| place(&v)), newest.map(|v| place(v)));
+                            }
+                        }
                         all.reverse();
                         let bytes: Vec<u8> = all.iter().map(|version| version.object.0[0]).collect();
                         prop_assert_eq!(bytes, expected.get(&model).cloned().unwrap_or_default());
@@ -673,7 +799,8 @@ mod tests {
                         }
                     }
                     // Whatever differs between a reader and the head is told.
-                    let changed: BTreeSet<_> = models.changed_between(reader, seq).collect();
+                    let changed = models.changed_behind(behind(reader), seq, usize::MAX);
+                    let changed: BTreeSet<_> = changed.into_iter().map(|(_, id)| id).collect();
                     for model in 0..3 {
                         // Older versions may be gone: the index knows of the newest alone.
                         let newest = |all: &Catalogue| all.get(&model).and_then(|all| all.last().copied());
@@ -685,6 +812,9 @@ mod tests {
             }
             while let Some(version) = models.drop_deleted(u64::MAX) {
                 named[usize::from(version.object.0[0])] -= 1;
+            }
+            for model in 0..3 {
+                prop_assert!(models.back(&id(model), u64::MAX, 0).is_ok(), "nothing waits to be dropped");
             }
             let mut expected = [0i64; 4];
             models.iter().for_each(|(_, version)| expected[usize::from(version.object.0[0])] += 1);

@@ -247,10 +247,7 @@ impl Snapshot {
         };
         let id = text(MODEL).and_then(ModelId::parse).ok_or_else(none)?;
         let object = text(CONTENT).and_then(ObjectId::parse).ok_or_else(none)?;
-        let found = {
-            let state = self.base().state();
-            state.models.newest_first(&id, self.seq()).find(|version| version.object == object).cloned()
-        };
+        let found = self.newest_first(id).find(|version| version.object == object);
         let version = found.ok_or_else(|| ReadError::NoModel {
             what: format!(
                 "no version of {id} with content {object} is left; keep more of them, or put it again and force the run"

@@ -1,5 +1,6 @@
 //! The thread that opens, compares, builds and moves on the index of attributes, and puts it away.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -8,6 +9,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use underbelly_storage::index::{Found, Index, IndexError, IndexFolder, MemoryIndex, SealInfo};
 
 use super::attributes::{Attributes, Backend, Live, Phase};
+use super::catalogue::behind;
 use super::entry::keys_of;
 use super::{Metadata, ModelId};
 use crate::files;
@@ -265,8 +267,8 @@ impl Keeper<'_> {
                 let state = base.state();
                 let next =
                     state.models.seq_after(stamp, STEP_VERSIONS).map_or(visible, |seq| seq.min(visible));
-                let changed: std::collections::BTreeSet<_> =
-                    state.models.changed_between(stamp, next).collect();
+                let changed = state.models.changed_behind(behind(stamp), next, usize::MAX);
+                let changed: BTreeSet<ModelId> = changed.into_iter().map(|(_, id)| id).collect();
                 let version = |id: &ModelId, seq| {
                     state.models.newest(id, seq).map(|(_, version)| version.metadata.clone())
                 };

@@ -10,6 +10,13 @@ use crate::error::ReadError;
 use crate::snapshot::Snapshot;
 
 impl Snapshot {
+    /// The newest version of each model, in order of their ids.
+    pub fn models(&self) -> Vec<ModelInfo> {
+        let mut all = Vec::new();
+        self.scan(&[], &mut |info| all.push(info));
+        all
+    }
+
     /// The newest version of each model that has this value at a path of its metadata, in order of their ids.
     ///
     /// The path's steps are joined by dots and lead into nested dicts; a list stands for each of its elements as

@@ -1,8 +1,9 @@
 //! What is told of models beside their versions: aliases, pins, retention, annotations, lineage. Nothing of it is part of
 //! an identity, all of it has a history.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +96,8 @@ pub(crate) type ChangedMarks = BTreeMap<Place, Option<StoredMark>>;
 #[derive(Default, Debug)]
 pub(crate) struct Marks {
     by_model: BTreeMap<ModelId, BTreeMap<MarkName, Vec<Told>>>,
+    /// Models of which not all versions are kept.
+    retained: BTreeSet<ModelId>,
     changed: ChangedMarks,
     /// Seq of the newest, and how many its transaction set.
     last: (u64, u64),
@@ -106,6 +109,7 @@ impl Marks {
         let mut marks = Marks::default();
         for StoredMark { id, mark, told } in stored {
             marks.last = (told.place.0, told.place.1 + 1);
+            marks.note_retention(id, &mark, told.value.as_ref());
             marks.by_model.entry(id).or_default().entry(mark).or_default().push(told);
         }
         marks
@@ -122,11 +126,22 @@ impl Marks {
         if self.value_at(&id, &mark, seq) == value.as_ref() {
             return;
         }
+        self.note_retention(id, &mark, value.as_ref());
         let position = if self.last.0 == seq { self.last.1 } else { 0 };
         self.last = (seq, position + 1);
         let told = Told { place: (seq, position), time, value };
         self.changed.insert(told.place, Some(StoredMark { id, mark: mark.clone(), told: told.clone() }));
         self.by_model.entry(id).or_default().entry(mark).or_default().push(told);
+    }
+
+    fn note_retention(&mut self, id: ModelId, mark: &MarkName, value: Option<&MetaValue>) {
+        if mark.kind != MarkKind::Retention {
+            return;
+        }
+        match value {
+            Some(_) => self.retained.insert(id),
+            None => self.retained.remove(&id),
+        };
     }
 
     /// Takes away all marks of a model that is deleted. What is told of it before the place that comes back is of what
@@ -215,6 +230,24 @@ impl Marks {
         })
     }
 
+    /// The first `n` marks of one kind that are about these versions, behind this mark or of all, each with what is told of it
+    /// as of a seq.
+    pub(crate) fn slice_behind(
+        &self,
+        id: &ModelId,
+        behind: Option<&MarkName>,
+        (kind, versions): (MarkKind, &RangeInclusive<u64>),
+        seq: u64,
+        n: usize,
+    ) -> Vec<(MarkName, Option<Told>)> {
+        let first = MarkName::new(kind, *versions.start(), "");
+        let from = behind.map_or(Bound::Included(&first), Bound::Excluded);
+        let marks = self.by_model.get(id).map(|marks| marks.range((from, Bound::Unbounded)));
+        let marks = marks.into_iter().flatten().take(n);
+        let marks = marks.take_while(|(mark, _)| mark.kind == kind && mark.version <= *versions.end());
+        marks.map(|(mark, told)| (mark.clone(), newest(told, seq).cloned())).collect()
+    }
+
     /// All that was told of a mark up to a seq, oldest first.
     pub(crate) fn history(&self, id: &ModelId, mark: &MarkName, seq: u64) -> Vec<Told> {
         let told = self.by_model.get(id).and_then(|marks| marks.get(mark));
@@ -243,8 +276,8 @@ impl Marks {
     }
 
     /// Models of which not all versions are kept.
-    pub(crate) fn retained(&self, seq: u64) -> Vec<ModelId> {
-        self.by_model.keys().filter(|id| self.retention(id, seq).is_some()).copied().collect()
+    pub(crate) fn retained(&self) -> Vec<ModelId> {
+        self.retained.iter().copied().collect()
     }
 
     /// Number of records that are in no state image.

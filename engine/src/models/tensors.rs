@@ -19,6 +19,11 @@ pub(super) const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// Dimensions of a tensor, at most.
 const DIMENSIONS_MAX: usize = 64;
 
+/// Names of tensors that an error tells.
+const TENSORS_TOLD: usize = 16;
+/// Characters of each.
+const NAME_TOLD: usize = 64;
+
 /// Bytes before the header.
 pub(super) const LENGTH_BYTES: u64 = 8;
 
@@ -188,7 +193,15 @@ impl Header {
 
     /// Where one tensor lies.
     pub(super) fn info(&self, name: &str) -> Result<TensorInfo, ReadError> {
-        let none = || wrong(format!("no tensor is named {name:?}; `Model::tensors` lists them"));
+        let none = || {
+            // They come from a file that anybody may have written.
+            let cut = |name: &str| format!("{:?}", name.chars().take(NAME_TOLD).collect::<String>());
+            let all: Vec<String> = self.described.keys().take(TENSORS_TOLD).map(|name| cut(name)).collect();
+            let others = self.described.len() - all.len();
+            let more = if others == 0 { String::new() } else { format!(" and {others} more") };
+            let told = if all.is_empty() { "none".to_string() } else { all.join(", ") };
+            wrong(format!("no tensor is named {name:?}; there are {told}{more}"))
+        };
         let Described { dtype, shape, offsets: [from, to] } = self.described.get(name).ok_or_else(none)?;
         let beyond = || wrong(format!("the header places tensor {name:?} beyond the blob"));
         let ends = self.data.checked_add(*from).zip(self.data.checked_add(*to));

@@ -1,6 +1,6 @@
 //! Blobs that are written ahead of the transaction that puts them: as a stream, chunk by chunk.
 //!
-//! A chunk that is stored already is not written again. The others go into one file, which is sealed before anybody can
+//! A chunk that is stored already is not written again, unless what is stored cannot be read. The others go into one file, which is sealed before anybody can
 //! name it. Until a transaction does, what was written is nobody's: where the process ends before, the next opening
 //! removes it, and else a checkpoint does once nobody holds it.
 
@@ -161,12 +161,8 @@ impl<'db> BlobWriter<'db> {
         let chunk = self.buffer.get(..bytes).unwrap_or_default();
         let id = ObjectId::of(chunk);
         self.pins.object(id);
-        let is_stored = self.core.objects.contains(&id);
-        if is_stored {
-            // Of bytes whose file is gone or damaged no other version is made: nobody could read it.
-            self.core.objects.lend(&id)?;
-        }
-        if !self.written.contains_key(&id) && !is_stored {
+        // What is stored and damaged or gone is written anew, which mends whatever else names it.
+        if !self.written.contains_key(&id) && !self.core.objects.is_sound(&id) {
             // Not held in between, so that who closes the database waits for a chunk and not for the blob.
             let _folder = if self.is_inside { None } else { Some(self.core.enter()?) };
             let core = self.core;

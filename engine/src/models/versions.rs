@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use underbelly_storage::Timestamp;
 
-use super::catalogue::{Models, Version};
+use super::catalogue::{END, LookAtAll, Models, Version};
+use super::fill::SLICE_MODELS;
 use super::marks::{MODEL, MarkChange, MarkKind, MarkName, NEWEST, Retention, Told, number, value_to_cbor};
 use super::{MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo};
 use crate::batch::Batch;
@@ -634,8 +636,57 @@ impl Snapshot {
     ) -> Result<Option<Model>, ReadError> {
         let id = model.model_id()?;
         let found = find(&self.base().state().models, &id);
-        let Some(version) = found else { return Ok(None) };
-        self.lend(ModelInfo::new(id, version.number, &version), &version.chunks).map(Some)
+        found.map_or(Ok(None), |version| self.version(id, &version))
+    }
+
+    fn version(&self, id: ModelId, version: &Version) -> Result<Option<Model>, ReadError> {
+        self.lend(ModelInfo::new(id, version.number, version), &version.chunks).map(Some)
+    }
+
+    /// What was told of a mark of a model, since that was deleted last.
+    fn history(&self, id: &ModelId, mark: &MarkName) -> Vec<Told> {
+        let state = self.base().state();
+        let from = state.models.told_from(id, self.seq());
+        let mut told = state.models.marks.history(id, mark, self.seq());
+        told.retain(|told| told.place >= from);
+        told
+    }
+
+    /// All versions of a model, newest first, a slice at a time, the first of so many: a model may have many, and commits wait for the state's lock.
+    fn slices(&self, id: ModelId, first: usize) -> impl Iterator<Item = Vec<Arc<Version>>> {
+        let (mut before, mut count) = (END, first);
+        std::iter::from_fn(move || {
+            let state = self.base().state();
+            let slice = state.models.versions_before(&id, self.seq(), before, count);
+            count = SLICE_MODELS;
+            before = slice.last().map(|last| (last.seq, last.position))?;
+            Some(slice)
+        })
+    }
+
+    /// The same one by one, for who is likely to want the newest alone.
+    pub(crate) fn newest_first(&self, id: ModelId) -> impl Iterator<Item = Arc<Version>> {
+        self.slices(id, 1).flatten()
+    }
+
+    /// Marks of one kind of the versions from one to another that a model has, in order, a slice at a time.
+    fn marks(&self, id: &ModelId, kind: MarkKind, versions: RangeInclusive<u64>) -> Vec<(MarkName, Told)> {
+        let (mut last, mut all) = (None, Vec::new());
+        loop {
+            let state = self.base().state();
+            let slice = state.models.marks.slice_behind(
+                id,
+                last.as_ref(),
+                (kind, &versions),
+                self.seq(),
+                SLICE_MODELS,
+            );
+            drop(state);
+            let Some((newest, _)) = slice.last() else { return all };
+            last = Some(newest.clone());
+            let told = slice.into_iter().filter_map(|(mark, told)| Some((mark, told?)));
+            all.extend(told.filter(|(_, told)| told.value.is_some()));
+        }
     }
 
     /// The version of this number; `None` where there is none, or none any more.
@@ -651,7 +702,10 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::model`].
     pub fn model_back(&self, model: &impl ModelName, back: usize) -> Result<Option<Model>, ReadError> {
-        self.version_by(model, |models, id| models.newest_first(id, self.seq()).nth(back).cloned())
+        let id = model.model_id()?;
+        let found = self.base().state().models.back(&id, self.seq(), back);
+        let found = found.unwrap_or_else(|LookAtAll| self.newest_first(id).nth(back));
+        found.map_or(Ok(None), |version| self.version(id, &version))
     }
 
     /// The version with the latest `timestamp` in its metadata that is at or before a time; of several the one that was
@@ -660,12 +714,13 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::model`].
     pub fn model_as_of(&self, model: &impl ModelName, at: Timestamp) -> Result<Option<Model>, ReadError> {
-        self.version_by(model, |models, id| {
-            let versions = models.newest_first(id, self.seq()).filter(|version| version.timestamp <= at);
-            versions
-                .reduce(|best, older| if older.timestamp > best.timestamp { older } else { best })
-                .cloned()
-        })
+        let id = model.model_id()?;
+        let found = self.base().state().models.as_of(&id, self.seq(), at);
+        let found = found.unwrap_or_else(|LookAtAll| {
+            let versions = self.newest_first(id).filter(|version| version.timestamp <= at);
+            versions.reduce(|best, older| if older.timestamp > best.timestamp { older } else { best })
+        });
+        found.map_or(Ok(None), |version| self.version(id, &version))
     }
 
     /// The newest version that had been put by a time, as the commits' times tell: what was known then.
@@ -673,9 +728,11 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::model`].
     pub fn model_put_by(&self, model: &impl ModelName, at: Timestamp) -> Result<Option<Model>, ReadError> {
-        self.version_by(model, |models, id| {
-            models.newest_first(id, self.seq()).find(|version| version.time <= at).cloned()
-        })
+        let id = model.model_id()?;
+        let found = self.base().state().models.put_by(&id, self.seq(), at);
+        let found =
+            found.unwrap_or_else(|LookAtAll| self.newest_first(id).find(|version| version.time <= at));
+        found.map_or(Ok(None), |version| self.version(id, &version))
     }
 
     /// The version that an alias names; `None` where there is no such alias.
@@ -705,20 +762,23 @@ impl Snapshot {
     /// # Errors
     /// [`ReadError::Metadata`].
     pub fn model_versions(&self, model: &impl ModelName) -> Result<Vec<VersionInfo>, ReadError> {
-        let (id, seq) = (model.model_id()?, self.seq());
-        let state = self.base().state();
-        let marks = &state.models.marks;
+        let id = model.model_id()?;
         let mut aliases: HashMap<u64, Vec<Arc<str>>> = HashMap::new();
-        for (name, version) in marks.aliases(&id, seq) {
+        for (name, version) in self.base().state().models.marks.aliases(&id, self.seq()) {
             aliases.entry(version).or_default().push(name.clone());
         }
-        let pinned: HashSet<u64> = marks.pinned(&id, seq).collect();
-        let shown = |version: &Arc<Version>| VersionInfo {
-            info: ModelInfo::new(id, version.number, version),
-            aliases: aliases.remove(&version.number).unwrap_or_default(),
-            is_pinned: pinned.contains(&version.number),
-        };
-        Ok(state.models.newest_first(&id, seq).map(shown).collect())
+        let mut all = Vec::new();
+        for slice in self.slices(id, SLICE_MODELS) {
+            let (Some(newest), Some(oldest)) = (slice.first(), slice.last()) else { continue };
+            let pinned = self.marks(&id, MarkKind::Pin, oldest.number..=newest.number);
+            let pinned: HashSet<u64> = pinned.into_iter().map(|(mark, _)| mark.version).collect();
+            all.extend(slice.iter().map(|version| VersionInfo {
+                info: ModelInfo::new(id, version.number, version),
+                aliases: aliases.remove(&version.number).unwrap_or_default(),
+                is_pinned: pinned.contains(&version.number),
+            }));
+        }
+        Ok(all)
     }
 
     /// The aliases of a model, by name.
@@ -732,13 +792,13 @@ impl Snapshot {
         Ok(aliases.map(|(mark, told, _)| alias(&mark.name, told)).collect())
     }
 
-    /// What an alias named over time, oldest first.
+    /// What an alias named over time, oldest first; of a model that was deleted and put again, since then.
     ///
     /// # Errors
     /// [`ReadError::Metadata`].
     pub fn alias_history(&self, model: &impl ModelName, name: &str) -> Result<Vec<Alias>, ReadError> {
         let mark = MarkName::new(MarkKind::Alias, MODEL, name);
-        let told = self.base().state().models.marks.history(&model.model_id()?, &mark, self.seq());
+        let told = self.history(&model.model_id()?, &mark);
         Ok(told.iter().map(|told| alias(&mark.name, told)).collect())
     }
 
@@ -747,13 +807,11 @@ impl Snapshot {
     /// # Errors
     /// [`ReadError::Metadata`].
     pub fn annotations(&self, model: &impl ModelName) -> Result<Vec<Annotation>, ReadError> {
-        let id = model.model_id()?;
-        let state = self.base().state();
-        let notes = state.models.marks.of_kind(&id, MarkKind::Note, self.seq());
-        Ok(notes.map(|(mark, told, _)| annotation(mark, told)).collect())
+        let notes = self.marks(&model.model_id()?, MarkKind::Note, MODEL..=NEWEST);
+        Ok(notes.iter().map(|(mark, told)| annotation(mark, told)).collect())
     }
 
-    /// What was told under a name over time, oldest first.
+    /// What was told under a name over time, oldest first; of a model that was deleted and put again, since then.
     ///
     /// # Errors
     /// [`ReadError::Metadata`].
@@ -764,7 +822,7 @@ impl Snapshot {
         name: &str,
     ) -> Result<Vec<Annotation>, ReadError> {
         let mark = MarkName::new(MarkKind::Note, version.unwrap_or(MODEL), name);
-        let told = self.base().state().models.marks.history(&model.model_id()?, &mark, self.seq());
+        let told = self.history(&model.model_id()?, &mark);
         Ok(told.iter().map(|told| annotation(&mark, told)).collect())
     }
 

@@ -113,7 +113,7 @@ pub(super) fn gather(
             "no manifest is left, so that the segments and packs in the folders were taken, and of segments that hold rows of \
              the same transactions the newest; the segments hold transactions up to {stored}; where the log does not delete \
              them once more, deleted rows are back if no checkpoint had applied the delete yet, if all rows of their \
-             segment were deleted, or if the segment that was written without them is damaged; rules of series that the log does not tell are gone: all rows are kept and shown until `redefine_series` says otherwise"
+             segment were deleted, or if the segment that was written without them is damaged; rules of series that the log does not tell are gone: all rows are kept and shown until `ubctl series define NAME --again` (`redefine_series`) says otherwise"
         ),
     );
     Ok(Some(gathered))

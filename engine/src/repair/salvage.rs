@@ -233,6 +233,7 @@ fn save_objects(
 ) -> Result<BTreeMap<ObjectId, String>, OpenError> {
     let mut damaged = BTreeMap::new();
     let mut kept = Vec::new();
+    let mut harmed = Vec::new();
     let mut loose: BTreeMap<ObjectId, Blob> = BTreeMap::new();
     for file in std::mem::take(&mut manifest.packs) {
         let name = files::pack(file);
@@ -245,15 +246,35 @@ fn save_objects(
             kept.push(file);
             continue;
         };
-        let before = damaged.len();
+        let mut gone = Vec::new();
         for id in pack.ids() {
             match pack.get(&id) {
                 Ok(Some(blob)) if ObjectId::of(&blob) == id => drop(loose.insert(id, blob)),
-                _ => drop(damaged.insert(id, name.clone())),
+                _ => gone.push(id),
             }
         }
-        let lost = format!("{} of {} objects in it", damaged.len() - before, pack.ids().len());
-        losses.push(Loss::new(&name, &error.into(), lost));
+        harmed.push((name, error, gone, pack.ids().len()));
+    }
+    if !harmed.is_empty() {
+        // What was put again is stored anew, and the damaged one stays where it was.
+        let mut elsewhere: BTreeSet<ObjectId> = manifest
+            .chunks
+            .iter()
+            .filter(|chunk| chunk.file != LOST)
+            .map(|chunk| ObjectId(chunk.id))
+            .collect();
+        for file in &kept {
+            elsewhere.extend(Pack::open(&**disk, &files::pack(*file), database)?.ids());
+        }
+        for (name, error, mut gone, all) in harmed {
+            let had_some = !gone.is_empty();
+            gone.retain(|id| !loose.contains_key(id) && !elsewhere.contains(id));
+            if !had_some || !gone.is_empty() {
+                let lost = format!("{} of {all} objects in it", gone.len());
+                losses.push(Loss::new(&name, &error.into(), lost));
+            }
+            damaged.extend(gone.into_iter().map(|id| (id, name.clone())));
+        }
     }
     if !loose.is_empty() {
         let name = files::pack(manifest.next_file);

@@ -1,17 +1,18 @@
 //! The page set of variables: what reader processes see without asking anybody.
 //!
-//! A file of words (`VARIABLES`), made by an opening, or by the first change where there was no variable and no such file before, and
-//! never synced; recovery does not look at it. All variables of the log stand in it, unless it says that it is full: the writer
-//! appends an entry for each that is new and then writes its cell; readers look for entries behind those that they know. What is published here is durable, or belongs to no log. A file that another writer replaced says
-//! so in its head; one of an earlier start of the machine says nothing.
+//! A file of words (`VARIABLES`), made by an opening, or by the first change where there was no variable and no such file
+//! before, and never synced; recovery does not look at it. All variables of the log stand in it, unless it says that it is
+//! full: the writer appends an entry for each that is new and then writes its cell; readers look for entries behind those
+//! that they know. What is published here is durable, or belongs to no log. A file that another writer replaced says so in
+//! its head; one of an earlier start of the machine says nothing.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use underbelly_storage::Timestamp;
 use underbelly_storage::page::SharedPage;
@@ -22,6 +23,7 @@ use super::record::{name_of, put_name};
 use super::value::{VariableType, VariableValue};
 use crate::limits::VARIABLE_BYTES_MAX;
 use crate::shared;
+use crate::view::Base;
 
 /// The file's name.
 pub(crate) const VARIABLES: &str = "VARIABLES";
@@ -197,9 +199,10 @@ impl Board {
         }
         let words = to_words(value, variable_type, needed);
         let moved = self.append(key, variable_type, bytes, |cell| cell.write(words.as_deref(), seq, time));
-        // Whoever reads the old place finds nothing there by now, and looks for the new one.
+        // Whoever reads the old place finds nothing there by now, and looks for the new one; where that has no room, nobody changed
+        // the old one, and what readers know from the log counts.
         if let Some(cell) = before.and_then(|spot| self.cell(&spot)) {
-            cell.write(None, seq, time);
+            cell.write(None, if moved.is_some() { seq } else { 0 }, time);
         }
         moved.is_some()
     }
@@ -235,11 +238,13 @@ pub(crate) struct BoardReader {
     page: Option<Arc<SharedPage>>,
     seen: usize,
     spots: HashMap<Key, Spot>,
+    /// What the reader shows of the log.
+    pub own: Weak<Base>,
 }
 
 impl BoardReader {
     pub(crate) fn new(path: PathBuf, database: [u8; 16]) -> BoardReader {
-        BoardReader { path, database, page: None, seen: HEAD, spots: HashMap::new() }
+        BoardReader { path, database, page: None, seen: HEAD, spots: HashMap::new(), own: Weak::new() }
     }
 
     /// The page set in use, if there is one. The one that was looked at last is kept until there is.
@@ -296,6 +301,11 @@ impl BoardReader {
         let _ = self.last_spot(&nobody);
         self.spots.iter().map(|(key, spot)| (key.clone(), *spot)).collect()
     }
+}
+
+/// Whether a variable had no room.
+pub(crate) fn is_full(words: &[AtomicU64]) -> bool {
+    words.get(FULL).is_some_and(|full| full.load(Ordering::Acquire) != 0)
 }
 
 pub(crate) fn is_in_use(words: &[AtomicU64]) -> bool {
@@ -397,15 +407,18 @@ mod tests {
         assert!(board.publish(&key("a"), Some(&1.5.into()), 1, Timestamp(0)));
         assert!(board.publish(&key("b"), Some(&2.5.into()), 1, Timestamp(0)));
         let mut reader = BoardReader::new(path, [7; 16]);
-        let is_full = |board: &Board| board.page().words()[FULL].load(Ordering::Acquire) != 0;
-        assert!(!is_full(&board));
+        assert!(!is_full(board.page().words()));
         board.page().words()[USED].store(WORDS as u64, Ordering::Relaxed);
         assert!(!board.publish(&key("a"), Some(&3i64.into()), 2, Timestamp(0)), "it would have to move");
         assert!(board.publish(&key("b"), Some(&3.5.into()), 2, Timestamp(0)));
         assert!(!board.publish(&key("c"), Some(&4.5.into()), 2, Timestamp(0)));
         assert!(!board.publish(&key("d"), None, 2, Timestamp(0)), "readers may know it from the log");
-        assert!(is_full(&board));
+        assert!(is_full(board.page().words()));
         assert_eq!((value(&mut reader, "a"), value(&mut reader, "b")), (None, Some(3.5.into())));
+        let changed = |board: &Board, name: &str| board.cell(&board.spots[&key(name)]).unwrap().changed();
+        assert_eq!((changed(&board, "a"), changed(&board, "b")), (Some(0), Some(2)), "the log counts");
+        assert!(board.publish(&key("a"), Some(&5.5.into()), 3, Timestamp(0)), "it fits again");
+        assert_eq!((value(&mut reader, "a"), changed(&board, "a")), (Some(5.5.into()), Some(3)));
     }
 
     /// A type of a later program hides none of the variables behind it.

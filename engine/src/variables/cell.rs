@@ -18,7 +18,7 @@ const COUNT: usize = 1;
 const SLOTS: usize = 2;
 /// Words of a slot before the value: seq and time.
 const SLOT_HEAD: usize = 2;
-/// The seq of a slot without a value: the variable is not there.
+/// The seq of a slot without a value: the variable is not there, and in place of the time stands the transaction since which it is not.
 const ABSENT: u64 = u64::MAX;
 
 /// Words of values of a type. Bytes have a word for their length, and room for `room` bytes.
@@ -108,6 +108,15 @@ impl<'w> Cell<'w> {
         }
     }
 
+    /// The transaction that changed it last; `None` where nobody did.
+    pub(crate) fn changed(&self) -> Option<u64> {
+        let (_, (seq, time)) = self.read_slot(|slot| match slot {
+            [seq, time, ..] => (seq.load(Ordering::Relaxed), time.load(Ordering::Relaxed)),
+            _ => (ABSENT, 0),
+        })?;
+        Some(if seq == ABSENT { time } else { seq })
+    }
+
     /// Makes these words the value, or nothing where they are `None`. One thread at a time may.
     pub(crate) fn write(&self, value: Option<&[u64]>, seq: u64, time: Timestamp) {
         let Some(counter) = self.words.get(COUNT) else { return };
@@ -115,8 +124,9 @@ impl<'w> Cell<'w> {
         let [to_seq, to_time, to_value @ ..] = self.slot(next) else { return };
         // Who sees a word of the new value sees the count that was told before, and knows that this slot holds no more.
         fence(Ordering::Release);
-        to_seq.store(if value.is_some() { seq } else { ABSENT }, Ordering::Relaxed);
-        to_time.store(time.0 as u64, Ordering::Relaxed);
+        let (first, second) = if value.is_some() { (seq, time.0 as u64) } else { (ABSENT, seq) };
+        to_seq.store(first, Ordering::Relaxed);
+        to_time.store(second, Ordering::Relaxed);
         for (to, from) in to_value.iter().zip(value.unwrap_or_default()) {
             to.store(*from, Ordering::Relaxed);
         }
@@ -210,7 +220,7 @@ mod tests {
                 assert_eq!(to_words(&again, variable_type, length).unwrap(), written);
             }
             cell.write(None, 9, Timestamp(0));
-            assert_eq!((cell.read(&mut read), cell.word()), ((4, None), None));
+            assert_eq!((cell.read(&mut read), cell.word(), cell.changed()), ((4, None), None, Some(9)));
         }
         assert!(to_words(&vec![1u8; 17].into(), VariableType::Bytes, 3).is_none());
         assert!(to_words(&1i64.into(), VariableType::F64, 1).is_none());

@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 use underbelly_storage::Timestamp;
 use underbelly_storage::page::SharedPage;
 
-use super::board::{BoardReader, Spot, is_in_use};
+use super::board::{BoardReader, Spot, is_full, is_in_use};
 use super::catalogue::Name;
 use super::cell::{Cell, of_words, to_words, value_words};
 use super::registry::{Held, read_value};
-use super::value::{Scope, VariableType, VariableValue};
+use super::value::{Scope, Variable, VariableType, VariableValue};
 use crate::batch::{Batch, Row};
 use crate::core::{Commit, Core};
 use crate::database::Database;
 use crate::durability::Durability;
 use crate::error::{CommitError, ReadError};
+use crate::feed::ENGINES_OWN;
 use crate::reader::Reader;
+use crate::snapshot::Snapshot;
 use crate::transaction::transact;
 
 /// A type that variables hold: `bool`, `i64`, `f64`, `[f64; N]` and `Vec<u8>`.
@@ -219,7 +221,8 @@ impl<T: VariableKind> Var<T> {
     /// Sets the value.
     ///
     /// # Errors
-    /// As [`Database::commit`]; [`CommitError::VariableType`] where the variable holds another type.
+    /// As [`Database::commit`]; [`CommitError::VariableType`] where the variable holds another type; [`CommitError::Name`] where
+    /// its name begins with `_` and it is no cursor.
     pub fn set(&self, value: T) -> Result<Commit, CommitError> {
         let mut batch = Batch::new();
         self.fill(&mut batch, value)?;
@@ -287,6 +290,10 @@ impl<T> Clone for UnloggedVar<T> {
 impl<T: VariableKind> UnloggedVar<T> {
     pub(crate) fn of(core: &Arc<Core>, scope: &Scope, name: &str) -> Result<UnloggedVar<T>, ReadError> {
         let name = checked(scope, name)?;
+        if name.name.starts_with('_') {
+            let (what, name, problem) = ("variable", name.to_string(), ENGINES_OWN);
+            return Err(ReadError::Name { what, name, problem });
+        }
         let (found, limit) = (8 * value_words(T::variable_type(), 0), crate::limits::VARIABLE_BYTES_MAX);
         if found > limit {
             return Err(ReadError::VariableSize { variable: name.to_string(), found, limit });
@@ -385,14 +392,15 @@ pub struct SharedVar<T> {
     board: Arc<Mutex<BoardReader>>,
     key: (Arc<Name>, bool),
     place: Option<(Arc<SharedPage>, Spot)>,
-    /// What the reader read in the log, for as long as no page set was there.
-    before: Option<VariableValue>,
+    /// What the reader showed when the handle was made, and the last transaction of it.
+    before: (u64, Option<Variable>),
     of: PhantomData<fn() -> T>,
 }
 
 impl<T: VariableKind> SharedVar<T> {
-    /// The value; `None` where the variable is not there, is of another type, or has no room among those that are shown so
-    /// (half a million or so), or where they cannot be looked at: then a snapshot tells.
+    /// The value; `None` where the variable is not there, or is of another type. Where it has no room among those that are shown so
+    /// (half a million or so), or where the process that writes cannot show any, it is what the reader shows since it was
+    /// refreshed last, or what an earlier process showed if that is newer.
     #[inline]
     pub fn get(&mut self) -> Option<T> {
         if let Some((page, spot)) = &self.place
@@ -416,47 +424,42 @@ impl<T: VariableKind> SharedVar<T> {
     /// Looks for the variable anew: it may have moved, or another process writes by now.
     #[cold]
     fn look(&mut self) -> Option<T> {
-        match self.find() {
-            Found::Place(page, spot) => {
-                let found = shared(&cell_at(&page, &spot)?, &spot).map(|reading| reading.value);
-                self.place = Some((page, spot));
-                found
-            }
-            Found::Nowhere => T::of_value(self.before.as_ref()?),
-            Found::Nothing => None,
-        }
+        self.find().map(|reading| reading.value)
     }
 
-    /// Where the variable stands now.
-    fn find(&mut self) -> Found {
-        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-        let page = board.page();
-        let place = board.last_spot(&self.key);
-        match (page, place) {
-            (Ok(Some(_)), Some((page, spot))) => Found::Place(page, spot),
-            // Between two writers the older one's is right. What is in no log went with its writer.
-            (Ok(None), Some((page, spot))) if self.key.1 => Found::Place(page, spot),
-            (Ok(None), None) => Found::Nowhere,
-            _ => Found::Nothing,
-        }
-    }
-
-    /// The value with the transaction that set it; `None` also where no process wrote since the machine began.
+    /// The value with the transaction that set it.
     pub fn read(&mut self) -> Option<Reading<T>> {
-        let Found::Place(page, spot) = self.find() else { return None };
-        let found = shared(&cell_at(&page, &spot)?, &spot);
-        self.place = Some((page, spot));
+        self.find()
+    }
+
+    fn find(&mut self) -> Option<Reading<T>> {
+        let (page, place, own) = {
+            let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+            let page = board.page().ok().flatten();
+            // What is in no log went with its writer.
+            let place = board.last_spot(&self.key).filter(|_| self.key.1 || page.is_some());
+            (page, place, board.own.upgrade())
+        };
+        let cell = place.as_ref().and_then(|(page, spot)| Some((cell_at(page, spot)?, spot)));
+        let found = cell.as_ref().and_then(|(cell, spot)| shared(cell, spot));
+        // The writer keeps what has a place as it is.
+        let is_told = page.is_some_and(|page| found.is_some() || !is_full(page.words()));
+        if self.key.1 && !is_told {
+            // Between two writers the older one's may be right, and what has no room stands in the log alone.
+            let snapshot = own.as_ref().map(Snapshot::now);
+            let (seq, variable) = match &snapshot {
+                Some(own) => (own.seq(), own.variable(&self.key.0.scope, &self.key.0.name).ok()?),
+                None => self.before.clone(),
+            };
+            if cell.and_then(|(cell, _)| cell.changed()).is_none_or(|changed| changed <= seq) {
+                let variable = variable?;
+                let value = T::of_value(&variable.value)?;
+                return Some(Reading { value, seq: variable.seq, time: variable.time });
+            }
+        }
+        self.place = place;
         found
     }
-}
-
-/// What a page set says of a variable.
-enum Found {
-    Place(Arc<SharedPage>, Spot),
-    /// There is none.
-    Nowhere,
-    /// The variable is not there, or there was no room for it, or the page set cannot be looked at.
-    Nothing,
 }
 
 #[inline]
@@ -509,7 +512,8 @@ impl Database {
     /// It has nothing to do with one of the same name that is in the log.
     ///
     /// # Errors
-    /// [`ReadError::Name`]; [`ReadError::VariableType`] where this process has one of another type under that name.
+    /// [`ReadError::Name`], also where the name begins with `_`; [`ReadError::VariableType`] where this process has one of
+    /// another type under that name.
     pub fn unlogged_var<T: VariableKind>(
         &self,
         scope: &Scope,
@@ -526,7 +530,8 @@ impl Reader {
     /// [`ReadError::Name`].
     pub fn var<T: VariableKind>(&self, scope: &Scope, name: &str) -> Result<SharedVar<T>, ReadError> {
         let name = checked(scope, name)?;
-        let before = self.variable(scope, &name.name)?.map(|variable| variable.value);
+        let snapshot = self.snapshot();
+        let before = (snapshot.seq(), snapshot.variable(scope, &name.name)?);
         Ok(SharedVar { board: self.board.clone(), key: (name, true), place: None, before, of: PhantomData })
     }
 
@@ -540,7 +545,7 @@ impl Reader {
         name: &str,
     ) -> Result<SharedVar<T>, ReadError> {
         let key = (checked(scope, name)?, false);
-        Ok(SharedVar { board: self.board.clone(), key, place: None, before: None, of: PhantomData })
+        Ok(SharedVar { board: self.board.clone(), key, place: None, before: (0, None), of: PhantomData })
     }
 
     /// Scopes, names and values of the variables that are in no log, as the process that writes shows them now.

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Blob, ObjectId};
+use super::{Blob, ObjectId, blocks_pass};
 use crate::cursor::Cursor;
 use crate::disk::Disk;
 use crate::error::{Damage, StorageError};
@@ -19,7 +19,7 @@ use crate::limits::{
 };
 use crate::map::Mapped;
 use crate::sealed::{self, SealedWriter};
-use crate::stamp::{self, DatabaseId, Kind, Stamp};
+use crate::stamp::{self, DatabaseId, Kind, STAMP_BYTES, Stamp};
 use crate::touched::Touched;
 
 const CHUNK: Kind = Kind { magic: *b"UBCHUNK1", version: 1 };
@@ -368,6 +368,41 @@ pub fn open_chunk(
 ) -> Result<Blob, StorageError> {
     let blob = Chunks::open(disk, name, db_id)?.get(&id)?;
     blob.ok_or_else(|| StorageError::corrupt(name, 0, format!("the file does not hold object {id}")))
+}
+
+/// Whether a chunk file as it is on the disk by now holds an object of so many bytes that can be read, whatever is mapped and was
+/// checked before. Nothing is touched that the disk may not give.
+pub fn is_stored_in_chunk(
+    disk: &dyn Disk,
+    name: &str,
+    db_id: DatabaseId,
+    id: &ObjectId,
+    length: u64,
+) -> bool {
+    let look = || -> Result<bool, StorageError> {
+        let failed = |error| StorageError::io("read", name, error);
+        let file = disk.open_read(name).map_err(failed)?;
+        let mut bytes = [0; STAMP_BYTES];
+        let at = file.len().map_err(failed)?.saturating_sub(STAMP_BYTES as u64);
+        file.read_at(&mut bytes, at).map_err(failed)?;
+        let stamp = Stamp::decode(&bytes, at, CHUNK, name, Some(db_id))?;
+        if stamp.offset.checked_add(stamp.length) != Some(at) {
+            return Ok(false);
+        }
+        let mut directory = vec![0; stamp.length as usize];
+        let read = file.read_at(&mut directory, stamp.offset).map_err(failed)?;
+        if read != directory.len() || crc32fast::hash(&directory) != stamp.crc {
+            return Ok(false);
+        }
+        let (entries, crcs) = directory_of(&directory, stamp.offset).map_err(|d| d.at(name, stamp.offset))?;
+        let Some(entry) = entries.iter().find(|entry| entry.id == *id && entry.length == length) else {
+            return Ok(false);
+        };
+        let mut crcs = crcs.iter().skip(entry.block);
+        let body = entry.offset..entry.end();
+        blocks_pass(&*file, body, |block| crcs.next() == Some(&crc32fast::hash(block))).map_err(failed)
+    };
+    look().unwrap_or(false)
 }
 
 /// Reads a directory: entries in order of their places, with less than a page between them, and the checksums.

@@ -3,7 +3,7 @@
 //! Bodies, each on a 64-byte boundary; then the directory, sorted by id; then the stamp. Bodies lie end to end
 //! in the order in which they were given, which need not be that of the directory.
 
-use super::{Blob, ObjectId};
+use super::{Blob, ObjectId, blocks_pass};
 use crate::cursor::Cursor;
 use crate::disk::Disk;
 use crate::error::{Damage, StorageError};
@@ -182,6 +182,22 @@ impl Pack {
             self.touched.insert(part);
         }
         Ok(Some(blob))
+    }
+
+    /// Whether the object at a place can be read in the file that is on the disk by now, whatever is mapped and was checked
+    /// before. Nothing is touched that the disk may not give.
+    pub fn is_stored(&self, disk: &dyn Disk, part: usize, id: &ObjectId) -> bool {
+        let Some(entry) = self.entries.get(part).filter(|entry| entry.id == *id) else { return false };
+        let Ok(file) = disk.open_read(&self.name) else { return false };
+        let mut crc = crc32fast::Hasher::new();
+        let body = entry.offset..entry.offset + entry.length;
+        let is_read = blocks_pass(&*file, body, |block| {
+            crc.update(block);
+            true
+        });
+        is_read.unwrap_or(false)
+            && crc.finalize() == entry.crc
+            && file.len().is_ok_and(|bytes| bytes == self.file.len() as u64)
     }
 
     /// Compares every body with its id, and the bytes between bodies with zero. Returns the bytes checked.

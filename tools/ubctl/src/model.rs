@@ -54,7 +54,9 @@ pub(crate) enum ModelCommand {
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Deletes all versions of a model
+    /// Deletes all versions of a model, pinned ones and those that an alias names among them
+    ///
+    /// What is put after that begins anew with version 1: where ID@VERSION was written down, it names other bytes then.
     Rm {
         #[command(flatten)]
         which: Which,

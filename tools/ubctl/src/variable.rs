@@ -7,7 +7,7 @@ pub(crate) use self::watch::sparkline;
 use std::path::Path;
 
 use clap::{Subcommand, ValueEnum};
-use underbelly::{Batch, CommitError, Database, Scope, Variable, VariableType, VariableValue};
+use underbelly::{Batch, CURSOR_PREFIX, CommitError, Database, Scope, Variable, VariableType, VariableValue};
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing};
@@ -39,6 +39,9 @@ pub(crate) enum Var {
         /// What the value is
         #[arg(long = "type", value_enum, value_name = "TYPE")]
         kind: Option<Kind>,
+        /// Moves a cursor of `ubctl tail --cursor`, too: the last transaction that was consumed
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         scope: ScopeArg,
     },
@@ -55,6 +58,9 @@ pub(crate) enum Var {
     Rm {
         /// The variable
         name: String,
+        /// Removes a cursor of `ubctl tail --cursor`, too: what it consumed is told again
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         scope: ScopeArg,
     },
@@ -189,7 +195,8 @@ impl Var {
                 facts.add("seq", seq).add("time", Field::text(time));
                 facts.print(format.format)
             }
-            Var::Set { name, value: text, kind, scope } => {
+            Var::Set { name, value: text, kind, force, scope } => {
+                keep_cursor(name, &scope.scope, *force)?;
                 let db = write(dir)?;
                 let before = db.variable(&scope.scope, name)?;
                 let value = value(text, *kind, before.map(|before| before.value.variable_type()))?;
@@ -202,7 +209,8 @@ impl Var {
             }
             Var::Watch(watch) => watch.run(dir),
             Var::Ls { scope, format } => list(dir, scope.as_ref(), format.format),
-            Var::Rm { name, scope } => {
+            Var::Rm { name, force, scope } => {
+                keep_cursor(name, &scope.scope, *force)?;
                 let db = write(dir)?;
                 let commit = db.transact(|tx| {
                     if tx.variable(&scope.scope, name)?.is_none() {
@@ -218,6 +226,17 @@ impl Var {
                 }
             }
         }
+    }
+}
+
+/// Refuses to change what consumers go by, unless that is meant.
+fn keep_cursor(name: &str, scope: &Scope, force: bool) -> Result<(), Failed> {
+    match name.strip_prefix(CURSOR_PREFIX).filter(|_| *scope == Scope::Global && !force) {
+        Some(cursor) => Err(Failed::Usage(format!(
+            "{name} is the cursor of `ubctl tail --cursor {cursor}`, and who consumes under that name goes by it; \
+             say --force to move or remove it all the same"
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ use underbelly::{
 use super::{metadata, not_found};
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, Listing, printable};
+use crate::stderr;
 use crate::time::parse_instant;
 
 /// Which model: by its metadata or by its identity.
@@ -91,13 +92,42 @@ impl Which {
             _ => format!("version {location}"),
         };
         let gone = || match snapshot.model_versions(&id) {
-            Ok(all) if !all.is_empty() => Failed::NotFound(format!(
-                "model {id} has no {asked}; `ubctl model versions` lists what there is"
-            )),
+            Ok(all) if !all.is_empty() => {
+                let first = all.last().map_or(1, |oldest| oldest.info.version);
+                let deleted = match as_of.is_some() || put_by.is_some() {
+                    true if first > 1 => format!(", and those before version {first} were deleted"),
+                    _ => String::new(),
+                };
+                Failed::NotFound(format!(
+                    "model {id} has no {asked}{deleted}; `ubctl model versions` lists what there is"
+                ))
+            }
             _ => not_found(id),
         };
-        found.ok_or_else(gone)
+        let found = found.ok_or_else(gone)?;
+        if as_of.is_some() || put_by.is_some() {
+            tell_deleted(snapshot, &id, found.info().version)?;
+        }
+        Ok(found)
     }
+}
+
+/// Says that what comes next after a version was deleted: it may have been the right one for a time.
+fn tell_deleted(snapshot: &Snapshot, id: &ModelId, version: u64) -> Result<(), Failed> {
+    let all = snapshot.model_versions(id)?;
+    let next = all.iter().map(|known| known.info.version).take_while(|known| *known > version).last();
+    if let Some(next) = next.filter(|next| *next > version + 1) {
+        let (first, last) = (version + 1, next - 1);
+        let gone = if first == last {
+            format!("version {first} was")
+        } else {
+            format!("versions {first} to {last} were")
+        };
+        stderr::line(&format!(
+            "this is version {version}; {gone} deleted, and may have been the one of that time"
+        ));
+    }
+    Ok(())
 }
 
 /// The versions of a model, which is there.
@@ -378,8 +408,14 @@ pub(crate) fn collect(db: &Database) -> Result<(), Failed> {
     db.commit(batch)?;
     let left = count(db)?;
     // What the manifest before names stays until the next.
-    let written: u64 = db.checkpoint()?.bytes_written + db.checkpoint()?.bytes_written;
+    let (first, second) = (db.checkpoint()?, db.checkpoint()?);
+    let written = first.bytes_written + second.bytes_written;
     let mut facts = Facts::default();
     facts.add("deleted", before - left).add("versions", left).add("bytes_written", written);
-    facts.print(Format::Table)
+    facts.print(Format::Table)?;
+    second.damaged.iter().for_each(|damaged| stderr::line(damaged));
+    match second.damaged.len() {
+        0 => Ok(()),
+        damages => Err(Failed::Damaged(damages)),
+    }
 }

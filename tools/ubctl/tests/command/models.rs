@@ -284,3 +284,29 @@ fn a_tensor_is_written_alone() {
         place.fails(["model", "get", "--meta", r#"{"type":"net"}"#, "--tensor", "c"]).contains("no tensor")
     );
 }
+
+/// Where the version of a time was deleted, the one before it is not given without a word.
+#[test]
+fn a_version_of_a_time_that_was_deleted_is_told() {
+    let place = Place::new();
+    let find = r#"{"type":"v"}"#;
+    for day in 1..=6 {
+        place.write("blob", day.to_string());
+        let meta = format!(r#"{{"type":"v","timestamp":"2014-06-0{day}"}}"#);
+        place.ok(["model", "put", "blob", "--meta", &meta]);
+    }
+    place.ok(["model", "pin", "--meta", find, "2"]);
+    place.ok(["model", "keep", "--meta", find, "--last", "2"]);
+    let get = |at: &str| {
+        let output = place.command(["model", "get", "--meta", find, "--as-of", at]).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let (blob, told) = get("2014-06-04");
+    assert!(blob == "2" && told.contains("this is version 2; versions 3 to 4 were deleted"), "{blob} {told}");
+    for (at, blob) in [("2014-06-05", "5"), ("2014-06-09", "6")] {
+        assert_eq!(get(at), (blob.to_string(), String::new()));
+    }
+    let error = place.fails(["model", "get", "--meta", find, "--as-of", "2014-06-01"]);
+    assert!(error.contains("those before version 2 were deleted"), "{error}");
+}

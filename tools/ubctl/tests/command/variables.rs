@@ -53,6 +53,31 @@ fn what_does_not_fit_is_told() {
     assert!(place.fails(["var", "get", &long]).contains("longer than 255 bytes"));
 }
 
+/// Who consumes goes by its cursor, which nobody moves or removes by accident; the engine's names are its own.
+#[test]
+fn cursors_are_moved_by_their_consumers_alone() {
+    let place = Place::new();
+    place.ok(words("var set x 1"));
+    place.ok(words("tail --cursor job --ack"));
+    let stands = || place.json(words("var get _cursor.job --format json"))["value"].as_i64().unwrap();
+    let before = stands();
+    for line in
+        ["var set _cursor.job 1", "var set _cursor.job abc", "var rm _cursor.job", "var set _cursor.new 1"]
+    {
+        let error = place.fails(words(line));
+        assert!(error.contains("`ubctl tail --cursor ") && error.contains("--force"), "{error}");
+    }
+    assert_eq!(stands(), before);
+    let error = place.fails(words("var set _cursor.job abc --force"));
+    assert!(error.contains("cursor \"job\"") && error.contains("holds bytes"), "{error}");
+    place.ok(words("var set _cursor.job 1 --force"));
+    assert_eq!(stands(), 1);
+    place.ok(words("var rm _cursor.job --force"));
+    assert!(place.fails(words("tail --cursor job")).contains("no cursor is named \"job\""));
+    let error = place.fails(words("var set _mine 1"));
+    assert!(error.contains("begins with `_`"), "{error}");
+}
+
 /// Elsewhere than on a terminal a watch writes a line for each change.
 #[test]
 fn a_watch_writes_what_changes() {

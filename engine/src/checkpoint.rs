@@ -166,7 +166,7 @@ impl Core {
                 // What the reserve frees is for the checkpoint and not for the next log file.
                 let _kept = self.log.keep_space();
                 // Nothing but what changed, as the disk has no room for more.
-                if reserve::give_up(&*self.disk)? || image_bytes_max == u64::MAX {
+                if reserve::give_up(&*self.disk)? || image_bytes_max > 0 {
                     self.attempt(&mut chain, disk, 0)
                 } else {
                     Err(error)
@@ -226,8 +226,8 @@ impl Core {
             made: Mutex::default(),
         };
         attempt.tidy()?;
-        let begun = attempt.begin()?;
-        let written = match attempt.write(chain, &begun, image_bytes_max) {
+        let mut begun = attempt.begin()?;
+        let written = match attempt.write(chain, &mut begun, image_bytes_max) {
             Ok(written) => written,
             Err(error) => {
                 attempt.abandon(begun);
@@ -321,7 +321,12 @@ impl Attempt<'_> {
         Ok(begun)
     }
 
-    fn write(&mut self, chain: &Chain, begun: &Begun, image_bytes_max: u64) -> Result<Written, CommitError> {
+    fn write(
+        &mut self,
+        chain: &Chain,
+        begun: &mut Begun,
+        image_bytes_max: u64,
+    ) -> Result<Written, CommitError> {
         let core = self.core;
         let mut tables = self.capture_tables(begun.seq)?;
         core.log.wait(begun.seq)?;
@@ -336,7 +341,7 @@ impl Attempt<'_> {
         self.report.damaged = seal::damaged(&tables);
         let leaves_merges =
             tables.iter().any(Sealing::has_merged) && tables.iter().any(Sealing::leaves_merges);
-        let packing = self.pack(&begun.loose)?;
+        let packing = self.pack(&mut begun.loose)?;
         let sizes: Vec<u64> = chain.layers.iter().map(|layer| layer.reference.bytes).collect();
         let records: u64 = chain.layers.iter().map(|layer| layer.reference.records).sum();
         let each = sizes.iter().sum::<u64>().checked_div(records).unwrap_or(RECORD_BYTES);

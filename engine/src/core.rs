@@ -21,7 +21,7 @@ use underbelly_wal::{Admission, GroupCommit, Promise, Urge, WalError};
 
 use crate::backlog::{Backlog, Load};
 use crate::batch::Batch;
-use crate::checkpoint::Chain;
+use crate::checkpoint::{Chain, CheckpointReport};
 use crate::durability::Durability;
 use crate::error::CommitError;
 use crate::graph::{BundleId, Effects, Event, ProducerId, RunId, Started};
@@ -502,21 +502,21 @@ impl Core {
         retry_at.is_some_and(|at| self.options.clock.instant() < at)
     }
 
-    /// A checkpoint in the background, if one is due and none failed a moment ago; whether there was one.
-    pub(crate) fn checkpoint_if_due(&self) -> Result<bool, CommitError> {
+    /// A checkpoint in the background, if one is due and none failed a moment ago; what it did.
+    pub(crate) fn checkpoint_if_due(&self) -> Result<Option<CheckpointReport>, CommitError> {
         let log_bytes = self.log.with_log(|log| log.stats().bytes);
         let is_due = self.wants_log.swap(false, Ordering::AcqRel)
             || self.is_due(&self.backlog.load())
             || self.backlog.leaves_merges()
             || self.backlog.log_bytes(log_bytes) >= CHECKPOINT_LOG_BYTES;
         if !is_due || self.is_checkpoint_put_off() {
-            return Ok(false);
+            return Ok(None);
         }
         let done = self.checkpoint(true);
         let retry_at = done.is_err().then(|| self.options.clock.instant() + CHECKPOINT_RETRY);
         *self.retry_at.lock().unwrap_or_else(PoisonError::into_inner) = retry_at;
         self.backlog.note_log_bytes(log_bytes);
-        done.map(|_| true)
+        done.map(Some)
     }
 
     /// Seals the log and gives up the folder, unless that is done. Nothing is written after it. A checkpoint that goes on

@@ -117,9 +117,10 @@ impl<'i> Overlay<'i> {
         let mut left = bytes;
         loop {
             let Some(record) = self.below.pop()? else { return Ok(true) };
-            let length = record.value.map_or(0, <[u8]>::len) as u64;
+            // A removal has a head too.
+            let length = (size_of::<Key>() + record.value.map_or(0, <[u8]>::len)) as u64;
             self.push_below(record)?;
-            match left.checked_sub(length.max(1)) {
+            match left.checked_sub(length) {
                 Some(less) if less > 0 => left = less,
                 _ => return Ok(false),
             }

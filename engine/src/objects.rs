@@ -437,6 +437,11 @@ impl Objects {
         *hold(&self.missing)
     }
 
+    /// Whether an object is stored. One that was lost is not, so that it is stored anew when it is put again.
+    pub(crate) fn contains(&self, id: &ObjectId) -> bool {
+        self.read(id).get(id).is_some_and(|entry| !entry.place.is_lost())
+    }
+
     /// Whether an object is stored and all of it can be read, as the disk is by now. One that cannot is stored anew when it is put
     /// again.
     pub(crate) fn is_sound(&self, id: &ObjectId) -> bool {

@@ -32,6 +32,15 @@ use crate::variables::check_change;
 /// Ids and lengths of the chunks of a blob.
 type BlobChunks = Arc<[(ObjectId, u64)]>;
 
+/// How it is seen whether an object is stored.
+#[derive(Clone, Copy)]
+enum Look {
+    /// Its file is read.
+    AtTheFile,
+    /// By what is known of it.
+    InMemory,
+}
+
 /// Refuses a stamp that is too far ahead of the clock.
 fn check_skew(slot: &SlotDefinition, as_of: Timestamp, now: Timestamp) -> Result<(), CommitError> {
     let Some(max_skew) = slot.max_skew else { return Ok(()) };
@@ -291,7 +300,8 @@ impl Core {
         pins: &mut Pins<'_>,
     ) -> Result<[u8; 32], CommitError> {
         let rows = content::conform(definition, rows)?;
-        Ok(self.prepare_object(content::encode(&rows).into(), operations, pins)?.0)
+        // Most of what is put is what is there, many times in a run; reading it each time would cost more than all else.
+        Ok(self.prepare_object(content::encode(&rows).into(), Look::InMemory, operations, pins)?.0)
     }
 
     /// Stores the blob of a version, in chunks where it is too long for the log; answers its hash, its length and its chunks.
@@ -306,7 +316,11 @@ impl Core {
             Body::Stored(stored) => stored,
             Body::Bytes(blob) if self.fits_inline(blob.len(), operations) => {
                 let bytes = blob.len() as u64;
-                return Ok((self.prepare_object(blob, operations, pins)?, bytes, Arc::default()));
+                return Ok((
+                    self.prepare_object(blob, Look::AtTheFile, operations, pins)?,
+                    bytes,
+                    Arc::default(),
+                ));
             }
             Body::Bytes(blob) => BlobWriter::write(self, &blob)?,
         };
@@ -327,6 +341,7 @@ impl Core {
     fn prepare_object(
         &self,
         bytes: Blob,
+        look: Look,
         operations: &mut Operations,
         pins: &mut Pins<'_>,
     ) -> Result<ObjectId, CommitError> {
@@ -340,8 +355,12 @@ impl Core {
         }
         let id = ObjectId::of(&bytes);
         pins.object(id);
-        // What is stored and damaged or gone is stored anew, which mends whatever else names it.
-        if operations.objects.contains_key(&id) || self.objects.is_sound(&id) {
+        // What is found damaged or gone is stored anew, which mends whatever else names it.
+        let is_there = match look {
+            Look::AtTheFile => self.objects.is_sound(&id),
+            Look::InMemory => self.objects.contains(&id),
+        };
+        if operations.objects.contains_key(&id) || is_there {
             return Ok(id);
         }
         let place = if !self.fits_inline(bytes.len(), operations) {

@@ -31,6 +31,15 @@ pub fn latest(source: &dyn Source, n: usize, keys: &[(&str, Value)]) -> Result<C
     newest(source, n, &Wanted::new(source, Interval::ALL, &keys, None)?)
 }
 
+/// The timestamp of the newest row; `None` where there is no row. No field is read.
+///
+/// # Errors
+/// What reading reports.
+pub fn newest_timestamp(source: &dyn Source) -> Result<Option<i64>, QueryError> {
+    let rows = newest(source, 1, &Wanted::new(source, Interval::ALL, &[], Some(&[]))?)?;
+    Ok(times(&rows).first().copied())
+}
+
 /// The newest `n` rows that pass, newest first.
 fn newest(source: &dyn Source, n: usize, wanted: &Wanted) -> Result<Columns, QueryError> {
     let mut cursors: Vec<Cursor<'_>> = source

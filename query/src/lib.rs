@@ -54,7 +54,9 @@ pub use error::QueryError;
 pub use group_by::GroupBy;
 pub use interval::Closed;
 pub use last_points::LastPoints;
-pub use latest::{at_or_after, at_or_before, last_point, last_points, last_points_where, latest, nearest};
+pub use latest::{
+    at_or_after, at_or_before, last_point, last_points, last_points_where, latest, nearest, newest_timestamp,
+};
 pub use memory::MemoryRun;
 pub use predicate::{Predicate, matching};
 pub use resample::{Fill, Label, Resample, WindowEnd};

@@ -245,6 +245,71 @@ fn a_base_that_cannot_be_made_is_made_later() {
     assert!(failures > 3, "{failures} of {calls}");
 }
 
+/// A clock whose holder does something once, at the nth time that others may go on.
+#[derive(Default)]
+struct Once {
+    left: AtomicI64,
+    act: Mutex<Option<Box<dyn FnMut() + Send>>>,
+}
+
+impl Clock for Once {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+
+    fn give_way(&self) {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 0
+            && let Some(mut act) = self.act.lock().unwrap().take()
+        {
+            act();
+        }
+    }
+}
+
+/// Bytes that are put again, since what is stored of them is damaged, leave their file and are in memory. Where that is amid a
+/// checkpoint, what this captured names them all the same, and has to find them.
+#[test]
+fn what_is_mended_amid_a_checkpoint_is_in_it() {
+    fn model() -> (Metadata, Vec<u8>) {
+        (Metadata::new("m").with("timestamp", Timestamp(1)), vec![7; 3_000])
+    }
+    fn put(db: &Database) {
+        let mut batch = Batch::new();
+        let (metadata, bytes) = model();
+        batch.put_model(metadata, bytes);
+        db.commit(batch).unwrap();
+    }
+    for moment in 0..40 {
+        let clock = Arc::new(Once::default());
+        let options = Options { workers: 0, clock: clock.clone(), ..options() };
+        let disk = SimulatedDisk::new();
+        let db = Arc::new(Database::create_on(Arc::new(disk.clone()), options.clone()).unwrap());
+        put(&db);
+        db.checkpoint().unwrap();
+        let pack = disk.files().into_iter().find(|name| name.starts_with("packs/")).unwrap();
+        let mut rotten = disk.contents(&pack).unwrap();
+        let body = rotten.windows(64).position(|bytes| bytes == [7; 64]).unwrap();
+        rotten[body + 100] = 8;
+        disk.overwrite(&pack, rotten);
+        define(&db).unwrap();
+        clock.left.store(moment, Ordering::Relaxed);
+        let again = db.clone();
+        *clock.act.lock().unwrap() = Some(Box::new(move || put(&again)));
+        db.checkpoint().unwrap();
+        let is_late = clock.act.lock().unwrap().take().is_some();
+        drop(db);
+        let db = Database::open_on(Arc::new(disk.crash()), options).unwrap();
+        assert_eq!(db.recovery_report().rejected_manifests, Vec::<String>::new(), "moment {moment}");
+        if is_late {
+            assert!(moment > 5, "a checkpoint gives way {moment} times");
+            return;
+        }
+        let (metadata, bytes) = model();
+        let found = db.snapshot().model(&metadata).unwrap().unwrap();
+        assert_eq!(found.blob().unwrap().to_vec(), bytes, "moment {moment}");
+    }
+}
+
 /// Commits that go on beside checkpoints end up in one or the other, and none is there in part.
 #[test]
 fn commits_beside_checkpoints_are_captured_whole_or_not_at_all() {

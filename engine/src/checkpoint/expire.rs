@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use underbelly_query::{Run, TIMESTAMP, Tombstone, Zone};
-use underbelly_storage::{Columns, Timestamp};
+use underbelly_query::{Run, Tombstone, Zone, newest_timestamp};
+use underbelly_storage::Timestamp;
 
 use crate::core::Core;
 use crate::durability::Durability;
@@ -31,7 +31,7 @@ impl Core {
         let mut expired = Ok(());
         for kept in &self.kept_for_a_time()? {
             let done = match kept.expired(now) {
-                Ok(Some(tombstone)) => self.expire(kept, tombstone),
+                Ok(Some((tombstone, newest))) => self.expire(kept, tombstone, newest),
                 none => none.map(drop).map_err(CommitError::from),
             };
             expired = expired.and(done);
@@ -56,18 +56,17 @@ impl Core {
     }
 
     /// The folder stays as long as the checkpoint holds `chain`, in the one of a close too.
-    fn expire(&self, kept: &Kept, tombstone: Tombstone) -> Result<(), CommitError> {
+    fn expire(&self, kept: &Kept, tombstone: Tombstone, newest: i64) -> Result<(), CommitError> {
         let (series, tombstones) = (kept.series.clone(), vec![tombstone]);
         let deletes = vec![Deletes { series: series.clone(), tombstones, schema: None }];
         // Who leaves rows out because of those that are there commits before.
         let gates = if kept.rules.skip_identical { vec![self.gates.pass(&series)] } else { Vec::new() };
         let operations = Operations { deletes, gates, ..Operations::default() };
         let prepared = self.encode(operations, self.pending.pin())?;
-        // By the same rules, and by a newest row that nobody deleted since the look.
+        // By the same rules, and by a newest row that nobody can have deleted since the look.
         let seen = kept.snapshot.seq();
-        let is_same = |table: &&Table| {
-            table.rules() == kept.rules && table.tombstones().iter().all(|tombstone| tombstone.seq() <= seen)
-        };
+        let spares = |tombstone: &Arc<Tombstone>| tombstone.seq() <= seen || tombstone.range().1.0 < newest;
+        let is_same = |table: &&Table| table.rules() == kept.rules && table.tombstones().iter().all(spares);
         let is_still_so = |state: &State| match state.tables.get(&series).filter(is_same) {
             Some(_) => Ok(()),
             _ => Err(CommitError::SeriesChanged { series: series.to_string() }),
@@ -82,38 +81,18 @@ impl Core {
 }
 
 impl Kept {
-    /// What hides the rows that lie too far behind, where there are some that nothing hides yet.
-    fn expired(&self, now: Timestamp) -> Result<Option<Tombstone>, ReadError> {
+    /// What hides the rows that lie too far behind the newest, where there are some that nothing hides yet; and the time of the
+    /// newest.
+    fn expired(&self, now: Timestamp) -> Result<Option<(Tombstone, i64)>, ReadError> {
         let newest = self.zones().map(|zone| zone.ts_max).max();
         // Rows are read only where it may be that some lie too far behind: of zones nobody knows which rows are shown.
         if newest.and_then(|newest| self.last_expired(now, newest)).is_none() {
             return Ok(None);
         }
-        let last = self.newest()?.and_then(|newest| self.last_expired(now, newest));
-        Ok(last.map(|last| Tombstone::restored(0, Timestamp::MIN, last, Vec::new())))
-    }
-
-    /// The time of the newest row that is shown. No field is read.
-    fn newest(&self) -> Result<Option<i64>, ReadError> {
-        let series = self.snapshot.series(&self.series)?;
-        let mut zones: Vec<(i64, i64)> = self.zones().map(|zone| (zone.ts_max, zone.ts_min)).collect();
-        zones.sort_unstable_by(|a, b| b.cmp(a));
-        let mut looked_from = None;
-        for (_, from) in zones {
-            if looked_from.is_some_and(|looked_from| looked_from <= from) {
-                continue;
-            }
-            looked_from = Some(from);
-            let mut newest = None;
-            for rows in series.scan().from(Timestamp(from)).columns([""; 0]).batches() {
-                let rows: Columns = rows.map_err(ReadError::from)?;
-                newest = rows.timestamps(TIMESTAMP).and_then(|times| times.last().copied()).or(newest);
-            }
-            if newest.is_some() {
-                return Ok(newest);
-            }
-        }
-        Ok(None)
+        // Of the rows that are shown.
+        let Some(newest) = newest_timestamp(&self.snapshot.series(&self.series)?)? else { return Ok(None) };
+        let last = self.last_expired(now, newest);
+        Ok(last.map(|last| (Tombstone::restored(0, Timestamp::MIN, last, Vec::new()), newest)))
     }
 
     /// Up to where rows lie too far behind, where the newest is at `newest` and some that nothing hides are there.
@@ -194,27 +173,30 @@ mod tests {
         let db = database();
         let core = db.core();
         let kept = core.kept_for_a_time().unwrap();
-        let tombstone = || kept[0].expired(core.options.clock.now()).unwrap().unwrap();
+        let tombstone = || kept[0].expired(core.options.clock.now()).unwrap().unwrap().0;
         db.redefine_series(SeriesDefinition::new("a")).unwrap();
-        core.expire(&kept[0], tombstone()).unwrap();
+        core.expire(&kept[0], tombstone(), 100).unwrap();
         assert_eq!(rows(&db, "a"), 3);
         db.redefine_series(SeriesDefinition::new("a").retention(Duration::from_nanos(16))).unwrap();
-        core.expire(&kept[0], tombstone()).unwrap();
+        core.expire(&kept[0], tombstone(), 100).unwrap();
         assert_eq!(rows(&db, "a"), 1);
     }
 
-    /// A row that is deleted between the look and the delete expires no other.
+    /// A row that is deleted between the look and the delete expires no other; a delete that spares the newest row stops nothing.
     #[test]
     fn a_delete_that_comes_between_the_look_and_the_expiry_counts() {
-        let db = database();
-        let core = db.core();
-        let kept = core.kept_for_a_time().unwrap();
-        let tombstone = kept[0].expired(core.options.clock.now()).unwrap().unwrap();
-        let mut batch = Batch::new();
-        batch.delete_rows("a", Delete::all().from(Timestamp(50)));
-        db.commit(batch).unwrap();
-        core.expire(&kept[0], tombstone).unwrap();
-        assert_eq!(rows(&db, "a"), 2);
+        for (from, to, left) in [(50, 200, 2), (0, 1, 1)] {
+            let db = database();
+            let core = db.core();
+            let kept = core.kept_for_a_time().unwrap();
+            let (tombstone, newest) = kept[0].expired(core.options.clock.now()).unwrap().unwrap();
+            assert_eq!(newest, 100);
+            let mut batch = Batch::new();
+            batch.delete_rows("a", Delete::all().from(Timestamp(from)).to(Timestamp(to)));
+            db.commit(batch).unwrap();
+            core.expire(&kept[0], tombstone, newest).unwrap();
+            assert_eq!(rows(&db, "a"), left);
+        }
     }
 
     /// A row that is deleted, as one that was dated wrongly may be, is nobody's newest.

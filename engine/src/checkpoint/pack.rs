@@ -42,8 +42,9 @@ impl Attempt<'_> {
     /// Packs objects that came into memory, and those of packs that are less than half alive.
     ///
     /// An object that was forgotten is not found here; who puts it again stores it anew, in a record behind this
-    /// checkpoint.
-    pub(super) fn pack(&mut self, loose: &[ObjectId]) -> Result<Packing, CommitError> {
+    /// checkpoint. One that was put again since the capture, as what was stored is damaged, has left its file and is among
+    /// what came into memory: it is packed too, since what was captured may name it.
+    pub(super) fn pack(&mut self, loose: &mut Vec<ObjectId>) -> Result<Packing, CommitError> {
         let objects = &self.core.objects;
         let all = objects.packs();
         // Small packs are joined when there are many, so that their number does not grow with the checkpoints.
@@ -54,9 +55,6 @@ impl Attempt<'_> {
             pack.live() * 2 >= (pack.pack.ids().len() as u64).max(1) && !(many_small && is_small(pack))
         });
         let mut bodies: Vec<(ObjectId, Blob)> = Vec::new();
-        for id in loose {
-            bodies.extend(objects.bytes_in(id, None)?.map(|blob| (*id, blob)));
-        }
         let mut damaged = Vec::new();
         for pack in sparse.iter().filter(|pack| pack.live() > 0) {
             let live = |id: ObjectId| objects.bytes_in(&id, Some(pack)).map(|blob| Some((id, blob?)));
@@ -92,6 +90,11 @@ impl Attempt<'_> {
             taken_in: sparse.iter().map(|pack| pack.file).collect(),
             moved,
         };
+        // Behind all that was looked at: what has left a file by then is here.
+        loose.append(&mut objects.take_loose());
+        for id in &*loose {
+            bodies.extend(objects.bytes_in(id, None)?.map(|blob| (*id, blob)));
+        }
         if bodies.is_empty() {
             return Ok(packing);
         }

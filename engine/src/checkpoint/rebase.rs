@@ -16,17 +16,21 @@ use crate::core::Core;
 use crate::error::CommitError;
 use crate::files;
 use crate::image::{Layer, Overlay, is_outgrown};
-use crate::limits::DELTAS_MAX;
 use crate::pending::OwnPins;
 
 /// Steps that a base of [`checkpoint_bytes`](crate::Options::checkpoint_bytes) takes; a longer one takes more.
 const STEPS: u64 = 64;
 
-/// Steps behind a checkpoint in which nobody looks whether another is due, so that the base is ended also where one always is.
-const STEPS_ALONE: u32 = 4;
+/// How many times as much as the image of a checkpoint is written before another comes between, so that deltas stay shorter
+/// than the base also where a checkpoint is always due.
+const BYTES_ALONE: u64 = 4;
 
-/// Time after a failure before another try.
+/// Deltas from which on a base is made though they have not outgrown it: each opening lays them over each other.
+const LAYERS_MAX: usize = 32;
+
+/// Time after a failure before another try; it doubles with each.
 const RETRY: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_secs(3600);
 
 /// A new base that is being made, or was.
 #[derive(Default)]
@@ -35,8 +39,8 @@ pub(crate) struct Rebase {
     layers: usize,
     /// Keeps the file of one that no manifest names yet.
     unnamed: Option<OwnPins>,
-    /// When it is tried again after a failure.
-    retry_at: Option<Instant>,
+    /// When it is tried again after failures, and how long it waited.
+    retry_at: Option<(Instant, Duration)>,
     /// The close came in between. It does not begin anew what took so long.
     is_cut_short: bool,
 }
@@ -55,6 +59,11 @@ impl Rebase {
     /// Whether a close came in between.
     pub(super) fn is_cut_short(&self) -> bool {
         self.is_cut_short
+    }
+
+    fn put_off(&mut self, now: Instant) {
+        let wait = self.retry_at.map_or(RETRY, |(_, wait)| (2 * wait).min(RETRY_MAX));
+        self.retry_at = Some((now + wait, wait));
     }
 
     /// A manifest names all layers.
@@ -96,8 +105,8 @@ impl Core {
     /// Makes a new base of the state image where the deltas have outgrown one that is too long for a checkpoint, or are many,
     /// and a checkpoint that names it.
     ///
-    /// What fails in the making is told in the status and tried again a minute later: nothing but the time of an opening and
-    /// the space of the deltas hangs on it. An error of a checkpoint is answered.
+    /// What fails in the making is told in the status and tried again later: nothing but the time of an opening and
+    /// the space of the deltas hangs on it. An error of a checkpoint, which is tried once more when the file is gone, is answered.
     pub(crate) fn rebase_if_due(&self) -> Result<(), CommitError> {
         let now = self.options.clock.instant();
         // The disk may be full, and what is left on it is for the checkpoint.
@@ -106,7 +115,7 @@ impl Core {
         }
         let layers = {
             let mut chain = self.sound_chain()?;
-            if chain.rebase.retry_at.is_some_and(|at| now < at) {
+            if chain.rebase.retry_at.is_some_and(|(at, _)| now < at) {
                 return Ok(());
             }
             let Some(layers) = chain.layers_to_rebase() else { return Ok(()) };
@@ -126,13 +135,19 @@ impl Core {
                     chain.rebase = Rebase { unnamed: Some(pins), ..Rebase::default() };
                 }
                 Ending::Failed(error) => {
-                    chain.rebase.retry_at = Some(self.options.clock.instant() + RETRY);
+                    chain.rebase.put_off(self.options.clock.instant());
                     self.note_trouble(format!("no new base of the state image could be written: {error}"));
                     return Ok(());
                 }
-                Ending::Stopped(error) => {
+                Ending::Stopped(CommitError::Closed) => {
                     chain.rebase.is_cut_short = true;
-                    return Err(error);
+                    return Err(CommitError::Closed);
+                }
+                Ending::Stopped(error) => {
+                    chain.rebase.put_off(self.options.clock.instant());
+                    drop(chain);
+                    // There is the space of the base by now, which it may have lacked.
+                    return self.checkpoint(true).map_or(Err(error), |_| Ok(()));
                 }
             }
         }
@@ -153,15 +168,18 @@ impl Core {
             Overlay::new(merge, writer.map_err(CommitError::from)?, true)
         };
         let step_bytes = self.options.checkpoint_bytes / STEPS;
-        let mut alone = 0;
+        let mut alone = 0u64;
         loop {
             self.options.clock.give_way();
             let checkpoint = match self.signals.is_hung_up() {
                 true => Err(CommitError::Closed),
-                false if alone > 0 => Ok(false),
+                false if alone > 0 => Ok(None),
                 false => self.checkpoint_if_due(),
             };
-            alone = if matches!(checkpoint, Ok(true)) { STEPS_ALONE } else { alone.saturating_sub(1) };
+            alone = match &checkpoint {
+                Ok(Some(report)) => BYTES_ALONE * report.image_bytes.max(step_bytes),
+                _ => alone.saturating_sub(step_bytes.max(1)),
+            };
             let Ok(_folder) = self.enter() else {
                 // What it removes in the end may be another writer's.
                 std::mem::forget(overlay);
@@ -185,7 +203,7 @@ impl Chain {
     fn layers_to_rebase(&self) -> Option<Vec<Arc<Layer>>> {
         let (base, deltas) = self.layers.split_first()?;
         let bytes = deltas.iter().map(|delta| delta.reference.bytes).sum();
-        let is_due = is_outgrown(base.reference.bytes, bytes) || deltas.len() > DELTAS_MAX;
+        let is_due = is_outgrown(base.reference.bytes, bytes) || deltas.len() > LAYERS_MAX;
         let is_free = self.rebase.layers == 0 && !self.rebase.is_unnamed();
         (is_due && is_free && !deltas.is_empty()).then(|| self.layers.clone())
     }

@@ -98,7 +98,7 @@ impl View {
 impl Copy {
     fn back_up(self, progress: impl FnMut(u64, u64)) -> Result<BackupReport, CopyError> {
         let (began, disk, copy) = (Instant::now(), &self.source, &self);
-        copy.mark().map_err(|error| copy.give_up(error))?;
+        copy.claim()?;
         let mut made = Err(OpenError::Overtaken { dir: disk.describe() });
         for _ in 0..READER_TRIES {
             made = copy.make_backup();
@@ -187,14 +187,39 @@ impl Copy {
         Ok(copy)
     }
 
-    /// Says, durably and before anything else is there, that it is not finished: it counts by itself, whatever else a process
-    /// that is killed leaves.
-    pub(crate) fn mark(&self) -> Result<(), OpenError> {
-        let failed = |action| move |source| StorageError::io(action, files::UNFINISHED, source);
+    /// Takes the folder for this copy, and says, durably and before anything else is there, that it is not finished: the mark
+    /// counts by itself, whatever else a process that is killed leaves. Of two copies that begin at once one makes the mark.
+    /// Who makes a database there meanwhile looks for the mark behind its own lock, as this looks for that behind the mark.
+    pub(crate) fn claim(&self) -> Result<(), CopyError> {
+        let dir = || self.dest.describe();
         match self.dest.create(files::UNFINISHED) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("make")(error).into()),
-            _ => Ok(self.dest.sync_dir("").map_err(failed("sync the folder of"))?),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(CopyError::Unfinished { dir: dir() });
+            }
+            Err(error) => {
+                return Err(self.give_up(StorageError::io("make", files::UNFINISHED, error).into()));
+            }
         }
+        let listed = self.dest.list("").map_err(|error| StorageError::io("list", &dir(), error));
+        match listed.map(|names| names.into_iter().find(|name| name != files::UNFINISHED)) {
+            Ok(None) => {}
+            Ok(Some(found)) => {
+                self.unmark()?;
+                return Err(CopyError::NotEmpty { dir: dir(), found });
+            }
+            Err(error) => return Err(self.give_up(error.into())),
+        }
+        let synced = self.dest.sync_dir("");
+        let failed = |error| StorageError::io("sync the folder of", files::UNFINISHED, error);
+        synced.map_err(|error| self.give_up(failed(error).into()))
+    }
+
+    /// Puts the mark there again, as far as the disk takes it.
+    fn mark_again(&self) {
+        let made = self.dest.create(files::UNFINISHED).map(drop);
+        // Where it cannot be made, little is there.
+        let _ = made.and_then(|()| self.dest.sync_dir(""));
     }
 
     /// Takes the mark away, which a full disk may not have taken.
@@ -206,11 +231,12 @@ impl Copy {
         }
     }
 
-    /// Removes all that was put there: manifests first and the mark last, each durably before what follows.
+    /// Removes all that a copy puts there: manifests first and the mark last, each durably before what follows. What others
+    /// have put there meanwhile stays.
     pub(crate) fn clear(&self) -> Result<(), OpenError> {
         let failed = |action| move |source| StorageError::io(action, &self.dest.describe(), source);
-        // It may be gone from a copy that was nearly finished; where it cannot be made, little is there.
-        self.mark().ok();
+        // It may be gone from a copy that was nearly finished.
+        self.mark_again();
         for name in self.dest.list("").map_err(failed("list"))? {
             if name.starts_with("MANIFEST-") {
                 self.dest.remove(&name).map_err(failed("empty"))?;
@@ -221,7 +247,7 @@ impl Copy {
         self.sync_all("").map_err(failed("sync"))?;
         self.unmark()?;
         let Some(root) = &self.root else { return Ok(()) };
-        for entry in self.dest.list("").map_err(failed("list"))? {
+        for entry in self.dest.list("").map_err(failed("list"))?.into_iter().filter(|entry| is_own(entry)) {
             let removed = fs::remove_dir_all(root.join(&entry));
             removed.map_err(|source| StorageError::io("remove", &entry, source))?;
         }
@@ -232,7 +258,7 @@ impl Copy {
     fn sync_all(&self, dir: &str) -> io::Result<()> {
         for entry in self.dest.list(dir)? {
             let name = if dir.is_empty() { entry } else { format!("{dir}/{entry}") };
-            if name != files::UNFINISHED {
+            if is_own(name.split('/').next().unwrap_or_default()) && !name.starts_with("MANIFEST-") {
                 self.sync_all(&name)?;
             }
         }
@@ -268,10 +294,11 @@ impl Copy {
 
     /// Removes the files that were put there but the mark, for another attempt.
     pub(crate) fn restart(&self) -> Result<(), OpenError> {
-        let removed = match &self.root {
-            Some(root) => remove_files(root),
-            None => remove_names(&*self.dest, ""),
-        };
+        let names = self.dest.list("").map(|names| names.into_iter().filter(|name| is_own(name)).collect());
+        let removed = names.and_then(|names: Vec<String>| match &self.root {
+            Some(root) => names.iter().try_for_each(|name| remove_path(&root.join(name))),
+            None => remove_listed(&*self.dest, "", names),
+        });
         removed.map_err(|source| StorageError::io("empty", &self.dest.describe(), source).into())
     }
 
@@ -399,31 +426,26 @@ impl Copy {
     }
 }
 
-/// Removes the files in a folder and those below, but no folder.
-fn remove_files(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            true => remove_files(&entry.path())?,
-            false if entry.file_name() == files::UNFINISHED => {}
-            false => fs::remove_file(entry.path())?,
-        }
+/// Whether a name in the folder is one that a copy puts there, the mark left out.
+fn is_own(name: &str) -> bool {
+    let folders =
+        [files::WAL_DIR, files::SEGMENTS_DIR, files::PACKS_DIR, files::CHUNKS_DIR, files::IMAGES_DIR];
+    folders.contains(&name) || name.starts_with("MANIFEST-")
+}
+
+/// Removes a file, or those in a folder and below, but no folder.
+fn remove_path(path: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.is_dir() {
+        return fs::remove_file(path);
     }
-    Ok(())
+    fs::read_dir(path)?.try_for_each(|entry| remove_path(&entry?.path()))
 }
 
-/// The same on a disk of which nothing but the names is known: a name that cannot be removed is taken for a folder, and the
+/// Removes names on a disk of which nothing but the names is known: one that cannot be removed is taken for a folder, and the
 /// error answered where it cannot be listed either.
-fn remove_names(disk: &dyn Disk, dir: &str) -> io::Result<()> {
-    remove_listed(disk, dir, disk.list(dir)?)
-}
-
 fn remove_listed(disk: &dyn Disk, dir: &str, names: Vec<String>) -> io::Result<()> {
     for entry in names {
         let name = if dir.is_empty() { entry } else { format!("{dir}/{entry}") };
-        if name == files::UNFINISHED {
-            continue;
-        }
         let Err(error) = disk.remove(&name) else { continue };
         let is_folder = matches!(
             error.kind(),
@@ -495,13 +517,14 @@ mod tests {
         let fill =
             || ["one", "a/two", "a/b/three"].map(|name| fs::write(dir.path().join(name), "x").unwrap());
         fill();
-        remove_names(&disk, "").unwrap();
+        remove_listed(&disk, "", disk.list("").unwrap()).unwrap();
         assert!(!dir.path().join("a/b/three").exists());
         fill();
         disk.watch(|call| match (call.act, call.name) {
             (Act::Remove, "a/two") => Err(io::ErrorKind::PermissionDenied.into()),
             _ => Ok(()),
         });
-        assert_eq!(remove_names(&disk, "").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        let refused = remove_listed(&disk, "", disk.list("").unwrap()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
     }
 }

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashMap;
@@ -54,15 +54,21 @@ pub(crate) struct PackFile {
     pub pack: Pack,
     /// Objects that are found in this pack.
     live: AtomicU64,
+    /// Whether one was put again since it could not be read here: the file is written anew without it.
+    is_mended: AtomicBool,
 }
 
 impl PackFile {
     pub(crate) fn new(file: u64, pack: Pack) -> PackFile {
-        PackFile { file, pack, live: AtomicU64::new(0) }
+        PackFile { file, pack, live: AtomicU64::new(0), is_mended: AtomicBool::new(false) }
     }
 
     pub(crate) fn live(&self) -> u64 {
         self.live.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_mended(&self) -> bool {
+        self.is_mended.load(Ordering::Relaxed)
     }
 }
 
@@ -73,6 +79,8 @@ pub(crate) struct ChunkFile {
     stored: OnceLock<StoredBytes>,
     /// What is wrong, where a checkpoint found that it cannot be read, until an object of it is found elsewhere.
     damage: Mutex<Option<String>>,
+    /// As that of a pack.
+    is_mended: AtomicBool,
 }
 
 /// How many bytes a chunk file holds, and how many of them are whose.
@@ -90,7 +98,13 @@ impl StoredBytes {
 
 impl ChunkFile {
     pub(crate) fn new(file: u64) -> ChunkFile {
-        ChunkFile { file, opened: OnceLock::new(), stored: OnceLock::new(), damage: Mutex::default() }
+        ChunkFile {
+            file,
+            opened: OnceLock::new(),
+            stored: OnceLock::new(),
+            damage: Mutex::default(),
+            is_mended: AtomicBool::new(false),
+        }
     }
 
     /// The file, which stays mapped no longer than the answer is held, unless somebody reads objects of it.
@@ -130,6 +144,10 @@ impl ChunkFile {
     pub(crate) fn note_damage(&self, error: &ReadError) {
         let name = files::chunk(self.file);
         *hold(&self.damage) = Some(format!("{name} cannot be written anew and stays as it is: {error}"));
+    }
+
+    pub(crate) fn is_mended(&self) -> bool {
+        self.is_mended.load(Ordering::Relaxed)
     }
 
     /// What is wrong with it, as far as checkpoints know.
@@ -297,22 +315,23 @@ impl Objects {
     /// Stores an object as a manifest or the log says, for all that name it: of several places the one that is told last counts if
     /// it can be read.
     pub(crate) fn insert(&self, id: ObjectId, place: Place) {
-        self.place_at(id, place, |place| self.is_stored(&id, place));
+        self.place_at(id, place, false);
     }
 
     /// Stores an object that was written just now, since [`Objects::is_sound`] said that it is to be.
     pub(crate) fn put(&self, id: ObjectId, place: Place) {
-        self.place_at(id, place, |_| true);
+        self.place_at(id, place, true);
     }
 
-    fn place_at(&self, id: ObjectId, place: Place, is_stored: impl Fn(&Place) -> bool) {
+    /// `is_mend`: it was written just now, and what is known of it cannot be read.
+    fn place_at(&self, id: ObjectId, place: Place, is_mend: bool) {
         let mut shard = self.write(&id);
         let entry = shard.entry(id);
         if let hashbrown::hash_map::Entry::Occupied(known) = &entry {
             let stays = match (&known.get().place, &place) {
                 (Place::Memory(_), _) => true,
                 (Place::Chunk(known, _), Place::Chunk(new, _)) if known.file == new.file => true,
-                (known, new) => !known.is_lost() && !is_stored(new),
+                (known, new) => !known.is_lost() && !is_mend && !self.is_stored(&id, new),
             };
             if stays {
                 return;
@@ -331,6 +350,12 @@ impl Objects {
         match entry {
             hashbrown::hash_map::Entry::Occupied(mut known) => {
                 let before = std::mem::replace(&mut known.get_mut().place, place);
+                match &before {
+                    _ if !is_mend => {}
+                    Place::Memory(_) => {}
+                    Place::Pack(pack, _) => pack.is_mended.store(true, Ordering::Relaxed),
+                    Place::Chunk(chunk, _) => chunk.is_mended.store(true, Ordering::Relaxed),
+                }
                 self.leave(&id, before);
             }
             hashbrown::hash_map::Entry::Vacant(vacant) => {

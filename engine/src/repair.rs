@@ -106,7 +106,7 @@ impl Database {
         };
         check_finished(&*disk)?;
         let copy = begin(&original)?;
-        copy.mark().map_err(|error| copy.give_up(error))?;
+        copy.claim()?;
         let Left { mut losses, candidates, database } = match Left::find(&disk) {
             Ok(left) => left,
             Err(error) => {

@@ -86,6 +86,71 @@ fn a_backup_on_another_disk_is_durable_and_opens() {
     }
 }
 
+/// Of copies that begin at once into one folder one is made, or none, and no other takes it away.
+#[test]
+fn copies_that_begin_at_once_leave_each_other_alone() {
+    let db = filled(&SimulatedDisk::new());
+    let expected = shown(&db).unwrap();
+    let mut made = 0;
+    for _ in 0..30 {
+        let dest = TempDir::new().unwrap();
+        let back_up = || db.backup(dest.path(), BackupOptions::default(), |_, _| ());
+        let both = std::thread::scope(|threads| {
+            let other = threads.spawn(back_up);
+            [back_up(), other.join().unwrap()]
+        });
+        let whole = both.iter().filter(|done| done.is_ok()).count();
+        for refused in both.into_iter().filter_map(Result::err) {
+            let is_told = matches!(refused, CopyError::Unfinished { .. } | CopyError::NotEmpty { .. });
+            assert!(is_told, "{refused}");
+        }
+        assert_eq!(whole, 1);
+        assert_eq!(shown(&Database::open_read_only(dest.path()).unwrap()).unwrap(), expected);
+        made += whole;
+    }
+    assert_eq!(made, 30);
+}
+
+/// A database that somebody makes in the folder meanwhile is not taken for the copy, and what others put there is not taken away.
+#[test]
+fn a_copy_takes_away_nothing_that_is_not_its_own() {
+    let db = filled(&SimulatedDisk::new());
+    // Between the look and the mark.
+    let memory = SimulatedDisk::new();
+    let dest = FaultyDisk::new(memory.clone());
+    let is_made = AtomicBool::new(false);
+    let other = memory.clone();
+    dest.watch(move |call| {
+        if call.name == "UNFINISHED" && !is_made.swap(true, Ordering::Relaxed) {
+            drop(filled(&other));
+        }
+        Ok(())
+    });
+    let refused = db.backup_on(Arc::new(dest), |_, _| ()).unwrap_err();
+    assert!(matches!(refused, CopyError::NotEmpty { .. }), "{refused}");
+    let kept = Database::open_on(Arc::new(memory), without_threads()).unwrap();
+    assert_eq!(shown(&kept).unwrap(), shown(&db).unwrap());
+
+    // While it goes on, and fails.
+    let dest = TempDir::new().unwrap();
+    let path = dest.path().to_path_buf();
+    let failed = db.backup(&path, BackupOptions { copy: true }, |done, _| {
+        if done == 0 || !path.join("notes.txt").exists() {
+            std::fs::write(path.join("notes.txt"), "mine").unwrap();
+            std::fs::create_dir_all(path.join("photos")).unwrap();
+            std::fs::write(path.join("photos/a"), "mine").unwrap();
+            let packs = std::fs::read_dir(path.join("packs")).unwrap();
+            packs.for_each(|pack| std::fs::remove_file(pack.unwrap().path()).unwrap());
+        }
+    });
+    assert!(matches!(failed, Err(CopyError::Damaged { .. })), "{failed:?}");
+    let mut left: Vec<_> =
+        std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["notes.txt", "photos"]);
+    assert_eq!(std::fs::read(path.join("photos/a")).unwrap(), b"mine");
+}
+
 /// Whichever file of the copy cannot be written, there is no database afterwards, and the error names it.
 #[test]
 fn a_backup_on_a_disk_that_fails_leaves_no_database() {

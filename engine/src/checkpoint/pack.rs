@@ -39,7 +39,8 @@ fn rows(file: u64, objects: &[(ObjectId, u64)]) -> impl Iterator<Item = v1::Chun
 }
 
 impl Attempt<'_> {
-    /// Packs objects that came into memory, and those of packs that are less than half alive.
+    /// Packs objects that came into memory, and those of packs that are less than half alive, or hold what was put again since it
+    /// could not be read.
     ///
     /// An object that was forgotten is not found here; who puts it again stores it anew, in a record behind this
     /// checkpoint. One that was put again since the capture, as what was stored is damaged, has left its file and is among
@@ -52,7 +53,8 @@ impl Attempt<'_> {
         let many_small =
             all.iter().filter(|pack| pack.live() > 0 && is_small(pack)).count() >= SMALL_PACKS_MAX;
         let (mut full, mut sparse): (Vec<_>, Vec<_>) = all.into_iter().partition(|pack| {
-            pack.live() * 2 >= (pack.pack.ids().len() as u64).max(1) && !(many_small && is_small(pack))
+            let is_full = pack.live() * 2 >= (pack.pack.ids().len() as u64).max(1);
+            is_full && !(many_small && is_small(pack)) && !pack.is_mended()
         });
         let mut bodies: Vec<(ObjectId, Blob)> = Vec::new();
         let mut damaged = Vec::new();
@@ -131,7 +133,7 @@ impl Attempt<'_> {
                 }
             };
             let alive = stored.of(objects);
-            if alive * 2 < stored.all {
+            if alive * 2 < stored.all || chunk.is_mended() {
                 sparse.push((at, alive));
             } else if stored.all < SMALL_FILE_BYTES {
                 small.push((at, alive));

@@ -83,20 +83,19 @@ impl Drop for Reserved<'_> {
     }
 }
 
-/// How the making of a base ended.
-enum Ending {
-    Made(Layer, OwnPins),
-    /// It failed itself.
+/// Why no base was made.
+enum Unmade {
+    /// The making failed itself.
     Failed(CommitError),
     /// A checkpoint that was due failed, or the database is being closed.
     Stopped(CommitError),
 }
 
-impl From<CommitError> for Ending {
-    fn from(error: CommitError) -> Ending {
+impl From<CommitError> for Unmade {
+    fn from(error: CommitError) -> Unmade {
         match error {
-            CommitError::Closed => Ending::Stopped(error),
-            error => Ending::Failed(error),
+            CommitError::Closed => Unmade::Stopped(error),
+            error => Unmade::Failed(error),
         }
     }
 }
@@ -123,27 +122,26 @@ impl Core {
             layers
         };
         let reserved = Reserved(self);
-        let ending =
-            self.rebase(&layers).map_or_else(|ending| ending, |(base, pins)| Ending::Made(base, pins));
+        let made = self.rebase(&layers);
         drop(reserved);
         {
             let mut chain = self.sound_chain()?;
             chain.rebase.layers = 0;
-            match ending {
-                Ending::Made(base, pins) => {
+            match made {
+                Ok((base, pins)) => {
                     chain.layers.splice(..layers.len(), [Arc::new(base)]);
                     chain.rebase = Rebase { unnamed: Some(pins), ..Rebase::default() };
                 }
-                Ending::Failed(error) => {
+                Err(Unmade::Failed(error)) => {
                     chain.rebase.put_off(self.options.clock.instant());
                     self.note_trouble(format!("no new base of the state image could be written: {error}"));
                     return Ok(());
                 }
-                Ending::Stopped(CommitError::Closed) => {
+                Err(Unmade::Stopped(CommitError::Closed)) => {
                     chain.rebase.is_cut_short = true;
                     return Err(CommitError::Closed);
                 }
-                Ending::Stopped(error) => {
+                Err(Unmade::Stopped(error)) => {
                     chain.rebase.put_off(self.options.clock.instant());
                     drop(chain);
                     // There is the space of the base by now, which it may have lacked.
@@ -155,7 +153,7 @@ impl Core {
         self.checkpoint(true).map(drop)
     }
 
-    fn rebase(&self, layers: &[Arc<Layer>]) -> Result<(Layer, OwnPins), Ending> {
+    fn rebase(&self, layers: &[Arc<Layer>]) -> Result<(Layer, OwnPins), Unmade> {
         let paced = self.paced_disk();
         let disk = paced.as_ref().map_or(&*self.disk, |paced| paced as &dyn Disk);
         let file = self.new_file();
@@ -183,11 +181,11 @@ impl Core {
             let Ok(_folder) = self.enter() else {
                 // What it removes in the end may be another writer's.
                 std::mem::forget(overlay);
-                return Err(Ending::Stopped(CommitError::Closed));
+                return Err(Unmade::Stopped(CommitError::Closed));
             };
             // Dropped before the folder is left.
             let mut writing = overlay;
-            checkpoint.map_err(Ending::Stopped)?;
+            checkpoint.map_err(Unmade::Stopped)?;
             if writing.advance_by(step_bytes).map_err(CommitError::from)? {
                 let reference = writing.finish(file).map_err(CommitError::from)?;
                 let base = Layer::open(disk, self.database, &reference).map_err(CommitError::from)?;

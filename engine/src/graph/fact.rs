@@ -57,6 +57,7 @@ impl Fact {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all facts are cells, of which each would be boxed")]
 pub(super) enum Kind {
     Counters {
         next_order: u64,

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use underbelly::{Batch, Clock, Columns, Database, ManualClock, Metadata, Options, SimulatedDisk, Timestamp};
+use underbelly::{
+    Batch, Clock, Columns, CopyError, Database, ManualClock, Metadata, Options, SimulatedDisk, Timestamp,
+};
 use underbelly_tests::{BOOK, Numbers, day, define, one, options, shown};
 
 fn put(db: &Database, cells: impl IntoIterator<Item = (u64, i64)>) {
@@ -308,6 +310,36 @@ fn what_is_mended_amid_a_checkpoint_is_in_it() {
         let found = db.snapshot().model(&metadata).unwrap().unwrap();
         assert_eq!(found.blob().unwrap().to_vec(), bytes, "moment {moment}");
     }
+}
+
+/// A file of which some bytes were put again, since they could not be read, is written anew without them: else nobody could
+/// make a backup any more.
+#[test]
+fn files_with_mended_bytes_are_written_anew() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), Options { workers: 0, ..options() }).unwrap();
+    let put = |of: u8, bytes: usize| {
+        let mut batch = Batch::new();
+        let metadata = Metadata::new("m").with("of", i64::from(of)).with("timestamp", Timestamp(1));
+        batch.put_model(metadata, vec![of; bytes]);
+        db.commit(batch).unwrap();
+    };
+    // More of the pack stays alive than goes.
+    (1..=5).for_each(|of| put(of, 3_000));
+    db.checkpoint().unwrap();
+    let pack = disk.files().into_iter().find(|name| name.starts_with("packs/")).unwrap();
+    let mut rotten = disk.contents(&pack).unwrap();
+    let body = rotten.windows(64).position(|bytes| bytes == [3; 64]).unwrap();
+    rotten[body + 100] = 9;
+    disk.overwrite(&pack, rotten);
+    let back_up = || db.backup_on(Arc::new(SimulatedDisk::new()), |_, _| ());
+    assert!(matches!(back_up(), Err(CopyError::Damaged { .. })));
+    put(3, 3_000);
+    db.checkpoint().unwrap();
+    db.checkpoint().unwrap();
+    assert!(disk.contents(&pack).is_none(), "{:?}", disk.files());
+    back_up().unwrap();
+    assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
 }
 
 /// Commits that go on beside checkpoints end up in one or the other, and none is there in part.

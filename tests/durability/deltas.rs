@@ -268,6 +268,16 @@ impl Clock for Once {
     }
 }
 
+/// Damages an object in the only pack, all of whose bytes are these; answers the pack's name.
+fn rot(disk: &SimulatedDisk, byte: u8) -> String {
+    let pack = disk.files().into_iter().find(|name| name.starts_with("packs/")).unwrap();
+    let mut rotten = disk.contents(&pack).unwrap();
+    let body = rotten.windows(64).position(|bytes| bytes == [byte; 64]).unwrap();
+    rotten[body + 100] = !byte;
+    disk.overwrite(&pack, rotten);
+    pack
+}
+
 /// Bytes that are put again, since what is stored of them is damaged, leave their file and are in memory. Where that is amid a
 /// checkpoint, what this captured names them all the same, and has to find them.
 #[test]
@@ -288,11 +298,7 @@ fn what_is_mended_amid_a_checkpoint_is_in_it() {
         let db = Arc::new(Database::create_on(Arc::new(disk.clone()), options.clone()).unwrap());
         put(&db);
         db.checkpoint().unwrap();
-        let pack = disk.files().into_iter().find(|name| name.starts_with("packs/")).unwrap();
-        let mut rotten = disk.contents(&pack).unwrap();
-        let body = rotten.windows(64).position(|bytes| bytes == [7; 64]).unwrap();
-        rotten[body + 100] = 8;
-        disk.overwrite(&pack, rotten);
+        rot(&disk, 7);
         define(&db).unwrap();
         clock.left.store(moment, Ordering::Relaxed);
         let again = db.clone();
@@ -327,11 +333,7 @@ fn files_with_mended_bytes_are_written_anew() {
     // More of the pack stays alive than goes.
     (1..=5).for_each(|of| put(of, 3_000));
     db.checkpoint().unwrap();
-    let pack = disk.files().into_iter().find(|name| name.starts_with("packs/")).unwrap();
-    let mut rotten = disk.contents(&pack).unwrap();
-    let body = rotten.windows(64).position(|bytes| bytes == [3; 64]).unwrap();
-    rotten[body + 100] = 9;
-    disk.overwrite(&pack, rotten);
+    let pack = rot(&disk, 3);
     let back_up = || db.backup_on(Arc::new(SimulatedDisk::new()), |_, _| ());
     assert!(matches!(back_up(), Err(CopyError::Damaged { .. })));
     put(3, 3_000);

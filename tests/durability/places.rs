@@ -192,6 +192,8 @@ fn torn(transactions: u64) -> (SimulatedDisk, u64) {
     for name in disk.files().into_iter().filter(|name| name.starts_with("wal/spare-")) {
         disk.remove(&name).unwrap();
     }
+    // Or the next crash brings a spare back that was ready in time.
+    disk.sync_dir("wal").unwrap();
     let (name, bytes) = disk
         .files()
         .into_iter()

@@ -15,7 +15,7 @@ use crate::models::{
     ChangedMarks, Metadata, MetadataError, ModelId, Numbered, StoredMark, Unstored, Version, decode_mark,
     encode_mark, hash_of_chunks,
 };
-use crate::objects::Names;
+use crate::objects::{FoundAt, Names};
 use crate::pool::Pool;
 use crate::record::v1;
 use crate::variables::{self, Changed, Stored, Variables};
@@ -261,6 +261,7 @@ fn model(key: Key, value: &[u8]) -> Result<Numbered, String> {
         cbor,
         timestamp: Timestamp(timestamp),
         object: ObjectId(object),
+        found_at: FoundAt::default(),
         bytes,
         chunks,
     };

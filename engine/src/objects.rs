@@ -8,6 +8,7 @@
 //! forgotten at the next checkpoint, unless a transaction under way counts on it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -56,11 +57,25 @@ pub(crate) struct PackFile {
     live: AtomicU64,
     /// Whether one was put again since it could not be read here: the file is written anew without it.
     is_mended: AtomicBool,
+    /// Whether an object that is here was found elsewhere since.
+    is_left: AtomicBool,
 }
 
 impl PackFile {
     pub(crate) fn new(file: u64, pack: Pack) -> PackFile {
-        PackFile { file, pack, live: AtomicU64::new(0), is_mended: AtomicBool::new(false) }
+        PackFile {
+            file,
+            pack,
+            live: AtomicU64::new(0),
+            is_mended: AtomicBool::new(false),
+            is_left: AtomicBool::new(false),
+        }
+    }
+
+    /// The bytes of the object that is at this place of its directory.
+    fn get(&self, at: u32, id: &ObjectId) -> Result<Blob, ReadError> {
+        let found = self.pack.get_at(at as usize, id)?;
+        found.ok_or_else(|| ReadError::MissingObject { object: id.to_string() })
     }
 
     pub(crate) fn live(&self) -> u64 {
@@ -184,11 +199,54 @@ struct ChunkEntry {
 /// A chunk file with its objects and their lengths.
 pub(crate) type OfFile = (Arc<ChunkFile>, Vec<(ObjectId, u64)>);
 
-/// An object that is lent: its bytes, or the mapped file that holds them.
-#[derive(Clone, Debug)]
+/// An object that is lent: its bytes, or the mapped file that holds them, of which nothing is read yet.
+#[derive(Clone)]
 pub(crate) enum Lent {
     Blob(Blob),
+    /// At this place of its directory.
+    Pack(Arc<PackFile>, u32),
     Chunk(Arc<Chunks>),
+}
+
+impl Lent {
+    /// Some bytes of the object, counted from its begin.
+    pub(crate) fn range(&self, id: &ObjectId, range: Range<u64>) -> Result<Blob, ReadError> {
+        let within = |blob: Blob| blob.slice(range.start as usize..range.end as usize);
+        let part = match self {
+            Lent::Blob(blob) => within(blob.clone()),
+            Lent::Pack(pack, at) => within(pack.get(*at, id)?),
+            Lent::Chunk(chunks) => chunks.range(id, range)?,
+        };
+        part.ok_or_else(|| ReadError::MissingObject { object: id.to_string() })
+    }
+}
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lent::Blob(blob) => write!(f, "{} bytes", blob.len()),
+            Lent::Pack(pack, at) => write!(f, "object {at} of pack {}", pack.file),
+            Lent::Chunk(_) => f.write_str("a chunk"),
+        }
+    }
+}
+
+/// Where an object was found in a pack, for who keeps it beside the object's id: finding it again touches no other memory
+/// of the many objects.
+#[derive(Default, Debug)]
+pub(crate) struct FoundAt(AtomicU64);
+
+impl FoundAt {
+    fn get(&self) -> Option<(u64, u32)> {
+        let place = self.0.load(Ordering::Relaxed);
+        // Files are counted from 1.
+        (place != 0).then_some((place >> 32, place as u32))
+    }
+
+    fn set(&self, file: u64, at: u32) {
+        let place = u32::try_from(file).map_or(0, |file| u64::from(file) << 32 | u64::from(at));
+        self.0.store(place, Ordering::Relaxed);
+    }
 }
 
 struct Entry {
@@ -350,6 +408,9 @@ impl Objects {
         match entry {
             hashbrown::hash_map::Entry::Occupied(mut known) => {
                 let before = std::mem::replace(&mut known.get_mut().place, place);
+                if let Place::Pack(pack, _) = &before {
+                    pack.is_left.store(true, Ordering::Relaxed);
+                }
                 match &before {
                     _ if !is_mend => {}
                     Place::Memory(_) => {}
@@ -505,7 +566,7 @@ impl Objects {
         let missing = || ReadError::MissingObject { object: id.to_string() };
         match place.ok_or_else(missing)? {
             Place::Memory(blob) => Ok(blob),
-            Place::Pack(pack, at) => pack.pack.get_at(at as usize, id)?.ok_or_else(missing),
+            Place::Pack(pack, at) => pack.get(at, id),
             Place::Chunk(chunk, _) if chunk.file == LOST => {
                 Err(ReadError::LostObject { object: id.to_string() })
             }
@@ -527,14 +588,41 @@ impl Objects {
         Err(StorageError::corrupt(&files::chunk(chunk.file), 0, what).into())
     }
 
-    /// An object, of which nothing is read where it is in a chunk file.
+    /// The length of an object, which is read unless it is in a chunk file.
+    pub(crate) fn length(&self, id: &ObjectId) -> Result<u64, ReadError> {
+        match self.lend(id)? {
+            Lent::Blob(blob) => Ok(blob.len() as u64),
+            Lent::Pack(pack, at) => Ok(pack.get(at, id)?.len() as u64),
+            Lent::Chunk(chunks) => {
+                chunks.length(id).ok_or_else(|| ReadError::MissingObject { object: id.to_string() })
+            }
+        }
+    }
+
+    /// An object, of which nothing is read yet.
     pub(crate) fn lend(&self, id: &ObjectId) -> Result<Lent, ReadError> {
         match self.place(id) {
+            Some(Place::Pack(pack, at)) => Ok(Lent::Pack(pack, at)),
             Some(Place::Chunk(chunk, bytes)) if chunk.file != LOST => {
                 self.open_chunk(&chunk, id, bytes).map(Lent::Chunk)
             }
             place => self.bytes_at(id, place).map(Lent::Blob),
         }
+    }
+
+    /// The same for an object that something names, by where it was found last.
+    pub(crate) fn lend_from(&self, found: &FoundAt, id: &ObjectId) -> Result<Lent, ReadError> {
+        if let Some((file, at)) = found.get() {
+            let packs = hold(&self.packs);
+            if let Some(pack) = packs.get(&file).filter(|pack| !pack.is_left.load(Ordering::Relaxed)) {
+                return Ok(Lent::Pack(pack.clone(), at));
+            }
+        }
+        let lent = self.lend(id)?;
+        if let Lent::Pack(pack, at) = &lent {
+            found.set(pack.file, *at);
+        }
+        Ok(lent)
     }
 
     /// Ids and places of all objects, in order of the ids.

@@ -2,13 +2,12 @@
 
 use std::sync::{Arc, PoisonError};
 
-use underbelly_storage::object::ObjectId;
 use underbelly_storage::{Columns, Value};
 
 use crate::error::ReadError;
 use crate::feed::CHANGES_SERIES;
 use crate::graph::{CellId, CellInfo, Key, SlotDate, SlotId};
-use crate::models::{Content, Model, ModelInfo, ModelName, Version};
+use crate::models::{Model, ModelInfo, ModelName};
 use crate::series::{Series, SeriesDefinition, SeriesInfo};
 use crate::slots::content;
 use crate::state::State;
@@ -205,24 +204,21 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`ReadError::Metadata`] where the metadata has no identity, as [`Metadata::id`](crate::Metadata::id) says;
-    /// [`ReadError::Storage`] or [`ReadError::MissingObject`] where the blob is damaged or cannot be read.
+    /// [`ReadError::MissingObject`] or [`ReadError::LostObject`] where the blob is not stored; [`ReadError::Storage`] where a file
+    /// with chunks of it cannot be opened. The bytes are read, and checked, where they are asked for:
+    /// [`Model::blob`](crate::Model::blob).
     pub fn model(&self, model: &impl ModelName) -> Result<Option<Model>, ReadError> {
         let id = model.model_id()?;
         let found = {
             let state = self.base().state();
-            let newest = state.models.newest(&id, self.seq());
-            // Most blobs have none, and a count that is not touched is not read from memory.
-            let chunks = |version: &Version| (!version.chunks.is_empty()).then(|| version.chunks.clone());
-            newest.map(|(number, version)| (chunks(version), ModelInfo::new(id, number, version)))
+            state.models.newest(&id, self.seq()).cloned()
         };
-        found.map_or(Ok(None), |(chunks, info)| {
-            self.lend(info, chunks.as_deref().unwrap_or_default()).map(Some)
-        })
+        found.map(|version| self.lend(ModelInfo::new(id, version))).transpose()
     }
 
     /// A version with its blob.
-    pub(crate) fn lend(&self, info: ModelInfo, chunks: &[(ObjectId, u64)]) -> Result<Model, ReadError> {
-        let content = Content::lend(&self.base().objects, &info.content, info.bytes, chunks)?;
+    pub(crate) fn lend(&self, info: ModelInfo) -> Result<Model, ReadError> {
+        let content = info.lend(&self.base().objects)?;
         Ok(Model::new(info, content))
     }
 

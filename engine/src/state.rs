@@ -15,7 +15,7 @@ use crate::feed::Recent;
 use crate::graph::{CellId, Effects, Graph};
 use crate::limits::DELETES_MAX;
 use crate::models::{MarkChange, MarkKind, MetaValue, ModelId, Models, NEWEST, Version};
-use crate::objects::Objects;
+use crate::objects::{FoundAt, Objects};
 use crate::operations::{Append, Deletes, Operations, Rows};
 use crate::record::v1::SegmentRef;
 use crate::series::{SegmentRun, Table, Tables, check_append};
@@ -170,6 +170,7 @@ impl State {
                 cbor: put.cbor,
                 timestamp: put.timestamp,
                 object: put.object,
+                found_at: FoundAt::default(),
                 bytes: put.bytes,
                 chunks: put.chunks,
             };
@@ -177,7 +178,7 @@ impl State {
         }
         for MarkChange { id, mut mark, value, .. } in operations.marks.drain(..) {
             touched.insert(id);
-            let newest = self.models.newest(&id, u64::MAX).map_or(0, |(number, _)| number);
+            let newest = self.models.newest_number(&id);
             if mark.version == NEWEST {
                 mark.version = newest;
             }

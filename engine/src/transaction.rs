@@ -94,8 +94,8 @@ impl Transaction {
     /// The newest version of a model; `None` where there is none.
     ///
     /// # Errors
-    /// [`CommitError::Metadata`] where the metadata has no identity, as [`Metadata::id`] says;
-    /// [`CommitError::Read`] where the blob is damaged or cannot be read.
+    /// [`CommitError::Metadata`] where the metadata has no identity, as [`Metadata::id`] says; [`CommitError::Read`] as
+    /// [`Snapshot::model`] fails.
     pub fn model(&mut self, metadata: &Metadata) -> Result<Option<Model>, CommitError> {
         let id = metadata.id()?;
         if let Some(own) = self.written_models.get(&id) {
@@ -192,8 +192,9 @@ impl Transaction {
     /// [`Metadata::timestamp`] say; [`CommitError::Read`] where the newest version that is stored cannot be read.
     pub fn put_model(&mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> Result<(), CommitError> {
         let blob = Blob::from(blob.into());
-        let content = Content::One(blob.clone());
-        self.put_version(metadata, ObjectId::of(&blob), content, Body::Bytes(blob))
+        let object = ObjectId::of(&blob);
+        let content = Content::in_memory(object, blob.clone());
+        self.put_version(metadata, object, content, Body::Bytes(blob))
     }
 
     /// Puts a version of a model whose blob was written ahead. See [`Batch::put_model_stored`].
@@ -222,7 +223,7 @@ impl Transaction {
                 let (before, seq) = {
                     let state = self.snapshot.base().state();
                     let newest = state.models.newest(&id, self.snapshot.seq());
-                    newest.map_or((0, 0), |(number, version)| (number, version.seq))
+                    newest.map_or((0, 0), |version| (version.number, version.seq))
                 };
                 self.reads.push(Read::Model { id, seq });
                 before
@@ -333,7 +334,7 @@ impl Read {
                 (newest != *seq).then(|| format!("slot {name} {date} {key}"))
             }
             Read::Model { id, seq } => {
-                let newest = state.models.newest(id, u64::MAX).map_or(0, |(_, version)| version.seq);
+                let newest = state.models.newest(id, u64::MAX).map_or(0, |version| version.seq);
                 (newest != *seq).then(|| format!("model {id}"))
             }
             Read::Variable { name, seq } => {

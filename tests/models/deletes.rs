@@ -186,7 +186,7 @@ fn the_index_forgets_deleted_models() {
     let after = db.snapshot();
     let found = |snapshot: &Snapshot| {
         let found = snapshot.find_models_where(&Where::between("number", 0i64..10)).unwrap();
-        let numbers = found.iter().map(|info| match info.metadata.entries().get("number") {
+        let numbers = found.iter().map(|info| match info.metadata().entries().get("number") {
             Some(MetaValue::I64(number)) => *number,
             other => panic!("{other:?}"),
         });

@@ -135,7 +135,7 @@ fn alternatives_are_found_once_and_pages_go_from_the_newest_on() {
     }
     db.commit(batch).unwrap();
     let numbers = |found: Vec<underbelly::ModelInfo>| -> Vec<i64> {
-        let n = |info: &underbelly::ModelInfo| match info.metadata.entries()["n"] {
+        let n = |info: &underbelly::ModelInfo| match info.metadata().entries()["n"] {
             underbelly::MetaValue::I64(n) => n,
             _ => panic!(),
         };

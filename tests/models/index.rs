@@ -61,7 +61,7 @@ fn answers(db: &Database) -> String {
     let snapshot = db.snapshot();
     let found = queries.map(|wanted| {
         let found = snapshot.find_models_where(&wanted).unwrap();
-        found.into_iter().map(|info| info.metadata.to_json()).collect::<Vec<_>>()
+        found.into_iter().map(|info| info.metadata().to_json()).collect::<Vec<_>>()
     });
     format!("{found:?}")
 }

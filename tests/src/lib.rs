@@ -252,14 +252,14 @@ pub fn shown_by(snapshot: &Snapshot, cells: &[Address]) -> Result<BTreeMap<Strin
         all.insert(format!("cell {slot} {date} {key:?}"), text.unwrap_or_default());
     }
     for info in snapshot.models() {
-        let model = snapshot.model(&info.metadata)?;
+        let model = snapshot.model(info.metadata())?;
         let blob = match model {
             Some(model) => {
                 Some((model.blob()?.len(), model.blob()?.iter().map(|b| u64::from(*b)).sum::<u64>()))
             }
             None => None,
         };
-        let text = format!("v{} seq{} {} {blob:?}", info.version, info.seq, info.metadata.to_json());
+        let text = format!("v{} seq{} {} {blob:?}", info.version, info.seq, info.metadata().to_json());
         all.insert(format!("model {}", info.id), text);
     }
     for Variable { scope, name, value, seq, .. } in snapshot.variables() {

@@ -1,6 +1,7 @@
 //! Which versions of which models there are.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -10,11 +11,13 @@ use underbelly_storage::Timestamp;
 use underbelly_storage::object::ObjectId;
 
 use super::marks::{Marks, StoredMark};
-use super::{Metadata, ModelId};
+use super::{Content, Metadata, ModelId};
+use crate::error::ReadError;
+use crate::objects::{FoundAt, Objects};
 use crate::operations::objects_of;
 
 /// One version of a model.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Version {
     pub seq: u64,
     /// How many versions its transaction put before it.
@@ -29,6 +32,7 @@ pub(crate) struct Version {
     pub timestamp: Timestamp,
     /// The hash of the blob.
     pub object: ObjectId,
+    pub found_at: FoundAt,
     pub bytes: u64,
     /// Ids and lengths of the blob's chunks; none where it is one object.
     pub chunks: Arc<[(ObjectId, u64)]>,
@@ -297,8 +301,8 @@ pub(crate) fn behind(seq: u64) -> ChangedAt {
 /// No search answers what is asked.
 pub(crate) struct LookAtAll;
 
-/// A model and its newest version as of a seq, with its number; `None` where it had none then.
-pub(crate) type Newest = (ModelId, Option<(u64, Version)>);
+/// A model and its newest version as of a seq; `None` where it had none then.
+pub(crate) type Newest = (ModelId, Option<Arc<Version>>);
 
 impl Models {
     /// Puts a version, behind all others; its position is found here.
@@ -516,13 +520,17 @@ impl Models {
     pub(crate) fn slice_behind(&self, last: Option<&ModelId>, seq: u64, n: usize) -> Vec<Newest> {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
         let slice = self.ids.range((from, Bound::Unbounded)).take(n);
-        slice.map(|id| (*id, self.newest(id, seq).map(|(n, version)| (n, version.clone())))).collect()
+        slice.map(|id| (*id, self.newest(id, seq).cloned())).collect()
     }
 
-    /// The newest version with a seq up to `seq`, and its number counted from 1; a model that was deleted begins anew.
-    pub(crate) fn newest(&self, id: &ModelId, seq: u64) -> Option<(u64, &Version)> {
-        let version = self.by_id.get(id)?.newest(seq)?;
-        Some((version.number, &**version))
+    /// The newest version with a seq up to `seq`; a model that was deleted begins anew.
+    pub(crate) fn newest(&self, id: &ModelId, seq: u64) -> Option<&Arc<Version>> {
+        self.by_id.get(id)?.newest(seq)
+    }
+
+    /// The number of the newest version, whoever sees it; 0 where there is none.
+    pub(crate) fn newest_number(&self, id: &ModelId) -> u64 {
+        self.newest(id, u64::MAX).map_or(0, |version| version.number)
     }
 
     /// All versions with a seq up to `seq`, newest first.
@@ -607,14 +615,14 @@ impl Models {
     }
 
     /// All versions of all models that are not deleted, in order of their ids.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ModelId, &Version)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ModelId, &Arc<Version>)> {
         let lines = self.ids.iter().filter_map(|id| Some((id, self.by_id.get(id)?)));
-        lines.flat_map(|(id, line)| line.versions.iter().map(move |version| (id, &**version)))
+        lines.flat_map(|(id, line)| line.versions.iter().map(move |version| (id, version)))
     }
 }
 
 /// What is known of a version of a model.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ModelInfo {
     /// The hash of the identity.
@@ -631,22 +639,48 @@ pub struct ModelInfo {
     pub bytes: u64,
     /// The hash of the blob: the same for the same bytes, cut into the same chunks.
     pub content: ObjectId,
-    /// The whole dict.
-    pub metadata: Arc<Metadata>,
+    /// Whose it is. What is asked for less is not touched by who asks for a version: it is read from memory each time.
+    kept: Arc<Version>,
 }
 
 impl ModelInfo {
-    pub(crate) fn new(id: ModelId, number: u64, version: &Version) -> ModelInfo {
+    pub(crate) fn new(id: ModelId, kept: Arc<Version>) -> ModelInfo {
         ModelInfo {
             id,
-            version: number,
-            seq: version.seq,
-            timestamp: version.timestamp,
-            time: version.time,
-            bytes: version.bytes,
-            content: version.object,
-            metadata: version.metadata.clone(),
+            version: kept.number,
+            seq: kept.seq,
+            timestamp: kept.timestamp,
+            time: kept.time,
+            bytes: kept.bytes,
+            content: kept.object,
+            kept,
         }
+    }
+
+    /// The whole dict that was put with it.
+    pub fn metadata(&self) -> &Metadata {
+        &self.kept.metadata
+    }
+
+    /// The bytes of the blob; nothing is read of them yet.
+    pub(crate) fn lend(&self, objects: &Objects) -> Result<Content, ReadError> {
+        Content::lend(objects, &self.kept)
+    }
+}
+
+impl fmt::Debug for ModelInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ModelInfo { id, version, seq, timestamp, time, bytes, content, kept: _ } = self;
+        f.debug_struct("ModelInfo")
+            .field("id", id)
+            .field("version", version)
+            .field("seq", seq)
+            .field("timestamp", timestamp)
+            .field("time", time)
+            .field("bytes", bytes)
+            .field("content", content)
+            .field("metadata", self.metadata())
+            .finish()
     }
 }
 
@@ -671,6 +705,7 @@ mod tests {
             cbor: Arc::from([byte]),
             timestamp: Timestamp(i64::from(byte)),
             object: ObjectId([byte; 32]),
+            found_at: FoundAt::default(),
             bytes: 1,
             chunks: Arc::default(),
         }
@@ -764,7 +799,7 @@ mod tests {
                 for reader in oldest..=seq {
                     let expected = &history[reader as usize];
                     for model in 0..3 {
-                        let found = models.newest(&id(model), reader).map(|(_, v)| v.object.0[0]);
+                        let found = models.newest(&id(model), reader).map(|v| v.object.0[0]);
                         let newest = expected.get(&model).and_then(|all| all.last().copied());
                         prop_assert_eq!(found, newest, "model {} at {}", model, reader);
                         let mut all = models.versions_before(&id(model), reader, END, 99);

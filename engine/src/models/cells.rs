@@ -178,7 +178,7 @@ fn retracted(
         return Ok(writes);
     }
     for id in deleted {
-        let seq = state.models.newest(id, u64::MAX).map_or(0, |(_, version)| version.seq);
+        let seq = state.models.newest(id, u64::MAX).map_or(0, |version| version.seq);
         rests_on.push(Read::Model { id: *id, seq });
         let mut seen = HashSet::new();
         for version in state.models.newest_first(id, u64::MAX) {
@@ -253,7 +253,7 @@ impl Snapshot {
                 "no version of {id} with content {object} is left; keep more of them, or put it again and force the run"
             ),
         })?;
-        self.lend(ModelInfo::new(id, version.number, &version), &version.chunks)
+        self.lend(ModelInfo::new(id, version))
     }
 }
 
@@ -266,9 +266,9 @@ impl View {
     pub fn model_upstream(&self, info: &ModelInfo, extent: Extent) -> Result<Option<Lineage>, ReadError> {
         let found = {
             let state = self.base().state();
-            let slot = slot_of(&state.graph, &info.metadata);
+            let slot = slot_of(&state.graph, info.metadata());
             let found =
-                slot.and_then(|(_, slot)| Some((slot.name.clone(), address(slot, &info.metadata).ok()?)));
+                slot.and_then(|(_, slot)| Some((slot.name.clone(), address(slot, info.metadata()).ok()?)));
             let Some(found) = found else { return Ok(None) };
             found
         };

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use underbelly_storage::object::{Blob, ObjectId};
 
 use super::tensors::{Header, Tensor, TensorInfo};
-use super::{Metadata, MetadataError, ModelId, ModelInfo};
+use super::{Metadata, MetadataError, ModelId, ModelInfo, Version};
 use crate::error::ReadError;
-use crate::objects::{Lent, Objects};
+use crate::objects::{FoundAt, Lent, Objects};
 
 /// A version of a model with its blob.
 ///
@@ -30,22 +30,25 @@ impl Model {
     /// A version that a transaction put and has not committed; its seq is 0.
     pub(crate) fn unsaved(
         id: ModelId,
-        version: u64,
+        number: u64,
         metadata: &Metadata,
         object: ObjectId,
         content: Content,
     ) -> Result<Model, MetadataError> {
-        let info = ModelInfo {
-            id,
-            version,
+        let version = Version {
             seq: 0,
-            timestamp: metadata.timestamp()?,
+            position: 0,
+            number,
             time: underbelly_storage::Timestamp(0),
-            bytes: content.len(),
-            content: object,
             metadata: Arc::new(metadata.clone()),
+            cbor: Arc::default(),
+            timestamp: metadata.timestamp()?,
+            object,
+            found_at: FoundAt::default(),
+            bytes: content.len(),
+            chunks: Arc::default(),
         };
-        Ok(Model::new(info, content))
+        Ok(Model::new(ModelInfo::new(id, Arc::new(version)), content))
     }
 
     /// What is known of it.
@@ -55,7 +58,7 @@ impl Model {
 
     /// The whole dict that was put with it.
     pub fn metadata(&self) -> &Metadata {
-        &self.info.metadata
+        self.info.metadata()
     }
 
     /// All bytes as one stretch. They are read in place where they lie in one file, as those of every blob do that shares no
@@ -111,7 +114,7 @@ impl Model {
 /// Bytes that are one object, or chunks end to end.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
-    One(Blob),
+    One(Piece),
     Chunks(Arc<Chunked>),
 }
 
@@ -125,8 +128,8 @@ pub(crate) struct Chunked {
     unpacked: Mutex<Option<(usize, Blob)>>,
 }
 
-#[derive(Debug)]
-struct Piece {
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
     /// Where it begins.
     start: u64,
     bytes: u64,
@@ -145,29 +148,26 @@ impl Piece {
 
     /// A part, counted from its begin.
     fn range(&self, range: Range<u64>) -> Result<Blob, ReadError> {
-        let part = match &self.lent {
-            Lent::Blob(blob) => blob.slice(range.start as usize..range.end as usize),
-            Lent::Chunk(chunks) => chunks.range(&self.id, range)?,
-        };
-        part.ok_or_else(|| ReadError::MissingObject { object: self.id.to_string() })
+        self.lent.range(&self.id, range)
     }
 }
 
 impl Content {
-    /// The bytes of a blob of this length; of its chunks nothing is read yet.
-    pub(crate) fn lend(
-        objects: &Objects,
-        object: &ObjectId,
-        bytes: u64,
-        chunks: &[(ObjectId, u64)],
-    ) -> Result<Content, ReadError> {
+    /// The blob of a version; nothing is read of it yet.
+    pub(crate) fn lend(objects: &Objects, version: &Version) -> Result<Content, ReadError> {
+        let Version { object, bytes, chunks, .. } = version;
         if !chunks.is_empty() {
             return Content::of(chunks, |id| objects.lend(id));
         }
-        match objects.lend(object)? {
-            Lent::Blob(blob) => Ok(Content::One(blob)),
-            lent => Content::of(&[(*object, bytes)], |_| Ok(lent.clone())),
+        match objects.lend_from(&version.found_at, object)? {
+            lent @ Lent::Chunk(_) => Content::of(&[(*object, *bytes)], |_| Ok(lent.clone())),
+            lent => Ok(Content::One(Piece { start: 0, bytes: *bytes, id: *object, lent })),
         }
+    }
+
+    /// An object that is in memory.
+    pub(crate) fn in_memory(id: ObjectId, blob: Blob) -> Content {
+        Content::One(Piece { start: 0, bytes: blob.len() as u64, id, lent: Lent::Blob(blob) })
     }
 
     /// Chunks, each lent by `lend`.
@@ -190,14 +190,14 @@ impl Content {
 
     pub(crate) fn len(&self) -> u64 {
         match self {
-            Content::One(blob) => blob.len() as u64,
+            Content::One(piece) => piece.bytes,
             Content::Chunks(chunked) => chunked.bytes,
         }
     }
 
     fn whole(&self) -> Result<Blob, ReadError> {
         match self {
-            Content::One(blob) => Ok(blob.clone()),
+            Content::One(piece) => piece.range(0..piece.bytes),
             Content::Chunks(chunked) => {
                 if let Some(whole) = chunked.whole.get() {
                     return Ok(whole.clone());
@@ -214,9 +214,7 @@ impl Content {
             return Err(ReadError::Range { start: range.start, end: range.end, bytes });
         }
         match self {
-            Content::One(blob) => {
-                Ok(blob.slice(range.start as usize..range.end as usize).unwrap_or_else(|| blob.clone()))
-            }
+            Content::One(piece) => piece.range(range),
             Content::Chunks(chunked) => chunked.range(range),
         }
     }

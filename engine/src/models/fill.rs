@@ -210,7 +210,7 @@ impl Keeper<'_> {
             let Some((id, _)) = slice.last() else { return Ok(()) };
             last = Some(*id);
             for (id, version) in &slice {
-                if let Some((_, version)) = version {
+                if let Some(version) = version {
                     each(id, &version.metadata)?;
                 }
             }
@@ -269,9 +269,8 @@ impl Keeper<'_> {
                     state.models.seq_after(stamp, STEP_VERSIONS).map_or(visible, |seq| seq.min(visible));
                 let changed = state.models.changed_behind(behind(stamp), next, usize::MAX);
                 let changed: BTreeSet<ModelId> = changed.into_iter().map(|(_, id)| id).collect();
-                let version = |id: &ModelId, seq| {
-                    state.models.newest(id, seq).map(|(_, version)| version.metadata.clone())
-                };
+                let version =
+                    |id: &ModelId, seq| state.models.newest(id, seq).map(|version| version.metadata.clone());
                 let pairs = changed.into_iter().map(|id| (id, version(&id, stamp), version(&id, next)));
                 (next, pairs.collect::<Vec<_>>())
             };

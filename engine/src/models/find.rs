@@ -106,10 +106,8 @@ impl Snapshot {
         for slice in ids.chunks(SLICE_MODELS) {
             let versions: Vec<ModelInfo> = {
                 let state = self.base().state();
-                let newest = |id: &&ModelId| {
-                    let (number, version) = state.models.newest(id, self.seq())?;
-                    Some(ModelInfo::new(**id, number, version))
-                };
+                let newest =
+                    |id: &&ModelId| Some(ModelInfo::new(**id, state.models.newest(id, self.seq())?.clone()));
                 slice.iter().filter_map(newest).collect()
             };
             versions.into_iter().filter(|info| fulfils(info, conditions)).for_each(&mut *take);
@@ -123,14 +121,12 @@ impl Snapshot {
             let slice = self.base().state().models.slice_behind(last.as_ref(), self.seq(), SLICE_MODELS);
             let Some((id, _)) = slice.last() else { return };
             last = Some(*id);
-            let infos = slice.iter().filter_map(|(id, version)| {
-                version.as_ref().map(|(number, version)| ModelInfo::new(*id, *number, version))
-            });
+            let infos = slice.into_iter().filter_map(|(id, version)| Some(ModelInfo::new(id, version?)));
             infos.filter(|info| fulfils(info, conditions)).for_each(&mut *take);
         }
     }
 }
 
 fn fulfils(info: &ModelInfo, conditions: &[Condition]) -> bool {
-    conditions.iter().all(|condition| condition.holds(&info.metadata))
+    conditions.iter().all(|condition| condition.holds(info.metadata()))
 }

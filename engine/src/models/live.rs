@@ -481,7 +481,7 @@ impl<T> UnderLock<T> {
                 return;
             }
             // Somebody else's version would come back in its stead.
-            let newest = core.state().models.newest(&self.shared.id, u64::MAX).map(|(number, _)| number);
+            let newest = core.state().models.newest(&self.shared.id, u64::MAX).map(|version| version.number);
             let is_newest = saved.version.is_some() && saved.version == newest;
             if !is_newest || saved.changes != self.shared.changes.load(Ordering::Acquire) {
                 return;

@@ -388,7 +388,7 @@ struct After<'m> {
 impl<'m> After<'m> {
     fn of(models: &'m Models, changes: &Changes<'_>, id: ModelId) -> After<'m> {
         let is_deleted = changes.deleted.contains(&id);
-        let before = models.newest(&id, u64::MAX).filter(|_| !is_deleted).map_or(0, |(number, _)| number);
+        let before = if is_deleted { 0 } else { models.newest_number(&id) };
         let newest = before + changes.puts.get(&id).copied().unwrap_or_default();
         After { models, id, is_deleted, before, newest }
     }
@@ -636,11 +636,11 @@ impl Snapshot {
     ) -> Result<Option<Model>, ReadError> {
         let id = model.model_id()?;
         let found = find(&self.base().state().models, &id);
-        found.map_or(Ok(None), |version| self.version(id, &version))
+        found.map(|version| self.version(id, version)).transpose()
     }
 
-    fn version(&self, id: ModelId, version: &Version) -> Result<Option<Model>, ReadError> {
-        self.lend(ModelInfo::new(id, version.number, version), &version.chunks).map(Some)
+    fn version(&self, id: ModelId, version: Arc<Version>) -> Result<Model, ReadError> {
+        self.lend(ModelInfo::new(id, version))
     }
 
     /// What was told of a mark of a model, since that was deleted last.
@@ -705,7 +705,7 @@ impl Snapshot {
         let id = model.model_id()?;
         let found = self.base().state().models.back(&id, self.seq(), back);
         let found = found.unwrap_or_else(|LookAtAll| self.newest_first(id).nth(back));
-        found.map_or(Ok(None), |version| self.version(id, &version))
+        found.map(|version| self.version(id, version)).transpose()
     }
 
     /// The version with the latest `timestamp` in its metadata that is at or before a time; of several the one that was
@@ -720,7 +720,7 @@ impl Snapshot {
             let versions = self.newest_first(id).filter(|version| version.timestamp <= at);
             versions.reduce(|best, older| if older.timestamp > best.timestamp { older } else { best })
         });
-        found.map_or(Ok(None), |version| self.version(id, &version))
+        found.map(|version| self.version(id, version)).transpose()
     }
 
     /// The newest version that had been put by a time, as the commits' times tell: what was known then.
@@ -732,7 +732,7 @@ impl Snapshot {
         let found = self.base().state().models.put_by(&id, self.seq(), at);
         let found =
             found.unwrap_or_else(|LookAtAll| self.newest_first(id).find(|version| version.time <= at));
-        found.map_or(Ok(None), |version| self.version(id, &version))
+        found.map(|version| self.version(id, version)).transpose()
     }
 
     /// The version that an alias names; `None` where there is no such alias.
@@ -773,7 +773,7 @@ impl Snapshot {
             let pinned = self.marks(&id, MarkKind::Pin, oldest.number..=newest.number);
             let pinned: HashSet<u64> = pinned.into_iter().map(|(mark, _)| mark.version).collect();
             all.extend(slice.iter().map(|version| VersionInfo {
-                info: ModelInfo::new(id, version.number, version),
+                info: ModelInfo::new(id, version.clone()),
                 aliases: aliases.remove(&version.number).unwrap_or_default(),
                 is_pinned: pinned.contains(&version.number),
             }));

@@ -411,12 +411,12 @@ fn list(db: &View, wanted: &Where, (skip, count): (usize, usize), format: Format
     let mut listing = Listing::begin(format, ["type", "timestamp", "version", "bytes", "id", "metadata"])?;
     for model in models {
         listing.row([
-            model.metadata.model_type()?.into(),
+            model.metadata().model_type()?.into(),
             Field::text(model.timestamp),
             model.version.into(),
             model.bytes.into(),
             Field::text(model.id),
-            Field::Json(model.metadata.to_json()),
+            Field::Json(model.metadata().to_json()),
         ])?;
     }
     listing.end(None)

@@ -218,7 +218,7 @@ pub(super) fn save(core: &Core, jobs: &[Job]) -> Result<(), CommitError> {
                 saved.restored.is_some_and(|before| before == content_of(blob, core.options.chunk_bytes))
             });
         // Somebody else may have put another, or deleted it with all that was told of the model.
-        let newest = core.state().models.newest(&live.id, u64::MAX).map(|(number, _)| number);
+        let newest = core.state().models.newest(&live.id, u64::MAX).map(|version| version.number);
         let is_new = blob.is_some() && (!is_same || newest.is_none() || newest != saved.version);
         if let Some(blob) = blob.as_ref().filter(|_| is_new) {
             batch.models.push((live.metadata.clone().with("timestamp", now), Body::Bytes(blob.clone())));
@@ -235,7 +235,7 @@ pub(super) fn save(core: &Core, jobs: &[Job]) -> Result<(), CommitError> {
     let commit = if batch.is_empty() { None } else { Some(core.commit(batch)?) };
     let version = |live: &Shared| {
         let state = core.state();
-        state.models.newest(&live.id, commit.as_ref()?.seq).map(|(number, _)| number)
+        state.models.newest(&live.id, commit.as_ref()?.seq).map(|version| version.number)
     };
     for ((saved, content), job) in saved.iter_mut().zip(contents).zip(&jobs) {
         if let Some((content, changes, is_new)) = content {

@@ -158,7 +158,7 @@ fn newest_model(market: &Market, db: &Database) -> Result<Option<String>, Failed
         let models = db.snapshot().models().len();
         format!(
             "  {models} models; the newest of {} is version {}, {} bytes",
-            info.metadata.to_json(),
+            info.metadata().to_json(),
             info.version,
             info.bytes
         )

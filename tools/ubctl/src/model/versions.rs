@@ -349,7 +349,7 @@ pub(crate) fn why(db: &View, which: &Which, version: &WhichVersion, depth: usize
             Err(error) => text.push_str(&format!("{indent}model {id}@{number}, cannot be read: {error}\n")),
             Ok(Some(model)) => {
                 let info = model.info();
-                let kind = printable(info.metadata.model_type().unwrap_or("?")).to_string();
+                let kind = printable(info.metadata().model_type().unwrap_or("?")).to_string();
                 text.push_str(&format!(
                     "{indent}model {kind} {id}@{number}, put {} (seq {})\n",
                     info.time, info.seq

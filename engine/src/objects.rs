@@ -8,7 +8,6 @@
 //! forgotten at the next checkpoint, unless a transaction under way counts on it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -57,7 +56,7 @@ pub(crate) struct PackFile {
     live: AtomicU64,
     /// Whether one was put again since it could not be read here: the file is written anew without it.
     is_mended: AtomicBool,
-    /// Whether an object that is here was found elsewhere since.
+    /// Whether an object that something names left it while the file stayed: who was told that it is here is to look again.
     is_left: AtomicBool,
 }
 
@@ -70,12 +69,6 @@ impl PackFile {
             is_mended: AtomicBool::new(false),
             is_left: AtomicBool::new(false),
         }
-    }
-
-    /// The bytes of the object that is at this place of its directory.
-    fn get(&self, at: u32, id: &ObjectId) -> Result<Blob, ReadError> {
-        let found = self.pack.get_at(at as usize, id)?;
-        found.ok_or_else(|| ReadError::MissingObject { object: id.to_string() })
     }
 
     pub(crate) fn live(&self) -> u64 {
@@ -199,48 +192,26 @@ struct ChunkEntry {
 /// A chunk file with its objects and their lengths.
 pub(crate) type OfFile = (Arc<ChunkFile>, Vec<(ObjectId, u64)>);
 
-/// An object that is lent: its bytes, or the mapped file that holds them, of which nothing is read yet.
-#[derive(Clone)]
+/// An object that is lent: its bytes, or the mapped file that holds them.
+#[derive(Clone, Debug)]
 pub(crate) enum Lent {
     Blob(Blob),
-    /// At this place of its directory.
-    Pack(Arc<PackFile>, u32),
     Chunk(Arc<Chunks>),
 }
 
-impl Lent {
-    /// Some bytes of the object, counted from its begin.
-    pub(crate) fn range(&self, id: &ObjectId, range: Range<u64>) -> Result<Blob, ReadError> {
-        let within = |blob: Blob| blob.slice(range.start as usize..range.end as usize);
-        let part = match self {
-            Lent::Blob(blob) => within(blob.clone()),
-            Lent::Pack(pack, at) => within(pack.get(*at, id)?),
-            Lent::Chunk(chunks) => chunks.range(id, range)?,
-        };
-        part.ok_or_else(|| ReadError::MissingObject { object: id.to_string() })
-    }
-}
-
-impl fmt::Debug for Lent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Lent::Blob(blob) => write!(f, "{} bytes", blob.len()),
-            Lent::Pack(pack, at) => write!(f, "object {at} of pack {}", pack.file),
-            Lent::Chunk(_) => f.write_str("a chunk"),
-        }
-    }
-}
-
-/// Where an object was found in a pack, for who keeps it beside the object's id: finding it again touches no other memory
+/// Where an object was found in a pack, for who keeps it beside the object's id: to find it again touches no other memory
 /// of the many objects.
+///
+/// It is never wrong for an object that something names: no other pack of this process has the number, one that is given
+/// back is unknown from then on, and [`PackFile::is_left`] says where an object moved on alone.
 #[derive(Default, Debug)]
 pub(crate) struct FoundAt(AtomicU64);
 
 impl FoundAt {
-    fn get(&self) -> Option<(u64, u32)> {
+    fn get(&self) -> Option<(u64, usize)> {
         let place = self.0.load(Ordering::Relaxed);
         // Files are counted from 1.
-        (place != 0).then_some((place >> 32, place as u32))
+        (place != 0).then_some((place >> 32, place as u32 as usize))
     }
 
     fn set(&self, file: u64, at: u32) {
@@ -279,7 +250,7 @@ pub(crate) struct Objects {
     disk: SharedDisk,
     database: [u8; 16],
     shards: Box<[RwLock<Shard>]>,
-    packs: Mutex<BTreeMap<u64, Arc<PackFile>>>,
+    packs: RwLock<BTreeMap<u64, Arc<PackFile>>>,
     chunks: Mutex<BTreeMap<u64, ChunkEntry>>,
     /// Objects that came into memory since a checkpoint took this list.
     loose: Mutex<Vec<ObjectId>>,
@@ -297,13 +268,21 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn reading<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn writing<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Objects {
     pub(crate) fn new(disk: SharedDisk, database: [u8; 16]) -> Objects {
         Objects {
             disk,
             database,
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            packs: Mutex::default(),
+            packs: RwLock::default(),
             chunks: Mutex::default(),
             loose: Mutex::default(),
             unnamed: Mutex::default(),
@@ -319,11 +298,11 @@ impl Objects {
     }
 
     fn read(&self, id: &ObjectId) -> RwLockReadGuard<'_, Shard> {
-        self.shards[usize::from(id.0[0])].read().unwrap_or_else(PoisonError::into_inner)
+        reading(&self.shards[usize::from(id.0[0])])
     }
 
     fn write(&self, id: &ObjectId) -> RwLockWriteGuard<'_, Shard> {
-        self.shards[usize::from(id.0[0])].write().unwrap_or_else(PoisonError::into_inner)
+        writing(&self.shards[usize::from(id.0[0])])
     }
 
     fn note_chunk(&self, id: ObjectId, chunk: &Arc<ChunkFile>, bytes: u64) {
@@ -407,8 +386,11 @@ impl Objects {
         }
         match entry {
             hashbrown::hash_map::Entry::Occupied(mut known) => {
+                let is_named = known.get().names > 0;
                 let before = std::mem::replace(&mut known.get_mut().place, place);
-                if let Place::Pack(pack, _) = &before {
+                if let Place::Pack(pack, _) = &before
+                    && is_named
+                {
                     pack.is_left.store(true, Ordering::Relaxed);
                 }
                 match &before {
@@ -429,13 +411,13 @@ impl Objects {
     /// Stores all objects of packs that are not stored; of several packs the newest counts. They are not listed as
     /// unnamed: see [`Objects::list_unnamed`].
     pub(crate) fn add_packs(&self, packs: &[Arc<PackFile>], pool: &Pool) {
-        hold(&self.packs).extend(packs.iter().map(|pack| (pack.file, pack.clone())));
+        writing(&self.packs).extend(packs.iter().map(|pack| (pack.file, pack.clone())));
         let ids: Vec<Vec<ObjectId>> = packs.iter().map(|pack| pack.pack.ids().collect()).collect();
         let add = |(first, shard): (usize, &RwLock<Shard>)| {
             let begin = |ids: &[ObjectId], first| ids.partition_point(|id| usize::from(id.0[0]) < first);
             let part = |ids: &Vec<ObjectId>| begin(ids, first)..begin(ids, first + 1);
             let parts: Vec<Range<usize>> = ids.iter().map(part).collect();
-            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = writing(shard);
             shard.reserve(parts.iter().map(|part| part.len()).sum());
             for ((pack, ids), part) in packs.iter().zip(&ids).zip(parts) {
                 let mut live = 0;
@@ -469,7 +451,7 @@ impl Objects {
             if self.tolerant {
                 return names.iter().try_for_each(|id| if self.name(id) { Ok(()) } else { Err(*id) });
             }
-            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = writing(shard);
             names.iter().try_for_each(|id| {
                 let entry = shard.get_mut(id).ok_or(*id)?;
                 entry.names = entry.names.saturating_add(1);
@@ -482,7 +464,7 @@ impl Objects {
     /// Lists what nothing names, once after everything was restored.
     pub(crate) fn list_unnamed(&self) {
         for shard in &self.shards {
-            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = writing(shard);
             for (id, entry) in shard.iter_mut().filter(|(_, entry)| entry.names == 0 && !entry.listed) {
                 entry.listed = true;
                 hold(&self.unnamed).push(*id);
@@ -550,7 +532,7 @@ impl Objects {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        self.shards.iter().map(|shard| reading(shard).len()).sum()
     }
 
     fn place(&self, id: &ObjectId) -> Option<Place> {
@@ -566,7 +548,7 @@ impl Objects {
         let missing = || ReadError::MissingObject { object: id.to_string() };
         match place.ok_or_else(missing)? {
             Place::Memory(blob) => Ok(blob),
-            Place::Pack(pack, at) => pack.get(at, id),
+            Place::Pack(pack, at) => pack.pack.get_at(at as usize, id)?.ok_or_else(missing),
             Place::Chunk(chunk, _) if chunk.file == LOST => {
                 Err(ReadError::LostObject { object: id.to_string() })
             }
@@ -588,21 +570,13 @@ impl Objects {
         Err(StorageError::corrupt(&files::chunk(chunk.file), 0, what).into())
     }
 
-    /// The length of an object, which is read unless it is in a chunk file.
-    pub(crate) fn length(&self, id: &ObjectId) -> Result<u64, ReadError> {
-        match self.lend(id)? {
-            Lent::Blob(blob) => Ok(blob.len() as u64),
-            Lent::Pack(pack, at) => Ok(pack.get(at, id)?.len() as u64),
-            Lent::Chunk(chunks) => {
-                chunks.length(id).ok_or_else(|| ReadError::MissingObject { object: id.to_string() })
-            }
-        }
+    /// An object, of which nothing is read where it is in a chunk file.
+    pub(crate) fn lend(&self, id: &ObjectId) -> Result<Lent, ReadError> {
+        self.lend_at(id, self.place(id))
     }
 
-    /// An object, of which nothing is read yet.
-    pub(crate) fn lend(&self, id: &ObjectId) -> Result<Lent, ReadError> {
-        match self.place(id) {
-            Some(Place::Pack(pack, at)) => Ok(Lent::Pack(pack, at)),
+    fn lend_at(&self, id: &ObjectId, place: Option<Place>) -> Result<Lent, ReadError> {
+        match place {
             Some(Place::Chunk(chunk, bytes)) if chunk.file != LOST => {
                 self.open_chunk(&chunk, id, bytes).map(Lent::Chunk)
             }
@@ -612,24 +586,24 @@ impl Objects {
 
     /// The same for an object that something names, by where it was found last.
     pub(crate) fn lend_from(&self, found: &FoundAt, id: &ObjectId) -> Result<Lent, ReadError> {
-        if let Some((file, at)) = found.get() {
-            let packs = hold(&self.packs);
-            if let Some(pack) = packs.get(&file).filter(|pack| !pack.is_left.load(Ordering::Relaxed)) {
-                return Ok(Lent::Pack(pack.clone(), at));
-            }
+        let known = found.get().and_then(|(file, at)| Some((reading(&self.packs).get(&file)?.clone(), at)));
+        if let Some((pack, at)) = known.filter(|(pack, _)| !pack.is_left.load(Ordering::Relaxed))
+            && let Some(blob) = pack.pack.get_at(at, id)?
+        {
+            return Ok(Lent::Blob(blob));
         }
-        let lent = self.lend(id)?;
-        if let Lent::Pack(pack, at) = &lent {
+        let place = self.place(id);
+        if let Some(Place::Pack(pack, at)) = &place {
             found.set(pack.file, *at);
         }
-        Ok(lent)
+        self.lend_at(id, place)
     }
 
     /// Ids and places of all objects, in order of the ids.
     pub(crate) fn all(&self) -> Vec<(ObjectId, Place)> {
         let mut all = Vec::new();
         for shard in &self.shards {
-            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            let shard = reading(shard);
             let from = all.len();
             all.extend(shard.iter().map(|(id, entry)| (*id, entry.place.clone())));
             all[from..].sort_by_key(|(id, _)| *id);
@@ -683,7 +657,7 @@ impl Objects {
 
     /// All packs, by their numbers.
     pub(crate) fn packs(&self) -> Vec<Arc<PackFile>> {
-        hold(&self.packs).values().cloned().collect()
+        reading(&self.packs).values().cloned().collect()
     }
 
     /// All chunk files by their numbers, each with its objects and their lengths. Read a part at a time, since commits add
@@ -724,7 +698,7 @@ impl Objects {
     /// Puts a new pack in the place of memory, and of packs that it took in.
     pub(crate) fn settle(&self, packed: &[ObjectId], pack: Option<&Arc<PackFile>>, taken_in: &[u64]) {
         if let Some(pack) = pack {
-            hold(&self.packs).insert(pack.file, pack.clone());
+            writing(&self.packs).insert(pack.file, pack.clone());
             for id in packed {
                 // At most 2^24.
                 let Some(at) = pack.pack.position(id) else { continue };
@@ -735,7 +709,11 @@ impl Objects {
                 }
             }
         }
-        let mut packs = hold(&self.packs);
-        taken_in.iter().for_each(|file| drop(packs.remove(file)));
+        // Files are let go of behind the lock, for which every look-up waits.
+        let gone: Vec<_> = {
+            let mut packs = writing(&self.packs);
+            taken_in.iter().map(|file| packs.remove(file)).collect()
+        };
+        drop(gone);
     }
 }

@@ -204,9 +204,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`ReadError::Metadata`] where the metadata has no identity, as [`Metadata::id`](crate::Metadata::id) says;
-    /// [`ReadError::MissingObject`] or [`ReadError::LostObject`] where the blob is not stored; [`ReadError::Storage`] where a file
-    /// with chunks of it cannot be opened. The bytes are read, and checked, where they are asked for:
-    /// [`Model::blob`](crate::Model::blob).
+    /// [`ReadError::Storage`] or [`ReadError::MissingObject`] where the blob is damaged or cannot be read.
     pub fn model(&self, model: &impl ModelName) -> Result<Option<Model>, ReadError> {
         let id = model.model_id()?;
         let found = {

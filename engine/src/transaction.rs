@@ -94,8 +94,8 @@ impl Transaction {
     /// The newest version of a model; `None` where there is none.
     ///
     /// # Errors
-    /// [`CommitError::Metadata`] where the metadata has no identity, as [`Metadata::id`] says; [`CommitError::Read`] as
-    /// [`Snapshot::model`] fails.
+    /// [`CommitError::Metadata`] where the metadata has no identity, as [`Metadata::id`] says;
+    /// [`CommitError::Read`] where the blob is damaged or cannot be read.
     pub fn model(&mut self, metadata: &Metadata) -> Result<Option<Model>, CommitError> {
         let id = metadata.id()?;
         if let Some(own) = self.written_models.get(&id) {
@@ -192,9 +192,8 @@ impl Transaction {
     /// [`Metadata::timestamp`] say; [`CommitError::Read`] where the newest version that is stored cannot be read.
     pub fn put_model(&mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> Result<(), CommitError> {
         let blob = Blob::from(blob.into());
-        let object = ObjectId::of(&blob);
-        let content = Content::in_memory(object, blob.clone());
-        self.put_version(metadata, object, content, Body::Bytes(blob))
+        let content = Content::One(blob.clone());
+        self.put_version(metadata, ObjectId::of(&blob), content, Body::Bytes(blob))
     }
 
     /// Puts a version of a model whose blob was written ahead. See [`Batch::put_model_stored`].

@@ -20,6 +20,7 @@ use crate::files;
 use crate::image::Layer;
 use crate::journal::{damages, look};
 use crate::manifest::Stored;
+use crate::models::Content;
 use crate::objects::{LOST, Place};
 use crate::open::{check_finished, no_manifest};
 use crate::reader::{Reader, threads};
@@ -431,11 +432,13 @@ fn verify_contents(view: &View, read: &BTreeSet<u64>, report: &mut VerifyReport)
             continue;
         }
         // Its chunks were read with their files.
-        match version.objects().map(|object| base.objects.length(&object)).sum::<Result<u64, _>>() {
-            Ok(bytes) if bytes == version.bytes => {}
-            Ok(bytes) => report.damage(format!(
-                "model {id} of transaction {} has {bytes} bytes, not {}",
-                version.seq, version.bytes
+        match Content::lend(&base.objects, &version) {
+            Ok(content) if content.len() == version.bytes => {}
+            Ok(content) => report.damage(format!(
+                "model {id} of transaction {} has {} bytes, not {}",
+                version.seq,
+                content.len(),
+                version.bytes
             )),
             Err(error) => report.damage(format!("model {id}: {error}")),
         }

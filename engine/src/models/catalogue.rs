@@ -662,7 +662,7 @@ impl ModelInfo {
         &self.kept.metadata
     }
 
-    /// The bytes of the blob; nothing is read of them yet.
+    /// The bytes of the blob; of its chunks nothing is read yet.
     pub(crate) fn lend(&self, objects: &Objects) -> Result<Content, ReadError> {
         Content::lend(objects, &self.kept)
     }

@@ -114,7 +114,7 @@ impl Model {
 /// Bytes that are one object, or chunks end to end.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
-    One(Piece),
+    One(Blob),
     Chunks(Arc<Chunked>),
 }
 
@@ -128,8 +128,8 @@ pub(crate) struct Chunked {
     unpacked: Mutex<Option<(usize, Blob)>>,
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct Piece {
+#[derive(Debug)]
+struct Piece {
     /// Where it begins.
     start: u64,
     bytes: u64,
@@ -148,26 +148,25 @@ impl Piece {
 
     /// A part, counted from its begin.
     fn range(&self, range: Range<u64>) -> Result<Blob, ReadError> {
-        self.lent.range(&self.id, range)
+        let part = match &self.lent {
+            Lent::Blob(blob) => blob.slice(range.start as usize..range.end as usize),
+            Lent::Chunk(chunks) => chunks.range(&self.id, range)?,
+        };
+        part.ok_or_else(|| ReadError::MissingObject { object: self.id.to_string() })
     }
 }
 
 impl Content {
-    /// The blob of a version; nothing is read of it yet.
+    /// The blob of a version; of its chunks nothing is read yet.
     pub(crate) fn lend(objects: &Objects, version: &Version) -> Result<Content, ReadError> {
-        let Version { object, bytes, chunks, .. } = version;
+        let Version { object, found_at, bytes, chunks, .. } = version;
         if !chunks.is_empty() {
             return Content::of(chunks, |id| objects.lend(id));
         }
-        match objects.lend_from(&version.found_at, object)? {
-            lent @ Lent::Chunk(_) => Content::of(&[(*object, *bytes)], |_| Ok(lent.clone())),
-            lent => Ok(Content::One(Piece { start: 0, bytes: *bytes, id: *object, lent })),
+        match objects.lend_from(found_at, object)? {
+            Lent::Blob(blob) => Ok(Content::One(blob)),
+            lent => Content::of(&[(*object, *bytes)], |_| Ok(lent.clone())),
         }
-    }
-
-    /// An object that is in memory.
-    pub(crate) fn in_memory(id: ObjectId, blob: Blob) -> Content {
-        Content::One(Piece { start: 0, bytes: blob.len() as u64, id, lent: Lent::Blob(blob) })
     }
 
     /// Chunks, each lent by `lend`.
@@ -190,14 +189,14 @@ impl Content {
 
     pub(crate) fn len(&self) -> u64 {
         match self {
-            Content::One(piece) => piece.bytes,
+            Content::One(blob) => blob.len() as u64,
             Content::Chunks(chunked) => chunked.bytes,
         }
     }
 
     fn whole(&self) -> Result<Blob, ReadError> {
         match self {
-            Content::One(piece) => piece.range(0..piece.bytes),
+            Content::One(blob) => Ok(blob.clone()),
             Content::Chunks(chunked) => {
                 if let Some(whole) = chunked.whole.get() {
                     return Ok(whole.clone());
@@ -214,7 +213,9 @@ impl Content {
             return Err(ReadError::Range { start: range.start, end: range.end, bytes });
         }
         match self {
-            Content::One(piece) => piece.range(range),
+            Content::One(blob) => {
+                Ok(blob.slice(range.start as usize..range.end as usize).unwrap_or_else(|| blob.clone()))
+            }
             Content::Chunks(chunked) => chunked.range(range),
         }
     }

@@ -334,7 +334,7 @@ impl StoredBlob {
     /// The bytes, before any transaction put them.
     pub(crate) fn lend(&self, base: &crate::view::Base) -> Result<Content, crate::error::ReadError> {
         if let Some(blob) = &self.0.small {
-            return Ok(Content::in_memory(self.0.object, blob.clone()));
+            return Ok(Content::One(blob.clone()));
         }
         let lend = |id: &ObjectId| match &self.0.file {
             Some(file) if self.0.written.contains_key(id) => {

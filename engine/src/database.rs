@@ -467,6 +467,7 @@ impl Database {
         let gone = || CommitError::UnknownVersion {
             model: metadata.id().map(|id| id.to_string()).unwrap_or_default(),
             version: "newest".to_string(),
+            newest: None,
         };
         Ok((self.snapshot().model(metadata)?.ok_or_else(gone)?, is_new))
     }

@@ -466,12 +466,17 @@ pub enum CommitError {
         held: Option<(u64, usize)>,
     },
     /// No such model, or no such version of it.
-    #[error("model {model} has no version {version}; `ubctl model versions` lists them")]
+    #[error(
+        "model {model} has no version {version}{}; `ubctl model versions` lists them",
+        newest.map_or_else(String::new, |newest| format!(": they are numbered from 1, and the newest is {newest}"))
+    )]
     UnknownVersion {
         /// The model's identity.
         model: String,
         /// The version: a number, or `newest`.
         version: String,
+        /// The newest version, where there is one and it is known.
+        newest: Option<u64>,
     },
     /// An alias that names another version than was expected.
     #[error(
@@ -542,6 +547,18 @@ pub enum CommitError {
         cursor: String,
         /// What was found: the type, or the number.
         found: String,
+    },
+    /// A durable cursor was to stand at a transaction that is yet to come, which nobody consumed.
+    #[error(
+        "cursor {cursor:?} cannot stand at transaction {seq}, the newest is {newest}: say what was consumed last"
+    )]
+    CursorAhead {
+        /// The cursor's name.
+        cursor: String,
+        /// Where it was to stand.
+        seq: u64,
+        /// The newest transaction.
+        newest: u64,
     },
     /// A live model that cannot be begun, changed or saved.
     #[error("live model {model}: {problem}")]

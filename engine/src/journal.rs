@@ -163,7 +163,7 @@ impl<E> From<underbelly_wal::WalError> for Stop<E> {
     }
 }
 
-fn describe(seq: u64, payload: &[u8]) -> LogRecord {
+pub(crate) fn describe(seq: u64, payload: &[u8]) -> LogRecord {
     match record::decode(payload) {
         Ok((time, record)) => LogRecord { seq, time: Some(time), bytes: payload.len(), does: parts(record) },
         Err(what) => {

@@ -79,7 +79,8 @@ impl Core {
         }
         for change in &variables {
             check_change(&change.name, change.value.as_ref())?;
-            change.value.as_ref().map_or(Ok(()), |value| check_set(&change.name, value))?;
+            let newest = self.signals.visible();
+            change.value.as_ref().map_or(Ok(()), |value| check_set(&change.name, value, newest))?;
         }
         for change in &marks {
             change.check()?;

@@ -27,6 +27,7 @@ use underbelly_wal::{Follower, WalError};
 use crate::database::Database;
 use crate::durable::{self, Durable};
 use crate::error::{OpenError, ReadError};
+use crate::journal::{LogRecord, describe};
 use crate::limits::{READER_REPLAY_BYTES, READER_TRIES};
 use crate::manifest::Stored;
 use crate::objects::{Objects, is_damage};
@@ -178,9 +179,22 @@ impl Reader {
     /// As [`Database::open_read_only_on`]; [`OpenError::Corrupt`] where another database, or an older state of this
     /// one, was put in the folder meanwhile.
     pub fn refresh(&mut self) -> Result<u64, OpenError> {
+        self.go_on(None)
+    }
+
+    /// As [`Reader::refresh`], and gives each record that is read in the log. Where it begins anew with a newer manifest, those
+    /// before that are not read.
+    ///
+    /// # Errors
+    /// As [`Reader::refresh`]; what was given then is given again.
+    pub fn refresh_with(&mut self, mut visit: impl FnMut(LogRecord)) -> Result<u64, OpenError> {
+        self.go_on(Some(&mut visit))
+    }
+
+    fn go_on(&mut self, visit: Option<&mut dyn FnMut(LogRecord)>) -> Result<u64, OpenError> {
         let disk = self.base().disk.clone();
         if self.is_sound && !self.is_worn(&disk)? {
-            match self.follow() {
+            match self.follow(visit) {
                 Err(error) if is_overtaken(&error) => {}
                 followed => return followed.map(|()| self.seq()),
             }
@@ -353,14 +367,14 @@ impl Reader {
                 threads,
                 board: Arc::new(Mutex::new(board)),
             };
-            reader.follow()?;
+            reader.follow(None)?;
             return Ok(reader);
         }
         Err(rejected.unwrap_or(OpenError::NotFound { dir }))
     }
 
     /// Applies what is durable behind what is shown, and shows it.
-    fn follow(&mut self) -> Result<(), OpenError> {
+    fn follow(&mut self, mut visit: Option<&mut dyn FnMut(LogRecord)>) -> Result<(), OpenError> {
         self.is_sound = false;
         let base = self.view.base().clone();
         let dir = base.disk.describe();
@@ -369,6 +383,9 @@ impl Reader {
         let newest_known = self.newest;
         let mut apply = |seq: u64, payload: &[u8]| {
             let oldest = base.oldest_reader();
+            if let Some(visit) = &mut visit {
+                visit(describe(seq, payload));
+            }
             let done = {
                 let mut state = base.state();
                 replay(

@@ -359,7 +359,7 @@ impl Signals {
 
 impl Publisher<Publication> for Arc<Signals> {
     fn publish(&self, seq: u64, items: &mut dyn Iterator<Item = (u64, Publication)>) {
-        let (mut due, mut are_changed) = (None, false);
+        let mut due = None;
         // Before: who sees the number sees the variables too.
         let items: Vec<(u64, Publication)> = items.collect();
         let mut publications = Vec::with_capacity(items.len());
@@ -367,14 +367,10 @@ impl Publisher<Publication> for Arc<Signals> {
             let variables = std::mem::take(&mut publication.variables);
             if !variables.is_empty() {
                 self.registry.show(at, variables);
-                are_changed = true;
             }
             publications.push(publication);
         }
         self.visible.store(seq, Ordering::SeqCst);
-        if are_changed {
-            self.registry.tell(self.durable().min(seq));
-        }
         for publication in publications {
             let now = self.clock.instant();
             self.latencies.lock().unwrap_or_else(PoisonError::into_inner).note(&publication, now);
@@ -387,12 +383,13 @@ impl Publisher<Publication> for Arc<Signals> {
     }
 
     fn synced(&self, seq: u64) {
-        // First: whoever sees the number here may count on others seeing it.
+        // First: whoever sees the number elsewhere sees the variables too. They were shown here when it was published.
+        self.registry.tell(seq);
+        // Then: whoever sees the number here may count on others seeing it.
         if let Some(hear) = self.on_durable.get() {
             hear(seq);
         }
         self.durable.store(seq, Ordering::SeqCst);
-        self.registry.tell(seq.min(self.visible()));
         self.gate.wake();
         if !self.unsealed.swap(true, Ordering::SeqCst) && !self.ask(Duty::Seal) {
             self.sealed();

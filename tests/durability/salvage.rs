@@ -9,10 +9,10 @@ use tempfile::TempDir;
 use underbelly::disk::Act;
 use underbelly::{
     Batch, Column, ColumnType, Columns, Database, Delete, Disk, FaultyDisk, Metadata, Options, RepairReport,
-    Row, SimulatedDisk, Snapshot, Timestamp, View,
+    Row, SimulatedDisk, SlotDefinition, Snapshot, Timestamp, View,
 };
 use underbelly_tests::sample::lay_out;
-use underbelly_tests::{BULK_ROWS, blob_of, define, options, transaction, transactions_shown};
+use underbelly_tests::{BULK_ROWS, blob_of, day, define, one, options, transaction, transactions_shown};
 
 /// A killed database after many checkpoints, some of which merged segments, with transactions behind the last. The `large`
 /// transactions append rows that get a segment of their own.
@@ -951,5 +951,73 @@ fn what_was_mended_is_no_loss() {
     for (n, byte) in [(1i64, 7), (2, 8), (3, 7)] {
         let model = db.snapshot().model(&of(n)).unwrap().unwrap();
         assert_eq!(*model.blob().unwrap(), [byte; 3_000]);
+    }
+}
+
+/// What a repair did not find is told as lost until it is put again, and then no more: a blob, and the contents of a cell.
+#[test]
+fn what_was_lost_is_there_once_it_is_put_again() {
+    for is_mended in [false, true] {
+        lost_and_put_again(is_mended);
+    }
+}
+
+/// `is_mended`: the blob was put again before the repair, and what is damaged of the cell keeps the pack.
+fn lost_and_put_again(is_mended: bool) {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), Options { log_file_bytes: 16 << 10, ..options() });
+    let db = db.unwrap();
+    // What no encoding makes shorter.
+    let letter = |n: u64| char::from(b'!' + (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57) as u8 % 90);
+    let text: String = (1..1_200).map(letter).collect();
+    db.define_slot(SlotDefinition::new("T").cell_key("k", ColumnType::Utf8).value("t", ColumnType::Utf8))
+        .unwrap();
+    let of = |n: i64| Metadata::new("m").with("timestamp", Timestamp(1)).with("n", n);
+    let put = |db: &Database, n: i64, byte: u8, key: Option<&str>| {
+        let mut batch = Batch::new();
+        batch.put_model(of(n), vec![byte; 3_000]);
+        if let Some(key) = key {
+            batch.put_slot("T", day(), [key], one("t", &*text).unwrap());
+        }
+        db.commit(batch).unwrap();
+    };
+    // More than the log keeps.
+    for n in 1..=16 {
+        put(&db, n, n as u8, (n == 1).then_some("a"));
+        db.checkpoint().unwrap();
+    }
+    drop(db);
+    for lost in [[1; 1_000].as_slice(), &text.as_bytes()[300..340]] {
+        let spoilt = disk.files().into_iter().filter(|name| name.starts_with("packs/")).find(|name| {
+            let mut bytes = disk.contents(name).unwrap();
+            let Some(at) = bytes.windows(lost.len()).position(|run| run == lost) else { return false };
+            bytes[at + 9] ^= 2;
+            disk.overwrite(name, bytes);
+            true
+        });
+        assert!(spoilt.is_some(), "{lost:?}");
+    }
+    if is_mended {
+        let db = Database::open_on(Arc::new(disk.clone()), Options { log_file_bytes: 16 << 10, ..options() });
+        let db = db.unwrap();
+        for n in 17..=24 {
+            put(&db, n, if n == 17 { 1 } else { n as u8 }, None);
+            db.checkpoint().unwrap();
+        }
+    }
+    let (report, saved) = repaired(&disk);
+    let gone = if is_mended { 1 } else { 2 };
+    assert!(report.losses.iter().any(|loss| loss.lost.starts_with(&format!("{gone} of "))), "{report:?}");
+    let mut db = Database::open(saved.path()).unwrap();
+    let lost = |db: &Database| db.verify(|_, _| ()).unwrap().lost_objects;
+    assert_eq!(lost(&db), gone);
+    assert_eq!(db.snapshot().model(&of(1)).and_then(|model| model.unwrap().blob()).is_ok(), is_mended);
+    put(&db, 17, 1, Some("b"));
+    for _ in 0..2 {
+        assert_eq!(lost(&db), 0);
+        assert_eq!(*db.snapshot().model(&of(1)).unwrap().unwrap().blob().unwrap(), [1; 3_000]);
+        db.checkpoint().unwrap();
+        db.close().unwrap();
+        db = Database::open(saved.path()).unwrap();
     }
 }

@@ -12,6 +12,7 @@ fn a_reader_is_told_what_the_writer_tells_and_only_what_is_durable() {
     define(&db);
     let mut reader = Database::open_read_only_with(Arc::new(disk.clone()), 0).unwrap();
     let mut followed: Vec<Committed> = told(&reader, Start::Oldest);
+    let mut anew = 0;
     assert_eq!(followed, told(&db, Start::Oldest));
     for n in 0..60 {
         db.commit(quote("a", n, Durability::Sync)).unwrap();
@@ -22,7 +23,16 @@ fn a_reader_is_told_what_the_writer_tells_and_only_what_is_durable() {
             db.checkpoint().unwrap();
         }
         if n % 7 == 0 || n == 59 {
-            reader.refresh().unwrap();
+            let mut records = Vec::new();
+            let before = reader.seq();
+            reader.refresh_with(|record| records.push(record)).unwrap();
+            // Where it begins anew it reads none in the log behind what it showed before.
+            anew += usize::from(records.is_empty());
+            if let Some(first) = records.first() {
+                assert_eq!(first.seq, before + 1);
+                assert!(records.iter().map(|record| record.seq).eq(before + 1..=reader.seq()));
+                assert!(records.iter().all(|record| !record.does.is_empty()));
+            }
             let next = followed.last().unwrap().seq + 1;
             let mut feed = reader.feed(&Watch::all(), Start::Seq(next)).unwrap();
             followed.extend(feed.by_ref().map(Result::unwrap));
@@ -34,6 +44,7 @@ fn a_reader_is_told_what_the_writer_tells_and_only_what_is_durable() {
             check_all(&reader, &followed, 1);
         }
     }
+    assert!((1..5).contains(&anew), "{anew}");
     db.wait_durable(db.head_seq()).unwrap();
     reader.refresh().unwrap();
     assert_eq!(told(&reader, Start::Oldest), told(&db, Start::Oldest));

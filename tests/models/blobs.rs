@@ -287,6 +287,8 @@ fn tensors_are_read_by_name_and_in_place() {
     assert!(model.blob().unwrap().is_mapped());
     assert_eq!(*model.blob().unwrap(), *body);
     assert!(matches!(model.tensor("none"), Err(ReadError::Tensor { .. })));
+    let told = model.tensor("none").unwrap_err().to_string();
+    assert!(told.contains("there are \"bias\""), "{told}");
     // Other words in the header: the same data is not written again.
     let longer = safetensors(&header.replace("test", "somebody else"), &data);
     let stored = store(&db, &longer);
@@ -618,6 +620,33 @@ fn a_lost_chunk_file_keeps_nobody_from_the_rest() {
     }
 }
 
+/// A reader tells of a file that is gone, or another database's, until what lies there was put again.
+#[test]
+fn a_reader_tells_of_a_lost_chunk_file_until_it_is_mended() {
+    let large = noise(1, 3 * CHUNK);
+    for is_foreign in [false, true] {
+        let (disk, db) = in_memory();
+        put(&db, smile("large"), &store(&db, &large));
+        drop(db);
+        let disk = disk.crash();
+        let name = chunk_files(&disk).remove(0);
+        if is_foreign {
+            let (elsewhere, other) = in_memory();
+            put(&other, smile("large"), &store(&other, &large));
+            disk.overwrite(&name, elsewhere.contents(&chunk_files(&elsewhere)[0]).unwrap());
+        } else {
+            disk.remove(&name).unwrap();
+        }
+        let mut reader = Database::open_read_only_on(Arc::new(disk.clone())).unwrap();
+        assert_eq!(reader.status().unwrap().damaged.len(), 1);
+        let db = Database::open_on(Arc::new(disk), chunked()).unwrap();
+        put(&db, smile("large"), &store(&db, &large));
+        reader.refresh().unwrap();
+        assert_eq!(reader.status().unwrap().damaged, Vec::<String>::new());
+        assert!(reader.snapshot().model(&smile("large")).unwrap().unwrap().blob().unwrap()[..] == large[..]);
+    }
+}
+
 /// So it is where the file goes, rots or can be read no more under a database that is open and has read it before.
 #[test]
 fn bytes_that_go_under_an_open_database_are_written_anew() {
@@ -748,4 +777,27 @@ fn mended_damage_is_told_no_more() {
     for name in ["rest", "again"] {
         assert!(db.snapshot().model(&smile(name)).unwrap().unwrap().blob().unwrap()[..] == rest[..]);
     }
+}
+
+/// A chunk file of which some bytes were put again, since they could not be read, is written anew without them, however much of it
+/// is alive.
+#[test]
+fn a_chunk_file_with_mended_bytes_is_written_anew() {
+    let (disk, db) = in_memory();
+    let chunk = |n: u32| noise(2 * n + 1, CHUNK);
+    let all = (1..=6).flat_map(chunk).collect::<Vec<u8>>();
+    put(&db, smile("all"), &store(&db, &all));
+    db.checkpoint().unwrap();
+    let [name] = &chunk_files(&disk)[..] else { panic!("it is one file") };
+    spoil(&disk, name, &chunk(1));
+    put(&db, smile("again"), &store(&db, &all));
+    for n in 0..3i64 {
+        let mut batch = Batch::new();
+        batch.set_variable(underbelly::Scope::Global, "x", n);
+        db.commit(batch).unwrap();
+        db.checkpoint().unwrap();
+    }
+    assert!(!disk.files().contains(name), "what was sound in it was moved");
+    db.backup_on(Arc::new(SimulatedDisk::new()), |_, _| ()).unwrap();
+    assert!(db.snapshot().model(&smile("all")).unwrap().unwrap().blob().unwrap()[..] == all[..]);
 }

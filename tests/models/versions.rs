@@ -244,8 +244,13 @@ fn versions_are_found_by_number_time_and_place() {
             db.checkpoint().unwrap();
         }
     }
+    for (number, about) in [(1, 9), (2, 4)] {
+        put(&db, smile("late").with("timestamp", Timestamp(about * SECOND)), vec![number]).unwrap();
+    }
     let id = smile("fx").id().unwrap();
     for db in [&db, &reopened(&disk)] {
+        let late = |t: i64| by(db, |s| s.model_as_of(&smile("late"), Timestamp(t * SECOND)));
+        assert_eq!([3, 4, 8, 9].map(late), [None, Some(2), Some(2), Some(1)]);
         assert_eq!(numbers(db), [4, 3, 2, 1]);
         let version = |n| by(db, |s| s.model_version(&smile("fx"), n));
         assert_eq!([0, 1, 3, 4, 5].map(version), [None, Some(1), Some(3), Some(4), None]);
@@ -313,6 +318,10 @@ fn aliases_move_by_compare_and_set_and_keep_their_history() {
         ];
         for refused in refused {
             assert!(matches!(refused, Err(CommitError::UnknownVersion { .. })), "{version}: {refused:?}");
+        }
+        if version == 0 {
+            let text = alias(&db, "other", version).unwrap_err().to_string();
+            assert!(text.contains("no version 0: they are numbered from 1, and the newest is 3;"), "{text}");
         }
     }
     db.checkpoint().unwrap();
@@ -434,12 +443,14 @@ fn single_versions_are_deleted_unless_something_holds_them() {
     let delete = |n| commit(&db, |batch| batch.delete_model_version(&smile("fx"), n).map(drop));
     let held = |n| matches!(delete(n), Err(CommitError::VersionHeld { version, .. }) if version == n);
     assert!(held(4) && held(2));
+    let deleted = |snapshot: &underbelly::Snapshot| snapshot.deleted_versions(&smile("fx")).unwrap();
+    let before = db.snapshot();
     assert!(matches!(delete(9), Err(CommitError::UnknownVersion { .. })));
     delete(3).unwrap();
     assert!(matches!(delete(3), Err(CommitError::UnknownVersion { .. })));
     put(&db, smile("fx"), vec![5]).unwrap();
     for db in [&db, &reopened(&disk)] {
-        assert_eq!(numbers(db), [5, 4, 2, 1]);
+        assert_eq!((numbers(db), deleted(&db.snapshot())), (vec![5, 4, 2, 1], vec![3..=3]));
         assert_eq!(by(db, |s| s.model_back(&smile("fx"), 2)), Some(2));
     }
     // What one transaction does counts together: it may free what it deletes, and hold it.
@@ -465,6 +476,9 @@ fn single_versions_are_deleted_unless_something_holds_them() {
         both(|batch| batch.delete_model(&smile("fx"))?.delete_model_version(&smile("fx"), 1).map(drop));
     assert!(matches!(gone, Err(CommitError::UnknownVersion { .. })), "{gone:?}");
     assert_eq!(numbers(&db), [6, 4, 1]);
+    assert_eq!((deleted(&db.snapshot()), deleted(&before)), (vec![2..=3, 5..=5], vec![]));
+    keep(&db, Some(Retention::keep_last(1)));
+    assert_eq!(deleted(&db.snapshot()), [1..=5]);
     // What begins anew has nothing of what was before.
     commit(&db, |batch| batch.delete_model(&smile("fx")).map(drop)).unwrap();
     put(&db, smile("fx"), vec![1]).unwrap();

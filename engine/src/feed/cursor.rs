@@ -27,13 +27,16 @@ fn consumed(cursor: &str, value: &VariableValue) -> Result<u64, CommitError> {
     found.map_err(|found| CommitError::CursorValue { cursor: cursor.to_string(), found })
 }
 
-/// Refuses names and values that are the engine's own, to who sets a variable.
-pub(crate) fn check_set(variable: &Name, value: &VariableValue) -> Result<(), CommitError> {
+/// Refuses names and values that are the engine's own, to who sets a variable; `newest` is the newest transaction.
+pub(crate) fn check_set(variable: &Name, value: &VariableValue, newest: u64) -> Result<(), CommitError> {
     if !variable.name.starts_with('_') {
         return Ok(());
     }
     match variable.name.strip_prefix(CURSOR_PREFIX).filter(|_| variable.scope == Scope::Global) {
-        Some(cursor) => consumed(cursor, value).map(drop),
+        Some(cursor) => match consumed(cursor, value)? {
+            seq if seq > newest => Err(CommitError::CursorAhead { cursor: cursor.to_string(), seq, newest }),
+            _ => Ok(()),
+        },
         None => {
             let (what, name, problem) = ("variable", variable.name.to_string(), ENGINES_OWN);
             Err(CommitError::Name { what, name, problem })
@@ -49,6 +52,16 @@ pub(super) fn get(base: &Base, name: &str) -> Result<Option<u64>, FeedError> {
     Ok(found.map(|found| consumed(name, &found.value)).transpose()?)
 }
 
+/// The transaction behind it, where it is a cursor and there is one by `newest`.
+pub(super) fn next(base: &Base, name: &str, newest: u64) -> Result<Option<u64>, FeedError> {
+    match get(base, name)? {
+        Some(consumed) if consumed > newest => {
+            Err(FeedError::CursorAhead { cursor: name.to_string(), consumed, newest })
+        }
+        consumed => Ok(consumed.map(|consumed| consumed + 1)),
+    }
+}
+
 impl Transaction {
     /// Moves a durable cursor to `seq`, the last transaction that was consumed; it is made where it is not there. What
     /// this transaction writes and the move are committed together, so each transaction is consumed exactly once, whatever
@@ -56,7 +69,8 @@ impl Transaction {
     ///
     /// # Errors
     /// [`CommitError::Consumed`] where it is there or further already; [`CommitError::Name`] where no cursor may have
-    /// such a name; [`CommitError::CursorValue`] where its variable holds no transaction.
+    /// such a name; [`CommitError::CursorValue`] where its variable holds no transaction. The commit answers
+    /// [`CommitError::CursorAhead`] where there is no such transaction yet.
     pub fn advance_cursor(&mut self, name: &str, seq: u64) -> Result<(), CommitError> {
         let variable = variable(name);
         let before = self.variable(&Scope::Global, &variable)?;
@@ -73,7 +87,35 @@ impl Transaction {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Arc;
+
+    use underbelly_storage::disk::SimulatedDisk;
+
     use super::*;
+    use crate::batch::Batch;
+    use crate::database::Database;
+    use crate::options::Options;
+
+    /// Nobody sets one so; where one stands so all the same, the error says how it is mended.
+    #[test]
+    fn a_cursor_that_is_ahead_is_told() {
+        let options = Options { workers: 0, ..Options::default() };
+        let db = Database::create_on(Arc::new(SimulatedDisk::new()), options).unwrap();
+        let set = |name: &str, seq: u64| {
+            let mut batch = Batch::new();
+            batch.set_variable(Scope::Global, name, seq as i64);
+            db.commit(batch)
+        };
+        let head = set("x", 0).unwrap().seq;
+        let refused = set("_cursor.job", head + 1);
+        assert!(matches!(refused, Err(CommitError::CursorAhead { .. })), "{refused:?}");
+        let refused = db.transact::<_, CommitError>(|tx| tx.advance_cursor("job", head + 1));
+        assert!(matches!(refused, Err(CommitError::CursorAhead { .. })), "{refused:?}");
+        set("_cursor.job", head).unwrap();
+        assert_eq!(next(db.base(), "job", head).unwrap(), Some(head + 1));
+        let text = next(db.base(), "job", head - 1).unwrap_err().to_string();
+        assert!(text.contains("`ubctl var set --force _cursor.job SEQ`"), "{text}");
+    }
 
     /// The error names the cursor, and what stands there is what was found.
     #[test]
@@ -81,7 +123,7 @@ mod tests {
         let cursor = Name::new(&Scope::Global, "_cursor.job");
         for (value, found) in [(b"abc".to_vec().into(), "bytes"), (0.5.into(), "f64"), ((-3i64).into(), "-3")]
         {
-            for refused in [consumed("job", &value).map(drop), check_set(&cursor, &value)] {
+            for refused in [consumed("job", &value).map(drop), check_set(&cursor, &value, 7)] {
                 let text = refused.unwrap_err().to_string();
                 assert!(
                     text.contains("cursor \"job\"") && text.contains(&format!("holds {found},")),
@@ -90,7 +132,7 @@ mod tests {
             }
         }
         assert_eq!(consumed("job", &7i64.into()).unwrap(), 7);
-        check_set(&cursor, &7i64.into()).unwrap();
+        check_set(&cursor, &7i64.into(), 7).unwrap();
         for (scope, name, is_refused) in [
             (Scope::Global, "_x", true),
             (Scope::asset("a"), "_cursor.job", true),
@@ -98,7 +140,7 @@ mod tests {
             (Scope::Global, "x_", false),
         ] {
             assert_eq!(
-                check_set(&Name::new(&scope, name), &7i64.into()).is_err(),
+                check_set(&Name::new(&scope, name), &7i64.into(), 7).is_err(),
                 is_refused,
                 "{scope} {name}"
             );

@@ -38,6 +38,19 @@ pub enum FeedError {
         /// The newest transaction.
         newest: u64,
     },
+    /// A durable cursor stands at a transaction that is yet to come.
+    #[error(
+        "cursor {cursor:?} says that all up to transaction {consumed} was consumed, and the newest is {newest}: set it to what was with \
+         `ubctl var set --force _cursor.{cursor} SEQ`, or remove it with `ubctl var rm --force _cursor.{cursor}` and begin anew"
+    )]
+    CursorAhead {
+        /// The cursor's name.
+        cursor: String,
+        /// Where it stands.
+        consumed: u64,
+        /// The newest transaction.
+        newest: u64,
+    },
     /// A slot to watch is not there.
     #[error("no slot is named {slot:?}; `ubctl slot ls` lists them")]
     UnknownSlot {

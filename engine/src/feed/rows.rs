@@ -48,12 +48,7 @@ impl Place {
         let newest = base.state().head;
         let next = match start {
             Start::Oldest => 1,
-            Start::Cursor(name) => match cursor::get(base, name)? {
-                Some(consumed) if consumed > newest => {
-                    return Err(FeedError::Ahead { asked: consumed + 1, newest });
-                }
-                consumed => consumed.map_or(1, |consumed| consumed + 1),
-            },
+            Start::Cursor(name) => cursor::next(base, name, newest)?.unwrap_or(1),
             other => other.seq(base)?,
         };
         Ok(Place { series: series.to_string(), next, read: VecDeque::new() })
@@ -198,7 +193,7 @@ impl View {
     /// was deleted, or left out by a checkpoint because of others, before it was told is not told.
     ///
     /// # Errors
-    /// [`FeedError::Ahead`] where there is no such transaction yet; [`FeedError::Commit`] where no cursor may have such a name.
+    /// [`FeedError::Ahead`] or [`FeedError::CursorAhead`] where there is no such transaction yet; [`FeedError::Commit`] where no cursor may have such a name.
     pub fn series_feed(&self, series: &str, start: Start) -> Result<SeriesFeed, FeedError> {
         let base = self.base().clone();
         let snapshot = Snapshot::told(&base);

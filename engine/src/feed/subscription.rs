@@ -24,11 +24,9 @@ impl Start {
             Start::Seq(seq) if *seq > newest + 1 => Err(FeedError::Ahead { asked: *seq, newest }),
             // There is no transaction 0.
             Start::Seq(seq) => Ok((*seq).max(1)),
-            Start::Cursor(name) => match cursor::get(base, name)? {
-                Some(consumed) if consumed > newest => Err(FeedError::Ahead { asked: consumed + 1, newest }),
-                Some(consumed) => Ok(consumed + 1),
-                None => Position::oldest(base),
-            },
+            Start::Cursor(name) => {
+                cursor::next(base, name, newest)?.map_or_else(|| Position::oldest(base), Ok)
+            }
         }
     }
 
@@ -44,7 +42,7 @@ impl View {
     /// [`next_seq`](Feed::next_seq) on.
     ///
     /// # Errors
-    /// [`FeedError::UnknownSlot`]; [`FeedError::Ahead`] where there is no such transaction yet;
+    /// [`FeedError::UnknownSlot`]; [`FeedError::Ahead`] or [`FeedError::CursorAhead`] where there is no such transaction yet;
     /// [`FeedError::Commit`] where no cursor may have such a name. [`FeedError::TooOld`] comes from the first step.
     pub fn feed(&self, watch: &Watch, start: Start) -> Result<Feed, FeedError> {
         let base = self.base().clone();

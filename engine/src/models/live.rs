@@ -139,7 +139,8 @@ impl<'db> LiveBuilder<'db> {
         let found = match self.version {
             None => snapshot.model(&id)?,
             Some(version) => Some(snapshot.model_version(&id, version)?.ok_or_else(|| {
-                CommitError::UnknownVersion { model: id.to_string(), version: version.to_string() }
+                let (model, version) = (id.to_string(), version.to_string());
+                CommitError::UnknownVersion { model, version, newest: None }
             })?),
         };
         let about = found.as_ref().map(Model::info);

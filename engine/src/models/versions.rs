@@ -402,9 +402,13 @@ impl<'m> After<'m> {
     }
 
     fn unknown(&self, version: u64) -> CommitError {
-        let version =
-            if matches!(version, MODEL | NEWEST) { "newest".to_string() } else { version.to_string() };
-        CommitError::UnknownVersion { model: self.id.to_string(), version }
+        let newest = Some(self.newest).filter(|newest| *newest > 0);
+        let version = match version {
+            NEWEST => "newest".to_string(),
+            MODEL if newest.is_none() => "newest".to_string(),
+            version => version.to_string(),
+        };
+        CommitError::UnknownVersion { model: self.id.to_string(), version, newest }
     }
 
     /// Versions that are pinned or that an alias names.
@@ -612,6 +616,7 @@ fn about(model: &impl ModelName, version: Option<AliasTarget>) -> Result<u64, Co
         Some(AliasTarget::Version(version @ (MODEL | NEWEST))) => Err(CommitError::UnknownVersion {
             model: model.model_id()?.to_string(),
             version: version.to_string(),
+            newest: None,
         }),
         Some(AliasTarget::Version(version)) => Ok(version),
     }
@@ -697,7 +702,7 @@ impl Snapshot {
         self.version_by(model, |models, id| models.version(id, version, self.seq()))
     }
 
-    /// The version that is so many before the newest: 0 is the newest itself.
+    /// The version that is so many before the newest: 0 is the newest itself. Those that were deleted do not count.
     ///
     /// # Errors
     /// As [`Snapshot::model`].
@@ -709,7 +714,8 @@ impl Snapshot {
     }
 
     /// The version with the latest `timestamp` in its metadata that is at or before a time; of several the one that was
-    /// put last.
+    /// put last. Of those that were deleted ([`Snapshot::deleted_versions`]) the time is not known any more: any of them may
+    /// have been the one of that time, but for those that were put before one that has just this timestamp.
     ///
     /// # Errors
     /// As [`Snapshot::model`].
@@ -723,7 +729,8 @@ impl Snapshot {
         found.map(|version| self.version(id, version)).transpose()
     }
 
-    /// The newest version that had been put by a time, as the commits' times tell: what was known then.
+    /// The newest version that had been put by a time, as the commits' times tell: what was known then. Of those that were
+    /// deleted ([`Snapshot::deleted_versions`]) the ones next behind it may have been put by then, too.
     ///
     /// # Errors
     /// As [`Snapshot::model`].
@@ -733,6 +740,22 @@ impl Snapshot {
         let found =
             found.unwrap_or_else(|LookAtAll| self.newest_first(id).find(|version| version.time <= at));
         found.map(|version| self.version(id, version)).transpose()
+    }
+
+    /// Numbers of the versions that were deleted while the model stayed, rising. What was deleted with the whole model is
+    /// not known any more: one that is put again begins with version 1.
+    ///
+    /// # Errors
+    /// [`ReadError::Metadata`].
+    pub fn deleted_versions(&self, model: &impl ModelName) -> Result<Vec<RangeInclusive<u64>>, ReadError> {
+        let (mut deleted, mut above) = (Vec::new(), None);
+        let there = self.slices(model.model_id()?, SLICE_MODELS).flatten().map(|version| version.number);
+        for number in there.chain([0]) {
+            deleted.extend(above.map(|above| number + 1..=above - 1).filter(|gone| !gone.is_empty()));
+            above = Some(number);
+        }
+        deleted.reverse();
+        Ok(deleted)
     }
 
     /// The version that an alias names; `None` where there is no such alias.

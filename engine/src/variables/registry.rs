@@ -327,13 +327,20 @@ pub(crate) fn read_value(held: &Held) -> (u64, Option<(VariableValue, u64, Times
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::Instant;
+
+    use crossbeam_channel::bounded;
     use underbelly_storage::disk::SimulatedDisk;
+    use underbelly_wal::Publisher;
 
     use crate::batch::Batch;
+    use crate::clock::SystemClock;
     use crate::database::Database;
     use crate::durability::Durability;
     use crate::options::Options;
-    use crate::variables::{Name, Scope};
+    use crate::parking::Bell;
+    use crate::signals::{Publication, Signals};
+    use crate::variables::{BoardReader, Name, Scope};
 
     use super::*;
 
@@ -353,6 +360,33 @@ mod tests {
         core.signals.registry.show(commit.seq, vec![(name, set)]);
         assert_eq!(db.var::<i64>(&Scope::Global, "n").unwrap().get(), Some(2));
         core.answer(commit.seq, Durability::Sync).unwrap();
+    }
+
+    /// Who refreshes a reader at once, or finds the process that writes dead then, has handles that are as new.
+    #[test]
+    fn other_processes_see_variables_before_they_hear_of_their_transaction() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(VARIABLES);
+        let registry = Registry::new(Some(path.clone()), [7; 16], &Variables::default(), Arc::default());
+        let (clock, (duties, _duties), (alarm, _alarm)) = (Arc::new(SystemClock), bounded(9), bounded(1));
+        let signals = Arc::new(Signals::new(0, Bell::new(0), duties, alarm, clock, registry));
+        let name = Arc::new(Name::new(&Scope::Global, "n"));
+        let key = (name.clone(), true);
+        let shown = Arc::new(move || {
+            let (page, spot) = BoardReader::new(path.clone(), [7; 16]).spot(&key)?;
+            Cell::new(&page.words()[spot.at..], spot.value_words)?.word()
+        });
+        let heard: Arc<Mutex<Vec<_>>> = Arc::default();
+        let (hears, looks) = (heard.clone(), shown.clone());
+        signals.on_durable(move |seq| hears.lock().unwrap().push((seq, looks())));
+        let set = Set { value: 4711i64.into(), seq: 1, time: Timestamp(0) };
+        let variables = vec![(name, Some(Arc::new(set)))];
+        let (transitions, ready) = (Vec::new(), Vec::new());
+        let publication = Publication { sequenced: Instant::now(), due: None, transitions, ready, variables };
+        signals.publish(1, &mut std::iter::once((1, publication)));
+        assert_eq!(shown(), None, "it may be lost yet");
+        signals.synced(1);
+        assert_eq!(*heard.lock().unwrap(), [(1, Some(4711))]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `ubctl tail`: what transactions changed, and what they go on to change.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::path::Path;
 use std::thread;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use underbelly::{
-    Alarm, Columns, CommitError, Committed, Database, FeedError, ReadError, Reader, SlotDate, Start, State,
-    StateChange, Watch,
+    Alarm, Columns, CommitError, Committed, Database, FeedError, LogRecord, OpenError, ReadError, Reader,
+    SlotDate, Start, State, StateChange, Watch,
 };
 
 use crate::error::Failed;
@@ -21,6 +21,11 @@ use crate::write;
 
 /// How often a database that another process writes is looked at. Nobody outside the writer is woken by it.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Transactions of which it is known at once what they do.
+const WORDS: u64 = 1024;
+/// Parts of what one does that are told.
+const PARTS: usize = 8;
 
 /// Shows what the newest transactions changed, and with --follow what later ones do; or the newest rows of a series
 ///
@@ -66,7 +71,8 @@ pub(crate) struct Tail {
 /// The form of what is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum TailFormat {
-    /// A line for each change of state and each alarm, and for each transaction that has none; of a series, for each row.
+    /// A line for each change of state and each alarm, and for each transaction that has none, with what it does as long as the log
+    /// holds that; of a series, for each row.
     #[default]
     Text,
     /// A line of JSON for each transaction; of a series, for each row.
@@ -103,9 +109,10 @@ impl Tail {
             return self.rows(dir, reader, series);
         }
         let (watch, mut out) = (self.watch(), stdout());
-        let put = |out: &mut dyn Write, committed: &Committed| {
+        let mut words = Words { dir, until: reader.seq(), oldest: 1, read: 0, known: BTreeMap::new() };
+        let put = |out: &mut dyn Write, committed: &Committed, words: &mut Words| {
             let text = match self.format {
-                TailFormat::Text => text(committed),
+                TailFormat::Text => text(committed, words),
                 TailFormat::Json => json(committed),
             };
             out.write_all(text.as_bytes()).map_err(Failed::output)
@@ -115,21 +122,28 @@ impl Tail {
             (None, Some(from)) => from.clone(),
             (None, None) => {
                 let (newest, next) = self.newest(&reader, &watch)?;
-                newest.iter().try_for_each(|committed| put(&mut out, committed))?;
+                newest.iter().try_for_each(|committed| put(&mut out, committed, &mut words))?;
                 Start::Seq(next)
             }
         };
         let mut feed = reader.feed(&watch, start)?;
         loop {
-            feed.by_ref().try_for_each(|committed| put(&mut out, &committed?))?;
+            feed.by_ref().try_for_each(|committed| put(&mut out, &committed?, &mut words))?;
             out.flush().map_err(Failed::output)?;
             let next = feed.next_seq();
             if !self.follow {
                 return self.acknowledge(dir, next - 1);
             }
-            while reader.refresh()? < next {
+            words.known.clear();
+            let mut note = |record| {
+                if words.known.len() < WORDS as usize {
+                    words.note(record);
+                }
+            };
+            while reader.refresh_with(&mut note)? < next {
                 thread::sleep(LOOK);
             }
+            words.until = reader.seq();
             feed = reader.feed(&watch, Start::Seq(next))?;
         }
     }
@@ -244,10 +258,72 @@ fn row_line(rows: &Columns, row: usize, seq: Option<u64>, format: TailFormat) ->
     line
 }
 
-fn text(committed: &Committed) -> String {
+/// What transactions do, as the log tells it.
+struct Words<'d> {
+    dir: &'d Path,
+    /// The last transaction that is durable for sure.
+    until: u64,
+    /// None before this one is in the log.
+    oldest: u64,
+    /// The last one that was read.
+    read: u64,
+    known: BTreeMap<u64, String>,
+}
+
+/// Ends the reading of a log, for whatever reason.
+struct Over;
+
+impl From<OpenError> for Over {
+    fn from(_: OpenError) -> Over {
+        Over
+    }
+}
+
+impl Words<'_> {
+    fn note(&mut self, LogRecord { seq, does, .. }: LogRecord) {
+        let more = does.len().saturating_sub(PARTS);
+        let mut words = does.into_iter().take(PARTS).collect::<Vec<_>>().join("; ");
+        if more > 0 {
+            words.push_str(&format!("; {more} more"));
+        }
+        self.known.insert(seq, words.chars().map(shown).collect());
+    }
+
+    /// Reads what transactions from one to another do; false where the first of them is not in the log.
+    fn look(&mut self, from: u64, last: u64) -> bool {
+        self.known.clear();
+        // Where the log cannot be read nothing is told.
+        let _ = Database::read_log(self.dir, from, |record| {
+            let is_last = record.seq >= last;
+            self.note(record);
+            if is_last { Err(Over) } else { Ok(()) }
+        });
+        !self.known.is_empty()
+    }
+
+    fn of(&mut self, seq: u64) -> &str {
+        if !self.known.contains_key(&seq) && seq > self.read && seq >= self.oldest {
+            self.read = self.until.min(seq + WORDS).max(seq);
+            if !self.look(seq, self.read) {
+                let (mut low, mut high) = (seq + 1, self.until.max(seq) + 1);
+                while low < high {
+                    let middle = low.midpoint(high);
+                    match self.look(middle, middle) {
+                        true => high = middle,
+                        false => low = middle + 1,
+                    }
+                }
+                (self.oldest, self.read) = (low, seq);
+            }
+        }
+        self.known.get(&seq).map_or("the log holds it no more", String::as_str)
+    }
+}
+
+fn text(committed: &Committed, words: &mut Words) -> String {
     let Committed { seq, time, states, alarms, .. } = committed;
     if states.is_empty() && alarms.is_empty() {
-        return format!("{seq}  {time}\n");
+        return format!("{seq}  {time}  {}\n", words.of(*seq));
     }
     let sounds = |alarm: &Alarm| {
         let what: String = alarm.kind.to_string().chars().map(shown).collect();

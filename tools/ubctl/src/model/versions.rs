@@ -1,6 +1,7 @@
 //! `ubctl model versions|alias|pin|keep|tag|why|gc`: versions of a model and what is told of them.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::Args;
@@ -34,7 +35,7 @@ pub(crate) struct WhichVersion {
     /// The version of this number
     #[arg(long, value_name = "N")]
     version: Option<u64>,
-    /// The version so many before the newest
+    /// The version so many before the newest, of those that there are: deleted ones do not count
     #[arg(long, value_name = "N")]
     back: Option<usize>,
     /// The version that this alias names
@@ -91,43 +92,58 @@ impl Which {
             (.., Some(at)) => format!("version that had been put by {at}"),
             _ => format!("version {location}"),
         };
-        let gone = || match snapshot.model_versions(&id) {
+        let info = found.as_ref().map(Model::info);
+        let number = info.map_or(0, |info| info.version);
+        let mut deleted = snapshot.deleted_versions(&id)?;
+        // Numbers rise with the times of puts; timestamps are as somebody chose them.
+        deleted.retain(|gone| match (back, as_of, put_by) {
+            (_, Some(at), _) => *gone.start() > number || info.is_none_or(|info| info.timestamp < *at),
+            (.., Some(_)) => *gone.start() == number + 1,
+            _ => back.is_some() && *gone.start() > number,
+        });
+        let deleted = told(&deleted);
+        let is_of_time = as_of.is_some() || put_by.is_some();
+        if let (Some(info), Some(deleted)) = (info, &deleted) {
+            let why = match as_of {
+                Some(at) => {
+                    let from = info.timestamp;
+                    format!("may have been the one of that time, if of a timestamp from {from} to {at}")
+                }
+                None if is_of_time => "may have been the one of that time".to_string(),
+                None => "not counted".to_string(),
+            };
+            stderr::line(&format!("this is version {number}; {deleted} deleted, and {why}"));
+        }
+        let missing = || match snapshot.model_versions(&id) {
             Ok(all) if !all.is_empty() => {
-                let first = all.last().map_or(1, |oldest| oldest.info.version);
-                let deleted = match as_of.is_some() || put_by.is_some() {
-                    true if first > 1 => format!(", and those before version {first} were deleted"),
-                    _ => String::new(),
+                let deleted = deleted.filter(|_| is_of_time).map(|gone| format!(", and {gone} deleted"));
+                let before = match is_of_time {
+                    true => "what `ubctl model rm` deleted before is not known any more; ",
+                    false => "",
                 };
                 Failed::NotFound(format!(
-                    "model {id} has no {asked}{deleted}; `ubctl model versions` lists what there is"
+                    "model {id} has no {asked}{}; {before}`ubctl model versions` lists what there is",
+                    deleted.unwrap_or_default()
                 ))
             }
             _ => not_found(id),
         };
-        let found = found.ok_or_else(gone)?;
-        if as_of.is_some() || put_by.is_some() {
-            tell_deleted(snapshot, &id, found.info().version)?;
-        }
-        Ok(found)
+        found.ok_or_else(missing)
     }
 }
 
-/// Says that what comes next after a version was deleted: it may have been the right one for a time.
-fn tell_deleted(snapshot: &Snapshot, id: &ModelId, version: u64) -> Result<(), Failed> {
-    let all = snapshot.model_versions(id)?;
-    let next = all.iter().map(|known| known.info.version).take_while(|known| *known > version).last();
-    if let Some(next) = next.filter(|next| *next > version + 1) {
-        let (first, last) = (version + 1, next - 1);
-        let gone = if first == last {
-            format!("version {first} was")
-        } else {
-            format!("versions {first} to {last} were")
-        };
-        stderr::line(&format!(
-            "this is version {version}; {gone} deleted, and may have been the one of that time"
-        ));
+/// "version 1 was", "versions 1, 3 to 4 were"; `None` where there is none.
+fn told(deleted: &[RangeInclusive<u64>]) -> Option<String> {
+    let all = deleted.iter().map(|gone| match (gone.start(), gone.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first} to {last}"),
+    });
+    let all = all.collect::<Vec<_>>().join(", ");
+    match deleted {
+        [] => None,
+        [one] if one.start() == one.end() => Some(format!("version {all} was")),
+        _ => Some(format!("versions {all} were")),
     }
-    Ok(())
 }
 
 /// The versions of a model, which is there.

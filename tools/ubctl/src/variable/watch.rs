@@ -18,11 +18,14 @@ use crate::top::{cut, width};
 
 /// Values that a line shows.
 const WIDTH: usize = 60;
+/// What is shown instead of the value of one that is there no more.
+const REMOVED: &str = "removed";
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Draws variables as they change, those of no log among them, until this is interrupted
 ///
-/// On a terminal each has a line with its last values, which is drawn anew; elsewhere a line is written for each change.
+/// On a terminal each has a line with its last values, which is drawn anew; elsewhere a line is written for each change: the name, a tab
+/// and the value, or two tabs and `removed`.
 #[derive(Args, Debug)]
 pub(crate) struct Watch {
     /// The variables; all of the scope where none is named
@@ -41,7 +44,8 @@ pub(crate) struct Watch {
 struct Line {
     name: String,
     is_logged: bool,
-    value: VariableValue,
+    /// `None` where it is there no more.
+    value: Option<VariableValue>,
     numbers: VecDeque<f64>,
 }
 
@@ -85,18 +89,26 @@ fn drawn(lines: &[Line], width: usize) -> String {
     let longest = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
     let line = |line: &Line| {
         let (name, bars) = (printable(&line.name), sparkline(line.numbers.iter().copied()));
-        format!("{name:<longest$}  {bars:<WIDTH$}  {}\n", printable(&field(&line.value).plain()))
+        let value = line
+            .value
+            .as_ref()
+            .map_or_else(|| REMOVED.to_string(), |value| field(value).plain().into_owned());
+        format!("{name:<longest$}  {bars:<WIDTH$}  {}\n", printable(&value))
     };
     cut(&lines.iter().map(line).collect::<String>(), width)
 }
 
 impl Watch {
-    /// Takes what was found at a look; answers which lines are new or changed. What is gone has no line any more.
+    /// Takes what was found at a look; answers which lines are new or changed. What was removed keeps its line.
     fn take(&self, lines: &mut Vec<Line>, found: Vec<(String, bool, VariableValue)>) -> Vec<usize> {
-        lines.retain(|line| {
-            found.iter().any(|(name, logged, _)| (name, *logged) == (&line.name, line.is_logged))
-        });
         let mut changed = Vec::new();
+        for (at, line) in lines.iter_mut().enumerate() {
+            let is_there =
+                found.iter().any(|(name, logged, _)| (name, *logged) == (&line.name, line.is_logged));
+            if !is_there && line.value.take().is_some() {
+                changed.push(at);
+            }
+        }
         for (name, is_logged, value) in found {
             if !self.names.is_empty() && !self.names.contains(&name) {
                 continue;
@@ -104,15 +116,14 @@ impl Watch {
             let known = lines.iter().position(|line| line.name == name && line.is_logged == is_logged);
             let at = known.unwrap_or(lines.len());
             if known.is_none() {
-                lines.push(Line { name, is_logged, value: value.clone(), numbers: VecDeque::new() });
-                changed.push(at);
+                lines.push(Line { name, is_logged, value: None, numbers: VecDeque::new() });
             }
             let Some(line) = lines.get_mut(at) else { continue };
-            if !is_same(&line.value, &value) {
+            if !line.value.as_ref().is_some_and(|before| is_same(before, &value)) {
                 changed.push(at);
             }
             line.numbers.push_back(number(&value));
-            line.value = value;
+            line.value = Some(value);
             if line.numbers.len() > WIDTH {
                 line.numbers.pop_front();
             }
@@ -146,7 +157,9 @@ impl Watch {
                 text.push_str(&drawn(&lines, width()));
             } else {
                 for line in changed.iter().filter_map(|at| lines.get(*at)) {
-                    text.push_str(&format!("{}\t{}\n", line.name, field(&line.value).plain()));
+                    let value = line.value.as_ref().map(|value| field(value).plain().into_owned());
+                    let value = value.unwrap_or_else(|| format!("\t{REMOVED}"));
+                    text.push_str(&format!("{}\t{value}\n", line.name));
                 }
             }
             let mut out = stdout();
@@ -197,9 +210,13 @@ mod tests {
         let text = drawn(&lines, 40);
         assert!(text.lines().count() == 3 && text.lines().all(|line| line.chars().count() == 40), "{text}");
         assert!(text.starts_with("loss  ▁▁ "), "{text}");
-        // The second is another variable than the first, and only its own value is drawn.
-        watch.take(&mut lines, found(&[("loss", true)]));
-        assert_eq!(drawn(&lines, 12), "loss  ▁▁▁   \n");
+        // The second is another variable than the first, and keeps its place without a value until it has one again.
+        assert_eq!(watch.take(&mut lines, found(&[("loss", true)])), [1, 2]);
+        let text = drawn(&lines, 90);
+        let values: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+        assert!(values[0].starts_with("[0.0") && values[1..] == ["removed", "removed"], "{text}");
+        assert_eq!(watch.take(&mut lines, found(&[("loss", true)])), [0; 0]);
+        assert_eq!(watch.take(&mut lines, found(&[("loss", true), ("loss", false)])), [1]);
     }
 
     #[test]

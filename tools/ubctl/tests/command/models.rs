@@ -215,6 +215,8 @@ fn versions_are_named_kept_and_told_about() {
     let none = |arguments: &[&str]| place.fails([&["model", "get"], arguments].concat());
     assert!(none(&["--meta", find, "--as-of", "2014-06-01"]).contains("model versions"));
     assert!(none(&["--meta", find, "--alias", "production"]).contains("no alias \"production\""));
+    let error = place.fails(["model", "alias", "--meta", find, "production", "0"]);
+    assert!(error.contains("has no version 0: they are numbered from 1, and the newest is 5; "), "{error}");
     place.ok(["model", "alias", "--meta", find, "production", "2"]);
     assert!(
         place
@@ -285,7 +287,7 @@ fn a_tensor_is_written_alone() {
     );
 }
 
-/// Where the version of a time was deleted, the one before it is not given without a word.
+/// Where the version of a time may have been deleted, another is not given without a word.
 #[test]
 fn a_version_of_a_time_that_was_deleted_is_told() {
     let place = Place::new();
@@ -297,16 +299,40 @@ fn a_version_of_a_time_that_was_deleted_is_told() {
     }
     place.ok(["model", "pin", "--meta", find, "2"]);
     place.ok(["model", "keep", "--meta", find, "--last", "2"]);
-    let get = |at: &str| {
-        let output = place.command(["model", "get", "--meta", find, "--as-of", at]).output().unwrap();
+    let get = |by: &str, at: &str| {
+        let output = place.command(["model", "get", "--meta", find, by, at]).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (text(output.stdout), text(output.stderr))
     };
-    let (blob, told) = get("2014-06-04");
-    assert!(blob == "2" && told.contains("this is version 2; versions 3 to 4 were deleted"), "{blob} {told}");
-    for (at, blob) in [("2014-06-05", "5"), ("2014-06-09", "6")] {
-        assert_eq!(get(at), (blob.to_string(), String::new()));
+    let all = "versions 1, 3 to 4 were deleted, and may have been the one of that time";
+    for (by, at, blob, told) in [
+        ("--as-of", "2014-06-04", "2", all),
+        ("--as-of", "2014-06-09", "6", all),
+        ("--as-of", "2014-06-05", "5", ""),
+        ("--as-of", "2014-06-02", "2", "versions 3 to 4 were deleted, and may"),
+        ("--back", "2", "2", "this is version 2; versions 3 to 4 were deleted, and not counted"),
+        ("--back", "1", "5", ""),
+        ("--put-by", "2100-01-01", "6", ""),
+        ("--version", "5", "5", ""),
+        ("--as-of", "2014-06-01", "", "and versions 1, 3 to 4 were deleted; "),
+        ("--put-by", "2014-06-01", "", "and version 1 was deleted; "),
+        ("--back", "3", "", "has no version 3 before the newest; `ubctl"),
+    ] {
+        let found = get(by, at);
+        let is_told = if told.is_empty() { found.1.is_empty() } else { found.1.contains(told) };
+        assert!(found.0 == blob && is_told, "{by} {at}: {found:?}");
     }
-    let error = place.fails(["model", "get", "--meta", find, "--as-of", "2014-06-01"]);
-    assert!(error.contains("those before version 2 were deleted"), "{error}");
+    // One that was put before, with a later timestamp.
+    place.ok(["model", "keep", "--meta", find]);
+    let low = r#"{"type":"v","timestamp":"2014-06-03"}"#;
+    place.ok(["model", "put", "blob", "--meta", low]);
+    place.ok(["model", "pin", "--meta", find, "2", "--off"]);
+    place.ok(["model", "keep", "--meta", find, "--last", "1"]);
+    let (blob, told) = get("--as-of", "2014-06-05");
+    assert!(blob == "6" && told.contains("this is version 7; versions 1 to 6 were deleted"), "{blob} {told}");
+    // Of what went with the whole model nothing is known.
+    place.ok(["model", "rm", "--meta", find]);
+    place.ok(["model", "put", "blob", "--meta", low]);
+    let (_, told) = get("--put-by", "2014-06-01");
+    assert!(told.contains("; what `ubctl model rm` deleted before is not known any more; "), "{told}");
 }

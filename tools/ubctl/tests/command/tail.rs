@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use underbelly::{Batch, ColumnType, Columns, Database, Date, Options, Scope, SlotDefinition};
+use underbelly::{Batch, ColumnType, Columns, Database, Date, Durability, Options, Scope, SlotDefinition};
 
 use crate::{Place, words};
 
@@ -47,7 +47,8 @@ fn the_newest_transactions_are_shown_for_people_and_for_programs() {
         assert!(line.starts_with(&format!("{first}  20")), "{text}");
         assert!(line.ends_with(&format!("  Quote 2014-06-02 IBM: {change}, generation 1")), "{text}");
     }
-    assert!(lines[2].starts_with(&format!("{plain}  20")) && !lines[2].contains("Quote"), "{text}");
+    assert!(lines[2].starts_with(&format!("{plain}  20")), "{text}");
+    assert!(lines[2].ends_with("  set variable x to i64 of 8 bytes"), "{text}");
     let json: Vec<serde_json::Value> = place
         .ok(words("tail --from oldest --format json"))
         .lines()
@@ -186,4 +187,40 @@ fn a_name_of_no_series_moves_no_cursor() {
     }
     let db = open(&place);
     assert_eq!(db.cursor("c").unwrap(), None);
+}
+
+/// What a transaction without changes of state does is told as long as the log holds it.
+#[test]
+fn transactions_are_told_in_words_as_long_as_the_log_holds_them() {
+    let place = Place::bare();
+    let options = Options { workers: 1, log_file_bytes: 1 << 20, ..Options::default() };
+    let db = Database::create_with(place.db(), options).unwrap();
+    for round in 0..4 {
+        for n in 0..1_000i64 {
+            let mut batch = Batch::new();
+            batch.set_variable(Scope::Global, "x", vec![n as f64; 100]).durability(Durability::Buffered);
+            db.commit(batch).unwrap();
+        }
+        if round < 3 {
+            db.checkpoint().unwrap();
+        }
+    }
+    let mut batch = Batch::new();
+    for n in 0..20 {
+        batch.set_variable(Scope::Global, &format!("v{n}"), true);
+    }
+    let last = db.commit(batch).unwrap().seq;
+    db.close().unwrap();
+    let dump = place.csv(words("wal dump --format csv"));
+    let held: Vec<u64> = dump[1..].iter().map(|row| row[0].parse().unwrap()).collect();
+    assert!(held[0] > 1_000 && last - held[0] > 1_024, "{} to {last}", held[0]);
+    let text = place.ok(words("tail --from oldest"));
+    let told: Vec<&str> = text.lines().map(|line| line.splitn(3, "  ").nth(2).unwrap()).collect();
+    let split = held[0] as usize - 1;
+    assert!(told[..split].iter().all(|words| *words == "the log holds it no more"));
+    for (words, row) in told[split..].iter().zip(&dump[1..]) {
+        assert!(*words == row[5] || row[5].starts_with(words.trim_end_matches("12 more")), "{words} {row:?}");
+    }
+    assert_eq!(told.len(), split + held.len());
+    assert!(told[last as usize - 1].ends_with("; 12 more"), "{}", told[last as usize - 1]);
 }

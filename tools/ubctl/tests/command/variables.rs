@@ -1,6 +1,10 @@
 //! Variables on the command line.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use serde_json::json;
+use underbelly::{Batch, Database, Scope};
 
 use crate::{Place, words};
 
@@ -70,6 +74,9 @@ fn cursors_are_moved_by_their_consumers_alone() {
     assert_eq!(stands(), before);
     let error = place.fails(words("var set _cursor.job abc --force"));
     assert!(error.contains("cursor \"job\"") && error.contains("holds bytes"), "{error}");
+    let error = place.fails(words("var set _cursor.job 9999 --force"));
+    assert!(error.contains("cannot stand at transaction 9999, the newest is "), "{error}");
+    assert_eq!(stands(), before);
     place.ok(words("var set _cursor.job 1 --force"));
     assert_eq!(stands(), 1);
     place.ok(words("var rm _cursor.job --force"));
@@ -88,4 +95,27 @@ fn a_watch_writes_what_changes() {
     let all = place.ok(["var", "watch", "--looks", "1"]);
     assert!(all.contains("lag\t0.5\n") && all.contains("other\ttrue\n"), "{all}");
     assert_eq!(place.ok(["var", "watch", "--scope", "asset:IBM", "--looks", "1"]), "");
+}
+
+/// What is removed while it is watched is told, and once.
+#[test]
+fn a_watch_tells_what_is_removed() {
+    let place = Place::new();
+    place.ok(words("var set lag 0.5"));
+    let db = Database::open(place.db()).unwrap();
+    let watch = words("var watch --every 10ms --looks 1000");
+    let mut child = place.command(watch).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    assert_eq!(next(), "lag\t0.5");
+    let mut batch = Batch::new();
+    batch.remove_variable(Scope::Global, "lag");
+    db.commit(batch).unwrap();
+    assert_eq!(next(), "lag\t\tremoved");
+    let mut batch = Batch::new();
+    batch.set_variable(Scope::Global, "lag", 0.5);
+    db.commit(batch).unwrap();
+    assert_eq!(next(), "lag\t0.5");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -1,6 +1,7 @@
 //! An acknowledged transaction survives; one that was not is there whole or not at all.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bases;
 mod buffered;
 mod crash;
 mod deltas;

@@ -11,6 +11,7 @@ mod full;
 mod held;
 mod kill;
 mod locking;
+mod mended;
 mod model;
 mod paused;
 mod places;

@@ -462,7 +462,8 @@ impl Core {
         let (timestamps, columns, seqs) = (run.timestamps(), run.columns(), Seqs::Assigned);
         let rows = SegmentRows { timestamps, seqs, columns, keys: &keys, after, replaced: &[] };
         let (segment, reference) = self.write_segment(&*self.disk, &series, file, &rows)?;
-        Ok(Some(Append { series, rows: Rows::Segment { segment, reference }, inexact, checked }))
+        let rows = Rows::Segment { segment: Ok(segment), reference };
+        Ok(Some(Append { series, rows, inexact, checked }))
     }
 
     /// Seals rows. The reference has no seq, which is right where each row has its own.

@@ -443,7 +443,7 @@ fn verify_contents(view: &View, mut read: Read, report: &mut VerifyReport) {
     };
     for run in logged {
         report.segments += 1;
-        match run.segment().verify() {
+        match run.segment().and_then(|segment| segment.verify()) {
             Ok(bytes) => report.bytes += bytes,
             Err(error) => report.damage(error),
         }

@@ -89,7 +89,7 @@ pub(super) fn salvage(
         source: std::io::Error::other(error),
     })?;
     let objects = Objects::tolerant(copy.dest.clone(), database);
-    let restored = restore(&copy.dest, database, &manifest, objects, &pool).map_err(|error| {
+    let restored = restore(&copy.dest, database, &manifest, objects, &pool, false).map_err(|error| {
         let error = error.named(&copy.dest.describe());
         let file = match &error {
             OpenError::Storage(StorageError::Corrupt { file, .. }) => file.clone(),
@@ -118,7 +118,9 @@ pub(super) fn salvage(
                         return Ok(());
                     }
                 };
-            match replay(&copy.dest, database, &objects, &mut state, &mut next_file, (seq, seq), &payload) {
+            let open =
+                |series: &str, reference: &_| open_segment(&copy.dest, database, series, reference).map(Ok);
+            match replay(open, &objects, &mut state, &mut next_file, (seq, seq), &payload) {
                 Ok(_) => Ok(log.add(seq, payload)?),
                 Err(error) => {
                     refused = Some(error.named(&disk.describe()).to_string());

@@ -243,6 +243,24 @@ fn a_repair_by_which_nothing_is_lost_says_so_and_ends_well() {
 }
 
 #[test]
+fn a_damaged_segment_closes_a_database_for_writing_alone() {
+    let place = Place::bare();
+    drop(filled(&place));
+    let segment = files(&place, "segments/_changes").remove(0);
+    rot(&segment, |bytes| bytes.truncate(bytes.len() / 2));
+    let name = segment.file_name().unwrap().to_str().unwrap();
+    let refused = place.fails(words("checkpoint"));
+    assert!(refused.contains(name) && refused.contains("ubctl repair DEST"), "{refused}");
+    assert_eq!(count(&place, "db"), 30);
+    assert_eq!(place.ok(words("slot get Book 2024-10-04 c29")).lines().count(), 2);
+    assert!(place.fails(words("series range _changes --format json")).contains(name));
+    let status = place.json(words("status --format json"));
+    assert_eq!(status["damaged_segments"], 1, "{status}");
+    assert!(status["damaged_segment_1"].as_str().unwrap().contains(name), "{status}");
+    assert!(place.run(words("verify")).stderr.contains(name));
+}
+
+#[test]
 fn a_damaged_object_that_was_deleted_is_told_and_keeps_nobody_from_a_backup() {
     let place = Place::bare();
     let db = filled(&place);

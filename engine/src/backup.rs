@@ -105,7 +105,7 @@ impl Copy {
             if !matches!(&made, Err(error) if is_overtaken(error)) {
                 break;
             }
-            copy.restart()?;
+            copy.restart().map_err(|error| copy.give_up(error))?;
         }
         let mut report = match made {
             Ok(report) => report,

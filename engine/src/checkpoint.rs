@@ -153,7 +153,7 @@ impl Core {
             return Err(CommitError::Closed);
         }
         // Who waits for it, as a close does, has a long base written too.
-        let is_short = paced || chain.rebase.is_cut_short();
+        let is_short = paced || chain.leaves_base(self.closed.load(Ordering::Acquire));
         let image_bytes_max = if is_short { self.options.checkpoint_bytes } else { u64::MAX };
         let paced = if paced { self.paced_disk() } else { None };
         let disk = paced.as_ref().map_or(&*self.disk, |paced| paced as &dyn Disk);

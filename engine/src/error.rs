@@ -27,7 +27,7 @@ pub enum OpenError {
     },
     /// A backup or a repair is at work there, or was cut short.
     #[error(
-        "{dir} holds a copy of a database that is being made, or was cut short; if nobody is at it, delete the folder and make the copy again, or, where the original is gone, remove UNFINISHED from it and save what is there with `ubctl repair DEST`"
+        "{dir} holds a copy of a database that is being made, or was cut short; if nobody is at it, delete the folder and make the copy again; only where the original is gone, remove the file UNFINISHED, and `ubctl repair DEST` saves what had come that far, which may be nothing"
     )]
     Unfinished {
         /// The folder.

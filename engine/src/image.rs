@@ -202,6 +202,11 @@ impl<'i> Overlay<'i> {
         Ok(())
     }
 
+    /// Lets go of the file, in a folder that may be another writer's by now.
+    pub(crate) fn leave(self) {
+        self.writer.leave();
+    }
+
     /// Writes the rest and makes the file durable.
     pub(crate) fn finish(mut self, file: u64) -> Result<v1::Image, StorageError> {
         self.advance(None)?;

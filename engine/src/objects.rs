@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashMap;
-use underbelly_storage::disk::{Disk, SharedDisk};
+use underbelly_storage::disk::{Disk, File, SharedDisk};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::object::{Blob, Chunks, ObjectId, Pack, is_stored_in_chunk};
+use underbelly_storage::object::{Blob, Chunks, ChunksOnDisk, ObjectId, Pack};
 
 use crate::error::ReadError;
 use crate::files;
@@ -220,6 +220,19 @@ impl FoundAt {
     }
 }
 
+/// Files whose objects are looked at, as they are on the disk by now: each is opened, and its directory read, once for all that
+/// one transaction or blob puts.
+#[derive(Default)]
+pub(crate) struct Looks(HashMap<u64, Option<Look>>);
+
+enum Look {
+    Pack(Box<dyn File>),
+    Chunks(ChunksOnDisk),
+}
+
+/// How many files are kept open so.
+const LOOKS_MAX: usize = 16;
+
 struct Entry {
     place: Place,
     /// What names it.
@@ -252,6 +265,8 @@ pub(crate) struct Objects {
     shards: Box<[RwLock<Shard>]>,
     packs: RwLock<BTreeMap<u64, Arc<PackFile>>>,
     chunks: Mutex<BTreeMap<u64, ChunkEntry>>,
+    /// How often an object was put again and moved from one chunk file to another.
+    moves: AtomicU64,
     /// Objects that came into memory since a checkpoint took this list.
     loose: Mutex<Vec<ObjectId>>,
     /// Objects that nothing named at some moment.
@@ -284,6 +299,7 @@ impl Objects {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             packs: RwLock::default(),
             chunks: Mutex::default(),
+            moves: AtomicU64::new(0),
             loose: Mutex::default(),
             unnamed: Mutex::default(),
             missing: Mutex::default(),
@@ -324,14 +340,27 @@ impl Objects {
     }
 
     /// Whether an object can be read at a place, as the disk is by now.
-    fn is_stored(&self, id: &ObjectId, place: &Place) -> bool {
-        match place {
-            Place::Memory(_) => true,
-            Place::Pack(pack, at) => pack.pack.is_stored(&*self.disk, *at as usize, id),
-            Place::Chunk(chunk, _) if chunk.file == LOST => false,
-            Place::Chunk(chunk, bytes) => {
-                is_stored_in_chunk(&*self.disk, &files::chunk(chunk.file), self.database, id, *bytes)
+    fn is_stored(&self, id: &ObjectId, place: &Place, looks: &mut Looks) -> bool {
+        let file = match place {
+            Place::Memory(_) => return true,
+            Place::Chunk(chunk, _) if chunk.file == LOST => return false,
+            Place::Pack(pack, _) => pack.file,
+            Place::Chunk(chunk, _) => chunk.file,
+        };
+        if looks.0.len() >= LOOKS_MAX && !looks.0.contains_key(&file) {
+            looks.0.clear();
+        }
+        let found = looks.0.entry(file).or_insert_with(|| match place {
+            Place::Memory(_) => None,
+            Place::Pack(pack, _) => pack.pack.look(&*self.disk).map(Look::Pack),
+            Place::Chunk(..) => {
+                ChunksOnDisk::open(&*self.disk, &files::chunk(file), self.database).ok().map(Look::Chunks)
             }
+        });
+        match (found, place) {
+            (Some(Look::Pack(file)), Place::Pack(pack, at)) => pack.pack.is_stored(&**file, *at as usize, id),
+            (Some(Look::Chunks(chunks)), Place::Chunk(_, bytes)) => chunks.is_stored(id, *bytes),
+            _ => false,
         }
     }
 
@@ -345,7 +374,11 @@ impl Objects {
             Place::Chunk(chunk, _) if chunk.file == LOST => {
                 hold(&self.lost).remove(id);
             }
-            Place::Chunk(chunk, _) => self.forget_chunk(id, chunk.file),
+            Place::Chunk(chunk, _) => {
+                // Before it goes: who read the new place's part before looks again.
+                self.moves.fetch_add(1, Ordering::Release);
+                self.forget_chunk(id, chunk.file);
+            }
         }
     }
 
@@ -362,13 +395,14 @@ impl Objects {
 
     /// `is_mend`: it was written just now, and what is known of it cannot be read.
     fn place_at(&self, id: ObjectId, place: Place, is_mend: bool) {
+        let mut looks = Looks::default();
         let mut shard = self.write(&id);
         let entry = shard.entry(id);
         if let hashbrown::hash_map::Entry::Occupied(known) = &entry {
             let stays = match (&known.get().place, &place) {
                 (Place::Memory(_), _) => true,
                 (Place::Chunk(known, _), Place::Chunk(new, _)) if known.file == new.file => true,
-                (known, new) => !known.is_lost() && !is_mend && !self.is_stored(&id, new),
+                (known, new) => !known.is_lost() && !is_mend && !self.is_stored(&id, new, &mut looks),
             };
             if stays {
                 return;
@@ -393,8 +427,10 @@ impl Objects {
                 {
                     pack.is_left.store(true, Ordering::Relaxed);
                 }
+                // An opening finds what was put again in the log.
+                let is_mended = is_mend || !self.is_stored(&id, &before, &mut looks);
                 match &before {
-                    _ if !is_mend => {}
+                    _ if !is_mended => {}
                     Place::Memory(_) => {}
                     Place::Pack(pack, _) => pack.is_mended.store(true, Ordering::Relaxed),
                     Place::Chunk(chunk, _) => chunk.is_mended.store(true, Ordering::Relaxed),
@@ -512,8 +548,20 @@ impl Objects {
 
     /// Whether an object is stored and all of it can be read, as the disk is by now. One that cannot is stored anew when it is put
     /// again.
-    pub(crate) fn is_sound(&self, id: &ObjectId) -> bool {
-        self.place(id).is_some_and(|place| self.is_stored(id, &place))
+    pub(crate) fn is_sound(&self, id: &ObjectId, looks: &mut Looks) -> bool {
+        self.place(id).is_some_and(|place| self.is_stored(id, &place, looks))
+    }
+
+    /// Whether something names an object that is found in this file.
+    pub(crate) fn is_needed(&self, id: &ObjectId, in_file: u64) -> bool {
+        self.read(id).get(id).is_some_and(|entry| {
+            let is_there = match &entry.place {
+                Place::Memory(_) => false,
+                Place::Pack(pack, _) => pack.file == in_file,
+                Place::Chunk(chunk, _) => chunk.file == in_file,
+            };
+            is_there && entry.names > 0
+        })
     }
 
     /// Whether an object may be named: it is stored, or known to be lost.
@@ -661,22 +709,30 @@ impl Objects {
     }
 
     /// All chunk files by their numbers, each with its objects and their lengths. Read a part at a time, since commits add
-    /// to them.
+    /// to them, and again where an object moved meanwhile, which may stand in no part then.
     pub(crate) fn chunks(&self) -> Vec<OfFile> {
-        const PART: usize = 1024;
+        self.chunks_by_parts(1024, || ())
+    }
+
+    fn chunks_by_parts(&self, part_files: usize, between: impl Fn()) -> Vec<OfFile> {
         let mut all: Vec<OfFile> = Vec::new();
+        let mut moves = self.moves.load(Ordering::Acquire);
         loop {
             let from = all.last().map_or(0, |(last, _)| last.file + 1);
             let before = all.len();
             let chunks = hold(&self.chunks);
-            let part = chunks.range(from..).take(PART);
+            let part = chunks.range(from..).take(part_files);
             all.extend(part.map(|(_, entry)| {
                 (entry.file.clone(), entry.live.iter().map(|(id, bytes)| (*id, *bytes)).collect())
             }));
             drop(chunks);
-            if all.len() - before < PART {
+            let since = std::mem::replace(&mut moves, self.moves.load(Ordering::Acquire));
+            if moves != since {
+                all.clear();
+            } else if all.len() - before < part_files {
                 return all;
             }
+            between();
         }
     }
 
@@ -715,5 +771,34 @@ impl Objects {
             taken_in.iter().map(|file| packs.remove(file)).collect()
         };
         drop(gone);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use underbelly_storage::disk::SimulatedDisk;
+
+    use super::*;
+
+    /// What a checkpoint lists by parts while somebody puts an object again, which moves from a file of a later part into one
+    /// of a part that was read, is in the list.
+    #[test]
+    fn an_object_that_moves_while_files_are_listed_is_in_the_list() {
+        let objects = Objects::new(Arc::new(SimulatedDisk::new()), [0; 16]);
+        let files: Vec<Arc<ChunkFile>> = (1..=6).map(|file| Arc::new(ChunkFile::new(file))).collect();
+        let id = |n: usize| ObjectId([n as u8; 32]);
+        for (n, file) in files.iter().enumerate() {
+            objects.put(id(n), Place::Chunk(file.clone(), 1));
+        }
+        let moved = AtomicBool::new(false);
+        let listed = objects.chunks_by_parts(2, || {
+            if !moved.swap(true, Ordering::Relaxed) {
+                objects.put(id(4), Place::Chunk(files[0].clone(), 1));
+            }
+        });
+        let ids: BTreeSet<ObjectId> =
+            listed.iter().flat_map(|(_, live)| live.iter().map(|(id, _)| *id)).collect();
+        assert!(moved.into_inner() && ids == (0..6).map(id).collect(), "{}", ids.len());
     }
 }

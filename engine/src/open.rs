@@ -416,7 +416,7 @@ fn find(disk: &SharedDisk, pool: &Pool) -> Result<Found, OpenError> {
             bytes += found.bytes;
             durable = durable.max(found.manifest.seq);
             let objects = Objects::new(disk.clone(), found.database);
-            let restored = restore(disk, found.database, &found.manifest, objects, pool)?;
+            let restored = restore(disk, found.database, &found.manifest, objects, pool, false)?;
             Ok::<_, RestoreError>((found.database, restored, found.manifest))
         };
         match load() {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use underbelly_query::{MemoryRun, Schema, Tombstone};
+use underbelly_storage::error::StorageError;
 use underbelly_storage::object::{Blob, ObjectId};
 use underbelly_storage::segment::Segment;
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
@@ -78,8 +79,8 @@ pub(crate) enum Rows {
     Few(Few),
     /// Sorted by time; keys stand before fields.
     Inline { run: MemoryRun, keys: usize },
-    /// A segment that is on the disk. The reference has no seq until the transaction is applied.
-    Segment { segment: Segment, reference: v1::SegmentRef },
+    /// A segment that is on the disk, or what is wrong with it. The reference has no seq until the transaction is applied.
+    Segment { segment: Result<Segment, StorageError>, reference: v1::SegmentRef },
 }
 
 /// A version for a model.
@@ -287,7 +288,7 @@ impl Operations {
     /// What a record says. `open` opens a segment that it names.
     pub(crate) fn from_record<E: From<String>>(
         record: v1::Record,
-        mut open: impl FnMut(&str, &v1::SegmentRef) -> Result<Segment, E>,
+        mut open: impl FnMut(&str, &v1::SegmentRef) -> Result<Result<Segment, StorageError>, E>,
     ) -> Result<Operations, E> {
         let mut operations = Operations::default();
         for rules in &record.rules {
@@ -330,7 +331,9 @@ impl Operations {
                     inexact::in_columns(few.columns.iter().map(|(name, column)| (name, column)))
                 }
                 Rows::Inline { run, .. } => inexact::in_columns(run.columns().iter()),
-                Rows::Segment { segment, .. } => inexact::in_segment(segment),
+                Rows::Segment { segment, .. } => {
+                    segment.as_ref().map_or_else(|_| Vec::new(), inexact::in_segment)
+                }
             };
             operations.appends.push(Append { series: append.series.into(), rows, inexact, checked: true });
         }

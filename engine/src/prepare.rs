@@ -19,7 +19,7 @@ use crate::limits::{
     DELETES_MAX, FEW_COLUMNS_MAX, FEW_ROWS_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX, ROWS_MAX,
 };
 use crate::models::{BlobWriter, Body, Metadata, ModelId};
-use crate::objects::{ChunkFile, Place};
+use crate::objects::{ChunkFile, Looks, Place};
 use crate::operations::{Append, Deletes, Operations, PutModel, Rows};
 use crate::pending::Pins;
 use crate::record::v1;
@@ -31,15 +31,6 @@ use crate::variables::check_change;
 
 /// Ids and lengths of the chunks of a blob.
 type BlobChunks = Arc<[(ObjectId, u64)]>;
-
-/// How it is seen whether an object is stored.
-#[derive(Clone, Copy)]
-enum Look {
-    /// Its file is read.
-    AtTheFile,
-    /// By what is known of it.
-    InMemory,
-}
 
 /// Refuses a stamp that is too far ahead of the clock.
 fn check_skew(slot: &SlotDefinition, as_of: Timestamp, now: Timestamp) -> Result<(), CommitError> {
@@ -275,10 +266,11 @@ impl Core {
         operations: &mut Operations,
         pins: &mut Pins<'_>,
     ) -> Result<(), CommitError> {
+        let mut looks = Looks::default();
         for (metadata, body) in models {
             let (id, timestamp) = (metadata.id()?, metadata.timestamp()?);
             let cbor = metadata.to_cbor()?.into();
-            let (object, bytes, chunks) = self.prepare_body(body, operations, pins)?;
+            let (object, bytes, chunks) = self.prepare_body(body, &mut looks, operations, pins)?;
             let metadata = Arc::new(metadata);
             operations.models.push(PutModel { id, metadata, cbor, timestamp, object, bytes, chunks });
         }
@@ -302,13 +294,14 @@ impl Core {
     ) -> Result<[u8; 32], CommitError> {
         let rows = content::conform(definition, rows)?;
         // Most of what is put is what is there, many times in a run; reading it each time would cost more than all else.
-        Ok(self.prepare_object(content::encode(&rows).into(), Look::InMemory, operations, pins)?.0)
+        Ok(self.prepare_object(content::encode(&rows).into(), None, operations, pins)?.0)
     }
 
     /// Stores the blob of a version, in chunks where it is too long for the log; answers its hash, its length and its chunks.
     fn prepare_body(
         &self,
         body: Body,
+        looks: &mut Looks,
         operations: &mut Operations,
         pins: &mut Pins<'_>,
     ) -> Result<(ObjectId, u64, BlobChunks), CommitError> {
@@ -317,19 +310,16 @@ impl Core {
             Body::Stored(stored) => stored,
             Body::Bytes(blob) if self.fits_inline(blob.len(), operations) => {
                 let bytes = blob.len() as u64;
-                return Ok((
-                    self.prepare_object(blob, Look::AtTheFile, operations, pins)?,
-                    bytes,
-                    Arc::default(),
-                ));
+                let object = self.prepare_object(blob, Some(looks), operations, pins)?;
+                return Ok((object, bytes, Arc::default()));
             }
             Body::Bytes(blob) => BlobWriter::write(self, &blob)?,
         };
         if let Some(blob) = stored.in_memory() {
-            return self.prepare_body(Body::Bytes(blob.clone()), operations, pins);
+            return self.prepare_body(Body::Bytes(blob.clone()), looks, operations, pins);
         }
         for (id, bytes, file) in stored.written() {
-            if !self.objects.is_sound(id) {
+            if !self.objects.is_sound(id, looks) {
                 operations.objects.insert(*id, Place::Chunk(file.clone(), bytes));
             }
         }
@@ -339,10 +329,11 @@ impl Core {
         Ok(prepared)
     }
 
+    /// `looks` where its file is read to see whether it is stored.
     fn prepare_object(
         &self,
         bytes: Blob,
-        look: Look,
+        looks: Option<&mut Looks>,
         operations: &mut Operations,
         pins: &mut Pins<'_>,
     ) -> Result<ObjectId, CommitError> {
@@ -357,9 +348,9 @@ impl Core {
         let id = ObjectId::of(&bytes);
         pins.object(id);
         // What is found damaged or gone is stored anew, which mends whatever else names it.
-        let is_there = match look {
-            Look::AtTheFile => self.objects.is_sound(&id),
-            Look::InMemory => self.objects.contains(&id),
+        let is_there = match looks {
+            Some(looks) => self.objects.is_sound(&id, looks),
+            None => self.objects.contains(&id),
         };
         if operations.objects.contains_key(&id) || is_there {
             return Ok(id);
@@ -472,7 +463,8 @@ impl Core {
         let (timestamps, columns, seqs) = (run.timestamps(), run.columns(), Seqs::Assigned);
         let rows = SegmentRows { timestamps, seqs, columns, keys: &keys, after, replaced: &[] };
         let (segment, reference) = self.write_segment(&*self.disk, &series, file, &rows)?;
-        Ok(Some(Append { series, rows: Rows::Segment { segment, reference }, inexact, checked }))
+        let rows = Rows::Segment { segment: Ok(segment), reference };
+        Ok(Some(Append { series, rows, inexact, checked }))
     }
 
     /// Seals rows. The reference has no seq, which is right where each row has its own.

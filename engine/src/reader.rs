@@ -33,7 +33,7 @@ use crate::manifest::Stored;
 use crate::objects::{Objects, is_damage};
 use crate::open::{RecoveryReport, check_finished, no_manifest};
 use crate::pool::{Pool, Threads};
-use crate::restore::{RestoreError, replay, restore};
+use crate::restore::{RestoreError, open_or_spare, open_segment, replay, restore};
 use crate::variables::{BoardReader, VARIABLES};
 use crate::view::{Base, View};
 use crate::{files, view};
@@ -62,6 +62,8 @@ pub struct Reader {
     unread: BTreeMap<ObjectId, String>,
     /// What is wrong with `SHARED`.
     shared_damage: Option<String>,
+    /// Whether it goes on without segments that are damaged.
+    spares: bool,
     /// Threads that read files of a manifest.
     threads: usize,
     /// What the process that writes shows of variables; all handles look there.
@@ -122,7 +124,9 @@ impl Database {
         Database::open_read_only_on(Arc::new(RealDisk::new(dir)))
     }
 
-    /// As [`Database::open_read_only`], on any disk: what [`Database::open_on`] is for writing.
+    /// As [`Database::open_read_only`], on any disk: what [`Database::open_on`] is for writing. A segment that is damaged or gone,
+    /// which keeps a database from being opened for writing, is named by [`Reader::status`]; reading rows that may stand in it answers
+    /// [`QueryError::Source`](crate::QueryError::Source) with the damage.
     ///
     /// # Errors
     /// [`OpenError::NotFound`] where there is no database; [`OpenError::Unfinished`] where it is a copy that is not finished; [`OpenError::Corrupt`], [`OpenError::Storage`] or
@@ -155,6 +159,13 @@ impl Deref for Reader {
 /// Threads of a reader for which nobody asked for a number.
 pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(8)
+}
+
+/// Whether an error says that a segment is damaged or gone.
+fn is_of_segment(error: &OpenError) -> bool {
+    use StorageError::{Corrupt, ForeignDatabase, Missing};
+    matches!(error, OpenError::Storage(Corrupt { file, .. } | Missing { file } | ForeignDatabase { file })
+        if file.starts_with(files::SEGMENTS_DIR))
 }
 
 /// Whether an error says that the writer went on meanwhile.
@@ -239,6 +250,14 @@ impl Reader {
         let mut damaged = self.damaged.clone();
         let unread: BTreeSet<&String> = self.unread.values().collect();
         damaged.extend(unread.into_iter().filter(|text| !self.damaged.contains(text)).cloned());
+        if self.spares {
+            let state = base.state();
+            let sealed = state.tables.values().flat_map(|table| table.sealed());
+            let found = sealed
+                .filter_map(|run| run.damage())
+                .filter(|text| !self.damaged.iter().any(|known| known == text));
+            damaged.extend(found.map(str::to_string));
+        }
         Ok(ReaderStatus {
             dir: disk.describe(),
             database: base.database,
@@ -272,12 +291,20 @@ impl Reader {
         Ok(manifest_numbers(&**disk)?.last().is_some_and(|newest| *newest > self.manifest.0))
     }
 
+    /// Where nothing but segments is damaged, and no older manifest does without them, all the rest is shown.
     pub(crate) fn load(disk: &SharedDisk, threads: usize) -> Result<Reader, OpenError> {
+        match Reader::load_whole(disk, threads, false) {
+            Err(error) if is_of_segment(&error) => Reader::load_whole(disk, threads, true),
+            loaded => loaded,
+        }
+    }
+
+    fn load_whole(disk: &SharedDisk, threads: usize, spares: bool) -> Result<Reader, OpenError> {
         let newest = || manifest_numbers(&**disk).map(|numbers| numbers.last().copied());
         let dir = disk.describe();
         for _ in 0..READER_TRIES {
             let before = newest()?;
-            match Reader::load_once(disk, threads) {
+            match Reader::load_once(disk, threads, spares) {
                 Err(error) if is_overtaken(&error) => {
                     // What is not there although nobody replaced the manifest is lost.
                     if !matches!(error, OpenError::Overtaken { .. }) && newest()? == before {
@@ -298,7 +325,7 @@ impl Reader {
         Err(OpenError::Overtaken { dir })
     }
 
-    fn load_once(disk: &SharedDisk, threads: usize) -> Result<Reader, OpenError> {
+    fn load_once(disk: &SharedDisk, threads: usize, spares: bool) -> Result<Reader, OpenError> {
         let dir = disk.describe();
         let pool = Pool::new(threads).map_err(|error| OpenError::Io {
             action: "cannot start threads for",
@@ -318,7 +345,7 @@ impl Reader {
             let restored = (|| {
                 let found = Stored::read(&**disk, number)?;
                 let objects = Objects::new(disk.clone(), found.database);
-                let restored = restore(disk, found.database, &found.manifest, objects, &pool)?;
+                let restored = restore(disk, found.database, &found.manifest, objects, &pool, spares)?;
                 Ok::<_, RestoreError>((found.database, found.manifest, restored))
             })();
             let (database, manifest, restored) = match restored {
@@ -364,6 +391,7 @@ impl Reader {
                 damaged: manifest.damaged,
                 unread: BTreeMap::new(),
                 shared_damage: None,
+                spares,
                 threads,
                 board: Arc::new(Mutex::new(board)),
             };
@@ -380,7 +408,7 @@ impl Reader {
         let dir = base.disk.describe();
         let (next_file, replayed) = (&mut self.next_file, &mut self.replayed);
         let unread = &mut self.unread;
-        let newest_known = self.newest;
+        let (newest_known, spares) = (self.newest, self.spares);
         let mut apply = |seq: u64, payload: &[u8]| {
             let oldest = base.oldest_reader();
             if let Some(visit) = &mut visit {
@@ -388,15 +416,11 @@ impl Reader {
             }
             let done = {
                 let mut state = base.state();
-                replay(
-                    &base.disk,
-                    base.database,
-                    &base.objects,
-                    &mut state,
-                    next_file,
-                    (seq, oldest),
-                    payload,
-                )
+                let open = |series: &str, reference: &_| match spares {
+                    true => open_or_spare(&base.disk, base.database, series, reference),
+                    false => open_segment(&base.disk, base.database, series, reference).map(Ok),
+                };
+                replay(open, &base.objects, &mut state, next_file, (seq, oldest), payload)
             };
             // A chunk file is named by no manifest yet that is pinned here, so it is mapped while it is there.
             for chunk in done.map_err(|error| error.named(&dir))?.chunks {

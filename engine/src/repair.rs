@@ -39,6 +39,8 @@ pub struct RepairReport {
     pub records: u64,
     /// What could not be saved.
     pub losses: Vec<Loss>,
+    /// Damage by which nothing is lost, since what stood there is stored elsewhere too or nothing names it.
+    pub harmless: Vec<Loss>,
     /// What was taken to be so where nothing says it: without a manifest, which files are the database.
     pub assumed: Vec<String>,
     /// What was checked of the copy afterwards.
@@ -165,13 +167,26 @@ impl Database {
             };
             losses.iter_mut().for_each(|loss| loss.lost.clone_from(&whole));
         }
-        losses.extend(saved.losses);
         losses.extend(worn.unreadable().into_iter().map(Loss::unreadable));
+        let mut harmless = saved.harmless;
+        match saved.losses.is_empty() {
+            true => harmless.append(&mut losses),
+            false => losses.extend(saved.losses),
+        }
         let verified = copy.verify(progress)?;
         let manifest = (candidate.number > 0).then_some(candidate.number);
         let (seq, records) = (saved.seq, saved.records);
         let assumed = candidate.assumed;
-        Ok(RepairReport { manifest, seq, records, losses, assumed, verified, took: began.elapsed() })
+        Ok(RepairReport {
+            manifest,
+            seq,
+            records,
+            losses,
+            harmless,
+            assumed,
+            verified,
+            took: began.elapsed(),
+        })
     }
 }
 

@@ -118,14 +118,32 @@ pub(crate) fn open_segment(
     Ok(Segment::open(&**disk, &name, database, Some(&expected))?)
 }
 
-/// A segment that a manifest names; each of its rows has a seq, of its own or assigned to all.
-fn restore_segment(
+/// The same, or what is wrong with the file: who only reads goes on without it.
+pub(crate) fn open_or_spare(
     disk: &SharedDisk,
     database: [u8; 16],
     series: &str,
     reference: &v1::SegmentRef,
+) -> Result<Result<Segment, StorageError>, RestoreError> {
+    use StorageError::{Corrupt, ForeignDatabase, Missing};
+    match open_segment(disk, database, series, reference) {
+        Err(RestoreError::Storage(error @ (Corrupt { .. } | Missing { .. } | ForeignDatabase { .. }))) => {
+            Ok(Err(error))
+        }
+        opened => opened.map(Ok),
+    }
+}
+
+/// A segment that a manifest names; each of its rows has a seq, of its own or assigned to all.
+fn restore_segment(
+    series: &str,
+    segment: Result<Segment, StorageError>,
+    reference: &v1::SegmentRef,
+    manifest_seq: u64,
 ) -> Result<Arc<SegmentRun>, RestoreError> {
-    let segment = open_segment(disk, database, series, reference)?;
+    let Ok(segment) = segment else {
+        return Ok(Arc::new(SegmentRun::of(segment, reference.clone(), manifest_seq)));
+    };
     if reference.seq == 0 && !segment.has_seqs() {
         let name = files::segment(series, reference.file);
         return Err(format!("{name} holds no seqs and none is assigned to it").into());
@@ -133,13 +151,15 @@ fn restore_segment(
     Ok(Arc::new(SegmentRun::new(segment, reference.clone())))
 }
 
-/// The state that a manifest describes, with `objects` that are empty yet. Nothing is changed on the disk.
+/// The state that a manifest describes, with `objects` that are empty yet. Nothing is changed on the disk. Where it `spares`
+/// segments, one that is damaged is left to who reads it.
 pub(crate) fn restore(
     disk: &SharedDisk,
     database: [u8; 16],
     manifest: &v1::Manifest,
     objects: Objects,
     pool: &Pool,
+    spares: bool,
 ) -> Result<Restored, RestoreError> {
     let mut restored = Restored {
         state: State::new(),
@@ -156,7 +176,7 @@ pub(crate) fn restore(
         restored.state.time = Timestamp(manifest.time);
     }
     let began = Instant::now();
-    let packs = restored.open_files(disk, database, manifest, pool)?;
+    let packs = restored.open_files(disk, database, manifest, pool, spares)?;
     restored.phases.files = began.elapsed();
     let began = Instant::now();
     for reference in &manifest.images {
@@ -188,6 +208,7 @@ impl Restored {
         database: [u8; 16],
         manifest: &v1::Manifest,
         pool: &Pool,
+        spares: bool,
     ) -> Result<Vec<Arc<PackFile>>, RestoreError> {
         if manifest.cleared.iter().any(|cleared| cleared.seq > manifest.seq) {
             return Err("the manifest tells of later deletes than its own".to_string().into());
@@ -195,7 +216,11 @@ impl Restored {
         let cleared: HashMap<u64, u64> = manifest.cleared.iter().map(|c| (c.file, c.seq)).collect();
         for series in &manifest.series {
             let segments = pool.map(series.segments.iter().collect(), |reference| {
-                restore_segment(disk, database, &series.name, reference)
+                let segment = match spares {
+                    true => open_or_spare(disk, database, &series.name, reference)?,
+                    false => Ok(open_segment(disk, database, &series.name, reference)?),
+                };
+                restore_segment(&series.name, segment, reference, manifest.seq)
             })?;
             for segment in &segments {
                 segment.clear(cleared.get(&segment.reference().file).copied().unwrap_or(0));
@@ -238,7 +263,8 @@ impl Restored {
         payload: &[u8],
     ) -> Result<(), RestoreError> {
         let Restored { state, objects, next_file, logged, load, .. } = self;
-        let replayed = replay(disk, database, objects, state, next_file, (seq, seq), payload)?;
+        let open = |series: &str, reference: &_| open_segment(disk, database, series, reference).map(Ok);
+        let replayed = replay(open, objects, state, next_file, (seq, seq), payload)?;
         logged.extend(replayed.files.into_iter().map(|file| (file, seq)));
         load.add(&replayed.load);
         Ok(())
@@ -255,10 +281,9 @@ pub(crate) struct Replayed {
 }
 
 /// Applies one record of the log. `seqs` are the record's and that of the oldest reader, who may need versions of
-/// cells that it replaces.
+/// cells that it replaces; `open` opens segments.
 pub(crate) fn replay(
-    disk: &SharedDisk,
-    database: [u8; 16],
+    mut open: impl FnMut(&str, &v1::SegmentRef) -> Result<Result<Segment, StorageError>, RestoreError>,
     objects: &Objects,
     state: &mut State,
     next_file: &mut u64,
@@ -273,7 +298,7 @@ pub(crate) fn replay(
     let mut newest = *next_file;
     let mut operations = Operations::from_record::<RestoreError>(record, |series, reference| {
         newest = newest.max(reference.file.saturating_add(1));
-        open_segment(disk, database, series, reference)
+        open(series, reference)
     })?;
     let mut chunks = Vec::new();
     for (id, place) in &operations.objects {

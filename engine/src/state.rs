@@ -234,7 +234,7 @@ impl State {
             Rows::Inline { run, .. } => table.push_young(seq, run.with_seq(seq)),
             Rows::Segment { segment, reference } => {
                 let reference = SegmentRef { seq, ..reference };
-                table.push_segment(seq, SegmentRun::new(segment, reference).into());
+                table.push_segment(seq, SegmentRun::of(segment, reference, seq).into());
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::image::Layer;
 use crate::journal::{damages, look};
 use crate::manifest::Stored;
 use crate::models::Content;
-use crate::objects::{LOST, Place};
+use crate::objects::{LOST, Objects, Place};
 use crate::open::{check_finished, no_manifest};
 use crate::reader::{Reader, threads};
 use crate::record::v1;
@@ -72,6 +72,23 @@ pub struct VerifyReport {
     pub torn_tail: Option<String>,
     /// Each damage, naming the file and the place.
     pub damages: Vec<String>,
+    /// What is not as it was written, and by which nothing is lost: nothing names what stood there, or it is stored elsewhere too.
+    pub harmless: Vec<String>,
+}
+
+/// Damage to objects of a file, which is one where something names them there.
+struct Suspect {
+    file: u64,
+    objects: Vec<ObjectId>,
+    damage: StorageError,
+}
+
+/// What was read file by file.
+#[derive(Default)]
+struct Read {
+    /// Numbers of segments and chunk files.
+    files: BTreeSet<u64>,
+    suspects: Vec<Suspect>,
 }
 
 /// The files that manifests name, and the manifests themselves, which are kept meanwhile.
@@ -101,7 +118,27 @@ impl Progress<'_> {
     }
 }
 
+impl Read {
+    /// Notes what is wrong with a file of objects.
+    fn suspect(&mut self, file: u64) -> impl FnMut(Option<ObjectId>, StorageError) {
+        move |object, damage| {
+            self.suspects.push(Suspect { file, objects: object.into_iter().collect(), damage })
+        }
+    }
+}
+
 impl VerifyReport {
+    /// Adds what is suspected, by what the database needs; all of it where that is not known.
+    fn judge(&mut self, suspects: Vec<Suspect>, objects: Option<&Objects>) {
+        for Suspect { file, objects: hurt, damage } in suspects {
+            let is_needed = |objects: &Objects| hurt.iter().any(|id| objects.is_needed(id, file));
+            match objects.is_none_or(is_needed) {
+                true => self.damage(damage),
+                false => self.harmless.push(damage.to_string()),
+            }
+        }
+    }
+
     fn damage(&mut self, what: impl ToString) {
         let what = what.to_string();
         // What an opening stumbles over was found before in its own file.
@@ -154,7 +191,7 @@ impl Database {
         if report.note_unreadable(&worn) {
             report.damage("cells, models and rows were not read, since what this process has mapped cannot be: close the database, and verify it then");
         } else {
-            verify_contents(self, &read, &mut report);
+            verify_contents(self, read, &mut report);
         }
         Ok(report)
     }
@@ -190,8 +227,11 @@ impl Database {
         let (worn, disk) = worn(&disk);
         let read = verify_files(&disk, None, &mut report, &mut progress)?;
         match Reader::load(&disk, threads()) {
-            Ok(reader) => verify_contents(&reader, &read, &mut report),
-            Err(error) => report.refusal(error),
+            Ok(reader) => verify_contents(&reader, read, &mut report),
+            Err(error) => {
+                report.judge(read.suspects, None);
+                report.refusal(error);
+            }
         }
         report.note_unreadable(&worn);
         Ok(report)
@@ -204,32 +244,33 @@ fn worn(disk: &SharedDisk) -> (Arc<WornDisk>, SharedDisk) {
     (worn.clone(), worn)
 }
 
-/// Verifies what the manifests name, and the log; answers the numbers of the segments and chunk files that it read.
+/// Verifies what the manifests name, and the log.
 fn verify_files(
     disk: &SharedDisk,
     database: Option<[u8; 16]>,
     report: &mut VerifyReport,
     tell: &mut dyn FnMut(u64, u64),
-) -> Result<BTreeSet<u64>, OpenError> {
+) -> Result<Read, OpenError> {
     let named = verify_manifests(disk, database, report)?;
     let database = match named.database {
         Some(database) => database,
         // No manifest is sound; the log says whose it is.
         None => match owner(disk.clone()) {
             Ok(Some(database)) => database,
-            Ok(None) => return Ok(BTreeSet::new()),
+            Ok(None) => return Ok(Read::default()),
             Err(error) => {
                 report.damage(error);
-                return Ok(BTreeSet::new());
+                return Ok(Read::default());
             }
         },
     };
     let length = |name: &str| disk.open_read(name).and_then(|file| file.len()).unwrap_or(0);
-    let packs: Vec<String> = named.packs.iter().map(|file| files::pack(*file)).collect();
+    let packs: Vec<(u64, String)> = named.packs.iter().map(|file| (*file, files::pack(*file))).collect();
+    let mut read = Read::default();
     let segment_bytes: u64 = named.segments.values().map(|(_, reference)| reference.bytes).sum();
     let chunk_bytes: u64 = named.chunks.keys().map(|file| length(&files::chunk(*file))).sum();
     let image_bytes: u64 = named.images.values().map(|reference| reference.bytes).sum();
-    let pack_bytes: u64 = packs.iter().map(|name| length(name)).sum();
+    let pack_bytes: u64 = packs.iter().map(|(_, name)| length(name)).sum();
     let mut progress =
         Progress { done: 0, total: segment_bytes + chunk_bytes + image_bytes + pack_bytes, tell };
     for reference in named.images.values() {
@@ -244,23 +285,26 @@ fn verify_files(
             .and_then(|segment| Ok(segment.verify()?));
         count(report, &mut progress, reference.bytes, verified);
     }
-    for name in packs {
+    for (file, name) in packs {
         report.packs += 1;
-        let verified = Pack::open(&**disk, &name, database).and_then(|pack| pack.verify());
+        let pack = Pack::open(&**disk, &name, database);
+        let verified = pack.map(|pack| pack.verify_each(read.suspect(file)));
         count(report, &mut progress, length(&name), verified);
     }
     for (file, ids) in &named.chunks {
         report.chunks += 1;
-        let verified = verify_chunks(&**disk, &files::chunk(*file), database, ids);
-        let bytes = verified.as_ref().map_or(0, |bytes| *bytes);
-        count(report, &mut progress, bytes, verified);
+        report.files += 1;
+        let bytes = verify_chunks(&**disk, *file, database, ids, &mut read);
+        report.bytes += bytes;
+        progress.add(bytes);
     }
     verify_log(disk, database, named.log, report);
     if let Err(error) = shared::read(&**disk, database) {
         report.damage(error);
     }
     let segments = named.segments.values().map(|(_, reference)| reference.file);
-    Ok(segments.chain(named.chunks.keys().copied()).collect())
+    read.files = segments.chain(named.chunks.keys().copied()).collect();
+    Ok(read)
 }
 
 /// Adds a file that was read, or what is wrong with it.
@@ -340,18 +384,29 @@ fn verify_manifests(
     Ok(named)
 }
 
-/// Verifies a chunk file that is to hold these objects.
+/// Verifies a chunk file that is to hold these objects; answers the bytes checked.
 fn verify_chunks(
     disk: &dyn Disk,
-    name: &str,
+    file: u64,
     database: [u8; 16],
     ids: &BTreeSet<ObjectId>,
-) -> Result<u64, StorageError> {
-    let chunks = Chunks::open(disk, name, database)?;
-    match ids.iter().find(|id| chunks.length(id).is_none()) {
-        Some(id) => Err(StorageError::corrupt(name, 0, format!("the file does not hold object {id}"))),
-        None => chunks.verify(),
+    read: &mut Read,
+) -> u64 {
+    let name = files::chunk(file);
+    let chunks = match Chunks::open(disk, &name, database) {
+        Ok(chunks) => chunks,
+        Err(damage) => {
+            let objects = ids.iter().copied().collect();
+            read.suspects.push(Suspect { file, objects, damage });
+            return 0;
+        }
+    };
+    let mut suspect = read.suspect(file);
+    for id in ids.iter().filter(|id| chunks.length(id).is_none()) {
+        let what = format!("the file does not hold object {id}");
+        suspect(Some(*id), StorageError::corrupt(&name, 0, what));
     }
+    chunks.verify_each(suspect)
 }
 
 fn verify_log(
@@ -379,31 +434,32 @@ fn verify_log(
 
 /// The contents of cells, the blobs of models and the rows of series, as they are visible.
 /// Files that only the log names, and what everything amounts to.
-fn verify_contents(view: &View, read: &BTreeSet<u64>, report: &mut VerifyReport) {
+fn verify_contents(view: &View, mut read: Read, report: &mut VerifyReport) {
     let base = view.base();
     let logged: Vec<_> = {
         let state = base.state();
         let sealed = state.tables.values().flat_map(|table| table.sealed());
-        sealed.filter(|run| !read.contains(&run.reference().file)).cloned().collect()
+        sealed.filter(|run| !read.files.contains(&run.reference().file)).cloned().collect()
     };
     for run in logged {
         report.segments += 1;
-        match run.segment().verify() {
+        match run.segment().and_then(|segment| segment.verify()) {
             Ok(bytes) => report.bytes += bytes,
             Err(error) => report.damage(error),
         }
     }
     for (chunk, objects) in base.objects.chunks() {
-        if read.contains(&chunk.file) {
+        if read.files.contains(&chunk.file) {
             continue;
         }
         report.chunks += 1;
         let ids = objects.into_iter().map(|(id, _)| id).collect();
-        match verify_chunks(&*base.disk, &files::chunk(chunk.file), base.database, &ids) {
-            Ok(bytes) => report.bytes += bytes,
-            Err(error) => report.damage(error),
-        }
+        report.bytes += verify_chunks(&*base.disk, chunk.file, base.database, &ids, &mut read);
     }
+    // What only they would need whom nobody is any more names nothing.
+    let oldest = base.oldest_reader();
+    while base.state().drop_versions(oldest, 1 << 10, &base.objects) {}
+    report.judge(read.suspects, Some(&base.objects));
     let snapshot = view.snapshot();
     let counts = view.counts();
     (report.slots, report.producers) = (counts.slots, counts.producers);

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::columns::ColumnError;
+use crate::sealed::TEMPORARY;
 use crate::value::ColumnType;
 
 /// What to do about a damaged file that belongs to the truth of a database.
@@ -113,7 +114,8 @@ impl StorageError {
         let file = file.to_string();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageError::DiskFull { file },
-            io::ErrorKind::NotFound => StorageError::Missing { file },
+            // What is being written is in no backup.
+            io::ErrorKind::NotFound if !file.ends_with(TEMPORARY) => StorageError::Missing { file },
             _ => StorageError::Io { action, file, source },
         }
     }
@@ -164,5 +166,8 @@ mod tests {
         let full = StorageError::io("write", "packs/1", io::Error::from_raw_os_error(28));
         assert!(matches!(full, StorageError::DiskFull { .. }), "28 is ENOSPC");
         assert!(full.to_string().contains("packs/1"));
+        let gone = |file| StorageError::io("rename", file, io::ErrorKind::NotFound.into()).to_string();
+        assert!(gone("packs/1").contains("restore it from a backup"), "{}", gone("packs/1"));
+        assert!(gone("packs/1.tmp").contains("check the disk") && !gone("packs/1.tmp").contains("backup"));
     }
 }

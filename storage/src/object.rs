@@ -16,7 +16,7 @@ use crate::disk::File;
 use crate::limits::CHUNK_BLOCK_BYTES;
 
 pub use blob::Blob;
-pub use chunk::{ChunkWriter, Chunks, Placement, is_stored_in_chunk, open_chunk, write_chunk};
+pub use chunk::{ChunkWriter, Chunks, ChunksOnDisk, Placement, open_chunk, write_chunk};
 pub use id::ObjectId;
 pub use pack::{Pack, PackInfo, write_pack};
 

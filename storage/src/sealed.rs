@@ -13,7 +13,7 @@ use crate::limits::ALIGNMENT_BYTES;
 use crate::map::Mapped;
 
 /// What stands behind the name of a file that is being written.
-const TEMPORARY: &str = ".tmp";
+pub(crate) const TEMPORARY: &str = ".tmp";
 
 /// Bytes gathered before a write.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -154,6 +154,11 @@ impl<'d> SealedWriter<'d> {
             .map_err(|error| StorageError::io("sync the folder of", &self.name, error))?;
         self.state = Progress::Published;
         Ok(self.written)
+    }
+
+    /// Lets go of the file and leaves what there is of it, for who may not remove anything in the folder any more.
+    pub fn leave(mut self) {
+        self.state = Progress::Published;
     }
 
     fn flush(&mut self) -> Result<(), StorageError> {

@@ -1,6 +1,7 @@
 //! An acknowledged transaction survives; one that was not is there whole or not at all.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bases;
 mod buffered;
 mod crash;
 mod deltas;
@@ -10,6 +11,7 @@ mod full;
 mod held;
 mod kill;
 mod locking;
+mod mended;
 mod model;
 mod paused;
 mod places;

@@ -10,13 +10,13 @@ use underbelly::{
 use underbelly_tests::options;
 
 /// Bytes of all files of a disk.
-fn used(disk: &SimulatedDisk) -> u64 {
+pub fn used(disk: &SimulatedDisk) -> u64 {
     let length = |name: &String| disk.contents(name).map_or(0, |bytes| bytes.len() as u64);
     disk.files().iter().map(length).sum()
 }
 
 /// A disk in memory that holds so many bytes.
-fn small(capacity: Arc<AtomicU64>) -> FaultyDisk<SimulatedDisk> {
+pub fn small(capacity: Arc<AtomicU64>) -> FaultyDisk<SimulatedDisk> {
     let disk = FaultyDisk::new(SimulatedDisk::new());
     let inner = disk.inner().clone();
     disk.watch(move |call| {

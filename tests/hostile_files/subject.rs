@@ -156,7 +156,7 @@ impl Subject {
             let verified = db.verify(|_, _| ());
             let mut told = db.recovery_report().rejected_manifests.clone();
             match verified {
-                Ok(report) => told.extend(report.damages),
+                Ok(report) => told.extend(report.damages.into_iter().chain(report.harmless)),
                 Err(error) => told.push(error.to_string()),
             }
             let told = told.join("; ");

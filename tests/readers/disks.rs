@@ -228,3 +228,27 @@ fn a_folder_inside_the_database_is_refused_and_stays() {
         assert_eq!(dest.exists(), is_there);
     }
 }
+
+/// A backup that its original overtook begins anew; where the copy cannot be emptied for that, nothing is left of it.
+#[test]
+fn a_backup_that_cannot_begin_anew_leaves_nothing() {
+    let disk = SimulatedDisk::new();
+    let _db = filled(&disk);
+    let (source, dest) = (FaultyDisk::new(disk), FaultyDisk::new(SimulatedDisk::new()));
+    let reader = Database::open_read_only_with(Arc::new(source.clone()), 0).unwrap();
+    let (is_gone, is_kept) = (AtomicBool::new(false), AtomicBool::new(false));
+    source.watch(move |call| {
+        let is_of_image = call.act == Act::Open && call.name.starts_with("images/");
+        match is_of_image && !is_gone.swap(true, Ordering::Relaxed) {
+            true => Err(io::ErrorKind::NotFound.into()),
+            false => Ok(()),
+        }
+    });
+    dest.watch(move |call| match call.act == Act::Remove && !is_kept.swap(true, Ordering::Relaxed) {
+        true => Err(io::Error::other("a test fails it")),
+        false => Ok(()),
+    });
+    let refused = reader.backup_on(Arc::new(dest.clone()), |_, _| ()).unwrap_err();
+    assert!(refused.to_string().contains("a test fails it"), "{refused}");
+    assert_eq!(dest.inner().files(), Vec::<String>::new());
+}

@@ -8,6 +8,7 @@ mod model;
 mod pins;
 mod processes;
 mod runs;
+mod segments;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

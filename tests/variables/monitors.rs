@@ -161,15 +161,3 @@ fn what_is_not_kept_is_told() {
     assert!(matches!(db.close(), Err(CommitError::Unsaved { .. })));
     assert!(matches!(other.flush(), Err(CommitError::Closed)));
 }
-
-/// Another process may have the folder by then.
-#[test]
-fn a_monitor_that_outlives_its_database_shows_nothing_in_the_folder() {
-    let dir = tempfile::tempdir().unwrap();
-    let db = Database::create_with(dir.path().join("db"), options()).unwrap();
-    let mut monitor = db.monitor("training").unwrap();
-    db.close().unwrap();
-    monitor.record("loss", 1, 0.5);
-    assert!(!dir.path().join("db/VARIABLES").exists());
-    assert!(monitor.flush().is_err());
-}

@@ -56,11 +56,6 @@ impl Rebase {
         self.unnamed.is_some()
     }
 
-    /// Whether a close came in between.
-    pub(super) fn is_cut_short(&self) -> bool {
-        self.is_cut_short
-    }
-
     fn put_off(&mut self, now: Instant) {
         let wait = self.retry_at.map_or(RETRY, |(_, wait)| (2 * wait).min(RETRY_MAX));
         self.retry_at = Some((now + wait, wait));
@@ -126,8 +121,9 @@ impl Core {
         drop(reserved);
         {
             let mut chain = self.sound_chain()?;
-            chain.rebase.layers = 0;
+            let is_wanted = std::mem::take(&mut chain.rebase.layers) > 0;
             match made {
+                Ok(_) if !is_wanted => return Err(CommitError::Closed),
                 Ok((base, pins)) => {
                     chain.layers.splice(..layers.len(), [Arc::new(base)]);
                     chain.rebase = Rebase { unnamed: Some(pins), ..Rebase::default() };
@@ -178,11 +174,12 @@ impl Core {
                 Ok(Some(report)) => BYTES_ALONE * report.image_bytes.max(step_bytes),
                 _ => alone.saturating_sub(step_bytes.max(1)),
             };
-            let Ok(_folder) = self.enter() else {
-                // What it removes in the end may be another writer's.
-                std::mem::forget(overlay);
+            // Until the close has given it up, what is there is removed.
+            let folder = self.folder.read().unwrap_or_else(PoisonError::into_inner);
+            if folder.is_none() {
+                overlay.leave();
                 return Err(Unmade::Stopped(CommitError::Closed));
-            };
+            }
             // Dropped before the folder is left.
             let mut writing = overlay;
             checkpoint.map_err(Unmade::Stopped)?;
@@ -197,6 +194,18 @@ impl Core {
 }
 
 impl Chain {
+    /// Whether a close that came in between leaves the base to the next life: not where deltas have come to as much, since the
+    /// next life may end like this one. What is being made of it then comes to nothing.
+    pub(super) fn leaves_base(&mut self, is_closing: bool) -> bool {
+        let Some((base, deltas)) = self.layers.split_first() else { return false };
+        let bytes: u64 = deltas.iter().map(|delta| delta.reference.bytes).sum();
+        let is_short = bytes < base.reference.bytes;
+        if is_closing && !is_short {
+            self.rebase.layers = 0;
+        }
+        is_short && (self.rebase.is_cut_short || is_closing && self.rebase.layers > 0)
+    }
+
     /// The layers that a new base is to be made of, if one is due.
     fn layers_to_rebase(&self) -> Option<Vec<Arc<Layer>>> {
         let (base, deltas) = self.layers.split_first()?;

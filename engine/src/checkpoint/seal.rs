@@ -391,7 +391,7 @@ impl Attempt<'_> {
         hidden: &[u64],
         bytes_left: &AtomicU64,
     ) -> Result<Arc<SegmentRun>, CommitError> {
-        let (segment, metered) = (run.segment(), Metered { run, bytes_left });
+        let (segment, metered) = (run.segment()?, Metered { run, bytes_left });
         let columns = segment.schema().iter().zip(segment.keys()).map(|((name, column_type), key)| {
             SchemaColumn { name: name.clone(), column_type: *column_type, key: *key }
         });
@@ -514,7 +514,8 @@ enum Left {
 /// took.
 fn replaced_by(run: &SegmentRun) -> Vec<Replaced> {
     let v1::SegmentRef { file, seq, .. } = *run.reference();
-    let before = run.segment().replaced().iter().filter(|replaced| replaced.seq > 0);
+    let before = run.segment().map_or(&[][..], |segment| segment.replaced());
+    let before = before.iter().filter(|replaced| replaced.seq > 0);
     before.copied().chain([Replaced { file, seq }]).collect()
 }
 

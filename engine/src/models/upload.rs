@@ -17,7 +17,7 @@ use crate::core::Core;
 use crate::error::CommitError;
 use crate::files;
 use crate::limits::BLOB_BYTES_MAX;
-use crate::objects::{ChunkFile, Lent};
+use crate::objects::{ChunkFile, Lent, Looks};
 use crate::pending::{OwnPins, Pending};
 
 /// What the hash of a blob of several chunks begins with; the number is the version of the list behind it.
@@ -53,6 +53,8 @@ pub struct BlobWriter<'db> {
     chunks: Vec<(ObjectId, u64)>,
     /// Chunks that are in the file.
     written: HashMap<ObjectId, u64>,
+    /// Files with chunks that may be stored.
+    looks: Looks,
     /// The file under way, with its number.
     file: Option<(u64, ChunkWriter<'db>)>,
     bytes: u64,
@@ -72,6 +74,7 @@ impl<'db> BlobWriter<'db> {
             compress: false,
             chunks: Vec::new(),
             written: HashMap::new(),
+            looks: Looks::default(),
             file: None,
             bytes: 0,
             failed: false,
@@ -162,7 +165,7 @@ impl<'db> BlobWriter<'db> {
         let id = ObjectId::of(chunk);
         self.pins.object(id);
         // What is stored and damaged or gone is written anew, which mends whatever else names it.
-        if !self.written.contains_key(&id) && !self.core.objects.is_sound(&id) {
+        if !self.written.contains_key(&id) && !self.core.objects.is_sound(&id, &mut self.looks) {
             // Not held in between, so that who closes the database waits for a chunk and not for the blob.
             let _folder = if self.is_inside { None } else { Some(self.core.enter()?) };
             let core = self.core;

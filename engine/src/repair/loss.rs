@@ -77,6 +77,9 @@ pub(super) fn log_losses(
     let behind = |head: u64| {
         let whole: Vec<String> = inspected.iter().filter_map(|file| whole_behind(file, head)).collect();
         match whole.is_empty() {
+            true if durable > head => {
+                format!("transactions from {} to {durable}, which were durable", head + 1)
+            }
             true => format!("transactions from {} on, if there were any", head + 1),
             false => {
                 format!("transactions from {} on; whole, and not applied: {}", head + 1, whole.join("; "))

@@ -30,6 +30,14 @@ pub(super) struct Saved {
     /// Whether there are cells, models or variables beside them.
     pub has_others: bool,
     pub losses: Vec<Loss>,
+    /// Damage by which nothing is lost.
+    pub harmless: Vec<Loss>,
+}
+
+/// Damage to objects, which are lost where something names them and nothing else holds them.
+struct Hurt {
+    loss: Loss,
+    objects: Vec<ObjectId>,
 }
 
 /// Why nothing was saved.
@@ -57,7 +65,7 @@ pub(super) fn salvage(
     let mut losses = candidate.losses.clone();
     manifest.next_file = next_file(disk, manifest.next_file)?;
     save_segments(disk, copy, database, &mut manifest, &mut losses)?;
-    let damaged = save_objects(disk, copy, database, &mut manifest, &mut losses)?;
+    let (hurt, damaged) = save_objects(disk, copy, database, &mut manifest, &mut losses)?;
     if candidate.without_image {
         // Packs and chunk files stay: what the log holds may name objects in them.
         manifest.images.clear();
@@ -81,7 +89,7 @@ pub(super) fn salvage(
         source: std::io::Error::other(error),
     })?;
     let objects = Objects::tolerant(copy.dest.clone(), database);
-    let restored = restore(&copy.dest, database, &manifest, objects, &pool).map_err(|error| {
+    let restored = restore(&copy.dest, database, &manifest, objects, &pool, false).map_err(|error| {
         let error = error.named(&copy.dest.describe());
         let file = match &error {
             OpenError::Storage(StorageError::Corrupt { file, .. }) => file.clone(),
@@ -90,6 +98,8 @@ pub(super) fn salvage(
         Unusable::This(Loss::new(file, &error, IMAGE_LOST))
     })?;
     let (objects, mut state) = (restored.objects, restored.state);
+    // The image names them, whatever the log stores anew.
+    let unstored = objects.all_lost();
     let mut log = copy.log(database, &manifest)?;
     let mut next_file = manifest.next_file;
     // The first record that cannot be applied ends the log.
@@ -108,7 +118,9 @@ pub(super) fn salvage(
                         return Ok(());
                     }
                 };
-            match replay(&copy.dest, database, &objects, &mut state, &mut next_file, (seq, seq), &payload) {
+            let open =
+                |series: &str, reference: &_| open_segment(&copy.dest, database, series, reference).map(Ok);
+            match replay(open, &objects, &mut state, &mut next_file, (seq, seq), &payload) {
                 Ok(_) => Ok(log.add(seq, payload)?),
                 Err(error) => {
                     refused = Some(error.named(&disk.describe()).to_string());
@@ -132,17 +144,27 @@ pub(super) fn salvage(
         let file = files::IMAGES_DIR.to_string();
         losses.push(Loss { file, offset: None, damage, lost });
     }
+    let mut harmless = Vec::new();
+    for Hurt { mut loss, objects: hurt } in hurt {
+        if hurt.iter().any(|id| objects.is_needed(id, LOST)) {
+            losses.push(loss);
+        } else {
+            loss.lost =
+                "nothing, since nothing names what stood there, or it is stored elsewhere too".to_string();
+            harmless.push(loss);
+        }
+    }
     let lost = objects.all_lost();
     losses.extend(object_losses(&state, &lost, &damaged));
     let known: BTreeSet<[u8; 32]> = manifest.chunks.iter().map(|chunk| chunk.id).collect();
-    let unknown = lost.iter().filter(|id| !known.contains(&id.0));
+    let unknown = unstored.union(&lost).filter(|id| !known.contains(&id.0));
     let gone: Vec<v1::Chunk> = unknown.map(|id| v1::Chunk { id: id.0, file: LOST, bytes: 0 }).collect();
     manifest.chunks.extend(gone);
     copy.sync_folders()?;
     copy.write_manifest(candidate.number.max(1), database, &mut manifest)?;
     let rows = visible_rows(&mut state);
     let has_others = state.graph.cells().count() + state.models.len() + state.variables.len() > 0;
-    Ok(Saved { records, seq: state.head, rows, has_others, losses })
+    Ok(Saved { records, seq: state.head, rows, has_others, losses, harmless })
 }
 
 /// Rows that no delete hides.
@@ -222,16 +244,16 @@ fn save_segments(
     Ok(())
 }
 
-/// Saves packs and chunks; what is sound in a damaged pack goes into a new one. Answers why objects are lost, by the
-/// object; of packs that cannot be opened the objects are not known.
+/// Saves packs and chunks; what is sound in a damaged pack goes into a new one. Answers what is damaged, and where objects that
+/// are not saved stood; of packs that cannot be opened the objects are not known.
 fn save_objects(
     disk: &SharedDisk,
     copy: &Copy,
     database: [u8; 16],
     manifest: &mut v1::Manifest,
     losses: &mut Vec<Loss>,
-) -> Result<BTreeMap<ObjectId, String>, OpenError> {
-    let mut damaged = BTreeMap::new();
+) -> Result<(Vec<Hurt>, BTreeMap<ObjectId, String>), OpenError> {
+    let (mut hurt, mut damaged) = (Vec::new(), BTreeMap::new());
     let mut kept = Vec::new();
     let mut harmed = Vec::new();
     let mut loose: BTreeMap<ObjectId, Blob> = BTreeMap::new();
@@ -267,13 +289,10 @@ fn save_objects(
             elsewhere.extend(Pack::open(&**disk, &files::pack(*file), database)?.ids());
         }
         for (name, error, mut gone, all) in harmed {
-            let had_some = !gone.is_empty();
             gone.retain(|id| !loose.contains_key(id) && !elsewhere.contains(id));
-            if !had_some || !gone.is_empty() {
-                let lost = format!("{} of {all} objects in it", gone.len());
-                losses.push(Loss::new(&name, &error.into(), lost));
-            }
-            damaged.extend(gone.into_iter().map(|id| (id, name.clone())));
+            damaged.extend(gone.iter().map(|id| (*id, name.clone())));
+            let lost = format!("{} of {all} objects in it", gone.len());
+            hurt.push(Hurt { loss: Loss::new(&name, &error.into(), lost), objects: gone });
         }
     }
     if !loose.is_empty() {
@@ -286,8 +305,8 @@ fn save_objects(
         manifest.next_file += 1;
     }
     manifest.packs = kept;
-    save_chunks(disk, copy, database, manifest, losses, &mut damaged)?;
-    Ok(damaged)
+    save_chunks(disk, copy, database, manifest, &mut hurt, &mut damaged)?;
+    Ok((hurt, damaged))
 }
 
 /// Saves chunk files; what is sound in a damaged one goes into a new one.
@@ -296,7 +315,7 @@ fn save_chunks(
     copy: &Copy,
     database: [u8; 16],
     manifest: &mut v1::Manifest,
-    losses: &mut Vec<Loss>,
+    hurt: &mut Vec<Hurt>,
     damaged: &mut BTreeMap<ObjectId, String>,
 ) -> Result<(), OpenError> {
     let mut by_file: BTreeMap<u64, Vec<v1::Chunk>> = BTreeMap::new();
@@ -318,7 +337,10 @@ fn save_chunks(
             Loss::new(&name, error, what)
         };
         let opened = Chunks::open(&**disk, &name, database).map_err(OpenError::from);
-        let Some(chunks) = loss_or_end(opened, loss, losses)? else {
+        let mut losses = Vec::new();
+        let Some(chunks) = loss_or_end(opened, loss, &mut losses)? else {
+            let ids = || objects.iter().map(|chunk| ObjectId(chunk.id)).collect();
+            hurt.extend(losses.into_iter().map(|loss| Hurt { loss, objects: ids() }));
             for mut chunk in objects {
                 damaged.insert(ObjectId(chunk.id), name.clone());
                 (chunk.file, chunk.bytes) = (LOST, 0);
@@ -336,7 +358,8 @@ fn save_chunks(
         for mut chunk in lost {
             let id = ObjectId(chunk.id);
             if let Err(error) = chunks.verify_object(&id) {
-                losses.push(Loss::new(&name, &error.into(), format!("object {id} of {} bytes", chunk.bytes)));
+                let loss = Loss::new(&name, &error.into(), format!("object {id} of {} bytes", chunk.bytes));
+                hurt.push(Hurt { loss, objects: vec![id] });
             }
             damaged.insert(id, name.clone());
             (chunk.file, chunk.bytes) = (LOST, 0);

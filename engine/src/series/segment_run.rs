@@ -7,32 +7,45 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use underbelly_query::{ColumnZone, QueryError, Run, Seqs, Zone};
 use underbelly_storage::Column;
+use underbelly_storage::error::StorageError;
 use underbelly_storage::segment::Segment;
 
-use crate::record::v1::SegmentRef;
+use crate::record::v1::{self, SegmentRef};
 
 /// Rows that are read of a segment at a time: eight vectors, of which some columns fit into the cache of a core.
 const PIECE_ROWS: usize = 8_192;
 
 /// A segment with what the engine knows about it.
 pub(crate) struct SegmentRun {
-    segment: Segment,
+    /// Where the file is damaged or gone and a reader goes on without it, why. Whoever reads rows of it is answered that.
+    segment: Result<Segment, StorageError>,
     reference: SegmentRef,
     seq_max: u64,
     /// Deletes up to this seq hide no row of it, as somebody found who read it; 0 where nobody did.
     cleared: AtomicU64,
-    /// What is wrong with it, as a checkpoint found that read it.
+    /// What is wrong with it, as a checkpoint found that read it, or the opening.
     damage: OnceLock<String>,
 }
 
 impl SegmentRun {
     pub(crate) fn new(segment: Segment, reference: SegmentRef) -> SegmentRun {
         let of_rows = (0..segment.groups()).map(|group| segment.group(group).seq_max).max().unwrap_or(0);
-        let seq_max = if reference.seq > 0 { reference.seq } else { of_rows };
-        SegmentRun { segment, reference, seq_max, cleared: AtomicU64::new(0), damage: OnceLock::new() }
+        SegmentRun::of(Ok(segment), reference, of_rows)
     }
 
-    /// What is wrong with it, where a checkpoint found something.
+    /// One that may be damaged or gone, of whose rows none has a seq above `seq_max`.
+    pub(crate) fn of(
+        segment: Result<Segment, StorageError>,
+        reference: SegmentRef,
+        seq_max: u64,
+    ) -> SegmentRun {
+        let seq_max = if reference.seq > 0 { reference.seq } else { seq_max };
+        let damage =
+            segment.as_ref().err().map(|error| OnceLock::from(error.to_string())).unwrap_or_default();
+        SegmentRun { segment, reference, seq_max, cleared: AtomicU64::new(0), damage }
+    }
+
+    /// What is wrong with it, where something was found.
     pub(crate) fn damage(&self) -> Option<&str> {
         self.damage.get().map(String::as_str)
     }
@@ -56,8 +69,18 @@ impl SegmentRun {
         &self.reference
     }
 
-    pub(crate) fn segment(&self) -> &Segment {
-        &self.segment
+    pub(crate) fn segment(&self) -> Result<&Segment, StorageError> {
+        self.segment.as_ref().map_err(|error| match error {
+            StorageError::Corrupt { file, offset, what, .. } => StorageError::corrupt(file, *offset, what),
+            StorageError::Missing { file } => StorageError::Missing { file: file.clone() },
+            StorageError::ForeignDatabase { file } => StorageError::ForeignDatabase { file: file.clone() },
+            error => StorageError::corrupt("", 0, error.to_string()),
+        })
+    }
+
+    /// The same for who reads rows.
+    fn readable(&self) -> Result<&Segment, QueryError> {
+        self.segment().map_err(failed)
     }
 }
 
@@ -70,7 +93,7 @@ pub(crate) struct Metered<'a> {
 impl Metered<'_> {
     /// Takes the bytes of a whole group off.
     pub(crate) fn spend_group(&self, group: usize) {
-        let segment = &self.run.segment;
+        let Ok(segment) = &self.run.segment else { return };
         let of_columns = segment.schema().iter().filter_map(|(name, _)| segment.block(group, name));
         let of_columns: u64 = of_columns.map(|block| block.bytes).sum();
         self.spend(segment.order_bytes(group) + of_columns);
@@ -125,7 +148,7 @@ impl Run for Metered<'_> {
 
     fn timestamps(&self, group: usize) -> Result<Cow<'_, [i64]>, QueryError> {
         // With those of the seqs.
-        self.spend(self.run.segment.order_bytes(group));
+        self.spend(self.run.segment.as_ref().map_or(0, |segment| segment.order_bytes(group)));
         self.run.timestamps(group)
     }
 
@@ -138,18 +161,19 @@ impl Run for Metered<'_> {
     }
 
     fn column(&self, group: usize, name: &str) -> Result<Option<Cow<'_, Column>>, QueryError> {
-        self.spend(self.run.segment.block(group, name).map_or(0, |block| block.bytes));
+        let block = self.run.segment.as_ref().ok().and_then(|segment| segment.block(group, name));
+        self.spend(block.map_or(0, |block| block.bytes));
         self.run.column(group, name)
     }
 }
 
-fn failed(error: underbelly_storage::error::StorageError) -> QueryError {
+fn failed(error: StorageError) -> QueryError {
     QueryError::Source(Box::new(error))
 }
 
 impl Run for SegmentRun {
     fn groups(&self) -> usize {
-        self.segment.groups()
+        self.segment.as_ref().map_or(1, Segment::groups)
     }
 
     fn seq_max(&self) -> u64 {
@@ -157,22 +181,26 @@ impl Run for SegmentRun {
     }
 
     fn zone(&self, group: usize) -> Zone {
-        let info = self.segment.group(group);
         let assigned = self.reference.seq;
+        let Ok(segment) = &self.segment else {
+            let v1::SegmentRef { rows, ts_min, ts_max, .. } = self.reference;
+            return Zone { rows: rows as usize, ts_min, ts_max, seq_min: assigned, seq_max: self.seq_max };
+        };
+        let info = segment.group(group);
         let (seq_min, seq_max) =
             if assigned > 0 { (assigned, assigned) } else { (info.seq_min, info.seq_max) };
         Zone { rows: info.rows, ts_min: info.ts_min, ts_max: info.ts_max, seq_min, seq_max }
     }
 
     fn timestamps(&self, group: usize) -> Result<Cow<'_, [i64]>, QueryError> {
-        self.segment.timestamps(group).map(Cow::Owned).map_err(failed)
+        self.readable()?.timestamps(group).map(Cow::Owned).map_err(failed)
     }
 
     fn seqs(&self, group: usize) -> Result<Seqs<'_>, QueryError> {
         if self.reference.seq > 0 {
             return Ok(Seqs::One(self.reference.seq));
         }
-        Ok(match self.segment.seqs(group).map_err(failed)? {
+        Ok(match self.readable()?.seqs(group).map_err(failed)? {
             Some(seqs) => Seqs::Each(Cow::Owned(seqs)),
             None => Seqs::One(0),
         })
@@ -183,14 +211,14 @@ impl Run for SegmentRun {
     }
 
     fn timestamps_of(&self, group: usize, rows: Range<usize>) -> Result<Cow<'_, [i64]>, QueryError> {
-        self.segment.timestamps_of(group, rows).map(Cow::Owned).map_err(failed)
+        self.readable()?.timestamps_of(group, rows).map(Cow::Owned).map_err(failed)
     }
 
     fn seqs_of(&self, group: usize, rows: Range<usize>) -> Result<Seqs<'_>, QueryError> {
         if self.reference.seq > 0 {
             return Ok(Seqs::One(self.reference.seq));
         }
-        let seqs = self.segment.seqs_of(group, rows).map_err(failed)?;
+        let seqs = self.readable()?.seqs_of(group, rows).map_err(failed)?;
         Ok(seqs.map_or(Seqs::One(0), |seqs| Seqs::Each(Cow::Owned(seqs))))
     }
 
@@ -200,26 +228,27 @@ impl Run for SegmentRun {
         name: &str,
         rows: Range<usize>,
     ) -> Result<Option<Cow<'_, Column>>, QueryError> {
-        Ok(self.segment.column_of(group, name, rows).map_err(failed)?.map(Cow::Owned))
+        Ok(self.readable()?.column_of(group, name, rows).map_err(failed)?.map(Cow::Owned))
     }
 
     fn column_at(&self, group: usize, name: &str, rows: &[u32]) -> Result<Option<Column>, QueryError> {
-        self.segment.column_at(group, name, rows).map_err(failed)
+        self.readable()?.column_at(group, name, rows).map_err(failed)
     }
 
     fn dictionary(&self, group: usize, name: &str) -> Result<Option<Column>, QueryError> {
-        self.segment.dictionary(group, name).map_err(failed)
+        self.readable()?.dictionary(group, name).map_err(failed)
     }
 
     fn codes(&self, group: usize, name: &str, rows: Range<usize>) -> Result<Vec<u32>, QueryError> {
-        self.segment.codes(group, name, rows).map_err(failed)
+        self.readable()?.codes(group, name, rows).map_err(failed)
     }
 
     fn column_zone(&self, group: usize, name: &str) -> Option<ColumnZone> {
-        self.segment.block(group, name).map(|block| ColumnZone { nulls: block.nulls, values: block.zone })
+        let block = self.segment.as_ref().ok()?.block(group, name);
+        block.map(|block| ColumnZone { nulls: block.nulls, values: block.zone })
     }
 
     fn column(&self, group: usize, name: &str) -> Result<Option<Cow<'_, Column>>, QueryError> {
-        Ok(self.segment.column(group, name).map_err(failed)?.map(Cow::Owned))
+        Ok(self.readable()?.column(group, name).map_err(failed)?.map(Cow::Owned))
     }
 }

@@ -100,6 +100,11 @@ impl<'d> ImageWriter<'d> {
         Ok(())
     }
 
+    /// As [`SealedWriter::leave`].
+    pub fn leave(self) {
+        self.writer.leave();
+    }
+
     /// Makes the image durable under its name.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::{Blob, ObjectId, blocks_pass};
 use crate::cursor::Cursor;
-use crate::disk::Disk;
+use crate::disk::{Disk, File};
 use crate::error::{Damage, StorageError};
 use crate::limits::{
     ALIGNMENT_BYTES, CHUNK_BLOCK_BYTES, CHUNK_PACKED_BYTES_MAX, OBJECT_BYTES_MAX, PACK_OBJECTS_MAX,
@@ -337,14 +337,23 @@ impl Chunks {
     /// # Errors
     /// `Corrupt`.
     pub fn verify(&self) -> Result<u64, StorageError> {
+        let mut first = Ok(());
+        let bytes =
+            self.verify_each(|_, damage| first = std::mem::replace(&mut first, Ok(())).and(Err(damage)));
+        first.map(|()| bytes)
+    }
+
+    /// The same where all damages are told, each with the object that it hurts, or none where it is between bodies.
+    pub fn verify_each(&self, mut tell: impl FnMut(Option<ObjectId>, StorageError)) -> u64 {
         let mut end = 0;
         for entry in &self.entries {
-            self.zeros(end..entry.offset)?;
-            self.verify_object(&entry.id)?;
+            self.zeros(end..entry.offset).unwrap_or_else(|damage| tell(None, damage));
+            self.verify_object(&entry.id).unwrap_or_else(|damage| tell(Some(entry.id), damage));
             end = entry.end();
         }
-        self.zeros(end..end.next_multiple_of(ALIGNMENT_BYTES as u64))?;
-        Ok(self.file.len() as u64)
+        let gap = end..end.next_multiple_of(ALIGNMENT_BYTES as u64);
+        self.zeros(gap).unwrap_or_else(|damage| tell(None, damage));
+        self.file.len() as u64
     }
 
     fn zeros(&self, gap: Range<u64>) -> Result<(), StorageError> {
@@ -370,39 +379,49 @@ pub fn open_chunk(
     blob.ok_or_else(|| StorageError::corrupt(name, 0, format!("the file does not hold object {id}")))
 }
 
-/// Whether a chunk file as it is on the disk by now holds an object of so many bytes that can be read, whatever is mapped and was
-/// checked before. Nothing is touched that the disk may not give.
-pub fn is_stored_in_chunk(
-    disk: &dyn Disk,
-    name: &str,
-    db_id: DatabaseId,
-    id: &ObjectId,
-    length: u64,
-) -> bool {
-    let look = || -> Result<bool, StorageError> {
+/// A chunk file as it is on the disk by now, whatever is mapped and was checked before. Nothing is touched that the disk may
+/// not give.
+pub struct ChunksOnDisk {
+    file: Box<dyn File>,
+    entries: BTreeMap<ObjectId, Entry>,
+    crcs: Vec<u32>,
+}
+
+impl ChunksOnDisk {
+    /// Opens a chunk file and reads its directory.
+    ///
+    /// # Errors
+    /// As [`Chunks::open`].
+    pub fn open(disk: &dyn Disk, name: &str, db_id: DatabaseId) -> Result<ChunksOnDisk, StorageError> {
         let failed = |error| StorageError::io("read", name, error);
         let file = disk.open_read(name).map_err(failed)?;
         let mut bytes = [0; STAMP_BYTES];
         let at = file.len().map_err(failed)?.saturating_sub(STAMP_BYTES as u64);
         file.read_at(&mut bytes, at).map_err(failed)?;
         let stamp = Stamp::decode(&bytes, at, CHUNK, name, Some(db_id))?;
+        let damaged =
+            || StorageError::corrupt(name, stamp.offset, "the directory is not the one that was written");
         if stamp.offset.checked_add(stamp.length) != Some(at) {
-            return Ok(false);
+            return Err(damaged());
         }
         let mut directory = vec![0; stamp.length as usize];
         let read = file.read_at(&mut directory, stamp.offset).map_err(failed)?;
         if read != directory.len() || crc32fast::hash(&directory) != stamp.crc {
-            return Ok(false);
+            return Err(damaged());
         }
         let (entries, crcs) = directory_of(&directory, stamp.offset).map_err(|d| d.at(name, stamp.offset))?;
-        let Some(entry) = entries.iter().find(|entry| entry.id == *id && entry.length == length) else {
-            return Ok(false);
-        };
-        let mut crcs = crcs.iter().skip(entry.block);
+        let entries = entries.into_iter().map(|entry| (entry.id, entry)).collect();
+        Ok(ChunksOnDisk { file, entries, crcs })
+    }
+
+    /// Whether it holds an object of so many bytes that can be read.
+    pub fn is_stored(&self, id: &ObjectId, length: u64) -> bool {
+        let Some(entry) = self.entries.get(id).filter(|entry| entry.length == length) else { return false };
+        let mut crcs = self.crcs.iter().skip(entry.block);
         let body = entry.offset..entry.end();
-        blocks_pass(&*file, body, |block| crcs.next() == Some(&crc32fast::hash(block))).map_err(failed)
-    };
-    look().unwrap_or(false)
+        let is_read = blocks_pass(&*self.file, body, |block| crcs.next() == Some(&crc32fast::hash(block)));
+        is_read.unwrap_or(false)
+    }
 }
 
 /// Reads a directory: entries in order of their places, with less than a page between them, and the checksums.

@@ -5,7 +5,7 @@
 
 use super::{Blob, ObjectId, blocks_pass};
 use crate::cursor::Cursor;
-use crate::disk::Disk;
+use crate::disk::{Disk, File};
 use crate::error::{Damage, StorageError};
 use crate::limits::{ALIGNMENT_BYTES, OBJECT_BYTES_MAX, PACK_OBJECTS_MAX};
 use crate::map::Mapped;
@@ -184,20 +184,23 @@ impl Pack {
         Ok(Some(blob))
     }
 
-    /// Whether the object at a place can be read in the file that is on the disk by now, whatever is mapped and was checked
-    /// before. Nothing is touched that the disk may not give.
-    pub fn is_stored(&self, disk: &dyn Disk, part: usize, id: &ObjectId) -> bool {
+    /// The file as it is on the disk by now, if it is as long as it was.
+    pub fn look(&self, disk: &dyn Disk) -> Option<Box<dyn File>> {
+        let file = disk.open_read(&self.name).ok()?;
+        file.len().is_ok_and(|bytes| bytes == self.file.len() as u64).then_some(file)
+    }
+
+    /// Whether the object at a place can be read in the file that is [on the disk](Pack::look) by now, whatever is mapped and was
+    /// checked before. Nothing is touched that the disk may not give.
+    pub fn is_stored(&self, file: &dyn File, part: usize, id: &ObjectId) -> bool {
         let Some(entry) = self.entries.get(part).filter(|entry| entry.id == *id) else { return false };
-        let Ok(file) = disk.open_read(&self.name) else { return false };
         let mut crc = crc32fast::Hasher::new();
         let body = entry.offset..entry.offset + entry.length;
-        let is_read = blocks_pass(&*file, body, |block| {
+        let is_read = blocks_pass(file, body, |block| {
             crc.update(block);
             true
         });
-        is_read.unwrap_or(false)
-            && crc.finalize() == entry.crc
-            && file.len().is_ok_and(|bytes| bytes == self.file.len() as u64)
+        is_read.unwrap_or(false) && crc.finalize() == entry.crc
     }
 
     /// Compares every body with its id, and the bytes between bodies with zero. Returns the bytes checked.
@@ -205,19 +208,27 @@ impl Pack {
     /// # Errors
     /// `Corrupt` for the first damage found.
     pub fn verify(&self) -> Result<u64, StorageError> {
+        let mut first = Ok(());
+        let bytes =
+            self.verify_each(|_, damage| first = std::mem::replace(&mut first, Ok(())).and(Err(damage)));
+        first.map(|()| bytes)
+    }
+
+    /// The same where all damages are told, each with the object that it hurts, or none where it is between bodies.
+    pub fn verify_each(&self, mut tell: impl FnMut(Option<ObjectId>, StorageError)) -> u64 {
         for entry in &self.entries {
-            let blob = self.body(entry)?;
-            if crc32fast::hash(&blob) != entry.crc || ObjectId::of(&blob) != entry.id {
+            let is_whole = |blob: &Blob| crc32fast::hash(blob) == entry.crc && ObjectId::of(blob) == entry.id;
+            if !self.body(entry).is_ok_and(|blob| is_whole(&blob)) {
                 let what = format!("object {} of {} bytes does not match its hash", entry.id, entry.length);
-                return Err(StorageError::corrupt(&self.name, entry.offset, what));
+                tell(Some(entry.id), StorageError::corrupt(&self.name, entry.offset, what));
             }
             let end = (entry.offset + entry.length) as usize;
             let gap = self.file.get(end..end.next_multiple_of(ALIGNMENT_BYTES)).unwrap_or_default();
             if gap.iter().any(|byte| *byte != 0) {
-                return Err(Damage("the gap after an object is not zero").at(&self.name, end as u64));
+                tell(None, Damage("the gap after an object is not zero").at(&self.name, end as u64));
             }
         }
-        Ok(self.file.len() as u64)
+        self.file.len() as u64
     }
 
     fn body(&self, entry: &Entry) -> Result<Blob, StorageError> {

@@ -14,6 +14,7 @@ use super::clock::SimulatedClock;
 use super::daemons::{self, Daemon};
 use super::desk::DAEMONS;
 use super::feed::Told;
+use super::meanwhile::{Meanwhile, Paused};
 use super::model::{Effect, Model};
 use super::readers::Beside;
 use super::rules::{Rules, SERIES};
@@ -317,16 +318,26 @@ impl Life {
 
     /// Runs what is ready.
     pub fn drive(&mut self) -> Result<bool, Trouble> {
+        self.drive_beside(None)
+    }
+
+    /// The same while somebody else commits between the steps of a checkpoint and of a base that are due then.
+    pub fn drive_beside(&mut self, other: Option<(Paused, Meanwhile)>) -> Result<bool, Trouble> {
         if let Some(effects) = self.unfinished.take() {
             self.journal.add(self.head()? + 1, effects);
         }
         let before = self.head()?;
         let gave_way = Arc::new(AtomicBool::new(false));
         let gives = gave_way.clone();
-        self.clock.do_meanwhile(Some(Box::new(move || gives.store(true, Ordering::Relaxed))));
+        let (mut other, meanwhile) = other.unzip();
+        self.clock.do_meanwhile(Some(Box::new(move || {
+            gives.store(true, Ordering::Relaxed);
+            other.iter_mut().for_each(|other| other.go_on());
+        })));
         let driven = self.db()?.run_ready();
         self.clock.do_meanwhile(None);
         self.unfinished = self.journal.take_above(self.head()?);
+        meanwhile.map_or(Ok(()), |meanwhile| self.account(meanwhile))?;
         self.note_expiry_at_end(before, gave_way.load(Ordering::Relaxed))?;
         match driven {
             Ok(runs) => {

@@ -34,6 +34,26 @@ pub(super) struct Other {
     outcome: Arc<Mutex<Outcome>>,
 }
 
+/// The same, who lets so many chances go by before each commit.
+pub(super) struct Paused {
+    other: Other,
+    pauses: Vec<u64>,
+}
+
+impl Paused {
+    /// Commits, or waits.
+    pub(super) fn go_on(&mut self) {
+        match self.pauses.last_mut() {
+            Some(0) => {
+                self.pauses.pop();
+                self.other.commit();
+            }
+            Some(pause) => *pause -= 1,
+            None => {}
+        }
+    }
+}
+
 /// To be [looked at](Life::account) when the work is done.
 pub(super) struct Meanwhile(Arc<Mutex<Outcome>>);
 
@@ -99,21 +119,27 @@ impl Life {
         outcome.failed.iter().try_for_each(|error| self.excuse("meanwhile", error))
     }
 
+    /// A drive, and transactions between the steps of a checkpoint and of a base that are due in it. None is of a series, and
+    /// there is none where rows lie too far behind: what a checkpoint deletes could not be told from what a run did.
+    pub(super) fn drive_beside_commits(&mut self) -> Result<bool, Trouble> {
+        let commits = self.numbers.below(12);
+        let pauses = (0..commits).map(|_| self.numbers.below(30)).collect();
+        let (mut other, meanwhile) = self.other(commits)?;
+        let is_of_series = |effect: &Effect| matches!(effect, Effect::Rows(..) | Effect::Delete(_));
+        let is_expired = self.model.is_expired(self.time);
+        other.ready.retain(|ready| !is_expired && !ready.effects.iter().any(is_of_series));
+        self.drive_beside(Some((Paused { other, pauses }, meanwhile)))
+    }
+
     /// A checkpoint, and a few transactions between its slices.
     pub(super) fn checkpoint(&mut self) -> Result<(), Trouble> {
         let commits = self.numbers.below(5);
-        let mut pauses: Vec<u64> = (0..commits).map(|_| self.numbers.below(6)).collect();
-        let (mut other, meanwhile) = self.other(commits)?;
+        let pauses = (0..commits).map(|_| self.numbers.below(6)).collect();
+        let (other, meanwhile) = self.other(commits)?;
+        let mut other = Paused { other, pauses };
         // What a checkpoint reads again may fail, too.
         let is_ordered = self.numbers.below(4) == 0 && self.order_read();
-        self.clock.do_meanwhile(Some(Box::new(move || match pauses.last_mut() {
-            Some(0) => {
-                pauses.pop();
-                other.commit();
-            }
-            Some(pause) => *pause -= 1,
-            None => {}
-        })));
+        self.clock.do_meanwhile(Some(Box::new(move || other.go_on())));
         let before = self.head()?;
         let done = self.db()?.checkpoint();
         self.clock.do_meanwhile(None);

@@ -493,6 +493,7 @@ impl Life {
 
     /// Drives until nothing is ready, and looks whether what was made is right.
     fn come_to_rest(&mut self) -> Result<(), Trouble> {
+        self.drive_beside_commits()?;
         let mut rested = self.drive()?;
         let mut is_waiting = self.is_waiting()?;
         // What is to be tried again waits for its time; a rejection may follow on another.

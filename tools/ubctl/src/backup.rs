@@ -48,7 +48,8 @@ impl Backup {
 /// Saves what is left of a damaged database into another folder, and lists what is lost; the original is not changed
 ///
 /// Files that verify and the log's transactions up to the first damage are copied, and the copy is checked. Each loss
-/// is a line on standard error: the file, the place, and what was in it. The exit code is 1 where anything is lost.
+/// is a line on standard error: the file, the place, and what was in it, and so is damage by which nothing is lost. The exit
+/// code is 1 where anything is lost.
 #[derive(Args, Debug)]
 pub(crate) struct Repair {
     /// A folder that is empty or not there
@@ -66,7 +67,7 @@ impl Repair {
         });
         bar.finish_and_clear();
         let report = repaired?;
-        report.losses.iter().for_each(|loss| stderr::line(&loss.to_string()));
+        report.losses.iter().chain(&report.harmless).for_each(|loss| stderr::line(&loss.to_string()));
         report.assumed.iter().for_each(|assumed| stderr::line(&format!("assumed: {assumed}")));
         let mut facts = Facts::default();
         facts.add("dest", Field::text(self.dest.display()));

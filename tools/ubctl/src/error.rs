@@ -88,6 +88,18 @@ pub(crate) enum Failed {
         /// Rows that are in the database.
         rows: u64,
     },
+    /// All transactions of an import are durable, and the checkpoint behind them failed.
+    #[error(
+        "all {rows} rows of {series:?} are committed, so import none of them again; the checkpoint behind them, which the next close or `ubctl checkpoint` makes, failed: {cause}"
+    )]
+    Imported {
+        /// Why.
+        cause: Box<Failed>,
+        /// The series.
+        series: String,
+        /// Rows that are in the database.
+        rows: u64,
+    },
     /// A key that does not fit its slot or series.
     #[error("key {key:?}: {what}")]
     Key {

@@ -157,7 +157,7 @@ impl Import {
         }
         let loaded = load(&db, &self.series, &plan, &sources, layouts, rejected).map_err(hinted)?;
         // Seals the rows, so that the next opening has nothing to replay.
-        db.close().map_err(|error| Failed::Import {
+        db.close().map_err(|error| Failed::Imported {
             cause: Box::new(error.into()),
             series: self.series.clone(),
             rows: loaded.rows,
@@ -219,7 +219,7 @@ impl Import {
             chunks.finish()
         });
         let loaded = loaded.map_err(hinted)?;
-        db.close().map_err(|error| Failed::Import {
+        db.close().map_err(|error| Failed::Imported {
             cause: Box::new(error.into()),
             series: self.series.clone(),
             rows: loaded.rows,

@@ -36,10 +36,13 @@ impl Verify {
         facts.add("log_records", report.log_records).add("torn_tail", report.torn_tail);
         facts.add("slots", report.slots).add("producers", report.producers);
         facts.add("cells", report.cells).add("models", report.models);
-        facts.add("damages", report.damages.len());
+        facts.add("damages", report.damages.len()).add("harmless", report.harmless.len());
         facts.print(self.format.format)?;
         for damage in &report.damages {
             stderr::line(damage);
+        }
+        for harmless in &report.harmless {
+            stderr::line(&format!("nothing is lost, as nothing needs what stood there: {harmless}"));
         }
         match report.damages.len() {
             0 => Ok(()),

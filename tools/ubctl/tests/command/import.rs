@@ -30,6 +30,18 @@ fn rows_come_back_in_order_of_time_and_arrival() {
 }
 
 #[test]
+fn rows_are_committed_where_the_checkpoint_behind_them_fails() {
+    let place = Place::new();
+    place.write("ticks.csv", TICKS);
+    // Where the folder of its segments is to be.
+    std::fs::write(place.db().join("segments/trade"), "").unwrap();
+    let error = place.fails(words("import ticks.csv --series trade --time ts_ns --key symbol"));
+    assert!(error.contains("all 4 rows of \"trade\" are committed, so import none of them again"), "{error}");
+    std::fs::remove_file(place.db().join("segments/trade")).unwrap();
+    assert_eq!(place.ok(words("series range trade --count")), "4\n");
+}
+
+#[test]
 fn gzip_with_several_members_is_read_whole() {
     let place = Place::new();
     let mut zipped = Vec::new();

@@ -1,0 +1,208 @@
+//! Bytes that are put again, since what is stored of them is damaged, are stored anew, and the damage is over.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use underbelly::disk::Act;
+use underbelly::{
+    Batch, Clock, CopyError, Database, FaultyDisk, Metadata, Options, SimulatedDisk, Timestamp,
+};
+use underbelly_tests::{define, options};
+
+/// A clock whose holder does something once, at the nth time that others may go on.
+#[derive(Default)]
+struct Once {
+    left: AtomicI64,
+    act: Mutex<Option<Box<dyn FnMut() + Send>>>,
+}
+
+impl Clock for Once {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+
+    fn give_way(&self) {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 0
+            && let Some(mut act) = self.act.lock().unwrap().take()
+        {
+            act();
+        }
+    }
+}
+
+/// Damages an object in a pack or chunk file, all of whose bytes are these; answers the file's name.
+fn rot(disk: &SimulatedDisk, byte: u8) -> String {
+    let is_of_objects = |name: &String| name.starts_with("packs/") || name.starts_with("chunks/");
+    let found = disk.files().into_iter().filter(is_of_objects).find_map(|name| {
+        let bytes = disk.contents(&name)?;
+        let body = bytes.windows(64).position(|bytes| bytes == [byte; 64])?;
+        Some((name, bytes, body))
+    });
+    let (pack, mut rotten, body) = found.unwrap();
+    rotten[body + 100] = !byte;
+    disk.overwrite(&pack, rotten);
+    pack
+}
+
+/// Bytes that are put again, since what is stored of them is damaged, leave their file and are in memory. Where that is amid a
+/// checkpoint, what this captured names them all the same, and has to find them.
+#[test]
+fn what_is_mended_amid_a_checkpoint_is_in_it() {
+    fn model() -> (Metadata, Vec<u8>) {
+        (Metadata::new("m").with("timestamp", Timestamp(1)), vec![7; 3_000])
+    }
+    fn put(db: &Database) {
+        let mut batch = Batch::new();
+        let (metadata, bytes) = model();
+        batch.put_model(metadata, bytes);
+        db.commit(batch).unwrap();
+    }
+    for moment in 0..40 {
+        let clock = Arc::new(Once::default());
+        let options = Options { workers: 0, clock: clock.clone(), ..options() };
+        let disk = SimulatedDisk::new();
+        let db = Arc::new(Database::create_on(Arc::new(disk.clone()), options.clone()).unwrap());
+        put(&db);
+        db.checkpoint().unwrap();
+        rot(&disk, 7);
+        define(&db).unwrap();
+        clock.left.store(moment, Ordering::Relaxed);
+        let again = db.clone();
+        *clock.act.lock().unwrap() = Some(Box::new(move || put(&again)));
+        db.checkpoint().unwrap();
+        let is_late = clock.act.lock().unwrap().take().is_some();
+        drop(db);
+        let db = Database::open_on(Arc::new(disk.crash()), options).unwrap();
+        assert_eq!(db.recovery_report().rejected_manifests, Vec::<String>::new(), "moment {moment}");
+        if is_late {
+            assert!(moment > 5, "a checkpoint gives way {moment} times");
+            return;
+        }
+        let (metadata, bytes) = model();
+        let found = db.snapshot().model(&metadata).unwrap().unwrap();
+        assert_eq!(found.blob().unwrap().to_vec(), bytes, "moment {moment}");
+    }
+}
+
+/// A file of which some bytes were put again, since they could not be read, is written anew without them: else nobody could
+/// make a backup any more.
+#[test]
+fn files_with_mended_bytes_are_written_anew() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), Options { workers: 0, ..options() }).unwrap();
+    let put = |of: u8, bytes: usize| {
+        let mut batch = Batch::new();
+        let metadata = Metadata::new("m").with("of", i64::from(of)).with("timestamp", Timestamp(1));
+        batch.put_model(metadata, vec![of; bytes]);
+        db.commit(batch).unwrap();
+    };
+    // More of the pack stays alive than goes.
+    (1..=5).for_each(|of| put(of, 3_000));
+    db.checkpoint().unwrap();
+    let pack = rot(&disk, 3);
+    let back_up = || db.backup_on(Arc::new(SimulatedDisk::new()), |_, _| ());
+    assert!(matches!(back_up(), Err(CopyError::Damaged { .. })));
+    put(3, 3_000);
+    db.checkpoint().unwrap();
+    db.checkpoint().unwrap();
+    assert!(disk.contents(&pack).is_none(), "{:?}", disk.files());
+    back_up().unwrap();
+    assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+}
+
+/// A damaged place that nothing needs any more keeps nobody from a backup: what it held was put again and is in the log, also
+/// behind a crash, whose next checkpoints write the file anew; or it was deleted, and the file stays.
+#[test]
+fn a_damaged_place_that_nothing_needs_blocks_no_backup() {
+    fn metadata(of: u8) -> Metadata {
+        Metadata::new("m").with("of", i64::from(of)).with("timestamp", Timestamp(1))
+    }
+    // Five objects of a pack, or of a chunk file, of which one model has the third alone.
+    let blob = |in_pack: bool, of: u8| match (in_pack, of) {
+        (true, of) => vec![of; 3_000],
+        (false, 3) => (1..=5).flat_map(|chunk| vec![chunk; 16 << 10]).collect::<Vec<u8>>(),
+        (false, _) => [1, 2, 4, 5].iter().flat_map(|chunk| vec![*chunk; 16 << 10]).collect(),
+    };
+    for (in_pack, is_put_again) in [(true, true), (true, false), (false, true), (false, false)] {
+        let disk = SimulatedDisk::new();
+        let options = Options { workers: 0, chunk_bytes: 16 << 10, ..options() };
+        let db = Database::create_on(Arc::new(disk.clone()), options.clone()).unwrap();
+        let put = |db: &Database, of: u8| {
+            let mut batch = Batch::new();
+            batch.put_model(metadata(of), blob(in_pack, of));
+            db.commit(batch).unwrap();
+        };
+        [3, 1, 2, 4, 5].iter().for_each(|of| put(&db, *of));
+        db.checkpoint().unwrap();
+        let file = rot(&disk, 3);
+        let verified = db.verify(|_, _| ()).unwrap();
+        assert!(!verified.damages.is_empty() && verified.harmless.is_empty(), "{verified:?}");
+        if is_put_again {
+            put(&db, 3);
+        } else {
+            let mut batch = Batch::new();
+            batch.delete_model(&metadata(3)).unwrap();
+            db.commit(batch).unwrap();
+        }
+        drop(db);
+        let db = Database::open_on(Arc::new(disk.crash()), options.clone()).unwrap();
+        let check = |db: &Database, harmless: usize| {
+            let verified = db.verify(|_, _| ()).unwrap();
+            assert_eq!((verified.damages, verified.harmless.len()), (Vec::new(), harmless), "{file}");
+            let copy = SimulatedDisk::new();
+            let backup = db.backup_on(Arc::new(copy.clone()), |_, _| ()).unwrap();
+            assert_eq!(backup.verified.harmless.len(), harmless);
+            let copy = Database::open_on(Arc::new(copy), options.clone()).unwrap();
+            let found = copy.snapshot().model(&metadata(3)).unwrap();
+            let found = found.map(|found| found.blob().unwrap().to_vec());
+            assert!(found == is_put_again.then(|| blob(in_pack, 3)), "{file}");
+        };
+        check(&db, 1);
+        db.checkpoint().unwrap();
+        db.checkpoint().unwrap();
+        check(&db, usize::from(!is_put_again));
+    }
+}
+
+/// Whether what is put again can be read is seen in its file: each is opened, and its directory read, once for all that a blob or
+/// a transaction puts.
+#[test]
+fn a_file_is_opened_once_for_all_that_is_put_again() {
+    let disk = FaultyDisk::new(SimulatedDisk::new());
+    let options = Options { workers: 0, chunk_bytes: 4 << 10, ..options() };
+    let db = Database::create_on(Arc::new(disk.clone()), options).unwrap();
+    let of = |n: i64| Metadata::new("m").with("of", n).with("timestamp", Timestamp(1));
+    let blob: Vec<u8> = (0..64).flat_map(|chunk| vec![chunk; 4 << 10]).collect();
+    let put = || {
+        let mut batch = Batch::new();
+        batch.put_model(of(0), blob.clone());
+        (1..=20).for_each(|n| {
+            batch.put_model(of(n), vec![n as u8; 1_000]);
+        });
+        db.commit(batch).unwrap();
+    };
+    put();
+    db.checkpoint().unwrap();
+    let calls: Arc<Mutex<BTreeMap<String, (u64, u64)>>> = Arc::default();
+    let seen = calls.clone();
+    disk.watch(move |call| {
+        if call.name.starts_with("packs/") || call.name.starts_with("chunks/") {
+            let mut seen = seen.lock().unwrap();
+            let (opened, bytes) = seen.entry(call.name.to_string()).or_default();
+            *opened += u64::from(call.act == Act::Open);
+            *bytes += if call.act == Act::Read { call.bytes } else { 0 };
+        }
+        Ok(())
+    });
+    put();
+    let calls = calls.lock().unwrap();
+    assert!(
+        calls.keys().any(|name| name.starts_with("packs/"))
+            && calls.keys().any(|name| name.starts_with("chunks/"))
+    );
+    for (name, (opened, bytes)) in &*calls {
+        let length = disk.inner().contents(name).unwrap().len() as u64;
+        assert!(*opened == 1 && *bytes <= length, "{calls:?}");
+    }
+}

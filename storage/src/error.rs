@@ -32,9 +32,7 @@ pub enum StorageError {
         file: String,
     },
     /// A file that should be there is not.
-    #[error(
-        "there is no file {file:?}; restore it from a backup, or save what is left with `ubctl repair DEST`"
-    )]
+    #[error("there is no file {file:?}; {}", remedy_of_missing(file))]
     Missing {
         /// The file.
         file: String,
@@ -108,14 +106,21 @@ pub enum StorageError {
     Column(#[from] ColumnError),
 }
 
+/// What to do about a file that is not there: what was being written is in no backup.
+fn remedy_of_missing(file: &str) -> &'static str {
+    match file.ends_with(TEMPORARY) {
+        true => "it was being written: check the disk, and what else may have taken it or its folder away",
+        false => "restore it from a backup, or save what is left with `ubctl repair DEST`",
+    }
+}
+
 impl StorageError {
     /// An error of the operating system: a full disk and a missing file have variants of their own.
     pub fn io(action: &'static str, file: &str, source: io::Error) -> StorageError {
         let file = file.to_string();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageError::DiskFull { file },
-            // What is being written is in no backup.
-            io::ErrorKind::NotFound if !file.ends_with(TEMPORARY) => StorageError::Missing { file },
+            io::ErrorKind::NotFound => StorageError::Missing { file },
             _ => StorageError::Io { action, file, source },
         }
     }

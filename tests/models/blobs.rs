@@ -801,3 +801,31 @@ fn a_chunk_file_with_mended_bytes_is_written_anew() {
     db.backup_on(Arc::new(SimulatedDisk::new()), |_, _| ()).unwrap();
     assert!(db.snapshot().model(&smile("all")).unwrap().unwrap().blob().unwrap()[..] == all[..]);
 }
+
+/// The same of two packs: what is put again is in the newer, while what else is damaged in the older keeps that.
+#[test]
+fn of_two_packs_with_an_object_the_newer_counts() {
+    let (disk, db) = in_memory();
+    let blob = |n: u32| noise(2 * n + 1, 3_000);
+    for n in 1..=5 {
+        super::put(&db, smile(&n.to_string()), blob(n)).unwrap();
+    }
+    db.checkpoint().unwrap();
+    db.close().unwrap();
+    let pack = disk.files().into_iter().find(|name| name.starts_with("packs/")).unwrap();
+    spoil(&disk, &pack, &blob(1));
+    spoil(&disk, &pack, &blob(2));
+    let db = Database::open_on(Arc::new(disk.clone()), chunked()).unwrap();
+    super::put(&db, smile("again"), blob(1)).unwrap();
+    db.checkpoint().unwrap();
+    db.close().unwrap();
+    assert!(disk.files().contains(&pack), "it is not written anew");
+    let db = Database::open_on(Arc::new(disk), chunked()).unwrap();
+    for name in ["1", "again"] {
+        assert!(
+            db.snapshot().model(&smile(name)).unwrap().unwrap().blob().unwrap()[..] == blob(1)[..],
+            "{name}"
+        );
+    }
+    assert!(db.snapshot().model(&smile("2")).is_err());
+}

@@ -70,7 +70,8 @@ impl Core {
         }
         for change in &variables {
             check_change(&change.name, change.value.as_ref())?;
-            let newest = self.signals.visible();
+            // What is under way counts: it is in the log before this transaction.
+            let newest = || self.state().head;
             change.value.as_ref().map_or(Ok(()), |value| check_set(&change.name, value, newest))?;
         }
         for change in &marks {

@@ -190,24 +190,20 @@ impl Reader {
     /// As [`Database::open_read_only_on`]; [`OpenError::Corrupt`] where another database, or an older state of this
     /// one, was put in the folder meanwhile.
     pub fn refresh(&mut self) -> Result<u64, OpenError> {
-        self.go_on(None)
+        self.refresh_with_records(0).map(|(seq, _)| seq)
     }
 
-    /// As [`Reader::refresh`], and gives each record that is read in the log. Where it begins anew with a newer manifest, those
-    /// before that are not read.
+    /// As [`Reader::refresh`], with what the transactions did that it read in the log: at most so many, the oldest first. Where it
+    /// begins anew with a newer manifest there are none; [`Database::read_log`] reads what the log still holds.
     ///
     /// # Errors
-    /// As [`Reader::refresh`]; what was given then is given again.
-    pub fn refresh_with(&mut self, mut visit: impl FnMut(LogRecord)) -> Result<u64, OpenError> {
-        self.go_on(Some(&mut visit))
-    }
-
-    fn go_on(&mut self, visit: Option<&mut dyn FnMut(LogRecord)>) -> Result<u64, OpenError> {
+    /// As [`Reader::refresh`].
+    pub fn refresh_with_records(&mut self, most: usize) -> Result<(u64, Vec<LogRecord>), OpenError> {
         let disk = self.base().disk.clone();
         if self.is_sound && !self.is_worn(&disk)? {
-            match self.follow(visit) {
+            match self.follow(most) {
                 Err(error) if is_overtaken(&error) => {}
-                followed => return followed.map(|()| self.seq()),
+                followed => return followed.map(|records| (self.seq(), records)),
             }
         }
         let fresh = Reader::load(&disk, self.threads)?;
@@ -222,7 +218,7 @@ impl Reader {
         let board = self.board.clone();
         board.lock().unwrap_or_else(PoisonError::into_inner).own = Arc::downgrade(fresh.base());
         *self = Reader { board, ..fresh };
-        Ok(self.seq())
+        Ok((self.seq(), Vec::new()))
     }
 
     /// The last transaction that is shown.
@@ -395,24 +391,24 @@ impl Reader {
                 threads,
                 board: Arc::new(Mutex::new(board)),
             };
-            reader.follow(None)?;
+            reader.follow(0)?;
             return Ok(reader);
         }
         Err(rejected.unwrap_or(OpenError::NotFound { dir }))
     }
 
-    /// Applies what is durable behind what is shown, and shows it.
-    fn follow(&mut self, mut visit: Option<&mut dyn FnMut(LogRecord)>) -> Result<(), OpenError> {
+    /// Applies what is durable behind what is shown, and shows it; answers what the first `most` transactions of it did.
+    fn follow(&mut self, most: usize) -> Result<Vec<LogRecord>, OpenError> {
         self.is_sound = false;
         let base = self.view.base().clone();
         let dir = base.disk.describe();
         let (next_file, replayed) = (&mut self.next_file, &mut self.replayed);
-        let unread = &mut self.unread;
+        let (unread, mut records) = (&mut self.unread, Vec::new());
         let (newest_known, spares) = (self.newest, self.spares);
         let mut apply = |seq: u64, payload: &[u8]| {
             let oldest = base.oldest_reader();
-            if let Some(visit) = &mut visit {
-                visit(describe(seq, payload));
+            if records.len() < most {
+                records.push(describe(seq, payload));
             }
             let done = {
                 let mut state = base.state();
@@ -453,7 +449,7 @@ impl Reader {
         self.shared_damage = shared_damage;
         self.seq.store(head, Ordering::Release);
         self.is_sound = true;
-        Ok(())
+        Ok(records)
     }
 }
 

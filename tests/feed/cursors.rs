@@ -1,11 +1,14 @@
 //! Durable cursors: a consumer goes on where it was, and consumes each transaction once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
+use underbelly::disk::Act;
 use underbelly::{
-    CURSOR_PREFIX, CommitError, Database, Durability, FeedError, Options, Row, Scope, SimulatedDisk, Slow,
-    Start, Timestamp, Watch,
+    Batch, CURSOR_PREFIX, CommitError, Database, Durability, FaultyDisk, FeedError, Options, Row, Scope,
+    SimulatedDisk, Slow, Start, Timestamp, Watch,
 };
 
 use crate::{QUOTE, create, define, plain, quote, settings};
@@ -151,4 +154,40 @@ fn a_cursor_that_is_too_old_or_is_none_is_told() {
     assert!(matches!(db.commit(batch), Err(CommitError::CursorValue { cursor, .. }) if cursor == "text"));
     let refused = db.feed(&Watch::all(), Start::Cursor("a\nb".to_string()));
     assert!(matches!(refused, Err(FeedError::Commit(CommitError::Name { .. }))));
+}
+
+/// A cursor may stand at a transaction that is sequenced and not durable yet: it is durable before the cursor is.
+#[test]
+fn a_cursor_may_stand_at_what_is_under_way() {
+    let disk = FaultyDisk::new(SimulatedDisk::new());
+    let db = Arc::new(Database::create_on(Arc::new(disk.clone()), settings()).unwrap());
+    let held = Arc::new(AtomicBool::new(true));
+    let holds = held.clone();
+    disk.watch(move |call| {
+        while call.act == Act::Sync && call.name.starts_with("wal/") && holds.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    });
+    let before = db.head_seq();
+    let set = |name: &'static str, value: u64| {
+        let db = db.clone();
+        thread::spawn(move || {
+            let mut batch = Batch::new();
+            batch.set_variable(Scope::Global, name, value as i64);
+            db.commit(batch).map(|receipt| receipt.seq)
+        })
+    };
+    let first = set("x", 0);
+    while db.head_seq() == before {
+        thread::yield_now();
+    }
+    let second = set("_cursor.job", before + 1);
+    while !second.is_finished() && db.head_seq() < before + 2 {
+        thread::yield_now();
+    }
+    held.store(false, Ordering::Relaxed);
+    assert_eq!(first.join().unwrap().unwrap(), before + 1);
+    assert_eq!(second.join().unwrap().unwrap(), before + 2);
+    assert_eq!(db.cursor("job").unwrap(), Some(before + 1));
 }

@@ -28,15 +28,22 @@ fn consumed(cursor: &str, value: &VariableValue) -> Result<u64, CommitError> {
 }
 
 /// Refuses names and values that are the engine's own, to who sets a variable; `newest` is the newest transaction.
-pub(crate) fn check_set(variable: &Name, value: &VariableValue, newest: u64) -> Result<(), CommitError> {
+pub(crate) fn check_set(
+    variable: &Name,
+    value: &VariableValue,
+    newest: impl FnOnce() -> u64,
+) -> Result<(), CommitError> {
     if !variable.name.starts_with('_') {
         return Ok(());
     }
     match variable.name.strip_prefix(CURSOR_PREFIX).filter(|_| variable.scope == Scope::Global) {
-        Some(cursor) => match consumed(cursor, value)? {
-            seq if seq > newest => Err(CommitError::CursorAhead { cursor: cursor.to_string(), seq, newest }),
-            _ => Ok(()),
-        },
+        Some(cursor) => {
+            let (seq, newest) = (consumed(cursor, value)?, newest());
+            match seq > newest {
+                true => Err(CommitError::CursorAhead { cursor: cursor.to_string(), seq, newest }),
+                false => Ok(()),
+            }
+        }
         None => {
             let (what, name, problem) = ("variable", variable.name.to_string(), ENGINES_OWN);
             Err(CommitError::Name { what, name, problem })
@@ -52,13 +59,18 @@ pub(super) fn get(base: &Base, name: &str) -> Result<Option<u64>, FeedError> {
     Ok(found.map(|found| consumed(name, &found.value)).transpose()?)
 }
 
-/// The transaction behind it, where it is a cursor and there is one by `newest`.
-pub(super) fn next(base: &Base, name: &str, newest: u64) -> Result<Option<u64>, FeedError> {
-    match get(base, name)? {
-        Some(consumed) if consumed > newest => {
-            Err(FeedError::CursorAhead { cursor: name.to_string(), consumed, newest })
-        }
-        consumed => Ok(consumed.map(|consumed| consumed + 1)),
+/// The transaction behind it, where it is a cursor.
+pub(super) fn next(base: &Base, name: &str) -> Result<Option<u64>, FeedError> {
+    let consumed = get(base, name)?;
+    // Behind it: another consumer may move it on meanwhile.
+    let newest = base.state().head;
+    consumed.map(|consumed| behind(name, consumed, newest)).transpose()
+}
+
+fn behind(name: &str, consumed: u64, newest: u64) -> Result<u64, FeedError> {
+    match consumed > newest {
+        true => Err(FeedError::CursorAhead { cursor: name.to_string(), consumed, newest }),
+        false => Ok(consumed + 1),
     }
 }
 
@@ -112,8 +124,8 @@ mod tests {
         let refused = db.transact::<_, CommitError>(|tx| tx.advance_cursor("job", head + 1));
         assert!(matches!(refused, Err(CommitError::CursorAhead { .. })), "{refused:?}");
         set("_cursor.job", head).unwrap();
-        assert_eq!(next(db.base(), "job", head).unwrap(), Some(head + 1));
-        let text = next(db.base(), "job", head - 1).unwrap_err().to_string();
+        assert_eq!(next(db.base(), "job").unwrap(), Some(head + 1));
+        let text = behind("job", head, head - 1).unwrap_err().to_string();
         assert!(text.contains("`ubctl var set --force _cursor.job SEQ`"), "{text}");
     }
 
@@ -123,7 +135,7 @@ mod tests {
         let cursor = Name::new(&Scope::Global, "_cursor.job");
         for (value, found) in [(b"abc".to_vec().into(), "bytes"), (0.5.into(), "f64"), ((-3i64).into(), "-3")]
         {
-            for refused in [consumed("job", &value).map(drop), check_set(&cursor, &value, 7)] {
+            for refused in [consumed("job", &value).map(drop), check_set(&cursor, &value, || 7)] {
                 let text = refused.unwrap_err().to_string();
                 assert!(
                     text.contains("cursor \"job\"") && text.contains(&format!("holds {found},")),
@@ -132,7 +144,7 @@ mod tests {
             }
         }
         assert_eq!(consumed("job", &7i64.into()).unwrap(), 7);
-        check_set(&cursor, &7i64.into(), 7).unwrap();
+        check_set(&cursor, &7i64.into(), || 7).unwrap();
         for (scope, name, is_refused) in [
             (Scope::Global, "_x", true),
             (Scope::asset("a"), "_cursor.job", true),
@@ -140,7 +152,7 @@ mod tests {
             (Scope::Global, "x_", false),
         ] {
             assert_eq!(
-                check_set(&Name::new(&scope, name), &7i64.into(), 7).is_err(),
+                check_set(&Name::new(&scope, name), &7i64.into(), || 7).is_err(),
                 is_refused,
                 "{scope} {name}"
             );

@@ -45,10 +45,9 @@ struct Place {
 
 impl Place {
     fn new(base: &Base, series: &str, start: &Start) -> Result<Place, FeedError> {
-        let newest = base.state().head;
         let next = match start {
             Start::Oldest => 1,
-            Start::Cursor(name) => cursor::next(base, name, newest)?.unwrap_or(1),
+            Start::Cursor(name) => cursor::next(base, name)?.unwrap_or(1),
             other => other.seq(base)?,
         };
         Ok(Place { series: series.to_string(), next, read: VecDeque::new() })

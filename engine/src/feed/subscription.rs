@@ -24,9 +24,7 @@ impl Start {
             Start::Seq(seq) if *seq > newest + 1 => Err(FeedError::Ahead { asked: *seq, newest }),
             // There is no transaction 0.
             Start::Seq(seq) => Ok((*seq).max(1)),
-            Start::Cursor(name) => {
-                cursor::next(base, name, newest)?.map_or_else(|| Position::oldest(base), Ok)
-            }
+            Start::Cursor(name) => cursor::next(base, name)?.map_or_else(|| Position::oldest(base), Ok),
         }
     }
 

@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const WORDS: u64 = 1024;
 /// Parts of what one does that are told.
 const PARTS: usize = 8;
+/// Characters that are told of each.
+const PART_CHARS: usize = 200;
 
 /// Shows what the newest transactions changed, and with --follow what later ones do; or the newest rows of a series
 ///
@@ -135,12 +137,13 @@ impl Tail {
                 return self.acknowledge(dir, next - 1);
             }
             words.known.clear();
-            let mut note = |record| {
-                if words.known.len() < WORDS as usize {
-                    words.note(record);
+            let most = if self.format == TailFormat::Text && !self.states { WORDS as usize } else { 0 };
+            loop {
+                let (seq, records) = reader.refresh_with_records(most)?;
+                records.into_iter().for_each(|record| words.note(record));
+                if seq >= next {
+                    break;
                 }
-            };
-            while reader.refresh_with(&mut note)? < next {
                 thread::sleep(LOOK);
             }
             words.until = reader.seq();
@@ -281,12 +284,23 @@ impl From<OpenError> for Over {
 
 impl Words<'_> {
     fn note(&mut self, LogRecord { seq, does, .. }: LogRecord) {
-        let more = does.len().saturating_sub(PARTS);
-        let mut words = does.into_iter().take(PARTS).collect::<Vec<_>>().join("; ");
-        if more > 0 {
-            words.push_str(&format!("; {more} more"));
+        // What the objects are for comes first, however many there are.
+        let (objects, mut parts): (Vec<String>, Vec<String>) =
+            does.into_iter().partition(|part| part.starts_with("object "));
+        let more = parts.len().saturating_sub(PARTS);
+        parts.truncate(PARTS);
+        let cut = |part: &String| part.chars().take(PART_CHARS).collect::<String>();
+        let mut words: Vec<String> = parts.iter().map(cut).collect();
+        match more {
+            0 => {}
+            more => words.push(format!("{more} more")),
         }
-        self.known.insert(seq, words.chars().map(shown).collect());
+        match &objects[..] {
+            [] => {}
+            [object] => words.push(cut(object)),
+            objects => words.push(format!("{} objects", objects.len())),
+        }
+        self.known.insert(seq, words.join("; ").chars().map(shown).collect());
     }
 
     /// Reads what transactions from one to another do; false where the first of them is not in the log.
@@ -316,7 +330,7 @@ impl Words<'_> {
                 (self.oldest, self.read) = (low, seq);
             }
         }
-        self.known.get(&seq).map_or("the log holds it no more", String::as_str)
+        self.known.get(&seq).map_or("the log does not tell", String::as_str)
     }
 }
 

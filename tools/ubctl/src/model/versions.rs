@@ -94,7 +94,8 @@ impl Which {
         };
         let info = found.as_ref().map(Model::info);
         let number = info.map_or(0, |info| info.version);
-        let mut deleted = snapshot.deleted_versions(&id)?;
+        let is_counted = back.is_some() || as_of.is_some() || put_by.is_some();
+        let mut deleted = if is_counted { snapshot.deleted_versions(&id)? } else { Vec::new() };
         // Numbers rise with the times of puts; timestamps are as somebody chose them.
         deleted.retain(|gone| match (back, as_of, put_by) {
             (_, Some(at), _) => *gone.start() > number || info.is_none_or(|info| info.timestamp < *at),
@@ -105,6 +106,9 @@ impl Which {
         let is_of_time = as_of.is_some() || put_by.is_some();
         if let (Some(info), Some(deleted)) = (info, &deleted) {
             let why = match as_of {
+                Some(at) if info.timestamp == *at => {
+                    format!("may have been the one of that time, if of the timestamp {at}")
+                }
                 Some(at) => {
                     let from = info.timestamp;
                     format!("may have been the one of that time, if of a timestamp from {from} to {at}")
@@ -132,13 +136,18 @@ impl Which {
     }
 }
 
+/// Stretches of deleted versions that are told, the newest.
+const TOLD_MAX: usize = 4;
+
 /// "version 1 was", "versions 1, 3 to 4 were"; `None` where there is none.
 fn told(deleted: &[RangeInclusive<u64>]) -> Option<String> {
-    let all = deleted.iter().map(|gone| match (gone.start(), gone.end()) {
+    let newest = deleted.get(deleted.len().saturating_sub(TOLD_MAX)..).unwrap_or_default();
+    let before = (newest.len() < deleted.len()).then(|| "some before".to_string());
+    let all = newest.iter().map(|gone| match (gone.start(), gone.end()) {
         (first, last) if first == last => first.to_string(),
         (first, last) => format!("{first} to {last}"),
     });
-    let all = all.collect::<Vec<_>>().join(", ");
+    let all = before.into_iter().chain(all).collect::<Vec<_>>().join(", ");
     match deleted {
         [] => None,
         [one] if one.start() == one.end() => Some(format!("version {all} was")),

@@ -1,6 +1,6 @@
 //! `ubctl var watch`: variables as they change, drawn as sparklines.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::thread;
@@ -20,6 +20,8 @@ use crate::top::{cut, width};
 const WIDTH: usize = 60;
 /// What is shown instead of the value of one that is there no more.
 const REMOVED: &str = "removed";
+/// Looks at which that is shown, where the variable was not named by who watches.
+const REMOVED_LOOKS: u32 = 50;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Draws variables as they change, those of no log among them, until this is interrupted
@@ -47,6 +49,8 @@ struct Line {
     /// `None` where it is there no more.
     value: Option<VariableValue>,
     numbers: VecDeque<f64>,
+    /// At how many looks it was not there.
+    gone: u32,
 }
 
 /// What is drawn of a value: a number, the mean of several, the length of bytes.
@@ -99,13 +103,18 @@ fn drawn(lines: &[Line], width: usize) -> String {
 }
 
 impl Watch {
-    /// Takes what was found at a look; answers which lines are new or changed. What was removed keeps its line.
+    /// Takes what was found at a look; answers which lines are new or changed. What was removed keeps its line for a while.
     fn take(&self, lines: &mut Vec<Line>, found: Vec<(String, bool, VariableValue)>) -> Vec<usize> {
         let mut changed = Vec::new();
+        lines.retain(|line| line.gone < REMOVED_LOOKS || self.names.contains(&line.name));
+        let there: HashSet<(&str, bool)> = found.iter().map(|(name, logged, _)| (&**name, *logged)).collect();
         for (at, line) in lines.iter_mut().enumerate() {
-            let is_there =
-                found.iter().any(|(name, logged, _)| (name, *logged) == (&line.name, line.is_logged));
-            if !is_there && line.value.take().is_some() {
+            if there.contains(&(&*line.name, line.is_logged)) {
+                line.gone = 0;
+                continue;
+            }
+            line.gone = line.gone.saturating_add(1);
+            if line.value.take().is_some() {
                 changed.push(at);
             }
         }
@@ -116,7 +125,7 @@ impl Watch {
             let known = lines.iter().position(|line| line.name == name && line.is_logged == is_logged);
             let at = known.unwrap_or(lines.len());
             if known.is_none() {
-                lines.push(Line { name, is_logged, value: None, numbers: VecDeque::new() });
+                lines.push(Line { name, is_logged, value: None, numbers: VecDeque::new(), gone: 0 });
             }
             let Some(line) = lines.get_mut(at) else { continue };
             if !line.value.as_ref().is_some_and(|before| is_same(before, &value)) {
@@ -217,6 +226,11 @@ mod tests {
         assert!(values[0].starts_with("[0.0") && values[1..] == ["removed", "removed"], "{text}");
         assert_eq!(watch.take(&mut lines, found(&[("loss", true)])), [0; 0]);
         assert_eq!(watch.take(&mut lines, found(&[("loss", true), ("loss", false)])), [1]);
+        // What comes and goes keeps no line for good.
+        for _ in 0..=REMOVED_LOOKS {
+            watch.take(&mut lines, found(&[("loss", true)]));
+        }
+        assert_eq!(lines.len(), 1);
     }
 
     #[test]

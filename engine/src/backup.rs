@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use underbelly_storage::disk::{Disk, RealDisk, SharedDisk};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::manifest::pin_newest_manifest;
+use underbelly_storage::manifest::{manifest_numbers, pin_newest_manifest};
 use underbelly_storage::sealed::SealedWriter;
 use underbelly_wal::{Follower, Log, LogOptions, WalError};
 
@@ -100,9 +100,17 @@ impl Copy {
         let (began, disk, copy) = (Instant::now(), &self.source, &self);
         copy.claim()?;
         let mut made = Err(OpenError::Overtaken { dir: disk.describe() });
+        let newest = || manifest_numbers(&**disk).map(|numbers| numbers.last().copied());
         for _ in 0..READER_TRIES {
+            let before = newest().map_err(|error| copy.give_up(error.into()))?;
             made = copy.make_backup();
-            if !matches!(&made, Err(error) if is_overtaken(error)) {
+            // What is not there although nobody replaced the manifest is lost.
+            let goes_on = match &made {
+                Err(OpenError::Overtaken { .. }) => true,
+                Err(error) if is_overtaken(error) => newest().is_ok_and(|newest| newest != before),
+                _ => false,
+            };
+            if !goes_on {
                 break;
             }
             copy.restart().map_err(|error| copy.give_up(error))?;

@@ -47,6 +47,32 @@ impl Place {
     fn is_lost(&self) -> bool {
         matches!(self, Place::Chunk(chunk, _) if chunk.file == LOST)
     }
+
+    /// The number of its file, where it is in one.
+    fn file(&self) -> Option<u64> {
+        match self {
+            Place::Memory(_) => None,
+            Place::Pack(pack, _) => Some(pack.file),
+            Place::Chunk(chunk, _) => (chunk.file != LOST).then_some(chunk.file),
+        }
+    }
+
+    fn is_mended(&self) -> bool {
+        match self {
+            Place::Memory(_) => false,
+            Place::Pack(pack, _) => pack.is_mended(),
+            Place::Chunk(chunk, _) => chunk.is_mended(),
+        }
+    }
+
+    /// What was here was put again since it cannot be read.
+    fn note_mended(&self) {
+        match self {
+            Place::Memory(_) => {}
+            Place::Pack(pack, _) => pack.is_mended.store(true, Ordering::Relaxed),
+            Place::Chunk(chunk, _) => chunk.is_mended.store(true, Ordering::Relaxed),
+        }
+    }
 }
 
 pub(crate) struct PackFile {
@@ -175,7 +201,11 @@ impl ChunkFile {
 
 /// Whether what is read is not what was written; anything else may go better another time.
 pub(crate) fn is_damage(error: &ReadError) -> bool {
-    let ReadError::Storage(error) = error else { return false };
+    matches!(error, ReadError::Storage(error) if is_of_file(error))
+}
+
+/// The same of an error of storage.
+fn is_of_file(error: &StorageError) -> bool {
     matches!(
         error,
         StorageError::Corrupt { .. } | StorageError::Missing { .. } | StorageError::ForeignDatabase { .. }
@@ -271,6 +301,8 @@ pub(crate) struct Objects {
     loose: Mutex<Vec<ObjectId>>,
     /// Objects that nothing named at some moment.
     unnamed: Mutex<Vec<ObjectId>>,
+    /// Objects that an opening found at later places, and where they were before.
+    replaced: Mutex<Vec<(ObjectId, Place)>>,
     /// An object that was named and not stored.
     missing: Mutex<Option<ObjectId>>,
     /// Objects that a repair did not find.
@@ -302,6 +334,7 @@ impl Objects {
             moves: AtomicU64::new(0),
             loose: Mutex::default(),
             unnamed: Mutex::default(),
+            replaced: Mutex::default(),
             missing: Mutex::default(),
             lost: Mutex::default(),
             tolerant: false,
@@ -339,28 +372,40 @@ impl Objects {
         }
     }
 
-    /// Whether an object can be read at a place, as the disk is by now.
-    fn is_stored(&self, id: &ObjectId, place: &Place, looks: &mut Looks) -> bool {
-        let file = match place {
-            Place::Memory(_) => return true,
-            Place::Chunk(chunk, _) if chunk.file == LOST => return false,
-            Place::Pack(pack, _) => pack.file,
-            Place::Chunk(chunk, _) => chunk.file,
+    /// Whether an object can be read at a place, as the disk is by now; an error where the disk refuses, which is no damage.
+    fn is_stored(&self, id: &ObjectId, place: &Place, looks: &mut Looks) -> Result<bool, StorageError> {
+        let (file, name) = match place {
+            Place::Memory(_) => return Ok(true),
+            Place::Chunk(chunk, _) if chunk.file == LOST => return Ok(false),
+            Place::Pack(pack, _) => (pack.file, files::pack(pack.file)),
+            Place::Chunk(chunk, _) => (chunk.file, files::chunk(chunk.file)),
         };
+        let failed = |error| StorageError::io("read", &name, error);
         if looks.0.len() >= LOOKS_MAX && !looks.0.contains_key(&file) {
             looks.0.clear();
         }
-        let found = looks.0.entry(file).or_insert_with(|| match place {
-            Place::Memory(_) => None,
-            Place::Pack(pack, _) => pack.pack.look(&*self.disk).map(Look::Pack),
-            Place::Chunk(..) => {
-                ChunksOnDisk::open(&*self.disk, &files::chunk(file), self.database).ok().map(Look::Chunks)
+        let found = match looks.0.entry(file) {
+            hashbrown::hash_map::Entry::Occupied(known) => known.into_mut(),
+            hashbrown::hash_map::Entry::Vacant(vacant) => {
+                let look = match place {
+                    Place::Pack(pack, _) => pack.pack.look(&*self.disk).map(Look::Pack),
+                    _ => ChunksOnDisk::open(&*self.disk, &name, self.database).map(Look::Chunks),
+                };
+                vacant.insert(match look {
+                    Ok(look) => Some(look),
+                    Err(error) if is_of_file(&error) => None,
+                    Err(error) => return Err(error),
+                })
             }
-        });
+        };
         match (found, place) {
-            (Some(Look::Pack(file)), Place::Pack(pack, at)) => pack.pack.is_stored(&**file, *at as usize, id),
-            (Some(Look::Chunks(chunks)), Place::Chunk(_, bytes)) => chunks.is_stored(id, *bytes),
-            _ => false,
+            (Some(Look::Pack(file)), Place::Pack(pack, at)) => {
+                pack.pack.is_stored(&**file, *at as usize, id).map_err(failed)
+            }
+            (Some(Look::Chunks(chunks)), Place::Chunk(_, bytes)) => {
+                chunks.is_stored(id, *bytes).map_err(failed)
+            }
+            _ => Ok(false),
         }
     }
 
@@ -382,10 +427,24 @@ impl Objects {
         }
     }
 
-    /// Stores an object as a manifest or the log says, for all that name it: of several places the one that is told last counts if
-    /// it can be read.
-    pub(crate) fn insert(&self, id: ObjectId, place: Place) {
-        self.place_at(id, place, false);
+    /// Stores an object as a manifest or the log says, for all that name it: of several places the one that is told last counts,
+    /// unless that before can be read and it cannot. Answers where it was before.
+    ///
+    /// # Errors
+    /// Where the disk does not let us see which can be read.
+    pub(crate) fn insert(&self, id: ObjectId, place: Place) -> Result<Option<Place>, StorageError> {
+        if let Some(known) = self.place(&id).filter(|known| !known.is_lost()) {
+            let mut looks = Looks::default();
+            let is_new = known.file().is_some() && known.file() != place.file();
+            if place.is_lost()
+                || is_new
+                    && !self.is_stored(&id, &place, &mut looks)?
+                    && self.is_stored(&id, &known, &mut looks)?
+            {
+                return Ok(None);
+            }
+        }
+        Ok(self.place_at(id, place, false))
     }
 
     /// Stores an object that was written just now, since [`Objects::is_sound`] said that it is to be.
@@ -393,19 +452,18 @@ impl Objects {
         self.place_at(id, place, true);
     }
 
-    /// `is_mend`: it was written just now, and what is known of it cannot be read.
-    fn place_at(&self, id: ObjectId, place: Place, is_mend: bool) {
-        let mut looks = Looks::default();
+    /// `is_mend`: it was written just now, and what is known of it cannot be read. Answers where it was before.
+    fn place_at(&self, id: ObjectId, place: Place, is_mend: bool) -> Option<Place> {
         let mut shard = self.write(&id);
         let entry = shard.entry(id);
         if let hashbrown::hash_map::Entry::Occupied(known) = &entry {
             let stays = match (&known.get().place, &place) {
                 (Place::Memory(_), _) => true,
-                (Place::Chunk(known, _), Place::Chunk(new, _)) if known.file == new.file => true,
-                (known, new) => !known.is_lost() && !is_mend && !self.is_stored(&id, new, &mut looks),
+                (Place::Chunk(known, _), Place::Chunk(new, _)) => known.file == new.file,
+                _ => false,
             };
             if stays {
-                return;
+                return None;
             }
         }
         match &place {
@@ -427,19 +485,34 @@ impl Objects {
                 {
                     pack.is_left.store(true, Ordering::Relaxed);
                 }
-                // An opening finds what was put again in the log.
-                let is_mended = is_mend || !self.is_stored(&id, &before, &mut looks);
-                match &before {
-                    _ if !is_mended => {}
-                    Place::Memory(_) => {}
-                    Place::Pack(pack, _) => pack.is_mended.store(true, Ordering::Relaxed),
-                    Place::Chunk(chunk, _) => chunk.is_mended.store(true, Ordering::Relaxed),
+                if is_mend {
+                    before.note_mended();
                 }
-                self.leave(&id, before);
+                self.leave(&id, before.clone());
+                before.file().map(|_| before)
             }
             hashbrown::hash_map::Entry::Vacant(vacant) => {
                 vacant.insert(Entry { place, names: 0, listed: true });
                 hold(&self.unnamed).push(id);
+                None
+            }
+        }
+    }
+
+    /// Notes what an opening found at later places, for the first checkpoint to look at.
+    pub(crate) fn note_replaced(&self, mut replaced: Vec<(ObjectId, Place)>) {
+        hold(&self.replaced).append(&mut replaced);
+    }
+
+    /// Looks which of the places that an opening found to be replaced cannot be read: their files are written anew. An opening does
+    /// not, since it would read each object.
+    pub(crate) fn look_at_replaced(&self) {
+        let mut replaced = std::mem::take(&mut *hold(&self.replaced));
+        replaced.sort_unstable_by_key(|(id, place)| (place.file(), *id));
+        let mut looks = Looks::default();
+        for (id, place) in replaced {
+            if !place.is_mended() && !self.is_stored(&id, &place, &mut looks).unwrap_or(false) {
+                place.note_mended();
             }
         }
     }
@@ -515,7 +588,7 @@ impl Objects {
             return true;
         }
         if self.tolerant {
-            self.insert(*id, Place::lost());
+            self.place_at(*id, Place::lost(), false);
             return self.name(id);
         }
         hold(&self.missing).get_or_insert(*id);
@@ -549,7 +622,7 @@ impl Objects {
     /// Whether an object is stored and all of it can be read, as the disk is by now. One that cannot is stored anew when it is put
     /// again.
     pub(crate) fn is_sound(&self, id: &ObjectId, looks: &mut Looks) -> bool {
-        self.place(id).is_some_and(|place| self.is_stored(id, &place, looks))
+        self.place(id).is_some_and(|place| self.is_stored(id, &place, looks).unwrap_or(false))
     }
 
     /// Whether something names an object that is found in this file.

@@ -262,8 +262,9 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
             error.brief()
         )),
     })?;
-    let Restored { state, objects, layers, mut next_file, logged, load, mut phases } = restored;
+    let Restored { state, objects, layers, mut next_file, logged, replaced, load, mut phases } = restored;
     objects.list_unnamed();
+    objects.note_replaced(replaced);
     phases.log = options.clock.instant().saturating_duration_since(replaying);
     phases.bytes_read += found.bytes + recovery.bytes;
 

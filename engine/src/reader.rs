@@ -405,6 +405,8 @@ impl Reader {
         let (next_file, replayed) = (&mut self.next_file, &mut self.replayed);
         let (unread, mut records) = (&mut self.unread, Vec::new());
         let (newest_known, spares) = (self.newest, self.spares);
+        let is_replaced =
+            || manifest_numbers(&*base.disk).map(|n| n.last().is_some_and(|newest| *newest > newest_known));
         let mut apply = |seq: u64, payload: &[u8]| {
             let oldest = base.oldest_reader();
             if records.len() < most {
@@ -413,7 +415,11 @@ impl Reader {
             let done = {
                 let mut state = base.state();
                 let open = |series: &str, reference: &_| match spares {
-                    true => open_or_spare(&base.disk, base.database, series, reference),
+                    true => match open_or_spare(&base.disk, base.database, series, reference)? {
+                        // A checkpoint may have merged it.
+                        Err(gone @ StorageError::Missing { .. }) if is_replaced()? => Err(gone.into()),
+                        opened => Ok(opened),
+                    },
                     false => open_segment(&base.disk, base.database, series, reference).map(Ok),
                 };
                 replay(open, &base.objects, &mut state, next_file, (seq, oldest), payload)
@@ -424,8 +430,7 @@ impl Reader {
                     Ok(_) => {}
                     // Where no checkpoint took it away it is lost, which is for those to know who want what lies there.
                     Err(error) if is_damage(&error) => {
-                        if manifest_numbers(&*base.disk)?.last().is_some_and(|newest| *newest > newest_known)
-                        {
+                        if is_replaced()? {
                             return Err(OpenError::Overtaken { dir: dir.clone() });
                         }
                         unread.insert(chunk, error.to_string());

@@ -34,6 +34,8 @@ pub(crate) struct Restored {
     pub next_file: u64,
     /// Files that replayed transactions name, with their seqs.
     pub logged: Vec<(u64, u64)>,
+    /// Objects that were found at later places, and where they were before.
+    pub replaced: Vec<(ObjectId, Place)>,
     /// What was replayed.
     pub load: Load,
     pub phases: Phases,
@@ -167,6 +169,7 @@ pub(crate) fn restore(
         layers: Vec::new(),
         next_file: manifest.next_file,
         logged: Vec::new(),
+        replaced: Vec::new(),
         load: Load::default(),
         phases: Phases::default(),
     };
@@ -190,13 +193,14 @@ pub(crate) fn restore(
     let (names, versions) = (std::mem::take(&mut taken.names), std::mem::take(&mut taken.models));
     let marks = std::mem::take(&mut taken.marks);
     let add_objects = || {
-        restored.add_objects(manifest, &packs, &names, pool)?;
-        Ok::<_, RestoreError>(Models::restored(versions, marks))
+        let replaced = restored.add_objects(manifest, &packs, &names, pool)?;
+        Ok::<_, RestoreError>((replaced, Models::restored(versions, marks)))
     };
     // A repair may have found no image.
     let make_graph = || if manifest.images.is_empty() { Ok(Graph::new()) } else { taken.finish() };
     let (graph, models) = pool.join(make_graph, add_objects);
-    (restored.state.graph, restored.state.models) = (graph?, models?);
+    restored.state.graph = graph?;
+    (restored.replaced, restored.state.models) = models?;
     restored.phases.objects = began.elapsed();
     Ok(restored)
 }
@@ -235,23 +239,26 @@ impl Restored {
         Ok(packs.into_iter().map(Arc::new).collect())
     }
 
-    /// Stores where objects are, and counts what names them.
+    /// Stores where objects are, and counts what names them. Answers which were elsewhere before.
     fn add_objects(
         &self,
         manifest: &v1::Manifest,
         packs: &[Arc<PackFile>],
         names: &Names,
         pool: &Pool,
-    ) -> Result<(), RestoreError> {
+    ) -> Result<Vec<(ObjectId, Place)>, RestoreError> {
         self.objects.add_packs(packs, pool);
+        let mut replaced = Vec::new();
         let mut files: HashMap<u64, Arc<ChunkFile>> = HashMap::new();
         for chunk in &manifest.chunks {
             let file = files.entry(chunk.file).or_insert_with(|| Arc::new(ChunkFile::new(chunk.file)));
             let place = Place::Chunk(file.clone(), chunk.bytes);
-            self.objects.insert(ObjectId(chunk.id), place);
+            let (id, before) = (ObjectId(chunk.id), self.objects.insert(ObjectId(chunk.id), place)?);
+            replaced.extend(before.map(|before| (id, before)));
         }
         let missing = |id| format!("the state image names object {id}, which is not stored");
-        self.objects.name_all(names, pool).map_err(|id| missing(id).into())
+        self.objects.name_all(names, pool).map_err(missing)?;
+        Ok(replaced)
     }
 
     /// Applies one record of the log while nobody reads.
@@ -262,9 +269,10 @@ impl Restored {
         seq: u64,
         payload: &[u8],
     ) -> Result<(), RestoreError> {
-        let Restored { state, objects, next_file, logged, load, .. } = self;
+        let Restored { state, objects, next_file, logged, replaced, load, .. } = self;
         let open = |series: &str, reference: &_| open_segment(disk, database, series, reference).map(Ok);
         let replayed = replay(open, objects, state, next_file, (seq, seq), payload)?;
+        replaced.extend(replayed.replaced);
         logged.extend(replayed.files.into_iter().map(|file| (file, seq)));
         load.add(&replayed.load);
         Ok(())
@@ -278,6 +286,8 @@ pub(crate) struct Replayed {
     pub files: Vec<u64>,
     /// Objects that it names in chunk files.
     pub chunks: Vec<ObjectId>,
+    /// Objects that were elsewhere before.
+    pub replaced: Vec<(ObjectId, Place)>,
 }
 
 /// Applies one record of the log. `seqs` are the record's and that of the oldest reader, who may need versions of
@@ -300,13 +310,13 @@ pub(crate) fn replay(
         newest = newest.max(reference.file.saturating_add(1));
         open(series, reference)
     })?;
-    let mut chunks = Vec::new();
+    let (mut chunks, mut replaced) = (Vec::new(), Vec::new());
     for (id, place) in &operations.objects {
         if let Place::Chunk(chunk, _) = place {
             chunks.push(*id);
             newest = newest.max(chunk.file.saturating_add(1));
         }
-        objects.insert(*id, place.clone());
+        replaced.extend(objects.insert(*id, place.clone())?.map(|before| (*id, before)));
     }
     *next_file = newest;
     let models = operations.models.iter().flat_map(PutModel::objects);
@@ -318,5 +328,5 @@ pub(crate) fn replay(
     state.check(&operations).map_err(|error| at(error.to_string()))?;
     let (load, files) = (operations.load(payload.len() as u64), operations.files());
     state.apply(seq, time, &mut operations, || oldest_seq, objects).map_err(|error| at(error.to_string()))?;
-    Ok(Replayed { load, files, chunks })
+    Ok(Replayed { load, files, chunks, replaced })
 }

@@ -189,6 +189,7 @@ impl Database {
         let (worn, disk) = worn(&self.core().disk);
         let read = verify_files(&disk, Some(self.core().database), &mut report, &mut progress)?;
         if report.note_unreadable(&worn) {
+            report.judge(read.suspects, Some(&self.base().objects));
             report.damage("cells, models and rows were not read, since what this process has mapped cannot be: close the database, and verify it then");
         } else {
             verify_contents(self, read, &mut report);

@@ -23,7 +23,9 @@ pub use pack::{Pack, PackInfo, write_pack};
 /// Whether all blocks of a stretch of a file pass a check. They are read and not mapped: a place that the disk does not give is
 /// an error here, and would end the process where it is touched.
 fn blocks_pass(file: &dyn File, range: Range<u64>, mut check: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
-    let mut block = vec![0; CHUNK_BLOCK_BYTES];
+    let length = range.end.saturating_sub(range.start);
+    let mut block =
+        vec![0; usize::try_from(length).map_or(CHUNK_BLOCK_BYTES, |all| all.min(CHUNK_BLOCK_BYTES))];
     let mut at = range.start;
     while at < range.end {
         let bytes = usize::try_from(range.end - at).map_or(block.len(), |left| left.min(block.len()));

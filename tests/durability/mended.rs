@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use underbelly::disk::Act;
 use underbelly::{
-    Batch, Clock, CopyError, Database, FaultyDisk, Metadata, Options, SimulatedDisk, Timestamp,
+    Batch, Clock, CopyError, Database, FaultyDisk, Metadata, OpenError, Options, Row, SimulatedDisk,
+    Timestamp,
 };
 use underbelly_tests::{define, options};
 
@@ -205,4 +206,103 @@ fn a_file_is_opened_once_for_all_that_is_put_again() {
         let length = disk.inner().contents(name).unwrap().len() as u64;
         assert!(*opened == 1 && *bytes <= length, "{calls:?}");
     }
+}
+
+/// Where a place of one file cannot be read, what is wrong with others is told all the same.
+#[test]
+fn an_unreadable_place_hides_no_other_damage() {
+    let memory = SimulatedDisk::new();
+    let disk = FaultyDisk::new(memory.clone());
+    let db = Database::create_on(Arc::new(disk.clone()), Options { workers: 0, ..options() }).unwrap();
+    let mut batch = Batch::new();
+    batch.put_model(Metadata::new("m").with("timestamp", Timestamp(1)), vec![7; 3_000]);
+    batch.append(Row::new("s", Timestamp(1)).field("x", 1)).unwrap();
+    db.commit(batch).unwrap();
+    db.checkpoint().unwrap();
+    let pack = rot(&memory, 7);
+    disk.watch(|call| match call.act == Act::Read && call.name.starts_with("segments/") {
+        true => Err(std::io::Error::other("bad sector")),
+        false => Ok(()),
+    });
+    let damages = db.verify(|_, _| ()).unwrap().damages;
+    for file in ["segments/", &*pack] {
+        assert!(damages.iter().any(|damage| damage.contains(file)), "{file}: {damages:?}");
+    }
+}
+
+/// A blob of five chunks whose third was put again; the chunk file that holds it since.
+fn put_again(memory: &SimulatedDisk, options: &Options) -> String {
+    let db = Database::create_on(Arc::new(memory.clone()), options.clone()).unwrap();
+    let chunks =
+        || memory.files().into_iter().filter(|name| name.starts_with("chunks/")).collect::<Vec<String>>();
+    let put = || {
+        let mut batch = Batch::new();
+        let blob: Vec<u8> = (1..=5).flat_map(|chunk| vec![chunk; 16 << 10]).collect();
+        batch.put_model(Metadata::new("m").with("timestamp", Timestamp(1)), blob);
+        db.commit(batch).unwrap();
+    };
+    put();
+    db.checkpoint().unwrap();
+    let before = rot(memory, 3);
+    put();
+    chunks().into_iter().find(|name| *name != before).unwrap()
+}
+
+/// A disk that refuses is no damage: an opening that cannot see which of two places holds an object says so, and both stay. Where
+/// it can be read at neither, the newer counts.
+#[test]
+fn a_disk_that_refuses_costs_no_sound_object() {
+    let options = Options { workers: 0, chunk_bytes: 16 << 10, ..options() };
+    let memory = SimulatedDisk::new();
+    let newer = put_again(&memory, &options);
+    let memory = memory.crash();
+    let disk = FaultyDisk::new(memory.clone());
+    let refused = newer.clone();
+    disk.watch(move |call| match call.act == Act::Open && call.name == refused {
+        true => Err(std::io::Error::from_raw_os_error(24)),
+        false => Ok(()),
+    });
+    let error = Database::open_on(Arc::new(disk), options.clone()).err().unwrap();
+    assert!(matches!(error, OpenError::Storage(_)) && error.to_string().contains(&newer), "{error}");
+    let whole = Database::open_on(Arc::new(memory.crash()), options.clone()).unwrap();
+    assert_eq!(whole.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+
+    let mut bytes = memory.contents(&newer).unwrap();
+    let body = bytes.windows(64).position(|bytes| bytes == [3; 64]).unwrap();
+    bytes[body + 100] ^= 1;
+    memory.overwrite(&newer, bytes);
+    let db = Database::open_on(Arc::new(memory.clone()), options).unwrap();
+    db.checkpoint().unwrap();
+    db.checkpoint().unwrap();
+    assert!(memory.files().contains(&newer), "{:?}", memory.files());
+}
+
+/// Neither openings nor readers read what was put again where it was before; the first checkpoint does.
+#[test]
+fn an_opening_reads_no_object_that_was_put_again() {
+    let memory = SimulatedDisk::new();
+    let options = Options { workers: 0, ..options() };
+    let db = Database::create_on(Arc::new(memory.clone()), options.clone()).unwrap();
+    let put = || {
+        let mut batch = Batch::new();
+        batch.put_model(Metadata::new("m").with("timestamp", Timestamp(1)), vec![7; 3_000]);
+        db.commit(batch).unwrap();
+    };
+    put();
+    db.checkpoint().unwrap();
+    let pack = rot(&memory, 7);
+    put();
+    let disk = FaultyDisk::new(memory.crash());
+    drop(db);
+    let reads = Arc::new(AtomicI64::new(0));
+    let seen = reads.clone();
+    disk.watch(move |call| {
+        seen.fetch_add(i64::from(call.act == Act::Read && call.name == pack), Ordering::Relaxed);
+        Ok(())
+    });
+    drop(Database::open_read_only_with(Arc::new(disk.clone()), 0).unwrap());
+    let db = Database::open_on(Arc::new(disk), options).unwrap();
+    assert_eq!(reads.load(Ordering::Relaxed), 0);
+    db.checkpoint().unwrap();
+    assert_eq!(reads.load(Ordering::Relaxed), 1);
 }

@@ -24,7 +24,7 @@ pub(super) struct Candidate {
     pub without_image: bool,
     /// Transactions of which its segments hold the rows although the log behind it appends them too.
     pub covered: Covered,
-    /// The last transaction of which a segment holds rows, where that is not asked of a manifest.
+    /// The last transaction that any manifest holds, or, where there is none, of which a segment holds rows.
     pub stored: u64,
     pub losses: Vec<Loss>,
     /// What was taken to be so, as nothing says it.
@@ -44,12 +44,14 @@ impl Left {
     /// manifests without their images; where none can be read, that log, then what the files say of themselves.
     pub(super) fn find(disk: &SharedDisk) -> Result<Left, CopyError> {
         let (mut losses, mut candidates) = (Vec::new(), Vec::new());
-        let mut database = None;
+        let (mut database, mut stored) = (None, 0);
         let numbers = manifest_numbers(&**disk).map_err(OpenError::from)?;
         for number in numbers.iter().rev() {
             match Stored::read(&**disk, *number) {
                 Ok(Stored { database: id, manifest, .. }) => {
-                    database.get_or_insert(id);
+                    if *database.get_or_insert(id) == id {
+                        stored = manifest.seq.max(stored);
+                    }
                     candidates.push(Candidate { number: *number, manifest, ..Candidate::default() });
                 }
                 Err(error) => {
@@ -69,11 +71,19 @@ impl Left {
         };
         if let Some(Candidate { number, manifest, .. }) = candidates.first() {
             let (number, manifest) = (*number, manifest.clone());
+            // An older manifest is asked for what a newer one held, too.
+            candidates.iter_mut().for_each(|candidate| candidate.stored = stored);
             // What is wrong with the log is told by whoever goes out from a manifest.
             let inspected = inspect(disk.clone(), database).unwrap_or_default();
             // Where what the manifests name is damaged, a log that holds all from the first transaction on may do without.
-            candidates.extend(from_the_first(&inspected, manifest.seq));
-            candidates.push(Candidate { number, manifest, without_image: true, ..Candidate::default() });
+            candidates.extend(from_the_first(&inspected, stored));
+            candidates.push(Candidate {
+                number,
+                manifest,
+                without_image: true,
+                stored,
+                ..Candidate::default()
+            });
             return Ok(Left { losses, candidates, database });
         }
         if losses.is_empty() {

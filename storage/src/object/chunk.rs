@@ -7,6 +7,7 @@
 //! when a byte of them is first asked for.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
 
 use super::{Blob, ObjectId, blocks_pass};
@@ -415,12 +416,16 @@ impl ChunksOnDisk {
     }
 
     /// Whether it holds an object of so many bytes that can be read.
-    pub fn is_stored(&self, id: &ObjectId, length: u64) -> bool {
-        let Some(entry) = self.entries.get(id).filter(|entry| entry.length == length) else { return false };
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn is_stored(&self, id: &ObjectId, length: u64) -> io::Result<bool> {
+        let Some(entry) = self.entries.get(id).filter(|entry| entry.length == length) else {
+            return Ok(false);
+        };
         let mut crcs = self.crcs.iter().skip(entry.block);
         let body = entry.offset..entry.end();
-        let is_read = blocks_pass(&*self.file, body, |block| crcs.next() == Some(&crc32fast::hash(block)));
-        is_read.unwrap_or(false)
+        blocks_pass(&*self.file, body, |block| crcs.next() == Some(&crc32fast::hash(block)))
     }
 }
 

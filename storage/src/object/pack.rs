@@ -3,6 +3,8 @@
 //! Bodies, each on a 64-byte boundary; then the directory, sorted by id; then the stamp. Bodies lie end to end
 //! in the order in which they were given, which need not be that of the directory.
 
+use std::io;
+
 use super::{Blob, ObjectId, blocks_pass};
 use crate::cursor::Cursor;
 use crate::disk::{Disk, File};
@@ -185,22 +187,32 @@ impl Pack {
     }
 
     /// The file as it is on the disk by now, if it is as long as it was.
-    pub fn look(&self, disk: &dyn Disk) -> Option<Box<dyn File>> {
-        let file = disk.open_read(&self.name).ok()?;
-        file.len().is_ok_and(|bytes| bytes == self.file.len() as u64).then_some(file)
+    ///
+    /// # Errors
+    /// `Missing` where there is none, `Corrupt` where it has another length, and `Io`.
+    pub fn look(&self, disk: &dyn Disk) -> Result<Box<dyn File>, StorageError> {
+        let failed = |error| StorageError::io("read", &self.name, error);
+        let file = disk.open_read(&self.name).map_err(failed)?;
+        match file.len().map_err(failed)? {
+            bytes if bytes == self.file.len() as u64 => Ok(file),
+            bytes => Err(StorageError::corrupt(&self.name, bytes, "the file is not as long as it was")),
+        }
     }
 
     /// Whether the object at a place can be read in the file that is [on the disk](Pack::look) by now, whatever is mapped and was
     /// checked before. Nothing is touched that the disk may not give.
-    pub fn is_stored(&self, file: &dyn File, part: usize, id: &ObjectId) -> bool {
-        let Some(entry) = self.entries.get(part).filter(|entry| entry.id == *id) else { return false };
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn is_stored(&self, file: &dyn File, part: usize, id: &ObjectId) -> io::Result<bool> {
+        let Some(entry) = self.entries.get(part).filter(|entry| entry.id == *id) else { return Ok(false) };
         let mut crc = crc32fast::Hasher::new();
         let body = entry.offset..entry.offset + entry.length;
         let is_read = blocks_pass(file, body, |block| {
             crc.update(block);
             true
-        });
-        is_read.unwrap_or(false) && crc.finalize() == entry.crc
+        })?;
+        Ok(is_read && crc.finalize() == entry.crc)
     }
 
     /// Compares every body with its id, and the bytes between bodies with zero. Returns the bytes checked.

@@ -7,12 +7,14 @@ use underbelly::{BackupOptions, Database, Reader};
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, FormatArg, milliseconds};
+use crate::verify::unneeded;
 use crate::{progress, stderr};
 
 /// Makes a copy of the database while it is in use, and checks it; opening the copy is all that restoring takes
 ///
 /// Files that never change are hard links where the file system allows it: the backup takes hardly any space, and what
-/// rots on the disk rots in both. With --copy it shares nothing with the original.
+/// rots on the disk rots in both. With --copy it shares nothing with the original. Damage that nothing needs is copied too, and
+/// each is a line on standard error.
 #[derive(Args, Debug)]
 pub(crate) struct Backup {
     /// A folder that is empty or not there
@@ -40,8 +42,11 @@ impl Backup {
         facts.add("log_records", report.records);
         facts.add("linked_files", report.linked).add("copied_files", report.copied);
         facts.add("checked_files", report.verified.files).add("checked_bytes", report.verified.bytes);
+        facts.add("harmless", report.verified.harmless.len());
         facts.add("took_ms", milliseconds(report.took));
-        facts.print(self.format.format)
+        facts.print(self.format.format)?;
+        report.verified.harmless.iter().for_each(|damage| stderr::line(&unneeded(damage)));
+        Ok(())
     }
 }
 

@@ -42,13 +42,18 @@ impl Verify {
             stderr::line(damage);
         }
         for harmless in &report.harmless {
-            stderr::line(&format!("nothing is lost, as nothing needs what stood there: {harmless}"));
+            stderr::line(&unneeded(harmless));
         }
         match report.damages.len() {
             0 => Ok(()),
             damages => Err(Failed::Damaged(damages)),
         }
     }
+}
+
+/// What is said of damage by which nothing is lost.
+pub(crate) fn unneeded(damage: &str) -> String {
+    format!("nothing is lost, as nothing needs what stood there: {damage}")
 }
 
 /// Writes what the log holds into sealed files, so that the log is reused and opening is quick; exit 1 where it had to leave

@@ -278,7 +278,9 @@ fn a_damaged_object_that_was_deleted_is_told_and_keeps_nobody_from_a_backup() {
     assert!(verified.code == 0 && verified.stderr.contains("nothing is lost"), "{}", verified.stderr);
     let report: serde_json::Value = serde_json::from_str(&verified.stdout).unwrap();
     assert_eq!((&report["damages"], &report["harmless"]), (&0.into(), &1.into()));
-    place.ok(words("backup copy"));
+    let backup = place.run(words("backup copy --format json"));
+    assert!(backup.code == 0 && backup.stderr.contains("nothing is lost"), "{}", backup.stderr);
+    assert!(backup.stdout.contains("\"harmless\""), "{}", backup.stdout);
     assert_eq!(place.run(words("--db copy repair saved")).code, 0);
 }
 

@@ -334,9 +334,15 @@ impl Ends {
         self.last
     }
 
-    /// Ends runs: together where that can be, else one by one.
+    /// Ends runs: together where that can be, else one by one. What the disk refuses waits for it, and holds up no other.
     pub fn conclude(&mut self, core: &Arc<Core>, finished: Vec<Finished>) {
-        for finished in self.together(core, finished) {
+        let refused = self.conclude_at_once(core, finished);
+        if let Some(seq) = self.last.filter(|_| !refused.is_empty())
+            && let Err(error) = core.log.wait(seq)
+        {
+            self.take(Err(error.into()));
+        }
+        for finished in refused {
             let conclude = || patiently(core, || conclude(core, &finished));
             let ended = catch_unwind(AssertUnwindSafe(conclude));
             self.take(ended.unwrap_or_else(|panic| end_as_failed(core, &finished.started, &told(panic))));

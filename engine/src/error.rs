@@ -468,7 +468,7 @@ pub enum CommitError {
     /// No such model, or no such version of it.
     #[error(
         "model {model} has no version {version}{}; `ubctl model versions` lists them",
-        newest.map_or_else(String::new, |newest| format!(": they are numbered from 1, and the newest is {newest}"))
+        newest.map_or_else(String::new, |newest| why_unknown(version, newest))
     )]
     UnknownVersion {
         /// The model's identity.
@@ -540,7 +540,7 @@ pub enum CommitError {
     /// What is to be or is the place of a durable cursor and is no transaction.
     #[error(
         "cursor {cursor:?} stands at a transaction, an i64; `_cursor.{cursor}` holds {found}, or was to: \
-         remove it with `ubctl var rm --force _cursor.{cursor}`, and begin anew"
+         remove it with `ubctl var rm --force '_cursor.{cursor}'`, and begin anew"
     )]
     CursorValue {
         /// The cursor's name.
@@ -608,6 +608,13 @@ impl CommitError {
 fn keys_or_none(keys: &[(String, Value)]) -> String {
     let keys: Vec<String> = keys.iter().map(|(name, value)| format!("{name} = {value}")).collect();
     if keys.is_empty() { "no keys".to_string() } else { keys.join(", ") }
+}
+
+fn why_unknown(version: &str, newest: u64) -> String {
+    match version.parse::<u64>() {
+        Ok(number) if (1..=newest).contains(&number) => ": it was deleted".to_string(),
+        _ => format!(": they are numbered from 1, and the newest is {newest}"),
+    }
 }
 
 fn remedy_for_deletes(held: &Option<(u64, usize)>) -> String {

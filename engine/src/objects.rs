@@ -817,9 +817,9 @@ impl Objects {
                 && before.file == from
             {
                 let bytes = *bytes;
-                self.forget_chunk(id, from);
                 self.note_chunk(*id, to, bytes);
-                entry.place = Place::Chunk(to.clone(), bytes);
+                let before = std::mem::replace(&mut entry.place, Place::Chunk(to.clone(), bytes));
+                self.leave(id, before);
             }
         }
     }
@@ -868,6 +868,16 @@ mod tests {
         let listed = objects.chunks_by_parts(2, || {
             if !moved.swap(true, Ordering::Relaxed) {
                 objects.put(id(4), Place::Chunk(files[0].clone(), 1));
+            }
+        });
+        let ids: BTreeSet<ObjectId> =
+            listed.iter().flat_map(|(_, live)| live.iter().map(|(id, _)| *id)).collect();
+        assert!(moved.into_inner() && ids == (0..6).map(id).collect(), "{}", ids.len());
+        // So it is where a checkpoint moves what lies in a file of a later part.
+        let (moved, to) = (AtomicBool::new(false), Arc::new(ChunkFile::new(0)));
+        let listed = objects.chunks_by_parts(2, || {
+            if !moved.swap(true, Ordering::Relaxed) {
+                objects.settle_chunks(&[id(5)], 6, &to);
             }
         });
         let ids: BTreeSet<ObjectId> =

@@ -105,7 +105,8 @@ pub struct ReaderStatus {
     /// Damage in a part of the log that the manifest holds: nothing is lost by it.
     pub log_damage: Option<String>,
     /// Damaged segments and chunk files, as the checkpoint told them that wrote the manifest: see
-    /// [`CheckpointReport::damaged`](crate::CheckpointReport::damaged); and chunk files that were put since.
+    /// [`CheckpointReport::damaged`](crate::CheckpointReport::damaged); chunk files that were put since; and newer manifests
+    /// that were passed over, with what is wrong with them or with files that they name.
     pub damaged: Vec<String>,
     /// What is wrong with `SHARED`. The transactions of the last batch are shown only once something later in the log
     /// acknowledges them, until a database that is opened for writing makes the file anew.
@@ -334,12 +335,15 @@ impl Reader {
         }
         let newest = numbers.last().copied().unwrap_or_default();
         // As an opening for writing does: a damaged manifest is passed over for the one before.
-        let mut rejected: Option<OpenError> = None;
+        let (mut rejected, mut passed_over): (Option<OpenError>, _) = (None, Vec::new());
+        // The last transaction that a manifest held, passed over or not.
+        let mut stored = 0;
         while let Some(number) = numbers.pop() {
             // One that is gone was replaced by a newer one.
             let Some(pin) = pin_manifest(&**disk, number)? else { return Err(OpenError::Overtaken { dir }) };
             let restored = (|| {
                 let found = Stored::read(&**disk, number)?;
+                stored = stored.max(found.manifest.seq);
                 let objects = Objects::new(disk.clone(), found.database);
                 let restored = restore(disk, found.database, &found.manifest, objects, &pool, spares)?;
                 Ok::<_, RestoreError>((found.database, found.manifest, restored))
@@ -347,7 +351,9 @@ impl Reader {
             let (database, manifest, restored) = match restored {
                 Ok(restored) => restored,
                 Err(error) if error.is_damage() => {
-                    rejected.get_or_insert(error.named(&dir));
+                    let error = error.named(&dir);
+                    passed_over.push(error.brief_of(&manifest_name(number)));
+                    rejected.get_or_insert(error);
                     continue;
                 }
                 Err(error) => return Err(error.named(&dir)),
@@ -384,7 +390,7 @@ impl Reader {
                 next_file: restored.next_file,
                 replayed: (0, 0),
                 recovery: None,
-                damaged: manifest.damaged,
+                damaged: [passed_over, manifest.damaged].concat(),
                 unread: BTreeMap::new(),
                 shared_damage: None,
                 spares,
@@ -392,7 +398,11 @@ impl Reader {
                 board: Arc::new(Mutex::new(board)),
             };
             reader.follow(0)?;
-            return Ok(reader);
+            return match rejected {
+                // The log does not stand in for the newer one.
+                Some(error) if reader.seq() < stored => Err(error),
+                _ => Ok(reader),
+            };
         }
         Err(rejected.unwrap_or(OpenError::NotFound { dir }))
     }

@@ -21,6 +21,7 @@ use crate::backup::{BackupOptions, Copy};
 use crate::database::Database;
 use crate::error::{CopyError, OpenError};
 use crate::open::check_finished;
+use crate::shared;
 use crate::verify::VerifyReport;
 
 use candidates::{Candidate, Left, nothing};
@@ -116,6 +117,8 @@ impl Database {
                 return Err(error);
             }
         };
+        // Manifests of which nobody knows how much they held.
+        let unread = losses.len();
         let mut best: Option<(Saved, Candidate)> = None;
         // Whether the copy holds what the best one saved.
         let mut is_placed = false;
@@ -166,6 +169,12 @@ impl Database {
                 number => format!("nothing, since manifest {number} and the log behind it hold it"),
             };
             losses.iter_mut().for_each(|loss| loss.lost.clone_from(&whole));
+            let published = shared::published(&*disk, database).map_or(None, |(published, _)| published);
+            if published.is_none() {
+                let as_far =
+                    format!("{whole} up to transaction {}, and no sound file tells of more", saved.seq);
+                losses.iter_mut().take(unread).for_each(|loss| loss.lost.clone_from(&as_far));
+            }
         }
         losses.extend(worn.unreadable().into_iter().map(Loss::unreadable));
         let mut harmless = saved.harmless;

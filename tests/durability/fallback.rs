@@ -74,6 +74,9 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
             assert!(report.replayed > PARTS[1] - PARTS[0], "{what}: {report:?}");
             assert_eq!(report.removed_files, 0, "{what}: what is damaged is kept for people");
             assert!(!db.verify(|_, _| ()).unwrap().damages.is_empty(), "{what}");
+            let reader = Database::open_read_only_on(Arc::new(copy.clone())).unwrap();
+            let damaged = reader.status().unwrap().damaged;
+            assert!(damaged.len() == 1 && damaged[0].contains(name.as_str()), "{what}: {damaged:?}");
             // The next checkpoint follows the sound one, and two later nothing of the damage is left.
             for i in 1..=2 {
                 db.commit(transaction(PARTS[2] + i, false).unwrap()).unwrap();
@@ -204,6 +207,11 @@ fn a_fallback_does_not_hide_the_loss_of_the_logs_end() {
     let error = open(&disk).map(|_| ()).unwrap_err();
     assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
     assert!(error.to_string().contains("was durable"), "{error}");
+    // Nor does a reader show less, also where nothing else tells how far the log went.
+    underbelly::Disk::remove(&disk, "SHARED").unwrap();
+    underbelly::Disk::sync_dir(&disk, "").unwrap();
+    let error = Database::open_read_only_on(Arc::new(disk)).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("images/"), "{error}");
 }
 
 /// Files and log of two manifests are kept, and no more.

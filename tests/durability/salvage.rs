@@ -240,6 +240,14 @@ fn what_was_mended_is_no_loss() {
     assert_eq!(report.losses, Vec::new());
     let harmless: Vec<&str> = report.harmless.iter().map(|damage| &*damage.file).collect();
     assert!(harmless.contains(&&*newest) && harmless.contains(&&*pack), "{harmless:?}");
+    let of_newest = |report: &RepairReport| {
+        report.harmless.iter().find(|damage| damage.file == newest).map(|damage| damage.lost.clone()).unwrap()
+    };
+    assert!(of_newest(&report).ends_with("hold it"), "{report:?}");
+    // As behind a start of the machine nothing says whether it held more.
+    let unsaid = disk.crash_keeping_all();
+    unsaid.remove("SHARED").unwrap();
+    assert!(of_newest(&repaired(&unsaid).0).ends_with("and no sound file tells of more"));
     let db = Database::open(saved.path()).unwrap();
     for (n, byte) in [(1i64, 7), (2, 8), (3, 7)] {
         let model = db.snapshot().model(&of(n)).unwrap().unwrap();

@@ -126,7 +126,7 @@ mod tests {
         set("_cursor.job", head).unwrap();
         assert_eq!(next(db.base(), "job").unwrap(), Some(head + 1));
         let text = behind("job", head, head - 1).unwrap_err().to_string();
-        assert!(text.contains("`ubctl var set --force _cursor.job SEQ`"), "{text}");
+        assert!(text.contains("`ubctl var set --force '_cursor.job' SEQ`"), "{text}");
     }
 
     /// The error names the cursor, and what stands there is what was found.

@@ -41,7 +41,7 @@ pub enum FeedError {
     /// A durable cursor stands at a transaction that is yet to come.
     #[error(
         "cursor {cursor:?} says that all up to transaction {consumed} was consumed, and the newest is {newest}: set it to what was with \
-         `ubctl var set --force _cursor.{cursor} SEQ`, or remove it with `ubctl var rm --force _cursor.{cursor}` and begin anew"
+         `ubctl var set --force '_cursor.{cursor}' SEQ`, or remove it with `ubctl var rm --force '_cursor.{cursor}'` and begin anew"
     )]
     CursorAhead {
         /// The cursor's name.

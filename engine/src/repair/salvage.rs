@@ -146,7 +146,8 @@ pub(super) fn salvage(
     }
     let mut harmless = Vec::new();
     for Hurt { mut loss, objects: hurt } in hurt {
-        if hurt.iter().any(|id| objects.is_needed(id, LOST)) {
+        // Without an image nobody knows what is named.
+        if candidate.without_image || hurt.iter().any(|id| objects.is_needed(id, LOST)) {
             losses.push(loss);
         } else {
             loss.lost =

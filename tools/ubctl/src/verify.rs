@@ -53,7 +53,7 @@ impl Verify {
 
 /// What is said of damage by which nothing is lost.
 pub(crate) fn unneeded(damage: &str) -> String {
-    format!("nothing is lost, as nothing needs what stood there: {damage}")
+    format!("nothing is lost, as nothing that is stored now needs what stood there: {damage}")
 }
 
 /// Writes what the log holds into sealed files, so that the log is reused and opening is quick; exit 1 where it had to leave

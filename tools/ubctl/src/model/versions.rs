@@ -122,7 +122,7 @@ impl Which {
             Ok(all) if !all.is_empty() => {
                 let deleted = deleted.filter(|_| is_of_time).map(|gone| format!(", and {gone} deleted"));
                 let before = match is_of_time {
-                    true => "what `ubctl model rm` deleted before is not known any more; ",
+                    true => "if it was removed as a whole once, what it had before is not known any more; ",
                     false => "",
                 };
                 Failed::NotFound(format!(

@@ -334,5 +334,8 @@ fn a_version_of_a_time_that_was_deleted_is_told() {
     place.ok(["model", "rm", "--meta", find]);
     place.ok(["model", "put", "blob", "--meta", low]);
     let (_, told) = get("--put-by", "2014-06-01");
-    assert!(told.contains("; what `ubctl model rm` deleted before is not known any more; "), "{told}");
+    assert!(
+        told.contains("; if it was removed as a whole once, what it had before is not known any more; "),
+        "{told}"
+    );
 }

@@ -273,6 +273,7 @@ impl Attempt<'_> {
     /// Drops what no reader sees any more and forgets what nothing names.
     fn tidy(&mut self) -> Result<(), CommitError> {
         let core = self.core;
+        core.objects.look_at_replaced();
         let oldest = core.oldest_reader();
         self.slices.all(|state| state.drop_versions(oldest, 16, &core.objects))?;
         if self.slices.once(|state| state.models.wait_for_index(oldest))? {

@@ -372,15 +372,14 @@ impl Objects {
         }
     }
 
-    /// Whether an object can be read at a place, as the disk is by now; an error where the disk refuses, which is no damage.
-    fn is_stored(&self, id: &ObjectId, place: &Place, looks: &mut Looks) -> Result<bool, StorageError> {
+    /// Whether an object can be read at a place, as the disk is by now.
+    fn is_stored(&self, id: &ObjectId, place: &Place, looks: &mut Looks) -> bool {
         let (file, name) = match place {
-            Place::Memory(_) => return Ok(true),
-            Place::Chunk(chunk, _) if chunk.file == LOST => return Ok(false),
+            Place::Memory(_) => return true,
+            Place::Chunk(chunk, _) if chunk.file == LOST => return false,
             Place::Pack(pack, _) => (pack.file, files::pack(pack.file)),
             Place::Chunk(chunk, _) => (chunk.file, files::chunk(chunk.file)),
         };
-        let failed = |error| StorageError::io("read", &name, error);
         if looks.0.len() >= LOOKS_MAX && !looks.0.contains_key(&file) {
             looks.0.clear();
         }
@@ -391,21 +390,17 @@ impl Objects {
                     Place::Pack(pack, _) => pack.pack.look(&*self.disk).map(Look::Pack),
                     _ => ChunksOnDisk::open(&*self.disk, &name, self.database).map(Look::Chunks),
                 };
-                vacant.insert(match look {
-                    Ok(look) => Some(look),
-                    Err(error) if is_of_file(&error) => None,
-                    Err(error) => return Err(error),
-                })
+                vacant.insert(look.ok())
             }
         };
         match (found, place) {
             (Some(Look::Pack(file)), Place::Pack(pack, at)) => {
-                pack.pack.is_stored(&**file, *at as usize, id).map_err(failed)
+                pack.pack.is_stored(&**file, *at as usize, id).unwrap_or(false)
             }
             (Some(Look::Chunks(chunks)), Place::Chunk(_, bytes)) => {
-                chunks.is_stored(id, *bytes).map_err(failed)
+                chunks.is_stored(id, *bytes).unwrap_or(false)
             }
-            _ => Ok(false),
+            _ => false,
         }
     }
 
@@ -428,23 +423,17 @@ impl Objects {
     }
 
     /// Stores an object as a manifest or the log says, for all that name it: of several places the one that is told last counts,
-    /// unless that before can be read and it cannot. Answers where it was before.
-    ///
-    /// # Errors
-    /// Where the disk does not let us see which can be read.
-    pub(crate) fn insert(&self, id: ObjectId, place: Place) -> Result<Option<Place>, StorageError> {
+    /// unless that before can be read, as the same bytes, and it cannot for whatever reason. Answers where it was before.
+    pub(crate) fn insert(&self, id: ObjectId, place: Place) -> Option<Place> {
         if let Some(known) = self.place(&id).filter(|known| !known.is_lost()) {
             let mut looks = Looks::default();
             let is_new = known.file().is_some() && known.file() != place.file();
-            if place.is_lost()
-                || is_new
-                    && !self.is_stored(&id, &place, &mut looks)?
-                    && self.is_stored(&id, &known, &mut looks)?
-            {
-                return Ok(None);
+            let mut is_there = |place| self.is_stored(&id, place, &mut looks);
+            if place.is_lost() || is_new && !is_there(&place) && is_there(&known) {
+                return None;
             }
         }
-        Ok(self.place_at(id, place, false))
+        self.place_at(id, place, false)
     }
 
     /// Stores an object that was written just now, since [`Objects::is_sound`] said that it is to be.
@@ -511,7 +500,7 @@ impl Objects {
         replaced.sort_unstable_by_key(|(id, place)| (place.file(), *id));
         let mut looks = Looks::default();
         for (id, place) in replaced {
-            if !place.is_mended() && !self.is_stored(&id, &place, &mut looks).unwrap_or(false) {
+            if !place.is_mended() && !self.is_stored(&id, &place, &mut looks) {
                 place.note_mended();
             }
         }
@@ -622,7 +611,7 @@ impl Objects {
     /// Whether an object is stored and all of it can be read, as the disk is by now. One that cannot is stored anew when it is put
     /// again.
     pub(crate) fn is_sound(&self, id: &ObjectId, looks: &mut Looks) -> bool {
-        self.place(id).is_some_and(|place| self.is_stored(id, &place, looks).unwrap_or(false))
+        self.place(id).is_some_and(|place| self.is_stored(id, &place, looks))
     }
 
     /// Whether something names an object that is found in this file.

@@ -17,6 +17,7 @@ use underbelly_storage::manifest::{
     manifest_name, manifest_numbers, newest_manifest, remove_manifests_except,
 };
 use underbelly_storage::sealed::remove_leftovers;
+use underbelly_storage::segment::Segment;
 use underbelly_wal::{GroupCommit, Log, LogOptions, Recovery};
 
 use crate::backlog::Backlog;
@@ -433,7 +434,11 @@ fn find(disk: &SharedDisk, pool: &Pool) -> Result<Found, OpenError> {
                         Err(error) => return Err(error.named(&dir)),
                     }
                 }
-                let (durable, previous) = (durable.max(manifest.seq), older);
+                let mut durable = durable.max(manifest.seq);
+                if !rejected.is_empty() {
+                    durable = durable.max(last_sealed(&**disk, database, manifest.next_file)?);
+                }
+                let previous = older;
                 return Ok(Found {
                     number,
                     database,
@@ -458,6 +463,26 @@ fn find(disk: &SharedDisk, pool: &Pool) -> Result<Found, OpenError> {
         }
     }
     Err(first_error.unwrap_or(OpenError::NotFound { dir }))
+}
+
+/// The last transaction of which a sound segment holds rows, among those from a number on; 0 where there is none. It was durable before
+/// that was sealed.
+pub(crate) fn last_sealed(disk: &dyn Disk, database: [u8; 16], from: u64) -> Result<u64, StorageError> {
+    let mut last = 0;
+    for name in all_files(disk)?.iter().filter(|name| name.starts_with(files::SEGMENTS_DIR)) {
+        if files::number(name).is_none_or(|number| number < from) {
+            continue;
+        }
+        let Ok(segment) = Segment::open(disk, name, database, None) else { continue };
+        if segment.verify().is_err() {
+            continue;
+        }
+        for group in 0..segment.groups() {
+            let seqs = segment.seqs(group).ok().flatten();
+            last = seqs.into_iter().flatten().fold(last, u64::max);
+        }
+    }
+    Ok(last)
 }
 
 /// A manifest before the one that is in force.

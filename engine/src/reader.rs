@@ -31,7 +31,7 @@ use crate::journal::{LogRecord, describe};
 use crate::limits::{READER_REPLAY_BYTES, READER_TRIES};
 use crate::manifest::Stored;
 use crate::objects::{Objects, is_damage};
-use crate::open::{RecoveryReport, check_finished, no_manifest};
+use crate::open::{RecoveryReport, check_finished, last_sealed, no_manifest};
 use crate::pool::{Pool, Threads};
 use crate::restore::{RestoreError, open_or_spare, open_segment, replay, restore};
 use crate::variables::{BoardReader, VARIABLES};
@@ -336,7 +336,7 @@ impl Reader {
         let newest = numbers.last().copied().unwrap_or_default();
         // As an opening for writing does: a damaged manifest is passed over for the one before.
         let (mut rejected, mut passed_over): (Option<OpenError>, _) = (None, Vec::new());
-        // The last transaction that a manifest held, passed over or not.
+        // The last transaction that a manifest held, passed over or not, or a segment that one of them may have named.
         let mut stored = 0;
         while let Some(number) = numbers.pop() {
             // One that is gone was replaced by a newer one.
@@ -358,6 +358,9 @@ impl Reader {
                 }
                 Err(error) => return Err(error.named(&dir)),
             };
+            if rejected.is_some() {
+                stored = stored.max(last_sealed(&**disk, database, manifest.next_file)?);
+            }
             let follower = match Follower::open(disk.clone(), database, manifest.log_start()) {
                 Ok(follower) => follower,
                 Err(error) => return Err(rejected.unwrap_or(error.into())),
@@ -397,11 +400,15 @@ impl Reader {
                 threads,
                 board: Arc::new(Mutex::new(board)),
             };
-            reader.follow(0)?;
-            return match rejected {
+            let followed = reader.follow(0);
+            return match (followed, rejected) {
                 // The log does not stand in for the newer one.
-                Some(error) if reader.seq() < stored => Err(error),
-                _ => Ok(reader),
+                (Ok(_), Some(error)) if reader.seq() < stored => Err(error),
+                (Err(OpenError::Corrupt { .. } | OpenError::Log(WalError::Corrupt { .. })), Some(error)) => {
+                    Err(error)
+                }
+                (Err(error), _) => Err(error),
+                (Ok(_), _) => Ok(reader),
             };
         }
         Err(rejected.unwrap_or(OpenError::NotFound { dir }))

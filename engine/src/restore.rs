@@ -253,7 +253,7 @@ impl Restored {
         for chunk in &manifest.chunks {
             let file = files.entry(chunk.file).or_insert_with(|| Arc::new(ChunkFile::new(chunk.file)));
             let place = Place::Chunk(file.clone(), chunk.bytes);
-            let (id, before) = (ObjectId(chunk.id), self.objects.insert(ObjectId(chunk.id), place)?);
+            let (id, before) = (ObjectId(chunk.id), self.objects.insert(ObjectId(chunk.id), place));
             replaced.extend(before.map(|before| (id, before)));
         }
         let missing = |id| format!("the state image names object {id}, which is not stored");
@@ -316,7 +316,7 @@ pub(crate) fn replay(
             chunks.push(*id);
             newest = newest.max(chunk.file.saturating_add(1));
         }
-        replaced.extend(objects.insert(*id, place.clone())?.map(|before| (*id, before)));
+        replaced.extend(objects.insert(*id, place.clone()).map(|before| (*id, before)));
     }
     *next_file = newest;
     let models = operations.models.iter().flat_map(PutModel::objects);

@@ -88,6 +88,8 @@ struct Suspect {
 struct Read {
     /// Numbers of segments and chunk files.
     files: BTreeSet<u64>,
+    /// Numbers of packs and chunk files that a manifest before the newest names.
+    older: BTreeSet<u64>,
     suspects: Vec<Suspect>,
 }
 
@@ -99,6 +101,8 @@ struct Named {
     segments: BTreeMap<String, (String, v1::SegmentRef)>,
     packs: BTreeSet<u64>,
     chunks: BTreeMap<u64, BTreeSet<ObjectId>>,
+    /// Packs and chunk files of manifests before the newest.
+    older: BTreeSet<u64>,
     pins: Vec<Box<dyn Lock>>,
     /// Where the log goes on behind the newest manifest.
     log: Option<underbelly_wal::Place>,
@@ -129,11 +133,14 @@ impl Read {
 
 impl VerifyReport {
     /// Adds what is suspected, by what the database needs; all of it where that is not known.
-    fn judge(&mut self, suspects: Vec<Suspect>, objects: Option<&Objects>) {
-        for Suspect { file, objects: hurt, damage } in suspects {
+    fn judge(&mut self, read: Read, objects: Option<&Objects>) {
+        for Suspect { file, objects: hurt, damage } in read.suspects {
             let is_needed = |objects: &Objects| hurt.iter().any(|id| objects.is_needed(id, file));
             match objects.is_none_or(is_needed) {
                 true => self.damage(damage),
+                false if read.older.contains(&file) => self
+                    .harmless
+                    .push(format!("{damage}; an opening that falls back to an older manifest may need it")),
                 false => self.harmless.push(damage.to_string()),
             }
         }
@@ -189,8 +196,8 @@ impl Database {
         let (worn, disk) = worn(&self.core().disk);
         let read = verify_files(&disk, Some(self.core().database), &mut report, &mut progress)?;
         if report.note_unreadable(&worn) {
-            report.judge(read.suspects, Some(&self.base().objects));
-            report.damage("cells, models and rows were not read, since what this process has mapped cannot be: close the database, and verify it then");
+            report.judge(read, Some(&self.base().objects));
+            report.damage("cells, models, rows and files that the log alone names were not read, since what this process has mapped cannot be: close the database, and verify it then");
         } else {
             verify_contents(self, read, &mut report);
         }
@@ -230,7 +237,7 @@ impl Database {
         match Reader::load(&disk, threads()) {
             Ok(reader) => verify_contents(&reader, read, &mut report),
             Err(error) => {
-                report.judge(read.suspects, None);
+                report.judge(read, None);
                 report.refusal(error);
             }
         }
@@ -305,6 +312,7 @@ fn verify_files(
     }
     let segments = named.segments.values().map(|(_, reference)| reference.file);
     read.files = segments.chain(named.chunks.keys().copied()).collect();
+    read.older = named.older;
     Ok(read)
 }
 
@@ -376,6 +384,10 @@ fn verify_manifests(
                 let file = files::segment(&series.name, reference.file);
                 named.segments.insert(file, (series.name.clone(), reference.clone()));
             }
+        }
+        if Some(&number) != numbers.last() {
+            named.older.extend(&manifest.packs);
+            named.older.extend(manifest.chunks.iter().map(|chunk| chunk.file));
         }
         named.packs.extend(&manifest.packs);
         for chunk in manifest.chunks.iter().filter(|chunk| chunk.file != LOST) {
@@ -460,7 +472,7 @@ fn verify_contents(view: &View, mut read: Read, report: &mut VerifyReport) {
     // What only they would need whom nobody is any more names nothing.
     let oldest = base.oldest_reader();
     while base.state().drop_versions(oldest, 1 << 10, &base.objects) {}
-    report.judge(read.suspects, Some(&base.objects));
+    report.judge(read, Some(&base.objects));
     let snapshot = view.snapshot();
     let counts = view.counts();
     (report.slots, report.producers) = (counts.slots, counts.producers);

@@ -197,21 +197,50 @@ fn a_log_that_does_not_reach_back_is_refused() {
 /// The newest manifest says how far the log was durable, also where what it names is damaged.
 #[test]
 fn a_fallback_does_not_hide_the_loss_of_the_logs_end() {
-    let (disk, made) = database();
-    damage(&disk, of_kind(&made, "images/"), |bytes| bytes.clear());
-    let logs: Vec<String> = disk.files().into_iter().filter(|name| name.ends_with(".wal")).collect();
-    for name in &logs[1..] {
-        underbelly::Disk::remove(&disk, name).unwrap();
+    let (whole, made) = database();
+    // Of a manifest that cannot be read itself the segments say it.
+    for kind in ["images/", "MANIFEST-"] {
+        let disk = whole.crash();
+        damage(&disk, of_kind(&made, kind), |bytes| bytes.clear());
+        let logs: Vec<String> = disk.files().into_iter().filter(|name| name.ends_with(".wal")).collect();
+        for name in &logs[1..] {
+            underbelly::Disk::remove(&disk, name).unwrap();
+        }
+        underbelly::Disk::sync_dir(&disk, "wal").unwrap();
+        // Where nothing else tells how far the log went, either.
+        let silent = disk.crash();
+        underbelly::Disk::remove(&silent, "SHARED").unwrap();
+        underbelly::Disk::sync_dir(&silent, "").unwrap();
+        for disk in [&disk, &silent] {
+            let error = open(disk).map(|_| ()).unwrap_err();
+            assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+            assert!(error.to_string().contains("was durable"), "{error}");
+            let error = Database::open_read_only_on(Arc::new(disk.crash())).map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains(kind), "{error}");
+        }
     }
-    underbelly::Disk::sync_dir(&disk, "wal").unwrap();
-    let error = open(&disk).map(|_| ()).unwrap_err();
-    assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
-    assert!(error.to_string().contains("was durable"), "{error}");
-    // Nor does a reader show less, also where nothing else tells how far the log went.
-    underbelly::Disk::remove(&disk, "SHARED").unwrap();
-    underbelly::Disk::sync_dir(&disk, "").unwrap();
-    let error = Database::open_read_only_on(Arc::new(disk)).map(|_| ()).unwrap_err();
-    assert!(error.to_string().contains("images/"), "{error}");
+}
+
+/// A reader goes on from the newest manifest without a segment where the log does not lead from the one before to it.
+#[test]
+fn a_reader_that_cannot_fall_back_goes_on_without_a_segment() {
+    let (disk, made) = database();
+    let newest = Database::open_read_only_on(Arc::new(disk.crash())).unwrap();
+    let segment = of_kind(&made, "segments/");
+    let series = segment.split('/').nth(1).unwrap();
+    assert!(newest.snapshot().series(series).unwrap().scan().collect().is_ok());
+    let logs: Vec<String> = disk.files().into_iter().filter(|name| name.ends_with(".wal")).collect();
+    damage(&disk, &logs[0], |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 4096].iter_mut().for_each(|byte| *byte ^= 1);
+    });
+    assert_eq!(Database::open_read_only_on(Arc::new(disk.crash())).unwrap().seq(), newest.seq());
+    damage(&disk, segment, |bytes| bytes.clear());
+    let reader = Database::open_read_only_on(Arc::new(disk)).unwrap();
+    assert_eq!(reader.seq(), newest.seq());
+    let damaged = reader.status().unwrap().damaged;
+    assert!(damaged.len() == 1 && damaged[0].contains(segment), "{damaged:?}");
+    assert!(reader.snapshot().series(series).unwrap().scan().collect().is_err());
 }
 
 /// Files and log of two manifests are kept, and no more.

@@ -258,19 +258,23 @@ fn what_was_mended_is_no_loss() {
 /// What a newer manifest held is asked for where an older one stands in for it: a log that ends before is a loss.
 #[test]
 fn a_log_that_ends_before_a_manifest_that_is_passed_over_is_a_loss() {
-    let disk = killed(63, 20, |_| false);
-    let image = disk.files().into_iter().rfind(|name| name.starts_with("images/")).unwrap();
-    disk.overwrite(&image, Vec::new());
-    let (whole, _saved) = repaired(&disk);
-    assert!(whole.losses.is_empty(), "{whole:?}");
-    // As behind a start of the machine nothing else says how far the log went.
-    disk.remove("SHARED").unwrap();
-    let logs: Vec<String> = disk.files().into_iter().filter(|name| name.ends_with(".wal")).collect();
-    logs[1..].iter().for_each(|name| disk.remove(name).unwrap());
-    let (report, _saved) = repaired(&disk);
-    assert!(report.seq < whole.seq, "{report:?}");
-    assert!(
-        report.losses.iter().any(|loss| loss.file == "wal" && loss.damage.contains("durable")),
-        "{report:?}"
-    );
+    let killed = killed(63, 20, |_| false);
+    // One that cannot be read itself named segments, which say it.
+    for kind in ["images/", "MANIFEST-"] {
+        let disk = killed.crash_keeping_all();
+        let newest = disk.files().into_iter().rfind(|name| name.starts_with(kind)).unwrap();
+        disk.overwrite(&newest, Vec::new());
+        let (whole, _saved) = repaired(&disk);
+        assert!(whole.losses.is_empty(), "{whole:?}");
+        // As behind a start of the machine nothing else says how far the log went.
+        disk.remove("SHARED").unwrap();
+        let logs: Vec<String> = disk.files().into_iter().filter(|name| name.ends_with(".wal")).collect();
+        logs[1..].iter().for_each(|name| disk.remove(name).unwrap());
+        let (report, _saved) = repaired(&disk);
+        assert!(report.seq < whole.seq, "{report:?}");
+        assert!(
+            report.losses.iter().any(|loss| loss.file == "wal" && loss.damage.contains("durable")),
+            "{report:?}"
+        );
+    }
 }

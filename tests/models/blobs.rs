@@ -3,6 +3,7 @@
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
+use tempfile::TempDir;
 use underbelly::disk::Act;
 use underbelly::{
     Batch, CommitError, Database, Disk, FaultyDisk, Metadata, Options, Parts, ReadError, Retention,
@@ -736,6 +737,11 @@ fn of_two_files_with_an_object_the_sound_one_counts() {
     let other = disk.crash();
     other.overwrite(late, sound);
     spoil(&other, early, &shared);
+    // A repair loses neither, nor the sound chunk beside the damaged one.
+    let saved = TempDir::new().unwrap();
+    let report = Database::repair_on(Arc::new(disk.crash()), saved.path(), |_, _| ()).unwrap();
+    assert!(report.losses.is_empty() && report.harmless.len() == 1, "{report:?}");
+    check(&Database::open(saved.path()).unwrap());
     for disk in [disk.crash(), other] {
         let db = Database::open_on(Arc::new(disk.clone()), chunked()).unwrap();
         check(&db);

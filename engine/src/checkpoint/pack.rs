@@ -47,7 +47,6 @@ impl Attempt<'_> {
     /// what came into memory: it is packed too, since what was captured may name it.
     pub(super) fn pack(&mut self, loose: &mut Vec<ObjectId>) -> Result<Packing, CommitError> {
         let objects = &self.core.objects;
-        objects.look_at_replaced();
         let all = objects.packs();
         // Small packs are joined when there are many, so that their number does not grow with the checkpoints.
         let is_small = |pack: &PackFile| pack.pack.info().bytes < SMALL_FILE_BYTES;

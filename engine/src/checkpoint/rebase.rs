@@ -123,7 +123,16 @@ impl Core {
             let mut chain = self.sound_chain()?;
             let is_wanted = std::mem::take(&mut chain.rebase.layers) > 0;
             match made {
-                Ok(_) if !is_wanted => return Err(CommitError::Closed),
+                Ok((base, _pins)) if !is_wanted => {
+                    let name = files::image(base.reference.file);
+                    drop(base);
+                    // Where the close has given the folder up, the next opening removes it.
+                    let folder = self.folder.read().unwrap_or_else(PoisonError::into_inner);
+                    if folder.is_some() {
+                        let _ = self.disk.remove(&name);
+                    }
+                    return Err(CommitError::Closed);
+                }
                 Ok((base, pins)) => {
                     chain.layers.splice(..layers.len(), [Arc::new(base)]);
                     chain.rebase = Rebase { unnamed: Some(pins), ..Rebase::default() };

@@ -11,7 +11,7 @@ use crate::checkpoint::all_files;
 use crate::error::{CopyError, OpenError};
 use crate::files;
 use crate::manifest::Stored;
-use crate::open::no_manifest;
+use crate::open::{last_sealed, no_manifest};
 use crate::record::v1;
 
 /// A manifest to go out from.
@@ -24,7 +24,7 @@ pub(super) struct Candidate {
     pub without_image: bool,
     /// Transactions of which its segments hold the rows although the log behind it appends them too.
     pub covered: Covered,
-    /// The last transaction that any manifest holds, or, where there is none, of which a segment holds rows.
+    /// The last transaction that any manifest holds, or of which a segment holds rows, where there is none or one that cannot be read.
     pub stored: u64,
     pub losses: Vec<Loss>,
     /// What was taken to be so, as nothing says it.
@@ -71,6 +71,11 @@ impl Left {
         };
         if let Some(Candidate { number, manifest, .. }) = candidates.first() {
             let (number, manifest) = (*number, manifest.clone());
+            if !losses.is_empty() {
+                // How much a manifest held that cannot be read its segments may tell.
+                let sealed = last_sealed(&**disk, database, manifest.next_file);
+                stored = stored.max(sealed.map_err(OpenError::from)?);
+            }
             // An older manifest is asked for what a newer one held, too.
             candidates.iter_mut().for_each(|candidate| candidate.stored = stored);
             // What is wrong with the log is told by whoever goes out from a manifest.

@@ -11,7 +11,7 @@ use underbelly_wal::visit_sound;
 
 use super::candidates::Candidate;
 use super::loss::{Loss, log_losses, object_losses, segment_loss};
-use crate::backup::{Copy, record_files};
+use crate::backup::Copy;
 use crate::error::OpenError;
 use crate::files;
 use crate::objects::{LOST, Objects};
@@ -65,7 +65,7 @@ pub(super) fn salvage(
     let mut losses = candidate.losses.clone();
     manifest.next_file = next_file(disk, manifest.next_file)?;
     save_segments(disk, copy, database, &mut manifest, &mut losses)?;
-    let (hurt, damaged) = save_objects(disk, copy, database, &mut manifest, &mut losses)?;
+    let (mut hurt, damaged) = save_objects(disk, copy, database, &mut manifest, &mut losses)?;
     if candidate.without_image {
         // Packs and chunk files stay: what the log holds may name objects in them.
         manifest.images.clear();
@@ -98,26 +98,32 @@ pub(super) fn salvage(
         Unusable::This(Loss::new(file, &error, IMAGE_LOST))
     })?;
     let (objects, mut state) = (restored.objects, restored.state);
-    // The image names them, whatever the log stores anew.
-    let unstored = objects.all_lost();
+    // The image or a record names them, whatever a later record stores anew.
+    let mut unstored = objects.all_lost();
     let mut log = copy.log(database, &manifest)?;
     let mut next_file = manifest.next_file;
     // The first record that cannot be applied ends the log.
     let mut refused: Option<String> = None;
-    let mut record_losses = Vec::new();
+    let (mut record_losses, mut record_hurt) = (Vec::new(), Vec::new());
     let sound =
         visit_sound::<OpenError>(disk.clone(), database, manifest.log_start(), &mut |seq, payload| {
             if refused.is_some() {
                 return Ok(());
             }
-            let payload =
-                match save_record(disk, copy, database, candidate, seq, payload, &mut record_losses)? {
-                    Ok(payload) => payload,
-                    Err(what) => {
-                        refused = Some(what);
-                        return Ok(());
-                    }
-                };
+            let payload = match save_record(
+                disk,
+                copy,
+                database,
+                candidate,
+                (seq, payload),
+                (&mut record_losses, &mut record_hurt),
+            )? {
+                Ok(payload) => payload,
+                Err(what) => {
+                    refused = Some(what);
+                    return Ok(());
+                }
+            };
             let open =
                 |series: &str, reference: &_| open_segment(&copy.dest, database, series, reference).map(Ok);
             match replay(open, &objects, &mut state, &mut next_file, (seq, seq), &payload) {
@@ -129,6 +135,8 @@ pub(super) fn salvage(
             }
         });
     losses.append(&mut record_losses);
+    unstored.extend(record_hurt.iter().flat_map(|hurt: &Hurt| &hurt.objects));
+    hurt.append(&mut record_hurt);
     // What a manifest, a segment or the writer said to be durable, the log has to reach.
     let published = shared::published(&**disk, database).map_or(None, |(published, _)| published);
     let durable = manifest.seq.max(candidate.stored).max(published.unwrap_or(0));
@@ -145,9 +153,13 @@ pub(super) fn salvage(
         losses.push(Loss { file, offset: None, damage, lost });
     }
     let mut harmless = Vec::new();
+    // Without an image nobody knows what is named: what is nowhere is lost.
+    let is_lost = |id: &ObjectId| match candidate.without_image {
+        true => !objects.contains(id),
+        false => objects.is_needed(id, LOST),
+    };
     for Hurt { mut loss, objects: hurt } in hurt {
-        // Without an image nobody knows what is named.
-        if candidate.without_image || hurt.iter().any(|id| objects.is_needed(id, LOST)) {
+        if hurt.iter().any(is_lost) {
             losses.push(loss);
         } else {
             loss.lost =
@@ -351,10 +363,18 @@ fn save_chunks(
         };
         let is_sound = |chunk: &v1::Chunk| chunks.verify_object(&ObjectId(chunk.id)).is_ok();
         let (sound, lost): (Vec<_>, Vec<_>) = objects.into_iter().partition(is_sound);
-        if chunks.verify().is_ok() && lost.is_empty() {
-            copy.place(&name)?;
-            manifest.chunks.extend(sound);
-            continue;
+        match chunks.verify() {
+            Ok(_) if lost.is_empty() => {
+                copy.place(&name)?;
+                manifest.chunks.extend(sound);
+                continue;
+            }
+            // In a place where nothing stands that the manifest names.
+            Err(error) if lost.is_empty() => {
+                let loss = Loss::new(&name, &error.into(), "0 objects");
+                hurt.push(Hurt { loss, objects: Vec::new() });
+            }
+            _ => {}
         }
         for mut chunk in lost {
             let id = ObjectId(chunk.id);
@@ -372,29 +392,69 @@ fn save_chunks(
         let new = manifest.next_file;
         manifest.next_file += 1;
         let new_name = files::chunk(new);
-        let failed = |error| StorageError::io("make the folder of", &new_name, error);
-        copy.dest.create_dir(files::CHUNKS_DIR).map_err(failed)?;
-        let mut writer = ChunkWriter::create(&*copy.dest, &new_name, database)?;
-        for mut chunk in sound {
-            let id = ObjectId(chunk.id);
-            let placement =
-                chunks.place(&id).map_or(Placement::Begin, |place| Placement::Behind(place.start));
-            if let Some(blob) = chunks.get(&id)? {
-                writer.push(id, &blob, placement, chunks.place(&id).is_none())?;
-                chunk.file = new;
-                manifest.chunks.push(chunk);
-            }
-        }
-        writer.publish()?;
+        write_chunks(copy, database, &new_name, &chunks, sound.iter().map(|chunk| ObjectId(chunk.id)))?;
+        manifest.chunks.extend(sound.into_iter().map(|chunk| v1::Chunk { file: new, ..chunk }));
     }
     Ok(())
 }
 
-/// Whether a chunk file holds an object, and all of the file is sound.
-fn check_chunk(disk: &SharedDisk, database: [u8; 16], name: &str, id: &ObjectId) -> Result<(), OpenError> {
-    let chunks = Chunks::open(&**disk, name, database)?;
-    chunks.verify_object(id)?;
-    Ok(chunks.verify().map(drop)?)
+/// Writes sound objects of a chunk file into one of the copy.
+fn write_chunks(
+    copy: &Copy,
+    database: [u8; 16],
+    name: &str,
+    chunks: &Chunks,
+    sound: impl Iterator<Item = ObjectId>,
+) -> Result<(), OpenError> {
+    let failed = |error| StorageError::io("make the folder of", name, error);
+    copy.dest.create_dir(files::CHUNKS_DIR).map_err(failed)?;
+    let mut writer = ChunkWriter::create(&*copy.dest, name, database)?;
+    for id in sound {
+        let place = chunks.place(&id);
+        let placement = place.as_ref().map_or(Placement::Begin, |place| Placement::Behind(place.start));
+        if let Some(blob) = chunks.get(&id)? {
+            writer.push(id, &blob, placement, place.is_none())?;
+        }
+    }
+    writer.publish()?;
+    Ok(())
+}
+
+/// Saves a chunk file that a record names, under its number; answers which of the objects in it are sound.
+fn save_named_chunks(
+    disk: &SharedDisk,
+    copy: &Copy,
+    database: [u8; 16],
+    file: u64,
+    objects: &BTreeMap<ObjectId, u64>,
+    hurt: &mut Vec<Hurt>,
+) -> Result<BTreeSet<ObjectId>, OpenError> {
+    let name = files::chunk(file);
+    let mut losses = Vec::new();
+    let opened = Chunks::open(&**disk, &name, database).map_err(OpenError::from);
+    let loss = |error: &OpenError| Loss::new(&name, error, format!("{} objects", objects.len()));
+    let Some(chunks) = loss_or_end(opened, loss, &mut losses)? else {
+        let all = || objects.keys().copied().collect();
+        hurt.extend(losses.into_iter().map(|loss| Hurt { loss, objects: all() }));
+        return Ok(BTreeSet::new());
+    };
+    if chunks.verify().is_ok() && objects.keys().all(|id| chunks.verify_object(id).is_ok()) {
+        copy.place(&name)?;
+        return Ok(objects.keys().copied().collect());
+    }
+    for (id, bytes) in objects {
+        if let Err(error) = chunks.verify_object(id) {
+            let loss = Loss::new(&name, &error.into(), format!("object {id} of {bytes} bytes"));
+            hurt.push(Hurt { loss, objects: vec![*id] });
+        }
+    }
+    let sound: BTreeSet<ObjectId> =
+        chunks.objects().map(|(id, _)| id).filter(|id| chunks.verify_object(id).is_ok()).collect();
+    match write_chunks(copy, database, &name, &chunks, sound.iter().copied()) {
+        // A record before names it too, or it is one of the manifest.
+        Ok(()) | Err(OpenError::Storage(StorageError::Exists { .. })) => Ok(sound),
+        Err(error) => Err(error),
+    }
 }
 
 /// The payload of a record with what is left of the files that it names; else why it cannot be read.
@@ -403,9 +463,8 @@ fn save_record(
     copy: &Copy,
     database: [u8; 16],
     candidate: &Candidate,
-    seq: u64,
-    payload: &[u8],
-    losses: &mut Vec<Loss>,
+    (seq, payload): (u64, &[u8]),
+    (losses, hurt): (&mut Vec<Loss>, &mut Vec<Hurt>),
 ) -> Result<Result<Vec<u8>, String>, OpenError> {
     let (time, mut record) = match record::decode(payload) {
         Ok(decoded) => decoded,
@@ -429,22 +488,26 @@ fn save_record(
         kept.push(append);
     }
     record.appends = kept;
-    let mut kept = Vec::new();
-    for object in std::mem::take(&mut record.objects) {
-        if let v1::Object::Chunk { id, file, bytes } = &object {
-            let (name, id) = (files::chunk(*file), ObjectId(*id));
-            let checked = check_chunk(disk, database, &name, &id);
-            let loss = |error: &OpenError| Loss::new(&name, error, format!("object {id} of {bytes} bytes"));
-            if loss_or_end(checked, loss, losses)?.is_none() {
-                is_whole = false;
-                continue;
-            }
+    let mut named: BTreeMap<u64, BTreeMap<ObjectId, u64>> = BTreeMap::new();
+    for object in &record.objects {
+        if let v1::Object::Chunk { id, file, bytes } = object {
+            named.entry(*file).or_default().insert(ObjectId(*id), *bytes);
         }
-        kept.push(object);
     }
-    record.objects = kept;
-    for name in record_files(&record) {
-        copy.place(&name)?;
+    let mut sound = BTreeSet::new();
+    for (file, objects) in &named {
+        sound.append(&mut save_named_chunks(disk, copy, database, *file, objects, hurt)?);
+    }
+    let before = record.objects.len();
+    record.objects.retain(|object| match object {
+        v1::Object::Chunk { id, .. } => sound.contains(&ObjectId(*id)),
+        v1::Object::Inline { .. } => true,
+    });
+    is_whole &= record.objects.len() == before;
+    for append in &record.appends {
+        if let v1::Rows::Segment(reference) = &append.rows {
+            copy.place(&files::segment(&append.series, reference.file))?;
+        }
     }
     if is_whole && !candidate.without_image {
         return Ok(Ok(payload.to_vec()));

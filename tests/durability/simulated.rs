@@ -13,7 +13,10 @@ fn the_simulator_finds_nothing() {
     assert!(figures.faults > 100 && figures.interrupted > 20, "{figures:?}");
     assert!(figures.sent > 100 && figures.again > 10 && figures.lost > 3, "{figures:?}");
     assert!(figures.refused > 10 && figures.expired > 20 && figures.known > 100, "{figures:?}");
-    assert!(figures.meanwhile > 100 && figures.reads > 100 && figures.backups > 1, "{figures:?}");
+    assert!(
+        figures.meanwhile > 100 && figures.reads > 100 && figures.backups > 1 && figures.cut > 0,
+        "{figures:?}"
+    );
 }
 
 /// A life is the same each time: a failing seed can be looked at again.

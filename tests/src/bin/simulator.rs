@@ -72,7 +72,7 @@ fn tell(out: &mut impl Write, figures: &Figures, began: Instant) -> Result<(), B
     writeln!(
         out,
         "{} cycles in {seconds:.1} s: {:.0} cycles/s; {} transactions, {} crashes, {} failed calls, {} recoveries \
-         cut short, {} transactions within checkpoints, {} looks of readers, {} backups, {} commits of daemons and {} sent again, \
+         cut short, {} transactions within checkpoints, {} looks of readers, {} backups and {} cut short, {} commits of daemons and {} sent again, \
          {} sessions lost, {} transactions refused, {} expiries, {} series as they were known, {} changing calls",
         figures.cycles,
         figures.cycles as f64 / seconds,
@@ -83,6 +83,7 @@ fn tell(out: &mut impl Write, figures: &Figures, began: Instant) -> Result<(), B
         figures.meanwhile,
         figures.reads,
         figures.backups,
+        figures.cut,
         figures.sent,
         figures.again,
         figures.lost,

@@ -82,6 +82,8 @@ pub struct Figures {
     pub reads: u64,
     /// Backups that were opened and compared.
     pub backups: u64,
+    /// Backups that a failure of the folder they go to ended.
+    pub cut: u64,
     /// Commits of daemons that were accepted.
     pub sent: u64,
     /// Commits of daemons that had been accepted before.
@@ -111,6 +113,7 @@ impl Figures {
         self.meanwhile += other.meanwhile;
         self.reads += other.reads;
         self.backups += other.backups;
+        self.cut += other.cut;
         self.sent += other.sent;
         self.again += other.again;
         self.refused += other.refused;

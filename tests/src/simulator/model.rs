@@ -104,6 +104,8 @@ pub struct Model {
     pub rules: BTreeMap<&'static str, Rules>,
     /// Series that lost rows, or show one of several.
     pub losing: BTreeSet<&'static str>,
+    /// Series that may have rows which are not shown.
+    pub hiding: BTreeSet<&'static str>,
     /// Contents and generations.
     pub cells: BTreeMap<CellName, (Option<i64>, u64)>,
     /// Number, byte and length of each version.
@@ -169,6 +171,7 @@ impl Model {
         for effect in &effects {
             if let Effect::Delete(doomed) = effect {
                 self.losing.insert(doomed.series);
+                self.hiding.insert(doomed.series);
             }
             if let Effect::Delete(doomed) = effect
                 && let Some(rows) = self.series.get_mut(doomed.series)
@@ -203,6 +206,7 @@ impl Model {
                     }
                     let known = self.series.entry(series).or_default();
                     if rules.duplicates.resolves() {
+                        self.hiding.insert(series);
                         let rules = Rules { skips_identical: false, ..rules };
                         let rows = std::mem::take(known);
                         let given = &mut Given::new();
@@ -211,7 +215,10 @@ impl Model {
                 }
                 Effect::Expire(now) => {
                     for (series, from) in self.kept_from(now) {
-                        self.series.entry(series).or_default().retain(|row| row.at >= from);
+                        let rows = self.series.entry(series).or_default();
+                        if rows.extract_if(.., |row| row.at < from).count() > 0 {
+                            self.hiding.insert(series);
+                        }
                     }
                 }
                 Effect::Refused(effects) if self.refuses(&effects) => {}

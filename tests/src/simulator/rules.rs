@@ -123,6 +123,13 @@ impl Life {
             )
         });
         self.figures.expired += u64::from(is_due && is_noted);
+        // Of rows that are hidden it does not know whether they lie behind.
+        let may_hide = |(series, rules): (&&str, &Rules)| {
+            rules.retention.is_some() && self.model.hiding.contains(series)
+        };
+        if is_noted && !is_due && !self.model.rules.iter().any(may_hide) {
+            return Err("a checkpoint deletes although no row lies too far behind".into());
+        }
         if is_due && is_made && !is_noted && !self.excused && self.disk.struck() == 0 {
             return Err("a checkpoint leaves rows that lie too far behind".into());
         }

@@ -39,8 +39,8 @@ pub struct Options {
     /// Bytes of it that are kept on the disk at most, however young they are; the newest segment may have more. Default:
     /// 1 GiB.
     pub changes_kept_bytes: u64,
-    /// Models from which on queries on attributes keep an index in the folder `index/`; with fewer they scan. Default
-    /// 4,096; `usize::MAX` means never.
+    /// Models from which on queries on attributes keep an index in the folder `index/`; with fewer they scan, and so does
+    /// each query of a [`Reader`](crate::Reader). Default 4,096; `usize::MAX` means never.
     pub index_models_min: usize,
     /// Length of the chunks into which blobs are cut that do not fit into the log, a multiple of 4,096 up to 16 MiB. Equal
     /// chunks are stored once. Default 8 MiB.

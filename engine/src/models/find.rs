@@ -44,7 +44,7 @@ impl Snapshot {
     /// The newest version of each model whose metadata fulfils the conditions, in order of their ids.
     ///
     /// With many models ([`Options::index_models_min`](crate::Options::index_models_min)) an index proposes them
-    /// once it is ready; the answer is the same.
+    /// once it is ready, where the database is open for writing; the answer is the same.
     ///
     /// # Errors
     /// [`ReadError::Where`] where a path, value or range cannot be asked for.

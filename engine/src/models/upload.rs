@@ -308,9 +308,9 @@ impl StoredBlob {
         self.0.bytes
     }
 
-    /// Bytes that were written because no stored chunk holds them.
+    /// Bytes of it that no stored chunk holds, before they are compressed; all of a blob that goes through the log.
     pub fn bytes_written(&self) -> u64 {
-        self.0.written.values().sum()
+        self.0.small.as_ref().map_or_else(|| self.0.written.values().sum(), |blob| blob.len() as u64)
     }
 
     /// The bytes, where they are in memory.

@@ -8,10 +8,10 @@ use std::ops::{Bound, Range};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{ArgGroup, Args, Subcommand};
 use underbelly::{
-    Batch, Clock, CommitError, Database, MetaValue, Metadata, MetadataError, Model, ModelId, SystemClock,
-    View, Where,
+    Batch, Clock, CommitError, Database, MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo,
+    ReadError, Snapshot, SystemClock, View, Where,
 };
 
 use crate::error::Failed;
@@ -19,7 +19,7 @@ use crate::export::part_of;
 use crate::output::{Facts, Field, Format, FormatArg, Listing, print, stdout};
 use crate::time::{parse_duration, parse_instant};
 use crate::write;
-use versions::{Which, WhichVersion};
+use versions::{Keep, Told, Which, WhichVersion};
 
 /// Bytes of a blob that are written at once.
 const PART_BYTES: u64 = 8 << 20;
@@ -28,6 +28,9 @@ const PART_BYTES: u64 = 8 << 20;
 #[derive(Subcommand, Debug)]
 pub(crate) enum ModelCommand {
     /// Puts a version of a model
+    ///
+    /// Of the bytes, those are new that no stored chunk holds; they are counted as they were given, before they are
+    /// compressed. A blob that goes through the log, up to a mebibyte, is new as a whole.
     Put {
         /// The file with the blob; `-` reads standard input
         file: PathBuf,
@@ -40,6 +43,9 @@ pub(crate) enum ModelCommand {
         /// Compresses chunks where that saves an eighth; they are then copied when they are read
         #[arg(long)]
         compress: bool,
+        /// Only where the model has no version; otherwise that is shown, and the file is not read
+        #[arg(long)]
+        once: bool,
     },
     /// Writes a version of a model, the newest unless told otherwise, to standard output or a file
     Get {
@@ -50,16 +56,43 @@ pub(crate) enum ModelCommand {
         /// Only this tensor of a blob in the safetensors format
         #[arg(long, value_name = "NAME")]
         tensor: Option<String>,
+        /// Only these bytes: FROM..TO counts from 0, without TO itself, and either may be left out
+        #[arg(long, value_name = "FROM..TO", value_parser = byte_range, conflicts_with = "tensor")]
+        range: Option<ByteRange>,
         /// Where the blob goes instead of standard output
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Deletes all versions of a model, pinned ones and those that an alias names among them
-    ///
-    /// What is put after that begins anew with version 1: where ID@VERSION was written down, it names other bytes then.
-    Rm {
+    /// Lists the tensors of a version, the newest unless told otherwise, whose blob is in the safetensors format
+    Tensors {
         #[command(flatten)]
         which: Which,
+        #[command(flatten)]
+        version: WhichVersion,
+        #[command(flatten)]
+        format: FormatArg,
+    },
+    /// Deletes all versions of a model, or of all models that fulfil conditions, pinned ones and those that an alias names
+    /// among them
+    ///
+    /// Conditions are those of `model ls`: the newest version decides. The models that fulfil them go in one transaction, or
+    /// in several of 100,000 each. What is put after that begins anew with version 1: where ID@VERSION was written down, it
+    /// names other bytes then.
+    #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["meta", "id", "model_type", "wanted", "any"]))]
+    Rm {
+        /// The metadata as JSON, or `@FILE`; "timestamp", "name" and "tags" do not matter
+        #[arg(long, value_name = "JSON", conflicts_with_all = ["id", "model_type", "wanted", "any"])]
+        meta: Option<String>,
+        /// The identity, as `model ls` shows it
+        #[arg(long, value_name = "ID", conflicts_with_all = ["model_type", "wanted", "any"])]
+        id: Option<String>,
+        #[command(flatten)]
+        wanted: Wanted,
+        /// Lists what would go, with the number of versions, and deletes nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        format: FormatArg,
     },
     /// Prints the identity of metadata: the hash by which a model is found
     Id {
@@ -100,7 +133,7 @@ pub(crate) enum ModelCommand {
         #[arg(long)]
         off: bool,
     },
-    /// Says which versions of a model are kept; all where nothing is given
+    /// Shows which versions of a model are kept, or says which are to be
     ///
     /// What is not to be kept is deleted at once, and from then on at each put. With both, a version is kept that is among the
     /// newest so many and no older than that. The newest version, pinned ones and those that an alias names stay in any case.
@@ -113,14 +146,19 @@ pub(crate) enum ModelCommand {
         /// Those put within this time, as 36h or 30d
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]
         age: Option<Duration>,
+        /// All again
+        #[arg(long, conflicts_with_all = ["last", "age"])]
+        all: bool,
+        #[command(flatten)]
+        format: FormatArg,
     },
-    /// Tells something of a model or a version, such as auc=0.81, or lists what was told
+    /// Tells something of a model or a version, such as auc=0.81, or lists what was told, or what was under one name
     Tag {
         #[command(flatten)]
         which: Which,
-        /// What is told; nothing behind the "=" takes it back
-        #[arg(value_name = "NAME=VALUE", value_parser = versions::pair)]
-        pairs: Vec<(String, Option<MetaValue>)>,
+        /// What is told; nothing behind the "=" takes it back. A name without "=" shows what was told under it over time
+        #[arg(value_name = "NAME[=VALUE]", value_parser = versions::told)]
+        told: Vec<Told>,
         /// The version that it is about, instead of the model
         #[arg(long, value_name = "N")]
         version: Option<u64>,
@@ -138,23 +176,19 @@ pub(crate) enum ModelCommand {
         depth: usize,
     },
     /// Deletes versions that are not to be kept and gives their space back
-    Gc,
+    ///
+    /// A file that holds several blobs is written anew once less than half of it is needed. What a process that reads has
+    /// open stays until that ends or moves on; which processes read is told.
+    Gc {
+        #[command(flatten)]
+        format: FormatArg,
+    },
     /// Lists the newest version of each model, by falling timestamps
+    ///
+    /// This looks at each model: the index of attributes serves the queries of the process that writes alone.
     Ls {
-        /// Only models of this type
-        #[arg(long = "type", value_name = "TYPE")]
-        model_type: Option<String>,
-        /// Only models whose metadata fulfils this; repeated, all must hold
-        ///
-        /// A condition is PATH=VALUE, PATH<VALUE, PATH<=VALUE, PATH>VALUE, PATH>=VALUE, PATH^=TEXT (begins with) or PATH
-        /// alone (exists). PATH leads into nested objects by dots (fit.desk), and a list stands for each of its elements.
-        /// VALUE is a JSON number, true, false, null or quoted text, else plain text; 1, 1.0 and "1" are different values,
-        /// but not in ranges. That of "timestamp" is an instant.
-        #[arg(long = "where", value_name = "CONDITION", value_parser = condition)]
-        wanted: Vec<Where>,
-        /// Only models that fulfil one of these conditions; repeated
-        #[arg(long, value_name = "CONDITION", value_parser = condition)]
-        any: Vec<Where>,
+        #[command(flatten)]
+        wanted: Wanted,
         /// At most so many
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
@@ -164,6 +198,54 @@ pub(crate) enum ModelCommand {
         #[command(flatten)]
         format: FormatArg,
     },
+}
+
+/// Conditions on models.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Wanted {
+    /// Only models of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    model_type: Option<String>,
+    /// Only models whose metadata fulfils this; repeated, all must hold
+    ///
+    /// A condition is PATH=VALUE, PATH<VALUE, PATH<=VALUE, PATH>VALUE, PATH>=VALUE, PATH^=TEXT (begins with) or PATH
+    /// alone (exists). PATH leads into nested objects by dots (fit.desk), and a list stands for each of its elements.
+    /// VALUE is a JSON number, true, false, null or quoted text, else plain text; 1, 1.0 and "1" are different values,
+    /// but not in ranges. That of "timestamp" is an instant.
+    #[arg(long = "where", value_name = "CONDITION", value_parser = condition)]
+    wanted: Vec<Where>,
+    /// Only models that fulfil one of these conditions; repeated
+    #[arg(long, value_name = "CONDITION", value_parser = condition)]
+    any: Vec<Where>,
+}
+
+impl Wanted {
+    fn condition(&self) -> Where {
+        let all = self.wanted.iter().cloned().chain(self.any.iter().cloned().reduce(Where::or));
+        let of_type = self.model_type.as_deref().map(|wanted| Where::equals("type", wanted));
+        all.chain(of_type).fold(Where::any(), Where::and)
+    }
+}
+
+/// Some bytes of a blob, to its end where there is no other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ByteRange {
+    from: u64,
+    to: Option<u64>,
+}
+
+fn byte_range(given: &str) -> Result<ByteRange, String> {
+    let wrong = || "write FROM..TO, as 0..4096, 4096.. or ..4096".to_string();
+    let (from, to) = given.split_once("..").ok_or_else(wrong)?;
+    let number = |text: &str| match text {
+        "" => Ok(None),
+        text => text.parse::<u64>().map(Some).map_err(|_| wrong()),
+    };
+    let (from, to) = (number(from)?.unwrap_or(0), number(to)?);
+    match to {
+        Some(to) if to < from => Err(format!("{to} is before {from}; {}", wrong())),
+        to => Ok(ByteRange { from, to }),
+    }
 }
 
 /// Metadata from the command line; a timestamp may be text.
@@ -188,10 +270,20 @@ fn metadata(given: &str) -> Result<Metadata, Failed> {
 impl ModelCommand {
     pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
         match self {
-            ModelCommand::Put { file, meta, now, compress } => put(&write(dir)?, file, meta, *now, *compress),
-            ModelCommand::Get { which, version, tensor, output } => {
+            ModelCommand::Put { file, meta, now, compress, once } => {
+                put(&write(dir)?, file, meta, Put { now: *now, compress: *compress, once: *once })
+            }
+            ModelCommand::Get { which, version, tensor, range, output } => {
                 let db = Database::open_read_only(dir)?;
-                get(&db, which, version, tensor.as_deref(), output.as_deref())
+                let part = match (tensor, range) {
+                    (Some(name), _) => Part::Tensor(name),
+                    (None, Some(range)) => Part::Range(*range),
+                    (None, None) => Part::Range(ByteRange { from: 0, to: None }),
+                };
+                get(&db, which, version, part, output.as_deref())
+            }
+            ModelCommand::Tensors { which, version, format } => {
+                tensors(&*Database::open_read_only(dir)?, which, version, format.format)
             }
             ModelCommand::Versions { which, format } => {
                 versions::list(&*Database::open_read_only(dir)?, which, format.format)
@@ -203,31 +295,58 @@ impl ModelCommand {
                 versions::aliases(&*Database::open_read_only(dir)?, which, name.as_deref(), format.format)
             }
             ModelCommand::Pin { which, version, off } => versions::pin(&write(dir)?, which, *version, !off),
-            ModelCommand::Keep { which, last, age } => versions::keep(&write(dir)?, which, *last, *age),
-            ModelCommand::Tag { which, pairs, version, format } if pairs.is_empty() => {
-                versions::annotations(&*Database::open_read_only(dir)?, which, *version, format.format)
+            ModelCommand::Keep { which, last: None, age: None, all: false, format } => {
+                versions::kept(&*Database::open_read_only(dir)?, which, format.format)
             }
-            ModelCommand::Tag { which, pairs, version, .. } => {
-                versions::annotate(&write(dir)?, which, *version, pairs)
+            ModelCommand::Keep { which, last, age, format, .. } => {
+                versions::keep(&write(dir)?, which, Keep { last: *last, age: *age }, format.format)
+            }
+            ModelCommand::Tag { which, told, version, format } => {
+                let looks = told.iter().filter(|told| matches!(told, Told::Looked(_))).count();
+                match &told[..] {
+                    [] => versions::annotations(&*Database::open_read_only(dir)?, which, *version, format.format),
+                    [Told::Looked(name)] => {
+                        let db = Database::open_read_only(dir)?;
+                        versions::annotation_history(&db, which, *version, name, format.format)
+                    }
+                    _ if looks > 0 => Err(Failed::Usage(
+                        "a name without \"=\" shows what was told under it; give it alone, or write NAME=VALUE".to_string(),
+                    )),
+                    _ => versions::annotate(&write(dir)?, which, *version, told),
+                }
             }
             ModelCommand::Why { which, version, depth } => {
                 versions::why(&*Database::open_read_only(dir)?, which, version, *depth)
             }
-            ModelCommand::Gc => versions::collect(&write(dir)?),
+            ModelCommand::Gc { format } => versions::collect(dir, format.format),
             ModelCommand::Id { meta } => print(&format!("{}\n", metadata(meta)?.id()?)),
-            ModelCommand::Rm { which } => remove(&write(dir)?, which),
-            ModelCommand::Ls { model_type, wanted, any, limit, skip, format } => {
-                let all = wanted.iter().cloned().chain(any.iter().cloned().reduce(Where::or));
-                let of_type = model_type.as_deref().map(|wanted| Where::equals("type", wanted));
-                let wanted = all.chain(of_type).fold(Where::any(), Where::and);
+            ModelCommand::Rm { meta, id, wanted, dry_run, format } => {
+                let which = (meta.is_some() || id.is_some()).then(|| Which::new(meta.clone(), id.clone()));
+                match dry_run {
+                    true => {
+                        would_remove(&*Database::open_read_only(dir)?, which.as_ref(), wanted, format.format)
+                    }
+                    false => remove(&write(dir)?, which.as_ref(), wanted, format.format),
+                }
+            }
+            ModelCommand::Ls { wanted, limit, skip, format } => {
                 let page = (*skip, limit.unwrap_or(usize::MAX));
-                list(&*Database::open_read_only(dir)?, &wanted, page, format.format)
+                list(&*Database::open_read_only(dir)?, &wanted.condition(), page, format.format)
             }
         }
     }
 }
 
-fn put(db: &Database, file: &Path, meta: &str, now: bool, compress: bool) -> Result<(), Failed> {
+/// How a version is put.
+#[derive(Clone, Copy)]
+struct Put {
+    now: bool,
+    compress: bool,
+    once: bool,
+}
+
+fn put(db: &Database, file: &Path, meta: &str, how: Put) -> Result<(), Failed> {
+    let Put { now, compress, once } = how;
     let mut metadata = metadata(meta)?;
     let absent = !metadata.entries().contains_key("timestamp");
     if absent && now {
@@ -238,6 +357,13 @@ fn put(db: &Database, file: &Path, meta: &str, now: bool, compress: bool) -> Res
         MetadataError::Timestamp if absent => Failed::Usage(format!("{error}, or say --now")),
         error => error.into(),
     })?;
+    // Nobody else writes.
+    if once && let Some(there) = db.snapshot().model_versions(&id)?.first() {
+        let mut facts = Facts::default();
+        facts.add("id", id.to_string()).add("version", there.info.version).add("bytes", there.info.bytes);
+        facts.add("put", false).add("seq", there.info.seq);
+        return facts.print(Format::Table);
+    }
     let (source, opened): (Box<dyn Read>, _) = match file.as_os_str() == "-" {
         true => (Box::new(io::stdin().lock()), None),
         false => {
@@ -271,15 +397,25 @@ fn put(db: &Database, file: &Path, meta: &str, now: bool, compress: bool) -> Res
     let version = db.snapshot().model(&metadata)?.map(|model| model.info().version);
     let mut facts = Facts::default();
     facts.add("id", id.to_string()).add("version", version).add("bytes", stored.bytes());
-    facts.add("written", stored.bytes_written()).add("seq", commit.seq);
+    facts.add("new_bytes", stored.bytes_written());
+    if once {
+        facts.add("put", true);
+    }
+    facts.add("seq", commit.seq);
     facts.print(Format::Table)
+}
+
+/// A part of a blob.
+enum Part<'a> {
+    Range(ByteRange),
+    Tensor(&'a str),
 }
 
 fn get(
     db: &View,
     which: &Which,
     version: &WhichVersion,
-    tensor: Option<&str>,
+    part: Part<'_>,
     output: Option<&Path>,
 ) -> Result<(), Failed> {
     if output.is_none() && io::stdout().is_terminal() {
@@ -288,9 +424,16 @@ fn get(
         ));
     }
     let model = which.version(&db.snapshot(), version)?;
-    let range = match tensor {
-        Some(name) => model.tensor(name)?.info.range,
-        None => 0..model.info().bytes,
+    let range = match part {
+        Part::Tensor(name) => model.tensor(name)?.info.range,
+        Part::Range(ByteRange { from, to }) => {
+            let end = model.info().bytes;
+            let range = from..to.unwrap_or(end.max(from));
+            if range.end > end {
+                return Err(ReadError::Range { start: range.start, end: range.end, bytes: end }.into());
+            }
+            range
+        }
     };
     match output {
         Some(path) => {
@@ -333,15 +476,87 @@ fn not_found(id: ModelId) -> Failed {
     Failed::NotFound(format!("no model has this identity ({id}); `ubctl model ls` lists them"))
 }
 
-fn remove(db: &Database, which: &Which) -> Result<(), Failed> {
-    let id = which.model()?;
-    // Nobody else writes; and a blob that is damaged or lost is none to be read for this.
-    let versions = versions::versions(&db.snapshot(), id)?.len();
-    let mut batch = Batch::new();
-    batch.delete_model(&id)?;
+fn tensors(db: &View, which: &Which, version: &WhichVersion, format: Format) -> Result<(), Failed> {
+    let model = which.version(&db.snapshot(), version)?;
+    let mut listing = Listing::begin(format, ["name", "dtype", "shape", "from", "to", "bytes"])?;
+    for tensor in model.tensors()? {
+        let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
+        let Range { start, end } = tensor.range;
+        listing.row([
+            tensor.name.into(),
+            tensor.dtype.into(),
+            Field::Json(format!("[{}]", shape.join(","))),
+            start.into(),
+            end.into(),
+            (end - start).into(),
+        ])?;
+    }
+    listing.end(None)
+}
+
+/// Models that are deleted by one transaction.
+const REMOVED_AT_ONCE: usize = 100_000;
+
+/// The models that are to go, each with the number of its versions.
+fn removed(
+    snapshot: &Snapshot,
+    which: Option<&Which>,
+    wanted: &Wanted,
+) -> Result<Vec<(ModelInfo, usize)>, Failed> {
+    let models = match which {
+        // A blob that is damaged or lost is none to be read for this.
+        Some(which) => {
+            versions::versions(snapshot, which.model()?)?.into_iter().take(1).map(|v| v.info).collect()
+        }
+        None => snapshot.find_models_newest(&wanted.condition(), 0, usize::MAX)?,
+    };
+    let counted = |info: ModelInfo| {
+        let versions = snapshot.model_versions(&info.id)?.len();
+        Ok((info, versions))
+    };
+    models.into_iter().map(counted).collect()
+}
+
+fn would_remove(db: &View, which: Option<&Which>, wanted: &Wanted, format: Format) -> Result<(), Failed> {
+    let models = removed(&db.snapshot(), which, wanted)?;
+    let columns = ["type", "timestamp", "versions", "id", "metadata"];
+    let mut listing = Listing::begin(format, columns)?;
+    for (model, versions) in &models {
+        listing.row([
+            model.metadata().model_type()?.into(),
+            Field::text(model.timestamp),
+            (*versions).into(),
+            Field::text(model.id),
+            Field::Json(model.metadata().to_json()),
+        ])?;
+    }
+    let versions: usize = models.iter().map(|(_, versions)| versions).sum();
+    listing.end(Some(&format!("these would go: models {}, versions {versions}", models.len())))
+}
+
+fn remove(db: &Database, which: Option<&Which>, wanted: &Wanted, format: Format) -> Result<(), Failed> {
+    // Nobody else writes.
+    let models = removed(&db.snapshot(), which, wanted)?;
+    let (mut seq, parts) = (None, models.chunks(REMOVED_AT_ONCE));
+    let transactions = parts.len();
+    for part in parts {
+        let mut batch = Batch::new();
+        for (info, _) in part {
+            batch.delete_model(&info.id)?;
+        }
+        seq = Some(db.commit(batch)?.seq);
+    }
     let mut facts = Facts::default();
-    facts.add("id", id.to_string()).add("versions", versions).add("seq", db.commit(batch)?.seq);
-    facts.print(Format::Table)
+    match which {
+        Some(_) => facts.add("id", models.first().map(|(info, _)| info.id.to_string())),
+        None => facts.add("models", models.len()),
+    };
+    facts.add("versions", models.iter().map(|(_, versions)| versions).sum::<usize>());
+    if which.is_none() {
+        facts.add("transactions", transactions);
+    }
+    facts.add("seq", seq);
+    facts.print(format)
 }
 
 /// A condition from the command line.

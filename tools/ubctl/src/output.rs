@@ -39,6 +39,7 @@ pub(crate) enum Field<'a> {
     I64(i64),
     F64(f64),
     Text(Cow<'a, str>),
+    Array(Vec<f64>),
     /// A value of several, as JSON writes it.
     Json(String),
 }
@@ -80,6 +81,10 @@ impl<'a> Field<'a> {
             Field::I64(v) => v.to_string().into(),
             Field::F64(v) => format!("{v:?}").into(),
             Field::Text(v) => Cow::Borrowed(v),
+            Field::Array(values) => {
+                let values: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
+                format!("[{}]", values.join(",")).into()
+            }
             Field::Json(v) => Cow::Borrowed(v),
         }
     }
@@ -93,6 +98,7 @@ impl<'a> Field<'a> {
             Field::F64(v) if v.is_finite() => (*v).into(),
             Field::F64(_) => self.plain().into_owned().into(),
             Field::Text(v) => v.as_ref().into(),
+            Field::Array(values) => values.iter().map(|value| Field::F64(*value).json()).collect(),
             Field::Json(text) => serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()),
         }
     }

@@ -102,6 +102,16 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     })
 }
 
+/// A length of time as [`parse_duration`] reads it, in the largest unit of which it is a whole number.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    let nanos = duration.as_nanos();
+    let units =
+        [(86_400_000_000_000, "d"), (3_600_000_000_000, "h"), (60_000_000_000, "m"), (1_000_000_000, "s")];
+    let units = units.into_iter().chain([(1_000_000, "ms"), (1_000, "us"), (1, "ns")]);
+    let fits = units.into_iter().find(|(unit, _)| nanos >= *unit && nanos % unit == 0);
+    fits.map_or_else(|| "0s".to_string(), |(unit, name)| format!("{}{name}", nanos / unit))
+}
+
 /// What an error says apart from the options of an import, for commands that do not have them.
 pub(crate) fn without_options(what: &str) -> String {
     OPTIONS.iter().fold(what.to_string(), |what, option| what.replace(option, ""))
@@ -217,6 +227,14 @@ mod tests {
         let mut mixed = reader(None, None, None);
         mixed.read("1400000000").unwrap();
         assert_eq!(mixed.read("20140602").unwrap(), Timestamp(20_140_602_000_000_000));
+    }
+
+    #[test]
+    fn lengths_of_time_are_written_as_they_are_read() {
+        for text in ["30d", "36h", "90m", "61s", "0s", "1500ms", "1us", "1000001ns"] {
+            assert_eq!(duration_text(parse_duration(text).unwrap()), text);
+        }
+        assert_eq!(duration_text(parse_duration("2w").unwrap()), "14d");
     }
 
     #[test]

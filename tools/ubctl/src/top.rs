@@ -170,6 +170,12 @@ pub(crate) fn width() -> usize {
     Table::new().width().map_or(usize::MAX, usize::from)
 }
 
+/// Lines of the terminal.
+pub(crate) fn height() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+    size.map(|size| usize::from(size.ws_row)).filter(|rows| *rows > 0).unwrap_or(usize::MAX)
+}
+
 /// The first so many characters of each line.
 pub(crate) fn cut(text: &str, width: usize) -> String {
     text.lines().flat_map(|line| line.chars().take(width).chain(['\n'])).collect()

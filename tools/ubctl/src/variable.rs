@@ -7,7 +7,9 @@ pub(crate) use self::watch::sparkline;
 use std::path::Path;
 
 use clap::{Subcommand, ValueEnum};
-use underbelly::{Batch, CURSOR_PREFIX, CommitError, Database, Scope, Variable, VariableType, VariableValue};
+use underbelly::{
+    Batch, CURSOR_PREFIX, CommitError, Database, Reader, Scope, Timestamp, VariableType, VariableValue,
+};
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing};
@@ -17,9 +19,14 @@ use crate::write;
 #[derive(Subcommand, Debug)]
 pub(crate) enum Var {
     /// Shows the value of a variable, and when it was set
+    ///
+    /// One that is in no log is shown where none of the log has the name, as the process that writes shows it now.
     Get {
         /// The variable
         name: String,
+        /// The one that is in no log, also where one of the log has the same name
+        #[arg(long)]
+        unlogged: bool,
         #[command(flatten)]
         scope: ScopeArg,
         #[command(flatten)]
@@ -28,8 +35,9 @@ pub(crate) enum Var {
     /// Sets a variable
     ///
     /// Without --type, true and false are a bool, whole numbers an i64, other numbers a float, numbers within brackets
-    /// ([1.5,2]) an array of floats, and everything else is text, kept as bytes. A variable that is there keeps its
-    /// type: 3 sets a variable of floats to 3.0.
+    /// ([1.5,2]) an array of floats, and everything else is text, kept as bytes; but what looks like one of those and is
+    /// none, such as [1,x], True or 1e400, is refused unless --type says text. A variable that is there keeps its type: 3
+    /// sets a variable of floats to 3.0.
     Set {
         /// The variable
         name: String,
@@ -46,6 +54,9 @@ pub(crate) enum Var {
         scope: ScopeArg,
     },
     /// Lists the variables by scope and name
+    ///
+    /// Those in no log, which the process that writes shows now, are among them. Bytes are shown as text where they are
+    /// text, else as hexadecimal digits: their encoding is what `var set --type` takes.
     Ls {
         /// Only variables of this scope: global, episode:NAME or asset:NAME
         #[arg(long, value_parser = parse_scope, value_name = "SCOPE")]
@@ -153,6 +164,31 @@ fn number(text: &str) -> Option<f64> {
     (is_kept && !(is_digits && value.is_infinite())).then_some(value)
 }
 
+/// What a text looks like to people, be it one or not: an array, a boolean or a number.
+fn looks_like(text: &str) -> Option<&'static str> {
+    let text = text.trim();
+    if text.starts_with('[') || text.ends_with(']') {
+        return Some("an array of floats");
+    }
+    if ["true", "false"].iter().any(|word| text.eq_ignore_ascii_case(word)) {
+        return Some("a boolean");
+    }
+    let digits = text.trim_start_matches(['+', '-']);
+    let hex = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X"));
+    if hex.is_some_and(|hex| !hex.is_empty() && hex.bytes().all(|digit| digit.is_ascii_hexdigit())) {
+        return Some("a number");
+    }
+    let (digits, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
+    let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    let is_whole = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    // Of several points none is one of decimals: 10.0.0.1 is text.
+    let is_number = digits.starts_with(|first: char| first.is_ascii_digit() || first == '.')
+        && digits.bytes().any(|byte| byte.is_ascii_digit())
+        && digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b',' | b'_'))
+        && digits.bytes().filter(|byte| *byte == b'.').count() <= 1;
+    (is_number && is_whole(exponent)).then_some("a number")
+}
+
 /// The value of a text: of the type that is asked for, else that of the variable where it fits, else the first that it
 /// can be.
 fn value(text: &str, asked: Option<Kind>, known: Option<VariableType>) -> Result<VariableValue, Failed> {
@@ -163,7 +199,18 @@ fn value(text: &str, asked: Option<Kind>, known: Option<VariableType>) -> Result
     let known = known.map(Kind::of).and_then(|kind| kind.value(text));
     let guessed =
         || [Kind::Bool, Kind::I64, Kind::F64, Kind::Array].into_iter().find_map(|kind| kind.value(text));
-    Ok(known.or_else(guessed).unwrap_or_else(|| text.as_bytes().into()))
+    match (known.or_else(guessed), looks_like(text)) {
+        (Some(value), _) => Ok(value),
+        (None, Some(what)) => Err(Failed::Usage(format!(
+            "{text:?} looks like {what} and cannot be kept as one; correct it, or say --type text if it is text"
+        ))),
+        (None, None) => Ok(text.as_bytes().into()),
+    }
+}
+
+/// Bytes as text, where they are such.
+fn as_text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|text| !text.chars().any(char::is_control))
 }
 
 /// A value as text: bytes as they are where they are text, else as hexadecimal digits.
@@ -172,28 +219,62 @@ fn field(value: &VariableValue) -> Field<'static> {
         VariableValue::Bool(value) => Field::Bool(*value),
         VariableValue::I64(value) => Field::I64(*value),
         VariableValue::F64(value) => Field::F64(*value),
-        VariableValue::Array(values) => {
-            let values: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
-            Field::text(format!("[{}]", values.join(",")))
-        }
-        VariableValue::Bytes(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) if !text.chars().any(char::is_control) => Field::text(text),
-            _ => Field::text(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+        VariableValue::Array(values) => Field::Array(values.to_vec()),
+        VariableValue::Bytes(bytes) => match as_text(bytes) {
+            Some(text) => Field::text(text),
+            None => Field::text(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
         },
         _ => Field::Null,
     }
 }
 
+/// How bytes are shown, as `var set --type` names it.
+fn encoding(value: &VariableValue) -> Field<'static> {
+    match value {
+        VariableValue::Bytes(bytes) => {
+            Field::Text((if as_text(bytes).is_some() { Kind::Text } else { Kind::Hex }).name().into())
+        }
+        _ => Field::Null,
+    }
+}
+
+/// A variable of the log, or one that is in none.
+struct Shown {
+    scope: Scope,
+    name: String,
+    value: VariableValue,
+    /// The transaction that set it and when, where it is in the log.
+    set: Option<(u64, Timestamp)>,
+}
+
+/// All variables by scope and name; of two of the same name the one of the log is first.
+fn shown(reader: &Reader) -> Vec<Shown> {
+    let mut all: Vec<Shown> = reader
+        .variables()
+        .into_iter()
+        .map(|variable| Shown {
+            name: variable.name.to_string(),
+            set: Some((variable.seq, variable.time)),
+            scope: variable.scope,
+            value: variable.value,
+        })
+        .collect();
+    let unlogged = reader.unlogged_variables().into_iter();
+    all.extend(unlogged.map(|(scope, name, value)| Shown {
+        scope,
+        name: name.to_string(),
+        value,
+        set: None,
+    }));
+    all.sort_by(|a, b| (&a.scope, &a.name, a.set.is_none()).cmp(&(&b.scope, &b.name, b.set.is_none())));
+    all
+}
+
 impl Var {
     pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
         match self {
-            Var::Get { name, scope, format } => {
-                let found = Database::open_read_only(dir)?.variable(&scope.scope, name)?;
-                let Variable { value, seq, time, .. } = found.ok_or_else(|| not_found(&scope.scope, name))?;
-                let mut facts = Facts::default();
-                facts.add("value", field(&value)).add("type", value.variable_type().to_string());
-                facts.add("seq", seq).add("time", Field::text(time));
-                facts.print(format.format)
+            Var::Get { name, unlogged, scope, format } => {
+                get(&Database::open_read_only(dir)?, &scope.scope, name, *unlogged, format.format)
             }
             Var::Set { name, value: text, kind, force, scope } => {
                 keep_cursor(name, &scope.scope, *force)?;
@@ -244,17 +325,38 @@ fn not_found(scope: &Scope, name: &str) -> Failed {
     Failed::NotFound(format!("no variable of scope {scope} is named {name:?}; `ubctl var ls` lists them"))
 }
 
+fn get(reader: &Reader, scope: &Scope, name: &str, unlogged: bool, format: Format) -> Result<(), Failed> {
+    // Also says what is wrong with a name that no variable may have.
+    let logged = reader.variable(scope, name)?.filter(|_| !unlogged);
+    let (value, set) = match logged {
+        Some(variable) => (variable.value, Some((variable.seq, variable.time))),
+        None => {
+            let all = reader.unlogged_variables().into_iter();
+            let found = all.into_iter().find(|(of, there, _)| of == scope && **there == *name);
+            (found.ok_or_else(|| not_found(scope, name))?.2, None)
+        }
+    };
+    let mut facts = Facts::default();
+    facts.add("value", field(&value)).add("type", value.variable_type().to_string());
+    facts.add("encoding", encoding(&value)).add("logged", set.is_some());
+    facts.add("seq", set.map(|(seq, _)| seq)).add("time", set.map(|(_, time)| Field::text(time)));
+    facts.print(format)
+}
+
 fn list(dir: &Path, scope: Option<&Scope>, format: Format) -> Result<(), Failed> {
-    let all = Database::open_read_only(dir)?.variables();
-    let mut listing = Listing::begin(format, ["scope", "name", "type", "value", "seq", "time"])?;
+    let all = shown(&Database::open_read_only(dir)?);
+    let columns = ["scope", "name", "type", "value", "encoding", "logged", "seq", "time"];
+    let mut listing = Listing::begin(format, columns)?;
     for variable in all.iter().filter(|variable| scope.is_none_or(|scope| *scope == variable.scope)) {
         listing.row([
             Field::text(&variable.scope),
             (*variable.name).into(),
             Field::text(variable.value.variable_type()),
             field(&variable.value),
-            variable.seq.into(),
-            Field::text(variable.time),
+            encoding(&variable.value),
+            variable.set.is_some().into(),
+            variable.set.map(|(seq, _)| seq).into(),
+            variable.set.map(|(_, time)| Field::text(time)).into(),
         ])?;
     }
     listing.end(None)
@@ -284,6 +386,36 @@ mod tests {
             [("1.5", Kind::I64), ("0a1", Kind::Hex), ("\u{e9}+", Kind::Hex), ("1", Kind::Array)]
         {
             assert!(value(text, Some(kind), None).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_another_value_is_text_only_where_that_is_said() {
+        for (text, what) in [
+            ("[1,2,x]", "an array"),
+            ("[1,2", "an array"),
+            ("1,2]", "an array"),
+            ("[1,1e400]", "an array"),
+            ("True", "a boolean"),
+            (" false", "a boolean"),
+            ("1e400", "a number"),
+            ("-1e+400", "a number"),
+            ("99999999999999999999", "a number"),
+            ("1,5", "a number"),
+            ("1_000.5", "a number"),
+            ("0x1F", "a number"),
+            (" 3", "a number"),
+            ("--3", "a number"),
+        ] {
+            let told = value(text, None, None).unwrap_err().to_string();
+            assert!(told.contains(what) && told.contains("--type text"), "{text}: {told}");
+            assert_eq!(value(text, Some(Kind::Text), None).unwrap(), text.as_bytes().into());
+            assert_eq!(value(text, None, Some(VariableType::Bytes)).unwrap(), text.as_bytes().into());
+        }
+        for text in
+            ["", "-", ".", "e5", "1.2.3", "10.0.0.1", "2014-06-02", "5GB", "0x", "truely", "e", "1e", "a[0"]
+        {
+            assert_eq!(value(text, None, None).unwrap(), text.as_bytes().into(), "{text}");
         }
     }
 }

@@ -1,20 +1,23 @@
 //! `ubctl model versions|alias|pin|keep|tag|why|gc`: versions of a model and what is told of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use underbelly::{
-    Alias, AliasTarget, Batch, CommitError, Database, Extent, Lineage, Location, MetaValue, Metadata, Model,
-    ModelId, Retention, Snapshot, Timestamp, TrainedOn, VersionInfo, View,
+    Alias, AliasTarget, Annotation, Batch, CommitError, Database, Extent, Lineage, Location, MetaValue,
+    Metadata, Model, ModelId, Retention, Snapshot, Timestamp, TrainedOn, VersionInfo, View,
 };
 
 use super::{metadata, not_found};
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, Listing, printable};
 use crate::stderr;
-use crate::time::parse_instant;
+use crate::time::{duration_text, parse_instant};
+use crate::write;
 
 /// Which model: by its metadata or by its identity.
 #[derive(Args, Clone, Debug)]
@@ -50,6 +53,10 @@ pub(crate) struct WhichVersion {
 }
 
 impl Which {
+    pub(super) fn new(meta: Option<String>, id: Option<String>) -> Which {
+        Which { meta, id }
+    }
+
     fn location(&self) -> Result<Location, Failed> {
         match (&self.meta, &self.id) {
             (Some(meta), _) => {
@@ -102,7 +109,7 @@ impl Which {
             (.., Some(_)) => *gone.start() == number + 1,
             _ => back.is_some() && *gone.start() > number,
         });
-        let deleted = told(&deleted);
+        let deleted = stretches(&deleted);
         let is_of_time = as_of.is_some() || put_by.is_some();
         if let (Some(info), Some(deleted)) = (info, &deleted) {
             let why = match as_of {
@@ -140,7 +147,7 @@ impl Which {
 const TOLD_MAX: usize = 4;
 
 /// "version 1 was", "versions 1, 3 to 4 were"; `None` where there is none.
-fn told(deleted: &[RangeInclusive<u64>]) -> Option<String> {
+fn stretches(deleted: &[RangeInclusive<u64>]) -> Option<String> {
     let newest = deleted.get(deleted.len().saturating_sub(TOLD_MAX)..).unwrap_or_default();
     let before = (newest.len() < deleted.len()).then(|| "some before".to_string());
     let all = newest.iter().map(|gone| match (gone.start(), gone.end()) {
@@ -261,13 +268,15 @@ pub(crate) fn pin(db: &Database, which: &Which, version: u64, is_pinned: bool) -
     change(db, id, |batch| batch.pin_version(&id, version, is_pinned).map(drop))
 }
 
-pub(crate) fn keep(
-    db: &Database,
-    which: &Which,
-    last: Option<u64>,
-    age: Option<Duration>,
-) -> Result<(), Failed> {
-    let id = which.model()?;
+/// Which versions are to be kept; all where nothing is said.
+#[derive(Clone, Copy)]
+pub(crate) struct Keep {
+    pub(crate) last: Option<u64>,
+    pub(crate) age: Option<Duration>,
+}
+
+pub(crate) fn keep(db: &Database, which: &Which, wanted: Keep, format: Format) -> Result<(), Failed> {
+    let (id, Keep { last, age }) = (which.model()?, wanted);
     if last == Some(0) {
         return Err(Failed::Usage("the newest version is kept in any case; say --last 1".to_string()));
     }
@@ -281,51 +290,73 @@ pub(crate) fn keep(
     let kept = versions(&db.snapshot(), id)?.len();
     let mut facts = Facts::default();
     facts.add("seq", seq).add("kept", kept).add("deleted", before.saturating_sub(kept));
-    facts.print(Format::Table)
+    facts.print(format)
+}
+
+/// Shows which versions of a model are kept.
+pub(crate) fn kept(db: &View, which: &Which, format: Format) -> Result<(), Failed> {
+    let (snapshot, id) = (db.snapshot(), which.model()?);
+    let versions = versions(&snapshot, id)?.len();
+    let Retention { keep_last, max_age } = snapshot.retention(&id)?.unwrap_or_default();
+    let age = max_age.map(duration_text);
+    let keeps = match (keep_last, &age) {
+        (None, None) => "all versions".to_string(),
+        (Some(last), None) => format!("the newest {last}"),
+        (None, Some(age)) => format!("those put within {age}"),
+        (Some(last), Some(age)) => format!("those of the newest {last} that were put within {age}"),
+    };
+    let mut facts = Facts::default();
+    facts.add("keeps", keeps).add("last", keep_last).add("age", age.map(Field::from));
+    facts.add("versions", versions);
+    facts.print(format)
 }
 
 pub(crate) fn annotate(
     db: &Database,
     which: &Which,
     version: Option<u64>,
-    pairs: &[(String, Option<MetaValue>)],
+    told: &[Told],
 ) -> Result<(), Failed> {
     let (id, version) = (which.model()?, version.map(AliasTarget::Version));
     change(db, id, |batch| {
-        for (name, value) in pairs {
-            match value {
-                Some(value) => batch.annotate(&id, version, name, value.clone())?,
-                None => batch.remove_annotation(&id, version, name)?,
+        for told in told {
+            match told {
+                Told::Set(name, value) => batch.annotate(&id, version, name, value.clone())?,
+                Told::Back(name) => batch.remove_annotation(&id, version, name)?,
+                Told::Looked(_) => batch,
             };
         }
         Ok(())
     })
 }
 
-/// `NAME=VALUE`, or `NAME=` to take it back. VALUE is JSON, or text.
-pub(crate) fn pair(given: &str) -> Result<(String, Option<MetaValue>), String> {
-    let (name, text) = given.split_once('=').ok_or("there is no \"=\"; write NAME=VALUE, as auc=0.81")?;
+/// What is told of a model.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    /// A value under a name.
+    Set(String, MetaValue),
+    /// It is taken back.
+    Back(String),
+    /// Nothing: it is asked for.
+    Looked(String),
+}
+
+/// `NAME=VALUE`, `NAME=` to take it back, or `NAME`. VALUE is JSON, or text.
+pub(crate) fn told(given: &str) -> Result<Told, String> {
+    let Some((name, text)) = given.split_once('=') else { return Ok(Told::Looked(given.to_string())) };
     if text.is_empty() {
-        return Ok((name.to_string(), None));
+        return Ok(Told::Back(name.to_string()));
     }
     let read = match serde_json::from_str::<serde_json::Value>(text) {
         Ok(_) => Metadata::from_json(&format!("{{\"v\":{text}}}")).map_err(|error| error.to_string())?,
         Err(_) => Metadata::from_entries([("v".to_string(), text.into())].into()),
     };
-    Ok((name.to_string(), read.entries().get("v").cloned()))
+    Ok(Told::Set(name.to_string(), read.entries().get("v").cloned().unwrap_or(MetaValue::Null)))
 }
 
-pub(crate) fn annotations(
-    db: &View,
-    which: &Which,
-    version: Option<u64>,
-    format: Format,
-) -> Result<(), Failed> {
-    let (snapshot, id) = (db.snapshot(), which.model()?);
-    versions(&snapshot, id)?;
+fn list_annotations(notes: impl Iterator<Item = Annotation>, format: Format) -> Result<(), Failed> {
     let mut listing = Listing::begin(format, ["version", "name", "value", "seq", "time"])?;
-    let notes = snapshot.annotations(&id)?.into_iter();
-    for note in notes.filter(|note| version.is_none() || note.version == version) {
+    for note in notes {
         let value =
             note.value.map(|value| Metadata::from_entries([("v".to_string(), value)].into()).to_json());
         // The dict around it is not shown.
@@ -339,6 +370,38 @@ pub(crate) fn annotations(
         ])?;
     }
     listing.end(None)
+}
+
+pub(crate) fn annotations(
+    db: &View,
+    which: &Which,
+    version: Option<u64>,
+    format: Format,
+) -> Result<(), Failed> {
+    let (snapshot, id) = (db.snapshot(), which.model()?);
+    versions(&snapshot, id)?;
+    let notes = snapshot.annotations(&id)?.into_iter();
+    list_annotations(notes.filter(|note| version.is_none() || note.version == version), format)
+}
+
+/// What was told under a name over time, of the model or of a version.
+pub(crate) fn annotation_history(
+    db: &View,
+    which: &Which,
+    version: Option<u64>,
+    name: &str,
+    format: Format,
+) -> Result<(), Failed> {
+    let (snapshot, id) = (db.snapshot(), which.model()?);
+    versions(&snapshot, id)?;
+    let notes = snapshot.annotation_history(&id, version, name)?;
+    if notes.is_empty() {
+        let of = version.map_or("the model".to_string(), |version| format!("version {version}"));
+        return Err(Failed::NotFound(format!(
+            "nothing was told of {of} under {name:?}; `ubctl model tag` lists what was, and {name}=VALUE tells it"
+        )));
+    }
+    list_annotations(notes.into_iter(), format)
 }
 
 /// Appends the cells from which producers made one, and what those were made from.
@@ -417,8 +480,19 @@ pub(crate) fn why(db: &View, which: &Which, version: &WhichVersion, depth: usize
     crate::output::print(&text)
 }
 
+/// Files with blobs, and their lengths.
+fn blob_files(dir: &Path) -> BTreeMap<PathBuf, u64> {
+    // A folder or file that is not there, or any more, has nothing.
+    let folders = ["chunks", "packs"].into_iter().filter_map(|folder| fs::read_dir(dir.join(folder)).ok());
+    let files = folders.flatten().filter_map(Result::ok);
+    files.filter_map(|file| Some((file.path(), file.metadata().ok()?.len()))).collect()
+}
+
 /// Deletes versions that are not to be kept, and gives their space back.
-pub(crate) fn collect(db: &Database) -> Result<(), Failed> {
+pub(crate) fn collect(dir: &Path, format: Format) -> Result<(), Failed> {
+    // Opening frees what nothing needs any more, too.
+    let there = blob_files(dir);
+    let db = write(dir)?;
     let count = |db: &Database| -> Result<u64, Failed> {
         let snapshot = db.snapshot();
         let mut versions = 0;
@@ -427,17 +501,28 @@ pub(crate) fn collect(db: &Database) -> Result<(), Failed> {
         }
         Ok(versions)
     };
-    let before = count(db)?;
+    let before = count(&db)?;
     let mut batch = Batch::new();
     batch.collect_models();
     db.commit(batch)?;
-    let left = count(db)?;
+    let left = count(&db)?;
     // What the manifest before names stays until the next.
     let (first, second) = (db.checkpoint()?, db.checkpoint()?);
     let written = first.bytes_written + second.bytes_written;
+    let stay = blob_files(dir);
+    let freed: u64 = there.iter().filter(|(file, _)| !stay.contains_key(*file)).map(|(_, bytes)| bytes).sum();
     let mut facts = Facts::default();
-    facts.add("deleted", before - left).add("versions", left).add("bytes_written", written);
-    facts.print(Format::Table)?;
+    facts.add("deleted", before - left).add("versions", left);
+    facts.add("bytes_freed", freed).add("bytes_written", written);
+    facts.print(format)?;
+    let readers: BTreeSet<u32> = db.status().readers.into_iter().map(|(process, _)| process).collect();
+    if !readers.is_empty() {
+        let named: Vec<String> = readers.iter().map(u32::to_string).collect();
+        stderr::line(&format!(
+            "what processes that read have open stays until they end or move on, and goes with the next `ubctl model gc`: {}",
+            named.join(", ")
+        ));
+    }
     second.damaged.iter().for_each(|damaged| stderr::line(damaged));
     match second.damaged.len() {
         0 => Ok(()),

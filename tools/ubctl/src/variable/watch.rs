@@ -14,10 +14,12 @@ use crate::error::Failed;
 use crate::output::{printable, stdout};
 use crate::stderr;
 use crate::time::parse_duration;
-use crate::top::{cut, width};
+use crate::top::{cut, height, width};
 
 /// Values that a line shows.
 const WIDTH: usize = 60;
+/// Characters up to which values have a column: the bars begin behind the longest of them.
+const VALUE: usize = 24;
 /// What is shown instead of the value of one that is there no more.
 const REMOVED: &str = "removed";
 /// Looks at which that is shown, where the variable was not named by who watches.
@@ -26,8 +28,9 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 
 /// Draws variables as they change, those of no log among them, until this is interrupted
 ///
-/// On a terminal each has a line with its last values, which is drawn anew; elsewhere a line is written for each change: the name, a tab
-/// and the value, or two tabs and `removed`.
+/// On a terminal each has a line that is drawn anew: the value, and in what is left of the width its last values as bars;
+/// what does not fit into the height is counted. Elsewhere a line is written for each change: the name, a tab and the
+/// value, or two tabs and `removed`.
 #[derive(Args, Debug)]
 pub(crate) struct Watch {
     /// The variables; all of the scope where none is named
@@ -88,18 +91,37 @@ fn look(reader: &Reader, scope: &Scope) -> Vec<(String, bool, VariableValue)> {
     logged.chain(unlogged.map(|(_, name, value)| (name.to_string(), false, value))).collect()
 }
 
-/// The lines of a terminal of this width.
-fn drawn(lines: &[Line], width: usize) -> String {
-    let longest = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
-    let line = |line: &Line| {
-        let (name, bars) = (printable(&line.name), sparkline(line.numbers.iter().copied()));
-        let value = line
-            .value
-            .as_ref()
-            .map_or_else(|| REMOVED.to_string(), |value| field(value).plain().into_owned());
-        format!("{name:<longest$}  {bars:<WIDTH$}  {}\n", printable(&value))
-    };
-    cut(&lines.iter().map(line).collect::<String>(), width)
+/// The lines of a terminal of this width and height. One is left free: the cursor goes back to the first from there, and no
+/// further than to the top.
+fn drawn(lines: &[Line], width: usize, height: usize) -> String {
+    let room = height.saturating_sub(1).max(1);
+    let count = if lines.len() > room { room - 1 } else { lines.len() };
+    let shown: Vec<(&Line, String)> = lines
+        .iter()
+        .take(count)
+        .map(|line| {
+            let value = line.value.as_ref().map(|value| printable(&field(value).plain()).into_owned());
+            (line, value.unwrap_or_else(|| REMOVED.to_string()))
+        })
+        .collect();
+    let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
+    let name_width = longest(&mut shown.iter().map(|(line, _)| printable(&line.name).chars().count()));
+    let values = shown.iter().map(|(_, value)| value.chars().count());
+    let value_width = longest(&mut values.filter(|length| *length <= VALUE));
+    let mut text = String::new();
+    for (line, value) in shown {
+        let name = printable(&line.name);
+        let begin = format!("{name:<name_width$}  {value:<value_width$}  ");
+        // The newest are the last.
+        let left = width.saturating_sub(begin.chars().count()).min(line.numbers.len());
+        let bars = sparkline(line.numbers.iter().skip(line.numbers.len() - left).copied());
+        text.push_str((begin + &bars).trim_end());
+        text.push('\n');
+    }
+    if count < lines.len() {
+        text.push_str(&format!("… {} more\n", lines.len() - count));
+    }
+    cut(&text, width)
 }
 
 impl Watch {
@@ -162,8 +184,9 @@ impl Watch {
                 if rows > 0 {
                     text.push_str(&format!("\x1b[{rows}A\x1b[J"));
                 }
-                rows = lines.len();
-                text.push_str(&drawn(&lines, width()));
+                let frame = drawn(&lines, width(), height());
+                rows = frame.lines().count();
+                text.push_str(&frame);
             } else {
                 for line in changed.iter().filter_map(|at| lines.get(*at)) {
                     let value = line.value.as_ref().map(|value| field(value).plain().into_owned());
@@ -216,13 +239,13 @@ mod tests {
             [0, 1, 2]
         );
         assert_eq!(watch.take(&mut lines, found(&[("loss", true), ("loss", false), ("x", false)])), [0; 0]);
-        let text = drawn(&lines, 40);
+        let text = drawn(&lines, 40, 24);
         assert!(text.lines().count() == 3 && text.lines().all(|line| line.chars().count() == 40), "{text}");
-        assert!(text.starts_with("loss  ▁▁ "), "{text}");
+        assert!(text.starts_with("loss  [0.0,0.0,"), "{text}");
         // The second is another variable than the first, and keeps its place without a value until it has one again.
         assert_eq!(watch.take(&mut lines, found(&[("loss", true)])), [1, 2]);
-        let text = drawn(&lines, 90);
-        let values: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+        let text = drawn(&lines, 90, 24);
+        let values: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
         assert!(values[0].starts_with("[0.0") && values[1..] == ["removed", "removed"], "{text}");
         assert_eq!(watch.take(&mut lines, found(&[("loss", true)])), [0; 0]);
         assert_eq!(watch.take(&mut lines, found(&[("loss", true), ("loss", false)])), [1]);
@@ -231,6 +254,37 @@ mod tests {
             watch.take(&mut lines, found(&[("loss", true)]));
         }
         assert_eq!(lines.len(), 1);
+    }
+
+    /// The value is there whatever the width is, and bars have what is left; no more lines than the terminal has.
+    #[test]
+    fn a_narrow_and_low_terminal_shows_values_first() {
+        let line = |name: &str, value: VariableValue| Line {
+            name: name.to_string(),
+            is_logged: true,
+            value: Some(value),
+            numbers: (0..WIDTH).map(|n| n as f64).collect(),
+            gone: 0,
+        };
+        let text = |text: &str| VariableValue::from(text.as_bytes());
+        let long = "x".repeat(VALUE + 4);
+        let lines = [line("loss", 0.25.into()), line("n", text("abcdef")), line("long", text(&long))];
+        let shown = drawn(&lines, 40, 24);
+        let shown: Vec<&str> = shown.lines().collect();
+        assert_eq!(shown[0], format!("loss  0.25    {}", sparkline((34..60).map(f64::from))));
+        assert_eq!(shown[1], format!("n     abcdef  {}", sparkline((34..60).map(f64::from))));
+        assert_eq!(shown[2], format!("long  {long}  {}", sparkline((56..60).map(f64::from))));
+        // No more bars than values, and none where nothing is left.
+        assert_eq!(drawn(&lines[..1], 400, 24).trim_end().chars().count(), "loss  0.25  ".len() + WIDTH);
+        assert_eq!(drawn(&lines[..1], 10, 24), "loss  0.25\n");
+        let counts = |height: usize| {
+            let shown = drawn(&lines, 10, height);
+            (shown.lines().count(), shown.lines().last().unwrap_or_default().to_string())
+        };
+        assert_eq!(counts(4), (3, "long  xxxx".to_string()));
+        assert_eq!(counts(3), (2, "… 2 more".to_string()));
+        assert_eq!(counts(2), (1, "… 3 more".to_string()));
+        assert_eq!(counts(0), (1, "… 3 more".to_string()));
     }
 
     #[test]

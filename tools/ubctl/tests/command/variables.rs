@@ -1,7 +1,7 @@
 //! Variables on the command line.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 use underbelly::{Batch, Database, Scope};
@@ -55,6 +55,75 @@ fn what_does_not_fit_is_told() {
     }
     let long = "x".repeat(256);
     assert!(place.fails(["var", "get", &long]).contains("longer than 255 bytes"));
+}
+
+/// What is in no log is found by name, listed, and told from what is.
+#[test]
+fn variables_that_are_in_no_log_are_shown_and_told_apart() {
+    let place = Place::new();
+    place.ok(words("var set loss 3"));
+    let db = Database::open(place.db()).unwrap();
+    let loss = db.unlogged_var::<f64>(&Scope::Global, "loss").unwrap();
+    let gauge = db.unlogged_var::<[f64; 2]>(&Scope::asset("IBM"), "gauge").unwrap();
+    loss.set(0.25).unwrap();
+    gauge.set([1.0, f64::NAN]).unwrap();
+    let get = |line: &str| {
+        let shown = place.json(words(&format!("var get {line} --format json")));
+        (shown["value"].clone(), shown["logged"].clone(), shown["seq"].is_u64(), shown["time"].is_string())
+    };
+    assert_eq!(get("loss"), (json!(3), json!(true), true, true));
+    assert_eq!(get("loss --unlogged"), (json!(0.25), json!(false), false, false));
+    assert_eq!(get("gauge --scope asset:IBM"), (json!([1.0, "NaN"]), json!(false), false, false));
+    let error = place.fails(words("var get gauge"));
+    assert!(error.contains("no variable of scope global is named \"gauge\""), "{error}");
+    let all = place.csv(words("var ls --format csv"));
+    let all: Vec<_> = all.iter().map(|row| row[..6].join(" ")).collect();
+    assert_eq!(
+        all,
+        [
+            "scope name type value encoding logged",
+            "global loss i64 3  true",
+            "global loss f64 0.25  false",
+            "asset:IBM gauge f64[2] [1.0,NaN]  false",
+        ]
+    );
+    assert_eq!(place.csv(words("var ls --scope asset:IBM --format csv")).len(), 2);
+}
+
+/// In JSON an array is one, and bytes say whether they are shown as text or as digits.
+#[test]
+fn values_in_json_are_what_they_are() {
+    let place = Place::new();
+    place.ok(words("var set weights [1.5,2,NaN,-inf]"));
+    place.ok(words("var set text 00ff --type text"));
+    place.ok(words("var set raw 00ff --type hex"));
+    let all = place.json(words("var ls --format json"));
+    let shown: Vec<_> = all.as_array().unwrap().iter().map(|row| (&row["value"], &row["encoding"])).collect();
+    let array = json!([1.5, 2.0, "NaN", "-inf"]);
+    assert_eq!(
+        shown,
+        [
+            (&json!("00ff"), &json!("hex")),
+            (&json!("00ff"), &json!("text")),
+            (&array, &serde_json::Value::Null),
+        ]
+    );
+    assert_eq!(place.json(words("var get weights --format json"))["value"], array);
+    assert_eq!(place.json(words("var get raw --format json"))["encoding"], "hex");
+    assert!(place.ok(words("var get weights")).contains("[1.5,2.0,NaN,-inf]\n"));
+}
+
+#[test]
+fn what_looks_like_another_value_is_refused_and_changes_nothing() {
+    let place = Place::new();
+    for text in ["[1,2,x]", "True", "1e400"] {
+        let error = place.fails(["var", "set", "x", text]);
+        assert!(error.contains("looks like") && error.contains("--type text"), "{error}");
+        assert!(place.fails(words("var get x")).contains("no variable"));
+    }
+    place.ok(words("var set x True --type text"));
+    place.ok(words("var set x 1e400"));
+    assert_eq!(place.json(words("var get x --format json"))["value"], "1e400", "it keeps its type");
 }
 
 /// Who consumes goes by its cursor, which nobody moves or removes by accident; the engine's names are its own.
@@ -118,4 +187,40 @@ fn a_watch_tells_what_is_removed() {
     assert_eq!(next(), "lag\t0.5");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// On a terminal the lines are drawn anew in their place: as many as it has, less the one that the cursor stands in.
+#[test]
+fn a_watch_draws_its_lines_anew_on_a_terminal() {
+    // What makes a pseudo terminal.
+    if Command::new("script").arg("--version").output().is_err() {
+        println!("SKIPPED: there is no `script` on this machine, so no terminal to watch on");
+        return;
+    }
+    let place = Place::new();
+    for n in 0..6 {
+        place.ok(words(&format!("var set gauge{n} {n}.5")));
+    }
+    let watched = |size: &str| {
+        let line = format!("stty {size} && \"$UBCTL\" var watch --looks 3 --every 10ms");
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).env("SHELL", "/bin/sh");
+        command.env("UNDERBELLY_DB", place.db()).env("UBCTL", env!("CARGO_BIN_EXE_ubctl"));
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}");
+        text.replace("\r\n", "\n")
+    };
+    let line = |n: usize, bars: usize| format!("gauge{n}  {n}.5  {}\n", "▁".repeat(bars));
+    let frames = |rows: &dyn Fn(usize) -> String, count: usize| {
+        let again = format!("\x1b[{count}A\x1b[J");
+        [rows(1), rows(2), rows(3)].join(&again)
+    };
+    let all = |bars: usize| (0..6).map(|n| line(n, bars)).collect::<String>();
+    assert_eq!(watched("rows 7 cols 80"), frames(&all, 6));
+    let some = |bars: usize| (0..3).map(|n| line(n, bars)).collect::<String>() + "… 3 more\n";
+    assert_eq!(watched("rows 5 cols 80"), frames(&some, 4));
+    // Of three values the two newest have room.
+    let narrow = |bars: usize| all(bars.min(2));
+    assert_eq!(watched("rows 24 cols 15"), frames(&narrow, 6));
 }

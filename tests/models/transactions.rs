@@ -1,6 +1,7 @@
 //! Transactions that read versions, aliases and annotations before they move them.
 
 use std::cell::Cell;
+use std::sync::Barrier;
 
 use underbelly::{
     AliasTarget, Batch, CommitError, Database, MetaValue, Model, Retention, TrainedOn, Training, Transaction,
@@ -97,25 +98,29 @@ fn a_better_version_is_not_replaced_by_a_worse_one() {
 /// Of all that promote their own at a time the best one is in production.
 #[test]
 fn no_promotion_is_lost() {
-    const THREADS: u64 = 4;
-    const EACH: u64 = 10;
     let (_, db) = in_memory().unwrap();
-    let quality = |version: u64| (version * 7 % 41) as f64;
-    rated(&db, &(1..=THREADS * EACH).map(quality).collect::<Vec<_>>());
-    std::thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let db = &db;
-            scope.spawn(move || {
-                for version in (1 + thread..).step_by(THREADS as usize).take(EACH as usize) {
-                    while matches!(db.transact(|tx| promote(tx, version)), Err(CommitError::Conflict { .. }))
-                    {
-                    }
-                }
-            });
-        }
-    });
-    let best = (1..=THREADS * EACH).max_by(|a, b| quality(*a).total_cmp(&quality(*b)));
-    assert_eq!(production(&db), best);
+    rated(&db, &[0.6, 0.9, 0.7, 0.8]);
+    for _ in 0..10 {
+        commit(&db, |batch| batch.remove_alias(&smile("fx"), "production").map(drop));
+        let all_read = Barrier::new(4);
+        std::thread::scope(|scope| {
+            for version in 1..=4 {
+                let (db, all_read) = (&db, &all_read);
+                scope.spawn(move || {
+                    let is_first = Cell::new(true);
+                    db.transact::<_, CommitError>(|tx| {
+                        let is_better = promote(tx, version)?;
+                        if is_first.replace(false) {
+                            all_read.wait();
+                        }
+                        Ok(is_better)
+                    })
+                    .unwrap();
+                });
+            }
+        });
+        assert_eq!(production(&db), Some(2));
+    }
 }
 
 /// A transaction reads what it wrote and told itself.

@@ -554,8 +554,9 @@ fn a_model_is_put_once_where_it_is_asked_for() {
         let (of, start) = (smile("rates").with("round", round), Barrier::new(8));
         let once = |n: u8| {
             start.wait();
-            let (model, is_new) = db.put_model_once(&of, vec![n]).unwrap();
-            (is_new, model.info().version, model.blob().unwrap().to_vec())
+            // Long enough that they meet.
+            let (model, is_new) = db.put_model_once(&of, vec![n; 1 << 18]).unwrap();
+            (is_new, model.info().version, model.blob().unwrap()[0])
         };
         let puts: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8).map(|n| scope.spawn(move || once(n))).collect();
@@ -563,7 +564,7 @@ fn a_model_is_put_once_where_it_is_asked_for() {
         });
         assert_eq!(puts.iter().filter(|(is_new, ..)| *is_new).count(), 1);
         let (_, _, blob) = puts.iter().find(|(is_new, ..)| *is_new).unwrap();
-        assert!(puts.iter().all(|(_, version, found)| *version == 1 && found == blob), "{puts:?}");
+        assert!(puts.iter().all(|(_, version, found)| (*version, found) == (1, blob)), "{puts:?}");
     }
 }
 

@@ -161,6 +161,9 @@ impl Core {
             // The next checkpoint tries again.
             self.note_trouble(format!("old rows could not be deleted: {error}"));
         }
+        if let Err(error) = self.expire_versions() {
+            self.note_trouble(format!("old versions of models could not be deleted: {error}"));
+        }
         match self.attempt(&mut chain, disk, image_bytes_max) {
             Err(error) if is_disk_full(&error) => {
                 // What the reserve frees is for the checkpoint and not for the next log file.

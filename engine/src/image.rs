@@ -377,6 +377,34 @@ pub(crate) fn read(layers: &[Arc<Layer>], pool: &Pool) -> Result<Taken, StorageE
 mod tests {
     use super::*;
 
+    /// Chunks of equal length in another order make as many bytes, and another blob.
+    #[test]
+    fn chunks_that_do_not_make_the_hash_of_a_blob_are_refused() {
+        let put = |order: [u8; 2]| {
+            let chunks: Vec<_> = [1, 2].map(|chunk| (ObjectId([chunk; 32]), 5)).into();
+            let metadata = Metadata::new("m").with("timestamp", Timestamp(1));
+            let cbor = metadata.to_cbor().unwrap_or_default().into();
+            let version = Version {
+                seq: 1,
+                position: 0,
+                number: 1,
+                time: Timestamp(1),
+                metadata: Arc::new(metadata),
+                cbor,
+                timestamp: Timestamp(1),
+                object: hash_of_chunks(&chunks),
+                found_at: FoundAt::default(),
+                bytes: 10,
+                chunks: order.map(|chunk| (ObjectId([chunk; 32]), 5)).into(),
+            };
+            let mut value = Vec::new();
+            put_model(&mut value, &Numbered { id: ModelId([3; 32]), version: Arc::new(version) });
+            model(Key { kind: MODEL, major: 1, minor: 0 }, &value)
+        };
+        assert!(put([1, 2]).is_ok());
+        assert!(put([2, 1]).is_err_and(|what| what.contains("hash")));
+    }
+
     #[test]
     fn deltas_stay_few_and_short_and_falling() {
         // No image yet; a base alone; a small change; a quarter passed.

@@ -14,6 +14,7 @@ mod marks;
 mod metadata;
 mod parts;
 mod tensors;
+mod training;
 mod upload;
 mod versions;
 mod wanted;
@@ -29,13 +30,15 @@ pub(crate) use live::LiveModels;
 pub use live::{LiveBuilder, LiveModel, LiveStatus, LockedModel, Restored};
 pub use marks::Retention;
 pub(crate) use marks::{
-    ChangedMarks, MarkChange, MarkKind, MarkName, NEWEST, StoredMark, value_of_cbor, value_to_cbor,
+    ChangedMarks, MODEL, MarkChange, MarkKind, MarkName, NEWEST, StoredMark, number, value_of_cbor,
+    value_to_cbor,
 };
 pub(crate) use marks::{decode as decode_mark, encode as encode_mark};
 pub use metadata::{IDENTITY_PREFIX, MetaValue, Metadata, MetadataError, ModelId};
 pub use parts::Parts;
 pub use tensors::{Tensor, TensorInfo};
+pub use training::{TrainedOn, Training};
 pub use upload::{BlobWriter, StoredBlob};
 pub(crate) use upload::{Body, hash_of_chunks};
-pub use versions::{Alias, AliasTarget, Annotation, Location, ModelName, TrainedOn, Training, VersionInfo};
+pub use versions::{Alias, AliasTarget, Annotation, Location, ModelName, VersionInfo};
 pub use wanted::{Where, WhereError};

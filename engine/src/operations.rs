@@ -402,3 +402,24 @@ fn inline(timestamps: Vec<i64>, named: Vec<v1::NamedColumn>) -> Result<Rows, Str
     let run = MemoryRun::new(timestamps, columns, 0).map_err(|error| error.to_string())?;
     Ok(Rows::Inline { run, keys })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Chunks of equal length in another order make as many bytes, and another blob.
+    #[test]
+    fn chunks_that_do_not_make_the_hash_of_a_blob_are_refused() {
+        let blob = hash_of_chunks(&[1, 2].map(|chunk| (ObjectId([chunk; 32]), 5)));
+        let metadata = Metadata::new("m").with("timestamp", Timestamp(1)).to_cbor().unwrap();
+        let put = |order: [u8; 2]| {
+            let chunks = order.map(|chunk| v1::Part { id: [chunk; 32], bytes: 5 }).into();
+            let model = v1::Model { metadata: metadata.clone(), object: blob.0, bytes: 10, chunks };
+            let record = v1::Record { models: vec![model], ..v1::Record::default() };
+            Operations::from_record(record, |_, _| Err("no segment is named".to_string()))
+        };
+        assert_eq!(put([1, 2]).map(|operations| operations.models.len()), Ok(1));
+        assert!(put([2, 1]).is_err_and(|what| what.contains("or their hash")));
+    }
+}

@@ -284,6 +284,7 @@ impl Signals {
     pub(crate) fn end(&self) {
         self.over.store(true, Ordering::SeqCst);
         self.gate.wake();
+        self.registry.ring();
     }
 
     /// Whether nothing is written any more.
@@ -316,6 +317,11 @@ impl Signals {
     pub(crate) fn wait_beyond(&self, seen: u64, timeout: Duration) -> bool {
         self.gate.wait_while(timeout, || self.visible() <= seen && !self.is_hung_up());
         self.visible() > seen
+    }
+
+    /// Waits until something is published after `seen`, nothing is written any more, or `timeout` has passed.
+    pub(crate) fn wait_visible(&self, seen: u64, timeout: Duration) {
+        self.gate.wait_while(timeout, || self.visible() <= seen && !self.is_over());
     }
 
     /// Waits until a transaction after `seen` is visible and durable, nothing is written any more, or `timeout` has passed.

@@ -1,10 +1,13 @@
 //! Transactions that read before they write.
 
+mod models;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use underbelly_storage::object::{Blob, ObjectId};
 use underbelly_storage::{Columns, Timestamp, Value};
+
+use self::models::Written;
 
 use crate::batch::{Batch, Row};
 use crate::core::{Commit, Core};
@@ -12,9 +15,7 @@ use crate::durability::Durability;
 use crate::error::{CommitError, ReadError};
 use crate::graph::{Key, SlotDate, SlotId};
 use crate::limits::CONFLICT_RETRIES;
-use crate::models::{
-    AliasTarget, Body, Content, MetaValue, Metadata, Model, ModelId, ModelName, StoredBlob, Training,
-};
+use crate::models::{MarkKind, MarkName, ModelId};
 use crate::producers::run_taken;
 use crate::series::{Delete, Series};
 use crate::snapshot::Snapshot;
@@ -26,8 +27,7 @@ use crate::variables::{Name, Scope, VariableValue};
 pub struct Transaction {
     snapshot: Snapshot,
     batch: Batch,
-    /// `None` where it was deleted.
-    written_models: HashMap<ModelId, Option<Model>>,
+    written_models: HashMap<ModelId, Written>,
     reads: Vec<Read>,
 }
 
@@ -35,6 +35,8 @@ pub struct Transaction {
 pub(crate) enum Read {
     Cell { slot: SlotId, name: String, date: SlotDate, key: Key, seq: u64 },
     Model { id: ModelId, seq: u64 },
+    Version { id: ModelId, number: u64, seq: u64 },
+    Mark { id: ModelId, mark: MarkName, seq: u64 },
     Variable { name: Arc<Name>, seq: u64 },
     Series { name: String, seq: u64 },
 }
@@ -89,21 +91,6 @@ impl Transaction {
         };
         self.reads.push(Read::Cell { slot: slot_id, name: slot.to_string(), date, key, seq });
         Ok(cell.map(|cell| cell.rows))
-    }
-
-    /// The newest version of a model; `None` where there is none.
-    ///
-    /// # Errors
-    /// [`CommitError::Metadata`] where the metadata has no identity, as [`Metadata::id`] says;
-    /// [`CommitError::Read`] where the blob is damaged or cannot be read.
-    pub fn model(&mut self, metadata: &Metadata) -> Result<Option<Model>, CommitError> {
-        let id = metadata.id()?;
-        if let Some(own) = self.written_models.get(&id) {
-            return Ok(own.clone());
-        }
-        let model = self.snapshot.model(metadata)?;
-        self.reads.push(Read::Model { id, seq: model.as_ref().map_or(0, |model| model.info().seq) });
-        Ok(model)
     }
 
     /// The value of a variable; `None` where it is not there.
@@ -185,110 +172,6 @@ impl Transaction {
         self.batch.retract_slot(slot, date, key);
     }
 
-    /// Puts a version of a model. The metadata needs `type` and `timestamp`.
-    ///
-    /// # Errors
-    /// [`CommitError::Metadata`] where the metadata has no identity or no time, as [`Metadata::id`] and
-    /// [`Metadata::timestamp`] say; [`CommitError::Read`] where the newest version that is stored cannot be read.
-    pub fn put_model(&mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> Result<(), CommitError> {
-        let blob = Blob::from(blob.into());
-        let content = Content::One(blob.clone());
-        self.put_version(metadata, ObjectId::of(&blob), content, Body::Bytes(blob))
-    }
-
-    /// Puts a version of a model whose blob was written ahead. See [`Batch::put_model_stored`].
-    ///
-    /// # Errors
-    /// As [`Transaction::put_model`].
-    pub fn put_model_stored(&mut self, metadata: Metadata, blob: &StoredBlob) -> Result<(), CommitError> {
-        let content = blob.lend(self.snapshot.base())?;
-        self.put_version(metadata, blob.content(), content, Body::Stored(blob.clone()))
-    }
-
-    fn put_version(
-        &mut self,
-        metadata: Metadata,
-        object: ObjectId,
-        content: Content,
-        body: Body,
-    ) -> Result<(), CommitError> {
-        let id = metadata.id()?;
-        let own = self.written_models.get(&id);
-        let before = match own {
-            Some(own) => own.as_ref().map_or(0, |model| model.info().version),
-            // It counts as read, since the version's number follows from it. Its blob may be damaged: this one takes its
-            // place.
-            None => {
-                let (before, seq) = {
-                    let state = self.snapshot.base().state();
-                    let newest = state.models.newest(&id, self.snapshot.seq());
-                    newest.map_or((0, 0), |version| (version.number, version.seq))
-                };
-                self.reads.push(Read::Model { id, seq });
-                before
-            }
-        };
-        let model = Model::unsaved(id, before + 1, &metadata, object, content)?;
-        self.written_models.insert(id, Some(model));
-        self.batch.models.push((metadata, body));
-        Ok(())
-    }
-
-    /// Deletes all versions of a model. See [`Batch::delete_model`].
-    ///
-    /// # Errors
-    /// As [`Batch::delete_model`].
-    pub fn delete_model(&mut self, model: &impl ModelName) -> Result<(), CommitError> {
-        self.batch.delete_model(model)?;
-        self.written_models.insert(model.model_id()?, None);
-        Ok(())
-    }
-
-    /// Lets an alias name a version. See [`Batch::set_alias_if`]; `None` for `expected` takes any.
-    ///
-    /// # Errors
-    /// As [`Batch::set_alias_if`].
-    pub fn set_alias(
-        &mut self,
-        model: &impl ModelName,
-        alias: &str,
-        expected: Option<Option<u64>>,
-        target: impl Into<AliasTarget>,
-    ) -> Result<(), CommitError> {
-        match expected {
-            Some(expected) => self.batch.set_alias_if(model, alias, expected, target),
-            None => self.batch.set_alias(model, alias, target),
-        }
-        .map(drop)
-    }
-
-    /// Tells something of a model or a version. See [`Batch::annotate`].
-    ///
-    /// # Errors
-    /// As [`Batch::annotate`].
-    pub fn annotate(
-        &mut self,
-        model: &impl ModelName,
-        version: Option<AliasTarget>,
-        name: &str,
-        value: impl Into<MetaValue>,
-    ) -> Result<(), CommitError> {
-        self.batch.annotate(model, version, name, value).map(drop)
-    }
-
-    /// Tells what a version was made from. See [`Batch::trained_on`].
-    ///
-    /// # Errors
-    /// As [`Batch::trained_on`].
-    pub fn trained_on(
-        &mut self,
-        model: &impl ModelName,
-        version: AliasTarget,
-        training: &Training,
-    ) -> Result<(), CommitError> {
-        self.batch.trained_on(model, version, training).map(drop)
-    }
-
     /// Sets a variable. See [`Batch::set_variable`].
     pub fn set_variable(&mut self, scope: Scope, name: &str, value: impl Into<VariableValue>) {
         self.batch.set_variable(scope, name, value);
@@ -335,6 +218,15 @@ impl Read {
             Read::Model { id, seq } => {
                 let newest = state.models.newest(id, u64::MAX).map_or(0, |version| version.seq);
                 (newest != *seq).then(|| format!("model {id}"))
+            }
+            Read::Version { id, number, seq } => {
+                let found = state.models.version(id, *number, u64::MAX).map_or(0, |version| version.seq);
+                (found != *seq).then(|| format!("version {number} of model {id}"))
+            }
+            Read::Mark { id, mark, seq } => {
+                let told = state.models.marks.at(id, mark, u64::MAX).map_or(0, |told| told.place.0);
+                let what = if mark.kind == MarkKind::Alias { "alias" } else { "annotation" };
+                (told != *seq).then(|| format!("{what} {} of model {id}", mark.name))
             }
             Read::Variable { name, seq } => {
                 let newest = state.variables.newest(name).map_or(0, |set| set.seq);

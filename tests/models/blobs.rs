@@ -6,26 +6,26 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use underbelly::disk::Act;
 use underbelly::{
-    Batch, CommitError, Database, Disk, FaultyDisk, Metadata, Options, Parts, ReadError, Retention,
-    SimulatedDisk, StorageError, StoredBlob, Timestamp,
+    Batch, CommitError, Database, Disk, Durability, FaultyDisk, Metadata, Options, Parts, ReadError,
+    Retention, Row, Scope, SimulatedDisk, StorageError, StoredBlob, Timestamp,
 };
-use underbelly_tests::options;
+use underbelly_tests::{counter_slot, day, one, options};
 
 use super::{get, smile};
 
-const CHUNK: usize = 64 << 10;
+pub const CHUNK: usize = 64 << 10;
 
-fn chunked() -> Options {
+pub fn chunked() -> Options {
     Options { chunk_bytes: CHUNK, ..options() }
 }
 
-fn in_memory() -> (SimulatedDisk, Database) {
+pub fn in_memory() -> (SimulatedDisk, Database) {
     let disk = SimulatedDisk::new();
     let db = Database::create_on(Arc::new(disk.clone()), chunked()).unwrap();
     (disk, db)
 }
 
-fn noise(seed: u32, bytes: usize) -> Vec<u8> {
+pub fn noise(seed: u32, bytes: usize) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
         state ^= state << 13;
@@ -36,20 +36,20 @@ fn noise(seed: u32, bytes: usize) -> Vec<u8> {
     (0..bytes).map(|_| next()).collect()
 }
 
-fn store(db: &Database, bytes: &[u8]) -> StoredBlob {
+pub fn store(db: &Database, bytes: &[u8]) -> StoredBlob {
     let mut writer = db.blob_writer();
     // In pieces that are no multiple of anything.
     bytes.chunks(10_007).for_each(|piece| writer.write_all(piece).unwrap());
     writer.finish().unwrap()
 }
 
-fn put(db: &Database, metadata: Metadata, blob: &StoredBlob) {
+pub fn put(db: &Database, metadata: Metadata, blob: &StoredBlob) {
     let mut batch = Batch::new();
     batch.put_model_stored(metadata, blob);
     db.commit(batch).unwrap();
 }
 
-fn chunk_files(disk: &SimulatedDisk) -> Vec<String> {
+pub fn chunk_files(disk: &SimulatedDisk) -> Vec<String> {
     disk.files().into_iter().filter(|name| name.starts_with("chunks/")).collect()
 }
 
@@ -187,25 +187,55 @@ fn a_put_that_is_cut_short_leaves_no_trace() {
     assert_eq!(*late.blob().unwrap(), *noise(2, 3 * CHUNK));
 }
 
-/// A blob, rows and a variable are put together or not at all.
+/// A blob, rows, a cell and a variable are put together or not at all.
 #[test]
 fn a_stored_blob_is_put_with_everything_else_of_its_transaction() {
-    let (_, db) = in_memory();
+    let disk = SimulatedDisk::new();
+    let options = || Options { buffered_delay: None, seal_after: None, ..chunked() };
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    db.define_slot(counter_slot("report")).unwrap();
     let stored = store(&db, &noise(1, 3 * CHUNK));
     let given_up = db.transact::<(), CommitError>(|tx| {
         tx.put_model_stored(smile("fx"), &stored)?;
         let own = tx.model(&smile("fx"))?.unwrap();
         assert_eq!((own.info().version, own.blob()?.len()), (1, 3 * CHUNK));
-        tx.set_variable(underbelly::Scope::Global, "trained", true);
+        tx.set_variable(Scope::Global, "trained", true);
         Err(CommitError::Abandoned { reason: "no".to_string() })
     });
     assert!(given_up.is_err());
-    assert!(db.snapshot().models().is_empty() && db.variables().is_empty());
+    let everything = || {
+        let mut batch = Batch::new();
+        batch.put_model_stored(smile("fx"), &stored).put_slot("report", day(), ["fx"], one("n", 7).unwrap());
+        batch.append(Row::new("loss", Timestamp(1)).field("x", 0.5)).unwrap();
+        batch.set_variable(Scope::Global, "trained", true).durability(Durability::Buffered);
+        batch
+    };
+    // Seqs of the model, the cell and the variable, and the number of rows.
+    let shown = |db: &Database| {
+        let snapshot = db.snapshot();
+        let model = snapshot.model(&smile("fx")).unwrap();
+        assert!(model.as_ref().is_none_or(|model| *model.blob().unwrap() == *noise(1, 3 * CHUNK)));
+        let cell = snapshot.slot("report", day(), ["fx"]).unwrap();
+        let variable = snapshot.variable(&Scope::Global, "trained").unwrap();
+        let seqs = (model.map(|model| model.info().seq), cell.map(|cell| cell.seq), variable.map(|v| v.seq));
+        (seqs, snapshot.series("loss").map_or(0, |series| series.count().unwrap()))
+    };
+    let nothing = ((None, None, None), 0);
     let (_, other) = in_memory();
-    let mut batch = Batch::new();
-    batch.put_model_stored(smile("fx"), &stored);
-    assert!(matches!(other.commit(batch), Err(CommitError::ForeignBlob)));
-    assert!(other.snapshot().models().is_empty());
+    other.define_slot(counter_slot("report")).unwrap();
+    assert!(matches!(other.commit(everything()), Err(CommitError::ForeignBlob)));
+    assert_eq!((shown(&db), shown(&other)), (nothing, nothing));
+    let head = db.head_seq();
+    let commit = db.commit(everything()).unwrap();
+    assert_eq!((commit.seq, db.head_seq()), (head + 1, head + 1), "one transaction");
+    // It is visible and not durable: a crash takes all of it, and later none of it.
+    let before = disk.crash();
+    db.wait_durable(commit.seq).unwrap();
+    let all = ((Some(commit.seq), Some(commit.seq), Some(commit.seq)), 1);
+    for (disk, expected) in [(before, nothing), (disk.crash(), all)] {
+        assert_eq!(shown(&Database::open_on(Arc::new(disk), options()).unwrap()), expected);
+    }
+    assert_eq!(shown(&db), all);
 }
 
 /// Compressed chunks are what they were, and are shared with those that are not.
@@ -257,82 +287,6 @@ fn damage_is_told_where_it_is_read() {
     assert_eq!(read, body[..2 * CHUNK]);
     drop(db);
     assert_eq!(Database::verify_on(Arc::new(disk), |_, _| {}).unwrap().damages.len(), 1);
-}
-
-/// A file of the safetensors format: 8 bytes of length, the header, the data.
-fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
-    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
-}
-
-/// The data of tensors begins on a page of its file, so that each tensor can be read in place, and nothing else is read.
-#[test]
-fn tensors_are_read_by_name_and_in_place() {
-    let dir = tempfile::tempdir().unwrap();
-    let db = Database::create_with(dir.path().join("db"), chunked()).unwrap();
-    let data = noise(9, 3 * CHUNK + 32);
-    let header = format!(
-        r#"{{"__metadata__":{{"by":"test"}},"bias":{{"dtype":"F32","shape":[8],"data_offsets":[0,32]}},"weight":{{"dtype":"F32","shape":[{},2],"data_offsets":[32,{}]}}}}"#,
-        3 * CHUNK / 8,
-        data.len(),
-    );
-    let body = safetensors(&header, &data);
-    put(&db, smile("net"), &store(&db, &body));
-    let model = db.snapshot().model(&smile("net")).unwrap().unwrap();
-    let names: Vec<String> = model.tensors().unwrap().into_iter().map(|tensor| tensor.name).collect();
-    assert_eq!(names, ["bias", "weight"]);
-    let (bias, weight) = (model.tensor("bias").unwrap(), model.tensor("weight").unwrap());
-    assert_eq!((&*bias.data, &*weight.data), (&data[..32], &data[32..]));
-    assert_eq!((&*weight.info.dtype, &weight.info.shape[..]), ("F32", &[3 * CHUNK as u64 / 8, 2][..]));
-    assert!(bias.data.is_mapped() && weight.data.is_mapped());
-    assert_eq!(bias.data.as_ptr().align_offset(64), 0);
-    assert!(model.blob().unwrap().is_mapped());
-    assert_eq!(*model.blob().unwrap(), *body);
-    assert!(matches!(model.tensor("none"), Err(ReadError::Tensor { .. })));
-    let told = model.tensor("none").unwrap_err().to_string();
-    assert!(told.contains("there are \"bias\""), "{told}");
-    // Other words in the header: the same data is not written again.
-    let longer = safetensors(&header.replace("test", "somebody else"), &data);
-    let stored = store(&db, &longer);
-    assert!(stored.bytes_written() < 1_000, "{}", stored.bytes_written());
-    put(&db, smile("net"), &stored);
-    let model = db.snapshot().model(&smile("net")).unwrap().unwrap();
-    assert_eq!((&*model.blob().unwrap(), &*model.tensor("bias").unwrap().data), (&longer[..], &data[..32]));
-}
-
-/// Blobs that lie about their tensors, or have none, are refused and never read beyond their end.
-#[test]
-fn headers_of_tensors_are_not_believed() {
-    let (_, db) = in_memory();
-    let entry = |offsets: &str| format!(r#"{{"a":{{"dtype":"U8","shape":[4],"data_offsets":{offsets}}}}}"#);
-    let whole = safetensors(&entry("[0,4]"), &[1, 2, 3, 4]);
-    let bad = [
-        b"".to_vec(),
-        b"pickle".to_vec(),
-        safetensors("[1]", &[]),
-        safetensors("{", &[]),
-        whole[..whole.len() - 1].to_vec(),
-        whole[..20].to_vec(),
-        safetensors(&entry("[0,5]"), &[1, 2, 3, 4]),
-        safetensors(&entry("[3,2]"), &[1, 2, 3, 4]),
-        safetensors(&entry("[0,18446744073709551615]"), &[1, 2, 3, 4]),
-        safetensors(&entry("[-1,4]"), &[1, 2, 3, 4]),
-        safetensors(&entry("[0]"), &[1, 2, 3, 4]),
-        safetensors(r#"{"a":1}"#, &[1, 2, 3, 4]),
-        safetensors(
-            &entry("[0,4]").replace("\"shape\":[", &format!("\"shape\":[{}", "1,".repeat(65))),
-            &[1, 2, 3, 4],
-        ),
-    ];
-    for (n, body) in bad.into_iter().enumerate() {
-        put(&db, smile("net"), &store(&db, &body));
-        let model = db.snapshot().model(&smile("net")).unwrap().unwrap();
-        for refused in [model.tensors().map(|_| ()), model.tensor("a").map(|_| ())] {
-            assert!(matches!(refused, Err(ReadError::Tensor { .. })), "{n}");
-        }
-    }
-    put(&db, smile("net").with("timestamp", Timestamp(2)), &store(&db, &whole));
-    let model = db.snapshot().model(&smile("net")).unwrap().unwrap();
-    assert_eq!(*model.tensor("a").unwrap().data, [1, 2, 3, 4]);
 }
 
 /// What was stored ahead and not put goes with the opening: the next one has cleared it away.
@@ -426,24 +380,6 @@ fn a_short_blob_has_one_hash_in_any_company() {
     let model = |desk: &str| db.snapshot().model(&smile(desk)).unwrap().unwrap();
     assert_eq!(model("second").info().content, model("alone").info().content);
     assert_eq!(*model("second").blob().unwrap(), *blob);
-}
-
-/// A header that is written by itself ends with a page all the same, so that the blob is one stretch of the file.
-#[test]
-fn a_header_that_comes_by_itself_stands_before_its_data() {
-    let (_, db) = in_memory();
-    let mut header = r#"{"w":{"dtype":"U8","shape":[200000],"data_offsets":[0,200000]}}"#.to_string();
-    header.extend(std::iter::repeat_n(' ', 20_472 - header.len()));
-    let data: Vec<u8> = (0..200_000u32).map(|at| (at % 251) as u8).collect();
-    let mut writer = db.blob_writer();
-    let head = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
-    writer.push(&head).unwrap();
-    writer.push(&data).unwrap();
-    put(&db, smile("fx"), &writer.finish().unwrap());
-    let model = db.snapshot().model(&smile("fx")).unwrap().unwrap();
-    let (whole, first) = (model.blob().unwrap(), model.range(0..1).unwrap());
-    assert_eq!(*whole, *[head, data].concat());
-    assert_eq!(whole.as_ptr(), first.as_ptr(), "it is lent in place");
 }
 
 /// A pack that is to be written anew and holds a damaged body stays as it is; checkpoints go on.

@@ -191,11 +191,11 @@ fn value() -> impl Strategy<Value = MetaValue> {
 
 fn metadata() -> impl Strategy<Value = Metadata> {
     // The name is outside the identity, so models get several versions that differ in it.
-    (0i64..6, value(), value()).prop_map(|(x, name, v)| {
+    ("[mn]", 0i64..6, value(), value()).prop_map(|(model_type, x, name, v)| {
         let v = if x < 3 { MetaValue::Null } else { v };
         // A bare number is seconds, and found as the instant that it is.
         let at: MetaValue = if x == 5 { 0i64.into() } else { Timestamp(x).into() };
-        Metadata::new("m").with("x", x).with("v", v).with("name", name).with("timestamp", at)
+        Metadata::new(&model_type).with("x", x).with("v", v).with("name", name).with("timestamp", at)
     })
 }
 
@@ -204,6 +204,7 @@ fn wanted() -> impl Strategy<Value = Where> {
     let one = prop_oneof![
         (path(), value()).prop_map(|(path, value)| Where::equals(&path, value)),
         path().prop_map(|path| Where::exists(&path)),
+        "[mn]".prop_map(|model_type| Where::equals("type", model_type)),
         (path(), -2i64..3).prop_map(|(path, from)| Where::between(&path, from..)),
         (path(), -2i64..3, -4i64..5).prop_map(|(path, from, to)| {
             let bounds: [MetaValue; 2] = [from.into(), (to as f64 / 2.0).into()];
@@ -290,5 +291,7 @@ proptest! {
         databases.iter().for_each(|db| *kinds.entry(db.status().index.on_disk).or_insert(0) += 1);
         prop_assert_eq!(kinds, BTreeMap::from([(false, 2), (true, 1)]));
         prop_assert!(databases[2].status().index.set_aside.is_empty());
+        let asked = databases.each_ref().map(|db| db.status().index.asked > 0);
+        prop_assert_eq!(asked, [false, true, true], "who is asked");
     }
 }

@@ -56,6 +56,15 @@ fn what_has_no_identity_is_refused_and_told() {
         let told = refused.as_ref().unwrap_err().to_string();
         assert!(told.contains(text("says")), "{}: {told}", text("what"));
     }
+    for vector in vectors["long"].as_array().unwrap() {
+        let text = |name: &str| vector[name].as_str().unwrap();
+        let long = "x".repeat(vector["times"].as_u64().unwrap() as usize);
+        let json = [text("begin"), &long, text("end")].concat();
+        match Metadata::from_json(&json).and_then(|metadata| metadata.id()) {
+            Ok(id) => assert_eq!(id.to_string(), text("id"), "{}", text("what")),
+            Err(error) => assert!(error.to_string().contains(text("says")), "{}: {error}", text("what")),
+        }
+    }
     let twice = Metadata::from_json(r#"{"type":"m","a":[0,{"b":1,"b":1}]}"#);
     assert_eq!(twice, Err(MetadataError::Duplicate { path: "a.1.b".to_string() }));
 }

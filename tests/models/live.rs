@@ -1,6 +1,8 @@
 //! Objects in memory are saved now and then, and go on from the newest version.
 
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -82,6 +84,48 @@ fn a_live_model_is_saved_when_it_is_time_and_goes_on_after_a_crash() {
     let restored = again.restored().unwrap();
     assert_eq!((restored.changes, restored.was_closed, restored.lost_at_most), (35, true, Duration::ZERO));
     assert_eq!(again.get().1, 35);
+}
+
+#[test]
+fn a_live_model_is_saved_once_a_minute_unless_told_otherwise() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::new(Timestamp(0))));
+    let db = Database::create_on(Arc::new(disk.clone()), driven(&disk, &clock)).unwrap();
+    let mut live = db.live_model(metadata()).start(restore, serialise).unwrap();
+    for (nanoseconds, saved) in [(59 * SECOND, 0), (60 * SECOND - 1, 0), (60 * SECOND, 1), (119 * SECOND, 1)]
+    {
+        clock.set(Timestamp(nanoseconds));
+        add(&mut live, 1.0);
+        assert_eq!(versions(&db).len(), saved, "at {nanoseconds} ns");
+    }
+}
+
+/// Who owns an object serialises it, so that it need not be one that can be sent.
+#[test]
+fn what_a_thread_owns_is_serialised_by_that_thread() {
+    let (_, db) = in_memory().unwrap();
+    let threads = Arc::new(Mutex::new(Vec::new()));
+    let start = || {
+        let threads = threads.clone();
+        let serialise = move |count: &Rc<Cell<u64>>| {
+            threads.lock().unwrap().push(std::thread::current().id());
+            Ok(Parts::new().with("count", count.get().to_le_bytes()))
+        };
+        let builder = db.live_model(metadata()).every(Duration::ZERO);
+        builder.start(|_| Ok(Rc::new(Cell::new(0))), serialise).unwrap()
+    };
+    for closes in [true, false] {
+        let mut live = start();
+        live.change(|count| count.set(count.get() + 1));
+        live.save().unwrap();
+        live.change(|count| count.set(count.get() + 1));
+        if closes {
+            live.close().unwrap();
+        }
+    }
+    db.close().unwrap();
+    let threads = threads.lock().unwrap();
+    assert!(threads.len() >= 6, "{}", threads.len());
+    assert!(threads.iter().all(|thread| *thread == std::thread::current().id()));
 }
 
 #[test]
@@ -488,6 +532,44 @@ fn what_nobody_uses_is_evicted_by_the_database() {
     assert!(status("unchanged").is_in_memory);
     assert_eq!(changed.with(|state| *state).unwrap(), (3.0, 1));
     drop(unchanged);
+}
+
+/// Use begins the time anew, and versions stay whatever is in memory.
+#[test]
+fn what_was_used_lately_stays_in_memory() {
+    let clock = Arc::new(ManualClock::new(Timestamp(0)));
+    let options = Options { clock: clock.clone(), ..options() };
+    let db = Database::create_on(Arc::new(SimulatedDisk::new()), options).unwrap();
+    let start = |n: i64, unused| {
+        let live = db.live_model(metadata().with("n", n)).evict_after(unused);
+        live.start_locked(restore, serialise).unwrap()
+    };
+    let (live, looked) = (start(1, Duration::from_secs(10)), start(2, Duration::ZERO));
+    for live in [&live, &looked] {
+        live.change(|state| state.1 = 1).unwrap();
+        live.save().unwrap();
+    }
+    let in_memory = |n: i64| {
+        let is = |metadata: &Metadata| metadata.entries().get("n") == Some(&n.into());
+        db.live_models().into_iter().find(|live| is(&live.metadata)).unwrap().is_in_memory
+    };
+    // The thread looked at all of them twice, once at least from begin to end.
+    let look = || {
+        for _ in 0..2 {
+            looked.with(|_| ()).unwrap();
+            until("a look", || !in_memory(2));
+        }
+    };
+    clock.set(Timestamp(4 * SECOND));
+    live.with(|_| ()).unwrap();
+    clock.set(Timestamp(14 * SECOND - 1));
+    look();
+    assert!(in_memory(1));
+    clock.set(Timestamp(14 * SECOND));
+    look();
+    assert!(!in_memory(1));
+    let versions = db.snapshot().model_versions(&metadata().with("n", 1i64)).unwrap();
+    assert_eq!((versions.len(), live.with(|state| state.1).unwrap()), (1, 1));
 }
 
 /// Who has an object in use keeps no other from being saved, and serialises it when he lets go of it.

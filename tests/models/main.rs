@@ -8,6 +8,9 @@ mod find;
 mod identity;
 mod index;
 mod live;
+mod tensors;
+mod times;
+mod transactions;
 mod versions;
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Versions have numbers that stay, are found by number, time, alias and place, and are kept as long as they should.
 
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use underbelly::{
@@ -379,7 +379,7 @@ fn retention_spares_the_newest_the_pinned_and_the_named() {
     assert_eq!(numbers(&db), [7, 6, 2]);
     commit(&db, |batch| batch.pin_version(&smile("fx"), 2, false).map(drop)).unwrap();
     assert_eq!(numbers(&db), [7, 6]);
-    // Age counts from the commit, and is looked at when a version is put or versions are collected.
+    // Age counts from the commit.
     keep(&db, Some(Retention::max_age(Duration::from_secs(60))));
     clock.set(Timestamp(100 * SECOND));
     put(&db, smile("fx"), vec![8]).unwrap();
@@ -409,6 +409,34 @@ fn retention_spares_the_newest_the_pinned_and_the_named() {
     for db in [&db, &reopened(&disk)] {
         assert_eq!(numbers(db), [10, 9, 7]);
     }
+}
+
+/// A checkpoint takes what grew too old of models that nobody puts any more, and commits nothing where there is none.
+#[test]
+fn a_checkpoint_deletes_what_grew_too_old() {
+    let (disk, db, clock) = clocked();
+    for second in 1..=4 {
+        clock.set(Timestamp(second * SECOND));
+        put(&db, smile("fx"), vec![second as u8]).unwrap();
+    }
+    alias(&db, "production", 1).unwrap();
+    keep(&db, Some(Retention::max_age(Duration::from_secs(60))));
+    let before = db.snapshot();
+    let head = db.head_seq();
+    for (second, left, commits) in [
+        (61, vec![4, 3, 2, 1], 0),
+        (62, vec![4, 3, 2, 1], 0),
+        (63, vec![4, 3, 1], 1),
+        (63, vec![4, 3, 1], 1),
+        (999, vec![4, 1], 2),
+        (9_999, vec![4, 1], 2),
+    ] {
+        clock.set(Timestamp(second * SECOND));
+        db.checkpoint().unwrap();
+        assert_eq!((numbers(&db), db.head_seq() - head), (left, commits), "at {second} s");
+    }
+    assert_eq!(before.model_versions(&smile("fx")).unwrap().len(), 4);
+    assert_eq!(numbers(&reopened(&disk)), [4, 1]);
 }
 
 /// Blobs of versions that are gone are gone too.
@@ -496,6 +524,23 @@ fn single_versions_are_deleted_unless_something_holds_them() {
     }
 }
 
+/// Of a number and an age each takes what the other would leave.
+#[test]
+fn a_number_and_an_age_hold_together() {
+    let (_, db, clock) = clocked();
+    let both = Retention { keep_last: Some(3), max_age: Some(Duration::from_secs(60)) };
+    for second in 1..=5 {
+        clock.set(Timestamp(second * SECOND));
+        put(&db, smile("fx"), vec![second as u8]).unwrap();
+    }
+    // All are young enough.
+    keep(&db, Some(both));
+    assert_eq!(numbers(&db), [5, 4, 3]);
+    clock.set(Timestamp(64 * SECOND + SECOND / 2));
+    put(&db, smile("fx"), vec![6]).unwrap();
+    assert_eq!(numbers(&db), [6, 5], "the third is older than a minute");
+}
+
 #[test]
 fn a_model_is_put_once_where_it_is_asked_for() {
     let (_, db, _) = clocked();
@@ -504,6 +549,23 @@ fn a_model_is_put_once_where_it_is_asked_for() {
     let (second, is_new) = db.put_model_once(&smile("fx").with("timestamp", Timestamp(9)), vec![2]).unwrap();
     assert!(!is_new && second.info().version == 1 && *second.blob().unwrap() == [1]);
     assert_eq!(numbers(&db), [1]);
+    // Of many at a time one does.
+    for round in 0..20 {
+        let (of, start) = (smile("rates").with("round", round), Barrier::new(8));
+        let once = |n: u8| {
+            start.wait();
+            // Long enough that they meet.
+            let (model, is_new) = db.put_model_once(&of, vec![n; 1 << 18]).unwrap();
+            (is_new, model.info().version, model.blob().unwrap()[0])
+        };
+        let puts: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|n| scope.spawn(move || once(n))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(puts.iter().filter(|(is_new, ..)| *is_new).count(), 1);
+        let (_, _, blob) = puts.iter().find(|(is_new, ..)| *is_new).unwrap();
+        assert!(puts.iter().all(|(_, version, found)| (*version, found) == (1, blob)), "{puts:?}");
+    }
 }
 
 /// What was told of a model that was deleted stays with whoever read before, and in no image.
@@ -607,6 +669,9 @@ fn what_a_version_was_made_from_is_told() {
     for db in [&db, &reopened(&disk)] {
         let told = db.snapshot().training(&smile("fx"), 1).unwrap().unwrap();
         assert_eq!(told, training);
+        let (series, seq) = ("trade".to_string(), snapshot.seq());
+        assert_eq!(told.parts()[0], TrainedOn::Series { series, from: Timestamp(0), to: Timestamp(9), seq });
+        assert!(matches!(&told.parts()[1], TrainedOn::Slot { generation: 7, .. }));
         assert!(matches!(&told.parts()[2], TrainedOn::Model { version: 1, .. }));
         assert!(db.snapshot().training(&smile("base"), 1).unwrap().is_none());
     }

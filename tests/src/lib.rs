@@ -23,6 +23,11 @@ pub const CELLS: u64 = 5;
 /// Models that [`transaction`] writes in turn.
 pub const MODELS: u64 = 4;
 
+/// The name of the variables that processes read beside one that sets them.
+pub const ARRAY: &str = "array";
+/// What these hold: as many places as a variable may have.
+pub type Places = [f64; 512];
+
 /// Settings with small log files and no checkpoints but those that are asked for.
 pub fn options() -> Options {
     let host = Some(Host { machine: "quill".to_string(), process: 1 });

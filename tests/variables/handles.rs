@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use underbelly::{
-    Batch, CommitError, Database, Durability, Options, ReadError, Reader, Scope, SharedVar, Var, VariableType,
+    Batch, CommitError, Database, Durability, ManualClock, Options, ReadError, Reader, Scope, SharedVar,
+    SimulatedDisk, Timestamp, Var, VariableType,
 };
 use underbelly_tests::{in_memory, options};
 
@@ -133,17 +134,65 @@ fn subscriptions_give_the_newest_value() {
     });
 }
 
+/// Whoever follows is told that nothing comes any more, and has the last value by then.
+#[test]
+fn who_follows_is_told_when_the_database_is_closed() {
+    let (_, db) = in_memory().unwrap();
+    let (price, gauge) = (global::<f64>(&db, "price"), db.unlogged_var(&Scope::Global, "gauge").unwrap());
+    let (tells, told) = std::sync::mpsc::channel();
+    for mut changes in [price.subscribe(), gauge.subscribe()] {
+        let tells = tells.clone();
+        std::thread::spawn(move || {
+            let mut last = None;
+            loop {
+                match changes.next(60 * LONG) {
+                    Some(reading) => last = reading.map(|reading| reading.value),
+                    None if changes.is_over() => break,
+                    None => assert!(!changes.is_over()),
+                }
+            }
+            tells.send(last).unwrap();
+        });
+    }
+    let changes = price.subscribe();
+    price.set(1.0).unwrap();
+    gauge.set(1.0).unwrap();
+    assert!(!changes.is_over());
+    db.close().unwrap();
+    assert!(!changes.is_over(), "one value was not given");
+    for _ in 0..2 {
+        assert_eq!(told.recv_timeout(LONG), Ok(Some(1.0)));
+    }
+}
+
 #[test]
 fn history_is_a_series_in_the_same_transaction() {
-    let (_, db) = in_memory().unwrap();
+    let clock = Arc::new(ManualClock::new(Timestamp(0)));
+    let options = Options { clock: clock.clone(), ..options() };
+    let db = Database::create_on(Arc::new(SimulatedDisk::new()), options).unwrap();
     let lag = db.var::<f64>(&Scope::episode("e1"), "lag").unwrap().with_history("lags");
-    for n in 0..3 {
-        lag.set(f64::from(n)).unwrap();
+    for n in 1..4 {
+        clock.set(Timestamp(n));
+        let head = db.head_seq();
+        let commit = lag.set(n as f64).unwrap();
+        let reading = lag.read().unwrap();
+        assert_eq!((commit.seq, reading.seq, db.head_seq()), (head + 1, head + 1, head + 1));
+        let rows = db.snapshot().series("lags").unwrap().scan().collect().unwrap();
+        assert_eq!(rows.timestamps("timestamp").unwrap().last(), Some(&reading.time.0));
     }
+    let head = db.head_seq();
+    assert!(!lag.compare_and_set(Some(1.0), 9.0).unwrap());
+    assert_eq!(db.head_seq(), head, "what failed leaves no row");
+    assert!(lag.compare_and_set(Some(3.0), 5.0).unwrap());
+    assert_eq!(db.head_seq(), head + 1);
     let failed = db.var::<i64>(&Scope::episode("e1"), "n").unwrap().with_history("lags").set(4);
     assert!(failed.is_ok(), "{failed:?}");
     let rows = db.snapshot().series("lags").unwrap().scan().collect().unwrap();
-    assert_eq!(rows.f64s("value").unwrap(), [0.0, 1.0, 2.0, 4.0]);
+    let text = |name: &str, row| rows.value(name, row).unwrap().as_str().unwrap().to_string();
+    let row = |row| (text("scope", row), text("name", row), rows.f64s("value").unwrap()[row]);
+    let lags = [1.0, 2.0, 3.0, 5.0].map(|value| ("episode:e1".to_string(), "lag".to_string(), value));
+    assert_eq!((0..4).map(row).collect::<Vec<_>>(), lags);
+    assert_eq!((rows.rows(), row(4)), (5, ("episode:e1".to_string(), "n".to_string(), 4.0)));
     let array = db.var::<[f64; 2]>(&Scope::Global, "a").unwrap().with_history("arrays");
     array.set([1.0, 2.0]).unwrap();
     let rows = db.snapshot().series("arrays").unwrap().scan().collect().unwrap();

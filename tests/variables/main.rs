@@ -4,6 +4,7 @@
 mod copies;
 mod handles;
 mod monitors;
+mod processes;
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Rows that lie further behind than their type keeps them are deleted, as a client would delete them.
+//! Rows that lie further behind than their type keeps them are deleted, as a client would delete them; and so are versions
+//! of models that grew older than they are kept.
 
 use std::sync::Arc;
 
@@ -12,6 +13,9 @@ use crate::operations::{Deletes, Operations};
 use crate::series::{Hiding, Rules, Table};
 use crate::snapshot::Snapshot;
 use crate::state::State;
+
+/// Models that are looked at under the state's lock at a time.
+const SLICE_MODELS: usize = 64;
 
 /// What is looked at of a type that keeps its rows for a time.
 struct Kept {
@@ -37,6 +41,20 @@ impl Core {
             expired = expired.and(done);
         }
         expired
+    }
+
+    /// One transaction, where there is anything to delete: it deletes what is not to be kept when it is applied.
+    pub(super) fn expire_versions(&self) -> Result<(), CommitError> {
+        let (now, mut last, mut has_old) = (self.options.clock.now(), None, false);
+        while !has_old {
+            let looked = self.sound_state()?.models.has_old(last.as_ref(), now, SLICE_MODELS);
+            let Some((id, found)) = looked else { return Ok(()) };
+            (last, has_old) = (Some(id), found);
+        }
+        let operations = Operations { collects: true, ..Operations::default() };
+        let prepared = self.encode(operations, self.pending.pin())?;
+        // The checkpoint waits for it.
+        self.sequence(prepared, Durability::Buffered, |_| Ok(())).map(drop)
     }
 
     /// What is looked at, outside the lock: a type may have many zones.
@@ -126,8 +144,10 @@ mod tests {
 
     use super::*;
     use crate::batch::{Batch, Row};
+    use crate::clock::ManualClock;
     use crate::database::Database;
     use crate::limits::DELETES_MAX;
+    use crate::models::{Metadata, Retention};
     use crate::options::Options;
     use crate::series::{Delete, SeriesDefinition};
 
@@ -213,5 +233,36 @@ mod tests {
         db.commit(batch).unwrap();
         db.checkpoint().unwrap();
         assert_eq!(rows(&db, "a"), 1);
+    }
+
+    /// What the checkpoint deletes is in the log, so that a crash before its end shows the same.
+    #[test]
+    fn versions_that_grew_old_are_gone_after_a_crash_too() {
+        let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::new(Timestamp(0))));
+        let options = || Options { workers: 0, clock: clock.clone(), ..Options::default() };
+        let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+        let of = |n: i64| Metadata::new("m").with("n", n).with("timestamp", Timestamp(0));
+        let versions = |db: &Database, n| db.snapshot().model_versions(&of(n)).unwrap().len();
+        for n in 0..200 {
+            let mut batch = Batch::new();
+            batch.put_model(of(n), vec![1]).put_model(of(n), vec![2]);
+            let age = Duration::from_nanos(if n < 150 { u64::MAX } else { 1_000 });
+            batch.set_retention(&of(n), Some(Retention::max_age(age))).unwrap();
+            db.commit(batch).unwrap();
+        }
+        let head = db.head_seq();
+        db.core().expire_versions().unwrap();
+        assert_eq!(db.head_seq(), head, "nothing is old");
+        clock.set(Timestamp(2_000));
+        db.core().expire_versions().unwrap();
+        assert_eq!(db.head_seq(), head + 1);
+        db.core().expire_versions().unwrap();
+        assert_eq!(db.head_seq(), head + 1);
+        db.wait_durable(head + 1).unwrap();
+        clock.set(Timestamp(0));
+        let crashed = Database::open_on(Arc::new(disk.crash()), options()).unwrap();
+        for db in [&db, &crashed] {
+            assert!((0..200).all(|n| versions(db, n) == if n < 150 { 2 } else { 1 }));
+        }
     }
 }

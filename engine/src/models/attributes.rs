@@ -71,6 +71,8 @@ pub struct IndexStatus {
     pub stamp: Option<u64>,
     /// Its keys: one for each attribute of the newest version of each model.
     pub keys: u64,
+    /// Queries that it answered since the database was opened; others scanned.
+    pub asked: u64,
     /// Why an index was set aside since the database was opened, each with the remedy.
     pub set_aside: Vec<String>,
 }
@@ -129,6 +131,8 @@ pub(crate) enum Phase {
 pub(crate) struct Attributes {
     shared: Mutex<Shared>,
     changed: Condvar,
+    /// Queries that an index answered.
+    asked: AtomicU64,
 }
 
 impl Attributes {
@@ -217,6 +221,7 @@ impl Attributes {
             }
             ids.extend(changed.into_iter().map(|(_, id)| id));
         }
+        self.asked.fetch_add(1, Ordering::Relaxed);
         Some(ids)
     }
 
@@ -265,6 +270,7 @@ impl Attributes {
             on_disk: false,
             stamp: None,
             keys: 0,
+            asked: self.asked.load(Ordering::Relaxed),
             set_aside: shared.set_aside.clone(),
         };
         if let Some(live) = &shared.live {

@@ -1,5 +1,7 @@
 //! Which versions of which models there are.
 
+mod retain;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::ops::Bound;
@@ -347,34 +349,6 @@ impl Models {
         self.removed.push_back(Removed { seq, id, version: place, marks });
     }
 
-    /// Takes out the versions of a model that are not to be kept.
-    pub(crate) fn retain(&mut self, seq: u64, time: Timestamp, id: ModelId) {
-        let Some(retention) = self.marks.retention(&id, seq) else { return };
-        let Some(line) = self.by_id.get(&id) else { return };
-        let keep = retention.keep_last.map_or(usize::MAX, |keep| usize::try_from(keep).unwrap_or(usize::MAX));
-        let oldest = retention.max_age.map_or(i128::MIN, |age| {
-            i128::from(time.0) - i128::try_from(age.as_nanos()).unwrap_or(i128::MAX)
-        });
-        // Numbers and times rise alike, so what goes stands in front.
-        let versions = &line.versions;
-        let is_older = |version: &Arc<Version>| i128::from(version.time.0) < oldest;
-        let gone = versions.len().saturating_sub(keep).max(versions.partition_point(is_older));
-        let gone = versions.range(..gone.min(versions.len().saturating_sub(1)));
-        let mut gone: Vec<u64> = gone.map(|version| version.number).collect();
-        if gone.is_empty() {
-            return;
-        }
-        let aliased = self.marks.aliases(&id, seq).map(|(_, version)| version);
-        let held: BTreeSet<u64> = aliased.chain(self.marks.pinned(&id, seq)).collect();
-        gone.retain(|number| !held.contains(number));
-        gone.into_iter().for_each(|number| self.remove(seq, time, id, number));
-    }
-
-    /// Takes out the versions of all models that are not to be kept.
-    pub(crate) fn retain_all(&mut self, seq: u64, time: Timestamp) {
-        self.marks.retained().into_iter().for_each(|id| self.retain(seq, time, id));
-    }
-
     /// Deletes all versions of a model, which readers before `seq` see until they are dropped. One that has none stays
     /// so.
     pub(crate) fn delete(&mut self, seq: u64, time: Timestamp, id: ModelId) {
@@ -596,6 +570,20 @@ impl Models {
             return Err(LookAtAll);
         }
         self.last_before(id, seq, 0, |version| version.timestamp <= at)
+    }
+
+    /// The version with the earliest timestamp from a time on, of several the newest.
+    pub(crate) fn first_from(
+        &self,
+        id: &ModelId,
+        seq: u64,
+        at: Timestamp,
+    ) -> Result<Option<Arc<Version>>, LookAtAll> {
+        let Some(line) = self.by_id.get(id) else { return Ok(None) };
+        let versions = line.whole().filter(|_| !line.gone().falls).ok_or(LookAtAll)?;
+        let from = versions.partition_point(|version| version.timestamp < at);
+        let first = versions.get(from).filter(|version| version.seq <= seq);
+        first.map_or(Ok(None), |first| self.as_of(id, seq, first.timestamp))
     }
 
     /// From where on what is told of a model is of the one that a reader at `seq` sees, and not of one that was deleted before.

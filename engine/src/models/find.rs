@@ -2,7 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 
+use underbelly_storage::Timestamp;
+
+use super::catalogue::{END, LookAtAll};
 use super::fill::SLICE_MODELS;
 use super::wanted::{Condition, Where};
 use super::{MetaValue, ModelId, ModelInfo};
@@ -73,24 +77,85 @@ impl Snapshot {
         skip: usize,
         count: usize,
     ) -> Result<Vec<ModelInfo>, ReadError> {
-        let wanted_count = skip.saturating_add(count);
-        let mut found: Vec<ModelInfo> = Vec::new();
-        // No more is kept than may be in the page.
-        let cut = |found: &mut Vec<ModelInfo>| {
-            found.sort_by_key(|info| Reverse((info.timestamp, info.seq, info.id)));
-            found.dedup_by_key(|info| info.id);
-            found.truncate(wanted_count);
-        };
+        let mut page = Page::new(skip, count);
         for conditions in &wanted.alternatives()? {
-            self.each_model(conditions, &mut |info| {
-                found.push(info);
-                if found.len() >= wanted_count.saturating_mul(2).saturating_add(SLICE_MODELS) {
-                    cut(&mut found);
-                }
+            self.each_model(conditions, &mut |info| page.take(info));
+        }
+        Ok(page.finish())
+    }
+
+    /// All versions, those before the newest too, whose metadata fulfils the conditions and whose timestamp is in a range: by falling
+    /// timestamps, of which the first `skip` are passed over and at most `count` answered. Of equal timestamps the one that was put
+    /// later comes first.
+    ///
+    /// An index proposes models by what all their versions have; `timestamp`, `name` and `tags` are looked at version by version.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use underbelly::{Batch, Database, Metadata, Options, SimulatedDisk, Timestamp, Where};
+    /// # let db = Database::create_on(Arc::new(SimulatedDisk::new()), Options::default())?;
+    /// for hour in [9, 10, 12] {
+    ///     let mut batch = Batch::new();
+    ///     batch.put_model(Metadata::new("smile").with("timestamp", Timestamp(hour)), vec![1]);
+    ///     db.commit(batch)?;
+    /// }
+    /// let smiles = Where::equals("type", "smile");
+    /// let found = db.snapshot().find_versions(&smiles, Timestamp(9)..Timestamp(12), 0, 10)?;
+    /// assert_eq!(found.iter().map(|info| info.version).collect::<Vec<_>>(), [2, 1]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Snapshot::find_models_where`].
+    pub fn find_versions(
+        &self,
+        wanted: &Where,
+        times: impl RangeBounds<Timestamp>,
+        skip: usize,
+        count: usize,
+    ) -> Result<Vec<ModelInfo>, ReadError> {
+        let alternatives = wanted.alternatives()?;
+        let mut page = Page::new(skip, count);
+        let Some(times) = inclusive(&times) else { return Ok(Vec::new()) };
+        for conditions in &alternatives {
+            let of_identity = conditions.iter().filter(|condition| condition.is_about_identity());
+            self.each_model(&of_identity.cloned().collect::<Vec<_>>(), &mut |newest| {
+                self.each_version(newest, &times, &mut |info| {
+                    if fulfils(&info, conditions) {
+                        page.take(info);
+                    }
+                });
             });
         }
-        cut(&mut found);
-        Ok(found.into_iter().skip(skip).collect())
+        Ok(page.finish())
+    }
+
+    /// The versions of a model whose timestamps are in a range.
+    fn each_version(
+        &self,
+        newest: ModelInfo,
+        times: &RangeInclusive<Timestamp>,
+        take: &mut dyn FnMut(ModelInfo),
+    ) {
+        if newest.version == 1 {
+            return if times.contains(&newest.timestamp) {
+                take(newest)
+            };
+        }
+        let last = self.base().state().models.as_of(&newest.id, self.seq(), *times.end());
+        // Where timestamps never fall, only those in the range are looked at.
+        let (before, is_sorted) = match last {
+            Ok(Some(last)) => ((last.seq, last.position + 1), true),
+            Ok(None) => return,
+            Err(LookAtAll) => (END, false),
+        };
+        for version in self.slices_before(newest.id, before, SLICE_MODELS).flatten() {
+            if times.contains(&version.timestamp) {
+                take(ModelInfo::new(newest.id, version));
+            } else if is_sorted {
+                return;
+            }
+        }
     }
 
     /// The newest version of each model that fulfils all conditions, in order of their ids.
@@ -125,6 +190,54 @@ impl Snapshot {
             infos.filter(|info| fulfils(info, conditions)).for_each(&mut *take);
         }
     }
+}
+
+/// What is in a page of those that are found, and no more.
+struct Page {
+    skip: usize,
+    /// Up to the page's end.
+    wanted: usize,
+    found: Vec<ModelInfo>,
+}
+
+impl Page {
+    fn new(skip: usize, count: usize) -> Page {
+        Page { skip, wanted: skip.saturating_add(count), found: Vec::new() }
+    }
+
+    /// Several alternatives may find one.
+    fn take(&mut self, info: ModelInfo) {
+        self.found.push(info);
+        if self.found.len() >= self.wanted.saturating_mul(2).saturating_add(SLICE_MODELS) {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        self.found.sort_by_key(|info| Reverse((info.timestamp, info.seq, info.id, info.version)));
+        self.found.dedup_by_key(|info| (info.id, info.version));
+        self.found.truncate(self.wanted);
+    }
+
+    fn finish(mut self) -> Vec<ModelInfo> {
+        self.cut();
+        self.found.into_iter().skip(self.skip).collect()
+    }
+}
+
+/// The first and the last time of a range; `None` where it is empty.
+fn inclusive(times: &impl RangeBounds<Timestamp>) -> Option<RangeInclusive<Timestamp>> {
+    let first = match times.start_bound() {
+        Bound::Unbounded => Timestamp::MIN,
+        Bound::Included(first) => *first,
+        Bound::Excluded(before) => Timestamp(before.0.checked_add(1)?),
+    };
+    let last = match times.end_bound() {
+        Bound::Unbounded => Timestamp::MAX,
+        Bound::Included(last) => *last,
+        Bound::Excluded(end) => Timestamp(end.0.checked_sub(1)?),
+    };
+    (first <= last).then_some(first..=last)
 }
 
 fn fulfils(info: &ModelInfo, conditions: &[Condition]) -> bool {

@@ -280,6 +280,12 @@ impl Marks {
         self.retained.iter().copied().collect()
     }
 
+    /// Those behind a model, or all, in order.
+    pub(crate) fn retained_behind(&self, behind: Option<&ModelId>) -> impl Iterator<Item = &ModelId> {
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        self.retained.range((from, Bound::Unbounded))
+    }
+
     /// Number of records that are in no state image.
     pub(crate) fn changed_records(&self) -> usize {
         self.changed.len()

@@ -18,7 +18,7 @@ use crate::limits::{METADATA_BYTES_MAX, METADATA_DEPTH_MAX};
 pub const IDENTITY_PREFIX: &[u8] = b"underbelly.model.identity.v1\0";
 
 /// Top-level entries that are not part of the identity.
-const OUTSIDE: [&str; 3] = ["timestamp", "name", "tags"];
+pub(super) const OUTSIDE: [&str; 3] = ["timestamp", "name", "tags"];
 
 /// CBOR tag for extended time (RFC 9581): a map with seconds at 1 and nanoseconds at -9.
 pub(super) const TIME_TAG: u64 = 1001;
@@ -409,6 +409,22 @@ mod tests {
         assert!(matches!(Metadata::new("m").with("a", deep).id(), Err(MetadataError::Depth { .. })));
         let large = Metadata::new("m").with("a", "x".repeat(METADATA_BYTES_MAX));
         assert!(matches!(large.id(), Err(MetadataError::Size { .. })));
+    }
+
+    /// 64 KiB are the whole dict's in a version, and those of the identity alone where one is looked for.
+    #[test]
+    fn metadata_has_a_longest_form() {
+        let of = |bytes: usize| Metadata::new("m").with("a", "x".repeat(bytes - 13));
+        let longest = of(65_536);
+        assert_eq!(longest.to_cbor().map(|bytes| bytes.len()), Ok(65_536));
+        assert_eq!(Metadata::from_cbor(&longest.to_cbor().unwrap()), Ok(longest.clone()));
+        assert!(longest.id().is_ok());
+        let refused = Err(MetadataError::Size { bytes: 65_537 });
+        assert_eq!(of(65_537).to_cbor().map(drop), refused);
+        assert_eq!(of(65_537).id().map(drop), refused);
+        assert!(
+            longest.clone().with("tags", "t").id().is_ok() && longest.with("tags", "t").to_cbor().is_err()
+        );
     }
 
     fn any_value() -> impl Strategy<Value = MetaValue> {

@@ -5,12 +5,13 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use underbelly_query::Direction;
 use underbelly_storage::Timestamp;
 
-use super::catalogue::{END, LookAtAll, Models, Version};
+use super::catalogue::{END, LookAtAll, Models, Place, Version};
 use super::fill::SLICE_MODELS;
 use super::marks::{MODEL, MarkChange, MarkKind, MarkName, NEWEST, Retention, Told, number, value_to_cbor};
-use super::{MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo};
+use super::{MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo, Training};
 use crate::batch::Batch;
 use crate::error::{CommitError, ReadError};
 use crate::operations::Operations;
@@ -148,141 +149,6 @@ pub struct VersionInfo {
     pub aliases: Vec<Arc<str>>,
     /// Whether it is pinned.
     pub is_pinned: bool,
-}
-
-/// What a version was made from.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Training {
-    parts: Vec<TrainedOn>,
-}
-
-/// A thing that a version was made from.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum TrainedOn {
-    /// Rows of a series within a range of time, as of a transaction.
-    Series {
-        /// The series' type.
-        series: String,
-        /// The first time.
-        from: Timestamp,
-        /// The time behind the last.
-        to: Timestamp,
-        /// The transaction up to which rows were seen.
-        seq: u64,
-    },
-    /// The contents of a cell.
-    Slot {
-        /// The slot.
-        slot: String,
-        /// The date, as it is printed.
-        date: String,
-        /// The cell keys, as they are printed.
-        key: String,
-        /// The generation that was read.
-        generation: u64,
-    },
-    /// A version of a model.
-    Model {
-        /// Its identity.
-        id: ModelId,
-        /// The version.
-        version: u64,
-    },
-}
-
-impl Training {
-    /// From nothing yet.
-    pub fn new() -> Training {
-        Training::default()
-    }
-
-    /// From rows of a series within a half-open range of time, as a snapshot shows them.
-    pub fn series(mut self, series: &str, from: Timestamp, to: Timestamp, snapshot: &Snapshot) -> Training {
-        let seq = snapshot.seq();
-        self.parts.push(TrainedOn::Series { series: series.to_string(), from, to, seq });
-        self
-    }
-
-    /// From the contents of a cell.
-    pub fn slot(
-        mut self,
-        slot: &str,
-        date: impl fmt::Display,
-        key: impl fmt::Display,
-        generation: u64,
-    ) -> Training {
-        let (date, key) = (date.to_string(), key.to_string());
-        self.parts.push(TrainedOn::Slot { slot: slot.to_string(), date, key, generation });
-        self
-    }
-
-    /// From a version of a model.
-    pub fn model(mut self, info: &ModelInfo) -> Training {
-        self.parts.push(TrainedOn::Model { id: info.id, version: info.version });
-        self
-    }
-
-    /// What it was made from.
-    pub fn parts(&self) -> &[TrainedOn] {
-        &self.parts
-    }
-
-    fn to_value(&self) -> MetaValue {
-        let long = |number: u64| MetaValue::I64(i64::try_from(number).unwrap_or(i64::MAX));
-        let part = |part: &TrainedOn| {
-            let entries: Vec<(&str, MetaValue)> = match part {
-                TrainedOn::Series { series, from, to, seq } => vec![
-                    ("series", series.as_str().into()),
-                    ("from", (*from).into()),
-                    ("to", (*to).into()),
-                    ("seq", long(*seq)),
-                ],
-                TrainedOn::Slot { slot, date, key, generation } => vec![
-                    ("slot", slot.as_str().into()),
-                    ("date", date.as_str().into()),
-                    ("key", key.as_str().into()),
-                    ("generation", long(*generation)),
-                ],
-                TrainedOn::Model { id, version } => {
-                    vec![("model", id.0.to_vec().into()), ("version", long(*version))]
-                }
-            };
-            MetaValue::Map(entries.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
-        };
-        MetaValue::List(self.parts.iter().map(part).collect())
-    }
-
-    fn of(value: &MetaValue) -> Training {
-        let MetaValue::List(items) = value else { return Training::default() };
-        let part = |item: &MetaValue| {
-            let MetaValue::Map(entries) = item else { return None };
-            let text = |name: &str| match entries.get(name) {
-                Some(MetaValue::Text(text)) => Some(text.clone()),
-                _ => None,
-            };
-            let time = |name: &str| match entries.get(name) {
-                Some(MetaValue::Timestamp(at)) => Some(*at),
-                _ => None,
-            };
-            let count = |name: &str| entries.get(name).and_then(number);
-            if let Some(series) = text("series") {
-                return Some(TrainedOn::Series {
-                    series,
-                    from: time("from")?,
-                    to: time("to")?,
-                    seq: count("seq")?,
-                });
-            }
-            if let Some(slot) = text("slot") {
-                let (date, key, generation) = (text("date")?, text("key")?, count("generation")?);
-                return Some(TrainedOn::Slot { slot, date, key, generation });
-            }
-            let Some(MetaValue::Bytes(id)) = entries.get("model") else { return None };
-            Some(TrainedOn::Model { id: ModelId(id.as_slice().try_into().ok()?), version: count("version")? })
-        };
-        Training { parts: items.iter().filter_map(part).collect() }
-    }
 }
 
 impl MarkChange {
@@ -574,7 +440,7 @@ impl Batch {
     }
 
     /// Sets which versions of a model are kept; all where it is `None`. Others are deleted by the transaction that sets
-    /// it, by each that puts a version of the model, and by [`Batch::collect_models`].
+    /// it, by each that puts a version of the model, by checkpoints and by [`Batch::collect_models`].
     ///
     /// # Errors
     /// As [`Batch::set_alias`].
@@ -659,7 +525,17 @@ impl Snapshot {
 
     /// All versions of a model, newest first, a slice at a time, the first of so many: a model may have many, and commits wait for the state's lock.
     fn slices(&self, id: ModelId, first: usize) -> impl Iterator<Item = Vec<Arc<Version>>> {
-        let (mut before, mut count) = (END, first);
+        self.slices_before(id, END, first)
+    }
+
+    /// The same of those that were put before a place.
+    pub(super) fn slices_before(
+        &self,
+        id: ModelId,
+        mut before: Place,
+        first: usize,
+    ) -> impl Iterator<Item = Vec<Arc<Version>>> {
+        let mut count = first;
         std::iter::from_fn(move || {
             let state = self.base().state();
             let slice = state.models.versions_before(&id, self.seq(), before, count);
@@ -721,12 +597,49 @@ impl Snapshot {
     /// As [`Snapshot::model`].
     pub fn model_as_of(&self, model: &impl ModelName, at: Timestamp) -> Result<Option<Model>, ReadError> {
         let id = model.model_id()?;
+        let found = self.last_until(id, at);
+        found.map(|version| self.version(id, version)).transpose()
+    }
+
+    /// The version whose `timestamp` is the latest at or before a time (as [`Snapshot::model_as_of`]), the earliest at or after it,
+    /// or the nearer of the two, the earlier one where both are as near; of several of that timestamp the one that was put last.
+    ///
+    /// # Errors
+    /// As [`Snapshot::model`].
+    pub fn model_closest(
+        &self,
+        model: &impl ModelName,
+        at: Timestamp,
+        direction: Direction,
+    ) -> Result<Option<Model>, ReadError> {
+        let id = model.model_id()?;
+        let before = (direction != Direction::Forward).then(|| self.last_until(id, at)).flatten();
+        let after = (direction != Direction::Backward).then(|| self.first_from(id, at)).flatten();
+        let found = match (before, after) {
+            (Some(before), Some(after)) => {
+                let (to_before, to_after) =
+                    (at.0.abs_diff(before.timestamp.0), after.timestamp.0.abs_diff(at.0));
+                Some(if to_after < to_before { after } else { before })
+            }
+            (before, after) => before.or(after),
+        };
+        found.map(|version| self.version(id, version)).transpose()
+    }
+
+    fn last_until(&self, id: ModelId, at: Timestamp) -> Option<Arc<Version>> {
         let found = self.base().state().models.as_of(&id, self.seq(), at);
-        let found = found.unwrap_or_else(|LookAtAll| {
+        found.unwrap_or_else(|LookAtAll| {
             let versions = self.newest_first(id).filter(|version| version.timestamp <= at);
             versions.reduce(|best, older| if older.timestamp > best.timestamp { older } else { best })
-        });
-        found.map(|version| self.version(id, version)).transpose()
+        })
+    }
+
+    fn first_from(&self, id: ModelId, at: Timestamp) -> Option<Arc<Version>> {
+        let found = self.base().state().models.first_from(&id, self.seq(), at);
+        found.unwrap_or_else(|LookAtAll| {
+            let versions = self.newest_first(id).filter(|version| version.timestamp >= at);
+            versions.reduce(|best, older| if older.timestamp < best.timestamp { older } else { best })
+        })
     }
 
     /// The newest version that had been put by a time, as the commits' times tell: what was known then. Of those that were

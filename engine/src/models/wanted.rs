@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 
+use super::metadata::OUTSIDE;
 use super::{MetaValue, Metadata, MetadataError};
 use crate::limits::METADATA_DEPTH_MAX;
 
@@ -189,6 +190,11 @@ impl Condition {
     /// Whether it is about what every model has.
     pub(crate) fn is_about_type(&self) -> bool {
         matches!(&*self.steps, [step] if step == "type")
+    }
+
+    /// Whether it is about what all versions of a model have.
+    pub(crate) fn is_about_identity(&self) -> bool {
+        self.steps.first().is_some_and(|step| !OUTSIDE.contains(&step.as_str()))
     }
 
     /// Whether a value at the path passes.

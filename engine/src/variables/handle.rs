@@ -144,8 +144,8 @@ fn checked(scope: &Scope, name: &str) -> Result<Arc<Name>, ReadError> {
     }
 }
 
-/// A handle on a variable. Reads cost nanoseconds and wait for nobody; they show what is visible, as a snapshot taken now
-/// does. Made by [`Database::var`]; cheap to clone and to send.
+/// A handle on a variable. Reads are lock-free and cost nanoseconds, more where the value is an array or bytes, which are copied;
+/// they show what is visible, as a snapshot taken now does. Made by [`Database::var`]; cheap to clone and to send.
 pub struct Var<T> {
     core: Arc<Core>,
     held: Arc<Held>,
@@ -354,9 +354,21 @@ pub struct Changes<T> {
     of: PhantomData<fn() -> T>,
 }
 
+impl<T> Changes<T> {
+    fn core(&self) -> &Arc<Core> {
+        let (Waits::Visible(core) | Waits::Rung(core)) = &self.waits;
+        core
+    }
+
+    /// Whether the database is closed and [`Changes::next`] has given the last value: no other comes.
+    pub fn is_over(&self) -> bool {
+        self.core().signals.is_over() && self.held.cell().is_none_or(|cell| cell.count() == self.seen)
+    }
+}
+
 impl<T: VariableKind> Changes<T> {
-    /// Waits for a value that was set since the last call, or since the begin; `None` where `timeout` has passed. The value
-    /// inside is `None` where the variable was removed.
+    /// Waits for a value that was set since the last call, or since the begin; `None` where `timeout` has passed, and at once where
+    /// the database is closed ([`Changes::is_over`]). The value inside is `None` where the variable was removed.
     pub fn next(&mut self, timeout: Duration) -> Option<Option<Reading<T>>> {
         // A time beyond the clock's end is no deadline.
         let deadline = Instant::now().checked_add(timeout);
@@ -374,20 +386,24 @@ impl<T: VariableKind> Changes<T> {
             if left.is_zero() {
                 return None;
             }
+            if self.core().signals.is_over() {
+                return None;
+            }
             match &self.waits {
-                Waits::Visible(core) if core.signals.is_hung_up() => return None,
-                Waits::Visible(core) => drop(core.signals.wait_beyond(visible, left)),
+                Waits::Visible(core) => core.signals.wait_visible(visible, left),
                 Waits::Rung(core) => {
-                    let (held, seen) = (&self.held, self.seen);
-                    core.signals.registry.wait(left, || held.cell().is_some_and(|cell| cell.count() == seen));
+                    let is_same = || self.held.cell().is_some_and(|cell| cell.count() == self.seen);
+                    core.signals.registry.wait(left, || is_same() && !core.signals.is_over());
                 }
             }
         }
     }
 }
 
-/// A variable as another process shows it: what is durable there, or in no log. Made by [`Reader::var`]. Reads cost
-/// nanoseconds and wait for nobody; the writer may be gone, then it shows what was there last.
+/// A variable as another process shows it: what is durable there, or in no log. Made by [`Reader::var`]. Reads of a value where it
+/// was found before are lock-free and cost nanoseconds; the first one, one of what is not there and one behind a change of the
+/// writer or of the value's place look for it under a lock that the handles of a reader share. The writer may be gone, then it
+/// shows what was there last.
 pub struct SharedVar<T> {
     board: Arc<Mutex<BoardReader>>,
     key: (Arc<Name>, bool),
@@ -403,11 +419,7 @@ impl<T: VariableKind> SharedVar<T> {
     /// refreshed last, or what an earlier process showed if that is newer.
     #[inline]
     pub fn get(&mut self) -> Option<T> {
-        if let Some((page, spot)) = &self.place
-            && is_in_use(page.words())
-            && spot.variable_type == T::variable_type()
-            && let Some(cell) = cell_at(page, spot)
-        {
+        if let Some((cell, spot)) = self.known() {
             if spot.value_words == 1
                 && let Some(word) = cell.word()
                 && let Some(value) = T::of_word(word)
@@ -429,7 +441,16 @@ impl<T: VariableKind> SharedVar<T> {
 
     /// The value with the transaction that set it.
     pub fn read(&mut self) -> Option<Reading<T>> {
-        self.find()
+        let reading = self.known().and_then(|(cell, spot)| shared(&cell, spot));
+        reading.or_else(|| self.find())
+    }
+
+    /// The cell in the place where the variable was found last, unless another process writes by now.
+    #[inline]
+    fn known(&self) -> Option<(Cell<'_>, &Spot)> {
+        let (page, spot) = self.place.as_ref()?;
+        let is_known = is_in_use(page.words()) && spot.variable_type == T::variable_type();
+        is_known.then(|| Some((cell_at(page, spot)?, spot)))?
     }
 
     fn find(&mut self) -> Option<Reading<T>> {
@@ -564,5 +585,43 @@ impl Reader {
         }
         shown.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         shown
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::options::Options;
+
+    /// Whoever lists the variables, or looks for one, holds nobody up who reads what he found before.
+    #[test]
+    fn reads_of_another_process_take_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Database::create_with(dir.path().join("db"), Options::default()).unwrap();
+        let (number, array) = (db.var(&Scope::Global, "n").unwrap(), db.var(&Scope::Global, "a").unwrap());
+        number.set(1.5).unwrap();
+        array.set([2.5; 20]).unwrap();
+        let reader = Database::open_read_only(dir.path().join("db")).unwrap();
+        let mut number = reader.var::<f64>(&Scope::Global, "n").unwrap();
+        let mut array = reader.var::<[f64; 20]>(&Scope::Global, "a").unwrap();
+        assert_eq!((number.get(), array.get()), (Some(1.5), Some([2.5; 20])));
+        let board = reader.board.lock().unwrap();
+        let (tells, told) = bounded(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let values = (number.get(), array.get());
+                let readings = (number.read().map(|r| r.value), array.read().map(|r| r.value));
+                tells.send((values, readings)).unwrap();
+            });
+            let told = told.recv_timeout(Duration::from_secs(30));
+            drop(board);
+            let both = (Some(1.5), Some([2.5; 20]));
+            assert_eq!(told, Ok((both, both)));
+        });
     }
 }

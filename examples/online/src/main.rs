@@ -150,7 +150,11 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         thread::sleep(Duration::from_millis(5));
     }
     child.kill()?;
-    child.wait()?;
+    if child.wait()?.code().is_some() {
+        return Err(
+            "the process that learns ended before it was killed; give it more rows, or a slower pace".into(),
+        );
+    }
     let reached = place(&arguments.db)?.map_or(0, |row| row + 1);
     let saved = changes_saved(&arguments.db)?;
     // A save may be ahead of what was said.

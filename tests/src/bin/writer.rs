@@ -3,13 +3,13 @@
 //! line with the numbers of its thread and of itself. Every so often it closes the database and opens it again.
 //!
 //! `script` commits the script with one thread; `steady` does so and never closes; `desk` commits quotes with several, and producers that read them are
-//! at work; `linger` is `script`, but for that it says what was refused and waits for its end.
+//! at work; `arrays` sets two arrays, of the log and of none, to one number in all places, which rises; `linger` is `script`, but for that it says what was refused and waits for its end.
 
 use std::error::Error;
 use std::io::Write;
 
-use underbelly::{Database, Options};
-use underbelly_tests::{desk, large_in_script, options, transaction, transactions_shown};
+use underbelly::{Database, Options, Scope};
+use underbelly_tests::{ARRAY, Places, desk, large_in_script, options, transaction, transactions_shown};
 
 /// Transactions of a thread between two openings.
 const SPELL: u64 = 40;
@@ -52,6 +52,23 @@ fn quotes(db: &Database) -> Done {
     })
 }
 
+/// How often the one of no log is set for each time that the other is.
+const UNLOGGED: u32 = 200;
+
+fn arrays(db: &Database) -> Done {
+    let logged = db.var::<Places>(&Scope::Global, ARRAY)?;
+    let unlogged = db.unlogged_var::<Places>(&Scope::Global, ARRAY)?;
+    let before = logged.get().map_or(0.0, |[first, ..]| first) as u64;
+    for n in before + 1.. {
+        for part in 1..=UNLOGGED {
+            unlogged.set([n as f64 + f64::from(part) / f64::from(UNLOGGED); 512])?;
+        }
+        logged.set([n as f64; 512])?;
+        acknowledge(0, n)?;
+    }
+    Ok(())
+}
+
 fn run(dir: &std::ffi::OsStr, options: &Options, spell: fn(&Database) -> Done) -> Done {
     loop {
         let db = Database::open_with(dir, options.clone())?;
@@ -75,6 +92,7 @@ fn main() -> Done {
                 script(&db)?;
             }
         }
+        Some("arrays") => arrays(&Database::open_with(dir, options)?),
         Some("desk") => run(&dir, &options, quotes),
         Some("linger") => {
             let told = run(&dir, &options, |db| {
@@ -89,7 +107,7 @@ fn main() -> Done {
             }
             told
         }
-        _ => Err("the third argument is script, steady, desk or linger".into()),
+        _ => Err("the third argument is script, steady, desk, arrays or linger".into()),
     }
 }
 

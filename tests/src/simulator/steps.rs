@@ -354,7 +354,8 @@ impl Life {
         self.attempt("tell of a model", effects, |db| db.commit(batch)).map(|_| ())
     }
 
-    /// A blob that comes in pieces, ahead of the transaction that puts it, if any does; now and then it was put before.
+    /// A blob that comes in pieces, ahead of the transaction that puts it, if any does, now and then with other things; now and
+    /// then it was put before.
     fn upload(&mut self) -> Result<(), Trouble> {
         let (model, byte) = (self.numbers.below(MODELS) as u8, self.numbers.below(6) as u8);
         let len = self.numbers.below(2 * self.options.log_file_bytes) as usize;
@@ -366,22 +367,23 @@ impl Life {
             check::blob(byte, len).chunks(piece).try_for_each(|piece| writer.push(piece))?;
             writer.finish()
         };
-        if !is_put {
-            let done = upload(self.db()?);
-            self.settle()?;
-            return done.map_or_else(|error| self.excuse("upload", &error), |_| Ok(()));
-        }
-        let puts = 1 + usize::from(twice);
-        let effects = vec![Effect::Model(model, byte, len); puts];
-        self.attempt("upload", effects, |db| {
-            let stored = upload(db)?;
-            let mut batch = Batch::new();
-            for _ in 0..puts {
-                batch.put_model_stored(check::metadata(model), &stored);
+        let stored = match (upload(self.db()?), is_put) {
+            (Ok(stored), true) => stored,
+            (done, _) => {
+                self.settle()?;
+                return done.map_or_else(|error| self.excuse("upload", &error), |_| Ok(()));
             }
-            db.commit(batch)
-        })
-        .map(|_| ())
+        };
+        let (mut batch, mut effects) = (Batch::new(), Vec::new());
+        for _ in 0..1 + u64::from(twice) {
+            batch.put_model_stored(check::metadata(model), &stored);
+            effects.push(Effect::Model(model, byte, len));
+        }
+        for _ in 0..self.numbers.below(3) {
+            effects.push(self.part(&mut batch, false)?);
+        }
+        self.tell(|| format!("put it with {effects:?}"));
+        self.commit(Durability::Sync, batch, effects)
     }
 
     /// A cell that is read and written, sometimes while another transaction writes it, sometimes for nothing.

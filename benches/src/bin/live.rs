@@ -4,12 +4,13 @@
 //!
 //! Two threads own the models, one half each: of these every second one is under a lock that a thread of the database takes.
 //! One in a hundred changes in each interval of a second, evenly spread. Between two changes the same is done to plain
-//! bytes, which tells what the machine does to a thread that has no database.
+//! bytes, which tells what the machine does to a thread that has no database. At the end each model is read as it was saved:
+//! where a change is missing, the program ends with 1.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use underbelly::{CommitError, Database, LiveModel, LockedModel, Metadata, Model, Parts};
+use underbelly::{CommitError, Database, Histogram, LiveModel, LockedModel, Metadata, Model, Parts, Sample};
 use underbelly_benches::figure::median;
 use underbelly_benches::{Failed, or_exit, place};
 
@@ -21,6 +22,12 @@ const THREADS: usize = 2;
 /// Monitored values of a round.
 const VALUES: i64 = 4_000_000;
 const ROUNDS: usize = 5;
+/// Of arrays and histograms there are fewer, as each takes longer.
+const SHARE: i64 = 10;
+/// Numbers of an array.
+const NUMBERS: usize = 16;
+/// Places of a histogram that have values.
+const PLACES: i32 = 64;
 
 fn main() {
     let argument = |at: usize| std::env::args().nth(at).map(|text| text.parse::<u64>()).transpose();
@@ -59,12 +66,39 @@ fn monitor(db: &Database) -> Result<(), Failed> {
         }
         println!("a monitored value, {what}: {:.0} ns", median(rounds));
     }
+    let mut histogram = Histogram::new();
+    // Eight places are a doubling.
+    (0..PLACES).for_each(|place| histogram.add((f64::from(place) / 8.0).exp2()));
+    let several = [
+        (format!("an array of {NUMBERS} numbers"), Sample::Array(vec![0.5; NUMBERS])),
+        (format!("a histogram of {PLACES} places"), Sample::Histogram(histogram)),
+    ];
+    for (what, sample) in several {
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            let mut monitor = db.monitor("training")?;
+            // Whoever records hands one over, which takes memory too.
+            rounds.push(each(VALUES / SHARE / ROUNDS as i64, |step| {
+                monitor.record("several", step, sample.clone())
+            }));
+            monitor.flush()?;
+        }
+        println!("a monitored value, {what}: {:.0} ns", median(rounds));
+    }
     Ok(())
 }
 
 enum Live {
     Owned(LiveModel<Vec<u8>>),
     Locked(LockedModel<Vec<u8>>),
+}
+
+/// A live model and what it holds.
+struct Changed {
+    live: Live,
+    /// The step of its last change, which says all bytes.
+    step: u64,
+    changes: u64,
 }
 
 fn restore(model: Option<&Model>) -> Result<Vec<u8>, CommitError> {
@@ -89,12 +123,17 @@ fn learn(weights: &mut [u8], step: u64) {
     }
 }
 
-impl Live {
+fn metadata(n: usize) -> Metadata {
+    Metadata::new("live").with("n", n as i64)
+}
+
+impl Changed {
     fn change(&mut self, step: u64) -> Result<(), CommitError> {
-        match self {
+        match &mut self.live {
             Live::Owned(live) => live.change(|weights| learn(weights, step)),
             Live::Locked(live) => live.change(|weights| learn(weights, step))?,
         }
+        (self.step, self.changes) = (step, self.changes + 1);
         Ok(())
     }
 }
@@ -103,23 +142,27 @@ fn live(db: &Database, models: usize, seconds: u64) -> Result<(), Failed> {
     let began = Instant::now();
     let mut all = Vec::with_capacity(models);
     for n in 0..models {
-        let settings = db.live_model(Metadata::new("live").with("n", n as i64)).every(INTERVAL).keep_last(2);
-        let mut live = match n % 2 {
+        let settings = db.live_model(metadata(n)).every(INTERVAL).keep_last(2);
+        let live = match n % 2 {
             0 => Live::Owned(settings.start(restore, |weights| serialise(weights))?),
             _ => Live::Locked(settings.start_locked(restore, |weights| serialise(weights))?),
         };
-        live.change(n as u64 + 1)?;
-        all.push(live);
+        let mut model = Changed { live, step: 0, changes: 0 };
+        model.change(n as u64 + 1)?;
+        all.push(model);
     }
     println!("{models} models of {BYTES} bytes began in {:.1} s", began.elapsed().as_secs_f64());
     // What is changed at the begin is saved before it is measured.
     let is_saved = || db.live_models().iter().filter(|live| live.saved_changes == live.changes).count();
-    while is_saved() < models / 2 && began.elapsed() < Duration::from_secs(120) {
+    while is_saved() < models / 2 {
+        if began.elapsed() > Duration::from_secs(120) {
+            return Err("half of the models were not saved within two minutes".into());
+        }
         std::thread::sleep(Duration::from_millis(200));
     }
     let head = db.head_seq();
     let share = models.div_ceil(THREADS).max(1);
-    let mut parts: Vec<&mut [Live]> = all.chunks_mut(share).collect();
+    let mut parts: Vec<&mut [Changed]> = all.chunks_mut(share).collect();
     let measured = std::thread::scope(|scope| {
         let threads: Vec<_> =
             parts.iter_mut().map(|part| scope.spawn(move || change(part, seconds))).collect();
@@ -142,20 +185,49 @@ fn live(db: &Database, models: usize, seconds: u64) -> Result<(), Failed> {
         return Err(trouble.into());
     }
     let began = Instant::now();
-    for live in all {
+    let mut held = Vec::with_capacity(models);
+    for Changed { live, step, changes } in all {
+        // One under a lock was saved before it changed again, so it has a version for that.
+        let is_locked = matches!(live, Live::Locked(_));
+        held.push((step, if is_locked { changes.min(2) } else { 1 }));
         match live {
             Live::Owned(live) => live.close()?,
             Live::Locked(live) => live.close()?,
         }
     }
     println!("closed in {:.1} s", began.elapsed().as_secs_f64());
+    saved(db, &held)
+}
+
+/// Compares what is stored with what the models held: of each the step of its last change, and how many versions it has at
+/// least.
+fn saved(db: &Database, held: &[(u64, u64)]) -> Result<(), Failed> {
+    let (snapshot, mut bytes, mut wrong) = (db.snapshot(), vec![0; BYTES], Vec::new());
+    for (n, (step, versions)) in held.iter().enumerate() {
+        learn(&mut bytes, *step);
+        let is_saved = match snapshot.model(&metadata(n))? {
+            Some(model) => model.info().version >= *versions && *model.tensor("weights")?.data == bytes[..],
+            None => false,
+        };
+        if !is_saved {
+            wrong.push(n);
+        }
+    }
+    match wrong.first() {
+        None => println!("all {} models are saved as they were", held.len()),
+        Some(first) => {
+            return Err(
+                format!("{} models are not saved as they were, the first is {first}", wrong.len()).into()
+            );
+        }
+    }
     Ok(())
 }
 
 /// Times of changes, and of what is done beside them.
 type Times = (Vec<Duration>, Vec<Duration>);
 
-fn change(models: &mut [Live], seconds: u64) -> Result<Times, CommitError> {
+fn change(models: &mut [Changed], seconds: u64) -> Result<Times, CommitError> {
     let pause = INTERVAL / (models.len() / 100).max(1) as u32;
     let (mut ours, mut plain, mut bytes) = (Vec::new(), Vec::new(), vec![0; BYTES]);
     let began = Instant::now();

@@ -108,7 +108,7 @@ pub(crate) fn duration_text(duration: Duration) -> String {
     let units =
         [(86_400_000_000_000, "d"), (3_600_000_000_000, "h"), (60_000_000_000, "m"), (1_000_000_000, "s")];
     let units = units.into_iter().chain([(1_000_000, "ms"), (1_000, "us"), (1, "ns")]);
-    let fits = units.into_iter().find(|(unit, _)| nanos >= *unit && nanos % unit == 0);
+    let fits = units.into_iter().find(|(unit, _)| nanos >= *unit && nanos.is_multiple_of(*unit));
     fits.map_or_else(|| "0s".to_string(), |(unit, name)| format!("{}{name}", nanos / unit))
 }
 

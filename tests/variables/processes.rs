@@ -47,7 +47,7 @@ fn a_process_beside_the_writer_sees_whole_arrays_in_order() {
     let logged = db.var::<Places>(&Scope::Global, ARRAY).unwrap();
     let unlogged = db.unlogged_var::<Places>(&Scope::Global, ARRAY).unwrap();
     let set = |n: u32| {
-        let durability = if n % 2 == 0 { Durability::Sync } else { Durability::Buffered };
+        let durability = if n.is_multiple_of(2) { Durability::Sync } else { Durability::Buffered };
         logged.clone().durability(durability).set([f64::from(n); 512]).unwrap();
     };
     set(0);

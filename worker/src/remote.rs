@@ -50,6 +50,9 @@ const TAKEN: Duration = Duration::from_millis(500);
 /// How long an engine that lets somebody in may take to say so, of whoever has less patience.
 const WELCOME: Duration = Duration::from_secs(10);
 
+/// The same for one that was stopped, which has a goodbye to say.
+const PARTING: Duration = Duration::from_secs(2);
+
 /// Why something could not be done over a connection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -238,7 +241,8 @@ impl Link {
         sender.send(&Message::Hello(hello.clone()))?;
         let began = Instant::now();
         while !input.is_readable(LOOK) {
-            if began.elapsed() >= within || stop.is_some_and(Stop::is_stopped) {
+            let within = if stop.is_some_and(Stop::is_stopped) { within.min(PARTING) } else { within };
+            if began.elapsed() >= within {
                 return Err(none("it says no welcome".to_string()));
             }
         }

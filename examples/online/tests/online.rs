@@ -22,11 +22,11 @@ fn numbers(line: &str) -> Vec<f64> {
     line.split(|c| !is_part(c)).filter_map(|part| part.parse().ok()).collect()
 }
 
-/// It was killed amid its rows with some that were in no version, and what went on from the others is no worse than it should be.
+/// It was killed amid its rows, and what went on from those that were in a version is no worse than it should be.
 fn check(text: &str, rows: u64, accuracy_min: f64) {
     let line = |begin: &str| text.lines().find(|line| line.starts_with(begin)).expect(begin);
     let [row, of, saved, lost] = numbers(line("killed after row"))[..] else { panic!("{text}") };
-    assert!(row < rows as f64 && of == rows as f64 && saved > 0.0 && lost > 0.0, "{text}");
+    assert!(row < rows as f64 && of == rows as f64 && saved > 0.0, "{text}");
     assert_eq!(row, saved + lost, "{text}");
     let accuracy = numbers(line("killed and resumed"))[0];
     assert!(accuracy > accuracy_min, "{text}");

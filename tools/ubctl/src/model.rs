@@ -183,12 +183,15 @@ pub(crate) enum ModelCommand {
         #[command(flatten)]
         format: FormatArg,
     },
-    /// Lists the newest version of each model, by falling timestamps
+    /// Lists the newest version of each model, or all versions, by falling timestamps
     ///
     /// This looks at each model: the index of attributes serves the queries of the process that writes alone.
     Ls {
         #[command(flatten)]
         wanted: Wanted,
+        /// All versions, those before the newest too: conditions on "timestamp", "name" and "tags" decide of each
+        #[arg(long)]
+        all_versions: bool,
         /// At most so many
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
@@ -329,9 +332,14 @@ impl ModelCommand {
                     false => remove(&write(dir)?, which.as_ref(), wanted, format.format),
                 }
             }
-            ModelCommand::Ls { wanted, limit, skip, format } => {
-                let page = (*skip, limit.unwrap_or(usize::MAX));
-                list(&*Database::open_read_only(dir)?, &wanted.condition(), page, format.format)
+            ModelCommand::Ls { wanted, all_versions, limit, skip, format } => {
+                let (skip, count) = (*skip, limit.unwrap_or(usize::MAX));
+                let (snapshot, wanted) = (Database::open_read_only(dir)?.snapshot(), wanted.condition());
+                let found = match all_versions {
+                    true => snapshot.find_versions(&wanted, .., skip, count)?,
+                    false => snapshot.find_models_newest(&wanted, skip, count)?,
+                };
+                list(found, format.format)
             }
         }
     }
@@ -621,8 +629,7 @@ fn value(path: &str, text: &str) -> Result<MetaValue, String> {
     }
 }
 
-fn list(db: &View, wanted: &Where, (skip, count): (usize, usize), format: Format) -> Result<(), Failed> {
-    let models = db.snapshot().find_models_newest(wanted, skip, count)?;
+fn list(models: Vec<ModelInfo>, format: Format) -> Result<(), Failed> {
     let mut listing = Listing::begin(format, ["type", "timestamp", "version", "bytes", "id", "metadata"])?;
     for model in models {
         listing.row([

@@ -104,6 +104,12 @@ fn models_are_listed_by_their_attributes() {
     assert_eq!(listed(&["--any", "i=0", "--any", "fit.desk=eq", "--where", "fit.k=true"]), [2]);
     assert_eq!(listed(&["--limit", "2"]), [2, 1]);
     assert_eq!(listed(&["--skip", "2", "--limit", "2"]), [0]);
+    let later = r#"{"type":"smile","i":1,"fit":{"desk":"fx","k":1.0},"timestamp":"2014-06-03"}"#;
+    place.ok(["model", "put", "blob", "--meta", later]);
+    let first_day = ["--where", "timestamp<2014-06-03"];
+    assert_eq!(listed(&first_day), [2, 0]);
+    assert_eq!(listed(&[&first_day[..], &["--all-versions"]].concat()), [2, 1, 0]);
+    assert_eq!(listed(&["--all-versions", "--limit", "3"]), [1, 2, 1]);
     for form in ["table", "csv"] {
         let listed = place.ok(["model", "ls", "--where", "i=2", "--format", form]);
         assert_eq!(listed.lines().count(), 2, "{listed}");

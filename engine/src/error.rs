@@ -467,7 +467,7 @@ pub enum CommitError {
     },
     /// No such model, or no such version of it.
     #[error(
-        "model {model} has no version {version}{}; `ubctl model versions` lists them",
+        "model {model} has no version {version}{}; `ubctl model versions --id {model}` lists them",
         newest.map_or_else(String::new, |newest| why_unknown(version, newest))
     )]
     UnknownVersion {

@@ -30,7 +30,7 @@ use crate::error::{OpenError, ReadError};
 use crate::journal::{LogRecord, describe};
 use crate::limits::{READER_REPLAY_BYTES, READER_TRIES};
 use crate::manifest::Stored;
-use crate::objects::{Objects, is_damage};
+use crate::objects::Objects;
 use crate::open::{RecoveryReport, check_finished, last_sealed, no_manifest};
 use crate::pool::{Pool, Threads};
 use crate::restore::{RestoreError, open_or_spare, open_segment, replay, restore};
@@ -446,13 +446,12 @@ impl Reader {
                 match base.objects.lend(&chunk) {
                     Ok(_) => {}
                     // Where no checkpoint took it away it is lost, which is for those to know who want what lies there.
-                    Err(error) if is_damage(&error) => {
+                    Err(error @ ReadError::Storage(_)) => {
                         if is_replaced()? {
                             return Err(OpenError::Overtaken { dir: dir.clone() });
                         }
                         unread.insert(chunk, error.to_string());
                     }
-                    Err(ReadError::Storage(error)) => return Err(error.into()),
                     Err(other) => {
                         return Err(OpenError::Corrupt { dir: dir.clone(), what: other.to_string() });
                     }
@@ -465,7 +464,7 @@ impl Reader {
         let Durable { told, shared_damage, .. } =
             durable::read(&base.disk, base.database, &mut self.follower, self.manifest, &mut apply)?;
         // What a later transaction stored anew is damaged no more.
-        self.unread.retain(|id, _| base.objects.lend(id).is_err_and(|error| is_damage(&error)));
+        self.unread.retain(|id, _| base.objects.lend(id).is_err());
         let head = base.state().head;
         self.recovery = told.and_then(|told| told.report);
         self.shared_damage = shared_damage;

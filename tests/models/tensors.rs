@@ -62,6 +62,10 @@ fn headers_of_tensors_are_not_believed() {
         whole[..20].to_vec(),
         safetensors(&entry("[0,5]"), &[1, 2, 3, 4]),
         safetensors(&entry("[3,2]"), &[1, 2, 3, 4]),
+        // Fewer bytes than its numbers take.
+        safetensors(&entry("[0,3]"), &[1, 2, 3, 4]),
+        safetensors(&entry("[0,4]").replace("U8", "F32"), &[1, 2, 3, 4]),
+        safetensors(&entry("[0,4]").replace("[4]", "[4,18446744073709551615]"), &[1, 2, 3, 4]),
         safetensors(&entry("[0,18446744073709551615]"), &[1, 2, 3, 4]),
         safetensors(&entry("[-1,4]"), &[1, 2, 3, 4]),
         safetensors(&entry("[0]"), &[1, 2, 3, 4]),

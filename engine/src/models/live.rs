@@ -20,6 +20,7 @@ use crate::core::Core;
 use crate::database::Database;
 use crate::error::CommitError;
 
+pub(super) use saver::LIVE;
 pub(crate) use saver::LiveModels;
 use saver::{Busy, Job, Life, Locked, Saved, Shared, hold, save, since};
 

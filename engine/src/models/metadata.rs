@@ -28,11 +28,11 @@ pub(super) const TIME_TAG: u64 = 1001;
 #[non_exhaustive]
 pub enum MetadataError {
     /// `type` is missing or not text.
-    #[error("model metadata needs a text entry \"type\"; add it")]
+    #[error("model metadata needs a text entry \"type\"; add it, or correct what is there")]
     Type,
     /// `timestamp` is missing or not a time.
     #[error(
-        "model metadata needs an entry \"timestamp\": an instant, or a number of seconds since 1970; add it"
+        "model metadata needs an entry \"timestamp\": an instant from 1677 to 2262, or a number of seconds (not milliseconds) since 1970; add it, or correct what is there"
     )]
     Timestamp,
     /// A float that metadata cannot hold.

@@ -51,6 +51,17 @@ pub struct Tensor {
     pub data: Blob,
 }
 
+/// Bytes of a number; `None` of a type that takes no whole ones, or that is not known here.
+fn number_bytes(dtype: &str) -> Option<u64> {
+    match dtype {
+        "BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" => Some(1),
+        "U16" | "I16" | "F16" | "BF16" => Some(2),
+        "U32" | "I32" | "F32" => Some(4),
+        "U64" | "I64" | "F64" | "C64" => Some(8),
+        _ => None,
+    }
+}
+
 /// Under this name the header has text about the blob, and no tensor.
 pub(super) const METADATA: &str = "__metadata__";
 
@@ -207,6 +218,15 @@ impl Header {
         let ends = self.data.checked_add(*from).zip(self.data.checked_add(*to));
         let (start, end) =
             ends.filter(|(start, end)| start <= end && *end <= self.bytes).ok_or_else(beyond)?;
+        let wanted = number_bytes(dtype)
+            .map(|bytes| shape.iter().try_fold(bytes, |all, extent| all.checked_mul(*extent)));
+        if wanted.is_some_and(|wanted| wanted != Some(end - start)) {
+            let what = format!(
+                "{dtype} of shape {shape:?} does not take the {} bytes that the header gives it",
+                end - start
+            );
+            return Err(wrong(format!("tensor {name:?}: {what}")));
+        }
         let (name, dtype, shape) = (name.to_string(), dtype.clone(), shape.clone());
         Ok(TensorInfo { name, dtype, shape, range: start..end })
     }

@@ -10,6 +10,7 @@ use underbelly_storage::Timestamp;
 
 use super::catalogue::{END, LookAtAll, Models, Place, Version};
 use super::fill::SLICE_MODELS;
+use super::live::LIVE;
 use super::marks::{MODEL, MarkChange, MarkKind, MarkName, NEWEST, Retention, Told, number, value_to_cbor};
 use super::{MetaValue, Metadata, MetadataError, Model, ModelId, ModelInfo, Training};
 use crate::batch::Batch;
@@ -64,7 +65,7 @@ pub struct Location {
 }
 
 impl Location {
-    /// Reads a place. What stands behind the `@` is a version where it is a number.
+    /// Reads a place. What stands behind the `@` is a version where it is a number, and the newest one where it is `newest`.
     ///
     /// # Errors
     /// [`ReadError::Location`].
@@ -73,7 +74,7 @@ impl Location {
         let (id, rest) = text.split_once('@').map_or((text, None), |(id, rest)| (id, Some(rest)));
         let id = ModelId::parse(id).ok_or_else(wrong)?;
         let (target, alias) = match rest.map(|rest| (rest, rest.parse::<u64>())) {
-            None => (AliasTarget::Newest, None),
+            None | Some(("newest", _)) => (AliasTarget::Newest, None),
             Some((_, Ok(version))) => (AliasTarget::Version(version), None),
             Some((alias, Err(_))) if name_problem("alias", alias).is_none() => {
                 (AliasTarget::Newest, Some(alias.into()))
@@ -404,12 +405,18 @@ impl Batch {
         name: &str,
         value: impl Into<MetaValue>,
     ) -> Result<&mut Batch, CommitError> {
-        self.mark(
-            model,
-            MarkName::new(MarkKind::Note, about(model, version)?, name),
-            Some(value.into()),
-            None,
-        )
+        self.note(model, version, unreserved(name)?, Some(value.into()))
+    }
+
+    /// The same under any name, or nothing any more.
+    pub(super) fn note(
+        &mut self,
+        model: &impl ModelName,
+        version: Option<AliasTarget>,
+        name: &str,
+        value: Option<MetaValue>,
+    ) -> Result<&mut Batch, CommitError> {
+        self.mark(model, MarkName::new(MarkKind::Note, about(model, version)?, name), value, None)
     }
 
     /// Takes back what was told under a name; the history keeps it.
@@ -422,7 +429,7 @@ impl Batch {
         version: Option<AliasTarget>,
         name: &str,
     ) -> Result<&mut Batch, CommitError> {
-        self.mark(model, MarkName::new(MarkKind::Note, about(model, version)?, name), None, None)
+        self.note(model, version, unreserved(name)?, None)
     }
 
     /// Tells what a version was made from.
@@ -471,6 +478,15 @@ impl Batch {
     pub fn collect_models(&mut self) -> &mut Batch {
         self.collects = true;
         self
+    }
+}
+
+/// A name under which anybody may tell something.
+fn unreserved(name: &str) -> Result<&str, CommitError> {
+    let problem = "is what versions of live models tell of themselves";
+    match name {
+        LIVE => Err(CommitError::Name { what: "annotation", name: name.to_string(), problem }),
+        name => Ok(name),
     }
 }
 

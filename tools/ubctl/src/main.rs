@@ -137,6 +137,14 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    // Who set it in the environment has it for the next command, too.
+    if let Some(dir) = cli
+        .db
+        .as_deref()
+        .filter(|dir| std::env::var_os("UNDERBELLY_DB").is_none_or(|set| set != dir.as_os_str()))
+    {
+        stderr::name_database(dir);
+    }
     match cli.run() {
         Ok(()) | Err(Failed::ClosedPipe) => ExitCode::SUCCESS,
         Err(error) => {

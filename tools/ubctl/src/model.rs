@@ -21,6 +21,9 @@ use crate::time::{parse_duration, parse_instant};
 use crate::write;
 use versions::{Keep, Told, Which, WhichVersion};
 
+/// Bytes of a blob of which one is looked at: no chunk is shorter, but the last and those of a database that was told so.
+const LOOKED_BYTES: usize = 1 << 20;
+
 /// Bytes of a blob that are written at once.
 const PART_BYTES: u64 = 8 << 20;
 
@@ -253,13 +256,14 @@ fn byte_range(given: &str) -> Result<ByteRange, String> {
 
 /// Metadata from the command line; a timestamp may be text.
 fn metadata(given: &str) -> Result<Metadata, Failed> {
-    let text = match given.strip_prefix('@') {
+    let metadata = match given.strip_prefix('@').map(Path::new) {
         Some(path) => {
-            std::fs::read_to_string(path).map_err(|error| Failed::file("read", Path::new(path), error))?
+            let bytes = std::fs::read(path).map_err(|error| Failed::file("read", path, error))?;
+            let text = str::from_utf8(&bytes).map_err(|error| Failed::input(path, error.to_string()))?;
+            Metadata::from_json(text).map_err(|error| Failed::input(path, error.to_string()))?
         }
-        None => given.to_string(),
+        None => Metadata::from_json(given)?,
     };
-    let metadata = Metadata::from_json(&text)?;
     match metadata.entries().get("timestamp") {
         Some(MetaValue::Text(text)) => {
             let instant = parse_instant(text)
@@ -367,6 +371,15 @@ fn put(db: &Database, file: &Path, meta: &str, how: Put) -> Result<(), Failed> {
     })?;
     // Nobody else writes.
     if once && let Some(there) = db.snapshot().model_versions(&id)?.first() {
+        let found = db.snapshot().model_version(&id, there.info.version);
+        let is_there = |model: Option<Model>| model.map_or(Ok(()), |model| look_through(&model));
+        if let Err(error) = found.and_then(is_there) {
+            let what = format!(
+                "version {} cannot be read: {error}; put the same bytes without --once, which mends it",
+                there.info.version
+            );
+            return Err(Failed::input(file, what));
+        }
         let mut facts = Facts::default();
         facts.add("id", id.to_string()).add("version", there.info.version).add("bytes", there.info.bytes);
         facts.add("put", false).add("seq", there.info.seq);
@@ -462,6 +475,12 @@ fn get(
         }
         None => send(&model, range, &mut stdout(), Failed::output),
     }
+}
+
+/// Looks at a byte of each part of a blob, and so whether its files are there.
+fn look_through(model: &Model) -> Result<(), ReadError> {
+    let bytes = model.info().bytes;
+    (0..bytes).step_by(LOOKED_BYTES).try_for_each(|at| model.range(at..at + 1).map(drop))
 }
 
 /// Writes the blob, a part at a time.
@@ -579,10 +598,11 @@ fn condition(given: &str) -> Result<Where, String> {
         return Err("\"^\" stands alone; write PATH^=TEXT for text that begins so".to_string());
     };
     let text = text.trim();
-    let is_other =
-        path.ends_with(['!', '~']) || operator == "=" && text.starts_with('=') || text.starts_with('>');
+    let is_other = path.ends_with(['!', '~'])
+        || operator == "=" && text.starts_with('=')
+        || text.starts_with(['<', '>']);
     if is_other {
-        return Err("there are =, <, <=, >, >= and ^=; quote a value that begins with = or >".to_string());
+        return Err("there are =, <, <=, >, >= and ^=; quote a value that begins with =, < or >".to_string());
     }
     if operator == "^=" {
         return match path {

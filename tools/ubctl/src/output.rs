@@ -40,6 +40,7 @@ pub(crate) enum Field<'a> {
     F64(f64),
     Text(Cow<'a, str>),
     Array(Vec<f64>),
+    Texts(Vec<String>),
     /// A value of several, as JSON writes it.
     Json(String),
 }
@@ -85,6 +86,7 @@ impl<'a> Field<'a> {
                 let values: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
                 format!("[{}]", values.join(",")).into()
             }
+            Field::Texts(texts) => texts.join(",").into(),
             Field::Json(v) => Cow::Borrowed(v),
         }
     }
@@ -99,6 +101,7 @@ impl<'a> Field<'a> {
             Field::F64(_) => self.plain().into_owned().into(),
             Field::Text(v) => v.as_ref().into(),
             Field::Array(values) => values.iter().map(|value| Field::F64(*value).json()).collect(),
+            Field::Texts(texts) => texts.iter().map(String::as_str).collect(),
             Field::Json(text) => serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()),
         }
     }

@@ -13,7 +13,7 @@ use underbelly::{
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing};
-use crate::write;
+use crate::{stderr, write};
 
 /// One current value by scope and name.
 #[derive(Subcommand, Debug)]
@@ -247,6 +247,15 @@ struct Shown {
     set: Option<(u64, Timestamp)>,
 }
 
+/// Says so where nobody sets any more what is in no log.
+fn note_writer(reader: &Reader, dir: &Path) -> Result<(), Failed> {
+    if reader.status()?.writer.is_none() {
+        let dir = dir.display();
+        stderr::line(&format!("no process writes {dir} now: values in no log are what was shown there last"));
+    }
+    Ok(())
+}
+
 /// All variables by scope and name; of two of the same name the one of the log is first.
 fn shown(reader: &Reader) -> Vec<Shown> {
     let mut all: Vec<Shown> = reader
@@ -274,7 +283,11 @@ impl Var {
     pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
         match self {
             Var::Get { name, unlogged, scope, format } => {
-                get(&Database::open_read_only(dir)?, &scope.scope, name, *unlogged, format.format)
+                let reader = Database::open_read_only(dir)?;
+                if get(&reader, &scope.scope, name, *unlogged, format.format)? {
+                    note_writer(&reader, dir)?;
+                }
+                Ok(())
             }
             Var::Set { name, value: text, kind, force, scope } => {
                 keep_cursor(name, &scope.scope, *force)?;
@@ -325,7 +338,8 @@ fn not_found(scope: &Scope, name: &str) -> Failed {
     Failed::NotFound(format!("no variable of scope {scope} is named {name:?}; `ubctl var ls` lists them"))
 }
 
-fn get(reader: &Reader, scope: &Scope, name: &str, unlogged: bool, format: Format) -> Result<(), Failed> {
+/// Shows a variable; answers whether it is in no log.
+fn get(reader: &Reader, scope: &Scope, name: &str, unlogged: bool, format: Format) -> Result<bool, Failed> {
     // Also says what is wrong with a name that no variable may have.
     let logged = reader.variable(scope, name)?.filter(|_| !unlogged);
     let (value, set) = match logged {
@@ -340,11 +354,13 @@ fn get(reader: &Reader, scope: &Scope, name: &str, unlogged: bool, format: Forma
     facts.add("value", field(&value)).add("type", value.variable_type().to_string());
     facts.add("encoding", encoding(&value)).add("logged", set.is_some());
     facts.add("seq", set.map(|(seq, _)| seq)).add("time", set.map(|(_, time)| Field::text(time)));
-    facts.print(format)
+    facts.print(format)?;
+    Ok(set.is_none())
 }
 
 fn list(dir: &Path, scope: Option<&Scope>, format: Format) -> Result<(), Failed> {
-    let all = shown(&Database::open_read_only(dir)?);
+    let reader = Database::open_read_only(dir)?;
+    let all = shown(&reader);
     let columns = ["scope", "name", "type", "value", "encoding", "logged", "seq", "time"];
     let mut listing = Listing::begin(format, columns)?;
     for variable in all.iter().filter(|variable| scope.is_none_or(|scope| *scope == variable.scope)) {
@@ -359,7 +375,11 @@ fn list(dir: &Path, scope: Option<&Scope>, format: Format) -> Result<(), Failed>
             variable.set.map(|(_, time)| Field::text(time)).into(),
         ])?;
     }
-    listing.end(None)
+    listing.end(None)?;
+    match all.iter().any(|variable| variable.set.is_none()) {
+        true => note_writer(&reader, dir),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -21,13 +21,15 @@ use crate::models::upload::{Body, content_of};
 use crate::models::{AliasTarget, MetaValue, Metadata, ModelId, Models, Retention};
 
 /// The annotation of a version that tells what its life is.
-const LIVE: &str = "live";
+pub(in crate::models) const LIVE: &str = "live";
 /// Saves that wait for the thread; who finds so many tries again at the next change.
 const JOBS_MAX: usize = 256;
 /// Saves that become one transaction.
 const GROUP_MAX: usize = 64;
 /// How often objects under a lock are looked at, at least.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same at most, however short the time between their saves is.
+const LOOK_MIN: Duration = Duration::from_millis(10);
 
 pub(super) fn hold<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -82,7 +84,7 @@ impl Life {
         id: &ModelId,
         version: AliasTarget,
     ) -> Result<(), CommitError> {
-        batch.annotate(id, Some(version), LIVE, self.to_value()).map(drop)
+        batch.note(id, Some(version), LIVE, Some(self.to_value())).map(drop)
     }
 }
 
@@ -414,9 +416,9 @@ impl LiveModels {
 
 /// The body of the thread: until nobody can hand over any more.
 fn serve(core: &Weak<Core>, jobs: &Receiver<Job>) {
-    let mut looked = Instant::now();
+    let (mut looked, mut look) = (Instant::now(), LOOK);
     loop {
-        let first = match jobs.recv_timeout(LOOK) {
+        let first = match jobs.recv_timeout(look) {
             Ok(job) => Some(job),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
@@ -424,7 +426,7 @@ fn serve(core: &Weak<Core>, jobs: &Receiver<Job>) {
         let Some(core) = core.upgrade() else { return };
         let mut group = Group { core: &core, jobs: Vec::new(), bytes: 0, is_last: false };
         first.into_iter().chain(jobs.try_iter().take(JOBS_MAX)).for_each(|job| group.push(job));
-        if looked.elapsed() >= LOOK {
+        if looked.elapsed() >= look {
             looked = Instant::now();
             let locked: Vec<Arc<dyn Locked>> = {
                 let mut locked = hold(&core.live.locked);
@@ -432,6 +434,8 @@ fn serve(core: &Weak<Core>, jobs: &Receiver<Job>) {
                 locked.iter().filter_map(Weak::upgrade).collect()
             };
             let now = core.options.clock.instant();
+            let shortest = locked.iter().map(|live| live.shared().every).min();
+            look = shortest.unwrap_or(LOOK).clamp(LOOK_MIN, LOOK);
             for live in locked {
                 match live.serialise(now, false) {
                     Some(Ok(job)) => group.push(job),

@@ -26,7 +26,7 @@ pub(crate) struct Which {
     /// The metadata as JSON, or `@FILE`; "timestamp", "name" and "tags" do not matter
     #[arg(long, value_name = "JSON")]
     meta: Option<String>,
-    /// The identity, as `model ls` shows it; `get` also takes a place: ID@VERSION or ID@ALIAS
+    /// The identity, as `model ls` shows it; where a version is asked for also a place: ID@VERSION or ID@ALIAS
     #[arg(long, value_name = "ID")]
     id: Option<String>,
 }
@@ -97,7 +97,11 @@ impl Which {
             (_, _, Some(alias), ..) => format!("alias {alias:?}"),
             (_, _, _, Some(at), _) => format!("version of a timestamp up to {at}"),
             (.., Some(at)) => format!("version that had been put by {at}"),
-            _ => format!("version {location}"),
+            _ => match (&location.alias, location.target) {
+                (Some(alias), _) => format!("alias {alias:?}"),
+                (None, AliasTarget::Version(version)) => format!("version {version}"),
+                (None, AliasTarget::Newest) => "version".to_string(),
+            },
         };
         let info = found.as_ref().map(Model::info);
         let number = info.map_or(0, |info| info.version);
@@ -125,15 +129,22 @@ impl Which {
             };
             stderr::line(&format!("this is version {number}; {deleted} deleted, and {why}"));
         }
+        let asked_number = version.or(match (is_named, location.target) {
+            (false, AliasTarget::Version(version)) => Some(version),
+            _ => None,
+        });
         let missing = || match snapshot.model_versions(&id) {
             Ok(all) if !all.is_empty() => {
+                let newest = all.first().map_or(0, |newest| newest.info.version);
+                let is_gone = asked_number.is_some_and(|number| (1..=newest).contains(&number));
+                let asked = if is_gone { format!("{asked}: it was deleted") } else { asked };
                 let deleted = deleted.filter(|_| is_of_time).map(|gone| format!(", and {gone} deleted"));
                 let before = match is_of_time {
                     true => "if it was removed as a whole once, what it had before is not known any more; ",
                     false => "",
                 };
                 Failed::NotFound(format!(
-                    "model {id} has no {asked}{}; {before}`ubctl model versions` lists what there is",
+                    "model {id} has no {asked}{}; {before}`ubctl model versions --id {id}` lists what there is",
                     deleted.unwrap_or_default()
                 ))
             }
@@ -180,7 +191,7 @@ pub(crate) fn list(db: &View, which: &Which, format: Format) -> Result<(), Faile
             Field::text(info.time),
             info.seq.into(),
             info.bytes.into(),
-            version.aliases.join(",").into(),
+            Field::Texts(version.aliases.iter().map(|alias| alias.to_string()).collect()),
             Field::Bool(version.is_pinned),
             Field::text(info.content),
         ])?;
@@ -280,6 +291,11 @@ pub(crate) fn keep(db: &Database, which: &Which, wanted: Keep, format: Format) -
     if last == Some(0) {
         return Err(Failed::Usage("the newest version is kept in any case; say --last 1".to_string()));
     }
+    if age == Some(Duration::ZERO) {
+        return Err(Failed::Usage(
+            "nothing is younger than that; say --last 1 for the newest alone".to_string(),
+        ));
+    }
     let before = versions(&db.snapshot(), id)?.len();
     let retention = Retention { keep_last: last, max_age: age };
     let retention = (retention != Retention::default()).then_some(retention);
@@ -348,7 +364,8 @@ pub(crate) fn told(given: &str) -> Result<Told, String> {
         return Ok(Told::Back(name.to_string()));
     }
     let read = match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(_) => Metadata::from_json(&format!("{{\"v\":{text}}}")).map_err(|error| error.to_string())?,
+        Ok(_) => Metadata::from_json(&format!("{{\"v\":{text}}}"))
+            .map_err(|error| error.to_string().replace("model metadata entry \"v\"", &format!("{name:?}")))?,
         Err(_) => Metadata::from_entries([("v".to_string(), text.into())].into()),
     };
     Ok(Told::Set(name.to_string(), read.entries().get("v").cloned().unwrap_or(MetaValue::Null)))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use underbelly::{Database, Reader, Scope, VariableValue};
 
-use super::{ScopeArg, field};
+use super::{ScopeArg, field, note_writer};
 use crate::error::Failed;
 use crate::output::{printable, stdout};
 use crate::stderr;
@@ -91,26 +91,50 @@ fn look(reader: &Reader, scope: &Scope) -> Vec<(String, bool, VariableValue)> {
     logged.chain(unlogged.map(|(_, name, value)| (name.to_string(), false, value))).collect()
 }
 
+/// The first characters of a text, where it is too long.
+fn shortened(text: &str, room: usize) -> String {
+    match text.chars().count() <= room {
+        true => text.to_string(),
+        false => text.chars().take(room.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+/// A value in so many characters: a number with as many digits as there is room for, anything else cut.
+fn fitted(value: &VariableValue, room: usize) -> String {
+    let text = printable(&field(value).plain()).into_owned();
+    let number = match value {
+        VariableValue::F64(number) => *number,
+        VariableValue::I64(number) => *number as f64,
+        _ => return shortened(&text, room),
+    };
+    if text.chars().count() <= room {
+        return text;
+    }
+    let rounded = (0..17).rev().map(|digits| format!("{number:.digits$e}"));
+    rounded.into_iter().find(|text| text.len() <= room).unwrap_or_else(|| "…".to_string())
+}
+
 /// The lines of a terminal of this width and height. One is left free: the cursor goes back to the first from there, and no
 /// further than to the top.
 fn drawn(lines: &[Line], width: usize, height: usize) -> String {
     let room = height.saturating_sub(1).max(1);
     let count = if lines.len() > room { room - 1 } else { lines.len() };
-    let shown: Vec<(&Line, String)> = lines
-        .iter()
-        .take(count)
-        .map(|line| {
-            let value = line.value.as_ref().map(|value| printable(&field(value).plain()).into_owned());
-            (line, value.unwrap_or_else(|| REMOVED.to_string()))
-        })
-        .collect();
+    // No more than half of the width goes to names.
+    let name_max = (width / 2).max(1);
+    let named: Vec<(&Line, String)> =
+        lines.iter().take(count).map(|line| (line, shortened(&printable(&line.name), name_max))).collect();
     let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
-    let name_width = longest(&mut shown.iter().map(|(line, _)| printable(&line.name).chars().count()));
-    let values = shown.iter().map(|(_, value)| value.chars().count());
+    let name_width = longest(&mut named.iter().map(|(_, name)| name.chars().count()));
+    let left = width.saturating_sub(name_width + 2);
+    let value = |line: &Line| {
+        line.value.as_ref().map_or_else(|| shortened(REMOVED, left), |value| fitted(value, left))
+    };
+    let shown: Vec<(&Line, String, String)> =
+        named.into_iter().map(|(line, name)| (line, name, value(line))).collect();
+    let values = shown.iter().map(|(.., value)| value.chars().count());
     let value_width = longest(&mut values.filter(|length| *length <= VALUE));
     let mut text = String::new();
-    for (line, value) in shown {
-        let name = printable(&line.name);
+    for (line, name, value) in shown {
         let begin = format!("{name:<name_width$}  {value:<value_width$}  ");
         // The newest are the last.
         let left = width.saturating_sub(begin.chars().count()).min(line.numbers.len());
@@ -171,6 +195,9 @@ impl Watch {
         loop {
             let found = look(&reader, &self.scope.scope);
             if looks == 0 {
+                if found.iter().any(|(_, is_logged, _)| !is_logged) {
+                    note_writer(&reader, dir)?;
+                }
                 for name in self.names.iter().filter(|name| !found.iter().any(|(there, ..)| there == *name)) {
                     let scope = &self.scope.scope;
                     stderr::line(&format!(
@@ -281,10 +308,19 @@ mod tests {
             let shown = drawn(&lines, 10, height);
             (shown.lines().count(), shown.lines().last().unwrap_or_default().to_string())
         };
-        assert_eq!(counts(4), (3, "long  xxxx".to_string()));
+        assert_eq!(counts(4), (3, "long  xxx…".to_string()));
         assert_eq!(counts(3), (2, "… 2 more".to_string()));
         assert_eq!(counts(2), (1, "… 3 more".to_string()));
         assert_eq!(counts(0), (1, "… 3 more".to_string()));
+        // Numbers are rounded and never cut, and a long name leaves them half of the width.
+        let lines = [
+            line("averyveryverylongname", 1.5e300.into()),
+            line("huge", 123_456_789_012_345_678i64.into()),
+            line("tiny", 1.234_567_890_123_456_8e-15.into()),
+        ];
+        let shown = drawn(&lines, 24, 24);
+        assert_eq!(shown, "averyveryve…  1.5e300\nhuge          1.23457e17\ntiny          1.2346e-15\n");
+        assert!(drawn(&lines, 60, 24).contains("  123456789012345678  "));
     }
 
     #[test]

@@ -399,6 +399,54 @@ fn a_model_is_put_once() {
     place.ok(["model", "rm", "--meta", SMILE]);
     assert!(put("blob").contains("put        true"));
     assert_eq!(place.ok(["model", "get", "--meta", SMILE]), "another");
+    // One whose bytes are gone is there, and is told to be mended; whatever stands in their place, all else can be read.
+    place.write("large", vec![7; 2 << 20]);
+    let once = ["model", "put", "large", "--now", "--meta", r#"{"type":"large"}"#, "--once"];
+    place.ok(once);
+    for file in std::fs::read_dir(place.db().join("chunks")).unwrap() {
+        let path = file.unwrap().path();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+    }
+    assert_eq!(place.ok(["model", "get", "--meta", SMILE]), "another");
+    let error = place.fails(once);
+    assert!(error.contains("put the same bytes without --once"), "{error}");
+    place.ok(&once[..once.len() - 1]);
+    place.ok(once);
+}
+
+/// What is wrong with a place behind the @ is said as of the options; the newest has a name there, too.
+#[test]
+fn places_of_versions_are_told_as_they_are() {
+    let place = Place::new();
+    for text in ["one", "two", "three"] {
+        place.write("blob", text);
+        place.ok(["model", "put", "blob", "--meta", SMILE]);
+    }
+    place.ok(["model", "alias", "--meta", SMILE, "a, b", "3"]);
+    place.ok(["model", "keep", "--meta", SMILE, "--last", "1"]);
+    let all = place.json(["model", "versions", "--meta", SMILE, "--format", "json"]);
+    assert_eq!(all[0]["aliases"], serde_json::json!(["a, b"]));
+    let id = place.json(["model", "ls", "--format", "json"])[0]["id"].as_str().unwrap().to_string();
+    let at = |what: &str| format!("{id}@{what}");
+    assert_eq!(place.ok(["model", "get", "--id", &at("newest")]), "three");
+    for (what, expected) in [
+        ("1", format!("model {id} has no version 1: it was deleted; `ubctl model versions --id {id}` lists")),
+        ("9", format!("model {id} has no version 9; ")),
+        ("nope", format!("model {id} has no alias \"nope\"; ")),
+    ] {
+        let error = place.fails(["model", "get", "--id", &at(what)]);
+        assert!(error.contains(&expected), "{error}");
+    }
+    let error = place.fails(["model", "tag", "--meta", SMILE, "live=x"]);
+    assert!(error.contains("live models"), "{error}");
+    let refused = place.run(["model", "keep", "--meta", SMILE, "--age", "0s"]);
+    assert!(refused.code == 2 && refused.stderr.contains("--last 1"), "{}", refused.stderr);
+    // A command that is told finds the database, too.
+    let mut command = place.command(["model", "get", "--db", "other db", "--meta", SMILE]);
+    let told = command.env_remove("UNDERBELLY_DB").output().unwrap();
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.contains("`ubctl --db 'other db' init`"), "{told}");
 }
 
 /// What is written is told as what was not there, whether it goes through the log or not.

@@ -88,6 +88,11 @@ fn variables_that_are_in_no_log_are_shown_and_told_apart() {
         ]
     );
     assert_eq!(place.csv(words("var ls --scope asset:IBM --format csv")).len(), 2);
+    let unlogged = || place.run(words("var get loss --unlogged")).stderr;
+    assert_eq!(unlogged(), "");
+    drop((loss, gauge));
+    db.close().unwrap();
+    assert!(unlogged().contains("no process writes"), "{}", unlogged());
 }
 
 /// In JSON an array is one, and bytes say whether they are shown as text or as digits.

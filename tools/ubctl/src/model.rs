@@ -215,7 +215,8 @@ pub(crate) struct Wanted {
     /// Only models whose metadata fulfils this; repeated, all must hold
     ///
     /// A condition is PATH=VALUE, PATH<VALUE, PATH<=VALUE, PATH>VALUE, PATH>=VALUE, PATH^=TEXT (begins with) or PATH
-    /// alone (exists). PATH leads into nested objects by dots (fit.desk), and a list stands for each of its elements.
+    /// alone (exists). PATH leads into nested objects by dots (fit.desk), and a list stands for each of its elements; within
+    /// a name a dot and the signs have a backslash before them (a\.b).
     /// VALUE is a JSON number, true, false, null or quoted text, else plain text; 1, 1.0 and "1" are different values,
     /// but not in ranges. That of "timestamp" is an instant.
     #[arg(long = "where", value_name = "CONDITION", value_parser = condition)]
@@ -586,11 +587,26 @@ fn remove(db: &Database, which: Option<&Which>, wanted: &Wanted, format: Format)
     facts.print(format)
 }
 
+/// With which the test of a condition begins.
+const SIGNS: [char; 4] = ['=', '<', '>', '^'];
+
 /// A condition from the command line.
 fn condition(given: &str) -> Result<Where, String> {
-    let Some(at) = given.find(['=', '<', '>', '^']) else { return Ok(Where::exists(given.trim())) };
+    let mut is_escaped = false;
+    let mut is_sign = |c: char| {
+        let is_sign = !is_escaped && SIGNS.contains(&c);
+        is_escaped = !is_escaped && c == '\\';
+        is_sign
+    };
+    let at = given.find(&mut is_sign).unwrap_or(given.len());
     let (path, rest) = given.split_at(at);
-    let path = path.trim();
+    let path = SIGNS
+        .iter()
+        .fold(path.trim().to_string(), |path, sign| path.replace(&format!("\\{sign}"), &sign.to_string()));
+    let path = &*path;
+    if rest.is_empty() {
+        return Ok(Where::exists(path));
+    }
     // The longer ones first.
     let operators = ["<=", ">=", "^=", "<", ">", "="];
     let Some((operator, text)) = operators.iter().find_map(|sign| Some((*sign, rest.strip_prefix(sign)?)))

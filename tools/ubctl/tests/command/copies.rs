@@ -358,7 +358,7 @@ fn repair_goes_without_manifests_and_images_as_far_as_it_can() {
 #[test]
 fn what_is_no_database_is_not_repaired() {
     let place = Place::new();
-    assert!(place.fails(words("--db nowhere repair saved")).contains("ubctl init"));
+    assert!(place.fails(words("--db nowhere repair saved")).contains("`ubctl --db nowhere init`"));
     std::fs::create_dir(place.path("full")).unwrap();
     place.write("full/x", "");
     let held = Database::open(place.db()).unwrap();

@@ -491,8 +491,9 @@ fn after_a_crash_at_any_record_the_contents_are_the_same_and_no_work_is_done_tha
                         | Event::Deregister(_)
                 );
                 match again.then(|| play.stage.apply(event.clone())) {
-                    // In another order other reads were reported, which a registration may close to a circle.
-                    Some(Err(GraphError::Cycle { .. })) => {
+                    // In another order other reads were reported, which a registration may close to a circle; and what a client had
+                    // taken back before is there, whose priority it may want.
+                    Some(Err(GraphError::Cycle { .. } | GraphError::PriorityTaken { .. })) => {
                         return (None, ends, surprised, play.stage.seq, reopens);
                     }
                     applied => drop(applied.map(|applied| applied.unwrap())),

@@ -369,6 +369,33 @@ fn what_is_put_and_taken_back_at_once_leaves_the_newest_as_it_was() {
     );
 }
 
+/// What is given again as it was by a producer that came in between grows old from when it was made.
+#[test]
+fn what_is_given_again_by_another_grows_old() {
+    replay(
+        "
+        slot
+        slot m old
+        producer s0 -> s1@1 as:m1
+        producer s0 -> s1@1 late
+        producer daemon -> s1@0 as:m1
+        producer daemon -> s1@0
+        submit 1 s0:d1:0,0,0@0=1
+        attach 0
+        submit 0 s0:d0:0,0,0@0=-
+        submit 2 s0:d0:0,0,0@0=-
+        attach 0
+        attach 0
+        submit 0 s0:d0:0,0,0@0=-
+        submit 0 s0:d0:0,0,0@0=-
+        deregister 2
+        register
+        attach 3
+        submit 1 made:-20 s0:d1:0,0,0@0=1
+        ",
+    );
+}
+
 #[test]
 fn a_script_reads_back_as_it_was_printed() {
     hold("printed", 1, false, 100, |script| {

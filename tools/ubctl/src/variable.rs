@@ -36,7 +36,7 @@ pub(crate) enum Var {
     ///
     /// Without --type, true and false are a bool, whole numbers an i64, other numbers a float, numbers within brackets
     /// ([1.5,2]) an array of floats, and everything else is text, kept as bytes; but what looks like one of those and is
-    /// none, such as [1,x], True or 1e400, is refused unless --type says text. A variable that is there keeps its type: 3
+    /// none, such as `[1,x]`, True or 1e400, is refused unless --type says text. A variable that is there keeps its type: 3
     /// sets a variable of floats to 3.0.
     Set {
         /// The variable

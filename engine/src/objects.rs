@@ -201,15 +201,8 @@ impl ChunkFile {
 
 /// Whether what is read is not what was written; anything else may go better another time.
 pub(crate) fn is_damage(error: &ReadError) -> bool {
-    matches!(error, ReadError::Storage(error) if is_of_file(error))
-}
-
-/// The same of an error of storage.
-fn is_of_file(error: &StorageError) -> bool {
-    matches!(
-        error,
-        StorageError::Corrupt { .. } | StorageError::Missing { .. } | StorageError::ForeignDatabase { .. }
-    )
+    use StorageError::{Corrupt, ForeignDatabase, Missing};
+    matches!(error, ReadError::Storage(Corrupt { .. } | Missing { .. } | ForeignDatabase { .. }))
 }
 
 /// A chunk file of which some object is known.

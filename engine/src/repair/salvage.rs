@@ -442,14 +442,14 @@ fn save_named_chunks(
         copy.place(&name)?;
         return Ok(objects.keys().copied().collect());
     }
-    for (id, bytes) in objects {
+    let sound: BTreeSet<ObjectId> =
+        chunks.objects().map(|(id, _)| id).filter(|id| chunks.verify_object(id).is_ok()).collect();
+    for (id, bytes) in objects.iter().filter(|(id, _)| !sound.contains(id)) {
         if let Err(error) = chunks.verify_object(id) {
             let loss = Loss::new(&name, &error.into(), format!("object {id} of {bytes} bytes"));
             hurt.push(Hurt { loss, objects: vec![*id] });
         }
     }
-    let sound: BTreeSet<ObjectId> =
-        chunks.objects().map(|(id, _)| id).filter(|id| chunks.verify_object(id).is_ok()).collect();
     match write_chunks(copy, database, &name, &chunks, sound.iter().copied()) {
         // A record before names it too, or it is one of the manifest.
         Ok(()) | Err(OpenError::Storage(StorageError::Exists { .. })) => Ok(sound),

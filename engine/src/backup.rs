@@ -205,8 +205,10 @@ impl Copy {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(CopyError::Unfinished { dir: dir() });
             }
+            // Nothing there is this copy's, whoever else has put something there by now.
             Err(error) => {
-                return Err(self.give_up(StorageError::io("make", files::UNFINISHED, error).into()));
+                let error = StorageError::io("make", files::UNFINISHED, error).into();
+                return Err(self.told(error, || Ok(())));
             }
         }
         let listed = self.dest.list("").map_err(|error| StorageError::io("list", &dir(), error));
@@ -252,14 +254,15 @@ impl Copy {
         }
         self.dest.sync_dir("").map_err(failed("sync"))?;
         self.restart()?;
-        self.sync_all("").map_err(failed("sync"))?;
-        self.unmark()?;
-        let Some(root) = &self.root else { return Ok(()) };
-        for entry in self.dest.list("").map_err(failed("list"))?.into_iter().filter(|entry| is_own(entry)) {
-            let removed = fs::remove_dir_all(root.join(&entry));
-            removed.map_err(|source| StorageError::io("remove", &entry, source))?;
+        if let Some(root) = &self.root {
+            for entry in self.dest.list("").map_err(failed("list"))?.iter().filter(|entry| is_own(entry)) {
+                remove_empty(&root.join(entry))
+                    .map_err(|source| StorageError::io("remove", entry, source))?;
+            }
         }
-        Ok(())
+        self.sync_all("").map_err(failed("sync"))?;
+        // Last: from here on the folder is anybody's.
+        self.unmark()
     }
 
     /// Syncs the folders that are left.
@@ -275,13 +278,18 @@ impl Copy {
 
     /// Takes the copy back because of an error, and answers what to tell of it.
     pub(crate) fn give_up(&self, error: OpenError) -> CopyError {
+        self.told(error, || self.clear())
+    }
+
+    /// What to tell of an error, once it is cleared up behind it.
+    fn told(&self, error: OpenError, clear: impl FnOnce() -> Result<(), OpenError>) -> CopyError {
         let full = match error {
             OpenError::Storage(StorageError::DiskFull { file })
             | OpenError::Log(WalError::DiskFull { file, .. }) => file,
-            error => return self.clear().err().unwrap_or(error).into(),
+            error => return clear().err().unwrap_or(error).into(),
         };
         let bytes = self.bytes();
-        match self.clear() {
+        match clear() {
             Ok(()) => CopyError::Full { dir: self.dest.describe(), file: full, bytes },
             Err(error) => error.into(),
         }
@@ -439,6 +447,20 @@ fn is_own(name: &str) -> bool {
     let folders =
         [files::WAL_DIR, files::SEGMENTS_DIR, files::PACKS_DIR, files::CHUNKS_DIR, files::IMAGES_DIR];
     folders.contains(&name) || name.starts_with("MANIFEST-")
+}
+
+/// Removes a folder and those below it, as far as they are empty: what somebody else put there stays.
+fn remove_empty(dir: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(dir)?.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir)? {
+        remove_empty(&entry?.path())?;
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Removes a file, or those in a folder and below, but no folder.

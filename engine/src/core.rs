@@ -532,11 +532,23 @@ impl Core {
             true => self.log.flush().map_err(CommitError::from).and_then(|()| self.seal()),
             false => Ok(()),
         };
+        // Who waits later for what nobody was promised writes nothing into a log that is another's by then.
+        self.log.end();
         // Who still holds a monitor puts no page set in the place of the next writer's.
         self.signals.registry.end();
         folder.take();
         self.signals.end();
         sealed
+    }
+
+    /// Waits until a transaction is durable. Where the folder was given up, whether all that was shown is: what was queued
+    /// then was promised to nobody.
+    pub(crate) fn settle(&self, seq: u64) -> bool {
+        let folder = self.folder.read().unwrap_or_else(PoisonError::into_inner);
+        match *folder {
+            Some(_) => self.log.wait(seq).is_ok(),
+            None => self.log.lost_visible().is_none(),
+        }
     }
 
     /// Seals the log, so that damage to its last batch can be told from a torn tail.

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use underbelly_storage::disk::{RealDisk, SharedDisk};
+use underbelly_storage::object::Blob;
 use underbelly_wal::Stalls;
 
 use crate::batch::Batch;
@@ -94,6 +95,9 @@ pub struct Status {
     /// What opening found.
     pub recovery: RecoveryReport,
 }
+
+/// How many of those are named that a close could not save.
+const UNSAVED_TOLD: usize = 8;
 
 /// How often whoever waits without workers looks at the clock.
 const CLOCK_LOOK: Duration = Duration::from_millis(5);
@@ -456,12 +460,12 @@ impl Database {
         metadata: &Metadata,
         blob: impl Into<Vec<u8>>,
     ) -> Result<(Model, bool), CommitError> {
-        let blob: Vec<u8> = blob.into();
+        let blob = Blob::from(blob.into());
         let is_new = self.transact(|tx| -> Result<bool, CommitError> {
             if tx.model(metadata)?.is_some() {
                 return Ok(false);
             }
-            tx.put_model(metadata.clone(), blob.clone())?;
+            tx.put_blob(metadata.clone(), blob.clone())?;
             Ok(true)
         })?;
         let gone = || CommitError::UnknownVersion {
@@ -562,7 +566,7 @@ impl Database {
                 (state.graph.idle().then_some(state.head), state.graph.next_due().is_some())
             };
             if let Some(head) = idle_at {
-                return self.core().log.wait(head).is_ok();
+                return self.core().settle(head);
             }
             let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()));
             let is_sound = self.core().log.with_log(|log| log.check_health()).is_ok();
@@ -667,11 +671,18 @@ impl Database {
         self.handle.drop_closures();
         let core = self.core();
         let was_closed = core.closed.swap(true, Ordering::AcqRel);
-        let unsaved = core.live.unsaved().or_else(|| core.handed.unsaved()).filter(|_| !was_closed);
+        let mut unsaved = core.live.unsaved();
+        unsaved.extend(core.handed.unsaved());
         let report = core.checkpoint_if_changed();
         let released = core.release();
         let report = report.and_then(|report| released.map(|()| report))?;
-        unsaved.map_or(Ok(report), Err)
+        if was_closed || unsaved.is_empty() {
+            return Ok(report);
+        }
+        let more = unsaved.len().saturating_sub(UNSAVED_TOLD);
+        unsaved.truncate(UNSAVED_TOLD);
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        Err(CommitError::Unsaved { what: unsaved.join(", ") + &more })
     }
 }
 

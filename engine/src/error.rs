@@ -797,6 +797,12 @@ pub enum ReadError {
         /// Length of the blob.
         bytes: u64,
     },
+    /// A blob whose chunks lie apart, and which does not fit into memory as a whole.
+    #[error("{bytes} bytes of a blob do not fit into memory; read it in parts")]
+    Memory {
+        /// How many were asked for.
+        bytes: u64,
+    },
     /// A blob that is not of the safetensors format, or lacks a tensor.
     #[error("no tensor can be read: {what}")]
     Tensor {

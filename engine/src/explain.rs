@@ -75,7 +75,7 @@ impl View {
             let state = self.base().state();
             // The earliest commit time that it may get.
             let time = Timestamp(state.time.0.saturating_add(1));
-            (state.graph.clone(), writes_of(&state, batch)?, state.head + 1, time)
+            (state.graph.clone(), writes_of(&state, batch, self.base().blob_limits)?, state.head + 1, time)
         };
         let mut writes = Vec::new();
         for put in &batch.cells {

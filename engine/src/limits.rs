@@ -24,6 +24,9 @@ pub const INLINE_BYTES_MAX: usize = 1 << 20;
 pub const OBJECT_BYTES_MAX: usize = 4 << 30;
 /// Bytes of a blob that is written as a stream.
 pub const BLOB_BYTES_MAX: u64 = 1 << 40;
+
+/// The greatest sequence number that a file may say; no database comes so far, and counting goes on from it.
+pub(crate) const SEQ_MAX: u64 = 1 << 62;
 /// Bytes of a variable's value; a float has 8.
 pub const VARIABLE_BYTES_MAX: usize = 4 << 10;
 /// Levels of nesting in model metadata.

@@ -1,11 +1,11 @@
 //! Monitored values: scalars, arrays and histograms by name and step, which become rows of a series.
 //!
 //! Who records pushes into columns of its own; a thread of the database commits them. So a value costs some tens of nanoseconds, and
-//! a process that dies loses those that were not handed over yet, of a fifth of a second at most where it goes on recording.
+//! a process that dies loses those that were not handed over yet, of a fifth of a second at most.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
@@ -23,8 +23,10 @@ use crate::variables::{Scope, UnloggedVar};
 const ROWS_MAX: usize = 4_096;
 /// Bytes of arrays and histograms that are handed over at once.
 const DATA_BYTES_MAX: usize = 4 << 20;
-/// How old the first may become, nanoseconds.
+/// How long after a hand-over the next value brings another, nanoseconds.
 const AGE_MAX_NS: u64 = 200_000_000;
+/// The least number of values for which there is room.
+const ROOM_MIN: usize = 16;
 /// Hand-overs that wait, beyond which who records commits for himself: nobody's memory grows with what the disk does not take.
 const UNDER_WAY_MAX: usize = 16;
 /// Parts into which a histogram cuts each doubling.
@@ -146,6 +148,28 @@ pub enum Sample {
     Histogram(Histogram),
 }
 
+impl Sample {
+    /// The length of what is stored beside its number.
+    fn bytes(&self) -> usize {
+        match self {
+            Sample::Scalar(_) => 0,
+            Sample::Array(values) => 8 * values.len(),
+            Sample::Histogram(histogram) => 24 + 12 * (histogram.below.len() + histogram.above.len()),
+        }
+    }
+
+    /// What is stored beside its number: what it is, and its bytes.
+    fn stored(&self) -> Option<(&'static str, Vec<u8>)> {
+        match self {
+            Sample::Scalar(_) => None,
+            Sample::Array(values) => {
+                Some(("array", values.iter().flat_map(|value| value.to_le_bytes()).collect()))
+            }
+            Sample::Histogram(histogram) => Some(("histogram", histogram.to_bytes())),
+        }
+    }
+}
+
 impl From<f64> for Sample {
     #[inline]
     fn from(value: f64) -> Sample {
@@ -168,7 +192,7 @@ impl From<Histogram> for Sample {
 /// A name that was recorded.
 struct Named {
     name: Arc<str>,
-    /// What shows its newest value, unless a variable of that name is of another type.
+    /// What shows its newest value, unless no variable may have that name or it is of another type.
     shown: Option<UnloggedVar<f64>>,
     newest: f64,
     /// Its place among the names of the rows that are not handed over; none where it is not there.
@@ -181,34 +205,35 @@ struct Rows {
     names: Vec<u32>,
     steps: Vec<i64>,
     values: Vec<f64>,
-    /// Arrays and histograms, with their rows and kinds.
-    data: Vec<(usize, &'static str, Vec<u8>)>,
+    /// Arrays and histograms, with their rows.
+    data: Vec<(usize, Sample)>,
     data_bytes: usize,
 }
 
 impl Rows {
-    fn with_room() -> Rows {
+    fn with_room(rows: usize) -> Rows {
         Rows {
-            times: Vec::with_capacity(ROWS_MAX),
-            names: Vec::with_capacity(ROWS_MAX),
-            steps: Vec::with_capacity(ROWS_MAX),
-            values: Vec::with_capacity(ROWS_MAX),
+            times: Vec::with_capacity(rows),
+            names: Vec::with_capacity(rows),
+            steps: Vec::with_capacity(rows),
+            values: Vec::with_capacity(rows),
             data: Vec::new(),
             data_bytes: 0,
         }
     }
 
-    fn push(&mut self, row: usize, kind: &'static str, bytes: Vec<u8>) {
-        self.data_bytes += bytes.len();
-        self.data.push((row, kind, bytes));
+    fn push(&mut self, row: usize, sample: Sample) {
+        self.data_bytes += sample.bytes();
+        self.data.push((row, sample));
     }
 }
 
 /// Takes values of one thread and makes rows of a series of them: at the time of the clock, with the key `name` and the fields
 /// `step` and `value`; of an array or histogram the value is the mean, `kind` says which it is, and `data` holds its numbers
-/// or [`Histogram::to_bytes`]. The newest value of each name is a variable that is in no log, too, which `ubctl var watch`
-/// draws. Dropped, it hands over what it has. What [`Monitor::flush`] commits is kept where that is refused; of what the
-/// database's thread could not commit [`Status::trouble`](crate::Status::trouble) tells.
+/// or [`Histogram::to_bytes`]. The newest value of `loss` in the series `training` is the variable `training/loss`, too, which is in no log
+/// and which `ubctl var watch` draws; a name that is longer than 255 bytes with its series is not shown. What came after the last hand-over, a
+/// fifth of a second ago at most, goes with the next value, a flush or the drop. What
+/// is refused is kept for the next [`Monitor::flush`], and [`Status::trouble`](crate::Status::trouble) tells of it.
 pub struct Monitor {
     core: Arc<Core>,
     series: Arc<str>,
@@ -219,12 +244,92 @@ pub struct Monitor {
     /// The name that was recorded last.
     newest: u32,
     rows: Rows,
-    /// Whether there are rows that are not handed over, as the close of the database asks.
-    holds: Arc<AtomicBool>,
-    /// What a commit refused, until one takes it.
-    refused: VecDeque<Job>,
+    /// When rows were handed over last.
+    handed: Option<Timestamp>,
+    outside: Arc<Outside>,
     /// Why a name was left out.
     left_out: Option<ReadError>,
+}
+
+/// What of a monitor is not with it.
+#[derive(Default)]
+struct Outside {
+    /// Whether the monitor holds rows that are not handed over, as the close of the database asks.
+    has_rows: AtomicBool,
+    handed: Mutex<HandedOver>,
+    /// A hand-over ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct HandedOver {
+    /// Hand-overs that the database's thread has.
+    under_way: usize,
+    /// What a commit refused, until one takes it.
+    refused: VecDeque<Job>,
+}
+
+impl Outside {
+    fn handed(&self) -> MutexGuard<'_, HandedOver> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether rows are in no commit.
+    fn is_unsaved(&self) -> bool {
+        self.has_rows.load(Ordering::Acquire) || !self.handed().refused.is_empty()
+    }
+
+    /// Takes back what was refused, once nothing is under way.
+    fn come_back(&self) -> VecDeque<Job> {
+        let is_under_way = |handed: &mut HandedOver| handed.under_way > 0;
+        let handed = self.ended.wait_while(self.handed(), is_under_way);
+        std::mem::take(&mut handed.unwrap_or_else(PoisonError::into_inner).refused)
+    }
+
+    /// Keeps what a commit refused. Nobody's memory grows with what is not taken, so the oldest goes then.
+    fn keep(&self, core: &Core, job: Job, error: &CommitError) {
+        let mut handed = self.handed();
+        if handed.refused.len() == UNDER_WAY_MAX
+            && let Some(lost) = handed.refused.pop_front()
+        {
+            let (rows, series) = (lost.rows.times.len(), &lost.series);
+            core.note_trouble(format!("{rows} monitored values of series {series:?} are lost: {error}"));
+        }
+        handed.refused.push_back(job);
+    }
+}
+
+/// A hand-over that the database's thread has; at its end the monitor knows, however it ends.
+struct UnderWay {
+    outside: Arc<Outside>,
+    job: Option<Job>,
+}
+
+impl UnderWay {
+    fn begin(outside: &Arc<Outside>, job: Job) -> Box<UnderWay> {
+        outside.handed().under_way += 1;
+        Box::new(UnderWay { outside: outside.clone(), job: Some(job) })
+    }
+
+    fn commit(mut self: Box<UnderWay>, core: &Core) {
+        if let Some(job) = self.job.take()
+            && let Err(error) = job.commit(core)
+        {
+            note(core, &job.series, &error);
+            self.outside.keep(core, job, &error);
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut handed = self.outside.handed();
+        handed.under_way -= 1;
+        // Nobody committed it: the database is gone, and the next flush says so.
+        handed.refused.extend(self.job.take());
+        drop(handed);
+        self.outside.ended.notify_all();
+    }
 }
 
 impl Monitor {
@@ -247,24 +352,29 @@ impl Monitor {
         if let Some(id) = self.ids.get(name) {
             return Some(*id);
         }
-        let shown = match UnloggedVar::of(&self.core, &Scope::Global, name) {
-            Ok(shown) => Some(shown),
-            Err(ReadError::VariableType { .. }) => None,
-            Err(error) => {
-                if self.left_out.is_none() {
-                    self.core.note_trouble(format!("a monitored value is left out: {error}"));
-                }
-                self.left_out = Some(error);
-                return None;
+        let variable = format!("{}/{name}", self.series);
+        if let Some(problem) = crate::series::name_problem("monitored value", name) {
+            let error = ReadError::Name { what: "monitored value", name: name.to_string(), problem };
+            if self.left_out.is_none() {
+                self.core.note_trouble(format!("a value of series {:?} is left out: {error}", self.series));
             }
-        };
+            self.left_out = Some(error);
+            return None;
+        }
+        let shown = UnloggedVar::of(&self.core, &Scope::Global, &variable);
+        if let Err(error @ ReadError::VariableType { .. }) = &shown {
+            self.core
+                .note_trouble(format!("monitored values of {variable:?} are kept and not shown: {error}"));
+        }
+        let shown = shown.ok();
         let (id, name): (u32, Arc<str>) = (self.names.len() as u32, name.into());
         self.ids.insert(name.clone(), id);
         self.names.push(Named { name, shown, newest: f64::NAN, at: None });
         Some(id)
     }
 
-    /// Takes a value. What has a name that no variable may have is left out, as [`Monitor::flush`] tells.
+    /// Takes a value. What has a name that is empty, longer than 255 bytes or not printable is left out, as
+    /// [`Monitor::flush`] tells.
     #[inline]
     pub fn record(&mut self, name: &str, step: i64, value: impl Into<Sample>) {
         let Some(id) = self.id(name) else { return };
@@ -272,19 +382,19 @@ impl Monitor {
         let number = match value.into() {
             Sample::Scalar(value) => value,
             Sample::Array(values) => {
-                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                self.rows.push(row, "array", bytes);
-                values.iter().sum::<f64>() / values.len() as f64
+                let mean = values.iter().sum::<f64>() / values.len() as f64;
+                self.rows.push(row, Sample::Array(values));
+                mean
             }
             Sample::Histogram(histogram) => {
-                self.rows.push(row, "histogram", histogram.to_bytes());
-                histogram.mean()
+                let mean = histogram.mean();
+                self.rows.push(row, Sample::Histogram(histogram));
+                mean
             }
         };
         let now = self.core.options.clock.now();
-        let first = self.rows.times.first().map_or(now.0, |first| first.0);
         if row == 0 {
-            self.holds.store(true, Ordering::Release);
+            self.outside.has_rows.store(true, Ordering::Release);
         }
         self.rows.times.push(now);
         self.rows.steps.push(step);
@@ -299,11 +409,10 @@ impl Monitor {
             });
             self.rows.names.push(at);
         }
-        // A clock that was set back or ahead lets rows go early.
-        if row + 1 >= ROWS_MAX
-            || self.rows.data_bytes >= DATA_BYTES_MAX
-            || now.0.abs_diff(first) >= AGE_MAX_NS
-        {
+        // A clock that was set back or ahead lets rows go early. Who records seldom waits for no other value.
+        let is_old = self.handed.is_none_or(|handed| now.0.abs_diff(handed.0) >= AGE_MAX_NS);
+        if row + 1 >= ROWS_MAX || self.rows.data_bytes >= DATA_BYTES_MAX || is_old {
+            self.handed = Some(now);
             self.hand_over();
         }
     }
@@ -317,7 +426,8 @@ impl Monitor {
             let _ = named.shown.as_ref().map(|shown| shown.set(named.newest));
             names.push(named.name.clone());
         }
-        let rows = std::mem::replace(&mut self.rows, Rows::with_room());
+        let room = self.rows.times.len().next_power_of_two().clamp(ROOM_MIN, ROWS_MAX);
+        let rows = std::mem::replace(&mut self.rows, Rows::with_room(room));
         Job { series: self.series.clone(), names, rows }
     }
 
@@ -325,50 +435,37 @@ impl Monitor {
     /// behind.
     #[cold]
     fn hand_over(&mut self) {
-        let job = Box::new(self.take());
-        if let Err(job) = self.core.handed.send(&self.core, job)
-            && let Err(error) = job.commit(&self.core)
-        {
-            note(&self.core, Err(error));
-            self.keep(*job);
+        let job = self.take();
+        let job = UnderWay::begin(&self.outside, job);
+        if let Err(job) = self.core.handed.send(&self.core, job) {
+            job.commit(&self.core);
         }
-        self.holds.store(!self.refused.is_empty(), Ordering::Release);
+        self.outside.has_rows.store(false, Ordering::Release);
     }
 
-    /// Keeps what a commit refused. Nobody's memory grows with what the disk does not take, so the oldest goes then.
-    fn keep(&mut self, job: Job) {
-        if self.refused.len() == UNDER_WAY_MAX
-            && let Some(lost) = self.refused.pop_front()
-        {
-            let rows = lost.rows.times.len();
-            self.core.note_trouble(format!(
-                "{rows} monitored values of series {:?} are lost: the disk takes none",
-                lost.series
-            ));
-        }
-        self.refused.push_back(job);
-    }
-
-    /// Commits what was recorded and not handed over; visible on return. What is refused is kept for the next call, the newest
-    /// 65,536 values at least.
+    /// Returns once all that was recorded is committed and visible. What is refused is kept for the next call, the newest
+    /// sixteen hand-overs of it.
     ///
     /// # Errors
-    /// As [`Database::commit`]. [`CommitError::Read`] with [`ReadError::Name`] where all that is committed, and values were
-    /// left out since the last call since no variable may have their name.
+    /// As [`Database::commit`], of the first that was refused; all others are committed. [`CommitError::Read`] with [`ReadError::Name`] where all that is committed, and values were
+    /// left out since the last call, which names the series and one of them.
     pub fn flush(&mut self) -> Result<(), CommitError> {
-        while let Some(job) = self.refused.front() {
-            job.commit(&self.core)?;
-            self.refused.pop_front();
-        }
+        let mut jobs = self.outside.come_back();
         if !self.rows.times.is_empty() {
-            let job = self.take();
+            jobs.push_back(self.take());
+        }
+        let mut refused = None;
+        for job in jobs {
             if let Err(error) = job.commit(&self.core) {
-                self.keep(job);
-                return Err(error);
+                self.outside.keep(&self.core, job, &error);
+                refused = refused.or(Some(error));
             }
         }
-        self.holds.store(false, Ordering::Release);
-        self.left_out.take().map_or(Ok(()), |error| Err(error.into()))
+        self.outside.has_rows.store(false, Ordering::Release);
+        match refused {
+            Some(error) => Err(error),
+            None => self.left_out.take().map_or(Ok(()), |error| Err(error.into())),
+        }
     }
 }
 
@@ -391,7 +488,7 @@ impl Job {
 enum Thread {
     #[default]
     Unused,
-    Runs(Sender<Box<Job>>, JoinHandle<()>),
+    Runs(Sender<Box<UnderWay>>, JoinHandle<()>),
     /// The database is being closed.
     Over,
 }
@@ -400,41 +497,40 @@ enum Thread {
 #[derive(Default)]
 pub(crate) struct Handed {
     thread: Mutex<Thread>,
-    /// Of each monitor whether it holds rows, with its series.
-    monitors: Mutex<Vec<(Weak<AtomicBool>, Arc<str>)>>,
+    /// What is not with each monitor, with its series.
+    monitors: Mutex<Vec<(Weak<Outside>, Arc<str>)>>,
 }
 
 impl Handed {
-    /// Notes a monitor of a series; answers where it is to say whether it holds rows.
-    fn begin(&self, series: &Arc<str>) -> Arc<AtomicBool> {
-        let holds = Arc::new(AtomicBool::new(false));
+    /// Notes a monitor of a series.
+    fn begin(&self, series: &Arc<str>) -> Arc<Outside> {
+        let outside = Arc::new(Outside::default());
         let mut monitors = self.monitors.lock().unwrap_or_else(PoisonError::into_inner);
         if monitors.len() == monitors.capacity() {
-            monitors.retain(|(holds, _)| holds.strong_count() > 0);
+            monitors.retain(|(outside, _)| outside.strong_count() > 0);
         }
-        monitors.push((Arc::downgrade(&holds), series.clone()));
-        holds
+        monitors.push((Arc::downgrade(&outside), series.clone()));
+        outside
     }
 
-    /// A monitor that holds rows.
-    pub(crate) fn unsaved(&self) -> Option<CommitError> {
+    /// The monitors that hold rows.
+    pub(crate) fn unsaved(&self) -> Vec<String> {
         let monitors = self.monitors.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut unsaved = monitors
+        let unsaved = monitors
             .iter()
-            .filter(|(holds, _)| holds.upgrade().is_some_and(|holds| holds.load(Ordering::Acquire)));
-        let what = |(_, series): &(_, Arc<str>)| format!("a monitor of series {series:?}");
-        unsaved.next().map(|monitor| CommitError::Unsaved { what: what(monitor) })
+            .filter(|(outside, _)| outside.upgrade().is_some_and(|outside| outside.is_unsaved()));
+        unsaved.map(|(_, series)| format!("a monitor of series {series:?}")).collect()
     }
 
     /// Hands over; gives back where there is no such thread, or it has too much to do.
-    fn send(&self, core: &Arc<Core>, job: Box<Job>) -> Result<(), Box<Job>> {
+    fn send(&self, core: &Arc<Core>, job: Box<UnderWay>) -> Result<(), Box<UnderWay>> {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*thread, Thread::Unused) && core.options.workers > 0 {
-            let (send, jobs) = bounded::<Box<Job>>(UNDER_WAY_MAX);
+            let (send, jobs) = bounded::<Box<UnderWay>>(UNDER_WAY_MAX);
             let weak = Arc::downgrade(core);
             let serve = move || {
                 while let Some((core, job)) = jobs.recv().ok().and_then(|job| Some((weak.upgrade()?, job))) {
-                    note(&core, job.commit(&core));
+                    job.commit(&core);
                 }
             };
             let builder = std::thread::Builder::new().name("underbelly-monitor".to_string());
@@ -472,9 +568,10 @@ fn batch_of(series: Arc<str>, names: &[Arc<str>], rows: &Rows) -> Result<Batch, 
         let (mut kinds, mut data) = (Column::new(ColumnType::Utf8), Column::new(ColumnType::Bytes));
         let mut given = rows.data.iter().peekable();
         for row in 0..rows.names.len() {
-            match given.next_if(|(at, ..)| *at == row) {
-                Some((_, kind, bytes)) => {
-                    kinds.push(&(*kind).into())?;
+            let given = given.next_if(|(at, _)| *at == row);
+            match given.and_then(|(_, sample)| sample.stored()) {
+                Some((kind, bytes)) => {
+                    kinds.push(&kind.into())?;
                     data.push(&Value::Bytes(bytes.as_slice().into()))?;
                 }
                 None => {
@@ -491,17 +588,23 @@ fn batch_of(series: Arc<str>, names: &[Arc<str>], rows: &Rows) -> Result<Batch, 
     Ok(batch)
 }
 
-fn note(core: &Core, done: Result<(), CommitError>) {
-    match done {
-        Ok(()) | Err(CommitError::Closed) => {}
-        Err(error) => core.note_trouble(format!("monitored values were not kept: {error}")),
+/// Tells what was refused. Of what the close left over the close tells.
+fn note(core: &Core, series: &str, error: &CommitError) {
+    if !matches!(error, CommitError::Closed) {
+        core.note_trouble(format!(
+            "monitored values of series {series:?} are not committed, and the next flush tries again: {error}"
+        ));
     }
 }
 
 impl Drop for Monitor {
     fn drop(&mut self) {
-        let done = self.flush();
-        note(&self.core, done);
+        let Err(error) = self.flush() else { return };
+        let rows: usize = self.outside.handed().refused.iter().map(|job| job.rows.times.len()).sum();
+        if rows > 0 && !matches!(error, CommitError::Closed) {
+            let series = &self.series;
+            self.core.note_trouble(format!("{rows} monitored values of series {series:?} are lost: {error}"));
+        }
     }
 }
 
@@ -510,13 +613,14 @@ impl Database {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use underbelly::{Database, Options, SimulatedDisk};
+    /// # use underbelly::{Database, Options, Scope, SimulatedDisk};
     /// # let db = Database::create_on(Arc::new(SimulatedDisk::new()), Options::default())?;
     /// let mut monitor = db.monitor("training")?;
     /// monitor.record("loss", 1, 0.7);
     /// monitor.record("weights", 1, vec![0.1, -0.2]);
     /// monitor.flush()?;
     /// assert_eq!(db.snapshot().series("training")?.count()?, 2);
+    /// assert_eq!(db.unlogged_var::<f64>(&Scope::Global, "training/loss")?.get(), Some(0.7));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -539,9 +643,9 @@ impl Database {
             names: Vec::new(),
             touched: Vec::new(),
             newest: 0,
-            rows: Rows::with_room(),
-            holds: self.core().handed.begin(&series),
-            refused: VecDeque::new(),
+            rows: Rows::with_room(ROOM_MIN),
+            handed: None,
+            outside: self.core().handed.begin(&series),
             left_out: None,
             series,
         })
@@ -550,6 +654,10 @@ impl Database {
 
 /// Why a series that is there takes no rows of monitors.
 fn unfit(schema: &Schema) -> Option<&'static str> {
+    // A type that was defined and has no rows yet.
+    if schema.columns.is_empty() {
+        return None;
+    }
     let is_of = |name: &str, wanted: ColumnType| {
         let column = schema.columns.iter().find(|column| *column.name == *name);
         column.is_none_or(|column| column.column_type == wanted)

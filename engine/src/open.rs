@@ -14,7 +14,7 @@ use underbelly_storage::disk::{Disk, SharedDisk};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::limits::{CHUNK_PACKED_BYTES_MAX, PAGE_BYTES};
 use underbelly_storage::manifest::{
-    manifest_name, manifest_numbers, newest_manifest, remove_manifests_except,
+    is_manifest, manifest_name, manifest_numbers, newest_manifest, remove_manifests_except,
 };
 use underbelly_storage::sealed::remove_leftovers;
 use underbelly_storage::segment::Segment;
@@ -26,7 +26,7 @@ use crate::core::{Chore, Core};
 use crate::error::OpenError;
 use crate::files;
 use crate::graph::Event;
-use crate::limits::{DUTIES_MAX, QUEUE_BYTES_MAX};
+use crate::limits::{DUTIES_MAX, INLINE_BYTES_MAX, QUEUE_BYTES_MAX};
 use crate::manifest::{self, Stored};
 use crate::objects::Objects;
 use crate::options::Options;
@@ -291,12 +291,10 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         unnamed.clear();
     }
     remove_files(&*disk, &unnamed)?;
-    remove_leftovers(&*disk, "")?;
+    remove_leftovers(&*disk, "", is_manifest)?;
 
     // The number of a manifest that was passed over is not given again.
-    let entries = disk.list("").map_err(|source| StorageError::io("list", &dir, source))?;
-    let numbers = entries.iter().filter_map(|name| name.strip_prefix("MANIFEST-")?.parse().ok());
-    let last_number = numbers.fold(found.number, u64::max);
+    let last_number = manifest_numbers(&*disk)?.into_iter().fold(found.number, u64::max);
     let took = options.clock.instant().saturating_duration_since(began);
     let report = RecoveryReport {
         manifest: found.number,
@@ -342,6 +340,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         objects,
         attributes: Default::default(),
         index_models_min: if options.workers == 0 { usize::MAX } else { options.index_models_min },
+        blob_limits: (INLINE_BYTES_MAX.min(record_bytes_max / 2), options.chunk_bytes),
         threads: Threads(pool.threads()),
         readers: Mutex::default(),
         visible: Box::new(move || published.visible()),
@@ -424,6 +423,10 @@ fn find(disk: &SharedDisk, pool: &Pool) -> Result<Found, OpenError> {
         match load() {
             Ok((database, restored, manifest)) => {
                 let (mut older, mut is_older_damaged) = (None, false);
+                // It says which one stands behind it; one between them was given up, and came back with a crash.
+                if numbers.contains(&manifest.previous) {
+                    numbers.retain(|number| *number <= manifest.previous);
+                }
                 while let Some(number) = numbers.pop() {
                     match older_manifest(disk, database, number) {
                         Ok(found) => {
@@ -473,13 +476,20 @@ pub(crate) fn last_sealed(disk: &dyn Disk, database: [u8; 16], from: u64) -> Res
         if files::number(name).is_none_or(|number| number < from) {
             continue;
         }
-        let Ok(segment) = Segment::open(disk, name, database, None) else { continue };
-        if segment.verify().is_err() {
-            continue;
-        }
-        for group in 0..segment.groups() {
-            let seqs = segment.seqs(group).ok().flatten();
-            last = seqs.into_iter().flatten().fold(last, u64::max);
+        let newest = || {
+            let segment = Segment::open(disk, name, database, None)?;
+            segment.verify()?;
+            let mut newest = 0;
+            for group in 0..segment.groups() {
+                newest = segment.seqs(group)?.into_iter().flatten().fold(newest, u64::max);
+            }
+            Ok(newest)
+        };
+        match newest() {
+            Ok(newest) => last = last.max(newest),
+            // What is damaged says nothing; what cannot be read may say something.
+            Err(error @ (StorageError::Io { .. } | StorageError::Version { .. })) => return Err(error),
+            Err(_) => {}
         }
     }
     Ok(last)

@@ -43,7 +43,8 @@ pub struct Options {
     /// each query of a [`Reader`](crate::Reader). Default 4,096; `usize::MAX` means never.
     pub index_models_min: usize,
     /// Length of the chunks into which blobs are cut that do not fit into the log, a multiple of 4,096 up to 16 MiB. Equal
-    /// chunks are stored once. Default 8 MiB.
+    /// chunks are stored once. Default 8 MiB; below 4 MiB files and what is known of them cost more than is saved, so that
+    /// is for tests.
     pub chunk_bytes: usize,
     /// Threads that run producers. Default: one for each processor, at most 8.
     ///

@@ -28,10 +28,11 @@ use crate::database::Database;
 use crate::durable::{self, Durable};
 use crate::error::{OpenError, ReadError};
 use crate::journal::{LogRecord, describe};
-use crate::limits::{READER_REPLAY_BYTES, READER_TRIES};
+use crate::limits::{INLINE_BYTES_MAX, READER_REPLAY_BYTES, READER_TRIES};
 use crate::manifest::Stored;
 use crate::objects::Objects;
 use crate::open::{RecoveryReport, check_finished, last_sealed, no_manifest};
+use crate::options::Options;
 use crate::pool::{Pool, Threads};
 use crate::restore::{RestoreError, open_or_spare, open_segment, replay, restore};
 use crate::variables::{BoardReader, VARIABLES};
@@ -184,8 +185,8 @@ impl Reader {
     /// are.
     ///
     /// It reads on in the log; where the writer has recycled that part, or much was read and a newer manifest is
-    /// there, it begins anew with that one. After an error it shows what it showed before, and the call may be
-    /// repeated.
+    /// there, it begins anew with that one. After an error rows, contents and models are those that it showed before, states
+    /// that listings tell may be later ones, and the call may be repeated.
     ///
     /// # Errors
     /// As [`Database::open_read_only_on`]; [`OpenError::Corrupt`] where another database, or an older state of this
@@ -375,6 +376,7 @@ impl Reader {
                 // The index belongs to the writer.
                 attributes: Default::default(),
                 index_models_min: usize::MAX,
+                blob_limits: (INLINE_BYTES_MAX, Options::default().chunk_bytes),
                 threads: Threads(pool.threads()),
                 readers: Mutex::default(),
                 visible: Box::new(move || shown.load(Ordering::Acquire)),

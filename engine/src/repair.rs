@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use underbelly_storage::disk::{RealDisk, SharedDisk, WornDisk};
+use underbelly_storage::disk::{RealDisk, SharedDisk, Unreadable, WornDisk};
 
 use crate::backup::{BackupOptions, Copy};
 use crate::database::Database;
@@ -42,7 +42,8 @@ pub struct RepairReport {
     pub losses: Vec<Loss>,
     /// Damage by which nothing is lost, since what stood there is stored elsewhere too or nothing names it.
     pub harmless: Vec<Loss>,
-    /// What was taken to be so where nothing says it: without a manifest, which files are the database.
+    /// What was taken to be so where nothing says it: without a manifest, which files are the database; without
+    /// `SHARED`, that nothing is missing at the end of the log.
     pub assumed: Vec<String>,
     /// What was checked of the copy afterwards.
     pub verified: VerifyReport,
@@ -126,7 +127,7 @@ impl Database {
         for candidate in candidates {
             copy.restart()?;
             is_placed = false;
-            match salvage(&disk, &copy, database, &candidate) {
+            match salvage(&worn, &copy, database, &candidate) {
                 Ok(saved) => {
                     let is_whole = saved.losses.is_empty();
                     let is_better = best.as_ref().is_none_or(|(before, with)| {
@@ -154,7 +155,7 @@ impl Database {
         };
         if !is_placed {
             copy.restart()?;
-            saved = match salvage(&disk, &copy, database, &candidate) {
+            saved = match salvage(&worn, &copy, database, &candidate) {
                 Ok(saved) => saved,
                 Err(Unusable::All(error)) => return Err(copy.give_up(error)),
                 Err(Unusable::This(loss)) => {
@@ -163,20 +164,37 @@ impl Database {
                 }
             };
         }
+        let (published, mut doubt) = match shared::published(&*disk, database) {
+            Ok((published, damage)) => (published, damage.map(|damage| damage.to_string())),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let unreadable = worn.unreadable();
+        if doubt.is_none() && unreadable.iter().any(|place| place.file == shared::SHARED) {
+            doubt = Some(format!("{} cannot be read", shared::SHARED));
+        }
+        let mut assumed = candidate.assumed;
+        assumed.extend(doubt.map(|doubt| {
+            format!(
+                "nothing is missing behind transaction {}: what the last writer made durable is not known, since {doubt}",
+                saved.seq
+            )
+        }));
         if saved.losses.is_empty() {
             let whole = match candidate.number {
                 0 => "nothing, since the log holds all from the first transaction on".to_string(),
                 number => format!("nothing, since manifest {number} and the log behind it hold it"),
             };
             losses.iter_mut().for_each(|loss| loss.lost.clone_from(&whole));
-            let published = shared::published(&*disk, database).map_or(None, |(published, _)| published);
             if published.is_none() {
                 let as_far =
                     format!("{whole} up to transaction {}, and no sound file tells of more", saved.seq);
                 losses.iter_mut().take(unread).for_each(|loss| loss.lost.clone_from(&as_far));
             }
         }
-        losses.extend(worn.unreadable().into_iter().map(Loss::unreadable));
+        let is_told = |place: &Unreadable| {
+            saved.losses.iter().any(|loss| loss.file == place.file && loss.offset == Some(place.offset))
+        };
+        losses.extend(unreadable.into_iter().filter(|place| !is_told(place)).map(Loss::unreadable));
         let mut harmless = saved.harmless;
         match saved.losses.is_empty() {
             true => harmless.append(&mut losses),
@@ -185,7 +203,6 @@ impl Database {
         let verified = copy.verify(progress)?;
         let manifest = (candidate.number > 0).then_some(candidate.number);
         let (seq, records) = (saved.seq, saved.records);
-        let assumed = candidate.assumed;
         Ok(RepairReport {
             manifest,
             seq,

@@ -318,6 +318,9 @@ pub(crate) fn replay(
         }
         replaced.extend(objects.insert(*id, place.clone()).map(|before| (*id, before)));
     }
+    if newest > files::NUMBER_MAX {
+        return Err(at("it names a file of a number that no database comes to".to_string()).into());
+    }
     *next_file = newest;
     let models = operations.models.iter().flat_map(PutModel::objects);
     for id in operations.contents().map(ObjectId).chain(models) {

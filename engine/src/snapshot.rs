@@ -285,6 +285,7 @@ mod tests {
             state: Mutex::new(State::new()),
             attributes: Default::default(),
             index_models_min: usize::MAX,
+            blob_limits: (1 << 20, 8 << 20),
             threads: Threads(1),
             readers: Mutex::default(),
             visible: Box::new(seq(7)),

@@ -26,6 +26,9 @@ pub(crate) struct Base {
     pub attributes: Arc<Attributes>,
     /// Models from which on there is an index.
     pub index_models_min: usize,
+    /// Bytes up to which a blob is one object, and the length of the chunks into which a longer one is cut; of a reader, those
+    /// of the default options.
+    pub blob_limits: (usize, usize),
     /// Who shares the work of those who read.
     pub threads: Threads,
     /// Seqs that snapshots read at, with the number of snapshots.

@@ -43,6 +43,11 @@ fn number_of(name: &str) -> Option<u64> {
     (digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
+/// Whether a file in the database's folder is a manifest by its name.
+pub fn is_manifest(name: &str) -> bool {
+    number_of(name).is_some()
+}
+
 /// Numbers of all manifests, rising.
 ///
 /// # Errors
@@ -259,7 +264,7 @@ mod tests {
     fn leftovers_go() {
         let disk = disk_with(&[1]);
         disk.overwrite("MANIFEST-0000000002.tmp", vec![1]);
-        assert_eq!(remove_leftovers(&disk, "").unwrap(), ["MANIFEST-0000000002.tmp"]);
+        assert_eq!(remove_leftovers(&disk, "", is_manifest).unwrap(), ["MANIFEST-0000000002.tmp"]);
         assert_eq!(disk.files(), ["MANIFEST-0000000001"]);
     }
 

@@ -222,15 +222,21 @@ impl Drop for SealedWriter<'_> {
     }
 }
 
-/// Removes files of this folder that were being written when a process ended, and returns their names.
+/// Removes files of this folder that were being written when a process ended and whose final names are some that the owner
+/// gives, and returns their names. Of all else nobody knows whose it is.
 /// Only the process that owns the database may call it, and only while it writes no sealed file there.
 ///
 /// # Errors
 /// `Io` where the folder cannot be listed or a file not removed.
-pub fn remove_leftovers(disk: &dyn Disk, dir: &str) -> Result<Vec<String>, StorageError> {
+pub fn remove_leftovers(
+    disk: &dyn Disk,
+    dir: &str,
+    is_given: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, StorageError> {
     let entries = disk.list(dir).map_err(|error| StorageError::io("list", dir, error))?;
     let mut removed = Vec::new();
-    for entry in entries.into_iter().filter(|entry| entry.ends_with(TEMPORARY)) {
+    let is_leftover = |entry: &String| entry.strip_suffix(TEMPORARY).is_some_and(&is_given);
+    for entry in entries.into_iter().filter(is_leftover) {
         let name = if dir.is_empty() { entry } else { format!("{dir}/{entry}") };
         disk.remove(&name).map_err(|error| StorageError::io("remove", &name, error))?;
         removed.push(name);
@@ -406,7 +412,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o444);
         assert_eq!(disk.list("packs").unwrap(), ["1"]);
         std::fs::write(dir.path().join("packs/2.tmp"), b"x").unwrap();
-        assert_eq!(remove_leftovers(&disk, "packs").unwrap(), ["packs/2.tmp"]);
+        assert_eq!(remove_leftovers(&disk, "packs", |name| name == "2").unwrap(), ["packs/2.tmp"]);
         assert!(matches!(write(&disk, "nowhere/1", b""), Err(StorageError::Missing { .. })));
     }
 }

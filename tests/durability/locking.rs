@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use tempfile::TempDir;
 use underbelly::{Database, OpenError, Options};
@@ -89,6 +90,10 @@ fn settings_that_cannot_work_are_refused() {
     assert_eq!(refused(|o| o.log_file_bytes = 65_537), "log_file_bytes");
     assert_eq!(refused(|o| o.log_file_bytes = u64::MAX - 4095), "log_file_bytes");
     assert_eq!(refused(|o| o.workers = usize::MAX), "workers");
+    assert_eq!(refused(|o| o.chunk_bytes = 0), "chunk_bytes");
+    assert_eq!(refused(|o| o.chunk_bytes = 4_097), "chunk_bytes");
+    assert_eq!(refused(|o| o.chunk_bytes = (16 << 20) + 4_096), "chunk_bytes");
+    assert!((4 << 20..=16 << 20).contains(&underbelly::Options::default().chunk_bytes));
     Database::create_with(dir.path(), options()).unwrap();
 }
 
@@ -117,4 +122,26 @@ fn a_closed_database_is_left_alone() {
     drop(next);
     let again = Database::open_with(dir.path(), options()).unwrap();
     assert_eq!(shown(&again).unwrap(), before);
+}
+
+/// Who waits on a handle of a closed database writes nothing: the log may be another writer's by then.
+#[test]
+fn a_wait_after_the_close_writes_nothing() {
+    use underbelly::SimulatedDisk;
+    use underbelly_tests::{define, shown, transaction};
+    let disk = SimulatedDisk::new();
+    let opened = |disk: &SimulatedDisk| Database::open_on(Arc::new(disk.clone()), options()).unwrap();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    define(&db).unwrap();
+    db.commit(transaction(1, true).unwrap()).unwrap();
+    db.close().unwrap();
+    // That it was opened is queued for the log, and goes there with what is committed first.
+    let only_looked = opened(&disk);
+    let kept = only_looked.clone();
+    only_looked.close().unwrap();
+    let next = opened(&disk);
+    next.commit(transaction(2, false).unwrap()).unwrap();
+    let before = shown(&next).unwrap();
+    assert!(kept.wait_idle(std::time::Duration::ZERO));
+    assert_eq!(shown(&opened(&disk.crash())).unwrap(), before);
 }

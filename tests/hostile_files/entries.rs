@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use underbelly::RealDisk;
+use underbelly::{Batch, Database, Metadata, RealDisk, Row, Scope, Timestamp};
 
 use crate::kinds::{KINDS, kind_of};
 use crate::subject::{Outcome, Subject};
@@ -168,19 +168,72 @@ fn anything_may_stand_in_a_folders_place() {
     }
 }
 
-/// A lock file that is a link does not lead the engine to write elsewhere.
+/// A link in the place of a file that is written does not lead the engine to write elsewhere.
 #[test]
-fn a_linked_lock_file_changes_nothing_elsewhere() {
+fn a_link_leads_no_writing_elsewhere() {
     let subject = Subject::closed();
+    let names = subject.disk.files();
+    let log = names.iter().rfind(|name| name.starts_with("wal/")).unwrap();
+    for name in ["LOCK", "SHARED", "RESERVE", "VARIABLES", log, "wal/spare-0000000001"] {
+        let dir = TempDir::new().unwrap();
+        let (db, elsewhere) = (dir.path().join("db"), dir.path().join("elsewhere"));
+        lay_out(&subject, &db);
+        // What is there is what the file would hold, so that nothing but the link keeps it from being used.
+        let mine = subject.disk.contents(name).unwrap_or_else(|| vec![7; 4_096]);
+        fs::write(&elsewhere, &mine).unwrap();
+        let _ = fs::remove_file(db.join(name));
+        symlink(&elsewhere, db.join(name)).unwrap();
+        let disk = Arc::new(RealDisk::new(&db));
+        if let Ok(db) = Database::open_on(disk, underbelly_tests::options()) {
+            let mut batch = Batch::new();
+            batch.set_variable(Scope::Global, "written", 1i64);
+            let _ = db.commit(batch);
+            let _ = db.checkpoint();
+        }
+        assert!(fs::read(&elsewhere).unwrap() == mine, "{name} led elsewhere");
+    }
+}
+
+/// Names that look like the engine's and are none, or of numbers that nobody counts to, change nothing and stay.
+#[test]
+fn strange_names_beside_the_files_change_nothing() {
+    let subject = Subject::closed();
+    let strange = [
+        "MANIFEST-18446744073709551615",
+        "MANIFEST-+1",
+        "MANIFEST-99999999999",
+        "packs/18446744073709551615.pack",
+        "chunks/9223372036854775807.chunk",
+        "segments/bulk/18446744073709551614.seg",
+        "notes.tmp",
+    ];
     let dir = TempDir::new().unwrap();
-    let elsewhere = dir.path().join("elsewhere");
-    fs::write(&elsewhere, "mine").unwrap();
-    let db = dir.path().join("db");
-    lay_out(&subject, &db);
-    fs::remove_file(db.join("LOCK")).unwrap();
-    symlink(&elsewhere, db.join("LOCK")).unwrap();
-    subject.read_on(Arc::new(RealDisk::new(&db)), "LOCK", "a linked lock file");
-    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "mine");
+    lay_out(&subject, dir.path());
+    strange.iter().for_each(|name| fs::write(dir.path().join(name), "mine").unwrap());
+    fs::create_dir(dir.path().join("folder.tmp")).unwrap();
+    let open = || Database::open_with(dir.path(), underbelly_tests::options()).unwrap();
+    let before = underbelly_tests::shown(&open()).unwrap();
+    for round in 0..3 {
+        let db = open();
+        let mut batch = Batch::new();
+        batch.append(Row::new("strange", Timestamp(round)).field("x", round)).unwrap();
+        let model = Metadata::new("strange").with("round", round).with("timestamp", Timestamp(round));
+        batch.put_model(model, vec![round as u8; 3 << 20]);
+        db.commit(batch).unwrap();
+        db.checkpoint().unwrap();
+    }
+    let db = open();
+    for round in 0..3 {
+        let found = db.snapshot().model(&Metadata::new("strange").with("round", round)).unwrap().unwrap();
+        assert!(found.blob().unwrap().iter().all(|byte| *byte == round as u8));
+    }
+    assert_eq!(db.snapshot().series("strange").unwrap().count().unwrap(), 3);
+    assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+    assert_ne!(underbelly_tests::shown(&db).unwrap(), before);
+    for name in ["notes.tmp", "MANIFEST-+1", "MANIFEST-18446744073709551615"] {
+        assert_eq!(fs::read(dir.path().join(name)).unwrap(), b"mine", "{name}");
+    }
+    assert!(dir.path().join("folder.tmp").is_dir());
 }
 
 /// A file or folder without permission is told by its name. The user root may read everything, so nothing is tested

@@ -771,3 +771,28 @@ fn of_two_packs_with_an_object_the_newer_counts() {
     }
     assert!(db.snapshot().model(&smile("2")).is_err());
 }
+
+/// A blob that is given up after the close of its database takes no file from the next writer.
+#[test]
+fn a_blob_given_up_after_the_close_removes_nothing() {
+    let dir = TempDir::new().unwrap();
+    let open = || Database::open_with(dir.path(), chunked()).unwrap();
+    Database::create_with(dir.path(), chunked()).unwrap().close().unwrap();
+    let db = open();
+    let kept = db.clone();
+    let mut late = kept.blob_writer();
+    late.push(&noise(1, 3 << 20)).unwrap();
+    db.close().unwrap();
+    // It takes the rest of that away, and says nothing of the number.
+    open().close().unwrap();
+    let next = open();
+    let mut blob = next.blob_writer();
+    let bytes = noise(2, 3 << 20);
+    blob.push(&bytes).unwrap();
+    drop(late);
+    let stored = blob.finish().unwrap();
+    let mut batch = Batch::new();
+    batch.put_model_stored(smile("fx"), &stored);
+    next.commit(batch).unwrap();
+    assert!(get(&next, &smile("fx")).1[..] == bytes[..]);
+}

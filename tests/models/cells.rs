@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use underbelly::{
     Batch, Column, ColumnType, Columns, CommitError, Database, Date, Extent, Failure, GraphError,
-    ManualClock, Metadata, Options, Outputs, ProducerDefinition, ReadError, Retention, Run, SimulatedDisk,
-    SlotDefinition, Snapshot, State, Timestamp,
+    ManualClock, Metadata, Options, Outputs, Parts, ProducerDefinition, ReadError, Retention, Run,
+    SimulatedDisk, SlotDefinition, Snapshot, State, Timestamp,
 };
 use underbelly_tests::options;
 
@@ -156,7 +156,8 @@ fn a_producer_provides_a_model() {
             let samples = run.input("samples").map_err(|error| Failure::Fatal(error.to_string()))?;
             let by = samples.f64s("mean").unwrap()[0].round();
             let symbol = run.key("symbol").unwrap().to_string();
-            Ok(Outputs::new().put_model(scaler(&symbol, 100), by.to_le_bytes().to_vec()))
+            // As most training does it: with the time at which it ends.
+            Ok(Outputs::new().put_model(scaler(&symbol, 207), by.to_le_bytes().to_vec()))
         })
         .unwrap();
         with_scores(db);
@@ -177,6 +178,9 @@ fn a_producer_provides_a_model() {
     begin(&crashed);
     for db in [&db, &crashed] {
         assert_eq!(score_of(db, "IBM"), Some(30.0));
+        // Found by what the cell says, not by the day of the model's timestamp.
+        let elsewhen = db.snapshot().model(&scaler("IBM", 100)).unwrap().unwrap();
+        assert_ne!(elsewhen.info().timestamp.0 / DAY_NS, i64::from(DAY.0));
         let model = db.snapshot().model(&scaler("IBM", 100)).unwrap().unwrap();
         let upstream = db.model_upstream(model.info(), Extent::default()).unwrap().unwrap();
         assert_eq!((upstream.slot.as_str(), upstream.children[0].slot.as_str()), ("scaler", "samples"));
@@ -340,4 +344,22 @@ fn what_a_model_would_wake_is_foretold() {
     let void = db.explain_commit(&batch).unwrap().cells.iter().any(|cell| cell.to == State::Void);
     assert!(void);
     assert!(foretold(2.0).cells.is_empty() && !foretold(3.0).cells.is_empty());
+    // A put that a deletion follows is none.
+    let mut batch = Batch::new();
+    batch.put_model(scaler("IBM", 100), vec![7; 8]);
+    batch.delete_model(&scaler("IBM", 100)).unwrap();
+    let cells = db.explain_commit(&batch).unwrap().cells;
+    assert!(cells.iter().any(|cell| cell.to == State::Void), "{cells:?}");
+    // Equal bytes are equal, also where they are cut into chunks.
+    let long: Vec<u8> = (0..20 << 20).map(|n| (n / 4_096) as u8).collect();
+    let parts = Parts::new().with("long", long).to_blob();
+    let put = || {
+        let mut batch = Batch::new();
+        batch.put_model(scaler("IBM", 100), parts.clone());
+        batch
+    };
+    assert!(!db.explain_commit(&put()).unwrap().cells.is_empty());
+    db.commit(put()).unwrap();
+    db.run_ready().unwrap();
+    assert!(db.explain_commit(&put()).unwrap().cells.is_empty());
 }

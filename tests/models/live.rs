@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use underbelly::{
     Batch, CommitError, Database, LiveModel, LockedModel, ManualClock, MetaValue, Metadata, Model, Options,
-    Outputs, Parts, ProducerDefinition, SimulatedDisk, Timestamp,
+    Outputs, Parts, ProducerDefinition, Retention, SimulatedDisk, Timestamp,
 };
 use underbelly_tests::{counter_slot, day, in_memory, one, options};
 
@@ -461,6 +461,48 @@ fn a_version_of_somebody_else_is_put_over() {
     live.close().unwrap();
 }
 
+/// How many versions a life keeps says nothing of the age that somebody set.
+#[test]
+fn the_age_that_versions_are_kept_outlives_a_number() {
+    let db = Database::create_on(Arc::new(SimulatedDisk::new()), options()).unwrap();
+    let mut live = db.live_model(metadata()).start(restore, serialise).unwrap();
+    add(&mut live, 1.0);
+    live.close().unwrap();
+    let mut batch = Batch::new();
+    let day = Retention::max_age(Duration::from_secs(86_400));
+    batch.set_retention(&metadata(), Some(day)).unwrap();
+    db.commit(batch).unwrap();
+    let mut live = db.live_model(metadata()).keep_last(3).start(restore, serialise).unwrap();
+    add(&mut live, 2.0);
+    live.close().unwrap();
+    let both = Retention { keep_last: Some(3), ..day };
+    assert_eq!(db.snapshot().retention(&metadata()).unwrap(), Some(both));
+}
+
+/// What is done to the inside of an object by who looks at it is saved before the object leaves memory; and who panics while
+/// he looks keeps it there no longer than others.
+#[test]
+fn what_a_look_changed_is_saved_before_it_is_evicted() {
+    let db = Database::create_on(Arc::new(SimulatedDisk::new()), options()).unwrap();
+    let live = db
+        .live_model(metadata())
+        .every(Duration::from_millis(10))
+        .evict_after(Duration::ZERO)
+        .start_locked(
+            |saved| Ok(Cell::new(restore(saved)?)),
+            |state: &Cell<(f64, u64)>| serialise(&state.get()),
+        )
+        .unwrap();
+    live.change(|state| state.set((1.0, 1))).unwrap();
+    live.save().unwrap();
+    live.with(|state| state.set((5.0, 2))).unwrap();
+    let panicked = std::panic::catch_unwind(AssertUnwindSafe(|| live.with(|_| panic!("looking"))));
+    assert!(panicked.is_err());
+    until("the eviction", || !db.live_models()[0].is_in_memory);
+    assert_eq!(live.with(Cell::get).unwrap(), (5.0, 2));
+    assert_eq!(restore(db.snapshot().model(&metadata()).unwrap().as_ref()).unwrap(), (5.0, 2));
+}
+
 /// Out of memory is neither unsaved nor deleted: the next use makes it from the newest version, whoever put that.
 #[test]
 fn an_evicted_object_is_restored_by_its_next_use() {
@@ -675,6 +717,22 @@ fn an_object_that_is_always_in_use_is_saved_once_an_interval() {
     assert_eq!(versions(&db), [1], "the interval has not passed");
     clock.set(Timestamp(20 * SECOND));
     until("the second version", || versions(&db) == [2, 1]);
+}
+
+/// A short interval is kept under a lock, too: the thread looks as often as the shortest asks, not once a second.
+#[test]
+fn a_short_interval_is_kept_under_a_lock() {
+    let db = Database::create_on(Arc::new(SimulatedDisk::new()), options()).unwrap();
+    let live: LockedModel<(f64, u64)> =
+        db.live_model(metadata()).every(Duration::from_millis(10)).start_locked(restore, serialise).unwrap();
+    let mut saved = 0;
+    until("the hundredth version", || {
+        if versions(&db).first() == Some(&saved) || saved == 0 {
+            saved += 1;
+            live.change(|state| state.1 = saved).unwrap();
+        }
+        saved > 100
+    });
 }
 
 /// What no reader of the format would find is not written.

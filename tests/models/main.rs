@@ -73,7 +73,11 @@ fn incomplete_metadata_is_refused() {
     assert!(matches!(refused(Metadata::new("smile")), MetadataError::Timestamp));
     let untyped = Metadata::from_entries([("timestamp".to_string(), Timestamp(1).into())].into());
     assert!(matches!(refused(untyped), MetadataError::Type));
-    assert!(matches!(refused(smile("x").with("v", f64::NAN)), MetadataError::NotFinite { .. }));
+    for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        assert!(matches!(refused(smile("x").with("v", number)), MetadataError::NotFinite { .. }));
+        let nested = MetaValue::List(vec![1.0.into(), number.into()]);
+        assert!(matches!(refused(smile("x").with("v", nested)), MetadataError::NotFinite { .. }));
+    }
     assert!(matches!(refused(smile("x").with("v", "x".repeat(70_000))), MetadataError::Size { .. }));
     let deep = (0..100).fold(MetaValue::Null, |value, _| MetaValue::List(vec![value]));
     assert!(matches!(refused(smile("x").with("v", deep)), MetadataError::Depth { .. }));

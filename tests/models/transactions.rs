@@ -154,6 +154,12 @@ fn a_transaction_reads_what_it_told_of_models() {
         assert_eq!((auc(tx, 5)?, auc(tx, 3)?), (Some(0.9.into()), None));
         assert_eq!((auc(tx, 2)?, auc(tx, 4)?), (Some(0.6.into()), None));
         assert_eq!(tx.annotation(&fx, None, "owner")?, Some("desk".into()));
+        // What stands for the model and for its newest version are no versions.
+        assert_eq!(
+            (auc(tx, 0)?, auc(tx, u64::MAX)?, tx.annotation(&fx, Some(0), "owner")?),
+            (None, None, None)
+        );
+        assert_eq!(auc(tx, 1)?, None, "it is deleted above");
         tx.trained_on(&fx, AliasTarget::Newest, &Training::new().slot("Book", "2014-06-02", "x", 1))?;
         tx.set_retention(&fx, Some(Retention::keep_last(1)))
     })
@@ -166,6 +172,7 @@ fn a_transaction_reads_what_it_told_of_models() {
     let aliases: Vec<_> =
         snapshot.aliases(&fx).unwrap().into_iter().map(|alias| (alias.name, alias.version)).collect();
     assert_eq!(aliases, [("canary".into(), Some(4)), ("production".into(), Some(5))]);
+    assert!(snapshot.annotation_history(&fx, Some(0), "owner").unwrap().is_empty());
     let notes = snapshot.annotations(&fx).unwrap();
     let notes: Vec<_> = notes.iter().map(|note| (note.version, &*note.name)).collect();
     assert_eq!(notes, [(None, "owner"), (Some(5), "auc")]);

@@ -308,6 +308,28 @@ fn aliases_move_by_compare_and_set_and_keep_their_history() {
         |expected| commit(&db, |batch| batch.remove_alias_if(&smile("fx"), "best", expected).map(drop));
     assert!(matches!(removed(Some(1)), Err(CommitError::AliasMoved { found: Some(2), .. })));
     assert!(matches!(removed(None), Err(CommitError::AliasMoved { found: Some(2), .. })));
+    // What a batch did before counts.
+    let twice = |first: u64, between: Option<u64>, then: u64| {
+        let fx = smile("fx");
+        commit(&db, |batch| {
+            batch
+                .set_alias_if(&fx, "best", Some(2), first)?
+                .set_alias_if(&fx, "best", between, then)
+                .map(drop)
+        })
+    };
+    match twice(1, Some(2), 3) {
+        Err(CommitError::AliasMoved { expected: Some(2), found: Some(1), .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    twice(1, Some(1), 2).unwrap();
+    let again = commit(&db, |batch| {
+        batch.remove_alias(&smile("fx"), "best")?.set_alias_if(&smile("fx"), "best", None, 2).map(drop)
+    });
+    again.unwrap();
+    assert_eq!(db.snapshot().model_alias(&smile("fx"), "best").unwrap().unwrap().info().version, 2);
+    // Its place would be that of the newest version.
+    assert!(matches!(alias(&db, "newest", 1), Err(CommitError::Name { .. })));
     // No version has the numbers that stand for others within.
     for version in [0, u64::MAX] {
         let refused = [
@@ -409,6 +431,41 @@ fn retention_spares_the_newest_the_pinned_and_the_named() {
     for db in [&db, &reopened(&disk)] {
         assert_eq!(numbers(db), [10, 9, 7]);
     }
+}
+
+/// What a retention would delete is told before, for any that may be set, and is what goes.
+#[test]
+fn a_retention_says_beforehand_what_it_deletes() {
+    let fx = smile("fx");
+    let lasts = [None, Some(1), Some(2), Some(4), Some(9)];
+    let ages = [None, Some(1), Some(SECOND as u64), Some(3 * SECOND as u64), Some(u64::MAX)];
+    let mut deleted = 0;
+    for (keep_last, age) in lasts.into_iter().flat_map(|last| ages.map(|age| (last, age))) {
+        let (_, db, clock) = clocked();
+        for second in 1..=6_u8 {
+            clock.set(Timestamp(i64::from(second) * SECOND));
+            put(&db, fx.clone(), vec![second]).unwrap();
+        }
+        commit(&db, |batch| batch.pin_version(&fx, 2, true).map(drop)).unwrap();
+        alias(&db, "production", 1).unwrap();
+        let retention = Retention { keep_last, max_age: age.map(Duration::from_nanos) };
+        let before = numbers(&db);
+        let told = db.snapshot().versions_outside(&fx, retention, Timestamp(6 * SECOND)).unwrap();
+        let told: Vec<u64> = told.iter().map(|version| version.info.version).collect();
+        assert_eq!(numbers(&db), before, "nothing is deleted by asking");
+        keep(&db, Some(retention));
+        let after = numbers(&db);
+        assert_eq!(
+            told,
+            before.into_iter().filter(|n| !after.contains(n)).collect::<Vec<_>>(),
+            "{retention:?}"
+        );
+        deleted += told.len();
+    }
+    assert!(deleted > 20, "{deleted}");
+    let (_, db, _) = clocked();
+    let none = db.snapshot().versions_outside(&fx, Retention::keep_last(1), Timestamp(0)).unwrap();
+    assert!(none.is_empty());
 }
 
 /// A checkpoint takes what grew too old of models that nobody puts any more, and commits nothing where there is none.

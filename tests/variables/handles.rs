@@ -449,7 +449,7 @@ fn a_variable_of_no_log_has_one_type() {
     }
     assert_eq!(db.unlogged_var::<f64>(&Scope::Global, "gauge").unwrap().get(), Some(1.0));
     // Monitors keep their rows all the same.
-    db.unlogged_var::<i64>(&Scope::Global, "loss").unwrap().set(1).unwrap();
+    db.unlogged_var::<i64>(&Scope::Global, "training/loss").unwrap().set(1).unwrap();
     let mut monitor = db.monitor("training").unwrap();
     monitor.record("loss", 1, 0.5);
     monitor.flush().unwrap();

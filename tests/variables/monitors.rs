@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use underbelly::{
-    Batch, CommitError, Database, Histogram, ManualClock, Options, ReadError, Row, Scope, SimulatedDisk,
-    Timestamp,
+    Batch, CommitError, Database, Histogram, ManualClock, Options, ReadError, Row, Scope, SeriesDefinition,
+    SimulatedDisk, Timestamp,
 };
 use underbelly_tests::{in_memory, options};
 
@@ -23,10 +23,6 @@ fn recorded_values_are_rows_in_order_and_the_newest_is_shown() {
     monitor.record("sizes", 1, histogram.clone());
     monitor.flush().unwrap();
     assert!(matches!(db.monitor("_runs").map(drop), Err(ReadError::Name { .. })));
-    // What the pool's thread commits may come behind the flush.
-    while db.snapshot().series("training").unwrap().count().unwrap() < 10_002 {
-        std::thread::yield_now();
-    }
     let rows = db.snapshot().series("training").unwrap().scan().collect().unwrap();
     let steps: Vec<i64> = rows.i64s("step").unwrap()[..10_000].to_vec();
     let (mut sorted, values) = (steps.clone(), rows.f64s("value").unwrap());
@@ -41,11 +37,11 @@ fn recorded_values_are_rows_in_order_and_the_newest_is_shown() {
     );
     let underbelly::Value::Bytes(bytes) = data.get(10_001) else { panic!("no histogram") };
     assert_eq!(Histogram::of_bytes(&bytes), Some(histogram));
-    let mut shown = reader.unlogged_var::<f64>(&Scope::Global, "loss").unwrap();
+    let mut shown = reader.unlogged_var::<f64>(&Scope::Global, "training/loss").unwrap();
     assert_eq!(shown.get(), Some(1.0 / 10_000.0));
 }
 
-/// Who records now and then is not the later for it: what is old goes with the next value, however few there are.
+/// Who records now and then is not the later for it: a value goes at once where none did lately, however few there are.
 #[test]
 fn few_values_are_handed_over_once_they_are_old() {
     let clock = Arc::new(ManualClock::new(Timestamp(1_000_000_000)));
@@ -54,18 +50,23 @@ fn few_values_are_handed_over_once_they_are_old() {
     let mut monitor = db.monitor("m").unwrap();
     let count = || db.snapshot().series("m").map_or(0, |series| series.count().unwrap());
     monitor.record("x", 0, 0.0);
+    assert_eq!(count(), 1, "nothing went before it");
     clock.set(Timestamp(1_199_999_999));
     monitor.record("x", 1, 1.0);
-    assert_eq!(count(), 0);
+    assert_eq!(count(), 1);
     clock.set(Timestamp(1_200_000_000));
     monitor.record("x", 2, 2.0);
     assert_eq!(count(), 3);
-    assert_eq!(db.unlogged_var::<f64>(&Scope::Global, "x").unwrap().get(), Some(2.0));
+    assert_eq!(db.unlogged_var::<f64>(&Scope::Global, "m/x").unwrap().get(), Some(2.0));
     // A clock that is set back.
     monitor.record("x", 3, 3.0);
     clock.set(Timestamp(0));
     monitor.record("x", 4, 4.0);
     assert_eq!(count(), 5);
+    // One value in ten minutes.
+    clock.set(Timestamp(600_000_000_000));
+    monitor.record("x", 5, 5.0);
+    assert_eq!((count(), db.unlogged_var::<f64>(&Scope::Global, "m/x").unwrap().get()), (6, Some(5.0)));
 }
 
 /// Several monitors that record as fast as they can, while one checkpoint follows another: everything is kept.
@@ -84,6 +85,52 @@ fn monitors_that_outrun_the_disk_wait_for_it() {
     db.close().unwrap();
     let db = Database::open(dir.path().join("db")).unwrap();
     assert_eq!(db.snapshot().series("m").unwrap().count().unwrap(), 3 * steps as u64);
+}
+
+/// Training and validation both have a loss; neither hides the other, and a name too long to be shown is kept as rows.
+#[test]
+fn monitors_of_two_series_show_one_name_apart() {
+    let (_, db) = in_memory().unwrap();
+    let (mut train, mut valid) = (db.monitor("train").unwrap(), db.monitor("valid").unwrap());
+    let long = "l".repeat(255);
+    train.record("loss", 1, 0.25);
+    valid.record("loss", 1, 0.75);
+    valid.record(&long, 1, 1.0);
+    train.flush().unwrap();
+    valid.flush().unwrap();
+    let shown = |name: &str| db.unlogged_var::<f64>(&Scope::Global, name).unwrap().get();
+    assert_eq!((shown("train/loss"), shown("valid/loss"), shown("loss")), (Some(0.25), Some(0.75), None));
+    let rows = db.snapshot().series("valid").unwrap().scan().collect().unwrap();
+    let mut names: Vec<&str> = (0..2).filter_map(|row| rows.column("name").unwrap().str_at(row)).collect();
+    names.sort_by_key(|name| name.len());
+    assert_eq!(names, ["loss", &long]);
+}
+
+/// Monitored series are those that want rules, which come before rows.
+#[test]
+fn a_series_that_was_defined_takes_a_monitor() {
+    let (_, db) = in_memory().unwrap();
+    db.define_series(SeriesDefinition::new("training").retention(std::time::Duration::from_secs(60)))
+        .unwrap();
+    let mut monitor = db.monitor("training").unwrap();
+    monitor.record("loss", 1, 0.5);
+    monitor.flush().unwrap();
+    assert_eq!(db.snapshot().series("training").unwrap().count().unwrap(), 1);
+}
+
+/// Whatever the database's thread has under way is visible once a flush returns.
+#[test]
+fn a_flush_waits_for_what_was_handed_over() {
+    let options = Options { workers: 2, ..options() };
+    let db = Database::create_on(Arc::new(SimulatedDisk::new()), options).unwrap();
+    let mut monitor = db.monitor("m").unwrap();
+    let mut count = 0;
+    for rows in [1, 1, 5_000, 3, 20_000] {
+        (0..rows).for_each(|step| monitor.record("x", count + step, 0.5));
+        count += rows;
+        monitor.flush().unwrap();
+        assert_eq!(db.snapshot().series("m").unwrap().count().unwrap(), count as u64);
+    }
 }
 
 #[test]
@@ -143,7 +190,12 @@ fn what_is_not_kept_is_told() {
     let mut monitor = db.monitor("m").unwrap();
     monitor.record("x", 1, 1.0);
     monitor.record("", 1, 2.0);
-    assert!(matches!(monitor.flush(), Err(CommitError::Read(ReadError::Name { .. }))));
+    match monitor.flush() {
+        Err(CommitError::Read(ReadError::Name { name, .. })) => assert_eq!(name, ""),
+        other => panic!("{other:?}"),
+    }
+    let trouble = db.status().trouble.unwrap();
+    assert!(trouble.contains("a value of series \"m\" is left out"), "{trouble}");
     monitor.flush().unwrap();
     assert_eq!(db.snapshot().series("m").unwrap().count().unwrap(), 1);
     // Rows of others under that type.
@@ -158,6 +210,21 @@ fn what_is_not_kept_is_told() {
     }
     assert!(other.flush().is_err());
     assert!(other.flush().is_err(), "it still has them");
+    // What is sound behind it is committed all the same.
+    let mut mixed = db.monitor("mixed").unwrap();
+    mixed.record("x", 1, 1.0);
+    mixed.flush().unwrap();
+    let mut batch = Batch::new();
+    batch.append(Row::new("mixed", Timestamp(1)).key("name", "y").field("kind", 1)).unwrap();
+    db.commit(batch).unwrap();
+    mixed.record("weights", 2, vec![0.5]);
+    assert!(mixed.flush().is_err());
+    mixed.record("x", 3, 3.0);
+    assert!(mixed.flush().is_err());
+    assert_eq!(db.snapshot().series("mixed").unwrap().count().unwrap(), 3);
+    drop(mixed);
+    let trouble = db.status().trouble.unwrap();
+    assert!(trouble.contains("1 monitored values of series \"mixed\" are lost"), "{trouble}");
     assert!(matches!(db.close(), Err(CommitError::Unsaved { .. })));
     assert!(matches!(other.flush(), Err(CommitError::Closed)));
 }

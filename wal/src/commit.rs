@@ -392,6 +392,24 @@ impl<T> GroupCommit<T> {
         self.wait(last)
     }
 
+    /// Ends writing for good, as its owner gives the folder up. Returns when no batch is in flight; whoever waits for
+    /// what is still queued, then or later, writes nothing and learns that it is closed.
+    pub fn end(&self) {
+        loop {
+            let mut queue = hold(&self.queue);
+            let Some(batch) = &queue.in_flight else {
+                // Nothing is lost by this: the owner wrote what it promised.
+                let durable = self.durable_seq();
+                let cause = "the log is closed".to_string();
+                queue.failed.get_or_insert(Failed { cause: cause.clone(), visible: (durable, durable) });
+                return self.fail(queue, cause);
+            };
+            let cohort = batch.cohort.clone();
+            drop(queue);
+            cohort.wait();
+        }
+    }
+
     /// The last seq that is durable and published.
     pub fn durable_seq(&self) -> u64 {
         self.durable_seq.load(Ordering::Acquire)

@@ -288,6 +288,8 @@ pub struct Sound {
     pub torn_bytes: u64,
     /// The damage that ended it; `None` where the log ends there.
     pub damage: Option<WalError>,
+    /// The file and the byte at which the sound part ends; `None` where not even its begin was found.
+    pub end: Option<(String, u64)>,
 }
 
 /// Gives the records from `start` on that are sound and contiguous, although damage may follow: what a salvage can
@@ -333,7 +335,7 @@ pub fn visit_sound<E: From<WalError>>(
     let mut follower = match entered {
         Ok(follower) => follower,
         Err(damage @ WalError::Corrupt { .. }) => {
-            return Ok(Sound { next_seq: from, torn_bytes: 0, damage: Some(damage) });
+            return Ok(Sound { next_seq: from, torn_bytes: 0, damage: Some(damage), end: None });
         }
         Err(error) => return Err(error.into()),
     };
@@ -346,14 +348,17 @@ pub fn visit_sound<E: From<WalError>>(
     };
     let Follower { header, window, offset, chain, .. } = &mut follower;
     let next_seq = chain.next_seq;
+    let end = Some((log_name(header.number), *offset));
     let missing = || later(&disk, db_id, &logs, header.number, *offset, next_seq);
     if let Some(damage) = damage.or_else(missing) {
-        return Ok(Sound { next_seq, torn_bytes: 0, damage: Some(damage) });
+        return Ok(Sound { next_seq, torn_bytes: 0, damage: Some(damage), end });
     }
     let rest = Rest::examine(header, window, *offset, chain);
     match rest.and_then(|rest| rest.torn_bytes(header, *offset, next_seq)) {
-        Ok(torn_bytes) => Ok(Sound { next_seq, torn_bytes, damage: None }),
-        Err(damage @ WalError::Corrupt { .. }) => Ok(Sound { next_seq, torn_bytes: 0, damage: Some(damage) }),
+        Ok(torn_bytes) => Ok(Sound { next_seq, torn_bytes, damage: None, end }),
+        Err(damage @ WalError::Corrupt { .. }) => {
+            Ok(Sound { next_seq, torn_bytes: 0, damage: Some(damage), end })
+        }
         Err(error) => Err(error.into()),
     }
 }

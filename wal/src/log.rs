@@ -538,13 +538,19 @@ impl Active {
     }
 }
 
-/// Whether the first log file holds no batch of its own.
+/// Whether the first log file holds no batch of its own, wherever one may stand.
 fn holds_no_batch(disk: &SharedDisk) -> Result<bool, WalError> {
     let name = log_name(1);
     let file = disk.open(&name).map_err(WalError::io("open", &name))?;
     let mut window = Window::new(file, name)?;
-    let salt = FileHeader::salt_of(window.at(0, BLOCK as usize)?);
-    let first = window.at(BLOCK, BLOCK as usize)?;
-    let own = batch::has_magic(first) && batch::salt_of(first) == salt;
-    Ok(salt.is_some() && !own)
+    let Some(salt) = FileHeader::salt_of(window.at(0, BLOCK as usize)?) else { return Ok(false) };
+    let mut at = BLOCK;
+    while at < window.file_len() {
+        let block = window.at(at, BLOCK as usize)?;
+        if batch::has_magic(block) && batch::salt_of(block) == Some(salt) {
+            return Ok(false);
+        }
+        at += BLOCK;
+    }
+    Ok(true)
 }

@@ -735,30 +735,46 @@ mod tests {
 
     use super::*;
 
-    /// What becomes of a hello that is answered with these bytes, and nothing else.
-    fn answered(bytes: &[u8]) -> String {
-        let name = format!("underbelly-worker-{}-{}", process::id(), bytes.len());
+    /// What becomes of a hello that is answered with these bytes after a time, and nothing else.
+    fn answered(bytes: &[u8], after: Duration, within: Duration, stop: Option<Stop>) -> RemoteError {
+        let name = format!("underbelly-worker-{}-{}-{}", process::id(), bytes.len(), stop.is_some());
         let path = std::env::temp_dir().join(name);
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).unwrap();
-        let (hello, within) = (hello_of(Definition::daemon("source")), Duration::from_millis(30));
+        let hello = hello_of(Definition::daemon("source"));
         let opening = thread::spawn({
             let path = path.clone();
-            move || Link::try_open(&path, &hello, within, None).map(drop)
+            move || Link::try_open(&path, &hello, within, stop.as_ref()).map(drop)
         });
         let (mut engine, _) = listener.accept().unwrap();
-        engine.write_all(bytes).unwrap();
+        thread::sleep(after);
+        // Nobody listens any more where it waited for too short a time.
+        let _ = engine.write_all(bytes);
         let opened = opening.join().unwrap();
         std::fs::remove_file(&path).unwrap();
-        match opened {
-            Err(RemoteError::NoEngine { what, .. }) => what,
+        opened.unwrap_err()
+    }
+
+    fn none(error: RemoteError) -> String {
+        match error {
+            RemoteError::NoEngine { what, .. } => what,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn an_engine_that_does_not_answer_is_none() {
-        assert_eq!(answered(b""), "it says no welcome");
-        assert_eq!(answered(b"UBF1\x10"), "it says half a welcome");
+        let short = Duration::from_millis(30);
+        assert_eq!(none(answered(b"", Duration::ZERO, short, None)), "it says no welcome");
+        assert_eq!(none(answered(b"UBF1\x10", Duration::ZERO, short, None)), "it says half a welcome");
+    }
+
+    /// One that was stopped has a goodbye to say, and an engine that is busy may let it in late.
+    #[test]
+    fn who_was_stopped_waits_for_a_late_welcome() {
+        let stop = Stop::default();
+        stop.stop(true);
+        let answer = answered(b"neither welcome nor frame", LOOK * 5, WELCOME, Some(stop));
+        assert!(matches!(answer, RemoteError::Protocol(_)), "{answer}");
     }
 }

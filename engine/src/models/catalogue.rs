@@ -699,6 +699,17 @@ mod tests {
         }
     }
 
+    /// The newest version is answered without a look at any other, however many there are.
+    #[test]
+    fn the_newest_of_many_versions_is_known() {
+        let mut models = Models::default();
+        (1..=1_000).for_each(|seq| models.push(id(0), version(seq, 0)));
+        models.by_id.get_mut(&id(0)).unwrap().versions = Versions::default();
+        let newest = models.newest(&id(0), 1_000).unwrap();
+        assert_eq!((newest.number, newest.seq), (1_000, 1_000));
+        assert_eq!(models.newest_number(&id(0)), 1_000);
+    }
+
     /// Objects of the versions of each model, oldest first.
     type Catalogue = BTreeMap<u8, Vec<u8>>;
 

@@ -1,17 +1,19 @@
 //! Models as cells: a slot of models has a cell for each day and each value of some attributes, which says what the newest
 //! version put for it is. So a producer requires and provides models as it does any other data.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use underbelly_storage::object::ObjectId;
 use underbelly_storage::{Column, ColumnType, Columns, Date, Timestamp, Value};
 
+use super::upload::content_of;
 use super::{Body, MetaValue, Metadata, Model, ModelId, ModelInfo};
 use crate::batch::Batch;
 use crate::core::Core;
 use crate::error::{CommitError, ReadError};
 use crate::graph::{
-    Extent, Given, Graph, Key, OutputWrite, ProducerDefinition, SlotDate, SlotDefinition, SlotId, Write,
+    CellId, Extent, Given, Graph, Key, OutputWrite, ProducerDefinition, SlotDate, SlotDefinition, SlotId,
+    Write,
 };
 use crate::listing::Lineage;
 use crate::operations::Operations;
@@ -204,15 +206,24 @@ fn retracted(
     Ok(writes)
 }
 
-/// What a batch would write into slots of models, without storing it. Of a blob that is cut into chunks the hash is that of
-/// its bytes, so that it counts as another one.
-pub(crate) fn writes_of(state: &State, batch: &Batch) -> Result<Vec<Write>, CommitError> {
-    let deleted: Vec<ModelId> = batch.deleted_models.iter().map(|(id, _)| *id).collect();
-    let mut writes = retracted(state, &deleted, &mut Vec::new())?;
-    for (metadata, body) in &batch.models {
+/// What a batch would write into slots of models, without storing it. Blobs up to `small_max` are not cut into chunks of
+/// `chunk_bytes`.
+pub(crate) fn writes_of(
+    state: &State,
+    batch: &Batch,
+    (small_max, chunk_bytes): (usize, usize),
+) -> Result<Vec<Write>, CommitError> {
+    let deleted: BTreeMap<ModelId, usize> = batch.deleted_models.iter().copied().collect();
+    let mut writes = retracted(state, &deleted.keys().copied().collect::<Vec<_>>(), &mut Vec::new())?;
+    for (at, (metadata, body)) in batch.models.iter().enumerate() {
+        // A deletion follows it.
+        if deleted.get(&metadata.id()?).is_some_and(|before| at < *before) {
+            continue;
+        }
         let Some((slot, definition)) = slot_of(&state.graph, metadata) else { continue };
         let (date, key) = address(definition, metadata)?;
         let object = match body {
+            Body::Bytes(blob) if blob.len() > small_max => content_of(blob, chunk_bytes),
             Body::Bytes(blob) => ObjectId::of(blob),
             Body::Stored(stored) => stored.content(),
         };
@@ -258,28 +269,34 @@ impl Snapshot {
 }
 
 impl View {
-    /// What a version of a model was made from by producers: the upstream of its cell, where its type is a slot of models and
-    /// the cell holds this version now.
+    /// What a version of a model was made from by producers: the upstream of the cell that holds it now, the newest of several,
+    /// where its type is a slot of models. A producer's model is of the date of its run, whatever its timestamp is.
     ///
     /// # Errors
     /// [`ReadError::Storage`] where the contents of the cell cannot be read.
     pub fn model_upstream(&self, info: &ModelInfo, extent: Extent) -> Result<Option<Lineage>, ReadError> {
         let found = {
             let state = self.base().state();
-            let slot = slot_of(&state.graph, info.metadata());
-            let found =
-                slot.and_then(|(_, slot)| Some((slot.name.clone(), address(slot, info.metadata()).ok()?)));
-            let Some(found) = found else { return Ok(None) };
-            found
+            let graph = &state.graph;
+            let Some((id, slot)) = slot_of(graph, info.metadata()) else { return Ok(None) };
+            let Ok((_, key)) = address(slot, info.metadata()) else { return Ok(None) };
+            let rows = row(&info.id, &info.content).and_then(|row| Ok(content::conform(slot, row)?));
+            let Ok(rows) = rows else { return Ok(None) };
+            let said = ObjectId::of(&content::encode(&rows)).0;
+            let holds = |cell: &CellId| {
+                graph.content_of(*cell).and_then(|(.., content)| content) == Some(said)
+                    && graph.cell_info(*cell).is_some_and(|cell| cell.key == key)
+            };
+            let dates = graph.cells_of(id).filter(holds).filter_map(|cell| Some(graph.cell_info(cell)?.date));
+            let Some(date) = dates.max() else { return Ok(None) };
+            (slot.name.clone(), date, key)
         };
-        let (slot, (date, key)) = found;
-        let key = key.values().to_vec();
-        let snapshot = self.snapshot();
-        let Some(cell) = snapshot.slot(&slot, date, key.clone())? else { return Ok(None) };
-        let shown = snapshot.model_of_cell(&cell.rows).ok();
-        if shown.is_none_or(|shown| (shown.info().id, shown.info().version) != (info.id, info.version)) {
+        let (slot, date, key) = found;
+        // Of versions with one content the newest is what the cell says.
+        let newest = self.snapshot().newest_first(info.id).find(|version| version.object == info.content);
+        if newest.is_none_or(|newest| newest.number != info.version) {
             return Ok(None);
         }
-        self.upstream(&slot, date, key, extent)
+        self.upstream(&slot, date, key.values().to_vec(), extent)
     }
 }

@@ -262,7 +262,11 @@ impl Chunked {
         if let Some(blob) = self.stretch(pieces, &range, within)? {
             return Ok(blob);
         }
-        let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
+        let (mut bytes, length) = (Vec::new(), range.end - range.start);
+        let room = usize::try_from(length).map(|length| bytes.try_reserve_exact(length));
+        if !matches!(room, Ok(Ok(()))) {
+            return Err(ReadError::Memory { bytes: length });
+        }
         for piece in pieces {
             bytes.extend_from_slice(&piece.range(within(piece))?);
         }

@@ -8,7 +8,7 @@ mod saver;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use underbelly_storage::Timestamp;
@@ -22,7 +22,7 @@ use crate::error::CommitError;
 
 pub(super) use saver::LIVE;
 pub(crate) use saver::LiveModels;
-use saver::{Busy, Job, Life, Locked, Saved, Shared, hold, save, since};
+use saver::{Busy, Job, Life, Locked, Saved, Shared, hold, is_saved, save, since, try_hold};
 
 /// How often a live model is saved unless told otherwise.
 const EVERY: Duration = Duration::from_secs(60);
@@ -48,8 +48,8 @@ pub struct Restored {
     /// The interval of its saves, which is what a crash loses as a rule; `None` where a later save failed, or it was not saved
     /// from a live model.
     pub every: Option<Duration>,
-    /// What is lost at most: the changes of so much time. Zero where it was closed, else all the time since this version: a
-    /// disk that does not answer holds saves up, too.
+    /// What is lost at most: the changes of so much time. Zero where it was closed, else all the time from this version until
+    /// now, since nobody knows when the life before ended, and a disk that does not answer holds saves up, too.
     pub lost_at_most: Duration,
 }
 
@@ -92,7 +92,7 @@ impl<'db> LiveBuilder<'db> {
         self
     }
 
-    /// Keeps the newest so many versions. Default: all.
+    /// Keeps the newest so many versions, beside the age that [`Batch::set_retention`] gave, if any. Default: all.
     pub fn keep_last(mut self, count: u64) -> LiveBuilder<'db> {
         self.keep_last = Some(count);
         self
@@ -211,8 +211,8 @@ impl<'db> LiveBuilder<'db> {
 
     /// Begins with an object under a lock of the caller's, which a thread of the database takes to serialise it where it
     /// changed and it is time, and which the close of the database takes. Where it is in use then, whoever uses it serialises
-    /// it afterwards: others are saved meanwhile. The object counts as changed where what is
-    /// serialised is another than before. `restore` is called again where the object was taken out of memory
+    /// it afterwards: others are saved meanwhile. What [`LockedModel::with`] does to its inside, as to a `Cell`, is saved with the
+    /// next [`LockedModel::change`], at the close, and before the object leaves memory. `restore` is called again where the object was taken out of memory
     /// ([`LiveBuilder::evict_after`], [`LockedModel::evict`]). Without [`workers`](crate::Options::workers) it is saved by [`LockedModel::save`]
     /// and at the close.
     ///
@@ -476,8 +476,8 @@ impl<T> UnderLock<T> {
     /// object that is in use or being saved stays.
     fn evict(&self, core: &Core, unused: Duration) {
         let evicted = {
-            let Ok(mut kept) = self.kept.try_lock() else { return };
-            let Ok(saved) = self.shared.saved.try_lock() else { return };
+            let Some(mut kept) = try_hold(&self.kept) else { return };
+            let Some(saved) = try_hold(&self.shared.saved) else { return };
             let is_unused = core.options.clock.instant().saturating_duration_since(kept.used) >= unused;
             if !is_unused || kept.is_torn || kept.object.is_none() || self.is_over() {
                 return;
@@ -487,6 +487,16 @@ impl<T> UnderLock<T> {
             let is_newest = saved.version.is_some() && saved.version == newest;
             if !is_newest || saved.changes != self.shared.changes.load(Ordering::Acquire) {
                 return;
+            }
+            // What was done to its inside by who looked at it counts as one change, to be saved first.
+            let parts = kept.object.as_ref().map(|object| serialised(&self.shared, object, &self.serialise));
+            match parts.transpose() {
+                Ok(Some(parts)) if is_saved(&saved, &parts.to_blob(), core.options.chunk_bytes) => {}
+                Ok(_) => {
+                    self.shared.changes.fetch_add(1, Ordering::AcqRel);
+                    return;
+                }
+                Err(error) => return self.shared.note_failure(core, &error),
             }
             self.shared.is_in_memory.store(false, Ordering::Release);
             kept.object.take()
@@ -516,14 +526,10 @@ impl<T: Send + 'static> Locked for UnderLock<T> {
         if !is_changed || now.saturating_duration_since(*saved_at) < self.shared.every {
             return None;
         }
-        let kept = match self.kept.try_lock() {
-            Ok(kept) => kept,
-            Err(TryLockError::Poisoned(kept)) => kept.into_inner(),
-            // Others are not to wait for it.
-            Err(TryLockError::WouldBlock) => {
-                self.is_awaited.store(true, Ordering::Release);
-                return None;
-            }
+        // Others are not to wait for it.
+        let Some(kept) = try_hold(&self.kept) else {
+            self.is_awaited.store(true, Ordering::Release);
+            return None;
         };
         self.is_awaited.store(false, Ordering::Release);
         *saved_at = now;

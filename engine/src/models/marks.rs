@@ -343,6 +343,19 @@ impl Retention {
         MetaValue::Map(entries.map(|(name, value)| (name.to_string(), value.into())).collect())
     }
 
+    /// Whether a version of one time is too old at another.
+    pub(super) fn is_too_old(&self, version: Timestamp, at: Timestamp) -> bool {
+        let age = i128::from(at.0) - i128::from(version.0);
+        self.max_age.is_some_and(|most| age > i128::try_from(most.as_nanos()).unwrap_or(i128::MAX))
+    }
+
+    /// How many of the versions of a model, the oldest, are not to be kept unless something holds them: numbers and times rise
+    /// alike. The newest stays.
+    pub(super) fn outside(&self, versions: usize, too_old: usize) -> usize {
+        let kept = self.keep_last.map_or(usize::MAX, |kept| usize::try_from(kept).unwrap_or(usize::MAX));
+        versions.saturating_sub(kept).max(too_old).min(versions.saturating_sub(1))
+    }
+
     fn of(value: &MetaValue) -> Option<Retention> {
         let MetaValue::Map(entries) = value else { return None };
         let entry = |name: &str| entries.get(name).and_then(number);

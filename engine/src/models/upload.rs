@@ -55,11 +55,33 @@ pub struct BlobWriter<'db> {
     written: HashMap<ObjectId, u64>,
     /// Files with chunks that may be stored.
     looks: Looks,
-    /// The file under way, with its number.
-    file: Option<(u64, ChunkWriter<'db>)>,
+    /// The file under way.
+    file: Option<UnderWay<'db>>,
     bytes: u64,
     /// Something of it could not be taken or written.
     failed: bool,
+}
+
+/// A file of chunks that is not whole yet. One that is given up after the close stays: the folder may be another writer's.
+struct UnderWay<'db> {
+    core: &'db Core,
+    number: u64,
+    /// Whether the caller has entered the folder.
+    is_inside: bool,
+    writer: Option<ChunkWriter<'db>>,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        // Held until what there is of it is removed.
+        let folder = (!self.is_inside).then(|| self.core.enter());
+        if matches!(folder, Some(Err(_))) {
+            writer.leave();
+        } else {
+            drop(writer);
+        }
+    }
 }
 
 impl<'db> BlobWriter<'db> {
@@ -169,7 +191,7 @@ impl<'db> BlobWriter<'db> {
             // Not held in between, so that who closes the database waits for a chunk and not for the blob.
             let _folder = if self.is_inside { None } else { Some(self.core.enter()?) };
             let core = self.core;
-            let (_, writer) = match &mut self.file {
+            let under_way = match &mut self.file {
                 Some(file) => file,
                 none => {
                     let file = core.new_file();
@@ -179,10 +201,13 @@ impl<'db> BlobWriter<'db> {
                     if core.options.workers > 0 {
                         writer.sync_aside();
                     }
-                    none.insert((file, writer))
+                    let is_inside = self.is_inside;
+                    none.insert(UnderWay { core, number: file, is_inside, writer: Some(writer) })
                 }
             };
-            writer.push(id, chunk, placement, self.compress)?;
+            if let Some(writer) = &mut under_way.writer {
+                writer.push(id, chunk, placement, self.compress)?;
+            }
             self.written.insert(id, bytes as u64);
         }
         self.chunks.push((id, bytes as u64));
@@ -206,10 +231,10 @@ impl<'db> BlobWriter<'db> {
             self.end_chunk(self.buffer.len(), Placement::Begin)?;
         }
         let mut file = None;
-        if let Some((number, writer)) = self.file.take() {
+        if let Some(mut under_way) = self.file.take() {
             let _folder = if self.is_inside { None } else { Some(self.core.enter()?) };
-            writer.publish()?;
-            file = Some(Arc::new(ChunkFile::new(number)));
+            under_way.writer.take().map_or(Ok(0), ChunkWriter::publish)?;
+            file = Some(Arc::new(ChunkFile::new(under_way.number)));
         }
         Ok(StoredBlob(Arc::new(Stored {
             object: hash_of_chunks(&self.chunks),

@@ -164,11 +164,15 @@ impl MarkChange {
         if let Some((what, problem)) = what.and_then(|what| Some((what, name_problem(what, name)?))) {
             return Err(CommitError::Name { what, name: name.to_string(), problem });
         }
-        if self.mark.kind == MarkKind::Alias && name.parse::<u64>().is_ok() {
-            let problem = "is a number, as versions have";
-            return Err(CommitError::Name { what: "alias", name: name.to_string(), problem });
-        }
         if let Some(value) = &self.value {
+            let problem = match name {
+                _ if self.mark.kind != MarkKind::Alias => None,
+                "newest" => Some("means the newest version in a place"),
+                name => name.parse::<u64>().ok().map(|_| "is a number, as versions have"),
+            };
+            if let Some(problem) = problem {
+                return Err(CommitError::Name { what: "alias", name: name.to_string(), problem });
+            }
             value_to_cbor(value)?;
         }
         Ok(())
@@ -182,6 +186,8 @@ impl Models {
             return Ok(());
         }
         let changes = Changes::of(operations);
+        // What aliases name after the changes before.
+        let mut aliases: HashMap<(ModelId, &str), Option<u64>> = HashMap::new();
         for change in &operations.marks {
             let after = After::of(self, &changes, change.id);
             let about = match (change.mark.kind, &change.value) {
@@ -196,12 +202,19 @@ impl Models {
                 return Err(after.unknown(about));
             }
             if let Some(expected) = change.expected {
-                let found = self.marks.alias_at(&change.id, &change.mark.name, u64::MAX);
-                let found = found.filter(|_| !after.is_deleted);
+                let own = aliases.get(&(change.id, &*change.mark.name)).copied();
+                let found = own.unwrap_or_else(|| {
+                    let found = self.marks.alias_at(&change.id, &change.mark.name, u64::MAX);
+                    found.filter(|_| !after.is_deleted)
+                });
                 if found != expected {
                     let alias = format!("{}@{}", change.id, change.mark.name);
                     return Err(CommitError::AliasMoved { alias, expected, found });
                 }
+            }
+            if change.mark.kind == MarkKind::Alias {
+                let named = change.value.as_ref().map(|_| if about == NEWEST { after.newest } else { about });
+                aliases.insert((change.id, &*change.mark.name), named);
             }
         }
         let mut held: BTreeMap<ModelId, BTreeSet<u64>> = BTreeMap::new();
@@ -773,6 +786,9 @@ impl Snapshot {
         version: Option<u64>,
         name: &str,
     ) -> Result<Vec<Annotation>, ReadError> {
+        if version == Some(MODEL) {
+            return Ok(Vec::new());
+        }
         let mark = MarkName::new(MarkKind::Note, version.unwrap_or(MODEL), name);
         let told = self.history(&model.model_id()?, &mark);
         Ok(told.iter().map(|told| annotation(&mark, told)).collect())
@@ -784,6 +800,26 @@ impl Snapshot {
     /// [`ReadError::Metadata`].
     pub fn retention(&self, model: &impl ModelName) -> Result<Option<Retention>, ReadError> {
         Ok(self.base().state().models.marks.retention(&model.model_id()?, self.seq()))
+    }
+
+    /// The versions that [`Batch::set_retention`] would delete if it were committed at a time, newest first. A commit is at
+    /// the time of the clock, or of the commit before it where that is later.
+    ///
+    /// # Errors
+    /// [`ReadError::Metadata`].
+    pub fn versions_outside(
+        &self,
+        model: &impl ModelName,
+        retention: Retention,
+        at: Timestamp,
+    ) -> Result<Vec<VersionInfo>, ReadError> {
+        let id = model.model_id()?;
+        let mut versions = self.model_versions(&id)?;
+        let older = versions.iter().filter(|version| retention.is_too_old(version.info.time, at)).count();
+        let kept = versions.len() - retention.outside(versions.len(), older);
+        let mut outside = versions.split_off(kept);
+        outside.retain(|version| !version.is_pinned && version.aliases.is_empty());
+        Ok(outside)
     }
 
     /// What a version was made from; `None` where nobody told.

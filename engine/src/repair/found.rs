@@ -9,6 +9,7 @@ use underbelly_storage::segment::Segment;
 use underbelly_storage::{ColumnType, Value};
 
 use crate::error::OpenError;
+use crate::limits::SEQ_MAX;
 use crate::record::v1;
 
 /// A sound segment.
@@ -31,6 +32,10 @@ impl Found {
         let mut counts = BTreeMap::new();
         for group in 0..segment.groups() {
             for seq in segment.seqs(group)?.unwrap_or_default() {
+                if seq > SEQ_MAX {
+                    let what = format!("it holds a row of transaction {seq}, which no database comes to");
+                    return Err(StorageError::corrupt(name, 0, what).into());
+                }
                 *counts.entry(seq).or_default() += 1;
             }
         }

@@ -71,6 +71,7 @@ pub(super) fn log_losses(
     sound: Result<Sound, OpenError>,
     (head, durable): (u64, u64),
     refused: Option<String>,
+    unreadable: &[Unreadable],
 ) -> Result<Vec<Loss>, OpenError> {
     let mut losses = Vec::new();
     let inspected = inspect(disk.clone(), database).unwrap_or_default();
@@ -99,6 +100,15 @@ pub(super) fn log_losses(
             let damage = format!("the log ends with transaction {end}, and all up to {durable} were durable");
             let lost = behind(head);
             losses.push(Loss { file: files::WAL_DIR.to_string(), offset: None, damage, lost });
+        }
+        // The log looks as if it ended there, since what the disk does not give reads as nothing.
+        Ok(Sound { end: Some((file, offset)), .. }) => {
+            let is_behind = |place: &&Unreadable| {
+                let is_of_log = place.file.starts_with(files::WAL_DIR);
+                is_of_log && (&*place.file, place.offset + place.bytes) > (&*file, offset)
+            };
+            let hidden = unreadable.iter().find(is_behind);
+            losses.extend(hidden.map(|place| Loss { lost: behind(head), ..Loss::unreadable(place.clone()) }));
         }
         Ok(_) => {}
         Err(OpenError::Log(error @ (WalError::Recycled { .. } | WalError::Missing { .. }))) => {

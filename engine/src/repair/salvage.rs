@@ -1,9 +1,10 @@
 //! What is left from one manifest on, put into a copy.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use underbelly_query::hidden_rows;
-use underbelly_storage::disk::SharedDisk;
+use underbelly_storage::disk::{SharedDisk, WornDisk};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::manifest::manifest_name;
 use underbelly_storage::object::{Blob, ChunkWriter, Chunks, ObjectId, Pack, Placement, write_pack};
@@ -56,11 +57,12 @@ impl<E: Into<OpenError>> From<E> for Unusable {
 
 /// Puts what is left from one manifest on into the copy.
 pub(super) fn salvage(
-    disk: &SharedDisk,
+    worn: &Arc<WornDisk>,
     copy: &Copy,
     database: [u8; 16],
     candidate: &Candidate,
 ) -> Result<Saved, Unusable> {
+    let disk: &SharedDisk = &(worn.clone() as SharedDisk);
     let mut manifest = candidate.manifest.clone();
     let mut losses = candidate.losses.clone();
     manifest.next_file = next_file(disk, manifest.next_file)?;
@@ -140,7 +142,7 @@ pub(super) fn salvage(
     // What a manifest, a segment or the writer said to be durable, the log has to reach.
     let published = shared::published(&**disk, database).map_or(None, |(published, _)| published);
     let durable = manifest.seq.max(candidate.stored).max(published.unwrap_or(0));
-    losses.extend(log_losses(disk, database, sound, (state.head, durable), refused)?);
+    losses.extend(log_losses(disk, database, sound, (state.head, durable), refused, &worn.unreadable())?);
     let records = log.end()?;
     if candidate.without_image {
         let lost = format!(

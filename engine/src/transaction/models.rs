@@ -101,7 +101,11 @@ impl Transaction {
         // What is told of the newest version is told of the one that it will be.
         let of_newest = self.batch.marks.iter().any(|change| is_so(&change, NEWEST));
         let is_newest = of_newest && version == Some(self.newest_number(id));
-        let about = version.unwrap_or(MODEL);
+        let about = match version {
+            // No version has the numbers that stand for the model and for its newest version.
+            Some(MODEL | NEWEST) => return Ok(None),
+            version => version.unwrap_or(MODEL),
+        };
         let mut own = self.batch.marks.iter().rev();
         let own = own.find(|change| is_so(change, about) || is_newest && is_so(change, NEWEST));
         match own {
@@ -112,7 +116,8 @@ impl Transaction {
 
     /// The value of a mark that this transaction does not set.
     fn told(&mut self, id: ModelId, mark: MarkName) -> Option<MetaValue> {
-        if self.written_models.get(&id).is_some_and(|own| own.is_deleted) {
+        let is_removed = self.batch.removed.contains(&(id, mark.version));
+        if is_removed || self.written_models.get(&id).is_some_and(|own| own.is_deleted) {
             return None;
         }
         let (seq, value) = {
@@ -144,7 +149,11 @@ impl Transaction {
     /// [`CommitError::Metadata`] where the metadata has no identity or no time, as [`Metadata::id`] and
     /// [`Metadata::timestamp`] say; [`CommitError::Read`] where the newest version that is stored cannot be read.
     pub fn put_model(&mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> Result<(), CommitError> {
-        let blob = Blob::from(blob.into());
+        self.put_blob(metadata, Blob::from(blob.into()))
+    }
+
+    /// The same with a blob that others hold, too.
+    pub(crate) fn put_blob(&mut self, metadata: Metadata, blob: Blob) -> Result<(), CommitError> {
         let content = Content::One(blob.clone());
         self.put_version(metadata, ObjectId::of(&blob), content, Body::Bytes(blob))
     }

@@ -219,6 +219,14 @@ pub(crate) fn retire(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         about => about?,
     };
+    let told = tell_replaced(path, &about);
+    // Who begins to read then finds none, also where those who have it mapped cannot be told.
+    let removed = fs::remove_file(path);
+    told.and(removed).map(|()| true)
+}
+
+/// Writes into a page set that it is over.
+fn tell_replaced(path: &Path, about: &fs::Metadata) -> io::Result<()> {
     if about.is_file() && about.len() as usize >= HEAD * 8 {
         let file = fs::File::options().read(true).write(true).open(path)?;
         let mut magic = [0; 8];
@@ -228,7 +236,7 @@ pub(crate) fn retire(path: &Path) -> io::Result<bool> {
             file.write_all_at(&REPLACED.to_le_bytes(), (STATE * 8) as u64)?;
         }
     }
-    fs::remove_file(path).map(|()| true)
+    Ok(())
 }
 
 /// A reader's side.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use underbelly_storage::Timestamp;
 
 use super::value::{Scope, Variable, VariableType, VariableValue};
-use crate::error::CommitError;
+use crate::error::{CommitError, ReadError};
 use crate::limits::VARIABLE_BYTES_MAX;
 use crate::series::name_problem;
 use crate::versions::{Version, Versions};
@@ -64,12 +64,8 @@ pub(crate) fn check_change(name: &Name, value: Option<&VariableValue>) -> Result
     name.check()?;
     let bytes = value.map_or(0, VariableValue::byte_size);
     if bytes > VARIABLE_BYTES_MAX {
-        return Err(CommitError::TooLarge {
-            what: "the value of a variable in bytes",
-            found: bytes as u64,
-            limit: VARIABLE_BYTES_MAX as u64,
-            remedy: "put it as a model or into a slot",
-        });
+        let (variable, found, limit) = (name.to_string(), bytes, VARIABLE_BYTES_MAX);
+        return Err(ReadError::VariableSize { variable, found, limit }.into());
     }
     Ok(())
 }

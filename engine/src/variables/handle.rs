@@ -534,7 +534,7 @@ impl Database {
     ///
     /// # Errors
     /// [`ReadError::Name`], also where the name begins with `_`; [`ReadError::VariableType`] where this process has one of
-    /// another type under that name.
+    /// another type under that name; [`ReadError::VariableSize`] for an array that is longer than variables may be.
     pub fn unlogged_var<T: VariableKind>(
         &self,
         scope: &Scope,

@@ -236,6 +236,8 @@ impl Registry {
     /// Waits until a variable of no log changed, or `timeout` has passed.
     pub(crate) fn wait(&self, timeout: Duration, mut waits: impl FnMut() -> bool) {
         self.waits.fetch_add(1, Ordering::SeqCst);
+        // Pairs with that of `ring`: who sets a value sees that somebody waits, or who waits sees the value.
+        fence(Ordering::SeqCst);
         let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.changed.wait_timeout_while(gate, timeout, |()| waits()));
         self.waits.fetch_sub(1, Ordering::SeqCst);
@@ -251,7 +253,8 @@ fn note_unshared(trouble: &Mutex<Option<String>>, error: &std::io::Error) {
 }
 
 fn note_full(trouble: &Mutex<Option<String>>) {
-    let what = "has no room for more; those that are new or grew are seen in snapshots alone";
+    let what = "has no room for more; of the log they see those that are new or grew in snapshots alone, and of \
+                those in no log not at all, until the database is opened anew";
     note(trouble, format!("other processes do not see all variables: {VARIABLES} {what}"));
 }
 

@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::OFlags;
 
 use super::{Disk, File, Lock};
 use crate::map::Mapped;
@@ -144,8 +146,11 @@ impl Disk for RealDisk {
 
     fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
         let path = self.path(name);
-        regular(&fs::metadata(&path)?)?;
-        Ok(Box::new(RealFile(fs::File::options().read(true).write(true).open(path)?)))
+        // Nothing is written through a link, whatever it leads to.
+        regular(&fs::symlink_metadata(&path)?)?;
+        let no_link = OFlags::NOFOLLOW.bits().cast_signed();
+        let file = fs::File::options().read(true).write(true).custom_flags(no_link).open(path)?;
+        Ok(Box::new(RealFile(file)))
     }
 
     fn open_read(&self, name: &str) -> io::Result<Box<dyn File>> {

@@ -80,6 +80,11 @@ pub struct ChunkWriter<'d> {
 }
 
 impl<'d> ChunkWriter<'d> {
+    /// As [`SealedWriter::leave`].
+    pub fn leave(self) {
+        self.writer.leave();
+    }
+
     /// Starts a file.
     ///
     /// # Errors
@@ -402,7 +407,10 @@ impl ChunksOnDisk {
         let stamp = Stamp::decode(&bytes, at, CHUNK, name, Some(db_id))?;
         let damaged =
             || StorageError::corrupt(name, stamp.offset, "the directory is not the one that was written");
-        if stamp.offset.checked_add(stamp.length) != Some(at) {
+        // What no directory of such a file comes to is not made room for.
+        let entries_max = 8 + PACK_OBJECTS_MAX * (ENTRY_BYTES + 4) as u64;
+        let length_max = entries_max + 4 * (stamp.offset / CHUNK_BLOCK_BYTES as u64);
+        if stamp.offset.checked_add(stamp.length) != Some(at) || stamp.length > length_max {
             return Err(damaged());
         }
         let mut directory = vec![0; stamp.length as usize];

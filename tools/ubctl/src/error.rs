@@ -88,6 +88,14 @@ pub(crate) enum Failed {
         /// Rows that are in the database.
         rows: u64,
     },
+    /// A removal ended after some of its transactions.
+    #[error("{cause} ({models} models were deleted before that and are gone)")]
+    Removed {
+        /// Why.
+        cause: Box<Failed>,
+        /// Models that were deleted.
+        models: usize,
+    },
     /// All transactions of an import are durable, and the checkpoint behind them failed.
     #[error(
         "all {rows} rows of {series:?} are committed, so import none of them again; the checkpoint behind them, which the next close or `ubctl checkpoint` makes, failed: {cause}"
@@ -100,6 +108,9 @@ pub(crate) enum Failed {
         /// Rows that are in the database.
         rows: u64,
     },
+    /// Something is not as it was expected to be.
+    #[error("{0}")]
+    Moved(String),
     /// A key that does not fit its slot or series.
     #[error("key {key:?}: {what}")]
     Key {

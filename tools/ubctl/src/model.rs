@@ -49,6 +49,8 @@ pub(crate) enum ModelCommand {
         /// Only where the model has no version; otherwise that is shown, and the file is not read
         #[arg(long)]
         once: bool,
+        #[command(flatten)]
+        format: FormatArg,
     },
     /// Writes a version of a model, the newest unless told otherwise, to standard output or a file
     Get {
@@ -78,9 +80,12 @@ pub(crate) enum ModelCommand {
     /// Deletes all versions of a model, or of all models that fulfil conditions, pinned ones and those that an alias names
     /// among them
     ///
+    /// What was told of the model goes along: its aliases with their history, tags, what is to be kept, what it was made from.
     /// Conditions are those of `model ls`: the newest version decides. The models that fulfil them go in one transaction, or
     /// in several of 100,000 each. What is put after that begins anew with version 1: where ID@VERSION was written down, it
     /// names other bytes then.
+    ///
+    /// With --version that version alone is deleted, unless it is the newest, pinned or named by an alias.
     #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["meta", "id", "model_type", "wanted", "any"]))]
     Rm {
         /// The metadata as JSON, or `@FILE`; "timestamp", "name" and "tags" do not matter
@@ -89,6 +94,9 @@ pub(crate) enum ModelCommand {
         /// The identity, as `model ls` shows it
         #[arg(long, value_name = "ID", conflicts_with_all = ["model_type", "wanted", "any"])]
         id: Option<String>,
+        /// Only this version of the model
+        #[arg(long, value_name = "N", conflicts_with_all = ["model_type", "wanted", "any", "dry_run"])]
+        version: Option<u64>,
         #[command(flatten)]
         wanted: Wanted,
         /// Lists what would go, with the number of versions, and deletes nothing
@@ -135,10 +143,13 @@ pub(crate) enum ModelCommand {
         /// Takes the pin away instead
         #[arg(long)]
         off: bool,
+        #[command(flatten)]
+        format: FormatArg,
     },
     /// Shows which versions of a model are kept, or says which are to be
     ///
-    /// What is not to be kept is deleted at once, and from then on at each put. With both, a version is kept that is among the
+    /// What is not to be kept is deleted at once, and from then on whenever a version is put or something is told of the model,
+    /// and by its age with each checkpoint. With both, a version is kept that is among the
     /// newest so many and no older than that. The newest version, pinned ones and those that an alias names stay in any case.
     Keep {
         #[command(flatten)]
@@ -152,6 +163,9 @@ pub(crate) enum ModelCommand {
         /// All again
         #[arg(long, conflicts_with_all = ["last", "age"])]
         all: bool,
+        /// Lists the versions that would be deleted, and deletes none; alone, those that `model gc` would delete of this model
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         format: FormatArg,
     },
@@ -163,7 +177,7 @@ pub(crate) enum ModelCommand {
         #[arg(value_name = "NAME[=VALUE]", value_parser = versions::told)]
         told: Vec<Told>,
         /// The version that it is about, instead of the model
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         version: Option<u64>,
         #[command(flatten)]
         format: FormatArg,
@@ -278,8 +292,9 @@ fn metadata(given: &str) -> Result<Metadata, Failed> {
 impl ModelCommand {
     pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
         match self {
-            ModelCommand::Put { file, meta, now, compress, once } => {
-                put(&write(dir)?, file, meta, Put { now: *now, compress: *compress, once: *once })
+            ModelCommand::Put { file, meta, now, compress, once, format } => {
+                let how = Put { now: *now, compress: *compress, once: *once, format: format.format };
+                put(&write(dir)?, file, meta, how)
             }
             ModelCommand::Get { which, version, tensor, range, output } => {
                 let db = Database::open_read_only(dir)?;
@@ -296,18 +311,25 @@ impl ModelCommand {
             ModelCommand::Versions { which, format } => {
                 versions::list(&*Database::open_read_only(dir)?, which, format.format)
             }
-            ModelCommand::Alias { which, name: Some(name), version: Some(version), expect, .. } => {
-                versions::set_alias(&write(dir)?, which, name, version, expect.as_deref())
+            ModelCommand::Alias { which, name: Some(name), version: Some(version), expect, format } => {
+                versions::set_alias(&write(dir)?, which, name, version, expect.as_deref(), format.format)
             }
             ModelCommand::Alias { which, name, format, .. } => {
                 versions::aliases(&*Database::open_read_only(dir)?, which, name.as_deref(), format.format)
             }
-            ModelCommand::Pin { which, version, off } => versions::pin(&write(dir)?, which, *version, !off),
-            ModelCommand::Keep { which, last: None, age: None, all: false, format } => {
-                versions::kept(&*Database::open_read_only(dir)?, which, format.format)
+            ModelCommand::Pin { which, version, off, format } => {
+                versions::pin(&write(dir)?, which, *version, !off, format.format)
             }
-            ModelCommand::Keep { which, last, age, format, .. } => {
-                versions::keep(&write(dir)?, which, Keep { last: *last, age: *age }, format.format)
+            ModelCommand::Keep { which, last, age, all, dry_run, format } => {
+                let is_told = *all || last.is_some() || age.is_some();
+                let (wanted, format) = (is_told.then_some(Keep { last: *last, age: *age }), format.format);
+                match (wanted, dry_run) {
+                    (wanted, true) => {
+                        versions::would_delete(&Database::open_read_only(dir)?, which, wanted, format)
+                    }
+                    (Some(wanted), false) => versions::keep(&write(dir)?, which, wanted, format),
+                    (None, false) => versions::kept(&*Database::open_read_only(dir)?, which, format),
+                }
             }
             ModelCommand::Tag { which, told, version, format } => {
                 let looks = told.iter().filter(|told| matches!(told, Told::Looked(_))).count();
@@ -320,7 +342,7 @@ impl ModelCommand {
                     _ if looks > 0 => Err(Failed::Usage(
                         "a name without \"=\" shows what was told under it; give it alone, or write NAME=VALUE".to_string(),
                     )),
-                    _ => versions::annotate(&write(dir)?, which, *version, told),
+                    _ => versions::annotate(&write(dir)?, which, *version, told, format.format),
                 }
             }
             ModelCommand::Why { which, version, depth } => {
@@ -328,8 +350,11 @@ impl ModelCommand {
             }
             ModelCommand::Gc { format } => versions::collect(dir, format.format),
             ModelCommand::Id { meta } => print(&format!("{}\n", metadata(meta)?.id()?)),
-            ModelCommand::Rm { meta, id, wanted, dry_run, format } => {
+            ModelCommand::Rm { meta, id, version, wanted, dry_run, format } => {
                 let which = (meta.is_some() || id.is_some()).then(|| Which::new(meta.clone(), id.clone()));
+                if let (Some(which), Some(version)) = (&which, version) {
+                    return versions::remove(&write(dir)?, which, *version, format.format);
+                }
                 match dry_run {
                     true => {
                         would_remove(&*Database::open_read_only(dir)?, which.as_ref(), wanted, format.format)
@@ -356,10 +381,11 @@ struct Put {
     now: bool,
     compress: bool,
     once: bool,
+    format: Format,
 }
 
 fn put(db: &Database, file: &Path, meta: &str, how: Put) -> Result<(), Failed> {
-    let Put { now, compress, once } = how;
+    let Put { now, compress, once, format } = how;
     let mut metadata = metadata(meta)?;
     let absent = !metadata.entries().contains_key("timestamp");
     if absent && now {
@@ -384,7 +410,7 @@ fn put(db: &Database, file: &Path, meta: &str, how: Put) -> Result<(), Failed> {
         let mut facts = Facts::default();
         facts.add("id", id.to_string()).add("version", there.info.version).add("bytes", there.info.bytes);
         facts.add("put", false).add("seq", there.info.seq);
-        return facts.print(Format::Table);
+        return facts.print(format);
     }
     let (source, opened): (Box<dyn Read>, _) = match file.as_os_str() == "-" {
         true => (Box::new(io::stdin().lock()), None),
@@ -424,7 +450,7 @@ fn put(db: &Database, file: &Path, meta: &str, how: Put) -> Result<(), Failed> {
         facts.add("put", true);
     }
     facts.add("seq", commit.seq);
-    facts.print(Format::Table)
+    facts.print(format)
 }
 
 /// A part of a blob.
@@ -565,14 +591,19 @@ fn would_remove(db: &View, which: Option<&Which>, wanted: &Wanted, format: Forma
 fn remove(db: &Database, which: Option<&Which>, wanted: &Wanted, format: Format) -> Result<(), Failed> {
     // Nobody else writes.
     let models = removed(&db.snapshot(), which, wanted)?;
-    let (mut seq, parts) = (None, models.chunks(REMOVED_AT_ONCE));
+    let (mut seq, mut gone, parts) = (None, 0, models.chunks(REMOVED_AT_ONCE));
     let transactions = parts.len();
     for part in parts {
         let mut batch = Batch::new();
         for (info, _) in part {
             batch.delete_model(&info.id)?;
         }
-        seq = Some(db.commit(batch)?.seq);
+        let commit = db.commit(batch).map_err(|cause| match gone {
+            0 => cause.into(),
+            models => Failed::Removed { cause: Box::new(cause.into()), models },
+        })?;
+        seq = Some(commit.seq);
+        gone += part.len();
     }
     let mut facts = Facts::default();
     match which {

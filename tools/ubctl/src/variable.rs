@@ -7,9 +7,7 @@ pub(crate) use self::watch::sparkline;
 use std::path::Path;
 
 use clap::{Subcommand, ValueEnum};
-use underbelly::{
-    Batch, CURSOR_PREFIX, CommitError, Database, Reader, Scope, Timestamp, VariableType, VariableValue,
-};
+use underbelly::{Batch, CURSOR_PREFIX, Database, Reader, Scope, Timestamp, VariableType, VariableValue};
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing};
@@ -47,11 +45,19 @@ pub(crate) enum Var {
         /// What the value is
         #[arg(long = "type", value_enum, value_name = "TYPE")]
         kind: Option<Kind>,
+        /// Only where the variable has this value until then
+        #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+        expect: Option<String>,
+        /// Only where there is no such variable until then
+        #[arg(long, conflicts_with = "expect")]
+        absent: bool,
         /// Moves a cursor of `ubctl tail --cursor`, too: the last transaction that was consumed
         #[arg(long)]
         force: bool,
         #[command(flatten)]
         scope: ScopeArg,
+        #[command(flatten)]
+        format: FormatArg,
     },
     /// Lists the variables by scope and name
     ///
@@ -74,6 +80,8 @@ pub(crate) enum Var {
         force: bool,
         #[command(flatten)]
         scope: ScopeArg,
+        #[command(flatten)]
+        format: FormatArg,
     },
 }
 
@@ -208,6 +216,16 @@ fn value(text: &str, asked: Option<Kind>, known: Option<VariableType>) -> Result
     }
 }
 
+/// Whether two values are the same to the bit: what is no number is itself.
+fn is_same(a: &VariableValue, b: &VariableValue) -> bool {
+    let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    match (a, b) {
+        (VariableValue::F64(a), VariableValue::F64(b)) => a.to_bits() == b.to_bits(),
+        (VariableValue::Array(a), VariableValue::Array(b)) => bits(a) == bits(b),
+        _ => a == b,
+    }
+}
+
 /// Bytes as text, where they are such.
 fn as_text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok().filter(|text| !text.chars().any(char::is_control))
@@ -289,35 +307,47 @@ impl Var {
                 }
                 Ok(())
             }
-            Var::Set { name, value: text, kind, force, scope } => {
+            Var::Set { name, value: text, kind, expect, absent, force, scope, format } => {
                 keep_cursor(name, &scope.scope, *force)?;
+                // Nobody else writes.
                 let db = write(dir)?;
-                let before = db.variable(&scope.scope, name)?;
-                let value = value(text, *kind, before.map(|before| before.value.variable_type()))?;
+                let before = db.variable(&scope.scope, name)?.map(|before| before.value);
+                let known = before.as_ref().map(VariableValue::variable_type);
+                let expected = expect.as_ref().map(|text| value(text, *kind, known)).transpose()?;
+                let is_as_expected = match &expected {
+                    Some(expected) => before.as_ref().is_some_and(|before| is_same(before, expected)),
+                    None => !absent || before.is_none(),
+                };
+                if !is_as_expected {
+                    return Err(Failed::Moved(format!(
+                        "variable {name:?} of scope {} is {}, not {}; nothing was set: read it again and decide anew",
+                        scope.scope,
+                        before
+                            .as_ref()
+                            .map_or("not there".to_string(), |before| field(before).plain().into_owned()),
+                        expect.as_deref().unwrap_or("absent")
+                    )));
+                }
+                let value = value(text, *kind, known)?;
                 let mut facts = Facts::default();
                 facts.add("type", value.variable_type().to_string());
                 let mut batch = Batch::new();
                 batch.set_variable(scope.scope.clone(), name, value);
                 facts.add("seq", db.commit(batch)?.seq);
-                facts.print(Format::Table)
+                facts.print(format.format)
             }
             Var::Watch(watch) => watch.run(dir),
             Var::Ls { scope, format } => list(dir, scope.as_ref(), format.format),
-            Var::Rm { name, force, scope } => {
+            Var::Rm { name, force, scope, format } => {
                 keep_cursor(name, &scope.scope, *force)?;
+                // Nobody else writes.
                 let db = write(dir)?;
-                let commit = db.transact(|tx| {
-                    if tx.variable(&scope.scope, name)?.is_none() {
-                        let reason = not_found(&scope.scope, name).to_string();
-                        return Err(CommitError::Abandoned { reason });
-                    }
-                    tx.remove_variable(scope.scope.clone(), name);
-                    Ok(())
-                });
-                match commit {
-                    Err(CommitError::Abandoned { .. }) => Err(not_found(&scope.scope, name)),
-                    done => Ok(done?),
-                }
+                db.variable(&scope.scope, name)?.ok_or_else(|| not_found(&scope.scope, name))?;
+                let mut batch = Batch::new();
+                batch.remove_variable(scope.scope.clone(), name);
+                let mut facts = Facts::default();
+                facts.add("seq", db.commit(batch)?.seq);
+                facts.print(format.format)
             }
         }
     }

@@ -257,6 +257,23 @@ fn creation_that_is_cut_short_can_be_repeated() {
     }
 }
 
+/// Where the first batch rotted the others are there, and no creation takes their place.
+#[test]
+fn a_log_whose_first_batch_rotted_is_there() {
+    let disk = SimulatedDisk::new();
+    let mut log = Log::create(shared(&disk), DB, 1, options(1 << 16)).unwrap();
+    log.write(&records(1..=2, 10)).unwrap();
+    log.write(&records(3..=4, 10)).unwrap();
+    drop(log);
+    let name = disk.files().into_iter().find(|name| name.starts_with("wal/0")).unwrap();
+    let mut bytes = disk.contents(&name).unwrap();
+    bytes[BLOCK..BLOCK + 16].fill(0);
+    disk.overwrite(&name, bytes.clone());
+    let again = Log::create(shared(&disk), DB, 1, options(1 << 16));
+    assert!(matches!(again, Err(WalError::Exists { .. })));
+    assert!(disk.contents(&name).unwrap() == bytes);
+}
+
 #[test]
 fn a_sealed_log_goes_on_in_its_file_and_an_unsealed_one_in_a_fresh_file() {
     let disk = SimulatedDisk::new();

@@ -1,11 +1,10 @@
 //! Which versions are not to be kept.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use underbelly_storage::Timestamp;
 
-use super::{Models, Version};
+use super::Models;
 use crate::models::ModelId;
 
 impl Models {
@@ -36,15 +35,9 @@ impl Models {
     fn old(&self, time: Timestamp, id: &ModelId) -> Vec<u64> {
         let Some(retention) = self.marks.retention(id, u64::MAX) else { return Vec::new() };
         let Some(line) = self.by_id.get(id) else { return Vec::new() };
-        let keep = retention.keep_last.map_or(usize::MAX, |keep| usize::try_from(keep).unwrap_or(usize::MAX));
-        let oldest = retention.max_age.map_or(i128::MIN, |age| {
-            i128::from(time.0) - i128::try_from(age.as_nanos()).unwrap_or(i128::MAX)
-        });
-        // Numbers and times rise alike, so what goes stands in front.
         let versions = &line.versions;
-        let is_older = |version: &Arc<Version>| i128::from(version.time.0) < oldest;
-        let gone = versions.len().saturating_sub(keep).max(versions.partition_point(is_older));
-        let gone = versions.range(..gone.min(versions.len().saturating_sub(1)));
+        let older = versions.partition_point(|version| retention.is_too_old(version.time, time));
+        let gone = versions.range(..retention.outside(versions.len(), older));
         let mut gone: Vec<u64> = gone.map(|version| version.number).collect();
         if gone.is_empty() {
             return gone;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,15 @@ const LOOK_MIN: Duration = Duration::from_millis(10);
 
 pub(super) fn hold<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes a lock that nobody holds, also one behind a panic.
+pub(super) fn try_hold<T: ?Sized>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(held) => Some(held),
+        Err(TryLockError::Poisoned(held)) => Some(held.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 pub(super) fn since(now: Timestamp, before: Timestamp) -> Duration {
@@ -195,6 +204,16 @@ pub(super) trait Locked: Send + Sync {
     fn evict_unused(&self, core: &Core);
 }
 
+/// Whether a blob is what it began with.
+fn is_restored(saved: &Saved, blob: &[u8], chunk_bytes: usize) -> bool {
+    saved.restored.is_some_and(|before| before == content_of(blob, chunk_bytes))
+}
+
+/// Whether a blob is what was saved last.
+pub(super) fn is_saved(saved: &Saved, blob: &[u8], chunk_bytes: usize) -> bool {
+    saved.content == Some(ObjectId::of(blob)) || is_restored(saved, blob, chunk_bytes)
+}
+
 /// Commits what was serialised, all of it in one transaction, without what is saved already or was overtaken.
 pub(super) fn save(core: &Core, jobs: &[Job]) -> Result<(), CommitError> {
     // Of one object the newest counts; and locks are taken in one order.
@@ -216,9 +235,7 @@ pub(super) fn save(core: &Core, jobs: &[Job]) -> Result<(), CommitError> {
         }
         let content = blob.as_ref().map(|blob| ObjectId::of(blob)).or(saved.content);
         let is_same = saved.content == content
-            || blob.as_ref().is_some_and(|blob| {
-                saved.restored.is_some_and(|before| before == content_of(blob, core.options.chunk_bytes))
-            });
+            || blob.as_ref().is_some_and(|blob| is_restored(saved, blob, core.options.chunk_bytes));
         // Somebody else may have put another, or deleted it with all that was told of the model.
         let newest = core.state().models.newest(&live.id, u64::MAX).map(|version| version.number);
         let is_new = blob.is_some() && (!is_same || newest.is_none() || newest != saved.version);
@@ -230,7 +247,8 @@ pub(super) fn save(core: &Core, jobs: &[Job]) -> Result<(), CommitError> {
             life.tell(&mut batch, &live.id, AliasTarget::Newest)?;
         }
         if let Some(keep) = live.keep_last.filter(|_| is_new && !(saved.is_retained && newest.is_some())) {
-            batch.set_retention(&live.id, Some(Retention::keep_last(keep)))?;
+            let before = core.state().models.marks.retention(&live.id, u64::MAX).unwrap_or_default();
+            batch.set_retention(&live.id, Some(Retention { keep_last: Some(keep), ..before }))?;
         }
         contents.push(Some((content, *changes, is_new)));
     }
@@ -379,17 +397,18 @@ impl LiveModels {
         group.save();
     }
 
-    /// An object that is open and holds changes that are in no version.
-    pub(crate) fn unsaved(&self) -> Option<CommitError> {
+    /// The objects that are open and hold changes that are in no version.
+    pub(crate) fn unsaved(&self) -> Vec<String> {
         let all: Vec<Arc<Shared>> = hold(&self.all).values().filter_map(Weak::upgrade).collect();
         let is_unsaved = |live: &&Arc<Shared>| {
             // Of one whose last save is under way this waits for it; of one whose last save was refused it tells.
             !live.is_over.load(Ordering::Acquire)
                 && hold(&live.saved).changes != live.changes.load(Ordering::Acquire)
         };
-        all.iter()
-            .find(is_unsaved)
-            .map(|live| CommitError::Unsaved { what: format!("live model {}", live.id) })
+        let mut unsaved: Vec<String> =
+            all.iter().filter(is_unsaved).map(|live| format!("live model {}", live.id)).collect();
+        unsaved.sort();
+        unsaved
     }
 
     pub(super) fn status(&self, now: Timestamp) -> Vec<LiveStatus> {

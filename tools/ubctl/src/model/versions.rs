@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use clap::Args;
 use underbelly::{
-    Alias, AliasTarget, Annotation, Batch, CommitError, Database, Extent, Lineage, Location, MetaValue,
-    Metadata, Model, ModelId, Retention, Snapshot, Timestamp, TrainedOn, VersionInfo, View,
+    Alias, AliasTarget, Annotation, Batch, Clock, CommitError, Database, Extent, Lineage, Location,
+    MetaValue, Metadata, Model, ModelId, Reader, Retention, Snapshot, SystemClock, Timestamp, TrainedOn,
+    VersionInfo, View,
 };
 
 use super::{metadata, not_found};
@@ -180,7 +181,10 @@ pub(crate) fn versions(snapshot: &Snapshot, id: ModelId) -> Result<Vec<VersionIn
 }
 
 pub(crate) fn list(db: &View, which: &Which, format: Format) -> Result<(), Failed> {
-    let versions = versions(&db.snapshot(), which.model()?)?;
+    list_versions(versions(&db.snapshot(), which.model()?)?, None, format)
+}
+
+fn list_versions(versions: Vec<VersionInfo>, note: Option<&str>, format: Format) -> Result<(), Failed> {
     let columns = ["version", "timestamp", "put", "seq", "bytes", "aliases", "pinned", "content"];
     let mut listing = Listing::begin(format, columns)?;
     for version in versions {
@@ -196,27 +200,27 @@ pub(crate) fn list(db: &View, which: &Which, format: Format) -> Result<(), Faile
             Field::text(info.content),
         ])?;
     }
-    listing.end(None)
+    listing.end(note)
 }
 
 /// Changes something of a model and says when, and how many versions that let go of, as retention says.
 fn change(
     db: &Database,
     id: ModelId,
+    format: Format,
     fill: impl FnOnce(&mut Batch) -> Result<(), CommitError>,
 ) -> Result<(), Failed> {
     // Nobody else writes.
-    let count = || db.snapshot().model_versions(&id).map(|versions| versions.len());
-    let before = count()?;
+    let before = versions(&db.snapshot(), id)?.len();
     let mut batch = Batch::new();
     fill(&mut batch)?;
     let mut facts = Facts::default();
     facts.add("seq", db.commit(batch)?.seq);
-    let deleted = before.saturating_sub(count()?);
+    let deleted = before.saturating_sub(db.snapshot().model_versions(&id)?.len());
     if deleted > 0 {
         facts.add("deleted", deleted);
     }
-    facts.print(Format::Table)
+    facts.print(format)
 }
 
 fn list_aliases(aliases: &[Alias], format: Format) -> Result<(), Failed> {
@@ -231,10 +235,14 @@ fn list_aliases(aliases: &[Alias], format: Format) -> Result<(), Failed> {
 pub(crate) fn aliases(db: &View, which: &Which, name: Option<&str>, format: Format) -> Result<(), Failed> {
     let (snapshot, id) = (db.snapshot(), which.model()?);
     versions(&snapshot, id)?;
-    match name {
-        None => list_aliases(&snapshot.aliases(&id)?, format),
-        Some(name) => list_aliases(&snapshot.alias_history(&id, name)?, format),
+    let Some(name) = name else { return list_aliases(&snapshot.aliases(&id)?, format) };
+    let history = snapshot.alias_history(&id, name)?;
+    if history.is_empty() {
+        return Err(Failed::NotFound(format!(
+            "model {id} never had an alias {name:?}; `ubctl model alias` lists those that it has"
+        )));
     }
+    list_aliases(&history, format)
 }
 
 /// Which version an alias is to name: `newest`, a number, or `none`.
@@ -244,6 +252,7 @@ pub(crate) fn set_alias(
     name: &str,
     target: &str,
     expected: Option<&str>,
+    format: Format,
 ) -> Result<(), Failed> {
     let id = which.model()?;
     if matches!(name, "newest" | "none") {
@@ -256,14 +265,17 @@ pub(crate) fn set_alias(
     let expected = match expected {
         None => None,
         Some("none") => Some(None),
-        Some(text) => Some(Some(number(text)?)),
+        Some(text) => {
+            let wrong = || Failed::Usage(format!("{text:?} is no version; --expect takes a number or none"));
+            Some(Some(text.parse().map_err(|_| wrong())?))
+        }
     };
     let target = match target {
         "newest" => Some(AliasTarget::Newest),
         "none" => None,
         text => Some(number(text)?.into()),
     };
-    change(db, id, |batch| {
+    change(db, id, format, |batch| {
         match (target, expected) {
             (Some(target), Some(expected)) => batch.set_alias_if(&id, name, expected, target)?,
             (Some(target), None) => batch.set_alias(&id, name, target)?,
@@ -274,9 +286,21 @@ pub(crate) fn set_alias(
     })
 }
 
-pub(crate) fn pin(db: &Database, which: &Which, version: u64, is_pinned: bool) -> Result<(), Failed> {
+pub(crate) fn pin(
+    db: &Database,
+    which: &Which,
+    version: u64,
+    is_pinned: bool,
+    format: Format,
+) -> Result<(), Failed> {
     let id = which.model()?;
-    change(db, id, |batch| batch.pin_version(&id, version, is_pinned).map(drop))
+    change(db, id, format, |batch| batch.pin_version(&id, version, is_pinned).map(drop))
+}
+
+/// Deletes one version.
+pub(crate) fn remove(db: &Database, which: &Which, version: u64, format: Format) -> Result<(), Failed> {
+    let id = which.model()?;
+    change(db, id, format, |batch| batch.delete_model_version(&id, version).map(drop))
 }
 
 /// Which versions are to be kept; all where nothing is said.
@@ -286,18 +310,24 @@ pub(crate) struct Keep {
     pub(crate) age: Option<Duration>,
 }
 
+impl Keep {
+    fn retention(self) -> Result<Retention, Failed> {
+        let Keep { last, age } = self;
+        if last == Some(0) {
+            return Err(Failed::Usage("the newest version is kept in any case; say --last 1".to_string()));
+        }
+        if age == Some(Duration::ZERO) {
+            return Err(Failed::Usage(
+                "nothing is younger than that; say --last 1 for the newest alone".to_string(),
+            ));
+        }
+        Ok(Retention { keep_last: last, max_age: age })
+    }
+}
+
 pub(crate) fn keep(db: &Database, which: &Which, wanted: Keep, format: Format) -> Result<(), Failed> {
-    let (id, Keep { last, age }) = (which.model()?, wanted);
-    if last == Some(0) {
-        return Err(Failed::Usage("the newest version is kept in any case; say --last 1".to_string()));
-    }
-    if age == Some(Duration::ZERO) {
-        return Err(Failed::Usage(
-            "nothing is younger than that; say --last 1 for the newest alone".to_string(),
-        ));
-    }
+    let (id, retention) = (which.model()?, wanted.retention()?);
     let before = versions(&db.snapshot(), id)?.len();
-    let retention = Retention { keep_last: last, max_age: age };
     let retention = (retention != Retention::default()).then_some(retention);
     let mut batch = Batch::new();
     batch.set_retention(&id, retention)?;
@@ -307,6 +337,26 @@ pub(crate) fn keep(db: &Database, which: &Which, wanted: Keep, format: Format) -
     let mut facts = Facts::default();
     facts.add("seq", seq).add("kept", kept).add("deleted", before.saturating_sub(kept));
     facts.print(format)
+}
+
+/// Lists the versions that would be deleted; with nothing said, by what is to be kept at present.
+pub(crate) fn would_delete(
+    db: &Reader,
+    which: &Which,
+    wanted: Option<Keep>,
+    format: Format,
+) -> Result<(), Failed> {
+    let (snapshot, id) = (db.snapshot(), which.model()?);
+    let all = versions(&snapshot, id)?.len();
+    let retention = match wanted {
+        Some(wanted) => wanted.retention()?,
+        None => snapshot.retention(&id)?.unwrap_or_default(),
+    };
+    // As a commit that comes now has it.
+    let at = SystemClock.now().max(db.status()?.time);
+    let gone = snapshot.versions_outside(&id, retention, at)?;
+    let (deleted, kept) = (gone.len(), all - gone.len());
+    list_versions(gone, Some(&format!("these would go: versions {deleted}; kept would be {kept}")), format)
 }
 
 /// Shows which versions of a model are kept.
@@ -332,9 +382,10 @@ pub(crate) fn annotate(
     which: &Which,
     version: Option<u64>,
     told: &[Told],
+    format: Format,
 ) -> Result<(), Failed> {
     let (id, version) = (which.model()?, version.map(AliasTarget::Version));
-    change(db, id, |batch| {
+    change(db, id, format, |batch| {
         for told in told {
             match told {
                 Told::Set(name, value) => batch.annotate(&id, version, name, value.clone())?,

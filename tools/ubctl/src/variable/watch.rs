@@ -7,9 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use underbelly::{Database, Reader, Scope, VariableValue};
+use underbelly::{CURSOR_PREFIX, Database, Reader, Scope, VariableValue};
 
-use super::{ScopeArg, field, note_writer};
+use super::{ScopeArg, field, is_same, note_writer};
 use crate::error::Failed;
 use crate::output::{printable, stdout};
 use crate::stderr;
@@ -33,11 +33,11 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 /// value, or two tabs and `removed`.
 #[derive(Args, Debug)]
 pub(crate) struct Watch {
-    /// The variables; all of the scope where none is named
+    /// The variables, of which one may end with `*`, as 'training/*'; all of the scope but cursors where none is named
     names: Vec<String>,
     #[command(flatten)]
     scope: ScopeArg,
-    /// How often they are looked at, as 1s; the fraction of a second by default
+    /// How often they are looked at, as 1s; each fifth of a second by default
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     every: Option<Duration>,
     /// Ends after so many looks
@@ -149,6 +149,18 @@ fn drawn(lines: &[Line], width: usize, height: usize) -> String {
 }
 
 impl Watch {
+    /// Whether a variable is to be shown.
+    fn wants(&self, name: &str) -> bool {
+        let is_meant = |wanted: &String| match wanted.strip_suffix('*') {
+            Some(begin) => name.starts_with(begin),
+            None => name == wanted,
+        };
+        match &self.names[..] {
+            [] => !name.starts_with(CURSOR_PREFIX),
+            names => names.iter().any(is_meant),
+        }
+    }
+
     /// Takes what was found at a look; answers which lines are new or changed. What was removed keeps its line for a while.
     fn take(&self, lines: &mut Vec<Line>, found: Vec<(String, bool, VariableValue)>) -> Vec<usize> {
         let mut changed = Vec::new();
@@ -165,7 +177,7 @@ impl Watch {
             }
         }
         for (name, is_logged, value) in found {
-            if !self.names.is_empty() && !self.names.contains(&name) {
+            if !self.wants(&name) {
                 continue;
             }
             let known = lines.iter().position(|line| line.name == name && line.is_logged == is_logged);
@@ -198,7 +210,8 @@ impl Watch {
                 if found.iter().any(|(_, is_logged, _)| !is_logged) {
                     note_writer(&reader, dir)?;
                 }
-                for name in self.names.iter().filter(|name| !found.iter().any(|(there, ..)| there == *name)) {
+                let is_there = |wanted: &str| found.iter().any(|(there, ..)| there == wanted);
+                for name in self.names.iter().filter(|name| !name.ends_with('*') && !is_there(name)) {
                     let scope = &self.scope.scope;
                     stderr::line(&format!(
                         "no variable of scope {scope} is named {name:?} yet; it is shown once it is there"
@@ -231,16 +244,6 @@ impl Watch {
             thread::sleep(every);
             reader.refresh()?;
         }
-    }
-}
-
-/// Whether two values are the same to the bit: what is no number does not change by itself.
-fn is_same(a: &VariableValue, b: &VariableValue) -> bool {
-    let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-    match (a, b) {
-        (VariableValue::F64(a), VariableValue::F64(b)) => a.to_bits() == b.to_bits(),
-        (VariableValue::Array(a), VariableValue::Array(b)) => bits(a) == bits(b),
-        _ => a == b,
     }
 }
 

@@ -337,6 +337,15 @@ fn keep_shows_what_is_kept() {
         (text("keeps"), shown["last"].as_u64(), text("age"), shown["versions"].as_u64().unwrap())
     };
     assert_eq!(shown(), ("all versions".to_string(), None, String::new(), 4));
+    let would = |limits: &[&str]| {
+        let dry = ["model", "keep", "--meta", find, "--dry-run", "--format", "json"];
+        let gone = place.json([&dry, limits].concat());
+        gone.as_array().unwrap().iter().map(|row| row["version"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!((would(&["--last", "1"]), would(&["--all"]), would(&[])), (vec![3, 2, 1], vec![], vec![]));
+    assert!(keep(&["--last", "3", "--dry-run"]).contains("these would go: versions 1; kept would be 3"));
+    assert_eq!(shown(), ("all versions".to_string(), None, String::new(), 4), "nothing went");
+    assert!(place.fails(["model", "keep", "--meta", find, "--last", "0", "--dry-run"]).contains("--last 1"));
     keep(&["--last", "3", "--age", "36h"]);
     let limited = "those of the newest 3 that were put within 36h".to_string();
     assert_eq!(shown(), (limited, Some(3), "36h".to_string(), 3));
@@ -352,6 +361,61 @@ fn keep_shows_what_is_kept() {
     assert_eq!(numbers_of(&place, find), [5, 4, 3]);
     assert_eq!(place.run(["model", "keep", "--meta", find, "--all", "--last", "2"]).code, 2);
     assert!(place.fails(["model", "keep", "--meta", r#"{"type":"none"}"#]).contains("no model"));
+}
+
+/// What changes a model answers in the format that is asked for, and says alike where there is no such model.
+#[test]
+fn changes_of_a_model_are_told_alike() {
+    let place = Place::new();
+    let find = r#"{"type":"smile","underlying":"AAPL"}"#;
+    place.write("blob", "x");
+    let changes: [&[&str]; 7] = [
+        &["alias", "--meta", find, "production", "1"],
+        &["alias", "--meta", find, "production", "none"],
+        &["pin", "--meta", find, "1"],
+        &["pin", "--meta", find, "1", "--off"],
+        &["tag", "--meta", find, "auc=0.5"],
+        &["keep", "--meta", find, "--last", "2"],
+        &["rm", "--meta", find, "--version", "2"],
+    ];
+    place.ok(["model", "put", "blob", "--meta", r#"{"type":"other","timestamp":"2014-06-01"}"#]);
+    for change in changes {
+        let error = place.fails([&["model"], change].concat());
+        assert!(error.contains("no model has this identity"), "{change:?}: {error}");
+    }
+    let mut before = 0;
+    for version in 1..=3 {
+        let put = place.json(["model", "put", "blob", "--meta", SMILE, "--format", "json"]);
+        assert_eq!(put["version"], version);
+        before = put["seq"].as_u64().unwrap();
+    }
+    for change in changes {
+        let done = place.json([&["model"], change, &["--format", "json"]].concat());
+        let seq = done["seq"].as_u64().unwrap();
+        assert!(seq > before, "{change:?}: {done}");
+        before = seq;
+    }
+    assert_eq!(numbers_of(&place, find), [3]);
+}
+
+/// One version goes alone, unless something holds it.
+#[test]
+fn a_version_is_removed_alone() {
+    let place = Place::new();
+    let find = r#"{"type":"smile","underlying":"AAPL"}"#;
+    place.write("blob", "x");
+    (0..4).for_each(|_| drop(place.ok(["model", "put", "blob", "--meta", SMILE])));
+    place.ok(["model", "pin", "--meta", find, "1"]);
+    place.ok(["model", "alias", "--meta", find, "production", "2"]);
+    let rm = |version: &str| ["model", "rm", "--meta", find, "--version", version].map(String::from);
+    assert!(place.fails(rm("4")).contains("it is the newest"));
+    for held in ["1", "2"] {
+        assert!(place.fails(rm(held)).contains("it is pinned or named by an alias"), "{held}");
+    }
+    assert!(place.ok(rm("3")).contains("deleted  1"));
+    assert_eq!(numbers_of(&place, find), [4, 2, 1]);
+    assert!(place.fails(rm("3")).contains("has no version 3"));
+    assert_eq!(place.run(["model", "rm", "--type", "smile", "--version", "2"]).code, 2);
 }
 
 /// Models go by the conditions by which they are listed, and first it is shown which would.

@@ -171,6 +171,42 @@ fn a_watch_writes_what_changes() {
     assert_eq!(place.ok(["var", "watch", "--scope", "asset:IBM", "--looks", "1"]), "");
 }
 
+/// Cursors are of consumers and not of who watches, unless they are named; a begin stands for all that have it.
+#[test]
+fn a_watch_of_a_begin_shows_what_has_it() {
+    let place = Place::new();
+    for line in ["training/loss 1", "training/auc 2", "trading 3", "_cursor.job 1 --force"] {
+        place.ok(words(&format!("var set {line}")));
+    }
+    let shown = |names: &[&str]| place.ok([&["var", "watch", "--looks", "1"], names].concat());
+    assert_eq!(shown(&["training/*"]), "training/auc\t2\ntraining/loss\t1\n");
+    assert_eq!(shown(&["trading", "*/loss"]), "trading\t3\n");
+    assert_eq!(shown(&[]), "trading\t3\ntraining/auc\t2\ntraining/loss\t1\n");
+    assert_eq!(shown(&["_cursor.*"]), "_cursor.job\t1\n");
+}
+
+/// A value that somebody else set meanwhile is not set over where it is told what was read.
+#[test]
+fn a_variable_is_set_where_it_is_as_expected() {
+    let place = Place::new();
+    assert!(
+        place.fails(words("var set limit 3 --expect 2")).contains("is not there, not 2; nothing was set")
+    );
+    place.ok(words("var set limit 2 --absent"));
+    assert!(place.fails(words("var set limit 9 --absent")).contains("is 2, not absent"));
+    place.ok(words("var set limit 3 --expect 2"));
+    let error = place.fails(words("var set limit 4 --expect 2"));
+    assert!(error.contains("variable \"limit\" of scope global is 3, not 2"), "{error}");
+    place.ok(words("var set rate NaN"));
+    place.ok(words("var set rate -0.5 --expect NaN"));
+    assert!(place.fails(words("var set rate 1 --expect 0.5")).contains("is -0.5, not 0.5"));
+    assert_eq!(place.run(words("var set limit 4 --expect 2 --absent")).code, 2);
+    let set = place.json(words("var set limit 5 --format json"));
+    assert_eq!(set["type"], "i64");
+    let removed = place.json(words("var rm limit --format json"));
+    assert!(removed["seq"].as_u64() > set["seq"].as_u64(), "{removed}");
+}
+
 /// What is removed while it is watched is told, and once.
 #[test]
 fn a_watch_tells_what_is_removed() {

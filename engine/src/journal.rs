@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use underbelly_storage::disk::{RealDisk, SharedDisk};
-use underbelly_storage::manifest::newest_manifest;
+use underbelly_storage::manifest::{manifest_name, manifest_numbers, newest_manifest};
 use underbelly_storage::object::ObjectId;
 use underbelly_storage::{Timestamp, Value};
 use underbelly_wal::{
-    FileInspection, PassedOver, Place, Sound, Start, WalError, inspect, owner, visit_sound,
+    FileInspection, PassedOver, Place, Sound, Start, WalError, gaps, inspect, owner, visit_sound,
 };
 
 use crate::database::Database;
@@ -48,7 +48,7 @@ pub struct LogInspection {
 const LOOKS: usize = 3;
 
 /// Looks at every file of a log. A file may be recycled, or end, while it is looked at; damage stays.
-pub(crate) fn look(disk: &SharedDisk, database: [u8; 16]) -> Result<Vec<FileInspection>, WalError> {
+fn look(disk: &SharedDisk, database: [u8; 16]) -> Result<Vec<FileInspection>, WalError> {
     let mut looked = inspect(disk.clone(), database);
     for _ in 1..LOOKS {
         if matches!(&looked, Ok(files) if files.iter().all(|file| file.damages().is_empty())) {
@@ -59,9 +59,77 @@ pub(crate) fn look(disk: &SharedDisk, database: [u8; 16]) -> Result<Vec<FileInsp
     looked
 }
 
+/// From where on the log is needed.
+struct Needed {
+    /// The newest manifest.
+    number: u64,
+    /// Where the log goes on behind it.
+    start: Start,
+    /// The manifest before it, to which an opening would fall back, and the first seq that it lacks.
+    previous: Option<(u64, u64)>,
+}
+
+impl Needed {
+    /// As the newest manifest says; `None` where it cannot be read.
+    fn read(disk: &SharedDisk, database: [u8; 16]) -> Option<Needed> {
+        let number = manifest_numbers(&**disk).ok()?.pop()?;
+        let mine = |number| Stored::read(&**disk, number).ok().filter(|found| found.database == database);
+        let manifest = mine(number)?.manifest;
+        let previous = (manifest.previous > 0).then(|| mine(manifest.previous)).flatten();
+        let previous = previous.map(|found| (found.number, found.manifest.log_start().seq));
+        Some(Needed { number, start: manifest.log_start(), previous })
+    }
+}
+
+/// What is missing of a log on the way to an older manifest, in words.
+pub(crate) fn beyond(gap: WalError, manifest: u64) -> String {
+    let gap = PassedOver::of(gap).map_or_else(|error| error.to_string(), |gap| gap.to_string());
+    format!(
+        "{gap}; an opening that falls back to {} would need it, until two checkpoints are made",
+        manifest_name(manifest)
+    )
+}
+
+/// Every file of a log, and what is wrong with it. What is missing is told where a writer has not made another checkpoint
+/// meanwhile, which lets go of files.
+pub(crate) fn look_whole(
+    disk: &SharedDisk,
+    database: [u8; 16],
+) -> Result<(Vec<FileInspection>, Vec<String>), WalError> {
+    let mut looks = 1;
+    loop {
+        let needed = Needed::read(disk, database);
+        let files = look(disk, database)?;
+        let gaps = needed.as_ref().map(|needed| missing(&files, needed)).unwrap_or_default();
+        let newest = || manifest_numbers(&**disk).ok().and_then(|numbers| numbers.last().copied());
+        let is_overtaken = !gaps.is_empty() && newest() != needed.as_ref().map(|needed| needed.number);
+        if is_overtaken && looks < LOOKS {
+            looks += 1;
+            continue;
+        }
+        let mut damages = damages(&files, needed.and_then(|needed| needed.start.place));
+        if !is_overtaken {
+            damages.extend(gaps);
+        }
+        return Ok((files, damages));
+    }
+}
+
+/// Files that are missing: for the newest manifest, and for the one before.
+fn missing(files: &[FileInspection], needed: &Needed) -> Vec<String> {
+    let mine = gaps(files, needed.start.seq);
+    let newest = mine.len();
+    let mut missing: Vec<String> = mine.iter().map(ToString::to_string).collect();
+    if let Some((manifest, seq)) = needed.previous {
+        // Gaps are told from the newest on, so those of both come first.
+        missing.extend(gaps(files, seq).into_iter().skip(newest).map(|gap| beyond(gap, manifest)));
+    }
+    missing
+}
+
 /// What is wrong with the files of a log. `place` is where it goes on behind the newest manifest: what is damaged before
 /// that is lost to nobody.
-pub(crate) fn damages(files: &[FileInspection], place: Option<Place>) -> Vec<String> {
+fn damages(files: &[FileInspection], place: Option<Place>) -> Vec<String> {
     let mut damages = Vec::new();
     if files.is_empty() {
         damages.push(WalError::Missing { dir: crate::files::WAL_DIR.to_string() }.to_string());
@@ -109,9 +177,8 @@ impl Database {
     /// # Errors
     /// [`OpenError::NotFound`] where there is no database, [`OpenError::Log`] where the log cannot be read.
     pub fn inspect_log(dir: impl AsRef<Path>) -> Result<LogInspection, OpenError> {
-        let Source { disk, database, checkpoint } = source(dir.as_ref())?;
-        let files = look(&disk, database)?;
-        let damages = damages(&files, checkpoint.and_then(|start| start.place));
+        let Source { disk, database, .. } = source(dir.as_ref())?;
+        let (files, damages) = look_whole(&disk, database)?;
         Ok(LogInspection { files, damages })
     }
 

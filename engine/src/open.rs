@@ -18,7 +18,7 @@ use underbelly_storage::manifest::{
 };
 use underbelly_storage::sealed::remove_leftovers;
 use underbelly_storage::segment::Segment;
-use underbelly_wal::{GroupCommit, Log, LogOptions, Recovery};
+use underbelly_wal::{GroupCommit, Log, LogOptions, Recovery, gap_behind};
 
 use crate::backlog::Backlog;
 use crate::checkpoint::{Chain, Manifest, Rebase, all_files, kept_files, kept_manifests, remove_files};
@@ -26,6 +26,7 @@ use crate::core::{Chore, Core};
 use crate::error::OpenError;
 use crate::files;
 use crate::graph::Event;
+use crate::journal::beyond;
 use crate::limits::{DUTIES_MAX, INLINE_BYTES_MAX, QUEUE_BYTES_MAX};
 use crate::manifest::{self, Stored};
 use crate::objects::Objects;
@@ -57,7 +58,7 @@ pub struct RecoveryReport {
     /// A write that was cut short behind the last transaction: nothing that was acknowledged. The text names the
     /// file, the place and where its bytes were kept.
     pub torn_tail: Option<String>,
-    /// Damage in a part of the log that the manifest holds: nothing is lost by it, but opening could not fall back to the
+    /// Damage in a part of the log that the manifest holds, or a file of it that is missing: nothing is lost by it, but opening could not fall back to the
     /// manifest before. The text names the file and the place. Look after the disk; checkpoints let go of the file
     /// once it is full.
     pub log_damage: Option<String>,
@@ -263,6 +264,16 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
             error.brief()
         )),
     })?;
+    let mut log_damage = recovery.passed_over.as_ref().map(ToString::to_string);
+    // What an opening that falls back would read has to be there, too.
+    if let Some((number, older)) = &found.previous
+        && *number == manifest.previous
+        && found.rejected.is_empty()
+        && log_damage.is_none()
+        && let Some(gap) = gap_behind(&disk, database, older.log_start().seq)?
+    {
+        log_damage = Some(beyond(gap, *number));
+    }
     let Restored { state, objects, layers, mut next_file, logged, replaced, load, mut phases } = restored;
     objects.list_unnamed();
     objects.note_replaced(replaced);
@@ -302,7 +313,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         replayed: load.transactions,
         last_seq: state.head,
         torn_tail: describe_torn(&recovery),
-        log_damage: recovery.passed_over.as_ref().map(ToString::to_string),
+        log_damage,
         shared_damage: shared_damage.map(|error| error.to_string()),
         rejected_manifests: found.rejected,
         removed_files: unnamed.len(),

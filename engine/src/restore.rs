@@ -75,11 +75,13 @@ impl RestoreError {
 
     /// Whether it says that something is damaged or gone, and not that it could not be read.
     pub(crate) fn is_damage(&self) -> bool {
-        let unread = matches!(
-            self,
-            RestoreError::Storage(StorageError::Io { .. } | StorageError::Version { .. })
-                | RestoreError::Log(WalError::Io { .. } | WalError::Version { .. })
-        );
+        let unread = match self {
+            RestoreError::Storage(error) => error.may_be_sound(),
+            RestoreError::Log(error) => {
+                matches!(error, WalError::Io { .. } | WalError::DiskFull { .. } | WalError::Version { .. })
+            }
+            _ => false,
+        };
         !unread
     }
 }

@@ -18,7 +18,7 @@ use crate::database::Database;
 use crate::error::OpenError;
 use crate::files;
 use crate::image::Layer;
-use crate::journal::{damages, look};
+use crate::journal::look_whole;
 use crate::manifest::Stored;
 use crate::models::Content;
 use crate::objects::{LOST, Objects, Place};
@@ -104,8 +104,6 @@ struct Named {
     /// Packs and chunk files of manifests before the newest.
     older: BTreeSet<u64>,
     pins: Vec<Box<dyn Lock>>,
-    /// Where the log goes on behind the newest manifest.
-    log: Option<underbelly_wal::Place>,
 }
 
 /// Tells how many of how many bytes are read.
@@ -306,7 +304,7 @@ fn verify_files(
         report.bytes += bytes;
         progress.add(bytes);
     }
-    verify_log(disk, database, named.log, report);
+    verify_log(disk, database, report);
     if let Err(error) = shared::read(&**disk, database) {
         report.damage(error);
     }
@@ -371,9 +369,6 @@ fn verify_manifests(
             report.damage(StorageError::ForeignDatabase { file: name });
             continue;
         }
-        if Some(&number) == numbers.last() {
-            named.log = manifest.log_start().place;
-        }
         named.images.extend(manifest.images.iter().map(|image| (image.file, image.clone())));
         if Some(&number) == numbers.last() && manifest.previous > 0 && !numbers.contains(&manifest.previous) {
             let name = manifest_name(manifest.previous);
@@ -422,17 +417,12 @@ fn verify_chunks(
     chunks.verify_each(suspect)
 }
 
-fn verify_log(
-    disk: &SharedDisk,
-    database: [u8; 16],
-    place: Option<underbelly_wal::Place>,
-    report: &mut VerifyReport,
-) {
-    let files = match look(disk, database) {
-        Ok(files) => files,
+fn verify_log(disk: &SharedDisk, database: [u8; 16], report: &mut VerifyReport) {
+    let (files, damages) = match look_whole(disk, database) {
+        Ok(looked) => looked,
         Err(error) => return report.damage(error),
     };
-    damages(&files, place).into_iter().for_each(|damage| report.damage(damage));
+    damages.into_iter().for_each(|damage| report.damage(damage));
     for file in &files {
         report.files += 1;
         report.log_files += 1;

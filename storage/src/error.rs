@@ -125,6 +125,12 @@ impl StorageError {
         }
     }
 
+    /// Whether a file that could not be read may be sound all the same: the disk did not give it, whatever it says of the reason, or
+    /// a newer program wrote it. Nobody may take such a file for damaged and go on without it.
+    pub fn may_be_sound(&self) -> bool {
+        matches!(self, StorageError::Io { .. } | StorageError::DiskFull { .. } | StorageError::Version { .. })
+    }
+
     /// Damage in a file of the database's truth.
     pub fn corrupt(file: &str, offset: u64, what: impl Into<String>) -> StorageError {
         StorageError::Corrupt { file: file.to_string(), offset, what: what.into(), remedy: RESTORE }

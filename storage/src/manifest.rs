@@ -88,7 +88,7 @@ pub fn newest_manifest(disk: &dyn Disk) -> Result<Option<Manifest>, StorageError
         let name = manifest_name(number);
         match read_manifest(disk, number) {
             Ok(found) => return Ok(Some(Manifest { rejected, ..found })),
-            Err(error @ (StorageError::Io { .. } | StorageError::Version { .. })) => return Err(error),
+            Err(error) if error.may_be_sound() => return Err(error),
             Err(error) => rejected.push((name, error)),
         }
     }

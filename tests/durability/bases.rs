@@ -161,7 +161,7 @@ fn a_base_that_cannot_be_made_is_made_later() {
         }
         drop(db);
         let db = Database::open_on(Arc::new(disk.crash()), options.clone()).unwrap();
-        assert_eq!(shown(&db).unwrap().len(), expected.len());
+        assert_eq!(shown(&db).unwrap(), expected, "call {call}");
         assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
         assert!(images(&disk).iter().all(|name| !name.ends_with(".tmp")), "call {call}: {:?}", images(&disk));
     }

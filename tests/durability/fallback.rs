@@ -171,16 +171,44 @@ fn two_damaged_checkpoints_are_refused() {
     }
 }
 
-/// A log that does not reach back to the older manifest cannot stand in for the newer: that is an error which names
-/// both, and nothing is lost by it.
+/// A log that does not reach back to the older manifest cannot stand in for the newer. It is told as long as nothing is
+/// lost by it; then it is an error which names both.
 #[test]
 fn a_log_that_does_not_reach_back_is_refused() {
     let (disk, made) = database();
     let logs: Vec<String> = disk.files().into_iter().filter(|name| name.ends_with(".wal")).collect();
     assert!(logs.len() >= 3, "{logs:?}");
+    let damages =
+        |disk: &SimulatedDisk| Database::verify_on(Arc::new(disk.clone()), |_, _| ()).unwrap().damages;
+    let told = |disk: &SimulatedDisk| open(disk).unwrap().recovery_report().log_damage.clone();
+    assert_eq!((damages(&disk), told(&disk.crash())), (vec![], None));
+    let whole = disk.crash();
     underbelly::Disk::remove(&disk, &logs[0]).unwrap();
     underbelly::Disk::sync_dir(&disk, "wal").unwrap();
     let expected = shown(&open(&disk.crash()).unwrap()).unwrap();
+    let damaged = damages(&disk);
+    assert_eq!(damaged.len(), 1, "{damaged:?}");
+    for text in [&damaged[0], &told(&disk.crash()).unwrap()] {
+        assert!(text.contains("wal/") && text.contains("falls back to MANIFEST-"), "{text}");
+        assert!(text.contains("nothing is lost"), "{text}");
+    }
+    // Two checkpoints later nothing is missing any more.
+    let mended = disk.crash();
+    let db = open(&mended).unwrap();
+    for i in 1..=2 {
+        db.commit(transaction(PARTS[2] + i, false).unwrap()).unwrap();
+        db.checkpoint().unwrap();
+    }
+    drop(db);
+    assert_eq!((damages(&mended), told(&mended)), (vec![], None));
+    // One that the newest manifest needs is told where it is missing, too.
+    for name in &logs[1..] {
+        let copy = whole.crash();
+        underbelly::Disk::remove(&copy, name).unwrap();
+        underbelly::Disk::sync_dir(&copy, "wal").unwrap();
+        let damaged = damages(&copy);
+        assert!(!damaged.is_empty(), "{name}");
+    }
     let manifest = of_kind(&made, "MANIFEST-");
     let sound = disk.contents(manifest).unwrap();
     damage(&disk, manifest, |bytes| bytes[80] ^= 1);

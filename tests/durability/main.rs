@@ -10,6 +10,7 @@ mod faults;
 mod full;
 mod held;
 mod kill;
+mod layers;
 mod locking;
 mod mended;
 mod model;

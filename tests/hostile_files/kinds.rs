@@ -1,5 +1,10 @@
 //! Every kind of file that a database's folder holds: the one list that the tests here go through.
 
+use std::sync::Arc;
+
+use underbelly::Database;
+use underbelly_tests::sample::options;
+
 use crate::subject::Subject;
 
 /// A kind of file.
@@ -61,4 +66,16 @@ fn every_kind_is_there() {
         assert!(mine.peek().is_some(), "{}: {files:?}", kind.name);
         assert_eq!(mine.any(|name| subject.is_needed(name)), kind.is_needed, "{}", kind.name);
     }
+    // A base that both manifests name, with a delta over it in which something is gone: no manifest is without the base.
+    let images: Vec<&String> = files.iter().filter(|name| kind_of(name).name == "image").collect();
+    assert_eq!(images.len(), 2, "{files:?}");
+    let emptied = subject.with(images[0], Vec::new());
+    let refused = Database::open_on(Arc::new(emptied), options()).map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains(images[0].as_str()), "{refused}");
+    let delta = subject.disk.contents(images[1]).unwrap();
+    assert!(
+        delta.windows(4).any(|bytes| bytes == u32::MAX.to_le_bytes()),
+        "nothing is gone in {}",
+        images[1]
+    );
 }

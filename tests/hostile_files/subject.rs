@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use underbelly::{Database, Disk};
+use underbelly::{Batch, CopyError, Database, Disk, OpenError, Scope};
 use underbelly_tests::sample::{self, fill, options, tear};
 use underbelly_tests::{define, shown, transaction};
 
@@ -18,6 +18,16 @@ pub type Memory = underbelly::SimulatedDisk;
 
 /// What a database showed.
 pub type Shown = BTreeMap<String, String>;
+
+/// Of the cases that a writer refuses, one in so many is verified, and read by a reader; all where damage is done thoroughly.
+const CHECKED_EACH: u64 = 11;
+/// One in so many is repaired.
+const REPAIRED_EACH: u64 = 101;
+
+/// A number of a case that is the same each time.
+fn share_of(what: &str) -> u64 {
+    what.bytes().fold(7, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)) >> 20
+}
 
 /// What came of reading a damaged database.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -94,8 +104,10 @@ impl Subject {
         let db = Database::open_on(Arc::new(disk.clone()), options()).unwrap();
         db.checkpoint().unwrap();
         // Something is left for the close to write: with that it lets go of the log before the checkpoint, which
-        // leaves spares.
-        db.commit(transaction(0, false).unwrap()).unwrap();
+        // leaves spares. It is little, and something goes, so that it becomes a delta with a removal in it.
+        let mut batch = Batch::new();
+        batch.remove_variable(Scope::asset("IBM"), "raw").set_variable(Scope::Global, "x", 0.5);
+        db.commit(batch).unwrap();
         db.close().unwrap();
         let before = Subject::of(&disk);
         let db = Database::open_on(Arc::new(disk.clone()), options()).unwrap();
@@ -148,9 +160,18 @@ impl Subject {
     pub fn read_on(&self, disk: Arc<dyn Disk>, name: &str, what: &str) -> Outcome {
         let _watched = watch(what);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let db = match Database::open_on(disk, options()) {
+            let db = match Database::open_on(disk.clone(), options()) {
                 Ok(db) => db,
-                Err(error) => return self.told(&error.to_string(), name, what),
+                Err(error) => {
+                    let share = share_of(what);
+                    if is_thorough() || share.is_multiple_of(CHECKED_EACH) {
+                        self.check_refused(&disk, name, what);
+                    }
+                    if is_thorough() || share.is_multiple_of(REPAIRED_EACH) {
+                        self.check_repaired(disk, what);
+                    }
+                    return self.told(&error.to_string(), name, what);
+                }
             };
             let read = shown(&db);
             let verified = db.verify(|_, _| ());
@@ -173,6 +194,57 @@ impl Subject {
         }));
         crate::memory::check(what);
         outcome.unwrap_or_else(|_| panic!("{what}: a panic, or other data"))
+    }
+
+    /// What a writer refuses is told by who verifies it, and shown by a reader as it was, without series that it tells of, or not at
+    /// all.
+    fn check_refused(&self, disk: &Arc<dyn Disk>, name: &str, what: &str) {
+        match Database::verify_on(disk.clone(), |_, _| ()) {
+            Ok(report) => {
+                assert!(
+                    !report.damages.is_empty(),
+                    "{what}: a writer is refused, and verifying says nothing"
+                );
+                self.told(&report.damages.join("; "), name, what);
+            }
+            Err(error) => drop(self.told(&error.to_string(), name, what)),
+        }
+        match Database::open_read_only_with(disk.clone(), 0) {
+            Ok(reader) => {
+                let damaged = reader.status().unwrap().damaged;
+                match shown(&reader) {
+                    Ok(read) if damaged.is_empty() => assert_eq!(read, self.shown, "{what}: other data"),
+                    Ok(read) => {
+                        let is_other =
+                            |(name, shown): (&String, &String)| self.shown.get(name) != Some(shown);
+                        let others: Vec<_> = read.iter().filter(|entry| is_other(*entry)).collect();
+                        assert!(others.is_empty(), "{what}: other data than before: {others:?}");
+                    }
+                    Err(error) => assert!(!damaged.is_empty(), "{what}: {error}, and no damage is told"),
+                }
+            }
+            Err(error) => drop(self.told(&error.to_string(), name, what)),
+        }
+    }
+
+    /// A repair of what a writer refuses makes a sound database, with all that there was unless it tells what is lost.
+    fn check_repaired(&self, disk: Arc<dyn Disk>, what: &str) {
+        let saved = tempfile::TempDir::new().unwrap();
+        let report = match Database::repair_on(disk, saved.path(), |_, _| ()) {
+            Ok(report) => report,
+            // Nothing is left to go out from.
+            Err(CopyError::Open(OpenError::NotFound { .. })) => return,
+            Err(error) => panic!("{what}: a repair ends with {error}"),
+        };
+        let db = Database::open_with(saved.path(), options()).unwrap();
+        assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new(), "{what}, repaired");
+        if report.losses.is_empty() && report.assumed.is_empty() {
+            assert_eq!(
+                shown(&db).unwrap(),
+                self.shown,
+                "{what}: a repair that lost nothing shows other data"
+            );
+        }
     }
 
     /// Opens a damaged folder beside a writer, and reads all of it.

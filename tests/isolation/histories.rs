@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
 
 use underbelly::{
-    Batch, CommitError, Database, Durability, Metadata, ReadError, Row, Series, SimulatedDisk, Snapshot,
-    Timestamp, Transaction,
+    Batch, CommitError, Database, Durability, Metadata, ReadError, Row, Scope, Series, SimulatedDisk,
+    Snapshot, Timestamp, Transaction, VariableValue,
 };
 use underbelly_tests::{Numbers, day, in_memory, one, options};
 
@@ -15,6 +15,7 @@ use crate::history::{Access, Entry, Object, Outcome};
 /// Objects of each kind: few, so that transactions meet.
 const CELLS: u64 = 3;
 const MODELS: u64 = 2;
+const VARIABLES: u64 = 2;
 const SERIES: u64 = 2;
 
 /// A cell of its own for each transaction, whose seq is that of the transaction.
@@ -61,6 +62,20 @@ fn series_name(series: u8) -> String {
     format!("list{series}")
 }
 
+/// Scope and name of a variable.
+fn variable(number: u8) -> (Scope, String) {
+    let scope = if number == 0 { Scope::Global } else { Scope::asset("a") };
+    (scope, format!("register{number}"))
+}
+
+fn number_of(value: Option<VariableValue>) -> Vec<i64> {
+    let number = |value| match value {
+        VariableValue::I64(number) => number,
+        other => panic!("{other:?}"),
+    };
+    value.map(number).into_iter().collect()
+}
+
 fn rows(series: Result<Series, ReadError>) -> Vec<i64> {
     match series {
         Err(ReadError::UnknownSeries { .. }) => Vec::new(),
@@ -82,6 +97,10 @@ pub fn shown(snapshot: &Snapshot, object: Object) -> Vec<i64> {
             let found = snapshot.model(&metadata(model)).unwrap();
             found.iter().map(|found| value_of(&found.blob().unwrap())).collect()
         }
+        Object::Variable(number) => {
+            let (scope, name) = variable(number);
+            number_of(snapshot.variable(&scope, &name).unwrap().map(|found| found.value))
+        }
         Object::Series(series) => rows(snapshot.series(&series_name(series))),
     }
 }
@@ -96,6 +115,10 @@ fn read(tx: &mut Transaction, object: Object) -> Result<Vec<i64>, CommitError> {
         Object::Model(model) => {
             tx.model(&metadata(model))?.iter().map(|found| value_of(&found.blob().unwrap())).collect()
         }
+        Object::Variable(number) => {
+            let (scope, name) = variable(number);
+            number_of(tx.variable(&scope, &name)?)
+        }
         Object::Series(series) => match tx.series(&series_name(series)) {
             Err(CommitError::Read(error)) => rows(Err(error)),
             series => rows(Ok(series?)),
@@ -106,7 +129,8 @@ fn read(tx: &mut Transaction, object: Object) -> Result<Vec<i64>, CommitError> {
 pub fn all_objects() -> Vec<Object> {
     let cells = (0..CELLS as u8).map(Object::Cell);
     let models = (0..MODELS as u8).map(Object::Model);
-    cells.chain(models).chain((0..SERIES as u8).map(Object::Series)).collect()
+    let variables = (0..VARIABLES as u8).map(Object::Variable);
+    cells.chain(models).chain(variables).chain((0..SERIES as u8).map(Object::Series)).collect()
 }
 
 fn row(series: u8, value: i64) -> Row {
@@ -267,6 +291,10 @@ impl Recorder {
                         Object::Model(model) => {
                             tx.put_model(metadata(model), value.to_le_bytes().to_vec())?
                         }
+                        Object::Variable(number) => {
+                            let (scope, name) = variable(number);
+                            tx.set_variable(scope, &name, value);
+                        }
                         Object::Series(series) => tx.append(row(series, value))?,
                     }
                     accesses.push(Access::Write(object, value));
@@ -291,6 +319,10 @@ impl Recorder {
                 }
                 Object::Model(model) => {
                     batch.put_model(metadata(model), value.to_le_bytes().to_vec());
+                }
+                Object::Variable(number) => {
+                    let (scope, name) = variable(number);
+                    batch.set_variable(scope, &name, value);
                 }
                 Object::Series(series) => {
                     batch.append(row(series, value)).unwrap();
@@ -417,7 +449,7 @@ pub fn history(db: Database, disk: Option<&SimulatedDisk>, plan: Plan) -> Record
     }
 }
 
-/// Transactions of eight threads over cells, models and series, with batches that read nothing, snapshots, retries,
+/// Transactions of eight threads over cells, models, variables and series, with batches that read nothing, snapshots, retries,
 /// refusals and checkpoints among them, are strictly serialisable in the order of their seqs: each read, and each
 /// snapshot, shows what a replay in that order gives, and what was answered before a call stands before it. That holds
 /// for transactions that are answered when they are visible, too, and among both kinds.

@@ -1,7 +1,7 @@
 //! What concurrent transactions were seen to do: each with the moments of its call and its answer, its place in the
 //! order of all commits, and what it read and wrote.
 //!
-//! All values are written once, so a value that is read says who wrote it. A *register* (a cell, a model) shows its
+//! All values are written once, so a value that is read says who wrote it. A *register* (a cell, a model, a variable) shows its
 //! last value; a *list* (the rows of a series at one time) shows all values in order of commit.
 
 /// Something that transactions share.
@@ -9,6 +9,7 @@
 pub enum Object {
     Cell(u8),
     Model(u8),
+    Variable(u8),
     Series(u8),
 }
 

@@ -152,6 +152,18 @@ fn verify_names_each_file_whatever_byte_of_it_is_damaged() {
             );
         }
     }
+    // Who waits is told how far it is: bytes of sealed files, each once, and all of them in the end.
+    let mut told = Vec::new();
+    let report = Database::verify_on(Arc::new(disk.clone()), |done, total| told.push((done, total))).unwrap();
+    assert!(told.len() >= report.segments + report.packs + report.images + report.chunks, "{told:?}");
+    assert!(told.iter().all(|(done, total)| done <= total && *total == told[0].1), "{told:?}");
+    assert!(
+        told.is_sorted() && told.last().is_some_and(|(done, total)| done == total && *total > 0),
+        "{told:?}"
+    );
+    let lengths = sealed.iter().filter(|name| !name.starts_with("MANIFEST-"));
+    let length: usize = lengths.map(|name| disk.contents(name).unwrap().len()).sum();
+    assert_eq!(told[0].1, length as u64);
     let older = sealed.iter().find(|name| name.starts_with("MANIFEST-")).unwrap();
     disk.remove(older).unwrap();
     assert!(verified(&disk).iter().any(|damage| damage.contains(older.as_str()) && damage.contains("gone")));

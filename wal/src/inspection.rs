@@ -10,7 +10,7 @@ use crate::error::WalError;
 use crate::header::FileHeader;
 use crate::layout::{BLOCK, log_name};
 use crate::place::{ELSEWHERE, OTHER_USE, PassedOver, Place};
-use crate::recovery::Folder;
+use crate::recovery::{Folder, begins_late};
 use crate::rest::{Rest, misplaced};
 use crate::window::Window;
 
@@ -146,6 +146,29 @@ pub fn inspect(disk: SharedDisk, db_id: [u8; 16]) -> Result<Vec<FileInspection>,
         before = ended;
     }
     Ok(files)
+}
+
+/// Where files are missing between a seq and the end of a log that was [looked at](inspect): a damage for each gap, the newest
+/// first. Files before the one that holds the seq are needed by nobody; a crash may bring any of them back.
+pub fn gaps(files: &[FileInspection], seq: u64) -> Vec<WalError> {
+    let mut gaps = Vec::new();
+    // The file behind the one that is looked at, with its first seq, where its header says so.
+    let mut later: Option<(u64, Option<u64>)> = None;
+    for file in files.iter().rev() {
+        let first_seq = file.header.as_ref().ok().map(|header| header.first_seq);
+        if let Some((number, first)) = later
+            && file.number + 1 != number
+        {
+            // What a damaged header hides is told by itself.
+            gaps.extend(first.map(|first| begins_late(number, first, seq)));
+        }
+        if first_seq.is_some_and(|first| first <= seq) {
+            return gaps;
+        }
+        later = Some((file.number, first_seq));
+    }
+    gaps.extend(later.and_then(|(number, first)| Some(begins_late(number, first?, seq))));
+    gaps
 }
 
 /// The database that a log belongs to, as the newest sound header says; `None` where no header is sound.

@@ -272,12 +272,31 @@ fn read_headers(
             break;
         }
         if numbers.peek().is_none_or(|&before| before + 1 != number) {
-            let what = format!("the file begins with seq {first_seq} and the file before it is missing");
-            return Err(WalError::Corrupt { file: log_name(number), offset: 0, seq: from_seq, what });
+            return Err(begins_late(number, first_seq, from_seq));
         }
     }
     files.reverse();
     Ok(files)
+}
+
+/// That the file before one is missing, without which nothing leads from a seq to it.
+pub(crate) fn begins_late(number: u64, first_seq: u64, from_seq: u64) -> WalError {
+    let what = format!("the file begins with seq {first_seq} and the file before it is missing");
+    WalError::Corrupt { file: log_name(number), offset: 0, seq: from_seq, what }
+}
+
+/// Whether files without a gap lead from a seq to the log's end, as their headers tell; what is in them is not looked at. `None` where
+/// they do, else what is missing or damaged.
+///
+/// # Errors
+/// [`WalError::Io`] where the folder or a header cannot be read.
+pub fn gap_behind(disk: &SharedDisk, db_id: [u8; 16], seq: u64) -> Result<Option<WalError>, WalError> {
+    let numbers = Folder::list(disk)?.logs;
+    match read_headers(disk, db_id, &numbers, seq.max(1)) {
+        Ok(_) => Ok(None),
+        Err(error @ WalError::Io { .. }) => Err(error),
+        Err(error) => Ok(Some(error)),
+    }
 }
 
 impl Reader {

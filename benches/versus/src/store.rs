@@ -58,6 +58,11 @@ pub trait Store: Send + Sync {
     /// Makes everything that was committed durable.
     fn sync(&self) -> Result<(), Failed>;
 
+    /// How many checkpoints it has made, counted from any number on, where it tells.
+    fn checkpoints(&self) -> Result<Option<u64>, Failed> {
+        Ok(None)
+    }
+
     /// What recovery did when it was opened, where it says so.
     fn recovery(&self) -> Option<String> {
         None

@@ -116,7 +116,7 @@ pub(crate) fn kept_files(disk: &dyn Disk) -> Result<Kept, StorageError> {
 fn read(disk: &dyn Disk, number: u64) -> Result<Option<v1::Manifest>, StorageError> {
     match Stored::read(disk, number) {
         Ok(found) => Ok(Some(found.manifest)),
-        Err(error @ (StorageError::Io { .. } | StorageError::Version { .. })) => Err(error),
+        Err(error) if error.may_be_sound() => Err(error),
         Err(_) => Ok(None),
     }
 }

@@ -343,7 +343,20 @@ impl FaultyFile {
 impl File for FaultyFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let call = Call { offset, bytes: buffer.len() as u64, ..self.call(Act::Read) };
-        make(&self.faults, call, || self.file.read_at(buffer, offset))
+        match count(&self.faults, call, || 0)? {
+            None => self.file.read_at(buffer, offset),
+            Some(kind) => {
+                let given = match kind {
+                    FaultKind::Short => buffer.len() / 2,
+                    FaultKind::Late => buffer.len(),
+                    _ => 0,
+                };
+                if let Some(buffer) = buffer.get_mut(..given).filter(|buffer| !buffer.is_empty()) {
+                    self.file.read_at(buffer, offset)?;
+                }
+                Err(kind.error())
+            }
+        }
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -464,6 +477,23 @@ mod tests {
             };
             assert!(calls().is_err(), "{after}");
             assert!(calls().is_ok(), "{after}");
+        }
+    }
+
+    #[test]
+    fn a_short_read_gives_half_and_fails() {
+        use FaultKind::{Full, Interrupted, Io, Late, Short};
+        let disk = FaultyDisk::new(SimulatedDisk::new());
+        disk.inner().overwrite("a", b"12345678".to_vec());
+        let file = disk.open("a").unwrap();
+        for (kind, given) in [(Io, 0), (Full, 0), (Interrupted, 0), (Short, 4), (Late, 8)] {
+            disk.order(order(Calls::Reading, 0, kind, false));
+            let mut buffer = [0; 8];
+            file.read_at(&mut buffer, 0).unwrap_err();
+            let mut expected = [0; 8];
+            expected[..given].copy_from_slice(&b"12345678"[..given]);
+            assert_eq!(buffer, expected, "{kind:?}");
+            assert_eq!(file.read_at(&mut buffer, 0).unwrap(), 8, "{kind:?}");
         }
     }
 

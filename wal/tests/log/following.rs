@@ -5,7 +5,7 @@ use std::thread;
 
 use proptest::prelude::*;
 use underbelly_storage::disk::{Disk, SimulatedDisk};
-use underbelly_wal::{Behind, Follower, Log, Start, WalError, inspect, visit_sound};
+use underbelly_wal::{Behind, Follower, Log, Start, WalError, gap_behind, gaps, inspect, visit_sound};
 
 use crate::world::*;
 
@@ -166,6 +166,7 @@ fn a_recycled_file_is_told_and_never_gives_other_records() {
 #[test]
 fn a_missing_file_between_others_is_damage() {
     let (disk, last) = several_files();
+    let first = disk.contents("wal/0000000001.wal").unwrap();
     disk.remove("wal/0000000003.wal").unwrap();
     let from_the_end = Follower::open(shared(&disk), DB, Start::at(1)).map(|_| ());
     assert!(
@@ -175,6 +176,24 @@ fn a_missing_file_between_others_is_damage() {
     let files = inspect(shared(&disk), DB).unwrap();
     assert_eq!(files.iter().map(|file| file.number).collect::<Vec<_>>(), [1, 2, 4, 5]);
     assert_eq!(files[2].header.as_ref().unwrap().follows, None);
+    let first_of = |number: u64| {
+        let file = files.iter().find(|file| file.number == number).unwrap();
+        file.header.as_ref().unwrap().first_seq
+    };
+    // It is told to who needs what stood there, and to nobody else.
+    for (seq, is_needed) in [(1, true), (first_of(4) - 1, true), (first_of(4), false), (last, false)] {
+        let found = gaps(&files, seq);
+        assert_eq!(found.len(), usize::from(is_needed), "seq {seq}: {found:?}");
+        let told = gap_behind(&shared(&disk), DB, seq).unwrap().map(|gap| gap.to_string());
+        assert_eq!(told, found.first().map(ToString::to_string));
+        assert!(found.iter().all(|gap| gap.to_string().contains("wal/0000000004.wal")), "{found:?}");
+    }
+    // So is one that was the first.
+    disk.remove("wal/0000000001.wal").unwrap();
+    let files = inspect(shared(&disk), DB).unwrap();
+    assert_eq!(gaps(&files, first_of(2)).len(), 1);
+    assert_eq!(gaps(&files, 1).len(), 2);
+    disk.overwrite("wal/0000000001.wal", first);
     let (kept, seen) = sound(&disk, 1).unwrap();
     assert!(kept.next_seq < last && !seen.is_empty());
     assert_eq!(seen, records(1..=kept.next_seq - 1, 2000));

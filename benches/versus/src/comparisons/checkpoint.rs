@@ -1,5 +1,6 @@
 //! Latency of commits under full load by four threads, with and without what the stores put off.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use underbelly_benches::Failed;
@@ -11,7 +12,7 @@ use crate::effort::{Effort, raw_syncs};
 use crate::line::{Better, Comparison, Figure, Plain};
 use crate::load::{Make, Work, fill};
 use crate::record::{Kind, Record, VALUE_BYTES};
-use crate::store::{Setup, Upkeep};
+use crate::store::{Peer, Setup, Upkeep};
 
 /// This comparison.
 pub const ENTRY: Entry = Entry {
@@ -27,6 +28,9 @@ const CELLS: u64 = 200_000;
 const CELLS_EACH: u64 = 5_000;
 /// Turns are so many times longer than elsewhere, so that checkpoints come in each.
 const LONGER: u32 = 5;
+
+/// So many commits behind each other make a checkpoint at the least where they are on.
+const COMMITS_EACH: u64 = 100_000;
 
 /// What is told of the latencies of a turn: the share of commits that took at most so long.
 const SHARES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
@@ -54,6 +58,28 @@ fn transaction(cells: u64, number: u64) -> (Kind, Record) {
     }
 }
 
+/// What a store committed in all its turns, and the checkpoints that it made meanwhile, where it tells.
+#[derive(Clone, Copy, Default)]
+struct Made {
+    commits: u64,
+    checkpoints: Option<u64>,
+}
+
+impl Made {
+    /// Whether that is what was to be measured.
+    fn check(self, peer: Peer, upkeep: Upkeep) -> Result<(), Failed> {
+        match (upkeep, self.checkpoints) {
+            (Upkeep::Never, Some(made @ 1..)) => {
+                Err(format!("{peer} made {made} checkpoints where none was to be made; take fewer --rounds if its log grew over what calls for one").into())
+            }
+            (Upkeep::Frequent, Some(0)) if self.commits >= COMMITS_EACH => {
+                Err(format!("{peer} made no checkpoint in {} commits", self.commits).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A comparison for each of [`SHARES`], printed.
 fn measure(
     folder: &Path,
@@ -73,15 +99,29 @@ fn measure(
     let make: &Make = &move |number| transaction(cells, number);
     let stores: Vec<_> =
         stores.into_iter().map(|(peer, store)| (peer, (store, Work::new(cells, make)))).collect();
+    let mut made: BTreeMap<String, (Peer, Made)> = BTreeMap::new();
     let rounds = effort.rounds(
         &stores,
         || raw_syncs(raw, effort.turn / 20),
-        |_, (store, work)| {
-            let mut latencies = work.run(&**store, THREADS, effort.turn, true)?.latencies;
+        |peer, (store, work)| {
+            let before = store.checkpoints()?;
+            let load = work.run(&**store, THREADS, effort.turn, true)?;
+            let (_, made) = made.entry(peer.to_string()).or_insert((peer, Made::default()));
+            made.commits += load.commits;
+            if let (Some(before), Some(after)) = (before, store.checkpoints()?) {
+                *made.checkpoints.get_or_insert(0) += after.saturating_sub(before);
+            }
+            let mut latencies = load.latencies;
             latencies.sort_unstable();
             Ok(SHARES.map(|(_, share)| at_share(&latencies, share) as f64 / 1e6))
         },
     )?;
+    for (peer, made) in made.values() {
+        if let Some(checkpoints) = made.checkpoints {
+            println!("{peer}: {checkpoints} checkpoints in {} commits", made.commits);
+        }
+        made.check(*peer, upkeep)?;
+    }
     let raw_ms = 1e3 / median(rounds.raw);
     let mut comparisons = Vec::new();
     for (i, (part, share)) in SHARES.into_iter().enumerate() {
@@ -117,6 +157,19 @@ mod tests {
         assert_eq!(SHARES.map(|(_, share)| at_share(&figures, share)), [500, 990, 999, 1000]);
         assert_eq!(SHARES.map(|(_, share)| at_share(&[7], share)), [7; 4]);
         assert_eq!(at_share(&[], 0.5), 0);
+    }
+
+    #[test]
+    fn what_was_not_to_be_measured_is_refused() {
+        let check =
+            |upkeep, commits, checkpoints| Made { commits, checkpoints }.check(Peer::Underbelly, upkeep);
+        assert!(check(Upkeep::Never, 1_000_000, Some(0)).is_ok());
+        assert!(check(Upkeep::Never, 10, Some(1)).is_err());
+        assert!(check(Upkeep::Frequent, COMMITS_EACH, Some(0)).is_err());
+        assert!(check(Upkeep::Frequent, COMMITS_EACH, Some(1)).is_ok());
+        // A quick run has not enough to call for one; who does not tell is believed.
+        assert!(check(Upkeep::Frequent, COMMITS_EACH - 1, Some(0)).is_ok());
+        assert!(check(Upkeep::Never, 10, None).is_ok());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use underbelly::{
     Batch, Column, ColumnType, Columns, Database, Date, Durability, Metadata, Options, Row, SlotDefinition,
@@ -29,6 +30,8 @@ pub fn open(folder: &Path, setup: Setup) -> Result<Box<dyn Store>, Failed> {
         Upkeep::Never => {
             options.checkpoint_operations = u64::MAX;
             options.checkpoint_bytes = u64::MAX;
+            // What replaying is estimated to take calls for one, too.
+            options.checkpoint_replay = Duration::MAX;
         }
     }
     let db = match folder.exists() {
@@ -52,7 +55,7 @@ pub fn open(folder: &Path, setup: Setup) -> Result<Box<dyn Store>, Failed> {
 pub fn terms(setup: Setup) -> String {
     let upkeep = match setup.upkeep {
         Upkeep::Default => "checkpoints at the default interval",
-        Upkeep::Frequent => "a checkpoint each 50,000 operations",
+        Upkeep::Frequent => "a checkpoint each 50,000 operations, or sooner, as replaying them calls for it",
         Upkeep::Never => "no checkpoint",
     };
     let durability = match setup.promise {
@@ -134,6 +137,17 @@ impl Store for Underbelly {
 
     fn sync(&self) -> Result<(), Failed> {
         Ok(self.db.wait_durable(self.db.status().head)?)
+    }
+
+    fn checkpoints(&self) -> Result<Option<u64>, Failed> {
+        // Each writes a manifest with the next number.
+        let mut newest = 0;
+        for entry in std::fs::read_dir(self.db.status().dir)? {
+            let name = entry?.file_name();
+            let digits = name.to_str().and_then(|name| name.strip_prefix("MANIFEST-"));
+            newest = newest.max(digits.and_then(|digits| digits.parse().ok()).unwrap_or(0));
+        }
+        Ok(Some(newest))
     }
 
     fn recovery(&self) -> Option<String> {

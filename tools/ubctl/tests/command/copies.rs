@@ -540,3 +540,68 @@ fn links_that_lead_nowhere_are_named() {
         assert!(error.contains("link") && !error.contains("\".\""), "{line}: {error}");
     }
 }
+
+/// A log file that is missing is told by the listing, whoever needs it.
+#[test]
+fn a_missing_log_file_ends_the_listing_with_1() {
+    let place = Place::bare();
+    let db = Database::create_with(place.db(), options()).unwrap();
+    let slot = SlotDefinition::new("Book").cell_key("name", ColumnType::Utf8).value("n", ColumnType::I64);
+    db.define_slot(slot).unwrap();
+    for i in 1..=100 {
+        commit(&db, i, false);
+    }
+    // Killed: everything is in the log alone.
+    let dir = tempfile::tempdir().unwrap();
+    let copied = dir.path().join("copy");
+    std::fs::create_dir_all(copied.join("wal")).unwrap();
+    for path in files(&place, "") {
+        let to = copied.join(path.strip_prefix(place.db()).unwrap());
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(path, to).unwrap();
+    }
+    let line = format!("--db {} wal ls", copied.display());
+    place.ok(words(&line));
+    let logs =
+        files(&place, "wal").into_iter().filter(|path| path.extension().is_some_and(|end| end == "wal"));
+    let logs: Vec<PathBuf> = logs.collect();
+    assert!(logs.len() >= 4, "{logs:?}");
+    for path in &logs[..logs.len() - 1] {
+        let path = copied.join(path.strip_prefix(place.db()).unwrap());
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let told = place.fails(words(&line));
+        assert!(told.contains("the file before it is missing"), "{}: {told}", path.display());
+        assert!(!told.contains("nothing is lost"), "{told}");
+        std::fs::write(&path, bytes).unwrap();
+    }
+    place.ok(words(&line));
+}
+
+/// The status tells of a write that was cut short, and of a checkpoint that was passed over.
+#[test]
+fn the_status_tells_what_the_opening_dropped_and_passed_over() {
+    let place = Place::bare();
+    drop(filled(&place));
+    let log = files(&place, "wal").into_iter().rfind(|path| path.extension().is_some_and(|end| end == "wal"));
+    let log = log.unwrap();
+    let mut bytes = std::fs::read(&log).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let end = used.next_multiple_of(4096);
+    bytes[end..end + 50].fill(7);
+    std::fs::write(&log, bytes).unwrap();
+    drop(Database::open_with(place.db(), options()).unwrap());
+    let status = place.json(words("status --format json"));
+    let torn = status["torn_tail"].as_str().unwrap();
+    assert!(torn.contains("lost/") && torn.contains("wal/"), "{torn}");
+    assert_eq!(status["rejected_manifests"], 0);
+
+    let newest = files(&place, "").into_iter().rfind(|path| path.to_str().unwrap().contains("MANIFEST-"));
+    let newest = newest.unwrap();
+    rot(&newest, |bytes| flip_the_middle(bytes));
+    drop(Database::open_with(place.db(), options()).unwrap());
+    let status = place.json(words("status --format json"));
+    assert_eq!((&status["torn_tail"], &status["rejected_manifests"]), (&serde_json::Value::Null, &1.into()));
+    let rejected = status["rejected_manifest_1"].as_str().unwrap();
+    assert!(rejected.contains(newest.file_name().unwrap().to_str().unwrap()), "{rejected}");
+}

@@ -15,6 +15,7 @@ engine says goodbye or is gone, in the middle of a run too.
 """
 
 import datetime
+import json
 import os
 import queue
 import struct
@@ -255,6 +256,34 @@ class Nanoseconds(int):
     """An instant: nanoseconds since 1970 UTC."""
 
 
+def _metadata(entries):
+    """The dict of a model as a message says it: instants beside the JSON, which does not have them."""
+    plain, instants = {}, {}
+    for name, value in entries.items():
+        try:
+            field = value if isinstance(value, (list, tuple, dict)) else _field(value)
+        except ValueError as error:
+            raise ValueError("metadata entry %r: %s" % (name, error)) from None
+        if field is value or not isinstance(field, dict):
+            plain[_text(name)] = field
+        elif "timestamp" in field:
+            instants[_text(name)] = field["timestamp"]
+        else:
+            raise ValueError("metadata entry %r: a date is none; give an instant or a text" % name)
+    return {"json": json.dumps(plain, allow_nan=False), "instants": instants}
+
+
+class Model:
+    """The version of a model that a run reads: id, version, content (the hash of its blob), metadata (a dict) and blob (bytes)."""
+
+    def __init__(self, fields, data):
+        self.id, self.version, self.content = fields["id"], fields["version"], fields["content"]
+        self.metadata = json.loads(fields["metadata"]["json"])
+        self.metadata.update({name: Nanoseconds(at) for name, at in fields["metadata"]["instants"].items()})
+        at, size = fields["blob"]["at"], fields["blob"]["bytes"]
+        self.blob = data[at : at + size]
+
+
 class Cell:
     """A cell that a run reads: its key (a dict), its generation, and its rows (a pyarrow.Table)."""
 
@@ -262,12 +291,19 @@ class Cell:
         self.key = {name: _value(field) for name, field in fields["key"].items()}
         self.generation = fields["generation"]
         self._at, self._bytes, self._data = fields["rows"]["at"], fields["rows"]["bytes"], data
+        self._model = fields.get("model")
 
     def rows(self):
         """Its rows: row keys, then values, sorted by row key."""
         part = pa.py_buffer(self._data).slice(self._at, self._bytes)
         with pa.ipc.open_stream(part) as stream:
             return stream.read_all()
+
+    def model(self):
+        """The version that the cell of a slot of models says, with its blob."""
+        if self._model is None:
+            raise ValueError("its slot is not one of models; define it with `SlotDefinition::models`")
+        return Model(self._model, self._data)
 
 
 class Run:
@@ -289,10 +325,17 @@ class Run:
 
     def input(self, name):
         """The rows of the one cell of an input, as a pyarrow.Table."""
+        return self._only(name).rows()
+
+    def model(self, name):
+        """The `Model` that is the one cell of an input, of a slot of models."""
+        return self._only(name).model()
+
+    def _only(self, name):
         cells = self.inputs(name)
         if len(cells) != 1:
             raise ValueError("input %r has %d cells; use `inputs`" % (name, len(cells)))
-        return cells[0].rows()
+        return cells[0]
 
     def optional(self, name):
         """The same, or None where the input has no cell."""
@@ -310,11 +353,21 @@ def _part(rows, data):
     return {"at": at, "bytes": part.size}
 
 
+def _models(models, data):
+    """Models as a message says them, with their blobs added to its data."""
+    said = []
+    for metadata, blob in models:
+        at = len(data)
+        data += memoryview(blob).cast("B")
+        said.append({"metadata": _metadata(metadata), "blob": {"at": at, "bytes": len(data) - at}})
+    return said
+
+
 class Outputs:
-    """What a run produces, where a dict of slots and tables does not say it: several cells of a slot, or errors."""
+    """What a run produces, where a dict of slots and tables does not say it: several cells of a slot, models, or errors."""
 
     def __init__(self):
-        self._cells = []
+        self._cells, self._models = [], []
 
     def put(self, slot, rows, key=None, uses=None):
         """Puts the rows of a cell. Key columns that are not named are the bundle's."""
@@ -323,6 +376,13 @@ class Outputs:
     def fail(self, slot, error, key=None, uses=None):
         """Says that a cell could not be made, while others could."""
         return self._give(slot, key, uses, error=str(error))
+
+    def put_model(self, metadata, blob):
+        """Puts a version of a model: its metadata, a dict with "type", a slot of models that the producer provides, and "timestamp",
+        an instant or seconds since 1970; and its blob, bytes. It is the content of the cell of the bundle's date and of the entries
+        that are its keys."""
+        self._models.append((metadata, blob))
+        return self
 
     def _give(self, slot, key, uses, **result):
         cell = {"slot": _text(slot), "key": {_text(name): _field(value) for name, value in (key or {}).items()}}
@@ -337,7 +397,7 @@ class Outputs:
             if "rows" in cell:
                 cell = {**cell, "rows": _part(cell["rows"], data)}
             cells.append(cell)
-        return cells
+        return {"outputs": cells, "models": _models(self._models, data)}
 
 
 class _Connection:
@@ -404,9 +464,10 @@ class Daemon(_Connection):
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=self._beat, args=(every,), daemon=True).start()
 
-    def commit(self, number, cells, end_of=(), due=(), as_of=None):
-        """Commits cells, each (slot, date, key, pyarrow.Table or None to take it back), dates for which no further keys come, and
-        (slot, date, time) until when something is due. The transaction, or None where the number was accepted before."""
+    def commit(self, number, cells, end_of=(), due=(), as_of=None, models=()):
+        """Commits cells, each (slot, date, key, pyarrow.Table or None to take it back), dates for which no further keys come,
+        (slot, date, time) until when something is due, and models, each (metadata, blob) as in `Outputs.put_model`, of the day of
+        its timestamp. The transaction, or None where the number was accepted before."""
         data, given = bytearray(), []
         for slot, date, key, rows in cells:
             key = {_text(name): _field(value) for name, value in (key or {}).items()}
@@ -415,6 +476,7 @@ class Daemon(_Connection):
                 cell["rows"] = _part(rows, data)
             given.append(cell)
         fields = {"epoch": self.epoch, "source": number, "cells": given}
+        fields["models"] = _models(models, data)
         fields["end_of"] = [_field(date) for date in end_of]
         fields["due"] = [{"slot": slot, "date": _field(date), "by": _field(by)} for slot, date, by in due]
         if as_of is not None:
@@ -567,7 +629,7 @@ class _Worker(_Connection):
                 given = outputs
             elif given is None:
                 given = Outputs()
-            return said({"outcome": "completed", "outputs": given._encode(parts)}, parts)
+            return said({"outcome": "completed", **given._encode(parts)}, parts)
         except Exception as error:
             kinds = ((Declined, "declined"), (Retry, "retry"), (Rejected, "rejected"))
             outcome = next((outcome for kind, outcome in kinds if isinstance(error, kind)), "fatal")

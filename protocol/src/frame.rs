@@ -19,7 +19,7 @@ const ONE_WRITE_BYTES: usize = 64 << 10;
 pub struct Frame {
     /// A message in CBOR.
     pub control: Vec<u8>,
-    /// Rows that it speaks of.
+    /// Rows and blobs that it speaks of.
     pub data: Vec<u8>,
 }
 

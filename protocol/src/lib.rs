@@ -1,7 +1,7 @@
 //! What Underbelly and the processes that work for it say to each other, as `PROTOCOL.md` describes it byte by byte.
 //!
 //! A [`Connection`] sends and receives [`Message`]s over anything that reads and writes: the pipes of a child process, a socket.
-//! Rows travel beside a message, as Arrow IPC streams that [`rows`] makes and reads.
+//! Rows travel beside a message, as Arrow IPC streams that [`rows`] makes and reads, and blobs of models as they are.
 //!
 //! Invariants:
 //! - No length that the other side names is believed before it was compared with a limit, and no memory is taken for bytes

@@ -9,13 +9,14 @@ use std::fmt;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use underbelly_storage::Timestamp;
 
 use crate::definition::Definition;
 use crate::error::ProtocolError;
 use crate::field::Field;
 use crate::limits::DEPTH_MAX;
 
-/// A part of the frame's data: one Arrow IPC stream.
+/// A part of the frame's data: one Arrow IPC stream, or the blob of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// Where it begins.
@@ -41,10 +42,77 @@ pub fn check_spans(spans: impl IntoIterator<Item = Span>, data: &[u8]) -> Result
 }
 
 impl Results {
-    /// Where its rows are.
+    /// Where its rows and blobs are.
     pub fn spans(&self) -> impl Iterator<Item = Span> + '_ {
-        self.results.iter().flat_map(|result| &result.outputs).filter_map(|output| output.rows)
+        self.results.iter().flat_map(|result| {
+            let rows = result.outputs.iter().filter_map(|output| output.rows);
+            rows.chain(result.models.iter().map(|model| model.blob))
+        })
     }
+}
+
+impl Commit {
+    /// Where its rows and blobs are.
+    pub fn spans(&self) -> impl Iterator<Item = Span> + '_ {
+        let rows = self.cells.iter().filter_map(|cell| cell.rows);
+        rows.chain(self.models.iter().map(|model| model.blob))
+    }
+}
+
+/// The dict of a model: a JSON object, and beside it what of its own entries is instants, which JSON does not have.
+///
+/// ```
+/// use underbelly_protocol::message::Metadata;
+/// use underbelly_storage::Timestamp;
+/// let metadata = Metadata::json(r#"{"type": "scaler", "symbol": "IBM"}"#).instant("timestamp", Timestamp(5));
+/// assert_eq!(metadata.instants["timestamp"], 5);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Metadata {
+    /// A JSON object.
+    pub json: String,
+    /// Entries that are instants, in nanoseconds since 1970 UTC. None of them is in the JSON too.
+    pub instants: BTreeMap<String, i64>,
+}
+
+impl Metadata {
+    /// The dict that a JSON object is.
+    pub fn json(text: impl Into<String>) -> Metadata {
+        Metadata { json: text.into(), instants: BTreeMap::new() }
+    }
+
+    /// Adds an entry that is an instant.
+    pub fn instant(mut self, name: impl Into<String>, at: Timestamp) -> Metadata {
+        self.instants.insert(name.into(), at.0);
+        self
+    }
+}
+
+/// A version of a model that is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelVersion {
+    /// The model's identity, in hexadecimal digits.
+    pub id: String,
+    /// The version's number.
+    pub version: u64,
+    /// The hash of the blob, in hexadecimal digits: the same for the same bytes, cut into the same chunks.
+    pub content: String,
+    /// The whole dict that was put with it.
+    pub metadata: Metadata,
+    /// Its blob.
+    pub blob: Span,
+}
+
+/// A version of a model that is put.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PutModel {
+    /// Its dict.
+    pub metadata: Metadata,
+    /// Its blob.
+    pub blob: Span,
 }
 
 /// Until when there is to be something in a slot for a date.
@@ -193,6 +261,9 @@ pub struct CellRows {
     pub generation: u64,
     /// Its rows.
     pub rows: Span,
+    /// The version that it says, of a slot of models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelVersion>,
 }
 
 /// What runs came to. One message may answer a whole batch, or some of its runs.
@@ -219,6 +290,9 @@ pub struct RunResult {
     pub message: String,
     /// What it gave.
     pub outputs: Vec<OutputCell>,
+    /// Versions of models that it gave, whose types are slots of models that its producer provides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<PutModel>,
     /// What it read beside its inputs.
     pub reads: Vec<CellRead>,
 }
@@ -312,6 +386,9 @@ pub struct Commit {
     pub source: u64,
     /// Cells with rows, or that are taken back.
     pub cells: Vec<CommitCell>,
+    /// Versions of models, whose types are slots of models.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<PutModel>,
     /// Dates for which it announces no further keys.
     pub end_of: Vec<Field>,
     /// Until when there is to be something for a date.
@@ -545,7 +622,7 @@ mod tests {
     use super::*;
     use ciborium::Value as Cbor;
     use ciborium::cbor;
-    use underbelly_storage::{Date, Timestamp, Value};
+    use underbelly_storage::{Date, Value};
 
     fn of(value: Cbor) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -556,7 +633,10 @@ mod tests {
     fn run() -> Message {
         let key = |value: Value| KeyFields::from([("expiry".to_string(), Field(value))]);
         let rows = Span { at: 8, bytes: 16 };
-        let cells = vec![CellRows { key: key("x".into()), generation: 3, rows }];
+        let metadata = Metadata::json("{\"type\": \"Vol\"}").instant("timestamp", Timestamp(-1));
+        let (id, content) = ("0f".repeat(32), "f0".repeat(32));
+        let model = ModelVersion { id, version: 2, content, metadata, blob: Span { at: 24, bytes: 3 } };
+        let cells = vec![CellRows { key: key("x".into()), generation: 3, rows, model: Some(model) }];
         Message::Run(Run {
             batch: 7,
             epoch: 2,
@@ -573,7 +653,9 @@ mod tests {
 
     #[test]
     fn messages_are_read_as_they_were_written() {
-        let results = RunResult { pid: 7, message: "no".to_string(), ..RunResult::default() };
+        let put = PutModel { metadata: Metadata::json("{}"), blob: Span { at: 0, bytes: 9 } };
+        let models = vec![put];
+        let results = RunResult { pid: 7, message: "no".to_string(), models, ..RunResult::default() };
         for message in [
             run(),
             Message::Hello(Hello { protocol: 1, role: "worker".to_string(), ..Hello::default() }),

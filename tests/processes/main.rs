@@ -6,6 +6,7 @@
 mod daemons;
 mod deaths;
 mod ends;
+mod models;
 mod nonsense;
 mod python;
 mod remote;

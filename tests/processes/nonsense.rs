@@ -29,6 +29,11 @@ fn each_kind_of_nonsense_fails_its_run_and_is_named() {
         ("place", "message \"hello\" has no place in a batch"),
         ("arrow", "output \"B\": rows cannot be read"),
         ("share", "its parts have 18 bytes in all, of a data part of 9 bytes"),
+        (
+            "blob",
+            "a blob of a model cannot be read: 9 bytes at 18446744073709551615 of a data part of 9 bytes",
+        ),
+        ("shared blob", "its parts have 18 bytes in all, of a data part of 9 bytes"),
         ("complaint", "it cannot use \"run\": it is too heavy"),
         ("span", "output \"B\": rows cannot be read: 9 bytes at 18446744073709551615"),
     ] {

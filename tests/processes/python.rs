@@ -11,7 +11,7 @@ use underbelly::{ColumnType, Date, Input, SlotDefinition, Timestamp, Value};
 use super::*;
 
 /// An interpreter with pyarrow.
-fn python() -> Option<String> {
+pub(super) fn python() -> Option<String> {
     let named = std::env::var("UNDERBELLY_PYTHON").ok();
     let python = named.clone().unwrap_or_else(|| "python3".to_string());
     let asked = Command::new(&python).args(["-c", "import pyarrow"]).stderr(Stdio::null()).status();
@@ -27,7 +27,7 @@ fn folder(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn script(python: String, path: &str) -> Program {
+pub(super) fn script(python: String, path: &str) -> Program {
     let library = folder("../examples/python");
     Program::new(python)
         .arg(folder(path).to_str().unwrap())

@@ -31,8 +31,9 @@ mod serve;
 mod stream;
 
 pub use outputs::{Failure, Outputs};
-pub use run::{Cell, Run};
+pub use run::{Cell, Model, Run};
 pub use serve::{serve, serve_batch};
 pub use underbelly_protocol::ProtocolError;
 pub use underbelly_protocol::definition::{Definition, InputDefinition, When};
+pub use underbelly_protocol::message::Metadata;
 pub use underbelly_storage::{Column, ColumnError, ColumnType, Columns, Date, Timestamp, Value, Values};

@@ -1,6 +1,6 @@
 //! What runs give.
 
-use underbelly_protocol::message::{OutputCell, Span};
+use underbelly_protocol::message::{Metadata, OutputCell, PutModel, Span};
 use underbelly_protocol::{Field, ProtocolError, rows};
 use underbelly_storage::{ColumnError, Columns, Value};
 
@@ -56,10 +56,11 @@ impl From<ColumnError> for Failure {
     }
 }
 
-/// What a run produces: cells.
+/// What a run produces: cells, and models.
 #[derive(Clone, Debug, Default)]
 pub struct Outputs {
     cells: Vec<(OutputCell, Option<Columns>)>,
+    models: Vec<(Metadata, Vec<u8>)>,
 }
 
 impl Outputs {
@@ -96,6 +97,20 @@ impl Outputs {
         self.give(slot, key, Some(rows), None)
     }
 
+    /// Puts a version of a model, whose type is a slot of models that the producer provides. It is the content of the cell of the
+    /// bundle's date and of the attributes that are its keys, in the same transaction as the other outputs.
+    ///
+    /// ```
+    /// use underbelly_worker::{Metadata, Outputs, Timestamp};
+    /// let metadata = Metadata::json(r#"{"type": "scaler", "symbol": "IBM"}"#).instant("timestamp", Timestamp(5));
+    /// let outputs = Outputs::new().put_model(metadata, 2.5f64.to_le_bytes());
+    /// # let _ = outputs;
+    /// ```
+    pub fn put_model(mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> Outputs {
+        self.models.push((metadata, blob.into()));
+        self
+    }
+
     /// Says that the cell with the bundle's own date and key could not be made, while other outputs could.
     pub fn fail(self, slot: &str, error: impl Into<String>) -> Outputs {
         self.give::<Value>(slot, [], None, Some(error.into()))
@@ -119,23 +134,45 @@ impl Outputs {
         self
     }
 
-    /// As the message says it, with the rows in `data`, which takes this many bytes.
-    pub(crate) fn encode(self, data: &mut Vec<u8>, limit: u64) -> Result<Vec<OutputCell>, ProtocolError> {
+    /// As the message says it, with the rows and blobs in `data`, which takes this many bytes.
+    pub(crate) fn encode(self, data: &mut Vec<u8>, limit: u64) -> Result<Encoded, ProtocolError> {
         let mut cells = Vec::with_capacity(self.cells.len());
         for (mut cell, given) in self.cells {
             if let Some(given) = given {
                 let at = data.len() as u64;
                 rows::encode(given, data)?;
-                let found = data.len() as u64;
-                if found > limit {
-                    return Err(ProtocolError::TooLong { part: "data", found, limit });
-                }
-                cell.rows = Some(Span { at, bytes: data.len() as u64 - at });
+                cell.rows = Some(span_from(at, data, limit)?);
             }
             cells.push(cell);
         }
-        Ok(cells)
+        Ok((cells, encode_models(self.models, data, limit)?))
     }
+}
+
+/// Cells and models as a message says them.
+type Encoded = (Vec<OutputCell>, Vec<PutModel>);
+
+/// The models of a message, with their blobs behind `data`, which takes this many bytes.
+pub(crate) fn encode_models(
+    models: impl IntoIterator<Item = (Metadata, Vec<u8>)>,
+    data: &mut Vec<u8>,
+    limit: u64,
+) -> Result<Vec<PutModel>, ProtocolError> {
+    let put = |(metadata, blob): (Metadata, Vec<u8>)| {
+        let at = data.len() as u64;
+        data.extend_from_slice(&blob);
+        Ok(PutModel { metadata, blob: span_from(at, data, limit)? })
+    };
+    models.into_iter().map(put).collect()
+}
+
+/// What was added to `data` since it ended there.
+fn span_from(at: u64, data: &[u8], limit: u64) -> Result<Span, ProtocolError> {
+    let found = data.len() as u64;
+    if found > limit {
+        return Err(ProtocolError::TooLong { part: "data", found, limit });
+    }
+    Ok(Span { at, bytes: found - at })
 }
 
 #[cfg(test)]
@@ -144,14 +181,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_that_take_too_much_are_told() {
+    fn rows_and_blobs_that_take_too_much_are_told() {
         let rows = Columns::new().with("n", vec![1i64; 100].into()).unwrap();
         let outputs = Outputs::new().put("A", rows.clone()).put("B", rows);
         let mut data = Vec::new();
-        assert_eq!(outputs.clone().encode(&mut data, 1 << 20).unwrap().len(), 2);
+        assert_eq!(outputs.clone().encode(&mut data, 1 << 20).unwrap().0.len(), 2);
         let enough = data.len() as u64;
         assert!(outputs.clone().encode(&mut Vec::new(), enough).is_ok());
-        let error = outputs.encode(&mut Vec::new(), enough - 1).unwrap_err();
-        assert!(matches!(error, ProtocolError::TooLong { part: "data", .. }), "{error}");
+        let with_model = outputs.clone().put_model(Metadata::default(), vec![0; 9]);
+        assert!(with_model.clone().encode(&mut Vec::new(), enough + 9).is_ok());
+        for (outputs, limit) in [(outputs, enough - 1), (with_model, enough + 8)] {
+            let error = outputs.encode(&mut Vec::new(), limit).unwrap_err();
+            assert!(matches!(error, ProtocolError::TooLong { part: "data", .. }), "{error}");
+        }
     }
 }

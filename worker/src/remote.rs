@@ -28,14 +28,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use underbelly_protocol::definition::Definition;
+use underbelly_protocol::limits::DATA_BYTES_MAX;
 use underbelly_protocol::message::{
     Answer, Code, Commit, CommitCell, Complaint, Deregister, Due, Goodbye, Heartbeat, Hello, KeyFields,
-    Message, Span, Verdict, Welcome,
+    Message, Metadata, Span, Verdict, Welcome,
 };
 use underbelly_protocol::{Connection, Field, ProtocolError, Receiver, Sender, VERSION, rows};
 use underbelly_storage::{Columns, Timestamp, Value};
 
-use crate::outputs::{Failure, Outputs};
+use crate::outputs::{Failure, Outputs, encode_models};
 use crate::run::Run;
 use crate::serve::{End, Lost, heartbeat, hello, one_by_one, serve_connection, take_streams};
 use crate::stream::Stream;
@@ -84,6 +85,7 @@ pub enum RemoteError {
 #[derive(Clone, Debug, Default)]
 pub struct Cells {
     cells: Vec<(CommitCell, Option<Columns>)>,
+    models: Vec<(Metadata, Vec<u8>)>,
     end_of: Vec<Field>,
     due: Vec<Due>,
     as_of: Option<Field>,
@@ -129,6 +131,13 @@ impl Cells {
         self
     }
 
+    /// Puts a version of a model, whose type is a slot of models: it is the content of the cell of the day of its `timestamp` and
+    /// of the attributes that are its keys.
+    pub fn put_model(mut self, metadata: Metadata, blob: impl Into<Vec<u8>>) -> Cells {
+        self.models.push((metadata, blob.into()));
+        self
+    }
+
     /// Says that no further keys come for a date.
     pub fn end_of(mut self, date: impl Into<Value>) -> Cells {
         self.end_of.push(Field(date.into()));
@@ -160,8 +169,9 @@ impl Cells {
             }
             cells.push(cell);
         }
+        let models = encode_models(self.models.iter().cloned(), &mut data, DATA_BYTES_MAX)?;
         let (end_of, due, as_of) = (self.end_of.clone(), self.due.clone(), self.as_of.clone());
-        Ok((Message::Commit(Commit { epoch, source, cells, end_of, due, as_of }), data))
+        Ok((Message::Commit(Commit { epoch, source, cells, models, end_of, due, as_of }), data))
     }
 }
 

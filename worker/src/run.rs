@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use underbelly_protocol::message::{BundleRun, InputCells, KeyFields, Span};
+use underbelly_protocol::message::{BundleRun, InputCells, KeyFields, Metadata, ModelVersion, Span};
 use underbelly_protocol::rows;
 use underbelly_storage::{Columns, Value};
 
@@ -28,7 +28,42 @@ pub struct Cell {
     key: BTreeMap<String, Value>,
     generation: u64,
     span: Span,
+    model: Option<ModelVersion>,
     data: Arc<Vec<u8>>,
+}
+
+/// The version of a model that a run reads, which newer ones do not change.
+#[derive(Clone, Copy, Debug)]
+pub struct Model<'a> {
+    version: &'a ModelVersion,
+    blob: &'a [u8],
+}
+
+impl<'a> Model<'a> {
+    /// The model's identity, in hexadecimal digits.
+    pub fn id(&self) -> &'a str {
+        &self.version.id
+    }
+
+    /// The version's number.
+    pub fn version(&self) -> u64 {
+        self.version.version
+    }
+
+    /// The hash of the blob, in hexadecimal digits: the same for the same bytes, cut into the same chunks.
+    pub fn content(&self) -> &'a str {
+        &self.version.content
+    }
+
+    /// The whole dict that was put with it. Bytes, and instants within lists and dicts, are text there.
+    pub fn metadata(&self) -> &'a Metadata {
+        &self.version.metadata
+    }
+
+    /// Its bytes.
+    pub fn blob(&self) -> &'a [u8] {
+        self.blob
+    }
 }
 
 fn values(fields: KeyFields) -> BTreeMap<String, Value> {
@@ -53,6 +88,17 @@ impl Cell {
     pub fn rows(&self) -> Result<Columns, Failure> {
         Ok(rows::decode(self.span.of(&self.data)?)?)
     }
+
+    /// The version that the cell of a slot of models says, with its blob.
+    ///
+    /// # Errors
+    /// [`Failure::Fatal`] where the slot is not one of models.
+    pub fn model(&self) -> Result<Model<'_>, Failure> {
+        let none =
+            || Failure::fatal("its slot is not one of models; define it with `SlotDefinition::models`");
+        let version = self.model.as_ref().ok_or_else(none)?;
+        Ok(Model { version, blob: version.blob.of(&self.data)? })
+    }
 }
 
 impl Run {
@@ -67,6 +113,7 @@ impl Run {
                 key: values(cell.key),
                 generation: cell.generation,
                 span: cell.rows,
+                model: cell.model,
                 data: data.clone(),
             });
             (input.input, cells.collect())
@@ -124,8 +171,21 @@ impl Run {
     /// # Errors
     /// [`Failure::Fatal`] where there is no such input, where it has not exactly one cell, or where that cannot be read.
     pub fn input(&self, name: &str) -> Result<Columns, Failure> {
+        self.only(name)?.rows()
+    }
+
+    /// The model that is the one cell of an input, with its blob.
+    ///
+    /// # Errors
+    /// As [`Run::input`] and [`Cell::model`].
+    pub fn model(&self, name: &str) -> Result<Model<'_>, Failure> {
+        self.only(name)?.model()
+    }
+
+    /// The one cell of an input.
+    fn only(&self, name: &str) -> Result<&Cell, Failure> {
         match self.inputs(name)? {
-            [cell] => cell.rows(),
+            [cell] => Ok(cell),
             cells => Err(Failure::fatal(format!("input {name:?} has {} cells; use `inputs`", cells.len()))),
         }
     }

@@ -336,7 +336,9 @@ fn told(pid: u64, result: Result<Outputs, Failure>, data: &mut Vec<u8>) -> RunRe
     };
     match result {
         Ok(outputs) => match outputs.encode(data, DATA_BYTES_MAX) {
-            Ok(outputs) => RunResult { pid, outcome: Outcome::Completed, outputs, ..RunResult::default() },
+            Ok((outputs, models)) => {
+                RunResult { pid, outcome: Outcome::Completed, outputs, models, ..RunResult::default() }
+            }
             Err(error) => {
                 data.clear();
                 failed(Outcome::Fatal, error.to_string())

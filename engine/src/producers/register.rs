@@ -16,7 +16,8 @@ const PROCESSES_MAX: usize = 1_024;
 impl Database {
     /// Registers a producer whose work a program does, in processes of its own that this process starts and looks after;
     /// `PROTOCOL.md` says how they are talked to, and the crate `underbelly-worker` does so for programs in Rust. As a closure
-    /// the program is given anew after each opening; the same definition again replaces it.
+    /// the program is given anew after each opening; the same definition again replaces it. It may require and provide [slots of
+    /// models](crate::SlotDefinition::models), whose blobs it is sent and sends.
     ///
     /// A process that dies during a run, or is killed because it hangs or does not keep to the protocol, has failed that run
     /// alone; a batch that it did not answer runs again in halves, as [`Database::register_batch`] says. Its standard error

@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 use underbelly_protocol::message::{
-    Complaint, Goodbye, Hello, Log, Message, Outcome, OutputCell, Results, Run as RunMessage, RunResult, Span,
+    Complaint, Goodbye, Hello, Log, Message, Outcome, OutputCell, PutModel, Results, Run as RunMessage,
+    RunResult, Span,
 };
 use underbelly_protocol::{Connection, Receiver, Sender, VERSION, frame};
 use underbelly_worker::remote::{Accepted, Cells, Daemon, Producer};
-use underbelly_worker::{Columns, Date, Definition, Failure, Outputs, Run, serve, serve_batch};
+use underbelly_worker::{
+    Columns, Date, Definition, Failure, Metadata, Outputs, Run, Timestamp, Value, serve, serve_batch,
+};
 
 type Done = Result<(), Box<dyn Error>>;
 
@@ -94,6 +97,51 @@ fn slow(run: &Run, folder: &Path) -> Result<Outputs, Failure> {
         std::thread::sleep(Duration::from_millis(2));
     }
     twice(run)
+}
+
+/// Makes a model of slot M and a cell of slot B; or what is none, as the name says.
+fn train(run: &Run) -> Result<Outputs, Failure> {
+    let (name, n) = (name(run), number(run)?);
+    let Value::Date(Date(day)) = *run.date() else { return Err(Failure::fatal("no day")) };
+    let at = Timestamp(i64::from(day) * 86_400_000_000_000 + 5);
+    let entries = format!(r#""name": "{name}", "of": "{name}", "depth": 3, "rate": 0.5"#);
+    let of_type = |model_type: &str| format!(r#"{{"type": "{model_type}", {entries}}}"#);
+    let timed = |json: String| Metadata::json(json).instant("timestamp", at);
+    let cell = Outputs::new().put("B", rows(n)?);
+    Ok(match name.as_str() {
+        "list" => cell.put_model(timed("[1]".to_string()), []),
+        "nameless" => cell.put_model(timed(r#"{"type": "M"}"#.to_string()), []),
+        "timeless" => cell.put_model(Metadata::json(of_type("M")), []),
+        "typeless" => cell.put_model(timed(format!("{{{entries}}}")), []),
+        "double" => cell.put_model(timed(of_type("M")).instant("depth", at), []),
+        "other" => cell.put_model(timed(of_type("N")), []),
+        "cells" => cell.put_model(timed(of_type("B")), []),
+        "rows" => cell.put("M", Columns::new().with("model", ["x"].into_iter().collect())?),
+        "half" => Outputs::new()
+            .put("B", Columns::new().with("n", vec![0.5f64].into())?)
+            .put_model(timed(of_type("M")), [1]),
+        "fail" => cell.fail("M", "it diverges"),
+        _ => cell.put_model(timed(of_type("M")), n.to_le_bytes()),
+    })
+}
+
+/// Multiplies by what the model of slot M holds. With a folder, it waits for a file there once it was called.
+fn score(run: &Run, folder: &Path) -> Result<Outputs, Failure> {
+    if !folder.as_os_str().is_empty() {
+        let _ = fs::write(folder.join("called"), "");
+        while !folder.join("go").exists() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    let model = run.model("M")?;
+    let by = i64::from_le_bytes(model.blob().try_into().map_err(|_| Failure::fatal("not eight bytes"))?);
+    eprintln!(
+        "version {} holds {by}: {} {:?}",
+        model.version(),
+        model.metadata().json,
+        model.metadata().instants
+    );
+    Ok(Outputs::new().put("B", rows(number(run)? * by)?))
 }
 
 /// Connects to an engine, as a producer that waits for a file.
@@ -216,6 +264,18 @@ fn nonsense(kind: &str) -> Done {
             outputs.push(outputs[0].clone());
             sender.send_with(&Message::Results(wrong), b"not arrow")?;
         }
+        "blob" => {
+            let blob = Span { at: u64::MAX, bytes: 9 };
+            let mut wrong = right;
+            wrong.results[0].models = vec![PutModel { metadata: Metadata::json("{}"), blob }];
+            sender.send_with(&Message::Results(wrong), b"not there")?;
+        }
+        "shared blob" => {
+            let blob = Span { at: 0, bytes: 9 };
+            let mut wrong = right;
+            wrong.results[0].models = vec![PutModel { metadata: Metadata::json("{}"), blob }; 2];
+            sender.send_with(&Message::Results(wrong), b"one of it")?;
+        }
         "complaint" => {
             let message = "it is too heavy".to_string();
             sender.send(&Message::Complaint(Complaint {
@@ -258,6 +318,8 @@ fn main() -> Done {
         "inherit" => serve(inherit)?,
         "once" => serve(|run| once(run, &folder))?,
         "slow" => serve(|run| slow(run, &folder))?,
+        "train" => serve(train)?,
+        "score" => serve(|run| score(run, &folder))?,
         "remote" => remote(&folder, &args.next().unwrap_or_default())?,
         "nonsense" => nonsense(&argument)?,
         "strange" => strange()?,

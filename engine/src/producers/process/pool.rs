@@ -18,7 +18,7 @@ use super::super::closure::{Called, Ended, Worked};
 use super::super::run::{Outputs, Run};
 use super::super::worker::{work_for, works_for};
 use super::child::{Child, Ending, Process, Speaker};
-use super::translate::{About, message};
+use super::translate::About;
 use crate::batch::{Batch, Row};
 use crate::core::Core;
 use crate::durability::Durability;
@@ -226,7 +226,7 @@ impl Pool {
         let Some(about) = self.about.get() else {
             return rejected("the producer is not introduced".to_string());
         };
-        let (run, data) = match message(runs, epoch) {
+        let (run, data) = match about.message(runs, epoch) {
             Ok(message) => message,
             Err(failure) => return Called::here(all(Ended::spoilt(runs.len(), failure.to_string()))),
         };

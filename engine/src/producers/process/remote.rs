@@ -18,7 +18,7 @@ use super::super::closure::{Called, Ended, Work, Worked};
 use super::super::run::{Outputs, Run};
 use super::super::worker::{work_for, works_for};
 use super::pipe::Lines;
-use super::translate::{About, message};
+use super::translate::About;
 use crate::core::Core;
 use crate::error::Failure;
 use crate::graph::{ProducerId, RunId};
@@ -273,7 +273,7 @@ impl Remote {
     /// where one of both has said goodbye, the runs are ready again.
     pub(in super::super) fn call(&self, runs: &[Run], epoch: u64) -> Called {
         let all = |ended: Ended| runs.iter().map(|_| Err(ended.clone())).collect();
-        let (run, data) = match message(runs, epoch) {
+        let (run, data) = match self.about.message(runs, epoch) {
             Ok(message) => message,
             Err(failure) => return Called::here(all(Ended::spoilt(runs.len(), failure.to_string()))),
         };

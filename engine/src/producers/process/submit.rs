@@ -7,7 +7,7 @@ use underbelly_protocol::{Field, ProtocolError, rows};
 use underbelly_storage::Value;
 
 use super::super::worker::is_final;
-use super::translate::{fitted, slot_date};
+use super::translate::{fitted, model, rows_of_models, slot_date};
 use crate::batch::Batch;
 use crate::core::Core;
 use crate::error::{CommitError, SchemaError};
@@ -77,8 +77,7 @@ pub(crate) fn commit(
 }
 
 fn batch(core: &Core, commit: Commit, data: &[u8]) -> Result<Batch, Refusal> {
-    let spans = commit.cells.iter().filter_map(|cell| cell.rows);
-    check_spans(spans, data).map_err(|error| refused(error.to_string()))?;
+    check_spans(commit.spans(), data).map_err(|error| refused(error.to_string()))?;
     let mut batch = Batch::new();
     for cell in commit.cells {
         let CommitCell { slot, date, key, rows: span } = cell;
@@ -93,6 +92,7 @@ fn batch(core: &Core, commit: Commit, data: &[u8]) -> Result<Batch, Refusal> {
             refused(format!("slot {slot:?}: name each of its cell keys, {names:?}, and no other"))
         })?;
         match span {
+            Some(_) if found.is_of_models() => return Err(rows_of_models(&slot).into()),
             Some(span) => {
                 let rows = span.of(data).and_then(rows::decode);
                 let rows = rows.map_err(|error| refused(format!("slot {slot:?}: {error}")))?;
@@ -100,6 +100,15 @@ fn batch(core: &Core, commit: Commit, data: &[u8]) -> Result<Batch, Refusal> {
             }
             None => drop(batch.retract_slot(&slot, date, ordered)),
         }
+    }
+    for given in commit.models {
+        let (metadata, blob) = model(given, data).map_err(refused)?;
+        let model_type = metadata.model_type().map_err(CommitError::from)?;
+        if !core.slot(model_type)?.1.is_of_models() {
+            let what = "it is no slot of models, and a model of this type was given; define it with `SlotDefinition::models`";
+            return Err(refused(format!("slot {model_type:?}: {what}")));
+        }
+        batch.put_model(metadata, blob);
     }
     for date in commit.end_of {
         let found =

@@ -69,7 +69,8 @@ fn a_handle_has_one_type() {
     count.set(7).unwrap();
     assert_eq!((lag.get(), count.get()), (None, Some(7)));
     assert!(matches!(lag.set(1.0), Err(CommitError::VariableType { .. })));
-    assert!(matches!(global::<Vec<u8>>(&db, "y").set(vec![0; 5_000]), Err(CommitError::TooLarge { .. })));
+    let refused = global::<Vec<u8>>(&db, "y").set(vec![0; 5_000]);
+    assert!(matches!(refused, Err(CommitError::Read(ReadError::VariableSize { found: 5_000, .. }))));
 }
 
 #[test]

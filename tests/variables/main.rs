@@ -152,7 +152,12 @@ fn bad_names_and_long_values_are_refused() {
     for value in [VariableValue::from(vec![0.0; 513]), vec![0u8; VARIABLE_BYTES_MAX + 1].into()] {
         let mut batch = Batch::new();
         batch.set_variable(Scope::Global, "a", value);
-        assert!(matches!(db.commit(batch), Err(CommitError::TooLarge { found: 4097.., limit: 4096, .. })));
+        match db.commit(batch) {
+            Err(CommitError::Read(ReadError::VariableSize { variable, found: 4_097.., limit: 4_096 })) => {
+                assert!(variable.contains('a'), "{variable}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
     set(&db, Scope::Global, &long[1..], vec![0.0; 512]);
     assert_eq!(db.variables().len(), 1);

@@ -353,7 +353,7 @@ pub(crate) fn would_delete(
         None => snapshot.retention(&id)?.unwrap_or_default(),
     };
     // As a commit that comes now has it.
-    let at = SystemClock.now().max(db.status()?.time);
+    let at = SystemClock.now().max(Timestamp(db.status()?.time.0.saturating_add(1)));
     let gone = snapshot.versions_outside(&id, retention, at)?;
     let (deleted, kept) = (gone.len(), all - gone.len());
     list_versions(gone, Some(&format!("these would go: versions {deleted}; kept would be {kept}")), format)

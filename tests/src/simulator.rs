@@ -15,6 +15,7 @@
 //! - `meanwhile`, `readers`, `reads`, `backups`: transactions in the middle of a checkpoint, readers in other processes,
 //!   reads that fail, copies.
 //! - `feed`: what the feed tells, and told before.
+//! - `kept`: what is on the disk for a fall-back, and nothing else.
 //! - `check`: the comparison.
 
 mod backups;
@@ -23,6 +24,7 @@ mod clock;
 mod daemons;
 mod desk;
 mod feed;
+mod kept;
 mod life;
 mod meanwhile;
 pub mod model;

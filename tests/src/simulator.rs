@@ -11,6 +11,7 @@
 //! - `daemons`: members that commit in sessions, are lost and come back, and what grows old.
 //! - `life`: the database, its disk, and what is known of its transactions.
 //! - `steps`: what happens to it.
+//! - `marks`: pins, annotations and single versions of models.
 //! - `rules`: what is decided of series, and what follows from it.
 //! - `meanwhile`, `readers`, `reads`, `backups`: transactions in the middle of a checkpoint, readers in other processes,
 //!   reads that fail, copies.
@@ -26,6 +27,7 @@ mod desk;
 mod feed;
 mod kept;
 mod life;
+mod marks;
 mod meanwhile;
 pub mod model;
 mod readers;

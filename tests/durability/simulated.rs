@@ -17,6 +17,7 @@ fn the_simulator_finds_nothing() {
         figures.meanwhile > 100 && figures.reads > 100 && figures.backups > 1 && figures.cut > 0,
         "{figures:?}"
     );
+    assert!(figures.fallbacks > 10 && figures.overtaken > 0, "{figures:?}");
 }
 
 /// A life is the same each time: a failing seed can be looked at again.

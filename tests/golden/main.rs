@@ -71,6 +71,21 @@ fn kept_databases_are_read_and_go_on() {
     assert!(bytes <= BYTES_MAX, "the kept databases have {bytes} bytes");
 }
 
+/// There is a delta of the state image among them, over a base that both manifests name, and something is gone in it.
+#[test]
+fn a_delta_is_kept() {
+    let dir = TempDir::new().unwrap();
+    copy(&root().join("closed"), dir.path());
+    let images = fs::read_dir(dir.path().join("images")).unwrap();
+    let mut images: Vec<PathBuf> = images.map(|entry| entry.unwrap().path()).collect();
+    images.sort();
+    let delta = fs::read(images.last().unwrap()).unwrap();
+    assert!(delta.windows(4).any(|bytes| bytes == u32::MAX.to_le_bytes()), "nothing is gone in {images:?}");
+    fs::write(&images[images.len() - 2], b"").unwrap();
+    let refused = Database::open_with(dir.path(), options()).map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("images/"), "{refused}");
+}
+
 /// What the program writes today shows what the kept databases show, in files of the same kinds: a text that was
 /// changed by hand, or databases that were left behind by a change of the format, are found out.
 #[test]

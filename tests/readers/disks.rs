@@ -256,3 +256,36 @@ fn a_backup_that_cannot_begin_anew_leaves_nothing() {
     assert!(refused.to_string().contains("a test fails it"), "{refused}");
     assert_eq!(dest.inner().files(), Vec::<String>::new());
 }
+
+/// Where the copy can be emptied, the second attempt is whole, and shows what the original shows.
+#[test]
+fn a_backup_that_was_overtaken_begins_anew_and_is_whole() {
+    let disk = SimulatedDisk::new();
+    let db = filled(&disk);
+    let (source, dest) = (FaultyDisk::new(disk.clone()), FaultyDisk::new(SimulatedDisk::new()));
+    let reader = Database::open_read_only_with(Arc::new(source.clone()), 0).unwrap();
+    let (is_gone, writer) = (AtomicBool::new(false), db.clone());
+    source.watch(move |call| {
+        let is_of_image = call.act == Act::Open && call.name.starts_with("images/");
+        match is_of_image && !is_gone.swap(true, Ordering::Relaxed) {
+            true => {
+                writer.commit(transaction(90, false).unwrap()).unwrap();
+                writer.checkpoint().unwrap();
+                Err(io::ErrorKind::NotFound.into())
+            }
+            false => Ok(()),
+        }
+    });
+    let removed = Arc::new(AtomicBool::new(false));
+    let seen = removed.clone();
+    dest.watch(move |call| {
+        seen.fetch_or(call.act == Act::Remove, Ordering::Relaxed);
+        Ok(())
+    });
+    let report = reader.backup_on(Arc::new(dest.clone()), |_, _| ()).unwrap();
+    assert!(removed.load(Ordering::Relaxed), "what the first attempt made is removed");
+    assert_eq!(report.seq, db.durable_seq(), "the second copies what was committed meanwhile, too");
+    let copy = Database::open_on(Arc::new(dest.inner().crash()), options()).unwrap();
+    assert_eq!(shown(&copy).unwrap(), shown(&db).unwrap());
+    assert_eq!(copy.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+}

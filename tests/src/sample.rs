@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use underbelly::{
-    Batch, Column, Columns, Database, Options, ReadError, Row, Scope, SimulatedDisk, Timestamp,
+    AliasTarget, Batch, Column, Columns, Database, Date, Metadata, Options, ReadError, Row, Scope,
+    SimulatedDisk, Timestamp,
 };
 
 use crate::{BOOK, blob_of, day, define, desk, episode, model_of, one, shown, transaction};
@@ -95,23 +96,60 @@ fn quote(db: &Database, i: u64) -> Result<(), Failed> {
     }
 }
 
+/// A model of which something is told.
+fn marked() -> Metadata {
+    Metadata::new("marked").with("timestamp", Timestamp(3))
+}
+
+/// What neither [`fill`] nor a quote does: two versions of a model, whose blob is compressed, with an alias, a pin and a note; the end of
+/// a date; a deadline that nobody meets.
+fn mark(db: &Database) -> Result<(), Failed> {
+    let stored = |is_compressed: bool| {
+        let mut writer = db.blob_writer().compressed(is_compressed);
+        writer.push(&blob_of(7, true).into_iter().take(10_000).collect::<Vec<u8>>())?;
+        writer.finish()
+    };
+    for is_compressed in [true, false] {
+        let blob = stored(is_compressed)?;
+        let mut batch = Batch::new();
+        batch.put_model_stored(marked(), &blob);
+        db.commit(batch)?;
+    }
+    let (ended, wanted) = (Date(30_000), Date(30_001));
+    let mut batch = Batch::new();
+    batch.set_alias(&marked(), "best", AliasTarget::Newest)?.pin_version(&marked(), 1, true)?;
+    batch.annotate(&marked(), None, "score", 5)?;
+    batch.end_of(ended).due_by(BOOK, wanted, Timestamp::MAX);
+    db.commit(batch)?;
+    Ok(())
+}
+
 /// The databases that are kept, by name: one that was closed, and one that was killed behind a checkpoint while it
 /// wrote.
 pub fn kept() -> Result<Vec<(&'static str, SimulatedDisk)>, Failed> {
+    // Blobs of some KiB have several chunks.
+    let options = Options { chunk_bytes: 4096, ..options() };
     let closed = SimulatedDisk::new();
-    let db = Database::create_on(Arc::new(closed.clone()), options())?;
+    let db = Database::create_on(Arc::new(closed.clone()), options.clone())?;
     fill(&db, 1, true)?;
     quote(&db, 1)?;
+    mark(&db)?;
     db.checkpoint()?;
     fill(&db, 4, false)?;
+    db.checkpoint()?;
+    // So little that it becomes a delta over the base, and something goes in it.
+    let mut batch = Batch::new();
+    batch.remove_variable(Scope::asset("IBM"), "raw").set_variable(Scope::Global, "x", 0.5);
+    db.commit(batch)?;
     db.close()?;
 
     let disk = SimulatedDisk::new();
-    let db = Database::create_on(Arc::new(disk.clone()), options())?;
+    let db = Database::create_on(Arc::new(disk.clone()), options)?;
     fill(&db, 1, false)?;
     quote(&db, 1)?;
     db.checkpoint()?;
     quote(&db, 2)?;
+    mark(&db)?;
     fill(&db, 4, true)?;
     let killed = disk.crash();
     drop(db);
@@ -143,6 +181,17 @@ pub fn describe(db: &Database) -> Result<String, ReadError> {
         let _ = writeln!(text, "{:?}", producer.definition);
     }
     let _ = writeln!(text, "{} runs", db.runs(None, usize::MAX)?.len());
+    let snapshot = db.snapshot();
+    for version in snapshot.model_versions(&marked())? {
+        let _ = writeln!(
+            text,
+            "marked version {}, pinned {}, aliases {:?}",
+            version.info.version, version.is_pinned, version.aliases
+        );
+    }
+    for note in snapshot.annotations(&marked())? {
+        let _ = writeln!(text, "marked {}: {:?}", note.name, note.value);
+    }
     for (name, what) in shown(db)? {
         let _ = writeln!(text, "{name}\n    {}", what.trim_end().replace('\n', "\n    "));
     }

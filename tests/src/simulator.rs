@@ -11,10 +11,12 @@
 //! - `daemons`: members that commit in sessions, are lost and come back, and what grows old.
 //! - `life`: the database, its disk, and what is known of its transactions.
 //! - `steps`: what happens to it.
+//! - `marks`: pins, annotations and single versions of models.
 //! - `rules`: what is decided of series, and what follows from it.
 //! - `meanwhile`, `readers`, `reads`, `backups`: transactions in the middle of a checkpoint, readers in other processes,
 //!   reads that fail, copies.
 //! - `feed`: what the feed tells, and told before.
+//! - `kept`: what is on the disk for a fall-back, and nothing else.
 //! - `check`: the comparison.
 
 mod backups;
@@ -23,7 +25,9 @@ mod clock;
 mod daemons;
 mod desk;
 mod feed;
+mod kept;
 mod life;
+mod marks;
 mod meanwhile;
 pub mod model;
 mod readers;

@@ -72,7 +72,7 @@ fn tell(out: &mut impl Write, figures: &Figures, began: Instant) -> Result<(), B
     writeln!(
         out,
         "{} cycles in {seconds:.1} s: {:.0} cycles/s; {} transactions, {} crashes, {} failed calls, {} recoveries \
-         cut short, {} transactions within checkpoints, {} looks of readers, {} backups and {} cut short, {} commits of daemons and {} sent again, \
+         cut short, {} transactions within checkpoints, {} looks of readers, {} fall-backs, {} backups ({} beside a writer) and {} cut short, {} commits of daemons and {} sent again, \
          {} sessions lost, {} transactions refused, {} expiries, {} series as they were known, {} changing calls",
         figures.cycles,
         figures.cycles as f64 / seconds,
@@ -82,7 +82,9 @@ fn tell(out: &mut impl Write, figures: &Figures, began: Instant) -> Result<(), B
         figures.interrupted,
         figures.meanwhile,
         figures.reads,
+        figures.fallbacks,
         figures.backups,
+        figures.overtaken,
         figures.cut,
         figures.sent,
         figures.again,

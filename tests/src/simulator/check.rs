@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use underbelly::{
-    Columns, Database, Metadata, ReadError, Scope, Series, Snapshot, State, Timestamp, Value, VariableValue,
+    Columns, Database, MetaValue, Metadata, ReadError, Scope, Series, Snapshot, State, Timestamp, Value,
+    VariableValue,
 };
 
 use super::desk::{
@@ -57,6 +58,9 @@ fn text(value: &VariableValue) -> String {
 
 /// The alias that models of the simulator have.
 pub(super) const ALIAS: &str = "best";
+
+/// The name under which something is told of models.
+pub(super) const NOTE: &str = "score";
 
 /// A blob of the simulator: a byte that changes from page to page, so that blobs share some chunks and not all.
 pub(super) fn blob(byte: u8, len: usize) -> Vec<u8> {
@@ -151,6 +155,21 @@ pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble
             return wrong(format!("seq {at}: model {number} is version {version} of {newest}"));
         }
         let all = snapshot.model_versions(&metadata(*number))?;
+        let pinned = all.iter().rev().filter(|version| version.is_pinned);
+        let pinned: Vec<u64> = pinned.map(|version| version.info.version).collect();
+        let expected = model.pinned.range((*number, 0)..=(*number, u64::MAX)).map(|pinned| pinned.1);
+        if !expected.clone().eq(pinned.iter().copied()) {
+            let expected: Vec<u64> = expected.collect();
+            return wrong(format!(
+                "seq {at}: of model {number} versions {pinned:?} are pinned, not {expected:?}"
+            ));
+        }
+        let told = snapshot.annotations(&metadata(*number))?;
+        let told: Vec<_> = told.iter().map(|note| (note.name.to_string(), note.value.clone())).collect();
+        let expected = model.notes.get(number).map(|n| (NOTE.to_string(), Some(MetaValue::from(*n))));
+        if !told.iter().eq(&expected) {
+            return wrong(format!("seq {at}: of model {number} is told {told:?}, not {expected:?}"));
+        }
         let all: Vec<u64> = all.iter().rev().map(|version| version.info.version).collect();
         let expected: Vec<u64> = versions.iter().map(|version| version.0).collect();
         let alias = snapshot.model_alias(&metadata(*number), ALIAS)?.map(|named| named.info().version);

@@ -151,8 +151,10 @@ impl Life {
         }
         if is_ordered {
             self.order(None);
+            // A read that failed leaves the removing to the next checkpoint.
+            return Ok(());
         }
-        Ok(())
+        self.look_for_strays()
     }
 }
 

@@ -73,6 +73,12 @@ pub enum Effect {
     Alias(u8, bool),
     /// Keeps so many versions of a model.
     Keep(u8, u64),
+    /// Pins a version of a model, or takes the pin away.
+    Pin(u8, u64, bool),
+    /// Tells a number of a model, or takes it back.
+    Note(u8, Option<i64>),
+    /// Deletes a version of a model.
+    Drop(u8, u64),
     /// Sets a variable to what follows from a number, or removes it.
     Variable(u8, Option<i64>),
     /// Declares the end of a day.
@@ -114,6 +120,10 @@ pub struct Model {
     pub aliases: BTreeMap<u8, u64>,
     /// How many versions are kept.
     pub kept: BTreeMap<u8, u64>,
+    /// Pinned versions.
+    pub pinned: BTreeSet<(u8, u64)>,
+    /// What is told of models.
+    pub notes: BTreeMap<u8, i64>,
     /// Numbers from which the values of variables follow.
     pub variables: BTreeMap<u8, i64>,
     /// Days that ended.
@@ -227,6 +237,16 @@ impl Model {
                     self.models.remove(&model);
                     self.aliases.remove(&model);
                     self.kept.remove(&model);
+                    self.notes.remove(&model);
+                    self.pinned.retain(|(pinned, _)| *pinned != model);
+                }
+                Effect::Pin(model, version, true) => drop(self.pinned.insert((model, version))),
+                Effect::Pin(model, version, false) => drop(self.pinned.remove(&(model, version))),
+                Effect::Note(model, Some(n)) => drop(self.notes.insert(model, n)),
+                Effect::Note(model, None) => drop(self.notes.remove(&model)),
+                Effect::Drop(model, version) => {
+                    let versions = self.models.entry(model).or_default();
+                    versions.retain(|known| known.0 != version);
                 }
                 Effect::Alias(model, true) => {
                     let newest = self.models.get(&model).and_then(|versions| versions.last());
@@ -259,7 +279,11 @@ impl Model {
             let (named, first) =
                 (self.aliases.get(model).copied(), versions.len().saturating_sub((*kept).max(1) as usize));
             let mut at = 0..;
-            versions.retain(|version| at.next().is_some_and(|at| at >= first) || Some(version.0) == named);
+            versions.retain(|version| {
+                at.next().is_some_and(|at| at >= first)
+                    || Some(version.0) == named
+                    || self.pinned.contains(&(*model, version.0))
+            });
         }
         for (cell, content) in cells {
             let known = self.cells.entry(cell).or_default();

@@ -80,9 +80,9 @@ impl Life {
         Ok(())
     }
 
-    /// Between two calls of who opens a reader on this disk, the writer commits and makes checkpoints: what the reader was
+    /// Between two calls of who opens a reader on this disk, or copies to it, the writer commits and makes checkpoints: what the reader was
     /// about to look at is replaced, or pinned.
-    fn overtake(&mut self, disk: &FaultyDisk<SimulatedDisk>) -> Result<Meanwhile, Trouble> {
+    pub(super) fn overtake(&mut self, disk: &FaultyDisk<SimulatedDisk>) -> Result<Meanwhile, Trouble> {
         let (checkpoints, after) = (self.numbers.below(4), self.numbers.below(60));
         let (mut other, meanwhile) = self.other(checkpoints)?;
         let (calls, other) = (

@@ -79,6 +79,7 @@ impl Life {
             0..8 => self.commit_some(),
             8 => self.commit_large(),
             9 if self.numbers.below(3) == 0 => self.tell_of_model(),
+            9 if self.numbers.below(3) == 0 => self.mark_model(),
             9 => self.upload(),
             10 if self.numbers.below(2) == 0 => self.count_up(),
             10..12 => self.transact(),

@@ -170,7 +170,7 @@ pub(crate) struct Core {
     pub live: LiveModels,
     /// What monitors have handed over and is not committed yet.
     pub handed: Handed,
-    /// Encodes and merges run here, never on a caller's thread pool; so do the commits of monitors.
+    /// Encodes and merges run here, never on a caller's thread pool.
     pub pool: Pool,
 }
 
@@ -541,13 +541,13 @@ impl Core {
         sealed
     }
 
-    /// Waits until a transaction is durable. Where the folder was given up, whether all that was shown is: what was queued
-    /// then was promised to nobody.
+    /// Waits until a transaction is durable. Where the folder was given up without a commit, only the record of the opening may
+    /// not be, which nobody was promised.
     pub(crate) fn settle(&self, seq: u64) -> bool {
         let folder = self.folder.read().unwrap_or_else(PoisonError::into_inner);
         match *folder {
             Some(_) => self.log.wait(seq).is_ok(),
-            None => self.log.lost_visible().is_none(),
+            None => !self.touched.load(Ordering::Acquire) || self.log.durable_seq() >= seq,
         }
     }
 

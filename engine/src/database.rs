@@ -18,6 +18,7 @@ use crate::core::{Chore, Commit, Core};
 use crate::durability::Durability;
 use crate::error::{CommitError, Failure, OpenError, SchemaError};
 use crate::graph::{Event, GraphError, ProducerDefinition, ProducerId, SlotDefinition};
+use crate::limits::UNSAVED_TOLD;
 use crate::listing::TABLE_COLUMNS;
 use crate::models::{BlobWriter, IndexStatus, Metadata, Model};
 use crate::open::{self, RecoveryReport};
@@ -95,9 +96,6 @@ pub struct Status {
     /// What opening found.
     pub recovery: RecoveryReport,
 }
-
-/// How many of those are named that a close could not save.
-const UNSAVED_TOLD: usize = 8;
 
 /// How often whoever waits without workers looks at the clock.
 const CLOCK_LOOK: Duration = Duration::from_millis(5);

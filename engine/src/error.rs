@@ -569,9 +569,9 @@ pub enum CommitError {
         problem: &'static str,
     },
     /// What was not saved when the database was closed. All else is, and the folder is given up.
-    #[error("{what} held changes that are lost: the database was closed before; close it (or drop it) first")]
+    #[error("changes are lost of {what}: the database was closed before; close such (or drop them) first")]
     Unsaved {
-        /// A live model, or the monitor of a series.
+        /// The live models and the monitors of series, up to eight of them.
         what: String,
     },
     /// The closure of a transaction gave up. The engine never makes this error: it is for closures given to

@@ -65,7 +65,8 @@ impl View {
     ///
     /// It works on a copy of the graph: that takes time and memory in proportion to its cells and bundles, and commits wait
     /// while it is taken. Where producers are detached there is a second copy, with all of them attached. A view has no clock: stamps that are too far ahead of it are refused by the commit alone. What a daemon would
-    /// commit, [`Session::explain_commit`](crate::Session::explain_commit) explains.
+    /// commit, [`Session::explain_commit`](crate::Session::explain_commit) explains. Of long blobs a [`Reader`](crate::Reader) knows the
+    /// default [`chunk_bytes`](crate::Options::chunk_bytes) alone: where the writer has others, an equal one counts as another.
     ///
     /// # Errors
     /// Those with which [`Database::commit`](crate::Database::commit) would refuse the batch's cells and ends.

@@ -1,5 +1,6 @@
 //! Names of the files in a database's folder. Numbers are never used twice.
 
+use crate::limits::FILE_NUMBER_MAX;
 use std::fmt::Write;
 
 /// Folder of the log.
@@ -74,16 +75,13 @@ pub(crate) fn image(file: u64) -> String {
     format!("{IMAGES_DIR}/{file:010}.img")
 }
 
-/// The greatest number of a sealed file: nobody counts that far, nor from there on to the end of numbers.
-pub(crate) const NUMBER_MAX: u64 = 1 << 62;
-
 /// The number in the name of a sealed file, with or without the folder in front; `None` for a name that the engine
 /// does not give.
 pub(crate) fn number(name: &str) -> Option<u64> {
     let (digits, kind) = name.rsplit('/').next()?.split_once('.')?;
     let kinds = ["seg", "seg.tmp", "pack", "pack.tmp", "chunk", "chunk.tmp", "img", "img.tmp"];
     let number = digits.parse().ok()?;
-    let is_given = (1..=NUMBER_MAX).contains(&number) && digits == format!("{number:010}");
+    let is_given = (1..=FILE_NUMBER_MAX).contains(&number) && digits == format!("{number:010}");
     (kinds.contains(&kind) && is_given).then_some(number)
 }
 
@@ -107,8 +105,8 @@ mod tests {
         }
         assert_eq!(number(&segment("a.b", 12)), Some(12));
         assert_eq!(number("packs/0000000007.pack.tmp"), Some(7));
-        assert_eq!(number(&pack(NUMBER_MAX)), Some(NUMBER_MAX));
-        for strange in [pack(u64::MAX), pack(NUMBER_MAX + 1), pack(0)] {
+        assert_eq!(number(&pack(FILE_NUMBER_MAX)), Some(FILE_NUMBER_MAX));
+        for strange in [pack(u64::MAX), pack(FILE_NUMBER_MAX + 1), pack(0)] {
             assert_eq!(number(&strange), None, "{strange}");
         }
         for strange in ["LOCK", "2024.csv", "7.seg", "0000000007.csv", "0000000007", "+000000007.seg"] {

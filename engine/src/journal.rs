@@ -85,7 +85,7 @@ impl Needed {
 pub(crate) fn beyond(gap: WalError, manifest: u64) -> String {
     let gap = PassedOver::of(gap).map_or_else(|error| error.to_string(), |gap| gap.to_string());
     format!(
-        "{gap}; an opening that falls back to {} would need it, until two checkpoints are made",
+        "{gap}; an opening that falls back to {} would need it, until the next checkpoint",
         manifest_name(manifest)
     )
 }

@@ -25,6 +25,10 @@ pub const OBJECT_BYTES_MAX: usize = 4 << 30;
 /// Bytes of a blob that is written as a stream.
 pub const BLOB_BYTES_MAX: u64 = 1 << 40;
 
+/// The greatest number of a sealed file: nobody counts that far, nor from there on to the end of numbers.
+pub(crate) const FILE_NUMBER_MAX: u64 = 1 << 62;
+/// How many of those are named that a close could not save.
+pub(crate) const UNSAVED_TOLD: usize = 8;
 /// The greatest sequence number that a file may say; no database comes so far, and counting goes on from it.
 pub(crate) const SEQ_MAX: u64 = 1 << 62;
 /// Bytes of a variable's value; a float has 8.

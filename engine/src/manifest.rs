@@ -5,8 +5,7 @@ use underbelly_storage::error::StorageError;
 use underbelly_storage::manifest::{self, manifest_name, read_manifest, write_manifest};
 use underbelly_wal::{Place, Start};
 
-use crate::files::NUMBER_MAX;
-use crate::limits::SEQ_MAX;
+use crate::limits::{FILE_NUMBER_MAX, SEQ_MAX};
 use crate::record::{from_archive, to_archive, v1};
 
 /// Where the payload begins in the file, bytes.
@@ -31,7 +30,7 @@ impl Stored {
     pub(crate) fn decode(found: manifest::Manifest) -> Result<Stored, StorageError> {
         let corrupt = |what: String| StorageError::corrupt(&manifest_name(found.number), PAYLOAD_AT, what);
         let manifest: v1::Manifest = from_archive(&found.payload).map_err(corrupt)?;
-        if manifest.seq > SEQ_MAX || manifest.next_file > NUMBER_MAX {
+        if manifest.seq > SEQ_MAX || manifest.next_file > FILE_NUMBER_MAX {
             return Err(corrupt("it counts further than any database comes".to_string()));
         }
         let (number, database, bytes) = (found.number, found.db_id, found.payload.len() as u64);

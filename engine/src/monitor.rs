@@ -3,7 +3,9 @@
 //! Who records pushes into columns of its own; a thread of the database commits them. So a value costs some tens of nanoseconds, and
 //! a process that dies loses those that were not handed over yet, of a fifth of a second at most.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod histogram;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -19,6 +21,8 @@ use crate::durability::Durability;
 use crate::error::{CommitError, ReadError};
 use crate::variables::{Scope, UnloggedVar};
 
+pub use histogram::Histogram;
+
 /// Values that are handed over at once.
 const ROWS_MAX: usize = 4_096;
 /// Bytes of arrays and histograms that are handed over at once.
@@ -29,113 +33,6 @@ const AGE_MAX_NS: u64 = 200_000_000;
 const ROOM_MIN: usize = 16;
 /// Hand-overs that wait, beyond which who records commits for himself: nobody's memory grows with what the disk does not take.
 const UNDER_WAY_MAX: usize = 16;
-/// Parts into which a histogram cuts each doubling.
-const PARTS: f64 = 8.0;
-
-/// How often values fell where, in steps of an eighth of a doubling. Two are merged by adding them up.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Histogram {
-    /// Counts of values by their place: that of 2^(n/8) to 2^((n+1)/8) is `n`, and of the negative ones apart.
-    above: BTreeMap<i32, u64>,
-    below: BTreeMap<i32, u64>,
-    zeros: u64,
-    sum: f64,
-}
-
-impl Histogram {
-    /// One without values.
-    pub fn new() -> Histogram {
-        Histogram::default()
-    }
-
-    /// Takes a value; NaN is left out.
-    pub fn add(&mut self, value: f64) {
-        let place = |value: f64| (value.log2() * PARTS).floor().clamp(-1e6, 1e6) as i32;
-        if value > 0.0 {
-            *self.above.entry(place(value)).or_default() += 1;
-        } else if value < 0.0 {
-            *self.below.entry(place(-value)).or_default() += 1;
-        } else if value == 0.0 {
-            self.zeros += 1;
-        } else {
-            return;
-        }
-        self.sum += value;
-    }
-
-    /// Takes the values of another. Counts end at the greatest number.
-    pub fn merge(&mut self, other: &Histogram) {
-        let add = |count: &mut u64, more: u64| *count = count.saturating_add(more);
-        other.above.iter().for_each(|(place, count)| add(self.above.entry(*place).or_default(), *count));
-        other.below.iter().for_each(|(place, count)| add(self.below.entry(*place).or_default(), *count));
-        self.zeros = self.zeros.saturating_add(other.zeros);
-        self.sum += other.sum;
-    }
-
-    /// How many values there are.
-    pub fn count(&self) -> u64 {
-        self.above
-            .values()
-            .chain(self.below.values())
-            .fold(self.zeros, |sum, count| sum.saturating_add(*count))
-    }
-
-    /// Their mean; NaN where there are none.
-    pub fn mean(&self) -> f64 {
-        self.sum / self.count() as f64
-    }
-
-    /// A value that a share of all is at most, within an eighth of a doubling; NaN where there are none.
-    pub fn quantile(&self, share: f64) -> f64 {
-        let wanted = (share.clamp(0.0, 1.0) * self.count() as f64).ceil().max(1.0) as u64;
-        let middle = |place: &i32| ((f64::from(*place) + 0.5) / PARTS).exp2();
-        let below = self.below.iter().rev().map(|(place, count)| (-middle(place), *count));
-        let above = self.above.iter().map(|(place, count)| (middle(place), *count));
-        let mut seen = 0;
-        for (value, count) in below.chain([(0.0, self.zeros)]).chain(above) {
-            seen = u64::saturating_add(seen, count);
-            if count > 0 && seen >= wanted {
-                return value;
-            }
-        }
-        f64::NAN
-    }
-
-    /// As bytes: f64 sum, u64 zeros, then for each sign, the negative first, u32 how many places and each as i32 and u64 count.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.sum.to_le_bytes().to_vec();
-        bytes.extend_from_slice(&self.zeros.to_le_bytes());
-        for places in [&self.below, &self.above] {
-            bytes.extend_from_slice(&(places.len() as u32).to_le_bytes());
-            for (place, count) in places {
-                bytes.extend_from_slice(&place.to_le_bytes());
-                bytes.extend_from_slice(&count.to_le_bytes());
-            }
-        }
-        bytes
-    }
-
-    /// Reads what [`Histogram::to_bytes`] wrote; `None` for other bytes.
-    pub fn of_bytes(bytes: &[u8]) -> Option<Histogram> {
-        let (sum, bytes) = bytes.split_first_chunk::<8>()?;
-        let (zeros, mut rest) = bytes.split_first_chunk::<8>()?;
-        let mut read = || {
-            let (count, bytes) = rest.split_first_chunk::<4>()?;
-            rest = bytes;
-            let mut places = BTreeMap::new();
-            for _ in 0..u32::from_le_bytes(*count) {
-                let (place, bytes) = rest.split_first_chunk::<4>()?;
-                let (count, bytes) = bytes.split_first_chunk::<8>()?;
-                rest = bytes;
-                places.insert(i32::from_le_bytes(*place), u64::from_le_bytes(*count));
-            }
-            Some(places)
-        };
-        let (below, above) = (read()?, read()?);
-        let (zeros, sum) = (u64::from_le_bytes(*zeros), f64::from_le_bytes(*sum));
-        rest.is_empty().then_some(Histogram { above, below, zeros, sum })
-    }
-}
 
 /// A value that is monitored.
 #[derive(Clone, Debug, PartialEq)]
@@ -154,7 +51,7 @@ impl Sample {
         match self {
             Sample::Scalar(_) => 0,
             Sample::Array(values) => 8 * values.len(),
-            Sample::Histogram(histogram) => 24 + 12 * (histogram.below.len() + histogram.above.len()),
+            Sample::Histogram(histogram) => histogram.byte_size(),
         }
     }
 
@@ -231,8 +128,9 @@ impl Rows {
 /// Takes values of one thread and makes rows of a series of them: at the time of the clock, with the key `name` and the fields
 /// `step` and `value`; of an array or histogram the value is the mean, `kind` says which it is, and `data` holds its numbers
 /// or [`Histogram::to_bytes`]. The newest value of `loss` in the series `training` is the variable `training/loss`, too, which is in no log
-/// and which `ubctl var watch` draws; a name that is longer than 255 bytes with its series is not shown. What came after the last hand-over, a
-/// fifth of a second ago at most, goes with the next value, a flush or the drop. What
+/// and which `ubctl var watch` draws; a name that is longer than 255 bytes with its series is not shown. Values are handed over once
+/// there are many, and with the first that comes a fifth of a second or more after the hand-over before; the others wait for
+/// such a one, a flush or the drop. So who records several names at each step, and steps seldom, flushes after each. What
 /// is refused is kept for the next [`Monitor::flush`], and [`Status::trouble`](crate::Status::trouble) tells of it.
 pub struct Monitor {
     core: Arc<Core>,
@@ -245,7 +143,7 @@ pub struct Monitor {
     newest: u32,
     rows: Rows,
     /// When rows were handed over last.
-    handed: Option<Timestamp>,
+    handed_at: Option<Timestamp>,
     outside: Arc<Outside>,
     /// Why a name was left out.
     left_out: Option<ReadError>,
@@ -283,7 +181,12 @@ impl Outside {
     fn come_back(&self) -> VecDeque<Job> {
         let is_under_way = |handed: &mut HandedOver| handed.under_way > 0;
         let handed = self.ended.wait_while(self.handed(), is_under_way);
-        std::mem::take(&mut handed.unwrap_or_else(PoisonError::into_inner).refused)
+        let mut handed = handed.unwrap_or_else(PoisonError::into_inner);
+        // Until all is committed or refused again, a close that comes between tells of it.
+        if !handed.refused.is_empty() {
+            self.has_rows.store(true, Ordering::Release);
+        }
+        std::mem::take(&mut handed.refused)
     }
 
     /// Keeps what a commit refused. Nobody's memory grows with what is not taken, so the oldest goes then.
@@ -312,8 +215,11 @@ impl UnderWay {
     }
 
     fn commit(mut self: Box<UnderWay>, core: &Core) {
+        let Some(job) = &self.job else { return };
+        let done = job.commit(core);
+        // Where that panics it is still there, and is kept.
         if let Some(job) = self.job.take()
-            && let Err(error) = job.commit(core)
+            && let Err(error) = done
         {
             note(core, &job.series, &error);
             self.outside.keep(core, job, &error);
@@ -325,7 +231,7 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         let mut handed = self.outside.handed();
         handed.under_way -= 1;
-        // Nobody committed it: the database is gone, and the next flush says so.
+        // Nobody committed it to its end, so that the next flush does.
         handed.refused.extend(self.job.take());
         drop(handed);
         self.outside.ended.notify_all();
@@ -409,10 +315,10 @@ impl Monitor {
             });
             self.rows.names.push(at);
         }
-        // A clock that was set back or ahead lets rows go early. Who records seldom waits for no other value.
-        let is_old = self.handed.is_none_or(|handed| now.0.abs_diff(handed.0) >= AGE_MAX_NS);
+        // A clock that was set back or ahead lets rows go early. One that comes alone waits for no other.
+        let is_old = self.handed_at.is_none_or(|handed| now.0.abs_diff(handed.0) >= AGE_MAX_NS);
         if row + 1 >= ROWS_MAX || self.rows.data_bytes >= DATA_BYTES_MAX || is_old {
-            self.handed = Some(now);
+            self.handed_at = Some(now);
             self.hand_over();
         }
     }
@@ -644,7 +550,7 @@ impl Database {
             touched: Vec::new(),
             newest: 0,
             rows: Rows::with_room(ROOM_MIN),
-            handed: None,
+            handed_at: None,
             outside: self.core().handed.begin(&series),
             left_out: None,
             series,

@@ -41,7 +41,7 @@ use crate::series::Gates;
 use crate::shared::{self, Notice, SHARED};
 use crate::signals::Signals;
 use crate::variables::{Registry, VARIABLES};
-use crate::view::{Base, View};
+use crate::view::{Base, BlobLimits, View};
 
 /// What opening found.
 #[derive(Clone, Debug, Default)]
@@ -270,9 +270,10 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         && *number == manifest.previous
         && found.rejected.is_empty()
         && log_damage.is_none()
-        && let Some(gap) = gap_behind(&disk, database, older.log_start().seq)?
     {
-        log_damage = Some(beyond(gap, *number));
+        // What it says of a file that cannot be read is told like one that is missing: this opening needs neither.
+        let gap = gap_behind(&disk, database, older.log_start().seq).unwrap_or_else(Some);
+        log_damage = gap.map(|gap| beyond(gap, *number));
     }
     let Restored { state, objects, layers, mut next_file, logged, replaced, load, mut phases } = restored;
     objects.list_unnamed();
@@ -351,7 +352,10 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         objects,
         attributes: Default::default(),
         index_models_min: if options.workers == 0 { usize::MAX } else { options.index_models_min },
-        blob_limits: (INLINE_BYTES_MAX.min(record_bytes_max / 2), options.chunk_bytes),
+        blob_limits: BlobLimits {
+            small_max: INLINE_BYTES_MAX.min(record_bytes_max / 2),
+            chunk_bytes: options.chunk_bytes,
+        },
         threads: Threads(pool.threads()),
         readers: Mutex::default(),
         visible: Box::new(move || published.visible()),
@@ -494,12 +498,12 @@ pub(crate) fn last_sealed(disk: &dyn Disk, database: [u8; 16], from: u64) -> Res
             for group in 0..segment.groups() {
                 newest = segment.seqs(group)?.into_iter().flatten().fold(newest, u64::max);
             }
-            Ok(newest)
+            Ok::<u64, StorageError>(newest)
         };
         match newest() {
             Ok(newest) => last = last.max(newest),
             // What is damaged says nothing; what cannot be read may say something.
-            Err(error @ (StorageError::Io { .. } | StorageError::Version { .. })) => return Err(error),
+            Err(error) if error.may_be_sound() => return Err(error),
             Err(_) => {}
         }
     }

@@ -373,7 +373,7 @@ impl Core {
 
     /// Bytes of an object that alone may go into the record.
     pub(crate) fn inline_bytes_max(&self) -> usize {
-        self.view.base().blob_limits.0
+        self.view.base().blob_limits.small_max
     }
 
     /// Whether so many more bytes may go into the record.

@@ -36,7 +36,7 @@ use crate::options::Options;
 use crate::pool::{Pool, Threads};
 use crate::restore::{RestoreError, open_or_spare, open_segment, replay, restore};
 use crate::variables::{BoardReader, VARIABLES};
-use crate::view::{Base, View};
+use crate::view::{Base, BlobLimits, View};
 use crate::{files, view};
 
 /// A database that is open for reading alone, with all that its [`View`] shows: what was durable at the last
@@ -376,7 +376,10 @@ impl Reader {
                 // The index belongs to the writer.
                 attributes: Default::default(),
                 index_models_min: usize::MAX,
-                blob_limits: (INLINE_BYTES_MAX, Options::default().chunk_bytes),
+                blob_limits: BlobLimits {
+                    small_max: INLINE_BYTES_MAX,
+                    chunk_bytes: Options::default().chunk_bytes,
+                },
                 threads: Threads(pool.threads()),
                 readers: Mutex::default(),
                 visible: Box::new(move || shown.load(Ordering::Acquire)),

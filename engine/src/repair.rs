@@ -42,8 +42,8 @@ pub struct RepairReport {
     pub losses: Vec<Loss>,
     /// Damage by which nothing is lost, since what stood there is stored elsewhere too or nothing names it.
     pub harmless: Vec<Loss>,
-    /// What was taken to be so where nothing says it: without a manifest, which files are the database; without
-    /// `SHARED`, that nothing is missing at the end of the log.
+    /// What was taken to be so where nothing says it: without a manifest, which files are the database; where
+    /// `SHARED` is damaged or cannot be read, that nothing is missing at the end of the log.
     pub assumed: Vec<String>,
     /// What was checked of the copy afterwards.
     pub verified: VerifyReport,
@@ -192,7 +192,9 @@ impl Database {
             }
         }
         let is_told = |place: &Unreadable| {
-            saved.losses.iter().any(|loss| loss.file == place.file && loss.offset == Some(place.offset))
+            let place_at = place.offset..place.offset + place.bytes;
+            let is_in = |loss: &Loss| loss.offset.is_some_and(|offset| place_at.contains(&offset));
+            saved.losses.iter().any(|loss| loss.file == place.file && is_in(loss))
         };
         losses.extend(unreadable.into_iter().filter(|place| !is_told(place)).map(Loss::unreadable));
         let mut harmless = saved.harmless;

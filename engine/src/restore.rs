@@ -16,6 +16,7 @@ use crate::error::OpenError;
 use crate::files;
 use crate::graph::Graph;
 use crate::image::{self, Layer};
+use crate::limits::FILE_NUMBER_MAX;
 use crate::models::Models;
 use crate::objects::{ChunkFile, Names, Objects, PackFile, Place};
 use crate::operations::{Operations, PutModel};
@@ -320,7 +321,7 @@ pub(crate) fn replay(
         }
         replaced.extend(objects.insert(*id, place.clone()).map(|before| (*id, before)));
     }
-    if newest > files::NUMBER_MAX {
+    if newest > FILE_NUMBER_MAX {
         return Err(at("it names a file of a number that no database comes to".to_string()).into());
     }
     *next_file = newest;

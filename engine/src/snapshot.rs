@@ -264,6 +264,7 @@ mod tests {
     use super::*;
     use crate::objects::Objects;
     use crate::pool::Threads;
+    use crate::view::BlobLimits;
 
     /// A seq that was looked at and not pinned yet would be one that a checkpoint does not know of.
     #[test]
@@ -285,7 +286,7 @@ mod tests {
             state: Mutex::new(State::new()),
             attributes: Default::default(),
             index_models_min: usize::MAX,
-            blob_limits: (1 << 20, 8 << 20),
+            blob_limits: BlobLimits { small_max: 1 << 20, chunk_bytes: 8 << 20 },
             threads: Threads(1),
             readers: Mutex::default(),
             visible: Box::new(seq(7)),

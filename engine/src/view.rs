@@ -26,9 +26,8 @@ pub(crate) struct Base {
     pub attributes: Arc<Attributes>,
     /// Models from which on there is an index.
     pub index_models_min: usize,
-    /// Bytes up to which a blob is one object, and the length of the chunks into which a longer one is cut; of a reader, those
-    /// of the default options.
-    pub blob_limits: (usize, usize),
+    /// Of a reader, those of the default options.
+    pub blob_limits: BlobLimits,
     /// Who shares the work of those who read.
     pub threads: Threads,
     /// Seqs that snapshots read at, with the number of snapshots.
@@ -39,6 +38,15 @@ pub(crate) struct Base {
     pub told: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Keeps the files of a manifest in their places, where this is not the process that would remove them.
     pub _pin: Option<Box<dyn Lock>>,
+}
+
+/// How blobs are stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlobLimits {
+    /// Bytes up to which a blob is one object, and may go into the log.
+    pub small_max: usize,
+    /// The length of the chunks into which a longer one is cut.
+    pub chunk_bytes: usize,
 }
 
 impl Base {

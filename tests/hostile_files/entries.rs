@@ -212,7 +212,6 @@ fn strange_names_beside_the_files_change_nothing() {
     strange.iter().for_each(|name| fs::write(dir.path().join(name), "mine").unwrap());
     fs::create_dir(dir.path().join("folder.tmp")).unwrap();
     let open = || Database::open_with(dir.path(), underbelly_tests::options()).unwrap();
-    let before = underbelly_tests::shown(&open()).unwrap();
     for round in 0..3 {
         let db = open();
         let mut batch = Batch::new();
@@ -229,8 +228,7 @@ fn strange_names_beside_the_files_change_nothing() {
     }
     assert_eq!(db.snapshot().series("strange").unwrap().count().unwrap(), 3);
     assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
-    assert_ne!(underbelly_tests::shown(&db).unwrap(), before);
-    for name in ["notes.tmp", "MANIFEST-+1", "MANIFEST-18446744073709551615"] {
+    for name in strange {
         assert_eq!(fs::read(dir.path().join(name)).unwrap(), b"mine", "{name}");
     }
     assert!(dir.path().join("folder.tmp").is_dir());

@@ -145,7 +145,8 @@ impl Outputs {
             }
             cells.push(cell);
         }
-        Ok((cells, encode_models(self.models, data, limit)?))
+        let models = self.models.iter().map(|(metadata, blob)| (metadata, &blob[..]));
+        Ok((cells, encode_models(models, data, limit)?))
     }
 }
 
@@ -153,15 +154,19 @@ impl Outputs {
 type Encoded = (Vec<OutputCell>, Vec<PutModel>);
 
 /// The models of a message, with their blobs behind `data`, which takes this many bytes.
-pub(crate) fn encode_models(
-    models: impl IntoIterator<Item = (Metadata, Vec<u8>)>,
+pub(crate) fn encode_models<'m>(
+    models: impl IntoIterator<Item = (&'m Metadata, &'m [u8])>,
     data: &mut Vec<u8>,
     limit: u64,
 ) -> Result<Vec<PutModel>, ProtocolError> {
-    let put = |(metadata, blob): (Metadata, Vec<u8>)| {
+    let put = |(metadata, blob): (&Metadata, &[u8])| {
         let at = data.len() as u64;
-        data.extend_from_slice(&blob);
-        Ok(PutModel { metadata, blob: span_from(at, data, limit)? })
+        let found = at.saturating_add(blob.len() as u64);
+        if found > limit {
+            return Err(ProtocolError::TooLong { part: "data", found, limit });
+        }
+        data.extend_from_slice(blob);
+        Ok(PutModel { metadata: metadata.clone(), blob: Span { at, bytes: blob.len() as u64 } })
     };
     models.into_iter().map(put).collect()
 }

@@ -169,7 +169,8 @@ impl Cells {
             }
             cells.push(cell);
         }
-        let models = encode_models(self.models.iter().cloned(), &mut data, DATA_BYTES_MAX)?;
+        let models = self.models.iter().map(|(metadata, blob)| (metadata, &blob[..]));
+        let models = encode_models(models, &mut data, DATA_BYTES_MAX)?;
         let (end_of, due, as_of) = (self.end_of.clone(), self.due.clone(), self.as_of.clone());
         Ok((Message::Commit(Commit { epoch, source, cells, models, end_of, due, as_of }), data))
     }

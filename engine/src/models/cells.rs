@@ -22,7 +22,7 @@ use crate::slots::content;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::transaction::Read;
-use crate::view::View;
+use crate::view::{BlobLimits, View};
 
 /// The column with the identity.
 const MODEL: &str = "model";
@@ -34,7 +34,8 @@ const DAY_NS: i64 = 86_400_000_000_000;
 impl SlotDefinition {
     /// A slot of models: each version that is put of a model of this type is the content of the cell of the day of its
     /// `timestamp` and of the attributes that are named as cell keys, in the same transaction. Equal blobs wake nobody.
-    /// A run opens the blob with [`Run::model`](crate::Run::model).
+    /// A run opens the blob with [`Run::model`](crate::Run::model). Keys are best entries that make the identity: those under
+    /// `name`, `tags` or another `timestamp` are versions of one model, whose retention they share.
     ///
     /// ```
     /// use underbelly::{ColumnType, ProducerDefinition, SlotDefinition};
@@ -206,13 +207,8 @@ fn retracted(
     Ok(writes)
 }
 
-/// What a batch would write into slots of models, without storing it. Blobs up to `small_max` are not cut into chunks of
-/// `chunk_bytes`.
-pub(crate) fn writes_of(
-    state: &State,
-    batch: &Batch,
-    (small_max, chunk_bytes): (usize, usize),
-) -> Result<Vec<Write>, CommitError> {
+/// What a batch would write into slots of models, without storing it.
+pub(crate) fn writes_of(state: &State, batch: &Batch, limits: BlobLimits) -> Result<Vec<Write>, CommitError> {
     let deleted: BTreeMap<ModelId, usize> = batch.deleted_models.iter().copied().collect();
     let mut writes = retracted(state, &deleted.keys().copied().collect::<Vec<_>>(), &mut Vec::new())?;
     for (at, (metadata, body)) in batch.models.iter().enumerate() {
@@ -223,7 +219,7 @@ pub(crate) fn writes_of(
         let Some((slot, definition)) = slot_of(&state.graph, metadata) else { continue };
         let (date, key) = address(definition, metadata)?;
         let object = match body {
-            Body::Bytes(blob) if blob.len() > small_max => content_of(blob, chunk_bytes),
+            Body::Bytes(blob) if blob.len() > limits.small_max => content_of(blob, limits.chunk_bytes),
             Body::Bytes(blob) => ObjectId::of(blob),
             Body::Stored(stored) => stored.content(),
         };
@@ -269,8 +265,8 @@ impl Snapshot {
 }
 
 impl View {
-    /// What a version of a model was made from by producers: the upstream of the cell that holds it now, the newest of several,
-    /// where its type is a slot of models. A producer's model is of the date of its run, whatever its timestamp is.
+    /// What a version of a model was made from by producers: the upstream of the cell that holds it now, of several
+    /// that which was written with it or else last, where its type is a slot of models. A producer's model is of the date of its run, whatever its timestamp is.
     ///
     /// # Errors
     /// [`ReadError::Storage`] where the contents of the cell cannot be read.
@@ -287,14 +283,18 @@ impl View {
                 graph.content_of(*cell).and_then(|(.., content)| content) == Some(said)
                     && graph.cell_info(*cell).is_some_and(|cell| cell.key == key)
             };
-            let dates = graph.cells_of(id).filter(holds).filter_map(|cell| Some(graph.cell_info(cell)?.date));
-            let Some(date) = dates.max() else { return Ok(None) };
-            (slot.name.clone(), date, key)
+            // That of the run which put the version, or else the one that was written last.
+            let written = |cell: &CellId| graph.content_of(*cell).map(|(seq, ..)| (seq == info.seq, seq));
+            let found = graph.cells_of(id).filter(holds).max_by_key(written);
+            let Some((cell, found)) = found.and_then(|cell| Some((cell, graph.cell_info(cell)?))) else {
+                return Ok(None);
+            };
+            (slot.name.clone(), found.date, key, written(&cell).is_some_and(|(is_own, _)| is_own))
         };
-        let (slot, date, key) = found;
+        let (slot, date, key, is_own) = found;
         // Of versions with one content the newest is what the cell says.
         let newest = self.snapshot().newest_first(info.id).find(|version| version.object == info.content);
-        if newest.is_none_or(|newest| newest.number != info.version) {
+        if !is_own && newest.is_none_or(|newest| newest.number != info.version) {
             return Ok(None);
         }
         self.upstream(&slot, date, key.values().to_vec(), extent)

@@ -22,7 +22,7 @@ use crate::error::CommitError;
 
 pub(super) use saver::LIVE;
 pub(crate) use saver::LiveModels;
-use saver::{Busy, Job, Life, Locked, Saved, Shared, hold, is_saved, save, since, try_hold};
+use saver::{Busy, Job, Life, Locked, Saved, Shared, hold, save, since, try_hold};
 
 /// How often a live model is saved unless told otherwise.
 const EVERY: Duration = Duration::from_secs(60);
@@ -233,6 +233,7 @@ impl<'db> LiveBuilder<'db> {
             evict_after: self.evict_after,
             saved_at: Mutex::new(now),
             is_awaited: AtomicBool::new(false),
+            is_looked_at: AtomicBool::new(false),
             shared,
         });
         let locked: Arc<dyn Locked> = inner.clone();
@@ -390,6 +391,8 @@ struct UnderLock<T> {
     saved_at: Mutex<Instant>,
     /// It is time, but the object was in use: who lets go of it serialises it.
     is_awaited: AtomicBool,
+    /// Somebody looked at it since it was saved for an eviction, and may have changed its inside.
+    is_looked_at: AtomicBool,
     shared: Arc<Shared>,
 }
 
@@ -477,26 +480,21 @@ impl<T> UnderLock<T> {
     fn evict(&self, core: &Core, unused: Duration) {
         let evicted = {
             let Some(mut kept) = try_hold(&self.kept) else { return };
-            let Some(saved) = try_hold(&self.shared.saved) else { return };
             let is_unused = core.options.clock.instant().saturating_duration_since(kept.used) >= unused;
             if !is_unused || kept.is_torn || kept.object.is_none() || self.is_over() {
                 return;
             }
+            // What was done to its inside by who looked at it counts as a change, to be saved first.
+            if self.is_looked_at.swap(false, Ordering::AcqRel) {
+                self.shared.changes.fetch_add(1, Ordering::AcqRel);
+                return;
+            }
+            let Some(saved) = try_hold(&self.shared.saved) else { return };
             // Somebody else's version would come back in its stead.
             let newest = core.state().models.newest(&self.shared.id, u64::MAX).map(|version| version.number);
             let is_newest = saved.version.is_some() && saved.version == newest;
             if !is_newest || saved.changes != self.shared.changes.load(Ordering::Acquire) {
                 return;
-            }
-            // What was done to its inside by who looked at it counts as one change, to be saved first.
-            let parts = kept.object.as_ref().map(|object| serialised(&self.shared, object, &self.serialise));
-            match parts.transpose() {
-                Ok(Some(parts)) if is_saved(&saved, &parts.to_blob(), core.options.chunk_bytes) => {}
-                Ok(_) => {
-                    self.shared.changes.fetch_add(1, Ordering::AcqRel);
-                    return;
-                }
-                Err(error) => return self.shared.note_failure(core, &error),
             }
             self.shared.is_in_memory.store(false, Ordering::Release);
             kept.object.take()
@@ -603,7 +601,9 @@ impl<T: Send + 'static> LockedModel<T> {
     pub fn with<R>(&self, look: impl FnOnce(&T) -> R) -> Result<R, CommitError> {
         let Owner { core, inner, .. } = &*self.owner;
         let mut kept = hold(&inner.kept);
-        let answer = look(inner.used(core, &mut kept)?);
+        let object = inner.used(core, &mut kept)?;
+        inner.is_looked_at.store(true, Ordering::Release);
+        let answer = look(object);
         inner.hand_over(core, kept);
         Ok(answer)
     }
@@ -649,7 +649,13 @@ impl<T: Send + 'static> LockedModel<T> {
     /// # Errors
     /// As [`LockedModel::save`].
     pub fn evict(&self) -> Result<(), CommitError> {
-        self.save()?;
+        let is_looked_at = &self.owner.inner.is_looked_at;
+        let was_looked_at = is_looked_at.swap(false, Ordering::AcqRel);
+        let saved = self.save();
+        if saved.is_err() {
+            is_looked_at.fetch_or(was_looked_at, Ordering::AcqRel);
+        }
+        saved?;
         self.owner.inner.evict(&self.owner.core, Duration::ZERO);
         Ok(())
     }

@@ -56,14 +56,14 @@ pub struct BlobWriter<'db> {
     /// Files with chunks that may be stored.
     looks: Looks,
     /// The file under way.
-    file: Option<UnderWay<'db>>,
+    file: Option<Unfinished<'db>>,
     bytes: u64,
     /// Something of it could not be taken or written.
     failed: bool,
 }
 
 /// A file of chunks that is not whole yet. One that is given up after the close stays: the folder may be another writer's.
-struct UnderWay<'db> {
+struct Unfinished<'db> {
     core: &'db Core,
     number: u64,
     /// Whether the caller has entered the folder.
@@ -71,7 +71,7 @@ struct UnderWay<'db> {
     writer: Option<ChunkWriter<'db>>,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         let Some(writer) = self.writer.take() else { return };
         // Held until what there is of it is removed.
@@ -191,7 +191,7 @@ impl<'db> BlobWriter<'db> {
             // Not held in between, so that who closes the database waits for a chunk and not for the blob.
             let _folder = if self.is_inside { None } else { Some(self.core.enter()?) };
             let core = self.core;
-            let under_way = match &mut self.file {
+            let unfinished = match &mut self.file {
                 Some(file) => file,
                 none => {
                     let file = core.new_file();
@@ -202,10 +202,10 @@ impl<'db> BlobWriter<'db> {
                         writer.sync_aside();
                     }
                     let is_inside = self.is_inside;
-                    none.insert(UnderWay { core, number: file, is_inside, writer: Some(writer) })
+                    none.insert(Unfinished { core, number: file, is_inside, writer: Some(writer) })
                 }
             };
-            if let Some(writer) = &mut under_way.writer {
+            if let Some(writer) = &mut unfinished.writer {
                 writer.push(id, chunk, placement, self.compress)?;
             }
             self.written.insert(id, bytes as u64);
@@ -231,10 +231,10 @@ impl<'db> BlobWriter<'db> {
             self.end_chunk(self.buffer.len(), Placement::Begin)?;
         }
         let mut file = None;
-        if let Some(mut under_way) = self.file.take() {
+        if let Some(mut unfinished) = self.file.take() {
             let _folder = if self.is_inside { None } else { Some(self.core.enter()?) };
-            under_way.writer.take().map_or(Ok(0), ChunkWriter::publish)?;
-            file = Some(Arc::new(ChunkFile::new(under_way.number)));
+            unfinished.writer.take().map_or(Ok(0), ChunkWriter::publish)?;
+            file = Some(Arc::new(ChunkFile::new(unfinished.number)));
         }
         Ok(StoredBlob(Arc::new(Stored {
             object: hash_of_chunks(&self.chunks),

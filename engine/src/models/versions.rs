@@ -167,7 +167,7 @@ impl MarkChange {
         if let Some(value) = &self.value {
             let problem = match name {
                 _ if self.mark.kind != MarkKind::Alias => None,
-                "newest" => Some("means the newest version in a place"),
+                "newest" => Some("stands for the newest version, as in ID@newest"),
                 name => name.parse::<u64>().ok().map(|_| "is a number, as versions have"),
             };
             if let Some(problem) = problem {

@@ -71,7 +71,7 @@ pub(super) fn log_losses(
     sound: Result<Sound, OpenError>,
     (head, durable): (u64, u64),
     refused: Option<String>,
-    unreadable: &[Unreadable],
+    (unreadable, published): (&[Unreadable], Option<u64>),
 ) -> Result<Vec<Loss>, OpenError> {
     let mut losses = Vec::new();
     let inspected = inspect(disk.clone(), database).unwrap_or_default();
@@ -102,7 +102,8 @@ pub(super) fn log_losses(
             losses.push(Loss { file: files::WAL_DIR.to_string(), offset: None, damage, lost });
         }
         // The log looks as if it ended there, since what the disk does not give reads as nothing.
-        Ok(Sound { end: Some((file, offset)), .. }) => {
+        // Where nobody says that nothing more was durable.
+        Ok(Sound { end: Some((file, offset)), .. }) if published.is_none_or(|last| last > head) => {
             let is_behind = |place: &&Unreadable| {
                 let is_of_log = place.file.starts_with(files::WAL_DIR);
                 is_of_log && (&*place.file, place.offset + place.bytes) > (&*file, offset)

@@ -142,7 +142,14 @@ pub(super) fn salvage(
     // What a manifest, a segment or the writer said to be durable, the log has to reach.
     let published = shared::published(&**disk, database).map_or(None, |(published, _)| published);
     let durable = manifest.seq.max(candidate.stored).max(published.unwrap_or(0));
-    losses.extend(log_losses(disk, database, sound, (state.head, durable), refused, &worn.unreadable())?);
+    losses.extend(log_losses(
+        disk,
+        database,
+        sound,
+        (state.head, durable),
+        refused,
+        (&worn.unreadable(), published),
+    )?);
     let records = log.end()?;
     if candidate.without_image {
         let lost = format!(

@@ -226,6 +226,15 @@ fn is_same(a: &VariableValue, b: &VariableValue) -> bool {
     }
 }
 
+/// Whether a value is what a text says that was shown of it.
+fn is_shown_as(value: &VariableValue, text: &str) -> bool {
+    let kind = match value {
+        VariableValue::Bytes(bytes) if as_text(bytes).is_none() => Kind::Hex,
+        value => Kind::of(value.variable_type()),
+    };
+    kind.value(text).is_some_and(|said| is_same(value, &said))
+}
+
 /// Bytes as text, where they are such.
 fn as_text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok().filter(|text| !text.chars().any(char::is_control))
@@ -313,9 +322,8 @@ impl Var {
                 let db = write(dir)?;
                 let before = db.variable(&scope.scope, name)?.map(|before| before.value);
                 let known = before.as_ref().map(VariableValue::variable_type);
-                let expected = expect.as_ref().map(|text| value(text, *kind, known)).transpose()?;
-                let is_as_expected = match &expected {
-                    Some(expected) => before.as_ref().is_some_and(|before| is_same(before, expected)),
+                let is_as_expected = match expect {
+                    Some(text) => before.as_ref().is_some_and(|before| is_shown_as(before, text)),
                     None => !absent || before.is_none(),
                 };
                 if !is_as_expected {

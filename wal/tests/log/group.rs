@@ -161,6 +161,52 @@ fn records_without_a_waiter_ride_with_the_next_batch() {
     commit.flush().unwrap();
 }
 
+/// What is queued when the log is given up is written by nobody, whoever waits for it: it may be another's by then.
+#[test]
+fn a_log_that_was_given_up_is_written_no_more() {
+    let disk = SimulatedDisk::new();
+    let (commit, published) = group(&disk, options(1 << 16));
+    queue(&commit, 1, record(1, 10)).unwrap();
+    commit.wait(1).unwrap();
+    commit.enqueue(None, 2, record(2, 10), Some(2), Promise::Nothing).unwrap();
+    commit.end();
+    let (written, files) = (disk.calls(), disk.files());
+    commit.wait(1).unwrap();
+    for refused in [commit.wait(2), commit.flush(), commit.wait_visible(3)] {
+        assert!(
+            matches!(refused, Err(WalError::Poisoned { .. } | WalError::NotQueued { .. })),
+            "{refused:?}"
+        );
+    }
+    assert!(queue(&commit, 3, record(3, 10)).is_err());
+    assert_eq!((disk.calls(), disk.files()), (written, files));
+    assert_eq!((commit.durable_seq(), commit.lost_visible()), (1, None));
+    assert_eq!(published.lock().unwrap().len(), 2, "who saw it keeps what he saw");
+    drop(commit);
+    assert_eq!(open(&disk.crash(), 1, 1, options_of(1, 1 << 16)).unwrap().2, records(1..=1, 10));
+}
+
+/// A batch in flight is waited for.
+#[test]
+fn giving_a_log_up_waits_for_the_batch_in_flight() {
+    for _ in 0..20 {
+        let disk = SimulatedDisk::new();
+        let (commit, _) = group(&disk, options(1 << 16));
+        queue(&commit, 1, record(1, 10)).unwrap();
+        let waited = thread::scope(|scope| {
+            let waiter = scope.spawn(|| commit.wait(1));
+            commit.end();
+            let calls = disk.calls();
+            let waited = waiter.join().unwrap();
+            assert_eq!(disk.calls(), calls, "nothing is written behind the end");
+            waited
+        });
+        drop(commit);
+        let kept = open(&disk.crash(), 1, 0, options_of(1, 1 << 16)).unwrap().2.len();
+        assert_eq!(kept, usize::from(waited.is_ok()), "{waited:?}");
+    }
+}
+
 #[test]
 fn a_failed_log_answers_every_waiter_and_publishes_nothing() {
     for call in 0..2 {

@@ -204,16 +204,6 @@ pub(super) trait Locked: Send + Sync {
     fn evict_unused(&self, core: &Core);
 }
 
-/// Whether a blob is what it began with.
-fn is_restored(saved: &Saved, blob: &[u8], chunk_bytes: usize) -> bool {
-    saved.restored.is_some_and(|before| before == content_of(blob, chunk_bytes))
-}
-
-/// Whether a blob is what was saved last.
-pub(super) fn is_saved(saved: &Saved, blob: &[u8], chunk_bytes: usize) -> bool {
-    saved.content == Some(ObjectId::of(blob)) || is_restored(saved, blob, chunk_bytes)
-}
-
 /// Commits what was serialised, all of it in one transaction, without what is saved already or was overtaken.
 pub(super) fn save(core: &Core, jobs: &[Job]) -> Result<(), CommitError> {
     // Of one object the newest counts; and locks are taken in one order.
@@ -235,7 +225,9 @@ pub(super) fn save(core: &Core, jobs: &[Job]) -> Result<(), CommitError> {
         }
         let content = blob.as_ref().map(|blob| ObjectId::of(blob)).or(saved.content);
         let is_same = saved.content == content
-            || blob.as_ref().is_some_and(|blob| is_restored(saved, blob, core.options.chunk_bytes));
+            || blob.as_ref().is_some_and(|blob| {
+                saved.restored.is_some_and(|before| before == content_of(blob, core.options.chunk_bytes))
+            });
         // Somebody else may have put another, or deleted it with all that was told of the model.
         let newest = core.state().models.newest(&live.id, u64::MAX).map(|version| version.number);
         let is_new = blob.is_some() && (!is_same || newest.is_none() || newest != saved.version);

@@ -33,7 +33,7 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 /// value, or two tabs and `removed`.
 #[derive(Args, Debug)]
 pub(crate) struct Watch {
-    /// The variables, of which one may end with `*`, as 'training/*'; all of the scope but cursors where none is named
+    /// The variables, each of which may end with `*`, as 'training/*'; all of the scope but cursors where none is named
     names: Vec<String>,
     #[command(flatten)]
     scope: ScopeArg,

@@ -201,6 +201,9 @@ fn a_variable_is_set_where_it_is_as_expected() {
     place.ok(words("var set rate -0.5 --expect NaN"));
     assert!(place.fails(words("var set rate 1 --expect 0.5")).contains("is -0.5, not 0.5"));
     assert_eq!(place.run(words("var set limit 4 --expect 2 --absent")).code, 2);
+    place.ok(words("var set raw 00ff --type hex"));
+    place.ok(words("var set raw abc --expect 00ff"));
+    place.ok(words("var set raw 3 --type text --expect abc"));
     let set = place.json(words("var set limit 5 --format json"));
     assert_eq!(set["type"], "i64");
     let removed = place.json(words("var rm limit --format json"));

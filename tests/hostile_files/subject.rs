@@ -203,9 +203,9 @@ impl Subject {
             Ok(report) => {
                 // In these nothing is stored: they are in the way of writers alone.
                 let is_bare = matches!(name, "LOCK" | "RESERVE" | "VARIABLES") || name.starts_with("index");
-                // A spare that a writer has just taken looks the same.
-                let is_bare =
-                    is_bare || name.starts_with("wal/spare-") && what.starts_with("a link to nothing");
+                // As where there is none, which is sound: a spare that was just taken, or no word of the writer's.
+                let may_lack = name.starts_with("wal/spare-") || name == "SHARED";
+                let is_bare = is_bare || may_lack && what.starts_with("a link to nothing");
                 match report.damages.is_empty() {
                     true => assert!(is_bare, "{what}: a writer is refused, and verifying says nothing"),
                     false => drop(self.told(&report.damages.join("; "), name, what)),

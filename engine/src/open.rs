@@ -271,8 +271,8 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         && found.rejected.is_empty()
         && log_damage.is_none()
     {
-        // What it says of a file that cannot be read is told like one that is missing: this opening needs neither.
-        let gap = gap_behind(&disk, database, older.log_start().seq).unwrap_or_else(Some);
+        // What cannot be read is for who verifies: this opening does not need it.
+        let gap = gap_behind(&disk, database, older.log_start().seq).ok().flatten();
         log_damage = gap.map(|gap| beyond(gap, *number));
     }
     let Restored { state, objects, layers, mut next_file, logged, replaced, load, mut phases } = restored;

@@ -484,9 +484,11 @@ impl<T> UnderLock<T> {
             if !is_unused || kept.is_torn || kept.object.is_none() || self.is_over() {
                 return;
             }
-            // What was done to its inside by who looked at it counts as a change, to be saved first.
+            // What was done to its inside by who looked at it counts as a change, to be saved first, and now.
             if self.is_looked_at.swap(false, Ordering::AcqRel) {
                 self.shared.changes.fetch_add(1, Ordering::AcqRel);
+                let mut saved_at = hold(&self.saved_at);
+                *saved_at = saved_at.checked_sub(self.shared.every).unwrap_or(*saved_at);
                 return;
             }
             let Some(saved) = try_hold(&self.shared.saved) else { return };

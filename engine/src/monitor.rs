@@ -214,7 +214,7 @@ impl UnderWay {
         Box::new(UnderWay { outside: outside.clone(), job: Some(job) })
     }
 
-    fn commit(mut self: Box<UnderWay>, core: &Core) {
+    fn commit(&mut self, core: &Core) {
         let Some(job) = &self.job else { return };
         let done = job.commit(core);
         // Where that panics it is still there, and is kept.
@@ -343,7 +343,7 @@ impl Monitor {
     fn hand_over(&mut self) {
         let job = self.take();
         let job = UnderWay::begin(&self.outside, job);
-        if let Err(job) = self.core.handed.send(&self.core, job) {
+        if let Err(mut job) = self.core.handed.send(&self.core, job) {
             job.commit(&self.core);
         }
         self.outside.has_rows.store(false, Ordering::Release);
@@ -435,7 +435,9 @@ impl Handed {
             let (send, jobs) = bounded::<Box<UnderWay>>(UNDER_WAY_MAX);
             let weak = Arc::downgrade(core);
             let serve = move || {
-                while let Some((core, job)) = jobs.recv().ok().and_then(|job| Some((weak.upgrade()?, job))) {
+                while let Some((core, mut job)) =
+                    jobs.recv().ok().and_then(|job| Some((weak.upgrade()?, job)))
+                {
                     job.commit(&core);
                 }
             };

@@ -276,7 +276,7 @@ impl View {
             let graph = &state.graph;
             let Some((id, slot)) = slot_of(graph, info.metadata()) else { return Ok(None) };
             let Ok((_, key)) = address(slot, info.metadata()) else { return Ok(None) };
-            let rows = row(&info.id, &info.content).and_then(|row| Ok(content::conform(slot, row)?));
+            let rows = row(&info.id, &info.content).and_then(|row| content::conform(slot, row));
             let Ok(rows) = rows else { return Ok(None) };
             let said = ObjectId::of(&content::encode(&rows)).0;
             let holds = |cell: &CellId| {

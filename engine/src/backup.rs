@@ -322,9 +322,10 @@ impl Copy {
     pub(crate) fn place(&self, name: &str) -> Result<Placed, StorageError> {
         let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
         self.dest.create_dir(folder).map_err(|error| StorageError::io("make the folder of", name, error))?;
-        if let (false, Some(from), Some(to)) =
-            (self.options.copy, self.source.path(name), self.dest.path(name))
-        {
+        // A link to a link would be one to what others may take away.
+        let is_file = |path: &PathBuf| !fs::symlink_metadata(path).is_ok_and(|about| about.is_symlink());
+        let from = self.source.path(name).filter(|from| !self.options.copy && is_file(from));
+        if let (Some(from), Some(to)) = (from, self.dest.path(name)) {
             match fs::hard_link(from, to) {
                 Ok(()) => return Ok(Placed::Linked),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Placed::Linked),

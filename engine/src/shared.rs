@@ -14,6 +14,8 @@
 use std::fs;
 use std::io;
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use underbelly_storage::disk::{Disk, File};
 use underbelly_storage::error::StorageError;
@@ -32,6 +34,8 @@ const SLOT_BYTES: usize = 20;
 const TEXT: usize = 192;
 /// How often a reader looks again that met a block which was being written.
 const TRIES: usize = 100;
+/// How long it waits before that where one slot alone was.
+const AGAIN: Duration = Duration::from_millis(1);
 
 /// The writer's side.
 pub(crate) struct Notice {
@@ -46,6 +50,8 @@ pub(crate) struct Told {
     boot: [u8; 16],
     /// The last seq that was published.
     pub durable: u64,
+    /// A slot that is not whole: it may say more.
+    damage: Option<usize>,
     /// What the writer's opening found, where the text is whole.
     pub report: Option<RecoveryReport>,
 }
@@ -149,7 +155,7 @@ impl Notice {
 /// What the last writer told; `None` where there is nothing, or nothing of it reached the disk before the machine
 /// stopped.
 pub(crate) fn read(disk: &dyn Disk, database: [u8; 16]) -> Result<Option<Told>, StorageError> {
-    let mut answer = Ok(None);
+    let (mut answer, mut before) = (Ok(None), None);
     for _ in 0..TRIES {
         let file = match disk.open_read(SHARED) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -159,23 +165,34 @@ pub(crate) fn read(disk: &dyn Disk, database: [u8; 16]) -> Result<Option<Told>, 
         let length = file.read_at(&mut bytes, 0).map_err(|error| StorageError::io("read", SHARED, error))?;
         bytes.truncate(length);
         answer = decode(&bytes, database);
-        if answer.is_ok() {
-            break;
+        match &answer {
+            // One slot is being written, or damaged: then it stays as it is, and may say more than the other.
+            Ok(Some(Told { damage: Some(damage), .. })) if before.as_ref() == Some(&bytes) => {
+                return Err(damage_at(*damage, "the checksum of a slot does not match"));
+            }
+            Ok(Some(Told { damage: Some(_), .. })) => thread::sleep(AGAIN),
+            Ok(_) => break,
+            Err(_) => {}
         }
+        before = Some(bytes);
     }
     answer
+}
+
+fn damage_at(offset: usize, what: &str) -> StorageError {
+    StorageError::Corrupt {
+        file: SHARED.to_string(),
+        offset: offset as u64,
+        what: what.to_string(),
+        remedy: "open the database for writing once, which makes it anew",
+    }
 }
 
 fn decode(bytes: &[u8], database: [u8; 16]) -> Result<Option<Told>, StorageError> {
     if bytes.iter().take(HEAD_BYTES).all(|byte| *byte == 0) {
         return Ok(None);
     }
-    let damage = |offset: usize, what: &str| StorageError::Corrupt {
-        file: SHARED.to_string(),
-        offset: offset as u64,
-        what: what.to_string(),
-        remedy: "open the database for writing once, which makes it anew",
-    };
+    let damage = damage_at;
     let (Some(head), FILE_BYTES) = (bytes.first_chunk::<HEAD_BYTES>(), bytes.len()) else {
         return Err(damage(bytes.len(), "it is too short"));
     };
@@ -195,8 +212,11 @@ fn decode(bytes: &[u8], database: [u8; 16]) -> Result<Option<Told>, StorageError
     if array(16) != database {
         return Err(StorageError::ForeignDatabase { file: SHARED.to_string() });
     }
-    let whole = SLOTS.into_iter().filter(|at| word(at + 16) == crc32fast::hash(&bytes[*at..at + 16]));
-    let newest = whole.max_by_key(|at| number(*at));
+    let is_whole = |at: &usize| word(at + 16) == crc32fast::hash(&bytes[*at..at + 16]);
+    let is_unused = |at: &usize| bytes[*at..at + SLOT_BYTES].iter().all(|byte| *byte == 0);
+    // What a machine wrote that was stopped since says nothing in any case.
+    let damaged = SLOTS.into_iter().find(|at| !is_whole(at) && !is_unused(at) && array(32) == boot());
+    let newest = SLOTS.into_iter().filter(is_whole).max_by_key(|at| number(*at));
     let newest = newest.ok_or_else(|| damage(SLOTS[0], "neither slot's checksum matches"))?;
     let text = bytes.get(TEXT..).and_then(|rest| rest.get(..word(12) as usize));
     let text =
@@ -204,6 +224,7 @@ fn decode(bytes: &[u8], database: [u8; 16]) -> Result<Option<Told>, StorageError
     Ok(Some(Told {
         boot: array(32),
         durable: number(newest + 8),
+        damage: damaged,
         report: text.map(RecoveryReport::from_text),
     }))
 }
@@ -243,8 +264,9 @@ mod tests {
         assert!(matches!(read(&disk, [8; 16]), Err(StorageError::ForeignDatabase { .. })));
     }
 
+    /// It may be the newest, and nobody knows what it said. One that is being written is another at the next look.
     #[test]
-    fn a_slot_that_is_being_written_leaves_the_other() {
+    fn a_slot_that_is_damaged_is_told() {
         let disk = SimulatedDisk::new();
         let notice = Notice::begin(&disk, DB, 9, &report()).unwrap();
         notice.publish(10).unwrap();
@@ -254,8 +276,15 @@ mod tests {
             let mut torn = sound.clone();
             torn[SLOTS[0] + at] ^= 0x10;
             disk.overwrite(SHARED, torn);
-            assert_eq!(read(&disk, DB).unwrap().unwrap().durable, 10, "byte {at}");
+            let told = read(&disk, DB);
+            assert!(
+                matches!(told, Err(StorageError::Corrupt { offset, .. }) if offset == SLOTS[0] as u64),
+                "{at}"
+            );
+            assert!(published(&disk, DB).unwrap().1.is_some());
         }
+        let half = decode(&disk.contents(SHARED).unwrap(), DB).unwrap().unwrap();
+        assert_eq!((half.durable, half.damage), (10, Some(SLOTS[0])));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::open::{check_finished, no_manifest};
 use crate::reader::{Reader, threads};
 use crate::record::v1;
 use crate::restore::open_segment;
-use crate::shared;
+use crate::shared::{self, SHARED};
 use crate::slots::content;
 use crate::view::View;
 
@@ -423,6 +423,17 @@ fn verify_log(disk: &SharedDisk, database: [u8; 16], report: &mut VerifyReport) 
         Err(error) => return report.damage(error),
     };
     damages.into_iter().for_each(|damage| report.damage(damage));
+    // Through a link nothing is written, so a writer is refused.
+    let in_log = disk.list(files::WAL_DIR).unwrap_or_default().into_iter();
+    let written = in_log.map(|name| format!("{}/{name}", files::WAL_DIR)).chain([SHARED.to_string()]);
+    for name in written {
+        let about = disk.path(&name).and_then(|path| std::fs::symlink_metadata(path).ok());
+        if about.is_some_and(|about| about.is_symlink()) {
+            report.damage(format!(
+                "{name} is a link, through which no writer writes; put the file in its place"
+            ));
+        }
+    }
     // What is prepared for later holds nothing; but a writer that cannot open it is refused.
     let names = disk.list(files::WAL_DIR).unwrap_or_default();
     for name in names.iter().filter(|name| name.starts_with("spare-")) {

@@ -198,7 +198,7 @@ fn gets(folder: &Path, effort: &Effort, large: usize) -> Result<(), Failed> {
     fs::write(place.join("large"), &bytes)?;
     // SQLite's longest blob is a thousand million bytes.
     let short = bytes.len().min(900 << 20);
-    connection.execute("insert into models values (1, ?1)", params![bytes[..short]])?;
+    connection.execute("insert into models values (1, ?1)", params![&bytes[..short]])?;
     let mut redis = redis(&place.join("redis"), false)?;
     if let Some((_, client)) = &mut redis {
         client.ask_bytes(&[b"SET", b"large", &bytes])?;

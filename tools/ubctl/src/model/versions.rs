@@ -73,7 +73,9 @@ impl Which {
         let location = self.location()?;
         match (&location.alias, location.target) {
             (None, AliasTarget::Newest) => Ok(location.id),
-            _ => Err(Failed::Usage(format!("{location} names a version; give the model alone"))),
+            _ => Err(Failed::Usage(format!(
+                "{location} names a version; give the model alone, and the version by its number where the command takes one"
+            ))),
         }
     }
 
@@ -276,6 +278,12 @@ pub(crate) fn set_alias(
         "none" => None,
         text => Some(number(text)?.into()),
     };
+    let names = |alias: &Alias| *alias.name == *name && alias.version.is_some();
+    versions(&db.snapshot(), id)?;
+    if target.is_none() && expected.is_none() && !db.snapshot().aliases(&id)?.iter().any(names) {
+        let what = format!("model {id} has no alias {name:?}; `ubctl model alias` lists those that it has");
+        return Err(Failed::NotFound(what));
+    }
     change(db, id, format, |batch| {
         match (target, expected) {
             (Some(target), Some(expected)) => batch.set_alias_if(&id, name, expected, target)?,
@@ -295,6 +303,12 @@ pub(crate) fn pin(
     format: Format,
 ) -> Result<(), Failed> {
     let id = which.model()?;
+    let all = versions(&db.snapshot(), id)?;
+    if !is_pinned && !all.iter().any(|there| there.info.version == version && there.is_pinned) {
+        let what =
+            format!("version {version} of model {id} is not pinned; `ubctl model versions` shows which are");
+        return Err(Failed::NotFound(what));
+    }
     change(db, id, format, |batch| batch.pin_version(&id, version, is_pinned).map(drop))
 }
 
@@ -385,7 +399,23 @@ pub(crate) fn annotate(
     told: &[Told],
     format: Format,
 ) -> Result<(), Failed> {
-    let (id, version) = (which.model()?, version.map(AliasTarget::Version));
+    let (id, number) = (which.model()?, version);
+    versions(&db.snapshot(), id)?;
+    let there = db.snapshot().annotations(&id)?;
+    let is_there = |name: &str| {
+        there.iter().any(|note| note.version == number && *note.name == *name && note.value.is_some())
+    };
+    let mut taken_back = told.iter().filter_map(|told| match told {
+        Told::Back(name) => Some(name),
+        _ => None,
+    });
+    if let Some(name) = taken_back.find(|name| !is_there(name)) {
+        let what = format!(
+            "nothing is told under {name:?} that could be taken back; `ubctl model tag` lists what is"
+        );
+        return Err(Failed::NotFound(what));
+    }
+    let version = number.map(AliasTarget::Version);
     change(db, id, format, |batch| {
         for told in told {
             match told {

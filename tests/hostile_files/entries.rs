@@ -194,6 +194,52 @@ fn a_link_leads_no_writing_elsewhere() {
     }
 }
 
+/// Files that were moved to another disk, with links in their places, are in a backup themselves; and a link in the place of a
+/// file that is written is a damage, since no writer opens it.
+#[test]
+fn links_are_copied_by_backups_and_told_where_they_are_written() {
+    let subject = Subject::closed();
+    let dir = TempDir::new().unwrap();
+    let (db, elsewhere, copy) =
+        (dir.path().join("db"), dir.path().join("elsewhere"), dir.path().join("copy"));
+    let names = lay_out(&subject, &db);
+    fs::create_dir(&elsewhere).unwrap();
+    let is_sealed = |name: &&String| {
+        ["packs/", "images/", "segments/", "chunks/"].iter().any(|kind| name.starts_with(kind))
+    };
+    let mut moved = 0;
+    for name in names.iter().filter(is_sealed) {
+        let away = elsewhere.join(name.replace('/', "-"));
+        fs::rename(db.join(name), &away).unwrap();
+        symlink(&away, db.join(name)).unwrap();
+        moved += 1;
+    }
+    assert!(moved > 3, "{moved}");
+    let reader = Database::open_read_only(&db).unwrap();
+    let before = underbelly_tests::shown(&reader).unwrap();
+    reader.backup(&copy, underbelly::BackupOptions::default(), |_, _| ()).unwrap();
+    drop(reader);
+    assert_eq!(
+        Database::verify_on(Arc::new(RealDisk::new(&db)), |_, _| ()).unwrap().damages,
+        Vec::<String>::new()
+    );
+    fs::remove_dir_all(&elsewhere).unwrap();
+    let restored = Database::open_with(&copy, underbelly_tests::options()).unwrap();
+    assert_eq!(restored.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+    assert_eq!(underbelly_tests::shown(&restored).unwrap(), before);
+    drop(restored);
+    let written = |entry: &PathBuf| entry.extension().is_some_and(|kind| kind == "wal");
+    let log =
+        fs::read_dir(copy.join("wal")).unwrap().map(|entry| entry.unwrap().path()).find(written).unwrap();
+    fs::rename(&log, copy.join("away")).unwrap();
+    symlink(copy.join("away"), &log).unwrap();
+    let damages = Database::verify_on(Arc::new(RealDisk::new(&copy)), |_, _| ()).unwrap().damages;
+    assert!(
+        damages.iter().any(|damage| damage.contains("is a link, through which no writer writes")),
+        "{damages:?}"
+    );
+}
+
 /// Names that look like the engine's and are none, or of numbers that nobody counts to, change nothing and stay.
 #[test]
 fn strange_names_beside_the_files_change_nothing() {

@@ -233,6 +233,38 @@ fn a_watch_tells_what_is_removed() {
     child.wait().unwrap();
 }
 
+/// What a monitor of another process records is drawn as it changes, as bars from the least to the greatest.
+#[test]
+fn a_watch_draws_what_is_recorded_as_bars() {
+    if Command::new("script").arg("--version").output().is_err() {
+        println!("SKIPPED: there is no `script` on this machine, so no terminal to watch on");
+        return;
+    }
+    let place = Place::new();
+    let db = Database::open(place.db()).unwrap();
+    let mut monitor = db.monitor("training").unwrap();
+    let line = "stty rows 24 cols 80 && \"$UBCTL\" var watch 'training/*' --looks 50 --every 20ms";
+    let mut command = Command::new("script");
+    command
+        .args(["-qec", line, "/dev/null"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .env("SHELL", "/bin/sh");
+    command.env("UNDERBELLY_DB", place.db()).env("UBCTL", env!("CARGO_BIN_EXE_ubctl"));
+    let mut child = command.spawn().unwrap();
+    for step in 0.. {
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        monitor.record("loss", step, step as f64);
+        monitor.flush().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let is_drawn = |line: &str| line.contains("training/loss") && line.contains('▁') && line.contains('█');
+    assert!(text.lines().any(is_drawn), "{text}");
+}
+
 /// On a terminal the lines are drawn anew in their place: as many as it has, less the one that the cursor stands in.
 #[test]
 fn a_watch_draws_its_lines_anew_on_a_terminal() {

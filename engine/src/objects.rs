@@ -619,6 +619,11 @@ impl Objects {
         })
     }
 
+    /// Whether something names an object.
+    pub(crate) fn is_named(&self, id: &ObjectId) -> bool {
+        self.read(id).get(id).is_some_and(|entry| entry.names > 0)
+    }
+
     /// Whether an object may be named: it is stored, or known to be lost.
     pub(crate) fn is_known(&self, id: &ObjectId) -> bool {
         self.tolerant || self.read(id).contains_key(id)

@@ -350,6 +350,9 @@ impl Core {
         pins.object(id);
         // What is found damaged or gone is stored anew, which mends whatever else names it.
         let is_there = match looks {
+            // What nothing names any more may stand in the newest checkpoint's files alone, and neither in those of the one before
+            // nor in the log behind that: an opening that falls back would not find it.
+            _ if !self.objects.is_named(&id) => false,
             Some(looks) => self.objects.is_sound(&id, looks),
             None => self.objects.contains(&id),
         };

@@ -159,7 +159,7 @@ impl<T> GroupCommit<T> {
     /// [`WalError::Poisoned`].
     pub fn admit(&self, bytes: u64) -> Result<Admission<'_, T>, WalError> {
         self.check_length(bytes)?;
-        let bytes = LogOptions::alone(bytes);
+        let bytes = self.options.admitted(bytes);
         let most = self.options.queue_bytes_max.min(self.room.load(Ordering::Relaxed));
         let claim = |claimed: u64| claimed.checked_add(bytes).filter(|wanted| *wanted <= most);
         let claimed = self.claimed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, claim);
@@ -262,17 +262,14 @@ impl<T> GroupCommit<T> {
         }
         queue.next_seq += 1;
         queue.claimed += claim;
-        match admission {
-            // What is queued travels together and takes less than it would alone.
-            Some(mut admission) if admission.bytes >= claim => {
-                let left = admission.bytes - claim;
-                admission.bytes = 0;
-                self.claimed.fetch_sub(left, Ordering::SeqCst);
-            }
-            admission => {
-                self.claimed.fetch_add(claim, Ordering::SeqCst);
-                drop(admission);
-            }
+        // What is queued travels together, and mostly takes less than what was admitted. The admission gives nothing
+        // back itself, which takes the lock that is held here.
+        let admitted = admission.map_or(0, |mut admission| std::mem::take(&mut admission.bytes));
+        if admitted >= claim {
+            self.claimed.fetch_sub(admitted - claim, Ordering::SeqCst);
+            self.wake_admission();
+        } else {
+            self.claimed.fetch_add(claim - admitted, Ordering::SeqCst);
         }
         queue.records.push(record);
         if promise == Promise::Durable {

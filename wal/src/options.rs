@@ -100,6 +100,11 @@ impl LogOptions {
         }
     }
 
+    /// Bytes that a record takes at most, before it is known whether it travels with others.
+    pub(crate) fn admitted(&self, bytes: u64) -> u64 {
+        LogOptions::alone(bytes).max(self.queued(bytes))
+    }
+
     /// Whether batches are so long that what is queued is counted as travelling together.
     pub(crate) fn travels_together(&self) -> bool {
         self.batch_bytes_max() >= 64 << 10

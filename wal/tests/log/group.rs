@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use underbelly_storage::disk::{FaultyDisk, SimulatedDisk};
 use underbelly_wal::{GroupCommit, Log, LogOptions, Promise, Publisher, Urge, WalError};
@@ -12,6 +13,8 @@ use crate::world::*;
 
 const THREADS: u64 = 8;
 const COMMITS: u64 = 200;
+/// After so long a thread that should have gone on never will.
+const HUNG: Duration = Duration::from_secs(60);
 
 type Published = Arc<Mutex<Vec<u64>>>;
 
@@ -284,6 +287,48 @@ fn admission_bounds_the_queue_and_leads_where_nobody_does() {
     drop(large);
     let max = u64::from(commit.with_log(|log| log.options().record_max));
     assert!(matches!(commit.admit(max + 1).map(|_| ()), Err(WalError::RecordTooLarge { .. })));
+}
+
+#[test]
+fn a_record_longer_than_its_admission_holds_nobody_up_who_waits_for_room() {
+    let disk = FaultyDisk::new(SimulatedDisk::new());
+    let settings = LogOptions { queue_bytes_max: 3 * BLOCK as u64, ..options(1 << 18) };
+    let log = Log::create(Arc::new(disk.clone()), DB, 1, settings).unwrap();
+    let commit: &GroupCommit<u64> = Box::leak(Box::new(GroupCommit::new(log, Does(|_| ()))));
+    let (began, begins) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    let (began, goes_on) = (Mutex::new(Some(began)), Mutex::new(goes_on));
+    disk.watch(move |_| {
+        if let Some(began) = began.lock().unwrap().take() {
+            began.send(()).unwrap();
+            goes_on.lock().unwrap().recv().unwrap();
+        }
+        Ok(())
+    });
+    let (done, ends) = mpsc::channel();
+    let spawn = |work: fn(&'static GroupCommit<u64>)| {
+        let done = done.clone();
+        thread::spawn(move || {
+            work(commit);
+            done.send(()).unwrap();
+        });
+    };
+    let first = commit.admit(40).unwrap();
+    commit.enqueue(Some(first), 1, record(1, 6000), Some(1), Promise::Durable).unwrap();
+    spawn(|commit| commit.wait(1).unwrap());
+    begins.recv().unwrap();
+    let admission = commit.admit(40).unwrap();
+    spawn(|commit| drop(commit.admit(3000).unwrap()));
+    // Long enough for that one to wait.
+    thread::sleep(Duration::from_millis(50));
+    let (queued, is_queued) = mpsc::channel();
+    thread::spawn(move || {
+        commit.enqueue(Some(admission), 2, record(2, 6000), Some(2), Promise::Durable).unwrap();
+        queued.send(()).unwrap();
+    });
+    is_queued.recv_timeout(HUNG).expect("a record is queued whoever waits for room");
+    go_on.send(()).unwrap();
+    (0..2).for_each(|_| ends.recv_timeout(HUNG).expect("room comes back with the batch"));
 }
 
 #[test]

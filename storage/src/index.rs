@@ -10,6 +10,7 @@
 //! - The seal is written after sled let go of its files, and removed before sled opens them again.
 //! - A panic in sled ends at this module as an [`IndexError`].
 
+mod block;
 mod error;
 mod folder;
 mod memory;

@@ -21,8 +21,11 @@ pub(crate) const SLICE_MODELS: usize = 256;
 /// Transactions by which the index moves on at a time.
 const STEP_VERSIONS: usize = 1_024;
 
-/// Keys that are sorted before they are added to a new index: neighbours that come together make sled's pages dense.
+/// Keys that a new index is given at a time.
 const BUILD_KEYS: usize = 1 << 20;
+
+/// Of one model in so many the keys tell where a new index is divided.
+const SAMPLE: usize = 64;
 
 /// Failures of sled in one process after which the index is kept in memory.
 const SLED_FAILURES_MAX: usize = 2;
@@ -41,6 +44,18 @@ impl Digest {
         self.keys += 1;
         self.sum = self.sum.wrapping_add(u128::from_le_bytes(half));
     }
+}
+
+/// Stretches of keys, the last without an end, each with about so many keys of a sample.
+fn parts(mut sample: Vec<Vec<u8>>, keys: usize) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
+    sample.sort_unstable();
+    let mut edges = sample.into_iter().step_by(keys.max(1)).skip(1);
+    let mut from = Some(Vec::new());
+    std::iter::from_fn(move || {
+        let begin = from.take()?;
+        from = edges.next();
+        Some((begin, from.clone()))
+    })
 }
 
 /// The body of the thread.
@@ -171,19 +186,7 @@ impl Keeper<'_> {
             None => Backend::Memory(MemoryIndex::default()),
         };
         let seq = self.note_indexed(None)?;
-        let (mut keys, mut count) = (Vec::new(), 0);
-        let filled = self.for_each_newest(seq, |id, metadata| {
-            keys.append(&mut keys_of(id, metadata));
-            if keys.len() >= BUILD_KEYS {
-                count += keys.len();
-                keys.sort_unstable();
-                backend.index().change(&keys, &[])?;
-                keys.clear();
-            }
-            Ok(())
-        });
-        keys.sort_unstable();
-        let filled = filled.and_then(|()| backend.index().change(&keys, &[]));
+        let filled = self.fill(backend.index(), seq);
         if let (Err(IndexError::Stopped), Some(folder)) = (&filled, folder) {
             drop(backend);
             if !self.is_given_up() {
@@ -191,8 +194,34 @@ impl Keeper<'_> {
             }
             return Err(IndexError::Stopped);
         }
-        filled?;
-        Ok(Live::new(backend, seq, (count + keys.len()) as u64))
+        Ok(Live::new(backend, seq, filled?))
+    }
+
+    /// Adds all keys as of `seq` to an empty index in their order, which makes sled's pages dense and touches each of them
+    /// once; answers how many. The models are gone through once for each part of the keys, as all at once would not fit
+    /// into little memory.
+    fn fill(&self, index: &dyn Index, seq: u64) -> Result<u64, IndexError> {
+        let (mut sample, mut models) = (Vec::new(), 0);
+        self.for_each_newest(seq, |id, metadata| {
+            if models % SAMPLE == 0 {
+                sample.append(&mut keys_of(id, metadata));
+            }
+            models += 1;
+            Ok(())
+        })?;
+        let mut count = 0;
+        for (from, to) in parts(sample, BUILD_KEYS / SAMPLE) {
+            let mut keys = Vec::new();
+            self.for_each_newest(seq, |id, metadata| {
+                let of_model = keys_of(id, metadata).into_iter();
+                keys.extend(of_model.filter(|key| *key >= from && to.as_ref().is_none_or(|to| key < to)));
+                Ok(())
+            })?;
+            keys.sort_unstable();
+            count += keys.len() as u64;
+            index.change(&keys, &[])?;
+        }
+        Ok(count)
     }
 
     /// Gives `each` the newest version as of `seq` of each model.

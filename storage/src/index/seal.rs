@@ -11,7 +11,7 @@ use crate::error::{Damage, StorageError};
 use crate::limits::INDEX_FILES_MAX;
 
 /// What the first eight bytes of a seal are.
-pub(super) const SEAL_MAGIC: [u8; 8] = *b"UBINDEX2";
+pub(super) const SEAL_MAGIC: [u8; 8] = *b"UBINDEX3";
 
 /// Bytes read at a time when a file is hashed.
 const PIECE_BYTES: usize = 1 << 20;

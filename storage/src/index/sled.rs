@@ -8,13 +8,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Index, IndexError};
+use sled::IVec;
+
+use super::{Index, IndexError, block};
 
 /// Bytes of pages that sled may keep in memory.
 const CACHE_BYTES: u64 = 64 << 20;
 
-/// Keys of one of sled's batches.
-const BATCH_KEYS: usize = 1_024;
+/// Blocks of one of sled's batches.
+const BATCH_BLOCKS: usize = 128;
 
 /// How long sled may take to let go of its files, and how often it is asked.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
@@ -69,17 +71,60 @@ impl SledIndex {
     }
 }
 
-impl Index for SledIndex {
-    fn change(&self, puts: &[Vec<u8>], removes: &[Vec<u8>]) -> Result<(), IndexError> {
-        for keys in puts.chunks(BATCH_KEYS) {
+/// A change of a key: whether it is there from then on.
+type Change<'k> = (&'k [u8], bool);
+
+impl SledIndex {
+    /// The block in which a key is or would be, and what stands at its place: keys from that on, up to the next block.
+    fn block_of(&self, key: &[u8]) -> Result<Option<(IVec, IVec)>, IndexError> {
+        guarded("read", || self.db.range(..=key).next_back().transpose())
+    }
+
+    /// Changes keys of the block that stands at `place`. What leaves it is elsewhere before it is not here, so that who reads
+    /// on from here misses nothing.
+    fn rewrite(&self, place: &[u8], block: &[u8], changes: &[Change]) -> Result<(), IndexError> {
+        let old = block::decode(block)?;
+        let mut keys = Vec::with_capacity(old.len() + changes.len());
+        let mut old = old.iter().map(Vec::as_slice).peekable();
+        // Of changes of one key the last counts.
+        for changes in changes.chunk_by(|(one, _), (other, _)| one == other) {
+            let Some((key, is_there)) = changes.last() else { continue };
+            keys.extend(std::iter::from_fn(|| old.next_if(|old| old < key)));
+            let _ = old.next_if_eq(key);
+            keys.extend(is_there.then_some(*key));
+        }
+        keys.extend(old);
+        let blocks = block::encode(&keys)?;
+        let Some(((_, first), others)) = blocks.split_first() else {
+            // All begins with the empty place.
+            return guarded("remove from", || match place {
+                [] => self.db.insert(place, &[]).map(drop),
+                _ => self.db.remove(place).map(drop),
+            });
+        };
+        for some in others.chunks(BATCH_BLOCKS) {
             let mut batch = sled::Batch::default();
-            keys.iter().for_each(|key| batch.insert(key.as_slice(), &[]));
+            some.iter().for_each(|(first, block)| batch.insert(*first, block.as_slice()));
             guarded("add to", || self.db.apply_batch(batch))?;
         }
-        for keys in removes.chunks(BATCH_KEYS) {
-            let mut batch = sled::Batch::default();
-            keys.iter().for_each(|key| batch.remove(key.as_slice()));
-            guarded("remove from", || self.db.apply_batch(batch))?;
+        guarded("add to", || self.db.insert(place, first.as_slice()).map(drop))
+    }
+}
+
+impl Index for SledIndex {
+    fn change(&self, puts: &[Vec<u8>], removes: &[Vec<u8>]) -> Result<(), IndexError> {
+        let puts = puts.iter().map(|key| (key.as_slice(), true));
+        let mut changes: Vec<Change> =
+            puts.chain(removes.iter().map(|key| (key.as_slice(), false))).collect();
+        changes.sort_by_key(|(key, _)| *key);
+        let mut rest = &changes[..];
+        while let Some((key, _)) = rest.first() {
+            let (place, block) = self.block_of(key)?.unwrap_or_default();
+            let next = guarded("read", || self.db.get_gt(&place))?;
+            let is_here = |(key, _): &Change| next.as_ref().is_none_or(|(next, _)| *key < &**next);
+            let (here, later) = rest.split_at(rest.partition_point(is_here));
+            self.rewrite(&place, &block, here)?;
+            rest = later;
         }
         Ok(())
     }
@@ -93,19 +138,30 @@ impl Index for SledIndex {
         if to.is_some_and(|to| to <= from) {
             return Ok(());
         }
-        let mut keys = guarded("read", || {
+        let place = self.block_of(from)?.map_or_else(IVec::default, |(place, _)| place);
+        let mut blocks = guarded("read", || {
             Ok(match to {
-                Some(to) => self.db.range(from..to),
-                None => self.db.range(from..),
+                Some(to) => self.db.range(&*place..to),
+                None => self.db.range(&*place..),
             })
         })?;
-        while let Some((key, _)) = guarded("read", || keys.next().transpose())? {
-            if visit(&key).is_break() {
+        // A block that was divided since its keys were given shows some of them again.
+        let mut last: Option<Vec<u8>> = None;
+        while let Some((_, block)) = guarded("read", || blocks.next().transpose())? {
+            let is_over = !block::each(&block, |key| {
+                if key < from || last.as_ref().is_some_and(|last| key <= last) {
+                    return true;
+                }
+                last.get_or_insert_default().clear();
+                last.get_or_insert_default().extend(key);
+                to.is_none_or(|to| key < to) && visit(key).is_continue()
+            })?;
+            if is_over {
                 break;
             }
         }
         guarded("read", || {
-            drop(keys);
+            drop(blocks);
             Ok(())
         })
     }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SendError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use crate::disk::{Disk, File};
@@ -24,14 +25,43 @@ const SYNC_EVERY_BYTES: u64 = 4 << 20;
 /// Bytes that may be written while a sync goes on aside.
 const AHEAD_BYTES_MAX: u64 = 32 << 20;
 
+/// Pieces that may wait for the thread that writes them.
+const PIECES_MAX: usize = 4;
+
 /// A file on its way to being sealed. Dropped before [`SealedWriter::publish`], it leaves nothing behind, as
 /// far as the disk still takes orders.
 pub struct SealedWriter<'d> {
     disk: &'d dyn Disk,
-    file: Arc<dyn File>,
     name: String,
     temporary: String,
+    /// What was appended and not yet given to be written.
     buffer: Vec<u8>,
+    /// Bytes that were given to be written.
+    given: u64,
+    hands: Hands,
+    state: Progress,
+}
+
+/// Who writes the file.
+enum Hands {
+    Own(Body),
+    Aside(Aside),
+    /// A write or sync failed, and was told.
+    Gone,
+}
+
+/// A thread that writes.
+struct Aside {
+    pieces: SyncSender<Vec<u8>>,
+    /// Pieces that it has written, for others to come.
+    written: Receiver<Vec<u8>>,
+    thread: JoinHandle<Result<Body, StorageError>>,
+}
+
+/// The file itself.
+struct Body {
+    file: Arc<dyn File>,
+    temporary: String,
     written: u64,
     /// How far it was written when a sync was begun last.
     synced: u64,
@@ -39,7 +69,6 @@ pub struct SealedWriter<'d> {
     is_aside: bool,
     /// The sync that goes on.
     under_way: Option<JoinHandle<io::Result<()>>>,
-    state: Progress,
 }
 
 #[derive(PartialEq, Eq)]
@@ -80,28 +109,40 @@ impl<'d> SealedWriter<'d> {
             made => made,
         }
         .map_err(failed)?;
-        Ok(SealedWriter {
-            disk,
+        let body = Body {
             file: Arc::from(file),
-            name: name.to_string(),
-            temporary,
-            buffer: Vec::new(),
+            temporary: temporary.clone(),
             written: 0,
             synced: 0,
             is_aside: false,
             under_way: None,
+        };
+        Ok(SealedWriter {
+            disk,
+            name: name.to_string(),
+            temporary,
+            buffer: Vec::new(),
+            given: 0,
+            hands: Hands::Own(body),
             state: Progress::Writing,
         })
     }
 
-    /// Lets the syncs of a long file go on on threads of their own while more of it is written, where the disk gains by that.
-    pub fn sync_aside(&mut self) {
-        self.is_aside = self.disk.syncs_aside();
+    /// Lets threads of their own write and sync a long file while more of it is made, where the disk gains by that. What fails is
+    /// told by a later call then.
+    pub fn write_aside(&mut self) {
+        if !self.disk.syncs_aside() {
+            return;
+        }
+        self.hands = match std::mem::replace(&mut self.hands, Hands::Gone) {
+            Hands::Own(body) => body.aside(),
+            hands => hands,
+        };
     }
 
     /// Length so far, bytes.
     pub fn length(&self) -> u64 {
-        self.written + self.buffer.len() as u64
+        self.given + self.buffer.len() as u64
     }
 
     /// Appends bytes.
@@ -119,7 +160,7 @@ impl<'d> SealedWriter<'d> {
             return Ok(());
         }
         for piece in bytes.chunks(SYNC_EVERY_BYTES as usize) {
-            self.write(piece)?;
+            self.give(piece)?;
         }
         Ok(())
     }
@@ -142,8 +183,9 @@ impl<'d> SealedWriter<'d> {
     /// `Io`, `DiskFull`. After an error the file is not published; its name may be written again.
     pub fn publish(mut self) -> Result<u64, StorageError> {
         self.flush()?;
-        self.end_sync()?;
-        self.file.sync_all().map_err(|error| StorageError::io("sync", &self.temporary, error))?;
+        let body = self.end()?;
+        body.file.sync_all().map_err(|error| body.failed("sync", error))?;
+        drop(body);
         self.disk.seal(&self.temporary).map_err(|error| StorageError::io("seal", &self.temporary, error))?;
         self.disk
             .rename(&self.temporary, &self.name)
@@ -153,7 +195,7 @@ impl<'d> SealedWriter<'d> {
             .sync_dir(folder(&self.name))
             .map_err(|error| StorageError::io("sync the folder of", &self.name, error))?;
         self.state = Progress::Published;
-        Ok(self.written)
+        Ok(self.given)
     }
 
     /// Lets go of the file and leaves what there is of it, for who may not remove anything in the folder any more.
@@ -163,19 +205,85 @@ impl<'d> SealedWriter<'d> {
 
     fn flush(&mut self) -> Result<(), StorageError> {
         let bytes = std::mem::take(&mut self.buffer);
-        self.write(&bytes)?;
+        self.give(&bytes)?;
         self.buffer = bytes;
         self.buffer.clear();
         Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+    /// Writes bytes, or has them written.
+    fn give(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.file
-            .write_at(bytes, self.written)
-            .map_err(|error| StorageError::io("write", &self.temporary, error))?;
+        self.given += bytes.len() as u64;
+        let is_taken = match &mut self.hands {
+            Hands::Own(body) => return body.write(bytes),
+            Hands::Aside(aside) => {
+                let mut piece = aside.written.try_recv().unwrap_or_default();
+                piece.clear();
+                piece.extend_from_slice(bytes);
+                aside.pieces.send(piece).is_ok()
+            }
+            Hands::Gone => false,
+        };
+        // A thread that takes no more has failed, and tells why.
+        if is_taken { Ok(()) } else { self.end().and_then(|body| Err(body.failed("write", gone()))) }
+    }
+
+    /// The file, once all that was given is written and each sync aside is over.
+    fn end(&mut self) -> Result<Body, StorageError> {
+        let mut body = match std::mem::replace(&mut self.hands, Hands::Gone) {
+            Hands::Own(body) => body,
+            Hands::Aside(Aside { pieces, written, thread }) => {
+                drop((pieces, written));
+                let panicked = |_| Err(StorageError::io("write", &self.temporary, gone()));
+                thread.join().unwrap_or_else(panicked)?
+            }
+            Hands::Gone => return Err(StorageError::io("write", &self.temporary, gone())),
+        };
+        body.end_sync()?;
+        Ok(body)
+    }
+}
+
+/// What is told of a file that is given up.
+fn gone() -> io::Error {
+    io::Error::other("an earlier write failed")
+}
+
+impl Body {
+    /// Lets a thread write; where there is none to be had, nothing changes.
+    fn aside(mut self) -> Hands {
+        self.is_aside = true;
+        // The body waits in a channel, so that it is still here where no thread can be made.
+        let (hand, taken) = sync_channel::<Body>(1);
+        let (pieces, due) = sync_channel::<Vec<u8>>(PIECES_MAX);
+        let (done, written) = sync_channel(PIECES_MAX);
+        let thread = thread::Builder::new().name("underbelly-write".to_string()).spawn(move || {
+            let mut body = taken.recv().map_err(|_| StorageError::io("write", "a file", gone()))?;
+            while let Ok(piece) = due.recv() {
+                body.write(&piece)?;
+                // Nobody needs more of them than are under way.
+                let _ = done.try_send(piece);
+            }
+            Ok(body)
+        });
+        match thread {
+            Err(_) => Hands::Own(self),
+            Ok(thread) => match hand.send(self) {
+                Ok(()) => Hands::Aside(Aside { pieces, written, thread }),
+                Err(SendError(body)) => Hands::Own(body),
+            },
+        }
+    }
+
+    fn failed(&self, action: &'static str, error: io::Error) -> StorageError {
+        StorageError::io(action, &self.temporary, error)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.file.write_at(bytes, self.written).map_err(|error| self.failed("write", error))?;
         self.written += bytes.len() as u64;
         if self.written - self.synced < SYNC_EVERY_BYTES {
             return Ok(());
@@ -194,25 +302,22 @@ impl<'d> SealedWriter<'d> {
         // Where there is no other thread, here.
         match self.under_way {
             Some(_) => Ok(()),
-            None => self.file.sync_data().map_err(|error| self.sync_failed(error)),
+            None => self.file.sync_data().map_err(|error| self.failed("sync", error)),
         }
-    }
-
-    fn sync_failed(&self, error: io::Error) -> StorageError {
-        StorageError::io("sync", &self.temporary, error)
     }
 
     /// Waits for the sync that goes on. One that failed is told once, here.
     fn end_sync(&mut self) -> Result<(), StorageError> {
         let Some(sync) = self.under_way.take() else { return Ok(()) };
         let ended = sync.join().unwrap_or_else(|_| Err(io::Error::other("a sync panicked")));
-        ended.map_err(|error| self.sync_failed(error))
+        ended.map_err(|error| self.failed("sync", error))
     }
 }
 
 impl Drop for SealedWriter<'_> {
     fn drop(&mut self) {
-        let _ = self.end_sync();
+        // Whatever it says: nobody may write any more.
+        let _ = self.end();
         // What cannot be removed here is removed by `remove_leftovers`, or was never durable.
         let _ = match self.state {
             Progress::Writing => self.disk.remove(&self.temporary),
@@ -253,6 +358,7 @@ mod tests {
     use super::*;
     use crate::disk::{Calls, Fault, FaultKind, FaultyDisk, RealDisk, SimulatedDisk};
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
     fn write(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<u64, StorageError> {
         let mut writer = SealedWriter::create(disk, name)?;
@@ -311,95 +417,149 @@ mod tests {
         }
     }
 
-    /// A disk that syncs aside, and whose syncs fail from the third on.
-    struct Aside(SimulatedDisk);
+    /// Syncs after which they fail.
+    const SYNCS: u64 = 3;
 
-    struct AsideFile(Box<dyn File>, Arc<std::sync::atomic::AtomicU64>);
+    /// A disk that syncs aside, and counts the syncs of files; they fail from the third on.
+    #[derive(Default)]
+    struct Aside {
+        disk: SimulatedDisk,
+        syncs: Arc<AtomicU64>,
+        is_full: Arc<AtomicBool>,
+    }
+
+    struct AsideFile {
+        file: Box<dyn File>,
+        syncs: Arc<AtomicU64>,
+        is_full: Arc<AtomicBool>,
+    }
 
     impl File for AsideFile {
         fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-            self.0.read_at(buffer, offset)
+            self.file.read_at(buffer, offset)
         }
         fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-            self.0.write_at(bytes, offset)
+            match self.is_full.load(SeqCst) {
+                true => Err(io::ErrorKind::StorageFull.into()),
+                false => self.file.write_at(bytes, offset),
+            }
         }
         fn sync_data(&self) -> io::Result<()> {
-            match self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
-                0..2 => self.0.sync_data(),
-                _ => Err(io::Error::other("the disk is gone")),
+            match self.syncs.fetch_add(1, SeqCst) + 1 {
+                SYNCS.. => Err(io::Error::other("the disk is gone")),
+                _ => self.file.sync_data(),
             }
         }
         fn sync_all(&self) -> io::Result<()> {
-            self.0.sync_all()
+            self.file.sync_all()
         }
         fn len(&self) -> io::Result<u64> {
-            self.0.len()
+            self.file.len()
         }
     }
 
     impl Disk for Aside {
         fn create_dir(&self, name: &str) -> io::Result<()> {
-            self.0.create_dir(name)
+            self.disk.create_dir(name)
         }
         fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
-            Ok(Box::new(AsideFile(self.0.create(name)?, Arc::default())))
+            let file = self.disk.create(name)?;
+            Ok(Box::new(AsideFile { file, syncs: self.syncs.clone(), is_full: self.is_full.clone() }))
         }
         fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
-            self.0.open(name)
+            self.disk.open(name)
         }
         fn map(&self, name: &str) -> io::Result<Mapped> {
-            self.0.map(name)
+            self.disk.map(name)
         }
         fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-            self.0.rename(from, to)
+            self.disk.rename(from, to)
         }
         fn remove(&self, name: &str) -> io::Result<()> {
-            self.0.remove(name)
+            self.disk.remove(name)
         }
         fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-            self.0.list(dir)
+            self.disk.list(dir)
         }
         fn sync_dir(&self, dir: &str) -> io::Result<()> {
-            self.0.sync_dir(dir)
+            self.disk.sync_dir(dir)
         }
         fn seal(&self, name: &str) -> io::Result<()> {
-            self.0.seal(name)
+            self.disk.seal(name)
         }
         fn lock(&self, name: &str) -> io::Result<Result<Box<dyn crate::disk::Lock>, u32>> {
-            self.0.lock(name)
+            self.disk.lock(name)
         }
         fn syncs_aside(&self) -> bool {
             true
         }
         fn describe(&self) -> String {
-            self.0.describe()
+            self.disk.describe()
         }
     }
 
-    /// A sync that fails while more is written is told by a later write or the end, and nothing is published.
+    /// What fails while more is written is told by a later call or the end, and nothing is published.
     #[test]
-    fn a_sync_that_fails_aside_is_told() {
-        let disk = Aside(SimulatedDisk::new());
-        let long = |parts: usize| {
-            let mut writer = SealedWriter::create(&disk, "a").unwrap();
-            writer.sync_aside();
-            let written = (0..parts).try_for_each(|_| {
-                let written = writer.append(&vec![7; SYNC_EVERY_BYTES as usize]);
-                // So that the next write begins another one.
-                while writer.under_way.as_ref().is_some_and(|sync| !sync.is_finished()) {
-                    thread::yield_now();
-                }
-                written
-            });
-            written.and_then(|()| writer.publish())
-        };
-        for parts in [3, 4, 9] {
-            let error = long(parts).unwrap_err();
+    fn what_fails_aside_is_told() {
+        let piece = vec![7; SYNC_EVERY_BYTES as usize];
+        let refused = |error: StorageError, disk: &Aside| {
             assert!(matches!(error, StorageError::Io { .. }), "{error}");
-            assert_eq!(disk.0.files(), Vec::<String>::new());
+            assert!(error.to_string().contains("the disk is gone"), "{error}");
+            assert_eq!(disk.disk.files(), Vec::<String>::new());
+        };
+        // By a later append.
+        let disk = Aside::default();
+        let mut writer = SealedWriter::create(&disk, "a").unwrap();
+        writer.write_aside();
+        let error = loop {
+            match writer.append(&piece) {
+                Ok(()) => thread::sleep(std::time::Duration::from_millis(1)),
+                Err(error) => break error,
+            }
+        };
+        assert!(writer.append(&piece).is_err() && writer.publish().is_err());
+        refused(error, &disk);
+        // By the end, unless the thread was so slow that there was more to append.
+        let disk = Aside::default();
+        let mut writer = SealedWriter::create(&disk, "a").unwrap();
+        writer.write_aside();
+        let mut told = None;
+        while disk.syncs.load(SeqCst) < SYNCS && told.is_none() {
+            told = writer.append(&piece).err();
+            let syncs = disk.syncs.load(SeqCst);
+            // Until the next one began, or was left out beside the one before.
+            (0..100).take_while(|_| disk.syncs.load(SeqCst) == syncs).for_each(|_| thread::yield_now());
         }
-        assert_eq!(long(2).unwrap(), 2 * SYNC_EVERY_BYTES);
-        assert_eq!(disk.0.crash().contents("a").unwrap().len() as u64, 2 * SYNC_EVERY_BYTES);
+        let ended = writer.publish().unwrap_err();
+        refused(told.unwrap_or(ended), &disk);
+        // A write.
+        let disk = Aside::default();
+        let mut writer = SealedWriter::create(&disk, "a").unwrap();
+        writer.write_aside();
+        disk.is_full.store(true, SeqCst);
+        let written = writer.append(&piece).and_then(|()| writer.publish());
+        assert!(matches!(written, Err(StorageError::DiskFull { .. })), "{written:?}");
+        assert_eq!(disk.disk.files(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_written_aside_lies_end_to_end() {
+        let disk = Aside::default();
+        let mut writer = SealedWriter::create(&disk, "a").unwrap();
+        writer.write_aside();
+        let mut expected = Vec::new();
+        for (i, size) in [BUFFER_BYTES - 1, 3, 5 << 20, 17].into_iter().enumerate() {
+            writer.append(&vec![i as u8 + 1; size]).unwrap();
+            expected.resize(expected.len() + size, i as u8 + 1);
+            assert_eq!(writer.length(), expected.len() as u64);
+        }
+        assert_eq!(writer.publish().unwrap(), expected.len() as u64);
+        assert!(disk.disk.crash().contents("a").unwrap() == expected);
+        let mut writer = SealedWriter::create(&disk, "b").unwrap();
+        writer.write_aside();
+        writer.append(&vec![1; 9 << 20]).unwrap();
+        drop(writer);
+        assert_eq!(disk.disk.files(), ["a"]);
     }
 
     #[test]

@@ -199,7 +199,7 @@ impl<'db> BlobWriter<'db> {
                     core.disk_dir(files::CHUNKS_DIR)?;
                     let mut writer = ChunkWriter::create(&*core.disk, &files::chunk(file), core.database)?;
                     if core.options.workers > 0 {
-                        writer.sync_aside();
+                        writer.write_aside();
                     }
                     let is_inside = self.is_inside;
                     none.insert(Unfinished { core, number: file, is_inside, writer: Some(writer) })

@@ -98,9 +98,9 @@ impl<'d> ChunkWriter<'d> {
         Ok(ChunkWriter { writer, name: name.to_string(), db_id, entries: Vec::new(), crcs: Vec::new() })
     }
 
-    /// As [`SealedWriter::sync_aside`].
-    pub fn sync_aside(&mut self) {
-        self.writer.sync_aside();
+    /// As [`SealedWriter::write_aside`].
+    pub fn write_aside(&mut self) {
+        self.writer.write_aside();
     }
 
     /// Appends an object, whose id is that of its bytes and which the file does not hold yet. Where `compress` is set and

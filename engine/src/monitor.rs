@@ -46,6 +46,15 @@ pub enum Sample {
 }
 
 impl Sample {
+    /// The number that stands for it: the mean of several.
+    fn number(&self) -> f64 {
+        match self {
+            Sample::Scalar(value) => *value,
+            Sample::Array(values) => values.iter().sum::<f64>() / values.len() as f64,
+            Sample::Histogram(histogram) => histogram.mean(),
+        }
+    }
+
     /// The length of what is stored beside its number.
     fn bytes(&self) -> usize {
         match self {
@@ -91,9 +100,16 @@ struct Named {
     name: Arc<str>,
     /// What shows its newest value, unless no variable may have that name or it is of another type.
     shown: Option<UnloggedVar<f64>>,
-    newest: f64,
+    newest: Newest,
     /// Its place among the names of the rows that are not handed over; none where it is not there.
     at: Option<u32>,
+}
+
+/// The newest value of a name.
+enum Newest {
+    Number(f64),
+    /// At this place of [`Rows::data`].
+    Data(usize),
 }
 
 struct Rows {
@@ -101,6 +117,7 @@ struct Rows {
     /// Places among the names that were touched.
     names: Vec<u32>,
     steps: Vec<i64>,
+    /// Of an array or histogram 0, until its number is found aside: who records does not go through all of it.
     values: Vec<f64>,
     /// Arrays and histograms, with their rows.
     data: Vec<(usize, Sample)>,
@@ -117,6 +134,17 @@ impl Rows {
             data: Vec::new(),
             data_bytes: 0,
         }
+    }
+
+    /// The room alone.
+    fn emptied(mut self) -> Rows {
+        self.times.clear();
+        self.names.clear();
+        self.steps.clear();
+        self.values.clear();
+        self.data.clear();
+        self.data_bytes = 0;
+        self
     }
 
     fn push(&mut self, row: usize, sample: Sample) {
@@ -165,6 +193,8 @@ struct HandedOver {
     under_way: usize,
     /// What a commit refused, until one takes it.
     refused: VecDeque<Job>,
+    /// Room that a hand-over had and that the next one takes: new memory costs more than what is put into it.
+    room: Vec<Rows>,
 }
 
 impl Outside {
@@ -218,11 +248,19 @@ impl UnderWay {
         let Some(job) = &self.job else { return };
         let done = job.commit(core);
         // Where that panics it is still there, and is kept.
-        if let Some(job) = self.job.take()
-            && let Err(error) = done
-        {
-            note(core, &job.series, &error);
-            self.outside.keep(core, job, &error);
+        let Some(job) = self.job.take() else { return };
+        match done {
+            Ok(()) => {
+                let room = job.rows.emptied();
+                let mut handed = self.outside.handed();
+                if handed.room.len() < UNDER_WAY_MAX {
+                    handed.room.push(room);
+                }
+            }
+            Err(error) => {
+                note(core, &job.series, &error);
+                self.outside.keep(core, job, &error);
+            }
         }
     }
 }
@@ -275,7 +313,7 @@ impl Monitor {
         let shown = shown.ok();
         let (id, name): (u32, Arc<str>) = (self.names.len() as u32, name.into());
         self.ids.insert(name.clone(), id);
-        self.names.push(Named { name, shown, newest: f64::NAN, at: None });
+        self.names.push(Named { name, shown, newest: Newest::Number(f64::NAN), at: None });
         Some(id)
     }
 
@@ -285,17 +323,12 @@ impl Monitor {
     pub fn record(&mut self, name: &str, step: i64, value: impl Into<Sample>) {
         let Some(id) = self.id(name) else { return };
         let row = self.rows.times.len();
-        let number = match value.into() {
-            Sample::Scalar(value) => value,
-            Sample::Array(values) => {
-                let mean = values.iter().sum::<f64>() / values.len() as f64;
-                self.rows.push(row, Sample::Array(values));
-                mean
-            }
-            Sample::Histogram(histogram) => {
-                let mean = histogram.mean();
-                self.rows.push(row, Sample::Histogram(histogram));
-                mean
+        let (number, newest) = match value.into() {
+            Sample::Scalar(value) => (value, Newest::Number(value)),
+            sample => {
+                let at = self.rows.data.len();
+                self.rows.push(row, sample);
+                (0.0, Newest::Data(at))
             }
         };
         let now = self.core.options.clock.now();
@@ -306,7 +339,7 @@ impl Monitor {
         self.rows.steps.push(step);
         self.rows.values.push(number);
         if let Some(named) = self.names.get_mut(id as usize) {
-            named.newest = number;
+            named.newest = newest;
             let at = named.at.unwrap_or_else(|| {
                 let at = self.touched.len() as u32;
                 self.touched.push(id);
@@ -329,11 +362,16 @@ impl Monitor {
         for id in self.touched.drain(..) {
             let Some(named) = self.names.get_mut(id as usize) else { continue };
             named.at = None;
-            let _ = named.shown.as_ref().map(|shown| shown.set(named.newest));
+            let newest = match named.newest {
+                Newest::Number(number) => Some(number),
+                Newest::Data(at) => self.rows.data.get(at).map(|(_, sample)| sample.number()),
+            };
+            let _ = named.shown.as_ref().zip(newest).map(|(shown, newest)| shown.set(newest));
             names.push(named.name.clone());
         }
         let room = self.rows.times.len().next_power_of_two().clamp(ROOM_MIN, ROWS_MAX);
-        let rows = std::mem::replace(&mut self.rows, Rows::with_room(room));
+        let used = self.outside.handed().room.pop();
+        let rows = std::mem::replace(&mut self.rows, used.unwrap_or_else(|| Rows::with_room(room)));
         Job { series: self.series.clone(), names, rows }
     }
 
@@ -468,10 +506,16 @@ impl Handed {
 /// The rows that a monitor recorded.
 fn batch_of(series: Arc<str>, names: &[Arc<str>], rows: &Rows) -> Result<Batch, CommitError> {
     let name = |id: &u32| names.get(*id as usize).map_or("", |name| name);
+    let mut values = rows.values.clone();
+    for (row, sample) in &rows.data {
+        if let Some(value) = values.get_mut(*row) {
+            *value = sample.number();
+        }
+    }
     let mut columns = Columns::new()
         .with("name", rows.names.iter().map(name).collect::<Column>())?
         .with("step", Column::from(rows.steps.clone()))?
-        .with("value", Column::from(rows.values.clone()))?;
+        .with("value", Column::from(values))?;
     if !rows.data.is_empty() {
         let (mut kinds, mut data) = (Column::new(ColumnType::Utf8), Column::new(ColumnType::Bytes));
         let mut given = rows.data.iter().peekable();

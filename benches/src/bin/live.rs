@@ -22,8 +22,8 @@ const THREADS: usize = 2;
 /// Monitored values of a round.
 const VALUES: i64 = 4_000_000;
 const ROUNDS: usize = 5;
-/// Of arrays and histograms there are fewer, as each takes longer.
-const SHARE: i64 = 10;
+/// Monitored values in a second, of a round with pauses.
+const A_SECOND: i64 = 1_000_000;
 /// Numbers of an array.
 const NUMBERS: usize = 16;
 /// Places of a histogram that have values.
@@ -52,19 +52,50 @@ fn each(count: i64, mut call: impl FnMut(i64)) -> f64 {
     began.elapsed().as_nanos() as f64 / count as f64
 }
 
+/// The same of calls of which `a_second` come in a second, for a second and a thousand at a time, with values made just before: what is
+/// done for them elsewhere keeps up. In the middle of the thousands, and in the mean, which holds what this core does meanwhile for
+/// the threads that it wakes.
+fn each_paced<T>(a_second: i64, value: impl Fn() -> T, mut call: impl FnMut(i64, T)) -> [f64; 2] {
+    const AT_A_TIME: i64 = 1_000;
+    let begin = Instant::now();
+    let mut took = Vec::new();
+    for first in (0..a_second).step_by(AT_A_TIME as usize) {
+        let due = Duration::from_secs_f64(first as f64 / a_second as f64);
+        std::thread::sleep(due.saturating_sub(begin.elapsed()));
+        let values: Vec<T> = (0..AT_A_TIME).map(|_| value()).collect();
+        let began = Instant::now();
+        (first..).zip(values).for_each(|(step, value)| call(step, value));
+        took.push(began.elapsed().as_nanos() as f64 / AT_A_TIME as f64);
+    }
+    let mean = took.iter().sum::<f64>() / took.len() as f64;
+    [median(took), mean]
+}
+
+/// The figures of several rounds, for people.
+fn shown(rounds: &[[f64; 2]], a_second: i64) -> String {
+    let of = |figure: usize| median(rounds.iter().map(|round| round[figure]).collect());
+    format!("{:.0} ns at {a_second} a second (mean {:.0})", of(0), of(1))
+}
+
 fn monitor(db: &Database) -> Result<(), Failed> {
     let names: Vec<String> = (0..10).map(|n| format!("gauge{n}")).collect();
     for (what, of) in [("one name", 1), ("ten names in turn", 10)] {
-        let mut rounds = Vec::new();
+        let mut monitor = db.monitor("training")?;
+        let (mut paced, mut rounds) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            let mut monitor = db.monitor("training")?;
-            rounds.push(each(VALUES / ROUNDS as i64, |step| {
+            let mut record = |step: i64, value: f64| {
                 let name = names.get(step as usize % of).map_or("", String::as_str);
-                monitor.record(name, step, step as f64);
-            }));
+                monitor.record(name, step, value);
+            };
+            paced.push(each_paced(A_SECOND, || 0.5, &mut record));
+            rounds.push(each(VALUES / ROUNDS as i64, |step| record(step, step as f64)));
             monitor.flush()?;
         }
-        println!("a monitored value, {what}: {:.0} ns", median(rounds));
+        println!(
+            "a monitored value, {what}: {}, {:.0} ns without a pause",
+            shown(&paced, A_SECOND),
+            median(rounds)
+        );
     }
     let mut histogram = Histogram::new();
     // Eight places are a doubling.
@@ -73,17 +104,18 @@ fn monitor(db: &Database) -> Result<(), Failed> {
         (format!("an array of {NUMBERS} numbers"), Sample::Array(vec![0.5; NUMBERS])),
         (format!("a histogram of {PLACES} places"), Sample::Histogram(histogram)),
     ];
+    let a_second = A_SECOND / 10;
     for (what, sample) in several {
+        // Nothing is left to do of what was recorded before.
+        db.checkpoint()?;
+        let mut monitor = db.monitor("training")?;
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
-            let mut monitor = db.monitor("training")?;
-            // Whoever records hands one over, which takes memory too.
-            rounds.push(each(VALUES / SHARE / ROUNDS as i64, |step| {
-                monitor.record("several", step, sample.clone())
-            }));
+            let record = |step, sample| monitor.record("several", step, sample);
+            rounds.push(each_paced(a_second, || sample.clone(), record));
             monitor.flush()?;
         }
-        println!("a monitored value, {what}: {:.0} ns", median(rounds));
+        println!("a monitored value, {what}: {}", shown(&rounds, a_second));
     }
     Ok(())
 }

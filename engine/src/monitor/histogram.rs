@@ -12,6 +12,8 @@ pub struct Histogram {
     above: BTreeMap<i32, u64>,
     below: BTreeMap<i32, u64>,
     zeros: u64,
+    /// All of them.
+    count: u64,
     sum: f64,
 }
 
@@ -33,6 +35,7 @@ impl Histogram {
         } else {
             return;
         }
+        self.count = self.count.saturating_add(1);
         self.sum += value;
     }
 
@@ -42,15 +45,13 @@ impl Histogram {
         other.above.iter().for_each(|(place, count)| add(self.above.entry(*place).or_default(), *count));
         other.below.iter().for_each(|(place, count)| add(self.below.entry(*place).or_default(), *count));
         self.zeros = self.zeros.saturating_add(other.zeros);
+        self.count = self.count.saturating_add(other.count);
         self.sum += other.sum;
     }
 
     /// How many values there are.
     pub fn count(&self) -> u64 {
-        self.above
-            .values()
-            .chain(self.below.values())
-            .fold(self.zeros, |sum, count| sum.saturating_add(*count))
+        self.count
     }
 
     /// Their mean; NaN where there are none.
@@ -111,6 +112,8 @@ impl Histogram {
         };
         let (below, above) = (read()?, read()?);
         let (zeros, sum) = (u64::from_le_bytes(*zeros), f64::from_le_bytes(*sum));
-        rest.is_empty().then_some(Histogram { above, below, zeros, sum })
+        let places = BTreeMap::values(&above).chain(below.values());
+        let count = places.fold(zeros, |sum, count| sum.saturating_add(*count));
+        rest.is_empty().then_some(Histogram { above, below, zeros, count, sum })
     }
 }

@@ -202,7 +202,8 @@ pub struct Chunks {
     /// In order of their places.
     entries: Vec<Entry>,
     by_id: BTreeMap<ObjectId, usize>,
-    crcs: Vec<u32>,
+    /// Where the checksums lie in the file: of a long one there are so many that copying them would be most of an opening.
+    crcs: Range<usize>,
     touched: Touched,
 }
 
@@ -221,6 +222,9 @@ impl Chunks {
             return Err(Damage("an object stands twice in the directory").at(name, stamp.offset));
         }
         let touched = Touched::new(crcs.len());
+        // The checksums end the directory.
+        let end = stamp.offset as usize + directory.len();
+        let crcs = end - crcs.as_flattened().len()..end;
         Ok(Chunks { name: name.to_string(), file, entries, by_id, crcs, touched })
     }
 
@@ -301,6 +305,11 @@ impl Chunks {
         })
     }
 
+    fn crc(&self, block: usize) -> Option<u32> {
+        let crcs = self.file.get(self.crcs.clone())?.as_chunks::<4>().0;
+        crcs.get(block).copied().map(u32::from_le_bytes)
+    }
+
     /// Compares the checksums of the blocks in which a stretch of a body lies.
     fn check(&self, entry: &Entry, range: Range<u64>) -> Result<(), StorageError> {
         if range.is_empty() {
@@ -314,7 +323,7 @@ impl Chunks {
             if self.touched.contains(number) {
                 continue;
             }
-            if self.crcs.get(number) != Some(&crc32fast::hash(block)) {
+            if self.crc(number) != Some(crc32fast::hash(block)) {
                 let offset = entry.offset + (at * CHUNK_BLOCK_BYTES) as u64;
                 let what = format!("a checksum of object {} does not match", entry.id);
                 return Err(StorageError::corrupt(&self.name, offset, what));
@@ -420,6 +429,7 @@ impl ChunksOnDisk {
         }
         let (entries, crcs) = directory_of(&directory, stamp.offset).map_err(|d| d.at(name, stamp.offset))?;
         let entries = entries.into_iter().map(|entry| (entry.id, entry)).collect();
+        let crcs = crcs.iter().copied().map(u32::from_le_bytes).collect();
         Ok(ChunksOnDisk { file, entries, crcs })
     }
 
@@ -438,7 +448,7 @@ impl ChunksOnDisk {
 }
 
 /// Reads a directory: entries in order of their places, with less than a page between them, and the checksums.
-fn directory_of(directory: &[u8], limit: u64) -> Result<(Vec<Entry>, Vec<u32>), Damage> {
+fn directory_of(directory: &[u8], limit: u64) -> Result<(Vec<Entry>, &[[u8; 4]]), Damage> {
     let mut cursor = Cursor::new(directory);
     let count = cursor.u64()?;
     if count > PACK_OBJECTS_MAX || count > (directory.len() / ENTRY_BYTES) as u64 {
@@ -470,5 +480,5 @@ fn directory_of(directory: &[u8], limit: u64) -> Result<(Vec<Entry>, Vec<u32>), 
     if crcs.len() != block || !rest.is_empty() {
         return Err(Damage("the directory's length is not that of its checksums"));
     }
-    Ok((entries, crcs.iter().map(|crc| u32::from_le_bytes(*crc)).collect()))
+    Ok((entries, crcs))
 }

@@ -15,6 +15,9 @@ use super::{Index, IndexError, block};
 /// Bytes of pages that sled may keep in memory.
 const CACHE_BYTES: u64 = 64 << 20;
 
+/// What is told of a panic: sled prints all that it holds in some.
+const PANIC_CHARS: usize = 300;
+
 /// Blocks of one of sled's batches.
 const BATCH_BLOCKS: usize = 128;
 
@@ -35,7 +38,7 @@ fn guarded<T>(action: &'static str, body: impl FnOnce() -> Result<T, sled::Error
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let what = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(IndexError::Panicked { action, what: what.to_string() })
+            Err(IndexError::Panicked { action, what: what.chars().take(PANIC_CHARS).collect() })
         }
     }
 }
@@ -71,13 +74,28 @@ impl SledIndex {
     }
 }
 
+/// Where the block stands that begins with a key: the key, a zero behind each byte `ff`, in the same order.
+///
+/// sled divides its nodes at cut keys, and looks for what is before one by taking one from its last byte and putting four bytes `ff`
+/// behind. Where another key lies between, it looks for it a million times and panics; so no place holds two in a row.
+fn place_of(key: &[u8]) -> Vec<u8> {
+    let mut place = Vec::with_capacity(key.len() + 8);
+    for byte in key {
+        place.push(*byte);
+        if *byte == 0xff {
+            place.push(0);
+        }
+    }
+    place
+}
+
 /// A change of a key: whether it is there from then on.
 type Change<'k> = (&'k [u8], bool);
 
 impl SledIndex {
     /// The block in which a key is or would be, and what stands at its place: keys from that on, up to the next block.
     fn block_of(&self, key: &[u8]) -> Result<Option<(IVec, IVec)>, IndexError> {
-        guarded("read", || self.db.range(..=key).next_back().transpose())
+        guarded("read", || self.db.range(..=place_of(key)).next_back().transpose())
     }
 
     /// Changes keys of the block that stands at `place`. What leaves it is elsewhere before it is not here, so that who reads
@@ -104,7 +122,7 @@ impl SledIndex {
         };
         for some in others.chunks(BATCH_BLOCKS) {
             let mut batch = sled::Batch::default();
-            some.iter().for_each(|(first, block)| batch.insert(*first, block.as_slice()));
+            some.iter().for_each(|(first, block)| batch.insert(place_of(first), block.as_slice()));
             guarded("add to", || self.db.apply_batch(batch))?;
         }
         guarded("add to", || self.db.insert(place, first.as_slice()).map(drop))
@@ -121,7 +139,7 @@ impl Index for SledIndex {
         while let Some((key, _)) = rest.first() {
             let (place, block) = self.block_of(key)?.unwrap_or_default();
             let next = guarded("read", || self.db.get_gt(&place))?;
-            let is_here = |(key, _): &Change| next.as_ref().is_none_or(|(next, _)| *key < &**next);
+            let is_here = |(key, _): &Change| next.as_ref().is_none_or(|(next, _)| place_of(key).as_slice() < &**next);
             let (here, later) = rest.split_at(rest.partition_point(is_here));
             self.rewrite(&place, &block, here)?;
             rest = later;
@@ -141,7 +159,7 @@ impl Index for SledIndex {
         let place = self.block_of(from)?.map_or_else(IVec::default, |(place, _)| place);
         let mut blocks = guarded("read", || {
             Ok(match to {
-                Some(to) => self.db.range(&*place..to),
+                Some(to) => self.db.range(&*place..&*place_of(to)),
                 None => self.db.range(&*place..),
             })
         })?;

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -184,37 +185,78 @@ fn files_out_of_proportion_are_not_sealed() {
     assert_eq!(folder.sealed().unwrap(), None);
 }
 
-/// Who reads sees each key that stays, once and in order, while keys beside it come and go and blocks are divided.
+/// Who reads, from the begin or from amid, sees each key that stays, once and in order, while keys beside it come and go and
+/// blocks are divided.
 #[test]
 fn a_reader_misses_no_key_that_stays() {
+    const READS: u64 = 40;
     let dir = TempDir::new().unwrap();
     let index = folder(dir.path()).create().unwrap();
     let key = |n: u32| [&n.to_be_bytes()[..], &[n as u8; 30]].concat();
     let staying: Vec<Vec<u8>> = (0..400).map(|n| key(n * 10)).collect();
     index.change(&staying, &[]).unwrap();
-    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let (reads, rounds) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let mut reads = 0;
-            while !is_over.load(std::sync::atomic::Ordering::Acquire) || reads == 0 {
-                let found = keys(&index, &[], None);
-                assert!(found.is_sorted_by(|one, next| one < next));
-                let seen: BTreeSet<_> = found.into_iter().collect();
-                assert!(staying.iter().all(|key| seen.contains(key)));
-                reads += 1;
-            }
-            reads
-        });
-        for round in 0..20u32 {
-            let others: Vec<Vec<u8>> =
-                (0..4_000).filter(|n| n % 10 != 0).map(|n| key(n + round % 2 * 5_000)).collect();
+        for stride in [0, 37] {
+            let (index, staying, reads, rounds) = (&index, &staying, &reads, &rounds);
+            scope.spawn(move || {
+                for n in 0.. {
+                    if reads.load(Relaxed) >= READS && rounds.load(Relaxed) >= READS {
+                        break;
+                    }
+                    let first = n * stride % staying.len();
+                    let found = keys(index, &staying[first], None);
+                    assert!(found.is_sorted_by(|one, next| one < next));
+                    let seen: BTreeSet<_> = found.into_iter().collect();
+                    assert!(staying[first..].iter().all(|key| seen.contains(key)));
+                    reads.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        while reads.load(Relaxed) < READS || rounds.load(Relaxed) < READS {
+            let begin = rounds.fetch_add(1, Relaxed) as u32 % 2 * 5_000;
+            let others = (0..4_000).filter(|n| n % 10 != 0).map(|n| key(n + begin));
+            let others: Vec<Vec<u8>> = others.collect();
             index.change(&others, &[]).unwrap();
             index.change(&[], &others).unwrap();
         }
-        is_over.store(true, std::sync::atomic::Ordering::Release);
-        assert!(reader.join().unwrap() > 0);
     });
-    assert_eq!(keys(&index, &[], None), staying);
+}
+
+/// Keys of which many nodes of sled are divided between a byte `ff` and the next, as those of -1 and 0 are.
+#[test]
+fn keys_of_ones_beside_zeros_are_found() {
+    let key = |value: i64, id: u64| {
+        let value = (value.cast_unsigned() ^ (1 << 63)).to_be_bytes();
+        [&[7; 16][..], &[2], &value, blake3::hash(&id.to_le_bytes()).as_bytes()].concat()
+    };
+    for build in 0..6 {
+        let dir = TempDir::new().unwrap();
+        let index = folder(dir.path()).create().unwrap();
+        let values = [-1, 0, 1, u32::MAX.into(), 1 << 32];
+        let all: Vec<Vec<u8>> = (0..10_000).map(|id| key(values[id as usize % 5], id + build)).collect();
+        index.change(&all, &[]).unwrap();
+        for value in values {
+            let from = &key(value, 0)[..25];
+            let to = [from, &[0xff; 33]].concat();
+            assert_eq!(keys(&index, from, Some(&to)).len(), 2_000, "{value}");
+        }
+        index.change(&[], &all[..9_000]).unwrap();
+        let mut left = all[9_000..].to_vec();
+        left.sort_unstable();
+        assert_eq!(keys(&index, &[], None), left);
+    }
+}
+
+#[test]
+fn bytes_of_ones_are_keys_as_others_are() {
+    let dir = TempDir::new().unwrap();
+    let index = folder(dir.path()).create().unwrap();
+    let key = |n: u16| [&[0xff; 20][..], &n.to_be_bytes(), &[0xff; 40]].concat();
+    let all: Vec<Vec<u8>> = (0..3_000).map(key).collect();
+    index.change(&all, &[]).unwrap();
+    assert_eq!(keys(&index, &[], None), all);
+    assert_eq!(keys(&index, &key(255), Some(&key(512))), all[255..512]);
 }
 
 /// Few enough for most to be met again, and long enough for several blocks.

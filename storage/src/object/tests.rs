@@ -226,6 +226,37 @@ fn a_directory_of_chunks_that_lies_under_a_right_checksum_is_refused_or_true() {
     }
 }
 
+/// Bytes that were changed together with their checksum are lent, and found by who compares the hash.
+#[test]
+fn a_body_that_lies_under_a_right_checksum_is_named() {
+    let disk = SimulatedDisk::new();
+    let mut writer = ChunkWriter::create(&disk, "c", DB).unwrap();
+    let bodies: [&[u8]; 2] = [&[9; 70], &[3; 300]];
+    let [first, second] = bodies.map(ObjectId::of);
+    for body in bodies {
+        writer.push(ObjectId::of(body), body, Placement::Begin, false).unwrap();
+    }
+    writer.publish().unwrap();
+    let mut bytes = disk.contents("c").unwrap();
+    bytes.truncate(bytes.len() - STAMP_BYTES);
+    let index = bytes.len() - 8 - 2 * 64 - 2 * 4;
+    bytes[4_096 + 17] ^= 1;
+    let crc = crc32fast::hash(&bytes[4_096..4_096 + 300]);
+    let at = bytes.len() - 4;
+    bytes[at..].copy_from_slice(&crc.to_le_bytes());
+    let stamp = Stamp::of(&bytes[index..], index as u64, DB);
+    bytes.extend_from_slice(&stamp.encode(Kind { magic: *b"UBCHUNK1", version: 1 }, "c"));
+    disk.overwrite("c", bytes);
+    let chunks = Chunks::open(&disk, "c", DB).unwrap();
+    assert_eq!(chunks.get(&second).unwrap().unwrap()[17], 2);
+    let mut named = Vec::new();
+    chunks.verify_each(|object, damage| named.push((object, damage.to_string())));
+    assert_eq!(named.len(), 1, "{named:?}");
+    assert_eq!(named[0].0, Some(second));
+    assert!(named[0].1.contains("another hash"), "{named:?}");
+    assert!(chunks.verify_object(&first).is_ok());
+}
+
 #[test]
 fn a_directory_that_lies_under_a_right_checksum_is_refused_or_true() {
     let disk = SimulatedDisk::new();

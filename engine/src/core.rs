@@ -17,6 +17,7 @@ use crossbeam_channel::Sender;
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard};
 use underbelly_storage::Timestamp;
 use underbelly_storage::disk::Lock;
+use underbelly_storage::sealed::Gate;
 use underbelly_wal::{Admission, GroupCommit, Promise, Urge, WalError};
 
 use crate::backlog::{Backlog, Load};
@@ -158,6 +159,8 @@ pub(crate) struct Core {
     /// The folder's lock. Whoever writes into the folder holds this for reading, or `chain`; once it is empty, another
     /// process may write there. Sharded, as every commit takes it for reading.
     pub folder: ShardedLock<Option<Box<dyn Lock>>>,
+    /// Open as long as threads may write chunks into the folder.
+    pub aside: Arc<Gate>,
     /// No transaction is taken any more.
     pub closed: AtomicBool,
     /// Something was sequenced beside the record of the opening.
@@ -536,6 +539,8 @@ impl Core {
         self.log.end();
         // Who still holds a monitor puts no page set in the place of the next writer's.
         self.signals.registry.end();
+        // Nobody who has a blob under way writes more of it.
+        self.aside.close();
         folder.take();
         self.signals.end();
         sealed

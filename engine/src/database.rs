@@ -18,7 +18,7 @@ use crate::core::{Chore, Commit, Core};
 use crate::durability::Durability;
 use crate::error::{CommitError, Failure, OpenError, SchemaError};
 use crate::graph::{Event, GraphError, ProducerDefinition, ProducerId, SlotDefinition};
-use crate::limits::UNSAVED_TOLD;
+use crate::limits::{FEED_LOOK, UNSAVED_TOLD};
 use crate::listing::TABLE_COLUMNS;
 use crate::models::{BlobWriter, IndexStatus, Metadata, Model};
 use crate::open::{self, RecoveryReport};
@@ -44,6 +44,8 @@ pub struct Database {
 struct Handle {
     core: Arc<Core>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Held by who sends the threads home.
+    stopping: Mutex<()>,
     /// Runs that [`Database::run_ready`] could not end. They hold the core, so they are not kept there.
     unfinished: Mutex<VecDeque<Finished>>,
 }
@@ -188,7 +190,12 @@ impl Database {
         };
         let started = start();
         let threads = Mutex::new(threads);
-        let handle = Arc::new(Handle { core: opened.core, threads, unfinished: Mutex::default() });
+        let handle = Arc::new(Handle {
+            core: opened.core,
+            threads,
+            stopping: Mutex::default(),
+            unfinished: Mutex::default(),
+        });
         started.map_err(failed)?;
         Ok(Database { handle })
     }
@@ -571,9 +578,10 @@ impl Database {
             if left.is_zero() || self.core().signals.is_hung_up() || !is_sound {
                 return false;
             }
-            // Without workers nobody else looks at the clock.
+            // Without workers nobody else looks at the clock, and of a log that fails nobody is told.
             let looks = self.core().options.workers == 0 && is_timed;
-            self.core().signals.wait_beyond(visible, if looks { left.min(CLOCK_LOOK) } else { left });
+            let look = if looks { CLOCK_LOOK } else { FEED_LOOK };
+            self.core().signals.wait_beyond(visible, left.min(look));
         }
     }
 
@@ -657,7 +665,8 @@ impl Database {
     /// the last checkpoint, files stay as they are. Other clones answer
     /// [`CommitError::Closed`] from then on; snapshots go on reading as long as nobody removes the files.
     ///
-    /// Called from a producer's closure it does not wait for that run, whose result is then refused.
+    /// Called from a producer's closure it does not wait for that run, whose result is then refused. It waits for all other runs: one
+    /// that follows a feed until the close has to end by itself. From closures of live models it must not be called.
     ///
     /// # Errors
     /// As [`Database::checkpoint`], and [`CommitError::Log`] where the log cannot be sealed. The folder is given
@@ -697,7 +706,7 @@ impl Handle {
     /// closure that closes or drops the database, waits for nobody.
     fn stop(&self) {
         #[cfg(feature = "processes")]
-        let servers = self.core.end_servers();
+        let mut servers = self.core.end_servers();
         // Its thread calls no closure, and needs no worker.
         self.core.handed.end();
         self.core.live.end(&self.core);
@@ -705,15 +714,24 @@ impl Handle {
         self.core.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.core.attributes.end();
         #[cfg(feature = "processes")]
-        self.core.end_programs();
+        {
+            // Those that began in between; from now on none does.
+            servers.extend(self.core.end_servers());
+            self.core.end_programs();
+        }
         if is_worker(&self.core) {
             return;
         }
         #[cfg(feature = "processes")]
         servers.iter().for_each(|server| server.wait());
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        for thread in threads.drain(..) {
-            let _ = thread.join();
+        let _stopping = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            // Not held over a join: a closure may be about to start a thread, which ends at once.
+            let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+            if threads.is_empty() {
+                return;
+            }
+            threads.into_iter().for_each(|thread| drop(thread.join()));
         }
     }
 }

@@ -31,6 +31,8 @@ const DATA_BYTES_MAX: usize = 4 << 20;
 const AGE_MAX_NS: u64 = 200_000_000;
 /// The least number of values for which there is room.
 const ROOM_MIN: usize = 16;
+/// Rooms that a monitor keeps for hand-overs to come.
+const ROOM_KEPT: usize = 4;
 /// Hand-overs that wait, beyond which who records commits for himself: nobody's memory grows with what the disk does not take.
 const UNDER_WAY_MAX: usize = 16;
 
@@ -219,6 +221,15 @@ impl Outside {
         std::mem::take(&mut handed.refused)
     }
 
+    /// Takes back the room of what is committed.
+    fn give_back(&self, job: Job) {
+        let room = job.rows.emptied();
+        let mut handed = self.handed();
+        if handed.room.len() < ROOM_KEPT {
+            handed.room.push(room);
+        }
+    }
+
     /// Keeps what a commit refused. Nobody's memory grows with what is not taken, so the oldest goes then.
     fn keep(&self, core: &Core, job: Job, error: &CommitError) {
         let mut handed = self.handed();
@@ -250,13 +261,7 @@ impl UnderWay {
         // Where that panics it is still there, and is kept.
         let Some(job) = self.job.take() else { return };
         match done {
-            Ok(()) => {
-                let room = job.rows.emptied();
-                let mut handed = self.outside.handed();
-                if handed.room.len() < UNDER_WAY_MAX {
-                    handed.room.push(room);
-                }
-            }
+            Ok(()) => self.outside.give_back(job),
             Err(error) => {
                 note(core, &job.series, &error);
                 self.outside.keep(core, job, &error);
@@ -400,9 +405,12 @@ impl Monitor {
         }
         let mut refused = None;
         for job in jobs {
-            if let Err(error) = job.commit(&self.core) {
-                self.outside.keep(&self.core, job, &error);
-                refused = refused.or(Some(error));
+            match job.commit(&self.core) {
+                Ok(()) => self.outside.give_back(job),
+                Err(error) => {
+                    self.outside.keep(&self.core, job, &error);
+                    refused = refused.or(Some(error));
+                }
             }
         }
         self.outside.has_rows.store(false, Ordering::Release);

@@ -384,6 +384,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         maintenance: Mutex::new(Some(ask)),
         record_bytes_max,
         folder: ShardedLock::new(Some(lock)),
+        aside: Arc::default(),
         closed: AtomicBool::new(false),
         touched: AtomicBool::new(false),
         trouble,

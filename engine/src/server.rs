@@ -71,7 +71,7 @@ impl Database {
         };
         let core = self.core();
         // Whoever closes the database meanwhile waits, and ends this server too.
-        let _folder = core.enter().map_err(|_| ServeError::Closed { path: path.clone() })?;
+        let folder = core.enter().map_err(|_| ServeError::Closed { path: path.clone() })?;
         let (place, listener) = Place::take(&path)?;
         listener.set_nonblocking(true).map_err(failed("cannot listen at"))?;
         let (awake, over) = UnixStream::pair().map_err(failed("cannot make a pair for"))?;
@@ -93,7 +93,12 @@ impl Database {
         let mut servers = core.servers.lock().unwrap_or_else(PoisonError::into_inner);
         servers.retain(|server| server.strong_count() > 0);
         servers.push(Arc::downgrade(&shared));
-        Ok(Server { shared })
+        drop(servers);
+        // A connection may be waiting for the folder, and the server's end for that.
+        drop(folder);
+        let server = Server { shared };
+        // Whoever closes hangs up, and then looks for servers once more.
+        if core.signals.is_hung_up() { Err(ServeError::Closed { path }) } else { Ok(server) }
     }
 }
 

@@ -4,8 +4,9 @@
 //! folder is synced. After a power cut at any point its name is either absent or names the whole file.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SendError, SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
 use crate::disk::{Disk, File};
@@ -50,8 +51,33 @@ enum Hands {
     Gone,
 }
 
+/// Whether threads may still write what was given to them, for all files of a folder that may be another's some day.
+#[derive(Debug)]
+pub struct Gate(RwLock<bool>);
+
+impl Default for Gate {
+    fn default() -> Gate {
+        Gate(RwLock::new(true))
+    }
+}
+
+impl Gate {
+    /// Returns once no such thread writes any more; none will.
+    pub fn close(&self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = false;
+    }
+
+    /// Writes, if that may still be.
+    fn pass<T>(&self, write: impl FnOnce() -> T) -> Option<T> {
+        let is_open = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        is_open.then(write)
+    }
+}
+
 /// A thread that writes.
 struct Aside {
+    /// Nobody wants what it has not written yet.
+    is_unwanted: Arc<AtomicBool>,
     pieces: SyncSender<Vec<u8>>,
     /// Pieces that it has written, for others to come.
     written: Receiver<Vec<u8>>,
@@ -128,14 +154,14 @@ impl<'d> SealedWriter<'d> {
         })
     }
 
-    /// Lets threads of their own write and sync a long file while more of it is made, where the disk gains by that. What fails is
-    /// told by a later call then.
-    pub fn write_aside(&mut self) {
+    /// Lets threads of their own write and sync a long file while more of it is made, where the disk gains by that, as long as the
+    /// gate is open. What fails is told by a later call then. Up to some 24 MiB wait in memory.
+    pub fn write_aside(&mut self, gate: &Arc<Gate>) {
         if !self.disk.syncs_aside() {
             return;
         }
         self.hands = match std::mem::replace(&mut self.hands, Hands::Gone) {
-            Hands::Own(body) => body.aside(),
+            Hands::Own(body) => body.aside(gate.clone()),
             hands => hands,
         };
     }
@@ -235,9 +261,12 @@ impl<'d> SealedWriter<'d> {
     fn end(&mut self) -> Result<Body, StorageError> {
         let mut body = match std::mem::replace(&mut self.hands, Hands::Gone) {
             Hands::Own(body) => body,
-            Hands::Aside(Aside { pieces, written, thread }) => {
+            Hands::Aside(Aside { is_unwanted: _, pieces, written, thread }) => {
                 drop((pieces, written));
-                let panicked = |_| Err(StorageError::io("write", &self.temporary, gone()));
+                let panicked = |_| {
+                    let error = io::Error::other("a write panicked");
+                    Err(StorageError::io("write", &self.temporary, error))
+                };
                 thread.join().unwrap_or_else(panicked)?
             }
             Hands::Gone => return Err(StorageError::io("write", &self.temporary, gone())),
@@ -249,13 +278,15 @@ impl<'d> SealedWriter<'d> {
 
 /// What is told of a file that is given up.
 fn gone() -> io::Error {
-    io::Error::other("an earlier write failed")
+    io::Error::other("an earlier write failed, or the folder was given up")
 }
 
 impl Body {
-    /// Lets a thread write; where there is none to be had, nothing changes.
-    fn aside(mut self) -> Hands {
+    /// Lets a thread write; where there is none to be had, this one still does.
+    fn aside(mut self, gate: Arc<Gate>) -> Hands {
         self.is_aside = true;
+        let is_unwanted = Arc::<AtomicBool>::default();
+        let is_over = is_unwanted.clone();
         // The body waits in a channel, so that it is still here where no thread can be made.
         let (hand, taken) = sync_channel::<Body>(1);
         let (pieces, due) = sync_channel::<Vec<u8>>(PIECES_MAX);
@@ -263,7 +294,11 @@ impl Body {
         let thread = thread::Builder::new().name("underbelly-write".to_string()).spawn(move || {
             let mut body = taken.recv().map_err(|_| StorageError::io("write", "a file", gone()))?;
             while let Ok(piece) = due.recv() {
-                body.write(&piece)?;
+                if is_over.load(Ordering::Acquire) {
+                    continue;
+                }
+                let written = gate.pass(|| body.write(&piece));
+                written.unwrap_or_else(|| Err(body.failed("write", gone())))?;
                 // Nobody needs more of them than are under way.
                 let _ = done.try_send(piece);
             }
@@ -272,7 +307,7 @@ impl Body {
         match thread {
             Err(_) => Hands::Own(self),
             Ok(thread) => match hand.send(self) {
-                Ok(()) => Hands::Aside(Aside { pieces, written, thread }),
+                Ok(()) => Hands::Aside(Aside { is_unwanted, pieces, written, thread }),
                 Err(SendError(body)) => Hands::Own(body),
             },
         }
@@ -314,8 +349,18 @@ impl Body {
     }
 }
 
+impl Drop for Body {
+    fn drop(&mut self) {
+        // No sync outlives it.
+        let _ = self.end_sync();
+    }
+}
+
 impl Drop for SealedWriter<'_> {
     fn drop(&mut self) {
+        if let Hands::Aside(aside) = &self.hands {
+            aside.is_unwanted.store(true, Ordering::Release);
+        }
         // Whatever it says: nobody may write any more.
         let _ = self.end();
         // What cannot be removed here is removed by `remove_leftovers`, or was never durable.
@@ -358,7 +403,7 @@ mod tests {
     use super::*;
     use crate::disk::{Calls, Fault, FaultKind, FaultyDisk, RealDisk, SimulatedDisk};
     use std::os::unix::fs::PermissionsExt;
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
     fn write(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<u64, StorageError> {
         let mut writer = SealedWriter::create(disk, name)?;
@@ -425,12 +470,14 @@ mod tests {
     struct Aside {
         disk: SimulatedDisk,
         syncs: Arc<AtomicU64>,
+        writes: Arc<AtomicU64>,
         is_full: Arc<AtomicBool>,
     }
 
     struct AsideFile {
         file: Box<dyn File>,
         syncs: Arc<AtomicU64>,
+        writes: Arc<AtomicU64>,
         is_full: Arc<AtomicBool>,
     }
 
@@ -439,6 +486,7 @@ mod tests {
             self.file.read_at(buffer, offset)
         }
         fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            self.writes.fetch_add(1, SeqCst);
             match self.is_full.load(SeqCst) {
                 true => Err(io::ErrorKind::StorageFull.into()),
                 false => self.file.write_at(bytes, offset),
@@ -464,7 +512,8 @@ mod tests {
         }
         fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
             let file = self.disk.create(name)?;
-            Ok(Box::new(AsideFile { file, syncs: self.syncs.clone(), is_full: self.is_full.clone() }))
+            let (syncs, writes, is_full) = (self.syncs.clone(), self.writes.clone(), self.is_full.clone());
+            Ok(Box::new(AsideFile { file, syncs, writes, is_full }))
         }
         fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
             self.disk.open(name)
@@ -498,6 +547,10 @@ mod tests {
         }
     }
 
+    fn gate() -> Arc<Gate> {
+        Arc::default()
+    }
+
     /// What fails while more is written is told by a later call or the end, and nothing is published.
     #[test]
     fn what_fails_aside_is_told() {
@@ -510,7 +563,7 @@ mod tests {
         // By a later append.
         let disk = Aside::default();
         let mut writer = SealedWriter::create(&disk, "a").unwrap();
-        writer.write_aside();
+        writer.write_aside(&gate());
         let error = loop {
             match writer.append(&piece) {
                 Ok(()) => thread::sleep(std::time::Duration::from_millis(1)),
@@ -522,7 +575,7 @@ mod tests {
         // By the end, unless the thread was so slow that there was more to append.
         let disk = Aside::default();
         let mut writer = SealedWriter::create(&disk, "a").unwrap();
-        writer.write_aside();
+        writer.write_aside(&gate());
         let mut told = None;
         while disk.syncs.load(SeqCst) < SYNCS && told.is_none() {
             told = writer.append(&piece).err();
@@ -535,10 +588,32 @@ mod tests {
         // A write.
         let disk = Aside::default();
         let mut writer = SealedWriter::create(&disk, "a").unwrap();
-        writer.write_aside();
+        writer.write_aside(&gate());
         disk.is_full.store(true, SeqCst);
         let written = writer.append(&piece).and_then(|()| writer.publish());
         assert!(matches!(written, Err(StorageError::DiskFull { .. })), "{written:?}");
+        assert_eq!(disk.disk.files(), Vec::<String>::new());
+    }
+
+    /// Nothing is written behind a gate that was closed, and what is given up is not written first.
+    #[test]
+    fn a_closed_gate_ends_what_is_written_aside() {
+        let piece = vec![7; SYNC_EVERY_BYTES as usize];
+        let disk = Aside::default();
+        let gate = gate();
+        let mut writer = SealedWriter::create(&disk, "a").unwrap();
+        writer.write_aside(&gate);
+        writer.append(&piece[..BUFFER_BYTES]).unwrap();
+        gate.close();
+        let closed = disk.writes.load(SeqCst);
+        let error = loop {
+            if let Err(error) = writer.append(&piece) {
+                break error;
+            }
+        };
+        assert!(error.to_string().contains("given up"), "{error}");
+        drop(writer);
+        assert_eq!(disk.writes.load(SeqCst), closed);
         assert_eq!(disk.disk.files(), Vec::<String>::new());
     }
 
@@ -546,7 +621,7 @@ mod tests {
     fn what_is_written_aside_lies_end_to_end() {
         let disk = Aside::default();
         let mut writer = SealedWriter::create(&disk, "a").unwrap();
-        writer.write_aside();
+        writer.write_aside(&gate());
         let mut expected = Vec::new();
         for (i, size) in [BUFFER_BYTES - 1, 3, 5 << 20, 17].into_iter().enumerate() {
             writer.append(&vec![i as u8 + 1; size]).unwrap();
@@ -556,7 +631,7 @@ mod tests {
         assert_eq!(writer.publish().unwrap(), expected.len() as u64);
         assert!(disk.disk.crash().contents("a").unwrap() == expected);
         let mut writer = SealedWriter::create(&disk, "b").unwrap();
-        writer.write_aside();
+        writer.write_aside(&gate());
         writer.append(&vec![1; 9 << 20]).unwrap();
         drop(writer);
         assert_eq!(disk.disk.files(), ["a"]);

@@ -129,3 +129,40 @@ fn a_database_that_is_dropped_leaves_no_process() {
     drop(db);
     assert!(!processes(folder.path()).into_iter().any(is_alive));
 }
+
+/// A closure that registers a program while another thread closes the database keeps nobody: the close waits for its run and
+/// for the threads that it starts, and those end at once.
+#[test]
+fn what_is_registered_during_the_close_keeps_nobody() {
+    let (_, db) = in_memory().unwrap();
+    ["A", "B", "C", "D"].iter().for_each(|name| db.define_slot(counter_slot(name)).unwrap());
+    let (began, begins) = std::sync::mpsc::channel();
+    let (go, goes) = std::sync::mpsc::channel::<()>();
+    let (registered, registers) = std::sync::mpsc::channel();
+    let goes = std::sync::Mutex::new(goes);
+    let clone = std::sync::Mutex::new(Some(db.clone()));
+    db.register(twice(), move |_| {
+        let Some(db) = clone.lock().unwrap().take() else { return Ok(Outputs::new()) };
+        began.send(()).unwrap();
+        goes.lock().unwrap().recv().unwrap();
+        let thrice = ProducerDefinition::new("thrice").requires("A").provides("C");
+        let asked = db.register_program(thrice, program("twice")).map(|_| ());
+        let daemon = ProducerDefinition::daemon("count").provides("D").lease(PATIENCE);
+        let kept = db.register_program(daemon, program("daemon")).map(|_| ());
+        registered.send((asked, kept)).unwrap();
+        Ok(Outputs::new())
+    })
+    .unwrap();
+    put(&db, &["a"]);
+    begins.recv_timeout(PATIENCE).unwrap();
+    let (closed, closes) = std::sync::mpsc::channel();
+    std::thread::spawn(move || closed.send(db.close().map(drop)));
+    // Long enough for it to wait for the run.
+    std::thread::sleep(Duration::from_millis(100));
+    go.send(()).unwrap();
+    let (asked, kept) = registers.recv_timeout(PATIENCE).expect("nobody holds what it needs");
+    assert!(asked.is_ok(), "{asked:?}");
+    let refused = kept.unwrap_err().to_string();
+    assert!(refused.contains("closed"), "{refused}");
+    closes.recv_timeout(PATIENCE).expect("the close waits for nobody else").unwrap();
+}

@@ -16,7 +16,7 @@ mod worker;
 
 use std::time::Duration;
 
-use underbelly::{Batch, Columns, Database, ProducerDefinition, Program, Retry, RunRecord, State};
+use underbelly::{Batch, Columns, Database, Outputs, ProducerDefinition, Program, Retry, RunRecord, State};
 use underbelly_tests::{counter_slot, day, in_memory, one};
 
 /// Long enough for every machine; a test that waits for it has failed.

@@ -2,10 +2,12 @@
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use underbelly::disk::{Calls, Fault, FaultKind};
 use underbelly::{
-    Batch, CellEdge, ColumnType, CommitError, Database, Extent, Failure, NodeKind, Options, Outputs,
-    ProducerDefinition, ReadError, Row, Run, SlotDefinition, State, Timestamp,
+    Batch, CellEdge, ColumnType, CommitError, Database, Extent, Failure, FaultyDisk, NodeKind, Options,
+    Outputs, ProducerDefinition, ReadError, Row, Run, SimulatedDisk, SlotDefinition, State, Timestamp,
 };
 use underbelly_tests::{counter_slot, day, in_memory, one, options};
 
@@ -131,6 +133,36 @@ fn a_closure_may_close_the_database() {
     db.register(double(), doubled).unwrap();
     settle(&db);
     assert_eq!(get(&db, "B", "x"), Some(2));
+}
+
+/// Who waits for all work to be done hears of a log that fails meanwhile.
+#[test]
+fn a_log_that_fails_ends_the_wait_for_idleness() {
+    let disk = FaultyDisk::new(SimulatedDisk::new());
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    ["A", "B"].iter().for_each(|name| db.define_slot(counter_slot(name)).unwrap());
+    let (go, goes) = channel::<()>();
+    let (began, begins) = channel();
+    let goes = Mutex::new(goes);
+    db.register(double(), move |run| {
+        let _ = began.send(());
+        let _ = goes.lock().unwrap().recv();
+        doubled(run)
+    })
+    .unwrap();
+    put(&db, "A", "x", 1);
+    begins.recv_timeout(PATIENCE).unwrap();
+    let (ended, ends) = channel();
+    let waiting = db.clone();
+    std::thread::spawn(move || ended.send(waiting.wait_idle(Duration::MAX)));
+    // Long enough for it to wait.
+    std::thread::sleep(Duration::from_millis(100));
+    disk.order(Some(Fault { calls: Calls::Changing, after: 0, kind: FaultKind::Io, sticky: true }));
+    let mut batch = underbelly::Batch::new();
+    batch.append(Row::new("s", Timestamp(0))).unwrap();
+    db.commit(batch).unwrap_err();
+    assert!(!ends.recv_timeout(PATIENCE).expect("nobody else would wake it"));
+    drop(go);
 }
 
 /// A closure that holds a clone of its database does not keep it open after it was closed.

@@ -102,6 +102,16 @@ impl<T> Drop for Leadership<'_, T> {
     }
 }
 
+/// A preparation of log space, which is over however it ends.
+struct Preparation<'a, T>(&'a GroupCommit<T>);
+
+impl<T> Drop for Preparation<'_, T> {
+    fn drop(&mut self) {
+        hold(&self.0.queue).preparing = false;
+        self.0.wake_admission();
+    }
+}
+
 // A lock is never left with a broken invariant: a leader that panics fails the queue, and the log keeps its own
 // account of what was written.
 fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -195,14 +205,13 @@ impl<T> GroupCommit<T> {
             } else if is_short && !is_full && !queue.preparing {
                 queue.preparing = true;
                 drop(queue);
+                let preparation = Preparation(self);
                 // Another preparation may have come first, and be enough.
                 let is_short =
                     |log: &Log| self.claimed.load(Ordering::SeqCst).saturating_add(bytes) > log.room();
                 let prepared = self.prepare(|log| is_short(log).then(|| log.extra_spare_job()));
-                let mut queue = hold(&self.queue);
-                queue.preparing = false;
-                self.wake_admission();
-                (queue, prepared)
+                drop(preparation);
+                (hold(&self.queue), prepared)
             } else {
                 // Who gives space back between this and the wait cannot have seen the old count and not the lock.
                 self.admission_waiters.fetch_add(1, Ordering::SeqCst);

@@ -152,4 +152,19 @@ mod tests {
         let salts: std::collections::BTreeSet<u64> = (0..1000).map(|_| random_salt()).collect();
         assert_eq!(salts.len(), 1000);
     }
+
+    /// What is queued never takes more than was admitted for a record as long or longer.
+    #[test]
+    fn an_admission_is_enough_alone_and_beside_others() {
+        for file_len in [16 << 10, 64 << 20] {
+            let options = LogOptions::with_file_len(file_len);
+            let max = u64::from(options.record_max);
+            let lengths = [0, 1, 4_000, 16_383, 16_384, 100_000, 1 << 20, max];
+            for bytes in lengths.into_iter().filter(|bytes| *bytes <= max) {
+                let admitted = options.admitted(bytes);
+                assert!(admitted >= options.queued(bytes) && admitted >= LogOptions::alone(bytes), "{bytes}");
+                assert!(admitted >= options.queued(bytes.saturating_sub(1)), "{bytes}");
+            }
+        }
+    }
 }

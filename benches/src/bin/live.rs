@@ -52,11 +52,12 @@ fn each(count: i64, mut call: impl FnMut(i64)) -> f64 {
     began.elapsed().as_nanos() as f64 / count as f64
 }
 
-/// The same of calls of which `a_second` come in a second, for a second and a thousand at a time, with values made just before: what is
-/// done for them elsewhere keeps up. In the middle of the thousands, and in the mean, which holds what this core does meanwhile for
-/// the threads that it wakes.
+/// The same of calls of which `a_second` come in a second, some at a time, each of which has one hand-over, with values made just
+/// before: what is done for them elsewhere keeps up. In the middle of these, and in the mean, to which threads add that were
+/// woken and take this core.
 fn each_paced<T>(a_second: i64, value: impl Fn() -> T, mut call: impl FnMut(i64, T)) -> [f64; 2] {
-    const AT_A_TIME: i64 = 1_000;
+    // As many as are handed over at once.
+    const AT_A_TIME: i64 = 4_096;
     let begin = Instant::now();
     let mut took = Vec::new();
     for first in (0..a_second).step_by(AT_A_TIME as usize) {

@@ -186,7 +186,7 @@ impl Keeper<'_> {
             None => Backend::Memory(MemoryIndex::default()),
         };
         let seq = self.note_indexed(None)?;
-        let filled = self.fill(backend.index(), seq);
+        let filled = self.fill(backend.index(), seq, BUILD_KEYS);
         if let (Err(IndexError::Stopped), Some(folder)) = (&filled, folder) {
             drop(backend);
             if !self.is_given_up() {
@@ -200,17 +200,19 @@ impl Keeper<'_> {
     /// Adds all keys as of `seq` to an empty index in their order, which makes sled's pages dense and touches each of them
     /// once; answers how many. The models are gone through once for each part of the keys, as all at once would not fit
     /// into little memory.
-    fn fill(&self, index: &dyn Index, seq: u64) -> Result<u64, IndexError> {
-        let (mut sample, mut models) = (Vec::new(), 0);
+    fn fill(&self, index: &dyn Index, seq: u64, keys_max: usize) -> Result<u64, IndexError> {
+        let (mut sample, mut models, mut due) = (Vec::new(), 0, 0);
         self.for_each_newest(seq, |id, metadata| {
+            let mut keys = keys_of(id, metadata);
+            due += keys.len() as u64;
             if models % SAMPLE == 0 {
-                sample.append(&mut keys_of(id, metadata));
+                sample.append(&mut keys);
             }
             models += 1;
             Ok(())
         })?;
         let mut count = 0;
-        for (from, to) in parts(sample, BUILD_KEYS / SAMPLE) {
+        for (from, to) in parts(sample, keys_max / SAMPLE) {
             let mut keys = Vec::new();
             self.for_each_newest(seq, |id, metadata| {
                 let of_model = keys_of(id, metadata).into_iter();
@@ -221,7 +223,7 @@ impl Keeper<'_> {
             count += keys.len() as u64;
             index.change(&keys, &[])?;
         }
-        Ok(count)
+        if count == due { Ok(count) } else { Err(IndexError::Contents) }
     }
 
     /// Gives `each` the newest version as of `seq` of each model.
@@ -318,5 +320,67 @@ impl Keeper<'_> {
             live.keys.fetch_add(puts.len() as u64, Ordering::AcqRel);
             live.keys.fetch_sub(removes.len() as u64, Ordering::AcqRel);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use underbelly_storage::disk::SimulatedDisk;
+
+    use super::*;
+    use crate::batch::Batch;
+    use crate::database::Database;
+    use crate::options::Options;
+
+    #[test]
+    fn parts_hold_each_key_once() {
+        for count in [0, 1, 2, 10, 11, 300] {
+            for keys in [0, 1, 3, 10, 1_000] {
+                let sample: Vec<Vec<u8>> = (0..count).rev().map(|n: u16| n.to_be_bytes().to_vec()).collect();
+                let parts: Vec<_> = parts(sample.clone(), keys).collect();
+                assert_eq!(parts.len(), usize::from(count).div_ceil(keys.max(1)).max(1), "{count} {keys}");
+                for key in sample {
+                    let holds = |(from, to): &&(Vec<u8>, Option<Vec<u8>>)| {
+                        key >= *from && to.as_ref().is_none_or(|to| key < *to)
+                    };
+                    assert_eq!(parts.iter().filter(holds).count(), 1, "{count} {keys}");
+                }
+            }
+        }
+    }
+
+    /// An index that is built in many parts holds what one holds that is built at once.
+    #[test]
+    fn an_index_is_the_same_in_any_number_of_parts() {
+        let options = Options { index_models_min: usize::MAX, ..Options::default() };
+        let db = Database::create_on(Arc::new(SimulatedDisk::new()), options).unwrap();
+        let mut batch = Batch::new();
+        for n in 0..700i64 {
+            let at = underbelly_storage::Timestamp(n);
+            batch.put_model(
+                Metadata::new("net").with("n", n % 50 - 25).with("timestamp", at).with("i", n),
+                vec![1],
+            );
+        }
+        db.commit(batch).unwrap();
+        let snapshot = db.snapshot();
+        let base = Arc::downgrade(snapshot.base());
+        let keeper = Keeper { base: &base, attributes: &Attributes::default() };
+        let built = |keys_max: usize| {
+            let index = MemoryIndex::default();
+            let count = keeper.fill(&index, snapshot.seq(), keys_max).unwrap();
+            let mut keys = Vec::new();
+            let mut take = |key: &[u8]| {
+                keys.push(key.to_vec());
+                ControlFlow::Continue(())
+            };
+            index.visit(&[], None, &mut take).unwrap();
+            assert_eq!(keys.len() as u64, count);
+            keys
+        };
+        let at_once = built(usize::MAX);
+        assert!(at_once.len() >= 4 * 700);
+        assert!(built(1) == at_once && built(300) == at_once);
     }
 }

@@ -192,7 +192,8 @@ impl<'db> LiveBuilder<'db> {
     /// is none; `serialise` says what of it is saved, and runs inside [`LiveModel::change`] where it is time, and at the close.
     ///
     /// What changed last is saved with a later change or at the close: an object that rests for long is better saved under
-    /// a lock ([`LiveBuilder::start_locked`]), or by [`LiveModel::save`].
+    /// a lock ([`LiveBuilder::start_locked`]), or by [`LiveModel::save`]. No closure of a live model, or of a change of one, may close
+    /// the database or drop its last handle: the close waits for them.
     ///
     /// # Errors
     /// [`CommitError::Metadata`], [`CommitError::Read`], [`CommitError::UnknownVersion`]; what `restore` answers;

@@ -23,7 +23,8 @@ use crate::pending::{OwnPins, Pending};
 /// What the hash of a blob of several chunks begins with; the number is the version of the list behind it.
 const LIST_PREFIX: &[u8] = b"underbelly.blob.v1\0";
 
-/// Takes the bytes of a blob as they come. Memory does not grow with their number.
+/// Takes the bytes of a blob as they come. Memory does not grow with their number: beside a chunk of
+/// [`Options::chunk_bytes`](crate::Options::chunk_bytes) up to 24 MiB, as a thread writes what was taken while more is.
 ///
 /// ```
 /// # use std::io::Write;
@@ -123,8 +124,8 @@ impl<'db> BlobWriter<'db> {
     /// Takes bytes.
     ///
     /// # Errors
-    /// [`CommitError::TooLarge`] above a tebibyte; [`CommitError::Storage`] where the disk refuses, a full one among the
-    /// reasons; [`CommitError::Closed`]. After an error there will be no blob: everything else answers [`CommitError::BlobFailed`].
+    /// [`CommitError::TooLarge`] above a tebibyte; [`CommitError::Storage`] where the disk refuses these bytes or earlier ones, a full
+    /// disk among the reasons; [`CommitError::Closed`]. After an error there will be no blob: everything else answers [`CommitError::BlobFailed`].
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
         if std::mem::replace(&mut self.failed, true) {
             return Err(CommitError::BlobFailed);
@@ -199,7 +200,7 @@ impl<'db> BlobWriter<'db> {
                     core.disk_dir(files::CHUNKS_DIR)?;
                     let mut writer = ChunkWriter::create(&*core.disk, &files::chunk(file), core.database)?;
                     if core.options.workers > 0 {
-                        writer.write_aside();
+                        writer.write_aside(&core.aside);
                     }
                     let is_inside = self.is_inside;
                     none.insert(Unfinished { core, number: file, is_inside, writer: Some(writer) })

@@ -76,6 +76,10 @@ impl Database {
             if !keeper.is_known(core, id) {
                 return Err(CommitError::Graph(GraphError::UnknownProducer(id)).into());
             }
+            // Whoever closes hangs up before it looks for keepers.
+            if core.signals.is_hung_up() {
+                return Err(CommitError::Closed.into());
+            }
             closures.insert(id, Work::Daemon(keeper.clone()))
         };
         if let Some(before) = before.as_ref().and_then(Work::keeper) {

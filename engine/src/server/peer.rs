@@ -227,11 +227,22 @@ struct Peer<'a> {
 
 impl Peer<'_> {
     fn say(&self, message: &Message) -> Result<(), ProtocolError> {
-        say(&self.sender, message)
+        let said = say(&self.sender, message);
+        self.tell();
+        said
+    }
+
+    /// Tells of runs that were cancelled while something else was said.
+    fn tell(&self) {
+        if let Some(runs) = self.open.as_ref().and_then(|open| open.runs.as_ref()) {
+            runs.remote.tell();
+        }
     }
 
     fn refuse(&self, about: &str, refusal: Refusal) -> Result<(), ProtocolError> {
-        complain(&self.sender, about, refusal)
+        let complained = complain(&self.sender, about, refusal);
+        self.tell();
+        complained
     }
 
     /// Does what a message asks; how it parts where that was the last.

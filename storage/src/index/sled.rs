@@ -139,7 +139,8 @@ impl Index for SledIndex {
         while let Some((key, _)) = rest.first() {
             let (place, block) = self.block_of(key)?.unwrap_or_default();
             let next = guarded("read", || self.db.get_gt(&place))?;
-            let is_here = |(key, _): &Change| next.as_ref().is_none_or(|(next, _)| place_of(key).as_slice() < &**next);
+            let is_here =
+                |(key, _): &Change| next.as_ref().is_none_or(|(next, _)| place_of(key).as_slice() < &**next);
             let (here, later) = rest.split_at(rest.partition_point(is_here));
             self.rewrite(&place, &block, here)?;
             rest = later;

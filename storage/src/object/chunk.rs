@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{Blob, ObjectId, blocks_pass};
 use crate::cursor::Cursor;
@@ -19,7 +20,7 @@ use crate::limits::{
     PAGE_BYTES,
 };
 use crate::map::Mapped;
-use crate::sealed::{self, SealedWriter};
+use crate::sealed::{self, Gate, SealedWriter};
 use crate::stamp::{self, DatabaseId, Kind, STAMP_BYTES, Stamp};
 use crate::touched::Touched;
 
@@ -99,8 +100,8 @@ impl<'d> ChunkWriter<'d> {
     }
 
     /// As [`SealedWriter::write_aside`].
-    pub fn write_aside(&mut self) {
-        self.writer.write_aside();
+    pub fn write_aside(&mut self, gate: &Arc<Gate>) {
+        self.writer.write_aside(gate);
     }
 
     /// Appends an object, whose id is that of its bytes and which the file does not hold yet. Where `compress` is set and

@@ -317,6 +317,8 @@ impl Pool {
             places.is_over = true;
             (std::mem::take(&mut places.idle), std::mem::take(&mut places.unborn))
         };
+        // Whoever waits for a process waits no longer.
+        self.changed.notify_all();
         unborn.iter().chain(&idle).for_each(|child| self.forget(child));
         drop(unborn);
         idle.iter().for_each(|child| child.speaker().dismiss(OVER));

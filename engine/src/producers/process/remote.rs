@@ -261,11 +261,15 @@ impl Remote {
         self.tell();
     }
 
-    fn tell(&self) {
-        let Ok(mut sender) = self.sender.try_lock() else { return };
-        let cancelled = std::mem::take(&mut *self.cancelled.lock().unwrap_or_else(PoisonError::into_inner));
-        if cancelled.iter().any(|cancel| sender.send(cancel).is_err()) {
-            self.cut_off();
+    /// Tells what is cancelled. Whoever has the sender meanwhile does it when he lets go, by another call of this.
+    pub(crate) fn tell(&self) {
+        let cancelled = || self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
+        while !cancelled().is_empty() {
+            let Ok(mut sender) = self.sender.try_lock() else { return };
+            let due = std::mem::take(&mut *cancelled());
+            if due.iter().any(|cancel| sender.send(cancel).is_err()) {
+                self.cut_off();
+            }
         }
     }
 

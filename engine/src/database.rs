@@ -417,6 +417,10 @@ impl Database {
         *replaced = {
             let _folder = core.enter()?;
             let mut closures = core.closures.write().unwrap_or_else(PoisonError::into_inner);
+            // Whoever closes hangs up before it looks for whose processes end.
+            if core.signals.is_hung_up() {
+                return Err(CommitError::Closed.into());
+            }
             closures.insert(id, work.clone())
         };
         core.signals.set_inline(id, work.is_inline());

@@ -467,7 +467,8 @@ impl Objects {
                 {
                     pack.is_left.store(true, Ordering::Relaxed);
                 }
-                if is_mend {
+                // What nothing named is put again as if it were new.
+                if is_mend && is_named {
                     before.note_mended();
                 }
                 self.leave(&id, before.clone());
@@ -601,10 +602,13 @@ impl Objects {
         self.read(id).get(id).is_some_and(|entry| !entry.place.is_lost())
     }
 
-    /// Whether an object is stored and all of it can be read, as the disk is by now. One that cannot is stored anew when it is put
-    /// again.
-    pub(crate) fn is_sound(&self, id: &ObjectId, looks: &mut Looks) -> bool {
-        self.place(id).is_some_and(|place| self.is_stored(id, &place, looks))
+    /// Whether an object that is put again need not be stored anew: something names it, and all of it can be read, as the disk is
+    /// by now, where `looks` are given. What nothing names any more may stand in the newest checkpoint's files alone, and neither in those
+    /// of the one before nor in the log behind that: an opening that falls back would not find it.
+    pub(crate) fn may_stay(&self, id: &ObjectId, looks: Option<&mut Looks>) -> bool {
+        let is_there = |entry: &&Entry| entry.names > 0 && !entry.place.is_lost();
+        let place = self.read(id).get(id).filter(is_there).map(|entry| entry.place.clone());
+        place.is_some_and(|place| looks.is_none_or(|looks| self.is_stored(id, &place, looks)))
     }
 
     /// Whether something names an object that is found in this file.
@@ -617,11 +621,6 @@ impl Objects {
             };
             is_there && entry.names > 0
         })
-    }
-
-    /// Whether something names an object.
-    pub(crate) fn is_named(&self, id: &ObjectId) -> bool {
-        self.read(id).get(id).is_some_and(|entry| entry.names > 0)
     }
 
     /// Whether an object may be named: it is stored, or known to be lost.

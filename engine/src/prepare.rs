@@ -320,7 +320,7 @@ impl Core {
             return self.prepare_body(Body::Bytes(blob.clone()), looks, operations, pins);
         }
         for (id, bytes, file) in stored.written() {
-            if !self.objects.is_sound(id, looks) {
+            if !self.objects.may_stay(id, Some(looks)) {
                 operations.objects.insert(*id, Place::Chunk(file.clone(), bytes));
             }
         }
@@ -349,14 +349,7 @@ impl Core {
         let id = ObjectId::of(&bytes);
         pins.object(id);
         // What is found damaged or gone is stored anew, which mends whatever else names it.
-        let is_there = match looks {
-            // What nothing names any more may stand in the newest checkpoint's files alone, and neither in those of the one before
-            // nor in the log behind that: an opening that falls back would not find it.
-            _ if !self.objects.is_named(&id) => false,
-            Some(looks) => self.objects.is_sound(&id, looks),
-            None => self.objects.contains(&id),
-        };
-        if operations.objects.contains_key(&id) || is_there {
+        if operations.objects.contains_key(&id) || self.objects.may_stay(&id, looks) {
             return Ok(id);
         }
         let place = if !self.fits_inline(bytes.len(), operations) {

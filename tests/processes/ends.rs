@@ -130,10 +130,10 @@ fn a_database_that_is_dropped_leaves_no_process() {
     assert!(!processes(folder.path()).into_iter().any(is_alive));
 }
 
-/// A closure that registers a program while another thread closes the database keeps nobody: the close waits for its run and
-/// for the threads that it starts, and those end at once.
+/// A closure that registers programs while another thread closes the database is refused, and keeps nobody.
 #[test]
 fn what_is_registered_during_the_close_keeps_nobody() {
+    let folder = tempfile::tempdir().unwrap();
     let (_, db) = in_memory().unwrap();
     ["A", "B", "C", "D"].iter().for_each(|name| db.define_slot(counter_slot(name)).unwrap());
     let (began, begins) = std::sync::mpsc::channel();
@@ -146,9 +146,9 @@ fn what_is_registered_during_the_close_keeps_nobody() {
         began.send(()).unwrap();
         goes.lock().unwrap().recv().unwrap();
         let thrice = ProducerDefinition::new("thrice").requires("A").provides("C");
-        let asked = db.register_program(thrice, program("twice")).map(|_| ());
+        let asked = db.register_program(thrice, program("twice").dir(folder.path())).map(|_| ());
         let daemon = ProducerDefinition::daemon("count").provides("D").lease(PATIENCE);
-        let kept = db.register_program(daemon, program("daemon")).map(|_| ());
+        let kept = db.register_program(daemon, program("daemon").dir(folder.path())).map(|_| ());
         registered.send((asked, kept)).unwrap();
         Ok(Outputs::new())
     })
@@ -156,13 +156,16 @@ fn what_is_registered_during_the_close_keeps_nobody() {
     put(&db, &["a"]);
     begins.recv_timeout(PATIENCE).unwrap();
     let (closed, closes) = std::sync::mpsc::channel();
+    let beside = db.clone();
     std::thread::spawn(move || closed.send(db.close().map(drop)));
-    // Long enough for it to wait for the run.
-    std::thread::sleep(Duration::from_millis(100));
+    // False as soon as the close has begun, since a run is in flight.
+    assert!(!beside.wait_idle(PATIENCE));
+    drop(beside);
     go.send(()).unwrap();
     let (asked, kept) = registers.recv_timeout(PATIENCE).expect("nobody holds what it needs");
-    assert!(asked.is_ok(), "{asked:?}");
-    let refused = kept.unwrap_err().to_string();
-    assert!(refused.contains("closed"), "{refused}");
+    for refused in [asked, kept] {
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("closed"), "{refused}");
+    }
     closes.recv_timeout(PATIENCE).expect("the close waits for nobody else").unwrap();
 }

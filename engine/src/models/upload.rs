@@ -188,7 +188,7 @@ impl<'db> BlobWriter<'db> {
         let id = ObjectId::of(chunk);
         self.pins.object(id);
         // What is stored and damaged or gone is written anew, which mends whatever else names it.
-        if !self.written.contains_key(&id) && !self.core.objects.is_sound(&id, &mut self.looks) {
+        if !self.written.contains_key(&id) && !self.core.objects.may_stay(&id, Some(&mut self.looks)) {
             // Not held in between, so that who closes the database waits for a chunk and not for the blob.
             let _folder = if self.is_inside { None } else { Some(self.core.enter()?) };
             let core = self.core;

@@ -229,30 +229,42 @@ mod tests {
 
     /// Readers beside a writer see whole values, and never an older one after a newer.
     #[test]
-    fn readers_see_whole_values_in_order() {
+    fn readers_see_whole_values_in_order_beside_a_writer_without_pause() {
         const LENGTH: usize = 40;
+        /// Reads of each reader that are waited for, and no longer than this.
+        const READS: u64 = 1_000;
+        const LONG: std::time::Duration = std::time::Duration::from_secs(10);
         let held = words(cell_words(LENGTH));
         let over = AtomicBool::new(false);
+        let reads = [AtomicU64::new(0), AtomicU64::new(0)];
         std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    let cell = Cell::new(&held, LENGTH).unwrap();
+            for reads in &reads {
+                let (held, over) = (&held, &over);
+                scope.spawn(move || {
+                    let cell = Cell::new(held, LENGTH).unwrap();
                     let (mut read, mut last) = ([0; LENGTH], 0);
                     while !over.load(Ordering::Relaxed) {
                         if let (_, Some((seq, _))) = cell.read(&mut read) {
                             assert!(read.iter().all(|word| *word == seq), "{seq}: {read:?}");
                             assert!(seq >= last);
                             last = seq;
+                            reads.fetch_add(1, Ordering::Relaxed);
                         }
                     }
                 });
             }
             let cell = Cell::new(&held, LENGTH).unwrap();
-            for seq in 1..=200_000 {
+            let is_behind = |reads: &AtomicU64| reads.load(Ordering::Relaxed) < READS;
+            let began = std::time::Instant::now();
+            for seq in 1.. {
                 cell.write(Some(&[seq; LENGTH]), seq, Timestamp(0));
+                if seq >= 200_000 && (!reads.iter().any(is_behind) || began.elapsed() > LONG) {
+                    break;
+                }
             }
             over.store(true, Ordering::Relaxed);
         });
+        assert!(reads.iter().all(|reads| reads.load(Ordering::Relaxed) > 0), "{reads:?}");
     }
 
     /// A writer that stops between any two words leaves the value before.

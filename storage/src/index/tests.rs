@@ -190,6 +190,7 @@ fn files_out_of_proportion_are_not_sealed() {
 #[test]
 fn a_reader_misses_no_key_that_stays() {
     const READS: u64 = 40;
+    const LONG: std::time::Duration = std::time::Duration::from_secs(60);
     let dir = TempDir::new().unwrap();
     let index = folder(dir.path()).create().unwrap();
     let key = |n: u32| [&n.to_be_bytes()[..], &[n as u8; 30]].concat();
@@ -213,14 +214,18 @@ fn a_reader_misses_no_key_that_stays() {
                 }
             });
         }
-        while reads.load(Relaxed) < READS || rounds.load(Relaxed) < READS {
+        let began = std::time::Instant::now();
+        while (reads.load(Relaxed) < READS || rounds.load(Relaxed) < READS) && began.elapsed() < LONG {
             let begin = rounds.fetch_add(1, Relaxed) as u32 % 2 * 5_000;
             let others = (0..4_000).filter(|n| n % 10 != 0).map(|n| key(n + begin));
             let others: Vec<Vec<u8>> = others.collect();
             index.change(&others, &[]).unwrap();
             index.change(&[], &others).unwrap();
         }
+        rounds.store(READS, Relaxed);
+        reads.fetch_add(READS, Relaxed);
     });
+    assert!(reads.into_inner() >= 2 * READS, "too few reads beside changes");
 }
 
 /// Keys of which many nodes of sled are divided between a byte `ff` and the next, as those of -1 and 0 are.

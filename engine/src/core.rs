@@ -113,7 +113,8 @@ pub(crate) struct Sequenced {
 
 /// A transaction that was checked and encoded.
 pub(crate) struct Prepared<'a> {
-    pub operations: Operations,
+    /// Boxed: it is handed on many times, and is long.
+    pub operations: Box<Operations>,
     pub payload: Vec<u8>,
     /// Whether the thread that commits it does inline work, and so what is inline of what this makes ready.
     pub here: bool,
@@ -224,9 +225,10 @@ impl Core {
     /// Encodes operations that were prepared.
     pub(crate) fn encode<'a>(
         &self,
-        operations: Operations,
+        operations: impl Into<Box<Operations>>,
         pins: Pins<'a>,
     ) -> Result<Prepared<'a>, CommitError> {
+        let operations = operations.into();
         let payload = record::of(&operations).map_err(|what| CommitError::Internal { what })?;
         if payload.len() > self.record_bytes_max {
             return Err(CommitError::TooLarge {
@@ -429,7 +431,7 @@ impl Core {
             return Err(CommitError::Clock { now });
         }
         state.check(operations)?;
-        let Operations { deletes, appends, .. } = &*operations;
+        let Operations { deletes, appends, .. } = &**operations;
         state.check_since(deletes, appends, || self.oldest_snapshot())?;
         if !self.touched.load(Ordering::Relaxed) {
             self.touched.store(true, Ordering::Release);

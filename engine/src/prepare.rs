@@ -51,16 +51,16 @@ impl Core {
             batch;
         let (marks, removed, collects) = (batch.marks, batch.removed, batch.collects);
         let (as_of, session, deadlines) = (batch.as_of, batch.session, batch.deadlines);
-        let mut operations = Operations::default();
+        let mut operations = Box::<Operations>::default();
         let mut writes = Vec::new();
         let mut slots = HashMap::new();
-        let now = self.options.clock.now();
+        let stamped = as_of.map(|as_of| (as_of, self.options.clock.now()));
         for put in cells {
             let (slot, definition) = match slots.get(&put.slot) {
                 Some(known) => known,
                 None => slots.entry(put.slot.clone()).or_insert(self.slot(&put.slot)?),
             };
-            as_of.map_or(Ok(()), |as_of| check_skew(definition, as_of, now))?;
+            stamped.map_or(Ok(()), |(as_of, now)| check_skew(definition, as_of, now))?;
             let key = Key::new(put.key)?;
             let content = match put.rows {
                 Some(rows) => Some(self.prepare_content(definition, rows, &mut operations, &mut pins)?),

@@ -238,7 +238,8 @@ impl Disk for SimulatedDisk {
         let state = hold(&self.state);
         let dirs = state.dirs.iter().filter(|name| folder(name) == dir && !name.is_empty());
         let dirs = dirs.map(|name| name.rsplit('/').next().unwrap_or(name));
-        let mut names: Vec<String> = state.names.in_folder(dir).chain(dirs).map(String::from).collect();
+        let mut names = state.names.in_folder(dir);
+        names.extend(dirs.map(String::from));
         names.sort();
         names.dedup();
         Ok(names)

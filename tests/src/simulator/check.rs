@@ -183,9 +183,14 @@ pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble
     Ok(())
 }
 
+/// Rows are also counted as of one in so many transactions.
+const COUNTED: u64 = 3;
+
 /// The rows of a series.
 pub(super) fn rows(at: u64, name: &str, series: &Series, rows: &[RowOf]) -> Result<(), Trouble> {
-    let (found, count) = (series.range(Timestamp::MIN, Timestamp::MAX)?, series.count()?);
+    let found = series.range(Timestamp::MIN, Timestamp::MAX)?;
+    // Counting takes a way of its own, and as long.
+    let count = if at.is_multiple_of(COUNTED) { series.count()? } else { found.rows() as u64 };
     if count != rows.len() as u64 {
         let times = found.timestamps("timestamp").unwrap_or_default();
         let expected: Vec<i64> = rows.iter().map(|row| row.at).collect();

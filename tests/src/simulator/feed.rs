@@ -1,6 +1,7 @@
 //! What the feed tells: the same whenever it is read, by whomever, and whatever happens in between.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use underbelly::{Committed, Start, StateChange, View, Watch};
 
@@ -15,22 +16,16 @@ pub(super) struct Told {
     pub alarms: BTreeMap<String, u64>,
 }
 
-fn mix(hash: u64, value: u64) -> u64 {
-    (hash ^ value).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29)
-}
-
 fn hash(committed: &Committed) -> u64 {
-    let of_change = |hash, change: &StateChange| {
-        let names = change.slot.bytes().chain(change.date.to_string().into_bytes());
-        let names = names.chain(change.key.to_string().into_bytes());
-        let hash = names.fold(hash, |hash, byte| mix(hash, u64::from(byte)));
-        let states = (change.from as u64) << 8 | change.to as u64;
-        [u64::from(change.sid.0), states, change.generation].into_iter().fold(hash, mix)
-    };
-    let alarms = committed.alarms.iter().flat_map(|alarm| daemons::name(&alarm.kind).into_bytes());
-    let begin =
-        alarms.fold(mix(committed.seq, committed.time.0 as u64), |hash, byte| mix(hash, u64::from(byte)));
-    committed.states.iter().fold(begin, of_change)
+    let mut hasher = DefaultHasher::new();
+    (committed.seq, committed.time).hash(&mut hasher);
+    for alarm in &committed.alarms {
+        daemons::name(&alarm.kind).hash(&mut hasher);
+    }
+    for StateChange { slot, date, key, sid, from, to, generation, .. } in &committed.states {
+        (slot, date, key, sid.0, *from as u8, *to as u8, generation).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 impl Told {

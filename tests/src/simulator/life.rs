@@ -185,6 +185,9 @@ pub(super) struct Life {
     pub trace: bool,
 }
 
+/// One in so many recoveries is followed by openings of copies, which take as long as the recovery.
+const COPIES: u64 = 16;
+
 /// Bytes of the log files of a life. What is too large for the log grows with them, and so does the time that a cycle
 /// takes; so small ones are frequent.
 fn log_file_bytes(numbers: &mut Numbers) -> u64 {
@@ -534,7 +537,7 @@ impl Life {
         self.refresh_all()?;
         self.follow()?;
         check::whole(self)?;
-        if self.numbers.below(8) == 0 { self.look_at_copies() } else { Ok(()) }
+        if self.numbers.below(COPIES) == 0 { self.look_at_copies() } else { Ok(()) }
     }
 
     /// Reads the feed: it tells what is durable and visible, and what it told before.

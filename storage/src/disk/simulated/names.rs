@@ -63,12 +63,26 @@ impl Names {
         self.now.keys()
     }
 
-    /// Names of the files in a folder, without it.
-    pub fn in_folder<'a>(&'a self, dir: &str) -> impl Iterator<Item = &'a str> {
+    /// Names of the files in a folder, without it. What lies in folders within it is passed over as a whole.
+    pub fn in_folder(&self, dir: &str) -> Vec<String> {
         let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
-        let behind = (Bound::Included(prefix.as_str()), Bound::Unbounded);
-        let names = self.now.range::<str, _>(behind).map(|(name, _)| name.as_str());
-        names.map_while(move |name| name.strip_prefix(&prefix)).filter(|name| !name.contains('/'))
+        let mut found = Vec::new();
+        let mut from = prefix.clone();
+        'folders: loop {
+            for (name, _) in self.now.range::<str, _>((Bound::Included(from.as_str()), Bound::Unbounded)) {
+                let Some(inner) = name.strip_prefix(&prefix) else { break 'folders };
+                match inner.split_once('/') {
+                    None => found.push(inner.to_string()),
+                    Some((folder, _)) => {
+                        // '0' is what follows '/'.
+                        from = format!("{prefix}{folder}0");
+                        continue 'folders;
+                    }
+                }
+            }
+            break;
+        }
+        found
     }
 
     /// Puts a file under a name, durably, in the place of what was there.

@@ -123,6 +123,14 @@ fn a_folder_must_be_there_and_renames_stay_in_it() {
     assert!(disk.rename("d/b", "d/c").is_err());
     assert_eq!(disk.list("").unwrap(), ["d"]);
     assert_eq!(disk.list("d").unwrap(), ["a"]);
+    disk.create_dir("d/inner").unwrap();
+    // Their names sort on both sides of what lies in the folder.
+    for name in ["d-", "d/inner/b", "d/inner/c", "d/inner-", "d/z", "d0", "e"] {
+        disk.create(name).unwrap();
+    }
+    assert_eq!(disk.list("").unwrap(), ["d", "d-", "d0", "e"]);
+    assert_eq!(disk.list("d").unwrap(), ["a", "inner", "inner-", "z"]);
+    assert_eq!(disk.list("d/inner").unwrap(), ["b", "c"]);
     assert_eq!(disk.list("e").unwrap(), Vec::<String>::new());
 }
 

@@ -118,7 +118,7 @@ impl Database {
             for run in &halted {
                 batch.append(run.row(now, &reason))?;
             }
-            let (mut operations, mut pins) = (Operations::default(), core.pending.pin());
+            let (mut operations, mut pins) = (Box::<Operations>::default(), core.pending.pin());
             core.prepare_data(batch.appends, Vec::new(), &mut operations, &mut pins)?;
             operations.event = Some(event.clone());
             let prepared = core.encode(operations, pins)?;

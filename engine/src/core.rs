@@ -225,10 +225,9 @@ impl Core {
     /// Encodes operations that were prepared.
     pub(crate) fn encode<'a>(
         &self,
-        operations: impl Into<Box<Operations>>,
+        operations: Box<Operations>,
         pins: Pins<'a>,
     ) -> Result<Prepared<'a>, CommitError> {
-        let operations = operations.into();
         let payload = record::of(&operations).map_err(|what| CommitError::Internal { what })?;
         if payload.len() > self.record_bytes_max {
             return Err(CommitError::TooLarge {
@@ -332,7 +331,7 @@ impl Core {
     /// Commits an event alone.
     pub(crate) fn commit_event(&self, event: Event) -> Result<(Commit, Effects), CommitError> {
         let folder = self.enter()?;
-        let operations = Operations { event: Some(event), ..Operations::default() };
+        let operations = Box::new(Operations { event: Some(event), ..Operations::default() });
         let prepared = self.encode(operations, self.pending.pin())?;
         let sequenced = self.sequence(prepared, Durability::Sync, |_| Ok(()))?;
         drop(folder);
@@ -343,7 +342,7 @@ impl Core {
     /// Queues the event of an opening, for which nobody waits; it rides to the disk with the next transaction. It is
     /// not admitted: the log keeps room for one small record more than it admits.
     pub(crate) fn queue_event(&self, event: Event) -> Result<(), CommitError> {
-        let operations = Operations { event: Some(event), ..Operations::default() };
+        let operations = Box::new(Operations { event: Some(event), ..Operations::default() });
         let mut prepared = self.encode(operations, self.pending.pin())?;
         let now = self.options.clock.now();
         let (_, _, urge) =
@@ -714,7 +713,7 @@ impl Core {
         now: Timestamp,
         admission: Option<Admission<'_, Publication>>,
     ) -> Result<Effects, CommitError> {
-        let operations = Operations { event: Some(event), ..Operations::default() };
+        let operations = Box::new(Operations { event: Some(event), ..Operations::default() });
         let mut prepared = self.encode(operations, self.pending.pin())?;
         let (_, effects, urge) =
             self.sequence_locked(state, &mut prepared, now, admission, Promise::Nothing)?;

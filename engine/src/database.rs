@@ -281,7 +281,7 @@ impl Database {
             core.gates.want();
         }
         let rules = vec![(name, rules)];
-        let operations = Operations { rules, gates, ..Operations::default() };
+        let operations = Box::new(Operations { rules, gates, ..Operations::default() });
         let prepared = core.encode(operations, core.pending.pin())?;
         let (commit, _) = core.sequence(prepared, Durability::Sync, |_| Ok(()))?;
         drop(folder);

@@ -473,7 +473,7 @@ impl Core {
         holds: impl FnOnce(&State) -> Result<(), CommitError>,
     ) -> Result<(), CommitError> {
         let folder = self.enter()?;
-        let operations = Operations { event: Some(event), ..Operations::default() };
+        let operations = Box::new(Operations { event: Some(event), ..Operations::default() });
         let prepared = self.encode(operations, self.pending.pin())?;
         let (commit, _) = self.sequence(prepared, Durability::Sync, holds)?;
         drop(folder);

@@ -51,7 +51,7 @@ impl Core {
             let Some((id, found)) = looked else { return Ok(()) };
             (last, has_old) = (Some(id), found);
         }
-        let operations = Operations { collects: true, ..Operations::default() };
+        let operations = Box::new(Operations { collects: true, ..Operations::default() });
         let prepared = self.encode(operations, self.pending.pin())?;
         // The checkpoint waits for it.
         self.sequence(prepared, Durability::Buffered, |_| Ok(())).map(drop)
@@ -79,7 +79,7 @@ impl Core {
         let deletes = vec![Deletes { series: series.clone(), tombstones, schema: None }];
         // Who leaves rows out because of those that are there commits before.
         let gates = if kept.rules.skip_identical { vec![self.gates.pass(&series)] } else { Vec::new() };
-        let operations = Operations { deletes, gates, ..Operations::default() };
+        let operations = Box::new(Operations { deletes, gates, ..Operations::default() });
         let prepared = self.encode(operations, self.pending.pin())?;
         // By the same rules, and by a newest row that nobody can have deleted since the look.
         let seen = kept.snapshot.seq();

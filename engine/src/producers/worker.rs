@@ -305,7 +305,7 @@ fn give_back(core: &Core, started: &Started) -> Result<Option<Commit>, CommitErr
     let message = "the workers were sent home before it was called".to_string();
     let outcome = Outcome::Again { why: Setback::Rejected, message, wait: Duration::ZERO };
     let event = Event::End { run: started.run, epoch: started.epoch, outcome, reads: Vec::new() };
-    let operations = Operations { event: Some(event), ..Operations::default() };
+    let operations = Box::new(Operations { event: Some(event), ..Operations::default() });
     let prepared = core.encode(operations, core.pending.pin())?;
     let given = core.sequence(prepared, Durability::Sync, |_| Ok(()));
     drop(folder);
@@ -540,7 +540,7 @@ fn end_plain(
     finished: &[Finished],
 ) -> Result<(Option<Commit>, BTreeSet<RunId>), CommitError> {
     let folder = core.enter()?;
-    let (mut operations, mut pins) = (Operations::default(), core.pending.pin());
+    let (mut operations, mut pins) = (Box::<Operations>::default(), core.pending.pin());
     let (mut rows, mut ends, mut alone) = (Batch::new(), Vec::new(), BTreeSet::new());
     let mut slots = Slots::default();
     let now = core.options.clock.now();
@@ -779,7 +779,7 @@ fn end(
         drop(core.admit(START_BYTES_MAX)?);
     }
     outputs.batch.check()?;
-    let mut operations = Operations::default();
+    let mut operations = Box::<Operations>::default();
     let mut pins = core.pending.pin();
     if outputs.stray_use {
         let what = "`Outputs::uses` speaks of the output before it, and there is none; put the output first";
@@ -877,7 +877,7 @@ fn commit_end(
     report: &runs::Report<'_>,
 ) -> Result<Commit, CommitError> {
     let folder = core.enter()?;
-    let (operations, pins) = (Operations::default(), core.pending.pin());
+    let (operations, pins) = (Box::<Operations>::default(), core.pending.pin());
     let event = Event::End { run: started.run, epoch: started.epoch, outcome, reads };
     let prepared = prepare_end(core, event, operations, report, pins)?;
     finish(core, folder, prepared)
@@ -886,7 +886,7 @@ fn commit_end(
 fn prepare_end<'a>(
     core: &'a Arc<Core>,
     event: Event,
-    mut operations: Operations,
+    mut operations: Box<Operations>,
     report: &runs::Report<'_>,
     mut pins: Pins<'a>,
 ) -> Result<Prepared<'a>, CommitError> {

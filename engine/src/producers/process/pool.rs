@@ -383,7 +383,7 @@ pub(super) fn note(core: &Core, row: Row) -> Result<(), CommitError> {
     let folder = core.enter()?;
     let mut batch = Batch::new();
     batch.append(row)?;
-    let (mut operations, mut pins) = (Operations::default(), core.pending.pin());
+    let (mut operations, mut pins) = (Box::<Operations>::default(), core.pending.pin());
     core.prepare_data(batch.appends, Vec::new(), &mut operations, &mut pins)?;
     let prepared = core.encode(operations, pins)?;
     let (commit, _) = core.sequence(prepared, Durability::Sync, |_| Ok(()))?;

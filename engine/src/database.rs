@@ -36,6 +36,9 @@ use crate::view::View;
 
 /// A database that is open for writing, with all that its [`View`] shows. Cheap to clone and to send between threads;
 /// it is closed when the last clone is dropped, or by [`Database::close`].
+///
+/// A process whose files may not grow beyond a limit (`ulimit -f`) is ended by the signal `SIGXFSZ` where a file does, and
+/// nothing acknowledged is lost. One that ignores or handles that signal, as `ubctl` does, gets an error that says so instead.
 #[derive(Clone)]
 pub struct Database {
     handle: Arc<Handle>,

@@ -2,7 +2,7 @@
 
 use underbelly_query::{Duplicates, QueryError};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::{ColumnError, ColumnType, Timestamp, Value};
+use underbelly_storage::{ColumnError, ColumnType, Timestamp, Value, remedy};
 use underbelly_wal::WalError;
 
 use crate::feed::FeedError;
@@ -13,6 +13,15 @@ use crate::variables::VariableType;
 /// A process by its id, which may not be known.
 fn process(pid: u32) -> String {
     if pid == 0 { "another process".to_string() } else { format!("process {pid}") }
+}
+
+/// What to do where a folder or a thread was refused.
+fn remedy_of(action: &str, source: &std::io::Error) -> &'static str {
+    // What starts several at once answers an error of its own.
+    match action.contains("thread") {
+        true => remedy(&std::io::ErrorKind::WouldBlock.into()),
+        false => remedy(source),
+    }
 }
 
 /// Making or opening a database failed. Nothing was changed, except that an interrupted recovery may have begun.
@@ -88,7 +97,7 @@ pub enum OpenError {
     #[error(transparent)]
     Log(#[from] WalError),
     /// The operating system refused.
-    #[error("{action} {dir}: {source}")]
+    #[error("{action} {dir}: {source}; {}", remedy_of(action, source))]
     Io {
         /// What was tried.
         action: &'static str,

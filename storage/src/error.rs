@@ -14,9 +14,7 @@ const RESTORE: &str = "restore the file from a backup, or save what is left with
 #[non_exhaustive]
 pub enum StorageError {
     /// The operating system refused.
-    #[error(
-        "cannot {action} {file:?}: {source}; check the disk and the permissions of the database's folder"
-    )]
+    #[error("cannot {action} {file:?}: {source}; {}", remedy(source))]
     Io {
         /// What was tried, as a verb.
         action: &'static str,
@@ -106,6 +104,53 @@ pub enum StorageError {
     Column(#[from] ColumnError),
 }
 
+/// Whether the system refused for want of handles or memory, which says nothing of the file.
+pub fn is_of_machine(source: &io::Error) -> bool {
+    matches!(source.raw_os_error(), Some(TOO_MANY_OF_PROCESS | TOO_MANY_OF_SYSTEM | NO_MEMORY))
+        || source.kind() == io::ErrorKind::OutOfMemory
+}
+
+/// The system's numbers for too many open files (`EMFILE`, `ENFILE`) and for too little memory (`ENOMEM`).
+const TOO_MANY_OF_PROCESS: i32 = 24;
+const TOO_MANY_OF_SYSTEM: i32 = 23;
+const NO_MEMORY: i32 = 12;
+
+/// What to do where the system refuses a file, a folder or a thread.
+pub fn remedy(source: &io::Error) -> &'static str {
+    match (source.kind(), source.raw_os_error()) {
+        (_, Some(TOO_MANY_OF_PROCESS)) => {
+            "nothing is damaged: let the process have more files open (`ulimit -n`)"
+        }
+        (_, Some(TOO_MANY_OF_SYSTEM)) => {
+            "nothing is damaged: the machine has too many files open; end other programs"
+        }
+        (io::ErrorKind::OutOfMemory, _) | (_, Some(NO_MEMORY)) => {
+            "nothing is damaged: let the process have more memory (`ulimit -v`) or end other programs"
+        }
+        (io::ErrorKind::WouldBlock, _) => {
+            "let the process have more threads (`ulimit -u`) or memory (`ulimit -v`), or end other programs"
+        }
+        (io::ErrorKind::PermissionDenied, _) => {
+            "check who owns the database's folder and the files in it, and their permissions"
+        }
+        (io::ErrorKind::ReadOnlyFilesystem, _) => {
+            "let the file system be written, or name a folder on another one"
+        }
+        (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => "free space or raise the quota",
+        (io::ErrorKind::FileTooLarge, _) => {
+            "let the process write longer files (`ulimit -f`), or name a folder on a file system that takes them"
+        }
+        (io::ErrorKind::NotFound, _) => {
+            "check that it is there: where its name is a link that leads nowhere, move that away and put back what it led to"
+        }
+        // Ours, and no answer of the system.
+        (io::ErrorKind::InvalidInput, None) => {
+            "move that out of the database's folder, and put the file of this name in its place where there was one"
+        }
+        _ => "check the disk and the permissions of the database's folder",
+    }
+}
+
 /// What to do about a file that is not there: what was being written is in no backup.
 fn remedy_of_missing(file: &str) -> &'static str {
     match file.ends_with(TEMPORARY) {
@@ -180,5 +225,21 @@ mod tests {
         let gone = |file| StorageError::io("rename", file, io::ErrorKind::NotFound.into()).to_string();
         assert!(gone("packs/1").contains("restore it from a backup"), "{}", gone("packs/1"));
         assert!(gone("packs/1.tmp").contains("check the disk") && !gone("packs/1.tmp").contains("backup"));
+    }
+
+    #[test]
+    fn a_remedy_is_one_of_the_cause() {
+        let told = |source: io::Error| StorageError::io("open", "packs/1", source).to_string();
+        for code in [TOO_MANY_OF_PROCESS, TOO_MANY_OF_SYSTEM, NO_MEMORY] {
+            let source = io::Error::from_raw_os_error(code);
+            assert!(is_of_machine(&source));
+            assert!(told(source).contains("nothing is damaged"));
+        }
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(!is_of_machine(&denied) && told(denied).contains("permissions"));
+        let folder = io::Error::new(io::ErrorKind::InvalidInput, "it is a folder");
+        assert!(told(folder).contains("it is a folder; move that out of the database's folder"));
+        assert!(told(io::Error::from_raw_os_error(27)).contains("ulimit -f"), "27 is EFBIG");
+        assert!(told(io::Error::other("bad sector")).contains("check the disk"));
     }
 }

@@ -34,7 +34,7 @@ mod touched;
 mod twin;
 
 pub use columns::{Column, ColumnError, Columns, Strings, Values};
-pub use error::{Damage, StorageError};
+pub use error::{Damage, StorageError, is_of_machine, remedy};
 pub use framed::{Framed, read_framed, write_framed};
 pub use image::{Image, ImageInfo, ImageWriter};
 pub use index::{Index, IndexError, IndexFolder, MemoryIndex, SledIndex};

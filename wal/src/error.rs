@@ -3,15 +3,19 @@
 use std::io;
 
 use underbelly_storage::disk::SharedDisk;
+use underbelly_storage::{is_of_machine, remedy};
+
+/// The number of a database as statuses show it.
+fn hex(id: &[u8; 16]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// An error of the log.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WalError {
     /// The disk refused an operation.
-    #[error(
-        "cannot {action} {file}: {source}; check the disk and its permissions, then open the database again"
-    )]
+    #[error("cannot {action} {file}: {source}; {}, then open the database again", remedy(source))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -107,7 +111,10 @@ pub enum WalError {
 
     /// The file belongs to another database.
     #[error(
-        "{file} belongs to database {found:02x?}, not {expected:02x?}; put back the log of this database"
+        "{file} belongs to database {}, not {}; move it out of the folder, and put this database's own file in its place where there was one; \
+         where that is gone, `ubctl repair DEST` saves what is left",
+        hex(found),
+        hex(expected)
     )]
     Foreign {
         /// The file, relative to the database.

@@ -33,10 +33,13 @@ impl RealDisk {
 
 /// Refuses what is no file before it is opened, which could wait for ever for the other end of a pipe.
 fn regular(about: &fs::Metadata) -> io::Result<()> {
-    if about.is_file() {
-        return Ok(());
-    }
-    Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+    let what = match () {
+        () if about.is_file() => return Ok(()),
+        () if about.is_symlink() => "it is a link, through which nothing is written",
+        () if about.is_dir() => "it is a folder and no file",
+        () => "it is no regular file",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
 /// The same where there may be nothing, and links are none: what one leads to is not ours to write.
@@ -205,7 +208,17 @@ impl Disk for RealDisk {
                 let path = self.path(name);
                 let written =
                     regular_or_none(&path).and_then(|()| fs::write(path, std::process::id().to_string()));
-                written.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+                match written {
+                    // Whoever is refused is not told by whom, and on a full disk too models can be deleted.
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                        ) => {}
+                    written => {
+                        written.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?
+                    }
+                }
                 Ok(Ok(Box::new(RealLock(folder))))
             }
             Err(fs::TryLockError::WouldBlock) => {

@@ -53,7 +53,7 @@ pub(crate) enum Failed {
     #[error(transparent)]
     Metadata(#[from] MetadataError),
     /// A file beside the database could not be read or written.
-    #[error("cannot {action} {path}: {source}; check the path and its permissions")]
+    #[error("cannot {action} {path}: {source}; {}", file_remedy(source))]
     File {
         /// What was tried, as a verb.
         action: &'static str,
@@ -156,6 +156,18 @@ pub(crate) enum Failed {
     /// A repair saved what it could.
     #[error("losses: {0}; the copy holds what is left, so keep the original as long as that may be needed")]
     Lost(usize),
+}
+
+/// What to do about a file beside the database.
+fn file_remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free space or raise the quota, or name a file on another disk"
+        }
+        io::ErrorKind::FileTooLarge => "let the process write longer files (`ulimit -f`)",
+        io::ErrorKind::AlreadyExists => "name another file, or remove that one",
+        _ => "check the path and its permissions",
+    }
 }
 
 /// So many damages.

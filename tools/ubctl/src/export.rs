@@ -160,7 +160,7 @@ impl Export {
             return self.write(db, form, out).map(|_| ());
         };
         if path.symlink_metadata().is_ok() {
-            return Err(Failed::file("make", path, ErrorKind::AlreadyExists.into()));
+            return Err(Failed::input(path, "it is there already; name another file, or remove it"));
         }
         let is_zipped = path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gz"));
         if is_zipped && form == Form::Parquet {

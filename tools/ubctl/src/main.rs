@@ -33,11 +33,15 @@ mod wal;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use underbelly::{Database, Options};
 
 use crate::error::Failed;
+
+/// The variable of the environment that names the folder where `--db` does not.
+const DB_VARIABLE: &str = "UNDERBELLY_DB";
 
 /// The command line of Underbelly, an embedded database for backtests, pricing runs and online models
 #[derive(Parser, Debug)]
@@ -45,8 +49,8 @@ use crate::error::Failed;
 struct Cli {
     /// The folder of the database
     ///
-    /// [default: ./underbelly-db; for demo: a new folder]
-    #[arg(long, global = true, env = "UNDERBELLY_DB", value_name = "DIR")]
+    /// [env: UNDERBELLY_DB] [default: ./underbelly-db; for demo: a new folder]
+    #[arg(long, global = true, value_name = "DIR")]
     db: Option<PathBuf>,
     #[command(subcommand)]
     noun: Noun,
@@ -88,9 +92,16 @@ enum Noun {
 }
 
 impl Cli {
-    fn run(self) -> Result<(), Failed> {
+    fn run(mut self) -> Result<(), Failed> {
+        // One that is empty names nothing.
+        let set = || std::env::var_os(DB_VARIABLE).filter(|set| !set.is_empty()).map(PathBuf::from);
+        self.db = self.db.or_else(set);
         if let Some(path) = self.db.as_deref().filter(|path| path.is_file()) {
             return Err(Failed::input(path, "it is a file, and --db names a folder; name another"));
+        }
+        if let Some(path) = self.db.as_deref().filter(|path| path.is_symlink() && !path.exists()) {
+            let what = "it is a link that leads nowhere; put back the folder that it led to, or name another";
+            return Err(Failed::input(path, what));
         }
         if let Noun::Demo(demo) = &self.noun {
             return demo.run(self.db.as_deref());
@@ -128,7 +139,14 @@ fn write(dir: &Path) -> Result<Database, Failed> {
     Ok(Database::open_with(dir, options)?)
 }
 
+/// A file that grows beyond the limit of the process is an error that names it, and not the end of the process.
+fn ignore_file_limit() {
+    // Where it cannot be had, the limit ends the process as it does others.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
+}
+
 fn main() -> ExitCode {
+    ignore_file_limit();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -138,10 +156,8 @@ fn main() -> ExitCode {
         }
     };
     // Who set it in the environment has it for the next command, too.
-    if let Some(dir) = cli
-        .db
-        .as_deref()
-        .filter(|dir| std::env::var_os("UNDERBELLY_DB").is_none_or(|set| set != dir.as_os_str()))
+    if let Some(dir) =
+        cli.db.as_deref().filter(|dir| std::env::var_os(DB_VARIABLE).is_none_or(|set| set != dir.as_os_str()))
     {
         stderr::name_database(dir);
     }

@@ -219,7 +219,7 @@ fn files_are_made_whole_or_not_at_all() {
     let report = place.ok(words("export s --output s.arrow"));
     assert!(report.contains("rows") && report.contains('4'), "{report}");
     let error = place.fails(words("export s --output s.arrow"));
-    assert!(error.contains("s.arrow") && error.contains("exists"), "{error}");
+    assert!(error.contains("s.arrow") && error.contains("name another file"), "{error}");
     // A text that is the null's: what was begun is gone.
     let error = place.fails(words("export s --output s.csv --null x"));
     assert!(error.contains("column \"note\" holds \"x\""), "{error}");

@@ -15,6 +15,7 @@ use underbelly_storage::disk::SharedDisk;
 use crate::chain::{Chain, open_file, whole_batch};
 use crate::error::WalError;
 use crate::header::FileHeader;
+use crate::inspection::expected;
 use crate::layout::{BLOCK, DIR, log_name};
 use crate::place::{Entered, PassedOver, Start, enter};
 use crate::recovery::{Folder, Visitor};
@@ -53,7 +54,10 @@ impl Follower {
         let mut number = newest;
         loop {
             let opened = open_file(&disk, db_id, number, from);
-            let (header, window) = opened.map_err(|error| explain(&disk, number, from, error))?;
+            let (header, window) = opened.map_err(|error| {
+                let error = explain(&disk, number, from, error);
+                expected(&disk, db_id, number, error)
+            })?;
             if header.first_seq <= from {
                 return Follower::start(disk, db_id, header, window, start, number < newest);
             }

@@ -187,6 +187,29 @@ pub fn owner(disk: SharedDisk) -> Result<Option<[u8; 16]>, WalError> {
     Ok(numbers.into_iter().rev().find_map(claimed))
 }
 
+/// The same error of a header with the sequence number that is expected in that file: behind the files before it, which only
+/// who reads them knows.
+pub(crate) fn expected(disk: &SharedDisk, db_id: [u8; 16], number: u64, error: WalError) -> WalError {
+    let WalError::Corrupt { file, offset, seq, what } = error else { return error };
+    let files = inspect(disk.clone(), db_id).unwrap_or_default();
+    let header = files.iter().find(|found| found.number == number).map(|found| &found.header);
+    let seq = match header {
+        Some(Err(WalError::Corrupt { seq, .. })) => *seq,
+        _ => seq,
+    };
+    WalError::Corrupt { file, offset, seq, what }
+}
+
+/// The first sequence number that the log of a database still holds, as its oldest sound header says; `None` where no header is sound.
+///
+/// # Errors
+/// [`WalError::Io`] where the folder cannot be listed.
+pub fn first_seq(disk: &SharedDisk, db_id: [u8; 16]) -> Result<Option<u64>, WalError> {
+    let numbers = Folder::list(disk)?.logs.into_iter();
+    let mut headers = numbers.filter_map(|number| Some(open_file(disk, db_id, number, 1).ok()?.0));
+    Ok(headers.next().map(|header| header.first_seq))
+}
+
 impl FileInspection {
     /// What is wrong with the file: its header, how it follows the file before it, and its batches.
     pub fn damages(&self) -> Vec<WalError> {

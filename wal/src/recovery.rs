@@ -7,6 +7,7 @@ use underbelly_storage::disk::SharedDisk;
 use crate::chain::{Chain, open_file, whole_batch};
 use crate::error::WalError;
 use crate::header::FileHeader;
+use crate::inspection::expected;
 use crate::layout::{BLOCK, DIR, Entry, entry, log_name, spare_name, unfinished_name};
 use crate::log::{Active, Closed, Log, Written};
 use crate::options::LogOptions;
@@ -265,7 +266,8 @@ fn read_headers(
     let mut files = Vec::new();
     let mut numbers = numbers.iter().copied().rev().peekable();
     while let Some(number) = numbers.next() {
-        let (header, window) = open_file(disk, db_id, number, from_seq)?;
+        let opened = open_file(disk, db_id, number, from_seq);
+        let (header, window) = opened.map_err(|error| expected(disk, db_id, number, error))?;
         let first_seq = header.first_seq;
         files.push((header, window));
         if first_seq <= from_seq {

@@ -436,7 +436,7 @@ impl Copy {
                 return self.unmark().map(|()| report).map_err(|e| self.give_up(e));
             }
             Ok(report) => report.damages,
-            Err(error) => vec![error.to_string()],
+            Err(error) => return Err(self.give_up(error)),
         };
         self.clear()?;
         Err(CopyError::Damaged { dir: self.dest.describe(), damages })

@@ -22,7 +22,7 @@ use crate::database::Database;
 use crate::error::{CopyError, OpenError};
 use crate::open::check_finished;
 use crate::shared;
-use crate::verify::VerifyReport;
+use crate::verify::{VerifyReport, check_fed};
 
 use candidates::{Candidate, Left, nothing};
 pub use loss::Loss;
@@ -118,6 +118,8 @@ impl Database {
                 return Err(error);
             }
         };
+        let check_fed = || check_fed(&worn).map_err(|error| copy.give_up(error));
+        check_fed()?;
         // Manifests of which nobody knows how much they held.
         let unread = losses.len();
         let mut best: Option<(Saved, Candidate)> = None;
@@ -127,7 +129,9 @@ impl Database {
         for candidate in candidates {
             copy.restart()?;
             is_placed = false;
-            match salvage(&worn, &copy, database, &candidate) {
+            let salvaged = salvage(&worn, &copy, database, &candidate);
+            check_fed()?;
+            match salvaged {
                 Ok(saved) => {
                     let is_whole = saved.losses.is_empty();
                     let is_better = best.as_ref().is_none_or(|(before, with)| {
@@ -155,7 +159,9 @@ impl Database {
         };
         if !is_placed {
             copy.restart()?;
-            saved = match salvage(&worn, &copy, database, &candidate) {
+            let salvaged = salvage(&worn, &copy, database, &candidate);
+            check_fed()?;
+            saved = match salvaged {
                 Ok(saved) => saved,
                 Err(Unusable::All(error)) => return Err(copy.give_up(error)),
                 Err(Unusable::This(loss)) => {

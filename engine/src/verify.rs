@@ -16,7 +16,7 @@ use underbelly_wal::{Behind, WalError, owner};
 
 use crate::database::Database;
 use crate::error::OpenError;
-use crate::files;
+use crate::files::{self, LOCK};
 use crate::image::Layer;
 use crate::journal::look_whole;
 use crate::manifest::Stored;
@@ -185,8 +185,8 @@ impl Database {
     /// checkpoints go on meanwhile.
     ///
     /// # Errors
-    /// [`OpenError::Storage`] where the folders of the database cannot be listed. Damage is no error: the report
-    /// names it.
+    /// [`OpenError::Storage`] where the folders of the database cannot be listed, or the system has too few handles or too little memory
+    /// to read files. Damage is no error: the report names it.
     pub fn verify(&self, mut progress: impl FnMut(u64, u64)) -> Result<VerifyReport, OpenError> {
         // Nothing is unlinked.
         let _hold = self.core().pending.hold();
@@ -199,6 +199,7 @@ impl Database {
         } else {
             verify_contents(self, read, &mut report);
         }
+        check_fed(&worn)?;
         Ok(report)
     }
 
@@ -206,7 +207,8 @@ impl Database {
     /// meanwhile.
     ///
     /// # Errors
-    /// [`OpenError::NotFound`] where there is no database, [`OpenError::Unfinished`] where it is a copy that is not finished; [`OpenError::Storage`] where its folders cannot be listed.
+    /// [`OpenError::NotFound`] where there is no database, [`OpenError::Unfinished`] where it is a copy that is not finished; [`OpenError::Storage`] where its folders cannot be listed, or
+    /// the system has too few handles or too little memory to read files, and [`OpenError::Io`] where it starts no thread.
     /// Damage is no error: the report names it.
     pub fn verify_dir(
         dir: impl AsRef<Path>,
@@ -234,14 +236,37 @@ impl Database {
         let read = verify_files(&disk, None, &mut report, &mut progress)?;
         match Reader::load(&disk, threads()) {
             Ok(reader) => verify_contents(&reader, read, &mut report),
+            Err(error @ OpenError::Io { .. }) => return Err(error),
             Err(error) => {
                 report.judge(read, None);
                 report.refusal(error);
             }
         }
         report.note_unreadable(&worn);
+        check_fed(&worn)?;
         Ok(report)
     }
+}
+
+/// Where the system gave too few handles or too little memory, what was found says nothing of the database.
+pub(crate) fn check_fed(disk: &WornDisk) -> Result<(), OpenError> {
+    match disk.starved() {
+        Some((file, source)) => Err(StorageError::io("read", &file, source).into()),
+        None => Ok(()),
+    }
+}
+
+/// What is wrong with a file that is written where it stands, as nothing but its kind tells: through a link nothing is
+/// written, so that a writer is refused. What it holds is not looked at.
+fn misplaced(disk: &SharedDisk, name: &str, remedy: &str) -> Option<String> {
+    let about = disk.path(name).and_then(|path| std::fs::symlink_metadata(path).ok())?;
+    let what = match about.file_type() {
+        kind if kind.is_symlink() => "a link, through which no writer writes",
+        kind if kind.is_file() => return None,
+        kind if kind.is_dir() => "a folder, and a writer needs a file there",
+        _ => "no regular file, and a writer needs one there",
+    };
+    Some(format!("{name} is {what}; {remedy}"))
 }
 
 /// The disk as it is read where some of it cannot be.
@@ -305,8 +330,14 @@ fn verify_files(
         progress.add(bytes);
     }
     verify_log(disk, database, report);
-    if let Err(error) = shared::read(&**disk, database) {
-        report.damage(error);
+    // An opening for writing makes both anew.
+    const MADE_ANEW: &str =
+        "move it out of the database's folder, and an opening for writing makes the file anew";
+    report.damages.extend(misplaced(disk, LOCK, MADE_ANEW));
+    match (misplaced(disk, SHARED, MADE_ANEW), shared::read(&**disk, database)) {
+        (Some(what), _) => report.damage(what),
+        (None, Err(error)) => report.damage(error),
+        (None, Ok(_)) => {}
     }
     let segments = named.segments.values().map(|(_, reference)| reference.file);
     read.files = segments.chain(named.chunks.keys().copied()).collect();
@@ -422,27 +453,25 @@ fn verify_log(disk: &SharedDisk, database: [u8; 16], report: &mut VerifyReport) 
         Ok(looked) => looked,
         Err(error) => return report.damage(error),
     };
-    damages.into_iter().for_each(|damage| report.damage(damage));
-    // Through a link nothing is written, so a writer is refused.
-    let in_log = disk.list(files::WAL_DIR).unwrap_or_default().into_iter();
-    let written = in_log.map(|name| format!("{}/{name}", files::WAL_DIR)).chain([SHARED.to_string()]);
-    for name in written {
-        let about = disk.path(&name).and_then(|path| std::fs::symlink_metadata(path).ok());
-        if about.is_some_and(|about| about.is_symlink()) {
-            report.damage(format!(
-                "{name} is a link, through which no writer writes; put the file in its place"
-            ));
-        }
-    }
-    // What is prepared for later holds nothing; but a writer that cannot open it is refused.
-    let names = disk.list(files::WAL_DIR).unwrap_or_default();
-    for name in names.iter().filter(|name| name.starts_with("spare-")) {
+    damages.iter().for_each(|damage| report.damage(damage));
+    for name in disk.list(files::WAL_DIR).unwrap_or_default() {
+        let is_spare = name.starts_with("spare-");
         let name = format!("{}/{name}", files::WAL_DIR);
-        match disk.open_read(&name).and_then(|spare| spare.len()) {
-            // A writer has just taken it.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => report.damage(StorageError::io("open", &name, error)),
-            Ok(_) => {}
+        if is_spare {
+            // What is prepared for later holds nothing; but a writer that cannot open it is refused.
+            let remedy = "move it out of the database's folder: nothing is missed there";
+            let opened = disk.open_read(&name).and_then(|spare| spare.len());
+            match (misplaced(disk, &name, remedy), opened) {
+                (Some(what), _) => report.damage(what),
+                // A writer has just taken it.
+                (None, Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+                (None, Err(error)) => report.damage(StorageError::io("open", &name, error)),
+                (None, Ok(_)) => {}
+            }
+        } else if name.ends_with(".wal") && !damages.iter().any(|damage| damage.contains(&name)) {
+            // What cannot be read of the log is told; but a link can.
+            let remedy = "put the file that it leads to in its place";
+            report.damages.extend(misplaced(disk, &name, remedy));
         }
     }
     for file in &logs {

@@ -310,3 +310,35 @@ fn files_that_may_not_be_read_are_told() {
         fs::set_permissions(&path, before).unwrap();
     }
 }
+
+/// What a writer is refused for is named, with a remedy that works: what stands in the place of a file that an opening makes
+/// anew is moved away.
+#[test]
+fn what_is_no_file_in_the_place_of_one_that_is_made_anew_is_told() {
+    let subject = Subject::closed();
+    for name in ["LOCK", "SHARED"] {
+        for what in ["link", "folder"] {
+            let dir = TempDir::new().unwrap();
+            let db = dir.path().join("db");
+            lay_out(&subject, &db);
+            let path = db.join(name);
+            fs::remove_file(&path).unwrap();
+            fs::write(dir.path().join("precious"), "mine").unwrap();
+            match what {
+                "link" => symlink(dir.path().join("precious"), &path).unwrap(),
+                _ => fs::create_dir(&path).unwrap(),
+            }
+            let refused = Database::open(&db).map(drop).unwrap_err().to_string();
+            assert!(refused.contains(name) && refused.contains("move that out"), "{refused}");
+            let damages = Database::verify_dir(&db, |_, _| ()).unwrap().damages;
+            let told: Vec<_> = damages.iter().filter(|damage| damage.starts_with(name)).collect();
+            assert_eq!(told.len(), 1, "{what} as {name}: {damages:?}");
+            let remedy =
+                "move it out of the database's folder, and an opening for writing makes the file anew";
+            assert!(told[0].contains(what) && told[0].ends_with(remedy), "{}", told[0]);
+            fs::rename(&path, dir.path().join("away")).unwrap();
+            drop(Database::open(&db).unwrap());
+            assert_eq!(Database::verify_dir(&db, |_, _| ()).unwrap().damages, Vec::<String>::new());
+        }
+    }
+}

@@ -314,7 +314,10 @@ impl FileInspection {
         let file = self.file.clone();
         match error {
             WalError::Io { action, source, .. } => {
-                let source = std::io::Error::new(source.kind(), source.to_string());
+                let source = match source.raw_os_error() {
+                    Some(code) => std::io::Error::from_raw_os_error(code),
+                    None => std::io::Error::new(source.kind(), source.to_string()),
+                };
                 WalError::Io { action, file, source }
             }
             WalError::Corrupt { offset, seq, what, .. } => {

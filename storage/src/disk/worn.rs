@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Disk, File, Lock, SharedDisk};
+use crate::error::is_of_machine;
 use crate::map::Mapped;
 
 /// Bytes that are read at once, and that are given up at once where they cannot be.
@@ -35,6 +36,8 @@ pub struct Unreadable {
 pub struct WornDisk {
     disk: SharedDisk,
     found: Found,
+    /// The first file that the system refused for want of handles or memory.
+    starved: Mutex<Option<(String, io::Error)>>,
 }
 
 type Found = Arc<Mutex<Vec<Unreadable>>>;
@@ -42,7 +45,26 @@ type Found = Arc<Mutex<Vec<Unreadable>>>;
 impl WornDisk {
     /// Looks at a disk.
     pub fn new(disk: SharedDisk) -> WornDisk {
-        WornDisk { disk, found: Found::default() }
+        WornDisk { disk, found: Found::default(), starved: Mutex::default() }
+    }
+
+    /// The file that the system refused for want of handles or memory, if it did: what was found of the database says nothing
+    /// then. Asking takes the answer away.
+    pub fn starved(&self) -> Option<(String, io::Error)> {
+        self.starved.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn fed<T>(&self, name: &str, answer: io::Result<T>) -> io::Result<T> {
+        answer.inspect_err(|error| {
+            if is_of_machine(error) {
+                let same = match error.raw_os_error() {
+                    Some(code) => io::Error::from_raw_os_error(code),
+                    None => error.kind().into(),
+                };
+                let mut starved = self.starved.lock().unwrap_or_else(PoisonError::into_inner);
+                starved.get_or_insert((name.to_string(), same));
+            }
+        })
     }
 
     /// The places that could not be read so far, by file and offset.
@@ -67,7 +89,7 @@ impl WornDisk {
     }
 
     fn file(&self, name: &str) -> io::Result<WornFile> {
-        let file = self.disk.open_read(name)?;
+        let file = self.fed(name, self.disk.open_read(name))?;
         Ok(WornFile { file, name: name.to_string(), found: self.found.clone() })
     }
 }
@@ -93,7 +115,7 @@ impl Disk for WornDisk {
         let file = self.file(name)?;
         let length = file.len()?;
         if self.is_hollow(name, length) {
-            return self.disk.map(name);
+            return self.fed(name, self.disk.map(name));
         }
         let mut step = vec![0; STEP_BYTES.min(usize::try_from(length).unwrap_or(STEP_BYTES))];
         let mut at = 0;
@@ -115,7 +137,7 @@ impl Disk for WornDisk {
             }
             at += read as u64;
         }
-        self.disk.map(name)
+        self.fed(name, self.disk.map(name))
     }
 
     fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
@@ -127,7 +149,7 @@ impl Disk for WornDisk {
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        self.disk.list(dir)
+        self.fed(dir, self.disk.list(dir))
     }
 
     fn sync_dir(&self, _dir: &str) -> io::Result<()> {
@@ -143,7 +165,7 @@ impl Disk for WornDisk {
     }
 
     fn share(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
-        self.disk.share(name)
+        self.fed(name, self.disk.share(name))
     }
 
     fn claim(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {

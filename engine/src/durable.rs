@@ -74,6 +74,14 @@ pub(crate) fn read(
     }
 }
 
+/// The last transaction that is known to be durable while a process may write; `u64::MAX` where nothing says how far that is.
+pub(crate) fn limit(disk: &SharedDisk, database: [u8; 16]) -> u64 {
+    match Bound::of(disk, database) {
+        Ok(Bound::Published(told)) => told.durable,
+        _ => u64::MAX,
+    }
+}
+
 impl Bound {
     fn of(disk: &SharedDisk, database: [u8; 16]) -> Result<Bound, OpenError> {
         match shared::read(&**disk, database) {

@@ -8,12 +8,15 @@ use underbelly_storage::manifest::{manifest_name, manifest_numbers, newest_manif
 use underbelly_storage::object::ObjectId;
 use underbelly_storage::{Timestamp, Value};
 use underbelly_wal::{
-    FileInspection, PassedOver, Place, Sound, Start, WalError, gaps, inspect, owner, visit_sound,
+    FileInspection, PassedOver, Place, Sound, Start, WalError, first_seq, gaps, inspect, log_name, owner,
+    visit_sound_upto,
 };
 
 use crate::database::Database;
+use crate::durable;
 use crate::error::OpenError;
 use crate::graph::{Deadline, Event, Outcome, Setback, Stamp, Submission};
+use crate::limits::READER_TRIES;
 use crate::manifest::Stored;
 use crate::models::{MarkKind, Metadata, ModelId, value_of_cbor};
 use crate::open::no_manifest;
@@ -32,6 +35,9 @@ pub struct LogRecord {
     pub bytes: usize,
     /// What it does, a line for each part; what is wrong with it, where it cannot be read.
     pub does: Vec<String>,
+    /// The file of the log in which it was found, relative to the database, and the byte at which its batch begins; `None` in what
+    /// [`Reader::refresh_with_records`](crate::Reader::refresh_with_records) answers.
+    pub place: Option<(String, u64)>,
 }
 
 /// The log as it is on the disk.
@@ -182,9 +188,12 @@ impl Database {
         Ok(LogInspection { files, damages })
     }
 
-    /// Gives each record from seq `from` on, as far as they follow each other, and answers how far that is. Where damage
+    /// Gives each record from seq `from` on, or from the first that the log still holds, as far as they follow each other, and answers how far that is. Where damage
     /// ends that before the place where the log goes on behind the newest checkpoint, it goes on there, and the answer
-    /// tells of the damage. The log of a live database ends with what was written last, which need not be durable yet.
+    /// tells of the damage.
+    ///
+    /// A process may write the log meanwhile: what was durable when the reading began is given, but for records
+    /// whose file was recycled before they were read, since a checkpoint holds them.
     ///
     /// # Errors
     /// As [`Database::inspect_log`], and whatever `visit` answers.
@@ -193,28 +202,61 @@ impl Database {
         from: u64,
         mut visit: impl FnMut(LogRecord) -> Result<(), E>,
     ) -> Result<Sound, E> {
-        let Source { disk, database, checkpoint } = source(dir.as_ref())?;
-        let mut read = |start: Start| {
-            let read = visit_sound::<Stop<E>>(disk.clone(), database, start, &mut |seq, payload| {
-                visit(describe(seq, payload)).map_err(Stop::Visitor)
-            });
-            read.map_err(|stop| match stop {
-                Stop::Log(error) => OpenError::from(error).into(),
-                Stop::Visitor(error) => error,
-            })
-        };
-        let place = checkpoint.and_then(|start| start.place);
-        if place.is_some_and(|place| place.seq <= from) {
-            return read(Start { seq: from, place });
-        }
-        let sound = read(Start::at(from))?;
-        match place {
-            Some(held) if sound.damage.is_some() && sound.next_seq < held.seq => {
-                let mut rest = read(Start { seq: held.seq, place })?;
-                rest.damage = rest.damage.take().or(sound.damage);
-                Ok(rest)
+        let dir = dir.as_ref();
+        let Source { disk, database, .. } = source(dir)?;
+        let newest = || manifest_numbers(&*disk).ok().and_then(|numbers| numbers.last().copied());
+        let mut upto = durable::limit(&disk, database);
+        let (mut next, mut tries) = (from, 0);
+        loop {
+            let before = newest();
+            let place = source(dir)?.checkpoint.and_then(|start| start.place);
+            let oldest = first_seq(&disk, database).map_err(OpenError::from)?;
+            let seq = next.max(oldest.unwrap_or(1));
+            let is_behind = place.is_none_or(|place| place.seq <= seq);
+            let mut read = |start: Start| {
+                visit_sound_upto::<Stop<E>>(
+                    disk.clone(),
+                    database,
+                    start,
+                    upto,
+                    &mut |seq, payload, (file, offset)| {
+                        let place = Some((log_name(file), offset));
+                        visit(LogRecord { place, ..describe(seq, payload) }).map_err(Stop::Visitor)?;
+                        next = seq + 1;
+                        Ok(())
+                    },
+                )
+            };
+            let sound = match read(Start { seq, place: place.filter(|_| is_behind) }) {
+                Err(Stop::Visitor(error)) => return Err(error),
+                Err(Stop::Log(error)) => Err(error),
+                Ok(sound) => Ok(sound),
+            };
+            // What looks like damage may be what a writer does meanwhile.
+            let is_overtaken = match &sound {
+                Ok(Sound { damage: None, .. }) => false,
+                Err(WalError::Recycled { .. }) => true,
+                _ => newest() != before || (upto == u64::MAX && durable::limit(&disk, database) != upto),
+            };
+            if is_overtaken && tries < READER_TRIES {
+                tries += 1;
+                if upto == u64::MAX {
+                    upto = durable::limit(&disk, database);
+                }
+                continue;
             }
-            _ => Ok(sound),
+            let sound = sound.map_err(OpenError::from)?;
+            return match place {
+                Some(held) if !is_behind && sound.damage.is_some() && sound.next_seq < held.seq => {
+                    let mut rest = read(Start { seq: held.seq, place }).map_err(|stop| match stop {
+                        Stop::Log(error) => OpenError::from(error).into(),
+                        Stop::Visitor(error) => error,
+                    })?;
+                    rest.damage = rest.damage.take().or(sound.damage);
+                    Ok(rest)
+                }
+                _ => Ok(sound),
+            };
         }
     }
 }
@@ -232,9 +274,12 @@ impl<E> From<underbelly_wal::WalError> for Stop<E> {
 
 pub(crate) fn describe(seq: u64, payload: &[u8]) -> LogRecord {
     match record::decode(payload) {
-        Ok((time, record)) => LogRecord { seq, time: Some(time), bytes: payload.len(), does: parts(record) },
+        Ok((time, record)) => {
+            LogRecord { seq, time: Some(time), bytes: payload.len(), does: parts(record), place: None }
+        }
         Err(what) => {
-            LogRecord { seq, time: None, bytes: payload.len(), does: vec![format!("unreadable: {what}")] }
+            let does = vec![format!("unreadable: {what}")];
+            LogRecord { seq, time: None, bytes: payload.len(), does, place: None }
         }
     }
 }

@@ -11,6 +11,7 @@ mod full;
 mod held;
 mod kill;
 mod layers;
+mod listing;
 mod locking;
 mod mended;
 mod model;

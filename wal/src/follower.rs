@@ -22,6 +22,9 @@ use crate::recovery::{Folder, Visitor};
 use crate::rest::Rest;
 use crate::window::Window;
 
+/// Gets each record of a log with the place of its batch: its sequence number, its bytes, the number of the file and the byte in it.
+pub type PlacedVisitor<'a, E> = dyn FnMut(u64, &[u8], (u64, u64)) -> Result<(), E> + 'a;
+
 /// A place in a log from which records are read in order, again and again as the log grows.
 pub struct Follower {
     disk: SharedDisk,
@@ -103,7 +106,7 @@ impl Follower {
     /// the log ends before that one.
     ///
     /// With `u64::MAX` for `upto` the end is examined as recovery does: a whole batch behind one that is not is damage,
-    /// not the end.
+    /// not the end. What a writer appends meanwhile is left to the next call.
     ///
     /// A record at which `visit` fails is given again by the next call.
     ///
@@ -111,6 +114,15 @@ impl Follower {
     /// [`WalError::Recycled`] where the file that was being read holds a later part of the log by now;
     /// [`WalError::Corrupt`] for damage before the end; [`WalError::Io`]; whatever `visit` returns.
     pub fn read<E: From<WalError>>(&mut self, upto: u64, visit: &mut Visitor<'_, E>) -> Result<u64, E> {
+        self.read_placed(upto, &mut |seq, record, _| visit(seq, record))
+    }
+
+    /// The same with places.
+    fn read_placed<E: From<WalError>>(
+        &mut self,
+        upto: u64,
+        visit: &mut PlacedVisitor<'_, E>,
+    ) -> Result<u64, E> {
         self.window.forget();
         // Whether the next file was there before the present one was last looked at.
         let mut settled = false;
@@ -130,7 +142,7 @@ impl Follower {
                         return Ok(self.next);
                     }
                     if seq >= self.next {
-                        visit(seq, record)?;
+                        visit(seq, record, (self.header.number, self.offset))?;
                         self.next = seq + 1;
                     }
                 }
@@ -142,14 +154,7 @@ impl Follower {
             match self.next_file()? {
                 None if upto == u64::MAX => {
                     // Whoever asks for everything asks for what recovery would give: damage is no end.
-                    let rest = Rest::examine(&self.header, &mut self.window, self.offset, &self.chain)?;
-                    if matches!(rest, Rest::Damage { .. }) && !settled {
-                        // A writer may have begun between the two looks.
-                        self.window.forget();
-                        settled = true;
-                        continue;
-                    }
-                    rest.torn_bytes(&self.header, self.offset, self.chain.next_seq)?;
+                    self.torn_bytes()?;
                     return Ok(self.chain.next_seq);
                 }
                 None => return Ok(self.chain.next_seq),
@@ -179,6 +184,20 @@ impl Follower {
             }
         }
         Ok(self.next)
+    }
+
+    /// Bytes of a torn batch where the next is looked for; damage is an error. What a writer appended there since is neither.
+    fn torn_bytes(&mut self) -> Result<u64, WalError> {
+        let rest = Rest::examine(&self.header, &mut self.window, self.offset, &self.chain)?;
+        if matches!(rest, Rest::Damage { .. }) {
+            // Batches are written in order: where one was seen, those before it are there by now.
+            self.window.forget();
+            let batch = whole_batch(&mut self.window, self.header.file_len, self.offset)?;
+            if batch.is_some_and(|(batch, _)| self.chain.accepts(&self.header, &batch)) {
+                return Ok(0);
+            }
+        }
+        rest.torn_bytes(&self.header, self.offset, self.chain.next_seq)
     }
 
     /// The last sequence number that is durable for sure, whatever the writer did since: everything before this place,
@@ -308,6 +327,21 @@ pub fn visit_sound<E: From<WalError>>(
     start: Start,
     visit: &mut Visitor<'_, E>,
 ) -> Result<Sound, E> {
+    visit_sound_upto(disk, db_id, start, u64::MAX, &mut |seq, record, _| visit(seq, record))
+}
+
+/// The same up to a sequence number, with places. A log that ends before `upto` is damaged, but for `u64::MAX`. A writer may
+/// append meanwhile, where everything up to `upto` was durable before.
+///
+/// # Errors
+/// As [`visit_sound`]; [`WalError::Recycled`] also where a file was recycled before it was read.
+pub fn visit_sound_upto<E: From<WalError>>(
+    disk: SharedDisk,
+    db_id: [u8; 16],
+    start: Start,
+    upto: u64,
+    visit: &mut PlacedVisitor<'_, E>,
+) -> Result<Sound, E> {
     let start = start.bounded();
     let from = start.seq;
     let logs = Folder::list(&disk)?.logs;
@@ -343,24 +377,33 @@ pub fn visit_sound<E: From<WalError>>(
         }
         Err(error) => return Err(error.into()),
     };
-    let mut guard = |seq: u64, record: &[u8]| visit(seq, record).map_err(Stop::Visitor);
-    let damage = match follower.read(u64::MAX, &mut guard) {
+    let mut guard =
+        |seq: u64, record: &[u8], place: (u64, u64)| visit(seq, record, place).map_err(Stop::Visitor);
+    let damage = match follower.read_placed(upto, &mut guard) {
+        Ok(next_seq) if next_seq > upto => {
+            let (file, offset) = follower.place();
+            return Ok(Sound { next_seq, torn_bytes: 0, damage: None, end: Some((log_name(file), offset)) });
+        }
         Ok(_) => None,
         Err(Stop::Visitor(error)) => return Err(error),
         Err(Stop::Log(error @ WalError::Corrupt { .. })) => Some(error),
         Err(Stop::Log(error)) => return Err(error.into()),
     };
-    let Follower { header, window, offset, chain, .. } = &mut follower;
-    let next_seq = chain.next_seq;
-    let end = Some((log_name(header.number), *offset));
-    let missing = || later(&disk, db_id, &logs, header.number, *offset, next_seq);
+    let next_seq = follower.chain.next_seq;
+    let (file, offset) = follower.place();
+    let end = Some((log_name(file), offset));
+    let missing = || later(&disk, db_id, &logs, file, offset, next_seq);
     if let Some(damage) = damage.or_else(missing) {
         return Ok(Sound { next_seq, torn_bytes: 0, damage: Some(damage), end });
     }
-    let rest = Rest::examine(header, window, *offset, chain);
-    match rest.and_then(|rest| rest.torn_bytes(header, *offset, next_seq)) {
-        Ok(torn_bytes) => Ok(Sound { next_seq, torn_bytes, damage: None, end }),
-        Err(damage @ WalError::Corrupt { .. }) => {
+    match follower.torn_bytes() {
+        Ok(torn_bytes) if upto == u64::MAX => Ok(Sound { next_seq, torn_bytes, damage: None, end }),
+        Ok(torn_bytes) => {
+            let what = format!("the log ends there, and its writer made all durable up to {upto}");
+            let damage = Some(follower.corrupt(file, offset, what));
+            Ok(Sound { next_seq, torn_bytes, damage, end })
+        }
+        Err(damage) if damage.is_of_file() => {
             Ok(Sound { next_seq, torn_bytes: 0, damage: Some(damage), end })
         }
         Err(error) => Err(error.into()),

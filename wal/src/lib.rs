@@ -62,8 +62,10 @@ mod window;
 
 pub use commit::{Admission, GroupCommit, Promise, Publisher};
 pub use error::WalError;
-pub use follower::{Follower, Sound, visit_sound};
-pub use inspection::{BatchInspection, Behind, FileInspection, HeaderInspection, gaps, inspect, owner};
+pub use follower::{Follower, PlacedVisitor, Sound, visit_sound, visit_sound_upto};
+pub use inspection::{
+    BatchInspection, Behind, FileInspection, HeaderInspection, first_seq, gaps, inspect, owner,
+};
 pub use layout::log_name;
 pub use log::{Freed, Log, LogStats, RecycleJob, Recycled};
 pub use options::LogOptions;

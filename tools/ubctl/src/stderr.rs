@@ -1,5 +1,6 @@
 //! Lines on standard error.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -20,11 +21,18 @@ pub(crate) fn name_database(dir: &Path) {
     DATABASE.get_or_init(|| format!("`ubctl --db {quoted} "));
 }
 
+/// A text whose commands name the folder.
+pub(crate) fn named(text: &str) -> Cow<'_, str> {
+    match DATABASE.get() {
+        Some(named) => text.replace("`ubctl ", named).into(),
+        None => text.into(),
+    }
+}
+
 /// Writes a text to standard error, without control characters that the terminal would follow. Where nobody reads it any
 /// more, there is nobody to tell.
 pub(crate) fn line(text: &str) {
-    let named = DATABASE.get().map(|named| text.replace("`ubctl ", named));
-    let text = named.as_deref().unwrap_or(text);
+    let text = named(text);
     let mut err = std::io::stderr().lock();
     for (i, line) in text.split('\n').enumerate() {
         let start = if i == 0 { "ubctl: " } else { "" };

@@ -303,8 +303,8 @@ impl Words<'_> {
         self.known.insert(seq, words.join("; ").chars().map(shown).collect());
     }
 
-    /// Reads what transactions from one to another do; false where the first of them is not in the log.
-    fn look(&mut self, from: u64, last: u64) -> bool {
+    /// Reads what transactions from one to another do, as far as the log still holds them.
+    fn look(&mut self, from: u64, last: u64) {
         self.known.clear();
         // Where the log cannot be read nothing is told.
         let _ = Database::read_log(self.dir, from, |record| {
@@ -312,23 +312,16 @@ impl Words<'_> {
             self.note(record);
             if is_last { Err(Over) } else { Ok(()) }
         });
-        !self.known.is_empty()
     }
 
     fn of(&mut self, seq: u64) -> &str {
         if !self.known.contains_key(&seq) && seq > self.read && seq >= self.oldest {
-            self.read = self.until.min(seq + WORDS).max(seq);
-            if !self.look(seq, self.read) {
-                let (mut low, mut high) = (seq + 1, self.until.max(seq) + 1);
-                while low < high {
-                    let middle = low.midpoint(high);
-                    match self.look(middle, middle) {
-                        true => high = middle,
-                        false => low = middle + 1,
-                    }
-                }
-                (self.oldest, self.read) = (low, seq);
-            }
+            self.look(seq, self.until.min(seq + WORDS).max(seq));
+            let known = self.known.first_key_value().zip(self.known.last_key_value());
+            (self.oldest, self.read) = match known {
+                Some(((first, _), (last, _))) => (*first, *last),
+                None => (self.until.max(seq) + 1, seq),
+            };
         }
         self.known.get(&seq).map_or("the log does not tell", String::as_str)
     }

@@ -35,21 +35,34 @@ pub(crate) enum Wal {
 
 impl Wal {
     pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
+        if let Wal::Dump { from, to, format } = self {
+            if let (Some(from), Some(to)) = (from, to)
+                && from > to
+            {
+                let what =
+                    format!("--from {from} is behind --to {to}; name the first transaction, then the last");
+                return Err(Failed::Usage(what));
+            }
+            let ended = dump(dir, *from, *to, *format);
+            // The files themselves say more than the reading, which ends at the first damage.
+            let inspect = || Database::inspect_log(dir).map(|log| log.damages).unwrap_or_default();
+            return match ended {
+                Ok(None) => Ok(()),
+                Ok(Some(damage)) => match inspect() {
+                    damages if damages.is_empty() => tell(&[damage]),
+                    damages => tell(&damages),
+                },
+                Err(Failed::Open(OpenError::Log(error))) => match inspect() {
+                    damages if damages.is_empty() => Err(OpenError::Log(error).into()),
+                    damages => tell(&damages),
+                },
+                Err(error) => Err(error),
+            };
+        }
         let LogInspection { files, damages, .. } = Database::inspect_log(dir)?;
         match self {
-            Wal::Ls { batches: false, format } => list_files(&files, *format)?,
             Wal::Ls { batches: true, format } => list_batches(&files, *format)?,
-            Wal::Dump { from, to, format } => {
-                return match dump(dir, &files, *from, *to, *format) {
-                    Ok(None) => Ok(()),
-                    // The files themselves say more than the reading, which ends at the first damage.
-                    Ok(Some(_)) | Err(Failed::Open(OpenError::Log(_))) if !damages.is_empty() => {
-                        tell(&damages)
-                    }
-                    Ok(Some(damage)) => tell(&[damage]),
-                    Err(error) => Err(error),
-                };
-            }
+            Wal::Ls { format, .. } | Wal::Dump { format, .. } => list_files(&files, *format)?,
         }
         tell(&damages)
     }
@@ -67,7 +80,7 @@ fn tell(damages: &[String]) -> Result<(), Failed> {
 /// What stands behind the last batch of a file, in words.
 fn behind(file: &FileInspection) -> String {
     match &file.header {
-        Err(error) => error.to_string(),
+        Err(error) => stderr::named(&error.to_string()).into_owned(),
         Ok(header) if header.follows == Some(false) => {
             "damage: it does not follow the file before it".to_string()
         }
@@ -130,50 +143,59 @@ enum Stop {
     Failed(Box<Failed>),
 }
 
-impl From<underbelly::OpenError> for Stop {
-    fn from(error: underbelly::OpenError) -> Stop {
+impl<E: Into<Failed>> From<E> for Stop {
+    fn from(error: E) -> Stop {
         Stop::Failed(Box::new(error.into()))
     }
 }
 
 /// Lists what each transaction does; answers the damage that ended it.
-fn dump(
-    dir: &Path,
-    files: &[FileInspection],
-    from: Option<u64>,
-    to: Option<u64>,
-    format: FormatArg,
-) -> Result<Option<String>, Failed> {
-    let oldest = files.iter().find_map(|file| Some(file.header.as_ref().ok()?.first_seq));
-    let from = from.or(oldest).unwrap_or(1).max(oldest.unwrap_or(1));
-    let names = ["seq", "time", "file", "offset", "bytes", "does"];
-    let mut listing = Listing::begin(format.format, names)?;
-    let read = Database::read_log(dir, from, |record: LogRecord| {
+fn dump(dir: &Path, from: Option<u64>, to: Option<u64>, format: FormatArg) -> Result<Option<String>, Failed> {
+    let begin =
+        || Listing::begin(format.format, ["seq", "time", "file", "offset", "bytes", "does"]).map(Some);
+    // Where nothing can be read, nothing is listed.
+    let mut listing = None;
+    // Transactions that were recycled meanwhile.
+    let (mut last, mut gone) = (None::<u64>, Vec::new());
+    let read = Database::read_log(dir, from.unwrap_or(1), |record: LogRecord| {
         if to.is_some_and(|to| record.seq > to) {
             return Err(Stop::Enough);
         }
-        let place = files.iter().find_map(|file| {
-            let batches = file.batches.iter().filter(|batch| batch.follows);
-            let mut holding = batches.filter(|batch| {
-                (batch.first_seq..batch.first_seq + u64::from(batch.records)).contains(&record.seq)
-            });
-            holding.next().map(|batch| (file.file.as_str(), batch.offset))
-        });
+        let first = last.map_or(record.seq, |last| last + 1);
+        if first < record.seq {
+            gone.push((first, record.seq - 1));
+        }
+        last = Some(record.seq);
+        let place = record.place.as_ref();
         let row = [
             record.seq.into(),
             record.time.map(Field::text).into(),
-            place.map(|(file, _)| file).into(),
-            place.map(|(_, offset)| offset).into(),
+            place.map(|(file, _)| file.as_str()).into(),
+            place.map(|(_, offset)| *offset).into(),
             record.bytes.into(),
             record.does.join("; ").into(),
         ];
-        listing.row(row).map_err(|failed| Stop::Failed(Box::new(failed)))
+        if listing.is_none() {
+            listing = begin()?;
+        }
+        Ok(listing.as_mut().map_or(Ok(()), |listing| listing.row(row))?)
     });
     let damage = match read {
         Ok(sound) => sound.damage,
         Err(Stop::Enough) => None,
         Err(Stop::Failed(error)) => return Err(*error),
     };
-    listing.end(None)?;
+    if listing.is_none() {
+        listing = begin()?;
+    }
+    if let Some(listing) = listing {
+        listing.end(None)?;
+    }
+    if damage.is_none() {
+        for (first, last) in gone {
+            let whole = "a checkpoint holds them, and their file was recycled before it was read";
+            stderr::line(&format!("transactions {first} to {last} are not listed: {whole}"));
+        }
+    }
     Ok(damage.map(|damage| damage.to_string()))
 }

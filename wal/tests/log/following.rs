@@ -5,7 +5,9 @@ use std::thread;
 
 use proptest::prelude::*;
 use underbelly_storage::disk::{Disk, SimulatedDisk};
-use underbelly_wal::{Behind, Follower, Log, Start, WalError, gap_behind, gaps, inspect, visit_sound};
+use underbelly_wal::{
+    Behind, Follower, Log, Start, WalError, gap_behind, gaps, inspect, visit_sound, visit_sound_upto,
+};
 
 use crate::world::*;
 
@@ -408,4 +410,55 @@ proptest! {
             }
         }
     }
+}
+
+/// What a writer appends while the end is looked at is no damage; that the log ends before what was durable is.
+#[test]
+fn what_is_appended_meanwhile_is_no_damage() {
+    for upto in [3, u64::MAX] {
+        let disk = SimulatedDisk::new();
+        // Longer than what is read at once.
+        let mut log = Log::create(shared(&disk), DB, 1, options(4 << 20)).unwrap();
+        log.write(&records(1..=2, 40)).unwrap();
+        log.write(&records(3..=3, 40)).unwrap();
+        let mut seen = Vec::new();
+        let mut visit = |seq, bytes: &[u8], place| {
+            seen.push((seq, bytes.to_vec(), place));
+            if seq == 3 {
+                log.write(&records(4..=5, 40))?;
+            }
+            Ok::<(), WalError>(())
+        };
+        let sound = visit_sound_upto(shared(&disk), DB, Start::at(1), upto, &mut visit).unwrap();
+        assert!(sound.damage.is_none(), "{sound:?}");
+        assert_eq!(sound.next_seq, 4);
+        let places = [(1, BLOCK as u64), (1, BLOCK as u64), (1, 2 * BLOCK as u64)];
+        let expected: Vec<_> = records(1..=3, 40).into_iter().zip(places).collect();
+        assert!(seen.into_iter().map(|(seq, bytes, place)| ((seq, bytes), place)).eq(expected));
+        let late = visit_sound_upto(shared(&disk), DB, Start::at(1), 9, &mut |_, _, _| Ok::<_, WalError>(()));
+        let damage = late.unwrap().damage.unwrap().to_string();
+        assert!(
+            damage.contains("where seq 6 was expected") && damage.contains("durable up to 9"),
+            "{damage}"
+        );
+    }
+}
+
+/// Whoever looks at a stray file names the sequence number that is expected there, whatever was looked for.
+#[test]
+fn a_stray_file_is_told_with_the_seq_that_is_expected_in_it() {
+    let disk = SimulatedDisk::new();
+    let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
+    log.write(&records(1..=5, 40)).unwrap();
+    drop(log);
+    disk.overwrite("wal/0000000009.wal", Vec::new());
+    let told = [
+        inspect(shared(&disk), DB).unwrap()[1].damages()[0].to_string(),
+        Follower::open(shared(&disk), DB, Start::at(2)).map(drop).unwrap_err().to_string(),
+        open(&disk, 2, 0, options(SMALL)).map(drop).unwrap_err().to_string(),
+    ];
+    assert!(
+        told.iter().all(|told| told.contains("wal/0000000009.wal") && told.contains("seq 6 ")),
+        "{told:?}"
+    );
 }

@@ -1,6 +1,7 @@
 //! Backups, repairs, verification and the log, and reading beside a writer.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use underbelly::{Batch, ColumnType, Columns, Database, Metadata, Options, Row, SlotDefinition, Timestamp};
 
@@ -604,4 +605,38 @@ fn the_status_tells_what_the_opening_dropped_and_passed_over() {
     assert_eq!((&status["torn_tail"], &status["rejected_manifests"]), (&serde_json::Value::Null, &1.into()));
     let rejected = status["rejected_manifest_1"].as_str().unwrap();
     assert!(rejected.contains(newest.file_name().unwrap().to_str().unwrap()), "{rejected}");
+}
+
+/// A dump beside a writer lists what was durable, each with its place, and takes nothing for damage; a damaged file is told with a
+/// command that names the folder, in the listing too.
+#[test]
+fn the_log_is_dumped_beside_its_writer() {
+    let place = Place::new();
+    let (stop, acked) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut n = 0i64;
+            while !stop.load(Ordering::Relaxed) {
+                let db = Database::open(place.db()).unwrap();
+                for _ in 0..50 {
+                    n += 1;
+                    let mut batch = underbelly::Batch::new();
+                    batch.set_variable(underbelly::Scope::Global, "n", n);
+                    acked.store(db.commit(batch).unwrap().seq, Ordering::SeqCst);
+                }
+            }
+        });
+        for _ in 0..12 {
+            let before = acked.load(Ordering::SeqCst);
+            let ended = place.run(words("wal dump --format json"));
+            assert_eq!((ended.code, &*ended.stderr), (0, ""));
+            let rows: Vec<serde_json::Value> = serde_json::from_str(&ended.stdout).unwrap();
+            assert!(rows.last().map_or(0, |row| row["seq"].as_u64().unwrap()) >= before);
+            assert!(rows.iter().all(|row| row["file"].is_string() && row["offset"].is_u64()));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    rot(&place.db().join("wal/0000000001.wal"), |bytes| bytes[20] ^= 1);
+    let ended = place.run(words("--db db/. wal ls"));
+    assert!(ended.code == 1 && ended.stdout.contains("`ubctl --db db/. repair"), "{}", ended.stdout);
 }

@@ -131,6 +131,8 @@ pub(crate) struct Copy {
     pub dest: SharedDisk,
     /// Where it is for the operating system, if it is anywhere.
     root: Option<PathBuf>,
+    /// Folders that were not there, the inmost first.
+    made: Vec<PathBuf>,
     options: BackupOptions,
     /// Whether bytes of sealed files had to be copied.
     has_copied: AtomicBool,
@@ -145,18 +147,18 @@ pub(crate) enum Placed {
 
 impl Copy {
     pub(crate) fn begin(source: &SharedDisk, dest: &Path, options: BackupOptions) -> Result<Copy, CopyError> {
-        let was_there = dest.exists();
-        let copy = Copy::begin_on(source, Arc::new(RealDisk::new(dest)), Some(dest.to_path_buf()), options)?;
+        let made = dest.ancestors().filter(|dir| !dir.as_os_str().is_empty());
+        let made = made.take_while(|dir| fs::symlink_metadata(dir).is_err()).map(Path::to_path_buf).collect();
+        let mut copy =
+            Copy::begin_on(source, Arc::new(RealDisk::new(dest)), Some(dest.to_path_buf()), options)?;
+        copy.made = made;
         let inside = source.path("").and_then(|source| {
             let (source, dest) = (source.canonicalize().ok()?, dest.canonicalize().ok()?);
             dest.starts_with(source).then_some(())
         });
         match inside {
             Some(()) => {
-                if !was_there {
-                    // It was made a moment ago.
-                    let _ = fs::remove_dir(dest);
-                }
+                copy.unmake();
                 Err(CopyError::Inside { dir: copy.dest.describe() })
             }
             None => Ok(copy),
@@ -169,7 +171,8 @@ impl Copy {
         root: Option<PathBuf>,
         options: BackupOptions,
     ) -> Result<Copy, CopyError> {
-        let copy = Copy { source: source.clone(), dest, root, options, has_copied: AtomicBool::new(false) };
+        let (source, made, has_copied) = (source.clone(), Vec::new(), AtomicBool::new(false));
+        let copy = Copy { source, dest, root, made, options, has_copied };
         let dir = copy.dest.describe();
         let io = |action| {
             let dir = dir.clone();
@@ -208,6 +211,7 @@ impl Copy {
             // Nothing there is this copy's, whoever else has put something there by now.
             Err(error) => {
                 let error = StorageError::io("make", files::UNFINISHED, error).into();
+                self.unmake();
                 return Err(self.told(error, || Ok(())));
             }
         }
@@ -262,7 +266,14 @@ impl Copy {
         }
         self.sync_all("").map_err(failed("sync"))?;
         // Last: from here on the folder is anybody's.
-        self.unmark()
+        self.unmark()?;
+        self.unmake();
+        Ok(())
+    }
+
+    /// Takes away the folders that were made for the copy, as far as they are empty.
+    fn unmake(&self) {
+        let _ = self.made.iter().try_for_each(fs::remove_dir);
     }
 
     /// Syncs the folders that are left.

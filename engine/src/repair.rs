@@ -53,7 +53,7 @@ pub struct RepairReport {
 
 impl Database {
     /// Saves what is left of a damaged database into a folder that is empty or not there, and lists what is lost. The
-    /// damaged one is not changed, and must not be open for writing. Files that verify are copied; every file of the
+    /// damaged one is not changed, and must not be open for writing, nor can it be opened meanwhile. Files that verify are copied; every file of the
     /// copy is checked at the end, and `progress` is told how many of how many bytes of that are done.
     ///
     /// Objects that are lost (contents of cells, blobs of models) keep their places:

@@ -182,6 +182,32 @@ impl WalError {
         let file = file.into();
         move |source| WalError::Io { action, file, source }
     }
+
+    /// The file of the log that it is about, relative to the database.
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            WalError::Io { file, .. }
+            | WalError::DiskFull { file, .. }
+            | WalError::Corrupt { file, .. }
+            | WalError::Recycled { file, .. }
+            | WalError::Exists { file }
+            | WalError::Foreign { file, .. }
+            | WalError::Version { file, .. } => Some(file),
+            _ => None,
+        }
+    }
+
+    /// Whether it says that a file does not hold what it should, or is none, so that what stands elsewhere is all that is left; and not
+    /// that the system refuses it.
+    pub(crate) fn is_of_file(&self) -> bool {
+        match self {
+            WalError::Corrupt { .. } | WalError::Foreign { .. } => true,
+            WalError::Io { source, .. } => {
+                source.kind() != io::ErrorKind::PermissionDenied && !is_of_machine(source)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A file of so many bytes that is being prepared.

@@ -17,7 +17,7 @@ use crate::error::WalError;
 use crate::header::FileHeader;
 use crate::inspection::expected;
 use crate::layout::{BLOCK, DIR, log_name};
-use crate::place::{Entered, PassedOver, Start, enter};
+use crate::place::{Entered, PassedOver, Place, Start, enter};
 use crate::recovery::{Folder, Visitor};
 use crate::rest::Rest;
 use crate::window::Window;
@@ -85,6 +85,15 @@ impl Follower {
             check_name(&disk, db_id, &header, start.seq)?;
         }
         Ok(Follower::at(disk.clone(), db_id, header, window, entered?, start.seq))
+    }
+
+    /// At a place of a file whose header cannot be read.
+    fn stand_in(disk: &SharedDisk, db_id: [u8; 16], place: Place, next: u64) -> Result<Follower, WalError> {
+        let name = log_name(place.file);
+        let file = disk.open_read(&name).map_err(WalError::io("open", &name))?;
+        let window = Window::new(file, name)?;
+        let header = place.stand_in(db_id, window.file_len(), next)?;
+        Ok(Follower::at(disk.clone(), db_id, header, window, place.entered(), next))
     }
 
     fn at(
@@ -237,7 +246,7 @@ impl Follower {
     /// told when the reading comes to it.
     fn end(&self) -> Result<Option<u64>, WalError> {
         match self.next_file() {
-            Err(WalError::Corrupt { .. }) => Ok(None),
+            Err(error) if error.is_of_file() => Ok(None),
             next => Ok(next?.map(|(next, _)| next.previous.end)),
         }
     }
@@ -309,7 +318,7 @@ pub struct Sound {
     pub next_seq: u64,
     /// Bytes behind the last batch that a batch which was being written left.
     pub torn_bytes: u64,
-    /// The damage that ended it; `None` where the log ends there.
+    /// The damage that ended it, or a file in the log's folder that is none of it; `None` where the log ends there.
     pub damage: Option<WalError>,
     /// The file and the byte at which the sound part ends; `None` where not even its begin was found.
     pub end: Option<(String, u64)>,
@@ -357,13 +366,7 @@ pub fn visit_sound_upto<E: From<WalError>>(
     let gone = || WalError::Recycled { file: log_name(logs.first().copied().unwrap_or(1)), seq: from };
     let entered = match (unreadable, holding) {
         // Its header cannot be read, but what is needed of it is known.
-        (Some(place), _) => {
-            let name = log_name(place.file);
-            let file = disk.open_read(&name).map_err(WalError::io("open", &name))?;
-            let window = Window::new(file, name)?;
-            let header = place.stand_in(db_id, window.file_len(), from);
-            header.map(|header| Follower::at(disk.clone(), db_id, header, window, place.entered(), from))
-        }
+        (Some(place), _) => Follower::stand_in(&disk, db_id, place, from),
         (None, Some((header, window))) => {
             let has_next = logs.last().is_some_and(|last| *last > header.number);
             Follower::start(disk.clone(), db_id, header, window, start, has_next)
@@ -372,7 +375,7 @@ pub fn visit_sound_upto<E: From<WalError>>(
     };
     let mut follower = match entered {
         Ok(follower) => follower,
-        Err(damage @ WalError::Corrupt { .. }) => {
+        Err(damage) if damage.is_of_file() => {
             return Ok(Sound { next_seq: from, torn_bytes: 0, damage: Some(damage), end: None });
         }
         Err(error) => return Err(error.into()),
@@ -386,7 +389,7 @@ pub fn visit_sound_upto<E: From<WalError>>(
         }
         Ok(_) => None,
         Err(Stop::Visitor(error)) => return Err(error),
-        Err(Stop::Log(error @ WalError::Corrupt { .. })) => Some(error),
+        Err(Stop::Log(error)) if error.is_of_file() => Some(error),
         Err(Stop::Log(error)) => return Err(error.into()),
     };
     let next_seq = follower.chain.next_seq;
@@ -410,7 +413,8 @@ pub fn visit_sound_upto<E: From<WalError>>(
     }
 }
 
-/// That a file behind the last one that was read begins later than that one ends: one between is missing.
+/// That a file behind the last one that was read cannot be taken at all, or begins later than that one ends: one between is
+/// missing.
 fn later(
     disk: &SharedDisk,
     db_id: [u8; 16],
@@ -420,8 +424,18 @@ fn later(
     next_seq: u64,
 ) -> Option<WalError> {
     let behind = logs.iter().filter(|number| **number > last);
-    let headers = behind.filter_map(|number| Some(open_file(disk, db_id, *number, next_seq).ok()?.0));
-    let header = headers.into_iter().find(|header| header.first_seq > next_seq)?;
+    let mut opened = behind.map(|number| open_file(disk, db_id, *number, next_seq));
+    // What is damaged says nothing of what it was.
+    let found = opened.find_map(|opened| match opened {
+        Ok((header, _)) => (header.first_seq > next_seq).then_some(Ok(header)),
+        Err(error) => {
+            (error.is_of_file() && !matches!(error, WalError::Corrupt { .. })).then_some(Err(error))
+        }
+    })?;
+    let header = match found {
+        Ok(header) => header,
+        Err(error) => return Some(error),
+    };
     let what =
         format!("{} begins with {}, and no file leads to it", log_name(header.number), header.first_seq);
     Some(WalError::Corrupt { file: log_name(last), offset, seq: next_seq, what })

@@ -146,11 +146,8 @@ fn survey(
                     best = Some(survey);
                 }
                 sound.damage.map(|damage| {
-                    let file = match damage {
-                        WalError::Corrupt { file, .. } => file,
-                        _ => String::new(),
-                    };
-                    inspected.iter().find(|found| found.file == file).map_or(number, |found| found.number)
+                    let is_there = |found: &&FileInspection| damage.file() == Some(&*found.file);
+                    inspected.iter().find(is_there).map_or(number, |found| found.number)
                 })
             }
         };

@@ -43,6 +43,14 @@ impl Loss {
             OpenError::Storage(StorageError::Corrupt { offset, what, .. })
             | OpenError::Log(WalError::Corrupt { offset, what, .. }) => (Some(*offset), what.clone()),
             OpenError::Storage(StorageError::Missing { .. }) => (None, "it is missing".to_string()),
+            OpenError::Storage(StorageError::Io { action, source, .. })
+            | OpenError::Log(WalError::Io { action, source, .. }) => {
+                (None, format!("cannot {action} it: {source}"))
+            }
+            OpenError::Log(WalError::Foreign { found, .. }) => {
+                let id: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
+                (None, format!("it belongs to another database, {id}"))
+            }
             OpenError::Corrupt { what, .. } => (None, what.clone()),
             other => (None, other.brief()),
         };
@@ -89,10 +97,7 @@ pub(super) fn log_losses(
     };
     match sound {
         Ok(Sound { damage: Some(damage), .. }) => {
-            let file = match &damage {
-                WalError::Corrupt { file, .. } => file.clone(),
-                _ => files::WAL_DIR.to_string(),
-            };
+            let file = damage.file().unwrap_or(files::WAL_DIR).to_string();
             losses.push(Loss::new(file, &damage.into(), behind(head)));
         }
         Ok(sound) if sound.next_seq <= durable => {

@@ -7,7 +7,7 @@ use underbelly::{Database, Delete, Disk, Options, RepairReport, SimulatedDisk, T
 use underbelly_tests::{BULK_ROWS, define, options, transaction};
 
 use super::segments::{deleting, keyed};
-use super::{remove, repaired, transaction_of_rows, values};
+use super::{lay_out, remove, repaired, transaction_of_rows, values};
 
 /// Damages the batch that began at `at` in the log's only file.
 pub fn damage_log(disk: &SimulatedDisk, at: u64) {
@@ -183,4 +183,85 @@ fn deletes_hide_no_large_append_that_came_behind_them() {
     let expected = (0..5).chain(1_000..1_000 + BULK_ROWS as i64).chain([1 << 30, (1 << 30) + 1]);
     assert_eq!(values(&db, "s", "x"), expected.collect::<Vec<_>>(), "{report:?}");
     assert!(report.assumed.iter().any(|told| told.contains("nothing says which transaction")), "{report:?}");
+}
+
+/// A file of the log that cannot be taken at all, or a stray one, costs what only it holds: the rest is saved, and the copy sound.
+#[test]
+fn what_is_no_file_of_the_log_costs_no_more_than_the_log() {
+    let disk = SimulatedDisk::new();
+    let db = Database::create_on(Arc::new(disk.clone()), options()).unwrap();
+    define(&db).unwrap();
+    let mut stored = 0;
+    for i in 1..=6 {
+        db.commit(transaction(i, false).unwrap()).unwrap();
+        if i == 4 {
+            stored = db.checkpoint().unwrap().seq;
+        }
+    }
+    let head = db.snapshot().seq();
+    let disk = disk.crash();
+    let other = SimulatedDisk::new();
+    drop(Database::create_on(Arc::new(other.clone()), options()).unwrap());
+    let foreign = other.contents("wal/0000000001.wal").unwrap();
+    let id: String = foreign[16..32].iter().map(|byte| format!("{byte:02x}")).collect();
+    let logs: Vec<String> = disk.files().into_iter().filter(|name| name.ends_with(".wal")).collect();
+    let newest = logs.last().unwrap();
+    let stray = format!("wal/{:010}.wal", newest[4..14].parse::<u64>().unwrap() + 1);
+    for (name, is_stray) in [(newest, false), (&stray, true)] {
+        for what in ["link", "folder", "foreign"] {
+            let (dir, saved) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+            lay_out(&disk, dir.path()).unwrap();
+            let path = dir.path().join(name);
+            if !is_stray {
+                std::fs::remove_file(&path).unwrap();
+            }
+            match what {
+                "link" => std::os::unix::fs::symlink("/nowhere/at/all", &path).unwrap(),
+                "folder" => std::fs::create_dir(&path).unwrap(),
+                _ => std::fs::write(&path, &foreign).unwrap(),
+            }
+            let at = format!("{what} as {name}");
+            let dest = saved.path().join("a/copy");
+            let report = Database::repair(dir.path(), &dest, |_, _| ()).unwrap();
+            let told: Vec<String> = report.losses.iter().map(ToString::to_string).collect();
+            assert_eq!(report.seq, if is_stray { head } else { stored }, "{at}: {told:?}");
+            assert!(told.iter().any(|loss| loss.contains(name)), "{at}: {told:?}");
+            let reason = match what {
+                "link" => "cannot open it: No such file",
+                "folder" => "cannot open it: it is a folder",
+                _ => "it belongs to another database",
+            };
+            assert!(told.iter().any(|loss| loss.contains(reason)), "{at}: {told:?}");
+            let db = Database::open_with(&dest, options()).unwrap();
+            let expected: Vec<i64> = if is_stray { (1..=6).collect() } else { (1..=4).collect() };
+            assert_eq!(values(&db, "tick", "x"), expected, "{at}");
+            drop(db);
+            // A writer and whoever verifies say what it is, too.
+            let refused = Database::open_with(dir.path(), options()).map(drop).unwrap_err().to_string();
+            let verified = Database::verify_dir(dir.path(), |_, _| ()).unwrap().damages;
+            assert!(verified.iter().any(|damage| damage.contains(name)), "{at}: {verified:?}");
+            for told in verified.iter().filter(|damage| damage.contains(name)).chain([&refused]) {
+                assert!(told.contains("move"), "{at}: {told}");
+                assert!(what != "foreign" || told.contains(&id), "{at}: {told}");
+            }
+        }
+    }
+}
+
+/// A repair or a backup that fails leaves no folder that it made.
+#[test]
+fn a_copy_that_fails_leaves_no_folder() {
+    let disk = SimulatedDisk::new();
+    drop(Database::create_on(Arc::new(disk.clone()), options()).unwrap());
+    let (dir, saved) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    for name in disk.files() {
+        disk.overwrite(&name, vec![1; 100]);
+    }
+    lay_out(&disk, dir.path()).unwrap();
+    let dest = saved.path().join("a/copy");
+    Database::repair(dir.path(), &dest, |_, _| ()).unwrap_err();
+    assert!(!saved.path().join("a").exists());
+    std::fs::create_dir_all(&dest).unwrap();
+    Database::repair(dir.path(), &dest, |_, _| ()).unwrap_err();
+    assert_eq!(std::fs::read_dir(&dest).unwrap().count(), 0, "one that was there stays");
 }

@@ -54,7 +54,8 @@ impl Backup {
 ///
 /// Files that verify and the log's transactions up to the first damage are copied, and the copy is checked. Each loss
 /// is a line on standard error: the file, the place, and what was in it, and so is damage by which nothing is lost. The exit
-/// code is 1 where anything is lost.
+/// code is 1 where anything is lost. It is refused beside a process that has the database open for writing, and keeps others from
+/// that while it works; `ubctl backup DEST` works beside one.
 #[derive(Args, Debug)]
 pub(crate) struct Repair {
     /// A folder that is empty or not there

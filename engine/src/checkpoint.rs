@@ -13,7 +13,7 @@ mod cleanup;
 mod expire;
 mod pack;
 mod rebase;
-mod reserve;
+pub(crate) mod reserve;
 mod seal;
 mod slices;
 

@@ -21,7 +21,9 @@ use underbelly_storage::segment::Segment;
 use underbelly_wal::{GroupCommit, Log, LogOptions, Recovery, gap_behind};
 
 use crate::backlog::Backlog;
-use crate::checkpoint::{Chain, Manifest, Rebase, all_files, kept_files, kept_manifests, remove_files};
+use crate::checkpoint::{
+    Chain, Manifest, Rebase, all_files, kept_files, kept_manifests, remove_files, reserve,
+};
 use crate::core::{Chore, Core};
 use crate::error::OpenError;
 use crate::files;
@@ -332,6 +334,11 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     let signals = Arc::new(Signals::new(state.head, doorbell, asked, wake, options.clock.clone(), registry));
     let record_bytes_max = log.options().record_max as usize;
     let log = GroupCommit::new(log, signals.clone());
+    // From the first opening on, so that what is deleted on a full disk comes back. The log has its space already.
+    if let Err(error) = reserve::hold(&*disk, 0, 0) {
+        let what = format!("no reserve can be held for the next checkpoint: {error}");
+        *trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+    }
     let notice = Notice::begin(&*disk, database, state.head, &report)?;
     let noted = trouble.clone();
     signals.on_durable(move |seq| {

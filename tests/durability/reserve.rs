@@ -89,3 +89,28 @@ fn a_reserve_finishes_a_checkpoint_on_a_full_disk_and_without_one_nothing_is_los
     let db = Database::open_on(Arc::new(memory.crash()), options).unwrap();
     check(&db, 10);
 }
+
+/// What is deleted on a full disk gives its space back, also where no checkpoint was made yet.
+#[test]
+fn a_full_disk_is_emptied_by_deletes_before_the_first_checkpoint() {
+    let capacity = Arc::new(AtomicU64::new(u64::MAX));
+    let disk = small(capacity.clone());
+    let memory = disk.inner();
+    let options = Options { workers: 0, log_file_bytes: 4 << 20, ..options() };
+    let db = Database::create_on(Arc::new(disk.clone()), options.clone()).unwrap();
+    let mut batch = Batch::new();
+    batch.put_model(metadata(1), vec![7; 3 << 20]);
+    db.commit(batch).unwrap();
+    drop(db);
+    let full = used(memory);
+    capacity.store(full, Ordering::Relaxed);
+    let db = Database::open_on(Arc::new(disk.clone()), options).unwrap();
+    let mut batch = Batch::new();
+    batch.delete_model(&metadata(1)).unwrap();
+    db.commit(batch).unwrap();
+    for _ in 0..2 {
+        db.checkpoint().unwrap();
+    }
+    assert!(used(memory) + (2 << 20) <= full, "{} of {full} bytes are used", used(memory));
+    assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+}

@@ -1,6 +1,6 @@
 //! Space that is held back so that a checkpoint can be finished on a full disk.
 //!
-//! The file `RESERVE` holds zeros, as many as the last longer checkpoint wrote. A checkpoint that finds the disk full
+//! The file `RESERVE` holds zeros, as many as the last longer checkpoint wrote; an opening makes one where there is none. A checkpoint that finds the disk full
 //! removes it and begins anew; what the checkpoint then frees (log files, files that are replaced) makes room for
 //! commits and, in time, for another reserve. Nothing reads the file, and losing it loses nothing.
 
@@ -28,7 +28,7 @@ pub(super) fn give_up(disk: &dyn Disk) -> Result<bool, StorageError> {
 
 /// Holds as much as a checkpoint wrote, at most `bytes_max`, and what is held already; answers how much that is. A
 /// disk that is too full for it is no error: it is tried again with the next checkpoint.
-pub(super) fn hold(disk: &dyn Disk, written: u64, bytes_max: u64) -> Result<u64, StorageError> {
+pub(crate) fn hold(disk: &dyn Disk, written: u64, bytes_max: u64) -> Result<u64, StorageError> {
     let wanted = written.min(bytes_max).max(1).next_multiple_of(STEP_BYTES);
     let io = |source| StorageError::io("write", RESERVE, source);
     let file = match disk.open(RESERVE) {

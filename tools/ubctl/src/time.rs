@@ -102,6 +102,14 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     })
 }
 
+/// The time between two looks: one that passes.
+pub(crate) fn parse_pause(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("it would look without a pause; name a time that passes, as 1s".to_string()),
+        pause => Ok(pause),
+    }
+}
+
 /// A length of time as [`parse_duration`] reads it, in the largest unit of which it is a whole number.
 pub(crate) fn duration_text(duration: Duration) -> String {
     let nanos = duration.as_nanos();

@@ -12,7 +12,7 @@ use underbelly::{Database, PStatus, ProducerSummary, Reader, RunningRow, Timesta
 
 use crate::error::Failed;
 use crate::output::{printable, stdout};
-use crate::time::parse_duration;
+use crate::time::parse_pause;
 use crate::variable::sparkline;
 
 /// Rates that a line shows.
@@ -36,10 +36,10 @@ const COLUMNS: [PStatus; 7] = [
 #[derive(Args, Debug)]
 pub(crate) struct Top {
     /// How often it looks, as 5s; each second by default
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_pause)]
     every: Option<Duration>,
     /// Ends after so many looks
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     looks: Option<u64>,
     /// Most alarms, runs in flight and runs that went wrong that are listed
     #[arg(short, default_value_t = 8)]

@@ -13,7 +13,7 @@ use super::{ScopeArg, field, is_same, note_writer};
 use crate::error::Failed;
 use crate::output::{printable, stdout};
 use crate::stderr;
-use crate::time::parse_duration;
+use crate::time::parse_pause;
 use crate::top::{cut, height, width};
 
 /// Values that a line shows.
@@ -38,10 +38,10 @@ pub(crate) struct Watch {
     #[command(flatten)]
     scope: ScopeArg,
     /// How often they are looked at, as 1s; each fifth of a second by default
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_pause)]
     every: Option<Duration>,
     /// Ends after so many looks
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     looks: Option<u64>,
 }
 

@@ -134,3 +134,58 @@ fn damage_is_named_and_exit_1() {
     );
     assert!(ended.stdout.contains("segments"), "what was checked is printed");
 }
+
+/// A variable of the environment that is empty names no folder, and a link that leads nowhere is told as one.
+#[test]
+fn a_folder_that_is_not_named_and_one_that_is_gone_are_told() {
+    let place = Place::new();
+    std::fs::rename(place.db(), place.path("underbelly-db")).unwrap();
+    let ended = place.command(words("status")).env("UNDERBELLY_DB", "").output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    std::os::unix::fs::symlink("nowhere", place.path("gone")).unwrap();
+    for line in ["--db gone status", "--db gone init", "--db gone repair copy"] {
+        let told = place.fails(words(line));
+        assert!(told.contains("gone: it is a link that leads nowhere"), "{told}");
+    }
+}
+
+#[test]
+fn what_goes_backwards_or_without_a_pause_is_refused() {
+    let place = Place::new();
+    let told = place.fails(words("wal dump --from 9 --to 3"));
+    assert!(told.contains("--from 9 is behind --to 3"), "{told}");
+    place.write("x.csv", "");
+    let told = place.fails(words("export trade --output x.csv"));
+    assert!(told.contains("x.csv: it is there already; name another file"), "{told}");
+    for line in ["top --every 0s", "top --looks 0", "var watch --every 0ms", "var watch --looks 0"] {
+        let ended = place.run(words(line));
+        assert_eq!(ended.code, 2, "{line}: {}", ended.stderr);
+    }
+}
+
+/// Too few handles are no damage; and a limit of file sizes is an error and not the end of the process.
+#[test]
+fn limits_of_the_process_are_told_as_such() {
+    let place = Place::new();
+    place.ok(words("var set a 1"));
+    let under = |limit: &str, line: &str| {
+        let mut command = std::process::Command::new("sh");
+        command.current_dir(place.path("")).env("UNDERBELLY_DB", place.db());
+        command.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_ubctl")]);
+        let output = command.args(words(line)).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for line in ["verify", "repair copy", "status"] {
+        for handles in 4..8 {
+            let (code, told) = under(&format!("-n {handles}"), line);
+            // Where it has just enough, all is well.
+            assert!(code == Some(0) || told.contains("ulimit -n"), "{line}, {handles}: {told}");
+            assert!(!told.contains("found") && !told.contains("losses"), "{line}, {handles}: {told}");
+            std::fs::remove_dir_all(place.path("copy")).ok();
+        }
+    }
+    let (code, told) = under("-f 1000", "--db small init");
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("File too large") && told.contains("ulimit -f"), "{told}");
+    place.ok(words("--db small init"));
+}

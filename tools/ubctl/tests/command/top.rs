@@ -43,7 +43,7 @@ fn troubled() -> Place {
 #[test]
 fn producers_are_shown_with_what_waits_and_what_went_wrong() {
     let place = troubled();
-    let shown = place.ok(words("top --looks 2 --every 0s"));
+    let shown = place.ok(words("top --looks 2 --every 1ms"));
     let line = shown.lines().find(|line| line.trim_start().starts_with("mid ")).unwrap();
     let fields: Vec<&str> = line.split_whitespace().collect();
     // ready, processing, retry_wait, notified, parked, failed, cancelled, runs, runs/s

@@ -19,7 +19,7 @@ use crate::export::part_of;
 use crate::output::{Facts, Field, Format, FormatArg, Listing, print, stdout};
 use crate::time::{parse_duration, parse_instant};
 use crate::write;
-use versions::{Keep, Told, Which, WhichVersion};
+use versions::{Keep, Told, Which, WhichModel, WhichVersion};
 
 /// Bytes of a blob of which one is looked at: no chunk is shorter, but the last and those of a database that was told so.
 const LOOKED_BYTES: usize = 1 << 20;
@@ -114,7 +114,7 @@ pub(crate) enum ModelCommand {
     /// Lists the versions of a model, newest first
     Versions {
         #[command(flatten)]
-        which: Which,
+        which: WhichModel,
         #[command(flatten)]
         format: FormatArg,
     },
@@ -123,7 +123,7 @@ pub(crate) enum ModelCommand {
     /// A version that an alias named, and which is not to be kept, is deleted at once where the alias moves on.
     Alias {
         #[command(flatten)]
-        which: Which,
+        which: WhichModel,
         /// The alias; without a version its history is shown
         name: Option<String>,
         /// The version that it is to name: a number, newest, or none
@@ -137,7 +137,7 @@ pub(crate) enum ModelCommand {
     /// Pins a version, so that no retention deletes it; taken away, one that is not to be kept is deleted at once
     Pin {
         #[command(flatten)]
-        which: Which,
+        which: WhichModel,
         /// The version
         version: u64,
         /// Takes the pin away instead
@@ -153,7 +153,7 @@ pub(crate) enum ModelCommand {
     /// newest so many and no older than that. The newest version, pinned ones and those that an alias names stay in any case.
     Keep {
         #[command(flatten)]
-        which: Which,
+        which: WhichModel,
         /// The newest so many
         #[arg(long, value_name = "N")]
         last: Option<u64>,
@@ -309,26 +309,39 @@ impl ModelCommand {
                 tensors(&*Database::open_read_only(dir)?, which, version, format.format)
             }
             ModelCommand::Versions { which, format } => {
-                versions::list(&*Database::open_read_only(dir)?, which, format.format)
+                versions::list(&*Database::open_read_only(dir)?, &which.which(), format.format)
             }
             ModelCommand::Alias { which, name: Some(name), version: Some(version), expect, format } => {
-                versions::set_alias(&write(dir)?, which, name, version, expect.as_deref(), format.format)
+                versions::set_alias(
+                    &write(dir)?,
+                    &which.which(),
+                    name,
+                    version,
+                    expect.as_deref(),
+                    format.format,
+                )
             }
-            ModelCommand::Alias { which, name, format, .. } => {
-                versions::aliases(&*Database::open_read_only(dir)?, which, name.as_deref(), format.format)
-            }
+            ModelCommand::Alias { which, name, format, .. } => versions::aliases(
+                &*Database::open_read_only(dir)?,
+                &which.which(),
+                name.as_deref(),
+                format.format,
+            ),
             ModelCommand::Pin { which, version, off, format } => {
-                versions::pin(&write(dir)?, which, *version, !off, format.format)
+                versions::pin(&write(dir)?, &which.which(), *version, !off, format.format)
             }
             ModelCommand::Keep { which, last, age, all, dry_run, format } => {
                 let is_told = *all || last.is_some() || age.is_some();
                 let (wanted, format) = (is_told.then_some(Keep { last: *last, age: *age }), format.format);
                 match (wanted, dry_run) {
-                    (wanted, true) => {
-                        versions::would_delete(&Database::open_read_only(dir)?, which, wanted, format)
-                    }
-                    (Some(wanted), false) => versions::keep(&write(dir)?, which, wanted, format),
-                    (None, false) => versions::kept(&*Database::open_read_only(dir)?, which, format),
+                    (wanted, true) => versions::would_delete(
+                        &Database::open_read_only(dir)?,
+                        &which.which(),
+                        wanted,
+                        format,
+                    ),
+                    (Some(wanted), false) => versions::keep(&write(dir)?, &which.which(), wanted, format),
+                    (None, false) => versions::kept(&*Database::open_read_only(dir)?, &which.which(), format),
                 }
             }
             ModelCommand::Tag { which, told, version, format } => {

@@ -32,6 +32,24 @@ pub(crate) struct Which {
     id: Option<String>,
 }
 
+/// Which model, by its metadata or by its identity, where no version is asked for.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct WhichModel {
+    /// The metadata as JSON, or `@FILE`; "timestamp", "name" and "tags" do not matter
+    #[arg(long, value_name = "JSON")]
+    meta: Option<String>,
+    /// The identity, as `model ls` shows it
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+}
+
+impl WhichModel {
+    pub(super) fn which(&self) -> Which {
+        Which::new(self.meta.clone(), self.id.clone())
+    }
+}
+
 /// Which version of it.
 #[derive(Args, Clone, Debug, Default)]
 #[group(multiple = false)]
@@ -74,9 +92,19 @@ impl Which {
         match (&location.alias, location.target) {
             (None, AliasTarget::Newest) => Ok(location.id),
             _ => Err(Failed::Usage(format!(
-                "{location} names a version; give the model alone, and the version by its number where the command takes one"
+                "{location} names a version; give --id {} alone, and the version by its number where the command takes one",
+                location.id
             ))),
         }
+    }
+
+    /// The model, and the version that a number or a place names, if one does.
+    fn about(&self, snapshot: &Snapshot, version: Option<u64>) -> Result<(ModelId, Option<u64>), Failed> {
+        if version.is_some() || !self.id.as_ref().is_some_and(|id| id.contains('@')) {
+            return Ok((self.model()?, version));
+        }
+        let found = self.version(snapshot, &WhichVersion::default())?;
+        Ok((self.location()?.id, Some(found.info().version)))
     }
 
     /// A version of the model.
@@ -399,7 +427,7 @@ pub(crate) fn annotate(
     told: &[Told],
     format: Format,
 ) -> Result<(), Failed> {
-    let (id, number) = (which.model()?, version);
+    let (id, number) = which.about(&db.snapshot(), version)?;
     versions(&db.snapshot(), id)?;
     let there = db.snapshot().annotations(&id)?;
     let is_there = |name: &str| {
@@ -477,7 +505,8 @@ pub(crate) fn annotations(
     version: Option<u64>,
     format: Format,
 ) -> Result<(), Failed> {
-    let (snapshot, id) = (db.snapshot(), which.model()?);
+    let snapshot = db.snapshot();
+    let (id, version) = which.about(&snapshot, version)?;
     versions(&snapshot, id)?;
     let notes = snapshot.annotations(&id)?.into_iter();
     list_annotations(notes.filter(|note| version.is_none() || note.version == version), format)
@@ -491,7 +520,8 @@ pub(crate) fn annotation_history(
     name: &str,
     format: Format,
 ) -> Result<(), Failed> {
-    let (snapshot, id) = (db.snapshot(), which.model()?);
+    let snapshot = db.snapshot();
+    let (id, version) = which.about(&snapshot, version)?;
     versions(&snapshot, id)?;
     let notes = snapshot.annotation_history(&id, version, name)?;
     if notes.is_empty() {

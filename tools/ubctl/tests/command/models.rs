@@ -811,3 +811,27 @@ fn a_version_of_a_time_that_was_deleted_is_told() {
         "{told}"
     );
 }
+
+/// A place names the version that something is told of; where no version is asked for, the help names no place.
+#[test]
+fn a_place_names_the_version_that_is_told_of() {
+    let place = Place::new();
+    let file = place.write("blob", "one");
+    for _ in 0..2 {
+        place.ok(["model", "put", file.to_str().unwrap(), "--meta", r#"{"type":"m","timestamp":1}"#]);
+        place.write("blob", "two");
+    }
+    let id = place.ok(["model", "id", "--meta", r#"{"type":"m","timestamp":1}"#]);
+    let (first, newest) = (format!("{}@1", id.trim()), format!("{}@newest", id.trim()));
+    place.ok(["model", "tag", "--id", &first, "auc=1"]);
+    place.ok(["model", "tag", "--id", &newest, "auc=2"]);
+    let notes = place.json(["model", "tag", "--id", &first, "--format", "json"]);
+    assert_eq!((notes.as_array().unwrap().len(), &notes[0]["version"]), (1, &1.into()), "{notes}");
+    let notes = place.json(["model", "tag", "--id", id.trim(), "--version", "2", "--format", "json"]);
+    assert_eq!(notes.as_array().unwrap().len(), 1, "{notes}");
+    let told = place.fails(["model", "tag", "--id", &first, "--version", "1", "auc=1"]);
+    assert!(told.contains(&format!("give --id {} alone", id.trim())), "{told}");
+    for command in ["versions", "alias", "pin", "keep"] {
+        assert!(!place.ok(["model", command, "--help"]).contains("ID@"), "{command}");
+    }
+}

@@ -74,10 +74,11 @@ pub(crate) fn read(
     }
 }
 
-/// The last transaction that is known to be durable while a process may write; `u64::MAX` where nothing says how far that is.
+/// The last transaction that is known to be durable while a process writes; `u64::MAX` where none does, since an opening takes every
+/// whole batch then, and where nothing says how far that is.
 pub(crate) fn limit(disk: &SharedDisk, database: [u8; 16]) -> u64 {
     match Bound::of(disk, database) {
-        Ok(Bound::Published(told)) => told.durable,
+        Ok(Bound::Published(told)) if !disk.holders("").is_empty() => told.durable,
         _ => u64::MAX,
     }
 }

@@ -8,7 +8,7 @@ use underbelly_storage::manifest::{manifest_name, manifest_numbers, newest_manif
 use underbelly_storage::object::ObjectId;
 use underbelly_storage::{Timestamp, Value};
 use underbelly_wal::{
-    FileInspection, PassedOver, Place, Sound, Start, WalError, first_seq, gaps, inspect, log_name, owner,
+    FileInspection, PassedOver, Place, Sound, Start, WalError, first_seqs, gaps, inspect, log_name, owner,
     visit_sound_upto,
 };
 
@@ -204,14 +204,18 @@ impl Database {
     ) -> Result<Sound, E> {
         let dir = dir.as_ref();
         let Source { disk, database, .. } = source(dir)?;
-        let newest = || manifest_numbers(&*disk).ok().and_then(|numbers| numbers.last().copied());
+        // What a writer's checkpoints change.
+        let kept = || {
+            let newest = manifest_numbers(&*disk).ok().and_then(|numbers| numbers.last().copied());
+            (newest, first_seqs(&disk, database).ok().and_then(|seqs| seqs.first().copied()))
+        };
         let mut upto = durable::limit(&disk, database);
         let (mut next, mut tries) = (from, 0);
         loop {
-            let before = newest();
+            let before = kept();
             let place = source(dir)?.checkpoint.and_then(|start| start.place);
-            let oldest = first_seq(&disk, database).map_err(OpenError::from)?;
-            let seq = next.max(oldest.unwrap_or(1));
+            let seqs = first_seqs(&disk, database).map_err(OpenError::from)?;
+            let seq = next.max(seqs.first().copied().flatten().unwrap_or(1));
             let is_behind = place.is_none_or(|place| place.seq <= seq);
             let mut read = |start: Start| {
                 visit_sound_upto::<Stop<E>>(
@@ -235,8 +239,7 @@ impl Database {
             // What looks like damage may be what a writer does meanwhile.
             let is_overtaken = match &sound {
                 Ok(Sound { damage: None, .. }) => false,
-                Err(WalError::Recycled { .. }) => true,
-                _ => newest() != before || (upto == u64::MAX && durable::limit(&disk, database) != upto),
+                _ => kept() != before || (upto == u64::MAX && durable::limit(&disk, database) != upto),
             };
             if is_overtaken && tries < READER_TRIES {
                 tries += 1;
@@ -246,9 +249,14 @@ impl Database {
                 continue;
             }
             let sound = sound.map_err(OpenError::from)?;
-            return match place {
-                Some(held) if !is_behind && sound.damage.is_some() && sound.next_seq < held.seq => {
-                    let mut rest = read(Start { seq: held.seq, place }).map_err(|stop| match stop {
+            let later = match place.filter(|_| !is_behind) {
+                Some(held) => Some(Start { seq: held.seq, place }),
+                // Without a checkpoint it goes on with the oldest file that says where it begins.
+                None => seqs.iter().flatten().next().map(|first| Start { seq: *first, place: None }),
+            };
+            return match later {
+                Some(later) if sound.damage.is_some() && sound.next_seq < later.seq => {
+                    let mut rest = read(later).map_err(|stop| match stop {
                         Stop::Log(error) => OpenError::from(error).into(),
                         Stop::Visitor(error) => error,
                     })?;

@@ -57,10 +57,8 @@ impl Follower {
         let mut number = newest;
         loop {
             let opened = open_file(&disk, db_id, number, from);
-            let (header, window) = opened.map_err(|error| {
-                let error = explain(&disk, number, from, error);
-                expected(&disk, db_id, number, error)
-            })?;
+            let explained = |error| expected(&disk, db_id, explain(&disk, number, from, error));
+            let (header, window) = opened.map_err(explained)?;
             if header.first_seq <= from {
                 return Follower::start(disk, db_id, header, window, start, number < newest);
             }
@@ -137,7 +135,7 @@ impl Follower {
         let mut settled = false;
         // Where the present file ends. What is durable by now is before that, or in a later file that is there already; a
         // batch behind it was in doubt when the writer stopped, and was given up.
-        let mut end = self.end()?;
+        let mut end = self.end(upto)?;
         while self.next <= upto {
             if end.is_none_or(|end| self.offset < end)
                 && let Some((batch, bytes)) =
@@ -175,7 +173,7 @@ impl Follower {
                     }
                     (self.header, self.window, self.offset) = (next, window, BLOCK);
                     self.acknowledged = self.chain.next_seq - 1;
-                    end = self.end()?;
+                    end = self.end(upto)?;
                     settled = false;
                 }
                 Some(_) if !settled => {
@@ -243,10 +241,12 @@ impl Follower {
     }
 
     /// Where this file ends, as the next one says; `None` where this one is the last, or the next is damaged, which is
-    /// told when the reading comes to it.
-    fn end(&self) -> Result<Option<u64>, WalError> {
+    /// told when the reading comes to it. Who asks for everything takes what is left, also beside a file that is none; for
+    /// others an end that cannot be read is an error, since behind it stands what was given up.
+    fn end(&self, upto: u64) -> Result<Option<u64>, WalError> {
         match self.next_file() {
-            Err(error) if error.is_of_file() => Ok(None),
+            Err(WalError::Corrupt { .. }) => Ok(None),
+            Err(error) if upto == u64::MAX && error.is_of_file() => Ok(None),
             next => Ok(next?.map(|(next, _)| next.previous.end)),
         }
     }
@@ -313,14 +313,14 @@ fn explain(disk: &SharedDisk, number: u64, seq: u64, error: WalError) -> WalErro
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Sound {
-    /// The sequence number behind the last sound record. It is less than the one that was asked for where the sound
-    /// part ends before that.
+    /// The sequence number behind the last sound record that may be read. It is less than the one that was asked for where that
+    /// part ends before it.
     pub next_seq: u64,
     /// Bytes behind the last batch that a batch which was being written left.
     pub torn_bytes: u64,
     /// The damage that ended it, or a file in the log's folder that is none of it; `None` where the log ends there.
     pub damage: Option<WalError>,
-    /// The file and the byte at which the sound part ends; `None` where not even its begin was found.
+    /// The file and the byte at which the sound part ends; `None` where not even its begin was found, or looked for.
     pub end: Option<(String, u64)>,
 }
 
@@ -371,7 +371,17 @@ pub fn visit_sound_upto<E: From<WalError>>(
             let has_next = logs.last().is_some_and(|last| *last > header.number);
             Follower::start(disk.clone(), db_id, header, window, start, has_next)
         }
-        (None, None) => return Err(gone().into()),
+        (None, None) => {
+            // What is needed may stand in the oldest file, whatever its header said.
+            let oldest = logs.first().map(|&number| open_file(&disk, db_id, number, from));
+            return match oldest {
+                Some(Err(damage)) if damage.is_of_file() => {
+                    Ok(Sound { next_seq: from, torn_bytes: 0, damage: Some(damage), end: None })
+                }
+                Some(Err(error)) => Err(error.into()),
+                _ => Err(gone().into()),
+            };
+        }
     };
     let mut follower = match entered {
         Ok(follower) => follower,
@@ -383,6 +393,10 @@ pub fn visit_sound_upto<E: From<WalError>>(
     let mut guard =
         |seq: u64, record: &[u8], place: (u64, u64)| visit(seq, record, place).map_err(Stop::Visitor);
     let damage = match follower.read_placed(upto, &mut guard) {
+        // Nothing is there yet of what was asked for.
+        Ok(_) if from > upto => {
+            return Ok(Sound { next_seq: upto.saturating_add(1), torn_bytes: 0, damage: None, end: None });
+        }
         Ok(next_seq) if next_seq > upto => {
             let (file, offset) = follower.place();
             return Ok(Sound { next_seq, torn_bytes: 0, damage: None, end: Some((log_name(file), offset)) });

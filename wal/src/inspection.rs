@@ -189,10 +189,10 @@ pub fn owner(disk: SharedDisk) -> Result<Option<[u8; 16]>, WalError> {
 
 /// The same error of a header with the sequence number that is expected in that file: behind the files before it, which only
 /// who reads them knows.
-pub(crate) fn expected(disk: &SharedDisk, db_id: [u8; 16], number: u64, error: WalError) -> WalError {
+pub(crate) fn expected(disk: &SharedDisk, db_id: [u8; 16], error: WalError) -> WalError {
     let WalError::Corrupt { file, offset, seq, what } = error else { return error };
     let files = inspect(disk.clone(), db_id).unwrap_or_default();
-    let header = files.iter().find(|found| found.number == number).map(|found| &found.header);
+    let header = files.iter().find(|found| found.file == file).map(|found| &found.header);
     let seq = match header {
         Some(Err(WalError::Corrupt { seq, .. })) => *seq,
         _ => seq,
@@ -200,14 +200,13 @@ pub(crate) fn expected(disk: &SharedDisk, db_id: [u8; 16], number: u64, error: W
     WalError::Corrupt { file, offset, seq, what }
 }
 
-/// The first sequence number that the log of a database still holds, as its oldest sound header says; `None` where no header is sound.
+/// The sequence numbers with which the files of a log begin, oldest first, as their headers say; `None` for one that cannot be read.
 ///
 /// # Errors
 /// [`WalError::Io`] where the folder cannot be listed.
-pub fn first_seq(disk: &SharedDisk, db_id: [u8; 16]) -> Result<Option<u64>, WalError> {
+pub fn first_seqs(disk: &SharedDisk, db_id: [u8; 16]) -> Result<Vec<Option<u64>>, WalError> {
     let numbers = Folder::list(disk)?.logs.into_iter();
-    let mut headers = numbers.filter_map(|number| Some(open_file(disk, db_id, number, 1).ok()?.0));
-    Ok(headers.next().map(|header| header.first_seq))
+    Ok(numbers.map(|number| Some(open_file(disk, db_id, number, 1).ok()?.0.first_seq)).collect())
 }
 
 impl FileInspection {

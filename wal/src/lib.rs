@@ -64,7 +64,7 @@ pub use commit::{Admission, GroupCommit, Promise, Publisher};
 pub use error::WalError;
 pub use follower::{Follower, PlacedVisitor, Sound, visit_sound, visit_sound_upto};
 pub use inspection::{
-    BatchInspection, Behind, FileInspection, HeaderInspection, first_seq, gaps, inspect, owner,
+    BatchInspection, Behind, FileInspection, HeaderInspection, first_seqs, gaps, inspect, owner,
 };
 pub use layout::log_name;
 pub use log::{Freed, Log, LogStats, RecycleJob, Recycled};

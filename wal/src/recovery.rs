@@ -123,7 +123,8 @@ fn read_log<E: From<WalError>>(
     min_durable_seq: u64,
     visit: &mut Visitor<'_, E>,
 ) -> Result<Found, E> {
-    let mut files = read_headers(disk, db_id, numbers, start.seq)?;
+    let headers = read_headers(disk, db_id, numbers, start.seq);
+    let mut files = headers.map_err(|error| expected(disk, db_id, error))?;
     let missing = || WalError::Missing { dir: DIR.to_string() };
     let has_next = files.len() > 1;
     let (first, window) = files.first_mut().ok_or_else(missing)?;
@@ -266,8 +267,7 @@ fn read_headers(
     let mut files = Vec::new();
     let mut numbers = numbers.iter().copied().rev().peekable();
     while let Some(number) = numbers.next() {
-        let opened = open_file(disk, db_id, number, from_seq);
-        let (header, window) = opened.map_err(|error| expected(disk, db_id, number, error))?;
+        let (header, window) = open_file(disk, db_id, number, from_seq)?;
         let first_seq = header.first_seq;
         files.push((header, window));
         if first_seq <= from_seq {

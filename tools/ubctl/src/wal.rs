@@ -35,36 +35,36 @@ pub(crate) enum Wal {
 
 impl Wal {
     pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
-        if let Wal::Dump { from, to, format } = self {
-            if let (Some(from), Some(to)) = (from, to)
-                && from > to
-            {
+        match self {
+            Wal::Dump { from: Some(from), to: Some(to), .. } if from > to => {
                 let what =
                     format!("--from {from} is behind --to {to}; name the first transaction, then the last");
-                return Err(Failed::Usage(what));
+                Err(Failed::Usage(what))
             }
-            let ended = dump(dir, *from, *to, *format);
-            // The files themselves say more than the reading, which ends at the first damage.
-            let inspect = || Database::inspect_log(dir).map(|log| log.damages).unwrap_or_default();
-            return match ended {
-                Ok(None) => Ok(()),
-                Ok(Some(damage)) => match inspect() {
-                    damages if damages.is_empty() => tell(&[damage]),
-                    damages => tell(&damages),
-                },
-                Err(Failed::Open(OpenError::Log(error))) => match inspect() {
-                    damages if damages.is_empty() => Err(OpenError::Log(error).into()),
-                    damages => tell(&damages),
-                },
-                Err(error) => Err(error),
-            };
+            Wal::Dump { from, to, format } => {
+                let ended = dump(dir, *from, *to, *format);
+                // The files themselves say more than the reading, which ends at the first damage.
+                let inspect = || Database::inspect_log(dir).map(|log| log.damages).unwrap_or_default();
+                match ended {
+                    Ok(None) => Ok(()),
+                    Ok(Some(damage)) => match inspect() {
+                        damages if damages.is_empty() => tell(&[damage]),
+                        damages => tell(&damages),
+                    },
+                    Err(Failed::Open(OpenError::Log(error))) => match inspect() {
+                        damages if damages.is_empty() => Err(OpenError::Log(error).into()),
+                        damages => tell(&damages),
+                    },
+                    Err(error) => Err(error),
+                }
+            }
+            Wal::Ls { batches, format } => {
+                let LogInspection { files, damages, .. } = Database::inspect_log(dir)?;
+                let list = if *batches { list_batches } else { list_files };
+                list(&files, *format)?;
+                tell(&damages)
+            }
         }
-        let LogInspection { files, damages, .. } = Database::inspect_log(dir)?;
-        match self {
-            Wal::Ls { batches: true, format } => list_batches(&files, *format)?,
-            Wal::Ls { format, .. } | Wal::Dump { format, .. } => list_files(&files, *format)?,
-        }
-        tell(&damages)
     }
 }
 
@@ -181,7 +181,11 @@ fn dump(dir: &Path, from: Option<u64>, to: Option<u64>, format: FormatArg) -> Re
         Ok(listing.as_mut().map_or(Ok(()), |listing| listing.row(row))?)
     });
     let damage = match read {
-        Ok(sound) => sound.damage,
+        Ok(sound) => {
+            let behind = sound.next_seq.saturating_sub(1).min(to.unwrap_or(u64::MAX));
+            gone.extend(last.filter(|last| *last < behind).map(|last| (last + 1, behind)));
+            sound.damage
+        }
         Err(Stop::Enough) => None,
         Err(Stop::Failed(error)) => return Err(*error),
     };

@@ -1,10 +1,11 @@
 //! Readers beside the writer, and readers of what a crash or rot left.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use proptest::prelude::*;
-use underbelly_storage::disk::{Disk, SimulatedDisk};
+use underbelly_storage::disk::{Act, Disk, FaultyDisk, SimulatedDisk};
 use underbelly_wal::{
     Behind, Follower, Log, Start, WalError, gap_behind, gaps, inspect, visit_sound, visit_sound_upto,
 };
@@ -124,6 +125,43 @@ fn a_batch_that_was_given_up_is_not_read() {
     }
     assert_eq!(read(&mut beside, 4).unwrap(), (5, records(3..=4, 60)));
     assert_eq!(sound(&disk, 1).unwrap().1, expected);
+}
+
+/// Where the next file cannot be opened for a moment, nobody knows where this one ends, and what was given up behind its end is not
+/// taken for the true record.
+#[test]
+fn an_end_that_cannot_be_read_hides_no_batch_that_was_given_up() {
+    let disk = SimulatedDisk::new();
+    let name = "wal/0000000001.wal";
+    let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
+    log.write(&records(1..=2, 40)).unwrap();
+    let without = disk.contents(name).unwrap();
+    log.write(&records(3..=3, 50)).unwrap();
+    let with = disk.contents(name).unwrap();
+    drop(log);
+    disk.overwrite(name, without);
+    let (mut log, ..) = open(&disk, 1, 0, options(SMALL)).unwrap();
+    log.write(&records(3..=4, 60)).unwrap();
+    drop(log);
+    disk.overwrite(name, with);
+    let faulty = FaultyDisk::new(disk);
+    let mut follower = Follower::open(Arc::new(faulty.clone()), DB, Start::at(1)).unwrap();
+    faulty.watch(|call| match call.act {
+        Act::Open if call.name == "wal/0000000002.wal" => Err(std::io::Error::other("for a moment")),
+        _ => Ok(()),
+    });
+    for upto in [3, 4] {
+        let mut given = Vec::new();
+        let read = follower.read::<WalError>(upto, &mut |seq, _| {
+            given.push(seq);
+            Ok(())
+        });
+        assert!(matches!(&read, Err(WalError::Io { file, .. }) if file == "wal/0000000002.wal"), "{read:?}");
+        assert!(given.is_empty(), "{given:?}");
+    }
+    faulty.watch(|_| Ok(()));
+    let expected = [records(1..=2, 40), records(3..=4, 60)].concat();
+    assert_eq!(read(&mut follower, 4).unwrap(), (5, expected));
 }
 
 #[test]

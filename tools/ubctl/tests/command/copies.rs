@@ -607,6 +607,14 @@ fn the_status_tells_what_the_opening_dropped_and_passed_over() {
     assert!(rejected.contains(newest.file_name().unwrap().to_str().unwrap()), "{rejected}");
 }
 
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A dump beside a writer lists what was durable, each with its place, and takes nothing for damage; a damaged file is told with a
 /// command that names the folder, in the listing too.
 #[test]
@@ -614,6 +622,8 @@ fn the_log_is_dumped_beside_its_writer() {
     let place = Place::new();
     let (stop, acked) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        // Ends the writer, also where the test fails meanwhile.
+        let _stop = Stop(&stop);
         scope.spawn(|| {
             let mut n = 0i64;
             while !stop.load(Ordering::Relaxed) {
@@ -634,7 +644,6 @@ fn the_log_is_dumped_beside_its_writer() {
             assert!(rows.last().map_or(0, |row| row["seq"].as_u64().unwrap()) >= before);
             assert!(rows.iter().all(|row| row["file"].is_string() && row["offset"].is_u64()));
         }
-        stop.store(true, Ordering::Relaxed);
     });
     rot(&place.db().join("wal/0000000001.wal"), |bytes| bytes[20] ^= 1);
     let ended = place.run(words("--db db/. wal ls"));

@@ -11,7 +11,10 @@
 //! - `daemons`: members that commit in sessions, are lost and come back, and what grows old.
 //! - `life`: the database, its disk, and what is known of its transactions.
 //! - `steps`: what happens to it.
-//! - `marks`: pins, annotations and single versions of models.
+//! - `marks`: pins, annotations, aliases, ages and single versions of models.
+//! - `works`: work in batches and by command, inputs that need not be there, slots of models.
+//! - `consumer`: who takes each transaction of the feed once.
+//! - `values`, `widths`: rows that are deleted for their values, and a field that widens.
 //! - `rules`: what is decided of series, and what follows from it.
 //! - `meanwhile`, `readers`, `reads`, `backups`: transactions in the middle of a checkpoint, readers in other processes,
 //!   reads that fail, copies.
@@ -22,6 +25,7 @@
 mod backups;
 mod check;
 mod clock;
+mod consumer;
 mod daemons;
 mod desk;
 mod feed;
@@ -34,6 +38,9 @@ mod readers;
 mod reads;
 mod rules;
 mod steps;
+mod values;
+mod widths;
+mod works;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,5 +1,6 @@
 //! Runs the simulator: `simulator --seconds 20`, `simulator --cycles 1000000 --seed 7`, and to see one life again
-//! `simulator --seed 7 --trace`. A failing seed is named with the command that repeats it, and the exit code is 1.
+//! `simulator --seed 7 --trace`. A failing seed is named with the command that repeats it, and the exit code is 1; so it is with
+//! `--at-least 300` where fewer cycles a second are lived, and where some kind of transaction was never met in 10,000 cycles.
 
 use std::error::Error;
 use std::io::Write;
@@ -25,10 +26,16 @@ struct Arguments {
     /// The first seed; each life has the next. Alone, one life of this seed. Without it, the time
     #[arg(long)]
     seed: Option<u64>,
+    /// Fail where fewer cycles a second are lived
+    #[arg(long)]
+    at_least: Option<f64>,
     /// Tell every step
     #[arg(long)]
     trace: bool,
 }
+
+/// Cycles after which each kind of transaction has come, as sure as anything.
+const MANY: u64 = 10_000;
 
 fn main() -> ExitCode {
     match run() {
@@ -41,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
-    let Arguments { cycles, seconds, seed, trace } = Arguments::parse();
+    let Arguments { cycles, seconds, seed, at_least, trace } = Arguments::parse();
     let one = seed.is_some() && cycles.is_none() && seconds.is_none();
     let first = seed.unwrap_or_else(|| UNIX_EPOCH.elapsed().map_or(1, |since| since.as_micros() as u64));
     let time = seconds
@@ -64,7 +71,17 @@ fn run() -> Result<(), Box<dyn Error>> {
             break;
         }
     }
-    tell(&mut out, &figures, began)
+    tell(&mut out, &figures, began)?;
+    let (rate, least) = (figures.cycles as f64 / began.elapsed().as_secs_f64(), at_least.unwrap_or(0.0));
+    if rate < least {
+        return Err(format!("{rate:.0} cycles/s are fewer than the {least} that are asked for").into());
+    }
+    let lacks: Vec<&str> =
+        figures.kinds().into_iter().filter(|(_, count)| *count == 0).map(|(kind, _)| kind).collect();
+    match figures.cycles >= MANY && !lacks.is_empty() {
+        true => Err(format!("no life had {}", lacks.join(", ")).into()),
+        false => Ok(()),
+    }
 }
 
 fn tell(out: &mut impl Write, figures: &Figures, began: Instant) -> Result<(), Box<dyn Error>> {
@@ -94,5 +111,8 @@ fn tell(out: &mut impl Write, figures: &Figures, began: Instant) -> Result<(), B
         figures.known,
         figures.calls,
     )?;
+    let kinds: Vec<String> =
+        figures.kinds().into_iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    writeln!(out, "among them {}", kinds.join(", "))?;
     Ok(())
 }

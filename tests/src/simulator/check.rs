@@ -13,11 +13,13 @@ use super::desk::{
 };
 use super::life::Life;
 use super::model::{CellName, Model, RowOf};
-use super::{Trouble, daemons, model};
+use super::{Trouble, consumer, daemons, marks, model, widths, works};
 
 /// The identity of a model.
 pub(super) fn metadata(model: u8) -> Metadata {
-    Metadata::new("m").with("number", i64::from(model)).with("timestamp", Timestamp(5))
+    Metadata::new(if works::SCALERS.contains(&model) { works::SCALER } else { "m" })
+        .with("number", i64::from(model))
+        .with("timestamp", Timestamp(5))
 }
 
 /// Variables that are set: in each scope, of each type.
@@ -25,6 +27,9 @@ pub(super) const VARIABLES: u64 = 5;
 
 /// Scope and name of a variable.
 pub(super) fn variable(number: u8) -> (Scope, String) {
+    if let Some(name) = consumer::variable(number) {
+        return (Scope::Global, name);
+    }
     let scope = match number % 3 {
         0 => Scope::Global,
         1 => Scope::episode("e"),
@@ -41,6 +46,7 @@ pub(super) fn value(number: u8, n: i64) -> VariableValue {
         1 => odd.into(),
         2 => vec![n as f64, odd].into(),
         3 => vec![n as u8; n as usize].into(),
+        5.. => n.into(),
         _ => (n % 2 == 0).into(),
     }
 }
@@ -100,6 +106,8 @@ pub(super) fn whole(life: &Life) -> Result<(), Trouble> {
     if runs != expected {
         return wrong(format!("runs that are told are {runs:?}, not {expected:?}"));
     }
+    works::compare(db, model)?;
+    widths::check(&db.snapshot(), model)?;
     let damages = db.verify(|_, _| ())?.damages;
     if damages.is_empty() { Ok(()) } else { wrong(format!("damages: {damages:?}")) }
 }
@@ -114,6 +122,7 @@ pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble
     for (name, rows) in &model.series {
         self::rows(at, name, &snapshot.series(name)?, rows)?;
     }
+    works::cells(snapshot, model)?;
     let extras = EXTRAS.iter().flat_map(|extra| [extra.slot, extra.made]);
     for slot in SLOTS.into_iter().chain(extras).filter(|slot| model.slots.contains(*slot)) {
         let keys = if desk::is_one(slot) { 0..1 } else { KEYS };
@@ -179,6 +188,7 @@ pub(super) fn snapshot(snapshot: &Snapshot, model: &Model) -> Result<(), Trouble
                 "seq {at}: model {number} has versions {all:?}, {alias:?} by name, not {expected:?} and {aliases:?}"
             ));
         }
+        marks::check(snapshot, model, *number)?;
     }
     Ok(())
 }
@@ -196,7 +206,7 @@ pub(super) fn rows(at: u64, name: &str, series: &Series, rows: &[RowOf]) -> Resu
         let expected: Vec<i64> = rows.iter().map(|row| row.at).collect();
         return wrong(format!("seq {at}: rows of {name} are at {times:?}, not {expected:?}"));
     }
-    match first_difference(&found, rows) {
+    match first_difference(name, &found, rows) {
         None => Ok(()),
         Some(row) => {
             let (found, expected) = (found.rows(), rows.len());
@@ -213,17 +223,17 @@ pub(super) fn counts_as(snapshot: &Snapshot, model: &Model) -> Result<bool, Trou
             return Ok(false);
         }
     }
-    Ok(true)
+    marks::counts_as(snapshot, model)
 }
 
 /// The first row that differs, or the end of the shorter ones where one has more; `None` where all are equal.
-fn first_difference(found: &Columns, rows: &[RowOf]) -> Option<usize> {
+fn first_difference(name: &str, found: &Columns, rows: &[RowOf]) -> Option<usize> {
     let times = found.timestamps("timestamp").unwrap_or_default();
     let (k, x, y) = (found.column("k"), found.column("x"), found.column("y"));
     let differs = |row: usize| {
         let (Some(at), Some(expected)) = (times.get(row), rows.get(row)) else { return true };
         let key = k.and_then(|k| k.str_at(row));
-        let x = x.map(|x| x.get(row)).unwrap_or(Value::Null);
+        let x = x.map(|x| widths::as_integer(name, x.get(row))).unwrap_or(Value::Null);
         let y = y.and_then(|y| y.str_at(row));
         *at != expected.at
             || key != KEY_TEXTS.get(usize::from(expected.key)).copied()

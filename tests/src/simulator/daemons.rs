@@ -21,7 +21,7 @@ use crate::one;
 /// How long a daemon may be silent. No sum of the simulator's steps comes near it.
 const LEASE: i64 = 910_000_000_000;
 /// How long what a daemon gave is fresh; nor near this.
-pub(super) const AGE: i64 = 1_010_000_000_000;
+pub(super) const AGE: i64 = 1_005_000_000_000;
 /// How far ahead of the clock what it gives may be.
 pub(super) const SKEW: i64 = 100_000_000_000;
 /// What the looks at the clock may add up to, and commit times may be ahead.

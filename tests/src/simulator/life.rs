@@ -1,6 +1,6 @@
 //! A database with its disk, and what is known of its transactions.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use super::meanwhile::{Meanwhile, Paused};
 use super::model::{Effect, Model};
 use super::readers::Beside;
 use super::rules::{Rules, SERIES};
-use super::{Trouble, check};
+use super::{Trouble, check, marks};
 use crate::Numbers;
 
 /// A transaction: its seq and what it does.
 type Entry = (u64, Vec<Effect>);
 
-/// Transactions that were sequenced and are not known to be durable, by seq.
+/// Transactions that were sequenced and are not known to be durable, by seq; and what time it is.
 #[derive(Clone, Default)]
-pub(super) struct Journal(Arc<Mutex<Vec<Entry>>>);
+pub(super) struct Journal(Arc<Mutex<Vec<Entry>>>, Arc<AtomicI64>);
 
 impl Journal {
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
@@ -34,8 +34,17 @@ impl Journal {
     }
 
     /// Adds the newest transaction.
-    pub fn add(&self, seq: u64, effects: Vec<Effect>) {
+    pub fn add(&self, seq: u64, mut effects: Vec<Effect>) {
+        if effects.iter().any(|effect| matches!(effect, Effect::Collect) || marks::model_of(effect).is_some())
+        {
+            effects.insert(0, Effect::At(self.1.load(Ordering::Relaxed)));
+        }
         self.entries().push((seq, effects));
+    }
+
+    /// From now on it is so late.
+    fn set_time(&self, now: i64) {
+        self.1.store(now, Ordering::Relaxed);
     }
 
     /// Adds what a checkpoint that began behind `before` deleted first, unless that seq is another's.
@@ -56,10 +65,11 @@ impl Journal {
         self.entries().iter().any(|(known, effects)| *known == seq && is_other(effects))
     }
 
-    /// Takes back the newest transaction if its seq is above `head`: it was not sequenced.
-    fn take_above(&self, head: u64) -> Option<Vec<Effect>> {
+    /// Takes back the newest transactions, those with a seq above `head`: they were not sequenced.
+    fn take_above(&self, head: u64) -> Vec<Vec<Effect>> {
         let mut entries = self.entries();
-        entries.pop_if(|(seq, _)| *seq > head).map(|(_, effects)| effects)
+        let sequenced = entries.partition_point(|(seq, _)| *seq <= head);
+        entries.drain(sequenced..).map(|(_, effects)| effects).collect()
     }
 }
 
@@ -100,6 +110,20 @@ pub struct Figures {
     pub known: u64,
     /// Sessions that were lost.
     pub lost: u64,
+    /// Transactions that a consumer took, each once.
+    pub consumed: u64,
+    /// Calls of a closure with several runs.
+    pub batches: u64,
+    /// Bundles that were forced, were cancelled, and producers that were taken out.
+    pub commands: [u64; 3],
+    /// Versions that became, or took back, a cell.
+    pub scalers: u64,
+    /// Times that versions were deleted for their age.
+    pub aged: u64,
+    /// Aliases beside the first.
+    pub named: u64,
+    /// Deletes by values, and rows that widened their column.
+    pub values: [u64; 2],
     /// Calls that changed the disk.
     pub calls: u64,
     /// A hash of what recoveries found: equal for equal seeds.
@@ -107,6 +131,22 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// How often kinds of transactions came that are drawn seldom, or by some lives alone.
+    pub fn kinds(&self) -> [(&'static str, u64); 10] {
+        [
+            ("transactions consumed once", self.consumed),
+            ("batches of several runs", self.batches),
+            ("bundles forced", self.commands[0]),
+            ("bundles cancelled", self.commands[1]),
+            ("producers taken out", self.commands[2]),
+            ("models put or deleted that are cells", self.scalers),
+            ("collections of versions that grew old", self.aged),
+            ("second aliases", self.named),
+            ("deletes by values", self.values[0]),
+            ("rows that widened their field", self.values[1]),
+        ]
+    }
+
     /// Adds those of another life.
     pub fn add(&mut self, other: &Figures) {
         self.cycles += other.cycles;
@@ -126,8 +166,30 @@ impl Figures {
         self.expired += other.expired;
         self.known += other.known;
         self.lost += other.lost;
+        self.consumed += other.consumed;
+        self.batches += other.batches;
+        (0..3).for_each(|at| self.commands[at] += other.commands[at]);
+        self.scalers += other.scalers;
+        self.aged += other.aged;
+        self.named += other.named;
+        (0..2).for_each(|at| self.values[at] += other.values[at]);
         self.calls += other.calls;
         self.digest = (self.digest ^ other.digest).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+}
+
+/// What a life has that not each has, since it takes time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kinds {
+    /// Work in batches and by command.
+    pub works: bool,
+    /// Models whose versions are kept for a time, in place of rows that are.
+    pub ages: bool,
+}
+
+impl Kinds {
+    fn draw(numbers: &mut Numbers) -> Kinds {
+        Kinds { works: numbers.below(4) == 0, ages: numbers.below(3) == 0 }
     }
 }
 
@@ -162,14 +224,20 @@ pub(super) struct Life {
     /// What became durable since.
     trail: Vec<(u64, Vec<Effect>)>,
     pub journal: Journal,
-    /// What a run did whose end the disk refused; the next drive ends it.
-    pub unfinished: Option<Vec<Effect>>,
+    /// What runs did whose ends the disk refused; the next drive ends them, one after another.
+    pub unfinished: Vec<Vec<Effect>>,
     /// Snapshots taken on the way, and what they must show.
     pub held: Vec<(Snapshot, Model)>,
     /// Readers in processes of their own.
     pub readers: Vec<Beside>,
     /// What the feed told.
     pub told: Told,
+    /// What the life has that not each has.
+    pub kinds: Kinds,
+    /// Whether runs of a batch that gave data end in one transaction.
+    pub joins_ends: Arc<AtomicBool>,
+    /// Calls of a closure with several runs.
+    pub batches: Arc<AtomicU64>,
     /// The last durable transaction.
     pub durable: u64,
     /// The last transaction that was sequenced.
@@ -217,7 +285,12 @@ impl Life {
         if trace {
             eprintln!("{options:?}");
         }
-        let rules = Rules::draw(&mut numbers);
+        let mut rules = Rules::draw(&mut numbers);
+        let kinds = Kinds::draw(&mut numbers);
+        if kinds.ages {
+            // What a checkpoint deletes is one transaction.
+            rules.iter_mut().for_each(|rules| rules.retention = None);
+        }
         let disk = FaultyDisk::new(SimulatedDisk::new());
         let (disk, db) = create(disk, &options, &mut numbers)?;
         Ok(Life {
@@ -239,7 +312,10 @@ impl Life {
             behind: Model::default(),
             trail: Vec::new(),
             journal: Journal::default(),
-            unfinished: None,
+            unfinished: Vec::new(),
+            kinds,
+            joins_ends: Arc::default(),
+            batches: Arc::default(),
             held: Vec::new(),
             readers: Vec::new(),
             told: Told::default(),
@@ -260,7 +336,7 @@ impl Life {
 
     /// What it did.
     pub fn figures(&self) -> Figures {
-        self.figures
+        Figures { batches: self.batches.load(Ordering::Relaxed), ..self.figures }
     }
 
     /// The open database.
@@ -335,10 +411,11 @@ impl Life {
 
     /// The same while somebody else commits between the steps of a checkpoint and of a base that are due then.
     pub fn drive_beside(&mut self, other: Option<(Paused, Meanwhile)>) -> Result<bool, Trouble> {
-        if let Some(effects) = self.unfinished.take() {
-            self.journal.add(self.head()? + 1, effects);
-        }
         let before = self.head()?;
+        for (seq, effects) in (before + 1..).zip(std::mem::take(&mut self.unfinished)) {
+            self.journal.add(seq, effects);
+        }
+        self.note_soundness();
         let gave_way = Arc::new(AtomicBool::new(false));
         let gives = gave_way.clone();
         let (mut other, meanwhile) = other.unzip();
@@ -364,6 +441,7 @@ impl Life {
     pub fn pass(&mut self, nanoseconds: i64) -> Result<(), Trouble> {
         self.time += nanoseconds;
         self.clock.set(Timestamp(self.time));
+        self.journal.set_time(self.time);
         // The wall time may be set back; the other never goes back.
         self.passed += nanoseconds.max(0);
         self.clock.pass(nanoseconds.max(0) as u64);
@@ -449,7 +527,7 @@ impl Life {
 
     /// Lets go of the database.
     pub fn shut(&mut self) {
-        self.unfinished = None;
+        self.unfinished.clear();
         self.held.clear();
         self.end_sessions();
         self.db = None;

@@ -6,6 +6,8 @@ use underbelly::Duplicates;
 
 use super::desk::{DAEMONS, DAYS, MEDIAN, SIGNAL};
 pub use super::rules::Rules;
+pub use super::works::{Change, Works};
+use super::{marks, works};
 
 /// A row of a series: time, key, value.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +41,32 @@ pub struct Doomed {
     pub key: Option<u8>,
     /// Only rows of this key or one before it, as a predicate.
     pub key_at_most: Option<u8>,
+    /// Only rows with such a value.
+    pub value: Option<OfValue>,
+}
+
+/// What a row is deleted for, beside its key and its time.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OfValue {
+    /// Its `x` is this or smaller.
+    XAtMost(i64),
+    /// It has no `x`.
+    NoX,
+    /// Its `y` is this.
+    Y(String),
+    /// Its `y` is another than this.
+    OtherY(String),
+}
+
+impl OfValue {
+    fn takes(&self, row: &RowOf) -> bool {
+        match self {
+            OfValue::XAtMost(most) => row.x.is_some_and(|x| x <= *most),
+            OfValue::NoX => row.x.is_none(),
+            OfValue::Y(y) => row.y.as_ref() == Some(y),
+            OfValue::OtherY(y) => row.y.as_ref().is_some_and(|found| found != y),
+        }
+    }
 }
 
 impl Doomed {
@@ -47,6 +75,7 @@ impl Doomed {
             && self.to.is_none_or(|to| row.at < to)
             && self.key.is_none_or(|key| row.key == key)
             && self.key_at_most.is_none_or(|key| row.key <= key)
+            && self.value.as_ref().is_none_or(|value| value.takes(row))
     }
 }
 
@@ -73,6 +102,14 @@ pub enum Effect {
     Alias(u8, bool),
     /// Keeps so many versions of a model.
     Keep(u8, u64),
+    /// Keeps versions of a model for so many nanoseconds, and so many at most where that is told.
+    KeepFor(u8, Option<u64>, i64),
+    /// Deletes the versions of all models that are not to be kept.
+    Collect,
+    /// Lets the second alias of a model name a version, or nothing.
+    Name(u8, Option<u64>),
+    /// The time of a transaction that is about models.
+    At(i64),
     /// Pins a version of a model, or takes the pin away.
     Pin(u8, u64, bool),
     /// Tells a number of a model, or takes it back.
@@ -97,6 +134,10 @@ pub enum Effect {
     Due(i32, i64),
     /// Takes a daemon out.
     Leave(u8),
+    /// What is done by command, and ends of runs on which it bears.
+    Works(Change),
+    /// Gives a series rows of a type of so great a width.
+    Width(usize),
 }
 
 /// What the database should show.
@@ -124,6 +165,18 @@ pub struct Model {
     pub pinned: BTreeSet<(u8, u64)>,
     /// What is told of models.
     pub notes: BTreeMap<u8, i64>,
+    /// The versions that second aliases name.
+    pub names: BTreeMap<u8, u64>,
+    /// For how many nanoseconds versions are kept.
+    pub kept_for: BTreeMap<u8, i64>,
+    /// When versions were put.
+    pub put_at: BTreeMap<(u8, u64), i64>,
+    /// The time of the last transaction that was about models.
+    pub at: i64,
+    /// What is known of work by command.
+    pub works: Works,
+    /// The width of the field that widens.
+    pub width: usize,
     /// Numbers from which the values of variables follow.
     pub variables: BTreeMap<u8, i64>,
     /// Days that ended.
@@ -191,6 +244,7 @@ impl Model {
         }
         // Of several writes to one cell in a transaction the last counts.
         let (mut cells, mut given) = (BTreeMap::new(), BTreeMap::<_, Given>::new());
+        let mut marked = marks::marked(&effects);
         for effect in effects {
             match effect {
                 Effect::Rows(series, rows) => {
@@ -230,6 +284,8 @@ impl Model {
                             self.hiding.insert(series);
                         }
                     }
+                    self.at = now;
+                    marked.extend(self.kept_for.keys());
                 }
                 Effect::Refused(effects) if self.refuses(&effects) => {}
                 Effect::Refused(effects) => return Err(format!("{effects:?} is refused")),
@@ -239,6 +295,12 @@ impl Model {
                     self.kept.remove(&model);
                     self.notes.remove(&model);
                     self.pinned.retain(|(pinned, _)| *pinned != model);
+                    self.forget_marks(model);
+                    // What the transaction had put before is gone, too.
+                    if let Some(cell) = works::cell_of(model) {
+                        cells.remove(&cell);
+                        cells.extend(self.content(cell).map(|_| (cell, None)));
+                    }
                 }
                 Effect::Pin(model, version, true) => drop(self.pinned.insert((model, version))),
                 Effect::Pin(model, version, false) => drop(self.pinned.remove(&(model, version))),
@@ -253,7 +315,19 @@ impl Model {
                     self.aliases.extend(newest.map(|newest| (model, newest.0)));
                 }
                 Effect::Alias(model, false) => drop(self.aliases.remove(&model)),
-                Effect::Keep(model, count) => drop(self.kept.insert(model, count)),
+                Effect::Keep(model, count) => {
+                    self.kept_for.remove(&model);
+                    self.kept.insert(model, count);
+                }
+                Effect::KeepFor(model, count, age) => {
+                    self.kept.remove(&model);
+                    self.kept.extend(count.map(|count| (model, count)));
+                    self.kept_for.insert(model, age);
+                }
+                Effect::Collect => marked.extend(self.kept_for.keys()),
+                Effect::Name(model, Some(version)) => drop(self.names.insert(model, version)),
+                Effect::Name(model, None) => drop(self.names.remove(&model)),
+                Effect::At(at) => self.at = at,
                 Effect::Variable(variable, Some(n)) => drop(self.variables.insert(variable, n)),
                 Effect::Variable(variable, None) => drop(self.variables.remove(&variable)),
                 Effect::Put(cell, n) => {
@@ -263,6 +337,8 @@ impl Model {
                     let versions = self.models.entry(model).or_default();
                     let number = versions.last().map_or(0, |last| last.0) + 1;
                     versions.push((number, byte, len));
+                    self.put_at.insert((model, number), self.at);
+                    cells.extend(works::given(model, byte, len));
                 }
                 Effect::End(day) => drop(self.ended.insert(day)),
                 Effect::Slot(name) => drop(self.slots.insert(name)),
@@ -272,8 +348,11 @@ impl Model {
                 Effect::Made(cell, made) => drop(self.made.insert(cell, made)),
                 Effect::Due(day, due_by) => drop(self.due.insert(day, due_by)),
                 Effect::Leave(daemon) => cells.extend(self.leave(daemon)),
+                Effect::Works(change) => cells.extend(self.change(change)?),
+                Effect::Width(width) => self.width = self.width.max(width),
             }
         }
+        self.drop_old(&marked);
         for (model, kept) in &self.kept {
             let Some(versions) = self.models.get_mut(model) else { continue };
             let (named, first) =
@@ -282,6 +361,7 @@ impl Model {
             versions.retain(|version| {
                 at.next().is_some_and(|at| at >= first)
                     || Some(version.0) == named
+                    || self.names.get(model) == Some(&version.0)
                     || self.pinned.contains(&(*model, version.0))
             });
         }
@@ -322,7 +402,11 @@ impl Model {
     /// Whether a checkpoint has rows to delete.
     pub fn is_expired(&self, now: i64) -> bool {
         let first = |series| self.series.get(series).and_then(|rows| rows.first());
-        self.kept_from(now).iter().any(|(series, from)| first(*series).is_some_and(|row| row.at < *from))
+        self.has_old_versions(now)
+            || self
+                .kept_from(now)
+                .iter()
+                .any(|(series, from)| first(*series).is_some_and(|row| row.at < *from))
     }
 
     /// Takes a daemon out. Answers what is taken back with it: what it gave for a day of which no median was made yet, and

@@ -72,7 +72,7 @@ impl Life {
             // Of the history and the duplicates it cannot be said what follows from a change.
             self.rules[one].skips_identical = skips;
             let holds = self.rules.iter().position(|rules| rules.retention.is_some());
-            if holds.is_none_or(|holds| holds == one) {
+            if !self.kinds.ages && holds.is_none_or(|holds| holds == one) {
                 self.rules[one].retention = (!keeps).then_some(retention);
             }
         }

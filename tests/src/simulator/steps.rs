@@ -13,7 +13,7 @@ use super::desk::{self, DAYS, EXTRAS, KEYS, OTHER, PRODUCERS, SLOTS, SOURCE};
 use super::life::Life;
 use super::model::{CellName, Doomed, Effect, RowOf};
 use super::rules::SERIES;
-use super::{Trouble, check};
+use super::{Trouble, check, values};
 use crate::{counter_slot, one};
 
 /// At how many times rows of a cycle are.
@@ -75,7 +75,16 @@ impl Life {
     fn step(&mut self) -> Result<(), Trouble> {
         let passes = [0, 1, 1_000, 60_000_000_000, -5_000][self.numbers.below(5) as usize];
         self.pass(passes)?;
-        match self.numbers.below(32) {
+        if self.kinds.works && self.numbers.below(4) == 0 {
+            return self.work_step();
+        }
+        if self.kinds.ages && self.numbers.below(12) == 0 {
+            return self.age_model();
+        }
+        match self.numbers.below(34) {
+            32 => self.consume(),
+            33 if self.numbers.below(3) == 0 => self.widen(),
+            33 => self.name_version(),
             0..8 => self.commit_some(),
             8 => self.commit_large(),
             9 if self.numbers.below(3) == 0 => self.tell_of_model(),
@@ -131,7 +140,7 @@ impl Life {
                 return Ok(());
             }
         }
-        Ok(())
+        if self.kinds.works { self.attach_works() } else { Ok(()) }
     }
 
     /// Registers and attaches a producer. Answers whether it succeeded.
@@ -150,7 +159,7 @@ impl Life {
     }
 
     /// A time at which rows are: later ones in later cycles, and few at a time, so that many rows have the same.
-    fn instant(&mut self) -> i64 {
+    pub(super) fn instant(&mut self) -> i64 {
         4 * self.figures.cycles as i64 + self.numbers.below(INSTANTS) as i64
     }
 
@@ -270,12 +279,13 @@ impl Life {
         let key_at_most = (self.numbers.below(3) == 0 && has_rows).then(|| self.numbers.below(3) as u8);
         // There each row that a predicate finds is a delete of its own, and the smallest log takes few.
         let resolves = self.model.rules.get(series).is_some_and(|rules| rules.duplicates.resolves());
-        let (from, to) = match key_at_most.filter(|_| resolves) {
-            Some(_) => {
+        let value = self.doomed_value(series);
+        let (from, to) = match (key_at_most.is_some() || value.is_some()) && resolves {
+            true => {
                 let one = self.instant();
                 (Some(one), Some(one + 1))
             }
-            None => (from, to),
+            false => (from, to),
         };
         let mut delete = Delete::all();
         delete = from.map(Timestamp).into_iter().fold(delete, Delete::from);
@@ -283,8 +293,9 @@ impl Life {
         delete = key.into_iter().fold(delete, |delete, key| delete.key("k", format!("k{key}")));
         let at_most = |key| Predicate::AtMost(format!("k{key}").as_str().into());
         delete = key_at_most.into_iter().fold(delete, |delete, key| delete.filter("k", at_most(key)));
+        delete = value.iter().fold(delete, values::filter);
         batch.delete_rows(series, delete);
-        Ok(Effect::Delete(Doomed { series, from, to, key, key_at_most }))
+        Ok(Effect::Delete(Doomed { series, from, to, key, key_at_most, value }))
     }
 
     /// A batch of a few parts, and what it does.

@@ -287,19 +287,32 @@ fn go_on(len: usize, mut step: impl FnMut(usize) -> io::Result<usize>) -> io::Re
     Ok(done)
 }
 
+/// Fills a buffer from `offset` on with what `read` gives, which may be less than it is asked for; up to the end of the file.
+fn read_whole(
+    buffer: &mut [u8],
+    offset: u64,
+    read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
+    go_on(buffer.len(), |done| read(&mut buffer[done..], offset + done as u64))
+}
+
+/// Writes all bytes from `offset` on with `write`, which may take less than it is given.
+fn write_whole(bytes: &[u8], offset: u64, write: impl Fn(&[u8], u64) -> io::Result<usize>) -> io::Result<()> {
+    match go_on(bytes.len(), |done| write(&bytes[done..], offset + done as u64))? {
+        done if done == bytes.len() => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
 struct RealFile(fs::File);
 
 impl File for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let len = buffer.len();
-        go_on(len, |done| self.0.read_at(&mut buffer[done..], offset + done as u64))
+        read_whole(buffer, offset, |buffer, offset| self.0.read_at(buffer, offset))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        match go_on(bytes.len(), |done| self.0.write_at(&bytes[done..], offset + done as u64))? {
-            done if done == bytes.len() => Ok(()),
-            _ => Err(io::ErrorKind::WriteZero.into()),
-        }
+        write_whole(bytes, offset, |bytes, offset| self.0.write_at(bytes, offset))
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -357,6 +370,37 @@ mod tests {
         let (done, asked) = steps(&[Ok(4), Err(StorageFull), Ok(6)], 10);
         assert_eq!((done.unwrap_err().kind(), asked), (StorageFull, vec![0, 4]));
         assert_eq!(steps(&[], 0).0.unwrap(), 0);
+    }
+
+    /// A system that never transfers more than three bytes at once, and says so.
+    #[test]
+    fn short_counts_leave_no_hole() {
+        use std::cell::RefCell;
+        let file: Vec<u8> = (0..40).collect();
+        let read = |buffer: &mut [u8], offset: u64| {
+            let left = &file[offset as usize..];
+            let given = left.len().min(buffer.len()).min(3);
+            buffer[..given].copy_from_slice(&left[..given]);
+            Ok(given)
+        };
+        for (offset, len, found) in [(5, 10, 10), (30, 10, 10), (33, 10, 7), (40, 4, 0)] {
+            let mut buffer = vec![0xff; len];
+            assert_eq!(read_whole(&mut buffer, offset, read).unwrap(), found);
+            assert_eq!(buffer[..found], file[offset as usize..][..found]);
+            assert!(buffer[found..].iter().all(|byte| *byte == 0xff));
+        }
+        let written = RefCell::new(vec![0xff; 20]);
+        let write = |bytes: &[u8], offset: u64| {
+            let taken = bytes.len().min(3);
+            written.borrow_mut()[offset as usize..][..taken].copy_from_slice(&bytes[..taken]);
+            Ok(taken)
+        };
+        write_whole(&file[..10], 4, write).unwrap();
+        assert_eq!(written.borrow()[4..14], file[..10]);
+        assert!(written.borrow()[14..].iter().all(|byte| *byte == 0xff));
+        // A disk that takes no more, and tells no reason.
+        let refused = write_whole(&file[..10], 4, |bytes, offset| Ok(bytes.len().min(8 - offset as usize)));
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::WriteZero);
     }
 }
 

@@ -403,7 +403,9 @@ mod tests {
     use super::*;
     use crate::disk::{Calls, Fault, FaultKind, FaultyDisk, RealDisk, SimulatedDisk};
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    use std::time::{Duration, Instant};
 
     fn write(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<u64, StorageError> {
         let mut writer = SealedWriter::create(disk, name)?;
@@ -465,20 +467,27 @@ mod tests {
     /// Syncs after which they fail.
     const SYNCS: u64 = 3;
 
-    /// A disk that syncs aside, and counts the syncs of files; they fail from the third on.
+    /// A disk that syncs aside, and counts the syncs of files; they fail from the third on. Writes and syncs wait while somebody
+    /// holds them up.
     #[derive(Default)]
     struct Aside {
         disk: SimulatedDisk,
         syncs: Arc<AtomicU64>,
+        synced: Arc<AtomicU64>,
         writes: Arc<AtomicU64>,
         is_full: Arc<AtomicBool>,
+        writing: Arc<Mutex<()>>,
+        syncing: Arc<Mutex<()>>,
     }
 
     struct AsideFile {
         file: Box<dyn File>,
         syncs: Arc<AtomicU64>,
+        synced: Arc<AtomicU64>,
         writes: Arc<AtomicU64>,
         is_full: Arc<AtomicBool>,
+        writing: Arc<Mutex<()>>,
+        syncing: Arc<Mutex<()>>,
     }
 
     impl File for AsideFile {
@@ -487,13 +496,17 @@ mod tests {
         }
         fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
             self.writes.fetch_add(1, SeqCst);
+            drop(self.writing.lock());
             match self.is_full.load(SeqCst) {
                 true => Err(io::ErrorKind::StorageFull.into()),
                 false => self.file.write_at(bytes, offset),
             }
         }
         fn sync_data(&self) -> io::Result<()> {
-            match self.syncs.fetch_add(1, SeqCst) + 1 {
+            let number = self.syncs.fetch_add(1, SeqCst) + 1;
+            drop(self.syncing.lock());
+            self.synced.fetch_add(1, SeqCst);
+            match number {
                 SYNCS.. => Err(io::Error::other("the disk is gone")),
                 _ => self.file.sync_data(),
             }
@@ -512,8 +525,10 @@ mod tests {
         }
         fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
             let file = self.disk.create(name)?;
-            let (syncs, writes, is_full) = (self.syncs.clone(), self.writes.clone(), self.is_full.clone());
-            Ok(Box::new(AsideFile { file, syncs, writes, is_full }))
+            let (syncs, synced, writes) = (self.syncs.clone(), self.synced.clone(), self.writes.clone());
+            let (is_full, writing, syncing) =
+                (self.is_full.clone(), self.writing.clone(), self.syncing.clone());
+            Ok(Box::new(AsideFile { file, syncs, synced, writes, is_full, writing, syncing }))
         }
         fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
             self.disk.open(name)
@@ -615,6 +630,66 @@ mod tests {
         drop(writer);
         assert_eq!(disk.writes.load(SeqCst), closed);
         assert_eq!(disk.disk.files(), Vec::<String>::new());
+    }
+
+    /// Waits until something is so, for a time that is long enough for every machine.
+    fn await_that(is_so: impl Fn() -> bool) -> bool {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !is_so() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
+        is_so()
+    }
+
+    /// Who drops a file waits for the write that goes on, and not for all that was given.
+    #[test]
+    fn what_nobody_wants_any_more_is_not_written_first() {
+        let piece = vec![7; SYNC_EVERY_BYTES as usize];
+        let disk = Aside::default();
+        let mut writer = SealedWriter::create(&disk, "a").unwrap();
+        writer.write_aside(&gate());
+        let held = disk.writing.lock().unwrap();
+        (0..4).for_each(|_| writer.append(&piece).unwrap());
+        assert!(await_that(|| disk.writes.load(SeqCst) == 1));
+        let Hands::Aside(aside) = &writer.hands else { panic!("no thread writes") };
+        let is_unwanted = aside.is_unwanted.clone();
+        thread::scope(|scope| {
+            let dropped = scope.spawn(|| drop(writer));
+            assert!(await_that(|| is_unwanted.load(SeqCst)), "nobody says that it is not wanted");
+            drop(held);
+            dropped.join().unwrap();
+        });
+        assert_eq!(disk.writes.load(SeqCst), 1);
+        assert_eq!(disk.disk.files(), Vec::<String>::new());
+    }
+
+    /// A file of which a write failed is let go of when the sync that went on beside it is over: none outlives it.
+    #[test]
+    fn no_sync_outlives_its_file() {
+        let piece = vec![7; SYNC_EVERY_BYTES as usize];
+        let disk = Aside::default();
+        let mut writer = SealedWriter::create(&disk, "a").unwrap();
+        writer.write_aside(&gate());
+        let (syncing, is_full) = (disk.syncing.clone(), disk.is_full.clone());
+        let (holds, held) = sync_channel::<()>(0);
+        thread::scope(|scope| {
+            let syncs = disk.syncs.clone();
+            scope.spawn(move || {
+                let sync = syncing.lock().unwrap();
+                holds.send(()).unwrap();
+                assert!(await_that(|| syncs.load(SeqCst) == 1));
+                is_full.store(true, SeqCst);
+                // Long enough for the write that fails beside the sync.
+                thread::sleep(Duration::from_millis(200));
+                drop(sync);
+            });
+            held.recv().unwrap();
+            writer.append(&piece).unwrap();
+            assert!(await_that(|| disk.is_full.load(SeqCst)));
+            let refused = writer.append(&piece).and_then(|()| writer.publish());
+            assert!(matches!(refused, Err(StorageError::DiskFull { .. })), "{refused:?}");
+            assert_eq!((disk.syncs.load(SeqCst), disk.synced.load(SeqCst)), (1, 1));
+        });
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Models are found by what they are, have versions, and are read in place.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod aside;
 mod blobs;
 mod cells;
 mod deletes;

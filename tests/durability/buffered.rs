@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use underbelly::{
-    Batch, CommitError, Database, Durability, Options, Outputs, ProducerDefinition, Row, SimulatedDisk,
-    Timestamp, WalError,
+    Batch, CommitError, Database, Durability, Options, Outputs, ProducerDefinition, Row, Scope,
+    SimulatedDisk, Timestamp, WalError,
 };
 use underbelly_tests::{BOOK, counter_slot, day, define, one, options};
 use underbelly_wal::inspect;
@@ -247,6 +247,26 @@ fn cuts_amid_mixed_traffic_keep_a_prefix_with_all_that_was_answered_as_durable()
         expected.sort_unstable();
         assert_eq!(xs, expected, "what survived is what was committed up to {kept}");
     }
+}
+
+/// The status says how often transactions waited before they were admitted, by reason.
+#[test]
+fn the_status_says_what_transactions_waited_for() {
+    let waits = |db: &Database| {
+        let stalls = db.status().stalls;
+        (stalls.log_space.count, stalls.queue_full.count)
+    };
+    // No thread prepares log files: who finds none makes one.
+    let (_, db) = create(Options { workers: 0, log_file_bytes: 16 << 10, ..unhurried() });
+    assert_eq!(waits(&db), (0, 0));
+    for x in 0..40 {
+        let mut batch = row(x, Durability::Sync);
+        batch.set_variable(Scope::Global, "v", vec![x as u8; 2_000]);
+        db.commit(batch).unwrap();
+    }
+    let (log_space, queue_full) = waits(&db);
+    assert!(log_space > 3 && queue_full == 0, "{log_space} {queue_full}");
+    assert!(db.status().stalls.log_space.time > Duration::ZERO);
 }
 
 proptest! {

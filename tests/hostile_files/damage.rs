@@ -39,6 +39,7 @@ fn every_byte_of_every_file_may_be_flipped() {
             check(&subject, &name, bytes, &format!("byte {at} of {} of {name} by {mask}", whole.len()));
         });
     }
+    subject.expect_refused(&["image", "log", "pack", "segment"]);
 }
 
 /// A file that was cut at any length is told, or holds nothing that is read.
@@ -55,6 +56,7 @@ fn every_file_may_be_cut_at_every_length() {
             check(&subject, &name, whole[..len].to_vec(), &what);
         });
     }
+    subject.expect_refused(&["image", "log", "pack", "segment"]);
 }
 
 /// A file that grew, by zeros, by other bytes or by itself, is told or as before.
@@ -70,6 +72,7 @@ fn every_file_may_grow() {
             check(&subject, &name, bytes, &what);
         });
     }
+    subject.expect_refused(&["image", "log", "pack", "segment"]);
 }
 
 /// Zeros, as a disk that lost a block gives, are told where they change something; so is a file of nothing but zeros.
@@ -89,6 +92,7 @@ fn every_block_of_every_file_may_be_zero() {
             check(&subject, &name, bytes, &format!("{range:?} of {name} zeroed"));
         });
     }
+    subject.expect_refused(&["image", "log", "pack", "segment"]);
 }
 
 /// Lengths, counts and offsets that are as large as they can be: every aligned word of every file becomes huge.
@@ -113,6 +117,7 @@ fn every_word_of_every_file_may_be_huge() {
             }
         });
     }
+    subject.expect_refused(&["image", "log", "pack", "segment"]);
 }
 
 /// Two files in each other's place are told, of one kind and of several, and so is another database's file.
@@ -147,6 +152,7 @@ fn swapped_files() {
             assert!(outcome == Outcome::Told || !subject.is_needed(first), "{what}: not told");
         }
     });
+    subject.expect_refused(&["image", "log", "pack", "segment"]);
 }
 
 /// A file of an earlier day in the place of today's, beside it where it is gone today, and all earlier files of a kind
@@ -195,6 +201,7 @@ fn missing_files() {
         let is_needed = (subject.is_needed(&name) && kind != "manifest") || kind == "log";
         assert!(outcome == Outcome::Told || !is_needed, "{name} removed: not told");
     }
+    subject.expect_refused(&["several"]);
 }
 
 /// Files that do not belong to the database do no harm, and strangers' files are left alone.

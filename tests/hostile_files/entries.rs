@@ -121,6 +121,8 @@ fn anything_may_stand_in_a_files_place() {
             assert!(outcome == Outcome::Told || !subject.is_needed(&name), "{what}: not told");
         }
     }
+    let kinds = ["image", "lock", "log", "manifest", "pack", "segment", "shared", "spare"];
+    subject.expect_refused(&kinds);
 }
 
 /// Nor does a reader beside the writer wait, which takes locks of manifests: of one that is there, and of a name that would

@@ -49,6 +49,8 @@ pub struct Subject {
     pub shown: Shown,
     /// Files of which every byte is needed: those of an older checkpoint, which may be kept, are not.
     needed: BTreeSet<String>,
+    /// Cases in which a writer was refused, by the kind of the file that is damaged.
+    refused: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 /// The log's last file.
@@ -70,7 +72,7 @@ impl Subject {
         }
         let db = Database::open_on(Arc::new(disk.crash()), options()).unwrap();
         let shown = shown(&db).unwrap();
-        let mut subject = Subject { disk, shown, needed: BTreeSet::new() };
+        let mut subject = Subject { disk, shown, needed: BTreeSet::new(), refused: Mutex::default() };
         assert_eq!(subject.read(&subject.disk.crash(), "", "undamaged"), Outcome::Same);
         for name in subject.disk.files().into_iter().filter(|name| kind_of(name).is_needed) {
             let mut bytes = subject.disk.contents(&name).unwrap();
@@ -80,12 +82,14 @@ impl Subject {
                 subject.needed.insert(name);
             }
         }
+        // These were no cases of a test.
+        subject.refused = Mutex::default();
         subject
     }
 
     /// A database that lies elsewhere and shows this; no file of it is needed.
     pub fn showing(shown: Shown) -> Subject {
-        Subject { disk: Memory::new(), shown, needed: BTreeSet::new() }
+        Subject { disk: Memory::new(), shown, needed: BTreeSet::new(), refused: Mutex::default() }
     }
 
     /// Whether damage to a file must be told.
@@ -163,11 +167,12 @@ impl Subject {
             let db = match Database::open_on(disk.clone(), options()) {
                 Ok(db) => db,
                 Err(error) => {
-                    let share = share_of(what);
-                    if is_thorough() || share.is_multiple_of(CHECKED_EACH) {
+                    // The first of each kind in any case.
+                    let (share, is_first) = (share_of(what), self.note_refused(name));
+                    if is_thorough() || is_first || share.is_multiple_of(CHECKED_EACH) {
                         self.check_refused(&disk, name, what);
                     }
-                    if is_thorough() || share.is_multiple_of(REPAIRED_EACH) {
+                    if is_thorough() || is_first || share.is_multiple_of(REPAIRED_EACH) {
                         self.check_repaired(disk, name, what);
                     }
                     return self.told(&error.to_string(), name, what);
@@ -194,6 +199,25 @@ impl Subject {
         }));
         crate::memory::check(what);
         outcome.unwrap_or_else(|_| panic!("{what}: a panic, or other data"))
+    }
+
+    /// Notes that a writer is refused for this file. Answers whether it is the first of its kind.
+    fn note_refused(&self, name: &str) -> bool {
+        let kind = if name.is_empty() { "several" } else { kind_of(name).name };
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let cases = refused.entry(kind).or_default();
+        *cases += 1;
+        *cases == 1
+    }
+
+    /// Of files of these kinds some were refused, and so verified, read and repaired, too.
+    ///
+    /// # Panics
+    /// Where that is so of no file of a kind.
+    pub fn expect_refused(&self, kinds: &[&str]) {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let lacks: Vec<_> = kinds.iter().filter(|kind| !refused.contains_key(**kind)).collect();
+        assert!(lacks.is_empty(), "a writer is refused for {refused:?}, and none of {lacks:?}");
     }
 
     /// What a writer refuses is told by who verifies it, and shown by a reader as it was, without series that it tells of, or not at

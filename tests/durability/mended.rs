@@ -12,9 +12,17 @@ use underbelly_tests::{define, options};
 
 /// A clock whose holder does something once, at the nth time that others may go on.
 #[derive(Default)]
-struct Once {
+pub struct Once {
     left: AtomicI64,
     act: Mutex<Option<Box<dyn FnMut() + Send>>>,
+}
+
+impl Once {
+    /// Does this at that time, counted from now.
+    pub fn at(&self, moment: i64, act: impl FnMut() + Send + 'static) {
+        self.left.store(moment, Ordering::Relaxed);
+        *self.act.lock().unwrap() = Some(Box::new(act));
+    }
 }
 
 impl Clock for Once {
@@ -67,9 +75,8 @@ fn what_is_mended_amid_a_checkpoint_is_in_it() {
         db.checkpoint().unwrap();
         rot(&disk, 7);
         define(&db).unwrap();
-        clock.left.store(moment, Ordering::Relaxed);
         let again = db.clone();
-        *clock.act.lock().unwrap() = Some(Box::new(move || put(&again)));
+        clock.at(moment, move || put(&again));
         db.checkpoint().unwrap();
         let is_late = clock.act.lock().unwrap().take().is_some();
         drop(db);
@@ -314,4 +321,63 @@ fn an_opening_reads_no_object_that_was_put_again() {
     assert_eq!(reads.load(Ordering::Relaxed), 0);
     db.checkpoint().unwrap();
     assert_eq!(reads.load(Ordering::Relaxed), 1);
+}
+
+/// What nothing named any more and is put again is new: the file with the sound bytes of before is not written anew for it, and the
+/// bytes are there, also where an opening falls back to the manifest before.
+#[test]
+fn what_nothing_named_is_put_again_as_if_it_were_new() {
+    fn metadata(of: u8) -> Metadata {
+        Metadata::new("m").with("of", i64::from(of)).with("timestamp", Timestamp(1))
+    }
+    for in_pack in [true, false] {
+        let disk = SimulatedDisk::new();
+        let options = Options { workers: 0, chunk_bytes: 16 << 10, ..options() };
+        let db = Database::create_on(Arc::new(disk.clone()), options.clone()).unwrap();
+        // Five objects of a pack, or of a chunk file, of which one model has the third alone.
+        let blob = |of: u8| match (in_pack, of) {
+            (true, of) => vec![of; 3_000],
+            (false, 3) => (1..=5).flat_map(|chunk| vec![chunk; 16 << 10]).collect::<Vec<u8>>(),
+            (false, _) => [1, 2, 4, 5].iter().flat_map(|chunk| vec![*chunk; 16 << 10]).collect(),
+        };
+        let put = |db: &Database, of: u8| {
+            let mut batch = Batch::new();
+            batch.put_model(metadata(of), blob(of));
+            db.commit(batch).unwrap();
+        };
+        [3, 1, 2, 4, 5].iter().for_each(|of| put(&db, *of));
+        db.checkpoint().unwrap();
+        let holds = |name: &String| {
+            let bytes = disk.contents(name).unwrap_or_default();
+            !name.starts_with("wal/") && bytes.windows(64).any(|bytes| bytes == [3; 64])
+        };
+        let before = disk.files().into_iter().find(holds).unwrap();
+        let mut batch = Batch::new();
+        batch.delete_model(&metadata(3)).unwrap();
+        db.commit(batch).unwrap();
+        put(&db, 3);
+        let shows = |db: &Database| {
+            let found = db.snapshot().model(&metadata(3)).unwrap().unwrap();
+            assert!(*found.blob().unwrap() == blob(3)[..], "in a pack: {in_pack}");
+        };
+        shows(&db);
+        let fall_back = |disk: &SimulatedDisk| {
+            let disk = disk.crash();
+            let newest = disk.files().into_iter().rfind(|name| name.starts_with("MANIFEST-")).unwrap();
+            let mut bytes = disk.contents(&newest).unwrap();
+            bytes[70] ^= 1;
+            disk.overwrite(&newest, bytes);
+            let db = Database::open_on(Arc::new(disk), options.clone()).unwrap();
+            assert_eq!(db.recovery_report().rejected_manifests.len(), 1);
+            shows(&db);
+        };
+        fall_back(&disk);
+        db.checkpoint().unwrap();
+        fall_back(&disk);
+        db.checkpoint().unwrap();
+        fall_back(&disk);
+        // Four of its five are in use.
+        assert!(disk.contents(&before).is_some(), "{before} was written anew: {:?}", disk.files());
+        assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+    }
 }

@@ -323,6 +323,24 @@ mod tests {
         assert!(decode(&huge).unwrap_err().contains("are left"));
     }
 
+    /// Each length and count, by one too long and as long as can be: nothing is allocated for what is not there.
+    #[test]
+    fn lengths_that_promise_more_than_is_there_are_refused() {
+        let payload = of(&sample()).unwrap();
+        let body = &payload[16..];
+        // Appends; the series' name, its rows and its columns; a key's name and the ends of its texts; a field's name.
+        for (at, len) in [(0, 2), (2, 1), (8, 4), (12, 2), (30, 1), (39, 4), (43, 4), (52, 1)] {
+            // By one more the first text ends within the second: that is there.
+            for more in [1, 0x7f].into_iter().filter(|more| (at, *more) != (39, 1)) {
+                let mut forged = body.to_vec();
+                forged[at] += more;
+                assert!(decode(&forged).is_err(), "{more} more at {at}");
+                forged[at..at + len].fill(0xff);
+                assert!(decode(&forged).is_err(), "all of {len} bytes at {at}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn rows_are_read_back_as_they_were(appends in prop::collection::vec(few(), 1..4)) {

@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use underbelly::{Database, OpenError, SimulatedDisk};
+use underbelly::disk::{Calls, Fault, FaultKind};
+use underbelly::{Batch, Database, FaultyDisk, Metadata, OpenError, Options, SimulatedDisk, Timestamp};
 use underbelly_tests::{define, options, shown, transaction};
+
+use super::mended::Once;
 
 /// Transactions before the first checkpoint, between the two, and behind the second.
 const PARTS: [u64; 3] = [3, 40, 43];
@@ -291,4 +294,57 @@ fn the_files_of_two_manifests_are_kept_and_no_more() {
     }
     assert!(most < 60, "{most} files");
     assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
+}
+
+/// Contents that a checkpoint packed and whose transaction the log refused stand in the newest checkpoint's pack, and are nobody's.
+/// Put again they are in the log: an opening that falls back reads no more than that.
+#[test]
+fn what_nothing_named_is_there_after_a_fallback_too() {
+    let model = || Metadata::new("m").with("timestamp", Timestamp(1));
+    let put = move |db: &Database| {
+        let mut batch = Batch::new();
+        batch.put_model(model(), vec![7; 3_000]);
+        db.commit(batch)
+    };
+    let is_packed = |disk: &SimulatedDisk| {
+        let packs = disk.files().into_iter().filter(|name| name.starts_with("packs/"));
+        packs.filter_map(|name| disk.contents(&name)).any(|pack| pack.windows(64).any(|w| w == [7; 64]))
+    };
+    let mut packed = 0;
+    for moment in 0..40 {
+        let clock = Arc::new(Once::default());
+        let options = Options { workers: 0, clock: clock.clone(), ..options() };
+        let disk = FaultyDisk::new(SimulatedDisk::new());
+        let db = Arc::new(Database::create_on(Arc::new(disk.clone()), options.clone()).unwrap());
+        define(&db).unwrap();
+        db.commit(transaction(1, false).unwrap()).unwrap();
+        let (other, failing) = (db.clone(), disk.clone());
+        clock.at(moment, move || {
+            let fault = Fault { calls: Calls::Changing, after: 0, kind: FaultKind::Io, sticky: false };
+            failing.order(Some(fault));
+            assert!(put(&other).is_err());
+            failing.order(None);
+        });
+        let made = db.checkpoint();
+        // It holds a handle.
+        clock.at(i64::MAX, || ());
+        drop(db);
+        if made.is_err() {
+            continue;
+        }
+        let disk = disk.inner().crash();
+        let db = Database::open_on(Arc::new(disk.clone()), options.clone()).unwrap();
+        let is_nobodys = db.snapshot().model(&model()).unwrap().is_none();
+        packed += u64::from(is_nobodys && is_packed(&disk));
+        put(&db).unwrap();
+        let newest = disk.files().into_iter().rfind(|name| name.starts_with("MANIFEST-")).unwrap();
+        drop(db);
+        let disk = disk.crash();
+        damage(&disk, &newest, |bytes| bytes[70] ^= 1);
+        let db = Database::open_on(Arc::new(disk), options).unwrap();
+        assert_eq!(db.recovery_report().rejected_manifests.len(), 1, "moment {moment}");
+        let found = db.snapshot().model(&model()).unwrap().unwrap();
+        assert_eq!(found.blob().unwrap().to_vec(), vec![7; 3_000], "moment {moment}");
+    }
+    assert!(packed > 0, "no checkpoint packed what was lost");
 }

@@ -14,6 +14,7 @@ mod damage;
 mod entries;
 mod folder;
 mod kinds;
+mod lengths;
 mod log;
 mod memory;
 mod subject;

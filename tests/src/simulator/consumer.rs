@@ -123,6 +123,11 @@ impl Life {
             }
             next += 1;
         }
+        let last = db.visible_seq().min(db.durable_seq());
+        if next - 1 != last.min(at + most as u64) {
+            return Err(format!("a follower behind seq {at} is told up to {}, not {last}", next - 1).into());
+        }
+        self.figures.followed += next - 1 - at;
         self.tell(|| format!("follow from {at} to {}", next - 1));
         if next == 1 {
             return Ok(());

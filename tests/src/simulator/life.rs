@@ -112,6 +112,8 @@ pub struct Figures {
     pub lost: u64,
     /// Transactions that a consumer took, each once.
     pub consumed: u64,
+    /// Transactions that a follower behind a durable cursor was told.
+    pub followed: u64,
     /// Calls of a closure with several runs.
     pub batches: u64,
     /// Bundles that were forced, were cancelled, and producers that were taken out.
@@ -132,9 +134,10 @@ pub struct Figures {
 
 impl Figures {
     /// How often kinds of transactions came that are drawn seldom, or by some lives alone.
-    pub fn kinds(&self) -> [(&'static str, u64); 10] {
+    pub fn kinds(&self) -> [(&'static str, u64); 11] {
         [
             ("transactions consumed once", self.consumed),
+            ("transactions told behind a cursor", self.followed),
             ("batches of several runs", self.batches),
             ("bundles forced", self.commands[0]),
             ("bundles cancelled", self.commands[1]),
@@ -167,6 +170,7 @@ impl Figures {
         self.known += other.known;
         self.lost += other.lost;
         self.consumed += other.consumed;
+        self.followed += other.followed;
         self.batches += other.batches;
         (0..3).for_each(|at| self.commands[at] += other.commands[at]);
         self.scalers += other.scalers;

@@ -401,12 +401,14 @@ impl Model {
 
     /// Whether a checkpoint has rows to delete.
     pub fn is_expired(&self, now: i64) -> bool {
+        self.has_old_versions(now) || self.has_old_rows(now)
+    }
+
+    /// Whether rows lie too far behind.
+    pub fn has_old_rows(&self, now: i64) -> bool {
         let first = |series| self.series.get(series).and_then(|rows| rows.first());
-        self.has_old_versions(now)
-            || self
-                .kept_from(now)
-                .iter()
-                .any(|(series, from)| first(*series).is_some_and(|row| row.at < *from))
+        let mut kept = self.kept_from(now).into_iter();
+        kept.any(|(series, from)| first(series).is_some_and(|row| row.at < from))
     }
 
     /// Takes a daemon out. Answers what is taken back with it: what it gave for a day of which no median was made yet, and

@@ -122,7 +122,7 @@ impl Life {
                 "rows lie too far behind: {is_due}; the checkpoint deletes behind seq {before}: {is_noted}"
             )
         });
-        self.figures.expired += u64::from(is_due && is_noted);
+        self.figures.expired += u64::from(is_noted && self.model.has_old_rows(self.time));
         // Of rows that are hidden it does not know whether they lie behind.
         let may_hide = |(series, rules): (&&str, &Rules)| {
             rules.retention.is_some() && self.model.hiding.contains(series)
@@ -146,7 +146,7 @@ impl Life {
         let is_shown = self.db()?.visible_seq() == head;
         if !is_shown || !check::counts_as(&self.db()?.snapshot(), &self.model)? {
             self.tell(|| format!("seq {head} deletes rows that lie too far behind"));
-            self.figures.expired += 1;
+            self.figures.expired += u64::from(self.model.has_old_rows(self.time));
             self.journal.add(head, vec![Effect::Expire(self.time)]);
         }
         self.settle()

@@ -105,7 +105,8 @@ impl Life {
                 }
                 Ok(())
             }
-            22 => self.reopen(),
+            22 if self.numbers.below(2) == 0 => self.reopen(),
+            22 => self.commit_some(),
             23 => self.read(),
             24 if self.numbers.below(6) == 0 => self.back_up(),
             24 => self.read_and_fail(),

@@ -105,14 +105,19 @@ pub enum Change {
     Deregister(&'static str),
 }
 
+/// A producer, and a key.
+type Bundle = (&'static str, u8);
+/// How a bundle ended, and the generations of its inputs that it had read.
+type Ended = (PStatus, [Option<u64>; 2]);
+
 /// What is known of the bundles of these producers.
 #[derive(Clone, Debug, Default)]
 pub struct Works {
-    /// How each ended last, and the generations of its inputs that it had read.
-    ended: BTreeMap<(&'static str, u8), (PStatus, [Option<u64>; 2])>,
-    forced: BTreeSet<(&'static str, u8)>,
+    /// How each ended last.
+    ended: BTreeMap<Bundle, Ended>,
+    forced: BTreeSet<Bundle>,
     /// Data of producers that were taken out: it stays until other comes.
-    orphans: BTreeSet<(&'static str, u8)>,
+    orphans: BTreeSet<Bundle>,
 }
 
 impl Model {

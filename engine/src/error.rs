@@ -15,15 +15,6 @@ fn process(pid: u32) -> String {
     if pid == 0 { "another process".to_string() } else { format!("process {pid}") }
 }
 
-/// What to do where a folder or a thread was refused.
-fn remedy_of(action: &str, source: &std::io::Error) -> &'static str {
-    // What starts several at once answers an error of its own.
-    match action.contains("thread") {
-        true => remedy(&std::io::ErrorKind::WouldBlock.into()),
-        false => remedy(source),
-    }
-}
-
 /// Making or opening a database failed. Nothing was changed, except that an interrupted recovery may have begun.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -97,7 +88,7 @@ pub enum OpenError {
     #[error(transparent)]
     Log(#[from] WalError),
     /// The operating system refused.
-    #[error("{action} {dir}: {source}; {}", remedy_of(action, source))]
+    #[error("{action} {dir}: {source}; {}", remedy(source))]
     Io {
         /// What was tried.
         action: &'static str,

@@ -234,10 +234,10 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
         return Err(no_manifest(&disk));
     }
     let lock = lock(&disk)?;
-    let pool = Pool::new(options.workers).map_err(|error| OpenError::Io {
+    let pool = Pool::new(options.workers).map_err(|source| OpenError::Io {
         action: "cannot start threads for",
         dir: dir.clone(),
-        source: std::io::Error::other(error),
+        source,
     })?;
     let found = find(&disk, &pool)?;
     // A process that died may have renamed the manifest and not synced the folder. It must not vanish any more once what

@@ -1,5 +1,6 @@
 //! Threads for scans, encodes and decodes, or none.
 
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use underbelly_storage::Workers;
@@ -8,13 +9,15 @@ use underbelly_storage::Workers;
 pub(crate) struct Pool(Option<rayon::ThreadPool>);
 
 impl Pool {
-    /// A pool of so many threads; none for 0.
-    pub(crate) fn new(threads: usize) -> Result<Pool, rayon::ThreadPoolBuildError> {
+    /// A pool of so many threads; none for 0. An error is one as of a thread that the system does not start: what starts several
+    /// answers one of its own, which does not say why.
+    pub(crate) fn new(threads: usize) -> io::Result<Pool> {
         let build = |threads| {
             rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
                 .thread_name(|number| format!("underbelly-pool-{number}"))
                 .build()
+                .map_err(|error| io::Error::new(io::ErrorKind::WouldBlock, error))
         };
         Ok(Pool(if threads == 0 { None } else { Some(build(threads)?) }))
     }

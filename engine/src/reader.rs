@@ -325,10 +325,10 @@ impl Reader {
 
     fn load_once(disk: &SharedDisk, threads: usize, spares: bool) -> Result<Reader, OpenError> {
         let dir = disk.describe();
-        let pool = Pool::new(threads).map_err(|error| OpenError::Io {
+        let pool = Pool::new(threads).map_err(|source| OpenError::Io {
             action: "cannot start threads for",
             dir: dir.clone(),
-            source: std::io::Error::other(error),
+            source,
         })?;
         let mut numbers = manifest_numbers(&**disk)?;
         if numbers.is_empty() {

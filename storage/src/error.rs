@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::columns::ColumnError;
 use crate::sealed::TEMPORARY;
 use crate::value::ColumnType;
@@ -106,32 +108,25 @@ pub enum StorageError {
 
 /// Whether the system refused for want of handles or memory, which says nothing of the file.
 pub fn is_of_machine(source: &io::Error) -> bool {
-    matches!(source.raw_os_error(), Some(TOO_MANY_OF_PROCESS | TOO_MANY_OF_SYSTEM | NO_MEMORY))
-        || source.kind() == io::ErrorKind::OutOfMemory
+    source.kind() == io::ErrorKind::OutOfMemory
+        || matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE))
 }
-
-/// The system's numbers for too many open files (`EMFILE`, `ENFILE`) and for too little memory (`ENOMEM`).
-const TOO_MANY_OF_PROCESS: i32 = 24;
-const TOO_MANY_OF_SYSTEM: i32 = 23;
-const NO_MEMORY: i32 = 12;
 
 /// What to do where the system refuses a file, a folder or a thread.
 pub fn remedy(source: &io::Error) -> &'static str {
-    match (source.kind(), source.raw_os_error()) {
-        (_, Some(TOO_MANY_OF_PROCESS)) => {
-            "nothing is damaged: let the process have more files open (`ulimit -n`)"
-        }
-        (_, Some(TOO_MANY_OF_SYSTEM)) => {
+    match (source.kind(), Errno::from_io_error(source)) {
+        (_, Some(Errno::MFILE)) => "nothing is damaged: let the process have more files open (`ulimit -n`)",
+        (_, Some(Errno::NFILE)) => {
             "nothing is damaged: the machine has too many files open; end other programs"
         }
-        (io::ErrorKind::OutOfMemory, _) | (_, Some(NO_MEMORY)) => {
-            "nothing is damaged: let the process have more memory (`ulimit -v`) or end other programs"
+        (io::ErrorKind::OutOfMemory, _) => {
+            "nothing is damaged: let the process have more memory (`ulimit -v`) or more maps (`sysctl vm.max_map_count`), or end other programs"
         }
         (io::ErrorKind::WouldBlock, _) => {
             "let the process have more threads (`ulimit -u`) or memory (`ulimit -v`), or end other programs"
         }
         (io::ErrorKind::PermissionDenied, _) => {
-            "check who owns the database's folder and the files in it, and their permissions"
+            "check who owns the folder and the files in it, and their permissions"
         }
         (io::ErrorKind::ReadOnlyFilesystem, _) => {
             "let the file system be written, or name a folder on another one"
@@ -147,7 +142,7 @@ pub fn remedy(source: &io::Error) -> &'static str {
         (io::ErrorKind::InvalidInput, None) => {
             "move that out of the database's folder, and put the file of this name in its place where there was one"
         }
-        _ => "check the disk and the permissions of the database's folder",
+        _ => "check the disk and the permissions of the folder",
     }
 }
 
@@ -230,11 +225,13 @@ mod tests {
     #[test]
     fn a_remedy_is_one_of_the_cause() {
         let told = |source: io::Error| StorageError::io("open", "packs/1", source).to_string();
-        for code in [TOO_MANY_OF_PROCESS, TOO_MANY_OF_SYSTEM, NO_MEMORY] {
-            let source = io::Error::from_raw_os_error(code);
+        for code in [Errno::MFILE, Errno::NFILE, Errno::NOMEM] {
+            let source = io::Error::from(code);
             assert!(is_of_machine(&source));
             assert!(told(source).contains("nothing is damaged"));
         }
+        let no_map = told(Errno::NOMEM.into());
+        assert!(no_map.contains("ulimit -v") && no_map.contains("vm.max_map_count"), "{no_map}");
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);
         assert!(!is_of_machine(&denied) && told(denied).contains("permissions"));
         let folder = io::Error::new(io::ErrorKind::InvalidInput, "it is a folder");

@@ -85,10 +85,10 @@ pub(super) fn salvage(
             Err(error) => return Err(error.into()),
         }
     }
-    let pool = Pool::new(0).map_err(|error| OpenError::Io {
+    let pool = Pool::new(0).map_err(|source| OpenError::Io {
         action: "cannot start threads for",
         dir: disk.describe(),
-        source: std::io::Error::other(error),
+        source,
     })?;
     let objects = Objects::tolerant(copy.dest.clone(), database);
     let restored = restore(&copy.dest, database, &manifest, objects, &pool, false).map_err(|error| {

@@ -136,7 +136,7 @@ fn new_database_id() -> [u8; 16] {
 fn lock(disk: &SharedDisk) -> Result<Box<dyn underbelly_storage::disk::Lock>, OpenError> {
     let dir = disk.describe();
     let locked = disk.lock(files::LOCK).map_err(|source| OpenError::Io {
-        action: "cannot lock",
+        action: "cannot take LOCK of",
         dir: dir.clone(),
         source,
     })?;

@@ -215,9 +215,7 @@ impl Disk for RealDisk {
                             error.kind(),
                             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
                         ) => {}
-                    written => {
-                        written.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?
-                    }
+                    written => written?,
                 }
                 Ok(Ok(Box::new(RealLock(folder))))
             }

@@ -175,8 +175,8 @@ fn limits_of_the_process_are_told_as_such() {
         let output = command.args(words(line)).output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    for line in ["verify", "repair copy", "status"] {
-        for handles in 4..8 {
+    for line in ["verify", "repair copy", "status", "var set b 2"] {
+        for handles in 4..12 {
             let (code, told) = under(&format!("-n {handles}"), line);
             // Where it has just enough, all is well.
             assert!(code == Some(0) || told.contains("ulimit -n"), "{line}, {handles}: {told}");

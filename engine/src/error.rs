@@ -2,7 +2,7 @@
 
 use underbelly_query::{Duplicates, QueryError};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::{ColumnError, ColumnType, Timestamp, Value, remedy};
+use underbelly_storage::{ColumnError, ColumnType, Timestamp, Value, is_of_machine, remedy};
 use underbelly_wal::WalError;
 
 use crate::feed::FeedError;
@@ -103,6 +103,16 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether the system refused for want of handles or memory, which says nothing of what is stored.
+    pub(crate) fn is_of_machine(&self) -> bool {
+        match self {
+            OpenError::Storage(StorageError::Io { source, .. })
+            | OpenError::Log(WalError::Io { source, .. })
+            | OpenError::Io { source, .. } => is_of_machine(source),
+            _ => false,
+        }
+    }
+
     /// What is wrong, without what to do about it: for messages that say more than that.
     pub(crate) fn brief(&self) -> String {
         match self {

@@ -111,15 +111,16 @@ impl Database {
         check_finished(&*disk)?;
         let copy = begin(&original)?;
         copy.claim()?;
-        let Left { mut losses, candidates, database } = match Left::find(&disk) {
+        let check_fed = || check_fed(&worn).map_err(|error| copy.give_up(error));
+        let left = Left::find(&disk);
+        check_fed()?;
+        let Left { mut losses, candidates, database } = match left {
             Ok(left) => left,
             Err(error) => {
                 copy.clear()?;
                 return Err(error);
             }
         };
-        let check_fed = || check_fed(&worn).map_err(|error| copy.give_up(error));
-        check_fed()?;
         // Manifests of which nobody knows how much they held.
         let unread = losses.len();
         let mut best: Option<(Saved, Candidate)> = None;
@@ -174,6 +175,7 @@ impl Database {
             Ok((published, damage)) => (published, damage.map(|damage| damage.to_string())),
             Err(error) => (None, Some(error.to_string())),
         };
+        check_fed()?;
         let unreadable = worn.unreadable();
         if doubt.is_none() && unreadable.iter().any(|place| place.file == shared::SHARED) {
             doubt = Some(format!("{} cannot be read", shared::SHARED));
@@ -252,11 +254,15 @@ fn share((candidate, saved): (&Candidate, &Saved), other: &Saved) -> f64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use underbelly_storage::Timestamp;
-    use underbelly_storage::disk::{Calls, Fault, FaultKind, FaultyDisk, SimulatedDisk};
+    use underbelly_storage::disk::{Act, Calls, Fault, FaultKind, FaultyDisk, SimulatedDisk};
 
     use super::*;
     use crate::batch::{Batch, Row};
+    use crate::models::Metadata;
     use crate::options::Options;
 
     /// A database whose newest manifest cannot be read.
@@ -340,5 +346,67 @@ mod tests {
             }
         }
         assert!(unfinished > 100, "{unfinished}");
+    }
+
+    /// Whichever look at the original or at the copy the system has too little for, once or from then on, a sound database
+    /// loses nothing by it: the repair ends with that error, or does without the look.
+    #[test]
+    fn too_little_memory_and_too_few_handles_are_no_loss() {
+        let memory = SimulatedDisk::new();
+        let options = Options { workers: 0, log_file_bytes: 16 << 10, ..Options::default() };
+        let db = Database::create_on(Arc::new(memory.clone()), options).unwrap();
+        for at in 0..4 {
+            let mut batch = Batch::new();
+            batch.append(Row::new("a", Timestamp(at)).field("x", at)).unwrap();
+            let metadata = Metadata::new("m").with("of", at).with("timestamp", Timestamp(at));
+            batch.put_model(metadata, vec![at as u8; 3_000]);
+            db.commit(batch).unwrap();
+            if at < 3 {
+                db.checkpoint().unwrap();
+            }
+        }
+        drop(db);
+        let (no_memory, no_handles) = (12, 24);
+        let mut ended = 0;
+        for (is_of_copy, code, is_sticky) in [
+            (false, no_memory, false),
+            (true, no_memory, false),
+            (false, no_handles, true),
+            (true, no_handles, true),
+        ] {
+            for failed in 0.. {
+                let (original, dest) =
+                    (FaultyDisk::new(memory.clone()), FaultyDisk::new(SimulatedDisk::new()));
+                let looks = Arc::new(AtomicU64::new(0));
+                let (hurt, seen) = (if is_of_copy { &dest } else { &original }, looks.clone());
+                hurt.watch(move |call| {
+                    let is_look = matches!(
+                        call.act,
+                        Act::Open | Act::Map | Act::Read | Act::Measure | Act::List | Act::Lock
+                    );
+                    let is_hurt = is_look && {
+                        let look = seen.fetch_add(1, Ordering::Relaxed);
+                        look == failed || is_sticky && look > failed
+                    };
+                    if is_hurt { Err(io::Error::from_raw_os_error(code)) } else { Ok(()) }
+                });
+                let at = format!("of the copy {is_of_copy}, error {code}, look {failed}");
+                match Database::repair_with(Arc::new(original), |_, _| (), |disk| copy(disk, &dest)) {
+                    Ok(report) => {
+                        let told = (report.losses, report.harmless, report.assumed);
+                        assert_eq!(told, (vec![], vec![], vec![]), "{at}");
+                        assert_eq!(rows(dest.inner()).unwrap(), 4, "{at}");
+                    }
+                    Err(error) => {
+                        assert!(error.to_string().contains("nothing is damaged"), "{at}: {error}");
+                        ended += 1;
+                    }
+                }
+                if looks.load(Ordering::Relaxed) <= failed {
+                    break;
+                }
+            }
+        }
+        assert!(ended > 100, "{ended}");
     }
 }

@@ -45,7 +45,7 @@ struct Hurt {
 pub(super) enum Unusable {
     /// This manifest cannot be used; another may.
     This(Loss),
-    /// The disk does not let us.
+    /// The disk does not let us, or the system.
     All(OpenError),
 }
 
@@ -80,7 +80,11 @@ pub(super) fn salvage(
             Err(
                 error @ (StorageError::Missing { .. } | StorageError::Io { action: "read" | "open", .. }),
             ) => {
-                return Err(Unusable::This(Loss::new(image, &error.into(), IMAGE_LOST)));
+                let error = OpenError::from(error);
+                return Err(match error.is_of_machine() {
+                    true => Unusable::All(error),
+                    false => Unusable::This(Loss::new(image, &error, IMAGE_LOST)),
+                });
             }
             Err(error) => return Err(error.into()),
         }
@@ -93,6 +97,9 @@ pub(super) fn salvage(
     let objects = Objects::tolerant(copy.dest.clone(), database);
     let restored = restore(&copy.dest, database, &manifest, objects, &pool, false).map_err(|error| {
         let error = error.named(&copy.dest.describe());
+        if error.is_of_machine() {
+            return Unusable::All(error);
+        }
         let file = match &error {
             OpenError::Storage(StorageError::Corrupt { file, .. }) => file.clone(),
             _ => manifest_name(candidate.number),
@@ -131,7 +138,11 @@ pub(super) fn salvage(
             match replay(open, &objects, &mut state, &mut next_file, (seq, seq), &payload) {
                 Ok(_) => Ok(log.add(seq, payload)?),
                 Err(error) => {
-                    refused = Some(error.named(&disk.describe()).to_string());
+                    let error = error.named(&disk.describe());
+                    if error.is_of_machine() {
+                        return Err(error);
+                    }
+                    refused = Some(error.to_string());
                     Ok(())
                 }
             }
@@ -212,7 +223,7 @@ fn next_file(disk: &SharedDisk, known: u64) -> Result<u64, StorageError> {
     Ok(numbers.map(|number| number.saturating_add(1)).fold(known, u64::max))
 }
 
-/// Only a disk that refuses ends a repair; a file that is damaged, missing or has unreadable places is a loss.
+/// Only a disk that refuses, or a system that has too little, ends a repair; a file that is damaged, missing or has unreadable places is a loss.
 pub(super) fn loss_or_end<T>(
     result: Result<T, OpenError>,
     loss: impl FnOnce(&OpenError) -> Loss,
@@ -221,6 +232,7 @@ pub(super) fn loss_or_end<T>(
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error @ OpenError::Storage(StorageError::DiskFull { .. })) => Err(error),
+        Err(error) if error.is_of_machine() => Err(error),
         Err(OpenError::Storage(StorageError::Io { action, file, source }))
             if source.kind() == std::io::ErrorKind::PermissionDenied =>
         {

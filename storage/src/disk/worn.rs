@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Disk, File, Lock, SharedDisk};
 use crate::error::is_of_machine;
@@ -35,25 +35,26 @@ pub struct Unreadable {
 /// that cannot be read would end the process.
 pub struct WornDisk {
     disk: SharedDisk,
-    found: Found,
+    found: Arc<Found>,
+}
+
+#[derive(Default)]
+struct Found {
+    places: Mutex<Vec<Unreadable>>,
     /// The first file that the system refused for want of handles or memory.
     starved: Mutex<Option<(String, io::Error)>>,
 }
 
-type Found = Arc<Mutex<Vec<Unreadable>>>;
-
-impl WornDisk {
-    /// Looks at a disk.
-    pub fn new(disk: SharedDisk) -> WornDisk {
-        WornDisk { disk, found: Found::default(), starved: Mutex::default() }
+impl Found {
+    fn places(&self) -> MutexGuard<'_, Vec<Unreadable>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file that the system refused for want of handles or memory, if it did: what was found of the database says nothing
-    /// then. Asking takes the answer away.
-    pub fn starved(&self) -> Option<(String, io::Error)> {
-        self.starved.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn starved(&self) -> MutexGuard<'_, Option<(String, io::Error)>> {
+        self.starved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes where an answer is of the system and not of the disk.
     fn fed<T>(&self, name: &str, answer: io::Result<T>) -> io::Result<T> {
         answer.inspect_err(|error| {
             if is_of_machine(error) {
@@ -61,15 +62,31 @@ impl WornDisk {
                     Some(code) => io::Error::from_raw_os_error(code),
                     None => error.kind().into(),
                 };
-                let mut starved = self.starved.lock().unwrap_or_else(PoisonError::into_inner);
-                starved.get_or_insert((name.to_string(), same));
+                self.starved().get_or_insert((name.to_string(), same));
             }
         })
+    }
+}
+
+impl WornDisk {
+    /// Looks at a disk.
+    pub fn new(disk: SharedDisk) -> WornDisk {
+        WornDisk { disk, found: Arc::default() }
+    }
+
+    /// The file that the system did not open, map or read for want of handles or memory, if there is one: what was found of the
+    /// database says nothing then. Asking takes the answer away.
+    pub fn starved(&self) -> Option<(String, io::Error)> {
+        self.found.starved().take()
+    }
+
+    fn fed<T>(&self, name: &str, answer: io::Result<T>) -> io::Result<T> {
+        self.found.fed(name, answer)
     }
 
     /// The places that could not be read so far, by file and offset.
     pub fn unreadable(&self) -> Vec<Unreadable> {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut found = self.found.places().clone();
         found.sort_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
         found.dedup_by(|later, first| {
             let end = first.offset + first.bytes;
@@ -188,17 +205,24 @@ impl Disk for WornDisk {
 struct WornFile {
     file: Box<dyn File>,
     name: String,
-    found: Found,
+    found: Arc<Found>,
 }
 
 impl WornFile {
-    /// Fills the buffer as far as the file goes; also answers whether all of that could be read.
+    fn fed<T>(&self, answer: io::Result<T>) -> io::Result<T> {
+        self.found.fed(&self.name, answer)
+    }
+
+    /// Fills the buffer as far as the file goes; also answers whether all of that could be read. What the system has too little
+    /// for is an error.
     fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<(usize, bool)> {
-        let left = usize::try_from(self.file.len()?.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.len()?.saturating_sub(offset)).unwrap_or(usize::MAX);
         let length = left.min(buffer.len());
         let buffer = buffer.get_mut(..length).unwrap_or_default();
-        if let Ok(read) = self.file.read_at(buffer, offset) {
-            return Ok((read, true));
+        match self.fed(self.file.read_at(buffer, offset)) {
+            Ok(read) => return Ok((read, true)),
+            Err(error) if is_of_machine(&error) => return Err(error),
+            Err(_) => {}
         }
         let (mut done, mut is_whole) = (0, true);
         while done < length {
@@ -211,8 +235,10 @@ impl WornFile {
                 part.fill(0);
                 is_whole = false;
             }
-            if let Some(Err(error)) = read {
-                self.note(at, block, &error);
+            match read.map(|read| self.fed(read)) {
+                Some(Err(error)) if is_of_machine(&error) => return Err(error),
+                Some(Err(error)) => self.note(at, block, &error),
+                _ => {}
             }
             done += block;
         }
@@ -221,7 +247,7 @@ impl WornFile {
 
     fn note(&self, offset: u64, bytes: usize, error: &io::Error) {
         let (bytes, error) = (bytes as u64, error.to_string());
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.found.places();
         let before =
             found.last_mut().filter(|last| last.file == self.name && last.offset + last.bytes == offset);
         if let Some(last) = before {
@@ -237,7 +263,7 @@ impl WornFile {
                 && place.offset <= offset
                 && offset + bytes as u64 <= place.offset + place.bytes
         };
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).iter().any(is_there)
+        self.found.places().iter().any(is_there)
     }
 }
 
@@ -259,7 +285,7 @@ impl File for WornFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.file.len()
+        self.fed(self.file.len())
     }
 }
 
@@ -307,6 +333,24 @@ mod tests {
         assert_eq!(places(&disk), [(4_096, 10_240)]);
         assert_eq!(disk.unreadable()[0].error, "bad sector");
         assert_eq!(disk.create("b").map(drop).unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+    }
+
+    /// What the system has no memory or no handles for is no place of the disk.
+    #[test]
+    fn what_the_system_has_too_little_for_is_no_bad_place() {
+        for act in [Act::Open, Act::Map, Act::Read, Act::Measure] {
+            let disk = SimulatedDisk::new();
+            disk.overwrite("a", vec![7; 10_000]);
+            let disk = FaultyDisk::new(disk);
+            disk.watch(move |call| match call.act == act {
+                true => Err(io::Error::from_raw_os_error(12)),
+                false => Ok(()),
+            });
+            let disk = WornDisk::new(Arc::new(disk));
+            assert_eq!(disk.map("a").map(drop).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+            assert_eq!(disk.starved().unwrap().0, "a");
+            assert!(disk.unreadable().is_empty() && disk.starved().is_none());
+        }
     }
 
     #[test]

@@ -334,12 +334,12 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
     let signals = Arc::new(Signals::new(state.head, doorbell, asked, wake, options.clock.clone(), registry));
     let record_bytes_max = log.options().record_max as usize;
     let log = GroupCommit::new(log, signals.clone());
-    // From the first opening on, so that what is deleted on a full disk comes back. The log has its space already.
+    let notice = Notice::begin(&*disk, database, state.head, &report)?;
+    // From the first opening on, so that what is deleted on a full disk comes back. The log and `SHARED` have their space already.
     if let Err(error) = reserve::hold(&*disk, 0, 0) {
         let what = format!("no reserve can be held for the next checkpoint: {error}");
-        *trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+        trouble.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(what);
     }
-    let notice = Notice::begin(&*disk, database, state.head, &report)?;
     let noted = trouble.clone();
     signals.on_durable(move |seq| {
         if let Err(error) = notice.publish(seq) {

@@ -297,3 +297,27 @@ fn a_disk_that_turns_read_only_ends_writing_and_not_reading() {
         assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
     });
 }
+
+/// `LOCK` is for people: where a full disk does not take it, a database is opened without it, and is locked all the same.
+#[test]
+fn a_full_disk_keeps_nobody_out_for_want_of_a_lock_file() {
+    let test = "full::a_full_disk_keeps_nobody_out_for_want_of_a_lock_file";
+    on_small_disk(test, Kind::Tmpfs, |at| {
+        let dir = at.join("db");
+        let db = Database::create_with(&dir, options()).unwrap();
+        define(&db).unwrap();
+        commit(&db, 1).unwrap();
+        db.close().unwrap();
+        fs::remove_file(dir.join("LOCK")).unwrap();
+        let ballast = Ballast::fill(at, 0);
+        let db = Database::open_with(&dir, options()).unwrap();
+        assert_eq!(fs::read(dir.join("LOCK")).unwrap_or_default(), b"", "there was room for it");
+        assert_eq!(transactions_shown(&db.snapshot(), large_in_script).unwrap(), 1);
+        let second = Database::open_with(&dir, options()).map(drop).unwrap_err();
+        assert!(matches!(second, OpenError::Locked { pid: 0, .. }), "{second}");
+        db.close().unwrap();
+        ballast.remove();
+        drop(Database::open_with(&dir, options()).unwrap());
+        assert_eq!(fs::read(dir.join("LOCK")).unwrap(), std::process::id().to_string().as_bytes());
+    });
+}

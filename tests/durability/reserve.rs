@@ -114,3 +114,33 @@ fn a_full_disk_is_emptied_by_deletes_before_the_first_checkpoint() {
     assert!(used(memory) + (2 << 20) <= full, "{} of {full} bytes are used", used(memory));
     assert_eq!(db.verify(|_, _| ()).unwrap().damages, Vec::<String>::new());
 }
+
+/// An opening on a disk with less room than the reserve goes without one. What it must have comes first: where `SHARED` was
+/// taken away, the reserve does not take its place.
+#[test]
+fn a_reserve_takes_no_space_that_an_opening_needs() {
+    let capacity = Arc::new(AtomicU64::new(u64::MAX));
+    let disk = small(capacity.clone());
+    let memory = disk.inner();
+    let options = Options { workers: 0, ..options() };
+    let db = Database::create_on(Arc::new(disk.clone()), options.clone()).unwrap();
+    put(&db, 1);
+    drop(db);
+    let shared = memory.contents("SHARED").unwrap().len() as u64;
+    for free in [0, 1000, 64 << 10, (64 << 10) + shared - 1, (64 << 10) + shared] {
+        for name in ["SHARED", "RESERVE"] {
+            memory.remove(name).ok();
+        }
+        let before = used(memory);
+        capacity.store(before + shared.max(free), Ordering::Relaxed);
+        let db = Database::open_on(Arc::new(disk.clone()), options.clone());
+        let db = db.unwrap_or_else(|error| panic!("{free}: {error}"));
+        check(&db, 1);
+        assert_eq!(db.status().trouble, None, "{free}");
+        drop(db);
+        let held = memory.contents("RESERVE").map(|bytes| bytes.len() as u64);
+        assert_eq!(held, (free == (64 << 10) + shared).then_some(64 << 10), "{free}");
+        assert_eq!(used(memory), before + shared + held.unwrap_or(0), "{free}");
+        capacity.store(u64::MAX, Ordering::Relaxed);
+    }
+}

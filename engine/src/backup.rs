@@ -91,7 +91,7 @@ impl View {
         dest: SharedDisk,
         progress: impl FnMut(u64, u64),
     ) -> Result<BackupReport, CopyError> {
-        Copy::begin_on(&self.base().disk, dest, None, BackupOptions { copy: true })?.back_up(progress)
+        Copy::begin_on(&self.base().disk, dest, BackupOptions { copy: true })?.back_up(progress)
     }
 }
 
@@ -149,10 +149,10 @@ impl Copy {
     pub(crate) fn begin(source: &SharedDisk, dest: &Path, options: BackupOptions) -> Result<Copy, CopyError> {
         let made = dest.ancestors().filter(|dir| !dir.as_os_str().is_empty());
         let made = made.take_while(|dir| fs::symlink_metadata(dir).is_err()).map(Path::to_path_buf).collect();
-        let mut copy =
-            Copy::begin_on(source, Arc::new(RealDisk::new(dest)), Some(dest.to_path_buf()), options)?;
-        copy.made = made;
-        let inside = source.path("").and_then(|source| {
+        let (source, root, has_copied) = (source.clone(), Some(dest.to_path_buf()), AtomicBool::new(false));
+        let copy = Copy { source, dest: Arc::new(RealDisk::new(dest)), root, made, options, has_copied };
+        copy.prepare().inspect_err(|_| copy.unmake())?;
+        let inside = copy.source.path("").and_then(|source| {
             let (source, dest) = (source.canonicalize().ok()?, dest.canonicalize().ok()?);
             dest.starts_with(source).then_some(())
         });
@@ -168,34 +168,38 @@ impl Copy {
     pub(crate) fn begin_on(
         source: &SharedDisk,
         dest: SharedDisk,
-        root: Option<PathBuf>,
         options: BackupOptions,
     ) -> Result<Copy, CopyError> {
         let (source, made, has_copied) = (source.clone(), Vec::new(), AtomicBool::new(false));
-        let copy = Copy { source, dest, root, made, options, has_copied };
-        let dir = copy.dest.describe();
+        let copy = Copy { source, dest, root: None, made, options, has_copied };
+        copy.prepare()?;
+        Ok(copy)
+    }
+
+    /// Makes the folder, which is to be empty or not there.
+    fn prepare(&self) -> Result<(), CopyError> {
+        let dir = self.dest.describe();
         let io = |action| {
             let dir = dir.clone();
             move |source| OpenError::Io { action, dir, source }
         };
-        match copy.dest.list("") {
+        match self.dest.list("") {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 return Err(CopyError::NotEmpty { dir, found: "it is a file".to_string() });
             }
             entries => {
                 if let Some(found) = entries.map_err(io("cannot list"))?.into_iter().next() {
-                    if check_finished(&*copy.dest).is_err() {
+                    if check_finished(&*self.dest).is_err() {
                         return Err(CopyError::Unfinished { dir });
                     }
                     return Err(CopyError::NotEmpty { dir, found });
                 }
             }
         }
-        let made = copy.dest.create_dir("");
+        let made = self.dest.create_dir("");
         // A link that leads nowhere is there, and is no folder.
-        let made = made.and_then(|()| copy.root.as_ref().map_or(Ok(()), |root| fs::metadata(root).map(drop)));
-        made.map_err(io("cannot make folder"))?;
-        Ok(copy)
+        let made = made.and_then(|()| self.root.as_ref().map_or(Ok(()), |root| fs::metadata(root).map(drop)));
+        Ok(made.map_err(io("cannot make folder"))?)
     }
 
     /// Takes the folder for this copy, and says, durably and before anything else is there, that it is not finished: the mark
@@ -271,9 +275,10 @@ impl Copy {
         Ok(())
     }
 
-    /// Takes away the folders that were made for the copy, as far as they are empty.
+    /// Takes away the folders that were made for the copy, as far as they are there and empty.
     fn unmake(&self) {
-        let _ = self.made.iter().try_for_each(fs::remove_dir);
+        // What is not empty keeps those around it from being removed, too.
+        self.made.iter().for_each(|dir| drop(fs::remove_dir(dir)));
     }
 
     /// Syncs the folders that are left.

@@ -290,7 +290,7 @@ mod tests {
     }
 
     fn copy(original: &SharedDisk, dest: &FaultyDisk<SimulatedDisk>) -> Result<Copy, CopyError> {
-        Copy::begin_on(original, Arc::new(dest.clone()), None, BackupOptions { copy: true })
+        Copy::begin_on(original, Arc::new(dest.clone()), BackupOptions { copy: true })
     }
 
     /// Wherever a repair or a backup stops, also while it takes back what it made because a call failed, what is left is

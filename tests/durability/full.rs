@@ -321,3 +321,25 @@ fn a_full_disk_keeps_nobody_out_for_want_of_a_lock_file() {
         assert_eq!(fs::read(dir.join("LOCK")).unwrap(), std::process::id().to_string().as_bytes());
     });
 }
+
+/// A copy for which one folder can be made and not the one in it takes the first away again.
+#[test]
+fn a_copy_whose_folders_do_not_all_fit_leaves_none() {
+    on_small_disk("full::a_copy_whose_folders_do_not_all_fit_leaves_none", Kind::Ext4, |at| {
+        let dir = TempDir::new().unwrap();
+        let db = Database::create_with(dir.path(), options()).unwrap();
+        // Until no file or folder can be made any more, and then one.
+        let filler = |number: u32| at.join(format!("filler-{number}"));
+        let fillers = (0..).take_while(|number| fs::File::create(filler(*number)).is_ok()).count();
+        assert!(fillers > 0);
+        fs::remove_file(filler(0)).unwrap();
+        let dest = at.join("a/copy");
+        let check = |error: CopyError| {
+            assert!(error.to_string().contains("cannot make folder"), "{error}");
+            assert!(!at.join("a").exists());
+        };
+        check(db.backup(&dest, BackupOptions::default(), |_, _| ()).map(drop).unwrap_err());
+        drop(db);
+        check(Database::repair(dir.path(), &dest, |_, _| ()).map(drop).unwrap_err());
+    });
+}

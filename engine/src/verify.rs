@@ -454,6 +454,10 @@ fn verify_log(disk: &SharedDisk, database: [u8; 16], report: &mut VerifyReport) 
         Err(error) => return report.damage(error),
     };
     damages.iter().for_each(|damage| report.damage(damage));
+    // Of what cannot be opened it is told why.
+    let is_unopened = |name: &str| {
+        logs.iter().any(|file| file.file == name && matches!(file.header, Err(WalError::Io { .. })))
+    };
     for name in disk.list(files::WAL_DIR).unwrap_or_default() {
         let is_spare = name.starts_with("spare-");
         let name = format!("{}/{name}", files::WAL_DIR);
@@ -468,8 +472,7 @@ fn verify_log(disk: &SharedDisk, database: [u8; 16], report: &mut VerifyReport) 
                 (None, Err(error)) => report.damage(StorageError::io("open", &name, error)),
                 (None, Ok(_)) => {}
             }
-        } else if name.ends_with(".wal") && !damages.iter().any(|damage| damage.contains(&name)) {
-            // What cannot be read of the log is told; but a link can.
+        } else if name.ends_with(".wal") && !is_unopened(&name) {
             let remedy = "put the file that it leads to in its place";
             report.damages.extend(misplaced(disk, &name, remedy));
         }

@@ -242,6 +242,36 @@ fn links_are_copied_by_backups_and_told_where_they_are_written() {
     );
 }
 
+/// A link in the place of a log file is told whatever else is told of that file, and each thing once; of a link that leads to no
+/// file it is told that it cannot be opened.
+#[test]
+fn a_link_in_the_log_is_told_beside_other_damage() {
+    let subject = Subject::closed();
+    let names = subject.disk.files();
+    let log = names.iter().rfind(|name| name.ends_with(".wal")).unwrap();
+    for (is_damaged, is_there) in [(false, true), (true, true), (true, false)] {
+        let dir = TempDir::new().unwrap();
+        let (db, away) = (dir.path().join("db"), dir.path().join("away"));
+        lay_out(&subject, &db);
+        fs::rename(db.join(log), &away).unwrap();
+        symlink(&away, db.join(log)).unwrap();
+        match (is_damaged, is_there) {
+            (_, false) => fs::remove_file(&away).unwrap(),
+            (true, true) => {
+                let mut bytes = fs::read(&away).unwrap();
+                bytes[16..64].fill(0x5a);
+                fs::write(&away, bytes).unwrap();
+            }
+            _ => {}
+        }
+        let damages = Database::verify_dir(&db, |_, _| ()).unwrap().damages;
+        let is_link = |damage: &&String| damage.contains("is a link, through which no writer writes");
+        assert_eq!(damages.iter().filter(is_link).count(), usize::from(is_there), "{damages:?}");
+        let is_other = |damage: &&String| damage.contains(log.as_str()) && !is_link(damage);
+        assert_eq!(damages.iter().any(|damage| is_other(&damage)), is_damaged, "{damages:?}");
+    }
+}
+
 /// Names that look like the engine's and are none, or of numbers that nobody counts to, change nothing and stay.
 #[test]
 fn strange_names_beside_the_files_change_nothing() {

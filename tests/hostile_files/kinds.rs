@@ -52,8 +52,12 @@ pub const KINDS: &[Kind] = &[
 /// # Panics
 /// Where there is none: a kind that the engine writes and this list lacks.
 pub fn kind_of(name: &str) -> &'static Kind {
-    let found = KINDS.iter().find(|kind| name.starts_with(kind.begins) && name.ends_with(kind.ends));
-    found.unwrap_or_else(|| panic!("{name} is of no kind that is listed in kinds.rs"))
+    known_kind_of(name).unwrap_or_else(|| panic!("{name} is of no kind that is listed in kinds.rs"))
+}
+
+/// The kind of a file; `None` for a folder.
+pub fn known_kind_of(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| name.starts_with(kind.begins) && name.ends_with(kind.ends))
 }
 
 /// The databases here have files of all kinds but those which a disk in memory does not have.

@@ -11,7 +11,7 @@ use underbelly::{Batch, CopyError, Database, Disk, OpenError, Scope};
 use underbelly_tests::sample::{self, fill, options, tear};
 use underbelly_tests::{define, shown, transaction};
 
-use crate::kinds::kind_of;
+use crate::kinds::{kind_of, known_kind_of};
 
 /// The disk in memory.
 pub type Memory = underbelly::SimulatedDisk;
@@ -203,7 +203,8 @@ impl Subject {
 
     /// Notes that a writer is refused for this file. Answers whether it is the first of its kind.
     fn note_refused(&self, name: &str) -> bool {
-        let kind = if name.is_empty() { "several" } else { kind_of(name).name };
+        let of_one = || known_kind_of(name).map_or("folder", |kind| kind.name);
+        let kind = if name.is_empty() { "several" } else { of_one() };
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let cases = refused.entry(kind).or_default();
         *cases += 1;

@@ -100,10 +100,9 @@ fn a_batch_that_is_being_written_ends_the_reading_quietly() {
     assert_eq!(follower.next_seq(), 3);
 }
 
-/// A batch that was given up may come back whole: a later crash may keep sectors that an earlier one lost. The next file
-/// says that the log does not hold it.
-#[test]
-fn a_batch_that_was_given_up_is_not_read() {
+/// A log of which file 1 holds records 1, 2 and behind its end one that was given up, and file 2 the true 3 and 4; and a reader that has
+/// read 1 and 2.
+fn given_up() -> (SimulatedDisk, Follower) {
     let disk = SimulatedDisk::new();
     let name = "wal/0000000001.wal";
     let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
@@ -117,7 +116,16 @@ fn a_batch_that_was_given_up_is_not_read() {
     assert_eq!(read(&mut beside, 2).unwrap(), (3, records(1..=2, 40)));
     let (mut log, ..) = open(&disk, 1, 0, options(SMALL)).unwrap();
     log.write(&records(3..=4, 60)).unwrap();
+    drop(log);
     disk.overwrite(name, with);
+    (disk, beside)
+}
+
+/// A batch that was given up may come back whole: a later crash may keep sectors that an earlier one lost. The next file
+/// says that the log does not hold it.
+#[test]
+fn a_batch_that_was_given_up_is_not_read() {
+    let (disk, mut beside) = given_up();
     let expected = [records(1..=2, 40), records(3..=4, 60)].concat();
     for upto in [4, u64::MAX] {
         let mut late = Follower::open(shared(&disk), DB, Start::at(1)).unwrap();
@@ -131,19 +139,7 @@ fn a_batch_that_was_given_up_is_not_read() {
 /// taken for the true record.
 #[test]
 fn an_end_that_cannot_be_read_hides_no_batch_that_was_given_up() {
-    let disk = SimulatedDisk::new();
-    let name = "wal/0000000001.wal";
-    let mut log = Log::create(shared(&disk), DB, 1, options(SMALL)).unwrap();
-    log.write(&records(1..=2, 40)).unwrap();
-    let without = disk.contents(name).unwrap();
-    log.write(&records(3..=3, 50)).unwrap();
-    let with = disk.contents(name).unwrap();
-    drop(log);
-    disk.overwrite(name, without);
-    let (mut log, ..) = open(&disk, 1, 0, options(SMALL)).unwrap();
-    log.write(&records(3..=4, 60)).unwrap();
-    drop(log);
-    disk.overwrite(name, with);
+    let (disk, _) = given_up();
     let faulty = FaultyDisk::new(disk);
     let mut follower = Follower::open(Arc::new(faulty.clone()), DB, Start::at(1)).unwrap();
     faulty.watch(|call| match call.act {

@@ -52,8 +52,15 @@ fn columns() -> Vec<(&'static str, Column)> {
 
 fn write(disk: &SimulatedDisk, columns: &Columns, timestamps: &[i64]) -> Result<SegmentInfo, StorageError> {
     let keys = HashSet::new();
-    let rows =
-        SegmentRows { timestamps, seqs: Seqs::Assigned, columns, keys: &keys, after: 0, replaced: &[] };
+    let rows = SegmentRows {
+        timestamps,
+        seqs: Seqs::Assigned,
+        columns,
+        keys: &keys,
+        by_key: false,
+        after: 0,
+        replaced: &[],
+    };
     write_segment(disk, "1.seg", [1; 16], &rows, &Alone)
 }
 

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use underbelly::{Aggregate, Batch, Columns, Database, Every, Series, Timestamp, Value};
+use underbelly::{Aggregate, Batch, Columns, Database, Every, Options, Series, Timestamp, Value};
 
 use crate::Failed;
 
@@ -107,7 +107,13 @@ pub struct Ticks {
 impl Ticks {
     /// A new database in a folder.
     pub fn create(folder: &Path) -> Result<Ticks, Failed> {
-        Ok(Ticks { db: Database::create(folder)? })
+        Ticks::create_sealed(folder, false)
+    }
+
+    /// The same, whose rows may be sealed by key.
+    pub fn create_sealed(folder: &Path, sealed_by_key: bool) -> Result<Ticks, Failed> {
+        let options = Options { sealed_by_key, ..Options::default() };
+        Ok(Ticks { db: Database::create_with(folder, options)? })
     }
 
     /// The time in which rows become durable, sealed and encoded. Making them is not counted.

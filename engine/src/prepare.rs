@@ -458,7 +458,15 @@ impl Core {
         let file = self.new_file();
         pins.file(file);
         let (timestamps, columns, seqs) = (run.timestamps(), run.columns(), Seqs::Assigned);
-        let rows = SegmentRows { timestamps, seqs, columns, keys: &keys, after, replaced: &[] };
+        let rows = SegmentRows {
+            timestamps,
+            seqs,
+            columns,
+            keys: &keys,
+            by_key: self.options.sealed_by_key,
+            after,
+            replaced: &[],
+        };
         let (segment, reference) = self.write_segment(&*self.disk, &series, file, &rows)?;
         let rows = Rows::Segment { segment: Ok(segment), reference };
         Ok(Some(Append { series, rows, inexact, checked }))

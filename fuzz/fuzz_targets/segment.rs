@@ -18,6 +18,21 @@ fn read(bytes: Vec<u8>) {
                 assert_eq!((column.len(), column.column_type()), (rows, *column_type));
             }
             let _ = segment.block(group, name);
+            let _ = segment.cluster_keys(group, name);
+        }
+        let clusters = segment.group(group).clusters;
+        let one =
+            (0..clusters).step_by((clusters / 8).max(1)).map(|cluster| segment.part(group, Some(cluster)));
+        for part in one.chain([segment.part_as_stored(group)]).flatten() {
+            for (name, column_type) in segment.schema() {
+                if let Ok(Some(column)) = segment.column_in(&part, name, 0..part.rows()) {
+                    assert_eq!((column.len(), column.column_type()), (part.rows(), *column_type));
+                }
+                let _ = segment.codes_in(&part, name, 0..part.rows());
+            }
+            if part.is_of_one_key() {
+                let _ = segment.timestamps_in(&part, 0..part.rows());
+            }
         }
     }
     let _ = segment.verify();

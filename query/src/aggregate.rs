@@ -121,6 +121,11 @@ impl Aggregate {
         self.name.clone()
     }
 
+    /// Whether the order of the rows decides.
+    pub(crate) fn is_by_time(&self) -> bool {
+        matches!(self.kind, Kind::First(_) | Kind::Last(_))
+    }
+
     /// Whether it counts, so that nothing is 0 and not null.
     pub(crate) fn is_count(&self) -> bool {
         matches!(self.kind, Kind::Rows | Kind::Count(_))

@@ -12,7 +12,7 @@ use hashbrown::{HashMap, HashSet};
 use underbelly_storage::{Column, Columns, Timestamp, Value};
 
 use crate::gather::{append, fitted, rows_taken};
-use crate::group::{Group, Place, Wanted};
+use crate::group::{Group, Order, Place, Wanted};
 use crate::ids::KeyIds;
 use crate::interval::{Closed, Interval};
 use crate::key::encode;
@@ -220,7 +220,7 @@ impl Resolved {
             not_at: Vec::new(),
             columns: Vec::new(),
             tombstones: self.tombstones.clone(),
-            untimed: false,
+            order: Order::Time,
         };
         let mut rows: Vec<At> = Vec::new();
         for (part, of) in (0..).zip(&slice.parts) {

@@ -12,7 +12,7 @@ use crate::lane::{Codes, Lane};
 use crate::merge::Ordered;
 use crate::predicate::Test;
 use crate::tombstone::Tombstones;
-use crate::{QueryError, Run, SchemaColumn, Seqs, Source, TIMESTAMP, Tombstone, Zone};
+use crate::{Part, QueryError, Run, SchemaColumn, Seqs, Source, TIMESTAMP, Those, Tombstone, Zone};
 
 /// What is asked of each group.
 #[derive(Clone, Debug)]
@@ -35,8 +35,28 @@ pub(crate) struct Wanted {
     pub(crate) columns: Vec<SchemaColumn>,
     /// What hides rows.
     pub(crate) tombstones: Tombstones,
-    /// Whether nobody looks at the timestamps of the rows, so that they need not be read.
-    pub(crate) untimed: bool,
+    /// In which order rows are asked for.
+    pub(crate) order: Order,
+}
+
+/// In which order rows are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// That of time.
+    #[default]
+    Time,
+    /// The same, and nobody looks at the timestamps, so that they need not be read.
+    Untimed,
+    /// Any, and nobody looks at the timestamps.
+    Any,
+    /// Rows of each key in that of time, and keys in any.
+    ByKey,
+}
+
+impl Order {
+    fn is_untimed(self) -> bool {
+        matches!(self, Order::Untimed | Order::Any)
+    }
 }
 
 /// Which rows of a group to keep where no more than some number can be used.
@@ -79,6 +99,9 @@ impl OpenGroup<'_> {
     }
 }
 
+/// Where fewer than one row in so many is wanted of a group that is kept by key, each is read by itself.
+const FEW: usize = 16;
+
 /// A run and its position in the source.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'r> {
@@ -90,7 +113,12 @@ pub(crate) struct Place<'r> {
 pub(crate) struct Group<'r> {
     pub(crate) place: Place<'r>,
     pub(crate) number: usize,
+    /// Of those rows that are read.
     pub(crate) zone: Zone,
+    /// The rows that are read, where the group is kept by key.
+    part: Option<Box<dyn Part + 'r>>,
+    /// Whether all of these pass the filters.
+    is_filtered: bool,
     /// Those that are not read yet, at both ends.
     pub(crate) rows: Range<usize>,
     /// Whether all of `rows` lie in the interval that is asked for.
@@ -136,16 +164,73 @@ impl Hits {
 impl<'r> Group<'r> {
     /// All rows of a group.
     pub(crate) fn new(place: Place<'r>, number: usize) -> Result<Group<'r>, QueryError> {
-        let zone = place.run.zone(number);
+        Group::of(place, number, &[], Those::InTime)
+    }
+
+    /// Those rows of a group, or of them those that pass filters, where these are found without the others.
+    fn of(
+        place: Place<'r>,
+        number: usize,
+        filters: &[Filter],
+        those: Those,
+    ) -> Result<Group<'r>, QueryError> {
+        let mut zone = place.run.zone(number);
         if u32::try_from(zone.rows).is_err() {
             return Err(QueryError::TooManyRows { rows: zone.rows });
         }
-        let (dictionaries, hits) = (Vec::new(), Vec::new());
-        Ok(Group { place, number, zone, rows: 0..zone.rows, is_within: false, dictionaries, hits })
+        let mut group = Group {
+            place,
+            number,
+            zone,
+            part: None,
+            is_filtered: false,
+            rows: 0..zone.rows,
+            is_within: false,
+            dictionaries: Vec::new(),
+            hits: Vec::new(),
+        };
+        if place.run.clusters(number) == 0 {
+            return Ok(group);
+        }
+        let passing = if filters.is_empty() { None } else { group.passing_keys(filters)? };
+        let (is_none, part, is_filtered) = match (passing.as_deref(), those) {
+            (Some([]), _) => (true, None, true),
+            (Some(passing), Those::OfKey(key)) if !passing.contains(&(key as u32)) => (true, None, true),
+            (passing, Those::OfKey(_)) => (false, place.run.part(number, those)?, passing.is_some()),
+            (Some([key]), _) => (false, place.run.part(number, Those::OfKey(*key as usize))?, true),
+            _ => (false, place.run.part(number, those)?, false),
+        };
+        (group.part, group.is_filtered) = (part, is_filtered);
+        if is_none {
+            group.rows = 0..0;
+        }
+        if let Some(part) = &group.part {
+            zone.rows = part.rows();
+            (group.zone, group.rows) = (zone, 0..zone.rows);
+        }
+        Ok(group)
+    }
+
+    /// The numbers of the keys that pass filters, where the group is kept by them.
+    fn passing_keys(&self, filters: &[Filter]) -> Result<Option<Vec<u32>>, QueryError> {
+        let mut passing = Selection::Range(0..self.place.run.clusters(self.number));
+        for filter in filters {
+            let Some(keys) = self.place.run.cluster_keys(self.number, &filter.name)? else { return Ok(None) };
+            passing = filter.apply(Some(&keys), passing)?;
+        }
+        Ok(Some(passing.into_rows()))
+    }
+
+    /// Whether its rows are those of one key.
+    pub(crate) fn is_of_one_key(&self) -> bool {
+        self.part.as_ref().is_some_and(|part| part.is_of_one_key())
     }
 
     fn piece_rows(&self) -> usize {
-        self.place.run.piece_rows().max(1)
+        match &self.part {
+            Some(part) if !part.is_end_to_end() => usize::MAX,
+            _ => self.place.run.piece_rows().max(1),
+        }
     }
 
     /// The next rows that are read at a time, from the start.
@@ -173,9 +258,10 @@ impl<'r> Group<'r> {
     /// Timestamps of some rows.
     pub(crate) fn timestamps(&self, rows: &Range<usize>) -> Result<Cow<'r, [i64]>, QueryError> {
         let run = self.place.run;
-        let timestamps = match self.is_whole(rows) {
-            true => run.timestamps(self.number)?,
-            false => run.timestamps_of(self.number, rows.clone())?,
+        let timestamps = match &self.part {
+            Some(part) => part.timestamps(rows.clone())?.into(),
+            None if self.is_whole(rows) => run.timestamps(self.number)?,
+            None => run.timestamps_of(self.number, rows.clone())?,
         };
         self.announced(TIMESTAMP, rows, timestamps.len())?;
         Ok(timestamps)
@@ -187,9 +273,10 @@ impl<'r> Group<'r> {
             return Ok(Seqs::One(self.zone.seq_min));
         }
         let run = self.place.run;
-        let seqs = match self.is_whole(rows) {
-            true => run.seqs(self.number)?,
-            false => run.seqs_of(self.number, rows.clone())?,
+        let seqs = match &self.part {
+            Some(part) => part.seqs(rows.clone())?,
+            None if self.is_whole(rows) => run.seqs(self.number)?,
+            None => run.seqs_of(self.number, rows.clone())?,
         };
         if let Seqs::Each(seqs) = &seqs {
             self.announced("the sequence numbers", rows, seqs.len())?;
@@ -205,7 +292,10 @@ impl<'r> Group<'r> {
     ) -> Result<Option<Lane<'r>>, QueryError> {
         let run = self.place.run;
         if let Some(distinct) = self.dictionary(name)? {
-            let codes = run.codes(self.number, name, rows.clone())?;
+            let codes = match &self.part {
+                Some(part) => part.codes(name, rows.clone())?,
+                None => run.codes(self.number, name, rows.clone())?,
+            };
             self.announced(name, rows, codes.len())?;
             let greatest = codes.iter().fold(0, |greatest, code| *code.max(&greatest)) as usize;
             if !codes.is_empty() && greatest >= distinct.len() {
@@ -215,9 +305,10 @@ impl<'r> Group<'r> {
             }
             return Ok(Some(Lane::Codes(Codes { codes, distinct })));
         }
-        let column = match self.is_whole(rows) {
-            true => run.column(self.number, name)?,
-            false => run.column_of(self.number, name, rows.clone())?,
+        let column = match &self.part {
+            Some(part) => part.column(name, rows.clone())?.map(Cow::Owned),
+            None if self.is_whole(rows) => run.column(self.number, name)?,
+            None => run.column_of(self.number, name, rows.clone())?,
         };
         if let Some(column) = &column {
             self.announced(name, rows, column.len())?;
@@ -235,8 +326,9 @@ impl<'r> Group<'r> {
         let (Some(first), Some(last)) = (picked.first(), picked.last()) else {
             return self.lane(name, &(rows.start..rows.start));
         };
-        // A run that has whole groups has them at hand.
-        if self.piece_rows() >= self.zone.rows {
+        // A run that has whole groups has them at hand; of one that is kept by key all are read where many are wanted.
+        let is_few = self.part.is_some() && picked.len() < rows.len() / FEW;
+        if self.piece_rows() >= self.zone.rows && !is_few {
             let lane = self.lane(name, rows)?;
             return lane.map(|lane| lane.taken(picked, name)).transpose();
         }
@@ -248,7 +340,10 @@ impl<'r> Group<'r> {
         }
         // Rows of a group are below 2^32.
         let of_group: Vec<u32> = picked.iter().map(|row| rows.start as u32 + row).collect();
-        let column = self.place.run.column_at(self.number, name, &of_group)?;
+        let column = match &self.part {
+            Some(part) => part.column_at(name, &of_group)?,
+            None => self.place.run.column_at(self.number, name, &of_group)?,
+        };
         if let Some(column) = &column {
             self.announced(name, &(0..picked.len()), column.len())?;
         }
@@ -360,8 +455,8 @@ impl Wanted {
                 .collect::<Result<_, _>>()?,
         };
         let (tests, not_at, tombstones) = (Vec::new(), Vec::new(), source.tombstones());
-        let (after, untimed) = (0, false);
-        Ok(Wanted { interval, after, seq, filters, tests, of_filters, not_at, columns, tombstones, untimed })
+        let (after, order) = (0, Order::Time);
+        Ok(Wanted { interval, after, seq, filters, tests, of_filters, not_at, columns, tombstones, order })
     }
 
     /// The groups of a run whose zones overlap the interval.
@@ -396,9 +491,12 @@ impl Wanted {
 
     /// Whether all rows of a group pass, as far as the zone tells.
     pub(crate) fn holds_all(&self, zone: &Zone) -> bool {
-        self.filters.is_empty()
-            && self.tests.is_empty()
-            && zone.seq_max <= self.seq
+        self.filters.is_empty() && self.tests.is_empty() && self.shows_all(zone)
+    }
+
+    /// Whether all rows of a group are visible and at times that are asked for, as far as the zone tells.
+    pub(crate) fn shows_all(&self, zone: &Zone) -> bool {
+        zone.seq_max <= self.seq
             && (self.after == 0 || zone.seq_min > self.after)
             && zone.ts_min >= self.interval.first
             && zone.ts_max <= self.interval.last
@@ -409,10 +507,24 @@ impl Wanted {
     /// Begins to read a group: without rows that the interval leaves out, as far as that is cheap to tell, and without any
     /// where no text of a column passes what is asked of it.
     pub(crate) fn begin<'r>(&self, place: Place<'r>, number: usize) -> Result<Group<'r>, QueryError> {
-        let mut group = Group::new(place, number)?;
+        self.begin_those(place, number, Those::InTime)
+    }
+
+    /// The same with some of its rows, or all in another order.
+    pub(crate) fn begin_those<'r>(
+        &self,
+        place: Place<'r>,
+        number: usize,
+        those: Those,
+    ) -> Result<Group<'r>, QueryError> {
+        let mut group = Group::of(place, number, &self.filters, those)?;
         let Interval { first, last } = self.interval;
         group.is_within = group.zone.ts_min >= first && group.zone.ts_max <= last;
         for filter in &self.filters {
+            if group.is_filtered {
+                group.hits.push(None);
+                continue;
+            }
             let distinct = group.dictionary(&filter.name)?;
             let passing = |column: &Column| filter.apply(Some(column), Selection::Range(0..column.len()));
             group.note(distinct, passing)?;
@@ -474,7 +586,8 @@ impl Wanted {
             seqs = Some(read);
         }
         let mut keys = Keys { group, rows, read: Vec::new() };
-        for (number, filter) in self.filters.iter().enumerate() {
+        let filters = if keys.group.is_filtered { &[] } else { &self.filters[..] };
+        for (number, filter) in filters.iter().enumerate() {
             selection =
                 keys.apply(number, &filter.name, selection, |column, rows| filter.apply(column, rows))?;
         }
@@ -485,7 +598,9 @@ impl Wanted {
             if selection.len() == 0 {
                 break;
             }
-            if tombstone.misses(keys.group.place.run, keys.group.number, &zone) {
+            // Zones of columns are those of all rows of the group.
+            let (run, number) = (keys.group.place.run, keys.group.number);
+            if tombstone.misses(run, number, &run.zone(number)) {
                 continue;
             }
             if timestamps.is_none() {
@@ -525,6 +640,13 @@ impl Wanted {
             Keep::First(n) => selection.first(n),
             Keep::Last(n) => selection.last(n),
         };
+        // Where the order of rows is any there are no timestamps, and so all rows that are read are asked for.
+        let selection = match selection {
+            Selection::Range(rows) if self.order == Order::Any && rows.len() < piece.len() => {
+                Selection::Rows(Selection::Range(rows).into_rows())
+            }
+            selection => selection,
+        };
         let (first, last) = match &selection {
             Selection::Range(rows) if rows.is_empty() => return Ok(None),
             Selection::Range(rows) => (rows.start, rows.end - 1),
@@ -536,7 +658,9 @@ impl Wanted {
         let is_all = selection.len() == piece.len() || matches!(selection, Selection::Rows(_));
         let timestamps = match timestamps {
             Some(timestamps) => timestamps,
-            None if self.untimed && is_all && matches!(tied, Tied::Never) => Cow::Borrowed(&[][..]),
+            None if self.order.is_untimed() && is_all && matches!(tied, Tied::Never) => {
+                Cow::Borrowed(&[][..])
+            }
             None => group.timestamps(&piece)?,
         };
         let is_tied = || match tied {

@@ -6,6 +6,7 @@ use underbelly_storage::Columns;
 
 use crate::aggregate::Aggregate;
 use crate::gather::taken;
+use crate::group::Order;
 use crate::grouped::Grouped;
 use crate::timed::{Parts, Stream, TimedRows};
 use crate::{QueryError, TIMESTAMP};
@@ -71,8 +72,12 @@ impl<'a> GroupBy<'a> {
     pub fn collect(self) -> Result<Columns, QueryError> {
         let read = self.aggregates.iter().flat_map(Aggregate::columns);
         let is_timed = self.by.iter().chain(read.clone()).any(|name| &**name == TIMESTAMP);
+        let order = match self.aggregates.iter().any(Aggregate::is_by_time) {
+            true => Order::Untimed,
+            false => Order::Any,
+        };
         let parts = match self.rows.parts(self.by.iter().chain(read))? {
-            Parts::Many(header, slices) if !is_timed => Parts::Many(header, slices.untimed()),
+            Parts::Many(header, slices) if !is_timed => Parts::Many(header, slices.in_order(order)),
             parts => parts,
         };
         let header = match &parts {

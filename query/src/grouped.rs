@@ -1,6 +1,7 @@
 //! Rows sorted into slots, and what aggregates make of them.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use underbelly_storage::{Column, ColumnError, ColumnType, Columns};
@@ -81,6 +82,17 @@ impl Grouped {
         for (_, columns, state) in &mut self.states {
             let columns: Vec<&Column> = columns.iter().filter_map(|at| rows.column(*at)).collect();
             state.update(&columns, slots);
+        }
+    }
+
+    /// Takes pieces of a batch into a slot each, of which there are `count`.
+    pub(crate) fn update_pieces(&mut self, rows: &Batch<'_>, pieces: &[(u32, Range<usize>)], count: usize) {
+        self.resize(count);
+        for (_, columns, state) in &mut self.states {
+            let columns: Vec<&Column> = columns.iter().filter_map(|at| rows.column(*at)).collect();
+            for (slot, piece) in pieces {
+                state.update_some(&columns, *slot as usize, piece.clone());
+            }
         }
     }
 

@@ -99,12 +99,24 @@ pub(crate) struct Batch<'r> {
     names: Vec<Arc<str>>,
     lanes: Vec<Lane<'r>>,
     rows: usize,
+    /// Whether they are known to have one key.
+    is_of_one_key: bool,
 }
 
 impl<'r> Batch<'r> {
     /// Lanes of `rows` rows each, with their names.
-    pub(crate) fn new(names: Vec<Arc<str>>, lanes: Vec<Lane<'r>>, rows: usize) -> Batch<'r> {
-        Batch { names, lanes, rows }
+    pub(crate) fn new(
+        names: Vec<Arc<str>>,
+        lanes: Vec<Lane<'r>>,
+        rows: usize,
+        is_of_one_key: bool,
+    ) -> Batch<'r> {
+        Batch { names, lanes, rows, is_of_one_key }
+    }
+
+    /// Whether all rows are known to have one key of the series that they come from.
+    pub(crate) fn is_of_one_key(&self) -> bool {
+        self.is_of_one_key
     }
 
     /// Number of rows.
@@ -178,6 +190,7 @@ impl From<Columns> for Batch<'_> {
             names,
             lanes: columns.into_iter().map(|column| Lane::Values(Cow::Owned(column))).collect(),
             rows,
+            is_of_one_key: false,
         }
     }
 }

@@ -60,7 +60,7 @@ pub use latest::{
 pub use memory::MemoryRun;
 pub use predicate::{Predicate, matching};
 pub use resample::{Fill, Label, Resample, WindowEnd};
-pub use run::{ColumnZone, Run, Schema, SchemaColumn, Seqs, Source, TIMESTAMP, Zone};
+pub use run::{ColumnZone, Part, Run, Schema, SchemaColumn, Seqs, Source, TIMESTAMP, Those, Zone};
 pub use scan::{Batches, Scan};
 pub use timed::TimedRows;
 pub use tombstone::{Tombstone, Tombstones, hidden_rows};

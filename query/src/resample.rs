@@ -6,10 +6,12 @@ mod fill;
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
 
 use crate::aggregate::Aggregate;
 use crate::gather::taken;
+use crate::group::Order;
 use crate::grouped::Grouped;
 use crate::lane::Batch;
 use crate::pick::{Spot, pick};
@@ -182,16 +184,27 @@ impl<'a> Resample<'a> {
             }
             Parts::Many(header, slices) => {
                 let mut grouped = none(&header)?;
+                // Rows of each key in the order of time are enough where keys stand apart.
+                let is_by_key = slices.is_by_key(|key| by.iter().any(|name| **name == *key));
+                let slices = if is_by_key { slices.in_order(Order::ByKey) } else { slices };
                 slices.each(
                     |mut batches| {
-                        let (mut grouped, mut slots) = (none(&header)?, Slots::default());
+                        let mut grouped = none(&header)?;
+                        if !is_by_key {
+                            let mut slots = Slots::default();
+                            while let Some(mut rows) = batches.next_batch()? {
+                                slots.assign(&cut, &mut grouped, &mut rows)?;
+                            }
+                            return Ok((grouped, SliceSlots::from(slots)));
+                        }
+                        let mut slots = SliceSlots::default();
                         while let Some(mut rows) = batches.next_batch()? {
                             slots.assign(&cut, &mut grouped, &mut rows)?;
                         }
                         Ok((grouped, slots))
                     },
                     |(later, of_later)| {
-                        slots.merge(&mut grouped, later, of_later)?;
+                        slots.merge(&mut grouped, later, &of_later)?;
                         slots.close(&mut grouped);
                         Ok(())
                     },
@@ -331,6 +344,12 @@ impl Cut {
         self.every.window(i128::from(ts) - before)
     }
 
+    /// Whether a row lies in a window.
+    fn holds(&self, window: &Window, ts: i64) -> bool {
+        let at = i128::from(ts) - i128::from(self.closed == WindowEnd::Right);
+        (window.start..window.end).contains(&at)
+    }
+
     /// The last instant of a row in a window.
     fn last(&self, window: Window) -> i64 {
         let last = window.end - i128::from(self.closed == WindowEnd::Left);
@@ -401,26 +420,30 @@ impl Slots {
     }
 
     /// Takes in rows that come behind all others and were sorted into slots by themselves.
-    fn merge(&mut self, grouped: &mut Grouped, later: Grouped, of_later: Slots) -> Result<(), QueryError> {
+    fn merge(
+        &mut self,
+        grouped: &mut Grouped,
+        later: Grouped,
+        of_later: &SliceSlots,
+    ) -> Result<(), QueryError> {
         let ids = grouped.adopt(&later)?;
         self.newest.resize(grouped.len(), u32::MAX);
-        let mut slots = Vec::with_capacity(of_later.keys.len());
-        for (window, keys) in of_later.windows.iter().zip(of_later.by_window()) {
+        let mut slots = vec![0; of_later.slots.len()];
+        for slot in of_later.by_window() {
+            let (Some((window, key)), Some(to)) = (of_later.slots.get(slot), slots.get_mut(slot)) else {
+                continue;
+            };
+            let Some(window) = of_later.windows.get(*window as usize) else { continue };
             if self.windows.last().is_none_or(|last| last.index < window.index) {
                 self.open(*window);
             }
             let start = self.starts.last().copied().unwrap_or(0);
-            for (_, key) in keys {
-                let id = ids[key as usize];
-                let newest = &mut self.newest[id as usize];
-                if *newest == u32::MAX || *newest < start {
-                    *newest = next_slot(&mut self.keys, id)?;
-                }
-                slots.push(*newest);
+            let id = ids[*key as usize];
+            let newest = &mut self.newest[id as usize];
+            if *newest == u32::MAX || *newest < start {
+                *newest = next_slot(&mut self.keys, id)?;
             }
-        }
-        if !of_later.windows.is_empty() {
-            self.last = of_later.last;
+            *to = *newest;
         }
         grouped.merge(later, &slots, self.keys.len());
         Ok(())
@@ -434,6 +457,120 @@ impl Slots {
             let keys = self.keys.get(*start as usize..end as usize).unwrap_or_default();
             (*start..end).zip(keys.iter().copied())
         })
+    }
+}
+
+/// The windows and keys that have rows in a slice, of which the rows of each key come in the order of time.
+#[derive(Default)]
+struct SliceSlots {
+    /// In the order in which they are met, and their places here by their numbers.
+    windows: Vec<Window>,
+    by_index: HashMap<i128, u32>,
+    /// The number of the window that was found last.
+    at: u32,
+    /// The window and the key of each slot.
+    slots: Vec<(u32, u32)>,
+    /// The newest slot of each key.
+    newest: Vec<u32>,
+}
+
+impl From<Slots> for SliceSlots {
+    fn from(slots: Slots) -> SliceSlots {
+        let by_window = (0..).zip(slots.by_window());
+        let of_window = |(window, keys): (u32, _)| {
+            let keys: Vec<(u32, u32)> = Iterator::collect(keys);
+            keys.into_iter().map(move |(_, key)| (window, key))
+        };
+        let of_slots = by_window.flat_map(of_window).collect();
+        SliceSlots { slots: of_slots, windows: slots.windows, ..SliceSlots::default() }
+    }
+}
+
+impl SliceSlots {
+    /// Finds the slots of a batch and takes its rows in.
+    fn assign(&mut self, of: &Cut, grouped: &mut Grouped, rows: &mut Batch<'_>) -> Result<(), QueryError> {
+        let mut ids = Vec::new();
+        grouped.number(rows, &mut ids)?;
+        self.newest.resize(grouped.len(), u32::MAX);
+        let (mut row, mut pieces) = (0, Vec::new());
+        let times = rows.times();
+        while let Some(ts) = times.get(row) {
+            let number = self.window(of, *ts);
+            let Some(window) = self.windows.get(number as usize) else { break };
+            let (first, last) = (*ts, of.last(*window));
+            // Rows of one key rise; of several, those of a group may end and those of the next begin.
+            let rest = times.get(row..).unwrap_or_default();
+            let behind = match rows.is_of_one_key() {
+                true => rest.partition_point(|ts| *ts <= last),
+                false => rest.iter().take_while(|ts| (first..=last).contains(*ts)).count(),
+            };
+            let end = row + behind.max(1);
+            match ids.get_mut(row..end).unwrap_or_default() {
+                [first, rest @ ..]
+                    if rows.is_of_one_key() && rest.iter().fold(true, |same, id| same & (id == first)) =>
+                {
+                    pieces.push((self.slot(number, *first)?, row..end));
+                }
+                some => some.iter_mut().try_for_each(|id| self.slot(number, *id).map(|slot| *id = slot))?,
+            }
+            row = end;
+        }
+        let is_whole = pieces.last().is_some_and(|(_, piece)| piece.end == times.len())
+            && pieces.iter().map(|(_, piece)| piece.len()).sum::<usize>() == times.len();
+        if is_whole {
+            grouped.update_pieces(rows, &pieces, self.slots.len());
+            return Ok(());
+        }
+        for (slot, piece) in pieces {
+            ids.get_mut(piece).unwrap_or_default().fill(slot);
+        }
+        grouped.update(rows, &ids, self.slots.len());
+        Ok(())
+    }
+
+    /// The number of the window that an instant lies in.
+    fn window(&mut self, of: &Cut, ts: i64) -> u32 {
+        // Each key goes through the windows in the order in which the first one did.
+        let follows = [self.at + 1, 0].into_iter().find(|number| {
+            let known = self.windows.get(*number as usize);
+            known.is_some_and(|window| of.holds(window, ts))
+        });
+        self.at = follows.unwrap_or_else(|| {
+            let (window, next) = (of.window(ts), self.windows.len() as u32);
+            let number = *self.by_index.entry(window.index).or_insert(next);
+            if number == next {
+                self.windows.push(window);
+            }
+            number
+        });
+        self.at
+    }
+
+    /// The slot of a key in a window: its newest, or a new one.
+    fn slot(&mut self, window: u32, key: u32) -> Result<u32, QueryError> {
+        let too_many = |rows: usize| QueryError::TooManyRows { rows };
+        let newest = self.newest.get_mut(key as usize).ok_or_else(|| too_many(key as usize))?;
+        if self.slots.get(*newest as usize).is_none_or(|(of, _)| *of != window) {
+            *newest = u32::try_from(self.slots.len()).map_err(|_| too_many(self.slots.len()))?;
+            self.slots.push((window, key));
+        }
+        Ok(*newest)
+    }
+
+    /// The slots in the order of their windows.
+    fn by_window(&self) -> Vec<usize> {
+        let mut windows: Vec<u32> = (0..self.windows.len() as u32).collect();
+        windows.sort_by_key(|number| self.windows.get(*number as usize).map(|window| window.index));
+        let mut ranks = vec![0u32; windows.len()];
+        for (rank, number) in (0..).zip(windows) {
+            if let Some(to) = ranks.get_mut(number as usize) {
+                *to = rank;
+            }
+        }
+        let mut order: Vec<usize> = (0..self.slots.len()).collect();
+        let rank = |slot: &usize| ranks.get(self.slots.get(*slot)?.0 as usize);
+        order.sort_by_key(rank);
+        order
     }
 }
 

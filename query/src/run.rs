@@ -54,6 +54,59 @@ impl Seqs<'_> {
     }
 }
 
+/// Which rows of a group that is kept by key are read, and in which order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Those {
+    /// All, in the order of time.
+    InTime,
+    /// All, as they are kept: key by key, and so in no order of time.
+    ByKey,
+    /// Those of the key of this number, in the order of time.
+    OfKey(usize),
+}
+
+/// Rows of a group that is kept by key, in the order that was asked for.
+pub trait Part: Send + Sync {
+    /// Number of rows.
+    fn rows(&self) -> usize;
+
+    /// Whether some of them are read without the others.
+    fn is_end_to_end(&self) -> bool;
+
+    /// Whether they are known to have one key.
+    fn is_of_one_key(&self) -> bool;
+
+    /// Timestamps of some rows, where these are in the order of time.
+    ///
+    /// # Errors
+    /// As [`Run::timestamps`].
+    fn timestamps(&self, rows: Range<usize>) -> Result<Vec<i64>, QueryError>;
+
+    /// Sequence numbers of some rows.
+    ///
+    /// # Errors
+    /// As [`Run::seqs`].
+    fn seqs(&self, rows: Range<usize>) -> Result<Seqs<'static>, QueryError>;
+
+    /// Some rows of a column; `None` where the run has no such column.
+    ///
+    /// # Errors
+    /// As [`Run::column`].
+    fn column(&self, name: &str, rows: Range<usize>) -> Result<Option<Column>, QueryError>;
+
+    /// Single rows of a column, which rise.
+    ///
+    /// # Errors
+    /// As [`Run::column`].
+    fn column_at(&self, name: &str, rows: &[u32]) -> Result<Option<Column>, QueryError>;
+
+    /// For some rows of a column that has a [`Run::dictionary`], the place of the text in it.
+    ///
+    /// # Errors
+    /// As [`Run::column`].
+    fn codes(&self, name: &str, rows: Range<usize>) -> Result<Vec<u32>, QueryError>;
+}
+
 /// Rows sorted by (timestamp, seq, arrival within the commit), cut into groups that are slices of that order.
 ///
 /// Each group holds at least one row, so the zones' times rise from group to group. All vectors of a group have
@@ -159,6 +212,33 @@ pub trait Run: Send + Sync {
     /// As [`Run::column`].
     fn codes(&self, _group: usize, _name: &str, _rows: Range<usize>) -> Result<Vec<u32>, QueryError> {
         Ok(Vec::new())
+    }
+
+    /// Number of distinct keys of a group whose rows are kept by key, so that those of one are read without the others; 0 where
+    /// they are not. Where it is more, the run answers the two calls below.
+    fn clusters(&self, _group: usize) -> usize {
+        0
+    }
+
+    /// Rows that a key has at least, on the average of a group, where keys are best read one by one.
+    fn cluster_rows_min(&self) -> usize {
+        0
+    }
+
+    /// Of a group that is kept by key: a key column, one row for each distinct key; `None` where there is no such key.
+    ///
+    /// # Errors
+    /// As [`Run::column`].
+    fn cluster_keys(&self, _group: usize, _name: &str) -> Result<Option<Column>, QueryError> {
+        Ok(None)
+    }
+
+    /// Rows of a group that is kept by key.
+    ///
+    /// # Errors
+    /// As [`Run::timestamps`].
+    fn part(&self, _group: usize, _those: Those) -> Result<Option<Box<dyn Part + '_>>, QueryError> {
+        Ok(None)
     }
 
     /// What is known of a column of a group without reading it; `None` where that is nothing.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp, Value, Values};
 
 use crate::gather::Gather;
-use crate::group::{Group, Keep, OpenGroup, Place, Tied, Wanted};
+use crate::group::{Group, Keep, OpenGroup, Order, Place, Tied, Wanted};
 use crate::interval::{Closed, Interval};
 use crate::lane::{Batch, Lane};
 use crate::merge::{Head, Heads, STRETCHES_MAX, Stretch};
@@ -16,11 +16,15 @@ use crate::predicate::Test;
 use crate::slices::Slices;
 use crate::tombstone::Tombstones;
 use crate::{
-    AsOf, Every, GroupBy, Predicate, QueryError, Resample, Run, Source, TIMESTAMP, TimedRows, WindowJoin,
+    AsOf, Every, GroupBy, Predicate, QueryError, Resample, Run, Source, TIMESTAMP, Those, TimedRows,
+    WindowJoin,
 };
 
 /// Rows in a batch unless another number is asked for.
 const BATCH_ROWS: usize = 65_536;
+
+/// Rows of a piece that is handed on as it was read, at most: those of a full row group.
+const PIECE_ROWS_MAX: usize = 131_072;
 
 /// Rows that room is made for before they are read, at most.
 const EXPECTED_ROWS_MAX: usize = 1 << 20;
@@ -264,18 +268,24 @@ struct Cursor<'a> {
     groups: Range<usize>,
     /// The group that is read piece by piece.
     group: Option<Group<'a>>,
+    /// The keys of the group before `groups` that are read one by one, those that are not read yet.
+    keys: Range<usize>,
     /// No row of the group that is not read yet is before this instant.
     before: i64,
     open: Option<OpenGroup<'a>>,
 }
 
-impl Cursor<'_> {
+impl<'a> Cursor<'a> {
     /// A place at or before the next visible row.
     fn next_head(&mut self, wanted: &Wanted) -> Option<Head> {
         if self.group.as_ref().is_some_and(|group| !group.rows.is_empty()) {
             return Some(Head { ts: self.before, seq: 0, run: self.place.position });
         }
         self.group = None;
+        if !self.keys.is_empty() {
+            let zone = self.place.run.zone(self.groups.start - 1);
+            return Some(Head { ts: zone.ts_min, seq: 0, run: self.place.position });
+        }
         while !self.groups.is_empty() {
             let zone = self.place.run.zone(self.groups.start);
             if !wanted.passes_none(self.place.run, self.groups.start, &zone) {
@@ -285,6 +295,36 @@ impl Cursor<'_> {
             self.groups.start += 1;
         }
         None
+    }
+
+    /// Begins the next group, or the next key of one whose keys are read one by one.
+    fn begin(
+        &mut self,
+        wanted: &Wanted,
+        untimed_max: usize,
+        next: Option<Head>,
+    ) -> Result<Group<'a>, QueryError> {
+        if let Some(key) = self.keys.next() {
+            return wanted.begin_those(self.place, self.groups.start - 1, Those::OfKey(key));
+        }
+        let (run, number) = (self.place.run, self.groups.start);
+        self.groups.start += 1;
+        let (zone, keys) = (run.zone(number), run.clusters(number));
+        // Rows of another run come between those of this one in the order of time alone.
+        let is_alone = keys > 1 && next.is_none_or(|next| next.ts > zone.ts_max);
+        let those = match wanted.order {
+            Order::Any if is_alone && run.piece_rows() <= untimed_max && wanted.shows_all(&zone) => {
+                Those::ByKey
+            }
+            Order::ByKey
+                if is_alone && wanted.filters.is_empty() && zone.rows / keys >= run.cluster_rows_min() =>
+            {
+                self.keys = 1..keys;
+                Those::OfKey(0)
+            }
+            _ => Those::InTime,
+        };
+        wanted.begin_those(self.place, number, those)
     }
 
     /// Opens the next piece; it may have no row that passes. Up to `untimed_max` rows may do without timestamps.
@@ -298,8 +338,7 @@ impl Cursor<'_> {
         let group = match &mut self.group {
             Some(group) => group,
             None => {
-                let group = wanted.begin(self.place, self.groups.start)?;
-                self.groups.start += 1;
+                let group = self.begin(wanted, untimed_max, next)?;
                 self.before = group.zone.ts_min;
                 self.group.insert(group)
             }
@@ -352,7 +391,7 @@ impl<'a> Batches<'a> {
                 not_at: Vec::new(),
                 columns: Vec::new(),
                 tombstones: Tombstones::default(),
-                untimed: false,
+                order: Order::Time,
             },
             cursors: Vec::new(),
             heads: Heads::default(),
@@ -364,7 +403,7 @@ impl<'a> Batches<'a> {
 
     /// All rows that are asked for.
     pub(crate) fn of(runs: &'a [Arc<dyn Run>], wanted: Wanted) -> Batches<'a> {
-        Batches::new(runs, wanted, usize::MAX, BATCH_ROWS)
+        Batches::new(runs, wanted, usize::MAX, PIECE_ROWS_MAX)
     }
 
     fn new(runs: &'a [Arc<dyn Run>], wanted: Wanted, rows_max: usize, batch_rows: usize) -> Batches<'a> {
@@ -375,6 +414,7 @@ impl<'a> Batches<'a> {
                 place: Place { run: &**run, position },
                 groups: wanted.groups(&**run),
                 group: None,
+                keys: 0..0,
                 before: i64::MIN,
                 open: None,
             })
@@ -483,6 +523,7 @@ impl<'a> Batches<'a> {
                 return Ok(None);
             }
             let Some(group) = cursor.open.take() else { return Ok(None) };
+            let is_of_one_key = cursor.group.as_ref().is_some_and(Group::is_of_one_key);
             self.rows_left -= rows;
             self.heads.advance(cursor.next_head(&self.wanted));
             let timestamps = Column::from_parts(Values::Timestamp(group.timestamps.into_owned()), None);
@@ -493,7 +534,7 @@ impl<'a> Batches<'a> {
                 let nulls = || Lane::Values(Cow::Owned(Column::nulls(schema.column_type, rows)));
                 lanes.push(lane.unwrap_or_else(nulls));
             }
-            return Ok(Some(Batch::new(names, lanes, rows)));
+            return Ok(Some(Batch::new(names, lanes, rows, is_of_one_key)));
         }
     }
 

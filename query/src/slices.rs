@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use underbelly_storage::{Alone, Column, ColumnType, Columns, Workers};
 
 use crate::gather::Gather;
-use crate::group::Wanted;
+use crate::group::{Order, Wanted};
 use crate::interval::Interval;
 use crate::lane::Batch;
 use crate::{Batches, QueryError, Run, Source, TIMESTAMP};
@@ -21,10 +21,9 @@ const FEW_ROWS: usize = 32_768;
 
 /// Slices of a scan in order of time.
 pub(crate) struct Slices<'a> {
-    runs: &'a [Arc<dyn Run>],
+    source: &'a dyn Source,
     wanted: Wanted,
     intervals: Vec<Interval>,
-    workers: &'a dyn Workers,
 }
 
 impl<'a> Slices<'a> {
@@ -40,12 +39,12 @@ impl<'a> Slices<'a> {
             }
         }
         intervals.push(Interval { first, last });
-        Ok(Slices { runs, wanted, intervals, workers: source.workers() })
+        Ok(Slices { source, wanted, intervals })
     }
 
-    /// The same where nobody looks at the timestamps of the rows.
-    pub(crate) fn untimed(mut self) -> Slices<'a> {
-        self.wanted.untimed = true;
+    /// The same with the rows of each in another order.
+    pub(crate) fn in_order(mut self, order: Order) -> Slices<'a> {
+        self.wanted.order = order;
         self
     }
 
@@ -58,7 +57,17 @@ impl<'a> Slices<'a> {
     pub(crate) fn last(&self) -> Option<i64> {
         let last =
             |run: &Arc<dyn Run>| self.wanted.groups(&**run).next_back().map(|group| run.zone(group).ts_max);
-        self.runs.iter().filter_map(last).max()
+        self.runs().iter().filter_map(last).max()
+    }
+
+    /// Whether rows of each key in the order of time are enough for who tells keys apart by these columns, and some of the
+    /// rows are kept so.
+    pub(crate) fn is_by_key(&self, mut by: impl FnMut(&str) -> bool) -> bool {
+        let clusters = |run: &Arc<dyn Run>| (0..run.groups()).any(|group| run.clusters(group) > 0);
+        // Numbers that are equal may differ in their bits, by which rows are kept.
+        let is_exact = |column_type| !matches!(column_type, ColumnType::F64 | ColumnType::F32);
+        let mut keys = self.source.schema().keys();
+        keys.all(|key| by(&key.name) && is_exact(key.column_type)) && self.runs().iter().any(clusters)
     }
 
     /// The interval of a slice.
@@ -68,12 +77,12 @@ impl<'a> Slices<'a> {
 
     /// The runs that are read.
     pub(crate) fn runs(&self) -> &'a [Arc<dyn Run>] {
-        self.runs
+        self.source.runs()
     }
 
     /// Who shares the work.
     pub(crate) fn workers(&self) -> &'a dyn Workers {
-        self.workers
+        self.source.workers()
     }
 
     /// What is asked of all.
@@ -100,7 +109,7 @@ impl<'a> Slices<'a> {
             }
             Ok(all)
         };
-        let workers: &dyn Workers = if rows < FEW_ROWS { &Alone } else { self.workers };
+        let workers: &dyn Workers = if rows < FEW_ROWS { &Alone } else { self.workers() };
         let mut columns = Columns::new();
         for ((_, name, _), column) in wanted.iter().zip(at_once(workers, &wanted, &join)) {
             columns.insert(name.clone(), column?)?;
@@ -114,10 +123,10 @@ impl<'a> Slices<'a> {
         work: impl Fn(Batches<'a>) -> Result<T, QueryError> + Sync,
         mut take: impl FnMut(T) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
-        let (runs, wanted) = (self.runs, &self.wanted);
+        let (runs, wanted) = (self.runs(), &self.wanted);
         let work = |interval: &Interval| work(of_interval(runs, wanted, *interval));
         for some in self.intervals.chunks(AT_ONCE) {
-            let made = at_once(self.workers, some, &work);
+            let made = at_once(self.workers(), some, &work);
             made.into_iter().try_for_each(|made| take(made?))?;
         }
         Ok(())

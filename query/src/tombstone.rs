@@ -6,7 +6,7 @@ use std::sync::Arc;
 use underbelly_storage::{Timestamp, Value};
 
 use crate::gather::rows_taken;
-use crate::group::{Group, Keys, Place, Wanted};
+use crate::group::{Group, Keys, Order, Place, Wanted};
 use crate::interval::{Closed, Interval};
 use crate::key::{Filter, Selection};
 use crate::predicate::Test;
@@ -262,7 +262,7 @@ fn standing(tombstones: &[Arc<Tombstone>]) -> Wanted {
         not_at: Vec::new(),
         columns: Vec::new(),
         tombstones: Tombstones::new(tombstones.iter()),
-        untimed: false,
+        order: Order::Time,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::object::{ObjectId, Pack, open_chunk, write_chunk, write_pack};
 use crate::segment::{Alone, Encoding, Replaced, Segment, SegmentRows, Seqs, write_segment};
 use crate::twin::hex;
 use crate::value::{ColumnType, Date, Timestamp, Value};
-use crate::{Columns, read_framed};
+use crate::{Column, Columns, read_framed};
 
 const DB: [u8; 16] = *b"golden database.";
 
@@ -126,6 +126,7 @@ fn segment() {
         seqs: Seqs::Each(&[3, 3, 4, 9, 5]),
         columns: &columns,
         keys: &["symbol"].into(),
+        by_key: false,
         after: 0,
         replaced: &[Replaced { file: 3, seq: 0 }, Replaced { file: 5, seq: 4 }],
     };
@@ -144,6 +145,30 @@ fn segment() {
     for encoding in Encoding::ALL {
         assert!(encodings.contains(&encoding), "{encoding:?} is not in the golden file");
     }
+}
+
+#[test]
+fn segment_by_key() {
+    let disk = SimulatedDisk::new();
+    disk.create_dir("segments/1").unwrap();
+    let timestamps: Vec<i64> = (0..48).map(|row| row / 2 * 10).collect();
+    let symbols: Column =
+        (0..48).map(|row| ["A", "BB"][usize::from(row % 3 == 1)]).collect::<Vec<_>>().iter().collect();
+    let sizes = Column::from((0..48).map(|row| 100 * (row % 3) + row).collect::<Vec<i64>>());
+    let columns = Columns::new().with("symbol", symbols).unwrap().with("size", sizes).unwrap();
+    let keys = ["symbol"].into();
+    let (timestamps, seqs, columns) = (&timestamps[..], Seqs::Assigned, &columns);
+    let rows = SegmentRows { timestamps, seqs, columns, keys: &keys, by_key: true, after: 2, replaced: &[] };
+    write_segment(&disk, "segments/1/2", DB, &rows, &Alone).unwrap();
+    let disk = golden(&disk, "segments/1/2", SEGMENT_BY_KEY);
+    let segment = Segment::open(&disk, "segments/1/2", DB, None).unwrap();
+    assert_eq!((segment.timestamps(0).unwrap(), segment.group(0).clusters), (timestamps.to_vec(), 2));
+    for (name, column) in columns.iter() {
+        assert_eq!(segment.column(0, name).unwrap().as_ref(), Some(column), "{name}");
+    }
+    let of_key = segment.part(0, Some(1)).unwrap();
+    assert_eq!(segment.timestamps_in(&of_key, 0..3).unwrap(), [0, 20, 30]);
+    assert!(segment.verify().is_ok());
 }
 
 const FRAMED: &str = "
@@ -176,6 +201,31 @@ const CHUNK: &str = "
     0000000000000000be296b5955424348554e4b31010000009fc5f7ed676f6c64
     656e2064617461626173652e40000000000000004c0000000000000069a54ca9
     472a5eff000000002e872007
+";
+const SEGMENT_BY_KEY: &str = "
+    30000000010800000000000000000000000a0a141e2828323c4646505a64646e
+    7882828c96a0a0aab4bebec8d2dcdce600141e323c505a6e788c96aab4c8d2e6
+    0600000001010000000000000000000092244992244900000000000000000000
+    zeros 32
+    0200000001050000100000000000000010000000000000000000000000000000
+    zeros 32
+    0000000001000000030000004142420000000000000000000000000000000000
+    zeros 32
+    3000000001080000000000000000000000ca03cd06d009d30cd60fd912dc15df
+    18e21be51ee821eb24ee27f12af42df765686b6e7174777a7d808386898c8f92
+    020000000100000030000000000000000000000000000000e600000000000000
+    00010000000000000200000000000000840673796d626f6c020473697a650000
+    30000000020000000000000000000000e6000000000000000000000000000000
+    00000000000000000000000000000000400000000000000096c7449930000000
+    00000000040100000000000000000000e6000000000000004000000000000000
+    1600000000000000f5cba0303000000000000000040100000000000000000000
+    0100000000000000800000000000000012000000000000001265838f02000000
+    000000000401000010000000000000002000000000000000c000000000000000
+    0f00000000000000762c700c0200000000000000010100004100000000000000
+    4242000000000000000100000000000040000000000000009eae17e330000000
+    00000000040100000000000000000000f70000000000000055425345474d4e54
+    0200000011f8fb56676f6c64656e2064617461626173652e4001000000000000
+    5801000000000000a34385523827035d0000000083b5ae63
 ";
 const SEGMENT: &str = "
     07000000010a00000a000000000000000028a00005de03000000000000000000

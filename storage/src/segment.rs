@@ -1,6 +1,7 @@
 //! Sealed segments: rows of one series type in time order, by column.
 //!
-//! Rows are cut into row groups, each a slice of time. Every column of a group is one block on a 64-byte
+//! Rows are cut into row groups, each a slice of time. Within a group rows may lie by key; readers get
+//! them in the order of time, or those of one key alone. Every column of a group is one block on a 64-byte
 //! boundary, encoded in whichever way takes fewest bytes. The footer lists the columns, the groups and the
 //! blocks with their zones (least and greatest value) and checksums, so that a reader opens a segment without
 //! touching a block, and then only those that it needs.
@@ -13,7 +14,8 @@
 //! let disk = SimulatedDisk::new();
 //! let columns = Columns::new().with("price", Column::from(vec![100.25, 100.5]))?;
 //! let (seqs, keys) = (Seqs::Each(&[7, 8]), &HashSet::new());
-//! let rows = SegmentRows { timestamps: &[1, 2], seqs, columns: &columns, keys, after: 0, replaced: &[] };
+//! let (columns, by_key) = (&columns, false);
+//! let rows = SegmentRows { timestamps: &[1, 2], seqs, columns, keys, by_key, after: 0, replaced: &[] };
 //! let info = write_segment(&disk, "1.seg", [1; 16], &rows, &Alone)?;
 //!
 //! let segment = Segment::open(&disk, "1.seg", [1; 16], Some(&info))?;
@@ -25,10 +27,12 @@
 
 mod alp;
 mod bits;
+mod cluster;
 mod codec;
 mod footer;
 mod lanes;
 mod numbers;
+mod part;
 mod read;
 mod rewrite;
 mod simd;
@@ -40,6 +44,7 @@ mod write;
 mod zone;
 
 pub use codec::Encoding;
+pub use part::Part;
 pub use read::{BlockInfo, Segment};
 pub use rewrite::SegmentWriter;
 pub use simd::Instructions;
@@ -51,7 +56,11 @@ use std::collections::HashSet;
 use crate::columns::Columns;
 use crate::stamp::Kind;
 
-const SEGMENT: Kind = Kind { magic: *b"UBSEGMNT", version: 1 };
+/// What can be read.
+const SEGMENT: Kind = Kind { magic: *b"UBSEGMNT", version: 2 };
+
+/// What is written where no group may be by key.
+const IN_TIME: Kind = Kind { version: 1, ..SEGMENT };
 
 /// Rows to be written as a segment.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +73,8 @@ pub struct SegmentRows<'a> {
     pub columns: &'a Columns,
     /// Names of those that are keys.
     pub keys: &'a HashSet<&'a str>,
+    /// Whether the rows of a group are stored by key, where a key has sixteen of them on the average.
+    pub by_key: bool,
     /// A commit seq that is less than the one that will be assigned; 0 where each row has its own.
     pub after: u64,
     /// Segments whose places this one takes, by rising numbers of files; none where seqs are assigned.
@@ -110,6 +121,8 @@ pub struct SegmentInfo {
 pub struct GroupInfo {
     /// Number of rows, at least one.
     pub rows: usize,
+    /// Number of distinct keys where rows are stored by key; 0 where they are stored in the order of time.
+    pub clusters: usize,
     /// Timestamp of the first row.
     pub ts_min: i64,
     /// Timestamp of the last row.

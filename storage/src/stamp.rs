@@ -135,6 +135,12 @@ pub fn owner(disk: &dyn Disk, name: &str) -> Result<DatabaseId, StorageError> {
     Ok(Stamp::decode(stamp, at as u64, Kind { magic, version: u16::MAX }, name, None)?.db_id)
 }
 
+/// The format version in the stamp at the end of a file; `None` where the file is too short for one.
+pub(crate) fn version(file: &[u8]) -> Option<u16> {
+    let at = file.len().checked_sub(STAMP_BYTES)? + 8;
+    Some(u16::from_le_bytes(*file.get(at..)?.first_chunk()?))
+}
+
 /// Reads the stamp that ends a file, and the part before it that it covers. The part reaches up to the stamp.
 pub(crate) fn closing<'a>(
     file: &'a [u8],

@@ -4,6 +4,7 @@
 mod damaged;
 mod deletes;
 mod duplicates;
+mod keyed;
 mod known;
 mod lent;
 mod recorded;

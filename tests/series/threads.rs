@@ -56,9 +56,13 @@ fn answers(db: &Database) -> Vec<Vec<Vec<Value>>> {
 
 #[test]
 fn answers_are_the_same_for_any_number_of_threads() {
+    [false, true].into_iter().for_each(answers_are_the_same);
+}
+
+fn answers_are_the_same(sealed_by_key: bool) {
     let mut first = None;
     for workers in [0, 1, 3] {
-        let options = Options { workers, ..options() };
+        let options = Options { workers, sealed_by_key, ..options() };
         let db = Database::create_on(Arc::new(SimulatedDisk::new()), options).unwrap();
         append(&db);
         let found = answers(&db);

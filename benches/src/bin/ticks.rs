@@ -1,5 +1,5 @@
 //! What is done with a day of trades and quotes, a line each: `cargo run --release -p underbelly-benches --bin ticks [ROWS] [WORK …]`; 10,000,000
-//! of each unless given. Where works are named these alone are done. `benches/versus/run ticks` shows the same beside peers.
+//! of each unless given. Where works are named these alone are done; `by-key` among them seals rows by key. `benches/versus/run ticks` shows the same beside peers.
 
 use std::time::{Duration, Instant};
 
@@ -14,18 +14,19 @@ const LONG: Duration = Duration::from_secs(3);
 
 fn main() {
     let rows = std::env::args().nth(1).map_or(Ok(ROWS), |text| text.parse().map_err(Failed::from));
-    let named: Vec<String> = std::env::args().skip(2).collect();
-    or_exit(rows.and_then(|rows| figures(rows, &named)));
+    let (by_key, named): (Vec<String>, Vec<String>) =
+        std::env::args().skip(2).partition(|word| word == "by-key");
+    or_exit(rows.and_then(|rows| figures(rows, !by_key.is_empty(), &named)));
 }
 
-fn figures(count: usize, named: &[String]) -> Result<(), Failed> {
+fn figures(count: usize, by_key: bool, named: &[String]) -> Result<(), Failed> {
     let scratch = place::scratch()?;
     println!("folder: {} ({})", scratch.path().display(), place::file_system(scratch.path()));
     let (trades, quotes) = (Rows::new(count, 1), Rows::new(count, 2));
     let mut rates = Vec::new();
     for round in 0..if named.is_empty() { ROUNDS } else { 0 } {
         let folder = scratch.path().join(format!("ingest-{round}"));
-        let ticks = Ticks::create(&folder)?;
+        let ticks = Ticks::create_sealed(&folder, by_key)?;
         rates.push(rate(2 * count as u64, ticks.ingest("trade", &trades)? + ticks.ingest("quote", &quotes)?));
         drop(ticks);
         std::fs::remove_dir_all(folder)?;
@@ -33,7 +34,7 @@ fn figures(count: usize, named: &[String]) -> Result<(), Failed> {
     if !rates.is_empty() {
         println!("ingest: {} rows/s", Short(median(rates)));
     }
-    let ticks = Ticks::create(&scratch.path().join("db"))?;
+    let ticks = Ticks::create_sealed(&scratch.path().join("db"), by_key)?;
     ticks.ingest("trade", &trades)?;
     ticks.ingest("quote", &quotes)?;
     let raw = 2 * count as u64 * ROW_BYTES;

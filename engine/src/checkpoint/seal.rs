@@ -10,7 +10,7 @@ use underbelly_query::{
     MemoryRun, QueryError, Run, Schema, SchemaColumn, Tombstone, Tombstones, hidden_rows,
 };
 use underbelly_storage::error::StorageError;
-use underbelly_storage::segment::{Replaced, SegmentRows, SegmentWriter, Seqs};
+use underbelly_storage::segment::{Replaced, Segment, SegmentRows, SegmentWriter, Seqs};
 use underbelly_storage::{ColumnType, Timestamp};
 
 use super::Attempt;
@@ -437,7 +437,11 @@ impl Attempt<'_> {
         let keys = table.captured.schema.keys().map(|column| &*column.name).collect();
         let file = self.core.new_file();
         let (timestamps, columns, seqs) = (merged.timestamps(), merged.columns(), Seqs::Each(&seqs));
-        let rows = SegmentRows { timestamps, seqs, columns, keys: &keys, after: 0, replaced: &replaced };
+        // What was sealed by key stays so.
+        let by_key = self.core.options.sealed_by_key
+            || table.small.iter().any(|run| run.segment().is_ok_and(Segment::is_by_key));
+        let rows =
+            SegmentRows { timestamps, seqs, columns, keys: &keys, by_key, after: 0, replaced: &replaced };
         let (segment, reference) = self.core.write_segment(self.disk, &table.name, file, &rows)?;
         self.note_made(files::segment(&table.name, file));
         Ok(Arc::new(SegmentRun::new(segment, reference)))

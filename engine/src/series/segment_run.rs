@@ -5,15 +5,18 @@ use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use underbelly_query::{ColumnZone, QueryError, Run, Seqs, Zone};
+use underbelly_query::{ColumnZone, Part, QueryError, Run, Seqs, Those, Zone};
 use underbelly_storage::Column;
 use underbelly_storage::error::StorageError;
-use underbelly_storage::segment::Segment;
+use underbelly_storage::segment::{self, Segment};
 
 use crate::record::v1::{self, SegmentRef};
 
 /// Rows that are read of a segment at a time: eight vectors, of which some columns fit into the cache of a core.
 const PIECE_ROWS: usize = 8_192;
+
+/// Rows that a key of a group has at least, on the average, where keys are read one by one: each has vectors of its own then.
+const KEY_ROWS: usize = 256;
 
 /// A segment with what the engine knows about it.
 pub(crate) struct SegmentRun {
@@ -81,6 +84,52 @@ impl SegmentRun {
     /// The same for who reads rows.
     fn readable(&self) -> Result<&Segment, QueryError> {
         self.segment().map_err(failed)
+    }
+}
+
+/// Rows of a group of a segment.
+struct SegmentPart<'a> {
+    segment: &'a Segment,
+    /// That of all rows; 0 where each has its own.
+    seq: u64,
+    rows: segment::Part,
+}
+
+impl Part for SegmentPart<'_> {
+    fn rows(&self) -> usize {
+        self.rows.rows()
+    }
+
+    fn is_end_to_end(&self) -> bool {
+        self.rows.is_end_to_end()
+    }
+
+    fn is_of_one_key(&self) -> bool {
+        self.rows.is_of_one_key()
+    }
+
+    fn timestamps(&self, rows: Range<usize>) -> Result<Vec<i64>, QueryError> {
+        self.segment.timestamps_in(&self.rows, rows).map_err(failed)
+    }
+
+    fn seqs(&self, rows: Range<usize>) -> Result<Seqs<'static>, QueryError> {
+        if self.seq > 0 {
+            return Ok(Seqs::One(self.seq));
+        }
+        let seqs = self.segment.seqs_in(&self.rows, rows).map_err(failed)?;
+        Ok(seqs.map_or(Seqs::One(0), |seqs| Seqs::Each(Cow::Owned(seqs))))
+    }
+
+    fn column(&self, name: &str, rows: Range<usize>) -> Result<Option<Column>, QueryError> {
+        self.segment.column_in(&self.rows, name, rows).map_err(failed)
+    }
+
+    fn column_at(&self, name: &str, rows: &[u32]) -> Result<Option<Column>, QueryError> {
+        self.segment.column_at_in(&self.rows, name, rows).map_err(failed)
+    }
+
+    fn codes(&self, name: &str, rows: Range<usize>) -> Result<Vec<u32>, QueryError> {
+        self.segment.codes_in(&self.rows, name, rows).map_err(failed)
     }
 }
 
@@ -244,8 +293,35 @@ impl Run for SegmentRun {
     }
 
     fn column_zone(&self, group: usize, name: &str) -> Option<ColumnZone> {
-        let block = self.segment.as_ref().ok()?.block(group, name);
-        block.map(|block| ColumnZone { nulls: block.nulls, values: block.zone })
+        let segment = self.segment.as_ref().ok()?;
+        let block = segment.block(group, name)?;
+        // Of keys by which rows are kept, those that are null are counted and not their rows.
+        let is_counted = block.nulls == 0 || block.rows == segment.group(group).rows;
+        is_counted.then_some(ColumnZone { nulls: block.nulls, values: block.zone })
+    }
+
+    fn clusters(&self, group: usize) -> usize {
+        let segment = self.segment.as_ref().ok().filter(|segment| group < segment.groups());
+        segment.map_or(0, |segment| segment.group(group).clusters)
+    }
+
+    fn cluster_rows_min(&self) -> usize {
+        KEY_ROWS
+    }
+
+    fn cluster_keys(&self, group: usize, name: &str) -> Result<Option<Column>, QueryError> {
+        self.readable()?.cluster_keys(group, name).map_err(failed)
+    }
+
+    fn part(&self, group: usize, those: Those) -> Result<Option<Box<dyn Part + '_>>, QueryError> {
+        let segment = self.readable()?;
+        let rows = match those {
+            Those::InTime => segment.part(group, None),
+            Those::ByKey => segment.part_as_stored(group),
+            Those::OfKey(key) => segment.part(group, Some(key)),
+        };
+        let rows = rows.map_err(failed)?;
+        Ok(Some(Box::new(SegmentPart { segment, seq: self.reference.seq, rows })))
     }
 
     fn column(&self, group: usize, name: &str) -> Result<Option<Cow<'_, Column>>, QueryError> {

@@ -214,7 +214,12 @@ fn segments() -> Done {
         }
         let timestamps: Vec<i64> = (0..rows).map(|n| n / 2 * 1000).collect();
         let each: Vec<u64> = (0..rows as u64).map(|n| 1 + n % 9).collect();
-        for (kind, seqs) in [("assigned", Seqs::Assigned), ("each", Seqs::Each(&each))] {
+        let kinds = [
+            ("assigned", Seqs::Assigned, false),
+            ("each", Seqs::Each(&each), false),
+            ("by-key", Seqs::Each(&each), true),
+        ];
+        for (kind, seqs, by_key) in kinds {
             let disk = SimulatedDisk::new();
             write_segment(
                 &disk,
@@ -224,7 +229,8 @@ fn segments() -> Done {
                     timestamps: &timestamps,
                     seqs,
                     columns: &columns,
-                    keys: &HashSet::new(),
+                    keys: &if by_key { HashSet::from(["symbol"]) } else { HashSet::new() },
+                    by_key,
                     after: 0,
                     replaced: &[],
                 },

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::mem::take;
+use std::ops::Range;
 
 use underbelly_storage::{Column, ColumnType, Strings, Values};
 
@@ -134,6 +135,64 @@ fn sum_of_products<T: Copy>(prices: &[f64], sizes: &[T], number: impl Fn(T) -> f
         *part += price * number(*size);
     }
     (!prices.is_empty() || !more_prices.is_empty()).then(|| parts.iter().sum())
+}
+
+/// Some values of a column of floats of eight bytes.
+fn doubles<'c>(column: &'c Column, rows: &Range<usize>) -> Option<&'c [f64]> {
+    match column.values() {
+        Values::F64(values) => values.get(rows.clone()),
+        _ => None,
+    }
+}
+
+/// Some values of a column of integers of eight bytes.
+fn integers<'c>(
+    column: &'c Column,
+    rows: &Range<usize>,
+) -> Option<std::iter::Copied<std::slice::Iter<'c, i64>>> {
+    match column.values() {
+        Values::I64(values) | Values::Timestamp(values) => Some(values.get(rows.clone())?.iter().copied()),
+        _ => None,
+    }
+}
+
+/// The value that stays of several; of equal ones the first, or the last where that is asked for.
+fn chosen<T>(
+    choice: Choice,
+    mut values: impl DoubleEndedIterator<Item = T>,
+    less: impl Fn(&T, &T) -> bool,
+) -> Option<T> {
+    match choice {
+        Choice::First => values.next(),
+        Choice::Last => values.next_back(),
+        Choice::Min => values.reduce(|kept, value| if less(&value, &kept) { value } else { kept }),
+        Choice::Max => values.reduce(|kept, value| if less(&kept, &value) { value } else { kept }),
+    }
+}
+
+/// The least number, [`LANES`] at a time; of equal ones any.
+fn least(values: &[f64], less: impl Fn(&f64, &f64) -> bool) -> Option<f64> {
+    let mut parts = [*values.first()?; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (part, value) in parts.iter_mut().zip(chunk) {
+            *part = if less(value, part) { *value } else { *part };
+        }
+    }
+    parts.iter().chain(rest).copied().reduce(|kept, value| if less(&value, &kept) { value } else { kept })
+}
+
+/// Takes a value in that stands for later rows.
+fn keep<T: Copy>(kept: &mut Kept<T>, choice: Choice, slot: usize, value: T, less: impl Fn(&T, &T) -> bool) {
+    kept.update(slot, |before, seen| {
+        let is_taken = match choice {
+            Choice::First => !seen,
+            Choice::Last => true,
+            Choice::Min => !seen || less(&value, &before),
+            Choice::Max => !seen || less(&before, &value),
+        };
+        if is_taken { value } else { before }
+    });
 }
 
 /// Number, mean, and sum of squared distances from the mean (Welford 1962).
@@ -375,6 +434,68 @@ impl State {
                 sums.add(slot, products);
             }
             _ => self.update(columns, &vec![slot as u32; rows]),
+        }
+    }
+
+    /// Takes some rows into one slot, as [`State::update_one`] does all.
+    pub(crate) fn update_some(&mut self, columns: &[&Column], slot: usize, rows: Range<usize>) {
+        let has_nulls = columns.iter().any(|column| column.validity().is_some());
+        let is_taken = !has_nulls
+            && match (&mut *self, columns) {
+                (State::Rows(counts) | State::Count(counts), _) => {
+                    counts[slot] += rows.len() as i64;
+                    true
+                }
+                (State::SumIntegers { sums, .. }, [column]) => {
+                    let of_slot = integers(column, &rows).map(|values| values.map(i128::from).sum::<i128>());
+                    of_slot.map(|sum| sums.update(slot, |before, _| before + sum)).is_some()
+                }
+                (State::SumFloats(sums), [column]) => {
+                    doubles(column, &rows).map(|values| sums.add(slot, sum(values, |value| *value))).is_some()
+                }
+                (State::Mean(means), [column]) => {
+                    let of_slot =
+                        doubles(column, &rows).map(|values| sum(values, |value| *value).unwrap_or(0.0));
+                    let to = &mut means[slot];
+                    of_slot.map(|sum| *to = (to.0 + sum, to.1 + rows.len() as u64)).is_some()
+                }
+                (State::Vwap(sums), [prices, sizes]) => {
+                    let (to, prices) = (&mut sums[slot], doubles(prices, &rows));
+                    let of_slot = match (prices, sizes.values()) {
+                        (Some(prices), Values::I64(v)) => v.get(rows.clone()).map(|sizes| {
+                            let products = sum_of_products(prices, sizes, |size| size as f64);
+                            (products, sum(sizes, |size| *size as f64))
+                        }),
+                        (Some(prices), Values::F64(v)) => v.get(rows.clone()).map(|sizes| {
+                            let products = sum_of_products(prices, sizes, |size| size);
+                            (products, sum(sizes, |size| *size))
+                        }),
+                        _ => None,
+                    };
+                    let add = |(products, sizes): (Option<f64>, Option<f64>)| {
+                        *to = (to.0 + products.unwrap_or(0.0), to.1 + sizes.unwrap_or(0.0));
+                    };
+                    of_slot.map(add).is_some()
+                }
+                (State::Integers(choice, _, kept), [column]) => {
+                    let less = |a: &i64, b: &i64| a < b;
+                    let of_slot = integers(column, &rows).and_then(|values| chosen(*choice, values, less));
+                    of_slot.map(|value| keep(kept, *choice, slot, value, less)).is_some()
+                }
+                (State::Floats(choice, _, kept), [column]) => {
+                    let less = |a: &f64, b: &f64| is_less(*a, *b);
+                    let of_slot = doubles(column, &rows).and_then(|values| match choice {
+                        Choice::Min => least(values, less),
+                        Choice::Max => least(values, |a, b| less(b, a)),
+                        _ => chosen(*choice, values.iter().copied(), less),
+                    });
+                    of_slot.map(|value| keep(kept, *choice, slot, value, less)).is_some()
+                }
+                _ => false,
+            };
+        if !is_taken && !rows.is_empty() {
+            let some: Vec<Column> = columns.iter().map(|column| column.slice(rows.clone())).collect();
+            self.update_one(&some.iter().collect::<Vec<_>>(), slot, rows.len());
         }
     }
 

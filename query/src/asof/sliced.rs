@@ -10,8 +10,11 @@ use hashbrown::HashMap;
 use underbelly_storage::{Column, ColumnType, Columns};
 
 use crate::QueryError;
+use crate::asof::by_key::ByKey;
 use crate::asof::matching::{Held, Last, LastRows, Matched, Matching, Rule};
+use crate::group::Order;
 use crate::interval::Interval;
+use crate::lane::Batch;
 use crate::pick::{Spot, pick};
 use crate::slices::{Slices, at_once, of_interval};
 use crate::timed::{Stream, times};
@@ -33,6 +36,17 @@ pub(super) struct Wanted {
     pub(super) rule: Rule,
 }
 
+impl Wanted {
+    /// Names and types of the right columns.
+    pub(super) fn of_columns(&self) -> Vec<(Arc<str>, ColumnType)> {
+        let of = |position: &usize| {
+            let column_type = self.headers.1.column_at(*position).column_type();
+            self.headers.1.names().get(*position).map(|name| (name.clone(), column_type))
+        };
+        self.columns.iter().filter_map(of).collect()
+    }
+}
+
 /// Joined rows.
 pub(super) struct Joined {
     pub(super) rows: Columns,
@@ -42,17 +56,19 @@ pub(super) struct Joined {
 }
 
 /// What comes of a slice.
-struct Part {
-    joined: VecDeque<Joined>,
+pub(super) struct Part {
+    pub(super) joined: VecDeque<Joined>,
     /// The keys by their numbers.
-    keys: Vec<Box<[u8]>>,
+    pub(super) keys: Vec<Box<[u8]>>,
     /// The last right row of each key that has one.
-    last: LastRows,
+    pub(super) last: LastRows,
 }
 
 /// A join on its way through the slices.
 pub(super) struct Sliced<'a> {
     slices: (Slices<'a>, Slices<'a>),
+    /// Whether right rows of each key in the order of time are enough.
+    is_by_key: bool,
     wanted: Wanted,
     of_columns: Vec<(Arc<str>, ColumnType)>,
     /// Of the left and of the right input, and whether right rows are wanted behind the last left one.
@@ -70,9 +86,16 @@ impl<'a> Sliced<'a> {
         let (of_left, of_right) = (left.wanted().interval, right.wanted().interval);
         // Nobody looks for a right row behind the last left one.
         let end = left.last().unwrap_or(i64::MIN).min(of_left.last);
-        // Cut by both inputs, as either may have many rows where the other has few; before the first cut, all of time.
         let starts = |of: &Slices<'_>| (1..of.len()).map(|number| of.interval(number).first).collect();
-        let mut firsts: Vec<i64> = [vec![i64::MIN], starts(&left), starts(&right)].concat();
+        let joins_by = |name: &str| {
+            wanted.keys.1.iter().any(|at| wanted.headers.1.names().get(*at).is_some_and(|of| **of == *name))
+        };
+        let is_by_key = right.is_by_key(joins_by);
+        let mut firsts = match is_by_key {
+            true => cuts(starts(&left), &starts(&right)),
+            // Either may have many rows where the other has few.
+            false => [vec![i64::MIN], starts(&left), starts(&right)].concat(),
+        };
         firsts.sort_unstable();
         firsts.dedup();
         firsts.truncate(firsts.partition_point(|first| *first <= end).max(1));
@@ -82,13 +105,11 @@ impl<'a> Sliced<'a> {
             (within(of_left), within(of_right), number + 1 < firsts.len())
         };
         let intervals = firsts.iter().zip(lasts).enumerate().map(interval).collect();
-        let of = |position: &usize| {
-            let column_type = wanted.headers.1.column_at(*position).column_type();
-            wanted.headers.1.names().get(*position).map(|name| (name.clone(), column_type))
-        };
-        let of_columns = wanted.columns.iter().filter_map(of).collect();
+        let of_columns = wanted.of_columns();
+        let right = if is_by_key { right.in_order(Order::ByKey) } else { right };
         Sliced {
             slices: (left, right),
+            is_by_key,
             wanted,
             of_columns,
             intervals,
@@ -120,11 +141,14 @@ impl<'a> Sliced<'a> {
                 (self.slices.0.runs(), self.slices.0.wanted()),
                 (self.slices.1.runs(), self.slices.1.wanted()),
             );
-            let wanted = &self.wanted;
+            let (wanted, is_by_key) = (&self.wanted, self.is_by_key);
             let work = |(of_left, of_right, goes_on): &(Interval, Interval, bool)| {
                 let left = Stream::of_slice(wanted.headers.0.clone(), of_interval(left.0, left.1, *of_left));
                 let right =
                     Stream::of_slice(wanted.headers.1.clone(), of_interval(right.0, right.1, *of_right));
+                if is_by_key {
+                    return ByKey::new(wanted, right)?.join(left, header, *goes_on);
+                }
                 let (keys, columns) = (wanted.keys.clone(), wanted.columns.clone());
                 let mut matching = Matching::new(left, right, keys, columns, wanted.rule);
                 let mut joined = VecDeque::new();
@@ -168,14 +192,41 @@ impl<'a> Sliced<'a> {
 /// The next left rows of a join with the columns of their right rows.
 pub(super) fn joined_of(matching: &mut Matching<'_>, header: &Columns) -> Result<Option<Joined>, QueryError> {
     let Some(Matched { left, spots, ids }) = matching.next()? else { return Ok(None) };
+    joined_of_batch(left, spots, ids, matching.held(), header).map(Some)
+}
+
+/// Left rows with the columns of their right rows.
+pub(super) fn joined_of_batch(
+    left: Batch<'_>,
+    spots: Vec<Spot>,
+    ids: Vec<u32>,
+    held: &[Held],
+    header: &Columns,
+) -> Result<Joined, QueryError> {
     let mut rows = left.into_columns()?;
     let behind = header.names().iter().enumerate().skip(rows.width());
     for (at, (position, name)) in behind.enumerate() {
         let column_type = header.column_at(position).column_type();
-        let parts: Vec<&Column> = matching.held().iter().filter_map(|part| part.columns.get(at)).collect();
+        let parts: Vec<&Column> = held.iter().filter_map(|part| part.columns.get(at)).collect();
         rows.insert(name.clone(), pick(&parts, &spots, column_type, name)?)?;
     }
-    Ok(Some(Joined { rows, spots, ids }))
+    Ok(Joined { rows, spots, ids })
+}
+
+/// Where slices begin, from the beginning of time on: where those of the left input do, and those of the right one where it has
+/// many rows and the left one few. A group of either is then seldom read for two slices.
+fn cuts(left: Vec<i64>, right: &[i64]) -> Vec<i64> {
+    let mut firsts: Vec<i64> = std::iter::once(i64::MIN).chain(left).collect();
+    let ends = firsts.iter().copied().skip(1).chain([i64::MAX]);
+    let mut of_right = Vec::new();
+    for (first, end) in firsts.iter().zip(ends) {
+        let within = right.partition_point(|cut| cut <= first)..right.partition_point(|cut| *cut < end);
+        if within.len() > 1 {
+            of_right.extend_from_slice(right.get(within).unwrap_or_default());
+        }
+    }
+    firsts.extend(of_right);
+    firsts
 }
 
 /// Gives rows without a match the last right rows of the slices before.

@@ -193,6 +193,7 @@ fn groups_that_stand_alone_are_not_copied() {
         group_rows: 10,
         piece_rows: usize::MAX,
         coded: false,
+        by_key: false,
     };
     let source =
         RunsOf { schema: model::schema(), runs: vec![Arc::new(rows.build())], seq: 9, slice_rows: 4 };

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use underbelly_query::{
-    ColumnZone, QueryError, Run, Scan, Schema, SchemaColumn, Seqs, Source, TimedRows, Zone,
+    ColumnZone, Part, QueryError, Run, Scan, Schema, SchemaColumn, Seqs, Source, Those, TimedRows, Zone,
 };
 use underbelly_storage::{
     Column, ColumnType, Columns, Date, Timestamp, Value, Values, Workers, Zone as ZoneOfValues,
@@ -46,12 +46,15 @@ pub struct RunOfRows {
     pub piece_rows: usize,
     /// Whether symbols are kept as places among distinct ones, where none is null.
     pub coded: bool,
+    /// Whether rows are kept by key.
+    pub by_key: bool,
 }
 
 impl Default for RunOfRows {
     fn default() -> RunOfRows {
         let (rows, present, group_rows) = (Vec::new(), [true; 5], usize::MAX);
-        RunOfRows { rows, present, whole_prices: false, group_rows, piece_rows: usize::MAX, coded: false }
+        let piece_rows = usize::MAX;
+        RunOfRows { rows, present, whole_prices: false, group_rows, piece_rows, coded: false, by_key: false }
     }
 }
 
@@ -62,6 +65,7 @@ pub struct CountedRun {
     /// As in [`RunOfRows`]; 0 for whole groups.
     pub piece_rows: usize,
     pub coded: bool,
+    pub by_key: bool,
     pub timestamps_read: AtomicUsize,
     pub seqs_read: AtomicUsize,
     pub columns_read: AtomicUsize,
@@ -84,8 +88,79 @@ impl RunOfRows {
             }
             (rows.iter().map(|row| row.ts).collect(), rows.iter().map(|row| row.seq).collect(), columns)
         });
-        let (piece_rows, coded) = (self.piece_rows, self.coded);
-        CountedRun { groups: groups.collect(), piece_rows, coded, ..CountedRun::default() }
+        let (piece_rows, coded, by_key) = (self.piece_rows, self.coded, self.by_key);
+        CountedRun { groups: groups.collect(), piece_rows, coded, by_key, ..CountedRun::default() }
+    }
+}
+
+impl CountedRun {
+    /// The rows of each key of a group, in the order of their first rows, where rows are kept by key.
+    fn keys(&self, group: usize) -> Vec<Vec<u32>> {
+        let columns = &self.groups[group].2;
+        let names = ["symbol", "venue"].into_iter().filter(|name| columns.column(name).is_some());
+        let names: Vec<&str> = names.collect();
+        let mut keys: Vec<(Vec<Value>, Vec<u32>)> = Vec::new();
+        for row in 0..if self.by_key && !names.is_empty() { columns.rows() } else { 0 } {
+            let key: Vec<Value> = names.iter().map(|name| columns.value(name, row).unwrap()).collect();
+            match keys.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, rows)) => rows.push(row as u32),
+                None => keys.push((key, vec![row as u32])),
+            }
+        }
+        keys.into_iter().map(|(_, rows)| rows).collect()
+    }
+}
+
+/// Rows of a group that is kept by key.
+struct SomeRows<'a> {
+    run: &'a CountedRun,
+    group: usize,
+    those: Those,
+    /// In the order that was asked for.
+    rows: Vec<u32>,
+}
+
+impl Part for SomeRows<'_> {
+    fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn is_end_to_end(&self) -> bool {
+        self.those != Those::InTime
+    }
+
+    fn is_of_one_key(&self) -> bool {
+        matches!(self.those, Those::OfKey(_))
+    }
+
+    fn timestamps(&self, rows: Range<usize>) -> Result<Vec<i64>, QueryError> {
+        assert!(self.those != Those::ByKey, "nobody looks at times that are in no order");
+        self.run.timestamps_read.fetch_add(1, Ordering::Relaxed);
+        Ok(self.rows[rows].iter().map(|row| self.run.groups[self.group].0[*row as usize]).collect())
+    }
+
+    fn seqs(&self, rows: Range<usize>) -> Result<Seqs<'static>, QueryError> {
+        self.run.seqs_read.fetch_add(1, Ordering::Relaxed);
+        let seqs = self.rows[rows].iter().map(|row| self.run.groups[self.group].1[*row as usize]);
+        Ok(Seqs::Each(Cow::Owned(seqs.collect())))
+    }
+
+    fn column(&self, name: &str, rows: Range<usize>) -> Result<Option<Column>, QueryError> {
+        self.run.columns_read.fetch_add(1, Ordering::Relaxed);
+        let column = self.run.groups[self.group].2.column(name);
+        Ok(column.map(|column| column.take(&self.rows[rows]).unwrap()))
+    }
+
+    fn column_at(&self, name: &str, rows: &[u32]) -> Result<Option<Column>, QueryError> {
+        assert!(rows.is_sorted());
+        let rows: Vec<u32> = rows.iter().map(|row| self.rows[*row as usize]).collect();
+        let column = self.run.groups[self.group].2.column(name);
+        Ok(column.map(|column| column.take(&rows).unwrap()))
+    }
+
+    fn codes(&self, name: &str, rows: Range<usize>) -> Result<Vec<u32>, QueryError> {
+        let all = self.run.codes(self.group, name, 0..self.run.groups[self.group].0.len())?;
+        Ok(self.rows[rows].iter().map(|row| all[*row as usize]).collect())
     }
 }
 
@@ -134,6 +209,26 @@ impl Run for CountedRun {
         let column = self.groups[group].2.column(name).unwrap();
         let place = |row| SYMBOLS.iter().position(|symbol| Some(*symbol) == column.str_at(row));
         Ok(rows.map(|row| place(row).unwrap() as u32).collect())
+    }
+
+    fn clusters(&self, group: usize) -> usize {
+        self.keys(group).len()
+    }
+
+    fn cluster_keys(&self, group: usize, name: &str) -> Result<Option<Column>, QueryError> {
+        let firsts: Vec<u32> = self.keys(group).iter().map(|rows| rows[0]).collect();
+        let column = self.groups[group].2.column(name).filter(|_| ["symbol", "venue"].contains(&name));
+        Ok(column.filter(|_| !firsts.is_empty()).map(|column| column.take(&firsts).unwrap()))
+    }
+
+    fn part(&self, group: usize, those: Those) -> Result<Option<Box<dyn Part + '_>>, QueryError> {
+        let keys = self.keys(group);
+        let rows = match those {
+            Those::InTime => (0..self.groups[group].0.len() as u32).collect(),
+            Those::ByKey => keys.concat(),
+            Those::OfKey(key) => keys[key].clone(),
+        };
+        Ok(Some(Box::new(SomeRows { run: self, group, those, rows })))
     }
 
     /// As sealed segments have it.
@@ -292,10 +387,11 @@ prop_compose! {
         mut rows in prop::collection::vec(any_row(), 0..24),
         present in prop::array::uniform5(prop::bool::weighted(0.8)),
         whole_prices in any::<bool>(),
-        group_rows in 1usize..7,
+        group_rows in prop_oneof![1usize..7, 7usize..25],
         one_seq in prop::option::of(1u64..6),
         piece_rows in prop_oneof![1usize..4, Just(usize::MAX)],
         coded in any::<bool>(),
+        by_key in any::<bool>(),
         no_null in any::<bool>(),
     ) -> RunOfRows {
         for row in &mut rows {
@@ -310,7 +406,7 @@ prop_compose! {
             }
         }
         rows.sort_by_key(|row| (row.ts, row.seq));
-        RunOfRows { rows, present, whole_prices, group_rows, piece_rows, coded }
+        RunOfRows { rows, present, whole_prices, group_rows, piece_rows, coded, by_key }
     }
 }
 

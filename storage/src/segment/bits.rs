@@ -3,9 +3,6 @@
 use crate::error::Damage;
 use crate::limits::VECTOR_ROWS;
 
-/// Bytes that a vector of numbers of the greatest width takes.
-const VECTOR_BYTES_MAX: usize = VECTOR_ROWS * 8;
-
 /// Bits that a number needs; 0 for 0.
 pub(super) fn width_of(number: u64) -> u32 {
     64 - number.leading_zeros()
@@ -43,20 +40,24 @@ pub(super) fn unpack(packed: &[u8], width: u32, out: &mut [u64]) -> Result<(), D
         out.fill(0);
         return Ok(());
     }
-    // Sixteen bytes of zeros behind the last number let every number be read in one load.
-    let mut padded = [0u8; VECTOR_BYTES_MAX + 16];
-    padded[..packed.len()].copy_from_slice(packed);
     let mask = u64::MAX >> (64 - width);
-    for (i, number) in out.iter_mut().enumerate() {
+    // Sixteen bytes hold every number, wherever in the first it begins.
+    let number = |bytes: &[u8; 16], shift: usize| (u128::from_le_bytes(*bytes) >> shift) as u64 & mask;
+    // The last numbers are read with zeros behind them.
+    let tail = packed.len().saturating_sub(16);
+    let mut padded = [0u8; 32];
+    for (to, byte) in padded.iter_mut().zip(&packed[tail..]) {
+        *to = *byte;
+    }
+    for (i, to) in out.iter_mut().enumerate() {
         let bit = i * width as usize;
         let (byte, shift) = (bit / 8, bit % 8);
-        let from = &padded[byte..];
-        *number = if width <= 56 {
-            let word = u64::from_le_bytes(from.first_chunk().copied().unwrap_or_default());
-            (word >> shift) & mask
-        } else {
-            let word = u128::from_le_bytes(from.first_chunk().copied().unwrap_or_default());
-            (word >> shift) as u64 & mask
+        *to = match packed.get(byte..).and_then(<[u8]>::first_chunk::<16>) {
+            Some(bytes) => number(bytes, shift),
+            None => {
+                let bytes = byte.checked_sub(tail).and_then(|byte| padded.get(byte..)?.first_chunk::<16>());
+                bytes.map_or(0, |bytes| number(bytes, shift))
+            }
         };
     }
     Ok(())

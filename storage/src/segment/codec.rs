@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::alp::Float;
+use super::cluster::Layout;
 use super::zone::Zone;
 use super::{bits, numbers, text};
 use crate::columns::{Column, Strings, Values};
@@ -27,7 +28,7 @@ pub enum Encoding {
     Bitmap = 2,
     /// One value for all rows.
     Constant = 3,
-    /// Numbers in vectors of 1,024, each in a form of its own.
+    /// Numbers in vectors of up to 1,024, each in a form of its own.
     Vectors = 4,
     /// Packed codes of a sorted dictionary of texts.
     Dictionary = 5,
@@ -72,19 +73,19 @@ pub(super) struct Encoded {
 }
 
 /// Encodes a column in the cheapest way.
-pub(super) fn encode(column: &Column) -> Encoded {
+pub(super) fn encode(column: &Column, layout: Layout<'_>) -> Encoded {
     let (rows, nulls) = (column.len(), column.null_count());
     let mut bytes = Vec::new();
     if let Some(validity) = column.validity().filter(|_| nulls > 0 && nulls < rows) {
         bits::pack_flags(validity, &mut bytes);
         bytes.resize(bytes.len().next_multiple_of(8), 0);
     }
-    let encoding = if nulls == rows { Encoding::Null } else { encode_values(column, &mut bytes) };
+    let encoding = if nulls == rows { Encoding::Null } else { encode_values(column, layout, &mut bytes) };
     let shape = Shape { column_type: column.column_type(), encoding, rows, nulls };
     Encoded { shape, zone: Zone::of(column), bytes }
 }
 
-fn encode_values(column: &Column, out: &mut Vec<u8>) -> Encoding {
+fn encode_values(column: &Column, layout: Layout<'_>, out: &mut Vec<u8>) -> Encoding {
     match column.values() {
         Values::Bool(v) => {
             let v = filled(column, v);
@@ -99,37 +100,37 @@ fn encode_values(column: &Column, out: &mut Vec<u8>) -> Encoding {
                 }
             }
         }
-        Values::I64(v) | Values::Timestamp(v) => encode_integers(&filled(column, v), 8, out),
+        Values::I64(v) | Values::Timestamp(v) => encode_integers(&filled(column, v), layout, 8, out),
         Values::Date(v) => {
             let days: Vec<i64> = filled(column, v).iter().map(|day| i64::from(*day)).collect();
-            encode_integers(&days, 4, out)
+            encode_integers(&days, layout, 4, out)
         }
         Values::I32(v) => {
             let wide: Vec<i64> = filled(column, v).iter().map(|value| i64::from(*value)).collect();
-            encode_integers(&wide, 4, out)
+            encode_integers(&wide, layout, 4, out)
         }
-        Values::F64(v) => encode_floats(&filled(column, v), out),
-        Values::F32(v) => encode_floats(&filled(column, v), out),
+        Values::F64(v) => encode_floats(&filled(column, v), layout, out),
+        Values::F32(v) => encode_floats(&filled(column, v), layout, out),
         Values::Utf8(s) | Values::Bytes(s) => encode_strings(column, s, out),
     }
 }
 
-fn encode_integers(values: &[i64], raw_bytes: usize, out: &mut Vec<u8>) -> Encoding {
+fn encode_integers(values: &[i64], layout: Layout<'_>, raw_bytes: usize, out: &mut Vec<u8>) -> Encoding {
     if let Some(value) = constant(values) {
         out.extend_from_slice(&value.to_le_bytes());
         return Encoding::Constant;
     }
-    numbers::encode_integers(values, raw_bytes, out);
+    numbers::encode_integers(values, layout, raw_bytes, out);
     Encoding::Vectors
 }
 
-fn encode_floats<T: Float>(values: &[T], out: &mut Vec<u8>) -> Encoding {
+fn encode_floats<T: Float>(values: &[T], layout: Layout<'_>, out: &mut Vec<u8>) -> Encoding {
     let first = values.first().map_or(0, |value| value.bits());
     if values.iter().all(|value| value.bits() == first) {
         out.extend_from_slice(&first.to_le_bytes());
         return Encoding::Constant;
     }
-    numbers::encode_floats(values, out);
+    numbers::encode_floats(values, layout, out);
     Encoding::Vectors
 }
 
@@ -170,15 +171,20 @@ fn filled<'a, T: Copy>(column: &Column, values: &'a [T]) -> std::borrow::Cow<'a,
 }
 
 /// Reads a block. Allocates no more than its rows, or for text the limit of a block, call for.
-pub(super) fn decode(bytes: &[u8], shape: Shape) -> Result<Column, Damage> {
-    decode_rows(bytes, shape, 0..shape.rows)
+pub(super) fn decode(bytes: &[u8], shape: Shape, layout: Layout<'_>) -> Result<Column, Damage> {
+    decode_rows(bytes, shape, layout, 0..shape.rows)
 }
 
 /// The same of some rows, which lie in the block: of numbers and codes those vectors alone are read that hold some. What can be
 /// told of a whole block alone, such as the number of its nulls, is not compared.
-pub(super) fn decode_rows(bytes: &[u8], shape: Shape, range: Range<usize>) -> Result<Column, Damage> {
+pub(super) fn decode_rows(
+    bytes: &[u8],
+    shape: Shape,
+    layout: Layout<'_>,
+    range: Range<usize>,
+) -> Result<Column, Damage> {
     let Shape { column_type, encoding, rows, nulls } = shape;
-    if rows > GROUP_ROWS_MAX || nulls > rows {
+    if rows > GROUP_ROWS_MAX || nulls > rows || layout.rows() != rows {
         return Err(Damage("a block has too many rows or nulls"));
     }
     if range.start > range.end || range.end > rows {
@@ -201,32 +207,37 @@ pub(super) fn decode_rows(bytes: &[u8], shape: Shape, range: Range<usize>) -> Re
     } else {
         None
     };
-    let values = decode_values(cursor.rest(), shape, range)?;
+    let values = decode_values(cursor.rest(), shape, layout, range)?;
     Column::from_parts(values, validity).ok_or(Damage("text is not UTF-8"))
 }
 
 /// The same of single rows, which rise.
-pub(super) fn decode_at(bytes: &[u8], shape: Shape, at: &[u32]) -> Result<Column, Damage> {
+pub(super) fn decode_at(
+    bytes: &[u8],
+    shape: Shape,
+    layout: Layout<'_>,
+    at: &[u32],
+) -> Result<Column, Damage> {
     let Shape { column_type, encoding, rows, nulls } = shape;
     let (Some(first), Some(last)) = (at.first(), at.last()) else {
         return Ok(Column::new(column_type));
     };
-    if *last as usize >= rows || !at.is_sorted() || rows > GROUP_ROWS_MAX {
+    if *last as usize >= rows || !at.is_sorted() || rows > GROUP_ROWS_MAX || layout.rows() != rows {
         return Err(NO_ROWS);
     }
     if encoding == Encoding::Vectors && nulls == 0 {
         let values = match column_type {
-            ColumnType::I64 => Some(Values::I64(numbers::integers_at(bytes, 8, rows, at)?)),
-            ColumnType::Timestamp => Some(Values::Timestamp(numbers::integers_at(bytes, 8, rows, at)?)),
-            ColumnType::F64 => Some(Values::F64(numbers::floats_at(bytes, rows, at)?)),
-            ColumnType::F32 => Some(Values::F32(numbers::floats_at(bytes, rows, at)?)),
+            ColumnType::I64 => Some(Values::I64(numbers::integers_at(bytes, 8, layout, at)?)),
+            ColumnType::Timestamp => Some(Values::Timestamp(numbers::integers_at(bytes, 8, layout, at)?)),
+            ColumnType::F64 => Some(Values::F64(numbers::floats_at(bytes, layout, at)?)),
+            ColumnType::F32 => Some(Values::F32(numbers::floats_at(bytes, layout, at)?)),
             _ => None,
         };
         if let Some(column) = values.and_then(|values| Column::from_parts(values, None)) {
             return Ok(column);
         }
     }
-    let span = decode_rows(bytes, shape, *first as usize..*last as usize + 1)?;
+    let span = decode_rows(bytes, shape, layout, *first as usize..*last as usize + 1)?;
     let picked: Vec<u32> = at.iter().map(|row| row - first).collect();
     span.take(&picked).ok_or(Damage("text is longer than a block may hold"))
 }
@@ -281,9 +292,14 @@ const WRONG_NULLS: Damage = Damage("the number of nulls is wrong");
 const WRONG_ENCODING: Damage = Damage("the encoding is not one for this type");
 const NO_ROWS: Damage = Damage("there are no such rows in the block");
 
-fn decode_values(bytes: &[u8], shape: Shape, range: Range<usize>) -> Result<Values, Damage> {
+fn decode_values(
+    bytes: &[u8],
+    shape: Shape,
+    layout: Layout<'_>,
+    range: Range<usize>,
+) -> Result<Values, Damage> {
     let Shape { column_type, encoding, rows, .. } = shape;
-    let integers = |raw_bytes| decode_integers(bytes, encoding, raw_bytes, rows, range.clone());
+    let integers = |raw_bytes| decode_integers(bytes, encoding, raw_bytes, layout, range.clone());
     Ok(match column_type {
         ColumnType::Bool => Values::Bool(match encoding {
             Encoding::Bitmap => unpack_flags(bytes, rows, &range)?,
@@ -303,8 +319,8 @@ fn decode_values(bytes: &[u8], shape: Shape, range: Range<usize>) -> Result<Valu
             let narrow: Result<Vec<i32>, _> = integers(4)?.into_iter().map(i32::try_from).collect();
             Values::I32(narrow.map_err(|_| Damage("an i32 is out of range"))?)
         }
-        ColumnType::F64 => Values::F64(decode_floats(bytes, encoding, rows, range)?),
-        ColumnType::F32 => Values::F32(decode_floats(bytes, encoding, rows, range)?),
+        ColumnType::F64 => Values::F64(decode_floats(bytes, encoding, layout, range)?),
+        ColumnType::F32 => Values::F32(decode_floats(bytes, encoding, layout, range)?),
         ColumnType::Utf8 => Values::Utf8(decode_strings(bytes, encoding, rows, range)?),
         ColumnType::Bytes => Values::Bytes(decode_strings(bytes, encoding, rows, range)?),
     })
@@ -314,12 +330,12 @@ fn decode_integers(
     bytes: &[u8],
     encoding: Encoding,
     raw_bytes: usize,
-    rows: usize,
+    layout: Layout<'_>,
     range: Range<usize>,
 ) -> Result<Vec<i64>, Damage> {
     match encoding {
         Encoding::Constant => Ok(vec![single(bytes)?.cast_signed(); range.len()]),
-        Encoding::Vectors => numbers::decode_integers(bytes, raw_bytes, rows, range),
+        Encoding::Vectors => numbers::decode_integers(bytes, raw_bytes, layout, range),
         _ => Err(WRONG_ENCODING),
     }
 }
@@ -327,12 +343,12 @@ fn decode_integers(
 fn decode_floats<T: Float>(
     bytes: &[u8],
     encoding: Encoding,
-    rows: usize,
+    layout: Layout<'_>,
     range: Range<usize>,
 ) -> Result<Vec<T>, Damage> {
     match encoding {
         Encoding::Constant => Ok(vec![T::from_bits(single(bytes)?.cast_signed())?; range.len()]),
-        Encoding::Vectors => numbers::decode_floats(bytes, rows, range),
+        Encoding::Vectors => numbers::decode_floats(bytes, layout, range),
         _ => Err(WRONG_ENCODING),
     }
 }

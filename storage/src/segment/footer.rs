@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cluster::CLUSTER_ROWS;
 use super::codec::{Encoding, Shape};
 use super::zone::Zone;
 use super::{GroupInfo, Replaced};
@@ -30,14 +31,16 @@ pub(super) struct Block {
     pub(super) zone: Option<Zone>,
 }
 
-/// All that the footer says. Blocks of a group: timestamps, then seqs where each row has its own, then the
-/// columns in order.
+/// All that the footer says. Blocks of a group: timestamps, then seqs where each row has its own, then the order and the sizes
+/// of clusters where groups may have some, then the columns in order.
 #[derive(Debug)]
 pub(super) struct Footer {
     pub(super) schema: Vec<(Arc<str>, ColumnType)>,
     /// Whether a column of the schema is a key.
     pub(super) keys: Vec<bool>,
     pub(super) each_seq: bool,
+    /// Whether groups may have clusters. Each has an order and sizes then.
+    pub(super) by_key: bool,
     pub(super) rows: u64,
     pub(super) ts_min: i64,
     pub(super) ts_max: i64,
@@ -50,13 +53,35 @@ pub(super) struct Footer {
 
 impl Footer {
     /// Blocks before those of the columns in each group.
-    pub(super) fn lead(each_seq: bool) -> usize {
-        1 + usize::from(each_seq)
+    pub(super) fn lead(&self) -> usize {
+        self.order() + 2 * usize::from(self.by_key)
+    }
+
+    /// The block of each group that has the clusters of the rows in the order of time, where groups may have some; their sizes
+    /// come behind it.
+    pub(super) fn order(&self) -> usize {
+        1 + usize::from(self.each_seq)
     }
 
     /// Blocks of each group.
     pub(super) fn width(&self) -> usize {
-        Footer::lead(self.each_seq) + self.schema.len()
+        self.lead() + self.schema.len()
+    }
+
+    /// Whether block `i` of each group is one of a key.
+    pub(super) fn is_key(&self, i: usize) -> bool {
+        i.checked_sub(self.lead()).is_some_and(|column| self.keys.get(column) == Some(&true))
+    }
+
+    /// Rows of block `i` of a group.
+    fn rows_of(&self, group: &GroupInfo, i: usize) -> usize {
+        let is_order = self.by_key && i == self.order();
+        let is_sizes = self.by_key && i == self.order() + 1;
+        match group.clusters {
+            0 if is_order || is_sizes => 1,
+            1.. if is_sizes || self.is_key(i) => group.clusters,
+            _ => group.rows,
+        }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -66,7 +91,7 @@ impl Footer {
         out.extend_from_slice(&self.rows.to_le_bytes());
         out.extend_from_slice(&self.ts_min.to_le_bytes());
         out.extend_from_slice(&self.ts_max.to_le_bytes());
-        out.extend_from_slice(&[u8::from(self.each_seq), 0, 0, 0]);
+        out.extend_from_slice(&[u8::from(self.each_seq), u8::from(self.by_key), 0, 0]);
         out.extend_from_slice(&(self.replaced.len() as u32).to_le_bytes());
         out.extend_from_slice(&self.after.to_le_bytes());
         for replaced in &self.replaced {
@@ -80,7 +105,8 @@ impl Footer {
         }
         out.resize(out.len().next_multiple_of(8), 0);
         for (group, blocks) in self.groups.iter().zip(self.blocks.chunks(self.width())) {
-            out.extend_from_slice(&(group.rows as u64).to_le_bytes());
+            out.extend_from_slice(&(group.rows as u32).to_le_bytes());
+            out.extend_from_slice(&(group.clusters as u32).to_le_bytes());
             out.extend_from_slice(&group.ts_min.to_le_bytes());
             out.extend_from_slice(&group.ts_max.to_le_bytes());
             out.extend_from_slice(&group.seq_min.to_le_bytes());
@@ -97,12 +123,11 @@ impl Footer {
         let mut cursor = Cursor::new(bytes);
         let (width, count) = (cursor.u32()? as usize, cursor.u32()? as usize);
         let (rows, ts_min, ts_max) = (cursor.u64()?, cursor.i64()?, cursor.i64()?);
-        let each_seq = match cursor.u8()? {
-            0 => false,
-            1 => true,
-            _ => return Err(Damage("the kind of seqs is unknown")),
+        let [each_seq @ (0 | 1), by_key @ (0 | 1)] = cursor.array()? else {
+            return Err(Damage("the kind of seqs or of order is unknown"));
         };
-        cursor.zeros(3)?;
+        let (each_seq, by_key) = (each_seq == 1, by_key == 1);
+        cursor.zeros(2)?;
         let replaced = cursor.u32()?;
         let after = cursor.u64()?;
         let replaced = replaced_of(&mut cursor, replaced)?;
@@ -113,24 +138,27 @@ impl Footer {
             return Err(Damage("there are more columns or rows than a segment holds"));
         }
         let (schema, keys) = schema_of(&mut cursor, width)?;
+        if by_key && !keys.contains(&true) {
+            return Err(Damage("rows lie by key, and there is none"));
+        }
         let (groups, blocks) = Default::default();
         let mut footer =
-            Footer { schema, keys, each_seq, rows, ts_min, ts_max, after, replaced, groups, blocks };
+            Footer { schema, keys, each_seq, by_key, rows, ts_min, ts_max, after, replaced, groups, blocks };
         let mut end = 0u64;
         for _ in 0..count {
-            footer.groups.push(group_of(&mut cursor, each_seq)?);
-            let rows = footer.groups.last().map_or(0, |group| group.rows);
+            let group = group_of(&mut cursor, each_seq, by_key)?;
+            footer.groups.push(group);
             for i in 0..footer.width() {
                 let column_type = footer.type_of(i);
-                let block = Block::decode(&mut cursor, column_type, rows)?;
+                let block = Block::decode(&mut cursor, column_type, footer.rows_of(&group, i))?;
                 let aligned = block.offset.checked_add(block.length).filter(|end| *end <= limit);
                 let aligned = aligned.and_then(|end| end.checked_next_multiple_of(ALIGNMENT_BYTES as u64));
                 match aligned {
                     Some(aligned) if block.offset == end => end = aligned,
                     _ => return Err(Damage("a block's place in the file is wrong")),
                 }
-                if i < Footer::lead(each_seq) && block.shape.nulls > 0 {
-                    return Err(Damage("timestamps or seqs are null"));
+                if i < footer.lead() && block.shape.nulls > 0 {
+                    return Err(Damage("timestamps, seqs or the order of rows are null"));
                 }
                 footer.blocks.push(block);
             }
@@ -145,9 +173,10 @@ impl Footer {
 
     /// The type of block `i` of each group.
     fn type_of(&self, i: usize) -> ColumnType {
-        match i.checked_sub(Footer::lead(self.each_seq)) {
+        match i.checked_sub(self.lead()) {
             Some(column) => self.schema.get(column).map_or(ColumnType::I64, |(_, t)| *t),
             None if i == 0 => ColumnType::Timestamp,
+            None if i >= self.order() => ColumnType::I32,
             None => ColumnType::I64,
         }
     }
@@ -197,15 +226,16 @@ fn schema_of(cursor: &mut Cursor<'_>, width: usize) -> Result<Schema, Damage> {
     Ok((schema, keys))
 }
 
-fn group_of(cursor: &mut Cursor<'_>, each_seq: bool) -> Result<GroupInfo, Damage> {
-    let rows = usize::try_from(cursor.u64()?).unwrap_or(usize::MAX);
+fn group_of(cursor: &mut Cursor<'_>, each_seq: bool, by_key: bool) -> Result<GroupInfo, Damage> {
+    let (rows, clusters) = (cursor.u32()? as usize, cursor.u32()? as usize);
     let (ts_min, ts_max) = (cursor.i64()?, cursor.i64()?);
     let (seq_min, seq_max) = (cursor.u64()?, cursor.u64()?);
     let no_seqs = !each_seq && (seq_min, seq_max) != (0, 0);
-    if rows == 0 || rows > GROUP_ROWS_MAX || ts_min > ts_max || seq_min > seq_max || no_seqs {
-        return Err(Damage("a row group's rows, times or seqs are wrong"));
+    let no_clusters = clusters > if by_key { rows / CLUSTER_ROWS } else { 0 };
+    if rows == 0 || rows > GROUP_ROWS_MAX || ts_min > ts_max || seq_min > seq_max || no_seqs || no_clusters {
+        return Err(Damage("a row group's rows, clusters, times or seqs are wrong"));
     }
-    Ok(GroupInfo { rows, ts_min, ts_max, seq_min, seq_max })
+    Ok(GroupInfo { rows, clusters, ts_min, ts_max, seq_min, seq_max })
 }
 
 impl Block {
@@ -272,7 +302,8 @@ mod tests {
 
     /// Two groups of a segment with seqs and one column; each block takes two boundaries.
     fn sound() -> Footer {
-        let group = |ts_min, ts_max| GroupInfo { rows: 10, ts_min, ts_max, seq_min: 3, seq_max: 4 };
+        let group =
+            |ts_min, ts_max| GroupInfo { rows: 10, clusters: 0, ts_min, ts_max, seq_min: 3, seq_max: 4 };
         let (time, seq) = (ColumnType::Timestamp, ColumnType::I64);
         let float = |offset| Block {
             length: 64,
@@ -283,6 +314,7 @@ mod tests {
             schema: vec![("price".into(), ColumnType::F64)],
             keys: vec![true],
             each_seq: true,
+            by_key: false,
             rows: 20,
             ts_min: 1,
             ts_max: 9,
@@ -315,7 +347,7 @@ mod tests {
     #[test]
     fn lies_are_refused() {
         type Lie = fn(&mut Footer);
-        let lies: [(&str, Lie); 31] = [
+        let lies: [(&str, Lie); 33] = [
             ("more rows than groups have", |f| f.rows = 21),
             ("too many rows", |f| f.rows = SEGMENT_ROWS_MAX + 1),
             ("an earlier start", |f| f.ts_min = 0),
@@ -346,6 +378,8 @@ mod tests {
             ("an empty name", |f| f.schema[0].0 = "".into()),
             ("a column without blocks", |f| f.schema.push(("size".into(), ColumnType::I64))),
             ("no seqs", |f| f.each_seq = false),
+            ("clusters in the order of time", |f| f.groups[0].clusters = 1),
+            ("rows by key without their order", |f| f.by_key = true),
             ("rows with seqs after one", |f| f.after = 1),
             ("a replaced segment twice", |f| f.replaced[1].file = 4),
             ("replaced segments out of order", |f| f.replaced.reverse()),
@@ -356,6 +390,54 @@ mod tests {
             let mut footer = sound();
             lie(&mut footer);
             assert!(Footer::decode(&footer.encode(), LIMIT).is_err(), "{what}");
+        }
+    }
+
+    /// A group of 32 rows and two keys, by key, and one in the order of time; each block takes a boundary.
+    fn by_key() -> Footer {
+        let rows = [32, 32, 2, 2, 10, 1, 1, 10];
+        let types = [ColumnType::Timestamp, ColumnType::I32, ColumnType::I32, ColumnType::F64];
+        let mut blocks: Vec<Block> = (0..)
+            .zip(rows)
+            .map(|(i, rows)| Block { length: 64, ..block(i * 64, types[i as usize % 4], rows) })
+            .collect();
+        for price in [3, 7] {
+            blocks[price].zone = Some(Zone::F64 { min: 1.0, max: 2.0 });
+        }
+        let mut footer = sound();
+        (footer.each_seq, footer.by_key, footer.replaced, footer.blocks) = (false, true, Vec::new(), blocks);
+        footer.groups.iter_mut().for_each(|group| (group.seq_min, group.seq_max) = (0, 0));
+        (footer.groups[0].rows, footer.groups[0].clusters, footer.rows) = (32, 2, 42);
+        footer
+    }
+
+    #[test]
+    fn what_lies_by_key_has_a_row_for_each_key() {
+        let bytes = by_key().encode();
+        assert_eq!(Footer::decode(&bytes, 512).unwrap().encode(), bytes);
+        type Lie = fn(&mut Footer);
+        let lies: [(&str, Lie); 10] = [
+            ("no key", |f| f.keys[0] = false),
+            ("more keys than rows", |f| {
+                f.groups[0].clusters = 33;
+                [2, 3].iter().for_each(|block| f.blocks[*block].shape.rows = 33);
+            }),
+            ("a key for each fifteenth row", |f| {
+                f.groups[0].clusters = 3;
+                [2, 3].iter().for_each(|block| f.blocks[*block].shape.rows = 3);
+            }),
+            ("one key fewer", |f| f.groups[0].clusters = 1),
+            ("none", |f| f.groups[0].clusters = 0),
+            ("some in the order of time", |f| f.groups[1].clusters = 1),
+            ("an order of fewer rows", |f| f.blocks[1].shape.rows = 9),
+            ("an order that is null", |f| f.blocks[1].shape.nulls = 1),
+            ("sizes that are null", |f| f.blocks[2].shape.nulls = 1),
+            ("a key for each row", |f| f.blocks[3].shape.rows = 32),
+        ];
+        for (what, lie) in lies {
+            let mut footer = by_key();
+            lie(&mut footer);
+            assert!(Footer::decode(&footer.encode(), 512).is_err(), "{what}");
         }
     }
 
@@ -373,8 +455,9 @@ mod tests {
     #[test]
     fn unknown_tags_are_refused() {
         let bytes = sound().encode();
-        // The kind of seqs, the type of the column, and encoding and flags of the first block.
-        for (at, tag) in [(32, 2), (80, 0), (80, 10), (88 + 40 + 28, 6), (88 + 40 + 29, 2)] {
+        // The kinds of seqs and of order, what is reserved, the type of the column, and encoding and flags of the first block.
+        for (at, tag) in [(32, 2), (33, 2), (34, 1), (80, 0), (80, 10), (88 + 40 + 28, 6), (88 + 40 + 29, 2)]
+        {
             let mut twin = bytes.clone();
             twin[at] = tag;
             assert!(Footer::decode(&twin, LIMIT).is_err(), "{tag} at {at}");

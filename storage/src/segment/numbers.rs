@@ -1,4 +1,4 @@
-//! Blocks of numbers: a table with one entry for each vector of 1,024 values, then what each vector takes.
+//! Blocks of numbers: a table with one entry for each vector of up to 1,024 values, then what each vector takes.
 //!
 //! Each vector has the form that suits it, and is read without its neighbours.
 
@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::alp::{self, Decimals, Float};
+use super::cluster::Layout;
 use super::lanes;
 use super::simd::{Instructions, Work};
 use super::vector::{self, Entry, Form};
@@ -40,9 +41,9 @@ impl Block {
 }
 
 /// Appends integers that take `raw_bytes` each, four or eight, as they are.
-pub(super) fn encode_integers(values: &[i64], raw_bytes: usize, out: &mut Vec<u8>) {
+pub(super) fn encode_integers(values: &[i64], layout: Layout<'_>, raw_bytes: usize, out: &mut Vec<u8>) {
     let mut block = Block::default();
-    for values in values.chunks(VECTOR_ROWS) {
+    for values in layout.vectors(values) {
         let form = vector::choose(values, raw_bytes).form;
         let entry = vector::encode(values, form, raw_bytes, &mut block.vectors);
         block.enter(entry);
@@ -51,10 +52,10 @@ pub(super) fn encode_integers(values: &[i64], raw_bytes: usize, out: &mut Vec<u8
 }
 
 /// Appends floating-point numbers.
-pub(super) fn encode_floats<T: Float>(numbers: &[T], out: &mut Vec<u8>) {
+pub(super) fn encode_floats<T: Float>(numbers: &[T], layout: Layout<'_>, out: &mut Vec<u8>) {
     let mut block = Block::default();
     let pairs = alp::pairs(numbers);
-    for numbers in numbers.chunks(VECTOR_ROWS) {
+    for numbers in layout.vectors(numbers) {
         let as_bits: Vec<i64> = numbers.iter().map(|number| number.bits()).collect();
         let as_they_are = vector::choose(&as_bits, T::BYTES);
         let decimals = Decimals::of(numbers, &pairs);
@@ -70,12 +71,12 @@ pub(super) fn encode_floats<T: Float>(numbers: &[T], out: &mut Vec<u8>) {
 }
 
 /// The vectors of a block from the `first` on, with their entries; `bytes` holds nothing else.
-fn vectors(
-    bytes: &[u8],
-    rows: usize,
+fn vectors<'b>(
+    bytes: &'b [u8],
+    layout: Layout<'_>,
     first: usize,
-) -> Result<impl Iterator<Item = Result<(Entry, &[u8]), Damage>>, Damage> {
-    let table_bytes = rows.div_ceil(VECTOR_ROWS).checked_mul(ENTRY_BYTES).ok_or(WRONG_PLACES)?;
+) -> Result<impl Iterator<Item = Result<(Entry, &'b [u8]), Damage>> + use<'b>, Damage> {
+    let table_bytes = layout.count().checked_mul(ENTRY_BYTES).ok_or(WRONG_PLACES)?;
     let mut cursor = Cursor::new(bytes);
     let mut table = Cursor::new(cursor.take(table_bytes)?);
     let bodies = cursor.rest();
@@ -108,46 +109,47 @@ fn vectors(
     Ok((0..count).map(move |_| next()))
 }
 
-/// Reads integers of a block that has `rows`, those of `range`; `bytes` holds nothing else.
+/// Reads integers of a block, those of the rows of `range`; `bytes` holds nothing else.
 pub(super) fn decode_integers(
     bytes: &[u8],
     raw_bytes: usize,
-    rows: usize,
+    layout: Layout<'_>,
     range: Range<usize>,
 ) -> Result<Vec<i64>, Damage> {
-    Instructions::in_use().run(Integers { bytes, raw_bytes, rows, range })
+    Instructions::in_use().run(Integers { bytes, raw_bytes, layout, range })
 }
 
 /// The same of floating-point numbers.
 pub(super) fn decode_floats<T: Float>(
     bytes: &[u8],
-    rows: usize,
+    layout: Layout<'_>,
     range: Range<usize>,
 ) -> Result<Vec<T>, Damage> {
-    Instructions::in_use().run(Floats { bytes, rows, range, length: PhantomData })
+    Instructions::in_use().run(Floats { bytes, layout, range, length: PhantomData })
 }
 
 /// Reads vectors into `scratch` one by one and keeps of each the numbers that lie in `range`.
 #[inline(always)]
 fn gather<T: Copy + Default>(
     bytes: &[u8],
-    rows: usize,
+    layout: Layout<'_>,
     range: Range<usize>,
     decode: impl Fn(Entry, &[u8], &mut [T]) -> Result<(), Damage>,
 ) -> Result<Vec<T>, Damage> {
     let (mut numbers, mut scratch) = (Vec::with_capacity(range.len()), [T::default(); VECTOR_ROWS]);
-    let first = range.start / VECTOR_ROWS;
-    let count = range.end.div_ceil(VECTOR_ROWS).saturating_sub(first);
-    let mut start = first * VECTOR_ROWS;
-    for vector in vectors(bytes, rows, first)?.take(count) {
+    let mut number = layout.vector_of(range.start);
+    let mut vectors = vectors(bytes, layout, number)?;
+    loop {
+        let rows = layout.rows_of(number);
+        // A block without rows has its bytes checked too.
+        let Some(vector) = vectors.next().filter(|_| rows.start < range.end) else { return Ok(numbers) };
         let (entry, body) = vector?;
-        let some = &mut scratch[..(rows - start).min(VECTOR_ROWS)];
+        let some = scratch.get_mut(..rows.len()).ok_or(WRONG_PLACES)?;
         decode(entry, body, some)?;
-        let wanted = range.start.saturating_sub(start)..(range.end - start).min(some.len());
+        let wanted = range.start.saturating_sub(rows.start)..(range.end - rows.start).min(rows.len());
         numbers.extend_from_slice(some.get(wanted).unwrap_or_default());
-        start += VECTOR_ROWS;
+        number += 1;
     }
-    Ok(numbers)
 }
 
 /// Rows of a vector that are read one by one rather than with all others.
@@ -157,7 +159,7 @@ const FEW: usize = 64;
 pub(super) fn integers_at(
     bytes: &[u8],
     raw_bytes: usize,
-    rows: usize,
+    layout: Layout<'_>,
     at: &[u32],
 ) -> Result<Vec<i64>, Damage> {
     let single = |entry: Entry, body: &[u8], i: usize| match entry.form {
@@ -168,56 +170,57 @@ pub(super) fn integers_at(
         }
         _ => None,
     };
-    at_rows(bytes, rows, at, single, |range| decode_integers(bytes, raw_bytes, rows, range))
+    at_rows(bytes, layout, at, single, |range| decode_integers(bytes, raw_bytes, layout, range))
 }
 
 /// The same of floating-point numbers.
-pub(super) fn floats_at<T: Float>(bytes: &[u8], rows: usize, at: &[u32]) -> Result<Vec<T>, Damage> {
+pub(super) fn floats_at<T: Float>(bytes: &[u8], layout: Layout<'_>, at: &[u32]) -> Result<Vec<T>, Damage> {
     let single = |entry: Entry, body: &[u8], i: usize| match entry.form {
         Form::Decimal => alp::single(entry, body, i),
         _ => None,
     };
-    at_rows(bytes, rows, at, single, |range| decode_floats(bytes, rows, range))
+    at_rows(bytes, layout, at, single, |range| decode_floats(bytes, layout, range))
 }
 
 /// Takes numbers out of full vectors by `single` where they are few, else out of what `decode` makes of a vector.
 fn at_rows<T: Copy>(
     bytes: &[u8],
-    rows: usize,
-    at: &[u32],
+    layout: Layout<'_>,
+    mut at: &[u32],
     single: impl Fn(Entry, &[u8], usize) -> Option<T>,
     decode: impl Fn(Range<usize>) -> Result<Vec<T>, Damage>,
 ) -> Result<Vec<T>, Damage> {
-    let mut numbers = Vec::with_capacity(at.len());
-    for of_vector in at.chunk_by(|a, b| *a as usize / VECTOR_ROWS == *b as usize / VECTOR_ROWS) {
-        let first = of_vector.first().map_or(0, |row| *row as usize / VECTOR_ROWS);
-        let range = first * VECTOR_ROWS..rows.min((first + 1) * VECTOR_ROWS);
+    let (mut numbers, count) = (Vec::with_capacity(at.len()), at.len());
+    while let Some(row) = at.first() {
+        let first = layout.vector_of(*row as usize);
+        let range = layout.rows_of(first);
+        let (of_vector, rest) = at.split_at(at.partition_point(|row| (*row as usize) < range.end).max(1));
+        at = rest;
         let before = numbers.len();
         if of_vector.len() <= FEW && range.len() == VECTOR_ROWS {
-            let (entry, body) = vectors(bytes, rows, first)?.next().ok_or(WRONG_PLACES)??;
+            let (entry, body) = vectors(bytes, layout, first)?.next().ok_or(WRONG_PLACES)??;
             // What a reader of all would refuse is left to it.
             let is_sound = body.len() >= lanes::packed_bytes(VECTOR_ROWS, entry.width) && entry.width < 64;
             if is_sound {
-                let found =
-                    of_vector.iter().map_while(|row| single(entry, body, *row as usize % VECTOR_ROWS));
-                numbers.extend(found);
+                let place = |row: &u32| (*row as usize).checked_sub(range.start);
+                numbers.extend(of_vector.iter().map_while(|row| single(entry, body, place(row)?)));
             }
         }
         if numbers.len() - before < of_vector.len() {
             numbers.truncate(before);
             let all = decode(range.clone())?;
-            let place = |row: &u32| all.get(*row as usize - range.start).copied();
+            let place = |row: &u32| all.get((*row as usize).checked_sub(range.start)?).copied();
             numbers.extend(of_vector.iter().filter_map(place));
         }
     }
-    if numbers.len() < at.len() { Err(WRONG_PLACES) } else { Ok(numbers) }
+    if numbers.len() < count { Err(WRONG_PLACES) } else { Ok(numbers) }
 }
 
 /// The reading of integers.
 struct Integers<'a> {
     bytes: &'a [u8],
     raw_bytes: usize,
-    rows: usize,
+    layout: Layout<'a>,
     range: Range<usize>,
 }
 
@@ -226,8 +229,8 @@ impl Work for Integers<'_> {
 
     #[inline(always)]
     fn run(self) -> Self::Made {
-        let Integers { bytes, raw_bytes, rows, range } = self;
-        gather(bytes, rows, range, |entry, body, to| {
+        let Integers { bytes, raw_bytes, layout, range } = self;
+        gather(bytes, layout, range, |entry, body, to| {
             vector::decode(entry, body, raw_bytes, to, |value| value)
         })
     }
@@ -236,7 +239,7 @@ impl Work for Integers<'_> {
 /// The reading of floating-point numbers.
 struct Floats<'a, T> {
     bytes: &'a [u8],
-    rows: usize,
+    layout: Layout<'a>,
     range: Range<usize>,
     length: PhantomData<T>,
 }
@@ -246,8 +249,8 @@ impl<T: Float> Work for Floats<'_, T> {
 
     #[inline(always)]
     fn run(self) -> Self::Made {
-        let Floats { bytes, rows, range, .. } = self;
-        gather(bytes, rows, range, |entry, body, to| {
+        let Floats { bytes, layout, range, .. } = self;
+        gather(bytes, layout, range, |entry, body, to| {
             if matches!(entry.form, Form::Decimal | Form::DecimalDelta) {
                 alp::decode(entry, body, to)
             } else {
@@ -263,19 +266,27 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn encode_integers(values: &[i64], raw_bytes: usize, out: &mut Vec<u8>) {
+        super::encode_integers(values, Layout::even(values.len()), raw_bytes, out);
+    }
+
+    fn encode_floats<T: Float>(numbers: &[T], out: &mut Vec<u8>) {
+        super::encode_floats(numbers, Layout::even(numbers.len()), out);
+    }
+
     /// All of a block.
     fn decode_integers(bytes: &[u8], raw_bytes: usize, rows: usize) -> Result<Vec<i64>, Damage> {
-        super::decode_integers(bytes, raw_bytes, rows, 0..rows)
+        super::decode_integers(bytes, raw_bytes, Layout::even(rows), 0..rows)
     }
 
     /// All of a block.
     fn decode_floats<T: Float>(bytes: &[u8], rows: usize) -> Result<Vec<T>, Damage> {
-        super::decode_floats(bytes, rows, 0..rows)
+        super::decode_floats(bytes, Layout::even(rows), 0..rows)
     }
 
     /// The forms of a block's vectors.
     fn forms(bytes: &[u8], rows: usize) -> Vec<Form> {
-        vectors(bytes, rows, 0).unwrap().map(|vector| vector.unwrap().0.form).collect()
+        vectors(bytes, Layout::even(rows), 0).unwrap().map(|vector| vector.unwrap().0.form).collect()
     }
 
     fn mix(i: i64) -> i64 {
@@ -397,11 +408,14 @@ mod tests {
         let sets = Instructions::all();
         let [portable, better @ ..] = &sets[..] else { panic!("there is always the portable set") };
         for raw_bytes in [4, 8] {
-            let integers = |set: &Instructions| set.run(Integers { bytes, raw_bytes, rows, range: 0..rows });
+            let layout = Layout::even(rows);
+            let integers =
+                |set: &Instructions| set.run(Integers { bytes, raw_bytes, layout, range: 0..rows });
             better.iter().for_each(|set| assert_eq!(integers(set), integers(portable), "{set:?}"));
         }
         fn floats<T: Float>(bytes: &[u8], rows: usize, set: &Instructions) -> Result<Vec<i64>, Damage> {
-            let made = set.run(Floats::<T> { bytes, rows, range: 0..rows, length: PhantomData })?;
+            let layout = Layout::even(rows);
+            let made = set.run(Floats::<T> { bytes, layout, range: 0..rows, length: PhantomData })?;
             Ok(made.into_iter().map(Float::bits).collect())
         }
         for set in better {

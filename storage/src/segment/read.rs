@@ -1,12 +1,14 @@
 //! Reading a segment.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use super::cluster::{self, Clusters, Layout};
 use super::codec::{self, Encoding};
 use super::footer::{Block, Footer};
+use super::part::{Bytes, Part};
 use super::zone::Zone;
-use super::{GroupInfo, Replaced, SEGMENT, SegmentInfo};
+use super::{GroupInfo, IN_TIME, Replaced, SEGMENT, SegmentInfo};
 use crate::columns::{Column, Values};
 use crate::disk::Disk;
 use crate::error::{Damage, StorageError};
@@ -26,6 +28,8 @@ pub struct Segment {
     /// The columns of the schema, by their names.
     by_name: Box<[u16]>,
     touched: Touched,
+    /// Of groups of which they were asked for.
+    clusters: Box<[OnceLock<Arc<Clusters>>]>,
 }
 
 /// What is known of a block without reading it.
@@ -42,6 +46,9 @@ pub struct BlockInfo {
     /// Range of its values, where it has one.
     pub zone: Option<Zone>,
 }
+
+/// Clusters of a group, where these are no more, are kept in memory once they were asked for.
+const CLUSTERS_KEPT: usize = 1_024;
 
 const NO_GROUP: &str = "the segment has no such row group; ask for one below its number of groups";
 
@@ -61,6 +68,14 @@ impl Segment {
         let (stamp, bytes) = stamp::closing(&file, SEGMENT, name, Some(db_id))?;
         StorageError::limit(name, "the footer's length in bytes", stamp.length, FOOTER_BYTES_MAX)?;
         let footer = Footer::decode(bytes, stamp.offset).map_err(|damage| damage.at(name, stamp.offset))?;
+        let version = stamp::version(&file);
+        if footer.by_key && version == Some(IN_TIME.version) {
+            return Err(StorageError::corrupt(
+                name,
+                stamp.offset,
+                "no group of this format version is by key",
+            ));
+        }
         let info = SegmentInfo {
             file: name.to_string(),
             bytes: file.len() as u64,
@@ -76,7 +91,8 @@ impl Segment {
         // There are 4,096 at most.
         let mut by_name: Box<[u16]> = (0..footer.schema.len() as u16).collect();
         by_name.sort_unstable_by_key(|column| footer.schema.get(usize::from(*column)).map(|(name, _)| name));
-        Ok(Segment { info, file, footer: Box::new(footer), by_name, touched })
+        let clusters = footer.groups.iter().map(|_| OnceLock::new()).collect();
+        Ok(Segment { info, file, footer: Box::new(footer), by_name, touched, clusters })
     }
 
     /// Number of rows.
@@ -127,7 +143,7 @@ impl Segment {
 
     /// What is known of a column's block in a group; `None` where there is no such group or column.
     pub fn block(&self, group: usize, name: &str) -> Option<BlockInfo> {
-        let block = self.footer.blocks.get(self.part(group, self.position(name)?)?)?;
+        let block = self.footer.blocks.get(self.block_of(group, self.position(name)?)?)?;
         Some(BlockInfo {
             encoding: block.shape.encoding,
             bytes: block.length,
@@ -137,10 +153,16 @@ impl Segment {
         })
     }
 
-    /// Bytes in the file of a group's timestamps, and of its seqs where it has some; 0 where there is no such group.
+    /// Whether rows of its groups may be stored by key.
+    pub fn is_by_key(&self) -> bool {
+        self.footer.by_key
+    }
+
+    /// Bytes in the file of a group's timestamps, and of its seqs and the order of its rows where it has some; 0 where there is
+    /// no such group.
     pub fn order_bytes(&self, group: usize) -> u64 {
         let blocks = self.footer.blocks.chunks(self.footer.width()).nth(group).unwrap_or_default();
-        blocks.iter().take(Footer::lead(self.footer.each_seq)).map(|block| block.length).sum()
+        blocks.iter().take(self.footer.lead()).map(|block| block.length).sum()
     }
 
     /// Timestamps of a group, nanoseconds since 1970 UTC, never falling.
@@ -156,12 +178,22 @@ impl Segment {
     /// # Errors
     /// As [`Segment::timestamps`].
     pub fn timestamps_of(&self, group: usize, rows: Range<usize>) -> Result<Vec<i64>, StorageError> {
-        let info = self.info_of(group)?;
-        let (column, block) = self.read(group, 0, Some(rows.clone()))?;
+        self.timestamps_in(&self.part(group, None)?, rows)
+    }
+
+    /// The same of some rows of a part, which is not one of rows as they are stored.
+    ///
+    /// # Errors
+    /// As [`Segment::timestamps`].
+    pub fn timestamps_in(&self, part: &Part, rows: Range<usize>) -> Result<Vec<i64>, StorageError> {
+        let info = self.info_of(part.group())?;
+        let (column, block) = self.read(part, 0, rows.clone())?;
         let times = integers(column);
         let zone = Some(Zone::I64 { min: info.ts_min, max: info.ts_max });
-        let first = times.first().filter(|_| rows.start == 0).is_none_or(|first| *first == info.ts_min);
-        let last = times.last().filter(|_| rows.end == info.rows).is_none_or(|last| *last == info.ts_max);
+        let is_start = rows.start == 0 && part.is_whole();
+        let is_end = rows.end == info.rows && part.is_whole();
+        let first = times.first().filter(|_| is_start).is_none_or(|first| *first == info.ts_min);
+        let last = times.last().filter(|_| is_end).is_none_or(|last| *last == info.ts_max);
         let within = |at: Option<&i64>| at.is_none_or(|at| (info.ts_min..=info.ts_max).contains(at));
         let is_within = within(times.first()) && within(times.last());
         if !times.is_sorted() || !first || !last || !is_within || block.zone != zone {
@@ -180,7 +212,8 @@ impl Segment {
         if !self.footer.each_seq {
             return Ok(None);
         }
-        let (column, block) = self.read(group, 1, None)?;
+        let part = self.part(group, None)?;
+        let (column, block) = self.read(&part, 1, 0..part.rows())?;
         let seqs: Vec<u64> = integers(column).into_iter().map(i64::cast_unsigned).collect();
         let ends = seqs.iter().copied().min().zip(seqs.iter().copied().max());
         if ends != Some((info.seq_min, info.seq_max)) {
@@ -194,11 +227,19 @@ impl Segment {
     /// # Errors
     /// As [`Segment::seqs`].
     pub fn seqs_of(&self, group: usize, rows: Range<usize>) -> Result<Option<Vec<u64>>, StorageError> {
-        let info = self.info_of(group)?;
+        self.seqs_in(&self.part(group, None)?, rows)
+    }
+
+    /// The same of some rows of a part.
+    ///
+    /// # Errors
+    /// As [`Segment::seqs`].
+    pub fn seqs_in(&self, part: &Part, rows: Range<usize>) -> Result<Option<Vec<u64>>, StorageError> {
+        let info = self.info_of(part.group())?;
         if !self.footer.each_seq {
             return Ok(None);
         }
-        let (column, block) = self.read(group, 1, Some(rows))?;
+        let (column, block) = self.read(part, 1, rows)?;
         let seqs: Vec<u64> = integers(column).into_iter().map(i64::cast_unsigned).collect();
         if seqs.iter().any(|seq| !(info.seq_min..=info.seq_max).contains(seq)) {
             return Err(self.damage(&block, "seqs are not those of the directory"));
@@ -211,8 +252,8 @@ impl Segment {
     /// # Errors
     /// `Corrupt`; `Refused` where there is no such group.
     pub fn column(&self, group: usize, name: &str) -> Result<Option<Column>, StorageError> {
-        let Some(position) = self.position(name) else { return Ok(None) };
-        Ok(Some(self.read(group, position, None)?.0))
+        let part = self.part(group, None)?;
+        self.column_in(&part, name, 0..part.rows())
     }
 
     /// Some rows of a column of a group. Of numbers, and of texts that are written as codes, those vectors alone are decoded
@@ -226,8 +267,21 @@ impl Segment {
         name: &str,
         rows: Range<usize>,
     ) -> Result<Option<Column>, StorageError> {
+        self.column_in(&self.part(group, None)?, name, rows)
+    }
+
+    /// The same of some rows of a part.
+    ///
+    /// # Errors
+    /// As [`Segment::column`].
+    pub fn column_in(
+        &self,
+        part: &Part,
+        name: &str,
+        rows: Range<usize>,
+    ) -> Result<Option<Column>, StorageError> {
         let Some(position) = self.position(name) else { return Ok(None) };
-        Ok(Some(self.read(group, position, Some(rows))?.0))
+        Ok(Some(self.read(part, position, rows)?.0))
     }
 
     /// Single rows of a column of a group, which rise.
@@ -235,21 +289,41 @@ impl Segment {
     /// # Errors
     /// As [`Segment::column`].
     pub fn column_at(&self, group: usize, name: &str, rows: &[u32]) -> Result<Option<Column>, StorageError> {
+        self.column_at_in(&self.part(group, None)?, name, rows)
+    }
+
+    /// The same of rows of a part.
+    ///
+    /// # Errors
+    /// As [`Segment::column`].
+    pub fn column_at_in(
+        &self,
+        part: &Part,
+        name: &str,
+        rows: &[u32],
+    ) -> Result<Option<Column>, StorageError> {
         let Some(position) = self.position(name) else { return Ok(None) };
-        let block = self.checked(group, position)?;
-        let column = codec::decode_at(self.bytes_of(&block), block.shape, rows);
+        let block = self.checked(part.group(), position)?;
+        let column = part.column_at(self.stored(&block, position), rows);
         column.map_err(|damage| damage.at(&self.info.file, block.offset)).map(Some)
     }
 
-    /// The distinct texts of a column of a group, where it is written as codes of them and has no null.
+    /// The distinct texts of a column of a group, where it is written as codes of them, or is a key and rows are stored by key,
+    /// and has no null.
     ///
     /// # Errors
     /// As [`Segment::column`].
     pub fn dictionary(&self, group: usize, name: &str) -> Result<Option<Column>, StorageError> {
         let Some(position) = self.position(name) else { return Ok(None) };
         let block = self.checked(group, position)?;
-        codec::dictionary(self.bytes_of(&block), block.shape)
-            .map_err(|damage| damage.at(&self.info.file, block.offset))
+        let info = self.info_of(group)?;
+        // What of the rows is asked for makes no difference.
+        let part = match info.clusters {
+            0 => Part::in_time(group, info.rows),
+            _ => Part::one(group, self.clusters(group)?, 0),
+        };
+        let distinct = part.dictionary(self.stored(&block, position));
+        distinct.map_err(|damage| damage.at(&self.info.file, block.offset))
     }
 
     /// For some rows of a column that has a [`Segment::dictionary`], the places of their texts in it.
@@ -257,10 +331,89 @@ impl Segment {
     /// # Errors
     /// As [`Segment::column`], and `Corrupt` where it has none.
     pub fn codes(&self, group: usize, name: &str, rows: Range<usize>) -> Result<Vec<u32>, StorageError> {
+        self.codes_in(&self.part(group, None)?, name, rows)
+    }
+
+    /// The same of some rows of a part.
+    ///
+    /// # Errors
+    /// As [`Segment::codes`].
+    pub fn codes_in(&self, part: &Part, name: &str, rows: Range<usize>) -> Result<Vec<u32>, StorageError> {
         let position = self.position(name).unwrap_or(usize::MAX);
-        let block = self.checked(group, position)?;
-        codec::codes(self.bytes_of(&block), block.shape, rows)
+        let block = self.checked(part.group(), position)?;
+        part.codes(self.stored(&block, position), rows)
             .map_err(|damage| damage.at(&self.info.file, block.offset))
+    }
+
+    /// The keys of a group whose rows are stored by key: a key column, one row for each distinct key; `None` where rows are
+    /// stored in the order of time, or this is no key.
+    ///
+    /// # Errors
+    /// As [`Segment::column`].
+    pub fn cluster_keys(&self, group: usize, name: &str) -> Result<Option<Column>, StorageError> {
+        let key = self.position(name).filter(|position| self.footer.is_key(*position));
+        let (Some(position), 1..) = (key, self.info_of(group)?.clusters) else { return Ok(None) };
+        let block = self.checked(group, position)?;
+        let keys = self.stored(&block, position).keys();
+        keys.map_err(|damage| damage.at(&self.info.file, block.offset)).map(Some)
+    }
+
+    /// The rows of a group in the order of time: those of one of its distinct keys by its number, or all.
+    ///
+    /// # Errors
+    /// `Corrupt`; `Refused` where there is no such group or key.
+    pub fn part(&self, group: usize, cluster: Option<usize>) -> Result<Part, StorageError> {
+        let info = self.info_of(group)?;
+        if cluster.is_some_and(|cluster| cluster >= info.clusters) {
+            return Err(StorageError::refused(&self.info.file, "the group has not so many keys"));
+        }
+        match (info.clusters, cluster) {
+            (0, _) => Ok(Part::in_time(group, info.rows)),
+            (1, _) => Ok(Part::one(group, self.clusters(group)?, 0)),
+            (_, Some(cluster)) => Ok(Part::one(group, self.clusters(group)?, cluster)),
+            (_, None) => self.part_apart(group),
+        }
+    }
+
+    /// All rows of a group as they are stored: by key where they are, so that they come in no order of time.
+    ///
+    /// # Errors
+    /// As [`Segment::part`].
+    pub fn part_as_stored(&self, group: usize) -> Result<Part, StorageError> {
+        match self.info_of(group)?.clusters {
+            0 | 1 => self.part(group, None),
+            _ => Ok(Part::by_key(group, self.clusters(group)?)),
+        }
+    }
+
+    /// All rows of a group that lie by key.
+    fn part_apart(&self, group: usize) -> Result<Part, StorageError> {
+        let clusters = self.clusters(group)?;
+        let block = self.checked(group, self.footer.order())?;
+        let layout = Layout::even(block.shape.rows);
+        let codes = codec::decode(self.bytes_of(&block), block.shape, layout);
+        let part = codes.and_then(|codes| Part::apart(group, clusters, numbers(codes)));
+        part.map_err(|damage| damage.at(&self.info.file, block.offset))
+    }
+
+    /// Where the clusters of a group lie.
+    fn clusters(&self, group: usize) -> Result<Arc<Clusters>, StorageError> {
+        let info = self.info_of(group)?;
+        if let Some(known) = self.clusters.get(group).and_then(OnceLock::get) {
+            return Ok(known.clone());
+        }
+        let block = self.checked(group, self.footer.order() + 1)?;
+        let sizes = codec::decode(self.bytes_of(&block), block.shape, Layout::even(block.shape.rows));
+        let clusters = sizes.and_then(|sizes| match sizes.values() {
+            Values::I32(sizes) => Clusters::of(sizes, info.rows),
+            _ => Err(Damage("the sizes of the clusters are no numbers")),
+        });
+        let clusters = clusters.map_err(|damage| damage.at(&self.info.file, block.offset))?;
+        let clusters = Arc::new(clusters);
+        if clusters.count() > CLUSTERS_KEPT {
+            return Ok(clusters);
+        }
+        Ok(self.clusters.get(group).map_or(clusters.clone(), |known| known.get_or_init(|| clusters).clone()))
     }
 
     /// Reads everything and compares it with its checksums, zones and order; the bytes between blocks are zero.
@@ -278,16 +431,50 @@ impl Segment {
             }
         }
         for group in 0..self.groups() {
+            self.verify_order(group)?;
             self.timestamps(group)?;
             self.seqs(group)?;
             for position in 0..self.footer.width() {
-                let (column, block) = self.read(group, position, None)?;
+                let (column, block) = self.read_stored(group, position)?;
                 if !Zone::same(&Zone::of(&column), &block.zone) {
                     return Err(self.damage(&block, "a zone is not that of the values"));
                 }
             }
         }
         Ok(self.file.len() as u64)
+    }
+
+    /// Checks what readers of rows need not know of the order of a group: that one key has one cluster, that clusters lie in the
+    /// order of their first rows, and that a group in the order of time has no more than two zeros.
+    fn verify_order(&self, group: usize) -> Result<(), StorageError> {
+        if !self.footer.by_key {
+            return Ok(());
+        }
+        let clusters = self.info_of(group)?.clusters;
+        let (order, block) = self.read_stored(group, self.footer.order())?;
+        let (sizes, _) = self.read_stored(group, self.footer.order() + 1)?;
+        let codes = numbers(order);
+        if clusters == 0 {
+            let is_zero = codes == [0] && numbers(sizes) == [0];
+            let what = "a group in the order of time has another order, too";
+            return if is_zero { Ok(()) } else { Err(self.damage(&block, what)) };
+        }
+        let mut met = 0;
+        let rise = codes.iter().all(|code| {
+            met += u32::from(*code == met);
+            *code < met
+        });
+        if !rise {
+            return Err(self.damage(&block, "clusters are not in the order of their first rows"));
+        }
+        // One key needs no order to be read, but has it.
+        self.part_apart(group)?;
+        let keys = (0..self.footer.width()).filter(|position| self.footer.is_key(*position));
+        let keys = keys.map(|position| Ok(self.read_stored(group, position)?.0));
+        match cluster::are_distinct(&keys.collect::<Result<Vec<_>, StorageError>>()?, clusters) {
+            true => Ok(()),
+            false => Err(self.damage(&block, "a key has several clusters")),
+        }
     }
 
     /// The blocks of a group with their bytes, whose checksums were compared.
@@ -299,12 +486,13 @@ impl Segment {
     fn position(&self, name: &str) -> Option<usize> {
         let name_of = |column: &u16| self.footer.schema.get(usize::from(*column)).map(|(name, _)| &**name);
         let at = self.by_name.binary_search_by(|column| name_of(column).cmp(&Some(name))).ok()?;
-        Some(Footer::lead(self.footer.each_seq) + usize::from(*self.by_name.get(at)?))
+        Some(self.footer.lead() + usize::from(*self.by_name.get(at)?))
     }
 
-    fn part(&self, group: usize, position: usize) -> Option<usize> {
-        let part = group.checked_mul(self.footer.width())?.checked_add(position)?;
-        (group < self.groups() && position < self.footer.width()).then_some(part)
+    /// The number of a block.
+    fn block_of(&self, group: usize, position: usize) -> Option<usize> {
+        let block = group.checked_mul(self.footer.width())?.checked_add(position)?;
+        (group < self.groups() && position < self.footer.width()).then_some(block)
     }
 
     pub(super) fn info_of(&self, group: usize) -> Result<GroupInfo, StorageError> {
@@ -312,23 +500,41 @@ impl Segment {
         info.ok_or_else(|| StorageError::refused(&self.info.file, NO_GROUP))
     }
 
-    /// Decodes a block, or some rows of it.
+    /// Some rows of a part, of a block of its group.
     fn read(
         &self,
-        group: usize,
+        part: &Part,
         position: usize,
-        rows: Option<Range<usize>>,
+        rows: Range<usize>,
     ) -> Result<(Column, Block), StorageError> {
-        let block = self.checked(group, position)?;
-        let rows = rows.unwrap_or(0..block.shape.rows);
-        let column = codec::decode_rows(self.bytes_of(&block), block.shape, rows)
+        let block = self.checked(part.group(), position)?;
+        let column = part
+            .column(self.stored(&block, position), rows)
             .map_err(|damage| damage.at(&self.info.file, block.offset))?;
         Ok((column, block))
     }
 
+    /// A block as it is stored.
+    fn read_stored(&self, group: usize, position: usize) -> Result<(Column, Block), StorageError> {
+        let block = self.checked(group, position)?;
+        let lies_by_key = self.info_of(group)?.clusters > 0
+            && (position < self.footer.order() || position >= self.footer.lead())
+            && !self.footer.is_key(position);
+        let clusters = if lies_by_key { Some(self.clusters(group)?) } else { None };
+        let layout = clusters.as_ref().map_or(Layout::even(block.shape.rows), |clusters| clusters.layout());
+        let column = codec::decode(self.bytes_of(&block), block.shape, layout)
+            .map_err(|damage| damage.at(&self.info.file, block.offset))?;
+        Ok((column, block))
+    }
+
+    fn stored<'s>(&'s self, block: &Block, position: usize) -> Bytes<'s> {
+        Bytes { bytes: self.bytes_of(block), shape: block.shape, is_key: self.footer.is_key(position) }
+    }
+
     /// A block, its checksum compared at the first time.
     fn checked(&self, group: usize, position: usize) -> Result<Block, StorageError> {
-        let found = self.part(group, position).and_then(|part| Some((part, *self.footer.blocks.get(part)?)));
+        let found =
+            self.block_of(group, position).and_then(|part| Some((part, *self.footer.blocks.get(part)?)));
         let (part, block) = found.ok_or_else(|| StorageError::refused(&self.info.file, NO_GROUP))?;
         if !self.touched.contains(part) {
             self.check_sum(&block)?;
@@ -352,6 +558,14 @@ impl Segment {
 
     fn damage(&self, block: &Block, what: &'static str) -> StorageError {
         Damage(what).at(&self.info.file, block.offset)
+    }
+}
+
+/// The numbers of clusters; one that is below zero is none.
+fn numbers(column: Column) -> Vec<u32> {
+    match column.into_parts().0 {
+        Values::I32(numbers) => numbers.into_iter().map(i32::cast_unsigned).collect(),
+        _ => Vec::new(),
     }
 }
 

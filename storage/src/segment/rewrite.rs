@@ -1,7 +1,8 @@
 //! Writing a segment anew, group by group.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 
+use super::cluster::Layout;
 use super::codec;
 use super::footer::{Block, Footer};
 use super::write::{check, finish, write_group};
@@ -39,6 +40,7 @@ impl<'d> SegmentWriter<'d> {
             schema: other.schema().to_vec(),
             keys: other.keys().to_vec(),
             each_seq: true,
+            by_key: other.is_by_key(),
             rows: 0,
             ts_min: i64::MAX,
             ts_max: i64::MIN,
@@ -62,8 +64,19 @@ impl<'d> SegmentWriter<'d> {
         seqs: &[u64],
         columns: &Columns,
     ) -> Result<(), StorageError> {
-        let (keys, seqs) = (HashSet::new(), Seqs::Each(seqs));
-        let rows = SegmentRows { timestamps, seqs, columns, keys: &keys, after: 0, replaced: &[] };
+        let Footer { schema, keys, .. } = &self.footer;
+        let keys = schema.iter().zip(keys).filter(|(_, is_key)| **is_key).map(|((name, _), _)| name.clone());
+        let keys: Vec<Arc<str>> = keys.collect();
+        let (keys, seqs) = (keys.iter().map(|name| &**name).collect(), Seqs::Each(seqs));
+        let rows = SegmentRows {
+            timestamps,
+            seqs,
+            columns,
+            keys: &keys,
+            by_key: self.footer.by_key,
+            after: 0,
+            replaced: &[],
+        };
         check(&self.name, &rows)?;
         let of_rows = columns.iter().map(|(name, column)| (name, column.column_type()));
         let of_segment = self.footer.schema.iter().map(|(name, column_type)| (name, *column_type));
@@ -91,7 +104,8 @@ impl<'d> SegmentWriter<'d> {
         let info = match from.has_seqs() {
             true => info,
             false => {
-                let seqs = codec::encode(&Column::from(vec![seq.cast_signed(); info.rows]));
+                let layout = Layout::even(info.rows);
+                let seqs = codec::encode(&Column::from(vec![seq.cast_signed(); info.rows]), layout);
                 let (length, crc) = (seqs.bytes.len() as u64, crc32fast::hash(&seqs.bytes));
                 let block = Block { offset: 0, length, crc, shape: seqs.shape, zone: seqs.zone };
                 self.block(block, &seqs.bytes)?;

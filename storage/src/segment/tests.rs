@@ -2,20 +2,39 @@
 use proptest::prelude::*;
 
 use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
 
-use super::codec::{self, Shape, decode, decode_rows, encode, same};
+use super::cluster::Layout;
+use super::codec::{self, Encoded, Shape, same};
 use super::footer::Footer;
 use super::write::{Cut, write};
 use super::*;
 use crate::columns::{Column, Strings, Values};
 use crate::disk::{Disk, RealDisk, SimulatedDisk};
-use crate::error::StorageError;
+use crate::error::{Damage, StorageError};
 use crate::limits::{BLOCK_BYTES_MAX, GROUP_ROWS_MAX};
 use crate::stamp::{STAMP_BYTES, Stamp};
 use crate::twin;
 use crate::value::{ColumnType, Timestamp, Value};
 
 const DB: [u8; 16] = [7; 16];
+
+fn encode(column: &Column) -> Encoded {
+    codec::encode(column, Layout::even(column.len()))
+}
+
+fn decode(bytes: &[u8], shape: Shape) -> Result<Column, Damage> {
+    codec::decode(bytes, shape, Layout::even(shape.rows))
+}
+
+fn decode_rows(bytes: &[u8], shape: Shape, rows: Range<usize>) -> Result<Column, Damage> {
+    codec::decode_rows(bytes, shape, Layout::even(shape.rows), rows)
+}
+
+fn decode_at(bytes: &[u8], shape: Shape, at: &[u32]) -> Result<Column, Damage> {
+    codec::decode_at(bytes, shape, Layout::even(shape.rows), at)
+}
 
 /// Rows given and read back, all as columns.
 #[derive(Debug)]
@@ -34,7 +53,8 @@ impl Rows {
     fn write(&self, disk: &dyn Disk, name: &str, cut: Cut) -> Result<SegmentInfo, StorageError> {
         let seqs = self.seqs.as_ref().map_or(Seqs::Assigned, |seqs| Seqs::Each(seqs));
         let (timestamps, columns) = (&self.timestamps, &self.columns);
-        let rows = SegmentRows { timestamps, seqs, columns, keys: &keys(), after: 0, replaced: &[] };
+        let rows =
+            SegmentRows { timestamps, seqs, columns, keys: &keys(), by_key: true, after: 0, replaced: &[] };
         write(disk, name, DB, &rows, cut, &Alone)
     }
 
@@ -151,8 +171,14 @@ fn the_directory_says_what_groups_hold() {
     let info = small().write(&disk, "s", cut(2)).unwrap();
     assert_eq!((info.rows, info.ts_min, info.ts_max), (3, 10, 20));
     let segment = Segment::open(&disk, "s", DB, None).unwrap();
-    assert_eq!(segment.group(0), GroupInfo { rows: 2, ts_min: 10, ts_max: 10, seq_min: 4, seq_max: 5 });
-    assert_eq!(segment.group(1), GroupInfo { rows: 1, ts_min: 20, ts_max: 20, seq_min: 6, seq_max: 6 });
+    assert_eq!(
+        segment.group(0),
+        GroupInfo { rows: 2, clusters: 0, ts_min: 10, ts_max: 10, seq_min: 4, seq_max: 5 }
+    );
+    assert_eq!(
+        segment.group(1),
+        GroupInfo { rows: 1, clusters: 0, ts_min: 20, ts_max: 20, seq_min: 6, seq_max: 6 }
+    );
     let price = segment.block(0, "px").unwrap();
     assert_eq!((price.rows, price.nulls), (2, 1));
     assert_eq!(price.zone, Some(Zone::F64 { min: 1.25, max: 1.25 }));
@@ -205,7 +231,8 @@ fn a_file_is_the_same_whoever_encodes_it() {
         let disk = SimulatedDisk::new();
         let seqs = Seqs::Each(rows.seqs.as_ref().unwrap());
         let (timestamps, columns) = (&rows.timestamps, &rows.columns);
-        let given = SegmentRows { timestamps, seqs, columns, keys: &keys(), after: 0, replaced: &[] };
+        let given =
+            SegmentRows { timestamps, seqs, columns, keys: &keys(), by_key: true, after: 0, replaced: &[] };
         write(&disk, "s", DB, &given, cut(64), workers).unwrap();
         disk.contents("s").unwrap()
     };
@@ -271,7 +298,8 @@ fn a_real_file_is_read_by_many_threads() {
     let rows = varied(3_000);
     let seqs = Seqs::Each(rows.seqs.as_ref().unwrap());
     let (timestamps, columns) = (&rows.timestamps, &rows.columns);
-    let given = SegmentRows { timestamps, seqs, columns, keys: &keys(), after: 0, replaced: &[] };
+    let given =
+        SegmentRows { timestamps, seqs, columns, keys: &keys(), by_key: true, after: 0, replaced: &[] };
     let info = write_segment(&disk, "segments/1/1", DB, &given, &Alone).unwrap();
     let segment = Segment::open(&disk, "segments/1/1", DB, Some(&info)).unwrap();
     for ((name, _), is_key) in segment.schema().iter().zip(segment.keys()) {
@@ -539,7 +567,7 @@ proptest! {
         let _ = decode(&twin[..cut.index(twin.len())], encoded.shape);
         let range = cut.index(column.len())..column.len();
         let at: Vec<u32> = range.clone().step_by(7).map(|row| row as u32).collect();
-        if let Ok(read) = codec::decode_at(&twin, encoded.shape, &at) {
+        if let Ok(read) = decode_at(&twin, encoded.shape, &at) {
             prop_assert_eq!(read.len(), at.len());
         }
         if let Ok(read) = decode_rows(&twin, encoded.shape, range.clone()) {
@@ -574,9 +602,9 @@ proptest! {
             prop_assert!(same(&distinct.take(&codes).unwrap(), &column.slice(range)));
         }
         let at: Vec<u32> = (ends.0.min(ends.1)..ends.0.max(ends.1)).step_by(1 + ends.0 % 40).map(|row| row as u32).collect();
-        let single = codec::decode_at(&encoded.bytes, encoded.shape, &at).unwrap();
+        let single = decode_at(&encoded.bytes, encoded.shape, &at).unwrap();
         prop_assert!(same(&single, &column.take(&at).unwrap()), "{:?}", encoded.shape);
-        prop_assert!(codec::decode_at(&encoded.bytes, encoded.shape, &[rows as u32]).is_err());
+        prop_assert!(decode_at(&encoded.bytes, encoded.shape, &[rows as u32]).is_err());
         let beyond = rows..rows + 1;
         prop_assert!(decode_rows(&encoded.bytes, encoded.shape, beyond).is_err());
     }
@@ -601,10 +629,11 @@ proptest! {
 
     #[test]
     fn any_segment_comes_back(
-        times in proptest::collection::vec(-50i64..50, 0..60),
+        times in proptest::collection::vec(-50i64..50, 0..160),
         seqs in proptest::option::of(any::<u64>()),
         columns in proptest::collection::vec((any_column(), any::<proptest::sample::Index>()), 0..5),
-        group_rows in 1usize..40,
+        distinct in 1usize..4,
+        group_rows in 1usize..150,
     ) {
         let mut timestamps = times;
         timestamps.sort_unstable();
@@ -614,9 +643,12 @@ proptest! {
             let column = if column.is_empty() {
                 Column::nulls(column.column_type(), rows)
             } else {
-                column.take(&(0..rows).map(|row| ((row + pick.index(column.len())) % column.len()) as u32).collect::<Vec<_>>()).unwrap()
+                // Two of few values, which may be keys.
+                let values = if i < 2 { column.len().min(distinct) } else { column.len() };
+                column.take(&(0..rows).map(|row| ((row + pick.index(column.len())) % values) as u32).collect::<Vec<_>>()).unwrap()
             };
-            given.insert(format!("c{i}"), column).unwrap();
+            let name = ["sym", "day"].get(i).map_or(format!("c{i}"), |name| name.to_string());
+            given.insert(name, column).unwrap();
         }
         let seqs = seqs.map(|seed| (0..rows as u64).map(|row| seed.wrapping_mul(row + 1)).collect());
         let rows = Rows { timestamps, seqs, columns: given };
@@ -624,8 +656,224 @@ proptest! {
         let info = rows.write(&disk, "s", cut(group_rows)).unwrap();
         let segment = Segment::open(&disk, "s", DB, Some(&info)).unwrap();
         rows.assert_same(&Rows::read(&segment).unwrap());
+        rows.assert_parts(&segment);
         prop_assert_eq!(segment.verify().unwrap(), info.bytes);
     }
+}
+
+/// Rows of three keys and of a null, by turns of uneven length; the prices of each go their own way.
+fn keyed(rows: usize) -> Rows {
+    let of = |row: usize| [0, 1, 1, 2, 0, 3, 1][row % 7];
+    let mut columns = Columns::new();
+    let syms: Vec<Option<&str>> =
+        (0..rows).map(|row| [Some("a"), Some("bb"), None, Some("")][of(row)]).collect();
+    let mut sym = Column::new(ColumnType::Utf8);
+    syms.iter().for_each(|text| sym.push(&Value::from(text.map(str::to_string))).unwrap());
+    columns.insert("sym", sym).unwrap();
+    let price = |row: usize| (1_000 * of(row) + row % 13) as f64 / 100.0;
+    columns.insert("px", Column::from((0..rows).map(price).collect::<Vec<_>>())).unwrap();
+    let sizes = (0..rows).map(|row| (row as i64 * 7_919) % 1_000).collect::<Vec<i64>>();
+    columns.insert("size", Column::from(sizes)).unwrap();
+    let venues: Column = (0..rows).map(|row| ["X", "Y"][row % 2]).collect::<Vec<_>>().iter().collect();
+    columns.insert("venue", venues).unwrap();
+    let mut gap = Column::new(ColumnType::Bool);
+    (0..rows)
+        .for_each(|row| gap.push(&if row % 3 == 0 { Value::Null } else { (row % 2 == 0).into() }).unwrap());
+    columns.insert("gap", gap).unwrap();
+    let seqs = Some((0..rows as u64).map(|row| row / 3 + 5).collect());
+    Rows { timestamps: (0..rows as i64).map(|row| row / 4 * 10).collect(), seqs, columns }
+}
+
+impl Rows {
+    /// What is read of each key of each group, and of pieces and single rows of it, is what the rows say.
+    fn assert_parts(&self, segment: &Segment) {
+        let mut start = 0;
+        for group in 0..segment.groups() {
+            let info = segment.group(group);
+            let rows = start..start + info.rows;
+            start = rows.end;
+            let keys: Vec<(&Arc<str>, Column)> = segment
+                .schema()
+                .iter()
+                .filter_map(|(name, _)| Some((name, segment.cluster_keys(group, name).unwrap()?)))
+                .collect();
+            assert_eq!(keys.is_empty(), info.clusters == 0);
+            let mut found = 0;
+            for cluster in 0..info.clusters {
+                let is_of = |row: &usize| {
+                    keys.iter().all(|(name, keys)| {
+                        let (all, row) = (self.columns.column(name).unwrap(), [*row as u32]);
+                        same(&all.take(&row).unwrap(), &keys.take(&[cluster as u32]).unwrap())
+                    })
+                };
+                let of_key: Vec<u32> = rows.clone().filter(is_of).map(|row| row as u32).collect();
+                found += of_key.len();
+                let part = segment.part(group, Some(cluster)).unwrap();
+                assert_eq!((part.rows(), part.is_end_to_end()), (of_key.len(), true));
+                self.assert_part(segment, &part, &of_key);
+            }
+            assert_eq!(found, if info.clusters > 0 { info.rows } else { 0 });
+            let all: Vec<u32> = rows.map(|row| row as u32).collect();
+            self.assert_part(segment, &segment.part(group, None).unwrap(), &all);
+            assert!(segment.part(group, Some(info.clusters)).is_err());
+            self.assert_as_stored(segment, group);
+        }
+        assert!(segment.part(segment.groups(), None).is_err());
+    }
+
+    /// Rows as they are stored are those of each key, one key after the other, and of the group where there is none.
+    fn assert_as_stored(&self, segment: &Segment, group: usize) {
+        let part = segment.part_as_stored(group).unwrap();
+        let n = part.rows();
+        for (name, all) in self.columns.iter() {
+            let mut expected = Column::new(all.column_type());
+            let clusters = segment.group(group).clusters;
+            for cluster in (0..clusters).map(Some).chain((clusters == 0).then_some(None)) {
+                let of_key = segment.part(group, cluster).unwrap();
+                let read = segment.column_in(&of_key, name, 0..of_key.rows()).unwrap().unwrap();
+                expected.extend_range(&read, 0..read.len()).unwrap();
+            }
+            for piece in [0..n, n / 3..n / 2] {
+                let at: Vec<u32> = piece.clone().step_by(3).map(|row| row as u32).collect();
+                let read = segment.column_in(&part, name, piece.clone()).unwrap().unwrap();
+                assert!(same(&expected.slice(piece.clone()), &read), "{name} {piece:?}");
+                let single = segment.column_at_in(&part, name, &at).unwrap().unwrap();
+                assert!(same(&expected.take(&at).unwrap(), &single), "{name} {at:?}");
+                if let Some(distinct) = segment.dictionary(group, name).unwrap() {
+                    let codes = segment.codes_in(&part, name, piece.clone()).unwrap();
+                    assert!(same(&expected.slice(piece), &distinct.take(&codes).unwrap()), "{name}");
+                }
+            }
+        }
+    }
+
+    fn assert_part(&self, segment: &Segment, part: &Part, rows: &[u32]) {
+        let n = rows.len();
+        for piece in [0..n, 0..n / 2, n / 3..n, n / 2..n / 2 + n.min(1), n..n] {
+            let of_piece = &rows[piece.clone()];
+            let at: Vec<u32> = piece.clone().step_by(3).map(|row| row as u32).collect();
+            let picked: Vec<u32> = at.iter().map(|row| rows[*row as usize]).collect();
+            let times: Vec<i64> = of_piece.iter().map(|row| self.timestamps[*row as usize]).collect();
+            assert_eq!(segment.timestamps_in(part, piece.clone()).unwrap(), times);
+            let seqs =
+                self.seqs.as_ref().map(|seqs| of_piece.iter().map(|row| seqs[*row as usize]).collect());
+            assert_eq!(segment.seqs_in(part, piece.clone()).unwrap(), seqs);
+            for (name, all) in self.columns.iter() {
+                let expected = all.take(of_piece).unwrap();
+                let read = segment.column_in(part, name, piece.clone()).unwrap().unwrap();
+                assert!(same(&expected, &read), "{name} {piece:?}");
+                let single = segment.column_at_in(part, name, &at).unwrap().unwrap();
+                assert!(same(&all.take(&picked).unwrap(), &single), "{name} {at:?}");
+                let distinct = segment.dictionary(part.group(), name).unwrap();
+                if let Some(distinct) = distinct {
+                    let codes = segment.codes_in(part, name, piece.clone()).unwrap();
+                    assert!(same(&expected, &distinct.take(&codes).unwrap()), "{name} {piece:?}");
+                    let texts: HashSet<_> = (0..distinct.len()).map(|i| distinct.str_at(i)).collect();
+                    assert!(distinct.str_at(0).is_none() || texts.len() == distinct.len());
+                }
+            }
+            assert!(segment.timestamps_in(part, n..n + 1).is_err());
+            assert!(
+                segment.column_at_in(part, "px", &[n as u32]).is_err() || self.columns.column("px").is_none()
+            );
+        }
+    }
+}
+
+#[test]
+fn rows_lie_by_key_and_come_in_time_order_or_key_by_key() {
+    // Vectors that keys share, vectors of their own, and several of these.
+    for (count, group_rows, clusters) in
+        [(15, 100, 0), (63, 100, 0), (64, 100, 4), (700, 300, 4), (9_000, 8_000, 4)]
+    {
+        let (disk, rows) = (SimulatedDisk::new(), keyed(count));
+        let info = rows.write(&disk, "s", cut(group_rows)).unwrap();
+        let segment = Segment::open(&disk, "s", DB, Some(&info)).unwrap();
+        assert_eq!(segment.group(0).clusters, clusters, "{count} rows");
+        rows.assert_same(&Rows::read(&segment).unwrap());
+        rows.assert_parts(&segment);
+        assert_eq!(segment.verify().unwrap(), info.bytes);
+    }
+    // Prices that go their own ways are written in fewer bits beside their like.
+    let bytes = |rows: &Rows| {
+        let disk = SimulatedDisk::new();
+        rows.write(&disk, "s", cut(GROUP_ROWS_MAX)).unwrap();
+        Segment::open(&disk, "s", DB, None).unwrap().block(0, "px").unwrap().bytes
+    };
+    let by_key = keyed(30_000);
+    let mut by_time = keyed(30_000);
+    by_time.columns.insert("key", by_time.columns.column("sym").unwrap().clone()).unwrap();
+    by_time.columns.remove("sym");
+    assert!(bytes(&by_key) * 4 < bytes(&by_time) * 3, "{} {}", bytes(&by_key), bytes(&by_time));
+}
+
+/// Orders and sizes of clusters that lie under right checksums.
+#[test]
+fn clusters_that_lie_are_refused() {
+    let (disk, rows) = (SimulatedDisk::new(), keyed(7 * 16));
+    rows.write(&disk, "s", cut(GROUP_ROWS_MAX)).unwrap();
+    let sound = disk.contents("s").unwrap();
+    let (index, end) = (footer_at(&sound), sound.len() - STAMP_BYTES);
+    // With block `part` written anew, all checksums right.
+    let forged = |part: usize, numbers: &[i32]| {
+        let mut footer = Footer::decode(&sound[index..end], index as u64).unwrap();
+        let encoded = encode(&Column::from(numbers.to_vec()));
+        assert_eq!(encoded.shape.rows, footer.blocks[part].shape.rows);
+        let mut file = Vec::new();
+        for (number, block) in footer.blocks.iter_mut().enumerate() {
+            let bytes = &sound[block.offset as usize..(block.offset + block.length) as usize];
+            let bytes = if number == part { &encoded.bytes } else { bytes };
+            if number == part {
+                (block.shape, block.zone) = (encoded.shape, encoded.zone);
+            }
+            (block.offset, block.length) = (file.len() as u64, bytes.len() as u64);
+            block.crc = crc32fast::hash(bytes);
+            file.extend_from_slice(bytes);
+            file.resize(file.len().next_multiple_of(64), 0);
+        }
+        let (footer, at) = (footer.encode(), file.len() as u64);
+        file.extend_from_slice(&footer);
+        file.extend_from_slice(&Stamp::of(&footer, at, DB).encode(SEGMENT, "s"));
+        let disk = SimulatedDisk::new();
+        disk.overwrite("s", file);
+        Segment::open(&disk, "s", DB, None).unwrap()
+    };
+    let numbers = |part: usize| {
+        let footer = Footer::decode(&sound[index..end], index as u64).unwrap();
+        let block = &footer.blocks[part];
+        let bytes = &sound[block.offset as usize..(block.offset + block.length) as usize];
+        let Values::I32(numbers) = decode(bytes, block.shape).unwrap().into_parts().0 else { panic!() };
+        numbers
+    };
+    let (order, sizes) = (numbers(2), numbers(3));
+    assert_eq!(sizes, [32, 48, 16, 16]);
+    assert!(forged(2, &order).verify().is_ok());
+    let mut swapped = order.clone();
+    swapped.swap(11, 12);
+    // Rows of two times change their places.
+    let segment = forged(2, &swapped);
+    assert!(is_corrupt(segment.timestamps(0)) && is_corrupt(segment.verify()));
+    let mut too_often = order.clone();
+    too_often[0] = 1;
+    for wrong in
+        [too_often, [vec![4], order[1..].to_vec()].concat(), [vec![-1], order[1..].to_vec()].concat()]
+    {
+        let segment = forged(2, &wrong);
+        assert!(is_corrupt(segment.timestamps(0)) && is_corrupt(segment.column(0, "px")));
+        assert!(is_corrupt(segment.verify()));
+        // One key needs no order.
+        assert!(segment.part(0, Some(1)).is_ok());
+    }
+    for wrong in [[32, 48, 16, 15], [32, 48, 32, 0], [32, 48, -1, 33], [i32::MAX, i32::MAX, 1, 1]] {
+        let segment = forged(3, &wrong);
+        assert!(is_corrupt(segment.timestamps(0)) && is_corrupt(segment.part(0, Some(0))), "{wrong:?}");
+        assert!(is_corrupt(segment.column(0, "px")) && is_corrupt(segment.verify()), "{wrong:?}");
+    }
+    // What no reader of rows needs.
+    let other_names: Vec<i32> = order.iter().map(|code| [1, 0, 2, 3][*code as usize]).collect();
+    assert!(is_corrupt(forged(2, &other_names).verify()));
+    let moved = forged(3, &[31, 49, 16, 16]);
+    assert!(is_corrupt(moved.timestamps(0)) && is_corrupt(moved.verify()));
 }
 
 #[test]
@@ -635,7 +883,7 @@ fn short_blocks_do_not_become_long_columns() {
     let refused = decode(&constant, shape(ColumnType::Utf8, Encoding::Constant));
     assert!(refused.is_err(), "one text for all rows would pass the limit of a block");
     let of_constant = shape(ColumnType::Utf8, Encoding::Constant);
-    assert!(codec::decode_rows(&constant, of_constant, 0..8).is_err());
+    assert!(decode_rows(&constant, of_constant, 0..8).is_err());
     assert!(codec::dictionary(&constant, of_constant).is_err());
     assert!(codec::codes(&constant, of_constant, 0..8).is_err());
     let strings = Strings::from_parts(vec![0, 1 << 20], vec![b'x'; 1 << 20]).unwrap();
@@ -646,13 +894,13 @@ fn short_blocks_do_not_become_long_columns() {
     strings.offsets().iter().for_each(|offset| dictionary.extend_from_slice(&offset.to_le_bytes()));
     dictionary.extend_from_slice(strings.bytes());
     let one = Shape { rows: 1, ..shape(ColumnType::Bytes, Encoding::Dictionary) };
-    assert_eq!(codec::decode(&dictionary, one).unwrap().values(), &Values::Bytes(strings));
+    assert_eq!(decode(&dictionary, one).unwrap().values(), &Values::Bytes(strings));
     let of_dictionary = shape(ColumnType::Bytes, Encoding::Dictionary);
     assert!(decode(&dictionary, of_dictionary).is_err());
     let fits = BLOCK_BYTES_MAX >> 20;
     assert_eq!(codec::codes(&dictionary, of_dictionary, 0..fits).unwrap(), vec![0; fits]);
     assert!(codec::codes(&dictionary, of_dictionary, 7..8 + fits).is_err());
-    assert!(codec::decode_rows(&dictionary, of_dictionary, 7..8 + fits).is_err());
+    assert!(decode_rows(&dictionary, of_dictionary, 7..8 + fits).is_err());
 }
 
 /// A segment of one group of four rows whose block `part` holds `column` in place of what was written, or

@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use super::cluster::{CLUSTER_ROWS, Clustering, Layout};
 use super::codec::{self, Encoded};
 use super::footer::{Block, Footer};
-use super::{GroupInfo, SEGMENT, SegmentInfo, SegmentRows, Seqs};
+use super::{GroupInfo, IN_TIME, SEGMENT, SegmentInfo, SegmentRows, Seqs};
 use crate::columns::{Column, Values};
 use crate::disk::Disk;
 use crate::error::StorageError;
@@ -43,7 +44,7 @@ const BLOCKS_AT_ONCE: usize = 64;
 /// the file is published. Blocks are encoded by `workers`; the file is the same whoever they are.
 ///
 /// A row group has 131,072 rows, fewer where its text would pass the limit of a block, or where time jumps: so one late row
-/// does not make a group of new ones reach back to it.
+/// does not make a group of new ones reach back to it. Where rows are stored by key they are read in the order of time all the same.
 ///
 /// # Errors
 /// `Refused` where lengths differ, timestamps fall or a name is empty; `TooLarge`; `Exists`; `Io`; `DiskFull`.
@@ -89,6 +90,9 @@ pub(super) fn write(
         schema: rows.columns.iter().map(|(name, column)| (name.clone(), column.column_type())).collect(),
         keys: rows.columns.names().iter().map(|name| rows.keys.contains(&**name)).collect(),
         each_seq: matches!(rows.seqs, Seqs::Each(_)),
+        by_key: rows.by_key
+            && times.len() >= CLUSTER_ROWS
+            && rows.columns.names().iter().any(|name| rows.keys.contains(&**name)),
         rows: times.len() as u64,
         ts_min: times.first().copied().unwrap_or(i64::MAX),
         ts_max: times.last().copied().unwrap_or(i64::MIN),
@@ -104,13 +108,12 @@ pub(super) fn write(
         let end = jumps.get(jumps.partition_point(|jump| *jump <= start)).copied().unwrap_or(times.len());
         let range = start..end.min(group_end(name, rows, start, cut)?);
         start = range.end;
-        footer.groups.push(group_info(rows, range.clone()));
         groups.push(range);
     }
-    let columns = block_columns(rows);
+    let columns = block_columns(rows, footer.by_key);
     let workers = if times.len() * columns.len() < FEW_VALUES { &Alone } else { workers };
     for groups in groups.chunks((BLOCKS_AT_ONCE / columns.len()).max(1)) {
-        write_groups(&mut writer, name, &columns, groups, &mut footer, workers)?;
+        write_groups(&mut writer, name, rows, &columns, groups, &mut footer, workers)?;
     }
     finish(writer, name, db_id, &footer)
 }
@@ -126,7 +129,9 @@ pub(super) fn finish(
     StorageError::limit(name, "the footer's length in bytes", bytes.len() as u64, FOOTER_BYTES_MAX)?;
     let offset = writer.align()?;
     writer.append(&bytes)?;
-    writer.append(&Stamp::of(&bytes, offset, db_id).encode(SEGMENT, name))?;
+    writer.append(
+        &Stamp::of(&bytes, offset, db_id).encode(if footer.by_key { SEGMENT } else { IN_TIME }, name),
+    )?;
     Ok(SegmentInfo {
         file: name.to_string(),
         bytes: writer.publish()?,
@@ -225,15 +230,16 @@ pub(super) fn write_group(
     range: Range<usize>,
     footer: &mut Footer,
 ) -> Result<(), StorageError> {
-    footer.groups.push(group_info(rows, range.clone()));
-    write_groups(writer, name, &block_columns(rows), &[range], footer, &Alone)
+    let columns = block_columns(rows, footer.by_key);
+    write_groups(writer, name, rows, &columns, &[range], footer, &Alone)
 }
 
-fn group_info(rows: &SegmentRows<'_>, range: Range<usize>) -> GroupInfo {
+fn group_info(rows: &SegmentRows<'_>, range: Range<usize>, clusters: usize) -> GroupInfo {
     let times = &rows.timestamps[range.clone()];
     let seqs = if let Seqs::Each(seqs) = rows.seqs { &seqs[range] } else { &[] };
     GroupInfo {
         rows: times.len(),
+        clusters,
         ts_min: times.first().copied().unwrap_or_default(),
         ts_max: times.last().copied().unwrap_or_default(),
         seq_min: seqs.iter().copied().min().unwrap_or_default(),
@@ -245,49 +251,119 @@ fn group_info(rows: &SegmentRows<'_>, range: Range<usize>) -> GroupInfo {
 enum BlockColumn<'a> {
     Times(&'a [i64]),
     Seqs(&'a [u64]),
+    /// The clusters of the rows in the order of time.
+    Order,
+    /// Rows of the clusters.
+    Sizes,
+    Key(&'a Column),
     Named(&'a Column),
 }
 
+/// A group that is being written.
+struct Planned {
+    rows: Range<usize>,
+    /// How its rows lie, where not in the order of time.
+    clustering: Option<Clustering>,
+}
+
 impl BlockColumn<'_> {
-    fn slice(&self, range: Range<usize>) -> Column {
-        match self {
+    /// What is stored of a group, and in which vectors; `None` where a text is too long for a block, which was refused before.
+    fn stored<'p>(&self, group: &'p Planned) -> Option<(Column, Layout<'p>)> {
+        let Planned { rows, clustering } = group;
+        let Some(clustering) = clustering else {
+            let column = match self {
+                BlockColumn::Times(times) => {
+                    Column::from(times[rows.clone()].iter().copied().map(Timestamp).collect::<Vec<_>>())
+                }
+                BlockColumn::Seqs(seqs) => {
+                    Column::from(seqs[rows.clone()].iter().map(|seq| seq.cast_signed()).collect::<Vec<i64>>())
+                }
+                BlockColumn::Order | BlockColumn::Sizes => Column::from(vec![0i32]),
+                BlockColumn::Key(column) | BlockColumn::Named(column) => column.slice(rows.clone()),
+            };
+            let layout = Layout::even(column.len());
+            return Some((column, layout));
+        };
+        let stored = || clustering.stored.iter().map(|row| *row as usize);
+        let column = match self {
             BlockColumn::Times(times) => {
-                Column::from(times[range].iter().copied().map(Timestamp).collect::<Vec<_>>())
+                Column::from(stored().map(|row| Timestamp(times[row])).collect::<Vec<_>>())
             }
             BlockColumn::Seqs(seqs) => {
-                Column::from(seqs[range].iter().map(|seq| seq.cast_signed()).collect::<Vec<i64>>())
+                Column::from(stored().map(|row| seqs[row].cast_signed()).collect::<Vec<i64>>())
             }
-            BlockColumn::Named(column) => column.slice(range),
-        }
+            BlockColumn::Order => {
+                Column::from(clustering.codes.iter().map(|code| code.cast_signed()).collect::<Vec<i32>>())
+            }
+            BlockColumn::Sizes => Column::from(clustering.sizes.clone()),
+            BlockColumn::Key(column) => column.take(&clustering.firsts)?,
+            BlockColumn::Named(column) => column.take(&clustering.stored)?,
+        };
+        let layout = match self {
+            BlockColumn::Times(_) | BlockColumn::Seqs(_) | BlockColumn::Named(_) => {
+                clustering.clusters.layout()
+            }
+            BlockColumn::Order | BlockColumn::Sizes | BlockColumn::Key(_) => Layout::even(column.len()),
+        };
+        Some((column, layout))
     }
 }
 
 /// The columns of a group in the order of its blocks.
-fn block_columns<'a>(rows: &SegmentRows<'a>) -> Vec<BlockColumn<'a>> {
+fn block_columns<'a>(rows: &SegmentRows<'a>, by_key: bool) -> Vec<BlockColumn<'a>> {
     let mut columns = vec![BlockColumn::Times(rows.timestamps)];
     if let Seqs::Each(seqs) = rows.seqs {
         columns.push(BlockColumn::Seqs(seqs));
     }
-    columns.extend(rows.columns.iter().map(|(_, column)| BlockColumn::Named(column)));
+    if by_key {
+        columns.extend([BlockColumn::Order, BlockColumn::Sizes]);
+    }
+    columns.extend(rows.columns.iter().map(|(name, column)| match rows.keys.contains(&**name) {
+        true => BlockColumn::Key(column),
+        false => BlockColumn::Named(column),
+    }));
     columns
+}
+
+/// What comes of each number below `count`, in their order.
+fn each<T: Send + Sync>(workers: &dyn Workers, count: usize, make: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let made: Vec<OnceLock<T>> = (0..count).map(|_| OnceLock::new()).collect();
+    workers.each(count, &|number| {
+        if let Some(made) = made.get(number) {
+            made.get_or_init(|| make(number));
+        }
+    });
+    // Who shares the work may leave some of it.
+    (0..).zip(made).map(|(number, made)| made.into_inner().unwrap_or_else(|| make(number))).collect()
 }
 
 fn write_groups(
     writer: &mut SealedWriter<'_>,
     name: &str,
+    rows: &SegmentRows<'_>,
     columns: &[BlockColumn<'_>],
     groups: &[Range<usize>],
     footer: &mut Footer,
     workers: &dyn Workers,
 ) -> Result<(), StorageError> {
-    let of_groups = groups.iter().flat_map(|range| columns.iter().map(move |column| (column, range.clone())));
-    let made: Vec<_> = of_groups.map(|(column, range)| (column, range, OnceLock::new())).collect();
-    workers.each(made.len(), &|number| {
-        let (column, range, block) = &made[number];
-        block.get_or_init(|| make_block(name, &column.slice(range.clone())));
+    let keys = columns.iter().filter_map(|column| match column {
+        BlockColumn::Key(column) if footer.by_key => Some(*column),
+        _ => None,
     });
-    for (column, range, block) in made {
-        let made = block.into_inner().unwrap_or_else(|| make_block(name, &column.slice(range)));
+    let keys: Vec<&Column> = keys.collect();
+    let planned = each(workers, groups.len(), |number| {
+        let rows = groups[number].clone();
+        Planned { clustering: Clustering::of(&keys, &rows), rows }
+    });
+    for group in &planned {
+        let clusters = group.clustering.as_ref().map_or(0, |clustering| clustering.clusters.count());
+        footer.groups.push(group_info(rows, group.rows.clone(), clusters));
+    }
+    let made = each(workers, planned.len() * columns.len(), |number| {
+        let (column, group) = (&columns[number % columns.len()], &planned[number / columns.len()]);
+        make_block(name, column.stored(group))
+    });
+    for made in made {
         let (encoded, crc) = made?;
         let offset = writer.align()?;
         writer.append(&encoded.bytes)?;
@@ -298,10 +374,12 @@ fn write_groups(
 }
 
 /// A block with its checksum, decoded and compared.
-fn make_block(name: &str, column: &Column) -> Result<(Encoded, u32), StorageError> {
-    let encoded = codec::encode(column);
-    let back = codec::decode(&encoded.bytes, encoded.shape);
-    if !back.is_ok_and(|back| codec::same(&back, column)) {
+fn make_block(name: &str, stored: Option<(Column, Layout<'_>)>) -> Result<(Encoded, u32), StorageError> {
+    let too_long = || StorageError::refused(name, "a text is longer than a block may hold; split it");
+    let (column, layout) = stored.ok_or_else(too_long)?;
+    let encoded = codec::encode(&column, layout);
+    let back = codec::decode(&encoded.bytes, encoded.shape, layout);
+    if !back.is_ok_and(|back| codec::same(&back, &column)) {
         let (file, column_type) = (name.to_string(), column.column_type());
         return Err(StorageError::Unfaithful { file, column_type });
     }

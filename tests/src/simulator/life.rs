@@ -282,6 +282,8 @@ impl Life {
             checkpoint_bytes: 1 << (12 + numbers.below(10)),
             checkpoint_operations: 10 + numbers.below(400),
             chunk_bytes: 4096 << numbers.below(4),
+            // Whatever else is drawn is the same.
+            sealed_by_key: seed.count_ones() % 2 == 1,
             workers: 0,
             clock: clock.clone(),
             ..Options::default()

@@ -122,7 +122,10 @@ impl Cli {
             Noun::Alarms(alarms) => alarms.run(&*Database::open_read_only(&dir)?),
             Noun::Checkpoint(checkpoint) => checkpoint.run(&write(&dir)?),
             Noun::Export(export) => export.run(&*Database::open_read_only(&dir)?),
-            Noun::Import(import) => import.run(write(&dir)?),
+            Noun::Import(import) => {
+                let db = write_sealed(&dir, import.is_by_key())?;
+                import.run(db)
+            }
             Noun::Series(series) => series.run(&dir),
             Noun::Slot(slot) => slot.run(&dir),
             Noun::Producer(producer) => producer.run(&dir),
@@ -134,8 +137,13 @@ impl Cli {
 
 /// Opens a database for writing. All other commands read beside whoever writes.
 fn write(dir: &Path) -> Result<Database, Failed> {
+    write_sealed(dir, false)
+}
+
+/// The same, and perhaps seals series by key.
+fn write_sealed(dir: &Path, sealed_by_key: bool) -> Result<Database, Failed> {
     // No producer has its closure in this process, so one worker is plenty.
-    let options = Options { workers: 1, ..Options::default() };
+    let options = Options { workers: 1, sealed_by_key, ..Options::default() };
     Ok(Database::open_with(dir, options)?)
 }
 

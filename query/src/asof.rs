@@ -3,6 +3,7 @@
 //! The idea is kdb+'s `aj`, with the options of pandas' `merge_asof` and Polars' `join_asof`.
 
 mod by_key;
+mod keys;
 mod matching;
 mod sliced;
 

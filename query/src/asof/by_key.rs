@@ -9,9 +9,9 @@ use std::ops::Range;
 use underbelly_storage::Columns;
 
 use crate::QueryError;
+use crate::asof::keys::Keys;
 use crate::asof::matching::{Held, Last, LastRows, Rule};
 use crate::asof::sliced::{Joined, Part, Wanted, joined_of_batch};
-use crate::ids::KeyIds;
 use crate::lane::Batch;
 use crate::pick::Spot;
 use crate::timed::{Stream, columns_at};
@@ -68,37 +68,30 @@ impl<'h> Cursor<'h> {
 /// A join of one slice.
 pub(super) struct ByKey<'w> {
     wanted: &'w Wanted,
-    ids: KeyIds,
-    /// The keys by their numbers, as [`encode`](crate::key::encode) has them.
-    seen: Vec<Box<[u8]>>,
+    keys: Keys,
     held: Vec<Held>,
     /// By the numbers of the keys.
-    keys: Vec<Vec<Stretch>>,
+    stretches: Vec<Vec<Stretch>>,
 }
 
 impl<'w> ByKey<'w> {
     /// Reads all right rows.
     pub(super) fn new(wanted: &'w Wanted, mut right: Stream<'_>) -> Result<ByKey<'w>, QueryError> {
-        let ids = KeyIds::new(&columns_at(&wanted.headers.0, &wanted.keys.0));
-        let mut join = ByKey { wanted, ids, seen: Vec::new(), held: Vec::new(), keys: Vec::new() };
+        let keys = Keys::new(&columns_at(&wanted.headers.0, &wanted.keys.0));
+        let mut join = ByKey { wanted, keys, held: Vec::new(), stretches: Vec::new() };
         let mut ids = Vec::new();
-        while let Some(mut rows) = right.next_batch()? {
+        while let Some(rows) = right.next_batch()? {
             join.number(&rows, &wanted.keys.1, &mut ids)?;
             let part = join.held.len() as u32;
             let mut start = 0;
             for of_one in ids.chunk_by(|a, b| a == b) {
                 let end = start + of_one.len() as u32;
-                if let Some(key) = of_one.first().and_then(|id| join.keys.get_mut(*id as usize)) {
-                    key.push(Stretch { part, rows: start..end });
+                if let Some(of_key) = of_one.first().and_then(|id| join.stretches.get_mut(*id as usize)) {
+                    of_key.push(Stretch { part, rows: start..end });
                 }
                 start = end;
             }
-            let times = rows.times().to_vec();
-            let mut columns = Vec::with_capacity(wanted.columns.len());
-            for position in &wanted.columns {
-                columns.push(rows.take(*position)?);
-            }
-            join.held.push(Held { times, columns });
+            join.held.push(Held::of(rows, &wanted.columns)?);
         }
         Ok(join)
     }
@@ -112,13 +105,13 @@ impl<'w> ByKey<'w> {
     ) -> Result<Part, QueryError> {
         let Rule { tolerance, exact, .. } = self.wanted.rule;
         let mut joined: VecDeque<Joined> = VecDeque::new();
-        let (held, stretches) = (std::mem::take(&mut self.held), std::mem::take(&mut self.keys));
+        let (held, stretches) = (std::mem::take(&mut self.held), std::mem::take(&mut self.stretches));
         let mut cursors: Vec<Cursor<'_>> =
             stretches.iter().map(|of_key| Cursor::new(of_key, &held)).collect();
         while let Some(rows) = left.next_batch()? {
             let mut ids = Vec::new();
             self.number(&rows, &self.wanted.keys.0, &mut ids)?;
-            cursors.resize_with(self.ids.len(), || Cursor::new(&[], &held));
+            cursors.resize_with(self.keys.len(), || Cursor::new(&[], &held));
             let mut spots = Vec::with_capacity(ids.len());
             for (ts, id) in rows.times().iter().zip(&ids) {
                 let Some(cursor) = cursors.get_mut(*id as usize) else {
@@ -133,16 +126,15 @@ impl<'w> ByKey<'w> {
             joined.push_back(joined_of_batch(rows, spots, ids, &held, header)?);
         }
         drop(cursors);
-        (self.held, self.keys) = (held, stretches);
-        self.keys.resize_with(self.ids.len(), Vec::new);
+        (self.held, self.stretches) = (held, stretches);
         let last = if goes_on { self.last_rows()? } else { LastRows::default() };
-        Ok(Part { joined, keys: self.seen, last })
+        Ok(Part { joined, keys: self.keys.into_seen(), last })
     }
 
     /// The last right row of each key that has one.
     fn last_rows(&self) -> Result<LastRows, QueryError> {
         let (mut spots, mut keys) = (Vec::new(), Vec::new());
-        for (stretches, seen) in self.keys.iter().zip(&self.seen) {
+        for (stretches, seen) in self.stretches.iter().zip(self.keys.seen()) {
             let last = stretches
                 .last()
                 .and_then(|Stretch { part, rows }| Some(Spot { part: *part, row: rows.end.checked_sub(1)? }));
@@ -157,13 +149,8 @@ impl<'w> ByKey<'w> {
 
     /// Numbers the keys of a batch.
     fn number(&mut self, rows: &Batch<'_>, keys: &[usize], to: &mut Vec<u32>) -> Result<(), QueryError> {
-        let lanes = rows.lanes_at(keys);
-        for row in self.ids.number_lanes(&lanes, rows.rows(), to)? {
-            let mut key = Vec::new();
-            lanes.iter().for_each(|lane| lane.encode(row as usize, &mut key));
-            self.seen.push(key.into());
-        }
-        self.keys.resize_with(self.ids.len(), Vec::new);
+        self.keys.number(rows, keys, to)?;
+        self.stretches.resize_with(self.keys.len(), Vec::new);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use underbelly_storage::{Column, ColumnType};
 
 use crate::QueryError;
 use crate::asof::Direction;
-use crate::ids::KeyIds;
+use crate::asof::keys::Keys;
 use crate::lane::Batch;
 use crate::pick::{Spot, pick};
 use crate::timed::{Stream, columns_at};
@@ -56,6 +56,13 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// A batch with some of its columns.
+    pub(super) fn of(mut rows: Batch<'_>, columns: &[usize]) -> Result<Held, QueryError> {
+        let times = rows.times().to_vec();
+        let columns = columns.iter().map(|position| rows.take(*position)).collect::<Result<_, _>>()?;
+        Ok(Held { times, columns })
+    }
+
     /// The rows at `spots` of several, which are somewhere.
     pub(super) fn picked(
         parts: &[Held],
@@ -115,15 +122,13 @@ pub(super) struct Matching<'a> {
     left: Stream<'a>,
     right: Stream<'a>,
     /// Positions of the key columns in both inputs.
-    keys: (Vec<usize>, Vec<usize>),
-    ids: KeyIds,
+    key_columns: (Vec<usize>, Vec<usize>),
+    keys: Keys,
     left_ended: bool,
     right_ended: bool,
     /// Positions, names and types of the right columns of the result.
     wanted: Vec<usize>,
     of_wanted: Vec<(Arc<str>, ColumnType)>,
-    /// The keys by their numbers, as [`encode`] has them.
-    seen: Vec<Box<[u8]>>,
     /// Right rows that a left row matches or may match; those being read are the last piece.
     held: Vec<Held>,
     held_rows: usize,
@@ -143,11 +148,11 @@ impl<'a> Matching<'a> {
     pub(super) fn new(
         left: Stream<'a>,
         right: Stream<'a>,
-        keys: (Vec<usize>, Vec<usize>),
+        key_columns: (Vec<usize>, Vec<usize>),
         wanted: Vec<usize>,
         rule: Rule,
     ) -> Matching<'a> {
-        let ids = KeyIds::new(&columns_at(&left.header, &keys.0));
+        let keys = Keys::new(&columns_at(&left.header, &key_columns.0));
         let of = |position: &usize| {
             let column_type = right.header.column_at(*position).column_type();
             right.header.names().get(*position).map(|name| (name.clone(), column_type))
@@ -157,13 +162,12 @@ impl<'a> Matching<'a> {
             rule,
             left,
             right,
+            key_columns,
             keys,
-            ids,
             left_ended: false,
             right_ended: false,
             wanted,
             of_wanted,
-            seen: Vec::new(),
             held: Vec::new(),
             held_rows: 0,
             right_ids: Vec::new(),
@@ -184,8 +188,8 @@ impl<'a> Matching<'a> {
     /// looks back alone.
     pub(super) fn finish(mut self) -> Result<LastRows, QueryError> {
         self.read_right(i64::MAX, true)?;
-        let last: Vec<(Last, Box<[u8]>)> =
-            self.last.into_iter().zip(self.seen).filter(|(last, _)| !last.spot.is_nowhere()).collect();
+        let keys = self.last.into_iter().zip(self.keys.into_seen());
+        let last: Vec<(Last, Box<[u8]>)> = keys.filter(|(last, _)| !last.spot.is_nowhere()).collect();
         let spots: Vec<Spot> = last.iter().map(|(last, _)| last.spot).collect();
         let held = Held::picked(&self.held, &spots, &self.of_wanted)?;
         Ok(LastRows { held, keys: last.into_iter().map(|(_, key)| key).collect() })
@@ -193,7 +197,7 @@ impl<'a> Matching<'a> {
 
     /// The keys by their numbers.
     pub(super) fn seen(&self) -> &[Box<[u8]>] {
-        &self.seen
+        self.keys.seen()
     }
 
     /// Times of the piece being read.
@@ -328,24 +332,15 @@ impl<'a> Matching<'a> {
 
     /// Numbers the keys of a batch.
     fn number(&mut self, rows: &Batch<'_>, is_left: bool, to: &mut Vec<u32>) -> Result<(), QueryError> {
-        let keys = if is_left { &self.keys.0 } else { &self.keys.1 };
-        let lanes = rows.lanes_at(keys);
-        for row in self.ids.number_lanes(&lanes, rows.rows(), to)? {
-            let mut key = Vec::new();
-            lanes.iter().for_each(|lane| lane.encode(row as usize, &mut key));
-            self.seen.push(key.into());
-        }
-        self.make_room_for_keys();
-        Ok(())
-    }
-
-    fn make_room_for_keys(&mut self) {
+        let columns = if is_left { &self.key_columns.0 } else { &self.key_columns.1 };
+        self.keys.number(rows, columns, to)?;
         if self.rule.looks_back() {
-            self.last.resize(self.ids.len(), Last::NONE);
+            self.last.resize(self.keys.len(), Last::NONE);
         }
         if self.rule.looks_ahead() {
-            self.queues.resize(self.ids.len(), Queue { first: Spot::NOWHERE, last: Spot::NOWHERE });
+            self.queues.resize(self.keys.len(), Queue { first: Spot::NOWHERE, last: Spot::NOWHERE });
         }
+        Ok(())
     }
 
     /// Reads right rows before an instant, or up to it where `inclusive`.
@@ -419,7 +414,7 @@ impl<'a> Matching<'a> {
 
     fn next_right(&mut self) -> Result<(), QueryError> {
         self.let_go()?;
-        let Some(mut rows) = self.right.next_batch()? else {
+        let Some(rows) = self.right.next_batch()? else {
             self.right_ended = true;
             return Ok(());
         };
@@ -428,12 +423,7 @@ impl<'a> Matching<'a> {
         self.right_ids = ids;
         self.at = 0;
         self.held_rows += rows.rows();
-        let times = rows.times().to_vec();
-        let mut columns = Vec::with_capacity(self.wanted.len());
-        for position in &self.wanted {
-            columns.push(rows.take(*position)?);
-        }
-        self.held.push(Held { times, columns });
+        self.held.push(Held::of(rows, &self.wanted)?);
         Ok(())
     }
 

@@ -348,6 +348,7 @@ pub(crate) fn read(layers: &[Arc<Layer>], pool: &Pool) -> Result<Taken, StorageE
         MARK => decode_mark(key, value).map(Part::Mark).map_err(|what| of(key, what)),
         _ => Fact::decode(key, value).map(Part::Fact).map_err(|error| of(key, error.to_string())),
     };
+    layers.iter().for_each(|layer| layer.image.read_ahead());
     let mut merge = Merge::new(layers.iter().map(|layer| &layer.image))?;
     let mut decode_next = || {
         let records = merge.take(RESTORE_RECORDS)?;

@@ -36,6 +36,14 @@ impl Mapped {
         Mapped(Kind::Memory(bytes.into()))
     }
 
+    /// Says that all bytes are about to be read, so that the system reads them ahead, without waiting for it. What it does not
+    /// take up is read page by page.
+    pub(crate) fn read_ahead(&self) {
+        if let Kind::File(map) = &self.0 {
+            map.advise(memmap2::Advice::WillNeed).unwrap_or_default();
+        }
+    }
+
     /// Whether the bytes are a file's pages.
     pub fn is_file(&self) -> bool {
         matches!(self.0, Kind::File(_))

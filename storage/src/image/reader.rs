@@ -65,6 +65,11 @@ impl Image {
         &self.info
     }
 
+    /// Says that all blocks are about to be read, so that the system reads them ahead, without waiting for it.
+    pub fn read_ahead(&self) {
+        self.file.read_ahead();
+    }
+
     /// Number of blocks.
     pub fn blocks(&self) -> usize {
         self.entries.len()

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use underbelly_storage::{Column, Columns, Values};
+use underbelly_storage::{Column, Columns, LogicalTypes, Values};
 
 use crate::error::ArrowError;
 
@@ -50,6 +50,8 @@ impl Lend for Columns {
 pub struct Batch {
     pub(crate) owner: Arc<dyn Lend>,
     pub(crate) rows: Range<usize>,
+    /// What columns hold, where that is not what is stored.
+    pub(crate) types: Arc<LogicalTypes>,
 }
 
 impl Batch {
@@ -57,7 +59,12 @@ impl Batch {
     pub fn new(owner: Arc<dyn Lend>, rows: Range<usize>) -> Batch {
         let there = owner.lent().iter().map(|(_, column)| column.rows()).min().unwrap_or(0);
         let end = rows.end.min(there);
-        Batch { owner, rows: rows.start.min(end)..end }
+        Batch { owner, rows: rows.start.min(end)..end, types: Arc::default() }
+    }
+
+    /// The same rows, where some columns are not what is stored.
+    pub fn typed(self, types: Arc<LogicalTypes>) -> Batch {
+        Batch { types, ..self }
     }
 
     /// Number of rows.
@@ -89,6 +96,6 @@ impl Batch {
 impl From<Columns> for Batch {
     fn from(rows: Columns) -> Batch {
         let all = 0..rows.rows();
-        Batch { owner: Arc::new(rows), rows: all }
+        Batch { owner: Arc::new(rows), rows: all, types: Arc::default() }
     }
 }

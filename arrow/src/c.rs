@@ -21,7 +21,7 @@ use std::ffi::{c_char, c_int, c_void};
 use std::ptr::null_mut;
 
 pub use export::export;
-pub use import::import;
+pub use import::{import, types};
 pub use stream::{Imported, export_stream, import_stream};
 
 /// An array, as the C Data Interface lays it out. Dropping it releases it.

@@ -9,13 +9,19 @@ use arrow2::datatypes::{DataType, IntegerType, TimeUnit};
 use arrow2::error::Error;
 use arrow2::offset::{Offset, OffsetsBuffer};
 use arrow2::types::NativeType;
-use underbelly_storage::{Column, ColumnType, Strings, Values};
+use underbelly_storage::logical::DECIMAL_DIGITS;
+use underbelly_storage::{Column, ColumnType, LogicalType, Strings, Values};
 
-/// The array of a column.
-pub(super) fn to_arrow(column: Column) -> Result<Box<dyn Array>, Error> {
+/// The array of a column, which may be said to be something else than what is stored.
+pub(super) fn to_arrow(column: Column, logical: Option<&LogicalType>) -> Result<Box<dyn Array>, Error> {
     let (values, validity) = column.into_parts();
     let validity = validity.map(Bitmap::from);
+    let scale = logical.and_then(LogicalType::scale);
     Ok(match values {
+        Values::I64(v) if scale.is_some() => {
+            let decimals = DataType::Decimal(DECIMAL_DIGITS.into(), scale.unwrap_or(0).into());
+            primitive(decimals, v.into_iter().map(i128::from).collect(), validity)?
+        }
         Values::Bool(v) => BooleanArray::try_new(DataType::Boolean, v.into(), validity)?.boxed(),
         Values::I64(v) => primitive(DataType::Int64, v, validity)?,
         Values::I32(v) => primitive(DataType::Int32, v, validity)?,
@@ -69,6 +75,15 @@ fn long_offsets(strings: Strings) -> Result<(OffsetsBuffer<i64>, Buffer<u8>), Er
     Ok((OffsetsBuffer::try_from(Buffer::from(offsets))?, bytes.into()))
 }
 
+/// What a column of arrays of this type holds, where that is not what is stored.
+pub(super) fn logical(data_type: &DataType) -> Option<LogicalType> {
+    match data_type.to_logical_type() {
+        DataType::Decimal(_, scale) => LogicalType::decimal(u8::try_from(*scale).ok()?).ok(),
+        DataType::Dictionary(_, values, _) => logical(values),
+        _ => None,
+    }
+}
+
 /// An empty column for arrays of this type; `None` for a column of nothing but nulls without a type.
 pub(super) fn empty(data_type: &DataType) -> Result<Option<Column>, String> {
     let column_type = match data_type.to_logical_type() {
@@ -78,6 +93,7 @@ pub(super) fn empty(data_type: &DataType) -> Result<Option<Column>, String> {
             ColumnType::I32
         }
         DataType::UInt32 | DataType::Int64 => ColumnType::I64,
+        DataType::Decimal(..) if logical(data_type).is_some() => ColumnType::I64,
         DataType::Float32 => ColumnType::F32,
         DataType::Float64 => ColumnType::F64,
         DataType::Utf8 | DataType::LargeUtf8 => ColumnType::Utf8,
@@ -87,7 +103,7 @@ pub(super) fn empty(data_type: &DataType) -> Result<Option<Column>, String> {
         DataType::Dictionary(_, values, _) => return empty(values),
         other => {
             return Err(format!(
-                "is of the type {other:?}; use a bool, an integer of up to 64 bits, a float, text, bytes, date32 or a timestamp"
+                "is of the type {other:?}; use a bool, an integer of up to 64 bits, a float, a decimal of 128 bits with up to 18 digits behind the point, text, bytes, date32 or a timestamp"
             ));
         }
     };
@@ -128,6 +144,9 @@ fn plain(array: &dyn Array) -> Result<Column, String> {
         DataType::UInt16 => Values::I32(numbers::<u16, _>(array)?),
         DataType::UInt32 => Values::I64(numbers::<u32, _>(array)?),
         DataType::Int64 => Values::I64(numbers::<i64, _>(array)?),
+        DataType::Decimal(..) => {
+            Values::I64(decimals(cast::<PrimitiveArray<i128>>(array)?.iter().map(|v| v.copied()))?)
+        }
         DataType::Float32 => Values::F32(numbers::<f32, _>(array)?),
         DataType::Float64 => Values::F64(numbers::<f64, _>(array)?),
         DataType::Date32 => Values::Date(numbers::<i32, _>(array)?),
@@ -198,6 +217,13 @@ fn cast<A: Array>(array: &dyn Array) -> Result<&A, String> {
 
 fn numbers<T: NativeType, N: From<T>>(array: &dyn Array) -> Result<Vec<N>, String> {
     Ok(cast::<PrimitiveArray<T>>(array)?.values_iter().map(|v| N::from(*v)).collect())
+}
+
+/// Scaled integers. What stands under a null is of no interest.
+pub(super) fn decimals(numbers: impl Iterator<Item = Option<i128>>) -> Result<Vec<i64>, String> {
+    let short = numbers.map(|number| i64::try_from(number.unwrap_or(0)));
+    let short: Result<Vec<i64>, _> = short.collect();
+    short.map_err(|_| "has a decimal that does not fit in 64 bits without its point".to_string())
 }
 
 /// Times in nanoseconds. What stands under a null is of no interest.

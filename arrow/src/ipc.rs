@@ -12,7 +12,7 @@ use arrow2::chunk::Chunk;
 use arrow2::datatypes::{Field, Schema};
 use arrow2::io::ipc::read::{StreamMetadata, StreamReader, StreamState, read_stream_metadata};
 use arrow2::io::ipc::write::{FileWriter, StreamWriter, WriteOptions};
-use underbelly_storage::{Column, Columns};
+use underbelly_storage::{Column, Columns, LogicalTypes};
 
 use crate::claims::{self, Kind};
 use crate::columns;
@@ -167,6 +167,16 @@ impl<R: Read> Reader<R> {
     /// [`ArrowError::Rows`] where a column has a type that cannot be taken, or two have one name.
     pub fn empty(&self) -> Result<Columns, ArrowError> {
         named(&self.schema.schema.fields, self.found()?)
+    }
+
+    /// What the columns hold, where that is not what is stored.
+    pub fn types(&self) -> LogicalTypes {
+        let mut types = LogicalTypes::new();
+        for field in &self.schema.schema.fields {
+            let logical = columns::logical(&field.data_type);
+            logical.into_iter().for_each(|logical| types.insert(field.name.as_str(), logical));
+        }
+        types
     }
 
     fn found(&self) -> Result<Vec<Option<Column>>, ArrowError> {
@@ -324,6 +334,7 @@ fn unfit(error: arrow2::error::Error) -> ArrowError {
 pub struct Writer<W: Write> {
     form: Form<W>,
     schema: Schema,
+    types: LogicalTypes,
 }
 
 enum Form<W: Write> {
@@ -337,10 +348,18 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// [`ArrowError::Unfit`] where it cannot be written.
     pub fn stream(out: W, types: &Columns) -> Result<Writer<W>, ArrowError> {
-        let schema = schema_of(types)?;
+        Writer::stream_typed(out, types, &LogicalTypes::new())
+    }
+
+    /// The same, where some columns are not what is stored: decimals are `decimal128(19, scale)`.
+    ///
+    /// # Errors
+    /// As [`Writer::stream`].
+    pub fn stream_typed(out: W, types: &Columns, logical: &LogicalTypes) -> Result<Writer<W>, ArrowError> {
+        let schema = schema_of(types, logical)?;
         let mut writer = StreamWriter::new(out, WriteOptions::default());
         writer.start(&schema, None).map_err(unfit)?;
-        Ok(Writer { form: Form::Stream(writer), schema })
+        Ok(Writer { form: Form::Stream(writer), schema, types: logical.clone() })
     }
 
     /// Begins a file; `types` has its columns, whose rows do not matter.
@@ -348,10 +367,18 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// [`ArrowError::Unfit`] where it cannot be written.
     pub fn file(out: W, types: &Columns) -> Result<Writer<W>, ArrowError> {
-        let schema = schema_of(types)?;
+        Writer::file_typed(out, types, &LogicalTypes::new())
+    }
+
+    /// The same, where some columns are not what is stored: decimals are `decimal128(19, scale)`.
+    ///
+    /// # Errors
+    /// As [`Writer::file`].
+    pub fn file_typed(out: W, types: &Columns, logical: &LogicalTypes) -> Result<Writer<W>, ArrowError> {
+        let schema = schema_of(types, logical)?;
         let mut writer = FileWriter::new(out, schema.clone(), None, WriteOptions::default());
         writer.start().map_err(unfit)?;
-        Ok(Writer { form: Form::File(writer), schema })
+        Ok(Writer { form: Form::File(writer), schema, types: logical.clone() })
     }
 
     /// Writes a record batch.
@@ -362,7 +389,7 @@ impl<W: Write> Writer<W> {
     pub fn write(&mut self, rows: Columns) -> Result<(), ArrowError> {
         let mut arrays = Vec::with_capacity(rows.width());
         for ((name, column), field) in rows.into_columns().into_iter().zip(&self.schema.fields) {
-            let array = columns::to_arrow(column).map_err(unfit)?;
+            let array = columns::to_arrow(column, self.types.get(&name)).map_err(unfit)?;
             if *name != *field.name || *array.data_type() != field.data_type {
                 let what = format!("column {name:?} holds {:?}", array.data_type());
                 return Err(ArrowError::unfit(format!("{what} where {:?} was to be", field.data_type)));
@@ -398,10 +425,10 @@ impl<W: Write> Writer<W> {
     }
 }
 
-fn schema_of(types: &Columns) -> Result<Schema, ArrowError> {
+fn schema_of(types: &Columns, logical: &LogicalTypes) -> Result<Schema, ArrowError> {
     let mut fields = Vec::with_capacity(types.width());
     for (name, column) in types.iter() {
-        let array = columns::to_arrow(Column::new(column.column_type())).map_err(unfit)?;
+        let array = columns::to_arrow(Column::new(column.column_type()), logical.get(name)).map_err(unfit)?;
         fields.push(Field::new(name.to_string(), array.data_type().clone(), true));
     }
     Ok(Schema::from(fields))
@@ -415,7 +442,7 @@ pub fn encode(rows: Columns, out: &mut Vec<u8>) -> Result<(), ArrowError> {
     let mut fields = Vec::with_capacity(rows.width());
     let mut arrays = Vec::with_capacity(rows.width());
     for (name, column) in rows.into_columns() {
-        let array = columns::to_arrow(column).map_err(unfit)?;
+        let array = columns::to_arrow(column, None).map_err(unfit)?;
         fields.push(Field::new(name.to_string(), array.data_type().clone(), true));
         arrays.push(array);
     }
@@ -433,6 +460,12 @@ pub fn encode(rows: Columns, out: &mut Vec<u8>) -> Result<(), ArrowError> {
 /// [`ArrowError::Rows`], which says what is wrong.
 pub fn decode(bytes: &[u8], limits: Limits) -> Result<Columns, ArrowError> {
     let mut reader = Reader::new(bytes, limits)?;
+    // Whoever takes the rows alone would take scaled integers for the numbers.
+    if let Some((name, logical)) = reader.types().iter().find(|(_, logical)| logical.scale().is_some()) {
+        return Err(ArrowError::rows(format!(
+            "column {name:?} holds {logical}; send a float, or a scaled integer"
+        )));
+    }
     let mut found: Option<Vec<_>> = None;
     for batch in &mut reader {
         let batch = batch?.into_columns();

@@ -337,3 +337,36 @@ proptest! {
         let _ = decode(&bytes);
     }
 }
+
+/// Decimals are `decimal128(19, scale)`, scaled integers here; what 64 bits do not hold is refused, unless it stands under a null.
+#[test]
+fn decimals_come_back_with_their_scale() {
+    use underbelly_storage::LogicalType;
+    let types = LogicalTypes::new().with("x", LogicalType::Decimal(2)).with("y", LogicalType::Decimal(18));
+    let numbers = Column::from_parts(
+        underbelly_storage::Values::I64(vec![i64::MIN, i64::MAX, -5, 0]),
+        Some(vec![true, true, true, false]),
+    );
+    let rows = Columns::new().with("x", numbers.unwrap()).unwrap();
+    let rows = rows.with("y", vec![1i64, 2, 3, 4].into()).unwrap().with("n", vec![1i64; 4].into()).unwrap();
+    let mut file = Writer::file_typed(Vec::new(), &rows, &types).unwrap();
+    file.write(rows.clone()).unwrap();
+    let mut stream = Writer::stream_typed(Vec::new(), &rows, &types).unwrap();
+    stream.write(rows.clone()).unwrap();
+    for bytes in [file.finish().unwrap(), stream.finish().unwrap()] {
+        assert!(decode(&bytes).unwrap_err().to_string().contains("decimal(2)"));
+        let mut reader = Reader::new(&bytes[..], Limits::default()).unwrap();
+        assert_eq!(reader.types(), types);
+        assert_eq!(reader.next().unwrap().unwrap(), rows);
+        assert!(reader.next().is_none());
+    }
+    let of = |data_type: DataType, numbers: Vec<Option<i128>>| {
+        let array = PrimitiveArray::from(numbers).to(data_type);
+        let mut column = columns::empty(array.data_type())?.ok_or("no column")?;
+        columns::append(&mut column, &array).map(|()| column)
+    };
+    let wide = i128::from(i64::MAX) + 1;
+    assert_eq!(of(DataType::Decimal(38, 3), vec![Some(7)]).unwrap().get(0), Value::I64(7));
+    assert!(of(DataType::Decimal(38, 3), vec![Some(wide)]).unwrap_err().contains("64 bits"));
+    assert!(of(DataType::Decimal(38, 19), vec![Some(7)]).unwrap_err().contains("18 digits"));
+}

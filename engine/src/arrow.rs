@@ -2,7 +2,8 @@
 //!
 //! [`Series::lent_rows`](crate::Series::lent_rows) gives batches that lie where they lie in the database, as far as they are young;
 //! [`export`] and [`export_stream`] hand batches over, [`import`] and [`import_stream`] take what others made. Any [`Columns`]
-//! are a [`Batch`].
+//! are a [`Batch`]. Decimals come as their scaled integers; [`types`], `Reader::types` and `Imported::types` tell their scale, for
+//! [`Batch::append_typed`](crate::Batch::append_typed).
 //!
 //! ```
 //! use underbelly::{Column, Columns, arrow};
@@ -28,6 +29,6 @@
 
 pub use crate::series::{LentBatches, LentRows};
 pub use underbelly_arrow::c::{
-    ArrowArray, ArrowArrayStream, ArrowSchema, Imported, export, export_stream, import, import_stream,
+    ArrowArray, ArrowArrayStream, ArrowSchema, Imported, export, export_stream, import, import_stream, types,
 };
 pub use underbelly_arrow::{ArrowError, Batch, Lend, Lent, Limits, Reader, Writer};

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use underbelly_query::{Schema, SchemaColumn};
-use underbelly_storage::{Column, ColumnError, ColumnType, Columns, Strings, Timestamp, Value, Values};
+use underbelly_storage::{
+    Column, ColumnError, ColumnType, Columns, Decimal, LogicalType, LogicalTypes, Strings, Timestamp, Value,
+    Values,
+};
 
 use crate::durability::Durability;
 use crate::error::CommitError;
@@ -28,12 +31,13 @@ pub struct Row {
     /// Keys, then fields.
     columns: Vec<(Arc<str>, Value)>,
     keys: usize,
+    types: LogicalTypes,
 }
 
 impl Row {
     /// A row of the series type `series` at an instant.
     pub fn new(series: impl Into<Arc<str>>, timestamp: Timestamp) -> Row {
-        Row { series: series.into(), timestamp, columns: Vec::new(), keys: 0 }
+        Row { series: series.into(), timestamp, columns: Vec::new(), keys: 0, types: LogicalTypes::new() }
     }
 
     /// A key column: part of what the row is about.
@@ -46,6 +50,37 @@ impl Row {
     /// A field: what was observed.
     pub fn field(mut self, name: impl Into<Arc<str>>, value: impl Into<Value>) -> Row {
         self.columns.push((name.into(), value.into()));
+        self
+    }
+
+    /// A field that is a decimal. A column of decimals has one scale; what is given with another is refused.
+    ///
+    /// ```
+    /// use underbelly::{Decimal, Row, Timestamp};
+    /// let row = Row::new("trade", Timestamp(0)).decimal("price", Decimal::parse("182.10", 2)?);
+    /// # let _ = row;
+    /// # Ok::<(), underbelly::DecimalError>(())
+    /// ```
+    pub fn decimal(self, name: impl Into<Arc<str>>, value: Decimal) -> Row {
+        let name = name.into();
+        self.field(name.clone(), value.unscaled()).typed(name, LogicalType::Decimal(value.scale()))
+    }
+
+    /// A field that is a decimal, read from a text: exactly, or not at all.
+    ///
+    /// # Errors
+    /// [`CommitError::Decimal`] where the text is none, digits would be lost, it does not fit in 64 bits or there is no such scale.
+    pub fn decimal_text(self, name: impl Into<Arc<str>>, text: &str, scale: u8) -> Result<Row, CommitError> {
+        let name = name.into();
+        match Decimal::parse(text, scale) {
+            Ok(value) => Ok(self.decimal(name, value)),
+            Err(problem) => Err(CommitError::Decimal { column: name.to_string(), problem }),
+        }
+    }
+
+    /// Says what a key or a field is, where its value does not: integers that are scaled ones are decimals.
+    pub fn typed(mut self, name: impl Into<Arc<str>>, logical: LogicalType) -> Row {
+        self.types.insert(name, logical);
         self
     }
 }
@@ -86,6 +121,8 @@ pub struct Batch {
     pub(crate) deadlines: Vec<(String, SlotDate, Timestamp)>,
     pub(crate) durability: Durability,
     rows: usize,
+    /// Logical types that were declared.
+    declared: usize,
 }
 
 /// Rows of one series in order of arrival.
@@ -97,6 +134,8 @@ pub(crate) struct Rows {
     pub columns: Vec<(Arc<str>, Column)>,
     /// Number of keys.
     pub keys: usize,
+    /// What columns are, where that is not what is stored; also of columns without a value.
+    pub types: LogicalTypes,
 }
 
 /// Contents for a cell, or `None` to retract them.
@@ -115,12 +154,18 @@ impl Batch {
         Batch::default()
     }
 
-    /// Number of rows, cells, models, what is told of models, deletions, changes of variables, declared ends and deadlines.
+    /// Number of rows, declared columns, cells, models, what is told of models, deletions, changes of variables, declared ends and deadlines.
     pub fn len(&self) -> usize {
         let models = self.models.len() + self.deleted_models.len() + self.marks.len() + self.removed.len();
         let models = models + usize::from(self.collects);
         let times = self.ends.len() + self.deadlines.len();
-        self.rows + self.deletes.len() + self.cells.len() + models + self.variables.len() + times
+        self.rows
+            + self.declared
+            + self.deletes.len()
+            + self.cells.len()
+            + models
+            + self.variables.len()
+            + times
     }
 
     /// Whether there is nothing to commit.
@@ -148,7 +193,13 @@ impl Batch {
             if next >= SEARCHED_MAX {
                 self.by_series.insert(series.clone(), next);
             }
-            self.appends.push(Rows { series, timestamps: Vec::new(), columns: Vec::new(), keys: 0 });
+            self.appends.push(Rows {
+                series,
+                timestamps: Vec::new(),
+                columns: Vec::new(),
+                keys: 0,
+                types: LogicalTypes::new(),
+            });
         }
         &mut self.appends[at]
     }
@@ -157,10 +208,11 @@ impl Batch {
     ///
     /// # Errors
     /// [`CommitError::Column`] where the row names a column twice, a value has another type than the column has in
-    /// this batch, or a column would pass 4 GiB of text. What the series itself holds is compared at the commit.
+    /// this batch, or a column would pass 4 GiB of text; [`CommitError::SeriesType`] where a column is said to be something else
+    /// than in this batch. What the series itself holds is compared at the commit.
     pub fn append(&mut self, row: Row) -> Result<&mut Batch, CommitError> {
-        let Row { series, timestamp, columns, keys } = row;
-        self.rows_of(series).push(timestamp, columns, keys)?;
+        let Row { series, timestamp, columns, keys, types } = row;
+        self.rows_of(series).push(timestamp, columns, keys, types)?;
         self.rows += 1;
         Ok(self)
     }
@@ -178,6 +230,31 @@ impl Batch {
         timestamps: Vec<Timestamp>,
         columns: Columns,
         keys: &[&str],
+    ) -> Result<&mut Batch, CommitError> {
+        self.append_typed(series, timestamps, columns, keys, LogicalTypes::new())
+    }
+
+    /// The same, where some columns are not what is stored: a column of `i64` that is said to be of decimals holds their scaled
+    /// integers.
+    ///
+    /// ```
+    /// use underbelly::{Batch, Columns, LogicalType, LogicalTypes, Timestamp};
+    /// let types = LogicalTypes::new().with("price", LogicalType::decimal(2)?);
+    /// let columns = Columns::new().with("price", vec![18_210i64, 18_211].into())?;
+    /// Batch::new().append_typed("trade", vec![Timestamp(0), Timestamp(1)], columns, &[], types)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Batch::append_columns`]; [`CommitError::SeriesType`] where a column is stored as another type than the one that it is
+    /// said to be needs, or is said to be something else than in this batch.
+    pub fn append_typed(
+        &mut self,
+        series: impl Into<Arc<str>>,
+        timestamps: Vec<Timestamp>,
+        columns: Columns,
+        keys: &[&str],
+        types: LogicalTypes,
     ) -> Result<&mut Batch, CommitError> {
         let series = series.into();
         let rows = timestamps.len();
@@ -202,9 +279,27 @@ impl Batch {
         let keys = columns.len();
         columns.extend(fields);
         let timestamps = timestamps.into_iter().map(|t| t.0).collect();
-        let added = Rows { series: series.clone(), timestamps, columns, keys };
+        let added = Rows { series: series.clone(), timestamps, columns, keys, types };
         self.rows_of(series).extend(added)?;
         self.rows += rows;
+        Ok(self)
+    }
+
+    /// Says what a column of a series holds, before any row does. What is said of a column stays.
+    ///
+    /// # Errors
+    /// [`CommitError::SeriesType`] where rows of this batch hold something else. What the series itself holds is compared at the
+    /// commit.
+    pub fn declare(
+        &mut self,
+        series: impl Into<Arc<str>>,
+        column: impl Into<Arc<str>>,
+        logical: LogicalType,
+    ) -> Result<&mut Batch, CommitError> {
+        let (column, rows) = (column.into(), self.rows_of(series.into()));
+        rows.check_type(&column, &logical)?;
+        rows.types.insert(column, logical);
+        self.declared += 1;
         Ok(self)
     }
 
@@ -395,7 +490,7 @@ impl Rows {
             taken.map(|taken| (name, taken)).ok_or(ColumnError::TooLarge { column })
         };
         let columns = self.columns.into_iter().map(taken).collect::<Result<_, _>>()?;
-        Ok(Rows { series: self.series, timestamps, columns, keys: self.keys })
+        Ok(Rows { series: self.series, timestamps, columns, keys: self.keys, types: self.types })
     }
 
     /// The place of a key or a field.
@@ -421,11 +516,20 @@ impl Rows {
         timestamp: Timestamp,
         columns: Vec<(Arc<str>, Value)>,
         keys: usize,
+        types: LogicalTypes,
     ) -> Result<(), CommitError> {
         let before = self.timestamps.len();
         let names = || columns.iter().map(|(name, _)| name);
         if let Some((_, name)) = names().enumerate().find(|(i, name)| names().take(*i).any(|n| n == *name)) {
             return Err(ColumnError::Duplicate { column: name.to_string() }.into());
+        }
+        if !types.is_empty() || !self.types.is_empty() {
+            for (name, value) in &columns {
+                if let Some(stored) = value.column_type() {
+                    self.check_stored(name, &types.of(name, stored), stored)?;
+                }
+            }
+            types.iter().try_for_each(|(name, logical)| self.check_type(name, logical))?;
         }
         if before > 0 {
             for (i, (name, value)) in columns.iter().enumerate() {
@@ -448,6 +552,7 @@ impl Rows {
             let pushed = column.push(&value);
             assert!(pushed.is_ok(), "it was checked");
         }
+        types.iter().for_each(|(name, logical)| self.types.insert(name.clone(), logical.clone()));
         self.fill(before + 1);
         self.timestamps.push(timestamp.0);
         Ok(())
@@ -455,8 +560,16 @@ impl Rows {
 
     /// Appends rows; the types must agree with those before.
     fn extend(&mut self, added: Rows) -> Result<(), CommitError> {
+        for (name, column) in &added.columns {
+            let stored = column.column_type();
+            self.check_stored(name, &added.types.of(name, stored), stored)?;
+        }
+        let types = &added.types;
+        types.iter().try_for_each(|(name, logical)| self.check_type(name, logical))?;
         if self.timestamps.is_empty() {
-            *self = added;
+            let mut types = std::mem::take(&mut self.types);
+            added.types.iter().for_each(|(name, logical)| types.insert(name.clone(), logical.clone()));
+            *self = Rows { types, ..added };
             return Ok(());
         }
         for (i, (name, column)) in added.columns.iter().enumerate() {
@@ -464,6 +577,8 @@ impl Rows {
                 check_extension(name, &self.columns[at].1, column)?;
             }
         }
+        let types = &added.types;
+        types.iter().for_each(|(name, logical)| self.types.insert(name.clone(), logical.clone()));
         let (before, rows) = (self.timestamps.len(), added.timestamps.len());
         for (i, (name, column)) in added.columns.into_iter().enumerate() {
             let mine = self.column(name, i < added.keys, || Column::nulls(column.column_type(), before));
@@ -473,6 +588,32 @@ impl Rows {
         self.fill(before + rows);
         self.timestamps.extend(added.timestamps);
         Ok(())
+    }
+
+    /// Says whether values that are stored as `stored` and said to be `logical` may stand in a column.
+    fn check_stored(&self, name: &str, logical: &LogicalType, stored: ColumnType) -> Result<(), CommitError> {
+        if logical.stored() != stored {
+            return Err(self.other_type(name, logical.clone(), stored.into()));
+        }
+        match self.types.get(name) {
+            Some(known) if known != logical => Err(self.other_type(name, known.clone(), logical.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says whether a column may be said to be this.
+    fn check_type(&self, name: &str, logical: &LogicalType) -> Result<(), CommitError> {
+        let stored = self.columns.iter().find(|(known, _)| **known == *name);
+        let known = self.types.get(name).cloned();
+        match known.or_else(|| Some(stored?.1.column_type().into())) {
+            Some(known) if known != *logical => Err(self.other_type(name, known, logical.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    fn other_type(&self, column: &str, expected: LogicalType, found: LogicalType) -> CommitError {
+        let (series, column) = (self.series.to_string(), column.to_string());
+        CommitError::SeriesType { series, column, expected, found }
     }
 
     /// Nulls for the rows up to `len` that a column has not.

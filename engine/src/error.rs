@@ -2,7 +2,7 @@
 
 use underbelly_query::{Duplicates, QueryError};
 use underbelly_storage::error::StorageError;
-use underbelly_storage::{ColumnError, ColumnType, Timestamp, Value, is_of_machine, remedy};
+use underbelly_storage::{ColumnError, DecimalError, LogicalType, Timestamp, Value, is_of_machine, remedy};
 use underbelly_wal::WalError;
 
 use crate::feed::FeedError;
@@ -344,9 +344,17 @@ pub enum CommitError {
         /// The column.
         column: String,
         /// Its type.
-        expected: ColumnType,
+        expected: LogicalType,
         /// The type given.
-        found: ColumnType,
+        found: LogicalType,
+    },
+    /// A text that is no decimal of its column.
+    #[error("column {column:?}: {problem}")]
+    Decimal {
+        /// The column.
+        column: String,
+        /// What is wrong with the text.
+        problem: DecimalError,
     },
     /// A field of integers that would have to become `f64`, which cannot hold all of them.
     #[error(

@@ -306,6 +306,7 @@ fn parts(record: v1::Record) -> Vec<String> {
         variables,
         event,
         rules,
+        types,
     } = record;
     let mut does = Vec::new();
     for object in objects {
@@ -331,6 +332,11 @@ fn parts(record: v1::Record) -> Vec<String> {
         Ok(known) => format!("define series {:?}: {known}", rules.series),
         Err(what) => what,
     }));
+    for (series, types) in types {
+        let types: Vec<String> =
+            types.iter().map(|(column, logical)| format!("{column} {logical}")).collect();
+        does.push(format!("series {series:?} has {}", types.join(", ")));
+    }
     for append in appends {
         let series = append.series;
         does.push(match append.rows {

@@ -133,7 +133,8 @@ pub use underbelly_storage::disk::{self, Disk, FaultyDisk, RealDisk, SimulatedDi
 pub use underbelly_storage::error::StorageError;
 pub use underbelly_storage::object::{Blob, ObjectId};
 pub use underbelly_storage::{
-    Column, ColumnError, ColumnType, Columns, Date, Strings, Timestamp, Value, Values,
+    Column, ColumnError, ColumnType, Columns, Date, Decimal, DecimalError, LogicalType, LogicalTypes,
+    Strings, Timestamp, Value, Values,
 };
 pub use underbelly_wal::{
     BatchInspection, Behind, FileInspection, HeaderInspection, LogStats, PassedOver, Sound, Stall, Stalls,

@@ -10,7 +10,7 @@ use underbelly_query::{MemoryRun, Schema, Tombstone};
 use underbelly_storage::error::StorageError;
 use underbelly_storage::object::{Blob, ObjectId};
 use underbelly_storage::segment::Segment;
-use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
+use underbelly_storage::{Column, ColumnType, Columns, LogicalTypes, Timestamp};
 
 use crate::backlog::Load;
 use crate::graph::{ContentId, Event, EventV1, Outcome, OutputWrite, Submission, Write};
@@ -46,6 +46,8 @@ pub(crate) struct Operations {
     pub event: Option<Event>,
     /// Rules that series types get, before everything else.
     pub rules: Vec<(Arc<str>, Rules)>,
+    /// Logical types that columns of series get or have, before everything else but rules.
+    pub types: Vec<(Arc<str>, LogicalTypes)>,
     /// Gates of the types whose rows were looked at, held until the transaction has its seq.
     pub gates: Vec<Passed>,
     /// What it was prepared from, and which must not have changed.
@@ -72,6 +74,8 @@ pub(crate) struct Append {
     pub inexact: Vec<String>,
     /// Whether its rows were compared with those that are there.
     pub checked: bool,
+    /// What its columns are said to be; `None` where that was compared before.
+    pub types: Option<LogicalTypes>,
 }
 
 pub(crate) enum Rows {
@@ -118,7 +122,8 @@ impl Default for Rows {
 impl Append {
     /// Whether the table knows all that these rows bring, since they go on with its newest ones.
     pub(crate) fn goes_on(&self, table: &Table) -> bool {
-        matches!(&self.rows, Rows::Few(few) if table.goes_on_with(few, &self.inexact))
+        let is_plain = self.types.as_ref().is_none_or(LogicalTypes::is_empty) && table.types().is_empty();
+        is_plain && matches!(&self.rows, Rows::Few(few) if table.goes_on_with(few, &self.inexact))
     }
 
     /// Name, type and role of each column.
@@ -206,6 +211,7 @@ impl Operations {
             + self.removed.len()
             + self.variables.len()
             + self.rules.len()
+            + self.types.len()
             + cells
             + others;
         let counts = [operations, deletes, cells, segments];
@@ -282,6 +288,7 @@ impl Operations {
             variables: self.variables.iter().map(v1::Variable::from).collect(),
             event: self.event.as_ref().map(EventV1::from),
             rules: self.rules.iter().map(|(series, rules)| v1::SeriesRules::new(series, 0, rules)).collect(),
+            types: self.types.iter().map(|(series, types)| (series.to_string(), types.clone())).collect(),
         })
     }
 
@@ -294,6 +301,7 @@ impl Operations {
         for rules in &record.rules {
             operations.rules.push((rules.series.as_str().into(), rules.rules()?));
         }
+        operations.types = record.types.into_iter().map(|(series, types)| (series.into(), types)).collect();
         let mut files: BTreeMap<u64, Arc<ChunkFile>> = BTreeMap::new();
         for object in record.objects {
             let (id, place) = match object {
@@ -335,7 +343,13 @@ impl Operations {
                     segment.as_ref().map_or_else(|_| Vec::new(), inexact::in_segment)
                 }
             };
-            operations.appends.push(Append { series: append.series.into(), rows, inexact, checked: true });
+            operations.appends.push(Append {
+                series: append.series.into(),
+                rows,
+                inexact,
+                checked: true,
+                types: None,
+            });
         }
         operations.deleted_models = record.deleted_models.into_iter().map(ModelId).collect();
         for model in record.models {

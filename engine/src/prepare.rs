@@ -142,7 +142,7 @@ impl Core {
                     let rows = appends.iter().find(makes).ok_or_else(unknown)?;
                     let schema = rows.schema();
                     let columns = schema.columns.iter().map(|c| (&*c.name, c.column_type, c.key));
-                    check_append(None, &series, columns, &[])?;
+                    check_append(None, &series, columns, &[], Some(&rows.types))?;
                     Arc::new(schema)
                 }
             };
@@ -221,7 +221,9 @@ impl Core {
             let described =
                 described.map(|(i, (name, column))| (&**name, column.column_type(), i < rows.keys));
             let inexact = inexact::in_columns(rows.columns.iter().map(|(name, column)| (name, column)));
-            check_append(self.state().tables.get(&rows.series), &rows.series, described, &inexact)?;
+            let state = self.state();
+            let table = state.tables.get(&rows.series);
+            check_append(table, &rows.series, described, &inexact, Some(&rows.types))?;
         }
         // Rules that came behind the gate find out when the transaction is sequenced that nobody waited there.
         let is_gated = operations.gates.iter().any(|gate| gate.series == rows.series);
@@ -390,11 +392,14 @@ impl Core {
         operations: &mut Operations,
         pins: &mut Pins<'_>,
     ) -> Result<Option<Append>, CommitError> {
+        if !rows.types.is_empty() {
+            operations.types.push((rows.series.clone(), rows.types.clone()));
+        }
         if rows.timestamps.is_empty() {
             return Ok(None);
         }
         let (rows, checked) = self.compare(rows, operations)?;
-        let BatchRows { series, timestamps, columns, keys } = rows;
+        let BatchRows { series, timestamps, columns, keys, types } = rows;
         if timestamps.is_empty() {
             return Ok(None);
         }
@@ -432,7 +437,7 @@ impl Core {
             operations.inline_bytes += bytes;
             let inexact = inexact::in_columns(columns.iter().map(|(name, column)| (name, column)));
             let rows = Rows::Few(Few { timestamps, columns, keys });
-            return Ok(Some(Append { series, rows, inexact, checked }));
+            return Ok(Some(Append { series, rows, inexact, checked, types: Some(types) }));
         }
         let mut named = Columns::new();
         for (name, column) in columns {
@@ -443,7 +448,7 @@ impl Core {
             let state = self.state();
             let described = columns.iter().enumerate();
             let described = described.map(|(i, (name, c))| (&**name, c.column_type(), i < keys));
-            check_append(state.tables.get(&*series), &series, described, &[])?;
+            check_append(state.tables.get(&*series), &series, described, &[], Some(&types))?;
             state.head
         };
         // Sorted here, outside every lock; the seq follows when the rows have one.
@@ -452,7 +457,13 @@ impl Core {
         let inexact = inexact::in_columns(run.columns().iter());
         if self.fits_inline(bytes, operations) {
             operations.inline_bytes += bytes;
-            return Ok(Some(Append { series, rows: Rows::Inline { run, keys }, inexact, checked }));
+            return Ok(Some(Append {
+                series,
+                rows: Rows::Inline { run, keys },
+                inexact,
+                checked,
+                types: Some(types),
+            }));
         }
         let keys = run.columns().names()[..keys].iter().map(|name| &**name).collect();
         let file = self.new_file();
@@ -469,7 +480,7 @@ impl Core {
         };
         let (segment, reference) = self.write_segment(&*self.disk, &series, file, &rows)?;
         let rows = Rows::Segment { segment: Ok(segment), reference };
-        Ok(Some(Append { series, rows, inexact, checked }))
+        Ok(Some(Append { series, rows, inexact, checked, types: Some(types) }))
     }
 
     /// Seals rows. The reference has no seq, which is right where each row has its own.

@@ -1,15 +1,17 @@
 //! What one log record holds: a transaction.
 //!
 //! A payload is 16 bytes in front (`i64` commit time, `u32` record version, `u32` form) and then, by form, 0 the rkyv
-//! archive of [`v1::Record`], 1 what `rows` writes where a transaction only appends rows. Log frames carry the seq and the checksum; a payload is looked at after its
+//! archive of [`v1::Record`], 1 what `rows` writes where a transaction only appends rows, 2 logical types of columns (as `types`
+//! writes them, behind a `u32` with the form and one with their length) and then either of the others. Log frames carry the seq and the checksum; a payload is looked at after its
 //! checksum was compared, and through rkyv's checked access on an aligned copy.
 
 mod rows;
+pub(crate) mod types;
 pub mod v1;
 
 use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
-use underbelly_storage::Timestamp;
+use underbelly_storage::{LogicalTypes, Timestamp};
 
 use crate::operations::Operations;
 
@@ -18,13 +20,30 @@ const VERSION: u32 = 1;
 const PREFIX_BYTES: usize = 16;
 const ARCHIVE: u32 = 0;
 const ROWS: u32 = 1;
+const TYPES: u32 = 2;
 
 /// The record of a transaction, with room for the time that sequencing fills in.
 pub(crate) fn of(operations: &Operations) -> Result<Vec<u8>, String> {
     match rows::encode(operations) {
-        Some(payload) => Ok(payload),
+        Some(payload) => with_types(payload, &operations.types),
         None => encode(&operations.to_record()?),
     }
+}
+
+/// Puts logical types, where there are any, before what was encoded.
+fn with_types<S: AsRef<str>>(payload: Vec<u8>, types: &[(S, LogicalTypes)]) -> Result<Vec<u8>, String> {
+    if types.is_empty() {
+        return Ok(payload);
+    }
+    let types = types::encode(types)?;
+    let (head, body) = payload.split_first_chunk::<PREFIX_BYTES>().ok_or("shorter than its prefix")?;
+    let mut payload = Vec::with_capacity(PREFIX_BYTES + 8 + types.len() + body.len());
+    prefix(&mut payload, TYPES);
+    payload.extend_from_slice(head.last_chunk::<4>().ok_or("shorter than its prefix")?);
+    payload.extend_from_slice(&u32::try_from(types.len()).map_err(|_| "too many types")?.to_le_bytes());
+    payload.extend_from_slice(&types);
+    payload.extend_from_slice(body);
+    Ok(payload)
 }
 
 fn prefix(payload: &mut Vec<u8>, form: u32) {
@@ -39,7 +58,7 @@ pub(crate) fn encode(record: &v1::Record) -> Result<Vec<u8>, String> {
     let mut payload = Vec::with_capacity(PREFIX_BYTES + archive.len());
     prefix(&mut payload, ARCHIVE);
     payload.extend_from_slice(&archive);
-    Ok(payload)
+    with_types(payload, &record.types)
 }
 
 /// Writes the commit time into an encoded record.
@@ -55,12 +74,24 @@ pub fn decode(payload: &[u8]) -> Result<(Timestamp, v1::Record), String> {
     if version != VERSION {
         return Err(format!("record version {version} is not {VERSION}; use a newer release"));
     }
-    let record = match rest.last_chunk::<4>().map(|word| u32::from_le_bytes(*word)) {
-        Some(ARCHIVE) => from_archive(body)?,
-        Some(ROWS) => rows::decode(body)?,
-        form => return Err(format!("unknown form {form:?}; use a newer release")),
+    let form = rest.last_chunk::<4>().map_or(0, |word| u32::from_le_bytes(*word));
+    let record = match form {
+        TYPES => {
+            let (form, rest) = body.split_first_chunk::<4>().ok_or("cut short")?;
+            let (types, body) = types::split(rest)?;
+            v1::Record { types, ..of_form(u32::from_le_bytes(*form), body)? }
+        }
+        form => of_form(form, body)?,
     };
     Ok((Timestamp(i64::from_le_bytes(*time)), record))
+}
+
+fn of_form(form: u32, body: &[u8]) -> Result<v1::Record, String> {
+    match form {
+        ARCHIVE => from_archive(body),
+        ROWS => rows::decode(body),
+        form => Err(format!("unknown form {form}; use a newer release")),
+    }
 }
 
 /// Checked access on an aligned copy, then an owned value.
@@ -239,6 +270,7 @@ mod tests {
                 ..Submission::default()
             }))),
             rules: vec![rules(0)],
+            types: Vec::new(),
         }
     }
 
@@ -253,6 +285,40 @@ mod tests {
         let hash = blake3::hash(&payload).to_hex();
         assert_eq!(payload.len(), 1592);
         assert_eq!(hash.as_str(), "e7d34c4223c178e3be30588266a9f516b641e4ce08c5b4c2747ae9c433fbf484");
+    }
+
+    /// Logical types stand before either form, and a record without any is as it was.
+    #[test]
+    fn logical_types_stand_before_what_else_is_there() {
+        use crate::operations::{Append as Given, Operations, Rows as GivenRows};
+        use crate::series::Few;
+        use underbelly_storage::LogicalType;
+        let types = || LogicalTypes::new().with("x", LogicalType::Decimal(3));
+        let archived = Record { types: vec![("s".to_string(), types())], ..record() };
+        let mut payload = encode(&archived).unwrap();
+        stamp(&mut payload, Timestamp(7));
+        let (time, read) = decode(&payload).unwrap();
+        assert_eq!((time, &read.types), (Timestamp(7), &archived.types));
+        let without = Record { types: Vec::new(), ..read };
+        assert_eq!(encode(&without).unwrap(), encode(&record()).unwrap());
+        let few = Few { timestamps: vec![1], columns: vec![("x".into(), vec![2i64].into())], keys: 0 };
+        let append = Given {
+            series: "s".into(),
+            rows: GivenRows::Few(few),
+            inexact: vec![],
+            checked: true,
+            types: None,
+        };
+        let rows =
+            Operations { appends: vec![append], types: vec![("s".into(), types())], ..Operations::default() };
+        let payload = of(&rows).unwrap();
+        let read = decode(&payload).unwrap().1;
+        assert_eq!((read.types, read.appends.len()), (archived.types, 1));
+        assert!((16..payload.len()).all(|len| decode(&payload[..len]).is_err()));
+        // A form within the form is none.
+        let mut nested = payload;
+        nested[16] = 2;
+        assert!(decode(&nested).is_err());
     }
 
     /// Every kind of event, and every type of column and of variable.
@@ -419,6 +485,7 @@ mod tests {
                 added: vec![1],
                 horizon: 2,
                 rules: vec![rules(1)],
+                types: LogicalTypes::new(),
                 appended_bytes: 3,
                 written_bytes: 4,
             }],

@@ -22,6 +22,8 @@ pub(crate) use hiding::Hiding;
 pub use lent::{LentBatches, LentRows};
 pub use past::Past;
 pub(crate) use segment_run::{Metered, OneGroup, SegmentRun};
-pub(crate) use table::{CapturedTable, Table, Tables, check_append, check_name, name_problem, rules_at};
+pub(crate) use table::{
+    CapturedTable, Table, Tables, check_append, check_name, check_types, name_problem, rules_at,
+};
 pub(crate) use tail::Few;
 pub use view::{Series, SeriesInfo};

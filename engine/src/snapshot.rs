@@ -114,6 +114,7 @@ impl Snapshot {
         }
         let (runs, tombstones) = (table.runs(), table.tombstones().clone());
         let (schema, last_points) = (table.schema_at(self.seq()), table.last_points());
+        let schema = (schema, table.types().clone());
         let duplicates = table.rules_at(self.seq()).duplicates;
         drop(state);
         Ok(Series::new(shared, schema, runs, tombstones, last_points, duplicates, self.clone()))

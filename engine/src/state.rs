@@ -18,7 +18,7 @@ use crate::models::{MarkChange, MarkKind, MetaValue, ModelId, Models, NEWEST, Ve
 use crate::objects::{FoundAt, Objects};
 use crate::operations::{Append, Deletes, Operations, Rows};
 use crate::record::v1::SegmentRef;
-use crate::series::{SegmentRun, Table, Tables, check_append};
+use crate::series::{SegmentRun, Table, Tables, check_append, check_types};
 use crate::variables::Variables;
 use crate::versions::{CellVersion, Versions};
 
@@ -65,10 +65,14 @@ impl State {
             let changed = |_| CommitError::SeriesChanged { series: series.to_string() };
             known.check_change(series, rules).map_err(changed)?;
         }
+        for (series, types) in &operations.types {
+            check_types(self.tables.get(series), series, types)?;
+        }
         for append in &operations.appends {
             let table = self.tables.get(&*append.series);
             if !table.is_some_and(|table| append.goes_on(table)) {
-                check_append(table, &append.series, append.columns(), &append.inexact)?;
+                let types = append.types.as_ref();
+                check_append(table, &append.series, append.columns(), &append.inexact, types)?;
             }
         }
         self.variables.check(&operations.variables)?;
@@ -142,6 +146,11 @@ impl State {
             let table = self.tables.entry(series).or_insert_with(|| Table::made_at(seq));
             table.note(self.capture);
             table.define(seq, rules);
+        }
+        for (series, types) in operations.types.drain(..) {
+            let table = self.tables.entry(series).or_insert_with(|| Table::made_at(seq));
+            table.note(self.capture);
+            table.declare(&types);
         }
         for Deletes { series, tombstones, .. } in &mut operations.deletes {
             // A series that a repair did not find has no rows that could be hidden.

@@ -6,7 +6,7 @@ use crate::object::Blob;
 use crate::sealed::{self, SealedWriter};
 use crate::stamp::{DatabaseId, Kind, STAMP_BYTES, Stamp};
 
-/// The newest version of framed files.
+/// The version of framed files, unless their kind has others.
 const VERSION: u16 = 1;
 
 /// What a framed file holds.
@@ -14,6 +14,8 @@ const VERSION: u16 = 1;
 pub struct Framed {
     /// The database that it belongs to.
     pub db_id: DatabaseId,
+    /// The version of its form.
+    pub version: u16,
     /// The payload, its checksum compared.
     pub payload: Blob,
 }
@@ -29,9 +31,21 @@ pub fn write_framed(
     db_id: DatabaseId,
     payload: &[u8],
 ) -> Result<u64, StorageError> {
+    write_framed_as(disk, name, magic, VERSION, db_id, payload)
+}
+
+/// The same, in a version of the kind's own.
+pub(crate) fn write_framed_as(
+    disk: &dyn Disk,
+    name: &str,
+    magic: [u8; 8],
+    version: u16,
+    db_id: DatabaseId,
+    payload: &[u8],
+) -> Result<u64, StorageError> {
     let mut writer = SealedWriter::create(disk, name)?;
     let stamp = Stamp::of(payload, STAMP_BYTES as u64, db_id);
-    writer.append(&stamp.encode(Kind { magic, version: VERSION }, name))?;
+    writer.append(&stamp.encode(Kind { magic, version }, name))?;
     writer.append(payload)?;
     writer.publish()
 }
@@ -48,8 +62,20 @@ pub fn read_framed(
     db_id: Option<DatabaseId>,
     max_len: u64,
 ) -> Result<Framed, StorageError> {
+    read_framed_up_to(disk, name, magic, VERSION, db_id, max_len)
+}
+
+/// The same, up to a newest version of the kind's own.
+pub(crate) fn read_framed_up_to(
+    disk: &dyn Disk,
+    name: &str,
+    magic: [u8; 8],
+    newest: u16,
+    db_id: Option<DatabaseId>,
+    max_len: u64,
+) -> Result<Framed, StorageError> {
     let file = sealed::map(disk, name)?;
-    let kind = Kind { magic, version: VERSION };
+    let kind = Kind { magic, version: newest };
     let head = file.get(..STAMP_BYTES).unwrap_or(&file);
     let stamp = Stamp::decode(head, 0, kind, name, db_id)?;
     StorageError::limit(name, "the payload's length in bytes", stamp.length, max_len)?;
@@ -57,10 +83,11 @@ pub fn read_framed(
         return Err(StorageError::corrupt(name, 0, "the payload's length is not the file's"));
     }
     stamp.part(&file, name)?;
+    let version = stamp.version;
     let range = STAMP_BYTES..file.len();
     let payload = Blob::mapped(file, range)
         .ok_or_else(|| StorageError::corrupt(name, 0, "the payload is not in the file"))?;
-    Ok(Framed { db_id: stamp.db_id, payload })
+    Ok(Framed { db_id: stamp.db_id, version, payload })
 }
 
 #[cfg(test)]

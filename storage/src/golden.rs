@@ -52,7 +52,7 @@ fn framed_file() {
 #[test]
 fn manifest() {
     let disk = SimulatedDisk::new();
-    write_manifest(&disk, 42, DB, b"state").unwrap();
+    write_manifest(&disk, 42, 1, DB, b"state").unwrap();
     let disk = golden(&disk, &manifest_name(42), MANIFEST);
     assert_eq!(&*newest_manifest(&disk).unwrap().unwrap().payload, b"state");
 }

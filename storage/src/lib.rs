@@ -18,6 +18,7 @@ pub mod framed;
 pub mod image;
 pub mod index;
 pub mod limits;
+pub mod logical;
 pub mod manifest;
 pub mod map;
 pub mod object;
@@ -38,6 +39,7 @@ pub use error::{Damage, StorageError, is_of_machine, remedy};
 pub use framed::{Framed, read_framed, write_framed};
 pub use image::{Image, ImageInfo, ImageWriter};
 pub use index::{Index, IndexError, IndexFolder, MemoryIndex, SledIndex};
+pub use logical::{Decimal, DecimalError, LogicalType, LogicalTypes};
 pub use manifest::{
     Manifest, manifest_name, manifest_numbers, newest_manifest, pin_manifest, pin_newest_manifest,
     read_manifest, remove_manifests_except, write_manifest,

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use crate::disk::{Disk, Lock};
 use crate::error::StorageError;
-use crate::framed::{read_framed, write_framed};
+use crate::framed::{Framed, read_framed_up_to, write_framed_as};
 use crate::limits::{MANIFEST_BYTES_MAX, MANIFEST_NUMBER_MAX};
 use crate::object::Blob;
 use crate::stamp::DatabaseId;
 
 const MAGIC: [u8; 8] = *b"UBMANIFS";
+/// The newest form of payloads; what they are is the engine's to say.
+const VERSION: u16 = 2;
 const PREFIX: &str = "MANIFEST-";
 const DIGITS: usize = 10;
 
@@ -24,6 +26,8 @@ pub struct Manifest {
     pub number: u64,
     /// The database that it describes.
     pub db_id: DatabaseId,
+    /// The version of the payload's form.
+    pub version: u16,
     /// What was written.
     pub payload: Blob,
     /// Newer manifests that were damaged, newest first, and what is wrong with them.
@@ -59,20 +63,21 @@ pub fn manifest_numbers(disk: &dyn Disk) -> Result<Vec<u64>, StorageError> {
     Ok(numbers)
 }
 
-/// Writes manifest `number`, durable on return, and returns its length in bytes.
+/// Writes manifest `number` with a payload of the form `version`, durable on return, and returns its length in bytes.
 ///
 /// # Errors
 /// `Exists` where the number was used, `TooLarge`, `Io`, `DiskFull`.
 pub fn write_manifest(
     disk: &dyn Disk,
     number: u64,
+    version: u16,
     db_id: DatabaseId,
     payload: &[u8],
 ) -> Result<u64, StorageError> {
     let name = manifest_name(number);
     StorageError::limit(&name, "the manifest's number", number, MANIFEST_NUMBER_MAX)?;
     StorageError::limit(&name, "the payload's length in bytes", payload.len() as u64, MANIFEST_BYTES_MAX)?;
-    write_framed(disk, &name, MAGIC, db_id, payload)
+    write_framed_as(disk, &name, MAGIC, version, db_id, payload)
 }
 
 /// The newest manifest that is sound, or `None` where there is no manifest at all.
@@ -144,8 +149,9 @@ pub fn pin_manifest(disk: &dyn Disk, number: u64) -> Result<Option<Box<dyn Lock>
 /// # Errors
 /// `Missing`, `Corrupt`, `Version`, `TooLarge`, `Io`.
 pub fn read_manifest(disk: &dyn Disk, number: u64) -> Result<Manifest, StorageError> {
-    let framed = read_framed(disk, &manifest_name(number), MAGIC, None, MANIFEST_BYTES_MAX)?;
-    Ok(Manifest { number, db_id: framed.db_id, payload: framed.payload, rejected: Vec::new() })
+    let framed = read_framed_up_to(disk, &manifest_name(number), MAGIC, VERSION, None, MANIFEST_BYTES_MAX)?;
+    let Framed { db_id, version, payload } = framed;
+    Ok(Manifest { number, db_id, version, payload, rejected: Vec::new() })
 }
 
 /// Removes all manifests before the last of `kept` that are neither in `kept` nor pinned by readers, and returns how many.
@@ -184,7 +190,7 @@ mod tests {
     fn disk_with(numbers: &[u64]) -> SimulatedDisk {
         let disk = SimulatedDisk::new();
         for number in numbers {
-            write_manifest(&disk, *number, DB, format!("state {number}").as_bytes()).unwrap();
+            write_manifest(&disk, *number, 1, DB, format!("state {number}").as_bytes()).unwrap();
         }
         disk
     }
@@ -224,9 +230,9 @@ mod tests {
         use crate::stamp::{Kind, Stamp};
         let disk = disk_with(&[1]);
         let name = manifest_name(2);
-        let stamp = Stamp::of(b"", 64, DB).encode(Kind { magic: MAGIC, version: 2 }, &name);
+        let stamp = Stamp::of(b"", 64, DB).encode(Kind { magic: MAGIC, version: 3 }, &name);
         disk.overwrite(&name, stamp.to_vec());
-        assert!(matches!(newest_manifest(&disk), Err(StorageError::Version { found: 2, .. })));
+        assert!(matches!(newest_manifest(&disk), Err(StorageError::Version { found: 3, .. })));
     }
 
     #[test]
@@ -245,7 +251,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk = RealDisk::new(dir.path());
         assert!(pin_newest_manifest(&disk).unwrap().is_none());
-        let write = |number| write_manifest(&disk, number, DB, b"state").unwrap();
+        let write = |number| write_manifest(&disk, number, 1, DB, b"state").unwrap();
         write(1);
         let (found, pin) = pin_newest_manifest(&disk).unwrap().unwrap();
         assert_eq!(found.number, 1);
@@ -271,8 +277,8 @@ mod tests {
     #[test]
     fn numbers_have_ten_digits() {
         let disk = SimulatedDisk::new();
-        write_manifest(&disk, MANIFEST_NUMBER_MAX, DB, b"").unwrap();
-        let refused = write_manifest(&disk, MANIFEST_NUMBER_MAX + 1, DB, b"");
+        write_manifest(&disk, MANIFEST_NUMBER_MAX, 1, DB, b"").unwrap();
+        let refused = write_manifest(&disk, MANIFEST_NUMBER_MAX + 1, 1, DB, b"");
         assert!(matches!(refused, Err(StorageError::TooLarge { .. })));
         assert_eq!(newest_manifest(&disk).unwrap().unwrap().number, MANIFEST_NUMBER_MAX);
     }
@@ -292,9 +298,9 @@ mod tests {
         twin::stop_everywhere(
             |disk| {
                 if disk.files().is_empty() {
-                    write_manifest(disk, 1, DB, b"one")?;
+                    write_manifest(disk, 1, 1, DB, b"one")?;
                 }
-                write_manifest(disk, 2, DB, b"two").map(|_| ())
+                write_manifest(disk, 2, 1, DB, b"two").map(|_| ())
             },
             |disk, finished| {
                 let number = newest_manifest(disk).unwrap().map(|manifest| manifest.number);

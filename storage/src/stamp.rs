@@ -26,6 +26,8 @@ pub(crate) struct Kind {
 /// A stamp, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
+    /// The version of the file's form, where the stamp was read; 0 otherwise.
+    pub(crate) version: u16,
     pub(crate) db_id: DatabaseId,
     /// Where the stamped part starts, bytes from the start of the file.
     pub(crate) offset: u64,
@@ -45,7 +47,7 @@ fn name_tag(name: &str) -> [u8; 8] {
 impl Stamp {
     /// The stamp of a part of the file `name`.
     pub(crate) fn of(part: &[u8], offset: u64, db_id: DatabaseId) -> Stamp {
-        Stamp { db_id, offset, length: part.len() as u64, crc: crc32fast::hash(part) }
+        Stamp { version: 0, db_id, offset, length: part.len() as u64, crc: crc32fast::hash(part) }
     }
 
     pub(crate) fn encode(&self, kind: Kind, name: &str) -> [u8; STAMP_BYTES] {
@@ -105,7 +107,7 @@ impl Stamp {
         if reserved != 0 || reserved_after != 0 {
             return Err(damage(Damage("a reserved byte is not zero")));
         }
-        Ok(Stamp { db_id: found_db, offset, length, crc })
+        Ok(Stamp { version, db_id: found_db, offset, length, crc })
     }
 
     /// The stamped part of a file, its checksum compared.

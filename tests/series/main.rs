@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod damaged;
+mod decimals;
 mod deletes;
 mod duplicates;
 mod keyed;
@@ -102,7 +103,7 @@ fn conflicts_of_type_and_role_are_named() {
     match commit(&db, [row(2).key("k", "a").field("x", "text")]).unwrap_err() {
         CommitError::SeriesType { series, column, expected, found } => {
             assert_eq!((&*series, &*column), ("s", "x"));
-            assert_eq!((expected, found), (ColumnType::I64, ColumnType::Utf8));
+            assert_eq!((expected, found), (ColumnType::I64.into(), ColumnType::Utf8.into()));
         }
         error => panic!("{error}"),
     }

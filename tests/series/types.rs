@@ -78,8 +78,8 @@ fn other_changes_of_type_are_refused_and_name_both() {
     for (a, b) in pairs().filter(|(a, b)| a.common(*b).is_none()) {
         commit(&db, [row(a, b, 1).field("x", sample(a))]).unwrap();
         match commit(&db, [row(a, b, 2).field("x", sample(b))]).unwrap_err() {
-            error @ CommitError::SeriesType { expected, found, .. } => {
-                assert_eq!((expected, found), (a, b));
+            ref error @ CommitError::SeriesType { ref expected, ref found, .. } => {
+                assert_eq!((expected, found), (&a.into(), &b.into()));
                 assert!(
                     error.to_string().contains(a.name()) && error.to_string().contains(b.name()),
                     "{error}"

@@ -1,11 +1,13 @@
 //! Rows for others.
 
+use std::borrow::Cow;
 use std::ffi::{CString, c_void};
 use std::ops::Range;
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
 
-use underbelly_storage::{Strings, Values};
+use underbelly_storage::logical::DECIMAL_DIGITS;
+use underbelly_storage::{LogicalType, Strings, Values};
 
 use super::{ArrowArray, ArrowSchema};
 use crate::batch::{Batch, Lend, Lent};
@@ -31,6 +33,7 @@ struct Made {
     validity: Option<Vec<u8>>,
     bits: Option<Vec<u8>>,
     offsets: Option<Vec<i64>>,
+    decimals: Option<Vec<i128>>,
 }
 
 struct HeldSchema {
@@ -49,9 +52,10 @@ pub fn export(batch: &Batch) -> Result<(ArrowArray, ArrowSchema), ArrowError> {
     let mut fields = Vec::new();
     // From here on an early return drops what was made, which releases it.
     for (name, lent) in batch.owner.lent() {
-        let (array, format) = column(&batch.owner, &lent, batch.rows.clone())
+        let logical = batch.types.get(name);
+        let (array, format) = column(&batch.owner, &lent, batch.rows.clone(), logical)
             .ok_or_else(|| ArrowError::unfit(format!("column {name:?} has too few rows")))?;
-        fields.push(schema(name, format, Vec::new())?);
+        fields.push(schema(name, &format, Vec::new())?);
         columns.push(array);
     }
     let schema = schema("", RECORDS, fields)?;
@@ -65,13 +69,18 @@ pub(super) fn schema_of(batch: &Batch) -> Result<ArrowSchema, ArrowError> {
 }
 
 /// A column's rows, and Arrow's name of their type; `None` where it has not so many.
-fn column(owner: &Arc<dyn Lend>, lent: &Lent<'_>, rows: Range<usize>) -> Option<(ArrowArray, &'static str)> {
+fn column(
+    owner: &Arc<dyn Lend>,
+    lent: &Lent<'_>,
+    rows: Range<usize>,
+    logical: Option<&LogicalType>,
+) -> Option<(ArrowArray, Cow<'static, str>)> {
     let mut made = Made::default();
     let count = rows.len();
     let column = match lent {
         Lent::Timestamps(times) => {
             let buffers = vec![null(), pointer(times.get(rows)?)];
-            return Some((array(owner.clone(), count, 0, made, buffers, Vec::new()), "tsn:UTC"));
+            return Some((array(owner.clone(), count, 0, made, buffers, Vec::new()), "tsn:UTC".into()));
         }
         Lent::Column(column) => column,
     };
@@ -85,6 +94,12 @@ fn column(owner: &Arc<dyn Lend>, lent: &Lent<'_>, rows: Range<usize>) -> Option<
         made.validity = (nulls > 0).then(|| packed(validity));
     }
     let mut buffers = vec![made.validity.as_deref().map_or(null(), pointer)];
+    if let (Values::I64(v), Some(scale)) = (column.values(), logical.and_then(LogicalType::scale)) {
+        let wide = v.get(rows)?.iter().map(|number| i128::from(*number)).collect();
+        buffers.push(pointer(made.decimals.insert(wide)));
+        let format = format!("d:{DECIMAL_DIGITS},{scale}");
+        return Some((array(owner.clone(), count, nulls, made, buffers, Vec::new()), format.into()));
+    }
     let format = match column.values() {
         Values::Bool(v) => {
             buffers.push(pointer(made.bits.insert(packed(v.get(rows)?))));
@@ -99,7 +114,7 @@ fn column(owner: &Arc<dyn Lend>, lent: &Lent<'_>, rows: Range<usize>) -> Option<
         Values::Utf8(v) => text(&mut buffers, &mut made, v, rows, ["u", "U"])?,
         Values::Bytes(v) => text(&mut buffers, &mut made, v, rows, ["z", "Z"])?,
     };
-    Some((array(owner.clone(), count, nulls, made, buffers, Vec::new()), format))
+    Some((array(owner.clone(), count, nulls, made, buffers, Vec::new()), format.into()))
 }
 
 fn pointer<T>(values: &[T]) -> *const c_void {

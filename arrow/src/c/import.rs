@@ -2,10 +2,10 @@
 
 use std::ffi::{CStr, c_char, c_void};
 
-use underbelly_storage::{Column, Columns, Strings, Values};
+use underbelly_storage::{Column, Columns, LogicalType, LogicalTypes, Strings, Values};
 
 use super::{ArrowArray, ArrowSchema};
-use crate::columns::at_places;
+use crate::columns::{at_places, decimals};
 use crate::error::ArrowError;
 
 /// Nanoseconds of a day and milliseconds of one.
@@ -56,6 +56,42 @@ pub unsafe fn import(array: ArrowArray, schema: &ArrowSchema) -> Result<Columns,
         }
         Ok(rows)
     }
+}
+
+/// What the columns of a record batch of another library hold, where that is not what [`import`] gives: decimals come as their scaled
+/// integers.
+///
+/// # Errors
+/// [`ArrowError::Rows`] where the schema is of no record batch, or contradicts itself.
+///
+/// # Safety
+/// `schema` obeys the C Data Interface.
+pub unsafe fn types(schema: &ArrowSchema) -> Result<LogicalTypes, ArrowError> {
+    let mut types = LogicalTypes::new();
+    // SAFETY: the caller's word.
+    unsafe {
+        if schema.release.is_none() || !(0..=COLUMNS_MAX).contains(&schema.n_children) {
+            return Err(ArrowError::rows("the schema was released, or is of no record batch"));
+        }
+        for at in 0..schema.n_children as usize {
+            let field = child(schema.children, at)?;
+            if field.release.is_none() {
+                return Err(ArrowError::rows("the schema of a column was released"));
+            }
+            let values = field.dictionary.as_ref().unwrap_or(field);
+            if let Some(scale) = scale(text(values.format)?) {
+                types.insert(text(field.name)?, LogicalType::Decimal(scale));
+            }
+        }
+    }
+    Ok(types)
+}
+
+/// The scale of decimals of 128 bits that can be taken; `None` for any other type.
+fn scale(format: &str) -> Option<u8> {
+    let mut parts = format.strip_prefix("d:")?.split(',');
+    let (_, scale, bits) = (parts.next()?, parts.next()?.parse().ok()?, parts.next().unwrap_or("128"));
+    LogicalType::decimal(scale).ok().filter(|_| bits == "128" && parts.next().is_none())?.scale()
 }
 
 /// A text that C ends with a zero; empty where there is none.
@@ -260,6 +296,10 @@ unsafe fn values(
             "i" => Values::I32(slice.values(array, 1, 0)?),
             "I" => Values::I64(wide(slice.values::<u32>(array, 1, 0)?)),
             "l" => Values::I64(slice.values(array, 1, 0)?),
+            _ if scale(format).is_some() => {
+                let numbers = slice.values::<i128>(array, 1, 0)?.into_iter().enumerate();
+                Values::I64(decimals(numbers.map(|(row, number)| valid(row).then_some(number)))?)
+            }
             "f" => Values::F32(slice.values(array, 1, 0)?),
             "g" => Values::F64(slice.values(array, 1, 0)?),
             "tdD" => Values::Date(slice.values(array, 1, 0)?),
@@ -283,7 +323,7 @@ unsafe fn values(
             _ if format.starts_with("tsn:") => times(slice.values(array, 1, 0)?, 1)?,
             other => {
                 return Err(format!(
-                    "is of the type {other:?}; use a bool, an integer of up to 64 bits, a float, text, bytes, date32 or a timestamp"
+                    "is of the type {other:?}; use a bool, an integer of up to 64 bits, a float, a decimal of 128 bits with up to 18 digits behind the point, text, bytes, date32 or a timestamp"
                 ));
             }
         })

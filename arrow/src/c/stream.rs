@@ -4,10 +4,10 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null;
 
-use underbelly_storage::Columns;
+use underbelly_storage::{Columns, LogicalTypes};
 
 use super::export::{export, schema_of};
-use super::{ArrowArray, ArrowArrayStream, ArrowSchema, import};
+use super::{ArrowArray, ArrowArrayStream, ArrowSchema, import, types};
 use crate::batch::Batch;
 use crate::error::ArrowError;
 
@@ -55,15 +55,15 @@ unsafe fn formats(schema: &ArrowSchema) -> Vec<(CString, CString)> {
     }
 }
 
-/// A stream of batches, all with the columns of `types`. It ends after an error.
+/// A stream of batches, all with the columns of `types`, whose rows do not matter. It ends after an error.
 ///
 /// # Errors
 /// [`ArrowError::Unfit`] where the columns cannot be handed over.
 pub fn export_stream<E: std::fmt::Display>(
-    types: Columns,
+    types: impl Into<Batch>,
     batches: impl Iterator<Item = Result<Batch, E>> + Send + 'static,
 ) -> Result<ArrowArrayStream, ArrowError> {
-    let types = Batch::from(types);
+    let types = types.into();
     schema_of(&types)?;
     let batches = Box::new(batches.map(|batch| batch.map_err(|error| error.to_string())));
     let held = Box::new(Held { types, batches, error: None, is_over: false });
@@ -167,6 +167,15 @@ unsafe fn last_error(stream: &mut ArrowArrayStream, answer: c_int) -> ArrowError
 }
 
 impl Imported {
+    /// What the columns hold, where that is not what is stored.
+    ///
+    /// # Errors
+    /// [`ArrowError::Rows`] where the schema contradicts itself.
+    pub fn types(&self) -> Result<LogicalTypes, ArrowError> {
+        // SAFETY: the word of who called `import_stream`.
+        unsafe { types(&self.schema) }
+    }
+
     fn advance(&mut self) -> Result<Option<Columns>, ArrowError> {
         let get_next = self.stream.get_next.ok_or_else(|| ArrowError::rows("the stream is none"))?;
         let mut array = ArrowArray::empty();

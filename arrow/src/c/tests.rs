@@ -333,3 +333,27 @@ proptest! {
         prop_assert_eq!(read_by_arrow2(array, schema), expected);
     }
 }
+
+#[test]
+fn decimals_are_handed_over_with_their_scale() {
+    use arrow2::array::Int128Array;
+    use underbelly_storage::{LogicalType, LogicalTypes};
+    let types = LogicalTypes::new().with("x", LogicalType::Decimal(4));
+    let numbers =
+        Column::from_parts(Values::I64(vec![i64::MIN, 0, 7]), Some(vec![true, false, true])).unwrap();
+    let rows = Columns::new().with("x", numbers).unwrap().with("n", vec![1i64, 2, 3].into()).unwrap();
+    let batch = || Batch::from(rows.clone()).typed(Arc::new(types.clone()));
+    let (array, schema) = export(&batch()).unwrap();
+    // SAFETY: they are what `export` made.
+    let (known, again) = unsafe { (super::types(&schema).unwrap(), import(array, &schema).unwrap()) };
+    assert_eq!((known, again), (types.clone(), rows.clone()));
+    let (array, schema) = export(&batch()).unwrap();
+    assert_eq!(read_by_arrow2(array, schema), rows);
+    let stream = export_stream(batch(), [Ok::<_, String>(batch())].into_iter()).unwrap();
+    // SAFETY: it is what `export_stream` made.
+    let imported = unsafe { import_stream(stream).unwrap() };
+    assert_eq!(imported.types().unwrap(), types);
+    assert_eq!(imported.map(Result::unwrap).collect::<Vec<_>>(), [rows.clone()]);
+    let wide = Int128Array::from(vec![Some(1i128 << 63)]).to(DataType::Decimal(38, 4)).boxed();
+    assert!(read(made_by_arrow2(vec![("x", wide)])).unwrap_err().to_string().contains("64 bits"));
+}

@@ -143,6 +143,7 @@ impl Sealing {
                 .iter()
                 .map(|(seq, rules)| v1::SeriesRules::new(&self.name, *seq, rules))
                 .collect(),
+            types: (*self.captured.types).clone(),
             appended_bytes: self.captured.appended_bytes,
             written_bytes: self.captured.written_bytes
                 + self.sealed.iter().map(|run| run.reference().bytes).sum::<u64>(),

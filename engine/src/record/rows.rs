@@ -34,6 +34,7 @@ pub(crate) fn encode(operations: &Operations) -> Option<Vec<u8>> {
         event,
         rules,
         inline_bytes,
+        types: _,
         stored: _,
         gates: _,
         rests_on: _,
@@ -268,6 +269,7 @@ mod tests {
             rows,
             inexact: Vec::new(),
             checked: true,
+            types: None,
         });
         Operations { appends: appends.collect(), ..Operations::default() }
     }

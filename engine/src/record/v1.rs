@@ -8,9 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rkyv::with::Skip;
 use rkyv::{Archive, Deserialize, Serialize};
 use underbelly_query::{self as query, Duplicates, Tombstone};
-use underbelly_storage::{Column, ColumnType, Date, Strings, Timestamp, Value, Values};
+use underbelly_storage::{Column, ColumnType, Date, LogicalTypes, Strings, Timestamp, Value, Values};
 
 use crate::graph::EventV1;
 use crate::series::Rules;
@@ -41,6 +42,9 @@ pub struct Record {
     pub event: Option<EventV1>,
     /// Rules of series types, before everything else.
     pub rules: Vec<SeriesRules>,
+    /// Logical types of columns of series, in no archive: what holds this record holds them beside it.
+    #[rkyv(with = Skip)]
+    pub types: Vec<(String, LogicalTypes)>,
 }
 
 /// An object that becomes known.
@@ -619,6 +623,9 @@ pub struct Series {
     pub horizon: u64,
     /// Its rules, the oldest first.
     pub rules: Vec<SeriesRules>,
+    /// Logical types of its columns, in no archive: the manifest holds them beside it.
+    #[rkyv(with = Skip)]
+    pub types: LogicalTypes,
     /// Bytes of rows that were appended.
     pub appended_bytes: u64,
     /// Bytes of segments that were written.

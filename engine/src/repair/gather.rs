@@ -11,8 +11,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use underbelly_storage::Chunks;
 use underbelly_storage::disk::SharedDisk;
+use underbelly_storage::{Chunks, LogicalTypes};
 use underbelly_wal::{FileInspection, Start, WalError, log_name, visit_sound};
 
 use super::found::Found;
@@ -58,6 +58,8 @@ struct Survey {
     deletes: BTreeMap<String, Vec<v1::Delete>>,
     /// Rules of each series, by rising seqs.
     rules: BTreeMap<String, Vec<v1::SeriesRules>>,
+    /// Logical types of the columns of each series.
+    types: BTreeMap<String, LogicalTypes>,
 }
 
 /// Makes up a manifest from the files that are there; `None` where nothing can be told from them.
@@ -113,7 +115,7 @@ pub(super) fn gather(
             "no manifest is left, so that the segments and packs in the folders were taken, and of segments that hold rows of \
              the same transactions the newest; the segments hold transactions up to {stored}; where the log does not delete \
              them once more, deleted rows are back if no checkpoint had applied the delete yet, if all rows of their \
-             segment were deleted, or if the segment that was written without them is damaged; rules of series that the log does not tell are gone: all rows are kept and shown until `ubctl series define NAME --again` (`redefine_series`) says otherwise"
+             segment were deleted, or if the segment that was written without them is damaged; rules of series that the log does not tell are gone: all rows are kept and shown until `ubctl series define NAME --again` (`redefine_series`) says otherwise; where the log does not tell that a column holds decimals, it holds their scaled integers"
         ),
     );
     Ok(Some(gathered))
@@ -206,6 +208,10 @@ impl Survey {
         for rules in record.rules {
             let of_series = self.rules.entry(rules.series.clone()).or_default();
             of_series.push(v1::SeriesRules { seq, ..rules });
+        }
+        for (series, types) in record.types {
+            let of_series = self.types.entry(series).or_default();
+            types.iter().for_each(|(column, logical)| of_series.insert(column.clone(), logical.clone()));
         }
     }
 }
@@ -339,6 +345,7 @@ impl Gathered {
             added: Vec::new(),
             horizon: last_seq,
             rules: told.rules.get(&series).cloned().unwrap_or_default(),
+            types: told.types.get(&series).cloned().unwrap_or_default(),
             appended_bytes: 0,
             written_bytes: 0,
         });

@@ -119,6 +119,7 @@ impl LentRows {
     pub fn stream(self) -> Result<ArrowArrayStream, ArrowError> {
         let unfit = |error: ReadError| ArrowError::Unfit { what: error.to_string() };
         let types = self.empty().map_err(unfit)?;
+        let types = Batch::from(types).typed(self.series.shared_types());
         export_stream(types, ahead(move |send| self.batches().try_for_each(send))?)
     }
 
@@ -247,6 +248,7 @@ impl LentBatches<'_> {
             if let Some((young, rows)) = &mut self.lent {
                 let end = rows.end.min(rows.start + self.rows.batch_rows);
                 let batch = (rows.start < end).then(|| Batch::new(young.clone(), rows.start..end));
+                let batch = batch.map(|batch| batch.typed(self.rows.series.shared_types()));
                 rows.start = end;
                 if batch.is_some() {
                     return Ok(batch);
@@ -255,7 +257,7 @@ impl LentBatches<'_> {
             }
             if let Some(scan) = &mut self.scan {
                 if let Some(batch) = scan.next() {
-                    return Ok(Some(batch?.into()));
+                    return Ok(Some(Batch::from(batch?).typed(self.rows.series.shared_types())));
                 }
                 self.scan = None;
                 let Some(stretch) = self.stretches.as_mut().and_then(VecDeque::pop_front) else {

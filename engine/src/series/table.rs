@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use underbelly_query::{LastPoints, MemoryRun, Run, Schema, SchemaColumn, Tombstone};
-use underbelly_storage::ColumnType;
+use underbelly_storage::{ColumnType, LogicalType, LogicalTypes};
 
 use super::tail::{Few, Tail};
 use super::{Hiding, Rules, SegmentRun};
@@ -51,6 +51,8 @@ pub(crate) struct Table {
     horizon: u64,
     /// Its rules, each with the seq that made them, the oldest first; without any it has the defaults.
     rules: Arc<Vec<(u64, Rules)>>,
+    /// What columns hold, where that is not what is stored; also of columns that no row had yet.
+    types: Arc<LogicalTypes>,
     /// Bytes of rows that were appended: as they are in memory, of large appends as they are in their segments.
     appended_bytes: u64,
     /// Bytes of segments that were written.
@@ -69,6 +71,7 @@ struct Frozen {
     last_seq: u64,
     added: Vec<u64>,
     rules: Arc<Vec<(u64, Rules)>>,
+    types: Arc<LogicalTypes>,
     appended_bytes: u64,
     written_bytes: u64,
 }
@@ -88,6 +91,7 @@ pub(crate) struct CapturedTable {
     pub added: Vec<u64>,
     pub horizon: u64,
     pub rules: Arc<Vec<(u64, Rules)>>,
+    pub types: Arc<LogicalTypes>,
     pub appended_bytes: u64,
     pub written_bytes: u64,
 }
@@ -112,6 +116,7 @@ impl Default for Table {
             made: 0,
             horizon: 0,
             rules: Arc::default(),
+            types: Arc::default(),
             appended_bytes: 0,
             written_bytes: 0,
         }
@@ -137,6 +142,7 @@ impl Table {
             appended_bytes: stored.appended_bytes,
             written_bytes: stored.written_bytes,
             rules: Arc::new(rules.collect::<Result<_, _>>()?),
+            types: Arc::new(stored.types.clone()),
             places: columns.iter().map(|column| column.name.clone()).zip(0..).collect(),
             schema: Arc::new(Schema { columns }),
             sealed,
@@ -168,6 +174,25 @@ impl Table {
             self.last_seq = seq;
         }
         Arc::make_mut(&mut self.rules).push((seq, rules));
+    }
+
+    /// Gives columns logical types that [`check_types`] let pass.
+    pub(crate) fn declare(&mut self, types: &LogicalTypes) {
+        if types.iter().any(|(column, logical)| self.types.get(column) != Some(logical)) {
+            let known = Arc::make_mut(&mut self.types);
+            types.iter().for_each(|(column, logical)| known.insert(column.clone(), logical.clone()));
+        }
+    }
+
+    /// What columns hold, where that is not what is stored.
+    pub(crate) fn types(&self) -> &Arc<LogicalTypes> {
+        &self.types
+    }
+
+    /// What a column holds; `None` where nobody said and no row had it.
+    fn logical_type(&self, column: &str) -> Option<LogicalType> {
+        let stored = || self.schema.columns.get(*self.places.get(column)?);
+        self.types.get(column).cloned().or_else(|| Some(stored()?.column_type.into()))
     }
 
     /// Its rules now.
@@ -379,6 +404,7 @@ impl Table {
             last_seq: self.last_seq,
             added: self.added.clone(),
             rules: self.rules.clone(),
+            types: self.types.clone(),
             appended_bytes: self.appended_bytes,
             written_bytes: self.written_bytes,
         });
@@ -399,6 +425,7 @@ impl Table {
             added: frozen.added.clone(),
             horizon: self.horizon,
             rules: frozen.rules.clone(),
+            types: frozen.types.clone(),
             appended_bytes: frozen.appended_bytes,
             written_bytes: frozen.written_bytes,
         })
@@ -441,18 +468,53 @@ pub(crate) fn rules_at(rules: &[(u64, Rules)], seq: u64) -> Rules {
     before.checked_sub(1).and_then(|at| rules.get(at)).map_or(Rules::default(), |(_, rules)| *rules)
 }
 
-/// Checks rows against the schema of their type, if it exists.
+/// Says whether columns of a series may have these logical types.
+pub(crate) fn check_types(
+    table: Option<&Table>,
+    series: &str,
+    types: &LogicalTypes,
+) -> Result<(), CommitError> {
+    check_name("series", series)?;
+    for (column, logical) in types.iter() {
+        check_name("column", column)?;
+        match table.and_then(|table| table.logical_type(column)) {
+            Some(known) if known != *logical => {
+                return Err(other_type(series, column, known, logical.clone()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn other_type(series: &str, column: &str, expected: LogicalType, found: LogicalType) -> CommitError {
+    CommitError::SeriesType { series: series.to_string(), column: column.to_string(), expected, found }
+}
+
+/// Checks rows against the schema of their type, if it exists. `given` are the logical types that they come with, and `None` where
+/// these were compared before.
 pub(crate) fn check_append<'a>(
     table: Option<&Table>,
     series: &str,
     columns: impl Iterator<Item = (&'a str, ColumnType, bool)>,
     inexact: &[String],
+    given: Option<&LogicalTypes>,
 ) -> Result<(), CommitError> {
     let schema = table.map(|table| &*table.schema);
     check_name("series", series)?;
     let role = |key| if key { "key" } else { "field" };
     let mut added = 0;
     for (name, column_type, key) in columns {
+        if let Some(given) = given {
+            let found = given.of(name, column_type);
+            if found.stored() != column_type {
+                return Err(other_type(series, name, found, column_type.into()));
+            }
+            let known = table.and_then(|table| table.types.get(name));
+            if let Some(known) = known.filter(|known| **known != found) {
+                return Err(other_type(series, name, known.clone(), found));
+            }
+        }
         let place = table.and_then(|table| table.places.get(name));
         let Some(known) = schema.zip(place).and_then(|(schema, place)| schema.columns.get(*place)) else {
             check_name("column", name)?;
@@ -475,12 +537,7 @@ pub(crate) fn check_append<'a>(
         }
         let common = known.column_type.common(column_type);
         let Some(wide) = common.filter(|_| !key || known.column_type == column_type) else {
-            return Err(CommitError::SeriesType {
-                series: series.to_string(),
-                column: name.to_string(),
-                expected: known.column_type,
-                found: column_type,
-            });
+            return Err(other_type(series, name, known.column_type.into(), column_type.into()));
         };
         let stored = table.is_some_and(|table| table.inexact.contains(name));
         let is_rounded = wide == ColumnType::F64 && known.column_type != column_type;

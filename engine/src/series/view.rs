@@ -6,7 +6,7 @@ use underbelly_query::{
     Duplicates, LastPoints, Predicate, Run, Scan, Schema, Source, Tombstone, Tombstones, at_or_after,
     at_or_before, last_point, last_points, latest, matching, nearest, resolved,
 };
-use underbelly_storage::{Columns, Timestamp, Value, Workers};
+use underbelly_storage::{Columns, LogicalTypes, Timestamp, Value, Workers};
 
 use crate::error::ReadError;
 use crate::series::{Hiding, SeriesDefinition};
@@ -18,6 +18,7 @@ use crate::snapshot::Snapshot;
 pub struct Series {
     name: Arc<str>,
     schema: Arc<Schema>,
+    types: Arc<LogicalTypes>,
     /// As they are stored.
     stored: Arc<[Arc<dyn Run>]>,
     /// As they are shown.
@@ -76,7 +77,7 @@ impl SeriesInfo {
 impl Series {
     pub(crate) fn new(
         name: Arc<str>,
-        schema: Arc<Schema>,
+        (schema, types): (Arc<Schema>, Arc<LogicalTypes>),
         runs: Arc<[Arc<dyn Run>]>,
         tombstones: Hiding,
         last_points: (Arc<Mutex<LastPoints>>, u64),
@@ -87,7 +88,7 @@ impl Series {
         let last_points = (!duplicates.resolves()).then_some(last_points);
         let stored = runs.clone();
         let series =
-            Series { name, schema, stored, runs, tombstones, last_points, seq, duplicates, snapshot };
+            Series { name, schema, types, stored, runs, tombstones, last_points, seq, duplicates, snapshot };
         series.resolved()
     }
 
@@ -126,6 +127,17 @@ impl Series {
     /// The columns: keys first, then fields.
     pub fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    /// What columns hold where that is not what is stored, as of now: rows are read, and predicates are compared, as they are
+    /// stored, decimals as their scaled integers.
+    pub fn types(&self) -> &LogicalTypes {
+        &self.types
+    }
+
+    #[cfg(feature = "arrow")]
+    pub(crate) fn shared_types(&self) -> Arc<LogicalTypes> {
+        self.types.clone()
     }
 
     /// Rows in order of (timestamp, commit, arrival); narrow it down with the builder's methods.

@@ -257,7 +257,7 @@ fn objects() -> Done {
         write_framed(&disk, FILE, FRAMED_MAGIC, DATABASE, body)?;
         seed("framed", name, file(&disk, FILE)?)?;
         let disk = SimulatedDisk::new();
-        write_manifest(&disk, 1, DATABASE, body)?;
+        write_manifest(&disk, 1, 1, DATABASE, body)?;
         seed("manifest", name, file(&disk, MANIFEST)?)?;
     }
     Ok(())

@@ -16,13 +16,13 @@ use std::time::Instant;
 use clap::Args;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use underbelly::{Columns, Predicate, QueryError, Scan, Schema, Timestamp, Value, View, arrow};
+use underbelly::{Columns, Predicate, QueryError, Scan, Series, Timestamp, Value, View, arrow};
 
 use crate::error::Failed;
 use crate::form::Form;
 use crate::output::{Facts, Format};
 use crate::series::{filters, parse_filter};
-use crate::slot::parse_value;
+use crate::slot::parse_typed;
 use crate::time::parse_instant;
 use crate::{progress, stderr};
 
@@ -87,7 +87,7 @@ fn parse_condition(text: &str) -> Result<Condition, String> {
 }
 
 impl Condition {
-    fn predicate(&self, schema: &Schema) -> Result<Predicate, Failed> {
+    fn predicate(&self, series: &Series) -> Result<Predicate, Failed> {
         match (self.relation, self.value.is_empty()) {
             ("=", true) => return Ok(Predicate::IsNull),
             ("!=", true) => return Ok(Predicate::NotNull),
@@ -95,7 +95,10 @@ impl Condition {
         }
         let value = match self.column.as_str() {
             "timestamp" => Value::Timestamp(parse_instant(&self.value).map_err(Failed::Usage)?),
-            name => parse_value(&format!("column {name:?}"), &self.value, schema.column(name)?.column_type)?,
+            name => {
+                let logical = series.types().of(name, series.schema().column(name)?.column_type);
+                parse_typed(&format!("column {name:?}"), &self.value, &logical)?
+            }
         };
         Ok(match self.relation {
             "=" => Predicate::Equal(value),
@@ -198,9 +201,8 @@ impl Export {
     /// Writes the rows; answers how many.
     fn write<'o>(&self, db: &View, form: Form, out: impl Write + Send + 'o) -> Result<u64, Failed> {
         let series = db.snapshot().series(&self.series)?;
-        let keys = filters(series.schema(), &self.key)?;
-        let conditions =
-            self.conditions.iter().map(|c| Ok((c.column.as_str(), c.predicate(series.schema())?)));
+        let keys = filters(&series, &self.key)?;
+        let conditions = self.conditions.iter().map(|c| Ok((c.column.as_str(), c.predicate(&series)?)));
         let conditions = conditions.collect::<Result<Vec<_>, Failed>>()?;
         let scan = || -> Scan<'_> {
             let scan = self.from.into_iter().fold(series.scan(), Scan::from);
@@ -211,14 +213,14 @@ impl Export {
             self.columns.iter().fold(scan, |scan, names| scan.columns(names))
         };
         // Refuses what does not fit before anything is written.
-        let types = scan().rows_max(0).collect()?;
+        let (types, logical) = (scan().rows_max(0).collect()?, series.types());
         let mut sink: Box<dyn Sink + 'o> = match form {
-            Form::Csv => Box::new(text::Csv::new(out, &types, self.null.clone())?),
-            Form::Jsonl => Box::new(text::Jsonl::new(out, &types)),
-            Form::Arrow => Box::new(arrow::Writer::file(out, &types)?),
-            Form::ArrowStream => Box::new(arrow::Writer::stream(out, &types)?),
+            Form::Csv => Box::new(text::Csv::new(out, &types, logical, self.null.clone())?),
+            Form::Jsonl => Box::new(text::Jsonl::new(out, &types, logical)),
+            Form::Arrow => Box::new(arrow::Writer::file_typed(out, &types, logical)?),
+            Form::ArrowStream => Box::new(arrow::Writer::stream_typed(out, &types, logical)?),
             #[cfg(feature = "parquet")]
-            Form::Parquet => Box::new(parquet::Parquet::new(out, &types)?),
+            Form::Parquet => Box::new(parquet::Parquet::new(out, &types, logical)?),
             #[cfg(not(feature = "parquet"))]
             Form::Parquet => return Err(Failed::Usage(crate::form::NO_PARQUET.to_string())),
         };

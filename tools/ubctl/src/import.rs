@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
-use underbelly::{ColumnType, CommitError, Database, ReadError, Schema};
+use underbelly::{ColumnType, CommitError, Database, LogicalType, LogicalTypes, ReadError, Schema};
 
 pub(crate) use cells::{Cells, parse_bool};
 use load::load;
@@ -90,9 +90,9 @@ pub(crate) struct Import {
     /// An empty field is an empty text, and no null
     #[arg(long)]
     keep_empty: bool,
-    /// Types of columns: bool, i32, i64, f32, f64, utf8, bytes, timestamp or date
+    /// Types of columns: bool, i32, i64, f32, f64, utf8, bytes, timestamp, date, or decimal(2) for two digits behind the point
     #[arg(long, value_delimiter = ',', value_parser = parse_type, value_name = "NAME:TYPE,...")]
-    columns: Vec<(String, ColumnType)>,
+    columns: Vec<(String, LogicalType)>,
     /// Names that columns get in the series
     #[arg(long, value_delimiter = ',', value_parser = parse_rename, value_name = "OLD=NEW,...")]
     rename: Vec<(String, String)>,
@@ -113,13 +113,16 @@ enum OnError {
     Skip,
 }
 
-fn parse_type(text: &str) -> Result<(String, ColumnType), String> {
-    let parsed = text.rsplit_once(':').and_then(|(name, t)| Some((name, ColumnType::from_name(t)?)));
-    let (name, column_type) = parsed.ok_or_else(|| {
+pub(crate) fn parse_type(text: &str) -> Result<(String, LogicalType), String> {
+    let parsed = text.rsplit_once(':').and_then(|(name, t)| Some((name, LogicalType::from_name(t)?)));
+    let (name, logical) = parsed.ok_or_else(|| {
         let types: Vec<&str> = ColumnType::ALL.iter().map(|t| t.name()).collect();
-        format!("write NAME:TYPE, where the type is one of {}", types.join(", "))
+        format!(
+            "write NAME:TYPE, where the type is one of {}, or decimal(SCALE) with a scale of 0 to 18",
+            types.join(", ")
+        )
     })?;
-    Ok((name.to_string(), column_type))
+    Ok((name.to_string(), logical))
 }
 
 fn parse_rename(text: &str) -> Result<(String, String), String> {
@@ -321,10 +324,26 @@ impl Import {
     }
 }
 
+/// The columns of a series that is there.
+#[derive(Debug)]
+pub(crate) struct Known {
+    schema: Schema,
+    types: LogicalTypes,
+}
+
+impl Known {
+    /// Whether a column is a key, and what it holds; `None` where it has no such column.
+    fn column(&self, name: &str) -> Option<(bool, LogicalType)> {
+        let column = self.schema.columns.iter().find(|column| &*column.name == name);
+        let declared = || Some((false, self.types.get(name)?.clone()));
+        column.map(|column| (column.key, self.types.of(name, column.column_type))).or_else(declared)
+    }
+}
+
 /// The columns of the series, if it is there.
-fn existing(db: &Database, series: &str) -> Result<Option<Schema>, Failed> {
+fn existing(db: &Database, series: &str) -> Result<Option<Known>, Failed> {
     match db.snapshot().series(series) {
-        Ok(series) => Ok(Some(series.schema().clone())),
+        Ok(series) => Ok(Some(Known { schema: series.schema().clone(), types: series.types().clone() })),
         Err(ReadError::UnknownSeries { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use underbelly::{Column, Value, Values};
+use underbelly::{Column, Decimal, LogicalType, Value, Values};
 
 use crate::error::Failed;
 
@@ -38,6 +38,7 @@ pub(crate) enum Field<'a> {
     Count(u64),
     I64(i64),
     F64(f64),
+    Decimal(Decimal),
     Text(Cow<'a, str>),
     Array(Vec<f64>),
     Texts(Vec<String>),
@@ -52,6 +53,16 @@ impl<'a> Field<'a> {
             return column.str_at(row).map_or(Field::Null, |text| Field::Text(Cow::Borrowed(text)));
         }
         Field::of_value(&column.get(row))
+    }
+
+    /// The same of a column that is said to be something else than what is stored.
+    pub(crate) fn typed(column: &'a Column, row: usize, logical: Option<&LogicalType>) -> Field<'a> {
+        match (Field::of(column, row), logical) {
+            (Field::I64(unscaled), Some(LogicalType::Decimal(scale))) => {
+                Decimal::new(unscaled, *scale).map_or(Field::I64(unscaled), Field::Decimal)
+            }
+            (field, _) => field,
+        }
     }
 
     /// A single value.
@@ -81,6 +92,7 @@ impl<'a> Field<'a> {
             Field::Count(v) => v.to_string().into(),
             Field::I64(v) => v.to_string().into(),
             Field::F64(v) => format!("{v:?}").into(),
+            Field::Decimal(v) => v.to_string().into(),
             Field::Text(v) => Cow::Borrowed(v),
             Field::Array(values) => {
                 let values: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
@@ -99,6 +111,10 @@ impl<'a> Field<'a> {
             Field::I64(v) => (*v).into(),
             Field::F64(v) if v.is_finite() => (*v).into(),
             Field::F64(_) => self.plain().into_owned().into(),
+            // A number with all its digits.
+            Field::Decimal(v) => {
+                serde_json::from_str(&v.to_string()).unwrap_or_else(|_| v.to_string().into())
+            }
             Field::Text(v) => v.as_ref().into(),
             Field::Array(values) => values.iter().map(|value| Field::F64(*value).json()).collect(),
             Field::Texts(texts) => texts.iter().map(String::as_str).collect(),
@@ -107,7 +123,7 @@ impl<'a> Field<'a> {
     }
 
     fn is_number(&self) -> bool {
-        matches!(self, Field::Count(_) | Field::I64(_) | Field::F64(_))
+        matches!(self, Field::Count(_) | Field::I64(_) | Field::F64(_) | Field::Decimal(_))
     }
 }
 

@@ -8,13 +8,13 @@ use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
 use underbelly::{
-    Batch, Closed, ColumnType, Columns, Database, Delete, Scan, Schema, SeriesDefinition, Timestamp, Value,
-    View,
+    Batch, Closed, ColumnType, Columns, Database, Delete, LogicalTypes, Scan, SeriesDefinition, Timestamp,
+    Value, View,
 };
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing, print};
-use crate::slot::parse_value;
+use crate::slot::parse_typed;
 use crate::time::parse_instant;
 use crate::write;
 
@@ -158,15 +158,19 @@ pub(crate) fn parse_filter(text: &str) -> Result<(String, String), String> {
 }
 
 /// Filters with values of their keys' types.
-pub(crate) fn filters(schema: &Schema, given: &[(String, String)]) -> Result<Vec<(String, Value)>, Failed> {
+pub(crate) fn filters(
+    series: &underbelly::Series,
+    given: &[(String, String)],
+) -> Result<Vec<(String, Value)>, Failed> {
     let typed = |(name, text): &(String, String)| {
-        let column = schema.column(name)?;
+        let column = series.schema().column(name)?;
+        let logical = series.types().of(name, column.column_type);
         // Whether a key of floats can hold an integer is the engine's to say; as a float it would be rounded.
         let integer = text.parse::<i64>().ok().filter(|_| column.column_type == ColumnType::F64);
         let value = match integer {
             _ if text.is_empty() => Value::Null,
             Some(integer) => integer.into(),
-            None => parse_value(&format!("key {name:?}"), text, column.column_type)?,
+            None => parse_typed(&format!("key {name:?}"), text, &logical)?,
         };
         Ok((name.clone(), value))
     };
@@ -194,12 +198,13 @@ impl Series {
             Series::Resample(resample) => resample.run(db),
             Series::Latest { series, n, key, format } => {
                 let series = db.snapshot().series(series)?;
-                let keys = filters(series.schema(), key)?;
+                let keys = filters(&series, key)?;
                 let keys: Vec<(&str, Value)> = keys.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
-                show(format.format, &series.latest(*n, &keys)?)
+                show(format.format, &series.latest(*n, &keys)?, series.types())
             }
             Series::Last { series, format } => {
-                show(format.format, &db.snapshot().series(series)?.last_points()?)
+                let series = db.snapshot().series(series)?;
+                show(format.format, &series.last_points()?, series.types())
             }
         }
     }
@@ -235,12 +240,20 @@ fn info(db: &View, name: &str, format: Format) -> Result<(), Failed> {
     let series = snapshot.series(name)?;
     let columns = |key: bool| {
         let columns = series.schema().columns.iter().filter(|column| column.key == key);
-        columns.map(|column| format!("{} {}", column.name, column.column_type)).collect::<Vec<_>>().join(", ")
+        let named = columns
+            .map(|column| format!("{} {}", column.name, series.types().of(&column.name, column.column_type)));
+        named.collect::<Vec<_>>().join(", ")
     };
+    let is_new = |name: &&str| series.schema().column(name).is_err();
+    let declared = series.types().iter().filter(|(name, _)| is_new(&&***name));
+    let declared: Vec<String> = declared.map(|(name, logical)| format!("{name} {logical}")).collect();
     let mut facts = Facts::default();
     facts.add("type", info.name.clone()).add("rows", info.rows);
     facts.add("first", info.first.map(Field::text)).add("last", info.last.map(Field::text));
     facts.add("keys", columns(true)).add("fields", columns(false));
+    if !declared.is_empty() {
+        facts.add("declared", declared.join(", "));
+    }
     facts.add("segments", info.segments).add("segment_bytes", info.segment_bytes);
     facts.add("young_runs", info.young_runs).add("deletes", info.deletes);
     let amplification = info.write_amplification().map(|ratio| format!("{ratio:.2}"));
@@ -264,14 +277,22 @@ fn add_rules(facts: &mut Facts, rules: &SeriesDefinition) {
 }
 
 /// Shows rows that are in memory.
-pub(crate) fn show(format: Format, rows: &Columns) -> Result<(), Failed> {
+pub(crate) fn show(format: Format, rows: &Columns, types: &LogicalTypes) -> Result<(), Failed> {
     let mut listing = Listing::begin(format, rows.names().iter().map(|name| &**name))?;
-    add(&mut listing, rows)?;
+    add(&mut listing, rows, types)?;
     listing.end(None)
 }
 
-fn add<W: std::io::Write>(listing: &mut Listing<W>, rows: &Columns) -> Result<(), Failed> {
-    (0..rows.rows()).try_for_each(|row| listing.row(rows.iter().map(|(_, column)| Field::of(column, row))))
+fn add<W: std::io::Write>(
+    listing: &mut Listing<W>,
+    rows: &Columns,
+    types: &LogicalTypes,
+) -> Result<(), Failed> {
+    let logical: Vec<_> = rows.names().iter().map(|name| types.get(name)).collect();
+    (0..rows.rows()).try_for_each(|row| {
+        let columns = rows.iter().zip(&logical);
+        listing.row(columns.map(|((_, column), logical)| Field::typed(column, row, *logical)))
+    })
 }
 
 impl Rm {
@@ -288,7 +309,7 @@ impl Rm {
         if let Some(to) = self.to {
             (scan, delete) = (scan.to(to), delete.to(to));
         }
-        for (name, value) in filters(series.schema(), &self.key)? {
+        for (name, value) in filters(&series, &self.key)? {
             (scan, delete) = (scan.key(&name, value.clone()), delete.key(name, value));
         }
         // Nobody else writes, so what is counted is what is hidden.
@@ -308,7 +329,7 @@ impl Range {
             (None, Some(at)) => db.as_known_at_time(at)?.series(&self.series)?,
             (None, None) => db.snapshot().series(&self.series)?,
         };
-        let keys = filters(series.schema(), &self.key)?;
+        let keys = filters(&series, &self.key)?;
         let scan = || {
             let mut scan: Scan<'_> = series.scan().closed(self.closed.into());
             if let Some(from) = self.from {
@@ -352,7 +373,7 @@ impl Range {
         for batch in limited(limit).batches() {
             let batch = batch?;
             shown += batch.rows() as u64;
-            add(&mut listing, &batch)?;
+            add(&mut listing, &batch, series.types())?;
         }
         if self.limit.is_some() || format != Format::Table || shown < TABLE_ROWS {
             return listing.end(None);

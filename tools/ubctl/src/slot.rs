@@ -15,7 +15,7 @@ use crate::series::show;
 use crate::time::parse_slot_date;
 use crate::tree::{self, TreeArgs};
 use crate::write;
-pub(crate) use key::{parse_key, parse_value};
+pub(crate) use key::{parse_key, parse_typed};
 
 /// Small datasets whose cells have a state.
 #[derive(Subcommand, Debug)]
@@ -231,7 +231,7 @@ impl Slot {
                         "slot {name:?} has no data for {date} {key:?}; `ubctl slot why` explains it"
                     ))
                 })?;
-                show(format.format, &found.rows)
+                show(format.format, &found.rows, &underbelly::LogicalTypes::new())
             }
             Slot::Why { cell, extent } => {
                 let key = cell.key(db)?;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use underbelly::{
-    Alarm, Columns, CommitError, Committed, Database, FeedError, LogRecord, OpenError, ReadError, Reader,
-    SlotDate, Start, State, StateChange, Watch,
+    Alarm, Columns, CommitError, Committed, Database, FeedError, LogRecord, LogicalTypes, OpenError,
+    ReadError, Reader, SlotDate, Start, State, StateChange, Watch,
 };
 
 use crate::error::Failed;
@@ -188,9 +188,10 @@ impl Tail {
             reader.snapshot().series(series)?;
         }
         let mut out = stdout();
-        let mut put = |rows: &Columns, seq: Option<u64>| {
+        let mut put = |rows: &Columns, types: &LogicalTypes, seq: Option<u64>| {
             (0..rows.rows()).try_for_each(|row| {
-                out.write_all(row_line(rows, row, seq, self.format).as_bytes()).map_err(Failed::output)
+                out.write_all(row_line((rows, types), row, seq, self.format).as_bytes())
+                    .map_err(Failed::output)
             })?;
             out.flush().map_err(Failed::output)
         };
@@ -204,7 +205,7 @@ impl Tail {
                         let newest = series.latest(self.last, &[])?;
                         (0..newest.rows())
                             .rev()
-                            .try_for_each(|row| put(&newest.slice(row..row + 1), None))?;
+                            .try_for_each(|row| put(&newest.slice(row..row + 1), series.types(), None))?;
                     }
                     Err(ReadError::UnknownSeries { .. }) if self.follow => {}
                     Err(error) => return Err(error.into()),
@@ -216,7 +217,9 @@ impl Tail {
             let mut feed = reader.series_feed(series, start)?;
             for appended in feed.by_ref() {
                 let appended = appended?;
-                put(&appended.rows, Some(appended.seq))?;
+                // A column keeps its type from its first row on.
+                let types = reader.snapshot().series(series)?;
+                put(&appended.rows, types.types(), Some(appended.seq))?;
             }
             let next = feed.next_seq();
             if !self.follow {
@@ -241,8 +244,13 @@ impl Tail {
 }
 
 /// A row: its transaction, where it is known, then its values by name; nulls are left out of text.
-fn row_line(rows: &Columns, row: usize, seq: Option<u64>, format: TailFormat) -> String {
-    let fields = rows.iter().map(|(name, column)| (name, Field::of(column, row)));
+fn row_line(
+    (rows, types): (&Columns, &LogicalTypes),
+    row: usize,
+    seq: Option<u64>,
+    format: TailFormat,
+) -> String {
+    let fields = rows.iter().map(|(name, column)| (name, Field::typed(column, row, types.get(name))));
     if format == TailFormat::Json {
         let mut line = serde_json::Map::new();
         seq.into_iter().for_each(|seq| drop(line.insert("_seq".to_string(), seq.into())));

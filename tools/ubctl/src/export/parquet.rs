@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use parquet::basic::{Compression, LogicalType, Repetition, TimeUnit, Type as Physical};
+use parquet::basic::{Compression, LogicalType as Logical, Repetition, TimeUnit, Type as Physical};
 use parquet::data_type::{
     BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type,
 };
@@ -11,19 +11,22 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::Type;
-use underbelly::{Column, ColumnType, Columns, Strings, Values};
+use underbelly::{Column, ColumnType, Columns, LogicalTypes, Strings, Values};
 
 use super::Sink;
 use crate::error::Failed;
 
 /// Rows of a row group.
 const GROUP_ROWS: usize = 131_072;
+/// Digits of decimals.
+const DECIMAL_DIGITS: i32 = 18;
 
 /// A file that is being written.
 pub(super) struct Parquet<W: Write + Send> {
     writer: SerializedFileWriter<W>,
     /// Rows that wait until they are enough for a group.
     waiting: Vec<(Arc<str>, Column)>,
+    decimals: LogicalTypes,
 }
 
 fn failed(error: ParquetError) -> Failed {
@@ -39,7 +42,7 @@ fn failed(error: ParquetError) -> Failed {
 
 impl<W: Write + Send> Parquet<W> {
     /// Begins a file with these columns.
-    pub(super) fn new(out: W, types: &Columns) -> Result<Parquet<W>, Failed> {
+    pub(super) fn new(out: W, types: &Columns, decimals: &LogicalTypes) -> Result<Parquet<W>, Failed> {
         let field = |(name, column): (&Arc<str>, &Column)| {
             let (physical, logical) = match column.column_type() {
                 ColumnType::Bool => (Physical::BOOLEAN, None),
@@ -47,14 +50,20 @@ impl<W: Write + Send> Parquet<W> {
                 ColumnType::I64 => (Physical::INT64, None),
                 ColumnType::F32 => (Physical::FLOAT, None),
                 ColumnType::F64 => (Physical::DOUBLE, None),
-                ColumnType::Utf8 => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+                ColumnType::Utf8 => (Physical::BYTE_ARRAY, Some(Logical::String)),
                 ColumnType::Bytes => (Physical::BYTE_ARRAY, None),
-                ColumnType::Date => (Physical::INT32, Some(LogicalType::Date)),
-                ColumnType::Timestamp => {
-                    (Physical::INT64, Some(LogicalType::timestamp(true, TimeUnit::NANOS)))
-                }
+                ColumnType::Date => (Physical::INT32, Some(Logical::Date)),
+                ColumnType::Timestamp => (Physical::INT64, Some(Logical::timestamp(true, TimeUnit::NANOS))),
             };
-            let builder = Type::primitive_type_builder(name, physical).with_logical_type(logical);
+            let builder = Type::primitive_type_builder(name, physical);
+            let builder = match decimals.get(name).and_then(|logical| logical.scale()).map(i32::from) {
+                None => builder.with_logical_type(logical),
+                // As many digits as 64 bits may have in Parquet; a number of one more is refused when it is written.
+                Some(scale) => builder
+                    .with_logical_type(Some(Logical::decimal(scale, DECIMAL_DIGITS)))
+                    .with_precision(DECIMAL_DIGITS)
+                    .with_scale(scale),
+            };
             builder.with_repetition(Repetition::OPTIONAL).build().map(Arc::new)
         };
         let fields = types.iter().map(field).collect::<Result<Vec<_>, _>>().map_err(failed)?;
@@ -62,7 +71,7 @@ impl<W: Write + Send> Parquet<W> {
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let writer =
             SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties)).map_err(failed)?;
-        Ok(Parquet { writer, waiting: Vec::new() })
+        Ok(Parquet { decimals: decimals.clone(), writer, waiting: Vec::new() })
     }
 
     fn write_group(&mut self) -> Result<(), Failed> {
@@ -77,6 +86,15 @@ impl<W: Write + Send> Parquet<W> {
 
 impl<W: Write + Send> Sink for Parquet<W> {
     fn write(&mut self, rows: Columns) -> Result<(), Failed> {
+        for (name, column) in rows.iter().filter(|(name, _)| self.decimals.get(name).is_some()) {
+            let Values::I64(unscaled) = column.values() else { continue };
+            if unscaled.iter().any(|number| number.unsigned_abs() >= 10u64.pow(DECIMAL_DIGITS as u32)) {
+                let what = format!(
+                    "column {name:?} holds a decimal of more than {DECIMAL_DIGITS} digits, which a number of 64 bits has in no Parquet file; use --format arrow"
+                );
+                return Err(Failed::Usage(what));
+            }
+        }
         let rows = rows.into_columns();
         if self.waiting.is_empty() {
             self.waiting = rows;
@@ -162,7 +180,7 @@ mod tests {
     #[test]
     fn a_reader_that_went_away_is_no_error_of_the_file() {
         let rows = Columns::new().with("x", vec![1i64; GROUP_ROWS].into()).unwrap();
-        let ended = Parquet::new(Closed, &rows).and_then(|mut file| {
+        let ended = Parquet::new(Closed, &rows, &LogicalTypes::new()).and_then(|mut file| {
             file.write(rows.clone())?;
             Box::new(file).finish()
         });

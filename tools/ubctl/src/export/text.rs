@@ -2,17 +2,21 @@
 
 use std::io::Write;
 
-use underbelly::{Column, Columns, Date, Timestamp, Values};
+use underbelly::{Column, Columns, Date, Decimal, LogicalType, LogicalTypes, Timestamp, Values};
 
 use super::Sink;
 use crate::error::Failed;
 
 /// Writes the value of a row, which is not null and no text, as it reads back.
-fn put(out: &mut Vec<u8>, column: &Column, row: usize) {
+fn put(out: &mut Vec<u8>, column: &Column, row: usize, logical: Option<&LogicalType>) {
+    let decimal = |unscaled| Decimal::new(unscaled, logical?.scale()?).ok();
     // Writing to memory cannot fail.
     let _ = match column.values() {
         Values::Bool(v) => write!(out, "{}", v[row]),
-        Values::I64(v) => write!(out, "{}", v[row]),
+        Values::I64(v) => match decimal(v[row]) {
+            Some(decimal) => write!(out, "{decimal}"),
+            None => write!(out, "{}", v[row]),
+        },
         Values::I32(v) => write!(out, "{}", v[row]),
         // A float keeps its point, so that it reads back as one.
         Values::F64(v) => write!(out, "{:?}", v[row]),
@@ -27,6 +31,11 @@ fn put(out: &mut Vec<u8>, column: &Column, row: usize) {
     };
 }
 
+/// What each column is, where that is not what is stored.
+fn by_place(types: &Columns, logical: &LogicalTypes) -> Vec<Option<LogicalType>> {
+    types.names().iter().map(|name| logical.get(name).cloned()).collect()
+}
+
 /// Comma-separated values.
 pub(super) struct Csv<W: Write> {
     writer: csv::Writer<W>,
@@ -34,16 +43,23 @@ pub(super) struct Csv<W: Write> {
     /// For each column, whether an empty text was written as nothing.
     has_empty: Vec<bool>,
     names: Vec<String>,
+    logical: Vec<Option<LogicalType>>,
     field: Vec<u8>,
 }
 
 impl<W: Write> Csv<W> {
     /// Writes the header.
-    pub(super) fn new(out: W, types: &Columns, null: String) -> Result<Csv<W>, Failed> {
+    pub(super) fn new(
+        out: W,
+        types: &Columns,
+        logical: &LogicalTypes,
+        null: String,
+    ) -> Result<Csv<W>, Failed> {
         let mut writer = csv::Writer::from_writer(out);
         let names: Vec<String> = types.names().iter().map(|name| name.to_string()).collect();
         writer.write_record(&names).map_err(failed)?;
-        Ok(Csv { writer, null, has_empty: vec![false; names.len()], names, field: Vec::new() })
+        let (has_empty, logical) = (vec![false; names.len()], by_place(types, logical));
+        Ok(Csv { writer, null, has_empty, names, logical, field: Vec::new() })
     }
 }
 
@@ -57,7 +73,7 @@ impl<W: Write> Sink for Csv<W> {
                     continue;
                 }
                 self.field.clear();
-                put(&mut self.field, column, row);
+                put(&mut self.field, column, row, self.logical.get(at).and_then(Option::as_ref));
                 if self.field == self.null.as_bytes() {
                     if !self.field.is_empty() {
                         let null = &self.null;
@@ -96,16 +112,18 @@ pub(super) struct Jsonl<W: Write> {
     out: W,
     /// `"name":` of each column, with the comma before it.
     names: Vec<Vec<u8>>,
+    logical: Vec<Option<LogicalType>>,
     line: Vec<u8>,
 }
 
 impl<W: Write> Jsonl<W> {
-    pub(super) fn new(out: W, types: &Columns) -> Jsonl<W> {
+    pub(super) fn new(out: W, types: &Columns, logical: &LogicalTypes) -> Jsonl<W> {
         let name = |(at, name): (usize, &std::sync::Arc<str>)| {
             let comma = if at == 0 { "" } else { "," };
             format!("{comma}{}:", serde_json::Value::from(&**name)).into_bytes()
         };
-        Jsonl { out, names: types.names().iter().enumerate().map(name).collect(), line: Vec::new() }
+        let names = types.names().iter().enumerate().map(name).collect();
+        Jsonl { out, names, logical: by_place(types, logical), line: Vec::new() }
     }
 }
 
@@ -114,9 +132,9 @@ impl<W: Write> Sink for Jsonl<W> {
         for row in 0..rows.rows() {
             self.line.clear();
             self.line.push(b'{');
-            for (name, (_, column)) in self.names.iter().zip(rows.iter()) {
+            for ((name, logical), (_, column)) in self.names.iter().zip(&self.logical).zip(rows.iter()) {
                 self.line.extend_from_slice(name);
-                put_json(&mut self.line, column, row)?;
+                put_json(&mut self.line, column, row, logical.as_ref())?;
             }
             self.line.extend_from_slice(b"}\n");
             self.out.write_all(&self.line).map_err(Failed::output)?;
@@ -130,7 +148,12 @@ impl<W: Write> Sink for Jsonl<W> {
     }
 }
 
-fn put_json(line: &mut Vec<u8>, column: &Column, row: usize) -> Result<(), Failed> {
+fn put_json(
+    line: &mut Vec<u8>,
+    column: &Column,
+    row: usize,
+    logical: Option<&LogicalType>,
+) -> Result<(), Failed> {
     if column.is_null(row) {
         line.extend_from_slice(b"null");
         return Ok(());
@@ -149,7 +172,7 @@ fn put_json(line: &mut Vec<u8>, column: &Column, row: usize) -> Result<(), Faile
     if is_text {
         line.push(b'"');
     }
-    put(line, column, row);
+    put(line, column, row, logical);
     if is_text {
         line.push(b'"');
     }

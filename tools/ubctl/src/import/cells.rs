@@ -1,6 +1,6 @@
 //! A column that is being read from text.
 
-use underbelly::{Column, ColumnType, Date, Strings, Values};
+use underbelly::{Column, ColumnType, Date, Decimal, LogicalType, Strings, Values};
 
 use crate::time::InstantReader;
 
@@ -22,12 +22,14 @@ enum Store {
     Days(Vec<i32>),
     I32(Vec<i32>),
     F32(Vec<f32>),
+    Decimals(Vec<i64>, u8),
 }
 
 impl Cells {
     /// A column without rows. `instants` reads the texts of a timestamp column.
-    pub(crate) fn new(column_type: ColumnType, instants: InstantReader) -> Cells {
-        let store = match column_type {
+    pub(crate) fn new(logical: &LogicalType, instants: InstantReader) -> Cells {
+        let store = match logical.stored() {
+            _ if logical.scale().is_some() => Store::Decimals(Vec::new(), logical.scale().unwrap_or(0)),
             ColumnType::Bool => Store::Bool(Vec::new()),
             ColumnType::I64 => Store::I64(Vec::new()),
             ColumnType::F64 => Store::F64(Vec::new()),
@@ -45,7 +47,7 @@ impl Cells {
     pub(crate) fn len(&self) -> usize {
         match &self.store {
             Store::Bool(v) => v.len(),
-            Store::I64(v) | Store::Instants(v, _) => v.len(),
+            Store::I64(v) | Store::Instants(v, _) | Store::Decimals(v, _) => v.len(),
             Store::F64(v) => v.len(),
             Store::Days(v) | Store::I32(v) => v.len(),
             Store::F32(v) => v.len(),
@@ -76,6 +78,10 @@ impl Cells {
             Store::F64(v) => v.push(trimmed()?.parse().map_err(|_| no("f64"))?),
             Store::I32(v) => v.push(trimmed()?.parse().map_err(|_| no("i32"))?),
             Store::F32(v) => v.push(trimmed()?.parse().map_err(|_| no("f32"))?),
+            Store::Decimals(v, scale) => {
+                let read = Decimal::parse(trimmed()?, *scale);
+                v.push(read.map_err(|error| error.to_string())?.unscaled());
+            }
             Store::Days(v) => v.push(parse_date(trimmed()?).ok_or_else(|| no("date"))?.0),
             Store::Instants(v, reader) => v.push(reader.read(utf8()?)?.0),
             Store::Text(offsets, bytes) => append(offsets, bytes, utf8()?.as_bytes())?,
@@ -97,7 +103,7 @@ impl Cells {
         self.validity.get_or_insert_with(|| vec![true; rows]).push(false);
         match &mut self.store {
             Store::Bool(v) => v.push(false),
-            Store::I64(v) | Store::Instants(v, _) => v.push(0),
+            Store::I64(v) | Store::Instants(v, _) | Store::Decimals(v, _) => v.push(0),
             Store::F64(v) => v.push(0.0),
             Store::Days(v) | Store::I32(v) => v.push(0),
             Store::F32(v) => v.push(0.0),
@@ -112,7 +118,7 @@ impl Cells {
     pub(crate) fn truncate(&mut self, rows: usize) {
         match &mut self.store {
             Store::Bool(v) => v.truncate(rows),
-            Store::I64(v) | Store::Instants(v, _) => v.truncate(rows),
+            Store::I64(v) | Store::Instants(v, _) | Store::Decimals(v, _) => v.truncate(rows),
             Store::F64(v) => v.truncate(rows),
             Store::Days(v) | Store::I32(v) => v.truncate(rows),
             Store::F32(v) => v.truncate(rows),
@@ -142,7 +148,7 @@ impl Cells {
         };
         let values = match &mut self.store {
             Store::Bool(v) => Values::Bool(std::mem::take(v)),
-            Store::I64(v) => Values::I64(std::mem::take(v)),
+            Store::I64(v) | Store::Decimals(v, _) => Values::I64(std::mem::take(v)),
             Store::F64(v) => Values::F64(std::mem::take(v)),
             Store::Instants(v, _) => Values::Timestamp(std::mem::take(v)),
             Store::Days(v) => Values::Date(std::mem::take(v)),
@@ -216,7 +222,7 @@ mod tests {
     use underbelly::Value;
 
     fn cells(column_type: ColumnType) -> Cells {
-        Cells::new(column_type, InstantReader::new(Notation { unit: None, zone: None, form: None }))
+        Cells::new(&column_type.into(), InstantReader::new(Notation { unit: None, zone: None, form: None }))
     }
 
     #[test]

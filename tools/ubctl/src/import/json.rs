@@ -8,8 +8,9 @@ use std::io::{BufRead, BufReader};
 use indicatif::ProgressBar;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use underbelly::{Column, ColumnType, Columns, Schema, Timestamp, Values};
+use underbelly::{Column, ColumnType, Columns, LogicalType, LogicalTypes, Timestamp, Values};
 
+use super::Known;
 use super::cells::Cells;
 use super::guess::{Kind, kind};
 use super::plan::{NAN_KEY, Wishes};
@@ -35,7 +36,7 @@ pub(super) struct Surveyed {
 struct JsonColumn {
     name: String,
     key: bool,
-    column_type: Option<ColumnType>,
+    logical: Option<LogicalType>,
     seen: Seen,
     /// The line that has it, counted over all files.
     last_line: u64,
@@ -127,9 +128,18 @@ impl Seen {
 }
 
 impl Surveyed {
+    /// What the columns hold, where that is not what is stored, by their names in the files.
+    fn types(&self) -> LogicalTypes {
+        let mut types = LogicalTypes::new();
+        for column in &self.columns {
+            column.logical.iter().for_each(|logical| types.insert(column.name.as_str(), logical.clone()));
+        }
+        types
+    }
+
     /// What people should know about the columns.
     pub(super) fn remarks(&self) -> Vec<String> {
-        let nothing = self.columns.iter().filter(|column| column.column_type.is_none());
+        let nothing = self.columns.iter().filter(|column| column.logical.is_none());
         let remark = |column: &JsonColumn| {
             let name = &column.name;
             format!(
@@ -262,20 +272,13 @@ fn at(place: &dyn Fn() -> String, name: &str, what: impl fmt::Display) -> Failed
 }
 
 /// Looks at every line of all files, and finds the types that hold all values.
-pub(super) fn survey(
-    sources: &[Source],
-    wishes: &Wishes,
-    schema: Option<&Schema>,
-) -> Result<Surveyed, Failed> {
+pub(super) fn survey(sources: &[Source], wishes: &Wishes, known: Option<&Known>) -> Result<Surveyed, Failed> {
     let mut surveyed = Surveyed { columns: Vec::new(), places: HashMap::new() };
-    let known = |name: &str| {
-        let stored = wishes.stored(name);
-        let known = schema.and_then(|schema| schema.columns.iter().find(|known| *known.name == *stored));
-        known.map(|known| known.column_type)
-    };
-    let given = |name: &str| wishes.types.iter().find(|(of, _)| of == name).map(|(_, given)| *given);
+    let known = |name: &str| known?.column(wishes.stored(name)).map(|(_, logical)| logical);
+    let given = |name: &str| wishes.types.iter().find(|(of, _)| of == name).map(|(_, given)| given.clone());
     // What widens a field is the engine's to say.
-    let fixed = |name: &str| given(name).or_else(|| known(name).filter(|known| *known != ColumnType::I64));
+    let fixed =
+        |name: &str| given(name).or_else(|| known(name).filter(|known| *known != ColumnType::I64.into()));
     let mut line = 0;
     for source in sources {
         let bar = progress::bytes(source.bytes(), format!("checking {}", source.path().display()));
@@ -283,7 +286,7 @@ pub(super) fn survey(
         // Of columns whose types are fixed: each value is tried as it is going to be read.
         let scratch = |name: &str| {
             let notation = || InstantReader::new(wishes.notation_of(name));
-            fixed(name).map(|column_type| Cells::new(column_type, notation()))
+            fixed(name).map(|logical| Cells::new(&logical, notation()))
         };
         let mut tried: Vec<Option<Cells>> =
             surveyed.columns.iter().map(|column| scratch(&column.name)).collect();
@@ -307,7 +310,7 @@ pub(super) fn survey(
                     tried.push(scratch(&name));
                     surveyed.places.insert(name.clone(), surveyed.columns.len());
                     let seen = Seen::default();
-                    surveyed.columns.push(JsonColumn { name, key, column_type: None, seen, last_line: 0 });
+                    surveyed.columns.push(JsonColumn { name, key, logical: None, seen, last_line: 0 });
                     surveyed.columns.len() - 1
                 });
                 let Some(column) = surveyed.columns.get_mut(found) else { continue };
@@ -338,20 +341,22 @@ pub(super) fn survey(
     }
     for column in &mut surveyed.columns {
         let (name, seen) = (&column.name, &column.seen);
-        let is_float = |found: ColumnType| matches!(found, ColumnType::F64 | ColumnType::F32);
+        let is_float = |found: &LogicalType| matches!(found.stored(), ColumnType::F64 | ColumnType::F32);
         let found = match fixed(name) {
             Some(fixed) => Some(fixed),
-            None => seen.column_type(name)?,
+            None => seen.column_type(name)?.map(LogicalType::Plain),
         };
-        if let (None, Some(float), Some(place)) = (given(name), found.filter(|t| is_float(*t)), &seen.inexact)
+        if let (None, Some(float), Some(place)) = (given(name), found.clone().filter(is_float), &seen.inexact)
         {
             let what = format!("{float} does not hold the number here; say its type with --columns");
             return Err(Failed::Line { place: place.clone(), what });
         }
-        if let (true, Some(ColumnType::F64), Some(place)) = (column.key, found, &seen.nan) {
+        if let (true, Some(ColumnType::F64), Some(place)) =
+            (column.key, found.as_ref().map(LogicalType::stored), &seen.nan)
+        {
             return Err(Failed::Line { place: place.clone(), what: NAN_KEY.to_string() });
         }
-        column.column_type = found;
+        column.logical = found;
     }
     Ok(surveyed)
 }
@@ -364,10 +369,10 @@ pub(super) fn load(
     bar: &ProgressBar,
     chunks: &mut Chunks<'_>,
 ) -> Result<(), Failed> {
-    let mut instants = InstantReader::new(wishes.time_notation());
+    let (mut instants, types) = (InstantReader::new(wishes.time_notation()), surveyed.types());
     let cells = |column: &JsonColumn| {
         let notation = || InstantReader::new(wishes.notation_of(&column.name));
-        column.column_type.map(|column_type| Cells::new(column_type, notation()))
+        column.logical.as_ref().map(|logical| Cells::new(logical, notation()))
     };
     let mut filling: Vec<Option<Cells>> = surveyed.columns.iter().map(cells).collect();
     let mut times: Vec<i64> = Vec::new();
@@ -409,11 +414,11 @@ pub(super) fn load(
         }
         match times.len() < BATCH_ROWS {
             true => Ok(true),
-            false => chunks.add(source.path(), taken(surveyed, wishes, &mut times, &mut filling)?),
+            false => chunks.add(source.path(), taken(surveyed, wishes, &mut times, &mut filling)?, &types),
         }
     })?;
     if !times.is_empty() {
-        chunks.add(source.path(), taken(surveyed, wishes, &mut times, &mut filling)?)?;
+        chunks.add(source.path(), taken(surveyed, wishes, &mut times, &mut filling)?, &types)?;
     }
     Ok(())
 }
@@ -454,7 +459,7 @@ mod tests {
             time: "t".to_string(),
             notation: Notation { unit: None, zone: None, form: None },
             keys: vec!["k".to_string()],
-            types: vec![("d".to_string(), ColumnType::Date)],
+            types: vec![("d".to_string(), ColumnType::Date.into())],
             renames: Vec::new(),
             nulls: Vec::new(),
             keep_empty: false,

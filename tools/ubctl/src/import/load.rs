@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use underbelly::{Batch, Columns, Database, Duplicates, ReadError, SeriesInfo, Timestamp};
+use underbelly::{Batch, Columns, Database, Duplicates, LogicalTypes, ReadError, SeriesInfo, Timestamp};
 
 use super::plan::{Filling, Plan};
 use super::rejected::Rejected;
@@ -21,6 +21,8 @@ const CHUNKS_AHEAD: usize = 2;
 pub(super) struct Chunk {
     pub(super) timestamps: Vec<Timestamp>,
     pub(super) columns: Columns,
+    /// What they hold, where that is not what is stored.
+    pub(super) types: LogicalTypes,
 }
 
 /// What was loaded.
@@ -94,11 +96,11 @@ fn shown(db: &Database, series: &str) -> Result<Option<u64>, Failed> {
 /// Commits chunks until there are no more; answers the rows that were committed, whatever happened then.
 fn commit(db: &Database, series: &str, keys: &[&str], chunks: Receiver<Chunk>) -> (u64, Result<(), Failed>) {
     let mut rows = 0;
-    for Chunk { timestamps, columns } in chunks {
+    for Chunk { timestamps, columns, types } in chunks {
         let count = timestamps.len() as u64;
         let here: Vec<&str> = keys.iter().copied().filter(|key| columns.index_of(key).is_some()).collect();
         let mut batch = Batch::new();
-        let appended = batch.append_columns(series, timestamps, columns, &here).map(|_| ());
+        let appended = batch.append_typed(series, timestamps, columns, &here, types).map(|_| ());
         if let Err(error) = appended.and_then(|()| db.commit(batch).map(|_| ())) {
             return (rows, Err(error.into()));
         }
@@ -174,5 +176,5 @@ fn chunk(plan: &Plan, filling: &mut Filling, timestamps: Vec<Timestamp>) -> Resu
             columns.insert(name, column)?;
         }
     }
-    Ok(Chunk { timestamps, columns })
+    Ok(Chunk { timestamps, columns, types: plan.types() })
 }

@@ -10,7 +10,7 @@ use parquet::data_type::DataType;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, Type};
-use underbelly::{Column, ColumnType, Columns, Strings, Values};
+use underbelly::{Column, ColumnType, Columns, Decimal, LogicalTypes, Strings, Values};
 
 use super::source::Source;
 use super::typed::Chunks;
@@ -34,6 +34,8 @@ enum Meaning {
     Date,
     /// Nanoseconds of each number.
     Timestamp(i64),
+    /// A scale.
+    Decimal(u8),
 }
 
 impl Meaning {
@@ -41,7 +43,7 @@ impl Meaning {
         match self {
             Meaning::Bool => ColumnType::Bool,
             Meaning::I32 => ColumnType::I32,
-            Meaning::I64 => ColumnType::I64,
+            Meaning::I64 | Meaning::Decimal(_) => ColumnType::I64,
             Meaning::F32 => ColumnType::F32,
             Meaning::F64 => ColumnType::F64,
             Meaning::Utf8 => ColumnType::Utf8,
@@ -64,6 +66,9 @@ fn meaning(column: &Type) -> Option<Meaning> {
         (Physical::BOOLEAN, None, ConvertedType::NONE) => Meaning::Bool,
         (Physical::FLOAT, None, ConvertedType::NONE) => Meaning::F32,
         (Physical::DOUBLE, None, ConvertedType::NONE) => Meaning::F64,
+        (Physical::INT32 | Physical::INT64, Some(LogicalType::Decimal(of)), _) => {
+            Meaning::Decimal(u8::try_from(of.scale).ok().filter(|scale| Decimal::new(0, *scale).is_ok())?)
+        }
         (Physical::INT32, Some(LogicalType::Date), _) | (Physical::INT32, None, ConvertedType::DATE) => {
             Meaning::Date
         }
@@ -131,7 +136,7 @@ fn opened(source: &Source) -> Result<(SerializedFileReader<File>, Vec<(String, M
             return Err(refused(format!("{kind} is nested; give each of its values a column")));
         }
         let found = meaning(own).ok_or_else(|| {
-            refused(format!("{kind} has a type that cannot be taken; use a bool, an integer of up to 64 bits, a float, text, bytes, a date or a timestamp"))
+            refused(format!("{kind} has a type that cannot be taken; use a bool, an integer of up to 64 bits, a float, a decimal of up to 18 digits, text, bytes, a date or a timestamp"))
         })?;
         meanings.push((name, found));
     }
@@ -144,6 +149,12 @@ pub(super) fn load(source: &Source, bar: &ProgressBar, chunks: &mut Chunks<'_>) 
     let refused = |what: String| Failed::input(path, what);
     caught(source, &mut || {
         let (reader, meanings) = opened(source)?;
+        let mut types = LogicalTypes::new();
+        for (name, meaning) in &meanings {
+            if let Meaning::Decimal(scale) = meaning {
+                types.insert(name.as_str(), underbelly::LogicalType::Decimal(*scale));
+            }
+        }
         let schema = reader.metadata().file_metadata().schema_descr();
         let groups = reader.num_row_groups();
         for group in 0..groups {
@@ -166,7 +177,7 @@ pub(super) fn load(source: &Source, bar: &ProgressBar, chunks: &mut Chunks<'_>) 
                     batch.insert(name.as_str(), read)?;
                 }
                 left -= count;
-                if !chunks.add(path, batch)? {
+                if !chunks.add(path, batch, &types)? {
                     return Ok(());
                 }
             }
@@ -231,11 +242,15 @@ fn read(
             let (values, validity) = next(reader, column, count)?;
             (Values::I32(values), validity)
         }
+        (ColumnReader::Int32ColumnReader(reader), Meaning::Decimal(_)) => {
+            let (values, validity) = next(reader, column, count)?;
+            (Values::I64(values.into_iter().map(i64::from).collect()), validity)
+        }
         (ColumnReader::Int32ColumnReader(reader), Meaning::Date) => {
             let (values, validity) = next(reader, column, count)?;
             (Values::Date(values), validity)
         }
-        (ColumnReader::Int64ColumnReader(reader), Meaning::I64) => {
+        (ColumnReader::Int64ColumnReader(reader), Meaning::I64 | Meaning::Decimal(_)) => {
             let (values, validity) = next(reader, column, count)?;
             (Values::I64(values), validity)
         }

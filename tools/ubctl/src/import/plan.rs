@@ -1,6 +1,8 @@
 //! Which columns of the files become which columns of the series.
 
-use underbelly::{ColumnType, Schema};
+use underbelly::{ColumnType, LogicalType, LogicalTypes};
+
+use super::Known;
 
 use super::cells::Cells;
 use super::guess::{Guess, Kind, kind};
@@ -9,14 +11,14 @@ use crate::error::Failed;
 use crate::time::{InstantReader, Notation, Unit};
 
 /// What a column may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Wanted {
     /// What fits all its values.
     Anything,
     /// Numbers, and the narrowest type of them.
     Number,
     /// Values of one type.
-    Only(ColumnType),
+    Only(LogicalType),
 }
 
 /// A column of the series.
@@ -38,7 +40,7 @@ pub(super) struct Wishes {
     /// Key columns.
     pub(super) keys: Vec<String>,
     /// Types that were given.
-    pub(super) types: Vec<(String, ColumnType)>,
+    pub(super) types: Vec<(String, LogicalType)>,
     /// Old and new names.
     pub(super) renames: Vec<(String, String)>,
     /// Texts that stand for null, besides the empty one.
@@ -73,7 +75,7 @@ impl Wishes {
 #[derive(Debug)]
 pub(super) struct Plan {
     wishes: Wishes,
-    schema: Option<Schema>,
+    known: Option<Known>,
     columns: Vec<PlanColumn>,
 }
 
@@ -91,8 +93,8 @@ pub(super) type Filling = Vec<Option<Cells>>;
 
 impl Plan {
     /// A plan for a series with these columns, if it is there already.
-    pub(super) fn new(wishes: Wishes, schema: Option<Schema>) -> Plan {
-        Plan { wishes, schema, columns: Vec::new() }
+    pub(super) fn new(wishes: Wishes, known: Option<Known>) -> Plan {
+        Plan { wishes, known, columns: Vec::new() }
     }
 
     /// Finds the columns of a file, and takes those into the plan that are new.
@@ -138,24 +140,25 @@ impl Plan {
             return at;
         }
         let key = self.wishes.keys.iter().any(|key| key == name);
-        let given = self.wishes.types.iter().find(|(column, _)| column == name).map(|(_, given)| *given);
-        let known = self.schema.as_ref().and_then(|s| s.columns.iter().find(|c| &*c.name == stored));
+        let given =
+            self.wishes.types.iter().find(|(column, _)| column == name).map(|(_, given)| given.clone());
+        let known = self.known.as_ref().and_then(|known| known.column(stored));
         let wanted = match (given, known) {
             (Some(given), _) => Wanted::Only(given),
             (None, None) => Wanted::Anything,
             // Fields of integers become decimals where they have to, keys do not.
-            (None, Some(known)) if known.column_type == ColumnType::I64 && !known.key => Wanted::Number,
-            (None, Some(known)) => Wanted::Only(known.column_type),
+            (None, Some((false, LogicalType::Plain(ColumnType::I64)))) => Wanted::Number,
+            (None, Some((_, known))) => Wanted::Only(known),
         };
         self.columns.push(PlanColumn { name: stored.to_string(), key, wanted, guess: Guess::default() });
         self.columns.len() - 1
     }
 
     /// The type of a column; `None` where no value has been seen that decides one.
-    fn column_type(&self, column: &PlanColumn) -> Option<ColumnType> {
-        match column.wanted {
-            Wanted::Only(only) => Some(only),
-            Wanted::Anything | Wanted::Number => column.guess.column_type(),
+    fn column_type(&self, column: &PlanColumn) -> Option<LogicalType> {
+        match &column.wanted {
+            Wanted::Only(only) => Some(only.clone()),
+            Wanted::Anything | Wanted::Number => column.guess.column_type().map(LogicalType::Plain),
         }
     }
 
@@ -164,7 +167,7 @@ impl Plan {
         let cells = |column: &PlanColumn| {
             let fixed = guessed || matches!(column.wanted, Wanted::Only(_));
             let column_type = fixed.then(|| self.column_type(column)).flatten()?;
-            Some(Cells::new(column_type, InstantReader::new(self.wishes.notation_of(&column.name))))
+            Some(Cells::new(&column_type, InstantReader::new(self.wishes.notation_of(&column.name))))
         };
         self.columns.iter().map(cells).collect()
     }
@@ -261,7 +264,8 @@ impl Plan {
     /// A key of numbers that has a NaN somewhere, with the place.
     pub(super) fn nan_key(&self) -> Option<(&str, &str)> {
         let is_float = |column: &&PlanColumn| {
-            matches!(self.column_type(column), Some(ColumnType::F64 | ColumnType::F32))
+            let stored = self.column_type(column).map(|logical| logical.stored());
+            matches!(stored, Some(ColumnType::F64 | ColumnType::F32))
         };
         let mut keys = self.columns.iter().filter(|column| column.key).filter(is_float);
         keys.find_map(|column| Some((column.name.as_str(), column.guess.nan.as_deref()?)))
@@ -270,6 +274,16 @@ impl Plan {
     /// Names and roles of the columns, in the order of a [`Filling`].
     pub(super) fn names(&self) -> Vec<(&str, bool)> {
         self.columns.iter().map(|column| (column.name.as_str(), column.key)).collect()
+    }
+
+    /// What the columns hold, where that is not what is stored.
+    pub(super) fn types(&self) -> LogicalTypes {
+        let mut types = LogicalTypes::new();
+        for column in &self.columns {
+            let logical = self.column_type(column);
+            logical.into_iter().for_each(|logical| types.insert(column.name.as_str(), logical));
+        }
+        types
     }
 
     /// The columns that are stored with their types, for people.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::mpsc::SyncSender;
 
 use indicatif::ProgressBar;
-use underbelly::{Column, Columns, Timestamp, Values, arrow};
+use underbelly::{Column, Columns, LogicalTypes, Timestamp, Values, arrow};
 
 use super::load::{CHUNK_ROWS, CHUNK_TEXT_BYTES, Chunk, Loaded};
 use super::plan::Wishes;
@@ -23,6 +23,8 @@ pub(super) struct Chunks<'a> {
     timestamps: Vec<Timestamp>,
     /// Columns of the rows that wait, in order.
     waiting: Vec<(String, Column)>,
+    /// What they hold, where that is not what is stored.
+    types: LogicalTypes,
     loaded: Loaded,
     /// Whether the thread that commits has ended.
     is_over: bool,
@@ -31,11 +33,12 @@ pub(super) struct Chunks<'a> {
 impl<'a> Chunks<'a> {
     pub(super) fn new(wishes: &'a Wishes, send: SyncSender<Chunk>) -> Chunks<'a> {
         let (timestamps, waiting, loaded) = (Vec::new(), Vec::new(), Loaded::default());
-        Chunks { wishes, send, timestamps, waiting, loaded, is_over: false }
+        Chunks { wishes, send, timestamps, waiting, types: LogicalTypes::new(), loaded, is_over: false }
     }
 
-    /// Adds the rows of a batch of a file; false where nobody takes any more.
-    pub(super) fn add(&mut self, path: &Path, rows: Columns) -> Result<bool, Failed> {
+    /// Adds the rows of a batch of a file, whose columns are of these types where these are not what is stored; false where nobody
+    /// takes any more.
+    pub(super) fn add(&mut self, path: &Path, rows: Columns, types: &LogicalTypes) -> Result<bool, Failed> {
         let wishes = self.wishes;
         check(path, &rows, wishes)?;
         let mut columns = Vec::with_capacity(rows.width());
@@ -46,9 +49,14 @@ impl<'a> Chunks<'a> {
                 false => columns.push((wishes.stored(&name).to_string(), column)),
             }
         }
-        if !self.extends(&columns) {
+        let mut stored = LogicalTypes::new();
+        for (name, logical) in types.iter().filter(|(name, _)| ***name != *wishes.time) {
+            stored.insert(wishes.stored(name), logical.clone());
+        }
+        if !self.extends(&columns) || self.types != stored {
             self.send()?;
         }
+        self.types = stored;
         for time in &times {
             let (first, last) = self.loaded.bounds.unwrap_or((*time, *time));
             self.loaded.bounds = Some((first.min(*time), last.max(*time)));
@@ -90,7 +98,11 @@ impl<'a> Chunks<'a> {
             .iter()
             .map(|(name, column)| {
                 let key = self.wishes.keys.iter().any(|key| self.wishes.stored(key) == name);
-                format!("{name} {}{}", column.column_type(), if key { " key" } else { "" })
+                format!(
+                    "{name} {}{}",
+                    self.types.of(name, column.column_type()),
+                    if key { " key" } else { "" }
+                )
             })
             .collect();
         self.loaded.stored = types.join(", ");
@@ -99,7 +111,7 @@ impl<'a> Chunks<'a> {
         }
         let timestamps = std::mem::take(&mut self.timestamps);
         // Where nobody receives it, committing has failed and says why.
-        self.is_over |= self.send.send(Chunk { timestamps, columns }).is_err();
+        self.is_over |= self.send.send(Chunk { timestamps, columns, types: self.types.clone() }).is_err();
         Ok(())
     }
 
@@ -178,8 +190,10 @@ pub(super) fn load_arrow(source: &Source, bar: &ProgressBar, chunks: &mut Chunks
     let path = source.path();
     let failed = |error| failed(path, error);
     let mut input = BufReader::with_capacity(BUFFER_BYTES, source.bytes_of(bar)?);
-    for batch in arrow::Reader::new(&mut input, arrow::Limits::default()).map_err(failed)? {
-        if !chunks.add(path, batch.map_err(failed)?)? {
+    let reader = arrow::Reader::new(&mut input, arrow::Limits::default()).map_err(failed)?;
+    let types = reader.types();
+    for batch in reader {
+        if !chunks.add(path, batch.map_err(failed)?, &types)? {
             return Ok(());
         }
     }

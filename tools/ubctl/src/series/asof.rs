@@ -1,9 +1,10 @@
 //! `ubctl series asof`: rows with the rows of another series that were valid then.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use underbelly::{Direction, Scan, Timestamp, View};
+use underbelly::{Direction, LogicalTypes, Scan, Series, Timestamp, View};
 
 use super::{TABLE_ROWS, add, filters, parse_filter};
 use crate::error::Failed;
@@ -85,11 +86,41 @@ fn with_keys<'c>(columns: &'c [String], keys: impl Iterator<Item = &'c str>) -> 
     all
 }
 
+/// What the columns of a join hold: of the other series' those that are not the first one's, or that have another name for it.
+fn types(series: &Series, other: &Series, names: &[Arc<str>]) -> LogicalTypes {
+    let mut types = LogicalTypes::new();
+    for name in names {
+        let own = || name.strip_suffix("_right").unwrap_or(name);
+        let held = match series.schema().column(name) {
+            Ok(_) => series.types().get(name),
+            Err(_) => other.types().get(name).or_else(|| other.types().get(own())),
+        };
+        held.into_iter().for_each(|logical| types.insert(name.clone(), logical.clone()));
+    }
+    types
+}
+
 impl AsOfArgs {
     pub(super) fn run(&self, db: &View) -> Result<(), Failed> {
         let snapshot = db.snapshot();
         let (series, other) = (snapshot.series(&self.series)?, snapshot.series(&self.other)?);
         let by = || self.by.iter().map(|name| name.split_once('=').unwrap_or((name, name)));
+        for (left, right) in by() {
+            let held = |series: &Series, name: &str| {
+                let stored = series.schema().column(name).ok()?.column_type;
+                Some(series.types().of(name, stored))
+            };
+            // Decimals are compared as they are stored.
+            if let (Some(one), Some(two)) = (held(&series, left), held(&other, right))
+                && one != two
+                && (one.scale().is_some() || two.scale().is_some())
+            {
+                let what = format!(
+                    "--by: {left:?} holds {one} and {right:?} holds {two}; join by columns that hold the same"
+                );
+                return Err(Failed::Usage(what));
+            }
+        }
         let mut left: Scan<'_> = series.scan();
         let mut right: Scan<'_> = other.scan();
         if let Some(from) = self.from {
@@ -98,7 +129,7 @@ impl AsOfArgs {
         if let Some(to) = self.to {
             left = left.to(to);
         }
-        for (name, value) in filters(series.schema(), &self.key)? {
+        for (name, value) in filters(&series, &self.key)? {
             // Other keys of the other series cannot match.
             let pair =
                 by().find(|(left, _)| *left == name).and_then(|(_, right)| other.schema().column(right).ok());
@@ -139,19 +170,20 @@ impl AsOfArgs {
             join = join.right_timestamp(name);
         }
         let batches = join.batches()?;
+        let types = types(&series, &other, batches.names());
         let mut listing = Listing::begin(format, batches.names().iter().map(|name| &**name))?;
         let mut left_to_show = limit;
         for batch in batches {
             let batch = batch?;
             let rows = batch.rows() as u64;
             if rows > left_to_show {
-                add(&mut listing, &batch.slice(0..left_to_show as usize))?;
+                add(&mut listing, &batch.slice(0..left_to_show as usize), &types)?;
                 return match self.limit {
                     Some(_) => listing.end(None),
                     None => listing.end(Some("… more rows, use --limit or --format csv")),
                 };
             }
-            add(&mut listing, &batch)?;
+            add(&mut listing, &batch, &types)?;
             left_to_show -= rows;
         }
         listing.end(None)

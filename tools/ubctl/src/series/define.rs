@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use underbelly::{Database, Duplicates, ReadError, SeriesDefinition};
+use underbelly::{Batch, Database, Duplicates, LogicalType, ReadError, SeriesDefinition};
 
 use super::add_rules;
 use crate::error::Failed;
+use crate::import::parse_type;
 use crate::output::{Facts, Format};
 use crate::time::parse_duration;
 
@@ -31,6 +32,9 @@ pub(crate) struct Define {
     /// Delete rows that lie further behind the newest, or behind the present where that is earlier, or `none`
     #[arg(long, value_parser = parse_kept, value_name = "TIME")]
     retention: Option<Kept>,
+    /// What columns hold before any row does, such as price:decimal(2); what is said of a column stays
+    #[arg(long, value_delimiter = ',', value_parser = parse_type, value_name = "NAME:TYPE,...")]
+    columns: Vec<(String, LogicalType)>,
     /// Change the rules of a type that is there
     #[arg(long)]
     again: bool,
@@ -77,9 +81,21 @@ impl Define {
         definition = self.history.unwrap_or(known).into_iter().fold(definition, SeriesDefinition::history);
         let kept = self.retention.unwrap_or(before.kept_rows());
         definition = kept.into_iter().fold(definition, SeriesDefinition::retention);
+        if let Some((column, logical)) = self.columns.iter().find(|(_, logical)| logical.scale().is_none()) {
+            let what =
+                format!("--columns: {column:?} gets {logical} from its first row; say it of decimals alone");
+            return Err(Failed::Usage(what));
+        }
         match self.again {
             true => db.redefine_series(definition)?,
             false => db.define_series(definition)?,
+        }
+        if !self.columns.is_empty() {
+            let mut batch = Batch::new();
+            for (column, logical) in &self.columns {
+                batch.declare(self.series.as_str(), column.as_str(), logical.clone())?;
+            }
+            db.commit(batch)?;
         }
         let mut facts = Facts::default();
         add_rules(&mut facts, &db.snapshot().series_info(&self.series)?.definition);

@@ -1,7 +1,9 @@
 //! `ubctl series resample`: windows of time.
 
 use clap::{Args, ValueEnum};
-use underbelly::{Aggregate, Every, Fill, Label, Resample, Scan, Timestamp, Value, View, WindowEnd};
+use underbelly::{
+    Aggregate, Every, Fill, Label, LogicalTypes, Resample, Scan, Series, Timestamp, Value, View, WindowEnd,
+};
 
 use super::{TABLE_ROWS, add, filters, parse_filter};
 use crate::error::Failed;
@@ -100,6 +102,17 @@ enum Side {
     Right,
 }
 
+/// What an aggregate gives.
+#[derive(Clone, Copy)]
+enum Gives {
+    /// One of the values, or their sum.
+    Value,
+    /// What need not be one.
+    Fraction,
+    /// A number of rows.
+    Count,
+}
+
 fn parse_every(text: &str) -> Result<Every, String> {
     let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
@@ -155,10 +168,10 @@ impl ResampleArgs {
         if let Some(to) = self.to {
             scan = scan.to(to);
         }
-        for (name, value) in filters(series.schema(), &self.key)? {
+        for (name, value) in filters(&series, &self.key)? {
             scan = scan.key(&name, value);
         }
-        let aggregates = self.aggregates();
+        let (aggregates, types) = self.typed_aggregates(&series)?;
         let read = aggregates.iter().flat_map(Aggregate::columns).map(|name| &**name);
         let mut columns: Vec<&str> = Vec::new();
         for name in read.chain(self.by.iter().map(String::as_str)) {
@@ -193,7 +206,7 @@ impl ResampleArgs {
             (limit, _) => limit.unwrap_or(usize::MAX),
         };
         let mut listing = Listing::begin(format, windows.names().iter().map(|name| &**name))?;
-        add(&mut listing, &windows.slice(0..windows.rows().min(shown)))?;
+        add(&mut listing, &windows.slice(0..windows.rows().min(shown)), &types)?;
         match windows.rows().saturating_sub(shown) {
             more if more > 0 && self.limit.is_none() => {
                 listing.end(Some(&format!("… {more} more rows, use --limit or --format csv")))
@@ -202,25 +215,61 @@ impl ResampleArgs {
         }
     }
 
-    fn aggregates(&self) -> Vec<Aggregate> {
-        let mut aggregates: Vec<Aggregate> =
-            self.ohlc.iter().flat_map(|price| Aggregate::ohlc(price)).collect();
-        aggregates.extend(self.vwap.iter().map(|(price, size)| Aggregate::vwap(price, size)));
-        let mut add = |columns: &[String], of_column: fn(&str) -> Aggregate| {
-            aggregates.extend(columns.iter().map(|column| of_column(column)));
+    /// The aggregates, and what they hold: one of the values and their sum are what the values are. What would be a fraction of
+    /// decimals, or be put among them, is refused.
+    fn typed_aggregates(&self, series: &Series) -> Result<(Vec<Aggregate>, LogicalTypes), Failed> {
+        let types = series.types();
+        let mut held = LogicalTypes::new();
+        for (name, logical) in self.by.iter().filter_map(|name| Some((name, types.get(name)?))) {
+            held.insert(name.as_str(), logical.clone());
+        }
+        let mut aggregates = Vec::new();
+        for (aggregate, gives) in self.aggregates() {
+            let mut columns = aggregate.columns().into_iter();
+            let decimal =
+                columns.find_map(|name| Some((name, types.get(name).filter(|t| t.scale().is_some())?)));
+            match (gives, decimal) {
+                (Gives::Count, _) | (_, None) => {}
+                (Gives::Fraction, Some((column, logical))) => {
+                    return Err(Failed::Usage(format!(
+                        "column {column:?} holds {logical}, of which there are the first, the last, the least, the largest and the sum; leave the other aggregates out"
+                    )));
+                }
+                (Gives::Value, Some((column, logical))) => {
+                    if matches!(self.fill, Fill::Linear | Fill::Constant(_)) {
+                        let what =
+                            format!("column {column:?} holds {logical}; fill with none, null or previous");
+                        return Err(Failed::Usage(what));
+                    }
+                    held.insert(aggregate.name(), logical.clone());
+                }
+            }
+            aggregates.push(aggregate);
+        }
+        Ok((aggregates, held))
+    }
+
+    fn aggregates(&self) -> Vec<(Aggregate, Gives)> {
+        let ohlc = self.ohlc.iter().flat_map(|price| Aggregate::ohlc(price));
+        let mut aggregates: Vec<(Aggregate, Gives)> =
+            ohlc.map(|aggregate| (aggregate, Gives::Value)).collect();
+        let vwaps = self.vwap.iter().map(|(price, size)| Aggregate::vwap(price, size));
+        aggregates.extend(vwaps.map(|aggregate| (aggregate, Gives::Fraction)));
+        let mut add = |columns: &[String], of_column: fn(&str) -> Aggregate, gives: Gives| {
+            aggregates.extend(columns.iter().map(|column| (of_column(column), gives)));
         };
-        add(&self.sum, Aggregate::sum);
-        add(&self.mean, Aggregate::mean);
-        add(&self.std, Aggregate::std);
-        add(&self.min, Aggregate::min);
-        add(&self.max, Aggregate::max);
-        add(&self.first, Aggregate::first);
-        add(&self.last, Aggregate::last);
-        add(&self.count, Aggregate::count);
-        aggregates
-            .extend(self.quantile.iter().map(|(column, quantile)| Aggregate::quantile(column, *quantile)));
+        add(&self.sum, Aggregate::sum, Gives::Value);
+        add(&self.mean, Aggregate::mean, Gives::Fraction);
+        add(&self.std, Aggregate::std, Gives::Fraction);
+        add(&self.min, Aggregate::min, Gives::Value);
+        add(&self.max, Aggregate::max, Gives::Value);
+        add(&self.first, Aggregate::first, Gives::Value);
+        add(&self.last, Aggregate::last, Gives::Value);
+        add(&self.count, Aggregate::count, Gives::Count);
+        let quantiles = self.quantile.iter().map(|(column, quantile)| Aggregate::quantile(column, *quantile));
+        aggregates.extend(quantiles.map(|aggregate| (aggregate, Gives::Fraction)));
         if self.rows || aggregates.is_empty() {
-            aggregates.push(Aggregate::rows());
+            aggregates.push((Aggregate::rows(), Gives::Count));
         }
         aggregates
     }

@@ -1,6 +1,6 @@
 //! Keys of cells as text: values joined by `/`, where `\` stands before a `/` or `\` of a value.
 
-use underbelly::{ColumnType, Date, SlotDefinition, Value};
+use underbelly::{ColumnType, Date, Decimal, LogicalType, SlotDefinition, Value};
 
 use crate::error::Failed;
 use crate::import::parse_bool;
@@ -51,6 +51,17 @@ pub(crate) fn parse_value(name: &str, text: &str, expected: ColumnType) -> Resul
             ColumnType::Utf8 | ColumnType::Bytes => "such a column cannot be asked for",
         },
     })
+}
+
+/// The same of a column that may be said to be something else than what is stored.
+pub(crate) fn parse_typed(name: &str, text: &str, expected: &LogicalType) -> Result<Value, Failed> {
+    match expected {
+        LogicalType::Decimal(scale) => match Decimal::parse(text, *scale) {
+            Ok(value) => Ok(value.unscaled().into()),
+            Err(error) => Err(Failed::Usage(format!("{name}: {error}"))),
+        },
+        other => parse_value(name, text, other.stored()),
+    }
 }
 
 /// The key of a cell of `slot`, as its cell keys' types say.

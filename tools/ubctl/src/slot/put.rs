@@ -94,7 +94,7 @@ pub(super) fn read(
             ));
         };
         let notation = Notation { unit: Unit::of_name(name), zone: None, form: None };
-        let cells = Cells::new(*column_type, InstantReader::new(notation));
+        let cells = Cells::new(&(*column_type).into(), InstantReader::new(notation));
         columns.push((name.clone(), *column_type, cells));
     }
     while lines.advance()? {

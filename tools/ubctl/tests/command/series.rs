@@ -248,3 +248,90 @@ fn rows_that_are_there_already_are_told() {
     let told = place.json(words("import rows.csv --series other --time t --format json"));
     assert_eq!((told["rows"].as_u64(), told.get("added")), (Some(3), None));
 }
+
+/// Decimals are read, asked for and printed as such, with every digit and on no way through a float.
+#[test]
+fn decimals_are_read_and_printed_exactly() {
+    let place = Place::new();
+    place.write("x.csv", "t,sym,price\n0,a,9007199254740.993\n60,a,-0.005\n120,b,1e1\n180,b,\n");
+    let report = place
+        .json(words("import x.csv --series s --time t --key sym --columns price:decimal(3) --format json"));
+    assert_eq!(report["columns"], "sym utf8 key, price decimal(3)");
+    let info = place.json(words("series info s --format json"));
+    assert_eq!(info["fields"], "price decimal(3)");
+    let csv = place.csv(words("series range s --format csv"));
+    let prices: Vec<&str> = csv[1..].iter().map(|row| row[2].as_str()).collect();
+    assert_eq!(prices, ["9007199254740.993", "-0.005", "10.000", ""]);
+    let json = place.ok(words("series range s --format json"));
+    assert!(json.contains("\"price\":9007199254740.993}") && json.contains("\"price\":10.000}"), "{json}");
+    let tail = place.ok(words("tail s --format json"));
+    assert!(tail.contains("\"price\":-0.005"), "{tail}");
+    assert!(place.ok(words("series range s")).contains(" 10.000\n"));
+    for (options, prices) in [
+        ("--where price>=0.001", vec!["9007199254740.993", "10.000"]),
+        ("--where price=-5e-3", vec!["-0.005"]),
+        ("--where price<=-0.005", vec!["-0.005"]),
+    ] {
+        let rows = place.csv(words(&format!("export s {options}")));
+        assert_eq!(rows[1..].iter().map(|row| row[2].as_str()).collect::<Vec<_>>(), prices, "{options}");
+    }
+    let bars =
+        place.csv(words("series resample s --every 1h --sum price --last price --min price --format csv"));
+    assert_eq!(bars[1][1..], ["9007199254750.988", "-0.005", "10.000"]);
+    for (command, said) in [
+        ("export s --where price>0.0005", "more than 3 digits"),
+        ("series resample s --every 1h --mean price", "decimal(3)"),
+        ("series resample s --every 1m --last price --fill 0", "decimal(3)"),
+        ("series define s --columns price:decimal(2) --again", "decimal(3), not decimal(2)"),
+        ("series define s --columns price:f64 --again", "decimals alone"),
+        ("import x.csv --series s --time t --key sym --columns price:decimal(2)", "more than 2 digits"),
+        ("import x.csv --series s --time t --key sym --columns price:decimal(7)", "does not fit in 64 bits"),
+        ("import x.csv --series s --time t --key sym --columns price:utf8", "decimal(3), not utf8"),
+    ] {
+        let refused = place.fails(words(command));
+        assert!(refused.contains(said), "{command}: {refused}");
+    }
+    let misused = place.run(words("import x.csv --series s --time t --columns price:decimal(19)"));
+    assert!(misused.stderr.contains("0 to 18"), "{}", misused.stderr);
+    // What the series knows is not said again; a place is told.
+    place.write("y.csv", "t,sym,price\n240,c,0.0005\n");
+    let refused = place.fails(words("import y.csv --series s --time t --key sym"));
+    assert!(refused.contains("y.csv:2:3") && refused.contains("more than 3 digits"), "{refused}");
+    place.write("y.csv", "t,sym,price\n240,c,NaN\n");
+    assert!(place.fails(words("import y.csv --series s --time t --key sym")).contains("no decimal number"));
+    place.write("y.csv", "t,sym,price\n240,c,7\n");
+    place.ok(words("import y.csv --series s --time t --key sym"));
+    assert_eq!(place.csv(words("series latest s -n 1 --format csv"))[1][2], "7.000");
+    // A declared column is shown before it has rows.
+    place.ok(words("series define fresh --columns strike:decimal(2),fee:decimal(18)"));
+    assert_eq!(
+        place.json(words("series info fresh --format json"))["declared"],
+        "fee decimal(18), strike decimal(2)"
+    );
+    // Joins keep what each side holds, and refuse to compare what is not alike.
+    place.write("z.csv", "t,k,sym,price\n0,1.5,a,2.25\n");
+    place.ok(words("import z.csv --series z --time t --key k,sym --columns k:decimal(1),price:decimal(2)"));
+    let joined = place.csv(words("series asof s z --by sym --format csv"));
+    assert_eq!(joined[0], ["timestamp", "sym", "price", "k", "price_right"]);
+    assert_eq!(joined[1][2..], ["9007199254740.993", "1.5", "2.25"]);
+    assert!(place.fails(words("series asof s z --by price=k")).contains("decimal(1)"));
+    assert_eq!(place.csv(words("series range z --key k=1.50 --format csv"))[1][1], "1.5");
+}
+
+/// Every file that is written holds decimals as they are, and gives them back with their scale.
+#[test]
+fn decimals_come_back_from_files() {
+    let place = Place::new();
+    place.write("x.csv", "t,price,fee\n0,92233720368547758.07,0.000000000000000001\n1,-0.01,9.223372036854775807\n2,,-9.223372036854775808\n");
+    place.ok(words("import x.csv --series s --time t --columns price:decimal(2),fee:decimal(18)"));
+    let expected = place.ok(words("series range s --format csv"));
+    for file in ["a.csv", "a.jsonl", "a.arrow", "a.arrows"] {
+        place.ok(words(&format!("export s --output {file}")));
+        let types = if file.contains("arrow") { "" } else { " --columns price:decimal(2),fee:decimal(18)" };
+        let to = file.replace('.', "_");
+        place.ok(words(&format!("import {file} --series {to} --time timestamp{types}")));
+        assert_eq!(place.ok(words(&format!("series range {to} --format csv"))), expected, "{file}");
+    }
+    let text = std::fs::read_to_string(place.path("a.jsonl")).unwrap();
+    assert!(text.contains("\"price\":92233720368547758.07,\"fee\":0.000000000000000001}"), "{text}");
+}

@@ -12,6 +12,9 @@ use arrow2::types::NativeType;
 use underbelly_storage::logical::DECIMAL_DIGITS;
 use underbelly_storage::{Column, ColumnType, LogicalType, Strings, Values};
 
+/// The zone of instants whose zone nobody named.
+pub(super) const UTC: &str = "UTC";
+
 /// The array of a column, which may be said to be something else than what is stored.
 pub(super) fn to_arrow(column: Column, logical: Option<&LogicalType>) -> Result<Box<dyn Array>, Error> {
     let (values, validity) = column.into_parts();
@@ -29,8 +32,8 @@ pub(super) fn to_arrow(column: Column, logical: Option<&LogicalType>) -> Result<
         Values::F32(v) => primitive(DataType::Float32, v, validity)?,
         Values::Date(v) => primitive(DataType::Date32, v, validity)?,
         Values::Timestamp(v) => {
-            let utc = Some("UTC".to_string());
-            primitive(DataType::Timestamp(TimeUnit::Nanosecond, utc), v, validity)?
+            let zone = logical.and_then(LogicalType::zone).unwrap_or(UTC);
+            primitive(DataType::Timestamp(TimeUnit::Nanosecond, Some(zone.to_string())), v, validity)?
         }
         Values::Utf8(v) => match short_offsets(&v) {
             Some(offsets) => {
@@ -80,8 +83,15 @@ pub(super) fn logical(data_type: &DataType) -> Option<LogicalType> {
     match data_type.to_logical_type() {
         DataType::Decimal(_, scale) => LogicalType::decimal(u8::try_from(*scale).ok()?).ok(),
         DataType::Dictionary(_, values, _) => logical(values),
+        DataType::Timestamp(_, Some(zone)) => zoned(zone),
         _ => None,
     }
+}
+
+/// Instants of a zone; `None` where it is UTC or an offset, which need no name.
+pub(super) fn zoned(zone: &str) -> Option<LogicalType> {
+    let is_name = zone.starts_with(|c: char| c.is_ascii_alphabetic());
+    (is_name && !["UTC", "utc", "Z", "z"].contains(&zone)).then(|| LogicalType::Zoned(zone.into()))
 }
 
 /// An empty column for arrays of this type; `None` for a column of nothing but nulls without a type.

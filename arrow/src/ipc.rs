@@ -351,7 +351,7 @@ impl<W: Write> Writer<W> {
         Writer::stream_typed(out, types, &LogicalTypes::new())
     }
 
-    /// The same, where some columns are not what is stored: decimals are `decimal128(19, scale)`.
+    /// The same, where some columns are not what is stored: decimals are `decimal128(19, scale)`, instants name their zone.
     ///
     /// # Errors
     /// As [`Writer::stream`].
@@ -370,7 +370,7 @@ impl<W: Write> Writer<W> {
         Writer::file_typed(out, types, &LogicalTypes::new())
     }
 
-    /// The same, where some columns are not what is stored: decimals are `decimal128(19, scale)`.
+    /// The same, where some columns are not what is stored: decimals are `decimal128(19, scale)`, instants name their zone.
     ///
     /// # Errors
     /// As [`Writer::file`].

@@ -370,3 +370,22 @@ fn decimals_come_back_with_their_scale() {
     assert!(of(DataType::Decimal(38, 3), vec![Some(wide)]).unwrap_err().contains("64 bits"));
     assert!(of(DataType::Decimal(38, 19), vec![Some(7)]).unwrap_err().contains("18 digits"));
 }
+
+/// Instants name their zone, unless it is UTC or an offset, which need none.
+#[test]
+fn zones_come_back() {
+    use underbelly_storage::LogicalType;
+    let zoned = |zone: &str| LogicalType::Zoned(zone.into());
+    let types = LogicalTypes::new().with("t", zoned("Asia/Tokyo")).with("u", zoned("America/New_York"));
+    let at = || Column::from(vec![Timestamp(i64::MIN), Timestamp(7)]);
+    let rows = Columns::new().with("t", at()).unwrap().with("u", at()).unwrap().with("v", at()).unwrap();
+    let mut file = Writer::file_typed(Vec::new(), &rows, &types).unwrap();
+    file.write(rows.clone()).unwrap();
+    let bytes = file.finish().unwrap();
+    let mut reader = Reader::new(&bytes[..], Limits::default()).unwrap();
+    assert_eq!(reader.types(), types);
+    assert_eq!(reader.next().unwrap().unwrap(), rows);
+    for plain in ["UTC", "+05:30", "-00:00"] {
+        assert_eq!(columns::zoned(plain), None, "{plain}");
+    }
+}

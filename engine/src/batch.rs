@@ -78,7 +78,8 @@ impl Row {
         }
     }
 
-    /// Says what a key or a field is, where its value does not: integers that are scaled ones are decimals.
+    /// Says what a key or a field is, where its value does not: integers that are scaled ones are decimals, instants are of a zone.
+    /// The row's own time is `timestamp`.
     pub fn typed(mut self, name: impl Into<Arc<str>>, logical: LogicalType) -> Row {
         self.types.insert(name, logical);
         self
@@ -285,7 +286,8 @@ impl Batch {
         Ok(self)
     }
 
-    /// Says what a column of a series holds, before any row does. What is said of a column stays.
+    /// Says what a column of a series holds, before any row does, or of which zone its instants are. What is said of a column stays.
+    /// The rows' own time is `timestamp`.
     ///
     /// # Errors
     /// [`CommitError::SeriesType`] where rows of this batch hold something else. What the series itself holds is compared at the
@@ -596,7 +598,9 @@ impl Rows {
             return Err(self.other_type(name, logical.clone(), stored.into()));
         }
         match self.types.get(name) {
-            Some(known) if known != logical => Err(self.other_type(name, known.clone(), logical.clone())),
+            Some(known) if !known.may_become(logical) && !known.takes(logical) => {
+                Err(self.other_type(name, known.clone(), logical.clone()))
+            }
             _ => Ok(()),
         }
     }
@@ -606,7 +610,7 @@ impl Rows {
         let stored = self.columns.iter().find(|(known, _)| **known == *name);
         let known = self.types.get(name).cloned();
         match known.or_else(|| Some(stored?.1.column_type().into())) {
-            Some(known) if known != *logical => Err(self.other_type(name, known, logical.clone())),
+            Some(known) if !known.may_become(logical) => Err(self.other_type(name, known, logical.clone())),
             _ => Ok(()),
         }
     }

@@ -348,6 +348,18 @@ pub enum CommitError {
         /// The type given.
         found: LogicalType,
     },
+    /// A time zone that the database of zones does not have.
+    #[error(
+        "series {series:?} column {column:?}: there is no time zone {zone:?}; give a name of the IANA database as it is written there, such as \"Europe/Berlin\""
+    )]
+    UnknownZone {
+        /// The series' type.
+        series: String,
+        /// The column.
+        column: String,
+        /// The name.
+        zone: String,
+    },
     /// A text that is no decimal of its column.
     #[error("column {column:?}: {problem}")]
     Decimal {

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use underbelly_query::{Closed, Duplicates, MemoryRun, Same, SchemaColumn, TIMESTAMP, Tombstone, repeated};
+use underbelly_query::{
+    Closed, Duplicates, MemoryRun, Same, SchemaColumn, TIMESTAMP, Tombstone, is_zone, repeated,
+};
 use underbelly_storage::disk::Disk;
 use underbelly_storage::object::{Blob, ObjectId, write_chunk};
 use underbelly_storage::segment::{Segment, SegmentInfo, SegmentRows, Seqs, write_segment};
-use underbelly_storage::{ColumnError, Columns, Timestamp, Value, Values};
+use underbelly_storage::{ColumnError, Columns, LogicalTypes, Timestamp, Value, Values};
 
 use crate::batch::{Batch, Rows as BatchRows};
 use crate::core::{Core, Prepared};
@@ -393,6 +395,7 @@ impl Core {
         pins: &mut Pins<'_>,
     ) -> Result<Option<Append>, CommitError> {
         if !rows.types.is_empty() {
+            check_zones(&rows.series, &rows.types)?;
             operations.types.push((rows.series.clone(), rows.types.clone()));
         }
         if rows.timestamps.is_empty() {
@@ -585,6 +588,20 @@ pub(crate) fn keep_last(writes: &mut Vec<Write>) {
         .map(|write| seen.insert((write.slot, write.date, write.key.clone(), write.priority)))
         .collect();
     writes.retain(|_| keep.pop().unwrap_or(true));
+}
+
+/// Refuses zones that this machine does not know. Not for a replay: what was committed stays, whatever a machine knows.
+fn check_zones(series: &str, types: &LogicalTypes) -> Result<(), CommitError> {
+    for (column, logical) in types.iter() {
+        if let Some(zone) = logical.zone().filter(|zone| !is_zone(zone)) {
+            return Err(CommitError::UnknownZone {
+                series: series.to_string(),
+                column: column.to_string(),
+                zone: zone.to_string(),
+            });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -65,4 +65,4 @@ pub use scan::{Batches, Scan};
 pub use timed::TimedRows;
 pub use tombstone::{Tombstone, Tombstones, hidden_rows};
 pub use window_join::{WindowJoin, WindowJoinBatches};
-pub use windows::Every;
+pub use windows::{Every, is_zone};

@@ -52,6 +52,11 @@ pub(crate) struct Window {
     pub(crate) end: i128,
 }
 
+/// Whether the database of time zones has a zone of this name, as it is written there.
+pub fn is_zone(name: &str) -> bool {
+    TimeZone::get(name).is_ok_and(|zone| zone.iana_name() == Some(name))
+}
+
 impl Every {
     /// Windows of one length.
     pub fn of(length: Duration) -> Every {

@@ -1,4 +1,4 @@
-//! What the values of a column mean, where their type does not say it: decimals are stored as scaled integers.
+//! What the values of a column mean, where their type does not say it: decimals are stored as scaled integers, and instants are of a zone.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -162,6 +162,8 @@ pub enum LogicalType {
     Plain(ColumnType),
     /// Decimals of this scale, as scaled integers: `i64`.
     Decimal(u8),
+    /// Instants that are shown in a time zone, by its name in the IANA database: nanoseconds UTC as ever.
+    Zoned(Arc<str>),
 }
 
 impl LogicalType {
@@ -178,6 +180,7 @@ impl LogicalType {
         match self {
             LogicalType::Plain(column_type) => *column_type,
             LogicalType::Decimal(_) => ColumnType::I64,
+            LogicalType::Zoned(_) => ColumnType::Timestamp,
         }
     }
 
@@ -186,13 +189,32 @@ impl LogicalType {
         if let LogicalType::Decimal(scale) = self { Some(*scale) } else { None }
     }
 
-    /// The type with this name, as it is printed: `f64`, `decimal(2)`.
+    /// The time zone of instants.
+    pub fn zone(&self) -> Option<&str> {
+        if let LogicalType::Zoned(zone) = self { Some(zone) } else { None }
+    }
+
+    /// Whether a column of this may be given values of the other: of the same, and instants whose zone nobody named.
+    pub fn takes(&self, other: &LogicalType) -> bool {
+        self == other || self.zone().is_some() && *other == LogicalType::Plain(ColumnType::Timestamp)
+    }
+
+    /// Whether a column of this may be said to be the other: the same, and instants of a zone where none was named.
+    pub fn may_become(&self, other: &LogicalType) -> bool {
+        self == other || other.takes(self)
+    }
+
+    /// The type with this name, as it is printed: `f64`, `decimal(2)`, `timestamp[Europe/Berlin]`. Whether there is such a zone is
+    /// not looked at.
     pub fn from_name(name: &str) -> Option<LogicalType> {
         let within = |kind: &str, ends: [char; 2]| {
             name.strip_prefix(kind)?.strip_prefix(ends[0])?.strip_suffix(ends[1])
         };
         if let Some(scale) = within("decimal", ['(', ')']) {
             return LogicalType::decimal(scale.parse().ok()?).ok();
+        }
+        if let Some(zone) = within("timestamp", ['[', ']']).filter(|zone| !zone.is_empty()) {
+            return Some(LogicalType::Zoned(zone.into()));
         }
         ColumnType::from_name(name).map(LogicalType::Plain)
     }
@@ -209,6 +231,7 @@ impl fmt::Display for LogicalType {
         match self {
             LogicalType::Plain(column_type) => write!(f, "{column_type}"),
             LogicalType::Decimal(scale) => write!(f, "decimal({scale})"),
+            LogicalType::Zoned(zone) => write!(f, "timestamp[{zone}]"),
         }
     }
 }
@@ -326,10 +349,21 @@ mod tests {
     fn types_are_read_as_they_are_printed() {
         let plain = ColumnType::ALL.map(LogicalType::Plain);
         let decimals = [0, 2, 18].map(LogicalType::Decimal);
-        for logical in plain.into_iter().chain(decimals) {
+        let zones = ["UTC", "America/New_York"].map(|zone| LogicalType::Zoned(zone.into()));
+        for logical in plain.into_iter().chain(decimals).chain(zones) {
             assert_eq!(LogicalType::from_name(&logical.to_string()), Some(logical));
         }
-        for wrong in ["decimal", "decimal(19)", "decimal(2", "decimal(-1)", "decimal()", "f65"] {
+        for wrong in [
+            "decimal",
+            "decimal(19)",
+            "decimal(2",
+            "decimal(-1)",
+            "decimal()",
+            "f65",
+            "timestamp[]",
+            "timestamp[x",
+            "f64[x]",
+        ] {
             assert_eq!(LogicalType::from_name(wrong), None, "{wrong}");
         }
     }

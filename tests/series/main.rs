@@ -11,6 +11,7 @@ mod lent;
 mod recorded;
 mod threads;
 mod ticks;
+mod time_zones;
 mod tsbs;
 mod types;
 mod zones;

@@ -11,6 +11,7 @@ use underbelly_storage::{LogicalType, Strings, Values};
 
 use super::{ArrowArray, ArrowSchema};
 use crate::batch::{Batch, Lend, Lent};
+use crate::columns::UTC;
 use crate::error::ArrowError;
 
 /// An array may hold nulls.
@@ -75,12 +76,13 @@ fn column(
     rows: Range<usize>,
     logical: Option<&LogicalType>,
 ) -> Option<(ArrowArray, Cow<'static, str>)> {
+    let instants = || format!("tsn:{}", logical.and_then(LogicalType::zone).unwrap_or(UTC));
     let mut made = Made::default();
     let count = rows.len();
     let column = match lent {
         Lent::Timestamps(times) => {
             let buffers = vec![null(), pointer(times.get(rows)?)];
-            return Some((array(owner.clone(), count, 0, made, buffers, Vec::new()), "tsn:UTC".into()));
+            return Some((array(owner.clone(), count, 0, made, buffers, Vec::new()), instants().into()));
         }
         Lent::Column(column) => column,
     };
@@ -110,7 +112,10 @@ fn column(
         Values::F32(v) => lend(&mut buffers, v.get(rows)?, "f"),
         Values::F64(v) => lend(&mut buffers, v.get(rows)?, "g"),
         Values::Date(v) => lend(&mut buffers, v.get(rows)?, "tdD"),
-        Values::Timestamp(v) => lend(&mut buffers, v.get(rows)?, "tsn:UTC"),
+        Values::Timestamp(v) => {
+            buffers.push(pointer(v.get(rows)?));
+            return Some((array(owner.clone(), count, nulls, made, buffers, Vec::new()), instants().into()));
+        }
         Values::Utf8(v) => text(&mut buffers, &mut made, v, rows, ["u", "U"])?,
         Values::Bytes(v) => text(&mut buffers, &mut made, v, rows, ["z", "Z"])?,
     };

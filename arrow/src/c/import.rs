@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_void};
 use underbelly_storage::{Column, Columns, LogicalType, LogicalTypes, Strings, Values};
 
 use super::{ArrowArray, ArrowSchema};
-use crate::columns::{at_places, decimals};
+use crate::columns::{at_places, decimals, zoned};
 use crate::error::ArrowError;
 
 /// Nanoseconds of a day and milliseconds of one.
@@ -59,7 +59,7 @@ pub unsafe fn import(array: ArrowArray, schema: &ArrowSchema) -> Result<Columns,
 }
 
 /// What the columns of a record batch of another library hold, where that is not what [`import`] gives: decimals come as their scaled
-/// integers.
+/// integers, instants in UTC.
 ///
 /// # Errors
 /// [`ArrowError::Rows`] where the schema is of no record batch, or contradicts itself.
@@ -79,8 +79,11 @@ pub unsafe fn types(schema: &ArrowSchema) -> Result<LogicalTypes, ArrowError> {
                 return Err(ArrowError::rows("the schema of a column was released"));
             }
             let values = field.dictionary.as_ref().unwrap_or(field);
-            if let Some(scale) = scale(text(values.format)?) {
-                types.insert(text(field.name)?, LogicalType::Decimal(scale));
+            let format = text(values.format)?;
+            let zone =
+                || ["tss:", "tsm:", "tsu:", "tsn:"].iter().find_map(|unit| zoned(format.strip_prefix(unit)?));
+            if let Some(logical) = scale(format).map(LogicalType::Decimal).or_else(zone) {
+                types.insert(text(field.name)?, logical);
             }
         }
     }

@@ -335,13 +335,15 @@ proptest! {
 }
 
 #[test]
-fn decimals_are_handed_over_with_their_scale() {
+fn decimals_and_zones_are_handed_over() {
     use arrow2::array::Int128Array;
     use underbelly_storage::{LogicalType, LogicalTypes};
     let types = LogicalTypes::new().with("x", LogicalType::Decimal(4));
+    let types = types.with("t", LogicalType::Zoned("Asia/Tokyo".into()));
     let numbers =
         Column::from_parts(Values::I64(vec![i64::MIN, 0, 7]), Some(vec![true, false, true])).unwrap();
     let rows = Columns::new().with("x", numbers).unwrap().with("n", vec![1i64, 2, 3].into()).unwrap();
+    let rows = rows.with("t", vec![Timestamp(1), Timestamp(-2), Timestamp(3)].into()).unwrap();
     let batch = || Batch::from(rows.clone()).typed(Arc::new(types.clone()));
     let (array, schema) = export(&batch()).unwrap();
     // SAFETY: they are what `export` made.

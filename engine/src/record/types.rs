@@ -1,11 +1,12 @@
 //! Logical types of columns beside an archive that does not know them: in log records and in manifests.
 //!
 //! For each column: `u8` length of the series' name, the name, `u8` length of the column's name, the name, `u8` kind, and for kind 1
-//! (decimals) the `u8` scale. The last one ends with the bytes.
+//! (decimals) the `u8` scale, for kind 2 (instants of a zone) `u8` length of its name and the name. The last one ends with the bytes.
 
 use underbelly_storage::{LogicalType, LogicalTypes};
 
 const DECIMAL: u8 = 1;
+const ZONED: u8 = 2;
 
 /// The bytes of logical types by series.
 pub(crate) fn encode<S: AsRef<str>>(types: &[(S, LogicalTypes)]) -> Result<Vec<u8>, String> {
@@ -16,6 +17,10 @@ pub(crate) fn encode<S: AsRef<str>>(types: &[(S, LogicalTypes)]) -> Result<Vec<u
             name(&mut bytes, column)?;
             match logical {
                 LogicalType::Decimal(scale) => bytes.extend_from_slice(&[DECIMAL, *scale]),
+                LogicalType::Zoned(zone) => {
+                    bytes.push(ZONED);
+                    name(&mut bytes, zone)?;
+                }
                 other => return Err(format!("column {column:?}: {other} is none that can be kept")),
             }
         }
@@ -44,6 +49,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<(String, LogicalTypes)>, String
         let (series, column) = (text(&mut rest)?, text(&mut rest)?);
         let logical = match byte(&mut rest)? {
             DECIMAL => LogicalType::decimal(byte(&mut rest)?).map_err(|error| error.to_string())?,
+            ZONED => LogicalType::Zoned(text(&mut rest)?.into()),
             kind => {
                 return Err(format!(
                     "column {column:?} has unknown logical type {kind}; use a newer release"
@@ -80,7 +86,7 @@ mod tests {
     fn sample() -> Vec<(String, LogicalTypes)> {
         let types = LogicalTypes::new().with("price", LogicalType::Decimal(2));
         let types = types.with("\u{e9}", LogicalType::Decimal(18));
-        let other = LogicalTypes::new().with("x", LogicalType::Decimal(0));
+        let other = LogicalTypes::new().with("x", LogicalType::Zoned("UTC".into()));
         vec![("trade".to_string(), types), ("s".to_string(), other)]
     }
 
@@ -88,7 +94,7 @@ mod tests {
     #[test]
     fn the_bytes_of_logical_types_are_fixed() {
         let bytes = encode(&sample()).unwrap();
-        let expected = b"\x05trade\x05price\x01\x02\x05trade\x02\xc3\xa9\x01\x12\x01s\x01x\x01\x00";
+        let expected = b"\x05trade\x05price\x01\x02\x05trade\x02\xc3\xa9\x01\x12\x01s\x01x\x02\x03UTC";
         assert_eq!(bytes, expected);
         assert_eq!(decode(&bytes), Ok(sample()));
         let whole = [14, 25, bytes.len()];

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-use underbelly_query::{LastPoints, MemoryRun, Run, Schema, SchemaColumn, Tombstone};
+use underbelly_query::{LastPoints, MemoryRun, Run, Schema, SchemaColumn, TIMESTAMP, Tombstone};
 use underbelly_storage::{ColumnType, LogicalType, LogicalTypes};
 
 use super::tail::{Few, Tail};
@@ -476,9 +476,16 @@ pub(crate) fn check_types(
 ) -> Result<(), CommitError> {
     check_name("series", series)?;
     for (column, logical) in types.iter() {
-        check_name("column", column)?;
-        match table.and_then(|table| table.logical_type(column)) {
-            Some(known) if known != *logical => {
+        let known = match &**column {
+            TIMESTAMP => Some(LogicalType::Plain(ColumnType::Timestamp)),
+            column => {
+                check_name("column", column)?;
+                None
+            }
+        };
+        let known = table.and_then(|table| table.logical_type(column)).or(known);
+        match known {
+            Some(known) if !known.may_become(logical) => {
                 return Err(other_type(series, column, known, logical.clone()));
             }
             _ => {}
@@ -511,7 +518,7 @@ pub(crate) fn check_append<'a>(
                 return Err(other_type(series, name, found, column_type.into()));
             }
             let known = table.and_then(|table| table.types.get(name));
-            if let Some(known) = known.filter(|known| **known != found) {
+            if let Some(known) = known.filter(|known| !known.takes(&found)) {
                 return Err(other_type(series, name, known.clone(), found));
             }
         }

@@ -63,7 +63,7 @@ pub(crate) struct Import {
     /// Without a unit, eight digits are a day (20140602) if the first time in the file is one.
     #[arg(long, value_enum)]
     unit: Option<Unit>,
-    /// The zone of local times without an offset, such as America/New_York; UTC otherwise
+    /// The zone of local times without an offset, such as America/New_York; otherwise that of the column, or UTC
     #[arg(long, value_parser = parse_zone, value_name = "ZONE")]
     zone: Option<TimeZone>,
     /// The form of the time column for strptime, such as "%d/%m/%Y %H:%M:%S"
@@ -90,7 +90,8 @@ pub(crate) struct Import {
     /// An empty field is an empty text, and no null
     #[arg(long)]
     keep_empty: bool,
-    /// Types of columns: bool, i32, i64, f32, f64, utf8, bytes, timestamp, date, or decimal(2) for two digits behind the point
+    /// Types of columns: bool, i32, i64, f32, f64, utf8, bytes, timestamp, date, decimal(2) for two
+    /// digits behind the point, or timestamp[America/New_York] for instants that are shown in that zone
     #[arg(long, value_delimiter = ',', value_parser = parse_type, value_name = "NAME:TYPE,...")]
     columns: Vec<(String, LogicalType)>,
     /// Names that columns get in the series
@@ -118,7 +119,7 @@ pub(crate) fn parse_type(text: &str) -> Result<(String, LogicalType), String> {
     let (name, logical) = parsed.ok_or_else(|| {
         let types: Vec<&str> = ColumnType::ALL.iter().map(|t| t.name()).collect();
         format!(
-            "write NAME:TYPE, where the type is one of {}, or decimal(SCALE) with a scale of 0 to 18",
+            "write NAME:TYPE, where the type is one of {}, decimal(SCALE) with a scale of 0 to 18, or timestamp[ZONE]",
             types.join(", ")
         )
     })?;
@@ -336,6 +337,7 @@ impl Known {
     fn column(&self, name: &str) -> Option<(bool, LogicalType)> {
         let column = self.schema.columns.iter().find(|column| &*column.name == name);
         let declared = || Some((false, self.types.get(name)?.clone()));
+        // The rows' own time is in no schema.
         column.map(|column| (column.key, self.types.of(name, column.column_type))).or_else(declared)
     }
 }

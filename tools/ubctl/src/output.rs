@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use underbelly::{Column, Decimal, LogicalType, Value, Values};
+use underbelly::{Column, Decimal, LogicalType, Timestamp, Value, Values};
 
 use crate::error::Failed;
+use crate::time::in_zone;
 
 /// The form of a listing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -57,6 +58,10 @@ impl<'a> Field<'a> {
 
     /// The same of a column that is said to be something else than what is stored.
     pub(crate) fn typed(column: &'a Column, row: usize, logical: Option<&LogicalType>) -> Field<'a> {
+        if let (Values::Timestamp(v), Some(zone)) = (column.values(), logical.and_then(LogicalType::zone)) {
+            let shown = |at: &i64| Field::text(in_zone(Timestamp(*at), zone));
+            return v.get(row).filter(|_| !column.is_null(row)).map_or(Field::Null, shown);
+        }
         match (Field::of(column, row), logical) {
             (Field::I64(unscaled), Some(LogicalType::Decimal(scale))) => {
                 Decimal::new(unscaled, *scale).map_or(Field::I64(unscaled), Field::Decimal)

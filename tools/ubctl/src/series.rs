@@ -8,8 +8,8 @@ use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
 use underbelly::{
-    Batch, Closed, ColumnType, Columns, Database, Delete, LogicalTypes, Scan, SeriesDefinition, Timestamp,
-    Value, View,
+    Batch, Closed, ColumnType, Columns, Database, Delete, LogicalType, LogicalTypes, Scan, SeriesDefinition,
+    Timestamp, Value, View,
 };
 
 use crate::error::Failed;
@@ -245,12 +245,15 @@ fn info(db: &View, name: &str, format: Format) -> Result<(), Failed> {
         named.collect::<Vec<_>>().join(", ")
     };
     let is_new = |name: &&str| series.schema().column(name).is_err();
-    let declared = series.types().iter().filter(|(name, _)| is_new(&&***name));
+    let declared = series.types().iter().filter(|(name, _)| is_new(&&***name) && &***name != "timestamp");
     let declared: Vec<String> = declared.map(|(name, logical)| format!("{name} {logical}")).collect();
     let mut facts = Facts::default();
     facts.add("type", info.name.clone()).add("rows", info.rows);
     facts.add("first", info.first.map(Field::text)).add("last", info.last.map(Field::text));
     facts.add("keys", columns(true)).add("fields", columns(false));
+    if let Some(zone) = series.types().get("timestamp").and_then(LogicalType::zone) {
+        facts.add("zone", zone.to_string());
+    }
     if !declared.is_empty() {
         facts.add("declared", declared.join(", "));
     }

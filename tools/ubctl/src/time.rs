@@ -148,6 +148,16 @@ pub(crate) fn parse_zone(name: &str) -> Result<TimeZone, String> {
     })
 }
 
+/// An instant as the clocks of a zone show it, with its offset; in UTC where this machine does not know the zone.
+pub(crate) fn in_zone(at: Timestamp, zone: &str) -> String {
+    let shown = || {
+        let instant = jiff::Timestamp::from_nanosecond(at.0.into()).ok()?;
+        let local = instant.to_zoned(TimeZone::get(zone).ok()?);
+        jiff::fmt::strtime::format("%Y-%m-%dT%H:%M:%S%.f%:z", &local).ok()
+    };
+    shown().unwrap_or_else(|| at.to_string())
+}
+
 /// How the instants of one column are written.
 #[derive(Clone, Debug)]
 pub(crate) struct Notation {

@@ -6,6 +6,7 @@ use underbelly::{Column, Columns, Date, Decimal, LogicalType, LogicalTypes, Time
 
 use super::Sink;
 use crate::error::Failed;
+use crate::time::in_zone;
 
 /// Writes the value of a row, which is not null and no text, as it reads back.
 fn put(out: &mut Vec<u8>, column: &Column, row: usize, logical: Option<&LogicalType>) {
@@ -21,7 +22,10 @@ fn put(out: &mut Vec<u8>, column: &Column, row: usize, logical: Option<&LogicalT
         // A float keeps its point, so that it reads back as one.
         Values::F64(v) => write!(out, "{:?}", v[row]),
         Values::F32(v) => write!(out, "{:?}", v[row]),
-        Values::Timestamp(v) => write!(out, "{}", Timestamp(v[row])),
+        Values::Timestamp(v) => match logical.and_then(LogicalType::zone) {
+            Some(zone) => out.write_all(in_zone(Timestamp(v[row]), zone).as_bytes()),
+            None => write!(out, "{}", Timestamp(v[row])),
+        },
         Values::Date(v) => write!(out, "{}", Date(v[row])),
         Values::Utf8(v) => out.write_all(v.get(row)),
         Values::Bytes(v) => {

@@ -18,7 +18,7 @@ use super::source::Source;
 use super::typed::Chunks;
 use crate::error::Failed;
 use crate::progress;
-use crate::time::InstantReader;
+use crate::time::{InstantReader, Notation};
 
 /// Bytes of a line: more are no row.
 const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -31,6 +31,8 @@ const BATCH_ROWS: usize = 1 << 16;
 pub(super) struct Surveyed {
     columns: Vec<JsonColumn>,
     places: HashMap<String, usize>,
+    /// How the time is written.
+    time: Notation,
 }
 
 struct JsonColumn {
@@ -273,20 +275,22 @@ fn at(place: &dyn Fn() -> String, name: &str, what: impl fmt::Display) -> Failed
 
 /// Looks at every line of all files, and finds the types that hold all values.
 pub(super) fn survey(sources: &[Source], wishes: &Wishes, known: Option<&Known>) -> Result<Surveyed, Failed> {
-    let mut surveyed = Surveyed { columns: Vec::new(), places: HashMap::new() };
-    let known = |name: &str| known?.column(wishes.stored(name)).map(|(_, logical)| logical);
+    let mut surveyed =
+        Surveyed { columns: Vec::new(), places: HashMap::new(), time: wishes.time_notation(known) };
+    let held = |name: &str| known?.column(wishes.stored(name)).map(|(_, logical)| logical);
     let given = |name: &str| wishes.types.iter().find(|(of, _)| of == name).map(|(_, given)| given.clone());
     // What widens a field is the engine's to say.
     let fixed =
-        |name: &str| given(name).or_else(|| known(name).filter(|known| *known != ColumnType::I64.into()));
+        |name: &str| given(name).or_else(|| held(name).filter(|held| *held != ColumnType::I64.into()));
     let mut line = 0;
     for source in sources {
         let bar = progress::bytes(source.bytes(), format!("checking {}", source.path().display()));
-        let mut instants = InstantReader::new(wishes.time_notation());
+        let mut instants = InstantReader::new(wishes.time_notation(known));
         // Of columns whose types are fixed: each value is tried as it is going to be read.
         let scratch = |name: &str| {
-            let notation = || InstantReader::new(wishes.notation_of(name));
-            fixed(name).map(|logical| Cells::new(&logical, notation()))
+            let logical = fixed(name)?;
+            let read = InstantReader::new(wishes.notation_of(name, &logical));
+            Some(Cells::new(&logical, read))
         };
         let mut tried: Vec<Option<Cells>> =
             surveyed.columns.iter().map(|column| scratch(&column.name)).collect();
@@ -369,10 +373,10 @@ pub(super) fn load(
     bar: &ProgressBar,
     chunks: &mut Chunks<'_>,
 ) -> Result<(), Failed> {
-    let (mut instants, types) = (InstantReader::new(wishes.time_notation()), surveyed.types());
+    let (mut instants, types) = (InstantReader::new(surveyed.time.clone()), surveyed.types());
     let cells = |column: &JsonColumn| {
-        let notation = || InstantReader::new(wishes.notation_of(&column.name));
-        column.logical.as_ref().map(|logical| Cells::new(logical, notation()))
+        let read = |logical| InstantReader::new(wishes.notation_of(&column.name, logical));
+        column.logical.as_ref().map(|logical| Cells::new(logical, read(logical)))
     };
     let mut filling: Vec<Option<Cells>> = surveyed.columns.iter().map(cells).collect();
     let mut times: Vec<i64> = Vec::new();
@@ -448,7 +452,6 @@ fn taken(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::time::Notation;
 
     /// What the first reading says, before which nothing is committed.
     fn surveyed(lines: &str) -> Result<(), String> {

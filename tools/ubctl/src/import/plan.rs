@@ -1,5 +1,6 @@
 //! Which columns of the files become which columns of the series.
 
+use jiff::tz::TimeZone;
 use underbelly::{ColumnType, LogicalType, LogicalTypes};
 
 use super::Known;
@@ -8,7 +9,7 @@ use super::cells::Cells;
 use super::guess::{Guess, Kind, kind};
 use super::source::{Lines, Problem};
 use crate::error::Failed;
-use crate::time::{InstantReader, Notation, Unit};
+use crate::time::{InstantReader, Notation, Unit, parse_zone};
 
 /// What a column may hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,16 +60,25 @@ impl Wishes {
         self.renames.iter().find(|(old, _)| old == name).map_or(name, |(_, new)| new)
     }
 
-    /// How the time column is written: in what its name says, unless something else is said.
-    pub(super) fn time_notation(&self) -> Notation {
+    /// How the time column of a series is written: in what its name says, and in the zone that the series names, unless something
+    /// else is said.
+    pub(super) fn time_notation(&self, known: Option<&Known>) -> Notation {
         let unit = self.notation.unit.or_else(|| Unit::of_name(&self.time));
-        Notation { unit: unit.filter(|_| self.notation.form.is_none()), ..self.notation.clone() }
+        let zone = || zone_of(known?.types.get("timestamp")?);
+        let zone = self.notation.zone.clone().or_else(zone);
+        Notation { unit: unit.filter(|_| self.notation.form.is_none()), zone, ..self.notation.clone() }
     }
 
     /// How a timestamp column that is not the time is written.
-    pub(super) fn notation_of(&self, name: &str) -> Notation {
-        Notation { unit: Unit::of_name(name), zone: self.notation.zone.clone(), form: None }
+    pub(super) fn notation_of(&self, name: &str, logical: &LogicalType) -> Notation {
+        let zone = self.notation.zone.clone().or_else(|| zone_of(logical));
+        Notation { unit: Unit::of_name(name), zone, form: None }
     }
+}
+
+/// The zone of instants, as far as one is named that this machine knows.
+fn zone_of(logical: &LogicalType) -> Option<TimeZone> {
+    parse_zone(logical.zone()?).ok()
 }
 
 /// All columns of all files.
@@ -117,7 +127,7 @@ impl Plan {
         }
         wishes.types.iter().try_for_each(|(name, _)| find("--columns", name).map(|_| ()))?;
         wishes.renames.iter().try_for_each(|(name, _)| find("--rename", name).map(|_| ()))?;
-        let notation = wishes.time_notation();
+        let notation = wishes.time_notation(self.known.as_ref());
         let mut fields = Vec::new();
         for (field, name) in names.iter().enumerate().filter(|(field, _)| *field != time) {
             fields.push((field, self.column(name)));
@@ -167,7 +177,10 @@ impl Plan {
         let cells = |column: &PlanColumn| {
             let fixed = guessed || matches!(column.wanted, Wanted::Only(_));
             let column_type = fixed.then(|| self.column_type(column)).flatten()?;
-            Some(Cells::new(&column_type, InstantReader::new(self.wishes.notation_of(&column.name))))
+            Some(Cells::new(
+                &column_type,
+                InstantReader::new(self.wishes.notation_of(&column.name, &column_type)),
+            ))
         };
         self.columns.iter().map(cells).collect()
     }

@@ -50,8 +50,13 @@ impl<'a> Chunks<'a> {
             }
         }
         let mut stored = LogicalTypes::new();
-        for (name, logical) in types.iter().filter(|(name, _)| ***name != *wishes.time) {
-            stored.insert(wishes.stored(name), logical.clone());
+        for (name, logical) in types.iter() {
+            // Numbers that count the time are a time of no zone.
+            match **name == *wishes.time {
+                true if logical.zone().is_some() => stored.insert("timestamp", logical.clone()),
+                true => {}
+                false => stored.insert(wishes.stored(name), logical.clone()),
+            }
         }
         if !self.extends(&columns) || self.types != stored {
             self.send()?;
@@ -146,7 +151,7 @@ fn instants(column: Column, wishes: &Wishes) -> Result<Vec<Timestamp>, String> {
     if column.null_count() > 0 {
         return Err(format!("column {name:?} has rows without a time; give every row one"));
     }
-    let number_ns = match wishes.time_notation().unit.unwrap_or(Unit::S) {
+    let number_ns = match wishes.time_notation(None).unit.unwrap_or(Unit::S) {
         Unit::S => 1_000_000_000,
         Unit::Ms => 1_000_000,
         Unit::Us => 1_000,

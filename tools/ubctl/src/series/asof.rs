@@ -92,6 +92,7 @@ fn types(series: &Series, other: &Series, names: &[Arc<str>]) -> LogicalTypes {
     for name in names {
         let own = || name.strip_suffix("_right").unwrap_or(name);
         let held = match series.schema().column(name) {
+            _ if **name == *"timestamp" => series.types().get(name),
             Ok(_) => series.types().get(name),
             Err(_) => other.types().get(name).or_else(|| other.types().get(own())),
         };

@@ -32,7 +32,8 @@ pub(crate) struct Define {
     /// Delete rows that lie further behind the newest, or behind the present where that is earlier, or `none`
     #[arg(long, value_parser = parse_kept, value_name = "TIME")]
     retention: Option<Kept>,
-    /// What columns hold before any row does, such as price:decimal(2); what is said of a column stays
+    /// What columns hold before any row does, such as price:decimal(2), and of which zone instants are, such as
+    /// timestamp:timestamp[America/New_York] for the rows' own time; what is said of a column stays
     #[arg(long, value_delimiter = ',', value_parser = parse_type, value_name = "NAME:TYPE,...")]
     columns: Vec<(String, LogicalType)>,
     /// Change the rules of a type that is there
@@ -81,9 +82,12 @@ impl Define {
         definition = self.history.unwrap_or(known).into_iter().fold(definition, SeriesDefinition::history);
         let kept = self.retention.unwrap_or(before.kept_rows());
         definition = kept.into_iter().fold(definition, SeriesDefinition::retention);
-        if let Some((column, logical)) = self.columns.iter().find(|(_, logical)| logical.scale().is_none()) {
-            let what =
-                format!("--columns: {column:?} gets {logical} from its first row; say it of decimals alone");
+        if let Some((column, logical)) =
+            self.columns.iter().find(|(_, logical)| matches!(logical, LogicalType::Plain(_)))
+        {
+            let what = format!(
+                "--columns: {column:?} gets {logical} from its first row; say it of decimals and of zones alone"
+            );
             return Err(Failed::Usage(what));
         }
         match self.again {

@@ -220,8 +220,9 @@ impl ResampleArgs {
     fn typed_aggregates(&self, series: &Series) -> Result<(Vec<Aggregate>, LogicalTypes), Failed> {
         let types = series.types();
         let mut held = LogicalTypes::new();
-        for (name, logical) in self.by.iter().filter_map(|name| Some((name, types.get(name)?))) {
-            held.insert(name.as_str(), logical.clone());
+        let kept = self.by.iter().map(String::as_str).chain(["timestamp"]);
+        for (name, logical) in kept.filter_map(|name| Some((name, types.get(name)?))) {
+            held.insert(name, logical.clone());
         }
         let mut aggregates = Vec::new();
         for (aggregate, gives) in self.aggregates() {

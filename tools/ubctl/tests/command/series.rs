@@ -283,7 +283,7 @@ fn decimals_are_read_and_printed_exactly() {
         ("series resample s --every 1h --mean price", "decimal(3)"),
         ("series resample s --every 1m --last price --fill 0", "decimal(3)"),
         ("series define s --columns price:decimal(2) --again", "decimal(3), not decimal(2)"),
-        ("series define s --columns price:f64 --again", "decimals alone"),
+        ("series define s --columns price:f64 --again", "decimals and of zones alone"),
         ("import x.csv --series s --time t --key sym --columns price:decimal(2)", "more than 2 digits"),
         ("import x.csv --series s --time t --key sym --columns price:decimal(7)", "does not fit in 64 bits"),
         ("import x.csv --series s --time t --key sym --columns price:utf8", "decimal(3), not utf8"),
@@ -334,4 +334,55 @@ fn decimals_come_back_from_files() {
     }
     let text = std::fs::read_to_string(place.path("a.jsonl")).unwrap();
     assert!(text.contains("\"price\":92233720368547758.07,\"fee\":0.000000000000000001}"), "{text}");
+}
+
+/// Instants are shown as the clocks of their zone tell them, read back as they were, and local times are of it.
+#[test]
+fn instants_are_shown_in_their_zone() {
+    let place = Place::new();
+    place.ok(words(
+        "series define s --columns timestamp:timestamp[America/New_York],at:timestamp[Asia/Tokyo]",
+    ));
+    assert_eq!(place.json(words("series info s --format json"))["zone"], "America/New_York");
+    place.write("x.csv", "t,at\n2014-06-02T09:30:00,2014-06-02T22:30:00.000000001\n2014-12-01T09:30:00Z,\n");
+    place.ok(words("import x.csv --series s --time t"));
+    let expected = [
+        ["2014-06-02T09:30:00-04:00", "2014-06-02T22:30:00.000000001+09:00"],
+        ["2014-12-01T04:30:00-05:00", ""],
+    ];
+    assert_eq!(place.csv(words("series range s --format csv"))[1..], expected);
+    let json = place.json(words("series range s --format json"));
+    assert_eq!(json[0]["at"], "2014-06-02T22:30:00.000000001+09:00");
+    let info = place.json(words("series info s --format json"));
+    assert_eq!(info["fields"], "at timestamp[Asia/Tokyo]");
+    let found = place.csv(words("export s --where at>=2014-06-02T13:30:00Z"));
+    assert_eq!(found[1..], [expected[0].map(str::to_string)]);
+    // The earliest instant stands behind an offset with seconds.
+    place.write("y.csv", "t,at\n1677-09-21T00:12:43.145224192Z,1677-09-21T00:12:43.145224192Z\n");
+    place.ok(words("import y.csv --series s --time t"));
+    let shown = place.ok(words("series range s --format csv"));
+    for file in ["a.csv", "a.jsonl", "a.arrow"] {
+        place.ok(words(&format!("export s --output {file}")));
+        let to = file.replace('.', "_");
+        if file != "a.arrow" {
+            place.ok(words(&format!("series define {to} --columns timestamp:timestamp[America/New_York]")));
+        }
+        let types = if file == "a.arrow" { "" } else { " --columns at:timestamp[Asia/Tokyo]" };
+        place.ok(words(&format!("import {file} --series {to} --time timestamp{types}")));
+        assert_eq!(place.ok(words(&format!("series range {to} --format csv"))), shown, "{file}");
+    }
+    for (command, said) in [
+        (
+            "series define s --columns at:timestamp[Europe/Berlin] --again",
+            "timestamp[Asia/Tokyo], not timestamp[Europe/Berlin]",
+        ),
+        ("series define new --columns at:timestamp[Mars/Base]", "Mars/Base"),
+        (
+            "import x.csv --series s --time t --columns at:timestamp[Europe/Berlin]",
+            "timestamp[Europe/Berlin]",
+        ),
+    ] {
+        let refused = place.fails(words(command));
+        assert!(refused.contains(said), "{command}: {refused}");
+    }
 }

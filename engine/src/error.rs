@@ -360,6 +360,18 @@ pub enum CommitError {
         /// The name.
         zone: String,
     },
+    /// A column whose name would make another one a value and an object at once.
+    #[error(
+        "series {series:?} cannot have columns {column:?} and {other:?}: a dot parts the names of a path, so that one of them would be a value and hold the other; rename one"
+    )]
+    SeriesPath {
+        /// The series' type.
+        series: String,
+        /// The column that was to be new.
+        column: String,
+        /// The other one.
+        other: String,
+    },
     /// A text that is no decimal of its column.
     #[error("column {column:?}: {problem}")]
     Decimal {

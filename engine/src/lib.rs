@@ -117,7 +117,9 @@ pub use reader::{Reader, ReaderStatus};
 pub use repair::{Loss, RepairReport};
 pub use restore::Phases;
 pub use runs::{RUNS_SERIES, RunRecord};
-pub use series::{Delete, Past, Series, SeriesDefinition, SeriesInfo};
+pub use series::{
+    Delete, Document, DocumentError, Member, Nested, Past, Series, SeriesDefinition, SeriesInfo, nested,
+};
 #[cfg(feature = "processes")]
 pub use server::Server;
 pub use sessions::{Accepted, Session};

@@ -129,3 +129,6 @@ pub const INDEX_CLOSE_MAX: std::time::Duration = std::time::Duration::from_secs(
 pub const DRAWN_CELLS_MAX: u64 = 20_000;
 /// Edges between them.
 pub const DRAWN_EDGES_MAX: u64 = 200_000;
+
+/// Documents in each other.
+pub(crate) const DOCUMENT_DEPTH_MAX: usize = 32;

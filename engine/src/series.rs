@@ -2,6 +2,7 @@
 
 mod definition;
 mod delete;
+mod document;
 mod gate;
 mod hiding;
 pub(crate) mod inexact;
@@ -16,6 +17,8 @@ mod view;
 pub(crate) use definition::Rules;
 pub use definition::SeriesDefinition;
 pub use delete::Delete;
+pub(crate) use document::parents;
+pub use document::{Document, DocumentError, Member, Nested, nested};
 pub(crate) use gate::{Gates, Passed};
 pub(crate) use hiding::Hiding;
 #[cfg(feature = "arrow")]

@@ -4,6 +4,7 @@
 mod damaged;
 mod decimals;
 mod deletes;
+mod documents;
 mod duplicates;
 mod keyed;
 mod known;

@@ -12,7 +12,7 @@ use underbelly_query::{LastPoints, MemoryRun, Run, Schema, SchemaColumn, TIMESTA
 use underbelly_storage::{ColumnType, LogicalType, LogicalTypes};
 
 use super::tail::{Few, Tail};
-use super::{Hiding, Rules, SegmentRun};
+use super::{Hiding, Rules, SegmentRun, parents};
 use crate::error::CommitError;
 use crate::limits::{COLUMNS_MAX, NAME_BYTES_MAX, YOUNG_RUN_ROWS_MAX, YOUNG_RUNS_PER_CLASS};
 use crate::record::v1;
@@ -511,7 +511,9 @@ pub(crate) fn check_append<'a>(
     check_name("series", series)?;
     let role = |key| if key { "key" } else { "field" };
     let mut added = 0;
+    let (mut given_names, mut new_names) = (Vec::new(), Vec::new());
     for (name, column_type, key) in columns {
+        given_names.push(name);
         if let Some(given) = given {
             let found = given.of(name, column_type);
             if found.stored() != column_type {
@@ -525,6 +527,7 @@ pub(crate) fn check_append<'a>(
         let place = table.and_then(|table| table.places.get(name));
         let Some(known) = schema.zip(place).and_then(|(schema, place)| schema.columns.get(*place)) else {
             check_name("column", name)?;
+            new_names.push(name);
             if key && column_type == ColumnType::Bytes {
                 return Err(CommitError::Series {
                     series: series.to_string(),
@@ -555,6 +558,9 @@ pub(crate) fn check_append<'a>(
             });
         }
     }
+    if given.is_some() && !new_names.is_empty() {
+        check_paths(table, series, &given_names, &new_names)?;
+    }
     let width = schema.map_or(0, |s| s.columns.len()) + added;
     if width > COLUMNS_MAX {
         return Err(CommitError::TooLarge {
@@ -563,6 +569,26 @@ pub(crate) fn check_append<'a>(
             limit: COLUMNS_MAX as u64,
             remedy: "put measurements that come apart into types of their own",
         });
+    }
+    Ok(())
+}
+
+/// Refuses a new column that would be a part of another, or another of it: as a document, one of them would be a value and an object.
+fn check_paths(table: Option<&Table>, series: &str, given: &[&str], new: &[&str]) -> Result<(), CommitError> {
+    let known = |name: &str| table.is_some_and(|table| table.places.contains_key(name));
+    let all = || {
+        given
+            .iter()
+            .copied()
+            .chain(table.into_iter().flat_map(|table| table.places.keys().map(|name| &**name)))
+    };
+    for name in new {
+        let whole = parents(name).find(|parent| known(parent) || given.contains(parent));
+        let part = || all().find(|other| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')));
+        if let Some(other) = whole.or_else(part) {
+            let (series, column, other) = (series.to_string(), name.to_string(), other.to_string());
+            return Err(CommitError::SeriesPath { series, column, other });
+        }
     }
     Ok(())
 }

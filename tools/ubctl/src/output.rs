@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use underbelly::{Column, Decimal, LogicalType, Timestamp, Value, Values};
+use underbelly::{Column, Decimal, LogicalType, Nested, Timestamp, Value, Values, nested};
 
 use crate::error::Failed;
 use crate::time::in_zone;
@@ -192,7 +193,8 @@ pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failed> {
 
 /// A listing under way. CSV and JSON are written row by row; a table is kept until its end, which its widths need.
 pub(crate) struct Listing<W: Write> {
-    names: Vec<String>,
+    /// How the columns stand in objects of JSON.
+    places: Vec<(Arc<str>, Nested)>,
     form: Form<W>,
     rows: u64,
 }
@@ -210,6 +212,13 @@ impl Listing<BufWriter<StdoutLock<'static>>> {
         names: impl IntoIterator<Item = S>,
     ) -> Result<Self, Failed> {
         Listing::on(stdout(), format, names)
+    }
+
+    /// Begins a listing of rows of a series, which are nested objects in JSON.
+    pub(crate) fn begin_rows<S: AsRef<str>>(format: Format, names: &[S]) -> Result<Self, Failed> {
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        let places = nested(&names);
+        Ok(Listing { places, ..Listing::begin(format, names)? })
     }
 }
 
@@ -240,7 +249,8 @@ impl<W: Write> Listing<W> {
                 Form::Json(out)
             }
         };
-        Ok(Listing { names, form, rows: 0 })
+        let places = names.iter().enumerate().map(|(at, name)| (name.as_str().into(), Nested::Column(at)));
+        Ok(Listing { places: places.collect(), form, rows: 0 })
     }
 
     /// Writes a row: a field for each name.
@@ -260,9 +270,9 @@ impl<W: Write> Listing<W> {
                 writer.write_record(None::<&[u8]>).map_err(csv_failed)?;
             }
             Form::Json(out) => {
-                let mut text = String::from(if self.rows == 0 { "\n{" } else { ",\n{" });
-                members(&mut text, &self.names, fields);
-                text.push('}');
+                let fields: Vec<Field<'_>> = fields.into_iter().collect();
+                let mut text = String::from(if self.rows == 0 { "\n" } else { ",\n" });
+                object(&mut text, &self.places, &fields);
                 out.write_all(text.as_bytes()).map_err(Failed::output)?;
             }
         }
@@ -302,6 +312,39 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
         escaped
     });
     Cow::Owned(shown.collect())
+}
+
+/// Writes fields as an object, with objects in it where they are nested: null where all that it holds is.
+fn object(text: &mut String, places: &[(Arc<str>, Nested)], fields: &[Field<'_>]) {
+    for (at, (name, place)) in places.iter().enumerate() {
+        text.push(if at == 0 { '{' } else { ',' });
+        text.push_str(&serde_json::Value::from(&**name).to_string());
+        text.push(':');
+        match place {
+            Nested::Column(at) => {
+                let field = fields.get(*at).unwrap_or(&Field::Null);
+                text.push_str(&field.json().to_string());
+            }
+            inner if is_null(inner, fields) => text.push_str("null"),
+            Nested::Object(inner) => object(text, inner, fields),
+        }
+    }
+    text.push_str(if places.is_empty() { "{}" } else { "}" });
+}
+
+fn is_null(place: &Nested, fields: &[Field<'_>]) -> bool {
+    match place {
+        Nested::Column(at) => fields.get(*at).is_none_or(|field| *field == Field::Null),
+        Nested::Object(inner) => inner.iter().all(|(_, place)| is_null(place, fields)),
+    }
+}
+
+/// Fields as a JSON object in a line.
+pub(crate) fn json_line(names: &[&str], fields: &[Field<'_>]) -> String {
+    let mut text = String::new();
+    object(&mut text, &nested(names), fields);
+    text.push('\n');
+    text
 }
 
 fn members<'a>(text: &mut String, names: &[String], fields: impl IntoIterator<Item = Field<'a>>) {

@@ -281,7 +281,7 @@ fn add_rules(facts: &mut Facts, rules: &SeriesDefinition) {
 
 /// Shows rows that are in memory.
 pub(crate) fn show(format: Format, rows: &Columns, types: &LogicalTypes) -> Result<(), Failed> {
-    let mut listing = Listing::begin(format, rows.names().iter().map(|name| &**name))?;
+    let mut listing = Listing::begin_rows(format, rows.names())?;
     add(&mut listing, rows, types)?;
     listing.end(None)
 }
@@ -371,7 +371,7 @@ impl Range {
         };
         // Answers the names where there is no row, and refuses what does not fit before anything is written.
         let none = scan().rows_max(0).collect()?;
-        let mut listing = Listing::begin(format, none.names().iter().map(|name| &**name))?;
+        let mut listing = Listing::begin_rows(format, none.names())?;
         let mut shown = 0;
         for batch in limited(limit).batches() {
             let batch = batch?;

@@ -14,7 +14,7 @@ use underbelly::{
 };
 
 use crate::error::Failed;
-use crate::output::{Field, stdout};
+use crate::output::{Field, json_line, stdout};
 use crate::slot::parse_state;
 use crate::time::parse_slot_date;
 use crate::write;
@@ -252,10 +252,10 @@ fn row_line(
 ) -> String {
     let fields = rows.iter().map(|(name, column)| (name, Field::typed(column, row, types.get(name))));
     if format == TailFormat::Json {
-        let mut line = serde_json::Map::new();
-        seq.into_iter().for_each(|seq| drop(line.insert("_seq".to_string(), seq.into())));
-        fields.for_each(|(name, field)| drop(line.insert(name.to_string(), field.json())));
-        return format!("{}\n", serde_json::Value::Object(line));
+        let seq = seq.map(|seq| ("_seq", Field::Count(seq)));
+        let (names, fields): (Vec<&str>, Vec<Field<'_>>) =
+            seq.into_iter().chain(fields.map(|(name, field)| (&**name, field))).unzip();
+        return json_line(&names, &fields);
     }
     let mut line = seq.map_or_else(String::new, |seq| format!("{seq}  "));
     for (at, (name, field)) in fields.filter(|(_, field)| *field != Field::Null).enumerate() {

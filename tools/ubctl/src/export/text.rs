@@ -1,8 +1,11 @@
 //! Rows as text: CSV and JSON lines.
 
 use std::io::Write;
+use std::sync::Arc;
 
-use underbelly::{Column, Columns, Date, Decimal, LogicalType, LogicalTypes, Timestamp, Values};
+use underbelly::{
+    Column, Columns, Date, Decimal, LogicalType, LogicalTypes, Nested, Timestamp, Values, nested,
+};
 
 use super::Sink;
 use crate::error::Failed;
@@ -111,36 +114,49 @@ fn failed(error: csv::Error) -> Failed {
     }
 }
 
-/// A JSON object in each line.
+/// A JSON object in each line, with objects in it for columns whose names are paths.
 pub(super) struct Jsonl<W: Write> {
     out: W,
-    /// `"name":` of each column, with the comma before it.
-    names: Vec<Vec<u8>>,
+    members: Vec<Written>,
     logical: Vec<Option<LogicalType>>,
     line: Vec<u8>,
 }
 
+/// A member of an object: `"name":` with what stands before it, and what it is.
+type Written = (Vec<u8>, Node);
+
+enum Node {
+    Column(usize),
+    Object(Vec<Written>),
+}
+
+fn written(places: Vec<(Arc<str>, Nested)>) -> Vec<Written> {
+    let member = |(at, (name, place)): (usize, (Arc<str>, Nested))| {
+        let before = if at == 0 { '{' } else { ',' };
+        let node = match place {
+            Nested::Column(at) => Node::Column(at),
+            Nested::Object(inner) => Node::Object(written(inner)),
+        };
+        (format!("{before}{}:", serde_json::Value::from(&*name)).into_bytes(), node)
+    };
+    places.into_iter().enumerate().map(member).collect()
+}
+
 impl<W: Write> Jsonl<W> {
     pub(super) fn new(out: W, types: &Columns, logical: &LogicalTypes) -> Jsonl<W> {
-        let name = |(at, name): (usize, &std::sync::Arc<str>)| {
-            let comma = if at == 0 { "" } else { "," };
-            format!("{comma}{}:", serde_json::Value::from(&**name)).into_bytes()
-        };
-        let names = types.names().iter().enumerate().map(name).collect();
-        Jsonl { out, names, logical: by_place(types, logical), line: Vec::new() }
+        let names: Vec<&str> = types.names().iter().map(|name| &**name).collect();
+        Jsonl { out, members: written(nested(&names)), logical: by_place(types, logical), line: Vec::new() }
     }
 }
 
 impl<W: Write> Sink for Jsonl<W> {
     fn write(&mut self, rows: Columns) -> Result<(), Failed> {
+        let columns: Vec<(&Column, Option<&LogicalType>)> =
+            rows.iter().zip(&self.logical).map(|((_, column), logical)| (column, logical.as_ref())).collect();
         for row in 0..rows.rows() {
             self.line.clear();
-            self.line.push(b'{');
-            for ((name, logical), (_, column)) in self.names.iter().zip(&self.logical).zip(rows.iter()) {
-                self.line.extend_from_slice(name);
-                put_json(&mut self.line, column, row, logical.as_ref())?;
-            }
-            self.line.extend_from_slice(b"}\n");
+            put_object(&mut self.line, &self.members, &columns, row)?;
+            self.line.push(b'\n');
             self.out.write_all(&self.line).map_err(Failed::output)?;
         }
         Ok(())
@@ -149,6 +165,36 @@ impl<W: Write> Sink for Jsonl<W> {
     fn finish(mut self: Box<Self>) -> Result<Vec<String>, Failed> {
         self.out.flush().map_err(Failed::output)?;
         Ok(Vec::new())
+    }
+}
+
+/// Writes an object; of the objects in it those that hold nothing but nulls are null.
+fn put_object(
+    line: &mut Vec<u8>,
+    members: &[Written],
+    columns: &[(&Column, Option<&LogicalType>)],
+    row: usize,
+) -> Result<(), Failed> {
+    for (name, node) in members {
+        line.extend_from_slice(name);
+        match node {
+            Node::Column(at) => {
+                if let Some((column, logical)) = columns.get(*at) {
+                    put_json(line, column, row, *logical)?;
+                }
+            }
+            inner if is_null(inner, columns, row) => line.extend_from_slice(b"null"),
+            Node::Object(inner) => put_object(line, inner, columns, row)?,
+        }
+    }
+    line.push(b'}');
+    Ok(())
+}
+
+fn is_null(node: &Node, columns: &[(&Column, Option<&LogicalType>)], row: usize) -> bool {
+    match node {
+        Node::Column(at) => columns.get(*at).is_none_or(|(column, _)| column.is_null(row)),
+        Node::Object(inner) => inner.iter().all(|(_, node)| is_null(node, columns, row)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! JSON lines: an object in each line, whose members are columns.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{BufRead, BufReader};
 
@@ -20,6 +20,8 @@ use crate::error::Failed;
 use crate::progress;
 use crate::time::{InstantReader, Notation};
 
+/// Objects in each other.
+const DOCUMENT_DEPTH_MAX: usize = 32;
 /// Bytes of a line: more are no row.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes that are read at once.
@@ -130,6 +132,21 @@ impl Seen {
 }
 
 impl Surveyed {
+    /// Refuses a column that is a value in one line and an object in another, before anything is committed.
+    fn check_paths(&self, wishes: &Wishes) -> Result<(), Failed> {
+        let stored = self.columns.iter().filter(|column| column.logical.is_some());
+        let names: HashSet<&str> = stored.map(|column| wishes.stored(&column.name)).collect();
+        for name in &names {
+            let mut wholes = name.match_indices('.').filter_map(|(at, _)| name.get(..at));
+            if let Some(whole) = wholes.find(|whole| names.contains(whole)) {
+                return Err(Failed::Usage(format!(
+                    "column {whole:?} is a value in some lines and an object with {name:?} in others; rename one with --rename"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// What the columns hold, where that is not what is stored, by their names in the files.
     fn types(&self) -> LogicalTypes {
         let mut types = LogicalTypes::new();
@@ -141,7 +158,14 @@ impl Surveyed {
 
     /// What people should know about the columns.
     pub(super) fn remarks(&self) -> Vec<String> {
-        let nothing = self.columns.iter().filter(|column| column.logical.is_none());
+        // An object that is null in some lines has columns all the same.
+        let is_object = |name: &str| {
+            let inner =
+                |other: &JsonColumn| other.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+            self.columns.iter().any(inner)
+        };
+        let nothing =
+            self.columns.iter().filter(|column| column.logical.is_none() && !is_object(&column.name));
         let remark = |column: &JsonColumn| {
             let name = &column.name;
             format!(
@@ -172,7 +196,11 @@ impl<'a> Scalar<'a> {
                     .map(|text| Scalar::Text(text.into()))
                     .map_err(|error| error.to_string()),
             },
-            Some(b'{' | b'[') => Err("is an object or a list; give each of its values a column".to_string()),
+            Some(b'[') => {
+                Err("is a list, of which there is no column; give each of its values a name".to_string())
+            }
+            // Its members were taken out of it.
+            Some(b'{') => Err("is an object".to_string()),
             _ => Ok(Scalar::Number(text)),
         }
     }
@@ -235,11 +263,64 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
+/// A member of an object, or of one in it by its path.
+type Leaf<'a> = (Cow<'a, str>, &'a RawValue);
+
+/// The members of an object, those of objects in it by their paths. A name with a dot would come back as a path.
+fn leaves<'a>(members: Members<'a>, wishes: &Wishes) -> Result<Vec<Leaf<'a>>, (String, String)> {
+    let mut leaves = Vec::with_capacity(members.0.len());
+    for (Name(name), raw) in members.0 {
+        let is_renamed = || wishes.renames.iter().any(|(old, _)| **old == *name);
+        if name.contains('.') && !is_renamed() {
+            let what = "the name has a dot, as if it were a path, and would not come back; give it another with --rename";
+            return Err((name.into_owned(), what.to_string()));
+        }
+        match is_object(raw) {
+            true => inner_leaves(&name, raw, 1, &mut leaves)?,
+            false => leaves.push((name, raw)),
+        }
+    }
+    Ok(leaves)
+}
+
+fn is_object(raw: &RawValue) -> bool {
+    raw.get().starts_with('{')
+}
+
+fn inner_leaves<'a>(
+    path: &str,
+    raw: &'a RawValue,
+    depth: usize,
+    leaves: &mut Vec<Leaf<'a>>,
+) -> Result<(), (String, String)> {
+    let refused = |path: &str, what: &str| Err((path.to_string(), what.to_string()));
+    if depth > DOCUMENT_DEPTH_MAX {
+        return refused(path, &format!("is nested more than {DOCUMENT_DEPTH_MAX} levels deep; flatten it"));
+    }
+    let members: Members<'a> =
+        serde_json::from_str(raw.get()).map_err(|error| (path.to_string(), error.to_string()))?;
+    if members.0.is_empty() {
+        return refused(path, "is an empty object, of which no column would tell; leave it out");
+    }
+    for (Name(name), raw) in members.0 {
+        let here = format!("{path}.{name}");
+        if name.is_empty() || name.contains('.') {
+            return refused(&here, "the last name is empty or has a dot, and would not come back; rename it");
+        }
+        match is_object(raw) {
+            true => inner_leaves(&here, raw, depth + 1, leaves)?,
+            false => leaves.push((here.into(), raw)),
+        }
+    }
+    Ok(())
+}
+
 /// Goes through the lines of a file.
 fn each_line(
     source: &Source,
+    wishes: &Wishes,
     bar: &ProgressBar,
-    mut line: impl FnMut(Members<'_>, &dyn Fn() -> String) -> Result<bool, Failed>,
+    mut line: impl FnMut(&[Leaf<'_>], &dyn Fn() -> String) -> Result<bool, Failed>,
 ) -> Result<(), Failed> {
     let path = source.path();
     let failed = |error| Failed::file("read", path, error);
@@ -262,7 +343,8 @@ fn each_line(
         }
         let members = serde_json::from_str(text);
         let members = members.map_err(|error| wrong(format!("the line is no JSON object: {error}")))?;
-        if !line(members, &place)? {
+        let leaves = leaves(members, wishes).map_err(|(name, what)| at(&place, &name, what))?;
+        if !line(&leaves, &place)? {
             break;
         }
     }
@@ -294,10 +376,10 @@ pub(super) fn survey(sources: &[Source], wishes: &Wishes, known: Option<&Known>)
         };
         let mut tried: Vec<Option<Cells>> =
             surveyed.columns.iter().map(|column| scratch(&column.name)).collect();
-        each_line(source, &bar, |members, place| {
+        each_line(source, wishes, &bar, |members, place| {
             line += 1;
             let mut time = None;
-            for (Name(name), raw) in &members.0 {
+            for (name, raw) in members {
                 let twice = || at(place, name, "the name stands there twice; leave one out");
                 let value = Scalar::of(raw).map_err(|what| at(place, name, what))?;
                 if **name == *wishes.time {
@@ -362,6 +444,7 @@ pub(super) fn survey(sources: &[Source], wishes: &Wishes, known: Option<&Known>)
         }
         column.logical = found;
     }
+    surveyed.check_paths(wishes)?;
     Ok(surveyed)
 }
 
@@ -380,9 +463,9 @@ pub(super) fn load(
     };
     let mut filling: Vec<Option<Cells>> = surveyed.columns.iter().map(cells).collect();
     let mut times: Vec<i64> = Vec::new();
-    each_line(source, bar, |members, place| {
+    each_line(source, wishes, bar, |members, place| {
         let mut time = None;
-        for (order, (Name(name), raw)) in members.0.iter().enumerate() {
+        for (order, (name, raw)) in members.iter().enumerate() {
             let value = Scalar::of(raw).map_err(|what| at(place, name, what))?;
             if **name == *wishes.time {
                 let text = value.text().unwrap_or_default();

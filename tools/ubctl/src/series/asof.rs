@@ -172,7 +172,7 @@ impl AsOfArgs {
         }
         let batches = join.batches()?;
         let types = types(&series, &other, batches.names());
-        let mut listing = Listing::begin(format, batches.names().iter().map(|name| &**name))?;
+        let mut listing = Listing::begin_rows(format, batches.names())?;
         let mut left_to_show = limit;
         for batch in batches {
             let batch = batch?;

@@ -205,7 +205,7 @@ impl ResampleArgs {
             (None, Format::Table) => TABLE_ROWS as usize,
             (limit, _) => limit.unwrap_or(usize::MAX),
         };
-        let mut listing = Listing::begin(format, windows.names().iter().map(|name| &**name))?;
+        let mut listing = Listing::begin_rows(format, windows.names())?;
         add(&mut listing, &windows.slice(0..windows.rows().min(shown)), &types)?;
         match windows.rows().saturating_sub(shown) {
             more if more > 0 && self.limit.is_none() => {

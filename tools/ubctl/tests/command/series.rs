@@ -386,3 +386,58 @@ fn instants_are_shown_in_their_zone() {
         assert!(refused.contains(said), "{command}: {refused}");
     }
 }
+
+/// Objects of JSON become columns of their paths, and rows of JSON are nested again, wherever they are printed.
+#[test]
+fn nested_objects_come_back_nested() {
+    let place = Place::new();
+    let lines = concat!(
+        "{\"at\":{\"t\":0},\"bid\":{\"price\":1.5,\"of\":{\"n\":7,\"who\":\"a\"}},\"size\":3}\n",
+        "{\"at\":{\"t\":60},\"bid\":null,\"size\":4}\n",
+        "{\"at\":{\"t\":120},\"bid\":{\"price\":2.5,\"of\":{\"n\":null}}}\n",
+    );
+    place.write("x.jsonl", lines);
+    let told = place.run(words("import x.jsonl --series s --time at.t --columns bid.price:decimal(2)"));
+    assert_eq!((told.code, told.stderr.contains("no value")), (0, false), "{}", told.stderr);
+    let csv = place.csv(words("series range s --format csv"));
+    assert_eq!(csv[0], ["timestamp", "bid.price", "bid.of.n", "bid.of.who", "size"]);
+    assert_eq!(csv[1][1..], ["1.50", "7", "a", "3"]);
+    let expected = [
+        "{\"timestamp\":\"1970-01-01T00:00:00Z\",\"bid\":{\"price\":1.50,\"of\":{\"n\":7,\"who\":\"a\"}},\"size\":3}",
+        "{\"timestamp\":\"1970-01-01T00:01:00Z\",\"bid\":null,\"size\":4}",
+        "{\"timestamp\":\"1970-01-01T00:02:00Z\",\"bid\":{\"price\":2.50,\"of\":null},\"size\":null}",
+    ];
+    assert_eq!(place.ok(words("series range s --format json")), format!("[\n{}\n]\n", expected.join(",\n")));
+    assert_eq!(place.ok(words("tail s --format json")), expected.map(|line| format!("{line}\n")).concat());
+    place.ok(words("export s --output y.jsonl"));
+    let written = std::fs::read_to_string(place.path("y.jsonl")).unwrap();
+    assert_eq!(written, expected.map(|line| format!("{line}\n")).concat());
+    place.ok(words("import y.jsonl --series again --time timestamp --columns bid.price:decimal(2)"));
+    assert_eq!(
+        place.ok(words("series range again --format json")),
+        place.ok(words("series range s --format json"))
+    );
+    assert_eq!(place.csv(words("export s --where bid.of.n=7"))[1..].len(), 1);
+    let deep = format!("{{\"t\":0,\"x\":{}1{}}}", "{\"d\":".repeat(40), "}".repeat(40));
+    for (line, said) in [
+        ("{\"t\":0,\"x\":{\"y\":[1]}}", "z.jsonl:1: column \"x.y\": is a list"),
+        ("{\"t\":0,\"x\":[1]}", "z.jsonl:1: column \"x\": is a list"),
+        ("{\"t\":0,\"x\":{}}", "z.jsonl:1: column \"x\": is an empty object"),
+        ("{\"t\":0,\"x\":{\"a.b\":1}}", "the last name is empty or has a dot"),
+        ("{\"t\":0,\"x\":{\"\":1}}", "the last name is empty or has a dot"),
+        ("{\"t\":0,\"a.b\":1}", "--rename"),
+        ("{\"t\":0,\"x\":1}\n{\"t\":1,\"x\":{\"y\":1}}", "a value in some lines"),
+        ("{\"t\":0,\"x\":{\"y\":1,\"y\":2}}", "stands there twice"),
+        (&deep, "32 levels"),
+    ] {
+        place.write("z.jsonl", line);
+        let refused = place.fails(words("import z.jsonl --series z --time t"));
+        assert!(refused.contains(said), "{line}: {refused}");
+    }
+    assert!(place.fails(words("series info z")).contains("no series"));
+    place.write("z.jsonl", "{\"t\":0,\"a.b\":1}");
+    place.ok(words("import z.jsonl --series z --time t --rename a.b=a_b"));
+    place.write("z.jsonl", "{\"t\":0,\"size\":{\"x\":1}}");
+    let refused = place.fails(words("import z.jsonl --series s --time t"));
+    assert!(refused.contains("\"size\"") && refused.contains("\"size.x\""), "{refused}");
+}

@@ -1,8 +1,11 @@
 //! What a message of Arrow IPC says of itself, compared with the bytes that are there, before anything believes it.
 
 use arrow_format::ipc::planus::{self, ReadAsRoot};
-use arrow_format::ipc::{KeyValueRef, MessageHeaderRef, MessageRef, RecordBatchRef, SchemaRef, TypeRef};
+use arrow_format::ipc::{
+    FieldRef, KeyValueRef, MessageHeaderRef, MessageRef, RecordBatchRef, SchemaRef, TypeRef,
+};
 
+use crate::columns::STRUCT_DEPTH_MAX;
 use crate::error::ArrowError;
 use crate::ipc::Limits;
 
@@ -14,8 +17,8 @@ type Pairs<'a> = planus::Vector<'a, planus::Result<KeyValueRef<'a>>>;
 /// What a message is, as far as it may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Names and types of so many columns.
-    Schema { columns: usize },
+    /// Names and types of so many columns, and of so many with those within structs.
+    Schema { columns: usize, nodes: usize },
     /// So many rows.
     Batch { rows: usize },
     /// Texts that batches behind it point into, in place of those that had its number.
@@ -29,21 +32,19 @@ pub(crate) fn body_bytes(metadata: &[u8]) -> Result<u64, ArrowError> {
     u64::try_from(bytes).map_err(|_| ArrowError::rows(format!("the body of a message has {bytes} bytes")))
 }
 
-/// Refuses what is no schema, or no batch of plain, uncompressed columns whose buffers lie within its body. `columns` is how many
-/// the schema has, where there was one.
+/// Refuses what is no schema, or no batch of plain, uncompressed columns whose buffers lie within its body. `nodes` is how many
+/// columns the schema has, with those within structs, where there was one.
 pub(crate) fn check(
     metadata: &[u8],
     body: usize,
-    columns: Option<usize>,
+    nodes: Option<usize>,
     limits: &Limits,
 ) -> Result<Kind, ArrowError> {
     let message = MessageRef::read_as_root(metadata).map_err(unreadable)?;
-    match (message.header().map_err(unreadable)?, columns) {
-        (Some(MessageHeaderRef::Schema(schema)), None) => {
-            Ok(Kind::Schema { columns: check_schema(schema, metadata.len(), limits)? })
-        }
-        (Some(MessageHeaderRef::RecordBatch(batch)), Some(columns)) => {
-            Ok(Kind::Batch { rows: check_batch(batch, columns, body, limits)? })
+    match (message.header().map_err(unreadable)?, nodes) {
+        (Some(MessageHeaderRef::Schema(schema)), None) => check_schema(schema, metadata.len(), limits),
+        (Some(MessageHeaderRef::RecordBatch(batch)), Some(nodes)) => {
+            Ok(Kind::Batch { rows: check_batch(batch, nodes, body, limits)? })
         }
         (Some(MessageHeaderRef::DictionaryBatch(_)), _) if !limits.dictionaries => Err(dictionary()),
         (Some(MessageHeaderRef::DictionaryBatch(batch)), Some(_)) => {
@@ -62,32 +63,69 @@ pub(crate) fn check(
 
 /// How many columns there are. Whoever reads a schema copies its texts. Several fields may point at the same bytes of the metadata,
 /// but no writer does that, so that all texts together are no longer than the metadata.
-fn check_schema(schema: SchemaRef<'_>, metadata: usize, limits: &Limits) -> Result<usize, ArrowError> {
-    let mut left = metadata;
-    take_pairs(&mut left, schema.custom_metadata().map_err(unreadable)?)?;
-    let Some(fields) = schema.fields().map_err(unreadable)? else { return Ok(0) };
-    let count = fields.len();
-    if count > limits.columns {
-        return Err(ArrowError::rows(format!("{count} columns are more than {}", limits.columns)));
+fn check_schema(schema: SchemaRef<'_>, metadata: usize, limits: &Limits) -> Result<Kind, ArrowError> {
+    let mut fields = Fields { left: metadata, nodes: 0, limits };
+    take_pairs(&mut fields.left, schema.custom_metadata().map_err(unreadable)?)?;
+    let found = schema.fields().map_err(unreadable)?;
+    let columns = found.map_or(0, |found| found.len());
+    found.map_or(Ok(()), |found| fields.check(found, 0))?;
+    Ok(Kind::Schema { columns, nodes: fields.nodes })
+}
+
+/// What of a schema was looked at.
+struct Fields<'l> {
+    /// Bytes that other texts may have.
+    left: usize,
+    /// Columns, and those within structs.
+    nodes: usize,
+    limits: &'l Limits,
+}
+
+impl Fields<'_> {
+    fn check(
+        &mut self,
+        fields: planus::Vector<'_, planus::Result<FieldRef<'_>>>,
+        depth: usize,
+    ) -> Result<(), ArrowError> {
+        self.nodes = self.nodes.saturating_add(fields.len());
+        if self.nodes > self.limits.columns {
+            return Err(ArrowError::rows(format!(
+                "{} columns are more than {}",
+                self.nodes, self.limits.columns
+            )));
+        }
+        for field in fields {
+            let field = field.map_err(unreadable)?;
+            let name = field.name().map_err(unreadable)?.unwrap_or_default();
+            take(&mut self.left, name.len())?;
+            take_pairs(&mut self.left, field.custom_metadata().map_err(unreadable)?)?;
+            let found = field.type_().map_err(unreadable)?;
+            if let Some(TypeRef::Timestamp(time)) = found {
+                take(&mut self.left, time.timezone().map_err(unreadable)?.map_or(0, str::len))?;
+            }
+            let children = field.children().map_err(unreadable)?.filter(|children| !children.is_empty());
+            match (children, found) {
+                (Some(children), Some(TypeRef::Struct(_))) if self.limits.structs => {
+                    if depth == STRUCT_DEPTH_MAX {
+                        let what =
+                            format!("column {name:?} is nested more than {STRUCT_DEPTH_MAX} levels deep");
+                        return Err(ArrowError::rows(what));
+                    }
+                    self.check(children, depth + 1)?;
+                }
+                (Some(_), _) | (None, Some(TypeRef::Union(_))) => {
+                    return Err(ArrowError::rows(format!(
+                        "column {name:?} has a nested type; use plain columns"
+                    )));
+                }
+                (None, _) => {}
+            }
+            if !self.limits.dictionaries && field.dictionary().map_err(unreadable)?.is_some() {
+                return Err(dictionary());
+            }
+        }
+        Ok(())
     }
-    for field in fields {
-        let field = field.map_err(unreadable)?;
-        let name = field.name().map_err(unreadable)?.unwrap_or_default();
-        take(&mut left, name.len())?;
-        take_pairs(&mut left, field.custom_metadata().map_err(unreadable)?)?;
-        let found = field.type_().map_err(unreadable)?;
-        if let Some(TypeRef::Timestamp(time)) = found {
-            take(&mut left, time.timezone().map_err(unreadable)?.map_or(0, str::len))?;
-        }
-        let has_children = field.children().map_err(unreadable)?.is_some_and(|children| !children.is_empty());
-        if has_children || matches!(found, Some(TypeRef::Union(_))) {
-            return Err(ArrowError::rows(format!("column {name:?} has a nested type; use plain columns")));
-        }
-        if !limits.dictionaries && field.dictionary().map_err(unreadable)?.is_some() {
-            return Err(dictionary());
-        }
-    }
-    Ok(count)
 }
 
 fn take(left: &mut usize, bytes: usize) -> Result<(), ArrowError> {

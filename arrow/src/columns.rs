@@ -1,16 +1,19 @@
 //! Columns of Underbelly as arrays of Arrow, and back.
 
 use arrow2::array::{
-    Array, BinaryArray, BooleanArray, DictionaryArray, DictionaryKey, PrimitiveArray, Utf8Array,
+    Array, BinaryArray, BooleanArray, DictionaryArray, DictionaryKey, PrimitiveArray, StructArray, Utf8Array,
 };
 use arrow2::bitmap::Bitmap;
 use arrow2::buffer::Buffer;
-use arrow2::datatypes::{DataType, IntegerType, TimeUnit};
+use arrow2::datatypes::{DataType, Field, IntegerType, TimeUnit};
 use arrow2::error::Error;
 use arrow2::offset::{Offset, OffsetsBuffer};
 use arrow2::types::NativeType;
 use underbelly_storage::logical::DECIMAL_DIGITS;
 use underbelly_storage::{Column, ColumnType, LogicalType, Strings, Values};
+
+/// Structs in each other.
+pub(super) const STRUCT_DEPTH_MAX: usize = 32;
 
 /// The zone of instants whose zone nobody named.
 pub(super) const UTC: &str = "UTC";
@@ -78,6 +81,63 @@ fn long_offsets(strings: Strings) -> Result<(OffsetsBuffer<i64>, Buffer<u8>), Er
     Ok((OffsetsBuffer::try_from(Buffer::from(offsets))?, bytes.into()))
 }
 
+/// Adds the plain columns of a field: itself, or those within a struct by their paths.
+pub(super) fn leaves(
+    field: &Field,
+    path: String,
+    to: &mut Vec<(String, DataType)>,
+) -> Result<(), (String, String)> {
+    let DataType::Struct(members) = field.data_type.to_logical_type() else {
+        to.push((path, field.data_type.clone()));
+        return Ok(());
+    };
+    if members.is_empty() {
+        return Err((
+            path,
+            "is a struct of nothing, of which no column would tell; leave it out".to_string(),
+        ));
+    }
+    members.iter().try_for_each(|member| leaves(member, member_path(&path, &member.name)?, to))
+}
+
+/// The path of what stands under a name in a struct.
+pub(super) fn member_path(path: &str, name: &str) -> Result<String, (String, String)> {
+    if name.is_empty() || name.contains('.') {
+        let what = format!(
+            "has a member {name:?}, a name that is empty or has a dot, and would not come back; rename it"
+        );
+        return Err((path.to_string(), what));
+    }
+    Ok(format!("{path}.{name}"))
+}
+
+/// Does something with each plain array of a column: itself, or those within a struct, and which of its rows are not null as a whole.
+pub(super) fn each_leaf(
+    array: &dyn Array,
+    whole: Option<&Bitmap>,
+    to: &mut dyn FnMut(&dyn Array, Option<&Bitmap>) -> Result<(), String>,
+) -> Result<(), String> {
+    if !matches!(array.data_type().to_logical_type(), DataType::Struct(_)) {
+        return to(array, whole);
+    }
+    let of_struct = cast::<StructArray>(array)?;
+    let both = match (whole, of_struct.validity()) {
+        (Some(whole), Some(own)) => Some(whole & own),
+        (whole, own) => whole.or(own).cloned(),
+    };
+    of_struct.values().iter().try_for_each(|values| each_leaf(&**values, both.as_ref(), to))
+}
+
+/// The same column, null where the struct that it stands in is.
+pub(super) fn hidden(column: Column, whole: impl Iterator<Item = bool>) -> Result<Column, String> {
+    let (values, validity) = column.into_parts();
+    let validity = match validity {
+        Some(validity) => validity.into_iter().zip(whole).map(|(own, whole)| own && whole).collect(),
+        None => whole.collect(),
+    };
+    Column::from_parts(values, Some(validity)).ok_or_else(|| "cannot be put together".to_string())
+}
+
 /// What a column of arrays of this type holds, where that is not what is stored.
 pub(super) fn logical(data_type: &DataType) -> Option<LogicalType> {
     match data_type.to_logical_type() {
@@ -120,9 +180,12 @@ pub(super) fn empty(data_type: &DataType) -> Result<Option<Column>, String> {
     Ok(Some(Column::new(column_type)))
 }
 
-/// Appends an array to the column of its type.
-pub(super) fn append(column: &mut Column, array: &dyn Array) -> Result<(), String> {
-    let more = plain(array)?;
+/// Appends an array to the column of its type; null where the struct that it stands in is.
+pub(super) fn append(column: &mut Column, array: &dyn Array, whole: Option<&Bitmap>) -> Result<(), String> {
+    let mut more = plain(array)?;
+    if let Some(whole) = whole {
+        more = hidden(more, whole.iter())?;
+    }
     if column.is_empty() {
         *column = more;
         return Ok(());

@@ -8,8 +8,9 @@ use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow2::array::Array;
+use arrow2::bitmap::Bitmap;
 use arrow2::chunk::Chunk;
-use arrow2::datatypes::{Field, Schema};
+use arrow2::datatypes::{DataType, Field, Schema};
 use arrow2::io::ipc::read::{StreamMetadata, StreamReader, StreamState, read_stream_metadata};
 use arrow2::io::ipc::write::{FileWriter, StreamWriter, WriteOptions};
 use underbelly_storage::{Column, Columns, LogicalTypes};
@@ -42,6 +43,8 @@ pub struct Limits {
     pub body_bytes: u64,
     /// Whether columns may be dictionary-encoded. They are read as plain ones, which may take far more memory than they came in.
     pub dictionaries: bool,
+    /// Whether columns may be structs. They are read as the columns within them, by their paths: `bid.price` of a struct `bid`.
+    pub structs: bool,
 }
 
 impl Default for Limits {
@@ -52,6 +55,7 @@ impl Default for Limits {
             metadata_bytes: 16 << 20,
             body_bytes: 4 << 30,
             dictionaries: true,
+            structs: true,
         }
     }
 }
@@ -62,6 +66,10 @@ pub struct Reader<R> {
     messages: Messages<R>,
     is_file: bool,
     schema: StreamMetadata,
+    /// Columns of the messages, with those within structs.
+    nodes: usize,
+    /// The plain columns.
+    leaves: Vec<(String, DataType)>,
     rows: usize,
     /// Messages of dictionaries, the newest of each number.
     dictionaries: Vec<(i64, Vec<u8>)>,
@@ -124,8 +132,8 @@ impl<R: Read> Messages<R> {
         self.head.get(self.metadata_at..).unwrap_or_default()
     }
 
-    fn kind(&self, columns: Option<usize>) -> Result<Kind, ArrowError> {
-        claims::check(self.metadata(), self.body.len(), columns, &self.limits)
+    fn kind(&self, nodes: Option<usize>) -> Result<Kind, ArrowError> {
+        claims::check(self.metadata(), self.body.len(), nodes, &self.limits)
     }
 }
 
@@ -145,7 +153,8 @@ impl<R: Read> Reader<R> {
             first = messages.word()?;
         }
         let has_schema = messages.advance(first)?;
-        let Some(Kind::Schema { columns }) = has_schema.then(|| messages.kind(None)).transpose()? else {
+        let Some(Kind::Schema { columns, nodes }) = has_schema.then(|| messages.kind(None)).transpose()?
+        else {
             return Err(ArrowError::rows("the stream has no schema"));
         };
         let head = &messages.head;
@@ -156,32 +165,40 @@ impl<R: Read> Reader<R> {
         if !schema.ipc_schema.is_little_endian {
             return Err(ArrowError::rows("its numbers are big-endian; write it on another machine"));
         }
-        let reader = Reader { messages, is_file, schema, rows: 0, dictionaries: Vec::new(), is_over: false };
+        let mut leaves = Vec::new();
+        for field in &schema.schema.fields {
+            columns::leaves(field, field.name.clone(), &mut leaves)
+                .map_err(|(path, what)| of_column(&path, what))?;
+        }
+        let (rows, dictionaries) = (0, Vec::new());
+        let reader = Reader { messages, is_file, schema, nodes, leaves, rows, dictionaries, is_over: false };
         reader.empty()?;
         Ok(reader)
     }
 
-    /// Names and types of the columns, without rows. A column of Arrow's type `null` is left out.
+    /// Names and types of the columns, without rows. A column of Arrow's type `null` is left out; those within a struct have their
+    /// paths as names.
     ///
     /// # Errors
     /// [`ArrowError::Rows`] where a column has a type that cannot be taken, or two have one name.
     pub fn empty(&self) -> Result<Columns, ArrowError> {
-        named(&self.schema.schema.fields, self.found()?)
+        named(&self.leaves, self.found()?)
     }
 
     /// What the columns hold, where that is not what is stored.
     pub fn types(&self) -> LogicalTypes {
         let mut types = LogicalTypes::new();
-        for field in &self.schema.schema.fields {
-            let logical = columns::logical(&field.data_type);
-            logical.into_iter().for_each(|logical| types.insert(field.name.as_str(), logical));
+        for (name, data_type) in &self.leaves {
+            let logical = columns::logical(data_type);
+            logical.into_iter().for_each(|logical| types.insert(name.as_str(), logical));
         }
         types
     }
 
     fn found(&self) -> Result<Vec<Option<Column>>, ArrowError> {
-        let fields = self.schema.schema.fields.iter();
-        fields.map(|field| columns::empty(&field.data_type).map_err(|what| of_column(field, what))).collect()
+        let empty =
+            |(name, of): &(String, DataType)| columns::empty(of).map_err(|what| of_column(name, what));
+        self.leaves.iter().map(empty).collect()
     }
 
     /// The next batch; `None` behind the last.
@@ -193,7 +210,7 @@ impl<R: Read> Reader<R> {
                 return Ok(None);
             }
             let Messages { head, body, limits, .. } = &self.messages;
-            match self.messages.kind(Some(self.schema.schema.fields.len()))? {
+            match self.messages.kind(Some(self.nodes))? {
                 Kind::Schema { .. } => return Err(ArrowError::rows("not a schema and then record batches")),
                 Kind::Dictionary { id } => {
                     self.dictionaries.retain(|(known, _)| *known != id);
@@ -226,7 +243,6 @@ impl<R: Read> Reader<R> {
         let Messages { head, body, .. } = &self.messages;
         let dictionaries = Parts(self.dictionaries.iter().map(|(_, message)| &message[..]).collect());
         let bytes = dictionaries.chain(&head[..]).chain(&body[..]).chain(&END[..]);
-        let fields = &self.schema.schema.fields;
         let mut found = self.found()?;
         caught(|| {
             let mut batches = StreamReader::new(bytes, self.schema.clone(), None);
@@ -235,18 +251,23 @@ impl<R: Read> Reader<R> {
             else {
                 return Err(ArrowError::rows("a record batch is none"));
             };
-            for ((array, column), field) in chunk.into_arrays().into_iter().zip(&mut found).zip(fields) {
+            let mut waiting = found.iter_mut().zip(&self.leaves);
+            let mut append = |array: &dyn Array, whole: Option<&Bitmap>| {
+                let Some((column, (name, _))) = waiting.next() else { return Ok(()) };
+                let column = column.as_mut();
                 // Where offsets are missing, arrow2 makes an array without rows.
-                if array.len() != rows {
-                    let what = format!("holds {} rows in a record batch of {rows}", array.len());
-                    return Err(of_column(field, what));
-                }
-                let Some(column) = column else { continue };
-                columns::append(column, &*array as &dyn Array).map_err(|what| of_column(field, what))?;
+                let appended = match array.len() == rows {
+                    true => column.map_or(Ok(()), |column| columns::append(column, array, whole)),
+                    false => Err(format!("holds {} rows in a record batch of {rows}", array.len())),
+                };
+                appended.map_err(|what| format!("column {name:?} {what}"))
+            };
+            for array in chunk.arrays() {
+                columns::each_leaf(&**array, None, &mut append).map_err(ArrowError::rows)?;
             }
             Ok(())
         })?;
-        named(fields, found)
+        named(&self.leaves, found)
     }
 
     /// Behind the end of the stream: a file's list of its batches, which is not needed, and its mark.
@@ -290,15 +311,15 @@ impl Read for Parts<'_> {
     }
 }
 
-fn of_column(field: &Field, what: String) -> ArrowError {
-    ArrowError::rows(format!("column {:?} {what}", field.name))
+fn of_column(name: &str, what: String) -> ArrowError {
+    ArrowError::rows(format!("column {name:?} {what}"))
 }
 
-fn named(fields: &[Field], found: Vec<Option<Column>>) -> Result<Columns, ArrowError> {
+fn named(leaves: &[(String, DataType)], found: Vec<Option<Column>>) -> Result<Columns, ArrowError> {
     let mut rows = Columns::new();
-    for (column, field) in found.into_iter().zip(fields) {
+    for (column, (name, _)) in found.into_iter().zip(leaves) {
         let Some(column) = column else { continue };
-        rows.insert(field.name.as_str(), column).map_err(|error| ArrowError::rows(error.to_string()))?;
+        rows.insert(name.as_str(), column).map_err(|error| ArrowError::rows(error.to_string()))?;
     }
     Ok(rows)
 }
@@ -498,4 +519,4 @@ fn reader_types(bytes: &[u8], limits: Limits) -> Result<Columns, ArrowError> {
 
 #[cfg(test)]
 #[path = "tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -4,11 +4,11 @@ use arrow_format::ipc::planus::{Builder, ReadAsRoot, WriteAsOffset};
 use arrow_format::ipc::{self, Message, MessageHeader, MessageRef};
 use arrow2::array::{
     DictionaryArray, Int8Array, ListArray, MutableListArray, MutablePrimitiveArray, NullArray,
-    PrimitiveArray, TryExtend, Utf8Array,
+    PrimitiveArray, StructArray, TryExtend, Utf8Array,
 };
 use arrow2::datatypes::{DataType, TimeUnit};
 use proptest::prelude::*;
-use underbelly_storage::{ColumnType, Date, Timestamp, Value};
+use underbelly_storage::{ColumnType, Date, Strings, Timestamp, Value, Values};
 
 use super::*;
 
@@ -363,7 +363,7 @@ fn decimals_come_back_with_their_scale() {
     let of = |data_type: DataType, numbers: Vec<Option<i128>>| {
         let array = PrimitiveArray::from(numbers).to(data_type);
         let mut column = columns::empty(array.data_type())?.ok_or("no column")?;
-        columns::append(&mut column, &array).map(|()| column)
+        columns::append(&mut column, &array, None).map(|()| column)
     };
     let wide = i128::from(i64::MAX) + 1;
     assert_eq!(of(DataType::Decimal(38, 3), vec![Some(7)]).unwrap().get(0), Value::I64(7));
@@ -388,4 +388,75 @@ fn zones_come_back() {
     for plain in ["UTC", "+05:30", "-00:00"] {
         assert_eq!(columns::zoned(plain), None, "{plain}");
     }
+}
+
+/// Quotes whose bids are structs within a struct: the second row has no bid, the third no quote, the fourth a bid without a price.
+pub(crate) fn quotes() -> Box<dyn Array> {
+    let field = |name: &str, array: &dyn Array| Field::new(name, array.data_type().clone(), true);
+    let of = |members: Vec<(&str, Box<dyn Array>)>, validity: [bool; 4]| {
+        let fields = members.iter().map(|(name, array)| field(name, &**array)).collect();
+        let arrays = members.into_iter().map(|(_, array)| array).collect();
+        StructArray::new(DataType::Struct(fields), arrays, Some(validity.into())).boxed()
+    };
+    let price = PrimitiveArray::from([Some(1.5f64), Some(2.5), Some(3.5), None]).boxed();
+    let size = PrimitiveArray::from_slice([10i64, 20, 30, 40]).boxed();
+    let bid = of(vec![("price", price), ("size", size)], [true, false, true, true]);
+    let venue = Utf8Array::<i32>::from_slice(["N", "Q", "N", "B"]).boxed();
+    of(vec![("bid", bid), ("venue", venue)], [true, true, false, true])
+}
+
+/// What [`quotes`] are, beside a number for each.
+pub(crate) fn flat_quotes() -> Columns {
+    let column = |values, validity: [bool; 4]| Column::from_parts(values, Some(validity.to_vec())).unwrap();
+    let price = column(Values::F64(vec![1.5, 2.5, 3.5, 0.0]), [true, false, false, false]);
+    let size = column(Values::I64(vec![10, 20, 30, 40]), [true, false, false, true]);
+    let venue = column(
+        Values::Utf8(Strings::from_parts(vec![0, 1, 2, 3, 4], b"NQNB".to_vec()).unwrap()),
+        [true, true, false, true],
+    );
+    let rows = Columns::new().with("n", vec![1i64, 2, 3, 4].into()).unwrap();
+    let rows = rows.with("quote.bid.price", price).unwrap().with("quote.bid.size", size).unwrap();
+    rows.with("quote.venue", venue).unwrap()
+}
+
+#[test]
+fn structs_are_the_columns_within_them() {
+    let numbers = || PrimitiveArray::from_slice([1i64, 2, 3, 4]).boxed();
+    let of = |name: &str, structs: Box<dyn Array>, limits: Limits| {
+        let fields = [("n", numbers()), (name, structs)];
+        let schema: Vec<Field> =
+            fields.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
+        let mut writer = StreamWriter::new(Vec::new(), WriteOptions::default());
+        writer.start(&Schema::from(schema), None).unwrap();
+        writer.write(&Chunk::new(fields.into_iter().map(|(_, array)| array).collect()), None).unwrap();
+        writer.finish().unwrap();
+        super::decode(&writer.into_inner(), limits)
+    };
+    let named = |name: &str| of(name, quotes(), Limits::default());
+    let rows = named("quote").unwrap();
+    assert_eq!(rows.rows(), 4);
+    for row in 0..4 {
+        for (name, _) in flat_quotes().iter() {
+            assert_eq!(rows.value(name, row), flat_quotes().value(name, row), "{name} {row}");
+        }
+    }
+    assert_eq!(rows.names(), flat_quotes().names());
+    let refused = |made: Result<Columns, ArrowError>| made.unwrap_err().to_string();
+    assert!(
+        refused(of("quote", quotes(), Limits { structs: false, ..Limits::default() })).contains("nested")
+    );
+    assert!(refused(of("quote", quotes(), Limits { columns: 4, ..Limits::default() })).contains("6 columns"));
+    let member = |name: &str| {
+        let array = numbers();
+        let fields = vec![Field::new(name, array.data_type().clone(), true)];
+        StructArray::new(DataType::Struct(fields), vec![array], None).boxed()
+    };
+    let found = of("a", member("b.c"), Limits::default());
+    assert!(refused(found).contains("\"b.c\""));
+    let mut deep = member("x");
+    for _ in 0..columns::STRUCT_DEPTH_MAX {
+        let fields = vec![Field::new("x", deep.data_type().clone(), true)];
+        deep = StructArray::new(DataType::Struct(fields), vec![deep], None).boxed();
+    }
+    assert!(refused(of("a", deep, Limits::default())).contains("levels deep"));
 }

@@ -28,6 +28,7 @@ pub fn decode(bytes: &[u8]) -> Result<Columns, ProtocolError> {
         rows: ROWS_MAX,
         body_bytes: DATA_BYTES_MAX,
         dictionaries: false,
+        structs: false,
         ..Limits::default()
     };
     underbelly_arrow::decode(bytes, limits).map_err(failed)

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_void};
 use underbelly_storage::{Column, Columns, LogicalType, LogicalTypes, Strings, Values};
 
 use super::{ArrowArray, ArrowSchema};
-use crate::columns::{at_places, decimals, zoned};
+use crate::columns::{STRUCT_DEPTH_MAX, at_places, decimals, hidden, member_path, zoned};
 use crate::error::ArrowError;
 
 /// Nanoseconds of a day and milliseconds of one.
@@ -16,7 +16,8 @@ const ROWS_MAX: i64 = u32::MAX as i64;
 const COLUMNS_MAX: i64 = 4_096;
 
 /// The rows of a record batch (a struct array) that another library made. Shorter integers widen, times become nanoseconds, texts
-/// that stand in a dictionary become plain, and a column of the type `null` is left out. All is copied; the array is released.
+/// that stand in a dictionary become plain, a column of the type `null` is left out, and those within a struct have their paths as
+/// names (`bid.price`). All is copied; the array is released.
 ///
 /// # Errors
 /// [`ArrowError::Rows`] where the array is no record batch, contradicts itself, or has a column that cannot be taken.
@@ -37,25 +38,84 @@ pub unsafe fn import(array: ArrowArray, schema: &ArrowSchema) -> Result<Columns,
         if array.null_count != 0 && buffer(&array, 0)?.is_some_and(|bits| !slice.all_set(bits)) {
             return Err(ArrowError::rows("a row is null as a whole; fill it or leave it out"));
         }
+        let mut rows = Columns::new();
+        add_members(&mut rows, (&array, schema), None, slice, None)?;
+        Ok(rows)
+    }
+}
+
+/// Adds the columns of a struct: all rows of the batch, or what stands at `path` in them. `whole` tells which rows of it are no null.
+unsafe fn add_members(
+    rows: &mut Columns,
+    (array, schema): (&ArrowArray, &ArrowSchema),
+    path: Option<&str>,
+    slice: Slice,
+    whole: Option<&[bool]>,
+) -> Result<(), ArrowError> {
+    // SAFETY: the word of who called `import`.
+    unsafe {
         let count = schema.n_children;
         if count != array.n_children || !(0..=COLUMNS_MAX).contains(&count) {
             let found = array.n_children;
             return Err(ArrowError::rows(format!("{found} columns where the schema has {count}")));
         }
-        let mut rows = Columns::new();
-        for at in 0..count as usize {
-            let (field, values) = (child(schema.children, at)?, child(array.children, at)?);
-            if field.release.is_none() {
-                return Err(ArrowError::rows("the schema of a column was released"));
-            }
-            let name = text(field.name)?;
-            let named = |what: String| ArrowError::rows(format!("column {name:?} {what}"));
-            if let Some(column) = column(values, field, slice.offset, slice.rows).map_err(named)? {
-                rows.insert(name, column).map_err(|error| ArrowError::rows(error.to_string()))?;
-            }
+        if let (0, Some(path)) = (count, path) {
+            let what = "is a struct of nothing, of which no column would tell; leave it out";
+            return Err(ArrowError::rows(format!("column {path:?} {what}")));
         }
-        Ok(rows)
+        for at in 0..count as usize {
+            let (name, field) = member(schema, path, at)?;
+            let values = child(array.children, at)?;
+            let named = |what: String| ArrowError::rows(format!("column {name:?} {what}"));
+            if text(field.format)? == "+s" {
+                let inner = Slice::of(values, slice.offset, slice.rows as i64)?;
+                let own = match buffer(values, 0)? {
+                    Some(bits) if values.null_count != 0 => Some(inner.bits(bits)),
+                    _ => None,
+                };
+                let both = match (whole, own) {
+                    (Some(whole), Some(own)) => {
+                        Some(own.into_iter().zip(whole).map(|(a, b)| a && *b).collect())
+                    }
+                    (whole, own) => own.or_else(|| whole.map(<[bool]>::to_vec)),
+                };
+                add_members(rows, (values, field), Some(&name), inner, both.as_deref())?;
+                continue;
+            }
+            let Some(mut column) = column(values, field, slice.offset, slice.rows).map_err(named)? else {
+                continue;
+            };
+            if let Some(whole) = whole {
+                column = hidden(column, whole.iter().copied()).map_err(named)?;
+            }
+            rows.insert(name, column).map_err(|error| ArrowError::rows(error.to_string()))?;
+        }
+        Ok(())
     }
+}
+
+/// The path of a member of a struct, and its schema.
+unsafe fn member<'s>(
+    schema: &'s ArrowSchema,
+    path: Option<&str>,
+    at: usize,
+) -> Result<(String, &'s ArrowSchema), ArrowError> {
+    // SAFETY: of the caller.
+    let (field, name) = unsafe {
+        let field: &ArrowSchema = child(schema.children, at)?;
+        if field.release.is_none() {
+            return Err(ArrowError::rows("the schema of a column was released"));
+        }
+        (field, text(field.name)?)
+    };
+    let Some(path) = path else { return Ok((name.to_string(), field)) };
+    if path.matches('.').count() >= STRUCT_DEPTH_MAX {
+        return Err(ArrowError::rows(format!(
+            "column {path:?} is nested more than {STRUCT_DEPTH_MAX} levels deep"
+        )));
+    }
+    let refused = |(path, what)| ArrowError::rows(format!("column {path:?} {what}"));
+    Ok((member_path(path, name).map_err(refused)?, field))
 }
 
 /// What the columns of a record batch of another library hold, where that is not what [`import`] gives: decimals come as their scaled
@@ -69,25 +129,36 @@ pub unsafe fn import(array: ArrowArray, schema: &ArrowSchema) -> Result<Columns,
 pub unsafe fn types(schema: &ArrowSchema) -> Result<LogicalTypes, ArrowError> {
     let mut types = LogicalTypes::new();
     // SAFETY: the caller's word.
+    unsafe { add_types(&mut types, schema, None)? };
+    Ok(types)
+}
+
+unsafe fn add_types(
+    types: &mut LogicalTypes,
+    schema: &ArrowSchema,
+    path: Option<&str>,
+) -> Result<(), ArrowError> {
+    // SAFETY: the word of who called `types`.
     unsafe {
         if schema.release.is_none() || !(0..=COLUMNS_MAX).contains(&schema.n_children) {
             return Err(ArrowError::rows("the schema was released, or is of no record batch"));
         }
         for at in 0..schema.n_children as usize {
-            let field = child(schema.children, at)?;
-            if field.release.is_none() {
-                return Err(ArrowError::rows("the schema of a column was released"));
+            let (name, field) = member(schema, path, at)?;
+            if text(field.format)? == "+s" {
+                add_types(types, field, Some(&name))?;
+                continue;
             }
             let values = field.dictionary.as_ref().unwrap_or(field);
             let format = text(values.format)?;
             let zone =
                 || ["tss:", "tsm:", "tsu:", "tsn:"].iter().find_map(|unit| zoned(format.strip_prefix(unit)?));
             if let Some(logical) = scale(format).map(LogicalType::Decimal).or_else(zone) {
-                types.insert(text(field.name)?, logical);
+                types.insert(name, logical);
             }
         }
     }
-    Ok(types)
+    Ok(())
 }
 
 /// The scale of decimals of 128 bits that can be taken; `None` for any other type.

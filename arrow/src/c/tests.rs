@@ -62,7 +62,7 @@ fn read_by_arrow2(array: ArrowArray, schema: ArrowSchema) -> Columns {
     let mut rows = Columns::new();
     for (field, array) in records.fields().iter().zip(records.values()) {
         let mut column = crate::columns::empty(&field.data_type).unwrap().unwrap();
-        crate::columns::append(&mut column, &**array).unwrap();
+        crate::columns::append(&mut column, &**array, None).unwrap();
         rows.insert(field.name.as_str(), column).unwrap();
     }
     rows
@@ -358,4 +358,36 @@ fn decimals_and_zones_are_handed_over() {
     assert_eq!(imported.map(Result::unwrap).collect::<Vec<_>>(), [rows.clone()]);
     let wide = Int128Array::from(vec![Some(1i128 << 63)]).to(DataType::Decimal(38, 4)).boxed();
     assert!(read(made_by_arrow2(vec![("x", wide)])).unwrap_err().to_string().contains("64 bits"));
+}
+
+#[test]
+fn structs_within_a_batch_are_the_columns_within_them() {
+    use crate::ipc::tests::{flat_quotes, quotes};
+    let numbers = PrimitiveArray::from_slice([1i64, 2, 3, 4]).boxed();
+    let whole = made_by_arrow2(vec![("n", numbers.clone()), ("quote", quotes())]);
+    let mut some = made_by_arrow2(vec![("n", numbers.clone()), ("quote", quotes())]);
+    (some.0.offset, some.0.length) = (1, 3);
+    for (made, skipped) in [(whole, 0), (some, 1)] {
+        let (rows, expected) = (read(made).unwrap(), flat_quotes());
+        assert_eq!((rows.rows(), rows.names()), (4 - skipped, expected.names()));
+        for row in 0..rows.rows() {
+            for (name, _) in expected.iter() {
+                assert_eq!(rows.value(name, row), expected.value(name, row + skipped), "{name} {row}");
+            }
+        }
+    }
+    let dotted = vec![Field::new("b.c", numbers.data_type().clone(), true)];
+    let dotted = StructArray::new(DataType::Struct(dotted), vec![numbers.clone()], None).boxed();
+    assert!(read(made_by_arrow2(vec![("a", dotted)])).unwrap_err().to_string().contains("\"b.c\""));
+    let of_zone =
+        DataType::Timestamp(arrow2::datatypes::TimeUnit::Nanosecond, Some("Asia/Tokyo".to_string()));
+    let instants =
+        numbers.as_any().downcast_ref::<PrimitiveArray<i64>>().unwrap().clone().to(of_zone).boxed();
+    let members = vec![Field::new("at", instants.data_type().clone(), true)];
+    let members = StructArray::new(DataType::Struct(members), vec![instants], None).boxed();
+    let (array, schema) = made_by_arrow2(vec![("a", members)]);
+    // SAFETY: arrow2 made it.
+    let types = unsafe { super::types(&schema).unwrap() };
+    assert_eq!(types.get("a.at").and_then(|logical| logical.zone()), Some("Asia/Tokyo"));
+    drop((array, schema));
 }

@@ -316,7 +316,11 @@ fn damaged_files_are_refused_with_what_was_committed() {
     for (line, what) in [
         ("{\"time_ns\":1,\"x\":1", "lines.jsonl:2: the line is no JSON object"),
         ("{\"x\":1}", "lines.jsonl:2: column \"time_ns\": the time is missing"),
-        ("{\"time_ns\":1,\"x\":{\"y\":1}}", "column \"x\": is an object or a list"),
+        (
+            "{\"time_ns\":1,\"x\":{\"y\":1}}",
+            "column \"x\" is a value in some lines and an object with \"x.y\" in others",
+        ),
+        ("{\"time_ns\":1,\"x\":[1]}", "column \"x\": is a list"),
         ("{\"time_ns\":1,\"x\":\"text\"}", "column \"x\" has another kind of value than at lines.jsonl:1"),
         ("{\"time_ns\":1,\"x\":1,\"x\":2}", "column \"x\": the name stands there twice"),
         ("{\"time_ns\":\"then\",\"x\":1}", "then"),

@@ -115,7 +115,7 @@ pub(super) fn member_path(path: &str, name: &str) -> Result<String, (String, Str
 pub(super) fn each_leaf(
     array: &dyn Array,
     whole: Option<&Bitmap>,
-    to: &mut dyn FnMut(&dyn Array, Option<&Bitmap>) -> Result<(), String>,
+    to: &mut impl FnMut(&dyn Array, Option<&Bitmap>) -> Result<(), String>,
 ) -> Result<(), String> {
     if !matches!(array.data_type().to_logical_type(), DataType::Struct(_)) {
         return to(array, whole);

@@ -46,7 +46,7 @@ fn decimals_and_their_scale_come_back_wherever_they_are_kept() {
     let (copy, saved) = (SimulatedDisk::new(), TempDir::new().unwrap());
     db.backup_on(Arc::new(copy.clone()), |_, _| ()).unwrap();
     check(&Database::open_on(Arc::new(copy), options()).unwrap());
-    check(&*Database::open_read_only_on(Arc::new(disk.clone())).unwrap());
+    check(&Database::open_read_only_on(Arc::new(disk.clone())).unwrap());
     Database::repair_on(Arc::new(disk.crash()), saved.path(), |_, _| ()).unwrap();
     check(&Database::open(saved.path()).unwrap());
     everywhere(&disk, db, |db| check(db));

@@ -40,7 +40,7 @@ fn zones_are_kept_and_instants_are_what_they_were() {
         assert_eq!(rows.timestamps("at").unwrap(), [i64::MIN, 7, 9]);
         assert_eq!(rows.timestamps("sent").unwrap(), [0, 8, i64::MAX]);
     };
-    check(&*Database::open_read_only_on(Arc::new(disk.clone())).unwrap());
+    check(&Database::open_read_only_on(Arc::new(disk.clone())).unwrap());
     everywhere(&disk, db, |db| check(db));
 }
 

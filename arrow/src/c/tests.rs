@@ -355,7 +355,7 @@ fn decimals_and_zones_are_handed_over() {
     // SAFETY: it is what `export_stream` made.
     let imported = unsafe { import_stream(stream).unwrap() };
     assert_eq!(imported.types().unwrap(), types);
-    assert_eq!(imported.map(Result::unwrap).collect::<Vec<_>>(), [rows.clone()]);
+    assert_eq!(imported.map(Result::unwrap).collect::<Vec<_>>(), [rows]);
     let wide = Int128Array::from(vec![Some(1i128 << 63)]).to(DataType::Decimal(38, 4)).boxed();
     assert!(read(made_by_arrow2(vec![("x", wide)])).unwrap_err().to_string().contains("64 bits"));
 }

@@ -5,6 +5,9 @@
 
 use underbelly_storage::{LogicalType, LogicalTypes};
 
+/// Logical types by series.
+type BySeries = Vec<(String, LogicalTypes)>;
+
 const DECIMAL: u8 = 1;
 const ZONED: u8 = 2;
 
@@ -35,7 +38,7 @@ fn name(bytes: &mut Vec<u8>, name: &str) -> Result<(), String> {
 }
 
 /// Splits off types that stand behind a `u32` with their length.
-pub(crate) fn split(bytes: &[u8]) -> Result<(Vec<(String, LogicalTypes)>, &[u8]), String> {
+pub(crate) fn split(bytes: &[u8]) -> Result<(BySeries, &[u8]), String> {
     let (length, rest) = bytes.split_first_chunk::<4>().ok_or("cut short before the logical types")?;
     let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
     let (types, rest) = rest.split_at_checked(length).ok_or("cut short within the logical types")?;
@@ -43,8 +46,8 @@ pub(crate) fn split(bytes: &[u8]) -> Result<(Vec<(String, LogicalTypes)>, &[u8])
 }
 
 /// Reads what [`encode`] wrote; says what is wrong with any other bytes.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<(String, LogicalTypes)>, String> {
-    let (mut rest, mut found) = (bytes, Vec::<(String, LogicalTypes)>::new());
+pub(crate) fn decode(bytes: &[u8]) -> Result<BySeries, String> {
+    let (mut rest, mut found) = (bytes, BySeries::new());
     while !rest.is_empty() {
         let (series, column) = (text(&mut rest)?, text(&mut rest)?);
         let logical = match byte(&mut rest)? {
@@ -83,7 +86,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn sample() -> Vec<(String, LogicalTypes)> {
+    fn sample() -> BySeries {
         let types = LogicalTypes::new().with("price", LogicalType::Decimal(2));
         let types = types.with("\u{e9}", LogicalType::Decimal(18));
         let other = LogicalTypes::new().with("x", LogicalType::Zoned("UTC".into()));

@@ -15,6 +15,9 @@ use underbelly_storage::{Column, ColumnType, LogicalType, Strings, Values};
 /// Structs in each other.
 pub(super) const STRUCT_DEPTH_MAX: usize = 32;
 
+/// Bytes of the path of a column within structs.
+const PATH_BYTES_MAX: usize = 255;
+
 /// The zone of instants whose zone nobody named.
 pub(super) const UTC: &str = "UTC";
 
@@ -100,8 +103,12 @@ pub(super) fn leaves(
     members.iter().try_for_each(|member| leaves(member, member_path(&path, &member.name)?, to))
 }
 
-/// The path of what stands under a name in a struct.
+/// The path of what stands under a name in a struct, which is no longer than the name of a column may be.
 pub(super) fn member_path(path: &str, name: &str) -> Result<String, (String, String)> {
+    if path.len() + name.len() >= PATH_BYTES_MAX {
+        let what = format!("has a member whose path is longer than {PATH_BYTES_MAX} bytes; rename it");
+        return Err((path.chars().take(PATH_BYTES_MAX).collect(), what));
+    }
     if name.is_empty() || name.contains('.') {
         let what = format!(
             "has a member {name:?}, a name that is empty or has a dot, and would not come back; rename it"
@@ -126,16 +133,6 @@ pub(super) fn each_leaf(
         (whole, own) => whole.or(own).cloned(),
     };
     of_struct.values().iter().try_for_each(|values| each_leaf(&**values, both.as_ref(), to))
-}
-
-/// The same column, null where the struct that it stands in is.
-pub(super) fn hidden(column: Column, whole: impl Iterator<Item = bool>) -> Result<Column, String> {
-    let (values, validity) = column.into_parts();
-    let validity = match validity {
-        Some(validity) => validity.into_iter().zip(whole).map(|(own, whole)| own && whole).collect(),
-        None => whole.collect(),
-    };
-    Column::from_parts(values, Some(validity)).ok_or_else(|| "cannot be put together".to_string())
 }
 
 /// What a column of arrays of this type holds, where that is not what is stored.
@@ -182,10 +179,11 @@ pub(super) fn empty(data_type: &DataType) -> Result<Option<Column>, String> {
 
 /// Appends an array to the column of its type; null where the struct that it stands in is.
 pub(super) fn append(column: &mut Column, array: &dyn Array, whole: Option<&Bitmap>) -> Result<(), String> {
-    let mut more = plain(array)?;
-    if let Some(whole) = whole {
-        more = hidden(more, whole.iter())?;
-    }
+    let more = match (array.validity(), whole) {
+        (_, None) => plain(array),
+        (None, Some(whole)) => plain(&*array.with_validity(Some(whole.clone()))),
+        (Some(own), Some(whole)) => plain(&*array.with_validity(Some(own & whole))),
+    }?;
     if column.is_empty() {
         *column = more;
         return Ok(());

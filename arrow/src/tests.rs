@@ -459,4 +459,27 @@ fn structs_are_the_columns_within_them() {
         deep = StructArray::new(DataType::Struct(fields), vec![deep], None).boxed();
     }
     assert!(refused(of("a", deep, Limits::default())).contains("levels deep"));
+    // A path is put together once it is known to be short enough to be a name.
+    let far = of(&"x".repeat(200), member(&"y".repeat(60)), Limits::default());
+    assert!(refused(far).contains("255 bytes"));
+    // What stands under a null is of no interest, nor what a struct that is null holds.
+    let seconds = DataType::Timestamp(TimeUnit::Second, None);
+    let wide = PrimitiveArray::from_slice([i64::MAX, 1, 2, 3]).to(seconds).boxed();
+    let fields = vec![Field::new("d", wide.data_type().clone(), true)];
+    let hidden = Some([false, true, true, true].into());
+    let hidden = StructArray::new(DataType::Struct(fields), vec![wide], hidden).boxed();
+    let rows = of("a", hidden, Limits::default()).unwrap();
+    assert_eq!(
+        (rows.value("a.d", 0), rows.value("a.d", 1)),
+        (Some(Value::Null), Some(Timestamp(1_000_000_000).into()))
+    );
+    let texts = Utf8Array::<i32>::from_slice(["N", "Q"]).boxed();
+    let keys = PrimitiveArray::from_slice([1i32, 0, 1, 1]);
+    let codes = DictionaryArray::try_from_keys(keys, texts).unwrap().boxed();
+    let fields = vec![Field::new("venue", codes.data_type().clone(), true)];
+    let coded =
+        StructArray::new(DataType::Struct(fields), vec![codes], Some([true, true, false, true].into()));
+    let rows = of("a", coded.boxed(), Limits::default()).unwrap();
+    let venues: Vec<Option<Value>> = (0..4).map(|row| rows.value("a.venue", row)).collect();
+    assert_eq!(venues, ["Q".into(), "N".into(), Value::Null, "Q".into()].map(Some));
 }

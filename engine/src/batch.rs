@@ -248,7 +248,8 @@ impl Batch {
     ///
     /// # Errors
     /// As [`Batch::append_columns`]; [`CommitError::SeriesType`] where a column is stored as another type than the one that it is
-    /// said to be needs, or is said to be something else than in this batch.
+    /// said to be needs, or is said to be something else than in this batch. Scales and zones that cannot be are refused at the commit
+    /// ([`CommitError::Decimal`], [`CommitError::UnknownZone`]).
     pub fn append_typed(
         &mut self,
         series: impl Into<Arc<str>>,
@@ -280,9 +281,10 @@ impl Batch {
         let keys = columns.len();
         columns.extend(fields);
         let timestamps = timestamps.into_iter().map(|t| t.0).collect();
+        let said = if rows == 0 { types.len() } else { 0 };
         let added = Rows { series: series.clone(), timestamps, columns, keys, types };
         self.rows_of(series).extend(added)?;
-        self.rows += rows;
+        (self.rows, self.declared) = (self.rows + rows, self.declared + said);
         Ok(self)
     }
 
@@ -554,7 +556,7 @@ impl Rows {
             let pushed = column.push(&value);
             assert!(pushed.is_ok(), "it was checked");
         }
-        types.iter().for_each(|(name, logical)| self.types.insert(name.clone(), logical.clone()));
+        self.types.extend(&types);
         self.fill(before + 1);
         self.timestamps.push(timestamp.0);
         Ok(())
@@ -570,7 +572,7 @@ impl Rows {
         types.iter().try_for_each(|(name, logical)| self.check_type(name, logical))?;
         if self.timestamps.is_empty() {
             let mut types = std::mem::take(&mut self.types);
-            added.types.iter().for_each(|(name, logical)| types.insert(name.clone(), logical.clone()));
+            types.extend(&added.types);
             *self = Rows { types, ..added };
             return Ok(());
         }
@@ -579,8 +581,7 @@ impl Rows {
                 check_extension(name, &self.columns[at].1, column)?;
             }
         }
-        let types = &added.types;
-        types.iter().for_each(|(name, logical)| self.types.insert(name.clone(), logical.clone()));
+        self.types.extend(&added.types);
         let (before, rows) = (self.timestamps.len(), added.timestamps.len());
         for (i, (name, column)) in added.columns.into_iter().enumerate() {
             let mine = self.column(name, i < added.keys, || Column::nulls(column.column_type(), before));
@@ -598,7 +599,7 @@ impl Rows {
             return Err(self.other_type(name, logical.clone(), stored.into()));
         }
         match self.types.get(name) {
-            Some(known) if !known.may_become(logical) && !known.takes(logical) => {
+            Some(known) if !known.takes(logical) => {
                 Err(self.other_type(name, known.clone(), logical.clone()))
             }
             _ => Ok(()),

@@ -49,10 +49,11 @@ fn decoded(version: u16, payload: &[u8]) -> Result<v1::Manifest, String> {
         _ => types::split(payload)?,
     };
     let mut manifest: v1::Manifest = from_archive(archive)?;
+    // Both are in one order.
+    let mut of_series = manifest.series.iter_mut();
     for (series, types) in types {
-        let of_series = manifest.series.iter_mut().find(|known| known.name == series);
-        of_series.ok_or_else(|| format!("logical types of series {series:?}, which is not there"))?.types =
-            types;
+        let known = of_series.find(|known| known.name == series);
+        known.ok_or_else(|| format!("logical types of series {series:?}, which is not there"))?.types = types;
     }
     Ok(manifest)
 }

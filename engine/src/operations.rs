@@ -122,8 +122,9 @@ impl Default for Rows {
 impl Append {
     /// Whether the table knows all that these rows bring, since they go on with its newest ones.
     pub(crate) fn goes_on(&self, table: &Table) -> bool {
-        let is_plain = self.types.as_ref().is_none_or(LogicalTypes::is_empty) && table.types().is_empty();
-        is_plain && matches!(&self.rows, Rows::Few(few) if table.goes_on_with(few, &self.inexact))
+        let Rows::Few(few) = &self.rows else { return false };
+        table.goes_on_with(few, &self.inexact)
+            && self.types.as_ref().is_none_or(|types| table.knows_types(few, types))
     }
 
     /// Name, type and role of each column.

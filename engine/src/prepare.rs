@@ -25,7 +25,7 @@ use crate::objects::{ChunkFile, Looks, Place};
 use crate::operations::{Append, Deletes, Operations, PutModel, Rows};
 use crate::pending::Pins;
 use crate::record::v1;
-use crate::series::{Delete, Few, Rules, Series, check_append, inexact};
+use crate::series::{Delete, Few, Rules, Series, check_append, check_types, inexact};
 use crate::slots::content;
 use crate::snapshot::Snapshot;
 use crate::transaction::Read;
@@ -388,6 +388,26 @@ impl Core {
             .map_err(|source| underbelly_storage::error::StorageError::io("make folder", dir, source).into())
     }
 
+    /// Says whether columns may have these types, and whether there are the zones that they have not yet.
+    fn check_types(&self, series: &Arc<str>, types: &LogicalTypes) -> Result<(), CommitError> {
+        let known = {
+            let state = self.state();
+            let table = state.tables.get(series);
+            check_types(table, series, types)?;
+            table.map(|table| table.types().clone()).unwrap_or_default()
+        };
+        for (column, logical) in types.iter().filter(|(column, logical)| known.get(column) != Some(logical)) {
+            if let Some(zone) = logical.zone().filter(|zone| !is_zone(zone)) {
+                return Err(CommitError::UnknownZone {
+                    series: series.to_string(),
+                    column: column.to_string(),
+                    zone: zone.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     fn prepare_append(
         &self,
         rows: BatchRows,
@@ -395,7 +415,7 @@ impl Core {
         pins: &mut Pins<'_>,
     ) -> Result<Option<Append>, CommitError> {
         if !rows.types.is_empty() {
-            check_zones(&rows.series, &rows.types)?;
+            self.check_types(&rows.series, &rows.types)?;
             operations.types.push((rows.series.clone(), rows.types.clone()));
         }
         if rows.timestamps.is_empty() {
@@ -588,20 +608,6 @@ pub(crate) fn keep_last(writes: &mut Vec<Write>) {
         .map(|write| seen.insert((write.slot, write.date, write.key.clone(), write.priority)))
         .collect();
     writes.retain(|_| keep.pop().unwrap_or(true));
-}
-
-/// Refuses zones that this machine does not know. Not for a replay: what was committed stays, whatever a machine knows.
-fn check_zones(series: &str, types: &LogicalTypes) -> Result<(), CommitError> {
-    for (column, logical) in types.iter() {
-        if let Some(zone) = logical.zone().filter(|zone| !is_zone(zone)) {
-            return Err(CommitError::UnknownZone {
-                series: series.to_string(),
-                column: column.to_string(),
-                zone: zone.to_string(),
-            });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

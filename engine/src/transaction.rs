@@ -5,7 +5,7 @@ mod models;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use underbelly_storage::{Columns, Timestamp, Value};
+use underbelly_storage::{Columns, LogicalType, LogicalTypes, Timestamp, Value};
 
 use self::models::Written;
 
@@ -144,6 +144,34 @@ impl Transaction {
         keys: &[&str],
     ) -> Result<(), CommitError> {
         self.batch.append_columns(series, timestamps, columns, keys).map(|_| ())
+    }
+
+    /// Appends rows of which some columns are decimals or of a zone. See [`Batch::append_typed`].
+    ///
+    /// # Errors
+    /// As [`Batch::append_typed`].
+    pub fn append_typed(
+        &mut self,
+        series: impl Into<Arc<str>>,
+        timestamps: Vec<Timestamp>,
+        columns: Columns,
+        keys: &[&str],
+        types: LogicalTypes,
+    ) -> Result<(), CommitError> {
+        self.batch.append_typed(series, timestamps, columns, keys, types).map(|_| ())
+    }
+
+    /// Says what a column of a series holds. See [`Batch::declare`].
+    ///
+    /// # Errors
+    /// As [`Batch::declare`].
+    pub fn declare(
+        &mut self,
+        series: impl Into<Arc<str>>,
+        column: impl Into<Arc<str>>,
+        logical: LogicalType,
+    ) -> Result<(), CommitError> {
+        self.batch.declare(series, column, logical).map(|_| ())
     }
 
     /// Deletes rows. See [`Batch::delete_rows`].

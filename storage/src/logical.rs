@@ -175,6 +175,14 @@ impl LogicalType {
         Decimal::new(0, scale).map(|_| LogicalType::Decimal(scale))
     }
 
+    /// Says what is wrong with decimals of a scale that cannot be.
+    ///
+    /// # Errors
+    /// [`DecimalError::Scale`].
+    pub fn check(&self) -> Result<(), DecimalError> {
+        self.scale().map_or(Ok(()), |scale| Decimal::new(0, scale).map(drop))
+    }
+
     /// The type that is stored.
     pub fn stored(&self) -> ColumnType {
         match self {
@@ -259,6 +267,11 @@ impl LogicalTypes {
             LogicalType::Plain(_) => drop(self.0.remove(&column)),
             logical => drop(self.0.insert(column, logical)),
         }
+    }
+
+    /// Gives columns the types that they have in others.
+    pub fn extend(&mut self, others: &LogicalTypes) {
+        others.iter().for_each(|(column, logical)| self.insert(column.clone(), logical.clone()));
     }
 
     /// The type of a column that is not the stored one.

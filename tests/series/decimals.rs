@@ -5,8 +5,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use underbelly::{
-    Batch, Columns, CommitError, Database, Decimal, DecimalError, LogicalType, LogicalTypes, Predicate, Row,
-    SimulatedDisk, Timestamp, Value,
+    Batch, Columns, CommitError, Database, Date, Decimal, DecimalError, Disk, LogicalType, LogicalTypes,
+    Outputs, Predicate, ProducerDefinition, Row, SimulatedDisk, SlotDefinition, Timestamp, Value,
 };
 use underbelly_tests::{in_memory, options};
 
@@ -137,6 +137,100 @@ fn columns_are_declared_before_their_rows() {
         let series = db.snapshot().series("s").unwrap();
         let below = Predicate::Below(decimal("0.1", 4).unscaled().into());
         assert_eq!(series.scan().filter("x", below).count().unwrap(), 1);
+    });
+}
+
+/// A scale that cannot be is refused when it is committed, and not when the database is opened again.
+#[test]
+fn scales_that_cannot_be_are_never_committed() {
+    let (disk, db) = in_memory().unwrap();
+    for scale in [19, 255] {
+        let mut declared = Batch::new();
+        declared.declare("s", "x", LogicalType::Decimal(scale)).unwrap();
+        let mut given = Batch::new();
+        given.append(row(1).field("x", 5).typed("x", LogicalType::Decimal(scale))).unwrap();
+        for batch in [declared, given] {
+            let refused = db.commit(batch).unwrap_err();
+            let CommitError::Decimal { column, problem } = &refused else { panic!("{refused}") };
+            assert_eq!((&**column, problem), ("x", &DecimalError::Scale { scale }));
+        }
+    }
+    let mut long = Batch::new();
+    long.declare("s", "x".repeat(300), LogicalType::Decimal(2)).unwrap();
+    assert!(matches!(db.commit(long), Err(CommitError::Name { .. })));
+    commit(&db, [row(1).field("n", 5)]).unwrap();
+    everywhere(&disk, db, |db| assert!(db.snapshot().series("s").unwrap().types().is_empty()));
+}
+
+#[test]
+fn columns_that_are_only_declared_are_counted_and_kept() {
+    let (disk, db) = in_memory().unwrap();
+    let declare = |columns: std::ops::Range<usize>| {
+        let mut batch = Batch::new();
+        for n in columns {
+            batch.declare("s", format!("x{n}"), LogicalType::Decimal(2)).unwrap();
+        }
+        db.commit(batch)
+    };
+    (0..4).for_each(|part| declare(part * 1_024..(part + 1) * 1_024).unwrap());
+    assert!(matches!(declare(4_096..4_097), Err(CommitError::TooLarge { .. })));
+    assert!(matches!(commit(&db, [row(1).field("one", 1)]), Err(CommitError::TooLarge { .. })));
+    let (copy, saved) = (SimulatedDisk::new(), TempDir::new().unwrap());
+    let check = |db: &underbelly::View| {
+        let series = db.snapshot().series("s").unwrap();
+        assert_eq!((series.count().unwrap(), series.types().len()), (0, 4_096));
+    };
+    db.checkpoint().unwrap();
+    db.backup_on(Arc::new(copy.clone()), |_, _| ()).unwrap();
+    check(&Database::open_on(Arc::new(copy), options()).unwrap());
+    check(&Database::open_read_only_on(Arc::new(disk.clone())).unwrap());
+    Database::repair_on(Arc::new(disk.crash()), saved.path(), |_, _| ()).unwrap();
+    check(&Database::open(saved.path()).unwrap());
+    everywhere(&disk, db, |db| check(db));
+}
+
+/// The log goes on behind segments, and both without a manifest: decimals stay decimals, and nothing behind them is lost.
+#[test]
+fn a_repair_without_manifests_takes_scales_from_the_log() {
+    let (disk, db) = in_memory().unwrap();
+    commit(&db, [row(1).decimal("x", decimal("1.25", 2))]).unwrap();
+    db.checkpoint().unwrap();
+    commit(&db, [row(2).decimal("x", decimal("-0.5", 2))]).unwrap();
+    commit(&db, [Row::new("other", Timestamp(1)).field("n", 1)]).unwrap();
+    let (copy, saved) = (disk.crash(), TempDir::new().unwrap());
+    let manifests = copy.files().into_iter().filter(|name| name.starts_with("MANIFEST-"));
+    manifests.for_each(|name| copy.remove(&name).unwrap());
+    Database::repair_on(Arc::new(copy), saved.path(), |_, _| ()).unwrap();
+    let db = Database::open(saved.path()).unwrap();
+    assert_eq!(texts(&db), ["1.25", "-0.50"]);
+    assert_eq!(db.snapshot().series("other").unwrap().count().unwrap(), 1);
+}
+
+#[test]
+fn transactions_and_runs_append_decimals() {
+    let (disk, db) = in_memory().unwrap();
+    let columns = |n: i64| Columns::new().with("x", vec![n].into()).unwrap();
+    db.transact::<_, CommitError>(|tx| {
+        tx.declare("s", "timestamp", LogicalType::Zoned("Asia/Tokyo".into()))?;
+        tx.append_typed("s", vec![Timestamp(1)], columns(125), &[], typed("x", 2))
+    })
+    .unwrap();
+    db.define_slot(SlotDefinition::new("A").value("n", underbelly::ColumnType::I64)).unwrap();
+    db.define_slot(SlotDefinition::new("B").value("n", underbelly::ColumnType::I64)).unwrap();
+    let maker = ProducerDefinition::new("maker").requires("A").provides("B");
+    db.register(maker, move |_| {
+        let outputs = Outputs::new().put("B", Columns::new().with("n", vec![1i64].into())?);
+        Ok(outputs.append_typed("s", vec![Timestamp(2)], columns(-5), &[], typed("x", 2))?)
+    })
+    .unwrap();
+    let mut batch = Batch::new();
+    batch.put_slot("A", Date(0), [""; 0], Columns::new().with("n", vec![1i64].into()).unwrap());
+    db.commit(batch).unwrap();
+    assert!(db.wait_idle(std::time::Duration::from_secs(60)));
+    everywhere(&disk, db, |db| {
+        assert_eq!(texts(db), ["1.25", "-0.05"]);
+        let zone = db.snapshot().series("s").unwrap().types().get("timestamp").cloned();
+        assert_eq!(zone, Some(LogicalType::Zoned("Asia/Tokyo".into())));
     });
 }
 

@@ -57,11 +57,21 @@ fn no_column_is_a_value_and_an_object() {
     assert_eq!(refused(vec![row(2).field("b.c", 1)]), pair("b.c", "b.c.d"));
     assert_eq!(refused(vec![row(2).key("b.c.d.e", 1)]), pair("b.c.d.e", "b.c.d"));
     assert_eq!(refused(vec![row(2).field("n.x", 1).field("n", 1)]), pair("n.x", "n"));
-    assert_eq!(refused(vec![row(2).field("n", 1), row(3).field("n.x", 1)]), pair("n", "n.x"));
+    assert_eq!(refused(vec![row(2).field("n", 1), row(3).field("n.x", 1)]), pair("n.x", "n"));
     let mut batch = Batch::new();
     let columns = underbelly::Columns::new().with("a.x", vec![1i64; 60_000].into()).unwrap();
     batch.append_columns("s", (0..60_000).map(Timestamp).collect(), columns, &[]).unwrap();
     assert!(matches!(db.commit(batch), Err(CommitError::SeriesPath { .. })));
+    // What was only declared is a column, and so is the rows' own time.
+    let declare = |column: &str| {
+        let mut batch = Batch::new();
+        batch.declare("s", column, LogicalType::Decimal(2)).unwrap();
+        db.commit(batch)
+    };
+    declare("bid").unwrap();
+    assert_eq!(refused(vec![row(2).field("bid.price", 1)]), pair("bid.price", "bid"));
+    assert!(matches!(declare("bid.size"), Err(CommitError::SeriesPath { .. })));
+    assert_eq!(refused(vec![row(2).field("timestamp.x", 1)]), pair("timestamp.x", "timestamp"));
     commit(&db, [row(2).field("ab", 1).field("b.cd", 2).field("b.c.e", 3)]).unwrap();
     everywhere(&disk, db, |db| assert_eq!(db.snapshot().series("s").unwrap().count().unwrap(), 2));
 }

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_void};
 use underbelly_storage::{Column, Columns, LogicalType, LogicalTypes, Strings, Values};
 
 use super::{ArrowArray, ArrowSchema};
-use crate::columns::{STRUCT_DEPTH_MAX, at_places, decimals, hidden, member_path, zoned};
+use crate::columns::{STRUCT_DEPTH_MAX, at_places, decimals, member_path, zoned};
 use crate::error::ArrowError;
 
 /// Nanoseconds of a day and milliseconds of one.
@@ -68,27 +68,14 @@ unsafe fn add_members(
             let values = child(array.children, at)?;
             let named = |what: String| ArrowError::rows(format!("column {name:?} {what}"));
             if text(field.format)? == "+s" {
-                let inner = Slice::of(values, slice.offset, slice.rows as i64)?;
-                let own = match buffer(values, 0)? {
-                    Some(bits) if values.null_count != 0 => Some(inner.bits(bits)),
-                    _ => None,
-                };
-                let both = match (whole, own) {
-                    (Some(whole), Some(own)) => {
-                        Some(own.into_iter().zip(whole).map(|(a, b)| a && *b).collect())
-                    }
-                    (whole, own) => own.or_else(|| whole.map(<[bool]>::to_vec)),
-                };
+                let inner = sound(values, slice.offset, slice.rows).map_err(named)?;
+                let both = inner.validity(values, whole).map_err(named)?;
                 add_members(rows, (values, field), Some(&name), inner, both.as_deref())?;
                 continue;
             }
-            let Some(mut column) = column(values, field, slice.offset, slice.rows).map_err(named)? else {
-                continue;
-            };
-            if let Some(whole) = whole {
-                column = hidden(column, whole.iter().copied()).map_err(named)?;
+            if let Some(column) = column(values, field, (slice.offset, slice.rows), whole).map_err(named)? {
+                rows.insert(name, column).map_err(|error| ArrowError::rows(error.to_string()))?;
             }
-            rows.insert(name, column).map_err(|error| ArrowError::rows(error.to_string()))?;
         }
         Ok(())
     }
@@ -255,37 +242,63 @@ impl Slice {
         (self.offset..self.offset + self.rows).map(bit).collect()
     }
 
+    /// Which rows are no null, by the array's own word and that of what it stands in.
+    unsafe fn validity(
+        self,
+        array: &ArrowArray,
+        whole: Option<&[bool]>,
+    ) -> Result<Option<Vec<bool>>, String> {
+        // SAFETY: of the caller.
+        let own = unsafe {
+            match buffer(array, 0).map_err(said)? {
+                Some(bits) if array.null_count != 0 => Some(self.bits(bits)),
+                _ => None,
+            }
+        };
+        Ok(match (whole, own) {
+            (Some(whole), Some(own)) => Some(own.into_iter().zip(whole).map(|(a, b)| a && *b).collect()),
+            (whole, own) => own.or_else(|| whole.map(<[bool]>::to_vec)),
+        })
+    }
+
     unsafe fn all_set(self, from: *const c_void) -> bool {
         // SAFETY: of the caller.
         unsafe { self.bits(from) }.into_iter().all(|bit| bit)
     }
 }
 
-/// `rows` rows of an array behind `skip`; `None` for one of the type `null`.
+/// What an error says, for one that names the column.
+fn said(error: ArrowError) -> String {
+    match error {
+        ArrowError::Rows { what } => what,
+        other => other.to_string(),
+    }
+}
+
+/// `rows` rows of an array behind `skip`, once it was not released.
+fn sound(array: &ArrowArray, skip: usize, rows: usize) -> Result<Slice, String> {
+    if array.is_released() {
+        return Err("was released".to_string());
+    }
+    Slice::of(array, skip, rows as i64).map_err(said)
+}
+
+/// So many rows of an array behind others; `None` for one of the type `null`. `whole` tells which of them are no null whatever stands
+/// there.
 unsafe fn column(
     array: &ArrowArray,
     schema: &ArrowSchema,
-    skip: usize,
-    rows: usize,
+    (skip, rows): (usize, usize),
+    whole: Option<&[bool]>,
 ) -> Result<Option<Column>, String> {
-    let said = |error: ArrowError| match error {
-        ArrowError::Rows { what } => what,
-        other => other.to_string(),
-    };
     // SAFETY: the word of who called `import`.
     unsafe {
-        if array.is_released() {
-            return Err("was released".to_string());
-        }
-        let slice = Slice::of(array, skip, rows as i64).map_err(said)?;
+        let slice = sound(array, skip, rows)?;
         let format = text(schema.format).map_err(said)?;
         if format == "n" {
             return Ok(None);
         }
-        let validity = match buffer(array, 0).map_err(said)? {
-            Some(bits) if array.null_count != 0 => Some(slice.bits(bits)),
-            _ => None,
-        };
+        let validity = slice.validity(array, whole)?;
         if !schema.dictionary.is_null() {
             let places = places(array, slice, format)?;
             let valid = |row: usize| validity.as_ref().is_none_or(|valid| valid.get(row) == Some(&true));
@@ -306,7 +319,7 @@ unsafe fn column(
                 return Err("has a dictionary of dictionaries".to_string());
             }
             let count = usize::try_from(values.length).map_err(|_| "has a dictionary that lies")?;
-            let values = column(values, field, 0, count)?.ok_or("has a dictionary of nothing")?;
+            let values = column(values, field, (0, count), None)?.ok_or("has a dictionary of nothing")?;
             return at_places(&values, &places).map(Some);
         }
         let values = values(array, slice, format, validity.as_deref())?;

@@ -390,4 +390,10 @@ fn structs_within_a_batch_are_the_columns_within_them() {
     let types = unsafe { super::types(&schema).unwrap() };
     assert_eq!(types.get("a.at").and_then(|logical| logical.zone()), Some("Asia/Tokyo"));
     drop((array, schema));
+    let (array, schema) = made_by_arrow2(vec![("quote", quotes())]);
+    // SAFETY: of arrow2's export, which has a column.
+    let moved = unsafe { std::mem::replace(&mut **array.children, ArrowArray::empty()) };
+    let refused = read((array, schema)).unwrap_err().to_string();
+    assert!(refused.contains("\"quote\" was released"), "{refused}");
+    drop(moved);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use underbelly_storage::{Columns, Timestamp, Value};
+use underbelly_storage::{Columns, LogicalTypes, Timestamp, Value};
 
 use crate::batch::{Batch, Row};
 use crate::error::{CommitError, ReadError};
@@ -409,6 +409,22 @@ impl Outputs {
         keys: &[&str],
     ) -> Result<Outputs, CommitError> {
         self.batch.append_columns(series, timestamps, columns, keys)?;
+        Ok(self)
+    }
+
+    /// Appends rows to a series, of which some columns are decimals or of a zone. See [`Batch::append_typed`].
+    ///
+    /// # Errors
+    /// As [`Batch::append_typed`]; the outputs so far are dropped.
+    pub fn append_typed(
+        mut self,
+        series: impl Into<Arc<str>>,
+        timestamps: Vec<Timestamp>,
+        columns: Columns,
+        keys: &[&str],
+        types: LogicalTypes,
+    ) -> Result<Outputs, CommitError> {
+        self.batch.append_typed(series, timestamps, columns, keys, types)?;
         Ok(self)
     }
 }

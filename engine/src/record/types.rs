@@ -16,6 +16,7 @@ pub(crate) fn encode<S: AsRef<str>>(types: &[(S, LogicalTypes)]) -> Result<Vec<u
     let mut bytes = Vec::new();
     for (series, types) in types {
         for (column, logical) in types.iter() {
+            logical.check().map_err(|error| format!("column {column:?}: {error}"))?;
             name(&mut bytes, series.as_ref())?;
             name(&mut bytes, column)?;
             match logical {

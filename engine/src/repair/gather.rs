@@ -115,7 +115,7 @@ pub(super) fn gather(
             "no manifest is left, so that the segments and packs in the folders were taken, and of segments that hold rows of \
              the same transactions the newest; the segments hold transactions up to {stored}; where the log does not delete \
              them once more, deleted rows are back if no checkpoint had applied the delete yet, if all rows of their \
-             segment were deleted, or if the segment that was written without them is damaged; rules of series that the log does not tell are gone: all rows are kept and shown until `ubctl series define NAME --again` (`redefine_series`) says otherwise; where the log does not tell that a column holds decimals, it holds their scaled integers"
+             segment were deleted, or if the segment that was written without them is damaged; rules of series that the log does not tell are gone: all rows are kept and shown until `ubctl series define NAME --again` (`redefine_series`) says otherwise; where the log does not tell that a column holds decimals or instants of a zone, it holds scaled integers and instants of no zone: append decimals to another column (`Row::decimal`, `import --columns NAME:decimal(SCALE)`), name the zone again (`series define NAME --columns COLUMN:timestamp[ZONE]`)"
         ),
     );
     Ok(Some(gathered))
@@ -211,7 +211,7 @@ impl Survey {
         }
         for (series, types) in record.types {
             let of_series = self.types.entry(series).or_default();
-            types.iter().for_each(|(column, logical)| of_series.insert(column.clone(), logical.clone()));
+            of_series.extend(&types);
         }
     }
 }
@@ -345,7 +345,7 @@ impl Gathered {
             added: Vec::new(),
             horizon: last_seq,
             rules: told.rules.get(&series).cloned().unwrap_or_default(),
-            types: told.types.get(&series).cloned().unwrap_or_default(),
+            types: log.unwrap_or(told).types.get(&series).cloned().unwrap_or_default(),
             appended_bytes: 0,
             written_bytes: 0,
         });

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use underbelly_query::{LastPoints, MemoryRun, Run, Schema, SchemaColumn, TIMESTAMP, Tombstone};
-use underbelly_storage::{ColumnType, LogicalType, LogicalTypes};
+use underbelly_storage::{Column, ColumnType, LogicalType, LogicalTypes};
 
 use super::tail::{Few, Tail};
 use super::{Hiding, Rules, SegmentRun, parents};
@@ -179,8 +179,7 @@ impl Table {
     /// Gives columns logical types that [`check_types`] let pass.
     pub(crate) fn declare(&mut self, types: &LogicalTypes) {
         if types.iter().any(|(column, logical)| self.types.get(column) != Some(logical)) {
-            let known = Arc::make_mut(&mut self.types);
-            types.iter().for_each(|(column, logical)| known.insert(column.clone(), logical.clone()));
+            Arc::make_mut(&mut self.types).extend(types);
         }
     }
 
@@ -304,6 +303,16 @@ impl Table {
     /// Whether rows have the columns of the tail and nothing that the schema does not know: they need no other check.
     pub(crate) fn goes_on_with(&self, few: &Few, inexact: &[String]) -> bool {
         inexact.is_empty() && !self.tail.is_empty() && self.tail.takes(few)
+    }
+
+    /// Whether rows with these types have what is known of their columns.
+    pub(crate) fn knows_types(&self, few: &Few, types: &LogicalTypes) -> bool {
+        let takes = |(name, column): &(Arc<str>, Column)| {
+            let known = self.types.get(name);
+            known.is_none_or(|known| known.takes(&types.of(name, column.column_type())))
+        };
+        types.iter().all(|(column, logical)| self.types.get(column) == Some(logical))
+            && (self.types.is_empty() || few.columns.iter().all(takes))
     }
 
     /// Pushes the rows of a small commit, or takes them out of `few`.
@@ -475,23 +484,26 @@ pub(crate) fn check_types(
     types: &LogicalTypes,
 ) -> Result<(), CommitError> {
     check_name("series", series)?;
+    let mut new = Vec::new();
     for (column, logical) in types.iter() {
-        let known = match &**column {
-            TIMESTAMP => Some(LogicalType::Plain(ColumnType::Timestamp)),
-            column => {
+        let column = &**column;
+        let fits = logical.check();
+        fits.map_err(|problem| CommitError::Decimal { column: column.to_string(), problem })?;
+        let known = table.and_then(|table| table.logical_type(column));
+        let known = match (known, column) {
+            (None, TIMESTAMP) => Some(ColumnType::Timestamp.into()),
+            (None, _) => {
                 check_name("column", column)?;
+                new.push(column);
                 None
             }
+            (known, _) => known,
         };
-        let known = table.and_then(|table| table.logical_type(column)).or(known);
-        match known {
-            Some(known) if !known.may_become(logical) => {
-                return Err(other_type(series, column, known, logical.clone()));
-            }
-            _ => {}
+        if let Some(known) = known.filter(|known| !known.may_become(logical)) {
+            return Err(other_type(series, column, known, logical.clone()));
         }
     }
-    Ok(())
+    if new.is_empty() { Ok(()) } else { check_names(table, series, &new, &new) }
 }
 
 fn other_type(series: &str, column: &str, expected: LogicalType, found: LogicalType) -> CommitError {
@@ -510,7 +522,6 @@ pub(crate) fn check_append<'a>(
     let schema = table.map(|table| &*table.schema);
     check_name("series", series)?;
     let role = |key| if key { "key" } else { "field" };
-    let mut added = 0;
     let (mut given_names, mut new_names) = (Vec::new(), Vec::new());
     for (name, column_type, key) in columns {
         given_names.push(name);
@@ -534,7 +545,6 @@ pub(crate) fn check_append<'a>(
                     what: format!("key column {name:?} holds bytes; use text, numbers or dates as keys"),
                 });
             }
-            added += 1;
             continue;
         };
         if known.key != key {
@@ -559,34 +569,33 @@ pub(crate) fn check_append<'a>(
         }
     }
     if given.is_some() && !new_names.is_empty() {
-        check_paths(table, series, &given_names, &new_names)?;
-    }
-    let width = schema.map_or(0, |s| s.columns.len()) + added;
-    if width > COLUMNS_MAX {
-        return Err(CommitError::TooLarge {
-            what: "the number of columns of a series",
-            found: width as u64,
-            limit: COLUMNS_MAX as u64,
-            remedy: "put measurements that come apart into types of their own",
-        });
+        check_names(table, series, &given_names, &new_names)?;
     }
     Ok(())
 }
 
-/// Refuses a new column that would be a part of another, or another of it: as a document, one of them would be a value and an object.
-fn check_paths(table: Option<&Table>, series: &str, given: &[&str], new: &[&str]) -> Result<(), CommitError> {
-    let known = |name: &str| table.is_some_and(|table| table.places.contains_key(name));
-    let all = || {
-        given
-            .iter()
-            .copied()
-            .chain(table.into_iter().flat_map(|table| table.places.keys().map(|name| &**name)))
-    };
-    for name in new {
-        let whole = parents(name).find(|parent| known(parent) || given.contains(parent));
-        let part = || all().find(|other| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')));
-        if let Some(other) = whole.or_else(part) {
-            let (series, column, other) = (series.to_string(), name.to_string(), other.to_string());
+/// Refuses new columns where there are too many then, those that were only declared among them, or where one would be a part of
+/// another, or another of it: as a document, one of them would be a value and an object.
+fn check_names(table: Option<&Table>, series: &str, given: &[&str], new: &[&str]) -> Result<(), CommitError> {
+    let stored = table.into_iter().flat_map(|table| table.schema.columns.iter().map(|column| &*column.name));
+    let declared = table.into_iter().flat_map(|table| table.types.iter().map(|(column, _)| &**column));
+    let names = given.iter().copied().chain(stored).chain(declared).filter(|name| *name != TIMESTAMP);
+    let names: BTreeSet<&str> = names.collect();
+    if names.len() > COLUMNS_MAX {
+        return Err(CommitError::TooLarge {
+            what: "the number of columns of a series",
+            found: names.len() as u64,
+            limit: COLUMNS_MAX as u64,
+            remedy: "put measurements that come apart into types of their own",
+        });
+    }
+    let new: HashSet<&str> = new.iter().copied().collect();
+    for name in &names {
+        let is_column = |parent: &&str| names.contains(parent) || *parent == TIMESTAMP;
+        let is_new = |parent: &&str| new.contains(name) || new.contains(parent);
+        if let Some(whole) = parents(name).find(|parent| is_column(parent) && is_new(parent)) {
+            let (column, other) = if new.contains(name) { (*name, whole) } else { (whole, *name) };
+            let (series, column, other) = (series.to_string(), column.to_string(), other.to_string());
             return Err(CommitError::SeriesPath { series, column, other });
         }
     }

@@ -308,6 +308,18 @@ pub(super) fn single<T: Float>(entry: Entry, bytes: &[u8], i: usize) -> Option<T
     Some(T::nearest(scale.number(entry.base.wrapping_add(number as i64))))
 }
 
+/// The least and the greatest number that a vector of decimals may hold, as its frame tells; `None` where it does not.
+pub(super) fn bounds<T: Float>(entry: Entry, bytes: &[u8]) -> Option<(f64, f64)> {
+    let scale = Pair { exponent: entry.exponent, factor: entry.factor }.scale()?;
+    let is_near = entry.width <= WIDTH_MAX && entry.base.unsigned_abs() <= INTEGER_MAX.unsigned_abs();
+    if entry.form != Form::Decimal || !is_near || !bytes.starts_with(&[0, 0]) {
+        return None;
+    }
+    let ends = [entry.base, entry.base + ((1 << entry.width) - 1)];
+    let [least, greatest] = ends.map(|integer| T::nearest(scale.number(integer)).wide());
+    Some((least, greatest))
+}
+
 /// The integer of so many little-endian bytes.
 fn low(bytes: &[u8]) -> i64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | i64::from(*byte))

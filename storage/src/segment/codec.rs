@@ -211,6 +211,27 @@ pub(super) fn decode_rows(
     Column::from_parts(values, validity).ok_or(Damage("text is not UTF-8"))
 }
 
+/// What is known of the values of some rows before they are read: a range that holds all of them, which the frames of their vectors
+/// tell. `None` where these do not, or are damaged.
+pub(super) fn bounds(bytes: &[u8], shape: Shape, layout: Layout<'_>, range: Range<usize>) -> Option<Zone> {
+    let Shape { column_type, encoding, rows, nulls } = shape;
+    let is_sound = range.start < range.end && range.end <= rows && layout.rows() == rows;
+    if encoding != Encoding::Vectors || !is_sound {
+        return None;
+    }
+    let validity = if nulls > 0 { rows.div_ceil(8).next_multiple_of(8) } else { 0 };
+    let bytes = bytes.get(validity..)?;
+    let floats = |(min, max)| Zone::F64 { min, max };
+    match column_type {
+        ColumnType::I64 | ColumnType::I32 | ColumnType::Timestamp | ColumnType::Date => {
+            numbers::integer_bounds(bytes, layout, range).map(|(min, max)| Zone::I64 { min, max })
+        }
+        ColumnType::F64 => numbers::float_bounds::<f64>(bytes, layout, range).map(floats),
+        ColumnType::F32 => numbers::float_bounds::<f32>(bytes, layout, range).map(floats),
+        ColumnType::Bool | ColumnType::Utf8 | ColumnType::Bytes => None,
+    }
+}
+
 /// The same of single rows, which rise.
 pub(super) fn decode_at(
     bytes: &[u8],

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::cluster::{Clusters, Layout, distinct};
 use super::codec::{self, Shape};
+use super::zone::Zone;
 use crate::columns::{Column, Strings, Values};
 use crate::error::Damage;
 use crate::limits::BLOCK_BYTES_MAX;
@@ -123,6 +124,22 @@ impl Part {
                 let all = codec::decode(bytes, shape, clusters.layout())?;
                 all.take(places).ok_or(TOO_LONG)
             }
+        }
+    }
+
+    /// A range that holds all values of some rows of a column, where that is known before they are read.
+    pub(super) fn bounds(&self, block: Bytes<'_>, rows: Range<usize>) -> Option<Zone> {
+        let Bytes { bytes, shape, is_key } = block;
+        self.check(&rows).ok()?;
+        match &self.stored {
+            Stored::InTime => codec::bounds(bytes, shape, Layout::even(shape.rows), rows),
+            _ if is_key => None,
+            Stored::One { clusters, cluster } => {
+                let start = clusters.rows_of(*cluster as usize).start;
+                codec::bounds(bytes, shape, clusters.layout(), start + rows.start..start + rows.end)
+            }
+            Stored::ByKey { clusters } => codec::bounds(bytes, shape, clusters.layout(), rows),
+            Stored::Apart { .. } => None,
         }
     }
 

@@ -284,6 +284,24 @@ impl Segment {
         Ok(Some(self.read(part, position, rows)?.0))
     }
 
+    /// A range that holds all values of some rows of a part that are not null; `None` where that is not known before they are read,
+    /// or the block is damaged.
+    pub fn bounds_in(&self, part: &Part, name: &str, rows: Range<usize>) -> Option<Zone> {
+        let position = self.position(name)?;
+        let block = self.checked(part.group(), position).ok()?;
+        part.bounds(self.stored(&block, position), rows)
+    }
+
+    /// The same of rows of a group in the order of time.
+    pub fn bounds_of(&self, group: usize, name: &str, rows: Range<usize>) -> Option<Zone> {
+        let info = self.info_of(group).ok()?;
+        // Rows that are put in the order of time first have no vectors of their own.
+        if info.clusters > 0 {
+            return None;
+        }
+        self.bounds_in(&Part::in_time(group, info.rows), name, rows)
+    }
+
     /// Single rows of a column of a group, which rise.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! itself can do ([`raw`]) is measured in the same run and in the same folder.
 //!
 //! In reading order: [`place`] (where it is measured), [`raw`] (the machine's limits), [`commit`], [`append`],
-//! [`scan`], [`ticks`], [`wake`], [`runs`], [`checkpoint`], [`mark`], [`allocations`], [`figure`] (medians and how a figure is printed).
+//! [`scan`], [`ticks`], [`tsbs`], [`wake`], [`runs`], [`checkpoint`], [`mark`], [`allocations`], [`figure`] (medians and how a figure is printed).
 
 pub mod allocations;
 pub mod append;
@@ -17,6 +17,7 @@ pub mod raw;
 pub mod runs;
 pub mod scan;
 pub mod ticks;
+pub mod tsbs;
 pub mod wake;
 
 use std::error::Error;

@@ -8,6 +8,7 @@ mod model;
 pub mod reopen;
 mod runs;
 mod ticks;
+mod tsbs;
 pub mod variable;
 pub mod wake;
 
@@ -46,6 +47,7 @@ pub const ALL: &[Entry] = &[
     ticks::ASOF,
     ticks::LAST_POINT,
     ticks::SIZE,
+    tsbs::ENTRY,
 ];
 
 /// Says how long is measured and how each store is set up, a line each.

@@ -2,7 +2,7 @@
 //!
 //! In reading order: `record` (what is stored), `store` (what a peer must do), `stores` (each of them), `load`
 //! (threads that commit), `servers` (peers that are asked over
-//! sockets), `timed` (a disk that tells when a sync came back), `effort` (rounds), `folders`
+//! sockets), `python` (peers that are libraries of Python), `timed` (a disk that tells when a sync came back), `effort` (rounds), `folders`
 //! (copied and put out of the page cache), `line` (figures and their lines), `comparisons` (what is compared).
 
 mod comparisons;
@@ -10,6 +10,7 @@ mod effort;
 mod folders;
 mod line;
 mod load;
+mod python;
 mod record;
 mod servers;
 mod store;

@@ -5,9 +5,8 @@
 //! frames in memory, where it is at its best.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use underbelly_benches::Failed;
@@ -18,6 +17,7 @@ use underbelly_benches::ticks::{ROW_BYTES, Rows, Ticks, WORKS};
 use crate::comparisons::Entry;
 use crate::effort::Effort;
 use crate::line::Plain;
+use crate::python::{Answer, Peer};
 
 /// Sealed rows a second.
 pub const INGEST: Entry = Entry {
@@ -75,8 +75,6 @@ pub const SIZE: Entry = Entry {
 
 const ROWS: u64 = 10_000_000;
 const PEERS: [&str; 3] = ["duckdb", "polars", "arcticdb"];
-/// The environment's name of a Python that has the peers.
-const PYTHON: &str = "UNDERBELLY_PEERS_PYTHON";
 
 /// What a case is measured in.
 #[derive(Clone, Copy, PartialEq)]
@@ -84,72 +82,6 @@ enum Unit {
     Rows,
     Milliseconds,
     OfRaw,
-}
-
-/// What came of a piece of work.
-struct Answer {
-    seconds: f64,
-    check: f64,
-}
-
-/// A peer in a process of its own.
-struct Peer {
-    name: &'static str,
-    child: Child,
-    mouth: ChildStdin,
-    ear: BufReader<ChildStdout>,
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Peer {
-    /// Starts it; prints its version.
-    fn start(name: &'static str, data: &Path, folder: &Path) -> Result<Peer, Failed> {
-        let python = std::env::var_os(PYTHON).ok_or_else(|| format!("{PYTHON} names no Python"))?;
-        fs::create_dir_all(folder)?;
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers.py");
-        let mut child = Command::new(python)
-            .arg(script)
-            .arg(name)
-            .arg(data)
-            .arg(folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let (mouth, ear) = (child.stdin.take(), child.stdout.take());
-        let (Some(mouth), Some(ear)) = (mouth, ear) else { return Err("it has no pipes".into()) };
-        let mut peer = Peer { name, child, mouth, ear: BufReader::new(ear) };
-        println!("{name}: {}", peer.line()?);
-        Ok(peer)
-    }
-
-    fn line(&mut self) -> Result<String, Failed> {
-        let mut line = String::new();
-        match self.ear.read_line(&mut line)? {
-            0 => Err("its process has ended".into()),
-            _ => Ok(line.trim().to_string()),
-        }
-    }
-
-    /// Has it do a piece of work.
-    fn work(&mut self, work: &str) -> Result<Answer, Failed> {
-        writeln!(self.mouth, "{work}")?;
-        let line = self.line()?;
-        let number = |name: &str| {
-            let (_, rest) = line.split_once(&format!("\"{name}\": "))?;
-            rest.split([',', '}']).next()?.parse::<f64>().ok()
-        };
-        match (number("seconds"), number("check")) {
-            (Some(seconds), Some(check)) => Ok(Answer { seconds, check }),
-            _ => Err(line.into()),
-        }
-    }
 }
 
 /// Writes the columns where the peers read them.
@@ -214,14 +146,7 @@ fn compare(folder: &Path, effort: &Effort, name: &str, works: &[(&str, Unit)]) -
     write_columns(&data, "trade", &trades)?;
     write_columns(&data, "quote", &quotes)?;
     let mut ours = Ours { folder: folder.join("underbelly"), trades, quotes, ticks: None };
-    let start = |peer: &&'static str| Peer::start(peer, &data, &folder.join(peer));
-    let mut peers = Vec::new();
-    for peer in &PEERS {
-        match start(peer) {
-            Ok(peer) => peers.push(peer),
-            Err(error) => println!("{peer} is not here: {error}"),
-        }
-    }
+    let mut peers = Peer::start_all("peers.py", &PEERS, &data, folder);
     if name != "ingest" {
         ours.ingest()?;
         for peer in &mut peers {

@@ -8,8 +8,8 @@
 use std::time::{Duration, Instant};
 
 use underbelly::{
-    Aggregate, Batch, Column, ColumnType, Columns, Database, Every, Fill, Predicate, Resample, Series,
-    TimedRows, Timestamp,
+    Aggregate, Batch, Column, ColumnType, Columns, Database, Every, Fill, Predicate, Resample, Scan, Series,
+    Timestamp,
 };
 
 use crate::Failed;
@@ -295,72 +295,44 @@ impl Query {
     /// What the series holds.
     pub fn answer(&self, series: &Series, asked: &Asked) -> Result<Columns, Failed> {
         let range = || series.scan().from(Timestamp(asked.from)).to(Timestamp(asked.to));
-        match *self {
+        Ok(match *self {
             Query::SingleGroupBy { fields, .. } => {
-                largest(of_hosts(series, asked, &FIELDS[..fields])?, Every::minutes(1), &FIELDS[..fields])
+                largest(of_hosts(range(), asked), Every::minutes(1), fields).collect()?
             }
-            Query::CpuMaxAll { .. } => largest(of_hosts(series, asked, &FIELDS)?, Every::hours(1), &FIELDS),
+            Query::CpuMaxAll { .. } => {
+                largest(of_hosts(range(), asked), Every::hours(1), FIELDS.len()).collect()?
+            }
             Query::DoubleGroupBy { fields } => {
                 let hours = range().resample(Every::hours(1)).by(TAGS[0]).fill(Fill::None);
-                Ok(hours.aggregates(FIELDS[..fields].iter().map(|field| Aggregate::mean(field))).collect()?)
+                hours.aggregates(FIELDS[..fields].iter().map(|field| Aggregate::mean(field))).collect()?
             }
             Query::HighCpu { .. } => {
-                let high = range().filter(FIELDS[0], Predicate::Above(HIGH.into()));
-                let hosts = asked.hosts.iter();
-                Ok(hosts.fold(high, |scan, number| scan.key(TAGS[0], host(*number))).collect()?)
+                of_hosts(range(), asked).filter(FIELDS[0], Predicate::Above(HIGH.into())).collect()?
             }
-            Query::LastPoint => Ok(series.last_points()?),
-            Query::GroupByOrderByLimit => newest_minutes(series, asked.to, 5),
-        }
+            Query::LastPoint => series.last_points()?,
+            Query::GroupByOrderByLimit => {
+                let before = series.scan().to(Timestamp(asked.to));
+                let minutes = largest(before, Every::minutes(1), 1).newest(5).collect()?;
+                let newest_first: Vec<u32> = (0..minutes.rows() as u32).rev().collect();
+                minutes.take(&newest_first)?
+            }
+        })
     }
 }
 
-/// Rows of the hosts that are asked about. A scan takes one value of a key, so that several hosts are as many scans.
-fn of_hosts<'a>(series: &'a Series, asked: &Asked, fields: &[&str]) -> Result<TimedRows<'a>, Failed> {
-    let of_host = |number: &usize| {
-        let range = series.scan().from(Timestamp(asked.from)).to(Timestamp(asked.to));
-        range.key(TAGS[0], host(*number)).columns(fields)
-    };
-    if let [one] = &*asked.hosts {
-        return Ok(of_host(one).into());
+/// Rows of the hosts that are asked about.
+fn of_hosts<'a>(scan: Scan<'a>, asked: &Asked) -> Scan<'a> {
+    match &asked.hosts[..] {
+        [] => scan,
+        [one] => scan.key(TAGS[0], host(*one)),
+        several => scan.keys(TAGS[0], several.iter().map(|number| host(*number))),
     }
-    let mut all: Vec<(_, Column)> = Vec::new();
-    for number in &asked.hosts {
-        let rows = of_host(number).collect()?;
-        if all.is_empty() {
-            all.extend(rows.into_columns());
-            continue;
-        }
-        for ((_, column), (_, more)) in all.iter_mut().zip(rows.iter()) {
-            column
-                .extend_range(more, 0..more.len())
-                .ok_or("the texts of these hosts pass 4 GiB: ask about fewer")?;
-        }
-    }
-    let mut rows = Columns::new();
-    all.into_iter().try_for_each(|(name, column)| rows.insert(name, column))?;
-    Ok(rows.into())
 }
 
-fn largest(rows: TimedRows<'_>, every: Every, fields: &[&str]) -> Result<Columns, Failed> {
-    let windows = Resample::new(rows, every).fill(Fill::None);
-    Ok(windows.aggregates(fields.iter().map(|field| Aggregate::max(field))).collect()?)
-}
-
-/// The newest minutes with rows, the newest first. How far back they lie is not known, so that twice as much is read until there are enough.
-fn newest_minutes(series: &Series, end: i64, count: usize) -> Result<Columns, Failed> {
-    let mut minutes = count as i64 - 1;
-    loop {
-        let from = (end - 1).div_euclid(MINUTE) * MINUTE - minutes * MINUTE;
-        let rows = series.scan().from(Timestamp(from)).to(Timestamp(end)).columns(&FIELDS[..1]);
-        let found = largest(rows.into(), Every::minutes(1), &FIELDS[..1])?;
-        let is_all = || Ok::<_, Failed>(series.scan().to(Timestamp(from)).rows_max(1).count()? == 0);
-        if found.rows() >= count || is_all()? {
-            let newest: Vec<u32> = (0..found.rows() as u32).rev().take(count).collect();
-            return Ok(found.take(&newest)?);
-        }
-        minutes = 2 * minutes + 1;
-    }
+/// The largest values of the first so many fields in each window that has rows.
+fn largest<'a>(scan: Scan<'a>, every: Every, fields: usize) -> Resample<'a> {
+    let windows = scan.resample(every).fill(Fill::None);
+    windows.aggregates(FIELDS[..fields].iter().map(|field| Aggregate::max(field)))
 }
 
 /// A number that tells answers apart: rows, figures, minutes since [`BEGIN`] and numbers of hosts, added up.

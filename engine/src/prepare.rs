@@ -118,7 +118,8 @@ impl Core {
         }
         let mut checked = Vec::with_capacity(of_series.len());
         for (series, deletes) in of_series {
-            let (found, limit) = (deletes.len(), DELETES_MAX);
+            let found = deletes.iter().map(Delete::parts).fold(0, usize::saturating_add);
+            let limit = DELETES_MAX;
             if found > limit {
                 return Err(CommitError::TooManyDeletes {
                     series: series.to_string(),
@@ -148,9 +149,10 @@ impl Core {
                     Arc::new(schema)
                 }
             };
-            let tombstones = deletes.iter().map(|delete| delete.tombstone(&schema));
-            let mut tombstones: Vec<Tombstone> =
-                tombstones.collect::<Result<_, _>>().map_err(ReadError::from)?;
+            let mut tombstones: Vec<Tombstone> = Vec::with_capacity(deletes.len());
+            for delete in &deletes {
+                tombstones.append(&mut delete.tombstones(&schema).map_err(ReadError::from)?);
+            }
             if let Some(head) = there.and_then(|(_, head)| head) {
                 let (filtered, mut others): (Vec<_>, Vec<_>) =
                     tombstones.into_iter().partition(|tombstone| tombstone.predicates().next().is_some());

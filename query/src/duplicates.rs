@@ -218,6 +218,7 @@ impl Resolved {
             tests: Vec::new(),
             of_filters: Vec::new(),
             not_at: Vec::new(),
+            only_at: None,
             columns: Vec::new(),
             tombstones: self.tombstones.clone(),
             order: Order::Time,

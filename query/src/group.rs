@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use underbelly_storage::{Column, Value};
+use underbelly_storage::{Column, ColumnType, Value};
 
 use crate::interval::Interval;
 use crate::key::{Filter, Selection};
@@ -31,6 +31,8 @@ pub(crate) struct Wanted {
     pub(crate) of_filters: Vec<Test>,
     /// Instants at which no row passes.
     pub(crate) not_at: Vec<i64>,
+    /// Where it is given, the instants at which rows pass alone, rising.
+    pub(crate) only_at: Option<Vec<i64>>,
     /// Columns of the result in their order, without the timestamp.
     pub(crate) columns: Vec<SchemaColumn>,
     /// What hides rows.
@@ -164,14 +166,14 @@ impl Hits {
 impl<'r> Group<'r> {
     /// All rows of a group.
     pub(crate) fn new(place: Place<'r>, number: usize) -> Result<Group<'r>, QueryError> {
-        Group::of(place, number, &[], Those::InTime)
+        Group::of(place, number, (&[], &[]), Those::InTime)
     }
 
-    /// Those rows of a group, or of them those that pass filters, where these are found without the others.
+    /// Those rows of a group, or of them those whose keys pass, where these are found without the others.
     fn of(
         place: Place<'r>,
         number: usize,
-        filters: &[Filter],
+        (filters, tests): (&[Filter], &[Test]),
         those: Those,
     ) -> Result<Group<'r>, QueryError> {
         let mut zone = place.run.zone(number);
@@ -192,7 +194,7 @@ impl<'r> Group<'r> {
         if place.run.clusters(number) == 0 {
             return Ok(group);
         }
-        let passing = if filters.is_empty() { None } else { group.passing_keys(filters)? };
+        let passing = group.passing_keys(filters, tests)?;
         let (is_none, part, is_filtered) = match (passing.as_deref(), those) {
             (Some([]), _) => (true, None, true),
             (Some(passing), Those::OfKey(key)) if !passing.contains(&(key as u32)) => (true, None, true),
@@ -211,14 +213,23 @@ impl<'r> Group<'r> {
         Ok(group)
     }
 
-    /// The numbers of the keys that pass filters, where the group is kept by them.
-    fn passing_keys(&self, filters: &[Filter]) -> Result<Option<Vec<u32>>, QueryError> {
-        let mut passing = Selection::Range(0..self.place.run.clusters(self.number));
+    /// The numbers of the keys that pass filters and those tests that are about keys, where the group is kept by them and one of
+    /// these asks for some.
+    fn passing_keys(&self, filters: &[Filter], tests: &[Test]) -> Result<Option<Vec<u32>>, QueryError> {
+        let run = self.place.run;
+        let mut passing = Selection::Range(0..run.clusters(self.number));
         for filter in filters {
-            let Some(keys) = self.place.run.cluster_keys(self.number, &filter.name)? else { return Ok(None) };
+            let Some(keys) = run.cluster_keys(self.number, &filter.name)? else { return Ok(None) };
             passing = filter.apply(Some(&keys), passing)?;
         }
-        Ok(Some(passing.into_rows()))
+        let mut is_asked = !filters.is_empty();
+        for test in tests {
+            if let Some(keys) = run.cluster_keys(self.number, &test.name)? {
+                passing = test.apply(Some(&keys), passing)?;
+                is_asked = true;
+            }
+        }
+        Ok(is_asked.then(|| passing.into_rows()))
     }
 
     /// Whether its rows are those of one key.
@@ -455,8 +466,47 @@ impl Wanted {
                 .collect::<Result<_, _>>()?,
         };
         let (tests, not_at, tombstones) = (Vec::new(), Vec::new(), source.tombstones());
-        let (after, order) = (0, Order::Time);
-        Ok(Wanted { interval, after, seq, filters, tests, of_filters, not_at, columns, tombstones, order })
+        let (after, order, only_at) = (0, Order::Time, None);
+        Ok(Wanted {
+            interval,
+            after,
+            seq,
+            filters,
+            tests,
+            of_filters,
+            not_at,
+            only_at,
+            columns,
+            tombstones,
+            order,
+        })
+    }
+
+    /// Leaves out rows at other instants than these.
+    pub(crate) fn narrow_to(&mut self, instants: &[Value]) -> Result<(), QueryError> {
+        let mut at = Vec::with_capacity(instants.len());
+        for instant in instants {
+            match instant {
+                Value::Timestamp(instant) => at.push(instant.0),
+                // No instant is null.
+                Value::Null => {}
+                value => {
+                    let (name, expected) = (TIMESTAMP.to_string(), ColumnType::Timestamp);
+                    return Err(QueryError::ValueType { name, expected, value: value.clone() });
+                }
+            }
+        }
+        at.sort_unstable();
+        if let Some(others) = &self.only_at {
+            at.retain(|at| others.binary_search(at).is_ok());
+        }
+        let Interval { first, last } = self.interval;
+        self.interval = match (at.first(), at.last()) {
+            (Some(a), Some(b)) => Interval { first: first.max(*a), last: last.min(*b) },
+            _ => Interval::EMPTY,
+        };
+        self.only_at = Some(at);
+        Ok(())
     }
 
     /// The groups of a run whose zones overlap the interval.
@@ -500,6 +550,7 @@ impl Wanted {
             && (self.after == 0 || zone.seq_min > self.after)
             && zone.ts_min >= self.interval.first
             && zone.ts_max <= self.interval.last
+            && self.only_at.is_none()
             && self.not_at.iter().all(|at| *at < zone.ts_min || *at > zone.ts_max)
             && self.hiding(zone).next().is_none()
     }
@@ -517,7 +568,7 @@ impl Wanted {
         number: usize,
         those: Those,
     ) -> Result<Group<'r>, QueryError> {
-        let mut group = Group::of(place, number, &self.filters, those)?;
+        let mut group = Group::of(place, number, (&self.filters, &self.tests), those)?;
         let Interval { first, last } = self.interval;
         group.is_within = group.zone.ts_min >= first && group.zone.ts_max <= last;
         for filter in &self.filters {
@@ -558,7 +609,7 @@ impl Wanted {
         let zone = group.zone;
         let mut selection = Selection::Range(0..rows.len());
         let mut timestamps = None;
-        if !group.is_within || !self.not_at.is_empty() {
+        if !group.is_within || !self.not_at.is_empty() || self.only_at.is_some() {
             let read = timestamps.insert(group.timestamps(&rows)?);
             let start = read.partition_point(|ts| *ts < self.interval.first);
             let end = read.partition_point(|ts| *ts <= self.interval.last).max(start);
@@ -569,6 +620,9 @@ impl Wanted {
                     true => selection,
                     false => selection.filter(|row| !same.contains(&row)),
                 };
+            }
+            if let Some(only) = &self.only_at {
+                selection = selection.filter(|row| only.binary_search(&read[row]).is_ok());
             }
         }
         let mut seqs = None;

@@ -76,7 +76,7 @@ impl<'a> GroupBy<'a> {
             true => Order::Untimed,
             false => Order::Any,
         };
-        let parts = match self.rows.parts(self.by.iter().chain(read))? {
+        let parts = match self.rows.with_needed(self.by.iter().chain(read)).parts()? {
             Parts::Many(header, slices) if !is_timed => Parts::Many(header, slices.in_order(order)),
             parts => parts,
         };

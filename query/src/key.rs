@@ -136,7 +136,7 @@ pub(crate) struct Filter {
 impl Filter {
     /// The filter, once the schema agrees with it. A number becomes one of the key's type where that holds it.
     pub(crate) fn new(schema: &Schema, name: &str, value: Value) -> Result<Filter, QueryError> {
-        let column = Filter::key(schema, name)?;
+        let column = Filter::column(schema, name)?;
         let value = match (column.column_type, value) {
             (ColumnType::F64, Value::I64(value)) => {
                 let float = value as f64;
@@ -162,7 +162,8 @@ impl Filter {
         Ok(filter)
     }
 
-    fn key<'s>(schema: &'s Schema, name: &str) -> Result<&'s SchemaColumn, QueryError> {
+    /// The key column of this name.
+    pub(crate) fn column<'s>(schema: &'s Schema, name: &str) -> Result<&'s SchemaColumn, QueryError> {
         // Every type has the timestamp, and none has it as a key.
         let column = if name == TIMESTAMP { None } else { Some(schema.column(name)?) };
         column.filter(|column| column.key).ok_or_else(|| QueryError::NotKey {
@@ -173,7 +174,7 @@ impl Filter {
 
     /// Says whether a schema has the key, with the type of the value.
     pub(crate) fn check(&self, schema: &Schema) -> Result<(), QueryError> {
-        let column = Filter::key(schema, &self.name)?;
+        let column = Filter::column(schema, &self.name)?;
         let name = || self.name.to_string();
         match self.value.column_type() {
             Some(found) if found != column.column_type => {

@@ -8,12 +8,12 @@ use underbelly_storage::{self as storage, Column, ColumnType, Columns, Strings, 
 
 use crate::aggregate::by_size;
 use crate::gather::{fitted, rows_taken};
-use crate::key::Selection;
+use crate::key::{Filter, Selection};
 use crate::run::ColumnZone;
 use crate::{QueryError, Schema, Zone};
 
-/// What a value has to be. Null is nothing but [`Predicate::IsNull`]; NaN is greater than every number and equals NaN;
-/// text and bytes compare by their bytes, false comes before true.
+/// What a value has to be. Null is nothing but [`Predicate::IsNull`], and [`Predicate::OneOf`] where null is named; NaN is greater
+/// than every number and equals NaN; text and bytes compare by their bytes, false comes before true.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Predicate {
     /// Equal to this.
@@ -32,6 +32,8 @@ pub enum Predicate {
     IsNull,
     /// Anything but null.
     NotNull,
+    /// Equal to one of these, or null where null is among them; nothing where there are none. [`Predicate::one_of`] makes it.
+    OneOf(Vec<Value>),
 }
 
 /// A predicate about a column of a schema, with a value of the column's type.
@@ -43,6 +45,18 @@ pub(crate) struct Test {
 }
 
 impl Predicate {
+    /// Equal to one of these; null among them asks for nulls too.
+    ///
+    /// ```
+    /// use underbelly_query::Predicate;
+    /// use underbelly_storage::Value;
+    /// assert_eq!(Predicate::one_of(["a"]), Predicate::OneOf(vec![Value::from("a")]));
+    /// ```
+    pub fn one_of<V: Into<Value>>(values: impl IntoIterator<Item = V>) -> Predicate {
+        Predicate::OneOf(values.into_iter().map(Into::into).collect())
+    }
+
+    /// The one value that it compares with.
     pub(crate) fn value(&self) -> Option<&Value> {
         match self {
             Predicate::Equal(value)
@@ -51,20 +65,37 @@ impl Predicate {
             | Predicate::AtMost(value)
             | Predicate::Above(value)
             | Predicate::AtLeast(value) => Some(value),
-            Predicate::IsNull | Predicate::NotNull => None,
+            Predicate::IsNull | Predicate::NotNull | Predicate::OneOf(_) => None,
         }
     }
 
-    fn with_value(&self, value: Value) -> Predicate {
-        match self {
-            Predicate::Equal(_) => Predicate::Equal(value),
-            Predicate::NotEqual(_) => Predicate::NotEqual(value),
-            Predicate::Below(_) => Predicate::Below(value),
-            Predicate::AtMost(_) => Predicate::AtMost(value),
-            Predicate::Above(_) => Predicate::Above(value),
-            Predicate::AtLeast(_) => Predicate::AtLeast(value),
+    /// The same with values of a column's type; those of [`Predicate::OneOf`] rise, each once.
+    fn typed(&self, column_type: ColumnType, name: &Arc<str>) -> Result<Predicate, QueryError> {
+        let typed = |value: &Value| of_type(value, column_type, name);
+        Ok(match self {
+            Predicate::Equal(value) => Predicate::Equal(typed(value)?),
+            Predicate::NotEqual(value) => Predicate::NotEqual(typed(value)?),
+            Predicate::Below(value) => Predicate::Below(typed(value)?),
+            Predicate::AtMost(value) => Predicate::AtMost(typed(value)?),
+            Predicate::Above(value) => Predicate::Above(typed(value)?),
+            Predicate::AtLeast(value) => Predicate::AtLeast(typed(value)?),
             Predicate::IsNull => Predicate::IsNull,
             Predicate::NotNull => Predicate::NotNull,
+            Predicate::OneOf(values) => {
+                let mut values = values.iter().map(typed).collect::<Result<Vec<_>, _>>()?;
+                values.sort_by(order);
+                values.dedup_by(|a, b| order(a, b).is_eq());
+                Predicate::OneOf(values)
+            }
+        })
+    }
+
+    /// Whether null is what it asks for.
+    fn meets_null(&self) -> bool {
+        match self {
+            Predicate::IsNull => true,
+            Predicate::OneOf(values) => values.contains(&Value::Null),
+            _ => false,
         }
     }
 
@@ -77,7 +108,7 @@ impl Predicate {
             Predicate::AtMost(_) => order.is_le(),
             Predicate::Above(_) => order.is_gt(),
             Predicate::AtLeast(_) => order.is_ge(),
-            Predicate::IsNull => false,
+            Predicate::IsNull | Predicate::OneOf(_) => false,
             Predicate::NotNull => true,
         }
     }
@@ -95,11 +126,15 @@ impl Test {
         column_type: ColumnType,
         predicate: &Predicate,
     ) -> Result<Test, QueryError> {
-        let predicate = match predicate.value() {
-            None => predicate.clone(),
-            Some(value) => predicate.with_value(of_type(value, column_type, name)?),
-        };
-        Ok(Test { name: name.clone(), column_type, predicate })
+        Ok(Test { name: name.clone(), column_type, predicate: predicate.typed(column_type, name)? })
+    }
+
+    /// Whether a key is one of these values, once the schema agrees with each.
+    pub(crate) fn of_key(schema: &Schema, name: &str, values: &[Value]) -> Result<Test, QueryError> {
+        let column = Filter::column(schema, name)?;
+        let typed = |value: &Value| Ok(Filter::new(schema, name, value.clone())?.value);
+        let values = values.iter().map(typed).collect::<Result<Vec<_>, QueryError>>()?;
+        Test::of(&column.name, column.column_type, &Predicate::OneOf(values))
     }
 
     /// A test that was made before, of a column with values like the predicate's.
@@ -120,7 +155,8 @@ impl Test {
     ) -> Result<Selection, QueryError> {
         let Some(of) = column else { return self.apply(None, selection) };
         let found = of.column_type();
-        if found == self.column_type || self.predicate.value().is_none() {
+        let is_any = matches!(self.predicate, Predicate::IsNull | Predicate::NotNull);
+        if found == self.column_type || is_any {
             return Test { column_type: found, ..self.clone() }.apply(column, selection);
         }
         // No float may stand for a large integer.
@@ -141,9 +177,12 @@ impl Test {
         selection: Selection,
     ) -> Result<Selection, QueryError> {
         let Some(column) = column else {
-            return Ok(if self.predicate == Predicate::IsNull { selection } else { Selection::Range(0..0) });
+            return Ok(if self.predicate.meets_null() { selection } else { Selection::Range(0..0) });
         };
         let column = fitted(Cow::Borrowed(column), self.column_type, &self.name)?;
+        if let Predicate::OneOf(values) = &self.predicate {
+            return Ok(one_of(&column, values, self.predicate.meets_null(), selection));
+        }
         let selection = match (&self.predicate, column.validity()) {
             (Predicate::IsNull, Some(validity)) => return Ok(selection.filter(|row| !validity[row])),
             (Predicate::IsNull, None) => return Ok(Selection::Range(0..0)),
@@ -173,60 +212,137 @@ impl Test {
 
     /// Whether no row of a group passes, as its zones tell; `of_column` is that of the column.
     pub(crate) fn excludes(&self, zone: &Zone, of_column: &ColumnZone) -> bool {
-        if self.predicate == Predicate::IsNull {
-            return of_column.nulls == 0;
+        let (is_none_null, is_all_null) = (of_column.nulls == 0, of_column.nulls == zone.rows);
+        let ends = |value| of_column.values.as_ref().and_then(|values| Ends::of(values, value));
+        match (&self.predicate, self.predicate.value()) {
+            (Predicate::IsNull, _) => is_none_null,
+            (Predicate::OneOf(values), _) => values.iter().all(|value| match value {
+                Value::Null => is_none_null,
+                value => is_all_null || ends(value).is_some_and(|ends| ends.lie_apart()),
+            }),
+            _ if is_all_null => true,
+            (predicate, Some(value)) => ends(value).is_some_and(|ends| ends.exclude(predicate)),
+            (_, None) => false,
         }
-        if of_column.nulls == zone.rows {
-            return true;
-        }
-        let Some((values, value)) = of_column.values.as_ref().zip(self.predicate.value()) else {
-            return false;
-        };
-        // How the least and the greatest value stand to the predicate's; those of texts are known by their first bytes.
-        let (least, greatest) = match (values, value) {
-            (storage::Zone::Prefix { min, max }, Value::Utf8(text)) => {
-                return self.excludes_texts(*min, *max, text.as_bytes());
+    }
+}
+
+/// How the least and the greatest value of a group stand to a value.
+struct Ends {
+    least: Ordering,
+    greatest: Ordering,
+    /// Of texts the first bytes alone are known, so that those that look equal may differ.
+    is_exact: bool,
+}
+
+impl Ends {
+    /// `None` where zones tell nothing of such values.
+    fn of(values: &storage::Zone, value: &Value) -> Option<Ends> {
+        let exact = |least, greatest| Some(Ends { least, greatest, is_exact: true });
+        match (values, value) {
+            (storage::Zone::Prefix { min, max }, value) => {
+                let prefix = storage::Zone::prefix(match value {
+                    Value::Utf8(text) => text.as_bytes(),
+                    Value::Bytes(bytes) => bytes,
+                    _ => return None,
+                });
+                Some(Ends { least: min.cmp(&prefix), greatest: max.cmp(&prefix), is_exact: false })
             }
-            (storage::Zone::Prefix { min, max }, Value::Bytes(text)) => {
-                return self.excludes_texts(*min, *max, text);
-            }
-            (storage::Zone::F64 { min, max }, Value::F64(x)) => (by_size(*min, *x), by_size(*max, *x)),
+            (storage::Zone::F64 { min, max }, Value::F64(x)) => exact(by_size(*min, *x), by_size(*max, *x)),
             (storage::Zone::F64 { min, max }, Value::F32(x)) => {
-                (by_size(*min, (*x).into()), by_size(*max, (*x).into()))
+                exact(by_size(*min, (*x).into()), by_size(*max, (*x).into()))
             }
             (storage::Zone::I64 { min, max }, Value::F64(x)) => {
-                (by_size(*min as f64, *x), by_size(*max as f64, *x))
+                exact(by_size(*min as f64, *x), by_size(*max as f64, *x))
             }
             (storage::Zone::I64 { min, max }, value) => {
                 let value = match value {
                     Value::I64(x) | Value::Timestamp(storage::Timestamp(x)) => *x,
                     Value::I32(x) | Value::Date(storage::Date(x)) => i64::from(*x),
                     Value::Bool(x) => i64::from(*x),
-                    _ => return false,
+                    _ => return None,
                 };
-                (min.cmp(&value), max.cmp(&value))
+                exact(min.cmp(&value), max.cmp(&value))
             }
-            _ => return false,
-        };
-        match self.predicate {
-            Predicate::Equal(_) => least.is_gt() || greatest.is_lt(),
-            Predicate::NotEqual(_) => least.is_eq() && greatest.is_eq(),
-            Predicate::Below(_) => least.is_ge(),
-            Predicate::AtMost(_) => least.is_gt(),
-            Predicate::Above(_) => greatest.is_le(),
-            Predicate::AtLeast(_) => greatest.is_lt(),
-            Predicate::IsNull | Predicate::NotNull => false,
+            _ => None,
         }
     }
 
-    fn excludes_texts(&self, min: [u8; 8], max: [u8; 8], text: &[u8]) -> bool {
-        let prefix = storage::Zone::prefix(text);
-        match self.predicate {
-            Predicate::Equal(_) => min > prefix || max < prefix,
-            Predicate::Below(_) | Predicate::AtMost(_) => min > prefix,
-            Predicate::Above(_) | Predicate::AtLeast(_) => max < prefix,
-            Predicate::NotEqual(_) | Predicate::IsNull | Predicate::NotNull => false,
+    /// Whether the value lies outside of them.
+    fn lie_apart(&self) -> bool {
+        self.least.is_gt() || self.greatest.is_lt()
+    }
+
+    /// Whether no value between them stands as a predicate asks to the value.
+    fn exclude(&self, predicate: &Predicate) -> bool {
+        let Ends { least, greatest, is_exact } = *self;
+        match predicate {
+            Predicate::Equal(_) => self.lie_apart(),
+            Predicate::NotEqual(_) => is_exact && least.is_eq() && greatest.is_eq(),
+            Predicate::Below(_) => least.is_gt() || is_exact && least.is_eq(),
+            Predicate::AtMost(_) => least.is_gt(),
+            Predicate::Above(_) => greatest.is_lt() || is_exact && greatest.is_eq(),
+            Predicate::AtLeast(_) => greatest.is_lt(),
+            Predicate::IsNull | Predicate::NotNull | Predicate::OneOf(_) => false,
         }
+    }
+}
+
+/// How two values of one type stand to each other; null comes first.
+fn order(a: &Value, b: &Value) -> Ordering {
+    match (a, b) {
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (Value::I64(a), Value::I64(b)) => a.cmp(b),
+        (Value::I32(a), Value::I32(b)) => a.cmp(b),
+        (Value::F64(a), Value::F64(b)) => by_size(*a, *b),
+        (Value::F32(a), Value::F32(b)) => by_size((*a).into(), (*b).into()),
+        (Value::Timestamp(a), Value::Timestamp(b)) => a.0.cmp(&b.0),
+        (Value::Date(a), Value::Date(b)) => a.0.cmp(&b.0),
+        (Value::Utf8(a), Value::Utf8(b)) => a.as_bytes().cmp(b.as_bytes()),
+        (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
+        (a, b) => (*a != Value::Null).cmp(&(*b != Value::Null)),
+    }
+}
+
+/// The selected rows with one of some values, which rise and have the column's type.
+fn one_of(column: &Column, values: &[Value], has_null: bool, selection: Selection) -> Selection {
+    // Those of the type, still rising.
+    fn typed<'v, T: 'v>(values: &'v [Value], of: impl Fn(&'v Value) -> Option<T>) -> Vec<T> {
+        values.iter().filter_map(of).collect()
+    }
+    macro_rules! integers {
+        ($rows:expr, $value:pat => $integer:expr) => {{
+            let wanted = typed(values, |value| if let $value = value { Some($integer) } else { None });
+            Box::new(move |row: usize| wanted.binary_search(&$rows[row]).is_ok())
+        }};
+    }
+    let is_met: Box<dyn Fn(usize) -> bool + '_> = match column.values() {
+        Values::Bool(rows) => integers!(rows, Value::Bool(x) => *x),
+        Values::I64(rows) => integers!(rows, Value::I64(x) => *x),
+        Values::I32(rows) => integers!(rows, Value::I32(x) => *x),
+        Values::Timestamp(rows) => integers!(rows, Value::Timestamp(x) => x.0),
+        Values::Date(rows) => integers!(rows, Value::Date(x) => x.0),
+        Values::F64(rows) => {
+            let wanted = typed(values, |value| if let Value::F64(x) = value { Some(*x) } else { None });
+            Box::new(move |row| wanted.binary_search_by(|x| by_size(*x, rows[row])).is_ok())
+        }
+        Values::F32(rows) => {
+            let wanted =
+                typed(values, |value| if let Value::F32(x) = value { Some(f64::from(*x)) } else { None });
+            Box::new(move |row| wanted.binary_search_by(|x| by_size(*x, rows[row].into())).is_ok())
+        }
+        Values::Utf8(rows) | Values::Bytes(rows) => {
+            let wanted = typed(values, |value| match value {
+                Value::Utf8(text) => Some(text.as_bytes()),
+                Value::Bytes(bytes) => Some(&bytes[..]),
+                _ => None,
+            });
+            Box::new(move |row| wanted.binary_search(&rows.get(row)).is_ok())
+        }
+    };
+    match column.validity() {
+        Some(validity) => selection.filter(|row| if validity[row] { is_met(row) } else { has_null }),
+        None => selection.filter(is_met),
     }
 }
 

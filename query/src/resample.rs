@@ -3,6 +3,7 @@
 //! The options are those of pandas' `resample` and Polars' `group_by_dynamic`; fills are those of InfluxDB and TimescaleDB.
 
 mod fill;
+mod newest;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use crate::windows::{Every, Window};
 use crate::{QueryError, TIMESTAMP};
 
 pub use fill::Fill;
+pub(crate) use newest::Newest;
 
 /// Rows that a result may have.
 const ROWS_MAX: u128 = 100_000_000;
@@ -83,6 +85,10 @@ pub struct Resample<'a> {
     /// Of columns that have one of their own.
     fills: Vec<(Arc<str>, Fill)>,
     span: Option<(Timestamp, Timestamp)>,
+    /// At most so many windows, the newest.
+    newest: Option<usize>,
+    /// The first window of the result, whether it has rows or not.
+    begins: Option<Window>,
 }
 
 impl<'a> Resample<'a> {
@@ -98,6 +104,8 @@ impl<'a> Resample<'a> {
             fill: Fill::Null,
             fills: Vec::new(),
             span: None,
+            newest: None,
+            begins: None,
         }
     }
 
@@ -151,6 +159,23 @@ impl<'a> Resample<'a> {
         self
     }
 
+    /// Only the newest `n` windows, still in order of time; with [`Fill::None`] the newest that have rows. Rows before the first
+    /// of them are not looked at: they fill no gap, and a key that has rows there alone has none in the result.
+    ///
+    /// ```
+    /// # use underbelly_query::{Aggregate, Every, Fill, QueryError, Scan, Source};
+    /// # use underbelly_storage::{Columns, Timestamp};
+    /// /// The five newest minutes with rows before an instant.
+    /// fn five_minutes(source: &dyn Source, before: Timestamp) -> Result<Columns, QueryError> {
+    ///     let minutes = Scan::new(source).to(before).resample(Every::minutes(1)).fill(Fill::None).newest(5);
+    ///     minutes.aggregate(Aggregate::max("usage_user")).collect()
+    /// }
+    /// ```
+    pub fn newest(mut self, n: usize) -> Resample<'a> {
+        self.newest = Some(n);
+        self
+    }
+
     /// The result.
     ///
     /// # Errors
@@ -169,7 +194,11 @@ impl<'a> Resample<'a> {
             return Err(QueryError::UnknownColumn { name: name.to_string(), known });
         }
         let read = self.aggregates.iter().flat_map(Aggregate::columns);
-        let parts = rows.parts(self.by.iter().chain(read))?;
+        let rows = rows.with_needed(self.by.iter().chain(read));
+        let parts = match self.newest {
+            Some(n) => self.newest_rows(rows, n)?.parts()?,
+            None => rows.parts()?,
+        };
         let (by, aggregates, cut) = (&self.by, &self.aggregates, self.cut());
         let none = |header| Grouped::new(header, by, aggregates, Some(TIMESTAMP));
         let mut slots = Slots::default();
@@ -242,7 +271,7 @@ impl<'a> Resample<'a> {
                 });
             }
         }
-        Ok(ends)
+        Ok(ends.map(|(first, last)| (self.begins.unwrap_or(first), last)))
     }
 
     fn result(self, grouped: Grouped, slots: Slots) -> Result<Columns, QueryError> {
@@ -332,7 +361,7 @@ impl<'a> Resample<'a> {
 }
 
 /// How time is cut into windows.
-struct Cut {
+pub(crate) struct Cut {
     every: Every,
     closed: WindowEnd,
 }
@@ -348,6 +377,12 @@ impl Cut {
     fn holds(&self, window: &Window, ts: i64) -> bool {
         let at = i128::from(ts) - i128::from(self.closed == WindowEnd::Right);
         (window.start..window.end).contains(&at)
+    }
+
+    /// The first instant of a row in a window.
+    fn first(&self, window: Window) -> i64 {
+        let first = window.start + i128::from(self.closed == WindowEnd::Right);
+        first.clamp(i64::MIN.into(), i64::MAX.into()) as i64
     }
 
     /// The last instant of a row in a window.

@@ -71,6 +71,8 @@ pub struct Scan<'a> {
     to: Option<Timestamp>,
     closed: Closed,
     keys: Vec<(Arc<str>, Value)>,
+    /// Keys with several values each, of which rows are to have one.
+    keys_of: Vec<(Arc<str>, Vec<Value>)>,
     predicates: Vec<(Arc<str>, Predicate)>,
     projection: Option<Vec<Arc<str>>>,
     rows_max: usize,
@@ -86,6 +88,7 @@ impl<'a> Scan<'a> {
             to: None,
             closed: Closed::default(),
             keys: Vec::new(),
+            keys_of: Vec::new(),
             predicates: Vec::new(),
             projection: None,
             rows_max: usize::MAX,
@@ -114,6 +117,19 @@ impl<'a> Scan<'a> {
     /// Only rows whose key column has this value; null asks for rows without one. Several filters must all hold.
     pub fn key(mut self, name: &str, value: impl Into<Value>) -> Scan<'a> {
         self.keys.push((name.into(), value.into()));
+        self
+    }
+
+    /// Only rows whose key column has one of these values; null among them asks for rows without one. Several filters must all hold.
+    ///
+    /// ```
+    /// # use underbelly_query::{QueryError, Scan, Source};
+    /// # fn of_hosts(source: &dyn Source) -> Result<u64, QueryError> {
+    /// Scan::new(source).keys("host", ["a", "b", "c"]).count()
+    /// # }
+    /// ```
+    pub fn keys<V: Into<Value>>(mut self, name: &str, values: impl IntoIterator<Item = V>) -> Scan<'a> {
+        self.keys_of.push((name.into(), values.into_iter().map(Into::into).collect()));
         self
     }
 
@@ -246,11 +262,31 @@ impl<'a> Scan<'a> {
         if self.rows_max < usize::MAX { Ok(None) } else { Slices::new(self.source, wanted).map(Some) }
     }
 
+    /// Whether not all of its rows are asked for.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.rows_max < usize::MAX
+    }
+
+    /// What is read, and what is asked of it within an interval.
+    pub(crate) fn wanted_within(&self, interval: Interval) -> Result<(&'a dyn Source, Wanted), QueryError> {
+        let mut wanted = self.wanted()?;
+        let Interval { first, last } = wanted.interval;
+        wanted.interval = Interval { first: first.max(interval.first), last: last.min(interval.last) };
+        Ok((self.source, wanted))
+    }
+
     fn wanted(&self) -> Result<Wanted, QueryError> {
         let interval = Interval::new(self.from, self.to, self.closed)?;
         let mut wanted = Wanted::new(self.source, interval, &self.keys, self.projection.as_deref())?;
+        for (name, values) in &self.keys_of {
+            wanted.tests.push(Test::of_key(self.source.schema(), name, values)?);
+        }
         for (name, predicate) in &self.predicates {
             if &**name == TIMESTAMP {
+                if let Predicate::OneOf(instants) = predicate {
+                    wanted.narrow_to(instants)?;
+                    continue;
+                }
                 wanted.not_at.extend(wanted.interval.narrow(predicate)?);
                 continue;
             }
@@ -389,6 +425,7 @@ impl<'a> Batches<'a> {
                 tests: Vec::new(),
                 of_filters: Vec::new(),
                 not_at: Vec::new(),
+                only_at: None,
                 columns: Vec::new(),
                 tombstones: Tombstones::default(),
                 order: Order::Time,

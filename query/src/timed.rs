@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use underbelly_storage::{Column, ColumnType, Columns, Values};
+use underbelly_storage::{Column, ColumnType, Columns, Timestamp, Values};
 
 use crate::gather::rows_taken;
+use crate::interval::Interval;
 use crate::lane::Batch;
+use crate::resample::Newest;
 use crate::slices::Slices;
-use crate::{Batches, QueryError, Scan, TIMESTAMP};
+use crate::{Batches, Predicate, QueryError, Scan, TIMESTAMP};
 
 /// Rows in order of time: a [`Scan`], or [`Columns`] with a column "timestamp" that need not be sorted.
 ///
@@ -78,16 +80,56 @@ impl<'a> TimedRows<'a> {
         self.with_needed(needed).open()
     }
 
-    /// The same, in slices where there are several.
-    pub(crate) fn parts<'n>(
-        self,
-        needed: impl IntoIterator<Item = &'n Arc<str>>,
-    ) -> Result<Parts<'a>, QueryError> {
-        let rows = self.with_needed(needed);
-        match rows.slices()? {
-            Some(slices) if slices.len() > 1 => Ok(Parts::Many(rows.open()?.header, slices)),
-            _ => rows.open().map(Parts::One),
+    /// Begins to read, in slices where there are several.
+    pub(crate) fn parts(self) -> Result<Parts<'a>, QueryError> {
+        match self.slices()? {
+            Some(slices) if slices.len() > 1 => Ok(Parts::Many(self.open()?.header, slices)),
+            _ => self.open().map(Parts::One),
         }
+    }
+
+    /// The same rows, in order of time and as many as are asked for, whatever is asked of them then.
+    pub(crate) fn settled(self) -> Result<TimedRows<'a>, QueryError> {
+        Ok(TimedRows(match self.0 {
+            Kind::Scan(scan) if scan.is_limited() => Kind::Columns(scan.collect()?),
+            Kind::Scan(scan) => Kind::Scan(scan),
+            Kind::Columns(columns) => Kind::Columns(sorted(columns)?),
+        }))
+    }
+
+    /// Finds the newest windows of rows that are settled and lie in an interval.
+    pub(crate) fn newest(&self, found: &mut Newest<'_>, interval: Interval) -> Result<(), QueryError> {
+        match &self.0 {
+            Kind::Scan(scan) => {
+                let (source, wanted) = scan.wanted_within(interval)?;
+                found.take_stored(source.runs(), &wanted)
+            }
+            Kind::Columns(columns) => {
+                let times = times(columns);
+                found.take(times.get(..times.partition_point(|ts| *ts <= interval.last)).unwrap_or_default());
+                Ok(())
+            }
+        }
+    }
+
+    /// Of rows that are settled those at an instant or behind it.
+    pub(crate) fn since(self, at: i64) -> TimedRows<'a> {
+        TimedRows(match self.0 {
+            Kind::Scan(scan) => Kind::Scan(scan.filter(TIMESTAMP, Predicate::AtLeast(Timestamp(at).into()))),
+            Kind::Columns(columns) => {
+                let start = times(&columns).partition_point(|ts| *ts < at);
+                Kind::Columns(columns.slice(start..columns.rows()))
+            }
+        })
+    }
+
+    /// None of the rows.
+    pub(crate) fn none(self) -> TimedRows<'a> {
+        TimedRows(match self.0 {
+            // No instant is null.
+            Kind::Scan(scan) => Kind::Scan(scan.filter(TIMESTAMP, Predicate::IsNull)),
+            Kind::Columns(columns) => Kind::Columns(columns.slice(0..0)),
+        })
     }
 
     /// Slices of a scan.
@@ -98,7 +140,8 @@ impl<'a> TimedRows<'a> {
         }
     }
 
-    fn with_needed<'n>(self, needed: impl IntoIterator<Item = &'n Arc<str>>) -> TimedRows<'a> {
+    /// The same rows with those columns that are needed, where a scan names none.
+    pub(crate) fn with_needed<'n>(self, needed: impl IntoIterator<Item = &'n Arc<str>>) -> TimedRows<'a> {
         let mut names: Vec<Arc<str>> = Vec::new();
         for name in needed {
             if !names.contains(name) {

@@ -260,6 +260,7 @@ fn standing(tombstones: &[Arc<Tombstone>]) -> Wanted {
         tests: Vec::new(),
         of_filters: Vec::new(),
         not_at: Vec::new(),
+        only_at: None,
         columns: Vec::new(),
         tombstones: Tombstones::new(tombstones.iter()),
         order: Order::Time,

@@ -171,6 +171,23 @@ impl Every {
         self.window(window.end)
     }
 
+    /// The window so many before another; `None` where it lies before all that can be stored.
+    pub(crate) fn back(&self, mut window: Window, windows: usize) -> Option<Window> {
+        if let Length::Fixed(length) = self.length {
+            let back = fixed(length).saturating_mul(i128::try_from(windows).unwrap_or(i128::MAX));
+            window = self.window(window.start.checked_sub(back)?.max(i128::from(i64::MIN) - 1));
+        } else {
+            // Calendars have fewer windows than that: of a day at least.
+            for _ in 0..windows {
+                if window.start <= i64::MIN.into() {
+                    return None;
+                }
+                window = self.window(window.start - 1);
+            }
+        }
+        (window.end > i64::MIN.into()).then_some(window)
+    }
+
     fn start(&self, index: i128) -> i128 {
         let per = |n: u32| i128::from(n.max(1));
         match self.length {

@@ -172,7 +172,9 @@ fn columns_that_are_only_declared_are_counted_and_kept() {
         }
         db.commit(batch)
     };
-    (0..4).for_each(|part| declare(part * 1_024..(part + 1) * 1_024).unwrap());
+    for part in 0..4 {
+        declare(part * 1_024..(part + 1) * 1_024).unwrap();
+    }
     assert!(matches!(declare(4_096..4_097), Err(CommitError::TooLarge { .. })));
     assert!(matches!(commit(&db, [row(1).field("one", 1)]), Err(CommitError::TooLarge { .. })));
     let (copy, saved) = (SimulatedDisk::new(), TempDir::new().unwrap());

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use underbelly::{
-    Batch, Column, Columns, Commit, CommitError, Database, Delete, Options, QueryError, ReadError, Row,
-    SimulatedDisk, Snapshot, Timestamp, Value, limits::DELETES_MAX,
+    Batch, Column, Columns, Commit, CommitError, Database, Delete, Duplicates, Options, Predicate,
+    QueryError, ReadError, Row, SeriesDefinition, SimulatedDisk, Snapshot, Timestamp, Value,
+    limits::DELETES_MAX,
 };
 use underbelly_tests::{in_memory, options};
 
@@ -107,6 +108,48 @@ fn deleted_rows_stay_deleted_and_older_snapshots_see_them() {
 }
 
 /// What a batch appends, before the delete or after it, is not deleted by it.
+/// Several values are as many deletes, of all rows and of those that are shown for others.
+#[test]
+fn rows_with_one_of_several_values_are_deleted() {
+    for duplicates in [Duplicates::KeepAll, Duplicates::LastWins] {
+        let (disk, db) = in_memory().unwrap();
+        db.define_series(SeriesDefinition::new("s").duplicates(duplicates)).unwrap();
+        append(&db, [(10, Some("a"), 1), (20, Some("b"), 2), (30, None, 3), (40, Some("a"), 4)]);
+        db.checkpoint().unwrap();
+        append(&db, [(50, Some("b"), 5), (60, None, 5), (70, Some("a"), 5), (80, Some("c"), 3)]);
+        let of_x = |values: &[i64]| Delete::all().filter("x", Predicate::one_of(values.iter().copied()));
+        delete(&db, of_x(&[]));
+        delete(&db, of_x(&[9, 4, 9]));
+        assert_eq!(numbers(&db.snapshot()), [1, 2, 3, 5, 5, 5, 3]);
+        let of_keys = Predicate::one_of([Value::from("a"), Value::Null, Value::from("b")]);
+        delete(&db, of_x(&[5, 3]).filter("k", of_keys).to(Timestamp(70)));
+        for db in [db, reopened(&disk)] {
+            assert_eq!(numbers(&db.snapshot()), [1, 2, 5, 3], "{duplicates:?}");
+            db.checkpoint().unwrap();
+            assert_eq!(numbers(&db.snapshot()), [1, 2, 5, 3], "{duplicates:?}");
+        }
+    }
+    let (_disk, db) = in_memory().unwrap();
+    append(&db, [(10, Some("a"), 1)]);
+    let refused = |delete: Delete| {
+        let mut batch = Batch::new();
+        batch.delete_rows("s", delete);
+        db.commit(batch).unwrap_err()
+    };
+    let none: [i64; 0] = [];
+    let unknown = refused(Delete::all().filter("y", Predicate::one_of(none)));
+    assert!(
+        matches!(unknown, CommitError::Read(ReadError::Query(QueryError::UnknownColumn { .. }))),
+        "{unknown}"
+    );
+    let wrong = refused(Delete::all().filter("x", Predicate::one_of(["a"])));
+    assert!(matches!(wrong, CommitError::Read(ReadError::Query(QueryError::ValueType { .. }))), "{wrong}");
+    let many = || Predicate::one_of(0..200i64);
+    let both = refused(Delete::all().filter("x", many()).filter("x", many()));
+    assert!(matches!(both, CommitError::TooManyDeletes { found: 40_000, .. }), "{both}");
+    assert_eq!(numbers(&db.snapshot()), [1]);
+}
+
 #[test]
 fn a_batch_deletes_what_was_there_before_it() {
     let (disk, db) = in_memory().unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use underbelly::{
-    Aggregate, Batch, Column, ColumnType, Columns, Database, Delete, Every, Options, Predicate,
+    Aggregate, Batch, Column, ColumnType, Columns, Database, Delete, Every, Fill, Options, Predicate,
     SimulatedDisk, Timestamp, Value,
 };
 use underbelly_tests::{in_memory, options};
@@ -73,6 +73,11 @@ fn answers(db: &Database) -> Vec<(&'static str, Columns)> {
         ("some of a null key", some().key("symbol", Value::Null).key("venue", 0i64).collect().unwrap()),
         ("one of two keys", scan().key("symbol", "a symbol").columns(["size", "venue"]).collect().unwrap()),
         ("no key", scan().key("symbol", "B").collect().unwrap()),
+        ("one of two symbols", some().keys("symbol", ["", "A", "B"]).collect().unwrap()),
+        (
+            "one of several keys",
+            scan().keys("symbol", [None, Some("A")]).keys("venue", [1i64, 7]).collect().unwrap(),
+        ),
         ("values", scan().filter("size", Predicate::Below(100i64.into())).collect().unwrap()),
         (
             "values of a key",
@@ -102,6 +107,18 @@ fn answers(db: &Database) -> Vec<(&'static str, Columns)> {
         ("bars by one of two keys", bars(60).by("symbol").collect().unwrap()),
         ("bars by a value too", bars(60).by("symbol").by("note").by("venue").collect().unwrap()),
         ("bars of all", bars(9).collect().unwrap()),
+        ("newest bars", bars(9).newest(4).by("venue").collect().unwrap()),
+        (
+            "newest bars of some",
+            some()
+                .keys("symbol", ["a symbol", ""])
+                .resample(Every::seconds(2))
+                .fill(Fill::None)
+                .newest(5)
+                .aggregates(aggregates())
+                .collect()
+                .unwrap(),
+        ),
         (
             "bars of some",
             some()

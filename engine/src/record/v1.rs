@@ -254,6 +254,9 @@ impl Predicate {
             query::Predicate::AtLeast(value) => (5, value),
             query::Predicate::IsNull => (6, &Value::Null),
             query::Predicate::NotNull => (7, &Value::Null),
+            query::Predicate::OneOf(_) => {
+                return Err(format!("column {column:?}: one of several values is kept as a delete for each"));
+            }
         };
         Ok(Predicate { column: column.to_string(), kind, value: value.try_into()? })
     }

@@ -22,7 +22,7 @@ fn any_value() -> impl Strategy<Value = (usize, Value)> {
 }
 
 fn any_predicate() -> impl Strategy<Value = (usize, Predicate)> {
-    (any_value(), 0..8).prop_map(|((column, value), kind)| {
+    let compared = (any_value(), 0..8).prop_map(|((column, value), kind)| {
         let predicate = match kind {
             0 => Predicate::Equal(value),
             1 => Predicate::NotEqual(value),
@@ -34,7 +34,14 @@ fn any_predicate() -> impl Strategy<Value = (usize, Predicate)> {
             _ => Predicate::NotNull,
         };
         (column, predicate)
-    })
+    });
+    // Values of one column among some of all, and null now and then.
+    let of_one = (0..5usize, prop::collection::vec(any_value(), 0..9), prop::bool::weighted(0.3));
+    let of_one = of_one.prop_map(|(column, values, has_null)| {
+        let values = values.into_iter().filter(|(of, _)| *of == column).map(|(_, value)| value);
+        (column, Predicate::one_of(values.chain(has_null.then_some(Value::Null))))
+    });
+    prop_oneof![2 => compared, 1 => of_one]
 }
 
 fn order(found: &Value, asked: &Value) -> Ordering {
@@ -54,7 +61,10 @@ fn order(found: &Value, asked: &Value) -> Ordering {
 fn meets(row: &Row, (column, predicate): &(usize, Predicate)) -> bool {
     let value = &row.values[*column];
     if *value == Value::Null {
-        return *predicate == Predicate::IsNull;
+        return match predicate {
+            Predicate::OneOf(asked) => asked.contains(&Value::Null),
+            other => *other == Predicate::IsNull,
+        };
     }
     match predicate {
         Predicate::Equal(asked) => order(value, asked).is_eq(),
@@ -65,6 +75,9 @@ fn meets(row: &Row, (column, predicate): &(usize, Predicate)) -> bool {
         Predicate::AtLeast(asked) => order(value, asked).is_ge(),
         Predicate::IsNull => false,
         Predicate::NotNull => true,
+        Predicate::OneOf(asked) => {
+            asked.iter().any(|asked| *asked != Value::Null && order(value, asked).is_eq())
+        }
     }
 }
 
@@ -143,4 +156,15 @@ fn values_that_a_column_cannot_hold_are_refused() {
     }
     assert!(matches!(scan("prise", Value::F64(1.0)), Err(QueryError::UnknownColumn { .. })));
     assert!(scan("venue", Value::I32(1)).is_ok());
+    let one_of = |name: &str, value: Value| {
+        let values = [Value::Null, 1i64.into(), value];
+        Scan::new(&source).filter(name, Predicate::one_of(values)).collect()
+    };
+    assert!(matches!(one_of("venue", Value::F64(1.5)), Err(QueryError::ValueType { .. })));
+    assert!(matches!(one_of("prise", Value::F64(1.5)), Err(QueryError::UnknownColumn { .. })));
+    assert!(one_of("price", Value::F64(1.5)).is_ok());
+    let keys = |name: &str, values: Vec<Value>| Scan::new(&source).keys(name, values).collect();
+    assert!(matches!(keys("price", Vec::new()), Err(QueryError::NotKey { .. })));
+    assert!(matches!(keys("venue", vec![1i64.into(), "a".into()]), Err(QueryError::KeyType { .. })));
+    assert!(keys("venue", vec![Value::I32(1), Value::Null]).is_ok());
 }

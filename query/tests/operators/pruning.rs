@@ -183,6 +183,15 @@ fn timestamps_are_filtered_as_other_columns() {
     assert_eq!(both.filter("timestamp", Predicate::NotEqual(at(12))).count().unwrap(), 4);
     let wrong = Scan::new(&source).filter("timestamp", Predicate::Equal(Value::I64(1))).count();
     assert!(matches!(wrong, Err(QueryError::ValueType { .. })));
+    let some = |instants: &[i64]| {
+        let some = Predicate::one_of(instants.iter().map(|instant| at(*instant)));
+        Scan::new(&source).filter("timestamp", some)
+    };
+    assert_eq!(some(&[42, 47, 500, 42]).count().unwrap(), 2);
+    assert_eq!(some(&[42, 47]).filter("timestamp", Predicate::one_of([at(1), at(47)])).count().unwrap(), 1);
+    assert_eq!(some(&[]).count().unwrap(), 0);
+    let wrong = Scan::new(&source).filter("timestamp", Predicate::one_of([1i64])).count();
+    assert!(matches!(wrong, Err(QueryError::ValueType { .. })));
     let key = Scan::new(&source).key("timestamp", at(1)).count();
     assert!(matches!(key, Err(QueryError::NotKey { .. })));
 }
@@ -222,6 +231,83 @@ fn predicates_read_the_groups_that_may_hold_what_they_ask_for() {
     assert_eq!(scan(Predicate::Equal(200.0.into())).count().unwrap(), 0);
     assert_eq!(scan(Predicate::IsNull).count().unwrap(), 0);
     assert_eq!(read(&runs), (0, 0, 0));
+    // The groups of the two that there are.
+    let some = Predicate::one_of([Value::Null, 3.0.into(), 151.0.into(), 200.0.into()]);
+    assert_eq!(scan(some).collect().unwrap().rows(), 2);
+    assert_eq!(read(&runs), (2, 0, 4));
+    assert_eq!(scan(Predicate::one_of([200.0, -1.0])).count().unwrap(), 0);
+    assert_eq!(scan(Predicate::OneOf(Vec::new())).count().unwrap(), 0);
+    assert_eq!(read(&runs), (0, 0, 0));
+}
+
+#[test]
+fn one_of_several_keys_is_looked_for_in_one_pass() {
+    let (source, runs) = disjoint(4, 4);
+    let scan =
+        |symbols: &[&str]| Scan::new(&source).keys("symbol", symbols.iter().copied()).columns(["price"]);
+    assert_eq!(scan(&["early", "a", "z"]).collect().unwrap().rows(), 15);
+    assert_eq!(read(&runs), (2, 0, 4), "zones exclude the others");
+    assert_eq!(scan(&["early", "late"]).collect().unwrap().rows(), 160);
+    assert_eq!(read(&runs), (16, 0, 32));
+    assert_eq!(scan(&["a", "z"]).collect().unwrap().rows(), 0);
+    assert_eq!(scan(&[]).collect().unwrap().rows(), 0);
+    assert_eq!(read(&runs), (0, 0, 0));
+}
+
+/// Of rows that are kept by key none is read where no key is one of those that are asked for.
+#[test]
+fn groups_that_are_kept_by_key_are_read_for_one_of_their_keys() {
+    let rows = (0..40i64).map(|i| Row {
+        ts: i,
+        seq: 1,
+        values: vec![
+            ["a", "b", "c", "d"][i as usize % 4].into(),
+            Value::I64(0),
+            Value::F64(i as f64),
+            Value::Null,
+            Value::Null,
+        ],
+    });
+    let run = RunOfRows { rows: rows.collect(), group_rows: 10, by_key: true, ..RunOfRows::default() };
+    let run = Arc::new(run.build());
+    let runs: Vec<Arc<dyn Run>> = vec![run.clone()];
+    let source = RunsOf { schema: model::schema(), runs, seq: 1, slice_rows: model::MANY };
+    let prices = |symbols: &[&str]| {
+        let scan = Scan::new(&source).keys("symbol", symbols.iter().copied()).columns(["price"]);
+        scan.collect().unwrap().f64s("price").unwrap().to_vec()
+    };
+    assert_eq!(prices(&["b", "x"])[..3], [1.0, 5.0, 9.0]);
+    let one = read(&[run.clone()]);
+    assert_eq!(prices(&["aa", "bb", "cc"]), [0.0; 0]);
+    assert_eq!(read(&[run.clone()]), (0, 0, 0), "keys that are between others");
+    assert_eq!(prices(&["b"])[..3], [1.0, 5.0, 9.0]);
+    assert_eq!(read(&[run]), one, "the rows of the one that is there alone");
+}
+
+/// Windows are found from the end; then the groups that have rows of them are read.
+#[test]
+fn the_newest_windows_read_no_group_before_them() {
+    let (source, runs) = disjoint(4, 4);
+    let windows = |scan: Scan<'_>, fill: Fill, n: usize| {
+        let windows = scan.resample(Every::of(Duration::from_nanos(4))).fill(fill).newest(n);
+        let found = windows.aggregate(Aggregate::max("price")).collect().unwrap();
+        found.f64s("price_max").unwrap().to_vec()
+    };
+    let scan = || Scan::new(&source);
+    for fill in [Fill::None, Fill::Previous] {
+        assert_eq!(windows(scan(), fill.clone(), 2), [155.0, 159.0]);
+        let (timestamps, _, columns) = read(&runs);
+        assert!(timestamps <= 5 && columns <= 2, "{timestamps} and {columns} of 16 groups");
+        assert_eq!(windows(scan().to(Timestamp(22)), fill.clone(), 1), [21.0]);
+        let (timestamps, _, columns) = read(&runs);
+        assert!(timestamps <= 4 && columns <= 1, "{timestamps} and {columns} of 16 groups");
+        assert_eq!(windows(scan(), fill, 0), [0.0; 0]);
+        assert_eq!(read(&runs), (0, 0, 0));
+    }
+    let early = scan().key("symbol", "early");
+    assert_eq!(windows(early, Fill::None, 1), [14.0], "the newest that are asked for");
+    // Of the earliest rows the newest windows.
+    assert_eq!(windows(scan().rows_max(9), Fill::None, 2), [7.0, 8.0]);
 }
 
 /// Whether the join is cut into slices or not.

@@ -17,6 +17,7 @@ struct Options {
     label: Label,
     fill: Fill,
     span: Option<(i64, i64)>,
+    newest: Option<usize>,
 }
 
 prop_compose! {
@@ -30,9 +31,10 @@ prop_compose! {
             Fill::None, Fill::Null, Fill::Previous, Fill::Linear, Fill::Constant(Value::I64(7)),
         ]),
         span in prop::option::of((-9i64..9, 0i64..6)),
+        newest in prop::option::of(prop_oneof![8 => 0usize..6, 1 => Just(usize::MAX)]),
     ) -> Options {
         let span = span.map(|(from, length)| (from, from + length));
-        Options { width, origin, by, closed, label, fill, span }
+        Options { width, origin, by, closed, label, fill, span, newest }
     }
 }
 
@@ -195,9 +197,26 @@ fn expected(rows: &[Row], options: &Options) -> Option<Vec<Vec<Value>>> {
             keys.insert((None, None), Vec::new());
         }
     }
-    let (Some(first), Some(last)) = (indices.first().copied(), indices.last().copied()) else {
+    let (Some(mut first), Some(last)) = (indices.first().copied(), indices.last().copied()) else {
         return Some(Vec::new());
     };
+    if let Some(newest) = options.newest {
+        let oldest_with_rows = || windows.keys().rev().take(newest).last().copied();
+        let oldest = match options.fill {
+            Fill::None => oldest_with_rows(),
+            _ => newest
+                .checked_sub(1)
+                .map(|more| last.saturating_sub(i128::try_from(more).unwrap_or(i128::MAX))),
+        };
+        first = first.max(oldest.unwrap_or(i128::MAX));
+        // As if there were nothing before.
+        indices.retain(|index| *index >= first);
+        windows.retain(|index, _| *index >= first);
+        keys.retain(|key, _| options.by.is_empty() || windows.values().any(|keys| keys.contains_key(key)));
+        if first > last {
+            return Some(Vec::new());
+        }
+    }
     if options.fill != Fill::None {
         if (last - first + 1) as u128 * keys.len() as u128 > 100_000_000 {
             return None;
@@ -285,7 +304,7 @@ fn resample<'a>(rows: underbelly_query::TimedRows<'a>, options: &Options) -> Res
     if let Some((from, to)) = options.span {
         resample = resample.span(Timestamp(from), Timestamp(to));
     }
-    resample
+    options.newest.into_iter().fold(resample, Resample::newest)
 }
 
 proptest! {
@@ -341,6 +360,29 @@ fn days_of_a_time_zone_follow_its_clocks() {
     let days = days.collect().unwrap();
     assert_eq!(days.i64s("rows").unwrap(), [1, 24, 23, 23]);
     assert_eq!(days.timestamps("timestamp").unwrap()[0], start * 1_000_000_000);
+}
+
+#[test]
+fn the_newest_windows_are_counted_from_the_end() {
+    // Minutes 0, 1, 5 and 9.
+    let rows = at(seconds(&[0, 60, 61, 300, 540, 550]));
+    let minutes = |fill: Fill, n: usize| {
+        let minutes = Resample::new(rows.clone(), Every::minutes(1)).fill(fill).newest(n);
+        let minutes =
+            minutes.aggregates([Aggregate::rows(), Aggregate::last("timestamp")]).collect().unwrap();
+        let starts = minutes.timestamps("timestamp").unwrap().iter();
+        let starts: Vec<i64> = starts.map(|ts| ts / 60_000_000_000).collect();
+        (starts, minutes.i64s("rows").unwrap().to_vec())
+    };
+    assert_eq!(minutes(Fill::None, 3), (vec![1, 5, 9], vec![2, 1, 2]));
+    assert_eq!(minutes(Fill::Null, 3), (vec![7, 8, 9], vec![0, 0, 2]));
+    assert_eq!(minutes(Fill::Null, 50), ((0..10).collect(), vec![1, 2, 0, 0, 0, 1, 0, 0, 0, 2]));
+    assert_eq!(minutes(Fill::None, 0), (Vec::new(), Vec::new()));
+    // Days are as long as clocks make them: the last of these has 24 hours, the one before 23.
+    let hours: Vec<i64> = (0..71).map(|hour| 1_394_254_800 + hour * 3_600).collect();
+    let days = Resample::new(at(seconds(&hours)), Every::days(1).zone("America/New_York").unwrap());
+    let days = days.newest(2).aggregate(Aggregate::rows()).collect().unwrap();
+    assert_eq!(days.i64s("rows").unwrap(), [23, 24]);
 }
 
 #[test]

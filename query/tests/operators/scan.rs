@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use underbelly_query::{Closed, MemoryRun, QueryError, Run, Scan, Schema, SchemaColumn, TIMESTAMP, latest};
+use underbelly_query::{
+    Closed, MemoryRun, Predicate, QueryError, Run, Scan, Schema, SchemaColumn, TIMESTAMP, latest,
+};
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp, Value};
 
 use crate::model::{self, Keys, NAMES, Row, RunsOf};
@@ -12,6 +14,10 @@ struct Query {
     to: Option<i64>,
     closed: Closed,
     keys: Keys,
+    /// Values of which rows are to have one, by the place of the key.
+    keys_of: Vec<(usize, Vec<Value>)>,
+    /// Instants of which rows are to have one.
+    instants: Option<Vec<i64>>,
     projection: Option<Vec<&'static str>>,
     rows_max: Option<usize>,
     batch_rows: usize,
@@ -28,6 +34,13 @@ impl Query {
         }
         for (i, value) in &self.keys {
             scan = scan.key(NAMES[*i], value.clone());
+        }
+        for (i, values) in &self.keys_of {
+            scan = scan.keys(NAMES[*i], values.iter().cloned());
+        }
+        if let Some(instants) = &self.instants {
+            let instants = instants.iter().map(|ts| Value::Timestamp(Timestamp(*ts)));
+            scan = scan.filter(TIMESTAMP, Predicate::one_of(instants.chain([Value::Null])));
         }
         if let Some(projection) = &self.projection {
             scan = scan.columns(projection);
@@ -47,7 +60,9 @@ impl Query {
         };
         let after = self.from.is_none_or(|from| if first { row.ts >= from } else { row.ts > from });
         let before = self.to.is_none_or(|to| if last { row.ts <= to } else { row.ts < to });
-        after && before && model::has_keys(row, &self.keys)
+        let has_one = |(i, values): &(usize, Vec<Value>)| values.contains(&row.values[*i]);
+        let is_then = self.instants.as_ref().is_none_or(|instants| instants.contains(&row.ts));
+        after && before && is_then && model::has_keys(row, &self.keys) && self.keys_of.iter().all(has_one)
     }
 }
 
@@ -57,11 +72,16 @@ prop_compose! {
         to in prop::option::of(model::times()),
         closed in prop::sample::select(vec![Closed::Left, Closed::Right, Closed::Both, Closed::Neither]),
         keys in model::any_keys(),
+        symbols in prop::option::weighted(0.3, prop::collection::vec(model::symbols(), 0..4)),
+        venues in prop::option::weighted(0.2, prop::collection::vec(model::venues(), 0..3)),
+        instants in prop::option::weighted(0.2, prop::collection::vec(model::times(), 0..5)),
         projection in prop::option::of(prop::sample::subsequence(NAMES.to_vec(), 0..=5).prop_shuffle()),
         rows_max in prop::option::of(0usize..30),
         batch_rows in prop_oneof![1usize..9, Just(65_536)],
     ) -> Query {
-        Query { from, to, closed, keys, projection, rows_max, batch_rows }
+        let keys_of = symbols.into_iter().map(|symbols| (0, symbols));
+        let keys_of = keys_of.chain(venues.into_iter().map(|venues| (1, venues))).collect();
+        Query { from, to, closed, keys, keys_of, instants, projection, rows_max, batch_rows }
     }
 }
 

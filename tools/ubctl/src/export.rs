@@ -16,13 +16,13 @@ use std::time::Instant;
 use clap::Args;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use underbelly::{Columns, Predicate, QueryError, Scan, Series, Timestamp, Value, View, arrow};
+use underbelly::{Columns, QueryError, Scan, Timestamp, View, arrow};
 
+use crate::condition::Conditions;
 use crate::error::Failed;
 use crate::form::Form;
 use crate::output::{Facts, Format};
 use crate::series::{filters, parse_filter};
-use crate::slot::parse_typed;
 use crate::time::parse_instant;
 use crate::{progress, stderr};
 
@@ -50,9 +50,8 @@ pub(crate) struct Export {
     /// Only rows whose key has this value; an empty value asks for rows without one
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_filter)]
     key: Vec<(String, String)>,
-    /// Only rows where this holds, such as "price>=2.5"; =, !=, <, <=, > and >=, and nothing behind = or != for null
-    #[arg(long = "where", value_name = "COL<OP>VALUE", value_parser = parse_condition)]
-    conditions: Vec<Condition>,
+    #[command(flatten)]
+    conditions: Conditions,
     /// Only these columns, in this order, behind the timestamp
     #[arg(long, value_delimiter = ',', value_name = "COL,...")]
     columns: Option<Vec<String>>,
@@ -65,50 +64,6 @@ pub(crate) struct Export {
     /// In CSV, what stands for null; no text may be the same
     #[arg(long, value_name = "TEXT", default_value = "")]
     null: String,
-}
-
-/// A column, how its values must stand to a value, and that value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Condition {
-    column: String,
-    relation: &'static str,
-    value: String,
-}
-
-fn parse_condition(text: &str) -> Result<Condition, String> {
-    // Longer ones first: a `<=` is no `<`.
-    let relations = ["!=", "<=", ">=", "=", "<", ">"];
-    let found = relations.iter().filter_map(|relation| Some((text.find(relation)?, *relation)));
-    let first = found.min_by_key(|(at, relation)| (*at, std::cmp::Reverse(relation.len())));
-    let (at, relation) =
-        first.filter(|(at, _)| *at > 0).ok_or("write a column, one of =, !=, <, <=, >, >=, and a value")?;
-    let (column, value) = (text[..at].trim().to_string(), text[at + relation.len()..].trim().to_string());
-    Ok(Condition { column, relation, value })
-}
-
-impl Condition {
-    fn predicate(&self, series: &Series) -> Result<Predicate, Failed> {
-        match (self.relation, self.value.is_empty()) {
-            ("=", true) => return Ok(Predicate::IsNull),
-            ("!=", true) => return Ok(Predicate::NotNull),
-            _ => {}
-        }
-        let value = match self.column.as_str() {
-            "timestamp" => Value::Timestamp(parse_instant(&self.value).map_err(Failed::Usage)?),
-            name => {
-                let logical = series.types().of(name, series.schema().column(name)?.column_type);
-                parse_typed(&format!("column {name:?}"), &self.value, &logical)?
-            }
-        };
-        Ok(match self.relation {
-            "=" => Predicate::Equal(value),
-            "!=" => Predicate::NotEqual(value),
-            "<" => Predicate::Below(value),
-            "<=" => Predicate::AtMost(value),
-            ">" => Predicate::Above(value),
-            _ => Predicate::AtLeast(value),
-        })
-    }
 }
 
 /// Writes batches in some form.
@@ -202,8 +157,7 @@ impl Export {
     fn write<'o>(&self, db: &View, form: Form, out: impl Write + Send + 'o) -> Result<u64, Failed> {
         let series = db.snapshot().series(&self.series)?;
         let keys = filters(&series, &self.key)?;
-        let conditions = self.conditions.iter().map(|c| Ok((c.column.as_str(), c.predicate(&series)?)));
-        let conditions = conditions.collect::<Result<Vec<_>, Failed>>()?;
+        let conditions = self.conditions.predicates(&series)?;
         let scan = || -> Scan<'_> {
             let scan = self.from.into_iter().fold(series.scan(), Scan::from);
             let scan = self.to.into_iter().fold(scan, Scan::to);
@@ -247,21 +201,5 @@ impl Export {
         sink.finish()?.iter().for_each(|remark| stderr::line(remark));
         bar.finish_and_clear();
         Ok(written)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn conditions_are_a_column_a_relation_and_a_value() {
-        let read = |text| parse_condition(text).map(|c| (c.column, c.relation, c.value));
-        let is = |column: &str, relation, value: &str| Ok((column.to_string(), relation, value.to_string()));
-        assert_eq!(read("price>=2.5"), is("price", ">=", "2.5"));
-        assert_eq!(read("a < b=c"), is("a", "<", "b=c"));
-        assert_eq!(read("s!="), is("s", "!=", ""));
-        assert_eq!(read("s=!="), is("s", "=", "!="));
-        assert!(read("=3").is_err() && read("price").is_err());
     }
 }

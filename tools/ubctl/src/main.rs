@@ -3,11 +3,12 @@
 //! `ubctl [--db DIR] NOUN VERB`. Results go to standard output, errors to standard error with exit 1, misuse is
 //! exit 2, and a reader that closes the pipe ends the command quietly. What only reads opens the database beside its
 //! writer. In reading order: `output` and `error` are
-//! what all commands share; `time` reads instants; `tail` follows what is committed, `top` shows what works, and `alarms` what is to be looked at; `import` loads files and `export` writes them; `series`, `slot`, `producer`, `model`
+//! what all commands share; `time` reads instants, and `condition` what rows are to be like; `tail` follows what is committed, `top` shows what works, and `alarms` what is to be looked at; `import` loads files and `export` writes them; `series`, `slot`, `producer`, `model`
 //! and `variable` are the nouns; `drawing` draws the graph.
 
 mod alarms;
 mod backup;
+mod condition;
 mod demo;
 mod drawing;
 mod error;

@@ -12,6 +12,7 @@ use underbelly::{
     Timestamp, Value, View,
 };
 
+use crate::condition::Conditions;
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing, print};
 use crate::slot::parse_typed;
@@ -86,6 +87,8 @@ pub(crate) struct Range {
     /// Only rows whose key has this value; an empty value asks for rows without one
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_filter)]
     key: Vec<(String, String)>,
+    #[command(flatten)]
+    conditions: Conditions,
     /// Only these columns, in this order, behind the timestamp
     #[arg(long, value_delimiter = ',', value_name = "COL,...")]
     columns: Option<Vec<String>>,
@@ -333,6 +336,7 @@ impl Range {
             (None, None) => db.snapshot().series(&self.series)?,
         };
         let keys = filters(&series, &self.key)?;
+        let conditions = self.conditions.predicates(&series)?;
         let scan = || {
             let mut scan: Scan<'_> = series.scan().closed(self.closed.into());
             if let Some(from) = self.from {
@@ -343,6 +347,9 @@ impl Range {
             }
             for (name, value) in &keys {
                 scan = scan.key(name, value.clone());
+            }
+            for (name, predicate) in &conditions {
+                scan = scan.filter(name, predicate.clone());
             }
             if let Some(columns) = &self.columns {
                 scan = scan.columns(columns);

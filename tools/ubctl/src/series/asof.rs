@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use underbelly::{Direction, LogicalTypes, Scan, Series, Timestamp, View};
 
 use super::{TABLE_ROWS, add, filters, parse_filter};
+use crate::condition::Conditions;
 use crate::error::Failed;
 use crate::output::{Format, FormatArg, Listing};
 use crate::time::{parse_duration, parse_instant};
@@ -56,6 +57,8 @@ pub(crate) struct AsOfArgs {
     /// Only rows of TYPE whose key has this value; an empty value asks for rows without one
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_filter)]
     key: Vec<(String, String)>,
+    #[command(flatten)]
+    conditions: Conditions,
     /// At most so many rows, the earliest
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
@@ -141,6 +144,7 @@ impl AsOfArgs {
             }
             left = left.key(&name, value);
         }
+        left = self.conditions.narrow(&series, left)?;
         if let Some(columns) = &self.columns {
             left = left.columns(with_keys(columns, by().map(|(left, _)| left)));
         }

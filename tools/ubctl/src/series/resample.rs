@@ -6,6 +6,7 @@ use underbelly::{
 };
 
 use super::{TABLE_ROWS, add, filters, parse_filter};
+use crate::condition::Conditions;
 use crate::error::Failed;
 use crate::output::{Format, FormatArg, Listing};
 use crate::time::{parse_duration, parse_instant};
@@ -85,6 +86,11 @@ pub(crate) struct ResampleArgs {
     /// Only rows whose key has this value; an empty value asks for rows without one
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_filter)]
     key: Vec<(String, String)>,
+    #[command(flatten)]
+    conditions: Conditions,
+    /// Only the newest so many windows, in order of time; with --fill none the newest that have rows
+    #[arg(long, value_name = "N")]
+    newest: Option<usize>,
     /// At most so many rows, the earliest; a table shows 50 unless told otherwise
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -171,6 +177,7 @@ impl ResampleArgs {
         for (name, value) in filters(&series, &self.key)? {
             scan = scan.key(&name, value);
         }
+        scan = self.conditions.narrow(&series, scan)?;
         let (aggregates, types) = self.typed_aggregates(&series)?;
         let read = aggregates.iter().flat_map(Aggregate::columns).map(|name| &**name);
         let mut columns: Vec<&str> = Vec::new();
@@ -198,6 +205,9 @@ impl ResampleArgs {
         }
         if let (Some(from), Some(to)) = (self.from, self.to) {
             resample = resample.span(from, to);
+        }
+        if let Some(windows) = self.newest {
+            resample = resample.newest(windows);
         }
         let windows = resample.fill(self.fill.clone()).aggregates(aggregates).collect()?;
         let format = self.format.format;

@@ -203,6 +203,8 @@ fn parts_of_a_series_are_chosen() {
     assert_eq!(rows("--where price>=1.5 --where price!=NaN"), ["1.5", "2.5"]);
     assert_eq!(rows("--where price="), ["null"]);
     assert_eq!(rows("--where price!= --where sym=AIG"), ["2.5"]);
+    let in_list = ["export", "s", "--format", "csv", "--columns", "price", "--where", "price in 2.5,,NaN,7"];
+    assert_eq!(place.ok(in_list).lines().count(), 4);
     assert_eq!(
         rows("--from 1970-01-01T00:00:00.00000002Z --to 1970-01-01T00:00:00.00000004Z"),
         ["2.5", "\"NaN\""]

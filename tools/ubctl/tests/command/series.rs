@@ -67,6 +67,7 @@ fn ranges_have_ends_keys_columns_and_limits() {
     assert_eq!(count(&place, "--from 1970-01-01T00:00:10Z --to now --closed right"), "49");
     assert_eq!(count(&place, "--from -5 --key symbol=AIG"), "20");
     assert_eq!(count(&place, "--limit 7"), "7");
+    assert_eq!(count(&place, "--where price<10"), "10");
     let rows = place.csv(words("series range trade --columns price --limit 2 --from 3 --format csv"));
     assert_eq!(
         rows,
@@ -121,6 +122,23 @@ fn what_is_not_there_is_named() {
     assert_eq!(place.run(words("series range trade --from someday")).code, 2);
 }
 
+#[test]
+fn values_are_asked_for_one_of_several() {
+    let place = ticks();
+    let rows = |condition: &str| {
+        let options = ["series", "range", "trade", "--count", "--where", condition];
+        place.ok(options).trim().to_string()
+    };
+    assert_eq!(rows("symbol in IBM,AIG"), "60");
+    assert_eq!(rows("symbol in AIG, GE"), "20");
+    assert_eq!(rows("price in 3.5,4.5,100"), "2");
+    assert_eq!(rows("symbol in ,GE"), "0", "nothing is null");
+    assert_eq!(rows("timestamp in 1970-01-01T00:00:03Z,7,1000.0"), "2");
+    assert!(place.fails(["series", "range", "trade", "--where", "price in 1,x"]).contains("\"x\" is no f64"));
+    assert!(place.fails(["series", "range", "trade", "--where", "prise in 1"]).contains("prise"));
+    assert_eq!(place.run(["series", "range", "trade", "--where", "price in"]).code, 2);
+}
+
 /// Trades and quotes of two symbols, in a file each.
 fn market() -> Place {
     let place = Place::new();
@@ -149,6 +167,13 @@ fn trades_are_shown_with_the_quotes_of_then() {
     assert_eq!(rows[1], ["1970-01-01T00:03:20Z", "IBM", "6.0", "4", "6.9"]);
     let none = place.csv(words("series asof trade quote --from 900 --other-columns bid --format csv"));
     assert_eq!(none, [["timestamp", "symbol", "price", "size", "bid"]]);
+    let place_of = |conditions: &[&str]| {
+        let options = words("series asof trade quote --by symbol --columns price --format csv");
+        let conditions = conditions.iter().flat_map(|condition| ["--where", condition]);
+        place.csv(options.into_iter().chain(conditions)).len() - 1
+    };
+    assert_eq!(place_of(&["symbol in IBM,GE"]), 3, "of the left rows");
+    assert_eq!(place_of(&["symbol in AIG,IBM", "price>=5", "size in 1,4"]), 2);
     assert!(place.fails(words("series asof trade quote --by prise")).contains("price"));
     assert_eq!(place.run(words("series asof trade quote --tolerance 5")).code, 2);
 }
@@ -175,6 +200,9 @@ fn ticks_become_bars() {
     assert_eq!(column("--quantile price,0.5"), ["4.0", "7.0", "", "6.0"]);
     assert_eq!(column("--origin 10 --closed right --label right --count price"), ["1", "2", "0", "0", "1"]);
     assert_eq!(column("--from 60 --to 300"), ["1", "0", "1", "0"], "the range asked for");
+    assert_eq!(column("--newest 2"), ["0", "1"]);
+    assert_eq!(column("--newest 2 --fill none --to 200"), ["2", "1"]);
+    assert_eq!(column("--where price<6 --fill none"), ["2"]);
     let days = "series resample trade --every 1d --zone America/New_York --sum size --format csv";
     assert_eq!(place.csv(words(days))[1..], [["1969-12-31T05:00:00Z", "10"]]);
     let table = place.ok(words("series resample trade --every 1s"));

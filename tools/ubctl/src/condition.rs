@@ -1,0 +1,103 @@
+//! Conditions on the values of columns: `--where`.
+
+use clap::Args;
+use underbelly::{Predicate, Scan, Series, Value};
+
+use crate::error::Failed;
+use crate::slot::parse_typed;
+use crate::time::parse_instant;
+
+/// The relation of a column to several values.
+const IN: &str = " in ";
+
+/// Which rows are meant by their values.
+#[derive(Args, Debug)]
+pub(crate) struct Conditions {
+    /// Only rows where this holds, such as "price>=2.5" or "symbol in IBM,AIG"; several must all hold
+    ///
+    /// A column, one of =, !=, <, <=, >, >= and "in", and a value; behind "in" values with commas between them. Nothing behind =
+    /// or !=, or between commas, stands for null.
+    #[arg(long = "where", value_name = "COL<OP>VALUE", value_parser = parse_condition)]
+    conditions: Vec<Condition>,
+}
+
+/// A column, how its values must stand to a value, and that value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Condition {
+    column: String,
+    relation: &'static str,
+    value: String,
+}
+
+fn parse_condition(text: &str) -> Result<Condition, String> {
+    // Longer ones first: a `<=` is no `<`.
+    let relations = [IN, "!=", "<=", ">=", "=", "<", ">"];
+    let found = relations.iter().filter_map(|relation| Some((text.find(relation)?, *relation)));
+    let first = found.min_by_key(|(at, relation)| (*at, std::cmp::Reverse(relation.len())));
+    let (at, relation) = first
+        .filter(|(at, _)| *at > 0)
+        .ok_or("write a column, one of =, !=, <, <=, >, >=, in, and a value")?;
+    let (column, value) = (text[..at].trim().to_string(), text[at + relation.len()..].trim().to_string());
+    Ok(Condition { column, relation, value })
+}
+
+impl Condition {
+    fn predicate(&self, series: &Series) -> Result<Predicate, Failed> {
+        let value = |text: &str| {
+            Ok::<_, Failed>(match self.column.as_str() {
+                "timestamp" => Value::Timestamp(parse_instant(text).map_err(Failed::Usage)?),
+                name => {
+                    let logical = series.types().of(name, series.schema().column(name)?.column_type);
+                    parse_typed(&format!("column {name:?}"), text, &logical)?
+                }
+            })
+        };
+        Ok(match self.relation {
+            "=" if self.value.is_empty() => Predicate::IsNull,
+            "!=" if self.value.is_empty() => Predicate::NotNull,
+            "=" => Predicate::Equal(value(&self.value)?),
+            "!=" => Predicate::NotEqual(value(&self.value)?),
+            "<" => Predicate::Below(value(&self.value)?),
+            "<=" => Predicate::AtMost(value(&self.value)?),
+            ">" => Predicate::Above(value(&self.value)?),
+            ">=" => Predicate::AtLeast(value(&self.value)?),
+            _ => {
+                let texts = self.value.split(',').map(str::trim);
+                let values = texts.map(|text| if text.is_empty() { Ok(Value::Null) } else { value(text) });
+                Predicate::OneOf(values.collect::<Result<_, _>>()?)
+            }
+        })
+    }
+}
+
+impl Conditions {
+    /// The columns and what is asked of them, with values of their types.
+    pub(crate) fn predicates(&self, series: &Series) -> Result<Vec<(&str, Predicate)>, Failed> {
+        self.conditions.iter().map(|c| Ok((c.column.as_str(), c.predicate(series)?))).collect()
+    }
+
+    /// A scan of the rows that are meant.
+    pub(crate) fn narrow<'a>(&self, series: &Series, scan: Scan<'a>) -> Result<Scan<'a>, Failed> {
+        let predicates = self.predicates(series)?.into_iter();
+        Ok(predicates.fold(scan, |scan, (name, predicate)| scan.filter(name, predicate)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_a_column_a_relation_and_a_value() {
+        let read = |text| parse_condition(text).map(|c| (c.column, c.relation, c.value));
+        let is = |column: &str, relation, value: &str| Ok((column.to_string(), relation, value.to_string()));
+        assert_eq!(read("price>=2.5"), is("price", ">=", "2.5"));
+        assert_eq!(read("a < b=c"), is("a", "<", "b=c"));
+        assert_eq!(read("s!="), is("s", "!=", ""));
+        assert_eq!(read("s=!="), is("s", "=", "!="));
+        assert_eq!(read("host in a,b=c"), is("host", IN, "a,b=c"));
+        assert_eq!(read("note=a in b"), is("note", "=", "a in b"));
+        assert_eq!(read("inn in 1, 2"), is("inn", IN, "1, 2"));
+        assert!(read("=3").is_err() && read("price").is_err() && read(" in 3").is_err());
+    }
+}

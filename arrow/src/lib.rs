@@ -6,7 +6,8 @@
 //! - Bytes from outside never panic: what cannot be read is an [`ArrowError`] that says what. `claims` compares every length that
 //!   a message names with the bytes that are there before arrow2 sees it, and no memory is taken for bytes that have not come.
 //! - A [`Batch`] that is exported lends its numbers, times, days and texts where they are; what has another form here than in Arrow
-//!   is copied: validity and booleans (a byte a row here, a bit there), and offsets of texts beyond 2 GiB in one column.
+//!   is copied: validity and booleans (a byte a row here, a bit there), decimals (8 bytes here, 16 there), and offsets of texts beyond
+//!   2 GiB in one column.
 //! - What is imported is always copied, since columns here own their vectors.
 //! - Unsafe code is in [`c`] alone.
 //!

@@ -372,6 +372,15 @@ impl<'r> Group<'r> {
         Ok(distinct)
     }
 
+    /// Whether the bounds of some rows tell that none of them passes a test.
+    fn excludes(&self, test: &Test, rows: &Range<usize>) -> bool {
+        let bounds = match &self.part {
+            Some(part) => part.bounds(&test.name, rows.clone()),
+            None => self.place.run.bounds_of(self.number, &test.name, rows.clone()),
+        };
+        bounds.is_some_and(|bounds| test.excludes_within(&bounds))
+    }
+
     fn announced(&self, what: &str, rows: &Range<usize>, found: usize) -> Result<(), QueryError> {
         if found == rows.len() {
             return Ok(());
@@ -607,6 +616,10 @@ impl Wanted {
         rows: Range<usize>,
     ) -> Result<Selected<'r>, QueryError> {
         let zone = group.zone;
+        if self.tests.iter().chain(&self.of_filters).any(|test| group.excludes(test, &rows)) {
+            let selection = Selection::Range(0..0);
+            return Ok(Selected { timestamps: None, seqs: None, selection, read: Vec::new() });
+        }
         let mut selection = Selection::Range(0..rows.len());
         let mut timestamps = None;
         if !group.is_within || !self.not_at.is_empty() || self.only_at.is_some() {

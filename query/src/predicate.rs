@@ -225,6 +225,18 @@ impl Test {
             (_, None) => false,
         }
     }
+
+    /// Whether no row passes of some whose values, but for nulls, lie within bounds.
+    pub(crate) fn excludes_within(&self, bounds: &storage::Zone) -> bool {
+        let ends = |value| Ends::of(bounds, value);
+        match (&self.predicate, self.predicate.value()) {
+            (Predicate::OneOf(values), _) => values
+                .iter()
+                .all(|value| *value != Value::Null && ends(value).is_some_and(|ends| ends.lie_apart())),
+            (predicate, Some(value)) => ends(value).is_some_and(|ends| ends.exclude(predicate)),
+            (_, None) => false,
+        }
+    }
 }
 
 /// How the least and the greatest value of a group stand to a value.

@@ -105,6 +105,11 @@ pub trait Part: Send + Sync {
     /// # Errors
     /// As [`Run::column`].
     fn codes(&self, name: &str, rows: Range<usize>) -> Result<Vec<u32>, QueryError>;
+
+    /// As [`Run::bounds_of`].
+    fn bounds(&self, _name: &str, _rows: Range<usize>) -> Option<underbelly_storage::Zone> {
+        None
+    }
 }
 
 /// Rows sorted by (timestamp, seq, arrival within the commit), cut into groups that are slices of that order.
@@ -243,6 +248,12 @@ pub trait Run: Send + Sync {
 
     /// What is known of a column of a group without reading it; `None` where that is nothing.
     fn column_zone(&self, _group: usize, _name: &str) -> Option<ColumnZone> {
+        None
+    }
+
+    /// Between which values all values of some rows of a column lie, but for nulls, as far as that is known without reading them.
+    /// The bounds themselves need not be among them.
+    fn bounds_of(&self, _group: usize, _name: &str, _rows: Range<usize>) -> Option<underbelly_storage::Zone> {
         None
     }
 }

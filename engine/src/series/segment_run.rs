@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use underbelly_query::{ColumnZone, Part, QueryError, Run, Seqs, Those, Zone};
 use underbelly_storage::Column;
 use underbelly_storage::error::StorageError;
-use underbelly_storage::segment::{self, Segment};
+use underbelly_storage::segment::{self, Segment, Zone as Bounds};
 
 use crate::record::v1::{self, SegmentRef};
 
@@ -130,6 +130,10 @@ impl Part for SegmentPart<'_> {
 
     fn codes(&self, name: &str, rows: Range<usize>) -> Result<Vec<u32>, QueryError> {
         self.segment.codes_in(&self.rows, name, rows).map_err(failed)
+    }
+
+    fn bounds(&self, name: &str, rows: Range<usize>) -> Option<Bounds> {
+        self.segment.bounds_in(&self.rows, name, rows)
     }
 }
 
@@ -298,6 +302,10 @@ impl Run for SegmentRun {
         // Of keys by which rows are kept, those that are null are counted and not their rows.
         let is_counted = block.nulls == 0 || block.rows == segment.group(group).rows;
         is_counted.then_some(ColumnZone { nulls: block.nulls, values: block.zone })
+    }
+
+    fn bounds_of(&self, group: usize, name: &str, rows: Range<usize>) -> Option<Bounds> {
+        self.segment.as_ref().ok()?.bounds_of(group, name, rows)
     }
 
     fn clusters(&self, group: usize) -> usize {

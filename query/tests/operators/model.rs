@@ -93,6 +93,29 @@ impl RunOfRows {
     }
 }
 
+/// Bounds of values, a little beyond the least and the greatest; `None` where there is no number, or a NaN.
+fn bounds(values: impl Iterator<Item = Value>) -> Option<ZoneOfValues> {
+    let number = |value: Value| match value {
+        Value::I64(x) => Some(x as f64),
+        Value::Date(Date(x)) => Some(x.into()),
+        Value::F64(x) => Some(x),
+        _ => None,
+    };
+    let mut is_whole = false;
+    let numbers = values.filter(|value| *value != Value::Null);
+    let numbers = numbers.map(|value| {
+        is_whole = !matches!(value, Value::F64(_));
+        number(value).filter(|x| x.abs() < 1e15)
+    });
+    let numbers: Vec<f64> = numbers.collect::<Option<_>>()?;
+    let least = numbers.iter().copied().reduce(f64::min)? - 1.0;
+    let greatest = numbers.iter().copied().reduce(f64::max)? + 1.0;
+    Some(match is_whole {
+        true => ZoneOfValues::I64 { min: least as i64, max: greatest as i64 },
+        false => ZoneOfValues::F64 { min: least, max: greatest },
+    })
+}
+
 impl CountedRun {
     /// The rows of each key of a group, in the order of their first rows, where rows are kept by key.
     fn keys(&self, group: usize) -> Vec<Vec<u32>> {
@@ -162,6 +185,11 @@ impl Part for SomeRows<'_> {
         let all = self.run.codes(self.group, name, 0..self.run.groups[self.group].0.len())?;
         Ok(self.rows[rows].iter().map(|row| all[*row as usize]).collect())
     }
+
+    fn bounds(&self, name: &str, rows: Range<usize>) -> Option<ZoneOfValues> {
+        let column = self.run.groups[self.group].2.column(name)?;
+        bounds(self.rows[rows].iter().map(|row| column.get(*row as usize)))
+    }
 }
 
 impl Run for CountedRun {
@@ -209,6 +237,11 @@ impl Run for CountedRun {
         let column = self.groups[group].2.column(name).unwrap();
         let place = |row| SYMBOLS.iter().position(|symbol| Some(*symbol) == column.str_at(row));
         Ok(rows.map(|row| place(row).unwrap() as u32).collect())
+    }
+
+    fn bounds_of(&self, group: usize, name: &str, rows: Range<usize>) -> Option<ZoneOfValues> {
+        let column = self.groups[group].2.column(name).filter(|_| self.piece_rows > 0)?;
+        bounds(rows.map(|row| column.get(row)))
     }
 
     fn clusters(&self, group: usize) -> usize {

@@ -63,6 +63,36 @@ fn a_range_reads_the_groups_that_overlap_it() {
     assert_eq!(read(&runs), (0, 0, 0));
 }
 
+/// What is known of some rows of a group leaves them out, though the group has others that pass.
+#[test]
+fn pieces_whose_bounds_exclude_a_predicate_are_not_read() {
+    let row = |i: i64| Row {
+        ts: i,
+        seq: 1,
+        values: vec![
+            Value::from("A"),
+            Value::I64(0),
+            Value::F64(i as f64),
+            Value::Null,
+            Value::Date(Date(0)),
+        ],
+    };
+    let rows = (0..40).map(row).collect();
+    let stored = RunOfRows { rows, group_rows: 40, piece_rows: 10, ..RunOfRows::default() };
+    let run = Arc::new(stored.build());
+    let runs = vec![run.clone() as Arc<dyn Run>];
+    let source = RunsOf { schema: model::schema(), runs, seq: u64::MAX, slice_rows: model::MANY };
+    let found = |predicate: Predicate| {
+        let rows = Scan::new(&source).filter("price", predicate).columns(["price"]).collect().unwrap();
+        (rows.rows(), read(&[run.clone()]).2)
+    };
+    assert_eq!(found(Predicate::AtLeast(Value::F64(32.0))), (8, 1));
+    assert_eq!(found(Predicate::Equal(Value::F64(25.0))), (1, 1));
+    assert_eq!(found(Predicate::OneOf(vec![Value::F64(5.0), Value::F64(35.0)])), (2, 2));
+    assert_eq!(found(Predicate::Below(Value::F64(-5.0))), (0, 0));
+    assert_eq!(found(Predicate::NotNull), (40, 4));
+}
+
 #[test]
 fn batches_read_groups_when_they_reach_them() {
     let (source, runs) = disjoint(4, 4);

@@ -309,15 +309,26 @@ pub(super) fn single<T: Float>(entry: Entry, bytes: &[u8], i: usize) -> Option<T
 }
 
 /// The least and the greatest number that a vector of decimals may hold, as its frame tells; `None` where it does not.
-pub(super) fn bounds<T: Float>(entry: Entry, bytes: &[u8]) -> Option<(f64, f64)> {
+pub(super) fn bounds<T: Float>(entry: Entry, bytes: &[u8], rows: usize) -> Option<(f64, f64)> {
     let scale = Pair { exponent: entry.exponent, factor: entry.factor }.scale()?;
-    let is_near = entry.width <= WIDTH_MAX && entry.base.unsigned_abs() <= INTEGER_MAX.unsigned_abs();
-    if entry.form != Form::Decimal || !is_near || !bytes.starts_with(&[0, 0]) {
-        return None;
+    let mut cursor = Cursor::new(bytes);
+    let count = usize::from(cursor.u16().ok()?);
+    cursor.take(count * ROW_BYTES).ok()?;
+    let exceptions = cursor.take(count * T::BYTES).ok()?.chunks_exact(T::BYTES);
+    let is_decimal = matches!(entry.form, Form::Decimal | Form::DecimalDelta);
+    let ends = vector::bounds(entry, cursor.rest(), rows).filter(|_| is_decimal)?;
+    let number = |integer: i64| {
+        let is_near = integer.unsigned_abs() <= 2 * INTEGER_MAX.unsigned_abs();
+        is_near.then(|| T::nearest(scale.number(integer)).wide())
+    };
+    let mut both = (number(ends.0)?, number(ends.1)?);
+    for exception in exceptions.map(|bytes| T::from_low_bits(low(bytes)).wide()) {
+        if exception.is_nan() {
+            return None;
+        }
+        both = (both.0.min(exception), both.1.max(exception));
     }
-    let ends = [entry.base, entry.base + ((1 << entry.width) - 1)];
-    let [least, greatest] = ends.map(|integer| T::nearest(scale.number(integer)).wide());
-    Some((least, greatest))
+    Some(both)
 }
 
 /// The integer of so many little-endian bytes.

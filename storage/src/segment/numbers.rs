@@ -157,30 +157,28 @@ fn bounds<T: Copy>(
     bytes: &[u8],
     layout: Layout<'_>,
     range: Range<usize>,
-    of_vector: impl Fn(Entry, &[u8]) -> Option<(T, T)>,
+    of_vector: impl Fn(Entry, &[u8], usize) -> Option<(T, T)>,
     wider: impl Fn((T, T), (T, T)) -> (T, T),
 ) -> Option<(T, T)> {
     let first = layout.vector_of(range.start);
     let mut vectors = vectors(bytes, layout, first).ok()?;
     let (mut number, mut both) = (first, None);
-    while layout.rows_of(number).start < range.end {
+    loop {
+        let rows = layout.rows_of(number);
+        if rows.start >= range.end {
+            return both;
+        }
         let (entry, body) = vectors.next()?.ok()?;
-        let ends = of_vector(entry, body)?;
+        let ends = of_vector(entry, body, rows.len())?;
         both = Some(both.map_or(ends, |both| wider(both, ends)));
         number += 1;
     }
-    both
 }
 
 /// The least and the greatest integer that some rows of a block may have, as the frames of their vectors tell.
 pub(super) fn integer_bounds(bytes: &[u8], layout: Layout<'_>, range: Range<usize>) -> Option<(i64, i64)> {
-    let of_vector = |entry: Entry, _: &[u8]| match entry.form {
-        _ if (entry.exponent, entry.factor) != (0, 0) => None,
-        Form::Constant => Some((entry.base, entry.base)),
-        Form::Packed => {
-            let span = 1u64.checked_shl(entry.width).map_or(u64::MAX, |span| span - 1);
-            Some((entry.base, entry.base.checked_add_unsigned(span)?))
-        }
+    let of_vector = |entry: Entry, body: &[u8], rows| match entry.form {
+        Form::Constant | Form::Packed | Form::Delta => vector::bounds(entry, body, rows),
         _ => None,
     };
     bounds(bytes, layout, range, of_vector, |a, b| (a.0.min(b.0), a.1.max(b.1)))
@@ -192,12 +190,12 @@ pub(super) fn float_bounds<T: Float>(
     layout: Layout<'_>,
     range: Range<usize>,
 ) -> Option<(f64, f64)> {
-    let of_vector = |entry: Entry, body: &[u8]| match entry.form {
+    let of_vector = |entry: Entry, body: &[u8], rows| match entry.form {
         Form::Constant => {
             let number = T::from_bits(entry.base).ok()?.wide();
             (!number.is_nan()).then_some((number, number))
         }
-        _ => alp::bounds::<T>(entry, body),
+        _ => alp::bounds::<T>(entry, body, rows),
     };
     bounds(bytes, layout, range, of_vector, |a, b| (a.0.min(b.0), a.1.max(b.1)))
 }

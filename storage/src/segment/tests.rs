@@ -978,3 +978,55 @@ fn columns_compare_by_their_bits() {
     assert!(!same(&Column::from(vec![0i64]), &Column::nulls(ColumnType::I64, 1)));
     assert!(!same(&Column::from(vec![0i64]), &Column::from(vec![Timestamp(0)])));
 }
+
+/// Bounds hold every value of the rows, also where these are by key; of numbers that are packed there are some.
+#[test]
+fn bounds_hold_what_is_there() {
+    let disk = SimulatedDisk::new();
+    let rows = varied(5_000);
+    rows.write(&disk, "a.seg", cut(4_000)).unwrap();
+    let segment = Segment::open(&disk, "a.seg", DB, None).unwrap();
+    let mut known = HashSet::new();
+    let mut check = |name: &str, bounds: Option<Zone>, column: &Column| {
+        let Some(bounds) = bounds else { return };
+        known.insert(name.to_string());
+        for value in (0..column.len()).map(|row| column.get(row)).filter(|value| *value != Value::Null) {
+            let holds = match (bounds, value) {
+                (Zone::I64 { min, max }, Value::I64(x) | Value::Timestamp(Timestamp(x))) => {
+                    min <= x && x <= max
+                }
+                (Zone::I64 { min, max }, Value::I32(x)) => min <= x.into() && i64::from(x) <= max,
+                (Zone::I64 { min, max }, Value::Date(x)) => min <= x.0.into() && i64::from(x.0) <= max,
+                (Zone::F64 { min, max }, Value::F64(x)) => min <= x && x <= max,
+                (Zone::F64 { min, max }, Value::F32(x)) => min <= x.into() && f64::from(x) <= max,
+                _ => false,
+            };
+            assert!(holds, "{name}: {bounds:?}");
+        }
+    };
+    for group in 0..segment.groups() {
+        let clusters = segment.group(group).clusters;
+        let mut parts = vec![segment.part(group, None).unwrap(), segment.part_as_stored(group).unwrap()];
+        parts.extend((0..clusters).map(|key| segment.part(group, Some(key)).unwrap()));
+        for (name, _) in rows.columns.iter() {
+            for part in &parts {
+                let all = part.rows();
+                for range in [0..1, 0..all.min(1_024), all / 2..all / 2 + 30, all / 3..all, 0..all] {
+                    let range = range.start.min(all)..range.end.min(all);
+                    let column = segment.column_in(part, name, range.clone()).unwrap().unwrap();
+                    check(name, segment.bounds_in(part, name, range), &column);
+                }
+            }
+        }
+    }
+    for name in ["price", "volume", "lots", "vol", "sent"] {
+        assert!(known.contains(name), "{name}: {known:?}");
+    }
+    assert!(segment.groups() > 1 && !known.contains("note"));
+    assert_eq!((segment.bounds_of(0, "none", 0..1), segment.bounds_of(0, "price", 3..3)), (None, None));
+    let numbers: Column = (0..3_000i64).map(|i| i * i % 1_000).collect::<Vec<_>>().into();
+    let Encoded { shape, bytes, .. } = encode(&numbers);
+    let bounds = |range| codec::bounds(&bytes, shape, Layout::even(3_000), range);
+    assert!(matches!(bounds(1_500..2_100), Some(Zone::I64 { min: 0, max: 999..1_024 })));
+    assert_eq!((bounds(0..3_001), bounds(5..5)), (None, None));
+}

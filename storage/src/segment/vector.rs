@@ -115,6 +115,23 @@ fn steps(values: &[i64]) -> impl Iterator<Item = i64> + '_ {
     values.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]))
 }
 
+/// Between which integers the `rows` values of a packed vector lie, or of one of steps, by the frame alone; `None` where that is not told.
+pub(super) fn bounds(entry: Entry, bytes: &[u8], rows: usize) -> Option<(i64, i64)> {
+    let span = 1u64.checked_shl(entry.width).map_or(u64::MAX, |span| span - 1);
+    match entry.form {
+        Form::Constant => Some((entry.base, entry.base)),
+        Form::Packed | Form::Decimal => Some((entry.base, entry.base.checked_add_unsigned(span)?)),
+        Form::Delta | Form::DecimalDelta => {
+            let smallest = i128::from(i64::from_le_bytes(*bytes.first_chunk()?));
+            let (base, steps) = (i128::from(entry.base), i128::try_from(rows.checked_sub(1)?).ok()?);
+            let least = base + (smallest * steps).min(0);
+            let greatest = base + ((smallest + i128::from(span)) * steps).max(0);
+            Some((least.try_into().ok()?, greatest.try_into().ok()?))
+        }
+        Form::Runs | Form::Dictionary | Form::Raw => None,
+    }
+}
+
 /// Bytes of packed distances.
 fn packed_bytes(values: &[i64]) -> usize {
     lanes::packed_bytes(values.len(), width_between(ends(values.iter().copied())))

@@ -1,4 +1,4 @@
-"""What peers from PyPI answer to the queries of TSBS: `tsbs.py PEER DATA FOLDER`, PEER one of duckdb, polars.
+"""What peers from PyPI answer to the queries of TSBS: `tsbs.py PEER DATA FOLDER`, PEER one of duckdb, polars, arcticdb.
 
 DATA holds `tags`, a line for each host; `shape`, the begin and the interval in nanoseconds, readings and hosts; and `figures`, ten bytes
 for each row, in order of time, then of host. A line of stdin is `KIND WIDTH FIELDS FROM TO HOST...`: what is asked, minute or hour, the
@@ -181,5 +181,68 @@ class Polars:
         )
 
 
+class ArcticDB:
+    """On LMDB, its local storage. It groups by one column, and by time apart from that: what needs both is done with the frame that it
+    reads. The newest row of each key is none of its queries."""
+
+    def __init__(self, data, folder):
+        import arcticdb
+        import pandas
+
+        self.arcticdb, self.pandas, self.data, self.folder = arcticdb, pandas, data, os.path.join(folder, "arctic")
+        self.library = arcticdb.Arctic(f"lmdb://{self.folder}?map_size=20GB").get_library("tsbs", create_if_missing=True)
+
+    def version(self):
+        return self.arcticdb.__version__
+
+    def ingest(self):
+        given, self.begin = table(self.data)
+        frame = given.to_pandas()
+        frame[TAGS] = frame[TAGS].astype(str)
+        frame = frame.set_index("ts")
+
+        def work():
+            self.library.write("cpu", frame)
+            synced(self.folder)
+            return len(frame)
+        return work
+
+    def query(self, hosts):
+        query = self.arcticdb.QueryBuilder()
+        return query[query["hostname"].isin([f"host_{host}" for host in hosts])] if hosts else query
+
+    def read(self, since, to, columns, query=None):
+        first = None if since is None else self.pandas.Timestamp(int(since))
+        span = (first, self.pandas.Timestamp(int(to) - 1))
+        return self.library.read("cpu", date_range=span, columns=columns, query_builder=query).data
+
+    def answer(self, frame):
+        return lambda: check(pyarrow.Table.from_pandas(frame.reset_index(), preserve_index=False), self.begin)
+
+    def windows(self, width, fields, since, to, hosts):
+        names = FIELDS[:int(fields)]
+        query = self.query(hosts).resample({"minute": "1min", "hour": "1h"}[width]).agg({name: "max" for name in names})
+        # It cannot choose columns beside that; those of the result are the ones that are read.
+        return self.read(since, to, None, query)[names]
+
+    def largest(self):
+        return lambda width, fields, since, to, *hosts: self.answer(self.windows(width, fields, since, to, hosts))
+
+    def means(self):
+        def work(width, fields, since, to):
+            frame = self.read(since, to, ["hostname"] + FIELDS[:int(fields)])
+            return self.answer(frame.groupby([frame.index.floor("h"), "hostname"]).mean())
+        return work
+
+    def high(self):
+        def work(width, fields, since, to, *hosts):
+            query = self.query(hosts)
+            return self.answer(self.read(since, to, None, query[query["usage_user"] > 90]))
+        return work
+
+    def newest(self):
+        return lambda width, fields, since, to: self.answer(self.windows(width, fields, None, to, ()).tail(5))
+
+
 if __name__ == "__main__":
-    serve({"duckdb": DuckDB, "polars": Polars})
+    serve({"duckdb": DuckDB, "polars": Polars, "arcticdb": ArcticDB})

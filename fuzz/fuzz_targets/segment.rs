@@ -17,6 +17,10 @@ fn read(bytes: Vec<u8>) {
             if let Ok(Some(column)) = segment.column(group, name) {
                 assert_eq!((column.len(), column.column_type()), (rows, *column_type));
             }
+            let few: Vec<u32> = (0..rows as u32).step_by((rows / 8).max(1)).collect();
+            if let Ok(Some(column)) = segment.column_at(group, name, &few) {
+                assert_eq!((column.len(), column.column_type()), (few.len(), *column_type));
+            }
             let _ = segment.block(group, name);
             let _ = segment.cluster_keys(group, name);
         }

@@ -31,11 +31,13 @@ mod cluster;
 mod codec;
 mod footer;
 mod lanes;
+mod learned;
 mod numbers;
 mod part;
 mod read;
 mod rewrite;
 mod simd;
+mod symbols;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -56,10 +58,13 @@ use std::collections::HashSet;
 use crate::columns::Columns;
 use crate::stamp::Kind;
 
-/// What can be read.
-const SEGMENT: Kind = Kind { magic: *b"UBSEGMNT", version: 2 };
+/// What can be read, and what is written where a block is of symbols.
+const SEGMENT: Kind = Kind { magic: *b"UBSEGMNT", version: 3 };
 
-/// What is written where no group may be by key.
+/// What is written where groups may be by key and no block is of symbols.
+const BY_KEY: Kind = Kind { version: 2, ..SEGMENT };
+
+/// What is written where no group may be by key either.
 const IN_TIME: Kind = Kind { version: 1, ..SEGMENT };
 
 /// Rows to be written as a segment.

@@ -1,6 +1,7 @@
 //! Rows come back as they were appended, in order of time, whatever way they took.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod alike;
 mod damaged;
 mod decimals;
 mod deletes;

@@ -36,6 +36,7 @@ fn main() -> Done {
     database()?;
     metadata()?;
     segments()?;
+    symbols()?;
     objects()?;
     log()?;
     for (name, text) in [("dashes", "2014-06-02"), ("digits", "20140602"), ("id", &"0f".repeat(32))] {
@@ -238,6 +239,37 @@ fn segments() -> Done {
             )?;
             seed("segment", format!("{name}-{kind}"), file(&disk, FILE)?)?;
         }
+    }
+    Ok(())
+}
+
+/// Texts that are written as symbols.
+fn symbols() -> Done {
+    for (name, rows, each) in [("one-text", 1, 300), ("texts", 80, 2), ("vectors-of-texts", 1_100, 1)] {
+        let mut columns = Columns::with_types([("order", ColumnType::Utf8), ("raw", ColumnType::Bytes)])?;
+        for n in 0..rows {
+            let order = format!("desk/orders/{}/filled ", n * n).repeat(each);
+            let order = if n % 7 == 3 { Value::Null } else { order.into() };
+            columns.push_row(&[order, format!("\0frame {n} \u{ff}").repeat(each).into_bytes().into()])?;
+        }
+        let timestamps: Vec<i64> = (0..rows).collect();
+        let disk = SimulatedDisk::new();
+        write_segment(
+            &disk,
+            FILE,
+            DATABASE,
+            &SegmentRows {
+                timestamps: &timestamps,
+                seqs: Seqs::Assigned,
+                columns: &columns,
+                keys: &HashSet::new(),
+                by_key: false,
+                after: 0,
+                replaced: &[],
+            },
+            &Alone,
+        )?;
+        seed("segment", name, file(&disk, FILE)?)?;
     }
     Ok(())
 }

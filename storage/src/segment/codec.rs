@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::alp::Float;
 use super::cluster::Layout;
+use super::symbols::{self, Symbols};
 use super::zone::Zone;
 use super::{bits, numbers, text};
 use crate::columns::{Column, Strings, Values};
@@ -32,17 +33,20 @@ pub enum Encoding {
     Vectors = 4,
     /// Packed codes of a sorted dictionary of texts.
     Dictionary = 5,
+    /// Texts as codes of byte strings that come often in them.
+    Symbols = 6,
 }
 
 impl Encoding {
     /// All encodings, in the order of their tags.
-    pub const ALL: [Encoding; 6] = [
+    pub const ALL: [Encoding; 7] = [
         Encoding::Null,
         Encoding::Plain,
         Encoding::Bitmap,
         Encoding::Constant,
         Encoding::Vectors,
         Encoding::Dictionary,
+        Encoding::Symbols,
     ];
 
     /// The byte that stands for this encoding on disk.
@@ -146,6 +150,10 @@ fn encode_strings(column: &Column, strings: &Strings, out: &mut Vec<u8>) -> Enco
         out.extend_from_slice(&bytes);
         return Encoding::Dictionary;
     }
+    if let Some(bytes) = symbols::encode(strings, plain / 4 * 3) {
+        out.extend_from_slice(&bytes);
+        return Encoding::Symbols;
+    }
     out.extend_from_slice(&text::encode_plain(strings));
     Encoding::Plain
 }
@@ -196,9 +204,7 @@ pub(super) fn decode_rows(
         return if nulls == rows { Ok(Column::nulls(column_type, range.len())) } else { Err(WRONG_NULLS) };
     }
     let validity = if nulls > 0 {
-        let packed = cursor.take(rows.div_ceil(8))?;
-        cursor.zeros(rows.div_ceil(8).next_multiple_of(8) - rows.div_ceil(8))?;
-        let validity = unpack_flags(packed, rows, &range)?;
+        let validity = unpack_flags(bitmap(&mut cursor, rows)?, rows, &range)?;
         let is_whole = range.len() == rows;
         if nulls == rows || (is_whole && validity.iter().filter(|valid| !**valid).count() != nulls) {
             return Err(WRONG_NULLS);
@@ -258,9 +264,27 @@ pub(super) fn decode_at(
             return Ok(column);
         }
     }
+    if encoding == Encoding::Symbols {
+        return texts_at(bytes, shape, at);
+    }
     let span = decode_rows(bytes, shape, layout, *first as usize..*last as usize + 1)?;
     let picked: Vec<u32> = at.iter().map(|row| row - first).collect();
     span.take(&picked).ok_or(Damage("text is longer than a block may hold"))
+}
+
+/// Texts of symbols of single rows, which rise.
+fn texts_at(bytes: &[u8], shape: Shape, at: &[u32]) -> Result<Column, Damage> {
+    let Shape { column_type, rows, nulls, .. } = shape;
+    let mut cursor = Cursor::new(bytes);
+    let valid = if nulls > 0 { Some(bitmap(&mut cursor, rows)?) } else { None };
+    let texts = Symbols::of(cursor.rest(), rows)?.decode_at(at)?;
+    let values = match column_type {
+        ColumnType::Utf8 => Values::Utf8(texts),
+        ColumnType::Bytes => Values::Bytes(texts),
+        _ => return Err(WRONG_ENCODING),
+    };
+    let validity = valid.map(|packed| at.iter().map(|row| is_set(packed, *row as usize)).collect());
+    Column::from_parts(values, validity).ok_or(Damage("text is not UTF-8"))
 }
 
 /// The distinct texts of a block that has codes of them, or one text for all rows, and no null; `None` for any other.
@@ -297,16 +321,26 @@ pub(super) fn codes(bytes: &[u8], shape: Shape, range: Range<usize>) -> Result<V
     }
 }
 
+/// The bits that say which rows have a value.
+fn bitmap<'b>(cursor: &mut Cursor<'b>, rows: usize) -> Result<&'b [u8], Damage> {
+    let packed = cursor.take(rows.div_ceil(8))?;
+    cursor.zeros(rows.div_ceil(8).next_multiple_of(8) - rows.div_ceil(8))?;
+    Ok(packed)
+}
+
 /// Flags of some rows, of which the bits of all are given.
 fn unpack_flags(packed: &[u8], rows: usize, range: &Range<usize>) -> Result<Vec<bool>, Damage> {
     if range.len() == rows {
         return bits::unpack_flags(packed, rows);
     }
-    let is_set = |row: usize| packed.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1);
     if packed.len() != rows.div_ceil(8) {
         return Err(Damage("a bitmap has a wrong length"));
     }
-    Ok(range.clone().map(is_set).collect())
+    Ok(range.clone().map(|row| is_set(packed, row)).collect())
+}
+
+fn is_set(packed: &[u8], row: usize) -> bool {
+    packed.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1)
 }
 
 const WRONG_NULLS: Damage = Damage("the number of nulls is wrong");
@@ -387,6 +421,7 @@ fn decode_strings(
             text::repeated(bytes, range.len())
         }
         Encoding::Dictionary => text::Coded::of(bytes, rows)?.decode(range),
+        Encoding::Symbols => Symbols::of(bytes, rows)?.decode(range),
         _ => Err(WRONG_ENCODING),
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::cluster::CLUSTER_ROWS;
 use super::codec::{Encoding, Shape};
 use super::zone::Zone;
-use super::{GroupInfo, Replaced};
+use super::{BY_KEY, GroupInfo, IN_TIME, Replaced, SEGMENT};
 use crate::cursor::Cursor;
 use crate::error::Damage;
 use crate::limits::{
     ALIGNMENT_BYTES, BLOCK_BYTES_MAX, COLUMNS_MAX, GROUP_ROWS_MAX, NAME_BYTES_MAX, SEGMENT_ROWS_MAX,
 };
+use crate::stamp::Kind;
 use crate::value::ColumnType;
 
 /// The bit of a column's type that says that it is a key.
@@ -66,6 +67,15 @@ impl Footer {
     /// Blocks of each group.
     pub(super) fn width(&self) -> usize {
         self.lead() + self.schema.len()
+    }
+
+    /// The least format version in which this can be said.
+    pub(super) fn kind(&self) -> Kind {
+        match self.by_key {
+            _ if self.blocks.iter().any(|block| block.shape.encoding == Encoding::Symbols) => SEGMENT,
+            true => BY_KEY,
+            false => IN_TIME,
+        }
     }
 
     /// Whether block `i` of each group is one of a key.
@@ -456,7 +466,7 @@ mod tests {
     fn unknown_tags_are_refused() {
         let bytes = sound().encode();
         // The kinds of seqs and of order, what is reserved, the type of the column, and encoding and flags of the first block.
-        for (at, tag) in [(32, 2), (33, 2), (34, 1), (80, 0), (80, 10), (88 + 40 + 28, 6), (88 + 40 + 29, 2)]
+        for (at, tag) in [(32, 2), (33, 2), (34, 1), (80, 0), (80, 10), (88 + 40 + 28, 7), (88 + 40 + 29, 2)]
         {
             let mut twin = bytes.clone();
             twin[at] = tag;

@@ -8,7 +8,7 @@ use super::codec::{self, Encoding};
 use super::footer::{Block, Footer};
 use super::part::{Bytes, Part};
 use super::zone::Zone;
-use super::{GroupInfo, IN_TIME, Replaced, SEGMENT, SegmentInfo};
+use super::{GroupInfo, Replaced, SEGMENT, SegmentInfo};
 use crate::columns::{Column, Values};
 use crate::disk::Disk;
 use crate::error::{Damage, StorageError};
@@ -68,13 +68,9 @@ impl Segment {
         let (stamp, bytes) = stamp::closing(&file, SEGMENT, name, Some(db_id))?;
         StorageError::limit(name, "the footer's length in bytes", stamp.length, FOOTER_BYTES_MAX)?;
         let footer = Footer::decode(bytes, stamp.offset).map_err(|damage| damage.at(name, stamp.offset))?;
-        let version = stamp::version(&file);
-        if footer.by_key && version == Some(IN_TIME.version) {
-            return Err(StorageError::corrupt(
-                name,
-                stamp.offset,
-                "no group of this format version is by key",
-            ));
+        if stamp::version(&file) < Some(footer.kind().version) {
+            let what = "groups by key, or blocks of symbols, are of a later format version than the file";
+            return Err(StorageError::corrupt(name, stamp.offset, what));
         }
         let info = SegmentInfo {
             file: name.to_string(),

@@ -385,7 +385,7 @@ fn the_cheapest_encoding_is_taken() {
     for (name, encoding) in [
         ("sym", Encoding::Dictionary),
         ("venue", Encoding::Constant),
-        ("note", Encoding::Plain),
+        ("note", Encoding::Symbols),
         ("price", Encoding::Vectors),
         ("noise", Encoding::Vectors),
         ("gap", Encoding::Constant),
@@ -399,6 +399,100 @@ fn the_cheapest_encoding_is_taken() {
     ] {
         assert_eq!(taken(name), encoding, "{name}");
     }
+}
+
+/// Rows whose texts have no equals and are alike; some are null.
+fn alike(rows: usize) -> Rows {
+    let mut columns = Columns::with_types([("sym", ColumnType::Utf8), ("url", ColumnType::Utf8)]).unwrap();
+    for row in 0..rows {
+        let url = format!("https://example.com/orders/{:06x}?page={}", row * row * 7_919, row % 7);
+        let url = if row % 11 == 5 { Value::Null } else { url.into() };
+        columns.push_row(&[["A", "BB"][row % 2].into(), url]).unwrap();
+    }
+    let raw: Vec<Value> =
+        (0..rows).map(|row| format!("order {row} is filled\u{e9}\0").repeat(2).into_bytes().into()).collect();
+    let mut column = Column::new(ColumnType::Bytes);
+    raw.iter().for_each(|value| column.push(value).unwrap());
+    columns.insert("raw", column).unwrap();
+    let timestamps = (0..rows as i64).map(|row| row / 3 * 10).collect();
+    Rows { timestamps, seqs: Some((0..rows as u64).collect()), columns }
+}
+
+#[test]
+fn texts_that_are_alike_are_written_as_symbols() {
+    for (count, group_rows) in [(200, 100), (5_000, 2_100), (5_000, GROUP_ROWS_MAX)] {
+        let (disk, rows) = (SimulatedDisk::new(), alike(count));
+        let info = rows.write(&disk, "s", cut(group_rows)).unwrap();
+        let segment = Segment::open(&disk, "s", DB, Some(&info)).unwrap();
+        for name in ["url", "raw"] {
+            let block = segment.block(0, name).unwrap();
+            assert_eq!(block.encoding, Encoding::Symbols, "{name}");
+            let (Values::Utf8(texts) | Values::Bytes(texts)) = rows.columns.column(name).unwrap().values()
+            else {
+                panic!("{name}")
+            };
+            let of_group = texts.bytes().len() as u64 * block.rows as u64 / count as u64;
+            assert!(block.bytes * 4 < (of_group + 4 * block.rows as u64) * 3, "{name}: {}", block.bytes);
+            assert_eq!(segment.dictionary(0, name).unwrap(), None);
+            assert!(is_corrupt(segment.codes(0, name, 0..1)));
+        }
+        rows.assert_same(&Rows::read(&segment).unwrap());
+        rows.assert_parts(&segment);
+        assert_eq!(segment.verify().unwrap(), info.bytes);
+    }
+}
+
+/// Files say version 3 where a block is of symbols, 2 where groups may be by key, else 1, as programs of these versions wrote them.
+#[test]
+fn the_format_version_is_the_least_that_will_do() {
+    let version = |rows: &Rows, by_key| {
+        let disk = SimulatedDisk::new();
+        let seqs = Seqs::Assigned;
+        let (timestamps, columns) = (&rows.timestamps, &rows.columns);
+        let given = SegmentRows { timestamps, seqs, columns, keys: &keys(), by_key, after: 0, replaced: &[] };
+        write(&disk, "s", DB, &given, cut(GROUP_ROWS_MAX), &Alone).unwrap();
+        let file = disk.contents("s").unwrap();
+        (u16::from_le_bytes([file[file.len() - 56], file[file.len() - 55]]), file)
+    };
+    assert_eq!(version(&small(), false).0, 1);
+    assert_eq!(version(&keyed(300), false).0, 1);
+    assert_eq!(version(&keyed(300), true).0, 2);
+    assert_eq!(version(&alike(300), true).0, 3);
+    let (found, file) = version(&alike(300), false);
+    assert_eq!(found, 3);
+    // Who knows of no symbols asks for a newer program.
+    let stamp = &file[file.len() - STAMP_BYTES..];
+    let refused = Stamp::decode(stamp, 0, BY_KEY, "s", Some(DB)).unwrap_err();
+    assert!(matches!(refused, StorageError::Version { found: 3, supported: 2, .. }), "{refused}");
+    // No file of an earlier version has what a later one brought.
+    let restamped = |file: &[u8], kind| {
+        let (index, end) = (footer_at(file), file.len() - STAMP_BYTES);
+        let stamp = Stamp::of(&file[index..end], index as u64, DB).encode(kind, "s");
+        let disk = SimulatedDisk::new();
+        disk.overwrite("s", [&file[..end], &stamp].concat());
+        Segment::open(&disk, "s", DB, None)
+    };
+    assert!(restamped(&file, SEGMENT).is_ok());
+    assert!(is_corrupt(restamped(&file, BY_KEY)) && is_corrupt(restamped(&file, IN_TIME)));
+    let (_, by_key) = version(&keyed(300), true);
+    assert!(restamped(&by_key, SEGMENT).is_ok() && is_corrupt(restamped(&by_key, IN_TIME)));
+}
+
+/// Groups of symbols are copied as they are into a segment written anew, which says so by its version.
+#[test]
+fn groups_of_symbols_are_copied() {
+    let (disk, rows) = (SimulatedDisk::new(), alike(400));
+    rows.write(&disk, "s", cut(200)).unwrap();
+    let segment = Segment::open(&disk, "s", DB, None).unwrap();
+    let mut writer = SegmentWriter::like(&disk, "t", DB, &segment, &[]).unwrap();
+    writer.copy(&segment, 0, 0).unwrap();
+    let seqs = rows.seqs.clone().unwrap();
+    writer.append(&rows.timestamps[390..], &seqs[390..], &rows.columns.slice(390..400)).unwrap();
+    let info = writer.finish().unwrap();
+    let written = Segment::open(&disk, "t", DB, Some(&info)).unwrap();
+    assert_eq!(written.block(0, "url").unwrap().encoding, Encoding::Symbols);
+    assert_eq!(written.block(1, "url").unwrap().encoding, Encoding::Plain);
+    assert_eq!(written.verify().unwrap(), info.bytes);
 }
 
 #[test]
@@ -434,6 +528,24 @@ fn corrupt_twins_are_refused_or_the_same() {
             }
         }
     }
+}
+
+/// A block of symbols whose bytes were changed under right checksums is damage, or other texts in as many rows.
+#[test]
+fn corrupt_twins_of_symbols_are_refused_or_texts() {
+    let column = alike(120).columns.column("url").unwrap().clone();
+    let encoded = encode(&column);
+    assert_eq!(encoded.shape.encoding, Encoding::Symbols);
+    let (mut refused, mut other) = (0, 0);
+    for (what, twin) in twin::twins(&encoded.bytes) {
+        let Ok(read) = decode(&twin, encoded.shape) else {
+            refused += 1;
+            continue;
+        };
+        assert_eq!((read.len(), read.null_count()), (120, encoded.shape.nulls), "{what}");
+        other += usize::from(!same(&read, &column));
+    }
+    assert!(refused > 2_000 && other > 0, "{refused} {other}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use super::cluster::{CLUSTER_ROWS, Clustering, Layout};
 use super::codec::{self, Encoded};
 use super::footer::{Block, Footer};
-use super::{GroupInfo, IN_TIME, SEGMENT, SegmentInfo, SegmentRows, Seqs};
+use super::{GroupInfo, SegmentInfo, SegmentRows, Seqs};
 use crate::columns::{Column, Values};
 use crate::disk::Disk;
 use crate::error::StorageError;
@@ -129,9 +129,7 @@ pub(super) fn finish(
     StorageError::limit(name, "the footer's length in bytes", bytes.len() as u64, FOOTER_BYTES_MAX)?;
     let offset = writer.align()?;
     writer.append(&bytes)?;
-    writer.append(
-        &Stamp::of(&bytes, offset, db_id).encode(if footer.by_key { SEGMENT } else { IN_TIME }, name),
-    )?;
+    writer.append(&Stamp::of(&bytes, offset, db_id).encode(footer.kind(), name))?;
     Ok(SegmentInfo {
         file: name.to_string(),
         bytes: writer.publish()?,

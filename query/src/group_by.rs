@@ -77,7 +77,7 @@ impl<'a> GroupBy<'a> {
             false => Order::Any,
         };
         let parts = match self.rows.with_needed(self.by.iter().chain(read)).parts()? {
-            Parts::Many(header, slices) if !is_timed => Parts::Many(header, slices.in_order(order)),
+            Parts::Many(header, slices) if !is_timed => Parts::Many(header, Box::new(slices.in_order(order))),
             parts => parts,
         };
         let header = match &parts {

@@ -215,7 +215,7 @@ impl<'a> Resample<'a> {
                 let mut grouped = none(&header)?;
                 // Rows of each key in the order of time are enough where keys stand apart.
                 let is_by_key = slices.is_by_key(|key| by.iter().any(|name| **name == *key));
-                let slices = if is_by_key { slices.in_order(Order::ByKey) } else { slices };
+                let slices = if is_by_key { slices.in_order(Order::ByKey) } else { *slices };
                 slices.each(
                     |mut batches| {
                         let mut grouped = none(&header)?;

@@ -52,7 +52,7 @@ enum Left<'a> {
 pub(crate) enum Parts<'a> {
     One(Stream<'a>),
     /// In slices, with the header of each.
-    Many(Columns, Slices<'a>),
+    Many(Columns, Box<Slices<'a>>),
 }
 
 impl<'a> TimedRows<'a> {
@@ -83,7 +83,7 @@ impl<'a> TimedRows<'a> {
     /// Begins to read, in slices where there are several.
     pub(crate) fn parts(self) -> Result<Parts<'a>, QueryError> {
         match self.slices()? {
-            Some(slices) if slices.len() > 1 => Ok(Parts::Many(self.open()?.header, slices)),
+            Some(slices) if slices.len() > 1 => Ok(Parts::Many(self.open()?.header, Box::new(slices))),
             _ => self.open().map(Parts::One),
         }
     }

@@ -307,9 +307,9 @@ fn groups_that_are_kept_by_key_are_read_for_one_of_their_keys() {
         scan.collect().unwrap().f64s("price").unwrap().to_vec()
     };
     assert_eq!(prices(&["b", "x"])[..3], [1.0, 5.0, 9.0]);
-    let one = read(&[run.clone()]);
+    let one = read(std::slice::from_ref(&run));
     assert_eq!(prices(&["aa", "bb", "cc"]), [0.0; 0]);
-    assert_eq!(read(&[run.clone()]), (0, 0, 0), "keys that are between others");
+    assert_eq!(read(std::slice::from_ref(&run)), (0, 0, 0), "keys that are between others");
     assert_eq!(prices(&["b"])[..3], [1.0, 5.0, 9.0]);
     assert_eq!(read(&[run]), one, "the rows of the one that is there alone");
 }

@@ -201,7 +201,7 @@ fn expected(rows: &[Row], options: &Options) -> Option<Vec<Vec<Value>>> {
         return Some(Vec::new());
     };
     if let Some(newest) = options.newest {
-        let oldest_with_rows = || windows.keys().rev().take(newest).last().copied();
+        let oldest_with_rows = || windows.keys().rev().take(newest).next_back().copied();
         let oldest = match options.fill {
             Fill::None => oldest_with_rows(),
             _ => newest

@@ -32,6 +32,7 @@ mod codec;
 mod footer;
 mod lanes;
 mod learned;
+mod lz4;
 mod numbers;
 mod part;
 mod read;
@@ -58,10 +59,10 @@ use std::collections::HashSet;
 use crate::columns::Columns;
 use crate::stamp::Kind;
 
-/// What can be read, and what is written where a block is of symbols.
+/// What can be read, and what is written where a block has texts as symbols or in LZ4 blocks.
 const SEGMENT: Kind = Kind { magic: *b"UBSEGMNT", version: 3 };
 
-/// What is written where groups may be by key and no block is of symbols.
+/// What is written where groups may be by key and no block has such texts.
 const BY_KEY: Kind = Kind { version: 2, ..SEGMENT };
 
 /// What is written where no group may be by key either.

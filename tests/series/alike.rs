@@ -1,4 +1,4 @@
-//! Texts that are alike and have no equals, which are sealed as symbols, are answered as young ones are.
+//! Texts that are alike and have no equals, which are sealed as symbols or in LZ4 blocks, are answered as young ones are.
 
 use std::sync::Arc;
 
@@ -15,6 +15,11 @@ fn message(i: i64) -> Option<String> {
     (i % 13 != 4).then(|| format!("order {} of desk {} was filled in {} µs", i * i, i % 9, i * 31 % 977))
 }
 
+fn file(i: i64) -> String {
+    let folder = (i / 90 + 7).cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    format!("/srv/{folder:016x}{:016x}/part-{i}.csv", folder.rotate_left(23) ^ 5)
+}
+
 /// Rows whose key and fields are alike; each order comes up to four times.
 fn append(db: &Database, numbers: impl Iterator<Item = i64> + Clone) {
     let mut messages = Column::new(ColumnType::Utf8);
@@ -28,6 +33,8 @@ fn append(db: &Database, numbers: impl Iterator<Item = i64> + Clone) {
         .with("message", messages)
         .unwrap()
         .with("raw", raw)
+        .unwrap()
+        .with("file", numbers.clone().map(file).collect::<Vec<_>>().iter().collect())
         .unwrap()
         .with("size", numbers.clone().map(|i| i % 97).collect::<Vec<_>>().into())
         .unwrap();
@@ -65,6 +72,7 @@ fn answers(db: &Database) -> Vec<(&'static str, Columns)> {
                 .collect()
                 .unwrap(),
         ),
+        ("one file", scan().filter("file", Predicate::Equal(Value::from(file(2_345)))).collect().unwrap()),
         ("few rows", scan().filter("size", Predicate::Equal(50i64.into())).collect().unwrap()),
         ("as of", some().asof(scan().columns(["order", "message"])).by("order").collect().unwrap()),
     ]
@@ -93,7 +101,7 @@ fn versions(disk: &SimulatedDisk) -> Vec<u8> {
 }
 
 #[test]
-fn texts_of_symbols_are_answered_as_young_ones_are() {
+fn compressed_texts_are_answered_as_young_ones_are() {
     let (_disk, young) = in_memory().unwrap();
     let (disk, sealed) = in_memory().unwrap();
     let steps: [&dyn Fn(&Database); 4] = [

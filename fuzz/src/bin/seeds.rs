@@ -36,7 +36,7 @@ fn main() -> Done {
     database()?;
     metadata()?;
     segments()?;
-    symbols()?;
+    texts()?;
     objects()?;
     log()?;
     for (name, text) in [("dashes", "2014-06-02"), ("digits", "20140602"), ("id", &"0f".repeat(32))] {
@@ -243,14 +243,22 @@ fn segments() -> Done {
     Ok(())
 }
 
-/// Texts that are written as symbols.
-fn symbols() -> Done {
+/// Texts that are written as symbols and in LZ4 blocks.
+fn texts() -> Done {
     for (name, rows, each) in [("one-text", 1, 300), ("texts", 80, 2), ("vectors-of-texts", 1_100, 1)] {
-        let mut columns = Columns::with_types([("order", ColumnType::Utf8), ("raw", ColumnType::Bytes)])?;
+        let mut columns = Columns::with_types([
+            ("order", ColumnType::Utf8),
+            ("raw", ColumnType::Bytes),
+            ("file", ColumnType::Utf8),
+        ])?;
         for n in 0..rows {
             let order = format!("desk/orders/{}/filled ", n * n).repeat(each);
             let order = if n % 7 == 3 { Value::Null } else { order.into() };
-            columns.push_row(&[order, format!("\0frame {n} \u{ff}").repeat(each).into_bytes().into()])?;
+            let mixed = (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let raw = format!("\0{mixed:016x} is filled\u{ff}").repeat(each).into_bytes();
+            let folder = (n as u64 / 50 + 9).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let file = format!("/srv/{folder:016x}{:016x}/part-{n}.csv", folder.rotate_left(29));
+            columns.push_row(&[order, raw.into(), file.repeat(each).into()])?;
         }
         let timestamps: Vec<i64> = (0..rows).collect();
         let disk = SimulatedDisk::new();

@@ -71,8 +71,9 @@ impl Footer {
 
     /// The least format version in which this can be said.
     pub(super) fn kind(&self) -> Kind {
+        let is_later = |block: &Block| matches!(block.shape.encoding, Encoding::Symbols | Encoding::Lz4);
         match self.by_key {
-            _ if self.blocks.iter().any(|block| block.shape.encoding == Encoding::Symbols) => SEGMENT,
+            _ if self.blocks.iter().any(is_later) => SEGMENT,
             true => BY_KEY,
             false => IN_TIME,
         }
@@ -466,7 +467,7 @@ mod tests {
     fn unknown_tags_are_refused() {
         let bytes = sound().encode();
         // The kinds of seqs and of order, what is reserved, the type of the column, and encoding and flags of the first block.
-        for (at, tag) in [(32, 2), (33, 2), (34, 1), (80, 0), (80, 10), (88 + 40 + 28, 7), (88 + 40 + 29, 2)]
+        for (at, tag) in [(32, 2), (33, 2), (34, 1), (80, 0), (80, 10), (88 + 40 + 28, 8), (88 + 40 + 29, 2)]
         {
             let mut twin = bytes.clone();
             twin[at] = tag;

@@ -69,7 +69,7 @@ impl Segment {
         StorageError::limit(name, "the footer's length in bytes", stamp.length, FOOTER_BYTES_MAX)?;
         let footer = Footer::decode(bytes, stamp.offset).map_err(|damage| damage.at(name, stamp.offset))?;
         if stamp::version(&file) < Some(footer.kind().version) {
-            let what = "groups by key, or blocks of symbols, are of a later format version than the file";
+            let what = "groups by key, or compressed texts, are of a later format version than the file";
             return Err(StorageError::corrupt(name, stamp.offset, what));
         }
         let info = SegmentInfo {

@@ -6,9 +6,8 @@
 
 use std::ops::Range;
 
-use super::cluster::Layout;
 use super::learned::{Learned, SYMBOL_BYTES_MAX, SYMBOLS_MAX};
-use super::numbers;
+use super::text::{self, FEW_BYTES};
 use crate::columns::Strings;
 use crate::cursor::Cursor;
 use crate::error::Damage;
@@ -17,14 +16,8 @@ use crate::limits::BLOCK_BYTES_MAX;
 /// The code that says that the next byte stands for itself.
 const ITSELF: u8 = 255;
 
-/// Bytes of texts of which learning is not worth its time.
-const FEW_BYTES: usize = 2_048;
-
 /// Bytes of texts after which it is seen whether symbols save enough.
 const TRIED_BYTES: usize = 64 << 10;
-
-/// Where the codes of each text end, as they are.
-const END_BYTES: usize = 4;
 
 const TOO_LONG: Damage = Damage("texts of symbols are longer than the block says");
 const WRONG_ENDS: Damage = Damage("the ends of texts are wrong");
@@ -37,8 +30,7 @@ pub(super) fn encode(strings: &Strings, limit: usize) -> Option<Vec<u8>> {
 fn write(strings: &Strings, limit: usize) -> Option<Vec<u8>> {
     let learned = Learned::from(strings);
     let (codes, ends) = codes_of(strings, &learned, limit)?;
-    let mut places = Vec::new();
-    numbers::encode_integers(&ends, Layout::even(ends.len()), END_BYTES, &mut places);
+    let places = text::encode_ends(&ends);
     let symbols = learned.symbols();
     let of_symbols: usize = symbols.iter().map(|symbol| 1 + usize::from(symbol.length)).sum();
     let size = 12 + of_symbols + places.len() + codes.len();
@@ -127,33 +119,18 @@ impl<'a> Symbols<'a> {
         Ok(Symbols { words, lengths, total, ends, codes, rows })
     }
 
-    /// Where the codes of some texts begin and end: one place more than there are rows. They rise and lie in the codes.
-    fn places(&self, range: Range<usize>) -> Result<Vec<i64>, Damage> {
-        let before = range.start.saturating_sub(1);
-        let layout = Layout::even(self.rows);
-        let mut places = numbers::decode_integers(self.ends, END_BYTES, layout, before..range.end)?;
-        if range.start == 0 {
-            places.insert(0, 0);
-        }
-        let within = 0..=self.codes.len() as i64;
-        let (first, last) = (places.first().copied(), places.last().copied());
-        let is_within = first.zip(last).is_some_and(|(a, b)| within.contains(&a) && within.contains(&b));
-        let is_end = range.end < self.rows || last == Some(self.codes.len() as i64);
-        if !is_within || !is_end || !places.is_sorted() || places.len() != range.len() + 1 {
-            return Err(WRONG_ENDS);
-        }
-        Ok(places)
-    }
-
     /// Texts of some rows.
     pub(super) fn decode(&self, range: Range<usize>) -> Result<Strings, Damage> {
-        let is_whole = range.len() == self.rows;
-        let places = self.places(range)?;
+        let (is_whole, is_end) = (range.len() == self.rows, range.end == self.rows);
+        let places = text::decode_ends(self.ends, self.rows, range, self.codes.len())?;
         let (first, last) = places.first().zip(places.last()).ok_or(WRONG_ENDS)?;
-        let most = ((last - first) as usize).saturating_mul(SYMBOL_BYTES_MAX).min(self.total);
+        if is_end && *last != self.codes.len() {
+            return Err(WRONG_ENDS);
+        }
+        let most = (last - first).saturating_mul(SYMBOL_BYTES_MAX).min(self.total);
         let mut texts = Texts::with_room(most, places.len());
         for place in places.windows(2) {
-            let codes = self.codes.get(place[0] as usize..place[1] as usize).ok_or(WRONG_ENDS)?;
+            let codes = self.codes.get(place[0]..place[1]).ok_or(WRONG_ENDS)?;
             self.append(codes, &mut texts)?;
         }
         if is_whole && texts.end != self.total {
@@ -164,14 +141,9 @@ impl<'a> Symbols<'a> {
 
     /// Texts of single rows, which rise.
     pub(super) fn decode_at(&self, at: &[u32]) -> Result<Strings, Damage> {
-        // A text begins where the one before ends.
-        let wanted: Vec<u32> = at.iter().flat_map(|row| [row.saturating_sub(1), *row]).collect();
-        let ends = numbers::integers_at(self.ends, END_BYTES, Layout::even(self.rows), &wanted)?;
-        let place = |end: i64| usize::try_from(end).map_err(|_| WRONG_ENDS);
         let (mut each, mut most) = (Vec::with_capacity(at.len()), 0);
-        for (row, [before, end]) in at.iter().zip(ends.as_chunks::<2>().0) {
-            let start = if *row == 0 { 0 } else { place(*before)? };
-            let codes = self.codes.get(start..place(*end)?).ok_or(WRONG_ENDS)?;
+        for place in text::decode_ends_at(self.ends, self.rows, at)? {
+            let codes = self.codes.get(place).ok_or(WRONG_ENDS)?;
             most += codes.len() * SYMBOL_BYTES_MAX;
             each.push(codes);
         }
@@ -301,8 +273,7 @@ mod tests {
 
     /// A block of these symbols, ends of texts, and codes.
     fn block(symbols: &[&[u8]], total: u32, ends: &[i64], codes: &[u8]) -> Vec<u8> {
-        let mut places = Vec::new();
-        numbers::encode_integers(ends, Layout::even(ends.len()), END_BYTES, &mut places);
+        let places = text::encode_ends(ends);
         let mut out = (symbols.len() as u32).to_le_bytes().to_vec();
         out.extend_from_slice(&total.to_le_bytes());
         out.extend_from_slice(&(places.len() as u32).to_le_bytes());

@@ -1,11 +1,12 @@
-//! Text and bytes: whole, or as codes of a sorted dictionary.
+//! Text and bytes: whole, or as codes of a sorted dictionary; and where each text ends, for those that are written otherwise.
 
 use std::ops::Range;
 
 use hashbrown::HashMap;
 
+use super::cluster::Layout;
 use super::simd::{Instructions, Work};
-use super::{bits, lanes};
+use super::{bits, lanes, numbers};
 use crate::columns::Strings;
 use crate::cursor::Cursor;
 use crate::error::Damage;
@@ -48,6 +49,53 @@ pub(super) fn decode_plain(
     let bytes = bytes.get(first as usize..last as usize).ok_or_else(wrong)?;
     offsets.iter_mut().for_each(|offset| *offset = offset.wrapping_sub(first));
     Strings::from_parts(offsets, bytes.to_vec()).ok_or_else(wrong)
+}
+
+/// Bytes of texts that are not worth the time of compressing them.
+pub(super) const FEW_BYTES: usize = 2_048;
+
+/// Bytes of an end as it is.
+const END_BYTES: usize = 4;
+
+const WRONG_ENDS: Damage = Damage("the ends of texts are wrong");
+
+/// Places, one for each of many texts, at which they end. They rise.
+pub(super) fn encode_ends(ends: &[i64]) -> Vec<u8> {
+    let mut out = Vec::new();
+    numbers::encode_integers(ends, Layout::even(ends.len()), END_BYTES, &mut out);
+    out
+}
+
+/// Where some of `rows` texts begin, and where the last of these ends: one place more than there are texts. They rise, and are
+/// `most` at most.
+pub(super) fn decode_ends(
+    ends: &[u8],
+    rows: usize,
+    range: Range<usize>,
+    most: usize,
+) -> Result<Vec<usize>, Damage> {
+    // A text begins where the one before ends.
+    let before = range.start.saturating_sub(1);
+    let ends = numbers::decode_integers(ends, END_BYTES, Layout::even(rows), before..range.end)?;
+    let (first, last) = (ends.first().copied().unwrap_or(0), ends.last().copied().unwrap_or(0));
+    if !ends.is_sorted() || first < 0 || last > most as i64 {
+        return Err(WRONG_ENDS);
+    }
+    let start = (range.start == 0).then_some(0);
+    let places: Vec<usize> = start.into_iter().chain(ends.into_iter().map(|end| end as usize)).collect();
+    if places.len() == range.len() + 1 { Ok(places) } else { Err(WRONG_ENDS) }
+}
+
+/// The same of single texts, which rise: where each begins and ends.
+pub(super) fn decode_ends_at(ends: &[u8], rows: usize, at: &[u32]) -> Result<Vec<Range<usize>>, Damage> {
+    let wanted: Vec<u32> = at.iter().flat_map(|row| [row.saturating_sub(1), *row]).collect();
+    let ends = numbers::integers_at(ends, END_BYTES, Layout::even(rows), &wanted)?;
+    let place = |end: i64| usize::try_from(end).map_err(|_| WRONG_ENDS);
+    let text = |(row, [before, end]): (&u32, &[i64; 2])| {
+        let start = if *row == 0 { 0 } else { place(*before)? };
+        Ok(start..place(*end)?)
+    };
+    at.iter().zip(ends.as_chunks::<2>().0).map(text).collect()
 }
 
 /// How long so many times a string are, where a block may hold that.

@@ -245,7 +245,7 @@ fn segments() -> Done {
 
 /// Texts that are written as symbols and in LZ4 blocks.
 fn texts() -> Done {
-    for (name, rows, each) in [("one-text", 1, 300), ("texts", 80, 2), ("vectors-of-texts", 1_100, 1)] {
+    for (name, rows, each) in [("two-texts", 2, 90), ("texts", 80, 2), ("vectors-of-texts", 1_100, 1)] {
         let mut columns = Columns::with_types([
             ("order", ColumnType::Utf8),
             ("raw", ColumnType::Bytes),

@@ -60,7 +60,7 @@ impl<'a> Field<'a> {
     /// The same of a column that is said to be something else than what is stored.
     pub(crate) fn typed(column: &'a Column, row: usize, logical: Option<&LogicalType>) -> Field<'a> {
         if let (Values::Timestamp(v), Some(zone)) = (column.values(), logical.and_then(LogicalType::zone)) {
-            let shown = |at: &i64| Field::text(in_zone(Timestamp(*at), zone));
+            let shown = |at: &i64| Field::instant(Timestamp(*at), Some(zone));
             return v.get(row).filter(|_| !column.is_null(row)).map_or(Field::Null, shown);
         }
         match (Field::of(column, row), logical) {
@@ -69,6 +69,11 @@ impl<'a> Field<'a> {
             }
             (field, _) => field,
         }
+    }
+
+    /// An instant as the clocks of a zone show it; in UTC where none is named.
+    pub(crate) fn instant(at: Timestamp, zone: Option<&str>) -> Field<'static> {
+        Field::text(zone.map_or_else(|| at.to_string(), |zone| in_zone(at, zone)))
     }
 
     /// A single value.

@@ -221,12 +221,13 @@ fn list(db: &View, format: Format) -> Result<(), Failed> {
     for name in snapshot.series_names() {
         let info = snapshot.series_info(&name)?;
         let series = snapshot.series(&name)?;
+        let instant = |at| Field::instant(at, time_zone(&series));
         let keys: Vec<&str> = series.schema().keys().map(|key| &*key.name).collect();
         listing.row([
             info.name.into(),
             info.rows.into(),
-            info.first.map(Field::text).into(),
-            info.last.map(Field::text).into(),
+            info.first.map(instant).into(),
+            info.last.map(instant).into(),
             keys.join(",").into(),
             info.segments.into(),
             info.segment_bytes.into(),
@@ -235,6 +236,11 @@ fn list(db: &View, format: Format) -> Result<(), Failed> {
         ])?;
     }
     listing.end(None)
+}
+
+/// The zone of the rows' own time, where one is named.
+pub(crate) fn time_zone(series: &underbelly::Series) -> Option<&str> {
+    series.types().get("timestamp").and_then(LogicalType::zone)
 }
 
 fn info(db: &View, name: &str, format: Format) -> Result<(), Failed> {
@@ -250,11 +256,13 @@ fn info(db: &View, name: &str, format: Format) -> Result<(), Failed> {
     let is_new = |name: &&str| series.schema().column(name).is_err();
     let declared = series.types().iter().filter(|(name, _)| is_new(&&***name) && &***name != "timestamp");
     let declared: Vec<String> = declared.map(|(name, logical)| format!("{name} {logical}")).collect();
+    let zone = time_zone(&series);
+    let instant = |at| Field::instant(at, zone);
     let mut facts = Facts::default();
     facts.add("type", info.name.clone()).add("rows", info.rows);
-    facts.add("first", info.first.map(Field::text)).add("last", info.last.map(Field::text));
+    facts.add("first", info.first.map(instant)).add("last", info.last.map(instant));
     facts.add("keys", columns(true)).add("fields", columns(false));
-    if let Some(zone) = series.types().get("timestamp").and_then(LogicalType::zone) {
+    if let Some(zone) = zone {
         facts.add("zone", zone.to_string());
     }
     if !declared.is_empty() {
@@ -266,7 +274,7 @@ fn info(db: &View, name: &str, format: Format) -> Result<(), Failed> {
     facts.add("appended_bytes", info.appended_bytes).add("written_bytes", info.written_bytes);
     facts.add("write_amplification", amplification);
     add_rules(&mut facts, &info.definition);
-    facts.add("kept_from", info.kept_from.map(Field::text)).add("horizon", info.horizon);
+    facts.add("kept_from", info.kept_from.map(instant)).add("horizon", info.horizon);
     facts.print(format)
 }
 
@@ -283,7 +291,7 @@ fn add_rules(facts: &mut Facts, rules: &SeriesDefinition) {
 }
 
 /// Shows rows that are in memory.
-pub(crate) fn show(format: Format, rows: &Columns, types: &LogicalTypes) -> Result<(), Failed> {
+fn show(format: Format, rows: &Columns, types: &LogicalTypes) -> Result<(), Failed> {
     let mut listing = Listing::begin_rows(format, rows.names())?;
     add(&mut listing, rows, types)?;
     listing.end(None)

@@ -11,7 +11,6 @@ use underbelly::{Database, ReadError, SlotDate, SlotDefinition, State, Value, Vi
 
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing};
-use crate::series::show;
 use crate::time::parse_slot_date;
 use crate::tree::{self, TreeArgs};
 use crate::write;
@@ -231,7 +230,12 @@ impl Slot {
                         "slot {name:?} has no data for {date} {key:?}; `ubctl slot why` explains it"
                     ))
                 })?;
-                show(format.format, &found.rows, &underbelly::LogicalTypes::new())
+                let mut listing =
+                    Listing::begin(format.format, found.rows.names().iter().map(|name| &**name))?;
+                for row in 0..found.rows.rows() {
+                    listing.row(found.rows.iter().map(|(_, column)| Field::of(column, row)))?;
+                }
+                listing.end(None)
             }
             Slot::Why { cell, extent } => {
                 let key = cell.key(db)?;

@@ -1,10 +1,9 @@
 //! `ubctl series asof`: rows with the rows of another series that were valid then.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use underbelly::{Direction, LogicalTypes, Scan, Series, Timestamp, View};
+use underbelly::{Direction, LogicalType, LogicalTypes, Scan, Series, Timestamp, View};
 
 use super::{TABLE_ROWS, add, filters, parse_filter};
 use crate::condition::Conditions;
@@ -66,6 +65,9 @@ pub(crate) struct AsOfArgs {
     format: FormatArg,
 }
 
+/// What stands behind the name of a column of the other series where the first one has a column of that name, too.
+const SUFFIX: &str = "_right";
+
 /// Which row of the other series a row is shown with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Toward {
@@ -89,26 +91,47 @@ fn with_keys<'c>(columns: &'c [String], keys: impl Iterator<Item = &'c str>) -> 
     all
 }
 
-/// What the columns of a join hold: of the other series' those that are not the first one's, or that have another name for it.
-fn types(series: &Series, other: &Series, names: &[Arc<str>]) -> LogicalTypes {
-    let mut types = LogicalTypes::new();
-    for name in names {
-        let own = || name.strip_suffix("_right").unwrap_or(name);
-        let held = match series.schema().column(name) {
-            _ if **name == *"timestamp" => series.types().get(name),
-            Ok(_) => series.types().get(name),
-            Err(_) => other.types().get(name).or_else(|| other.types().get(own())),
-        };
-        held.into_iter().for_each(|logical| types.insert(name.clone(), logical.clone()));
+/// The columns that are read of a series: those, with what is joined by, or all.
+fn read<'c>(
+    series: &'c Series,
+    columns: Option<&'c [String]>,
+    keys: impl Iterator<Item = &'c str>,
+) -> Vec<&'c str> {
+    match columns {
+        Some(columns) => with_keys(columns, keys),
+        None => series.schema().columns.iter().map(|column| &*column.name).collect(),
     }
-    types
 }
 
 impl AsOfArgs {
+    /// What is joined by, with the names in both series.
+    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.by.iter().map(|name| name.split_once('=').unwrap_or((name, name)))
+    }
+
+    /// What the columns of the join hold, by the names that it gives them.
+    fn types(&self, series: &Series, other: &Series) -> LogicalTypes {
+        let mut types = LogicalTypes::new();
+        let mut add = |name: &str, held: Option<&LogicalType>| {
+            held.into_iter().for_each(|held| types.insert(name, held.clone()));
+        };
+        let left = read(series, self.columns.as_deref(), self.pairs().map(|(left, _)| left));
+        let right = read(other, self.other_columns.as_deref(), self.pairs().map(|(_, right)| right));
+        left.iter().chain(&["timestamp"]).for_each(|name| add(name, series.types().get(name)));
+        for name in right.into_iter().filter(|name| !self.pairs().any(|(_, key)| key == *name)) {
+            match left.contains(&name) {
+                true => add(&format!("{name}{SUFFIX}"), other.types().get(name)),
+                false => add(name, other.types().get(name)),
+            }
+        }
+        self.other_time.iter().for_each(|name| add(name, other.types().get("timestamp")));
+        types
+    }
+
     pub(super) fn run(&self, db: &View) -> Result<(), Failed> {
         let snapshot = db.snapshot();
         let (series, other) = (snapshot.series(&self.series)?, snapshot.series(&self.other)?);
-        let by = || self.by.iter().map(|name| name.split_once('=').unwrap_or((name, name)));
+        let by = || self.pairs();
         for (left, right) in by() {
             let held = |series: &Series, name: &str| {
                 let stored = series.schema().column(name).ok()?.column_type;
@@ -161,7 +184,7 @@ impl AsOfArgs {
             Toward::Forward => Direction::Forward,
             Toward::Nearest => Direction::Nearest,
         };
-        let mut join = left.asof(right).direction(direction).exact(!self.not_exact);
+        let mut join = left.asof(right).direction(direction).exact(!self.not_exact).suffix(SUFFIX);
         for (left, right) in by() {
             join = join.by_pair(left, right);
         }
@@ -175,7 +198,7 @@ impl AsOfArgs {
             join = join.right_timestamp(name);
         }
         let batches = join.batches()?;
-        let types = types(&series, &other, batches.names());
+        let types = self.types(&series, &other);
         let mut listing = Listing::begin_rows(format, batches.names())?;
         let mut left_to_show = limit;
         for batch in batches {

@@ -63,11 +63,13 @@ fn parse_kept(text: &str) -> Result<Kept, String> {
 
 impl Define {
     pub(crate) fn run(&self, db: &Database) -> Result<(), Failed> {
-        let before = match db.snapshot().series_info(&self.series) {
-            Ok(info) if self.again => info.definition,
-            Ok(_) | Err(ReadError::UnknownSeries { .. }) => SeriesDefinition::new(&self.series),
+        let known = match db.snapshot().series_info(&self.series) {
+            Ok(info) => Some(info.definition),
+            Err(ReadError::UnknownSeries { .. }) => None,
             Err(error) => return Err(error.into()),
         };
+        let before = known.clone().filter(|_| self.again);
+        let before = before.unwrap_or_else(|| SeriesDefinition::new(&self.series));
         let duplicates = self.duplicates.map_or(before.duplicates_policy(), |policy| match policy {
             Policy::KeepAll => Duplicates::KeepAll,
             Policy::LastWins => Duplicates::LastWins,
@@ -78,8 +80,8 @@ impl Define {
         if self.skip_identical.unwrap_or(before.skips_identical()) {
             definition = definition.skip_identical();
         }
-        let known = Some(before.kept_history()).filter(|history| !history.is_zero());
-        definition = self.history.unwrap_or(known).into_iter().fold(definition, SeriesDefinition::history);
+        let kept = Some(before.kept_history()).filter(|history| !history.is_zero());
+        definition = self.history.unwrap_or(kept).into_iter().fold(definition, SeriesDefinition::history);
         let kept = self.retention.unwrap_or(before.kept_rows());
         definition = kept.into_iter().fold(definition, SeriesDefinition::retention);
         if let Some((column, logical)) =
@@ -90,9 +92,9 @@ impl Define {
             );
             return Err(Failed::Usage(what));
         }
-        match self.again {
-            true => db.redefine_series(definition)?,
-            false => db.define_series(definition)?,
+        // Other rules of a type that is there are refused before anything is declared; what is declared, before the rules change.
+        if !self.again && known.as_ref().is_some_and(|known| *known != definition) {
+            db.define_series(definition.clone())?;
         }
         if !self.columns.is_empty() {
             let mut batch = Batch::new();
@@ -101,6 +103,15 @@ impl Define {
             }
             db.commit(batch)?;
         }
+        // To declare makes a type, whose rules are the defaults until now.
+        let defined = match self.again || known.is_none() {
+            true => db.redefine_series(definition),
+            false => db.define_series(definition),
+        };
+        defined.map_err(|error| match self.columns.is_empty() {
+            true => error.into(),
+            false => Failed::Usage(format!("{error} (what --columns says was kept before that and stays)")),
+        })?;
         let mut facts = Facts::default();
         add_rules(&mut facts, &db.snapshot().series_info(&self.series)?.definition);
         facts.print(Format::Table)

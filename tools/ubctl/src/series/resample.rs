@@ -236,23 +236,23 @@ impl ResampleArgs {
         }
         let mut aggregates = Vec::new();
         for (aggregate, gives) in self.aggregates() {
-            let mut columns = aggregate.columns().into_iter();
-            let decimal =
-                columns.find_map(|name| Some((name, types.get(name).filter(|t| t.scale().is_some())?)));
-            match (gives, decimal) {
-                (Gives::Count, _) | (_, None) => {}
-                (Gives::Fraction, Some((column, logical))) => {
-                    return Err(Failed::Usage(format!(
-                        "column {column:?} holds {logical}, of which there are the first, the last, the least, the largest and the sum; leave the other aggregates out"
-                    )));
-                }
-                (Gives::Value, Some((column, logical))) => {
-                    if matches!(self.fill, Fill::Linear | Fill::Constant(_)) {
+            for (column, logical) in
+                aggregate.columns().into_iter().filter_map(|name| Some((name, types.get(name)?)))
+            {
+                let is_decimal = logical.scale().is_some();
+                match gives {
+                    Gives::Fraction if is_decimal => {
+                        return Err(Failed::Usage(format!(
+                            "column {column:?} holds {logical}, of which there are the first, the last, the least, the largest and the sum; leave the other aggregates out"
+                        )));
+                    }
+                    Gives::Value if is_decimal && matches!(self.fill, Fill::Linear | Fill::Constant(_)) => {
                         let what =
                             format!("column {column:?} holds {logical}; fill with none, null or previous");
                         return Err(Failed::Usage(what));
                     }
-                    held.insert(aggregate.name(), logical.clone());
+                    Gives::Value => held.insert(aggregate.name(), logical.clone()),
+                    Gives::Fraction | Gives::Count => {}
                 }
             }
             aggregates.push(aggregate);

@@ -14,6 +14,7 @@ mod series;
 mod slots;
 mod tail;
 mod top;
+mod types;
 mod variables;
 
 use std::ffi::OsStr;

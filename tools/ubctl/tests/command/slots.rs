@@ -97,6 +97,22 @@ fn cells_are_listed_and_read() {
     assert_eq!(rows, serde_json::json!([{"strike": 100.0, "quote": 1.5}]));
 }
 
+/// The columns of a slot are no paths.
+#[test]
+fn cells_are_flat_whatever_their_columns_are_called() {
+    let place = Place::new();
+    let db = Database::open(place.db()).unwrap();
+    db.define_slot(SlotDefinition::new("A").value("bid.price", ColumnType::F64)).unwrap();
+    let rows = Columns::new().with("bid.price", vec![1.5].into()).unwrap();
+    let mut batch = Batch::new();
+    batch.put_slot("A", Date::from_ymd(2014, 6, 2).unwrap(), [] as [&str; 0], rows);
+    db.commit(batch).unwrap();
+    db.close().unwrap();
+    let cell = place.json(words("slot get A 2014-06-02 --format json"));
+    assert_eq!(cell, serde_json::json!([{"bid.price": 1.5}]));
+    assert_eq!(place.json(words("slot rows A --format json"))[0]["bid.price"], 1.5);
+}
+
 /// The tables have the names and columns that programs know them by.
 #[test]
 fn tables_of_slots_and_producers_are_listed() {

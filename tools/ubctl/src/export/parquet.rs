@@ -26,7 +26,8 @@ pub(super) struct Parquet<W: Write + Send> {
     writer: SerializedFileWriter<W>,
     /// Rows that wait until they are enough for a group.
     waiting: Vec<(Arc<str>, Column)>,
-    decimals: LogicalTypes,
+    /// What columns hold, where that is not what is stored.
+    logical: LogicalTypes,
 }
 
 fn failed(error: ParquetError) -> Failed {
@@ -42,7 +43,7 @@ fn failed(error: ParquetError) -> Failed {
 
 impl<W: Write + Send> Parquet<W> {
     /// Begins a file with these columns.
-    pub(super) fn new(out: W, types: &Columns, decimals: &LogicalTypes) -> Result<Parquet<W>, Failed> {
+    pub(super) fn new(out: W, types: &Columns, held: &LogicalTypes) -> Result<Parquet<W>, Failed> {
         let field = |(name, column): (&Arc<str>, &Column)| {
             let (physical, logical) = match column.column_type() {
                 ColumnType::Bool => (Physical::BOOLEAN, None),
@@ -56,7 +57,7 @@ impl<W: Write + Send> Parquet<W> {
                 ColumnType::Timestamp => (Physical::INT64, Some(Logical::timestamp(true, TimeUnit::NANOS))),
             };
             let builder = Type::primitive_type_builder(name, physical);
-            let builder = match decimals.get(name).and_then(|logical| logical.scale()).map(i32::from) {
+            let builder = match held.get(name).and_then(|held| held.scale()).map(i32::from) {
                 None => builder.with_logical_type(logical),
                 // As many digits as 64 bits may have in Parquet; a number of one more is refused when it is written.
                 Some(scale) => builder
@@ -71,7 +72,7 @@ impl<W: Write + Send> Parquet<W> {
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let writer =
             SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties)).map_err(failed)?;
-        Ok(Parquet { decimals: decimals.clone(), writer, waiting: Vec::new() })
+        Ok(Parquet { logical: held.clone(), writer, waiting: Vec::new() })
     }
 
     fn write_group(&mut self) -> Result<(), Failed> {
@@ -86,7 +87,8 @@ impl<W: Write + Send> Parquet<W> {
 
 impl<W: Write + Send> Sink for Parquet<W> {
     fn write(&mut self, rows: Columns) -> Result<(), Failed> {
-        for (name, column) in rows.iter().filter(|(name, _)| self.decimals.get(name).is_some()) {
+        let is_decimal = |name: &str| self.logical.get(name).is_some_and(|held| held.scale().is_some());
+        for (name, column) in rows.iter().filter(|(name, _)| is_decimal(name)) {
             let Values::I64(unscaled) = column.values() else { continue };
             if unscaled.iter().any(|number| number.unsigned_abs() >= 10u64.pow(DECIMAL_DIGITS as u32)) {
                 let what = format!(

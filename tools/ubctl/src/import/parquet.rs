@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use indicatif::ProgressBar;
 use parquet::basic::{ConvertedType, LogicalType, Repetition, TimeUnit, Type as Physical};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
-use parquet::data_type::DataType;
+use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, Type};
@@ -66,8 +66,10 @@ fn meaning(column: &Type) -> Option<Meaning> {
         (Physical::BOOLEAN, None, ConvertedType::NONE) => Meaning::Bool,
         (Physical::FLOAT, None, ConvertedType::NONE) => Meaning::F32,
         (Physical::DOUBLE, None, ConvertedType::NONE) => Meaning::F64,
-        (Physical::INT32 | Physical::INT64, Some(LogicalType::Decimal(of)), _) => {
-            Meaning::Decimal(u8::try_from(of.scale).ok().filter(|scale| Decimal::new(0, *scale).is_ok())?)
+        // Whole numbers of 32 or 64 bits, or bytes; the reader sees to it that there is one scale.
+        (_, Some(LogicalType::Decimal(_)), _) | (_, None, ConvertedType::DECIMAL) => {
+            let scale = u8::try_from(column.get_scale()).ok();
+            Meaning::Decimal(scale.filter(|scale| Decimal::new(0, *scale).is_ok())?)
         }
         (Physical::INT32, Some(LogicalType::Date), _) | (Physical::INT32, None, ConvertedType::DATE) => {
             Meaning::Date
@@ -136,7 +138,7 @@ fn opened(source: &Source) -> Result<(SerializedFileReader<File>, Vec<(String, M
             return Err(refused(format!("{kind} is nested; give each of its values a column")));
         }
         let found = meaning(own).ok_or_else(|| {
-            refused(format!("{kind} has a type that cannot be taken; use a bool, an integer of up to 64 bits, a float, a decimal of up to 18 digits, text, bytes, a date or a timestamp"))
+            refused(format!("{kind} has a type that cannot be taken; use a bool, an integer of up to 64 bits, a float, a decimal with 0 to 18 digits behind the point, text, bytes, a date or a timestamp"))
         })?;
         meanings.push((name, found));
     }
@@ -227,6 +229,26 @@ where
     Ok((spread.collect(), Some(validity)))
 }
 
+/// The scaled integers that bytes hold.
+fn decimals(values: impl Iterator<Item = ByteArray>, validity: Option<&[bool]>) -> Result<Values, String> {
+    // A value of no null has its bytes; asking one that has none would be a fault.
+    let is_null = |row: usize| validity.is_some_and(|valid| valid.get(row) != Some(&true));
+    let read =
+        values.enumerate().map(|(row, value)| if is_null(row) { Some(0) } else { whole(value.data()) });
+    let read: Option<Vec<i64>> = read.collect();
+    read.map(Values::I64).ok_or_else(|| "has a decimal that does not fit in 64 bits; round it".to_string())
+}
+
+/// A whole number of any length, the highest byte first and negative where its highest bit is set; `None` where it does not fit.
+fn whole(bytes: &[u8]) -> Option<i64> {
+    let is_negative = *bytes.first()? >= 0x80;
+    let sign = if is_negative { -1i64 } else { 0 };
+    let (high, low) = bytes.split_at_checked(bytes.len().saturating_sub(8))?;
+    let number = low.iter().fold(sign, |number, byte| number << 8 | i64::from(*byte));
+    let fits = high.iter().all(|byte| i64::from(*byte as i8) == sign) && (number < 0) == is_negative;
+    fits.then_some(number)
+}
+
 fn read(
     reader: &mut ColumnReader,
     column: &ColumnDescriptor,
@@ -249,6 +271,14 @@ fn read(
         (ColumnReader::Int32ColumnReader(reader), Meaning::Date) => {
             let (values, validity) = next(reader, column, count)?;
             (Values::Date(values), validity)
+        }
+        (ColumnReader::FixedLenByteArrayColumnReader(reader), Meaning::Decimal(_)) => {
+            let (values, validity) = next(reader, column, count)?;
+            (decimals(values.into_iter().map(ByteArray::from), validity.as_deref())?, validity)
+        }
+        (ColumnReader::ByteArrayColumnReader(reader), Meaning::Decimal(_)) => {
+            let (values, validity) = next(reader, column, count)?;
+            (decimals(values.into_iter(), validity.as_deref())?, validity)
         }
         (ColumnReader::Int64ColumnReader(reader), Meaning::I64 | Meaning::Decimal(_)) => {
             let (values, validity) = next(reader, column, count)?;
@@ -286,4 +316,37 @@ fn read(
         _ => return Err("is not what its type says".to_string()),
     };
     Column::from_parts(values, validity).ok_or_else(|| "has texts that are not UTF-8".to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn numbers_of_any_length_are_read_where_they_fit() {
+        for (bytes, number) in [
+            (&[][..], None),
+            (&[0x7f], Some(127)),
+            (&[0x80], Some(-128)),
+            (&[0, 0x80], Some(128)),
+            (&[0x80, 0, 0, 0, 0, 0, 0, 0], Some(i64::MIN)),
+            (&[0, 0x80, 0, 0, 0, 0, 0, 0, 0], None),
+            (&[0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], None),
+            (&[1, 0, 0, 0, 0, 0, 0, 0, 0], None),
+        ] {
+            assert_eq!(whole(bytes), number, "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_number_is_read_from_bytes(number: i128) {
+            prop_assert_eq!(whole(&number.to_be_bytes()), i64::try_from(number).ok());
+            let short = (number >> 70) as i64;
+            prop_assert_eq!(whole(&i128::from(short).to_be_bytes()), Some(short));
+            prop_assert_eq!(whole(&short.to_be_bytes()), Some(short));
+        }
+    }
 }

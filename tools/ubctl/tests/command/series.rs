@@ -360,6 +360,20 @@ fn decimals_come_back_from_files() {
         place.ok(words(&format!("import {file} --series {to} --time timestamp{types}")));
         assert_eq!(place.ok(words(&format!("series range {to} --format csv"))), expected, "{file}");
     }
+    if cfg!(feature = "parquet") {
+        assert!(place.fails(words("export s --output a.parquet")).contains("more than 18 digits"));
+        place.write(
+            "x.csv",
+            "t,price,fee\n0,9999999999999999.99,0.000000000000000001\n1,-0.01,-0.999999999999999999\n2,,\n",
+        );
+        place.ok(words("import x.csv --series p --time t --columns price:decimal(2),fee:decimal(18)"));
+        place.ok(words("export p --output a.parquet"));
+        place.ok(words("import a.parquet --series q --time timestamp"));
+        assert_eq!(
+            place.ok(words("series range q --format csv")),
+            place.ok(words("series range p --format csv"))
+        );
+    }
     let text = std::fs::read_to_string(place.path("a.jsonl")).unwrap();
     assert!(text.contains("\"price\":92233720368547758.07,\"fee\":0.000000000000000001}"), "{text}");
 }

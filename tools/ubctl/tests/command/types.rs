@@ -88,3 +88,62 @@ fn a_refused_definition_changes_nothing() {
     assert_eq!((&info["duplicates"], &info["declared"]), (&"last-wins".into(), &"p decimal(2)".into()));
     place.ok(words("series define new --duplicates last-wins --columns p:decimal(2)"));
 }
+
+/// Decimals of other writers of Parquet: as bytes of one length or of any, and by the type of old.
+#[cfg(feature = "parquet")]
+#[test]
+fn decimals_of_parquet_are_read_in_all_their_forms() {
+    use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
+    use parquet::data_type::{
+        ByteArray, ByteArrayType, FixedLenByteArray, FixedLenByteArrayType, Int32Type, Int64Type,
+    };
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::types::Type;
+    use std::sync::Arc;
+
+    let place = Place::new();
+    let write = |file: &str, first: i128| {
+        let decimal = |name: &'static str, physical, precision: i32, scale: i32| {
+            let builder =
+                Type::primitive_type_builder(name, physical).with_precision(precision).with_scale(scale);
+            builder.with_logical_type(Some(LogicalType::decimal(scale, precision)))
+        };
+        let old = Type::primitive_type_builder("old", Physical::INT32).with_precision(9).with_scale(1);
+        let fields = [
+            Type::primitive_type_builder("time", Physical::INT64),
+            decimal("fixed", Physical::FIXED_LEN_BYTE_ARRAY, 38, 2).with_length(16),
+            decimal("bytes", Physical::BYTE_ARRAY, 20, 3),
+            old.with_converted_type(ConvertedType::DECIMAL),
+        ];
+        let fields = fields.map(|field| Arc::new(field.build().unwrap())).to_vec();
+        let schema = Arc::new(Type::group_type_builder("schema").with_fields(fields).build().unwrap());
+        let out = std::fs::File::create(place.path(file)).unwrap();
+        let mut writer = SerializedFileWriter::new(out, schema, Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        // Two rows, the second of which is null but for its time.
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<Int64Type>().write_batch(&[0, 1], Some(&[1, 1]), None).unwrap();
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let fixed = FixedLenByteArray::from(first.to_be_bytes().to_vec());
+        column.typed::<FixedLenByteArrayType>().write_batch(&[fixed], Some(&[1, 0]), None).unwrap();
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let bytes = ByteArray::from(vec![0x04, 0xd2]);
+        column.typed::<ByteArrayType>().write_batch(&[bytes], Some(&[1, 0]), None).unwrap();
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<Int32Type>().write_batch(&[-15], Some(&[1, 0]), None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+    };
+    write("x.parquet", -15_050);
+    let report = place.json(words("import x.parquet --series s --time time --format json"));
+    assert_eq!(report["columns"], "fixed decimal(2), bytes decimal(3), old decimal(1)");
+    let expected = [["-150.50", "1.234", "-1.5"], ["", "", ""]];
+    assert_eq!(rows(&place, "series range s --format csv", 1), expected);
+    write("y.parquet", i128::from(i64::MAX) + 1);
+    let refused = place.fails(words("import y.parquet --series t --time time"));
+    assert!(refused.contains("column \"fixed\" has a decimal that does not fit in 64 bits"), "{refused}");
+}

@@ -91,7 +91,7 @@ pub(crate) struct Import {
     #[arg(long)]
     keep_empty: bool,
     /// Types of columns: bool, i32, i64, f32, f64, utf8, bytes, timestamp, date, decimal(2) for two
-    /// digits behind the point, or timestamp[America/New_York] for instants that are shown in that zone
+    /// digits behind the point, or timestamp[America/New_York] for instants that are shown in that zone, the time's too
     #[arg(long, value_delimiter = ',', value_parser = parse_type, value_name = "NAME:TYPE,...")]
     columns: Vec<(String, LogicalType)>,
     /// Names that columns get in the series
@@ -150,13 +150,14 @@ impl Import {
         let started = Instant::now();
         let form = self.form()?;
         let sources = self.sources()?;
+        let wishes = self.wishes();
+        wishes.check_time()?;
         if form != Form::Csv {
-            return self.run_typed(db, form, &sources, started);
+            return self.run_typed(db, form, &sources, &wishes, started);
         }
         let skip = self.on_error == OnError::Skip;
         let rejected = self.rejected_files(&sources)?;
-        let schema = existing(&db, &self.series)?;
-        let mut plan = Plan::new(self.wishes(), schema);
+        let mut plan = Plan::new(wishes, existing(&db, &self.series)?);
         for source in &sources {
             survey(&mut plan, source, skip)?;
         }
@@ -179,7 +180,14 @@ impl Import {
     }
 
     /// Files that are no CSV.
-    fn run_typed(self, db: Database, form: Form, sources: &[Source], started: Instant) -> Result<(), Failed> {
+    fn run_typed(
+        self,
+        db: Database,
+        form: Form,
+        sources: &[Source],
+        wishes: &Wishes,
+        started: Instant,
+    ) -> Result<(), Failed> {
         let is_text = form == Form::Jsonl;
         let refused = [
             ("--on-error skip", self.on_error == OnError::Skip),
@@ -194,9 +202,9 @@ impl Import {
         if let Some((option, _)) = refused.iter().find(|(_, is_given)| *is_given) {
             return Err(Failed::Usage(format!("{option} is nothing for files of this form; leave it out")));
         }
-        let wishes = self.wishes();
+        let known = existing(&db, &self.series)?;
         let surveyed = match form {
-            Form::Jsonl => Some(json::survey(sources, &wishes, existing(&db, &self.series)?.as_ref())?),
+            Form::Jsonl => Some(json::survey(sources, wishes, known.as_ref())?),
             _ => None,
         };
         // What the beginnings of files tell is said before any of them is committed.
@@ -209,17 +217,15 @@ impl Import {
                 Form::Parquet => return Err(Failed::Usage(crate::form::NO_PARQUET.to_string())),
                 Form::Arrow | Form::ArrowStream => typed::columns_of_arrow(source)?,
             };
-            typed::check(source.path(), &columns, &wishes)?;
+            typed::check(source.path(), &columns, wishes)?;
         }
         let keys: Vec<&str> = wishes.keys.iter().map(|key| wishes.stored(key)).collect();
         let loaded = load::committed(&db, &self.series, &keys, |send| {
-            let mut chunks = typed::Chunks::new(&wishes, send);
+            let mut chunks = typed::Chunks::new(wishes, known.as_ref(), send);
             for source in sources {
                 let bar = progress::bytes(source.bytes(), format!("loading {}", source.path().display()));
                 match (form, &surveyed) {
-                    (Form::Jsonl, Some(surveyed)) => {
-                        json::load(source, surveyed, &wishes, &bar, &mut chunks)?
-                    }
+                    (Form::Jsonl, Some(surveyed)) => json::load(source, surveyed, wishes, &bar, &mut chunks)?,
                     #[cfg(feature = "parquet")]
                     (Form::Parquet, _) => parquet::load(source, &bar, &mut chunks)?,
                     #[cfg(not(feature = "parquet"))]
@@ -273,8 +279,9 @@ impl Import {
             let name = if i == 0 { "rejected_file".to_string() } else { format!("rejected_file_{}", i + 1) };
             facts.add(name, path.display().to_string());
         }
-        facts.add("first", loaded.bounds.map(|(first, _)| Field::text(first)));
-        facts.add("last", loaded.bounds.map(|(_, last)| Field::text(last)));
+        let instant = |at| Field::instant(at, loaded.zone.as_deref());
+        facts.add("first", loaded.bounds.map(|(first, _)| instant(first)));
+        facts.add("last", loaded.bounds.map(|(_, last)| instant(last)));
         facts.add("columns", stored);
         facts.add("seconds", (seconds * 1e3).round() / 1e3);
         facts.add("rows_per_second", (loaded.rows as f64 / seconds.max(1e-9)).round() as u64);
@@ -315,7 +322,12 @@ impl Import {
     fn wishes(&self) -> Wishes {
         Wishes {
             time: self.time.clone(),
-            notation: Notation { unit: self.unit, zone: self.zone.clone(), form: self.time_format.clone() },
+            notation: Notation {
+                unit: self.unit,
+                zone: self.zone.clone(),
+                column_zone: None,
+                form: self.time_format.clone(),
+            },
             keys: self.key.clone(),
             types: self.columns.clone(),
             renames: self.rename.clone(),
@@ -336,8 +348,8 @@ impl Known {
     /// Whether a column is a key, and what it holds; `None` where it has no such column.
     fn column(&self, name: &str) -> Option<(bool, LogicalType)> {
         let column = self.schema.columns.iter().find(|column| &*column.name == name);
+        // What is declared and has no rows yet is in no schema, nor is the rows' own time.
         let declared = || Some((false, self.types.get(name)?.clone()));
-        // The rows' own time is in no schema.
         column.map(|column| (column.key, self.types.of(name, column.column_type))).or_else(declared)
     }
 }

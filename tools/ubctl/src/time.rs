@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use jiff::tz::TimeZone;
 use underbelly::{Clock, Date, SlotDate, SystemClock, Timestamp};
 
-pub(crate) use number::is_number;
+pub(crate) use number::{is_number, of_decimal};
 
 /// What a bare number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -70,7 +70,7 @@ pub(crate) fn parse_instant(text: &str) -> Result<Timestamp, String> {
     }
     let read = match compact_day(text).is_none() && is_number(text) {
         true => number::parse(text, Unit::S),
-        false => text::parse(text, &TimeZone::UTC),
+        false => text::parse(text, Ok(&TimeZone::UTC)),
     };
     read.map_err(|what| {
         let what = without_options(&what).replace(text::FORMS, "");
@@ -148,6 +148,11 @@ pub(crate) fn parse_zone(name: &str) -> Result<TimeZone, String> {
     })
 }
 
+/// Whether this machine knows a zone by exactly this name, as the engine takes it.
+pub(crate) fn is_zone(name: &str) -> bool {
+    TimeZone::get(name).is_ok_and(|zone| zone.iana_name() == Some(name))
+}
+
 /// An instant as the clocks of a zone show it, with its offset; in UTC where this machine does not know the zone.
 pub(crate) fn in_zone(at: Timestamp, zone: &str) -> String {
     let shown = || {
@@ -159,12 +164,14 @@ pub(crate) fn in_zone(at: Timestamp, zone: &str) -> String {
 }
 
 /// How the instants of one column are written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Notation {
     /// What numbers count; where it is given, numbers are the only form.
     pub(crate) unit: Option<Unit>,
-    /// The zone of texts without an offset; UTC where none is given.
+    /// The zone that was given for texts without an offset. Numbers have none, and are refused beside it.
     pub(crate) zone: Option<TimeZone>,
+    /// The name of the zone that the column is of, which is that of such texts where none was given; UTC where there is neither.
+    pub(crate) column_zone: Option<String>,
     /// A strptime form.
     pub(crate) form: Option<String>,
 }
@@ -174,15 +181,24 @@ pub(crate) struct Notation {
 #[derive(Debug)]
 pub(crate) struct InstantReader {
     notation: Notation,
-    /// The zone of texts without an offset.
-    zone: TimeZone,
+    /// The zone of texts without an offset, or why there is none.
+    zone: Result<TimeZone, String>,
     numbers: Option<bool>,
 }
 
 impl InstantReader {
     /// A reader that has seen nothing yet.
     pub(crate) fn new(notation: Notation) -> InstantReader {
-        let zone = notation.zone.clone().unwrap_or(TimeZone::UTC);
+        let of_column = |name: &String| {
+            TimeZone::get(name).map_err(|_| {
+                format!("this machine does not know the zone {name:?} of the column; write it with its offset, such as -04:00, or give --zone")
+            })
+        };
+        let zone = match (&notation.zone, &notation.column_zone) {
+            (Some(given), _) => Ok(given.clone()),
+            (None, Some(name)) => of_column(name),
+            (None, None) => Ok(TimeZone::UTC),
+        };
         InstantReader { numbers: notation.unit.map(|_| true), zone, notation }
     }
 
@@ -196,8 +212,9 @@ impl InstantReader {
         {
             return Ok(instant);
         }
+        let zone = self.zone.as_ref().map_err(String::as_str);
         if let Some(form) = &self.notation.form {
-            return text::parse_form(text, form, &self.zone).map_err(Cow::Owned);
+            return text::parse_form(text, form, zone).map_err(Cow::Owned);
         }
         let numbers = match self.numbers {
             Some(numbers) => numbers,
@@ -216,7 +233,7 @@ impl InstantReader {
             (false, true) if compact_day(text).is_none() => Err(Cow::Owned(format!(
                 "{text:?} is a number in a column of dates; correct it or say what numbers count with --unit"
             ))),
-            (false, _) => text::parse(text, &self.zone).map_err(Cow::Owned),
+            (false, _) => text::parse(text, zone).map_err(Cow::Owned),
         };
         if read.is_ok() {
             self.numbers = Some(numbers);
@@ -232,7 +249,12 @@ mod tests {
 
     fn reader(unit: Option<Unit>, zone: Option<&str>, form: Option<&str>) -> InstantReader {
         let zone = zone.map(|name| parse_zone(name).unwrap());
-        InstantReader::new(Notation { unit, zone, form: form.map(str::to_string) })
+        InstantReader::new(Notation { unit, zone, column_zone: None, form: form.map(str::to_string) })
+    }
+
+    fn of_column(zone: &str, form: Option<&str>) -> InstantReader {
+        let column_zone = Some(zone.to_string());
+        InstantReader::new(Notation { column_zone, form: form.map(str::to_string), ..Notation::default() })
     }
 
     #[test]
@@ -293,6 +315,35 @@ mod tests {
         dates.read("2014-06-02 13:30").unwrap();
         assert!(dates.read("1401667200").unwrap_err().contains("--unit"));
         assert!(reader(None, Some("America/New_York"), None).read("1").unwrap_err().contains("--zone"));
+    }
+
+    #[test]
+    fn numbers_and_texts_are_read_in_a_column_of_a_zone() {
+        let mut numbers = of_column("America/New_York", None);
+        assert_eq!(numbers.read("1401715800").unwrap(), Timestamp(1_401_715_800_000_000_000));
+        assert_eq!(numbers.read("1401715800.5").unwrap(), Timestamp(1_401_715_800_500_000_000));
+        let mut texts = of_column("America/New_York", None);
+        assert_eq!(texts.read("2014-06-02T09:30:00").unwrap(), Timestamp(1_401_715_800_000_000_000));
+        assert!(
+            texts.read("2014-03-09T02:30:00").unwrap_err().contains("does not exist in America/New_York")
+        );
+        assert!(texts.read("2014-11-02T01:30:00").unwrap_err().contains("ambiguous in America/New_York"));
+    }
+
+    /// Local times of a zone that this machine does not know are not those of UTC.
+    #[test]
+    fn local_times_of_an_unknown_zone_are_refused() {
+        let known = Timestamp(1_401_715_800_000_000_000);
+        let mut texts = of_column("Mars/Base", None);
+        for text in ["2014-06-02T13:30:00", "2014-06-02"] {
+            let refused = texts.read(text).unwrap_err();
+            assert!(refused.contains("\"Mars/Base\"") && refused.contains("--zone"), "{refused}");
+        }
+        assert_eq!(texts.read("2014-06-02T13:30:00Z").unwrap(), known);
+        assert_eq!(of_column("Mars/Base", None).read("1401715800").unwrap(), known);
+        let form = Some("%d.%m.%Y");
+        assert!(of_column("Mars/Base", form).read("02.06.2014").unwrap_err().contains("Mars/Base"));
+        assert_eq!(of_column("Mars/Base", Some("%s")).read("1401715800").unwrap(), known);
     }
 
     #[test]

@@ -222,7 +222,7 @@ mod tests {
     use underbelly::Value;
 
     fn cells(column_type: ColumnType) -> Cells {
-        Cells::new(&column_type.into(), InstantReader::new(Notation { unit: None, zone: None, form: None }))
+        Cells::new(&column_type.into(), InstantReader::new(Notation::default()))
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader};
 use indicatif::ProgressBar;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use underbelly::limits::NAME_BYTES_MAX;
 use underbelly::{Column, ColumnType, Columns, LogicalType, LogicalTypes, Timestamp, Values};
 
 use super::Known;
@@ -22,6 +23,8 @@ use crate::time::{InstantReader, Notation};
 
 /// Objects in each other.
 const DOCUMENT_DEPTH_MAX: usize = 32;
+/// What to do about a name that stands twice in an object.
+const TWICE: &str = "the name stands there twice; leave one out";
 /// Bytes of a line: more are no row.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes that are read at once.
@@ -35,11 +38,15 @@ pub(super) struct Surveyed {
     places: HashMap<String, usize>,
     /// How the time is written.
     time: Notation,
+    /// What is said of its zone.
+    time_type: Option<LogicalType>,
 }
 
 struct JsonColumn {
     name: String,
     key: bool,
+    /// The first line that has it.
+    place: String,
     logical: Option<LogicalType>,
     seen: Seen,
     /// The line that has it, counted over all files.
@@ -49,6 +56,8 @@ struct JsonColumn {
 /// What kinds of values a column has, each with its first place.
 #[derive(Default)]
 struct Seen {
+    /// That of any value that is not null.
+    first: Option<String>,
     bools: Option<String>,
     integers: Option<String>,
     /// Integers that an `f64` does not hold.
@@ -87,7 +96,8 @@ impl Seen {
             }
             Scalar::Text(_) => &mut self.texts,
         };
-        slot.get_or_insert_with(place);
+        slot.get_or_insert_with(&place);
+        self.first.get_or_insert_with(place);
     }
 
     /// The type that holds all values; `None` where all are null.
@@ -133,23 +143,29 @@ impl Seen {
 
 impl Surveyed {
     /// Refuses a column that is a value in one line and an object in another, before anything is committed.
-    fn check_paths(&self, wishes: &Wishes) -> Result<(), Failed> {
-        let stored = self.columns.iter().filter(|column| column.logical.is_some());
-        let names: HashSet<&str> = stored.map(|column| wishes.stored(&column.name)).collect();
-        for name in &names {
+    fn check_paths<'a>(&'a self, wishes: &'a Wishes) -> Result<(), Failed> {
+        let stored = || {
+            let stored = self.columns.iter().filter(|column| column.logical.is_some());
+            let place = |column: &'a JsonColumn| column.seen.first.as_ref().unwrap_or(&column.place);
+            stored.map(move |column| (wishes.stored(&column.name), place(column)))
+        };
+        let places: HashMap<&str, &String> = stored().collect();
+        for (name, place) in stored() {
             let mut wholes = name.match_indices('.').filter_map(|(at, _)| name.get(..at));
-            if let Some(whole) = wholes.find(|whole| names.contains(whole)) {
-                return Err(Failed::Usage(format!(
-                    "column {whole:?} is a value in some lines and an object with {name:?} in others; rename one with --rename"
-                )));
+            if let Some((whole, first)) = wholes.find_map(|whole| places.get_key_value(whole)) {
+                let what = format!(
+                    "column {whole:?} is an object with {name:?} here and a value at {first}; rename one with --rename"
+                );
+                return Err(Failed::Line { place: place.clone(), what });
             }
         }
         Ok(())
     }
 
     /// What the columns hold, where that is not what is stored, by their names in the files.
-    fn types(&self) -> LogicalTypes {
+    fn types(&self, wishes: &Wishes) -> LogicalTypes {
         let mut types = LogicalTypes::new();
+        self.time_type.iter().for_each(|zoned| types.insert(wishes.time.as_str(), zoned.clone()));
         for column in &self.columns {
             column.logical.iter().for_each(|logical| types.insert(column.name.as_str(), logical.clone()));
         }
@@ -217,6 +233,16 @@ impl<'a> Scalar<'a> {
 /// The members of an object, as they stand there.
 struct Members<'a>(Vec<(Name<'a>, &'a RawValue)>);
 
+impl Members<'_> {
+    /// A name that stands there twice, where one of the members is an object. Two plain values meet in their column.
+    fn twice(&self) -> Option<&str> {
+        let mut seen = HashSet::new();
+        let has_objects = self.0.iter().any(|(_, raw)| is_object(raw));
+        let mut names = self.0.iter().filter(|_| has_objects).map(|(Name(name), _)| &**name);
+        names.find(|name| !seen.insert(*name))
+    }
+}
+
 struct Name<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {
@@ -269,6 +295,9 @@ type Leaf<'a> = (Cow<'a, str>, &'a RawValue);
 /// The members of an object, those of objects in it by their paths. A name with a dot would come back as a path.
 fn leaves<'a>(members: Members<'a>, wishes: &Wishes) -> Result<Vec<Leaf<'a>>, (String, String)> {
     let mut leaves = Vec::with_capacity(members.0.len());
+    if let Some(twice) = members.twice() {
+        return Err((twice.to_string(), TWICE.to_string()));
+    }
     for (Name(name), raw) in members.0 {
         let is_renamed = || wishes.renames.iter().any(|(old, _)| **old == *name);
         if name.contains('.') && !is_renamed() {
@@ -276,7 +305,7 @@ fn leaves<'a>(members: Members<'a>, wishes: &Wishes) -> Result<Vec<Leaf<'a>>, (S
             return Err((name.into_owned(), what.to_string()));
         }
         match is_object(raw) {
-            true => inner_leaves(&name, raw, 1, &mut leaves)?,
+            true => inner_leaves(&name, raw, 1, wishes, &mut leaves)?,
             false => leaves.push((name, raw)),
         }
     }
@@ -291,6 +320,7 @@ fn inner_leaves<'a>(
     path: &str,
     raw: &'a RawValue,
     depth: usize,
+    wishes: &Wishes,
     leaves: &mut Vec<Leaf<'a>>,
 ) -> Result<(), (String, String)> {
     let refused = |path: &str, what: &str| Err((path.to_string(), what.to_string()));
@@ -302,17 +332,37 @@ fn inner_leaves<'a>(
     if members.0.is_empty() {
         return refused(path, "is an empty object, of which no column would tell; leave it out");
     }
+    if let Some(twice) = members.twice() {
+        return refused(&format!("{path}.{twice}"), TWICE);
+    }
     for (Name(name), raw) in members.0 {
+        // Each value would have a copy of what may be a large part of the line.
+        if path.len() + 1 + name.len() > NAME_BYTES_MAX && !is_named(path, &name, raw, wishes) {
+            let begin: String = path.chars().take(40).collect();
+            let what = format!(
+                "a path that begins so is longer than {NAME_BYTES_MAX} bytes; give it another name with --rename, or shorten those in the file"
+            );
+            return refused(&begin, &what);
+        }
         let here = format!("{path}.{name}");
         if name.is_empty() || name.contains('.') {
             return refused(&here, "the last name is empty or has a dot, and would not come back; rename it");
         }
         match is_object(raw) {
-            true => inner_leaves(&here, raw, depth + 1, leaves)?,
+            true => inner_leaves(&here, raw, depth + 1, wishes, leaves)?,
             false => leaves.push((here.into(), raw)),
         }
     }
     Ok(())
+}
+
+/// Whether an option names the path of a value, or that of one within an object.
+fn is_named(path: &str, name: &str, raw: &RawValue, wishes: &Wishes) -> bool {
+    let mut named = wishes.renames.iter().map(|(old, _)| old).chain([&wishes.time]);
+    named.any(|named| {
+        let rest = named.strip_prefix(path).and_then(|rest| rest.strip_prefix('.')?.strip_prefix(name));
+        rest.is_some_and(|rest| rest.is_empty() || is_object(raw) && rest.starts_with('.'))
+    })
 }
 
 /// Goes through the lines of a file.
@@ -357,17 +407,17 @@ fn at(place: &dyn Fn() -> String, name: &str, what: impl fmt::Display) -> Failed
 
 /// Looks at every line of all files, and finds the types that hold all values.
 pub(super) fn survey(sources: &[Source], wishes: &Wishes, known: Option<&Known>) -> Result<Surveyed, Failed> {
-    let mut surveyed =
-        Surveyed { columns: Vec::new(), places: HashMap::new(), time: wishes.time_notation(known) };
+    let given = |name: &str| wishes.given(name, known);
+    let (time, time_type) = (wishes.time_notation(known), given(&wishes.time));
+    let mut surveyed = Surveyed { columns: Vec::new(), places: HashMap::new(), time, time_type };
     let held = |name: &str| known?.column(wishes.stored(name)).map(|(_, logical)| logical);
-    let given = |name: &str| wishes.types.iter().find(|(of, _)| of == name).map(|(_, given)| given.clone());
     // What widens a field is the engine's to say.
     let fixed =
         |name: &str| given(name).or_else(|| held(name).filter(|held| *held != ColumnType::I64.into()));
     let mut line = 0;
     for source in sources {
         let bar = progress::bytes(source.bytes(), format!("checking {}", source.path().display()));
-        let mut instants = InstantReader::new(wishes.time_notation(known));
+        let mut instants = InstantReader::new(surveyed.time.clone());
         // Of columns whose types are fixed: each value is tried as it is going to be read.
         let scratch = |name: &str| {
             let logical = fixed(name)?;
@@ -380,7 +430,7 @@ pub(super) fn survey(sources: &[Source], wishes: &Wishes, known: Option<&Known>)
             line += 1;
             let mut time = None;
             for (name, raw) in members {
-                let twice = || at(place, name, "the name stands there twice; leave one out");
+                let twice = || at(place, name, TWICE);
                 let value = Scalar::of(raw).map_err(|what| at(place, name, what))?;
                 if **name == *wishes.time {
                     if time.is_some() {
@@ -395,8 +445,8 @@ pub(super) fn survey(sources: &[Source], wishes: &Wishes, known: Option<&Known>)
                     let name = name.to_string();
                     tried.push(scratch(&name));
                     surveyed.places.insert(name.clone(), surveyed.columns.len());
-                    let seen = Seen::default();
-                    surveyed.columns.push(JsonColumn { name, key, logical: None, seen, last_line: 0 });
+                    let (place, seen) = (place(), Seen::default());
+                    surveyed.columns.push(JsonColumn { name, key, place, logical: None, seen, last_line: 0 });
                     surveyed.columns.len() - 1
                 });
                 let Some(column) = surveyed.columns.get_mut(found) else { continue };
@@ -420,7 +470,8 @@ pub(super) fn survey(sources: &[Source], wishes: &Wishes, known: Option<&Known>)
         })?;
         bar.finish_and_clear();
     }
-    for name in wishes.keys.iter().chain(wishes.types.iter().map(|(name, _)| name)) {
+    let named = wishes.keys.iter().chain(wishes.types.iter().map(|(name, _)| name));
+    for name in named.filter(|name| **name != wishes.time) {
         if !surveyed.places.contains_key(name) {
             return Err(Failed::Usage(format!("no line has the column {name:?}; correct its name")));
         }
@@ -456,7 +507,7 @@ pub(super) fn load(
     bar: &ProgressBar,
     chunks: &mut Chunks<'_>,
 ) -> Result<(), Failed> {
-    let (mut instants, types) = (InstantReader::new(surveyed.time.clone()), surveyed.types());
+    let (mut instants, types) = (InstantReader::new(surveyed.time.clone()), surveyed.types(wishes));
     let cells = |column: &JsonColumn| {
         let read = |logical| InstantReader::new(wishes.notation_of(&column.name, logical));
         column.logical.as_ref().map(|logical| Cells::new(logical, read(logical)))
@@ -471,7 +522,7 @@ pub(super) fn load(
                 let text = value.text().unwrap_or_default();
                 let read = instants.read(text).map_err(|what| at(place, name, what))?;
                 if time.replace(read).is_some() {
-                    return Err(at(place, name, "the name stands there twice; leave one out"));
+                    return Err(at(place, name, TWICE));
                 }
                 continue;
             }
@@ -482,7 +533,7 @@ pub(super) fn load(
             let column = found.and_then(|at| Some((surveyed.columns.get(*at)?, filling.get_mut(*at)?)));
             let Some((column, Some(cells))) = column else { continue };
             if cells.len() != times.len() {
-                return Err(at(place, name, "the name stands there twice; leave one out"));
+                return Err(at(place, name, TWICE));
             }
             match value.text() {
                 None => cells.push_null(),
@@ -543,7 +594,7 @@ mod tests {
         std::fs::write(&path, lines).unwrap();
         let wishes = Wishes {
             time: "t".to_string(),
-            notation: Notation { unit: None, zone: None, form: None },
+            notation: Notation::default(),
             keys: vec!["k".to_string()],
             types: vec![("d".to_string(), ColumnType::Date.into())],
             renames: Vec::new(),

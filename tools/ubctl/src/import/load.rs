@@ -37,6 +37,8 @@ pub(super) struct Loaded {
     pub(super) rejected: Vec<(u64, std::path::PathBuf)>,
     /// Rows that were not there before, where the rules of the series leave out or replace some.
     pub(super) added: Option<u64>,
+    /// The zone in which the times of the series are shown.
+    pub(super) zone: Option<String>,
 }
 
 /// Reads all files again and commits their rows. A bad line ends it, unless `rejected` has a place for each file.
@@ -76,7 +78,16 @@ pub(super) fn committed(
     });
     let loaded = outcome?;
     let added = before.zip(shown(db, series)?).map(|(before, after)| after.saturating_sub(before));
-    Ok(Loaded { added, ..loaded })
+    Ok(Loaded { added, zone: time_zone(db, series)?, ..loaded })
+}
+
+/// The zone of the rows' own time, where there are rows and one is named.
+fn time_zone(db: &Database, series: &str) -> Result<Option<String>, Failed> {
+    match db.snapshot().series(series) {
+        Ok(series) => Ok(crate::series::time_zone(&series).map(str::to_string)),
+        Err(ReadError::UnknownSeries { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// How many rows a series shows, where its rules may leave out or replace some that are appended, and delete none by their age.

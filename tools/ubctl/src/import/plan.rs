@@ -1,6 +1,5 @@
 //! Which columns of the files become which columns of the series.
 
-use jiff::tz::TimeZone;
 use underbelly::{ColumnType, LogicalType, LogicalTypes};
 
 use super::Known;
@@ -9,7 +8,7 @@ use super::cells::Cells;
 use super::guess::{Guess, Kind, kind};
 use super::source::{Lines, Problem};
 use crate::error::Failed;
-use crate::time::{InstantReader, Notation, Unit, parse_zone};
+use crate::time::{InstantReader, Notation, Unit};
 
 /// What a column may hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,30 +54,54 @@ impl Wishes {
         (text.is_empty() && !self.keep_empty) || self.nulls.iter().any(|null| null.as_bytes() == text)
     }
 
-    /// The name that a column gets in the series.
+    /// The name that a column gets in the series; the time is its `timestamp`.
     pub(super) fn stored<'a>(&'a self, name: &'a str) -> &'a str {
-        self.renames.iter().find(|(old, _)| old == name).map_or(name, |(_, new)| new)
+        match name == self.time {
+            true => "timestamp",
+            false => self.renames.iter().find(|(old, _)| old == name).map_or(name, |(_, new)| new),
+        }
+    }
+
+    /// What a column is said to hold. Instants without a zone are of that which the series has for them.
+    pub(super) fn given(&self, name: &str, known: Option<&Known>) -> Option<LogicalType> {
+        let (_, given) = self.types.iter().find(|(of, _)| of == name)?;
+        let held = known.and_then(|known| known.column(self.stored(name)));
+        let held = held.map(|(_, held)| held).filter(|held| held.takes(given));
+        Some(held.unwrap_or_else(|| given.clone()))
+    }
+
+    /// Refuses options that would make the time something else.
+    pub(super) fn check_time(&self) -> Result<(), Failed> {
+        let time = &self.time;
+        if self.keys.contains(time) {
+            return Err(Failed::Usage(format!(
+                "column {time:?} is the time; it cannot be a key too, leave it out of --key"
+            )));
+        }
+        let given = self.types.iter().find(|(of, _)| of == time).map(|(_, given)| given);
+        match given.filter(|given| given.stored() != ColumnType::Timestamp) {
+            None => Ok(()),
+            Some(other) => Err(Failed::Usage(format!(
+                "--columns: column {time:?} is the time and cannot be {other}; write {time}:timestamp[ZONE] for its zone, or leave it out"
+            ))),
+        }
     }
 
     /// How the time column of a series is written: in what its name says, and in the zone that the series names, unless something
     /// else is said.
     pub(super) fn time_notation(&self, known: Option<&Known>) -> Notation {
         let unit = self.notation.unit.or_else(|| Unit::of_name(&self.time));
-        let zone = || zone_of(known?.types.get("timestamp")?);
-        let zone = self.notation.zone.clone().or_else(zone);
-        Notation { unit: unit.filter(|_| self.notation.form.is_none()), zone, ..self.notation.clone() }
+        let held = || known?.column("timestamp").map(|(_, held)| held);
+        let held = self.given(&self.time, known).or_else(held);
+        let column_zone = held.and_then(|held| held.zone().map(str::to_string));
+        Notation { unit: unit.filter(|_| self.notation.form.is_none()), column_zone, ..self.notation.clone() }
     }
 
     /// How a timestamp column that is not the time is written.
     pub(super) fn notation_of(&self, name: &str, logical: &LogicalType) -> Notation {
-        let zone = self.notation.zone.clone().or_else(|| zone_of(logical));
-        Notation { unit: Unit::of_name(name), zone, form: None }
+        let column_zone = logical.zone().map(str::to_string);
+        Notation { unit: Unit::of_name(name), zone: self.notation.zone.clone(), column_zone, form: None }
     }
-}
-
-/// The zone of instants, as far as one is named that this machine knows.
-fn zone_of(logical: &LogicalType) -> Option<TimeZone> {
-    parse_zone(logical.zone()?).ok()
 }
 
 /// All columns of all files.
@@ -118,13 +141,7 @@ impl Plan {
         };
         let wishes = &self.wishes;
         let time = find("--time", &wishes.time)?;
-        for key in &wishes.keys {
-            if find("--key", key)? == time {
-                return Err(Failed::Usage(format!(
-                    "column {key:?} is the time; it cannot be a key too, leave it out of --key"
-                )));
-            }
-        }
+        wishes.keys.iter().try_for_each(|key| find("--key", key).map(|_| ()))?;
         wishes.types.iter().try_for_each(|(name, _)| find("--columns", name).map(|_| ()))?;
         wishes.renames.iter().try_for_each(|(name, _)| find("--rename", name).map(|_| ()))?;
         let notation = wishes.time_notation(self.known.as_ref());
@@ -150,8 +167,7 @@ impl Plan {
             return at;
         }
         let key = self.wishes.keys.iter().any(|key| key == name);
-        let given =
-            self.wishes.types.iter().find(|(column, _)| column == name).map(|(_, given)| given.clone());
+        let given = self.wishes.given(name, self.known.as_ref());
         let known = self.known.as_ref().and_then(|known| known.column(stored));
         let wanted = match (given, known) {
             (Some(given), _) => Wanted::Only(given),
@@ -292,6 +308,8 @@ impl Plan {
     /// What the columns hold, where that is not what is stored.
     pub(super) fn types(&self) -> LogicalTypes {
         let mut types = LogicalTypes::new();
+        let time = self.wishes.given(&self.wishes.time, self.known.as_ref());
+        time.into_iter().for_each(|logical| types.insert("timestamp", logical));
         for column in &self.columns {
             let logical = self.column_type(column);
             logical.into_iter().for_each(|logical| types.insert(column.name.as_str(), logical));

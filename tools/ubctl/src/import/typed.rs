@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::mpsc::SyncSender;
 
 use indicatif::ProgressBar;
-use underbelly::{Column, Columns, LogicalTypes, Timestamp, Values, arrow};
+use underbelly::{Column, Columns, LogicalType, LogicalTypes, Timestamp, Values, arrow};
 
+use super::Known;
 use super::load::{CHUNK_ROWS, CHUNK_TEXT_BYTES, Chunk, Loaded};
 use super::plan::Wishes;
 use super::source::Source;
 use crate::error::Failed;
-use crate::time::Unit;
+use crate::time::{Unit, is_zone, of_decimal};
 
 /// Bytes that are read at once.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -25,15 +26,36 @@ pub(super) struct Chunks<'a> {
     waiting: Vec<(String, Column)>,
     /// What they hold, where that is not what is stored.
     types: LogicalTypes,
+    /// The same of the series, with the zones that this import gives it.
+    held: LogicalTypes,
     loaded: Loaded,
     /// Whether the thread that commits has ended.
     is_over: bool,
 }
 
 impl<'a> Chunks<'a> {
-    pub(super) fn new(wishes: &'a Wishes, send: SyncSender<Chunk>) -> Chunks<'a> {
+    pub(super) fn new(wishes: &'a Wishes, known: Option<&Known>, send: SyncSender<Chunk>) -> Chunks<'a> {
         let (timestamps, waiting, loaded) = (Vec::new(), Vec::new(), Loaded::default());
-        Chunks { wishes, send, timestamps, waiting, types: LogicalTypes::new(), loaded, is_over: false }
+        let (types, held) = (LogicalTypes::new(), known.map(|known| known.types.clone()).unwrap_or_default());
+        Chunks { wishes, send, timestamps, waiting, types, held, loaded, is_over: false }
+    }
+
+    /// What counts of the types that a file brings with it, which no option can overrule: a zone where this machine knows it and
+    /// the series has none or the same. Elsewhere the instants come without.
+    fn kept(&mut self, types: &LogicalTypes) -> LogicalTypes {
+        let mut kept = LogicalTypes::new();
+        for (name, logical) in types.iter() {
+            if let Some(zone) = logical.zone() {
+                let stored = self.wishes.stored(name);
+                let is_free = self.held.get(stored).is_none_or(|held| held == logical);
+                if !is_free || !is_zone(zone) {
+                    continue;
+                }
+                self.held.insert(stored, logical.clone());
+            }
+            kept.insert(name.clone(), logical.clone());
+        }
+        kept
     }
 
     /// Adds the rows of a batch of a file, whose columns are of these types where these are not what is stored; false where nobody
@@ -45,17 +67,18 @@ impl<'a> Chunks<'a> {
         let mut times = Vec::new();
         for (name, column) in rows.into_columns() {
             match *name == *wishes.time {
-                true => times = instants(column, wishes).map_err(|what| Failed::input(path, what))?,
+                true => {
+                    let scale = types.get(&name).and_then(LogicalType::scale);
+                    times = instants(column, scale, wishes).map_err(|what| Failed::input(path, what))?;
+                }
                 false => columns.push((wishes.stored(&name).to_string(), column)),
             }
         }
         let mut stored = LogicalTypes::new();
         for (name, logical) in types.iter() {
-            // Numbers that count the time are a time of no zone.
-            match **name == *wishes.time {
-                true if logical.zone().is_some() => stored.insert("timestamp", logical.clone()),
-                true => {}
-                false => stored.insert(wishes.stored(name), logical.clone()),
+            // Decimals that count the time are instants in the series.
+            if **name != *wishes.time || logical.zone().is_some() {
+                stored.insert(wishes.stored(name), logical.clone());
             }
         }
         if !self.extends(&columns) || self.types != stored {
@@ -103,11 +126,9 @@ impl<'a> Chunks<'a> {
             .iter()
             .map(|(name, column)| {
                 let key = self.wishes.keys.iter().any(|key| self.wishes.stored(key) == name);
-                format!(
-                    "{name} {}{}",
-                    self.types.of(name, column.column_type()),
-                    if key { " key" } else { "" }
-                )
+                let held = self.types.get(name).or_else(|| self.held.get(name)).cloned();
+                let held = held.unwrap_or_else(|| column.column_type().into());
+                format!("{name} {held}{}", if key { " key" } else { "" })
             })
             .collect();
         self.loaded.stored = types.join(", ");
@@ -136,22 +157,21 @@ pub(super) fn check(path: &Path, rows: &Columns, wishes: &Wishes) -> Result<(), 
             return Err(Failed::input(path, format!("there is no column {name:?}, and there are: {names}")));
         }
     }
-    if wishes.keys.contains(&wishes.time) {
-        let what = "the time cannot be a key too, leave it out of --key";
-        return Err(Failed::Usage(what.to_string()));
-    }
     let time = rows.column(&wishes.time).map(|column| Column::new(column.column_type()));
-    time.map_or(Ok(()), |time| instants(time, wishes).map(|_| ()).map_err(|what| Failed::input(path, what)))
+    time.map_or(Ok(()), |time| {
+        instants(time, None, wishes).map(|_| ()).map_err(|what| Failed::input(path, what))
+    })
 }
 
-/// The times of a column of times, of days, or of numbers of the unit that was given.
-fn instants(column: Column, wishes: &Wishes) -> Result<Vec<Timestamp>, String> {
+/// The times of a column of times, of days, or of numbers of the unit that was given; `scale` is that of decimals.
+fn instants(column: Column, scale: Option<u8>, wishes: &Wishes) -> Result<Vec<Timestamp>, String> {
     const DAY_NS: i64 = 86_400_000_000_000;
     let name = &wishes.time;
     if column.null_count() > 0 {
         return Err(format!("column {name:?} has rows without a time; give every row one"));
     }
-    let number_ns = match wishes.time_notation(None).unit.unwrap_or(Unit::S) {
+    let unit = wishes.time_notation(None).unit.unwrap_or(Unit::S);
+    let number_ns = match unit {
         Unit::S => 1_000_000_000,
         Unit::Ms => 1_000_000,
         Unit::Us => 1_000,
@@ -164,12 +184,15 @@ fn instants(column: Column, wishes: &Wishes) -> Result<Vec<Timestamp>, String> {
     let found = column.column_type();
     let times = match column.into_parts().0 {
         Values::Timestamp(times) => scaled(times, 1),
-        Values::I64(numbers) => scaled(numbers, number_ns),
+        Values::I64(numbers) => match scale {
+            Some(scale) => numbers.into_iter().map(|number| of_decimal(number, scale, unit)).collect(),
+            None => scaled(numbers, number_ns),
+        },
         Values::I32(numbers) => scaled(wide(numbers), number_ns),
         Values::Date(days) => scaled(wide(days), DAY_NS),
         _ => {
             return Err(format!(
-                "column {name:?} holds {found}; the time is a timestamp, a date or a whole number"
+                "column {name:?} holds {found}; the time is a timestamp, a date, a whole number or a decimal"
             ));
         }
     };
@@ -196,7 +219,7 @@ pub(super) fn load_arrow(source: &Source, bar: &ProgressBar, chunks: &mut Chunks
     let failed = |error| failed(path, error);
     let mut input = BufReader::with_capacity(BUFFER_BYTES, source.bytes_of(bar)?);
     let reader = arrow::Reader::new(&mut input, arrow::Limits::default()).map_err(failed)?;
-    let types = reader.types();
+    let types = chunks.kept(&reader.types());
     for batch in reader {
         if !chunks.add(path, batch.map_err(failed)?, &types)? {
             return Ok(());

@@ -93,7 +93,7 @@ pub(super) fn read(
                 ),
             ));
         };
-        let notation = Notation { unit: Unit::of_name(name), zone: None, form: None };
+        let notation = Notation { unit: Unit::of_name(name), ..Notation::default() };
         let cells = Cells::new(&(*column_type).into(), InstantReader::new(notation));
         columns.push((name.clone(), *column_type, cells));
     }

@@ -67,18 +67,26 @@ pub(super) fn parse(text: &str, unit: Unit) -> Result<Timestamp, String> {
     let Some(Decimal { mantissa, exponent }) = decimal(text) else {
         return Err(format!("{text:?} is no number; correct it"));
     };
-    let exponent = exponent + unit.exponent();
-    let beyond = || {
+    rounded(mantissa, exponent + unit.exponent()).map(Timestamp).ok_or_else(|| {
         let unit = unit.plural();
         format!(
             "{text} is outside the years 1677 to 2262 as a number of {unit}; say what it counts with --unit"
         )
-    };
+    })
+}
+
+/// The same of a scaled integer with so many digits behind the point; `None` outside the years 1677 to 2262.
+pub(crate) fn of_decimal(unscaled: i64, scale: u8, unit: Unit) -> Option<Timestamp> {
+    rounded(unscaled.into(), unit.exponent() - i64::from(scale)).map(Timestamp)
+}
+
+/// `mantissa * 10^exponent` as the nearest whole number.
+fn rounded(mantissa: i128, exponent: i64) -> Option<i64> {
     let power = |exponent: i64| u32::try_from(exponent).ok().and_then(|e| 10i128.checked_pow(e));
-    let ns = if mantissa == 0 {
+    let whole = if mantissa == 0 {
         0
     } else if exponent >= 0 {
-        power(exponent).and_then(|factor| mantissa.checked_mul(factor)).ok_or_else(beyond)?
+        power(exponent).and_then(|factor| mantissa.checked_mul(factor))?
     } else {
         match power(-exponent) {
             Some(divisor) => {
@@ -88,7 +96,7 @@ pub(super) fn parse(text: &str, unit: Unit) -> Result<Timestamp, String> {
             None => 0,
         }
     };
-    i64::try_from(ns).map(Timestamp).map_err(|_| beyond())
+    i64::try_from(whole).ok()
 }
 
 #[cfg(test)]
@@ -110,6 +118,15 @@ mod tests {
         assert_eq!(parse("0.00000000049", Unit::S), 0);
         assert_eq!(parse("5e-99999", Unit::S), 0);
         assert_eq!(parse("0e99999", Unit::S), 0);
+    }
+
+    #[test]
+    fn decimals_count_units() {
+        assert_eq!(of_decimal(1_401_715_800_500, 3, Unit::S), Some(Timestamp(1_401_715_800_500_000_000)));
+        assert_eq!(of_decimal(-15, 1, Unit::Ns), Some(Timestamp(-2)));
+        assert_eq!(of_decimal(14, 1, Unit::Ns), Some(Timestamp(1)));
+        assert_eq!(of_decimal(i64::MIN, 0, Unit::Ns), Some(Timestamp(i64::MIN)));
+        assert_eq!(of_decimal(i64::MAX, 8, Unit::S), None);
     }
 
     #[test]

@@ -320,7 +320,7 @@ fn damaged_files_are_refused_with_what_was_committed() {
         ("{\"x\":1}", "lines.jsonl:2: column \"time_ns\": the time is missing"),
         (
             "{\"time_ns\":1,\"x\":{\"y\":1}}",
-            "column \"x\" is a value in some lines and an object with \"x.y\" in others",
+            "lines.jsonl:2: column \"x.y\": column \"x\" is an object with \"x.y\" here and a value at lines.jsonl:1",
         ),
         ("{\"time_ns\":1,\"x\":[1]}", "column \"x\": is a list"),
         ("{\"time_ns\":1,\"x\":\"text\"}", "column \"x\" has another kind of value than at lines.jsonl:1"),

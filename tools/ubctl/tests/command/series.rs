@@ -468,7 +468,7 @@ fn nested_objects_come_back_nested() {
         ("{\"t\":0,\"x\":{\"a.b\":1}}", "the last name is empty or has a dot"),
         ("{\"t\":0,\"x\":{\"\":1}}", "the last name is empty or has a dot"),
         ("{\"t\":0,\"a.b\":1}", "--rename"),
-        ("{\"t\":0,\"x\":1}\n{\"t\":1,\"x\":{\"y\":1}}", "a value in some lines"),
+        ("{\"t\":0,\"x\":1}\n{\"t\":1,\"x\":{\"y\":1}}", "with \"x.y\" here and a value at z.jsonl:1"),
         ("{\"t\":0,\"x\":{\"y\":1,\"y\":2}}", "stands there twice"),
         (&deep, "32 levels"),
     ] {

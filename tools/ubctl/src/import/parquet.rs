@@ -118,7 +118,10 @@ fn caught(source: &Source, read: &mut dyn FnMut() -> Result<(), Failed>) -> Resu
 }
 
 /// A file, and what its columns become.
-fn opened(source: &Source) -> Result<(SerializedFileReader<File>, Vec<(String, Meaning)>), Failed> {
+type Opened = (SerializedFileReader<File>, Vec<(String, Meaning)>);
+
+/// Opens a file.
+fn opened(source: &Source) -> Result<Opened, Failed> {
     let path = source.path();
     let file = File::open(path).map_err(|error| Failed::file("open", path, error))?;
     let refused = |what: String| Failed::input(path, what);
@@ -189,12 +192,15 @@ pub(super) fn load(source: &Source, bar: &ProgressBar, chunks: &mut Chunks<'_>) 
     })
 }
 
-/// The next `count` values of a column, and which of them are not null.
+/// Values, and which of them are not null where some are.
+type Nullable<V> = (Vec<V>, Option<Vec<bool>>);
+
+/// The next `count` values of a column.
 fn next<T: DataType>(
     reader: &mut ColumnReaderImpl<T>,
     column: &ColumnDescriptor,
     count: usize,
-) -> Result<(Vec<T::T>, Option<Vec<bool>>), String>
+) -> Result<Nullable<T::T>, String>
 where
     T::T: Default,
 {

@@ -2,7 +2,8 @@
 
 use arrow_format::ipc::planus::{self, ReadAsRoot};
 use arrow_format::ipc::{
-    FieldRef, KeyValueRef, MessageHeaderRef, MessageRef, RecordBatchRef, SchemaRef, TypeRef,
+    Buffer, FieldNode, FieldRef, KeyValueRef, MessageHeaderRef, MessageRef, RecordBatchRef, SchemaRef,
+    TypeRef,
 };
 
 use crate::columns::STRUCT_DEPTH_MAX;
@@ -30,6 +31,37 @@ pub(crate) fn body_bytes(metadata: &[u8]) -> Result<u64, ArrowError> {
     let message = MessageRef::read_as_root(metadata).map_err(unreadable)?;
     let bytes = message.body_length().map_err(unreadable)?;
     u64::try_from(bytes).map_err(|_| ArrowError::rows(format!("the body of a message has {bytes} bytes")))
+}
+
+/// What a record batch says of one of its columns, which [`check`] found to be sound: rows and nulls of the column and of the structs
+/// around it, and where its buffers lie in the body. `nodes` and `buffers` are the positions of these among those of all columns, of which
+/// `all` buffers.
+pub(crate) fn column(
+    metadata: &[u8],
+    nodes: &[usize],
+    buffers: &[usize],
+    all: usize,
+) -> Result<(Vec<FieldNode>, Vec<Buffer>), ArrowError> {
+    let message = MessageRef::read_as_root(metadata).map_err(unreadable)?;
+    let Some(MessageHeaderRef::RecordBatch(batch)) = message.header().map_err(unreadable)? else {
+        return Err(ArrowError::rows("a record batch is none"));
+    };
+    let (described, found) = (batch.nodes().map_err(unreadable)?, batch.buffers().map_err(unreadable)?);
+    let count = found.as_ref().map_or(0, |found| found.len());
+    if count != all {
+        return Err(ArrowError::rows(format!("{count} buffers where the columns have {all}")));
+    }
+    let node = |at: &usize| {
+        let node = described.as_ref()?.get(*at)?;
+        Some(FieldNode { length: node.length(), null_count: node.null_count() })
+    };
+    let buffer = |at: &usize| {
+        let buffer = found.as_ref()?.get(*at)?;
+        Some(Buffer { offset: buffer.offset(), length: buffer.length() })
+    };
+    let nodes: Option<Vec<FieldNode>> = nodes.iter().map(node).collect();
+    let buffers: Option<Vec<Buffer>> = buffers.iter().map(buffer).collect();
+    nodes.zip(buffers).ok_or_else(|| ArrowError::rows("a record batch lacks a column"))
 }
 
 /// Refuses what is no schema, or no batch of plain, uncompressed columns whose buffers lie within its body. `nodes` is how many

@@ -20,13 +20,13 @@ use crate::columns;
 use crate::error::ArrowError;
 
 /// Before the length of a message, in streams since 2019.
-const CONTINUATION: [u8; 4] = [0xff; 4];
+pub(crate) const CONTINUATION: [u8; 4] = [0xff; 4];
 /// At both ends of a file.
 const MARK: [u8; 6] = *b"ARROW1";
 /// A message without metadata ends the stream.
-const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+pub(crate) const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 /// Dictionaries of a stream. arrow2 calls itself for each that it reads before a batch, so that they are not without bound.
-const DICTIONARIES_MAX: usize = 256;
+pub(crate) const DICTIONARIES_MAX: usize = 256;
 /// Bytes that are made room for before they have come.
 const AHEAD_BYTES_MAX: u64 = 1 << 20;
 
@@ -63,13 +63,13 @@ impl Default for Limits {
 /// Reads a stream or a file, a record batch at a time. As an iterator it ends behind the last batch, or after an error; a
 /// stream without its end is cut short, which is an error.
 pub struct Reader<R> {
-    messages: Messages<R>,
+    pub(crate) messages: Messages<R>,
     is_file: bool,
-    schema: StreamMetadata,
+    pub(crate) schema: StreamMetadata,
     /// Columns of the messages, with those within structs.
-    nodes: usize,
+    pub(crate) nodes: usize,
     /// The plain columns.
-    leaves: Vec<(String, DataType)>,
+    pub(crate) leaves: Vec<(String, DataType)>,
     rows: usize,
     /// Messages of dictionaries, the newest of each number.
     dictionaries: Vec<(i64, Vec<u8>)>,
@@ -77,17 +77,21 @@ pub struct Reader<R> {
 }
 
 /// Reads one message after another.
-struct Messages<R> {
-    input: R,
+pub(crate) struct Messages<R> {
+    pub(crate) input: R,
     limits: Limits,
     /// The metadata of the message that was read last, with what stands before it, and its body.
-    head: Vec<u8>,
+    pub(crate) head: Vec<u8>,
     metadata_at: usize,
     body: Vec<u8>,
 }
 
 impl<R: Read> Messages<R> {
-    fn word(&mut self) -> Result<[u8; 4], ArrowError> {
+    pub(crate) fn new(input: R, limits: Limits) -> Messages<R> {
+        Messages { input, limits, head: Vec::new(), metadata_at: 0, body: Vec::new() }
+    }
+
+    pub(crate) fn word(&mut self) -> Result<[u8; 4], ArrowError> {
         let mut word = [0; 4];
         self.input.read_exact(&mut word).map_err(cut)?;
         Ok(word)
@@ -102,6 +106,13 @@ impl<R: Read> Messages<R> {
 
     /// Reads the message that begins with `first`; false at the end of the stream.
     fn advance(&mut self, first: [u8; 4]) -> Result<bool, ArrowError> {
+        let Some(bytes) = self.advance_to_body(first)? else { return Ok(false) };
+        Self::take(&mut self.input, bytes, &mut self.body)?;
+        Ok(true)
+    }
+
+    /// Reads the metadata of that message alone; how many bytes its body has.
+    pub(crate) fn advance_to_body(&mut self, first: [u8; 4]) -> Result<Option<u64>, ArrowError> {
         self.head.clear();
         self.body.clear();
         self.head.extend_from_slice(&first);
@@ -116,7 +127,7 @@ impl<R: Read> Messages<R> {
         let length =
             length.ok_or_else(|| ArrowError::rows("the stream is cut short, or is none of Arrow"))?;
         if length == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         Self::take(&mut self.input, length.into(), &mut self.head)?;
         let bytes = claims::body_bytes(self.metadata())?;
@@ -124,11 +135,10 @@ impl<R: Read> Messages<R> {
             let limit = self.limits.body_bytes;
             return Err(ArrowError::rows(format!("a message of {bytes} bytes is longer than {limit}")));
         }
-        Self::take(&mut self.input, bytes, &mut self.body)?;
-        Ok(true)
+        Ok(Some(bytes))
     }
 
-    fn metadata(&self) -> &[u8] {
+    pub(crate) fn metadata(&self) -> &[u8] {
         self.head.get(self.metadata_at..).unwrap_or_default()
     }
 
@@ -143,7 +153,7 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// [`ArrowError::Rows`] where it is none, or has columns that cannot be taken; [`ArrowError::Io`].
     pub fn new(input: R, limits: Limits) -> Result<Reader<R>, ArrowError> {
-        let mut messages = Messages { input, limits, head: Vec::new(), metadata_at: 0, body: Vec::new() };
+        let mut messages = Messages::new(input, limits);
         let mut first = messages.word()?;
         let is_file = first == MARK[..4];
         if is_file {
@@ -182,23 +192,16 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// [`ArrowError::Rows`] where a column has a type that cannot be taken, or two have one name.
     pub fn empty(&self) -> Result<Columns, ArrowError> {
-        named(&self.leaves, self.found()?)
+        empty_of(&self.leaves)
     }
 
     /// What the columns hold, where that is not what is stored.
     pub fn types(&self) -> LogicalTypes {
-        let mut types = LogicalTypes::new();
-        for (name, data_type) in &self.leaves {
-            let logical = columns::logical(data_type);
-            logical.into_iter().for_each(|logical| types.insert(name.as_str(), logical));
-        }
-        types
+        types_of(&self.leaves)
     }
 
     fn found(&self) -> Result<Vec<Option<Column>>, ArrowError> {
-        let empty =
-            |(name, of): &(String, DataType)| columns::empty(of).map_err(|what| of_column(name, what));
-        self.leaves.iter().map(empty).collect()
+        found(&self.leaves)
     }
 
     /// The next batch; `None` behind the last.
@@ -244,34 +247,12 @@ impl<R: Read> Reader<R> {
         let dictionaries = Parts(self.dictionaries.iter().map(|(_, message)| &message[..]).collect());
         let bytes = dictionaries.chain(&head[..]).chain(&body[..]).chain(&END[..]);
         let mut found = self.found()?;
-        caught(|| {
-            let mut batches = StreamReader::new(bytes, self.schema.clone(), None);
-            let Some(StreamState::Some(chunk)) =
-                batches.next().transpose().map_err(|error| failed(&error))?
-            else {
-                return Err(ArrowError::rows("a record batch is none"));
-            };
-            let mut waiting = found.iter_mut().zip(&self.leaves);
-            let mut append = |array: &dyn Array, whole: Option<&Bitmap>| {
-                let Some((column, (name, _))) = waiting.next() else { return Ok(()) };
-                let column = column.as_mut();
-                // Where offsets are missing, arrow2 makes an array without rows.
-                let appended = match array.len() == rows {
-                    true => column.map_or(Ok(()), |column| columns::append(column, array, whole)),
-                    false => Err(format!("holds {} rows in a record batch of {rows}", array.len())),
-                };
-                appended.map_err(|what| format!("column {name:?} {what}"))
-            };
-            for array in chunk.arrays() {
-                columns::each_leaf(&**array, None, &mut append).map_err(ArrowError::rows)?;
-            }
-            Ok(())
-        })?;
+        fill(&self.schema, bytes, rows, &self.leaves, &mut found)?;
         named(&self.leaves, found)
     }
 
     /// Behind the end of the stream: a file's list of its batches, which is not needed, and its mark.
-    fn end(&mut self) -> Result<(), ArrowError> {
+    pub(crate) fn end(&mut self) -> Result<(), ArrowError> {
         if !self.is_file {
             return Ok(());
         }
@@ -299,8 +280,41 @@ impl<R: Read> Iterator for Reader<R> {
     }
 }
 
+/// Decodes a stream of dictionaries and one record batch of `rows` rows behind them into columns, of which there is one for each
+/// of the plain ones that has a type.
+pub(crate) fn fill(
+    schema: &StreamMetadata,
+    bytes: impl Read,
+    rows: usize,
+    leaves: &[(String, DataType)],
+    found: &mut [Option<Column>],
+) -> Result<(), ArrowError> {
+    caught(|| {
+        let mut batches = StreamReader::new(bytes, schema.clone(), None);
+        let Some(StreamState::Some(chunk)) = batches.next().transpose().map_err(|error| failed(&error))?
+        else {
+            return Err(ArrowError::rows("a record batch is none"));
+        };
+        let mut waiting = found.iter_mut().zip(leaves);
+        let mut append = |array: &dyn Array, whole: Option<&Bitmap>| {
+            let Some((column, (name, _))) = waiting.next() else { return Ok(()) };
+            let column = column.as_mut();
+            // Where offsets are missing, arrow2 makes an array without rows.
+            let appended = match array.len() == rows {
+                true => column.map_or(Ok(()), |column| columns::append(column, array, whole)),
+                false => Err(format!("holds {} rows in a record batch of {rows}", array.len())),
+            };
+            appended.map_err(|what| format!("column {name:?} {what}"))
+        };
+        for array in chunk.arrays() {
+            columns::each_leaf(&**array, None, &mut append).map_err(ArrowError::rows)?;
+        }
+        Ok(())
+    })
+}
+
 /// Slices, read one behind another.
-struct Parts<'a>(VecDeque<&'a [u8]>);
+pub(crate) struct Parts<'a>(pub(crate) VecDeque<&'a [u8]>);
 
 impl Read for Parts<'_> {
     fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
@@ -311,8 +325,29 @@ impl Read for Parts<'_> {
     }
 }
 
-fn of_column(name: &str, what: String) -> ArrowError {
+pub(crate) fn of_column(name: &str, what: String) -> ArrowError {
     ArrowError::rows(format!("column {name:?} {what}"))
+}
+
+/// An empty column for each of the plain ones that has a type.
+fn found(leaves: &[(String, DataType)]) -> Result<Vec<Option<Column>>, ArrowError> {
+    let empty = |(name, of): &(String, DataType)| columns::empty(of).map_err(|what| of_column(name, what));
+    leaves.iter().map(empty).collect()
+}
+
+/// Names and types of plain columns, without rows.
+pub(crate) fn empty_of(leaves: &[(String, DataType)]) -> Result<Columns, ArrowError> {
+    named(leaves, found(leaves)?)
+}
+
+/// What plain columns hold, where that is not what is stored.
+pub(crate) fn types_of(leaves: &[(String, DataType)]) -> LogicalTypes {
+    let mut types = LogicalTypes::new();
+    for (name, data_type) in leaves {
+        let logical = columns::logical(data_type);
+        logical.into_iter().for_each(|logical| types.insert(name.as_str(), logical));
+    }
+    types
 }
 
 fn named(leaves: &[(String, DataType)], found: Vec<Option<Column>>) -> Result<Columns, ArrowError> {

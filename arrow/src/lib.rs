@@ -12,15 +12,21 @@
 //! - Unsafe code is in [`c`] alone.
 //!
 //! Modules in reading order: `error`, `batch` (rows that are lent), `columns` (columns as arrays of arrow2, and back), `claims`,
-//! `ipc` (files and streams), [`c`].
+//! `ipc` (files and streams), `index` (columns of files one by one), `parquet` (the same of Parquet, a feature), [`c`].
 
 mod batch;
 pub mod c;
 mod claims;
 mod columns;
 mod error;
+mod index;
 mod ipc;
+#[cfg(feature = "parquet")]
+mod parquet;
 
 pub use batch::{Batch, Lend, Lent};
 pub use error::ArrowError;
+pub use index::Index;
 pub use ipc::{Limits, Reader, Writer, decode, encode};
+#[cfg(feature = "parquet")]
+pub use parquet::{Parquet, Stretches};

@@ -1,5 +1,7 @@
 //! Rows of series as Arrow: for other libraries in this process by the C Data Interface, for files and pipes as Arrow IPC.
 //!
+//! A [`Folder`] of Arrow files is read as a series is, without being imported.
+//!
 //! [`Series::lent_rows`](crate::Series::lent_rows) gives batches that lie where they lie in the database, as far as they are young;
 //! [`export`] and [`export_stream`] hand batches over, [`import`] and [`import_stream`] take what others made. Any [`Columns`]
 //! are a [`Batch`]. Decimals come as their scaled integers; [`types`], `Reader::types` and `Imported::types` tell their scale, for
@@ -26,6 +28,12 @@
 //! ```
 //!
 //! [`Columns`]: crate::Columns
+
+mod folder;
+
+pub use folder::{Folder, FolderError, FolderOptions};
+#[cfg(feature = "parquet")]
+pub use underbelly_arrow::{Parquet, Stretches};
 
 pub use crate::series::{LentBatches, LentRows};
 pub use underbelly_arrow::c::{

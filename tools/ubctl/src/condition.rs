@@ -1,9 +1,10 @@
 //! Conditions on the values of columns: `--where`.
 
 use clap::Args;
-use underbelly::{Predicate, Scan, Series, Value};
+use underbelly::{Predicate, Scan, Value};
 
 use crate::error::Failed;
+use crate::series::Rows;
 use crate::slot::parse_typed;
 use crate::time::parse_instant;
 
@@ -42,7 +43,7 @@ fn parse_condition(text: &str) -> Result<Condition, String> {
 }
 
 impl Condition {
-    fn predicate(&self, series: &Series) -> Result<Predicate, Failed> {
+    fn predicate(&self, series: &Rows) -> Result<Predicate, Failed> {
         let value = |text: &str| {
             Ok::<_, Failed>(match self.column.as_str() {
                 "timestamp" => Value::Timestamp(parse_instant(text).map_err(Failed::Usage)?),
@@ -72,12 +73,12 @@ impl Condition {
 
 impl Conditions {
     /// The columns and what is asked of them, with values of their types.
-    pub(crate) fn predicates(&self, series: &Series) -> Result<Vec<(&str, Predicate)>, Failed> {
+    pub(crate) fn predicates(&self, series: &Rows) -> Result<Vec<(&str, Predicate)>, Failed> {
         self.conditions.iter().map(|c| Ok((c.column.as_str(), c.predicate(series)?))).collect()
     }
 
     /// A scan of the rows that are meant.
-    pub(crate) fn narrow<'a>(&self, series: &Series, scan: Scan<'a>) -> Result<Scan<'a>, Failed> {
+    pub(crate) fn narrow<'a>(&self, series: &Rows, scan: Scan<'a>) -> Result<Scan<'a>, Failed> {
         let predicates = self.predicates(series)?.into_iter();
         Ok(predicates.fold(scan, |scan, (name, predicate)| scan.filter(name, predicate)))
     }

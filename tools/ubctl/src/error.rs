@@ -46,6 +46,9 @@ pub(crate) enum Failed {
     /// Rows that could not be read or written as Arrow.
     #[error(transparent)]
     Arrow(underbelly::arrow::ArrowError),
+    /// A folder of files that could not be read as a series.
+    #[error(transparent)]
+    Folder(#[from] underbelly::arrow::FolderError),
     /// Columns that do not fit together.
     #[error(transparent)]
     Column(#[from] ColumnError),

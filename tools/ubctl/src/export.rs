@@ -16,13 +16,13 @@ use std::time::Instant;
 use clap::Args;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use underbelly::{Columns, QueryError, Scan, Timestamp, View, arrow};
+use underbelly::{Columns, QueryError, Scan, Timestamp, arrow};
 
 use crate::condition::Conditions;
 use crate::error::Failed;
 use crate::form::Form;
 use crate::output::{Facts, Format};
-use crate::series::{filters, parse_filter};
+use crate::series::{Beside, FolderArgs, filters, parse_filter};
 use crate::time::parse_instant;
 use crate::{progress, stderr};
 
@@ -36,9 +36,11 @@ const BATCHES_AHEAD: usize = 4;
 /// Rows come in order of time and arrival, `timestamp` first. `ubctl import` reads back what this writes: Arrow and Parquet with
 /// their types, text with those that --columns of the import names. In CSV a null is an empty field, and so is an empty text, unless
 /// --null says what a null is; then `import --null TEXT --keep-empty` tells them apart.
+///
+/// A path such as ./ticks in the place of the type names a folder of files, as for `series range`.
 #[derive(Args, Debug)]
 pub(crate) struct Export {
-    /// The series' type
+    /// The series' type, or a path of a folder
     #[arg(value_name = "TYPE")]
     series: String,
     /// Start of the range
@@ -64,6 +66,8 @@ pub(crate) struct Export {
     /// In CSV, what stands for null; no text may be the same
     #[arg(long, value_name = "TEXT", default_value = "")]
     null: String,
+    #[command(flatten)]
+    folder: FolderArgs,
 }
 
 /// Writes batches in some form.
@@ -109,7 +113,7 @@ fn name(part: &Path, path: &Path) -> std::io::Result<u64> {
 }
 
 impl Export {
-    pub(crate) fn run(&self, db: &View) -> Result<(), Failed> {
+    pub(crate) fn run(&self, db: &Beside<'_>) -> Result<(), Failed> {
         let started = Instant::now();
         let form =
             self.format.or_else(|| self.output.as_deref().and_then(Form::of_name)).unwrap_or(Form::Csv);
@@ -154,8 +158,9 @@ impl Export {
     }
 
     /// Writes the rows; answers how many.
-    fn write<'o>(&self, db: &View, form: Form, out: impl Write + Send + 'o) -> Result<u64, Failed> {
-        let series = db.snapshot().series(&self.series)?;
+    fn write<'o>(&self, db: &Beside<'_>, form: Form, out: impl Write + Send + 'o) -> Result<u64, Failed> {
+        self.folder.check([self.series.as_str()])?;
+        let series = self.folder.rows(db, &self.series)?;
         let keys = filters(&series, &self.key)?;
         let conditions = self.conditions.predicates(&series)?;
         let scan = || -> Scan<'_> {
@@ -179,7 +184,7 @@ impl Export {
             Form::Parquet => return Err(Failed::Usage(crate::form::NO_PARQUET.to_string())),
         };
         let total =
-            if keys.is_empty() && conditions.is_empty() { scan().count()? } else { series.count()? };
+            if keys.is_empty() && conditions.is_empty() { scan().count()? } else { series.scan().count()? };
         let bar = progress::rows(total, format!("exporting {}", self.series));
         let (send, receive) = sync_channel::<Result<Columns, QueryError>>(BATCHES_AHEAD);
         let written = std::thread::scope(|scope| {

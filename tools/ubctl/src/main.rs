@@ -122,7 +122,7 @@ impl Cli {
             Noun::Top(top) => top.run(&dir),
             Noun::Alarms(alarms) => alarms.run(&*Database::open_read_only(&dir)?),
             Noun::Checkpoint(checkpoint) => checkpoint.run(&write(&dir)?),
-            Noun::Export(export) => export.run(&*Database::open_read_only(&dir)?),
+            Noun::Export(export) => export.run(&series::Beside::new(&dir)),
             Noun::Import(import) => {
                 let db = write_sealed(&dir, import.is_by_key())?;
                 import.run(db)

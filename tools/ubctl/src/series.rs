@@ -3,15 +3,18 @@
 mod asof;
 mod define;
 mod resample;
+mod rows;
 
 use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
+use underbelly::arrow::Folder;
 use underbelly::{
-    Batch, Closed, ColumnType, Columns, Database, Delete, LogicalType, LogicalTypes, Scan, SeriesDefinition,
-    Timestamp, Value, View,
+    Batch, Closed, ColumnType, Columns, Database, Delete, LogicalType, LogicalTypes, Scan, Schema,
+    SeriesDefinition, Timestamp, Value, View,
 };
 
+pub(crate) use self::rows::{Beside, FolderArgs, Rows};
 use crate::condition::Conditions;
 use crate::error::Failed;
 use crate::output::{Facts, Field, Format, FormatArg, Listing, print};
@@ -27,11 +30,13 @@ const TABLE_ROWS: u64 = 50;
 pub(crate) enum Series {
     /// Lists all series
     Ls(FormatArg),
-    /// Shows one series: rows, times, columns, files
+    /// Shows one series, or a folder of files: rows, times, columns, files
     Info {
-        /// The series' type
+        /// The series' type, or a path of a folder
         #[arg(value_name = "TYPE")]
         series: String,
+        #[command(flatten)]
+        folder: FolderArgs,
         #[command(flatten)]
         format: FormatArg,
     },
@@ -41,7 +46,7 @@ pub(crate) enum Series {
     Resample(Box<resample::ResampleArgs>),
     /// Shows the newest rows, newest first
     Latest {
-        /// The series' type
+        /// The series' type, or a path of a folder
         #[arg(value_name = "TYPE")]
         series: String,
         /// How many
@@ -51,15 +56,19 @@ pub(crate) enum Series {
         #[arg(long, value_name = "KEY=VALUE", value_parser = parse_filter)]
         key: Vec<(String, String)>,
         #[command(flatten)]
+        folder: FolderArgs,
+        #[command(flatten)]
         format: FormatArg,
     },
     Rm(Rm),
     Define(define::Define),
     /// Shows the newest row of each combination of keys
     Last {
-        /// The series' type
+        /// The series' type, or a path of a folder
         #[arg(value_name = "TYPE")]
         series: String,
+        #[command(flatten)]
+        folder: FolderArgs,
         #[command(flatten)]
         format: FormatArg,
     },
@@ -70,9 +79,12 @@ pub(crate) enum Series {
 /// CSV and JSON are written as rows are read, however many there are. A table shows 50 rows unless --limit says
 /// otherwise. Times are ISO 8601 (UTC without an offset), `now`, or bare numbers of seconds since 1970; eight
 /// digits are a day.
+///
+/// A path such as ./ticks or /data/ticks in the place of the type names a folder of Arrow files (and of Parquet, where this was built with
+/// it), whose rows are read where they lie, as if they were imported. Nothing is written into it.
 #[derive(Args, Debug)]
 pub(crate) struct Range {
-    /// The series' type
+    /// The series' type, or a path of a folder
     #[arg(value_name = "TYPE")]
     series: String,
     /// Start of the range
@@ -104,6 +116,8 @@ pub(crate) struct Range {
     /// As known at this time of the database's clock
     #[arg(long, value_parser = parse_instant, allow_hyphen_values = true, value_name = "TIME")]
     as_known: Option<Timestamp>,
+    #[command(flatten)]
+    folder: FolderArgs,
     #[command(flatten)]
     format: FormatArg,
 }
@@ -161,10 +175,7 @@ pub(crate) fn parse_filter(text: &str) -> Result<(String, String), String> {
 }
 
 /// Filters with values of their keys' types.
-pub(crate) fn filters(
-    series: &underbelly::Series,
-    given: &[(String, String)],
-) -> Result<Vec<(String, Value)>, Failed> {
+pub(crate) fn filters(series: &Rows, given: &[(String, String)]) -> Result<Vec<(String, Value)>, Failed> {
     let typed = |(name, text): &(String, String)| {
         let column = series.schema().column(name)?;
         let logical = series.types().of(name, column.column_type);
@@ -188,25 +199,33 @@ impl Series {
         if let Series::Define(define) = self {
             return define.run(&write(dir)?);
         }
-        self.show(&*Database::open_read_only(dir)?)
+        self.show(&Beside::new(dir))
     }
 
-    fn show(&self, db: &View) -> Result<(), Failed> {
+    fn show(&self, db: &Beside<'_>) -> Result<(), Failed> {
         match self {
             Series::Rm(_) | Series::Define(_) => Ok(()),
-            Series::Ls(format) => list(db, format.format),
-            Series::Info { series, format } => info(db, series, format.format),
+            Series::Ls(format) => list(db.view()?, format.format),
+            Series::Info { series, folder, format } => {
+                folder.check([series.as_str()])?;
+                match folder.rows(db, series)? {
+                    Rows::Series(_) => info(db.view()?, series, format.format),
+                    Rows::Folder(folder) => info_of_folder(&folder, format.format),
+                }
+            }
             Series::Range(range) => range.run(db),
             Series::AsOf(asof) => asof.run(db),
             Series::Resample(resample) => resample.run(db),
-            Series::Latest { series, n, key, format } => {
-                let series = db.snapshot().series(series)?;
+            Series::Latest { series, n, key, folder, format } => {
+                folder.check([series.as_str()])?;
+                let series = folder.rows(db, series)?;
                 let keys = filters(&series, key)?;
                 let keys: Vec<(&str, Value)> = keys.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
                 show(format.format, &series.latest(*n, &keys)?, series.types())
             }
-            Series::Last { series, format } => {
-                let series = db.snapshot().series(series)?;
+            Series::Last { series, folder, format } => {
+                folder.check([series.as_str()])?;
+                let series = folder.rows(db, series)?;
                 show(format.format, &series.last_points()?, series.types())
             }
         }
@@ -221,7 +240,7 @@ fn list(db: &View, format: Format) -> Result<(), Failed> {
     for name in snapshot.series_names() {
         let info = snapshot.series_info(&name)?;
         let series = snapshot.series(&name)?;
-        let instant = |at| Field::instant(at, time_zone(&series));
+        let instant = |at| Field::instant(at, time_zone(series.types()));
         let keys: Vec<&str> = series.schema().keys().map(|key| &*key.name).collect();
         listing.row([
             info.name.into(),
@@ -239,32 +258,50 @@ fn list(db: &View, format: Format) -> Result<(), Failed> {
 }
 
 /// The zone of the rows' own time, where one is named.
-pub(crate) fn time_zone(series: &underbelly::Series) -> Option<&str> {
-    series.types().get("timestamp").and_then(LogicalType::zone)
+pub(crate) fn time_zone(types: &LogicalTypes) -> Option<&str> {
+    types.get("timestamp").and_then(LogicalType::zone)
+}
+
+/// The keys and the fields with their types, and the zone of the rows' instants.
+fn add_columns(facts: &mut Facts, schema: &Schema, types: &LogicalTypes) {
+    let columns = |key: bool| {
+        let columns = schema.columns.iter().filter(|column| column.key == key);
+        let named =
+            columns.map(|column| format!("{} {}", column.name, types.of(&column.name, column.column_type)));
+        named.collect::<Vec<_>>().join(", ")
+    };
+    facts.add("keys", columns(true)).add("fields", columns(false));
+    if let Some(zone) = time_zone(types) {
+        facts.add("zone", zone.to_string());
+    }
+}
+
+fn info_of_folder(folder: &Folder, format: Format) -> Result<(), Failed> {
+    let bounds = folder.bounds()?;
+    let instant = |at| Field::instant(at, time_zone(folder.types()));
+    let mut facts = Facts::default();
+    facts.add("folder", folder.path().display().to_string()).add("rows", folder.count()?);
+    facts.add("first", bounds.map(|(first, _)| instant(first)));
+    facts.add("last", bounds.map(|(_, last)| instant(last)));
+    add_columns(&mut facts, folder.schema(), folder.types());
+    facts.add("files", folder.files().count()).add("bytes", folder.bytes());
+    facts.add("batches", folder.batches()).add("overlapping", folder.overlapping());
+    facts.print(format)
 }
 
 fn info(db: &View, name: &str, format: Format) -> Result<(), Failed> {
     let snapshot = db.snapshot();
     let info = snapshot.series_info(name)?;
     let series = snapshot.series(name)?;
-    let columns = |key: bool| {
-        let columns = series.schema().columns.iter().filter(|column| column.key == key);
-        let named = columns
-            .map(|column| format!("{} {}", column.name, series.types().of(&column.name, column.column_type)));
-        named.collect::<Vec<_>>().join(", ")
-    };
     let is_new = |name: &&str| series.schema().column(name).is_err();
     let declared = series.types().iter().filter(|(name, _)| is_new(&&***name) && &***name != "timestamp");
     let declared: Vec<String> = declared.map(|(name, logical)| format!("{name} {logical}")).collect();
-    let zone = time_zone(&series);
+    let zone = time_zone(series.types());
     let instant = |at| Field::instant(at, zone);
     let mut facts = Facts::default();
     facts.add("type", info.name.clone()).add("rows", info.rows);
     facts.add("first", info.first.map(instant)).add("last", info.last.map(instant));
-    facts.add("keys", columns(true)).add("fields", columns(false));
-    if let Some(zone) = zone {
-        facts.add("zone", zone.to_string());
-    }
+    add_columns(&mut facts, series.schema(), series.types());
     if !declared.is_empty() {
         facts.add("declared", declared.join(", "));
     }
@@ -323,7 +360,7 @@ impl Rm {
         if let Some(to) = self.to {
             (scan, delete) = (scan.to(to), delete.to(to));
         }
-        for (name, value) in filters(&series, &self.key)? {
+        for (name, value) in filters(&Rows::Series(series.clone()), &self.key)? {
             (scan, delete) = (scan.key(&name, value.clone()), delete.key(name, value));
         }
         // Nobody else writes, so what is counted is what is hidden.
@@ -337,11 +374,16 @@ impl Rm {
 }
 
 impl Range {
-    fn run(&self, db: &View) -> Result<(), Failed> {
+    fn run(&self, db: &Beside<'_>) -> Result<(), Failed> {
+        self.folder.check([self.series.as_str()])?;
         let series = match (self.as_known_at, self.as_known) {
-            (Some(seq), _) => db.as_known_at(seq)?.series(&self.series)?,
-            (None, Some(at)) => db.as_known_at_time(at)?.series(&self.series)?,
-            (None, None) => db.snapshot().series(&self.series)?,
+            (None, None) => self.folder.rows(db, &self.series)?,
+            _ if rows::folder(&self.series).is_some() => {
+                let what = "a folder is read as it is now; leave out --as-known and --as-known-at";
+                return Err(Failed::Usage(what.to_string()));
+            }
+            (Some(seq), _) => Rows::Series(db.view()?.as_known_at(seq)?.series(&self.series)?),
+            (None, Some(at)) => Rows::Series(db.view()?.as_known_at_time(at)?.series(&self.series)?),
         };
         let keys = filters(&series, &self.key)?;
         let conditions = self.conditions.predicates(&series)?;

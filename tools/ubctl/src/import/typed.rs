@@ -206,7 +206,7 @@ pub(super) fn columns_of_arrow(source: &Source) -> Result<Columns, Failed> {
     reader.and_then(|reader| reader.empty()).map_err(|error| failed(source.path(), error))
 }
 
-fn failed(path: &Path, error: arrow::ArrowError) -> Failed {
+pub(super) fn failed(path: &Path, error: arrow::ArrowError) -> Failed {
     match error {
         arrow::ArrowError::Io(error) => Failed::file("read", path, error),
         other => Failed::input(path, other.to_string()),

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use underbelly::{Direction, LogicalType, LogicalTypes, Scan, Series, Timestamp, View};
+use underbelly::{Direction, LogicalType, LogicalTypes, Scan, Timestamp};
 
-use super::{TABLE_ROWS, add, filters, parse_filter};
+use super::{Beside, FolderArgs, Rows, TABLE_ROWS, add, filters, parse_filter};
 use crate::condition::Conditions;
 use crate::error::Failed;
 use crate::output::{Format, FormatArg, Listing};
@@ -14,13 +14,14 @@ use crate::time::{parse_duration, parse_instant};
 /// Shows rows with the row of another series that was valid then
 ///
 /// Each row of TYPE is shown once, with the columns of the last row of OTHER at or before it; empty where there is none.
-/// A table shows 50 rows unless --limit says otherwise.
+/// A table shows 50 rows unless --limit says otherwise. A path such as ./quotes in the place of either type names a folder of files, as for
+/// `series range`.
 #[derive(Args, Debug)]
 pub(crate) struct AsOfArgs {
-    /// The series' type
+    /// The series' type, or a path of a folder
     #[arg(value_name = "TYPE")]
     series: String,
-    /// The type of the other series
+    /// The type of the other series, or a path of a folder
     #[arg(value_name = "OTHER")]
     other: String,
     /// Only rows of OTHER with the same value in these columns; LEFT=RIGHT where the column has another name there
@@ -62,6 +63,8 @@ pub(crate) struct AsOfArgs {
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     #[command(flatten)]
+    folder: FolderArgs,
+    #[command(flatten)]
     format: FormatArg,
 }
 
@@ -93,13 +96,13 @@ fn with_keys<'c>(columns: &'c [String], keys: impl Iterator<Item = &'c str>) -> 
 
 /// The columns that are read of a series: those, with what is joined by, or all.
 fn read<'c>(
-    series: &'c Series,
+    rows: &'c Rows,
     columns: Option<&'c [String]>,
     keys: impl Iterator<Item = &'c str>,
 ) -> Vec<&'c str> {
     match columns {
         Some(columns) => with_keys(columns, keys),
-        None => series.schema().columns.iter().map(|column| &*column.name).collect(),
+        None => rows.schema().columns.iter().map(|column| &*column.name).collect(),
     }
 }
 
@@ -110,7 +113,7 @@ impl AsOfArgs {
     }
 
     /// What the columns of the join hold, by the names that it gives them.
-    fn types(&self, series: &Series, other: &Series) -> LogicalTypes {
+    fn types(&self, series: &Rows, other: &Rows) -> LogicalTypes {
         let mut types = LogicalTypes::new();
         let mut add = |name: &str, held: Option<&LogicalType>| {
             held.into_iter().for_each(|held| types.insert(name, held.clone()));
@@ -128,12 +131,12 @@ impl AsOfArgs {
         types
     }
 
-    pub(super) fn run(&self, db: &View) -> Result<(), Failed> {
-        let snapshot = db.snapshot();
-        let (series, other) = (snapshot.series(&self.series)?, snapshot.series(&self.other)?);
+    pub(super) fn run(&self, db: &Beside<'_>) -> Result<(), Failed> {
+        self.folder.check([self.series.as_str(), self.other.as_str()])?;
+        let (series, other) = (self.folder.rows(db, &self.series)?, self.folder.rows(db, &self.other)?);
         let by = || self.pairs();
         for (left, right) in by() {
-            let held = |series: &Series, name: &str| {
+            let held = |series: &Rows, name: &str| {
                 let stored = series.schema().column(name).ok()?.column_type;
                 Some(series.types().of(name, stored))
             };

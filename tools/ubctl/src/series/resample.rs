@@ -1,11 +1,9 @@
 //! `ubctl series resample`: windows of time.
 
 use clap::{Args, ValueEnum};
-use underbelly::{
-    Aggregate, Every, Fill, Label, LogicalTypes, Resample, Scan, Series, Timestamp, Value, View, WindowEnd,
-};
+use underbelly::{Aggregate, Every, Fill, Label, LogicalTypes, Resample, Scan, Timestamp, Value, WindowEnd};
 
-use super::{TABLE_ROWS, add, filters, parse_filter};
+use super::{Beside, FolderArgs, Rows, TABLE_ROWS, add, filters, parse_filter};
 use crate::condition::Conditions;
 use crate::error::Failed;
 use crate::output::{Format, FormatArg, Listing};
@@ -14,10 +12,11 @@ use crate::time::{parse_duration, parse_instant};
 /// Shows aggregates of windows of time
 ///
 /// Without an aggregate the rows of each window are counted. Windows without rows are shown too, unless --fill says
-/// otherwise: from the first row to the last one, or from --from to --to where both are given.
+/// otherwise: from the first row to the last one, or from --from to --to where both are given. A path such as ./ticks in the place of the
+/// type names a folder of files, as for `series range`.
 #[derive(Args, Debug)]
 pub(crate) struct ResampleArgs {
-    /// The series' type
+    /// The series' type, or a path of a folder
     #[arg(value_name = "TYPE")]
     series: String,
     /// Length of the windows: a number and ns, us, ms, s, m, h, d (days), w (weeks), mo (months), q (quarters) or y
@@ -95,6 +94,8 @@ pub(crate) struct ResampleArgs {
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     #[command(flatten)]
+    folder: FolderArgs,
+    #[command(flatten)]
     format: FormatArg,
 }
 
@@ -165,8 +166,9 @@ fn parse_fill(text: &str) -> Result<Fill, String> {
 }
 
 impl ResampleArgs {
-    pub(super) fn run(&self, db: &View) -> Result<(), Failed> {
-        let series = db.snapshot().series(&self.series)?;
+    pub(super) fn run(&self, db: &Beside<'_>) -> Result<(), Failed> {
+        self.folder.check([self.series.as_str()])?;
+        let series = self.folder.rows(db, &self.series)?;
         let mut scan: Scan<'_> = series.scan();
         if let Some(from) = self.from {
             scan = scan.from(from);
@@ -227,7 +229,7 @@ impl ResampleArgs {
 
     /// The aggregates, and what they hold: one of the values and their sum are what the values are. What would be a fraction of
     /// decimals, or be put among them, is refused.
-    fn typed_aggregates(&self, series: &Series) -> Result<(Vec<Aggregate>, LogicalTypes), Failed> {
+    fn typed_aggregates(&self, series: &Rows) -> Result<(Vec<Aggregate>, LogicalTypes), Failed> {
         let types = series.types();
         let mut held = LogicalTypes::new();
         let kept = self.by.iter().map(String::as_str).chain(["timestamp"]);

@@ -6,6 +6,7 @@ mod alarms;
 mod copies;
 mod demo;
 mod export;
+mod folders;
 mod import;
 mod misuse;
 mod models;

@@ -364,6 +364,7 @@ pub(crate) fn open(disk: SharedDisk, mut options: Options) -> Result<Opened, Ope
             chunk_bytes: options.chunk_bytes,
         },
         threads: Threads(pool.threads()),
+        memory_bytes: AtomicU64::new(options.memory_bytes.unwrap_or(u64::MAX)),
         readers: Mutex::default(),
         visible: Box::new(move || published.visible()),
         told: Box::new(move || told.told()),

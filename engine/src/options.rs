@@ -59,6 +59,9 @@ pub struct Options {
     /// [`Database::run_ready`](crate::Database::run_ready) on the caller's thread; so the same calls with the same
     /// clock do the same each time.
     pub workers: usize,
+    /// Bytes of memory that each scan or other operator over series may hold, about; [`View::limit_memory`](crate::View::limit_memory) has the
+    /// details, and sets it later. Default: `None`, as many as it needs.
+    pub memory_bytes: Option<u64>,
     /// Where commit times come from. Default: the system's clock.
     pub clock: Arc<dyn Clock>,
     /// Where producers run, as the database notes it with each that is registered and
@@ -94,6 +97,7 @@ impl Default for Options {
             chunk_bytes: 8 << 20,
             sealed_by_key: false,
             workers: processors.min(8),
+            memory_bytes: None,
             clock: Arc::new(SystemClock),
             host: this_host(),
         }
@@ -117,6 +121,7 @@ impl std::fmt::Debug for Options {
             .field("chunk_bytes", &self.chunk_bytes)
             .field("sealed_by_key", &self.sealed_by_key)
             .field("workers", &self.workers)
+            .field("memory_bytes", &self.memory_bytes)
             .field("host", &self.host)
             .finish_non_exhaustive()
     }

@@ -216,6 +216,7 @@ impl Reader {
         if let Some(what) = other.or(back) {
             return Err(OpenError::Corrupt { dir: disk.describe(), what });
         }
+        fresh.base().memory_bytes.store(self.base().memory_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         // Handles on variables look at both.
         let board = self.board.clone();
         board.lock().unwrap_or_else(PoisonError::into_inner).own = Arc::downgrade(fresh.base());
@@ -381,6 +382,7 @@ impl Reader {
                     chunk_bytes: Options::default().chunk_bytes,
                 },
                 threads: Threads(pool.threads()),
+                memory_bytes: AtomicU64::new(u64::MAX),
                 readers: Mutex::default(),
                 visible: Box::new(move || shown.load(Ordering::Acquire)),
                 told: Box::new(move || told.load(Ordering::Acquire)),

@@ -289,6 +289,7 @@ mod tests {
             index_models_min: usize::MAX,
             blob_limits: BlobLimits { small_max: 1 << 20, chunk_bytes: 8 << 20 },
             threads: Threads(1),
+            memory_bytes: std::sync::atomic::AtomicU64::new(u64::MAX),
             readers: Mutex::default(),
             visible: Box::new(seq(7)),
             told: Box::new(seq(5)),

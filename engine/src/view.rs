@@ -1,6 +1,7 @@
 //! What everybody reads through: the writer's handle and the readers of other processes alike.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use underbelly_storage::disk::{Lock, SharedDisk};
@@ -30,6 +31,8 @@ pub(crate) struct Base {
     pub blob_limits: BlobLimits,
     /// Who shares the work of those who read.
     pub threads: Threads,
+    /// Bytes that each operator may hold; `u64::MAX` is no limit.
+    pub memory_bytes: AtomicU64,
     /// Seqs that snapshots read at, with the number of snapshots.
     pub readers: Mutex<BTreeMap<u64, usize>>,
     /// The seq up to which transactions are visible.
@@ -110,6 +113,15 @@ impl View {
 
     pub(crate) fn base(&self) -> &Arc<Base> {
         &self.base
+    }
+
+    /// Bytes of memory that each scan, join, resampling or other operator over series may hold from now on, about; `None` for as many as it needs.
+    /// With less it reads shorter pieces, fewer of them at a time, and lets go of the pages of sealed files that it has read; where what
+    /// it holds grows with its answer it ends with [`QueryError::Memory`](crate::QueryError::Memory), which says what needs how much and what helps.
+    ///
+    /// What the database holds whoever reads comes on top: rows since the last checkpoint, keys of cells and models, variables.
+    pub fn limit_memory(&self, bytes: Option<u64>) {
+        self.base.memory_bytes.store(bytes.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// What is visible now.

@@ -15,8 +15,10 @@ use underbelly_storage::{Column, Columns};
 use crate::QueryError;
 use crate::TIMESTAMP;
 use crate::asof::matching::{Matching, Rule};
-use crate::asof::sliced::{Joined, Sliced, Wanted, joined_of};
+use crate::asof::sliced::{AT_ONCE, Joined, Sliced, Wanted, joined_of};
+use crate::budget::Budget;
 use crate::gather::rows_taken;
+use crate::slices::Slices;
 use crate::timed::{TimedRows, joined, key_positions};
 
 /// Which right row a left row is joined with.
@@ -142,6 +144,7 @@ impl<'a> AsOf<'a> {
     /// [`QueryError::Columns`] where two columns would bear one name, and what reading the inputs reports; the
     /// iterator gives what comes up later, and ends after an error.
     pub fn batches(self) -> Result<AsOfBatches<'a>, QueryError> {
+        let budget = self.left.budget().min(self.right.budget());
         let slices = (self.left.slices()?, self.right.slices()?);
         let (left, right) = (self.left.open()?, self.right.open()?);
         let keys = key_positions(&left, &right, &self.keys)?;
@@ -158,18 +161,28 @@ impl<'a> AsOf<'a> {
             header.insert(name, Column::new(column.column_type()))?;
             columns.push(position);
         }
+        // A slice of each, and what comes of them.
+        let slice_bytes = |(left, right): (&Slices<'_>, &Slices<'_>)| {
+            left.slice_bytes().saturating_mul(2).saturating_add(right.slice_bytes().saturating_mul(2))
+        };
+        let fits = |slices| slice_bytes(slices) <= budget.share(2);
         let joining = match slices {
             (Some(left_slices), Some(right_slices))
-                if self.rule.direction == Direction::Backward
+                if fits((&left_slices, &right_slices))
+                    && self.rule.direction == Direction::Backward
                     && left_slices.len().max(right_slices.len()) > 1 =>
             {
                 let headers = (left.header, right.header);
-                let wanted = Wanted { headers, keys, columns, rule: self.rule };
-                Joining::Sliced(Box::new(Sliced::new(left_slices, right_slices, wanted)))
+                let at_once = budget.at_once(AT_ONCE, slice_bytes((&left_slices, &right_slices)));
+                let wanted = Wanted { headers, keys, columns, rule: self.rule, budget };
+                Joining::Sliced(Box::new(Sliced::new(left_slices, right_slices, wanted, at_once)))
             }
-            _ => Joining::One(Box::new(Matching::new(left, right, keys, columns, self.rule))),
+            _ => {
+                let matching = Matching::new(left, right, keys, columns, self.rule);
+                Joining::One(Box::new(matching.within(budget)))
+            }
         };
-        Ok(AsOfBatches { joining: Some(joining), header, inner: self.inner })
+        Ok(AsOfBatches { joining: Some(joining), header, inner: self.inner, budget })
     }
 
     /// All rows at once; columns without rows where there is none.
@@ -178,7 +191,7 @@ impl<'a> AsOf<'a> {
     /// As [`AsOf::batches`], and [`QueryError::TooLarge`] where a column would pass 4 GiB of text.
     pub fn collect(self) -> Result<Columns, QueryError> {
         let batches = self.batches()?;
-        joined(batches.header.clone(), batches)
+        joined(batches.header.clone(), batches.budget, batches)
     }
 }
 
@@ -189,6 +202,7 @@ pub struct AsOfBatches<'a> {
     /// The columns of the result, without rows.
     header: Columns,
     inner: bool,
+    budget: Budget,
 }
 
 /// How rows are joined.

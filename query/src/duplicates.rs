@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hashbrown::{HashMap, HashSet};
 use underbelly_storage::{Column, Columns, Timestamp, Value};
 
+use crate::budget::Budget;
 use crate::gather::{append, fitted, rows_taken};
 use crate::group::{Group, Order, Place, Wanted};
 use crate::ids::KeyIds;
@@ -222,6 +223,7 @@ impl Resolved {
             columns: Vec::new(),
             tombstones: self.tombstones.clone(),
             order: Order::Time,
+            budget: Budget::ALL,
         };
         let mut rows: Vec<At> = Vec::new();
         for (part, of) in (0..).zip(&slice.parts) {
@@ -359,6 +361,15 @@ impl Run for Resolved {
 
     fn zone(&self, group: usize) -> Zone {
         self.slices.get(group).map_or(Zone::default(), |slice| slice.zone)
+    }
+
+    fn passed(&self, group: usize) {
+        let parts = self.slices.get(group).map(|slice| &slice.parts[..]).unwrap_or_default();
+        for part in parts {
+            if let Some(place) = self.run(*part) {
+                place.run.passed(part.group);
+            }
+        }
     }
 
     fn timestamps(&self, group: usize) -> Result<Cow<'_, [i64]>, QueryError> {

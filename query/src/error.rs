@@ -77,6 +77,18 @@ pub enum QueryError {
         /// The name asked for.
         name: String,
     },
+    /// More memory than an operator may hold.
+    #[error("{operator} needs {need} bytes of memory and may have {limit}; {remedy}, or allow more memory")]
+    Memory {
+        /// What needs it.
+        operator: &'static str,
+        /// Bytes that it needs so far, about.
+        need: usize,
+        /// Bytes that it may have.
+        limit: usize,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// Windows of no length.
     #[error("a window lasts at least one nanosecond, or one day, week, month or year; give a longer one")]
     EmptyWindow,

@@ -91,6 +91,12 @@ impl<'a> Gather<'a> {
         self.timestamps.len()
     }
 
+    /// Bytes of them.
+    pub(crate) fn byte_size(&self) -> usize {
+        let columns = self.columns.iter().map(Column::byte_size);
+        columns.fold(self.timestamps.len() * 8, usize::saturating_add)
+    }
+
     /// Appends stretches in their order; `groups` gives the open group of a run.
     pub(crate) fn extend<'g, 'r: 'g>(
         &mut self,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use underbelly_storage::{Column, ColumnType, Value};
 
+use crate::budget::{Budget, row_bytes};
 use crate::interval::Interval;
 use crate::key::{Filter, Selection};
 use crate::lane::{Codes, Lane};
@@ -39,6 +40,8 @@ pub(crate) struct Wanted {
     pub(crate) tombstones: Tombstones,
     /// In which order rows are asked for.
     pub(crate) order: Order,
+    /// What may be held.
+    pub(crate) budget: Budget,
 }
 
 /// In which order rows are asked for.
@@ -95,6 +98,19 @@ pub(crate) struct OpenGroup<'r> {
 }
 
 impl OpenGroup<'_> {
+    /// Bytes of what is not lent.
+    pub(crate) fn byte_size(&self) -> usize {
+        let times = match &self.timestamps {
+            Cow::Owned(times) => times.len() * 8,
+            Cow::Borrowed(_) => 0,
+        };
+        let seqs = match &self.seqs {
+            Seqs::Each(Cow::Owned(seqs)) => seqs.len() * 8,
+            _ => 0,
+        };
+        self.columns.iter().flatten().map(Lane::byte_size).fold(times + seqs, usize::saturating_add)
+    }
+
     /// The rows as places in the order of all rows.
     pub(crate) fn ordered(&self, run: usize) -> Ordered<'_> {
         Ordered { timestamps: &self.timestamps, seqs: &self.seqs, run }
@@ -129,6 +145,16 @@ pub(crate) struct Group<'r> {
     dictionaries: Vec<(Arc<str>, Option<Arc<Column>>)>,
     /// Which distinct texts pass each filter, then each test.
     hits: Vec<Option<Hits>>,
+    /// Rows of a piece at most, where it is cut at all.
+    piece_rows_max: usize,
+    /// Whether the run is told that it was passed.
+    is_let_go: bool,
+}
+
+impl Drop for Group<'_> {
+    fn drop(&mut self) {
+        self.let_go();
+    }
 }
 
 /// Which distinct texts pass.
@@ -190,6 +216,8 @@ impl<'r> Group<'r> {
             is_within: false,
             dictionaries: Vec::new(),
             hits: Vec::new(),
+            piece_rows_max: usize::MAX,
+            is_let_go: false,
         };
         if place.run.clusters(number) == 0 {
             return Ok(group);
@@ -240,7 +268,10 @@ impl<'r> Group<'r> {
     fn piece_rows(&self) -> usize {
         match &self.part {
             Some(part) if !part.is_end_to_end() => usize::MAX,
-            _ => self.place.run.piece_rows().max(1),
+            _ => match self.place.run.piece_rows().max(1) {
+                usize::MAX => usize::MAX,
+                rows => rows.min(self.piece_rows_max),
+            },
         }
     }
 
@@ -262,6 +293,13 @@ impl<'r> Group<'r> {
         piece
     }
 
+    /// Lets go of the bytes that were read so far: a system may have mapped far more of a file than was asked for.
+    fn let_go(&self) {
+        if self.is_let_go {
+            self.place.run.passed(self.number);
+        }
+    }
+
     fn is_whole(&self, rows: &Range<usize>) -> bool {
         *rows == (0..self.zone.rows)
     }
@@ -274,6 +312,7 @@ impl<'r> Group<'r> {
             None if self.is_whole(rows) => run.timestamps(self.number)?,
             None => run.timestamps_of(self.number, rows.clone())?,
         };
+        self.let_go();
         self.announced(TIMESTAMP, rows, timestamps.len())?;
         Ok(timestamps)
     }
@@ -289,6 +328,7 @@ impl<'r> Group<'r> {
             None if self.is_whole(rows) => run.seqs(self.number)?,
             None => run.seqs_of(self.number, rows.clone())?,
         };
+        self.let_go();
         if let Seqs::Each(seqs) = &seqs {
             self.announced("the sequence numbers", rows, seqs.len())?;
         }
@@ -307,6 +347,7 @@ impl<'r> Group<'r> {
                 Some(part) => part.codes(name, rows.clone())?,
                 None => run.codes(self.number, name, rows.clone())?,
             };
+            self.let_go();
             self.announced(name, rows, codes.len())?;
             let greatest = codes.iter().fold(0, |greatest, code| *code.max(&greatest)) as usize;
             if !codes.is_empty() && greatest >= distinct.len() {
@@ -321,6 +362,7 @@ impl<'r> Group<'r> {
             None if self.is_whole(rows) => run.column(self.number, name)?,
             None => run.column_of(self.number, name, rows.clone())?,
         };
+        self.let_go();
         if let Some(column) = &column {
             self.announced(name, rows, column.len())?;
         }
@@ -355,6 +397,7 @@ impl<'r> Group<'r> {
             Some(part) => part.column_at(name, &of_group)?,
             None => self.place.run.column_at(self.number, name, &of_group)?,
         };
+        self.let_go();
         if let Some(column) = &column {
             self.announced(name, &(0..picked.len()), column.len())?;
         }
@@ -476,6 +519,7 @@ impl Wanted {
         };
         let (tests, not_at, tombstones) = (Vec::new(), Vec::new(), source.tombstones());
         let (after, order, only_at) = (0, Order::Time, None);
+        let budget = Budget::new(source.memory_max());
         Ok(Wanted {
             interval,
             after,
@@ -488,6 +532,7 @@ impl Wanted {
             columns,
             tombstones,
             order,
+            budget,
         })
     }
 
@@ -578,6 +623,7 @@ impl Wanted {
         those: Those,
     ) -> Result<Group<'r>, QueryError> {
         let mut group = Group::of(place, number, (&self.filters, &self.tests), those)?;
+        self.bound(&mut group);
         let Interval { first, last } = self.interval;
         group.is_within = group.zone.ts_min >= first && group.zone.ts_max <= last;
         for filter in &self.filters {
@@ -607,6 +653,21 @@ impl Wanted {
             group.is_within = true;
         }
         Ok(group)
+    }
+
+    /// Has a group read in pieces that fit, and let go when it was read.
+    pub(crate) fn bound(&self, group: &mut Group<'_>) {
+        if !self.budget.is_bounded() {
+            return;
+        }
+        let (run, number) = (group.place.run, group.number);
+        let kept = self.columns.iter().map(|column| run.bytes_of(number, &column.name));
+        let kept = kept.fold(0, u64::saturating_add) / (run.zone(number).rows.max(1) as u64);
+        let kept = usize::try_from(kept).unwrap_or(usize::MAX);
+        let each = row_bytes(self.columns.iter().map(|column| column.column_type));
+        group.piece_rows_max = self.budget.rows_of(32, kept.max(each));
+        group.is_let_go = true;
+        group.let_go();
     }
 
     /// Selects the rows of a piece that pass: reads timestamps, sequence numbers and keys where they decide.

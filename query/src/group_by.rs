@@ -5,11 +5,15 @@ use std::sync::Arc;
 use underbelly_storage::Columns;
 
 use crate::aggregate::Aggregate;
+use crate::budget::Budget;
 use crate::gather::taken;
 use crate::group::Order;
 use crate::grouped::Grouped;
 use crate::timed::{Parts, Stream, TimedRows};
 use crate::{QueryError, TIMESTAMP};
+
+/// What needs memory for groups.
+const GROUPS: &str = "a grouping";
 
 /// Aggregates over the rows of each key that are being described.
 ///
@@ -70,6 +74,7 @@ impl<'a> GroupBy<'a> {
     /// [`QueryError::BadQuantile`] and [`QueryError::SumTooLarge`] where an aggregate cannot be computed,
     /// [`QueryError::Columns`] where two columns would bear one name, and what reading the input reports.
     pub fn collect(self) -> Result<Columns, QueryError> {
+        let budget = self.rows.budget();
         let read = self.aggregates.iter().flat_map(Aggregate::columns);
         let is_timed = self.by.iter().chain(read.clone()).any(|name| &**name == TIMESTAMP);
         let order = match self.aggregates.iter().any(Aggregate::is_by_time) {
@@ -91,19 +96,19 @@ impl<'a> GroupBy<'a> {
             Parts::Many(header, slices) => slices.each(
                 |batches| {
                     let mut grouped = none()?;
-                    take_in(&mut grouped, Stream::of_slice(header.clone(), batches))?;
+                    take_in(&mut grouped, Stream::of_slice(header.clone(), batches), budget)?;
                     Ok(grouped)
                 },
                 |later| {
                     let slots = grouped.adopt(&later)?;
                     let count = grouped.len();
                     grouped.merge(later, &slots, count);
-                    Ok(())
+                    grouped.check(budget, GROUPS)
                 },
             )?,
         }
         if let Parts::One(stream) = parts {
-            take_in(&mut grouped, stream)?;
+            take_in(&mut grouped, stream, budget)?;
         }
         if self.by.is_empty() {
             grouped.resize(1);
@@ -123,7 +128,7 @@ impl<'a> GroupBy<'a> {
 }
 
 /// Groups all rows.
-fn take_in(grouped: &mut Grouped, mut rows: Stream<'_>) -> Result<(), QueryError> {
+fn take_in(grouped: &mut Grouped, mut rows: Stream<'_>, budget: Budget) -> Result<(), QueryError> {
     let mut ids = Vec::new();
     while let Some(mut rows) = rows.next_batch()? {
         grouped.number(&mut rows, &mut ids)?;
@@ -131,6 +136,7 @@ fn take_in(grouped: &mut Grouped, mut rows: Stream<'_>) -> Result<(), QueryError
             1 => grouped.update_one(&rows, 0),
             groups => grouped.update(&rows, &ids, groups),
         }
+        grouped.check(budget, GROUPS)?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use underbelly_storage::{Column, ColumnError, ColumnType, Columns};
 
 use crate::QueryError;
 use crate::aggregate::{Aggregate, State};
+use crate::budget::Budget;
 use crate::ids::KeyIds;
 use crate::key::encode;
 use crate::lane::Batch;
@@ -103,6 +104,19 @@ impl Grouped {
             let columns: Vec<&Column> = columns.iter().filter_map(|at| rows.column(*at)).collect();
             state.update_one(&columns, slot, rows.rows());
         }
+    }
+
+    /// Refuses to hold more than fits.
+    pub(crate) fn check(&self, budget: Budget, operator: &'static str) -> Result<(), QueryError> {
+        if !budget.is_bounded() {
+            return Ok(());
+        }
+        // Keys stand in the columns, and encoded in what numbers them.
+        let keys = self.seen.iter().map(|(_, column)| column.byte_size()).fold(0, usize::saturating_add);
+        let keys = keys.saturating_mul(3).saturating_add(self.len().saturating_mul(32));
+        let held =
+            self.states.iter().map(|(_, _, state)| state.byte_size()).fold(keys, usize::saturating_add);
+        budget.check(operator, held, "group by fewer keys, in longer windows, or a shorter range")
     }
 
     /// Numbers the keys of rows that come behind all others and were grouped by themselves; gives the number of each.

@@ -45,6 +45,16 @@ impl<'r> Lane<'r> {
         }
     }
 
+    /// Bytes of what is not lent.
+    pub(crate) fn byte_size(&self) -> usize {
+        match self {
+            Lane::Values(Cow::Borrowed(_)) => 0,
+            Lane::Values(Cow::Owned(column)) => column.byte_size(),
+            // Distinct texts are few, and shared.
+            Lane::Codes(of) => of.codes.len() * 4,
+        }
+    }
+
     /// The rows at `rows`.
     pub(crate) fn taken(&self, rows: &[u32], name: &str) -> Result<Lane<'static>, QueryError> {
         Ok(match self {
@@ -122,6 +132,11 @@ impl<'r> Batch<'r> {
     /// Number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Bytes of what is not lent.
+    pub(crate) fn byte_size(&self) -> usize {
+        self.lanes.iter().map(Lane::byte_size).fold(0, usize::saturating_add)
     }
 
     /// A column by its position.

@@ -77,6 +77,7 @@ fn newest(source: &dyn Source, n: usize, wanted: &Wanted) -> Result<Columns, Que
         room -= rows.len();
         group.rows.end = rows.start;
         gather.extend_reversed(group, rows)?;
+        wanted.budget.check("a search for the newest rows", gather.byte_size(), "ask for fewer rows")?;
         heap.extend(if group.rows.is_empty() {
             cursor.open = None;
             cursor.next_head(wanted)
@@ -194,6 +195,9 @@ pub(crate) fn newest_rows(source: &dyn Source, after: u64) -> Result<NewestRows,
         let place = Place { run: &**run, position };
         for group in wanted.groups(place.run).rev() {
             note_newest(source, &wanted, place, group, &mut newest)?;
+            let (operator, remedy) =
+                ("a search for the newest row of each key", "give fewer columns as keys");
+            wanted.budget.check(operator, newest.len().saturating_mul(NOTED_BYTES), remedy)?;
         }
     }
     // Rows of a group are below 2^32, as its opening checks.
@@ -205,6 +209,7 @@ pub(crate) fn newest_rows(source: &dyn Source, after: u64) -> Result<NewestRows,
         let Some(run) = source.runs().get(head.run) else { continue };
         let place = Place { run: &**run, position: head.run };
         let mut group = Group::new(place, *group)?;
+        wanted.bound(&mut group);
         let picked: Vec<u32> = of_group.iter().map(|(_, spot)| spot.row as u32).collect();
         let opened = OpenGroup {
             timestamps: of_group.iter().map(|(_, spot)| spot.head.ts).collect(),
@@ -222,6 +227,9 @@ pub(crate) fn newest_rows(source: &dyn Source, after: u64) -> Result<NewestRows,
     spots.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     Ok(NewestRows { keys: spots.into_iter().map(|(key, spot)| (key, spot.head.seq)).collect(), rows })
 }
+
+/// Bytes of a key with the place of its newest row, and of that row, about.
+const NOTED_BYTES: usize = 192;
 
 /// Where a row stands: its place in the order of all rows, then its group and its position there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -244,6 +252,7 @@ fn note_newest(
         return Ok(());
     }
     let mut opened = Group::new(place, group)?;
+    wanted.bound(&mut opened);
     let whole = opened.rows.clone();
     let selected = wanted.select(&mut opened, whole.clone())?;
     if selected.selection.len() == 0 {

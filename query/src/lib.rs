@@ -15,13 +15,14 @@
 //!   in a wrong order, never a panic.
 //!
 //! Modules in reading order: `run` (what is read), `error`, `interval`, `key` and `predicate` (what is asked), `tombstone`
-//! (what is hidden), `lane` (a column as it is read), `group` (one group read and filtered, piece by piece), `merge` and `gather` (how rows of several runs become one batch), `duplicates` (which
+//! (what is hidden), `budget` (how much memory is held), `lane` (a column as it is read), `group` (one group read and filtered, piece by piece), `merge` and `gather` (how rows of several runs become one batch), `duplicates` (which
 //! of several rows of one identity are shown), then the operators [`scan`] and [`mod@latest`], [`LastPoints`] which keeps what one of them found, and [`memory`], the run of young rows.
 //! Operators over any rows in order of time: `slices` (of time, for several workers), `timed` (stored or in memory), `ids` (keys as numbers), `pick` (rows of several pieces put together), [`asof`];
 //! `windows`, [`aggregate`] and `grouped` (what is computed of which rows), [`resample`], [`group_by`], [`window_join`].
 
 pub mod aggregate;
 pub mod asof;
+mod budget;
 mod duplicates;
 mod error;
 mod gather;

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp};
 
 use crate::aggregate::Aggregate;
+use crate::budget::Budget;
 use crate::gather::taken;
 use crate::group::Order;
 use crate::grouped::Grouped;
@@ -25,6 +26,9 @@ pub(crate) use newest::Newest;
 
 /// Rows that a result may have.
 const ROWS_MAX: u128 = 100_000_000;
+
+/// What needs memory for windows.
+const WINDOWS: &str = "a resampling";
 
 /// Which end of a window gives its row the timestamp.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -194,6 +198,7 @@ impl<'a> Resample<'a> {
             return Err(QueryError::UnknownColumn { name: name.to_string(), known });
         }
         let read = self.aggregates.iter().flat_map(Aggregate::columns);
+        let budget = rows.budget();
         let rows = rows.with_needed(self.by.iter().chain(read));
         let parts = match self.newest {
             Some(n) => self.newest_rows(rows, n)?.parts()?,
@@ -208,6 +213,7 @@ impl<'a> Resample<'a> {
                 while let Some(mut rows) = stream.next_batch()? {
                     slots.assign(&cut, &mut grouped, &mut rows)?;
                     slots.close(&mut grouped);
+                    grouped.check(budget, WINDOWS)?;
                 }
                 grouped
             }
@@ -223,25 +229,27 @@ impl<'a> Resample<'a> {
                             let mut slots = Slots::default();
                             while let Some(mut rows) = batches.next_batch()? {
                                 slots.assign(&cut, &mut grouped, &mut rows)?;
+                                grouped.check(budget, WINDOWS)?;
                             }
                             return Ok((grouped, SliceSlots::from(slots)));
                         }
                         let mut slots = SliceSlots::default();
                         while let Some(mut rows) = batches.next_batch()? {
                             slots.assign(&cut, &mut grouped, &mut rows)?;
+                            grouped.check(budget, WINDOWS)?;
                         }
                         Ok((grouped, slots))
                     },
                     |(later, of_later)| {
                         slots.merge(&mut grouped, later, &of_later)?;
                         slots.close(&mut grouped);
-                        Ok(())
+                        grouped.check(budget, WINDOWS)
                     },
                 )?;
                 grouped
             }
         };
-        self.result(grouped, slots)
+        self.result(grouped, slots, budget)
     }
 
     /// What stands in a column where a window has no value.
@@ -274,12 +282,12 @@ impl<'a> Resample<'a> {
         Ok(ends.map(|(first, last)| (self.begins.unwrap_or(first), last)))
     }
 
-    fn result(self, grouped: Grouped, slots: Slots) -> Result<Columns, QueryError> {
+    fn result(self, grouped: Grouped, slots: Slots, budget: Budget) -> Result<Columns, QueryError> {
         let order = match self.by.is_empty() {
             true => vec![0],
             false => grouped.order(),
         };
-        let places = self.places(&order, &slots)?;
+        let places = self.places(&order, &slots, budget)?;
         let (keys, results) = grouped.finish()?;
         let times: Vec<i64> = places.iter().map(|place| place.ts).collect();
         let labels: Vec<Timestamp> = times.iter().copied().map(Timestamp).collect();
@@ -305,7 +313,7 @@ impl<'a> Resample<'a> {
     }
 
     /// The rows of the result.
-    fn places(&self, order: &[u32], slots: &Slots) -> Result<Vec<Place>, QueryError> {
+    fn places(&self, order: &[u32], slots: &Slots, budget: Budget) -> Result<Vec<Place>, QueryError> {
         let mut rank = vec![0; order.len()];
         for (place, id) in order.iter().enumerate() {
             rank[*id as usize] = place;
@@ -318,6 +326,13 @@ impl<'a> Resample<'a> {
             let windows = u64::try_from(count).unwrap_or(u64::MAX);
             return Err(QueryError::TooManyWindows { windows, groups: order.len() });
         }
+        let row_bytes = size_of::<Place>() + 16 + 9 * (self.by.len() + self.aggregates.len());
+        let rows = match self.fill == Fill::None {
+            true => slots.keys.len(),
+            false => usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(order.len()),
+        };
+        let remedy = "take longer windows, fewer keys, or a shorter range";
+        budget.check(WINDOWS, rows.saturating_mul(row_bytes), remedy)?;
         let mut places: Vec<Place> = Vec::new();
         if self.fill == Fill::None {
             for (window, keys) in slots.windows.iter().zip(slots.by_window()) {

@@ -246,6 +246,15 @@ pub trait Run: Send + Sync {
         Ok(None)
     }
 
+    /// Bytes of a column of a group as it is kept; 0 where that is not known.
+    fn bytes_of(&self, _group: usize, _name: &str) -> u64 {
+        0
+    }
+
+    /// Somebody has read what he wants of a group: its bytes need not stay in memory for him. Called by operators that may hold
+    /// little ([`Source::memory_max`]) alone.
+    fn passed(&self, _group: usize) {}
+
     /// What is known of a column of a group without reading it; `None` where that is nothing.
     fn column_zone(&self, _group: usize, _name: &str) -> Option<ColumnZone> {
         None
@@ -287,6 +296,12 @@ pub trait Source {
     /// Who shares the work of an operator; the caller alone unless a source says otherwise. Results are the same whoever does.
     fn workers(&self) -> &dyn Workers {
         &Alone
+    }
+
+    /// Bytes that an operator may hold, about; as many as it needs unless a source says otherwise. With less it reads shorter pieces, fewer
+    /// at a time; where what it holds grows with its answer it answers [`QueryError::Memory`].
+    fn memory_max(&self) -> usize {
+        usize::MAX
     }
 
     /// Rows that a worker takes at a time, about. Sums of floating-point numbers are summed up in slices of so many rows.

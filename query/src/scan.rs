@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp, Value, Values};
 
+use crate::budget::Budget;
 use crate::gather::Gather;
 use crate::group::{Group, Keep, OpenGroup, Order, Place, Tied, Wanted};
 use crate::interval::{Closed, Interval};
@@ -25,6 +26,10 @@ const BATCH_ROWS: usize = 65_536;
 
 /// Rows of a piece that is handed on as it was read, at most: those of a full row group.
 const PIECE_ROWS_MAX: usize = 131_072;
+
+/// What needs memory where all rows of a scan are asked for at once, and what helps.
+const COLLECTED: &str = "a scan whose rows are all asked for at once";
+const TAKE_LESS: &str = "take them in batches, or fewer rows or columns";
 
 /// Rows that room is made for before they are read, at most.
 const EXPECTED_ROWS_MAX: usize = 1 << 20;
@@ -163,7 +168,8 @@ impl<'a> Scan<'a> {
         self
     }
 
-    /// Batches of at least one row each, "timestamp" first. At most one group of each run is in memory at a time.
+    /// Batches of at least one row each, "timestamp" first. At most one group of each run is in memory at a time. Of a source that may
+    /// hold little ([`Source::memory_max`]) batches are shorter.
     ///
     /// The iterator gives [`QueryError::BadRange`], [`QueryError::UnknownColumn`], [`QueryError::NotKey`],
     /// [`QueryError::KeyType`], [`QueryError::KeyPrecision`] or [`QueryError::ValueType`] where the scan does not fit the source, and what
@@ -187,10 +193,12 @@ impl<'a> Scan<'a> {
             return batch.unwrap_or(Ok(empty));
         }
         let slices = Slices::new(self.source, wanted)?;
-        let mut pieces = Vec::new();
+        let (mut pieces, mut held) = (Vec::new(), 0usize);
         slices.each(
             |batches| Batches { batch_rows: usize::MAX, ..batches }.pieces(),
             |of_slice| {
+                held = of_slice.iter().map(Batch::byte_size).fold(held, usize::saturating_add);
+                slices.wanted().budget.check(COLLECTED, held, TAKE_LESS)?;
                 pieces.extend(of_slice);
                 Ok(())
             },
@@ -254,6 +262,11 @@ impl<'a> Scan<'a> {
         after: Duration,
     ) -> WindowJoin<'a> {
         WindowJoin::new(self, right, before, after)
+    }
+
+    /// What an operator may hold that reads it.
+    pub(crate) fn budget(&self) -> Budget {
+        Budget::new(self.source.memory_max())
     }
 
     /// The scan in slices of time; `None` where not all of its rows are asked for.
@@ -429,6 +442,7 @@ impl<'a> Batches<'a> {
                 columns: Vec::new(),
                 tombstones: Tombstones::default(),
                 order: Order::Time,
+                budget: Budget::ALL,
             },
             cursors: Vec::new(),
             heads: Heads::default(),
@@ -444,6 +458,10 @@ impl<'a> Batches<'a> {
     }
 
     fn new(runs: &'a [Arc<dyn Run>], wanted: Wanted, rows_max: usize, batch_rows: usize) -> Batches<'a> {
+        let batch_rows = match batch_rows {
+            usize::MAX => usize::MAX,
+            rows => rows.min(wanted.budget.rows(16, &wanted.columns)),
+        };
         let mut cursors: Vec<Cursor<'a>> = runs
             .iter()
             .enumerate()
@@ -485,7 +503,9 @@ impl<'a> Batches<'a> {
     fn batch(&mut self) -> Result<Option<Columns>, QueryError> {
         let mut room = self.batch_rows.min(self.rows_left);
         let expected = self.rows_expected();
+        let is_all = self.batch_rows == usize::MAX;
         let Batches { wanted, cursors, heads, rows_left, .. } = self;
+        let budget = wanted.budget;
         let mut gather: Option<Gather<'_>> = None;
         let mut stretches = Vec::new();
         while room > 0 {
@@ -493,6 +513,10 @@ impl<'a> Batches<'a> {
             let Some(cursor) = cursors.get_mut(run) else { break };
             let Some(group) = &mut cursor.open else {
                 cursor.open_next(wanted, *rows_left, 0, next)?;
+                if budget.is_bounded() {
+                    check_open(cursors, budget)?;
+                }
+                let Some(cursor) = cursors.get_mut(run) else { break };
                 heads.advance(match &cursor.open {
                     Some(group) => Some(group.ordered(run).head(group.rows.start)),
                     None => cursor.next_head(wanted),
@@ -517,11 +541,18 @@ impl<'a> Batches<'a> {
             // Stretches point into open groups, so they are copied before one closes.
             gather.extend(&stretches, |run| cursors.get(run)?.open.as_ref())?;
             stretches.clear();
+            let is_full = budget.is_bounded() && gather.byte_size() > budget.share(16);
+            if is_full && is_all {
+                budget.check(COLLECTED, gather.byte_size(), TAKE_LESS)?;
+            }
             if let Some(cursor) = cursors.get_mut(run)
                 && cursor.open.as_ref().is_some_and(|group| group.rows.is_empty())
             {
                 cursor.open = None;
                 heads.advance(cursor.next_head(wanted));
+            }
+            if is_full && !is_all {
+                break;
             }
         }
         let Some(mut gather) = gather else { return Ok(None) };
@@ -598,6 +629,13 @@ impl<'a> Batches<'a> {
         }
         batch
     }
+}
+
+/// Refuses pieces of so many runs that they do not fit.
+fn check_open(cursors: &[Cursor<'_>], budget: Budget) -> Result<(), QueryError> {
+    let open = cursors.iter().filter_map(|cursor| cursor.open.as_ref());
+    let held = open.map(OpenGroup::byte_size).fold(0, usize::saturating_add);
+    budget.check("a scan of segments whose times overlap", held, "make a checkpoint, which merges them")
 }
 
 impl Iterator for Batches<'_> {

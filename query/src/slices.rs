@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use underbelly_storage::{Alone, Column, ColumnType, Columns, Workers};
 
+use crate::budget::row_bytes;
 use crate::gather::Gather;
 use crate::group::{Order, Wanted};
 use crate::interval::Interval;
@@ -24,6 +25,7 @@ pub(crate) struct Slices<'a> {
     source: &'a dyn Source,
     wanted: Wanted,
     intervals: Vec<Interval>,
+    slice_rows: usize,
 }
 
 impl<'a> Slices<'a> {
@@ -32,20 +34,27 @@ impl<'a> Slices<'a> {
         let runs = source.runs();
         let mut intervals = Vec::new();
         let Interval { mut first, last } = wanted.interval;
-        for cut in cuts(runs, &wanted, source.slice_rows().max(1))? {
+        let slice_rows = source.slice_rows().min(wanted.budget.rows(16, &wanted.columns)).max(1);
+        for cut in cuts(runs, &wanted, slice_rows)? {
             if cut > first && cut <= last {
                 intervals.push(Interval { first, last: cut - 1 });
                 first = cut;
             }
         }
         intervals.push(Interval { first, last });
-        Ok(Slices { source, wanted, intervals })
+        Ok(Slices { source, wanted, intervals, slice_rows })
     }
 
     /// The same with the rows of each in another order.
     pub(crate) fn in_order(mut self, order: Order) -> Slices<'a> {
         self.wanted.order = order;
         self
+    }
+
+    /// Bytes of the rows of one, about.
+    pub(crate) fn slice_bytes(&self) -> usize {
+        let types = self.wanted.columns.iter().map(|column| column.column_type);
+        row_bytes(types).saturating_mul(self.slice_rows)
     }
 
     /// How many there are.
@@ -125,7 +134,8 @@ impl<'a> Slices<'a> {
     ) -> Result<(), QueryError> {
         let (runs, wanted) = (self.runs(), &self.wanted);
         let work = |interval: &Interval| work(of_interval(runs, wanted, *interval));
-        for some in self.intervals.chunks(AT_ONCE) {
+        let at_once_max = wanted.budget.at_once(AT_ONCE, self.slice_bytes().saturating_mul(2));
+        for some in self.intervals.chunks(at_once_max) {
             let made = at_once(self.workers(), some, &work);
             made.into_iter().try_for_each(|made| take(made?))?;
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use underbelly_storage::{Column, ColumnType, Columns, Timestamp, Values};
 
+use crate::budget::Budget;
 use crate::gather::rows_taken;
 use crate::interval::Interval;
 use crate::lane::Batch;
@@ -140,6 +141,14 @@ impl<'a> TimedRows<'a> {
         }
     }
 
+    /// What an operator may hold that reads them.
+    pub(crate) fn budget(&self) -> Budget {
+        match &self.0 {
+            Kind::Scan(scan) => scan.budget(),
+            Kind::Columns(_) => Budget::ALL,
+        }
+    }
+
     /// The same rows with those columns that are needed, where a scan names none.
     pub(crate) fn with_needed<'n>(self, needed: impl IntoIterator<Item = &'n Arc<str>>) -> TimedRows<'a> {
         let mut names: Vec<Arc<str>> = Vec::new();
@@ -223,11 +232,17 @@ fn sorted(rows: Columns) -> Result<Columns, QueryError> {
 /// The rows of all batches in one piece; those of `header` where there is none.
 pub(crate) fn joined(
     header: Columns,
+    budget: Budget,
     batches: impl Iterator<Item = Result<Columns, QueryError>>,
 ) -> Result<Columns, QueryError> {
     let mut all: Option<Vec<(Arc<str>, Column)>> = None;
+    let mut held = 0usize;
     for batch in batches {
-        let batch = batch?.into_columns();
+        let batch = batch?;
+        held = held.saturating_add(batch.byte_size());
+        let (operator, remedy) = ("a join whose rows are all held at once", "take them in batches, or fewer");
+        budget.check(operator, held, remedy)?;
+        let batch = batch.into_columns();
         let Some(all) = &mut all else {
             all = Some(batch);
             continue;

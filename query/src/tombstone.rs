@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use underbelly_storage::{Timestamp, Value};
 
+use crate::budget::Budget;
 use crate::gather::rows_taken;
 use crate::group::{Group, Keys, Order, Place, Wanted};
 use crate::interval::{Closed, Interval};
@@ -264,6 +265,7 @@ fn standing(tombstones: &[Arc<Tombstone>]) -> Wanted {
         columns: Vec::new(),
         tombstones: Tombstones::new(tombstones.iter()),
         order: Order::Time,
+        budget: Budget::ALL,
     }
 }
 

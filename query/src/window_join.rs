@@ -9,6 +9,7 @@ use std::time::Duration;
 use underbelly_storage::{Column, ColumnType, Columns};
 
 use crate::aggregate::{Aggregate, State};
+use crate::budget::Budget;
 use crate::ids::KeyIds;
 use crate::timed::{Stream, TimedRows, columns_at, joined, key_positions, times};
 use crate::{Closed, QueryError};
@@ -141,6 +142,7 @@ impl<'a> WindowJoin<'a> {
     pub fn batches(self) -> Result<WindowJoinBatches<'a>, QueryError> {
         let read = self.aggregates.iter().flat_map(Aggregate::columns);
         let keys = self.keys.iter().map(|(_, right)| right);
+        let budget = self.left.budget().min(self.right.budget());
         let (left, right) = (self.left.open()?, self.right.open_needed(keys.chain(read))?);
         let keys = key_positions(&left, &right, &self.keys)?;
         let mut aggregates = Vec::new();
@@ -156,8 +158,9 @@ impl<'a> WindowJoin<'a> {
         }
         let ids = KeyIds::new(&columns_at(&left.header, &keys.0));
         let near = Near { rows: right.header.clone(), ids: Vec::new(), ended: false };
-        let state = Joining { left, right, keys, ids, window: self.window, aggregates, near, waiting: None };
-        Ok(WindowJoinBatches { state: Some(state), header })
+        let (window, waiting) = (self.window, None);
+        let state = Joining { left, right, keys, ids, window, aggregates, near, waiting, budget };
+        Ok(WindowJoinBatches { state: Some(state), header, budget })
     }
 
     /// All rows at once; columns without rows where there is none.
@@ -166,7 +169,7 @@ impl<'a> WindowJoin<'a> {
     /// As [`WindowJoin::batches`], and [`QueryError::TooLarge`] where a column would pass 4 GiB of text.
     pub fn collect(self) -> Result<Columns, QueryError> {
         let batches = self.batches()?;
-        joined(batches.header.clone(), batches)
+        joined(batches.header.clone(), batches.budget, batches)
     }
 }
 
@@ -194,6 +197,7 @@ struct Joining<'a> {
     near: Near,
     /// Left rows that were read, from the first that is not answered.
     waiting: Option<(Columns, usize)>,
+    budget: Budget,
 }
 
 /// The batches of a [`WindowJoin`].
@@ -201,6 +205,7 @@ pub struct WindowJoinBatches<'a> {
     /// `None` after an error and at the end.
     state: Option<Joining<'a>>,
     header: Columns,
+    budget: Budget,
 }
 
 impl Iterator for WindowJoinBatches<'_> {
@@ -291,7 +296,7 @@ impl Joining<'_> {
             near.rows = near.rows.slice(gone..near.rows.rows());
             near.ids.drain(..gone);
         }
-        let mut new = Vec::new();
+        let (mut new, mut held) = (Vec::new(), near.rows.byte_size());
         let mut last = times(&near.rows).last().copied();
         while !near.ended && last.is_none_or(|last| i128::from(last) <= to) {
             let Some(mut rows) = self.right.next()? else {
@@ -309,11 +314,13 @@ impl Joining<'_> {
             let mut ids = Vec::new();
             self.ids.number(&columns_at(&rows, &self.keys.1), rows.rows(), &mut ids);
             near.ids.extend(ids);
+            held = held.saturating_add(rows.byte_size());
+            self.budget.check("windows of another input", held, "take shorter windows, or fewer columns")?;
             new.push(Ok(rows));
         }
         if !new.is_empty() {
             let held = std::mem::take(&mut near.rows);
-            near.rows = joined(held.slice(0..0), std::iter::once(Ok(held)).chain(new))?;
+            near.rows = joined(held.slice(0..0), Budget::ALL, std::iter::once(Ok(held)).chain(new))?;
         }
         Ok(())
     }

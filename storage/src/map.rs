@@ -44,6 +44,21 @@ impl Mapped {
         }
     }
 
+    /// Lets the pages of some bytes go: they count to the memory of this process no more, and are read again where somebody asks for
+    /// them. That this is not done is no error.
+    pub fn let_go(&self, bytes: std::ops::Range<usize>) {
+        let Kind::File(map) = &self.0 else { return };
+        if bytes.start >= bytes.end || bytes.end > map.len() {
+            return;
+        }
+        // SAFETY: the map shares the file's pages and nobody writes to them, so a page that was let go comes back with the
+        // bytes that it had: whoever was lent them sees no change. The range was compared with the map's length.
+        #[allow(unsafe_code)]
+        let _ = unsafe {
+            map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, bytes.start, bytes.len())
+        };
+    }
+
     /// Whether the bytes are a file's pages.
     pub fn is_file(&self) -> bool {
         matches!(self.0, Kind::File(_))

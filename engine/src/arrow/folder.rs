@@ -31,12 +31,20 @@ pub struct FolderOptions {
     pub number: Duration,
     /// Bytes of rows that may be in memory at a time, about; see [`Folder`]. Default: 1 GiB.
     pub memory_bytes: u64,
+    /// Bytes that each operator may hold besides, as [`View::limit_memory`](crate::View::limit_memory) has it. Default: `None`, as many as it needs.
+    pub operator_bytes: Option<u64>,
 }
 
 impl Default for FolderOptions {
     fn default() -> FolderOptions {
         let (time, keys) = (TIMESTAMP.to_string(), Vec::new());
-        FolderOptions { time, keys, number: Duration::from_secs(1), memory_bytes: 1 << 30 }
+        FolderOptions {
+            time,
+            keys,
+            number: Duration::from_secs(1),
+            memory_bytes: 1 << 30,
+            operator_bytes: None,
+        }
     }
 }
 
@@ -89,6 +97,8 @@ pub struct Folder {
     batches: usize,
     /// Rows of the longest record batch.
     longest: usize,
+    /// Bytes that an operator may hold.
+    memory_max: usize,
 }
 
 impl Folder {
@@ -130,7 +140,8 @@ impl Folder {
         let runs: Arc<[Arc<dyn Run>]> = run::runs(&contents, groups).into();
         let rows = runs.iter().flat_map(|run| (0..run.groups()).map(|group| run.zone(group).rows));
         let longest = rows.max().unwrap_or(0);
-        Ok(Folder { path, contents, runs, batches, longest })
+        let memory_max = usize::try_from(options.operator_bytes.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        Ok(Folder { path, contents, runs, batches, longest, memory_max })
     }
 
     /// Where it lies.
@@ -270,6 +281,10 @@ impl Source for Folder {
     fn seq(&self) -> u64 {
         // Record batches have numbers from 1 on.
         self.batches as u64
+    }
+
+    fn memory_max(&self) -> usize {
+        self.memory_max
     }
 
     /// No fewer than the longest record batch has, which is so read once.

@@ -296,6 +296,17 @@ impl Run for SegmentRun {
         self.readable()?.codes(group, name, rows).map_err(failed)
     }
 
+    fn bytes_of(&self, group: usize, name: &str) -> u64 {
+        let block = self.segment.as_ref().ok().and_then(|segment| segment.block(group, name));
+        block.map_or(0, |block| block.bytes)
+    }
+
+    fn passed(&self, group: usize) {
+        if let Ok(segment) = &self.segment {
+            segment.let_go(group);
+        }
+    }
+
     fn column_zone(&self, group: usize, name: &str) -> Option<ColumnZone> {
         let segment = self.segment.as_ref().ok()?;
         let block = segment.block(group, name)?;

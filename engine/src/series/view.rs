@@ -1,5 +1,6 @@
 //! A series as a snapshot shows it.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use underbelly_query::{
@@ -266,6 +267,11 @@ impl Source for Series {
     fn tombstones(&self) -> Tombstones {
         // What is resolved is without them.
         if self.duplicates.resolves() { Tombstones::default() } else { self.tombstones.by_range() }
+    }
+
+    fn memory_max(&self) -> usize {
+        let bytes = self.snapshot.base().memory_bytes.load(Ordering::Relaxed);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     fn workers(&self) -> &dyn Workers {

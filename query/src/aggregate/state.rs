@@ -45,6 +45,36 @@ pub(crate) struct Kept<T> {
     nothing: T,
 }
 
+impl<T> Kept<T> {
+    fn byte_size(&self) -> usize {
+        size_of_val(&self.values[..]) + self.seen.len()
+    }
+}
+
+impl State {
+    /// Bytes of what is kept, about.
+    pub(crate) fn byte_size(&self) -> usize {
+        match self {
+            State::Rows(of) | State::Count(of) => size_of_val(&of[..]),
+            State::SumIntegers { sums, .. } => sums.byte_size(),
+            State::SumFloats(of) | State::SumProduct(of) | State::Floats(_, _, of) => of.byte_size(),
+            State::Mean(of) => size_of_val(&of[..]),
+            State::MeanIntegers(of) => size_of_val(&of[..]),
+            State::Std(of) => size_of_val(&of[..]),
+            State::Quantile { values, closed, .. } => {
+                let of_values = values.iter().map(|of| size_of_val(&of[..]) + size_of::<Vec<f64>>());
+                of_values.sum::<usize>() + size_of_val(&closed[..])
+            }
+            State::Vwap(of) => size_of_val(&of[..]),
+            State::Integers(_, _, of) => of.byte_size(),
+            State::Texts(_, _, _, of) => {
+                let texts = of.iter().flatten().map(|text| text.len() + 16);
+                texts.sum::<usize>() + size_of_val(&of[..])
+            }
+        }
+    }
+}
+
 impl<T: Copy> Kept<T> {
     fn new(nothing: T) -> Kept<T> {
         Kept { values: Vec::new(), seen: Vec::new(), nothing }

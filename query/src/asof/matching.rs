@@ -8,6 +8,8 @@ use underbelly_storage::{Column, ColumnType};
 use crate::QueryError;
 use crate::asof::Direction;
 use crate::asof::keys::Keys;
+use crate::asof::sliced::held_rows_max;
+use crate::budget::Budget;
 use crate::lane::Batch;
 use crate::pick::{Spot, pick};
 use crate::timed::{Stream, columns_at};
@@ -142,6 +144,7 @@ pub(super) struct Matching<'a> {
     /// Left rows that are not given back yet; the first batch has the number `first`.
     batches: VecDeque<Waiting<'a>>,
     first: u32,
+    budget: Budget,
 }
 
 impl<'a> Matching<'a> {
@@ -176,7 +179,31 @@ impl<'a> Matching<'a> {
             queues: Vec::new(),
             batches: VecDeque::new(),
             first: 0,
+            budget: Budget::ALL,
         }
+    }
+
+    /// The same where little may be held.
+    pub(super) fn within(mut self, budget: Budget) -> Matching<'a> {
+        self.budget = budget;
+        self
+    }
+
+    /// Refuses to hold more than fits.
+    fn check(&self) -> Result<(), QueryError> {
+        if !self.budget.is_bounded() {
+            return Ok(());
+        }
+        const NOTED: usize = size_of::<(i64, u32, Spot, Spot)>();
+        let of_left = |batch: &Waiting<'_>| batch.rows.byte_size() + batch.times.len() * NOTED;
+        let of_right = |held: &Held| {
+            let columns = held.columns.iter().map(Column::byte_size);
+            columns.fold(held.times.len() * 8, usize::saturating_add)
+        };
+        let held = self.batches.iter().map(of_left).chain(self.held.iter().map(of_right));
+        let held = held.fold(0, usize::saturating_add);
+        let remedy = "look back, within a tolerance, or take fewer columns";
+        self.budget.check("an as-of join", held, remedy)
     }
 
     /// The right rows that places point to.
@@ -212,6 +239,7 @@ impl<'a> Matching<'a> {
                 return Ok(self.give());
             }
             if !self.left_ended {
+                self.check()?;
                 self.read_left()?;
             } else if self.batches.is_empty() {
                 return Ok(None);
@@ -346,6 +374,7 @@ impl<'a> Matching<'a> {
     /// Reads right rows before an instant, or up to it where `inclusive`.
     fn read_right(&mut self, bound: i64, inclusive: bool) -> Result<(), QueryError> {
         while !self.right_ended && !self.read_piece(bound, inclusive) {
+            self.check()?;
             self.next_right()?;
         }
         Ok(())
@@ -430,7 +459,8 @@ impl<'a> Matching<'a> {
     /// Copies the right rows that are needed and lets the others go, where these are many.
     fn let_go(&mut self) -> Result<(), QueryError> {
         let needed = self.last.len() + self.batches.iter().map(|batch| batch.spots.len()).sum::<usize>();
-        if self.held_rows <= HELD_ROWS.max(2 * needed) {
+        let most = held_rows_max(HELD_ROWS, self.budget, &self.of_wanted);
+        if self.held_rows <= most.max(2 * needed) {
             return Ok(());
         }
         let places = self.last.iter_mut().map(|last| &mut last.spot);

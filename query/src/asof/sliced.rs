@@ -12,6 +12,7 @@ use underbelly_storage::{Column, ColumnType, Columns};
 use crate::QueryError;
 use crate::asof::by_key::ByKey;
 use crate::asof::matching::{Held, Last, LastRows, Matched, Matching, Rule};
+use crate::budget::{Budget, row_bytes};
 use crate::group::Order;
 use crate::interval::Interval;
 use crate::lane::Batch;
@@ -20,10 +21,15 @@ use crate::slices::{Slices, at_once, of_interval};
 use crate::timed::{Stream, times};
 
 /// Slices whose rows are in memory at a time.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// Last right rows of slices that are kept besides those that are needed, before the others are let go.
 const HELD_ROWS: usize = 65_536;
+
+/// The same, or fewer where little may be held.
+pub(super) fn held_rows_max(most: usize, budget: Budget, columns: &[(Arc<str>, ColumnType)]) -> usize {
+    budget.rows_of(32, row_bytes(columns.iter().map(|(_, column_type)| *column_type))).min(most)
+}
 
 /// What is joined.
 pub(super) struct Wanted {
@@ -34,6 +40,7 @@ pub(super) struct Wanted {
     /// Positions in the right input of the columns behind the left ones.
     pub(super) columns: Vec<usize>,
     pub(super) rule: Rule,
+    pub(super) budget: Budget,
 }
 
 impl Wanted {
@@ -73,6 +80,8 @@ pub(super) struct Sliced<'a> {
     of_columns: Vec<(Arc<str>, ColumnType)>,
     /// Of the left and of the right input, and whether right rows are wanted behind the last left one.
     intervals: Vec<(Interval, Interval, bool)>,
+    /// Slices whose rows are in memory at a time.
+    at_once: usize,
     at: usize,
     parts: VecDeque<Part>,
     /// The last right rows of the slices before.
@@ -82,7 +91,8 @@ pub(super) struct Sliced<'a> {
 }
 
 impl<'a> Sliced<'a> {
-    pub(super) fn new(left: Slices<'a>, right: Slices<'a>, wanted: Wanted) -> Sliced<'a> {
+    /// A join of which `at_once` slices are in memory at a time.
+    pub(super) fn new(left: Slices<'a>, right: Slices<'a>, wanted: Wanted, at_once: usize) -> Sliced<'a> {
         let (of_left, of_right) = (left.wanted().interval, right.wanted().interval);
         // Nobody looks for a right row behind the last left one.
         let end = left.last().unwrap_or(i64::MIN).min(of_left.last);
@@ -113,6 +123,7 @@ impl<'a> Sliced<'a> {
             wanted,
             of_columns,
             intervals,
+            at_once,
             at: 0,
             parts: VecDeque::new(),
             last: HashMap::new(),
@@ -133,7 +144,7 @@ impl<'a> Sliced<'a> {
                 continue;
             }
             let some = self.intervals.get(self.at..).unwrap_or_default();
-            let some = some.get(..AT_ONCE.min(some.len())).unwrap_or_default();
+            let some = some.get(..self.at_once.min(some.len())).unwrap_or_default();
             if some.is_empty() {
                 return Ok(None);
             }
@@ -150,7 +161,8 @@ impl<'a> Sliced<'a> {
                     return ByKey::new(wanted, right)?.join(left, header, *goes_on);
                 }
                 let (keys, columns) = (wanted.keys.clone(), wanted.columns.clone());
-                let mut matching = Matching::new(left, right, keys, columns, wanted.rule);
+                let matching = Matching::new(left, right, keys, columns, wanted.rule);
+                let mut matching = matching.within(wanted.budget);
                 let mut joined = VecDeque::new();
                 while let Some(next) = joined_of(&mut matching, header)? {
                     joined.push_back(next);
@@ -176,7 +188,9 @@ impl<'a> Sliced<'a> {
         }
         self.held_rows += held.times.len();
         self.held.push(held);
-        if self.held_rows > HELD_ROWS.max(2 * self.last.len()) {
+        if self.held_rows
+            > held_rows_max(HELD_ROWS, self.wanted.budget, &self.of_columns).max(2 * self.last.len())
+        {
             let mut spots = Vec::with_capacity(self.last.len());
             for (row, last) in (0..).zip(self.last.values_mut()) {
                 spots.push(std::mem::replace(&mut last.spot, Spot { part: 0, row }));

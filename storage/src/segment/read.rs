@@ -1,6 +1,7 @@
 //! Reading a segment.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::cluster::{self, Clusters, Layout};
@@ -28,6 +29,8 @@ pub struct Segment {
     /// The columns of the schema, by their names.
     by_name: Box<[u16]>,
     touched: Touched,
+    /// Whether somebody who reads may hold little.
+    is_let_go: AtomicBool,
     /// Of groups of which they were asked for.
     clusters: Box<[OnceLock<Arc<Clusters>>]>,
 }
@@ -46,6 +49,9 @@ pub struct BlockInfo {
     /// Range of its values, where it has one.
     pub zone: Option<Zone>,
 }
+
+/// Bytes of a block whose pages are in memory together for its checksum, where little may be held.
+const CHECKED_BYTES: usize = 1 << 20;
 
 /// Clusters of a group, where these are no more, are kept in memory once they were asked for.
 const CLUSTERS_KEPT: usize = 1_024;
@@ -88,7 +94,8 @@ impl Segment {
         let mut by_name: Box<[u16]> = (0..footer.schema.len() as u16).collect();
         by_name.sort_unstable_by_key(|column| footer.schema.get(usize::from(*column)).map(|(name, _)| name));
         let clusters = footer.groups.iter().map(|_| OnceLock::new()).collect();
-        Ok(Segment { info, file, footer: Box::new(footer), by_name, touched, clusters })
+        let is_let_go = AtomicBool::new(false);
+        Ok(Segment { info, file, footer: Box::new(footer), by_name, touched, is_let_go, clusters })
     }
 
     /// Number of rows.
@@ -159,6 +166,17 @@ impl Segment {
     pub fn order_bytes(&self, group: usize) -> u64 {
         let blocks = self.footer.blocks.chunks(self.footer.width()).nth(group).unwrap_or_default();
         blocks.iter().take(self.footer.lead()).map(|block| block.length).sum()
+    }
+
+    /// Lets the pages of a group go that were read: they count to the memory of this process no more until they are read again. From then
+    /// on those that are read for a checksum are let go as well.
+    pub fn let_go(&self, group: usize) {
+        self.is_let_go.store(true, Ordering::Relaxed);
+        let blocks = self.footer.blocks.chunks(self.footer.width()).nth(group).unwrap_or_default();
+        let start = blocks.iter().map(|block| block.offset).min().unwrap_or(0);
+        let end = blocks.iter().map(|block| block.offset.saturating_add(block.length)).max().unwrap_or(0);
+        // Lengths of maps are those of memory.
+        self.file.let_go(start as usize..end as usize);
     }
 
     /// Timestamps of a group, nanoseconds since 1970 UTC, never falling.
@@ -558,7 +576,16 @@ impl Segment {
     }
 
     fn check_sum(&self, block: &Block) -> Result<(), StorageError> {
-        if crc32fast::hash(self.bytes_of(block)) == block.crc {
+        let mut hasher = crc32fast::Hasher::new();
+        let mut at = block.offset as usize;
+        for some in self.bytes_of(block).chunks(CHECKED_BYTES) {
+            hasher.update(some);
+            if self.is_let_go.load(Ordering::Relaxed) {
+                self.file.let_go(at..at + some.len());
+            }
+            at += some.len();
+        }
+        if hasher.finalize() == block.crc {
             return Ok(());
         }
         let what = format!("the block of {} bytes there does not match its checksum", block.length);

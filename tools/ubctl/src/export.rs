@@ -186,7 +186,8 @@ impl Export {
         let total =
             if keys.is_empty() && conditions.is_empty() { scan().count()? } else { series.scan().count()? };
         let bar = progress::rows(total, format!("exporting {}", self.series));
-        let (send, receive) = sync_channel::<Result<Columns, QueryError>>(BATCHES_AHEAD);
+        let ahead = if db.memory().is_some() { 0 } else { BATCHES_AHEAD };
+        let (send, receive) = sync_channel::<Result<Columns, QueryError>>(ahead);
         let written = std::thread::scope(|scope| {
             let read = &scan;
             scope.spawn(move || {

@@ -41,6 +41,9 @@ use underbelly::{Database, Options};
 
 use crate::error::Failed;
 
+/// Bytes of memory that rows are read with at least.
+const MEMORY_MIN: u64 = 1 << 20;
+
 /// The variable of the environment that names the folder where `--db` does not.
 const DB_VARIABLE: &str = "UNDERBELLY_DB";
 
@@ -53,6 +56,10 @@ struct Cli {
     /// [env: UNDERBELLY_DB] [default: ./underbelly-db; for demo: a new folder]
     #[arg(long, global = true, value_name = "DIR")]
     db: Option<PathBuf>,
+    /// Memory that reading rows of series may take, such as 64M: the rest of the process comes on top, some megabytes and what was
+    /// committed since the last checkpoint
+    #[arg(long, global = true, value_name = "BYTES", value_parser = parse_bytes)]
+    memory: Option<u64>,
     #[command(subcommand)]
     noun: Noun,
 }
@@ -107,6 +114,7 @@ impl Cli {
         if let Noun::Demo(demo) = &self.noun {
             return demo.run(self.db.as_deref());
         }
+        let memory = self.memory;
         let dir = self.db.unwrap_or_else(|| PathBuf::from("./underbelly-db"));
         if let Noun::Init = self.noun {
             return init::run(&dir);
@@ -122,17 +130,36 @@ impl Cli {
             Noun::Top(top) => top.run(&dir),
             Noun::Alarms(alarms) => alarms.run(&*Database::open_read_only(&dir)?),
             Noun::Checkpoint(checkpoint) => checkpoint.run(&write(&dir)?),
-            Noun::Export(export) => export.run(&series::Beside::new(&dir)),
+            Noun::Export(export) => export.run(&series::Beside::new(&dir, memory)),
             Noun::Import(import) => {
                 let db = write_sealed(&dir, import.is_by_key())?;
                 import.run(db)
             }
-            Noun::Series(series) => series.run(&dir),
+            Noun::Series(series) => series.run(&dir, memory),
             Noun::Slot(slot) => slot.run(&dir),
             Noun::Producer(producer) => producer.run(&dir),
             Noun::Model(model) => model.run(&dir),
             Noun::Var(var) => var.run(&dir),
         }
+    }
+}
+
+/// A number of bytes; K, M, G and T stand for powers of 1,024.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let what = || "write a number of bytes, such as 64M (K, M, G and T are powers of 1024)".to_string();
+    let text = text.trim_end_matches(['B', 'b']).trim_end_matches('i');
+    let (number, shift) = match text.chars().last() {
+        Some('k' | 'K') => (&text[..text.len() - 1], 10),
+        Some('m' | 'M') => (&text[..text.len() - 1], 20),
+        Some('g' | 'G') => (&text[..text.len() - 1], 30),
+        Some('t' | 'T') => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    let bytes = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    match bytes {
+        Some(bytes) if bytes >= MEMORY_MIN => Ok(bytes),
+        Some(_) => Err("less than 1M is too little to read anything; allow more".to_string()),
+        None => Err(what()),
     }
 }
 
@@ -175,6 +202,23 @@ fn main() -> ExitCode {
         Err(error) => {
             stderr::line(&error.to_string());
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_numbers_with_powers_of_1024() {
+        for (text, bytes) in
+            [("1048576", 1 << 20), ("64M", 64 << 20), ("2g", 2 << 30), ("2048KiB", 2 << 20), ("1TB", 1 << 40)]
+        {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "M", "64X", "-1M", "1.5M", "17179869184G", "9"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
         }
     }
 }

@@ -192,14 +192,14 @@ pub(crate) fn filters(series: &Rows, given: &[(String, String)]) -> Result<Vec<(
 }
 
 impl Series {
-    pub(crate) fn run(&self, dir: &Path) -> Result<(), Failed> {
+    pub(crate) fn run(&self, dir: &Path, memory: Option<u64>) -> Result<(), Failed> {
         if let Series::Rm(rm) = self {
             return rm.run(&write(dir)?);
         }
         if let Series::Define(define) = self {
             return define.run(&write(dir)?);
         }
-        self.show(&Beside::new(dir))
+        self.show(&Beside::new(dir, memory))
     }
 
     fn show(&self, db: &Beside<'_>) -> Result<(), Failed> {

@@ -14,12 +14,18 @@ use crate::time::Unit;
 /// The database beside whose writer a command reads, opened where something of it is asked for.
 pub(crate) struct Beside<'d> {
     dir: &'d Path,
+    /// Bytes that an operator may hold.
+    memory: Option<u64>,
     opened: OnceCell<Reader>,
 }
 
 impl<'d> Beside<'d> {
-    pub(crate) fn new(dir: &'d Path) -> Beside<'d> {
-        Beside { dir, opened: OnceCell::new() }
+    pub(crate) fn new(dir: &'d Path, memory: Option<u64>) -> Beside<'d> {
+        Beside { dir, memory, opened: OnceCell::new() }
+    }
+
+    pub(crate) fn memory(&self) -> Option<u64> {
+        self.memory
     }
 
     pub(crate) fn view(&self) -> Result<&View, Failed> {
@@ -27,6 +33,7 @@ impl<'d> Beside<'d> {
             return Ok(opened);
         }
         let opened = Database::open_read_only(self.dir)?;
+        opened.limit_memory(self.memory);
         Ok(self.opened.get_or_init(|| opened))
     }
 }
@@ -61,7 +68,7 @@ impl FolderArgs {
     /// What a name stands for.
     pub(crate) fn rows(&self, db: &Beside<'_>, name: &str) -> Result<Rows, Failed> {
         if let Some(folder) = folder(name) {
-            return Ok(Rows::Folder(self.open(folder)?));
+            return Ok(Rows::Folder(self.open(folder, db.memory())?));
         }
         match db.view()?.snapshot().series(name) {
             Err(ReadError::UnknownSeries { series }) if Path::new(name).is_dir() => Err(Failed::NotFound(
@@ -71,7 +78,7 @@ impl FolderArgs {
         }
     }
 
-    pub(crate) fn open(&self, folder: &Path) -> Result<Folder, Failed> {
+    fn open(&self, folder: &Path, memory: Option<u64>) -> Result<Folder, Failed> {
         let defaults = FolderOptions::default();
         let time = self.time.clone().unwrap_or(defaults.time);
         let number = match self.unit.or_else(|| Unit::of_name(&time)).unwrap_or(Unit::S) {
@@ -80,7 +87,10 @@ impl FolderArgs {
             Unit::Us => Duration::from_micros(1),
             Unit::Ns => Duration::from_nanos(1),
         };
-        let options = FolderOptions { time, keys: self.keys.clone(), number, ..defaults };
+        // A record batch is there four times while a column of it is read: as it stands in the file, twice on the way, and as rows.
+        let memory_bytes = memory.map_or(defaults.memory_bytes, |memory| memory / 8);
+        let operator_bytes = memory.map(|memory| memory / 2);
+        let options = FolderOptions { time, keys: self.keys.clone(), number, memory_bytes, operator_bytes };
         Ok(Folder::open_with(folder, &options)?)
     }
 

@@ -8,6 +8,7 @@ mod demo;
 mod export;
 mod folders;
 mod import;
+mod memory;
 mod misuse;
 mod models;
 mod properties;

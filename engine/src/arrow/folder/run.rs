@@ -20,6 +20,9 @@ pub(super) struct Contents {
     pub(super) types: LogicalTypes,
 }
 
+/// In which order the rows of a file come; `None` where that is the order of the file.
+type RowOrder = Option<Arc<[u32]>>;
+
 /// A record batch with rows.
 pub(super) struct Group {
     file: usize,
@@ -151,7 +154,7 @@ impl FolderRun {
     }
 
     /// The times of a group as they stand in the file, and their order where they are in none.
-    fn times(&self, number: usize) -> Result<(Vec<i64>, Option<Arc<[u32]>>), QueryError> {
+    fn times(&self, number: usize) -> Result<(Vec<i64>, RowOrder), QueryError> {
         let (group, file) = self.group(number)?;
         let times = self.contents.time.read(file, group.batch, group.before).map_err(failed)?;
         let Zone { rows, ts_min, ts_max, .. } = group.zone;
@@ -172,7 +175,7 @@ impl FolderRun {
     }
 
     /// In which order the rows of a group come; `None` where that is the order of the file.
-    fn order(&self, number: usize) -> Result<Option<Arc<[u32]>>, QueryError> {
+    fn order(&self, number: usize) -> Result<RowOrder, QueryError> {
         if self.group(number)?.0.is_sorted.get() == Some(&true) {
             return Ok(None);
         }

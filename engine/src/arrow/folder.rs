@@ -338,9 +338,9 @@ fn schema(
                     column: options.time.clone(),
                     key: false,
                     expected: expected.clone(),
-                    first: first.path.clone(),
+                    first: first.path.as_path().into(),
                     found: found.clone(),
-                    path: file.path.clone(),
+                    path: file.path.as_path().into(),
                 });
             }
         }
@@ -369,9 +369,9 @@ fn schema(
                     column: name.to_string(),
                     key,
                     expected: before,
-                    first: first.path.clone(),
+                    first: first.path.as_path().into(),
                     found: held,
-                    path: file.path.clone(),
+                    path: file.path.as_path().into(),
                 });
             };
             if common != expected || !before.takes(&held) && !is_plain {

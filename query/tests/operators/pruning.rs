@@ -84,7 +84,7 @@ fn pieces_whose_bounds_exclude_a_predicate_are_not_read() {
     let source = RunsOf { schema: model::schema(), runs, seq: u64::MAX, slice_rows: model::MANY };
     let found = |predicate: Predicate| {
         let rows = Scan::new(&source).filter("price", predicate).columns(["price"]).collect().unwrap();
-        (rows.rows(), read(&[run.clone()]).2)
+        (rows.rows(), read(std::slice::from_ref(&run)).2)
     };
     assert_eq!(found(Predicate::AtLeast(Value::F64(32.0))), (8, 1));
     assert_eq!(found(Predicate::Equal(Value::F64(25.0))), (1, 1));

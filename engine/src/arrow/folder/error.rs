@@ -1,7 +1,7 @@
 //! Why a folder of files cannot be attached, or read.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use underbelly_arrow::ArrowError;
 use underbelly_storage::{LogicalType, Timestamp};
@@ -144,11 +144,11 @@ pub enum FolderError {
         /// Its type in the files before.
         expected: LogicalType,
         /// One of these.
-        first: PathBuf,
+        first: Box<Path>,
         /// Its type in another.
         found: LogicalType,
         /// That file.
-        path: PathBuf,
+        path: Box<Path>,
     },
     /// An integer in a column that other files make one of floats, which cannot hold it.
     #[error(

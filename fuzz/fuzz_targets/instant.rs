@@ -2,7 +2,7 @@
 //!
 //! The first byte chooses how a column is written, the rest are its texts, one a line.
 #![no_main]
-#![allow(dead_code)] // Of a module of `ubctl` that is taken in as it is.
+#![allow(dead_code, unused_imports)] // Of a module of `ubctl` that is taken in as it is.
 
 use jiff::tz::TimeZone;
 use libfuzzer_sys::fuzz_target;
@@ -23,7 +23,9 @@ fn notation(choice: u8) -> Notation {
     let choice = usize::from(choice);
     let zone: Option<TimeZone> = parse_zone(zones[choice % zones.len()]).ok();
     let form = Some(forms[choice / 20 % forms.len()].to_string()).filter(|form| !form.is_empty());
-    Notation { unit: units[choice / 4 % units.len()], zone, form }
+    let zones_of_columns = [None, Some("Asia/Tokyo"), Some("No/Where")];
+    let column_zone = zones_of_columns[choice % zones_of_columns.len()].map(str::to_string);
+    Notation { unit: units[choice / 4 % units.len()], zone, column_zone, form }
 }
 
 fuzz_target!(|input: (u8, &str)| {

@@ -279,6 +279,11 @@ impl LogicalTypes {
         self.0.get(column)
     }
 
+    /// The zone of the rows' own time, where one is named.
+    pub fn time_zone(&self) -> Option<&str> {
+        self.get("timestamp").and_then(LogicalType::zone)
+    }
+
     /// The type of a column that is stored as `stored`.
     pub fn of(&self, column: &str, stored: ColumnType) -> LogicalType {
         self.get(column).cloned().unwrap_or(LogicalType::Plain(stored))

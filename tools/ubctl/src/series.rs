@@ -10,8 +10,8 @@ use std::path::Path;
 use clap::{Args, Subcommand, ValueEnum};
 use underbelly::arrow::Folder;
 use underbelly::{
-    Batch, Closed, ColumnType, Columns, Database, Delete, LogicalType, LogicalTypes, Scan, Schema,
-    SeriesDefinition, Timestamp, Value, View,
+    Batch, Closed, ColumnType, Columns, Database, Delete, LogicalTypes, Scan, Schema, SeriesDefinition,
+    Timestamp, Value, View,
 };
 
 pub(crate) use self::rows::{Beside, FolderArgs, Rows};
@@ -240,7 +240,7 @@ fn list(db: &View, format: Format) -> Result<(), Failed> {
     for name in snapshot.series_names() {
         let info = snapshot.series_info(&name)?;
         let series = snapshot.series(&name)?;
-        let instant = |at| Field::instant(at, time_zone(series.types()));
+        let instant = |at| Field::instant(at, series.types().time_zone());
         let keys: Vec<&str> = series.schema().keys().map(|key| &*key.name).collect();
         listing.row([
             info.name.into(),
@@ -257,11 +257,6 @@ fn list(db: &View, format: Format) -> Result<(), Failed> {
     listing.end(None)
 }
 
-/// The zone of the rows' own time, where one is named.
-pub(crate) fn time_zone(types: &LogicalTypes) -> Option<&str> {
-    types.get("timestamp").and_then(LogicalType::zone)
-}
-
 /// The keys and the fields with their types, and the zone of the rows' instants.
 fn add_columns(facts: &mut Facts, schema: &Schema, types: &LogicalTypes) {
     let columns = |key: bool| {
@@ -271,14 +266,14 @@ fn add_columns(facts: &mut Facts, schema: &Schema, types: &LogicalTypes) {
         named.collect::<Vec<_>>().join(", ")
     };
     facts.add("keys", columns(true)).add("fields", columns(false));
-    if let Some(zone) = time_zone(types) {
+    if let Some(zone) = types.time_zone() {
         facts.add("zone", zone.to_string());
     }
 }
 
 fn info_of_folder(folder: &Folder, format: Format) -> Result<(), Failed> {
     let bounds = folder.bounds()?;
-    let instant = |at| Field::instant(at, time_zone(folder.types()));
+    let instant = |at| Field::instant(at, folder.types().time_zone());
     let mut facts = Facts::default();
     facts.add("folder", folder.path().display().to_string()).add("rows", folder.count()?);
     facts.add("first", bounds.map(|(first, _)| instant(first)));
@@ -296,7 +291,7 @@ fn info(db: &View, name: &str, format: Format) -> Result<(), Failed> {
     let is_new = |name: &&str| series.schema().column(name).is_err();
     let declared = series.types().iter().filter(|(name, _)| is_new(&&***name) && &***name != "timestamp");
     let declared: Vec<String> = declared.map(|(name, logical)| format!("{name} {logical}")).collect();
-    let zone = time_zone(series.types());
+    let zone = series.types().time_zone();
     let instant = |at| Field::instant(at, zone);
     let mut facts = Facts::default();
     facts.add("type", info.name.clone()).add("rows", info.rows);

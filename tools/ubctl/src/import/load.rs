@@ -84,7 +84,7 @@ pub(super) fn committed(
 /// The zone of the rows' own time, where there are rows and one is named.
 fn time_zone(db: &Database, series: &str) -> Result<Option<String>, Failed> {
     match db.snapshot().series(series) {
-        Ok(series) => Ok(crate::series::time_zone(series.types()).map(str::to_string)),
+        Ok(series) => Ok(series.types().time_zone().map(str::to_string)),
         Err(ReadError::UnknownSeries { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use underbelly_storage::ColumnType;
 
-pub(crate) use state::{State, by_size};
+pub(crate) use state::{Choice, State, by_size};
 
 use crate::QueryError;
 

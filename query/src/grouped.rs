@@ -7,7 +7,7 @@ use std::sync::Arc;
 use underbelly_storage::{Column, ColumnError, ColumnType, Columns};
 
 use crate::QueryError;
-use crate::aggregate::{Aggregate, State};
+use crate::aggregate::{Aggregate, Choice, State};
 use crate::budget::Budget;
 use crate::ids::KeyIds;
 use crate::key::encode;
@@ -23,6 +23,8 @@ pub(crate) struct Grouped {
     seen: Vec<(Arc<str>, Column)>,
     /// Each with the positions of its columns.
     states: Vec<(Aggregate, Vec<usize>, State)>,
+    /// The places of those that make a bar of one column: its first, greatest, least and last value.
+    bars: Vec<[usize; 4]>,
 }
 
 impl Grouped {
@@ -54,7 +56,8 @@ impl Grouped {
             aggregate.check(&types)?;
             states.push((aggregate.clone(), columns, State::new(aggregate, &types)));
         }
-        Ok(Grouped { keys, ids, seen, states })
+        let bars = bars(&states);
+        Ok(Grouped { keys, ids, seen, states, bars })
     }
 
     /// Numbers the keys of a batch: the first that comes is 0. Makes values of the columns that aggregates read.
@@ -80,7 +83,17 @@ impl Grouped {
     /// Takes the rows of a batch into their slots, of which there are `count`.
     pub(crate) fn update(&mut self, rows: &Batch<'_>, slots: &[u32], count: usize) {
         self.resize(count);
-        for (_, columns, state) in &mut self.states {
+        let mut taken = Vec::new();
+        for bar in &self.bars {
+            if let Ok([open, high, low, close]) = self.states.get_disjoint_mut(*bar)
+                && let [column] = &open.1[..]
+                && let Some(column) = rows.column(*column)
+                && State::update_bar([&mut open.2, &mut high.2, &mut low.2, &mut close.2], column, slots)
+            {
+                taken.extend(bar);
+            }
+        }
+        for (_, (_, columns, state)) in (0..).zip(&mut self.states).filter(|(at, _)| !taken.contains(at)) {
             let columns: Vec<&Column> = columns.iter().filter_map(|at| rows.column(*at)).collect();
             state.update(&columns, slots);
         }
@@ -168,5 +181,83 @@ impl Grouped {
     pub(crate) fn finish(self) -> Result<(Vec<(Arc<str>, Column)>, Vec<(Aggregate, Column)>), QueryError> {
         let results = self.states.into_iter().map(|(aggregate, _, state)| Ok((aggregate, state.finish()?)));
         Ok((self.seen, results.collect::<Result<_, QueryError>>()?))
+    }
+}
+
+/// The places of the states that make bars, each state in one of them at most.
+fn bars(states: &[(Aggregate, Vec<usize>, State)]) -> Vec<[usize; 4]> {
+    let mut free: Vec<usize> = (0..states.len()).collect();
+    let mut bars = Vec::new();
+    for (open, (_, columns, _)) in states.iter().enumerate() {
+        let place = |choice: Choice| {
+            let is_it = |at: &&usize| states[**at].1 == *columns && states[**at].2.choice() == Some(choice);
+            free.iter().find(is_it).copied()
+        };
+        let places = [Choice::First, Choice::Max, Choice::Min, Choice::Last].map(place);
+        if let [Some(first), Some(max), Some(min), Some(last)] = places
+            && first == open
+        {
+            let bar = [first, max, min, last];
+            free.retain(|at| !bar.contains(at));
+            bars.push(bar);
+        }
+    }
+    bars
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(prices: Vec<f64>) -> Columns {
+        Columns::new().with("price", prices.into()).unwrap()
+    }
+
+    /// The results of aggregates over batches of rows with their slots, down to the bit.
+    fn results(aggregates: &[Aggregate], batches: &[Vec<(u32, f64)>]) -> Vec<Vec<Option<u64>>> {
+        let mut grouped = Grouped::new(&of(Vec::new()), &[], aggregates, None).unwrap();
+        for batch in batches {
+            let (slots, prices): (Vec<u32>, Vec<f64>) = batch.iter().copied().unzip();
+            grouped.update(&of(prices).into(), &slots, 3);
+        }
+        let bits = |(_, column): (Aggregate, Column)| {
+            let of_row = |row| match column.get(row) {
+                underbelly_storage::Value::F64(value) => Some(value.to_bits()),
+                _ => None,
+            };
+            (0..column.len()).map(of_row).collect()
+        };
+        grouped.finish().unwrap().1.into_iter().map(bits).collect()
+    }
+
+    #[test]
+    fn bars_are_found_wherever_their_parts_stand() {
+        let twice = Columns::new().with("x", vec![0.0].into()).unwrap().with("y", vec![0.0].into()).unwrap();
+        let bars_of = |aggregates: &[Aggregate]| Grouped::new(&twice, &[], aggregates, None).unwrap().bars;
+        let of_y = [Aggregate::last("y"), Aggregate::min("y"), Aggregate::max("y"), Aggregate::first("y")];
+        let mixed: Vec<Aggregate> =
+            of_y.iter().cloned().zip(Aggregate::ohlc("x")).flat_map(|(a, b)| [a, b]).collect();
+        assert_eq!(bars_of(&mixed), [[1, 3, 5, 7], [6, 4, 2, 0]]);
+        assert!(bars_of(&mixed[..7]).len() == 1 && bars_of(&mixed[..6]).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn a_bar_is_what_each_of_its_parts_is_alone(
+            batches in prop::collection::vec(
+                prop::collection::vec(
+                    (0u32..3, prop::sample::select(vec![0.0, -0.0, 1.5, -2.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN])),
+                    0..6,
+                ),
+                0..5,
+            ),
+        ) {
+            let bar: Vec<Aggregate> = Aggregate::ohlc("price").into_iter().collect();
+            let alone: Vec<_> = bar.iter().flat_map(|part| results(std::slice::from_ref(part), &batches)).collect();
+            prop_assert_eq!(results(&bar, &batches), alone);
+        }
     }
 }

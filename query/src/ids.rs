@@ -74,14 +74,19 @@ impl KeyIds {
         let (distinct, mut ids) =
             same.unwrap_or_else(|| (of.distinct.clone(), vec![u32::MAX; of.distinct.len()]));
         let mut fresh = Fresh { len, rows: Vec::new() };
-        to.clear();
-        to.reserve(of.codes.len());
-        for (row, code) in of.codes.iter().enumerate() {
-            let id = &mut ids[*code as usize];
-            if *id == u32::MAX {
-                *id = known.number_text(&distinct, *code as usize, row, &mut fresh);
+        let mut number_all = |ids: &[u32]| {
+            to.clear();
+            to.extend(of.codes.iter().map(|code| ids[*code as usize]));
+            to.iter().fold(0, |greatest, id| *id.max(&greatest)) < u32::MAX
+        };
+        if !number_all(&ids) {
+            for (row, code) in of.codes.iter().enumerate() {
+                let id = &mut ids[*code as usize];
+                if *id == u32::MAX {
+                    *id = known.number_text(&distinct, *code as usize, row, &mut fresh);
+                }
             }
-            to.push(*id);
+            number_all(&ids);
         }
         *texts = Some((distinct, ids));
         fresh.rows

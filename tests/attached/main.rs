@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use underbelly::arrow::{Folder, FolderError, Writer};
-use underbelly::{Column, ColumnType, Columns, ReadError, Timestamp};
+use underbelly::{Column, ColumnType, Columns, ReadError, Timestamp, Value};
 
 /// Rows of a file, in batches.
 pub(crate) type Batches = Vec<Columns>;
@@ -148,6 +148,23 @@ fn batches_outside_of_the_range_and_columns_that_nobody_asks_for_are_not_read() 
     assert_eq!(times(&within), [3, 4]);
     let gone = folder.range(Timestamp(2), Timestamp(5)).unwrap_err().to_string();
     assert!(gone.contains("a.arrow") && gone.contains("cannot read"), "{gone}");
+}
+
+#[test]
+fn a_column_that_is_the_beginning_of_a_path_elsewhere_stands_beside_it() {
+    let named = |name: &str| {
+        let mut columns = rows(&[1, 2]).into_columns();
+        columns[2].0 = name.into();
+        let mut renamed = Columns::new();
+        columns.into_iter().for_each(|(name, column)| renamed.insert(name, column).unwrap());
+        vec![renamed]
+    };
+    let place = Place::with(&[("a.arrow", named("quote")), ("b.arrow", named("quote.bid"))]);
+    let all = place.open().unwrap().scan().collect().unwrap();
+    let of = |name| (0..4).map(|row| all.value(name, row).unwrap()).collect::<Vec<_>>();
+    assert_eq!(times(&all), [1, 1, 2, 2]);
+    assert_eq!(of("quote"), [Value::I64(10), Value::Null, Value::I64(20), Value::Null]);
+    assert_eq!(of("quote.bid"), [Value::Null, Value::I64(10), Value::Null, Value::I64(20)]);
 }
 
 #[test]

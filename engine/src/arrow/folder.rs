@@ -55,7 +55,8 @@ impl Default for FolderOptions {
 /// (streams), or in `.parquet` or `.pq`; other files and folders in it are passed over. Their rows are shown as if they had been appended in
 /// that order: in order of time, those of one instant in the order of the files and of their rows. Files agree about columns by the rules
 /// of a series: a column that a file lacks is null in its rows, fields of integers widen to those of others, and what has no common type is
-/// refused with both types and both files, as are decimals of two scales and instants of two zones. The column of the time is called "timestamp" in what is read, whatever the files call it.
+/// refused with both types and both files, as are decimals of two scales and instants of two zones. A member of a struct is a column named by its path
+/// (`quote.bid`); where other files have a column `quote`, that is a column of its own. The column of the time is called "timestamp" in what is read, whatever the files call it.
 ///
 /// *What is read.* Opening reads of each file its schema, the places of its record batches and their times, and of Parquet the footer alone
 /// where it tells the ends of the times. A scan reads of a record batch (a row group of Parquet) the columns that are asked for, once its

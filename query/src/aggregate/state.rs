@@ -390,21 +390,17 @@ impl State {
             }
             State::SumProduct(sums) => {
                 let Some(sizes) = columns.get(1) else { return };
-                for ((slot, price), size) in slots.iter().zip(numbers(column)).zip(numbers(sizes)) {
-                    if let (Some(price), Some(size)) = (price, size) {
-                        sums.update(*slot as usize, |sum, _| sum + price * size);
-                    }
-                }
+                each_pair(column, sizes, slots, |slot, price, size| {
+                    sums.update(slot, |sum, _| sum + price * size);
+                });
             }
             State::Vwap(sums) => {
                 let Some(sizes) = columns.get(1) else { return };
-                for ((slot, price), size) in slots.iter().zip(numbers(column)).zip(numbers(sizes)) {
-                    if let (Some(price), Some(size)) = (price, size) {
-                        let (products, sizes) = &mut sums[*slot as usize];
-                        *products += price * size;
-                        *sizes += size;
-                    }
-                }
+                each_pair(column, sizes, slots, |slot, price, size| {
+                    let (products, sizes) = &mut sums[slot];
+                    *products += price * size;
+                    *sizes += size;
+                });
             }
             State::Integers(choice, _, kept) => match column.values() {
                 Values::Bool(values) => {
@@ -436,6 +432,62 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Which value a state of floats of eight bytes keeps.
+    pub(crate) fn choice(&self) -> Option<Choice> {
+        match self {
+            State::Floats(choice, ColumnType::F64, _) => Some(*choice),
+            _ => None,
+        }
+    }
+
+    /// Takes rows of one column into the states of a bar, which are its first, greatest, least and last value: each row is looked at once.
+    /// Whether that is done: it is not where there are nulls or NaN among the rows.
+    pub(crate) fn update_bar(bar: [&mut State; 4], column: &Column, slots: &[u32]) -> bool {
+        let [
+            State::Floats(Choice::First, _, open),
+            State::Floats(Choice::Max, _, high),
+            State::Floats(Choice::Min, _, low),
+            State::Floats(Choice::Last, _, close),
+        ] = bar
+        else {
+            return false;
+        };
+        let (Values::F64(values), None) = (column.values(), column.validity()) else { return false };
+        if values.iter().fold(false, |found, value| found | value.is_nan()) {
+            return false;
+        }
+        // With one length for all a slot is compared with it once.
+        let count = open.values.len();
+        let (Some(opens), Some(opened)) = (open.values.get_mut(..count), open.seen.get_mut(..count)) else {
+            return false;
+        };
+        let (Some(highs), Some(raised)) = (high.values.get_mut(..count), high.seen.get_mut(..count)) else {
+            return false;
+        };
+        let (Some(lows), Some(lowered)) = (low.values.get_mut(..count), low.seen.get_mut(..count)) else {
+            return false;
+        };
+        let (Some(closes), Some(closed)) = (close.values.get_mut(..count), close.seen.get_mut(..count))
+        else {
+            return false;
+        };
+        for (slot, value) in slots.iter().map(|slot| *slot as usize).zip(values.iter().copied()) {
+            if slot >= count {
+                continue;
+            }
+            if !opened[slot] {
+                opens[slot] = value;
+                (opened[slot], raised[slot], lowered[slot], closed[slot]) = (true, true, true, true);
+            }
+            // A NaN that was kept before stays the greatest, and gives way where the least is asked for.
+            let (high, low) = (highs[slot], lows[slot]);
+            highs[slot] = if value > high { value } else { high };
+            lows[slot] = if low <= value { low } else { value };
+            closes[slot] = value;
+        }
+        true
     }
 
     /// Takes `rows` rows into one slot. Sums of floats are those of [`LANES`] parts, every so-many-th value in one.
@@ -697,6 +749,26 @@ impl Spread {
         let distance = value - self.mean;
         self.mean += distance / self.n as f64;
         self.squares += distance * (value - self.mean);
+    }
+}
+
+/// Calls something with the slot, the price and the size of each row that has both.
+fn each_pair(prices: &Column, sizes: &Column, slots: &[u32], mut of: impl FnMut(usize, f64, f64)) {
+    let slots = slots.iter().map(|slot| *slot as usize);
+    match (prices.values(), sizes.values(), prices.validity(), sizes.validity()) {
+        (Values::F64(prices), Values::I64(sizes), None, None) => {
+            slots.zip(prices).zip(sizes).for_each(|((slot, price), size)| of(slot, *price, *size as f64));
+        }
+        (Values::F64(prices), Values::F64(sizes), None, None) => {
+            slots.zip(prices).zip(sizes).for_each(|((slot, price), size)| of(slot, *price, *size));
+        }
+        _ => {
+            for ((slot, price), size) in slots.zip(numbers(prices)).zip(numbers(sizes)) {
+                if let (Some(price), Some(size)) = (price, size) {
+                    of(slot, price, size);
+                }
+            }
+        }
     }
 }
 

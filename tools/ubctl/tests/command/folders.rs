@@ -152,7 +152,7 @@ fn decimals_and_zones_of_a_folder_are_shown_filtered_and_exported_as_those_of_a_
     place.ok(words("series define t --columns timestamp:timestamp[America/New_York]"));
     place.ok(words("import t.csv --series t --time at --key symbol --columns price:decimal(2)"));
     std::fs::create_dir(place.path("t")).unwrap();
-    for (day, suffix) in [(2, "arrow"), (3, "arrows")] {
+    for (day, suffix) in [(2, "arrow"), (3, if cfg!(feature = "parquet") { "parquet" } else { "arrows" })] {
         let range = format!("--from 2014-06-0{day} --to 2014-06-0{}", day + 1);
         place.ok(words(&format!("export t {range} --output t/{day}.{suffix}")));
     }

@@ -372,7 +372,16 @@ fn decimals_of_parquet_are_read_in_all_their_forms() {
     assert_eq!(report["columns"], "fixed decimal(2), bytes decimal(3), old decimal(1)");
     let expected = [["-150.50", "1.234", "-1.5"], ["", "", ""]];
     assert_eq!(rows(&place, "series range s --format csv", 1), expected);
+    // The same where the file lies.
+    std::fs::create_dir(place.path("d")).unwrap();
+    std::fs::rename(place.path("x.parquet"), place.path("d").join("x.parquet")).unwrap();
+    assert_eq!(rows(&place, "series range ./d --time time --format csv", 1), expected);
+    let range = "series range ./d --time time --where fixed<=-150.5 --columns fixed --format csv";
+    assert_eq!(rows(&place, range, 1), [["-150.50"]]);
     write("y.parquet", i128::from(i64::MAX) + 1);
     let refused = place.fails(words("import y.parquet --series t --time time"));
     assert!(refused.contains("column \"fixed\" has a decimal that does not fit in 64 bits"), "{refused}");
+    std::fs::rename(place.path("y.parquet"), place.path("d").join("y.parquet")).unwrap();
+    let refused = place.fails(words("series range ./d --time time"));
+    assert!(refused.contains("y.parquet") && refused.contains("does not fit in 64 bits"), "{refused}");
 }

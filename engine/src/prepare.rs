@@ -118,16 +118,6 @@ impl Core {
         }
         let mut checked = Vec::with_capacity(of_series.len());
         for (series, deletes) in of_series {
-            let found = deletes.iter().map(Delete::parts).fold(0, usize::saturating_add);
-            let limit = DELETES_MAX;
-            if found > limit {
-                return Err(CommitError::TooManyDeletes {
-                    series: series.to_string(),
-                    found,
-                    limit,
-                    held: None,
-                });
-            }
             let there = {
                 let state = self.state();
                 // Pinned under the lock: no checkpoint that begins later leaves out what it shows.
@@ -137,6 +127,17 @@ impl Core {
                     (table.schema_at(u64::MAX), rules.duplicates.resolves().then(head))
                 })
             };
+            let head = there.as_ref().and_then(|(_, head)| head.as_ref());
+            // Of those by values rows are found where one is shown for several, and tombstones are made elsewhere.
+            let parts = |delete: &Delete| match head {
+                Some(_) if delete.is_filtered() => 0,
+                _ => delete.parts(),
+            };
+            let found = deletes.iter().map(parts).fold(0, usize::saturating_add);
+            if found > DELETES_MAX {
+                let (series, limit) = (series.to_string(), DELETES_MAX);
+                return Err(CommitError::TooManyDeletes { series, found, limit, held: None });
+            }
             let schema = match &there {
                 Some((schema, _)) => schema.clone(),
                 None => {
@@ -151,16 +152,13 @@ impl Core {
             };
             let mut tombstones: Vec<Tombstone> = Vec::with_capacity(deletes.len());
             for delete in &deletes {
-                tombstones.append(&mut delete.tombstones(&schema).map_err(ReadError::from)?);
-            }
-            if let Some(head) = there.and_then(|(_, head)| head) {
-                let (filtered, mut others): (Vec<_>, Vec<_>) =
-                    tombstones.into_iter().partition(|tombstone| tombstone.predicates().next().is_some());
-                if !filtered.is_empty() {
-                    rests_on.push(Read::Series { name: series.to_string(), seq: head.seq() });
-                    others.append(&mut shown_rows(&head.series(&series)?, &filtered)?);
+                match head {
+                    Some(head) if delete.is_filtered() => {
+                        rests_on.push(Read::Series { name: series.to_string(), seq: head.seq() });
+                        tombstones.append(&mut shown_rows(&head.series(&series)?, delete)?);
+                    }
+                    _ => tombstones.append(&mut delete.tombstones(&schema).map_err(ReadError::from)?),
                 }
-                tombstones = others;
             }
             checked.push(Deletes { series, tombstones, schema: Some(schema) });
         }
@@ -550,34 +548,35 @@ impl Core {
 
 /// Of rows of which one is shown for several, predicates are about that one; and where it goes, so do all that it stands
 /// for. So what hides them names each by its keys and its timestamp.
-fn shown_rows(shown: &Series, filtered: &[Tombstone]) -> Result<Vec<Tombstone>, CommitError> {
+fn shown_rows(shown: &Series, delete: &Delete) -> Result<Vec<Tombstone>, CommitError> {
     let keys: Vec<&SchemaColumn> = shown.schema().keys().collect();
     let mut found = Vec::new();
-    for tombstone in filtered {
-        let (first, last) = tombstone.range();
-        if first > last {
-            continue;
+    let of_keys = delete.of_keys(shown.schema()).map_err(ReadError::from)?;
+    let (first, last) = of_keys.range();
+    // Refuses what does not fit also where the range is empty.
+    let predicates = delete.predicates();
+    of_keys.clone().matching(shown.schema(), predicates).map_err(ReadError::from)?;
+    if first > last {
+        return Ok(found);
+    }
+    let mut scan = shown.scan().from(first).to(last).closed(Closed::Both);
+    for (name, value) in of_keys.keys() {
+        scan = scan.key(name, value.clone());
+    }
+    for (name, predicate) in predicates {
+        scan = scan.filter(name, predicate.clone());
+    }
+    for batch in scan.columns(keys.iter().map(|key| &*key.name)).batches() {
+        let batch = batch.map_err(ReadError::from)?;
+        for (row, ts) in batch.timestamps(TIMESTAMP).unwrap_or_default().iter().enumerate() {
+            let key =
+                |key: &&SchemaColumn| (key.name.clone(), batch.value(&key.name, row).unwrap_or(Value::Null));
+            let keys = keys.iter().map(key).collect();
+            found.push(Tombstone::restored(0, Timestamp(*ts), Timestamp(*ts), keys));
         }
-        let mut scan = shown.scan().from(first).to(last).closed(Closed::Both);
-        for (name, value) in tombstone.keys() {
-            scan = scan.key(name, value.clone());
-        }
-        for (name, predicate) in tombstone.predicates() {
-            scan = scan.filter(name, predicate.clone());
-        }
-        for batch in scan.columns(keys.iter().map(|key| &*key.name)).batches() {
-            let batch = batch.map_err(ReadError::from)?;
-            for (row, ts) in batch.timestamps(TIMESTAMP).unwrap_or_default().iter().enumerate() {
-                let key = |key: &&SchemaColumn| {
-                    (key.name.clone(), batch.value(&key.name, row).unwrap_or(Value::Null))
-                };
-                let keys = keys.iter().map(key).collect();
-                found.push(Tombstone::restored(0, Timestamp(*ts), Timestamp(*ts), keys));
-            }
-            if found.len() > DELETES_MAX {
-                let (series, found, limit) = (shown.name().to_string(), found.len(), DELETES_MAX);
-                return Err(CommitError::TooManyDeletes { series, found, limit, held: None });
-            }
+        if found.len() > DELETES_MAX {
+            let (series, found, limit) = (shown.name().to_string(), found.len(), DELETES_MAX);
+            return Err(CommitError::TooManyDeletes { series, found, limit, held: None });
         }
     }
     Ok(found)

@@ -585,7 +585,17 @@ impl Wanted {
         let excludes = |test: &Test| {
             run.column_zone(group, &test.name).is_some_and(|of_column| test.excludes(zone, &of_column))
         };
-        self.hidden(zone) || self.tests.iter().chain(&self.of_filters).any(excludes)
+        self.hidden(zone)
+            || self.is_at_no_instant_of(zone)
+            || self.tests.iter().chain(&self.of_filters).any(excludes)
+    }
+
+    /// Whether all instants that are asked for lie outside of a group.
+    fn is_at_no_instant_of(&self, zone: &Zone) -> bool {
+        self.only_at.as_ref().is_some_and(|at| {
+            let first = at.partition_point(|at| *at < zone.ts_min);
+            at.get(first).is_none_or(|at| *at > zone.ts_max)
+        })
     }
 
     /// The tombstones that may hide rows of a group, as far as the zone tells.

@@ -41,7 +41,17 @@ pub enum Predicate {
 pub(crate) struct Test {
     pub(crate) name: Arc<str>,
     column_type: ColumnType,
-    predicate: Predicate,
+    predicate: Arc<Predicate>,
+    among: Option<Among>,
+}
+
+/// The values of a [`Predicate::OneOf`] but for null, rising, each once.
+#[derive(Clone, Debug, PartialEq)]
+enum Among {
+    /// Also of dates, timestamps and truths.
+    Integers(Arc<[i64]>),
+    Floats(Arc<[f64]>),
+    Texts(Arc<[Box<[u8]>]>),
 }
 
 impl Predicate {
@@ -126,7 +136,25 @@ impl Test {
         column_type: ColumnType,
         predicate: &Predicate,
     ) -> Result<Test, QueryError> {
-        Ok(Test { name: name.clone(), column_type, predicate: predicate.typed(column_type, name)? })
+        let predicate = predicate.typed(column_type, name)?;
+        let among = match &predicate {
+            Predicate::OneOf(values) => Some(Among::new(column_type, values)),
+            _ => None,
+        };
+        Ok(Test { name: name.clone(), column_type, predicate: Arc::new(predicate), among })
+    }
+
+    /// The same for each value of its own, where it asks for one of several: a row meets one of them at most.
+    pub(crate) fn one_by_one(self) -> Vec<Test> {
+        let Predicate::OneOf(values) = &*self.predicate else { return vec![self] };
+        let of_value = |value: &Value| {
+            let predicate = match value {
+                Value::Null => Predicate::IsNull,
+                value => Predicate::Equal(value.clone()),
+            };
+            Test { predicate: Arc::new(predicate), among: None, ..self.clone() }
+        };
+        values.iter().map(of_value).collect()
     }
 
     /// Whether a key is one of these values, once the schema agrees with each.
@@ -140,7 +168,7 @@ impl Test {
     /// A test that was made before, of a column with values like the predicate's.
     pub(crate) fn stored(name: Arc<str>, predicate: Predicate) -> Test {
         let column_type = predicate.value().and_then(Value::column_type).unwrap_or(ColumnType::I64);
-        Test { name, column_type, predicate }
+        Test { name, column_type, predicate: Arc::new(predicate), among: None }
     }
 
     pub(crate) fn predicate(&self) -> &Predicate {
@@ -155,7 +183,7 @@ impl Test {
     ) -> Result<Selection, QueryError> {
         let Some(of) = column else { return self.apply(None, selection) };
         let found = of.column_type();
-        let is_any = matches!(self.predicate, Predicate::IsNull | Predicate::NotNull);
+        let is_any = matches!(*self.predicate, Predicate::IsNull | Predicate::NotNull);
         if found == self.column_type || is_any {
             return Test { column_type: found, ..self.clone() }.apply(column, selection);
         }
@@ -180,10 +208,10 @@ impl Test {
             return Ok(if self.predicate.meets_null() { selection } else { Selection::Range(0..0) });
         };
         let column = fitted(Cow::Borrowed(column), self.column_type, &self.name)?;
-        if let Predicate::OneOf(values) = &self.predicate {
-            return Ok(one_of(&column, values, self.predicate.meets_null(), selection));
+        if let Some(among) = &self.among {
+            return Ok(among.select(&column, self.predicate.meets_null(), selection));
         }
-        let selection = match (&self.predicate, column.validity()) {
+        let selection = match (&*self.predicate, column.validity()) {
             (Predicate::IsNull, Some(validity)) => return Ok(selection.filter(|row| !validity[row])),
             (Predicate::IsNull, None) => return Ok(Selection::Range(0..0)),
             (_, Some(validity)) => selection.filter(|row| validity[row]),
@@ -214,12 +242,13 @@ impl Test {
     pub(crate) fn excludes(&self, zone: &Zone, of_column: &ColumnZone) -> bool {
         let (is_none_null, is_all_null) = (of_column.nulls == 0, of_column.nulls == zone.rows);
         let ends = |value| of_column.values.as_ref().and_then(|values| Ends::of(values, value));
-        match (&self.predicate, self.predicate.value()) {
+        if let Some(among) = &self.among {
+            let lie_apart = || of_column.values.as_ref().is_some_and(|values| among.lie_apart(values));
+            return (is_none_null || !self.predicate.meets_null())
+                && (is_all_null || among.is_empty() || lie_apart());
+        }
+        match (&*self.predicate, self.predicate.value()) {
             (Predicate::IsNull, _) => is_none_null,
-            (Predicate::OneOf(values), _) => values.iter().all(|value| match value {
-                Value::Null => is_none_null,
-                value => is_all_null || ends(value).is_some_and(|ends| ends.lie_apart()),
-            }),
             _ if is_all_null => true,
             (predicate, Some(value)) => ends(value).is_some_and(|ends| ends.exclude(predicate)),
             (_, None) => false,
@@ -228,14 +257,11 @@ impl Test {
 
     /// Whether no row passes of some whose values, but for nulls, lie within bounds.
     pub(crate) fn excludes_within(&self, bounds: &storage::Zone) -> bool {
-        let ends = |value| Ends::of(bounds, value);
-        match (&self.predicate, self.predicate.value()) {
-            (Predicate::OneOf(values), _) => values
-                .iter()
-                .all(|value| *value != Value::Null && ends(value).is_some_and(|ends| ends.lie_apart())),
-            (predicate, Some(value)) => ends(value).is_some_and(|ends| ends.exclude(predicate)),
-            (_, None) => false,
+        if let Some(among) = &self.among {
+            return !self.predicate.meets_null() && (among.is_empty() || among.lie_apart(bounds));
         }
+        let ends = |value| Ends::of(bounds, value);
+        self.predicate.value().and_then(ends).is_some_and(|ends| ends.exclude(&self.predicate))
     }
 }
 
@@ -268,12 +294,7 @@ impl Ends {
                 exact(by_size(*min as f64, *x), by_size(*max as f64, *x))
             }
             (storage::Zone::I64 { min, max }, value) => {
-                let value = match value {
-                    Value::I64(x) | Value::Timestamp(storage::Timestamp(x)) => *x,
-                    Value::I32(x) | Value::Date(storage::Date(x)) => i64::from(*x),
-                    Value::Bool(x) => i64::from(*x),
-                    _ => return None,
-                };
+                let value = integer(value)?;
                 exact(min.cmp(&value), max.cmp(&value))
             }
             _ => None,
@@ -316,45 +337,103 @@ fn order(a: &Value, b: &Value) -> Ordering {
     }
 }
 
-/// The selected rows with one of some values, which rise and have the column's type.
-fn one_of(column: &Column, values: &[Value], has_null: bool, selection: Selection) -> Selection {
-    // Those of the type, still rising.
-    fn typed<'v, T: 'v>(values: &'v [Value], of: impl Fn(&'v Value) -> Option<T>) -> Vec<T> {
-        values.iter().filter_map(of).collect()
+impl Among {
+    /// Of values that rise, each once, and have a column's type.
+    fn new(column_type: ColumnType, values: &[Value]) -> Among {
+        match column_type {
+            ColumnType::F64 | ColumnType::F32 => {
+                let float = |value: &Value| match value {
+                    Value::F64(x) => Some(*x),
+                    Value::F32(x) => Some((*x).into()),
+                    _ => None,
+                };
+                Among::Floats(values.iter().filter_map(float).collect())
+            }
+            ColumnType::Utf8 | ColumnType::Bytes => {
+                let bytes = |value: &Value| match value {
+                    Value::Utf8(text) => Some(text.as_bytes().into()),
+                    Value::Bytes(bytes) => Some(bytes[..].into()),
+                    _ => None,
+                };
+                Among::Texts(values.iter().filter_map(bytes).collect())
+            }
+            _ => Among::Integers(values.iter().filter_map(integer).collect()),
+        }
     }
-    macro_rules! integers {
-        ($rows:expr, $value:pat => $integer:expr) => {{
-            let wanted = typed(values, |value| if let $value = value { Some($integer) } else { None });
-            Box::new(move |row: usize| wanted.binary_search(&$rows[row]).is_ok())
-        }};
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Among::Integers(values) => values.is_empty(),
+            Among::Floats(values) => values.is_empty(),
+            Among::Texts(values) => values.is_empty(),
+        }
     }
-    let is_met: Box<dyn Fn(usize) -> bool + '_> = match column.values() {
-        Values::Bool(rows) => integers!(rows, Value::Bool(x) => *x),
-        Values::I64(rows) => integers!(rows, Value::I64(x) => *x),
-        Values::I32(rows) => integers!(rows, Value::I32(x) => *x),
-        Values::Timestamp(rows) => integers!(rows, Value::Timestamp(x) => x.0),
-        Values::Date(rows) => integers!(rows, Value::Date(x) => x.0),
-        Values::F64(rows) => {
-            let wanted = typed(values, |value| if let Value::F64(x) = value { Some(*x) } else { None });
-            Box::new(move |row| wanted.binary_search_by(|x| by_size(*x, rows[row])).is_ok())
+
+    /// Whether none lies within bounds.
+    fn lie_apart(&self, bounds: &storage::Zone) -> bool {
+        /// Whether the first that is not below the bounds is above them.
+        fn apart<T>(values: &[T], is_below: impl Fn(&T) -> bool, is_above: impl Fn(&T) -> bool) -> bool {
+            values.get(values.partition_point(is_below)).is_none_or(is_above)
         }
-        Values::F32(rows) => {
-            let wanted =
-                typed(values, |value| if let Value::F32(x) = value { Some(f64::from(*x)) } else { None });
-            Box::new(move |row| wanted.binary_search_by(|x| by_size(*x, rows[row].into())).is_ok())
+        match (self, bounds) {
+            (Among::Integers(values), storage::Zone::I64 { min, max }) => {
+                apart(values, |x| x < min, |x| x > max)
+            }
+            (Among::Floats(values), storage::Zone::I64 { min, max }) => {
+                let (min, max) = (*min as f64, *max as f64);
+                apart(values, |x| by_size(*x, min).is_lt(), |x| by_size(*x, max).is_gt())
+            }
+            (Among::Floats(values), storage::Zone::F64 { min, max }) => {
+                apart(values, |x| by_size(*x, *min).is_lt(), |x| by_size(*x, *max).is_gt())
+            }
+            // Texts that rise have prefixes that do not fall.
+            (Among::Texts(values), storage::Zone::Prefix { min, max }) => apart(
+                values,
+                |text| storage::Zone::prefix(text) < *min,
+                |text| storage::Zone::prefix(text) > *max,
+            ),
+            _ => false,
         }
-        Values::Utf8(rows) | Values::Bytes(rows) => {
-            let wanted = typed(values, |value| match value {
-                Value::Utf8(text) => Some(text.as_bytes()),
-                Value::Bytes(bytes) => Some(&bytes[..]),
-                _ => None,
-            });
-            Box::new(move |row| wanted.binary_search(&rows.get(row)).is_ok())
+    }
+
+    /// The selected rows with one of them, in a column of their type.
+    fn select(&self, column: &Column, has_null: bool, selection: Selection) -> Selection {
+        let is_met: Box<dyn Fn(usize) -> bool + '_> = match (self, column.values()) {
+            (Among::Integers(wanted), Values::I64(rows) | Values::Timestamp(rows)) => {
+                Box::new(|row| wanted.binary_search(&rows[row]).is_ok())
+            }
+            (Among::Integers(wanted), Values::I32(rows) | Values::Date(rows)) => {
+                Box::new(|row| wanted.binary_search(&rows[row].into()).is_ok())
+            }
+            (Among::Integers(wanted), Values::Bool(rows)) => {
+                Box::new(|row| wanted.binary_search(&rows[row].into()).is_ok())
+            }
+            (Among::Floats(wanted), Values::F64(rows)) => {
+                Box::new(|row| wanted.binary_search_by(|x| by_size(*x, rows[row])).is_ok())
+            }
+            (Among::Floats(wanted), Values::F32(rows)) => {
+                Box::new(|row| wanted.binary_search_by(|x| by_size(*x, rows[row].into())).is_ok())
+            }
+            (Among::Texts(wanted), Values::Utf8(rows) | Values::Bytes(rows)) => {
+                Box::new(|row| wanted.binary_search_by(|text| (**text).cmp(rows.get(row))).is_ok())
+            }
+            // The column has the type of the values.
+            _ => Box::new(|_| false),
+        };
+        match column.validity() {
+            Some(validity) => selection.filter(|row| if validity[row] { is_met(row) } else { has_null }),
+            None => selection.filter(is_met),
         }
-    };
-    match column.validity() {
-        Some(validity) => selection.filter(|row| if validity[row] { is_met(row) } else { has_null }),
-        None => selection.filter(is_met),
+    }
+}
+
+/// The integer that a value is kept as.
+fn integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::I64(x) | Value::Timestamp(storage::Timestamp(x)) => Some(*x),
+        Value::I32(x) | Value::Date(storage::Date(x)) => Some(i64::from(*x)),
+        Value::Bool(x) => Some(i64::from(*x)),
+        _ => None,
     }
 }
 

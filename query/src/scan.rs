@@ -480,7 +480,8 @@ impl<'a> Batches<'a> {
 
     /// Rows that may come, as far as zones tell; 0 where they are filtered.
     fn rows_expected(&self) -> usize {
-        if !self.wanted.filters.is_empty() || !self.wanted.tests.is_empty() {
+        let Wanted { filters, tests, only_at, .. } = &self.wanted;
+        if !filters.is_empty() || !tests.is_empty() || only_at.is_some() {
             return 0;
         }
         if self.batch_rows < usize::MAX {

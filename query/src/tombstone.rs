@@ -58,6 +58,35 @@ impl Tombstone {
         Ok(self)
     }
 
+    /// The same where each predicate that asks for one of several values is taken apart, since what is stored compares with one:
+    /// a tombstone for each combination of them, and none where there is none. A row is hidden by one of these at most.
+    ///
+    /// # Errors
+    /// As [`Tombstone::matching`].
+    pub fn matching_one_by_one(
+        self,
+        schema: &Schema,
+        predicates: &[(Arc<str>, Predicate)],
+    ) -> Result<Vec<Tombstone>, QueryError> {
+        let tests = predicates.iter().map(|(name, predicate)| Test::new(schema, name, predicate));
+        let tests = tests.map(|test| Ok(test?.one_by_one())).collect::<Result<Vec<_>, QueryError>>()?;
+        if tests.iter().any(Vec::is_empty) {
+            return Ok(Vec::new());
+        }
+        let mut tombstones = vec![self];
+        for each in tests {
+            let narrowed = tombstones.iter().flat_map(|tombstone| {
+                each.iter().map(|test| {
+                    let mut tombstone = tombstone.clone();
+                    tombstone.tests.push(test.clone());
+                    tombstone
+                })
+            });
+            tombstones = narrowed.collect();
+        }
+        Ok(tombstones)
+    }
+
     /// Says whether a schema has its keys, with the types of their values.
     ///
     /// # Errors

@@ -107,7 +107,6 @@ fn deleted_rows_stay_deleted_and_older_snapshots_see_them() {
     assert_eq!(names, ["k", "x"]);
 }
 
-/// What a batch appends, before the delete or after it, is not deleted by it.
 /// Several values are as many deletes, of all rows and of those that are shown for others.
 #[test]
 fn rows_with_one_of_several_values_are_deleted() {
@@ -150,6 +149,35 @@ fn rows_with_one_of_several_values_are_deleted() {
     assert_eq!(numbers(&db.snapshot()), [1]);
 }
 
+/// However many values one column may have: where another may have none there is nothing to do. Repeats count once.
+#[test]
+fn a_delete_that_asks_for_nothing_is_done_at_once() {
+    for duplicates in [Duplicates::KeepAll, Duplicates::LastWins] {
+        let (_disk, db) = in_memory().unwrap();
+        db.define_series(SeriesDefinition::new("s").duplicates(duplicates)).unwrap();
+        append(&db, [(10, Some("a"), 1), (20, Some("b"), 2), (30, None, 3)]);
+        let (many, none) = (Predicate::one_of(0..1_000_000i64), Predicate::one_of([Value::Null; 0]));
+        delete(&db, Delete::all().filter("x", many.clone()).filter("k", none.clone()));
+        delete(&db, Delete::all().filter("k", none).filter("x", many));
+        let info = db.snapshot().series_info("s").unwrap();
+        assert_eq!((numbers(&db.snapshot()), info.deletes), (vec![1, 2, 3], 0), "{duplicates:?}");
+        delete(&db, Delete::all().filter("x", Predicate::one_of([2i64, 2, 2])));
+        let info = db.snapshot().series_info("s").unwrap();
+        assert_eq!((numbers(&db.snapshot()), info.deletes), (vec![1, 3], 1), "{duplicates:?}");
+    }
+}
+
+/// Rows that are shown for others are found at once, whatever the number of values.
+#[test]
+fn one_of_any_number_of_values_is_deleted_where_one_row_is_shown_for_several() {
+    let (_disk, db) = in_memory().unwrap();
+    db.define_series(SeriesDefinition::new("s").duplicates(Duplicates::LastWins)).unwrap();
+    append(&db, [(10, Some("a"), 1), (20, Some("b"), 200_000), (30, None, 3)]);
+    delete(&db, Delete::all().filter("x", Predicate::one_of(3..100_000i64)));
+    assert_eq!(numbers(&db.snapshot()), [1, 200_000]);
+}
+
+/// What a batch appends, before the delete or after it, is not deleted by it.
 #[test]
 fn a_batch_deletes_what_was_there_before_it() {
     let (disk, db) = in_memory().unwrap();

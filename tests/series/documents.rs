@@ -68,6 +68,21 @@ fn no_column_is_a_value_and_an_object() {
         batch.declare("s", column, LogicalType::Decimal(2)).unwrap();
         db.commit(batch)
     };
+    // In one transaction as in two, and columns are counted as there.
+    let together = |declared: Vec<String>, names: Vec<String>| {
+        let mut batch = Batch::new();
+        for name in &declared {
+            batch.declare("s", name.as_str(), LogicalType::Decimal(2)).unwrap();
+        }
+        let row = names.iter().fold(row(2), |row, name| row.field(name.as_str(), 1));
+        batch.append(row).unwrap();
+        db.commit(batch)
+    };
+    let both = together(vec!["ask".to_string()], vec!["ask.price".to_string()]);
+    assert!(matches!(both, Err(CommitError::SeriesPath { .. })), "{both:?}");
+    let named = |prefix: &str| (0..3_000).map(|n| format!("{prefix}{n}")).collect::<Vec<_>>();
+    let many = together(named("d"), named("f"));
+    assert!(matches!(many, Err(CommitError::TooLarge { found: 6_002.., .. })), "{many:?}");
     declare("bid").unwrap();
     assert_eq!(refused(vec![row(2).field("bid.price", 1)]), pair("bid.price", "bid"));
     assert!(matches!(declare("bid.size"), Err(CommitError::SeriesPath { .. })));

@@ -66,42 +66,19 @@ impl Delete {
         self.predicates.iter().map(of_predicate).fold(1, usize::saturating_mul)
     }
 
+    /// What hides the rows of the range and the keys, of no commit yet, once the schema agrees.
+    pub(crate) fn of_keys(&self, schema: &Schema) -> Result<Tombstone, QueryError> {
+        Tombstone::new(schema, self.from, self.to, &self.keys)
+    }
+
     /// What hides these rows, of no commit yet, once the schema agrees. Where one of several values is asked for there is one for
     /// each: what is stored compares with one value.
     pub(crate) fn tombstones(&self, schema: &Schema) -> Result<Vec<Tombstone>, QueryError> {
-        let of_keys = Tombstone::new(schema, self.from, self.to, &self.keys)?;
-        // Refuses what does not fit also where no value is named.
-        of_keys.clone().matching(schema, &self.predicates)?;
-        let mut tombstones = vec![of_keys];
-        for (name, predicate) in &self.predicates {
-            let each = match predicate {
-                Predicate::OneOf(values) => one_by_one(values),
-                predicate => vec![predicate.clone()],
-            };
-            let mut narrowed = Vec::with_capacity(tombstones.len().saturating_mul(each.len()));
-            for tombstone in &tombstones {
-                for predicate in &each {
-                    let predicates = [(name.clone(), predicate.clone())];
-                    narrowed.push(tombstone.clone().matching(schema, &predicates)?);
-                }
-            }
-            tombstones = narrowed;
-        }
-        Ok(tombstones)
+        self.of_keys(schema)?.matching_one_by_one(schema, &self.predicates)
     }
-}
 
-/// Predicates of which a row meets one at most: one for each value.
-fn one_by_one(values: &[Value]) -> Vec<Predicate> {
-    let mut predicates = Vec::new();
-    for value in values {
-        let predicate = match value {
-            Value::Null => Predicate::IsNull,
-            value => Predicate::Equal(value.clone()),
-        };
-        if !predicates.contains(&predicate) {
-            predicates.push(predicate);
-        }
+    /// What the values of columns have to be.
+    pub(crate) fn predicates(&self) -> &[(Arc<str>, Predicate)] {
+        &self.predicates
     }
-    predicates
 }

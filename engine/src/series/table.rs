@@ -568,10 +568,15 @@ pub(crate) fn check_append<'a>(
             });
         }
     }
-    if given.is_some() && !new_names.is_empty() {
-        check_names(table, series, &given_names, &new_names)?;
+    let Some(given) = given else { return Ok(()) };
+    // What is declared by the same transaction counts as what was before.
+    for (column, _) in given.iter().filter(|(column, _)| ***column != *TIMESTAMP) {
+        given_names.push(column);
+        if table.and_then(|table| table.logical_type(column)).is_none() {
+            new_names.push(column);
+        }
     }
-    Ok(())
+    if new_names.is_empty() { Ok(()) } else { check_names(table, series, &given_names, &new_names) }
 }
 
 /// Refuses new columns where there are too many then, those that were only declared among them, or where one would be a part of

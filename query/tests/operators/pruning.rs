@@ -217,7 +217,12 @@ fn timestamps_are_filtered_as_other_columns() {
         let some = Predicate::one_of(instants.iter().map(|instant| at(*instant)));
         Scan::new(&source).filter("timestamp", some)
     };
+    read(&runs);
     assert_eq!(some(&[42, 47, 500, 42]).count().unwrap(), 2);
+    assert_eq!(read(&runs).0, 1);
+    // Groups between two instants are not read.
+    assert_eq!(some(&[3, 155]).count().unwrap(), 2);
+    assert_eq!(read(&runs).0, 2);
     assert_eq!(some(&[42, 47]).filter("timestamp", Predicate::one_of([at(1), at(47)])).count().unwrap(), 1);
     assert_eq!(some(&[]).count().unwrap(), 0);
     let wrong = Scan::new(&source).filter("timestamp", Predicate::one_of([1i64])).count();

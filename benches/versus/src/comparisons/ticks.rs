@@ -160,6 +160,22 @@ fn compare(folder: &Path, effort: &Effort, name: &str, works: &[(&str, Unit)]) -
     limit(folder, effort, name, &ours)
 }
 
+/// The last answer of a turn, in which the work is done at least once, and the median of its figures.
+fn turn(
+    effort: &Effort,
+    figure: impl Fn(&Answer) -> f64,
+    mut work: impl FnMut() -> Result<Answer, Failed>,
+) -> Result<(Answer, f64), Failed> {
+    let (began, mut figures) = (Instant::now(), Vec::new());
+    loop {
+        let answer = work()?;
+        figures.push(figure(&answer));
+        if began.elapsed() >= effort.turn {
+            return Ok((answer, median(figures)));
+        }
+    }
+}
+
 /// One case in rounds, and its line.
 fn case(
     effort: &Effort,
@@ -179,20 +195,20 @@ fn case(
     let mut others: Vec<(&str, Vec<f64>)> = peers.iter().map(|peer| (peer.name, Vec::new())).collect();
     let skipped = usize::from(effort.warm_up);
     for round in 0..skipped + effort.rounds {
-        let answer = ours.work(work)?;
+        let (answer, of_turn) = turn(effort, figure, || ours.work(work))?;
         if round >= skipped {
-            own.push(figure(&answer));
+            own.push(of_turn);
         }
         for (peer, (_, figures)) in peers.iter_mut().zip(&mut others) {
-            match peer.work(work) {
-                Ok(its)
+            match turn(effort, figure, || peer.work(work)) {
+                Ok((its, _))
                     if unit != Unit::OfRaw
                         && (its.check - answer.check).abs() > 1e-6 * answer.check.abs() =>
                 {
                     let (name, theirs, ours) = (peer.name, its.check, answer.check);
                     return Err(format!("{name} found {theirs} in {work}, and we {ours}").into());
                 }
-                Ok(its) if round >= skipped => figures.push(figure(&its)),
+                Ok((_, of_turn)) if round >= skipped => figures.push(of_turn),
                 Ok(_) => {}
                 Err(error) if round == 0 => println!("{}: {error}", peer.name),
                 Err(_) => {}

@@ -147,7 +147,9 @@ impl<'a> Symbols<'a> {
             most += codes.len() * SYMBOL_BYTES_MAX;
             each.push(codes);
         }
-        let mut texts = Texts::with_room(most.min(BLOCK_BYTES_MAX), at.len() + 1);
+        // Rows that are asked for once have no more than all have.
+        let limit = if at.is_sorted_by(|a, b| a < b) { self.total } else { BLOCK_BYTES_MAX };
+        let mut texts = Texts::with_room(most.min(limit), at.len() + 1);
         each.into_iter().try_for_each(|codes| self.append(codes, &mut texts))?;
         texts.finish()
     }

@@ -410,6 +410,10 @@ impl Life {
         if !self.model.slots.contains(SCORE) {
             return Ok(());
         }
+        // Ends of runs that the disk refused come first: they tell of what these had read, and not of what is put next.
+        if !self.unfinished.is_empty() {
+            return self.drive().map(|_| ());
+        }
         match self.numbers.below(12) {
             0..4 => self.put_parts(),
             4 | 5 => self.put_scalers(),

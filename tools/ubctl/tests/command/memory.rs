@@ -87,12 +87,18 @@ fn peak(place: &Place, line: &str) -> u64 {
         let mark = read.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = mark.and_then(|mark| mark.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
         peak = peak.max(kilobytes.unwrap_or(0) << 10);
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_micros(500));
     }
     let ended = child.wait_with_output().unwrap();
     assert!(ended.status.success(), "{line}: {}", String::from_utf8_lossy(&ended.stderr));
-    assert!(peak > 0, "{line} ended before anybody looked");
     peak
+}
+
+/// The same of a command that ends at once, perhaps before anybody looks at its mark where it is highest: the most of several.
+fn base(place: &Place, line: &str) -> u64 {
+    let base = (0..16).map(|_| peak(place, line)).max().unwrap_or(0);
+    assert!(base > 0, "{line} ended before anybody looked, each time");
+    base
 }
 
 #[test]
@@ -136,7 +142,7 @@ fn reading_ten_times_as_much_as_memory_allows_stays_below_it() {
         "series resample ./files --every 1m --by sym --ohlc x",
     ] {
         let line = format!("--memory 16M {line}");
-        let (base, peak) = (peak(&nothing, &line), peak(&place, &line));
+        let (base, peak) = (base(&nothing, &line), peak(&place, &line));
         println!("{line}: {} of {} KiB", (peak - base.min(peak)) >> 10, CAP >> 10);
         if peak >= base + CAP + PROGRAM {
             above.push(format!("{line}: {peak} bytes, and {base} of a database with a row"));
@@ -145,7 +151,7 @@ fn reading_ten_times_as_much_as_memory_allows_stays_below_it() {
     assert!(above.is_empty(), "{above:#?}");
     // What would be there otherwise.
     let line = "series range big --format csv";
-    let (base, peak) = (peak(&nothing, line), peak(&place, line));
+    let (base, peak) = (base(&nothing, line), peak(&place, line));
     assert!(peak > base + 3 * CAP, "{line}: {peak} bytes, and {base} of a database with a row");
 }
 

@@ -31,7 +31,7 @@ def ours(ubctl, folder, name, files):
     run("init")
     run("import", *files, "--series", name, "--time", "ts_ns")
     run("checkpoint")
-    [info] = json.loads("[" + run("series", "info", name, "--format", "json").strip().strip("[]") + "]")
+    info = json.loads(run("series", "info", name, "--format", "json"))
     return info["rows"], sum(os.path.getsize(file) for file in glob.glob(f"{folder}/**/*.seg", recursive=True))
 
 

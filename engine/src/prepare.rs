@@ -150,13 +150,17 @@ impl Core {
                     Arc::new(schema)
                 }
             };
+            let shown = match head {
+                Some(head) if deletes.iter().any(Delete::is_filtered) => {
+                    rests_on.push(Read::Series { name: series.to_string(), seq: head.seq() });
+                    Some(head.series(&series)?)
+                }
+                _ => None,
+            };
             let mut tombstones: Vec<Tombstone> = Vec::with_capacity(deletes.len());
             for delete in &deletes {
-                match head {
-                    Some(head) if delete.is_filtered() => {
-                        rests_on.push(Read::Series { name: series.to_string(), seq: head.seq() });
-                        tombstones.append(&mut shown_rows(&head.series(&series)?, delete)?);
-                    }
+                match &shown {
+                    Some(shown) if delete.is_filtered() => tombstones.append(&mut shown_rows(shown, delete)?),
                     _ => tombstones.append(&mut delete.tombstones(&schema).map_err(ReadError::from)?),
                 }
             }
